@@ -1,0 +1,3 @@
+module github.com/trivet-node/trivet
+
+go 1.26
