@@ -1,0 +1,98 @@
+package cgroup
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+)
+
+// Limits are what a group may use. A zero field is left as it is; -1 means unlimited.
+type Limits struct {
+	CPUShares   uint64 // v1 scale: 2..262144, 1024 = one core's fair share; converted to cpu.weight on v2
+	CPUQuota    int64  // microseconds of CPU per CPUPeriod
+	CPUPeriod   uint64 // microseconds; 0 with a quota means 100,000
+	Memory      int64  // bytes
+	PIDs        int64
+	CpusetCPUs  string // list format of cpuset(7), e.g. "0-2,7"
+	CpusetMems  string
+	HugepageMax map[string]int64 // page size as in the file name ("2MB") -> bytes
+}
+
+// Apply writes the limits of an existing group.
+func (h *Host) Apply(group string, l Limits) error {
+	for _, s := range h.settings(l) {
+		dir := h.Dir(s.controller, group)
+		if dir == "" {
+			continue // the controller is not mounted on this host
+		}
+		if err := write(dir, s.file, s.value); err != nil {
+			return fmt.Errorf("limit cgroup %s: %w", filepath.Join("/", group), err)
+		}
+	}
+	return nil
+}
+
+type setting struct{ controller, file, value string }
+
+func (h *Host) settings(l Limits) []setting {
+	var out []setting
+	add := func(controller, v1, v2, value string) {
+		file := v1
+		if h.V2 {
+			file = v2
+		}
+		out = append(out, setting{controller, file, value})
+	}
+	period := l.CPUPeriod
+	if period == 0 {
+		period = 100_000
+	}
+	if l.CPUShares != 0 {
+		value := l.CPUShares
+		if h.V2 {
+			value = Weight(l.CPUShares)
+		}
+		add("cpu", "cpu.shares", "cpu.weight", strconv.FormatUint(value, 10))
+	}
+	switch {
+	case l.CPUQuota == 0:
+	case h.V2:
+		add("cpu", "", "cpu.max", orMax(l.CPUQuota)+" "+strconv.FormatUint(period, 10))
+	default:
+		add("cpu", "cpu.cfs_period_us", "", strconv.FormatUint(period, 10))
+		add("cpu", "cpu.cfs_quota_us", "", strconv.FormatInt(l.CPUQuota, 10))
+	}
+	if l.Memory != 0 {
+		value := strconv.FormatInt(l.Memory, 10)
+		if h.V2 {
+			value = orMax(l.Memory)
+		}
+		add("memory", "memory.limit_in_bytes", "memory.max", value)
+	}
+	if l.PIDs != 0 {
+		add("pids", "pids.max", "pids.max", orMax(l.PIDs))
+	}
+	if l.CpusetCPUs != "" {
+		add("cpuset", "cpuset.cpus", "cpuset.cpus", l.CpusetCPUs)
+	}
+	if l.CpusetMems != "" {
+		add("cpuset", "cpuset.mems", "cpuset.mems", l.CpusetMems)
+	}
+	for size, bytes := range l.HugepageMax {
+		add("hugetlb", "hugetlb."+size+".limit_in_bytes", "hugetlb."+size+".max", strconv.FormatInt(bytes, 10))
+	}
+	return out
+}
+
+func orMax(n int64) string {
+	if n < 0 {
+		return "max"
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// Weight converts v1 cpu.shares (2..262144) to v2 cpu.weight (1..10000), linearly as KEP-2254 defines it.
+func Weight(shares uint64) uint64 {
+	shares = min(max(shares, 2), 262144)
+	return 1 + ((shares-2)*9999)/262142
+}

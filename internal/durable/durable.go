@@ -1,0 +1,84 @@
+// Package durable writes small files so that a reader sees the old content or the new, never a mixture, whatever instruction the
+// writer was killed at; and keeps JSON records, one file per object, that survive a power loss.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// WriteFile replaces path with data: temporary file in the same directory, fsync, rename, fsync of the directory.
+// When it returns nil, the new content survives a power loss.
+func WriteFile(path string, data []byte, mode fs.FileMode) error {
+	return write(path, data, mode, true)
+}
+
+// WriteVolatile is WriteFile without fsync: atomic against kill -9 but not against power loss. It is for what dies with the boot (/run).
+func WriteVolatile(path string, data []byte, mode fs.FileMode) error {
+	return write(path, data, mode, false)
+}
+
+func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, tempPrefix+filepath.Base(path)+"-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name())
+		}
+	}()
+	if err = f.Chmod(mode); err != nil {
+		return err
+	}
+	if _, err = f.Write(data); err != nil {
+		return err
+	}
+	if sync {
+		if err = f.Sync(); err != nil {
+			return err
+		}
+	}
+	if err = f.Close(); err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	if sync {
+		return SyncDir(dir)
+	}
+	return nil
+}
+
+// tempPrefix marks files that a killed writer left behind; Store.List removes them.
+const tempPrefix = ".tmp-"
+
+// Remove deletes path and makes that durable. What is not there is not an error.
+func Remove(path string) error {
+	if err := os.Remove(path); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir makes the entries of dir durable (fsync(2): a file's fsync does not cover its directory entry).
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("fsync %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package durable
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+type record struct{ Size int }
+
+func TestStoreKeepsRecordsAcrossReopen(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore[record](dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put("a", record{7}); err != nil {
+		t.Fatal(err)
+	}
+	s, err = OpenStore[record](dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get("a"); err != nil || got.Size != 7 {
+		t.Fatalf("got %+v, %v", got, err)
+	}
+	for range 2 { // deleting twice is success
+		if err := s.Delete("a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Get("a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("got %v, want fs.ErrNotExist", err)
+	}
+}
+
+func TestListSetsTornRecordsAsideAndGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore[record](dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put("good", record{1}); err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range map[string]string{"torn.json": `{"Size":`, "empty.json": "", "foreign": "x", ".tmp-good.json-1": "{"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // the second pass finds them gone
+		records, torn, err := s.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(records) != 1 || records["good"].Size != 1 {
+			t.Fatalf("records %v", records)
+		}
+		for _, x := range torn {
+			if _, err := os.Stat(x.Moved); err != nil {
+				t.Errorf("torn record %s was not kept: %v", x.Name, err)
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, ".tmp-good.json-1")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the temporary file of a killed writer is still there: %v", err)
+	}
+}
+
+func TestNamesCannotLeaveTheDirectory(t *testing.T) {
+	s, err := OpenStore[record](t.TempDir(), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", "../x", "a/b", ".hidden", "a\x00"} {
+		if err := s.Put(name, record{}); err == nil {
+			t.Errorf("Put(%q) was accepted", name)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package durable
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Store keeps one JSON file per object in a directory: DIR/NAME.json. Different names never touch the same file, so no lock is
+// needed between them; callers serialise calls for one name.
+type Store[T any] struct {
+	dir      string
+	volatile bool
+}
+
+// Torn is a record that could not be read. It was set aside, never deleted.
+type Torn struct {
+	Name  string
+	Moved string // where the file is now
+	Err   error
+}
+
+var recordName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,200}$`)
+
+// OpenStore makes dir (0700) if need be. With volatile set, records are atomic but not fsynced: for boot-scoped state in /run.
+func OpenStore[T any](dir string, volatile bool) (*Store[T], error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return &Store[T]{dir: dir, volatile: volatile}, nil
+}
+
+func (s *Store[T]) path(name string) (string, error) {
+	if !recordName.MatchString(name) {
+		return "", fmt.Errorf("record name %q: only letters, digits, '.', '_' and '-'", name)
+	}
+	return filepath.Join(s.dir, name+".json"), nil
+}
+
+// Put writes the record whole.
+func (s *Store[T]) Put(name string, record T) error {
+	path, err := s.path(name)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(record)
+	if err != nil {
+		return fmt.Errorf("encode record %s: %w", name, err)
+	}
+	if s.volatile {
+		return WriteVolatile(path, data, 0o600)
+	}
+	return WriteFile(path, data, 0o600)
+}
+
+// Get reads a record; fs.ErrNotExist when there is none.
+func (s *Store[T]) Get(name string) (record T, err error) {
+	path, err := s.path(name)
+	if err != nil {
+		return record, err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return record, err
+	}
+	if err := json.Unmarshal(data, &record); err != nil {
+		return record, fmt.Errorf("record %s: %w", path, err)
+	}
+	return record, nil
+}
+
+// Delete removes a record; deleting what is not there is success.
+func (s *Store[T]) Delete(name string) error {
+	path, err := s.path(name)
+	if err != nil {
+		return err
+	}
+	if s.volatile {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	return Remove(path)
+}
+
+// List reads all records. Torn and foreign files are renamed into DIR/quarantine and returned; temporary files of killed writers
+// are removed. Call it at start, before others write.
+func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	records = make(map[string]T, len(entries))
+	for _, e := range entries {
+		name, isRecord := strings.CutSuffix(e.Name(), ".json")
+		switch {
+		case e.IsDir():
+		case strings.HasPrefix(e.Name(), tempPrefix):
+			os.Remove(filepath.Join(s.dir, e.Name()))
+		case !isRecord:
+			torn = append(torn, s.quarantine(e.Name(), errors.New("not a record")))
+		default:
+			r, err := s.Get(name)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				torn = append(torn, s.quarantine(e.Name(), err))
+				continue
+			}
+			records[name] = r
+		}
+	}
+	return records, torn, nil
+}
+
+func (s *Store[T]) quarantine(file string, cause error) Torn {
+	t := Torn{Name: strings.TrimSuffix(file, ".json"), Err: cause}
+	dir := filepath.Join(s.dir, "quarantine")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Err = errors.Join(cause, err)
+		return t
+	}
+	t.Moved = filepath.Join(dir, fmt.Sprintf("%s.%d", file, time.Now().UnixNano()))
+	if err := os.Rename(filepath.Join(s.dir, file), t.Moved); err != nil {
+		t.Err = errors.Join(cause, err)
+	}
+	return t
+}

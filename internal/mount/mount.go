@@ -1,0 +1,135 @@
+// Package mount makes and removes mounts by system call. Every operation may be repeated: mounting what is mounted and unmounting
+// what is not are for the caller to decide with Mounted, which asks the kernel about one path and parses no table.
+package mount
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mounted tells whether path is the root of a mount (statx STATX_ATTR_MOUNT_ROOT, kernel >= 5.8). A path that does not exist is not.
+func Mounted(path string) (bool, error) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("statx %s: %w", path, err)
+	}
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// Bind mounts source on target; recursive takes the mounts below source along. readOnly needs a second call on Linux
+// (MS_BIND ignores all other flags), which keeps the flags that a user namespace may have locked.
+func Bind(source, target string, recursive, readOnly bool) error {
+	flags := uintptr(unix.MS_BIND)
+	if recursive {
+		flags |= unix.MS_REC
+	}
+	if err := unix.Mount(source, target, "", flags, ""); err != nil {
+		return fmt.Errorf("bind %s on %s: %w", source, target, err)
+	}
+	if !readOnly {
+		return nil
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, &attr); err != nil {
+		return errors.Join(fmt.Errorf("make %s read-only: %w", target, err), Unmount(target))
+	}
+	return nil
+}
+
+// Tmpfs mounts a tmpfs on target. options are those of tmpfs(5), e.g. "size=64m,mode=0755"; it is always nosuid,nodev.
+func Tmpfs(target, options string) error {
+	if err := unix.Mount("tmpfs", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount tmpfs (%s) on %s: %w", options, target, err)
+	}
+	return nil
+}
+
+// Unmount removes all mounts stacked on path, lazily when busy. What is not mounted or not there is success.
+func Unmount(path string) error {
+	for {
+		err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+			return nil
+		case errors.Is(err, unix.EBUSY):
+			if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("unmount %s lazily: %w", path, err)
+			}
+		default:
+			return fmt.Errorf("unmount %s: %w", path, err)
+		}
+	}
+}
+
+// Below returns the mount points at or below dir, deepest first, from /proc/self/mountinfo. It is for clean-up and start-up, not for hot paths.
+func Below(dir string) ([]string, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return below(f, filepath.Clean(dir))
+}
+
+func below(r io.Reader, dir string) ([]string, error) {
+	var found []string
+	s := bufio.NewScanner(r)
+	s.Buffer(nil, 1<<20)
+	for s.Scan() {
+		fields := strings.Fields(s.Text())
+		if len(fields) < 5 {
+			continue
+		}
+		point := unescape(fields[4])
+		if point == dir || strings.HasPrefix(point, dir+"/") {
+			found = append(found, point)
+		}
+	}
+	// Later lines are mounted over earlier ones and children come after parents, so the reverse order is safe to unmount in.
+	slices.Reverse(found)
+	return found, s.Err()
+}
+
+// unescape undoes the octal escapes (\040 and the like) of proc_pid_mountinfo(5).
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
+			i += 3
+			continue
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// UnmountBelow removes every mount at or below dir.
+func UnmountBelow(dir string) error {
+	points, err := Below(dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range points {
+		errs = append(errs, Unmount(p))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,153 @@
+// Package namespace makes, pins and enters Linux namespaces. It is the one place that locks threads: a thread that has changed a
+// namespace is never given back to the Go scheduler, it ends with its goroutine.
+package namespace
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind is a namespace by its name under /proc/PID/ns.
+type Kind string
+
+// The kinds that a pod sandbox pins.
+const (
+	Net    Kind = "net"
+	IPC    Kind = "ipc"
+	UTS    Kind = "uts"
+	Mount  Kind = "mnt"
+	PID    Kind = "pid"
+	User   Kind = "user"
+	Cgroup Kind = "cgroup"
+)
+
+func (k Kind) cloneFlag() int {
+	switch k {
+	case Net:
+		return unix.CLONE_NEWNET
+	case IPC:
+		return unix.CLONE_NEWIPC
+	case UTS:
+		return unix.CLONE_NEWUTS
+	case Mount:
+		return unix.CLONE_NEWNS
+	case PID:
+		return unix.CLONE_NEWPID
+	case User:
+		return unix.CLONE_NEWUSER
+	case Cgroup:
+		return unix.CLONE_NEWCGROUP
+	}
+	return 0
+}
+
+// Create makes a new namespace of each kind in pins on one thread, calls setup there (nil for none; the place to set a host name or
+// sysctls), and pins each by a bind mount on the file pins[kind], which is created. On an error nothing stays pinned.
+func Create(pins map[Kind]string, setup func() error) error {
+	flags := 0
+	for k, path := range pins {
+		if k.cloneFlag() == 0 {
+			return fmt.Errorf("unknown namespace kind %q", k)
+		}
+		flags |= k.cloneFlag()
+		if err := touch(path); err != nil {
+			return err
+		}
+	}
+	err := onThrowawayThread(func() error {
+		if err := unix.Unshare(flags); err != nil {
+			return fmt.Errorf("unshare: %w", err)
+		}
+		if setup != nil {
+			if err := setup(); err != nil {
+				return err
+			}
+		}
+		for k, path := range pins {
+			if err := unix.Mount(fmt.Sprintf("/proc/thread-self/ns/%s", k), path, "", unix.MS_BIND, ""); err != nil {
+				return fmt.Errorf("pin %s namespace on %s: %w", k, path, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		for _, path := range pins {
+			err = errors.Join(err, Unpin(path))
+		}
+	}
+	return err
+}
+
+func touch(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Unpin unmounts and removes a pin. What is not there is not an error.
+func Unpin(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if err == nil {
+			continue // a pin may have been mounted twice by a killed process
+		}
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			break
+		}
+		return fmt.Errorf("unpin %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Pinned tells whether path is a namespace file of the given kind (an open pin), rather than an empty file or nothing.
+func Pinned(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
+// Do runs f on a thread that has entered the namespace files given (in order). The thread is thrown away afterwards.
+// f must not start goroutines that rely on the namespace.
+func Do(f func() error, paths ...string) error {
+	return onThrowawayThread(func() error {
+		for _, p := range paths {
+			fd, err := unix.Open(p, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return fmt.Errorf("open namespace %s: %w", p, err)
+			}
+			err = unix.Setns(fd, 0)
+			unix.Close(fd)
+			if err != nil {
+				return fmt.Errorf("enter namespace %s: %w", p, err)
+			}
+		}
+		return f()
+	})
+}
+
+// onThrowawayThread runs f on a goroutine that keeps its thread locked when it ends, which makes the runtime end the thread.
+// A mount namespace can only be entered by a thread that shares no fs attributes (setns(2)), hence CLONE_FS is always undone.
+func onThrowawayThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			done <- fmt.Errorf("unshare fs attributes: %w", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}

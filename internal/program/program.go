@@ -1,0 +1,165 @@
+// Package program is the frame round every trivet binary: signals become a cancelled context, logs are structured,
+// --version and --help answer the same way everywhere, and a start that fails ends with one clear line and an exit code.
+package program
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+)
+
+// Version is set at link time (-X .../internal/program.Version=v0.1.0).
+var Version = "v0.0.0-dev"
+
+// Exit codes of all trivet binaries.
+const (
+	ExitOK       = 0
+	ExitFailed   = 1 // the program started and ended with an error
+	ExitUsage    = 2 // flags or configuration are wrong
+	ExitCantRun  = 3 // the environment lacks something: not root, socket taken, kernel feature or OCI runtime missing
+	exitOnSignal = 128
+)
+
+// CantRunError says what the environment lacks and what to do about it. It ends the program with ExitCantRun.
+type CantRunError struct {
+	What string // "socket /run/trivet/cri.sock is served by another process"
+	Do   string // "stop it, or choose another path with --listen"
+}
+
+func (e *CantRunError) Error() string { return e.What + "; " + e.Do }
+
+// UsageError is wrong use of flags or a bad configuration file. It ends the program with ExitUsage.
+type UsageError struct{ Err error }
+
+func (e *UsageError) Error() string { return e.Err.Error() }
+func (e *UsageError) Unwrap() error { return e.Err }
+
+// Env is what a program's run function gets from its surroundings.
+type Env struct {
+	Name   string
+	Args   []string // without the program's name
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+	Log    *slog.Logger // set by Parse; before that it writes to Stderr at level info
+}
+
+// Main runs the program and ends the process. SIGINT and SIGTERM cancel ctx; a second one ends the process at once.
+func Main(name string, run func(ctx context.Context, env *Env) error) {
+	os.Exit(Run(name, os.Args[1:], run))
+}
+
+// Run is Main without os.Exit: it returns the exit code.
+func Run(name string, args []string, run func(ctx context.Context, env *Env) error) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	go func() { // after the first signal the default action is back: a second one kills
+		<-ctx.Done()
+		stop()
+	}()
+	env := &Env{Name: name, Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	return exitCode(env, run(ctx, env))
+}
+
+func exitCode(env *Env, err error) int {
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, context.Canceled):
+		return ExitOK
+	case errors.Is(err, errVersionShown):
+		return ExitOK
+	}
+	fmt.Fprintf(env.Stderr, "%s: %v\n", env.Name, err)
+	if _, ok := errors.AsType[*CantRunError](err); ok {
+		return ExitCantRun
+	}
+	if _, ok := errors.AsType[*UsageError](err); ok {
+		return ExitUsage
+	}
+	return ExitFailed
+}
+
+var errVersionShown = errors.New("version shown")
+
+// Flags returns a flag set whose --help starts with about, a few lines that a stranger understands.
+// The common flags (--version, --log-level, --log-format) are added by Parse.
+func (e *Env) Flags(about string) *flag.FlagSet {
+	fs := flag.NewFlagSet(e.Name, flag.ContinueOnError)
+	fs.SetOutput(e.Stdout)
+	fs.Usage = func() {
+		fmt.Fprintf(e.Stdout, "%s\n\nUsage: %s [flags]\n\nFlags:\n", strings.TrimSpace(about), e.Name)
+		fs.PrintDefaults()
+	}
+	return fs
+}
+
+// Parse parses e.Args into fs and sets up the logger. Its error, if any, is to be returned from run as it is.
+func (e *Env) Parse(fs *flag.FlagSet) error {
+	version := fs.Bool("version", false, "print the version and exit")
+	level := fs.String("log-level", "info", "least level that is logged: debug, info, warn, error")
+	format := fs.String("log-format", "text", "form of the log lines: text or json")
+	fs.Init(e.Name, flag.ContinueOnError)
+	out := fs.Output()
+	fs.SetOutput(io.Discard) // the flag package would print the error and the usage; one clear line is enough
+	usage := fs.Usage
+	fs.Usage = func() {}
+	err := fs.Parse(e.Args)
+	fs.SetOutput(out)
+	fs.Usage = usage
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fs.Usage()
+		return err
+	case err != nil:
+		return &UsageError{fmt.Errorf("%w (see %s --help)", err, e.Name)}
+	case *version:
+		fmt.Fprintln(e.Stdout, e.Name, Version)
+		return errVersionShown
+	}
+	log, err := NewLogger(e.Stderr, *level, *format)
+	if err != nil {
+		return &UsageError{err}
+	}
+	e.Log = log
+	return nil
+}
+
+// NewLogger returns a logger of the named level (debug, info, warn, error) and format (text, json).
+func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	}
+	return nil, fmt.Errorf("log format %q is neither text nor json", format)
+}
+
+// RequireRoot says clearly when the process is not root.
+func RequireRoot() error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return &CantRunError{What: "not running as root", Do: "start it as root (it makes mounts, namespaces and cgroups)"}
+}
+
+// SmallHeap trades a little CPU for memory: daemons of a node idle most of the time, so a lower GC target
+// costs nothing that shows and keeps the resident size near the live heap. GOGC in the environment wins.
+func SmallHeap() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
