@@ -1,0 +1,60 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+// try runs a program frame with captured output.
+func try(args []string, run func(context.Context, *Env) error) (code int, out, errout string) {
+	var stdout, stderr strings.Builder
+	env := &Env{Name: "trivet-x", Args: args, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	code = exitCode(env, run(context.Background(), env))
+	return code, stdout.String(), stderr.String()
+}
+
+func parse(_ context.Context, env *Env) error { return env.Parse(env.Flags("Does x.")) }
+
+func TestHelpAndVersionAreAnswersNotFailures(t *testing.T) {
+	if code, out, errout := try([]string{"--help"}, parse); code != ExitOK || !strings.HasPrefix(out, "Does x.") || !strings.Contains(out, "-log-level") || errout != "" {
+		t.Errorf("--help: exit %d, stdout %q, stderr %q", code, out, errout)
+	}
+	if code, out, errout := try([]string{"--version"}, parse); code != ExitOK || out != "trivet-x "+Version+"\n" || errout != "" {
+		t.Errorf("--version: exit %d, stdout %q, stderr %q", code, out, errout)
+	}
+}
+
+func TestFailuresAreOneLineAndAnExitCode(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		args []string
+		err  error
+		code int
+	}{
+		{"unknown flag", []string{"--nope"}, nil, ExitUsage},
+		{"bad level", []string{"--log-level=loud"}, nil, ExitUsage},
+		{"environment", nil, &CantRunError{What: "no OCI runtime found", Do: "install crun or runc"}, ExitCantRun},
+		{"run", nil, errors.New("disk on fire"), ExitFailed},
+		{"stopped by signal", nil, context.Canceled, ExitOK},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, _, errout := try(c.args, func(ctx context.Context, env *Env) error {
+				if err := parse(ctx, env); err != nil {
+					return err
+				}
+				return c.err
+			})
+			if code != c.code {
+				t.Errorf("exit %d, want %d", code, c.code)
+			}
+			if want := min(c.code, 1); strings.Count(errout, "\n") != want {
+				t.Errorf("stderr %q, want %d line", errout, want)
+			}
+		})
+	}
+}

@@ -1,0 +1,86 @@
+package socket_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// TestMain lets the test binary stand in for another server process.
+func TestMain(m *testing.M) {
+	if path := os.Getenv("SOCKET_TEST_LISTEN"); path != "" {
+		if _, err := socket.Listen(path); err != nil {
+			println(err.Error())
+			os.Exit(1)
+		}
+		println("listening")
+		select {} // until killed
+	}
+	os.Exit(m.Run())
+}
+
+func TestASocketOfADeadServerIsTakenOverAndOfALiveOneRefused(t *testing.T) {
+	path := filepath.Join(testenv.ShortDir(t), "s.sock")
+	other := exec.Command(os.Args[0])
+	other.Env = append(os.Environ(), "SOCKET_TEST_LISTEN="+path)
+	out, err := other.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 64)); err != nil { // "listening"
+		t.Fatal(err)
+	}
+	_, err = socket.Listen(path)
+	if _, ok := errors.AsType[*program.CantRunError](err); !ok || !strings.Contains(err.Error(), path) {
+		t.Errorf("with a live server: %v, want an error that names %s", err, path)
+	}
+	if err := other.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	other.Wait()
+	l, err := socket.Listen(path)
+	if err != nil {
+		t.Fatalf("after kill -9 of the server: %v", err)
+	}
+	defer l.Close()
+	if !socket.Alive(path) {
+		t.Error("nobody answers on the socket that was taken over")
+	}
+}
+
+func TestListenRefusesAPathTheKernelCannotTake(t *testing.T) {
+	if _, err := socket.Listen("/tmp/" + strings.Repeat("x", 110)); err == nil {
+		t.Error("a path of 115 bytes was accepted")
+	}
+}
+
+func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
+	path := filepath.Join(testenv.ShortDir(t), "s.sock")
+	l, err := net.Listen("unix", path) // a server that is not of our family: no lock file
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := socket.Listen(path); err == nil {
+		t.Error("the socket of a live server was taken")
+	}
+}
+
+func TestPath(t *testing.T) {
+	for in, want := range map[string]string{"unix:///run/a.sock": "/run/a.sock", "/run/a.sock": "/run/a.sock", "tcp://1.2.3.4:5": "", "unix://a.sock": "", "": ""} {
+		if got, err := socket.Path(in); got != want || (want == "") != (err != nil) {
+			t.Errorf("Path(%q) = %q, %v", in, got, err)
+		}
+	}
+}
