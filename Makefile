@@ -21,3 +21,11 @@ lint: ## gofmt, go vet and, where installed, golangci-lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
 	go vet ./...
 	@if command -v golangci-lint >/dev/null; then golangci-lint run ./...; else echo 'golangci-lint is not installed: skipped'; fi
+
+.PHONY: test-unit
+test-unit: ## go vet and the tests that need no privileges
+	go vet ./...
+	go test ./...
+
+.PHONY: test
+test: test-unit ## everything that CI runs
