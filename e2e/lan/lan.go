@@ -1,0 +1,127 @@
+// Package lan wires machines together: one of them, the switch, holds a bridge in its network namespace, the others hang on it by a
+// veth pair each. All of it ends with the machines' network namespaces; the host's own network is never touched.
+package lan
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+const bridge = "lan0"
+
+// Switch makes the bridge in the network namespace of process pid and gives it the address, the gateway of the LAN.
+func Switch(pid int, gateway netip.Prefix) error {
+	return in(pid, func(h *netlink.Handle) error {
+		if err := up(h, "lo"); err != nil {
+			return err
+		}
+		link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
+		if err := h.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("create bridge %s: %w", bridge, err)
+		}
+		if err := address(h, bridge, gateway); err != nil {
+			return err
+		}
+		return up(h, bridge)
+	})
+}
+
+// Plug connects the machine of process pid to the switch: its eth0 gets the address and a default route to the gateway. The port on the
+// switch is named after the machine.
+func Plug(switchPid, pid int, port string, addr netip.Prefix, gateway netip.Addr) error {
+	err := in(switchPid, func(h *netlink.Handle) error {
+		if _, err := h.LinkByName(port); err == nil {
+			return nil
+		}
+		master, err := h.LinkByName(bridge)
+		if err != nil {
+			return fmt.Errorf("bridge %s: %w", bridge, err)
+		}
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: master.Attrs().Index},
+			PeerName: "eth0", PeerNamespace: netlink.NsPid(pid)}
+		if err := h.LinkAdd(veth); err != nil {
+			return fmt.Errorf("create veth %s: %w", port, err)
+		}
+		return up(h, port)
+	})
+	if err != nil {
+		return err
+	}
+	return in(pid, func(h *netlink.Handle) error {
+		if err := errors.Join(up(h, "lo"), address(h, "eth0", addr), up(h, "eth0")); err != nil {
+			return err
+		}
+		return ignoreExists(h.RouteReplace(&netlink.Route{Gw: net.IP(gateway.AsSlice())}))
+	})
+}
+
+// Cut takes the port of a machine down; Mend brings it up again.
+func Cut(switchPid int, port string) error {
+	return in(switchPid, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(port)
+		if err != nil {
+			return fmt.Errorf("port %s: %w", port, err)
+		}
+		return h.LinkSetDown(link)
+	})
+}
+
+// Mend is the opposite of Cut.
+func Mend(switchPid int, port string) error {
+	return in(switchPid, func(h *netlink.Handle) error { return up(h, port) })
+}
+
+// Route makes the machine of process pid reach a network through another address of the LAN.
+func Route(pid int, to netip.Prefix, via netip.Addr) error {
+	return in(pid, func(h *netlink.Handle) error {
+		dst := &net.IPNet{IP: net.IP(to.Addr().AsSlice()), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}
+		if err := h.RouteReplace(&netlink.Route{Dst: dst, Gw: net.IP(via.AsSlice())}); err != nil {
+			return fmt.Errorf("route to %s via %s: %w", to, via, err)
+		}
+		return nil
+	})
+}
+
+func in(pid int, f func(*netlink.Handle) error) error {
+	ns, err := netns.GetFromPid(pid)
+	if err != nil {
+		return fmt.Errorf("network namespace of process %d: %w", pid, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return f(h)
+}
+
+func up(h *netlink.Handle, name string) error {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	return h.LinkSetUp(link)
+}
+
+func address(h *netlink.Handle, name string, p netip.Prefix) error {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	ip := &net.IPNet{IP: net.IP(p.Addr().AsSlice()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	return ignoreExists(h.AddrAdd(link, &netlink.Addr{IPNet: ip}))
+}
+
+func ignoreExists(err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
