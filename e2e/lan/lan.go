@@ -1,159 +1,127 @@
-// Package lan is the network between the machines of a cluster: a bridge in a network namespace of its own, and one veth pair to each
-// machine's namespace. Nothing is made in the host's namespace, so nothing can be left there. Namespaces are named by their files
-// (/proc/PID/ns/net or a pin).
+// Package lan wires machines together: one of them, the switch, holds a bridge in its network namespace, the others hang on it by a
+// veth pair each. All of it ends with the machines' network namespaces; the host's own network is never touched.
 package lan
 
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
-
-	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// bridge is the switch's name in its namespace, uplink the name of a machine's card in its own.
-const (
-	bridge = "lan0"
-	uplink = "eth0"
-)
+const bridge = "lan0"
 
-// Switch makes the bridge in the namespace, gives it the address and brings loopback up. Repeating it is harmless.
-func Switch(netns string, address netip.Prefix) error {
-	err := namespace.Do(func() error {
-		if err := up("lo"); err != nil {
+// Switch makes the bridge in the network namespace of process pid and gives it the address, the gateway of the LAN.
+func Switch(pid int, gateway netip.Prefix) error {
+	return in(pid, func(h *netlink.Handle) error {
+		if err := up(h, "lo"); err != nil {
 			return err
 		}
-		err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}})
-		if err != nil && !errors.Is(err, unix.EEXIST) {
+		link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
+		if err := h.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("create bridge %s: %w", bridge, err)
 		}
-		return configure(bridge, address)
-	}, netns)
-	if err != nil {
-		return fmt.Errorf("switch in %s: %w", netns, err)
-	}
-	return nil
+		if err := address(h, bridge, gateway); err != nil {
+			return err
+		}
+		return up(h, bridge)
+	})
 }
 
-// Attach joins the machine's namespace to the switch by a port (a name of at most 15 characters, unique on the switch), with the
-// address on eth0, a default route through gateway and forwarding on. Repeating it is harmless.
-func Attach(switchNS, netns, port string, address netip.Prefix, gateway netip.Addr) error {
-	if err := addPort(switchNS, netns, port); err != nil {
-		return fmt.Errorf("attach %s to the LAN: %w", port, err)
-	}
-	err := namespace.Do(func() error {
-		if err := up("lo"); err != nil {
-			return err
+// Plug connects the machine of process pid to the switch: its eth0 gets the address and a default route to the gateway. The port on the
+// switch is named after the machine.
+func Plug(switchPid, pid int, port string, addr netip.Prefix, gateway netip.Addr) error {
+	err := in(switchPid, func(h *netlink.Handle) error {
+		if _, err := h.LinkByName(port); err == nil {
+			return nil
 		}
-		if err := configure(uplink, address); err != nil {
-			return err
-		}
-		if err := forward(); err != nil {
-			return err
-		}
-		return route(netip.PrefixFrom(netip.IPv4Unspecified(), 0), gateway)
-	}, netns)
-	if err != nil {
-		return fmt.Errorf("set up %s in %s: %w", uplink, netns, err)
-	}
-	return nil
-}
-
-// addPort creates the pair with one end in each namespace at once; a port whose machine is gone went with its other end.
-func addPort(switchNS, netns, port string) error {
-	peer, err := os.Open(netns)
-	if err != nil {
-		return err
-	}
-	defer peer.Close()
-	return namespace.Do(func() error {
-		br, err := netlink.LinkByName(bridge)
+		master, err := h.LinkByName(bridge)
 		if err != nil {
 			return fmt.Errorf("bridge %s: %w", bridge, err)
 		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.MasterIndex = port, br.Attrs().Index
-		pair := &netlink.Veth{LinkAttrs: attrs, PeerName: uplink, PeerNamespace: netlink.NsFd(peer.Fd())}
-		if err := netlink.LinkAdd(pair); err != nil && !errors.Is(err, unix.EEXIST) {
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: master.Attrs().Index},
+			PeerName: "eth0", PeerNamespace: netlink.NsPid(pid)}
+		if err := h.LinkAdd(veth); err != nil {
 			return fmt.Errorf("create veth %s: %w", port, err)
 		}
-		return up(port)
-	}, switchNS)
-}
-
-// SetPort connects or disconnects a machine, as pulling its cable does.
-func SetPort(switchNS, port string, connected bool) error {
-	return namespace.Do(func() error {
-		link, err := netlink.LinkByName(port)
-		if err != nil {
-			return fmt.Errorf("port %s of the LAN: %w", port, err)
-		}
-		if connected {
-			return netlink.LinkSetUp(link)
-		}
-		return netlink.LinkSetDown(link)
-	}, switchNS)
-}
-
-// Route sends what is for the network through the gateway, replacing an older route to it.
-func Route(netns string, to netip.Prefix, gateway netip.Addr) error {
-	return namespace.Do(func() error { return route(to, gateway) }, netns)
-}
-
-func route(to netip.Prefix, gateway netip.Addr) error {
-	_, dst, err := parse(to)
+		return up(h, port)
+	})
 	if err != nil {
 		return err
 	}
-	if err := netlink.RouteReplace(&netlink.Route{Dst: dst.IPNet, Gw: gateway.AsSlice()}); err != nil {
-		return fmt.Errorf("route %s via %s: %w", to, gateway, err)
-	}
-	return nil
-}
-
-func configure(name string, address netip.Prefix) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
-	addr, _, err := parse(address)
-	if err != nil {
-		return err
-	}
-	if err := netlink.AddrReplace(link, addr); err != nil {
-		return fmt.Errorf("address %s on %s: %w", address, name, err)
-	}
-	return netlink.LinkSetUp(link)
-}
-
-func parse(p netip.Prefix) (host, network *netlink.Addr, err error) {
-	if host, err = netlink.ParseAddr(p.String()); err != nil {
-		return nil, nil, fmt.Errorf("address %s: %w", p, err)
-	}
-	network, err = netlink.ParseAddr(p.Masked().String())
-	return host, network, err
-}
-
-func up(name string) error {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return fmt.Errorf("link %s: %w", name, err)
-	}
-	return netlink.LinkSetUp(link)
-}
-
-// forward lets the kernel route in the thread's network namespace. /proc/sys/net always shows the namespace of the thread that opens it.
-func forward() error {
-	for _, f := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		err := os.WriteFile(filepath.Join("/proc/sys/net", f), []byte("1"), 0)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
+	return in(pid, func(h *netlink.Handle) error {
+		if err := errors.Join(up(h, "lo"), address(h, "eth0", addr), up(h, "eth0")); err != nil {
 			return err
 		}
+		return ignoreExists(h.RouteReplace(&netlink.Route{Gw: net.IP(gateway.AsSlice())}))
+	})
+}
+
+// Cut takes the port of a machine down; Mend brings it up again.
+func Cut(switchPid int, port string) error {
+	return in(switchPid, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(port)
+		if err != nil {
+			return fmt.Errorf("port %s: %w", port, err)
+		}
+		return h.LinkSetDown(link)
+	})
+}
+
+// Mend is the opposite of Cut.
+func Mend(switchPid int, port string) error {
+	return in(switchPid, func(h *netlink.Handle) error { return up(h, port) })
+}
+
+// Route makes the machine of process pid reach a network through another address of the LAN.
+func Route(pid int, to netip.Prefix, via netip.Addr) error {
+	return in(pid, func(h *netlink.Handle) error {
+		dst := &net.IPNet{IP: net.IP(to.Addr().AsSlice()), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}
+		if err := h.RouteReplace(&netlink.Route{Dst: dst, Gw: net.IP(via.AsSlice())}); err != nil {
+			return fmt.Errorf("route to %s via %s: %w", to, via, err)
+		}
+		return nil
+	})
+}
+
+func in(pid int, f func(*netlink.Handle) error) error {
+	ns, err := netns.GetFromPid(pid)
+	if err != nil {
+		return fmt.Errorf("network namespace of process %d: %w", pid, err)
 	}
-	return nil
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	return f(h)
+}
+
+func up(h *netlink.Handle, name string) error {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	return h.LinkSetUp(link)
+}
+
+func address(h *netlink.Handle, name string, p netip.Prefix) error {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("link %s: %w", name, err)
+	}
+	ip := &net.IPNet{IP: net.IP(p.Addr().AsSlice()), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+	return ignoreExists(h.AddrAdd(link, &netlink.Addr{IPNet: ip}))
+}
+
+func ignoreExists(err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
 }

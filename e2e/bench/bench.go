@@ -1,0 +1,266 @@
+// Package bench measures what a user of a node waits for: a pod from created to Ready and from deleted to gone, one at a time and fifty
+// at once. Nodes of different make stand side by side in one cluster, behind one control plane, and take turns, so that noise of the
+// machine meets all of them alike.
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+)
+
+// Bench creates pods in one namespace and watches them.
+type Bench struct {
+	Client    kubernetes.Interface
+	Namespace string
+	Image     string   // present on every node after Prepare
+	Command   []string // must exit at once on SIGTERM
+}
+
+// Sample is the life of one pod on one node.
+type Sample struct {
+	Node    string
+	ToReady time.Duration // from the API server's answer to the create call to the Ready condition seen on a watch
+	ToGone  time.Duration // from the answer to the delete call to the DELETED event
+}
+
+// Burst is many pods at once on one node: the time until the last one was there.
+type Burst struct {
+	Node     string
+	Pods     int
+	AllReady time.Duration
+	AllGone  time.Duration
+}
+
+// Prepare makes the namespace and runs one pod on each node, so that the image is there and caches are warm.
+func (b *Bench) Prepare(ctx context.Context, nodes []string) error {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.Namespace}}
+	if _, err := b.Client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create namespace %s: %w", b.Namespace, err)
+	}
+	if err := b.awaitServiceAccount(ctx); err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if _, err := b.One(ctx, n, "warm-up-"+n); err != nil {
+			return fmt.Errorf("warm up %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+func (b *Bench) awaitServiceAccount(ctx context.Context) error {
+	w, err := b.Client.CoreV1().ServiceAccounts(b.Namespace).Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		if sa, ok := e.Object.(*corev1.ServiceAccount); ok && sa.Name == "default" {
+			return nil
+		}
+	}
+	return fmt.Errorf("service account default of namespace %s: %w", b.Namespace, context.Cause(ctx))
+}
+
+// One runs one pod through its life on the node.
+func (b *Bench) One(ctx context.Context, node, name string) (Sample, error) {
+	burst, err := b.Many(ctx, node, []string{name})
+	return Sample{Node: node, ToReady: burst.AllReady, ToGone: burst.AllGone}, err
+}
+
+// Many creates the named pods on the node at once, waits until all are Ready, deletes all at once, and waits until all are gone.
+// What it created is deleted also when it returns an error.
+func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, error) {
+	life, err := b.watch(ctx)
+	if err != nil {
+		return Burst{}, err
+	}
+	defer life.stop()
+	out := Burst{Node: node, Pods: len(names)}
+	start := time.Now()
+	if err := each(names, func(n string) error { return b.create(ctx, node, n) }); err != nil {
+		return out, err
+	}
+	last, err := life.await(ctx, names, life.ready)
+	if err != nil {
+		b.deleteAll(context.WithoutCancel(ctx), names)
+		return out, fmt.Errorf("wait for %d pods on %s to be Ready: %w", len(names), node, err)
+	}
+	out.AllReady = last.Sub(start)
+	start = time.Now()
+	if err := b.deleteAll(ctx, names); err != nil {
+		return out, err
+	}
+	last, err = life.await(ctx, names, life.gone)
+	if err != nil {
+		return out, fmt.Errorf("wait for %d pods on %s to be gone: %w", len(names), node, err)
+	}
+	out.AllGone = last.Sub(start)
+	return out, nil
+}
+
+// Names returns n pod names with a prefix.
+func Names(prefix string, n int) []string {
+	out := make([]string, n)
+	for i := range out {
+		out[i] = fmt.Sprintf("%s-%d", prefix, i)
+	}
+	return out
+}
+
+// Start creates the named pods on the node and waits until all are Ready; Stop deletes them and waits until they are gone.
+func (b *Bench) Start(ctx context.Context, node string, names []string) error {
+	life, err := b.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer life.stop()
+	if err := each(names, func(n string) error { return b.create(ctx, node, n) }); err != nil {
+		return err
+	}
+	_, err = life.await(ctx, names, life.ready)
+	return err
+}
+
+// Stop is the end of Start.
+func (b *Bench) Stop(ctx context.Context, names []string) error {
+	life, err := b.watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer life.stop()
+	if err := b.deleteAll(ctx, names); err != nil {
+		return err
+	}
+	_, err = life.await(ctx, names, life.gone)
+	return err
+}
+
+func (b *Bench) create(ctx context.Context, node, name string) error {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PodSpec{
+			NodeName: node,
+			Containers: []corev1.Container{{
+				Name: "main", Image: b.Image, Command: b.Command, ImagePullPolicy: corev1.PullIfNotPresent,
+			}},
+			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+		},
+	}
+	_, err := b.Client.CoreV1().Pods(b.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+	return err
+}
+
+func (b *Bench) deleteAll(ctx context.Context, names []string) error {
+	return each(names, func(n string) error {
+		return b.Client.CoreV1().Pods(b.Namespace).Delete(ctx, n, metav1.DeleteOptions{})
+	})
+}
+
+// each runs f for all names, at most 16 at a time.
+func each(names []string, f func(string) error) error {
+	var group sync.WaitGroup
+	slots := make(chan struct{}, 16)
+	errs := make([]error, len(names))
+	for i, n := range names {
+		slots <- struct{}{}
+		group.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = f(n)
+		})
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// life follows the pods of the namespace by one watch.
+type life struct {
+	w    watch.Interface
+	seen map[string]times
+}
+
+type times struct{ ready, gone time.Time }
+
+func (b *Bench) watch(ctx context.Context) (*life, error) {
+	list, err := b.Client.CoreV1().Pods(b.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return nil, err
+	}
+	w, err := b.Client.CoreV1().Pods(b.Namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	if err != nil {
+		return nil, err
+	}
+	return &life{w: w, seen: map[string]times{}}, nil
+}
+
+func (l *life) stop()                   { l.w.Stop() }
+func (l *life) ready(t times) time.Time { return t.ready }
+func (l *life) gone(t times) time.Time  { return t.gone }
+
+// await reads the watch until the moment is known for all names, and returns the latest.
+func (l *life) await(ctx context.Context, names []string, moment func(times) time.Time) (time.Time, error) {
+	for {
+		var latest time.Time
+		missing := 0
+		for _, n := range names {
+			switch t := moment(l.seen[n]); {
+			case t.IsZero():
+				missing++
+			case t.After(latest):
+				latest = t
+			}
+		}
+		if missing == 0 {
+			return latest, nil
+		}
+		select {
+		case <-ctx.Done():
+			return latest, fmt.Errorf("%d of %d still missing: %w", missing, len(names), context.Cause(ctx))
+		case e, open := <-l.w.ResultChan():
+			if !open {
+				return latest, fmt.Errorf("%d of %d still missing: the watch ended", missing, len(names))
+			}
+			l.note(e)
+		}
+	}
+}
+
+func (l *life) note(e watch.Event) {
+	pod, ok := e.Object.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	t := l.seen[pod.Name]
+	switch {
+	case e.Type == watch.Deleted:
+		t.gone = time.Now()
+	case t.ready.IsZero() && isReady(pod):
+		t.ready = time.Now()
+	}
+	l.seen[pod.Name] = t
+}
+
+func isReady(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// Median of the durations; zero for none.
+func Median(all []time.Duration) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[len(sorted)/2]
+}

@@ -1,0 +1,344 @@
+package machine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/cgroup"
+	"golang.org/x/sys/unix"
+)
+
+// The verbs by which the program that uses this package runs itself; they are not for people. Its main calls Verb first.
+const (
+	BootVerb  = "machine-boot"
+	runVerb   = "machine-run"
+	SweepVerb = "machine-sweep"
+)
+
+// Verb carries out a verb of this package and tells whether args held one.
+func Verb(ctx context.Context, args []string) (bool, error) {
+	if len(args) != 2 {
+		return false, nil
+	}
+	switch args[0] {
+	case BootVerb:
+		return true, boot(args[1])
+	case runVerb:
+		return true, runInit(args[1])
+	case SweepVerb:
+		return true, sweepGroups(ctx, args[1])
+	}
+	return false, nil
+}
+
+func readConfig(dir string) (c Config, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	if err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(data, &c)
+}
+
+// boot is PID 1 before it is an init: in new namespaces, still with the host's mounts and cgroups. It ends in an exec, because
+// a cgroup namespace belongs to a thread and only an exec makes this thread the whole process.
+func boot(dir string) error {
+	runtime.LockOSThread()
+	c, err := readConfig(dir)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Sethostname([]byte(c.Name)); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	hierarchies, err := enterCgroup(dir, c.Group)
+	if err != nil {
+		return err
+	}
+	if err := buildRoot(dir, c, hierarchies); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return unix.Exec(self, []string{self, runVerb, dir}, os.Environ())
+}
+
+// hierarchy is a cgroup v1 hierarchy: what names it in a mount call, and the directory that it has below /sys/fs/cgroup.
+type hierarchy struct{ options, dir string }
+
+// hierarchies of the host (none on cgroup v2), and hugetlb, which crun insists on, even where the host has not mounted it.
+func hierarchies() ([]hierarchy, error) {
+	if h, err := cgroup.Open(); err != nil || h.V2 {
+		return nil, err
+	}
+	f, err := os.Open("/proc/self/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var out []hierarchy
+	for s := bufio.NewScanner(f); s.Scan(); {
+		fields := strings.SplitN(s.Text(), ":", 3)
+		if len(fields) != 3 || fields[1] == "" {
+			continue
+		}
+		if name, named := strings.CutPrefix(fields[1], "name="); named {
+			out = append(out, hierarchy{"none," + fields[1], name})
+		} else {
+			out = append(out, hierarchy{fields[1], fields[1]})
+		}
+	}
+	hasHugetlb := slices.ContainsFunc(out, func(h hierarchy) bool { return strings.Contains(h.options, "hugetlb") })
+	if known, _ := os.ReadFile("/proc/cgroups"); !hasHugetlb && strings.Contains(string(known), "\nhugetlb\t") {
+		out = append(out, hierarchy{"hugetlb", "hugetlb"})
+	}
+	return out, nil
+}
+
+// mountHierarchies covers /sys/fs/cgroup in this mount namespace.
+func mountHierarchies(all []hierarchy) error {
+	const root = "/sys/fs/cgroup"
+	if len(all) == 0 {
+		return unix.Mount("cgroup2", root, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	}
+	if err := unix.Mount("cgroup", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
+		return err
+	}
+	for _, h := range all {
+		dir := filepath.Join(root, h.dir)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount("cgroup", dir, "cgroup", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, h.options); err != nil {
+			return fmt.Errorf("mount cgroup hierarchy %s: %w", h.options, err)
+		}
+	}
+	return nil
+}
+
+// enterCgroup makes the machine's cgroup, goes into it and makes it the root of a new cgroup namespace.
+func enterCgroup(dir, group string) ([]hierarchy, error) {
+	all, err := hierarchies()
+	if err != nil {
+		return nil, err
+	}
+	if len(all) > 0 { // v1: see also what the host has not mounted
+		if err := mountHierarchies(all); err != nil {
+			return nil, err
+		}
+	}
+	host, err := cgroup.Open()
+	if err != nil {
+		return nil, err
+	}
+	if err := host.Create(group); err != nil {
+		return nil, err
+	}
+	if err := host.Add(group, os.Getpid()); err != nil {
+		return nil, err
+	}
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return nil, fmt.Errorf("new cgroup namespace: %w", err)
+	}
+	if host.V2 { // a v2 group with processes in it cannot hand controllers to its children
+		if err := host.Create(group + "/init"); err != nil {
+			return nil, err
+		}
+		if err := host.Add(group+"/init", os.Getpid()); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// buildRoot arranges the mounts of the machine.
+func buildRoot(dir string, c Config, all []hierarchy) error {
+	binds, err := openBinds(dir, c)
+	if err != nil {
+		return err
+	}
+	defer binds.close()
+	scratch := filepath.Join(dir, "scratch")
+	if err := unix.Mount("scratch", scratch, "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount %s: %w", scratch, err)
+	}
+	for _, d := range []string{"etc", "opt", "var"} {
+		if err := overlay("/"+d, filepath.Join(scratch, d)); err != nil {
+			return err
+		}
+	}
+	steps := []struct{ kind, target, options string }{
+		{"tmpfs", "/run", "mode=755"}, {"tmpfs", "/tmp", "mode=1777"}, {"tmpfs", "/dev/shm", "mode=1777"}, {"sysfs", "/sys", ""},
+	}
+	for _, s := range steps {
+		if err := unix.Mount(s.kind, s.target, s.kind, unix.MS_NOSUID|unix.MS_NODEV, s.options); err != nil {
+			return fmt.Errorf("mount %s: %w", s.target, err)
+		}
+	}
+	if err := mountHierarchies(all); err != nil {
+		return fmt.Errorf("mount cgroups: %w", err)
+	}
+	if err := os.MkdirAll("/run/lock", 0o1777); err != nil {
+		return err
+	}
+	if err := binds.mount(); err != nil {
+		return err
+	}
+	if err := writeEtc(c); err != nil {
+		return err
+	}
+	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") // kubelets want to share mounts with containers
+}
+
+func overlay(target, scratch string) error {
+	upper, work := scratch+"/upper", scratch+"/work"
+	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755), os.MkdirAll(target, 0o755)); err != nil {
+		return err
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", target, upper, work)
+	if err := unix.Mount("overlay", target, "overlay", 0, options); err != nil {
+		return fmt.Errorf("overlay on %s: %w", target, err)
+	}
+	return nil
+}
+
+func writeEtc(c Config) error {
+	files := map[string]string{"/etc/hosts": c.Hosts, "/etc/hostname": c.Name + "\n", "/etc/resolv.conf": "# no resolver outside the cluster\n"}
+	for path, text := range files {
+		_ = os.Remove(path) // it may be a symbolic link to a file of the host's /run
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bindMounts hold their sources open, because the sources' paths may be hidden by other mounts in between.
+type bindMounts []bindMount
+
+type bindMount struct {
+	source *os.File
+	isDir  bool
+	target string
+}
+
+func openBinds(dir string, c Config) (bindMounts, error) {
+	sources := map[string]string{filepath.Join(dir, "boot_id"): "/proc/sys/kernel/random/boot_id"}
+	for _, k := range c.Keep {
+		kept := filepath.Join(dir, "keep", k)
+		if err := os.MkdirAll(kept, 0o755); err != nil {
+			return nil, err
+		}
+		sources[kept] = k
+	}
+	for source, target := range c.Expose {
+		sources[source] = target
+	}
+	var out bindMounts
+	for source, target := range sources {
+		f, err := os.OpenFile(source, unix.O_PATH, 0)
+		if err != nil {
+			out.close()
+			return nil, err
+		}
+		st, err := f.Stat()
+		if err != nil {
+			out.close()
+			return nil, err
+		}
+		out = append(out, bindMount{f, st.IsDir(), target})
+	}
+	slices.SortFunc(out, func(a, b bindMount) int { return strings.Compare(a.target, b.target) })
+	return out, nil
+}
+
+func (b bindMounts) close() {
+	for _, m := range b {
+		m.source.Close()
+	}
+}
+
+func (b bindMounts) mount() error {
+	for _, m := range b {
+		if err := makeTarget(m); err != nil {
+			return err
+		}
+		source := fmt.Sprintf("/proc/self/fd/%d", m.source.Fd())
+		if err := unix.Mount(source, m.target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			return fmt.Errorf("bind %s on %s: %w", m.source.Name(), m.target, err)
+		}
+	}
+	return nil
+}
+
+func makeTarget(m bindMount) error {
+	if m.isDir {
+		return os.MkdirAll(m.target, 0o755)
+	}
+	if err := os.MkdirAll(filepath.Dir(m.target), 0o755); err != nil {
+		return err
+	}
+	if _, err := os.Stat(m.target); err == nil {
+		return nil
+	}
+	return os.WriteFile(m.target, nil, 0o644)
+}
+
+// sweepGroups removes the machine's cgroups from every hierarchy; it runs with private mounts.
+func sweepGroups(ctx context.Context, dir string) error {
+	c, err := readConfig(dir)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	all, err := hierarchies()
+	if err != nil {
+		return err
+	}
+	if len(all) > 0 {
+		if err := mountHierarchies(all); err != nil {
+			return err
+		}
+	}
+	host, err := cgroup.Open()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := host.Remove(ctx, c.Group); err != nil {
+		return err
+	}
+	removeEmptyParent(host, filepath.Dir(c.Group))
+	return nil
+}
+
+// removeEmptyParent takes away the cluster's group with its last machine.
+func removeEmptyParent(host *cgroup.Host, group string) {
+	if group == "/" || group == "." {
+		return
+	}
+	for _, controller := range []string{"memory", "cpu", "cpuacct", "cpuset", "devices", "freezer", "blkio", "pids", "hugetlb", "perf_event", "systemd"} {
+		if d := host.Dir(controller, group); d != "" {
+			_ = os.Remove(d) // fails while another machine is in it
+		}
+	}
+}

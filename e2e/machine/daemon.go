@@ -1,0 +1,130 @@
+package machine
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Daemon is a program that the machine's PID 1 runs; its output goes to log/NAME.log of the machine's directory.
+type Daemon struct {
+	Name string
+	Argv []string
+	Env  []string // added to a short environment with PATH
+}
+
+// State of a daemon.
+type State struct {
+	Name    string
+	Argv    []string
+	Pid     int // in the machine's PID namespace; 0 when it does not run
+	Exit    string
+	HostPid int `json:"-"` // filled in by the caller's side
+}
+
+type request struct {
+	Do     string // start, end, list
+	Daemon Daemon
+	Signal int
+	Grace  time.Duration
+}
+
+type response struct {
+	Error  string
+	States []State
+}
+
+// Start starts the daemon unless one of this name runs.
+func (m *Machine) Start(d Daemon) error {
+	_, err := m.ask(request{Do: "start", Daemon: d})
+	return err
+}
+
+// Stop ends the daemon with SIGTERM, after the grace with SIGKILL, and returns when it is gone.
+func (m *Machine) Stop(name string, grace time.Duration) error {
+	_, err := m.ask(request{Do: "end", Daemon: Daemon{Name: name}, Signal: int(unix.SIGTERM), Grace: grace})
+	return err
+}
+
+// Kill ends the daemon with SIGKILL and returns when it is gone.
+func (m *Machine) Kill(name string) error {
+	_, err := m.ask(request{Do: "end", Daemon: Daemon{Name: name}, Signal: int(unix.SIGKILL)})
+	return err
+}
+
+// List tells of all daemons that were started since the boot.
+func (m *Machine) List() ([]State, error) {
+	r, err := m.ask(request{Do: "list"})
+	if err != nil {
+		return nil, err
+	}
+	host := m.hostPids()
+	for i, s := range r.States {
+		r.States[i].HostPid = host[s.Pid]
+	}
+	return r.States, nil
+}
+
+func (m *Machine) ask(q request) (response, error) {
+	var r response
+	dir, err := os.Open(m.Dir)
+	if err != nil {
+		return r, err
+	}
+	defer dir.Close()
+	// A socket's path may have 107 bytes; a checkout can lie deeper.
+	conn, err := net.Dial("unix", fmt.Sprintf("/proc/self/fd/%d/ctl", dir.Fd()))
+	if err != nil {
+		return r, fmt.Errorf("machine %s does not answer: %w", m.Name, err)
+	}
+	defer conn.Close()
+	if err := json.NewEncoder(conn).Encode(q); err != nil {
+		return r, err
+	}
+	if err := json.NewDecoder(conn).Decode(&r); err != nil {
+		return r, fmt.Errorf("machine %s: %w", m.Name, err)
+	}
+	if r.Error != "" {
+		return r, fmt.Errorf("machine %s: %s", m.Name, r.Error)
+	}
+	return r, nil
+}
+
+// hostPids maps PIDs of the machine's PID namespace to the host's.
+func (m *Machine) hostPids() map[int]int {
+	init := m.Pid()
+	if init == 0 {
+		return nil
+	}
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", init))
+	if err != nil {
+		return nil
+	}
+	out := map[int]int{}
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, d := range dirs {
+		if ns, err := os.Readlink(d + "/ns/pid"); err != nil || ns != own {
+			continue
+		}
+		status, err := os.ReadFile(d + "/status")
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(status)) {
+			rest, ok := strings.CutPrefix(line, "NSpid:")
+			if pids := strings.Fields(rest); ok && len(pids) > 1 {
+				inner, _ := strconv.Atoi(pids[len(pids)-1])
+				outer, _ := strconv.Atoi(pids[0])
+				out[inner] = outer
+			}
+		}
+	}
+	return out
+}
