@@ -41,7 +41,9 @@ type Machine struct {
 // At is the machine that lives, or may come to live, in dir.
 func At(dir string) *Machine { return &Machine{Name: filepath.Base(dir), Dir: dir} }
 
-func (m *Machine) path(elem ...string) string { return filepath.Join(append([]string{m.Dir}, elem...)...) }
+func (m *Machine) path(elem ...string) string {
+	return filepath.Join(append([]string{m.Dir}, elem...)...)
+}
 
 // Boot starts the machine unless it runs, and returns when its PID 1 takes requests. A boot gives it a new boot ID.
 func (m *Machine) Boot(ctx context.Context, c Config) error {

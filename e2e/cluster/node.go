@@ -1,0 +1,293 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/trivet-node/trivet/e2e/lan"
+	"github.com/trivet-node/trivet/e2e/machine"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// keep are the directories of a node that survive its reboot.
+var keep = []string{"/var/lib/kubelet", "/var/lib/containerd", "/var/lib/trivet", "/var/lib/cni", "/var/log",
+	"/etc/cni/net.d", "/opt/cni/bin", "/etc/containerd/certs.d", "/etc/kubernetes", "/etc/trivet"}
+
+func (c *Cluster) group(name string) string {
+	return fmt.Sprintf("/trivet-%x/%s", hash(c.Dir), name)
+}
+
+// hash keeps the cgroups of clusters in different directories apart (FNV-1a, 32 bits).
+func hash(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
+}
+
+func hosts(name, ip string) string {
+	return fmt.Sprintf("127.0.0.1 localhost\n::1 localhost ip6-localhost\n%s %s\n", ip, name)
+}
+
+func nodeIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 99, 1, byte(i + 1)}) }
+
+// kept is a path inside the node as the host sees it.
+func (c *Cluster) kept(node, path string) string { return c.path("machines", node, "keep", path) }
+
+// startNode boots the node's machine and starts what does not need the API server: its CRI server.
+func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
+	m := c.Machine(n.Name)
+	ip := nodeIP(i)
+	if err := c.writeNodeFiles(n); err != nil {
+		return err
+	}
+	config := machine.Config{Name: n.Name, Group: c.group(n.Name), Hosts: hosts(n.Name, ip.String()), Keep: keep}
+	if err := m.Boot(ctx, config); err != nil {
+		return err
+	}
+	if err := lan.Plug(c.controlPlane().Pid(), m.Pid(), n.Name, netip.PrefixFrom(ip, lanBits), gateway); err != nil {
+		return err
+	}
+	return m.Start(c.criServer(n))
+}
+
+// joinNode starts the daemons that watch the API, and waits until the node is Ready.
+func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i int, n Node) error {
+	m := c.Machine(n.Name)
+	daemons := []machine.Daemon{c.agent(i, n), c.kubeProxy(n)}
+	if n.CNI == "trivet" {
+		daemons = append(daemons, c.netd(n))
+	}
+	if _, err := os.Stat(c.program("trivet-csi")); err == nil {
+		daemons = append(daemons, c.csi(n))
+	}
+	for _, d := range daemons {
+		if err := m.Start(d); err != nil {
+			return err
+		}
+	}
+	var names []string
+	for _, d := range append(daemons, c.criServer(n)) {
+		names = append(names, d.Name)
+	}
+	err := poll(ctx, 50*time.Millisecond, 2*time.Minute, func(ctx context.Context) (bool, error) {
+		node, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
+		if err != nil || node.Spec.PodCIDR == "" {
+			return false, c.died(m, names...)
+		}
+		if n.CNI == "upstream" {
+			if err := c.writeUpstreamNetwork(n.Name, node.Spec.PodCIDRs); err != nil {
+				return false, err
+			}
+		}
+		return ready(node), c.died(m, names...)
+	})
+	if err != nil {
+		return fmt.Errorf("wait for it to be Ready: %w", err)
+	}
+	c.say("node %s is Ready (%s, %s, %s, %s)", n.Name, n.Agent, n.CRI, n.CNI, n.OCI)
+	return nil
+}
+
+func ready(n *corev1.Node) bool {
+	for _, cond := range n.Status.Conditions {
+		if cond.Type == corev1.NodeReady {
+			return cond.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// connectNodes lays the routes that nobody on the machines lays: the control plane reaches all pods (for the API server's proxy), and
+// nodes with the upstream plugins reach the pods of the others.
+func (c *Cluster) connectNodes(ctx context.Context, client kubernetes.Interface, plan Plan) error {
+	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	cidrs := map[string]string{}
+	for _, n := range list.Items {
+		cidrs[n.Name] = n.Spec.PodCIDR
+	}
+	for i, target := range plan.Nodes {
+		cidr, err := netip.ParsePrefix(cidrs[target.Name])
+		if err != nil {
+			return fmt.Errorf("pod CIDR of node %s: %w", target.Name, err)
+		}
+		if err := lan.Route(c.controlPlane().Pid(), cidr, nodeIP(i)); err != nil {
+			return err
+		}
+		for _, from := range plan.Nodes {
+			if from.CNI != "upstream" || from.Name == target.Name {
+				continue
+			}
+			if err := lan.Route(c.Machine(from.Name).Pid(), cidr, nodeIP(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) writeNodeFiles(n Node) error {
+	d := c.pki()
+	files := map[string]string{
+		"/etc/containerd/certs.d/docker.io/hosts.toml":       mirror("https://registry-1.docker.io"),
+		"/etc/containerd/certs.d/registry.k8s.io/hosts.toml": mirror("https://registry.k8s.io"),
+		"/etc/trivet/kubelet.json":                           kubeletConfiguration(n, d.Path("ca.crt")),
+		"/etc/trivet/containerd.toml":                        containerdConfig(n.OCI),
+	}
+	for path, text := range files {
+		file := c.kept(n.Name, path)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return c.installPlugins(n)
+}
+
+func mirror(server string) string {
+	return fmt.Sprintf("server = %q\n\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", server, "http://"+registry)
+}
+
+// installPlugins fills /opt/cni/bin. The node sees the same files: they are linked or copied, never executed on the host.
+func (c *Cluster) installPlugins(n Node) error {
+	dir := c.kept(n.Name, "/opt/cni/bin")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	sources := []string{c.program("trivet-cni")}
+	if n.CNI == "upstream" {
+		var err error
+		if sources, err = filepath.Glob(filepath.Join(c.Bin, "cni", "*")); err != nil {
+			return err
+		}
+	}
+	for _, s := range sources {
+		target := filepath.Join(dir, filepath.Base(s))
+		if _, err := os.Lstat(target); err == nil {
+			continue
+		}
+		if err := os.Symlink(s, target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) criServer(n Node) machine.Daemon {
+	if n.CRI == "trivet" {
+		return c.daemon("trivet-cri", c.program("trivet-cri"), "--oci-runtime="+n.OCI)
+	}
+	d := c.daemon("containerd", c.reference("containerd"), "--config=/etc/trivet/containerd.toml")
+	d.Env = []string{"PATH=" + c.Bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+	return d
+}
+
+func criEndpoint(n Node) string {
+	if n.CRI == "trivet" {
+		return "unix:///run/trivet/cri.sock"
+	}
+	return "unix:///run/containerd/containerd.sock"
+}
+
+func (c *Cluster) agent(i int, n Node) machine.Daemon {
+	name, program := "kubelet", c.reference("kubelet")
+	if n.Agent == "trivet" {
+		name, program = "trivet-node", c.program("trivet-node")
+	}
+	return c.daemon(name, program, "--kubeconfig="+c.pki().Path(n.Name+".kubeconfig"), "--config=/etc/trivet/kubelet.json",
+		"--hostname-override="+n.Name, "--node-ip="+nodeIP(i).String())
+}
+
+func (c *Cluster) kubeProxy(n Node) machine.Daemon {
+	return c.daemon("kube-proxy", c.reference("kube-proxy"), "--kubeconfig="+c.pki().Path("proxy.kubeconfig"), "--proxy-mode=nftables",
+		"--cluster-cidr="+podCIDR, "--hostname-override="+n.Name, "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0",
+		"--conntrack-tcp-timeout-close-wait=0", "--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249")
+}
+
+func (c *Cluster) netd(n Node) machine.Daemon {
+	return c.daemon("trivet-netd", c.program("trivet-netd"), "--kubeconfig="+c.pki().Path("trivet-netd.kubeconfig"), "--node-name="+n.Name)
+}
+
+func (c *Cluster) csi(n Node) machine.Daemon {
+	return c.daemon("trivet-csi", c.program("trivet-csi"), "--kubeconfig="+c.pki().Path("trivet-csi.kubeconfig"), "--node-name="+n.Name)
+}
+
+// kubeletConfiguration is v1beta1, for kubelet and trivet-node alike.
+func kubeletConfiguration(n Node, clientCA string) string {
+	data, err := json.MarshalIndent(map[string]any{
+		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+		"authentication": map[string]any{"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true},
+			"x509": map[string]any{"clientCAFile": clientCA}},
+		"authorization":               map[string]any{"mode": "Webhook"},
+		"clusterDNS":                  []string{dnsService},
+		"clusterDomain":               "cluster.local",
+		"cgroupDriver":                "cgroupfs",
+		"containerRuntimeEndpoint":    criEndpoint(n),
+		"failCgroupV1":                false,
+		"failSwapOn":                  false,
+		"evictionHard":                map[string]string{"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
+		"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+	}, "", "  ")
+	if err != nil {
+		panic(err) // only for plain data
+	}
+	return string(data)
+}
+
+func containerdConfig(oci string) string {
+	return fmt.Sprintf(`version = 3
+
+[plugins.'io.containerd.cri.v1.runtime']
+restrict_oom_score_adj = true
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
+runtime_type = 'io.containerd.runc.v2'
+
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
+BinaryName = '%s'
+SystemdCgroup = false
+
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+sandbox = 'registry.k8s.io/pause:3.10.2'
+
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = '/etc/containerd/certs.d'
+`, oci)
+}
+
+// writeUpstreamNetwork does by hand what a network add-on of the upstream plugins does: a conflist from the node's pod CIDRs.
+func (c *Cluster) writeUpstreamNetwork(node string, podCIDRs []string) error {
+	var ranges [][]map[string]string
+	for _, cidr := range podCIDRs {
+		ranges = append(ranges, []map[string]string{{"subnet": cidr}})
+	}
+	data, err := json.MarshalIndent(map[string]any{
+		"cniVersion": "1.0.0", "name": "pods",
+		"plugins": []any{
+			map[string]any{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
+				"ipam": map[string]any{"type": "host-local", "ranges": ranges, "routes": []any{map[string]string{"dst": "0.0.0.0/0"}}}},
+			map[string]any{"type": "portmap", "backend": "nftables", "capabilities": map[string]bool{"portMappings": true}},
+		},
+	}, "", "  ")
+	if err != nil {
+		return err
+	}
+	file := c.kept(node, "/etc/cni/net.d/10-pods.conflist")
+	if old, err := os.ReadFile(file); err == nil && string(old) == string(data) {
+		return nil
+	}
+	return os.WriteFile(file, data, 0o644)
+}
