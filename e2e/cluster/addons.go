@@ -43,6 +43,12 @@ metadata: {name: "trivet:approve-node-certificates"}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient"}
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:bootstrappers"}]
 ---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: "trivet:renew-node-certificates"}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:nodes"}]
+---
 apiVersion: v1
 kind: Service
 metadata: {name: kube-dns, namespace: kube-system, labels: {k8s-app: kube-dns, kubernetes.io/name: CoreDNS}}
@@ -63,7 +69,11 @@ endpoints: [{addresses: ["%[2]s"], conditions: {ready: true}}]
 // installAddons applies the add-ons and the manifests of trivet's own parts, without the DaemonSets: on these nodes the parts run as
 // daemons of the node.
 func (c *Cluster) installAddons(ctx context.Context) error {
-	all := []string{fmt.Sprintf(addons, dnsService, gateway)}
+	secret, err := c.bootstrapSecret()
+	if err != nil {
+		return err
+	}
+	all := []string{fmt.Sprintf(addons, dnsService, gateway), secret}
 	for _, part := range []string{"cni", "csi"} {
 		files, err := filepath.Glob(filepath.Join(c.Deploy, part, "*.yaml"))
 		if err != nil {

@@ -64,6 +64,9 @@ func (c *Cluster) makeIdentities(plan Plan) error {
 			return err
 		}
 	}
+	if err := c.bootstrapToken(ca); err != nil {
+		return err
+	}
 	return d.Kubeconfig(ca, "admin", fmt.Sprintf("https://127.0.0.1:%d", plan.Port), c.Kubeconfig())
 }
 
@@ -77,7 +80,8 @@ func (c *Cluster) identity(ca *pki.Authority, name, user string, groups ...strin
 
 func (c *Cluster) startControlPlane(ctx context.Context, plan Plan) error {
 	m := c.controlPlane()
-	config := machine.Config{Name: controlPlaneName, Group: c.group(controlPlaneName), Hosts: hosts(controlPlaneName, gateway.String())}
+	config := machine.Config{Name: controlPlaneName, Group: c.group(controlPlaneName), Hosts: hosts(controlPlaneName, gateway.String()),
+		Expose: samePath(c.Dir, c.Bin, c.Programs)}
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}

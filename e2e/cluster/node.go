@@ -49,7 +49,8 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	if err := c.writeNodeFiles(n); err != nil {
 		return err
 	}
-	config := machine.Config{Name: n.Name, Group: c.group(n.Name), Hosts: hosts(n.Name, ip.String()), Keep: keep}
+	config := machine.Config{Name: n.Name, Group: c.group(n.Name), Hosts: hosts(n.Name, ip.String()), Keep: keep,
+		Expose: samePath(c.Bin, c.Programs)}
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
@@ -57,6 +58,17 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 		return err
 	}
 	return m.Start(c.criServer(n))
+}
+
+// samePath shows directories of the host under their own paths, even where those are covered inside (/tmp, /run).
+func samePath(dirs ...string) map[string]string {
+	out := map[string]string{}
+	for _, d := range dirs {
+		if _, err := os.Stat(d); err == nil {
+			out[d] = d
+		}
+	}
+	return out
 }
 
 // joinNode starts the daemons that watch the API, and waits until the node is Ready.
@@ -138,11 +150,10 @@ func (c *Cluster) connectNodes(ctx context.Context, client kubernetes.Interface,
 }
 
 func (c *Cluster) writeNodeFiles(n Node) error {
-	d := c.pki()
 	files := map[string]string{
 		"/etc/containerd/certs.d/docker.io/hosts.toml":       mirror("https://registry-1.docker.io"),
 		"/etc/containerd/certs.d/registry.k8s.io/hosts.toml": mirror("https://registry.k8s.io"),
-		"/etc/trivet/kubelet.json":                           kubeletConfiguration(n, d.Path("ca.crt")),
+		"/etc/trivet/kubelet.json":                           kubeletConfiguration(n),
 		"/etc/trivet/containerd.toml":                        containerdConfig(n.OCI),
 	}
 	for path, text := range files {
@@ -154,7 +165,31 @@ func (c *Cluster) writeNodeFiles(n Node) error {
 			return err
 		}
 	}
+	if err := c.copyIdentities(n); err != nil {
+		return err
+	}
 	return c.installPlugins(n)
+}
+
+// copyIdentities gives the node its own identity and those of the daemons on it, at kubeadm's paths where it has one. Other nodes' keys
+// stay out of its sight.
+func (c *Cluster) copyIdentities(n Node) error {
+	files := map[string]string{"ca.crt": "pki/ca.crt", n.Name + ".kubeconfig": "kubelet.conf", "bootstrap.kubeconfig": "bootstrap-kubelet.conf",
+		"proxy.kubeconfig": "kube-proxy.conf", "trivet-netd.kubeconfig": "trivet-netd.conf", "trivet-csi.kubeconfig": "trivet-csi.conf"}
+	dir := c.kept(n.Name, "/etc/kubernetes")
+	if err := os.MkdirAll(filepath.Join(dir, "pki"), 0o755); err != nil {
+		return err
+	}
+	for from, to := range files {
+		data, err := os.ReadFile(c.pki().Path(from))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, to), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func mirror(server string) string {
@@ -207,30 +242,30 @@ func (c *Cluster) agent(i int, n Node) machine.Daemon {
 	if n.Agent == "trivet" {
 		name, program = "trivet-node", c.program("trivet-node")
 	}
-	return c.daemon(name, program, "--kubeconfig="+c.pki().Path(n.Name+".kubeconfig"), "--config=/etc/trivet/kubelet.json",
+	return c.daemon(name, program, "--kubeconfig=/etc/kubernetes/kubelet.conf", "--config=/etc/trivet/kubelet.json",
 		"--hostname-override="+n.Name, "--node-ip="+nodeIP(i).String())
 }
 
 func (c *Cluster) kubeProxy(n Node) machine.Daemon {
-	return c.daemon("kube-proxy", c.reference("kube-proxy"), "--kubeconfig="+c.pki().Path("proxy.kubeconfig"), "--proxy-mode=nftables",
+	return c.daemon("kube-proxy", c.reference("kube-proxy"), "--kubeconfig=/etc/kubernetes/kube-proxy.conf", "--proxy-mode=nftables",
 		"--cluster-cidr="+podCIDR, "--hostname-override="+n.Name, "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0",
 		"--conntrack-tcp-timeout-close-wait=0", "--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249")
 }
 
 func (c *Cluster) netd(n Node) machine.Daemon {
-	return c.daemon("trivet-netd", c.program("trivet-netd"), "--kubeconfig="+c.pki().Path("trivet-netd.kubeconfig"), "--node-name="+n.Name)
+	return c.daemon("trivet-netd", c.program("trivet-netd"), "--kubeconfig=/etc/kubernetes/trivet-netd.conf", "--node-name="+n.Name)
 }
 
 func (c *Cluster) csi(n Node) machine.Daemon {
-	return c.daemon("trivet-csi", c.program("trivet-csi"), "--kubeconfig="+c.pki().Path("trivet-csi.kubeconfig"), "--node-name="+n.Name)
+	return c.daemon("trivet-csi", c.program("trivet-csi"), "--kubeconfig=/etc/kubernetes/trivet-csi.conf", "--node-name="+n.Name)
 }
 
 // kubeletConfiguration is v1beta1, for kubelet and trivet-node alike.
-func kubeletConfiguration(n Node, clientCA string) string {
+func kubeletConfiguration(n Node) string {
 	data, err := json.MarshalIndent(map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
 		"authentication": map[string]any{"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true},
-			"x509": map[string]any{"clientCAFile": clientCA}},
+			"x509": map[string]any{"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
 		"authorization":               map[string]any{"mode": "Webhook"},
 		"clusterDNS":                  []string{dnsService},
 		"clusterDomain":               "cluster.local",

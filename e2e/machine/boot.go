@@ -72,11 +72,8 @@ func boot(dir string) error {
 	if err := buildRoot(dir, c, hierarchies); err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	return unix.Exec(self, []string{self, runVerb, dir}, os.Environ())
+	// Not by its path: that may lie below a directory that is covered now.
+	return unix.Exec("/proc/self/exe", []string{os.Args[0], runVerb, dir}, os.Environ())
 }
 
 // hierarchy is a cgroup v1 hierarchy: what names it in a mount call, and the directory that it has below /sys/fs/cgroup.
@@ -183,6 +180,9 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 			return err
 		}
 	}
+	if err := shadowSysctls(scratch); err != nil {
+		return err
+	}
 	steps := []struct{ kind, target, options string }{
 		{"tmpfs", "/run", "mode=755"}, {"tmpfs", "/tmp", "mode=1777"}, {"tmpfs", "/dev/shm", "mode=1777"}, {"sysfs", "/sys", ""},
 	}
@@ -239,7 +239,8 @@ type bindMount struct {
 }
 
 func openBinds(dir string, c Config) (bindMounts, error) {
-	sources := map[string]string{filepath.Join(dir, "boot_id"): "/proc/sys/kernel/random/boot_id"}
+	// The machine's own directory keeps its path: it may lie below /tmp or another directory that is covered.
+	sources := map[string]string{dir: dir, filepath.Join(dir, "boot_id"): "/proc/sys/kernel/random/boot_id"}
 	for _, k := range c.Keep {
 		kept := filepath.Join(dir, "keep", k)
 		if err := os.MkdirAll(kept, 0o755); err != nil {

@@ -1,0 +1,39 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// shadowed are the sysctls which belong to the whole kernel and which kubelet writes when it starts. The machine has files of its own in
+// their place, so that the host keeps its values.
+var shadowed = []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
+	"kernel/keys/root_maxbytes"}
+
+func shadowSysctls(scratch string) error {
+	for _, s := range shadowed {
+		target, copied := filepath.Join("/proc/sys", s), filepath.Join(scratch, "sysctl", s)
+		value, err := os.ReadFile(target)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(filepath.Dir(copied), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(copied, value, 0o644); err != nil {
+			return err
+		}
+		if err := unix.Mount(copied, target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("shadow %s: %w", target, err)
+		}
+	}
+	return nil
+}
