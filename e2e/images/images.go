@@ -1,0 +1,120 @@
+// Package images builds the images that a cluster without an internet connection needs, under their official names: busybox, pause,
+// CoreDNS, the images of the published test suite, and trivet/demo. They are stand-ins, made of programs built through the Go module
+// proxy and of Debian's busybox with the libraries it links; docs/images.md says which is which. The result is an OCI image layout
+// whose index names each image in the annotation org.opencontainers.image.ref.name. Equal inputs give equal digests.
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+)
+
+// RefName is the annotation that holds an image's name in the index of a layout.
+const RefName = "org.opencontainers.image.ref.name"
+
+// Builder has the inputs.
+type Builder struct {
+	Source  string // root of the repository
+	CoreDNS string // the program; without it there is no CoreDNS image
+	Say     func(format string, args ...any)
+}
+
+// Build writes the layout to dir, which it replaces.
+func (b *Builder) Build(ctx context.Context, dir string) error {
+	work, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".images-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	programs, err := b.programs(ctx, filepath.Join(work, "bin"))
+	if err != nil {
+		return err
+	}
+	base, err := busyboxFiles(ctx, work)
+	if err != nil {
+		return fmt.Errorf("busybox: %w", err)
+	}
+	fresh := filepath.Join(work, "layout")
+	path, err := layout.Write(fresh, empty.Index)
+	if err != nil {
+		return err
+	}
+	made := map[string]v1.Layer{} // layers that several images share are made once
+	for _, image := range catalog(base, programs) {
+		if err := b.add(path, image, made); err != nil {
+			return fmt.Errorf("image %s: %w", image.names[0], err)
+		}
+	}
+	return replaceDir(dir, fresh)
+}
+
+func (b *Builder) add(path layout.Path, image image, made map[string]v1.Layer) error {
+	built := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	built = mutate.ConfigMediaType(built, types.OCIConfigJSON)
+	for _, l := range image.layers {
+		if made[l.name] == nil {
+			layer, err := makeLayer(l.files)
+			if err != nil {
+				return fmt.Errorf("layer %s: %w", l.name, err)
+			}
+			made[l.name] = layer
+		}
+		var err error
+		if built, err = mutate.Append(built, mutate.Addendum{Layer: made[l.name]}); err != nil {
+			return err
+		}
+	}
+	built, err := mutate.ConfigFile(built, withConfig(built, image.config))
+	if err != nil {
+		return err
+	}
+	platform := &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
+	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex),
+		mutate.IndexAddendum{Add: built, Descriptor: v1.Descriptor{Platform: platform}})
+	for _, name := range image.names {
+		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{RefName: name})); err != nil {
+			return err
+		}
+	}
+	digest, err := index.Digest()
+	if err != nil {
+		return err
+	}
+	b.Say("image %s %s", image.names[0], digest)
+	return nil
+}
+
+func withConfig(built v1.Image, config v1.Config) *v1.ConfigFile {
+	file, err := built.ConfigFile()
+	if err != nil {
+		file = &v1.ConfigFile{}
+	}
+	file = file.DeepCopy()
+	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
+	return file
+}
+
+// replaceDir puts fresh where dir is. A reader that has files of the old one open keeps them.
+func replaceDir(dir, fresh string) error {
+	old := dir + ".old"
+	if err := os.RemoveAll(old); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, old); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(fresh, dir); err != nil {
+		return err
+	}
+	return os.RemoveAll(old)
+}

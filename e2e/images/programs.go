@@ -1,0 +1,180 @@
+package images
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// programs: name -> file on the host.
+type programs map[string]string
+
+// programs builds what the images run.
+func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
+	conformance := filepath.Join(b.Source, "e2e", "conformance")
+	builds := []struct{ name, module, pkg, flags string }{
+		{"pause", b.Source, "./e2e/images/pause", ""},
+		{"demo1", b.Source, "./e2e/images/demo", "-X main.version=1"},
+		{"demo2", b.Source, "./e2e/images/demo", "-X main.version=2"},
+		{"agnhost", conformance, "k8s.io/kubernetes/test/images/agnhost", ""},
+		{"nonewprivs", conformance, "k8s.io/kubernetes/test/images/nonewprivs", ""},
+	}
+	p := programs{"coredns": b.CoreDNS}
+	for _, x := range builds {
+		b.Say("build %s", x.name)
+		p[x.name] = filepath.Join(dir, x.name)
+		if err := command(ctx, x.module, "go", "build", "-trimpath", "-ldflags", "-s -w -buildid= "+x.flags, "-o", p[x.name], x.pkg); err != nil {
+			return nil, err
+		}
+	}
+	source, err := exec.CommandContext(ctx, "go", "-C", conformance, "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
+	if err != nil {
+		return nil, fmt.Errorf("find the sources of k8s.io/kubernetes: %w", err)
+	}
+	for _, f := range []string{"localhost.crt", "localhost.key"} {
+		p[f] = filepath.Join(strings.TrimSpace(string(source)), "test/images/agnhost/porter", f)
+	}
+	return p, nil
+}
+
+func command(ctx context.Context, dir, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+const (
+	passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\nnonroot:x:65532:65532::/home/nonroot:/bin/false\n"
+	group  = "root:x:0:\ntty:x:5:\nnobody:x:65534:\nnonroot:x:65532:\n"
+)
+
+// busyboxFiles is a small root: Debian's busybox with all its applets, the libraries that it links, users, and the CA certificates.
+// The dynamic busybox is used, because the static one cannot resolve names (a static glibc crashes in getaddrinfo).
+func busyboxFiles(ctx context.Context, work string) ([]file, error) {
+	bin, err := downloadBusybox(ctx, work)
+	if err != nil {
+		return nil, err
+	}
+	applets, err := exec.CommandContext(ctx, bin, "--list").Output()
+	if err != nil {
+		return nil, err
+	}
+	files := []file{
+		{path: "tmp/", mode: 0o1777}, {path: "root/", mode: 0o700}, {path: "home/", mode: 0o755}, {path: "var/tmp/", mode: 0o1777},
+		{path: "etc/passwd", mode: 0o644, data: []byte(passwd)}, {path: "etc/group", mode: 0o644, data: []byte(group)},
+		{path: "etc/nsswitch.conf", mode: 0o644, data: []byte("passwd: files\ngroup: files\nhosts: files dns\n")},
+		{path: "bin/busybox", mode: 0o755, source: bin},
+	}
+	for a := range strings.FieldsSeq(string(applets)) {
+		if a != "busybox" {
+			files = append(files, file{path: "bin/" + a, mode: 0o755, hard: "bin/busybox"})
+		}
+	}
+	libs, err := libraries(bin)
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, libs...)
+	if _, err := os.Stat("/etc/ssl/certs/ca-certificates.crt"); err == nil {
+		files = append(files, file{path: "etc/ssl/certs/ca-certificates.crt", mode: 0o644, source: "/etc/ssl/certs/ca-certificates.crt"})
+	}
+	return files, nil
+}
+
+// downloadBusybox unpacks the Debian package; it is not installed, because that would take the place of busybox-static.
+func downloadBusybox(ctx context.Context, work string) (string, error) {
+	dir := filepath.Join(work, "deb")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := command(ctx, dir, "apt-get", "-q", "download", "busybox"); err != nil {
+		return "", err
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, "busybox_*.deb"))
+	if err != nil || len(debs) != 1 {
+		return "", errors.Join(err, fmt.Errorf("apt-get download busybox left %v", debs))
+	}
+	return filepath.Join(dir, "root/bin/busybox"), command(ctx, dir, "dpkg", "-x", debs[0], filepath.Join(dir, "root"))
+}
+
+// curlFiles is the host's curl with its libraries, if there is one.
+func curlFiles() []file {
+	path, err := exec.LookPath("curl")
+	if err != nil {
+		return nil
+	}
+	libs, err := libraries(path)
+	if err != nil {
+		return nil
+	}
+	return append(libs, file{path: "usr/bin/curl", mode: 0o755, source: path})
+}
+
+// libraries are the dynamic loader and the shared libraries that a program of the host needs, each at its path.
+func libraries(program string) ([]file, error) {
+	found := map[string]string{} // soname -> file
+	queue := []string{program}
+	var loader string
+	for len(queue) > 0 {
+		f, err := elf.Open(queue[0])
+		if err != nil {
+			return nil, err
+		}
+		queue = queue[1:]
+		if s := f.Section(".interp"); s != nil && loader == "" {
+			data, _ := s.Data()
+			loader = strings.TrimRight(string(data), "\x00")
+		}
+		needed, err := f.ImportedLibraries()
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range needed {
+			if found[n] != "" {
+				continue
+			}
+			if found[n] = findLibrary(n); found[n] == "" {
+				return nil, fmt.Errorf("%s needs %s, which is not in %v", program, n, libraryDirs)
+			}
+			queue = append(queue, found[n])
+		}
+	}
+	out := []file{}
+	if loader != "" {
+		out = append(out, file{path: strings.TrimPrefix(loader, "/"), mode: 0o755, source: loader})
+	}
+	for name, source := range found {
+		if name != filepath.Base(loader) {
+			out = append(out, file{path: "lib/" + name, mode: 0o755, source: source})
+		}
+	}
+	slices.SortFunc(out, func(a, b file) int { return strings.Compare(a.path, b.path) })
+	return out, nil
+}
+
+var libraryDirs = []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib"}
+
+func findLibrary(name string) string {
+	for _, d := range libraryDirs {
+		if p := filepath.Join(d, name); fileExists(p) {
+			return p
+		}
+	}
+	return ""
+}
+
+func fileExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
