@@ -138,6 +138,9 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	if err != nil {
 		return err
 	}
+	if err := c.rememberHost(); err != nil {
+		return err
+	}
 	if err := c.makeIdentities(plan); err != nil {
 		return err
 	}

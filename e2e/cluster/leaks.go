@@ -1,13 +1,20 @@
 package cluster
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/trivet-node/trivet/e2e/leaks"
+	"github.com/trivet-node/trivet/internal/durable"
 	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // loops lists loop devices whose backing file lies (or lay) below the state directory: device -> file.
@@ -16,22 +23,65 @@ func (c *Cluster) loops() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	kept := map[uint64]string{} // inode -> file
+	images, err := filepath.Glob(c.path("machines", "*", "keep", "var", "lib", "trivet"))
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range images {
+		if err := inodes(dir, kept); err != nil {
+			return nil, err
+		}
+	}
 	out := map[string]string{}
 	for _, f := range files {
-		data, err := os.ReadFile(f)
+		dev := "/dev/" + strings.Split(f, "/")[3]
+		inode, err := backingInode(dev)
 		if err != nil {
 			continue // detached meanwhile
 		}
-		backing := strings.TrimSpace(string(data))
-		// A file that was reached through a node's mounts is shown with its path there.
-		if strings.HasPrefix(backing, c.Dir+"/") || strings.HasPrefix(backing, "/keep/") {
-			out["/dev/"+strings.Split(f, "/")[3]] = backing
+		if file, ours := kept[inode]; ours {
+			out[dev] = file
 		}
 	}
 	return out, nil
 }
 
-// detachLoops frees the loop devices that a killed node has left.
+// inodes notes the files that a volume driver may have put on a loop device: large regular files, not the trees of images.
+func inodes(dir string, into map[uint64]string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case e.IsDir() && path == filepath.Join(dir, "cri"):
+			return filepath.SkipDir
+		case e.Type().IsRegular():
+			var st unix.Stat_t
+			if unix.Lstat(path, &st) == nil {
+				into[st.Ino] = path
+			}
+		}
+		return nil
+	})
+}
+
+// backingInode identifies the file behind a loop device: its path is no help, because each node shows it with its own mounts' eyes.
+func backingInode(dev string) (uint64, error) {
+	f, err := os.Open(dev)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err != nil {
+		return 0, err
+	}
+	return info.Inode, nil
+}
+
+// detachLoops frees the loop devices that killed nodes have left.
 func (c *Cluster) detachLoops() error {
 	loops, err := c.loops()
 	if err != nil {
@@ -52,46 +102,92 @@ func (c *Cluster) detachLoops() error {
 	return errors.Join(errs...)
 }
 
-// Leaks lists what a cluster that is down has left on the host: processes, mounts, cgroups, loop devices.
-func (c *Cluster) Leaks() ([]string, error) {
-	var out []string
-	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+// rememberHost writes down how the host looks before the cluster comes up.
+func (c *Cluster) rememberHost() error {
+	if _, err := os.Stat(c.path("host.json")); err == nil {
+		return nil
+	}
+	now, err := leaks.TakeSnapshot()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(now)
+	if err != nil {
+		return err
+	}
+	return durable.WriteVolatile(c.path("host.json"), data, 0o644)
+}
+
+// Leaks lists what must not be there: on the host, after the cluster went down (host.json of the last cluster is kept for that); on the
+// nodes, while it is up, whatever is left of pods that are gone.
+func (c *Cluster) Leaks(ctx context.Context) ([]leaks.Leak, error) {
+	plan, err := c.Plan()
+	if errors.Is(err, fs.ErrNotExist) {
+		return c.hostLeaks()
+	}
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range processes {
-		argv, err := os.ReadFile(p)
-		pid := strings.Split(p, "/")[2]
-		if err != nil || pid == fmt.Sprint(os.Getpid()) {
-			continue
+	var out []leaks.Leak
+	for _, n := range plan.Nodes {
+		found, err := c.nodeLeaks(ctx, n)
+		if err != nil {
+			return nil, fmt.Errorf("node %s: %w", n.Name, err)
 		}
-		if strings.Contains(string(argv), c.path("machines")) || strings.Contains(string(argv), ProxyVerb+"\x00"+c.Dir+"\x00") {
-			out = append(out, fmt.Sprintf("process %s: %s", pid, strings.ReplaceAll(string(argv), "\x00", " ")))
+		for _, l := range found {
+			out = append(out, leaks.Leak{Kind: n.Name + ": " + l.Kind, What: l.What})
 		}
-	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, c.path("machines")) {
-			out = append(out, "mount: "+strings.TrimSpace(line))
-		}
-	}
-	groups, err := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/trivet-%x", hash(c.Dir)))
-	if err != nil {
-		return nil, err
-	}
-	v2, _ := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/trivet-%x", hash(c.Dir)))
-	for _, g := range append(groups, v2...) {
-		out = append(out, "cgroup: "+g)
-	}
-	loops, err := c.loops()
-	if err != nil {
-		return nil, err
-	}
-	for dev, file := range loops {
-		out = append(out, fmt.Sprintf("loop device: %s on %s", dev, file))
 	}
 	return out, nil
+}
+
+// AwaitNoLeaks gives the nodes the time to clean up after pods that have just gone.
+func (c *Cluster) AwaitNoLeaks(ctx context.Context, limit time.Duration) error {
+	return leaks.Await(ctx, limit, func() ([]leaks.Leak, error) { return c.Leaks(ctx) })
+}
+
+func (c *Cluster) hostLeaks() ([]leaks.Leak, error) {
+	out, err := leaks.Host(c.Dir, filepath.Dir(c.group("any")))
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(c.path("host.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var before leaks.Snapshot
+	if err := json.Unmarshal(data, &before); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.path("host.json"), err)
+	}
+	now, err := leaks.TakeSnapshot()
+	if err != nil {
+		return nil, err
+	}
+	return append(out, now.Since(before)...), nil
+}
+
+// nodeDaemons are the programs that belong on a node without any pod.
+var nodeDaemons = []string{"containerd", "kubelet", "kube-proxy", "trivet-cri", "trivet-monitor", "trivet-node", "trivet-netd", "trivet-csi"}
+
+func (c *Cluster) nodeLeaks(ctx context.Context, n Node) ([]leaks.Leak, error) {
+	m := c.Machine(n.Name)
+	if m.Pid() == 0 {
+		return nil, fmt.Errorf("machine %s is down", n.Name)
+	}
+	client, err := c.client()
+	if err != nil {
+		return nil, err
+	}
+	pods, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + n.Name})
+	if err != nil {
+		return nil, err
+	}
+	view := leaks.View{Pid: m.Pid(), Group: c.group(n.Name), Daemons: nodeDaemons}
+	for _, p := range pods.Items {
+		view.Live = append(view.Live, leaks.Pod{UID: string(p.UID), HostNetwork: p.Spec.HostNetwork})
+	}
+	return leaks.Node(view)
 }

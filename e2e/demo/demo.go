@@ -71,16 +71,6 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// Keep applies the application and its Job and leaves both running, for a person to play with.
-func (d *Demo) Keep(ctx context.Context) error {
-	for _, f := range []func(*Demo, context.Context) error{(*Demo).apply, (*Demo).awaitReady} {
-		if err := f(d, ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (d *Demo) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, d.Kubectl, append([]string{"--kubeconfig=" + d.Kubeconfig, "--namespace=" + namespace}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }

@@ -101,7 +101,7 @@ func (d *Demo) put(ctx context.Context, key, value string) error {
 }
 
 func (d *Demo) read(ctx context.Context, pod, path string) (string, error) {
-	return d.kubectl(ctx, "exec", pod, "-c", "kv", "--", "wget", "-q", "-T", "5", "-O", "-", "http://"+path)
+	return d.kubectl(ctx, "exec", pod, "-c", "kv", "--", "wget", "-q", "-O", "-", "http://"+path)
 }
 
 // exec runs a shell on a terminal: kubectl gets a pseudo terminal of its own, as from a person's window.

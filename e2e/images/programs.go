@@ -59,7 +59,7 @@ const (
 )
 
 // busyboxFiles is a small root: Debian's busybox with all its applets, the libraries that it links, users, and the CA certificates.
-// The dynamic busybox is used, because the static one cannot resolve names (a static glibc crashes in getaddrinfo).
+// The dynamic busybox is used, because a static glibc cannot be relied upon to resolve names.
 func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 	bin, err := downloadBusybox(ctx, work)
 	if err != nil {

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/trivet-node/trivet/e2e/cluster"
+	"github.com/trivet-node/trivet/e2e/demo"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -21,7 +21,8 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   up                       bring the cluster up (see the flags for what sits where) and wait until its nodes are Ready
   down                     take it down; nothing is left of it
   status                   its machines and their daemons
-  leaks                    after down: whatever is left on this machine; an error if there is anything
+  demo                     show a stateful workload on it, step by step, and remove it
+  leaks                    what must not be there, after down on this machine, while up on the nodes; an error if there is anything
   start|stop|kill M D      a daemon D of the machine M (control-plane or a node)
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
@@ -102,7 +103,9 @@ func do(ctx context.Context, env *program.Env, c *cluster.Cluster, verb string, 
 	case "status":
 		return c.Status(env.Stdout)
 	case "leaks":
-		return leaks(env, c)
+		return leaks(ctx, env, c)
+	case "demo":
+		return runDemo(ctx, env, c)
 	case "start", "stop", "kill":
 		return c.Daemon(verb, args[0], args[1])
 	case "reboot":
@@ -128,12 +131,11 @@ func up(ctx context.Context, env *program.Env, c *cluster.Cluster, nodes []clust
 	return nil
 }
 
-func leaks(env *program.Env, c *cluster.Cluster) error {
-	found, err := c.Leaks()
+func leaks(ctx context.Context, env *program.Env, c *cluster.Cluster) error {
+	found, err := c.Leaks(ctx)
 	if err != nil {
 		return err
 	}
-	slices.Sort(found)
 	for _, l := range found {
 		fmt.Fprintln(env.Stdout, l)
 	}
@@ -141,6 +143,16 @@ func leaks(env *program.Env, c *cluster.Cluster) error {
 		return fmt.Errorf("%d things are left", len(found))
 	}
 	return nil
+}
+
+func runDemo(ctx context.Context, env *program.Env, c *cluster.Cluster) error {
+	plan, err := c.Plan()
+	if err != nil {
+		return fmt.Errorf("no cluster is up: %w", err)
+	}
+	d := demo.Demo{Kubectl: filepath.Join(c.Bin, "kubectl"), Kubeconfig: c.Kubeconfig(), Manifests: filepath.Join(c.Deploy, "demo"),
+		Out: env.Stdout, Nodes: len(plan.Nodes)}
+	return d.Run(ctx)
 }
 
 func execIn(ctx context.Context, env *program.Env, c *cluster.Cluster, args []string) error {
