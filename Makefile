@@ -29,3 +29,5 @@ test-unit: ## go vet and the tests that need no privileges
 
 .PHONY: test
 test: test-unit ## everything that CI runs
+
+-include e2e/build.mk

@@ -1,0 +1,75 @@
+# The cluster round the node: reference programs, images, up and down. Included by the Makefile.
+# A reference program is built again only when its module's go.mod, go.sum or build.sh changes; a warm make run builds nothing.
+
+NODES ?= 1
+REFERENCE_NODES ?= 0
+NODE ?= trivet
+CRI ?= trivet
+CNI ?= trivet
+OCI ?= crun
+
+ref := .trivet/bin
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry internal -name '*.go' -not -name '*_test.go' 2>/dev/null)
+
+$(ref)/controlplane: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/controlplane/main.go e2e/build.sh
+	@e2e/build.sh controlplane $(ref)
+$(ref)/kubelet: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/build.sh
+	@e2e/build.sh kubelet $(ref)
+$(ref)/containerd: e2e/peers/containerd/go.mod e2e/peers/containerd/go.sum e2e/build.sh
+	@e2e/build.sh containerd $(ref)
+$(ref)/cni/bridge: e2e/peers/cni/go.mod e2e/peers/cni/go.sum e2e/build.sh
+	@e2e/build.sh cni $(ref)
+$(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
+	@e2e/build.sh coredns $(ref)
+$(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
+	@e2e/build.sh e2e.test $(ref)
+
+bin/trivet-cluster bin/trivet-images &: $(cluster_sources) go.mod
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images
+
+.trivet/images/index.json: bin/trivet-images $(wildcard e2e/images/*.go e2e/images/*/*.go) $(ref)/coredns
+	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns
+	@touch $@
+
+# What a run needs depends on who sits in the seats.
+references := $(ref)/controlplane $(ref)/coredns
+ifneq ($(filter kubelet,$(NODE)),)
+references += $(ref)/kubelet
+endif
+ifneq ($(filter containerd,$(CRI)),)
+references += $(ref)/containerd
+endif
+ifneq ($(filter upstream,$(CNI)),)
+references += $(ref)/cni/bridge
+endif
+ifneq ($(REFERENCE_NODES),0)
+references += $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge
+endif
+
+CLUSTER = bin/trivet-cluster
+SEATS = --nodes=$(NODES) --reference-nodes=$(REFERENCE_NODES) --agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
+
+.PHONY: install
+install: ## install what the cluster needs of the host (apt; says what and why)
+	@e2e/install.sh
+
+.PHONY: references
+references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns ## build the reference programs (control plane, kubelet, containerd, ...)
+
+.PHONY: up
+up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc
+	@$(CLUSTER) up $(SEATS)
+
+.PHONY: run
+run: up ## up, then show the demo on it; the cluster stays up
+	@$(CLUSTER) demo
+	@echo; echo 'The cluster is up. Use it by any kubectl:'
+	@echo '  export KUBECONFIG=$(CURDIR)/.trivet/kubeconfig'
+	@echo '  $(CURDIR)/$(ref)/kubectl get nodes,pods -A'
+	@echo 'make down takes it down and leaves nothing.'
+
+.PHONY: down
+down: bin/trivet-cluster ## take the cluster down; nothing is left of it
+	@$(CLUSTER) down
+	@$(CLUSTER) leaks
