@@ -1,15 +1,18 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/lan"
 	"github.com/trivet-node/trivet/e2e/machine"
+	"golang.org/x/sys/unix"
 )
 
 // Daemon starts, stops (SIGTERM, after 10 s SIGKILL) or kills (SIGKILL) a daemon of a machine. A daemon is started as it was at first.
@@ -19,7 +22,7 @@ func (c *Cluster) Daemon(do, machineName, daemon string) error {
 	case "stop":
 		return m.Stop(daemon, 10*time.Second)
 	case "kill":
-		return m.Kill(daemon)
+		return c.kill(m, daemon)
 	}
 	states, err := m.List()
 	if err != nil {
@@ -35,6 +38,40 @@ func (c *Cluster) Daemon(do, machineName, daemon string) error {
 		}
 	}
 	return fmt.Errorf("machine %s: no daemon is called %q", machineName, daemon)
+}
+
+// kill ends a daemon, or a program that a daemon has started (trivet-monitor), with SIGKILL.
+func (c *Cluster) kill(m *machine.Machine, name string) error {
+	states, err := m.List()
+	if err != nil {
+		return err
+	}
+	for _, s := range states {
+		if s.Name == name {
+			return m.Kill(name)
+		}
+	}
+	pids := m.Find(name)
+	if len(pids) == 0 {
+		return fmt.Errorf("machine %s: nothing that is called %q runs", m.Name, name)
+	}
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill %s of machine %s: %w", name, m.Name, err)
+		}
+	}
+	return nil
+}
+
+// CopyLog copies the log of a daemon.
+func (c *Cluster) CopyLog(out io.Writer, machineName, daemon string) error {
+	f, err := os.Open(filepath.Join(c.Machine(machineName).Dir, "log", filepath.Base(daemon)+".log"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(out, f)
+	return err
 }
 
 // Cable pulls or plugs the network cable of a node.

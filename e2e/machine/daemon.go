@@ -128,3 +128,15 @@ func (m *Machine) hostPids() map[int]int {
 	}
 	return out
 }
+
+// Find lists the host's PIDs of the machine's processes that run the named program, except in PID namespaces below the machine's own.
+func (m *Machine) Find(program string) []int {
+	var out []int
+	for _, pid := range m.hostPids() {
+		argv, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if name, _, _ := strings.Cut(string(argv), "\x00"); err == nil && filepath.Base(name) == program {
+			out = append(out, pid)
+		}
+	}
+	return out
+}

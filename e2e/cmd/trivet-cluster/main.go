@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/e2e/demo"
@@ -23,6 +24,7 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   status                   its machines and their daemons
   demo                     show a stateful workload on it, step by step, and remove it
   leaks                    what must not be there, after down on this machine, while up on the nodes; an error if there is anything
+  logs M D                 the log of the daemon D of the machine M
   start|stop|kill M D      a daemon D of the machine M (control-plane or a node)
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
@@ -41,7 +43,7 @@ func run(ctx context.Context, env *program.Env) error {
 	if len(env.Args) > 0 && !strings.HasPrefix(env.Args[0], "-") {
 		verb, env.Args = env.Args[0], env.Args[1:]
 	}
-	c, nodes, args, err := configure(env)
+	s, err := configure(env)
 	if err != nil {
 		return err
 	}
@@ -51,10 +53,20 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := program.RequireRoot(); err != nil {
 		return err
 	}
-	return do(ctx, env, c, verb, nodes, args)
+	return s.do(ctx, verb)
 }
 
-func configure(env *program.Env) (*cluster.Cluster, []cluster.Node, []string, error) {
+// session is one call of the program.
+type session struct {
+	*program.Env
+	*cluster.Cluster
+	nodes []cluster.Node
+	args  []string // after verb and flags
+	wait  time.Duration
+}
+
+func configure(env *program.Env) (*session, error) {
+	s := &session{Env: env}
 	fs := env.Flags(about)
 	dir := fs.String("dir", ".trivet", "state directory of the cluster")
 	bin := fs.String("bin", ".trivet/bin", "directory with the reference programs")
@@ -67,63 +79,67 @@ func configure(env *program.Env) (*cluster.Cluster, []cluster.Node, []string, er
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
 	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
+	fs.DurationVar(&s.wait, "wait", 0, "leaks: how long the nodes may take to clean up (a kubelet removes old log directories once a minute)")
 	if err := env.Parse(fs); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	for _, p := range []*string{dir, bin, programs, deploy} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
-			return nil, nil, nil, err
+			return nil, err
 		}
 		*p = abs
 	}
 	if *count < 0 || *reference < 0 || *count+*reference < 1 || *count+*reference > 200 {
-		return nil, nil, nil, &program.UsageError{Err: fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together", *count, *reference)}
+		return nil, &program.UsageError{Err: fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together", *count, *reference)}
 	}
-	var nodes []cluster.Node
 	for i := range *count {
-		nodes = append(nodes, cluster.Node{Name: fmt.Sprintf("node%d", i+1), Seats: seats})
+		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("node%d", i+1), Seats: seats})
 	}
 	for i := range *reference {
-		nodes = append(nodes, cluster.Node{Name: fmt.Sprintf("ref%d", i+1), Seats: cluster.Reference})
+		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("ref%d", i+1), Seats: cluster.Reference})
 	}
-	return &cluster.Cluster{Dir: *dir, Bin: *bin, Programs: *programs, Deploy: *deploy, Out: env.Stdout}, nodes, fs.Args(), nil
+	s.Cluster = &cluster.Cluster{Dir: *dir, Bin: *bin, Programs: *programs, Deploy: *deploy, Out: env.Stdout}
+	s.args = fs.Args()
+	return s, nil
 }
 
-func do(ctx context.Context, env *program.Env, c *cluster.Cluster, verb string, nodes []cluster.Node, args []string) error {
-	need := map[string]int{"start": 2, "stop": 2, "kill": 2, "reboot": 1, "cut": 1, "mend": 1}[verb]
-	if len(args) < need {
+func (s *session) do(ctx context.Context, verb string) error {
+	need := map[string]int{"logs": 2, "start": 2, "stop": 2, "kill": 2, "reboot": 1, "cut": 1, "mend": 1, "exec": 2}[verb]
+	if len(s.args) < need {
 		return &program.UsageError{Err: fmt.Errorf("%s needs %d arguments, see trivet-cluster --help", verb, need)}
 	}
 	switch verb {
 	case "up":
-		return up(ctx, env, c, nodes)
+		return s.up(ctx)
 	case "down":
-		return c.Down(ctx)
+		return s.Down(ctx)
 	case "status":
-		return c.Status(env.Stdout)
+		return s.Status(s.Stdout)
 	case "leaks":
-		return leaks(ctx, env, c)
+		return s.AwaitNoLeaks(ctx, s.wait)
 	case "demo":
-		return runDemo(ctx, env, c)
+		return s.demo(ctx)
+	case "logs":
+		return s.CopyLog(s.Stdout, s.args[0], s.args[1])
 	case "start", "stop", "kill":
-		return c.Daemon(verb, args[0], args[1])
+		return s.Daemon(verb, s.args[0], s.args[1])
 	case "reboot":
-		return c.Reboot(ctx, args[0])
+		return s.Reboot(ctx, s.args[0])
 	case "cut", "mend":
-		return c.Cable(args[0], verb == "mend")
+		return s.Cable(s.args[0], verb == "mend")
 	case "exec":
-		return execIn(ctx, env, c, args)
+		return s.exec(ctx)
 	}
 	return &program.UsageError{Err: fmt.Errorf("%q is not something to do, see trivet-cluster --help", verb)}
 }
 
 // up takes everything down again when it is interrupted on the way.
-func up(ctx context.Context, env *program.Env, c *cluster.Cluster, nodes []cluster.Node) error {
-	err := c.Up(ctx, nodes)
+func (s *session) up(ctx context.Context) error {
+	err := s.Up(ctx, s.nodes)
 	if err != nil && ctx.Err() != nil {
-		fmt.Fprintln(env.Stdout, "interrupted: taking down what is up")
-		return errors.Join(context.Cause(ctx), c.Down(context.WithoutCancel(ctx)))
+		fmt.Fprintln(s.Stdout, "interrupted: taking down what is up")
+		return errors.Join(context.Cause(ctx), s.Down(context.WithoutCancel(ctx)))
 	}
 	if err != nil {
 		return fmt.Errorf("%w\nthe cluster is left as it is to be looked at; make down removes it", err)
@@ -131,38 +147,21 @@ func up(ctx context.Context, env *program.Env, c *cluster.Cluster, nodes []clust
 	return nil
 }
 
-func leaks(ctx context.Context, env *program.Env, c *cluster.Cluster) error {
-	found, err := c.Leaks(ctx)
-	if err != nil {
-		return err
-	}
-	for _, l := range found {
-		fmt.Fprintln(env.Stdout, l)
-	}
-	if len(found) > 0 {
-		return fmt.Errorf("%d things are left", len(found))
-	}
-	return nil
-}
-
-func runDemo(ctx context.Context, env *program.Env, c *cluster.Cluster) error {
-	plan, err := c.Plan()
+func (s *session) demo(ctx context.Context) error {
+	plan, err := s.Plan()
 	if err != nil {
 		return fmt.Errorf("no cluster is up: %w", err)
 	}
-	d := demo.Demo{Kubectl: filepath.Join(c.Bin, "kubectl"), Kubeconfig: c.Kubeconfig(), Manifests: filepath.Join(c.Deploy, "demo"),
-		Out: env.Stdout, Nodes: len(plan.Nodes)}
+	d := demo.Demo{Kubectl: filepath.Join(s.Bin, "kubectl"), Kubeconfig: s.Kubeconfig(), Manifests: filepath.Join(s.Deploy, "demo"),
+		Out: s.Stdout, Nodes: len(plan.Nodes)}
 	return d.Run(ctx)
 }
 
-func execIn(ctx context.Context, env *program.Env, c *cluster.Cluster, args []string) error {
-	if len(args) < 2 {
-		return &program.UsageError{Err: errors.New("exec needs a machine and a command")}
-	}
-	cmd, err := c.Machine(args[0]).Command(ctx, args[1], args[2:]...)
+func (s *session) exec(ctx context.Context) error {
+	cmd, err := s.Machine(s.args[0]).Command(ctx, s.args[1], s.args[2:]...)
 	if err != nil {
 		return err
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, env.Stdout, env.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, s.Stdout, s.Stderr
 	return cmd.Run()
 }
