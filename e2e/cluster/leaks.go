@@ -185,7 +185,7 @@ func (c *Cluster) nodeLeaks(ctx context.Context, n Node) ([]leaks.Leak, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := leaks.View{Pid: m.Pid(), Group: c.group(n.Name), Daemons: nodeDaemons}
+	view := leaks.View{Pid: m.Pid(), Group: c.group(n.Name), Daemons: nodeDaemons, OldLogs: n.Agent == "kubelet"}
 	for _, p := range pods.Items {
 		view.Live = append(view.Live, leaks.Pod{UID: string(p.UID), HostNetwork: p.Spec.HostNetwork})
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/lan"
@@ -74,6 +76,9 @@ func samePath(dirs ...string) map[string]string {
 // joinNode starts the daemons that watch the API, and waits until the node is Ready.
 func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i int, n Node) error {
 	m := c.Machine(n.Name)
+	if err := c.awaitSocket(ctx, m, n); err != nil {
+		return err
+	}
 	daemons := []machine.Daemon{c.agent(i, n), c.kubeProxy(n)}
 	if n.CNI == "trivet" {
 		daemons = append(daemons, c.netd(n))
@@ -90,6 +95,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 	for _, d := range append(daemons, c.criServer(n)) {
 		names = append(names, d.Name)
 	}
+	boot := m.BootID()
 	err := poll(ctx, 50*time.Millisecond, 2*time.Minute, func(ctx context.Context) (bool, error) {
 		node, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 		if err != nil || node.Spec.PodCIDR == "" {
@@ -100,12 +106,29 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 				return false, err
 			}
 		}
-		return ready(node), c.died(m, names...)
+		// After a reboot, the Node says Ready for as long as nobody has noticed: only the new boot ID tells that its agent is back.
+		return ready(node) && node.Status.NodeInfo.BootID == boot, c.died(m, names...)
 	})
 	if err != nil {
 		return fmt.Errorf("wait for it to be Ready: %w", err)
 	}
 	c.say("node %s is Ready (%s, %s, %s, %s)", n.Name, n.Agent, n.CRI, n.CNI, n.OCI)
+	return nil
+}
+
+// awaitSocket waits until the CRI server takes connections: a kubelet that comes earlier gives up at once.
+func (c *Cluster) awaitSocket(ctx context.Context, m *machine.Machine, n Node) error {
+	socket := fmt.Sprintf("/proc/%d/root%s", m.Pid(), strings.TrimPrefix(criEndpoint(n), "unix://"))
+	err := poll(ctx, 10*time.Millisecond, time.Minute, func(context.Context) (bool, error) {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			return false, c.died(m, c.criServer(n).Name)
+		}
+		return true, conn.Close()
+	})
+	if err != nil {
+		return fmt.Errorf("wait for its CRI server: %w", err)
+	}
 	return nil
 }
 

@@ -24,6 +24,7 @@ type View struct {
 	Group   string   // its cgroup
 	Daemons []string // programs that belong there without any pod, by the base name of their command: kubelet, trivet-monitor, ...
 	Live    []Pod    // pods of the API server's that are bound to it
+	OldLogs bool     // log directories of old pods may be there: a kubelet removes them once a minute
 }
 
 // Node lists what is on the node for pods that are not there any more. What carries a pod's UID is told apart by it; of the rest
@@ -220,7 +221,11 @@ func nodeAddresses(v View) ([]Leak, error) {
 // nodeFiles: directories named by a pod's UID, and libcni's cached results.
 func nodeFiles(v View) ([]Leak, error) {
 	var out []Leak
-	for _, dir := range []string{"/var/lib/kubelet/pods", "/var/log/pods"} {
+	dirs := []string{"/var/lib/kubelet/pods"}
+	if !v.OldLogs {
+		dirs = append(dirs, "/var/log/pods")
+	}
+	for _, dir := range dirs {
 		names, err := entries(v.root(dir))
 		if err != nil {
 			return nil, err

@@ -99,6 +99,15 @@ func (m *Machine) prepare(c Config) error {
 	return durable.WriteVolatile(m.path("boot_id"), []byte(newUUID()+"\n"), 0o444)
 }
 
+// BootID is what the machine's processes read in /proc/sys/kernel/random/boot_id; "" before its first boot.
+func (m *Machine) BootID() string {
+	data, err := os.ReadFile(m.path("boot_id"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
 func newUUID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:])

@@ -79,7 +79,7 @@ func configure(env *program.Env) (*session, error) {
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
 	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
-	fs.DurationVar(&s.wait, "wait", 0, "leaks: how long the nodes may take to clean up (a kubelet removes old log directories once a minute)")
+	fs.DurationVar(&s.wait, "wait", 0, "leaks: how long the nodes may take to clean up (a kubelet needs some seconds)")
 	if err := env.Parse(fs); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,180 @@
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// cluster is the one that is up, as a test sees it: two programs, and a namespace of the test's own.
+type cluster struct {
+	t         *testing.T
+	root      string // of the checkout
+	namespace string
+	node      string // where the pods of the test go
+	agent     string // daemon names
+	cri       string
+	monitor   bool // there is a trivet-monitor
+}
+
+// open finds the cluster, makes a namespace for the test, and at its end removes it and looks for leaks on all nodes.
+func open(t *testing.T) *cluster {
+	t.Helper()
+	testenv.Root(t)
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cluster{t: t, root: root, node: "node1", namespace: strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))}
+	data, err := os.ReadFile(filepath.Join(root, ".trivet", "cluster.json"))
+	if err != nil {
+		testenv.Skip(t, "needs a cluster that is up (make up): %v", err)
+	}
+	var plan struct {
+		Nodes []struct{ Name, Agent, CRI string }
+	}
+	if err := json.Unmarshal(data, &plan); err != nil {
+		t.Fatal(err)
+	}
+	c.node, c.agent, c.cri = plan.Nodes[0].Name, plan.Nodes[0].Agent, plan.Nodes[0].CRI
+	if c.agent == "trivet" {
+		c.agent = "trivet-node"
+	}
+	if c.cri == "trivet" {
+		c.cri, c.monitor = "trivet-cri", true
+	}
+	c.kubectl("create", "namespace", c.namespace)
+	c.eventually(time.Minute, "service account", func() error { _, err := c.try("get", "serviceaccount", "default"); return err })
+	t.Cleanup(c.close)
+	return c
+}
+
+// close also brings back what a failed test has left dead or cut off.
+func (c *cluster) close() {
+	_, _ = c.cluster("mend", c.node)
+	for _, d := range []string{c.cri, c.agent} {
+		_, _ = c.cluster("start", c.node, d)
+	}
+	_, _ = c.cluster("start", "control-plane", "kube-apiserver")
+	c.eventually(time.Minute, "API server", func() error { _, err := c.try("get", "--raw=/readyz"); return err })
+	if c.t.Failed() {
+		out, _ := c.try("get", "pods,events", "-o", "wide")
+		c.t.Log(out)
+	}
+	c.kubectl("delete", "namespace", c.namespace, "--timeout=180s")
+	if out, err := c.cluster("leaks", "--wait=60s"); err != nil {
+		c.t.Errorf("after the test: %v: %s", err, out)
+	}
+}
+
+func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit) // not the test's: that is over in clean-ups
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Stdin = c.root, strings.NewReader(stdin)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%s %s: %w: %s", filepath.Base(name), strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
+	}
+	return out.String(), nil
+}
+
+func (c *cluster) try(args ...string) (string, error) {
+	all := append([]string{"--kubeconfig=.trivet/kubeconfig", "--namespace=" + c.namespace}, args...)
+	return c.run(4*time.Minute, "", filepath.Join(c.root, ".trivet/bin/kubectl"), all...)
+}
+
+func (c *cluster) kubectl(args ...string) string {
+	c.t.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+// apply creates objects from YAML.
+func (c *cluster) apply(yaml string) {
+	c.t.Helper()
+	_, err := c.run(time.Minute, yaml, filepath.Join(c.root, ".trivet/bin/kubectl"), "--kubeconfig=.trivet/kubeconfig", "--namespace="+c.namespace, "apply", "-f", "-")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c *cluster) cluster(args ...string) (string, error) {
+	return c.run(5*time.Minute, "", filepath.Join(c.root, "bin/trivet-cluster"), args...)
+}
+
+// do calls trivet-cluster: kill, start, cut, mend, reboot.
+func (c *cluster) do(args ...string) {
+	c.t.Helper()
+	if out, err := c.cluster(args...); err != nil {
+		c.t.Fatalf("%v %s", err, out)
+	}
+}
+
+// eventually waits for something that has no kubectl wait.
+func (c *cluster) eventually(limit time.Duration, what string, f func() error) {
+	c.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.t.Fatalf("%s: not within %s: %v", what, limit, err)
+		}
+		time.Sleep(100 * time.Millisecond) // between two looks at another process's state: there is nothing to wait on
+	}
+}
+
+func (c *cluster) awaitReady(limit time.Duration, pods ...string) {
+	c.t.Helper()
+	args := []string{"wait", "--for=condition=Ready", fmt.Sprintf("--timeout=%s", limit)}
+	for _, p := range pods {
+		args = append(args, "pod/"+p)
+	}
+	c.kubectl(args...)
+}
+
+// pod runs a shell script in a container on the test's node; it ends at once on SIGTERM if the script lets it.
+func (c *cluster) pod(name, script string) {
+	c.t.Helper()
+	c.apply(fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q},
+		"spec": {"nodeName": %q, "terminationGracePeriodSeconds": 2, "containers": [{"name": "c", "image": "docker.io/trivet/demo:1",
+		"command": ["sh", "-c", %q]}]}}`, name, c.node, "trap 'exit 0' TERM; "+script))
+}
+
+// counter prints line 1, line 2, ... five times a second.
+const counter = `i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done`
+
+// counted checks that the log of a counter has every line exactly once, and returns how many there are.
+func (c *cluster) counted(pod string) int {
+	c.t.Helper()
+	n := 0
+	for line := range strings.Lines(c.kubectl("logs", pod)) {
+		n++
+		if want := fmt.Sprintf("line %d\n", n); line != want {
+			c.t.Fatalf("line %d of the log is %q, want %q: a line was lost or came twice", n, line, want)
+		}
+	}
+	return n
+}
+
+// restarts of the pod's only container.
+func (c *cluster) restarts(pod string) string {
+	c.t.Helper()
+	return c.kubectl("get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
+}
