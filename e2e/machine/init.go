@@ -40,7 +40,8 @@ func runInit(dir string) error {
 	p := &initProcess{dir: dir, daemons: map[string]*running{}}
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
-	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	// Caught and dropped rather than ignored: the daemons would inherit that, and no shell can trap what was ignored when it started.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	if err := os.Chdir(dir); err != nil {
 		return err
 	}

@@ -1,0 +1,84 @@
+package lan
+
+import (
+	"net"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+var gateway = netip.MustParseAddr("10.98.0.1")
+
+// host starts a process in a network namespace of its own.
+func host(t *testing.T) int {
+	t.Helper()
+	testenv.Root(t)
+	cmd := exec.Command("cat")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	stdin, err := cmd.StdinPipe() // it ends with this pipe
+	must(t, err)
+	must(t, cmd.Start())
+	t.Cleanup(func() { stdin.Close(); _ = cmd.Wait() })
+	return cmd.Process.Pid
+}
+
+func TestMachinesReachEachOtherUntilTheCableIsCut(t *testing.T) {
+	sw, a, b := host(t), host(t), host(t)
+	for range 2 { // repeating is harmless
+		must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
+		must(t, Plug(sw, a, "a", netip.MustParsePrefix("10.98.0.2/16"), gateway))
+		must(t, Plug(sw, b, "b", netip.MustParsePrefix("10.98.0.3/16"), gateway))
+	}
+	server := listenIn(t, b, "10.98.0.3:7")
+	sendFrom(t, a, "10.98.0.3:7", "one")
+	if got := receive(server, 10*time.Second); got != "one" {
+		t.Fatalf("got %q through the LAN, want one", got)
+	}
+	must(t, Cut(sw, "b"))
+	sendFrom(t, a, "10.98.0.3:7", "two")
+	if got := receive(server, 100*time.Millisecond); got != "" {
+		t.Fatalf("got %q through a cut cable", got)
+	}
+	must(t, Mend(sw, "b"))
+	sendFrom(t, a, "10.98.0.3:7", "three")
+	if got := receive(server, 10*time.Second); got == "" {
+		t.Fatal("nothing arrives after the cable was mended")
+	}
+}
+
+func TestRouteIsReplaced(t *testing.T) {
+	sw, a := host(t), host(t)
+	must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
+	must(t, Plug(sw, a, "a", netip.MustParsePrefix("10.98.0.2/16"), gateway))
+	pods := netip.MustParsePrefix("10.244.3.0/24")
+	must(t, Route(a, pods, netip.MustParseAddr("10.98.0.3")))
+	must(t, Route(a, pods, netip.MustParseAddr("10.98.0.4")))
+	if err := Route(a, pods, netip.MustParseAddr("192.0.2.1")); err == nil || !strings.Contains(err.Error(), pods.String()) {
+		t.Errorf("error %v for a gateway that is not on the LAN, want one that names the network", err)
+	}
+}
+
+func TestUnknownPortIsNamed(t *testing.T) {
+	if err := Cut(host(t), "nobody"); err == nil || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("error %v, want one that names the port", err)
+	}
+}
+
+func receive(c net.PacketConn, wait time.Duration) string {
+	_ = c.SetReadDeadline(time.Now().Add(wait))
+	buf := make([]byte, 16)
+	n, _, _ := c.ReadFrom(buf)
+	return string(buf[:n])
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

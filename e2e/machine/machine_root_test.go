@@ -1,0 +1,190 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/e2e/leaks"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// TestMain lets the test program be what trivet-cluster is otherwise: the PID 1 of machines.
+func TestMain(m *testing.M) {
+	if done, err := Verb(context.Background(), os.Args[1:]); done {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// boot boots a machine below /tmp, a directory that is covered inside, and halts it at the end of the test, when nothing may be left.
+func bootForTest(t *testing.T) (*Machine, Config) {
+	t.Helper()
+	dir := testenv.ShortDir(t)
+	m := At(filepath.Join(dir, "m1"))
+	group := "/trivet-test-" + filepath.Base(dir)
+	c := Config{Name: "m1", Group: group + "/m1", Hosts: "127.0.0.1 localhost\n", Keep: []string{"/var/lib/kept"}}
+	t.Cleanup(func() {
+		if err := m.Halt(context.Background()); err != nil {
+			t.Error(err)
+		}
+		left, err := leaks.Host(dir, group)
+		if err != nil || len(left) > 0 {
+			t.Errorf("after the halt: %v %v", left, err)
+		}
+	})
+	if err := m.Boot(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	return m, c
+}
+
+func inside(t *testing.T, m *Machine, script string) string {
+	t.Helper()
+	cmd, err := m.Command(t.Context(), "sh", "-c", script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v: %s", script, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func TestMachineIsApartFromTheHost(t *testing.T) {
+	testenv.Root(t)
+	m, _ := bootForTest(t)
+	for script, want := range map[string]string{
+		"hostname": "m1", "cat /etc/hostname": "m1", "ls -A /tmp | grep -v ^trv; true": "", "ls /sys/class/net": "lo",
+		"cut -d: -f3 /proc/1/cgroup | sort -u": "/", "echo 1 >/proc/sys/kernel/panic; cat /proc/sys/kernel/panic": "1",
+	} {
+		if got := inside(t, m, script); got != want && !strings.HasPrefix(got, "/init") { // on v2, PID 1 is in a leaf
+			t.Errorf("%s: %q, want %q", script, got, want)
+		}
+	}
+	mark := filepath.Base(filepath.Dir(m.Dir))
+	for _, dir := range []string{"/etc", "/opt", "/var/lib", "/run", "/tmp"} {
+		inside(t, m, "touch "+dir+"/"+mark)
+		if _, err := os.Stat(filepath.Join(dir, mark)); err == nil && dir != "/tmp" { // in /tmp it is the test's own directory
+			t.Errorf("a file that was made in the machine's %s is on the host", dir)
+		}
+	}
+	host, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := inside(t, m, "cat /proc/sys/kernel/random/boot_id"); got == strings.TrimSpace(string(host)) || got != m.BootID() {
+		t.Errorf("boot ID %s, want one of its own", got)
+	}
+}
+
+func TestOnlyKeptDirectoriesSurviveAReboot(t *testing.T) {
+	testenv.Root(t)
+	m, c := bootForTest(t)
+	first := m.BootID()
+	inside(t, m, "touch /var/lib/kept/x /var/lib/lost /run/lost; mkdir /sys/fs/cgroup/memory/pods 2>/dev/null || mkdir /sys/fs/cgroup/pods")
+	for range 2 { // a second halt is harmless
+		if err := m.Halt(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // and so is a second boot
+		if err := m.Boot(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := inside(t, m, "ls -d /var/lib/kept/x /var/lib/lost /run/lost 2>/dev/null || true"); got != "/var/lib/kept/x" {
+		t.Errorf("after the reboot there are %q, want only what is kept", got)
+	}
+	if m.BootID() == first {
+		t.Error("the boot ID is the same after a reboot")
+	}
+	if got := inside(t, m, "ls -d /sys/fs/cgroup/memory/pods /sys/fs/cgroup/pods 2>/dev/null || true"); got != "" {
+		t.Errorf("cgroup %s is still there after the reboot", got)
+	}
+}
+
+func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
+	testenv.Root(t)
+	m, _ := bootForTest(t)
+	d := Daemon{Name: "sleeper", Argv: []string{"/bin/sh", "-c", "echo started; trap 'exit 7' TERM; sleep 1000 & wait"}}
+	state := func() State {
+		t.Helper()
+		states, err := m.List()
+		if err != nil || len(states) != 1 {
+			t.Fatalf("states %v, %v", states, err)
+		}
+		return states[0]
+	}
+	for range 2 { // started once
+		if err := m.Start(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pid := state().Pid
+	if pid == 0 || state().HostPid == 0 {
+		t.Fatalf("state %+v, want it running", state())
+	}
+	awaitLog(t, m.path("log", "sleeper.log"), "started")
+	if err := m.Stop("sleeper", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if s := state(); s.Pid != 0 || s.Exit != "exit code 7" {
+		t.Errorf("state %+v after the stop, want exit code 7", s)
+	}
+	if err := m.Start(d); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Kill("sleeper"); err != nil {
+		t.Fatal(err)
+	}
+	if s := state(); s.Pid != 0 || s.Exit != "signal killed" {
+		t.Errorf("state %+v after the kill", s)
+	}
+	if err := m.Kill("nobody"); err == nil || !strings.Contains(err.Error(), "nobody") {
+		t.Errorf("error %v, want one that names the daemon", err)
+	}
+	if err := m.Start(Daemon{Name: "ghost", Argv: []string{"/no/such/program"}}); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+		t.Errorf("error %v, want one that names the program", err)
+	}
+}
+
+func TestHaltAfterPID1WasKilled(t *testing.T) {
+	testenv.Root(t)
+	m, c := bootForTest(t)
+	if err := m.Start(Daemon{Name: "sleeper", Argv: []string{"/bin/sleep", "1000"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(m.Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Halt(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if m.Pid() != 0 {
+		t.Error("it has a PID after the halt")
+	}
+	if err := m.Boot(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func awaitLog(t *testing.T, file, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if data, err := os.ReadFile(file); err == nil && strings.Contains(string(data), want) {
+			return
+		}
+	}
+	t.Fatalf("%s never said %q", file, want)
+}
