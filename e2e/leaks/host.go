@@ -115,8 +115,7 @@ func hostProcesses(state, group string) ([]Leak, error) {
 		if p.pid == own || p.pid == parent {
 			continue
 		}
-		daemon, _, _ := strings.Cut(p.command, " ")
-		if p.inGroup(group) || within(p.cwd, filepath.Join(state, "machines")) || within(daemon, filepath.Join(state, "bin")) {
+		if p.inGroup(group) || within(p.cwd, filepath.Join(state, "machines")) {
 			out = append(out, Leak{"process", p.String()})
 		}
 	}
@@ -141,7 +140,7 @@ func hostMounts(state, _ string) ([]Leak, error) {
 			continue // it has ended
 		}
 		for _, m := range lines {
-			if within(m.point, state) || within(m.root, state) {
+			if machines := filepath.Join(state, "machines"); within(m.point, machines) || within(m.root, machines) {
 				out = append(out, Leak{"mount", fmt.Sprintf("%s of %s (%s), seen by process %d", m.point, m.root, m.kind, p.pid)})
 			}
 		}
