@@ -55,6 +55,8 @@ func (v View) networks() int {
 	return n
 }
 
+const podsDir = "/var/lib/kubelet/pods"
+
 var podUID = regexp.MustCompile(`[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}`)
 
 // foreign is the UID in text (also with underscores, as systemd's slices have it) that belongs to no live pod.
@@ -118,7 +120,7 @@ func nodeMounts(v View) ([]Leak, error) {
 	for _, m := range lines {
 		l := Leak{"mount", fmt.Sprintf("%s (%s)", m.point, m.kind)}
 		switch {
-		case v.foreign(m.point) != "" && within(m.point, "/var/lib/kubelet/pods"):
+		case within(m.point, podsDir) && v.foreign(podUID.FindString(m.point)) != "": // the first UID is the pod's, a second one its claim's
 			out = append(out, l)
 		case m.kind == "nsfs" && strings.HasPrefix(m.root, "net:"):
 			pins = append(pins, l)
@@ -221,7 +223,7 @@ func nodeAddresses(v View) ([]Leak, error) {
 // nodeFiles: directories named by a pod's UID, and libcni's cached results.
 func nodeFiles(v View) ([]Leak, error) {
 	var out []Leak
-	dirs := []string{"/var/lib/kubelet/pods"}
+	dirs := []string{podsDir}
 	if !v.OldLogs {
 		dirs = append(dirs, "/var/log/pods")
 	}

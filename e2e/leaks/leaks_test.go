@@ -1,0 +1,63 @@
+package leaks
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestAPodIsKnownByItsUIDHoweverItIsWritten(t *testing.T) {
+	const live, dead = "6f9b2c1e-0000-4000-8000-000000000001", "6f9b2c1e-0000-4000-8000-000000000002"
+	v := View{Live: []Pod{{UID: live}}}
+	for text, want := range map[string]string{
+		"/kubepods/besteffort/pod" + live + "/abc":                                     "",
+		"/kubepods/besteffort/pod" + dead:                                              dead,
+		"kubepods-besteffort-pod" + strings.ReplaceAll(dead, "-", "_") + ".slice":      dead,
+		"kubepods-besteffort-pod" + strings.ReplaceAll(live, "-", "_") + ".slice/crio": "",
+		"default_web_" + dead: dead,
+		"/system.slice":       "",
+	} {
+		if got := v.foreign(text); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestSnapshotTellsWhatIsNew(t *testing.T) {
+	before := Snapshot{Links: []string{"lo", "eth0"}, Forward: "0"}
+	now := Snapshot{Links: []string{"lo", "eth0", "veth1"}, Tables: []string{"1 kube-proxy"}, Forward: "1", Paths: []string{"/run/trivet"}}
+	var kinds []string
+	for _, l := range now.Since(before) {
+		kinds = append(kinds, l.Kind)
+	}
+	if got := strings.Join(kinds, ","); got != "link,nft table,directory,sysctl" {
+		t.Errorf("kinds %s", got)
+	}
+	if left := before.Since(now); len(left) != 1 { // only the sysctl: what went away is no leak
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestAwaitNamesWhatStays(t *testing.T) {
+	calls := 0
+	err := Await(t.Context(), time.Second, func() ([]Leak, error) {
+		if calls++; calls < 3 {
+			return []Leak{{"mount", "/x"}}, nil
+		}
+		return nil, nil
+	})
+	if err != nil || calls != 3 {
+		t.Errorf("%v after %d looks, want none after 3", err, calls)
+	}
+	err = Await(t.Context(), 0, func() ([]Leak, error) { return []Leak{{"mount", "/x"}}, nil })
+	if _, ok := errors.AsType[Error](err); !ok || !strings.Contains(err.Error(), "mount /x") {
+		t.Errorf("error %v, want one that names the mount", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Await(ctx, time.Hour, func() ([]Leak, error) { return []Leak{{"mount", "/x"}}, nil }); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want canceled", err)
+	}
+}
