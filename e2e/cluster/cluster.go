@@ -235,7 +235,7 @@ func (c *Cluster) Down(ctx context.Context) error {
 	if err := errors.Join(append(errs, c.stopProxy(), c.detachLoops())...); err != nil {
 		return err
 	}
-	for _, d := range []string{"machines", "pki", "kubeconfig", "proxy.pid", "cluster.json"} {
+	for _, d := range []string{"machines", "pki", "kubeconfig", "cluster.json"} {
 		if err := os.RemoveAll(c.path(d)); err != nil {
 			return err
 		}

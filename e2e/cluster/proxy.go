@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 
-	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
@@ -33,8 +32,8 @@ func freePort() (int, error) {
 // startProxy starts a process on the host that listens on 127.0.0.1:port and dials the API server inside the control plane's network
 // namespace: the host's network stays as it is.
 func (c *Cluster) startProxy(port int) error {
-	if c.proxyPid() != 0 {
-		return nil
+	if pids, err := c.proxyPids(); err != nil || len(pids) > 0 {
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -46,42 +45,45 @@ func (c *Cluster) startProxy(port int) error {
 	}
 	defer log.Close()
 	cmd := exec.Command(self, ProxyVerb, c.Dir, strconv.Itoa(port))
+	cmd.Dir = c.controlPlane().Dir
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	return durable.WriteVolatile(c.path("proxy.pid"), []byte(strconv.Itoa(cmd.Process.Pid)), 0o644)
+	return cmd.Process.Release()
 }
 
-// proxyPid is 0 unless the process of that PID is this cluster's proxy.
-func (c *Cluster) proxyPid() int {
-	data, err := os.ReadFile(c.path("proxy.pid"))
+// proxyPids finds this cluster's proxy by its command line: a PID in a file could be missing after a kill, or name another process.
+func (c *Cluster) proxyPids() ([]int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
-		return 0
+		return nil, err
 	}
-	pid, err := strconv.Atoi(string(data))
-	if err != nil {
-		return 0
+	var out []int
+	for _, f := range files {
+		argv, err := os.ReadFile(f)
+		if err != nil || !strings.Contains(string(argv), "\x00"+ProxyVerb+"\x00"+c.Dir+"\x00") {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
+			out = append(out, pid)
+		}
 	}
-	argv, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !strings.Contains(string(argv), ProxyVerb+"\x00"+c.Dir+"\x00") {
-		return 0
-	}
-	return pid
+	return out, nil
 }
 
 func (c *Cluster) stopProxy() error {
-	if pid := c.proxyPid(); pid != 0 {
+	pids, err := c.proxyPids()
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
 	}
-	err := os.Remove(c.path("proxy.pid"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // ServeProxy is the proxy process: it ends with ctx.

@@ -325,6 +325,10 @@ func sweepGroups(ctx context.Context, dir string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	// A machine whose start was killed before its PID was written down is found by its cgroup.
+	if err := host.Kill(ctx, c.Group); err != nil {
+		return err
+	}
 	if err := host.Remove(ctx, c.Group); err != nil {
 		return err
 	}

@@ -139,7 +139,7 @@ func (s *session) up(ctx context.Context) error {
 	err := s.Up(ctx, s.nodes)
 	if err != nil && ctx.Err() != nil {
 		fmt.Fprintln(s.Stdout, "interrupted: taking down what is up")
-		return errors.Join(context.Cause(ctx), s.Down(context.WithoutCancel(ctx)))
+		return errors.Join(errors.New("interrupted"), s.Down(context.WithoutCancel(ctx)))
 	}
 	if err != nil {
 		return fmt.Errorf("%w\nthe cluster is left as it is to be looked at; make down removes it", err)
