@@ -73,3 +73,8 @@ run: up ## up, then show the demo on it; the cluster stays up
 down: bin/trivet-cluster ## take the cluster down; nothing is left of it
 	@$(CLUSTER) down
 	@$(CLUSTER) leaks
+
+.PHONY: e2e
+e2e: up ## the demo, kills, cuts and reboots on a real cluster, each with a leak check; then it is taken down
+	@TRIVET_E2E=1 TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario || { echo 'the cluster is left up to be looked at; make down removes it'; exit 1; }
+	@$(MAKE) --no-print-directory down
