@@ -9,7 +9,7 @@ CNI ?= trivet
 OCI ?= crun
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry internal -name '*.go' -not -name '*_test.go' 2>/dev/null)
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 $(ref)/controlplane: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/controlplane/main.go e2e/build.sh
 	@e2e/build.sh controlplane $(ref)
@@ -24,9 +24,9 @@ $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
-bin/trivet-cluster bin/trivet-images &: $(cluster_sources) go.mod
+bin/trivet-cluster bin/trivet-images bin/trivet-specs &: $(cluster_sources) go.mod
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images ./e2e/cmd/trivet-specs
 
 .trivet/images/index.json: bin/trivet-images $(wildcard e2e/images/*.go e2e/images/*/*.go) $(ref)/coredns
 	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns
@@ -73,6 +73,10 @@ run: up ## up, then show the demo on it; the cluster stays up
 down: bin/trivet-cluster ## take the cluster down; nothing is left of it
 	@$(CLUSTER) down
 	@$(CLUSTER) leaks
+
+.PHONY: smoke
+smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
+	@bin/trivet-specs --procs=4
 
 .PHONY: e2e
 e2e: up ## the demo, kills, cuts and reboots on a real cluster, each with a leak check; then it is taken down
