@@ -138,9 +138,6 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	if err != nil {
 		return err
 	}
-	if err := c.rememberHost(); err != nil {
-		return err
-	}
 	if err := c.makeIdentities(plan); err != nil {
 		return err
 	}
@@ -192,6 +189,9 @@ func (c *Cluster) adopt(nodes []Node) (Plan, error) {
 	}
 	plan := Plan{Port: port, Nodes: nodes}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return plan, err
+	}
+	if err := c.rememberHost(); err != nil {
 		return plan, err
 	}
 	return plan, c.writePlan(plan)

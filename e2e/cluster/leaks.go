@@ -104,9 +104,6 @@ func (c *Cluster) detachLoops() error {
 
 // rememberHost writes down how the host looks before the cluster comes up.
 func (c *Cluster) rememberHost() error {
-	if _, err := os.Stat(c.path("host.json")); err == nil {
-		return nil
-	}
 	now, err := leaks.TakeSnapshot()
 	if err != nil {
 		return err
