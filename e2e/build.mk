@@ -6,7 +6,8 @@ REFERENCE_NODES ?= 0
 NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
-OCI ?= crun
+# Debian 12's crun is too old for containerd 2.4.
+OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
 cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null)

@@ -12,7 +12,9 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -55,6 +57,19 @@ func (s Seats) Validate() error {
 		if c.value != c.allowed[0] && c.value != c.allowed[1] {
 			return fmt.Errorf("%s %q is neither %s nor %s", c.seat, c.value, c.allowed[0], c.allowed[1])
 		}
+	}
+	return nil
+}
+
+// fits refuses pairs of programs that cannot work together: containerd 2.4 writes OCI 1.3 configurations, which a crun of OCI 1.0
+// (Debian 12 has crun 1.8.1) turns away as "unknown version specified".
+func fits(s Seats) error {
+	out, err := exec.Command(s.OCI, "--version").Output()
+	if err != nil {
+		return fmt.Errorf("OCI runtime %s: %w; run make install", s.OCI, err)
+	}
+	if s.CRI == "containerd" && s.OCI == "crun" && strings.Contains(string(out), "spec: 1.0.0") {
+		return errors.New("this crun is too old for containerd 2.4 (it knows OCI 1.0 only): take OCI=runc, or a crun of 1.15 or newer")
 	}
 	return nil
 }
@@ -180,6 +195,9 @@ func (c *Cluster) adopt(nodes []Node) (Plan, error) {
 	}
 	for _, n := range nodes {
 		if err := n.Validate(); err != nil {
+			return old, fmt.Errorf("node %s: %w", n.Name, err)
+		}
+		if err := fits(n.Seats); err != nil {
 			return old, fmt.Errorf("node %s: %w", n.Name, err)
 		}
 	}
