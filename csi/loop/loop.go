@@ -162,3 +162,6 @@ func Size(dev *os.File) (int64, error) {
 	}
 	return int64(size), nil
 }
+
+// TagOf is the tag of a thing that an owner keeps in a loop device. Owners choose an instance that is unique on the machine.
+func TagOf(instance, thing string) string { return "trivet/" + instance + "/" + thing }
