@@ -35,23 +35,28 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { store.volumes.Run(ctx); return nil })
 	group.Go(func() error { return serveUntil(ctx, d.Server(), listener) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
-	if o.registrationDir != "" {
-		if err := register(ctx, group, log, o); err != nil {
-			return err
-		}
+	err = register(ctx, group, log, o)
+	if err == nil {
+		err = startProvisioner(ctx, group, log, o)
 	}
-	if err := provision(ctx, group, log, o, store.volumes); err != nil {
-		return err
+	if err != nil {
+		cancel()
+		return errors.Join(err, group.Wait())
 	}
+	defer cancel()
 	return group.Wait()
 }
 
 // register serves the registration socket, once the driver itself can answer.
 func register(ctx context.Context, group *errgroup.Group, log *slog.Logger, o options) error {
+	if o.registrationDir == "" {
+		return nil
+	}
 	listener, err := socket.Listen(filepath.Join(o.registrationDir, driver.Name+"-reg.sock"))
 	if err != nil {
 		return err
