@@ -125,6 +125,11 @@ func unservable(c *corev1.PersistentVolumeClaim) string {
 	case c.Spec.DataSource != nil:
 		return fmt.Sprintf("data source %s %s: snapshots and clones are not served", c.Spec.DataSource.Kind, c.Spec.DataSource.Name)
 	}
+	for _, mode := range c.Spec.AccessModes {
+		if mode == corev1.ReadWriteMany || mode == corev1.ReadOnlyMany {
+			return fmt.Sprintf("access mode %s: a volume is on one node; pods there can share it with ReadWriteOnce", mode)
+		}
+	}
 	return ""
 }
 
