@@ -31,6 +31,9 @@ func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
 	}
 	d := decide(f)
 	p.cfg.Log.Debug("claim", "claim", key, "action", string(d.action), "reason", d.reason)
+	if err := p.settleBut(ctx, key, f, d); err != nil {
+		return err
+	}
 	switch d.action {
 	case create:
 		return p.provision(ctx, f)
@@ -40,8 +43,8 @@ func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
 		p.claimQueue.AddAfter(key, d.after)
 	case refuse:
 		p.events.Event(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", d.reason)
-	case abandon:
-		return p.settleClaim(ctx, key)
+	case bound:
+		return p.resize(ctx, f.claim)
 	case ignore:
 	}
 	return nil

@@ -28,12 +28,12 @@ const (
 type action string
 
 const (
-	ignore  action = "ignore"  // not ours, or not yet
-	create  action = "create"  // make its volume here
-	take    action = "take"    // claim it for this node by writing selected-node, if there is room
-	wait    action = "wait"    // another node has the first turn; look again after a while
-	refuse  action = "refuse"  // it can never be served as it is
-	abandon action = "abandon" // not ours any more: what was begun for it goes
+	ignore action = "ignore" // not ours, not yet or not any more
+	create action = "create" // make its volume here
+	take   action = "take"   // claim it for this node by writing selected-node, if there is room
+	wait   action = "wait"   // another node has the first turn; look again after a while
+	refuse action = "refuse" // it can never be served as it is
+	bound  action = "bound"  // it has a volume, which may have to grow
 )
 
 // facts are all that the decision about a claim rests on.
@@ -59,11 +59,11 @@ func decide(f facts) decision {
 	c := f.claim
 	switch {
 	case c == nil:
-		return decision{action: abandon, reason: "claim is gone"}
-	case c.DeletionTimestamp != nil && c.Spec.VolumeName == "":
-		return decision{action: abandon, reason: "claim is being deleted"}
+		return decision{action: ignore, reason: "claim is gone"}
 	case c.Spec.VolumeName != "":
-		return decision{action: ignore, reason: "claim has a volume"}
+		return decision{action: bound, reason: "claim has a volume"}
+	case c.DeletionTimestamp != nil:
+		return decision{action: ignore, reason: "claim is being deleted"}
 	case className(c) == "" || f.class == nil || f.class.Provisioner != f.driver:
 		return decision{action: ignore, reason: "class is not ours"}
 	case namesOther(c, f.driver):
@@ -71,10 +71,10 @@ func decide(f facts) decision {
 	}
 	selected := c.Annotations[annSelectedNode]
 	if selected != "" && selected != f.node {
-		return decision{action: abandon, reason: "claim is for node " + selected}
+		return decision{action: ignore, reason: "claim is for node " + selected}
 	}
 	if selected == "" && delayed(f.class) {
-		return decision{action: abandon, reason: "claim waits for its first consumer"}
+		return decision{action: ignore, reason: "claim waits for its first consumer"}
 	}
 	if reason := unservable(c); reason != "" {
 		if selected == f.node || rank(c, f.node, f.nodes) == 0 { // one node says it, not all

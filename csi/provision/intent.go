@@ -89,10 +89,13 @@ func (p *Provisioner) settleNowAndThen(ctx context.Context) {
 	}
 }
 
-// settleClaim ends what was begun for a claim that is not, or no longer, ours.
-func (p *Provisioner) settleClaim(ctx context.Context, key string) error {
+// settleBut ends what was begun for a claim that is not, or no longer, ours, but not what is about to go on.
+func (p *Provisioner) settleBut(ctx context.Context, key string, f facts, d decision) error {
 	var errs []error
 	for name, i := range p.pendingOf(key) {
+		if d.action == create && string(f.claim.UID) == i.UID {
+			continue
+		}
 		if err := p.settle(ctx, name, i); err != nil {
 			errs = append(errs, fmt.Errorf("settle volume %s: %w", name, err))
 		}

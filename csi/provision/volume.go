@@ -37,26 +37,22 @@ func (p *Provisioner) destroy(ctx context.Context, pv *corev1.PersistentVolume) 
 		p.events.Event(pv, corev1.EventTypeWarning, "VolumeFailedDelete", err.Error())
 		return fmt.Errorf("delete volume %s: %w", pv.Spec.CSI.VolumeHandle, err)
 	}
-	err = p.cfg.Client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
-	if apierrors.IsNotFound(err) {
-		return nil
+	// The finalizer first: once the object is being deleted, the controller-manager changes it, too. Killed in between, all this is repeated.
+	if err := p.removeFinalizer(ctx, pv); err != nil {
+		return err
 	}
-	if err != nil {
+	err = p.cfg.Client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
+	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete PersistentVolume %s: %w", pv.Name, err)
 	}
 	p.cfg.Log.Info("deleted", "volume", pv.Name)
-	return p.removeFinalizer(ctx, pv)
+	return nil
 }
 
-// removeFinalizer takes our finalizer off, on the very version whose list of finalizers was read; after a conflict the change that caused
-// it comes as an event, and the volume is looked at again.
+// removeFinalizer takes our finalizer off the very version whose list of finalizers was read; after a conflict it is tried again.
 func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.PersistentVolume) error {
-	pv, err := p.cfg.Client.CoreV1().PersistentVolumes().Get(ctx, pv.Name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	if !hasFinalizer(pv) {
 		return nil
-	}
-	if err != nil || !hasFinalizer(pv) {
-		return err
 	}
 	others := []string{}
 	for _, f := range pv.Finalizers {
