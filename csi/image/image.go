@@ -178,9 +178,9 @@ func (im *Images) Grow(s volume.Spec) (nodeStep bool, err error) {
 }
 
 // Space implements volume.Maker.
-func (im *Images) Space(specs []volume.Spec) (volume.Space, error) {
+func (im *Images) Space(promised volume.Promised) (volume.Space, error) {
 	var unwritten int64
-	for _, s := range specs {
+	for _, s := range promised.Specs() {
 		var st unix.Stat_t
 		if unix.Stat(im.path(s.ID), &st) != nil { // being made or deleted
 			unwritten += s.Size

@@ -112,28 +112,25 @@ func (p *Pool) Grow(s volume.Spec) (nodeStep bool, err error) {
 func overhead(size int64) int64 { return size/20 + 128<<20 }
 
 // Space implements volume.Maker.
-func (p *Pool) Space(specs []volume.Spec) (volume.Space, error) {
-	var promised int64
-	for _, s := range specs {
-		promised += limit(s.Size)
-	}
+func (p *Pool) Space(promised volume.Promised) (volume.Space, error) {
+	most := promised.Bytes + promised.Count*limit(0) + promised.Bytes/128 // the sum of all limits
 	if p.image == "" {
-		return p.spaceOnDisk(specs, promised)
+		return p.spaceOnDisk(promised.Specs(), most)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(p.image, &st); err != nil {
 		return volume.Space{}, &os.PathError{Op: "stat", Path: p.image, Err: err}
 	}
-	return volume.Space{Limit: st.Size - overhead(st.Size), Unwritten: max(0, promised-st.Blocks*512)}, nil
+	return volume.Space{Limit: st.Size - overhead(st.Size), Unwritten: max(0, most-st.Blocks*512)}, nil
 }
 
 // spaceOnDisk counts for a pool that shares a btrfs disk with others.
-func (p *Pool) spaceOnDisk(specs []volume.Spec, promised int64) (volume.Space, error) {
+func (p *Pool) spaceOnDisk(specs []volume.Spec, most int64) (volume.Space, error) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(p.root, &fs); err != nil {
 		return volume.Space{}, &os.PathError{Op: "statfs", Path: p.root, Err: err}
 	}
-	unwritten := promised
+	unwritten := most
 	for _, s := range specs {
 		used, err := p.used(s.ID)
 		if err != nil {

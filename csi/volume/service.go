@@ -37,7 +37,9 @@ type Service struct {
 
 	mu     sync.Mutex // guards what follows; never held during I/O
 	index  map[string]record
-	ids    []string // sorted, those of index
+	ids    []string            // sorted, those of index
+	sums   map[string]Promised // by backend, over index; Specs is not kept
+	doomed map[string]bool     // those of index that are destroyed and wait for the commit
 	stages map[string]staging
 	wake   func() // called when the free space changed
 }
@@ -54,7 +56,7 @@ type Report struct {
 
 // Open reads the records and puts right what a killed process or a reboot left: unfinished volumes go, ready ones come back.
 func Open(cfg Config) (*Service, Report, error) {
-	s := &Service{cfg: cfg, index: map[string]record{}, stages: map[string]staging{}, dead: make(chan struct{}, 1), wake: func() {}}
+	s := &Service{cfg: cfg, index: map[string]record{}, sums: map[string]Promised{}, doomed: map[string]bool{}, stages: map[string]staging{}, dead: make(chan struct{}, 1), wake: func() {}}
 	report := Report{Damaged: map[string]error{}}
 	var err error
 	if s.records, err = durable.OpenStore[record](filepath.Join(cfg.DataDir, "volumes"), false); err != nil {
@@ -68,17 +70,40 @@ func Open(cfg Config) (*Service, Report, error) {
 		return nil, report, fmt.Errorf("read volume records: %w", err)
 	}
 	report.Torn = torn
-	for _, id := range slices.Sorted(maps.Keys(records)) {
-		s.recover(id, records[id], &report)
-	}
+	s.recoverAll(records, &report)
 	if err := s.restage(&report); err != nil {
 		return nil, report, err
 	}
 	return s, report, nil
 }
 
+// recoverers work side by side at start: there may be thousands of volumes, and each costs some waiting.
+const recoverers = 8
+
+func (s *Service) recoverAll(records map[string]record, report *Report) {
+	var mu sync.Mutex // guards report
+	var group sync.WaitGroup
+	ids := make(chan string)
+	for range recoverers {
+		group.Go(func() {
+			for id := range ids {
+				s.recover(id, records[id], func(tell func(*Report)) {
+					mu.Lock()
+					defer mu.Unlock()
+					tell(report)
+				})
+			}
+		})
+	}
+	for _, id := range slices.Sorted(maps.Keys(records)) {
+		ids <- id
+	}
+	close(ids)
+	group.Wait()
+}
+
 // recover brings one recorded volume back, or finishes taking it away.
-func (s *Service) recover(id string, r record, report *Report) {
+func (s *Service) recover(id string, r record, report func(func(*Report))) {
 	backend := s.cfg.Backends[r.Spec.Backend]
 	switch {
 	case r.Version != recordVersion || r.Spec.ID != id || r.Spec.Size <= 0:
@@ -96,18 +121,22 @@ func (s *Service) recover(id string, r record, report *Report) {
 			r.damage = err
 			break
 		}
-		if r.Phase == making {
-			report.Unmade = append(report.Unmade, id)
-		} else {
-			report.Deleted = append(report.Deleted, id)
-		}
+		report(func(to *Report) {
+			if r.Phase == making {
+				to.Unmade = append(to.Unmade, id)
+			} else {
+				to.Deleted = append(to.Deleted, id)
+			}
+		})
 		return
 	}
-	if r.damage != nil {
-		report.Damaged[id] = r.damage
-	} else {
-		report.Recovered++
-	}
+	report(func(to *Report) {
+		if r.damage != nil {
+			to.Damaged[id] = r.damage
+		} else {
+			to.Recovered++
+		}
+	})
 	s.put(id, r)
 }
 
@@ -129,10 +158,9 @@ func (s *Service) Run(ctx context.Context) {
 func (s *Service) reap(ctx context.Context) {
 	s.mu.Lock()
 	doomed := map[string][]string{}
-	for id, r := range s.index {
-		if r.Phase == deleting && r.damage == nil {
-			doomed[r.Spec.Backend] = append(doomed[r.Spec.Backend], id)
-		}
+	for id := range s.doomed {
+		backend := s.index[id].Spec.Backend
+		doomed[backend] = append(doomed[backend], id)
 	}
 	s.mu.Unlock()
 	for name, ids := range doomed {
@@ -236,8 +264,15 @@ func (s *Service) put(id string, r record) {
 	defer s.mu.Unlock()
 	if i, found := slices.BinarySearch(s.ids, id); !found {
 		s.ids = slices.Insert(s.ids, i, id)
+	} else {
+		s.account(s.index[id], -1)
 	}
 	s.index[id] = r
+	s.account(r, 1)
+	delete(s.doomed, id)
+	if r.Phase == deleting && r.damage == nil {
+		s.doomed[id] = true
+	}
 }
 
 func (s *Service) drop(id string) {
@@ -245,8 +280,10 @@ func (s *Service) drop(id string) {
 	defer s.mu.Unlock()
 	if i, found := slices.BinarySearch(s.ids, id); found {
 		s.ids = slices.Delete(s.ids, i, i+1)
+		s.account(s.index[id], -1)
 	}
 	delete(s.index, id)
+	delete(s.doomed, id)
 }
 
 func (s *Service) changed() {

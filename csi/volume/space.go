@@ -62,30 +62,50 @@ func (s *Service) available(backend string) (int64, error) {
 	}
 	free := int64(math.MaxInt64)
 	for name, b := range s.cfg.Backends {
-		specs, promised := s.promised(name)
-		space, err := b.Space(specs)
+		promised := s.promisedBy(name)
+		space, err := b.Space(promised)
 		if err != nil {
 			return 0, fmt.Errorf("space of backend %s: %w", name, err)
 		}
 		disk -= space.Unwritten
 		if name == backend {
-			free = space.Limit - promised
+			free = space.Limit - promised.Bytes
 		}
 	}
 	return min(free, disk), nil
 }
 
-// promised lists what the backend's volumes are, and their bytes.
-func (s *Service) promised(backend string) (specs []Spec, bytes int64) {
+// counts tells whether a volume's size is promised. That of a deleted one is free again, unless its deletion failed.
+func (r record) counts() bool { return r.Phase != deleting || r.damage != nil }
+
+// promisedBy tells what the backend has promised. The sums are kept as volumes come and go.
+func (s *Service) promisedBy(backend string) Promised {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range s.index {
-		if r.Spec.Backend == backend && (r.Phase != deleting || r.damage != nil) {
-			specs = append(specs, r.Spec)
-			bytes += r.Spec.Size
+	p := s.sums[backend]
+	p.Specs = func() []Spec {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		var specs []Spec
+		for _, r := range s.index {
+			if r.Spec.Backend == backend && r.counts() {
+				specs = append(specs, r.Spec)
+			}
 		}
+		return specs
 	}
-	return specs, bytes
+	return p
+}
+
+// account adds a record to the sums, or with sign -1 takes it out. mu is held.
+func (s *Service) account(r record, sign int64) {
+	if !r.counts() {
+		return
+	}
+	sum := s.sums[r.Spec.Backend]
+	sum.Bytes += sign * r.Spec.Size
+	sum.Count += sign
+	s.sums[r.Spec.Backend] = sum
 }
 
 // freeOnDisk is what the file system of the data directory has left, less the reserve.

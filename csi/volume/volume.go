@@ -104,8 +104,8 @@ type Maker interface {
 	Commit() error
 	// Grow makes the volume as large as the Spec says. nodeStep reports that GrowAttached must follow where the volume is attached.
 	Grow(Spec) (nodeStep bool, err error)
-	// Space tells what the backend can promise. specs are all its volumes.
-	Space(specs []Spec) (Space, error)
+	// Space tells what the backend can promise, given what it has promised.
+	Space(Promised) (Space, error)
 }
 
 // Attacher is the half of a Backend that makes volumes visible.
@@ -120,6 +120,13 @@ type Attacher interface {
 	GrowAttached(s Spec, root *os.File) error
 	// Usage tells what is used; root as above.
 	Usage(s Spec, root *os.File) (Usage, error)
+}
+
+// Promised is what a backend's volumes may grow to.
+type Promised struct {
+	Bytes int64
+	Count int64
+	Specs func() []Spec // each of them; costs time where there are thousands
 }
 
 // Space is what a backend can promise to volumes.
