@@ -1,6 +1,7 @@
 package image
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -51,19 +52,22 @@ func (im *Images) GrowAttached(s volume.Spec, root *os.File) error {
 	}
 	switch s.FSType {
 	case "ext4":
-		return growExt4(root, s.Size)
+		return growExt4(dev, root, s.Size)
 	case "xfs":
 		return growXFS(root, s.Size)
 	}
 	return nil
 }
 
-func growExt4(root *os.File, size int64) error {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(root.Fd()), &fs); err != nil {
-		return &os.PathError{Op: "statfs", Path: root.Name(), Err: err}
+func growExt4(dev, root *os.File, size int64) error {
+	have, blockSize, err := ext4Blocks(dev)
+	if err != nil {
+		return err
 	}
-	blocks := uint64(size / fs.Bsize)
+	blocks := uint64(size / blockSize)
+	if blocks <= have {
+		return nil
+	}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, root.Fd(), ext4ResizeFS, uintptr(unsafe.Pointer(&blocks)))
 	if errors.Is(errno, unix.EPERM) {
 		return fmt.Errorf("grow ext4 of %s in use: %w (the kernel demands CAP_SYS_RESOURCE; xfs needs no such privilege)", root.Name(), errno)
@@ -72,6 +76,19 @@ func growExt4(root *os.File, size int64) error {
 		return fmt.Errorf("grow ext4 of %s to %d blocks: %w", root.Name(), blocks, errno)
 	}
 	return nil
+}
+
+// ext4Blocks reads the size of the file system from its superblock; statfs(2) would leave out what ext4 needs for itself.
+func ext4Blocks(dev *os.File) (blocks uint64, blockSize int64, err error) {
+	var super [1024]byte
+	if _, err := dev.ReadAt(super[:], 1024); err != nil {
+		return 0, 0, fmt.Errorf("read superblock of %s: %w", dev.Name(), err)
+	}
+	word := func(at int) uint64 { return uint64(binary.LittleEndian.Uint32(super[at:])) }
+	if magic := binary.LittleEndian.Uint16(super[0x38:]); magic != 0xef53 || word(0x18) > 6 {
+		return 0, 0, fmt.Errorf("%s holds no ext4 (magic %#x)", dev.Name(), magic)
+	}
+	return word(0x150)<<32 | word(4), 1024 << word(0x18), nil
 }
 
 func growXFS(root *os.File, size int64) error {
