@@ -140,6 +140,9 @@ func (s *Service) recover(id string, r record, report func(func(*Report))) {
 	s.put(id, r)
 }
 
+// reapPause gathers deletions: a commit of the backend holds up those who create and write at that moment.
+const reapPause = 2 * time.Second
+
 // Run finishes deletions in the background: the records of destroyed volumes go once the destruction is on disk. It returns when ctx ends,
 // with the work done.
 func (s *Service) Run(ctx context.Context) {
@@ -149,7 +152,11 @@ func (s *Service) Run(ctx context.Context) {
 			s.reap(context.WithoutCancel(ctx))
 			return
 		case <-s.dead:
-			s.reap(ctx)
+			select {
+			case <-ctx.Done():
+			case <-time.After(reapPause):
+			}
+			s.reap(context.WithoutCancel(ctx))
 		}
 	}
 }
