@@ -155,3 +155,11 @@ func (t *Tree) Close() error {
 	}
 	return nil
 }
+
+// Supported tells whether the kernel has the calls of this package: mount_setattr(2), the youngest, came with Linux 5.12.
+func Supported() error {
+	if err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}); errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("mount_setattr: %w", err)
+	}
+	return nil
+}

@@ -378,3 +378,28 @@ func TestListGivesEachVolumeOnce(t *testing.T) {
 		t.Errorf("listed %d: %v", len(ids), ids)
 	}
 }
+
+// Somebody emptied the state directory while volumes were in use: nothing is mounted twice, nothing is lost.
+func TestLostStateDirectory(t *testing.T) {
+	n := newNode(t, 1<<30)
+	var volumes []volume.Volume
+	for _, r := range all(32 << 20) {
+		v := n.create(r)
+		write(t, v, n.publish(v, "one"))
+		volumes = append(volumes, v)
+	}
+	n.kill()
+	if err := os.RemoveAll(filepath.Join(n.dir, "run")); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	for _, v := range volumes {
+		if v.Backend == "image" && v.Access == volume.Filesystem {
+			if err := n.Delete(t.Context(), v.ID); !errors.Is(err, volume.ErrInUse) {
+				t.Errorf("deleting %s, which is mounted: %v", v.Name, err)
+			}
+		}
+		read(t, v, n.publish(v, "two"))
+		n.remove(v.ID, "one", "two")
+	}
+}

@@ -58,15 +58,8 @@ func (s *Service) restage(report *Report) error {
 			return err
 		}
 	}
-	for id, r := range s.index { // devices that were attached by a Stage that did not get further
-		backend := s.cfg.Backends[r.Spec.Backend]
-		if _, used := s.stages[id]; used || backend == nil || r.Spec.Access != Block {
-			continue
-		}
-		if err := backend.Release(id); err != nil {
-			return err
-		}
-	}
+	// A device without a staging record is left alone: the record is written before and removed after it, so the record was lost, and a pod
+	// may be using the device. The next Stage finds it again, and Delete detaches it.
 	return nil
 }
 

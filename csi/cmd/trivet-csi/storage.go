@@ -35,6 +35,9 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, er
 			return nil, err
 		}
 	}
+	if err := mount.Supported(); err != nil {
+		return nil, &program.CantRunError{What: "the kernel is too old: " + err.Error(), Do: "use Linux 5.12 or newer"}
+	}
 	s := &storage{}
 	var err error
 	if s.lock, err = lockDir(o.dataDir); err != nil {
