@@ -41,8 +41,8 @@ type Config struct {
 
 const (
 	workers      = 16 // of each queue; calls to the driver run side by side
-	retryFirst   = time.Second
-	retryLast    = 5 * time.Minute
+	retryFirst   = 200 * time.Millisecond
+	retryLast    = time.Minute
 	callTimeout  = 2 * time.Minute
 	settlePeriod = 5 * time.Minute
 )

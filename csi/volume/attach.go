@@ -49,6 +49,9 @@ func (s *Service) Stage(ctx context.Context, id, path string, u Use) error {
 	}
 	if err := s.attach(r.Spec, place, state, u); err != nil {
 		err = fmt.Errorf("stage volume %s: %w", id, err)
+		if staged { // pods may be using it
+			return err
+		}
 		return errors.Join(err, s.detach(r.Spec, place), s.dropStaging(id))
 	}
 	return nil

@@ -60,6 +60,9 @@ func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
 	if old, ok := s.peek(spec.ID); ok && old.Phase == ready {
 		return s.view(old), errors.Join(old.damage, matches(old.Spec, r))
 	}
+	if err := s.clearAway(spec); err != nil {
+		return Volume{}, err
+	}
 	intent := record{Version: recordVersion, Phase: making, Spec: spec, Created: s.now()}
 	if err := s.reserve(intent); err != nil {
 		return Volume{}, err
@@ -71,6 +74,22 @@ func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
 	s.put(spec.ID, made)
 	s.changed()
 	return s.view(made), nil
+}
+
+// clearAway removes what an attempt with another backend left under the same ID; one with the same backend is replaced by Create itself.
+func (s *Service) clearAway(spec Spec) error {
+	old, ok := s.peek(spec.ID)
+	if !ok || old.Spec.Backend == spec.Backend {
+		return nil
+	}
+	backend := s.cfg.Backends[old.Spec.Backend]
+	if backend == nil {
+		return fmt.Errorf("create volume %s: an earlier attempt is in the way: %w", spec.ID, old.damage)
+	}
+	if err := backend.Destroy(spec.ID); err != nil {
+		return fmt.Errorf("create volume %s: %w", spec.ID, err)
+	}
+	return backend.Commit()
 }
 
 // complete turns a request into a spec, with the first backend that can serve it.

@@ -46,22 +46,31 @@ func (s *Service) Grow(ctx context.Context, id string, required, limit int64) (v
 }
 
 // enlarge promises the additional bytes and records the new size.
-func (s *Service) enlarge(r record, size int64) (record, error) {
+func (s *Service) enlarge(before record, size int64) (record, error) {
+	r := before
+	r.Spec.Size = size
+	if err := s.promise(before, r); err != nil {
+		return before, err
+	}
+	if err := s.records.Put(r.Spec.ID, r); err != nil {
+		s.put(r.Spec.ID, before)
+		return before, fmt.Errorf("grow volume %s: %w", r.Spec.ID, err)
+	}
+	return r, nil
+}
+
+func (s *Service) promise(before, r record) error {
 	s.ledger.Lock()
 	defer s.ledger.Unlock()
 	free, err := s.available(r.Spec.Backend)
 	if err != nil {
-		return r, err
+		return err
 	}
-	if size-r.Spec.Size > free {
-		return r, fmt.Errorf("%w: volume %s can grow by %d bytes, not by %d", ErrSize, r.Spec.ID, max(free, 0), size-r.Spec.Size)
-	}
-	r.Spec.Size = size
-	if err := s.records.Put(r.Spec.ID, r); err != nil {
-		return r, err
+	if more := r.Spec.Size - before.Spec.Size; more > free {
+		return fmt.Errorf("%w: volume %s can grow by %d bytes, not by %d", ErrSize, r.Spec.ID, max(free, 0), more)
 	}
 	s.put(r.Spec.ID, r)
-	return r, nil
+	return nil
 }
 
 // restore puts the record back after a failed growth. If even that fails, the larger size stays promised, and a repeated Grow uses it.

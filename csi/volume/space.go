@@ -40,12 +40,13 @@ func (s *Service) Available(backend string, access Access) (int64, error) {
 func (s *Service) reserve(r record) error {
 	s.ledger.Lock()
 	defer s.ledger.Unlock()
-	if _, again := s.peek(r.Spec.ID); again { // what an earlier failure left is made anew, perhaps with another size
-		s.drop(r.Spec.ID)
-	}
 	free, err := s.available(r.Spec.Backend)
 	if err != nil {
 		return err
+	}
+	old, again := s.peek(r.Spec.ID) // what an earlier failure or a deletion left is made anew, perhaps with another size
+	if again && old.counts() && old.Spec.Backend == r.Spec.Backend {
+		free += old.Spec.Size
 	}
 	if r.Spec.Size > free {
 		return fmt.Errorf("%w: volume %s needs %d bytes, backend %s has %d", ErrFull, r.Spec.ID, r.Spec.Size, r.Spec.Backend, max(free, 0))

@@ -169,7 +169,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	var lives sync.WaitGroup
 	for worker := range 8 {
 		lives.Go(func() {
-			for i := range 6 {
+			for i := range 4 {
 				l := life{p: p, name: fmt.Sprintf("v%d-%d", worker, i), backend: "btrfs"}
 				if worker < 2 {
 					l.backend, l.block = "image", worker == 1
