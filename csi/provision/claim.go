@@ -39,6 +39,8 @@ func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
 		return p.provision(ctx, f)
 	case take:
 		return p.take(ctx, f)
+	case free:
+		return p.free(ctx, f.claim)
 	case wait:
 		p.claimQueue.AddAfter(key, d.after)
 	case refuse:
@@ -182,6 +184,17 @@ func (p *Provisioner) take(ctx context.Context, f facts) error {
 		return nil // somebody was faster; the change comes as an event
 	}
 	return err
+}
+
+// free gives a claim back to the scheduler when the node that was selected for it is gone: nobody else would.
+func (p *Provisioner) free(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
+	node := c.Annotations[annSelectedNode]
+	_, err := p.cfg.Client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	if !apierrors.IsNotFound(err) {
+		return err // it is there: its driver has yet to register
+	}
+	p.cfg.Log.Info("selected node is gone, another one may be chosen", "claim", c.Namespace+"/"+c.Name, "node", node)
+	return p.patchSelectedNode(ctx, c, "null")
 }
 
 // patchSelectedNode writes or removes (null) the annotation, on the very version of the claim that the decision was made on.

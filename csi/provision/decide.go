@@ -32,6 +32,7 @@ const (
 	create action = "create" // make its volume here
 	take   action = "take"   // claim it for this node by writing selected-node, if there is room
 	wait   action = "wait"   // another node has the first turn; look again after a while
+	free   action = "free"   // give it back to the scheduler, if the node that was selected does not exist any more
 	refuse action = "refuse" // it can never be served as it is
 	bound  action = "bound"  // it has a volume, which may have to grow
 )
@@ -70,6 +71,9 @@ func decide(f facts) decision {
 		return decision{action: ignore, reason: "claim is for another provisioner"}
 	}
 	selected := c.Annotations[annSelectedNode]
+	if selected != "" && selected != f.node && !slices.Contains(f.nodes, selected) && rank(c, f.node, f.nodes) == 0 {
+		return decision{action: free, reason: "node " + selected + " does not run the driver"} // one node looks whether it is gone, not all
+	}
 	if selected != "" && selected != f.node {
 		return decision{action: ignore, reason: "claim is for node " + selected}
 	}

@@ -62,10 +62,11 @@ func TestDecide(t *testing.T) {
 		}), delayedClass, nil, ignore},
 		{"waits for its consumer", newClaim(nil), delayedClass, nil, ignore},
 		{"selected here", newClaim(selected("a")), delayedClass, nil, create},
-		{"selected elsewhere", newClaim(selected("b")), delayedClass, nil, ignore},
+		{"selected elsewhere", newClaim(selected("b")), delayedClass, []string{"a", "b"}, ignore},
 		{"immediate, only node", newClaim(nil), immediate, []string{"a"}, take},
 		{"immediate, taken", newClaim(selected("a")), immediate, []string{"a"}, create},
 		{"immediate, not allowed here", newClaim(nil), elsewhere, []string{"a", "b"}, ignore},
+		{"selected node gone", newClaim(selected("gone")), delayedClass, []string{"a"}, free},
 		{"selector", newClaim(func(c *corev1.PersistentVolumeClaim) {
 			c.Annotations[annSelectedNode], c.Spec.Selector = "a", &metav1.LabelSelector{}
 		}), delayedClass, nil, refuse},

@@ -156,7 +156,7 @@ func (p *Provisioner) watch() error {
 			return err
 		}
 	}
-	_, err := p.factory.Storage().V1().CSINodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{})
+	_, err := p.factory.Storage().V1().CSINodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: all})
 	return err
 }
 

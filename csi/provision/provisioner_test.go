@@ -180,6 +180,24 @@ func TestFullNodeGivesTheClaimBackToTheScheduler(t *testing.T) {
 	}
 }
 
+func TestClaimOfAVanishedNodeGoesBackToTheScheduler(t *testing.T) {
+	there := wanting("1Gi", "fast", "without-driver")
+	there.Name, there.UID = "other", "uid-2"
+	f := newFixture(t, wanting("1Gi", "fast", "gone"), there, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without-driver"}})
+	defer f.run()()
+	selected := func(name string) string {
+		c, err := f.client.CoreV1().PersistentVolumeClaims("ns").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Annotations[annSelectedNode]
+	}
+	f.eventually("selected-node is removed", func() bool { return selected("data") == "" })
+	if selected("other") == "" {
+		t.Error("a claim was taken from a node that exists")
+	}
+}
+
 // The driver made the volume, the answer got lost, and the claim went away meanwhile: nobody knows of the volume but the intent.
 func TestVolumeOfAVanishedClaimIsDeleted(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
