@@ -1,0 +1,147 @@
+// Package btrfs speaks to a mounted btrfs by ioctl: subvolumes, their size limits (simple quotas, else qgroups), growing the file system.
+// The numbers and structures are those of linux/btrfs.h.
+package btrfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A request is an ioctl number: direction, size of the argument, the magic 0x94, number.
+const (
+	write = 1 << 30
+	read  = 2 << 30
+
+	iocSync          = 0x94<<8 | 8
+	iocResize        = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 3
+	iocSubvolCreate  = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 14
+	iocSnapDestroy   = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 15
+	iocFsInfo        = read | unsafe.Sizeof(fsInfo{})<<16 | 0x94<<8 | 31
+	iocQuotaCtl      = read | write | unsafe.Sizeof(quotaCtl{})<<16 | 0x94<<8 | 40
+	iocQgroupCreate  = write | unsafe.Sizeof(qgroupCreate{})<<16 | 0x94<<8 | 42
+	iocQgroupLimit   = read | unsafe.Sizeof(qgroupLimit{})<<16 | 0x94<<8 | 43
+	iocGetSubvolInfo = read | unsafe.Sizeof(subvolInfo{})<<16 | 0x94<<8 | 60
+)
+
+type volArgs struct {
+	fd   int64
+	name [4088]byte
+}
+
+type fsInfo struct {
+	maxID, devices                  uint64
+	fsid                            [16]byte
+	nodesize, sectorsize, alignment uint32
+	csumType, csumSize              uint16
+	flags, generation               uint64
+	metadataUUID                    [16]byte
+	_                               [944]byte
+}
+
+const fsInfoGeneration = 1 << 1
+
+type quotaCtl struct{ cmd, status uint64 }
+
+type qgroupCreate struct{ create, id uint64 }
+
+type qgroupLimit struct {
+	id, flags, maxReferenced, maxExclusive, reservedReferenced, reservedExclusive uint64
+}
+
+const limitMaxReferenced = 1 << 0
+
+type subvolInfo struct {
+	id                                 uint64
+	name                               [256]byte
+	parent, dir, generation, flags     uint64
+	uuid, parentUUID, receivedUUID     [16]byte
+	changed, created, sent, received   uint64
+	changedAt, createdAt, sentAt, gotA [2]uint64
+	_                                  [8]uint64
+}
+
+func ioctl[T any](f *os.File, request uintptr, arg *T) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(arg))); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// On tells whether the file system of path is btrfs.
+func On(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.BTRFS_SUPER_MAGIC
+}
+
+// Info identifies a mounted file system.
+type Info struct {
+	UUID       string
+	Generation uint64 // number of the last transaction
+}
+
+// Stat reads the file system's identity through any of its files.
+func Stat(f *os.File) (Info, error) {
+	arg := fsInfo{flags: fsInfoGeneration}
+	if err := ioctl(f, iocFsInfo, &arg); err != nil {
+		return Info{}, fmt.Errorf("btrfs of %s: %w", f.Name(), err)
+	}
+	id := arg.fsid
+	return Info{fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]), arg.generation}, nil
+}
+
+// Sync commits the running transaction: what was made or deleted before is on disk afterwards.
+func Sync(f *os.File) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), iocSync, 0); errno != 0 {
+		return fmt.Errorf("commit btrfs of %s: %w", f.Name(), errno)
+	}
+	return nil
+}
+
+// GrowToDevice makes the file system as large as its only device has become.
+func GrowToDevice(f *os.File) error {
+	var arg volArgs
+	copy(arg.name[:], "1:max")
+	if err := ioctl(f, iocResize, &arg); err != nil {
+		return fmt.Errorf("grow btrfs of %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// Quota is the accounting that enforces limits.
+type Quota string
+
+// The accountings of the kernel. Simple quotas (Linux 6.7) charge an extent to the subvolume that wrote it, at no cost to speak of.
+const (
+	SimpleQuota Quota = "simple quota"
+	Qgroups     Quota = "qgroups"
+)
+
+// EnableQuota turns accounting on, the simple one where the kernel has it. What is already on stays as it is.
+func EnableQuota(f *os.File) (Quota, error) {
+	info, err := Stat(f)
+	if err != nil {
+		return "", err
+	}
+	if mode, err := os.ReadFile("/sys/fs/btrfs/" + info.UUID + "/qgroups/mode"); err == nil {
+		if strings.TrimSpace(string(mode)) == "squota" {
+			return SimpleQuota, nil
+		}
+		return Qgroups, nil
+	}
+	const enable, enableSimple = 1, 4
+	err = ioctl(f, iocQuotaCtl, &quotaCtl{cmd: enableSimple})
+	if err == nil {
+		return SimpleQuota, nil
+	}
+	if err := ioctl(f, iocQuotaCtl, &quotaCtl{cmd: enable}); err != nil {
+		return "", fmt.Errorf("enable quotas on btrfs of %s: %w", f.Name(), err)
+	}
+	return Qgroups, nil
+}
+
+var errNoSubvolume = errors.New("not a subvolume")

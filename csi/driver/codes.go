@@ -1,0 +1,56 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/trivet-node/trivet/csi/mount"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// errorCodes is the one place where gRPC codes are chosen. The codes steer the callers: external-provisioner gives up a node after
+// RESOURCE_EXHAUSTED, repeats after ABORTED and DEADLINE_EXCEEDED, and waits long after INVALID_ARGUMENT (CSI spec, "Error Scheme").
+var errorCodes = []struct {
+	err  error
+	code codes.Code
+}{
+	{errAborted, codes.Aborted},
+	{volume.ErrInvalid, codes.InvalidArgument},
+	{mount.ErrOutside, codes.InvalidArgument},
+	{volume.ErrNotFound, codes.NotFound},
+	{volume.ErrConflict, codes.AlreadyExists},
+	{volume.ErrFull, codes.ResourceExhausted},
+	{volume.ErrSize, codes.OutOfRange},
+	{volume.ErrInUse, codes.FailedPrecondition},
+	{volume.ErrNotStaged, codes.FailedPrecondition},
+	{volume.ErrDamaged, codes.DataLoss},
+	{mount.ErrBusy, codes.Internal},
+	{context.DeadlineExceeded, codes.DeadlineExceeded},
+	{context.Canceled, codes.Canceled},
+}
+
+// errAborted is a page token that this driver did not give out, for which the spec demands ABORTED.
+var errAborted = errors.New("unknown starting token")
+
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	for _, c := range errorCodes {
+		if errors.Is(err, c.err) {
+			return status.Error(c.code, err.Error())
+		}
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{volume.ErrInvalid}, args...)...)
+}

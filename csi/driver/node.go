@@ -1,0 +1,130 @@
+package driver
+
+import (
+	"context"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// NodeGetInfo implements csi.NodeServer.
+func (d *Driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{NodeId: d.cfg.NodeID, AccessibleTopology: d.topology()}, nil
+}
+
+// NodeGetCapabilities implements csi.NodeServer.
+func (d *Driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+	resp := &csi.NodeGetCapabilitiesResponse{}
+	for _, t := range []csi.NodeServiceCapability_RPC_Type{
+		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	} {
+		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{
+			Rpc: &csi.NodeServiceCapability_RPC{Type: t}}})
+	}
+	return resp, nil
+}
+
+// NodeStageVolume implements csi.NodeServer.
+func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+	if req.GetVolumeId() == "" || req.GetStagingTargetPath() == "" {
+		return nil, invalid("volume id or staging path is missing")
+	}
+	w, err := parseCapabilities(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.get(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := d.cfg.Volumes.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false)); err != nil {
+		return nil, err
+	}
+	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+// NodeUnstageVolume implements csi.NodeServer.
+func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+	if req.GetVolumeId() == "" || req.GetStagingTargetPath() == "" {
+		return nil, invalid("volume id or staging path is missing")
+	}
+	if err := d.cfg.Volumes.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
+		return nil, err
+	}
+	return &csi.NodeUnstageVolumeResponse{}, nil
+}
+
+// NodePublishVolume implements csi.NodeServer.
+func (d *Driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+	if req.GetVolumeId() == "" || req.GetTargetPath() == "" {
+		return nil, invalid("volume id or target path is missing")
+	}
+	if req.GetVolumeContext()["csi.storage.k8s.io/ephemeral"] == "true" {
+		return nil, invalid("inline ephemeral volumes are not served; use a generic ephemeral volume with a volumeClaimTemplate")
+	}
+	w, err := parseCapabilities(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.get(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := d.cfg.Volumes.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly())); err != nil {
+		return nil, err
+	}
+	return &csi.NodePublishVolumeResponse{}, nil
+}
+
+// NodeUnpublishVolume implements csi.NodeServer.
+func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+	if req.GetVolumeId() == "" || req.GetTargetPath() == "" {
+		return nil, invalid("volume id or target path is missing")
+	}
+	if err := d.cfg.Volumes.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
+		return nil, err
+	}
+	return &csi.NodeUnpublishVolumeResponse{}, nil
+}
+
+// NodeGetVolumeStats implements csi.NodeServer.
+func (d *Driver) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+	if req.GetVolumeId() == "" || req.GetVolumePath() == "" {
+		return nil, invalid("volume id or path is missing")
+	}
+	if _, err := d.get(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	v, u, err := d.cfg.Volumes.Stats(ctx, req.GetVolumeId(), req.GetVolumePath())
+	if err != nil {
+		return nil, err
+	}
+	bytes := &csi.VolumeUsage{Unit: csi.VolumeUsage_BYTES, Total: u.Total}
+	resp := &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{bytes}}
+	if v.Access == volume.Block {
+		return resp, nil
+	}
+	bytes.Used, bytes.Available = u.Used, u.Available
+	if u.InodesTotal > 0 {
+		resp.Usage = append(resp.Usage, &csi.VolumeUsage{Unit: csi.VolumeUsage_INODES,
+			Total: u.InodesTotal, Used: u.InodesUsed, Available: u.InodesAvailable})
+	}
+	return resp, nil
+}
+
+// NodeExpandVolume implements csi.NodeServer.
+func (d *Driver) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	if req.GetVolumeId() == "" || req.GetVolumePath() == "" {
+		return nil, invalid("volume id or path is missing")
+	}
+	if _, err := d.get(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	v, err := d.cfg.Volumes.GrowAttached(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	return &csi.NodeExpandVolumeResponse{CapacityBytes: v.Size}, nil
+}

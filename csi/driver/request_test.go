@@ -1,0 +1,103 @@
+package driver
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+func TestParameters(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		in   map[string]string
+		want Parameters
+		ok   bool
+	}{
+		{"none", nil, Parameters{}, true},
+		{"auto", map[string]string{"backend": "auto"}, Parameters{}, true},
+		{"all", map[string]string{"backend": "image", "nocow": "true"}, Parameters{Backend: "image", NoCOW: true}, true},
+		{"of a provisioner", map[string]string{"csi.storage.k8s.io/pvc/name": "x"}, Parameters{}, true},
+		{"misspelt", map[string]string{"bakend": "image"}, Parameters{}, false},
+		{"not a truth", map[string]string{"nocow": "maybe"}, Parameters{}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := ParseParameters(c.in)
+			if got != c.want || (err == nil) != c.ok || err != nil && !errors.Is(err, volume.ErrInvalid) {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+	}
+}
+
+func FuzzParameters(f *testing.F) {
+	f.Add("backend", "image", "nocow", "true")
+	f.Add("csi.storage.k8s.io/fstype", "xfs", "nocow", "")
+	f.Fuzz(func(t *testing.T, k1, v1, k2, v2 string) {
+		p, err := ParseParameters(map[string]string{k1: v1, k2: v2})
+		if err != nil && (!errors.Is(err, volume.ErrInvalid) || p != (Parameters{})) {
+			t.Errorf("%+v, %v", p, err)
+		}
+	})
+}
+
+func FuzzToken(f *testing.F) {
+	f.Add("")
+	f.Add("after:vol-1")
+	f.Add("after:../x")
+	f.Fuzz(func(t *testing.T, token string) {
+		after, err := parseToken(token)
+		if err == nil && token != "" && (volume.CheckID(after) != nil || tokenPrefix+after != token) {
+			t.Errorf("token %q gave %q", token, after)
+		}
+	})
+}
+
+func TestCapabilities(t *testing.T) {
+	mode := func(m csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
+		return &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: m},
+			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "xfs", MountFlags: []string{"noatime"}}}}
+	}
+	block := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+		AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}}
+	for _, c := range []struct {
+		name string
+		caps []*csi.VolumeCapability
+		ok   bool
+	}{
+		{"none", nil, false},
+		{"nil", []*csi.VolumeCapability{nil}, false},
+		{"writer", []*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)}, true},
+		{"many nodes", []*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}, false},
+		{"unknown mode", []*csi.VolumeCapability{mode(99)}, false},
+		{"no access type", []*csi.VolumeCapability{{AccessMode: block.GetAccessMode()}}, false},
+		{"both", []*csi.VolumeCapability{block, mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)}, false},
+		{"block", []*csi.VolumeCapability{block}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := parseCapabilities(c.caps...); (err == nil) != c.ok {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestCodes(t *testing.T) {
+	if toStatus(nil) != nil {
+		t.Error("no error became one")
+	}
+	for err, want := range map[error]codes.Code{
+		volume.ErrFull:          codes.ResourceExhausted,
+		volume.ErrSize:          codes.OutOfRange,
+		volume.ErrDamaged:       codes.DataLoss,
+		errors.New("something"): codes.Internal,
+	} {
+		if got := status.Code(toStatus(errors.Join(errors.New("context"), err))); got != want {
+			t.Errorf("%v: %s, want %s", err, got, want)
+		}
+	}
+}

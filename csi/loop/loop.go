@@ -1,0 +1,167 @@
+// Package loop attaches files to loop devices (loop(4)) by ioctl. Loop devices belong to the whole kernel, not to a mount namespace, and many
+// programs use them side by side: a device is recognised as ours only by the tag that was written into it when it was attached.
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	major      = 7
+	maxTag     = 63 // lo_file_name less the closing NUL
+	attachSpin = 256
+)
+
+// Options of an attached device.
+type Options struct {
+	Tag string // at most 63 bytes; names the device's owner and volume
+
+	// AutoClear lets the kernel detach the device when its last user (the mount, and the *os.File that Attach returned) is gone, so that
+	// neither kill -9 nor the end of a mount namespace leaves a device behind. It doesn't suit raw block volumes, which nobody may hold open.
+	AutoClear bool
+}
+
+// Attach connects the regular file at path with a free device and returns it open. Its size is the file's size rounded down to 512 bytes.
+// Direct I/O is used where the file system of path can (no page is cached twice, and a flush means what it says).
+func Attach(path string, o Options) (*os.File, error) {
+	if len(o.Tag) == 0 || len(o.Tag) > maxTag {
+		return nil, fmt.Errorf("attach %s: tag %q must have 1 to %d bytes", path, o.Tag, maxTag)
+	}
+	backing, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer backing.Close()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: no loop devices: %w", path, err)
+	}
+	defer control.Close()
+
+	// Between GET_FREE and CONFIGURE anybody may take the device: then it is busy and the next one is asked for.
+	for range attachSpin {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, fmt.Errorf("find a free loop device for %s: %w", path, err)
+		}
+		dev, err := open(n)
+		if err != nil {
+			return nil, err
+		}
+		err = configure(dev, backing, o)
+		if err == nil {
+			return dev, nil
+		}
+		dev.Close()
+		if !errors.Is(err, unix.EBUSY) {
+			return nil, fmt.Errorf("attach %s to %s: %w", path, dev.Name(), err)
+		}
+	}
+	return nil, fmt.Errorf("attach %s: every loop device was taken by somebody else", path)
+}
+
+func configure(dev, backing *os.File, o Options) error {
+	config := unix.LoopConfig{Fd: uint32(backing.Fd())}
+	copy(config.Info.File_name[:maxTag], o.Tag)
+	if o.AutoClear {
+		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
+	}
+	direct := config
+	direct.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
+	err := unix.IoctlLoopConfigure(int(dev.Fd()), &direct)
+	if errors.Is(err, unix.EINVAL) { // e.g. tmpfs has no direct I/O
+		err = unix.IoctlLoopConfigure(int(dev.Fd()), &config)
+	}
+	return err
+}
+
+// open opens /dev/loopN and makes the node where /dev is not a devtmpfs.
+func open(n int) (*os.File, error) {
+	path := fmt.Sprintf("/dev/loop%d", n)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if !errors.Is(err, os.ErrNotExist) {
+		return f, err
+	}
+	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, uint32(n)))); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("make device node %s: %w", path, err)
+	}
+	return os.OpenFile(path, os.O_RDWR, 0)
+}
+
+// Find returns the devices whose tag starts with prefix, open, by their tag. The caller closes them.
+func Find(prefix string) (map[string]*os.File, error) {
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file") // exists for attached devices only
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]*os.File{}
+	for _, f := range files {
+		n, err := strconv.Atoi(strings.TrimPrefix(strings.Split(f, "/")[3], "loop"))
+		if err != nil {
+			continue
+		}
+		dev, err := open(n)
+		if err != nil {
+			continue // detached meanwhile
+		}
+		tag, err := Tag(dev)
+		if err != nil || !strings.HasPrefix(tag, prefix) || found[tag] != nil {
+			dev.Close()
+			continue
+		}
+		found[tag] = dev
+	}
+	return found, nil
+}
+
+// Tag reads the tag of an attached device; unix.ENXIO when nothing is attached.
+func Tag(dev *os.File) (string, error) {
+	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+	if err != nil {
+		return "", err
+	}
+	return unix.ByteSliceToString(info.File_name[:]), nil
+}
+
+// Detach frees the device if it still bears the tag. One that is in use is detached by the kernel when its last user goes.
+func Detach(dev *os.File, tag string) error {
+	got, err := Tag(dev)
+	if errors.Is(err, unix.ENXIO) || err == nil && got != tag {
+		return nil // gone, or somebody else's by now
+	}
+	if err != nil {
+		return fmt.Errorf("status of %s: %w", dev.Name(), err)
+	}
+	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("detach %s: %w", dev.Name(), err)
+	}
+	return nil
+}
+
+// Resize makes the device as large as its file has become.
+func Resize(dev *os.File) error {
+	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_CAPACITY, 0); err != nil {
+		return fmt.Errorf("resize %s: %w", dev.Name(), err)
+	}
+	return nil
+}
+
+// Size is the device's size in bytes.
+func Size(dev *os.File) (int64, error) {
+	var size uint64
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dev.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); errno != 0 {
+		return 0, fmt.Errorf("size of %s: %w", dev.Name(), errno)
+	}
+	return int64(size), nil
+}
+
+// TagOf is the tag of a thing that an owner keeps in a loop device. Owners choose an instance that is unique on the machine.
+func TagOf(instance, thing string) string { return "trivet/" + instance + "/" + thing }

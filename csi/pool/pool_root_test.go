@@ -1,0 +1,114 @@
+package pool_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/pool"
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
+
+func open(t *testing.T, dir, instance string, size int64) *pool.Pool {
+	t.Helper()
+	p, err := pool.Open(t.Context(), pool.Config{Dir: dir, Instance: instance, Size: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func dir(t *testing.T) string {
+	t.Helper()
+	testenv.Root(t)
+	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
+	return testenv.ShortDir(t)
+}
+
+func limit(t *testing.T, p *pool.Pool) int64 {
+	t.Helper()
+	space, err := p.Space(volume.Promised{Specs: func() []volume.Spec { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return space.Limit
+}
+
+func closePool(t *testing.T, p *pool.Pool, unmount bool) {
+	t.Helper()
+	if err := p.Close(unmount); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPoolGrowsAndNeverShrinks(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "grow-"+filepath.Base(d), 1<<30)
+	small := limit(t, p)
+	closePool(t, p, false) // as if killed: it stays mounted
+	p = open(t, d, "grow-"+filepath.Base(d), 2<<30)
+	large := limit(t, p)
+	if large < small+900<<20 {
+		t.Errorf("grown from %d to %d", small, large)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Join(d, "pool"), &fs); err != nil || int64(fs.Blocks)*fs.Bsize != 2<<30 {
+		t.Errorf("the file system has %d bytes, %v", int64(fs.Blocks)*fs.Bsize, err)
+	}
+	closePool(t, p, true)
+	p = open(t, d, "grow-"+filepath.Base(d), 600<<20)
+	if got := limit(t, p); got != large {
+		t.Errorf("after opening with a smaller size: %d, want %d", got, large)
+	}
+	closePool(t, p, true)
+}
+
+func TestInterruptedFormatIsRepeated(t *testing.T) {
+	d := dir(t)
+	if err := os.WriteFile(filepath.Join(d, "pool.img.new"), []byte("half of a file system"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closePool(t, open(t, d, "half-"+filepath.Base(d), 1<<30), true)
+}
+
+func TestTooSmallPoolIsRefused(t *testing.T) {
+	d := dir(t)
+	if _, err := pool.Open(t.Context(), pool.Config{Dir: d, Instance: "small", Size: 100 << 20}); err == nil {
+		t.Error("a pool of 100 MiB was made")
+	}
+}
+
+func TestDirectoryOfABtrfsDisk(t *testing.T) {
+	d := dir(t)
+	disk := open(t, d, "disk-"+filepath.Base(d), 1<<30)
+	data := filepath.Join(d, "pool", "data")
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, data, "none", 0)
+	spec := volume.Spec{ID: "vol-1", Size: 32 << 20, Backend: pool.Name, Access: volume.Filesystem}
+	for range 2 {
+		if _, err := p.Create(spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := os.WriteFile(filepath.Join(data, "pool", "volumes", "vol-1", "f"), make([]byte, 64<<20), 0o600)
+	if !errors.Is(err, unix.EDQUOT) {
+		t.Errorf("writing 64 MiB to a volume of 32 MiB: %v", err)
+	}
+	space, err := p.Space(volume.Promised{Bytes: spec.Size, Count: 1, Specs: func() []volume.Spec { return []volume.Spec{spec} }})
+	if err != nil || space.Limit < 800<<20 || space.Unwritten > spec.Size/2 {
+		t.Errorf("space %+v, %v", space, err)
+	}
+	if err := errors.Join(p.Destroy(spec.ID), p.Commit()); err != nil {
+		t.Error(err)
+	}
+	closePool(t, p, true)
+	closePool(t, disk, true)
+}

@@ -1,0 +1,243 @@
+package provision
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+// disk is a CSI controller that remembers its volumes.
+type disk struct {
+	csi.ControllerClient // the methods that no test calls
+	mu                   sync.Mutex
+	volumes              map[string]int64
+	fail                 map[string]error // by method; once
+}
+
+func (d *disk) failure(method string) error {
+	err := d.fail[method]
+	delete(d.fail, method)
+	return err
+}
+
+func (d *disk) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest, _ ...grpc.CallOption) (*csi.CreateVolumeResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.failure("CreateVolume"); err != nil {
+		return nil, err
+	}
+	d.volumes[r.GetName()] = r.GetCapacityRange().GetRequiredBytes()
+	if err := d.failure("CreateVolume after it was made"); err != nil {
+		return nil, err
+	}
+	return &csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: r.GetName(), CapacityBytes: d.volumes[r.GetName()],
+		AccessibleTopology: r.GetAccessibilityRequirements().GetRequisite()}}, nil
+}
+
+func (d *disk) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest, _ ...grpc.CallOption) (*csi.DeleteVolumeResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.volumes, r.GetVolumeId())
+	return &csi.DeleteVolumeResponse{}, nil
+}
+
+func (d *disk) GetCapacity(context.Context, *csi.GetCapacityRequest, ...grpc.CallOption) (*csi.GetCapacityResponse, error) {
+	return &csi.GetCapacityResponse{AvailableCapacity: 10 << 30}, nil
+}
+
+func (d *disk) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.volumes)
+}
+
+type fixture struct {
+	t      *testing.T
+	client *fake.Clientset
+	disk   *disk
+	dir    string
+}
+
+func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
+	delayedClass, immediate := newClass(storagev1.VolumeBindingWaitForFirstConsumer), newClass(storagev1.VolumeBindingImmediate)
+	immediate.Name = "now"
+	objects = append(objects, delayedClass, immediate, &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"},
+		Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: testDriver, NodeID: "a"}}}})
+	return &fixture{t: t, client: fake.NewClientset(objects...), dir: t.TempDir(),
+		disk: &disk{volumes: map[string]int64{}, fail: map[string]error{}}}
+}
+
+// run runs a provisioner; the returned function ends it.
+func (f *fixture) run() (stop func()) {
+	f.t.Helper()
+	p, err := New(Config{Driver: testDriver, TopologyKey: testKey, Node: "a", Dir: f.dir, Client: f.client, CSI: f.disk,
+		Log: slog.New(slog.NewTextHandler(f.t.Output(), nil))})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(f.t.Context())
+	done := make(chan error)
+	go func() { done <- p.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			f.t.Error(err)
+		}
+	}
+}
+
+// eventually waits for a condition of the API's state.
+func (f *fixture) eventually(what string, ok func() bool) {
+	f.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			f.t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+func (f *fixture) volume(name string) *corev1.PersistentVolume {
+	pv, err := f.client.CoreV1().PersistentVolumes().Get(f.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		return nil
+	}
+	return pv
+}
+
+func (f *fixture) event(reason string) bool {
+	events, err := f.client.CoreV1().Events("").List(f.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, e := range events.Items {
+		if e.Reason == reason {
+			return true
+		}
+	}
+	return false
+}
+
+func wanting(size, class, node string) *corev1.PersistentVolumeClaim {
+	return newClaim(func(c *corev1.PersistentVolumeClaim) {
+		c.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}
+		c.Spec.StorageClassName = new(class)
+		if node != "" {
+			c.Annotations[annSelectedNode] = node
+		}
+	})
+}
+
+func TestClaimGetsItsVolumeAndGivesItBack(t *testing.T) {
+	for _, claim := range []*corev1.PersistentVolumeClaim{wanting("1Gi", "fast", "a"), wanting("1Gi", "now", "")} {
+		t.Run(*claim.Spec.StorageClassName, func(t *testing.T) {
+			f := newFixture(t, claim)
+			defer f.run()()
+			f.eventually("the volume object", func() bool { return f.volume("pvc-uid-1") != nil })
+			pv := f.volume("pvc-uid-1")
+			if pv.Spec.ClaimRef.UID != claim.UID || !onNode(pv, testKey, "a") || !hasFinalizer(pv) || pv.Spec.Capacity.Storage().Value() != 1<<30 {
+				t.Errorf("volume object %+v", pv)
+			}
+			f.eventually("the event", func() bool { return f.event("ProvisioningSucceeded") })
+			pv.Status.Phase = corev1.VolumeReleased
+			if _, err := f.client.CoreV1().PersistentVolumes().UpdateStatus(t.Context(), pv, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			f.eventually("content and object are gone", func() bool { return f.volume("pvc-uid-1") == nil && f.disk.count() == 0 })
+		})
+	}
+}
+
+func TestFullNodeGivesTheClaimBackToTheScheduler(t *testing.T) {
+	f := newFixture(t, wanting("1Gi", "fast", "a"))
+	f.disk.fail["CreateVolume"] = status.Error(codes.ResourceExhausted, "full")
+	defer f.run()()
+	f.eventually("selected-node is removed", func() bool {
+		c, err := f.client.CoreV1().PersistentVolumeClaims("ns").Get(t.Context(), "data", metav1.GetOptions{})
+		return err == nil && c.Annotations[annSelectedNode] == ""
+	})
+	f.eventually("the event", func() bool { return f.event("ProvisioningFailed") })
+	if f.disk.count() != 0 || f.volume("pvc-uid-1") != nil {
+		t.Error("a volume was made")
+	}
+}
+
+func TestClaimOfAVanishedNodeGoesBackToTheScheduler(t *testing.T) {
+	there := wanting("1Gi", "fast", "without-driver")
+	there.Name, there.UID = "other", "uid-2"
+	f := newFixture(t, wanting("1Gi", "fast", "gone"), there, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without-driver"}})
+	defer f.run()()
+	selected := func(name string) string {
+		c, err := f.client.CoreV1().PersistentVolumeClaims("ns").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Annotations[annSelectedNode]
+	}
+	f.eventually("selected-node is removed", func() bool { return selected("data") == "" })
+	if selected("other") == "" {
+		t.Error("a claim was taken from a node that exists")
+	}
+}
+
+// The driver made the volume, the answer got lost, and the claim went away meanwhile: nobody knows of the volume but the intent.
+func TestVolumeOfAVanishedClaimIsDeleted(t *testing.T) {
+	f := newFixture(t, wanting("1Gi", "fast", "a"))
+	f.disk.fail["CreateVolume after it was made"] = status.Error(codes.DeadlineExceeded, "too late")
+	stop := f.run()
+	f.eventually("the volume is made", func() bool { return f.disk.count() == 1 })
+	stop()
+	if f.volume("pvc-uid-1") != nil {
+		t.Skip("the retry was faster than the kill")
+	}
+	if err := f.client.CoreV1().PersistentVolumeClaims("ns").Delete(t.Context(), "data", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	defer f.run()()
+	f.eventually("the volume is deleted", func() bool { return f.disk.count() == 0 })
+}
+
+func TestLostAnswerIsAskedForAgain(t *testing.T) {
+	f := newFixture(t, wanting("1Gi", "fast", "a"))
+	f.disk.fail["CreateVolume after it was made"] = status.Error(codes.Unavailable, "gone")
+	defer f.run()()
+	f.eventually("the volume object", func() bool { return f.volume("pvc-uid-1") != nil })
+	if f.disk.count() != 1 {
+		t.Errorf("%d volumes", f.disk.count())
+	}
+}
+
+func TestRequestOfAClaim(t *testing.T) {
+	class := newClass(storagev1.VolumeBindingImmediate)
+	class.Parameters = map[string]string{"backend": "image", paramFSType: "xfs"}
+	claim := wanting("1500M", "fast", "a")
+	claim.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}
+	req, err := createRequest(facts{driver: testDriver, topologyKey: testKey, node: "a", claim: claim, class: class})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := req.GetVolumeCapabilities()[0]
+	if req.GetName() != "pvc-uid-1" || req.GetCapacityRange().GetRequiredBytes() != 1_500_000_000 || c.GetMount().GetFsType() != "xfs" ||
+		c.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER || req.GetParameters()["backend"] != "image" ||
+		req.GetParameters()[paramFSType] != "" || fmt.Sprint(req.GetAccessibilityRequirements().GetRequisite()[0].GetSegments()) != "map["+testKey+":a]" {
+		t.Errorf("request %v", req)
+	}
+}

@@ -1,0 +1,165 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+)
+
+// Request asks for a volume.
+type Request struct {
+	Name     string
+	Required int64 // bytes at least; 0 leaves it open
+	Limit    int64 // bytes at most; 0 leaves it open
+	Backend  string
+	Access   Access
+	FSType   string
+	NoCOW    bool
+}
+
+const (
+	defaultSize = 1 << 30
+	granularity = 1 << 20 // sizes are multiples of this
+)
+
+// size chooses the size of a volume, and says when there is none between the bounds.
+func (r Request) size() (int64, error) {
+	switch {
+	case r.Required < 0 || r.Limit < 0 || r.Limit > 0 && r.Required > r.Limit:
+		return 0, fmt.Errorf("%w: %d required bytes with a limit of %d", ErrInvalid, r.Required, r.Limit)
+	case r.Required > math.MaxInt64-granularity:
+		return 0, fmt.Errorf("%w: %d bytes", ErrSize, r.Required)
+	case r.Required == 0 && r.Limit == 0:
+		return defaultSize, nil
+	case r.Required == 0:
+		size := min(defaultSize, r.Limit/granularity*granularity)
+		if size == 0 {
+			return 0, fmt.Errorf("%w: no volume is smaller than %d bytes, the limit is %d", ErrSize, granularity, r.Limit)
+		}
+		return size, nil
+	}
+	size := (r.Required + granularity - 1) / granularity * granularity
+	if r.Limit > 0 && size > r.Limit {
+		return 0, fmt.Errorf("%w: sizes are multiples of %d bytes, none is between %d and %d", ErrSize, granularity, r.Required, r.Limit)
+	}
+	return size, nil
+}
+
+// Create makes a volume, or returns the one that an equal request made. When it returns nil, the volume survives a power loss.
+func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
+	spec, err := s.complete(r)
+	if err != nil {
+		return Volume{}, err
+	}
+	unlock, err := s.locks.Lock(ctx, spec.ID)
+	if err != nil {
+		return Volume{}, err
+	}
+	defer unlock()
+	if old, ok := s.peek(spec.ID); ok && old.Phase == ready {
+		return s.view(old), errors.Join(old.damage, matches(old.Spec, r))
+	}
+	if err := s.clearAway(spec); err != nil {
+		return Volume{}, err
+	}
+	intent := record{Version: recordVersion, Phase: making, Spec: spec, Created: s.now()}
+	if err := s.reserve(intent); err != nil {
+		return Volume{}, err
+	}
+	made, err := s.make(intent)
+	if err != nil {
+		return Volume{}, fmt.Errorf("create volume %s: %w", spec.ID, err)
+	}
+	s.put(spec.ID, made)
+	s.changed()
+	return s.view(made), nil
+}
+
+// clearAway removes what an attempt with another backend left under the same ID; one with the same backend is replaced by Create itself.
+func (s *Service) clearAway(spec Spec) error {
+	old, ok := s.peek(spec.ID)
+	if !ok || old.Spec.Backend == spec.Backend {
+		return nil
+	}
+	backend := s.cfg.Backends[old.Spec.Backend]
+	if backend == nil {
+		return fmt.Errorf("create volume %s: an earlier attempt is in the way: %w", spec.ID, old.damage)
+	}
+	if err := backend.Destroy(spec.ID); err != nil {
+		return fmt.Errorf("create volume %s: %w", spec.ID, err)
+	}
+	return backend.Commit()
+}
+
+// complete turns a request into a spec, with the first backend that can serve it.
+func (s *Service) complete(r Request) (Spec, error) {
+	size, err := r.size()
+	if err != nil {
+		return Spec{}, err
+	}
+	candidates := s.cfg.Default
+	if r.Backend != "" {
+		candidates = []string{r.Backend}
+	}
+	if r.Name == "" || len(r.Name) > 128 || r.Access != Filesystem && r.Access != Block {
+		return Spec{}, fmt.Errorf("%w: name %q, access %q", ErrInvalid, r.Name, r.Access)
+	}
+	var last error
+	for _, name := range candidates {
+		backend := s.cfg.Backends[name]
+		if backend == nil {
+			last = fmt.Errorf("%w: backend %q does not work on this node", ErrInvalid, name)
+			continue
+		}
+		spec := Spec{ID: ID(r.Name), Name: r.Name, Size: size, Backend: name, Access: r.Access, FSType: r.FSType, NoCOW: r.NoCOW}
+		if last = backend.Complete(&spec); last != nil {
+			continue
+		}
+		if r.Limit > 0 && spec.Size > r.Limit {
+			return Spec{}, fmt.Errorf("%w: backend %s needs at least %d bytes, the limit is %d", ErrSize, name, spec.Size, r.Limit)
+		}
+		return spec, nil
+	}
+	return Spec{}, last
+}
+
+// matches refuses a request that an existing volume of its name does not satisfy.
+func matches(have Spec, r Request) error {
+	conflict := func(what string, have, want any) error {
+		return fmt.Errorf("%w: volume %s has %s %v, requested was %v", ErrConflict, have, what, have, want)
+	}
+	switch {
+	case r.Required > have.Size, r.Limit > 0 && r.Limit < have.Size:
+		return conflict("size", have.Size, fmt.Sprintf("%d to %d", r.Required, r.Limit))
+	case r.Access != have.Access:
+		return conflict("access", have.Access, r.Access)
+	case r.Backend != "" && r.Backend != have.Backend:
+		return conflict("backend", have.Backend, r.Backend)
+	case r.FSType != "" && r.FSType != have.FSType:
+		return conflict("file system", have.FSType, r.FSType)
+	case r.NoCOW != have.NoCOW:
+		return conflict("nocow", have.NoCOW, r.NoCOW)
+	}
+	return nil
+}
+
+// make brings an intended volume to life. What it leaves when it fails is taken away, at the latest by the next Create or start.
+func (s *Service) make(r record) (record, error) {
+	id, backend := r.Spec.ID, s.cfg.Backends[r.Spec.Backend]
+	err := s.records.Put(id, r)
+	if err == nil {
+		r.Token, err = backend.Create(r.Spec)
+	}
+	if err == nil {
+		r.Phase = ready
+		if err = s.records.Put(id, r); err == nil {
+			return r, nil
+		}
+	}
+	if undo := backend.Destroy(id); undo != nil || backend.Commit() != nil || s.records.Delete(id) != nil {
+		return r, fmt.Errorf("%w (what it left is removed later)", err) // the space stays reserved until then
+	}
+	s.drop(id)
+	return r, err
+}

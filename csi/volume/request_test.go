@@ -1,0 +1,53 @@
+package volume
+
+import (
+	"errors"
+	"math"
+	"testing"
+)
+
+func TestIDsAreStableAndSafe(t *testing.T) {
+	const uid = "pvc-0dc44c05-3185-48a8-a43b-00388d2f8992"
+	if ID(uid) != uid {
+		t.Errorf("ID(%s) = %s", uid, ID(uid))
+	}
+	for _, name := range []string{"x", "../../etc/passwd", "pvc-0dc44c05", uid + "x", "ü", "a/b", string(make([]byte, 128))} {
+		id := ID(name)
+		if err := CheckID(id); err != nil || id != ID(name) || id == name {
+			t.Errorf("ID(%q) = %s, %v", name, id, err)
+		}
+	}
+}
+
+func FuzzID(f *testing.F) {
+	f.Add("pvc-0dc44c05-3185-48a8-a43b-00388d2f8992")
+	f.Add("../x")
+	f.Fuzz(func(t *testing.T, name string) {
+		if err := CheckID(ID(name)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSizes(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		required, limit, want int64
+		err                   error
+	}{
+		{0, 0, defaultSize, nil},
+		{1, 0, mib, nil},
+		{mib, mib, mib, nil},
+		{mib + 1, 0, 2 * mib, nil},
+		{mib + 1, mib + 2, 0, ErrSize},
+		{0, 5 * mib, 5 * mib, nil},
+		{0, mib - 1, 0, ErrSize},
+		{2, 1, 0, ErrInvalid},
+		{-1, 0, 0, ErrInvalid},
+		{math.MaxInt64, 0, 0, ErrSize},
+	} {
+		if got, err := (Request{Required: c.required, Limit: c.limit}).size(); got != c.want || !errors.Is(err, c.err) {
+			t.Errorf("size(%d, %d) = %d, %v; want %d, %v", c.required, c.limit, got, err, c.want, c.err)
+		}
+	}
+}

@@ -1,0 +1,233 @@
+// Command csi measures a trivet-csi binary over its socket: create, stage, publish, unpublish, unstage and delete alone and 16 at once, with few and
+// with many volumes present, a page of ListVolumes, the start, and the resident memory. It prints medians as a Markdown table.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+
+	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/socket"
+)
+
+func main() { program.Main("bench-csi", run) }
+
+func run(ctx context.Context, env *program.Env) (err error) {
+	fs := env.Flags("Measures trivet-csi and prints medians. Needs root and some GiB of disk.")
+	binary := fs.String("binary", "bin/trivet-csi", "the program to measure")
+	dir := fs.String("dir", "", "directory for its volumes (default: a temporary one)")
+	many := fs.Int("volumes", 5000, "how many volumes are present in the second half")
+	if err := env.Parse(fs); err != nil {
+		return err
+	}
+	if *dir == "" {
+		if *dir, err = os.MkdirTemp("", "bench"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(*dir)) }()
+	}
+	b := &bench{dir: *dir, binary: *binary}
+	if b.state, err = os.MkdirTemp("/dev/shm", "bench"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(b.state)) }()
+	if err := b.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.stop()) }()
+	fmt.Fprintln(env.Stdout, "| volumes | at once | create | stage | publish | unpublish | unstage | delete | lives/s |\n|---|---|---|---|---|---|---|---|---|")
+	for _, c := range []struct{ present, atOnce, lives int }{{0, 1, 300}, {0, 16, 1600}, {*many, 1, 300}, {*many, 16, 1600}} {
+		if err := b.fill(ctx, c.present); err != nil {
+			return err
+		}
+		if err := b.measure(ctx, env, c.present, c.atOnce, c.lives); err != nil {
+			return err
+		}
+	}
+	return b.rest(ctx, env)
+}
+
+type bench struct {
+	dir, binary string
+	state       string // on a tmpfs, as /run is
+	cmd         *exec.Cmd
+	conn        *grpc.ClientConn
+	filled      int
+}
+
+// start runs the program in a mount namespace of its own and waits until it answers.
+func (b *bench) start(ctx context.Context) error {
+	b.cmd = exec.CommandContext(ctx, b.binary, "--endpoint=unix://"+b.dir+"/csi.sock", "--node-name=bench", "--data-dir="+b.dir+"/data",
+		"--state-dir="+b.state, "--kubelet-dir="+b.dir+"/kubelet", "--registration-dir=", "--pool-size=20Gi", "--log-level=error")
+	b.cmd.Stderr = os.Stderr
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if err := b.cmd.Start(); err != nil {
+		return err
+	}
+	var err error
+	if b.conn, err = socket.Dial(b.dir + "/csi.sock"); err != nil {
+		return err
+	}
+	_, err = csi.NewIdentityClient(b.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+	return err
+}
+
+func (b *bench) stop() error {
+	b.conn.Close()
+	return errors.Join(b.cmd.Process.Signal(syscall.SIGTERM), b.cmd.Wait())
+}
+
+func capability() *csi.VolumeCapability {
+	return &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}
+}
+
+func (b *bench) create(ctx context.Context, name string) (string, error) {
+	resp, err := csi.NewControllerClient(b.conn).CreateVolume(ctx, &csi.CreateVolumeRequest{Name: name,
+		CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}, VolumeCapabilities: []*csi.VolumeCapability{capability()}})
+	return resp.GetVolume().GetVolumeId(), err
+}
+
+// fill brings the number of volumes that are just there to n.
+func (b *bench) fill(ctx context.Context, n int) error {
+	return inParallel(16, n-b.filled, func(int) error {
+		_, err := b.create(ctx, fmt.Sprintf("present-%d-%d", n, time.Now().UnixNano()))
+		b.filled = n
+		return err
+	})
+}
+
+func inParallel(workers, n int, f func(i int) error) error {
+	if n <= 0 {
+		return nil
+	}
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	next := make(chan int)
+	for range workers {
+		group.Go(func() {
+			for i := range next {
+				if err := f(i); err != nil {
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+var steps = []string{"create", "stage", "publish", "unpublish", "unstage", "delete"}
+
+func (b *bench) measure(ctx context.Context, env *program.Env, present, atOnce, lives int) error {
+	var mu sync.Mutex
+	took := map[string][]time.Duration{}
+	began := time.Now()
+	err := inParallel(atOnce, lives, func(i int) error {
+		times, err := b.life(ctx, fmt.Sprintf("life-%d-%d-%d", present, atOnce, i))
+		mu.Lock()
+		defer mu.Unlock()
+		for step, t := range times {
+			took[steps[step]] = append(took[steps[step]], t)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	row := []string{fmt.Sprint(present), fmt.Sprint(atOnce)}
+	for _, step := range steps {
+		slices.Sort(took[step])
+		row = append(row, fmt.Sprintf("%.2f ms", took[step][len(took[step])/2].Seconds()*1000))
+	}
+	row = append(row, fmt.Sprintf("%.0f", float64(lives)/time.Since(began).Seconds()))
+	_, err = fmt.Fprintf(env.Stdout, "| %s |\n", strings.Join(row, " | "))
+	return err
+}
+
+// life takes one volume from creation to deletion and returns how long each step took.
+func (b *bench) life(ctx context.Context, name string) ([]time.Duration, error) {
+	controller, node := csi.NewControllerClient(b.conn), csi.NewNodeClient(b.conn)
+	stage, target := filepath.Join(b.dir, "kubelet/stage", name), filepath.Join(b.dir, "kubelet/pods", name, "mount")
+	var id string
+	var times []time.Duration
+	for _, step := range []func() error{
+		func() (err error) { id, err = b.create(ctx, name); return err },
+		func() error {
+			_, err := node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: stage, VolumeCapability: capability()})
+			return err
+		},
+		func() error {
+			_, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{VolumeId: id, StagingTargetPath: stage, TargetPath: target, VolumeCapability: capability()})
+			return err
+		},
+		func() error {
+			_, err := node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: target})
+			return err
+		},
+		func() error {
+			_, err := node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: stage})
+			return err
+		},
+		func() error {
+			_, err := controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id})
+			return err
+		},
+	} {
+		began := time.Now()
+		if err := step(); err != nil {
+			return times, err
+		}
+		times = append(times, time.Since(began))
+	}
+	return times, nil
+}
+
+// rest measures what there is one of.
+func (b *bench) rest(ctx context.Context, env *program.Env) error {
+	began := time.Now()
+	const pages = 50
+	for range pages {
+		if _, err := csi.NewControllerClient(b.conn).ListVolumes(ctx, &csi.ListVolumesRequest{MaxEntries: 100}); err != nil {
+			return err
+		}
+	}
+	page := time.Since(began) / pages
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid))
+	if err != nil {
+		return err
+	}
+	if err := b.stop(); err != nil {
+		return err
+	}
+	began = time.Now()
+	if err := b.start(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Stdout, "\n%d volumes present: page of 100 in ListVolumes %.2f ms; start to first answer %.0f ms; ", b.filled, page.Seconds()*1000, time.Since(began).Seconds()*1000)
+	for line := range strings.Lines(string(status)) {
+		if field, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			fmt.Fprintln(env.Stdout, "resident memory", strings.TrimSpace(field))
+		}
+	}
+	return nil
+}
