@@ -1,0 +1,146 @@
+package plan
+
+import (
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// end takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and cgroup beside the last report, then
+// the object.
+func (p *planner) end() {
+	if p.stopContainers() > 0 || p.starting() {
+		return
+	}
+	if p.stopSandboxes() > 0 {
+		return
+	}
+	if !p.Memory.TornDown {
+		p.do(Step{Verb: Teardown})
+		return
+	}
+	if p.Pod.DeletionTimestamp == nil && !p.Memory.Gone {
+		return // ended by itself: its containers are kept for their logs until somebody deletes it
+	}
+	for _, s := range p.Observed.Sandboxes {
+		p.do(Step{Verb: RemoveSandbox, ID: s.ID})
+	}
+	if len(p.Observed.Sandboxes) > 0 {
+		return
+	}
+	for _, c := range p.Observed.Containers { // of a sandbox that the runtime lost
+		p.do(Step{Verb: RemoveContainer, ID: c.ID, Name: c.Name})
+	}
+	switch {
+	case len(p.Observed.Containers) > 0:
+	case p.Memory.Gone:
+		p.do(Step{Verb: Forget})
+	case p.Memory.Reported:
+		p.do(Step{Verb: Finalize})
+	}
+}
+
+// starting tells whether a step that makes something is still in flight: what it makes must be seen first.
+func (p *planner) starting() bool {
+	for _, c := range slices.Concat(p.Pod.Spec.InitContainers, p.Pod.Spec.Containers) {
+		if p.Memory.InFlight[Step{Verb: Start, Name: c.Name}.Key()] {
+			return true
+		}
+	}
+	for _, c := range p.Pod.Spec.EphemeralContainers {
+		if p.Memory.InFlight[Step{Verb: Start, Name: c.Name}.Key()] {
+			return true
+		}
+	}
+	return p.Memory.InFlight[string(CreateSandbox)] || p.Memory.InFlight[string(Prepare)]
+}
+
+// stopContainers stops what runs and returns how many containers still do. Everything but sidecars goes at once; sidecars follow one by
+// one, the last of the spec first.
+func (p *planner) stopContainers() (running int) {
+	sidecars := map[string]*Container{}
+	others := 0
+	for i := range p.Observed.Containers {
+		c := &p.Observed.Containers[i]
+		if c.State != Running {
+			continue
+		}
+		running++
+		if p.sidecarIndex(c.Name) >= 0 {
+			sidecars[c.ID] = c
+			continue
+		}
+		others++
+		p.stop(c)
+	}
+	if others > 0 || len(sidecars) == 0 {
+		return running
+	}
+	last := -1
+	for _, c := range sidecars {
+		last = max(last, p.sidecarIndex(c.Name))
+	}
+	for _, c := range sidecars {
+		if p.sidecarIndex(c.Name) == last {
+			p.stop(c)
+		}
+	}
+	return running
+}
+
+func (p *planner) stop(c *Container) {
+	why := "Killing"
+	if p.out.Deadline || (p.Memory.Ended != nil && p.Memory.Ended.Reason == "DeadlineExceeded") {
+		why = "DeadlineExceeded"
+	}
+	p.do(Step{Verb: Stop, Name: c.Name, ID: c.ID, Grace: p.endGrace(c), Why: why})
+}
+
+func (p *planner) sidecarIndex(name string) int {
+	return slices.IndexFunc(p.Pod.Spec.InitContainers, func(c v1.Container) bool { return c.Name == name && Sidecar(&c) })
+}
+
+// grace is the time between SIGTERM and SIGKILL of one container of a pod that lives on.
+func (p *planner) grace(override *int64) time.Duration {
+	switch {
+	case override != nil:
+		return time.Duration(*override) * time.Second
+	case p.Pod.Spec.TerminationGracePeriodSeconds != nil:
+		return time.Duration(*p.Pod.Spec.TerminationGracePeriodSeconds) * time.Second
+	}
+	return 30 * time.Second
+}
+
+// endGrace is what is left of the pod's grace: it is one budget for all its containers, sidecars included.
+func (p *planner) endGrace(c *Container) time.Duration {
+	if p.Memory.DeleteNow {
+		return 0
+	}
+	if p.Memory.Ended != nil && p.Memory.Ended.Grace != nil && p.Pod.DeletionTimestamp == nil {
+		return time.Duration(*p.Memory.Ended.Grace) * time.Second
+	}
+	if p.Pod.DeletionTimestamp == nil || p.Pod.DeletionGracePeriodSeconds == nil {
+		if p.Memory.Gone && c.Grace > 0 {
+			return time.Duration(c.Grace) * time.Second
+		}
+		return p.grace(nil)
+	}
+	grace := time.Duration(*p.Pod.DeletionGracePeriodSeconds) * time.Second
+	// The API server's deletionTimestamp is when the grace ends. A sidecar, whose turn comes late, has only the rest of it.
+	if left := p.Pod.DeletionTimestamp.Sub(p.Now); p.sidecarIndex(c.Name) >= 0 && left < grace {
+		return max(left, 0)
+	}
+	return grace
+}
+
+// stopSandboxes stops the ready sandboxes and returns how many are not stopped yet.
+func (p *planner) stopSandboxes() (ready int) {
+	for _, s := range p.Observed.Sandboxes {
+		if s.Ready {
+			ready++
+			p.do(Step{Verb: StopSandbox, ID: s.ID})
+		}
+	}
+	return ready
+}
