@@ -210,7 +210,7 @@ func (p *planner) restart(c *v1.Container, cur *Container) bool {
 			p.isMain(c) && !restartAfter(p.Pod, c, last) {
 			return false // it had succeeded before the sandbox was replaced
 		}
-		return p.start(c.Name, p.latest[c.Name] != nil && false)
+		return p.start(c.Name, false)
 	}
 	at := p.restartAt(c)
 	if at == nil {

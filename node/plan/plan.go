@@ -225,8 +225,8 @@ func Terminal(phase v1.PodPhase) bool { return phase == v1.PodSucceeded || phase
 
 // view is the observation, sorted: the sandbox that counts and, of each container, the newest instance.
 type view struct {
-	sandbox *Sandbox            // the newest one, ready or not
-	ready   *Sandbox            // the newest one, if ready
+	sandbox *Sandbox              // the newest one, ready or not
+	ready   *Sandbox              // the newest one, if ready
 	latest  map[string]*Container // newest instance by name, of any sandbox
 }
 
