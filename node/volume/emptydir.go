@@ -59,7 +59,7 @@ func untouched(dir string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("stat %s: %w", dir, err)
 	}
-	return info.Mode().Perm()&0o022 == 0 || info.Mode()&os.ModeSticky != 0, nil
+	return info.Mode().Perm()&0o022 == 0, nil
 }
 
 func onRootMismatch(pod *v1.Pod) bool {
