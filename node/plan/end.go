@@ -17,6 +17,9 @@ func (p *planner) end() {
 		return
 	}
 	if !p.Memory.TornDown {
+		if !p.Memory.Reported && !p.Memory.Gone {
+			return // the last status comes from what is torn down: termination messages
+		}
 		p.do(Step{Verb: Teardown})
 		return
 	}
@@ -103,13 +106,18 @@ func (p *planner) sidecarIndex(name string) int {
 
 // grace is the time between SIGTERM and SIGKILL of one container of a pod that lives on.
 func (p *planner) grace(override *int64) time.Duration {
-	switch {
-	case override != nil:
+	if override != nil {
 		return time.Duration(*override) * time.Second
-	case p.Pod.Spec.TerminationGracePeriodSeconds != nil:
-		return time.Duration(*p.Pod.Spec.TerminationGracePeriodSeconds) * time.Second
 	}
-	return 30 * time.Second
+	return Grace(p.Pod)
+}
+
+// Grace is the pod's own termination grace period.
+func Grace(pod *v1.Pod) time.Duration {
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		return time.Duration(*s) * time.Second
+	}
+	return v1.DefaultTerminationGracePeriodSeconds * time.Second
 }
 
 // endGrace is what is left of the pod's grace: it is one budget for all its containers, sidecars included.

@@ -37,7 +37,8 @@ func (p *planner) prepare() {
 func (p *planner) wantedSoon() []*v1.Container {
 	var out []*v1.Container
 	add := func(c *v1.Container) {
-		if p.current(c.Name) == nil || p.restartAt(c) != nil {
+		at := p.restartAt(c)
+		if p.current(c.Name) == nil || at != nil && !at.After(p.Now) {
 			out = append(out, c)
 		}
 	}

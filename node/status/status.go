@@ -23,6 +23,9 @@ type Input struct {
 
 // Compute returns the whole new status. What others own (conditions of other types, resize, nominations) is kept from the pod's.
 func Compute(in Input) v1.PodStatus {
+	if plan.Terminal(in.Pod.Status.Phase) {
+		return *in.Pod.Status.DeepCopy() // final is final
+	}
 	c := &computer{Input: in, out: *in.Pod.Status.DeepCopy(), instances: map[string][]*plan.Container{}}
 	for i := range in.Observed.Containers {
 		o := &in.Observed.Containers[i]
@@ -136,9 +139,6 @@ func find(all []v1.ContainerStatus, name string) *v1.ContainerStatus {
 
 // phase sums the containers up.
 func (c *computer) phase() {
-	if plan.Terminal(c.Pod.Status.Phase) {
-		return // final is final
-	}
 	switch {
 	case c.stopped && (c.Memory.Ended != nil || c.Decision.Deadline):
 		c.out.Phase = v1.PodFailed

@@ -1,0 +1,49 @@
+package podworker
+
+import (
+	"context"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/status"
+)
+
+// patience is how long a change of a pending pod's status may wait to be shown together with what follows it.
+const patience = 300 * time.Millisecond
+
+// report brings the API's status up to date, by a patch without a read before it.
+func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decision) error {
+	want := status.Compute(status.Input{Input: in, Decision: d, HostIPs: w.HostIPs, Runtime: w.RuntimeName})
+	if status.Equal(&in.Pod.Status, &want) {
+		p.shown = time.Time{}
+		return nil
+	}
+	if !status.Urgent(&in.Pod.Status, &want) {
+		if p.shown.IsZero() {
+			p.shown = in.Now
+		}
+		if left := patience - in.Now.Sub(p.shown); left > 0 {
+			w.queue.AddAfter(p.uid, left)
+			return nil
+		}
+	}
+	p.shown = time.Time{}
+	patch, err := status.Patch(in.Pod, &want)
+	if err != nil {
+		return err
+	}
+	updated, err := w.api.PatchStatus(ctx, in.Pod, patch)
+	switch {
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil // deleted, or another pod of this name: the watch will tell
+	case err != nil:
+		return err
+	}
+	w.pods.Saw(updated)
+	if plan.Terminal(want.Phase) && !plan.Terminal(in.Pod.Status.Phase) {
+		w.Enqueue(p.uid) // the last step waits for this
+	}
+	return nil
+}
