@@ -49,13 +49,14 @@ type Runtime interface {
 
 // Heart keeps the Node object alive.
 type Heart struct {
-	cfg     Config
-	core    rest.Interface
-	leases  rest.Interface
-	runtime Runtime
-	event   func(kind, reason, message string)
-	log     *slog.Logger
-	nudge   chan struct{}
+	cfg        Config
+	core       rest.Interface
+	leases     rest.Interface
+	runtime    Runtime
+	event      func(kind, reason, message string)
+	log        *slog.Logger
+	nudge      chan struct{}
+	registered chan struct{}
 
 	mu   sync.Mutex // guards node
 	node *v1.Node   // as the API last showed it
@@ -64,7 +65,7 @@ type Heart struct {
 
 // New returns a heart that does not beat yet.
 func New(cfg Config, core, leases rest.Interface, rt Runtime, event func(kind, reason, message string), log *slog.Logger) *Heart {
-	return &Heart{cfg: cfg, core: core, leases: leases, runtime: rt, event: event, log: log, nudge: make(chan struct{}, 1)}
+	return &Heart{cfg: cfg, core: core, leases: leases, runtime: rt, event: event, log: log, nudge: make(chan struct{}, 1), registered: make(chan struct{})}
 }
 
 // Node is the Node object as last seen, nil before the first registration.
@@ -74,12 +75,18 @@ func (h *Heart) Node() *v1.Node {
 	return h.node
 }
 
-// Saw takes a newer version of the Node from a watch.
+// Saw takes a version of the Node and keeps it if it is newer than the known one.
 func (h *Heart) Saw(n *v1.Node) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.node = n
+	if newer(n, h.node) {
+		n.ManagedFields = nil
+		h.node = n
+	}
 }
+
+// Registered is closed when the Node exists in the API.
+func (h *Heart) Registered() <-chan struct{} { return h.registered }
 
 // Nudge asks for a look at once.
 func (h *Heart) Nudge() {
@@ -113,10 +120,12 @@ func (h *Heart) Run(ctx context.Context) {
 			return
 		}
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); h.keepLease(ctx) }()
+	close(h.registered)
+	var beats sync.WaitGroup
+	beats.Go(func() { h.keepLease(ctx) })
+	beats.Go(func() { h.Watch(ctx) })
 	h.keepStatus(ctx)
-	<-done
+	beats.Wait()
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
