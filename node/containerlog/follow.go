@@ -35,18 +35,23 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File) er
 		if pending, err = p.drain(ctx, *current, pending); err != nil {
 			return err
 		}
-		switch {
-		case !sameFile(*current, path):
-			if err := reopen(path, current); err != nil {
+		if !sameFile(*current, path) {
+			fresh, err := reopen(path)
+			if err != nil {
 				return err
 			}
-			if ended {
-				return nil
-			}
-			if _, err := os.Stat(path); err == nil && sameFile(*current, path) {
+			if fresh != nil {
+				// The runtime writes to the new file by now: what the old one got last is complete.
+				_, err = p.drain(ctx, *current, pending)
+				(*current).Close()
+				*current, pending = fresh, nil
+				if err != nil {
+					return err
+				}
 				continue
 			}
-		case ended:
+		}
+		if ended {
 			return nil
 		}
 		select {
@@ -97,16 +102,14 @@ func (p *printer) drain(ctx context.Context, f *os.File, pending []byte) ([]byte
 	return nil, ctx.Err()
 }
 
-// reopen opens the log that took the place of a rotated one. Between the two there may be none for a moment.
-func reopen(path string, current **os.File) error {
+// reopen opens the log that took the place of a rotated one. Between the two there may be none for a moment: nil.
+func reopen(path string) (*os.File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("open log: %w", err)
+		return nil, fmt.Errorf("open log: %w", err)
 	}
-	(*current).Close()
-	*current = f
-	return nil
+	return f, nil
 }
