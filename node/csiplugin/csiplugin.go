@@ -280,4 +280,3 @@ func (r *Registry) close() {
 		d.close()
 	}
 }
-
