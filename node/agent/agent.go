@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
@@ -119,8 +118,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("pods", silent(a.watchPods))
 	run("pod workers", silent(a.worker.Run))
 	run("leftovers", silent(a.cleanUp))
-	if err := a.serve(ctx, run); err != nil {
-		return err
+	if k := a.cfg.Kubelet; k.EnableServer == nil || *k.EnableServer {
+		certificate, server, err := a.serveAPI()
+		if err != nil {
+			return err
+		}
+		run("serving certificate", certificate)
+		run("node API", server)
 	}
 	a.log.Info("node agent runs", "node", a.cfg.NodeName, "runtime", a.info.Name, "version", program.Version)
 	<-ctx.Done()
@@ -207,6 +211,3 @@ func (a *Agent) cleanUp(ctx context.Context) {
 		}
 	}
 }
-
-// pods are the pods of the node, for :10250.
-func (a *Agent) pods() []*v1.Pod { return a.source.List() }

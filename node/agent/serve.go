@@ -8,6 +8,12 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/auth"
+	"github.com/trivet-node/trivet/node/kubeapi"
+	"github.com/trivet-node/trivet/node/kubeletapi"
 )
 
 // serveHealth answers /healthz: kubeadm waits for it, and liveness checks of the service ask it.
@@ -32,7 +38,30 @@ func (a *Agent) serveHealth(ctx context.Context) error {
 	return nil
 }
 
-// serve starts the agent's API.
-func (a *Agent) serve(_ context.Context, _ func(string, func(context.Context) error)) error {
-	return nil
+// serveAPI serves :10250 to those whom the API server lets in.
+func (a *Agent) serveAPI() (certificate, server func(context.Context) error, err error) {
+	k := a.cfg.Kubelet
+	request := kubeapi.Request{NodeName: a.cfg.NodeName, Serving: true}
+	for _, address := range append([]string{a.cfg.NodeName}, a.ips...) {
+		request.Address(address)
+	}
+	cert := &kubeapi.Serving{CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, CertDir: a.cfg.CertDir, Bootstrap: k.ServerTLSBootstrap,
+		Request: request, Client: a.client, Log: a.log}
+	if err := cert.Start(); err != nil {
+		return nil, nil, err
+	}
+	yes := func(b *bool, unset bool) bool { return b == nil && unset || b != nil && *b }
+	guard := auth.New(auth.Config{NodeName: a.cfg.NodeName, ClientCAFile: k.Authentication.X509.ClientCAFile,
+		Anonymous: yes(k.Authentication.Anonymous.Enabled, false), TokenReview: yes(k.Authentication.Webhook.Enabled, true),
+		AlwaysAllow: k.Authorization.Mode == "AlwaysAllow", TokenTTL: k.Authentication.Webhook.CacheTTL.Duration,
+		AllowTTL: k.Authorization.Webhook.CacheAuthorizedTTL.Duration, DenyTTL: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
+		Reviews: auth.APIServer{Client: a.client}})
+	s := kubeletapi.New(kubeletapi.Config{Address: net.JoinHostPort(k.Address, strconv.Itoa(int(k.Port))), Certificate: cert.Certificate,
+		Guard: guard.Wrap, Pods: podLister{a}, Runtime: a.runtime.Runtime, Configz: k, Log: a.log})
+	return cert.Run, s.Run, nil
 }
+
+type podLister struct{ a *Agent }
+
+// Pods are the pods of the node.
+func (l podLister) Pods() []*v1.Pod { return l.a.source.List() }

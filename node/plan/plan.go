@@ -192,11 +192,17 @@ func (p *planner) do(s Step) bool {
 	}
 	if f, failed := p.Memory.Failures[key]; failed && f.Retry.After(p.Now) {
 		p.wake(f.Retry)
+		if shown := f.At.Add(PullErrorShown); s.Verb == Pull && shown.After(p.Now) {
+			p.wake(shown)
+		}
 		return false
 	}
 	p.out.Steps = append(p.out.Steps, s)
 	return true
 }
+
+// PullErrorShown is how long the status shows the error of a failed pull before it shows the back-off.
+const PullErrorShown = 2 * time.Second
 
 func (p *planner) wake(at time.Time) {
 	if p.out.Requeue.IsZero() || at.Before(p.out.Requeue) {

@@ -30,9 +30,6 @@ func (w *Worker) beginAll(ctx context.Context, p *pod, in plan.Input, d plan.Dec
 		run := w.action(p, in, s)
 		p.mu.Lock()
 		p.memory.InFlight[s.Key()] = true
-		if s.Verb == plan.Start && s.Restart {
-			p.memory.Backoffs[s.Name] = p.memory.Backoffs[s.Name].Next(in.Now, w.backoffLimit())
-		}
 		ctx := w.contextOf(ctx, p, s)
 		p.mu.Unlock()
 		w.steps.Go(func() { w.done(p, s, run(ctx)) })
@@ -102,6 +99,9 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 	case errors.Is(err, context.Canceled): // not wanted any more, or to be done in another way
 	default:
 		p.memory.Failures[key] = nextFailure(p.memory.Failures[key], s, err)
+	}
+	if s.Verb == plan.Start && s.Restart && !errors.Is(err, context.Canceled) {
+		p.memory.Backoffs[s.Name] = p.memory.Backoffs[s.Name].Next(time.Now(), w.backoffLimit())
 	}
 	if s.Verb == plan.Start {
 		delete(p.memory.Images, s.Name) // the next start looks again

@@ -36,6 +36,18 @@ func (w *Worker) pull(ctx context.Context, p *pod, pod *v1.Pod, name string) err
 		w.events.Pod(pod, name, v1.EventTypeWarning, "ErrImageNeverPull", message)
 		return fail("ErrImageNeverPull", errors.New(message))
 	}
+	unlock, err := w.images.Lock(ctx, c.Image) // one pull for all containers that wait for it
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if have == nil && policy != v1.PullAlways {
+		if have, err = w.runtime.Image(ctx, spec); err == nil && have != nil {
+			w.events.Pod(pod, name, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image))
+			w.keepImage(p, name, have)
+			return nil
+		}
+	}
 	if err := w.fetch(ctx, pod, c, spec); err != nil {
 		return err
 	}

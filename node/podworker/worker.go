@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
@@ -99,9 +100,10 @@ type Worker struct {
 	log     *slog.Logger
 
 	queue     workqueue.TypedDelayingInterface[types.UID]
-	sandboxes chan struct{} // slots: sandboxes being made
-	starts    chan struct{} // slots: containers being started; apart, so that a burst finishes its first pods first
-	pulls     chan struct{} // slots, nil: no limit
+	sandboxes chan struct{}         // slots: sandboxes being made
+	starts    chan struct{}         // slots: containers being started; apart, so that a burst finishes its first pods first
+	pulls     chan struct{}         // slots, nil: no limit
+	images    keylock.Locks[string] // by name: being pulled
 	steps     sync.WaitGroup
 
 	mu       sync.Mutex // guards known and admitted; never held while a pod's lock is taken

@@ -55,7 +55,7 @@ func (c *computer) container(spec *v1.Container, old *v1.ContainerStatus, k kind
 	case plan.Running:
 		c.running(&out, spec, cur, k)
 	default:
-		c.ended(&out, spec, cur, k)
+		c.ended(&out, spec, cur, old, k)
 	}
 	return out
 }
@@ -102,12 +102,9 @@ func (c *computer) waiting(spec *v1.Container, k kind) *v1.ContainerStateWaiting
 	return &v1.ContainerStateWaiting{Reason: reason}
 }
 
-// backoffShown is how long a failed pull shows as such before it shows as a back-off.
-const backoffShown = 2 * time.Second
-
 func (c *computer) failure(spec *v1.Container) *v1.ContainerStateWaiting {
 	if f, ok := c.Memory.Failures["pull/"+spec.Name]; ok && f.Reason != "" {
-		if f.Reason == "ErrImagePull" && c.Now.Sub(f.At) >= backoffShown {
+		if f.Reason == "ErrImagePull" && c.Now.Sub(f.At) >= plan.PullErrorShown {
 			return &v1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", spec.Image, f.Message)}
 		}
 		return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
@@ -158,7 +155,7 @@ func (c *computer) running(out *v1.ContainerStatus, spec *v1.Container, cur *pla
 }
 
 // ended shows an instance that ended: as such when it was the last, as a back-off when it will be replaced later.
-func (c *computer) ended(out *v1.ContainerStatus, spec *v1.Container, cur *plan.Container, k kind) {
+func (c *computer) ended(out *v1.ContainerStatus, spec *v1.Container, cur *plan.Container, old *v1.ContainerStatus, k kind) {
 	t := c.terminated(cur)
 	out.State.Terminated = t
 	out.Ready = k == kindInit && !plan.Sidecar(spec) && cur.State == plan.Exited && cur.ExitCode == 0
@@ -172,6 +169,10 @@ func (c *computer) ended(out *v1.ContainerStatus, spec *v1.Container, cur *plan.
 	if until := c.Memory.Backoffs[spec.Name].Until(cur.Finished, c.Now, c.maxBackoff()); waiting == nil && !until.IsZero() {
 		waiting = &v1.ContainerStateWaiting{Reason: ReasonCrashLoop, Message: fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
 			c.Memory.Backoffs[spec.Name].Delay, spec.Name, c.Pod.Name, c.Pod.Namespace, c.Pod.UID)}
+	}
+	if waiting == nil && old != nil && old.State.Waiting != nil && old.State.Waiting.Reason == ReasonCrashLoop &&
+		old.LastTerminationState.Terminated != nil && old.LastTerminationState.Terminated.ContainerID == t.ContainerID {
+		waiting = old.State.Waiting // the back-off is over, the next instance on its way
 	}
 	if waiting != nil {
 		out.State = v1.ContainerState{Waiting: waiting}
