@@ -2,6 +2,7 @@ package podworker
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -81,6 +82,9 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed) (in plan
 	if desired != nil {
 		if p.spec == nil || p.spec.Generation != desired.Generation {
 			w.objects.Register(desired)
+		}
+		if p.spec != nil && (!maps.Equal(p.spec.Labels, desired.Labels) || !maps.Equal(p.spec.Annotations, desired.Annotations)) {
+			p.memory.Prepared = false // downward API volumes show them
 		}
 		if p.wasHealth == nil {
 			p.wasHealth = healthShown(desired)
