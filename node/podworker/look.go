@@ -24,12 +24,13 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 	if desired == nil && !w.synced() {
 		return nil // it may only be unknown yet; the list enqueues again
 	}
+	p := w.pod(ctx, uid)
+	inFlight := p.inFlight()
 	observed, err := w.runtime.Observe(ctx, string(uid))
 	if err != nil {
 		return err
 	}
-	p := w.pod(ctx, uid)
-	in, ok := w.input(p, desired, observed)
+	in, ok := w.input(p, desired, observed, inFlight)
 	if !ok {
 		w.forget(uid)
 		return nil
@@ -76,7 +77,8 @@ func (w *Worker) end(p *pod, reason, message string) {
 }
 
 // input puts together what the decision depends on. It is not ok when there is nothing to decide: no such pod, nowhere.
-func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed) (in plan.Input, ok bool) {
+// Steps that were in flight before the observation count as such, even if they have ended since: the observation may not show what they did.
+func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight map[string]bool) (in plan.Input, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if desired != nil {
@@ -104,9 +106,10 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed) (in plan
 	if !p.refresh.IsZero() && !time.Now().Before(p.refresh) {
 		p.memory.Prepared, p.refresh = false, time.Time{}
 	}
-	masked := mask(observed, p.memory.InFlight)
+	masked := mask(observed, inFlight)
 	p.observed = masked
 	in = plan.Input{Pod: p.spec, Observed: masked, Memory: p.snapshot(), Now: time.Now(), MaxBackoff: w.MaxBackoff}
+	in.Memory.InFlight = inFlight
 	in.Memory.Health = w.probes.Health(p.uid)
 	in.Memory.Reported = plan.Terminal(p.spec.Status.Phase)
 	return in, true

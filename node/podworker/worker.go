@@ -227,9 +227,15 @@ func (w *Worker) forget(uid types.UID) {
 // snapshot copies the memory for a decision.
 func (p *pod) snapshot() plan.Memory {
 	m := p.memory
-	m.InFlight, m.Failures = maps.Clone(m.InFlight), maps.Clone(m.Failures)
-	m.Backoffs, m.Images = maps.Clone(m.Backoffs), maps.Clone(m.Images)
+	m.Failures, m.Backoffs, m.Images = maps.Clone(m.Failures), maps.Clone(m.Backoffs), maps.Clone(m.Images)
 	return m
+}
+
+// inFlight are the keys of the steps that are being done.
+func (p *pod) inFlight() map[string]bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.memory.InFlight)
 }
 
 // ObjectChanged says that a ConfigMap or Secret that the pod refers to has appeared, changed or gone: what waited for it is tried at once.
