@@ -2,6 +2,7 @@ package auth
 
 import (
 	"net/http"
+	"net/url"
 	"path"
 	"strings"
 )
@@ -47,6 +48,12 @@ func attributes(r *http.Request) (subresources []string, verb string) {
 		}
 	}
 	return []string{"proxy"}, verb
+}
+
+// clean tells whether everybody reads the path in the same way: no dots, no double or encoded slashes. Otherwise one could be judged by
+// one path and served another.
+func clean(u *url.URL) bool {
+	return u.RawPath == "" && path.Clean("/"+u.Path) == "/"+strings.Trim(u.Path, "/")
 }
 
 func below(p, prefix string) bool { return p == prefix || strings.HasPrefix(p, prefix+"/") }

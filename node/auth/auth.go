@@ -90,6 +90,10 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
+		if !clean(r.URL) {
+			http.NotFound(w, r)
+			return
+		}
 		subresources, verb := attributes(r)
 		for _, sub := range subresources {
 			d, err := g.authorize(r.Context(), user, verb, sub)
