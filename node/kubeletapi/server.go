@@ -161,7 +161,7 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target stri
 	}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL, p.Out.Host = u, u.Host
+			p.Out.URL = u                     // the Host header stays: WebSocket servers compare it with Origin
 			p.Out.Header.Del("Authorization") // the caller's token is not the runtime's business
 		},
 		FlushInterval: -1,
