@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gorilla/websocket"
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -196,35 +197,58 @@ func TestLogsAndState(t *testing.T) {
 	}
 }
 
-func TestExecOverSPDYAndWebSocket(t *testing.T) {
+func TestExecOverSPDY(t *testing.T) {
 	base := serve(t)
 	u := base.JoinPath("exec/ns/p/c")
 	u.RawQuery = "command=cat&input=1&output=1&error=1"
-	for name, dial := range map[string]func() (remotecommand.Executor, error){
-		"SPDY": func() (remotecommand.Executor, error) { return remotecommand.NewSPDYExecutor(insecure, "POST", u) },
-		"WebSocket": func() (remotecommand.Executor, error) {
-			return remotecommand.NewWebSocketExecutor(insecure, "GET", u.String())
-		},
-	} {
-		executor, err := dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var out bytes.Buffer
-		input := strings.Repeat("0123456789", 100_000)
-		err = executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: strings.NewReader(input), Stdout: &out, Stderr: io.Discard})
-		if err != nil || out.String() != input {
-			t.Errorf("%s: %v, %d bytes came back of %d", name, err, out.Len(), len(input))
-		}
+	executor, err := remotecommand.NewSPDYExecutor(insecure, "POST", u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	input := strings.Repeat("0123456789", 100_000)
+	err = executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: strings.NewReader(input), Stdout: &out, Stderr: io.Discard})
+	if err != nil || out.String() != input {
+		t.Errorf("%v, %d bytes came back of %d", err, out.Len(), len(input))
 	}
 	u.RawQuery = "command=fail&output=1&error=1"
-	executor, err := remotecommand.NewSPDYExecutor(insecure, "POST", u)
+	executor, err = remotecommand.NewSPDYExecutor(insecure, "POST", u)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var errOut bytes.Buffer
 	if err := executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: io.Discard, Stderr: &errOut}); err == nil || errOut.String() != "no luck" {
 		t.Errorf("a failing command: %v, %q", err, errOut.String())
+	}
+}
+
+// TestExecOverWebSocket speaks the channel protocol of WebSocket clients by hand: the first byte of a message is the stream.
+func TestExecOverWebSocket(t *testing.T) {
+	u := serve(t).JoinPath("exec/ns/p/c")
+	u.Scheme, u.RawQuery = "wss", "command=cat&input=1&output=1"
+	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Subprotocols: []string{"v4.channel.k8s.io"}}
+	conn, response, err := dialer.Dial(u.String(), http.Header{"Origin": {"https://" + u.Host}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if response.StatusCode != http.StatusSwitchingProtocols || conn.Subprotocol() != "v4.channel.k8s.io" {
+		t.Errorf("%d, protocol %q", response.StatusCode, conn.Subprotocol())
+	}
+	if err := conn.WriteMessage(websocket.BinaryMessage, []byte("\x00hello")); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		_, message, err := conn.ReadMessage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(message) == "\x01hello" {
+			return
+		}
+		if len(message) > 1 {
+			t.Fatalf("message %q", message)
+		}
 	}
 }
 
