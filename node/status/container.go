@@ -79,7 +79,7 @@ func (c *computer) unseen(out *v1.ContainerStatus, spec *v1.Container, old *v1.C
 			}
 		}
 	}
-	if c.stopped {
+	if c.stopped && c.hadTurn(old, k) {
 		out.State.Terminated = lost
 		if t := out.LastTerminationState.Terminated; t != nil && (old == nil || old.State.Running == nil) {
 			out.State.Terminated = t
@@ -88,6 +88,15 @@ func (c *computer) unseen(out *v1.ContainerStatus, spec *v1.Container, old *v1.C
 		return
 	}
 	out.State.Waiting = c.waiting(spec, k)
+}
+
+// hadTurn tells whether a container that has no instance must have had one: it was seen running, or initialisation was over.
+func (c *computer) hadTurn(old *v1.ContainerStatus, k kind) bool {
+	if old != nil && (old.State.Running != nil || old.LastTerminationState.Terminated != nil) {
+		return true
+	}
+	initialized, _ := condition(c.Pod.Status.Conditions, v1.PodInitialized)
+	return k == kindMain && (initialized.Status == v1.ConditionTrue || c.initialised())
 }
 
 // waiting is why a container that should run does not: what failed, or that its turn has not come.
