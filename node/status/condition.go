@@ -23,11 +23,23 @@ func (c *computer) conditions() {
 		ready = reason == ""
 	}
 	c.set(v1.PodReady, ready, reason, message)
+	c.resizeCondition()
 	if _, ok := condition(c.out.Conditions, v1.PodScheduled); !ok {
 		c.set(v1.PodScheduled, true, "", "")
 	} else {
 		i := slices.IndexFunc(c.out.Conditions, func(x v1.PodCondition) bool { return x.Type == v1.PodScheduled })
 		c.out.Conditions[i].ObservedGeneration = c.Pod.Generation
+	}
+}
+
+// resizeCondition says that resources of running containers are not changed in place (yet): the containers keep what they have.
+func (c *computer) resizeCondition() {
+	if c.resized {
+		c.set(v1.PodResizePending, true, v1.PodReasonInfeasible, "in-place resize is not served by this node agent")
+		return
+	}
+	if have, ok := condition(c.out.Conditions, v1.PodResizePending); ok && have.Status == v1.ConditionTrue {
+		c.set(v1.PodResizePending, false, "", "")
 	}
 }
 

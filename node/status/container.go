@@ -5,6 +5,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
@@ -53,7 +54,7 @@ func (c *computer) container(spec *v1.Container, old *v1.ContainerStatus, k kind
 	}
 	switch cur.State {
 	case plan.Running:
-		c.running(&out, spec, cur, k)
+		c.running(&out, spec, cur, old, k)
 	default:
 		c.ended(&out, spec, cur, old, k)
 	}
@@ -142,7 +143,7 @@ func (c *computer) initialised() bool {
 	return true
 }
 
-func (c *computer) running(out *v1.ContainerStatus, spec *v1.Container, cur *plan.Container, k kind) {
+func (c *computer) running(out *v1.ContainerStatus, spec *v1.Container, cur *plan.Container, old *v1.ContainerStatus, k kind) {
 	out.State.Running = &v1.ContainerStateRunning{StartedAt: stamp(cur.Started)}
 	h := c.Memory.Health[cur.ID]
 	if k == kindMain || plan.Sidecar(spec) {
@@ -151,6 +152,11 @@ func (c *computer) running(out *v1.ContainerStatus, spec *v1.Container, cur *pla
 	}
 	out.AllocatedResources = spec.Resources.Requests.DeepCopy()
 	out.Resources = &v1.ResourceRequirements{Limits: spec.Resources.Limits.DeepCopy(), Requests: spec.Resources.Requests.DeepCopy()}
+	if old != nil && old.ContainerID == out.ContainerID && old.Resources != nil { // it keeps what it was started with
+		out.AllocatedResources, out.Resources = old.AllocatedResources.DeepCopy(), old.Resources.DeepCopy()
+		c.resized = c.resized || !equality.Semantic.DeepEqual(out.Resources.Requests, spec.Resources.Requests) ||
+			!equality.Semantic.DeepEqual(out.Resources.Limits, spec.Resources.Limits)
+	}
 	if cur.HasUser {
 		out.User = &v1.ContainerUser{Linux: &v1.LinuxContainerUser{UID: cur.UID, GID: cur.GID, SupplementalGroups: cur.Groups}}
 	}

@@ -53,6 +53,7 @@ type computer struct {
 	Input
 	out       v1.PodStatus
 	instances map[string][]*plan.Container // newest first
+	resized   bool                         // the spec's resources are not those of the running containers
 	stopped   bool                         // nothing of an ending pod runs any more
 }
 

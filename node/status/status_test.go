@@ -41,7 +41,9 @@ func compute(p *v1.Pod, o plan.Observed, mod func(*plan.Memory)) v1.PodStatus {
 	return Compute(Input{Input: in, Decision: plan.Decide(in), HostIPs: []string{"192.0.2.1"}, Runtime: "rt"})
 }
 
-func up() []plan.Sandbox { return []plan.Sandbox{{ID: "s", Ready: true, IPs: []string{"10.0.0.2", "fd00::2"}}} }
+func up() []plan.Sandbox {
+	return []plan.Sandbox{{ID: "s", Ready: true, IPs: []string{"10.0.0.2", "fd00::2"}}}
+}
 
 func instance(name string, attempt uint32, state plan.State, code int32) plan.Container {
 	return plan.Container{ID: name + string(rune('0'+attempt)), Name: name, SandboxID: "s", Attempt: attempt, State: state, ExitCode: code,
@@ -104,7 +106,9 @@ func TestContainersOfAPodThatNeverInitialisedAreWaiting(t *testing.T) {
 
 func TestCrashLoopIsShownWithTheLastExit(t *testing.T) {
 	o := plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Exited, 1), instance("a", 1, plan.Exited, 2)}}
-	s := compute(podOf("Always", nil, []string{"a"}), o, func(m *plan.Memory) { m.Backoffs = map[string]plan.Backoff{"a": {Delay: 20 * time.Second, Updated: now}} })
+	s := compute(podOf("Always", nil, []string{"a"}), o, func(m *plan.Memory) {
+		m.Backoffs = map[string]plan.Backoff{"a": {Delay: 20 * time.Second, Updated: now}}
+	})
 	c := s.ContainerStatuses[0]
 	if c.RestartCount != 1 || c.State.Waiting == nil || c.State.Waiting.Message != "back-off 20s restarting failed container=a pod=p_n(u)" || c.LastTerminationState.Terminated.ExitCode != 2 {
 		t.Errorf("%+v", c)

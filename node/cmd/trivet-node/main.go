@@ -4,6 +4,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"k8s.io/klog/v2"
 
@@ -19,6 +22,10 @@ and KubeletConfiguration files.`
 func main() { program.Main("trivet-node", run) }
 
 func run(ctx context.Context, env *program.Env) error {
+	if slices.Equal(env.Args, []string{"--version"}) && filepath.Base(os.Args[0]) == "kubelet" {
+		_, err := fmt.Fprintln(env.Stdout, "Kubernetes", agent.KubernetesVersion) // kubeadm asks the program by this name
+		return err
+	}
 	fs := env.Flags(about)
 	flags := config.Register(fs)
 	if err := env.Parse(fs); err != nil {
