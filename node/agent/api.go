@@ -11,16 +11,21 @@ import (
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/objects"
 	"github.com/trivet-node/trivet/node/podcgroup"
+	"github.com/trivet-node/trivet/node/podsource"
 )
 
 // api is what the pod worker asks of the API server.
 type api struct {
 	client  *kubeapi.Client
 	objects *objects.Cache
+	mirrors podsource.Mirrors
 }
 
 // PatchStatus patches pods/status.
 func (a api) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1.Pod, error) {
+	if podsource.Static(pod) {
+		return a.mirrors.PatchStatus(ctx, pod, patch)
+	}
 	out := &v1.Pod{}
 	err := a.client.Core.Patch(types.StrategicMergePatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").
 		Body(patch).Do(ctx).Into(out)

@@ -29,11 +29,12 @@ type Source struct {
 	pods   map[types.UID]*v1.Pod
 	synced chan struct{}
 	listed bool
+	told   map[string]string // last complaint about a manifest, by file
 }
 
 // New returns an empty source. notify is called with the UID of each pod that appeared, changed or went; it must not block.
 func New(notify func(types.UID), log *slog.Logger) *Source {
-	return &Source{notify: notify, log: log, pods: map[types.UID]*v1.Pod{}, synced: make(chan struct{})}
+	return &Source{notify: notify, log: log, pods: map[types.UID]*v1.Pod{}, synced: make(chan struct{}), told: map[string]string{}}
 }
 
 // Watch follows the pods bound to the node until ctx ends. An expired resource version leads to a new list.
@@ -151,7 +152,7 @@ func (a *apiStore) Replace(list []any, _ string) error {
 	}
 	for uid, old := range a.pods {
 		if now[uid] == nil {
-			if static(old) {
+			if Static(old) {
 				now[uid] = old
 				continue
 			}

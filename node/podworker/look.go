@@ -19,7 +19,7 @@ import (
 func (w *Worker) look(ctx context.Context, uid types.UID) error {
 	desired := w.pods.Get(uid)
 	if desired != nil && podsource.Mirror(desired) {
-		return nil
+		return w.mirror(ctx, desired)
 	}
 	if desired == nil && !w.synced() {
 		return nil // it may only be unknown yet; the list enqueues again
@@ -54,6 +54,15 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 	}
 	if !d.Requeue.IsZero() {
 		w.queue.AddAfter(uid, max(time.Until(d.Requeue), time.Millisecond))
+	}
+	return nil
+}
+
+// mirror looks at a pod that only shows a static one: when that is gone, or somebody deletes the mirror, so does it.
+func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) error {
+	w.Enqueue(podsource.StaticOf(mirror))
+	if mirror.DeletionTimestamp != nil || w.pods.Get(podsource.StaticOf(mirror)) == nil {
+		return w.api.Delete(ctx, mirror)
 	}
 	return nil
 }
@@ -166,7 +175,7 @@ func (w *Worker) ask(pod *v1.Pod) (reason, message string) {
 	defer w.mu.Unlock()
 	var others []*v1.Pod
 	for _, o := range all {
-		if o.UID != pod.UID && !plan.Terminal(o.Status.Phase) && (o.Status.StartTime != nil || w.admitted[o.UID]) {
+		if o.UID != pod.UID && !podsource.Mirror(o) && !plan.Terminal(o.Status.Phase) && (o.Status.StartTime != nil || w.admitted[o.UID]) {
 			others = append(others, o)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/status"
 )
 
@@ -16,11 +17,12 @@ const patience = 300 * time.Millisecond
 // report brings the API's status up to date, by a patch without a read before it.
 func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decision) error {
 	want := status.Compute(status.Input{Input: in, Decision: d, HostIPs: w.HostIPs, Runtime: w.RuntimeName})
-	if status.Equal(&in.Pod.Status, &want) {
+	unseen := podsource.Static(in.Pod) && !w.pods.HasMirror(in.Pod)
+	if status.Equal(&in.Pod.Status, &want) && !unseen {
 		p.shown = time.Time{}
 		return nil
 	}
-	if !status.Urgent(&in.Pod.Status, &want) {
+	if !status.Urgent(&in.Pod.Status, &want) && !unseen {
 		if p.shown.IsZero() {
 			p.shown = in.Now
 		}

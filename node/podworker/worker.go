@@ -28,6 +28,7 @@ type Pods interface {
 	Get(uid types.UID) *v1.Pod
 	List() []*v1.Pod
 	Saw(pod *v1.Pod)
+	HasMirror(static *v1.Pod) bool
 	Synced() <-chan struct{}
 }
 

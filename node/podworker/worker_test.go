@@ -59,6 +59,7 @@ func (c *cluster) List() (out []*v1.Pod) {
 	return out
 }
 func (c *cluster) Saw(*v1.Pod)             {}
+func (c *cluster) HasMirror(*v1.Pod) bool  { return true }
 func (c *cluster) Synced() <-chan struct{} { return c.synced }
 
 func (c *cluster) put(p *v1.Pod) {
