@@ -113,6 +113,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("heartbeat", silent(a.heart.Run))
 	run("objects", silent(a.objects.Run))
 	run("csi drivers", a.drivers.Run)
+	run("csi node", a.csiNode.Init)
+	rotate, err := a.rotateLogs()
+	if err != nil {
+		return err
+	}
+	run("log rotation", rotate)
 	run("certificates", func(ctx context.Context) error { return a.identity.Rotate(ctx, a.client, a.log) })
 	run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
 	run("pods", silent(a.watchPods))

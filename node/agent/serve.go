@@ -10,10 +10,13 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/node/auth"
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/kubeletapi"
+	"github.com/trivet-node/trivet/node/logrotate"
+	"github.com/trivet-node/trivet/node/stats"
 )
 
 // serveHealth answers /healthz: kubeadm waits for it, and liveness checks of the service ask it.
@@ -56,9 +59,31 @@ func (a *Agent) serveAPI() (certificate, server func(context.Context) error, err
 		AlwaysAllow: k.Authorization.Mode == "AlwaysAllow", TokenTTL: k.Authentication.Webhook.CacheTTL.Duration,
 		AllowTTL: k.Authorization.Webhook.CacheAuthorizedTTL.Duration, DenyTTL: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
 		Reviews: auth.APIServer{Client: a.client}})
+	figures := stats.New(stats.Config{NodeName: a.cfg.NodeName, Root: a.cfg.RootDir, Runtime: a.runtime.Runtime, Images: a.runtime.Images, Pods: podLister{a}.Pods})
 	s := kubeletapi.New(kubeletapi.Config{Address: net.JoinHostPort(k.Address, strconv.Itoa(int(k.Port))), Certificate: cert.Certificate,
-		Guard: guard.Wrap, Pods: podLister{a}, Runtime: a.runtime.Runtime, Configz: k, Log: a.log})
+		Guard: guard.Wrap, Pods: podLister{a}, Runtime: a.runtime.Runtime, Stats: figures, Configz: k, Log: a.log})
 	return cert.Run, s.Run, nil
+}
+
+// rotateLogs makes the rotation of container logs.
+func (a *Agent) rotateLogs() (func(context.Context) error, error) {
+	k := a.cfg.Kubelet
+	cfg := logrotate.Config{Runtime: a.runtime.Runtime, Log: a.log}
+	if k.ContainerLogMaxSize != "" {
+		size, err := resource.ParseQuantity(k.ContainerLogMaxSize)
+		if err != nil {
+			return nil, fmt.Errorf("containerLogMaxSize %q: %w", k.ContainerLogMaxSize, err)
+		}
+		cfg.MaxSize = size.Value()
+	}
+	if k.ContainerLogMaxFiles != nil {
+		cfg.MaxFiles = *k.ContainerLogMaxFiles
+	}
+	rotator, err := logrotate.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return rotator.Run, nil
 }
 
 type podLister struct{ a *Agent }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -123,11 +124,22 @@ func (n *CSINodes) create(ctx context.Context, edit func(*storagev1.CSINode) boo
 	return err
 }
 
-// Init makes the CSINode object without drivers if there is none: the scheduler waits for one.
+// Init makes the CSINode object without drivers if there is none, as kubelet does, and tries until it can: the Node may not be registered
+// yet. It returns nil when done or when ctx ends.
 func (n *CSINodes) Init(ctx context.Context) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.change(ctx, func(*storagev1.CSINode) bool { return false })
+	for wait := 200 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 30*time.Second) {
+		n.mu.Lock()
+		err := n.change(ctx, func(*storagev1.CSINode) bool { return false })
+		n.mu.Unlock()
+		if err == nil || apierrors.IsAlreadyExists(err) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+	return nil
 }
 
 // labelNode writes the driver's topology as labels of the Node, and its node ID as annotation, in one patch; none if they are there.
