@@ -27,7 +27,7 @@ func (m *Manager) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (st
 	switch {
 	case src.Medium == v1.StorageMediumDefault:
 	case src.Medium == v1.StorageMediumMemory:
-		if err := ensureTmpfs(dir, memorySize(pod, src.SizeLimit)); err != nil {
+		if err := ensureTmpfs(dir, "1777", memorySize(pod, src.SizeLimit)); err != nil {
 			return "", err
 		}
 	case strings.HasPrefix(string(src.Medium), string(v1.StorageMediumHugePages)):
@@ -68,12 +68,12 @@ func onRootMismatch(pod *v1.Pod) bool {
 }
 
 // ensureTmpfs mounts a tmpfs of at most size bytes (0: the kernel's default) unless it is there.
-func ensureTmpfs(dir string, size int64) error {
+func ensureTmpfs(dir, mode string, size int64) error {
 	mounted, err := mount.Mounted(dir)
 	if err != nil || mounted {
 		return err
 	}
-	options := "mode=0755"
+	options := "mode=" + mode
 	if size > 0 {
 		options += ",size=" + strconv.FormatInt(size, 10)
 	}
