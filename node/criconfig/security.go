@@ -157,7 +157,7 @@ func checkNonRoot(nonRoot *bool, user *int64, image User) error {
 		return fmt.Errorf("container's runAsUser breaks non-root policy")
 	case user != nil:
 		return nil
-	case image.UID != nil && *image.UID == 0:
+	case image.UID != nil && *image.UID == 0, image == User{}: // an image that says nothing runs as root
 		return fmt.Errorf("container has runAsNonRoot and image will run as root")
 	case image.UID == nil && image.Name != "":
 		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root", image.Name)
