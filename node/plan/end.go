@@ -7,8 +7,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// end takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and cgroup beside the last report, then
-// the object.
+// end takes the pod down: containers (sidecars last, in reverse order), sandboxes beside the last report, then volumes and cgroup beside
+// the removal of the sandboxes, then the object.
 func (p *planner) end() {
 	if p.stopContainers() > 0 || p.starting() {
 		return
@@ -16,12 +16,11 @@ func (p *planner) end() {
 	if p.stopSandboxes() > 0 {
 		return
 	}
+	if !p.Memory.Reported && !p.Memory.Gone {
+		return // the last status comes from what is taken down now: exit codes, termination messages
+	}
 	if !p.Memory.TornDown {
-		if !p.Memory.Reported && !p.Memory.Gone {
-			return // the last status comes from what is torn down: termination messages
-		}
 		p.do(Step{Verb: Teardown})
-		return
 	}
 	if p.Pod.DeletionTimestamp == nil && !p.Memory.Gone {
 		return // ended by itself: its containers are kept for their logs until somebody deletes it
@@ -29,7 +28,7 @@ func (p *planner) end() {
 	for _, s := range p.Observed.Sandboxes {
 		p.do(Step{Verb: RemoveSandbox, ID: s.ID})
 	}
-	if len(p.Observed.Sandboxes) > 0 {
+	if !p.Memory.TornDown || len(p.Observed.Sandboxes) > 0 {
 		return
 	}
 	for _, c := range p.Observed.Containers { // of a sandbox that the runtime lost
