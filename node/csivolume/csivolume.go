@@ -26,6 +26,10 @@ import (
 // rpcTimeout bounds one call of a driver, as kubelet does.
 const rpcTimeout = 2 * time.Minute
 
+// attachWait is how long one Setup waits for an attachment: it holds the pod's volumes, and the pod may be deleted meanwhile. The caller
+// tries again.
+const attachWait = 10 * time.Second
+
 // Objects is what is read from the API server (objects.Cache).
 type Objects interface {
 	CSIDriver(ctx context.Context, name string) (*storagev1.CSIDriver, error)
@@ -280,7 +284,7 @@ func (m *Mounter) attached(ctx context.Context, c *call) error {
 		return nil
 	}
 	name := attachmentName(c.handle, c.driver.Name, m.cfg.Node)
-	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
+	ctx, cancel := context.WithTimeout(ctx, attachWait)
 	defer cancel()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		va, err := m.cfg.Objects.VolumeAttachment(ctx, name)
