@@ -13,6 +13,9 @@ func (p *planner) live() {
 	if !p.ensureSandbox() {
 		return
 	}
+	if p.restartAll() {
+		return
+	}
 	p.removeLeftovers()
 	p.ephemeral()
 	if !p.initialise() {

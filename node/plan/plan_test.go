@@ -180,6 +180,31 @@ func TestRestartRulesComeBeforePolicies(t *testing.T) {
 	}
 }
 
+func TestRestartAllContainersBeginsThePodAnew(t *testing.T) {
+	in := input(podOf("Always", "init:i", "side:s", "a", "b"))
+	in.Pod.Spec.Containers[0].RestartPolicyRules = []v1.ContainerRestartRule{{Action: v1.ContainerRestartRuleActionRestartAllContainers,
+		ExitCodes: &v1.ContainerRestartRuleOnExitCodes{Operator: v1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}
+	in.Observed = Observed{sandbox(true), []Container{instance("i", Exited, 0), instance("s", Running, 0), instance("a", Exited, 42), instance("b", Running, 0)}}
+	w := &world{t: t, in: in}
+	var trace []string
+	for range 20 {
+		d := Decide(w.in)
+		w.check(d)
+		if slices.ContainsFunc(d.Steps, func(s Step) bool { return s.Verb == Start }) {
+			trace = append(trace, keys(d)...)
+			break
+		}
+		trace = append(trace, keys(d)...)
+		for _, s := range d.Steps {
+			w.apply(s)
+		}
+	}
+	want := []string{"stop/b0", "stop/s0", "remove/b0", "remove/i0", "remove/s0", "remove/a0", "start/i"}
+	if diff := cmp.Diff(want, trace); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestDeadlineEndsThePod(t *testing.T) {
 	in := input(podOf("Always", "a"))
 	in.Pod.Spec.ActiveDeadlineSeconds = new(int64(5))

@@ -24,6 +24,11 @@ func (c *computer) conditions() {
 	}
 	c.set(v1.PodReady, ready, reason, message)
 	c.resizeCondition()
+	if have, ok := condition(c.out.Conditions, v1.AllContainersRestarting); len(plan.RestartingAll(c.Pod, c.Observed)) > 0 && !c.Decision.Ending {
+		c.set(v1.AllContainersRestarting, true, "", "")
+	} else if ok && have.Status == v1.ConditionTrue {
+		c.set(v1.AllContainersRestarting, false, "", "")
+	}
 	if _, ok := condition(c.out.Conditions, v1.PodScheduled); !ok {
 		c.set(v1.PodScheduled, true, "", "")
 	} else {

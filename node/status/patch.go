@@ -10,7 +10,7 @@ import (
 
 // owned are the conditions that the agent writes.
 var owned = map[v1.PodConditionType]bool{v1.PodReadyToStartContainers: true, v1.PodInitialized: true, v1.ContainersReady: true, v1.PodReady: true,
-	v1.PodScheduled: true, v1.PodResizePending: true}
+	v1.PodScheduled: true, v1.PodResizePending: true, v1.AllContainersRestarting: true}
 
 // Equal tells whether the API already shows want.
 func Equal(have, want *v1.PodStatus) bool { return equality.Semantic.DeepEqual(have, want) }
