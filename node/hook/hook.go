@@ -61,6 +61,9 @@ func get(ctx context.Context, a *v1.HTTPGetAction, t Target) error {
 		plain.Scheme = v1.URISchemeHTTP
 		_, err = probe.HTTPGet(ctx, plain, t.Spec, t.IP, "kube-lifecycle/1.37")
 	}
+	if errors.Is(err, probe.ErrRedirected) {
+		return nil
+	}
 	return err
 }
 

@@ -166,7 +166,9 @@ func (w *Worker) tell(pod *v1.Pod, s plan.Step, err error) {
 		w.events.Pod(pod, "", v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
 	case plan.StopSandbox:
 		w.events.Pod(pod, "", v1.EventTypeWarning, "FailedKillPod", fmt.Sprintf("error killing pod: %v", err))
-	case plan.Pull, plan.Start:
+	case plan.Pull:
+		w.events.Pod(pod, s.Name, v1.EventTypeWarning, "Failed", "Error: "+reason)
+	case plan.Start:
 		w.events.Pod(pod, s.Name, v1.EventTypeWarning, "Failed", fmt.Sprintf("Error: %v", err))
 	}
 	w.log.Warn("step failed", "pod", pod.Namespace+"/"+pod.Name, "step", s.Key(), "reason", reason, "err", err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/pullauth"
+	"github.com/trivet-node/trivet/node/volume"
 )
 
 // pull makes sure of a container's image by its pull policy.
@@ -20,42 +21,44 @@ func (w *Worker) pull(ctx context.Context, p *pod, pod *v1.Pod, name string) err
 	if c == nil {
 		return fmt.Errorf("container %s is not in the spec", name)
 	}
-	spec := &cri.ImageSpec{Image: c.Image, UserSpecifiedImage: c.Image, RuntimeHandler: ""}
-	have, err := w.runtime.Image(ctx, spec)
-	if err != nil {
-		return fail("ImageInspectError", fmt.Errorf("Failed to inspect image %q: %w", c.Image, err))
-	}
-	policy := c.ImagePullPolicy
-	switch {
-	case have != nil && policy != v1.PullAlways:
-		w.events.Pod(pod, name, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image))
-		w.keepImage(p, name, have)
-		return nil
-	case have == nil && policy == v1.PullNever:
-		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
-		w.events.Pod(pod, name, v1.EventTypeWarning, "ErrImageNeverPull", message)
-		return fail("ErrImageNeverPull", errors.New(message))
-	}
-	unlock, err := w.images.Lock(ctx, c.Image) // one pull for all containers that wait for it
+	have, err := w.ensureImage(ctx, pod, c)
 	if err != nil {
 		return err
-	}
-	defer unlock()
-	if have == nil && policy != v1.PullAlways {
-		if have, err = w.runtime.Image(ctx, spec); err == nil && have != nil {
-			w.events.Pod(pod, name, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image))
-			w.keepImage(p, name, have)
-			return nil
-		}
-	}
-	if err := w.fetch(ctx, pod, c, spec); err != nil {
-		return err
-	}
-	if have, err = w.runtime.Image(ctx, spec); err != nil || have == nil {
-		return fail("ImageInspectError", fmt.Errorf("image %q is not there after it was pulled: %w", c.Image, err))
 	}
 	w.keepImage(p, name, have)
 	return nil
+}
+
+func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) (*cri.Image, error) {
+	spec := &cri.ImageSpec{Image: c.Image, UserSpecifiedImage: c.Image}
+	unlock, err := w.images.Lock(ctx, c.Image) // one pull for all containers that wait for it
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	have, err := w.runtime.Image(ctx, spec)
+	if err != nil {
+		return nil, fail("ImageInspectError", fmt.Errorf("Failed to inspect image %q: %w", c.Image, err))
+	}
+	switch {
+	case have != nil && c.ImagePullPolicy != v1.PullAlways:
+		w.events.Pod(pod, c.Name, v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image))
+		return have, nil
+	case have == nil && c.ImagePullPolicy == v1.PullNever:
+		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
+		w.events.Pod(pod, c.Name, v1.EventTypeWarning, "ErrImageNeverPull", message)
+		return nil, fail("ErrImageNeverPull", errors.New(message))
+	}
+	if err := w.fetch(ctx, pod, c, spec); err != nil {
+		return nil, err
+	}
+	if have, err = w.runtime.Image(ctx, spec); err != nil {
+		return nil, fail("ImageInspectError", fmt.Errorf("Failed to inspect image %q: %w", c.Image, err))
+	}
+	if have == nil {
+		return nil, fail("ImageInspectError", fmt.Errorf("image %q is not there after it was pulled", c.Image))
+	}
+	return have, nil
 }
 
 func (w *Worker) fetch(ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec) error {
@@ -109,6 +112,21 @@ func (w *Worker) credentials(ctx context.Context, pod *v1.Pod, image string) ([]
 	}
 	files = append(files, w.PullSecrets)
 	return pullauth.For(image, files...), errors.Join(missing...)
+}
+
+// pullVolumes makes sure of the images that a container mounts as volumes.
+func (w *Worker) pullVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container, mounts []volume.Mount) error {
+	for _, m := range mounts {
+		if m.Image == nil {
+			continue
+		}
+		as := c.DeepCopy() // events and errors are the container's
+		as.Image, as.ImagePullPolicy = m.Image.Reference, m.Image.PullPolicy
+		if _, err := w.ensureImage(ctx, pod, as); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *Worker) keepImage(p *pod, name string, have *cri.Image) {

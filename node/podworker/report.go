@@ -2,8 +2,10 @@ package podworker
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/trivet-node/trivet/node/plan"
@@ -32,6 +34,7 @@ func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decis
 		}
 	}
 	p.shown = time.Time{}
+	w.announce(in.Pod, &want)
 	patch, err := status.Patch(in.Pod, &want)
 	if err != nil {
 		return err
@@ -48,4 +51,30 @@ func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decis
 		w.Enqueue(p.uid) // the last step waits for this
 	}
 	return nil
+}
+
+// announce tells of containers that begin to wait for their back-off.
+func (w *Worker) announce(pod *v1.Pod, want *v1.PodStatus) {
+	waiting := func(all []v1.ContainerStatus, name string) string {
+		for _, s := range all {
+			if s.Name == name && s.State.Waiting != nil {
+				return s.State.Waiting.Reason
+			}
+		}
+		return ""
+	}
+	for _, pair := range [][2][]v1.ContainerStatus{{pod.Status.InitContainerStatuses, want.InitContainerStatuses}, {pod.Status.ContainerStatuses, want.ContainerStatuses}} {
+		for _, s := range pair[1] {
+			reason := waiting(pair[1], s.Name)
+			if reason == waiting(pair[0], s.Name) {
+				continue
+			}
+			switch reason {
+			case status.ReasonCrashLoop:
+				w.events.Pod(pod, s.Name, v1.EventTypeWarning, "BackOff", fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", s.Name, pod.Name, pod.Namespace, pod.UID))
+			case "ImagePullBackOff":
+				w.events.Pod(pod, s.Name, v1.EventTypeNormal, "BackOff", fmt.Sprintf("Back-off pulling image %q", s.Image))
+			}
+		}
+	}
 }

@@ -31,6 +31,9 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 		return fmt.Errorf("container %s is not in the spec", s.Name)
 	}
 	config, err := w.containerConfig(ctx, p, in, s, spec)
+	if _, named := errors.AsType[*failure](err); named {
+		return err
+	}
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
@@ -82,6 +85,9 @@ func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s p
 	}
 	mounts, devices, err := w.volumes.Container(ctx, in.Pod, spec, volumes, env)
 	if err != nil {
+		return nil, err
+	}
+	if err := w.pullVolumes(ctx, in.Pod, spec, mounts); err != nil {
 		return nil, err
 	}
 	out := criconfig.Container{Spec: spec, Attempt: s.Attempt, ImageRef: img.ref, ImageUser: img.user, Groups: volumes.Groups,

@@ -27,6 +27,11 @@ import (
 // errUnknown: the probe could not be asked at all (the runtime is away); that says nothing about the container.
 var errUnknown = errors.New("probe could not run")
 
+// warning is an answer that counts as healthy and is worth telling.
+type warning struct{ text string }
+
+func (w *warning) Error() string { return w.text }
+
 const maxBody = 10 << 10
 
 // ask runs one probe; nil is healthy.
@@ -38,7 +43,10 @@ func ask(ctx context.Context, exec Exec, p *v1.Probe, pod *v1.Pod, c *v1.Contain
 	case p.HTTPGet != nil:
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		_, err := HTTPGet(ctx, p.HTTPGet, c, ip, "kube-probe/1.37")
+		body, err := HTTPGet(ctx, p.HTTPGet, c, ip, "kube-probe/1.37")
+		if errors.Is(err, ErrRedirected) {
+			return &warning{"Probe terminated redirects, Response body: " + body}
+		}
 		return err
 	case p.TCPSocket != nil:
 		return askTCP(ctx, p.TCPSocket, c, ip, timeout)
@@ -80,8 +88,11 @@ func Port(port intstr.IntOrString, c *v1.Container) (int, error) {
 // transport makes a connection for each request and forgets it: a probe must see what a new client would see.
 var transport = &http.Transport{DisableKeepAlives: true, DisableCompression: true, Proxy: nil, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 
-// HTTPGet does the request of a probe or hook and returns the body's beginning. A status from 200 to 399 is a success; redirects are followed only on
-// the same host, for others would probe somebody else.
+// ErrRedirected is returned with the body of a redirect to another host: it was not followed, as that would ask somebody else.
+var ErrRedirected = errors.New("redirected to another host")
+
+// HTTPGet does the request of a probe or hook and returns the body's beginning. A status from 200 to 299 is a success, others are errors;
+// redirects on the same host are followed.
 func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agent string) (string, error) {
 	port, err := Port(a.Port, c)
 	if err != nil {
@@ -129,6 +140,9 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
 		return "", err
+	}
+	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
+		return string(body), ErrRedirected
 	}
 	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
 		return string(body), fmt.Errorf("HTTP probe failed with statuscode: %d", resp.StatusCode)

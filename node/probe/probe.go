@@ -218,6 +218,10 @@ func orDefault(v, d int32) int32 {
 
 // record counts an answer and, when a threshold is reached, changes the health.
 func (m *Manager) record(t *target, r *runner, pod *v1.Pod, err error) {
+	if w, ok := errors.AsType[*warning](err); ok {
+		m.event(pod, t.Spec.Name, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", r.kind, w.text))
+		err = nil
+	}
 	m.mu.Lock()
 	before := t.health
 	if err == nil {

@@ -54,7 +54,9 @@ func probeOf(command string, period int32) *v1.Probe {
 	return &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{command}}}, PeriodSeconds: period, FailureThreshold: 2, SuccessThreshold: 1}
 }
 
-func testPod() *v1.Pod { return &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Name: "p", Namespace: "n"}} }
+func testPod() *v1.Pod {
+	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Name: "p", Namespace: "n"}}
+}
 
 func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -158,7 +160,7 @@ func TestHTTPProbes(t *testing.T) {
 	c := &v1.Container{Name: "c", Ports: []v1.ContainerPort{{Name: "web", ContainerPort: int32(port)}}}
 	for path, healthy := range map[string]bool{"/ok": true, "/fail": false, "/same": false, "/away": true} {
 		a := &v1.HTTPGetAction{Path: path, Port: intstr.FromString("web"), HTTPHeaders: []v1.HTTPHeader{{Name: "host", Value: "app.example"}}}
-		if _, err := HTTPGet(t.Context(), a, c, "127.0.0.1", "kube-probe/1.37"); (err == nil) != healthy {
+		if _, err := HTTPGet(t.Context(), a, c, "127.0.0.1", "kube-probe/1.37"); (err == nil || errors.Is(err, ErrRedirected)) != healthy {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
