@@ -62,11 +62,12 @@ func (e *entry) wait(ctx context.Context) (runtime.Object, error) {
 	return e.obj, e.err
 }
 
-// set records what the server says and tells whether that is news.
+// set records what the server says and tells whether that is news to those who have asked: the first answer is not, as they wait for it,
+// unless they were given an error in its place.
 func (e *entry) set(obj runtime.Object) (news bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	news = !e.asked || e.err != nil || version(obj) != version(e.obj)
+	news = e.err != nil || e.asked && version(obj) != version(e.obj)
 	e.obj, e.err = obj, nil
 	if !e.asked {
 		e.asked = true

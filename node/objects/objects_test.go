@@ -142,7 +142,6 @@ func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	if _, err := cache.ConfigMap(t.Context(), "ns", "m"); !apierrors.IsNotFound(err) {
 		t.Errorf("a map that is not there: %v", err)
 	}
-	await(t, told) // the first answer
 	s.send(t, "ADDED", configMap("11", "1"))
 	if uid := await(t, told); uid != "u1" {
 		t.Errorf("told %s", uid)
