@@ -122,7 +122,7 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 func (p *pod) succeeded(s plan.Step) {
 	switch s.Verb {
 	case plan.Prepare:
-		p.memory.Prepared = true
+		p.memory.Prepared = p.prepared == p.changes
 	case plan.Pull:
 		p.memory.Images[s.Name] = true
 	case plan.Teardown:

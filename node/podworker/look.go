@@ -95,7 +95,7 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 			w.objects.Register(desired)
 		}
 		if p.spec != nil && (!maps.Equal(p.spec.Labels, desired.Labels) || !maps.Equal(p.spec.Annotations, desired.Annotations)) {
-			p.memory.Prepared = false // downward API volumes show them
+			p.stale() // downward API volumes show them
 		}
 		if p.wasHealth == nil {
 			p.wasHealth = healthShown(desired)
@@ -113,7 +113,8 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 		p.memory.Gone = true
 	}
 	if !p.refresh.IsZero() && !time.Now().Before(p.refresh) {
-		p.memory.Prepared, p.refresh = false, time.Time{}
+		p.stale()
+		p.refresh = time.Time{}
 	}
 	masked := mask(observed, inFlight)
 	p.observed = masked

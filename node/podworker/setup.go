@@ -19,6 +19,9 @@ func (w *Worker) podDir(pod *v1.Pod) string { return filepath.Join(w.RootDir, "p
 
 // prepare mounts the volumes. It is repeated when an object changed that a volume shows, and when a token must be renewed.
 func (w *Worker) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
+	p.mu.Lock()
+	p.prepared = p.changes
+	p.mu.Unlock()
 	mounted, err := w.volumes.Setup(ctx, pod)
 	if err != nil {
 		reason := "FailedMount"

@@ -189,6 +189,8 @@ type pod struct {
 	shown     time.Time     // when a change of the status that can wait was first seen
 	imageRefs map[string]image
 	volumes   *volume.Volumes
+	changes   int       // how often what the volumes show has changed
+	prepared  int       // changes when the last prepare began
 	refresh   time.Time // when volumes must be set up again; zero: never
 	wasHealth map[string]v1.ContainerStatus
 }
@@ -246,11 +248,17 @@ func (w *Worker) ObjectChanged(uid types.UID) {
 	w.mu.Unlock()
 	if p != nil {
 		p.mu.Lock()
-		p.memory.Prepared = false // brings what is mounted up to date
+		p.stale() // brings what is mounted up to date
 		clear(p.memory.Failures)
 		p.mu.Unlock()
 	}
 	w.Enqueue(uid)
+}
+
+// stale says that the volumes show something old: they are set up again, also if that is being done right now. The caller holds the lock.
+func (p *pod) stale() {
+	p.changes++
+	p.memory.Prepared = false
 }
 
 // refreshAt has the volumes set up again at a time, to renew tokens.
