@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +47,7 @@ type Config struct {
 type Runtime interface {
 	Info(ctx context.Context) (runtime.Info, error)
 	ListImages(ctx context.Context) ([]*cri.Image, error)
+	UpdatePodCIDR(ctx context.Context, cidrs string) error
 }
 
 // Heart keeps the Node object alive.
@@ -61,6 +64,8 @@ type Heart struct {
 	mu   sync.Mutex // guards node
 	node *v1.Node   // as the API last showed it
 	want *v1.NodeStatus
+
+	told string // pod ranges that the runtime knows; only the loop uses it
 }
 
 // New returns a heart that does not beat yet.
@@ -80,6 +85,9 @@ func (h *Heart) Saw(n *v1.Node) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if newer(n, h.node) {
+		if h.node != nil && !slices.Equal(h.node.Spec.PodCIDRs, n.Spec.PodCIDRs) {
+			h.Nudge()
+		}
 		n.ManagedFields = nil
 		h.node = n
 	}
@@ -190,6 +198,12 @@ func (h *Heart) report(ctx context.Context, due bool) (sent bool, err error) {
 	h.mu.Lock()
 	node := h.node
 	h.mu.Unlock()
+	if cidrs := strings.Join(node.Spec.PodCIDRs, ","); cidrs != h.told && runtimeErr == nil {
+		if err := h.runtime.UpdatePodCIDR(ctx, cidrs); err != nil { // most runtimes do not need to know
+			h.log.Warn("tell the runtime the pod ranges", "ranges", cidrs, "err", err)
+		}
+		h.told = cidrs
+	}
 	want := node.Status.DeepCopy()
 	if err := h.describe(want, info); err != nil {
 		return false, err

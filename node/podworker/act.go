@@ -72,7 +72,7 @@ func (w *Worker) action(p *pod, in plan.Input, s plan.Step) func(context.Context
 	case plan.RemoveSandbox:
 		return func(ctx context.Context) error { return w.runtime.RemoveSandbox(ctx, s.ID) }
 	case plan.RemoveContainer:
-		return func(ctx context.Context) error { return w.removeContainer(ctx, in.Pod, s) }
+		return func(ctx context.Context) error { return w.removeContainer(ctx, in, s.ID) }
 	case plan.Teardown:
 		return func(ctx context.Context) error { return w.teardown(ctx, p, in.Pod) }
 	case plan.Finalize:

@@ -81,6 +81,7 @@ func (w *Worker) end(p *pod, reason, message string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.memory.Ended == nil {
+		w.events.Pod(p.spec, "", v1.EventTypeNormal, reason, message)
 		p.memory.Ended = &plan.Ending{Reason: reason, Message: message, At: time.Now()}
 	}
 }
@@ -117,7 +118,6 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 		p.refresh = time.Time{}
 	}
 	masked := mask(observed, inFlight)
-	p.observed = masked
 	in = plan.Input{Pod: p.spec, Observed: masked, Memory: p.snapshot(), Now: time.Now(), MaxBackoff: w.MaxBackoff}
 	in.Memory.InFlight = inFlight
 	in.Memory.Health = w.probes.Health(p.uid)

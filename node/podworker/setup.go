@@ -95,10 +95,31 @@ func (w *Worker) hostsFile(pod *v1.Pod, ips []string) (string, error) {
 	return path, durable.WriteVolatile(path, want, 0o644)
 }
 
-// removeContainer removes an instance and its logs, unless it was never started.
-func (w *Worker) removeContainer(ctx context.Context, pod *v1.Pod, s plan.Step) error {
-	return w.runtime.RemoveContainer(ctx, s.ID)
+// removeContainer removes an instance with its logs, rotated ones included, and its termination message.
+func (w *Worker) removeContainer(ctx context.Context, in plan.Input, id string) error {
+	if err := w.runtime.RemoveContainer(ctx, id); err != nil {
+		return err
+	}
+	for _, c := range in.Observed.Containers {
+		if c.ID != id || c.Name == "" || filepath.Base(c.Name) != c.Name {
+			continue
+		}
+		log := filepath.Join(criconfig.LogDir(w.Node.LogRoot, in.Pod), criconfig.LogPath(c.Name, c.Attempt))
+		files, err := filepath.Glob(log + "*")
+		if err != nil {
+			return err
+		}
+		for _, f := range append(files, filepath.Join(w.podDir(in.Pod), "containers", c.Name, messageFile(c.Attempt))) {
+			if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
 }
+
+// messageFile is the name of an instance's termination message file.
+func messageFile(attempt uint32) string { return fmt.Sprintf("%08x", attempt) }
 
 // teardown unmounts the volumes and removes the pod's directory and cgroup.
 func (w *Worker) teardown(ctx context.Context, p *pod, pod *v1.Pod) error {

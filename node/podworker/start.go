@@ -125,7 +125,7 @@ func (w *Worker) ownMounts(pod *v1.Pod, c *v1.Container, ips []string, attempt u
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	file := filepath.Join(dir, fmt.Sprintf("%08x", attempt))
+	file := filepath.Join(dir, messageFile(attempt))
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o666)
 	if err != nil {
 		return nil, err

@@ -185,8 +185,7 @@ type pod struct {
 	hurry     context.CancelFunc
 	grace     *int64 // deletionGracePeriodSeconds that the Stop steps know
 	admitted  bool
-	observed  plan.Observed // of the last look
-	shown     time.Time     // when a change of the status that can wait was first seen
+	shown     time.Time // when a change of the status that can wait was first seen
 	imageRefs map[string]image
 	volumes   *volume.Volumes
 	changes   int       // how often what the volumes show has changed
