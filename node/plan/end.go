@@ -141,13 +141,23 @@ func (p *planner) endGrace(c *Container) time.Duration {
 	return grace
 }
 
-// stopSandboxes stops the ready sandboxes and returns how many are not stopped yet.
-func (p *planner) stopSandboxes() (ready int) {
+// stopSandboxes stops all sandboxes and returns how many are not stopped yet.
+func (p *planner) stopSandboxes() (left int) {
 	for _, s := range p.Observed.Sandboxes {
-		if s.Ready {
-			ready++
-			p.do(Step{Verb: StopSandbox, ID: s.ID})
+		if !p.stopSandbox(s) {
+			left++
 		}
 	}
-	return ready
+	return left
+}
+
+// stopSandbox tells whether a sandbox is stopped for good, network released, and stops it otherwise. It is stopped once in the agent's life even if the
+// runtime calls it not ready: the stop may have been interrupted half-way.
+func (p *planner) stopSandbox(s Sandbox) bool {
+	step := Step{Verb: StopSandbox, ID: s.ID}
+	if !s.Ready && p.Memory.Stopped[s.ID] && !p.Memory.InFlight[step.Key()] {
+		return true
+	}
+	p.do(step)
+	return false
 }

@@ -33,6 +33,7 @@ func (w *world) apply(s Step) {
 		w.ids++
 		o.Sandboxes = append(o.Sandboxes, Sandbox{ID: fmt.Sprint("s", w.ids), Attempt: s.Attempt, Ready: true, Created: w.in.Now})
 	case StopSandbox:
+		m.Stopped[s.ID] = true
 		for i := range o.Sandboxes {
 			if o.Sandboxes[i].ID == s.ID {
 				o.Sandboxes[i].Ready = false
@@ -101,6 +102,8 @@ func (w *world) check(d Decision) {
 			w.t.Fatalf("%s of a pod that ends", s.Key())
 		case s.Verb == Teardown && (ready > 0 || len(running) > 0):
 			w.t.Fatal("volumes torn down under a running pod")
+		case s.Verb == RemoveSandbox && !w.in.Memory.Stopped[s.ID]:
+			w.t.Fatal("a sandbox removed before its stop was carried through")
 		case s.Verb == Finalize && (len(w.in.Observed.Sandboxes) > 0 || !w.in.Memory.TornDown):
 			w.t.Fatal("the object deleted before the pod was down")
 		}

@@ -76,8 +76,8 @@ func (p *planner) ensureSandbox() bool {
 	var attempt uint32
 	if p.sandbox != nil {
 		attempt = p.sandbox.Attempt + 1
-		if p.stopRunning("SandboxChanged", "Pod sandbox changed, it will be killed and re-created.") > 0 {
-			return false // its containers first
+		if p.stopRunning("SandboxChanged") > 0 || !p.stopSandbox(*p.sandbox) {
+			return false
 		}
 	}
 	p.do(Step{Verb: CreateSandbox, Attempt: attempt})
@@ -85,7 +85,7 @@ func (p *planner) ensureSandbox() bool {
 }
 
 // stopRunning stops whatever runs and tells how much of it there is.
-func (p *planner) stopRunning(why, _ string) (running int) {
+func (p *planner) stopRunning(why string) (running int) {
 	for _, c := range p.Observed.Containers {
 		if c.State == Running {
 			running++

@@ -88,6 +88,7 @@ type Memory struct {
 	Backoffs  map[string]Backoff // by container name
 	Images    map[string]bool    // containers whose image was found or pulled for the next start
 	Health    map[string]Health  // by container ID
+	Stopped   map[string]bool    // sandboxes whose stop was carried through: one that is not ready may still hold its network
 	Prepared  bool               // volumes are mounted and files written since the agent started
 	TornDown  bool               // volumes are unmounted and the cgroup is gone
 	Reported  bool               // the API has the final status

@@ -31,7 +31,7 @@ func podOf(policy v1.RestartPolicy, names ...string) *v1.Pod {
 // input is a pod whose volumes are mounted and whose images are here.
 func input(p *v1.Pod) Input {
 	in := Input{Pod: p, Now: t0, Memory: Memory{Prepared: true, Images: map[string]bool{}, InFlight: map[string]bool{}, Failures: map[string]Failure{},
-		Backoffs: map[string]Backoff{}, Health: map[string]Health{}}}
+		Backoffs: map[string]Backoff{}, Health: map[string]Health{}, Stopped: map[string]bool{}}}
 	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
 		in.Memory.Images[c.Name] = true
 	}
@@ -101,11 +101,15 @@ func TestNextSteps(t *testing.T) {
 			in.Observed = Observed{sandbox(true), []Container{instance("a", Running, 0)}}
 			in.Pod.Spec.Containers[0].Image = "other"
 		}, []string{"stop/a0"}},
-		{"a lost sandbox is replaced", podOf("Always", "a"), func(in *Input) { in.Observed = Observed{sandbox(false), []Container{instance("a", Exited, 137)}} },
-			[]string{"create-sandbox"}},
+		{"a lost sandbox is stopped", podOf("Always", "a"), func(in *Input) { in.Observed = Observed{sandbox(false), []Container{instance("a", Exited, 137)}} },
+			[]string{"stop-sandbox/s"}},
+		{"then replaced", podOf("Always", "a"), func(in *Input) {
+			in.Observed = Observed{sandbox(false), []Container{instance("a", Exited, 137)}}
+			in.Memory.Stopped["s"] = true
+		}, []string{"create-sandbox"}},
 		{"a pod that never restarts gets no second sandbox", podOf("Never", "a"), func(in *Input) {
 			in.Observed = Observed{sandbox(false), []Container{instance("a", Unknown, 0)}}
-			in.Memory.Reported = true
+			in.Memory.Reported, in.Memory.Stopped["s"] = true, true
 		}, []string{"teardown"}},
 		{"a container that was never started is removed first", podOf("Always", "a"), func(in *Input) {
 			in.Observed = Observed{sandbox(true), []Container{instance("a", Created, 0)}}
@@ -120,12 +124,13 @@ func TestNextSteps(t *testing.T) {
 			[]string{"stop-sandbox/s"}},
 		{"nothing is torn down before its end is reported", deleted(podOf("Always", "a")), func(in *Input) {
 			in.Observed = Observed{sandbox(false), []Container{instance("a", Exited, 0)}}
+			in.Memory.Stopped["s"] = true
 		}, []string{}},
 		{"the object goes last", deleted(podOf("Always", "a")), func(in *Input) { in.Memory.TornDown, in.Memory.Reported = true, true }, []string{"finalize"}},
 		{"a pod that is gone is taken down and forgotten", podOf("Always", "a"), func(in *Input) { in.Memory.Gone, in.Memory.TornDown = true, true }, []string{"forget"}},
 		{"a pod that ended keeps its containers for their logs", podOf("Never", "a"), func(in *Input) {
 			in.Observed = Observed{sandbox(false), []Container{instance("a", Exited, 0)}}
-			in.Memory.TornDown, in.Memory.Reported = true, true
+			in.Memory.TornDown, in.Memory.Reported, in.Memory.Stopped["s"] = true, true, true
 		}, []string{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

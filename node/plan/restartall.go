@@ -14,7 +14,7 @@ func (p *planner) restartAll() bool {
 	if len(triggers) == 0 || p.starting() {
 		return len(triggers) > 0
 	}
-	if p.stopRunning("RestartAllContainers", "") > 0 {
+	if p.stopRunning("RestartAllContainers") > 0 {
 		return true
 	}
 	others := 0

@@ -125,6 +125,8 @@ func (p *pod) succeeded(s plan.Step) {
 		p.memory.Prepared = p.prepared == p.changes
 	case plan.Pull:
 		p.memory.Images[s.Name] = true
+	case plan.StopSandbox:
+		p.memory.Stopped[s.ID] = true
 	case plan.Teardown:
 		p.memory.TornDown, p.memory.Prepared = true, false
 	}

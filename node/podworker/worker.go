@@ -205,7 +205,7 @@ func (w *Worker) pod(ctx context.Context, uid types.UID) *pod {
 	p := w.known[uid]
 	if p == nil {
 		p = &pod{uid: uid, root: ctx, imageRefs: map[string]image{}, memory: plan.Memory{InFlight: map[string]bool{}, Failures: map[string]plan.Failure{},
-			Backoffs: map[string]plan.Backoff{}, Images: map[string]bool{}}}
+			Backoffs: map[string]plan.Backoff{}, Images: map[string]bool{}, Stopped: map[string]bool{}}}
 		p.starting, p.giveUp = context.WithCancel(ctx)
 		p.stopping, p.hurry = context.WithCancel(ctx)
 		w.known[uid] = p
@@ -230,6 +230,7 @@ func (w *Worker) forget(uid types.UID) {
 func (p *pod) snapshot() plan.Memory {
 	m := p.memory
 	m.Failures, m.Backoffs, m.Images = maps.Clone(m.Failures), maps.Clone(m.Backoffs), maps.Clone(m.Images)
+	m.Stopped = maps.Clone(m.Stopped)
 	return m
 }
 
