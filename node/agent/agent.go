@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
@@ -64,13 +65,16 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, log: log, host: host,
 		identity: kubeapi.Identity{NodeName: cfg.NodeName, Kubeconfig: cfg.Kubeconfig, Bootstrap: cfg.Bootstrap, CertDir: cfg.CertDir}}
-	rt, err := socket.Dial(cfg.RuntimeEndpoint)
+	// A runtime that was restarted is found again at once: gRPC's default waits up to two minutes.
+	reconnect := grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second,
+		Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}})
+	rt, err := socket.Dial(cfg.RuntimeEndpoint, reconnect)
 	if err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
 	images := rt
 	if cfg.ImageEndpoint != cfg.RuntimeEndpoint {
-		if images, err = socket.Dial(cfg.ImageEndpoint); err != nil {
+		if images, err = socket.Dial(cfg.ImageEndpoint, reconnect); err != nil {
 			return nil, &program.UsageError{Err: err}
 		}
 		a.conns = append(a.conns, images)

@@ -76,7 +76,7 @@ func report(w Watcher, last, now map[Pod]string) {
 
 // stream listens to container events and tells over on whether they come.
 func (c *Client) stream(ctx context.Context, w Watcher, on chan<- bool) {
-	for wait := 100 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 5*time.Second) {
+	for wait := 100 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, time.Second) {
 		events, err := c.Runtime.GetContainerEvents(ctx, &cri.GetEventsRequest{})
 		if err == nil {
 			told := false
