@@ -140,7 +140,7 @@ func get[T any](ctx context.Context, c *Cache, key Key) (*T, error) {
 	c.mu.Unlock()
 	if e == nil {
 		obj := newObject(key.Resource)
-		if err := c.read(key.Resource, key.Namespace, key.Name).Do(ctx).Into(obj); err != nil {
+		if err := kubeapi.Patient(ctx, func() error { return c.read(key.Resource, key.Namespace, key.Name).Do(ctx).Into(obj) }); err != nil {
 			return nil, err
 		}
 		return any(obj).(*T), nil

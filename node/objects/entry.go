@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
+
+	"github.com/trivet-node/trivet/node/kubeapi"
 )
 
 // entry is one watched object.
@@ -130,7 +132,12 @@ var errImmutable = errors.New("the object is immutable")
 
 func (c *Cache) listAndWatch(ctx context.Context, key Key, e *entry) error {
 	opts := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", key.Name).String()}
-	obj, version, err := c.list(ctx, key, opts)
+	var obj runtime.Object
+	var version string
+	err := kubeapi.Patient(ctx, func() (err error) {
+		obj, version, err = c.list(ctx, key, opts)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("list %s: %w", key, err)
 	}

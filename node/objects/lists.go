@@ -143,21 +143,21 @@ func byName[T any](ctx context.Context, l *list, client *rest.RESTClient, resour
 // PersistentVolumeClaim reads a claim from the API server.
 func (c *Cache) PersistentVolumeClaim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error) {
 	claim := &v1.PersistentVolumeClaim{}
-	err := c.read("persistentvolumeclaims", namespace, name).Do(ctx).Into(claim)
+	err := kubeapi.Patient(ctx, func() error { return c.read("persistentvolumeclaims", namespace, name).Do(ctx).Into(claim) })
 	return claim, err
 }
 
 // PersistentVolume reads a volume from the API server.
 func (c *Cache) PersistentVolume(ctx context.Context, name string) (*v1.PersistentVolume, error) {
 	pv := &v1.PersistentVolume{}
-	err := c.client.Core.Get().Resource("persistentvolumes").Name(name).Do(ctx).Into(pv)
+	err := kubeapi.Patient(ctx, func() error { return c.client.Core.Get().Resource("persistentvolumes").Name(name).Do(ctx).Into(pv) })
 	return pv, err
 }
 
 // VolumeAttachment reads an attachment from the API server.
 func (c *Cache) VolumeAttachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error) {
 	va := &storagev1.VolumeAttachment{}
-	err := c.client.Storage.Get().Resource("volumeattachments").Name(name).Do(ctx).Into(va)
+	err := kubeapi.Patient(ctx, func() error { return c.client.Storage.Get().Resource("volumeattachments").Name(name).Do(ctx).Into(va) })
 	return va, err
 }
 

@@ -21,8 +21,10 @@ type TokenIssuer struct{ Client *kubeapi.Client }
 // Token makes a TokenRequest for the service account.
 func (t TokenIssuer) Token(ctx context.Context, namespace, account string, spec authenticationv1.TokenRequestSpec) (*authenticationv1.TokenRequest, error) {
 	out := &authenticationv1.TokenRequest{}
-	err := t.Client.Core.Post().Namespace(namespace).Resource("serviceaccounts").Name(account).SubResource("token").
-		Body(&authenticationv1.TokenRequest{Spec: spec}).Do(ctx).Into(out)
+	err := kubeapi.Patient(ctx, func() error {
+		return t.Client.Core.Post().Namespace(namespace).Resource("serviceaccounts").Name(account).SubResource("token").
+			Body(&authenticationv1.TokenRequest{Spec: spec}).Do(ctx).Into(out)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("token of service account %s/%s: %w", namespace, account, err)
 	}
