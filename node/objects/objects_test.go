@@ -27,7 +27,8 @@ type server struct {
 	value   *v1.ConfigMap
 	lists   int
 	forbid  bool
-	watches map[chan any]bool
+	opened  chan chan any // each new watch
+	current chan any      // the watch that gets events
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -57,10 +58,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	events := make(chan any, 9)
-	s.watches[events] = true
 	s.mu.Unlock()
 	w.WriteHeader(http.StatusOK)
 	w.(http.Flusher).Flush()
+	s.opened <- events
 	for {
 		select {
 		case <-r.Context().Done():
@@ -83,26 +84,23 @@ func configMap(version, value string) *v1.ConfigMap {
 // send gives an event to the one watch, once it is there.
 func (s *server) send(t *testing.T, kind string, obj any) {
 	t.Helper()
-	for range 1000 {
-		s.mu.Lock()
-		for w := range s.watches {
-			w <- map[string]any{"type": kind, "object": obj}
-			if kind == "ERROR" {
-				close(w)
-				delete(s.watches, w)
-			}
-			s.mu.Unlock()
-			return
+	if s.current == nil {
+		select {
+		case s.current = <-s.opened:
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody watches")
 		}
-		s.mu.Unlock()
-		time.Sleep(time.Millisecond)
 	}
-	t.Fatal("nobody watches")
+	s.current <- map[string]any{"type": kind, "object": obj}
+	if kind == "ERROR" {
+		close(s.current)
+		s.current = nil
+	}
 }
 
 func start(t *testing.T, s *server) (*objects.Cache, chan types.UID) {
 	t.Helper()
-	s.watches = map[chan any]bool{}
+	s.opened = make(chan chan any, 9)
 	backend := httptest.NewServer(s)
 	client, err := kubeapi.New(&rest.Config{Host: backend.URL})
 	if err != nil {
