@@ -8,7 +8,7 @@ import (
 )
 
 // end takes the pod down: containers (sidecars last, in reverse order), sandboxes beside the last report, then volumes and cgroup beside
-// the removal of the sandboxes, then the object.
+// the removal of the sandboxes, which hold nothing any more, and then the object.
 func (p *planner) end() {
 	if p.stopContainers() > 0 || p.starting() {
 		return
@@ -28,18 +28,17 @@ func (p *planner) end() {
 	for _, s := range p.Observed.Sandboxes {
 		p.do(Step{Verb: RemoveSandbox, ID: s.ID})
 	}
-	if !p.Memory.TornDown || len(p.Observed.Sandboxes) > 0 {
-		return
-	}
-	for _, c := range p.Observed.Containers { // of a sandbox that the runtime lost
-		p.do(Step{Verb: RemoveContainer, ID: c.ID, Name: c.Name})
+	if len(p.Observed.Sandboxes) == 0 {
+		for _, c := range p.Observed.Containers { // of a sandbox that the runtime lost
+			p.do(Step{Verb: RemoveContainer, ID: c.ID, Name: c.Name})
+		}
 	}
 	switch {
-	case len(p.Observed.Containers) > 0:
-	case p.Memory.Gone:
+	case !p.Memory.TornDown:
+	case !p.Memory.Gone:
+		p.do(Step{Verb: Finalize}) // what is removed meanwhile holds nothing any more
+	case len(p.Observed.Sandboxes)+len(p.Observed.Containers) == 0:
 		p.do(Step{Verb: Forget})
-	case p.Memory.Reported:
-		p.do(Step{Verb: Finalize})
 	}
 }
 

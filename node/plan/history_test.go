@@ -104,7 +104,7 @@ func (w *world) check(d Decision) {
 			w.t.Fatal("volumes torn down under a running pod")
 		case s.Verb == RemoveSandbox && !w.in.Memory.Stopped[s.ID]:
 			w.t.Fatal("a sandbox removed before its stop was carried through")
-		case s.Verb == Finalize && (len(w.in.Observed.Sandboxes) > 0 || !w.in.Memory.TornDown):
+		case s.Verb == Finalize && (ready > 0 || len(running) > 0 || !w.in.Memory.TornDown):
 			w.t.Fatal("the object deleted before the pod was down")
 		}
 	}

@@ -236,9 +236,7 @@ func TestPodLivesAndLeavesNothing(t *testing.T) {
 	if !slices.Equal(order, want) {
 		t.Errorf("order %v, want %v", order, want)
 	}
-	if left := s.Left(); len(left) > 0 {
-		t.Errorf("left in the runtime: %v", left)
-	}
+	c.empty(s)
 	if !slices.Contains(c.down, pod.UID) {
 		t.Error("volumes were not torn down")
 	}
@@ -292,9 +290,7 @@ func TestAgentThatWasKilledAdoptsWhatRuns(t *testing.T) {
 			t.Errorf("the new agent did %s", call)
 		}
 	}
-	if left := s.Left(); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
+	c.empty(s)
 }
 
 func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
@@ -309,12 +305,18 @@ func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
 	delete(c.pods, pod.UID)
 	c.mu.Unlock()
 	c.start(s, root)
+	c.empty(s)
+}
+
+// empty waits until the runtime has nothing left. It has no way to tell.
+func (c *cluster) empty(s *runtimetest.Server) {
+	c.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for len(s.Left()) > 0 && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond) // the runtime has no way to tell
+		time.Sleep(5 * time.Millisecond)
 	}
 	if left := s.Left(); len(left) > 0 {
-		t.Errorf("left: %v", left)
+		c.t.Errorf("left in the runtime: %v", left)
 	}
 }
 
