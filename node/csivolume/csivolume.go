@@ -68,6 +68,12 @@ func New(cfg Config) (*Mounter, error) {
 	return &Mounter{cfg: cfg, boot: strings.TrimSpace(string(id))}, nil
 }
 
+// Republishes tells whether the driver's volumes are to be published again and again. A driver that cannot be looked up is not called.
+func (m *Mounter) Republishes(ctx context.Context, driver string) bool {
+	policy, err := m.policy(ctx, driver)
+	return err == nil && isTrue(policy.RequiresRepublish)
+}
+
 // call is one volume on its way to a pod.
 type call struct {
 	volume.CSIRequest

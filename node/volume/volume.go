@@ -38,6 +38,8 @@ type Tokens interface {
 type CSI interface {
 	// Setup makes the volume available and returns the directory, or the device for a block volume.
 	Setup(ctx context.Context, request CSIRequest) (path string, err error)
+	// Republishes tells whether the driver wants its volumes published again and again (CSIDriver requiresRepublish).
+	Republishes(ctx context.Context, driver string) bool
 	// Teardown unpublishes and, when no other pod needs it, unstages every CSI volume of the pod, from what is on disk.
 	Teardown(ctx context.Context, pod types.UID) error
 }
@@ -70,9 +72,12 @@ type Manager struct {
 	locks  keylock.Locks[types.UID]
 	tokens tokenCache
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what follows
 	refresh map[types.UID]time.Time
 }
+
+// republishAfter is how long a volume is left alone whose driver wants it published again and again: about kubelet's resync.
+const republishAfter = time.Minute
 
 // New returns a manager. It touches nothing yet.
 func New(cfg Config) *Manager {
@@ -145,19 +150,32 @@ func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 		})
 	}
 	running.Wait()
-	m.setRefresh(pod)
+	m.setRefresh(pod, m.republishes(ctx, pod))
 	return out, errors.Join(errs...)
 }
 
-// Refresh is when Setup must be called again to renew a service account token; zero for never.
+// republishes tells whether a driver of an inline volume of the pod wants to be called again. Drivers that ask for it serve inline volumes.
+func (m *Manager) republishes(ctx context.Context, pod *v1.Pod) bool {
+	for i := range pod.Spec.Volumes {
+		if src := pod.Spec.Volumes[i].CSI; src != nil && m.cfg.CSI != nil && m.cfg.CSI.Republishes(ctx, src.Driver) {
+			return true
+		}
+	}
+	return false
+}
+
+// Refresh is when Setup must be called again, to renew a service account token or for a driver that wants it; zero for never.
 func (m *Manager) Refresh(pod types.UID) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.refresh[pod]
 }
 
-func (m *Manager) setRefresh(pod *v1.Pod) {
+func (m *Manager) setRefresh(pod *v1.Pod, soon bool) {
 	at := m.tokens.refreshAt(pod.UID)
+	if again := time.Now().Add(republishAfter); soon && (at.IsZero() || again.Before(at)) {
+		at = again
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if at.IsZero() {
