@@ -55,6 +55,7 @@ func (h *Heart) describe(s *v1.NodeStatus, info runtime.Info) error {
 	if info.Name != "" {
 		s.NodeInfo.ContainerRuntimeVersion = info.Name + "://" + info.Version
 	}
+	s.DeclaredFeatures = slices.Clone(declaredFeatures)
 	s.RuntimeHandlers = nil
 	for _, r := range info.Handlers {
 		handler := v1.NodeRuntimeHandler{Name: r.Name}
@@ -68,6 +69,10 @@ func (h *Heart) describe(s *v1.NodeStatus, info runtime.Info) error {
 	}
 	return nil
 }
+
+// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328). What is not named here, such as resizing
+// in place, keeps pods that need it away.
+var declaredFeatures = []string{"RestartAllContainersOnContainerExits"}
 
 func minus(capacity, reserved v1.ResourceList) v1.ResourceList {
 	out := v1.ResourceList{}
@@ -88,7 +93,8 @@ func minus(capacity, reserved v1.ResourceList) v1.ResourceList {
 func sameDescription(a, b *v1.NodeStatus) bool {
 	return equality.Semantic.DeepEqual(a.Capacity, b.Capacity) && equality.Semantic.DeepEqual(a.Allocatable, b.Allocatable) &&
 		equality.Semantic.DeepEqual(a.Addresses, b.Addresses) && a.NodeInfo == b.NodeInfo && a.DaemonEndpoints == b.DaemonEndpoints &&
-		equality.Semantic.DeepEqual(a.RuntimeHandlers, b.RuntimeHandlers) && equality.Semantic.DeepEqual(a.Features, b.Features)
+		equality.Semantic.DeepEqual(a.RuntimeHandlers, b.RuntimeHandlers) && equality.Semantic.DeepEqual(a.Features, b.Features) &&
+		slices.Equal(a.DeclaredFeatures, b.DeclaredFeatures)
 }
 
 // Limits of the list of images in a Node, as kubelet has them: the scheduler reads it, and the object must stay small.
