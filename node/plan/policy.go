@@ -13,7 +13,7 @@ import (
 
 // Sidecar tells whether an init container keeps running beside the application (restartPolicy Always).
 func Sidecar(c *v1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways && len(c.RestartPolicyRules) == 0
+	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
 }
 
 // restartAfter tells whether the policy wants a new instance after this one ended.
