@@ -1,0 +1,63 @@
+// trivet-node runs the pods that Kubernetes bound to this node, in the place of kubelet.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"k8s.io/klog/v2"
+
+	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/node/agent"
+	"github.com/trivet-node/trivet/node/config"
+)
+
+const about = `trivet-node is a Kubernetes node agent: it takes the place of kubelet. It registers this machine as a node,
+runs the pods that are bound to it through a CRI container runtime, and reports how they are. It reads kubelet's flags
+and KubeletConfiguration files.`
+
+func main() { program.Main("trivet-node", run) }
+
+func run(ctx context.Context, env *program.Env) error {
+	if slices.Equal(env.Args, []string{"--version"}) && filepath.Base(os.Args[0]) == "kubelet" {
+		_, err := fmt.Fprintln(env.Stdout, "Kubernetes", agent.KubernetesVersion) // kubeadm asks the program by this name
+		return err
+	}
+	fs := env.Flags(about)
+	flags := config.Register(fs)
+	if err := env.Parse(fs); err != nil {
+		return err
+	}
+	cfg := config.Defaults()
+	if flags.File != "" {
+		unserved, err := cfg.Load(flags.File)
+		if err != nil {
+			return &program.UsageError{Err: err}
+		}
+		for _, name := range unserved {
+			env.Log.Warn("field of the kubelet configuration has no effect here", "field", name)
+		}
+	}
+	if err := flags.Apply(&cfg); err != nil {
+		return &program.UsageError{Err: err}
+	}
+	for _, name := range flags.Ignored {
+		env.Log.Info("flag has no effect here", "flag", name)
+	}
+	if err := cfg.Complete(); err != nil {
+		return &program.UsageError{Err: fmt.Errorf("configuration: %w", err)}
+	}
+	if err := program.RequireRoot(); err != nil {
+		return err
+	}
+	klog.SetSlogLogger(env.Log)
+	program.SmallHeap()
+	a, err := agent.New(cfg, env.Log)
+	if err != nil {
+		return err
+	}
+	return a.Run(ctx)
+}

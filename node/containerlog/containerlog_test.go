@@ -1,0 +1,186 @@
+package containerlog_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/node/containerlog"
+)
+
+func line(second int, stream, tag, text string) string {
+	return fmt.Sprintf("2026-01-02T03:04:%02d.5Z %s %s %s\n", second, stream, tag, text)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string, o containerlog.Options) string {
+	t.Helper()
+	var out bytes.Buffer
+	if err := containerlog.Read(t.Context(), path, o, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+func TestRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "0.log")
+	write(t, path, line(1, "stdout", "F", "one")+line(2, "stderr", "P", "tw")+line(2, "stderr", "F", "o")+"torn\n"+line(3, "stdout", "F", ""))
+	for name, c := range map[string]struct {
+		o    containerlog.Options
+		want string
+	}{
+		"all":        {containerlog.Options{Tail: -1}, "one\ntwo\n\n"},
+		"none":       {containerlog.Options{Tail: 0}, ""},
+		"tail 1":     {containerlog.Options{Tail: 1}, "\n"},
+		"tail 3":     {containerlog.Options{Tail: 3}, "two\n\n"}, // the torn line counts
+		"tail 99":    {containerlog.Options{Tail: 99}, "one\ntwo\n\n"},
+		"stderr":     {containerlog.Options{Tail: -1, Stream: "stderr"}, "two\n"},
+		"since":      {containerlog.Options{Tail: -1, Since: time.Date(2026, 1, 2, 3, 4, 3, 0, time.UTC)}, "\n"},
+		"limit":      {containerlog.Options{Tail: -1, LimitBytes: 6}, "one\ntw"},
+		"timestamps": {containerlog.Options{Tail: 3, Timestamps: true}, "2026-01-02T03:04:02.500000000Z two\n2026-01-02T03:04:03.500000000Z \n"},
+	} {
+		if got := read(t, path, c.o); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestRotatedFilesBelongToTheLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "0.log")
+	var z bytes.Buffer
+	w := gzip.NewWriter(&z)
+	_, _ = w.Write([]byte(line(1, "stdout", "F", "1") + line(2, "stdout", "F", "2")))
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path+".20260101-000000.gz", z.String())
+	write(t, path+".20260102-000000", line(3, "stdout", "F", "3"))
+	write(t, path, line(4, "stdout", "F", "4"))
+	write(t, path+".tmp", "not a log")
+	if got := read(t, path, containerlog.Options{Tail: -1}); got != "1\n2\n3\n4\n" {
+		t.Errorf("all: %q", got)
+	}
+	for tail, want := range map[int64]string{1: "4\n", 2: "3\n4\n", 3: "2\n3\n4\n", 9: "1\n2\n3\n4\n"} {
+		if got := read(t, path, containerlog.Options{Tail: tail}); got != want {
+			t.Errorf("tail %d: %q, want %q", tail, got, want)
+		}
+	}
+}
+
+// TestTailFindsTheLineOverChunks makes a log larger than what is read at a time, with lines of all lengths.
+func TestTailFindsTheLineOverChunks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "0.log")
+	var text strings.Builder
+	var want []string
+	for i := range 3000 {
+		s := strings.Repeat("x", i%200) + fmt.Sprint(i)
+		want = append(want, s+"\n")
+		text.WriteString(line(i%60, "stdout", "F", s))
+	}
+	write(t, path, text.String())
+	for _, n := range []int{1, 2, 700, 1500, 2999, 3000} {
+		if got := read(t, path, containerlog.Options{Tail: int64(n)}); got != strings.Join(want[len(want)-n:], "") {
+			t.Errorf("tail %d is wrong (%d bytes)", n, len(got))
+		}
+	}
+}
+
+type shared struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+	got chan struct{}
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.buf.Write(p)
+	select {
+	case s.got <- struct{}{}:
+	default:
+	}
+	return n, err
+}
+
+func (s *shared) await(t *testing.T, want string) {
+	t.Helper()
+	for {
+		s.mu.Lock()
+		have := s.buf.String()
+		s.mu.Unlock()
+		if have == want {
+			return
+		}
+		select {
+		case <-s.got:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("have %q, want %q", have, want)
+		}
+	}
+}
+
+func TestFollowOverRotationUntilTheContainerEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "0.log")
+	write(t, path, line(1, "stdout", "F", "1"))
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := &shared{got: make(chan struct{}, 1)}
+	ended := make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		done <- containerlog.Read(t.Context(), path, containerlog.Options{Tail: -1, Follow: true, Running: func(context.Context) (bool, error) {
+			select {
+			case <-ended:
+				return false, nil
+			default:
+				return true, nil
+			}
+		}}, out)
+	}()
+	out.await(t, "1\n")
+	say := func(f *os.File, text string) {
+		if _, err := f.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say(f, "2026-01-02T03:04:05Z stdo")
+	say(f, "ut F 2\n")
+	out.await(t, "1\n2\n")
+	if err := os.Rename(path, path+".20260101-000000"); err != nil {
+		t.Fatal(err)
+	}
+	say(f, line(3, "stdout", "F", "3")) // the runtime has not reopened yet
+	write(t, path, line(4, "stdout", "F", "4"))
+	out.await(t, "1\n2\n3\n4\n")
+	close(ended)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParseEntry(f *testing.F) {
+	f.Add([]byte("2026-01-02T03:04:05.5Z stdout F text"))
+	f.Add([]byte("2026-01-02T03:04:05Z stderr P:x "))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := containerlog.ParseEntry(data)
+		if err == nil && !bytes.HasSuffix(data, e.Text) {
+			t.Errorf("text %q is not the end of %q", e.Text, data)
+		}
+	})
+}

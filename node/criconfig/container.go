@@ -1,0 +1,110 @@
+package criconfig
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/runtime"
+)
+
+// Container is what a container's configuration is made of beside the specs of pod and node.
+type Container struct {
+	Spec          *v1.Container
+	Attempt       uint32
+	ImageRef      string // as the runtime knows it
+	ImageUser     User
+	Command, Args []string // expanded
+	Env           []*cri.KeyValue
+	Mounts        []*cri.Mount
+	Devices       []*cri.Device
+	Groups        []int64 // of volumes
+	Target        string  // ID of the container whose process namespace an ephemeral container shares
+}
+
+// LogPath is where the log of an attempt is, below the pod's log directory.
+func LogPath(container string, attempt uint32) string {
+	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
+}
+
+// CreateContainer is the configuration of one instance of a container.
+func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig, error) {
+	c := in.Spec
+	security, err := containerSecurity(node, pod, c, in.ImageUser, in.Groups)
+	if err != nil {
+		return nil, err
+	}
+	if in.Target != "" {
+		security.NamespaceOptions.Pid = cri.NamespaceMode_TARGET
+		security.NamespaceOptions.TargetId = in.Target
+	}
+	annotations, err := containerAnnotations(pod, c, in.Attempt)
+	if err != nil {
+		return nil, err
+	}
+	out := &cri.ContainerConfig{
+		Metadata:   &cri.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
+		Image:      &cri.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
+		Command:    in.Command,
+		Args:       in.Args,
+		WorkingDir: c.WorkingDir,
+		Envs:       in.Env,
+		Mounts:     in.Mounts,
+		Devices:    in.Devices,
+		Labels: map[string]string{runtime.LabelPodName: pod.Name, runtime.LabelPodNamespace: pod.Namespace, runtime.LabelPodUID: string(pod.UID),
+			runtime.LabelContainerName: c.Name},
+		Annotations: annotations,
+		LogPath:     LogPath(c.Name, in.Attempt),
+		Stdin:       c.Stdin,
+		StdinOnce:   c.StdinOnce,
+		Tty:         c.TTY,
+		Linux:       &cri.LinuxContainerConfig{Resources: Resources(node, pod, c), SecurityContext: security},
+	}
+	if l := c.Lifecycle; l != nil && l.StopSignal != nil {
+		signal, ok := cri.Signal_value["SIGNAL_"+string(*l.StopSignal)]
+		if !ok {
+			return nil, fmt.Errorf("container %s: stop signal %q is not known", c.Name, *l.StopSignal)
+		}
+		out.StopSignal = cri.Signal(signal)
+	}
+	return out, nil
+}
+
+func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[string]string, error) {
+	path := c.TerminationMessagePath
+	if path == "" {
+		path = v1.TerminationMessagePathDefault
+	}
+	out := map[string]string{
+		runtime.AnnotationHash:          plan.Hash(c),
+		runtime.AnnotationRestartCount:  strconv.FormatUint(uint64(attempt), 10),
+		runtime.AnnotationMessagePath:   path,
+		runtime.AnnotationMessagePolicy: string(c.TerminationMessagePolicy),
+	}
+	if s := pod.DeletionGracePeriodSeconds; s != nil {
+		out[runtime.AnnotationDeletionGrace] = strconv.FormatInt(*s, 10)
+	}
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		out[runtime.AnnotationTermGrace] = strconv.FormatInt(*s, 10)
+	}
+	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
+		data, err := json.Marshal(c.Lifecycle.PreStop)
+		if err != nil {
+			return nil, fmt.Errorf("container %s: encode preStop: %w", c.Name, err)
+		}
+		out[runtime.AnnotationPreStop] = string(data)
+	}
+	if len(c.Ports) > 0 {
+		data, err := json.Marshal(c.Ports)
+		if err != nil {
+			return nil, fmt.Errorf("container %s: encode ports: %w", c.Name, err)
+		}
+		out[runtime.AnnotationPorts] = string(data)
+	}
+	return out, nil
+}

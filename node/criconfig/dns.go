@@ -1,0 +1,113 @@
+package criconfig
+
+import (
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// DNS is the content of a resolv.conf(5).
+type DNS struct {
+	Servers, Searches, Options []string
+}
+
+// Limits of glibc and of Kubernetes' validation.
+const (
+	maxServers     = 3
+	maxSearches    = 32
+	maxSearchChars = 2048
+)
+
+// ParseResolvConf reads a resolv.conf. Lines that it does not know are skipped, as the resolver does.
+func ParseResolvConf(data string) DNS {
+	var out DNS
+	for line := range strings.Lines(data) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 || strings.HasPrefix(fields[0], "#") || strings.HasPrefix(fields[0], ";") {
+			continue
+		}
+		switch fields[0] {
+		case "nameserver":
+			out.Servers = append(out.Servers, fields[1])
+		case "search", "domain": // the last one wins
+			out.Searches = nil
+			for _, s := range fields[1:] {
+				if s != "." {
+					s = strings.TrimSuffix(s, ".")
+				}
+				out.Searches = append(out.Searches, s)
+			}
+		case "options":
+			out.Options = append(out.Options, fields[1:]...)
+		}
+	}
+	return out
+}
+
+// podDNS applies the pod's DNS policy and then its dnsConfig.
+func podDNS(node Node, pod *v1.Pod) *cri.DNSConfig {
+	var out DNS
+	policy := pod.Spec.DNSPolicy
+	if policy == v1.DNSClusterFirst && pod.Spec.HostNetwork {
+		policy = v1.DNSDefault
+	}
+	if policy != v1.DNSNone && policy != v1.DNSDefault && len(node.ClusterDNS) == 0 {
+		policy = v1.DNSDefault // nothing better is known
+	}
+	switch policy {
+	case v1.DNSNone:
+	case v1.DNSDefault:
+		out = DNS{slices.Clone(node.HostDNS.Servers), slices.Clone(node.HostDNS.Searches), slices.Clone(node.HostDNS.Options)}
+	default:
+		out.Servers = slices.Clone(node.ClusterDNS)
+		if node.ClusterDomain != "" {
+			svc := "svc." + node.ClusterDomain
+			out.Searches = []string{pod.Namespace + "." + svc, svc, node.ClusterDomain}
+		}
+		out.Searches = unique(append(out.Searches, node.HostDNS.Searches...))
+		out.Options = []string{"ndots:5"}
+	}
+	if c := pod.Spec.DNSConfig; c != nil {
+		out.Servers = unique(append(out.Servers, c.Nameservers...))
+		out.Searches = unique(append(out.Searches, c.Searches...))
+		out.Options = mergeOptions(out.Options, c.Options)
+	}
+	return &cri.DNSConfig{Servers: out.Servers[:min(len(out.Servers), maxServers)], Searches: limitSearches(out.Searches), Options: out.Options}
+}
+
+func unique(in []string) []string {
+	var out []string
+	for _, s := range in {
+		if !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+func mergeOptions(old []string, more []v1.PodDNSConfigOption) []string {
+	out := slices.Clone(old)
+	for _, o := range more {
+		text := o.Name
+		if o.Value != nil && *o.Value != "" {
+			text += ":" + *o.Value
+		}
+		same := func(s string) bool { name, _, _ := strings.Cut(s, ":"); return name == o.Name }
+		if i := slices.IndexFunc(out, same); i >= 0 {
+			out[i] = text
+			continue
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func limitSearches(in []string) []string {
+	in = in[:min(len(in), maxSearches)]
+	for len(strings.Join(in, " ")) > maxSearchChars {
+		in = in[:len(in)-1]
+	}
+	return in
+}

@@ -1,0 +1,61 @@
+package csiplugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+
+	"github.com/trivet-node/trivet/internal/socket"
+)
+
+// Driver is a registered CSI driver: its node service and what that can do.
+type Driver struct {
+	Name string
+	Node csi.NodeClient
+	caps map[csi.NodeServiceCapability_RPC_Type]bool
+	conn *grpc.ClientConn
+}
+
+// open connects to the driver and asks for its capabilities and node ID.
+func open(ctx context.Context, name, endpoint string) (*Driver, Info, error) {
+	conn, err := socket.Dial(endpoint)
+	if err != nil {
+		return nil, Info{}, fmt.Errorf("CSI driver %s: %w", name, err)
+	}
+	d := &Driver{Name: name, Node: csi.NewNodeClient(conn), conn: conn, caps: map[csi.NodeServiceCapability_RPC_Type]bool{}}
+	about, err := d.ask(ctx)
+	if err != nil {
+		d.close()
+		return nil, Info{}, fmt.Errorf("CSI driver %s: %w", name, err)
+	}
+	return d, about, nil
+}
+
+func (d *Driver) ask(ctx context.Context) (Info, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	caps, err := d.Node.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		return Info{}, fmt.Errorf("NodeGetCapabilities: %w", err)
+	}
+	for _, c := range caps.Capabilities {
+		d.caps[c.GetRpc().GetType()] = true
+	}
+	info, err := d.Node.NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
+	if err != nil {
+		return Info{}, fmt.Errorf("NodeGetInfo: %w", err)
+	}
+	if info.NodeId == "" {
+		return Info{}, errors.New("NodeGetInfo: the node ID is empty")
+	}
+	return Info{Name: d.Name, NodeID: info.NodeId, MaxVolumes: info.MaxVolumesPerNode, Topology: info.AccessibleTopology.GetSegments()}, nil
+}
+
+// Can tells whether the driver's node service has the capability.
+func (d *Driver) Can(c csi.NodeServiceCapability_RPC_Type) bool { return d.caps[c] }
+
+func (d *Driver) close() { _ = d.conn.Close() }

@@ -1,0 +1,188 @@
+package csivolume
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/mount"
+)
+
+const (
+	plugin   = "kubernetes.io~csi" // in pod directories
+	dataFile = "vol_data.json"
+)
+
+// record is kubelet's vol_data.json. Ready is ours: the boot in which the work was finished; Mounted tells that a mount was seen then.
+type record struct {
+	SpecName     string `json:"specVolID,omitempty"`
+	Handle       string `json:"volumeHandle"`
+	Driver       string `json:"driverName"`
+	Node         string `json:"nodeName,omitempty"`
+	AttachmentID string `json:"attachmentID,omitempty"`
+	Lifecycle    string `json:"volumeLifecycleMode,omitempty"`
+	Ready        string `json:"trivetReady,omitempty"`
+	Mounted      string `json:"trivetMounted,omitempty"` // "true" or absent: kubelet reads strings only
+}
+
+// place is where a volume of a pod is on the node, and its records.
+type place struct {
+	record
+	dir      string // of the pod's record; removed at the end
+	target   string // what the driver publishes
+	link     string // block volumes: the pod's link to target, whose presence says that the pod uses the volume
+	stageDir string // of the stage's record
+	staging  string // what the driver stages on
+}
+
+// place computes the paths, kubelet's: for block volumes everything is below plugins/kubernetes.io/csi/volumeDevices.
+func (m *Mounter) place(pod types.UID, spec, driver, handle string, block bool) place {
+	p := place{record: record{SpecName: spec, Handle: handle, Driver: driver}}
+	name := strings.ReplaceAll(spec, "/", "~")
+	plugins := filepath.Join(m.cfg.Root, "plugins", "kubernetes.io", "csi")
+	if block {
+		devices := filepath.Join(plugins, "volumeDevices")
+		p.link = filepath.Join(m.cfg.Root, "pods", string(pod), "volumeDevices", plugin, name)
+		p.dir = filepath.Join(devices, name, "data")
+		p.target = filepath.Join(devices, "publish", name, string(pod))
+		p.stageDir = filepath.Join(devices, name, "stage")
+		p.staging = filepath.Join(devices, "staging", name)
+		return p
+	}
+	p.dir = filepath.Join(m.cfg.Root, "pods", string(pod), "volumes", plugin, name)
+	p.target = filepath.Join(p.dir, "mount")
+	p.stageDir = filepath.Join(plugins, driver, fmt.Sprintf("%x", sha256.Sum256([]byte(handle))))
+	p.staging = filepath.Join(p.stageDir, "globalmount")
+	return p
+}
+
+// readyFile is where the pod's own state is: block volumes share one vol_data.json between pods, so they have another for that.
+func (p *place) readyFile() string {
+	if p.link != "" {
+		return filepath.Join(p.dir, filepath.Base(p.target)+".json")
+	}
+	return filepath.Join(p.dir, dataFile)
+}
+
+// done tells whether the volume was made available in this boot and still is.
+func (p *place) done(boot string) (bool, error) {
+	r, err := readRecord(p.readyFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if r.Handle != p.Handle || r.Driver != p.Driver {
+		return false, fmt.Errorf("%s belongs to volume %s of driver %s: tear the pod's volumes down first", p.readyFile(), r.Handle, r.Driver)
+	}
+	return r.still(boot, p.target)
+}
+
+// still tells whether what the record says is so.
+func (r *record) still(boot, path string) (bool, error) {
+	if r.Ready != boot {
+		return false, nil
+	}
+	if r.Mounted == "" {
+		return true, nil
+	}
+	return mount.Mounted(path)
+}
+
+// begin writes down that the pod will have the volume.
+func (p *place) begin(node string) error {
+	p.Node, p.AttachmentID = node, attachmentName(p.Handle, p.Driver, node)
+	p.Ready, p.Mounted = "", ""
+	if p.link != "" {
+		if err := os.MkdirAll(filepath.Dir(p.link), 0o750); err != nil {
+			return fmt.Errorf("make %s: %w", filepath.Dir(p.link), err)
+		}
+		if err := os.Symlink(p.target, p.link); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("note block volume: %w", err)
+		}
+		if err := writeRecord(filepath.Join(p.dir, dataFile), p.record); err != nil {
+			return err
+		}
+	}
+	return writeRecord(p.readyFile(), p.record)
+}
+
+// finish writes down that it has.
+func (p *place) finish(boot string) error {
+	return p.record.complete(boot, p.target, p.readyFile())
+}
+
+func (r record) complete(boot, path, file string) error {
+	mounted, err := mount.Mounted(path)
+	if err != nil {
+		return err
+	}
+	r.Ready = boot
+	if mounted {
+		r.Mounted = "true"
+	}
+	return writeRecord(file, r)
+}
+
+func (p *place) stageRecord() record { return record{Handle: p.Handle, Driver: p.Driver} }
+
+func (p *place) staged(boot string) (bool, error) {
+	r, err := readRecord(filepath.Join(p.stageDir, dataFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return r.still(boot, p.staging)
+}
+
+func (p *place) beginStage() error {
+	if err := os.MkdirAll(p.staging, 0o750); err != nil {
+		return fmt.Errorf("make %s: %w", p.staging, err)
+	}
+	return writeRecord(filepath.Join(p.stageDir, dataFile), p.stageRecord())
+}
+
+func (p *place) finishStage(boot string) error {
+	return p.stageRecord().complete(boot, p.staging, filepath.Join(p.stageDir, dataFile))
+}
+
+// writeRecord needs no fsync: the mounts that it tells of do not survive a power loss either.
+func writeRecord(file string, r record) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+		return fmt.Errorf("make %s: %w", filepath.Dir(file), err)
+	}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteVolatile(file, data, 0o644); err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
+	}
+	return nil
+}
+
+func readRecord(file string) (record, error) {
+	var r record
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, fmt.Errorf("read %s: %w", file, err)
+	}
+	if r.Handle == "" || r.Driver == "" {
+		return r, fmt.Errorf("read %s: volumeHandle or driverName is missing", file)
+	}
+	return r, nil
+}

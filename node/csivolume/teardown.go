@@ -1,0 +1,159 @@
+package csivolume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/csiplugin"
+	"github.com/trivet-node/trivet/node/volume"
+)
+
+// Teardown unpublishes the pod's CSI volumes, all at once, and unstages those that no other pod on the node has.
+func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
+	places, err := m.ofPod(pod)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(places))
+	var running sync.WaitGroup
+	for i := range places {
+		running.Go(func() { errs[i] = m.teardown(ctx, pod, &places[i]) })
+	}
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+// ofPod finds the pod's volumes on disk. A directory without a record was made, but nothing was published on it yet.
+func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
+	var places []place
+	base := filepath.Join(m.cfg.Root, "pods", string(pod))
+	for _, block := range []bool{false, true} {
+		kind := "volumes"
+		if block {
+			kind = "volumeDevices"
+		}
+		entries, err := os.ReadDir(filepath.Join(base, kind, plugin))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list CSI volumes of pod %s: %w", pod, err)
+		}
+		for _, e := range entries {
+			p := m.place(pod, e.Name(), "", "", block)
+			r, err := readRecord(filepath.Join(p.dir, dataFile))
+			if errors.Is(err, fs.ErrNotExist) {
+				if err := remove(&p); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			p = m.place(pod, e.Name(), r.Driver, r.Handle, block)
+			p.record = r
+			places = append(places, p)
+		}
+	}
+	return places, nil
+}
+
+// teardown takes one volume from the pod. The pod's record goes last, so that an interrupted teardown is found and repeated.
+func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
+	driver, err := m.cfg.Drivers.Driver(p.Driver)
+	if err != nil {
+		return fmt.Errorf("unpublish volume %s: %w", p.SpecName, err)
+	}
+	if err := unpublish(ctx, driver, p); err != nil {
+		return err
+	}
+	unlock, err := m.staged.Lock(ctx, p.Driver+"^"+p.Handle)
+	if err != nil {
+		return fmt.Errorf("unstage volume %s: %w", p.SpecName, err)
+	}
+	defer unlock()
+	others, err := m.usedByOthers(pod, p)
+	if err != nil {
+		return err
+	}
+	if !others && p.Lifecycle != "Ephemeral" && driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
+		if err := unstage(ctx, driver, p); err != nil {
+			return err
+		}
+	}
+	if !others && p.link != "" {
+		if err := volume.RemoveTree(filepath.Dir(p.dir)); err != nil {
+			return err
+		}
+	}
+	return remove(p)
+}
+
+func unpublish(ctx context.Context, driver *csiplugin.Driver, p *place) error {
+	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
+	defer cancel()
+	_, err := driver.Node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: p.Handle, TargetPath: p.target})
+	if err != nil && status.Code(err) != codes.NotFound {
+		return fmt.Errorf("NodeUnpublishVolume of %s: %w", p.Handle, err)
+	}
+	return volume.RemoveTree(p.target)
+}
+
+func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
+	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
+	defer cancel()
+	_, err := driver.Node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: p.Handle, StagingTargetPath: p.staging})
+	if err != nil && status.Code(err) != codes.NotFound {
+		return fmt.Errorf("UnmountDevice: NodeUnstageVolume of %s: %w", p.Handle, err)
+	}
+	if err := volume.RemoveTree(p.staging); err != nil {
+		return err
+	}
+	return volume.RemoveTree(p.stageDir)
+}
+
+// usedByOthers looks for the volume in the directories of other pods.
+func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
+	pods, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
+	if err != nil {
+		return false, fmt.Errorf("look for other users of volume %s: %w", p.SpecName, err)
+	}
+	for _, other := range pods {
+		if other.Name() == string(pod) {
+			continue
+		}
+		theirs := m.place(types.UID(other.Name()), p.SpecName, p.Driver, p.Handle, p.link != "")
+		file := filepath.Join(theirs.dir, dataFile)
+		if p.link != "" {
+			file = theirs.link
+		}
+		if _, err := os.Lstat(file); err == nil {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// remove deletes the pod's side of a place, the record included.
+func remove(p *place) error {
+	if p.link == "" {
+		return volume.RemoveTree(p.dir)
+	}
+	for _, path := range []string{p.readyFile(), p.link} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget block volume %s: %w", p.SpecName, err)
+		}
+	}
+	return nil
+}

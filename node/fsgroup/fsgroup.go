@@ -1,0 +1,124 @@
+// Package fsgroup hands a volume to a pod's fsGroup: every file gets the group and is readable and writable by it, every directory
+// passes the group on to what is made in it (setgid). It acts on file descriptors, so that a container which renames things at the same
+// time cannot lead it out of the volume, and it does not cross mount points.
+package fsgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	writable  = 0o660
+	readOnly  = 0o440
+	directory = 0o110 | unix.S_ISGID
+)
+
+// Apply gives the tree at root to the group gid. With onMismatch set it looks at the root directory only, and takes the whole for
+// right when that is (fsGroupChangePolicy OnRootMismatch). The root is changed last: an interrupted run is repeated.
+func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch bool) error {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open volume %s: %w", root, err)
+	}
+	defer unix.Close(fd)
+	t := tree{ctx: ctx, gid: int(gid), mask: writable}
+	if onlyRead {
+		t.mask = readOnly
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("stat volume %s: %w", root, err)
+	}
+	if onMismatch && t.right(&st) {
+		return nil
+	}
+	if err := t.apply(fd, &st); err != nil {
+		return fmt.Errorf("give volume %s to group %d: %w", root, gid, err)
+	}
+	return nil
+}
+
+type tree struct {
+	ctx  context.Context //nolint:containedctx // lives for one walk
+	gid  int
+	mask uint32
+}
+
+func (t tree) mode(st *unix.Stat_t) uint32 {
+	mode := st.Mode&0o7777 | t.mask
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		mode |= directory
+	}
+	return mode
+}
+
+func (t tree) right(st *unix.Stat_t) bool {
+	return int(st.Gid) == t.gid && st.Mode&0o7777 == t.mode(st)
+}
+
+// apply changes what fd (O_PATH) stands for, children first.
+func (t tree) apply(fd int, st *unix.Stat_t) error {
+	if err := t.ctx.Err(); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if err := t.children(fd); err != nil {
+			return err
+		}
+	}
+	if t.right(st) {
+		return nil
+	}
+	if err := unix.Fchownat(fd, "", -1, t.gid, unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("chown: %w", err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return nil
+	}
+	// fchmod(2) refuses O_PATH descriptors; the magic link leads to the same inode.
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), t.mode(st)); err != nil {
+		return fmt.Errorf("chmod: %w", err)
+	}
+	return nil
+}
+
+func (t tree) children(fd int) error {
+	dir, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(dir), "volume")
+	defer f.Close()
+	for {
+		names, readErr := f.Readdirnames(256)
+		for _, name := range names {
+			if err := t.child(fd, name); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		if readErr != nil || len(names) == 0 {
+			return nil //nolint:nilerr // io.EOF
+		}
+	}
+}
+
+func (t tree) child(dir int, name string) error {
+	fd, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV})
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) {
+		return nil // gone meanwhile, or another file system that is not the volume's
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	return t.apply(fd, &st)
+}

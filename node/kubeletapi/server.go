@@ -1,0 +1,174 @@
+// Package kubeletapi serves the node's HTTPS endpoint (:10250) as kubelet does: logs, exec, attach, port-forward, the pods of the node,
+// statistics and metrics. Streams are passed through to the container runtime's own streaming server, SPDY and WebSocket alike; who may
+// call is for the guard (node/auth) to say.
+package kubeletapi
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+)
+
+// Pods knows the pods on the node.
+type Pods interface {
+	// Pods returns the pods with their newest status. They are shared: the server does not change them.
+	Pods() []*v1.Pod
+}
+
+// Stats answers the statistics endpoints (stats.Collector).
+type Stats interface {
+	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
+	// Metrics writes a set of metrics in Prometheus' text format: "", "resource", "cadvisor" or "probes".
+	Metrics(ctx context.Context, set string) ([]byte, error)
+}
+
+// Config is what a Server needs.
+type Config struct {
+	Address     string // host:port, e.g. ":10250"
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	Guard       func(http.Handler) http.Handler // authentication and authorization; must not be nil
+	Pods        Pods
+	Runtime     cri.RuntimeServiceClient
+	Stats       Stats // nil: those endpoints answer 501
+	Configz     any   // the configuration in effect, for /configz; nil: 404
+	Log         *slog.Logger
+}
+
+// Server is the endpoint.
+type Server struct {
+	cfg Config
+}
+
+// New returns a server that does not listen yet.
+func New(cfg Config) *Server { return &Server{cfg: cfg} }
+
+// Handler is the whole endpoint, guard included.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /healthz/{check}", s.health)
+	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /pods/{$}", s.pods)
+	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
+	mux.HandleFunc("GET /configz", s.configz)
+	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	for _, method := range []string{"GET", "POST"} {
+		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", s.exec)
+		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{uid}/{container}", s.exec)
+		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", s.attach)
+		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{uid}/{container}", s.attach)
+		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", s.portForward)
+		mux.HandleFunc(method+" /portForward/{namespace}/{pod}/{uid}", s.portForward)
+	}
+	mux.HandleFunc("POST /run/{namespace}/{pod}/{container}", s.run)
+	mux.HandleFunc("POST /run/{namespace}/{pod}/{uid}/{container}", s.run)
+	mux.HandleFunc("GET /stats/summary", s.summary)
+	mux.HandleFunc("GET /metrics", s.metrics(""))
+	mux.HandleFunc("GET /metrics/{set}", func(w http.ResponseWriter, r *http.Request) { s.metrics(r.PathValue("set"))(w, r) })
+	mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "checkpointing containers is not supported by this agent", http.StatusNotImplemented)
+	})
+	mux.HandleFunc("GET /logs/", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "node logs are not served by this agent", http.StatusNotImplemented)
+	})
+	return s.cfg.Guard(mux)
+}
+
+// Run serves until ctx ends. Streams that are open then are cut.
+func (s *Server) Run(ctx context.Context) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Address)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", s.cfg.Address, err)
+	}
+	return s.Serve(ctx, listener)
+}
+
+// Serve is Run on a listener that is there already.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12, GetCertificate: s.cfg.Certificate,
+			// Verified by the guard, against a CA file that may change.
+			ClientAuth: tls.RequestClientCert,
+		},
+	}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.ServeTLS(listener, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.cfg.Address, err)
+	}
+	return nil
+}
+
+// httpError is an answer that is an error.
+type httpError struct {
+	code int
+	text string
+}
+
+func (e *httpError) Error() string { return e.text }
+
+func fail(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	if e, ok := errors.AsType[*httpError](err); ok {
+		code = e.code
+	}
+	http.Error(w, err.Error(), code)
+}
+
+func notFound(format string, args ...any) error {
+	return &httpError{http.StatusNotFound, fmt.Sprintf(format, args...)}
+}
+
+func badRequest(format string, args ...any) error {
+	return &httpError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(data)
+}
+
+// passThrough hands the request on to the URL that the runtime gave for a stream, and its connection too once it is upgraded.
+func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target string) {
+	u, err := url.Parse(target)
+	if err != nil || u.Host == "" {
+		fail(w, fmt.Errorf("the runtime gave the stream URL %q", target))
+		return
+	}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL = u                     // the Host header stays: WebSocket servers compare it with Origin
+			p.Out.Header.Del("Authorization") // the caller's token is not the runtime's business
+		},
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, "connect to the container runtime: "+err.Error(), http.StatusBadGateway)
+		},
+	}
+	proxy.ServeHTTP(w, r)
+}

@@ -1,0 +1,80 @@
+package objects
+
+import v1 "k8s.io/api/core/v1"
+
+// references are the ConfigMaps and Secrets that a pod names: in volumes, environments and pull secrets.
+func references(pod *v1.Pod) map[Key]bool {
+	r := refs{namespace: pod.Namespace, keys: map[Key]bool{}}
+	for _, s := range pod.Spec.ImagePullSecrets {
+		r.secret(s.Name)
+	}
+	for _, c := range pod.Spec.InitContainers {
+		r.environment(c.Env, c.EnvFrom)
+	}
+	for _, c := range pod.Spec.Containers {
+		r.environment(c.Env, c.EnvFrom)
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		r.environment(c.Env, c.EnvFrom)
+	}
+	for i := range pod.Spec.Volumes {
+		r.volume(&pod.Spec.Volumes[i])
+	}
+	return r.keys
+}
+
+type refs struct {
+	namespace string
+	keys      map[Key]bool
+}
+
+func (r refs) add(resource, name string) {
+	if name != "" {
+		r.keys[Key{Resource: resource, Namespace: r.namespace, Name: name}] = true
+	}
+}
+
+func (r refs) secret(name string)    { r.add("secrets", name) }
+func (r refs) configMap(name string) { r.add("configmaps", name) }
+
+func (r refs) environment(env []v1.EnvVar, from []v1.EnvFromSource) {
+	for _, f := range from {
+		if f.ConfigMapRef != nil {
+			r.configMap(f.ConfigMapRef.Name)
+		}
+		if f.SecretRef != nil {
+			r.secret(f.SecretRef.Name)
+		}
+	}
+	for _, e := range env {
+		if e.ValueFrom == nil {
+			continue
+		}
+		if k := e.ValueFrom.ConfigMapKeyRef; k != nil {
+			r.configMap(k.Name)
+		}
+		if k := e.ValueFrom.SecretKeyRef; k != nil {
+			r.secret(k.Name)
+		}
+	}
+}
+
+func (r refs) volume(v *v1.Volume) {
+	switch {
+	case v.ConfigMap != nil:
+		r.configMap(v.ConfigMap.Name)
+	case v.Secret != nil:
+		r.secret(v.Secret.SecretName)
+	case v.CSI != nil && v.CSI.NodePublishSecretRef != nil:
+		r.secret(v.CSI.NodePublishSecretRef.Name)
+	case v.Projected != nil:
+		for _, s := range v.Projected.Sources {
+			if s.ConfigMap != nil {
+				r.configMap(s.ConfigMap.Name)
+			}
+			if s.Secret != nil {
+				r.secret(s.Secret.Name)
+			}
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package podworker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/probe"
+)
+
+// look is one round for one pod: observe, decide, begin the steps, report.
+func (w *Worker) look(ctx context.Context, uid types.UID) error {
+	desired := w.pods.Get(uid)
+	if desired != nil && podsource.Mirror(desired) {
+		return w.mirror(ctx, desired)
+	}
+	if desired == nil && !w.synced() {
+		return nil // it may only be unknown yet; the list enqueues again
+	}
+	p := w.pod(ctx, uid)
+	inFlight := p.inFlight()
+	observed, err := w.runtime.Observe(ctx, string(uid))
+	if err != nil {
+		return err
+	}
+	in, ok := w.input(p, desired, observed, inFlight)
+	if !ok {
+		w.forget(uid)
+		return nil
+	}
+	d := plan.Decide(in)
+	if d.Deadline {
+		w.end(p, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+		return w.look(ctx, uid)
+	}
+	if d.Ending {
+		p.giveUp()
+		w.probes.StopLiveness(uid)
+	}
+	w.probes.Sync(in.Pod, firstIP(w.podIPs(in.Pod, in.Observed)), w.instances(p, in))
+	in.Memory.Health = w.probes.Health(uid)
+	w.beginAll(ctx, p, in, d)
+	if !in.Memory.Gone {
+		if err := w.report(ctx, p, in, d); err != nil {
+			return err
+		}
+	}
+	if !d.Requeue.IsZero() {
+		w.queue.AddAfter(uid, max(time.Until(d.Requeue), time.Millisecond))
+	}
+	return nil
+}
+
+// mirror looks at a pod that only shows a static one: when that is gone, or somebody deletes the mirror, so does it.
+func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) error {
+	w.Enqueue(podsource.StaticOf(mirror))
+	if mirror.DeletionTimestamp != nil || w.pods.Get(podsource.StaticOf(mirror)) == nil {
+		return w.api.Delete(ctx, mirror)
+	}
+	return nil
+}
+
+func (w *Worker) synced() bool {
+	select {
+	case <-w.pods.Synced():
+		return true
+	default:
+		return false
+	}
+}
+
+// end makes the pod end for a reason of the agent's own.
+func (w *Worker) end(p *pod, reason, message string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.memory.Ended == nil {
+		w.events.Pod(p.spec, "", v1.EventTypeNormal, reason, message)
+		p.memory.Ended = &plan.Ending{Reason: reason, Message: message, At: time.Now()}
+	}
+}
+
+// input puts together what the decision depends on. It is not ok when there is nothing to decide: no such pod, nowhere.
+// Steps that were in flight before the observation count as such, even if they have ended since: the observation may not show what they did.
+func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight map[string]bool) (in plan.Input, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if desired != nil {
+		if p.spec == nil || p.spec.Generation != desired.Generation {
+			w.objects.Register(desired)
+		}
+		if p.spec != nil && (!maps.Equal(p.spec.Labels, desired.Labels) || !maps.Equal(p.spec.Annotations, desired.Annotations)) {
+			p.stale() // downward API volumes show them
+		}
+		if p.wasHealth == nil {
+			p.wasHealth = healthShown(desired)
+		}
+		p.spec = desired
+		w.admit(p, observed)
+		p.shorten()
+	} else {
+		if p.spec == nil && len(observed.Sandboxes) == 0 {
+			return plan.Input{}, false
+		}
+		if p.spec == nil {
+			p.spec = orphan(p.uid, observed)
+		}
+		p.memory.Gone = true
+	}
+	if !p.refresh.IsZero() && !time.Now().Before(p.refresh) {
+		p.stale()
+		p.refresh = time.Time{}
+	}
+	masked := mask(observed, inFlight)
+	in = plan.Input{Pod: p.spec, Observed: masked, Memory: p.snapshot(), Now: time.Now(), MaxBackoff: w.MaxBackoff}
+	in.Memory.InFlight = inFlight
+	in.Memory.Health = w.probes.Health(p.uid)
+	in.Memory.Reported = plan.Terminal(p.spec.Status.Phase)
+	return in, true
+}
+
+// mask hides that a container runs while its start, postStart hook included, is not over.
+func mask(o plan.Observed, inFlight map[string]bool) plan.Observed {
+	o.Containers = slices.Clone(o.Containers)
+	for i := range o.Containers {
+		c := &o.Containers[i]
+		if c.State != plan.Running || !inFlight[plan.Step{Verb: plan.Start, Name: c.Name}.Key()] {
+			continue
+		}
+		newest := !slices.ContainsFunc(o.Containers, func(x plan.Container) bool {
+			return x.Name == c.Name && x.ID != c.ID && (x.Attempt > c.Attempt || x.Attempt == c.Attempt && x.Created.After(c.Created))
+		})
+		if newest {
+			c.State = plan.Created
+		}
+	}
+	return o
+}
+
+// healthShown is what the API shows of containers when the agent sees the pod first: a restarted agent starts from there.
+func healthShown(pod *v1.Pod) map[string]v1.ContainerStatus {
+	out := map[string]v1.ContainerStatus{}
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if s.ContainerID != "" && s.State.Running != nil {
+			out[s.ContainerID] = s
+		}
+	}
+	return out
+}
+
+// admit lets a pod in once. One that has begun on this node is never asked again: its resources are its own.
+func (w *Worker) admit(p *pod, observed plan.Observed) {
+	if p.admitted || p.memory.Ended != nil {
+		return
+	}
+	p.admitted = true
+	if p.spec.Status.StartTime != nil || len(observed.Sandboxes) > 0 || p.spec.DeletionTimestamp != nil || w.Admit == nil {
+		return
+	}
+	if reason, message := w.ask(p.spec); reason != "" {
+		p.memory.Ended = &plan.Ending{Reason: reason, Message: message, At: time.Now()}
+		w.events.Pod(p.spec, "", v1.EventTypeWarning, reason, message)
+	}
+}
+
+// ask decides about one pod at a time: what it lets in counts for the next.
+func (w *Worker) ask(pod *v1.Pod) (reason, message string) {
+	all := w.pods.List()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var others []*v1.Pod
+	for _, o := range all {
+		if o.UID != pod.UID && !podsource.Mirror(o) && !plan.Terminal(o.Status.Phase) && (o.Status.StartTime != nil || w.admitted[o.UID]) {
+			others = append(others, o)
+		}
+	}
+	if reason, message = w.Admit(pod, others); reason == "" {
+		w.admitted[pod.UID] = true
+	}
+	return reason, message
+}
+
+// shorten makes Stop steps begin again when the API has shortened the pod's grace, e.g. by a forced deletion.
+func (p *pod) shorten() {
+	now := p.spec.DeletionGracePeriodSeconds
+	if p.spec.DeletionTimestamp == nil || now == nil {
+		return
+	}
+	if p.grace == nil || *now < *p.grace {
+		p.hurry() // they come again, with the new grace
+		p.stopping, p.hurry = context.WithCancel(p.root)
+	}
+	p.grace = now
+}
+
+// orphan is a pod that only the runtime knows, as far as its labels tell.
+func orphan(uid types.UID, o plan.Observed) *v1.Pod {
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid, Name: "unknown", Namespace: "unknown"}}
+	seen := map[string]bool{}
+	for _, c := range o.Containers {
+		if !seen[c.Name] {
+			seen[c.Name] = true
+			pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{Name: c.Name})
+		}
+		pod.Spec.TerminationGracePeriodSeconds = new(c.Grace)
+	}
+	return pod
+}
+
+// instances are the running containers to be probed.
+func (w *Worker) instances(p *pod, in plan.Input) []probe.Instance {
+	if in.Memory.Gone {
+		return nil
+	}
+	var out []probe.Instance
+	for _, c := range in.Observed.Containers {
+		spec := findSpec(in.Pod, c.Name)
+		if c.State != plan.Running || spec == nil {
+			continue
+		}
+		shown, known := p.wasHealth[w.RuntimeName+"://"+c.ID]
+		out = append(out, probe.Instance{ID: c.ID, Spec: spec, Started: c.Started,
+			WasStarted: known && shown.Started != nil && *shown.Started, WasReady: known && shown.Ready})
+	}
+	return out
+}
+
+// findSpec is the spec of a container of any kind.
+func findSpec(pod *v1.Pod, name string) *v1.Container {
+	for _, all := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range all {
+			if all[i].Name == name {
+				return &all[i]
+			}
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		if e := &pod.Spec.EphemeralContainers[i]; e.Name == name {
+			c := v1.Container(e.EphemeralContainerCommon)
+			return &c
+		}
+	}
+	return nil
+}
+
+func (w *Worker) podIPs(pod *v1.Pod, o plan.Observed) []string {
+	if pod.Spec.HostNetwork {
+		return w.HostIPs
+	}
+	for _, s := range o.Sandboxes {
+		if s.Ready {
+			return s.IPs
+		}
+	}
+	return nil
+}
+
+func firstIP(ips []string) string {
+	if len(ips) == 0 {
+		return ""
+	}
+	return ips[0]
+}

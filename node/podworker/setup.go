@@ -1,0 +1,151 @@
+package podworker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/volume"
+)
+
+func (w *Worker) podDir(pod *v1.Pod) string { return filepath.Join(w.RootDir, "pods", string(pod.UID)) }
+
+// prepare mounts the volumes. It is repeated when an object changed that a volume shows, and when a token must be renewed.
+func (w *Worker) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
+	p.mu.Lock()
+	p.prepared = p.changes
+	p.mu.Unlock()
+	mounted, err := w.volumes.Setup(ctx, pod)
+	if err != nil {
+		reason := "FailedMount"
+		if x, ok := errors.AsType[*volume.Error](err); ok {
+			reason = x.Reason
+		}
+		if ctx.Err() == nil {
+			w.events.Pod(pod, "", v1.EventTypeWarning, reason, err.Error())
+		}
+		return &failure{err: err, quiet: true}
+	}
+	p.mu.Lock()
+	p.volumes = mounted
+	p.mu.Unlock()
+	if at := w.volumes.Refresh(pod.UID); !at.IsZero() {
+		w.refreshAt(p, at)
+	}
+	return nil
+}
+
+// createSandbox makes the pod's cgroup, log directory and sandbox.
+func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32) error {
+	select {
+	case w.sandboxes <- struct{}{}:
+		defer func() { <-w.sandboxes }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	handler := ""
+	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
+		var err error
+		if handler, err = w.api.Handler(ctx, *class); err != nil {
+			return err
+		}
+	}
+	if err := w.cgroups.Ensure(pod); err != nil {
+		return err
+	}
+	config, err := criconfig.Sandbox(w.Node, pod, attempt, w.cgroups.Parent(pod))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
+		return err
+	}
+	_, err = w.runtime.RunSandbox(ctx, config, handler)
+	return err
+}
+
+// hostsFile writes the pod's /etc/hosts and returns its path.
+func (w *Worker) hostsFile(pod *v1.Pod, ips []string) (string, error) {
+	var node []byte
+	if pod.Spec.HostNetwork {
+		var err error
+		if node, err = os.ReadFile(w.HostsFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+	}
+	path := filepath.Join(w.podDir(pod), "etc-hosts")
+	want := criconfig.Hosts(pod, ips, w.Node.ClusterDomain, node)
+	if have, err := os.ReadFile(path); err == nil && string(have) == string(want) {
+		return path, nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return "", err
+	}
+	if f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0); err == nil { // in place: running containers have this very file mounted
+		_, err = f.Write(want)
+		return path, errors.Join(err, f.Close())
+	}
+	return path, durable.WriteVolatile(path, want, 0o644)
+}
+
+// removeContainer removes an instance with its logs, rotated ones included, and its termination message.
+func (w *Worker) removeContainer(ctx context.Context, in plan.Input, id string) error {
+	if err := w.runtime.RemoveContainer(ctx, id); err != nil {
+		return err
+	}
+	for _, c := range in.Observed.Containers {
+		if c.ID != id || c.Name == "" || filepath.Base(c.Name) != c.Name {
+			continue
+		}
+		log := filepath.Join(criconfig.LogDir(w.Node.LogRoot, in.Pod), criconfig.LogPath(c.Name, c.Attempt))
+		files, err := filepath.Glob(log + "*")
+		if err != nil {
+			return err
+		}
+		for _, f := range append(files, filepath.Join(w.podDir(in.Pod), "containers", c.Name, messageFile(c.Attempt))) {
+			if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// messageFile is the name of an instance's termination message file.
+func messageFile(attempt uint32) string { return fmt.Sprintf("%08x", attempt) }
+
+// teardown unmounts the volumes and removes the pod's directory and cgroup.
+func (w *Worker) teardown(ctx context.Context, p *pod, pod *v1.Pod) error {
+	if err := w.volumes.Teardown(ctx, pod.UID); err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	if err := w.cgroups.Remove(ctx, pod.UID); err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	return nil
+}
+
+// farewell removes the logs of a pod that is gone.
+func (w *Worker) farewell(pod *v1.Pod) error {
+	dirs := []string{criconfig.LogDir(w.Node.LogRoot, pod)}
+	if pod.Name == "unknown" { // found by its UID only
+		found, err := filepath.Glob(filepath.Join(w.Node.LogRoot, "*_"+string(pod.UID)))
+		if err != nil {
+			return err
+		}
+		dirs = found
+	}
+	for _, d := range dirs {
+		if err := os.RemoveAll(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+// Package pullauth finds the registry credentials that fit an image in docker configuration files (config.json, .dockercfg), by kubelet's
+// matching rules: host with * per label, optional port, and a path prefix; the longest match first.
+package pullauth
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+type entry struct {
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	Auth          string `json:"auth"`
+	IdentityToken string `json:"identitytoken"`
+	RegistryToken string `json:"registrytoken"`
+}
+
+type match struct {
+	key  string
+	auth *cri.AuthConfig
+}
+
+// For returns the credentials for the image, the most specific first. Files that are empty or not valid are skipped.
+func For(image string, files ...[]byte) []*cri.AuthConfig {
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return nil
+	}
+	var found []match
+	for _, f := range files {
+		for key, e := range parse(f) {
+			if fits(key, reference.Domain(named), reference.Path(named)) {
+				if auth := e.config(key); auth != nil {
+					found = append(found, match{key, auth})
+				}
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b match) int {
+		if len(a.key) != len(b.key) {
+			return len(b.key) - len(a.key)
+		}
+		return strings.Compare(a.key, b.key)
+	})
+	var out []*cri.AuthConfig
+	for _, m := range found {
+		out = append(out, m.auth)
+	}
+	return out
+}
+
+func parse(data []byte) map[string]entry {
+	if len(data) == 0 {
+		return nil
+	}
+	var modern struct {
+		Auths map[string]entry `json:"auths"`
+	}
+	if json.Unmarshal(data, &modern) == nil && len(modern.Auths) > 0 {
+		return modern.Auths
+	}
+	var old map[string]entry
+	if json.Unmarshal(data, &old) != nil {
+		return nil
+	}
+	return old
+}
+
+func (e entry) config(server string) *cri.AuthConfig {
+	if e.Auth != "" {
+		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(e.Auth))
+		if err != nil {
+			return nil
+		}
+		user, password, ok := strings.Cut(string(raw), ":")
+		if !ok {
+			return nil
+		}
+		e.Username, e.Password = user, strings.TrimRight(password, "\x00")
+	}
+	return &cri.AuthConfig{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken, ServerAddress: server}
+}
+
+// fits tells whether a key of a docker configuration is for the repository.
+func fits(key, host, repository string) bool {
+	if !strings.Contains(key, "://") {
+		key = "https://" + key
+	}
+	u, err := url.Parse(key)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	if u.Host == "index.docker.io" {
+		return host == "docker.io"
+	}
+	if !sameHost(u.Host, host) {
+		return false
+	}
+	prefix := strings.Trim(u.Path, "/")
+	if prefix == "" || prefix == "v1" || prefix == "v2" {
+		return true
+	}
+	return repository == prefix || strings.HasPrefix(repository, prefix+"/")
+}
+
+func sameHost(pattern, host string) bool {
+	pLabels, hLabels := strings.Split(pattern, "."), strings.Split(host, ".")
+	if len(pLabels) != len(hLabels) {
+		return false
+	}
+	for i := range pLabels {
+		if ok, err := path.Match(pLabels[i], hLabels[i]); err != nil || !ok {
+			return false
+		}
+	}
+	return true
+}

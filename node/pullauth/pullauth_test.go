@@ -1,0 +1,38 @@
+package pullauth
+
+import (
+	"testing"
+)
+
+func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
+	file := []byte(`{"auths":{"*.example.com":{"username":"star","password":"p"},"reg.example.com/team":{"auth":"dGVhbTpzZWNyZXQ="},
+		"https://index.docker.io/v1/":{"username":"hub","password":"p"},"reg.example.com:5000":{"username":"port","password":"p"}}}`)
+	for image, want := range map[string][]string{
+		"reg.example.com/team/app:1": {"team", "star"},
+		"reg.example.com/other":      {"star"},
+		"reg.example.com/teamwork/x": {"star"},
+		"a.b.example.com/x":          nil,
+		"reg.example.com:5000/x":     {"port"},
+		"busybox":                    {"hub"},
+		"not an image":               nil,
+	} {
+		var got []string
+		for _, a := range For(image, nil, []byte("{"), file) {
+			got = append(got, a.Username)
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s: %v, want %v", image, got, want)
+			continue
+		}
+		for i := range got {
+			if got[i] != want[i] {
+				t.Errorf("%s: %v, want %v", image, got, want)
+			}
+		}
+	}
+}
+
+func FuzzFor(f *testing.F) {
+	f.Add("reg.example.com/x", []byte(`{"auths":{"reg.example.com":{"auth":"YTpi"}}}`))
+	f.Fuzz(func(t *testing.T, image string, file []byte) { For(image, file) })
+}

@@ -1,0 +1,75 @@
+package status
+
+import (
+	"encoding/json"
+	"fmt"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+)
+
+// owned are the conditions that the agent writes.
+var owned = map[v1.PodConditionType]bool{v1.PodReadyToStartContainers: true, v1.PodInitialized: true, v1.ContainersReady: true, v1.PodReady: true,
+	v1.PodScheduled: true, v1.PodResizePending: true, v1.AllContainersRestarting: true}
+
+// Equal tells whether the API already shows want.
+func Equal(have, want *v1.PodStatus) bool { return equality.Semantic.DeepEqual(have, want) }
+
+// Urgent tells whether a change should be shown at once. Steps on the way of a pod that is still pending can wait for a moment and are
+// often overtaken: in a burst of starts that saves the API server half of the writes.
+func Urgent(have, want *v1.PodStatus) bool {
+	if have.Phase != want.Phase && want.Phase != v1.PodPending {
+		return true
+	}
+	for _, t := range []v1.PodConditionType{v1.PodReady, v1.ContainersReady} {
+		a, _ := condition(have.Conditions, t)
+		b, _ := condition(want.Conditions, t)
+		if (a.Status == v1.ConditionTrue) != (b.Status == v1.ConditionTrue) {
+			return true
+		}
+	}
+	for _, pair := range [][2][]v1.ContainerStatus{{have.InitContainerStatuses, want.InitContainerStatuses}, {have.ContainerStatuses, want.ContainerStatuses},
+		{have.EphemeralContainerStatuses, want.EphemeralContainerStatuses}} {
+		for i := range pair[1] {
+			old := find(pair[0], pair[1][i].Name)
+			if s := &pair[1][i]; old == nil && s.State.Waiting == nil || old != nil && (old.State.Terminated == nil) != (s.State.Terminated == nil) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Patch is a strategic merge patch for pods/status, good without reading the object first: it names the UID, so that it cannot hit a pod
+// recreated under the same name; conditions merge by type, so that those of others survive; addresses are replaced.
+func Patch(pod *v1.Pod, want *v1.PodStatus) ([]byte, error) {
+	data, err := json.Marshal(want)
+	if err != nil {
+		return nil, fmt.Errorf("encode status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	var s map[string]any
+	if err := json.Unmarshal(data, &s); err != nil {
+		return nil, fmt.Errorf("encode status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	var conditions []v1.PodCondition
+	for _, x := range want.Conditions {
+		if owned[x.Type] {
+			conditions = append(conditions, x)
+		}
+	}
+	s["conditions"] = conditions
+	for _, name := range []string{"podIPs", "hostIPs"} {
+		if ips, ok := s[name].([]any); ok {
+			s[name] = append([]any{map[string]string{"$patch": "replace"}}, ips...)
+		}
+	}
+	for _, name := range []string{"reason", "message"} {
+		if _, ok := s[name]; !ok {
+			s[name] = nil
+		}
+	}
+	for _, name := range []string{"resize", "nominatedNodeName", "resourceClaimStatuses", "extendedResourceClaimStatus"} {
+		delete(s, name)
+	}
+	return json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": s})
+}

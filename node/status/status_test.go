@@ -1,0 +1,160 @@
+package status
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/node/plan"
+)
+
+var now = time.Unix(1_800_000_000, 0)
+
+func podOf(policy v1.RestartPolicy, inits, mains []string) *v1.Pod {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n", UID: "u", Generation: 3}, Spec: v1.PodSpec{RestartPolicy: policy}}
+	for _, n := range inits {
+		name, side := strings.CutPrefix(n, "side:")
+		c := v1.Container{Name: name, Image: name}
+		if side {
+			c.RestartPolicy = new(v1.ContainerRestartPolicyAlways)
+		}
+		p.Spec.InitContainers = append(p.Spec.InitContainers, c)
+	}
+	for _, n := range mains {
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: n, Image: n})
+	}
+	return p
+}
+
+func compute(p *v1.Pod, o plan.Observed, mod func(*plan.Memory)) v1.PodStatus {
+	in := plan.Input{Pod: p, Observed: o, Now: now, Memory: plan.Memory{Prepared: true, Health: map[string]plan.Health{}, InFlight: map[string]bool{}, Failures: map[string]plan.Failure{}}}
+	for _, c := range o.Containers {
+		in.Memory.Health[c.ID] = plan.Health{Started: true, Ready: true}
+	}
+	if mod != nil {
+		mod(&in.Memory)
+	}
+	return Compute(Input{Input: in, Decision: plan.Decide(in), HostIPs: []string{"192.0.2.1"}, Runtime: "rt"})
+}
+
+func up() []plan.Sandbox {
+	return []plan.Sandbox{{ID: "s", Ready: true, IPs: []string{"10.0.0.2", "fd00::2"}}}
+}
+
+func instance(name string, attempt uint32, state plan.State, code int32) plan.Container {
+	return plan.Container{ID: name + string(rune('0'+attempt)), Name: name, SandboxID: "s", Attempt: attempt, State: state, ExitCode: code,
+		Created: now.Add(time.Duration(attempt) * time.Second), Started: now, Finished: now}
+}
+
+func is(s v1.PodStatus, t v1.PodConditionType) string {
+	c, _ := condition(s.Conditions, t)
+	return string(c.Status) + " " + c.Reason
+}
+
+func TestPhasesAndConditions(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		pod         *v1.Pod
+		o           plan.Observed
+		phase       v1.PodPhase
+		initialized string
+		ready       string
+	}{
+		{"new", podOf("Always", nil, []string{"a"}), plan.Observed{}, v1.PodPending, "True ", "False ContainersNotReady"},
+		{"running", podOf("Always", nil, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Running, 0)}}, v1.PodRunning, "True ", "True "},
+		{"initialising", podOf("Always", []string{"i"}, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("i", 0, plan.Running, 0)}},
+			v1.PodPending, "False ContainersNotInitialized", "False ContainersNotReady"},
+		{"init failed for good", podOf("Never", []string{"i"}, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("i", 0, plan.Exited, 1)}},
+			v1.PodFailed, "False ContainersNotInitialized", "False PodFailed"},
+		{"succeeded", podOf("Never", nil, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Exited, 0)}}, v1.PodSucceeded, "True PodCompleted", "False PodCompleted"},
+		{"a sidecar still runs", podOf("Never", []string{"side:s"}, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("s", 0, plan.Running, 0), instance("a", 0, plan.Exited, 0)}},
+			v1.PodRunning, "True ", "False ContainersNotReady"},
+		{"one of two ended", podOf("Never", nil, []string{"a", "b"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Running, 0), instance("b", 0, plan.Exited, 1)}},
+			v1.PodRunning, "True ", "False ContainersNotReady"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := compute(c.pod, c.o, nil)
+			if s.Phase != c.phase || is(s, v1.PodInitialized) != c.initialized || is(s, v1.PodReady) != c.ready {
+				t.Errorf("phase %s, initialized %q, ready %q; want %s, %q, %q", s.Phase, is(s, v1.PodInitialized), is(s, v1.PodReady), c.phase, c.initialized, c.ready)
+			}
+			for _, x := range s.Conditions {
+				if x.ObservedGeneration != 3 {
+					t.Errorf("condition %s is of generation %d", x.Type, x.ObservedGeneration)
+				}
+			}
+			again := *c.pod
+			again.Status = s
+			if next := compute(&again, c.o, nil); !Equal(&s, &next) {
+				t.Errorf("not stable:\n%+v\n%+v", s, next)
+			}
+		})
+	}
+}
+
+func TestContainersOfAPodThatNeverInitialisedAreWaiting(t *testing.T) {
+	s := compute(podOf("Never", []string{"i", "j"}, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("i", 0, plan.Exited, 1)}}, nil)
+	for _, c := range []v1.ContainerStatus{s.InitContainerStatuses[1], s.ContainerStatuses[0]} {
+		if c.State.Waiting == nil || c.State.Waiting.Reason != ReasonInitializing {
+			t.Errorf("%s: %+v", c.Name, c.State)
+		}
+	}
+}
+
+func TestCrashLoopIsShownWithTheLastExit(t *testing.T) {
+	o := plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Exited, 1), instance("a", 1, plan.Exited, 2)}}
+	s := compute(podOf("Always", nil, []string{"a"}), o, func(m *plan.Memory) {
+		m.Backoffs = map[string]plan.Backoff{"a": {Delay: 20 * time.Second, Updated: now}}
+	})
+	c := s.ContainerStatuses[0]
+	if c.RestartCount != 1 || c.State.Waiting == nil || c.State.Waiting.Message != "back-off 20s restarting failed container=a pod=p_n(u)" || c.LastTerminationState.Terminated.ExitCode != 2 {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAContainerTheRuntimeLostIsUnknown(t *testing.T) {
+	p := podOf("Always", nil, []string{"a"})
+	p.DeletionTimestamp = &metav1.Time{Time: now}
+	p.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "a", RestartCount: 2, State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}}}
+	s := compute(p, plan.Observed{}, nil)
+	if got := s.ContainerStatuses[0].State.Terminated; s.Phase != v1.PodFailed || got == nil || got.Reason != ReasonUnknown || got.ExitCode != 137 {
+		t.Errorf("phase %s, %+v", s.Phase, got)
+	}
+}
+
+func TestReadinessGatesAndForeignConditionsAreKept(t *testing.T) {
+	p := podOf("Always", nil, []string{"a"})
+	p.Spec.ReadinessGates = []v1.PodReadinessGate{{ConditionType: "example.com/gate"}}
+	o := plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Running, 0)}}
+	if got := is(compute(p, o, nil), v1.PodReady); got != "False ReadinessGatesNotReady" {
+		t.Errorf("without the gate: %q", got)
+	}
+	p.Status.Conditions = []v1.PodCondition{{Type: "example.com/gate", Status: v1.ConditionTrue}}
+	s := compute(p, o, nil)
+	if got := is(s, v1.PodReady); got != "True " {
+		t.Errorf("with the gate: %q", got)
+	}
+	patch, err := Patch(p, &s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(patch), "example.com/gate") || !strings.Contains(string(patch), `"uid":"u"`) {
+		t.Errorf("the patch writes what is not ours, or lacks the UID: %s", patch)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(patch, &m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestARejectedPodHasNothingButTheReason(t *testing.T) {
+	s := compute(podOf("Always", nil, []string{"a"}), plan.Observed{}, func(m *plan.Memory) {
+		m.Ended = &plan.Ending{Reason: "OutOfcpu", Message: "no", At: now}
+	})
+	if s.Phase != v1.PodFailed || s.Reason != "OutOfcpu" || len(s.ContainerStatuses) != 0 {
+		t.Errorf("%+v", s)
+	}
+}

@@ -1,0 +1,82 @@
+package subpath_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/testenv"
+	"github.com/trivet-node/trivet/node/subpath"
+)
+
+func TestBindShowsWhatIsInTheVolume(t *testing.T) {
+	testenv.Root(t)
+	dir := testenv.ShortDir(t)
+	volume, target := filepath.Join(dir, "vol"), filepath.Join(dir, "sub", "0")
+	must(t, os.MkdirAll(filepath.Join(volume, "..data"), 0o755))
+	must(t, os.WriteFile(filepath.Join(volume, "..data", "key"), []byte("value"), 0o644))
+	must(t, os.Symlink("..data/key", filepath.Join(volume, "key")))
+	t.Cleanup(func() { must(t, mount.Unmount(target)) })
+	for range 2 {
+		must(t, subpath.Bind(volume, "key", target, true))
+	}
+	data, err := os.ReadFile(target)
+	if err != nil || string(data) != "value" {
+		t.Errorf("read %q, %v", data, err)
+	}
+	points, err := mount.Below(target)
+	if err != nil || len(points) != 1 {
+		t.Errorf("mounts at target: %v %v: repeating must not stack", points, err)
+	}
+}
+
+func TestMissingDirectoriesAreMadeLikeTheVolume(t *testing.T) {
+	testenv.Root(t)
+	dir := testenv.ShortDir(t)
+	volume, target := filepath.Join(dir, "vol"), filepath.Join(dir, "sub", "0")
+	must(t, os.Mkdir(volume, 0o700))
+	must(t, os.Chmod(volume, 0o777))
+	t.Cleanup(func() { must(t, mount.Unmount(target)) })
+	must(t, subpath.Bind(volume, "a/b", target, false))
+	info, err := os.Stat(filepath.Join(volume, "a", "b"))
+	if err != nil || info.Mode().Perm() != 0o777 {
+		t.Errorf("made %v, %v", info.Mode(), err)
+	}
+	if err := subpath.Bind(volume, "none", filepath.Join(dir, "sub", "1"), true); err == nil {
+		t.Error("a missing path of a read-only volume is made")
+	}
+}
+
+func TestNoWayLeadsOut(t *testing.T) {
+	testenv.Root(t)
+	dir := testenv.ShortDir(t)
+	volume, secret := filepath.Join(dir, "vol"), filepath.Join(dir, "secret")
+	must(t, os.Mkdir(volume, 0o755))
+	must(t, os.Mkdir(secret, 0o755))
+	must(t, os.Symlink(secret, filepath.Join(volume, "absolute")))
+	must(t, os.Symlink("../secret", filepath.Join(volume, "climbs")))
+	must(t, os.Symlink("/proc/self/root", filepath.Join(volume, "magic")))
+	for _, sub := range []string{"absolute", "climbs", "climbs/new", "magic", "magic/etc", "../secret", "/etc", "a/../../secret"} {
+		target := filepath.Join(dir, "target")
+		err := subpath.Bind(volume, sub, target, false)
+		if err == nil {
+			must(t, mount.Unmount(target))
+			t.Errorf("%s leads out", sub)
+		}
+	}
+	if entries, _ := os.ReadDir(secret); len(entries) != 0 {
+		t.Errorf("something was made outside: %v", entries)
+	}
+	if err := subpath.Bind(volume, "climbs", filepath.Join(dir, "target"), false); !strings.Contains(err.Error(), "leads out") {
+		t.Errorf("error %q does not say why", err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

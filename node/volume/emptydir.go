@@ -1,0 +1,157 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/node/fsgroup"
+)
+
+const emptyDirPlugin = "kubernetes.io~empty-dir"
+
+// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs. It lives as long as the pod.
+func (m *Manager) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
+	dir := m.volumeDir(pod.UID, emptyDirPlugin, vol.Name)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return "", fmt.Errorf("make %s: %w", dir, err)
+	}
+	src := vol.EmptyDir
+	switch {
+	case src.Medium == v1.StorageMediumDefault:
+	case src.Medium == v1.StorageMediumMemory:
+		if err := ensureTmpfs(dir, "1777", memorySize(pod, src.SizeLimit)); err != nil {
+			return "", err
+		}
+	case strings.HasPrefix(string(src.Medium), string(v1.StorageMediumHugePages)):
+		if err := ensureHugetlbfs(dir, pod, src.Medium); err != nil {
+			return "", err
+		}
+	default:
+		return "", fmt.Errorf("emptyDir medium %q is unknown", src.Medium)
+	}
+	// Everybody in the pod may write, whatever the umask says; a mode that a container has set since is kept.
+	fresh, err := untouched(dir)
+	if err != nil {
+		return "", err
+	}
+	if fresh {
+		if err := os.Chmod(dir, 0o777); err != nil {
+			return "", fmt.Errorf("open %s for all: %w", dir, err)
+		}
+	}
+	if gid := fsGroup(pod); gid != nil {
+		return dir, fsgroup.Apply(ctx, dir, *gid, false, !fresh || onRootMismatch(pod))
+	}
+	return dir, nil
+}
+
+// untouched tells whether the directory is still as mkdir(2) under a umask, or mount(2), made it.
+func untouched(dir string) (bool, error) {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return false, fmt.Errorf("stat %s: %w", dir, err)
+	}
+	return info.Mode().Perm()&0o022 == 0, nil
+}
+
+func onRootMismatch(pod *v1.Pod) bool {
+	sc := pod.Spec.SecurityContext
+	return sc != nil && sc.FSGroupChangePolicy != nil && *sc.FSGroupChangePolicy == v1.FSGroupChangeOnRootMismatch
+}
+
+// ensureTmpfs mounts a tmpfs of at most size bytes (0: the kernel's default) unless it is there.
+func ensureTmpfs(dir, mode string, size int64) error {
+	mounted, err := mount.Mounted(dir)
+	if err != nil || mounted {
+		return err
+	}
+	options := "mode=" + mode
+	if size > 0 {
+		options += ",size=" + strconv.FormatInt(size, 10)
+	}
+	return mount.Tmpfs(dir, options)
+}
+
+// memorySize is the smaller of the volume's limit and what the pod may use at all.
+func memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
+	size := podMemory(pod)
+	if limit != nil && limit.Value() > 0 && (size == 0 || limit.Value() < size) {
+		size = limit.Value()
+	}
+	return size
+}
+
+// podMemory is the sum of the containers' memory limits, 0 if one has none.
+func podMemory(pod *v1.Pod) int64 {
+	if pod.Spec.Resources != nil {
+		if q, ok := pod.Spec.Resources.Limits[v1.ResourceMemory]; ok {
+			return q.Value()
+		}
+	}
+	var sum int64
+	for _, c := range pod.Spec.Containers {
+		q, ok := c.Resources.Limits[v1.ResourceMemory]
+		if !ok || q.IsZero() {
+			return 0
+		}
+		sum += q.Value()
+	}
+	for _, c := range pod.Spec.InitContainers {
+		q, ok := c.Resources.Limits[v1.ResourceMemory]
+		switch {
+		case !ok || q.IsZero():
+			return 0
+		case c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways:
+			sum += q.Value()
+		default:
+			sum = max(sum, q.Value())
+		}
+	}
+	return sum
+}
+
+func ensureHugetlbfs(dir string, pod *v1.Pod, medium v1.StorageMedium) error {
+	mounted, err := mount.Mounted(dir)
+	if err != nil || mounted {
+		return err
+	}
+	size, err := pageSize(pod, medium)
+	if err != nil {
+		return err
+	}
+	options := "pagesize=" + strconv.FormatInt(size.Value()>>20, 10) + "M"
+	if err := unix.Mount("hugetlbfs", dir, "hugetlbfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("mount hugetlbfs (%s) on %s: %w", options, dir, err)
+	}
+	return nil
+}
+
+// pageSize is that of the medium HugePages-2Mi, or for plain HugePages the one that the pod's containers request.
+func pageSize(pod *v1.Pod, medium v1.StorageMedium) (resource.Quantity, error) {
+	if s, ok := strings.CutPrefix(string(medium), string(v1.StorageMediumHugePagesPrefix)); ok {
+		return resource.ParseQuantity(s)
+	}
+	found := map[string]bool{}
+	for _, c := range append(append([]v1.Container{}, pod.Spec.InitContainers...), pod.Spec.Containers...) {
+		for name := range c.Resources.Requests {
+			if s, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok {
+				found[s] = true
+			}
+		}
+	}
+	if len(found) != 1 {
+		return resource.Quantity{}, fmt.Errorf("emptyDir medium HugePages needs exactly one huge page size requested by the pod, found %d", len(found))
+	}
+	for s := range found {
+		return resource.ParseQuantity(s)
+	}
+	panic("unreachable")
+}

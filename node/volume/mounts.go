@@ -1,0 +1,140 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/subpath"
+)
+
+// Mount is one mount of a container, for the CRI call.
+type Mount struct {
+	Name              string
+	HostPath          string
+	ContainerPath     string
+	ReadOnly          bool
+	RecursiveReadOnly bool
+	Propagation       v1.MountPropagationMode
+	Image             *v1.ImageVolumeSource // then HostPath is empty
+	ImageSubPath      string
+}
+
+// Device is one block volume of a container.
+type Device struct {
+	HostPath, ContainerPath string
+	ReadOnly                bool
+}
+
+// Container resolves the volumeMounts and volumeDevices of a container, subPath and subPathExpr (with env) included.
+func (m *Manager) Container(ctx context.Context, pod *v1.Pod, c *v1.Container, volumes *Volumes, env []podenv.Variable) ([]Mount, []Device, error) {
+	unlock, err := m.locks.Lock(ctx, pod.UID)
+	if err != nil {
+		return nil, nil, fmt.Errorf("mounts of container %s: %w", c.Name, err)
+	}
+	defer unlock()
+	var mounts []Mount
+	for i := range c.VolumeMounts {
+		vm := &c.VolumeMounts[i]
+		vol, ok := volumes.ByName[vm.Name]
+		if !ok {
+			return nil, nil, fmt.Errorf("container %s: volume %q of mount %s is not mounted", c.Name, vm.Name, vm.MountPath)
+		}
+		mount, err := m.containerMount(pod, c.Name, i, vm, vol, env)
+		if err != nil {
+			return nil, nil, fmt.Errorf("container %s: volume mount %s: %w", c.Name, vm.MountPath, err)
+		}
+		mounts = append(mounts, mount)
+	}
+	var devices []Device
+	for _, vd := range c.VolumeDevices {
+		vol, ok := volumes.ByName[vd.Name]
+		if !ok || !vol.Block {
+			return nil, nil, fmt.Errorf("container %s: volume %q of device %s is not a block volume", c.Name, vd.Name, vd.DevicePath)
+		}
+		devices = append(devices, Device{HostPath: vol.Path, ContainerPath: vd.DevicePath, ReadOnly: vol.ReadOnly})
+	}
+	return mounts, devices, nil
+}
+
+func (m *Manager) containerMount(pod *v1.Pod, container string, index int, vm *v1.VolumeMount, vol Mounted, env []podenv.Variable) (Mount, error) {
+	out := Mount{Name: vm.Name, HostPath: vol.Path, ContainerPath: vm.MountPath, ReadOnly: vm.ReadOnly || vol.ReadOnly,
+		Propagation: v1.MountPropagationNone, Image: vol.Image}
+	if vm.MountPropagation != nil {
+		out.Propagation = *vm.MountPropagation
+	}
+	if rro := vm.RecursiveReadOnly; rro != nil && out.ReadOnly {
+		// IfPossible: the runtime says whether it can; the caller clears the flag for one that cannot.
+		out.RecursiveReadOnly = *rro == v1.RecursiveReadOnlyEnabled || *rro == v1.RecursiveReadOnlyIfPossible
+	}
+	if !filepath.IsAbs(out.ContainerPath) {
+		out.ContainerPath = "/" + out.ContainerPath
+	}
+	sub := vm.SubPath
+	if vm.SubPathExpr != "" {
+		var missing []string
+		lookup := podenv.Lookup(env)
+		sub = podenv.Expand(vm.SubPathExpr, func(name string) (string, bool) {
+			v, ok := lookup(name)
+			if !ok {
+				missing = append(missing, name)
+			}
+			return v, ok
+		})
+		if len(missing) > 0 {
+			return Mount{}, fmt.Errorf("missing value for %s in subPathExpr %q", strings.Join(missing, ", "), vm.SubPathExpr)
+		}
+	}
+	if sub == "" {
+		return out, nil
+	}
+	if err := subpath.Check(sub); err != nil {
+		return Mount{}, err
+	}
+	if vol.Image != nil {
+		out.ImageSubPath = sub
+		return out, nil
+	}
+	target := filepath.Join(m.subpathsDir(pod.UID), vm.Name, container, strconv.Itoa(index))
+	if err := subpath.Bind(vol.Path, sub, target, vol.ReadOnly); err != nil {
+		return Mount{}, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, container, err)
+	}
+	out.HostPath = target
+	return out, nil
+}
+
+// EnvFile reads the variables of an env file (KEY=value lines, # comments) in a volume of the pod, for fileKeyRef. The file may have
+// been written by a container: it is opened below the volume and read up to a limit.
+func (m *Manager) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error) {
+	const maxSize = 64 << 10
+	if err := subpath.Check(path); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(m.volumeDir(pod.UID, emptyDirPlugin, volume))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("env file %q: volume %q is not a mounted emptyDir", path, volume)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
+	}
+	defer root.Close()
+	info, err := root.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSize {
+		return nil, fmt.Errorf("env file %q in volume %q: must be a regular file of at most %d bytes", path, volume, maxSize)
+	}
+	data, err := root.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
+	}
+	return podenv.ParseFile(data)
+}

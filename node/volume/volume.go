@@ -1,0 +1,272 @@
+// Package volume mounts and unmounts the volumes of pods below ROOT/pods/UID/volumes, in kubelet's layout. Setup may be repeated at any
+// time and brings what is there up to date; Teardown works from what is on disk alone, so it needs no memory of the pod and cleans up
+// after a crash or a reboot as well. It never deletes across a mount point.
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/node/podenv"
+)
+
+// Objects is where the contents of volumes come from (objects.Cache).
+type Objects interface {
+	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
+	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
+	PersistentVolumeClaim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error)
+	PersistentVolume(ctx context.Context, name string) (*v1.PersistentVolume, error)
+}
+
+// Tokens issues service account tokens (TokenIssuer).
+type Tokens interface {
+	Token(ctx context.Context, namespace, serviceAccount string, spec authenticationv1.TokenRequestSpec) (*authenticationv1.TokenRequest, error)
+}
+
+// CSI mounts volumes of CSI drivers (csivolume.Mounter).
+type CSI interface {
+	// Setup makes the volume available and returns the directory, or the device for a block volume.
+	Setup(ctx context.Context, request CSIRequest) (path string, err error)
+	// Republishes tells whether the driver wants its volumes published again and again (CSIDriver requiresRepublish).
+	Republishes(ctx context.Context, driver string) bool
+	// Teardown unpublishes and, when no other pod needs it, unstages every CSI volume of the pod, from what is on disk.
+	Teardown(ctx context.Context, pod types.UID) error
+}
+
+// CSIRequest is one CSI volume of a pod: PV for a claim's volume, Inline for an ephemeral one.
+type CSIRequest struct {
+	Pod      *v1.Pod
+	Name     string // of the volume in the pod
+	PV       *v1.PersistentVolume
+	Claim    *v1.PersistentVolumeClaim
+	Inline   *v1.CSIVolumeSource
+	ReadOnly bool
+	Block    bool
+	FSGroup  *int64
+}
+
+// Config is what a Manager needs.
+type Config struct {
+	Root    string // kubelet's root directory, /var/lib/kubelet
+	Node    func() podenv.Node
+	Objects Objects
+	Tokens  Tokens
+	CSI     CSI // nil: CSI volumes are refused
+	Log     *slog.Logger
+}
+
+// Manager owns the volumes of this node's pods.
+type Manager struct {
+	cfg    Config
+	locks  keylock.Locks[types.UID]
+	tokens tokenCache
+
+	mu      sync.Mutex // guards what follows
+	refresh map[types.UID]time.Time
+}
+
+// republishAfter is how long a volume is left alone whose driver wants it published again and again: about kubelet's resync.
+const republishAfter = time.Minute
+
+// New returns a manager. It touches nothing yet.
+func New(cfg Config) *Manager {
+	return &Manager{cfg: cfg, tokens: tokenCache{tokens: map[tokenKey]token{}}, refresh: map[types.UID]time.Time{}}
+}
+
+// Mounted is one volume of a pod that is ready for containers.
+type Mounted struct {
+	Path     string                // directory, file, or device on the node; empty for an image volume
+	Block    bool                  // Path is a block device
+	ReadOnly bool                  // whatever the container's mount says
+	Image    *v1.ImageVolumeSource // the runtime mounts it
+}
+
+// Volumes are the mounted volumes of a pod.
+type Volumes struct {
+	ByName map[string]Mounted
+	Groups []int64 // supplemental groups that persistent volumes ask for (pv.beta.kubernetes.io/gid)
+}
+
+// Error is a volume that cannot be mounted. Reason is kubelet's event reason: FailedMount, FailedAttachVolume or FailedMapVolume.
+type Error struct {
+	Volume string
+	Reason string
+	Err    error
+}
+
+func (e *Error) Error() string {
+	if e.Reason == "FailedMount" {
+		return fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", e.Volume, e.Err)
+	}
+	return fmt.Sprintf("volume %q : %v", e.Volume, e.Err)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Setup mounts the volumes of the pod that its containers use, all at once, or brings them up to date. On an error, which joins one
+// *Error for each volume that failed, call it again: what was mounted stays. A pod that must not exist (any more) needs Teardown.
+func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
+	unlock, err := m.locks.Lock(ctx, pod.UID)
+	if err != nil {
+		return nil, fmt.Errorf("set up volumes of pod %s: %w", pod.UID, err)
+	}
+	defer unlock()
+	if err := os.MkdirAll(m.volumesDir(pod.UID), 0o750); err != nil {
+		return nil, fmt.Errorf("make volume directory: %w", err)
+	}
+	used := usedVolumes(pod)
+	out := &Volumes{ByName: map[string]Mounted{}}
+	var (
+		mu      sync.Mutex
+		errs    []error
+		running sync.WaitGroup
+	)
+	for i := range pod.Spec.Volumes {
+		vol := &pod.Spec.Volumes[i]
+		if !used[vol.Name] {
+			continue
+		}
+		running.Go(func() {
+			mounted, groups, err := m.setupOne(ctx, pod, vol)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				errs = append(errs, asError(vol.Name, err))
+				return
+			}
+			out.ByName[vol.Name] = mounted
+			out.Groups = append(out.Groups, groups...)
+		})
+	}
+	running.Wait()
+	m.setRefresh(pod, m.republishes(ctx, pod))
+	return out, errors.Join(errs...)
+}
+
+// republishes tells whether a driver of an inline volume of the pod wants to be called again. Drivers that ask for it serve inline volumes.
+func (m *Manager) republishes(ctx context.Context, pod *v1.Pod) bool {
+	for i := range pod.Spec.Volumes {
+		if src := pod.Spec.Volumes[i].CSI; src != nil && m.cfg.CSI != nil && m.cfg.CSI.Republishes(ctx, src.Driver) {
+			return true
+		}
+	}
+	return false
+}
+
+// Refresh is when Setup must be called again, to renew a service account token or for a driver that wants it; zero for never.
+func (m *Manager) Refresh(pod types.UID) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.refresh[pod]
+}
+
+func (m *Manager) setRefresh(pod *v1.Pod, soon bool) {
+	at := m.tokens.refreshAt(pod.UID)
+	if again := time.Now().Add(republishAfter); soon && (at.IsZero() || again.Before(at)) {
+		at = again
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if at.IsZero() {
+		delete(m.refresh, pod.UID)
+		return
+	}
+	m.refresh[pod.UID] = at
+}
+
+func asError(volume string, err error) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return &Error{Volume: volume, Reason: "FailedMount", Err: err}
+}
+
+// setupOne mounts one volume.
+func (m *Manager) setupOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mounted, []int64, error) {
+	src := &vol.VolumeSource
+	switch {
+	case src.EmptyDir != nil:
+		path, err := m.emptyDir(ctx, pod, vol)
+		return Mounted{Path: path}, nil, err
+	case src.HostPath != nil:
+		return Mounted{Path: src.HostPath.Path}, nil, checkHostPath(src.HostPath)
+	case src.ConfigMap != nil, src.Secret != nil, src.DownwardAPI != nil, src.Projected != nil:
+		path, err := m.content(ctx, pod, vol)
+		return Mounted{Path: path, ReadOnly: true}, nil, err
+	case src.Image != nil:
+		return Mounted{Image: src.Image, ReadOnly: true}, nil, nil
+	case src.CSI != nil:
+		readOnly := src.CSI.ReadOnly != nil && *src.CSI.ReadOnly
+		path, err := m.csi(ctx, CSIRequest{Pod: pod, Name: vol.Name, Inline: src.CSI, ReadOnly: readOnly, FSGroup: fsGroup(pod)})
+		return Mounted{Path: path, ReadOnly: readOnly}, nil, err
+	case src.PersistentVolumeClaim != nil:
+		return m.claim(ctx, pod, vol, src.PersistentVolumeClaim.ClaimName, src.PersistentVolumeClaim.ReadOnly)
+	case src.Ephemeral != nil:
+		return m.claim(ctx, pod, vol, pod.Name+"-"+vol.Name, false)
+	}
+	return Mounted{}, nil, errors.New("its type is not supported by this agent (in-tree drivers have CSI drivers in their place)")
+}
+
+func (m *Manager) csi(ctx context.Context, r CSIRequest) (string, error) {
+	if m.cfg.CSI == nil {
+		return "", errors.New("CSI volumes are not available on this node")
+	}
+	return m.cfg.CSI.Setup(ctx, r)
+}
+
+// usedVolumes are those that a container mounts. An image volume or claim that nobody mounts costs nothing.
+func usedVolumes(pod *v1.Pod) map[string]bool {
+	used := map[string]bool{}
+	add := func(mounts []v1.VolumeMount, devices []v1.VolumeDevice, env []v1.EnvVar) {
+		for _, x := range mounts {
+			used[x.Name] = true
+		}
+		for _, x := range devices {
+			used[x.Name] = true
+		}
+		for _, x := range env {
+			if x.ValueFrom != nil && x.ValueFrom.FileKeyRef != nil {
+				used[x.ValueFrom.FileKeyRef.VolumeName] = true
+			}
+		}
+	}
+	for _, c := range pod.Spec.InitContainers {
+		add(c.VolumeMounts, c.VolumeDevices, c.Env)
+	}
+	for _, c := range pod.Spec.Containers {
+		add(c.VolumeMounts, c.VolumeDevices, c.Env)
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		add(c.VolumeMounts, c.VolumeDevices, c.Env)
+	}
+	return used
+}
+
+func fsGroup(pod *v1.Pod) *int64 {
+	if pod.Spec.SecurityContext == nil {
+		return nil
+	}
+	return pod.Spec.SecurityContext.FSGroup
+}
+
+// The layout, as kubelet's.
+
+func (m *Manager) podDir(uid types.UID) string     { return filepath.Join(m.cfg.Root, "pods", string(uid)) }
+func (m *Manager) volumesDir(uid types.UID) string { return filepath.Join(m.podDir(uid), "volumes") }
+func (m *Manager) volumeDir(uid types.UID, plugin, name string) string {
+	return filepath.Join(m.volumesDir(uid), plugin, name)
+}
+func (m *Manager) subpathsDir(uid types.UID) string {
+	return filepath.Join(m.podDir(uid), "volume-subpaths")
+}
