@@ -145,7 +145,7 @@ func (c *Client) handBack(conn *wire.Conn) error {
 		if h.exited() {
 			continue
 		}
-		files := wire.Files{wire.FdPid: h.pidfd, wire.FdTTY: h.tty, wire.FdIn: h.stdin}
+		files := wire.Files{wire.FdPid: h.pidfd, wire.FdTTY: h.tty}
 		if err := conn.Send(wire.Message{Op: wire.OpAdopt, ID: id}, files); err != nil {
 			return err
 		}

@@ -47,7 +47,7 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	request := wire.Exec{Runtime: h.status.Runtime}
 	var terminal *console.Socket
 	if cfg.Process.Terminal {
-		if terminal, err = console.Listen(); err != nil {
+		if terminal, err = console.Listen(wire.ConsoleDir(c.cfg.StateDir)); err != nil {
 			return nil, fmt.Errorf("exec in container %s: %w", cfg.ID, err)
 		}
 		defer terminal.Close()

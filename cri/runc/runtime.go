@@ -49,6 +49,15 @@ func (r Runtime) ExecArgs(id, pidFile, consoleSocket string) []string {
 	return append(args, id)
 }
 
+// DeleteArgs is the argument list of a delete that kills what is left.
+func (r Runtime) DeleteArgs(id string) []string { return append(r.global(), "delete", "--force", id) }
+
+// NotThere tells whether the runtime failed because it knows no such container.
+func NotThere(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (strings.Contains(e.Message, "does not exist") || strings.Contains(e.Message, "No such file or directory"))
+}
+
 func (r Runtime) global() []string {
 	args := []string{r.Program}
 	if r.Root != "" {
@@ -67,7 +76,7 @@ func (r Runtime) Start(ctx context.Context, id string) error {
 // Delete kills what is left of the container and removes the runtime's state and cgroup. What is not there is success.
 func (r Runtime) Delete(ctx context.Context, id string) error {
 	_, err := r.run(ctx, nil, "delete", "--force", id)
-	if err != nil && notThere(err) {
+	if err != nil && NotThere(err) {
 		return nil
 	}
 	return err
@@ -94,7 +103,7 @@ func (r Runtime) State(ctx context.Context, id string) (specs.State, error) {
 	var state specs.State
 	out, err := r.run(ctx, nil, "state", id)
 	if err != nil {
-		if notThere(err) {
+		if NotThere(err) {
 			return state, fmt.Errorf("container %s: %w", id, os.ErrNotExist)
 		}
 		return state, err
@@ -186,12 +195,6 @@ func lastError(log []byte) string {
 		}
 	}
 	return last
-}
-
-// notThere recognises how crun and runc say that they know no such container.
-func notThere(err error) bool {
-	e, ok := errors.AsType[*Error](err)
-	return ok && (strings.Contains(e.Message, "does not exist") || strings.Contains(e.Message, "No such file or directory"))
 }
 
 func base(program string) string {

@@ -19,9 +19,12 @@ type Socket struct {
 	dir  string
 }
 
-// Listen makes a socket in a new directory below the temporary directory of the system: socket paths must be short.
-func Listen() (*Socket, error) {
-	dir, err := os.MkdirTemp("", "trivet-tty-")
+// Listen makes a socket in a new directory below parent, which is made if need be. Socket paths must be short (unix(7): 107 bytes).
+func Listen(parent string) (*Socket, error) {
+	if err := os.MkdirAll(parent, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(parent, "tty")
 	if err != nil {
 		return nil, fmt.Errorf("directory of a console socket: %w", err)
 	}

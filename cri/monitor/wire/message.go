@@ -18,7 +18,7 @@ type Op string
 
 // Requests, from client to monitor.
 const (
-	OpAdopt      Op = "adopt"       // hand a descriptor back after the monitor died; Descriptors: FdPid, FdTTY, FdIn
+	OpAdopt      Op = "adopt"       // hand a descriptor back after the monitor died; Descriptors: FdPid, FdTTY
 	OpHello      Op = "hello"       // "that was all I hold": Container events for all containers, then the reply, then Exit events
 	OpCreate     Op = "create"      // Container -> Pid, descriptors as in a Container event
 	OpForget     Op = "forget"      // drop the container's record and FIFOs; unknown is success
@@ -175,3 +175,6 @@ const (
 
 // ContainerDir is where the FIFOs and the record of a container are.
 func ContainerDir(stateDir, id string) string { return filepath.Join(stateDir, "containers", id) }
+
+// ConsoleDir is where console sockets live for the moment that they are needed.
+func ConsoleDir(stateDir string) string { return filepath.Join(stateDir, "tty") }
