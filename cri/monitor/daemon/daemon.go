@@ -29,7 +29,7 @@ type Config struct {
 	Socket   string
 	StateDir string
 	Log      *slog.Logger
-	Ready    func() // called once the socket answers
+	Ready    func() // called once the socket answers, but not again after an upgrade
 }
 
 // journalSlots is how many batches of output are moved at once: a slow disk must stall more than one container before it stalls all.
@@ -92,7 +92,7 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 	d.recover(inherited)
 	d.reaper.end()
 	protect(d.log)
-	if d.cfg.Ready != nil {
+	if d.cfg.Ready != nil && inherited == nil {
 		d.cfg.Ready()
 	}
 	d.log.Info("monitor is ready", "socket", d.cfg.Socket, "containers", len(d.containers))

@@ -94,4 +94,3 @@ func (d *Daemon) cleanExec() error {
 	dir := filepath.Join(d.cfg.StateDir, execDir)
 	return errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700), os.RemoveAll(wire.ConsoleDir(d.cfg.StateDir)))
 }
-

@@ -97,7 +97,7 @@ func (st *stream) empty() bool {
 		return true
 	}
 	n := 0
-	if err := raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.FIONREAD) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) }); err != nil {
 		return true
 	}
 	return n == 0
