@@ -19,6 +19,7 @@ type Client struct {
 	exits  *queue
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the keeper has returned
+	once   sync.Once     // of what Close must not do twice
 
 	mu   sync.Mutex // guards all below
 	link *link      // nil while there is no monitor
@@ -68,7 +69,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 func (c *Client) Close() error {
 	c.cancel()
 	<-c.ended
-	c.exits.close()
+	c.once.Do(c.exits.close)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, h := range c.held {
