@@ -1,0 +1,111 @@
+package streaming
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/trivet-node/trivet/cri/monitor"
+)
+
+// MaxOutput is how much of each stream ExecSync returns: kubelet takes gRPC messages of 16 MiB. What comes after it is read and dropped.
+const MaxOutput = 7 << 20
+
+// ErrTimeout says that a process was killed because its time was up.
+var ErrTimeout = errors.New("command timed out")
+
+// Result is what a command gave.
+type Result struct {
+	Stdout, Stderr []byte
+	Exit           monitor.Exit
+}
+
+// ExecSync runs a command in a container. When timeout (0: none) or ctx ends, the process and its descendants are killed; the error is then
+// ErrTimeout or the context's.
+func (s *Server) ExecSync(ctx context.Context, containerID string, cmd []string, timeout time.Duration) (Result, error) {
+	process, err := s.cfg.Process(ctx, containerID)
+	if err != nil {
+		return Result{}, err
+	}
+	process.Args, process.Terminal = cmd, false
+	stdout, err := newCapture()
+	if err != nil {
+		return Result{}, fmt.Errorf("exec in container %s: %w", containerID, err)
+	}
+	defer stdout.close()
+	stderr, err := newCapture()
+	if err != nil {
+		return Result{}, fmt.Errorf("exec in container %s: %w", containerID, err)
+	}
+	defer stderr.close()
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w after %s", ErrTimeout, timeout))
+		defer cancel()
+	}
+	e, err := s.cfg.Monitor.Exec(ctx, monitor.ExecConfig{ID: containerID, Process: process, Stdout: stdout.write, Stderr: stderr.write})
+	if err != nil {
+		return Result{}, err
+	}
+	defer e.Close()
+	stdout.start()
+	stderr.start()
+	exit, err := e.Wait(ctx)
+	if err != nil {
+		return Result{}, errors.Join(fmt.Errorf("exec in container %s: %w", containerID, err), e.Kill())
+	}
+	return Result{Stdout: stdout.finish(), Stderr: stderr.finish(), Exit: exit}, nil
+}
+
+// capture collects what comes through a pipe.
+type capture struct {
+	read, write *os.File
+	done        sync.WaitGroup
+	data        []byte
+}
+
+func newCapture() (*capture, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	return &capture{read: r, write: w}, nil
+}
+
+// start begins to read. Our writing end must go, else the pipe never ends.
+func (c *capture) start() {
+	c.write.Close()
+	c.done.Go(func() {
+		buf := make([]byte, 4<<10)
+		for {
+			n, err := c.read.Read(buf)
+			c.data = append(c.data, buf[:min(n, MaxOutput-len(c.data))]...)
+			if err != nil {
+				return
+			}
+			if n == len(buf) && n < 64<<10 { // there is more where this came from
+				buf = make([]byte, 64<<10)
+			}
+		}
+	})
+}
+
+// leftover is how long output is waited for after the process has ended: all that it wrote is in the pipe, but a process that it
+// left behind may hold the pipe open for ever.
+const leftover = 100 * time.Millisecond
+
+// finish returns what came. It is called after the process has ended.
+func (c *capture) finish() []byte {
+	c.read.SetReadDeadline(time.Now().Add(leftover))
+	c.done.Wait()
+	return c.data
+}
+
+func (c *capture) close() {
+	c.write.Close()
+	c.read.Close()
+	c.done.Wait()
+}
