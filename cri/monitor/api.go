@@ -41,7 +41,8 @@ const UnknownCode = wire.UnknownCode
 type ExecConfig struct {
 	ID      string
 	Process specs.Process // whole: args, env, cwd, user, capabilities...; take the container's and replace args and terminal
-	// Ends of pipes for the process, not used when Process.Terminal is set; nil is /dev/null. The caller closes its copies after Exec.
+	// Ends of pipes for the process, not used when Process.Terminal is set; nil is /dev/null. They are made blocking; the caller
+	// closes its copies after Exec.
 	Stdin, Stdout, Stderr *os.File
 }
 

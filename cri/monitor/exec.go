@@ -54,6 +54,13 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 		request.ConsoleSocket = terminal.Path
 	}
 	files := wire.Files{wire.FdProcess: int(process.Fd()), wire.FdIn: fdOf(cfg.Stdin), wire.FdOut: fdOf(cfg.Stdout), wire.FdErr: fdOf(cfg.Stderr)}
+	for _, name := range []string{wire.FdIn, wire.FdOut, wire.FdErr} {
+		if fd := files[name]; fd >= 0 { // os.Pipe makes both ends non-blocking; a program expects its stdio to block
+			if err := unix.SetNonblock(fd, false); err != nil {
+				return nil, fmt.Errorf("exec in container %s: stdio: %w", cfg.ID, err)
+			}
+		}
+	}
 	e := &Exec{id: cfg.ID, pidfd: -1, done: make(chan struct{})}
 	m, got, err := l.call(ctx, wire.Message{Op: wire.OpExec, ID: cfg.ID, Exec: &request}, files,
 		func(seq uint64) { l.mu.Lock(); l.execs[seq] = e; l.mu.Unlock() })
@@ -121,7 +128,7 @@ func (e *Exec) Resize(width, height uint16) error {
 	if e.Terminal == nil {
 		return fmt.Errorf("exec in container %s has no terminal", e.id)
 	}
-	return setWinsize(int(e.Terminal.Fd()), width, height)
+	return setWinsize(fdOf(e.Terminal), width, height)
 }
 
 // Close gives up the descriptors. The process, if it still runs, goes on (with a terminal it gets SIGHUP).

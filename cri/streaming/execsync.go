@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/trivet-node/trivet/cri/monitor"
 )
 
-// MaxOutput is how much of each stream ExecSync returns: kubelet takes gRPC messages of 16 MiB. What comes after it is read and dropped.
-const MaxOutput = 7 << 20
+// MaxOutput is how much of both streams together ExecSync returns: kubelet takes gRPC messages of 16 MiB. What comes after it is read and dropped.
+const MaxOutput = 16<<20 - 64<<10
 
 // ErrTimeout says that a process was killed because its time was up.
 var ErrTimeout = errors.New("command timed out")
@@ -31,12 +32,14 @@ func (s *Server) ExecSync(ctx context.Context, containerID string, cmd []string,
 		return Result{}, err
 	}
 	process.Args, process.Terminal = cmd, false
-	stdout, err := newCapture()
+	var room atomic.Int64
+	room.Store(MaxOutput)
+	stdout, err := newCapture(&room)
 	if err != nil {
 		return Result{}, fmt.Errorf("exec in container %s: %w", containerID, err)
 	}
 	defer stdout.close()
-	stderr, err := newCapture()
+	stderr, err := newCapture(&room)
 	if err != nil {
 		return Result{}, fmt.Errorf("exec in container %s: %w", containerID, err)
 	}
@@ -65,14 +68,15 @@ type capture struct {
 	read, write *os.File
 	done        sync.WaitGroup
 	data        []byte
+	room        *atomic.Int64 // what may still be kept
 }
 
-func newCapture() (*capture, error) {
+func newCapture(room *atomic.Int64) (*capture, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	return &capture{read: r, write: w}, nil
+	return &capture{read: r, write: w, room: room}, nil
 }
 
 // start begins to read. Our writing end must go, else the pipe never ends.
@@ -82,7 +86,8 @@ func (c *capture) start() {
 		buf := make([]byte, 4<<10)
 		for {
 			n, err := c.read.Read(buf)
-			c.data = append(c.data, buf[:min(n, MaxOutput-len(c.data))]...)
+			left := c.room.Add(-int64(n)) + int64(n)
+			c.data = append(c.data, buf[:min(int64(n), max(left, 0))]...)
 			if err != nil {
 				return
 			}
