@@ -241,7 +241,9 @@ func TestKilledMonitorLosesAndDoublesNothing(t *testing.T) {
 func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 	e, c := setup(t)
 	rt := e.Runtime(t, "crun")
-	trap := func(code int) []string { return sh(fmt.Sprintf("trap 'echo bye; exit %d' TERM; echo up; while :; do sleep 0.02; done", code)) }
+	trap := func(code int) []string {
+		return sh(fmt.Sprintf("trap 'echo bye; exit %d' TERM; echo up; while :; do sleep 0.02; done", code))
+	}
 	pids := map[string]int{}
 	for i, id := range []string{"monitor-dead", "server-dead", "both-dead", "lives"} {
 		want := e.Container(t, id, rt, trap(20+i), nil)
