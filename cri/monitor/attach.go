@@ -28,26 +28,34 @@ func (c *Client) Attach(ctx context.Context, id string, s Streams) error {
 	if err != nil {
 		return err
 	}
+	select {
+	case <-h.done:
+		return fmt.Errorf("attach to container %s: %w", id, ErrExited)
+	default:
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	attached := func() {}
 	if s.Stdin != nil {
 		stdin, err := c.openStdin(h)
 		if err != nil {
 			return err
 		}
 		defer stdin.Close()
-		go c.feed(ctx, h, stdin, s.Stdin)
+		// Only once output is attached: what the container answers to the input must not be missed.
+		attached = sync.OnceFunc(func() { go c.feed(ctx, h, stdin, s.Stdin) })
 	}
 	for {
-		again, err := c.attachOnce(ctx, h, s)
+		again, err := c.attachOnce(ctx, h, s, attached)
 		if !again || err != nil {
 			return err
 		}
 	}
 }
 
-// attachOnce copies output until the container ends (again is false) or the monitor died (again is true).
-func (c *Client) attachOnce(ctx context.Context, h *held, s Streams) (again bool, err error) {
+// attachOnce copies output until the container ends (again is false) or the monitor died (again is true). It calls attached when no more
+// output can be missed.
+func (c *Client) attachOnce(ctx context.Context, h *held, s Streams, attached func()) (again bool, err error) {
 	l, err := c.connected(ctx)
 	if err != nil {
 		return false, err
@@ -83,6 +91,7 @@ func (c *Client) attachOnce(ctx context.Context, h *held, s Streams) (again bool
 	case err != nil:
 		return false, err
 	}
+	attached()
 	stop := context.AfterFunc(ctx, func() {
 		for _, r := range readers {
 			r.Close()
