@@ -87,6 +87,9 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(stop)
+	upgrade := make(chan os.Signal, 1)
+	signal.Notify(upgrade, unix.SIGUSR2)
+	defer signal.Stop(upgrade)
 	d.reaper.begin() // children that end before recover knows them
 	wg.Go(func() { d.reaper.run(stop) })
 	d.recover(inherited)
@@ -96,15 +99,13 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 		d.cfg.Ready()
 	}
 	d.log.Info("monitor is ready", "socket", d.cfg.Socket, "containers", len(d.containers))
-	upgrade := make(chan os.Signal, 1)
-	signal.Notify(upgrade, unix.SIGUSR2)
-	defer signal.Stop(upgrade)
 	defer context.AfterFunc(ctx, func() { d.listen.sock.Close() })()
 	wg.Go(func() {
 		for {
 			select {
 			case <-upgrade:
 				d.log.Error("upgrade", "err", d.upgrade())
+				signal.Notify(upgrade, unix.SIGUSR2)
 			case <-stop:
 				return
 			}

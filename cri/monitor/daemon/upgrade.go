@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 
@@ -43,6 +44,8 @@ func (d *Daemon) upgrade() error {
 	}
 	d.log.Info("executing anew", "program", d.program)
 	env := append(withoutReexec(os.Environ()), inheritEnv+"=1")
+	// Until the new program handles it, a second SIGUSR2 would be the death of it. "Ignore" is what survives an execve.
+	signal.Ignore(unix.SIGUSR2)
 	err = unix.Exec(d.program, os.Args, env)
 	os.Remove(path)
 	return fmt.Errorf("execute %s: %w", d.program, err)
