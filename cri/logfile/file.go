@@ -1,6 +1,7 @@
 package logfile
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -18,13 +19,11 @@ type File struct {
 	dropped int64 // bytes of output lost to write errors since the last good write
 }
 
-// Open opens the log at path for appending, with its directory made if need be.
+// Open opens the log at path for appending, with its directory made if need be. The File is good also if that fails: it drops what it
+// gets until Reopen succeeds.
 func Open(path string) (*File, error) {
-	f, err := open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	return &File{path: path, f: f}, nil
+	l := &File{path: path}
+	return l, l.Reopen()
 }
 
 func open(path string) (*os.File, error) {
@@ -43,11 +42,13 @@ func open(path string) (*os.File, error) {
 func (l *File) Reopen() error {
 	f, err := open(l.path)
 	if err != nil {
-		return fmt.Errorf("reopen log: %w", err)
+		return fmt.Errorf("open log: %w", err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.f.Close()
+	if l.f != nil {
+		l.f.Close()
+	}
 	l.f = f
 	return nil
 }
@@ -56,8 +57,13 @@ func (l *File) Reopen() error {
 func (l *File) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.f == nil {
+		return nil
+	}
 	return l.f.Close()
 }
+
+var errNotOpen = errors.New("log file is not open")
 
 // place is where in which file a batch goes.
 type place struct {
@@ -66,6 +72,9 @@ type place struct {
 }
 
 func (l *File) place() (place, error) {
+	if l.f == nil {
+		return place{}, errNotOpen
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(l.f.Fd()), &st); err != nil {
 		return place{}, err

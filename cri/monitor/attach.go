@@ -145,9 +145,9 @@ func drain(w io.Writer, r *os.File) error {
 func (c *Client) feed(ctx context.Context, h *held, stdin *os.File, from io.Reader) {
 	stop := context.AfterFunc(ctx, func() { stdin.Close() })
 	defer stop()
-	_, err := io.Copy(stdin, from)
+	io.Copy(stdin, from) // ends with the client's input, or when the container reads no more
 	stdin.Close()
-	if h.status.StdinOnce && !h.status.TTY && (err == nil || !errors.Is(err, os.ErrClosed) || ctx.Err() != nil) {
+	if h.status.StdinOnce && !h.status.TTY {
 		if err := c.closeStdin(context.WithoutCancel(ctx), h); err != nil {
 			c.log.Warn("stdin of container is not closed", "container", h.status.ID, "err", err)
 		}

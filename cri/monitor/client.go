@@ -179,15 +179,22 @@ func (c *Client) greet(conn *wire.Conn) error {
 	}
 }
 
-// forgetUnknown lets go of containers that the monitor does not know, e.g. one whose creation it had to undo after it was killed.
+// forgetUnknown lets go of containers that the monitor does not know (any more): its state directory was removed.
 func (c *Client) forgetUnknown(known map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for id, h := range c.held {
-		if !known[id] {
-			h.release()
-			delete(c.held, id)
+		if known[id] {
+			continue
 		}
+		if !h.exited() {
+			e := Exit{ID: id, Code: UnknownCode, Unknown: true, At: time.Now()}
+			h.status.Exit = &e
+			close(h.done)
+			c.exits.put(e)
+		}
+		h.release()
+		delete(c.held, id)
 	}
 }
 

@@ -29,7 +29,7 @@ type Exec struct {
 	exit  Exit
 }
 
-// Exec starts a process in a running container. Its parent is the monitor; its descriptors are the caller's.
+// Exec starts a process in a running container. Once asked for, the start is waited for even if ctx ends; then the process is killed. Its parent is the monitor; its descriptors are the caller's.
 func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	h, err := c.lookup(cfg.ID)
 	if err != nil {
@@ -62,7 +62,7 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 		}
 	}
 	e := &Exec{id: cfg.ID, pidfd: -1, done: make(chan struct{})}
-	m, got, err := l.call(ctx, wire.Message{Op: wire.OpExec, ID: cfg.ID, Exec: &request}, files,
+	m, got, err := l.call(context.WithoutCancel(ctx), wire.Message{Op: wire.OpExec, ID: cfg.ID, Exec: &request}, files,
 		func(seq uint64) { l.mu.Lock(); l.execs[seq] = e; l.mu.Unlock() })
 	if err != nil {
 		got.Close()
@@ -70,12 +70,15 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	}
 	e.Pid, e.pidfd = m.Pid, got.Take(wire.FdPid)
 	got.Close()
+	go e.watch(l)
 	if terminal != nil {
 		if e.Terminal, err = terminal.Receive(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("terminal of exec in container %s: %w", cfg.ID, err), e.Kill(), e.Close())
 		}
 	}
-	go e.watch(l)
+	if ctx.Err() != nil {
+		return nil, errors.Join(fmt.Errorf("exec in container %s: %w", cfg.ID, context.Cause(ctx)), e.Kill(), e.Close())
+	}
 	return e, nil
 }
 

@@ -65,13 +65,16 @@ func (c *container) save() error {
 	return nil
 }
 
-// openStreams opens the log and the reading ends of the output FIFOs, which exist.
-func (d *Daemon) openStreams(c *container) (err error) {
+// openLog opens the container's log.
+func (c *container) openLog() (err error) {
 	if c.record.LogPath != "" {
-		if c.log, err = logfile.Open(c.record.LogPath); err != nil {
-			return err
-		}
+		c.log, err = logfile.Open(c.record.LogPath)
 	}
+	return err
+}
+
+// openStreams opens the reading ends of the output FIFOs, which exist.
+func (d *Daemon) openStreams(c *container) (err error) {
 	if c.stdout, err = openStream(c.path(wire.StdoutFIFO), c.id+"/"+wire.StdoutFIFO, "stdout", c.log, d.log); err != nil {
 		return err
 	}
@@ -121,7 +124,9 @@ func (c *container) share() (wire.Status, wire.Files) {
 	}
 	add(wire.FdPid, dup(c.pidfd))
 	add(wire.FdIn, dup(c.stdin))
-	add(wire.FdOut, c.stdout.share())
+	if c.stdout != nil {
+		add(wire.FdOut, c.stdout.share())
+	}
 	if c.stderr != nil {
 		add(wire.FdErr, c.stderr.share())
 	}

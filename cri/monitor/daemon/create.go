@@ -69,6 +69,9 @@ func (d *Daemon) build(c *container) error {
 	if err := c.makeFIFOs(); err != nil {
 		return err
 	}
+	if err := c.openLog(); err != nil {
+		return err
+	}
 	if err := d.openStreams(c); err != nil {
 		return err
 	}

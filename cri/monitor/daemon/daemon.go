@@ -87,6 +87,10 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(stop)
+	// Our stderr may be a pipe of a server that is gone: logging into it must not kill us. (Handled, not ignored: that would be inherited.)
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, unix.SIGPIPE)
+	defer signal.Stop(broken)
 	upgrade := make(chan os.Signal, 1)
 	signal.Notify(upgrade, unix.SIGUSR2)
 	defer signal.Stop(upgrade)

@@ -108,6 +108,21 @@ func (r *reaper) orphan(pid, fd int) (unix.WaitStatus, bool) {
 	return status, ok
 }
 
+// spawn starts a child; f is called with its status. The lock keeps sweep from telling the status before f is known.
+func (r *reaper) spawn(path string, args []string, files []uintptr, f func(unix.WaitStatus)) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid, err := syscall.ForkExec(path, args, &syscall.ProcAttr{
+		Dir: "/", Env: []string{"PATH=" + os.Getenv("PATH")}, Files: files,
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+	})
+	if err == nil {
+		r.waiting[pid] = f
+		delete(r.orphans, pid)
+	}
+	return pid, err
+}
+
 // runtimeTimeout bounds one call of an OCI runtime.
 const runtimeTimeout = 2 * time.Minute
 
@@ -127,14 +142,10 @@ func (r *reaper) runtime(rt runc.Runtime, verb, id string, args []string, stdio 
 		files = append(files, uintptr(fd))
 	}
 	ended := make(chan unix.WaitStatus, 1)
-	pid, err := syscall.ForkExec(path, args, &syscall.ProcAttr{
-		Dir: "/", Env: []string{"PATH=" + os.Getenv("PATH")}, Files: files,
-		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
-	})
+	pid, err := r.spawn(path, args, files, func(s unix.WaitStatus) { ended <- s })
 	if err != nil {
 		return fmt.Errorf("start OCI runtime %s: %w", path, err)
 	}
-	r.claim(pid, -1, func(s unix.WaitStatus) { ended <- s })
 	timer := time.AfterFunc(runtimeTimeout, func() { unix.Kill(-pid, unix.SIGKILL) })
 	status := <-ended
 	if inTime := timer.Stop(); !inTime {

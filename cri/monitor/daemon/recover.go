@@ -96,7 +96,7 @@ func (d *Daemon) revive(c *container, inherited map[string]int) error {
 	}
 	fd, alive := c.find()
 	c.pidfd = fd
-	streamsErr := d.openStreams(c)
+	streamsErr := errors.Join(c.openLog(), d.openStreams(c)) // without its log, a container must still not be blocked by a full FIFO
 	for _, st := range c.streams() {
 		go st.pump(d.journal)
 	}
