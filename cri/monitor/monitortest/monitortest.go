@@ -2,6 +2,7 @@
 package monitortest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -51,7 +53,8 @@ type Env struct {
 	rootfs string
 }
 
-// New prepares an Env. At the end of the test its monitor, if any, is killed, and every process that was left is an error.
+// New prepares an Env. At the end of the test its monitor, if any, is killed, and every process that was left in a container's
+// cgroup is an error.
 func New(tb testing.TB) *Env {
 	tb.Helper()
 	testenv.Root(tb)
@@ -65,11 +68,26 @@ func New(tb testing.TB) *Env {
 	e.makeRootfs(tb)
 	tb.Cleanup(func() {
 		KillMonitor(tb, e.Config.Socket)
+		removeCgroups(tb, "/trivet-test/"+filepath.Base(dir))
 		if log, err := os.ReadFile(e.Config.LogFile); err == nil && tb.Failed() {
 			tb.Logf("monitor's log:\n%s", log)
 		}
 	})
 	return e
+}
+
+// removeCgroups removes the parents of the containers' cgroups; one that still holds a process is an error.
+func removeCgroups(tb testing.TB, group string) {
+	host, err := cgroup.Open()
+	if err != nil {
+		tb.Error(err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := host.Remove(ctx, group); err != nil {
+		tb.Errorf("processes are left: %v", err)
+	}
 }
 
 // Program is the path of the monitor's binary.
