@@ -37,6 +37,7 @@ type Server struct {
 	stream cristreaming.Server
 	http   http.Server
 	listen net.Listener
+	tokens tokens
 }
 
 // idleTimeout ends a connection on which nothing moves, as kubelet's streamingConnectionIdleTimeout does.
@@ -60,7 +61,7 @@ func New(cfg Config) (*Server, error) {
 		l.Close()
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
-	s.http = http.Server{Handler: s.stream, ReadHeaderTimeout: 30 * time.Second}
+	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second}
 	return s, nil
 }
 
@@ -75,12 +76,20 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Exec returns the URL at which the exec takes place. The checks are CRI's.
 func (s *Server) Exec(req *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	return s.stream.GetExec(req)
+	resp, err := s.stream.GetExec(req)
+	if err == nil {
+		s.tokens.put(resp.Url, req)
+	}
+	return resp, err
 }
 
 // Attach returns the URL at which the attach takes place.
 func (s *Server) Attach(req *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	return s.stream.GetAttach(req)
+	resp, err := s.stream.GetAttach(req)
+	if err == nil {
+		s.tokens.put(resp.Url, req)
+	}
+	return resp, err
 }
 
 // PortForward returns the URL at which ports are forwarded.
