@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -382,4 +383,17 @@ func (b *lockedBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+func TestSecondMonitorIsRefused(t *testing.T) {
+	e, _ := setup(t)
+	for _, args := range [][]string{
+		{"--socket", e.Config.Socket, "--state-dir", e.Config.StateDir + "2"},
+		{"--socket", e.Config.Socket + "2", "--state-dir", e.Config.StateDir},
+	} {
+		out, err := exec.Command(e.Program(), args...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "is used by another trivet-monitor") {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
 }

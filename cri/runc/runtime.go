@@ -114,7 +114,7 @@ func (r Runtime) State(ctx context.Context, id string) (specs.State, error) {
 	return state, nil
 }
 
-// run runs one verb and waits for it. The runtime dies with this process, so that a restarted server never races with one.
+// run runs one verb and waits for it. A runtime that outlives this process finishes what it was asked for; all verbs here may be repeated.
 func (r Runtime) run(ctx context.Context, stdin []byte, verb string, args ...string) ([]byte, error) {
 	log, err := NewLog()
 	if err != nil {

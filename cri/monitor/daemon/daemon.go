@@ -43,7 +43,9 @@ type Daemon struct {
 	reaper  *reaper
 	journal *logfile.Journal
 	listen  *listener
-	locks   keylock.Locks[string] // one operation per container
+	// stateLock keeps a second monitor, at another socket, away from the same FIFOs.
+	stateLock int
+	locks     keylock.Locks[string] // one operation per container
 
 	// busy is read-locked by operations that must not be cut by an upgrade.
 	busy sync.RWMutex
@@ -74,7 +76,14 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer l.close()
-	d := &Daemon{cfg: cfg, log: cfg.Log, program: program, reaper: newReaper(), listen: l,
+	stateLock, ok := inherited[inheritState]
+	if !ok {
+		if stateLock, err = takeLock(filepath.Join(cfg.StateDir, "lock"), "state directory "+cfg.StateDir); err != nil {
+			return err
+		}
+	}
+	defer unix.Close(stateLock)
+	d := &Daemon{cfg: cfg, log: cfg.Log, program: program, reaper: newReaper(), listen: l, stateLock: stateLock,
 		containers: map[string]*container{}, sessions: map[*session]struct{}{}}
 	if d.journal, err = logfile.OpenJournal(filepath.Join(cfg.StateDir, "journal"), journalSlots); err != nil {
 		return err

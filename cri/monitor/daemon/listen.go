@@ -24,6 +24,7 @@ type listener struct {
 const (
 	inheritListener = "listener"
 	inheritLock     = "lock"
+	inheritState    = "state"
 	inheritTTY      = "tty/"
 	inheritStdin    = "in/"
 )
@@ -36,17 +37,9 @@ func listen(path string, inherited map[string]int) (*listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	lock, err := unix.Open(path+".lock", unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	lock, err := takeLock(path+".lock", "socket "+path)
 	if err != nil {
-		return nil, fmt.Errorf("open %s.lock: %w", path, err)
-	}
-	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		unix.Close(lock)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, &program.CantRunError{What: "socket " + path + " is served by another trivet-monitor",
-				Do: "stop that one or choose another --socket and --state-dir"}
-		}
-		return nil, fmt.Errorf("lock %s.lock: %w", path, err)
+		return nil, err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		unix.Close(lock)
@@ -64,6 +57,23 @@ func listen(path string, inherited map[string]int) (*listener, error) {
 		return nil, err
 	}
 	return &listener{path: path, sock: sock, lock: lock}, nil
+}
+
+// takeLock locks a file for as long as the process, or one that inherits the descriptor, lives. what is the thing that the lock stands for.
+func takeLock(path, what string) (int, error) {
+	lock, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		unix.Close(lock)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return -1, &program.CantRunError{What: what + " is used by another trivet-monitor",
+				Do: "stop that one or choose another --socket and --state-dir"}
+		}
+		return -1, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return lock, nil
 }
 
 func inheritedListener(path string, fd, lock int) (*listener, error) {

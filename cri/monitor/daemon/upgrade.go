@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -67,7 +68,7 @@ func (d *Daemon) heirlooms() (fds map[string]int, closeAll func(), err error) {
 		fds[name] = n
 		return nil
 	}
-	if err := add(inheritLock, d.listen.lock); err != nil {
+	if err := errors.Join(add(inheritLock, d.listen.lock), add(inheritState, d.stateLock)); err != nil {
 		return fds, closeAll, err
 	}
 	raw, err := d.listen.sock.SyscallConn()
@@ -76,7 +77,7 @@ func (d *Daemon) heirlooms() (fds map[string]int, closeAll func(), err error) {
 	}
 	var addErr error
 	if err := raw.Control(func(fd uintptr) { addErr = add(inheritListener, int(fd)) }); err != nil || addErr != nil {
-		return fds, closeAll, fmt.Errorf("keep socket: %w", errorsOr(err, addErr))
+		return fds, closeAll, fmt.Errorf("keep socket: %w", errors.Join(err, addErr))
 	}
 	for _, c := range d.all() {
 		c.mu.Lock()
@@ -94,13 +95,6 @@ func (d *Daemon) heirlooms() (fds map[string]int, closeAll func(), err error) {
 		}
 	}
 	return fds, closeAll, nil
-}
-
-func errorsOr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 func withoutReexec(env []string) []string {
