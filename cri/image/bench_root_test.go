@@ -31,7 +31,7 @@ func BenchmarkPull(b *testing.B) {
 	b.Run("one layer of 210 MB", func(b *testing.B) { benchmarkPull(b, []map[string][]byte{{"big": random}}) })
 	small := make(map[string][]byte)
 	for i := range 11_000 {
-		text := strings.Repeat(fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007), 280)
+		text := strings.Repeat(fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007), 400)
 		small[fmt.Sprintf("src/d%d/e%d/f%d.go", i%37, i%301, i)] = []byte(text[:4000+i%18000%len(text)%9000])
 	}
 	b.Run("11000 small files", func(b *testing.B) { benchmarkPull(b, []map[string][]byte{small}) })

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -92,7 +91,7 @@ func (b *blob) open() error {
 	b.watch = time.AfterFunc(b.repository.client.config.ProgressTimeout, func() { cancel(errStuck) })
 	header := make(http.Header)
 	if b.offset > 0 {
-		header.Set("Range", "bytes="+strconv.FormatInt(b.offset, 10)+"-")
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.offset, b.size-1)) // with an end: not every registry takes an open range
 	}
 	response, err := b.repository.get(ctx, b.hosts[0], "/blobs/"+b.digest.String(), header)
 	if err != nil {
