@@ -37,6 +37,7 @@ import (
 type hub struct {
 	host  string
 	inner http.Handler
+	lock  sync.Mutex                                                    // for hooks
 	blobs atomic.Int64                                                  // blob requests
 	hook  atomic.Pointer[func(http.ResponseWriter, *http.Request) bool] // true: the answer has been given
 }
