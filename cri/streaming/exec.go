@@ -8,7 +8,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"time"
 
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 
@@ -68,7 +67,7 @@ func (x *execution) withTerminal(ctx context.Context, in io.Reader, out io.Write
 		return monitor.Exit{}, err
 	}
 	defer e.Close()
-	var input, sizes, output sync.WaitGroup
+	var input, sizes, shown sync.WaitGroup
 	ended := make(chan struct{})
 	if in != nil {
 		input.Go(func() { io.Copy(e.Terminal, in) })
@@ -90,9 +89,9 @@ func (x *execution) withTerminal(ctx context.Context, in io.Reader, out io.Write
 	if in != nil && resize != nil {
 		go func() { input.Wait(); sizes.Wait(); close(gone) }()
 	}
-	output.Go(func() {
+	shown.Go(func() {
 		if out != nil {
-			io.Copy(out, e.Terminal) // ends with EIO when no process has the terminal open any more
+			io.Copy(out, output{e.Terminal}) // ends with EIO when no process has the terminal open any more
 		}
 	})
 	exit, err := waitOrGone(ctx, e, gone)
@@ -100,8 +99,8 @@ func (x *execution) withTerminal(ctx context.Context, in io.Reader, out io.Write
 	if err != nil {
 		return exit, err // Close hangs the terminal up
 	}
-	e.Terminal.SetReadDeadline(time.Now().Add(leftover))
-	output.Wait()
+	output{e.Terminal}.ended()
+	shown.Wait()
 	return exit, nil
 }
 
@@ -160,7 +159,7 @@ func (x *execution) withPipes(ctx context.Context, in io.Reader, out, errOut io.
 		}
 		theirs, ours = append(theirs, w), append(ours, r)
 		*o.end = w
-		copies = append(copies, func() { io.Copy(o.to, r); r.Close() }) // a client that is gone is a broken pipe to the process
+		copies = append(copies, func() { io.Copy(o.to, output{r}); r.Close() }) // a client that is gone is a broken pipe to the process
 	}
 	e, err := x.client.Exec(ctx, x.config)
 	if err != nil {
@@ -168,18 +167,18 @@ func (x *execution) withPipes(ctx context.Context, in io.Reader, out, errOut io.
 	}
 	defer e.Close()
 	closeAll(theirs)
-	var output sync.WaitGroup
+	var copied sync.WaitGroup
 	for _, f := range copies {
-		output.Go(f)
+		copied.Go(f)
 	}
 	exit, err := e.Wait(ctx)
 	if err != nil {
 		return exit, errors.Join(err, e.Kill())
 	}
 	for _, f := range ours {
-		f.SetReadDeadline(time.Now().Add(leftover))
+		output{f}.ended()
 	}
-	output.Wait()
+	copied.Wait()
 	return exit, nil
 }
 

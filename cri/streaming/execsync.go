@@ -85,7 +85,7 @@ func (c *capture) start() {
 	c.done.Go(func() {
 		buf := make([]byte, 4<<10)
 		for {
-			n, err := c.read.Read(buf)
+			n, err := output{c.read}.Read(buf)
 			left := c.room.Add(-int64(n)) + int64(n)
 			c.data = append(c.data, buf[:min(int64(n), max(left, 0))]...)
 			if err != nil {
@@ -98,13 +98,9 @@ func (c *capture) start() {
 	})
 }
 
-// leftover is how long output is waited for after the process has ended: all that it wrote is in the pipe, but a process that it
-// left behind may hold the pipe open for ever.
-const leftover = 100 * time.Millisecond
-
 // finish returns what came. It is called after the process has ended.
 func (c *capture) finish() []byte {
-	c.read.SetReadDeadline(time.Now().Add(leftover))
+	output{c.read}.ended()
 	c.done.Wait()
 	return c.data
 }

@@ -369,3 +369,27 @@ func forward(t *testing.T, url string, port int, text string) string {
 	}
 	return got
 }
+
+func TestSlowClientGetsAllOutputOfAnEndedCommand(t *testing.T) {
+	n := start(t, "crun", idle, nil)
+	resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh("head -c 3000000 /dev/zero"), Stdout: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, s := dial(t, resp.Url, "stdout")
+	got, buf := 0, make([]byte, 100_000)
+	for {
+		k, err := s.stdout.Read(buf)
+		got += k
+		if err != nil {
+			break
+		}
+		time.Sleep(2 * time.Millisecond) // a slow line; the command ends long before its output is through
+		if got > 2_700_000 {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	if got != 3_000_000 {
+		t.Errorf("%d bytes came, want 3000000", got)
+	}
+}
