@@ -68,7 +68,7 @@ func (x *execution) withTerminal(ctx context.Context, in io.Reader, out io.Write
 	}
 	defer e.Close()
 	var input, sizes, shown sync.WaitGroup
-	ended := make(chan struct{})
+	over := make(chan struct{})
 	if in != nil {
 		input.Go(func() { io.Copy(e.Terminal, in) })
 	}
@@ -80,7 +80,7 @@ func (x *execution) withTerminal(ctx context.Context, in io.Reader, out io.Write
 					return
 				}
 				e.Resize(size.Width, size.Height)
-			case <-ended:
+			case <-over:
 				return
 			}
 		}
@@ -91,15 +91,15 @@ func (x *execution) withTerminal(ctx context.Context, in io.Reader, out io.Write
 	}
 	shown.Go(func() {
 		if out != nil {
-			io.Copy(out, output{e.Terminal}) // ends with EIO when no process has the terminal open any more
+			io.Copy(out, &output{f: e.Terminal}) // ends with EIO when no process has the terminal open any more
 		}
 	})
 	exit, err := waitOrGone(ctx, e, gone)
-	close(ended)
+	close(over)
 	if err != nil {
 		return exit, err // Close hangs the terminal up
 	}
-	output{e.Terminal}.ended()
+	ended(e.Terminal)
 	shown.Wait()
 	return exit, nil
 }
@@ -159,7 +159,7 @@ func (x *execution) withPipes(ctx context.Context, in io.Reader, out, errOut io.
 		}
 		theirs, ours = append(theirs, w), append(ours, r)
 		*o.end = w
-		copies = append(copies, func() { io.Copy(o.to, output{r}); r.Close() }) // a client that is gone is a broken pipe to the process
+		copies = append(copies, func() { io.Copy(o.to, &output{f: r}); r.Close() }) // a client that is gone is a broken pipe to the process
 	}
 	e, err := x.client.Exec(ctx, x.config)
 	if err != nil {
@@ -176,7 +176,7 @@ func (x *execution) withPipes(ctx context.Context, in io.Reader, out, errOut io.
 		return exit, errors.Join(err, e.Kill())
 	}
 	for _, f := range ours {
-		output{f}.ended()
+		ended(f)
 	}
 	copied.Wait()
 	return exit, nil

@@ -83,9 +83,10 @@ func newCapture(room *atomic.Int64) (*capture, error) {
 func (c *capture) start() {
 	c.write.Close()
 	c.done.Go(func() {
+		from := &output{f: c.read}
 		buf := make([]byte, 4<<10)
 		for {
-			n, err := output{c.read}.Read(buf)
+			n, err := from.Read(buf)
 			left := c.room.Add(-int64(n)) + int64(n)
 			c.data = append(c.data, buf[:min(int64(n), max(left, 0))]...)
 			if err != nil {
@@ -100,7 +101,7 @@ func (c *capture) start() {
 
 // finish returns what came. It is called after the process has ended.
 func (c *capture) finish() []byte {
-	output{c.read}.ended()
+	ended(c.read)
 	c.done.Wait()
 	return c.data
 }

@@ -13,24 +13,38 @@ import (
 // that it left behind may hold that open for ever.
 const leftover = 100 * time.Millisecond
 
-// output reads a process' pipe or terminal. After ended it gives what is there, however slowly that is taken, and then the end.
-type output struct{ f *os.File }
+// output reads a process' pipe or terminal. When the process has ended and the countdown is over, it gives what is there at that time, however
+// slowly that is taken, and then the end.
+type output struct {
+	f    *os.File
+	left int // bytes to be read after the countdown
+	over bool
+}
 
 // ended starts the countdown.
-func (o output) ended() { o.f.SetReadDeadline(time.Now().Add(leftover)) }
+func ended(f *os.File) { f.SetReadDeadline(time.Now().Add(leftover)) }
 
-func (o output) Read(p []byte) (int, error) {
-	n, err := o.f.Read(p)
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return n, err
+func (o *output) Read(p []byte) (n int, err error) {
+	if !o.over {
+		if n, err = o.f.Read(p); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
 	}
+	// A file past its deadline reads nothing, though there may be something. The descriptor is non-blocking.
 	raw, err := o.f.SyscallConn()
 	if err != nil {
 		return 0, io.EOF
 	}
-	// A file past its deadline reads nothing, though there may be something. The descriptor is non-blocking.
-	if cerr := raw.Control(func(fd uintptr) { n, err = unix.Read(int(fd), p) }); cerr != nil || err != nil || n <= 0 {
+	cerr := raw.Control(func(fd uintptr) {
+		if !o.over {
+			o.over = true
+			o.left, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		}
+		n, err = unix.Read(int(fd), p[:min(len(p), o.left)])
+	})
+	if cerr != nil || err != nil || n <= 0 {
 		return 0, io.EOF
 	}
+	o.left -= n
 	return n, nil
 }
