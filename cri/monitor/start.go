@@ -18,6 +18,9 @@ const startTimeout = 10 * time.Second
 // dialOrStart connects to the monitor and starts it first if nobody answers. Two that start it at once are no harm: the second monitor
 // finds the socket locked and ends.
 func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	if conn, err := wire.Dial(cfg.Socket); err == nil {
 		return conn, nil
 	}
@@ -27,8 +30,7 @@ func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
 	}
 	defer ready.Close()
 	ready.SetReadDeadline(time.Now().Add(startTimeout))
-	stop := context.AfterFunc(ctx, func() { ready.Close() })
-	defer stop()
+	// Not cut short by ctx: whoever gives up must leave a monitor that is there, not one that comes up later.
 	said := make([]byte, 4096)
 	n, readErr := ready.Read(said) // its ready line, or end of file when it ended
 	conn, err := wire.Dial(cfg.Socket)
