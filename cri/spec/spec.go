@@ -43,6 +43,9 @@ func Generate(cfg Config) (*specs.Spec, error) {
 	if cfg.Container == nil || cfg.Sandbox == nil {
 		return nil, fmt.Errorf("container %s: no configuration", cfg.ID)
 	}
+	if len(cfg.Container.CDIDevices) > 0 {
+		return nil, fmt.Errorf("container %s: CDI device %s: CDI is not supported", cfg.ID, cfg.Container.CDIDevices[0].Name)
+	}
 	args, err := command(cfg)
 	if err != nil {
 		return nil, err
