@@ -105,7 +105,7 @@ func (n *node) end() {
 	if err != nil {
 		n.tb.Fatal(err)
 	}
-	if err := groups.Remove(ctx, "/trivet-cri-test/"+filepath.Base(n.dir)); err != nil {
+	if err := groups.Remove(ctx, "/trivet-cri-test-" + filepath.Base(n.dir)); err != nil {
 		n.tb.Errorf("processes are left: %v", err)
 	}
 }
@@ -199,7 +199,7 @@ func configured(tb testing.TB, img v1.Image) *v1.ConfigFile {
 func (n *node) sandbox(name string, change func(*runtimeapi.PodSandboxConfig)) (string, *runtimeapi.PodSandboxConfig) {
 	n.tb.Helper()
 	config := &runtimeapi.PodSandboxConfig{Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "test", Uid: "uid-" + name}, LogDirectory: n.dir + "/logs",
-		Linux: &runtimeapi.LinuxPodSandboxConfig{CgroupParent: "/trivet-cri-test/" + filepath.Base(n.dir), SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+		Linux: &runtimeapi.LinuxPodSandboxConfig{CgroupParent: "/trivet-cri-test-" + filepath.Base(n.dir), SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
 			NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE, Pid: runtimeapi.NamespaceMode_CONTAINER}}}}
 	if change != nil {
 		change(config)
