@@ -105,7 +105,7 @@ func (n *node) end() {
 	if err != nil {
 		n.tb.Fatal(err)
 	}
-	if err := groups.Remove(ctx, "/trivet-cri-test-" + filepath.Base(n.dir)); err != nil {
+	if err := groups.Remove(ctx, "/trivet-cri-test-"+filepath.Base(n.dir)); err != nil {
 		n.tb.Errorf("processes are left: %v", err)
 	}
 }
