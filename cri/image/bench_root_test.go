@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,7 +34,7 @@ func BenchmarkPull(b *testing.B) {
 	small := make(map[string][]byte)
 	for i := range 11_000 {
 		text := strings.Repeat(fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007), 400)
-		small[fmt.Sprintf("src/d%d/e%d/f%d.go", i%37, i%301, i)] = []byte(text[:4000+i%18000%len(text)%9000])
+		small[fmt.Sprintf("src/d%03d/e%04d/f%05d.go", i/300, i/8, i)] = []byte(text[:4000+i%18000%len(text)%9000])
 	}
 	b.Run("11000 small files", func(b *testing.B) { benchmarkPull(b, []map[string][]byte{small}) })
 	var twenty []map[string][]byte
@@ -72,7 +74,8 @@ func pushLayers(b *testing.B, reference string, layers []map[string][]byte) (siz
 	for _, files := range layers {
 		var buf bytes.Buffer
 		w := tar.NewWriter(&buf)
-		for name, body := range files {
+		for _, name := range slices.Sorted(maps.Keys(files)) {
+			body := files[name]
 			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(body)), Mode: 0o644}); err != nil {
 				b.Fatal(err)
 			}

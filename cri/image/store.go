@@ -68,6 +68,9 @@ func Open(config Config) (*Store, error) {
 			return nil, err
 		}
 	}
+	if err := spread(filepath.Join(config.Dir, "tmp")); err != nil {
+		config.Log.Debug("layers are not spread over the file system", "err", err)
+	}
 	records, err := durable.OpenStore[record](filepath.Join(config.Dir, "images"), false)
 	if err != nil {
 		return nil, err
