@@ -25,7 +25,7 @@ const root = "/sys/fs/cgroup"
 type Host struct {
 	V2          bool
 	controllers map[string]string // v1: controller -> mount point of its hierarchy
-	hierarchies []string          // v1: distinct mount points; v2: the one
+	hierarchies []string          // v1: distinct mount points, on a hybrid host also that of v2; v2: the one
 }
 
 // Open finds the hierarchies. On v1 all controllers that are mounted below /sys/fs/cgroup are used.
@@ -52,14 +52,24 @@ func Open() (*Host, error) {
 	return h, nil
 }
 
-// addMount takes a line of mountinfo (proc(5)) and keeps it if it is a v1 hierarchy.
+// addMount takes a line of mountinfo (proc(5)) and keeps it if it is a hierarchy.
 func (h *Host) addMount(line string) {
 	before, after, ok := strings.Cut(line, " - ")
 	fields, super := strings.Fields(before), strings.Fields(after)
-	if !ok || len(fields) < 5 || len(super) < 3 || super[0] != "cgroup" || !strings.HasPrefix(fields[4], root+"/") {
+	if !ok || len(fields) < 5 || len(super) < 3 || !strings.HasPrefix(fields[4], root+"/") {
 		return
 	}
 	point := fields[4]
+	switch super[0] {
+	case "cgroup":
+	case "cgroup2": // hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there too
+		if !slices.Contains(h.hierarchies, point) {
+			h.hierarchies = append(h.hierarchies, point)
+		}
+		return
+	default:
+		return
+	}
 	for opt := range strings.SplitSeq(super[2], ",") {
 		name, named := strings.CutPrefix(opt, "name=")
 		if named || isController(opt) {

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/config"
+	"github.com/trivet-node/trivet/cri/container"
+	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/imageserver"
+	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/network"
+	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/cri/rootfs"
+	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/cri/server"
+	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/cri/streaming"
+	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/socket"
+)
+
+// configure reads the file, then the flags that were given over it.
+func configure(fs *flag.FlagSet, file string, cfg *config.Config, values map[string]*string) error {
+	required := false
+	fs.Visit(func(f *flag.Flag) { required = required || f.Name == "config" })
+	if err := config.Load(file, required, cfg); err != nil {
+		return err
+	}
+	if len(cfg.CNI.BinDirs) == 0 {
+		return fmt.Errorf("%s: cni.bin_dirs: no directory", file)
+	}
+	values["cni-bin-dir"] = &cfg.CNI.BinDirs[0]
+	fs.Visit(func(f *flag.Flag) {
+		if field := values[f.Name]; field != nil {
+			*field = f.Value.String()
+		}
+	})
+	return cfg.Validate()
+}
+
+// serve wires the parts, and serves until ctx ends.
+func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	runtimes, err := findRuntimes(cfg)
+	if err != nil {
+		return err
+	}
+	listener, err := socket.Listen(cfg.Socket)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	cgroups, err := cgroup.Open()
+	if err != nil {
+		return &program.CantRunError{What: "cgroups: " + err.Error(), Do: "mount cgroup v2 or the v1 hierarchies below /sys/fs/cgroup"}
+	}
+	monitorProgram, err := findMonitor(cfg.Monitor.Program)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o711); err != nil {
+		return err
+	}
+	mon, err := monitor.Connect(ctx, monitor.Config{Socket: cfg.Monitor.Socket, StateDir: filepath.Join(cfg.StateDir, "monitor"), Program: monitorProgram,
+		LogFile: filepath.Join(cfg.StateDir, "monitor.log"), Log: log})
+	if err != nil {
+		return fmt.Errorf("trivet-monitor: %w", err)
+	}
+	defer mon.Close()
+	images, err := image.Open(image.Config{Dir: filepath.Join(cfg.RootDir, "images"), Registry: registry.NewClient(registry.Config{HostsDir: cfg.CertsDir}), Log: log})
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	roots, err := rootfs.Open(rootfs.Config{Dir: filepath.Join(cfg.RootDir, "rootfs"), StateDir: filepath.Join(cfg.StateDir, "rootfs"), Images: images, Log: log})
+	if err != nil {
+		return err
+	}
+	node := network.New(network.Config{ConfDir: cfg.CNI.ConfDir, BinDirs: cfg.CNI.BinDirs, CacheDir: cfg.CNI.CacheDir, Log: log})
+	systemd := cfg.CgroupDriver == "systemd"
+	group := func(parent, id string) string { return groupOf(systemd, parent, id) }
+	cgroupsPath := func(parent, id string) string { return cgroupsPathOf(systemd, parent, id) }
+	host := spec.Probe(cgroups.V2)
+	boxes, err := sandbox.Open(ctx, sandbox.Config{Dir: filepath.Join(cfg.StateDir, "sandboxes"), Network: node, Monitor: mon, Pause: monitorProgram,
+		Runtime: runtimes.find, Cgroup: cgroupsPath, OOMMin: host.OOMScoreMin, Log: log})
+	if err != nil {
+		return err
+	}
+	events := server.NewEvents()
+	containers, err := container.Open(ctx, container.Config{Dir: filepath.Join(cfg.StateDir, "containers"), SeccompDir: cfg.Seccomp, Images: images, Rootfs: roots,
+		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, Cgroup: cgroupsPath, Host: host, Log: log,
+		MemoryDir: func(parent, id string) string { return cgroups.Dir("memory", group(parent, id)) }}, events.Put)
+	if err != nil {
+		return err
+	}
+	if err := images.Collect(); err != nil {
+		log.Warn("unneeded layers are not all deleted", "err", err)
+	}
+	streams, err := streaming.New(streaming.Config{Addr: cfg.StreamAddr, Monitor: mon, Process: containers.Process, Log: log,
+		Netns: func(_ context.Context, id string) (string, error) {
+			box, err := boxes.Get(id)
+			return boxes.Netns(box), err
+		}})
+	if err != nil {
+		return err
+	}
+	g := grpc.NewServer(grpc.MaxRecvMsgSize(16<<20), grpc.MaxSendMsgSize(16<<20))
+	runtimeapi.RegisterRuntimeServiceServer(g, server.New(server.Config{Version: program.Version, Sandboxes: boxes, Containers: containers, Images: images,
+		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Group: group, Handlers: runtimes.names(), Systemd: systemd, Info: cfg, Log: log}))
+	runtimeapi.RegisterImageServiceServer(g, imageserver.New(images, roots))
+	all, ctx := errgroup.WithContext(ctx)
+	node.Reload(ctx)
+	all.Go(func() error { return node.Run(ctx) })
+	all.Go(func() error { return containers.Run(ctx) })
+	all.Go(func() error { return streams.Run(ctx) })
+	all.Go(func() error { return g.Serve(listener) })
+	all.Go(func() error { <-ctx.Done(); g.Stop(); return nil })
+	log.Info("serving CRI", "socket", cfg.Socket)
+	return all.Wait()
+}
+
+// runtimeSet is the OCI runtimes by handler.
+type runtimeSet map[string]monitor.Runtime
+
+// findRuntimes finds the program of each handler. The default one serves the empty name and its own.
+func findRuntimes(cfg config.Config) (runtimeSet, error) {
+	set := runtimeSet{}
+	wanted := map[string]config.Runtime{"": {Program: cfg.OCIRuntime}, path.Base(cfg.OCIRuntime): {Program: cfg.OCIRuntime}}
+	maps.Copy(wanted, cfg.Runtimes)
+	for name, r := range wanted {
+		found, err := exec.LookPath(r.Program)
+		if err != nil {
+			return nil, &program.CantRunError{What: "OCI runtime " + r.Program + " is not there: " + err.Error(), Do: "install crun or runc, or choose one with --oci-runtime"}
+		}
+		args := r.Args
+		if cfg.CgroupDriver == "systemd" {
+			args = append(slices.Clone(args), "--systemd-cgroup")
+		}
+		set[name] = monitor.Runtime{Program: found, Root: filepath.Join(cfg.StateDir, "oci", path.Base(found)), Args: args}
+	}
+	return set, nil
+}
+
+func (s runtimeSet) find(handler string) (monitor.Runtime, error) {
+	r, ok := s[handler]
+	if !ok {
+		return r, fmt.Errorf("no runtime handler %q is configured (there are: %s)", handler, strings.Join(s.names(), ", "))
+	}
+	return r, nil
+}
+
+func (s runtimeSet) names() []string { return slices.Sorted(maps.Keys(s)) }
+
+func findMonitor(configured string) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	if own, err := os.Executable(); err == nil {
+		if beside := filepath.Join(filepath.Dir(own), "trivet-monitor"); isFile(beside) {
+			return beside, nil
+		}
+	}
+	found, err := exec.LookPath("trivet-monitor")
+	if err != nil {
+		return "", &program.CantRunError{What: "trivet-monitor is neither beside trivet-cri nor in PATH", Do: "install it there, or name it with --monitor"}
+	}
+	return found, nil
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// cgroupsPathOf is linux.cgroupsPath of the OCI spec: a path, or slice:prefix:name for systemd.
+func cgroupsPathOf(systemd bool, parent, id string) string {
+	if systemd {
+		if parent == "" {
+			parent = "system.slice"
+		}
+		return path.Base(parent) + ":trivet:" + id
+	}
+	if parent == "" {
+		parent = "/trivet"
+	}
+	return path.Join("/", parent, id)
+}
+
+// groupOf is where that is below the cgroup root. An empty id is the pod itself.
+func groupOf(systemd bool, parent, id string) string {
+	if !systemd {
+		return cgroupsPathOf(false, parent, id)
+	}
+	if parent == "" {
+		parent = "system.slice"
+	}
+	slice, group := strings.TrimSuffix(path.Base(parent), ".slice"), "/"
+	for i := range len(slice) {
+		if slice[i] == '-' {
+			group = path.Join(group, slice[:i]+".slice")
+		}
+	}
+	group = path.Join(group, slice+".slice")
+	if id == "" {
+		return group
+	}
+	return path.Join(group, "trivet-"+id+".scope")
+}

@@ -1,0 +1,118 @@
+package image_test
+
+import (
+	"bufio"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// TestHelperPull is no test: it is the process that TestKilledPullLeavesNothing kills.
+func TestHelperPull(t *testing.T) {
+	dir, reference := os.Getenv("TRIVET_PULL_DIR"), os.Getenv("TRIVET_PULL_REFERENCE")
+	if dir == "" {
+		t.Skip("only for TestKilledPullLeavesNothing")
+	}
+	s, err := image.Open(image.Config{Dir: dir, Registry: registry.NewClient(registry.Config{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Pull(t.Context(), reference, registry.Auth{})
+	t.Fatalf("the pull ended: %v", err)
+}
+
+func TestKilledPullLeavesNothing(t *testing.T) {
+	testenv.Root(t)
+	h, dir := newHub(t), t.TempDir()
+	big := strings.Repeat("0123456789abcdef", 1<<18)
+	reference, _ := h.push(t, "thing:1", map[string]string{"a": "1"}, map[string]string{"b": big}, map[string]string{"c": big})
+	for kill := range 3 { // before the configuration, with none and with one of the layers
+		reached, seen := make(chan struct{}), 0
+		hook := func(_ http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/blobs/") {
+				return false
+			}
+			h.lock.Lock()
+			seen++
+			n := seen
+			h.lock.Unlock()
+			if n <= kill {
+				return false
+			}
+			if n == kill+1 {
+				close(reached)
+			}
+			<-r.Context().Done()
+			return true
+		}
+		h.hook.Store(&hook)
+		c := exec.Command("/proc/self/exe", "-test.run=^TestHelperPull$", "-test.v")
+		c.Env = append(os.Environ(), "TRIVET_PULL_DIR="+dir, "TRIVET_PULL_REFERENCE="+reference)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan string, 1)
+		go func() {
+			var lines []string
+			for s := bufio.NewScanner(out); s.Scan(); {
+				lines = append(lines, s.Text())
+			}
+			ended <- strings.Join(lines, "\n")
+		}()
+		select {
+		case <-reached:
+		case text := <-ended:
+			t.Fatalf("the pull ended early:\n%s", text)
+		}
+		if err := c.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+		c.Wait()
+		s := openStore(t, dir)
+		if err := s.Collect(); err != nil {
+			t.Fatal(err)
+		}
+		nothingLeft(t, dir)
+	}
+	h.hook.Store(nil)
+	pull(t, openStore(t, dir), reference)
+}
+
+// A power loss takes the end of files and the last renames; here it takes a layer and, in another image, the proof that it was synced.
+func TestTornStateIsForgottenNotServed(t *testing.T) {
+	h, dir := newHub(t), t.TempDir()
+	s := openStore(t, dir)
+	one, _ := h.push(t, "one:1", map[string]string{"one": "1"})
+	two, _ := h.push(t, "two:1", map[string]string{"two": "2"})
+	three, _ := h.push(t, "three:1", map[string]string{"three": "3"})
+	first, second, third := pull(t, s, one), pull(t, s, two), pull(t, s, three)
+	s.Close()
+	if err := os.Truncate(filepath.Join(filepath.Dir(first.Layers[0]), "layer.json"), 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "images", second.ID[7:]+".json"), []byte(`{"ID":`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = openStore(t, dir)
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	if list := s.List(); len(list) != 1 || list[0].ID != third.ID {
+		t.Errorf("images: %v", list)
+	}
+	for _, reference := range []string{one, two} {
+		pull(t, s, reference)
+	}
+}

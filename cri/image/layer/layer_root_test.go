@@ -1,0 +1,231 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+type entry struct {
+	tar.Header
+	body string
+}
+
+func dir(name string, mode int64) entry {
+	return entry{Header: tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: mode, ModTime: time.Unix(1000, 0)}}
+}
+
+func file(name, body string) entry {
+	return entry{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, ModTime: time.Unix(1000, 0)}, body}
+}
+
+func linked(kind byte, name, target string) entry {
+	return entry{Header: tar.Header{Typeflag: kind, Name: name, Linkname: target, Mode: 0o777}}
+}
+
+func archive(tb testing.TB, entries ...entry) []byte {
+	tb.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		e.Size = int64(len(e.body))
+		if err := w.WriteHeader(&e.Header); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := w.Write([]byte(e.body)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func unpackTo(tb testing.TB, dir string, data []byte) (Result, error) {
+	tb.Helper()
+	d := digest.FromBytes(data)
+	return Unpack(context.Background(), dir, Source{Blob: bytes.NewReader(data), Digest: d, DiffID: d})
+}
+
+func TestUnpackKeepsWhatTheLayerSays(t *testing.T) {
+	testenv.Root(t)
+	root := filepath.Join(t.TempDir(), "fs")
+	suid := file("bin/su", "x")
+	suid.Mode, suid.Uid, suid.Gid = 0o4755, 7, 8
+	caps := file("bin/ping", "p")
+	caps.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}
+	_, err := unpackTo(t, root, archive(t, dir("./", 0o755), dir("tmp/", 0o1777), dir("bin", 0o755), suid, caps, file("bin/a", "first"),
+		file("bin/a", "second"), linked(tar.TypeLink, "bin/b", "bin/a"), linked(tar.TypeSymlink, "sh", "/bin/a"), file("bin/.wh.gone", ""),
+		file("etc/.wh..wh..opq", ""), file("sh/../etc/x", "1")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(root+"/bin/su", &st); err != nil || st.Mode&0o7777 != 0o4755 || st.Uid != 7 || st.Gid != 8 {
+		t.Errorf("su: mode %o owner %d:%d, %v", st.Mode, st.Uid, st.Gid, err)
+	}
+	if n, err := unix.Getxattr(root+"/bin/ping", "security.capability", make([]byte, 64)); err != nil || n != 20 {
+		t.Errorf("capabilities: %d bytes, %v", n, err)
+	}
+	if err := unix.Stat(root+"/tmp", &st); err != nil || st.Mode&0o7777 != 0o1777 || st.Mtim.Sec != 1000 {
+		t.Errorf("tmp: mode %o time %d, %v", st.Mode, st.Mtim.Sec, err)
+	}
+	if err := unix.Stat(root+"/bin/b", &st); err != nil || st.Nlink != 2 || st.Size != 6 {
+		t.Errorf("hard link: %d links, %d bytes, %v", st.Nlink, st.Size, err)
+	}
+	if err := unix.Lstat(root+"/bin/gone", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+		t.Errorf("whiteout: mode %o, %v", st.Mode, err)
+	}
+	if n, err := unix.Getxattr(root+"/etc", "trusted.overlay.opaque", make([]byte, 8)); err != nil || n != 1 {
+		t.Errorf("opaque: %v", err)
+	}
+}
+
+// Whatever a hostile layer says, what is beside its directory stays as it was.
+func TestHostileLayersStayInside(t *testing.T) {
+	testenv.Root(t)
+	overlayAttr := file("f", "")
+	overlayAttr.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}
+	device := entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null"}}
+	for _, c := range []struct {
+		name    string
+		entries []entry
+		refused bool
+	}{
+		{"dot dot", []entry{file("../outside/x", "evil"), file("a/../../outside/x", "evil")}, false},
+		{"absolute", []entry{file("/outside/x", "evil")}, false},
+		{"symlink up", []entry{linked(tar.TypeSymlink, "l", "../outside"), file("l/x", "evil")}, true},
+		{"symlink absolute", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), file("l/x", "evil")}, true},
+		{"symlink to dot dot", []entry{linked(tar.TypeSymlink, "l", ".."), file("l/outside/x", "evil")}, false},
+		{"through proc", []entry{linked(tar.TypeSymlink, "l", "/proc/self/root/OUTSIDE"), file("l/x", "evil")}, true},
+		{"file over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE/x"), file("l", "evil")}, false},
+		{"hard link up", []entry{linked(tar.TypeLink, "l", "../outside/x"), file("l", "evil")}, false},
+		{"hard link by symlink", []entry{linked(tar.TypeSymlink, "d", "../outside"), linked(tar.TypeLink, "l", "d/x"), file("l", "evil")}, false},
+		{"directory over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), dir("l", 0o777)}, false},
+		{"whiteout up", []entry{file(".wh...", "")}, true},
+		{"whiteout of nothing", []entry{file(".wh.", "")}, true},
+		{"overlay attribute", []entry{overlayAttr}, true},
+		{"whiteout device", []entry{device}, true},
+		{"file as directory", []entry{file("f", ""), file("f/x", "")}, true},
+		{"unknown kind", []entry{{Header: tar.Header{Typeflag: 'Z', Name: "z"}}}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			base := t.TempDir()
+			outside := filepath.Join(base, "outside")
+			if err := os.Mkdir(outside, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(outside+"/x", []byte("good"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for i := range c.entries {
+				c.entries[i].Linkname = strings.Replace(c.entries[i].Linkname, "OUTSIDE", outside, 1)
+			}
+			_, err := unpackTo(t, filepath.Join(base, "fs"), archive(t, c.entries...))
+			if (err != nil) != c.refused {
+				t.Errorf("error %v, want refused %v", err, c.refused)
+			}
+			data, err := os.ReadFile(outside + "/x")
+			info, _ := os.Stat(outside)
+			list, _ := os.ReadDir(outside)
+			if err != nil || string(data) != "good" || info.Mode().Perm() != 0o700 || len(list) != 1 {
+				t.Fatalf("outside was changed: %q %v %v %v", data, info.Mode(), list, err)
+			}
+		})
+	}
+}
+
+func TestCompressionsAndDigests(t *testing.T) {
+	testenv.Root(t)
+	plain := archive(t, file("a", strings.Repeat("content ", 100_000)))
+	var zipped bytes.Buffer
+	gz := gzip.NewWriter(&zipped)
+	gz.Write(plain)
+	gz.Close()
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zstandard := encoder.EncodeAll(plain, nil)
+	diff := digest.FromBytes(plain)
+	for name, blob := range map[string][]byte{"plain": plain, "gzip": zipped.Bytes(), "zstd": zstandard} {
+		t.Run(name, func(t *testing.T) {
+			unpack := func(blob []byte, d, diff digest.Digest) error {
+				_, err := Unpack(t.Context(), filepath.Join(t.TempDir(), "fs"), Source{Blob: bytes.NewReader(blob), Digest: d, DiffID: diff})
+				return err
+			}
+			if err := unpack(blob, digest.FromBytes(blob), diff); err != nil {
+				t.Error(err)
+			}
+			if err := unpack(blob, digest.FromString("other"), diff); err == nil {
+				t.Error("a wrong digest was accepted")
+			}
+			if err := unpack(blob, digest.FromBytes(blob), digest.FromString("other")); err == nil {
+				t.Error("a wrong diff ID was accepted")
+			}
+			if err := unpack(blob[:len(blob)/2], digest.FromBytes(blob), diff); err == nil {
+				t.Error("half a blob was accepted")
+			}
+		})
+	}
+}
+
+func TestSettleTakesFromTheLayersBelow(t *testing.T) {
+	testenv.Root(t)
+	base := t.TempDir()
+	lower, upper := filepath.Join(base, "lower"), filepath.Join(base, "upper")
+	tmp := dir("tmp", 0o1777)
+	tmp.Uid = 5
+	if _, err := unpackTo(t, lower, archive(t, tmp, file("data", "shared"))); err != nil {
+		t.Fatal(err)
+	}
+	result, err := unpackTo(t, upper, archive(t, file("tmp/new", "n"), linked(tar.TypeLink, "again", "data")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Settle(upper, []string{lower}, &result); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(upper + "/tmp")
+	if err != nil || info.Mode()&os.ModeSticky == 0 || info.Sys().(*syscall.Stat_t).Uid != 5 {
+		t.Errorf("tmp is %v, %v", info, err)
+	}
+	if data, err := os.ReadFile(upper + "/again"); err != nil || string(data) != "shared" {
+		t.Errorf("the file linked to holds %q, %v", data, err)
+	}
+	result, err = unpackTo(t, filepath.Join(base, "bad"), archive(t, linked(tar.TypeLink, "again", "nowhere")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Settle(filepath.Join(base, "bad"), []string{lower}, &result); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("a link to nowhere: %v", err)
+	}
+}
+
+func FuzzUnpack(f *testing.F) {
+	f.Add(archive(f, dir("d", 0o755), file("d/f", "x"), linked(tar.TypeSymlink, "l", "../.."), file("l/.wh.f", "")))
+	f.Add(archive(f, linked(tar.TypeLink, "h", "d/f"), file(".wh..wh..opq", "")))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		testenv.Root(t)
+		base := t.TempDir()
+		_, _ = unpackTo(t, filepath.Join(base, "fs"), data)
+		if list, err := os.ReadDir(base); err != nil || len(list) > 1 {
+			t.Fatalf("beside the layer: %v, %v", list, err)
+		}
+	})
+}

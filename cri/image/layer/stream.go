@@ -1,0 +1,141 @@
+package layer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/opencontainers/go-digest"
+)
+
+// Source is a layer's blob as a registry gives it.
+type Source struct {
+	Blob      io.Reader
+	MediaType string        // tells foreign and unknown kinds; the compression is read from the content itself
+	Digest    digest.Digest // of the blob
+	DiffID    digest.Digest // of the tar stream in it
+}
+
+const (
+	chunkSize  = 256 << 10
+	chunksHeld = 4 // on the way between two stages
+)
+
+// stage is one step of the way of the bytes: a goroutine reads from one side and hashes, the reader of the other side works meanwhile.
+// Chunks go round, so that a layer of any size costs a megabyte.
+type stage struct {
+	full, free chan []byte
+	current    []byte // being read; part of whole
+	whole      []byte
+	err        error // of the source; set before full is closed
+	hash       hash.Hash
+	done       chan struct{}
+	ctx        context.Context
+}
+
+// startStage begins to read source. It ends at the end of source or of ctx; finish waits for it.
+func startStage(ctx context.Context, source io.Reader, h hash.Hash) *stage {
+	s := &stage{full: make(chan []byte, chunksHeld), free: make(chan []byte, chunksHeld), hash: h, done: make(chan struct{}), ctx: ctx}
+	for range chunksHeld {
+		s.free <- make([]byte, chunkSize)
+	}
+	go s.pump(source)
+	return s
+}
+
+func (s *stage) pump(source io.Reader) {
+	defer close(s.done)
+	defer close(s.full)
+	for {
+		var chunk []byte
+		select {
+		case chunk = <-s.free:
+		case <-s.ctx.Done():
+			s.err = context.Cause(s.ctx)
+			return
+		}
+		n, err := fill(source, chunk)
+		if n > 0 {
+			s.hash.Write(chunk[:n])
+			select {
+			case s.full <- chunk[:n]:
+			case <-s.ctx.Done():
+				s.err = context.Cause(s.ctx)
+				return
+			}
+		}
+		if err != nil {
+			if err != io.EOF {
+				s.err = err
+			}
+			return
+		}
+	}
+}
+
+// fill reads until the chunk is worth passing on. Unlike io.ReadAtLeast it leaves the source's own error as it is.
+func fill(source io.Reader, chunk []byte) (n int, err error) {
+	for n < chunkSize/4 && err == nil {
+		var m int
+		m, err = source.Read(chunk[n:])
+		n += m
+	}
+	return n, err
+}
+
+// Read implements io.Reader.
+func (s *stage) Read(p []byte) (int, error) {
+	if len(s.current) == 0 {
+		if s.whole != nil {
+			s.free <- s.whole[:chunkSize]
+			s.whole = nil
+		}
+		chunk, ok := <-s.full
+		if !ok {
+			if s.err != nil {
+				return 0, s.err
+			}
+			return 0, io.EOF
+		}
+		s.current, s.whole = chunk, chunk
+	}
+	n := copy(p, s.current)
+	s.current = s.current[n:]
+	return n, nil
+}
+
+// verify reads the rest of the stage, so that everything is hashed, and compares.
+func (s *stage) verify(what string, want digest.Digest) error {
+	if _, err := io.Copy(io.Discard, struct{ io.Reader }{s}); err != nil {
+		return err
+	}
+	if got := digest.NewDigest(want.Algorithm(), s.hash); got != want {
+		return fmt.Errorf("%s has digest %s, want %s", what, got, want)
+	}
+	return nil
+}
+
+// decompress looks at the first bytes: registries and build tools are not always right about the media type.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 64<<10)
+	head, err := b.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	switch {
+	case len(head) >= 2 && head[0] == 0x1f && head[1] == 0x8b:
+		return gzip.NewReader(b)
+	case len(head) == 4 && head[1] == 0xb5 && head[2] == 0x2f && head[3] == 0xfd && head[0] == 0x28:
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
+		if err != nil {
+			return nil, err
+		}
+		return z.IOReadCloser(), nil
+	}
+	return io.NopCloser(b), nil
+}

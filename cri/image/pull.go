@@ -1,0 +1,225 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/registry"
+)
+
+// Pull brings an image into the store and returns it. Pulls of the same reference at the same time share the work, pulls of different
+// images share layers. When it fails, or its context ends, nothing of it stays but layers that others use.
+func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Image, error) {
+	ref, err := registry.ParseReference(text)
+	if err != nil {
+		return Image{}, err
+	}
+	sum := sha256.Sum256(fmt.Append(nil, ref, auth)) // credentials are part of the key: nobody gets in on another's
+	id, _, err := s.pulls.do(ctx, hex.EncodeToString(sum[:]), func(ctx context.Context) (string, error) { return s.pull(ctx, ref, auth) })
+	if err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
+	}
+	return s.Get(id)
+}
+
+func (s *Store) pull(ctx context.Context, ref registry.Reference, auth registry.Auth) (id string, err error) {
+	source, err := s.config.Registry.Open(ref, auth)
+	if err != nil {
+		return "", err
+	}
+	top, m, err := resolve(ctx, source)
+	if err != nil {
+		return "", err
+	}
+	if id, known := s.rename(ref, top, m.Config.Digest); known {
+		return id, nil
+	}
+	raw, err := readConfig(ctx, source, m.Config)
+	if err != nil {
+		return "", err
+	}
+	config, chain, err := parseConfig(raw, len(m.Layers))
+	if err != nil {
+		return "", err
+	}
+	// The hold keeps the layers from being collected between their arrival and the record.
+	hold := "pull:" + ref.String() + ":" + time.Now().String()
+	s.mu.Lock()
+	s.holdLocked(hold, chain)
+	s.mu.Unlock()
+	defer func() { err = errors.Join(err, s.Drop(hold)) }()
+
+	if err := s.fetchLayers(ctx, source, m.Layers, config.RootFS.DiffIDs, chain); err != nil {
+		return "", err
+	}
+	r := &record{ID: m.Config.Digest.String(), Config: raw, Chain: chain}
+	return r.ID, s.add(r, ref, top)
+}
+
+// resolve reads the manifest that the reference names, and the one for this platform if that is an index. top is the digest of the first.
+func resolve(ctx context.Context, source *registry.Repository) (top digest.Digest, m manifest, err error) {
+	got, err := source.Manifest(ctx)
+	if err != nil {
+		return "", m, err
+	}
+	top = got.Digest
+	for range 3 { // an index may hold an index
+		if m, err = parseManifest(got.Content); err != nil {
+			return "", m, err
+		}
+		if m.Config.Digest != "" {
+			return top, m, nil
+		}
+		d, err := choose(m.Manifests)
+		if err != nil {
+			return "", m, err
+		}
+		if got, err = source.ManifestByDigest(ctx, d.Digest); err != nil {
+			return "", m, err
+		}
+	}
+	return "", m, errors.New("indexes are nested too deeply")
+}
+
+func readConfig(ctx context.Context, source *registry.Repository, d ocispec.Descriptor) ([]byte, error) {
+	blob, err := source.Blob(ctx, d.Digest, d.Size)
+	if err != nil {
+		return nil, err
+	}
+	defer blob.Close()
+	raw, err := io.ReadAll(blob)
+	if err != nil {
+		return nil, err
+	}
+	if got := d.Digest.Algorithm().FromBytes(raw); got != d.Digest {
+		return nil, fmt.Errorf("image configuration has digest %s, want %s", got, d.Digest)
+	}
+	return raw, nil
+}
+
+// rename gives an image that is already here the name it was pulled by.
+func (s *Store) rename(ref registry.Reference, top, config digest.Digest) (id string, known bool) {
+	s.mu.Lock()
+	r := s.images[config.String()]
+	s.mu.Unlock()
+	if r == nil {
+		return "", false
+	}
+	return r.ID, s.add(r, ref, top) == nil
+}
+
+// fetchLayers brings in what is missing, all layers at once within the limit, the lowest first.
+func (s *Store) fetchLayers(ctx context.Context, source *registry.Repository, layers []ocispec.Descriptor, diffs []digest.Digest, chain []string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	slots := make(chan struct{}, s.config.Parallel)
+	for i, d := range layers {
+		if s.hasLayer(chain[i]) {
+			continue
+		}
+		job := layerJob{blob: d, diff: diffs[i], chain: chain[:i+1], source: source, slots: slots}
+		group.Go(func() error { return s.fetchLayer(ctx, job) })
+	}
+	return group.Wait()
+}
+
+// add writes the image's record with its new name and takes the name away from the image that had it.
+func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.images[r.ID]; old != nil {
+		r = old
+	}
+	for _, c := range r.Chain {
+		if _, ok := s.sizes[c]; !ok {
+			return fmt.Errorf("layer %s: %w", c, ErrNotFound)
+		}
+	}
+	isNew := s.images[r.ID] == nil
+	next := r.copy()
+	if isNew {
+		next.Boot, next.Synced = s.boot, false
+	}
+	if ref.Tag != "" {
+		next.Tags[ref.String()] = time.Now()
+	}
+	if name := ref.Name() + "@" + top.String(); !slices.Contains(next.Digests, name) {
+		next.Digests = append(next.Digests, name)
+	}
+	if err := s.put(next); err != nil {
+		return err
+	}
+	if isNew {
+		s.syncLater(next.ID)
+	}
+	if ref.Tag == "" {
+		return nil
+	}
+	return s.untagOthers(next.ID, ref.String())
+}
+
+// put needs s.mu.
+func (s *Store) put(r *record) error {
+	if err := s.records.Put(hexOf(r.ID), *r); err != nil {
+		return fmt.Errorf("record image %s: %w", r.ID, err)
+	}
+	s.images[r.ID] = r
+	return nil
+}
+
+// untagOthers needs s.mu.
+func (s *Store) untagOthers(id, tag string) error {
+	for _, other := range slices.Collect(maps.Values(s.images)) {
+		if _, has := other.Tags[tag]; !has || other.ID == id {
+			continue
+		}
+		next := other.copy()
+		delete(next.Tags, tag)
+		if err := s.put(next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// syncLater makes the layers of a new image safe on the disk without anybody waiting: the image serves at once, and until the sync is
+// done, its record counts only for this boot, in which the page cache has what the disk lacks.
+func (s *Store) syncLater(id string) {
+	s.syncing.Go(func() {
+		if err := s.sync(id); err != nil {
+			s.config.Log.Error("image is not safe on the disk; it will be pulled again after a reboot", "image", id, "err", err)
+		}
+	})
+}
+
+func (s *Store) sync(id string) error {
+	dir, err := os.Open(s.config.Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("syncfs %s: %w", s.config.Dir, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.images[id]
+	if r == nil {
+		return nil
+	}
+	next := r.copy()
+	next.Synced = true
+	return s.put(next)
+}

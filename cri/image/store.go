@@ -1,0 +1,375 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/internal/durable"
+)
+
+// Config says where a Store lives and how it pulls.
+type Config struct {
+	Dir      string // e.g. /var/lib/trivet/cri/images: images/ (records), layers/<chain ID>/fs, tmp/
+	Registry *registry.Client
+	Parallel int      // layers fetched at once for each image; 0: 4
+	Pinned   []string // names of images that garbage collection must keep
+	Log      *slog.Logger
+}
+
+// Store is the images of a node. Its methods may be called concurrently.
+type Store struct {
+	config  Config
+	records *durable.Store[record]
+	boot    string
+	pulls   flights[string] // image ID, by reference and credentials
+	layers  flights[layerInfo]
+	syncing sync.WaitGroup
+
+	mu     sync.Mutex                     // guards what follows, and the presence of layer directories
+	images map[string]*record             // by ID; a record is replaced, never changed
+	sizes  map[string]layerInfo           // of the layers on disk, by chain ID
+	holds  map[string]map[string]struct{} // owner -> chain IDs that must stay
+
+	arrived chan struct{} // closed and replaced when a layer comes into place
+}
+
+// layerInfo is LAYERS/<chain ID>/layer.json.
+type layerInfo struct {
+	Bytes  int64
+	Inodes int64
+}
+
+// Open reads the records of the directory. Torn records are set aside, and images whose layers are gone or may be torn by a power loss are
+// forgotten: they are pulled again. Nothing is hashed. Layers that no image refers to stay until Collect, so that holders of an
+// earlier process can be told first.
+func Open(config Config) (*Store, error) {
+	if config.Log == nil {
+		config.Log = slog.New(slog.DiscardHandler)
+	}
+	if config.Parallel <= 0 {
+		config.Parallel = 4
+	}
+	if err := removeTree(filepath.Join(config.Dir, "tmp")); err != nil { // what killed pulls and removals left
+		return nil, err
+	}
+	for _, d := range []string{"layers", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(config.Dir, d), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := spread(filepath.Join(config.Dir, "tmp")); err != nil {
+		config.Log.Debug("layers are not spread over the file system", "err", err)
+	}
+	records, err := durable.OpenStore[record](filepath.Join(config.Dir, "images"), false)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{config: config, records: records, boot: strings.TrimSpace(string(boot)), images: make(map[string]*record),
+		sizes: make(map[string]layerInfo), holds: make(map[string]map[string]struct{}), arrived: make(chan struct{})}
+	if err := s.load(); err != nil {
+		return nil, fmt.Errorf("read the image store %s: %w", config.Dir, err)
+	}
+	return s, nil
+}
+
+func (s *Store) load() error {
+	if err := s.loadLayers(); err != nil {
+		return err
+	}
+	all, torn, err := s.records.List()
+	if err != nil {
+		return err
+	}
+	for _, t := range torn {
+		s.config.Log.Warn("image record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
+	}
+	for name, r := range all {
+		if reason := s.unusable(name, &r); reason != "" {
+			s.config.Log.Warn("image forgotten", "image", r.ID, "reason", reason)
+			if err := s.records.Delete(name); err != nil {
+				return err
+			}
+			continue
+		}
+		s.images[r.ID] = &r
+	}
+	s.settleTags()
+	for _, r := range s.images {
+		if !r.Synced {
+			s.syncLater(r.ID)
+		}
+	}
+	return nil
+}
+
+func (s *Store) loadLayers() error {
+	entries, err := os.ReadDir(filepath.Join(s.config.Dir, "layers"))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(s.config.Dir, "layers", e.Name(), "layer.json"))
+		var info layerInfo
+		if err == nil {
+			err = json.Unmarshal(data, &info)
+		}
+		if err != nil { // torn by a power loss: its images are forgotten below, and Collect deletes it
+			s.config.Log.Warn("layer is torn", "layer", e.Name(), "err", err)
+			continue
+		}
+		s.sizes[e.Name()] = info
+	}
+	return nil
+}
+
+func (s *Store) unusable(name string, r *record) string {
+	if name != hexOf(r.ID) {
+		return "the record's name is not its image"
+	}
+	if !r.Synced && r.Boot != s.boot {
+		return "the machine went down before its layers were safe on the disk"
+	}
+	if err := json.Unmarshal(r.Config, new(map[string]any)); err != nil {
+		return "configuration: " + err.Error()
+	}
+	for _, c := range r.Chain {
+		if _, ok := s.sizes[c]; !ok {
+			return "layer " + c + " is missing"
+		}
+	}
+	return ""
+}
+
+// settleTags leaves each tag to the record that got it last: a crash can come between giving it to one and taking it from another.
+func (s *Store) settleTags() {
+	owner := make(map[string]string)
+	for _, id := range slices.Sorted(maps.Keys(s.images)) {
+		for tag, at := range s.images[id].Tags {
+			if other, ok := owner[tag]; !ok || s.images[other].Tags[tag].Before(at) {
+				owner[tag] = id
+			}
+		}
+	}
+	for id, r := range s.images {
+		c := r.copy()
+		maps.DeleteFunc(c.Tags, func(tag string, _ time.Time) bool { return owner[tag] != id })
+		s.images[id] = c
+	}
+}
+
+// Get finds an image by ID ("sha256:<hex>", <hex>, or a unique beginning of it of 7 digits or more), name or digest.
+func (s *Store) Get(text string) (Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.find(text)
+	if r == nil {
+		return Image{}, fmt.Errorf("%s: %w", text, ErrNotFound)
+	}
+	return s.image(r)
+}
+
+// find needs s.mu.
+func (s *Store) find(text string) *record {
+	if hex := strings.TrimPrefix(text, "sha256:"); isHex(hex) && len(hex) >= 7 {
+		if r := s.images["sha256:"+hex]; r != nil {
+			return r
+		}
+		var found []*record
+		for id, r := range s.images {
+			if strings.HasPrefix(hexOf(id), hex) {
+				found = append(found, r)
+			}
+		}
+		if len(found) == 1 {
+			return found[0]
+		}
+	}
+	ref, err := registry.ParseReference(text)
+	if err != nil {
+		return nil
+	}
+	name := ref.String()
+	for _, r := range s.images {
+		if _, tagged := r.Tags[name]; tagged || slices.Contains(r.Digests, name) {
+			return r
+		}
+	}
+	return nil
+}
+
+func isHex(s string) bool {
+	return s != "" && len(s) <= 128 && strings.Trim(s, "0123456789abcdef") == ""
+}
+
+// List returns all images, sorted by ID.
+func (s *Store) List() []Image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]Image, 0, len(s.images))
+	for _, id := range slices.Sorted(maps.Keys(s.images)) {
+		if i, err := s.image(s.images[id]); err == nil {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// image needs s.mu.
+func (s *Store) image(r *record) (Image, error) {
+	i := Image{ID: r.ID, Tags: slices.Sorted(maps.Keys(r.Tags)), Digests: slices.Sorted(slices.Values(r.Digests)),
+		RawConfig: r.Config, Chain: slices.Clone(r.Chain)}
+	if err := json.Unmarshal(r.Config, &i.Config); err != nil {
+		return Image{}, fmt.Errorf("configuration of image %s: %w", r.ID, err)
+	}
+	for _, c := range r.Chain {
+		i.Size += s.sizes[c].Bytes
+		i.Layers = append(i.Layers, s.layerDir(c))
+	}
+	for _, tag := range i.Tags {
+		i.Pinned = i.Pinned || slices.Contains(s.config.Pinned, tag)
+	}
+	return i, nil
+}
+
+func (s *Store) layerDir(chain string) string {
+	return filepath.Join(s.config.Dir, "layers", chain, "fs")
+}
+
+// Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that hold layers keep them. An image
+// that is not there is success.
+func (s *Store) Remove(text string) error {
+	s.mu.Lock()
+	r := s.find(text)
+	if r == nil {
+		s.mu.Unlock()
+		return nil
+	}
+	if err := s.records.Delete(hexOf(r.ID)); err != nil {
+		s.mu.Unlock()
+		return fmt.Errorf("remove image %s: %w", r.ID, err)
+	}
+	delete(s.images, r.ID)
+	s.mu.Unlock()
+	return s.Collect()
+}
+
+// Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is already gone.
+func (s *Store) Hold(owner string, chain []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range chain {
+		if _, ok := s.sizes[c]; !ok {
+			return fmt.Errorf("layer %s: %w", c, ErrNotFound)
+		}
+	}
+	s.holdLocked(owner, chain)
+	return nil
+}
+
+func (s *Store) holdLocked(owner string, chain []string) {
+	if s.holds[owner] == nil {
+		s.holds[owner] = make(map[string]struct{})
+	}
+	for _, c := range chain {
+		s.holds[owner][c] = struct{}{}
+	}
+}
+
+// Drop ends what owner holds. Repeating it is success.
+func (s *Store) Drop(owner string) error {
+	s.mu.Lock()
+	_, held := s.holds[owner]
+	delete(s.holds, owner)
+	s.mu.Unlock()
+	if !held {
+		return nil
+	}
+	return s.Collect()
+}
+
+// Collect deletes the layers that no image refers to and nobody holds. Call it once after start,
+// when all holders are known; Remove and Drop call it themselves.
+func (s *Store) Collect() error {
+	s.mu.Lock()
+	doomed, err := s.condemn()
+	s.mu.Unlock()
+	for _, dir := range doomed {
+		err = errors.Join(err, removeTree(dir))
+	}
+	return err
+}
+
+// condemn moves unneeded layers out of the way, which is quick, and needs s.mu; the caller deletes them without it.
+func (s *Store) condemn() (doomed []string, err error) {
+	needed := make(map[string]bool)
+	for _, r := range s.images {
+		for _, c := range r.Chain {
+			needed[c] = true
+		}
+	}
+	for _, chain := range s.holds {
+		for c := range chain {
+			needed[c] = true
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(s.config.Dir, "layers"))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if needed[e.Name()] {
+			continue
+		}
+		trash, err := os.MkdirTemp(filepath.Join(s.config.Dir, "tmp"), "trash-")
+		if err != nil {
+			return doomed, err
+		}
+		doomed = append(doomed, trash)
+		err = os.Rename(filepath.Join(s.config.Dir, "layers", e.Name()), filepath.Join(trash, "layer"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return doomed, err
+		}
+		delete(s.sizes, e.Name())
+	}
+	return doomed, nil
+}
+
+// Usage is what the layers on disk take.
+func (s *Store) Usage() (bytes, inodes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.sizes {
+		bytes += l.Bytes
+		inodes += l.Inodes
+	}
+	return bytes, inodes
+}
+
+// Dir is where the store lives, for ImageFsInfo.
+func (s *Store) Dir() string { return s.config.Dir }
+
+// Close waits for what still runs in the background: the syncs of pulled images.
+func (s *Store) Close() { s.syncing.Wait() }
+
+// removeTree deletes a tree whose directories may be without permissions. Deleting what is not there is success.
+func removeTree(dir string) error {
+	if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete %s: %w", dir, err)
+	}
+	return nil
+}

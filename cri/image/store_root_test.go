@@ -1,0 +1,372 @@
+package image_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	ggcr "github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/cri/rootfs"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// hub is a registry on loopback whose requests can be watched and held up.
+type hub struct {
+	host  string
+	inner http.Handler
+	lock  sync.Mutex                                                    // for hooks
+	blobs atomic.Int64                                                  // blob requests
+	hook  atomic.Pointer[func(http.ResponseWriter, *http.Request) bool] // true: the answer has been given
+}
+
+func newHub(t *testing.T) *hub {
+	h := &hub{}
+	h.inner = ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0)))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			h.blobs.Add(1)
+		}
+		if hook := h.hook.Load(); hook != nil && (*hook)(w, r) {
+			return
+		}
+		h.inner.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	h.host = strings.TrimPrefix(server.URL, "http://")
+	return h
+}
+
+func (h *hub) push(t *testing.T, repository string, files ...map[string]string) (reference string, img v1.Image) {
+	t.Helper()
+	img = empty.Image
+	for _, f := range files {
+		data := pack(t, f)
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img, err = mutate.AppendLayers(img, layer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = config.DeepCopy()
+	config.OS, config.Architecture, config.Config.User = "linux", runtime.GOARCH, "1003:1004"
+	if img, err = mutate.ConfigFile(img, config); err != nil {
+		t.Fatal(err)
+	}
+	reference = h.host + "/" + repository
+	h.write(t, reference, img)
+	return reference, img
+}
+
+func (h *hub) write(t *testing.T, reference string, img v1.Image) {
+	t.Helper()
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, img); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pack(t *testing.T, files map[string]string) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for name, body := range files {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(body)), Mode: 0o644}); err != nil {
+			t.Error(err)
+		}
+		if _, err := w.Write([]byte(body)); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	return b.Bytes()
+}
+
+func openStore(t *testing.T, dir string) *image.Store {
+	t.Helper()
+	testenv.Root(t)
+	s, err := image.Open(image.Config{Dir: dir, Registry: registry.NewClient(registry.Config{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func pull(t *testing.T, s *image.Store, reference string) image.Image {
+	t.Helper()
+	img, err := s.Pull(t.Context(), reference, registry.Auth{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func nothingLeft(t *testing.T, dir string) {
+	t.Helper()
+	for _, d := range []string{"layers", "tmp", "images"} {
+		if list, err := os.ReadDir(filepath.Join(dir, d)); err != nil || len(list) > 0 {
+			t.Errorf("left in %s: %v, %v", d, list, err)
+		}
+	}
+}
+
+func TestPulledImageIsFoundByEveryNameAndAfterRestart(t *testing.T) {
+	h, dir := newHub(t), t.TempDir()
+	s := openStore(t, dir)
+	reference, pushed := h.push(t, "some/thing:1", map[string]string{"a": "1"}, map[string]string{"b": "2"})
+	img := pull(t, s, reference)
+	if id, err := pushed.ConfigName(); err != nil || id.String() != img.ID {
+		t.Errorf("ID %s, want %s (%v)", img.ID, id, err)
+	}
+	digest, err := pushed.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	byDigest := h.host + "/some/thing@" + digest.String()
+	s.Close()
+	for range 2 {
+		for _, name := range []string{img.ID, img.ID[7:], img.ID[7:20], reference, byDigest} {
+			got, err := s.Get(name)
+			if err != nil || got.ID != img.ID || len(got.Layers) != 2 || len(got.Tags) != 1 || got.Config.Config.User != "1003:1004" {
+				t.Errorf("%s: %+v, %v", name, got, err)
+			}
+		}
+		s = openStore(t, dir)
+	}
+	before := h.blobs.Load()
+	pull(t, s, reference)
+	if after := h.blobs.Load(); after != before {
+		t.Errorf("%d blobs were fetched for an image that is here", after-before)
+	}
+	for range 2 {
+		if err := s.Remove(reference); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nothingLeft(t, dir)
+}
+
+func TestTagsMoveAndDigestPullsHaveNoTag(t *testing.T) {
+	h, s := newHub(t), openStore(t, t.TempDir())
+	reference, first := h.push(t, "thing:1", map[string]string{"a": "1"})
+	digest, err := first.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	byDigest := h.host + "/thing@" + digest.String()
+	img := pull(t, s, byDigest)
+	if len(img.Tags) != 0 || len(img.Digests) != 1 || img.Digests[0] != byDigest {
+		t.Errorf("tags %v digests %v", img.Tags, img.Digests)
+	}
+	pull(t, s, reference)
+	h.push(t, "thing:1", map[string]string{"a": "2"})
+	second := pull(t, s, reference)
+	if old, err := s.Get(img.ID); err != nil || len(old.Tags) != 0 || second.ID == img.ID {
+		t.Errorf("old image has tags %v, %v", old.Tags, err)
+	}
+}
+
+func TestPullsAtOnceShareTheWork(t *testing.T) {
+	h, s := newHub(t), openStore(t, t.TempDir())
+	shared := map[string]string{"shared": strings.Repeat("x", 1<<20)}
+	one, _ := h.push(t, "one:1", shared, map[string]string{"one": "1"})
+	two, _ := h.push(t, "two:1", shared, map[string]string{"two": "2"})
+	gate := make(chan struct{})
+	hook := func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
+			<-gate
+		}
+		return false
+	}
+	h.hook.Store(&hook)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			if _, err := s.Pull(t.Context(), []string{one, two}[i%2], registry.Auth{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(gate)
+	wg.Wait()
+	if n := h.blobs.Load(); n != 5 { // 2 configurations, 1 shared layer, 2 own
+		t.Errorf("%d blobs were fetched, want 5", n)
+	}
+}
+
+func TestCancelledPullLeavesNothing(t *testing.T) {
+	h, dir := newHub(t), t.TempDir()
+	s := openStore(t, dir)
+	reference, _ := h.push(t, "thing:1", map[string]string{"a": strings.Repeat("x", 1<<20)})
+	ctx, cancel := context.WithCancel(t.Context())
+	stuck := make(chan struct{})
+	hook := func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/blobs/") {
+			cancel()
+			<-r.Context().Done()
+			close(stuck)
+			return true
+		}
+		return false
+	}
+	h.hook.Store(&hook)
+	if _, err := s.Pull(ctx, reference, registry.Auth{}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	<-stuck
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	h.hook.Store(nil)
+	pull(t, s, reference) // and it works the next time
+}
+
+// breaking is a connection that breaks after some bytes.
+type breaking struct {
+	http.ResponseWriter
+	left int
+}
+
+func (b *breaking) Write(p []byte) (int, error) {
+	if len(p) > b.left {
+		b.ResponseWriter.Write(p[:b.left])
+		panic(http.ErrAbortHandler)
+	}
+	b.left -= len(p)
+	return b.ResponseWriter.Write(p)
+}
+
+func TestBrokenTransferGoesOnWhereItStopped(t *testing.T) {
+	h, s := newHub(t), openStore(t, t.TempDir())
+	random := make([]byte, 3<<20)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	reference, _ := h.push(t, "thing:1", map[string]string{"a": string(random)})
+	var breaks atomic.Int64
+	hook := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || breaks.Add(1) > 12 {
+			return false
+		}
+		h.inner.ServeHTTP(&breaking{ResponseWriter: w, left: 300_000}, r)
+		return true
+	}
+	h.hook.Store(&hook)
+	img, err := s.Pull(t.Context(), reference, registry.Auth{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(img.Layers[0] + "/a"); err != nil || !bytes.Equal(data, random) {
+		t.Errorf("content differs (%d bytes, %v)", len(data), err)
+	}
+}
+
+func TestContainersKeepTheLayersOfARemovedImage(t *testing.T) {
+	h, dir, state := newHub(t), t.TempDir(), testenv.ShortDir(t)
+	s := openStore(t, filepath.Join(dir, "images"))
+	reference, _ := h.push(t, "thing:1", map[string]string{"a": "1", "dir/b": "2"}, map[string]string{"dir/.wh.b": "", "dir/c": "3"})
+	img := pull(t, s, reference)
+	config := rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: state, Images: s}
+	m, err := rootfs.Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var root string
+	for range 2 {
+		if root, err = m.Prepare(t.Context(), "c1", img); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Remove(reference); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = openStore(t, filepath.Join(dir, "images")) // a restart
+	config.Images = s
+	if m, err = rootfs.Open(config); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(root + "/a"); err != nil || string(data) != "1" {
+		t.Errorf("%q, %v", data, err)
+	}
+	if _, err := os.Stat(root + "/dir/b"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the removed file: %v", err)
+	}
+	if err := os.WriteFile(root+"/dir/new", []byte("written"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := m.Usage("c1"); err != nil || u.Inodes < 2 || u.Bytes == 0 {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+	for range 2 {
+		if err := m.Release(t.Context(), "c1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nothingLeft(t, filepath.Join(dir, "images"))
+}
+
+func TestManyLayersAndReadOnlyMounts(t *testing.T) {
+	h, dir, state := newHub(t), t.TempDir(), testenv.ShortDir(t)
+	s := openStore(t, filepath.Join(dir, "images"))
+	var files []map[string]string
+	for i := range 150 {
+		files = append(files, map[string]string{fmt.Sprint("f", i): fmt.Sprint(i)})
+	}
+	reference, _ := h.push(t, "deep:1", files...)
+	img := pull(t, s, reference)
+	m, err := rootfs.Open(rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: state, Images: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := m.PrepareReadOnly(t.Context(), "v1", img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := os.ReadDir(root); err != nil || len(list) != 150 {
+		t.Errorf("%d files, %v", len(list), err)
+	}
+	if err := os.WriteFile(root+"/x", nil, 0o600); err == nil {
+		t.Error("a read-only mount was written to")
+	}
+	if err := m.Release(t.Context(), "v1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Prepare(t.Context(), "../x", img); err == nil {
+		t.Error("a path was taken as an ID")
+	}
+}

@@ -1,0 +1,80 @@
+package monitor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/monitor/monitortest"
+)
+
+// TestKillsUnderLoadLeakNothing kills the monitor again and again while containers are made, used and deleted.
+func TestKillsUnderLoadLeakNothing(t *testing.T) {
+	runtimes(t, func(t *testing.T, name string) {
+		e, c := setup(t)
+		rt := e.Runtime(t, name)
+		stop, stopped := make(chan struct{}), make(chan int)
+		go func() {
+			kills := 0
+			for {
+				select {
+				case <-stop:
+					stopped <- kills
+					return
+				case <-time.After(time.Duration(40+kills%9*20) * time.Millisecond):
+					monitortest.KillMonitor(t, e.Config.Socket)
+					kills++
+				}
+			}
+		}()
+		const n = 24
+		parallel(t, n, 4, func(i int) error {
+			id := fmt.Sprintf("c%d", i)
+			want := e.Container(t, id, rt, sh(fmt.Sprintf("echo start; sleep 0.0%d; echo end; exit %d", i%10, i+1)), nil)
+			if err := life(t.Context(), c, want, i+1); err != nil {
+				return fmt.Errorf("%s: %w", id, err)
+			}
+			if got := monitortest.LogText(t, want.LogPath, "stdout"); got != "start\nend\n" {
+				return fmt.Errorf("%s: log %q", id, got)
+			}
+			return nil
+		})
+		close(stop)
+		t.Logf("%d kills", <-stopped)
+		if left, _ := os.ReadDir(e.Config.StateDir + "/containers"); len(left) > 0 {
+			t.Errorf("left behind: %v", left)
+		}
+		if left, _ := os.ReadDir(rt.Root); len(left) > 0 {
+			t.Errorf("left behind by the runtime: %v", left)
+		}
+	})
+}
+
+// life takes a container from creation to deletion. An exec may fail when the monitor is killed under it, but then it says so.
+func life(ctx context.Context, c *monitor.Client, want monitor.Container, code int) error {
+	if _, err := c.Create(ctx, want); err != nil {
+		return err
+	}
+	if err := c.Start(ctx, want.ID); err != nil {
+		return err
+	}
+	ex, err := c.Exec(ctx, monitor.ExecConfig{ID: want.ID, Process: specs.Process{Args: sh("exit 3"), Cwd: "/", Env: []string{"PATH=/bin"}}})
+	if err == nil {
+		exit, err := ex.Wait(ctx)
+		if err != nil || !exit.Unknown && exit.Code != 3 && exit.Code != 137 { // 137: the container ended first
+			return fmt.Errorf("exec: %+v, %w", exit, err)
+		}
+		ex.Close()
+	}
+	exit, err := c.Wait(ctx, want.ID)
+	if err != nil || exit.Code != code || exit.Unknown {
+		return fmt.Errorf("exit %+v, want %d: %w", exit, code, errors.Join(err))
+	}
+	return c.Delete(ctx, want.ID)
+}

@@ -1,0 +1,152 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/monitor/wire"
+)
+
+// Create creates the container; its first process waits for Start. On an error nothing is left. Once asked for, a creation is waited for even
+// if ctx ends (the monitor bounds it), so the caller always knows what there is. If the monitor is killed meanwhile, the restarted one undoes
+// what was half made and Create is repeated.
+func (c *Client) Create(ctx context.Context, container Container) (pid int, err error) {
+	for repeated := false; ; repeated = true {
+		l, err := c.connected(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if h, err := c.lookup(container.ID); repeated && err == nil {
+			return h.status.Pid, nil // it was made, only the answer was lost
+		}
+		m, files, err := l.call(context.WithoutCancel(ctx),
+			wire.Message{Op: wire.OpCreate, ID: container.ID, Container: &container}, nil, nil)
+		files.Close()
+		switch {
+		case errors.Is(err, errLost):
+			continue
+		case err != nil:
+			return 0, err
+		}
+		return m.Status.Pid, nil
+	}
+}
+
+// Start starts the user's program in a created container.
+func (c *Client) Start(ctx context.Context, id string) error {
+	h, err := c.lookup(id)
+	if err != nil {
+		return err
+	}
+	return h.status.Runtime.Start(ctx, id)
+}
+
+// Kill sends a signal to the container's first process. A container that has exited is no error.
+func (c *Client) Kill(id string, signal unix.Signal) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.held[id]
+	if h == nil {
+		return notFound(id)
+	}
+	if h.exited() {
+		return nil
+	}
+	if h.pidfd < 0 {
+		return fmt.Errorf("signal container %s: its process is not held", id)
+	}
+	if err := unix.PidfdSendSignal(h.pidfd, signal, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("signal container %s: %w", id, err)
+	}
+	return nil
+}
+
+// Delete kills what is left of the container, removes the runtime's and the monitor's state of it, and forgets it. The CRI log stays. What is
+// not there is success.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	if h, err := c.lookup(id); err == nil {
+		if err := h.status.Runtime.Delete(ctx, id); err != nil {
+			return err
+		}
+	}
+	if err := c.simple(ctx, wire.Message{Op: wire.OpForget, ID: id}, nil); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if h := c.held[id]; h != nil {
+		h.release()
+		delete(c.held, id)
+	}
+	return nil
+}
+
+// Update changes the resources of a live container.
+func (c *Client) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
+	h, err := c.lookup(id)
+	if err != nil {
+		return err
+	}
+	return h.status.Runtime.Update(ctx, id, resources)
+}
+
+// ReopenLog makes the monitor open the container's log path anew, after it was renamed by a log rotation.
+func (c *Client) ReopenLog(ctx context.Context, id string) error {
+	return c.simple(ctx, wire.Message{Op: wire.OpReopenLog, ID: id}, nil)
+}
+
+// Resize sets the size of the container's terminal.
+func (c *Client) Resize(id string, width, height uint16) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.held[id]
+	switch {
+	case h == nil:
+		return notFound(id)
+	case h.exited():
+		return fmt.Errorf("resize terminal of container %s: %w", id, ErrExited)
+	case h.tty < 0:
+		return fmt.Errorf("container %s has no terminal", id)
+	}
+	return setWinsize(h.tty, width, height)
+}
+
+// Wait waits for the container's end.
+func (c *Client) Wait(ctx context.Context, id string) (Exit, error) {
+	h, err := c.lookup(id)
+	if err != nil {
+		return Exit{}, err
+	}
+	select {
+	case <-h.done:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return *h.status.Exit, nil
+	case <-ctx.Done():
+		return Exit{}, context.Cause(ctx)
+	}
+}
+
+// List tells what the monitor knew when it was last heard of: every container that was created and not deleted, in no order.
+func (c *Client) List() []Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]Status, 0, len(c.held))
+	for _, h := range c.held {
+		all = append(all, h.status)
+	}
+	return all
+}
+
+func setWinsize(tty int, width, height uint16) error {
+	if err := unix.IoctlSetWinsize(tty, unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height}); err != nil {
+		return fmt.Errorf("set terminal size: %w", err)
+	}
+	return nil
+}
+
+func notFound(id string) error { return fmt.Errorf("container %s: %w", id, ErrNotFound) }

@@ -1,0 +1,285 @@
+package daemon
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/logfile"
+	"github.com/trivet-node/trivet/cri/monitor/pidfd"
+	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/internal/durable"
+)
+
+// record is the file that a container's successor monitor goes by.
+type record struct {
+	wire.Status
+	Creating    bool   `json:",omitempty"` // the runtime has been asked to make it: a monitor that finds this undoes it
+	StartTime   uint64 `json:",omitempty"` // of Pid, see pidfd.StartTime
+	StdinClosed bool   `json:",omitempty"`
+}
+
+// container is one container of the node. created -> exited -> forgotten; log and streams never change after it was made or revived.
+type container struct {
+	id     string
+	dir    string
+	log    *logfile.File // nil without a log path
+	stdout *stream       // nil once an earlier monitor has recorded the exit
+	stderr *stream       // nil with a terminal
+	told   chan struct{} // closed when the client knows of it, so that its exit cannot be told before
+	ended  chan struct{} // closed when record.Exit is set and told
+	gone   chan struct{} // closed when it is forgotten
+
+	mu     sync.Mutex // guards all below
+	record record
+	pidfd  int
+	tty    *os.File
+	stage  int // writing end of the FIFO behind a terminal, while no terminal is there; else -1
+	stdin  int // writing end that keeps a StdinOnce container's stdin open, else -1
+	lost   bool
+}
+
+func (d *Daemon) newContainer(r record) *container {
+	return &container{id: r.ID, dir: wire.ContainerDir(d.cfg.StateDir, r.ID), record: r, pidfd: -1, stage: -1, stdin: -1,
+		told: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{})}
+}
+
+func (c *container) path(name string) string { return filepath.Join(c.dir, name) }
+
+// save writes the record. c.mu is held, or nobody else knows c yet.
+func (c *container) save() error {
+	data, err := json.Marshal(c.record)
+	if err == nil {
+		err = durable.WriteVolatile(c.path("record.json"), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("record of container %s: %w", c.id, err)
+	}
+	return nil
+}
+
+// openLog opens the container's log.
+func (c *container) openLog() (err error) {
+	if c.record.LogPath != "" {
+		c.log, err = logfile.Open(c.record.LogPath)
+	}
+	return err
+}
+
+// openStreams opens the reading ends of the output FIFOs, which exist.
+func (d *Daemon) openStreams(c *container) (err error) {
+	if c.stdout, err = openStream(c.path(wire.StdoutFIFO), c.id+"/"+wire.StdoutFIFO, "stdout", c.log, d.log); err != nil {
+		return err
+	}
+	if !c.record.TTY {
+		c.stderr, err = openStream(c.path(wire.StderrFIFO), c.id+"/"+wire.StderrFIFO, "stderr", c.log, d.log)
+		return err
+	}
+	c.stage, err = unix.Open(c.path(wire.StdoutFIFO), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	return err
+}
+
+func (c *container) streams() []*stream {
+	var all []*stream
+	for _, st := range []*stream{c.stdout, c.stderr} {
+		if st != nil {
+			all = append(all, st)
+		}
+	}
+	return all
+}
+
+// setTerminal starts to read a terminal's master. A second one is closed.
+func (c *container) setTerminal(fd int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tty != nil || c.stage < 0 || unix.SetNonblock(fd, true) != nil {
+		unix.Close(fd)
+		return
+	}
+	c.tty = os.NewFile(uintptr(fd), "terminal")
+	go pumpTerminal(c.tty, c.stage)
+	c.stage = -1
+}
+
+// share returns the status and copies of all descriptors that a second holder needs.
+func (c *container) share() (wire.Status, wire.Files) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.record.Exit != nil {
+		return c.record.Status, nil
+	}
+	files := wire.Files{}
+	add := func(name string, fd int) {
+		if fd >= 0 {
+			files[name] = fd
+		}
+	}
+	add(wire.FdPid, dup(c.pidfd))
+	add(wire.FdIn, dup(c.stdin))
+	if c.stdout != nil {
+		add(wire.FdOut, c.stdout.share())
+	}
+	if c.stderr != nil {
+		add(wire.FdErr, c.stderr.share())
+	}
+	if c.tty != nil {
+		if raw, err := c.tty.SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) { add(wire.FdTTY, dup(int(fd))) })
+		}
+	}
+	return c.record.Status, files
+}
+
+// watch waits for the end of a container that is not our child, because the monitor that made it was killed.
+func (d *Daemon) watch(c *container, fd, pid int) {
+	if pidfd.Wait(fd, c.gone) != nil {
+		return // forgotten
+	}
+	status, err := pidfd.Status(fd, pid)
+	if err != nil {
+		d.finish(c, wire.Exit{ID: c.id, Code: wire.UnknownCode, Unknown: true})
+		return
+	}
+	d.finish(c, wire.ExitOf(c.id, status))
+}
+
+// giveUp is called when everybody has handed back what he held: a terminal that is still missing is gone, and so is the status of a process that
+// ended while nobody looked.
+func (d *Daemon) giveUp(c *container) {
+	c.mu.Lock()
+	if c.stage >= 0 {
+		unix.Close(c.stage)
+		c.stage = -1
+	}
+	lost := c.lost
+	c.lost = false
+	c.mu.Unlock()
+	if lost {
+		d.finish(c, wire.Exit{ID: c.id, Code: wire.UnknownCode, Unknown: true})
+	}
+}
+
+// adopt takes back what a client held for a container while its monitor was dead.
+func (d *Daemon) adopt(id string, files wire.Files) {
+	c, err := d.lookup(id)
+	if err != nil {
+		return
+	}
+	if fd := files.Take("tty"); fd >= 0 {
+		c.setTerminal(fd)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if fd := files.Take("pid"); fd >= 0 {
+		if !c.lost {
+			unix.Close(fd)
+			return
+		}
+		c.lost, c.pidfd = false, fd
+		go d.watch(c, fd, c.record.Pid)
+	}
+}
+
+// finish records and tells an exit, after all output that came before it is in the log.
+func (d *Daemon) finish(c *container, exit wire.Exit) {
+	exit.At = time.Now()
+	c.drain()
+	c.mu.Lock()
+	if c.record.Exit != nil {
+		c.mu.Unlock()
+		return
+	}
+	exit.OOM = oomKilled(c.record.MemoryDir)
+	c.record.Exit = &exit
+	if err := c.save(); err != nil {
+		d.log.Error("exit is not recorded", "container", c.id, "err", err)
+	}
+	c.mu.Unlock()
+	<-c.told
+	d.tell(wire.Message{Op: wire.OpExit, Exit: &exit})
+	d.log.Debug("container exited", "container", c.id, "exit", exit.String())
+	close(c.ended)
+}
+
+// drainTimeout bounds the wait for output that is already written. Processes that outlive the container may hold its FIFOs open.
+const drainTimeout = 5 * time.Second
+
+// drain waits until the output has ended or, if others still hold it open, until what is there now was read.
+func (c *container) drain() {
+	timeout := time.NewTimer(drainTimeout)
+	defer timeout.Stop()
+	for _, st := range c.streams() {
+		pause := 10 * time.Millisecond
+	wait:
+		for {
+			select {
+			case <-st.done:
+				break wait
+			case <-timeout.C:
+				return
+			case <-time.After(pause):
+				if c.closedOrEmpty(st) {
+					break wait
+				}
+			}
+		}
+	}
+}
+
+// closedOrEmpty tells, for a stream that somebody still holds open, that nothing is in it. A terminal may have more to give than its FIFO.
+func (c *container) closedOrEmpty(st *stream) bool {
+	c.mu.Lock()
+	terminal := c.tty != nil
+	c.mu.Unlock()
+	return !terminal && st.empty()
+}
+
+// oomKilled reads the kernel's count of OOM kills of a cgroup: memory.events on v2, memory.oom_control on v1.
+func oomKilled(dir string) bool {
+	if dir == "" {
+		return false
+	}
+	for _, file := range []string{"memory.events", "memory.oom_control"} {
+		data, err := os.ReadFile(filepath.Join(dir, file))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
+				count, err := strconv.Atoi(n)
+				return err == nil && count > 0
+			}
+		}
+	}
+	return false
+}
+
+// close gives up all descriptors.
+func (c *container) close() {
+	close(c.gone)
+	for _, st := range c.streams() {
+		st.close()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.log != nil {
+		c.log.Close()
+	}
+	if c.tty != nil {
+		c.tty.Close()
+	}
+	for _, fd := range []*int{&c.pidfd, &c.stage, &c.stdin} {
+		if *fd >= 0 {
+			unix.Close(*fd)
+		}
+		*fd = -1
+	}
+}

@@ -1,0 +1,161 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/monitor/pidfd"
+	"github.com/trivet-node/trivet/cri/runc"
+)
+
+// reaper is the only one in the process that waits for children: the OCI runtimes that it starts, and what those leave to us as their
+// subreaper: containers, execs, and anything else, whose status nobody wants.
+type reaper struct {
+	mu       sync.Mutex // guards all below
+	waiting  map[int]func(unix.WaitStatus)
+	orphans  map[int]unix.WaitStatus // ended before anybody knew of them; kept while an operation is on its way
+	inFlight int
+}
+
+func newReaper() *reaper {
+	return &reaper{waiting: map[int]func(unix.WaitStatus){}, orphans: map[int]unix.WaitStatus{}}
+}
+
+// run reaps until stop is closed.
+func (r *reaper) run(stop <-chan struct{}) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGCHLD)
+	defer signal.Stop(signals)
+	for {
+		r.sweep()
+		select {
+		case <-signals:
+		case <-stop:
+			return
+		}
+	}
+}
+
+func (r *reaper) sweep() {
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+		r.mu.Lock()
+		f := r.waiting[pid]
+		delete(r.waiting, pid)
+		if f == nil && r.inFlight > 0 {
+			r.orphans[pid] = status
+		}
+		r.mu.Unlock()
+		if f != nil {
+			f(status)
+		}
+	}
+}
+
+// begin keeps the statuses of unknown children until end: one of them may be the container that is being made.
+func (r *reaper) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inFlight++
+}
+
+func (r *reaper) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.inFlight--; r.inFlight == 0 {
+		clear(r.orphans)
+	}
+}
+
+// claim calls f (which must not block) with the status of child pid once it has ended. fd is its pidfd, which tells the pid from an
+// earlier use of the number; -1 if it could not be opened, because the process has ended.
+func (r *reaper) claim(pid, fd int, f func(unix.WaitStatus)) {
+	r.mu.Lock()
+	status, ended := r.orphans[pid]
+	delete(r.orphans, pid)
+	if ended = ended && (fd < 0 || pidfd.Ended(fd)); !ended {
+		r.waiting[pid] = f
+	}
+	r.mu.Unlock()
+	if ended {
+		f(status)
+	}
+}
+
+// orphan returns the status of a child that ended before anybody claimed it.
+func (r *reaper) orphan(pid, fd int) (unix.WaitStatus, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	status, ok := r.orphans[pid]
+	if ok = ok && pidfd.Ended(fd); ok {
+		delete(r.orphans, pid)
+	}
+	return status, ok
+}
+
+// spawn starts a child; f is called with its status. The lock keeps sweep from telling the status before f is known.
+func (r *reaper) spawn(path string, args []string, files []uintptr, f func(unix.WaitStatus)) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pid, err := syscall.ForkExec(path, args, &syscall.ProcAttr{
+		Dir: "/", Env: []string{"PATH=" + os.Getenv("PATH")}, Files: files,
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+	})
+	if err == nil {
+		r.waiting[pid] = f
+		delete(r.orphans, pid)
+	}
+	return pid, err
+}
+
+// runtimeTimeout bounds one call of an OCI runtime.
+const runtimeTimeout = 2 * time.Minute
+
+// runtime runs an OCI runtime with the given standard descriptors and, beside its log, extra ones from runc.ProcessFd on. It dies with us.
+func (r *reaper) runtime(rt runc.Runtime, verb, id string, args []string, stdio [3]int, extra ...int) error {
+	path, err := exec.LookPath(rt.Program)
+	if err != nil {
+		return fmt.Errorf("OCI runtime: %w", err)
+	}
+	log, err := runc.NewLog()
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	files := []uintptr{uintptr(stdio[0]), uintptr(stdio[1]), uintptr(stdio[2]), log.Fd()}
+	for _, fd := range extra {
+		files = append(files, uintptr(fd))
+	}
+	ended := make(chan unix.WaitStatus, 1)
+	pid, err := r.spawn(path, args, files, func(s unix.WaitStatus) { ended <- s })
+	if err != nil {
+		return fmt.Errorf("start OCI runtime %s: %w", path, err)
+	}
+	timer := time.AfterFunc(runtimeTimeout, func() { unix.Kill(-pid, unix.SIGKILL) })
+	status := <-ended
+	if inTime := timer.Stop(); !inTime {
+		return runc.Failure(rt, verb, id, fmt.Errorf("not done after %s", runtimeTimeout), nil, nil)
+	}
+	switch {
+	case status.Signaled():
+		return runc.Failure(rt, verb, id, fmt.Errorf("killed by %s", unix.SignalName(status.Signal())), log, nil)
+	case status.ExitStatus() != 0:
+		return runc.Failure(rt, verb, id, fmt.Errorf("exit code %d", status.ExitStatus()), log, nil)
+	}
+	return nil
+}

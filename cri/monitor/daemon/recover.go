@@ -1,0 +1,150 @@
+package daemon
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/monitor/pidfd"
+	"github.com/trivet-node/trivet/cri/monitor/wire"
+)
+
+// recover takes over from an earlier monitor that was killed, or from ourselves before an execve. No problem of one container keeps the
+// others from being looked after.
+func (d *Daemon) recover(inherited map[string]int) {
+	if err := d.cleanExec(); err != nil {
+		d.log.Warn("leftovers of execs stay", "err", err)
+	}
+	found := d.records()
+	for _, err := range d.journal.Recover(d.resolve(found)) {
+		d.log.Error("output of a killed monitor", "err", err)
+	}
+	for _, r := range found {
+		c := d.newContainer(r)
+		close(c.told)
+		if r.Creating {
+			if err := d.discard(c); err != nil {
+				d.log.Error("container that was half made stays", "container", r.ID, "err", err)
+			}
+			continue
+		}
+		d.containers[r.ID] = c
+		if err := d.revive(c, inherited); err != nil {
+			d.log.Error("container is not looked after", "container", r.ID, "err", err)
+		}
+	}
+	d.closeUnclaimed(inherited)
+}
+
+// records reads all records. A directory without a readable one is set aside by name, never deleted unseen.
+func (d *Daemon) records() map[string]record {
+	dir := filepath.Join(d.cfg.StateDir, "containers")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		d.log.Error("read records", "err", err)
+		return nil
+	}
+	found := map[string]record{}
+	for _, e := range entries {
+		if !containerID.MatchString(e.Name()) || !e.IsDir() {
+			continue
+		}
+		var r record
+		data, err := os.ReadFile(filepath.Join(dir, e.Name(), "record.json"))
+		if err == nil {
+			err = json.Unmarshal(data, &r)
+		}
+		if errors.Is(err, os.ErrNotExist) { // killed before the intent was written or after it was removed: nothing was made, or nothing is left
+			os.RemoveAll(filepath.Join(dir, e.Name()))
+			continue
+		}
+		if err == nil && r.ID != e.Name() {
+			err = fmt.Errorf("it speaks of container %q", r.ID)
+		}
+		if err != nil {
+			d.log.Error("record is set aside", "container", e.Name(), "err", err)
+			os.Rename(filepath.Join(dir, e.Name()), filepath.Join(dir, ".torn-"+e.Name()))
+			continue
+		}
+		found[r.ID] = r
+	}
+	return found
+}
+
+// resolve finds FIFO and log by the key of a stream.
+func (d *Daemon) resolve(found map[string]record) func(key string) (fifo, log string, ok bool) {
+	return func(key string) (string, string, bool) {
+		id, name, _ := strings.Cut(key, "/")
+		r, ok := found[id]
+		if !ok {
+			return "", "", false
+		}
+		return filepath.Join(wire.ContainerDir(d.cfg.StateDir, id), name), r.LogPath, true
+	}
+}
+
+// revive looks after a container again that an earlier monitor had made.
+func (d *Daemon) revive(c *container, inherited map[string]int) error {
+	if c.record.Exit != nil {
+		close(c.ended)
+		return nil
+	}
+	fd, alive := c.find()
+	c.pidfd = fd
+	streamsErr := errors.Join(c.openLog(), d.openStreams(c)) // without its log, a container must still not be blocked by a full FIFO
+	for _, st := range c.streams() {
+		go st.pump(d.journal)
+	}
+	if tty, ok := inherited[inheritTTY+c.id]; ok && c.record.TTY {
+		delete(inherited, inheritTTY+c.id)
+		c.setTerminal(tty)
+	}
+	if stdin, ok := inherited[inheritStdin+c.id]; ok {
+		delete(inherited, inheritStdin+c.id)
+		c.stdin = stdin
+	} else if c.record.StdinOnce && !c.record.StdinClosed && !c.record.TTY {
+		c.stdin, _ = unix.Open(c.path(wire.StdinFIFO), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // ENXIO: nobody reads any more
+	}
+	if !alive {
+		c.lost = true
+		return streamsErr
+	}
+	if parent, err := pidfd.Parent(c.record.Pid); err == nil && parent == os.Getpid() {
+		d.reaper.claim(c.record.Pid, fd, func(status unix.WaitStatus) { go d.finish(c, wire.ExitOf(c.id, status)) })
+		return streamsErr
+	}
+	if status, ended := d.reaper.orphan(c.record.Pid, fd); ended {
+		go d.finish(c, wire.ExitOf(c.id, status))
+		return streamsErr
+	}
+	go d.watch(c, fd, c.record.Pid)
+	return streamsErr
+}
+
+// find opens the container's first process if it is still there, be it as a zombie.
+func (c *container) find() (fd int, alive bool) {
+	fd, err := pidfd.Open(c.record.Pid)
+	if err != nil {
+		return -1, false
+	}
+	start, err := pidfd.StartTime(c.record.Pid)
+	if err != nil || start != c.record.StartTime {
+		unix.Close(fd)
+		return -1, false
+	}
+	return fd, true
+}
+
+// closeUnclaimed closes inherited descriptors that no container has asked for.
+func (d *Daemon) closeUnclaimed(inherited map[string]int) {
+	for name, fd := range inherited {
+		if strings.HasPrefix(name, inheritTTY) || strings.HasPrefix(name, inheritStdin) {
+			unix.Close(fd)
+		}
+	}
+}

@@ -1,0 +1,151 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/monitor/wire"
+)
+
+// session is one client's connection.
+type session struct {
+	conn *wire.Conn
+	// order is held while the list of containers is sent, so that no event overtakes it.
+	order sync.Mutex
+}
+
+func (s *session) event(m wire.Message) {
+	s.order.Lock()
+	defer s.order.Unlock()
+	s.conn.Send(m, nil) // a client that is gone asks again when it is back
+}
+
+// serve reads a client's requests until it is gone.
+func (d *Daemon) serve(sock *net.UnixConn) {
+	s := &session{conn: wire.NewConn(sock)}
+	defer func() {
+		d.mu.Lock()
+		delete(d.sessions, s)
+		d.mu.Unlock()
+		s.conn.Close()
+	}()
+	for {
+		m, files, err := s.conn.Receive()
+		if err != nil {
+			return
+		}
+		switch m.Op {
+		case wire.OpAdopt:
+			d.adopt(m.ID, files)
+			files.Close()
+		case wire.OpHello:
+			files.Close()
+			d.greet(s, m.Seq)
+		default:
+			go d.request(s, m, files)
+		}
+	}
+}
+
+// request carries out one request and answers it. An upgrade waits for it.
+func (d *Daemon) request(s *session, m wire.Message, files wire.Files) {
+	d.busy.RLock()
+	defer d.busy.RUnlock()
+	defer files.Close()
+	reply := wire.Message{Op: wire.OpReply, Seq: m.Seq}
+	var err error
+	switch m.Op {
+	case wire.OpCreate:
+		d.create(s, m)
+		return
+	case wire.OpExec:
+		d.exec(s, m, files)
+		return
+	case wire.OpForget:
+		err = d.forget(m.ID)
+	case wire.OpReopenLog:
+		err = d.reopenLog(m.ID)
+	case wire.OpAttach:
+		err = d.attach(m.ID, files)
+	case wire.OpCloseStdin:
+		err = d.closeStdin(m.ID)
+	default:
+		err = fmt.Errorf("monitor knows no request %q", m.Op)
+	}
+	reply.Fail = wire.FailOf(err)
+	s.conn.Send(reply, nil)
+}
+
+// greet ends the hand-back: what nobody has brought is lost. It tells the client of all containers, and from now on of exits.
+func (d *Daemon) greet(s *session, seq uint64) {
+	for _, c := range d.all() {
+		d.giveUp(c)
+	}
+	s.order.Lock()
+	defer s.order.Unlock()
+	d.mu.Lock()
+	d.sessions[s] = struct{}{}
+	d.mu.Unlock()
+	for _, c := range d.all() {
+		status, files := c.share()
+		err := s.conn.Send(wire.Message{Op: wire.OpContainer, Status: &status}, files)
+		files.Close()
+		if err != nil {
+			return
+		}
+	}
+	s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq}, nil)
+}
+
+// reopenLog opens the log of a container anew after a rotation.
+func (d *Daemon) reopenLog(id string) error {
+	c, err := d.lookup(id)
+	if err != nil {
+		return err
+	}
+	if c.log == nil {
+		return nil
+	}
+	return c.log.Reopen()
+}
+
+// closeStdin gives up our writing end; the container sees the end of its stdin when the client has given up its own.
+func (d *Daemon) closeStdin(id string) error {
+	c, err := d.lookup(id)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.record.StdinClosed = true
+	if c.stdin >= 0 {
+		unix.Close(c.stdin)
+		c.stdin = -1
+	}
+	return c.save()
+}
+
+// attach copies the container's output to the descriptors from now on.
+func (d *Daemon) attach(id string, files wire.Files) error {
+	c, err := d.lookup(id)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	exited := c.record.Exit != nil
+	c.mu.Unlock()
+	if exited {
+		return fmt.Errorf("attach to container %s: %w", id, wire.ErrExited)
+	}
+	for name, st := range map[string]*stream{wire.FdOut: c.stdout, wire.FdErr: c.stderr} {
+		if fd := files.Take(name); fd >= 0 {
+			if err := st.tap(fd); err != nil {
+				return fmt.Errorf("attach to container %s: %w", id, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,251 @@
+// Package monitortest gives tests a real trivet-monitor and OCI bundles with a busybox in them.
+package monitortest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// built is where Main put what all tests of the process share.
+var built string
+
+// Main builds trivet-monitor, runs the tests, cleans up, and returns the exit code. Call it from TestMain.
+func Main(m *testing.M) int {
+	if os.Geteuid() != 0 {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "trvm")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	built = dir
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, "github.com/trivet-node/trivet/cri/cmd/trivet-monitor")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build trivet-monitor: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// Env is a directory with a monitor's socket and state, and a root file system.
+type Env struct {
+	Dir    string
+	Config monitor.Config
+	rootfs string
+}
+
+// New prepares an Env. At the end of the test its monitor, if any, is killed, and every process that was left in a container's
+// cgroup is an error.
+func New(tb testing.TB) *Env {
+	tb.Helper()
+	testenv.Root(tb)
+	if built == "" {
+		tb.Fatal("TestMain must call monitortest.Main")
+	}
+	dir := testenv.ShortDir(tb)
+	e := &Env{Dir: dir, rootfs: filepath.Join(dir, "rootfs")}
+	e.Config = monitor.Config{Socket: filepath.Join(dir, "m.sock"), StateDir: filepath.Join(dir, "s"), Program: e.Program(),
+		LogFile: filepath.Join(dir, "monitor.log"), Log: slog.New(slog.NewTextHandler(tb.Output(), nil))}
+	e.makeRootfs(tb)
+	tb.Cleanup(func() {
+		KillMonitor(tb, e.Config.Socket)
+		removeCgroups(tb, "/trivet-monitor-test/"+filepath.Base(dir))
+		if log, err := os.ReadFile(e.Config.LogFile); err == nil && tb.Failed() {
+			tb.Logf("monitor's log:\n%s", log)
+		}
+	})
+	return e
+}
+
+// removeCgroups removes the parents of the containers' cgroups; one that still holds a process is an error.
+func removeCgroups(tb testing.TB, group string) {
+	host, err := cgroup.Open()
+	if err != nil {
+		tb.Error(err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := host.Remove(ctx, group); err != nil {
+		tb.Errorf("processes are left: %v", err)
+	}
+}
+
+// Program is the path of the monitor's binary.
+func (e *Env) Program() string { return filepath.Join(built, "trivet-monitor") }
+
+func (e *Env) makeRootfs(tb testing.TB) {
+	busybox := testenv.Program(tb, "busybox", "busybox-static")
+	for _, d := range []string{"bin", "proc", "dev", "sys", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(e.rootfs, d), 0o755); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(busybox)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(e.rootfs, "bin/busybox"), data, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	out, err := exec.Command(busybox, "--list").Output()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for applet := range strings.FieldsSeq(string(out)) {
+		if applet != "busybox" {
+			if err := os.Symlink("busybox", filepath.Join(e.rootfs, "bin", applet)); err != nil {
+				tb.Fatal(err)
+			}
+		}
+	}
+}
+
+// Runtime finds an OCI runtime with its own state directory.
+func (e *Env) Runtime(tb testing.TB, name string) monitor.Runtime {
+	tb.Helper()
+	return monitor.Runtime{Program: testenv.Program(tb, name, name), Root: filepath.Join(e.Dir, name)}
+}
+
+// Container makes a bundle that runs args and returns what Create needs. change, if not nil, edits spec and container before they are written.
+func (e *Env) Container(tb testing.TB, id string, rt monitor.Runtime, args []string, change func(*specs.Spec, *monitor.Container)) monitor.Container {
+	tb.Helper()
+	adj := 100
+	group := "/trivet-monitor-test/" + filepath.Base(e.Dir) + "/" + id
+	spec := &specs.Spec{
+		Version: "1.0.2",
+		Process: &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin", "TERM=xterm"}, OOMScoreAdj: &adj},
+		Root:    &specs.Root{Path: e.rootfs},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666"}},
+		},
+		Linux: &specs.Linux{CgroupsPath: group, Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "ipc"}, {Type: "uts"}}},
+	}
+	c := monitor.Container{ID: id, Bundle: filepath.Join(e.Dir, "bundle-"+id), Runtime: rt, LogPath: filepath.Join(e.Dir, "logs", id+".log")}
+	if change != nil {
+		change(spec, &c)
+	}
+	spec.Process.Terminal = c.TTY
+	data, err := json.Marshal(spec)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.MkdirAll(c.Bundle, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.Bundle, "config.json"), data, 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// Pid finds the process that listens on a socket; 0 if nobody does.
+func Pid(socket string) int {
+	conn, err := net.Dial("unixpacket", socket)
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
+}
+
+// KillMonitor ends the monitor behind socket with SIGKILL and waits until it is gone.
+func KillMonitor(tb testing.TB, socket string) {
+	tb.Helper()
+	pid := Pid(socket)
+	if pid == 0 {
+		return
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		tb.Fatal(err)
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n != 1 {
+			tb.Fatalf("monitor %d does not die: %v", pid, err)
+		}
+		return
+	}
+}
+
+// Eventually calls f, with short pauses, until it returns nil; after 20 s its error fails the test.
+func Eventually(tb testing.TB, f func() error) {
+	tb.Helper()
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if err = f(); err == nil {
+			return
+		}
+	}
+	tb.Fatal(err)
+}
+
+// LogText reads a CRI log and puts its lines together again, as kubelet does: partial lines have no newline. It fails on a malformed line.
+func LogText(tb testing.TB, path, stream string) string {
+	tb.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var text strings.Builder
+	for line := range strings.Lines(string(data)) {
+		parts := strings.SplitN(line, " ", 4)
+		if len(parts) != 4 || !strings.HasSuffix(line, "\n") || (parts[2] != "P" && parts[2] != "F") || (parts[1] != "stdout" && parts[1] != "stderr") {
+			tb.Fatalf("malformed log line %q", line)
+		}
+		if _, err := time.Parse(time.RFC3339Nano, parts[0]); err != nil {
+			tb.Fatalf("malformed time in log line %q", line)
+		}
+		if parts[1] != stream {
+			continue
+		}
+		content := parts[3]
+		if parts[2] == "P" {
+			content = strings.TrimSuffix(content, "\n")
+		}
+		text.WriteString(content)
+	}
+	return text.String()
+}

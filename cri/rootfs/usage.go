@@ -1,0 +1,66 @@
+package rootfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"syscall"
+)
+
+// Usage is what a container wrote.
+type Usage struct{ Bytes, Inodes int64 }
+
+// Usage walks the writable layer of a container: its cost grows with the number of files that the container wrote. One that is not
+// there uses nothing.
+func (m *Manager) Usage(id string) (Usage, error) {
+	if err := checkID(id); err != nil {
+		return Usage{}, err
+	}
+	return usage(m.upper(id))
+}
+
+// TotalUsage is what all containers wrote.
+func (m *Manager) TotalUsage() (Usage, error) { return usage(m.containers()) }
+
+// Dir is where the writable layers are, for ImageFsInfo.
+func (m *Manager) Dir() string { return m.config.Dir }
+
+func usage(dir string) (u Usage, err error) {
+	seen := make(map[uint64]struct{}) // of files with several links
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil {
+			var info fs.FileInfo
+			if info, err = d.Info(); err == nil {
+				u.add(info.Sys().(*syscall.Stat_t), seen)
+			}
+		}
+		if errors.Is(err, fs.ErrNotExist) { // the container goes on working meanwhile
+			return nil
+		}
+		return err
+	})
+	return u, err
+}
+
+func (u *Usage) add(st *syscall.Stat_t, seen map[uint64]struct{}) {
+	if st.Nlink > 1 && st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		if _, again := seen[st.Ino]; again {
+			return
+		}
+		seen[st.Ino] = struct{}{}
+	}
+	u.Bytes += st.Blocks * 512
+	u.Inodes++
+}
+
+var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+
+// checkID refuses what would be a path.
+func checkID(id string) error {
+	if !idForm.MatchString(id) {
+		return &os.PathError{Op: "rootfs", Path: id, Err: fs.ErrInvalid}
+	}
+	return nil
+}

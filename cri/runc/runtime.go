@@ -1,0 +1,202 @@
+// Package runc drives an OCI runtime binary (runc, crun or any other with their command line) by the OCI runtime command line: it knows the
+// arguments of each verb and turns what the runtime logs into one clear error. It keeps no state.
+package runc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Runtime is an OCI runtime binary.
+type Runtime struct {
+	Program string   // path or name: /usr/bin/crun, runc
+	Root    string   `json:",omitempty"` // its state directory (--root); empty for its default
+	Args    []string `json:",omitempty"` // further global flags, e.g. --systemd-cgroup
+}
+
+// Descriptors that a started runtime finds beside its standard ones.
+const (
+	LogFd     = 3 // its log, JSON lines
+	ProcessFd = 4 // exec: process.json
+)
+
+// CreateArgs is the argument list (program first) of create. The container's stdio is the runtime's own; consoleSocket is empty without a
+// terminal.
+func (r Runtime) CreateArgs(id, bundle, pidFile, consoleSocket string) []string {
+	args := append(r.global(), "create", "--bundle", bundle, "--pid-file", pidFile)
+	if consoleSocket != "" {
+		args = append(args, "--console-socket", consoleSocket)
+	}
+	return append(args, id)
+}
+
+// ExecArgs is the argument list of a detached exec of the process.json at ProcessFd.
+func (r Runtime) ExecArgs(id, pidFile, consoleSocket string) []string {
+	args := append(r.global(), "exec", "--detach", "--process", fmt.Sprintf("/proc/self/fd/%d", ProcessFd), "--pid-file", pidFile)
+	if consoleSocket != "" {
+		args = append(args, "--console-socket", consoleSocket, "--tty")
+	}
+	return append(args, id)
+}
+
+// DeleteArgs is the argument list of a delete that kills what is left.
+func (r Runtime) DeleteArgs(id string) []string { return append(r.global(), "delete", "--force", id) }
+
+// NotThere tells whether the runtime failed because it knows no such container.
+func NotThere(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && (strings.Contains(e.Message, "does not exist") || strings.Contains(e.Message, "No such file or directory"))
+}
+
+func (r Runtime) global() []string {
+	args := []string{r.Program}
+	if r.Root != "" {
+		args = append(args, "--root", r.Root)
+	}
+	args = append(args, r.Args...)
+	return append(args, "--log", fmt.Sprintf("/proc/self/fd/%d", LogFd), "--log-format", "json")
+}
+
+// Start starts the user's program of a created container.
+func (r Runtime) Start(ctx context.Context, id string) error {
+	_, err := r.run(ctx, nil, "start", id)
+	return err
+}
+
+// Delete kills what is left of the container and removes the runtime's state and cgroup. What is not there is success.
+func (r Runtime) Delete(ctx context.Context, id string) error {
+	_, err := r.run(ctx, nil, "delete", "--force", id)
+	if err != nil && NotThere(err) {
+		return nil
+	}
+	return err
+}
+
+// Kill sends a signal to the container's first process through the runtime, which also knows paused containers.
+func (r Runtime) Kill(ctx context.Context, id string, signal unix.Signal) error {
+	_, err := r.run(ctx, nil, "kill", id, fmt.Sprint(int(signal)))
+	return err
+}
+
+// Update changes the resources of a live container.
+func (r Runtime) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
+	data, err := json.Marshal(resources)
+	if err != nil {
+		return fmt.Errorf("encode resources of %s: %w", id, err)
+	}
+	_, err = r.run(ctx, data, "update", "--resources", "-", id)
+	return err
+}
+
+// State asks the runtime for the container's state. fs.ErrNotExist when it knows no such container.
+func (r Runtime) State(ctx context.Context, id string) (specs.State, error) {
+	var state specs.State
+	out, err := r.run(ctx, nil, "state", id)
+	if err != nil {
+		if NotThere(err) {
+			return state, fmt.Errorf("container %s: %w", id, os.ErrNotExist)
+		}
+		return state, err
+	}
+	if err := json.Unmarshal(out, &state); err != nil {
+		return state, fmt.Errorf("state of container %s: %w", id, err)
+	}
+	return state, nil
+}
+
+// run runs one verb and waits for it. A runtime that outlives this process finishes what it was asked for; all verbs here may be repeated.
+func (r Runtime) run(ctx context.Context, stdin []byte, verb string, args ...string) ([]byte, error) {
+	log, err := NewLog()
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	all := append(append(r.global(), verb), args...)
+	cmd := exec.CommandContext(ctx, all[0], all[1:]...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	cmd.ExtraFiles = []*os.File{log}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = cmd.Run()
+	if err == nil {
+		return stdout.Bytes(), nil
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%s %s %s: %w", base(r.Program), verb, args[len(args)-1], context.Cause(ctx))
+	}
+	return nil, Failure(r, verb, args[len(args)-1], err, log, stderr.Bytes())
+}
+
+// NewLog makes the anonymous file that a runtime logs to.
+func NewLog() (*os.File, error) {
+	fd, err := unix.MemfdCreate("oci-runtime-log", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("memory file for the runtime's log: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "oci-runtime-log"), nil
+}
+
+// Error is what a runtime said when it failed.
+type Error struct {
+	Program, Verb, ID string
+	Message           string
+	Cause             error // how the process ended or why it did not start
+}
+
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return fmt.Sprintf("%s %s %s: %v", base(e.Program), e.Verb, e.ID, e.Cause)
+	}
+	return fmt.Sprintf("%s %s %s: %s", base(e.Program), e.Verb, e.ID, e.Message)
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// maxLog bounds what is read of a runtime's log.
+const maxLog = 64 << 10
+
+// Failure makes the error of a runtime that ended with cause: its last logged error, else what it wrote to stderr.
+func Failure(r Runtime, verb, id string, cause error, log *os.File, stderr []byte) error {
+	e := &Error{Program: r.Program, Verb: verb, ID: id, Cause: cause}
+	if log != nil {
+		data := make([]byte, maxLog)
+		n, _ := log.ReadAt(data, 0)
+		e.Message = lastError(data[:n])
+	}
+	if e.Message == "" {
+		e.Message = strings.TrimSpace(string(stderr[:min(len(stderr), maxLog)]))
+	}
+	return e
+}
+
+// lastError finds the message of the last line with level error or fatal, or of the last line at all.
+func lastError(log []byte) string {
+	last, level := "", ""
+	for line := range bytes.Lines(log) {
+		var entry struct{ Level, Msg string }
+		if json.Unmarshal(line, &entry) != nil || entry.Msg == "" {
+			continue
+		}
+		if severe := entry.Level == "error" || entry.Level == "fatal"; severe || level == "" {
+			last = entry.Msg
+			if severe {
+				level = entry.Level
+			}
+		}
+	}
+	return last
+}
+
+func base(program string) string {
+	return program[strings.LastIndexByte(program, '/')+1:]
+}

@@ -1,0 +1,169 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"strings"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/container"
+	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/internal/cgroup"
+)
+
+func now() time.Time { return time.Now() }
+
+// ContainerStats reads one container's cgroup.
+func (s *Server) ContainerStats(_ context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
+	c, err := s.cfg.Containers.Get(r.ContainerId)
+	if err != nil {
+		return nil, coded(err)
+	}
+	st, err := s.stats(c)
+	if err != nil {
+		return nil, coded(err)
+	}
+	return &runtimeapi.ContainerStatsResponse{Stats: st}, nil
+}
+
+// ListContainerStats reads those of all running containers.
+func (s *Server) ListContainerStats(_ context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+	all, err := s.allStats(r.Filter)
+	return &runtimeapi.ListContainerStatsResponse{Stats: all}, coded(err)
+}
+
+// StreamContainerStats does so in pieces.
+func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
+	all, err := s.allStats(r.Filter)
+	if err != nil {
+		return coded(err)
+	}
+	for piece := range slices.Chunk(all, piece) {
+		if err := stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: piece}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) allStats(f *runtimeapi.ContainerStatsFilter) ([]*runtimeapi.ContainerStats, error) {
+	var all []*runtimeapi.ContainerStats
+	for _, c := range s.cfg.Containers.List() {
+		if !strings.HasPrefix(c.ID, f.GetId()) || !strings.HasPrefix(c.Sandbox, f.GetPodSandboxId()) || !matches(c.ContainerConfig().GetLabels(), f.GetLabelSelector()) {
+			continue
+		}
+		st, err := s.stats(c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, st)
+	}
+	return all, nil
+}
+
+func (s *Server) stats(c container.Record) (*runtimeapi.ContainerStats, error) {
+	config := c.ContainerConfig()
+	st := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{Id: c.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations()}}
+	written, err := s.cfg.Rootfs.Usage(c.ID)
+	if err != nil {
+		return nil, err
+	}
+	st.WritableLayer = &runtimeapi.FilesystemUsage{Timestamp: time.Now().UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: s.cfg.Rootfs.Dir()},
+		UsedBytes: &runtimeapi.UInt64Value{Value: uint64(written.Bytes)}, InodesUsed: &runtimeapi.UInt64Value{Value: uint64(written.Inodes)}}
+	box, err := s.cfg.Sandboxes.Get(c.Sandbox)
+	if err != nil || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
+		return st, nil
+	}
+	usage, err := s.cfg.Cgroups.Usage(s.cfg.Group(box.PodConfig().GetLinux().GetCgroupParent(), c.ID))
+	if errors.Is(err, fs.ErrNotExist) { // it ends just now
+		return st, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	st.Cpu, st.Memory = cpuUsage(usage), memoryUsage(usage)
+	st.Swap = &runtimeapi.SwapUsage{Timestamp: usage.Time.UnixNano(), SwapUsageBytes: &runtimeapi.UInt64Value{Value: usage.Swap}}
+	return st, nil
+}
+
+func cpuUsage(u cgroup.Usage) *runtimeapi.CpuUsage {
+	return &runtimeapi.CpuUsage{Timestamp: u.Time.UnixNano(), UsageCoreNanoSeconds: &runtimeapi.UInt64Value{Value: uint64(u.CPU)}}
+}
+
+func memoryUsage(u cgroup.Usage) *runtimeapi.MemoryUsage {
+	m := &runtimeapi.MemoryUsage{Timestamp: u.Time.UnixNano(), WorkingSetBytes: &runtimeapi.UInt64Value{Value: u.WorkingSet}, UsageBytes: &runtimeapi.UInt64Value{Value: u.Memory},
+		RssBytes: &runtimeapi.UInt64Value{Value: u.RSS}, PageFaults: &runtimeapi.UInt64Value{Value: u.PageFaults}, MajorPageFaults: &runtimeapi.UInt64Value{Value: u.MajorPageFaults}}
+	if u.MemoryLimit > u.WorkingSet {
+		m.AvailableBytes = &runtimeapi.UInt64Value{Value: u.MemoryLimit - u.WorkingSet}
+	}
+	return m
+}
+
+// PodSandboxStats reads a pod's cgroup and those of its containers.
+func (s *Server) PodSandboxStats(_ context.Context, r *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
+	box, err := s.cfg.Sandboxes.Get(r.PodSandboxId)
+	if err != nil {
+		return nil, coded(err)
+	}
+	st, err := s.podStats(box)
+	return &runtimeapi.PodSandboxStatsResponse{Stats: st}, coded(err)
+}
+
+// ListPodSandboxStats reads those of all ready pods.
+func (s *Server) ListPodSandboxStats(_ context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+	all, err := s.allPodStats(r.Filter)
+	return &runtimeapi.ListPodSandboxStatsResponse{Stats: all}, coded(err)
+}
+
+// StreamPodSandboxStats does so in pieces.
+func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
+	all, err := s.allPodStats(r.Filter)
+	if err != nil {
+		return coded(err)
+	}
+	for piece := range slices.Chunk(all, piece) {
+		if err := stream.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: piece}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) allPodStats(f *runtimeapi.PodSandboxStatsFilter) ([]*runtimeapi.PodSandboxStats, error) {
+	var all []*runtimeapi.PodSandboxStats
+	for _, box := range s.cfg.Sandboxes.List() {
+		if box.State != sandbox.Ready || !strings.HasPrefix(box.ID, f.GetId()) || !matches(box.PodConfig().GetLabels(), f.GetLabelSelector()) {
+			continue
+		}
+		st, err := s.podStats(box)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, st)
+	}
+	return all, nil
+}
+
+func (s *Server) podStats(box sandbox.Record) (*runtimeapi.PodSandboxStats, error) {
+	config := box.PodConfig()
+	st := &runtimeapi.PodSandboxStats{Linux: &runtimeapi.LinuxPodSandboxStats{}, Attributes: &runtimeapi.PodSandboxAttributes{Id: box.ID, Metadata: config.GetMetadata(),
+		Labels: config.GetLabels(), Annotations: config.GetAnnotations()}}
+	for _, c := range s.cfg.Containers.Of(box.ID) {
+		one, err := s.stats(c)
+		if err != nil {
+			return nil, err
+		}
+		st.Linux.Containers = append(st.Linux.Containers, one)
+	}
+	if parent := config.GetLinux().GetCgroupParent(); parent != "" {
+		if usage, err := s.cfg.Cgroups.Usage(s.cfg.Group(parent, "")); err == nil {
+			st.Linux.Cpu, st.Linux.Memory = cpuUsage(usage), memoryUsage(usage)
+			st.Linux.Process = &runtimeapi.ProcessUsage{Timestamp: usage.Time.UnixNano(), ProcessCount: &runtimeapi.UInt64Value{Value: usage.PIDs}}
+		}
+	}
+	return st, nil
+}
