@@ -1,4 +1,4 @@
-// Package conf reads CNI network configurations: the keys of upstream's bridge, host-local, portmap and loopback plugins with the same
+// Package conf reads CNI network configurations: the keys of upstream's bridge, host-local and loopback plugins, and of portmap, with the same
 // meaning, and a few of our own. What is not supported is refused by name, never ignored.
 package conf
 
@@ -18,7 +18,7 @@ import (
 type Network struct {
 	CNIVersion string
 	Name       string
-	Type       string // "trivet-cni", "bridge", "host-local", "portmap" or "loopback"
+	Type       string // "trivet-cni", "bridge", "host-local" or "loopback"
 
 	Bridge           string
 	IsGateway        bool // the bridge gets the gateway addresses, and the host forwards
@@ -43,13 +43,13 @@ type Network struct {
 	IPAM *IPAM // nil: a network on layer 2 only
 	DNS  types.DNS
 
-	MAC       net.HardwareAddr // wanted for this container
-	Ports     []Port
-	SNAT      bool // host ports reached through loopback or from the same bridge are masqueraded
-	HasPrev   bool
-	Previous  map[string]any
-	Valid     []types.GCAttachment // GC only
-	HasValid  bool                 // an absent list is not an empty one
+	MAC      net.HardwareAddr // wanted for this container
+	Ports    []Port
+	SNAT     bool // host ports reached through loopback or from the same bridge are masqueraded
+	HasPrev  bool
+	Previous map[string]any
+	Valid    []types.GCAttachment // GC only
+	HasValid bool                 // an absent list is not an empty one
 }
 
 // IPAM is host-local's configuration.
@@ -94,7 +94,7 @@ func (w *wire) network(args string) (*Network, error) {
 	n := &Network{
 		CNIVersion: w.CNIVersion, Name: w.Name, Type: w.Type, Bridge: w.Bridge, IsDefaultGateway: w.IsDefaultGateway,
 		IsGateway: w.IsGateway || w.IsDefaultGateway, ForceAddress: w.ForceAddress, IPMasq: w.IPMasq, Hairpin: w.HairpinMode,
-		Promiscuous: w.PromiscMode, PortIsolation: w.PortIsolation || w.HostRouted, DAD: w.EnableDAD, MTU: w.MTU, HostRouted: w.HostRouted,
+		Promiscuous: w.PromiscMode, PortIsolation: w.PortIsolation, DAD: w.EnableDAD, MTU: w.MTU, HostRouted: w.HostRouted,
 		LazyUnlink: w.LazyUnlink, DNS: w.DNS, SNAT: w.SNAT == nil || *w.SNAT, HasPrev: w.PrevResult != nil, Previous: w.PrevResult,
 	}
 	if n.Bridge == "" {

@@ -1,0 +1,220 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/namespace"
+)
+
+// podIndex is the interface index asked for in the pod's namespace: behind lo, so that its set-up needs no look-up.
+const podIndex = 2
+
+// Attach makes the bridge fit and connects the pod to it: two batches of messages, one on the host, one in the pod. On an error the
+// veth is gone again; the bridge stays.
+func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
+	if ends.Bridge, err = Ensure(host, c, a.Addresses); err != nil {
+		return ends, err
+	}
+	pod, err := os.Open(a.Netns)
+	if err != nil {
+		return ends, fmt.Errorf("open network namespace: %w", err)
+	}
+	defer func() { _ = pod.Close() }()
+
+	v := rtnl.Veth{
+		Name: HostName(c.Network, a.ContainerID, a.IfName), Master: ends.Bridge.Index, MTU: c.MTU, MAC: hashMAC("host "+a.ContainerID+"/"+a.IfName, nil),
+		PeerName: a.IfName, PeerIndex: podIndex, PeerMAC: podMAC(a), PeerNamespace: int(pod.Fd()),
+	}
+	if c.MTU == 0 {
+		v.MTU = ends.Bridge.MTU
+	}
+	if err := connect(host, c, a, &v); err != nil {
+		return ends, explain(err, c.Name)
+	}
+	err = namespace.Do(func() error { return setUp(c, a, &v) }, a.Netns)
+	if err != nil {
+		return ends, errors.Join(err, host.DeleteIfThere(v.Name))
+	}
+	ends.Host = rtnl.Link{Name: v.Name, MAC: v.MAC, MTU: v.MTU}
+	ends.Pod = rtnl.Link{Name: v.PeerName, MAC: v.PeerMAC, MTU: v.MTU, Index: v.PeerIndex}
+	return ends, nil
+}
+
+// connect creates the pair, attached to the bridge.
+func connect(host *rtnl.Conn, c Config, a Attachment, v *rtnl.Veth) error {
+	try := func() error {
+		errs, err := host.Do(rtnl.NewVeth(*v), rtnl.Describe(v.Name, alias(c.Network, a.ContainerID, a.IfName)), rtnl.SetPort(v.Name, c.Port))
+		if err != nil {
+			return err
+		}
+		if errs[0] != nil {
+			return errs[0] // what follows from it need not be told
+		}
+		return errors.Join(errs...)
+	}
+	err := try()
+	if !rtnl.Exists(err) && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	// The index is taken by another network's interface, or something of the same name is there.
+	old, lookErr := host.LinkByName(v.Name)
+	switch {
+	case rtnl.Gone(lookErr):
+		v.PeerIndex = 0
+	case lookErr != nil:
+		return lookErr
+	case old.Group != DiscardGroup:
+		return fmt.Errorf("interface %s of container %s is there already (host's end %s)", a.IfName, a.ContainerID, v.Name)
+	default: // left by a DEL that did not wait
+		if err := host.DeleteIfThere(v.Name); err != nil {
+			return err
+		}
+	}
+	if err = try(); rtnl.Exists(err) && v.PeerIndex != 0 {
+		v.PeerIndex = 0
+		err = try()
+	}
+	if rtnl.Exists(err) {
+		return fmt.Errorf("interface %s is there already in network namespace %s", a.IfName, a.Netns)
+	}
+	return err
+}
+
+// setUp runs in the pod's namespace.
+func setUp(c Config, a Attachment, v *rtnl.Veth) error {
+	pod, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pod.Close() }()
+	if v.PeerIndex == 0 {
+		link, err := pod.LinkByName(v.PeerName)
+		if err != nil {
+			return err
+		}
+		v.PeerIndex = link.Index
+	}
+	if err := sysctls(c, a); err != nil {
+		return err
+	}
+	return pod.Must(podMessages(c, a, v.PeerIndex)...)
+}
+
+const loopbackIndex = 1
+
+func podMessages(c Config, a Attachment, index int) []*rtnl.Message {
+	flags := uint32(rtnl.NoDAD)
+	if c.DAD {
+		flags = 0
+	}
+	if c.HostRouted {
+		flags |= rtnl.NoPrefixRoute
+	}
+	messages := []*rtnl.Message{rtnl.SetUp(loopbackIndex)}
+	for _, address := range a.Addresses {
+		messages = append(messages, rtnl.NewAddress(index, address.Prefix, flags))
+	}
+	messages = append(messages, rtnl.SetUp(index))
+	for _, r := range podRoutes(c, a) {
+		r.Index = index
+		messages = append(messages, rtnl.NewRoute(r))
+	}
+	return messages
+}
+
+// podRoutes are the pod's routes with those that lead to the gateways.
+func podRoutes(c Config, a Attachment) []rtnl.Route {
+	var routes []rtnl.Route
+	if c.HostRouted {
+		for _, address := range a.Addresses {
+			if !address.Gateway.IsValid() {
+				continue
+			}
+			routes = append(routes,
+				rtnl.Route{Dst: netip.PrefixFrom(address.Gateway, address.Gateway.BitLen())},
+				rtnl.Route{Dst: address.Prefix.Masked(), Gateway: address.Gateway})
+		}
+	}
+	return append(routes, a.Routes...)
+}
+
+// sysctls of the pod's namespace.
+func sysctls(c Config, a Attachment) error {
+	if c.HostRouted {
+		// The host sees packets that come in and go out by the same bridge and says so by ICMP redirects. A pod that believed them would
+		// bypass the host again. Both "all" and the interface count (IN_DEV_ORCONF).
+		for _, name := range []string{"all", a.IfName} {
+			if err := write("net/ipv4/conf/"+name+"/accept_redirects", "0"); err != nil {
+				return err
+			}
+		}
+	}
+	for _, address := range a.Addresses {
+		if address.Prefix.Addr().Is4() {
+			continue
+		}
+		for _, s := range [][2]string{{"disable_ipv6", "0"}, {"accept_redirects", "0"}} {
+			if err := write("net/ipv6/conf/"+a.IfName+"/"+s[0], s[1]); err != nil {
+				return err
+			}
+		}
+		return write("net/ipv6/conf/lo/disable_ipv6", "0")
+	}
+	return nil
+}
+
+// Detach removes an attachment's interface and tells whether there was one: none is success, and so is a namespace that is gone. With
+// lazy set, the host's end is only cut off: the pair dies with the pod's namespace.
+func Detach(host *rtnl.Conn, network, containerID, ifname string, lazy bool) (there bool, err error) {
+	name := HostName(network, containerID, ifname)
+	m := rtnl.DeleteLink(name)
+	if lazy {
+		m = rtnl.Discard(name, DiscardGroup)
+	}
+	err = host.Must(m)
+	if rtnl.Gone(err) {
+		return false, nil
+	}
+	return true, err
+}
+
+// DetachForeign removes the pod's interface from within its namespace: an attachment made by another plugin has a host's end of a name
+// that only that plugin knows.
+func DetachForeign(netns, ifname string) error {
+	if _, err := os.Stat(netns); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return namespace.Do(func() error {
+		pod, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = pod.Close() }()
+		return pod.DeleteIfThere(ifname)
+	}, netns)
+}
+
+// Keep deletes the interfaces of a network whose owner (CONTAINER/IFNAME) is not valid, and those cut off earlier: CNI's GC.
+func Keep(host *rtnl.Conn, network string, valid func(owner string) bool) error {
+	links, err := host.Links()
+	if err != nil {
+		return err
+	}
+	prefix := alias(network, "", "")
+	prefix = prefix[:len(prefix)-1] // less the slash
+	for _, l := range links {
+		if len(l.Alias) <= len(prefix) || l.Alias[:len(prefix)] != prefix {
+			continue
+		}
+		if l.Group == DiscardGroup || !valid(l.Alias[len(prefix):]) {
+			err = errors.Join(err, host.DeleteIfThere(l.Name))
+		}
+	}
+	return err
+}

@@ -1,0 +1,50 @@
+// Command trivet-cni is a CNI plugin: bridge, addresses, masquerading, host ports and loopback in one program.
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+
+	"github.com/containernetworking/cni/pkg/skel"
+
+	"github.com/trivet-node/trivet/cni/plugin"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+const help = `trivet-cni connects containers to a Linux bridge: veth pair, addresses, routes, masquerading and host ports by
+netlink and nftables, in one process. It is a CNI 1.1 plugin (ADD, DEL, CHECK, GC, STATUS, VERSION; configurations of
+version 0.1.0 to 1.1.0) and is called by a container runtime, which gives the operation in the environment (CNI_COMMAND, CNI_CONTAINERID,
+CNI_NETNS, CNI_IFNAME, CNI_ARGS, CNI_PATH) and the network's configuration on standard input.
+
+Put it into the plugin directory (/opt/cni/bin) and a network into /etc/cni/net.d, e.g. 10-trivet.conflist:
+
+  {"cniVersion": "1.1.0", "name": "trivet", "plugins": [{
+    "type": "trivet-cni", "bridge": "trivet0", "isDefaultGateway": true, "ipMasq": true, "hostRouted": true,
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]], "bootScoped": true},
+    "capabilities": {"portMappings": true, "ipRanges": true, "ips": true, "mac": true}
+  }]}
+
+It also answers to the types bridge, host-local and loopback, with upstream's configuration keys. docs/cni.md tells them all.
+
+  --version  print the version
+  --help     print this
+`
+
+func main() {
+	// The process ends within milliseconds; collecting garbage would only delay it.
+	debug.SetGCPercent(-1)
+	if os.Getenv("CNI_COMMAND") == "" && len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "--version", "-version", "version":
+			fmt.Println("trivet-cni", program.Version)
+		case "--help", "-help", "-h", "help":
+			fmt.Print(help)
+		default:
+			fmt.Fprintf(os.Stderr, "trivet-cni: unknown argument %q; see trivet-cni --help\n", os.Args[1])
+			os.Exit(program.ExitUsage)
+		}
+		return
+	}
+	skel.PluginMainFuncs(plugin.Functions(), plugin.Versions, "trivet-cni "+program.Version+": a CNI plugin, see trivet-cni --help")
+}
