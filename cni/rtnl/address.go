@@ -84,82 +84,27 @@ func (c *Conn) Addresses(index int) ([]netip.Prefix, error) {
 	return all, err
 }
 
-// Route is an entry of the main routing table, or of Table.
-type Route struct {
-	Dst      netip.Prefix // 0.0.0.0/0 and ::/0 are the default routes
-	Gateway  netip.Addr   // zero: on link
-	Index    int          // outgoing interface
-	MTU      int
-	AdvMSS   int
-	Priority int
-	Table    int // 0: main
-	Scope    int // 0: link for what is on link, else universe
+// InterfaceAddress is an address with the interface that has it.
+type InterfaceAddress struct {
+	Index  int
+	Prefix netip.Prefix
 }
 
-// NewRoute adds a route. It replaces one to the same destination, so that it can be repeated.
-func NewRoute(r Route) *Message {
-	header := make([]byte, unix.SizeofRtMsg)
-	header[0] = family(r.Dst.Addr())
-	header[1] = byte(r.Dst.Bits())
-	header[4] = unix.RT_TABLE_MAIN
-	header[5] = unix.RTPROT_STATIC
-	header[6] = byte(r.scope())
-	header[7] = unix.RTN_UNICAST
-	m := newMessage(fmt.Sprintf("add route %s", r.Dst), unix.RTM_NEWROUTE, Create|Replace, header)
-	m.Bytes(unix.RTA_DST, r.Dst.Addr().AsSlice()).Uint32(unix.RTA_OIF, uint32(r.Index))
-	if r.Gateway.IsValid() {
-		m.Bytes(unix.RTA_GATEWAY, r.Gateway.AsSlice())
+// AllAddresses lists the global addresses of all interfaces.
+func (c *Conn) AllAddresses() ([]InterfaceAddress, error) {
+	links, err := c.Links()
+	if err != nil {
+		return nil, err
 	}
-	if r.Priority > 0 {
-		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
-	}
-	if r.Table > 0 {
-		m.Uint32(unix.RTA_TABLE, uint32(r.Table))
-	}
-	if r.MTU > 0 || r.AdvMSS > 0 {
-		m.Nest(unix.RTA_METRICS)
-		if r.MTU > 0 {
-			m.Uint32(unix.RTAX_MTU, uint32(r.MTU))
+	var all []InterfaceAddress
+	for _, l := range links {
+		prefixes, err := c.Addresses(l.Index)
+		if err != nil {
+			return nil, err
 		}
-		if r.AdvMSS > 0 {
-			m.Uint32(unix.RTAX_ADVMSS, uint32(r.AdvMSS))
+		for _, p := range prefixes {
+			all = append(all, InterfaceAddress{Index: l.Index, Prefix: p})
 		}
-		m.End()
 	}
-	return m
-}
-
-func (r Route) scope() int {
-	if r.Scope == 0 && !r.Gateway.IsValid() {
-		return unix.RT_SCOPE_LINK
-	}
-	return r.Scope
-}
-
-// HasRoute tells whether a route to dst leaves by the interface index, through gateway if that is valid.
-func (c *Conn) HasRoute(dst netip.Prefix, gateway netip.Addr, index int) (bool, error) {
-	found := false
-	header := make([]byte, unix.SizeofRtMsg)
-	header[0] = family(dst.Addr())
-	err := c.Dump(newMessage(fmt.Sprintf("list routes to %s", dst), unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
-		if len(body) < unix.SizeofRtMsg || int(body[1]) != dst.Bits() {
-			return
-		}
-		to, via, out := netip.Addr{}, netip.Addr{}, 0
-		Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
-			switch {
-			case kind == unix.RTA_DST:
-				to, _ = netip.AddrFromSlice(value)
-			case kind == unix.RTA_GATEWAY:
-				via, _ = netip.AddrFromSlice(value)
-			case kind == unix.RTA_OIF && len(value) == 4:
-				out = int(native.Uint32(value))
-			}
-		})
-		if !to.IsValid() && dst.Bits() == 0 {
-			to = dst.Addr()
-		}
-		found = found || to == dst.Addr() && out == index && (!gateway.IsValid() || via == gateway)
-	})
-	return found, err
+	return all, nil
 }

@@ -1,0 +1,145 @@
+package rtnl
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// Route is an entry of the main routing table, or of Table.
+type Route struct {
+	Dst      netip.Prefix // 0.0.0.0/0 and ::/0 are the default routes
+	Gateway  netip.Addr   // zero: on link
+	Index    int          // outgoing interface
+	MTU      int
+	AdvMSS   int
+	Priority int
+	Table    int // 0: main
+	Scope    int // 0: link for what is on link, else universe
+	Protocol byte // who made it (ip route: "proto"); 0: static
+	// Unreachable routes answer that the destination is not there, instead of sending anywhere.
+	Unreachable bool
+}
+
+// NewRoute adds a route. It replaces one to the same destination, so that it can be repeated.
+func NewRoute(r Route) *Message {
+	m := newMessage(fmt.Sprintf("add route %s", r.Dst), unix.RTM_NEWROUTE, Create|Replace, r.header())
+	r.target(m)
+	if r.Priority > 0 {
+		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
+	}
+	if r.Table > 0 {
+		m.Uint32(unix.RTA_TABLE, uint32(r.Table))
+	}
+	if r.MTU > 0 || r.AdvMSS > 0 {
+		m.Nest(unix.RTA_METRICS)
+		if r.MTU > 0 {
+			m.Uint32(unix.RTAX_MTU, uint32(r.MTU))
+		}
+		if r.AdvMSS > 0 {
+			m.Uint32(unix.RTAX_ADVMSS, uint32(r.AdvMSS))
+		}
+		m.End()
+	}
+	return m
+}
+
+// DeleteRoute deletes the route with this destination, target and protocol; Gone(err) when there is none.
+func DeleteRoute(r Route) *Message {
+	m := newMessage(fmt.Sprintf("delete route %s", r.Dst), unix.RTM_DELROUTE, 0, r.header())
+	r.target(m)
+	if r.Priority > 0 {
+		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
+	}
+	return m
+}
+
+func (r Route) target(m *Message) {
+	m.Bytes(unix.RTA_DST, r.Dst.Addr().AsSlice())
+	if r.Index > 0 && !r.Unreachable {
+		m.Uint32(unix.RTA_OIF, uint32(r.Index))
+	}
+	if r.Gateway.IsValid() {
+		m.Bytes(unix.RTA_GATEWAY, r.Gateway.AsSlice())
+	}
+}
+
+func (r Route) header() []byte {
+	header := make([]byte, unix.SizeofRtMsg)
+	header[0] = family(r.Dst.Addr())
+	header[1] = byte(r.Dst.Bits())
+	header[4] = unix.RT_TABLE_MAIN
+	header[5] = unix.RTPROT_STATIC
+	if r.Protocol != 0 {
+		header[5] = r.Protocol
+	}
+	header[6] = byte(r.scope())
+	header[7] = unix.RTN_UNICAST
+	if r.Unreachable {
+		header[6], header[7] = unix.RT_SCOPE_UNIVERSE, unix.RTN_UNREACHABLE
+	}
+	return header
+}
+
+func (r Route) scope() int {
+	if r.Scope == 0 && !r.Gateway.IsValid() {
+		return unix.RT_SCOPE_LINK
+	}
+	return r.Scope
+}
+
+// Routes lists the routes of the main table that were made under a protocol number.
+func (c *Conn) Routes(protocol byte) ([]Route, error) {
+	var all []Route
+	for _, f := range []byte{unix.AF_INET, unix.AF_INET6} {
+		header := make([]byte, unix.SizeofRtMsg)
+		header[0] = f
+		err := c.Dump(newMessage("list routes", unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
+			if r, ok := parseRoute(body); ok && r.Protocol == protocol {
+				all = append(all, r)
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func parseRoute(body []byte) (Route, bool) {
+	if len(body) < unix.SizeofRtMsg || body[4] != unix.RT_TABLE_MAIN {
+		return Route{}, false
+	}
+	r := Route{Protocol: body[5], Scope: int(body[6]), Unreachable: body[7] == unix.RTN_UNREACHABLE}
+	dst := netip.IPv6Unspecified()
+	if body[0] == unix.AF_INET {
+		dst = netip.IPv4Unspecified()
+	}
+	Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
+		switch {
+		case kind == unix.RTA_DST:
+			dst, _ = netip.AddrFromSlice(value)
+		case kind == unix.RTA_GATEWAY:
+			r.Gateway, _ = netip.AddrFromSlice(value)
+		case kind == unix.RTA_OIF && len(value) == 4:
+			r.Index = int(native.Uint32(value))
+		case kind == unix.RTA_PRIORITY && len(value) == 4:
+			r.Priority = int(native.Uint32(value))
+		}
+	})
+	r.Dst = netip.PrefixFrom(dst, int(body[1]))
+	return r, r.Dst.IsValid()
+}
+
+// HasRoute tells whether a route to dst leaves by the interface index, through gateway if that is valid.
+func (c *Conn) HasRoute(dst netip.Prefix, gateway netip.Addr, index int) (bool, error) {
+	found := false
+	header := make([]byte, unix.SizeofRtMsg)
+	header[0] = family(dst.Addr())
+	err := c.Dump(newMessage(fmt.Sprintf("list routes to %s", dst), unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
+		r, ok := parseRoute(body)
+		found = found || ok && r.Dst == dst && r.Index == index && (!gateway.IsValid() || r.Gateway == gateway)
+	})
+	return found, err
+}
