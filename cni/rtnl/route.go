@@ -15,8 +15,8 @@ type Route struct {
 	MTU      int
 	AdvMSS   int
 	Priority int
-	Table    int // 0: main
-	Scope    int // 0: link for what is on link, else universe
+	Table    int  // 0: main
+	Scope    int  // 0: link for what is on link, else universe
 	Protocol byte // who made it (ip route: "proto"); 0: static
 	// Unreachable routes answer that the destination is not there, instead of sending anywhere.
 	Unreachable bool
