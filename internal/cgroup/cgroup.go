@@ -52,6 +52,12 @@ func Open() (*Host, error) {
 	return h, nil
 }
 
+// visible tells whether a v2 hierarchy can be reached at point: mountinfo lists mounts that a later one covers, too.
+func visible(point string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(point, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}
+
 // addMount takes a line of mountinfo (proc(5)) and keeps it if it is a hierarchy.
 func (h *Host) addMount(line string) {
 	before, after, ok := strings.Cut(line, " - ")
@@ -63,7 +69,7 @@ func (h *Host) addMount(line string) {
 	switch super[0] {
 	case "cgroup":
 	case "cgroup2": // hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there too
-		if !slices.Contains(h.hierarchies, point) {
+		if !slices.Contains(h.hierarchies, point) && visible(point) {
 			h.hierarchies = append(h.hierarchies, point)
 		}
 		return
