@@ -276,11 +276,16 @@ func (c *Cluster) kubeProxy(n Node) machine.Daemon {
 }
 
 func (c *Cluster) netd(n Node) machine.Daemon {
-	return c.daemon("trivet-netd", c.program("trivet-netd"), "--kubeconfig=/etc/kubernetes/trivet-netd.conf", "--node-name="+n.Name)
+	return c.daemon("trivet-netd", c.program("trivet-netd"), "--kubeconfig=/etc/kubernetes/trivet-netd.conf", "--node-name="+n.Name,
+		"--cluster-cidr="+podCIDR)
 }
 
+// poolSize is the sparse file that a node keeps its volumes in: nodes share the disk of one machine, so none may take it all.
+const poolSize = "5Gi"
+
 func (c *Cluster) csi(n Node) machine.Daemon {
-	return c.daemon("trivet-csi", c.program("trivet-csi"), "--kubeconfig=/etc/kubernetes/trivet-csi.conf", "--node-name="+n.Name)
+	return c.daemon("trivet-csi", c.program("trivet-csi"), "--kubeconfig=/etc/kubernetes/trivet-csi.conf", "--node-name="+n.Name,
+		"--pool-size="+poolSize)
 }
 
 // kubeletConfiguration is v1beta1, for kubelet and trivet-node alike.
