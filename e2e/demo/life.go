@@ -137,8 +137,13 @@ func (d *Demo) deleteClaims(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "delete", "-f", d.manifest("app.yaml"), "-f", d.manifest("job.yaml"), "--ignore-not-found", "--timeout=120s"); err != nil {
-		return err
+	for _, args := range [][]string{
+		{"delete", "-f", d.manifest("app.yaml"), "-f", d.manifest("job.yaml"), "--ignore-not-found", "--wait=false"},
+		{"delete", "persistentvolumeclaims", "--all", "--wait=false"},
+	} {
+		if _, err := d.kubectl(ctx, args...); err != nil {
+			return err
+		}
 	}
 	return until(ctx, 60*time.Second, func() error {
 		left, err := d.kubectl(ctx, "get", "persistentvolumes", "-o", "name")
