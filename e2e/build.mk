@@ -82,5 +82,6 @@ smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published
 .PHONY: e2e
 e2e: up bin/trivet-specs $(ref)/e2e.test ## the demo, kills, cuts, a reboot and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@TRIVET_E2E=1 TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario || \
-		{ $(CLUSTER) logs >.trivet/e2e-logs.txt 2>&1; $(CLUSTER) down; echo 'logs of all daemons are in .trivet/e2e-logs.txt'; exit 1; }
+		{ for m in .trivet/machines/*/; do mkdir -p .trivet/failed/$$(basename $$m) && cp $$m/log/* .trivet/failed/$$(basename $$m)/; done; \
+		  $(CLUSTER) down; echo 'the logs of all daemons are in .trivet/failed'; exit 1; }
 	@$(MAKE) --no-print-directory down

@@ -150,7 +150,7 @@ func (b *Bench) create(ctx context.Context, node, name string) error {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
-			NodeName: node,
+			NodeSelector: map[string]string{corev1.LabelHostname: node}, // through the scheduler, as a user's pod goes
 			Containers: []corev1.Container{{
 				Name: "main", Image: b.Image, Command: b.Command, ImagePullPolicy: corev1.PullIfNotPresent,
 			}},
@@ -263,4 +263,13 @@ func Median(all []time.Duration) time.Duration {
 	}
 	sorted := slices.Sorted(slices.Values(all))
 	return sorted[len(sorted)/2]
+}
+
+// Clean removes the namespace and what is in it.
+func (b *Bench) Clean(ctx context.Context) error {
+	err := b.Client.CoreV1().Namespaces().Delete(ctx, b.Namespace, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
