@@ -97,6 +97,12 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 		return out, fmt.Errorf("wait for %d pods on %s to be Ready: %w", len(names), node, err)
 	}
 	out.AllReady = last.Sub(start)
+	// A process that has just been started may not handle SIGTERM yet; as PID 1 it then misses it, and ends only when its grace is over.
+	select {
+	case <-ctx.Done():
+		return out, context.Cause(ctx)
+	case <-time.After(settle):
+	}
 	start = time.Now()
 	if err := b.deleteAll(ctx, names); err != nil {
 		return out, err
@@ -108,6 +114,9 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 	out.AllGone = last.Sub(start)
 	return out, nil
 }
+
+// settle is how long pods run before they are deleted.
+const settle = time.Second
 
 // Names returns n pod names with a prefix.
 func Names(prefix string, n int) []string {
