@@ -10,25 +10,15 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
-	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/tools/cache"
 )
-
-var everything = labels.Everything()
 
 // lookAgain is when a claim that found no room is looked at again without a hint.
 const lookAgain = 15 * time.Second
 
 // syncClaim brings one claim a step further.
 func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
-	f, err := p.facts(key)
-	if err != nil {
-		return err
-	}
+	f := p.facts(key)
 	d := decide(f)
 	p.cfg.Log.Debug("claim", "claim", key, "action", string(d.action), "reason", d.reason)
 	if err := p.settleBut(ctx, key, f, d); err != nil {
@@ -44,7 +34,7 @@ func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
 	case wait:
 		p.claimQueue.AddAfter(key, d.after)
 	case refuse:
-		p.events.Event(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", d.reason)
+		p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "%s", d.reason)
 	case bound:
 		return p.resize(ctx, f.claim)
 	case ignore:
@@ -52,45 +42,27 @@ func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
 	return nil
 }
 
-func (p *Provisioner) facts(key string) (facts, error) {
+func (p *Provisioner) facts(key string) facts {
 	f := facts{driver: p.cfg.Driver, topologyKey: p.cfg.TopologyKey, node: p.cfg.Node, nodes: p.nodes(), now: time.Now()}
-	namespace, name, err := cache.SplitMetaNamespaceKey(key)
-	if err != nil {
-		return f, err
+	if f.claim = p.claims.Get(key); f.claim != nil {
+		f.class = p.classes.Get(className(f.claim))
 	}
-	f.claim, err = p.claims.PersistentVolumeClaims(namespace).Get(name)
-	if apierrors.IsNotFound(err) {
-		f.claim = nil
-		return f, nil
-	}
-	if err != nil {
-		return f, err
-	}
-	f.class, err = p.class(className(f.claim))
-	return f, err
-}
-
-func (p *Provisioner) class(name string) (*storagev1.StorageClass, error) {
-	class, err := p.classes.Get(name)
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
-	return class, err
+	return f
 }
 
 // provision makes the volume of a claim and the object for it. The intent is on disk before the driver is called and goes when the object
 // exists, so that a process killed in between knows what it has to look after.
 func (p *Provisioner) provision(ctx context.Context, f facts) error {
 	name := volumeName(f.claim)
-	if _, err := p.volumes.Get(name); err == nil {
+	if p.volumes.Get(name) != nil {
 		return p.forget(name) // the object is there; to bind it is the controller-manager's part
 	}
 	req, err := createRequest(f)
 	if err != nil {
-		p.events.Event(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", err.Error())
+		p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "%v", err)
 		return nil // only a changed claim can do better, and a change comes by itself
 	}
-	p.events.Eventf(f.claim, corev1.EventTypeNormal, "Provisioning", "External provisioner is provisioning volume for claim %q",
+	p.events.claim(f.claim, corev1.EventTypeNormal, "Provisioning", "External provisioner is provisioning volume for claim %q",
 		f.claim.Namespace+"/"+f.claim.Name)
 	if err := p.remember(name, f.claim, req); err != nil {
 		return err
@@ -102,16 +74,16 @@ func (p *Provisioner) provision(ctx context.Context, f facts) error {
 	if err := p.publish(ctx, persistentVolume(f, resp.GetVolume())); err != nil {
 		return err
 	}
-	p.events.Eventf(f.claim, corev1.EventTypeNormal, "ProvisioningSucceeded", "Successfully provisioned volume %s", name)
+	p.events.claim(f.claim, corev1.EventTypeNormal, "ProvisioningSucceeded", "Successfully provisioned volume %s", name)
 	p.cfg.Log.Info("provisioned", "claim", f.claim.Namespace+"/"+f.claim.Name, "volume", name, "bytes", resp.GetVolume().GetCapacityBytes())
 	return p.forget(name)
 }
 
 // publish creates the object, or finds that an earlier attempt has.
 func (p *Provisioner) publish(ctx context.Context, pv *corev1.PersistentVolume) error {
-	_, err := p.cfg.Client.CoreV1().PersistentVolumes().Create(ctx, pv, metav1.CreateOptions{})
+	err := p.cfg.Client.CreateVolume(ctx, pv)
 	if apierrors.IsAlreadyExists(err) {
-		have, getErr := p.cfg.Client.CoreV1().PersistentVolumes().Get(ctx, pv.Name, metav1.GetOptions{})
+		have, getErr := p.cfg.Client.Volume(ctx, pv.Name)
 		if getErr != nil {
 			return getErr
 		}
@@ -131,7 +103,7 @@ func (p *Provisioner) failed(ctx context.Context, f facts, err error) error {
 	if ctx.Err() != nil && status.Code(err) != codes.ResourceExhausted {
 		return err // asked to end, or timed out: the intent stays, and the call is repeated
 	}
-	p.events.Eventf(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
+	p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
 	if !final(err) {
 		return err
 	}
@@ -162,18 +134,18 @@ func final(err error) bool {
 func (p *Provisioner) take(ctx context.Context, f facts) error {
 	req, err := createRequest(f)
 	if err != nil {
-		p.events.Event(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", err.Error())
+		p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "%v", err)
 		return nil
 	}
 	free, err := p.cfg.CSI.GetCapacity(ctx, &csi.GetCapacityRequest{VolumeCapabilities: req.GetVolumeCapabilities(), Parameters: req.GetParameters(),
 		AccessibleTopology: &csi.Topology{Segments: map[string]string{p.cfg.TopologyKey: p.cfg.Node}}})
 	if err != nil {
-		p.events.Eventf(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
+		p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
 		return err
 	}
 	if need := req.GetCapacityRange().GetRequiredBytes(); free.GetAvailableCapacity() < need {
 		if rank(f.claim, f.node, f.nodes) == 0 {
-			p.events.Eventf(f.claim, corev1.EventTypeWarning, "ProvisioningFailed",
+			p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed",
 				"failed to provision volume with StorageClass %q: node %s has room for %d bytes, not for %d", f.class.Name, f.node, free.GetAvailableCapacity(), need)
 		}
 		p.claimQueue.AddAfter(f.claim.Namespace+"/"+f.claim.Name, lookAgain)
@@ -189,7 +161,7 @@ func (p *Provisioner) take(ctx context.Context, f facts) error {
 // free gives a claim back to the scheduler when the node that was selected for it is gone: nobody else would.
 func (p *Provisioner) free(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
 	node := c.Annotations[annSelectedNode]
-	_, err := p.cfg.Client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+	err := p.cfg.Client.FindNode(ctx, node)
 	if !apierrors.IsNotFound(err) {
 		return err // it is there: its driver has yet to register
 	}
@@ -200,8 +172,7 @@ func (p *Provisioner) free(ctx context.Context, c *corev1.PersistentVolumeClaim)
 // patchSelectedNode writes or removes (null) the annotation, on the very version of the claim that the decision was made on.
 func (p *Provisioner) patchSelectedNode(ctx context.Context, c *corev1.PersistentVolumeClaim, value string) error {
 	patch := fmt.Sprintf(`{"metadata":{"resourceVersion":%q,"uid":%q,"annotations":{%q:%s}}}`, c.ResourceVersion, c.UID, annSelectedNode, value)
-	_, err := p.cfg.Client.CoreV1().PersistentVolumeClaims(c.Namespace).Patch(ctx, c.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-	if err != nil {
+	if err := p.cfg.Client.PatchClaim(ctx, c.Namespace, c.Name, []byte(patch)); err != nil {
 		return fmt.Errorf("set %s of claim %s/%s to %s: %w", annSelectedNode, c.Namespace, c.Name, value, err)
 	}
 	return nil

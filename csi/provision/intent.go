@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // intent is a call of CreateVolume that may have made a volume for which no PersistentVolume exists yet. It is settled when the object exists,
@@ -105,14 +104,14 @@ func (p *Provisioner) settleBut(ctx context.Context, key string, f facts, d deci
 
 // settle asks the API server itself, not the cache, whether the volume is wanted: it is about to be deleted.
 func (p *Provisioner) settle(ctx context.Context, name string, i intent) error {
-	_, err := p.cfg.Client.CoreV1().PersistentVolumes().Get(ctx, name, metav1.GetOptions{})
+	_, err := p.cfg.Client.Volume(ctx, name)
 	if err == nil {
 		return p.forget(name)
 	}
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
-	claim, err := p.cfg.Client.CoreV1().PersistentVolumeClaims(i.Namespace).Get(ctx, i.Claim, metav1.GetOptions{})
+	claim, err := p.cfg.Client.Claim(ctx, i.Namespace, i.Claim)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}

@@ -151,6 +151,8 @@ func dispose(pv *corev1.PersistentVolume, driver, topologyKey, node string) disp
 		return keep
 	}
 	switch {
+	case pv.DeletionTimestamp != nil && !hasFinalizer(pv):
+		return keep // the content is gone, the object is about to
 	case pv.Status.Phase == corev1.VolumeReleased:
 		return destroy
 	case pv.DeletionTimestamp != nil && pv.Status.Phase == corev1.VolumeAvailable:

@@ -14,17 +14,10 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcore "k8s.io/client-go/kubernetes/typed/core/v1"
-	corelisters "k8s.io/client-go/listers/core/v1"
-	storagelisters "k8s.io/client-go/listers/storage/v1"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/trivet-node/trivet/csi/provision/kubeapi"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -34,7 +27,7 @@ type Config struct {
 	TopologyKey string // label that carries the node's name
 	Node        string
 	Dir         string // for records of volumes that have no object yet
-	Client      kubernetes.Interface
+	Client      *kubeapi.Client
 	CSI         csi.ControllerClient
 	Log         *slog.Logger
 }
@@ -50,13 +43,11 @@ const (
 // Provisioner serves the claims of one node.
 type Provisioner struct {
 	cfg      Config
-	factory  informers.SharedInformerFactory
-	claims   corelisters.PersistentVolumeClaimLister
-	volumes  corelisters.PersistentVolumeLister
-	classes  storagelisters.StorageClassLister
-	csiNodes storagelisters.CSINodeLister
-	events   record.EventRecorder
-	sink     record.EventBroadcaster
+	claims   *kubeapi.Watch[corev1.PersistentVolumeClaim]
+	volumes  *kubeapi.Watch[corev1.PersistentVolume]
+	classes  *kubeapi.Watch[storagev1.StorageClass]
+	csiNodes *kubeapi.Watch[storagev1.CSINode]
+	events   *recorder
 
 	claimQueue  workqueue.TypedRateLimitingInterface[string]
 	volumeQueue workqueue.TypedRateLimitingInterface[string]
@@ -71,8 +62,8 @@ func New(cfg Config) (*Provisioner, error) {
 	if cfg.Driver == "" || cfg.TopologyKey == "" || cfg.Node == "" || cfg.Client == nil || cfg.CSI == nil {
 		return nil, errors.New("provisioner: driver, topology key, node and clients are needed")
 	}
-	p := &Provisioner{cfg: cfg, factory: informers.NewSharedInformerFactoryWithOptions(cfg.Client, 0, informers.WithTransform(slim)),
-		claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes")}
+	p := &Provisioner{cfg: cfg, claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes"),
+		events: newRecorder(cfg.Client, cfg.Driver+"_"+cfg.Node, cfg.Log)}
 	var err error
 	if p.intents, err = durable.OpenStore[intent](cfg.Dir, false); err != nil {
 		return nil, fmt.Errorf("open provisioning records: %w", err)
@@ -84,10 +75,12 @@ func New(cfg Config) (*Provisioner, error) {
 	for _, t := range torn {
 		cfg.Log.Error("record cannot be read and is set aside", "record", t.Name, "kept_as", t.Moved, "err", t.Err)
 	}
-	p.claims = p.factory.Core().V1().PersistentVolumeClaims().Lister()
-	p.volumes = p.factory.Core().V1().PersistentVolumes().Lister()
-	p.classes = p.factory.Storage().V1().StorageClasses().Lister()
-	p.csiNodes = p.factory.Storage().V1().CSINodes().Lister()
+	// Every change is a hint to look at the object, or at all claims when something changed that all depend on.
+	all := func(string) { p.enqueueAll() }
+	p.claims = cfg.Client.Claims(kubeapi.Hints{Changed: p.claimQueue.Add, Gone: p.claimQueue.Add})
+	p.volumes = cfg.Client.Volumes(kubeapi.Hints{Changed: p.volumeQueue.Add, Gone: p.volumeQueue.Add})
+	p.classes = cfg.Client.Classes(kubeapi.Hints{Changed: all, Gone: all})
+	p.csiNodes = cfg.Client.CSINodes(kubeapi.Hints{Gone: all})
 	return p, nil
 }
 
@@ -96,76 +89,30 @@ func newQueue(name string) workqueue.TypedRateLimitingInterface[string] {
 		workqueue.TypedRateLimitingQueueConfig[string]{Name: name})
 }
 
-// slim drops what is large and never read before objects are cached.
-func slim(obj any) (any, error) {
-	if o, ok := obj.(metav1.Object); ok {
-		o.SetManagedFields(nil)
-	}
-	return obj, nil
-}
-
 // Run works until ctx ends, and returns when all it began has ended.
 func (p *Provisioner) Run(ctx context.Context) error {
-	p.sink = record.NewBroadcaster(record.WithContext(ctx))
-	defer p.sink.Shutdown()
-	p.sink.StartRecordingToSink(&typedcore.EventSinkImpl{Interface: p.cfg.Client.CoreV1().Events("")})
-	p.events = p.sink.NewRecorder(scheme.Scheme, corev1.EventSource{Component: p.cfg.Driver + "_" + p.cfg.Node})
-	if err := p.watch(); err != nil {
-		return err
+	var group sync.WaitGroup
+	defer group.Wait()
+	for _, watch := range []func(context.Context){p.classes.Run, p.csiNodes.Run, p.volumes.Run, p.claims.Run, p.events.run} {
+		group.Go(func() { watch(ctx) })
 	}
-	p.factory.Start(ctx.Done())
-	defer p.factory.Shutdown()
-	for kind, ok := range p.factory.WaitForCacheSync(ctx.Done()) {
-		if !ok {
-			return fmt.Errorf("list %s: %w", kind, context.Cause(ctx))
-		}
+	defer p.claimQueue.ShutDown()
+	defer p.volumeQueue.ShutDown()
+	if !cache.WaitForCacheSync(ctx.Done(), p.classes.Filled, p.csiNodes.Filled, p.volumes.Filled, p.claims.Filled) {
+		return nil // asked to end before the API server answered
 	}
 	p.cfg.Log.Info("provisioning claims", "node", p.cfg.Node)
-
-	var group sync.WaitGroup
 	for range workers {
 		group.Go(func() { p.work(ctx, p.claimQueue, p.syncClaim) })
 		group.Go(func() { p.work(ctx, p.volumeQueue, p.syncVolume) })
 	}
 	group.Go(func() { p.settleNowAndThen(ctx) })
 	<-ctx.Done()
-	p.claimQueue.ShutDown()
-	p.volumeQueue.ShutDown()
-	group.Wait()
 	return nil
 }
 
-// watch makes every change a hint to look at the object, or at all claims when something changed that all depend on.
-func (p *Provisioner) watch() error {
-	all := func(any) { p.enqueueAll() }
-	add := func(queue workqueue.TypedRateLimitingInterface[string]) func(any) {
-		return func(obj any) {
-			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil {
-				queue.Add(key)
-			}
-		}
-	}
-	for informer, hint := range map[cache.SharedIndexInformer]func(any){
-		p.factory.Core().V1().PersistentVolumeClaims().Informer(): add(p.claimQueue),
-		p.factory.Core().V1().PersistentVolumes().Informer():      add(p.volumeQueue),
-		p.factory.Storage().V1().StorageClasses().Informer():      all,
-	} {
-		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc: hint, UpdateFunc: func(_, obj any) { hint(obj) }, DeleteFunc: hint})
-		if err != nil {
-			return err
-		}
-	}
-	_, err := p.factory.Storage().V1().CSINodes().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: all})
-	return err
-}
-
 func (p *Provisioner) enqueueAll() {
-	claims, err := p.claims.List(everything)
-	if err != nil {
-		return // listers of a cache do not fail
-	}
-	for _, c := range claims {
+	for _, c := range p.claims.List() {
 		p.claimQueue.Add(c.Namespace + "/" + c.Name)
 	}
 }
@@ -192,12 +139,8 @@ func (p *Provisioner) work(ctx context.Context, queue workqueue.TypedRateLimitin
 
 // nodes lists the nodes on which the driver is registered.
 func (p *Provisioner) nodes() []string {
-	all, err := p.csiNodes.List(everything)
-	if err != nil {
-		return nil
-	}
 	var names []string
-	for _, n := range all {
+	for _, n := range p.csiNodes.List() {
 		if runs(n, p.cfg.Driver) {
 			names = append(names, n.Name)
 		}

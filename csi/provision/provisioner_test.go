@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,8 +17,8 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/kubernetes/fake"
+
+	"github.com/trivet-node/trivet/csi/provision/kubeapi"
 )
 
 // disk is a CSI controller that remembers its volumes.
@@ -67,18 +68,29 @@ func (d *disk) count() int {
 
 type fixture struct {
 	t      *testing.T
-	client *fake.Clientset
+	server *server
+	client *kubeapi.Client
 	disk   *disk
 	dir    string
 }
 
-func newFixture(t *testing.T, objects ...runtime.Object) *fixture {
+const claimPath = "namespaces/ns/persistentvolumeclaims/data"
+
+func newFixture(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *fixture {
+	s, client := newServer(t)
 	delayedClass, immediate := newClass(storagev1.VolumeBindingWaitForFirstConsumer), newClass(storagev1.VolumeBindingImmediate)
 	immediate.Name = "now"
-	objects = append(objects, delayedClass, immediate, &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"},
+	for _, class := range []*storagev1.StorageClass{delayedClass, immediate} {
+		class.TypeMeta = metav1.TypeMeta{Kind: "StorageClass", APIVersion: "storage.k8s.io/v1"}
+		s.add("storageclasses/"+class.Name, class)
+	}
+	s.add("csinodes/a", &storagev1.CSINode{TypeMeta: metav1.TypeMeta{Kind: "CSINode", APIVersion: "storage.k8s.io/v1"}, ObjectMeta: metav1.ObjectMeta{Name: "a"},
 		Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: testDriver, NodeID: "a"}}}})
-	return &fixture{t: t, client: fake.NewClientset(objects...), dir: t.TempDir(),
-		disk: &disk{volumes: map[string]int64{}, fail: map[string]error{}}}
+	for _, c := range claims {
+		c.TypeMeta = metav1.TypeMeta{Kind: "PersistentVolumeClaim", APIVersion: "v1"}
+		s.add("namespaces/ns/persistentvolumeclaims/"+c.Name, c)
+	}
+	return &fixture{t: t, server: s, client: client, dir: t.TempDir(), disk: &disk{volumes: map[string]int64{}, fail: map[string]error{}}}
 }
 
 // run runs a provisioner; the returned function ends it.
@@ -116,24 +128,22 @@ func (f *fixture) eventually(what string, ok func() bool) {
 }
 
 func (f *fixture) volume(name string) *corev1.PersistentVolume {
-	pv, err := f.client.CoreV1().PersistentVolumes().Get(f.t.Context(), name, metav1.GetOptions{})
-	if err != nil {
+	pv := &corev1.PersistentVolume{}
+	if !f.server.read("persistentvolumes/"+name, pv) {
 		return nil
 	}
 	return pv
 }
 
+// selected is the node that a claim is for.
+func (f *fixture) selected(claim string) string {
+	c := &corev1.PersistentVolumeClaim{}
+	f.server.read("namespaces/ns/persistentvolumeclaims/"+claim, c)
+	return c.Annotations[annSelectedNode]
+}
+
 func (f *fixture) event(reason string) bool {
-	events, err := f.client.CoreV1().Events("").List(f.t.Context(), metav1.ListOptions{})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	for _, e := range events.Items {
-		if e.Reason == reason {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.server.events(), func(e corev1.Event) bool { return e.Reason == reason })
 }
 
 func wanting(size, class, node string) *corev1.PersistentVolumeClaim {
@@ -157,10 +167,7 @@ func TestClaimGetsItsVolumeAndGivesItBack(t *testing.T) {
 				t.Errorf("volume object %+v", pv)
 			}
 			f.eventually("the event", func() bool { return f.event("ProvisioningSucceeded") })
-			pv.Status.Phase = corev1.VolumeReleased
-			if _, err := f.client.CoreV1().PersistentVolumes().UpdateStatus(t.Context(), pv, metav1.UpdateOptions{}); err != nil {
-				t.Fatal(err)
-			}
+			f.server.change("persistentvolumes/pvc-uid-1", document{"status": document{"phase": "Released"}})
 			f.eventually("content and object are gone", func() bool { return f.volume("pvc-uid-1") == nil && f.disk.count() == 0 })
 		})
 	}
@@ -170,10 +177,7 @@ func TestFullNodeGivesTheClaimBackToTheScheduler(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
 	f.disk.fail["CreateVolume"] = status.Error(codes.ResourceExhausted, "full")
 	defer f.run()()
-	f.eventually("selected-node is removed", func() bool {
-		c, err := f.client.CoreV1().PersistentVolumeClaims("ns").Get(t.Context(), "data", metav1.GetOptions{})
-		return err == nil && c.Annotations[annSelectedNode] == ""
-	})
+	f.eventually("selected-node is removed", func() bool { return f.selected("data") == "" })
 	f.eventually("the event", func() bool { return f.event("ProvisioningFailed") })
 	if f.disk.count() != 0 || f.volume("pvc-uid-1") != nil {
 		t.Error("a volume was made")
@@ -183,17 +187,11 @@ func TestFullNodeGivesTheClaimBackToTheScheduler(t *testing.T) {
 func TestClaimOfAVanishedNodeGoesBackToTheScheduler(t *testing.T) {
 	there := wanting("1Gi", "fast", "without-driver")
 	there.Name, there.UID = "other", "uid-2"
-	f := newFixture(t, wanting("1Gi", "fast", "gone"), there, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without-driver"}})
+	f := newFixture(t, wanting("1Gi", "fast", "gone"), there)
+	f.server.add("nodes/without-driver", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "without-driver"}})
 	defer f.run()()
-	selected := func(name string) string {
-		c, err := f.client.CoreV1().PersistentVolumeClaims("ns").Get(t.Context(), name, metav1.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c.Annotations[annSelectedNode]
-	}
-	f.eventually("selected-node is removed", func() bool { return selected("data") == "" })
-	if selected("other") == "" {
+	f.eventually("selected-node is removed", func() bool { return f.selected("data") == "" })
+	if f.selected("other") == "" {
 		t.Error("a claim was taken from a node that exists")
 	}
 }
@@ -208,9 +206,7 @@ func TestVolumeOfAVanishedClaimIsDeleted(t *testing.T) {
 	if f.volume("pvc-uid-1") != nil {
 		t.Skip("the retry was faster than the kill")
 	}
-	if err := f.client.CoreV1().PersistentVolumeClaims("ns").Delete(t.Context(), "data", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	f.server.remove(claimPath)
 	defer f.run()()
 	f.eventually("the volume is deleted", func() bool { return f.disk.count() == 0 })
 }

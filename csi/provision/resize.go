@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // grows tells whether a bound claim asks for more than it has. It is pure.
@@ -39,30 +38,30 @@ func pendingOnNode(c *corev1.PersistentVolumeClaim) bool {
 // resize makes the volume of a bound claim as large as the claim asks, the way external-resizer does: first the volume, then the capacity of
 // its object, then the claim's status, or the condition that tells kubelet to let the file system grow.
 func (p *Provisioner) resize(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
-	pv, err := p.volumes.Get(c.Spec.VolumeName)
-	if err != nil || !grows(c, pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node) {
+	pv := p.volumes.Get(c.Spec.VolumeName)
+	if pv == nil || !grows(c, pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node) {
 		return nil // without an object yet, the claim comes again when it is bound
 	}
 	want := c.Spec.Resources.Requests[corev1.ResourceStorage]
-	p.events.Eventf(c, corev1.EventTypeNormal, "Resizing", "External resizer is resizing volume %s", pv.Name)
+	p.events.claim(c, corev1.EventTypeNormal, "Resizing", "External resizer is resizing volume %s", pv.Name)
 	resp, err := p.cfg.CSI.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{VolumeId: pv.Spec.CSI.VolumeHandle,
 		CapacityRange: &csi.CapacityRange{RequiredBytes: want.Value()}})
 	if err != nil {
-		p.events.Eventf(c, corev1.EventTypeWarning, "VolumeResizeFailed", "resize volume %q by resizer %q failed: %v", pv.Name, p.cfg.Driver, err)
+		p.events.claim(c, corev1.EventTypeWarning, "VolumeResizeFailed", "resize volume %q by resizer %q failed: %v", pv.Name, p.cfg.Driver, err)
 		return fmt.Errorf("grow volume of claim %s/%s: %w", c.Namespace, c.Name, err)
 	}
 	size := resource.NewQuantity(resp.GetCapacityBytes(), resource.BinarySI)
 	patch := fmt.Sprintf(`{"metadata":{"uid":%q},"spec":{"capacity":{"storage":%q}}}`, pv.UID, size.String())
-	if _, err := p.cfg.Client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
+	if err := p.cfg.Client.PatchVolume(ctx, pv.Name, []byte(patch)); err != nil {
 		return fmt.Errorf("set capacity of PersistentVolume %s: %w", pv.Name, err)
 	}
 	if err := p.patchGrown(ctx, c, *size, resp.GetNodeExpansionRequired()); err != nil {
 		return err
 	}
 	if resp.GetNodeExpansionRequired() {
-		p.events.Event(c, corev1.EventTypeNormal, "FileSystemResizeRequired", "Require file system resize of volume on node")
+		p.events.claim(c, corev1.EventTypeNormal, "FileSystemResizeRequired", "Require file system resize of volume on node")
 	} else {
-		p.events.Event(c, corev1.EventTypeNormal, "VolumeResizeSuccessful", "Resize volume succeeded")
+		p.events.claim(c, corev1.EventTypeNormal, "VolumeResizeSuccessful", "Resize volume succeeded")
 	}
 	return nil
 }
@@ -87,8 +86,7 @@ func (p *Provisioner) patchGrown(ctx context.Context, c *corev1.PersistentVolume
 	if err != nil {
 		return err
 	}
-	_, err = p.cfg.Client.CoreV1().PersistentVolumeClaims(c.Namespace).Patch(ctx, c.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
-	if err != nil {
+	if err := p.cfg.Client.PatchClaim(ctx, c.Namespace, c.Name, patch, "status"); err != nil {
 		return fmt.Errorf("set status of claim %s/%s: %w", c.Namespace, c.Name, err)
 	}
 	return nil

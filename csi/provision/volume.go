@@ -8,18 +8,13 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 )
 
 // syncVolume deletes a volume that was released under the Delete policy: first its content, then its object.
 func (p *Provisioner) syncVolume(ctx context.Context, name string) error {
-	pv, err := p.volumes.Get(name)
-	if apierrors.IsNotFound(err) {
+	pv := p.volumes.Get(name)
+	if pv == nil {
 		return nil
-	}
-	if err != nil {
-		return err
 	}
 	switch dispose(pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node) {
 	case letGo:
@@ -34,14 +29,14 @@ func (p *Provisioner) syncVolume(ctx context.Context, name string) error {
 func (p *Provisioner) destroy(ctx context.Context, pv *corev1.PersistentVolume) error {
 	_, err := p.cfg.CSI.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: pv.Spec.CSI.VolumeHandle})
 	if err != nil {
-		p.events.Event(pv, corev1.EventTypeWarning, "VolumeFailedDelete", err.Error())
+		p.events.volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete", "%v", err)
 		return fmt.Errorf("delete volume %s: %w", pv.Spec.CSI.VolumeHandle, err)
 	}
 	// The finalizer first: once the object is being deleted, the controller-manager changes it, too. Killed in between, all this is repeated.
 	if err := p.removeFinalizer(ctx, pv); err != nil {
 		return err
 	}
-	err = p.cfg.Client.CoreV1().PersistentVolumes().Delete(ctx, pv.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &pv.UID}})
+	err = p.cfg.Client.DeleteVolume(ctx, pv.Name, pv.UID)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete PersistentVolume %s: %w", pv.Name, err)
 	}
@@ -64,7 +59,7 @@ func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.Persistent
 	if err != nil {
 		return err
 	}
-	_, err = p.cfg.Client.CoreV1().PersistentVolumes().Patch(ctx, pv.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+	err = p.cfg.Client.PatchVolume(ctx, pv.Name, patch)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("remove finalizer of PersistentVolume %s: %w", pv.Name, err)
 	}

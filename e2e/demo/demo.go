@@ -49,6 +49,7 @@ var steps = []step{
 	{"set image: rolling update to version 2", (*Demo).update},
 	{"delete the pod: its data is still there", (*Demo).deletePod},
 	{"delete the claims: their space is given back", (*Demo).deleteClaims},
+	{"delete the namespace (the controller-manager looks at it 5 s later)", (*Demo).deleteRest},
 }
 
 // Run does all steps and prints each with its time. It starts by removing what an earlier run has left, and leaves nothing itself.

@@ -131,30 +131,22 @@ func (d *Demo) deletePod(ctx context.Context) error {
 	return nil
 }
 
-// deleteClaims removes the application and its claims, and waits until the volumes are gone, too.
+// deleteClaims removes the workload and its claims, and waits until the volumes are gone, too.
 func (d *Demo) deleteClaims(ctx context.Context) error {
-	volumes, err := d.kubectl(ctx, "get", "persistentvolumeclaims", "-o", `jsonpath={range .items[*]}{.spec.volumeName}{"\n"}{end}`)
+	volumes, err := d.kubectl(ctx, "get", "persistentvolumeclaims", "-o", `jsonpath={range .items[*]}persistentvolume/{.spec.volumeName}{"\n"}{end}`)
 	if err != nil {
 		return err
 	}
-	for _, args := range [][]string{
-		{"delete", "-f", d.manifest("app.yaml"), "-f", d.manifest("job.yaml"), "--ignore-not-found", "--wait=false"},
-		{"delete", "persistentvolumeclaims", "--all", "--wait=false"},
-	} {
-		if _, err := d.kubectl(ctx, args...); err != nil {
+	for _, kinds := range []string{"statefulsets,jobs", "persistentvolumeclaims"} {
+		if _, err := d.kubectl(ctx, "delete", kinds, "--all", "--timeout=60s"); err != nil {
 			return err
 		}
 	}
-	return until(ctx, 60*time.Second, func() error {
-		left, err := d.kubectl(ctx, "get", "persistentvolumes", "-o", "name")
-		if err != nil {
-			return err
-		}
-		for v := range strings.FieldsSeq(volumes) {
-			if strings.Contains(left, v) {
-				return fmt.Errorf("volume %s is still there", v)
-			}
-		}
-		return nil
-	})
+	_, err = d.kubectl(ctx, append([]string{"wait", "--for=delete", "--timeout=60s"}, strings.Fields(volumes)...)...)
+	return err
+}
+
+func (d *Demo) deleteRest(ctx context.Context) error {
+	_, err := d.kubectl(ctx, "delete", "-f", d.manifest("app.yaml"), "-f", d.manifest("job.yaml"), "--ignore-not-found", "--timeout=120s")
+	return err
 }

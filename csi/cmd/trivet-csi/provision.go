@@ -9,13 +9,13 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/provision"
+	"github.com/trivet-node/trivet/csi/provision/kubeapi"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
@@ -28,8 +28,7 @@ func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logg
 	}
 	klog.SetSlogLogger(log)
 	config.UserAgent = "trivet-csi/" + program.Version
-	config.QPS, config.Burst = 50, 100
-	client, err := kubernetes.NewForConfig(config)
+	client, err := kubeapi.New(config)
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}
