@@ -32,7 +32,9 @@ func open(t testing.TB, dir string) *ipam.Pool {
 	return p
 }
 
-func owner(i int) ipam.Owner { return ipam.Owner{ContainerID: fmt.Sprintf("pod-%d", i), IfName: "eth0"} }
+func owner(i int) ipam.Owner {
+	return ipam.Owner{ContainerID: fmt.Sprintf("pod-%d", i), IfName: "eth0"}
+}
 
 func TestEachOwnerGetsOneAddressOfEachSetAndAnAddressRestsBeforeItIsUsedAgain(t *testing.T) {
 	p := open(t, t.TempDir())

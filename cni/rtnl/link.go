@@ -122,7 +122,6 @@ type Veth struct {
 	MTU           int // 0: the kernel's default
 	MAC           net.HardwareAddr
 	PeerName      string
-	PeerIndex     int // wanted interface index, 0: any
 	PeerMAC       net.HardwareAddr
 	PeerNamespace int // file descriptor
 }
@@ -136,7 +135,7 @@ func NewVeth(v Veth) *Message {
 		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
 	}
 	m.Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").Nest(unix.IFLA_INFO_DATA).Nest(vethInfoPeer)
-	m.Raw(ifinfo(v.PeerIndex, 0, 0)).String(unix.IFLA_IFNAME, v.PeerName).Bytes(unix.IFLA_ADDRESS, v.PeerMAC).Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
+	m.Raw(ifinfo(0, 0, 0)).String(unix.IFLA_IFNAME, v.PeerName).Bytes(unix.IFLA_ADDRESS, v.PeerMAC).Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
 	if v.MTU > 0 {
 		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
 	}
