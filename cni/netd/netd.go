@@ -38,7 +38,7 @@ const (
 	// recheck finds what gave no event: a configuration file that somebody removed.
 	recheck = time.Minute
 	// quiet is the least time between two passes: the veths of a hundred starting pods are a few events, not a hundred.
-	quiet = 100 * time.Millisecond
+	quiet = 50 * time.Millisecond
 	// After a failure the next attempt follows in firstRetry, then twice that, up to lastRetry.
 	firstRetry, lastRetry = time.Second, 30 * time.Second
 )
