@@ -173,7 +173,7 @@ func TestPoolAgainstAModel(t *testing.T) {
 	p := open(t, t.TempDir())
 	sets := []ipam.Set{set(t, "10.1.0.0/27"), set(t, "fd00::/123")}
 	model := map[ipam.Owner][]netip.Addr{}
-	for range 2000 {
+	for range 800 {
 		o := owner(random.IntN(40))
 		switch random.IntN(20) {
 		default:
