@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
 const (
@@ -56,30 +54,21 @@ func (d *Daemon) keepLearntRoutes() error {
 	if err != nil {
 		return err
 	}
-	links, err := d.kernel.Links()
-	if err != nil {
-		return err
-	}
 	var errs []error
-	for _, l := range links {
-		name := "/proc/sys/net/ipv6/conf/" + l.Name + "/accept_ra"
-		if !learnt(routes, l.Index) || sysctl(name) != "1" {
+	for _, r := range routes {
+		if r.Protocol != unix.RTPROT_RA {
+			continue
+		}
+		link, err := d.kernel.LinkByIndex(r.Index)
+		name := "/proc/sys/net/ipv6/conf/" + link.Name + "/accept_ra"
+		if err != nil || sysctl(name) != "1" {
 			continue
 		}
 		if err := os.WriteFile(name, []byte("2"), 0o644); err != nil {
-			errs = append(errs, fmt.Errorf("keep interface %s listening to its router: %w", l.Name, err))
+			errs = append(errs, fmt.Errorf("keep interface %s listening to its router: %w", link.Name, err))
 			continue
 		}
-		d.log.Info("interface goes on listening to its router though the host forwards", "interface", l.Name, "sysctl", name)
+		d.log.Info("interface goes on listening to its router though the host forwards", "interface", link.Name, "sysctl", name)
 	}
 	return errors.Join(errs...)
-}
-
-func learnt(defaults []rtnl.Route, index int) bool {
-	for _, r := range defaults {
-		if r.Index == index && r.Protocol == unix.RTPROT_RA {
-			return true
-		}
-	}
-	return false
 }

@@ -37,8 +37,10 @@ func (o Options) confPath() string { return filepath.Join(o.ConfDir, o.ConfName)
 const (
 	// recheck finds what gave no event: a configuration file that somebody removed.
 	recheck = time.Minute
-	// quiet is the least time between two passes: the veths of a hundred starting pods are a few events, not a hundred.
+	// quiet is the least time between two passes, and share what they may take of all time: the veths of a hundred starting pods are a few
+	// events, not a hundred. The first event after a quiet time is followed at once.
 	quiet = 50 * time.Millisecond
+	share = 20 // 1/20
 	// After a failure the next attempt follows in firstRetry, then twice that, up to lastRetry.
 	firstRetry, lastRetry = time.Second, 30 * time.Second
 )
@@ -85,7 +87,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		unasked := time.NewTimer(d.pass(ctx))
 		select {
 		case <-ctx.Done():
-		case <-time.After(quiet):
+		case <-time.After(max(quiet, share*d.Report().Took)):
 		}
 		select {
 		case <-ctx.Done():
@@ -204,10 +206,6 @@ func (d *Daemon) configure(ctx context.Context, own Node, all []Node, local []rt
 // deviceMTU is that of the interface which has the node's address, since packets to other nodes' pods leave by it (the smallest one, if
 // there are several); or else that of the default route. 0 when neither is known.
 func deviceMTU(kernel *rtnl.Conn, own Node, local []rtnl.InterfaceAddress) (int, error) {
-	links, err := kernel.Links()
-	if err != nil {
-		return 0, err
-	}
 	devices := devicesOf(own, local)
 	if len(devices) == 0 {
 		defaults, err := kernel.DefaultRoutes()
@@ -218,7 +216,17 @@ func deviceMTU(kernel *rtnl.Conn, own Node, local []rtnl.InterfaceAddress) (int,
 			devices = append(devices, r.Index)
 		}
 	}
-	return smallestMTU(links, devices), nil
+	smallest := 0
+	for _, index := range devices {
+		link, err := kernel.LinkByIndex(index)
+		if err != nil && !rtnl.Gone(err) {
+			return 0, err
+		}
+		if err == nil && (smallest == 0 || link.MTU < smallest) {
+			smallest = link.MTU
+		}
+	}
+	return smallest, nil
 }
 
 // Cleanup removes what the daemon made: its routes and the configuration file.

@@ -145,18 +145,6 @@ func TestDifferenceIgnoresWhatTheKernelFillsIn(t *testing.T) {
 	}
 }
 
-func TestMTUIsTheSmallestOfTheNodesDevices(t *testing.T) {
-	own := Node{Addresses: addresses("10.99.0.1", "fd99::1")}
-	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")}, {Index: 3, Prefix: netip.MustParsePrefix("fd99::1/64")}, {Index: 4, Prefix: netip.MustParsePrefix("10.0.0.1/24")}}
-	links := []rtnl.Link{{Index: 1, MTU: 65536}, {Index: 2, MTU: 9000}, {Index: 3, MTU: 1450}, {Index: 4, MTU: 1280}}
-	if got := smallestMTU(links, devicesOf(own, local)); got != 1450 {
-		t.Errorf("MTU %d, want 1450", got)
-	}
-	if got := smallestMTU(links, nil); got != 0 {
-		t.Errorf("without a device: %d, want 0", got)
-	}
-}
-
 func TestNetworkThatRuntimesTakeFirstIsNamed(t *testing.T) {
 	o := Options{ConfDir: t.TempDir(), ConfName: "10-trivet.conflist"}
 	for _, name := range []string{"00-readme.txt", "10-trivet.conflist", "99-later.conflist", ".tmp-10-trivet.conflist-1"} {

@@ -64,14 +64,3 @@ func devicesOf(own Node, local []rtnl.InterfaceAddress) []int {
 	}
 	return devices
 }
-
-// smallestMTU of the interfaces with these indexes; 0 when there is none.
-func smallestMTU(links []rtnl.Link, devices []int) int {
-	smallest := 0
-	for _, l := range links {
-		if slices.Contains(devices, l.Index) && (smallest == 0 || l.MTU < smallest) {
-			smallest = l.MTU
-		}
-	}
-	return smallest
-}

@@ -92,18 +92,20 @@ func nextHop(node Node, pods netip.Prefix, local []rtnl.InterfaceAddress) (netip
 
 // difference compares the routes of our protocol that are there with the wanted ones.
 func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
-	present := map[rtnl.Route]bool{}
-	for _, r := range have {
-		present[plain(r)] = true
-	}
+	due := make(map[rtnl.Route]bool, len(wanted)) // true until it is found
 	for _, r := range wanted {
-		if !present[r] {
-			missing = append(missing, r)
+		due[r] = true
+	}
+	for _, r := range have {
+		if _, ok := due[plain(r)]; ok {
+			due[plain(r)] = false
+		} else {
+			stale = append(stale, r)
 		}
 	}
-	for _, r := range have {
-		if !slices.Contains(wanted, plain(r)) {
-			stale = append(stale, r)
+	for _, r := range wanted {
+		if due[r] {
+			missing = append(missing, r)
 		}
 	}
 	return stale, missing

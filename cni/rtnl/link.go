@@ -42,6 +42,14 @@ func (c *Conn) LinkByName(name string) (Link, error) {
 	return link, err
 }
 
+// LinkByIndex reads one interface; Gone(err) when there is none of that index.
+func (c *Conn) LinkByIndex(index int) (Link, error) {
+	var link Link
+	m := newMessage(fmt.Sprintf("look up interface %d", index), unix.RTM_GETLINK, 0, ifinfo(index, 0, 0))
+	err := c.Get(m, func(_ uint16, body []byte) { link = parseLink(body) })
+	return link, err
+}
+
 // Links lists the interfaces of the namespace.
 func (c *Conn) Links() ([]Link, error) {
 	var links []Link

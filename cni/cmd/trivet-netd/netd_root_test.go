@@ -139,6 +139,32 @@ func TestConfigurationWaitsForThePlugin(t *testing.T) {
 	w.awaitRoutes("unreachable 10.244.5.0/24 metric 1073741824")
 }
 
+func TestMTUIsThatOfTheWayOut(t *testing.T) {
+	w := newWorld(t)
+	w.write("good", 0o600, "")
+	w.api.put("a", []string{"10.244.0.0/24"}, []string{"192.0.2.1"}) // an address that the machine does not have, as behind NAT
+	w.start()
+	w.await("no MTU without a way out", func() bool { return w.subnets() == "10.244.0.0/24 mtu 0" })
+	w.ip("route add default via 10.99.0.254")
+	w.await("the MTU of the default route", func() bool { return w.subnets() == "10.244.0.0/24 mtu 1400" })
+	w.ip("link set eth0 mtu 1300")
+	w.await("the MTU has changed", func() bool { return w.subnets() == "10.244.0.0/24 mtu 1300" })
+}
+
+func TestForwardingDoesNotCutTheNodeFromItsRouter(t *testing.T) {
+	w := newWorld(t)
+	w.write("good", 0o600, "")
+	w.ip("link add pods type veth peer name pod")
+	w.in(w.node, "sh", "-c", "echo 1 | tee /proc/sys/net/ipv6/conf/eth0/accept_ra /proc/sys/net/ipv6/conf/pods/accept_ra")
+	w.ip("-6 route add default via fd99::fe dev eth0 proto ra")
+	w.putOwn()
+	w.start()
+	w.awaitReport(200, "routes")
+	if got := w.in(w.node, "cat", "/proc/sys/net/ipv6/conf/all/forwarding", "/proc/sys/net/ipv6/conf/eth0/accept_ra", "/proc/sys/net/ipv6/conf/pods/accept_ra"); got != "1\n2\n1\n" {
+		t.Errorf("forwarding, accept_ra of eth0 and of an interface to pods: %q", got)
+	}
+}
+
 func TestNothingIsTakenAwayWithoutTheAPIServer(t *testing.T) {
 	w := newWorld(t)
 	w.write("good", 0o600, "")
