@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,6 +140,25 @@ func (im *Images) Recover(s volume.Spec, _ uint64) error {
 		return os.Truncate(im.path(s.ID), s.Size)
 	}
 	return nil
+}
+
+// List implements volume.Maker.
+func (im *Images) List() ([]string, error) {
+	entries, err := os.ReadDir(im.dir)
+	var ids []string
+	for _, e := range entries {
+		ids = append(ids, strings.TrimSuffix(e.Name(), ".img"))
+	}
+	return ids, err
+}
+
+// Empty implements volume.Maker. In a file system there may be data.
+func (im *Images) Empty(id string) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(im.path(id), &st); err != nil {
+		return false, &os.PathError{Op: "stat", Path: im.path(id), Err: err}
+	}
+	return st.Blocks == 0, nil
 }
 
 // Destroy implements volume.Maker. A mount that holds the file's device is seen, whatever namespace it is in.

@@ -3,7 +3,9 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -89,6 +91,30 @@ func (p *Pool) Recover(s volume.Spec, token uint64) error {
 		return err
 	}
 	return btrfs.Sync(p.volumes)
+}
+
+// List implements volume.Maker.
+func (p *Pool) List() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(p.root, "volumes"))
+	var ids []string
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids, err
+}
+
+// Empty implements volume.Maker.
+func (p *Pool) Empty(id string) (bool, error) {
+	root, err := btrfs.Open(p.volumes, id)
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	names, err := root.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return len(names) == 0 && err == nil, err
 }
 
 // Destroy implements volume.Maker.

@@ -144,10 +144,11 @@ func matches(have Spec, r Request) error {
 	return nil
 }
 
-// make brings an intended volume to life. What it leaves when it fails is taken away, at the latest by the next Create or start.
+// make brings an intended volume to life. What it leaves when it fails is taken away, at the latest by the next Create or start. The intent
+// is for a killed process; a power loss may take it away before the volume, which is then a stray without data.
 func (s *Service) make(r record) (record, error) {
 	id, backend := r.Spec.ID, s.cfg.Backends[r.Spec.Backend]
-	err := s.records.Put(id, r)
+	err := s.records.Note(id, r)
 	if err == nil {
 		r.Token, err = backend.Create(r.Spec)
 	}

@@ -366,3 +366,32 @@ func TestLostStateDirectory(t *testing.T) {
 		n.remove(v.ID, "one", "two")
 	}
 }
+
+// After a power loss a volume may be there whose intent never reached the disk.
+func TestStrayVolumesAreRemovedOnlyIfEmpty(t *testing.T) {
+	n := newNode(t, 1<<30)
+	empty, full, torn := n.create(volume.Request{Name: "empty", Required: 16 << 20}), n.create(volume.Request{Name: "full", Required: 16 << 20}),
+		n.create(volume.Request{Name: "torn", Required: 16 << 20})
+	write(t, full, n.publish(full, "one"))
+	if err := errors.Join(n.Unpublish(t.Context(), full.ID, n.target(full.ID, "one")), n.Unstage(t.Context(), full.ID, n.stagePath(full.ID))); err != nil {
+		t.Fatal(err)
+	}
+	n.kill()
+	for _, v := range []volume.Volume{empty, full} {
+		if err := os.Remove(filepath.Join(n.dir, "volumes", v.ID+".json")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(filepath.Join(n.dir, "volumes", torn.ID+".json"), 9); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"btrfs " + full.ID, "btrfs " + torn.ID}
+	slices.Sort(want)
+	for range 2 { // the second start does not see the torn record any more
+		report := n.start()
+		if slices.Sort(report.Strays); !slices.Equal(report.Strays, want) {
+			t.Errorf("strays %v, want %v", report.Strays, want)
+		}
+		n.kill()
+	}
+}

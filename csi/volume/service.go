@@ -51,6 +51,7 @@ type Report struct {
 	Deleted   []string         // volumes whose deletion was cut short; removed
 	Damaged   map[string]error // volumes that cannot be used
 	Unstaged  []string         // volumes that were in use before a reboot
+	Strays    []string         // what no record knows: left alone if there may be data in it
 	Recovered int              // usable volumes
 }
 
@@ -71,34 +72,43 @@ func Open(cfg Config) (*Service, Report, error) {
 	}
 	report.Torn = torn
 	s.recoverAll(records, &report)
+	if err := s.clearStrays(&report); err != nil {
+		return nil, report, err
+	}
 	if err := s.restage(&report); err != nil {
 		return nil, report, err
 	}
 	return s, report, nil
 }
 
-// recoverers work side by side at start: there may be thousands of volumes, and each costs some waiting.
-const recoverers = 8
+// atOnce volumes are worked on side by side where there may be thousands, and each costs some waiting.
+const atOnce = 16
 
 func (s *Service) recoverAll(records map[string]record, report *Report) {
 	var mu sync.Mutex // guards report
+	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
+		s.recover(id, records[id], func(tell func(*Report)) {
+			mu.Lock()
+			defer mu.Unlock()
+			tell(report)
+		})
+	})
+}
+
+func inParallel(ids []string, do func(id string)) {
 	var group sync.WaitGroup
-	ids := make(chan string)
-	for range recoverers {
+	next := make(chan string)
+	for range min(atOnce, len(ids)) {
 		group.Go(func() {
-			for id := range ids {
-				s.recover(id, records[id], func(tell func(*Report)) {
-					mu.Lock()
-					defer mu.Unlock()
-					tell(report)
-				})
+			for id := range next {
+				do(id)
 			}
 		})
 	}
-	for _, id := range slices.Sorted(maps.Keys(records)) {
-		ids <- id
+	for _, id := range ids {
+		next <- id
 	}
-	close(ids)
+	close(next)
 	group.Wait()
 }
 
@@ -140,6 +150,31 @@ func (s *Service) recover(id string, r record, report func(func(*Report))) {
 	s.put(id, r)
 }
 
+// clearStrays removes what a power loss left of a creation that nobody was told of. Data is never taken away because a record is missing, nor
+// an empty volume because its record is torn.
+func (s *Service) clearStrays(report *Report) error {
+	for name, backend := range s.cfg.Backends {
+		ids, err := backend.List()
+		if err != nil {
+			return fmt.Errorf("list volumes of backend %s: %w", name, err)
+		}
+		for _, id := range ids {
+			if r, known := s.peek(id); known && r.Spec.Backend == name {
+				continue
+			}
+			empty, err := backend.Empty(id)
+			nobodys := err == nil && empty && !s.records.Quarantined(id)
+			if nobodys {
+				err = backend.Destroy(id)
+			}
+			if err != nil || !nobodys {
+				report.Strays = append(report.Strays, name+" "+id)
+			}
+		}
+	}
+	return nil
+}
+
 // reapPause gathers deletions: a commit of the backend holds up those who create and write at that moment.
 const reapPause = 2 * time.Second
 
@@ -174,9 +209,7 @@ func (s *Service) reap(ctx context.Context) {
 		if s.cfg.Backends[name].Commit() != nil {
 			continue // the records stay; the next deletion or start tries again
 		}
-		for _, id := range ids {
-			s.forget(ctx, id)
-		}
+		inParallel(ids, func(id string) { s.forget(ctx, id) }) // side by side, so that they share their syncs
 	}
 }
 

@@ -95,6 +95,9 @@ type Backend interface {
 type Maker interface {
 	// Complete fills what the request left open and refuses what the backend cannot do with ErrInvalid. It may raise the size.
 	Complete(*Spec) error
+	// List names all volumes that the backend holds. Empty tells whether one holds no data for certain.
+	List() ([]string, error)
+	Empty(id string) (bool, error)
 	// Create makes the volume anew, replacing what an interrupted Create left. Recover gets the token back after each restart.
 	Create(Spec) (token uint64, err error)
 	// Recover makes an acknowledged volume usable after a restart; ErrDamaged when its content is not there any more.

@@ -23,8 +23,7 @@ func WriteVolatile(path string, data []byte, mode fs.FileMode) error {
 }
 
 func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, tempPrefix+filepath.Base(path)+"-")
+	f, err := writeTemp(path, data, mode)
 	if err != nil {
 		return err
 	}
@@ -34,12 +33,6 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
-	if err = f.Chmod(mode); err != nil {
-		return err
-	}
-	if _, err = f.Write(data); err != nil {
-		return err
-	}
 	if sync {
 		if err = f.Sync(); err != nil {
 			return err
@@ -52,9 +45,26 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
 		return err
 	}
 	if sync {
-		return SyncDir(dir)
+		return SyncDir(filepath.Dir(path))
 	}
 	return nil
+}
+
+// writeTemp writes data into a temporary file beside path.
+func writeTemp(path string, data []byte, mode fs.FileMode) (*os.File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+filepath.Base(path)+"-")
+	if err != nil {
+		return nil, err
+	}
+	if err = f.Chmod(mode); err == nil {
+		_, err = f.Write(data)
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, err
+	}
+	return f, nil
 }
 
 // tempPrefix marks files that a killed writer left behind; Store.List and Sweep remove them.

@@ -2,9 +2,11 @@ package durable
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -78,5 +80,50 @@ func TestNamesCannotLeaveTheDirectory(t *testing.T) {
 		if err := s.Put(name, record{}); err == nil {
 			t.Errorf("Put(%q) was accepted", name)
 		}
+	}
+}
+
+func TestConcurrentChangesAreAllThere(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore[record](dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put("blocked", record{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, "blocked.json")), os.MkdirAll(filepath.Join(dir, "blocked.json", "x"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for i := range 40 {
+		group.Go(func() {
+			name := fmt.Sprint("r", i)
+			if err := errors.Join(s.Put(name, record{i}), s.Note(name, record{i + 100})); err != nil {
+				t.Error(err)
+			}
+			if i%2 == 0 {
+				if err := s.Delete(name); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		group.Go(func() {
+			if err := s.Put("blocked", record{i}); err == nil { // its failure is nobody else's
+				t.Error("a directory was replaced by a record")
+			}
+		})
+	}
+	group.Wait()
+	if err := os.RemoveAll(filepath.Join(dir, "blocked.json")); err != nil {
+		t.Fatal(err)
+	}
+	records, torn, err := s.List()
+	if err != nil || len(torn) > 0 || len(records) != 20 || records["r7"].Size != 107 {
+		t.Errorf("records %v, torn %v, %v", records, torn, err)
+	}
+	left, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("temporary files %v, %v", left, err)
 	}
 }

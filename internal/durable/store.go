@@ -13,10 +13,11 @@ import (
 )
 
 // Store keeps one JSON file per object in a directory: DIR/NAME.json. Different names never touch the same file, so no lock is
-// needed between them; callers serialise calls for one name.
+// needed between them; callers serialise calls for one name. Calls that run at the same time share their syncs.
 type Store[T any] struct {
 	dir      string
 	volatile bool
+	commits  commits
 }
 
 // Torn is a record that could not be read. It was set aside, never deleted.
@@ -33,7 +34,7 @@ func OpenStore[T any](dir string, volatile bool) (*Store[T], error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return &Store[T]{dir: dir, volatile: volatile}, nil
+	return &Store[T]{dir: dir, volatile: volatile, commits: commits{dir: dir}}, nil
 }
 
 func (s *Store[T]) path(name string) (string, error) {
@@ -45,18 +46,34 @@ func (s *Store[T]) path(name string) (string, error) {
 
 // Put writes the record whole.
 func (s *Store[T]) Put(name string, record T) error {
-	path, err := s.path(name)
+	if s.volatile {
+		return s.Note(name, record)
+	}
+	path, data, err := s.encode(name, record)
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(record)
+	return s.commits.put(path, data)
+}
+
+// Note is Put without waiting for the disk: the record outlives kill -9 of its writer, but perhaps not a power loss, after which it may be
+// missing or torn.
+func (s *Store[T]) Note(name string, record T) error {
+	path, data, err := s.encode(name, record)
 	if err != nil {
-		return fmt.Errorf("encode record %s: %w", name, err)
+		return err
 	}
-	if s.volatile {
-		return WriteVolatile(path, data, 0o600)
+	return WriteVolatile(path, data, 0o600)
+}
+
+func (s *Store[T]) encode(name string, record T) (path string, data []byte, err error) {
+	if path, err = s.path(name); err != nil {
+		return "", nil, err
 	}
-	return WriteFile(path, data, 0o600)
+	if data, err = json.Marshal(record); err != nil {
+		return "", nil, fmt.Errorf("encode record %s: %w", name, err)
+	}
+	return path, data, nil
 }
 
 // Get reads a record; fs.ErrNotExist when there is none.
@@ -87,7 +104,7 @@ func (s *Store[T]) Delete(name string) error {
 		}
 		return nil
 	}
-	return Remove(path)
+	return s.commits.remove(path)
 }
 
 // List reads all records. Torn and foreign files are renamed into DIR/quarantine and returned; temporary files of killed writers
@@ -119,6 +136,12 @@ func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
 		}
 	}
 	return records, torn, nil
+}
+
+// Quarantined tells whether a record of that name was ever set aside.
+func (s *Store[T]) Quarantined(name string) bool {
+	found, err := filepath.Glob(filepath.Join(s.dir, "quarantine", name+".json.*"))
+	return len(found) > 0 || err != nil
 }
 
 func (s *Store[T]) quarantine(file string, cause error) Torn {

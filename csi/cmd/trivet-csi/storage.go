@@ -164,6 +164,9 @@ func tell(log *slog.Logger, r volume.Report) {
 	for _, id := range r.Deleted {
 		log.Info("finished the deletion of a volume", "volume", id)
 	}
+	for _, what := range r.Strays {
+		log.Warn("a volume that no record knows is left alone", "volume", what)
+	}
 	log.Info("volumes are ready", "volumes", r.Recovered, "damaged", len(r.Damaged), "unstaged_by_reboot", len(r.Unstaged))
 }
 
