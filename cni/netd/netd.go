@@ -37,10 +37,10 @@ func (o Options) confPath() string { return filepath.Join(o.ConfDir, o.ConfName)
 const (
 	// recheck finds what gave no event: a configuration file that somebody removed.
 	recheck = time.Minute
-	// quiet is the least time between two passes, and share what they may take of all time: the veths of a hundred starting pods are a few
-	// events, not a hundred. The first event after a quiet time is followed at once.
-	quiet = 50 * time.Millisecond
-	share = 20 // 1/20
+	// Between two passes are at least quiet and share times what the last one took, but no more than longest: the veths of a hundred starting
+	// pods are a few events, not a hundred. The first event after that time is followed at once.
+	quiet, longest = 50 * time.Millisecond, time.Second
+	share          = 20
 	// After a failure the next attempt follows in firstRetry, then twice that, up to lastRetry.
 	firstRetry, lastRetry = time.Second, 30 * time.Second
 )
@@ -87,7 +87,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		unasked := time.NewTimer(d.pass(ctx))
 		select {
 		case <-ctx.Done():
-		case <-time.After(max(quiet, share*d.Report().Took)):
+		case <-time.After(min(max(quiet, share*d.Report().Took), longest)):
 		}
 		select {
 		case <-ctx.Done():
