@@ -83,7 +83,6 @@ func TestNamesCannotLeaveTheDirectory(t *testing.T) {
 	}
 }
 
-<<<<<<< HEAD
 func TestConcurrentChangesAreAllThere(t *testing.T) {
 	dir := t.TempDir()
 	s, err := OpenStore[record](dir, false)
@@ -126,7 +125,9 @@ func TestConcurrentChangesAreAllThere(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("temporary files %v, %v", left, err)
-=======
+	}
+}
+
 func TestSweepRemovesWhatAKilledWriterOfThisFileLeft(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"conf", ".tmp-conf-1", ".tmp-conf-22", ".tmp-other-1", ".tmp-conf"} {
@@ -145,6 +146,5 @@ func TestSweepRemovesWhatAKilledWriterOfThisFileLeft(t *testing.T) {
 	}
 	if err := Sweep(filepath.Join(dir, "absent", "conf")); err != nil {
 		t.Errorf("a directory that is not there: %v", err)
->>>>>>> part/netd
 	}
 }
