@@ -7,6 +7,10 @@ LDFLAGS := -s -w -X github.com/trivet-node/trivet/internal/program.Version=$(VER
 PROGRAMS := node/cmd/trivet-node cri/cmd/trivet-cri cri/cmd/trivet-monitor cni/cmd/trivet-cni cni/cmd/trivet-netd csi/cmd/trivet-csi
 export CGO_ENABLED := 0
 
+ifeq ($(shell command -v go),)
+$(error trivet is built with Go 1.26 or newer, and there is no go in PATH: see https://go.dev/doc/install)
+endif
+
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 14
@@ -23,11 +27,25 @@ lint: ## gofmt, go vet and, where installed, golangci-lint
 	@if command -v golangci-lint >/dev/null; then golangci-lint run ./...; else echo 'golangci-lint is not installed: skipped'; fi
 
 .PHONY: test-unit
-test-unit: ## go vet and the tests that need no privileges
+test-unit: ## go vet and the tests; those that need root skip with a reason when it is missing
 	go vet ./...
 	go test ./...
 
-.PHONY: test
-test: test-unit ## everything that CI runs
+.PHONY: test-root
+test-root: install ## the tests that need root, in namespaces of their own; a skip is a failure
+	TRIVET_MUST_RUN=1 go test -count=1 $$(dirname $$(git ls-files '*_root_test.go') | sort -u | sed 's#^#./#')
 
--include e2e/build.mk
+.PHONY: test
+test: install ## everything: go vet, unit and root tests, csi-sanity, and the cluster tests (make e2e); what CI runs
+	go vet ./...
+	go test -timeout=20m ./...
+	$(MAKE) --no-print-directory e2e NODES=2
+
+FUZZTIME ?= 20s
+.PHONY: fuzz
+fuzz: ## fuzz every parser of others' bytes for FUZZTIME=20s each
+	@for f in $$(grep -lE '^func Fuzz' $$(git ls-files '*_test.go')); do for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+).*/\1/p' $$f); do \
+		echo "$$f $$name"; go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f) || exit 1; done; done
+
+include e2e/build.mk
+include e2e/bench/bench.mk

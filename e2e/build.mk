@@ -80,6 +80,8 @@ smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published
 	@bin/trivet-specs --procs=4
 
 .PHONY: e2e
-e2e: up ## the demo, kills, cuts and reboots on a real cluster, each with a leak check; then it is taken down
-	@TRIVET_E2E=1 TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario || { echo 'the cluster is left up to be looked at; make down removes it'; exit 1; }
+e2e: up bin/trivet-specs $(ref)/e2e.test ## the demo, kills, cuts, a reboot and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+	@TRIVET_E2E=1 TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario || \
+		{ for m in .trivet/machines/*/; do mkdir -p .trivet/failed/$$(basename $$m) && cp $$m/log/* .trivet/failed/$$(basename $$m)/; done; \
+		  $(CLUSTER) down; echo 'the logs of all daemons are in .trivet/failed'; exit 1; }
 	@$(MAKE) --no-print-directory down

@@ -6,14 +6,9 @@ import (
 	"net/netip"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
 )
-
-// podIndex is the interface index asked for in the pod's namespace: behind lo, so that its set-up needs no look-up.
-const podIndex = 2
 
 // Attach makes the bridge fit and connects the pod to it: two batches of messages, one on the host, one in the pod. On an error the
 // veth is gone again; the bridge stays.
@@ -29,27 +24,31 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 
 	v := rtnl.Veth{
 		Name: HostName(c.Network, a.ContainerID, a.IfName), Master: ends.Bridge.Index, MTU: c.MTU, MAC: hashMAC("host "+a.ContainerID+"/"+a.IfName, nil),
-		PeerName: a.IfName, PeerIndex: podIndex, PeerMAC: podMAC(a), PeerNamespace: int(pod.Fd()),
+		PeerName: a.IfName, PeerMAC: podMAC(a), PeerNamespace: int(pod.Fd()),
 	}
 	if c.MTU == 0 {
 		v.MTU = ends.Bridge.MTU
 	}
-	if err := connect(host, c, a, &v); err != nil {
+	if err := connect(host, c, a, v); err != nil {
 		return ends, explain(err, c.Name)
 	}
-	err = namespace.Do(func() error { return setUp(c, a, &v) }, a.Netns)
+	podIndex := 0
+	err = namespace.Do(func() error {
+		podIndex, err = setUp(c, a)
+		return err
+	}, a.Netns)
 	if err != nil {
 		return ends, errors.Join(err, host.DeleteIfThere(v.Name))
 	}
 	ends.Host = rtnl.Link{Name: v.Name, MAC: v.MAC, MTU: v.MTU}
-	ends.Pod = rtnl.Link{Name: v.PeerName, MAC: v.PeerMAC, MTU: v.MTU, Index: v.PeerIndex}
+	ends.Pod = rtnl.Link{Name: v.PeerName, MAC: v.PeerMAC, MTU: v.MTU, Index: podIndex}
 	return ends, nil
 }
 
 // connect creates the pair, attached to the bridge.
-func connect(host *rtnl.Conn, c Config, a Attachment, v *rtnl.Veth) error {
+func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	try := func() error {
-		errs, err := host.Do(rtnl.NewVeth(*v), rtnl.Describe(v.Name, alias(c.Network, a.ContainerID, a.IfName)), rtnl.SetPort(v.Name, c.Port))
+		errs, err := host.Do(rtnl.NewVeth(v), rtnl.Describe(v.Name, alias(c.Network, a.ContainerID, a.IfName)), rtnl.SetPort(v.Name, c.Port))
 		if err != nil {
 			return err
 		}
@@ -59,51 +58,40 @@ func connect(host *rtnl.Conn, c Config, a Attachment, v *rtnl.Veth) error {
 		return errors.Join(errs...)
 	}
 	err := try()
-	if !rtnl.Exists(err) && !errors.Is(err, unix.EBUSY) {
+	if !rtnl.Exists(err) {
 		return err
 	}
-	// The index is taken by another network's interface, or something of the same name is there.
+	// Something of the same name is there, on the host or in the pod.
 	old, lookErr := host.LinkByName(v.Name)
 	switch {
 	case rtnl.Gone(lookErr):
-		v.PeerIndex = 0
+		return fmt.Errorf("interface %s is there already in network namespace %s", a.IfName, a.Netns)
 	case lookErr != nil:
 		return lookErr
 	case old.Group != DiscardGroup:
 		return fmt.Errorf("interface %s of container %s is there already (host's end %s)", a.IfName, a.ContainerID, v.Name)
-	default: // left by a DEL that did not wait
-		if err := host.DeleteIfThere(v.Name); err != nil {
-			return err
-		}
 	}
-	if err = try(); rtnl.Exists(err) && v.PeerIndex != 0 {
-		v.PeerIndex = 0
-		err = try()
+	if err := host.DeleteIfThere(v.Name); err != nil { // left by a DEL that did not wait
+		return err
 	}
-	if rtnl.Exists(err) {
-		return fmt.Errorf("interface %s is there already in network namespace %s", a.IfName, a.Netns)
-	}
-	return err
+	return try()
 }
 
-// setUp runs in the pod's namespace.
-func setUp(c Config, a Attachment, v *rtnl.Veth) error {
+// setUp runs in the pod's namespace and returns the index of the interface there.
+func setUp(c Config, a Attachment) (int, error) {
 	pod, err := rtnl.Open()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { _ = pod.Close() }()
-	if v.PeerIndex == 0 {
-		link, err := pod.LinkByName(v.PeerName)
-		if err != nil {
-			return err
-		}
-		v.PeerIndex = link.Index
+	link, err := pod.LinkByName(a.IfName)
+	if err != nil {
+		return 0, err
 	}
 	if err := sysctls(c, a); err != nil {
-		return err
+		return 0, err
 	}
-	return pod.Must(podMessages(c, a, v.PeerIndex)...)
+	return link.Index, pod.Must(podMessages(c, a, link.Index)...)
 }
 
 const loopbackIndex = 1

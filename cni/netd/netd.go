@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // Options say what to watch and where to write.
@@ -32,58 +32,72 @@ type Options struct {
 	ClusterCIDRs []netip.Prefix
 }
 
+func (o Options) confPath() string { return filepath.Join(o.ConfDir, o.ConfName) }
+
 const (
 	// recheck finds what gave no event: a configuration file that somebody removed.
 	recheck = time.Minute
-	// retry is how long after a failure the next attempt follows.
-	retry = 2 * time.Second
+	// Between two passes are at least quiet and share times what the last one took, but no more than longest: the veths of a hundred starting
+	// pods are a few events, not a hundred. The first event after that time is followed at once.
+	quiet, longest = 50 * time.Millisecond, time.Second
+	share          = 20
+	// After a failure the next attempt follows in firstRetry, then twice that, up to lastRetry.
+	firstRetry, lastRetry = time.Second, 30 * time.Second
 )
 
-// Daemon is the running state.
+// Daemon keeps one node's network.
 type Daemon struct {
 	options Options
 	log     *slog.Logger
-	kernel  *rtnl.Conn
 	nodes   *nodes
+	kernel  *rtnl.Conn
 	dirty   chan struct{}
+	retry   time.Duration   // 0: the last pass had no errors
+	told    map[string]bool // errors and notes of the last pass; they are logged once
 
 	mu     sync.Mutex
-	reason error // why the last pass did not reach its aim; nil: all is as it has to be
-	told   string
+	report Report
 }
 
-// errWaiting is the reason before the first pass.
-var errWaiting = errors.New("waiting for the API server")
+// New makes a daemon; config says where the API server is.
+func New(config *rest.Config, o Options, log *slog.Logger) (*Daemon, error) {
+	d := &Daemon{options: o, log: log, dirty: make(chan struct{}, 1), report: Report{At: time.Now(), Errors: []string{"no look at the network yet"}}}
+	var err error
+	d.nodes, err = newNodes(config, d.look)
+	return d, err
+}
 
 // Run watches and repairs until ctx ends.
-func Run(ctx context.Context, config *rest.Config, o Options, log *slog.Logger, serve func(health func() error)) error {
-	kernel, err := rtnl.Open()
-	if err != nil {
+func (d *Daemon) Run(ctx context.Context) (err error) {
+	if d.kernel, err = rtnl.Open(); err != nil {
 		return err
 	}
-	defer func() { _ = kernel.Close() }()
-	d := &Daemon{options: o, log: log, kernel: kernel, dirty: make(chan struct{}, 1), reason: errWaiting}
-	if d.nodes, err = watchNodes(ctx, config, d.look); err != nil {
-		return err
+	defer func() { _ = d.kernel.Close() }()
+	if err := durable.Sweep(d.options.confPath()); err != nil {
+		d.log.Warn("unfinished files of an earlier run stay", "dir", d.options.ConfDir, "err", err)
 	}
-	serve(d.Health)
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	watched := make(chan error, 1)
-	go func() { watched <- rtnl.Watch(ctx, d.look) }()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	running.Go(func() { watched <- rtnl.Watch(ctx, d.look) })
+	running.Go(func() { d.nodes.run(ctx) })
 	for {
+		unasked := time.NewTimer(d.pass(ctx))
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(max(quiet, share*d.Report().Took), longest)):
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-watched:
-			if ctx.Err() != nil {
-				return nil
-			}
 			return err
 		case <-d.dirty:
-		case <-timer.C:
+		case <-unasked.C:
 		}
-		timer.Reset(d.pass(ctx))
+		unasked.Stop()
 	}
 }
 
@@ -95,70 +109,86 @@ func (d *Daemon) look() {
 	}
 }
 
-// Health is nil when configuration and routes were right at the last pass.
-func (d *Daemon) Health() error {
+// pass compares and repairs once, tells what has changed, and says after how long to look again unasked.
+func (d *Daemon) pass(ctx context.Context) time.Duration {
+	r := Report{At: time.Now()}
+	waiting := d.nodes.waiting()
+	if waiting == nil {
+		d.reconcile(ctx, &r)
+	} else { // nothing is withdrawn on half a list
+		r.fail(waiting)
+	}
+	if ctx.Err() != nil {
+		return 0 // what failed because the daemon ends is no news
+	}
+	r.Took = time.Since(r.At)
+	if !errors.Is(waiting, errNoListYet) { // every start begins so
+		d.tell(r)
+	}
+	d.mu.Lock()
+	d.report = r
+	d.mu.Unlock()
+	if len(r.Errors) == 0 {
+		d.retry = 0
+		return recheck
+	}
+	d.retry = min(max(2*d.retry, firstRetry), lastRetry)
+	return d.retry
+}
+
+// Report is what the last pass found.
+func (d *Daemon) Report() Report {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.reason
+	return d.report
 }
 
-// pass compares and repairs, and says after how long to look again unasked.
-func (d *Daemon) pass(ctx context.Context) time.Duration {
-	if !d.nodes.synced() {
-		return retry // nothing is withdrawn on half a list
+// reconcile does one pass. The parts do not hinder each other: routes are repaired while the plugin is not there yet, and the other way round.
+func (d *Daemon) reconcile(ctx context.Context, r *Report) {
+	all, notes := d.nodes.list()
+	r.Nodes, r.Notes = len(all), notes
+	own, ok := find(all, d.options.NodeName)
+	if !ok {
+		// A list without this node is none to withdraw routes on: the Node may be on its way back.
+		r.fail(fmt.Errorf("node %s is not in the cluster yet", d.options.NodeName))
+		return
 	}
-	err := d.reconcile(ctx)
-	d.mu.Lock()
-	d.reason = err
-	d.mu.Unlock()
-	// The same reason again and again is told once.
-	text := ""
+	r.fail(d.forward(own.PodCIDRs))
+	local, err := d.kernel.AllAddresses()
 	if err != nil {
-		text = err.Error()
+		r.fail(err)
+		return
 	}
-	if text != d.told {
-		d.told = text
-		if err != nil {
-			d.log.Warn("network is not as it has to be", "node", d.options.NodeName, "err", err)
-		} else {
-			d.log.Info("network is as it has to be", "node", d.options.NodeName)
-		}
-	}
-	if err != nil {
-		return retry
-	}
-	return recheck
-}
-
-func (d *Daemon) reconcile(ctx context.Context) error {
-	all, problems := d.nodes.list()
-	at := slices.IndexFunc(all, func(n Node) bool { return n.Name == d.options.NodeName })
-	switch {
-	case at < 0:
-		return fmt.Errorf("node %s is not in the cluster yet", d.options.NodeName)
-	case len(all[at].PodCIDRs) == 0:
-		return fmt.Errorf("node %s has no pod CIDR yet (the controller manager gives it out: --allocate-node-cidrs, --cluster-cidr)", d.options.NodeName)
-	}
-	own := all[at]
-	err := forward(own.PodCIDRs)
-	local, localErr := d.kernel.AllAddresses()
-	if localErr != nil {
-		return errors.Join(err, localErr)
-	}
-	wanted, unroutable := wantedRoutes(own.Name, all, local)
-	added, deleted, routeErr := syncRoutes(d.kernel, wanted)
+	wanted, notes := wantedRoutes(own, all, local)
+	r.Routes, r.Notes = len(wanted), append(r.Notes, notes...)
+	added, deleted, err := syncRoutes(d.kernel, wanted)
+	r.fail(err)
 	if added+deleted > 0 {
 		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(all))
 	}
-	err = errors.Join(err, routeErr, d.configure(ctx, own, all, local))
-	for _, p := range append(problems, unroutable...) {
-		err = errors.Join(err, errors.New(p))
+	if len(own.PodCIDRs) == 0 {
+		r.fail(fmt.Errorf("node %s has no pod CIDR yet (the controller-manager gives it out: --allocate-node-cidrs, --cluster-cidr)", own.Name))
+		return
 	}
-	return err
+	if err := d.configure(ctx, own, all, local); err != nil {
+		r.fail(fmt.Errorf("network configuration %s is not written: %w", d.options.confPath(), err))
+	}
+	if rival := rivals(d.options); rival != "" {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s sorts before %s: runtimes use that network, not this one", filepath.Join(d.options.ConfDir, rival), d.options.ConfName))
+	}
+}
+
+func find(all []Node, name string) (Node, bool) {
+	for _, n := range all {
+		if n.Name == name {
+			return n, true
+		}
+	}
+	return Node{}, false
 }
 
 func (d *Daemon) configure(ctx context.Context, own Node, all []Node, local []rtnl.InterfaceAddress) error {
-	mtu, err := d.mtu(own, local)
+	mtu, err := deviceMTU(d.kernel, own, local)
 	if err != nil {
 		return err
 	}
@@ -167,32 +197,36 @@ func (d *Daemon) configure(ctx context.Context, own Node, all []Node, local []rt
 		return err
 	}
 	written, err := publish(ctx, d.options, data)
-	if err != nil {
-		return fmt.Errorf("network configuration is not written: %w", err)
-	}
 	if written {
-		d.log.Info("network configuration written", "file", filepath.Join(d.options.ConfDir, d.options.ConfName), "podCIDRs", strings.Join(texts(own.PodCIDRs), ","), "mtu", mtu)
+		d.log.Info("network configuration written", "file", d.options.confPath(), "podCIDRs", strings.Join(texts(own.PodCIDRs), ","), "mtu", mtu)
 	}
-	return nil
+	return err
 }
 
-// mtu is that of the interface which has the node's address: packets to other nodes' pods leave by it. 0 when it is not known.
-func (d *Daemon) mtu(own Node, local []rtnl.InterfaceAddress) (int, error) {
-	links, err := d.kernel.Links()
-	if err != nil {
-		return 0, err
-	}
-	for _, l := range local {
-		if !slices.Contains(own.Addresses, l.Prefix.Addr()) {
-			continue
+// deviceMTU is that of the interface which has the node's address, since packets to other nodes' pods leave by it (the smallest one, if
+// there are several); or else that of the default route. 0 when neither is known.
+func deviceMTU(kernel *rtnl.Conn, own Node, local []rtnl.InterfaceAddress) (int, error) {
+	devices := devicesOf(own, local)
+	if len(devices) == 0 {
+		defaults, err := kernel.DefaultRoutes()
+		if err != nil {
+			return 0, err
 		}
-		for _, link := range links {
-			if link.Index == l.Index {
-				return link.MTU, nil
-			}
+		for _, r := range defaults {
+			devices = append(devices, r.Index)
 		}
 	}
-	return 0, nil
+	smallest := 0
+	for _, index := range devices {
+		link, err := kernel.LinkByIndex(index)
+		if err != nil && !rtnl.Gone(err) {
+			return 0, err
+		}
+		if err == nil && (smallest == 0 || link.MTU < smallest) {
+			smallest = link.MTU
+		}
+	}
+	return smallest, nil
 }
 
 // Cleanup removes what the daemon made: its routes and the configuration file.
@@ -203,8 +237,8 @@ func Cleanup(o Options) error {
 	}
 	defer func() { _ = kernel.Close() }()
 	_, _, err = syncRoutes(kernel, nil)
-	if e := os.Remove(filepath.Join(o.ConfDir, o.ConfName)); e != nil && !errors.Is(e, os.ErrNotExist) {
+	if e := os.Remove(o.confPath()); e != nil && !errors.Is(e, os.ErrNotExist) {
 		err = errors.Join(err, e)
 	}
-	return err
+	return errors.Join(err, durable.Sweep(o.confPath()))
 }

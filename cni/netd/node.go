@@ -3,9 +3,11 @@ package netd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -27,20 +29,28 @@ type Node struct {
 // nodes is the cache of a list-watch of Nodes.
 type nodes struct {
 	informer cache.SharedIndexInformer
+	changed  func()
+
+	mu     sync.Mutex
+	broken error // why the last list or watch ended
 }
 
-// watchNodes starts a list-watch. changed is called after every difference that matters here.
-func watchNodes(ctx context.Context, config *rest.Config, changed func()) (*nodes, error) {
+// newNodes prepares the list-watch. changed is called when the first list is there and after every difference that matters here.
+func newNodes(config *rest.Config, changed func()) (*nodes, error) {
 	client, err := coreClient(config)
 	if err != nil {
 		return nil, err
 	}
-	informer := cache.NewSharedIndexInformerWithOptions(nodeListWatch(client), &corev1.Node{}, cache.SharedIndexInformerOptions{})
+	n := &nodes{changed: changed,
+		informer: cache.NewSharedIndexInformerWithOptions(nodeListWatch(client), &corev1.Node{}, cache.SharedIndexInformerOptions{})}
 	// A Node carries its images and conditions, which change every few seconds and are half of an agent's memory.
-	if err := informer.SetTransform(strip); err != nil {
+	if err := n.informer.SetTransform(strip); err != nil {
 		return nil, err
 	}
-	_, err = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	if err := n.informer.SetWatchErrorHandlerWithContext(n.interrupted); err != nil {
+		return nil, err
+	}
+	_, err = n.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { changed() },
 		UpdateFunc: func(old, now any) {
 			if !same(old, now) {
@@ -49,11 +59,49 @@ func watchNodes(ctx context.Context, config *rest.Config, changed func()) (*node
 		},
 		DeleteFunc: func(any) { changed() },
 	})
-	if err != nil {
-		return nil, err
+	return n, err
+}
+
+// run lists and watches until ctx ends.
+func (n *nodes) run(ctx context.Context) {
+	var first sync.WaitGroup
+	first.Go(func() {
+		select {
+		case <-n.informer.HasSyncedChecker().Done():
+			n.changed()
+		case <-ctx.Done():
+		}
+	})
+	n.informer.RunWithContext(ctx)
+	first.Wait()
+}
+
+// interrupted remembers why there is no list yet. Once there is one, a broken watch is the reflector's own business: it resumes.
+func (n *nodes) interrupted(ctx context.Context, r *cache.Reflector, err error) {
+	if n.synced() {
+		cache.DefaultWatchErrorHandler(ctx, r, err)
+		return
 	}
-	go informer.RunWithContext(ctx)
-	return &nodes{informer: informer}, nil
+	n.mu.Lock()
+	n.broken = err
+	n.mu.Unlock()
+	n.changed()
+}
+
+// errNoListYet is the state of every start until the API server has answered.
+var errNoListYet = errors.New("waiting for the API server")
+
+// waiting says why there is no list yet; nil when there is one.
+func (n *nodes) waiting() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.synced():
+		return nil
+	case n.broken != nil:
+		return fmt.Errorf("waiting for the API server: %w", n.broken)
+	}
+	return errNoListYet
 }
 
 func coreClient(config *rest.Config) (*rest.RESTClient, error) {
@@ -117,30 +165,41 @@ func same(old, now any) bool {
 // synced tells whether the first list is complete. Before that nothing may be withdrawn.
 func (n *nodes) synced() bool { return n.informer.HasSynced() }
 
-// list returns the nodes by name. What cannot be parsed is left out and told in problems.
-func (n *nodes) list() (all []Node, problems []string) {
+// list returns the nodes by name. What cannot be parsed is left out and told in notes.
+func (n *nodes) list() (all []Node, notes []string) {
 	for _, object := range n.informer.GetStore().List() {
-		node, ok := object.(*corev1.Node)
-		if !ok {
-			continue
+		if node, ok := object.(*corev1.Node); ok {
+			parsed, wrong := parseNode(node)
+			all, notes = append(all, parsed), append(notes, wrong...)
 		}
-		parsed := Node{Name: node.Name}
-		for _, text := range node.Spec.PodCIDRs {
-			if p, err := netip.ParsePrefix(text); err == nil {
-				parsed.PodCIDRs = append(parsed.PodCIDRs, p.Masked())
-			} else {
-				problems = append(problems, fmt.Sprintf("node %s: pod CIDR %q: %v", node.Name, text, err))
-			}
-		}
-		for _, a := range node.Status.Addresses {
-			if ip, err := netip.ParseAddr(a.Address); err == nil {
-				parsed.Addresses = append(parsed.Addresses, ip)
-			} else {
-				problems = append(problems, fmt.Sprintf("node %s: InternalIP %q: %v", node.Name, a.Address, err))
-			}
-		}
-		all = append(all, parsed)
 	}
 	slices.SortFunc(all, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
-	return all, problems
+	slices.Sort(notes)
+	return all, notes
+}
+
+func parseNode(node *corev1.Node) (parsed Node, notes []string) {
+	parsed.Name = node.Name
+	for _, text := range node.Spec.PodCIDRs {
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil:
+			notes = append(notes, fmt.Sprintf("node %s: pod CIDR %q: %v", node.Name, text, err))
+		case p.Addr().Is4In6():
+			notes = append(notes, fmt.Sprintf("node %s: pod CIDR %q: an IPv4 network in IPv6 writing", node.Name, text))
+		default:
+			parsed.PodCIDRs = append(parsed.PodCIDRs, p.Masked())
+		}
+	}
+	for _, a := range node.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		if ip, err := netip.ParseAddr(a.Address); err == nil {
+			parsed.Addresses = append(parsed.Addresses, ip.WithZone("").Unmap())
+		} else {
+			notes = append(notes, fmt.Sprintf("node %s: InternalIP %q: %v", node.Name, a.Address, err))
+		}
+	}
+	return parsed, notes
 }

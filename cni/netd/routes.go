@@ -12,87 +12,140 @@ import (
 // Protocol marks the routes that trivet-netd made (ip route show proto 117). Others are never touched.
 const Protocol = 117
 
-// unreachablePriority is the metric of the route that answers for own pod addresses that no pod has: any other route wins.
-const unreachablePriority = 1 << 30
+const (
+	// peerPriority is the metric of the routes to other nodes' pods. It is not the kernel's default, so that a route which an administrator
+	// set (ip route add: 0 for IPv4, 1024 for IPv6) stands beside ours rather than in its place.
+	peerPriority = 117
+	// unreachablePriority is that of the route which answers for own pod addresses that no pod has: any other route wins.
+	unreachablePriority = 1 << 30
+)
 
 // wantedRoutes are the routes to other nodes' pods through the nodes' addresses, as far as those are on a network that this node is on,
 // and one that keeps packets to own pod addresses from leaving by the default route while the bridge is not there.
-func wantedRoutes(self string, all []Node, local []rtnl.InterfaceAddress) (routes []rtnl.Route, problems []string) {
+func wantedRoutes(own Node, all []Node, local []rtnl.InterfaceAddress) (routes []rtnl.Route, notes []string) {
+	taken := map[netip.Prefix]string{}
+	for _, pods := range own.PodCIDRs {
+		taken[pods] = own.Name
+		routes = append(routes, rtnl.Route{Dst: pods, Unreachable: true, Priority: unreachablePriority, Protocol: Protocol})
+	}
 	for _, node := range all {
+		if node.Name == own.Name {
+			continue
+		}
 		for _, pods := range node.PodCIDRs {
-			if node.Name == self {
-				routes = append(routes, rtnl.Route{Dst: pods, Unreachable: true, Priority: unreachablePriority, Protocol: Protocol})
+			if why := unfit(pods, own, local); why != "" {
+				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: %s", node.Name, pods, why))
+				continue
+			}
+			if other, ok := taken[pods]; ok {
+				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: node %s has the same pod CIDR", node.Name, pods, other))
 				continue
 			}
 			gateway, index := nextHop(node, pods, local)
 			if index == 0 {
-				problems = append(problems, fmt.Sprintf("node %s: no route to its pods %s: none of its addresses %v is on a network of this node (there is no overlay)", node.Name, pods, node.Addresses))
+				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: none of its addresses %v is on a network of this node, and there is no overlay", node.Name, pods, node.Addresses))
 				continue
 			}
-			routes = append(routes, rtnl.Route{Dst: pods, Gateway: gateway, Index: index, Protocol: Protocol})
+			taken[pods] = node.Name
+			routes = append(routes, rtnl.Route{Dst: pods, Gateway: gateway, Index: index, Priority: peerPriority, Protocol: Protocol})
 		}
 	}
-	return routes, problems
+	return routes, notes
 }
 
-// nextHop is the first address of a node, in the family of its pods, that is on link here.
+// unfit says why packets to pods may not be sent to another node: a wrong pod CIDR must not take over this node's own networks.
+func unfit(pods netip.Prefix, own Node, local []rtnl.InterfaceAddress) string {
+	if pods.Bits() == 0 {
+		return "that is everything"
+	}
+	for _, p := range own.PodCIDRs {
+		if p.Overlaps(pods) {
+			return fmt.Sprintf("it overlaps this node's pod CIDR %s", p)
+		}
+	}
+	for _, l := range local {
+		if pods.Overlaps(l.Prefix) && pods.Bits() <= l.Prefix.Bits() {
+			return fmt.Sprintf("this node is itself on the network %s", l.Prefix.Masked())
+		}
+	}
+	return ""
+}
+
+// nextHop is the first address of a node, in the family of its pods, that is on link here, by the most specific network.
 func nextHop(node Node, pods netip.Prefix, local []rtnl.InterfaceAddress) (netip.Addr, int) {
 	for _, address := range node.Addresses {
-		if address.Is4() != pods.Addr().Is4() {
+		if address.Is4() != pods.Addr().Is4() || slices.ContainsFunc(local, func(l rtnl.InterfaceAddress) bool { return l.Prefix.Addr() == address }) {
 			continue
 		}
+		bits, index := -1, 0
 		for _, l := range local {
-			if l.Prefix.Contains(address) && l.Prefix.Addr() != address {
-				return address, l.Index
+			if l.Prefix.Contains(address) && l.Prefix.Bits() > bits {
+				bits, index = l.Prefix.Bits(), l.Index
 			}
+		}
+		if index != 0 {
+			return address, index
 		}
 	}
 	return netip.Addr{}, 0
 }
 
-// comparable is a route without what the kernel fills in.
-func comparable(r rtnl.Route) rtnl.Route {
+// difference compares the routes of our protocol that are there with the wanted ones.
+func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
+	due := make(map[rtnl.Route]bool, len(wanted)) // true until it is found
+	for _, r := range wanted {
+		due[r] = true
+	}
+	for _, r := range have {
+		if _, ok := due[plain(r)]; ok {
+			due[plain(r)] = false
+		} else {
+			stale = append(stale, r)
+		}
+	}
+	for _, r := range wanted {
+		if due[r] {
+			missing = append(missing, r)
+		}
+	}
+	return stale, missing
+}
+
+// plain is a route without what the kernel fills in.
+func plain(r rtnl.Route) rtnl.Route {
 	r.Scope = 0
 	if r.Unreachable {
-		r.Index = 0
-	}
-	if !r.Dst.Addr().Is4() && r.Priority == defaultV6Priority {
-		r.Priority = 0
+		r.Index = 0 // IPv6 says: by lo
 	}
 	return r
 }
 
-// defaultV6Priority is the metric that the kernel gives IPv6 routes without one.
-const defaultV6Priority = 1024
-
-// syncRoutes makes the routes of our protocol exactly the wanted ones and tells how many it had to add and to delete.
+// syncRoutes makes the routes of our protocol exactly the wanted ones and tells how many it had to add and to delete. What is stale goes
+// first: a node that got a new address has its route at the same place.
 func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err error) {
 	have, err := conn.Routes(Protocol)
 	if err != nil {
 		return 0, 0, err
 	}
-	for i := range have {
-		have[i] = comparable(have[i])
-	}
-	for _, r := range have {
-		if slices.Contains(wanted, r) {
-			continue
-		}
-		if e := conn.Must(rtnl.DeleteRoute(r)); e != nil && !rtnl.Gone(e) {
-			err = errors.Join(err, e)
+	stale, missing := difference(have, wanted)
+	var errs []error
+	for _, r := range stale {
+		if err := conn.Must(rtnl.DeleteRoute(r)); err != nil && !rtnl.Gone(err) {
+			errs = append(errs, err)
 			continue
 		}
 		deleted++
 	}
-	for _, r := range wanted {
-		if slices.Contains(have, r) {
-			continue
+	for _, r := range missing {
+		err := conn.Must(rtnl.AddRoute(r))
+		switch {
+		case err == nil:
+			added++
+		case rtnl.Exists(err):
+			errs = append(errs, fmt.Errorf("add route %s: somebody else has one with the same metric %d (ip route show %s)", r.Dst, r.Priority, r.Dst))
+		default:
+			errs = append(errs, err)
 		}
-		if e := conn.Must(rtnl.NewRoute(r)); e != nil {
-			err = errors.Join(err, e)
-			continue
-		}
-		added++
 	}
-	return added, deleted, err
+	return added, deleted, errors.Join(errs...)
 }

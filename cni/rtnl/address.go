@@ -56,55 +56,53 @@ func DeleteAddress(index int, prefix netip.Prefix) *Message {
 	return newMessage(fmt.Sprintf("delete address %s", prefix), unix.RTM_DELADDR, 0, ifaddr(index, prefix)).Bytes(unix.IFA_LOCAL, prefix.Addr().AsSlice())
 }
 
-// Addresses lists the global addresses of an interface.
-func (c *Conn) Addresses(index int) ([]netip.Prefix, error) {
-	var all []netip.Prefix
-	header := make([]byte, unix.SizeofIfAddrmsg)
-	native.PutUint32(header[4:], uint32(index))
-	err := c.Dump(newMessage(fmt.Sprintf("list addresses of interface %d", index), unix.RTM_GETADDR, 0, header), func(_ uint16, body []byte) {
-		if len(body) < unix.SizeofIfAddrmsg || int(native.Uint32(body[4:])) != index || body[3] != unix.RT_SCOPE_UNIVERSE {
-			return
-		}
-		var local, address netip.Addr
-		Attributes(body[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
-			switch kind {
-			case unix.IFA_LOCAL:
-				local, _ = netip.AddrFromSlice(value)
-			case unix.IFA_ADDRESS:
-				address, _ = netip.AddrFromSlice(value)
-			}
-		})
-		if !local.IsValid() { // IPv6 has no IFA_LOCAL unless there is a peer
-			local = address
-		}
-		if local.IsValid() {
-			all = append(all, netip.PrefixFrom(local, int(body[1])))
-		}
-	})
-	return all, err
-}
-
 // InterfaceAddress is an address with the interface that has it.
 type InterfaceAddress struct {
 	Index  int
 	Prefix netip.Prefix
 }
 
+// Addresses lists the global addresses of an interface.
+func (c *Conn) Addresses(index int) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	all, err := c.addresses(fmt.Sprintf("list addresses of interface %d", index), index)
+	for _, a := range all {
+		prefixes = append(prefixes, a.Prefix)
+	}
+	return prefixes, err
+}
+
 // AllAddresses lists the global addresses of all interfaces.
-func (c *Conn) AllAddresses() ([]InterfaceAddress, error) {
-	links, err := c.Links()
-	if err != nil {
-		return nil, err
-	}
+func (c *Conn) AllAddresses() ([]InterfaceAddress, error) { return c.addresses("list addresses", 0) }
+
+// addresses lists those of one interface, or of all for index 0. Older kernels send all in either case.
+func (c *Conn) addresses(what string, index int) ([]InterfaceAddress, error) {
 	var all []InterfaceAddress
-	for _, l := range links {
-		prefixes, err := c.Addresses(l.Index)
-		if err != nil {
-			return nil, err
+	header := make([]byte, unix.SizeofIfAddrmsg)
+	native.PutUint32(header[4:], uint32(index))
+	err := c.Dump(newMessage(what, unix.RTM_GETADDR, 0, header), func(_ uint16, body []byte) {
+		if a, ok := parseAddress(body); ok && (index == 0 || a.Index == index) {
+			all = append(all, a)
 		}
-		for _, p := range prefixes {
-			all = append(all, InterfaceAddress{Index: l.Index, Prefix: p})
-		}
+	})
+	return all, err
+}
+
+func parseAddress(body []byte) (InterfaceAddress, bool) {
+	if len(body) < unix.SizeofIfAddrmsg || body[3] != unix.RT_SCOPE_UNIVERSE {
+		return InterfaceAddress{}, false
 	}
-	return all, nil
+	var local, address netip.Addr
+	Attributes(body[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
+		switch kind {
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(value)
+		case unix.IFA_ADDRESS:
+			address, _ = netip.AddrFromSlice(value)
+		}
+	})
+	if !local.IsValid() { // IPv6 has no IFA_LOCAL unless there is a peer
+		local = address
+	}
+	return InterfaceAddress{Index: int(native.Uint32(body[4:])), Prefix: netip.PrefixFrom(local, int(body[1]))}, local.IsValid()
 }

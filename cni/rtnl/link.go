@@ -42,6 +42,14 @@ func (c *Conn) LinkByName(name string) (Link, error) {
 	return link, err
 }
 
+// LinkByIndex reads one interface; Gone(err) when there is none of that index.
+func (c *Conn) LinkByIndex(index int) (Link, error) {
+	var link Link
+	m := newMessage(fmt.Sprintf("look up interface %d", index), unix.RTM_GETLINK, 0, ifinfo(index, 0, 0))
+	err := c.Get(m, func(_ uint16, body []byte) { link = parseLink(body) })
+	return link, err
+}
+
 // Links lists the interfaces of the namespace.
 func (c *Conn) Links() ([]Link, error) {
 	var links []Link
@@ -122,7 +130,6 @@ type Veth struct {
 	MTU           int // 0: the kernel's default
 	MAC           net.HardwareAddr
 	PeerName      string
-	PeerIndex     int // wanted interface index, 0: any
 	PeerMAC       net.HardwareAddr
 	PeerNamespace int // file descriptor
 }
@@ -136,7 +143,7 @@ func NewVeth(v Veth) *Message {
 		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
 	}
 	m.Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").Nest(unix.IFLA_INFO_DATA).Nest(vethInfoPeer)
-	m.Raw(ifinfo(v.PeerIndex, 0, 0)).String(unix.IFLA_IFNAME, v.PeerName).Bytes(unix.IFLA_ADDRESS, v.PeerMAC).Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
+	m.Raw(ifinfo(0, 0, 0)).String(unix.IFLA_IFNAME, v.PeerName).Bytes(unix.IFLA_ADDRESS, v.PeerMAC).Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
 	if v.MTU > 0 {
 		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
 	}

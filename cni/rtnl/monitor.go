@@ -15,7 +15,8 @@ const routeGroups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) |
 	1<<(unix.RTNLGRP_IPV6_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1)
 
 // Watch calls changed whenever links, addresses or routes of the calling thread's namespace may have changed, until ctx ends. It says
-// that something changed, not what; a burst that overran the socket's buffer is one change too.
+// that something changed, not what; a burst that overran the socket's buffer is one change too. The first call comes when Watch has begun
+// to listen: what the caller sees from then on cannot change unnoticed.
 func Watch(ctx context.Context, changed func()) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
@@ -29,6 +30,7 @@ func Watch(ctx context.Context, changed func()) error {
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
 	buffer := make([]byte, 16<<10)
+	changed()
 	for {
 		_, err := socket.Read(buffer)
 		switch {

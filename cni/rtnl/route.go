@@ -23,8 +23,13 @@ type Route struct {
 }
 
 // NewRoute adds a route. It replaces one to the same destination, so that it can be repeated.
-func NewRoute(r Route) *Message {
-	m := newMessage(fmt.Sprintf("add route %s", r.Dst), unix.RTM_NEWROUTE, Create|Replace, r.header())
+func NewRoute(r Route) *Message { return r.create(Replace) }
+
+// AddRoute adds a route beside others. It is refused, Exists(err), when there is one to the same destination with the same priority.
+func AddRoute(r Route) *Message { return r.create(Excl) }
+
+func (r Route) create(flag uint16) *Message {
+	m := newMessage(fmt.Sprintf("add route %s", r.Dst), unix.RTM_NEWROUTE, Create|flag, r.header())
 	r.target(m)
 	if r.Priority > 0 {
 		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
@@ -91,12 +96,23 @@ func (r Route) scope() int {
 
 // Routes lists the routes of the main table that were made under a protocol number.
 func (c *Conn) Routes(protocol byte) ([]Route, error) {
+	return c.routes(protocol, func(r Route) bool { return r.Protocol == protocol })
+}
+
+// DefaultRoutes lists the default routes of the main table.
+func (c *Conn) DefaultRoutes() ([]Route, error) {
+	return c.routes(0, func(r Route) bool { return r.Dst.Bits() == 0 && !r.Unreachable })
+}
+
+// routes lists what pick takes of the main table. A protocol other than 0 is sent along, so that newer kernels send nothing else: a router
+// may have a million routes.
+func (c *Conn) routes(protocol byte, pick func(Route) bool) ([]Route, error) {
 	var all []Route
 	for _, f := range []byte{unix.AF_INET, unix.AF_INET6} {
 		header := make([]byte, unix.SizeofRtMsg)
-		header[0] = f
+		header[0], header[5] = f, protocol
 		err := c.Dump(newMessage("list routes", unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
-			if r, ok := parseRoute(body); ok && r.Protocol == protocol {
+			if r, ok := parseRoute(body); ok && pick(r) {
 				all = append(all, r)
 			}
 		})

@@ -92,6 +92,8 @@ type Containers struct {
 	mu   sync.RWMutex // guards all below
 	all  map[string]Record
 	done map[string]chan struct{} // closed when the container has ended, of those that run
+	// making are containers that the monitor has been told to create and that are not in all yet, with the exit that came meanwhile.
+	making map[string]*monitor.Exit
 }
 
 // Open reads the records, compares them with what the monitor has, and undoes what was half made or belongs to nobody.
@@ -100,7 +102,8 @@ func Open(ctx context.Context, cfg Config, notify func(Event)) (*Containers, err
 	if err != nil {
 		return nil, err
 	}
-	c := &Containers{cfg: cfg, store: store, notify: notify, all: map[string]Record{}, done: map[string]chan struct{}{}}
+	c := &Containers{cfg: cfg, store: store, notify: notify, all: map[string]Record{}, done: map[string]chan struct{}{},
+		making: map[string]*monitor.Exit{}}
 	records, torn, err := store.List()
 	if err != nil {
 		return nil, fmt.Errorf("read containers: %w", err)
@@ -182,6 +185,9 @@ func (c *Containers) ended(e monitor.Exit) {
 	c.mu.Lock()
 	r, ok := c.all[e.ID]
 	if !ok || r.State == runtimeapi.ContainerState_CONTAINER_EXITED {
+		if _, being := c.making[e.ID]; being {
+			c.making[e.ID] = &e
+		}
 		c.mu.Unlock()
 		return
 	}

@@ -101,6 +101,8 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 		return err
 	}
 	parent := box.PodConfig().GetLinux().GetCgroupParent()
+	c.expect(r.ID)
+	defer c.settle(r.ID)
 	if r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{ID: r.ID, Bundle: c.dir(r.ID), Runtime: runtime, LogPath: r.LogPath, TTY: r.config.Tty,
 		Stdin: r.config.Stdin, StdinOnce: r.config.StdinOnce, MemoryDir: c.cfg.MemoryDir(parent, r.ID)}); err != nil {
 		return err
@@ -116,6 +118,24 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	}
 	c.all[r.ID], c.done[r.ID] = *r, make(chan struct{})
 	return nil
+}
+
+// expect and settle keep an exit that the monitor reports before the container's record is in memory: an init can be killed (out of
+// memory) in the moment that it is made.
+func (c *Containers) expect(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.making[id] = nil
+}
+
+func (c *Containers) settle(id string) {
+	c.mu.Lock()
+	early := c.making[id]
+	delete(c.making, id)
+	c.mu.Unlock()
+	if early != nil {
+		c.ended(*early)
+	}
 }
 
 func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, img image.Image, root string) (*specs.Spec, error) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/fsnotify/fsnotify"
 )
@@ -251,15 +252,32 @@ func (n *Network) release(ctx context.Context, at *libcni.NetworkAttachment) err
 		Args: at.CniArgs, CapabilityArgs: at.CapabilityArgs})
 }
 
-// Attached lists the IDs of all pods that are joined, from the cache.
-func (n *Network) Attached() (map[string]bool, error) {
-	all, err := n.cni.GetCachedAttachments("")
+// Collect releases every network whose pod is not live, by the cached ADD, and lets the plugins that can (CNI 1.1) collect what no cache
+// tells of. It is for the start, before pods are made: GC must not run beside an ADD (CNI specification, "GC").
+func (n *Network) Collect(ctx context.Context, live map[string]bool) error {
+	cached, err := n.cni.GetCachedAttachments("")
 	if err != nil {
-		return nil, fmt.Errorf("cached networks: %w", err)
+		return fmt.Errorf("cached networks: %w", err)
 	}
-	ids := map[string]bool{}
-	for _, a := range all {
-		ids[a.ContainerID] = true
+	var errs []error
+	valid := []types.GCAttachment{}
+	for _, at := range cached {
+		if live[at.ContainerID] {
+			valid = append(valid, types.GCAttachment{ContainerID: at.ContainerID, IfName: at.IfName})
+			continue
+		}
+		if err := n.release(ctx, at); err != nil {
+			errs = append(errs, fmt.Errorf("release pod sandbox %s, which is gone, from network %s: %w", at.ContainerID, at.Network, err))
+		}
 	}
-	return ids, nil
+	n.mu.RLock()
+	list := n.list
+	n.mu.RUnlock()
+	if list == nil {
+		return errors.Join(errs...)
+	}
+	if err := n.cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: valid}); err != nil {
+		errs = append(errs, fmt.Errorf("collect garbage of network %s: %w", list.Name, err))
+	}
+	return errors.Join(errs...)
 }

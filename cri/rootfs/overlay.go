@@ -36,6 +36,9 @@ func (o overlay) mountByParts(target string) error {
 		return errOldKernel
 	}
 	defer unix.Close(fsfd)
+	if legacy(fsfd) {
+		return errOldKernel
+	}
 	for _, dir := range o.lower {
 		if err := unix.FsconfigSetString(fsfd, "lowerdir+", dir); err != nil {
 			if errors.Is(err, unix.EINVAL) {
@@ -72,6 +75,16 @@ func (o overlay) mountByParts(target string) error {
 		return fmt.Errorf("move mount to %s: %w", target, err)
 	}
 	return nil
+}
+
+// legacy tells whether the file system still takes its options as one text (overlayfs before 6.5): then fsconfig(2) collects whatever it
+// is given and only the creation fails, with a complaint in the kernel's log. One that knows its options refuses this one at once.
+func legacy(fsfd int) bool {
+	if unix.FsconfigSetFlag(fsfd, "no-such-option") == nil {
+		return true
+	}
+	_ = kernelLog(fsfd) // the refusal is no part of the story
+	return false
 }
 
 // kernelLog is what the kernel wrote on the mount's own log (fsopen(2)): the reason behind an EINVAL.

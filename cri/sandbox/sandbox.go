@@ -115,6 +115,17 @@ func Open(ctx context.Context, cfg Config) (*Sandboxes, error) {
 	return s, nil
 }
 
+// Live lists the IDs of all sandboxes that there are, stopped ones too: these may still be joined to a network.
+func (s *Sandboxes) Live() map[string]bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := make(map[string]bool, len(s.all))
+	for id := range s.all {
+		ids[id] = true
+	}
+	return ids
+}
+
 // Run makes a sandbox. Called again for the same pod and attempt while that is ready, it returns the one that is there: a caller whose
 // deadline passed joins what he began.
 func (s *Sandboxes) Run(ctx context.Context, config *runtimeapi.PodSandboxConfig, handler string) (id string, err error) {

@@ -3,17 +3,22 @@ package server
 import (
 	"sync"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/container"
 )
 
-// Events hands changes on to the streams of GetContainerEvents. A stream that does not read loses events (they are hints; kubelet relists),
-// so nobody waits for it.
+// Events hands changes on to the streams of GetContainerEvents. Nobody waits for a stream that does not read: when its buffer is full, it is
+// closed, and its client knows that it has to list everything anew.
 type Events struct {
 	mu      sync.Mutex // guards all below
 	streams map[chan container.Event]bool
 }
+
+// errSlow ends a stream whose client did not keep up.
+var errSlow = status.Error(codes.ResourceExhausted, "container events: the client did not read for 1024 events; list everything and open a new stream")
 
 // NewEvents makes an Events without streams.
 func NewEvents() *Events { return &Events{streams: map[chan container.Event]bool{}} }
@@ -26,6 +31,8 @@ func (e *Events) Put(event container.Event) {
 		select {
 		case ch <- event:
 		default:
+			delete(e.streams, ch)
+			close(ch)
 		}
 	}
 }
@@ -56,7 +63,10 @@ func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runti
 		select {
 		case <-stream.Context().Done():
 			return nil
-		case e := <-events:
+		case e, open := <-events:
+			if !open {
+				return errSlow
+			}
 			if err := stream.Send(s.event(e)); err != nil {
 				return err
 			}

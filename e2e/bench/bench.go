@@ -97,6 +97,12 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 		return out, fmt.Errorf("wait for %d pods on %s to be Ready: %w", len(names), node, err)
 	}
 	out.AllReady = last.Sub(start)
+	// A process that has just been started may not handle SIGTERM yet; as PID 1 it then misses it, and ends only when its grace is over.
+	select {
+	case <-ctx.Done():
+		return out, context.Cause(ctx)
+	case <-time.After(settle):
+	}
 	start = time.Now()
 	if err := b.deleteAll(ctx, names); err != nil {
 		return out, err
@@ -108,6 +114,9 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 	out.AllGone = last.Sub(start)
 	return out, nil
 }
+
+// settle is how long pods run before they are deleted.
+const settle = time.Second
 
 // Names returns n pod names with a prefix.
 func Names(prefix string, n int) []string {
@@ -150,7 +159,7 @@ func (b *Bench) create(ctx context.Context, node, name string) error {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
-			NodeName: node,
+			NodeSelector: map[string]string{corev1.LabelHostname: node}, // through the scheduler, as a user's pod goes
 			Containers: []corev1.Container{{
 				Name: "main", Image: b.Image, Command: b.Command, ImagePullPolicy: corev1.PullIfNotPresent,
 			}},
@@ -263,4 +272,13 @@ func Median(all []time.Duration) time.Duration {
 	}
 	sorted := slices.Sorted(slices.Values(all))
 	return sorted[len(sorted)/2]
+}
+
+// Clean removes the namespace and what is in it.
+func (b *Bench) Clean(ctx context.Context) error {
+	err := b.Client.CoreV1().Namespaces().Delete(ctx, b.Namespace, metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }

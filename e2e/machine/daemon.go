@@ -129,14 +129,20 @@ func (m *Machine) hostPids() map[int]int {
 	return out
 }
 
-// Find lists the host's PIDs of the machine's processes that run the named program, except in PID namespaces below the machine's own.
-func (m *Machine) Find(program string) []int {
-	var out []int
+// Processes lists the host's PIDs of the machine's processes by the name of the program that they run, except in PID namespaces below
+// the machine's own: those of its daemons and their helpers, not those of containers.
+func (m *Machine) Processes() map[string][]int {
+	out := map[string][]int{}
 	for _, pid := range m.hostPids() {
 		argv, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if name, _, _ := strings.Cut(string(argv), "\x00"); err == nil && filepath.Base(name) == program {
-			out = append(out, pid)
+		if name, _, _ := strings.Cut(string(argv), "\x00"); err == nil && name != "" {
+			out[filepath.Base(name)] = append(out[filepath.Base(name)], pid)
 		}
 	}
 	return out
+}
+
+// Find lists the host's PIDs of the machine's processes that run the named program, except in PID namespaces below the machine's own.
+func (m *Machine) Find(program string) []int {
+	return m.Processes()[program]
 }

@@ -73,7 +73,7 @@ func (c *cluster) close() {
 		out, _ := c.try("get", "pods,events", "-o", "wide")
 		c.t.Log(out)
 	}
-	c.kubectl("delete", "namespace", c.namespace, "--timeout=180s")
+	c.kubectl("delete", "namespace", c.namespace, "--ignore-not-found", "--timeout=180s")
 	if out, err := c.cluster("leaks", "--wait=60s"); err != nil {
 		c.t.Errorf("after the test: %v: %s", err, out)
 	}

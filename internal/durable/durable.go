@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // WriteFile replaces path with data: temporary file in the same directory, fsync, rename, fsync of the directory.
@@ -66,8 +67,27 @@ func writeTemp(path string, data []byte, mode fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// tempPrefix marks files that a killed writer left behind; Store.List removes them.
+// tempPrefix marks files that a killed writer left behind; Store.List and Sweep remove them.
 const tempPrefix = ".tmp-"
+
+// Sweep removes what killed writers of path have left beside it. There must be no other writer of path at the time.
+func Sweep(path string) error {
+	dir, prefix := filepath.Dir(path), tempPrefix+filepath.Base(path)+"-"
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), prefix) || !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Remove deletes path and makes that durable. What is not there is not an error.
 func Remove(path string) error {

@@ -127,3 +127,24 @@ func TestConcurrentChangesAreAllThere(t *testing.T) {
 		t.Errorf("temporary files %v, %v", left, err)
 	}
 }
+
+func TestSweepRemovesWhatAKilledWriterOfThisFileLeft(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"conf", ".tmp-conf-1", ".tmp-conf-22", ".tmp-other-1", ".tmp-conf"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // sweeping twice is success
+		if err := Sweep(filepath.Join(dir, "conf")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 3 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	if err := Sweep(filepath.Join(dir, "absent", "conf")); err != nil {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+}

@@ -143,6 +143,13 @@ func onThrowawayThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The Go runtime never ends the process's first thread: a locked goroutine that ends on it leaves it asleep for ever, in the
+			// namespace that it entered, which then never goes away. While this goroutine waits here, locked to it, no other gets it.
+			done <- onThrowawayThread(f)
+			runtime.UnlockOSThread()
+			return
+		}
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			done <- fmt.Errorf("unshare fs attributes: %w", err)
 			return

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/trivet-node/trivet/internal/namespace"
@@ -52,4 +53,32 @@ func TestCreateLeavesNoPinWhenSetupFails(t *testing.T) {
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the pin is still there")
 	}
+}
+
+// The first thread of a process cannot be thrown away: were it ever used, the namespace would live as long as the process.
+func TestDoLeavesTheFirstThreadAlone(t *testing.T) {
+	testenv.Root(t)
+	ns := testenv.Netns(t)
+	before := link(t, "/proc/self/ns/net")
+	var group sync.WaitGroup
+	for range 200 {
+		group.Go(func() {
+			if err := namespace.Do(func() error { return nil }, ns); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if now := link(t, "/proc/self/ns/net"); now != before {
+		t.Fatalf("the first thread is in %s, not in %s", now, before)
+	}
+}
+
+func link(t *testing.T, path string) string {
+	t.Helper()
+	to, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
 }

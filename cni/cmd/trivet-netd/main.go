@@ -4,14 +4,10 @@ package main
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"net"
-	"net/http"
-	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/trivet-node/trivet/cni/netd"
 	"github.com/trivet-node/trivet/internal/program"
@@ -33,6 +29,7 @@ func run(ctx context.Context, env *program.Env) error {
 		return netd.Cleanup(o.Options)
 	}
 	program.SmallHeap()
+	klog.SetSlogLogger(env.Log)
 	config, err := apiConfig(o.kubeconfig)
 	if err != nil {
 		return err
@@ -42,11 +39,16 @@ func run(ctx context.Context, env *program.Env) error {
 			return err
 		}
 	}
-	listener, err := net.Listen("tcp", o.healthz)
+	daemon, err := netd.New(config, o.Options, env.Log)
 	if err != nil {
-		return &program.CantRunError{What: "health address: " + err.Error(), Do: "another trivet-netd may be running; choose another address by --healthz-address"}
+		return err
 	}
-	return netd.Run(ctx, config, o.Options, env.Log, func(health func() error) { go serveHealth(ctx, listener, health, env.Log) })
+	stop, err := serveHealth(o.healthz, daemon.Report, env.Log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return daemon.Run(ctx)
 }
 
 // apiConfig reads the kubeconfig, or what a pod finds in its file system.
@@ -63,22 +65,4 @@ func apiConfig(kubeconfig string) (*rest.Config, error) {
 	}
 	config.UserAgent = "trivet-netd/" + program.Version
 	return config, nil
-}
-
-// serveHealth answers /healthz with 200, or with 500 and the reason.
-func serveHealth(ctx context.Context, l net.Listener, health func() error, log *slog.Logger) {
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := health(); err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		_, _ = w.Write([]byte("ok\n"))
-	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
-		log.Error("health endpoint ended", "err", err)
-	}
 }

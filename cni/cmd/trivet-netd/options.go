@@ -33,7 +33,8 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&o.installFrom, "install-plugin", "", "copy this file to --plugin first (for a DaemonSet, whose image carries trivet-cni)")
 	fs.StringVar(&clusterCIDR, "cluster-cidr", "", "pod networks of the whole cluster, comma separated: what is sent there keeps the pod's address (default: the pod CIDRs of all Nodes, "+
 		"with which the configuration is written anew whenever a node joins)")
-	fs.StringVar(&o.healthz, "healthz-address", "127.0.0.1:10261", "address that answers /healthz")
+	fs.StringVar(&o.healthz, "healthz-address", "127.0.0.1:10261", `address that answers /healthz (200 while the daemon works) and /readyz (200 when configuration and
+routes are as they have to be; else 503), both with the last sync, errors and notes; "" for none`)
 	fs.BoolVar(&o.cleanup, "cleanup", false, "remove the routes and the configuration that trivet-netd made on this node, and end")
 	if err := env.Parse(fs); err != nil {
 		return o, err
@@ -53,8 +54,8 @@ func (o *options) complete(clusterCIDR string) error {
 			return fmt.Errorf("%s %q must be an absolute path", flag, path)
 		}
 	}
-	if o.ConfName == "" || strings.Contains(o.ConfName, "/") {
-		return fmt.Errorf("--conf-name %q must be a file name", o.ConfName)
+	if strings.Contains(o.ConfName, "/") || filepath.Ext(o.ConfName) != ".conflist" {
+		return fmt.Errorf("--conf-name %q must be a file name that ends with .conflist", o.ConfName)
 	}
 	for word := range strings.SplitSeq(clusterCIDR, ",") {
 		if word = strings.TrimSpace(word); word == "" {

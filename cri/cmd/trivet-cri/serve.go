@@ -124,6 +124,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	runtimeapi.RegisterImageServiceServer(g, imageserver.New(images, roots))
 	all, ctx := errgroup.WithContext(ctx)
 	node.Reload(ctx)
+	if err := node.Collect(ctx, boxes.Live()); err != nil {
+		log.Warn("not all networks of pods that are gone are released", "err", err)
+	}
 	all.Go(func() error { return node.Run(ctx) })
 	all.Go(func() error { return containers.Run(ctx) })
 	all.Go(func() error { return streams.Run(ctx) })

@@ -1,0 +1,253 @@
+package ipam_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/trivet-node/trivet/cni/ipam"
+)
+
+func set(t testing.TB, subnet string) ipam.Set {
+	t.Helper()
+	r, err := ipam.NewRange(netip.MustParsePrefix(subnet), netip.Addr{}, netip.Addr{}, netip.Addr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ipam.Set{r}
+}
+
+func open(t testing.TB, dir string) *ipam.Pool {
+	t.Helper()
+	p, err := ipam.Open(dir, "net", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func owner(i int) ipam.Owner {
+	return ipam.Owner{ContainerID: fmt.Sprintf("pod-%d", i), IfName: "eth0"}
+}
+
+func TestEachOwnerGetsOneAddressOfEachSetAndAnAddressRestsBeforeItIsUsedAgain(t *testing.T) {
+	p := open(t, t.TempDir())
+	sets := []ipam.Set{set(t, "10.1.0.0/29"), set(t, "fd00::/125")}
+	var given []netip.Addr
+	for i := range 6 { // .1 is the gateway, .7 the broadcast address
+		leases, err := p.Allocate(owner(i), sets[:1], nil)
+		if i == 5 {
+			if !errors.Is(err, ipam.ErrExhausted) {
+				t.Fatalf("the sixth of five addresses: %v, %v", leases, err)
+			}
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		given = append(given, leases[0].Address)
+	}
+	if want := netip.MustParseAddr("10.1.0.2"); given[0] != want || len(given) != 5 {
+		t.Fatalf("given %v", given)
+	}
+	for _, i := range []int{3, 0} {
+		if err := p.Release(owner(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	leases, err := p.Allocate(owner(10), sets, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leases[0].Address != given[0] || !leases[1].Address.Is6() {
+		t.Fatalf("after %v the round starts again: %v", given, leases)
+	}
+	if _, err := p.Allocate(owner(10), sets, nil); err == nil {
+		t.Fatal("a second allocation of one owner is an error")
+	}
+	held, err := p.Find(owner(10))
+	if err != nil || len(held) != 2 {
+		t.Fatalf("the failed allocation took something away: %v, %v", held, err)
+	}
+}
+
+func TestAFailedAllocationKeepsNothing(t *testing.T) {
+	p := open(t, t.TempDir())
+	full := set(t, "fd00::/126") // two addresses beside the gateway and the network
+	for i := range 2 {
+		if _, err := p.Allocate(owner(i), []ipam.Set{full}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sets := []ipam.Set{set(t, "10.1.0.0/24"), full}
+	if _, err := p.Allocate(owner(9), sets, nil); !errors.Is(err, ipam.ErrExhausted) {
+		t.Fatal(err)
+	}
+	if held, err := p.Find(owner(9)); err != nil || len(held) > 0 {
+		t.Fatalf("still held: %v, %v", held, err)
+	}
+	free, _, err := p.Free(sets[0], 1000)
+	if err != nil || free != 253 {
+		t.Fatalf("%d free, %v", free, err)
+	}
+}
+
+func TestRequestedAddresses(t *testing.T) {
+	p := open(t, t.TempDir())
+	sets := []ipam.Set{set(t, "10.1.0.0/24")}
+	wanted := netip.MustParseAddr("10.1.0.77")
+	if leases, err := p.Allocate(owner(1), sets, []netip.Addr{wanted}); err != nil || leases[0].Address != wanted {
+		t.Fatal(leases, err)
+	}
+	for _, bad := range []string{"10.1.0.77", "10.1.0.1", "10.2.0.1"} { // taken, the gateway, outside
+		if leases, err := p.Allocate(owner(2), sets, []netip.Addr{netip.MustParseAddr(bad)}); err == nil {
+			t.Errorf("%s was given: %v", bad, leases)
+		}
+	}
+}
+
+// Files as upstream's host-local leaves them.
+func TestReservationsOfUpstreamAreRespectedFoundAndReleased(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir)
+	write := func(name, content string) {
+		if err := os.WriteFile(filepath.Join(dir, "net", name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("10.1.0.2", "theirs\r\neth0")
+	write("10.1.0.3", "ancient")
+	write("10.1.0.4", "") // torn: free
+	write("last_reserved_ip.0", "10.1.0.1")
+	leases, err := p.Allocate(owner(1), []ipam.Set{set(t, "10.1.0.0/24")}, nil)
+	if err != nil || leases[0].Address.String() != "10.1.0.4" {
+		t.Fatal(leases, err)
+	}
+	for _, o := range []ipam.Owner{{ContainerID: "theirs", IfName: "eth0"}, {ContainerID: "ancient", IfName: "eth0"}} {
+		if held, err := p.Find(o); err != nil || len(held) != 1 {
+			t.Errorf("%s holds %v, %v", o, held, err)
+		}
+		if err := errors.Join(p.Release(o), p.Release(o)); err != nil {
+			t.Error(err)
+		}
+	}
+	content, err := os.ReadFile(filepath.Join(dir, "net", "10.1.0.4"))
+	if err != nil || string(content) != "pod-1\r\neth0" {
+		t.Errorf("our reservation is %q, %v", content, err)
+	}
+}
+
+func TestReservationsOfAnEarlierBootAreVoid(t *testing.T) {
+	dir := t.TempDir()
+	scoped := func() *ipam.Pool {
+		p, err := ipam.Open(dir, "net", true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	sets := []ipam.Set{set(t, "10.1.0.0/24")}
+	if _, err := scoped().Allocate(owner(1), sets, nil); err != nil {
+		t.Fatal(err)
+	}
+	if held, _ := scoped().Find(owner(1)); len(held) != 1 {
+		t.Fatal("lost within one boot")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "net", ".boot_id"), []byte("another\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := scoped().Find(owner(1)); err != nil || len(held) != 0 {
+		t.Fatalf("still held after a reboot: %v, %v", held, err)
+	}
+}
+
+// Whatever the order of calls: no address is held twice, and what is kept is what the model says.
+func TestPoolAgainstAModel(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	p := open(t, t.TempDir())
+	sets := []ipam.Set{set(t, "10.1.0.0/27"), set(t, "fd00::/123")}
+	model := map[ipam.Owner][]netip.Addr{}
+	for range 800 {
+		o := owner(random.IntN(40))
+		switch random.IntN(20) {
+		default:
+			leases, err := p.Allocate(o, sets, nil)
+			switch {
+			case len(model[o]) > 0 || len(model) >= 29:
+				if err == nil {
+					t.Fatalf("%s has %v and got %v; %d owners", o, model[o], leases, len(model))
+				}
+			case err != nil:
+				t.Fatalf("%d owners: %v", len(model), err)
+			default:
+				model[o] = []netip.Addr{leases[0].Address, leases[1].Address}
+			}
+		case 0, 1, 2, 3, 4, 5, 6, 7:
+			if err := p.Release(o); err != nil {
+				t.Fatal(err)
+			}
+			delete(model, o)
+		case 8:
+			keep := func(o ipam.Owner) bool { return o.ContainerID[len(o.ContainerID)-1]%2 == 0 }
+			if err := p.Keep(keep); err != nil {
+				t.Fatal(err)
+			}
+			for o := range model {
+				if !keep(o) {
+					delete(model, o)
+				}
+			}
+		}
+	}
+	for i := range 40 {
+		held, err := p.Find(owner(i))
+		if err != nil || !slices.Equal(held, model[owner(i)]) {
+			t.Errorf("%s holds %v, want %v (%v)", owner(i), held, model[owner(i)], err)
+		}
+	}
+}
+
+func TestManyAtOnceShareAPool(t *testing.T) {
+	dir := t.TempDir()
+	sets := []ipam.Set{set(t, "10.1.0.0/25")}
+	var mu sync.Mutex
+	seen := map[netip.Addr]int{}
+	var group sync.WaitGroup
+	for i := range 100 {
+		group.Go(func() {
+			leases, err := open(t, dir).Allocate(owner(i), sets, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			seen[leases[0].Address]++
+		})
+	}
+	group.Wait()
+	if len(seen) != 100 {
+		t.Errorf("100 owners got %d addresses", len(seen))
+	}
+}
+
+func TestRangesThatMakeNoSense(t *testing.T) {
+	addr := func(s string) (a netip.Addr) { a, _ = netip.ParseAddr(s); return a }
+	for _, c := range []struct{ subnet, start, end, gateway string }{
+		{"10.1.0.1/24", "", "", ""}, {"10.1.0.0/31", "", "", ""}, {"10.1.0.0/24", "10.2.0.1", "", ""},
+		{"10.1.0.0/24", "10.1.0.9", "10.1.0.3", ""}, {"10.1.0.0/24", "", "", "fd00::1"},
+	} {
+		if r, err := ipam.NewRange(netip.MustParsePrefix(c.subnet), addr(c.start), addr(c.end), addr(c.gateway)); err == nil {
+			t.Errorf("%+v is taken as %+v", c, r)
+		}
+	}
+	if err := ipam.CheckSets([]ipam.Set{set(t, "10.1.0.0/24"), set(t, "10.1.0.0/25")}); err == nil {
+		t.Error("overlapping ranges are taken")
+	}
+}

@@ -1,0 +1,185 @@
+package plugin_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+
+	"github.com/trivet-node/trivet/cni/plugin"
+	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// The test binary is the plugin when it is called as one: a runtime's call is a process.
+func TestMain(m *testing.M) {
+	if os.Getenv("CNI_COMMAND") != "" {
+		skel.PluginMainFuncs(plugin.Functions(), plugin.Versions, "test")
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// host is a pretended host: a network namespace, and the network's directory.
+type host struct {
+	t       *testing.T
+	netns   string
+	dataDir string
+	extra   string // more keys of the configuration
+}
+
+func newHost(t *testing.T, extra string) *host {
+	testenv.Root(t)
+	h := &host{t: t, netns: testenv.Netns(t), dataDir: t.TempDir(), extra: extra}
+	h.in(h.netns, func() error {
+		c, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		return errors.Join(c.Must(rtnl.SetUp(1)), c.Close())
+	})
+	return h
+}
+
+func (h *host) in(netns string, f func() error) {
+	h.t.Helper()
+	if err := namespace.Do(f, netns); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) config(more string) string {
+	return fmt.Sprintf(`{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0","isDefaultGateway":true,"hairpinMode":true,"ipMasq":true,
+		"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.88.0.0/24"}],[{"subnet":"fd88::/64"}]]}%s%s}`, h.dataDir, h.extra, more)
+}
+
+// command prepares a call in the host's namespace.
+func (h *host) command(verb, id, netns, config string) *exec.Cmd {
+	c := exec.Command("/proc/self/exe")
+	c.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+id, "CNI_NETNS="+netns, "CNI_IFNAME=eth0", "CNI_PATH=/nowhere")
+	c.Stdin = strings.NewReader(config)
+	return c
+}
+
+// call runs the plugin and returns its output; an error is the plugin's own text.
+func (h *host) call(verb, id, netns, config string) (string, error) {
+	var out []byte
+	err := namespace.Do(func() error {
+		var err error
+		out, err = h.command(verb, id, netns, config).Output()
+		return err
+	}, h.netns)
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", verb, err, out)
+	}
+	return string(out), err
+}
+
+func (h *host) must(verb, id, netns, config string) string {
+	h.t.Helper()
+	out, err := h.call(verb, id, netns, config)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return out
+}
+
+// pod adds a pod and returns its namespace and addresses (IPv4, IPv6).
+func (h *host) pod(id, more string) (netns string, v4, v6 netip.Addr) {
+	h.t.Helper()
+	netns = testenv.Netns(h.t)
+	out := h.must("ADD", id, netns, h.config(more))
+	result, err := types100.NewResult([]byte(out))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ips := result.(*types100.Result).IPs
+	v4, _ = netip.AddrFromSlice(ips[0].Address.IP.To4())
+	v6, _ = netip.AddrFromSlice(ips[1].Address.IP)
+	h.must("CHECK", id, netns, h.config(more+`,"prevResult":`+out))
+	return netns, v4, v6
+}
+
+// serve answers every connection in a namespace with the peer's address.
+func (h *host) serve(netns string, port int) {
+	h.t.Helper()
+	h.in(netns, func() error {
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return err
+		}
+		h.t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				_, _ = io.WriteString(c, strings.TrimPrefix(host, "::ffff:"))
+				_ = c.Close()
+			}
+		}()
+		return nil
+	})
+}
+
+// dial connects from a namespace and returns which address the server saw.
+func (h *host) dial(netns, to string) (seen string, err error) {
+	err = namespace.Do(func() error {
+		c, err := net.DialTimeout("tcp", to, 3*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+		data, err := io.ReadAll(c)
+		seen = string(data)
+		return err
+	}, netns)
+	return seen, err
+}
+
+// leftovers are links beside lo and the bridge, reservations, and elements of nftables.
+func (h *host) leftovers() string {
+	h.t.Helper()
+	var found []string
+	h.in(h.netns, func() error {
+		c, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		links, err := c.Links()
+		for _, l := range links {
+			if l.Name != "lo" && l.Name != "br0" {
+				found = append(found, "link "+l.Name)
+			}
+		}
+		rules, listErr := exec.Command(testenv.Program(h.t, "nft", "nftables"), "list", "ruleset").Output()
+		for line := range strings.Lines(string(rules)) {
+			if strings.Contains(line, "comment") {
+				found = append(found, strings.TrimSpace(line))
+			}
+		}
+		return errors.Join(err, listErr)
+	})
+	for _, pattern := range []string{"[0-9]*.*", "fd*", ".by-id/*"} {
+		files, _ := filepath.Glob(filepath.Join(h.dataDir, "test", pattern))
+		for _, f := range files {
+			found = append(found, "file "+filepath.Base(f))
+		}
+	}
+	return strings.Join(found, ", ")
+}

@@ -1,0 +1,24 @@
+# Side by side with the real peers, in one run each: medians and ratios, never a timed test. docs/benchmarks.md keeps the figures.
+
+.PHONY: bench
+bench: bench-pods bench-cni bench-csi ## pods, network and volumes measured beside the real peers, in one run each
+
+bin/trivet-bench bin/cni-bench bin/csi-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go) go.mod
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/csi-bench ./e2e/bench/csi
+
+.PHONY: bench-pods
+bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
+	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
+	@bin/trivet-bench || { $(CLUSTER) down; exit 1; }
+	@$(MAKE) --no-print-directory down
+
+.PHONY: bench-cni
+bench-cni: build bin/cni-bench $(ref)/cni/bridge ## ADD and DEL of trivet-cni beside upstream's plugins
+	@bin/cni-bench --plugin=bin/trivet-cni --upstream=$(ref)/cni
+
+.PHONY: bench-csi
+bench-csi: build bin/csi-bench ## what trivet-csi's calls take
+	@bin/csi-bench

@@ -1,0 +1,203 @@
+// Command cni-bench measures ADD and DEL of trivet-cni beside upstream's bridge, host-local and portmap, by libcni, as a runtime calls them:
+// each in a pretended host's network namespace of its own, in turns. Nothing touches the network of this machine.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+const about = `cni-bench measures the CNI operations ADD and DEL of trivet-cni beside those of upstream's plugins, both called by libcni.`
+
+func main() { program.Main("cni-bench", run) }
+
+type options struct {
+	plugin, upstream string
+	rounds, present  int
+}
+
+func run(ctx context.Context, env *program.Env) error {
+	var o options
+	fs := env.Flags(about)
+	fs.StringVar(&o.plugin, "plugin", "bin/trivet-cni", "trivet-cni")
+	fs.StringVar(&o.upstream, "upstream", ".trivet/bin/cni", "directory of upstream's plugins")
+	fs.IntVar(&o.rounds, "rounds", 60, "ADD and DEL of each, in turns")
+	fs.IntVar(&o.present, "present", 10, "pods that are there meanwhile")
+	if err := env.Parse(fs); err != nil {
+		return err
+	}
+	if err := program.RequireRoot(); err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Stdout, "%d rounds with %d pods present, p50/p95 in ms\n", o.rounds, o.present)
+	for _, c := range cases {
+		if err := o.compare(ctx, env.Stdout, c); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
+// testCase is one configuration in both dialects; %q is the data directory.
+type testCase struct {
+	name           string
+	ours, upstream string
+	ports          bool
+}
+
+const (
+	ipamPart   = `"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.99.0.0/16"}]]%s}`
+	oursHead   = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"trivet-cni","bridge":"bench0","isDefaultGateway":true,"hairpinMode":true,"hostRouted":true,"lazyUnlink":true,`
+	theirsHead = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"bridge","bridge":"bench0","isDefaultGateway":true,"hairpinMode":true,`
+	masqOurs   = `"ipMasq":true,`
+	masqNFT    = `"ipMasq":true,"ipMasqBackend":"nftables",`
+	mapPorts   = `,"capabilities":{"portMappings":true}}`
+	portmapNFT = `},{"type":"portmap","backend":"nftables","capabilities":{"portMappings":true}}`
+	portmapIPT = `},{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}`
+	end        = `]}`
+)
+
+var bootScoped = `,"bootScoped":true`
+
+var cases = []testCase{
+	{"bridge + addresses", oursHead + ipamPart + "}" + end, theirsHead + ipamPart + "}" + end, false},
+	{"with masquerade (upstream: nftables)", oursHead + masqOurs + ipamPart + "}" + end, theirsHead + masqNFT + ipamPart + "}" + end, false},
+	{"with masquerade and 2 host ports (upstream: nftables)", oursHead + masqOurs + ipamPart + mapPorts + end, theirsHead + masqNFT + ipamPart + portmapNFT + end, true},
+	{"with masquerade and 2 host ports (upstream: iptables)", oursHead + masqOurs + ipamPart + mapPorts + end, theirsHead + `"ipMasq":true,"ipMasqBackend":"iptables",` + ipamPart + portmapIPT + end, true},
+}
+
+// compare runs one case on both sides, in turns.
+func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
+	dir, err := os.MkdirTemp("", "cni-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	ours, err := newSide(filepath.Join(dir, "ours"), c.ours, bootScoped, filepath.Dir(o.plugin), c.ports)
+	if err != nil {
+		return err
+	}
+	defer ours.close()
+	theirs, err := newSide(filepath.Join(dir, "theirs"), c.upstream, "", o.upstream, c.ports)
+	if err != nil {
+		return err
+	}
+	defer theirs.close()
+	sides := []*side{ours, theirs}
+	for _, s := range sides {
+		for i := range o.present {
+			if _, err := s.add(ctx, i); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range o.rounds {
+		for _, s := range sides {
+			if err := s.measure(ctx, o.present+i); err != nil {
+				return err
+			}
+		}
+	}
+	fmt.Fprintf(out, "\n%s\n", c.name)
+	for n, what := range []string{"ADD", "DEL"} {
+		a, b := ours.took[n], theirs.took[n]
+		fmt.Fprintf(out, "  %s  trivet-cni %s   upstream %s   ratio 1/%.1f\n", what, spread(a), spread(b), float64(quantile(b, 50))/float64(quantile(a, 50)))
+	}
+	return nil
+}
+
+// side is one plugin set with a host of its own.
+type side struct {
+	dir, host string
+	list      *libcni.NetworkConfigList
+	cni       *libcni.CNIConfig
+	ports     bool
+	took      [2][]time.Duration // ADD, DEL
+}
+
+func newSide(dir, list, extra, plugins string, ports bool) (*side, error) {
+	s := &side{dir: dir, host: filepath.Join(dir, "host"), ports: ports}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.list, err = libcni.ConfListFromBytes(fmt.Appendf(nil, list, filepath.Join(dir, "data"), extra)); err != nil {
+		return nil, err
+	}
+	if plugins, err = filepath.Abs(plugins); err != nil {
+		return nil, err
+	}
+	s.cni = libcni.NewCNIConfigWithCacheDir([]string{plugins}, filepath.Join(dir, "cache"), nil)
+	return s, namespace.Create(map[namespace.Kind]string{namespace.Net: s.host}, nil)
+}
+
+func (s *side) close() {
+	pins, _ := filepath.Glob(filepath.Join(s.dir, "pod-*"))
+	for _, pin := range append(pins, s.host) {
+		if err := namespace.Unpin(pin); err != nil {
+			fmt.Fprintln(os.Stderr, "cni-bench:", err)
+		}
+	}
+}
+
+func (s *side) attachment(i int) *libcni.RuntimeConf {
+	rt := &libcni.RuntimeConf{ContainerID: fmt.Sprintf("pod-%d", i), NetNS: filepath.Join(s.dir, fmt.Sprintf("pod-%d", i)), IfName: "eth0"}
+	if s.ports {
+		rt.CapabilityArgs = map[string]any{"portMappings": []map[string]any{
+			{"hostPort": 10000 + 2*i, "containerPort": 80, "protocol": "tcp"}, {"hostPort": 10001 + 2*i, "containerPort": 443, "protocol": "tcp"},
+		}}
+	}
+	return rt
+}
+
+// add makes a pod's namespace and attaches it; the time is that of the ADD alone.
+func (s *side) add(ctx context.Context, i int) (took time.Duration, err error) {
+	rt := s.attachment(i)
+	if err := namespace.Create(map[namespace.Kind]string{namespace.Net: rt.NetNS}, nil); err != nil {
+		return 0, err
+	}
+	err = namespace.Do(func() error { // plugins inherit the pretended host's namespace from the thread
+		start := time.Now()
+		_, err := s.cni.AddNetworkList(ctx, s.list, rt)
+		took = time.Since(start)
+		return err
+	}, s.host)
+	return took, err
+}
+
+func (s *side) measure(ctx context.Context, i int) error {
+	added, err := s.add(ctx, i)
+	if err != nil {
+		return err
+	}
+	rt := s.attachment(i)
+	var deleted time.Duration
+	err = namespace.Do(func() error {
+		start := time.Now()
+		err := s.cni.DelNetworkList(ctx, s.list, rt)
+		deleted = time.Since(start)
+		return err
+	}, s.host)
+	s.took[0], s.took[1] = append(s.took[0], added), append(s.took[1], deleted)
+	return errors.Join(err, namespace.Unpin(rt.NetNS))
+}
+
+func quantile(all []time.Duration, percent int) time.Duration {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[min(len(sorted)-1, len(sorted)*percent/100)]
+}
+
+func spread(all []time.Duration) string {
+	return fmt.Sprintf("%6.1f / %6.1f", quantile(all, 50).Seconds()*1000, quantile(all, 95).Seconds()*1000)
+}

@@ -1,0 +1,54 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Memory of the processes of one program.
+type Memory struct {
+	Processes int
+	RSS       int // KiB, shared pages counted once for each process
+	PSS       int // KiB, shared pages divided among those who share them
+}
+
+// MemoryOf reads /proc; a process that ends meanwhile counts nothing.
+func MemoryOf(pids []int) Memory {
+	m := Memory{Processes: len(pids)}
+	for _, pid := range pids {
+		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+		for line := range strings.Lines(string(data)) {
+			fields := strings.Fields(line)
+			if len(fields) < 2 {
+				continue
+			}
+			n, _ := strconv.Atoi(fields[1])
+			switch fields[0] {
+			case "Rss:":
+				m.RSS += n
+			case "Pss:":
+				m.PSS += n
+			}
+		}
+	}
+	return m
+}
+
+// CPUOf is the processor time that processes have used so far, in clock ticks (proc(5): utime and stime, of which 100 are a second).
+func CPUOf(pids []int) int {
+	ticks := 0
+	for _, pid := range pids {
+		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		_, rest, ok := strings.Cut(string(data), ") ") // the name before it may hold spaces
+		fields := strings.Fields(rest)
+		if !ok || len(fields) < 13 {
+			continue
+		}
+		user, _ := strconv.Atoi(fields[11])
+		system, _ := strconv.Atoi(fields[12])
+		ticks += user + system
+	}
+	return ticks
+}

@@ -1,0 +1,89 @@
+// Command trivet-bench measures a trivet node beside a reference node (kubelet + containerd + runc) on one control plane.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/trivet-node/trivet/e2e/bench"
+	"github.com/trivet-node/trivet/e2e/cluster"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+const about = `trivet-bench measures two nodes of a running cluster, one of trivet and one of kubelet + containerd + runc, side by side: pods created
+until Ready and deleted until gone, one by one and many at once, in turns, so that the noise of the machine meets both alike; then the
+memory of each node's daemons, idle and with many pods. make bench-pods brings the cluster up for it.`
+
+func main() { program.Main("trivet-bench", run) }
+
+type comparison struct {
+	*bench.Bench
+	cluster       *cluster.Cluster
+	out           io.Writer
+	singles, many int
+	bursts        int
+	nodes         []cluster.Node // ours, then the reference
+}
+
+func run(ctx context.Context, env *program.Env) error {
+	r := &comparison{out: env.Stdout}
+	fs := env.Flags(about)
+	dir := fs.String("dir", ".trivet", "directory of the cluster")
+	image := fs.String("image", "registry.k8s.io/pause:3.10.2", "image of the pods; its process must end at once on SIGTERM")
+	fs.IntVar(&r.singles, "singles", 21, "pods measured one by one on each node")
+	fs.IntVar(&r.many, "many", 50, "pods of a burst")
+	fs.IntVar(&r.bursts, "bursts", 3, "bursts on each node")
+	if err := env.Parse(fs); err != nil {
+		return err
+	}
+	r.cluster = &cluster.Cluster{Dir: *dir, Bin: *dir + "/bin", Programs: "bin", Out: env.Stdout}
+	if err := r.findNodes(); err != nil {
+		return err
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", r.cluster.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	config.QPS, config.Burst = 1000, 1000
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	r.Bench = &bench.Bench{Client: client, Namespace: "bench", Image: *image}
+	return r.all(ctx)
+}
+
+// findNodes takes the first node of each make.
+func (r *comparison) findNodes() error {
+	plan, err := r.cluster.Plan()
+	if err != nil {
+		return err
+	}
+	var ours, theirs *cluster.Node
+	for i, n := range plan.Nodes {
+		if n.Agent == "trivet" && ours == nil {
+			ours = &plan.Nodes[i]
+		}
+		if n.Agent == "kubelet" && theirs == nil {
+			theirs = &plan.Nodes[i]
+		}
+	}
+	if ours == nil || theirs == nil {
+		return &program.CantRunError{What: "the cluster has not a node of each make", Do: "make up NODES=1 REFERENCE_NODES=1"}
+	}
+	r.nodes = []cluster.Node{*ours, *theirs}
+	fmt.Fprintf(r.out, "%s (%s) beside %s (%s)\n", ours.Name, ours.Seats, theirs.Name, theirs.Seats)
+	return nil
+}
+
+func (r *comparison) all(ctx context.Context) error {
+	if err := r.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
+		return err
+	}
+	return errors.Join(r.oneByOne(ctx), r.atOnce(ctx), r.memory(ctx), r.Clean(context.WithoutCancel(ctx)))
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/trivet-node/trivet/e2e/bench"
+)
+
+// oneByOne: single pods, the nodes in turns.
+func (r *comparison) oneByOne(ctx context.Context) error {
+	ready, gone := make([][]time.Duration, len(r.nodes)), make([][]time.Duration, len(r.nodes))
+	for i := range r.singles {
+		for n, node := range r.nodes {
+			s, err := r.One(ctx, node.Name, fmt.Sprintf("one-%d-%d", n, i))
+			if err != nil {
+				return err
+			}
+			ready[n], gone[n] = append(ready[n], s.ToReady), append(gone[n], s.ToGone)
+		}
+	}
+	r.title("one pod at a time, %d on each node in turns", r.singles)
+	r.durations("created -> Ready", ready)
+	r.durations("deleted -> gone", gone)
+	return nil
+}
+
+// atOnce: bursts, the nodes in turns.
+func (r *comparison) atOnce(ctx context.Context) error {
+	ready, gone := make([][]time.Duration, len(r.nodes)), make([][]time.Duration, len(r.nodes))
+	for i := range r.bursts {
+		for n, node := range r.nodes {
+			b, err := r.Many(ctx, node.Name, bench.Names(fmt.Sprintf("many-%d-%d", n, i), r.many))
+			if err != nil {
+				return err
+			}
+			ready[n], gone[n] = append(ready[n], b.AllReady), append(gone[n], b.AllGone)
+		}
+	}
+	r.title("%d pods at once, %d bursts on each node in turns", r.many, r.bursts)
+	r.durations("all Ready", ready)
+	r.durations("all gone", gone)
+	return nil
+}
+
+// daemons are the programs that count as a node's own: agent, runtime and what the runtime keeps for its containers.
+var daemons = []string{"trivet-node", "trivet-cri", "trivet-monitor", "trivet-netd", "trivet-csi", "kubelet", "containerd", "containerd-shim-runc-v2"}
+
+const idleFor = 30 * time.Second
+
+// memory and processor time with nothing to do and with many pods that do nothing.
+func (r *comparison) memory(ctx context.Context) error {
+	r.title("memory without pods, and processor time over %s", idleFor)
+	if err := r.usage(ctx); err != nil {
+		return err
+	}
+	var names []string
+	for n, node := range r.nodes {
+		mine := bench.Names(fmt.Sprintf("stay-%d", n), r.many)
+		names = append(names, mine...)
+		if err := r.Start(ctx, node.Name, mine); err != nil {
+			return err
+		}
+	}
+	r.title("memory with %d pods on each node, and processor time over %s", r.many, idleFor)
+	if err := r.usage(ctx); err != nil {
+		return err
+	}
+	return r.Stop(ctx, names)
+}
+
+func (r *comparison) usage(ctx context.Context) error {
+	before := make([]map[string]int, len(r.nodes))
+	for n, node := range r.nodes {
+		before[n] = map[string]int{}
+		for program, pids := range r.cluster.Machine(node.Name).Processes() {
+			before[n][program] = bench.CPUOf(pids)
+		}
+	}
+	select { // the length of the measurement
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(idleFor):
+	}
+	w := tabwriter.NewWriter(r.out, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "node\tprogram\tprocesses\tRSS MiB\tPSS MiB\tCPU %\t")
+	for n, node := range r.nodes {
+		processes := r.cluster.Machine(node.Name).Processes()
+		var sum bench.Memory
+		ticks := 0
+		for _, program := range slices.Sorted(maps.Keys(processes)) {
+			if !slices.Contains(daemons, program) {
+				continue
+			}
+			m, used := bench.MemoryOf(processes[program]), bench.CPUOf(processes[program])-before[n][program]
+			r.row(w, node.Name, program, m, used)
+			sum.Processes, sum.RSS, sum.PSS, ticks = sum.Processes+m.Processes, sum.RSS+m.RSS, sum.PSS+m.PSS, ticks+used
+		}
+		r.row(w, node.Name, "all", sum, ticks)
+	}
+	return w.Flush()
+}
+
+func (r *comparison) row(w *tabwriter.Writer, node, program string, m bench.Memory, ticks int) {
+	percent := float64(ticks) / idleFor.Seconds() // a tick is a hundredth of a second
+	fmt.Fprintf(w, "%s\t%s\t%d\t%.1f\t%.1f\t%.1f\t\n", node, program, m.Processes, float64(m.RSS)/1024, float64(m.PSS)/1024, percent)
+}
+
+// title of a table, with the load of the machine: what the figures are worth depends on it.
+func (r *comparison) title(format string, args ...any) {
+	load, _ := os.ReadFile("/proc/loadavg")
+	first, _, _ := strings.Cut(string(load), " ")
+	fmt.Fprintf(r.out, "\n%s (load average %s)\n", fmt.Sprintf(format, args...), first)
+}
+
+// durations prints median and slowest of each node, and how the medians compare.
+func (r *comparison) durations(what string, all [][]time.Duration) {
+	ours, theirs := bench.Median(all[0]), bench.Median(all[1])
+	fmt.Fprintf(r.out, "  %-18s", what)
+	for n, node := range r.nodes {
+		fmt.Fprintf(r.out, "%s p50 %5d ms, max %5d ms;  ", node.Name, bench.Median(all[n]).Milliseconds(), slices.Max(all[n]).Milliseconds())
+	}
+	fmt.Fprintf(r.out, "ratio 1/%.1f\n", float64(theirs)/float64(ours))
+}
