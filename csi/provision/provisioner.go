@@ -81,8 +81,8 @@ func New(cfg Config) (*Provisioner, error) {
 		p.enqueueAll()
 		p.CapacityChanged()
 	}
-	p.claims = cfg.Client.Claims(kubeapi.Hints{Changed: p.claimQueue.Add, Gone: p.claimQueue.Add})
-	p.volumes = cfg.Client.Volumes(kubeapi.Hints{Changed: p.volumeQueue.Add, Gone: p.volumeQueue.Add})
+	p.claims = cfg.Client.Claims(kubeapi.Hints{Changed: p.claimQueue.Add, Gone: p.claimQueue.Add}, p.slimClaim)
+	p.volumes = cfg.Client.Volumes(kubeapi.Hints{Changed: p.volumeQueue.Add, Gone: p.volumeQueue.Add}, p.slimVolume)
 	p.classes = cfg.Client.Classes(kubeapi.Hints{Changed: all, Gone: all})
 	p.csiNodes = cfg.Client.CSINodes(kubeapi.Hints{Gone: all})
 	return p, nil
