@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -186,5 +187,41 @@ func (c *Cluster) nodeLeaks(ctx context.Context, n Node) ([]leaks.Leak, error) {
 	for _, p := range pods.Items {
 		view.Live = append(view.Live, leaks.Pod{UID: string(p.UID), HostNetwork: p.Spec.HostNetwork})
 	}
-	return leaks.Node(view)
+	volumes, err := client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for _, pv := range volumes.Items {
+		if pv.Spec.CSI != nil {
+			view.Volumes = append(view.Volumes, pv.Spec.CSI.VolumeHandle)
+		}
+	}
+	found, err := leaks.Node(view)
+	if err != nil {
+		return nil, err
+	}
+	loops, err := c.nodeLoops(n.Name, view.Volumes)
+	return append(found, loops...), err
+}
+
+// nodeLoops lists the loop devices of a node on files of volumes that are gone, and second ones on the same file.
+func (c *Cluster) nodeLoops(node string, volumes []string) ([]leaks.Leak, error) {
+	loops, err := c.loops()
+	if err != nil {
+		return nil, err
+	}
+	var out []leaks.Leak
+	seen := map[string]bool{}
+	for device, file := range loops {
+		if !strings.HasPrefix(file, c.path("machines", node)+"/") {
+			continue
+		}
+		volume, isImage := strings.CutSuffix(filepath.Base(file), ".img")
+		gone := isImage && volume != "pool" && !slices.Contains(volumes, volume)
+		if gone || seen[file] {
+			out = append(out, leaks.Leak{Kind: "loop device", What: device + " on " + file})
+		}
+		seen[file] = true
+	}
+	return out, nil
 }

@@ -19,15 +19,16 @@ var searchPath = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 const suite = "registry.k8s.io/e2e-test-images/"
 
 // catalog says what each image consists of. The versions of the suite's images are those of e2e.test v1.37.2.
-func catalog(base []file, p programs) []image {
+func catalog(base, bash []file, p programs) []image {
 	shell := layer{"busybox", base}
+	keeper := layer{"bash", bash} // a shell that keeps every variable
 	program := func(name, path string, mode int64) layer {
 		return layer{name + path, []file{{path: path, mode: mode, source: p[name]}}}
 	}
-	agnhost := []layer{shell, {"agnhost", agnhostFiles(p)}}
+	agnhost := []layer{shell, keeper, {"agnhost", agnhostFiles(p)}}
 	all := []image{
 		{[]string{"docker.io/library/busybox:latest", "docker.io/library/busybox:1.37", suite + "busybox:1.37.0-2", suite + "busybox:1.29-2"},
-			[]layer{shell}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
+			[]layer{shell, keeper}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
 		{[]string{"registry.k8s.io/pause:3.10.2", "registry.k8s.io/pause:3.10.1", "registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.9"},
 			[]layer{program("pause", "pause", 0o755)}, v1.Config{Env: searchPath, User: "65535:65535", WorkingDir: "/", Entrypoint: []string{"/pause"}}},
 		{[]string{suite + "agnhost:2.66.1"}, agnhost, agnhostConfig("2.66.1")},

@@ -44,13 +44,17 @@ func (b *Builder) Build(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("busybox: %w", err)
 	}
+	bash, err := bashFiles(ctx, work)
+	if err != nil {
+		return fmt.Errorf("bash: %w", err)
+	}
 	fresh := filepath.Join(work, "layout")
 	path, err := layout.Write(fresh, empty.Index)
 	if err != nil {
 		return err
 	}
 	made := map[string]v1.Layer{} // layers that several images share are made once
-	for _, image := range catalog(base, programs) {
+	for _, image := range catalog(base, bash, programs) {
 		if err := b.add(path, image, made); err != nil {
 			return fmt.Errorf("image %s: %w", image.names[0], err)
 		}

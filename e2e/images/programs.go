@@ -61,10 +61,11 @@ const (
 // busyboxFiles is a small root: Debian's busybox with all its applets, the libraries that it links, users, and the CA certificates.
 // The dynamic busybox is used, because a static glibc cannot be relied upon to resolve names.
 func busyboxFiles(ctx context.Context, work string) ([]file, error) {
-	bin, err := downloadBusybox(ctx, work)
+	root, err := downloadPackage(ctx, work, "busybox")
 	if err != nil {
 		return nil, err
 	}
+	bin := filepath.Join(root, "bin/busybox")
 	applets, err := exec.CommandContext(ctx, bin, "--list").Output()
 	if err != nil {
 		return nil, err
@@ -91,20 +92,32 @@ func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 	return files, nil
 }
 
-// downloadBusybox unpacks the Debian package; it is not installed, because that would take the place of busybox-static.
-func downloadBusybox(ctx context.Context, work string) (string, error) {
-	dir := filepath.Join(work, "deb")
+// bashFiles puts Debian's static bash in the place of the shell, under both names. The applet sh of Debian's busybox takes variables with
+// names such as 1-key or p-.q out of the environment; the real image's passes them on, and specs look for them.
+func bashFiles(ctx context.Context, work string) ([]file, error) {
+	root, err := downloadPackage(ctx, work, "bash-static")
+	if err != nil {
+		return nil, err
+	}
+	return []file{{path: "bin/bash", mode: 0o755, source: filepath.Join(root, "bin/bash-static")}, {path: "bin/sh", mode: 0o755, hard: "bin/bash"}}, nil
+}
+
+// downloadPackage unpacks a Debian package to a directory, whose path it returns. It is not installed: busybox would take the place of
+// busybox-static.
+func downloadPackage(ctx context.Context, work, name string) (string, error) {
+	dir := filepath.Join(work, "deb-"+name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	if err := command(ctx, dir, "apt-get", "-q", "download", "busybox"); err != nil {
+	if err := command(ctx, dir, "apt-get", "-q", "download", name); err != nil {
 		return "", err
 	}
-	debs, err := filepath.Glob(filepath.Join(dir, "busybox_*.deb"))
+	debs, err := filepath.Glob(filepath.Join(dir, name+"_*.deb"))
 	if err != nil || len(debs) != 1 {
-		return "", errors.Join(err, fmt.Errorf("apt-get download busybox left %v", debs))
+		return "", errors.Join(err, fmt.Errorf("apt-get download %s left %v", name, debs))
 	}
-	return filepath.Join(dir, "root/bin/busybox"), command(ctx, dir, "dpkg", "-x", debs[0], filepath.Join(dir, "root"))
+	root := filepath.Join(dir, "root")
+	return root, command(ctx, dir, "dpkg", "-x", debs[0], root)
 }
 
 // curlFiles is the host's curl with its libraries, if there is one.

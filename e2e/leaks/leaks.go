@@ -17,7 +17,7 @@ import (
 
 // Leak is one thing that was left behind.
 type Leak struct {
-	Kind string // process, mount, cgroup, loop device, link, nft table, address, veth, directory, namespace, sysctl
+	Kind string // process, mount, cgroup, loop device, link, nft table or element, address, veth, directory, record, volume, namespace, sysctl
 	What string
 }
 

@@ -24,6 +24,7 @@ type View struct {
 	Group   string   // its cgroup
 	Daemons []string // programs that belong there without any pod, by the base name of their command: kubelet, trivet-monitor, ...
 	Live    []Pod    // pods of the API server's that are bound to it
+	Volumes []string // handles of the volumes that the API server knows
 	OldLogs bool     // log directories of old pods may be there: a kubelet removes them once a minute
 }
 
@@ -31,7 +32,8 @@ type View struct {
 // (addresses, veths, pinned network namespaces) there may be as many as there are pods with a network of their own.
 func Node(v View) ([]Leak, error) {
 	var out []Leak
-	for _, look := range []func(View) ([]Leak, error){nodeProcesses, nodeMounts, nodeGroups, nodeLinks, nodeAddresses, nodeFiles} {
+	for _, look := range []func(View) ([]Leak, error){nodeProcesses, nodeMounts, nodeGroups, nodeLinks, nodeAddresses, nodeFiles,
+		nodeRecords, nodeVolumes, nodeElements} {
 		found, err := look(v)
 		if err != nil {
 			return nil, err
@@ -220,7 +222,7 @@ func nodeAddresses(v View) ([]Leak, error) {
 	return out, nil
 }
 
-// nodeFiles: directories named by a pod's UID, and libcni's cached results.
+// nodeFiles: directories named by a pod's UID, libcni's cached results, and trivet-cni's index of reservations by sandbox.
 func nodeFiles(v View) ([]Leak, error) {
 	var out []Leak
 	dirs := []string{podsDir}
@@ -238,7 +240,15 @@ func nodeFiles(v View) ([]Leak, error) {
 			}
 		}
 	}
-	for _, dir := range []string{"/var/lib/cni/results", "/var/lib/cni/cache/results"} {
+	cached := []string{"/var/lib/cni/results", "/var/lib/cni/cache/results"}
+	reserved, err := filepath.Glob(v.root("/var/lib/cni/networks/*/.by-id"))
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range reserved {
+		cached = append(cached, strings.TrimPrefix(dir, v.root("/")))
+	}
+	for _, dir := range cached {
 		names, err := entries(v.root(dir))
 		if err != nil {
 			return nil, err
