@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -48,7 +49,9 @@ type Provisioner struct {
 	classes  *kubeapi.Watch[storagev1.StorageClass]
 	csiNodes *kubeapi.Watch[storagev1.CSINode]
 	events   *recorder
-	capacity chan struct{} // a look at the capacity is due
+	ours     map[string]string          // annotations of the volumes that this driver made; shared by all
+	here     *corev1.VolumeNodeAffinity // of the volumes on this node; shared by all
+	capacity chan struct{}              // a look at the capacity is due
 
 	claimQueue  workqueue.TypedRateLimitingInterface[string]
 	volumeQueue workqueue.TypedRateLimitingInterface[string]
@@ -63,7 +66,9 @@ func New(cfg Config) (*Provisioner, error) {
 	if cfg.Driver == "" || cfg.TopologyKey == "" || cfg.Node == "" || cfg.Client == nil || cfg.CSI == nil {
 		return nil, errors.New("provisioner: driver, topology key, node and clients are needed")
 	}
-	p := &Provisioner{cfg: cfg, capacity: make(chan struct{}, 1), claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes"),
+	p := &Provisioner{cfg: cfg, ours: map[string]string{annProvisionedBy: cfg.Driver},
+		here:     affinity([]*csi.Topology{{Segments: map[string]string{cfg.TopologyKey: cfg.Node}}}),
+		capacity: make(chan struct{}, 1), claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes"),
 		events: newRecorder(cfg.Client, cfg.Driver+"_"+cfg.Node, cfg.Log)}
 	var err error
 	if p.intents, err = durable.OpenStore[intent](cfg.Dir, false); err != nil {
@@ -106,6 +111,7 @@ func (p *Provisioner) Run(ctx context.Context) error {
 		return nil // asked to end before the API server answered
 	}
 	p.cfg.Log.Info("provisioning claims", "node", p.cfg.Node)
+	debug.FreeOSMemory() // the first lists were there whole, and are kept slim
 	for range workers {
 		group.Go(func() { p.work(ctx, p.claimQueue, p.syncClaim) })
 		group.Go(func() { p.work(ctx, p.volumeQueue, p.syncVolume) })

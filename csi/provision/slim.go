@@ -5,25 +5,36 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Each node watches the claims and volumes of the whole cluster. What is kept of them in memory is what decisions rest on.
+// Each node watches the claims and volumes of the whole cluster. What is kept of them in memory is what decisions rest on; small maps are most
+// of an object's size.
 
 // slimVolume keeps that a volume of another node or driver exists, and of its own what disposal and growth need.
 func (p *Provisioner) slimVolume(pv *corev1.PersistentVolume) {
-	slimMeta(&pv.ObjectMeta)
 	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != p.cfg.Driver || !onNode(pv, p.cfg.TopologyKey, p.cfg.Node) {
 		*pv = corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: pv.Name, UID: pv.UID, ResourceVersion: pv.ResourceVersion}}
 		return
 	}
-	pv.Annotations = map[string]string{annProvisionedBy: pv.Annotations[annProvisionedBy]}
-	pv.Spec.CSI.VolumeAttributes, pv.Spec.MountOptions = nil, nil
+	slimMeta(&pv.ObjectMeta)
+	if pv.Annotations[annProvisionedBy] == p.cfg.Driver {
+		pv.Annotations = p.ours
+	} else {
+		pv.Annotations = nil
+	}
+	pv.Spec.NodeAffinity = p.here
+	pv.Spec.CSI.VolumeAttributes, pv.Spec.MountOptions, pv.Spec.AccessModes = nil, nil, nil
 }
 
-// slimClaim keeps of a claim with a volume what growth needs, and all of one without.
+// slimClaim keeps all of a claim without a volume; of one with a volume what growth needs, if it asks for more than it has.
 func (p *Provisioner) slimClaim(c *corev1.PersistentVolumeClaim) {
 	slimMeta(&c.ObjectMeta)
-	if c.Spec.VolumeName != "" {
-		c.Annotations, c.Finalizers = nil, nil
-		c.Spec = corev1.PersistentVolumeClaimSpec{VolumeName: c.Spec.VolumeName, Resources: c.Spec.Resources}
+	if c.Spec.VolumeName == "" {
+		return
+	}
+	c.Annotations, c.Finalizers = nil, nil
+	c.Spec = corev1.PersistentVolumeClaimSpec{VolumeName: c.Spec.VolumeName, Resources: c.Spec.Resources}
+	want, have := c.Spec.Resources.Requests[corev1.ResourceStorage], c.Status.Capacity[corev1.ResourceStorage]
+	if c.Status.Phase != corev1.ClaimBound || want.Cmp(have) <= 0 { // a change comes as an event with the whole claim
+		c.Spec.Resources, c.Status = corev1.VolumeResourceRequirements{}, corev1.PersistentVolumeClaimStatus{}
 	}
 }
 
