@@ -102,6 +102,15 @@ func bashFiles(ctx context.Context, work string) ([]file, error) {
 	return []file{{path: "bin/bash", mode: 0o755, source: filepath.Join(root, "bin/bash-static")}, {path: "bin/sh", mode: 0o755, hard: "bin/bash"}}, nil
 }
 
+// netcatFiles is a netcat that knows UDP, which the applet does not.
+func netcatFiles(ctx context.Context, work string) ([]file, error) {
+	root, err := downloadPackage(ctx, work, "netcat-traditional")
+	if err != nil {
+		return nil, err
+	}
+	return []file{{path: "bin/nc", mode: 0o755, source: filepath.Join(root, "bin/nc.traditional")}}, nil
+}
+
 // downloadPackage unpacks a Debian package to a directory, whose path it returns. It is not installed: busybox would take the place of
 // busybox-static.
 func downloadPackage(ctx context.Context, work, name string) (string, error) {
