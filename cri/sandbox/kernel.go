@@ -239,6 +239,8 @@ func (s *Sandboxes) startPause(ctx context.Context, r Record) (pid int, err erro
 		Process: &specs.Process{Args: []string{"/pause", "pause"}, Cwd: "/", Env: []string{"GOMAXPROCS=1"}, OOMScoreAdj: &adj, NoNewPrivileges: true,
 			User: specs.User{UID: 65535, GID: 65535}},
 		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"},
+			// runc makes devices even where nobody asked, and the state directory is usually mounted nodev.
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "mode=755", "size=64k"}},
 			{Destination: "/pause", Type: "bind", Source: s.cfg.Pause, Options: []string{"bind", "ro"}}},
 		Linux: &specs.Linux{CgroupsPath: s.cfg.Cgroup(r.config.GetLinux().GetCgroupParent(), pauseID(r.ID)), Namespaces: []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}}}}
 	for kind, path := range s.Namespaces(r) {

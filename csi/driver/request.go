@@ -24,8 +24,12 @@ func ParseParameters(in map[string]string) (Parameters, error) {
 		switch {
 		case strings.HasPrefix(key, "csi.storage.k8s.io/"):
 		case key == "backend":
-			if value != "auto" {
+			switch value {
+			case "btrfs", "image":
 				p.Backend = value
+			case "auto":
+			default:
+				return Parameters{}, invalid("parameter backend is %q; known are auto, btrfs and image", value)
 			}
 		case key == "nocow":
 			on, err := strconv.ParseBool(value)

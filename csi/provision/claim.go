@@ -30,7 +30,7 @@ func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
 	case take:
 		return p.take(ctx, f)
 	case free:
-		return p.free(ctx, f.claim)
+		return p.giveBack(ctx, f.claim)
 	case wait:
 		p.claimQueue.AddAfter(key, d.after)
 	case refuse:
@@ -158,10 +158,10 @@ func (p *Provisioner) take(ctx context.Context, f facts) error {
 	return err
 }
 
-// free gives a claim back to the scheduler when the node that was selected for it is gone: nobody else would.
-func (p *Provisioner) free(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
+// giveBack gives a claim back to the scheduler when the node that was selected for it is gone: nobody else would.
+func (p *Provisioner) giveBack(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
 	node := c.Annotations[annSelectedNode]
-	err := p.cfg.Client.FindNode(ctx, node)
+	_, err := p.cfg.Client.NodeUID(ctx, node)
 	if !apierrors.IsNotFound(err) {
 		return err // it is there: its driver has yet to register
 	}

@@ -92,6 +92,9 @@ func decide(f facts) decision {
 	if !allows(f.class, f.topologyKey, f.node) {
 		return decision{action: ignore, reason: "class does not allow this node"}
 	}
+	if c.Annotations[annProvisioner] == "" && c.Annotations[annBetaProvisioner] == "" {
+		return decision{action: ignore, reason: "the controller-manager is about to write to the claim"} // two writers at once: one of them fails
+	}
 	mine := c.CreationTimestamp.Add(time.Duration(rank(c, f.node, f.nodes)) * turn)
 	if after := mine.Sub(f.now); after > 0 {
 		return decision{action: wait, after: after, reason: "another node has the first turn"}
@@ -109,8 +112,8 @@ func className(c *corev1.PersistentVolumeClaim) string {
 	return *c.Spec.StorageClassName
 }
 
-// namesOther tells whether the controller-manager handed the claim to another provisioner. That it named none yet is no reason to wait:
-// class and node are known.
+// namesOther tells whether the controller-manager handed the claim to another provisioner. That it named none yet is no reason not to make
+// the volume: class and node are known.
 func namesOther(c *corev1.PersistentVolumeClaim, driver string) bool {
 	named := cmp.Or(c.Annotations[annProvisioner], c.Annotations[annBetaProvisioner], driver)
 	return named != driver

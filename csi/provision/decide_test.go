@@ -21,8 +21,9 @@ var born = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 func newClaim(change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
 	c := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "uid-1", CreationTimestamp: metav1.NewTime(born), Annotations: map[string]string{}},
-		Spec:       corev1.PersistentVolumeClaimSpec{StorageClassName: new("fast"), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "uid-1", CreationTimestamp: metav1.NewTime(born),
+			Annotations: map[string]string{annProvisioner: testDriver}},
+		Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: new("fast"), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}},
 	}
 	if change != nil {
 		change(c)
@@ -64,6 +65,10 @@ func TestDecide(t *testing.T) {
 		{"selected here", newClaim(selected("a")), delayedClass, nil, create},
 		{"selected elsewhere", newClaim(selected("b")), delayedClass, []string{"a", "b"}, ignore},
 		{"immediate, only node", newClaim(nil), immediate, []string{"a"}, take},
+		{"immediate, not handed out", newClaim(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) }), immediate, []string{"a"}, ignore},
+		{"delayed, not handed out", newClaim(func(c *corev1.PersistentVolumeClaim) {
+			c.Annotations = map[string]string{annSelectedNode: "a"}
+		}), delayedClass, nil, create},
 		{"immediate, taken", newClaim(selected("a")), immediate, []string{"a"}, create},
 		{"immediate, not allowed here", newClaim(nil), elsewhere, []string{"a", "b"}, ignore},
 		{"selected node gone", newClaim(selected("gone")), delayedClass, []string{"a"}, free},

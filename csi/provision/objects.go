@@ -2,7 +2,6 @@ package provision
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
@@ -29,16 +28,13 @@ func createRequest(f facts) (*csi.CreateVolumeRequest, error) {
 	limit := c.Spec.Resources.Limits[corev1.ResourceStorage]
 	here := &csi.Topology{Segments: map[string]string{f.topologyKey: f.node}}
 	req := &csi.CreateVolumeRequest{
-		Name:          volumeName(c),
-		CapacityRange: &csi.CapacityRange{RequiredBytes: size.Value(), LimitBytes: limit.Value()},
-		Parameters: map[string]string{
-			paramPrefix + "pvc/name": c.Name, paramPrefix + "pvc/namespace": c.Namespace, paramPrefix + "pv/name": volumeName(c)},
+		Name:                      volumeName(c),
+		CapacityRange:             &csi.CapacityRange{RequiredBytes: size.Value(), LimitBytes: limit.Value()},
+		Parameters:                ownParameters(class),
 		AccessibilityRequirements: &csi.TopologyRequirement{Requisite: []*csi.Topology{here}, Preferred: []*csi.Topology{here}},
 	}
-	for key, value := range class.Parameters {
-		if !strings.HasPrefix(key, paramPrefix) {
-			req.Parameters[key] = value
-		}
+	for what, name := range map[string]string{"pvc/name": c.Name, "pvc/namespace": c.Namespace, "pv/name": volumeName(c)} {
+		req.Parameters[paramPrefix+what] = name
 	}
 	for _, mode := range c.Spec.AccessModes {
 		capability, err := toCapability(c, class, mode)

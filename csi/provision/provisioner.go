@@ -48,6 +48,7 @@ type Provisioner struct {
 	classes  *kubeapi.Watch[storagev1.StorageClass]
 	csiNodes *kubeapi.Watch[storagev1.CSINode]
 	events   *recorder
+	capacity chan struct{} // a look at the capacity is due
 
 	claimQueue  workqueue.TypedRateLimitingInterface[string]
 	volumeQueue workqueue.TypedRateLimitingInterface[string]
@@ -62,7 +63,7 @@ func New(cfg Config) (*Provisioner, error) {
 	if cfg.Driver == "" || cfg.TopologyKey == "" || cfg.Node == "" || cfg.Client == nil || cfg.CSI == nil {
 		return nil, errors.New("provisioner: driver, topology key, node and clients are needed")
 	}
-	p := &Provisioner{cfg: cfg, claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes"),
+	p := &Provisioner{cfg: cfg, capacity: make(chan struct{}, 1), claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes"),
 		events: newRecorder(cfg.Client, cfg.Driver+"_"+cfg.Node, cfg.Log)}
 	var err error
 	if p.intents, err = durable.OpenStore[intent](cfg.Dir, false); err != nil {
@@ -76,9 +77,12 @@ func New(cfg Config) (*Provisioner, error) {
 		cfg.Log.Error("record cannot be read and is set aside", "record", t.Name, "kept_as", t.Moved, "err", t.Err)
 	}
 	// Every change is a hint to look at the object, or at all claims when something changed that all depend on.
-	all := func(string) { p.enqueueAll() }
-	p.claims = cfg.Client.Claims(kubeapi.Hints{Changed: p.claimQueue.Add, Gone: p.claimQueue.Add})
-	p.volumes = cfg.Client.Volumes(kubeapi.Hints{Changed: p.volumeQueue.Add, Gone: p.volumeQueue.Add})
+	all := func(string) {
+		p.enqueueAll()
+		p.CapacityChanged()
+	}
+	p.claims = cfg.Client.Claims(kubeapi.Hints{Changed: p.claimQueue.Add, Gone: p.claimQueue.Add}, p.slimClaim)
+	p.volumes = cfg.Client.Volumes(kubeapi.Hints{Changed: p.volumeQueue.Add, Gone: p.volumeQueue.Add}, p.slimVolume)
 	p.classes = cfg.Client.Classes(kubeapi.Hints{Changed: all, Gone: all})
 	p.csiNodes = cfg.Client.CSINodes(kubeapi.Hints{Gone: all})
 	return p, nil
@@ -107,6 +111,7 @@ func (p *Provisioner) Run(ctx context.Context) error {
 		group.Go(func() { p.work(ctx, p.volumeQueue, p.syncVolume) })
 	}
 	group.Go(func() { p.settleNowAndThen(ctx) })
+	group.Go(func() { p.publishCapacity(ctx) })
 	<-ctx.Done()
 	return nil
 }

@@ -196,6 +196,23 @@ func TestClaimOfAVanishedNodeGoesBackToTheScheduler(t *testing.T) {
 	}
 }
 
+func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
+	f := newFixture(t)
+	f.server.add("nodes/a", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}})
+	const old = "namespaces/kube-system/csistoragecapacities/old"
+	f.server.add(old, &storagev1.CSIStorageCapacity{ObjectMeta: metav1.ObjectMeta{Name: "old"}})
+	defer f.run()()
+	var told storagev1.CSIStorageCapacity
+	path := "namespaces/kube-system/csistoragecapacities/" + (&Provisioner{cfg: Config{Node: "a"}}).capacityName("fast")
+	f.eventually("the capacity of the delayed class", func() bool { return f.server.read(path, &told) })
+	if told.StorageClassName != "fast" || told.Capacity.Value() != 10<<30 || told.NodeTopology.MatchLabels[testKey] != "a" || told.OwnerReferences[0].UID != "node-1" {
+		t.Errorf("capacity %+v", told)
+	}
+	f.eventually("that of a class which is no more goes", func() bool { return !f.server.read(old, &told) })
+	f.server.remove("storageclasses/fast")
+	f.eventually("the class went, its capacity goes", func() bool { return !f.server.read(path, &told) })
+}
+
 // The driver made the volume, the answer got lost, and the claim went away meanwhile: nobody knows of the volume but the intent.
 func TestVolumeOfAVanishedClaimIsDeleted(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/trivet-node/trivet/csi/provision/kubeapi"
@@ -137,6 +139,15 @@ func (s *server) delete(path string) {
 	}
 }
 
+// deleteAllBut deletes the objects of a collection whose names the selector, a list of metadata.name!=X, leaves in.
+func (s *server) deleteAllBut(collection, selector string) {
+	for path := range s.objects {
+		if name, ok := strings.CutPrefix(path, collection+"/"); ok && !slices.Contains(strings.Split(selector, ","), "metadata.name!="+name) {
+			s.delete(path)
+		}
+	}
+}
+
 func resourceOf(path string) string {
 	parts := strings.Split(path, "/")
 	if parts[0] == "namespaces" {
@@ -202,9 +213,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		s.store("ADDED", path, d)
 	case http.MethodPatch:
-		s.patch(w, path, body)
+		s.patch(w, path, body, r.Header.Get("Content-Type") == string(types.ApplyPatchType))
 		return
 	case http.MethodDelete:
+		if r.URL.Query().Has("fieldSelector") {
+			s.deleteAllBut(path, r.URL.Query().Get("fieldSelector"))
+		}
 		s.delete(path)
 	}
 	if s.objects[path] == nil && r.Method != http.MethodDelete {
@@ -232,12 +246,17 @@ func (s *server) parse(body []byte) (d document, name string) {
 	return d, object.(metav1.Object).GetName()
 }
 
-func (s *server) patch(w http.ResponseWriter, path string, body []byte) {
+func (s *server) patch(w http.ResponseWriter, path string, body []byte, apply bool) {
 	var patch document
 	if err := json.Unmarshal(body, &patch); err != nil {
 		s.t.Error(err)
 	}
 	have := s.objects[path]
+	if have == nil && apply {
+		s.store("ADDED", path, patch)
+		answer(w, http.StatusCreated, patch)
+		return
+	}
 	if have == nil {
 		fail(w, http.StatusNotFound, "NotFound")
 		return

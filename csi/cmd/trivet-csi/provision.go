@@ -16,12 +16,13 @@ import (
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/provision"
 	"github.com/trivet-node/trivet/csi/provision/kubeapi"
+	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
 // startProvisioner starts the provisioner where there are credentials for the Kubernetes API.
-func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logger, o options) error {
+func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logger, o options, volumes *volume.Service) error {
 	config, err := credentials(o.kubeconfig)
 	if config == nil || err != nil {
 		return err
@@ -41,6 +42,7 @@ func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logg
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
+	volumes.OnChange(p.CapacityChanged)
 	group.Go(func() error { return errors.Join(p.Run(ctx), conn.Close()) })
 	return nil
 }

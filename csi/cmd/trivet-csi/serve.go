@@ -42,7 +42,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
 	err = register(ctx, group, log, o)
 	if err == nil {
-		err = startProvisioner(ctx, group, log, o)
+		err = startProvisioner(ctx, group, log, o, store.volumes)
 	}
 	if err != nil {
 		cancel()

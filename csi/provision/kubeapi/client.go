@@ -4,8 +4,10 @@ package kubeapi
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -20,6 +22,8 @@ import (
 const (
 	claims  = "persistentvolumeclaims"
 	volumes = "persistentvolumes"
+
+	capacities = "csistoragecapacities"
 )
 
 // Client speaks to the API server. Requests are not rationed on this side; the server's priority and fairness does that.
@@ -103,9 +107,33 @@ func (c *Client) DeleteVolume(ctx context.Context, name string, uid types.UID) e
 	return c.core.Delete().Resource(volumes).Name(name).Body(options).Do(ctx).Error()
 }
 
-// FindNode returns nil when there is a Node of that name, and NotFound when there is none.
-func (c *Client) FindNode(ctx context.Context, name string) error {
-	return c.core.Get().Resource("nodes").Name(name).Do(ctx).Error()
+// NodeUID returns the UID of a Node, and NotFound when there is none of that name.
+func (c *Client) NodeUID(ctx context.Context, name string) (string, error) {
+	data, err := c.core.Get().Resource("nodes").Name(name).SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").Do(ctx).Raw()
+	if err != nil {
+		return "", err
+	}
+	var node metav1.PartialObjectMetadata
+	if err := json.Unmarshal(data, &node); err != nil {
+		return "", fmt.Errorf("node %s: %w", name, err)
+	}
+	return string(node.UID), nil
+}
+
+// ApplyCapacity makes a CSIStorageCapacity what the JSON says, whether it was there or not.
+func (c *Client) ApplyCapacity(ctx context.Context, namespace, name string, object []byte) error {
+	return c.storage.Patch(types.ApplyPatchType).Namespace(namespace).Resource(capacities).Name(name).
+		Param("fieldManager", "trivet-csi").Param("force", "true").Body(object).Do(ctx).Error()
+}
+
+// DeleteCapacities deletes the CSIStorageCapacities with a label, but those named.
+func (c *Client) DeleteCapacities(ctx context.Context, namespace, label string, but []string) error {
+	var fields []string
+	for _, name := range but {
+		fields = append(fields, "metadata.name!="+name)
+	}
+	return c.storage.Delete().Namespace(namespace).Resource(capacities).
+		Param("labelSelector", label).Param("fieldSelector", strings.Join(fields, ",")).Do(ctx).Error()
 }
 
 // CreateEvent stores a new event.

@@ -23,27 +23,30 @@ type Hints struct {
 	Changed, Gone func(key string)
 }
 
-// Claims watches all claims.
-func (c *Client) Claims(h Hints) *Watch[corev1.PersistentVolumeClaim] {
-	return newWatch[corev1.PersistentVolumeClaim](c.core, claims, &corev1.PersistentVolumeClaim{}, h)
+// Claims watches all claims. slim takes away what need not be kept of one.
+func (c *Client) Claims(h Hints, slim func(*corev1.PersistentVolumeClaim)) *Watch[corev1.PersistentVolumeClaim] {
+	return newWatch(c.core, claims, &corev1.PersistentVolumeClaim{}, h, slim)
 }
 
-// Volumes watches all PersistentVolumes.
-func (c *Client) Volumes(h Hints) *Watch[corev1.PersistentVolume] {
-	return newWatch[corev1.PersistentVolume](c.core, volumes, &corev1.PersistentVolume{}, h)
+// Volumes watches all PersistentVolumes. slim takes away what need not be kept of one.
+func (c *Client) Volumes(h Hints, slim func(*corev1.PersistentVolume)) *Watch[corev1.PersistentVolume] {
+	return newWatch(c.core, volumes, &corev1.PersistentVolume{}, h, slim)
 }
 
 // Classes watches all StorageClasses.
 func (c *Client) Classes(h Hints) *Watch[storagev1.StorageClass] {
-	return newWatch[storagev1.StorageClass](c.storage, "storageclasses", &storagev1.StorageClass{}, h)
+	return newWatch(c.storage, "storageclasses", &storagev1.StorageClass{}, h, func(s *storagev1.StorageClass) { s.ManagedFields = nil })
 }
 
 // CSINodes watches all CSINodes.
 func (c *Client) CSINodes(h Hints) *Watch[storagev1.CSINode] {
-	return newWatch[storagev1.CSINode](c.storage, "csinodes", &storagev1.CSINode{}, h)
+	return newWatch(c.storage, "csinodes", &storagev1.CSINode{}, h, func(n *storagev1.CSINode) { n.ManagedFields, n.Annotations = nil, nil })
 }
 
-func newWatch[T any](client *rest.RESTClient, resource string, kind runtime.Object, h Hints) *Watch[T] {
+func newWatch[T any, P interface {
+	*T
+	runtime.Object
+}](client *rest.RESTClient, resource string, kind P, h Hints, slim func(*T)) *Watch[T] {
 	hint := func(call func(string)) func(any) {
 		return func(obj any) {
 			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj); err == nil && call != nil {
@@ -57,19 +60,14 @@ func newWatch[T any](client *rest.RESTClient, resource string, kind runtime.Obje
 		ListerWatcher: cache.NewListWatchFromClient(client, resource, metav1.NamespaceAll, fields.Everything()),
 		ObjectType:    kind,
 		Handler:       cache.ResourceEventHandlerFuncs{AddFunc: changed, UpdateFunc: func(_, obj any) { changed(obj) }, DeleteFunc: hint(h.Gone)},
-		Transform:     slim,
+		Transform: func(obj any) (any, error) {
+			if o, ok := obj.(*T); ok {
+				slim(o)
+			}
+			return obj, nil
+		},
 	})
 	return w
-}
-
-// slim drops what is large and never read before an object is kept.
-func slim(obj any) (any, error) {
-	if o, ok := obj.(metav1.Object); ok {
-		o.SetManagedFields(nil)
-		o.SetLabels(nil)
-		o.SetOwnerReferences(nil)
-	}
-	return obj, nil
 }
 
 // Run watches until ctx ends.

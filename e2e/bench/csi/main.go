@@ -1,5 +1,6 @@
 // Command csi measures a trivet-csi binary over its socket: create, stage, publish, unpublish, unstage and delete alone and 16 at once, with few and
-// with many volumes present, a page of ListVolumes, the start, and the resident memory. It prints medians as a Markdown table.
+// with many volumes present, a page of ListVolumes, the start, and the resident memory. It prints medians as a Markdown table. With
+// --peer the same is measured, in turns, of another driver that listens on a socket already.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +30,7 @@ func run(ctx context.Context, env *program.Env) (err error) {
 	fs := env.Flags("Measures trivet-csi and prints medians. Needs root and some GiB of disk.")
 	binary := fs.String("binary", "bin/trivet-csi", "the program to measure")
 	dir := fs.String("dir", "", "directory for its volumes (default: a temporary one)")
+	peer := fs.String("peer", "", "socket of a running driver to compare with; best started in a mount namespace of its own")
 	many := fs.Int("volumes", 5000, "how many volumes are present in the second half")
 	if err := env.Parse(fs); err != nil {
 		return err
@@ -38,7 +41,7 @@ func run(ctx context.Context, env *program.Env) (err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(*dir)) }()
 	}
-	b := &bench{dir: *dir, binary: *binary}
+	b := &bench{driver: driver{name: "trivet-csi", dir: *dir}, binary: *binary}
 	if b.state, err = os.MkdirTemp("/dev/shm", "bench"); err != nil {
 		return err
 	}
@@ -47,24 +50,66 @@ func run(ctx context.Context, env *program.Env) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.stop()) }()
-	fmt.Fprintln(env.Stdout, "| volumes | at once | create | stage | publish | unpublish | unstage | delete | lives/s |\n|---|---|---|---|---|---|---|---|---|")
-	for _, c := range []struct{ present, atOnce, lives int }{{0, 1, 300}, {0, 16, 1600}, {*many, 1, 300}, {*many, 16, 1600}} {
-		if err := b.fill(ctx, c.present); err != nil {
+	drivers := []*driver{&b.driver}
+	if *peer != "" {
+		other, err := connect(ctx, *peer, *dir)
+		if err != nil {
 			return err
 		}
-		if err := b.measure(ctx, env, c.present, c.atOnce, c.lives); err != nil {
-			return err
-		}
+		defer other.conn.Close()
+		drivers = append(drivers, other)
+	}
+	if err := compare(ctx, env, drivers, *many); err != nil {
+		return err
 	}
 	return b.rest(ctx, env)
 }
 
+// compare measures the drivers in turns, so that what else happens on the machine hits all of them.
+func compare(ctx context.Context, env *program.Env, drivers []*driver, many int) error {
+	fmt.Fprintln(env.Stdout, "| driver | volumes | at once | create | stage | publish | unpublish | unstage | delete | lives/s |\n|---|---|---|---|---|---|---|---|---|---|")
+	for _, c := range []struct{ present, atOnce, lives int }{{0, 1, 200}, {0, 16, 800}, {many, 1, 200}, {many, 16, 800}} {
+		for _, d := range drivers {
+			if err := d.fill(ctx, c.present); err != nil {
+				return fmt.Errorf("%s: %w", d.name, err)
+			}
+		}
+		for _, d := range drivers {
+			if err := d.measure(ctx, env, c.present, c.atOnce, c.lives); err != nil {
+				return fmt.Errorf("%s: %w", d.name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// driver is a CSI driver behind a socket.
+type driver struct {
+	name   string
+	dir    string // beneath kubelet/ in it volumes are staged and published
+	conn   *grpc.ClientConn
+	filled int
+}
+
+// connect finds a driver that somebody else has started.
+func connect(ctx context.Context, socketPath, dir string) (*driver, error) {
+	conn, err := socket.Dial(socketPath)
+	if err != nil {
+		return nil, err
+	}
+	info, err := csi.NewIdentityClient(conn).GetPluginInfo(ctx, &csi.GetPluginInfoRequest{})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("peer at %s: %w", socketPath, err), conn.Close())
+	}
+	return &driver{name: info.GetName(), dir: filepath.Join(dir, "peer"), conn: conn}, nil
+}
+
+// bench is the driver that is started here.
 type bench struct {
-	dir, binary string
-	state       string // on a tmpfs, as /run is
-	cmd         *exec.Cmd
-	conn        *grpc.ClientConn
-	filled      int
+	driver
+	binary string
+	state  string // on a tmpfs, as /run is
+	cmd    *exec.Cmd
 }
 
 // start runs the program in a mount namespace of its own and waits until it answers.
@@ -94,17 +139,17 @@ func capability() *csi.VolumeCapability {
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}
 }
 
-func (b *bench) create(ctx context.Context, name string) (string, error) {
-	resp, err := csi.NewControllerClient(b.conn).CreateVolume(ctx, &csi.CreateVolumeRequest{Name: name,
+func (d *driver) create(ctx context.Context, name string) (string, error) {
+	resp, err := csi.NewControllerClient(d.conn).CreateVolume(ctx, &csi.CreateVolumeRequest{Name: name,
 		CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}, VolumeCapabilities: []*csi.VolumeCapability{capability()}})
 	return resp.GetVolume().GetVolumeId(), err
 }
 
 // fill brings the number of volumes that are just there to n.
-func (b *bench) fill(ctx context.Context, n int) error {
-	return inParallel(16, n-b.filled, func(int) error {
-		_, err := b.create(ctx, fmt.Sprintf("present-%d-%d", n, time.Now().UnixNano()))
-		b.filled = n
+func (d *driver) fill(ctx context.Context, n int) error {
+	return inParallel(16, n-d.filled, func(int) error {
+		_, err := d.create(ctx, fmt.Sprintf("present-%d-%d", n, time.Now().UnixNano()))
+		d.filled = n
 		return err
 	})
 }
@@ -114,36 +159,31 @@ func inParallel(workers, n int, f func(i int) error) error {
 		return nil
 	}
 	var group sync.WaitGroup
-	var mu sync.Mutex
-	var errs []error
-	next := make(chan int)
+	var next atomic.Int64
+	var once sync.Once
+	var failure error
 	for range workers {
 		group.Go(func() {
-			for i := range next {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				if err := f(i); err != nil {
-					mu.Lock()
-					errs = append(errs, err)
-					mu.Unlock()
+					once.Do(func() { failure = err })
+					next.Store(int64(n)) // the others stop, too
 				}
 			}
 		})
 	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
 	group.Wait()
-	return errors.Join(errs...)
+	return failure
 }
 
 var steps = []string{"create", "stage", "publish", "unpublish", "unstage", "delete"}
 
-func (b *bench) measure(ctx context.Context, env *program.Env, present, atOnce, lives int) error {
+func (d *driver) measure(ctx context.Context, env *program.Env, present, atOnce, lives int) error {
 	var mu sync.Mutex
 	took := map[string][]time.Duration{}
 	began := time.Now()
 	err := inParallel(atOnce, lives, func(i int) error {
-		times, err := b.life(ctx, fmt.Sprintf("life-%d-%d-%d", present, atOnce, i))
+		times, err := d.life(ctx, fmt.Sprintf("life-%d-%d-%d", present, atOnce, i))
 		mu.Lock()
 		defer mu.Unlock()
 		for step, t := range times {
@@ -154,7 +194,7 @@ func (b *bench) measure(ctx context.Context, env *program.Env, present, atOnce, 
 	if err != nil {
 		return err
 	}
-	row := []string{fmt.Sprint(present), fmt.Sprint(atOnce)}
+	row := []string{d.name, fmt.Sprint(present), fmt.Sprint(atOnce)}
 	for _, step := range steps {
 		slices.Sort(took[step])
 		row = append(row, fmt.Sprintf("%.2f ms", took[step][len(took[step])/2].Seconds()*1000))
@@ -165,13 +205,18 @@ func (b *bench) measure(ctx context.Context, env *program.Env, present, atOnce, 
 }
 
 // life takes one volume from creation to deletion and returns how long each step took.
-func (b *bench) life(ctx context.Context, name string) ([]time.Duration, error) {
-	controller, node := csi.NewControllerClient(b.conn), csi.NewNodeClient(b.conn)
-	stage, target := filepath.Join(b.dir, "kubelet/stage", name), filepath.Join(b.dir, "kubelet/pods", name, "mount")
+func (d *driver) life(ctx context.Context, name string) ([]time.Duration, error) {
+	controller, node := csi.NewControllerClient(d.conn), csi.NewNodeClient(d.conn)
+	stage, target := filepath.Join(d.dir, "kubelet/stage", name), filepath.Join(d.dir, "kubelet/pods", name, "mount")
+	for _, path := range []string{stage, filepath.Dir(target)} { // as kubelet does
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return nil, err
+		}
+	}
 	var id string
 	var times []time.Duration
 	for _, step := range []func() error{
-		func() (err error) { id, err = b.create(ctx, name); return err },
+		func() (err error) { id, err = d.create(ctx, name); return err },
 		func() error {
 			_, err := node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: stage, VolumeCapability: capability()})
 			return err
