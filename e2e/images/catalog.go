@@ -19,13 +19,13 @@ var searchPath = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 const suite = "registry.k8s.io/e2e-test-images/"
 
 // catalog says what each image consists of. The versions of the suite's images are those of e2e.test v1.37.2.
-func catalog(base, bash []file, p programs) []image {
+func catalog(base, bash, netcat []file, p programs) []image {
 	shell := layer{"busybox", base}
 	keeper := layer{"bash", bash} // a shell that keeps every variable
 	program := func(name, path string, mode int64) layer {
 		return layer{name + path, []file{{path: path, mode: mode, source: p[name]}}}
 	}
-	agnhost := []layer{shell, keeper, {"agnhost", agnhostFiles(p)}}
+	agnhost := []layer{shell, keeper, {"netcat", netcat}, {"agnhost", agnhostFiles(p)}}
 	all := []image{
 		{[]string{"docker.io/library/busybox:latest", "docker.io/library/busybox:1.37", suite + "busybox:1.37.0-2", suite + "busybox:1.29-2"},
 			[]layer{shell, keeper}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},

@@ -48,13 +48,17 @@ func (b *Builder) Build(ctx context.Context, dir string) error {
 	if err != nil {
 		return fmt.Errorf("bash: %w", err)
 	}
+	netcat, err := netcatFiles(ctx, work)
+	if err != nil {
+		return fmt.Errorf("netcat: %w", err)
+	}
 	fresh := filepath.Join(work, "layout")
 	path, err := layout.Write(fresh, empty.Index)
 	if err != nil {
 		return err
 	}
 	made := map[string]v1.Layer{} // layers that several images share are made once
-	for _, image := range catalog(base, bash, programs) {
+	for _, image := range catalog(base, bash, netcat, programs) {
 		if err := b.add(path, image, made); err != nil {
 			return fmt.Errorf("image %s: %w", image.names[0], err)
 		}

@@ -56,7 +56,7 @@ func TestAMissingSourceIsNamed(t *testing.T) {
 
 func TestCatalogNamesEachImageOnce(t *testing.T) {
 	seen := map[string]bool{}
-	for _, i := range catalog(nil, nil, programs{"coredns": "x"}) {
+	for _, i := range catalog(nil, nil, nil, programs{"coredns": "x"}) {
 		for _, n := range i.names {
 			if seen[n] {
 				t.Errorf("%s is there twice", n)

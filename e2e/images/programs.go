@@ -92,14 +92,24 @@ func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 	return files, nil
 }
 
-// bashFiles puts Debian's static bash in the place of the shell, under both names. The applet sh of Debian's busybox takes variables with
-// names such as 1-key or p-.q out of the environment; the real image's passes them on, and specs look for them.
+// bashFiles is Debian's static bash; a command that asks for sh without a path gets it, too. The applet sh of Debian's busybox takes variables
+// with names such as 1-key or p-.q out of the environment; the real image's passes them on, and specs look for them. Others look for
+// the words of the applet's errors: /bin/sh stays what it is.
 func bashFiles(ctx context.Context, work string) ([]file, error) {
 	root, err := downloadPackage(ctx, work, "bash-static")
 	if err != nil {
 		return nil, err
 	}
-	return []file{{path: "bin/bash", mode: 0o755, source: filepath.Join(root, "bin/bash-static")}, {path: "bin/sh", mode: 0o755, hard: "bin/bash"}}, nil
+	return []file{{path: "bin/bash", mode: 0o755, source: filepath.Join(root, "bin/bash-static")}, {path: "usr/local/bin/sh", mode: 0o777, link: "/bin/bash"}}, nil
+}
+
+// netcatFiles is a netcat that knows UDP, which the applet does not.
+func netcatFiles(ctx context.Context, work string) ([]file, error) {
+	root, err := downloadPackage(ctx, work, "netcat-traditional")
+	if err != nil {
+		return nil, err
+	}
+	return []file{{path: "bin/nc", mode: 0o755, source: filepath.Join(root, "bin/nc.traditional")}}, nil
 }
 
 // downloadPackage unpacks a Debian package to a directory, whose path it returns. It is not installed: busybox would take the place of
