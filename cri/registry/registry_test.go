@@ -239,7 +239,8 @@ func TestStuckTransferIsBrokenOffAndGoesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, content) || requests != 2 {
+	// A busy machine may break off a transfer that goes on, too: then there are more requests.
+	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, content) || requests < 2 {
 		t.Errorf("%d bytes, %v, %d requests", len(got), err, requests)
 	}
 }
