@@ -212,6 +212,9 @@ func (a *Agent) cleanUp(ctx context.Context) {
 	if err := a.volumes.Orphans(ctx, keep); err != nil {
 		a.log.Warn("remove volumes of pods that are gone", "err", err)
 	}
+	if err := a.worker.OrphanLogs(keep); err != nil {
+		a.log.Warn("remove logs of pods that are gone", "err", err)
+	}
 	uids, err := a.cgroups.Pods()
 	if err != nil {
 		a.log.Warn("look for leftover cgroups", "err", err)

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/node/criconfig"
@@ -148,4 +151,21 @@ func (w *Worker) farewell(pod *v1.Pod) error {
 		}
 	}
 	return nil
+}
+
+// OrphanLogs removes the logs of all pods for which keep is false: an agent that was killed after it had removed a pod's sandbox did not
+// come to its logs any more. Call it when all pods of the node are known.
+func (w *Worker) OrphanLogs(keep func(types.UID) bool) error {
+	dirs, err := os.ReadDir(w.Node.LogRoot)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	var errs []error
+	for _, d := range dirs {
+		parts := strings.SplitN(d.Name(), "_", 3) // NAMESPACE_NAME_UID
+		if len(parts) == 3 && d.IsDir() && !keep(types.UID(parts[2])) {
+			errs = append(errs, os.RemoveAll(filepath.Join(w.Node.LogRoot, d.Name())))
+		}
+	}
+	return errors.Join(errs...)
 }
