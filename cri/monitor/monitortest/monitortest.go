@@ -68,7 +68,7 @@ func New(tb testing.TB) *Env {
 	e.makeRootfs(tb)
 	tb.Cleanup(func() {
 		KillMonitor(tb, e.Config.Socket)
-		removeCgroups(tb, "/trivet-monitor-test/"+filepath.Base(dir))
+		removeCgroups(tb, "/trivet-monitor-test-"+filepath.Base(dir))
 		if log, err := os.ReadFile(e.Config.LogFile); err == nil && tb.Failed() {
 			tb.Logf("monitor's log:\n%s", log)
 		}
@@ -130,7 +130,7 @@ func (e *Env) Runtime(tb testing.TB, name string) monitor.Runtime {
 func (e *Env) Container(tb testing.TB, id string, rt monitor.Runtime, args []string, change func(*specs.Spec, *monitor.Container)) monitor.Container {
 	tb.Helper()
 	adj := 100
-	group := "/trivet-monitor-test/" + filepath.Base(e.Dir) + "/" + id
+	group := "/trivet-monitor-test-" + filepath.Base(e.Dir) + "/" + id
 	spec := &specs.Spec{
 		Version: "1.0.2",
 		Process: &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin", "TERM=xterm"}, OOMScoreAdj: &adj},
