@@ -86,6 +86,11 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 
 // Run runs the node until ctx ends. Containers are left running.
 func (a *Agent) Run(ctx context.Context) error {
+	only, err := lock(a.cfg.RootDir)
+	if err != nil {
+		return err
+	}
+	defer only.Close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var parts sync.WaitGroup
