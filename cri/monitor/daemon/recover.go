@@ -1,15 +1,12 @@
 package daemon
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,7 +28,6 @@ func (d *Daemon) recover(inherited map[string]int) {
 		c := d.newContainer(r)
 		close(c.told)
 		if r.Creating {
-			c.killCreation()
 			if err := d.discard(c); err != nil {
 				d.log.Error("container that was half made stays", "container", r.ID, "err", err)
 			}
@@ -43,36 +39,6 @@ func (d *Daemon) recover(inherited map[string]int) {
 		}
 	}
 	d.closeUnclaimed(inherited)
-}
-
-// killCreation ends a runtime's "create" that outlived the monitor which began it, and the init that it made: the runtime's "delete" does not
-// know an init whose pid was not written yet. It looks anew until none is left, for the one forks the other.
-func (c *container) killCreation() {
-	for deadline := time.Now().Add(forgetTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		procs, err := os.ReadDir("/proc")
-		if err != nil {
-			return
-		}
-		left := false
-		for _, p := range procs {
-			pid, err := strconv.Atoi(p.Name())
-			if err != nil || pid == os.Getpid() || !c.creates(pid) {
-				continue
-			}
-			left = true
-			unix.Kill(pid, unix.SIGKILL)
-		}
-		if !left {
-			return
-		}
-	}
-}
-
-// creates tells whether a process is the runtime's "create" of this container: only its arguments name our pid file, by its full path. An
-// init that waits for "start" still has them under crun; runc's ends with its parent.
-func (c *container) creates(pid int) bool {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && bytes.Contains(line, []byte("\x00"+c.path("pid")+"\x00"))
 }
 
 // records reads all records. A directory without a readable one is set aside by name, never deleted unseen.
