@@ -88,7 +88,7 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	if err := c.store.Put(r.ID, *r); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	u.Push("container "+r.ID, func(ctx context.Context) error { return c.destroy(ctx, *r) })
+	u.Push("container "+r.ID, func(ctx context.Context) error { return c.takeBack(ctx, *r) })
 	root, err := c.cfg.Rootfs.Prepare(ctx, r.ID, img)
 	if err != nil {
 		return err
@@ -118,6 +118,23 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	}
 	c.all[r.ID], c.done[r.ID] = *r, make(chan struct{})
 	return nil
+}
+
+// takeBack destroys a container that was not finished. One that cannot be destroyed now is listed as exited, so that it is removed with its
+// pod.
+func (c *Containers) takeBack(ctx context.Context, r Record) error {
+	err := c.destroy(ctx, r)
+	if err == nil {
+		return nil
+	}
+	r.State, r.Made, r.Finished, r.Code, r.Reason, r.Message = runtimeapi.ContainerState_CONTAINER_EXITED, true, time.Now(), 128, "ContainerCannotRun", err.Error()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all[r.ID] = r
+	if recorded := c.store.Put(r.ID, r); recorded != nil {
+		return errors.Join(err, fmt.Errorf("record: %w", recorded))
+	}
+	return err
 }
 
 // expect and settle keep an exit that the monitor reports before the container's record is in memory: an init can be killed (out of

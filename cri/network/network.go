@@ -214,11 +214,15 @@ func addresses(r *types100.Result) []netip.Addr {
 	return all
 }
 
-// Teardown releases all networks that the pod was joined to, by the cached ADD. A pod that was never joined is success.
+// Teardown releases all networks that the pod was joined to, by the cached ADD. Without one, as after a kill in the middle of an ADD, the
+// present network is told to release what it may hold. A pod that was never joined is success.
 func (n *Network) Teardown(ctx context.Context, a Attachment) error {
 	attached, err := n.cni.GetCachedAttachments(a.ID)
 	if err != nil {
 		return fmt.Errorf("cached networks of pod %s/%s: %w", a.Namespace, a.Name, err)
+	}
+	if len(attached) == 0 {
+		return n.releaseUncached(ctx, a)
 	}
 	var errs []error
 	for _, at := range attached {
@@ -227,6 +231,23 @@ func (n *Network) Teardown(ctx context.Context, a Attachment) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (n *Network) releaseUncached(ctx context.Context, a Attachment) error {
+	n.mu.RLock()
+	list := n.list
+	n.mu.RUnlock()
+	if list == nil {
+		return nil
+	}
+	conf := a.runtimeConf()
+	if _, err := os.Stat(conf.NetNS); err != nil {
+		conf.NetNS = ""
+	}
+	if err := n.cni.DelNetworkList(ctx, list, conf); err != nil {
+		return fmt.Errorf("release pod %s/%s from network %s: %w", a.Namespace, a.Name, list.Name, err)
+	}
+	return nil
 }
 
 func (n *Network) release(ctx context.Context, at *libcni.NetworkAttachment) error {

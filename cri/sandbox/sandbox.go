@@ -191,7 +191,7 @@ func (s *Sandboxes) build(ctx context.Context, r *Record) (err error) {
 	if err := s.store.Put(r.ID, *r); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	u.Push("sandbox "+r.ID, func(ctx context.Context) error { return s.destroy(ctx, *r) })
+	u.Push("sandbox "+r.ID, func(ctx context.Context) error { return s.takeBack(ctx, *r) })
 	if err := s.makeFiles(*r); err != nil {
 		return err
 	}
@@ -287,6 +287,16 @@ func (s *Sandboxes) destroy(ctx context.Context, r Record) error {
 	delete(s.all, r.ID)
 	s.mu.Unlock()
 	return nil
+}
+
+// takeBack destroys a sandbox that was not finished. One that cannot be destroyed now is listed as stopped, so that kubelet goes on trying.
+func (s *Sandboxes) takeBack(ctx context.Context, r Record) error {
+	err := s.destroy(ctx, r)
+	if err == nil {
+		return nil
+	}
+	r.State, r.Stopped = Stopped, time.Now()
+	return errors.Join(err, s.put(r))
 }
 
 // Get finds a sandbox by its ID or a unique beginning of it.

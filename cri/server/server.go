@@ -43,11 +43,12 @@ type Config struct {
 // Server implements runtimeapi.RuntimeServiceServer.
 type Server struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
-	cfg Config
+	cfg     Config
+	written *written
 }
 
 // New makes a Server.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server { return &Server{cfg: cfg, written: newWritten(cfg.Rootfs.Usage)} }
 
 // Version tells the runtime's name and version.
 func (s *Server) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {

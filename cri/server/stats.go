@@ -52,7 +52,9 @@ func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest,
 
 func (s *Server) allStats(f *runtimeapi.ContainerStatsFilter) ([]*runtimeapi.ContainerStats, error) {
 	var all []*runtimeapi.ContainerStats
-	for _, c := range s.cfg.Containers.List() {
+	containers := s.cfg.Containers.List()
+	s.forget(containers)
+	for _, c := range containers {
 		if !strings.HasPrefix(c.ID, f.GetId()) || !strings.HasPrefix(c.Sandbox, f.GetPodSandboxId()) || !matches(c.ContainerConfig().GetLabels(), f.GetLabelSelector()) {
 			continue
 		}
@@ -65,14 +67,23 @@ func (s *Server) allStats(f *runtimeapi.ContainerStatsFilter) ([]*runtimeapi.Con
 	return all, nil
 }
 
+// forget drops the sizes of containers that are gone.
+func (s *Server) forget(known []container.Record) {
+	live := make(map[string]bool, len(known))
+	for _, c := range known {
+		live[c.ID] = true
+	}
+	s.written.keep(live)
+}
+
 func (s *Server) stats(c container.Record) (*runtimeapi.ContainerStats, error) {
 	config := c.ContainerConfig()
 	st := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{Id: c.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations()}}
-	written, err := s.cfg.Rootfs.Usage(c.ID)
+	written, counted, err := s.written.of(c.ID)
 	if err != nil {
 		return nil, err
 	}
-	st.WritableLayer = &runtimeapi.FilesystemUsage{Timestamp: time.Now().UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: s.cfg.Rootfs.Dir()},
+	st.WritableLayer = &runtimeapi.FilesystemUsage{Timestamp: counted.UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: s.cfg.Rootfs.Dir()},
 		UsedBytes: &runtimeapi.UInt64Value{Value: uint64(written.Bytes)}, InodesUsed: &runtimeapi.UInt64Value{Value: uint64(written.Inodes)}}
 	box, err := s.cfg.Sandboxes.Get(c.Sandbox)
 	if err != nil || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
@@ -135,6 +146,7 @@ func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsReques
 
 func (s *Server) allPodStats(f *runtimeapi.PodSandboxStatsFilter) ([]*runtimeapi.PodSandboxStats, error) {
 	var all []*runtimeapi.PodSandboxStats
+	s.forget(s.cfg.Containers.List())
 	for _, box := range s.cfg.Sandboxes.List() {
 		if box.State != sandbox.Ready || !strings.HasPrefix(box.ID, f.GetId()) || !matches(box.PodConfig().GetLabels(), f.GetLabelSelector()) {
 			continue

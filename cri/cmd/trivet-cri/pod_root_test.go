@@ -4,12 +4,14 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,7 +59,7 @@ func newNode(tb testing.TB) *node {
 
 func (n *node) start() {
 	n.cmd = exec.Command(n.dir+"/bin/trivet-cri", "--socket="+n.dir+"/cri.sock", "--state-dir="+n.dir+"/run", "--root-dir="+n.dir+"/lib", "--monitor-socket="+n.dir+"/m.sock",
-		"--cni-conf-dir="+n.dir+"/net.d", "--cni-cache-dir="+n.dir+"/cni", "--certs-dir="+n.dir+"/certs", "--config="+n.dir+"/cri.toml")
+		"--cni-conf-dir="+n.dir+"/net.d", "--cni-cache-dir="+n.dir+"/cni", "--cni-bin-dir="+n.dir+"/plugins", "--certs-dir="+n.dir+"/certs", "--config="+n.dir+"/cri.toml")
 	if err := os.WriteFile(n.dir+"/cri.toml", nil, 0o644); err != nil {
 		n.tb.Fatal(err)
 	}
@@ -111,21 +113,25 @@ func (n *node) end() {
 }
 
 func (n *node) endMonitor() {
+	for _, pid := range n.monitors() {
+		syscall.Kill(pid, syscall.SIGTERM)
+		eventually(n.tb, func() bool {
+			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			return err != nil || len(line) == 0
+		})
+	}
+}
+
+// monitors are the processes of the node's trivet-monitor.
+func (n *node) monitors() (pids []int) {
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range procs {
 		line, _ := os.ReadFile(p)
-		if bytes.HasPrefix(line, []byte(n.dir+"/bin/trivet-monitor")) {
-			pid := 0
-			for _, c := range strings.Split(p, "/")[2] {
-				pid = pid*10 + int(c-'0')
-			}
-			syscall.Kill(pid, syscall.SIGTERM)
-			eventually(n.tb, func() bool {
-				line, err := os.ReadFile(p)
-				return err != nil || len(line) == 0
-			})
+		if pid, err := strconv.Atoi(strings.Split(p, "/")[2]); err == nil && bytes.HasPrefix(line, []byte(n.dir+"/bin/trivet-monitor")) {
+			pids = append(pids, pid)
 		}
 	}
+	return pids
 }
 
 func eventually(tb testing.TB, f func() bool) {

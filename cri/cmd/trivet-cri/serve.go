@@ -91,6 +91,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	node := network.New(network.Config{ConfDir: cfg.CNI.ConfDir, BinDirs: cfg.CNI.BinDirs, CacheDir: cfg.CNI.CacheDir, Log: log})
+	node.Reload(ctx) // half-made sandboxes are released from it
 	systemd := cfg.CgroupDriver == "systemd"
 	group := func(parent, id string) string { return groupOf(systemd, parent, id) }
 	cgroupsPath := func(parent, id string) string { return cgroupsPathOf(systemd, parent, id) }
@@ -123,7 +124,6 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Group: group, Handlers: runtimes.names(), Systemd: systemd, Info: cfg, Log: log}))
 	runtimeapi.RegisterImageServiceServer(g, imageserver.New(images, roots))
 	all, ctx := errgroup.WithContext(ctx)
-	node.Reload(ctx)
 	if err := node.Collect(ctx, boxes.Live()); err != nil {
 		log.Warn("not all networks of pods that are gone are released", "err", err)
 	}
