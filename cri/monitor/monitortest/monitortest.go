@@ -28,6 +28,10 @@ var built string
 
 // Main builds trivet-monitor, runs the tests, cleans up, and returns the exit code. Call it from TestMain.
 func Main(m *testing.M) int {
+	return testenv.InOwnMounts(func() int { return buildAndRun(m) })
+}
+
+func buildAndRun(m *testing.M) int {
 	if os.Geteuid() != 0 {
 		return m.Run()
 	}
