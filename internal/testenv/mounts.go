@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -45,31 +46,43 @@ func InOwnMounts(run func() int) int {
 	return 0
 }
 
-// takeControllers mounts, on a host of cgroup v1, those controllers that no v1 hierarchy has: they are in the v2 hierarchy beside, and crun
-// refuses to run while there is one. They go back when the mount namespace ends.
+// takeControllers holds, on a host of cgroup v1 with v2 beside it, those controllers that the host has mounted in no v1 hierarchy: they fall to
+// the v2 hierarchy, and crun refuses to run while there is one. Others may hold them just now, but not for as long as these tests take.
 func takeControllers() error {
-	data, err := os.ReadFile("/sys/fs/cgroup/unified/cgroup.controllers")
-	if errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat("/sys/fs/cgroup/unified/cgroup.controllers"); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	known, err := os.ReadFile("/proc/cgroups")
 	if err != nil {
 		return err
 	}
-	for _, controller := range strings.Fields(string(data)) {
-		dir, err := os.MkdirTemp("", "trivet-cgroup-")
-		if err != nil {
-			return err
+	for line := range strings.Lines(string(known)) {
+		fields := strings.Fields(line) // name, hierarchy, groups, enabled
+		if len(fields) != 4 || fields[3] != "1" || slices.Contains(neverListed, fields[0]) {
+			continue
 		}
-		if err := unix.Mount("cgroup", dir, "cgroup", 0, controller); err != nil {
-			return errors.Join(fmt.Errorf("mount controller %s: %w", controller, err), os.Remove(dir))
+		if _, err := os.Stat("/sys/fs/cgroup/" + fields[0]); err == nil {
+			continue
 		}
-		// An open directory keeps the hierarchy; no path is needed, and none is left behind.
-		if _, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
-		if err := errors.Join(unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir)); err != nil {
-			return err
+		if err := hold(fields[0]); err != nil {
+			return fmt.Errorf("mount controller %s: %w", fields[0], err)
 		}
 	}
 	return nil
+}
+
+// neverListed are controllers which the v2 hierarchy does not have or always has, without listing them.
+var neverListed = []string{"net_cls", "net_prio", "perf_event", "freezer", "devices", "cpuacct"}
+
+// hold keeps a v1 hierarchy for the life of the process: an open directory does it, so that no path is needed and none is left behind.
+func hold(controller string) error {
+	dir, err := os.MkdirTemp("", "trivet-cgroup-")
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("cgroup", dir, "cgroup", 0, controller); err != nil {
+		return errors.Join(err, os.Remove(dir))
+	}
+	_, err = unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return errors.Join(err, unix.Unmount(dir, unix.MNT_DETACH), os.Remove(dir))
 }
