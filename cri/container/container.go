@@ -44,7 +44,7 @@ type Config struct {
 	Sandboxes  *sandbox.Sandboxes
 	Runtime    func(handler string) (monitor.Runtime, error)
 	Cgroup     func(parent, id string) string // cgroupsPath in the OCI spec
-	MemoryDir  func(parent, id string) string // directory of the memory cgroup
+	Group      func(parent, id string) string // the same below the cgroup root
 	Host       spec.Host
 	Log        *slog.Logger
 }

@@ -104,7 +104,7 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	c.expect(r.ID)
 	defer c.settle(r.ID)
 	if r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{ID: r.ID, Bundle: c.dir(r.ID), Runtime: runtime, LogPath: r.LogPath, TTY: r.config.Tty,
-		Stdin: r.config.Stdin, StdinOnce: r.config.StdinOnce, MemoryDir: c.cfg.MemoryDir(parent, r.ID)}); err != nil {
+		Stdin: r.config.Stdin, StdinOnce: r.config.StdinOnce, Cgroup: c.cfg.Group(parent, r.ID)}); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

@@ -43,6 +43,9 @@ type answer struct {
 	files   wire.Files
 }
 
+// linger is how long a monitor that was killed may seem to answer: a runtime that it was about to start holds its socket until it executes.
+const linger = time.Second
+
 // errLost is the end of a connection before the answer came.
 var errLost = errors.New("the monitor died before it answered")
 
@@ -56,6 +59,9 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	c := &Client{cfg: cfg, log: cfg.Log, exits: newQueue(), cancel: cancel, ended: make(chan struct{}),
 		up: make(chan struct{}), held: map[string]*held{}}
 	l, err := c.open(ctx)
+	for end := time.Now().Add(linger); err != nil && ctx.Err() == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		l, err = c.open(ctx)
+	}
 	if err != nil {
 		cancel()
 		c.exits.close()

@@ -36,13 +36,20 @@ func (c *Client) Create(ctx context.Context, container Container) (pid int, err 
 	}
 }
 
-// Start starts the user's program in a created container.
+// Start starts the user's program in a created container. One that runs is success: a caller that was killed may have started it.
 func (c *Client) Start(ctx context.Context, id string) error {
 	h, err := c.lookup(id)
 	if err != nil {
 		return err
 	}
-	return h.status.Runtime.Start(ctx, id)
+	err = h.status.Runtime.Start(ctx, id)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	if state, stateErr := h.status.Runtime.State(ctx, id); stateErr == nil && state.Status == specs.StateRunning {
+		return nil
+	}
+	return err
 }
 
 // Kill sends a signal to the container's first process. A container that has exited is no error.
@@ -68,12 +75,14 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 // Delete kills what is left of the container, removes the runtime's and the monitor's state of it, and forgets it. The CRI log stays. What is
 // not there is success.
 func (c *Client) Delete(ctx context.Context, id string) error {
-	if h, err := c.lookup(id); err == nil {
+	h, err := c.lookup(id)
+	if err == nil {
 		if err := h.status.Runtime.Delete(ctx, id); err != nil {
 			return err
 		}
 	}
-	if err := c.simple(ctx, wire.Message{Op: wire.OpForget, ID: id}, nil); err != nil {
+	// One that we do not hold may be on its way nevertheless: a server that was killed had asked for it.
+	if err := c.simple(ctx, wire.Message{Op: wire.OpForget, ID: id, Deleted: h != nil}, nil); err != nil {
 		return err
 	}
 	c.mu.Lock()

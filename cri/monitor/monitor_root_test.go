@@ -17,7 +17,6 @@ import (
 
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
-	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
 func TestMain(m *testing.M) { os.Exit(monitortest.Main(m)) }
@@ -159,14 +158,9 @@ func TestFailedCreateIsClearAndLeavesNothing(t *testing.T) {
 
 func TestOOMIsTold(t *testing.T) {
 	e, c := setup(t)
-	host, err := cgroup.Open()
-	if err != nil {
-		t.Fatal(err)
-	}
 	limit := int64(16 << 20)
-	want := e.Container(t, "oom", e.Runtime(t, "runc"), sh("x=a; while :; do x=$x$x; done"), func(s *specs.Spec, c *monitor.Container) {
+	want := e.Container(t, "oom", e.Runtime(t, "runc"), sh("x=a; while :; do x=$x$x; done"), func(s *specs.Spec, _ *monitor.Container) {
 		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
-		c.MemoryDir = host.Dir("memory", s.Linux.CgroupsPath)
 	})
 	run(t, c, want)
 	if exit := wait(t, c, "oom"); !exit.OOM {

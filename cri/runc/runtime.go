@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -116,7 +117,7 @@ func (r Runtime) State(ctx context.Context, id string) (specs.State, error) {
 
 // run runs one verb and waits for it. A runtime that outlives this process finishes what it was asked for; all verbs here may be repeated.
 func (r Runtime) run(ctx context.Context, stdin []byte, verb string, args ...string) ([]byte, error) {
-	log, err := NewLog()
+	log, err := NewLog(verb, args[len(args)-1])
 	if err != nil {
 		return nil, err
 	}
@@ -137,13 +138,36 @@ func (r Runtime) run(ctx context.Context, stdin []byte, verb string, args ...str
 	return nil, Failure(r, verb, args[len(args)-1], err, log, stderr.Bytes())
 }
 
-// NewLog makes the anonymous file that a runtime logs to.
-func NewLog() (*os.File, error) {
-	fd, err := unix.MemfdCreate("oci-runtime-log", unix.MFD_CLOEXEC)
+// NewLog makes the anonymous file that a runtime logs to. It is named after the call, so that Calls finds who was started with it.
+func NewLog(verb, id string) (*os.File, error) {
+	fd, err := unix.MemfdCreate(logName(verb, id), unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memory file for the runtime's log: %w", err)
 	}
 	return os.NewFile(uintptr(fd), "oci-runtime-log"), nil
+}
+
+func logName(verb, id string) string { return "oci-runtime-" + verb + "-" + id }
+
+// Calls lists the other processes that work on a call of a runtime: its own and, as crun does not close the log, those that it forked, down to
+// the container's init until that executes the user's program.
+func Calls(verb, id string) ([]int, error) {
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, LogFd))
+		if err == nil && target == "/memfd:"+logName(verb, id)+" (deleted)" {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
 }
 
 // Error is what a runtime said when it failed.

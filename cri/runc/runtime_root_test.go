@@ -19,7 +19,7 @@ func TestFailureSaysWhatTheRuntimeLogged(t *testing.T) {
 		{"without anything it is the status", "", "", "crun create c: exit code 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			log, err := NewLog()
+			log, err := NewLog("create", "c")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -253,7 +253,8 @@ func (s *Sandboxes) startPause(ctx context.Context, r Record) (pid int, err erro
 	if err := os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600); err != nil {
 		return 0, err
 	}
-	if pid, err = s.cfg.Monitor.Create(ctx, monitor.Container{ID: pauseID(r.ID), Bundle: bundle, Runtime: runtime}); err != nil {
+	if pid, err = s.cfg.Monitor.Create(ctx, monitor.Container{ID: pauseID(r.ID), Bundle: bundle, Runtime: runtime,
+		Cgroup: s.cfg.Group(r.config.GetLinux().GetCgroupParent(), pauseID(r.ID))}); err != nil {
 		return 0, fmt.Errorf("init of the shared PID namespace: %w", err)
 	}
 	return pid, s.cfg.Monitor.Start(ctx, pauseID(r.ID))

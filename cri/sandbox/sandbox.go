@@ -39,6 +39,7 @@ type Config struct {
 	Pause   string // program that is the init of a shared PID namespace
 	Runtime func(handler string) (monitor.Runtime, error)
 	Cgroup  func(parent, id string) string // cgroupsPath of a process of a pod
+	Group   func(parent, id string) string // the same below the cgroup root
 	OOMMin  int
 	Log     *slog.Logger
 }

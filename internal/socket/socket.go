@@ -43,14 +43,8 @@ func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	if err := lock(path + ".lock"); err != nil {
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, taken(path)
-		}
-		return nil, fmt.Errorf("lock %s.lock: %w", path, err)
-	}
-	if Alive(path) {
-		return nil, taken(path)
+	if err := claim(path); err != nil {
+		return nil, err
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -64,6 +58,29 @@ func Listen(path string) (net.Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// linger is how long a server that was killed may seem to live: a program that it was about to start holds its descriptors until it executes.
+const linger = time.Second
+
+// claim takes the lock and sees that nobody answers, not even one that knows no lock.
+func claim(path string) error {
+	held := false
+	for end := time.Now().Add(linger); ; time.Sleep(10 * time.Millisecond) {
+		if !held {
+			err := lock(path + ".lock")
+			if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
+				return fmt.Errorf("lock %s.lock: %w", path, err)
+			}
+			held = err == nil
+		}
+		if held && !Alive(path) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return taken(path)
+		}
+	}
 }
 
 func taken(path string) error {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,8 +47,13 @@ func (n *node) network() {
 // churn makes pods and removes them until a call fails, as it does when a process of the node is killed, or ctx ends.
 func (n *node) churn(ctx context.Context, name string) {
 	for i := 0; ctx.Err() == nil; i++ {
+		pid := runtimeapi.NamespaceMode_CONTAINER
+		if i%3 == 0 {
+			pid = runtimeapi.NamespaceMode_POD
+		}
 		box := &runtimeapi.PodSandboxConfig{Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "test", Uid: fmt.Sprintf("%s-%d", name, i)}, LogDirectory: n.dir + "/logs",
-			Linux: &runtimeapi.LinuxPodSandboxConfig{CgroupParent: "/trivet-cri-test-" + filepath.Base(n.dir)}}
+			Linux: &runtimeapi.LinuxPodSandboxConfig{CgroupParent: n.group(),
+				SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Pid: pid}}}}
 		pod, err := n.pods.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: box})
 		if err != nil {
 			return
@@ -87,7 +93,10 @@ func (n *node) removeAll(ctx context.Context) {
 	}
 }
 
-// leftovers are the mounts, records, network leases and layers of pods that are not there any more.
+// group is the cgroup of all pods.
+func (n *node) group() string { return "/trivet-cri-test-" + filepath.Base(n.dir) }
+
+// leftovers are the mounts, records, network leases, layers and cgroups of pods that are not there any more.
 func (n *node) leftovers() (left []string) {
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(mounts)) {
@@ -96,7 +105,7 @@ func (n *node) leftovers() (left []string) {
 		}
 	}
 	for _, pattern := range []string{"leases/*", "cni/results/*", "run/sandboxes/*", "run/sandboxes/records/*", "run/containers/*", "run/containers/records/*",
-		"run/rootfs/records/*", "run/rootfs/mounts/*", "run/oci/*/*", "lib/rootfs/containers/*"} {
+		"run/monitor/containers/*", "run/rootfs/records/*", "run/rootfs/mounts/*", "run/oci/*/*", "lib/rootfs/containers/*"} {
 		found, _ := filepath.Glob(n.dir + "/" + pattern)
 		for _, f := range found {
 			if filepath.Base(f) != "records" {
@@ -104,21 +113,26 @@ func (n *node) leftovers() (left []string) {
 			}
 		}
 	}
+	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+		found, _ := filepath.Glob(pattern + n.group() + "/*/cgroup.procs")
+		left = append(left, found...)
+	}
 	return left
 }
 
-// rounds is how often TestKilledAtRandom kills.
-const rounds = 30
-
-// TestKilledAtRandom kills the server at random instants, while pods are made and removed. It fails now and then: see "Known fault" in
-// docs/cri.md. So it runs only when asked for, to find out and to tell when the fault is gone.
-func TestKilledAtRandom(t *testing.T) {
-	if os.Getenv("TRIVET_CHAOS") == "" {
-		t.Skip("known to fail now and then (docs/cri.md, Known fault); TRIVET_CHAOS=1 runs it")
+// killMonitor ends the node's monitor without warning. What it was asked for just now may be half done.
+func (n *node) killMonitor() {
+	for _, pid := range n.monitors() {
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
+}
+
+// TestKilledAtRandom kills the server, the monitor or both at random instants, while pods are made and removed.
+func TestKilledAtRandom(t *testing.T) {
 	n := newNode(t)
 	n.network()
 	n.pull()
+	const rounds = 30
 	for round := range rounds {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
@@ -126,10 +140,17 @@ func TestKilledAtRandom(t *testing.T) {
 			wg.Go(func() { n.churn(ctx, fmt.Sprintf("r%dw%d", round, i)) })
 		}
 		time.Sleep(time.Duration(rand.IntN(150)) * time.Millisecond) // the instant of the kill
-		n.kill()
+		if round%3 != 0 {
+			n.killMonitor()
+		}
+		if round%3 != 1 {
+			n.kill()
+		}
 		cancel()
 		wg.Wait()
-		n.start()
+		if round%3 != 1 {
+			n.start()
+		}
 		if round%6 == 5 {
 			n.removeAll(t.Context())
 		}

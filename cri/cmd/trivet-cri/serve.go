@@ -97,14 +97,13 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	cgroupsPath := func(parent, id string) string { return cgroupsPathOf(systemd, parent, id) }
 	host := spec.Probe(cgroups.V2)
 	boxes, err := sandbox.Open(ctx, sandbox.Config{Dir: filepath.Join(cfg.StateDir, "sandboxes"), Network: node, Monitor: mon, Pause: monitorProgram,
-		Runtime: runtimes.find, Cgroup: cgroupsPath, OOMMin: host.OOMScoreMin, Log: log})
+		Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, OOMMin: host.OOMScoreMin, Log: log})
 	if err != nil {
 		return err
 	}
 	events := server.NewEvents()
 	containers, err := container.Open(ctx, container.Config{Dir: filepath.Join(cfg.StateDir, "containers"), SeccompDir: cfg.Seccomp, Images: images, Rootfs: roots,
-		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, Cgroup: cgroupsPath, Host: host, Log: log,
-		MemoryDir: func(parent, id string) string { return cgroups.Dir("memory", group(parent, id)) }}, events.Put)
+		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, Host: host, Log: log}, events.Put)
 	if err != nil {
 		return err
 	}

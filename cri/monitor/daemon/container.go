@@ -197,7 +197,7 @@ func (d *Daemon) finish(c *container, exit wire.Exit) {
 		c.mu.Unlock()
 		return
 	}
-	exit.OOM = oomKilled(c.record.MemoryDir)
+	exit.OOM = d.oomKilled(c.record.Cgroup)
 	c.record.Exit = &exit
 	if err := c.save(); err != nil {
 		d.log.Error("exit is not recorded", "container", c.id, "err", err)
@@ -243,10 +243,11 @@ func (c *container) closedOrEmpty(st *stream) bool {
 }
 
 // oomKilled reads the kernel's count of OOM kills of a cgroup: memory.events on v2, memory.oom_control on v1.
-func oomKilled(dir string) bool {
-	if dir == "" {
+func (d *Daemon) oomKilled(group string) bool {
+	if group == "" {
 		return false
 	}
+	dir := d.cgroups.Dir("memory", group)
 	for _, file := range []string{"memory.events", "memory.oom_control"} {
 		data, err := os.ReadFile(filepath.Join(dir, file))
 		if err != nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/console"
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
-	"github.com/trivet-node/trivet/cri/runc"
 )
 
 // create makes a container and answers. Its exit is told after the answer.
@@ -28,9 +27,12 @@ func (d *Daemon) create(s *session, m wire.Message) {
 	}
 	status, files := c.share()
 	reply.Status = &status
-	s.conn.Send(reply, files)
+	err = s.conn.Send(reply, files)
 	files.Close()
 	close(c.told)
+	if err != nil { // the client is gone, and its successor may already have asked us to forget what was not there yet
+		d.log.Info("container is dropped: who asked for it is gone", "container", c.id, "err", errors.Join(err, d.forget(c.id, false)))
+	}
 }
 
 func (d *Daemon) makeContainer(want *wire.Container) (c *container, err error) {
@@ -211,85 +213,4 @@ func readPid(path string) (int, error) {
 		return 0, fmt.Errorf("pid file %s holds %q", path, data)
 	}
 	return pid, nil
-}
-
-// discard undoes a container that is half made: processes, runtime state, FIFOs, record. The record goes last, so that a kill in between
-// leaves something to go by.
-func (d *Daemon) discard(c *container) error {
-	rt := c.record.Runtime
-	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(null)
-	err = d.reaper.runtime(rt, "delete", c.id, rt.DeleteArgs(c.id), [3]int{null, null, null})
-	if err != nil && !runc.NotThere(err) {
-		return fmt.Errorf("undo container %s: %w", c.id, err)
-	}
-	c.close()
-	return c.remove()
-}
-
-// remove deletes the directory, the record last.
-func (c *container) remove() error {
-	entries, err := os.ReadDir(c.dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.Name() == "record.json" {
-			continue
-		}
-		if err := os.Remove(c.path(e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return os.RemoveAll(c.dir)
-}
-
-// forgetTimeout is how long forget waits for the end of a process that was killed.
-const forgetTimeout = 10 * time.Second
-
-// forget drops a container. One that still lives is killed first: the client has already had the runtime delete it.
-func (d *Daemon) forget(id string) error {
-	unlock, err := d.locks.Lock(context.Background(), id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	c, err := d.lookup(id)
-	if err != nil {
-		return nil
-	}
-	if err := c.kill(); err != nil {
-		return fmt.Errorf("forget container %s: %w", id, err)
-	}
-	select {
-	case <-c.ended:
-	case <-time.After(forgetTimeout):
-		return fmt.Errorf("forget container %s: it still runs %s after SIGKILL", id, forgetTimeout)
-	}
-	c.close()
-	if err := c.remove(); err != nil {
-		return fmt.Errorf("forget container %s: %w", id, err)
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.containers, id)
-	return nil
-}
-
-func (c *container) kill() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.record.Exit != nil || c.pidfd < 0 {
-		return nil
-	}
-	if err := unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return err
-	}
-	return nil
 }

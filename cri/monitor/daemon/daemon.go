@@ -21,6 +21,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/logfile"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
 
@@ -40,6 +41,7 @@ type Daemon struct {
 	cfg     Config
 	log     *slog.Logger
 	program string // our binary, found before anybody replaces it
+	cgroups *cgroup.Host
 	reaper  *reaper
 	journal *logfile.Journal
 	listen  *listener
@@ -60,6 +62,10 @@ func Run(ctx context.Context, cfg Config) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
+	}
+	cgroups, err := cgroup.Open()
+	if err != nil {
+		return fmt.Errorf("cgroups: %w", err)
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("become subreaper: %w", err)
@@ -83,7 +89,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	}
 	defer unix.Close(stateLock)
-	d := &Daemon{cfg: cfg, log: cfg.Log, program: program, reaper: newReaper(), listen: l, stateLock: stateLock,
+	d := &Daemon{cfg: cfg, log: cfg.Log, program: program, cgroups: cgroups, reaper: newReaper(), listen: l, stateLock: stateLock,
 		containers: map[string]*container{}, sessions: map[*session]struct{}{}}
 	if d.journal, err = logfile.OpenJournal(filepath.Join(cfg.StateDir, "journal"), journalSlots); err != nil {
 		return err

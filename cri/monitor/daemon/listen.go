@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,13 +60,20 @@ func listen(path string, inherited map[string]int) (*listener, error) {
 	return &listener{path: path, sock: sock, lock: lock}, nil
 }
 
+// linger is how long a monitor that was killed may seem to live: a runtime that it was about to start holds its descriptors until it executes.
+const linger = time.Second
+
 // takeLock locks a file for as long as the process, or one that inherits the descriptor, lives. what is the thing that the lock stands for.
 func takeLock(path, what string) (int, error) {
 	lock, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return -1, fmt.Errorf("open %s: %w", path, err)
 	}
-	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB)
+	for end := time.Now().Add(linger); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		err = unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		unix.Close(lock)
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return -1, &program.CantRunError{What: what + " is used by another trivet-monitor",

@@ -132,7 +132,7 @@ func (r *reaper) runtime(rt runc.Runtime, verb, id string, args []string, stdio 
 	if err != nil {
 		return fmt.Errorf("OCI runtime: %w", err)
 	}
-	log, err := runc.NewLog()
+	log, err := runc.NewLog(verb, id)
 	if err != nil {
 		return err
 	}

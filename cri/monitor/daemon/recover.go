@@ -54,17 +54,10 @@ func (d *Daemon) records() map[string]record {
 		if !containerID.MatchString(e.Name()) || !e.IsDir() {
 			continue
 		}
-		var r record
-		data, err := os.ReadFile(filepath.Join(dir, e.Name(), "record.json"))
-		if err == nil {
-			err = json.Unmarshal(data, &r)
-		}
+		r, err := d.readRecord(e.Name())
 		if errors.Is(err, os.ErrNotExist) { // killed before the intent was written or after it was removed: nothing was made, or nothing is left
 			os.RemoveAll(filepath.Join(dir, e.Name()))
 			continue
-		}
-		if err == nil && r.ID != e.Name() {
-			err = fmt.Errorf("it speaks of container %q", r.ID)
 		}
 		if err != nil {
 			d.log.Error("record is set aside", "container", e.Name(), "err", err)
@@ -74,6 +67,18 @@ func (d *Daemon) records() map[string]record {
 		found[r.ID] = r
 	}
 	return found
+}
+
+// readRecord reads the record of a container. ErrNotExist when there is none.
+func (d *Daemon) readRecord(id string) (r record, err error) {
+	data, err := os.ReadFile(filepath.Join(wire.ContainerDir(d.cfg.StateDir, id), "record.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &r)
+	}
+	if err == nil && r.ID != id {
+		err = fmt.Errorf("record of container %s speaks of container %q", id, r.ID)
+	}
+	return r, err
 }
 
 // resolve finds FIFO and log by the key of a stream.

@@ -65,7 +65,7 @@ func (d *Daemon) request(s *session, m wire.Message, files wire.Files) {
 		d.exec(s, m, files)
 		return
 	case wire.OpForget:
-		err = d.forget(m.ID)
+		err = d.forget(m.ID, m.Deleted)
 	case wire.OpReopenLog:
 		err = d.reopenLog(m.ID)
 	case wire.OpAttach:

@@ -146,7 +146,7 @@ func (e *Env) Container(tb testing.TB, id string, rt monitor.Runtime, args []str
 		},
 		Linux: &specs.Linux{CgroupsPath: group, Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "ipc"}, {Type: "uts"}}},
 	}
-	c := monitor.Container{ID: id, Bundle: filepath.Join(e.Dir, "bundle-"+id), Runtime: rt, LogPath: filepath.Join(e.Dir, "logs", id+".log")}
+	c := monitor.Container{ID: id, Bundle: filepath.Join(e.Dir, "bundle-"+id), Runtime: rt, LogPath: filepath.Join(e.Dir, "logs", id+".log"), Cgroup: group}
 	if change != nil {
 		change(spec, &c)
 	}

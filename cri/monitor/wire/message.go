@@ -21,7 +21,7 @@ const (
 	OpAdopt      Op = "adopt"       // hand a descriptor back after the monitor died; Descriptors: FdPid, FdTTY
 	OpHello      Op = "hello"       // "that was all I hold": Container events for all containers, then the reply, then Exit events
 	OpCreate     Op = "create"      // Container -> Pid, descriptors as in a Container event
-	OpForget     Op = "forget"      // drop the container's record and FIFOs; unknown is success
+	OpForget     Op = "forget"      // drop the container's record and FIFOs; Deleted, if the runtime needs not be asked to delete it; unknown is success
 	OpReopenLog  Op = "reopen-log"  //
 	OpAttach     Op = "attach"      // copy output to the descriptors FdOut, FdErr from now on
 	OpCloseStdin Op = "close-stdin" // give up the monitor's writing end of a StdinOnce container
@@ -59,7 +59,7 @@ type Container struct {
 	TTY       bool   `json:",omitempty"`
 	Stdin     bool   `json:",omitempty"` // keep a stdin that Attach can write to; otherwise stdin is /dev/null
 	StdinOnce bool   `json:",omitempty"` // the container's stdin ends when the first attached client closes its own
-	MemoryDir string `json:",omitempty"` // directory of its (memory) cgroup; read once at exit to tell whether the OOM killer struck
+	Cgroup    string `json:",omitempty"` // its cgroup, below the root: read at exit to tell whether the OOM killer struck, emptied when it is destroyed
 }
 
 // Exit tells how a container ended.
@@ -103,6 +103,7 @@ type Message struct {
 	Exit      *Exit      `json:",omitempty"`
 	Pid       int        `json:",omitempty"`
 	Exec      *Exec      `json:",omitempty"`
+	Deleted   bool       `json:",omitempty"`
 	Fail      *Fail      `json:",omitempty"`
 	Fds       []string   `json:",omitempty"` // names of the descriptors, in their order
 }
