@@ -132,7 +132,7 @@ func TestKilledAtRandom(t *testing.T) {
 	n := newNode(t)
 	n.network()
 	n.pull()
-	const rounds = 30
+	const rounds = 18
 	for round := range rounds {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
