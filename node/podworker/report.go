@@ -13,7 +13,8 @@ import (
 	"github.com/trivet-node/trivet/node/status"
 )
 
-// patience is how long a change of a pending pod's status may wait to be shown together with what follows it.
+// patience is how long a change on the way, of a pending pod or of a container that is being replaced, may wait to be shown together with what
+// follows it.
 const patience = 300 * time.Millisecond
 
 // report brings the API's status up to date, by a patch without a read before it.
@@ -24,7 +25,7 @@ func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decis
 		p.shown = time.Time{}
 		return nil
 	}
-	if !status.Urgent(&in.Pod.Status, &want) && !unseen {
+	if wait := !status.Urgent(&in.Pod.Status, &want) || status.Replacing(in, d); wait && !unseen {
 		if p.shown.IsZero() {
 			p.shown = in.Now
 		}

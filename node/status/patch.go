@@ -6,6 +6,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/trivet-node/trivet/node/plan"
 )
 
 // owned are the conditions that the agent writes.
@@ -35,6 +37,34 @@ func Urgent(have, want *v1.PodStatus) bool {
 			if s := &pair[1][i]; old == nil && s.State.Waiting == nil || old != nil && (old.State.Terminated == nil) != (s.State.Terminated == nil) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// Replacing tells whether a container that runs in a pod that should go on has just ended to run anew as its spec says now, with nothing in the
+// way. That takes a moment, and is worth showing only when it takes longer: conformance, too, expects a pod whose image was changed to be
+// Ready still when looked at at once.
+func Replacing(in plan.Input, d plan.Decision) bool {
+	if d.Ending || in.Pod.DeletionTimestamp != nil || in.Memory.Ended != nil {
+		return false
+	}
+	for i := range in.Pod.Spec.Containers {
+		spec := &in.Pod.Spec.Containers[i]
+		var last *plan.Container
+		for j := range in.Observed.Containers {
+			o := &in.Observed.Containers[j]
+			if o.Name == spec.Name && o.State != plan.Created && (last == nil || o.Created.After(last.Created)) {
+				last = o
+			}
+		}
+		if last == nil || last.State != plan.Exited || last.Hash == "" || last.Hash == plan.Hash(spec) {
+			continue
+		}
+		_, unpulled := in.Memory.Failures[plan.Step{Verb: plan.Pull, Name: spec.Name}.Key()]
+		_, unstarted := in.Memory.Failures[plan.Step{Verb: plan.Start, Name: spec.Name}.Key()]
+		if !unpulled && !unstarted {
+			return true
 		}
 	}
 	return false

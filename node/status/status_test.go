@@ -158,3 +158,37 @@ func TestARejectedPodHasNothingButTheReason(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+func TestAReplacedContainerIsOnItsWayUntilSomethingStandsInIt(t *testing.T) {
+	p := podOf("Always", nil, []string{"a"})
+	old := instance("a", 0, plan.Exited, 0)
+	old.Hash = "of an older image"
+	next := instance("a", 1, plan.Created, 0)
+	next.Hash = plan.Hash(&p.Spec.Containers[0])
+	crashed := old
+	crashed.Hash = next.Hash
+	running := next
+	running.State = plan.Running
+	pull := map[string]plan.Failure{plan.Step{Verb: plan.Pull, Name: "a"}.Key(): {Reason: "ErrImagePull"}}
+	deleted := p.DeepCopy()
+	deleted.DeletionTimestamp = &metav1.Time{Time: now}
+	for _, c := range []struct {
+		name string
+		pod  *v1.Pod
+		all  []plan.Container
+		fail map[string]plan.Failure
+		want bool
+	}{
+		{"ended", p, []plan.Container{old}, nil, true},
+		{"the next one is made", p, []plan.Container{old, next}, nil, true},
+		{"the next one runs", p, []plan.Container{old, running}, nil, false},
+		{"crashed", p, []plan.Container{crashed}, nil, false},
+		{"its image cannot be pulled", p, []plan.Container{old}, pull, false},
+		{"the pod is deleted", deleted, []plan.Container{old}, nil, false},
+	} {
+		in := plan.Input{Pod: c.pod, Observed: plan.Observed{Sandboxes: up(), Containers: c.all}, Memory: plan.Memory{Failures: c.fail}, Now: now}
+		if got := Replacing(in, plan.Decision{}); got != c.want {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
