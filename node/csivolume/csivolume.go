@@ -68,10 +68,13 @@ func New(cfg Config) (*Mounter, error) {
 	return &Mounter{cfg: cfg, boot: strings.TrimSpace(string(id))}, nil
 }
 
-// Republishes tells whether the driver's volumes are to be published again and again. A driver that cannot be looked up is not called.
-func (m *Mounter) Republishes(ctx context.Context, driver string) bool {
-	policy, err := m.policy(ctx, driver)
-	return err == nil && isTrue(policy.RequiresRepublish)
+// Revisits tells whether the driver's volumes are to be set up again and again. A driver that cannot be looked up is not called.
+func (m *Mounter) Revisits(ctx context.Context, name string, persistent bool) bool {
+	if policy, err := m.policy(ctx, name); err == nil && isTrue(policy.RequiresRepublish) {
+		return true
+	}
+	driver, err := m.cfg.Drivers.Driver(name)
+	return err == nil && persistent && driver.Can(csi.NodeServiceCapability_RPC_EXPAND_VOLUME)
 }
 
 // call is one volume on its way to a pod.

@@ -3,6 +3,7 @@ package csivolume_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -15,10 +16,12 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -69,8 +72,11 @@ func (d *driver) NotifyRegistrationStatus(_ context.Context, s *registration.Reg
 }
 
 func (d *driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
-	rpc := &csi.NodeServiceCapability_RPC{Type: csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME}
-	return &csi.NodeGetCapabilitiesResponse{Capabilities: []*csi.NodeServiceCapability{{Type: &csi.NodeServiceCapability_Rpc{Rpc: rpc}}}}, nil
+	var can []*csi.NodeServiceCapability
+	for _, t := range []csi.NodeServiceCapability_RPC_Type{csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, csi.NodeServiceCapability_RPC_EXPAND_VOLUME} {
+		can = append(can, &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}}})
+	}
+	return &csi.NodeGetCapabilitiesResponse{Capabilities: can}, nil
 }
 
 func (d *driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
@@ -242,6 +248,43 @@ func TestAVolumeIsStagedOnceAndUnstagedByItsLastPod(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(n.root, "plugins/kubernetes.io/csi/fake.csi/*")); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
+}
+
+// NodeExpandVolume grows the tmpfs.
+func (d *driver) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	if err := d.note("expand"); err != nil {
+		return nil, err
+	}
+	return &csi.NodeExpandVolumeResponse{}, unix.Mount("", r.StagingTargetPath, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", r.CapacityRange.RequiredBytes))
+}
+
+func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
+	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
+	if !n.mounter.Revisits(t.Context(), "fake.csi", true) || n.mounter.Revisits(t.Context(), "fake.csi", false) {
+		t.Error("a claim's volume is to be looked at again, an inline one is not")
+	}
+	capacity := func(mib int64) v1.ResourceList {
+		return v1.ResourceList{v1.ResourceStorage: *resource.NewQuantity(mib<<20, resource.BinarySI)}
+	}
+	r := request("u1")
+	r.PV.Spec.Capacity, r.Claim = capacity(16), &v1.PersistentVolumeClaim{Status: v1.PersistentVolumeClaimStatus{Capacity: capacity(16)}}
+	path, err := n.mounter.Setup(t.Context(), r)
+	must(t, err)
+	wantCalls(t, n.driver, "stage", "publish")
+	r.PV.Spec.Capacity = capacity(32)
+	_, err = n.mounter.Setup(t.Context(), r)
+	must(t, err)
+	wantCalls(t, n.driver, "expand")
+	var st unix.Statfs_t
+	must(t, unix.Statfs(path, &st))
+	if size := int64(st.Blocks) * st.Bsize; size != 32<<20 {
+		t.Errorf("the pod sees %d bytes, want 32 MiB", size)
+	}
+	r.Claim.Status.Capacity = capacity(32)
+	_, err = n.mounter.Setup(t.Context(), r)
+	must(t, err)
+	wantCalls(t, n.driver)
+	must(t, n.mounter.Teardown(t.Context(), "u1"))
 }
 
 func TestFailuresAreRepeatedFromWhereTheyHappened(t *testing.T) {

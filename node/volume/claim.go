@@ -34,7 +34,11 @@ func (m *Manager) claim(ctx context.Context, pod *v1.Pod, vol *v1.Volume, name s
 		groups = append(groups, gid)
 	}
 	path, err := m.persistent(ctx, CSIRequest{Pod: pod, Name: vol.Name, PV: pv, Claim: claim, ReadOnly: readOnly, Block: block, FSGroup: fsGroup(pod)})
-	return Mounted{Path: path, Block: block, ReadOnly: readOnly}, groups, err
+	mounted := Mounted{Path: path, Block: block, ReadOnly: readOnly}
+	if src := pv.Spec.CSI; src != nil {
+		mounted.driver, mounted.persistent = src.Driver, true
+	}
+	return mounted, groups, err
 }
 
 // persistent mounts a persistent volume by its source.

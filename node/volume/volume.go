@@ -38,8 +38,9 @@ type Tokens interface {
 type CSI interface {
 	// Setup makes the volume available and returns the directory, or the device for a block volume.
 	Setup(ctx context.Context, request CSIRequest) (path string, err error)
-	// Republishes tells whether the driver wants its volumes published again and again (CSIDriver requiresRepublish).
-	Republishes(ctx context.Context, driver string) bool
+	// Revisits tells whether Setup is to be called again and again: the driver wants that (CSIDriver requiresRepublish), or it grows file
+	// systems on the node and the claim may have been given a larger size. (A node may not watch claims.)
+	Revisits(ctx context.Context, driver string, persistent bool) bool
 	// Teardown unpublishes and, when no other pod needs it, unstages every CSI volume of the pod, from what is on disk.
 	Teardown(ctx context.Context, pod types.UID) error
 }
@@ -76,8 +77,8 @@ type Manager struct {
 	refresh map[types.UID]time.Time
 }
 
-// republishAfter is how long a volume is left alone whose driver wants it published again and again: about kubelet's resync.
-const republishAfter = time.Minute
+// revisitAfter is how long a volume is left alone that is to be set up again and again: about kubelet's resync.
+const revisitAfter = time.Minute
 
 // New returns a manager. It touches nothing yet.
 func New(cfg Config) *Manager {
@@ -90,6 +91,9 @@ type Mounted struct {
 	Block    bool                  // Path is a block device
 	ReadOnly bool                  // whatever the container's mount says
 	Image    *v1.ImageVolumeSource // the runtime mounts it
+
+	driver     string // of a CSI volume
+	persistent bool   // it is a claim's
 }
 
 // Volumes are the mounted volumes of a pod.
@@ -150,14 +154,14 @@ func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 		})
 	}
 	running.Wait()
-	m.setRefresh(pod, m.republishes(ctx, pod))
+	m.setRefresh(pod, m.revisits(ctx, out))
 	return out, errors.Join(errs...)
 }
 
-// republishes tells whether a driver of an inline volume of the pod wants to be called again. Drivers that ask for it serve inline volumes.
-func (m *Manager) republishes(ctx context.Context, pod *v1.Pod) bool {
-	for i := range pod.Spec.Volumes {
-		if src := pod.Spec.Volumes[i].CSI; src != nil && m.cfg.CSI != nil && m.cfg.CSI.Republishes(ctx, src.Driver) {
+// revisits tells whether one of the volumes is to be set up again after a while.
+func (m *Manager) revisits(ctx context.Context, mounted *Volumes) bool {
+	for _, v := range mounted.ByName {
+		if v.driver != "" && m.cfg.CSI.Revisits(ctx, v.driver, v.persistent) {
 			return true
 		}
 	}
@@ -173,7 +177,7 @@ func (m *Manager) Refresh(pod types.UID) time.Time {
 
 func (m *Manager) setRefresh(pod *v1.Pod, soon bool) {
 	at := m.tokens.refreshAt(pod.UID)
-	if again := time.Now().Add(republishAfter); soon && (at.IsZero() || again.Before(at)) {
+	if again := time.Now().Add(revisitAfter); soon && (at.IsZero() || again.Before(at)) {
 		at = again
 	}
 	m.mu.Lock()
@@ -209,7 +213,7 @@ func (m *Manager) setupOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mo
 	case src.CSI != nil:
 		readOnly := src.CSI.ReadOnly != nil && *src.CSI.ReadOnly
 		path, err := m.csi(ctx, CSIRequest{Pod: pod, Name: vol.Name, Inline: src.CSI, ReadOnly: readOnly, FSGroup: fsGroup(pod)})
-		return Mounted{Path: path, ReadOnly: readOnly}, nil, err
+		return Mounted{Path: path, ReadOnly: readOnly, driver: src.CSI.Driver}, nil, err
 	case src.PersistentVolumeClaim != nil:
 		return m.claim(ctx, pod, vol, src.PersistentVolumeClaim.ClaimName, src.PersistentVolumeClaim.ReadOnly)
 	case src.Ephemeral != nil:
