@@ -33,7 +33,7 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 		return ends, explain(err, c.Name)
 	}
 	podIndex := 0
-	err = namespace.Do(func() error {
+	err = namespace.Visit(func() error {
 		podIndex, err = setUp(c, a)
 		return err
 	}, a.Netns)
@@ -138,7 +138,7 @@ func sysctls(c Config, a Attachment) error {
 		// The host sees packets that come in and go out by the same bridge and says so by ICMP redirects. A pod that believed them would
 		// bypass the host again. Both "all" and the interface count (IN_DEV_ORCONF).
 		for _, name := range []string{"all", a.IfName} {
-			if err := write("net/ipv4/conf/"+name+"/accept_redirects", "0"); err != nil {
+			if err := set("net/ipv4/conf/"+name+"/accept_redirects", "0"); err != nil {
 				return err
 			}
 		}
@@ -148,11 +148,11 @@ func sysctls(c Config, a Attachment) error {
 			continue
 		}
 		for _, s := range [][2]string{{"disable_ipv6", "0"}, {"accept_redirects", "0"}} {
-			if err := write("net/ipv6/conf/"+a.IfName+"/"+s[0], s[1]); err != nil {
+			if err := set("net/ipv6/conf/"+a.IfName+"/"+s[0], s[1]); err != nil {
 				return err
 			}
 		}
-		return write("net/ipv6/conf/lo/disable_ipv6", "0")
+		return set("net/ipv6/conf/lo/disable_ipv6", "0")
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func DetachForeign(netns, ifname string) error {
 	if _, err := os.Stat(netns); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	return namespace.Do(func() error {
+	return namespace.Visit(func() error {
 		pod, err := rtnl.Open()
 		if err != nil {
 			return err

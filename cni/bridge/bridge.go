@@ -181,12 +181,21 @@ func forward(c Config, families [2]bool) error {
 
 // write sets a sysctl of the network namespace that the thread is in, unless it has the value. A kernel without it (IPv6 off) is fine.
 func write(name, value string) error {
-	path := "/proc/sys/" + name
-	now, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && strings.TrimSpace(string(now)) == value {
+	now, err := os.ReadFile("/proc/sys/" + name)
+	if err == nil && strings.TrimSpace(string(now)) == value {
 		return nil
 	}
-	if err := os.WriteFile(path, []byte(value), 0o644); err != nil {
+	return set(name, value)
+}
+
+// set is write for one that is not yet as wanted: the pod's are new.
+func set(name, value string) error {
+	f, err := os.OpenFile("/proc/sys/"+name, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString(value)
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("set sysctl %s to %s: %w", name, value, err)
 	}
 	return nil

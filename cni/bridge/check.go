@@ -35,7 +35,7 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	case port.Port == nil || *port.Port != c.Port:
 		return fmt.Errorf("port %s of bridge %s has flags %+v, not %+v", port.Name, c.Name, port.Port, c.Port)
 	}
-	return namespace.Do(func() error { return checkPod(c, a) }, a.Netns)
+	return namespace.Visit(func() error { return checkPod(c, a) }, a.Netns)
 }
 
 func checkGateway(host *rtnl.Conn, c Config, bridge rtnl.Link, a Attachment) error {

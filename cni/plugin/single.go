@@ -79,7 +79,7 @@ func delHostLocal(c *call) error {
 
 // addLoopback brings lo up.
 func addLoopback(c *call) error {
-	err := namespace.Do(func() error {
+	err := namespace.Visit(func() error {
 		pod, err := rtnl.Open()
 		if err != nil {
 			return err
@@ -101,7 +101,7 @@ func addLoopback(c *call) error {
 }
 
 func checkLoopback(c *call) error {
-	return namespace.Do(func() error {
+	return namespace.Visit(func() error {
 		pod, err := rtnl.Open()
 		if err != nil {
 			return err

@@ -5,8 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"syscall"
+
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // Usage is what a container wrote.
@@ -55,11 +56,9 @@ func (u *Usage) add(st *syscall.Stat_t, seen map[uint64]struct{}) {
 	u.Inodes++
 }
 
-var idForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
-
 // checkID refuses what would be a path.
 func checkID(id string) error {
-	if !idForm.MatchString(id) {
+	if !durable.ValidName(id) {
 		return &os.PathError{Op: "rootfs", Path: id, Err: fs.ErrInvalid}
 	}
 	return nil

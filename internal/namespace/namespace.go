@@ -137,6 +137,33 @@ func Do(f func() error, paths ...string) error {
 	})
 }
 
+// Visit runs f on a thread that has entered the network namespace file given, and has it return. It is cheaper than Do, for programs that end
+// soon anyway: a thread that cannot return is never used again. f must not start goroutines that rely on the namespace.
+func Visit(f func() error, path string) error {
+	runtime.LockOSThread()
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("open own network namespace: %w", err)
+	}
+	defer unix.Close(home)
+	there, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Setns(there, unix.CLONE_NEWNET)
+		unix.Close(there)
+	}
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter network namespace %s: %w", path, err)
+	}
+	err = f()
+	if back := unix.Setns(home, unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("return from network namespace %s: %w", path, back))
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
 // onThrowawayThread runs f on a goroutine that keeps its thread locked when it ends, which makes the runtime end the thread.
 // A mount namespace can only be entered by a thread that shares no fs attributes (setns(2)), hence CLONE_FS is always undone.
 func onThrowawayThread(f func() error) error {

@@ -1,9 +1,12 @@
 package namespace_test
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -81,4 +84,37 @@ func link(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return to
+}
+
+func TestVisitReturnsHome(t *testing.T) {
+	testenv.Root(t)
+	pin := filepath.Join(testenv.ShortDir(t), "net")
+	if err := namespace.Create(map[namespace.Kind]string{namespace.Net: pin}, func() error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := namespace.Unpin(pin); err != nil {
+			t.Error(err)
+		}
+	}()
+	where := func() string {
+		name, err := os.Readlink("/proc/thread-self/ns/net")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, there := where(), ""
+	failure := errors.New("from within")
+	if err := namespace.Visit(func() error { there = where(); return failure }, pin); !errors.Is(err, failure) {
+		t.Errorf("error %v, want the function's", err)
+	}
+	if there == home || where() != home {
+		t.Errorf("home %s, visited %s, now in %s", home, there, where())
+	}
+	if err := namespace.Visit(func() error { return nil }, pin+"-none"); err == nil || !strings.Contains(err.Error(), "-none") {
+		t.Errorf("error %v for a namespace that is not there, want one that names it", err)
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/console"
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // create makes a container and answers. Its exit is told after the answer.
@@ -36,7 +37,7 @@ func (d *Daemon) create(s *session, m wire.Message) {
 }
 
 func (d *Daemon) makeContainer(want *wire.Container) (c *container, err error) {
-	if want == nil || !containerID.MatchString(want.ID) {
+	if want == nil || !durable.ValidName(want.ID) {
 		return nil, fmt.Errorf("create: the container has no valid ID")
 	}
 	unlock, err := d.locks.Lock(context.Background(), want.ID)

@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"sync"
 
@@ -141,8 +140,6 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 		go d.serve(conn)
 	}
 }
-
-var containerID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
 // lookup finds a container.
 func (d *Daemon) lookup(id string) (*container, error) {

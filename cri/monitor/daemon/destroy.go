@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/runc"
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // destroyTimeout bounds how long killed processes may take to end.
@@ -52,7 +53,7 @@ func (d *Daemon) forget(id string, deleted bool) error {
 
 // discardLeft tries again what failed when the container's creation was undone.
 func (d *Daemon) discardLeft(id string) error {
-	if !containerID.MatchString(id) {
+	if !durable.ValidName(id) {
 		return nil // never made
 	}
 	r, err := d.readRecord(id)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // recover takes over from an earlier monitor that was killed, or from ourselves before an execve. No problem of one container keeps the
@@ -51,7 +52,7 @@ func (d *Daemon) records() map[string]record {
 	}
 	found := map[string]record{}
 	for _, e := range entries {
-		if !containerID.MatchString(e.Name()) || !e.IsDir() {
+		if !durable.ValidName(e.Name()) || !e.IsDir() {
 			continue
 		}
 		r, err := d.readRecord(e.Name())
