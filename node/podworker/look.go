@@ -52,10 +52,22 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 			return err
 		}
 	}
-	if !d.Requeue.IsZero() {
-		w.queue.AddAfter(uid, max(time.Until(d.Requeue), time.Millisecond))
-	}
+	w.again(p, d.Requeue)
 	return nil
+}
+
+// again has the pod looked at when its plan wants it, or its volumes. Each look must say so anew: of several times for one pod, the queue
+// keeps the earliest only.
+func (w *Worker) again(p *pod, at time.Time) {
+	p.mu.Lock()
+	refresh := p.refresh
+	p.mu.Unlock()
+	if at.IsZero() || !refresh.IsZero() && refresh.Before(at) {
+		at = refresh
+	}
+	if !at.IsZero() {
+		w.queue.AddAfter(p.uid, max(time.Until(at), time.Millisecond))
+	}
 }
 
 // mirror looks at a pod that only shows a static one: when that is gone, or somebody deletes the mirror, so does it.

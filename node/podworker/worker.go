@@ -261,12 +261,11 @@ func (p *pod) stale() {
 	p.memory.Prepared = false
 }
 
-// refreshAt has the volumes set up again at a time, to renew tokens.
+// refreshAt has the volumes set up again at a time, to renew tokens or to see whether a claim has grown.
 func (w *Worker) refreshAt(p *pod, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.refresh = at
-	w.queue.AddAfter(p.uid, time.Until(at))
+	p.refresh = at // the look that follows each step sees to it
 }
 
 // Look is called by the runtime's watch.

@@ -38,6 +38,8 @@ type cluster struct {
 	enqueue func(types.UID)
 	objects error // of reads of ConfigMaps
 	down    []types.UID
+	setups  int
+	renewal time.Duration // how long volumes are good; 0: for ever
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -108,13 +110,20 @@ func (c *cluster) Handler(context.Context, string) (string, error) { return "", 
 func (c *cluster) Setup(context.Context, *v1.Pod) (*volume.Volumes, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.setups++
+	c.changes()
 	return &volume.Volumes{}, c.objects
 }
 func (c *cluster) Container(context.Context, *v1.Pod, *v1.Container, *volume.Volumes, []podenv.Variable) ([]volume.Mount, []volume.Device, error) {
 	return nil, nil, nil
 }
 func (c *cluster) EnvFile(*v1.Pod, string, string) (map[string]string, error) { return nil, nil }
-func (c *cluster) Refresh(types.UID) time.Time                                { return time.Time{} }
+func (c *cluster) Refresh(types.UID) time.Time {
+	if c.renewal == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(c.renewal)
+}
 func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -240,6 +249,21 @@ func TestPodLivesAndLeavesNothing(t *testing.T) {
 	if !slices.Contains(c.down, pod.UID) {
 		t.Error("volumes were not torn down")
 	}
+}
+
+// A quiet pod is looked at for nothing but its volumes; other, earlier looks must not make that be forgotten.
+func TestVolumesAreRenewedAgainAndAgain(t *testing.T) {
+	s := runtimetest.Start(t)
+	c := newCluster(t)
+	c.renewal = time.Second // more than the worker waits to show a status
+	c.start(s, t.TempDir())
+	c.put(newPod(v1.RestartPolicyAlways, v1.Container{Name: "a", Image: "img"}))
+	c.waitFor("uid-1", "ready", ready)
+	c.waitFor("uid-1", "set up three times", func(*v1.Pod) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.setups >= 3
+	})
 }
 
 func TestContainerThatEndsIsRestartedAndCounted(t *testing.T) {
