@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -77,4 +78,27 @@ func life(ctx context.Context, c *monitor.Client, want monitor.Container, code i
 		return fmt.Errorf("exit %+v, want %d: %w", exit, code, errors.Join(err))
 	}
 	return c.Delete(ctx, want.ID)
+}
+
+// A full disk or a runtime that was killed can leave state that the runtime cannot read.
+func TestContainerThatItsRuntimeCannotDeleteIsTakenApart(t *testing.T) {
+	runtimes(t, func(t *testing.T, name string) {
+		e, c := setup(t)
+		want := e.Container(t, "broken", e.Runtime(t, name), sh("sleep 1000"), nil)
+		start(t, c, want)
+		for _, state := range []string{"status", "state.json"} { // crun's and runc's
+			path := filepath.Join(want.Runtime.Root, want.ID, state)
+			if _, err := os.Stat(path); err == nil {
+				if err := os.Truncate(path, 0); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := c.Delete(t.Context(), want.ID); err != nil {
+			t.Fatal(err)
+		}
+		if left, _ := os.ReadDir(want.Runtime.Root); len(left) > 0 {
+			t.Errorf("left behind by the runtime: %v", left)
+		}
+	})
 }

@@ -75,14 +75,17 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 // Delete kills what is left of the container, removes the runtime's and the monitor's state of it, and forgets it. The CRI log stays. What is
 // not there is success.
 func (c *Client) Delete(ctx context.Context, id string) error {
-	h, err := c.lookup(id)
-	if err == nil {
-		if err := h.status.Runtime.Delete(ctx, id); err != nil {
+	deleted := false
+	if h, err := c.lookup(id); err == nil {
+		if err = h.status.Runtime.Delete(ctx, id); ctx.Err() != nil {
 			return err
+		}
+		if deleted = err == nil; !deleted {
+			c.log.Warn("the runtime cannot delete a container; it is taken apart", "container", id, "err", err)
 		}
 	}
 	// One that we do not hold may be on its way nevertheless: a server that was killed had asked for it.
-	if err := c.simple(ctx, wire.Message{Op: wire.OpForget, ID: id, Deleted: h != nil}, nil); err != nil {
+	if err := c.simple(ctx, wire.Message{Op: wire.OpForget, ID: id, Deleted: deleted}, nil); err != nil {
 		return err
 	}
 	c.mu.Lock()
