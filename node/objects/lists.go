@@ -8,12 +8,14 @@ import (
 	"slices"
 	"sync"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -152,6 +154,25 @@ func (c *Cache) PersistentVolume(ctx context.Context, name string) (*v1.Persiste
 	pv := &v1.PersistentVolume{}
 	err := kubeapi.Patient(ctx, func() error { return c.client.Core.Get().Resource("persistentvolumes").Name(name).Do(ctx).Into(pv) })
 	return pv, err
+}
+
+// ClusterTrustBundle reads a bundle from the API server.
+func (c *Cache) ClusterTrustBundle(ctx context.Context, name string) (*certificatesv1.ClusterTrustBundle, error) {
+	bundle := &certificatesv1.ClusterTrustBundle{}
+	err := kubeapi.Patient(ctx, func() error {
+		return c.client.Certificates.Get().Resource("clustertrustbundles").Name(name).Do(ctx).Into(bundle)
+	})
+	return bundle, err
+}
+
+// ClusterTrustBundles reads the bundles of a signer that the selector selects.
+func (c *Cache) ClusterTrustBundles(ctx context.Context, signer string, selector labels.Selector) ([]certificatesv1.ClusterTrustBundle, error) {
+	options := &metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.signerName", signer).String(), LabelSelector: selector.String()}
+	found := &certificatesv1.ClusterTrustBundleList{}
+	err := kubeapi.Patient(ctx, func() error {
+		return c.client.Certificates.Get().Resource("clustertrustbundles").VersionedParams(options, c.client.Params).Do(ctx).Into(found)
+	})
+	return found.Items, err
 }
 
 // VolumeAttachment reads an attachment from the API server.

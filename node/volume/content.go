@@ -191,8 +191,10 @@ func (m *Manager) projected(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (f
 			part, err = m.downward(pod, s.DownwardAPI.Items, fallback)
 		case s.ServiceAccountToken != nil:
 			part, err = m.tokenFile(ctx, pod, vol.Name, s.ServiceAccountToken, fallback)
+		case s.ClusterTrustBundle != nil:
+			part, err = m.trustFile(ctx, pod, s.ClusterTrustBundle, fallback)
 		default:
-			err = fmt.Errorf("projected source %d is of a type that this agent does not serve (clusterTrustBundle and podCertificate are not)", i)
+			err = fmt.Errorf("projected source %d is of a type that this agent does not serve (podCertificate is not)", i)
 		}
 		if err != nil {
 			return nil, err

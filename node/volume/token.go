@@ -11,7 +11,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/trivet-node/trivet/node/atomicdir"
 	"github.com/trivet-node/trivet/node/kubeapi"
 )
 
@@ -96,8 +95,7 @@ func (c *tokenCache) forget(pod types.UID) {
 	}
 }
 
-// tokenFile is the file of a projected service account token, bound to the pod. With a fsGroup or a common user it is readable by that
-// one only.
+// tokenFile is the file of a projected service account token, bound to the pod.
 func (m *Manager) tokenFile(ctx context.Context, pod *v1.Pod, volume string, src *v1.ServiceAccountTokenProjection, mode fs.FileMode) (files, error) {
 	seconds := int64(3600)
 	if src.ExpirationSeconds != nil {
@@ -111,15 +109,7 @@ func (m *Manager) tokenFile(ctx context.Context, pod *v1.Pod, volume string, src
 			return nil, err
 		}
 	}
-	file := atomicdir.File{Data: []byte(value), Mode: mode}
-	user := commonUser(pod)
-	if user != nil || fsGroup(pod) != nil {
-		file.Mode = 0o600
-	}
-	if user != nil {
-		file.UID = int(*user)
-	}
-	return files{src.Path: file}, nil
+	return files{src.Path: credential(pod, []byte(value), mode)}, nil
 }
 
 func (m *Manager) requestToken(ctx context.Context, pod *v1.Pod, key tokenKey) (string, error) {

@@ -10,11 +10,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/keylock"
@@ -27,6 +30,8 @@ type Objects interface {
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 	PersistentVolumeClaim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error)
 	PersistentVolume(ctx context.Context, name string) (*v1.PersistentVolume, error)
+	ClusterTrustBundle(ctx context.Context, name string) (*certificatesv1.ClusterTrustBundle, error)
+	ClusterTrustBundles(ctx context.Context, signer string, selector labels.Selector) ([]certificatesv1.ClusterTrustBundle, error)
 }
 
 // Tokens issues service account tokens (TokenIssuer).
@@ -154,7 +159,7 @@ func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 		})
 	}
 	running.Wait()
-	m.setRefresh(pod, m.revisits(ctx, out))
+	m.setRefresh(pod, trusts(pod) || m.revisits(ctx, out))
 	return out, errors.Join(errs...)
 }
 
@@ -166,6 +171,13 @@ func (m *Manager) revisits(ctx context.Context, mounted *Volumes) bool {
 		}
 	}
 	return false
+}
+
+// trusts tells whether a volume shows trust bundles. They are not watched but read again after a while: few pods have them, and they change rarely.
+func trusts(pod *v1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(v v1.Volume) bool {
+		return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s v1.VolumeProjection) bool { return s.ClusterTrustBundle != nil })
+	})
 }
 
 // Refresh is when Setup must be called again, to renew a service account token or for a driver that wants it; zero for never.

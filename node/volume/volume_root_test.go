@@ -2,6 +2,7 @@ package volume_test
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,10 +15,12 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -32,6 +35,7 @@ type api struct {
 	mu      sync.Mutex
 	maps    map[string]*v1.ConfigMap
 	secrets map[string]*v1.Secret
+	bundles []certificatesv1.ClusterTrustBundle
 	tokens  int
 	life    time.Duration
 }
@@ -64,6 +68,24 @@ func (a *api) PersistentVolumeClaim(_ context.Context, _, name string) (*v1.Pers
 
 func (a *api) PersistentVolume(_ context.Context, name string) (*v1.PersistentVolume, error) {
 	return nil, absent("persistentvolumes", name)
+}
+
+func (a *api) ClusterTrustBundle(_ context.Context, name string) (*certificatesv1.ClusterTrustBundle, error) {
+	for i := range a.bundles {
+		if a.bundles[i].Name == name {
+			return &a.bundles[i], nil
+		}
+	}
+	return nil, absent("clustertrustbundles", name)
+}
+
+func (a *api) ClusterTrustBundles(_ context.Context, signer string, selector labels.Selector) (out []certificatesv1.ClusterTrustBundle, _ error) {
+	for _, b := range a.bundles {
+		if b.Spec.SignerName == signer && selector.Matches(labels.Set(b.Labels)) {
+			out = append(out, b)
+		}
+	}
+	return out, nil
 }
 
 func (a *api) Token(_ context.Context, _, account string, _ authenticationv1.TokenRequestSpec) (*authenticationv1.TokenRequest, error) {
@@ -226,6 +248,49 @@ func TestGroupAndUserOfThePod(t *testing.T) {
 		t.Errorf("token: %v user %d", mode, uid)
 	}
 	must(t, m.Orphans(t.Context(), func(types.UID) bool { return false }))
+}
+
+func TestTrustAnchorsAreJoinedAndEachIsThereOnce(t *testing.T) {
+	anchor := func(text string) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(text)}))
+	}
+	bundle := func(name, signer, alive, text string) certificatesv1.ClusterTrustBundle {
+		return certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"alive": alive}},
+			Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: text}}
+	}
+	m, root := newManager(t, &api{bundles: []certificatesv1.ClusterTrustBundle{
+		bundle("one", "x/s", "yes", "a comment\n"+anchor("b")+anchor("a")), bundle("two", "x/s", "yes", anchor("b")), bundle("three", "x/s", "no", anchor("c")), bundle("four", "y/s", "yes", anchor("d")),
+	}})
+	for _, c := range []struct {
+		what string
+		src  v1.ClusterTrustBundleProjection
+		want string // or what the error says
+	}{
+		{"by name", v1.ClusterTrustBundleProjection{Name: new("one")}, anchor("a") + anchor("b")},
+		{"by label", v1.ClusterTrustBundleProjection{SignerName: new("x/s"), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}}, anchor("a") + anchor("b")},
+		{"all", v1.ClusterTrustBundleProjection{SignerName: new("x/s"), LabelSelector: &metav1.LabelSelector{}}, anchor("a") + anchor("b") + anchor("c")},
+		{"no selector", v1.ClusterTrustBundleProjection{SignerName: new("x/s")}, "x/s"},
+		{"no selector, optional", v1.ClusterTrustBundleProjection{SignerName: new("x/s"), Optional: new(true)}, ""},
+		{"missing", v1.ClusterTrustBundleProjection{Name: new("five")}, "five"},
+		{"missing, optional", v1.ClusterTrustBundleProjection{Name: new("five"), Optional: new(true)}, ""},
+	} {
+		c.src.Path = "ca.pem"
+		p := pod(v1.Volume{Name: "trust", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{{ClusterTrustBundle: &c.src}}}}})
+		if _, err := m.Setup(t.Context(), p); err != nil {
+			if !strings.Contains(err.Error(), c.want) || c.want == "" {
+				t.Errorf("%s: %v", c.what, err)
+			}
+			continue
+		}
+		got, err := os.ReadFile(filepath.Join(root, "pods/uid-1/volumes/kubernetes.io~projected/trust/ca.pem"))
+		if err != nil || string(got) != c.want {
+			t.Errorf("%s: %q %v, want %q", c.what, got, err, c.want)
+		}
+		if m.Refresh(p.UID).IsZero() {
+			t.Errorf("%s: is never looked at again", c.what)
+		}
+	}
+	must(t, m.Teardown(t.Context(), "uid-1"))
 }
 
 func TestMissingObjectsAreNamedAndComeLater(t *testing.T) {
