@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		println("listening")
-		select {} // until killed
+		time.Sleep(time.Hour) // until killed; a process of nothing but select{} would be found deadlocked
 	}
 	os.Exit(m.Run())
 }

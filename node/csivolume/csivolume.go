@@ -98,7 +98,7 @@ func (m *Mounter) Setup(ctx context.Context, r volume.CSIRequest) (string, error
 		return "", err
 	}
 	if done && !isTrue(c.policy.RequiresRepublish) {
-		return c.place.target, m.grow(ctx, c)
+		return m.grown(ctx, c)
 	}
 	if err := m.attached(ctx, c); err != nil {
 		return "", &volume.Error{Volume: r.Name, Reason: "FailedAttachVolume", Err: err}
@@ -115,7 +115,7 @@ func (m *Mounter) Setup(ctx context.Context, r volume.CSIRequest) (string, error
 	if err := c.place.finish(m.boot); err != nil {
 		return "", err
 	}
-	return c.place.target, m.grow(ctx, c)
+	return m.grown(ctx, c)
 }
 
 // prepare finds the driver and what the cluster says about it.

@@ -272,9 +272,15 @@ func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	must(t, err)
 	wantCalls(t, n.driver, "stage", "publish")
 	r.PV.Spec.Capacity = capacity(32)
+	n.driver.fail["expand"] = errors.New("not now")
+	still, err := n.mounter.Setup(t.Context(), r)
+	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Reason != volume.ResizeFailed || still != path {
+		t.Errorf("path %q, error %v: a volume that does not grow stays available", still, err)
+	}
+	delete(n.driver.fail, "expand")
 	_, err = n.mounter.Setup(t.Context(), r)
 	must(t, err)
-	wantCalls(t, n.driver, "expand")
+	wantCalls(t, n.driver, "expand", "expand")
 	var st unix.Statfs_t
 	must(t, unix.Statfs(path, &st))
 	if size := int64(st.Blocks) * st.Bsize; size != 32<<20 {

@@ -36,6 +36,9 @@ func (w *Worker) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 		}
 		return &failure{err: err, quiet: true}
 	}
+	for _, e := range mounted.Ungrown {
+		w.events.Pod(pod, "", v1.EventTypeWarning, e.Reason, e.Error())
+	}
 	p.mu.Lock()
 	p.volumes = mounted
 	p.mu.Unlock()

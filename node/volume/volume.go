@@ -41,7 +41,8 @@ type Tokens interface {
 
 // CSI mounts volumes of CSI drivers (csivolume.Mounter).
 type CSI interface {
-	// Setup makes the volume available and returns the directory, or the device for a block volume.
+	// Setup makes the volume available and returns the directory, or the device for a block volume. With a *Error of reason ResizeFailed it is
+	// available nevertheless.
 	Setup(ctx context.Context, request CSIRequest) (path string, err error)
 	// Revisits tells whether Setup is to be called again and again: the driver wants that (CSIDriver requiresRepublish), or it grows file
 	// systems on the node and the claim may have been given a larger size. (A node may not watch claims.)
@@ -103,11 +104,15 @@ type Mounted struct {
 
 // Volumes are the mounted volumes of a pod.
 type Volumes struct {
-	ByName map[string]Mounted
-	Groups []int64 // supplemental groups that persistent volumes ask for (pv.beta.kubernetes.io/gid)
+	ByName  map[string]Mounted
+	Groups  []int64  // supplemental groups that persistent volumes ask for (pv.beta.kubernetes.io/gid)
+	Ungrown []*Error // volumes that could not be made larger (ResizeFailed); the pod can use them as they are
 }
 
-// Error is a volume that cannot be mounted. Reason is kubelet's event reason: FailedMount, FailedAttachVolume or FailedMapVolume.
+// ResizeFailed is the reason of a volume that is there, but not as large as it should be.
+const ResizeFailed = "VolumeResizeFailed"
+
+// Error is a volume that cannot be mounted. Reason is kubelet's event reason: FailedMount, FailedAttachVolume, FailedMapVolume or ResizeFailed.
 type Error struct {
 	Volume string
 	Reason string
@@ -115,8 +120,11 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	if e.Reason == "FailedMount" {
+	switch e.Reason {
+	case "FailedMount":
 		return fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", e.Volume, e.Err)
+	case ResizeFailed:
+		return fmt.Sprintf("NodeExpandVolume failed for volume %q : %v", e.Volume, e.Err)
 	}
 	return fmt.Sprintf("volume %q : %v", e.Volume, e.Err)
 }
@@ -150,8 +158,10 @@ func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 			mounted, groups, err := m.setupOne(ctx, pod, vol)
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				errs = append(errs, asError(vol.Name, err))
+			if e := asError(vol.Name, err); e != nil && e.Reason == ResizeFailed {
+				out.Ungrown = append(out.Ungrown, e)
+			} else if e != nil {
+				errs = append(errs, e)
 				return
 			}
 			out.ByName[vol.Name] = mounted
@@ -201,7 +211,10 @@ func (m *Manager) setRefresh(pod *v1.Pod, soon bool) {
 	m.refresh[pod.UID] = at
 }
 
-func asError(volume string, err error) error {
+func asError(volume string, err error) *Error {
+	if err == nil {
+		return nil
+	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
