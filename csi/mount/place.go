@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -177,14 +178,22 @@ func (p *Place) Open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), p.path), nil
 }
 
+// linger is how long a mount may be in use for no reason: a program that this process is about to start holds copies of all descriptors, also
+// of those beneath the mount, until it executes.
+const linger = time.Second
+
 // Clear unmounts whatever is stacked on the place. What is not mounted is success.
 func (p *Place) Clear() error {
-	for {
+	for end := time.Now().Add(linger); ; {
 		s, err := p.State()
 		if err != nil || !s.Mounted {
 			return err
 		}
 		err = unix.Unmount(p.kernelPath(), unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EBUSY) && time.Now().Before(end) {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
 		if errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("unmount %s: %w", p.path, ErrBusy)
 		}
