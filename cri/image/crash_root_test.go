@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"bufio"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
@@ -9,8 +10,11 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -115,4 +119,42 @@ func TestTornStateIsForgottenNotServed(t *testing.T) {
 	for _, reference := range []string{one, two} {
 		pull(t, s, reference)
 	}
+}
+
+func TestFullDiskFailsThePullAndLeavesNothing(t *testing.T) {
+	testenv.Root(t)
+	h, dir := newHub(t), testenv.ShortDir(t)
+	if err := mount.Tmpfs(dir, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := mount.Unmount(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	s := openStore(t, dir)
+	small, _ := h.push(t, "small:1", map[string]string{"a": "1"})
+	pull(t, s, small)
+	big, _ := h.push(t, "big:1", map[string]string{"b": strings.Repeat("0123456789abcdef", 1<<20)})
+	_, err := s.Pull(t.Context(), big, registry.Auth{})
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), big) {
+		t.Errorf("error %v, want one that names the image and says that there is no space", err)
+	}
+	if err := s.Collect(); err != nil {
+		t.Fatal(err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if used := int64(fs.Blocks-fs.Bfree) * fs.Bsize; used > 1<<20 {
+		t.Errorf("%d bytes are still used after the pull failed", used)
+	}
+	if _, err := s.Get(small); err != nil {
+		t.Errorf("the image that was there: %v", err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	pull(t, s, big)
 }
