@@ -25,7 +25,8 @@ func catalog(base, bash, netcat []file, p programs) []image {
 	program := func(name, path string, mode int64) layer {
 		return layer{name + path, []file{{path: path, mode: mode, source: p[name]}}}
 	}
-	agnhost := []layer{shell, keeper, {"netcat", netcat}, {"agnhost", agnhostFiles(p)}}
+	names := layer{"names", []file{{path: "bin/dig", mode: 0o755, source: p["names"]}, {path: "bin/getent", link: "dig"}}}
+	agnhost := []layer{shell, keeper, {"netcat", netcat}, names, {"agnhost", agnhostFiles(p)}}
 	all := []image{
 		{[]string{"docker.io/library/busybox:latest", "docker.io/library/busybox:1.37", suite + "busybox:1.37.0-2", suite + "busybox:1.29-2"},
 			[]layer{shell, keeper}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
@@ -40,7 +41,7 @@ func catalog(base, bash, netcat []file, p programs) []image {
 		{[]string{suite + "nginx:1.28.0-2"}, nginx(shell, p, "1.28"), nginxConfig("1.28.0")},
 		{[]string{suite + "kitten:1.8"}, []layer{shell, {"kitten", []file{{path: "data.json", mode: 0o644, data: []byte("{\n\"image\": \"kitten.jpg\"\n}\n")}}}},
 			v1.Config{Env: searchPath, Cmd: []string{"sh", "-c", "busybox httpd -f -p 80 -h /"}}},
-		{[]string{suite + "glibc-dns-testing:2.1.1"}, []layer{shell}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
+		{[]string{suite + "glibc-dns-testing:2.1.1"}, []layer{shell, names}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
 	}
 	for _, version := range []string{"1", "2"} {
 		all = append(all, image{[]string{"docker.io/trivet/demo:" + version}, []layer{shell, program("demo"+version, "bin/demo", 0o755)},

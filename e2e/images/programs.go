@@ -20,6 +20,7 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 	conformance := filepath.Join(b.Source, "e2e", "conformance")
 	builds := []struct{ name, module, pkg, flags string }{
 		{"pause", b.Source, "./e2e/images/pause", ""},
+		{"names", b.Source, "./e2e/images/names", ""},
 		{"demo1", b.Source, "./e2e/images/demo", "-X main.version=1"},
 		{"demo2", b.Source, "./e2e/images/demo", "-X main.version=2"},
 		{"agnhost", conformance, "k8s.io/kubernetes/test/images/agnhost", ""},
