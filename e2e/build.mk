@@ -75,6 +75,13 @@ down: bin/trivet-cluster ## take the cluster down; nothing is left of it
 	@$(CLUSTER) down
 	@$(CLUSTER) leaks
 
+# Each program of ours beside the peers it may meet.
+.PHONY: seats
+seats: references ## the demo with every mix of trivet and reference programs in a node's seats, one cluster after the other
+	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' 'NODE=kubelet CRI=containerd CNI=upstream'; do \
+		echo "== $$seats"; $(MAKE) --no-print-directory run $$seats; verdict=$$?; \
+		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
+
 .PHONY: smoke
 smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4

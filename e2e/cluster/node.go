@@ -3,7 +3,9 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -225,19 +227,20 @@ func (c *Cluster) installPlugins(n Node) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	sources := []string{c.program("trivet-cni")}
+	// containerd calls a plugin by the name loopback for every pod, whatever the configuration says.
+	plugins := map[string]string{"trivet-cni": c.program("trivet-cni"), "loopback": c.program("trivet-cni")}
 	if n.CNI == "upstream" {
-		var err error
-		if sources, err = filepath.Glob(filepath.Join(c.Bin, "cni", "*")); err != nil {
+		upstream, err := filepath.Glob(filepath.Join(c.Bin, "cni", "*"))
+		if err != nil {
 			return err
 		}
-	}
-	for _, s := range sources {
-		target := filepath.Join(dir, filepath.Base(s))
-		if _, err := os.Lstat(target); err == nil {
-			continue
+		clear(plugins)
+		for _, program := range upstream {
+			plugins[filepath.Base(program)] = program
 		}
-		if err := os.Symlink(s, target); err != nil {
+	}
+	for name, program := range plugins {
+		if err := os.Symlink(program, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
