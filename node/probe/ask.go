@@ -177,15 +177,22 @@ func askGRPC(ctx context.Context, a *v1.GRPCAction, ip string, timeout time.Dura
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	address := net.JoinHostPort(ip, strconv.Itoa(int(a.Port)))
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("kube-probe/1.37"))
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
 	service := ""
 	if a.Service != nil {
 		service = *a.Service
 	}
+	// Connected here, as grpc would tell of a refusal only in words.
+	tcp, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("timeout: failed to connect service %q within %v: %w", address, timeout, err)
+	}
+	defer tcp.Close()
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("kube-probe/1.37"),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return tcp, nil }))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
 	r, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
 	switch status.Code(err) {
 	case codes.OK:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -162,8 +163,7 @@ func (m *Manager) add(t *target, k kind, spec *v1.Probe) {
 	}
 	r := &runner{kind: k, spec: spec}
 	t.probes[k] = r
-	delay := time.Until(t.Started.Add(time.Duration(spec.InitialDelaySeconds) * time.Second))
-	r.timer = time.AfterFunc(max(delay, 0), func() { m.fire(t, r) })
+	r.timer = time.AfterFunc(max(time.Until(t.Started.Add(r.delay())), 0), func() { m.fire(t, r) })
 }
 
 func (t *target) end() {
@@ -173,40 +173,70 @@ func (t *target) end() {
 	}
 }
 
-// runner is one probe of one instance. Its counters are guarded by the manager's mutex.
+// runner is one probe of one instance. All of it but kind and spec is guarded by the manager's mutex.
 type runner struct {
 	kind      kind
 	spec      *v1.Probe
 	timer     *time.Timer
+	turn      time.Time     // when the turn began that is not over; zero between turns
+	pause     time.Duration // before the next knock
 	successes int32
 	failures  int32
 }
 
-// fire asks once and sets the timer for the next time.
+// fire asks once. When that ends the probe's turn, the answer counts and the timer is set for the next one.
 func (m *Manager) fire(t *target, r *runner) {
-	began := time.Now()
 	select {
 	case m.slots <- struct{}{}:
 	case <-t.ctx.Done():
 		return
 	}
 	m.mu.Lock()
+	if r.turn.IsZero() {
+		r.turn = time.Now()
+	}
 	pod, ip := t.pod, t.ip
 	m.mu.Unlock()
 	err := ask(t.ctx, m.exec, r.spec, pod, t.Spec, t.ID, ip)
 	<-m.slots
-	if t.ctx.Err() != nil {
+	if t.ctx.Err() != nil || m.knockAgain(t, r, err) {
 		return
 	}
 	if !errors.Is(err, errUnknown) {
 		m.record(t, r, pod, err)
 	}
-	period := time.Duration(orDefault(r.spec.PeriodSeconds, 10)) * time.Second
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if t.probes[r.kind] == r && t.ctx.Err() == nil && t.health.Unhealthy == "" {
-		r.timer.Reset(max(period-time.Since(began), time.Millisecond))
+		r.timer.Reset(max(time.Until(r.turn.Add(r.period())), time.Millisecond))
 	}
+	r.turn = time.Time{}
+}
+
+// firstPause is how long a program gets to open its port before it is looked for again; then twice that, and so on.
+const firstPause = 10 * time.Millisecond
+
+// knockAgain prolongs the turn of a probe whose connection was refused by a container in its first period: programs need some milliseconds
+// to open their port, and to wait for a whole period after that would be most of the time that their pod takes to be ready. Nobody saw the
+// question, and the refusal counts, once, when the period is over. Liveness gains nothing by it.
+func (m *Manager) knockAgain(t *target, r *runner, err error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	end := t.Started.Add(r.delay() + r.period())
+	if !errors.Is(err, syscall.ECONNREFUSED) || r.kind == liveness || time.Now().After(end) || t.probes[r.kind] != r {
+		return false
+	}
+	r.pause = max(2*r.pause, firstPause)
+	r.timer.Reset(min(r.pause, time.Until(end)+time.Millisecond))
+	return true
+}
+
+func (r *runner) delay() time.Duration {
+	return time.Duration(r.spec.InitialDelaySeconds) * time.Second
+}
+
+func (r *runner) period() time.Duration {
+	return time.Duration(orDefault(r.spec.PeriodSeconds, 10)) * time.Second
 }
 
 func orDefault(v, d int32) int32 {
@@ -216,13 +246,17 @@ func orDefault(v, d int32) int32 {
 	return d
 }
 
-// record counts an answer and, when a threshold is reached, changes the health.
+// record counts an answer of a probe that is still wanted and, when a threshold is reached, changes the health.
 func (m *Manager) record(t *target, r *runner, pod *v1.Pod, err error) {
 	if w, ok := errors.AsType[*warning](err); ok {
 		m.event(pod, t.Spec.Name, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", r.kind, w.text))
 		err = nil
 	}
 	m.mu.Lock()
+	if t.probes[r.kind] != r {
+		m.mu.Unlock()
+		return
+	}
 	before := t.health
 	if err == nil {
 		r.successes, r.failures = r.successes+1, 0
