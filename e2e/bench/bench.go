@@ -24,6 +24,7 @@ type Bench struct {
 	Namespace string
 	Image     string   // present on every node after Prepare
 	Command   []string // must exit at once on SIGTERM
+	Readiness *corev1.Probe
 }
 
 // Sample is the life of one pod on one node.
@@ -161,7 +162,7 @@ func (b *Bench) create(ctx context.Context, node, name string) error {
 		Spec: corev1.PodSpec{
 			NodeSelector: map[string]string{corev1.LabelHostname: node}, // through the scheduler, as a user's pod goes
 			Containers: []corev1.Container{{
-				Name: "main", Image: b.Image, Command: b.Command, ImagePullPolicy: corev1.PullIfNotPresent,
+				Name: "main", Image: b.Image, Command: b.Command, ImagePullPolicy: corev1.PullIfNotPresent, ReadinessProbe: b.Readiness,
 			}},
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 		},

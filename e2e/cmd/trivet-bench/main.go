@@ -27,6 +27,8 @@ type comparison struct {
 	out           io.Writer
 	singles, many int
 	bursts        int
+	served        int
+	serverImage   string
 	nodes         []cluster.Node // ours, then the reference
 }
 
@@ -35,6 +37,8 @@ func run(ctx context.Context, env *program.Env) error {
 	fs := env.Flags(about)
 	dir := fs.String("dir", ".trivet", "directory of the cluster")
 	image := fs.String("image", "registry.k8s.io/pause:3.10.2", "image of the pods; its process must end at once on SIGTERM")
+	fs.StringVar(&r.serverImage, "server-image", "registry.k8s.io/e2e-test-images/nginx:1.28.0-2", "image that serves HTTP on port 80")
+	fs.IntVar(&r.served, "served", 7, "servers with a readiness probe measured one by one on each node")
 	fs.IntVar(&r.singles, "singles", 21, "pods measured one by one on each node")
 	fs.IntVar(&r.many, "many", 50, "pods of a burst")
 	fs.IntVar(&r.bursts, "bursts", 3, "bursts on each node")
@@ -85,5 +89,5 @@ func (r *comparison) all(ctx context.Context) error {
 	if err := r.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
 		return err
 	}
-	return errors.Join(r.oneByOne(ctx), r.atOnce(ctx), r.memory(ctx), r.Clean(context.WithoutCancel(ctx)))
+	return errors.Join(r.oneByOne(ctx), r.withProbe(ctx), r.atOnce(ctx), r.memory(ctx), r.Clean(context.WithoutCancel(ctx)))
 }

@@ -10,22 +10,40 @@ import (
 	"text/tabwriter"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
 	"github.com/trivet-node/trivet/e2e/bench"
 )
 
 // oneByOne: single pods, the nodes in turns.
 func (r *comparison) oneByOne(ctx context.Context) error {
+	return r.single(ctx, r.Bench, "one", "pod", r.singles)
+}
+
+// withProbe: single pods whose program is asked by HTTP whether it is ready, as often as the API server has it when nothing else is said.
+func (r *comparison) withProbe(ctx context.Context) error {
+	servers := *r.Bench
+	servers.Image = r.serverImage
+	servers.Readiness = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(80)}}}
+	if err := servers.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
+		return err
+	}
+	return r.single(ctx, &servers, "served", "server with a readiness probe (every 10 s)", r.served)
+}
+
+func (r *comparison) single(ctx context.Context, b *bench.Bench, prefix, what string, rounds int) error {
 	ready, gone := make([][]time.Duration, len(r.nodes)), make([][]time.Duration, len(r.nodes))
-	for i := range r.singles {
+	for i := range rounds {
 		for n, node := range r.nodes {
-			s, err := r.One(ctx, node.Name, fmt.Sprintf("one-%d-%d", n, i))
+			s, err := b.One(ctx, node.Name, fmt.Sprintf("%s-%d-%d", prefix, n, i))
 			if err != nil {
 				return err
 			}
 			ready[n], gone[n] = append(ready[n], s.ToReady), append(gone[n], s.ToGone)
 		}
 	}
-	r.title("one pod at a time, %d on each node in turns", r.singles)
+	r.title("one %s at a time, %d on each node in turns", what, rounds)
 	r.durations("created -> Ready", ready)
 	r.durations("deleted -> gone", gone)
 	return nil
