@@ -117,13 +117,17 @@ func (r Runtime) State(ctx context.Context, id string) (specs.State, error) {
 
 // run runs one verb and waits for it. A runtime that outlives this process finishes what it was asked for; all verbs here may be repeated.
 func (r Runtime) run(ctx context.Context, stdin []byte, verb string, args ...string) ([]byte, error) {
+	path, err := r.Executable()
+	if err != nil {
+		return nil, err
+	}
 	log, err := NewLog(verb, args[len(args)-1])
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	all := append(append(r.global(), verb), args...)
-	cmd := exec.CommandContext(ctx, all[0], all[1:]...)
+	cmd := exec.CommandContext(ctx, path)
+	cmd.Args = append(append(r.global(), verb), args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	cmd.ExtraFiles = []*os.File{log}

@@ -3,6 +3,8 @@ package runc
 import (
 	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -63,5 +65,60 @@ func TestWhatIsNotThereIsDeletedAndHasNoState(t *testing.T) {
 				t.Errorf("start: %v", err)
 			}
 		})
+	}
+}
+
+func TestASmallRuntimeIsExecutedFromSealedMemory(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "runtime")
+	install := func(binary string) {
+		data, err := os.ReadFile(binary)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(program+".new", data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(program+".new", program); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rt := Runtime{Program: program}
+	executable := func() string {
+		path, err := rt.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	install(testenv.Program(t, "crun", "crun"))
+	first := executable()
+	if again := executable(); again != first {
+		t.Errorf("copied twice: %s, %s", first, again)
+	}
+	if out, err := exec.Command(first, "--version").Output(); err != nil || !strings.Contains(string(out), "crun") {
+		t.Errorf("%s --version: %q, %v", first, out, err)
+	}
+	if err := os.WriteFile(first, []byte("x"), 0); err == nil {
+		t.Error("the copy can be written")
+	}
+	install(testenv.Program(t, "crun", "crun")) // an upgrade
+	if second := executable(); second == first {
+		t.Error("the copy outlived its program")
+	}
+	if err := os.Truncate(program, maxSealed+1); err != nil {
+		t.Fatal(err)
+	}
+	if path := executable(); path != program {
+		t.Errorf("a big program is executed as %s", path)
+	}
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if path := executable(); path != program {
+		t.Errorf("a script is executed as %s", path)
+	}
+	os.Remove(program)
+	if path, err := rt.Executable(); err == nil {
+		t.Errorf("a program that is gone is executed as %s", path)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -128,9 +127,9 @@ const runtimeTimeout = 2 * time.Minute
 
 // runtime runs an OCI runtime with the given standard descriptors and, beside its log, extra ones from runc.ProcessFd on. It dies with us.
 func (r *reaper) runtime(rt runc.Runtime, verb, id string, args []string, stdio [3]int, extra ...int) error {
-	path, err := exec.LookPath(rt.Program)
+	path, err := rt.Executable()
 	if err != nil {
-		return fmt.Errorf("OCI runtime: %w", err)
+		return err
 	}
 	log, err := runc.NewLog(verb, id)
 	if err != nil {
@@ -144,7 +143,7 @@ func (r *reaper) runtime(rt runc.Runtime, verb, id string, args []string, stdio 
 	ended := make(chan unix.WaitStatus, 1)
 	pid, err := r.spawn(path, args, files, func(s unix.WaitStatus) { ended <- s })
 	if err != nil {
-		return fmt.Errorf("start OCI runtime %s: %w", path, err)
+		return fmt.Errorf("start OCI runtime %s: %w", rt.Program, err)
 	}
 	timer := time.AfterFunc(runtimeTimeout, func() { unix.Kill(-pid, unix.SIGKILL) })
 	status := <-ended
