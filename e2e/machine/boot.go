@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -153,15 +154,22 @@ func enterCgroup(dir, group string) ([]hierarchy, error) {
 	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
 		return nil, fmt.Errorf("new cgroup namespace: %w", err)
 	}
-	if host.V2 { // a v2 group with processes in it cannot hand controllers to its children
-		if err := host.Create(group + "/init"); err != nil {
-			return nil, err
-		}
-		if err := host.Add(group+"/init", os.Getpid()); err != nil {
-			return nil, err
-		}
+	if host.V2 {
+		return all, leaveToChildren(host, group)
 	}
 	return all, nil
+}
+
+// leaveToChildren goes into a child of the v2 group, which can then hand its controllers down: with a process in it, it cannot.
+func leaveToChildren(host *cgroup.Host, group string) error {
+	child := group + "/init"
+	if err := os.Mkdir(host.Dir("", child), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := host.Add(child, os.Getpid()); err != nil {
+		return err
+	}
+	return host.Create(child)
 }
 
 // buildRoot arranges the mounts of the machine.
