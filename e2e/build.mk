@@ -82,6 +82,10 @@ seats: references ## the demo with every mix of trivet and reference programs in
 		echo "== $$seats"; $(MAKE) --no-print-directory run $$seats; verdict=$$?; \
 		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
 
+.PHONY: vm
+vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo in a virtual machine with Debian's kernel on cgroup v2, emulated (some 3 minutes)
+	@e2e/vm.sh .trivet/vm $(SEATS)
+
 .PHONY: smoke
 smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
