@@ -90,12 +90,13 @@ vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## 
 smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
 
-# Whatever happens, also Ctrl-C: the daemons' logs are saved when a test failed, the cluster is taken down, and the host is looked over.
+# Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs are saved, the cluster is taken down, and
+# the host is looked over.
 .PHONY: e2e
 e2e: install build bin/trivet-cluster $(references) .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test ## the demo, kills, cuts, a reboot and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
-	@trap : INT TERM; verdict=0; \
-	{ $(CLUSTER) up $(SEATS) && TRIVET_E2E=1 TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario; } || verdict=$$?; \
-	if [ $$verdict != 0 ]; then rm -rf .trivet/failed; \
+	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
+	{ $(CLUSTER) up $(SEATS) && TRIVET_E2E=1 TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \
+	if [ $$verdict != 0 ]; then grep -sE -B4 '^ *--- FAIL' .trivet/scenario.log | tail -n 60 | cut -c1-600; \
 		for m in .trivet/machines/*/; do mkdir -p .trivet/failed/$$(basename $$m) && cp $$m/log/* .trivet/failed/$$(basename $$m)/; done; \
 		echo 'the logs of all daemons are in .trivet/failed'; fi; \
 	$(CLUSTER) down && $(CLUSTER) leaks && exit $$verdict

@@ -36,19 +36,17 @@ func Switch(pid int, gateway netip.Prefix) error {
 // switch is named after the machine.
 func Plug(switchPid, pid int, port string, addr netip.Prefix, gateway netip.Addr) error {
 	err := in(switchPid, func(h *netlink.Handle) error {
-		if _, err := h.LinkByName(port); err == nil {
-			return nil
+		old, err := h.LinkByName(port)
+		if err == nil {
+			if leadsTo(pid, old) {
+				return nil
+			}
+			// The machine was halted: the kernel takes its network away some time after its last process.
+			if err := h.LinkDel(old); err != nil && !errors.Is(err, unix.ENODEV) {
+				return fmt.Errorf("unplug the halted machine from port %s: %w", port, err)
+			}
 		}
-		master, err := h.LinkByName(bridge)
-		if err != nil {
-			return fmt.Errorf("bridge %s: %w", bridge, err)
-		}
-		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: master.Attrs().Index},
-			PeerName: "eth0", PeerNamespace: netlink.NsPid(pid)}
-		if err := h.LinkAdd(veth); err != nil {
-			return fmt.Errorf("create veth %s: %w", port, err)
-		}
-		return up(h, port)
+		return connect(h, port, pid)
 	})
 	if err != nil {
 		return err
@@ -59,6 +57,32 @@ func Plug(switchPid, pid int, port string, addr netip.Prefix, gateway netip.Addr
 		}
 		return ignoreExists(h.RouteReplace(&netlink.Route{Gw: net.IP(gateway.AsSlice())}))
 	})
+}
+
+// leadsTo tells whether the other end of the port is the eth0 of the machine of process pid.
+func leadsTo(pid int, port netlink.Link) bool {
+	err := in(pid, func(h *netlink.Handle) error {
+		eth0, err := h.LinkByName("eth0")
+		if err == nil && eth0.Attrs().ParentIndex != port.Attrs().Index {
+			err = errors.New("eth0 has another peer")
+		}
+		return err
+	})
+	return err == nil
+}
+
+// connect lays a veth pair from the bridge to the machine of process pid.
+func connect(h *netlink.Handle, port string, pid int) error {
+	master, err := h.LinkByName(bridge)
+	if err != nil {
+		return fmt.Errorf("bridge %s: %w", bridge, err)
+	}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: port, MasterIndex: master.Attrs().Index},
+		PeerName: "eth0", PeerNamespace: netlink.NsPid(pid)}
+	if err := h.LinkAdd(veth); err != nil {
+		return fmt.Errorf("create veth %s: %w", port, err)
+	}
+	return up(h, port)
 }
 
 // Cut takes the port of a machine down; Mend brings it up again.

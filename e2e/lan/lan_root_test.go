@@ -58,6 +58,25 @@ func TestMachinesReachEachOtherUntilTheCableIsCut(t *testing.T) {
 	}
 }
 
+// The kernel takes the network of a halted machine away in its own time: a test on a busy machine met the old port after the reboot.
+func TestMachineIsPluggedInAgainWhileItsOldNetworkIsStillThere(t *testing.T) {
+	sw, before, after := host(t), host(t), host(t)
+	must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
+	addr := netip.MustParsePrefix("10.98.0.2/16")
+	must(t, Plug(sw, before, "a", addr, gateway))
+	must(t, Plug(sw, after, "a", addr, gateway))
+	server := listenIn(t, after, "10.98.0.2:7")
+	for end := time.Now().Add(10 * time.Second); ; {
+		sendFrom(t, sw, "10.98.0.2:7", "hello")
+		if receive(server, 50*time.Millisecond) == "hello" {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("nothing arrives at the machine that was plugged in again")
+		}
+	}
+}
+
 func TestRouteIsReplaced(t *testing.T) {
 	sw, a := host(t), host(t)
 	must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))

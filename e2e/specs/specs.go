@@ -4,6 +4,7 @@ package specs
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/xml"
@@ -86,7 +87,7 @@ func Run(ctx context.Context, c Config, progress io.Writer) ([]Result, error) {
 	}
 	found, err := readReport(data)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", report, err)
+		return nil, fmt.Errorf("report %s: %w", report, err)
 	}
 	return pick(found, c.Names), nil
 }
@@ -190,7 +191,7 @@ type junitMessage struct {
 	Message string `xml:"message,attr"`
 }
 
-// readReport maps the name of each spec that the suite knows to its result.
+// readReport maps the name of each spec that the suite knows to its result. A suite that did not find the cluster fit to begin is an error.
 func readReport(data []byte) (map[string]Result, error) {
 	var j junit
 	if err := xml.Unmarshal(data, &j); err != nil {
@@ -201,6 +202,9 @@ func readReport(data []byte) (map[string]Result, error) {
 		for _, c := range s.Cases {
 			name, isSpec := strings.CutPrefix(c.Name, "[It] ")
 			if !isSpec {
+				if m := cmp.Or(c.Failure, c.Error); m != nil && strings.HasSuffix(c.Name, "BeforeSuite]") {
+					return nil, fmt.Errorf("the suite did not begin: %s", firstLine(m.Message))
+				}
 				continue
 			}
 			name = withoutLabels(name)

@@ -60,6 +60,14 @@ func TestReportGivesOneResultAName(t *testing.T) {
 	}
 }
 
+func TestSuiteThatDidNotBeginIsAnError(t *testing.T) {
+	_, err := readReport([]byte(`<testsuites><testsuite><testcase name="[SynchronizedBeforeSuite]" status="failed">
+		<failure message="timed out waiting for 2 pods&#xA;more" type="failed"></failure></testcase></testsuite></testsuites>`))
+	if err == nil || err.Error() != "the suite did not begin: timed out waiting for 2 pods" {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestFollowPrintsALineForEachSpecThatEnds(t *testing.T) {
 	out := "noise\n• [2.405 seconds]\n[sig-node] A works\n  detail\n• [FAILED] [12.1 seconds]\n[sig-node] B works\nx\nS [SKIPPED] [0.1 seconds]\n[sig-node] C\n"
 	var got strings.Builder

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -117,10 +118,29 @@ func (h *Host) Dir(controller, group string) string {
 	return ""
 }
 
-// Exists tells whether the group is there.
+// Exists tells whether the group is there in any hierarchy: a Remove that was killed has taken it from some of them only.
 func (h *Host) Exists(group string) bool {
-	_, err := os.Stat(h.Dir("memory", group))
-	return err == nil
+	return slices.ContainsFunc(h.hierarchies, func(hierarchy string) bool {
+		_, err := os.Stat(filepath.Join(hierarchy, group))
+		return err == nil
+	})
+}
+
+// Children are the names of the groups directly below group in any hierarchy. A group that is not there has none.
+func (h *Host) Children(group string) ([]string, error) {
+	seen := map[string]bool{}
+	for _, hierarchy := range h.hierarchies {
+		entries, err := os.ReadDir(filepath.Join(hierarchy, group))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("list cgroup %s: %w", group, err)
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				seen[e.Name()] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(seen)), nil
 }
 
 // Create makes the group and its parents in every hierarchy. On v2 the controllers are handed down from parent to child; on v1 a new

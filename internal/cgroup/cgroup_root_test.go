@@ -2,7 +2,9 @@ package cgroup_test
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,5 +55,48 @@ func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 	}
 	if h.Exists(group) {
 		t.Error("the group is still there")
+	}
+}
+
+// A Remove that is killed on v1 leaves the group in those hierarchies that it had not come to: it must still be seen, and go.
+func TestGroupThatIsPartlyRemovedIsSeenAndRemoved(t *testing.T) {
+	testenv.Root(t)
+	h, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const parent = "/trivet-test-partly"
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	t.Cleanup(func() {
+		if err := h.Remove(context.WithoutCancel(ctx), parent); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, controller := range []string{"memory", "cpu", "pids"} {
+		group := parent + "/" + controller
+		if err := h.Create(group); err != nil {
+			t.Fatal(err)
+		}
+		if !h.V2 { // v2 has one hierarchy: nothing is removed in parts
+			if err := os.Remove(h.Dir(controller, group)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	children, err := h.Children(parent)
+	if want := []string{"cpu", "memory", "pids"}; err != nil || !slices.Equal(children, want) {
+		t.Errorf("groups %q, %v, want %q", children, err, want)
+	}
+	for _, c := range children {
+		if !h.Exists(parent + "/" + c) {
+			t.Errorf("group %s is not seen", c)
+		}
+		if err := h.Remove(ctx, parent+"/"+c); err != nil || h.Exists(parent+"/"+c) {
+			t.Errorf("group %s is still there: %v", c, err)
+		}
+	}
+	if children, err := h.Children(parent + "/none"); err != nil || len(children) > 0 {
+		t.Errorf("a group that is not there has %q, %v", children, err)
 	}
 }

@@ -11,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/program"
@@ -135,7 +134,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		run("static pods", func(ctx context.Context) error { return a.source.Manifests(ctx, dir, a.cfg.NodeName) })
 	}
 	run("pod workers", silent(a.worker.Run))
-	run("leftovers", silent(a.cleanUp))
+	run("leftovers", silent(a.watchLeftovers))
 	if k := a.cfg.Kubelet; k.EnableServer == nil || *k.EnableServer {
 		certificate, server, err := a.serveAPI()
 		if err != nil {
@@ -194,41 +193,4 @@ func (a *Agent) watchPods(ctx context.Context) {
 		return
 	}
 	a.source.Watch(ctx, a.client.Core, a.cfg.NodeName)
-}
-
-// cleanUp removes what earlier lives of the agent left of pods that are no more, once it is known which are.
-func (a *Agent) cleanUp(ctx context.Context) {
-	select {
-	case <-a.source.Synced():
-	case <-ctx.Done():
-		return
-	}
-	inRuntime, err := a.runtime.Pods(ctx)
-	if err != nil {
-		a.log.Warn("look for leftovers", "err", err)
-		return
-	}
-	running := map[types.UID]bool{}
-	for p := range inRuntime {
-		running[types.UID(p.UID)] = true
-		a.worker.Enqueue(types.UID(p.UID))
-	}
-	keep := func(uid types.UID) bool { return running[uid] || a.source.Get(uid) != nil }
-	if err := a.volumes.Orphans(ctx, keep); err != nil {
-		a.log.Warn("remove volumes of pods that are gone", "err", err)
-	}
-	if err := a.worker.OrphanLogs(keep); err != nil {
-		a.log.Warn("remove logs of pods that are gone", "err", err)
-	}
-	uids, err := a.cgroups.Pods()
-	if err != nil {
-		a.log.Warn("look for leftover cgroups", "err", err)
-	}
-	for _, uid := range uids {
-		if !keep(uid) {
-			if err := a.cgroups.Remove(ctx, uid); err != nil {
-				a.log.Warn("remove cgroup of a pod that is gone", "pod", uid, "err", err)
-			}
-		}
-	}
 }

@@ -8,8 +8,8 @@ package podcgroup
 import (
 	"context"
 	"fmt"
-	"os"
 	"path"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -151,26 +151,17 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 // Usage reads the counters of the pod's group.
 func (t *Tree) Usage(pod *v1.Pod) (cgroup.Usage, error) { return t.host.Usage(t.Group(pod)) }
 
-// Pods lists the UIDs that have a group, to find those whose pod has gone.
+// Pods lists the UIDs that have a group in any hierarchy, to find those whose pod has gone.
 func (t *Tree) Pods() ([]types.UID, error) {
-	seen := map[types.UID]bool{}
 	var uids []types.UID
 	for _, qos := range []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort} {
 		names := tier(qos)
-		dir := t.host.Dir("memory", t.group(names...))
-		if dir == "" {
-			continue
-		}
-		entries, err := os.ReadDir(dir)
-		if os.IsNotExist(err) {
-			continue
-		}
+		children, err := t.host.Children(t.group(names...))
 		if err != nil {
-			return nil, fmt.Errorf("list pod cgroups: %w", err)
+			return nil, err
 		}
-		for _, e := range entries {
-			if uid, ok := t.uid(e.Name(), names); ok && e.IsDir() && !seen[uid] {
-				seen[uid] = true
+		for _, c := range children {
+			if uid, ok := t.uid(c, names); ok && !slices.Contains(uids, uid) {
 				uids = append(uids, uid)
 			}
 		}

@@ -213,6 +213,13 @@ func (w *Worker) pod(ctx context.Context, uid types.UID) *pod {
 	return p
 }
 
+// Knows tells whether the worker still has to do with a pod, its teardown included.
+func (w *Worker) Knows(uid types.UID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.known[uid] != nil
+}
+
 func (w *Worker) forget(uid types.UID) {
 	w.mu.Lock()
 	p := w.known[uid]
