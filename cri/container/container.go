@@ -54,6 +54,7 @@ type Record struct {
 	ID, Sandbox string
 	State       runtimeapi.ContainerState
 	Made        bool // creation was finished; what is not is undone at the next start
+	Discarded   bool // its removal has begun, before it was ever started
 	Raw         []byte
 	ImageID     string
 	LogPath     string
@@ -127,7 +128,7 @@ func Open(ctx context.Context, cfg Config, notify func(Event)) (*Containers, err
 }
 
 func (c *Containers) reconcile(ctx context.Context, r Record, live map[string]monitor.Status) {
-	if _, err := c.cfg.Sandboxes.Get(r.Sandbox); err != nil || !r.Made {
+	if _, err := c.cfg.Sandboxes.Get(r.Sandbox); err != nil || !r.Made || r.Discarded {
 		if err := c.Remove(ctx, r.ID); err != nil {
 			c.cfg.Log.Warn("half-made container is not removed", "container", r.ID, "err", err)
 		}
@@ -191,6 +192,14 @@ func (c *Containers) ended(e monitor.Exit) {
 		c.mu.Unlock()
 		return
 	}
+	if done := c.done[e.ID]; done != nil {
+		delete(c.done, e.ID)
+		defer close(done)
+	}
+	if r.Discarded { // what never started is not shown as ended
+		c.mu.Unlock()
+		return
+	}
 	r.State, r.Finished, r.Code = runtimeapi.ContainerState_CONTAINER_EXITED, e.At, e.Code
 	switch {
 	case e.Unknown:
@@ -203,15 +212,10 @@ func (c *Containers) ended(e monitor.Exit) {
 		r.Reason = "Error"
 	}
 	c.all[e.ID] = r
-	done := c.done[e.ID]
-	delete(c.done, e.ID)
 	err := c.store.Put(r.ID, r) // with mu held: the order of records is the order of states
 	c.mu.Unlock()
 	if err != nil {
 		c.cfg.Log.Error("exit is not recorded", "container", r.ID, "err", err)
-	}
-	if done != nil {
-		close(done)
 	}
 	c.notify(Event{ID: r.ID, Sandbox: r.Sandbox, Type: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, At: r.Finished})
 }

@@ -43,7 +43,7 @@ func (c *Containers) Create(ctx context.Context, sandboxID string, config *runti
 	for _, r := range c.Of(box.ID) {
 		m := r.config.GetMetadata()
 		if m.GetName() == meta.Name && m.GetAttempt() == meta.Attempt {
-			if r.State == runtimeapi.ContainerState_CONTAINER_CREATED {
+			if r.State == runtimeapi.ContainerState_CONTAINER_CREATED && !r.Discarded {
 				return r.ID, nil
 			}
 			return "", fmt.Errorf("container %s attempt %d exists in pod sandbox %s as %s", meta.Name, meta.Attempt, box.ID, r.ID)

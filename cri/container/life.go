@@ -26,6 +26,9 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 	case runtimeapi.ContainerState_CONTAINER_EXITED:
 		return fmt.Errorf("start container %s: it has exited", r.ID)
 	}
+	if r.Discarded {
+		return fmt.Errorf("start container %s: it is being removed", r.ID)
+	}
 	if err := c.cfg.Monitor.Start(ctx, r.ID); err != nil {
 		return fmt.Errorf("start container %s: %w", r.ID, err)
 	}
@@ -119,6 +122,12 @@ func (c *Containers) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
+	// Whoever sees it meanwhile, or after a removal that was cut off, must not take its killed init for a program that failed.
+	if r.State == runtimeapi.ContainerState_CONTAINER_CREATED && !r.Discarded {
+		if r, err = c.change(r.ID, func(r *Record) { r.Discarded = true }); err != nil {
+			return err
+		}
+	}
 	if err := c.destroy(ctx, r); err != nil {
 		return fmt.Errorf("remove container %s: %w", r.ID, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -36,15 +37,20 @@ func (c *Client) Create(ctx context.Context, container Container) (pid int, err 
 	}
 }
 
-// Start starts the user's program in a created container. One that runs is success: a caller that was killed may have started it.
+// startLimit bounds what a runtime takes to let a program run that is all prepared.
+const startLimit = 2 * time.Minute
+
+// Start starts the user's program in a created container. One that runs is success: a caller that was killed may have started it. Once asked
+// for, a start is carried through even if ctx ends: a runtime that is cut off may have let the program run already.
 func (c *Client) Start(ctx context.Context, id string) error {
 	h, err := c.lookup(id)
 	if err != nil {
 		return err
 	}
-	err = h.status.Runtime.Start(ctx, id)
-	if err == nil || ctx.Err() != nil {
-		return err
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+	defer cancel()
+	if err = h.status.Runtime.Start(ctx, id); err == nil {
+		return nil
 	}
 	if state, stateErr := h.status.Runtime.State(ctx, id); stateErr == nil && state.Status == specs.StateRunning {
 		return nil

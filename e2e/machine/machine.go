@@ -53,6 +53,9 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	if err := m.prepare(c); err != nil {
 		return err
 	}
+	if err := m.sweep(ctx); err != nil { // of what a machine has left that was not halted but lost
+		return fmt.Errorf("boot %s: %w", m.Name, err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return err

@@ -181,3 +181,14 @@ func (c *cluster) restarts(pod string) string {
 	c.t.Helper()
 	return c.kubectl("get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].restartCount}")
 }
+
+// neverRestarted checks that the only container of each pod is its first instance.
+func (c *cluster) neverRestarted(pods ...string) {
+	c.t.Helper()
+	for _, p := range pods {
+		if n := c.restarts(p); n != "0" {
+			last := c.kubectl("get", "pod", p, "-o", "jsonpath={.status.containerStatuses[0].lastState}")
+			c.t.Errorf("pod %s: its container was restarted %s times; before: %s", p, n, last)
+		}
+	}
+}

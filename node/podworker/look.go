@@ -137,22 +137,26 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 	return in, true
 }
 
-// mask hides that a container runs while its start, postStart hook included, is not over.
+// mask hides what only steps in flight have brought about: that a container runs while its start, postStart hook included, is not over, and
+// that one which never started has ended because it is being removed.
 func mask(o plan.Observed, inFlight map[string]bool) plan.Observed {
 	o.Containers = slices.Clone(o.Containers)
 	for i := range o.Containers {
 		c := &o.Containers[i]
-		if c.State != plan.Running || !inFlight[plan.Step{Verb: plan.Start, Name: c.Name}.Key()] {
-			continue
-		}
-		newest := !slices.ContainsFunc(o.Containers, func(x plan.Container) bool {
-			return x.Name == c.Name && x.ID != c.ID && (x.Attempt > c.Attempt || x.Attempt == c.Attempt && x.Created.After(c.Created))
-		})
-		if newest {
+		starting := c.State == plan.Running && inFlight[plan.Step{Verb: plan.Start, Name: c.Name}.Key()] && newest(o.Containers, c)
+		removing := c.State == plan.Exited && c.Started.IsZero() && inFlight[plan.Step{Verb: plan.RemoveContainer, ID: c.ID}.Key()]
+		if starting || removing {
 			c.State = plan.Created
 		}
 	}
 	return o
+}
+
+// newest tells whether c is the last instance of its container.
+func newest(all []plan.Container, c *plan.Container) bool {
+	return !slices.ContainsFunc(all, func(x plan.Container) bool {
+		return x.Name == c.Name && x.ID != c.ID && (x.Attempt > c.Attempt || x.Attempt == c.Attempt && x.Created.After(c.Created))
+	})
 }
 
 // healthShown is what the API shows of containers when the agent sees the pod first: a restarted agent starts from there.

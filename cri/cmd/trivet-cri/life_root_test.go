@@ -78,6 +78,42 @@ func TestContainersOutliveTheServer(t *testing.T) {
 	}
 }
 
+// A node agent that was killed between create and start removes such a container, and must not see it end: it would count as a restart.
+func TestContainerThatNeverStartedIsRemovedWithoutAnEnd(t *testing.T) {
+	n := newNode(t)
+	n.pull()
+	pod, box := n.sandbox("discarded", nil)
+	stream, err := n.pods.GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := make(chan runtimeapi.ContainerEventType, 100)
+	go func() {
+		for e, err := stream.Recv(); err == nil; e, err = stream.Recv() {
+			events <- e.ContainerEventType
+		}
+	}()
+	eventually(t, func() bool { // once the events flow
+		id := n.create(pod, box, "app", []string{"sleep", "1000"}, nil) // the same attempt again and again
+		if _, err := n.pods.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			select {
+			case e := <-events:
+				if e == runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
+					t.Error("a container that never started is said to have stopped")
+				}
+				if e == runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT {
+					return true
+				}
+			default:
+				return false
+			}
+		}
+	})
+}
+
 func TestUsersAndSandboxRules(t *testing.T) {
 	n := newNode(t)
 	n.pull()

@@ -217,7 +217,8 @@ func (n *node) sandbox(name string, change func(*runtimeapi.PodSandboxConfig)) (
 	return resp.PodSandboxId, config
 }
 
-func (n *node) run(pod string, box *runtimeapi.PodSandboxConfig, name string, command []string, change func(*runtimeapi.ContainerConfig)) string {
+// create makes a container that waits for its start.
+func (n *node) create(pod string, box *runtimeapi.PodSandboxConfig, name string, command []string, change func(*runtimeapi.ContainerConfig)) string {
 	n.tb.Helper()
 	config := &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: name}, Image: &runtimeapi.ImageSpec{Image: n.image}, Command: command, LogPath: name + ".log",
 		Linux: &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}, SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
@@ -229,10 +230,16 @@ func (n *node) run(pod string, box *runtimeapi.PodSandboxConfig, name string, co
 	if err != nil {
 		n.tb.Fatal(err)
 	}
-	if _, err := n.pods.StartContainer(n.tb.Context(), &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
+	return created.ContainerId
+}
+
+func (n *node) run(pod string, box *runtimeapi.PodSandboxConfig, name string, command []string, change func(*runtimeapi.ContainerConfig)) string {
+	n.tb.Helper()
+	id := n.create(pod, box, name, command, change)
+	if _, err := n.pods.StartContainer(n.tb.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		n.tb.Fatal(err)
 	}
-	return created.ContainerId
+	return id
 }
 
 func (n *node) pull() {
