@@ -26,7 +26,7 @@ func (w *world) apply(s Step) {
 	m := &w.in.Memory
 	switch s.Verb {
 	case Prepare:
-		m.Prepared = true
+		m.Mounted, m.Prepared = true, true
 	case Pull:
 		m.Images[s.Name] = true
 	case CreateSandbox:
@@ -156,7 +156,7 @@ func (w *world) disturb(round int) {
 	}
 	if round < 60 && w.rng.IntN(40) == 0 { // the agent is killed: all but the API and the runtime is lost
 		fresh := input(w.in.Pod).Memory
-		fresh.Prepared = false
+		fresh.Mounted, fresh.Prepared = false, false
 		clear(fresh.Images)
 		for _, c := range w.in.Observed.Containers {
 			fresh.Health[c.ID] = Health{Started: true, Ready: true}

@@ -262,9 +262,10 @@ func (p *planner) mayRestart(c *v1.Container, last *Container) bool {
 	return last.State == Unknown || (last.ExitCode != 0 && restartAfter(p.Pod, c, last))
 }
 
-// start asks for a new instance when the volumes are mounted and the image is here. It tells whether the container is on its way.
+// start asks for a new instance when the volumes are mounted and the image is here. It tells whether the container is on its way. Volumes that
+// are there but cannot be brought up to date (the API server is away, an object was deleted) hold up no restart.
 func (p *planner) start(name string, restart bool) bool {
-	if !p.Memory.Prepared || !p.Memory.Images[name] {
+	if !p.Memory.Mounted || !p.Memory.Images[name] {
 		return false
 	}
 	return p.do(Step{Verb: Start, Name: name, ID: p.ready.ID, Attempt: p.attempt(name), Restart: restart})

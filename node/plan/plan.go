@@ -89,7 +89,8 @@ type Memory struct {
 	Images    map[string]bool    // containers whose image was found or pulled for the next start
 	Health    map[string]Health  // by container ID
 	Stopped   map[string]bool    // sandboxes whose stop was carried through: one that is not ready may still hold its network
-	Prepared  bool               // volumes are mounted and files written since the agent started
+	Mounted   bool               // all volumes that containers use are mounted, were they out of date: containers can start
+	Prepared  bool               // what the volumes show is up to date
 	TornDown  bool               // volumes are unmounted and the cgroup is gone
 	Reported  bool               // the API has the final status
 	Ended     *Ending            // the agent ended the pod: deadline, eviction, admission

@@ -30,7 +30,7 @@ func podOf(policy v1.RestartPolicy, names ...string) *v1.Pod {
 
 // input is a pod whose volumes are mounted and whose images are here.
 func input(p *v1.Pod) Input {
-	in := Input{Pod: p, Now: t0, Memory: Memory{Prepared: true, Images: map[string]bool{}, InFlight: map[string]bool{}, Failures: map[string]Failure{},
+	in := Input{Pod: p, Now: t0, Memory: Memory{Mounted: true, Prepared: true, Images: map[string]bool{}, InFlight: map[string]bool{}, Failures: map[string]Failure{},
 		Backoffs: map[string]Backoff{}, Health: map[string]Health{}, Stopped: map[string]bool{}}}
 	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
 		in.Memory.Images[c.Name] = true
@@ -62,8 +62,15 @@ func TestNextSteps(t *testing.T) {
 	}{
 		{"a new pod is prepared in parallel", podOf("Always", "a", "b"), func(in *Input) { in.Memory.Prepared = false; clear(in.Memory.Images) },
 			[]string{"create-sandbox", "prepare", "pull/a", "pull/b"}},
-		{"nothing starts before volumes are there", podOf("Always", "a"), func(in *Input) { in.Memory.Prepared = false; in.Observed.Sandboxes = sandbox(true) },
-			[]string{"prepare"}},
+		{"nothing starts before volumes are there", podOf("Always", "a"), func(in *Input) {
+			in.Memory.Mounted, in.Memory.Prepared = false, false
+			in.Observed.Sandboxes = sandbox(true)
+		}, []string{"prepare"}},
+		{"volumes that cannot be brought up to date hold up no restart", podOf("Always", "a"), func(in *Input) {
+			in.Memory.Prepared = false
+			in.Memory.Failures["prepare"] = Failure{Retry: t0.Add(time.Second)}
+			in.Observed = Observed{sandbox(true), []Container{instance("a", Exited, 1)}}
+		}, []string{"start/a"}},
 		{"application containers start in order", podOf("Always", "a", "b"), func(in *Input) { in.Observed.Sandboxes = sandbox(true) }, []string{"start/a"}},
 		{"the next one follows", podOf("Always", "a", "b"), func(in *Input) {
 			in.Observed = Observed{sandbox(true), []Container{instance("a", Running, 0)}}

@@ -128,7 +128,7 @@ func (p *pod) succeeded(s plan.Step) {
 	case plan.StopSandbox:
 		p.memory.Stopped[s.ID] = true
 	case plan.Teardown:
-		p.memory.TornDown, p.memory.Prepared = true, false
+		p.memory.TornDown, p.memory.Prepared, p.volumes = true, false, nil
 	}
 }
 

@@ -132,6 +132,7 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 	masked := mask(observed, inFlight)
 	in = plan.Input{Pod: p.spec, Observed: masked, Memory: p.snapshot(), Now: time.Now(), MaxBackoff: w.MaxBackoff}
 	in.Memory.InFlight = inFlight
+	in.Memory.Mounted = p.volumes.Cover(p.spec)
 	in.Memory.Health = w.probes.Health(p.uid)
 	in.Memory.Reported = plan.Terminal(p.spec.Status.Phase)
 	return in, true

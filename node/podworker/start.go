@@ -83,7 +83,7 @@ func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s p
 	if volumes == nil {
 		return nil, errors.New("the pod's volumes are not mounted")
 	}
-	mounts, devices, err := w.volumes.Container(ctx, in.Pod, spec, volumes, env)
+	mounts, devices, err := w.volumes.Container(in.Pod, spec, volumes, env)
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ type API interface {
 // Volumes mounts what pods ask for (volume.Manager).
 type Volumes interface {
 	Setup(ctx context.Context, pod *v1.Pod) (*volume.Volumes, error)
-	Container(ctx context.Context, pod *v1.Pod, c *v1.Container, volumes *volume.Volumes, env []podenv.Variable) ([]volume.Mount, []volume.Device, error)
+	Container(pod *v1.Pod, c *v1.Container, volumes *volume.Volumes, env []podenv.Variable) ([]volume.Mount, []volume.Device, error)
 	EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error)
 	Refresh(pod types.UID) time.Time
 	Teardown(ctx context.Context, uid types.UID) error

@@ -29,7 +29,10 @@ import (
 
 // cluster is an API server that holds the pods of one node, and all else that a worker needs, in memory.
 type cluster struct {
-	t       *testing.T
+	t *testing.T
+	// changedObject tells the worker that something which the pod refers to is another.
+	changedObject func(types.UID)
+
 	mu      sync.Mutex // guards pods, events, changed
 	pods    map[types.UID]*v1.Pod
 	events  []string
@@ -114,7 +117,7 @@ func (c *cluster) Setup(context.Context, *v1.Pod) (*volume.Volumes, error) {
 	c.changes()
 	return &volume.Volumes{}, c.objects
 }
-func (c *cluster) Container(context.Context, *v1.Pod, *v1.Container, *volume.Volumes, []podenv.Variable) ([]volume.Mount, []volume.Device, error) {
+func (c *cluster) Container(*v1.Pod, *v1.Container, *volume.Volumes, []podenv.Variable) ([]volume.Mount, []volume.Device, error) {
 	return nil, nil, nil
 }
 func (c *cluster) EnvFile(*v1.Pod, string, string) (map[string]string, error) { return nil, nil }
@@ -183,7 +186,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: 2, Starts: 4},
 		podworker.Deps{Pods: c, API: c, Runtime: rt, Volumes: c, Cgroups: cgroups{}, Objects: c, Probes: probes, Events: c, Log: log})
 	c.mu.Lock()
-	c.enqueue = w.Enqueue
+	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged
 	c.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -33,13 +32,9 @@ type Device struct {
 	ReadOnly                bool
 }
 
-// Container resolves the volumeMounts and volumeDevices of a container, subPath and subPathExpr (with env) included.
-func (m *Manager) Container(ctx context.Context, pod *v1.Pod, c *v1.Container, volumes *Volumes, env []podenv.Variable) ([]Mount, []Device, error) {
-	unlock, err := m.locks.Lock(ctx, pod.UID)
-	if err != nil {
-		return nil, nil, fmt.Errorf("mounts of container %s: %w", c.Name, err)
-	}
-	defer unlock()
+// Container resolves the volumeMounts and volumeDevices of a container, subPath and subPathExpr (with env) included. It does not wait for a
+// Setup, which may wait for the API server; the caller sees to it that no Teardown begins meanwhile.
+func (m *Manager) Container(pod *v1.Pod, c *v1.Container, volumes *Volumes, env []podenv.Variable) ([]Mount, []Device, error) {
 	var mounts []Mount
 	for i := range c.VolumeMounts {
 		vm := &c.VolumeMounts[i]

@@ -38,8 +38,8 @@ type tokenKey struct {
 }
 
 type token struct {
-	value   string
-	renewAt time.Time
+	value            string
+	renewAt, expires time.Time
 }
 
 // tokenCache remembers tokens, in memory only: an agent that starts again asks for new ones.
@@ -60,11 +60,10 @@ func renewToken(issued, expires time.Time) time.Time {
 	return at
 }
 
-func (c *tokenCache) get(key tokenKey, now time.Time) (string, bool) {
+func (c *tokenCache) get(key tokenKey) token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t, ok := c.tokens[key]
-	return t.value, ok && now.Before(t.renewAt)
+	return c.tokens[key]
 }
 
 func (c *tokenCache) put(key tokenKey, t token) {
@@ -101,18 +100,34 @@ func (m *Manager) tokenFile(ctx context.Context, pod *v1.Pod, volume string, src
 	if src.ExpirationSeconds != nil {
 		seconds = *src.ExpirationSeconds
 	}
-	key := tokenKey{pod.UID, src.Audience, seconds}
-	value, ok := m.tokens.get(key, time.Now())
-	if !ok {
-		var err error
-		if value, err = m.requestToken(ctx, pod, key); err != nil {
-			return nil, err
-		}
+	t, err := m.token(ctx, pod, tokenKey{pod.UID, src.Audience, seconds})
+	if err != nil {
+		return nil, err
 	}
-	return files{src.Path: credential(pod, []byte(value), mode)}, nil
+	return files{src.Path: credential(pod, []byte(t.value), mode)}, nil
 }
 
-func (m *Manager) requestToken(ctx context.Context, pod *v1.Pod, key tokenKey) (string, error) {
+// token is the one at hand or, when that is to be renewed, a new one. One that cannot be renewed is good until it expires.
+func (m *Manager) token(ctx context.Context, pod *v1.Pod, key tokenKey) (token, error) {
+	t, now := m.tokens.get(key), time.Now()
+	if now.Before(t.renewAt) {
+		return t, nil
+	}
+	fresh, err := m.requestToken(ctx, pod, key)
+	switch {
+	case err == nil:
+		t = fresh
+	case !now.Before(t.expires):
+		return token{}, err
+	default:
+		m.cfg.Log.Warn("token is not renewed yet", "pod", pod.Namespace+"/"+pod.Name, "expires", t.expires, "err", err)
+		t.renewAt = now.Add(revisitAfter)
+	}
+	m.tokens.put(key, t)
+	return t, nil
+}
+
+func (m *Manager) requestToken(ctx context.Context, pod *v1.Pod, key tokenKey) (token, error) {
 	spec := authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: new(key.seconds),
 		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
@@ -127,10 +142,10 @@ func (m *Manager) requestToken(ctx context.Context, pod *v1.Pod, key tokenKey) (
 	issued := time.Now()
 	answer, err := m.cfg.Tokens.Token(ctx, pod.Namespace, account, spec)
 	if err != nil {
-		return "", err
+		return token{}, err
 	}
-	m.tokens.put(key, token{answer.Status.Token, renewToken(issued, answer.Status.ExpirationTimestamp.Time)})
-	return answer.Status.Token, nil
+	expires := answer.Status.ExpirationTimestamp.Time
+	return token{answer.Status.Token, renewToken(issued, expires), expires}, nil
 }
 
 // commonUser is the user that all containers of the pod run as, nil if they differ or the image decides.

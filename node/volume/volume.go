@@ -109,6 +109,18 @@ type Volumes struct {
 	Ungrown []*Error // volumes that could not be made larger (ResizeFailed); the pod can use them as they are
 }
 
+// Cover tells whether every volume that a container of the pod uses is mounted. Nil covers nothing: the pod was never set up.
+func (v *Volumes) Cover(pod *v1.Pod) bool {
+	if v == nil {
+		return false
+	}
+	used := usedVolumes(pod)
+	return !slices.ContainsFunc(pod.Spec.Volumes, func(vol v1.Volume) bool {
+		_, mounted := v.ByName[vol.Name]
+		return used[vol.Name] && !mounted
+	})
+}
+
 // ResizeFailed is the reason of a volume that is there, but not as large as it should be.
 const ResizeFailed = "VolumeResizeFailed"
 

@@ -319,7 +319,7 @@ func TestSubPathsOfAContainer(t *testing.T) {
 	c := &p.Spec.Containers[0]
 	c.VolumeMounts = []v1.VolumeMount{{Name: "disk", MountPath: "/a", SubPathExpr: "$(NAME)/x"}, {Name: "disk", MountPath: "b", ReadOnly: true}}
 	got := setup(t, m, p)
-	mounts, _, err := m.Container(t.Context(), p, c, got, []podenv.Variable{{Name: "NAME", Value: "sub"}})
+	mounts, _, err := m.Container(p, c, got, []podenv.Variable{{Name: "NAME", Value: "sub"}})
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(mounts[0].HostPath, "f"), []byte("x"), 0o600))
 	if read(t, filepath.Join(got.ByName["disk"].Path, "sub", "x", "f")) != "x" {
@@ -328,7 +328,7 @@ func TestSubPathsOfAContainer(t *testing.T) {
 	if mounts[1].ContainerPath != "/b" || !mounts[1].ReadOnly {
 		t.Errorf("second mount: %+v", mounts[1])
 	}
-	if _, _, err := m.Container(t.Context(), p, c, got, nil); err == nil || !strings.Contains(err.Error(), "NAME") {
+	if _, _, err := m.Container(p, c, got, nil); err == nil || !strings.Contains(err.Error(), "NAME") {
 		t.Errorf("a variable that is missing: %v", err)
 	}
 	must(t, m.Teardown(t.Context(), p.UID))
