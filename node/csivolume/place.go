@@ -74,11 +74,8 @@ func (p *place) readyFile() string {
 
 // done tells whether the volume was made available in this boot and still is.
 func (p *place) done(boot string) (bool, error) {
-	r, err := readRecord(p.readyFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
+	r, found, err := readRecord(p.readyFile())
+	if !found {
 		return false, err
 	}
 	if r.Handle != p.Handle || r.Driver != p.Driver {
@@ -136,11 +133,8 @@ func (r record) complete(boot, path, file string) error {
 func (p *place) stageRecord() record { return record{Handle: p.Handle, Driver: p.Driver} }
 
 func (p *place) staged(boot string) (bool, error) {
-	r, err := readRecord(filepath.Join(p.stageDir, dataFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
+	r, found, err := readRecord(filepath.Join(p.stageDir, dataFile))
+	if !found {
 		return false, err
 	}
 	return r.still(boot, p.staging)
@@ -157,7 +151,8 @@ func (p *place) finishStage(boot string) error {
 	return p.stageRecord().complete(boot, p.staging, filepath.Join(p.stageDir, dataFile))
 }
 
-// writeRecord needs no fsync: the mounts that it tells of do not survive a power loss either.
+// writeRecord does without fsync: the mounts that a record tells of do not survive a power loss, and one that was lost or torn by it counts
+// as none.
 func writeRecord(file string, r record) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
 		return fmt.Errorf("make %s: %w", filepath.Dir(file), err)
@@ -172,17 +167,16 @@ func writeRecord(file string, r record) error {
 	return nil
 }
 
-func readRecord(file string) (record, error) {
-	var r record
+// readRecord returns the record in a file, if there is a whole one. A torn one is of an earlier boot (or of a kubelet that was killed before it
+// called the driver), so nothing is mounted by it.
+func readRecord(file string) (r record, found bool, err error) {
 	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, false, nil
+	}
 	if err != nil {
-		return r, err
+		return r, false, err
 	}
-	if err := json.Unmarshal(data, &r); err != nil {
-		return r, fmt.Errorf("read %s: %w", file, err)
-	}
-	if r.Handle == "" || r.Driver == "" {
-		return r, fmt.Errorf("read %s: volumeHandle or driverName is missing", file)
-	}
-	return r, nil
+	whole := json.Unmarshal(data, &r) == nil && r.Handle != "" && r.Driver != ""
+	return r, whole, nil
 }

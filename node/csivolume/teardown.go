@@ -51,15 +51,15 @@ func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 		}
 		for _, e := range entries {
 			p := m.place(pod, e.Name(), "", "", block)
-			r, err := readRecord(filepath.Join(p.dir, dataFile))
-			if errors.Is(err, fs.ErrNotExist) {
+			r, found, err := readRecord(filepath.Join(p.dir, dataFile))
+			if err != nil {
+				return nil, err
+			}
+			if !found {
 				if err := remove(&p); err != nil {
 					return nil, err
 				}
 				continue
-			}
-			if err != nil {
-				return nil, err
 			}
 			p = m.place(pod, e.Name(), r.Driver, r.Handle, block)
 			p.record = r
