@@ -28,7 +28,7 @@ func (w *world) apply(s Step) {
 	case Prepare:
 		m.Mounted, m.Prepared = true, true
 	case Pull:
-		m.Images[s.Name] = true
+		m.Images[s.Name] = s.Name
 	case CreateSandbox:
 		w.ids++
 		o.Sandboxes = append(o.Sandboxes, Sandbox{ID: fmt.Sprint("s", w.ids), Attempt: s.Attempt, Ready: true, Created: w.in.Now})

@@ -30,7 +30,7 @@ func (p *planner) prepare() {
 		p.do(Step{Verb: Prepare})
 	}
 	for _, c := range p.wantedSoon() {
-		if !p.Memory.Images[c.Name] {
+		if p.Memory.Images[c.Name] != c.Image {
 			p.do(Step{Verb: Pull, Name: c.Name})
 		}
 	}
@@ -132,8 +132,8 @@ func (p *planner) removeLeftovers() {
 // ephemeral starts each ephemeral container once.
 func (p *planner) ephemeral() {
 	for i := range p.Pod.Spec.EphemeralContainers {
-		if name := p.Pod.Spec.EphemeralContainers[i].Name; p.latest[name] == nil {
-			p.start(name, false)
+		if c := v1.Container(p.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon); p.latest[c.Name] == nil {
+			p.start(&c, false)
 		}
 	}
 }
@@ -214,7 +214,7 @@ func (p *planner) restart(c *v1.Container, cur *Container) bool {
 			p.isMain(c) && !restartAfter(p.Pod, c, last) {
 			return false // it had succeeded before the sandbox was replaced
 		}
-		return p.start(c.Name, false)
+		return p.start(c, false)
 	}
 	at := p.restartAt(c)
 	if at == nil {
@@ -224,7 +224,7 @@ func (p *planner) restart(c *v1.Container, cur *Container) bool {
 		p.wake(*at)
 		return false
 	}
-	return p.start(c.Name, true)
+	return p.start(c, true)
 }
 
 func idOf(c *Container) string {
@@ -264,11 +264,11 @@ func (p *planner) mayRestart(c *v1.Container, last *Container) bool {
 
 // start asks for a new instance when the volumes are mounted and the image is here. It tells whether the container is on its way. Volumes that
 // are there but cannot be brought up to date (the API server is away, an object was deleted) hold up no restart.
-func (p *planner) start(name string, restart bool) bool {
-	if !p.Memory.Mounted || !p.Memory.Images[name] {
+func (p *planner) start(c *v1.Container, restart bool) bool {
+	if !p.Memory.Mounted || p.Memory.Images[c.Name] != c.Image {
 		return false
 	}
-	return p.do(Step{Verb: Start, Name: name, ID: p.ready.ID, Attempt: p.attempt(name), Restart: restart})
+	return p.do(Step{Verb: Start, Name: c.Name, ID: p.ready.ID, Attempt: p.attempt(c.Name), Restart: restart})
 }
 
 // attempt is the restart count of the next instance: one more than the newest one the runtime or the API knows.

@@ -86,7 +86,7 @@ type Memory struct {
 	InFlight  map[string]bool    // keys of steps that are being done
 	Failures  map[string]Failure // by key of the step
 	Backoffs  map[string]Backoff // by container name
-	Images    map[string]bool    // containers whose image was found or pulled for the next start
+	Images    map[string]string  // by container name: the image that was found or pulled for the next start
 	Health    map[string]Health  // by container ID
 	Stopped   map[string]bool    // sandboxes whose stop was carried through: one that is not ready may still hold its network
 	Mounted   bool               // all volumes that containers use are mounted, were they out of date: containers can start

@@ -30,10 +30,10 @@ func podOf(policy v1.RestartPolicy, names ...string) *v1.Pod {
 
 // input is a pod whose volumes are mounted and whose images are here.
 func input(p *v1.Pod) Input {
-	in := Input{Pod: p, Now: t0, Memory: Memory{Mounted: true, Prepared: true, Images: map[string]bool{}, InFlight: map[string]bool{}, Failures: map[string]Failure{},
+	in := Input{Pod: p, Now: t0, Memory: Memory{Mounted: true, Prepared: true, Images: map[string]string{}, InFlight: map[string]bool{}, Failures: map[string]Failure{},
 		Backoffs: map[string]Backoff{}, Health: map[string]Health{}, Stopped: map[string]bool{}}}
 	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) {
-		in.Memory.Images[c.Name] = true
+		in.Memory.Images[c.Name] = c.Image
 	}
 	return in
 }
@@ -80,6 +80,10 @@ func TestNextSteps(t *testing.T) {
 			delete(in.Memory.Images, "a")
 			in.Memory.Failures["pull/a"] = Failure{Retry: t0.Add(time.Second)}
 		}, []string{"start/b"}},
+		{"an image that was changed before the container started is pulled first", podOf("Always", "a"), func(in *Input) {
+			in.Observed.Sandboxes = sandbox(true)
+			in.Pod.Spec.Containers[0].Image = "other"
+		}, []string{"pull/a"}},
 		{"init containers run one by one", podOf("Always", "init:i", "init:j", "a"), func(in *Input) { in.Observed.Sandboxes = sandbox(true) }, []string{"start/i"}},
 		{"the second after the first", podOf("Always", "init:i", "init:j", "a"), func(in *Input) {
 			in.Observed = Observed{sandbox(true), []Container{instance("i", Exited, 0)}}

@@ -104,7 +104,7 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 		p.memory.Backoffs[s.Name] = p.memory.Backoffs[s.Name].Next(time.Now(), w.backoffLimit())
 	}
 	if s.Verb == plan.Start {
-		delete(p.memory.Images, s.Name) // the next start looks again
+		delete(p.images, s.Name) // the next start looks again
 	}
 	spec := p.spec
 	p.mu.Unlock()
@@ -123,8 +123,6 @@ func (p *pod) succeeded(s plan.Step) {
 	switch s.Verb {
 	case plan.Prepare:
 		p.memory.Prepared = p.prepared == p.changes
-	case plan.Pull:
-		p.memory.Images[s.Name] = true
 	case plan.StopSandbox:
 		p.memory.Stopped[s.ID] = true
 	case plan.Teardown:

@@ -25,7 +25,7 @@ func (w *Worker) pull(ctx context.Context, p *pod, pod *v1.Pod, name string) err
 	if err != nil {
 		return err
 	}
-	w.keepImage(p, name, have)
+	w.keepImage(p, c, have)
 	return nil
 }
 
@@ -129,13 +129,13 @@ func (w *Worker) pullVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 	return nil
 }
 
-func (w *Worker) keepImage(p *pod, name string, have *cri.Image) {
-	out := image{ref: have.Id}
+func (w *Worker) keepImage(p *pod, c *v1.Container, have *cri.Image) {
+	out := image{name: c.Image, ref: have.Id}
 	if have.Uid != nil {
 		out.user.UID = new(have.Uid.Value)
 	}
 	out.user.Name = have.Username
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.imageRefs[name] = out
+	p.images[c.Name] = out
 }

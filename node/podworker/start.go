@@ -73,8 +73,11 @@ func (w *Worker) postStart(ctx context.Context, in plan.Input, s plan.Step, spec
 // containerConfig gathers environment, mounts and files.
 func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s plan.Step, spec *v1.Container) (*cri.ContainerConfig, error) {
 	p.mu.Lock()
-	volumes, img := p.volumes, p.imageRefs[s.Name]
+	volumes, img := p.volumes, p.images[s.Name]
 	p.mu.Unlock()
+	if img.name != spec.Image {
+		return nil, fmt.Errorf("image %s is not at hand any more", spec.Image) // the spec was changed and a pull for it has ended just now
+	}
 	ips := w.podIPs(in.Pod, in.Observed)
 	env, err := podenv.Make(ctx, podenv.Request{Pod: in.Pod, Container: spec, PodIPs: ips, Node: w.Env, Source: w.objects, Files: w.volumes})
 	if err != nil {

@@ -185,8 +185,8 @@ type pod struct {
 	hurry     context.CancelFunc
 	grace     *int64 // deletionGracePeriodSeconds that the Stop steps know
 	admitted  bool
-	shown     time.Time // when a change of the status that can wait was first seen
-	imageRefs map[string]image
+	shown     time.Time        // when a change of the status that can wait was first seen
+	images    map[string]image // by container name, for its next start
 	volumes   *volume.Volumes
 	changes   int       // how often what the volumes show has changed
 	prepared  int       // changes when the last prepare began
@@ -195,6 +195,7 @@ type pod struct {
 }
 
 type image struct {
+	name string // as the spec calls it
 	ref  string
 	user criconfig.User
 }
@@ -204,8 +205,8 @@ func (w *Worker) pod(ctx context.Context, uid types.UID) *pod {
 	defer w.mu.Unlock()
 	p := w.known[uid]
 	if p == nil {
-		p = &pod{uid: uid, root: ctx, imageRefs: map[string]image{}, memory: plan.Memory{InFlight: map[string]bool{}, Failures: map[string]plan.Failure{},
-			Backoffs: map[string]plan.Backoff{}, Images: map[string]bool{}, Stopped: map[string]bool{}}}
+		p = &pod{uid: uid, root: ctx, images: map[string]image{}, memory: plan.Memory{InFlight: map[string]bool{}, Failures: map[string]plan.Failure{},
+			Backoffs: map[string]plan.Backoff{}, Stopped: map[string]bool{}}}
 		p.starting, p.giveUp = context.WithCancel(ctx)
 		p.stopping, p.hurry = context.WithCancel(ctx)
 		w.known[uid] = p
@@ -236,8 +237,11 @@ func (w *Worker) forget(uid types.UID) {
 // snapshot copies the memory for a decision.
 func (p *pod) snapshot() plan.Memory {
 	m := p.memory
-	m.Failures, m.Backoffs, m.Images = maps.Clone(m.Failures), maps.Clone(m.Backoffs), maps.Clone(m.Images)
-	m.Stopped = maps.Clone(m.Stopped)
+	m.Failures, m.Backoffs, m.Stopped = maps.Clone(m.Failures), maps.Clone(m.Backoffs), maps.Clone(m.Stopped)
+	m.Images = map[string]string{}
+	for container, img := range p.images {
+		m.Images[container] = img.name
+	}
 	return m
 }
 

@@ -149,7 +149,18 @@ func (c *cluster) Services(context.Context, string) ([]*v1.Service, error)    { 
 func (c *cluster) Pod(pod *v1.Pod, container, kind, reason, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.events = append(c.events, reason)
+	c.events = append(c.events, strings.TrimSpace(reason+" "+container))
+	c.changes()
+}
+
+// waitForEvent waits until something was told of a container: "Pulled app".
+func (c *cluster) waitForEvent(uid types.UID, event string) {
+	c.t.Helper()
+	c.waitFor(uid, event, func(*v1.Pod) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return slices.Contains(c.events, event)
+	})
 }
 
 // waitFor waits, without polling, until the pod is as wanted; a pod that is gone is nil.
