@@ -51,11 +51,17 @@ func (a api) Handler(ctx context.Context, class string) (string, error) {
 	return c.Handler, nil
 }
 
-// groups bounds the processes of each pod, too.
+// groups bounds the processes of each pod, too, and keeps the tiers in balance.
 type groups struct {
 	*podcgroup.Tree
 	pids int64
+	pods *podsource.Source
 }
 
 // Ensure makes the pod's group with its limits.
-func (g groups) Ensure(pod *v1.Pod) error { return g.Tree.Ensure(pod, g.pids) }
+func (g groups) Ensure(pod *v1.Pod) error {
+	if err := g.Tree.Ensure(pod, g.pids); err != nil {
+		return err
+	}
+	return g.Balance(g.pods.List())
+}

@@ -17,7 +17,7 @@ const (
 )
 
 // watchLeftovers removes what pods that are no more have left: those of earlier lives of the agent, and those that went before they were
-// looked at.
+// looked at. What they had of the CPU goes, too.
 func (a *Agent) watchLeftovers(ctx context.Context) {
 	select {
 	case <-a.source.Synced():
@@ -55,7 +55,7 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 		}
 	}
 	keep := func(uid types.UID) bool { return running[uid] || a.source.Get(uid) != nil || a.worker.Knows(uid) }
-	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep), a.removeCgroups(ctx, keep))
+	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep), a.removeCgroups(ctx, keep), a.cgroups.Balance(a.source.List()))
 }
 
 func (a *Agent) removeCgroups(ctx context.Context, keep func(types.UID) bool) error {

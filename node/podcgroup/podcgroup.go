@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -23,6 +24,9 @@ type Tree struct {
 	host    *cgroup.Host
 	root    string // absolute path of the group that holds kubepods, "/" by default
 	systemd bool
+
+	mu        sync.Mutex // guards what follows
+	burstable uint64     // shares of the burstable tier as they were written last
 }
 
 // New returns the tree below root ("" or "/" for the hierarchy's root; kubelet's cgroupRoot) for the driver "cgroupfs" or "systemd".
@@ -85,7 +89,8 @@ func (t *Tree) podGroup(qos v1.PodQOSClass, uid types.UID) string {
 	return t.group(append(tier(qos), "pod"+string(uid))...)
 }
 
-// Setup makes kubepods and its tiers; allocatable (optional) bounds all pods together. Besteffort gets the least CPU share.
+// Setup makes kubepods and its tiers; allocatable (optional) bounds all pods together. Besteffort gets the least CPU share; burstable keeps
+// what it has until Balance.
 func (t *Tree) Setup(allocatable v1.ResourceList) error {
 	all := cgroup.Limits{}
 	if cpu, ok := allocatable[v1.ResourceCPU]; ok {
@@ -103,12 +108,29 @@ func (t *Tree) Setup(allocatable v1.ResourceList) error {
 	}{
 		{tier(v1.PodQOSGuaranteed), all},
 		{tier(v1.PodQOSBestEffort), cgroup.Limits{CPUShares: minShares}},
-		{tier(v1.PodQOSBurstable), cgroup.Limits{CPUShares: minShares}},
+		{tier(v1.PodQOSBurstable), cgroup.Limits{}},
 	} {
 		if err := t.ensure(t.group(g.names...), g.limits); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// Balance gives the burstable tier the CPU share of all that its pods request, so that each is worth its request beside the guaranteed pods,
+// which are the tier's siblings. It is to be repeated when pods come and go.
+func (t *Tree) Balance(pods []*v1.Pod) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	want := burstableShares(pods)
+	if want == t.burstable {
+		return nil
+	}
+	group := t.group(tier(v1.PodQOSBurstable)...)
+	if err := t.host.Apply(group, cgroup.Limits{CPUShares: want}); err != nil {
+		return fmt.Errorf("balance cgroup %s: %w", group, err)
+	}
+	t.burstable = want
 	return nil
 }
 

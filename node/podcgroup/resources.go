@@ -43,6 +43,18 @@ func Limits(pod *v1.Pod) cgroup.Limits {
 	return out
 }
 
+// burstableShares is the CPU share of what the burstable pods that can run request together.
+func burstableShares(pods []*v1.Pod) uint64 {
+	var milli int64
+	for _, p := range pods {
+		if QOS(p) == v1.PodQOSBurstable && p.Status.Phase != v1.PodSucceeded && p.Status.Phase != v1.PodFailed {
+			requests := helpers.PodRequests(p, helpers.PodResourcesOptions{})
+			milli += requests.Cpu().MilliValue()
+		}
+	}
+	return shares(milli)
+}
+
 // limited tells whether the pod as a whole has a limit of the resource.
 func limited(pod *v1.Pod, name v1.ResourceName) bool {
 	if pod.Spec.Resources != nil {
