@@ -20,12 +20,6 @@ import (
 // start creates and starts one instance of a container and runs its postStart hook. An instance whose hook failed is stopped, as the API
 // documents.
 func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) error {
-	select {
-	case w.starts <- struct{}{}:
-		defer func() { <-w.starts }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	spec := findSpec(in.Pod, s.Name)
 	if spec == nil {
 		return fmt.Errorf("container %s is not in the spec", s.Name)
@@ -44,16 +38,31 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, spec.Name), 0o755); err != nil {
 		return fail("CreateContainerError", err)
 	}
-	id, err := w.runtime.CreateContainer(ctx, s.ID, config, sandbox)
+	id, err := w.run(ctx, in, s, config, sandbox)
 	if err != nil {
-		return fail("CreateContainerError", err)
+		return err
+	}
+	return w.postStart(ctx, in, s, spec, id)
+}
+
+// run has the runtime create and start the instance. Only this takes a slot: how long images and hooks take is up to others, and a hook may
+// wait for another pod of this node.
+func (w *Worker) run(ctx context.Context, in plan.Input, s plan.Step, config *cri.ContainerConfig, sandbox *cri.PodSandboxConfig) (id string, err error) {
+	select {
+	case w.starts <- struct{}{}:
+		defer func() { <-w.starts }()
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	if id, err = w.runtime.CreateContainer(ctx, s.ID, config, sandbox); err != nil {
+		return "", fail("CreateContainerError", err)
 	}
 	w.events.Pod(in.Pod, s.Name, v1.EventTypeNormal, "Created", "Container created")
 	if err := w.runtime.StartContainer(ctx, id); err != nil {
-		return fail("RunContainerError", err)
+		return "", fail("RunContainerError", err)
 	}
 	w.events.Pod(in.Pod, s.Name, v1.EventTypeNormal, "Started", "Container started")
-	return w.postStart(ctx, in, s, spec, id)
+	return id, nil
 }
 
 func (w *Worker) postStart(ctx context.Context, in plan.Input, s plan.Step, spec *v1.Container, id string) error {

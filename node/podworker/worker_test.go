@@ -183,6 +183,8 @@ func (c *cluster) waitFor(uid types.UID, what string, ok func(*v1.Pod) bool) *v1
 	}
 }
 
+const startsAtOnce = 4
+
 // start runs a worker (an agent's life) until the returned function is called, or the test ends.
 func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	c.t.Helper()
@@ -194,7 +196,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	rt := runtime.New(conn, conn, log)
 	var w *podworker.Worker
 	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
-	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: 2, Starts: 4},
+	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: 2, Starts: startsAtOnce},
 		podworker.Deps{Pods: c, API: c, Runtime: rt, Volumes: c, Cgroups: cgroups{}, Objects: c, Probes: probes, Events: c, Log: log})
 	c.mu.Lock()
 	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged

@@ -1,0 +1,26 @@
+package podworker_test
+
+import (
+	"fmt"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/runtime/runtimetest"
+)
+
+func TestHooksThatWaitForAnotherPodDoNotKeepItFromStarting(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	hook := &v1.Lifecycle{PostStart: &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: 3600}}}
+	for i := range 2 * startsAtOnce {
+		pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: fmt.Sprint("hooked", i), Image: "run", Lifecycle: hook})
+		pod.UID = types.UID(fmt.Sprint("hooked", i))
+		c.put(pod)
+		c.waitForEvent(pod.UID, fmt.Sprint("Started hooked", i))
+	}
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "awaited", Image: "run"})
+	c.put(pod)
+	c.waitFor(pod.UID, "ready", ready)
+}
