@@ -35,6 +35,9 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 		w.forget(uid)
 		return nil
 	}
+	// First, as what has no startup probe counts as started from here on, and nothing will come to say so.
+	w.probes.Sync(in.Pod, firstIP(w.podIPs(in.Pod, in.Observed)), w.instances(p, in))
+	in.Memory.Health = w.probes.Health(uid)
 	d := plan.Decide(in)
 	if d.Deadline {
 		w.end(p, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
@@ -44,8 +47,6 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 		p.giveUp()
 		w.probes.StopLiveness(uid)
 	}
-	w.probes.Sync(in.Pod, firstIP(w.podIPs(in.Pod, in.Observed)), w.instances(p, in))
-	in.Memory.Health = w.probes.Health(uid)
 	w.beginAll(ctx, p, in, d)
 	if !in.Memory.Gone {
 		if err := w.report(ctx, p, in, d); err != nil {
@@ -133,7 +134,6 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 	in = plan.Input{Pod: p.spec, Observed: masked, Memory: p.snapshot(), Now: time.Now(), MaxBackoff: w.MaxBackoff}
 	in.Memory.InFlight = inFlight
 	in.Memory.Mounted = p.volumes.Cover(p.spec)
-	in.Memory.Health = w.probes.Health(p.uid)
 	in.Memory.Reported = plan.Terminal(p.spec.Status.Phase)
 	return in, true
 }

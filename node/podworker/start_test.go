@@ -3,6 +3,7 @@ package podworker_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -23,4 +24,20 @@ func TestHooksThatWaitForAnotherPodDoNotKeepItFromStarting(t *testing.T) {
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "awaited", Image: "run"})
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
+}
+
+// What comes after a sidecar waits for it to be started, not for the next status.
+func TestSidecarsWithoutStartupProbesCostNoTime(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
+	for i := range 20 {
+		pod.Spec.InitContainers = append(pod.Spec.InitContainers, v1.Container{Name: fmt.Sprint("side", i), Image: "run", RestartPolicy: new(v1.ContainerRestartPolicyAlways)})
+	}
+	began := time.Now()
+	c.put(pod)
+	c.waitFor(pod.UID, "ready", ready)
+	if took := time.Since(began); took > 2*time.Second { // a status that can wait does so for 300 ms
+		t.Errorf("took %s", took)
+	}
 }
