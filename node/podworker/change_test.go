@@ -1,7 +1,11 @@
 package podworker_test
 
 import (
+	"errors"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -32,5 +36,57 @@ func TestAnImageThatIsChangedWhileItsContainerWaitsIsTheOneThatRuns(t *testing.T
 	p := c.waitFor(pod.UID, "ready", ready)
 	if got := p.Status.ContainerStatuses[0].ImageID; got != "new" {
 		t.Errorf("image %q runs, want the new one", got)
+	}
+}
+
+func TestACorrectedImageIsPulledAtOnce(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	s.FailOn("PullImage", errors.New("no such image"))
+	c.start(s, t.TempDir())
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "tpyo"})
+	c.put(pod)
+	c.waitForEvent(pod.UID, "Failed app")
+	failed := time.Now()
+	s.FailOn("PullImage", nil)
+	c.change(pod, func(s *v1.PodSpec) { s.Containers[0].Image = "typo" })
+	c.waitFor(pod.UID, "ready", ready)
+	if took := time.Since(failed); took > 5*time.Second { // the back-off is 10 s
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestACrashOfTheOldImageDoesNotHoldBackTheNewOne(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "exit:1"})
+	c.put(pod)
+	c.waitForEvent(pod.UID, "BackOff app")
+	c.change(pod, func(s *v1.PodSpec) { s.Containers[0].Image = "run" })
+	c.waitFor(pod.UID, "ready", ready)
+	s.Exit("app", 1)
+	p := c.waitFor(pod.UID, "backing off", func(p *v1.Pod) bool { return p.Status.ContainerStatuses[0].State.Waiting != nil })
+	if got := p.Status.ContainerStatuses[0].State.Waiting.Message; !strings.HasPrefix(got, "back-off 10s") {
+		t.Errorf("the new image's first crash: %s", got)
+	}
+}
+
+func TestAVolumeThatOnlyALaterContainerUsesIsMounted(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
+	pod.Spec.Volumes = []v1.Volume{{Name: "data"}}
+	c.put(pod)
+	c.waitFor(pod.UID, "ready", ready)
+	c.change(pod, func(s *v1.PodSpec) {
+		s.EphemeralContainers = []v1.EphemeralContainer{{EphemeralContainerCommon: v1.EphemeralContainerCommon{Name: "debug", Image: "run",
+			VolumeMounts: []v1.VolumeMount{{Name: "data", MountPath: "/data"}}}}}
+	})
+	c.waitFor(pod.UID, "joined by the debugger", func(p *v1.Pod) bool {
+		return len(p.Status.EphemeralContainerStatuses) == 1 && p.Status.EphemeralContainerStatuses[0].State.Running != nil
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.events, "Failed debug") {
+		t.Error("it was started before its volume was mounted")
 	}
 }

@@ -107,6 +107,7 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 	if desired != nil {
 		if p.spec == nil || p.spec.Generation != desired.Generation {
 			w.objects.Register(desired)
+			p.changed(desired)
 		}
 		if p.spec != nil && (!maps.Equal(p.spec.Labels, desired.Labels) || !maps.Equal(p.spec.Annotations, desired.Annotations)) {
 			p.stale() // downward API volumes show them
@@ -136,6 +137,21 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 	in.Memory.Mounted = p.volumes.Cover(p.spec)
 	in.Memory.Reported = plan.Terminal(p.spec.Status.Phase)
 	return in, true
+}
+
+// changed forgets what was learned of an older spec: what failed may succeed by the new one, an image that was not to blame for a crash need not
+// wait for it, and a new container may use volumes that none has used so far. The caller holds the lock.
+func (p *pod) changed(desired *v1.Pod) {
+	if p.spec == nil {
+		return
+	}
+	clear(p.memory.Failures)
+	for name := range p.memory.Backoffs {
+		if before, now := findSpec(p.spec, name), findSpec(desired, name); before == nil || now == nil || plan.Hash(before) != plan.Hash(now) {
+			delete(p.memory.Backoffs, name)
+		}
+	}
+	p.stale()
 }
 
 // mask hides what only steps in flight have brought about: that a container runs while its start, postStart hook included, is not over, and

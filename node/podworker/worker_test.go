@@ -110,12 +110,18 @@ func (c *cluster) Delete(_ context.Context, pod *v1.Pod) error {
 
 func (c *cluster) Handler(context.Context, string) (string, error) { return "", nil }
 
-func (c *cluster) Setup(context.Context, *v1.Pod) (*volume.Volumes, error) {
+func (c *cluster) Setup(_ context.Context, pod *v1.Pod) (*volume.Volumes, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.setups++
 	c.changes()
-	return &volume.Volumes{}, c.objects
+	out := &volume.Volumes{ByName: map[string]volume.Mounted{}}
+	for _, container := range pod.Spec.EphemeralContainers {
+		for _, m := range container.VolumeMounts {
+			out.ByName[m.Name] = volume.Mounted{}
+		}
+	}
+	return out, c.objects
 }
 func (c *cluster) Container(*v1.Pod, *v1.Container, *volume.Volumes, []podenv.Variable) ([]volume.Mount, []volume.Device, error) {
 	return nil, nil, nil
