@@ -2,8 +2,11 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -17,9 +20,14 @@ import (
 
 const emptyDirPlugin = "kubernetes.io~empty-dir"
 
-// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs. It lives as long as the pod.
+// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs. It lives as long as the pod. Once it is made it belongs to the
+// pod's containers, its mode and owner, too: a file that kubelet has as well tells that.
 func (m *Manager) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
 	dir := m.volumeDir(pod.UID, emptyDirPlugin, vol.Name)
+	made := filepath.Join(m.podDir(pod.UID), "plugins", emptyDirPlugin, vol.Name, "ready")
+	if done, err := stillThere(dir, made, vol.EmptyDir.Medium != v1.StorageMediumDefault); done || err != nil {
+		return dir, err
+	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}
@@ -37,29 +45,51 @@ func (m *Manager) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (st
 	default:
 		return "", fmt.Errorf("emptyDir medium %q is unknown", src.Medium)
 	}
-	// Everybody in the pod may write, whatever the umask says; a mode that a container has set since is kept.
-	fresh, err := untouched(dir)
-	if err != nil {
+	if err := openToAll(dir); err != nil {
 		return "", err
 	}
-	if fresh {
-		if err := os.Chmod(dir, 0o777); err != nil {
-			return "", fmt.Errorf("open %s for all: %w", dir, err)
+	if gid := fsGroup(pod); gid != nil {
+		if err := fsgroup.Apply(ctx, dir, *gid, false, onRootMismatch(pod)); err != nil {
+			return "", err
 		}
 	}
-	if gid := fsGroup(pod); gid != nil {
-		return dir, fsgroup.Apply(ctx, dir, *gid, false, !fresh || onRootMismatch(pod))
+	if err := os.MkdirAll(filepath.Dir(made), 0o750); err != nil {
+		return "", fmt.Errorf("make %s: %w", filepath.Dir(made), err)
+	}
+	if err := os.WriteFile(made, nil, 0o644); err != nil {
+		return "", fmt.Errorf("note that %s is made: %w", dir, err)
 	}
 	return dir, nil
 }
 
-// untouched tells whether the directory is still as mkdir(2) under a umask, or mount(2), made it.
-func untouched(dir string) (bool, error) {
+// stillThere tells whether the directory was made and, if it is one in memory, no reboot has taken it since.
+func stillThere(dir, made string, inMemory bool) (bool, error) {
+	for _, path := range []string{made, dir} {
+		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		} else if err != nil {
+			return false, fmt.Errorf("stat %s: %w", path, err)
+		}
+	}
+	if inMemory {
+		return mount.Mounted(dir)
+	}
+	return true, nil
+}
+
+// openToAll lets everybody in the pod write, whatever the umask says. A sticky bit stays.
+func openToAll(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return false, fmt.Errorf("stat %s: %w", dir, err)
+		return fmt.Errorf("stat %s: %w", dir, err)
 	}
-	return info.Mode().Perm()&0o022 == 0, nil
+	if info.Mode().Perm() == 0o777 {
+		return nil
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		return fmt.Errorf("open %s for all: %w", dir, err)
+	}
+	return nil
 }
 
 func onRootMismatch(pod *v1.Pod) bool {

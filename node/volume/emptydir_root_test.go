@@ -1,0 +1,41 @@
+package volume_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/internal/mount"
+)
+
+func TestAnEmptyDirBelongsToItsContainersOnceItIsMade(t *testing.T) {
+	m, _ := newManager(t, &api{})
+	p := pod(v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
+		v1.Volume{Name: "mem", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory}}})
+	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(1234))}
+	made := setup(t, m, p)
+	for _, v := range made.ByName {
+		must(t, os.Chmod(v.Path, 0o700))
+		must(t, os.WriteFile(filepath.Join(v.Path, "private"), nil, 0o600))
+	}
+	setup(t, m, p)
+	for name, v := range made.ByName {
+		mode, _, _ := stat(t, v.Path)
+		file, _, _ := stat(t, filepath.Join(v.Path, "private"))
+		if mode.Perm() != 0o700 || file.Perm() != 0o600 {
+			t.Errorf("%s: directory %v, file in it %v: a container had made them 0700 and 0600", name, mode, file)
+		}
+	}
+	// A reboot takes what is in memory.
+	must(t, mount.UnmountBelow(made.ByName["mem"].Path))
+	setup(t, m, p)
+	if mounted, err := mount.Mounted(made.ByName["mem"].Path); !mounted || err != nil {
+		t.Errorf("the one in memory is mounted again: %v, %v", mounted, err)
+	}
+	if mode, _, gid := stat(t, made.ByName["mem"].Path); mode.Perm() != 0o777 || gid != 1234 {
+		t.Errorf("the one in memory has mode %v, group %d after a reboot", mode, gid)
+	}
+	must(t, m.Teardown(t.Context(), p.UID))
+}
