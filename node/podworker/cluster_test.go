@@ -43,6 +43,8 @@ type cluster struct {
 	down    []types.UID
 	setups  int
 	renewal time.Duration // how long volumes are good; 0: for ever
+	patches int           // begun
+	cut     chan struct{} // patches hang until it is closed; nil: they do not
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -75,7 +77,19 @@ func (c *cluster) put(p *v1.Pod) {
 	c.enqueue(p.UID)
 }
 
-func (c *cluster) PatchStatus(_ context.Context, pod *v1.Pod, patch []byte) (*v1.Pod, error) {
+func (c *cluster) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1.Pod, error) {
+	c.mu.Lock()
+	cut := c.cut
+	c.patches++
+	c.changes()
+	c.mu.Unlock()
+	if cut != nil {
+		select {
+		case <-cut:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old := c.pods[pod.UID]
@@ -189,7 +203,10 @@ func (c *cluster) waitFor(uid types.UID, what string, ok func(*v1.Pod) bool) *v1
 	}
 }
 
-const startsAtOnce = 4
+const (
+	lookers      = 2
+	startsAtOnce = 4
+)
 
 // start runs a worker (an agent's life) until the returned function is called, or the test ends.
 func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
@@ -202,7 +219,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	rt := runtime.New(conn, conn, log)
 	var w *podworker.Worker
 	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
-	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: 2, Starts: startsAtOnce},
+	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: lookers, Starts: startsAtOnce},
 		podworker.Deps{Pods: c, API: c, Runtime: rt, Volumes: c, Cgroups: cgroups{}, Objects: c, Probes: probes, Events: c, Log: log})
 	c.mu.Lock()
 	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged

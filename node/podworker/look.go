@@ -17,15 +17,16 @@ import (
 
 // look is one round for one pod: observe, decide, begin the steps, report.
 func (w *Worker) look(ctx context.Context, uid types.UID) error {
+	inFlight := w.inFlight(uid) // first: what ends from here on may not show in what is observed
 	desired := w.pods.Get(uid)
 	if desired != nil && podsource.Mirror(desired) {
-		return w.mirror(ctx, desired)
+		w.mirror(ctx, desired)
+		return nil
 	}
 	if desired == nil && !w.synced() {
 		return nil // it may only be unknown yet; the list enqueues again
 	}
 	p := w.pod(ctx, uid)
-	inFlight := p.inFlight()
 	observed, err := w.runtime.Observe(ctx, string(uid))
 	if err != nil {
 		return err
@@ -72,12 +73,28 @@ func (w *Worker) again(p *pod, at time.Time) {
 }
 
 // mirror looks at a pod that only shows a static one: when that is gone, or somebody deletes the mirror, so does it.
-func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) error {
+func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) {
 	w.Enqueue(podsource.StaticOf(mirror))
-	if mirror.DeletionTimestamp != nil || w.pods.Get(podsource.StaticOf(mirror)) == nil {
-		return w.api.Delete(ctx, mirror)
+	if mirror.DeletionTimestamp == nil && w.pods.Get(podsource.StaticOf(mirror)) != nil {
+		return
 	}
-	return nil
+	w.mu.Lock()
+	busy := w.deleting[mirror.UID]
+	w.deleting[mirror.UID] = true
+	w.mu.Unlock()
+	if busy {
+		return
+	}
+	w.steps.Go(func() {
+		err := w.api.Delete(ctx, mirror)
+		w.mu.Lock()
+		delete(w.deleting, mirror.UID)
+		w.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			w.log.Warn("delete mirror", "pod", mirror.Namespace+"/"+mirror.Name, "err", err)
+			w.queue.AddAfter(mirror.UID, reportRetry)
+		}
+	})
 }
 
 func (w *Worker) synced() bool {
@@ -100,7 +117,7 @@ func (w *Worker) end(p *pod, reason, message string) {
 }
 
 // input puts together what the decision depends on. It is not ok when there is nothing to decide: no such pod, nowhere.
-// Steps that were in flight before the observation count as such, even if they have ended since: the observation may not show what they did.
+// Steps that were in flight when the look began count as such, even if they have ended since: the observation may not show what they did.
 func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight map[string]bool) (in plan.Input, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -3,9 +3,11 @@ package podworker
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/trivet-node/trivet/node/plan"
@@ -17,8 +19,25 @@ import (
 // follows it.
 const patience = 300 * time.Millisecond
 
-// report brings the API's status up to date, by a patch without a read before it.
+// sending is the key of the step that patches the status. The plan does not know it: it waits for what the API shows.
+const sending = "report"
+
+// reportRetry is how long after a failure a status is sent again.
+const reportRetry = time.Second
+
+// report brings the API's status up to date, by a patch without a read before it. It is sent beside, one at a time for each pod: what changes
+// meanwhile is found by a look when the answer is here.
 func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decision) error {
+	if in.Memory.InFlight[sending] {
+		p.mu.Lock()
+		p.unreported = p.memory.InFlight[sending]
+		over := !p.unreported
+		p.mu.Unlock()
+		if over { // just now: this look may not have seen the answer
+			w.Enqueue(p.uid)
+		}
+		return nil
+	}
 	want := status.Compute(status.Input{Input: in, Decision: d, HostIPs: w.HostIPs, Runtime: w.RuntimeName})
 	unseen := podsource.Static(in.Pod) && !w.pods.HasMirror(in.Pod)
 	if status.Equal(&in.Pod.Status, &want) && !unseen {
@@ -35,23 +54,44 @@ func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decis
 		}
 	}
 	p.shown = time.Time{}
-	w.announce(in.Pod, &want)
 	patch, err := status.Patch(in.Pod, &want)
 	if err != nil {
 		return err
 	}
-	updated, err := w.api.PatchStatus(ctx, in.Pod, patch)
-	switch {
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		return nil // deleted, or another pod of this name: the watch will tell
-	case err != nil:
-		return err
-	}
-	w.pods.Saw(updated)
-	if plan.Terminal(want.Phase) && !plan.Terminal(in.Pod.Status.Phase) {
-		w.Enqueue(p.uid) // the last step waits for this
-	}
+	p.mu.Lock()
+	p.memory.InFlight[sending] = true
+	p.mu.Unlock()
+	w.steps.Go(func() { w.send(ctx, p, in.Pod, &want, patch) })
 	return nil
+}
+
+// send patches the status and takes the answer before another patch may be sent. The pod's end waits for the last one.
+func (w *Worker) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStatus, patch []byte) {
+	updated, err := w.api.PatchStatus(ctx, pod, patch)
+	if err == nil {
+		w.pods.Saw(updated)
+		w.announce(pod, want)
+	}
+	p.mu.Lock()
+	delete(p.memory.InFlight, sending)
+	again := p.unreported || plan.Terminal(want.Phase) || err == nil && others(pod, updated, want)
+	p.unreported = false
+	p.mu.Unlock()
+	switch {
+	case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err): // deleted, or another pod of this name: the watch will tell
+		if again {
+			w.Enqueue(p.uid)
+		}
+	case ctx.Err() == nil:
+		w.log.Warn("report status", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+		w.queue.AddAfter(p.uid, reportRetry)
+	}
+}
+
+// others tells whether somebody else has changed the pod before our patch reached it. The watch tells of that later, when it is not new any more.
+func others(before, after *v1.Pod, want *v1.PodStatus) bool {
+	return before.Generation != after.Generation || !equality.Semantic.DeepEqual(before.DeletionGracePeriodSeconds, after.DeletionGracePeriodSeconds) ||
+		!maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations) || !status.Equal(&after.Status, want)
 }
 
 // announce tells of containers that begin to wait for their back-off.

@@ -107,9 +107,10 @@ type Worker struct {
 	images    keylock.Locks[string] // by name: being pulled
 	steps     sync.WaitGroup
 
-	mu       sync.Mutex // guards known and admitted; never held while a pod's lock is taken
+	mu       sync.Mutex // guards what follows; never held while a pod's lock is taken
 	known    map[types.UID]*pod
 	admitted map[types.UID]bool // since the agent started
+	deleting map[types.UID]bool // mirrors
 }
 
 // Deps is what a Worker works with.
@@ -128,7 +129,7 @@ type Deps struct {
 // New returns a worker; nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{Config: cfg, pods: d.Pods, api: d.API, runtime: d.Runtime, volumes: d.Volumes, cgroups: d.Cgroups, objects: d.Objects,
-		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{},
+		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)), starts: make(chan struct{}, max(cfg.Starts, 1))}
 	if cfg.ParallelPull > 0 {
@@ -175,23 +176,24 @@ func (w *Worker) next(ctx context.Context) bool {
 type pod struct {
 	uid types.UID
 
-	mu        sync.Mutex // guards what follows
-	spec      *v1.Pod    // newest version seen, kept when the API has none any more
-	memory    plan.Memory
-	root      context.Context // of all steps: ends with the agent
-	starting  context.Context // of steps that bring the pod up; ends when it must go down
-	giveUp    context.CancelFunc
-	stopping  context.Context // of Stop steps; ends when the grace was shortened
-	hurry     context.CancelFunc
-	grace     *int64 // deletionGracePeriodSeconds that the Stop steps know
-	admitted  bool
-	shown     time.Time        // when a change of the status that can wait was first seen
-	images    map[string]image // by container name, for its next start
-	volumes   *volume.Volumes
-	changes   int       // how often what the volumes show has changed
-	prepared  int       // changes when the last prepare began
-	refresh   time.Time // when volumes must be set up again; zero: never
-	wasHealth map[string]v1.ContainerStatus
+	mu         sync.Mutex // guards what follows
+	spec       *v1.Pod    // newest version seen, kept when the API has none any more
+	memory     plan.Memory
+	root       context.Context // of all steps: ends with the agent
+	starting   context.Context // of steps that bring the pod up; ends when it must go down
+	giveUp     context.CancelFunc
+	stopping   context.Context // of Stop steps; ends when the grace was shortened
+	hurry      context.CancelFunc
+	grace      *int64 // deletionGracePeriodSeconds that the Stop steps know
+	admitted   bool
+	shown      time.Time        // when a change of the status that can wait was first seen
+	unreported bool             // a look has left its status to the one after the patch in flight
+	images     map[string]image // by container name, for its next start
+	volumes    *volume.Volumes
+	changes    int       // how often what the volumes show has changed
+	prepared   int       // changes when the last prepare began
+	refresh    time.Time // when volumes must be set up again; zero: never
+	wasHealth  map[string]v1.ContainerStatus
 }
 
 type image struct {
@@ -245,8 +247,14 @@ func (p *pod) snapshot() plan.Memory {
 	return m
 }
 
-// inFlight are the keys of the steps that are being done.
-func (p *pod) inFlight() map[string]bool {
+// inFlight are the keys of a pod's steps that are being done.
+func (w *Worker) inFlight(uid types.UID) map[string]bool {
+	w.mu.Lock()
+	p := w.known[uid]
+	w.mu.Unlock()
+	if p == nil {
+		return nil
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.memory.InFlight)
