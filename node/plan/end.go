@@ -110,6 +110,10 @@ func (p *planner) grace(override *int64) time.Duration {
 	return Grace(p.Pod)
 }
 
+// LeastGrace is what a container gets to end by itself however late it is: a sidecar after the others, any after its preStop hook, or in a pod
+// that is deleted with a grace of 0.
+const LeastGrace = 2 * time.Second
+
 // Grace is the pod's own termination grace period.
 func Grace(pod *v1.Pod) time.Duration {
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
@@ -120,12 +124,6 @@ func Grace(pod *v1.Pod) time.Duration {
 
 // endGrace is what is left of the pod's grace: it is one budget for all its containers, sidecars included.
 func (p *planner) endGrace(c *Container) time.Duration {
-	if p.Memory.DeleteNow {
-		return 0
-	}
-	if p.Memory.Ended != nil && p.Memory.Ended.Grace != nil && p.Pod.DeletionTimestamp == nil {
-		return time.Duration(*p.Memory.Ended.Grace) * time.Second
-	}
 	if p.Pod.DeletionTimestamp == nil || p.Pod.DeletionGracePeriodSeconds == nil {
 		if p.Memory.Gone && c.Grace > 0 {
 			return time.Duration(c.Grace) * time.Second
@@ -135,7 +133,7 @@ func (p *planner) endGrace(c *Container) time.Duration {
 	grace := time.Duration(*p.Pod.DeletionGracePeriodSeconds) * time.Second
 	// The API server's deletionTimestamp is when the grace ends. A sidecar, whose turn comes late, has only the rest of it.
 	if left := p.Pod.DeletionTimestamp.Sub(p.Now); p.sidecarIndex(c.Name) >= 0 && left < grace {
-		return max(left, 0)
+		return max(left, LeastGrace)
 	}
 	return grace
 }

@@ -83,26 +83,24 @@ type Health struct {
 
 // Memory is what the agent knows beside the API and the runtime. All of it may be lost: it is then found again, at worst after a retry.
 type Memory struct {
-	InFlight  map[string]bool    // keys of steps that are being done
-	Failures  map[string]Failure // by key of the step
-	Backoffs  map[string]Backoff // by container name
-	Images    map[string]string  // by container name: the image that was found or pulled for the next start
-	Health    map[string]Health  // by container ID
-	Stopped   map[string]bool    // sandboxes whose stop was carried through: one that is not ready may still hold its network
-	Mounted   bool               // all volumes that containers use are mounted, were they out of date: containers can start
-	Prepared  bool               // what the volumes show is up to date
-	TornDown  bool               // volumes are unmounted and the cgroup is gone
-	Reported  bool               // the API has the final status
-	Ended     *Ending            // the agent ended the pod: deadline, eviction, admission
-	Gone      bool               // the API has no such pod (any more)
-	DeleteNow bool               // grace shortened to zero by force
+	InFlight map[string]bool    // keys of steps that are being done
+	Failures map[string]Failure // by key of the step
+	Backoffs map[string]Backoff // by container name
+	Images   map[string]string  // by container name: the image that was found or pulled for the next start
+	Health   map[string]Health  // by container ID
+	Stopped  map[string]bool    // sandboxes whose stop was carried through: one that is not ready may still hold its network
+	Mounted  bool               // all volumes that containers use are mounted, were they out of date: containers can start
+	Prepared bool               // what the volumes show is up to date
+	TornDown bool               // volumes are unmounted and the cgroup is gone
+	Reported bool               // the API has the final status
+	Ended    *Ending            // the agent ended the pod: deadline, eviction, admission
+	Gone     bool               // the API has no such pod (any more)
 }
 
 // Ending is a decision of the agent that the pod must end.
 type Ending struct {
 	Reason, Message string
 	At              time.Time
-	Grace           *int64 // nil: the pod's own
 }
 
 // Input is all that a decision depends on.

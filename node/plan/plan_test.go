@@ -160,6 +160,17 @@ func deleted(p *v1.Pod) *v1.Pod {
 	return p
 }
 
+func TestALateSidecarMayStillEndByItself(t *testing.T) {
+	for left, want := range map[time.Duration]time.Duration{20 * time.Second: 20 * time.Second, -time.Second: LeastGrace} {
+		in := input(deleted(podOf("Always", "side:s", "a")))
+		in.Observed = Observed{sandbox(true), []Container{instance("s", Running, 0), instance("a", Exited, 137)}}
+		in.Pod.DeletionTimestamp = &metav1.Time{Time: t0.Add(left)}
+		if steps := Decide(in).Steps; len(steps) != 1 || steps[0].Grace != want {
+			t.Errorf("with %s left: %+v, want a stop within %s", left, steps, want)
+		}
+	}
+}
+
 func TestBackoffGrowsAndIsForgotten(t *testing.T) {
 	var b Backoff
 	if at := b.Until(t0, t0, MaxBackoff); !at.IsZero() {

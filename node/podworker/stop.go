@@ -11,16 +11,12 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 )
 
-// leastGrace is what a container gets after a preStop hook that took all of the grace.
-const leastGrace = 2 * time.Second
-
 // stop runs the preStop hook and stops the container, both within the grace.
 func (w *Worker) stop(ctx context.Context, in plan.Input, s plan.Step) error {
 	spec := findSpec(in.Pod, s.Name)
 	w.events.Pod(in.Pod, s.Name, v1.EventTypeNormal, "Killing", stopMessage(s))
-	grace := s.Grace
+	grace, began := s.Grace, time.Now()
 	if spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil && grace > 0 {
-		began := time.Now()
 		hookCtx, cancel := context.WithTimeout(ctx, grace)
 		target := hook.Target{ID: s.ID, Spec: spec, IP: firstIP(w.podIPs(in.Pod, in.Observed))}
 		err := hook.Run(hookCtx, w.runtime, spec.Lifecycle.PreStop, target)
@@ -31,9 +27,8 @@ func (w *Worker) stop(ctx context.Context, in plan.Input, s plan.Step) error {
 		if err != nil {
 			w.events.Pod(in.Pod, s.Name, v1.EventTypeWarning, "FailedPreStopHook", fmt.Sprintf("PreStopHook failed: %v", err))
 		}
-		grace = max(grace-time.Since(began), leastGrace)
 	}
-	err := w.runtime.StopContainer(ctx, s.ID, grace)
+	err := w.runtime.StopContainer(ctx, s.ID, max(grace-time.Since(began), plan.LeastGrace))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

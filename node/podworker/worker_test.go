@@ -131,12 +131,12 @@ func TestForcedDeletionCutsALongStopShort(t *testing.T) {
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
 	c.remove(pod.UID, 600)
-	deadline := time.Now().Add(10 * time.Second)
-	for !slices.Contains(s.Calls(), "StopContainer app/0 600") && time.Now().Before(deadline) {
-		time.Sleep(time.Millisecond)
-	}
+	s.Await(t, "StopContainer app/0 600")
 	c.remove(pod.UID, 0)
 	c.waitFor(pod.UID, "gone", gone)
+	if got := slices.DeleteFunc(s.Calls(), func(call string) bool { return !strings.HasPrefix(call, "StopContainer") }); !slices.Equal(got, []string{"StopContainer app/0 600", "StopContainer app/0 2"}) {
+		t.Errorf("stops %v", got)
+	}
 }
 
 func TestFailedPullShowsAndMissingVolumeWaits(t *testing.T) {

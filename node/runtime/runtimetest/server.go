@@ -37,6 +37,7 @@ type Server struct {
 	images     map[string]bool
 	fail       map[string]error
 	calls      []string
+	called     chan struct{} // closed and made anew at every call
 	listeners  map[chan *cri.ContainerEventResponse]bool
 	stubborn   map[string]bool // containers (by name) that ignore the stop signal
 }
@@ -45,7 +46,7 @@ type Server struct {
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{Socket: filepath.Join(testenv.ShortDir(tb), "cri.sock"), sandboxes: map[string]*cri.PodSandboxStatus{}, containers: map[string]*cri.ContainerStatus{},
-		parents: map[string]string{}, images: map[string]bool{}, fail: map[string]error{}, listeners: map[chan *cri.ContainerEventResponse]bool{}, stubborn: map[string]bool{}}
+		parents: map[string]string{}, images: map[string]bool{}, fail: map[string]error{}, listeners: map[chan *cri.ContainerEventResponse]bool{}, stubborn: map[string]bool{}, called: make(chan struct{})}
 	l, err := net.Listen("unix", s.Socket)
 	if err != nil {
 		tb.Fatal(err)
@@ -87,6 +88,25 @@ func (s *Server) Calls() []string {
 	return slices.Clone(s.calls)
 }
 
+// Await waits until a call was made, named as in Calls.
+func (s *Server) Await(tb testing.TB, call string) {
+	tb.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		s.mu.Lock()
+		calls, next := slices.Clone(s.calls), s.called
+		s.mu.Unlock()
+		if slices.Contains(calls, call) {
+			return
+		}
+		select {
+		case <-next:
+		case <-deadline:
+			tb.Fatalf("no call %q in %v", call, calls)
+		}
+	}
+}
+
 // Exit ends the running container of this name.
 func (s *Server) Exit(name string, code int32) {
 	s.mu.Lock()
@@ -126,6 +146,8 @@ func label(c *cri.ContainerStatus) string {
 // note records a call and tells whether it must fail. The caller holds the lock.
 func (s *Server) note(method, object string) error {
 	s.calls = append(s.calls, method+" "+object)
+	close(s.called)
+	s.called = make(chan struct{})
 	return s.fail[method]
 }
 
@@ -136,7 +158,7 @@ func (s *Server) exit(id string, code int32) {
 }
 
 func (s *Server) publish(id string, kind cri.ContainerEventType) {
-	e := &cri.ContainerEventResponse{ContainerId: id, ContainerEventType: kind, PodSandboxStatus: s.sandboxes[s.parents[id]]}
+	e := &cri.ContainerEventResponse{ContainerId: id, ContainerEventType: kind, PodSandboxStatus: statusOf(s.sandboxes[s.parents[id]])}
 	for l := range s.listeners {
 		select {
 		case l <- e:
@@ -257,7 +279,12 @@ func (s *Server) PodSandboxStatus(_ context.Context, r *cri.PodSandboxStatusRequ
 	if b == nil {
 		return nil, status.Error(codes.NotFound, "no such sandbox")
 	}
-	return &cri.PodSandboxStatusResponse{Status: &cri.PodSandboxStatus{Id: b.Id, Metadata: b.Metadata, State: b.State, CreatedAt: b.CreatedAt, Labels: b.Labels, Network: b.Network}}, nil
+	return &cri.PodSandboxStatusResponse{Status: statusOf(b)}, nil
+}
+
+// statusOf is a copy: it is sent while the sandbox goes on changing.
+func statusOf(b *cri.PodSandboxStatus) *cri.PodSandboxStatus {
+	return &cri.PodSandboxStatus{Id: b.GetId(), Metadata: b.GetMetadata(), State: b.GetState(), CreatedAt: b.GetCreatedAt(), Labels: b.GetLabels(), Network: b.GetNetwork()}
 }
 
 func exitCodeOf(image string) (int32, bool) {
