@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -172,6 +173,26 @@ func TestFollowOverRotationUntilTheContainerEnds(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestFollowPrintsWhatWasWrittenLastEvenIfNobodyKnowsTheContainer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "0.log")
+	write(t, path, line(1, "stdout", "F", "1"))
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lost := errors.New("the runtime is away")
+	out := &shared{got: make(chan struct{}, 1)}
+	err = containerlog.Read(t.Context(), path, containerlog.Options{Tail: -1, Follow: true, Running: func(context.Context) (bool, error) {
+		_, err := f.WriteString(line(2, "stdout", "F", "2"))
+		return false, errors.Join(lost, err)
+	}}, out)
+	if !errors.Is(err, lost) {
+		t.Errorf("error %v", err)
+	}
+	out.await(t, "1\n2\n")
 }
 
 func FuzzParseEntry(f *testing.F) {

@@ -30,7 +30,7 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File) er
 	idle := time.NewTicker(askRunning)
 	defer idle.Stop()
 	var pending []byte // the beginning of a line that is still being written
-	ended := false
+	ended, unknown := false, error(nil)
 	for {
 		if pending, err = p.drain(ctx, *current, pending); err != nil {
 			return err
@@ -52,7 +52,7 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File) er
 			}
 		}
 		if ended {
-			return nil
+			return unknown
 		}
 		select {
 		case <-ctx.Done():
@@ -61,10 +61,7 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File) er
 		case <-watcher.Errors: // lost events: look
 		case <-idle.C:
 			running, err := p.running(ctx)
-			if err != nil {
-				return err
-			}
-			ended = !running // what it wrote last is still to be read
+			ended, unknown = !running || err != nil, err // what it wrote last is still to be read
 		}
 	}
 }

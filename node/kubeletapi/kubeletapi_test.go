@@ -15,10 +15,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gorilla/websocket"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
@@ -38,6 +41,7 @@ type runtime struct {
 	streams                  streaming.Server
 	containers               []*cri.Container
 	logs                     map[string]string
+	vanished                 atomic.Bool
 }
 
 func (r *runtime) Exec(_ context.Context, _ string, cmd []string, in io.Reader, out, errOut io.WriteCloser, _ bool, _ <-chan remote.TerminalSize) error {
@@ -90,30 +94,37 @@ func (c client) ListPodSandbox(context.Context, *cri.ListPodSandboxRequest, ...g
 
 func (c client) ContainerStatus(_ context.Context, r *cri.ContainerStatusRequest, _ ...grpc.CallOption) (*cri.ContainerStatusResponse, error) {
 	for _, one := range c.containers {
+		if one.Labels["io.kubernetes.container.name"] == "vanishes" && c.vanished.Swap(true) {
+			break // it was removed after somebody had found its log
+		}
 		if one.Id == r.ContainerId {
 			return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{Id: one.Id, State: one.State, LogPath: c.logs[one.Id]}}, nil
 		}
 	}
-	return nil, fmt.Errorf("no container %s", r.ContainerId)
+	return nil, status.Errorf(codes.NotFound, "no container %s", r.ContainerId)
 }
 
 type pods []*v1.Pod
 
 func (p pods) Pods() []*v1.Pod { return p }
 
-// serve starts the endpoint with two instances of container c, the older one ended.
+// serve starts the endpoint. Of container c the second instance runs, both of crashes have ended and a third is to come, done has ended for good.
 func serve(t *testing.T) *url.URL {
 	t.Helper()
 	dir := t.TempDir()
 	r := &runtime{logs: map[string]string{}}
-	for i, state := range []cri.ContainerState{cri.ContainerState_CONTAINER_EXITED, cri.ContainerState_CONTAINER_RUNNING} {
+	const ended, runs = cri.ContainerState_CONTAINER_EXITED, cri.ContainerState_CONTAINER_RUNNING
+	for i, x := range []struct {
+		name  string
+		state cri.ContainerState
+	}{{"c", ended}, {"c", runs}, {"crashes", ended}, {"crashes", ended}, {"done", ended}, {"vanishes", runs}} {
 		id := fmt.Sprintf("id%d", i)
 		r.logs[id] = filepath.Join(dir, id+".log")
 		line := fmt.Sprintf("2026-01-02T03:04:05Z stdout F line of %s\n", id)
 		if err := os.WriteFile(r.logs[id], []byte(line), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		r.containers = append(r.containers, &cri.Container{Id: id, State: state, CreatedAt: int64(i), Labels: map[string]string{"io.kubernetes.container.name": "c"}})
+		r.containers = append(r.containers, &cri.Container{Id: id, State: x.state, CreatedAt: int64(i), Labels: map[string]string{"io.kubernetes.container.name": x.name}})
 	}
 	backend := httptest.NewUnstartedServer(nil)
 	config := streaming.DefaultConfig
@@ -126,7 +137,11 @@ func serve(t *testing.T) *url.URL {
 	backend.Start()
 	t.Cleanup(backend.Close)
 
-	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c"}, {Name: "waits"}}}}
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u"}, Spec: v1.PodSpec{Containers: []v1.Container{{Name: "c"}, {Name: "waits"}, {Name: "crashes"}, {Name: "done"}, {Name: "vanishes"}}}}
+	last := func(id string) v1.ContainerState {
+		return v1.ContainerState{Terminated: &v1.ContainerStateTerminated{ContainerID: "runtime://" + id}}
+	}
+	pod.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "c", LastTerminationState: last("id0")}, {Name: "crashes", LastTerminationState: last("id3")}, {Name: "done", State: last("id4")}}
 	certs := httptest.NewTLSServer(nil) // for its certificate
 	certs.Close()
 	server := kubeletapi.New(kubeletapi.Config{Pods: pods{pod}, Runtime: client{r}, Guard: func(h http.Handler) http.Handler { return h }, Log: slog.New(slog.DiscardHandler),
@@ -174,6 +189,10 @@ func TestLogsAndState(t *testing.T) {
 		{"/healthz", 200, "ok"},
 		{"/containerLogs/ns/p/c", 200, "line of id1\n"},
 		{"/containerLogs/ns/p/c?previous=true", 200, "line of id0\n"},
+		{"/containerLogs/ns/p/crashes?previous=true", 200, "line of id3\n"},
+		{"/containerLogs/ns/p/crashes", 200, "line of id3\n"},
+		{"/containerLogs/ns/p/done", 200, "line of id4\n"},
+		{"/containerLogs/ns/p/done?previous=true", 400, `previous terminated container "done" in pod "p" not found`},
 		{"/containerLogs/ns/p/c?timestamps=true&tailLines=1", 200, "2026-01-02T03:04:05.000000000Z line of id1\n"},
 		{"/containerLogs/ns/p/c?limitBytes=4", 200, "line"},
 		{"/containerLogs/ns/p/c?tailLines=-1", 400, "tailLines"},
@@ -194,6 +213,12 @@ func TestLogsAndState(t *testing.T) {
 	var list v1.PodList
 	if _, body := get(t, base, "/pods"); json.Unmarshal([]byte(body), &list) != nil || len(list.Items) != 1 || list.Kind != "PodList" {
 		t.Errorf("pods: %q", body)
+	}
+}
+
+func TestFollowingALogEndsWithItsContainer(t *testing.T) {
+	if code, body := get(t, serve(t), "/containerLogs/ns/p/vanishes?follow=true"); code != 200 || body != "line of id5\n" {
+		t.Errorf("%d %q", code, body)
 	}
 }
 

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -134,16 +137,14 @@ func (s *Server) logFile(ctx context.Context, pod *v1.Pod, name string, previous
 	if err != nil {
 		return "", "", err
 	}
-	switch {
-	case previous && len(found) > 0 && !ended(found[0]):
-		found = found[1:]
-	case previous && len(found) > 1:
-		found = found[1:]
+	if previous {
+		last := lastID(pod, name)
+		found = slices.DeleteFunc(found, func(c *cri.Container) bool { return c.Id != last })
 	}
-	if len(found) == 0 || previous && !ended(found[0]) {
-		if previous {
-			return "", "", badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
-		}
+	switch {
+	case len(found) == 0 && previous:
+		return "", "", badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
+	case len(found) == 0:
 		return "", "", badRequest("container %q in pod %q is waiting to start: %s", name, pod.Name, waiting(pod, name))
 	}
 	answer, err := s.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: found[0].Id})
@@ -156,25 +157,44 @@ func (s *Server) logFile(ctx context.Context, pod *v1.Pod, name string, previous
 	return found[0].Id, answer.Status.LogPath, nil
 }
 
-func ended(c *cri.Container) bool { return c.State == cri.ContainerState_CONTAINER_EXITED }
-
-// waiting is why a container has not started, as its status tells.
-func waiting(pod *v1.Pod, name string) string {
+func statusOf(pod *v1.Pod, name string) v1.ContainerStatus {
 	for _, list := range [][]v1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {
 		for _, c := range list {
-			if c.Name == name && c.State.Waiting != nil {
-				if c.State.Waiting.Reason == "ErrImagePull" || c.State.Waiting.Reason == "ImagePullBackOff" {
-					return "image can't be pulled"
-				}
-				return c.State.Waiting.Reason
+			if c.Name == name {
+				return c
 			}
 		}
 	}
-	return "ContainerCreating"
+	return v1.ContainerStatus{}
+}
+
+// lastID is the instance that the API shows as the one before the present state: of a container that is backing off the one that ended last.
+func lastID(pod *v1.Pod, name string) string {
+	ended := statusOf(pod, name).LastTerminationState.Terminated
+	if ended == nil {
+		return ""
+	}
+	_, id, _ := strings.Cut(ended.ContainerID, "://")
+	return id
+}
+
+// waiting is why a container has not started, as its status tells.
+func waiting(pod *v1.Pod, name string) string {
+	w := statusOf(pod, name).State.Waiting
+	switch {
+	case w == nil:
+		return "ContainerCreating"
+	case w.Reason == "ErrImagePull" || w.Reason == "ImagePullBackOff":
+		return "image can't be pulled"
+	}
+	return w.Reason
 }
 
 func (s *Server) isRunning(ctx context.Context, id string) (bool, error) {
 	answer, err := s.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
+	if status.Code(err) == codes.NotFound {
+		return false, nil // a pod that is deleted takes its containers along
+	}
 	if err != nil {
 		return false, fmt.Errorf("status of container %s: %w", id, err)
 	}
