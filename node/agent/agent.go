@@ -129,10 +129,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	run("log rotation", rotate)
 	run("certificates", func(ctx context.Context) error { return a.identity.Rotate(ctx, a.client, a.log) })
 	run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
-	run("pods", silent(a.watchPods))
 	if dir := a.cfg.Kubelet.StaticPodPath; dir != "" {
+		if err := a.source.Load(dir, a.cfg.NodeName); err != nil {
+			return err
+		}
 		run("static pods", func(ctx context.Context) error { return a.source.Manifests(ctx, dir, a.cfg.NodeName) })
 	}
+	run("pods", silent(a.watchPods))
 	run("pod workers", silent(a.worker.Run))
 	run("leftovers", silent(a.watchLeftovers))
 	if k := a.cfg.Kubelet; k.EnableServer == nil || *k.EnableServer {

@@ -113,6 +113,28 @@ func TestStaticPodsFollowTheirFiles(t *testing.T) {
 	}
 }
 
+func TestStaticPodsAreKnownBeforeTheAPIsList(t *testing.T) {
+	s, _ := source(t)
+	dir := filepath.Join(t.TempDir(), "manifests")
+	if err := s.Load(dir, "node1"); err != nil {
+		t.Fatalf("a directory that is not there yet: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "etcd.yaml"), []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Load(dir, "node1"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.Synced():
+		t.Error("the API's list counts as known")
+	default:
+	}
+	if pods := s.List(); len(pods) != 1 {
+		t.Errorf("pods %v", pods)
+	}
+}
+
 func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(manifest))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -30,11 +30,18 @@ func Static(pod *v1.Pod) bool { return pod.Annotations[AnnotationSource] == "fil
 // Mirror tells whether the API's pod only shows a static one: it is not run for itself.
 func Mirror(pod *v1.Pod) bool { return pod.Annotations[AnnotationMirror] != "" }
 
-// Manifests runs the pods in the files of dir until ctx ends. A changed manifest is another pod: the old one ends, a new one begins.
-func (s *Source) Manifests(ctx context.Context, dir, node string) error {
+// Load makes the pods in the files of dir known. It comes before Watch: whatever runs and is not known when the API's list is there counts as
+// a pod that is gone.
+func (s *Source) Load(dir, node string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return fmt.Errorf("static pods: %w", err)
 	}
+	s.readManifests(dir, node)
+	return nil
+}
+
+// Manifests follows the files of dir until ctx ends. A changed manifest is another pod: the old one ends, a new one begins.
+func (s *Source) Manifests(ctx context.Context, dir, node string) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch static pods: %w", err)
