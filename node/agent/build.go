@@ -86,8 +86,8 @@ func (a *Agent) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{a.cfg.RootDir, a.cfg.Kubelet.PodLogsDir} {
-		if err := os.MkdirAll(dir, 0o750); err != nil {
+	for dir, mode := range map[string]os.FileMode{a.cfg.RootDir: 0o750, a.cfg.Kubelet.PodLogsDir: 0o750, a.links(): 0o755} {
+		if err := os.MkdirAll(dir, mode); err != nil {
 			return err
 		}
 	}
@@ -109,6 +109,11 @@ func (a *Agent) build(ctx context.Context) error {
 		a.events.Pod(pod, container, v1.EventTypeWarning, reason, text)
 	})
 	return a.makeWorker(node, allocatable)
+}
+
+// links is where the logs of containers are linked: beside those of pods, /var/log/containers.
+func (a *Agent) links() string {
+	return filepath.Join(filepath.Dir(filepath.Clean(a.cfg.Kubelet.PodLogsDir)), "containers")
 }
 
 func (a *Agent) heartConfig(reserved v1.ResourceList) heartbeat.Config {
@@ -191,7 +196,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, HostDNS: dns, LogRoot: k.PodLogsDir,
 			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
 			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota},
-		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, HostsFile: "/etc/hosts", PullSecrets: secrets,
+		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", PullSecrets: secrets,
 		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
 		Admit: func(pod *v1.Pod, others []*v1.Pod) (string, string) {
 			return admit.Check(admit.Node{Object: a.heart.Node(), Allocatable: allocatable, AllowedSysctls: k.AllowedUnsafeSysctls}, pod, others)

@@ -33,18 +33,19 @@ type cluster struct {
 	// changedObject tells the worker that something which the pod refers to is another.
 	changedObject func(types.UID)
 
-	mu      sync.Mutex // guards pods, events, changed
-	pods    map[types.UID]*v1.Pod
-	events  []string
-	changed chan struct{} // closed and made anew at every change
-	synced  chan struct{}
-	enqueue func(types.UID)
-	objects error // of reads of ConfigMaps
-	down    []types.UID
-	setups  int
-	renewal time.Duration // how long volumes are good; 0: for ever
-	patches int           // begun
-	cut     chan struct{} // patches hang until it is closed; nil: they do not
+	mu        sync.Mutex // guards pods, events, changed
+	pods      map[types.UID]*v1.Pod
+	events    []string
+	changed   chan struct{} // closed and made anew at every change
+	synced    chan struct{}
+	enqueue   func(types.UID)
+	objects   error // of reads of ConfigMaps
+	down      []types.UID
+	forgotten []types.UID
+	setups    int
+	renewal   time.Duration // how long volumes are good; 0: for ever
+	patches   int           // begun
+	cut       chan struct{} // patches hang until it is closed; nil: they do not
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -160,7 +161,12 @@ func (cgroups) Ensure(*v1.Pod) error                    { return nil }
 func (cgroups) Parent(*v1.Pod) string                   { return "/kubepods" }
 func (cgroups) Remove(context.Context, types.UID) error { return nil }
 func (c *cluster) Register(*v1.Pod)                     {}
-func (c *cluster) Unregister(types.UID)                 {}
+func (c *cluster) Unregister(uid types.UID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.forgotten = append(c.forgotten, uid)
+	c.changes()
+}
 func (c *cluster) ConfigMap(context.Context, string, string) (*v1.ConfigMap, error) {
 	return nil, c.objects
 }
@@ -219,7 +225,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	rt := runtime.New(conn, conn, log)
 	var w *podworker.Worker
 	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
-	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: lookers, Starts: startsAtOnce},
+	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, Links: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: lookers, Starts: startsAtOnce},
 		podworker.Deps{Pods: c, API: c, Runtime: rt, Volumes: c, Cgroups: cgroups{}, Objects: c, Probes: probes, Events: c, Log: log})
 	c.mu.Lock()
 	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged

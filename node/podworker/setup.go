@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/node/criconfig"
-	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -101,29 +97,6 @@ func (w *Worker) hostsFile(pod *v1.Pod, ips []string) (string, error) {
 	return path, durable.WriteVolatile(path, want, 0o644)
 }
 
-// removeContainer removes an instance with its logs, rotated ones included, and its termination message.
-func (w *Worker) removeContainer(ctx context.Context, in plan.Input, id string) error {
-	if err := w.runtime.RemoveContainer(ctx, id); err != nil {
-		return err
-	}
-	for _, c := range in.Observed.Containers {
-		if c.ID != id || c.Name == "" || filepath.Base(c.Name) != c.Name {
-			continue
-		}
-		log := filepath.Join(criconfig.LogDir(w.Node.LogRoot, in.Pod), criconfig.LogPath(c.Name, c.Attempt))
-		files, err := filepath.Glob(log + "*")
-		if err != nil {
-			return err
-		}
-		for _, f := range append(files, filepath.Join(w.podDir(in.Pod), "containers", c.Name, messageFile(c.Attempt))) {
-			if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 // messageFile is the name of an instance's termination message file.
 func messageFile(attempt uint32) string { return fmt.Sprintf("%08x", attempt) }
 
@@ -136,39 +109,4 @@ func (w *Worker) teardown(ctx context.Context, p *pod, pod *v1.Pod) error {
 		return fmt.Errorf("cgroup: %w", err)
 	}
 	return nil
-}
-
-// farewell removes the logs of a pod that is gone.
-func (w *Worker) farewell(pod *v1.Pod) error {
-	dirs := []string{criconfig.LogDir(w.Node.LogRoot, pod)}
-	if pod.Name == "unknown" { // found by its UID only
-		found, err := filepath.Glob(filepath.Join(w.Node.LogRoot, "*_"+string(pod.UID)))
-		if err != nil {
-			return err
-		}
-		dirs = found
-	}
-	for _, d := range dirs {
-		if err := os.RemoveAll(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// OrphanLogs removes the logs of all pods for which keep is false: an agent that was killed after it had removed a pod's sandbox did not
-// come to its logs any more. Call it when all pods of the node are known.
-func (w *Worker) OrphanLogs(keep func(types.UID) bool) error {
-	dirs, err := os.ReadDir(w.Node.LogRoot)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	var errs []error
-	for _, d := range dirs {
-		parts := strings.SplitN(d.Name(), "_", 3) // NAMESPACE_NAME_UID
-		if len(parts) == 3 && d.IsDir() && !keep(types.UID(parts[2])) {
-			errs = append(errs, os.RemoveAll(filepath.Join(w.Node.LogRoot, d.Name())))
-		}
-	}
-	return errors.Join(errs...)
 }

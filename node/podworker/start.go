@@ -61,6 +61,9 @@ func (w *Worker) run(ctx context.Context, in plan.Input, s plan.Step, config *cr
 	if err := w.runtime.StartContainer(ctx, id); err != nil {
 		return "", fail("RunContainerError", err)
 	}
+	if err := w.link(in.Pod, s.Name, s.Attempt, id); err != nil { // it runs nevertheless
+		w.log.Warn("link log", "pod", in.Pod.Namespace+"/"+in.Pod.Name, "container", s.Name, "err", err)
+	}
 	w.events.Pod(in.Pod, s.Name, v1.EventTypeNormal, "Started", "Container started")
 	return id, nil
 }

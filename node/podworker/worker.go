@@ -77,6 +77,7 @@ type Config struct {
 	HostIPs      []string
 	RuntimeName  string // scheme of container IDs
 	RootDir      string // /var/lib/kubelet
+	Links        string // /var/log/containers
 	HostsFile    string // the node's /etc/hosts, for pods on its network
 	MaxBackoff   time.Duration
 	PullSecrets  []byte // the node's own docker config, may be empty
