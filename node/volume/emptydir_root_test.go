@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/internal/mount"
@@ -36,6 +38,34 @@ func TestAnEmptyDirBelongsToItsContainersOnceItIsMade(t *testing.T) {
 	}
 	if mode, _, gid := stat(t, made.ByName["mem"].Path); mode.Perm() != 0o777 || gid != 1234 {
 		t.Errorf("the one in memory has mode %v, group %d after a reboot", mode, gid)
+	}
+	must(t, m.Teardown(t.Context(), p.UID))
+}
+
+// A container that can write to the volume may put there what it likes, at any moment.
+func TestAnEnvFileMustBeASmallFile(t *testing.T) {
+	m, _ := newManager(t, &api{})
+	p := pod(v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
+	dir := setup(t, m, p).ByName["disk"].Path
+	must(t, os.WriteFile(filepath.Join(dir, "env"), []byte("A=1\n"), 0o600))
+	if got, err := m.EnvFile(p, "disk", "env"); err != nil || got["A"] != "1" {
+		t.Errorf("variables %v, %v", got, err)
+	}
+	must(t, unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, 64<<10+1), 0o600))
+	must(t, os.Mkdir(filepath.Join(dir, "directory"), 0o700))
+	must(t, os.Symlink("/etc/hostname", filepath.Join(dir, "out")))
+	for _, name := range []string{"fifo", "large", "directory", "out", "none"} {
+		answer := make(chan error, 1)
+		go func() { _, err := m.EnvFile(p, "disk", name); answer <- err }()
+		select {
+		case err := <-answer:
+			if err == nil {
+				t.Errorf("%s is accepted", name)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s is waited for", name)
+		}
 	}
 	must(t, m.Teardown(t.Context(), p.UID))
 }

@@ -3,11 +3,13 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/node/podenv"
@@ -120,16 +122,23 @@ func (m *Manager) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, 
 		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
 	}
 	defer root.Close()
-	info, err := root.Stat(path)
+	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // of a FIFO, too, at once
 	if err != nil {
 		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxSize {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
+	}
+	var data []byte
+	if info.Mode().IsRegular() {
+		if data, err = io.ReadAll(io.LimitReader(f, maxSize+1)); err != nil {
+			return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
+		}
+	}
+	if !info.Mode().IsRegular() || len(data) > maxSize {
 		return nil, fmt.Errorf("env file %q in volume %q: must be a regular file of at most %d bytes", path, volume, maxSize)
-	}
-	data, err := root.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
 	}
 	return podenv.ParseFile(data)
 }
