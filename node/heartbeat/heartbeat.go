@@ -61,9 +61,10 @@ type Heart struct {
 	nudge      chan struct{}
 	registered chan struct{}
 
-	mu   sync.Mutex // guards node
-	node *v1.Node   // as the API last showed it
-	want *v1.NodeStatus
+	mu      sync.Mutex // guards what follows
+	node    *v1.Node   // as the API last showed it
+	deleted types.UID  // a Node of ours that somebody has deleted
+	want    *v1.NodeStatus
 
 	told string // pod ranges that the runtime knows; only the loop uses it
 }
@@ -151,7 +152,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (h *Heart) keepStatus(ctx context.Context) {
 	var reported time.Time
 	for {
-		ok, err := h.report(ctx, time.Since(reported) >= h.cfg.ReportFrequency)
+		ok, err := h.report(ctx, h.due(reported))
 		wait := h.cfg.CheckFrequency
 		switch {
 		case err != nil:
@@ -177,6 +178,14 @@ func (h *Heart) keepStatus(ctx context.Context) {
 			t.Stop()
 		}
 	}
+}
+
+// due tells whether the status is to be sent even if it has not changed. Of a Node that was deleted that shows that it must be registered again.
+func (h *Heart) due(reported time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	lost := h.cfg.Register && h.node != nil && h.node.UID == h.deleted
+	return lost || time.Since(reported) >= h.cfg.ReportFrequency
 }
 
 func (h *Heart) ready() bool {

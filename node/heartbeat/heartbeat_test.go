@@ -102,6 +102,25 @@ func TestOnlyNewerVersionsOfTheNodeAreKept(t *testing.T) {
 	}
 }
 
+func TestANodeThatWasDeletedIsReportedAtOnce(t *testing.T) {
+	h := New(Config{Register: true, ReportFrequency: time.Hour}, nil, nil, nil, nil, slog.New(slog.DiscardHandler))
+	node := func(uid types.UID) *v1.Node { return &v1.Node{ObjectMeta: metav1.ObjectMeta{UID: uid, Name: "n"}} }
+	h.Saw(node("a"))
+	if h.due(time.Now()) {
+		t.Error("due without need")
+	}
+	if err := (*ownNode)(h).Delete(node("a")); err != nil {
+		t.Fatal(err)
+	}
+	if !h.due(time.Now()) || len(h.nudge) == 0 {
+		t.Error("not due, or not at once")
+	}
+	h.Saw(node("b"))
+	if h.due(time.Now()) {
+		t.Error("due though it is registered again")
+	}
+}
+
 func TestMachineIsRead(t *testing.T) {
 	c, err := capacity(t.TempDir(), 110)
 	if err != nil {

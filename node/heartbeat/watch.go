@@ -38,8 +38,16 @@ func (o *ownNode) Add(obj any) error { return o.put(obj) }
 func (o *ownNode) Update(obj any) error { return o.put(obj) }
 
 // Delete is called by the reflector: the node registers again.
-func (o *ownNode) Delete(any) error {
-	(*Heart)(o).Nudge()
+func (o *ownNode) Delete(obj any) error {
+	n, ok := obj.(*v1.Node)
+	if !ok {
+		return fmt.Errorf("watch of node: unexpected %T", obj)
+	}
+	h := (*Heart)(o)
+	h.mu.Lock()
+	h.deleted = n.UID
+	h.mu.Unlock()
+	h.Nudge()
 	return nil
 }
 
