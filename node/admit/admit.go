@@ -137,7 +137,10 @@ func fit(node Node, pod *v1.Pod, others []*v1.Pod) (reason, message string) {
 		}
 		limit, ok := node.Allocatable[name]
 		if !ok && node.Object != nil {
-			limit = node.Object.Status.Allocatable[name] // of device plugins and others
+			limit, ok = node.Object.Status.Allocatable[name] // of device plugins and others
+		}
+		if !ok && extended(name) {
+			continue // the cluster's: a scheduler extender has counted it
 		}
 		sum := used[name].DeepCopy()
 		sum.Add(q)
@@ -146,6 +149,11 @@ func fit(node Node, pod *v1.Pod, others []*v1.Pod) (reason, message string) {
 		}
 	}
 	return "", ""
+}
+
+// extended tells whether a resource is none of Kubernetes' own.
+func extended(name v1.ResourceName) bool {
+	return strings.Contains(string(name), "/") && !strings.Contains(string(name), v1.ResourceDefaultNamespacePrefix)
 }
 
 func units(name v1.ResourceName, q resource.Quantity) int64 {

@@ -17,6 +17,7 @@ func TestPodsThatCannotRunAreRefusedWithKubeletsReasons(t *testing.T) {
 	n := Node{Allocatable: v1.ResourceList{"cpu": resource.MustParse("2"), "pods": resource.MustParse("3")},
 		Object:         &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", Labels: map[string]string{"zone": "a"}}, Spec: v1.NodeSpec{Taints: []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoExecute}}}},
 		AllowedSysctls: []string{"kernel.msg*"}}
+	n.Object.Status.Allocatable = v1.ResourceList{"example.com/none-left": resource.MustParse("0")}
 	tolerant := func(p *v1.Pod) *v1.Pod {
 		p.Spec.Tolerations = []v1.Toleration{{Operator: v1.TolerationOpExists}}
 		return p
@@ -27,8 +28,15 @@ func TestPodsThatCannotRunAreRefusedWithKubeletsReasons(t *testing.T) {
 		pod  *v1.Pod
 		want string
 	}{
-		"fits":              {tolerant(cpu("1")), ""},
-		"too much CPU":      {tolerant(cpu("1100m")), "OutOfcpu"},
+		"fits":         {tolerant(cpu("1")), ""},
+		"too much CPU": {tolerant(cpu("1100m")), "OutOfcpu"},
+		"no device left": {with(func(s *v1.PodSpec) {
+			s.Containers[0].Resources.Requests["example.com/none-left"] = resource.MustParse("1")
+		}), "OutOfexample.com/none-left"},
+		"cluster resource": {with(func(s *v1.PodSpec) {
+			s.Containers[0].Resources.Requests["example.com/license"] = resource.MustParse("1")
+		}), ""},
+		"no huge pages":     {with(func(s *v1.PodSpec) { s.Containers[0].Resources.Requests["hugepages-2Mi"] = resource.MustParse("2Mi") }), "OutOfhugepages-2Mi"},
 		"taint":             {cpu("1"), "TaintToleration"},
 		"other OS":          {with(func(s *v1.PodSpec) { s.OS = &v1.PodOS{Name: v1.Windows} }), "PodOSNotSupported"},
 		"selector":          {with(func(s *v1.PodSpec) { s.NodeSelector = map[string]string{"zone": "b"} }), "NodeAffinity"},
