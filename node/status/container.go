@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -202,8 +203,15 @@ func (c *computer) maxBackoff() time.Duration {
 	return plan.MaxBackoff
 }
 
+// maxMessages bounds the termination messages of all containers of a pod, as kubelet does: each may have its part.
+const maxMessages = 12 << 10
+
 func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
-	out := &v1.ContainerStateTerminated{ExitCode: o.ExitCode, Reason: o.Reason, Message: o.Message, StartedAt: stamp(o.Started),
+	message := o.Message
+	if most := maxMessages / max(1, len(c.Pod.Spec.InitContainers)+len(c.Pod.Spec.Containers)+len(c.Pod.Spec.EphemeralContainers)); len(message) > most {
+		message = strings.ToValidUTF8(message[:most], "") // a character may have been cut
+	}
+	out := &v1.ContainerStateTerminated{ExitCode: o.ExitCode, Reason: o.Reason, Message: message, StartedAt: stamp(o.Started),
 		FinishedAt: stamp(o.Finished), ContainerID: c.Runtime + "://" + o.ID}
 	switch {
 	case o.State == plan.Unknown:

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -112,6 +113,22 @@ func TestCrashLoopIsShownWithTheLastExit(t *testing.T) {
 	c := s.ContainerStatuses[0]
 	if c.RestartCount != 1 || c.State.Waiting == nil || c.State.Waiting.Message != "back-off 20s restarting failed container=a pod=p_n(u)" || c.LastTerminationState.Terminated.ExitCode != 2 {
 		t.Errorf("%+v", c)
+	}
+}
+
+func TestTerminationMessagesOfManyContainersAreCut(t *testing.T) {
+	p, o := podOf("Never", nil, nil), plan.Observed{Sandboxes: up()}
+	for i := range 6 {
+		name := string(rune('a' + i))
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: name, Image: name})
+		ended := instance(name, 0, plan.Exited, 1)
+		ended.Message = "x" + strings.Repeat("ä", 2000)
+		o.Containers = append(o.Containers, ended)
+	}
+	for _, c := range compute(p, o, nil).ContainerStatuses {
+		if got := c.State.Terminated.Message; len(got) != 2047 || !utf8.ValidString(got) { // 2 KiB each, less half a character
+			t.Errorf("%s: %d bytes, valid %v", c.Name, len(got), utf8.ValidString(got))
+		}
 	}
 }
 
