@@ -151,8 +151,11 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 }
 
 func sameHost(req *http.Request, via []*http.Request) error {
-	if req.URL.Hostname() != via[0].URL.Hostname() || len(via) >= 10 {
+	if req.URL.Hostname() != via[0].URL.Hostname() {
 		return http.ErrUseLastResponse
+	}
+	if len(via) >= 10 {
+		return errors.New("stopped after 10 redirects")
 	}
 	return nil
 }

@@ -182,6 +182,7 @@ type runner struct {
 	pause     time.Duration // before the next knock
 	successes int32
 	failures  int32
+	unknown   bool // the last answer said nothing
 }
 
 // fire asks once. When that ends the probe's turn, the answer counts and the timer is set for the next one.
@@ -202,8 +203,16 @@ func (m *Manager) fire(t *target, r *runner) {
 	if t.ctx.Err() != nil || m.knockAgain(t, r, err) {
 		return
 	}
-	if !errors.Is(err, errUnknown) {
+	unknown := errors.Is(err, errUnknown)
+	if !unknown {
 		m.record(t, r, pod, err)
+	}
+	m.mu.Lock()
+	again := unknown && r.unknown
+	r.unknown = unknown
+	m.mu.Unlock()
+	if again { // not only because the container has just ended
+		m.event(pod, t.Spec.Name, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", r.kind, err))
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

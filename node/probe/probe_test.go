@@ -84,7 +84,8 @@ func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 func TestThresholdsAndRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &execs{bad: map[string]error{}}
-		m := New(e, func(types.UID) {}, func(*v1.Pod, string, string, string) {})
+		var said []string
+		m := New(e, func(types.UID) {}, func(_ *v1.Pod, _, reason, text string) { said = append(said, reason+": "+text) })
 		defer m.Close()
 		c := &v1.Container{Name: "c", LivenessProbe: probeOf("live", 1), ReadinessProbe: probeOf("ready", 1)}
 		c.LivenessProbe.TerminationGracePeriodSeconds = new(int64(5))
@@ -107,6 +108,9 @@ func TestThresholdsAndRecovery(t *testing.T) {
 		e.set("live", true, errors.New("runtime is away"))
 		if h := health(5 * time.Second); h.Unhealthy != "" {
 			t.Fatal("a probe that could not run counted as a failure")
+		}
+		if want := "Unhealthy: Liveness probe errored and resulted in unknown state: probe could not run: runtime is away"; !slices.Contains(said, want) {
+			t.Fatalf("a probe that could not run was kept secret: %v", said)
 		}
 		e.set("live", true, runtime.ErrTimeout)
 		if h := health(3 * time.Second); h.Unhealthy != "Liveness" || *h.Grace != 5 {
@@ -142,6 +146,8 @@ func TestHTTPProbes(t *testing.T) {
 			}
 		case "/same":
 			http.Redirect(w, r, "/fail", http.StatusFound)
+		case "/loop":
+			http.Redirect(w, r, "/loop", http.StatusFound)
 		case "/away":
 			http.Redirect(w, r, strings.Replace(other.URL, "127.0.0.1", "localhost", 1), http.StatusFound)
 		default:
@@ -158,7 +164,7 @@ func TestHTTPProbes(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &v1.Container{Name: "c", Ports: []v1.ContainerPort{{Name: "web", ContainerPort: int32(port)}}}
-	for path, healthy := range map[string]bool{"/ok": true, "/fail": false, "/same": false, "/away": true} {
+	for path, healthy := range map[string]bool{"/ok": true, "/fail": false, "/same": false, "/loop": false, "/away": true} {
 		a := &v1.HTTPGetAction{Path: path, Port: intstr.FromString("web"), HTTPHeaders: []v1.HTTPHeader{{Name: "host", Value: "app.example"}}}
 		if _, err := HTTPGet(t.Context(), a, c, "127.0.0.1", "kube-probe/1.37"); (err == nil || errors.Is(err, ErrRedirected)) != healthy {
 			t.Errorf("%s: %v", path, err)
