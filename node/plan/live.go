@@ -17,6 +17,7 @@ func (p *planner) live() {
 		return
 	}
 	p.removeLeftovers()
+	p.removeSandboxes()
 	p.ephemeral()
 	if !p.initialise() {
 		return
@@ -125,6 +126,16 @@ func (p *planner) removeLeftovers() {
 			default:
 				kept++
 			}
+		}
+	}
+}
+
+// removeSandboxes removes sandboxes that came before and hold nothing any more. Those with the last state of a container are kept for it.
+func (p *planner) removeSandboxes() {
+	for _, s := range p.Observed.Sandboxes {
+		holds := slices.ContainsFunc(p.Observed.Containers, func(c Container) bool { return c.SandboxID == s.ID })
+		if s.ID != p.sandbox.ID && !s.Ready && !holds && p.stopSandbox(s) {
+			p.do(Step{Verb: RemoveSandbox, ID: s.ID})
 		}
 	}
 }

@@ -118,6 +118,11 @@ func TestNextSteps(t *testing.T) {
 			in.Observed = Observed{sandbox(false), []Container{instance("a", Exited, 137)}}
 			in.Memory.Stopped["s"] = true
 		}, []string{"create-sandbox"}},
+		{"a dead sandbox that holds nothing is removed", podOf("Always", "a"), func(in *Input) {
+			in.Observed = Observed{append(sandbox(true), Sandbox{ID: "empty", Created: t0.Add(-2)}, Sandbox{ID: "found dead", Created: t0.Add(-3)}, Sandbox{ID: "holds", Created: t0.Add(-1)}),
+				[]Container{instance("a", Running, 0), {ID: "a-1", Name: "a", SandboxID: "holds", State: Exited, Created: t0.Add(-1)}}}
+			in.Memory.Stopped["empty"], in.Memory.Stopped["holds"] = true, true
+		}, []string{"remove-sandbox/empty", "stop-sandbox/found dead"}},
 		{"a pod that never restarts gets no second sandbox", podOf("Never", "a"), func(in *Input) {
 			in.Observed = Observed{sandbox(false), []Container{instance("a", Unknown, 0)}}
 			in.Memory.Reported, in.Memory.Stopped["s"] = true, true
