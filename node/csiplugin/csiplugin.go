@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
+	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
@@ -47,9 +48,10 @@ type Config struct {
 
 // Registry knows the drivers that are registered.
 type Registry struct {
-	cfg Config
+	cfg     Config
+	publish keylock.Locks[string] // by driver: what the cluster is told last is what is so
 
-	mu      sync.Mutex
+	mu      sync.Mutex         // guards what follows, but running
 	drivers map[string]*Driver // by name
 	sockets map[string]string  // registration socket -> driver name
 	trying  map[string]context.CancelFunc
@@ -171,6 +173,10 @@ func (r *Registry) appeared(ctx context.Context, path string) {
 			if err == nil || attempt.Err() != nil {
 				return
 			}
+			if errors.Is(err, errNotServed) {
+				r.cfg.Log.Warn("plugin is not registered", "socket", path, "err", err)
+				return
+			}
 			r.cfg.Log.Warn("plugin is not registered", "socket", path, "err", err, "retry", wait)
 			select {
 			case <-attempt.Done():
@@ -201,12 +207,36 @@ func (r *Registry) vanished(ctx context.Context, path string) {
 	}
 	driver.close()
 	r.cfg.Log.Info("CSI driver is gone", "driver", name)
-	r.running.Go(func() {
-		if err := r.cfg.Publisher.Remove(ctx, name); err != nil {
-			r.cfg.Log.Warn("CSI driver is not taken out of CSINode", "driver", name, "err", err)
+	r.cfg.Changed()
+	r.running.Go(func() { r.withdraw(ctx, name) })
+}
+
+// withdraw takes a driver out of CSINode, again and again until it can, or the driver is back.
+func (r *Registry) withdraw(ctx context.Context, name string) {
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		err := r.withdrawOnce(ctx, name)
+		if err == nil || ctx.Err() != nil {
+			return
 		}
-		r.cfg.Changed()
-	})
+		r.cfg.Log.Warn("CSI driver is not taken out of CSINode", "driver", name, "err", err, "retry", wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (r *Registry) withdrawOnce(ctx context.Context, name string) error {
+	unlock, err := r.publish.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := r.Driver(name); err == nil {
+		return nil // it is back
+	}
+	return r.cfg.Publisher.Remove(ctx, name)
 }
 
 // register speaks the registration protocol with the plugin behind path and enters its driver.
@@ -234,9 +264,12 @@ func (r *Registry) register(ctx context.Context, path string) error {
 	return failure
 }
 
+// errNotServed: it is no use to ask again.
+var errNotServed = errors.New("this agent serves CSI plugins only")
+
 func (r *Registry) admit(ctx context.Context, path string, info *registration.PluginInfo) error {
 	if info.Type != registration.CSIPlugin {
-		return fmt.Errorf("plugin %s is of type %s: this agent serves CSI plugins only", info.Name, info.Type)
+		return fmt.Errorf("plugin %s is of type %s: %w", info.Name, info.Type, errNotServed)
 	}
 	if !slices.ContainsFunc(info.SupportedVersions, func(v string) bool { return v == "1.0.0" || len(v) > 1 && v[0] == '1' && v[1] == '.' }) {
 		return fmt.Errorf("CSI driver %s supports versions %v, need 1.x", info.Name, info.SupportedVersions)
@@ -249,6 +282,12 @@ func (r *Registry) admit(ctx context.Context, path string, info *registration.Pl
 	if err != nil {
 		return err
 	}
+	unlock, err := r.publish.Lock(ctx, info.Name)
+	if err != nil {
+		driver.close()
+		return err
+	}
+	defer unlock()
 	if err := r.cfg.Publisher.Add(ctx, about); err != nil {
 		driver.close()
 		return fmt.Errorf("enter CSI driver %s into CSINode: %w", info.Name, err)
