@@ -127,7 +127,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	run("log rotation", rotate)
-	run("certificates", func(ctx context.Context) error { return a.identity.Rotate(ctx, a.client, a.log) })
+	if a.cfg.Kubelet.RotateCertificates {
+		run("certificates", func(ctx context.Context) error { return a.identity.Rotate(ctx, a.client, a.log) })
+	}
 	run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
 	if dir := a.cfg.Kubelet.StaticPodPath; dir != "" {
 		if err := a.source.Load(dir, a.cfg.NodeName); err != nil {

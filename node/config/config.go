@@ -109,7 +109,7 @@ func (d *Duration) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// Defaults are kubelet's.
+// Defaults are kubelet's, but for one.
 func Defaults() Config {
 	return Config{CertDir: "/var/lib/kubelet/pki", RootDir: "/var/lib/kubelet", Kubelet: Kubelet{
 		PodLogsDir: "/var/log/pods", Address: "0.0.0.0", Port: 10250, HealthzPort: new(int32(10248)), HealthzBindAddress: "127.0.0.1",
@@ -118,6 +118,7 @@ func Defaults() Config {
 		EvictionHard:        map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
 		ContainerLogMaxSize: "10Mi", ContainerLogMaxFiles: new(5), ContainerRuntimeEndpoint: "unix:///run/trivet/cri.sock",
 		Authorization: Authorization{Mode: "Webhook"}, RegisterNode: new(true),
+		RotateCertificates: true, // where kubelet has to be told: a node whose certificate ends is lost
 	}}
 }
 

@@ -87,6 +87,20 @@ func TestWhatCannotBeIsRefusedByName(t *testing.T) {
 	}
 }
 
+func TestZeroIsNotAlwaysTheDefault(t *testing.T) {
+	c := Defaults()
+	if _, err := c.apply([]byte(kubeadm + "resolvConf: \"\"\nmaxPods: 0\n")); err != nil {
+		t.Fatal(err)
+	}
+	if *c.Kubelet.HealthzPort != 10248 || *c.Kubelet.ResolverConfig != "" || c.Kubelet.MaxPods != 110 {
+		t.Errorf("healthzPort %d, resolvConf %q, maxPods %d", *c.Kubelet.HealthzPort, *c.Kubelet.ResolverConfig, c.Kubelet.MaxPods)
+	}
+	off := strings.NewReplacer("healthzPort: 10248", "healthzPort: 0", "rotateCertificates: true", "rotateCertificates: false").Replace(kubeadm)
+	if _, err := c.apply([]byte(off)); err != nil || *c.Kubelet.HealthzPort != 0 || c.Kubelet.RotateCertificates {
+		t.Errorf("what is switched off stays on: healthzPort %d, rotateCertificates %v, %v", *c.Kubelet.HealthzPort, c.Kubelet.RotateCertificates, err)
+	}
+}
+
 func FuzzApply(f *testing.F) {
 	f.Add([]byte(kubeadm))
 	f.Fuzz(func(t *testing.T, data []byte) {

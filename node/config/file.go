@@ -44,10 +44,10 @@ func (c *Config) apply(data []byte) (unserved []string, err error) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		switch {
 		case name == "kind" || name == "apiVersion":
-		case !served[name]:
+		case served[name] == nil:
 			unserved = append(unserved, name)
 			delete(all, name)
-		case zero(all[name]): // kubeadm writes zero values, meaning the default
+		case zero(all[name], served[name]): // kubeadm writes zero values, meaning the default
 			delete(all, name)
 		}
 	}
@@ -58,21 +58,23 @@ func (c *Config) apply(data []byte) (unserved []string, err error) {
 	return unserved, json.Unmarshal(rest, &c.Kubelet)
 }
 
-// zero tells whether a value means "not set" in KubeletConfiguration.
-func zero(v json.RawMessage) bool {
+// zero tells whether a value means "not set" in KubeletConfiguration: zero does, but for fields that tell zero from nothing (healthzPort: 0).
+func zero(v json.RawMessage, field reflect.Type) bool {
 	switch string(v) {
-	case `null`, `""`, `"0s"`, `0`, `{}`:
+	case `null`:
 		return true
+	case `""`, `"0s"`, `0`, `{}`:
+		return field.Kind() != reflect.Pointer
 	}
 	return false
 }
 
-func servedFields() map[string]bool {
-	out := map[string]bool{}
+func servedFields() map[string]reflect.Type {
+	out := map[string]reflect.Type{}
 	t := reflect.TypeFor[Kubelet]()
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		out[name] = true
+		out[name] = t.Field(i).Type
 	}
 	return out
 }

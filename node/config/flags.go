@@ -50,7 +50,7 @@ var served = [][2]string{
 	{"anonymous-auth", "let anonymous requests in, to be authorised (default false)"},
 	{"authentication-token-webhook", "ask the API server about tokens (default true)"},
 	{"authorization-mode", "Webhook or AlwaysAllow (default Webhook)"},
-	{"rotate-certificates", "renew the client certificate before it ends"},
+	{"rotate-certificates", "renew the client certificate before it ends (default true)"},
 	{"seccomp-default", "RuntimeDefault seccomp where pods say nothing"},
 }
 
