@@ -8,14 +8,11 @@ import (
 
 // Limits are what a group may use. A zero field is left as it is; -1 means unlimited.
 type Limits struct {
-	CPUShares   uint64 // v1 scale: 2..262144, 1024 = one core's fair share; converted to cpu.weight on v2
-	CPUQuota    int64  // microseconds of CPU per CPUPeriod
-	CPUPeriod   uint64 // microseconds; 0 with a quota means 100,000
-	Memory      int64  // bytes
-	PIDs        int64
-	CpusetCPUs  string // list format of cpuset(7), e.g. "0-2,7"
-	CpusetMems  string
-	HugepageMax map[string]int64 // page size as in the file name ("2MB") -> bytes
+	CPUShares uint64 // v1 scale: 2..262144, 1024 = one core's fair share; converted to cpu.weight on v2
+	CPUQuota  int64  // microseconds of CPU per CPUPeriod
+	CPUPeriod uint64 // microseconds; 0 with a quota means 100,000
+	Memory    int64  // bytes
+	PIDs      int64
 }
 
 // Apply writes the limits of an existing group.
@@ -71,15 +68,6 @@ func (h *Host) settings(l Limits) []setting {
 	}
 	if l.PIDs != 0 {
 		add("pids", "pids.max", "pids.max", orMax(l.PIDs))
-	}
-	if l.CpusetCPUs != "" {
-		add("cpuset", "cpuset.cpus", "cpuset.cpus", l.CpusetCPUs)
-	}
-	if l.CpusetMems != "" {
-		add("cpuset", "cpuset.mems", "cpuset.mems", l.CpusetMems)
-	}
-	for size, bytes := range l.HugepageMax {
-		add("hugetlb", "hugetlb."+size+".limit_in_bytes", "hugetlb."+size+".max", strconv.FormatInt(bytes, 10))
 	}
 	return out
 }

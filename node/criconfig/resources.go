@@ -10,9 +10,11 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// CPUPeriod is the period of quotas, in microseconds.
+const CPUPeriod = 100_000
+
 // How CPU amounts become cgroup values, as kubelet does.
 const (
-	cpuPeriod = 100000 // microseconds
 	minQuota  = 1000
 	minShares = 2
 	maxShares = 262144
@@ -37,7 +39,7 @@ func Quota(milli int64) int64 {
 	if milli == 0 {
 		return 0
 	}
-	return max(milli*cpuPeriod/1000, minQuota)
+	return max(milli*CPUPeriod/1000, minQuota)
 }
 
 // Resources are the limits of a container.
@@ -47,7 +49,7 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResou
 	if !hasRequest {
 		cpuRequest = cpuLimit
 	}
-	out := &cri.LinuxContainerResources{CpuPeriod: cpuPeriod, CpuShares: Shares(cpuRequest.MilliValue()),
+	out := &cri.LinuxContainerResources{CpuPeriod: CPUPeriod, CpuShares: Shares(cpuRequest.MilliValue()),
 		MemoryLimitInBytes: valueOf(c.Resources.Limits, v1.ResourceMemory), OomScoreAdj: OOMScore(node, pod, c)}
 	if node.CPUQuota {
 		out.CpuQuota = Quota(cpuLimit.MilliValue())
@@ -150,7 +152,7 @@ func fromLists(node Node, requests, limits v1.ResourceList) *cri.LinuxContainerR
 		}
 		return q.MilliValue()
 	}
-	out := &cri.LinuxContainerResources{CpuPeriod: cpuPeriod, CpuShares: Shares(cpu(requests)), MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory)}
+	out := &cri.LinuxContainerResources{CpuPeriod: CPUPeriod, CpuShares: Shares(cpu(requests)), MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory)}
 	if node.CPUQuota {
 		out.CpuQuota = Quota(cpu(limits))
 	}

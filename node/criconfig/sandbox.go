@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/runtime"
@@ -169,9 +168,4 @@ func Hosts(pod *v1.Pod, ips []string, clusterDomain string, nodeFile []byte) []b
 		}
 	}
 	return []byte(b.String())
-}
-
-// Key is the pod's "namespace/name", for messages.
-func Key(pod *v1.Pod) string {
-	return types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}.String()
 }

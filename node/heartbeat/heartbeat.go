@@ -31,7 +31,6 @@ type Config struct {
 	Taints          []v1.Taint
 	ProviderID      string
 	Register        bool
-	Unschedulable   bool
 	Version         string // shown as kubeletVersion
 	Port            int32  // of the agent's API
 	RootDir         string

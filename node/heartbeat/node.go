@@ -23,7 +23,7 @@ func (h *Heart) initial(ctx context.Context) (*v1.Node, error) {
 	n := &v1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: h.cfg.Name, Labels: labels,
 			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
-		Spec: v1.NodeSpec{ProviderID: h.cfg.ProviderID, Unschedulable: h.cfg.Unschedulable, Taints: h.cfg.Taints},
+		Spec: v1.NodeSpec{ProviderID: h.cfg.ProviderID, Taints: h.cfg.Taints},
 	}
 	info, runtimeErr := h.runtime.Info(ctx)
 	if err := h.describe(&n.Status, info); err != nil {

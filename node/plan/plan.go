@@ -37,22 +37,19 @@ type Sandbox struct {
 
 // Container is one instance of one container of the pod in the runtime.
 type Container struct {
-	ID, Name, SandboxID         string
-	Attempt                     uint32 // restart count when it was created
-	Hash                        string // of the container's spec, from the annotation
-	State                       State
-	Created, Started, Finished  time.Time
-	ExitCode                    int32
-	Reason, Message             string
-	Image, ImageID              string
-	Signal                      int32  // that stops it, 0: the image's or SIGTERM
-	TerminationLog, LogPath     string // where the termination message and the log are on the node
-	LogAsMessage                bool   // TerminationMessagePolicy FallbackToLogsOnError
-	Grace                       int64  // terminationGracePeriodSeconds at creation, for pods the API forgot
-	UID, GID                    int64
-	Groups                      []int64
-	HasUser                     bool
-	CPUShares, CPUQuota, Memory int64
+	ID, Name, SandboxID        string
+	Attempt                    uint32 // restart count when it was created
+	Hash                       string // of the container's spec, from the annotation
+	State                      State
+	Created, Started, Finished time.Time
+	ExitCode                   int32
+	Reason, Message            string
+	Image, ImageID             string
+	Grace                      int64  // terminationGracePeriodSeconds at creation, for pods the API forgot
+	PreStop, Ports             string // as JSON, for pods the API forgot: its hook, and what that may name
+	UID, GID                   int64
+	Groups                     []int64
+	HasUser                    bool
 }
 
 // Observed is all that the runtime has of one pod.

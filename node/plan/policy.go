@@ -94,9 +94,6 @@ func (v view) lostSandbox(pod *v1.Pod) bool {
 		!slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 })
 }
 
-// Finished is finished for callers that have only the observation: nothing of the pod will be started again.
-func Finished(pod *v1.Pod, o Observed) bool { return viewOf(pod, o).finished(pod) }
-
 // Hash identifies what of a container's spec may change in place, as kubelet computes it: another hash means another instance.
 func Hash(c *v1.Container) string {
 	data, err := json.Marshal(map[string]string{"name": c.Name, "image": c.Image})

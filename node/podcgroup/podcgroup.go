@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/node/criconfig"
 )
 
 // Tree is the node's tree of pod groups.
@@ -75,7 +76,7 @@ func systemdPrefix(root string) string {
 
 // Parent is the cgroup_parent for the runtime (CRI LinuxPodSandboxConfig): a path, or with systemd the name of the slice.
 func (t *Tree) Parent(pod *v1.Pod) string {
-	g := t.podGroup(QOS(pod), pod.UID)
+	g := t.podGroup(criconfig.QOS(pod), pod.UID)
 	if t.systemd {
 		return path.Base(g)
 	}
@@ -83,7 +84,7 @@ func (t *Tree) Parent(pod *v1.Pod) string {
 }
 
 // Group is the pod's group as a path from the hierarchy's root.
-func (t *Tree) Group(pod *v1.Pod) string { return t.podGroup(QOS(pod), pod.UID) }
+func (t *Tree) Group(pod *v1.Pod) string { return t.podGroup(criconfig.QOS(pod), pod.UID) }
 
 func (t *Tree) podGroup(qos v1.PodQOSClass, uid types.UID) string {
 	return t.group(append(tier(qos), "pod"+string(uid))...)
@@ -94,7 +95,7 @@ func (t *Tree) podGroup(qos v1.PodQOSClass, uid types.UID) string {
 func (t *Tree) Setup(allocatable v1.ResourceList) error {
 	all := cgroup.Limits{}
 	if cpu, ok := allocatable[v1.ResourceCPU]; ok {
-		all.CPUShares = shares(cpu.MilliValue())
+		all.CPUShares = uint64(criconfig.Shares(cpu.MilliValue()))
 	}
 	if memory, ok := allocatable[v1.ResourceMemory]; ok {
 		all.Memory = memory.Value()
@@ -107,7 +108,7 @@ func (t *Tree) Setup(allocatable v1.ResourceList) error {
 		limits cgroup.Limits
 	}{
 		{tier(v1.PodQOSGuaranteed), all},
-		{tier(v1.PodQOSBestEffort), cgroup.Limits{CPUShares: minShares}},
+		{tier(v1.PodQOSBestEffort), cgroup.Limits{CPUShares: uint64(criconfig.Shares(0))}},
 		{tier(v1.PodQOSBurstable), cgroup.Limits{}},
 	} {
 		if err := t.ensure(t.group(g.names...), g.limits); err != nil {
@@ -169,9 +170,6 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	}
 	return nil
 }
-
-// Usage reads the counters of the pod's group.
-func (t *Tree) Usage(pod *v1.Pod) (cgroup.Usage, error) { return t.host.Usage(t.Group(pod)) }
 
 // Pods lists the UIDs that have a group in any hierarchy, to find those whose pod has gone.
 func (t *Tree) Pods() ([]types.UID, error) {

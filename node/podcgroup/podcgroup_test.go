@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/podcgroup"
 )
 
@@ -51,7 +52,7 @@ func TestClassNameAndLimits(t *testing.T) {
 		{"only memory", pod(v1.ResourceRequirements{Limits: amounts("", "1Mi")}), v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
 			cgroup.Limits{CPUShares: 2, Memory: 1 << 20}},
 	} {
-		if got := podcgroup.QOS(c.pod); got != c.qos {
+		if got := criconfig.QOS(c.pod); got != c.qos {
 			t.Errorf("%s: class %s", c.name, got)
 		}
 		for driver, want := range map[string]string{"cgroupfs": c.cgroupfs, "systemd": c.slices} {

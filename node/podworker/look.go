@@ -2,6 +2,7 @@ package podworker
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"slices"
 	"time"
@@ -256,11 +257,22 @@ func orphan(uid types.UID, o plan.Observed) *v1.Pod {
 	for _, c := range o.Containers {
 		if !seen[c.Name] {
 			seen[c.Name] = true
-			pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{Name: c.Name})
+			pod.Spec.Containers = append(pod.Spec.Containers, annotated(c))
 		}
 		pod.Spec.TerminationGracePeriodSeconds = new(c.Grace)
 	}
 	return pod
+}
+
+// annotated is the spec of a container as far as its annotations tell: enough to stop it. What cannot be read is not there.
+func annotated(c plan.Container) v1.Container {
+	out := v1.Container{Name: c.Name}
+	hook := &v1.LifecycleHandler{}
+	if json.Unmarshal([]byte(c.PreStop), hook) == nil {
+		out.Lifecycle = &v1.Lifecycle{PreStop: hook}
+	}
+	_ = json.Unmarshal([]byte(c.Ports), &out.Ports)
+	return out
 }
 
 // instances are the running containers to be probed.

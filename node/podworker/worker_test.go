@@ -112,15 +112,20 @@ func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()
 	stop := c.start(s, root)
-	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
+	hook := &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"farewell"}}}}
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run", Lifecycle: hook, Ports: []v1.ContainerPort{{ContainerPort: 80}}})
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
 	stop()
 	c.mu.Lock()
 	delete(c.pods, pod.UID)
 	c.mu.Unlock()
+	before := len(s.Calls())
 	c.start(s, root)
 	c.empty(s)
+	if calls := s.Calls()[before:]; len(calls) < 2 || calls[0] != "ExecSync farewell" || calls[1] != "StopContainer app/0 30" {
+		t.Errorf("calls %v", calls)
+	}
 }
 
 func TestForcedDeletionCutsALongStopShort(t *testing.T) {

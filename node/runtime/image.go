@@ -38,25 +38,6 @@ func (c *Client) ListImages(ctx context.Context) ([]*cri.Image, error) {
 	return r.Images, nil
 }
 
-// RemoveImage removes an image.
-func (c *Client) RemoveImage(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	_, err := c.Images.RemoveImage(ctx, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: id}})
-	return found(err)
-}
-
-// ImageFS tells where images are kept (mount points) and how much they use.
-func (c *Client) ImageFS(ctx context.Context) ([]*cri.FilesystemUsage, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	r, err := c.Images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
-	if err != nil {
-		return nil, plain(err)
-	}
-	return r.ImageFilesystems, nil
-}
-
 // Info is what the runtime says of itself.
 type Info struct {
 	Name, Version          string

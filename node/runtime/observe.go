@@ -174,18 +174,12 @@ func (c *Client) container(ctx context.Context, l *cri.Container) (*cri.Containe
 	return r.Status, nil
 }
 
-// Invalidate forgets what is remembered of a container, e.g. after a resize.
-func (c *Client) Invalidate(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.ended, id)
-}
-
 func translate(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	out := plan.Container{ID: s.Id, Name: l.Labels[LabelContainerName], SandboxID: l.PodSandboxId, Attempt: l.GetMetadata().GetAttempt(),
 		Hash: s.Annotations[AnnotationHash], State: stateOf(s.State), Created: stamp(s.CreatedAt), Started: stamp(s.StartedAt),
 		Finished: stamp(s.FinishedAt), ExitCode: s.ExitCode, Reason: s.Reason, Message: s.Message,
-		Image: s.GetImage().GetUserSpecifiedImage(), ImageID: s.ImageRef, LogPath: s.LogPath}
+		Image: s.GetImage().GetUserSpecifiedImage(), ImageID: s.ImageRef,
+		PreStop: s.Annotations[AnnotationPreStop], Ports: s.Annotations[AnnotationPorts]}
 	if s.ImageId != "" && out.ImageID == "" {
 		out.ImageID = s.ImageId
 	}
@@ -196,10 +190,6 @@ func translate(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	if u := s.GetUser().GetLinux(); u != nil {
 		out.HasUser, out.UID, out.GID, out.Groups = true, u.Uid, u.Gid, u.SupplementalGroups
 	}
-	if r := s.GetResources().GetLinux(); r != nil {
-		out.CPUShares, out.CPUQuota, out.Memory = r.CpuShares, r.CpuQuota, r.MemoryLimitInBytes
-	}
-	out.Signal = int32(s.GetStopSignal())
 	return out
 }
 

@@ -67,13 +67,6 @@ func (s *Server) FailOn(method string, err error) {
 	s.fail[method] = err
 }
 
-// AddImage makes an image present.
-func (s *Server) AddImage(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.images[name] = true
-}
-
 // Stubborn makes containers of this name end only by SIGKILL, after the grace.
 func (s *Server) Stubborn(name string) {
 	s.mu.Lock()
@@ -123,20 +116,6 @@ func (s *Server) Left() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append(slices.Sorted(maps.Keys(s.sandboxes)), slices.Sorted(maps.Keys(s.containers))...)
-}
-
-// Running lists "name/attempt" of all running containers.
-func (s *Server) Running() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var out []string
-	for _, c := range s.containers {
-		if c.State == cri.ContainerState_CONTAINER_RUNNING {
-			out = append(out, label(c))
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 func label(c *cri.ContainerStatus) string {
