@@ -97,7 +97,8 @@ func version(obj runtime.Object) string {
 }
 
 // follow keeps an entry fresh until ctx ends: list, then watch from there; after any failure wait a little and list again. An
-// immutable object is never watched: it cannot change, and a deletion shows at the next use.
+// immutable object is never watched: it cannot change. One that was deleted and made anew is seen, as with kubelet, only after no pod of the
+// node has named it.
 func (c *Cache) follow(ctx context.Context, key Key, e *entry) {
 	const firstWait, maxWait = 200 * time.Millisecond, 10 * time.Second
 	wait := firstWait
