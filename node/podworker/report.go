@@ -74,7 +74,7 @@ func (w *Worker) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStat
 	}
 	p.mu.Lock()
 	delete(p.memory.InFlight, sending)
-	again := p.unreported || plan.Terminal(want.Phase) || err == nil && others(pod, updated, want)
+	again := p.unreported || plan.Terminal(want.Phase) || err == nil && others(pod, updated)
 	p.unreported = false
 	p.mu.Unlock()
 	switch {
@@ -89,9 +89,9 @@ func (w *Worker) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStat
 }
 
 // others tells whether somebody else has changed the pod before our patch reached it. The watch tells of that later, when it is not new any more.
-func others(before, after *v1.Pod, want *v1.PodStatus) bool {
+func others(before, after *v1.Pod) bool {
 	return before.Generation != after.Generation || !equality.Semantic.DeepEqual(before.DeletionGracePeriodSeconds, after.DeletionGracePeriodSeconds) ||
-		!maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations) || !status.Equal(&after.Status, want)
+		!maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations) || !status.SameOfOthers(&before.Status, &after.Status)
 }
 
 // announce tells of containers that begin to wait for their back-off.

@@ -46,18 +46,18 @@ func (w *Worker) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 
 // createSandbox makes the pod's cgroup, log directory and sandbox.
 func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32) error {
-	select {
-	case w.sandboxes <- struct{}{}:
-		defer func() { <-w.sandboxes }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	handler := ""
 	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
 		var err error
 		if handler, err = w.api.Handler(ctx, *class); err != nil {
 			return err
 		}
+	}
+	select { // not before the API server was asked: others need no class
+	case w.sandboxes <- struct{}{}:
+		defer func() { <-w.sandboxes }()
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	if err := w.cgroups.Ensure(pod); err != nil {
 		return err

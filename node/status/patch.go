@@ -17,6 +17,18 @@ var owned = map[v1.PodConditionType]bool{v1.PodReadyToStartContainers: true, v1.
 // Equal tells whether the API already shows want.
 func Equal(have, want *v1.PodStatus) bool { return equality.Semantic.DeepEqual(have, want) }
 
+// SameOfOthers tells whether the conditions that others write, readiness gates above all, are the same in both.
+func SameOfOthers(a, b *v1.PodStatus) bool {
+	for _, pair := range [][2]*v1.PodStatus{{a, b}, {b, a}} {
+		for _, x := range pair[0].Conditions {
+			if y, _ := condition(pair[1].Conditions, x.Type); !owned[x.Type] && x.Status != y.Status {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Urgent tells whether a change should be shown at once. Steps on the way of a pod that is still pending can wait for a moment and are
 // often overtaken: in a burst of starts that saves the API server half of the writes.
 func Urgent(have, want *v1.PodStatus) bool {

@@ -154,6 +154,9 @@ func TestReadinessGatesAndForeignConditionsAreKept(t *testing.T) {
 	if got := is(s, v1.PodReady); got != "True " {
 		t.Errorf("with the gate: %q", got)
 	}
+	if before := compute(podOf("Always", nil, []string{"a"}), o, nil); SameOfOthers(&before, &s) || SameOfOthers(&s, &before) || !SameOfOthers(&s, &p.Status) {
+		t.Error("the gate is of others, and nothing else is")
+	}
 	patch, err := Patch(p, &s)
 	if err != nil {
 		t.Fatal(err)
