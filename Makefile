@@ -6,6 +6,10 @@ VERSION ?= v0.1.0
 LDFLAGS := -s -w -X github.com/trivet-node/trivet/internal/program.Version=$(VERSION)
 PROGRAMS := node/cmd/trivet-node cri/cmd/trivet-cri cri/cmd/trivet-monitor cni/cmd/trivet-cni cni/cmd/trivet-netd csi/cmd/trivet-csi
 export CGO_ENABLED := 0
+# The same for programs and tests, or Go compiles what they share twice; and a clone of another user's has no version that Go may read.
+export GOFLAGS := $(filter-out -trimpath -buildvcs=%,$(GOFLAGS)) -trimpath -buildvcs=false
+# Without a login as root, PATH may lack where ip, nft and mkfs are.
+export PATH := $(PATH):/usr/sbin:/sbin
 
 ifeq ($(shell command -v go),)
 $(error trivet is built with Go 1.26 or newer, and there is no go in PATH: see https://go.dev/doc/install)
@@ -18,7 +22,7 @@ help: ## list the targets
 .PHONY: build
 build: ## build the six programs into bin/
 	@mkdir -p bin
-	@for p in $(PROGRAMS); do echo "build $$(basename $$p)"; go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./$$p || exit 1; done
+	@for p in $(PROGRAMS); do echo "build $$(basename $$p)"; go build -ldflags '$(LDFLAGS)' -o bin/ ./$$p || exit 1; done
 
 .PHONY: lint
 lint: ## gofmt, go vet and, where installed, golangci-lint

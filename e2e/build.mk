@@ -10,7 +10,8 @@ CNI ?= trivet
 OCI ?= $(if $(filter containerd,$(CRI)),runc,crun)
 
 ref := .trivet/bin
-cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null)
+cluster_sources := $(shell find e2e/cluster e2e/cmd e2e/demo e2e/images e2e/lan e2e/leaks e2e/machine e2e/pki e2e/registry e2e/specs internal -name '*.go' -not -name '*_test.go' 2>/dev/null) e2e/specs/smoke.txt
+image_sources := $(shell find e2e/images -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 $(ref)/controlplane: e2e/controlplane/go.mod e2e/controlplane/go.sum e2e/controlplane/main.go e2e/build.sh
 	@e2e/build.sh controlplane $(ref)
@@ -27,9 +28,10 @@ $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/i
 
 bin/trivet-cluster bin/trivet-images bin/trivet-specs &: $(cluster_sources) go.mod
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images ./e2e/cmd/trivet-specs
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images ./e2e/cmd/trivet-specs
 
-.trivet/images/index.json: bin/trivet-images $(wildcard e2e/images/*.go e2e/images/*/*.go) $(ref)/coredns
+# Not made again with every change of the program that makes them: Debian's packages would be fetched each time.
+.trivet/images/index.json: $(image_sources) e2e/conformance/go.mod $(ref)/coredns | bin/trivet-images
 	bin/trivet-images build --out .trivet/images --coredns $(ref)/coredns
 	@touch $@
 
@@ -50,6 +52,10 @@ endif
 
 CLUSTER = bin/trivet-cluster
 SEATS = --nodes=$(NODES) --reference-nodes=$(REFERENCE_NODES) --agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
+# The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
+WAIT = --wait=30s
+# The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.
+E2E = .trivet/e2e
 
 .PHONY: install
 install: ## install what the cluster needs of the host (apt; says what and why)
@@ -73,7 +79,7 @@ run: up ## up, then show the demo on it; the cluster stays up
 .PHONY: down
 down: bin/trivet-cluster ## take the cluster down; nothing is left of it
 	@$(CLUSTER) down
-	@$(CLUSTER) leaks
+	@$(CLUSTER) leaks $(WAIT)
 
 # Each program of ours beside the peers it may meet.
 .PHONY: seats
@@ -90,13 +96,14 @@ vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## 
 smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
 
-# Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs are saved, the cluster is taken down, and
-# the host is looked over.
+# It begins with what a killed run has left. Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs
+# are saved, the cluster is taken down, and the host is looked over.
 .PHONY: e2e
 e2e: install build bin/trivet-cluster $(references) .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test ## the demo, kills, cuts, a reboot and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
-	{ $(CLUSTER) up $(SEATS) && TRIVET_E2E=1 TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \
+	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
+		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \
 	if [ $$verdict != 0 ]; then grep -sE -B4 '^ *--- FAIL' .trivet/scenario.log | tail -n 60 | cut -c1-600; \
-		for m in .trivet/machines/*/; do mkdir -p .trivet/failed/$$(basename $$m) && cp $$m/log/* .trivet/failed/$$(basename $$m)/; done; \
+		for m in $(E2E)/machines/*/; do mkdir -p .trivet/failed/$$(basename $$m) && cp $$m/log/* .trivet/failed/$$(basename $$m)/; done; \
 		echo 'the logs of all daemons are in .trivet/failed'; fi; \
-	$(CLUSTER) down && $(CLUSTER) leaks && exit $$verdict
+	$(CLUSTER) down --dir=$(E2E) && $(CLUSTER) leaks --dir=$(E2E) $(WAIT) && exit $$verdict

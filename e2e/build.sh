@@ -4,34 +4,46 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 name=$1 out=$(mkdir -p "$2" && cd "$2" && pwd)
-export CGO_ENABLED=0 GOFLAGS=-trimpath
+export CGO_ENABLED=0 GOFLAGS="-trimpath -buildvcs=false"
 kube=k8s.io/component-base/version
 kubeflags="-s -w -X $kube.gitVersion=v1.37.2 -X $kube.gitMajor=1 -X $kube.gitMinor=37 -X $kube.gitTreeState=clean"
 say() { printf '%s build %s\n' "$(date +%T)" "$*"; }
 
+fresh=$out/.fresh-$name
+rm -rf "$fresh" && mkdir -p "$fresh" # what an interrupted build has left
+target=$name
+
 case $name in
 controlplane)
 	say "control plane (etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubectl)"
-	(cd "$here/controlplane" && go build -ldflags "$kubeflags" -o "$out/controlplane" .)
-	for p in etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl; do ln -sf controlplane "$out/$p"; done ;;
+	(cd "$here/controlplane" && go build -ldflags "$kubeflags" -o "$fresh/controlplane" .)
+	for p in etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl; do ln -s controlplane "$fresh/$p"; done ;;
 kubelet)
 	say kubelet
-	(cd "$here/controlplane" && go build -ldflags "$kubeflags" -o "$out/kubelet" k8s.io/kubernetes/cmd/kubelet) ;;
+	(cd "$here/controlplane" && go build -ldflags "$kubeflags" -o "$fresh/kubelet" k8s.io/kubernetes/cmd/kubelet) ;;
 e2e.test)
 	say "e2e.test and ginkgo"
-	(cd "$here/conformance" && go test -c -ldflags "$kubeflags" -o "$out/e2e.test" k8s.io/kubernetes/test/e2e &&
-		go build -ldflags '-s -w' -o "$out/ginkgo" github.com/onsi/ginkgo/v2/ginkgo) ;;
+	# Without -vet=off go vets every package that it is made of, which takes as long as compiling them.
+	(cd "$here/conformance" && go test -c -vet=off -ldflags "$kubeflags" -o "$fresh/e2e.test" k8s.io/kubernetes/test/e2e &&
+		go build -ldflags '-s -w' -o "$fresh/ginkgo" github.com/onsi/ginkgo/v2/ginkgo) ;;
 containerd)
 	say "containerd, its runc shim and ctr"
 	(cd "$here/peers/containerd" && for p in containerd containerd-shim-runc-v2 ctr; do
-		go build -tags 'no_btrfs no_devmapper no_zfs no_cri_pinned_images' -ldflags '-s -w' -o "$out/" "github.com/containerd/containerd/v2/cmd/$p"; done) ;;
+		go build -tags 'no_btrfs no_devmapper no_zfs no_cri_pinned_images' -ldflags '-s -w' -o "$fresh/" "github.com/containerd/containerd/v2/cmd/$p"; done) ;;
 cni)
 	say "upstream CNI plugins"
-	mkdir -p "$out/cni"
-	(cd "$here/peers/cni" && go build -ldflags '-s -w' -o "$out/cni/" $(go list tool)) ;;
+	target=cni/bridge
+	mkdir "$fresh/cni"
+	(cd "$here/peers/cni" && go build -ldflags '-s -w' -o "$fresh/cni/" $(go list tool)) ;;
 coredns)
 	say CoreDNS
-	(cd "$here/peers/coredns" && go build -ldflags '-s -w -X github.com/coredns/coredns/coremain.GitCommit=v1.15.0' -o "$out/coredns" github.com/coredns/coredns) ;;
+	(cd "$here/peers/coredns" && go build -ldflags '-s -w -X github.com/coredns/coredns/coremain.GitCommit=v1.15.0' -o "$fresh/coredns" github.com/coredns/coredns) ;;
 *)
 	echo "build.sh: nothing is called $name" >&2; exit 2 ;;
 esac
+
+# The file that make looks at comes last, so that an interruption leaves out nothing that belongs to it.
+cd "$fresh"
+mkdir -p "$out/$(dirname "$target")"
+for f in $(find . ! -type d ! -path "./$target") "./$target"; do mv -f "$f" "$out/$f"; done
+rm -rf "$fresh"

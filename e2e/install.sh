@@ -15,7 +15,7 @@ modprobe:kmod:kubelet and kube-proxy ask for modules (harmless where there are n
 mkfs.btrfs:btrfs-progs:trivet-csi makes its pool with it
 mkfs.xfs:xfsprogs:trivet-csi, volumes in loop images
 mkfs.ext4:e2fsprogs:trivet-csi, volumes in loop images
-busybox:busybox-static:a shell for looking around on a node
+busybox:busybox-static:containers of the root tests, a shell for looking around on a node
 curl:curl:goes into the agnhost image, whose tests call it
 '
 

@@ -18,7 +18,9 @@ install_needs() {
 	for n in $needs; do command -v "${n%%:*}" >/dev/null || missing+=("${n##*:}"); done
 	[ ${#missing[@]} -eq 0 ] && return
 	say "installing ${missing[*]}"
-	apt-get -q install -y --no-install-recommends "${missing[@]}" >/dev/null
+	apt-get -q install -y --no-install-recommends "${missing[@]}" >/dev/null || {
+		apt-get -q update >/dev/null && apt-get -q install -y --no-install-recommends "${missing[@]}" >/dev/null
+	}
 }
 
 # fetch_kernel leaves the unpacked package in $vm/kernel.
@@ -65,7 +67,7 @@ make_disk() {
 		for m in overlay bridge veth tun loop btrfs xfs nf_tables br_netfilter nf_conntrack_netlink; do modprobe \$m; done
 		cd /trivet; uname -r; cat /sys/fs/cgroup/cgroup.controllers
 		bin/trivet-cluster up $seats && bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m &&
-			bin/trivet-cluster down && bin/trivet-cluster leaks && echo 'the demo in the virtual machine passed'
+			bin/trivet-cluster down && bin/trivet-cluster leaks --wait=30s && echo 'the demo in the virtual machine passed'
 		sync; echo o >/proc/sysrq-trigger; sleep 10
 	EOF
 	chmod +x "$root/init"
@@ -78,7 +80,8 @@ make_initrd() {
 	local root=$vm/initrd
 	local modules='virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk'
 	rm -rf "$root" && mkdir -p "$root"/{bin,modules,new,dev}
-	cp "$(command -v busybox)" "$root/bin/busybox"
+	copy_tool "$root" busybox
+	[ -e "$root/bin/busybox" ] || ln -s "$(command -v busybox)" "$root/bin/busybox"
 	for m in $modules; do find "$vm/kernel/lib/modules" -name "$m.ko" -exec cp {} "$root/modules/" \;; done
 	cat >"$root/init" <<-EOF
 		#!/bin/busybox sh

@@ -26,7 +26,7 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// BenchmarkPull pulls and removes; the sizes are those of the comparison with other runtimes in docs/images.md.
+// BenchmarkPull pulls and removes; the sizes are those of the figures in docs/image-store.md.
 func BenchmarkPull(b *testing.B) {
 	random := make([]byte, 210<<20)
 	rand.NewChaCha8([32]byte{1}).Read(random)

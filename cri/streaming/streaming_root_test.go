@@ -198,10 +198,13 @@ func TestExecOverSPDY(t *testing.T) {
 	})
 }
 
+// sized waits for the size that a test sets: it comes on a stream of its own, before or after the command starts.
+const sized = `for i in $(seq 400); do [ "$(stty size)" = "43 132" ] && break; sleep 0.05; done; stty size; read x; echo got $x`
+
 func TestExecWithTerminalOverSPDY(t *testing.T) {
 	runtimes(t, func(t *testing.T, runtime string) {
 		n := start(t, runtime, idle, nil)
-		resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh("read x; stty size; echo got $x"), Stdin: true, Stdout: true, Tty: true})
+		resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh(sized), Stdin: true, Stdout: true, Tty: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,7 +212,7 @@ func TestExecWithTerminalOverSPDY(t *testing.T) {
 		if err := json.NewEncoder(s.resize).Encode(map[string]int{"Width": 132, "Height": 43}); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(200*time.Millisecond, func() { io.WriteString(s.stdin, "hello\n") }) // the size is to arrive first
+		io.WriteString(s.stdin, "hello\n")
 		if got := read(t, s.stdout); !strings.Contains(got, "43 132") || !strings.Contains(got, "got hello") {
 			t.Errorf("terminal shows %q", got)
 		}

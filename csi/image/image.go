@@ -30,6 +30,9 @@ var minimum = map[string]int64{"ext4": 8 << 20, "xfs": 300 << 20, "": 1 << 20}
 // mkfsTimeout bounds a mkfs, which takes some 10 ms on an idle disk.
 const mkfsTimeout = 2 * time.Minute
 
+// detachTime is what a device that nobody uses may take to be detached.
+const detachTime = time.Second
+
 // Config of Images.
 type Config struct {
 	Dir      string // the files are kept in Dir/images
@@ -169,10 +172,18 @@ func (im *Images) Destroy(id string) error {
 	if err := im.Release(id); err != nil {
 		return err
 	}
-	if attached, err := im.Attached(id); err != nil || attached {
-		return errors.Join(err, fmt.Errorf("%w: %s is still mounted somewhere", volume.ErrInUse, id))
+	// Whoever looks through all devices (loop.Find, udev) holds each open for a moment, and until then the kernel does not detach it.
+	for deadline := time.Now().Add(detachTime); ; time.Sleep(10 * time.Millisecond) {
+		attached, err := im.Attached(id)
+		switch {
+		case err != nil:
+			return err
+		case !attached:
+			return os.Remove(im.path(id))
+		case time.Now().After(deadline):
+			return fmt.Errorf("%w: %s is still mounted somewhere", volume.ErrInUse, id)
+		}
 	}
-	return os.Remove(im.path(id))
 }
 
 // Commit implements volume.Maker.

@@ -5,9 +5,9 @@ bench: bench-pods bench-cni bench-csi ## pods, network and volumes measured besi
 
 bin/trivet-bench bin/cni-bench bin/csi-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go) go.mod
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/csi-bench ./e2e/bench/csi
+	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
+	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
+	go build -ldflags '$(LDFLAGS)' -o bin/csi-bench ./e2e/bench/csi
 
 .PHONY: bench-pods
 bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc

@@ -94,6 +94,7 @@ type Cluster struct {
 	Dir      string    // state: pki, machines, kubeconfig; absolute
 	Bin      string    // reference programs
 	Programs string    // trivet's programs
+	Images   string    // OCI layout that the registry serves
 	Deploy   string    // manifests
 	Out      io.Writer // progress
 
@@ -108,6 +109,12 @@ func (c *Cluster) pki() pki.Dir { return pki.Dir(c.path("pki")) }
 
 // Kubeconfig is the administrator's, good on the host.
 func (c *Cluster) Kubeconfig() string { return c.path("kubeconfig") }
+
+// kubectlCache is where kubectl keeps what it has learned of the cluster; by itself, it fills the user's home with it.
+const kubectlCache = "kubectl-cache"
+
+// KubectlCache is for kubectl's environment variable KUBECACHEDIR.
+func (c *Cluster) KubectlCache() string { return c.path(kubectlCache) }
 
 // Machine of the control plane ("control-plane") or of a node.
 func (c *Cluster) Machine(name string) *machine.Machine {
@@ -149,7 +156,7 @@ func (c *Cluster) writePlan(p Plan) error {
 // Up brings the cluster up and returns when all nodes are Ready. A cluster that is up stays as it is; what is missing of it is started.
 func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	c.start = time.Now()
-	plan, err := c.adopt(nodes)
+	plan, err := c.adopt(ctx, nodes)
 	if err != nil {
 		return err
 	}
@@ -181,8 +188,9 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	return c.connectNodes(ctx, client, plan)
 }
 
-// adopt takes the nodes as the plan, or checks that they are what is up already.
-func (c *Cluster) adopt(nodes []Node) (Plan, error) {
+// adopt takes the nodes as the plan, or checks that they are what is up already. Without a plan, whatever runs is left of a cluster whose
+// directory was removed under it.
+func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 	old, err := c.Plan()
 	switch {
 	case err == nil:
@@ -200,6 +208,9 @@ func (c *Cluster) adopt(nodes []Node) (Plan, error) {
 		if err := fits(n.Seats); err != nil {
 			return old, fmt.Errorf("node %s: %w", n.Name, err)
 		}
+	}
+	if err := c.clear(ctx); err != nil {
+		return old, err
 	}
 	port, err := freePort()
 	if err != nil {
@@ -240,6 +251,15 @@ func (c *Cluster) onEach(nodes []Node, f func(i int, n Node) error) error {
 // Down ends every machine and removes what the cluster has made, except the reference programs and images. It is safe to repeat.
 func (c *Cluster) Down(ctx context.Context) error {
 	c.start = time.Now()
+	if err := c.clear(ctx); err != nil {
+		return err
+	}
+	c.say("the cluster is down")
+	return nil
+}
+
+// clear ends the machines that have records, then those that have none but are in the cluster's cgroup, and removes what a cluster makes.
+func (c *Cluster) clear(ctx context.Context) error {
 	machines, err := os.ReadDir(c.path("machines"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -250,15 +270,14 @@ func (c *Cluster) Down(ctx context.Context) error {
 		group.Go(func() { errs[i] = c.Machine(e.Name()).Halt(ctx) })
 	}
 	group.Wait()
-	if err := errors.Join(append(errs, c.stopProxy(), c.detachLoops())...); err != nil {
+	if err := errors.Join(append(errs, c.stopProxy(), machine.Sweep(ctx, c.groups()), c.detachLoops())...); err != nil {
 		return err
 	}
-	for _, d := range []string{"machines", "pki", "kubeconfig", "cluster.json"} {
+	for _, d := range []string{"machines", "pki", "kubeconfig", kubectlCache, "cluster.json"} {
 		if err := os.RemoveAll(c.path(d)); err != nil {
 			return err
 		}
 	}
-	c.say("the cluster is down")
 	return nil
 }
 

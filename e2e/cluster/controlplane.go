@@ -81,7 +81,7 @@ func (c *Cluster) identity(ca *pki.Authority, name, user string, groups ...strin
 func (c *Cluster) startControlPlane(ctx context.Context, plan Plan) error {
 	m := c.controlPlane()
 	config := machine.Config{Name: controlPlaneName, Group: c.group(controlPlaneName), Hosts: hosts(controlPlaneName, gateway.String()),
-		Expose: samePath(c.Dir, c.Bin, c.Programs)}
+		Expose: samePath(c.Dir, c.Bin, c.Programs, c.Images)}
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
@@ -90,7 +90,7 @@ func (c *Cluster) startControlPlane(ctx context.Context, plan Plan) error {
 	}
 	daemons := []machine.Daemon{c.etcd(), c.apiServer()}
 	if _, err := os.Stat(c.program("trivet-images")); err == nil {
-		daemons = append(daemons, c.daemon("registry", c.program("trivet-images"), "serve", "--dir="+c.path("images"), "--listen="+registry))
+		daemons = append(daemons, c.daemon("registry", c.program("trivet-images"), "serve", "--dir="+c.Images, "--listen="+registry))
 	}
 	for _, d := range daemons {
 		if err := m.Start(d); err != nil {

@@ -24,7 +24,7 @@ func (c *Cluster) loops() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept := map[uint64]string{} // inode -> file
+	kept := map[inode]string{}
 	images, err := filepath.Glob(c.path("machines", "*", "keep", "var", "lib", "trivet"))
 	if err != nil {
 		return nil, err
@@ -37,19 +37,22 @@ func (c *Cluster) loops() (map[string]string, error) {
 	out := map[string]string{}
 	for _, f := range files {
 		dev := "/dev/" + strings.Split(f, "/")[3]
-		inode, err := backingInode(dev)
+		backing, err := backingFile(dev)
 		if err != nil {
 			continue // detached meanwhile
 		}
-		if file, ours := kept[inode]; ours {
+		if file, ours := kept[backing]; ours {
 			out[dev] = file
 		}
 	}
 	return out, nil
 }
 
-// inodes notes the files that a volume driver may have put on a loop device: large regular files, not the trees of images.
-func inodes(dir string, into map[uint64]string) error {
+// inode names a file on this machine.
+type inode struct{ device, number uint64 }
+
+// inodes notes the files that a volume driver may have put on a loop device: any but those of container images.
+func inodes(dir string, into map[inode]string) error {
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -61,25 +64,25 @@ func inodes(dir string, into map[uint64]string) error {
 		case e.Type().IsRegular():
 			var st unix.Stat_t
 			if unix.Lstat(path, &st) == nil {
-				into[st.Ino] = path
+				into[inode{st.Dev, st.Ino}] = path
 			}
 		}
 		return nil
 	})
 }
 
-// backingInode identifies the file behind a loop device: its path is no help, because each node shows it with its own mounts' eyes.
-func backingInode(dev string) (uint64, error) {
+// backingFile identifies the file behind a loop device: its path is no help, because each node shows it with its own mounts' eyes.
+func backingFile(dev string) (inode, error) {
 	f, err := os.Open(dev)
 	if err != nil {
-		return 0, err
+		return inode{}, err
 	}
 	defer f.Close()
 	info, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
 	if err != nil {
-		return 0, err
+		return inode{}, err
 	}
-	return info.Inode, nil
+	return inode{info.Device, info.Inode}, nil
 }
 
 // detachLoops frees the loop devices that killed nodes have left.
@@ -145,7 +148,7 @@ func (c *Cluster) AwaitNoLeaks(ctx context.Context, limit time.Duration) error {
 }
 
 func (c *Cluster) hostLeaks() ([]leaks.Leak, error) {
-	out, err := leaks.Host(c.Dir, filepath.Dir(c.group("any")))
+	out, err := leaks.Host(c.Dir, c.groups())
 	if err != nil {
 		return nil, err
 	}

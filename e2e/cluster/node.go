@@ -24,9 +24,10 @@ import (
 var keep = []string{"/var/lib/kubelet", "/var/lib/containerd", "/var/lib/trivet", "/var/lib/cni", "/var/log",
 	"/etc/cni/net.d", "/opt/cni/bin", "/etc/containerd/certs.d", "/etc/kubernetes", "/etc/trivet"}
 
-func (c *Cluster) group(name string) string {
-	return fmt.Sprintf("/trivet-%x/%s", hash(c.Dir), name)
-}
+// groups is the cgroup above those of the machines.
+func (c *Cluster) groups() string { return fmt.Sprintf("/trivet-%x", hash(c.Dir)) }
+
+func (c *Cluster) group(name string) string { return c.groups() + "/" + name }
 
 // hash keeps the cgroups of clusters in different directories apart (FNV-1a, 32 bits).
 func hash(s string) uint32 {

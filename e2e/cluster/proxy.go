@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,9 +32,13 @@ func freePort() (int, error) {
 }
 
 // startProxy starts a process on the host that listens on 127.0.0.1:port and dials the API server inside the control plane's network
-// namespace: the host's network stays as it is.
+// namespace: the host's network stays as it is. One that listens elsewhere is an earlier cluster's.
 func (c *Cluster) startProxy(port int) error {
-	if pids, err := c.proxyPids(); err != nil || len(pids) > 0 {
+	running, err := c.proxies()
+	if err != nil || slices.Contains(slices.Collect(maps.Values(running)), strconv.Itoa(port)) {
+		return err
+	}
+	if err := c.stopProxy(); err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -54,31 +60,33 @@ func (c *Cluster) startProxy(port int) error {
 	return cmd.Process.Release()
 }
 
-// proxyPids finds this cluster's proxy by its command line: a PID in a file could be missing after a kill, or name another process.
-func (c *Cluster) proxyPids() ([]int, error) {
+// proxies finds the proxies of this directory's clusters, PID -> port, by their command lines: a PID in a file could be missing after a
+// kill, or name another process.
+func (c *Cluster) proxies() (map[int]string, error) {
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
 		return nil, err
 	}
-	var out []int
+	out := map[int]string{}
 	for _, f := range files {
 		argv, err := os.ReadFile(f)
-		if err != nil || !strings.Contains(string(argv), "\x00"+ProxyVerb+"\x00"+c.Dir+"\x00") {
-			continue
+		if err != nil {
+			continue // it has ended
 		}
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil {
-			out = append(out, pid)
+		_, port, ours := strings.Cut(string(argv), "\x00"+ProxyVerb+"\x00"+c.Dir+"\x00")
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(f))); err == nil && ours {
+			out[pid] = strings.TrimSuffix(port, "\x00")
 		}
 	}
 	return out, nil
 }
 
 func (c *Cluster) stopProxy() error {
-	pids, err := c.proxyPids()
+	running, err := c.proxies()
 	if err != nil {
 		return err
 	}
-	for _, pid := range pids {
+	for pid := range running {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}

@@ -119,7 +119,8 @@ func (d *Demo) exec(ctx context.Context) error {
 		return err
 	}
 	terminal.user.Close()
-	if _, err := io.WriteString(terminal.screen, "tty; echo size $(stty size); hostname; exit\n"); err != nil {
+	// kubectl tells the size when the shell runs already.
+	if _, err := io.WriteString(terminal.screen, "tty; for i in $(seq 200); do [ \"$(stty size)\" = '33 77' ] && break; sleep 0.05; done; echo size $(stty size); hostname; exit\n"); err != nil {
 		return err
 	}
 	text, _ := io.ReadAll(terminal.screen) // ends with EIO when the last user of the terminal closes it

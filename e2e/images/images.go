@@ -31,8 +31,8 @@ type Builder struct {
 
 // Build writes the layout to dir, which it replaces.
 func (b *Builder) Build(ctx context.Context, dir string) error {
-	work, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".images-")
-	if err != nil {
+	work := filepath.Clean(dir) + ".new"
+	if err := os.RemoveAll(work); err != nil { // of a build that was killed
 		return err
 	}
 	defer os.RemoveAll(work)

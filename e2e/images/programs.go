@@ -30,7 +30,7 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 	for _, x := range builds {
 		b.Say("build %s", x.name)
 		p[x.name] = filepath.Join(dir, x.name)
-		if err := command(ctx, x.module, "go", "build", "-trimpath", "-ldflags", "-s -w -buildid= "+x.flags, "-o", p[x.name], x.pkg); err != nil {
+		if err := command(ctx, x.module, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= "+x.flags, "-o", p[x.name], x.pkg); err != nil {
 			return nil, err
 		}
 	}
@@ -62,11 +62,10 @@ const (
 // busyboxFiles is a small root: Debian's busybox with all its applets, the libraries that it links, users, and the CA certificates.
 // The dynamic busybox is used, because a static glibc cannot be relied upon to resolve names.
 func busyboxFiles(ctx context.Context, work string) ([]file, error) {
-	root, err := downloadPackage(ctx, work, "busybox")
+	bin, err := download(ctx, work, "busybox", "busybox")
 	if err != nil {
 		return nil, err
 	}
-	bin := filepath.Join(root, "bin/busybox")
 	applets, err := exec.CommandContext(ctx, bin, "--list").Output()
 	if err != nil {
 		return nil, err
@@ -97,38 +96,52 @@ func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 // with names such as 1-key or p-.q out of the environment; the real image's passes them on, and specs look for them. Others look for
 // the words of the applet's errors: /bin/sh stays what it is.
 func bashFiles(ctx context.Context, work string) ([]file, error) {
-	root, err := downloadPackage(ctx, work, "bash-static")
+	bash, err := download(ctx, work, "bash-static", "bash-static")
 	if err != nil {
 		return nil, err
 	}
-	return []file{{path: "bin/bash", mode: 0o755, source: filepath.Join(root, "bin/bash-static")}, {path: "usr/local/bin/sh", mode: 0o777, link: "/bin/bash"}}, nil
+	return []file{{path: "bin/bash", mode: 0o755, source: bash}, {path: "usr/local/bin/sh", mode: 0o777, link: "/bin/bash"}}, nil
 }
 
 // netcatFiles is a netcat that knows UDP, which the applet does not.
 func netcatFiles(ctx context.Context, work string) ([]file, error) {
-	root, err := downloadPackage(ctx, work, "netcat-traditional")
+	netcat, err := download(ctx, work, "netcat-traditional", "nc.traditional")
 	if err != nil {
 		return nil, err
 	}
-	return []file{{path: "bin/nc", mode: 0o755, source: filepath.Join(root, "bin/nc.traditional")}}, nil
+	return []file{{path: "bin/nc", mode: 0o755, source: netcat}}, nil
 }
 
-// downloadPackage unpacks a Debian package to a directory, whose path it returns. It is not installed: busybox would take the place of
+// download unpacks a Debian package and returns the path of a program in it. The package is not installed: busybox would take the place of
 // busybox-static.
-func downloadPackage(ctx context.Context, work, name string) (string, error) {
+func download(ctx context.Context, work, name, program string) (string, error) {
 	dir := filepath.Join(work, "deb-"+name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
 	if err := command(ctx, dir, "apt-get", "-q", "download", name); err != nil {
-		return "", err
+		// There may be no package lists yet, or old ones, that name a version which the mirror has no more.
+		again := command(ctx, dir, "apt-get", "-q", "update")
+		if again == nil {
+			again = command(ctx, dir, "apt-get", "-q", "download", name)
+		}
+		if again != nil {
+			return "", errors.Join(err, again)
+		}
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, name+"_*.deb"))
 	if err != nil || len(debs) != 1 {
 		return "", errors.Join(err, fmt.Errorf("apt-get download %s left %v", name, debs))
 	}
-	root := filepath.Join(dir, "root")
-	return root, command(ctx, dir, "dpkg", "-x", debs[0], root)
+	if err := command(ctx, dir, "dpkg", "-x", debs[0], "root"); err != nil {
+		return "", err
+	}
+	for _, bin := range []string{"bin", "usr/bin"} { // usr/bin since Debian 13
+		if path := filepath.Join(dir, "root", bin, program); fileExists(path) {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("package %s has no program %s", name, program)
 }
 
 // curlFiles is the host's curl with its libraries, if there is one.

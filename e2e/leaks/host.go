@@ -20,6 +20,7 @@ type Snapshot struct {
 	Tables  []string // nft tables, "family name"
 	Forward string   // net.ipv4.ip_forward
 	Paths   []string // of ownPaths, those that exist
+	Loops   []string // devices whose file is deleted, "device on file": of nobody any more, or of a program that has not ended yet
 }
 
 // ownPaths are what the four parts and their references keep on a node, and must never make on the host.
@@ -50,7 +51,8 @@ func TakeSnapshot() (Snapshot, error) {
 			s.Paths = append(s.Paths, p)
 		}
 	}
-	return s, nil
+	s.Loops, err = loops(func(file string) bool { return strings.HasSuffix(file, "(deleted)") })
+	return s, err
 }
 
 func tables() ([]string, error) {
@@ -85,6 +87,7 @@ func (s Snapshot) Since(before Snapshot) []Leak {
 	added("link", s.Links, before.Links)
 	added("nft table", s.Tables, before.Tables)
 	added("directory", s.Paths, before.Paths)
+	added("loop device", s.Loops, before.Loops)
 	if s.Forward != before.Forward {
 		out = append(out, Leak{"sysctl", fmt.Sprintf("net.ipv4.ip_forward was %s, is %s", before.Forward, s.Forward)})
 	}
@@ -196,22 +199,29 @@ func hiddenGroup(controller, group string) bool {
 	return unix.Faccessat(mnt, strings.TrimPrefix(group, "/"), unix.F_OK, 0) == nil
 }
 
-// hostLoops lists loop devices on files of the state directory, and on files that are deleted: those can belong to nobody any more.
 func hostLoops(state, _ string) ([]Leak, error) {
+	found, err := loops(func(file string) bool { return within(file, state) })
+	var out []Leak
+	for _, l := range found {
+		out = append(out, Leak{"loop device", l})
+	}
+	return out, err
+}
+
+// loops lists the loop devices on files that are ours.
+func loops(ours func(file string) bool) ([]string, error) {
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return nil, err
 	}
-	var out []Leak
+	var out []string
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
 			continue // detached meanwhile
 		}
-		backing := strings.TrimSpace(string(data))
-		if within(backing, state) || strings.HasSuffix(backing, "(deleted)") {
-			device := filepath.Base(filepath.Dir(filepath.Dir(f)))
-			out = append(out, Leak{"loop device", fmt.Sprintf("/dev/%s on %s", device, backing)})
+		if backing := strings.TrimSpace(string(data)); ours(backing) {
+			out = append(out, fmt.Sprintf("/dev/%s on %s", filepath.Base(filepath.Dir(filepath.Dir(f))), backing))
 		}
 	}
 	return out, nil

@@ -27,12 +27,13 @@ func TestAPodIsKnownByItsUIDHoweverItIsWritten(t *testing.T) {
 
 func TestSnapshotTellsWhatIsNew(t *testing.T) {
 	before := Snapshot{Links: []string{"lo", "eth0"}, Forward: "0"}
-	now := Snapshot{Links: []string{"lo", "eth0", "veth1"}, Tables: []string{"1 kube-proxy"}, Forward: "1", Paths: []string{"/run/trivet"}}
+	now := Snapshot{Links: []string{"lo", "eth0", "veth1"}, Tables: []string{"1 kube-proxy"}, Forward: "1", Paths: []string{"/run/trivet"},
+		Loops: []string{"/dev/loop0 on /pool.img (deleted)"}}
 	var kinds []string
 	for _, l := range now.Since(before) {
 		kinds = append(kinds, l.Kind)
 	}
-	if got := strings.Join(kinds, ","); got != "link,nft table,directory,sysctl" {
+	if got := strings.Join(kinds, ","); got != "link,nft table,directory,loop device,sysctl" {
 		t.Errorf("kinds %s", got)
 	}
 	if left := before.Since(now); len(left) != 1 { // only the sysctl: what went away is no leak

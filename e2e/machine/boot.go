@@ -36,7 +36,7 @@ func Verb(ctx context.Context, args []string) (bool, error) {
 	case runVerb:
 		return true, runInit(args[1])
 	case SweepVerb:
-		return true, sweepGroups(ctx, args[1])
+		return true, sweepGroup(ctx, args[1])
 	}
 	return false, nil
 }
@@ -309,12 +309,8 @@ func makeTarget(m bindMount) error {
 	return os.WriteFile(m.target, nil, 0o644)
 }
 
-// sweepGroups removes the machine's cgroups from every hierarchy; it runs with private mounts.
-func sweepGroups(ctx context.Context, dir string) error {
-	c, err := readConfig(dir)
-	if err != nil {
-		return err
-	}
+// sweepGroup kills what is in the cgroup or below it, and removes it from every hierarchy; it runs with private mounts.
+func sweepGroup(ctx context.Context, group string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
@@ -333,25 +329,8 @@ func sweepGroups(ctx context.Context, dir string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	// A machine whose start was killed before its PID was written down is found by its cgroup.
-	if err := host.Kill(ctx, c.Group); err != nil {
+	if err := host.Kill(ctx, group); err != nil {
 		return err
 	}
-	if err := host.Remove(ctx, c.Group); err != nil {
-		return err
-	}
-	removeEmptyParent(host, filepath.Dir(c.Group))
-	return nil
-}
-
-// removeEmptyParent takes away the cluster's group with its last machine.
-func removeEmptyParent(host *cgroup.Host, group string) {
-	if group == "/" || group == "." {
-		return
-	}
-	for _, controller := range []string{"memory", "cpu", "cpuacct", "cpuset", "devices", "freezer", "blkio", "pids", "hugetlb", "perf_event", "systemd"} {
-		if d := host.Dir(controller, group); d != "" {
-			_ = os.Remove(d) // fails while another machine is in it
-		}
-	}
+	return host.Remove(ctx, group)
 }

@@ -45,6 +45,9 @@ func (m *Machine) path(elem ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elem...)...)
 }
 
+// bootLimit bounds a boot, which takes some 50 ms.
+const bootLimit = time.Minute
+
 // Boot starts the machine unless it runs, and returns when its PID 1 takes requests. A boot gives it a new boot ID.
 func (m *Machine) Boot(ctx context.Context, c Config) error {
 	if m.Pid() != 0 {
@@ -53,7 +56,7 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	if err := m.prepare(c); err != nil {
 		return err
 	}
-	if err := m.sweep(ctx); err != nil { // of what a machine has left that was not halted but lost
+	if err := Sweep(ctx, c.Group); err != nil { // of what a machine has left that was not halted but lost
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
 	self, err := os.Executable()
@@ -77,6 +80,8 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	if err := durable.WriteVolatile(m.path("pid"), []byte(id), 0o644); err != nil {
 		return errors.Join(err, cmd.Process.Kill())
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, bootLimit, fmt.Errorf("its PID 1 takes no requests after %s", bootLimit))
+	defer cancel()
 	died := make(chan error, 1)
 	go func() { died <- cmd.Wait() }()
 	if err := m.awaitInit(ctx, died); err != nil {
@@ -169,10 +174,17 @@ func (m *Machine) Halt(ctx context.Context) error {
 			return fmt.Errorf("halt %s: %w", m.Name, err)
 		}
 	}
-	if err := m.sweep(ctx); err != nil {
+	c, err := readConfig(m.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it was never booted
+	}
+	if err != nil {
 		return fmt.Errorf("halt %s: %w", m.Name, err)
 	}
-	err := os.Remove(m.path("pid"))
+	if err := Sweep(ctx, c.Group); err != nil {
+		return fmt.Errorf("halt %s: %w", m.Name, err)
+	}
+	err = os.Remove(m.path("pid"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -206,20 +218,17 @@ func endProcess(ctx context.Context, pid int) error {
 	}
 }
 
-// sweep removes the machine's cgroups. It runs in a process of its own with private mounts, because hierarchies that the host has not
-// mounted (hugetlb) are mounted for it.
-func (m *Machine) sweep(ctx context.Context) error {
-	if _, err := os.Stat(m.path("config.json")); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+// Sweep ends whatever is in a cgroup or below it, and removes it: a machine is found by it whose record was lost or never written. It runs
+// in a process of its own with private mounts, because hierarchies that the host has not mounted (hugetlb) are mounted for it.
+func Sweep(ctx context.Context, group string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, SweepVerb, m.Dir)
+	cmd := exec.CommandContext(ctx, self, SweepVerb, group)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("remove cgroups: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("remove cgroup %s: %w: %s", group, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func bootForTest(t *testing.T) (*Machine, Config) {
 	dir := testenv.ShortDir(t)
 	m := At(filepath.Join(dir, "m1"))
 	group := "/trivet-test-" + filepath.Base(dir)
-	c := Config{Name: "m1", Group: group + "/m1", Hosts: "127.0.0.1 localhost\n", Keep: []string{"/var/lib/kept"}}
+	c := Config{Name: "m1", Group: group, Hosts: "127.0.0.1 localhost\n", Keep: []string{"/var/lib/kept"}}
 	t.Cleanup(func() {
 		if err := m.Halt(context.Background()); err != nil {
 			t.Error(err)
@@ -176,6 +176,22 @@ func TestHaltAfterPID1WasKilled(t *testing.T) {
 	}
 	if err := m.Boot(t.Context(), c); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestMachineWhoseDirectoryWasRemovedIsEndedByItsCgroup(t *testing.T) {
+	testenv.Root(t)
+	m, c := bootForTest(t)
+	if err := m.Start(Daemon{Name: "sleeper", Argv: []string{"/bin/sleep", "1000"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(m.Dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a second sweep is harmless
+		if err := Sweep(t.Context(), c.Group); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

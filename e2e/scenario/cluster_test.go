@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 type cluster struct {
 	t         *testing.T
 	root      string // of the checkout
+	dir       string // state of the cluster
 	namespace string
 	node      string // where the pods of the test go
 	agent     string // daemon names
@@ -30,15 +32,15 @@ type cluster struct {
 func open(t *testing.T) *cluster {
 	t.Helper()
 	if os.Getenv("TRIVET_E2E") == "" {
-		t.Skip("runs on a cluster that is up, by make e2e (TRIVET_E2E is not set)")
+		t.Skip("runs on a cluster that is up, by make e2e (TRIVET_E2E is not set to its directory)")
 	}
 	testenv.Root(t)
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, root: root, node: "node1", namespace: strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))}
-	data, err := os.ReadFile(filepath.Join(root, ".trivet", "cluster.json"))
+	c := &cluster{t: t, root: root, dir: os.Getenv("TRIVET_E2E"), node: "node1", namespace: strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))}
+	data, err := os.ReadFile(filepath.Join(c.dir, "cluster.json"))
 	if err != nil {
 		testenv.Skip(t, "needs a cluster that is up (make up): %v", err)
 	}
@@ -84,6 +86,7 @@ func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Stdin = c.root, strings.NewReader(stdin)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.dir+"/kubeconfig", "KUBECACHEDIR="+c.dir+"/kubectl-cache")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -93,8 +96,7 @@ func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (
 }
 
 func (c *cluster) try(args ...string) (string, error) {
-	all := append([]string{"--kubeconfig=.trivet/kubeconfig", "--namespace=" + c.namespace}, args...)
-	return c.run(4*time.Minute, "", filepath.Join(c.root, ".trivet/bin/kubectl"), all...)
+	return c.run(4*time.Minute, "", filepath.Join(c.root, ".trivet/bin/kubectl"), append([]string{"--namespace=" + c.namespace}, args...)...)
 }
 
 func (c *cluster) kubectl(args ...string) string {
@@ -109,14 +111,14 @@ func (c *cluster) kubectl(args ...string) string {
 // apply creates objects from YAML.
 func (c *cluster) apply(yaml string) {
 	c.t.Helper()
-	_, err := c.run(time.Minute, yaml, filepath.Join(c.root, ".trivet/bin/kubectl"), "--kubeconfig=.trivet/kubeconfig", "--namespace="+c.namespace, "apply", "-f", "-")
+	_, err := c.run(time.Minute, yaml, filepath.Join(c.root, ".trivet/bin/kubectl"), "--namespace="+c.namespace, "apply", "-f", "-")
 	if err != nil {
 		c.t.Fatal(err)
 	}
 }
 
 func (c *cluster) cluster(args ...string) (string, error) {
-	return c.run(5*time.Minute, "", filepath.Join(c.root, "bin/trivet-cluster"), args...)
+	return c.run(5*time.Minute, "", filepath.Join(c.root, "bin/trivet-cluster"), slices.Insert(args, 1, "--dir="+c.dir)...)
 }
 
 // do calls trivet-cluster: kill, start, cut, mend, reboot.

@@ -15,7 +15,7 @@ func TestSmokeSpecs(t *testing.T) {
 	bin := filepath.Join(c.root, ".trivet", "bin")
 	suite := specs.Config{
 		Suite: filepath.Join(bin, "e2e.test"), Kubectl: filepath.Join(bin, "kubectl"), Ginkgo: filepath.Join(bin, "ginkgo"), Procs: 4,
-		Kubeconfig: filepath.Join(c.root, ".trivet", "kubeconfig"), ReportDir: filepath.Join(c.root, ".trivet", "specs"), Names: specs.Smoke(),
+		Kubeconfig: filepath.Join(c.dir, "kubeconfig"), ReportDir: filepath.Join(c.dir, "specs"), Names: specs.Smoke(),
 	}
 	results := runSpecs(t, suite)
 	failed := suite

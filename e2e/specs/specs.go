@@ -141,7 +141,9 @@ func suiteCommand(ctx context.Context, c Config) *exec.Cmd {
 			strings.Replace(focus, "--ginkgo.focus", "--focus", 1), c.Suite, "--"}, args...)
 	}
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+filepath.Join(filepath.Dir(c.Kubeconfig), "kubectl-cache"))
+	// A group of its own, to end all of it; so Ctrl-C does not reach it, but the end of whoever ran it does.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	return cmd

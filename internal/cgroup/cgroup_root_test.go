@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -12,17 +13,21 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
+// ownGroup is a cgroup that no other run of the tests uses, and none that was killed has left.
+func ownGroup(t *testing.T) string { return "/" + filepath.Base(testenv.ShortDir(t)) }
+
 func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 	testenv.Root(t)
 	h, err := cgroup.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
-	group := "/trivet-test/" + t.Name()
+	parent := ownGroup(t)
+	group := parent + "/" + t.Name()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	t.Cleanup(func() {
-		if err := h.Remove(context.WithoutCancel(ctx), "/trivet-test"); err != nil {
+		if err := h.Remove(context.WithoutCancel(ctx), parent); err != nil {
 			t.Error(err)
 		}
 	})
@@ -34,7 +39,10 @@ func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command("sleep", "1000")
+	cmd := exec.Command("cat")
+	if _, err := cmd.StdinPipe(); err != nil { // it ends with this process, however that ends
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +73,7 @@ func TestGroupThatIsPartlyRemovedIsSeenAndRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const parent = "/trivet-test-partly"
+	parent := ownGroup(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	t.Cleanup(func() {

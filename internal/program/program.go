@@ -21,11 +21,10 @@ var Version = "v0.0.0-dev"
 
 // Exit codes of all trivet binaries.
 const (
-	ExitOK       = 0
-	ExitFailed   = 1 // the program started and ended with an error
-	ExitUsage    = 2 // flags or configuration are wrong
-	ExitCantRun  = 3 // the environment lacks something: not root, socket taken, kernel feature or OCI runtime missing
-	exitOnSignal = 128
+	ExitOK      = 0
+	ExitFailed  = 1 // the program started and ended with an error
+	ExitUsage   = 2 // flags or configuration are wrong
+	ExitCantRun = 3 // the environment lacks something: not root, socket taken, kernel feature or OCI runtime missing
 )
 
 // CantRunError says what the environment lacks and what to do about it. It ends the program with ExitCantRun.
@@ -52,9 +51,23 @@ type Env struct {
 	Log    *slog.Logger // set by Parse; before that it writes to Stderr at level info
 }
 
-// Main runs the program and ends the process. SIGINT and SIGTERM cancel ctx; a second one ends the process at once.
+// Main runs the program and ends the process. SIGINT and SIGTERM cancel ctx; a second one ends the process at once. To end by the first
+// is success: so daemons end.
 func Main(name string, run func(ctx context.Context, env *Env) error) {
 	os.Exit(Run(name, os.Args[1:], run))
+}
+
+// Tool is Main for a program that does one thing and ends: it has failed when a signal cuts that short.
+func Tool(name string, run func(ctx context.Context, env *Env) error) { Main(name, toTheEnd(run)) }
+
+func toTheEnd(run func(ctx context.Context, env *Env) error) func(ctx context.Context, env *Env) error {
+	return func(ctx context.Context, env *Env) error {
+		err := run(ctx, env)
+		if errors.Is(err, context.Canceled) {
+			return errors.New(err.Error())
+		}
+		return err
+	}
 }
 
 // Run is Main without os.Exit: it returns the exit code.

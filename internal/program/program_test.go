@@ -29,6 +29,16 @@ func TestHelpAndVersionAreAnswersNotFailures(t *testing.T) {
 	}
 }
 
+func TestOnlyADaemonMayBeCutShort(t *testing.T) {
+	canceled := func(context.Context, *Env) error { return context.Canceled }
+	if code, _, errout := try(nil, canceled); code != ExitOK || errout != "" {
+		t.Errorf("daemon: exit %d, stderr %q", code, errout)
+	}
+	if code, _, errout := try(nil, toTheEnd(canceled)); code != ExitFailed || !strings.Contains(errout, "canceled") {
+		t.Errorf("tool: exit %d, stderr %q", code, errout)
+	}
+}
+
 func TestFailuresAreOneLineAndAnExitCode(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -40,7 +50,6 @@ func TestFailuresAreOneLineAndAnExitCode(t *testing.T) {
 		{"bad level", []string{"--log-level=loud"}, nil, ExitUsage},
 		{"environment", nil, &CantRunError{What: "no OCI runtime found", Do: "install crun or runc"}, ExitCantRun},
 		{"run", nil, errors.New("disk on fire"), ExitFailed},
-		{"stopped by signal", nil, context.Canceled, ExitOK},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			code, _, errout := try(c.args, func(ctx context.Context, env *Env) error {

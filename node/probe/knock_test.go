@@ -3,10 +3,11 @@ package probe
 import (
 	"net"
 	"net/http"
-	"strconv"
+	"os"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -15,14 +16,40 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// closedPort returns a port of 127.0.0.1 that nobody listens on.
-func closedPort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// closedPort is a socket on a port of 127.0.0.1 that refuses connections until it listens: it is bound, so nobody else gets the port.
+type closedPort struct {
+	socket *os.File
+	port   int
+}
+
+func newClosedPort(t *testing.T) closedPort {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	socket := os.NewFile(uintptr(fd), "socket")
+	t.Cleanup(func() { socket.Close() })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	address, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return closedPort{socket, address.(*unix.SockaddrInet4).Port}
+}
+
+func (p closedPort) listen(t *testing.T) net.Listener {
+	t.Helper()
+	if err := unix.Listen(int(p.socket.Fd()), 16); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.FileListener(p.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // handlers asks the port in each way that connects to it.
@@ -34,13 +61,8 @@ func handlers(port int) map[string]v1.ProbeHandler {
 	}
 }
 
-// serve answers on the port to all of them, HTTP or gRPC.
-func serve(t *testing.T, how string, address string) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Error(err)
-		return
-	}
+// serve answers to all of them, HTTP or gRPC.
+func serve(t *testing.T, how string, l net.Listener) {
 	if how == "grpc" {
 		s := grpc.NewServer()
 		grpc_health_v1.RegisterHealthServer(s, health.NewServer())
@@ -56,11 +78,11 @@ func serve(t *testing.T, how string, address string) {
 func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 	for _, how := range []string{"http", "tcp", "grpc"} {
 		t.Run(how, func(t *testing.T) {
-			port := closedPort(t)
+			closed := newClosedPort(t)
 			ready := make(chan struct{}, 1)
 			m := New(&execs{}, func(types.UID) { ready <- struct{}{} }, func(_ *v1.Pod, _, _, text string) { t.Errorf("event: %s", text) })
 			defer m.Close()
-			c := &v1.Container{Name: "c", ReadinessProbe: &v1.Probe{ProbeHandler: handlers(port)[how], PeriodSeconds: 3600, FailureThreshold: 1}}
+			c := &v1.Container{Name: "c", ReadinessProbe: &v1.Probe{ProbeHandler: handlers(closed.port)[how], PeriodSeconds: 3600, FailureThreshold: 1}}
 			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
 			refused := func() bool {
 				m.mu.Lock()
@@ -73,7 +95,7 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 			if m.Health("u")["x"].Ready {
 				t.Fatal("ready before it listens")
 			}
-			serve(t, how, net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+			serve(t, how, closed.listen(t))
 			<-ready
 			if !m.Health("u")["x"].Ready {
 				t.Error("not ready")
@@ -83,7 +105,7 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 }
 
 func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
-	for how, handler := range handlers(closedPort(t)) {
+	for how, handler := range handlers(newClosedPort(t).port) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			failed := make(chan struct{}, 1)

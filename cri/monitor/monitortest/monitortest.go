@@ -41,7 +41,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	built = dir
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir, "github.com/trivet-node/trivet/cri/cmd/trivet-monitor")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir, "github.com/trivet-node/trivet/cri/cmd/trivet-monitor")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build trivet-monitor: %v\n%s", err, out)
@@ -69,7 +69,7 @@ func New(tb testing.TB) *Env {
 	e := &Env{Dir: dir, rootfs: filepath.Join(dir, "rootfs")}
 	e.Config = monitor.Config{Socket: filepath.Join(dir, "m.sock"), StateDir: filepath.Join(dir, "s"), Program: e.Program(),
 		LogFile: filepath.Join(dir, "monitor.log"), Log: slog.New(slog.NewTextHandler(tb.Output(), nil))}
-	e.makeRootfs(tb)
+	testenv.BusyboxRoot(tb, e.rootfs)
 	tb.Cleanup(func() {
 		KillMonitor(tb, e.Config.Socket)
 		removeCgroups(tb, "/trivet-monitor-test-"+filepath.Base(dir))
@@ -96,33 +96,6 @@ func removeCgroups(tb testing.TB, group string) {
 
 // Program is the path of the monitor's binary.
 func (e *Env) Program() string { return filepath.Join(built, "trivet-monitor") }
-
-func (e *Env) makeRootfs(tb testing.TB) {
-	busybox := testenv.Program(tb, "busybox", "busybox-static")
-	for _, d := range []string{"bin", "proc", "dev", "sys", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(e.rootfs, d), 0o755); err != nil {
-			tb.Fatal(err)
-		}
-	}
-	data, err := os.ReadFile(busybox)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(e.rootfs, "bin/busybox"), data, 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	out, err := exec.Command(busybox, "--list").Output()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for applet := range strings.FieldsSeq(string(out)) {
-		if applet != "busybox" {
-			if err := os.Symlink("busybox", filepath.Join(e.rootfs, "bin", applet)); err != nil {
-				tb.Fatal(err)
-			}
-		}
-	}
-}
 
 // Runtime finds an OCI runtime with its own state directory.
 func (e *Env) Runtime(tb testing.TB, name string) monitor.Runtime {

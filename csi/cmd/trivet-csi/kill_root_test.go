@@ -164,7 +164,7 @@ func insist(ctx context.Context, step func(context.Context) error) error {
 // is lost, and in the end nothing is left.
 func TestKilledAtAnyMoment(t *testing.T) {
 	p := newProcess(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var lives sync.WaitGroup
 	for worker := range 8 {
@@ -188,7 +188,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		select {
 		case <-done:
 			running = false
-		case <-time.After(time.Duration(20+rand.IntN(150)) * time.Millisecond):
+		case <-time.After(time.Duration(20+rand.IntN(150)+4*kills) * time.Millisecond): // longer and longer: a slow machine gets there, too
 			p.end(syscall.SIGKILL)
 			p.start()
 			kills++

@@ -19,7 +19,7 @@ const about = `trivet-bench measures two nodes of a running cluster, one of triv
 until Ready and deleted until gone, one by one and many at once, in turns, so that the noise of the machine meets both alike; then the
 memory of each node's daemons, idle and with many pods. make bench-pods brings the cluster up for it.`
 
-func main() { program.Main("trivet-bench", run) }
+func main() { program.Tool("trivet-bench", run) }
 
 type comparison struct {
 	*bench.Bench

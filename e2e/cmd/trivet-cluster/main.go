@@ -30,7 +30,7 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   cut|mend NODE            pull the node's network cable, plug it in again
   exec M COMMAND...        run a command inside a machine`
 
-func main() { program.Main("trivet-cluster", run) }
+func main() { program.Tool("trivet-cluster", run) }
 
 func run(ctx context.Context, env *program.Env) error {
 	if done, err := machine.Verb(ctx, env.Args); done {
@@ -71,6 +71,7 @@ func configure(env *program.Env) (*session, error) {
 	dir := fs.String("dir", ".trivet", "state directory of the cluster")
 	bin := fs.String("bin", ".trivet/bin", "directory with the reference programs")
 	programs := fs.String("programs", "bin", "directory with trivet's programs")
+	images := fs.String("images", ".trivet/images", "OCI layout that the cluster's registry serves")
 	deploy := fs.String("deploy", "deploy", "directory with the manifests of trivet's parts")
 	count := fs.Int("nodes", 1, "number of nodes: node1, node2, ...")
 	reference := fs.Int("reference-nodes", 0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
@@ -79,11 +80,11 @@ func configure(env *program.Env) (*session, error) {
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
 	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
-	fs.DurationVar(&s.wait, "wait", 0, "leaks: how long the nodes may take to clean up (a kubelet needs some seconds)")
+	fs.DurationVar(&s.wait, "wait", 0, "leaks: how long it may take until nothing is left (a kubelet needs some seconds, as the kernel may after down)")
 	if err := env.Parse(fs); err != nil {
 		return nil, err
 	}
-	for _, p := range []*string{dir, bin, programs, deploy} {
+	for _, p := range []*string{dir, bin, programs, images, deploy} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return nil, err
@@ -99,9 +100,9 @@ func configure(env *program.Env) (*session, error) {
 	for i := range *reference {
 		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("ref%d", i+1), Seats: cluster.Reference})
 	}
-	s.Cluster = &cluster.Cluster{Dir: *dir, Bin: *bin, Programs: *programs, Deploy: *deploy, Out: env.Stdout}
+	s.Cluster = &cluster.Cluster{Dir: *dir, Bin: *bin, Programs: *programs, Images: *images, Deploy: *deploy, Out: env.Stdout}
 	s.args = fs.Args()
-	return s, nil
+	return s, os.Setenv("KUBECACHEDIR", s.KubectlCache()) // of every kubectl that is run
 }
 
 func (s *session) do(ctx context.Context, verb string) error {

@@ -21,7 +21,7 @@ const about = `trivet-images builds the images of a cluster without internet, an
   build --out DIR [--source REPOSITORY] [--coredns PROGRAM]   write an OCI image layout
   serve --dir DIR [--listen ADDRESS]                          serve it by the OCI distribution protocol`
 
-func main() { program.Main("trivet-images", run) }
+func main() { program.Tool("trivet-images", run) }
 
 func run(ctx context.Context, env *program.Env) error {
 	verb := ""

@@ -17,7 +17,7 @@ import (
 const about = `trivet-specs runs specs of the published Kubernetes end-to-end suite (e2e.test) against a running cluster,
 follows the run, and prints one line for each spec. It ends with an error unless every one of them passed.`
 
-func main() { program.Main("trivet-specs", run) }
+func main() { program.Tool("trivet-specs", run) }
 
 func run(ctx context.Context, env *program.Env) error {
 	c, list, err := configure(env)
