@@ -45,7 +45,7 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	return ends, nil
 }
 
-// connect creates the pair, attached to the bridge.
+// connect creates the pair, attached to the bridge, or nothing.
 func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	try := func() error {
 		errs, err := host.Do(rtnl.NewVeth(v), rtnl.Describe(v.Name, alias(c.Network, a.ContainerID, a.IfName)), rtnl.SetPort(v.Name, c.Port))
@@ -55,7 +55,10 @@ func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 		if errs[0] != nil {
 			return errs[0] // what follows from it need not be told
 		}
-		return errors.Join(errs...)
+		if err := errors.Join(errs...); err != nil {
+			return errors.Join(err, host.DeleteIfThere(v.Name))
+		}
+		return nil
 	}
 	err := try()
 	if !rtnl.Exists(err) {

@@ -27,7 +27,6 @@ type Config struct {
 	Promisc    bool
 	HostRouted bool // pods send everything to the gateway
 	DAD        bool // IPv6 addresses are checked for duplicates before they are usable (about 2 s)
-	HostPorts  bool // the host may send from 127.0.0.1 to pods
 }
 
 // Attachment is one pod's interface.
@@ -78,6 +77,13 @@ func Ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 		if err := host.Must(rtnl.SetUp(link.Index)); err != nil {
 			return rtnl.Link{}, err
 		}
+	}
+	// Pods get the bridge's MTU, and a configuration may have changed it since the bridge was made.
+	if c.MTU != 0 && link.MTU != c.MTU {
+		if err := host.Must(rtnl.SetMTU(link.Index, c.MTU)); err != nil {
+			return rtnl.Link{}, err
+		}
+		link.MTU = c.MTU
 	}
 	if c.Promisc {
 		if err := host.Must(rtnl.SetPromiscuous(link.Index)); err != nil {
@@ -130,7 +136,7 @@ func gateway(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Address) e
 			return fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
 		}
 	}
-	return forward(c, families)
+	return forward(families)
 }
 
 func index(a netip.Addr) int {
@@ -162,15 +168,10 @@ func settle(host *rtnl.Conn, c Config, bridge rtnl.Link, want netip.Prefix) erro
 	return nil
 }
 
-func forward(c Config, families [2]bool) error {
+func forward(families [2]bool) error {
 	if families[0] {
 		if err := write("net/ipv4/ip_forward", "1"); err != nil {
 			return err
-		}
-		if c.HostPorts {
-			if err := write("net/ipv4/conf/"+c.Name+"/route_localnet", "1"); err != nil {
-				return err
-			}
 		}
 	}
 	if families[1] {
@@ -178,6 +179,10 @@ func forward(c Config, families [2]bool) error {
 	}
 	return nil
 }
+
+// RouteLoopback lets the host send from 127.0.0.1 to the pods of a bridge, which host ports on 127.0.0.1 need. It also lets pods send to
+// the host's 127.0.0.1: call it only when a rule drops that.
+func RouteLoopback(bridge string) error { return write("net/ipv4/conf/"+bridge+"/route_localnet", "1") }
 
 // write sets a sysctl of the network namespace that the thread is in, unless it has the value. A kernel without it (IPv6 off) is fine.
 func write(name, value string) error {

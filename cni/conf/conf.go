@@ -55,7 +55,8 @@ type Network struct {
 // IPAM is host-local's configuration.
 type IPAM struct {
 	DataDir    string
-	Sets       []ipam.Set
+	Sets       []ipam.Set     // those asked for at run time come first
+	Subnets    []netip.Prefix // of the configuration alone: what is the same for all containers
 	Routes     []types.Route
 	ResolvConf string
 	Requested  []netip.Addr

@@ -33,6 +33,7 @@ type wire struct {
 	VLANTrunk        []any `json:"vlanTrunk"`
 	MACSpoofCheck    bool  `json:"macspoofchk"`
 	DisableInterface bool  `json:"disableContainerInterface"`
+	PreserveDefault  *bool `json:"preserveDefaultVlan"` // true is upstream's default and means nothing without VLANs
 
 	HostRouted bool     `json:"hostRouted"`
 	LazyUnlink bool     `json:"lazyUnlink"`
@@ -42,6 +43,9 @@ type wire struct {
 	Backend      string   `json:"backend"`
 	ConditionsV4 []string `json:"conditionsV4"`
 	ConditionsV6 []string `json:"conditionsV6"`
+	MasqAll      bool     `json:"masqAll"`
+	MarkMasqBit  *int     `json:"markMasqBit"`
+	SetMarkChain *string  `json:"externalSetMarkChain"`
 
 	IPAM wireIPAM  `json:"ipam"`
 	DNS  types.DNS `json:"dns"`
@@ -92,7 +96,9 @@ type wireArgs struct {
 func (w *wire) refuse() error {
 	for key, set := range map[string]bool{
 		"vlan": w.VLAN != 0, "vlanTrunk": len(w.VLANTrunk) > 0, "macspoofchk": w.MACSpoofCheck,
-		"disableContainerInterface": w.DisableInterface, "conditionsV4": len(w.ConditionsV4) > 0, "conditionsV6": len(w.ConditionsV6) > 0,
+		"disableContainerInterface": w.DisableInterface, "preserveDefaultVlan": w.PreserveDefault != nil && !*w.PreserveDefault,
+		"conditionsV4": len(w.ConditionsV4) > 0, "conditionsV6": len(w.ConditionsV6) > 0,
+		"masqAll": w.MasqAll, "markMasqBit": w.MarkMasqBit != nil, "externalSetMarkChain": w.SetMarkChain != nil,
 		"ipMasqBackend": w.IPMasqBackend != "" && w.IPMasqBackend != "nftables", "backend": w.Backend != "" && w.Backend != "nftables",
 	} {
 		if set {
@@ -116,7 +122,7 @@ func (w *wire) ipam(args cniArgs) (*IPAM, error) {
 	}
 	// Ranges asked for at run time come first, as host-local has it.
 	groups = append(append([][]wireRange(nil), w.RuntimeConfig.IPRanges...), groups...)
-	for _, group := range groups {
+	for i, group := range groups {
 		var set ipam.Set
 		for _, r := range group {
 			parsed, err := r.parse()
@@ -124,6 +130,9 @@ func (w *wire) ipam(args cniArgs) (*IPAM, error) {
 				return nil, fmt.Errorf("ipam: %w", err)
 			}
 			set = append(set, parsed)
+			if i >= len(w.RuntimeConfig.IPRanges) {
+				c.Subnets = append(c.Subnets, parsed.Subnet)
+			}
 		}
 		c.Sets = append(c.Sets, set)
 	}

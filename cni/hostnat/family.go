@@ -45,7 +45,15 @@ func newFamily(table *nftables.Table, v version) *family {
 
 func (f *family) perPod() []*nftables.Set { return []*nftables.Set{f.ports, f.addrPorts, f.hairpin} }
 
-// portElement is the element of p in ports, or in addrPorts if it has a host address. The parts of a concatenation are padded to 4 bytes.
+// mapOf is the map that p belongs in.
+func (f *family) mapOf(p Port) *nftables.Set {
+	if p.HostIP.IsValid() {
+		return f.addrPorts
+	}
+	return f.ports
+}
+
+// portElement is the element of p in its map. The parts of a concatenation are padded to 4 bytes.
 func (f *family) portElement(p Port) nftables.SetElement {
 	var key []byte
 	if p.HostIP.IsValid() {

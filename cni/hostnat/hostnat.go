@@ -17,17 +17,20 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
 // Config is what the rules of a network's table depend on.
 type Config struct {
 	Network    string
 	Bridge     string
-	Subnets    []netip.Prefix // of the pods
+	Subnets    []netip.Prefix // of the pods, which see each other's addresses
 	Masquerade bool
 	NoMasq     []netip.Prefix // destinations, beside Subnets, which see the pod's address
 	SNAT       bool           // masquerade what reaches a host port through loopback or from the same bridge
@@ -55,7 +58,8 @@ var protocols = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP
 
 // Table is the table of one network in the network namespace of the thread that opened it.
 type Table struct {
-	conn   *nftables.Conn
+	kernel *rtnl.Conn     // asks
+	conn   *nftables.Conn // changes; it opens a socket for each transaction
 	table  *nftables.Table
 	config Config
 	byFam  map[bool]*family // by "is IPv4"
@@ -63,18 +67,22 @@ type Table struct {
 
 // Open prepares a table; nothing is changed yet.
 func Open(config Config) (*Table, error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	kernel, err := rtnl.OpenNetfilter()
 	if err != nil {
-		return nil, fmt.Errorf("open nftables socket: %w", err)
+		return nil, err
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare nftables socket: %w", err), kernel.Close())
 	}
 	table := &nftables.Table{Name: tableName(config.Network), Family: nftables.TableFamilyINet}
-	t := &Table{conn: conn, table: table, config: config}
+	t := &Table{kernel: kernel, conn: conn, table: table, config: config}
 	t.byFam = map[bool]*family{true: newFamily(table, v4), false: newFamily(table, v6)}
 	return t, nil
 }
 
 // Close frees the socket.
-func (t *Table) Close() error { return t.conn.CloseLasting() }
+func (t *Table) Close() error { return t.kernel.Close() }
 
 // tableName is the network's name as nft(8) can write it. Names which had to be changed are told apart by a hash.
 func tableName(network string) string {
@@ -93,27 +101,39 @@ func tableName(network string) string {
 
 // marker is an empty chain whose name tells which configuration the rules were made from: asking for it is one cheap message.
 func (t *Table) marker() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "1 %+v", t.config))
+	sum := sha256.Sum256(fmt.Appendf(nil, "2 %+v", t.config))
 	return "config_" + hex.EncodeToString(sum[:6])
 }
 
-// Ensure makes the table's rules fit the configuration. Elements stay. It is one message when nothing is to be done.
+// tries bounds how often a transaction is put together again because another process was quicker.
+const tries = 20
+
+// Ensure makes the table's rules fit the configuration. Elements stay. It is one message when nothing is to be done. Of several processes
+// that find the same to do one succeeds, and the others look again.
 func (t *Table) Ensure() error {
-	if _, err := t.conn.ListChain(t.table, t.marker()); err == nil {
-		return nil
+	for range tries {
+		if ok, err := t.fits(); ok || err != nil {
+			return err
+		}
+		err := t.replace()
+		if err == nil || !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
 	}
-	old, err := t.chains()
+	return fmt.Errorf("write nftables table %s: others keep changing it", t.table.Name)
+}
+
+// replace writes all rules in one transaction. The kernel refuses it when another process has made the table (EEXIST) or replaced the rules
+// that it means to replace (ENOENT).
+func (t *Table) replace() error {
+	there, err := t.there()
 	if err != nil {
 		return err
 	}
-	t.conn.AddTable(t.table)
-	for _, c := range old {
-		t.conn.FlushChain(c)
-	}
-	for _, c := range old {
-		if strings.HasPrefix(c.Name, "config_") {
-			t.conn.DelChain(c)
-		}
+	if !there {
+		t.conn.CreateTable(t.table)
+	} else if err := t.empty(); err != nil {
+		return err
 	}
 	if err := t.build(); err != nil {
 		return err
@@ -125,32 +145,22 @@ func (t *Table) Ensure() error {
 	return nil
 }
 
-func (t *Table) chains() ([]*nftables.Chain, error) {
+// empty takes the rules and the marker of the configuration before out of the table.
+func (t *Table) empty() error {
 	all, err := t.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return nil, fmt.Errorf("list nftables chains: %w", err)
+		return fmt.Errorf("list nftables chains: %w", err)
 	}
-	var mine []*nftables.Chain
 	for _, c := range all {
-		if c.Table.Name == t.table.Name {
-			mine = append(mine, c)
+		switch {
+		case c.Table.Name != t.table.Name:
+		case strings.HasPrefix(c.Name, "config_"):
+			t.conn.DelChain(c)
+		default:
+			t.conn.FlushChain(c)
 		}
 	}
-	return mine, nil
-}
-
-// there tells whether the table exists.
-func (t *Table) there() (bool, error) {
-	all, err := t.conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return false, fmt.Errorf("list nftables tables: %w", err)
-	}
-	for _, table := range all {
-		if table.Name == t.table.Name {
-			return true, nil
-		}
-	}
-	return false, nil
+	return nil
 }
 
 // Usable tells whether nftables can be spoken to at all.
@@ -163,10 +173,7 @@ func (t *Table) Usable() error {
 func (t *Table) AddPorts(owner string, ports []Port) error {
 	for _, p := range ports {
 		f := t.byFam[p.Pod.Addr().Is4()]
-		m, element := f.ports, f.portElement(p)
-		if p.HostIP.IsValid() {
-			m = f.addrPorts
-		}
+		m, element := f.mapOf(p), f.portElement(p)
 		element.Comment = owner
 		if err := t.conn.SetAddElements(m, []nftables.SetElement{element}); err != nil {
 			return fmt.Errorf("%s: %w", p, err)
@@ -190,12 +197,9 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 func (t *Table) taken(ports []Port, refused error) error {
 	for _, p := range ports {
 		f := t.byFam[p.Pod.Addr().Is4()]
-		m := f.ports
-		if p.HostIP.IsValid() {
-			m = f.addrPorts
-		}
+		m := f.mapOf(p)
 		want := f.portElement(p)
-		elements, err := t.conn.GetSetElements(m)
+		elements, err := t.elements(m)
 		if err != nil {
 			return errors.Join(refused, err)
 		}
@@ -210,21 +214,21 @@ func (t *Table) taken(ports []Port, refused error) error {
 
 // HasPorts tells which of the ports are not published as wanted.
 func (t *Table) HasPorts(ports []Port) error {
+	published := map[*nftables.Set]map[string]string{} // value by key
 	for _, p := range ports {
 		f := t.byFam[p.Pod.Addr().Is4()]
-		m := f.ports
-		if p.HostIP.IsValid() {
-			m = f.addrPorts
+		m := f.mapOf(p)
+		if published[m] == nil {
+			elements, err := t.elements(m)
+			if err != nil {
+				return err
+			}
+			published[m] = map[string]string{}
+			for _, e := range elements {
+				published[m][string(e.Key)] = string(e.Val)
+			}
 		}
-		want, found := f.portElement(p), false
-		elements, err := t.conn.GetSetElements(m)
-		if err != nil {
-			return fmt.Errorf("list nftables map %s: %w", m.Name, err)
-		}
-		for _, e := range elements {
-			found = found || string(e.Key) == string(want.Key) && string(e.Val) == string(want.Val)
-		}
-		if !found {
+		if want := f.portElement(p); published[m][string(want.Key)] != string(want.Val) {
 			return fmt.Errorf("%s to %s is not in nftables map %s", p, p.Pod, m.Name)
 		}
 	}
@@ -234,79 +238,78 @@ func (t *Table) HasPorts(ports []Port) error {
 // Remove takes away every element of owner and every one that points to its addresses. A table that is not there is success.
 func (t *Table) Remove(owner string, addresses []netip.Addr) error {
 	unwanted := func(element string, target netip.Addr) bool {
-		if element == owner {
-			return true
-		}
-		for _, a := range addresses {
-			if a == target {
-				return true
-			}
-		}
-		return false
-	}
-	there, err := t.there()
-	if err != nil || !there {
-		return err
+		return element == owner || slices.Contains(addresses, target)
 	}
 	// Whoever has ports is in a hairpin set too: one look for the many pods that have none.
-	for _, f := range t.byFam {
-		elements, err := t.conn.GetSetElements(f.hairpin)
-		if err != nil {
-			return fmt.Errorf("list nftables set %s: %w", f.hairpin.Name, err)
-		}
-		for _, e := range elements {
-			if unwanted(e.Comment, f.target(f.hairpin, e)) {
-				return t.removeIf(unwanted)
-			}
-		}
-	}
-	return nil
+	return t.removeIf(unwanted, func(f *family) []*nftables.Set { return []*nftables.Set{f.hairpin} })
 }
 
 // Keep takes away every element whose owner is not valid: CNI's GC.
 func (t *Table) Keep(valid func(owner string) bool) error {
+	return t.removeIf(func(owner string, _ netip.Addr) bool { return !valid(owner) }, (*family).perPod)
+}
+
+// removeIf deletes elements in one transaction: each that deletes costs the kernel the same 12 ms, however many it holds. Nothing is done
+// when none of the sets in first holds one.
+func (t *Table) removeIf(unwanted func(owner string, target netip.Addr) bool, first func(*family) []*nftables.Set) error {
 	there, err := t.there()
 	if err != nil || !there {
 		return err
 	}
-	return t.removeIf(func(owner string, _ netip.Addr) bool { return !valid(owner) })
+	for range tries {
+		found, err := t.find(unwanted, first)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+		if found, err = t.find(unwanted, (*family).perPod); err != nil {
+			return err
+		}
+		var udp []Port
+		for _, part := range found {
+			for _, e := range part.elements {
+				udp = append(udp, part.family.udpPort(part.set, e)...)
+			}
+			if err := t.conn.SetDeleteElements(part.set, part.elements); err != nil {
+				return fmt.Errorf("delete from nftables set %s: %w", part.set.Name, err)
+			}
+		}
+		err = t.conn.Flush()
+		if errors.Is(err, unix.ENOENT) {
+			continue // another DEL or GC took one of them, and the kernel has refused the rest with it
+		}
+		if err != nil {
+			return fmt.Errorf("delete nftables elements: %w", err)
+		}
+		return flushUDP(udp)
+	}
+	return fmt.Errorf("delete nftables elements: others keep changing table %s", t.table.Name)
 }
 
-// removeIf deletes elements in one transaction: each that deletes costs the kernel the same 12 ms, however many it holds.
-func (t *Table) removeIf(unwanted func(owner string, target netip.Addr) bool) error {
-	removed := false
-	var udp []Port
+// part are some elements of a set.
+type part struct {
+	family   *family
+	set      *nftables.Set
+	elements []nftables.SetElement
+}
+
+// find returns the unwanted elements of some sets of each family.
+func (t *Table) find(unwanted func(owner string, target netip.Addr) bool, sets func(*family) []*nftables.Set) (found []part, err error) {
 	for _, f := range t.byFam {
-		for _, s := range f.perPod() {
-			elements, err := t.conn.GetSetElements(s)
-			if errors.Is(err, unix.ENOENT) {
-				continue
-			}
+		for _, s := range sets(f) {
+			all, err := t.elements(s)
 			if err != nil {
-				return fmt.Errorf("list nftables set %s: %w", s.Name, err)
+				return nil, err
 			}
-			var gone []nftables.SetElement
-			for _, e := range elements {
+			p := part{family: f, set: s}
+			for _, e := range all {
 				if unwanted(e.Comment, f.target(s, e)) {
-					gone = append(gone, nftables.SetElement{Key: e.Key, Val: e.Val})
-					udp = append(udp, f.udpPort(s, e)...)
+					p.elements = append(p.elements, nftables.SetElement{Key: e.Key, Val: e.Val})
 				}
 			}
-			if len(gone) == 0 {
-				continue
-			}
-			removed = true
-			if err := t.conn.SetDeleteElements(s, gone); err != nil {
-				return fmt.Errorf("delete from nftables set %s: %w", s.Name, err)
+			if len(p.elements) > 0 {
+				found = append(found, p)
 			}
 		}
 	}
-	if !removed {
-		return nil
-	}
-	// Another DEL of the same pod may have been quicker: then the elements are gone, which is what was wanted.
-	if err := t.conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("delete nftables elements: %w", err)
-	}
-	return flushUDP(udp)
+	return found, nil
 }

@@ -72,11 +72,9 @@ func (t *Table) masqueradeRules(post *nftables.Chain) error {
 		if err := t.conn.SetAddElements(f.noMasq, f.intervals(append(own, f.groups))); err != nil {
 			return err
 		}
-		for _, subnet := range t.config.Subnets {
-			if subnet.Addr().BitLen() == f.size*8 {
-				t.rule(post, f.is(), f.within(f.saddr, subnet), f.load(f.daddr, reg0), notIn(f.noMasq), masquerade())
-			}
-		}
+		// Told by the bridge, not by the source: one pod's runtimeConfig may bring a range that the configuration does not have.
+		t.rule(post, interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge), interfaceIsNot(expr.MetaKeyOIFNAME, t.config.Bridge),
+			f.is(), f.load(f.daddr, reg0), notIn(f.noMasq), masquerade())
 	}
 	return nil
 }
@@ -161,6 +159,12 @@ func interfaceIs(key expr.MetaKey, name string) []expr.Any {
 	padded := make([]byte, unix.IFNAMSIZ)
 	copy(padded, name)
 	return []expr.Any{&expr.Meta{Key: key, Register: reg0}, equal(padded)}
+}
+
+func interfaceIsNot(key expr.MetaKey, name string) []expr.Any {
+	is := interfaceIs(key, name)
+	is[1].(*expr.Cmp).Op = expr.CmpOpNeq
+	return is
 }
 
 func masquerade() []expr.Any { return []expr.Any{&expr.Masq{}} }

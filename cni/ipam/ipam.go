@@ -204,8 +204,21 @@ func (p *Pool) reserve(owner Owner, before []Lease, number int, set Set, wanted 
 		return lease, fmt.Errorf("%w in %s (%d addresses)", ErrExhausted, set[0].Subnet, tried)
 	}
 	// A lost last_reserved_ip costs only the rest of an address, so a failure to write it is none.
-	_ = os.WriteFile(p.lastFile(number), []byte(lease.Address.String()), 0o644)
+	_ = overwrite(p.lastFile(number), lease.Address.String())
 	return lease, nil
+}
+
+// overwrite writes a file in place. ext4 sends a file that was truncated to nothing to the disk when it is closed, and this one is written for
+// each container.
+func overwrite(path, content string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err = f.WriteString(content); err == nil {
+		err = f.Truncate(int64(len(content)))
+	}
+	return errors.Join(err, f.Close())
 }
 
 func (p *Pool) lastFile(set int) string {

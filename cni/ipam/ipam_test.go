@@ -143,6 +143,20 @@ func TestReservationsOfUpstreamAreRespectedFoundAndReleased(t *testing.T) {
 	}
 }
 
+func TestEmptyFilesAreFreeAddresses(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, dir)
+	sets := set(t, "10.1.0.0/29")
+	for i := 2; i <= 6; i++ {
+		if err := os.WriteFile(filepath.Join(dir, "net", fmt.Sprintf("10.1.0.%d", i)), []byte("theirs\r\neth0")[:i%2*9], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if free, _, err := p.Free(sets, 10); err != nil || free != 3 {
+		t.Errorf("%d free, %v", free, err)
+	}
+}
+
 func TestReservationsOfAnEarlierBootAreVoid(t *testing.T) {
 	dir := t.TempDir()
 	scoped := func() *ipam.Pool {

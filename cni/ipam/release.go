@@ -181,17 +181,23 @@ func (p *Pool) Free(set Set, limit int) (free, held int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	taken := make(map[netip.Addr]bool, len(names))
+	named := make(map[netip.Addr]bool, len(names))
 	for _, name := range names {
 		if a, err := netip.ParseAddr(name); err == nil {
-			taken[a] = true
+			named[a] = true
 		}
 	}
-	set.candidates(netip.Addr{}, func(a netip.Addr, _ Range) bool {
-		if !taken[a] {
-			free++
-		}
-		return free < limit
-	})
-	return free, len(taken), nil
+	count := func(taken func(netip.Addr) bool) {
+		set.candidates(netip.Addr{}, func(a netip.Addr, _ Range) bool {
+			if !taken(a) {
+				free++
+			}
+			return free < limit
+		})
+	}
+	count(func(a netip.Addr) bool { return named[a] })
+	if free == 0 { // some of the files may be empty; reading them all is for this case only
+		count(p.taken)
+	}
+	return free, len(named), nil
 }

@@ -159,7 +159,12 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		r.fail(err)
 		return
 	}
-	wanted, notes := wantedRoutes(own, all, local)
+	gateways, err := routers(d.kernel, own, all, local)
+	if err != nil {
+		r.fail(err)
+		return
+	}
+	wanted, notes := wantedRoutes(own, all, local, gateways)
 	r.Routes, r.Notes = len(wanted), append(r.Notes, notes...)
 	added, deleted, err := syncRoutes(d.kernel, wanted)
 	r.fail(err)

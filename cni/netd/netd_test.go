@@ -93,10 +93,13 @@ func TestWantedRoutes(t *testing.T) {
 		{"this node's pods", Node{Name: "b", PodCIDRs: prefixes("10.244.0.128/25"), Addresses: addresses("10.99.0.2")}, nil, "overlaps this node's pod CIDR 10.244.0.0/24"},
 		{"the node network", Node{Name: "b", PodCIDRs: prefixes("10.99.0.0/16"), Addresses: addresses("10.99.0.2")}, nil, "this node is itself on the network 10.99.0.0/16"},
 		{"a part of a larger network of this node", Node{Name: "b", PodCIDRs: prefixes("172.16.5.0/24"), Addresses: addresses("10.99.0.2")}, []string{"172.16.5.0/24 via 10.99.0.2 dev 2"}, ""},
+		{"a part of the node network with this node's address", Node{Name: "b", PodCIDRs: prefixes("10.99.7.0/25"), Addresses: addresses("10.99.0.2")}, nil, "it holds this node's address 10.99.7.1"},
+		{"a part of the node network with a node's address", Node{Name: "b", PodCIDRs: prefixes("10.99.3.0/24"), Addresses: addresses("10.99.3.2")}, nil, "it holds node b's address 10.99.3.2"},
+		{"a part of a network with its router", Node{Name: "b", PodCIDRs: prefixes("172.16.9.0/24"), Addresses: addresses("10.99.0.2")}, nil, "it holds the router 172.16.9.254"},
 		{"no pod CIDR yet", Node{Name: "b", Addresses: addresses("10.99.0.2")}, nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			routes, notes := wantedRoutes(own, []Node{c.peer, own}, local)
+			routes, notes := wantedRoutes(own, []Node{c.peer, own}, local, addresses("172.16.9.254"))
 			if len(routes) < 2 || !routes[0].Unreachable || !routes[1].Unreachable || routes[0].Priority != unreachablePriority {
 				t.Fatalf("own pod CIDRs: %+v", routes)
 			}
@@ -120,7 +123,7 @@ func TestWantedRoutes(t *testing.T) {
 func TestTwoNodesWithOnePodCIDRGetOneRoute(t *testing.T) {
 	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")}}
 	all := []Node{{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("10.99.0.2")}, {Name: "c", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("10.99.0.3")}}
-	routes, notes := wantedRoutes(Node{Name: "self"}, all, local)
+	routes, notes := wantedRoutes(Node{Name: "self"}, all, local, nil)
 	if len(routes) != 1 || routes[0].Gateway.String() != "10.99.0.2" || len(notes) != 1 || !strings.Contains(notes[0], "node b has the same pod CIDR") {
 		t.Errorf("routes %+v, notes %q", routes, notes)
 	}
@@ -240,7 +243,7 @@ func FuzzParseNode(f *testing.F) {
 		if len(node.PodCIDRs)+len(node.Addresses)+len(notes) != 2 {
 			t.Fatalf("%+v, notes %q", node, notes)
 		}
-		routes, _ := wantedRoutes(own, []Node{node, own}, local)
+		routes, _ := wantedRoutes(own, []Node{node, own}, local, nil)
 		for _, r := range routes[2:] {
 			if r.Dst.Bits() == 0 || r.Dst != r.Dst.Masked() || r.Dst.Overlaps(own.PodCIDRs[0]) || r.Dst.Overlaps(own.PodCIDRs[1]) ||
 				r.Dst.Contains(local[0].Prefix.Addr()) || r.Dst.Contains(local[1].Prefix.Addr()) || r.Dst.Addr().Is4() != r.Gateway.Is4() || r.Index != 2 {

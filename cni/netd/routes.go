@@ -22,7 +22,7 @@ const (
 
 // wantedRoutes are the routes to other nodes' pods through the nodes' addresses, as far as those are on a network that this node is on,
 // and one that keeps packets to own pod addresses from leaving by the default route while the bridge is not there.
-func wantedRoutes(own Node, all []Node, local []rtnl.InterfaceAddress) (routes []rtnl.Route, notes []string) {
+func wantedRoutes(own Node, all []Node, local []rtnl.InterfaceAddress, routers []netip.Addr) (routes []rtnl.Route, notes []string) {
 	taken := map[netip.Prefix]string{}
 	for _, pods := range own.PodCIDRs {
 		taken[pods] = own.Name
@@ -33,7 +33,7 @@ func wantedRoutes(own Node, all []Node, local []rtnl.InterfaceAddress) (routes [
 			continue
 		}
 		for _, pods := range node.PodCIDRs {
-			if why := unfit(pods, own, local); why != "" {
+			if why := unfit(pods, own, all, local, routers); why != "" {
 				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: %s", node.Name, pods, why))
 				continue
 			}
@@ -54,7 +54,7 @@ func wantedRoutes(own Node, all []Node, local []rtnl.InterfaceAddress) (routes [
 }
 
 // unfit says why packets to pods may not be sent to another node: a wrong pod CIDR must not take over this node's own networks.
-func unfit(pods netip.Prefix, own Node, local []rtnl.InterfaceAddress) string {
+func unfit(pods netip.Prefix, own Node, all []Node, local []rtnl.InterfaceAddress, routers []netip.Addr) string {
 	if pods.Bits() == 0 {
 		return "that is everything"
 	}
@@ -67,8 +67,47 @@ func unfit(pods netip.Prefix, own Node, local []rtnl.InterfaceAddress) string {
 		if pods.Overlaps(l.Prefix) && pods.Bits() <= l.Prefix.Bits() {
 			return fmt.Sprintf("this node is itself on the network %s", l.Prefix.Masked())
 		}
+		if pods.Contains(l.Prefix.Addr()) {
+			return fmt.Sprintf("it holds this node's address %s", l.Prefix.Addr())
+		}
+	}
+	if !onLink(pods, local) {
+		return ""
+	}
+	for _, r := range routers {
+		if pods.Contains(r) {
+			return fmt.Sprintf("it holds the router %s", r)
+		}
+	}
+	for _, n := range all {
+		for _, a := range n.Addresses {
+			if pods.Contains(a) {
+				return fmt.Sprintf("it holds node %s's address %s", n.Name, a)
+			}
+		}
 	}
 	return ""
+}
+
+// onLink tells whether pods are a part of a network that this node is on: what else is there must stay within reach. (Elsewhere no address
+// counts: a Node that claims one could take another Node's route away.)
+func onLink(pods netip.Prefix, local []rtnl.InterfaceAddress) bool {
+	return slices.ContainsFunc(local, func(l rtnl.InterfaceAddress) bool { return l.Prefix.Overlaps(pods) })
+}
+
+// routers are the gateways of the default routes. To find them takes a list of all routes, so it is made only when they matter.
+func routers(kernel *rtnl.Conn, own Node, all []Node, local []rtnl.InterfaceAddress) (found []netip.Addr, err error) {
+	for _, n := range all {
+		if n.Name == own.Name || !slices.ContainsFunc(n.PodCIDRs, func(pods netip.Prefix) bool { return onLink(pods, local) }) {
+			continue
+		}
+		defaults, err := kernel.DefaultRoutes()
+		for _, r := range defaults {
+			found = append(found, r.Gateway)
+		}
+		return found, err
+	}
+	return nil, nil
 }
 
 // nextHop is the first address of a node, in the family of its pods, that is on link here, by the most specific network.

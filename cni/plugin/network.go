@@ -20,9 +20,10 @@ func valid(n *conf.Network) (func(ipam.Owner) bool, bool) {
 	if !n.HasValid {
 		return nil, false
 	}
-	known := make(map[ipam.Owner]bool, len(n.Valid))
+	known := make(map[ipam.Owner]bool, 2*len(n.Valid))
 	for _, a := range n.Valid {
 		known[ipam.Owner{ContainerID: a.ContainerID, IfName: a.IfName}] = true
+		known[ipam.Owner{ContainerID: a.ContainerID}] = true // a reservation in host-local's old format, which names no interface
 	}
 	return func(o ipam.Owner) bool { return known[o] }, true
 }

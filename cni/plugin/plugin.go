@@ -132,19 +132,14 @@ func status(args *skel.CmdArgs) error {
 func bridgeConfig(n *conf.Network) bridge.Config {
 	return bridge.Config{
 		Network: n.Name, Name: n.Bridge, MTU: n.MTU, IsGateway: n.IsGateway, Force: n.ForceAddress, Promisc: n.Promiscuous,
-		Port: rtnl.Port{Hairpin: n.Hairpin, Isolated: n.PortIsolation}, HostRouted: n.HostRouted, DAD: n.DAD, HostPorts: n.SNAT && n.Type == "trivet-cni",
+		Port: rtnl.Port{Hairpin: n.Hairpin, Isolated: n.PortIsolation}, HostRouted: n.HostRouted, DAD: n.DAD,
 	}
 }
 
 func natConfig(n *conf.Network) hostnat.Config {
 	c := hostnat.Config{Network: n.Name, Bridge: n.Bridge, Masquerade: n.IPMasq, NoMasq: n.NoMasq, SNAT: n.SNAT, HostRouted: n.HostRouted, Ports: n.Type == "trivet-cni"}
-	if n.IPAM == nil {
-		return c
-	}
-	for _, set := range n.IPAM.Sets {
-		for _, r := range set {
-			c.Subnets = append(c.Subnets, r.Subnet)
-		}
+	if n.IPAM != nil {
+		c.Subnets = n.IPAM.Subnets
 	}
 	return c
 }
@@ -177,14 +172,14 @@ func addBridge(c *call) (err error) {
 	if err != nil {
 		return err
 	}
+	ends, err := bridge.Attach(host, bridgeConfig(c.Network), attachment)
+	if err != nil { // what is there now, if anything, is not this call's
+		return err
+	}
 	back.Push("remove interface", func(context.Context) error {
 		_, err := bridge.Detach(host, c.Name, c.args.ContainerID, c.args.IfName, false)
 		return err
 	})
-	ends, err := bridge.Attach(host, bridgeConfig(c.Network), attachment)
-	if err != nil {
-		return err
-	}
 	if err := c.nat(&back, attachment.Addresses); err != nil {
 		return err
 	}
@@ -218,6 +213,11 @@ func (c *call) nat(back *undo.Stack, addresses []bridge.Address) error {
 	return withNAT(natConfig(c.Network), func(t *hostnat.Table) error {
 		if err := t.Ensure(); err != nil || len(ports) == 0 {
 			return err
+		}
+		if c.SNAT { // the rules are there now, the one that drops what pods send to 127.0.0.1 among them
+			if err := bridge.RouteLoopback(c.Bridge); err != nil {
+				return err
+			}
 		}
 		back.Push("withdraw host ports", func(context.Context) error {
 			return withNAT(natConfig(c.Network), func(t *hostnat.Table) error { return t.Remove(c.owner().String(), nil) })

@@ -21,7 +21,7 @@ import (
 // addHostLocal serves other plugins that delegate to an IPAM plugin (CNI specification, section 4): addresses, no interface.
 func addHostLocal(c *call) (err error) {
 	if c.IPAM == nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, "network "+c.Name, "ipam is missing")
+		return c.withoutIPAM()
 	}
 	var back undo.Stack
 	defer back.Unwind(context.Background(), &err)
@@ -42,8 +42,15 @@ func addHostLocal(c *call) (err error) {
 	return types.PrintResult(result, c.CNIVersion)
 }
 
+func (c *call) withoutIPAM() error {
+	return types.NewError(types.ErrInvalidNetworkConfig, "network "+c.Name, "ipam is missing")
+}
+
 // checkHostLocal: prevResult's addresses are the ones reserved.
 func checkHostLocal(c *call) error {
+	if c.IPAM == nil {
+		return c.withoutIPAM()
+	}
 	pool, err := ipam.Open(c.IPAM.DataDir, c.Name, c.IPAM.BootScoped)
 	if err != nil {
 		return err

@@ -135,15 +135,18 @@ type Veth struct {
 }
 
 // NewVeth creates the pair with this end up and attached. The far end comes up in its own namespace (asked for here, the kernel
-// opens it before the pair is tied and answers ENOTCONN).
+// opens it before the pair is tied and answers ENOTCONN). A veth uses one queue unless more are asked for; saying so keeps the kernel from
+// making one for each processor first, with files in /sys, and removing them again.
 func NewVeth(v Veth) *Message {
 	m := newMessage(fmt.Sprintf("create veth %s with peer %s", v.Name, v.PeerName), unix.RTM_NEWLINK, Create|Excl, ifinfo(0, unix.IFF_UP, unix.IFF_UP)).
-		String(unix.IFLA_IFNAME, v.Name).Bytes(unix.IFLA_ADDRESS, v.MAC).Uint32(unix.IFLA_MASTER, uint32(v.Master))
+		String(unix.IFLA_IFNAME, v.Name).Bytes(unix.IFLA_ADDRESS, v.MAC).Uint32(unix.IFLA_MASTER, uint32(v.Master)).
+		Uint32(unix.IFLA_NUM_TX_QUEUES, 1).Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
 	if v.MTU > 0 {
 		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
 	}
 	m.Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "veth").Nest(unix.IFLA_INFO_DATA).Nest(vethInfoPeer)
-	m.Raw(ifinfo(0, 0, 0)).String(unix.IFLA_IFNAME, v.PeerName).Bytes(unix.IFLA_ADDRESS, v.PeerMAC).Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
+	m.Raw(ifinfo(0, 0, 0)).String(unix.IFLA_IFNAME, v.PeerName).Bytes(unix.IFLA_ADDRESS, v.PeerMAC).Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace)).
+		Uint32(unix.IFLA_NUM_TX_QUEUES, 1).Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
 	if v.MTU > 0 {
 		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
 	}

@@ -22,6 +22,11 @@ type Message struct {
 	nests []int  // offsets of open nested attributes
 }
 
+// NewMessage begins a request for OpenNetfilter's socket with the header of its family; what names it in errors.
+func NewMessage(what string, kind uint16, header []byte) *Message {
+	return newMessage(what, kind, 0, header)
+}
+
 func newMessage(what string, kind uint16, flags uint16, header []byte) *Message {
 	m := &Message{what: what, data: make([]byte, unix.NLMSG_HDRLEN, 256)}
 	native.PutUint16(m.data[4:], kind)

@@ -3,6 +3,7 @@
 package rtnl
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +14,7 @@ import (
 // readBuffer holds the answers of a whole batch; the kernel's dumps fit their parts to it.
 const readBuffer = 64 << 10
 
-// Conn is a rtnetlink socket of one network namespace: the one of the thread that opened it. Not for concurrent use.
+// Conn is a netlink socket of one network namespace: the one of the thread that opened it. Not for concurrent use.
 type Conn struct {
 	fd  int
 	seq uint32
@@ -21,10 +22,15 @@ type Conn struct {
 }
 
 // Open makes a socket in the network namespace of the calling thread.
-func Open() (*Conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+func Open() (*Conn, error) { return open(unix.NETLINK_ROUTE, "rtnetlink") }
+
+// OpenNetfilter makes a socket on which nftables can be asked by Get and Dump; the messages are the caller's.
+func OpenNetfilter() (*Conn, error) { return open(unix.NETLINK_NETFILTER, "netfilter") }
+
+func open(protocol int, name string) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		return nil, fmt.Errorf("open rtnetlink socket: %w", err)
+		return nil, fmt.Errorf("open %s socket: %w", name, err)
 	}
 	// Older kernels have neither option; they only lack the explanation, or filter less.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
@@ -62,7 +68,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 		batch = append(batch, m.seal(c.seq, unix.NLM_F_ACK)...)
 	}
 	if err := unix.Sendto(c.fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return nil, fmt.Errorf("send rtnetlink batch: %w", err)
+		return nil, fmt.Errorf("send netlink batch: %w", err)
 	}
 	errs = make([]error, len(messages))
 	for left := len(messages); left > 0; {
@@ -88,30 +94,55 @@ func (c *Conn) Must(messages ...*Message) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// Dump sends a request that the kernel answers with many messages and calls visit with the body of each (family header and attributes).
+// ErrChanging means that a list changed while it was read, again and again.
+var ErrChanging = errors.New("the list keeps changing while it is read")
+
+// dumpTries bounds how often a list that changed meanwhile is read again.
+const dumpTries = 5
+
+// Dump sends a request that the kernel answers with many messages and calls visit with the body of each (family header and attributes). A
+// list that changed while it was read may lack entries which were there throughout, so visit sees whole ones only.
 func (c *Conn) Dump(m *Message, visit func(kind uint16, body []byte)) error {
-	return c.ask(m, unix.NLM_F_DUMP, visit)
+	type entry struct {
+		kind uint16
+		body []byte
+	}
+	for range dumpTries {
+		var entries []entry
+		whole, err := c.ask(m, unix.NLM_F_DUMP, func(kind uint16, body []byte) { entries = append(entries, entry{kind, bytes.Clone(body)}) })
+		if err != nil {
+			return err
+		}
+		if whole {
+			for _, e := range entries {
+				visit(e.kind, e.body)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %w", m.what, ErrChanging)
 }
 
 // Get sends a request for one object and calls visit with its body.
 func (c *Conn) Get(m *Message, visit func(kind uint16, body []byte)) error {
-	return c.ask(m, unix.NLM_F_ACK, visit)
+	_, err := c.ask(m, unix.NLM_F_ACK, visit)
+	return err
 }
 
-func (c *Conn) ask(m *Message, flags uint16, visit func(kind uint16, body []byte)) error {
+// ask returns false for whole when the kernel says that what it listed changed meanwhile.
+func (c *Conn) ask(m *Message, flags uint16, visit func(kind uint16, body []byte)) (whole bool, err error) {
 	c.seq++
 	if err := unix.Sendto(c.fd, m.seal(c.seq, flags), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("%s: %w", m.what, err)
+		return false, fmt.Errorf("%s: %w", m.what, err)
 	}
+	whole = true
 	for done := false; !done; {
 		err := c.receive(func(h unix.NlMsghdr, body []byte) error {
-			switch {
-			case h.Seq != c.seq:
+			if h.Seq != c.seq {
 				return nil
-			case h.Type == unix.NLMSG_DONE:
-				done = true
-				return nil
-			case h.Type == unix.NLMSG_ERROR:
+			}
+			whole = whole && h.Flags&unix.NLM_F_DUMP_INTR == 0
+			if h.Type == unix.NLMSG_ERROR || h.Type == unix.NLMSG_DONE {
 				done = true
 				return answer(m.what, h, body)
 			}
@@ -119,10 +150,10 @@ func (c *Conn) ask(m *Message, flags uint16, visit func(kind uint16, body []byte
 			return nil
 		})
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return whole, nil
 }
 
 // receive reads one datagram and hands out its messages.
@@ -132,12 +163,12 @@ func (c *Conn) receive(visit func(h unix.NlMsghdr, body []byte) error) error {
 		n, _, err = unix.Recvfrom(c.fd, c.buf, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("read rtnetlink answer: %w", err)
+		return fmt.Errorf("read netlink answer: %w", err)
 	}
 	for data := c.buf[:n]; len(data) >= unix.NLMSG_HDRLEN; {
 		h := unix.NlMsghdr{Len: native.Uint32(data), Type: native.Uint16(data[4:]), Flags: native.Uint16(data[6:]), Seq: native.Uint32(data[8:])}
 		if int(h.Len) < unix.NLMSG_HDRLEN || int(h.Len) > len(data) {
-			return fmt.Errorf("read rtnetlink answer: message of %d bytes in %d", h.Len, len(data))
+			return fmt.Errorf("read netlink answer: message of %d bytes in %d", h.Len, len(data))
 		}
 		if err := visit(h, data[unix.NLMSG_HDRLEN:h.Len]); err != nil {
 			return err
@@ -147,7 +178,7 @@ func (c *Conn) receive(visit func(h unix.NlMsghdr, body []byte) error) error {
 	return nil
 }
 
-// answer decodes a struct nlmsgerr with its extended acknowledgement.
+// answer decodes a struct nlmsgerr with its extended acknowledgement, or what ends a list: an errno, and the acknowledgement at once.
 func answer(what string, h unix.NlMsghdr, body []byte) error {
 	if len(body) < 4 {
 		return &Error{What: what, Errno: unix.EBADMSG}
@@ -157,10 +188,13 @@ func answer(what string, h unix.NlMsghdr, body []byte) error {
 		return nil
 	}
 	e := &Error{What: what, Errno: unix.Errno(errno)}
-	const echoed = 4 + unix.NLMSG_HDRLEN // errno and the header of the request (NETLINK_CAP_ACK leaves out its body)
+	echoed := 4 + unix.NLMSG_HDRLEN // errno and the header of the request (NETLINK_CAP_ACK leaves out its body)
+	if h.Type == unix.NLMSG_DONE {
+		echoed = 4
+	}
 	if h.Flags&unix.NLM_F_ACK_TLVS != 0 && len(body) > echoed {
 		rest := body[echoed:]
-		if h.Flags&unix.NLM_F_CAPPED == 0 {
+		if h.Type == unix.NLMSG_ERROR && h.Flags&unix.NLM_F_CAPPED == 0 {
 			size := int(native.Uint32(body[4:])) - unix.NLMSG_HDRLEN
 			rest = rest[max(0, min(len(rest), (size+3)&^3)):]
 		}

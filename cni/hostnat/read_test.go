@@ -1,0 +1,39 @@
+package hostnat
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+)
+
+// An element of a map of ports with a comment, as the kernel sends it behind the header.
+const element = "\x02\x00\x00\x00" + "\x38\x00\x03\x80" + "\x34\x00\x01\x80" +
+	"\x10\x00\x01\x80" + "\x0c\x00\x01\x00" + "\x06\x00\x00\x00\x1f\x90\x00\x00" +
+	"\x10\x00\x02\x80" + "\x0c\x00\x01\x00" + "\x0a\x58\x00\x02\x00\x50\x00\x00" +
+	"\x0f\x00\x06\x00" + "\x01\x02xx" + "\x00\x05a/e0\x00\x00"
+
+func TestParseElements(t *testing.T) {
+	got := parseElements([]byte(element))
+	want := []nftables.SetElement{{Key: []byte("\x06\x00\x00\x00\x1f\x90\x00\x00"), Val: []byte("\x0a\x58\x00\x02\x00\x50\x00\x00"), Comment: "a/e0"}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// What is in the kernel is not only ours: another program may have put it there.
+func FuzzParseElements(f *testing.F) {
+	f.Add([]byte(element))
+	table := &nftables.Table{}
+	families := []*family{newFamily(table, v4), newFamily(table, v6)}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, e := range parseElements(body) {
+			for _, f := range families {
+				for _, s := range f.perPod() {
+					f.target(s, e)
+					f.udpPort(s, e)
+				}
+			}
+		}
+	})
+}
