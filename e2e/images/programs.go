@@ -30,7 +30,7 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 	for _, x := range builds {
 		b.Say("build %s", x.name)
 		p[x.name] = filepath.Join(dir, x.name)
-		if err := command(ctx, x.module, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= "+x.flags, "-o", p[x.name], x.pkg); err != nil {
+		if err := command(ctx, x.module, "go", "build", "-trimpath", "-buildvcs=false", "-tags=", "-ldflags", "-s -w -buildid= "+x.flags, "-o", p[x.name], x.pkg); err != nil {
 			return nil, err
 		}
 	}
