@@ -124,13 +124,20 @@ func Open(ctx context.Context, cfg Config, notify func(Event)) (*Containers, err
 		c.all[id] = r
 		c.reconcile(ctx, r, live)
 	}
-	return c, c.removeOrphans(ctx, live)
+	c.removeOrphans(ctx, live)
+	return c, nil
 }
 
 func (c *Containers) reconcile(ctx context.Context, r Record, live map[string]monitor.Status) {
-	if _, err := c.cfg.Sandboxes.Get(r.Sandbox); err != nil || !r.Made || r.Discarded {
-		if err := c.Remove(ctx, r.ID); err != nil {
+	if !r.Made {
+		if err := c.takeBack(ctx, r); err != nil {
 			c.cfg.Log.Warn("half-made container is not removed", "container", r.ID, "err", err)
+		}
+		return
+	}
+	if _, err := c.cfg.Sandboxes.Get(r.Sandbox); err != nil || r.Discarded {
+		if err := c.Remove(ctx, r.ID); err != nil {
+			c.cfg.Log.Warn("container that nobody wants is not removed", "container", r.ID, "err", err)
 		}
 		return
 	}
@@ -138,32 +145,53 @@ func (c *Containers) reconcile(ctx context.Context, r Record, live map[string]mo
 		return
 	}
 	c.done[r.ID] = make(chan struct{})
-	if s, ok := live[r.ID]; !ok {
+	s, ok := live[r.ID]
+	switch {
+	case !ok:
 		c.ended(monitor.Exit{ID: r.ID, Code: monitor.UnknownCode, Unknown: true, At: time.Now()})
-	} else if s.Exit != nil {
+	case s.Exit != nil:
 		c.ended(*s.Exit)
+	case r.State == runtimeapi.ContainerState_CONTAINER_CREATED:
+		c.resume(ctx, r.ID)
 	}
 }
 
-// removeOrphans ends what the monitor or the root file systems have and no record names.
-func (c *Containers) removeOrphans(ctx context.Context, live map[string]monitor.Status) error {
-	var errs []error
+// resume finishes a start that was cut off between the runtime and the record.
+func (c *Containers) resume(ctx context.Context, id string) {
+	started, err := c.cfg.Monitor.Started(ctx, id)
+	if err == nil && started {
+		_, err = c.change(id, func(r *Record) { r.State, r.Started = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now() })
+	}
+	if err != nil {
+		c.cfg.Log.Warn("it is not known whether a container was started", "container", id, "err", err)
+	}
+}
+
+// removeOrphans ends what the monitor or the root file systems have and no record names. What cannot be ended now is tried again at the next start.
+func (c *Containers) removeOrphans(ctx context.Context, live map[string]monitor.Status) {
 	for id := range live {
-		box, isPause := strings.CutPrefix(id, "pause-")
+		box, isPause := sandbox.OfPause(id)
 		_, boxErr := c.cfg.Sandboxes.Get(box)
-		if _, known := c.all[id]; !known && (!isPause || boxErr != nil) {
-			errs = append(errs, c.cfg.Monitor.Delete(ctx, id))
+		if _, known := c.all[id]; known || isPause && boxErr == nil {
+			continue
+		}
+		if err := c.cfg.Monitor.Delete(ctx, id); err != nil {
+			c.cfg.Log.Warn("container without a record stays", "container", id, "err", err)
 		}
 	}
 	ids, err := c.cfg.Rootfs.IDs()
-	errs = append(errs, err)
+	if err != nil {
+		c.cfg.Log.Warn("root file systems without a container stay", "err", err)
+	}
 	for _, id := range ids {
 		owner, _, _ := strings.Cut(id, "-")
-		if _, known := c.all[owner]; !known {
-			errs = append(errs, c.cfg.Rootfs.Release(ctx, id))
+		if _, known := c.all[owner]; known {
+			continue
+		}
+		if err := c.cfg.Rootfs.Release(ctx, id); err != nil {
+			c.cfg.Log.Warn("root file system without a container stays", "rootfs", id, "err", err)
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // Run takes the monitor's exits until ctx ends.
@@ -176,8 +204,24 @@ func (c *Containers) Run(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
-			c.ended(e)
+			if box, isPause := sandbox.OfPause(e.ID); isPause {
+				c.podEnded(box)
+			} else {
+				c.ended(e)
+			}
 		}
+	}
+}
+
+// podEnded follows the end of the init of a pod's shared PID namespace. In CRI's events a sandbox goes by its own ID as a container does.
+func (c *Containers) podEnded(box string) {
+	news, err := c.cfg.Sandboxes.Ended(box)
+	if err != nil {
+		c.cfg.Log.Error("end of a sandbox is not recorded", "sandbox", box, "err", err)
+	}
+	if news {
+		c.cfg.Log.Warn("the init of a shared PID namespace has ended, and all that ran there", "sandbox", box)
+		c.notify(Event{ID: box, Sandbox: box, Type: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, At: time.Now()})
 	}
 }
 

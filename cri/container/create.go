@@ -104,7 +104,8 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	c.expect(r.ID)
 	defer c.settle(r.ID)
 	if r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{ID: r.ID, Bundle: c.dir(r.ID), Runtime: runtime, LogPath: r.LogPath, TTY: r.config.Tty,
-		Stdin: r.config.Stdin, StdinOnce: r.config.StdinOnce, Cgroup: c.cfg.Group(parent, r.ID)}); err != nil {
+		Stdin: r.config.Stdin, StdinOnce: r.config.StdinOnce, Cgroup: c.cfg.Group(parent, r.ID),
+		OOMScoreAdj: *oci.Process.OOMScoreAdj, SharedPID: r.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() != runtimeapi.NamespaceMode_CONTAINER}); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -171,7 +172,7 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 		return nil, err
 	}
 	cfg := spec.Config{ID: r.ID, Container: r.config, Sandbox: box.PodConfig(), Image: img.Config.Config, Rootfs: root, User: user, Namespaces: namespaces,
-		CgroupsPath: c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID), Files: c.cfg.Sandboxes.Files(box), ImageMounts: volumes, Host: c.cfg.Host}
+		CgroupsPath: c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID), Files: c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs()), ImageMounts: volumes, Host: c.cfg.Host}
 	if p := security.GetSeccomp(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost && !security.GetPrivileged() {
 		path := p.LocalhostRef
 		if !filepath.IsAbs(path) {
@@ -215,10 +216,11 @@ func (c *Containers) namespaces(r Record, box sandbox.Record) (map[specs.LinuxNa
 	case runtimeapi.NamespaceMode_CONTAINER:
 		all[specs.PIDNamespace] = ""
 	case runtimeapi.NamespaceMode_POD:
-		if box.Pause == 0 {
+		pin := c.cfg.Sandboxes.PIDNamespace(box)
+		if pin == "" {
 			return nil, fmt.Errorf("shared PID namespace: pod sandbox %s was not made with one", box.ID)
 		}
-		all[specs.PIDNamespace] = fmt.Sprintf("/proc/%d/ns/pid", box.Pause)
+		all[specs.PIDNamespace] = pin
 	case runtimeapi.NamespaceMode_TARGET:
 		target, err := c.Get(o.TargetId)
 		if err != nil {

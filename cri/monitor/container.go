@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/cri/runc"
 )
 
 // Create creates the container; its first process waits for Start. On an error nothing is left. Once asked for, a creation is waited for even
@@ -83,7 +84,7 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 func (c *Client) Delete(ctx context.Context, id string) error {
 	deleted := false
 	if h, err := c.lookup(id); err == nil {
-		if err = h.status.Runtime.Delete(ctx, id); ctx.Err() != nil {
+		if err = h.status.Runtime.Delete(ctx, id); err != nil && ctx.Err() != nil {
 			return err
 		}
 		if deleted = err == nil; !deleted {
@@ -147,6 +148,41 @@ func (c *Client) Wait(ctx context.Context, id string) (Exit, error) {
 	case <-ctx.Done():
 		return Exit{}, context.Cause(ctx)
 	}
+}
+
+// Lives tells whether a container was created and, as far as the monitor has told, has not ended.
+func (c *Client) Lives(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.held[id]
+	return h != nil && !h.exited()
+}
+
+// Started tells whether the user's program of a created container was let run. A start that an earlier process of ours asked for, which may still
+// be under way, is waited for.
+func (c *Client) Started(ctx context.Context, id string) (bool, error) {
+	h, err := c.lookup(id)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		calls, err := runc.Calls("start", id)
+		if err != nil {
+			return false, fmt.Errorf("look for a start of container %s: %w", id, err)
+		}
+		if len(calls) == 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return false, fmt.Errorf("processes %v, which start container %s, do not end", calls, id)
+		case <-time.After(pause):
+		}
+	}
+	state, err := h.status.Runtime.State(ctx, id)
+	return err == nil && state.Status == specs.StateRunning, err
 }
 
 // List tells what the monitor knew when it was last heard of: every container that was created and not deleted, in no order.

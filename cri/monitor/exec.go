@@ -61,10 +61,13 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 			}
 		}
 	}
-	e := &Exec{id: cfg.ID, pidfd: -1, done: make(chan struct{})}
+	e, number := &Exec{id: cfg.ID, pidfd: -1, done: make(chan struct{})}, uint64(0)
 	m, got, err := l.call(context.WithoutCancel(ctx), wire.Message{Op: wire.OpExec, ID: cfg.ID, Exec: &request}, files,
-		func(seq uint64) { l.mu.Lock(); l.execs[seq] = e; l.mu.Unlock() })
+		func(seq uint64) { number = seq; l.mu.Lock(); l.execs[seq] = e; l.mu.Unlock() })
 	if err != nil {
+		l.mu.Lock()
+		delete(l.execs, number)
+		l.mu.Unlock()
 		got.Close()
 		return nil, err
 	}

@@ -61,6 +61,16 @@ func start(t *testing.T, c *monitor.Client, want monitor.Container) {
 	}
 }
 
+// checkCode checks the exit of a container whose monitor was killed: a kernel that keeps no status of what was reaped leaves it unknown at times.
+func checkCode(t *testing.T, exit monitor.Exit, want int) {
+	t.Helper()
+	if exit.Unknown && !monitortest.KernelKeepsExits(t) {
+		t.Logf("exit of %s is unknown to this kernel", exit.ID)
+	} else if exit.Code != want || exit.Unknown {
+		t.Errorf("exit %+v, want code %d", exit, want)
+	}
+}
+
 func wait(t *testing.T, c *monitor.Client, id string) monitor.Exit {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -226,9 +236,7 @@ func TestKilledMonitorLosesAndDoublesNothing(t *testing.T) {
 			}
 		}
 		t.Logf("%d kills", kills)
-		if exit := wait(t, c, "w"); exit.Code != 3 || exit.Unknown {
-			t.Errorf("exit %+v, want code 3", exit)
-		}
+		checkCode(t, wait(t, c, "w"), 3)
 		checkNumbered(t, monitortest.LogText(t, want.LogPath, "stdout"), "line ", lines)
 	})
 }
@@ -259,9 +267,7 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 		}
 		waitGone(t, pids["monitor-dead"])
 	})
-	if exit := wait(t, c, "monitor-dead"); exit.Code != 20 || exit.Unknown {
-		t.Errorf("exit while the monitor was dead: %+v, want 20", exit)
-	}
+	checkCode(t, wait(t, c, "monitor-dead"), 20)
 	c.Close()
 	unix.Kill(pids["server-dead"], unix.SIGTERM)
 	waitGone(t, pids["server-dead"])
@@ -280,9 +286,7 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 	if err := c.Kill("lives", unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
-	if exit := wait(t, c, "lives"); exit.Code != 23 || exit.Unknown {
-		t.Errorf("exit of the survivor: %+v, want 23", exit)
-	}
+	checkCode(t, wait(t, c, "lives"), 23)
 	for _, id := range []string{"monitor-dead", "server-dead", "lives"} {
 		if got := monitortest.LogText(t, filepath.Join(e.Dir, "logs", id+".log"), "stdout"); got != "up\nbye\n" {
 			t.Errorf("%s: log %q", id, got)

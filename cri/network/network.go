@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -154,7 +155,6 @@ type Attachment struct {
 	CgroupPath           string
 	Ports                []PortMapping
 	DNS                  map[string]any // servers, searches, options; nil: none
-	Bandwidth            map[string]any // ingressRate, egressRate...; nil: none
 }
 
 func (a Attachment) runtimeConf() *libcni.RuntimeConf {
@@ -164,9 +164,6 @@ func (a Attachment) runtimeConf() *libcni.RuntimeConf {
 	}
 	if a.DNS != nil {
 		caps["dns"] = a.DNS
-	}
-	if a.Bandwidth != nil {
-		caps["bandwidth"] = a.Bandwidth
 	}
 	if a.CgroupPath != "" {
 		caps["cgroupPath"] = a.CgroupPath
@@ -273,9 +270,13 @@ func (n *Network) release(ctx context.Context, at *libcni.NetworkAttachment) err
 		Args: at.CniArgs, CapabilityArgs: at.CapabilityArgs})
 }
 
+// collectLimit bounds one call of the plugins in Collect: one that hangs must not keep the server from starting.
+const collectLimit = 30 * time.Second
+
 // Collect releases every network whose pod is not live, by the cached ADD, and lets the plugins that can (CNI 1.1) collect what no cache
-// tells of. It is for the start, before pods are made: GC must not run beside an ADD (CNI specification, "GC").
-func (n *Network) Collect(ctx context.Context, live map[string]bool) error {
+// tells of. Other runtimes share the cache: a pod whose network namespace is there and not below netnsDir is theirs, and live. It is for the
+// start, before pods are made: GC must not run beside an ADD (CNI specification, "GC").
+func (n *Network) Collect(ctx context.Context, live map[string]bool, netnsDir string) error {
 	cached, err := n.cni.GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("cached networks: %w", err)
@@ -283,11 +284,12 @@ func (n *Network) Collect(ctx context.Context, live map[string]bool) error {
 	var errs []error
 	valid := []types.GCAttachment{}
 	for _, at := range cached {
-		if live[at.ContainerID] {
+		if live[at.ContainerID] || elsewhere(at.NetNS, netnsDir) {
 			valid = append(valid, types.GCAttachment{ContainerID: at.ContainerID, IfName: at.IfName})
 			continue
 		}
-		if err := n.release(ctx, at); err != nil {
+		err := within(ctx, collectLimit, func(ctx context.Context) error { return n.release(ctx, at) })
+		if err != nil {
 			errs = append(errs, fmt.Errorf("release pod sandbox %s, which is gone, from network %s: %w", at.ContainerID, at.Network, err))
 		}
 	}
@@ -297,8 +299,26 @@ func (n *Network) Collect(ctx context.Context, live map[string]bool) error {
 	if list == nil {
 		return errors.Join(errs...)
 	}
-	if err := n.cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: valid}); err != nil {
+	err = within(ctx, collectLimit, func(ctx context.Context) error {
+		return n.cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: valid})
+	})
+	if err != nil {
 		errs = append(errs, fmt.Errorf("collect garbage of network %s: %w", list.Name, err))
 	}
 	return errors.Join(errs...)
+}
+
+// elsewhere tells whether a network namespace is there, but not below dir.
+func elsewhere(netns, dir string) bool {
+	if strings.HasPrefix(netns, dir+"/") {
+		return false
+	}
+	_, err := os.Stat(netns)
+	return err == nil
+}
+
+func within(ctx context.Context, limit time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return f(ctx)
 }

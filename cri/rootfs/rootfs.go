@@ -49,7 +49,8 @@ func Open(config Config) (*Manager, error) {
 		config.Log = slog.New(slog.DiscardHandler)
 	}
 	for _, dir := range []string{config.Dir, config.StateDir, filepath.Join(config.StateDir, "mounts"), filepath.Join(config.Dir, "empty")} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
+		// A container's programs may be setuid, so nobody else on the host may come to them.
+		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700)); err != nil {
 			return nil, err
 		}
 	}
@@ -95,10 +96,11 @@ func (m *Manager) recover() error {
 			return err
 		}
 		for _, e := range entries {
-			if _, known := all[e.Name()]; !known {
-				if err := m.delete(e.Name()); err != nil {
-					return err
-				}
+			if _, known := all[e.Name()]; known {
+				continue
+			}
+			if err := m.delete(e.Name()); err != nil { // tried again at the next start
+				m.config.Log.Warn("rootfs without a record stays", "rootfs", e.Name(), "err", err)
 			}
 		}
 	}
@@ -176,7 +178,7 @@ func (m *Manager) mount(id string, layers []string, readOnly bool) error {
 	o := overlay{lower: lower}
 	if !readOnly {
 		for _, dir := range []string{m.upper(id), m.work(id)} {
-			if err := os.MkdirAll(dir, 0o711); err != nil {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
 			}
 		}

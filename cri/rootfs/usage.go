@@ -14,7 +14,8 @@ import (
 type Usage struct{ Bytes, Inodes int64 }
 
 // Usage walks the writable layer of a container: its cost grows with the number of files that the container wrote. One that is not
-// there uses nothing.
+// there uses nothing, and what cannot be seen (a path longer than the kernel takes, a file that is gone meanwhile) is not counted: no container
+// may keep the node from knowing about the others.
 func (m *Manager) Usage(id string) (Usage, error) {
 	if err := checkID(id); err != nil {
 		return Usage{}, err
@@ -30,14 +31,14 @@ func (m *Manager) Dir() string { return m.config.Dir }
 
 func usage(dir string) (u Usage, err error) {
 	seen := make(map[uint64]struct{}) // of files with several links
-	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil {
 			var info fs.FileInfo
 			if info, err = d.Info(); err == nil {
 				u.add(info.Sys().(*syscall.Stat_t), seen)
 			}
 		}
-		if errors.Is(err, fs.ErrNotExist) { // the container goes on working meanwhile
+		if path != dir || errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		return err

@@ -83,12 +83,6 @@ func (r Runtime) Delete(ctx context.Context, id string) error {
 	return err
 }
 
-// Kill sends a signal to the container's first process through the runtime, which also knows paused containers.
-func (r Runtime) Kill(ctx context.Context, id string, signal unix.Signal) error {
-	_, err := r.run(ctx, nil, "kill", id, fmt.Sprint(int(signal)))
-	return err
-}
-
 // Update changes the resources of a live container.
 func (r Runtime) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
 	data, err := json.Marshal(resources)

@@ -25,6 +25,7 @@ import (
 	"github.com/trivet-node/trivet/cri/network"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
@@ -33,15 +34,16 @@ var ErrNotFound = errors.New("pod sandbox not found")
 
 // Config is what sandboxes need.
 type Config struct {
-	Dir     string // boot-scoped, e.g. /run/trivet/cri/sandboxes
-	Network *network.Network
-	Monitor *monitor.Client
-	Pause   string // program that is the init of a shared PID namespace
-	Runtime func(handler string) (monitor.Runtime, error)
-	Cgroup  func(parent, id string) string // cgroupsPath of a process of a pod
-	Group   func(parent, id string) string // the same below the cgroup root
-	OOMMin  int
-	Log     *slog.Logger
+	Dir      string // boot-scoped, e.g. /run/trivet/cri/sandboxes
+	FilesDir string // of files that containers can write, so not on the host's tmpfs, e.g. /var/lib/trivet/cri/sandboxes
+	Network  *network.Network
+	Monitor  *monitor.Client
+	Pause    string // program that is the init of a shared PID namespace
+	Runtime  func(handler string) (monitor.Runtime, error)
+	Cgroup   func(parent, id string) string // cgroupsPath of a process of a pod
+	Group    func(parent, id string) string // the same below the cgroup root
+	OOMMin   int
+	Log      *slog.Logger
 }
 
 // State of a sandbox.
@@ -93,6 +95,9 @@ func Open(ctx context.Context, cfg Config) (*Sandboxes, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.MkdirAll(cfg.FilesDir, 0o700); err != nil {
+		return nil, err
+	}
 	s := &Sandboxes{cfg: cfg, store: store, all: map[string]Record{}}
 	records, torn, err := store.List()
 	if err != nil {
@@ -107,13 +112,27 @@ func Open(ctx context.Context, cfg Config) (*Sandboxes, error) {
 			cfg.Log.Warn("sandbox record has a broken configuration", "sandbox", id, "err", err)
 		}
 		s.all[id] = r
-		if r.State == Making {
-			if err := s.Remove(ctx, id); err != nil {
-				cfg.Log.Warn("half-made sandbox is not removed", "sandbox", id, "err", err)
-			}
+		s.reconcile(ctx, r)
+	}
+	return s, s.sweepFiles()
+}
+
+// undoLimit bounds how long one half-made sandbox, whose network plugin may hang, keeps the server from starting.
+const undoLimit = 30 * time.Second
+
+func (s *Sandboxes) reconcile(ctx context.Context, r Record) {
+	switch {
+	case r.State == Making:
+		ctx, cancel := context.WithTimeout(ctx, undoLimit)
+		defer cancel()
+		if err := s.Remove(ctx, r.ID); err != nil {
+			s.cfg.Log.Warn("half-made sandbox is not removed", "sandbox", r.ID, "err", err)
+		}
+	case s.PIDNamespace(r) != "" && !s.cfg.Monitor.Lives(pauseID(r.ID)):
+		if _, err := s.Ended(r.ID); err != nil {
+			s.cfg.Log.Warn("end of a sandbox is not recorded", "sandbox", r.ID, "err", err)
 		}
 	}
-	return s, nil
 }
 
 // Live lists the IDs of all sandboxes that there are, stopped ones too: these may still be joined to a network.
@@ -199,7 +218,7 @@ func (s *Sandboxes) build(ctx context.Context, r *Record) (err error) {
 	if err := s.makeNamespaces(*r); err != nil {
 		return err
 	}
-	if r.Options().GetPid() == runtimeapi.NamespaceMode_POD {
+	if s.PIDNamespace(*r) != "" {
 		if r.Pause, err = s.startPause(ctx, *r); err != nil {
 			return err
 		}
@@ -208,12 +227,21 @@ func (s *Sandboxes) build(ctx context.Context, r *Record) (err error) {
 		if r.IPs, err = s.cfg.Network.Setup(ctx, s.attachment(*r)); err != nil {
 			return err
 		}
+		if err := s.writeNetSysctls(*r); err != nil {
+			return err
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("caller gave up: %w", context.Cause(ctx))
 	}
 	r.State = Ready
-	return s.put(*r)
+	if err := s.put(*r); err != nil {
+		return err
+	}
+	if r.Pause != 0 && !s.cfg.Monitor.Lives(pauseID(r.ID)) { // Ended may have come before there was a record to find
+		return errors.New("init of the shared PID namespace has ended already")
+	}
+	return nil
 }
 
 // Stop ends the network and the namespaces. Its containers must have been stopped. Repeating it and stopping what is not there is success.
@@ -224,7 +252,7 @@ func (s *Sandboxes) Stop(ctx context.Context, id string) error {
 	}
 	defer unlock()
 	r, err := s.Get(id)
-	if err != nil || r.State == Stopped && !r.Network {
+	if err != nil || r.State == Stopped && !r.Network && r.Pause == 0 {
 		return nil
 	}
 	if r.State == Ready {
@@ -249,9 +277,12 @@ func (s *Sandboxes) teardown(ctx context.Context, r *Record) error {
 			r.Network = false
 		}
 	}
-	if r.Options().GetPid() == runtimeapi.NamespaceMode_POD {
-		errs = append(errs, s.cfg.Monitor.Delete(ctx, pauseID(r.ID)))
-		r.Pause = 0
+	if pin := s.PIDNamespace(*r); pin != "" {
+		if err := errors.Join(s.cfg.Monitor.Delete(ctx, pauseID(r.ID)), namespace.Unpin(pin)); err != nil {
+			errs = append(errs, err)
+		} else {
+			r.Pause = 0
+		}
 	}
 	return errors.Join(append(errs, s.removeNamespaces(*r), s.unmountFiles(*r))...)
 }
@@ -278,15 +309,15 @@ func (s *Sandboxes) destroy(ctx context.Context, r Record) error {
 	if err := s.teardown(ctx, &r); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(s.dir(r.ID)); err != nil {
+	if err := errors.Join(os.RemoveAll(s.dir(r.ID)), os.RemoveAll(s.files(r.ID))); err != nil {
 		return err
 	}
+	s.mu.Lock() // round both, so that Ended does not write the record again
+	defer s.mu.Unlock()
 	if err := s.store.Delete(r.ID); err != nil {
 		return err
 	}
-	s.mu.Lock()
 	delete(s.all, r.ID)
-	s.mu.Unlock()
 	return nil
 }
 
@@ -331,12 +362,12 @@ func (s *Sandboxes) List() []Record {
 }
 
 func (s *Sandboxes) put(r Record) error {
+	s.mu.Lock() // round both: the order of records is the order of states
+	defer s.mu.Unlock()
 	if err := s.store.Put(r.ID, r); err != nil {
 		return fmt.Errorf("record pod sandbox %s: %w", r.ID, err)
 	}
-	s.mu.Lock()
 	s.all[r.ID] = r
-	s.mu.Unlock()
 	return nil
 }
 

@@ -32,17 +32,12 @@ func (s *Server) ContainerStats(_ context.Context, r *runtimeapi.ContainerStatsR
 
 // ListContainerStats reads those of all running containers.
 func (s *Server) ListContainerStats(_ context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
-	all, err := s.allStats(r.Filter)
-	return &runtimeapi.ListContainerStatsResponse{Stats: all}, coded(err)
+	return &runtimeapi.ListContainerStatsResponse{Stats: s.allStats(r.Filter)}, nil
 }
 
 // StreamContainerStats does so in pieces.
 func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
-	all, err := s.allStats(r.Filter)
-	if err != nil {
-		return coded(err)
-	}
-	for piece := range slices.Chunk(all, piece) {
+	for piece := range slices.Chunk(s.allStats(r.Filter), piece) {
 		if err := stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: piece}); err != nil {
 			return err
 		}
@@ -50,7 +45,7 @@ func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest,
 	return nil
 }
 
-func (s *Server) allStats(f *runtimeapi.ContainerStatsFilter) ([]*runtimeapi.ContainerStats, error) {
+func (s *Server) allStats(f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
 	var all []*runtimeapi.ContainerStats
 	containers := s.cfg.Containers.List()
 	s.forget(containers)
@@ -58,13 +53,19 @@ func (s *Server) allStats(f *runtimeapi.ContainerStatsFilter) ([]*runtimeapi.Con
 		if !strings.HasPrefix(c.ID, f.GetId()) || !strings.HasPrefix(c.Sandbox, f.GetPodSandboxId()) || !matches(c.ContainerConfig().GetLabels(), f.GetLabelSelector()) {
 			continue
 		}
-		st, err := s.stats(c)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, st)
+		all = s.appendStats(all, c)
 	}
-	return all, nil
+	return all
+}
+
+// appendStats leaves out a container that cannot be read: it must not hide the others.
+func (s *Server) appendStats(all []*runtimeapi.ContainerStats, c container.Record) []*runtimeapi.ContainerStats {
+	st, err := s.stats(c)
+	if err != nil {
+		s.cfg.Log.Warn("container is left out of the stats", "container", c.ID, "err", err)
+		return all
+	}
+	return append(all, st)
 }
 
 // forget drops the sizes of containers that are gone.
@@ -120,23 +121,17 @@ func (s *Server) PodSandboxStats(_ context.Context, r *runtimeapi.PodSandboxStat
 	if err != nil {
 		return nil, coded(err)
 	}
-	st, err := s.podStats(box)
-	return &runtimeapi.PodSandboxStatsResponse{Stats: st}, coded(err)
+	return &runtimeapi.PodSandboxStatsResponse{Stats: s.podStats(box)}, nil
 }
 
 // ListPodSandboxStats reads those of all ready pods.
 func (s *Server) ListPodSandboxStats(_ context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
-	all, err := s.allPodStats(r.Filter)
-	return &runtimeapi.ListPodSandboxStatsResponse{Stats: all}, coded(err)
+	return &runtimeapi.ListPodSandboxStatsResponse{Stats: s.allPodStats(r.Filter)}, nil
 }
 
 // StreamPodSandboxStats does so in pieces.
 func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
-	all, err := s.allPodStats(r.Filter)
-	if err != nil {
-		return coded(err)
-	}
-	for piece := range slices.Chunk(all, piece) {
+	for piece := range slices.Chunk(s.allPodStats(r.Filter), piece) {
 		if err := stream.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: piece}); err != nil {
 			return err
 		}
@@ -144,32 +139,24 @@ func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsReques
 	return nil
 }
 
-func (s *Server) allPodStats(f *runtimeapi.PodSandboxStatsFilter) ([]*runtimeapi.PodSandboxStats, error) {
+func (s *Server) allPodStats(f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
 	var all []*runtimeapi.PodSandboxStats
 	s.forget(s.cfg.Containers.List())
 	for _, box := range s.cfg.Sandboxes.List() {
 		if box.State != sandbox.Ready || !strings.HasPrefix(box.ID, f.GetId()) || !matches(box.PodConfig().GetLabels(), f.GetLabelSelector()) {
 			continue
 		}
-		st, err := s.podStats(box)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, st)
+		all = append(all, s.podStats(box))
 	}
-	return all, nil
+	return all
 }
 
-func (s *Server) podStats(box sandbox.Record) (*runtimeapi.PodSandboxStats, error) {
+func (s *Server) podStats(box sandbox.Record) *runtimeapi.PodSandboxStats {
 	config := box.PodConfig()
 	st := &runtimeapi.PodSandboxStats{Linux: &runtimeapi.LinuxPodSandboxStats{}, Attributes: &runtimeapi.PodSandboxAttributes{Id: box.ID, Metadata: config.GetMetadata(),
 		Labels: config.GetLabels(), Annotations: config.GetAnnotations()}}
 	for _, c := range s.cfg.Containers.Of(box.ID) {
-		one, err := s.stats(c)
-		if err != nil {
-			return nil, err
-		}
-		st.Linux.Containers = append(st.Linux.Containers, one)
+		st.Linux.Containers = s.appendStats(st.Linux.Containers, c)
 	}
 	if parent := config.GetLinux().GetCgroupParent(); parent != "" {
 		if usage, err := s.cfg.Cgroups.Usage(s.cfg.Group(parent, "")); err == nil {
@@ -177,5 +164,5 @@ func (s *Server) podStats(box sandbox.Record) (*runtimeapi.PodSandboxStats, erro
 			st.Linux.Process = &runtimeapi.ProcessUsage{Timestamp: usage.Time.UnixNano(), ProcessCount: &runtimeapi.UInt64Value{Value: usage.PIDs}}
 		}
 	}
-	return st, nil
+	return st
 }

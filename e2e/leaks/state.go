@@ -14,7 +14,7 @@ import (
 var perPod = []string{
 	"/run/trivet/cri/sandboxes/records", "/run/trivet/cri/containers/records", "/run/trivet/cri/rootfs/records", "/run/trivet/cri/rootfs/mounts",
 	"/run/trivet/cri/monitor/containers", "/run/trivet/cri/monitor/exec", "/run/trivet/cri/monitor/tty",
-	"/run/trivet/cri/oci/crun", "/run/trivet/cri/oci/runc", "/run/trivet/csi/staged", "/run/netns", "/var/log/containers",
+	"/run/trivet/cri/oci/crun", "/run/trivet/cri/oci/runc", "/var/lib/trivet/cri/sandboxes", "/run/trivet/csi/staged", "/run/netns", "/var/log/containers",
 }
 
 // nodeRecords: what the CRI server, its monitor, the volume driver and the agent keep for each pod.

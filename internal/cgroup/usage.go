@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Usage is one reading of a group's counters. Limits of 0 mean unlimited.
@@ -25,7 +27,6 @@ type Usage struct {
 	MajorPageFaults uint64
 	Swap            uint64
 	PIDs            uint64
-	OOMKills        uint64 // 0 where the kernel does not count them
 }
 
 // Usage reads the counters of a group, its children included. fs.ErrNotExist when the group is gone.
@@ -36,6 +37,9 @@ func (h *Host) Usage(group string) (Usage, error) {
 		err = h.usageV2(filepath.Join(root, group), &u)
 	} else {
 		err = h.usageV1(group, &u)
+	}
+	if errors.Is(err, unix.ENODEV) { // it went between the opening of a file and the reading
+		err = fs.ErrNotExist
 	}
 	if err != nil {
 		return Usage{}, fmt.Errorf("read cgroup %s: %w", group, err)
@@ -66,9 +70,6 @@ func (h *Host) usageV1(group string, u *Usage) error {
 	}
 	u.RSS, u.PageFaults, u.MajorPageFaults, u.Swap = stat["total_rss"], stat["total_pgfault"], stat["total_pgmajfault"], stat["total_swap"]
 	u.WorkingSet = u.Memory - min(u.Memory, stat["total_inactive_file"])
-	if oom, err := keyed(mem, "memory.oom_control"); err == nil {
-		u.OOMKills = oom["oom_kill"]
-	}
 	if dir := h.Dir("pids", group); dir != "" {
 		u.PIDs, _ = number(dir, "pids.current")
 	}
@@ -93,9 +94,6 @@ func (h *Host) usageV2(dir string, u *Usage) error {
 	u.WorkingSet = u.Memory - min(u.Memory, stat["inactive_file"])
 	u.Swap, _ = number(dir, "memory.swap.current")
 	u.PIDs, _ = number(dir, "pids.current")
-	if events, err := keyed(dir, "memory.events"); err == nil {
-		u.OOMKills = events["oom_kill"]
-	}
 	return nil
 }
 

@@ -83,6 +83,17 @@ func Create(pins map[Kind]string, setup func() error) error {
 	return err
 }
 
+// Pin pins a namespace of a live process by a bind mount on the file path, which is created. The way back is Unpin.
+func Pin(kind Kind, pid int, path string) error {
+	if err := touch(path); err != nil {
+		return err
+	}
+	if err := unix.Mount(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("pin %s namespace of process %d on %s: %w", kind, pid, path, err)
+	}
+	return nil
+}
+
 func touch(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -105,7 +105,7 @@ func (n *node) leftovers() (left []string) {
 		}
 	}
 	for _, pattern := range []string{"leases/*", "cni/results/*", "run/sandboxes/*", "run/sandboxes/records/*", "run/containers/*", "run/containers/records/*",
-		"run/monitor/containers/*", "run/rootfs/records/*", "run/rootfs/mounts/*", "run/oci/*/*", "lib/rootfs/containers/*"} {
+		"run/monitor/containers/*", "run/rootfs/records/*", "run/rootfs/mounts/*", "run/oci/*/*", "lib/rootfs/containers/*", "lib/sandboxes/*"} {
 		found, _ := filepath.Glob(n.dir + "/" + pattern)
 		for _, f := range found {
 			if filepath.Base(f) != "records" {

@@ -96,7 +96,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	group := func(parent, id string) string { return groupOf(systemd, parent, id) }
 	cgroupsPath := func(parent, id string) string { return cgroupsPathOf(systemd, parent, id) }
 	host := spec.Probe(cgroups.V2)
-	boxes, err := sandbox.Open(ctx, sandbox.Config{Dir: filepath.Join(cfg.StateDir, "sandboxes"), Network: node, Monitor: mon, Pause: monitorProgram,
+	boxes, err := sandbox.Open(ctx, sandbox.Config{Dir: filepath.Join(cfg.StateDir, "sandboxes"), FilesDir: filepath.Join(cfg.RootDir, "sandboxes"), Network: node, Monitor: mon, Pause: monitorProgram,
 		Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, OOMMin: host.OOMScoreMin, Log: log})
 	if err != nil {
 		return err
@@ -123,7 +123,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Group: group, Handlers: runtimes.names(), Systemd: systemd, Info: cfg, Log: log}))
 	runtimeapi.RegisterImageServiceServer(g, imageserver.New(images, roots))
 	all, ctx := errgroup.WithContext(ctx)
-	if err := node.Collect(ctx, boxes.Live()); err != nil {
+	if err := node.Collect(ctx, boxes.Live(), filepath.Join(cfg.StateDir, "sandboxes")); err != nil {
 		log.Warn("not all networks of pods that are gone are released", "err", err)
 	}
 	all.Go(func() error { return node.Run(ctx) })

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -188,16 +189,24 @@ func (d *Daemon) adopt(id string, files wire.Files) {
 	}
 }
 
+// finisher is what the reaper calls with the status of a container's first process.
+func (d *Daemon) finisher(c *container) func(unix.WaitStatus) {
+	return func(status unix.WaitStatus) { d.telling.Go(func() { d.finish(c, wire.ExitOf(c.id, status)) }) }
+}
+
 // finish records and tells an exit, after all output that came before it is in the log.
 func (d *Daemon) finish(c *container, exit wire.Exit) {
 	exit.At = time.Now()
+	exit.OOM = d.oomKilled(c.record.Cgroup) // at once: systemd removes an empty group as soon as it hears of it
+	if c.record.SharedPID {
+		d.endRest(c)
+	}
 	c.drain()
 	c.mu.Lock()
 	if c.record.Exit != nil {
 		c.mu.Unlock()
 		return
 	}
-	exit.OOM = d.oomKilled(c.record.Cgroup)
 	c.record.Exit = &exit
 	if err := c.save(); err != nil {
 		d.log.Error("exit is not recorded", "container", c.id, "err", err)
@@ -207,6 +216,18 @@ func (d *Daemon) finish(c *container, exit wire.Exit) {
 	d.tell(wire.Message{Op: wire.OpExit, Exit: &exit})
 	d.log.Debug("container exited", "container", c.id, "exit", exit.String())
 	close(c.ended)
+}
+
+// endRest kills what a container has left running: only the init of a PID namespace takes the others along, and they would hold the output open.
+func (d *Daemon) endRest(c *container) {
+	if c.record.Cgroup == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
+	defer cancel()
+	if err := d.cgroups.Kill(ctx, c.record.Cgroup); err != nil {
+		d.log.Warn("processes outlive their container", "container", c.id, "err", err)
+	}
 }
 
 // drainTimeout bounds the wait for output that is already written. Processes that outlive the container may hold its FIFOs open.

@@ -121,7 +121,7 @@ func (d *Daemon) buildWithFIFOs(c *container) error {
 		}
 		defer unix.Close(stdio[i])
 	}
-	return d.reaper.runtime(c.record.Runtime, "create", c.id, c.record.Runtime.CreateArgs(c.id, c.record.Bundle, c.path("pid"), ""), stdio)
+	return d.reaper.do(call{runtime: c.record.Runtime, verb: "create", id: c.id, args: c.record.Runtime.CreateArgs(c.id, c.record.Bundle, c.path("pid"), ""), stdio: stdio})
 }
 
 // openStdin returns the container's end of its stdin. Normally it can be written through the same descriptor, so it never ends. With StdinOnce it ends with
@@ -163,7 +163,8 @@ func (d *Daemon) buildWithTerminal(c *container) error {
 	}
 	defer unix.Close(null)
 	rt := c.record.Runtime
-	if err := d.reaper.runtime(rt, "create", c.id, rt.CreateArgs(c.id, c.record.Bundle, c.path("pid"), socket.Path), [3]int{null, null, null}); err != nil {
+	args := rt.CreateArgs(c.id, c.record.Bundle, c.path("pid"), socket.Path)
+	if err := d.reaper.do(call{runtime: rt, verb: "create", id: c.id, args: args, stdio: [3]int{null, null, null}}); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), terminalTimeout)
@@ -186,6 +187,7 @@ func (c *container) identify() error {
 	if err != nil {
 		return err
 	}
+	setOOMScore(pid, c.record.OOMScoreAdj) // older crun leaves ours where the value is 0
 	c.record.Pid, c.record.Creating = pid, false
 	if c.record.StartTime, err = pidfd.StartTime(pid); err != nil {
 		return fmt.Errorf("container's first process: %w", err)
@@ -201,7 +203,7 @@ func (d *Daemon) begin(c *container) {
 	for _, st := range c.streams() {
 		go st.pump(d.journal)
 	}
-	d.reaper.claim(c.record.Pid, c.pidfd, func(status unix.WaitStatus) { go d.finish(c, wire.ExitOf(c.id, status)) })
+	d.reaper.claim(c.record.Pid, c.pidfd, d.finisher(c))
 }
 
 func readPid(path string) (int, error) {

@@ -48,8 +48,9 @@ type Daemon struct {
 	stateLock int
 	locks     keylock.Locks[string] // one operation per container
 
-	// busy is read-locked by operations that must not be cut by an upgrade.
-	busy sync.RWMutex
+	// busy is read-locked by operations that must not be cut by an upgrade; telling are exits of children that are on their way to record and client.
+	busy    sync.RWMutex
+	telling sync.WaitGroup
 
 	mu         sync.Mutex // guards all below
 	containers map[string]*container

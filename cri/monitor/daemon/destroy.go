@@ -41,17 +41,17 @@ func (d *Daemon) forget(id string, deleted bool) error {
 	case <-time.After(destroyTimeout):
 		return fmt.Errorf("forget container %s: it still runs %s after SIGKILL", id, destroyTimeout)
 	}
+	d.mu.Lock()
+	delete(d.containers, id) // should its files stay, the next forget goes by them
+	d.mu.Unlock()
 	c.close()
 	if err := c.remove(); err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.containers, id)
 	return nil
 }
 
-// discardLeft tries again what failed when the container's creation was undone.
+// discardLeft tries again what failed when the container was forgotten or its creation undone.
 func (d *Daemon) discardLeft(id string) error {
 	if !durable.ValidName(id) {
 		return nil // never made
@@ -125,7 +125,7 @@ func (d *Daemon) runtimeDelete(c *container) error {
 	}
 	defer unix.Close(null)
 	rt := c.record.Runtime
-	err = d.reaper.runtime(rt, "delete", c.id, rt.DeleteArgs(c.id), [3]int{null, null, null})
+	err = d.reaper.do(call{runtime: rt, verb: "delete", id: c.id, args: rt.DeleteArgs(c.id), stdio: [3]int{null, null, null}})
 	if runc.NotThere(err) {
 		return nil
 	}

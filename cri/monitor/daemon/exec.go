@@ -35,7 +35,7 @@ func (d *Daemon) exec(s *session, m wire.Message, files wire.Files) {
 	d.reaper.claim(pid, fd, func(status unix.WaitStatus) {
 		exit := wire.ExitOf(m.ID, status)
 		exit.At = time.Now()
-		go s.conn.Send(wire.Message{Op: wire.OpExecExit, Seq: m.Seq, Exit: &exit}, nil)
+		d.telling.Go(func() { s.conn.Send(wire.Message{Op: wire.OpExecExit, Seq: m.Seq, Exit: &exit}, nil) })
 	})
 }
 
@@ -69,12 +69,16 @@ func (d *Daemon) startExec(m wire.Message, files wire.Files) (pid int, err error
 		return 0, fmt.Errorf("exec in container %s: %w", m.ID, err)
 	}
 	defer os.Remove(pidFile)
-	rt := m.Exec.Runtime
-	err = d.reaper.runtime(rt, "exec", m.ID, rt.ExecArgs(m.ID, pidFile, m.Exec.ConsoleSocket), stdio, files[wire.FdProcess])
+	rt, adj := m.Exec.Runtime, c.record.OOMScoreAdj // which never changes
+	err = d.reaper.do(call{runtime: rt, verb: "exec", id: m.ID, args: rt.ExecArgs(m.ID, pidFile, m.Exec.ConsoleSocket), stdio: stdio,
+		extra: []int{files[wire.FdProcess]}, oomScoreAdj: &adj})
 	if err != nil {
 		return 0, err
 	}
-	return readPid(pidFile)
+	if pid, err = readPid(pidFile); err == nil {
+		setOOMScore(pid, adj) // should the runtime have been faster than we
+	}
+	return pid, err
 }
 
 // pidFile makes a name that the runtime may write to.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -44,6 +45,8 @@ func (r *reaper) run(stop <-chan struct{}) {
 }
 
 func (r *reaper) sweep() {
+	r.mu.Lock() // so that whoever finds no process any more finds its status
+	defer r.mu.Unlock()
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
@@ -53,18 +56,19 @@ func (r *reaper) sweep() {
 		if err != nil || pid <= 0 {
 			return
 		}
-		r.mu.Lock()
 		f := r.waiting[pid]
 		delete(r.waiting, pid)
-		if f == nil && r.inFlight > 0 {
-			r.orphans[pid] = status
-		}
-		r.mu.Unlock()
 		if f != nil {
 			f(status)
+		} else if r.inFlight > 0 {
+			r.orphans[pid] = status
 		}
 	}
 }
+
+// pause leaves children that end as zombies, for the next life to reap, until resume.
+func (r *reaper) pause()  { r.mu.Lock() }
+func (r *reaper) resume() { r.mu.Unlock() }
 
 // begin keeps the statuses of unknown children until end: one of them may be the container that is being made.
 func (r *reaper) begin() {
@@ -81,7 +85,7 @@ func (r *reaper) end() {
 	}
 }
 
-// claim calls f (which must not block) with the status of child pid once it has ended. fd is its pidfd, which tells the pid from an
+// claim calls f (which must not block, nor use the reaper) with the status of child pid once it has ended. fd is its pidfd, which tells the pid from an
 // earlier use of the number; -1 if it could not be opened, because the process has ended.
 func (r *reaper) claim(pid, fd int, f func(unix.WaitStatus)) {
 	r.mu.Lock()
@@ -96,18 +100,18 @@ func (r *reaper) claim(pid, fd int, f func(unix.WaitStatus)) {
 	}
 }
 
-// orphan returns the status of a child that ended before anybody claimed it.
+// orphan returns the status of a child that ended before anybody claimed it. fd is as in claim.
 func (r *reaper) orphan(pid, fd int) (unix.WaitStatus, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	status, ok := r.orphans[pid]
-	if ok = ok && pidfd.Ended(fd); ok {
+	if ok = ok && (fd < 0 || pidfd.Ended(fd)); ok {
 		delete(r.orphans, pid)
 	}
 	return status, ok
 }
 
-// spawn starts a child; f is called with its status. The lock keeps sweep from telling the status before f is known.
+// spawn starts a child; f is called with its status. The lock keeps sweep from reaping it before f is known.
 func (r *reaper) spawn(path string, args []string, files []uintptr, f func(unix.WaitStatus)) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,11 +126,27 @@ func (r *reaper) spawn(path string, args []string, files []uintptr, f func(unix.
 	return pid, err
 }
 
+// setOOMScore gives a process its container's value. Where that is refused, it is lower than ours, which was inherited.
+func setOOMScore(pid, value int) {
+	os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(value)), 0)
+}
+
 // runtimeTimeout bounds one call of an OCI runtime.
 const runtimeTimeout = 2 * time.Minute
 
-// runtime runs an OCI runtime with the given standard descriptors and, beside its log, extra ones from runc.ProcessFd on. It dies with us.
-func (r *reaper) runtime(rt runc.Runtime, verb, id string, args []string, stdio [3]int, extra ...int) error {
+// call is one call of an OCI runtime.
+type call struct {
+	runtime     runc.Runtime
+	verb, id    string
+	args        []string
+	stdio       [3]int
+	extra       []int // descriptors beside its log, from runc.ProcessFd on
+	oomScoreAdj *int  // that what it starts inherits; nil: ours
+}
+
+// do makes the call. The runtime dies with us.
+func (r *reaper) do(c call) error {
+	rt, verb, id := c.runtime, c.verb, c.id
 	path, err := rt.Executable()
 	if err != nil {
 		return err
@@ -136,14 +156,17 @@ func (r *reaper) runtime(rt runc.Runtime, verb, id string, args []string, stdio 
 		return err
 	}
 	defer log.Close()
-	files := []uintptr{uintptr(stdio[0]), uintptr(stdio[1]), uintptr(stdio[2]), log.Fd()}
-	for _, fd := range extra {
+	files := []uintptr{uintptr(c.stdio[0]), uintptr(c.stdio[1]), uintptr(c.stdio[2]), log.Fd()}
+	for _, fd := range c.extra {
 		files = append(files, uintptr(fd))
 	}
 	ended := make(chan unix.WaitStatus, 1)
-	pid, err := r.spawn(path, args, files, func(s unix.WaitStatus) { ended <- s })
+	pid, err := r.spawn(path, c.args, files, func(s unix.WaitStatus) { ended <- s })
 	if err != nil {
 		return fmt.Errorf("start OCI runtime %s: %w", rt.Program, err)
+	}
+	if c.oomScoreAdj != nil {
+		setOOMScore(pid, *c.oomScoreAdj)
 	}
 	timer := time.AfterFunc(runtimeTimeout, func() { unix.Kill(-pid, unix.SIGKILL) })
 	status := <-ended

@@ -117,19 +117,15 @@ func (d *Daemon) revive(c *container, inherited map[string]int) error {
 	} else if c.record.StdinOnce && !c.record.StdinClosed && !c.record.TTY {
 		c.stdin, _ = unix.Open(c.path(wire.StdinFIFO), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // ENXIO: nobody reads any more
 	}
-	if !alive {
+	if parent, err := pidfd.Parent(c.record.Pid); alive && err == nil && parent == os.Getpid() {
+		d.reaper.claim(c.record.Pid, fd, d.finisher(c))
+	} else if status, ended := d.reaper.orphan(c.record.Pid, fd); ended { // in the execve of an upgrade, or just now
+		d.finisher(c)(status)
+	} else if alive {
+		go d.watch(c, fd, c.record.Pid)
+	} else {
 		c.lost = true
-		return streamsErr
 	}
-	if parent, err := pidfd.Parent(c.record.Pid); err == nil && parent == os.Getpid() {
-		d.reaper.claim(c.record.Pid, fd, func(status unix.WaitStatus) { go d.finish(c, wire.ExitOf(c.id, status)) })
-		return streamsErr
-	}
-	if status, ended := d.reaper.orphan(c.record.Pid, fd); ended {
-		go d.finish(c, wire.ExitOf(c.id, status))
-		return streamsErr
-	}
-	go d.watch(c, fd, c.record.Pid)
 	return streamsErr
 }
 
@@ -168,10 +164,13 @@ type inheritance struct {
 }
 
 // upgrade executes our binary anew in this very process: children stay children, so no exit status depends on anyone else. It waits for running
-// operations, and returns only on an error.
+// operations and for exits that are on their way, and returns only on an error.
 func (d *Daemon) upgrade() error {
 	d.busy.Lock()
 	defer d.busy.Unlock()
+	d.reaper.pause()
+	defer d.reaper.resume()
+	d.telling.Wait()
 	fds, closeFds, err := d.heirlooms()
 	defer closeFds()
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -119,7 +120,7 @@ func (e *Env) Container(tb testing.TB, id string, rt monitor.Runtime, args []str
 		},
 		Linux: &specs.Linux{CgroupsPath: group, Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "ipc"}, {Type: "uts"}}},
 	}
-	c := monitor.Container{ID: id, Bundle: filepath.Join(e.Dir, "bundle-"+id), Runtime: rt, LogPath: filepath.Join(e.Dir, "logs", id+".log"), Cgroup: group}
+	c := monitor.Container{ID: id, Bundle: filepath.Join(e.Dir, "bundle-"+id), Runtime: rt, LogPath: filepath.Join(e.Dir, "logs", id+".log"), Cgroup: group, OOMScoreAdj: adj}
 	if change != nil {
 		change(spec, &c)
 	}
@@ -185,6 +186,22 @@ func KillMonitor(tb testing.TB, socket string) {
 		}
 		return
 	}
+}
+
+// KernelKeepsExits tells whether the exit status of a process can be learnt after somebody else has reaped it (Linux 6.15).
+func KernelKeepsExits(tb testing.TB) bool {
+	tb.Helper()
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		tb.Fatal(err)
+	}
+	fd, err := pidfd.Open(cmd.Process.Pid) // not reaped yet, so it is there
+	if err := errors.Join(err, cmd.Wait()); err != nil {
+		tb.Fatal(err)
+	}
+	defer unix.Close(fd)
+	_, err = pidfd.Status(fd, cmd.Process.Pid)
+	return err == nil
 }
 
 // Eventually calls f, with short pauses, until it returns nil; after 20 s its error fails the test.

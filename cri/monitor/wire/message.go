@@ -49,8 +49,8 @@ const (
 // Runtime is an OCI runtime binary.
 type Runtime = runc.Runtime
 
-// Container is what create needs. The bundle must hold a config.json whose process.terminal equals TTY and whose process.oomScoreAdj is
-// set (the monitor protects itself from the OOM killer, and children inherit).
+// Container is what create needs. The bundle must hold a config.json whose process.terminal equals TTY and whose process.oomScoreAdj equals
+// OOMScoreAdj.
 type Container struct {
 	ID        string
 	Bundle    string
@@ -60,6 +60,9 @@ type Container struct {
 	Stdin     bool   `json:",omitempty"` // keep a stdin that Attach can write to; otherwise stdin is /dev/null
 	StdinOnce bool   `json:",omitempty"` // the container's stdin ends when the first attached client closes its own
 	Cgroup    string `json:",omitempty"` // its cgroup, below the root: read at exit to tell whether the OOM killer struck, emptied when it is destroyed
+	// The monitor protects itself from the OOM killer, and children inherit: crun gives an exec no value of its own.
+	OOMScoreAdj int  `json:",omitempty"`
+	SharedPID   bool `json:",omitempty"` // its PID namespace is not its own, so that what it started does not end with its first process
 }
 
 // Exit tells how a container ended.

@@ -1,0 +1,100 @@
+package rootfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
+
+func config(t *testing.T) Config {
+	testenv.Root(t)
+	dir := testenv.ShortDir(t)
+	images, err := image.Open(image.Config{Dir: filepath.Join(dir, "images")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { images.Close() })
+	return Config{Dir: filepath.Join(dir, "disk"), StateDir: filepath.Join(dir, "run"), Images: images}
+}
+
+func TestNobodyElseComesToTheFilesOfContainers(t *testing.T) {
+	c := config(t)
+	for _, dir := range []string{c.Dir, c.StateDir} { // as an older one made them
+		if err := errors.Join(os.Mkdir(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Open(c); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{c.Dir, c.StateDir} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
+		}
+	}
+}
+
+func TestWhatCannotBeDeletedIsTriedAgainAtTheNextStart(t *testing.T) {
+	c := config(t)
+	stuck, orphan := filepath.Join(c.Dir, "containers/stuck"), filepath.Join(c.Dir, "containers/orphan")
+	if err := errors.Join(os.MkdirAll(stuck+"/upper", 0o700), os.MkdirAll(orphan, 0o700), unix.Mount("tmpfs", stuck+"/upper", "tmpfs", 0, "")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(c); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(orphan); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the other one: %v", err)
+	}
+	if err := unix.Unmount(stuck+"/upper", 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(c); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(stuck); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("after the next start: %v", err)
+	}
+}
+
+func TestUsageCountsWhatCanBeSeen(t *testing.T) {
+	c := config(t)
+	m, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, err := m.Usage("absent"); err != nil || u != (Usage{}) {
+		t.Errorf("of one that is not there: %v, %v", u, err)
+	}
+	upper := filepath.Join(c.Dir, "containers/c/upper")
+	err = errors.Join(os.MkdirAll(upper, 0o700), os.WriteFile(upper+"/a", make([]byte, 8192), 0o600), os.Link(upper+"/a", upper+"/b"))
+	dir, openErr := os.OpenRoot(upper)
+	for err = errors.Join(err, openErr); err == nil; {
+		defer dir.Close()
+		name := strings.Repeat("n", 250)
+		if err = dir.Mkdir(name, 0o700); err == nil {
+			dir, err = dir.OpenRoot(name)
+		}
+		if err == nil && len(dir.Name()) > 2*unix.PathMax {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, count := range map[string]func() (Usage, error){"container": func() (Usage, error) { return m.Usage("c") }, "all": m.TotalUsage} {
+		if u, err := count(); err != nil || u.Bytes < 8192 || u.Bytes >= 2<<20 || u.Inodes < 15 {
+			t.Errorf("%s: %+v, %v", name, u, err)
+		}
+	}
+}
