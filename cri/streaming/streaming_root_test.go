@@ -198,10 +198,13 @@ func TestExecOverSPDY(t *testing.T) {
 	})
 }
 
+// sizeThenLine waits until its terminal has the wanted size, and then reads a line.
+const sizeThenLine = `until [ "$(stty size)" = "43 132" ]; do sleep 0.02; done; echo resized; read x; echo got $x`
+
 func TestExecWithTerminalOverSPDY(t *testing.T) {
 	runtimes(t, func(t *testing.T, runtime string) {
 		n := start(t, runtime, idle, nil)
-		resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh("read x; stty size; echo got $x"), Stdin: true, Stdout: true, Tty: true})
+		resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh(sizeThenLine), Stdin: true, Stdout: true, Tty: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -209,8 +212,8 @@ func TestExecWithTerminalOverSPDY(t *testing.T) {
 		if err := json.NewEncoder(s.resize).Encode(map[string]int{"Width": 132, "Height": 43}); err != nil {
 			t.Fatal(err)
 		}
-		time.AfterFunc(200*time.Millisecond, func() { io.WriteString(s.stdin, "hello\n") }) // the size is to arrive first
-		if got := read(t, s.stdout); !strings.Contains(got, "43 132") || !strings.Contains(got, "got hello") {
+		io.WriteString(s.stdin, "hello\n")
+		if got := read(t, s.stdout); !strings.Contains(got, "resized") || !strings.Contains(got, "got hello") {
 			t.Errorf("terminal shows %q", got)
 		}
 	})

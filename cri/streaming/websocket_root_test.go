@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gorilla/websocket"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -85,16 +84,16 @@ func TestExecOverWebSocketV5(t *testing.T) {
 }
 
 func TestAttachOverWebSocketV5WithTerminal(t *testing.T) {
-	n := start(t, "crun", sh("read x; stty size; echo got $x"), func(_ *specs.Spec, c *monitor.Container) { c.TTY, c.Stdin = true, true })
+	n := start(t, "crun", sh(sizeThenLine), func(_ *specs.Spec, c *monitor.Container) { c.TTY, c.Stdin = true, true })
 	resp, err := n.server.Attach(&runtimeapi.AttachRequest{ContainerId: "c", Stdin: true, Stdout: true, Tty: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn := dialWebSocket(t, resp.Url, "v5.channel.k8s.io")
 	conn.WriteMessage(websocket.BinaryMessage, []byte("\x04"+`{"Width":132,"Height":43}`))
-	time.AfterFunc(200*time.Millisecond, func() { conn.WriteMessage(websocket.BinaryMessage, []byte("\x00hello\n")) }) // the size is to arrive first
+	conn.WriteMessage(websocket.BinaryMessage, []byte("\x00hello\n"))
 	got := channels(t, conn)
-	if !strings.Contains(got[1], "43 132") || !strings.Contains(got[1], "got hello") || !strings.Contains(got[3], "Success") {
+	if !strings.Contains(got[1], "resized") || !strings.Contains(got[1], "got hello") || !strings.Contains(got[3], "Success") {
 		t.Errorf("got %q", got)
 	}
 }
