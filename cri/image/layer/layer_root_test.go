@@ -40,21 +40,27 @@ func linked(kind byte, name, target string) entry {
 
 func archive(tb testing.TB, entries ...entry) []byte {
 	tb.Helper()
+	data, err := pack(entries...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return data
+}
+
+func pack(entries ...entry) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
 		e.Size = int64(len(e.body))
 		if err := w.WriteHeader(&e.Header); err != nil {
-			tb.Fatal(err)
+			return nil, err
 		}
 		if _, err := w.Write([]byte(e.body)); err != nil {
-			tb.Fatal(err)
+			return nil, err
 		}
 	}
-	if err := w.Close(); err != nil {
-		tb.Fatal(err)
-	}
-	return b.Bytes()
+	err := w.Close()
+	return b.Bytes(), err
 }
 
 func unpackTo(tb testing.TB, dir string, data []byte) (Result, error) {
