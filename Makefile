@@ -50,7 +50,7 @@ FUZZTIME ?= 20s
 .PHONY: fuzz
 fuzz: ## fuzz every parser of others' bytes for FUZZTIME=20s each
 	@for f in $$(grep -lE '^func Fuzz' $$(git ls-files '*_test.go')); do for name in $$(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+).*/\1/p' $$f); do \
-		echo "$$f $$name"; go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) ./$$(dirname $$f) || exit 1; done; done
+		echo "$$f $$name"; go test -run='^$$' -fuzz="^$$name$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=10x ./$$(dirname $$f) || exit 1; done; done
 
 include e2e/build.mk
 include e2e/bench/bench.mk

@@ -17,6 +17,7 @@ type Config struct {
 	StateDir     string             `toml:"state_dir"`     // ends with the boot
 	RootDir      string             `toml:"root_dir"`      // images
 	CertsDir     string             `toml:"certs_dir"`     // hosts.toml of registries
+	PinnedImages []string           `toml:"pinned_images"` // names of images that kubelet's garbage collection is to keep
 	OCIRuntime   string             `toml:"oci_runtime"`   // program of the default handler: crun, runc or a path
 	CgroupDriver string             `toml:"cgroup_driver"` // cgroupfs or systemd
 	StreamAddr   string             `toml:"stream_addr"`   // exec, attach, port-forward

@@ -2,7 +2,9 @@ package image_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
@@ -92,6 +94,50 @@ func TestKilledPullLeavesNothing(t *testing.T) {
 	}
 	h.hook.Store(nil)
 	pull(t, openStore(t, dir), reference)
+}
+
+// stopping calls stop when left bytes are through, and gives no more.
+type stopping struct {
+	http.ResponseWriter
+	left int
+	stop func()
+}
+
+func (s *stopping) Write(p []byte) (int, error) {
+	if s.left -= len(p); s.left > 0 {
+		return s.ResponseWriter.Write(p)
+	}
+	s.ResponseWriter.(http.Flusher).Flush()
+	s.stop()
+	panic(http.ErrAbortHandler)
+}
+
+func TestCancelledPullLeavesNothing(t *testing.T) {
+	h, dir := newHub(t), t.TempDir()
+	s := openStore(t, dir)
+	random := make([]byte, 3<<20)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	reference, _ := h.push(t, "thing:1", map[string]string{"small": "1"}, map[string]string{"big": string(random)})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	hook := func(w http.ResponseWriter, r *http.Request) bool { // the big layer stops halfway
+		h.inner.ServeHTTP(&stopping{ResponseWriter: w, left: 2 << 20, stop: func() {
+			if list, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(list) == 0 {
+				t.Errorf("nothing is being unpacked: %v, %v", list, err)
+			}
+			cancel()
+			<-r.Context().Done()
+		}}, r)
+		return true
+	}
+	h.hook.Store(&hook)
+	if _, err := s.Pull(ctx, reference, registry.Auth{}); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	s.Close() // the work is on its way down
+	nothingLeft(t, dir)
+	h.hook.Store(nil)
+	pull(t, s, reference) // and it works the next time
 }
 
 // A power loss takes the end of files and the last renames; here it takes a layer and, in another image, the proof that it was synced.

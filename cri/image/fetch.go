@@ -115,6 +115,12 @@ func (s *Store) commitLayer(temp, name string, info layerInfo) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if _, there := s.sizes[name]; there {
+		return nil // a pull that was given up still finished it, and containers may use it by now
+	}
+	if !s.heldLocked(name) { // the pulls that wanted it have gone, and so has the collection after them
+		return fmt.Errorf("put layer %s in place: nobody waits for it any more", name)
+	}
 	target := filepath.Join(s.config.Dir, "layers", name)
 	err = os.Rename(temp, target)
 	if errors.Is(err, fs.ErrExist) { // a torn one from before a power loss

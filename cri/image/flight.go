@@ -8,6 +8,8 @@ import (
 // flights lets calls for the same key share one piece of work. The work goes on as long as one caller waits for it, and is cancelled
 // when the last one has gone. The zero value is ready.
 type flights[T any] struct {
+	running sync.WaitGroup
+
 	mu   sync.Mutex // guards open and the waiters of its flights
 	open map[string]*flight[T]
 }
@@ -32,7 +34,7 @@ func (f *flights[T]) do(ctx context.Context, key string, work func(context.Conte
 		inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		fl = &flight[T]{done: make(chan struct{}), cancel: cancel}
 		f.open[key] = fl
-		go f.run(inner, key, fl, work)
+		f.running.Go(func() { f.run(inner, key, fl, work) })
 	}
 	fl.waiters++
 	f.mu.Unlock()

@@ -22,7 +22,7 @@ type Image struct {
 	Tags    []string // full names, "docker.io/library/busybox:1", sorted
 	Digests []string // "docker.io/library/busybox@sha256:...", as pulled, sorted
 	Size    int64    // bytes that its layers take unpacked
-	Pinned  bool     // not to be removed by garbage collection
+	Pinned  bool     // garbage collection should keep it; Store.Remove does as it is told
 
 	Config    ocispec.Image // parsed configuration
 	RawConfig []byte        // as pulled
@@ -40,6 +40,8 @@ type record struct {
 	// Synced says that the layers are safe on the disk. Until then, the record counts only for the boot that wrote it.
 	Synced bool
 	Boot   string
+
+	arrival int64 // counts pulls: tells this record from one of the same image that was removed and pulled again
 }
 
 func (r *record) copy() *record {

@@ -150,7 +150,8 @@ func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error 
 	isNew := s.images[r.ID] == nil
 	next := r.copy()
 	if isNew {
-		next.Boot, next.Synced = s.boot, false
+		s.arrivals++
+		next.Boot, next.Synced, next.arrival = s.boot, false, s.arrivals
 	}
 	if ref.Tag != "" {
 		next.Tags[ref.String()] = time.Now()
@@ -162,7 +163,7 @@ func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error 
 		return err
 	}
 	if isNew {
-		s.syncLater(next.ID)
+		s.syncLater(next)
 	}
 	if ref.Tag == "" {
 		return nil
@@ -196,15 +197,16 @@ func (s *Store) untagOthers(id, tag string) error {
 
 // syncLater makes the layers of a new image safe on the disk without anybody waiting: the image serves at once, and until the sync is
 // done, its record counts only for this boot, in which the page cache has what the disk lacks.
-func (s *Store) syncLater(id string) {
+func (s *Store) syncLater(r *record) {
 	s.syncing.Go(func() {
-		if err := s.sync(id); err != nil {
-			s.config.Log.Error("image is not safe on the disk; it will be pulled again after a reboot", "image", id, "err", err)
+		if err := s.sync(r); err != nil {
+			s.config.Log.Error("image is not safe on the disk; it will be pulled again after a reboot", "image", r.ID, "err", err)
 		}
 	})
 }
 
-func (s *Store) sync(id string) error {
+// sync marks the image as safe, unless it was removed meanwhile: what has been pulled again since has a sync of its own.
+func (s *Store) sync(began *record) error {
 	dir, err := os.Open(s.config.Dir)
 	if err != nil {
 		return err
@@ -215,8 +217,8 @@ func (s *Store) sync(id string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := s.images[id]
-	if r == nil {
+	r := s.images[began.ID]
+	if r == nil || r.arrival != began.arrival {
 		return nil
 	}
 	next := r.copy()

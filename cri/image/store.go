@@ -23,7 +23,7 @@ type Config struct {
 	Dir      string // e.g. /var/lib/trivet/cri/images: images/ (records), layers/<chain ID>/fs, tmp/
 	Registry *registry.Client
 	Parallel int      // layers fetched at once for each image; 0: 4
-	Pinned   []string // names of images that garbage collection must keep
+	Pinned   []string // names or digests of images that are marked as not to be garbage collected
 	Log      *slog.Logger
 }
 
@@ -41,7 +41,8 @@ type Store struct {
 	sizes  map[string]layerInfo           // of the layers on disk, by chain ID
 	holds  map[string]map[string]struct{} // owner -> chain IDs that must stay
 
-	arrived chan struct{} // closed and replaced when a layer comes into place
+	arrivals int64         // images pulled so far: record.arrival
+	arrived  chan struct{} // closed and replaced when a layer comes into place
 }
 
 // layerInfo is LAYERS/<chain ID>/layer.json.
@@ -59,6 +60,10 @@ func Open(config Config) (*Store, error) {
 	}
 	if config.Parallel <= 0 {
 		config.Parallel = 4
+	}
+	var err error
+	if config.Pinned, err = writtenOut(config.Pinned); err != nil {
+		return nil, err
 	}
 	if err := removeTree(filepath.Join(config.Dir, "tmp")); err != nil { // what killed pulls and removals left
 		return nil, err
@@ -87,6 +92,19 @@ func Open(config Config) (*Store, error) {
 	return s, nil
 }
 
+// writtenOut gives names the form that tags and digests have.
+func writtenOut(names []string) ([]string, error) {
+	var out []string
+	for _, name := range names {
+		ref, err := registry.ParseReference(name)
+		if err != nil {
+			return nil, fmt.Errorf("pinned image: %w", err)
+		}
+		out = append(out, ref.String())
+	}
+	return out, nil
+}
+
 func (s *Store) load() error {
 	if err := s.loadLayers(); err != nil {
 		return err
@@ -111,7 +129,7 @@ func (s *Store) load() error {
 	s.settleTags()
 	for _, r := range s.images {
 		if !r.Synced {
-			s.syncLater(r.ID)
+			s.syncLater(r)
 		}
 	}
 	return nil
@@ -240,8 +258,8 @@ func (s *Store) image(r *record) (Image, error) {
 		i.Size += s.sizes[c].Bytes
 		i.Layers = append(i.Layers, s.layerDir(c))
 	}
-	for _, tag := range i.Tags {
-		i.Pinned = i.Pinned || slices.Contains(s.config.Pinned, tag)
+	for _, name := range slices.Concat(i.Tags, i.Digests) {
+		i.Pinned = i.Pinned || slices.Contains(s.config.Pinned, name)
 	}
 	return i, nil
 }
@@ -268,87 +286,6 @@ func (s *Store) Remove(text string) error {
 	return s.Collect()
 }
 
-// Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is already gone.
-func (s *Store) Hold(owner string, chain []string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range chain {
-		if _, ok := s.sizes[c]; !ok {
-			return fmt.Errorf("layer %s: %w", c, ErrNotFound)
-		}
-	}
-	s.holdLocked(owner, chain)
-	return nil
-}
-
-func (s *Store) holdLocked(owner string, chain []string) {
-	if s.holds[owner] == nil {
-		s.holds[owner] = make(map[string]struct{})
-	}
-	for _, c := range chain {
-		s.holds[owner][c] = struct{}{}
-	}
-}
-
-// Drop ends what owner holds. Repeating it is success.
-func (s *Store) Drop(owner string) error {
-	s.mu.Lock()
-	_, held := s.holds[owner]
-	delete(s.holds, owner)
-	s.mu.Unlock()
-	if !held {
-		return nil
-	}
-	return s.Collect()
-}
-
-// Collect deletes the layers that no image refers to and nobody holds. Call it once after start,
-// when all holders are known; Remove and Drop call it themselves.
-func (s *Store) Collect() error {
-	s.mu.Lock()
-	doomed, err := s.condemn()
-	s.mu.Unlock()
-	for _, dir := range doomed {
-		err = errors.Join(err, removeTree(dir))
-	}
-	return err
-}
-
-// condemn moves unneeded layers out of the way, which is quick, and needs s.mu; the caller deletes them without it.
-func (s *Store) condemn() (doomed []string, err error) {
-	needed := make(map[string]bool)
-	for _, r := range s.images {
-		for _, c := range r.Chain {
-			needed[c] = true
-		}
-	}
-	for _, chain := range s.holds {
-		for c := range chain {
-			needed[c] = true
-		}
-	}
-	entries, err := os.ReadDir(filepath.Join(s.config.Dir, "layers"))
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if needed[e.Name()] {
-			continue
-		}
-		trash, err := os.MkdirTemp(filepath.Join(s.config.Dir, "tmp"), "trash-")
-		if err != nil {
-			return doomed, err
-		}
-		doomed = append(doomed, trash)
-		err = os.Rename(filepath.Join(s.config.Dir, "layers", e.Name()), filepath.Join(trash, "layer"))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return doomed, err
-		}
-		delete(s.sizes, e.Name())
-	}
-	return doomed, nil
-}
-
 // Usage is what the layers on disk take.
 func (s *Store) Usage() (bytes, inodes int64) {
 	s.mu.Lock()
@@ -363,8 +300,12 @@ func (s *Store) Usage() (bytes, inodes int64) {
 // Dir is where the store lives, for ImageFsInfo.
 func (s *Store) Dir() string { return s.config.Dir }
 
-// Close waits for what still runs in the background: the syncs of pulled images.
-func (s *Store) Close() { s.syncing.Wait() }
+// Close waits for what still runs in the background: pulls that were given up and are on their way down, and the syncs of pulled images.
+func (s *Store) Close() {
+	s.pulls.running.Wait()
+	s.layers.running.Wait()
+	s.syncing.Wait()
+}
 
 // removeTree deletes a tree whose directories may be without permissions. Deleting what is not there is success.
 func removeTree(dir string) error {

@@ -3,7 +3,6 @@ package image_test
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -199,6 +198,24 @@ func TestTagsMoveAndDigestPullsHaveNoTag(t *testing.T) {
 	}
 }
 
+func TestPinnedImagesAreMarked(t *testing.T) {
+	testenv.Root(t)
+	h := newHub(t)
+	kept, _ := h.push(t, "kept", map[string]string{"a": "1"})
+	other, _ := h.push(t, "other", map[string]string{"a": "2"})
+	s, err := image.Open(image.Config{Dir: t.TempDir(), Registry: registry.NewClient(registry.Config{}), Pinned: []string{kept}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if a, b := pull(t, s, kept), pull(t, s, other); !a.Pinned || b.Pinned {
+		t.Errorf("pinned: %t and %t, want true and false", a.Pinned, b.Pinned)
+	}
+	if _, err := image.Open(image.Config{Dir: t.TempDir(), Pinned: []string{"no/Name"}}); err == nil || !strings.Contains(err.Error(), "no/Name") {
+		t.Errorf("error %v does not name what is no image", err)
+	}
+}
+
 func TestPullsAtOnceShareTheWork(t *testing.T) {
 	h, s := newHub(t), openStore(t, t.TempDir())
 	shared := map[string]string{"shared": strings.Repeat("x", 1<<20)}
@@ -225,33 +242,6 @@ func TestPullsAtOnceShareTheWork(t *testing.T) {
 	if n := h.blobs.Load(); n != 5 { // 2 configurations, 1 shared layer, 2 own
 		t.Errorf("%d blobs were fetched, want 5", n)
 	}
-}
-
-func TestCancelledPullLeavesNothing(t *testing.T) {
-	h, dir := newHub(t), t.TempDir()
-	s := openStore(t, dir)
-	reference, _ := h.push(t, "thing:1", map[string]string{"a": strings.Repeat("x", 1<<20)})
-	ctx, cancel := context.WithCancel(t.Context())
-	stuck := make(chan struct{})
-	hook := func(_ http.ResponseWriter, r *http.Request) bool {
-		if strings.Contains(r.URL.Path, "/blobs/") {
-			cancel()
-			<-r.Context().Done()
-			close(stuck)
-			return true
-		}
-		return false
-	}
-	h.hook.Store(&hook)
-	if _, err := s.Pull(ctx, reference, registry.Auth{}); !errors.Is(err, context.Canceled) {
-		t.Fatalf("got %v", err)
-	}
-	<-stuck
-	if err := s.Collect(); err != nil {
-		t.Fatal(err)
-	}
-	h.hook.Store(nil)
-	pull(t, s, reference) // and it works the next time
 }
 
 // breaking is a connection that breaks after some bytes.

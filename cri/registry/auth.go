@@ -132,12 +132,12 @@ func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth)
 	}
 	response, err := e.client.Do(request)
 	if err != nil {
-		return "", fmt.Errorf("ask %s for a token: %w", realm.Host, err)
+		return "", &connectionError{fmt.Errorf("ask %s for a token: %w", realm.Host, err)}
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil {
-		return "", fmt.Errorf("read the token of %s: %w", realm.Host, err)
+		return "", &connectionError{fmt.Errorf("read the token of %s: %w", realm.Host, err)}
 	}
 	if response.StatusCode != http.StatusOK {
 		return "", &statusError{status: response.StatusCode, message: "token server " + realm.Host + ": " + protocolMessage(body)}

@@ -13,7 +13,15 @@ import (
 )
 
 // errStuck is a transfer without progress.
-var errStuck = errors.New("no byte came within the progress timeout")
+var errStuck = errors.New("nothing came within the progress timeout")
+
+// stuck says that ctx ended for want of progress, which net/http reports as the caller's own cancellation or deadline.
+func stuck(ctx context.Context, err error) error {
+	if errors.Is(context.Cause(ctx), errStuck) {
+		return errStuck
+	}
+	return err
+}
 
 // Blob opens a blob of size bytes. Reading goes on where it stopped after a broken or stuck connection, at the same host first and at
 // the others then. The content is not verified: the caller hashes what it reads. A blob longer than size ends with an error.
@@ -95,7 +103,7 @@ func (b *blob) open() error {
 	}
 	response, err := b.repository.get(ctx, b.hosts[0], "/blobs/"+b.digest.String(), header)
 	if err != nil {
-		return b.cause(ctx, err)
+		return stuck(ctx, err)
 	}
 	b.body = stuckReader{response.Body, ctx}
 	if b.offset > 0 && response.StatusCode == http.StatusOK { // the host knows no ranges: skip what we have
@@ -106,14 +114,6 @@ func (b *blob) open() error {
 	return nil
 }
 
-// cause says that a transfer was cancelled by the watch, which net/http reports as a plain cancellation.
-func (b *blob) cause(ctx context.Context, err error) error {
-	if b.ctx.Err() == nil && errors.Is(context.Cause(ctx), errStuck) {
-		return errStuck
-	}
-	return err
-}
-
 type stuckReader struct {
 	io.ReadCloser
 	ctx context.Context
@@ -121,8 +121,8 @@ type stuckReader struct {
 
 func (s stuckReader) Read(p []byte) (int, error) {
 	n, err := s.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && errors.Is(context.Cause(s.ctx), errStuck) {
-		err = errStuck
+	if err != nil && err != io.EOF {
+		err = stuck(s.ctx, err)
 	}
 	return n, err
 }

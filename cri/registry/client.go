@@ -111,14 +111,17 @@ func (r *Repository) manifest(ctx context.Context, identifier string, want diges
 	accept := http.Header{"Accept": {acceptManifests}}
 	var m Manifest
 	err := r.each(ctx, want == "", func(e endpoint) error {
+		// A manifest is small: one that has not come whole in this time is stuck.
+		ctx, cancel := context.WithTimeoutCause(ctx, r.client.config.ProgressTimeout, errStuck)
+		defer cancel()
 		response, err := r.get(ctx, e, "/manifests/"+identifier, accept)
 		if err != nil {
-			return err
+			return stuck(ctx, err)
 		}
 		defer response.Body.Close()
 		content, err := io.ReadAll(io.LimitReader(response.Body, maxManifest+1))
 		if err != nil {
-			return err
+			return stuck(ctx, err)
 		}
 		if len(content) > maxManifest {
 			return fmt.Errorf("manifest is larger than %d bytes", maxManifest)
@@ -253,7 +256,9 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 		}
 		token, err := s.authorize(ctx, e, challenges)
 		if err != nil {
-			if _, known := errors.AsType[*statusError](err); known {
+			_, status := errors.AsType[*statusError](err)
+			_, connection := errors.AsType[*connectionError](err)
+			if status || connection {
 				return nil, err
 			}
 			return nil, &statusError{response.StatusCode, err.Error()}
@@ -270,7 +275,7 @@ func (s *session) storedToken(key string) string {
 	return s.tokens[key]
 }
 
-// connectionError is a request that got no answer.
+// connectionError is a request that got no answer, or not all of it.
 type connectionError struct{ err error }
 
 func (e *connectionError) Error() string { return e.err.Error() }

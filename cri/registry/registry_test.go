@@ -261,3 +261,46 @@ func TestDeadlineIsReportedAsSuch(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Both are asked for again: a manifest and a token that stop coming, and a token server that breaks the connection.
+func TestManifestAndTokenThatStopComingAreAskedForAgain(t *testing.T) {
+	var host string
+	manifests, tokens := 0, 0
+	host = fake(t, func(w http.ResponseWriter, r *http.Request) {
+		half := func() {
+			w.Header().Set("Content-Length", "1000")
+			fmt.Fprint(w, "{")
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}
+		if r.URL.Path == "/token" {
+			switch tokens++; tokens {
+			case 1:
+				half()
+			case 2:
+				panic(http.ErrAbortHandler)
+			}
+			fmt.Fprint(w, `{"token":"T"}`)
+			return
+		}
+		if r.Header.Get("Authorization") != "Bearer T" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+host+`/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		if manifests++; manifests == 1 {
+			half()
+			return
+		}
+		fmt.Fprint(w, "{}")
+	})
+	c := NewClient(Config{ProgressTimeout: 300 * time.Millisecond})
+	c.tries = 20 // a busy machine may break off an answer that comes, too
+	c.retry = func(int) time.Duration { return time.Millisecond }
+	if m, err := manifestOf(t, c, host+"/x:1", Auth{}); err != nil || string(m.Content) != "{}" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if manifests < 2 || tokens < 3 {
+		t.Errorf("%d manifests and %d tokens were asked for", manifests, tokens)
+	}
+}

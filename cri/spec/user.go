@@ -89,13 +89,13 @@ func open(rootfs, path string) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("open %s of the image: %w", path, err)
 	}
 	defer handle.Close()
+	// Before it is opened: that would wait for a FIFO's writer, and make a device do what it does on open.
+	if info, err := handle.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s of the image is no regular file", path)
+	}
 	f, err := pathrs.Reopen(handle, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("open %s of the image: %w", path, err)
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, fmt.Errorf("%s of the image is no regular file", path)
 	}
 	return f, nil
 }

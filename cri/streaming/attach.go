@@ -9,7 +9,8 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor"
 )
 
-// Attach connects the client with the container's own streams until the container or the client ends.
+// Attach connects the client with the container's own streams until the container ends or the client is gone, which is no error. The end of the
+// client's input alone is not the end: output goes on.
 func (a *adapter) Attach(ctx context.Context, containerID string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -39,5 +40,9 @@ func (a *adapter) Attach(ctx context.Context, containerID string, in io.Reader, 
 			}
 		}
 	}()
-	return a.cfg.Monitor.Attach(ctx, containerID, streams)
+	err := a.cfg.Monitor.Attach(ctx, containerID, streams)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }

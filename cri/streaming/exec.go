@@ -17,8 +17,12 @@ import (
 // adapter is the Server as k8s.io/cri-streaming wants it.
 type adapter Server
 
-// Exec runs a command with the client's streams. A command that fails gives an exitError, from which the library takes the exit code.
+// Exec runs a command with the client's streams. A command that fails gives an exitError, from which the library takes the exit code. One without
+// a terminal outlives its client, as with containerd; its output is a broken pipe then.
 func (a *adapter) Exec(ctx context.Context, containerID string, cmd []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
+	if !tty {
+		ctx = context.WithoutCancel(ctx)
+	}
 	process, err := a.cfg.Process(ctx, containerID)
 	if err != nil {
 		return err

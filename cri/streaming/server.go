@@ -61,14 +61,14 @@ func New(cfg Config) (*Server, error) {
 		l.Close()
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
-	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second}
+	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second, ConnContext: watch}
 	return s, nil
 }
 
 // Run serves until ctx ends; then all streams are cut.
 func (s *Server) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { s.http.Close() })()
-	if err := s.http.Serve(s.listen); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.http.Serve(watchedListener{s.listen}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve streams: %w", err)
 	}
 	return nil

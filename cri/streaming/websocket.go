@@ -112,6 +112,8 @@ const (
 	channelClose  = 255 // its second byte is the channel that the sender closes
 )
 
+const maxResize = 1 << 10 // bytes of {"Width":w,"Height":h}
+
 // remoteCommand serves exec or attach over WebSocket, subprotocol v5.
 func (s *Server) remoteCommand(w http.ResponseWriter, r *http.Request, request any) {
 	upgrader := websocket.Upgrader{Subprotocols: []string{remoteCommandV5}}
@@ -159,24 +161,25 @@ func (c *v5) streams(stdin, stdout, stderr bool, pipe io.Reader) (in io.Reader, 
 	return in, out, errOut
 }
 
-// read hands on what the client sends, until it is gone.
+// read hands on what the client sends, until it is gone. Messages are of any size, so none is held in memory.
 func (c *v5) read(ctx context.Context, stdin *io.PipeWriter, resize chan<- remotecommand.TerminalSize) {
 	defer close(resize)
 	defer stdin.Close()
 	for {
-		_, data, err := c.conn.ReadMessage()
+		_, message, err := c.conn.NextReader() // what is left of the one before is dropped
 		if err != nil {
 			return
 		}
-		if len(data) == 0 {
+		var head [1]byte
+		if _, err := io.ReadFull(message, head[:]); err != nil {
 			continue
 		}
-		switch body := data[1:]; data[0] {
+		switch head[0] {
 		case channelStdin:
-			stdin.Write(body) // fails when the process reads no more: no reason to stop reading
+			io.Copy(stdin, message) // fails when the process reads no more: no reason to stop reading
 		case channelResize:
 			var size remotecommand.TerminalSize
-			if json.Unmarshal(body, &size) != nil {
+			if json.NewDecoder(io.LimitReader(message, maxResize)).Decode(&size) != nil {
 				continue
 			}
 			select {
@@ -185,7 +188,7 @@ func (c *v5) read(ctx context.Context, stdin *io.PipeWriter, resize chan<- remot
 				return
 			}
 		case channelClose:
-			if len(body) == 1 && body[0] == channelStdin {
+			if _, err := io.ReadFull(message, head[:]); err == nil && head[0] == channelStdin {
 				stdin.Close()
 			}
 		}

@@ -81,7 +81,8 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return fmt.Errorf("trivet-monitor: %w", err)
 	}
 	defer mon.Close()
-	images, err := image.Open(image.Config{Dir: filepath.Join(cfg.RootDir, "images"), Registry: registry.NewClient(registry.Config{HostsDir: cfg.CertsDir}), Log: log})
+	images, err := image.Open(image.Config{Dir: filepath.Join(cfg.RootDir, "images"), Registry: registry.NewClient(registry.Config{HostsDir: cfg.CertsDir}),
+		Pinned: cfg.PinnedImages, Log: log})
 	if err != nil {
 		return err
 	}

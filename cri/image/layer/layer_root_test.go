@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,21 +40,27 @@ func linked(kind byte, name, target string) entry {
 
 func archive(tb testing.TB, entries ...entry) []byte {
 	tb.Helper()
+	data, err := pack(entries...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return data
+}
+
+func pack(entries ...entry) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range entries {
 		e.Size = int64(len(e.body))
 		if err := w.WriteHeader(&e.Header); err != nil {
-			tb.Fatal(err)
+			return nil, err
 		}
 		if _, err := w.Write([]byte(e.body)); err != nil {
-			tb.Fatal(err)
+			return nil, err
 		}
 	}
-	if err := w.Close(); err != nil {
-		tb.Fatal(err)
-	}
-	return b.Bytes()
+	err := w.Close()
+	return b.Bytes(), err
 }
 
 func unpackTo(tb testing.TB, dir string, data []byte) (Result, error) {
@@ -214,6 +221,36 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 	}
 	if err := Settle(filepath.Join(base, "bad"), []string{lower}, &result); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a link to nowhere: %v", err)
+	}
+}
+
+// sparse is a file that is one hole, in GNU's old format, which archive/tar reads but does not write.
+func sparse(t *testing.T, name string, size int64) []byte {
+	t.Helper()
+	data := archive(t, entry{Header: tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Format: tar.FormatGNU}})
+	data[156] = tar.TypeGNUSparse
+	copy(data[386:], fmt.Sprintf("%011o\x00%011o", size, 0)) // the only piece: nothing, at the end
+	copy(data[483:], fmt.Sprintf("%011o", size))
+	copy(data[148:156], "        ")
+	sum := 0
+	for _, b := range data[:512] {
+		sum += int(b)
+	}
+	copy(data[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return data
+}
+
+func TestCancelledUnpackEndsInsideAHole(t *testing.T) {
+	tree, err := newTree(filepath.Join(t.TempDir(), "fs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err = tree.unpack(ctx, tar.NewReader(bytes.NewReader(sparse(t, "hole", 1<<30))))
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "hole") {
+		t.Errorf("error %v, want a cancellation that names the file", err)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // Settle adds to an unpacked layer what it takes from those below (lower, the lowest first): owner and mode of directories that it only
-// passes through, and files that it links to. Unpacking does not need the layers below, so that all can be unpacked at once.
+// passes through, links among them, and files that it links to. Unpacking does not need the layers below, so that all can be unpacked at once.
 func Settle(dir string, lower []string, result *Result) error {
 	if len(result.implicit) == 0 && len(result.links) == 0 || len(lower) == 0 && len(result.links) == 0 {
 		return nil
@@ -22,7 +22,7 @@ func Settle(dir string, lower []string, result *Result) error {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer unix.Close(root)
-	below := make([]int, 0, len(lower)) // the uppermost first
+	below := make(view, 0, len(lower))
 	defer func() {
 		for _, fd := range below {
 			unix.Close(fd)
@@ -40,7 +40,11 @@ func Settle(dir string, lower []string, result *Result) error {
 			return fmt.Errorf("hard link %q to %q: %w", l.name, l.target, err)
 		}
 	}
-	for _, name := range result.implicit {
+	implicit, err := through(dir, root, below, result.implicit)
+	if err != nil {
+		return err
+	}
+	for _, name := range implicit {
 		if err := inherit(root, below, name); err != nil {
 			return fmt.Errorf("directory %q: %w", name, err)
 		}
@@ -49,10 +53,13 @@ func Settle(dir string, lower []string, result *Result) error {
 }
 
 // inherit gives a directory the owner, mode and time of the one that it is merged with.
-func inherit(root int, below []int, name string) error {
-	_, st, err := lookup(below, name)
-	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+func inherit(root int, below view, name string) error {
+	_, st, err := below.at(name)
+	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil // new in this layer
+	}
+	if err != nil {
+		return err
 	}
 	fd, err := openIn(root, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) { // a later entry of the layer replaced it
@@ -71,40 +78,21 @@ func inherit(root int, below []int, name string) error {
 	return unix.UtimesNanoAt(fd, "", []unix.Timespec{st.Atim, st.Mtim}, unix.AT_EMPTY_PATH)
 }
 
-// lookup finds a name in the uppermost layer that has it, without following a link at its end. Names that a layer hides are not found.
-func lookup(below []int, name string) (layer int, st unix.Stat_t, err error) {
-	_, base := path.Split(name)
-	for i, l := range below {
-		parent, err := openIn(l, parentOf(name), unix.O_PATH|unix.O_DIRECTORY)
-		if err != nil {
-			continue
-		}
-		if base == "" {
-			base = "."
-		}
-		err = unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW)
-		unix.Close(parent)
-		if err != nil {
-			continue
-		}
-		if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
-			break
-		}
-		return i, st, nil
-	}
-	return -1, st, unix.ENOENT
-}
-
 // copyUp makes a hard link to a file of a lower layer, which can only be a copy.
-func copyUp(root int, below []int, l link, result *Result) error {
-	i, st, err := lookup(below, l.target)
+func copyUp(root int, below view, l link, result *Result) error {
+	dir, err := below.resolve(parentOf(l.target))
+	if err != nil {
+		return err
+	}
+	target := path.Join(dir, path.Base(l.target))
+	i, st, err := below.at(target)
 	if err != nil {
 		return err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return errors.New("only regular files can be linked to across layers")
 	}
-	fd, err := openIn(below[i], l.target, unix.O_RDONLY|unix.O_NOFOLLOW)
+	fd, err := openIn(below[i], target, unix.O_RDONLY|unix.O_NOFOLLOW)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 		return result, err
 	}
 	defer t.close()
-	if err := t.unpack(tar.NewReader(content)); err != nil {
+	if err := t.unpack(ctx, tar.NewReader(content)); err != nil {
 		return result, err
 	}
 	if err := content.verify("unpacked layer", source.DiffID); err != nil {
@@ -77,7 +77,7 @@ const (
 	aufsMeta = ".wh..wh." // names of aufs' own, which mean nothing here
 )
 
-func (t *tree) unpack(reader *tar.Reader) error {
+func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 	for {
 		header, err := reader.Next()
 		if err == io.EOF {
@@ -89,10 +89,23 @@ func (t *tree) unpack(reader *tar.Reader) error {
 		if header.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if err := t.entry(header, reader); err != nil {
+		if err := t.entry(header, contentReader{ctx, reader}); err != nil {
 			return fmt.Errorf("unpack %q: %w", header.Name, err)
 		}
 	}
+}
+
+// contentReader ends with its context, as the layer's stream does: the holes of a sparse file are not read from there, and may be of any size.
+type contentReader struct {
+	ctx     context.Context
+	content io.Reader
+}
+
+func (c contentReader) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.content.Read(p)
 }
 
 // entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x.

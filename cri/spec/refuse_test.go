@@ -1,0 +1,87 @@
+package spec
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
+	mounted := func(m *runtimeapi.Mount) func(*Config) {
+		m.ContainerPath = "/data"
+		return func(c *Config) { c.Container.Mounts = mountList{m} }
+	}
+	localhost := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "mine"}
+	for _, c := range []struct {
+		name, says string
+		change     func(*Config)
+	}{
+		{"no command", "image web:1", func(c *Config) { c.Image.Entrypoint, c.Image.Cmd = nil, nil }},
+		{"no configuration", "c1", func(c *Config) { c.Container = nil }},
+		{"CDI", "vendor/gpu=0", func(c *Config) { c.Container.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor/gpu=0"}} }},
+		{"unknown capability", "CAP_FLY", func(c *Config) { security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"fly"}} }},
+		{"seccomp where there is none", "mine", func(c *Config) { security(c).Seccomp, c.Host.Seccomp = localhost, false }},
+		{"a profile that is none", "mine", func(c *Config) { security(c).Seccomp, c.Localhost = localhost, []byte("{") }},
+		{"AppArmor where there is none", "mine", func(c *Config) { security(c).Apparmor, c.Host.AppArmor = localhost, false }},
+		{"permissions of a device", `"rx"`, func(c *Config) {
+			c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", Permissions: "rx"}}
+		}},
+		{"a device that is not there", "/dev/absent", func(c *Config) { c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/absent"}} }},
+		{"a device that is a file", "/proc/self/status", func(c *Config) { c.Container.Devices = []*runtimeapi.Device{{HostPath: "/proc/self/status"}} }},
+		{"a mount without source", "/data", mounted(&runtimeapi.Mount{})},
+		{"an id-mapped mount", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}})},
+		{"an unknown propagation", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", Propagation: 9})},
+		{"recursively read-only and writable", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true})},
+		{"recursively read-only and propagated", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true, Readonly: true,
+			Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER})},
+		{"a writable image volume", "/data", mounted(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{Image: "x"}})},
+		{"a mount on nothing", "container path", func(c *Config) { c.Container.Mounts = mountList{{HostPath: "/h"}} }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := plain()
+			c.change(&cfg)
+			if s, err := Generate(cfg); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %v, %v; want an error that says %s", s, err, c.says)
+			}
+		})
+	}
+}
+
+// The profile itself is moby's; here it counts that it is there, and made for the capabilities that the container has.
+func TestDefaultSeccompProfileFollowsTheCapabilities(t *testing.T) {
+	allows := func(cfg Config, name string) bool {
+		security(&cfg).Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+		s, err := Generate(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Linux.Seccomp == nil || s.Linux.Seccomp.DefaultAction != specs.ActErrno {
+			t.Fatalf("profile %+v", s.Linux.Seccomp)
+		}
+		return slices.ContainsFunc(s.Linux.Seccomp.Syscalls, func(c specs.LinuxSyscall) bool {
+			return c.Action == specs.ActAllow && len(c.Args) == 0 && slices.Contains(c.Names, name)
+		})
+	}
+	admin := plain()
+	security(&admin).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"SYS_ADMIN"}}
+	if !allows(plain(), "openat") || allows(plain(), "mount") || !allows(admin, "mount") {
+		t.Errorf("openat %t, mount %t, mount with CAP_SYS_ADMIN %t; want true, false, true", allows(plain(), "openat"), allows(plain(), "mount"), allows(admin, "mount"))
+	}
+	without := plain()
+	without.Host.Seccomp = false
+	security(&without).Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+	if s, err := Generate(without); err != nil || s.Linux.Seccomp != nil {
+		t.Errorf("a kernel without seccomp: %v", err)
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for text, want := range map[string]int{"SIGTERM": 15, "term": 15, "9": 9, "SIGRTMIN+3": 0, "0": 0, "65": 0, "": 0, "SIGNONE": 0} {
+		if got := Signal(text); int(got) != want {
+			t.Errorf("%q is signal %d, want %d", text, got, want)
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package spec
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func imageRoot(t *testing.T) (root string) {
+	t.Helper()
+	root = t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestUserIsLookedUpInTheImage(t *testing.T) {
+	root := imageRoot(t)
+	write(t, root+"/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34:web:/srv:/bin/sh\n")
+	write(t, root+"/etc/group", "root:x:0:\nweb:x:34:\nlogs:x:50:web\nten:x:10:root\n")
+	id := func(n int64) *runtimeapi.Int64Value { return &runtimeapi.Int64Value{Value: n} }
+	type security = runtimeapi.LinuxContainerSecurityContext
+	for _, c := range []struct {
+		name, image string
+		security    *security
+		uid, gid    uint32
+		groups      []uint32
+		home        string
+	}{
+		{"root when nobody says otherwise", "", nil, 0, 0, []uint32{0, 10}, "/root"},
+		{"the image's, by name", "web", nil, 33, 34, []uint32{34, 50}, "/srv"},
+		{"the image's, by number and group", "33:ten", nil, 33, 10, []uint32{10}, "/srv"},
+		{"the container's over the image's", "web", &security{RunAsUser: id(7)}, 7, 0, []uint32{0}, "/"},
+		{"by name, with a group", "", &security{RunAsUsername: "web", RunAsGroup: id(5)}, 33, 5, []uint32{5}, "/srv"},
+		{"supplemental groups are added", "web", &security{SupplementalGroups: []int64{60, 50}}, 33, 34, []uint32{34, 50, 60}, "/srv"},
+		{"strict groups leave the image's out", "web", &security{SupplementalGroups: []int64{60},
+			SupplementalGroupsPolicy: runtimeapi.SupplementalGroupsPolicy_Strict}, 33, 34, []uint32{34, 60}, "/srv"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u, err := ResolveUser(root, c.image, c.security)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if u.UID != c.uid || u.GID != c.gid || u.Home != c.home {
+				t.Errorf("got %d:%d %s, want %d:%d %s", u.UID, u.GID, u.Home, c.uid, c.gid, c.home)
+			}
+			if diff := cmp.Diff(c.groups, u.AdditionalGids); diff != "" {
+				t.Errorf("groups (-want +got):\n%s", diff)
+			}
+		})
+	}
+	if _, err := ResolveUser(root, "nobody-here", nil); err == nil || !strings.Contains(err.Error(), "nobody-here") {
+		t.Errorf("error %v does not name the user", err)
+	}
+	if _, err := ResolveUser(root, "", &security{RunAsGroup: id(5)}); err == nil {
+		t.Error("a group without a user was accepted")
+	}
+	if u, err := ResolveUser(t.TempDir(), "12:13", nil); err != nil || u.UID != 12 || u.GID != 13 {
+		t.Errorf("an image without passwd: %+v, %v", u, err)
+	}
+}
+
+// What an image calls passwd may be a FIFO, which nobody ever writes to, or a link to a file of the host.
+func TestHostilePasswdIsNotOpened(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "passwd")
+	write(t, outside, "evil:x:666:666::/:/bin/sh\n")
+	for _, name := range []string{"passwd", "group"} {
+		root := imageRoot(t)
+		if err := unix.Mkfifo(filepath.Join(root, "etc", name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ResolveUser(root, "web", nil); err == nil || !strings.Contains(err.Error(), "/etc/"+name) {
+			t.Errorf("error %v does not name /etc/%s", err, name)
+		}
+	}
+	root := imageRoot(t)
+	if err := os.Symlink(outside, root+"/etc/passwd"); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := ResolveUser(root, "evil", nil); err == nil {
+		t.Errorf("a user of the host's file was found: %+v", u)
+	}
+}
