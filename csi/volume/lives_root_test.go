@@ -242,7 +242,7 @@ func TestHundredVolumesAtOnce(t *testing.T) {
 
 func TestTwoClaimsForTheLastSpace(t *testing.T) {
 	n := newNode(t, 1<<30)
-	free, err := n.Available("btrfs", volume.Filesystem)
+	free, err := n.Available(volume.Request{Backend: "btrfs", Access: volume.Filesystem})
 	if err != nil {
 		t.Fatal(err)
 	}
