@@ -169,11 +169,22 @@ func (im *Images) Destroy(id string) error {
 	if err := im.Release(id); err != nil {
 		return err
 	}
-	if attached, err := im.Attached(id); err != nil || attached {
-		return errors.Join(err, fmt.Errorf("%w: %s is still mounted somewhere", volume.ErrInUse, id))
+	for end := time.Now().Add(linger); ; {
+		attached, err := im.Attached(id)
+		switch {
+		case err != nil:
+			return err
+		case !attached:
+			return os.Remove(im.path(id))
+		case time.Now().After(end):
+			return fmt.Errorf("%w: %s is still mounted somewhere", volume.ErrInUse, id)
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
-	return os.Remove(im.path(id))
 }
+
+// linger is how long a released device may stay attached for no reason: whoever looks for a loop device of his own opens all of them.
+const linger = time.Second
 
 // Commit implements volume.Maker.
 func (im *Images) Commit() error { return durable.SyncDir(im.dir) }
