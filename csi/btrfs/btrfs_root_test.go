@@ -65,8 +65,12 @@ func TestLimitStopsWritersAndIsAccounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
+	sub, err := btrfs.Inspect(v)
+	if err != nil {
+		t.Fatal(err)
+	}
 	const limit = 16 << 20
-	if err := btrfs.Limit(v, limit); err != nil {
+	if err := btrfs.Limit(root, sub, limit); err != nil {
 		t.Fatal(err)
 	}
 	file, err := os.Create(filepath.Join(v.Name(), "f"))
@@ -90,17 +94,13 @@ func TestLimitStopsWritersAndIsAccounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sub, err := btrfs.Inspect(v)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if used, err := btrfs.Usage(info, sub); err != nil || used < int64(n) || used > limit {
 		t.Errorf("usage %d, %v; wrote %d", used, err, n)
 	}
 	if sub.Created == 0 || sub.Created > info.Generation {
 		t.Errorf("created in transaction %d, the file system is at %d", sub.Created, info.Generation)
 	}
-	if err := btrfs.Limit(v, 2*limit); err != nil {
+	if err := btrfs.Limit(root, sub, 2*limit); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := file.Write(make([]byte, 1<<20)); err != nil {

@@ -21,17 +21,33 @@ const (
 	iocResize        = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 3
 	iocSubvolCreate  = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 14
 	iocSnapDestroy   = write | unsafe.Sizeof(volArgs{})<<16 | 0x94<<8 | 15
+	iocTreeSearch    = read | write | unsafe.Sizeof(searchArgs{})<<16 | 0x94<<8 | 17
+	iocWaitSync      = write | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 22
+	iocStartSync     = read | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 24
+	iocSubvolFlags   = write | unsafe.Sizeof(uint64(0))<<16 | 0x94<<8 | 26
 	iocFsInfo        = read | unsafe.Sizeof(fsInfo{})<<16 | 0x94<<8 | 31
 	iocQuotaCtl      = read | write | unsafe.Sizeof(quotaCtl{})<<16 | 0x94<<8 | 40
+	iocQgroupAssign  = write | unsafe.Sizeof(qgroupAssign{})<<16 | 0x94<<8 | 41
 	iocQgroupCreate  = write | unsafe.Sizeof(qgroupCreate{})<<16 | 0x94<<8 | 42
 	iocQgroupLimit   = read | unsafe.Sizeof(qgroupLimit{})<<16 | 0x94<<8 | 43
 	iocGetSubvolInfo = read | unsafe.Sizeof(subvolInfo{})<<16 | 0x94<<8 | 60
+	iocSnapDestroyV2 = write | unsafe.Sizeof(volArgsV2{})<<16 | 0x94<<8 | 63
 )
 
 type volArgs struct {
 	fd   int64
 	name [4088]byte
 }
+
+type volArgsV2 struct {
+	fd             int64
+	transid, flags uint64
+	_              [4]uint64
+	id             uint64
+	_              [4032]byte
+}
+
+const specByID = 1 << 4
 
 type fsInfo struct {
 	maxID, devices                  uint64
@@ -49,11 +65,16 @@ type quotaCtl struct{ cmd, status uint64 }
 
 type qgroupCreate struct{ create, id uint64 }
 
+type qgroupAssign struct{ assign, member, group uint64 }
+
 type qgroupLimit struct {
 	id, flags, maxReferenced, maxExclusive, reservedReferenced, reservedExclusive uint64
 }
 
-const limitMaxReferenced = 1 << 0
+const (
+	limitMaxReferenced = 1 << 0
+	noLimit            = 1<<64 - 1 // takes a limit away
+)
 
 type subvolInfo struct {
 	id                                 uint64
@@ -98,6 +119,19 @@ func Stat(f *os.File) (Info, error) {
 func Sync(f *os.File) error {
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), iocSync, 0); errno != 0 {
 		return fmt.Errorf("commit btrfs of %s: %w", f.Name(), errno)
+	}
+	return nil
+}
+
+// Commit commits the running transaction and waits for no data that was not synced: beside others on the same disk it costs less than Sync.
+func Commit(f *os.File) error {
+	var transaction uint64
+	err := ioctl(f, iocStartSync, &transaction)
+	if err == nil {
+		err = ioctl(f, iocWaitSync, &transaction)
+	}
+	if err != nil {
+		return fmt.Errorf("commit btrfs of %s: %w", f.Name(), err)
 	}
 	return nil
 }

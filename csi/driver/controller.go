@@ -139,18 +139,16 @@ func (d *Driver) GetCapacity(_ context.Context, req *csi.GetCapacityRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	access := volume.Filesystem
+	w := wanted{access: volume.Filesystem}
 	if len(req.GetVolumeCapabilities()) > 0 {
-		w, err := parseCapabilities(req.GetVolumeCapabilities()...)
-		if err != nil {
-			return &csi.GetCapacityResponse{}, nil // no volume like that fits anywhere
+		if w, err = parseCapabilities(req.GetVolumeCapabilities()...); err != nil {
+			return nil, err
 		}
-		access = w.access
 	}
 	if req.GetAccessibleTopology() != nil && !d.here(req.GetAccessibleTopology()) {
 		return &csi.GetCapacityResponse{}, nil
 	}
-	free, err := d.cfg.Volumes.Available(p.Backend, access)
+	free, err := d.cfg.Volumes.Available(volume.Request{Backend: p.Backend, NoCOW: p.NoCOW, Access: w.access, FSType: w.fsType})
 	if err != nil {
 		return nil, err
 	}

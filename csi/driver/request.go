@@ -60,6 +60,8 @@ var served = []csi.VolumeCapability_AccessMode_Mode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER,
 }
 
+var fileSystems = []string{"", "btrfs", "ext4", "xfs"}
+
 // parseCapabilities joins capabilities; the volume has to satisfy all of them. It lives on one node, so modes of many nodes are refused.
 func parseCapabilities(caps ...*csi.VolumeCapability) (wanted, error) {
 	var w wanted
@@ -88,6 +90,9 @@ func parseCapabilities(caps ...*csi.VolumeCapability) (wanted, error) {
 		}
 		w.access = access
 		fs := c.GetMount().GetFsType()
+		if !slices.Contains(fileSystems, fs) {
+			return w, invalid("file system %q; known are btrfs, ext4 and xfs", fs)
+		}
 		if fs != "" && w.fsType != "" && fs != w.fsType {
 			return w, invalid("file systems %s and %s for one volume", w.fsType, fs)
 		}

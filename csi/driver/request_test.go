@@ -75,6 +75,8 @@ func TestCapabilities(t *testing.T) {
 		{"many nodes", []*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}, false},
 		{"unknown mode", []*csi.VolumeCapability{mode(99)}, false},
 		{"no access type", []*csi.VolumeCapability{{AccessMode: block.GetAccessMode()}}, false},
+		{"unknown file system", []*csi.VolumeCapability{{AccessMode: block.GetAccessMode(),
+			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ntfs"}}}}, false},
 		{"both", []*csi.VolumeCapability{block, mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)}, false},
 		{"block", []*csi.VolumeCapability{block}, true},
 	} {

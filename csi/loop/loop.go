@@ -52,7 +52,7 @@ func Attach(path string, o Options) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("find a free loop device for %s: %w", path, err)
 		}
-		dev, err := open(n)
+		dev, err := open(n, os.O_RDWR)
 		if err != nil {
 			return nil, err
 		}
@@ -84,19 +84,20 @@ func configure(dev, backing *os.File, o Options) error {
 }
 
 // open opens /dev/loopN and makes the node where /dev is not a devtmpfs.
-func open(n int) (*os.File, error) {
+func open(n, mode int) (*os.File, error) {
 	path := fmt.Sprintf("/dev/loop%d", n)
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := os.OpenFile(path, mode, 0)
 	if !errors.Is(err, os.ErrNotExist) {
 		return f, err
 	}
 	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, uint32(n)))); err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("make device node %s: %w", path, err)
 	}
-	return os.OpenFile(path, os.O_RDWR, 0)
+	return os.OpenFile(path, mode, 0)
 }
 
-// Find returns the devices whose tag starts with prefix, open, by their tag. The caller closes them.
+// Find returns the devices whose tag starts with prefix, open for reading, by their tag. The caller closes them. To learn its tag, each device
+// of the machine is opened for a moment; for writing it would be probed anew when it is closed (udev(7), OPTIONS="watch").
 func Find(prefix string) (map[string]*os.File, error) {
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file") // exists for attached devices only
 	if err != nil {
@@ -108,7 +109,7 @@ func Find(prefix string) (map[string]*os.File, error) {
 		if err != nil {
 			continue
 		}
-		dev, err := open(n)
+		dev, err := open(n, os.O_RDONLY)
 		if err != nil {
 			continue // detached meanwhile
 		}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/csi/loop"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -36,6 +38,9 @@ func TestDeviceIsFoundByTagGrownAndDetached(t *testing.T) {
 	}
 	dev = found[tag]
 	defer dev.Close()
+	if flags, err := unix.FcntlInt(dev.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
+		t.Errorf("found devices are open for writing: their contents are probed again when they are closed; %#x, %v", flags, err)
+	}
 	if err := os.Truncate(path, 2<<20); err != nil {
 		t.Fatal(err)
 	}

@@ -160,15 +160,6 @@ func (p *Place) State() (State, error) {
 	return s, nil
 }
 
-// Statfs tells the size and use of the file system mounted there.
-func (p *Place) Statfs() (unix.Statfs_t, error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(p.kernelPath(), &fs); err != nil {
-		return fs, &os.PathError{Op: "statfs", Path: p.path, Err: err}
-	}
-	return fs, nil
-}
-
 // Open opens what is mounted there, a directory.
 func (p *Place) Open() (*os.File, error) {
 	fd, err := unix.Openat(int(p.parent.Fd()), p.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

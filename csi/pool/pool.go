@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +31,7 @@ const MinSize = 512 << 20
 type Config struct {
 	Dir      string // where the pool's file and its mount point are kept
 	Instance string // unique to Dir; marks the loop device as this pool's
-	Size     int64  // bytes; a larger size than before makes the pool grow, a smaller one changes nothing
+	Size     int64  // bytes; a larger size than before makes the pool grow, a smaller one changes nothing; 0: 90 % of the free disk when it is made
 }
 
 // Pool is an open pool. It implements volume.Backend.
@@ -37,8 +40,14 @@ type Pool struct {
 	image   string // "" in a directory of a btrfs disk
 	root    string
 	volumes *os.File
-	info    btrfs.Info // its generation is that of the moment when the pool was opened
+	info    btrfs.Info
 	quota   btrfs.Quota
+
+	settled uint64 // the last transaction that was on disk before the pool was mounted: what was made up to then is not missing for no reason
+
+	counting sync.Mutex // guards what follows
+	held     int64      // see Space
+	heldAt   time.Time
 }
 
 // Open makes the pool if there is none, mounts it if it is not mounted, grows it if it shall be larger, and enables quotas.
@@ -48,7 +57,9 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	if err := os.MkdirAll(p.root, 0o700); err != nil {
 		return nil, err
 	}
-	if !btrfs.On(cfg.Dir) {
+	if btrfs.On(cfg.Dir) {
+		p.settled = math.MaxUint64 // Create commits here
+	} else {
 		p.image = filepath.Join(cfg.Dir, "pool.img")
 		if err := p.format(ctx); err != nil {
 			return nil, err
@@ -68,8 +79,9 @@ func (p *Pool) format(ctx context.Context) error {
 	if _, err := os.Stat(p.image); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if p.cfg.Size < MinSize {
-		return fmt.Errorf("a pool of %d bytes is too small, it needs %d", p.cfg.Size, int64(MinSize))
+	size, err := p.sizeOfNew()
+	if err != nil {
+		return err
 	}
 	mkfs, err := exec.LookPath("mkfs.btrfs")
 	if err != nil {
@@ -81,7 +93,7 @@ func (p *Pool) format(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	if err := f.Truncate(p.cfg.Size); err != nil {
+	if err := f.Truncate(size); err != nil {
 		return err
 	}
 	// The disk below has its own redundancy, or none: a second copy of the metadata in the same file would help nobody.
@@ -98,6 +110,22 @@ func (p *Pool) format(ctx context.Context) error {
 	return durable.SyncDir(p.cfg.Dir)
 }
 
+func (p *Pool) sizeOfNew() (int64, error) {
+	size := p.cfg.Size
+	if size == 0 {
+		var disk unix.Statfs_t
+		if err := unix.Statfs(p.cfg.Dir, &disk); err != nil {
+			return 0, &os.PathError{Op: "statfs", Path: p.cfg.Dir, Err: err}
+		}
+		const align = 1 << 20
+		size = int64(disk.Bavail) * disk.Bsize / 10 * 9 / align * align
+	}
+	if size < MinSize {
+		return 0, fmt.Errorf("a pool of %d bytes is too small, it needs %d", size, int64(MinSize))
+	}
+	return size, nil
+}
+
 // mount attaches the pool's file and mounts it, or takes over what a killed process left mounted.
 func (p *Pool) mount() error {
 	dev, err := p.device()
@@ -106,6 +134,9 @@ func (p *Pool) mount() error {
 	}
 	defer dev.Close() // the mount keeps the device
 	if !mounted(p.root) {
+		if err := p.note(); err != nil {
+			return err
+		}
 		tree, err := mount.New("btrfs", dev.Name(), mount.Options{FS: []string{"discard=async"}})
 		if err != nil {
 			return err
@@ -185,6 +216,14 @@ func (p *Pool) open() error {
 	}
 	if p.quota, err = btrfs.EnableQuota(root); err != nil {
 		return err
+	}
+	if p.image != "" {
+		if p.settled, err = p.readNote(); errors.Is(err, os.ErrNotExist) {
+			p.settled, err = p.info.Generation, nil
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := os.Mkdir(filepath.Join(p.root, "volumes"), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err

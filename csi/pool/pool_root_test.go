@@ -3,6 +3,7 @@ package pool_test
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -82,6 +83,48 @@ func TestTooSmallPoolIsRefused(t *testing.T) {
 	if _, err := pool.Open(t.Context(), pool.Config{Dir: d, Instance: "small", Size: 100 << 20}); err == nil {
 		t.Error("a pool of 100 MiB was made")
 	}
+}
+
+func TestPoolWithoutASizeIsMostOfTheDisk(t *testing.T) {
+	d := dir(t)
+	var disk unix.Statfs_t
+	if err := unix.Statfs(d, &disk); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, d, "most-"+filepath.Base(d), 0)
+	st, err := os.Stat(filepath.Join(d, "pool.img"))
+	if free := int64(disk.Bavail) * disk.Bsize; err != nil || st.Size() < free/2 || st.Size() > free {
+		t.Errorf("%d bytes of %d, %v", st.Size(), free, err)
+	}
+	closePool(t, p, true)
+}
+
+// On a disk that others mount nobody can tell after a power loss what had been on it before.
+func TestVolumeOnABtrfsDiskIsThereBeforeItIsAcknowledged(t *testing.T) {
+	d := dir(t)
+	disk := open(t, d, "power-"+filepath.Base(d), 1<<30)
+	data := filepath.Join(d, "pool", "data")
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, data, "none", 0)
+	if _, err := p.Create(volume.Spec{ID: "vol-1", Size: 32 << 20, Backend: pool.Name, Access: volume.Filesystem}); err != nil {
+		t.Fatal(err)
+	}
+	img, now := filepath.Join(d, "pool.img"), filepath.Join(d, "now.img")
+	if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", img, now).CombinedOutput(); err != nil { // the power fails now
+		t.Fatalf("%v: %s", err, out)
+	}
+	closePool(t, p, true)
+	closePool(t, disk, true)
+	if err := os.Rename(now, img); err != nil {
+		t.Fatal(err)
+	}
+	disk = open(t, d, "power-"+filepath.Base(d), 1<<30)
+	if _, err := os.Stat(filepath.Join(data, "pool", "volumes", "vol-1")); err != nil {
+		t.Error(err)
+	}
+	closePool(t, disk, true)
 }
 
 func TestDirectoryOfABtrfsDisk(t *testing.T) {

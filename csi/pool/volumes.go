@@ -12,6 +12,7 @@ import (
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/mount"
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 var _ volume.Backend = (*Pool)(nil)
@@ -45,7 +46,11 @@ func (p *Pool) Create(s volume.Spec) (uint64, error) {
 		return 0, err
 	}
 	defer root.Close()
-	if err := btrfs.Limit(root, limit(s.Size)); err != nil {
+	sub, err := btrfs.Inspect(root)
+	if err != nil {
+		return 0, err
+	}
+	if err := btrfs.Limit(p.volumes, sub, limit(s.Size)); err != nil {
 		return 0, err
 	}
 	if err := root.Chmod(0o755); err != nil {
@@ -56,7 +61,9 @@ func (p *Pool) Create(s volume.Spec) (uint64, error) {
 			return 0, err
 		}
 	}
-	sub, err := btrfs.Inspect(root)
+	if p.image == "" {
+		err = btrfs.Commit(root) // nobody could tell after a power loss whether it had ever been on disk
+	}
 	return sub.Created, err
 }
 
@@ -81,16 +88,26 @@ func (p *Pool) Recover(s volume.Spec, token uint64) error {
 	switch {
 	case err == nil:
 		defer root.Close()
-		return btrfs.Limit(root, limit(s.Size))
+		return p.recoverLimit(root, s)
 	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%w: %w", volume.ErrDamaged, err)
-	case token <= p.info.Generation:
-		return fmt.Errorf("%w: %w; it was made in transaction %d and the pool is at %d", volume.ErrDamaged, err, token, p.info.Generation)
+	case token <= p.settled:
+		return fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk", volume.ErrDamaged, err, token, p.settled)
 	}
-	if _, err := p.Create(s); err != nil {
-		return err
+	_, err = p.Create(s)
+	return err
+}
+
+// recoverLimit also brings a volume of earlier versions, which had the limit in its own quota group, to the present form.
+func (p *Pool) recoverLimit(root *os.File, s volume.Spec) error {
+	sub, err := btrfs.Inspect(root)
+	if err == nil {
+		err = btrfs.Limit(p.volumes, sub, limit(s.Size))
 	}
-	return btrfs.Sync(p.volumes)
+	if err == nil {
+		err = btrfs.LiftOwn(p.volumes, sub)
+	}
+	return err
 }
 
 // List implements volume.Maker.
@@ -121,7 +138,12 @@ func (p *Pool) Empty(id string) (bool, error) {
 func (p *Pool) Destroy(id string) error { return btrfs.Destroy(p.volumes, id) }
 
 // Commit implements volume.Maker.
-func (p *Pool) Commit() error { return btrfs.Sync(p.volumes) }
+func (p *Pool) Commit() error {
+	if err := btrfs.Sync(p.volumes); err != nil {
+		return err
+	}
+	return durable.Remove(p.notePath())
+}
 
 // Grow implements volume.Maker.
 func (p *Pool) Grow(s volume.Spec) (nodeStep bool, err error) {
@@ -130,58 +152,11 @@ func (p *Pool) Grow(s volume.Spec) (nodeStep bool, err error) {
 		return false, err
 	}
 	defer root.Close()
-	return false, btrfs.Limit(root, limit(s.Size))
-}
-
-// overhead is what btrfs keeps for itself, as measured with volumes filled to their limits, many small files included: checksums and trees
-// below 5 %, the system and log chunks a fixed amount.
-func overhead(size int64) int64 { return size/20 + 128<<20 }
-
-// Space implements volume.Maker.
-func (p *Pool) Space(promised volume.Promised) (volume.Space, error) {
-	most := promised.Bytes + promised.Count*limit(0) + promised.Bytes/128 // the sum of all limits
-	if p.image == "" {
-		return p.spaceOnDisk(promised.Specs(), most)
-	}
-	var st unix.Stat_t
-	if err := unix.Stat(p.image, &st); err != nil {
-		return volume.Space{}, &os.PathError{Op: "stat", Path: p.image, Err: err}
-	}
-	return volume.Space{Limit: st.Size - overhead(st.Size), Unwritten: max(0, most-st.Blocks*512)}, nil
-}
-
-// spaceOnDisk counts for a pool that shares a btrfs disk with others.
-func (p *Pool) spaceOnDisk(specs []volume.Spec, most int64) (volume.Space, error) {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(p.root, &fs); err != nil {
-		return volume.Space{}, &os.PathError{Op: "statfs", Path: p.root, Err: err}
-	}
-	unwritten := most
-	for _, s := range specs {
-		used, err := p.used(s.ID)
-		if err != nil {
-			continue // being made or deleted: counted as unwritten
-		}
-		unwritten -= min(used, limit(s.Size))
-	}
-	size := int64(fs.Blocks) * fs.Bsize
-	if p.cfg.Size > 0 {
-		size = min(size, p.cfg.Size)
-	}
-	return volume.Space{Limit: size - overhead(size), Unwritten: unwritten}, nil
-}
-
-func (p *Pool) used(id string) (int64, error) {
-	root, err := btrfs.Open(p.volumes, id)
-	if err != nil {
-		return 0, err
-	}
-	defer root.Close()
 	sub, err := btrfs.Inspect(root)
 	if err != nil {
-		return 0, err
+		return false, err
 	}
-	return btrfs.Usage(p.info, sub)
+	return false, btrfs.Limit(p.volumes, sub, limit(s.Size))
 }
 
 // Mount implements volume.Attacher.
@@ -207,6 +182,20 @@ func (p *Pool) Attached(string) (bool, error) { return false, nil }
 
 // Release implements volume.Attacher.
 func (p *Pool) Release(string) error { return nil }
+
+// Enforce implements volume.Attacher.
+func (p *Pool) Enforce(s volume.Spec) error {
+	root, err := btrfs.Open(p.volumes, s.ID)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	sub, err := btrfs.Inspect(root)
+	if err != nil {
+		return err
+	}
+	return btrfs.Enforce(p.volumes, sub)
+}
 
 // GrowAttached implements volume.Attacher.
 func (p *Pool) GrowAttached(volume.Spec, *os.File) error { return nil }

@@ -12,6 +12,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -104,7 +105,9 @@ func (p *Provisioner) tellCapacity(ctx context.Context, told map[string]string) 
 
 // free is what the node can promise to the next volume of a class.
 func (p *Provisioner) free(ctx context.Context, class *storagev1.StorageClass) (int64, error) {
-	resp, err := p.cfg.CSI.GetCapacity(ctx, &csi.GetCapacityRequest{Parameters: ownParameters(class),
+	mount := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: accessModes[corev1.ReadWriteOnce]},
+		AccessType: mountOf(class)} // the file system decides which backend it is
+	resp, err := p.cfg.CSI.GetCapacity(ctx, &csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{mount}, Parameters: ownParameters(class),
 		AccessibleTopology: &csi.Topology{Segments: map[string]string{p.cfg.TopologyKey: p.cfg.Node}}})
 	if status.Code(err) == codes.InvalidArgument {
 		return letThrough, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // lookAgain is when a claim that found no room is looked at again without a hint.
@@ -46,8 +48,17 @@ func (p *Provisioner) facts(key string) facts {
 	f := facts{driver: p.cfg.Driver, topologyKey: p.cfg.TopologyKey, node: p.cfg.Node, nodes: p.nodes(), now: time.Now()}
 	if f.claim = p.claims.Get(key); f.claim != nil {
 		f.class = p.classes.Get(className(f.claim))
+		f.full = p.fullUntil(f.claim.UID, f.now)
 	}
 	return f
+}
+
+// fullUntil is when this node may take a claim again that it had no room for. The past is forgotten.
+func (p *Provisioner) fullUntil(claim types.UID, now time.Time) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.DeleteFunc(p.full, func(_ types.UID, until time.Time) bool { return !until.After(now) })
+	return p.full[claim]
 }
 
 // provision makes the volume of a claim and the object for it. The intent is on disk before the driver is called and goes when the object
@@ -64,7 +75,7 @@ func (p *Provisioner) provision(ctx context.Context, f facts) error {
 	}
 	p.events.claim(f.claim, corev1.EventTypeNormal, "Provisioning", "External provisioner is provisioning volume for claim %q",
 		f.claim.Namespace+"/"+f.claim.Name)
-	if err := p.remember(name, f.claim, req); err != nil {
+	if err := p.remember(name, f, req); err != nil {
 		return err
 	}
 	resp, err := p.cfg.CSI.CreateVolume(ctx, req)
@@ -112,6 +123,9 @@ func (p *Provisioner) failed(ctx context.Context, f facts, err error) error {
 	}
 	if status.Code(err) == codes.ResourceExhausted {
 		p.cfg.Log.Info("no room, another node may be chosen", "claim", f.claim.Namespace+"/"+f.claim.Name, "err", err)
+		p.mu.Lock()
+		p.full[f.claim.UID] = f.now.Add(lookAgain)
+		p.mu.Unlock()
 		return p.patchSelectedNode(ctx, f.claim, "null")
 	}
 	return err

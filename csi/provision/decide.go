@@ -44,6 +44,7 @@ type facts struct {
 	class                     *storagev1.StorageClass       // nil: there is none of that name
 	nodes                     []string                      // all nodes that run the driver
 	now                       time.Time
+	full                      time.Time // until then this node, which had no room for the claim, does not take it
 }
 
 type decision struct {
@@ -95,6 +96,9 @@ func decide(f facts) decision {
 	if c.Annotations[annProvisioner] == "" && c.Annotations[annBetaProvisioner] == "" {
 		return decision{action: ignore, reason: "the controller-manager is about to write to the claim"} // two writers at once: one of them fails
 	}
+	if after := f.full.Sub(f.now); after > 0 {
+		return decision{action: wait, after: after, reason: "there was no room a moment ago"}
+	}
 	mine := c.CreationTimestamp.Add(time.Duration(rank(c, f.node, f.nodes)) * turn)
 	if after := mine.Sub(f.now); after > 0 {
 		return decision{action: wait, after: after, reason: "another node has the first turn"}
@@ -127,6 +131,8 @@ func unservable(c *corev1.PersistentVolumeClaim) string {
 	switch {
 	case c.Spec.Selector != nil:
 		return "a claim with a selector cannot be provisioned"
+	case c.Spec.VolumeAttributesClassName != nil && *c.Spec.VolumeAttributesClassName != "":
+		return fmt.Sprintf("volume attributes class %s: the driver has no attributes", *c.Spec.VolumeAttributesClassName)
 	case c.Spec.DataSourceRef != nil:
 		return fmt.Sprintf("data source %s %s: snapshots and clones are not served", c.Spec.DataSourceRef.Kind, c.Spec.DataSourceRef.Name)
 	case c.Spec.DataSource != nil:

@@ -75,6 +75,9 @@ func TestDecide(t *testing.T) {
 		{"selector", newClaim(func(c *corev1.PersistentVolumeClaim) {
 			c.Annotations[annSelectedNode], c.Spec.Selector = "a", &metav1.LabelSelector{}
 		}), delayedClass, nil, refuse},
+		{"attributes of a class", newClaim(func(c *corev1.PersistentVolumeClaim) {
+			c.Annotations[annSelectedNode], c.Spec.VolumeAttributesClassName = "a", new("gold")
+		}), delayedClass, nil, refuse},
 		{"many nodes at once", newClaim(func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
 		}), immediate, []string{"a"}, refuse},

@@ -19,9 +19,11 @@ type intent struct {
 	Claim     string `json:"claim"`
 	UID       string `json:"uid"`
 	Request   []byte `json:"request"` // CreateVolumeRequest as protobuf JSON: repeated, it tells the volume's ID
+
+	Policy corev1.PersistentVolumeReclaimPolicy `json:"policy,omitempty"`
 }
 
-func (p *Provisioner) remember(name string, c *corev1.PersistentVolumeClaim, req *csi.CreateVolumeRequest) error {
+func (p *Provisioner) remember(name string, f facts, req *csi.CreateVolumeRequest) error {
 	p.mu.Lock()
 	_, known := p.pending[name]
 	p.mu.Unlock()
@@ -32,7 +34,7 @@ func (p *Provisioner) remember(name string, c *corev1.PersistentVolumeClaim, req
 	if err != nil {
 		return err
 	}
-	i := intent{Namespace: c.Namespace, Claim: c.Name, UID: string(c.UID), Request: data}
+	i := intent{Namespace: f.claim.Namespace, Claim: f.claim.Name, UID: string(f.claim.UID), Request: data, Policy: policyOf(f.class)}
 	if err := p.intents.Put(name, i); err != nil {
 		return fmt.Errorf("record that volume %s is being made: %w", name, err)
 	}
@@ -118,6 +120,11 @@ func (p *Provisioner) settle(ctx context.Context, name string, i intent) error {
 	wanted := err == nil && string(claim.UID) == i.UID && claim.DeletionTimestamp == nil && claim.Annotations[annSelectedNode] == p.cfg.Node
 	if wanted {
 		return nil // its own turn comes with the event that the cache has not seen yet
+	}
+	if i.Policy == corev1.PersistentVolumeReclaimRetain {
+		// Its object may have been there, and somebody's data with it: who wants retained volumes deletes them by hand.
+		p.cfg.Log.Warn("a volume that may have been made for nobody is retained", "claim", i.Namespace+"/"+i.Claim, "volume", name)
+		return p.forget(name)
 	}
 	req := &csi.CreateVolumeRequest{}
 	if err := protojson.Unmarshal(i.Request, req); err != nil {

@@ -63,18 +63,18 @@ func toCapability(c *corev1.PersistentVolumeClaim, class *storagev1.StorageClass
 		capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 		return capability, nil
 	}
-	capability.AccessType = &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{
-		FsType: class.Parameters[paramFSType], MountFlags: class.MountOptions}}
+	capability.AccessType = mountOf(class)
 	return capability, nil
+}
+
+func mountOf(class *storagev1.StorageClass) *csi.VolumeCapability_Mount {
+	return &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: class.Parameters[paramFSType], MountFlags: class.MountOptions}}
 }
 
 // persistentVolume is the object for a volume that was made for a claim. It names the claim, so nobody else can get it.
 func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 	c, class := f.claim, f.class
-	policy := corev1.PersistentVolumeReclaimDelete
-	if class.ReclaimPolicy != nil {
-		policy = *class.ReclaimPolicy
-	}
+	policy := policyOf(class)
 	pv := &corev1.PersistentVolume{
 		ObjectMeta: metav1.ObjectMeta{Name: volumeName(c), Annotations: map[string]string{annProvisionedBy: f.driver}},
 		Spec: corev1.PersistentVolumeSpec{
@@ -98,6 +98,13 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 		pv.Finalizers = []string{finalizer}
 	}
 	return pv
+}
+
+func policyOf(class *storagev1.StorageClass) corev1.PersistentVolumeReclaimPolicy {
+	if class.ReclaimPolicy == nil {
+		return corev1.PersistentVolumeReclaimDelete
+	}
+	return *class.ReclaimPolicy
 }
 
 func affinity(topologies []*csi.Topology) *corev1.VolumeNodeAffinity {

@@ -15,6 +15,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
@@ -57,8 +58,9 @@ type Provisioner struct {
 	volumeQueue workqueue.TypedRateLimitingInterface[string]
 
 	intents *durable.Store[intent]
-	mu      sync.Mutex        // guards pending
-	pending map[string]intent // by volume name: what may have been made, but has no object
+	mu      sync.Mutex              // guards what follows
+	pending map[string]intent       // by volume name: what may have been made, but has no object
+	full    map[types.UID]time.Time // by claim: until when this node does not take it again
 }
 
 // New checks the configuration and reads the intents of an earlier process.
@@ -67,8 +69,8 @@ func New(cfg Config) (*Provisioner, error) {
 		return nil, errors.New("provisioner: driver, topology key, node and clients are needed")
 	}
 	p := &Provisioner{cfg: cfg, ours: map[string]string{annProvisionedBy: cfg.Driver},
-		here:     affinity([]*csi.Topology{{Segments: map[string]string{cfg.TopologyKey: cfg.Node}}}),
-		capacity: make(chan struct{}, 1), claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes"),
+		here: affinity([]*csi.Topology{{Segments: map[string]string{cfg.TopologyKey: cfg.Node}}}),
+		full: map[types.UID]time.Time{}, capacity: make(chan struct{}, 1), claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes"),
 		events: newRecorder(cfg.Client, cfg.Driver+"_"+cfg.Node, cfg.Log)}
 	var err error
 	if p.intents, err = durable.OpenStore[intent](cfg.Dir, false); err != nil {

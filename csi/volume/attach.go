@@ -147,6 +147,7 @@ func (s *Service) Publish(ctx context.Context, id, target string, u Use) error {
 		return err
 	}
 	defer place.Close()
+	before := staged
 	if !slices.Contains(staged.Targets, target) {
 		staged.Targets = append(slices.Clone(staged.Targets), target)
 		staged.SingleWriter = u.SingleWriter
@@ -154,15 +155,24 @@ func (s *Service) Publish(ctx context.Context, id, target string, u Use) error {
 			return err
 		}
 	}
-	source, err := s.source(r.Spec, staged.Path)
+	if err := s.show(r.Spec, staged.Path, place, u); err != nil {
+		err = fmt.Errorf("publish volume %s: %w", id, err)
+		if state, unknown := place.State(); unknown != nil || state.Mounted {
+			return err
+		}
+		return errors.Join(err, s.setStaging(id, before)) // a target without a mount would keep others from a single writer's volume
+	}
+	return nil
+}
+
+// show puts what is staged on place.
+func (s *Service) show(spec Spec, stagingPath string, place *mount.Place, u Use) error {
+	source, err := s.source(spec, stagingPath)
 	if err != nil {
 		return err
 	}
 	defer source.Close()
-	if err := publish(source, place, r.Spec.Access, u); err != nil {
-		return fmt.Errorf("publish volume %s: %w", id, err)
-	}
-	return nil
+	return publish(source, place, spec.Access, u)
 }
 
 // source opens what is shown to pods: the root directory where it is staged, or the device.
@@ -186,13 +196,15 @@ func (s *Service) source(spec Spec, stagingPath string) (*os.File, error) {
 }
 
 func publish(source *os.File, place *mount.Place, access Access, u Use) error {
+	options := mount.ParseOptions(u.Options)
+	options.ReadOnly = options.ReadOnly || u.ReadOnly
 	state, err := place.State()
 	if err != nil {
 		return err
 	}
 	if state.Mounted {
 		same, err := shows(state, source, access)
-		if err != nil || same && state.ReadOnly == u.ReadOnly {
+		if err != nil || same && state.ReadOnly == options.ReadOnly {
 			return err
 		}
 		if same {
@@ -207,8 +219,6 @@ func publish(source *os.File, place *mount.Place, access Access, u Use) error {
 	if err := makeTarget(); err != nil {
 		return err
 	}
-	options := mount.ParseOptions(u.Options)
-	options.ReadOnly = options.ReadOnly || u.ReadOnly
 	tree, err := mount.Clone(source, options)
 	if err != nil {
 		return err

@@ -94,6 +94,9 @@ func (s *Service) GrowAttached(ctx context.Context, id string) (Volume, error) {
 	if err != nil {
 		return Volume{}, err
 	}
+	if r.damage != nil {
+		return Volume{}, fmt.Errorf("volume %s: %w", id, r.damage)
+	}
 	staged, ok := s.staging(id)
 	if !ok {
 		return Volume{}, fmt.Errorf("%w: %s", ErrNotStaged, id)

@@ -2,7 +2,6 @@ package volume
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -75,6 +74,12 @@ func Open(cfg Config) (*Service, Report, error) {
 	if err := s.clearStrays(&report); err != nil {
 		return nil, report, err
 	}
+	for name, backend := range cfg.Backends {
+		if err := backend.Commit(); err != nil {
+			return nil, report, fmt.Errorf("commit what was recovered of backend %s: %w", name, err)
+		}
+	}
+	s.reap(context.Background())
 	if err := s.restage(&report); err != nil {
 		return nil, report, err
 	}
@@ -123,14 +128,13 @@ func (s *Service) recover(id string, r record, report func(func(*Report))) {
 	case r.Phase == ready:
 		r.damage = backend.Recover(r.Spec, r.Token)
 	default:
-		if err := errors.Join(backend.Destroy(id), backend.Commit()); err != nil {
+		if err := backend.Destroy(id); err != nil {
 			r.damage = fmt.Errorf("finish %s: %w", r.Phase, err)
 			break
 		}
-		if err := s.records.Delete(id); err != nil {
-			r.damage = err
-			break
-		}
+		doomed := r
+		doomed.Phase = deleting // the record goes after the commit
+		s.put(id, doomed)
 		report(func(to *Report) {
 			if r.Phase == making {
 				to.Unmade = append(to.Unmade, id)
@@ -178,9 +182,12 @@ func (s *Service) clearStrays(report *Report) error {
 // reapPause gathers deletions: a commit of the backend holds up those who create and write at that moment.
 const reapPause = 2 * time.Second
 
-// Run finishes deletions in the background: the records of destroyed volumes go once the destruction is on disk. It returns when ctx ends,
-// with the work done.
+// Run finishes deletions in the background: the records of destroyed volumes go once the destruction is on disk. And it sees to it that sizes
+// hold. It returns when ctx ends, with the work done.
 func (s *Service) Run(ctx context.Context) {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { s.enforceUntil(ctx) })
 	for {
 		select {
 		case <-ctx.Done():

@@ -57,7 +57,7 @@ func TestPromisesAreKept(t *testing.T) {
 	if len(volumes) < 7 {
 		t.Errorf("a pool of 1 GiB promised only %d volumes of 100 MiB", len(volumes))
 	}
-	if free, err := n.Available("btrfs", volume.Filesystem); err != nil || free >= size {
+	if free, err := n.Available(volume.Request{Backend: "btrfs", Access: volume.Filesystem}); err != nil || free >= size {
 		t.Errorf("%d bytes are still offered, %v", free, err)
 	}
 	for i, v := range volumes {
@@ -73,7 +73,7 @@ func TestPromisesAreKept(t *testing.T) {
 	for _, v := range volumes {
 		n.remove(v.ID, "pod")
 	}
-	if free, err := n.Available("btrfs", volume.Filesystem); err != nil || free < int64(len(volumes))*size {
+	if free, err := n.Available(volume.Request{Backend: "btrfs", Access: volume.Filesystem}); err != nil || free < int64(len(volumes))*size {
 		t.Errorf("after all volumes were deleted %d bytes are offered, %v", free, err)
 	}
 }

@@ -11,27 +11,28 @@ import (
 // written or not. What the backends' files do not yet occupy is subtracted from what the disk below has free.
 
 // Available is how large the next volume of a request with these properties may be. A request that no backend can serve has 0.
-func (s *Service) Available(backend string, access Access) (int64, error) {
+// Its Name and sizes do not matter.
+func (s *Service) Available(r Request) (int64, error) {
 	candidates := s.cfg.Default
-	if backend != "" {
-		candidates = []string{backend}
-	}
-	if access == "" {
-		access = Filesystem
+	if r.Backend != "" {
+		candidates = []string{r.Backend}
 	}
 	for _, name := range candidates {
 		b := s.cfg.Backends[name]
 		if b == nil {
 			continue
 		}
-		spec := Spec{ID: ID("capacity"), Name: "capacity", Size: granularity, Backend: name, Access: access}
+		spec := Spec{ID: ID("capacity"), Name: "capacity", Size: granularity, Backend: name, Access: r.Access, FSType: r.FSType, NoCOW: r.NoCOW}
 		if b.Complete(&spec) != nil {
 			continue
 		}
 		s.ledger.Lock()
 		free, err := s.available(name)
 		s.ledger.Unlock()
-		return max(free, 0) / granularity * granularity, err
+		if free < spec.Size { // the backend makes none that is so small
+			free = 0
+		}
+		return free / granularity * granularity, err
 	}
 	return 0, nil
 }

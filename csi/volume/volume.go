@@ -102,7 +102,8 @@ type Maker interface {
 	Create(Spec) (token uint64, err error)
 	// Recover makes an acknowledged volume usable after a restart; ErrDamaged when its content is not there any more.
 	Recover(s Spec, token uint64) error
-	// Destroy deletes the volume; ErrInUse if it can tell that somebody uses it. Commit makes all finished destroys survive a power loss.
+	// Destroy deletes the volume; ErrInUse if it can tell that somebody uses it. Commit makes all finished destroys survive a power loss,
+	// and is called when all volumes are recovered.
 	Destroy(id string) error
 	Commit() error
 	// Grow makes the volume as large as the Spec says. nodeStep reports that GrowAttached must follow where the volume is attached.
@@ -119,6 +120,8 @@ type Attacher interface {
 	Device(Spec) (*os.File, error)
 	Attached(id string) (bool, error)
 	Release(id string) error
+	// Enforce makes the size hold for what a pod has done to an attached volume since the last call, if that went past the limit.
+	Enforce(Spec) error
 	// GrowAttached finishes the growth of an attached volume. root is its open root directory, nil for raw block.
 	GrowAttached(s Spec, root *os.File) error
 	// Usage tells what is used; root as above.

@@ -46,7 +46,7 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, er
 	if s.targets, err = mount.OpenRoot(o.kubeletDir); err != nil {
 		return nil, err
 	}
-	if err := chooseSizes(&o); err != nil {
+	if err := chooseReserve(&o); err != nil {
 		return nil, err
 	}
 	backends, order, err := s.openBackends(ctx, log, o)
@@ -134,18 +134,14 @@ func instanceOf(dir string) (string, error) {
 	return name, durable.WriteFile(path, []byte(name+"\n"), 0o600)
 }
 
-// chooseSizes fills in what the flags left to the size of the disk.
-func chooseSizes(o *options) error {
+// chooseReserve fills in what the flags left to the size of the disk.
+func chooseReserve(o *options) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(o.dataDir, &st); err != nil {
 		return &os.PathError{Op: "statfs", Path: o.dataDir, Err: err}
 	}
 	if o.reserve == 0 {
 		o.reserve = min(int64(st.Blocks)*st.Bsize/20, 2<<30)
-	}
-	if _, err := os.Stat(filepath.Join(o.dataDir, "pool.img")); o.poolSize == 0 && errors.Is(err, os.ErrNotExist) {
-		const align = 1 << 20
-		o.poolSize = int64(st.Bavail) * st.Bsize / 10 * 9 / align * align
 	}
 	return nil
 }
