@@ -1,13 +1,14 @@
 # Side by side with the real peers, in one run each: medians and ratios, never a timed test. docs/benchmarks.md keeps the figures.
 
 .PHONY: bench
-bench: bench-pods bench-cni bench-csi ## pods, network and volumes measured beside the real peers, in one run each
+bench: bench-pods bench-cni bench-csi bench-pull ## pods, network, volumes and image pulls measured beside the real peers, in one run each
 
-bin/trivet-bench bin/cni-bench bin/csi-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go) go.mod
+bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench &: $(wildcard e2e/bench/*.go e2e/bench/*/*.go e2e/cmd/trivet-bench/*.go) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/trivet-bench ./e2e/cmd/trivet-bench
 	go build -ldflags '$(LDFLAGS)' -o bin/cni-bench ./e2e/bench/cni
 	go build -ldflags '$(LDFLAGS)' -o bin/csi-bench ./e2e/bench/csi
+	go build -ldflags '$(LDFLAGS)' -o bin/pull-bench ./e2e/bench/pull
 
 .PHONY: bench-pods
 bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
@@ -22,3 +23,7 @@ bench-cni: build bin/cni-bench $(ref)/cni/bridge ## ADD and DEL of trivet-cni be
 .PHONY: bench-csi
 bench-csi: build bin/csi-bench ## what trivet-csi's calls take
 	@bin/csi-bench
+
+.PHONY: bench-pull
+bench-pull: build bin/pull-bench bin/trivet-images $(ref)/containerd ## image pulls of trivet-cri beside containerd's
+	@bin/pull-bench

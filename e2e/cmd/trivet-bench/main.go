@@ -89,5 +89,5 @@ func (r *comparison) all(ctx context.Context) error {
 	if err := r.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
 		return err
 	}
-	return errors.Join(r.oneByOne(ctx), r.withProbe(ctx), r.atOnce(ctx), r.memory(ctx), r.Clean(context.WithoutCancel(ctx)))
+	return errors.Join(r.fresh(ctx), r.oneByOne(ctx), r.withProbe(ctx), r.atOnce(ctx), r.memory(ctx), r.Clean(context.WithoutCancel(ctx)))
 }

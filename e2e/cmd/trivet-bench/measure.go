@@ -72,9 +72,15 @@ var daemons = []string{"trivet-node", "trivet-cri", "trivet-monitor", "trivet-ne
 
 const idleFor = 30 * time.Second
 
-// memory and processor time with nothing to do and with many pods that do nothing.
+// fresh is memory and processor time of nodes that have had nothing to do yet.
+func (r *comparison) fresh(ctx context.Context) error {
+	r.title("memory before the first pod, and processor time over %s", idleFor)
+	return r.usage(ctx)
+}
+
+// memory and processor time with nothing to do any more and with many pods that do nothing.
 func (r *comparison) memory(ctx context.Context) error {
-	r.title("memory without pods, and processor time over %s", idleFor)
+	r.title("memory after the bursts, without pods, and processor time over %s", idleFor)
 	if err := r.usage(ctx); err != nil {
 		return err
 	}

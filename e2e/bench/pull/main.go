@@ -1,0 +1,199 @@
+// Command pull-bench measures image pulls of trivet-cri beside containerd, both by CRI and in turns, from a registry on loopback. All of it runs
+// on a pretended machine, whose /var/lib is on this machine's disk. Nothing of this machine's own images is touched.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/e2e/bench"
+	"github.com/trivet-node/trivet/e2e/machine"
+	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/socket"
+)
+
+const about = `pull-bench measures image pulls of trivet-cri beside containerd's: the same images from the same registry, each removed after its pull, in
+turns, so that the noise of the machine meets both alike. The disk is synced before each pull.`
+
+func main() { program.Main("pull-bench", run) }
+
+type options struct {
+	dir, programs, references, oci string
+	rounds                         int
+}
+
+const (
+	registryAddress = "127.0.0.1:5000" // on the pretended machine
+	startTimeout    = 30 * time.Second
+)
+
+func run(ctx context.Context, env *program.Env) error {
+	if done, err := machine.Verb(ctx, env.Args); done {
+		return err
+	}
+	var o options
+	fs := env.Flags(about)
+	fs.StringVar(&o.dir, "dir", ".trivet/pull-bench", "directory for all that it writes, on the disk to measure; removed in the end")
+	fs.StringVar(&o.programs, "programs", "bin", "directory of trivet-cri, trivet-monitor and trivet-images")
+	fs.StringVar(&o.references, "references", ".trivet/bin", "directory of containerd")
+	fs.StringVar(&o.oci, "oci-runtime", "crun", "trivet-cri does not start without one")
+	fs.IntVar(&o.rounds, "rounds", 9, "pulls of each image by each")
+	if err := env.Parse(fs); err != nil {
+		return err
+	}
+	if err := program.RequireRoot(); err != nil {
+		return err
+	}
+	for _, dir := range []*string{&o.dir, &o.programs, &o.references} {
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return err
+		}
+		*dir = abs
+	}
+	return o.measure(ctx, env)
+}
+
+func (o options) measure(ctx context.Context, env *program.Env) (err error) {
+	m := machine.At(filepath.Join(o.dir, "machine"))
+	clean := func() error {
+		return errors.Join(m.Halt(context.WithoutCancel(ctx)), os.RemoveAll(o.dir))
+	}
+	if err := clean(); err != nil { // what a killed run left
+		return err
+	}
+	defer func() { err = errors.Join(err, clean()) }()
+	list := catalog()
+	if err := writeImages(filepath.Join(o.dir, "images"), registryAddress, list); err != nil {
+		return err
+	}
+	sides, err := o.boot(ctx, m)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Stdout, "| %d pulls each, in turns | trivet-cri p50 (min, max) s | CPU s | containerd s | CPU s | ratio of the medians |\n|---|---|---|---|---|---|\n", o.rounds)
+	for _, image := range list {
+		took := map[*side][]pull{}
+		for range o.rounds {
+			for _, s := range sides {
+				p, err := s.pull(ctx, image.reference(registryAddress))
+				if err != nil {
+					return fmt.Errorf("%s: %w", s.program, err)
+				}
+				took[s] = append(took[s], p)
+			}
+		}
+		ours, theirs := took[sides[0]], took[sides[1]]
+		fmt.Fprintf(env.Stdout, "| %s | %s | %s | 1/%.1f |\n", image.about, row(ours), row(theirs), seconds(theirs)[len(theirs)/2]/seconds(ours)[len(ours)/2])
+	}
+	return nil
+}
+
+// boot starts the machine, the registry, and both CRI servers.
+func (o options) boot(ctx context.Context, m *machine.Machine) ([]*side, error) {
+	config := machine.Config{Name: "pull-bench", Group: fmt.Sprintf("/trivet-pull-bench-%d", os.Getpid()), Hosts: "127.0.0.1 localhost\n",
+		Keep:   []string{"/var/lib/containerd", "/var/lib/trivet", "/var/lib/cni", "/etc/cni/net.d", "/etc/containerd"},
+		Expose: map[string]string{o.dir: o.dir, o.programs: o.programs, o.references: o.references}}
+	if err := m.Boot(ctx, config); err != nil {
+		return nil, err
+	}
+	up, err := m.Command(ctx, "ip", "link", "set", "lo", "up")
+	if err != nil {
+		return nil, err
+	}
+	if out, err := up.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("set lo up: %w: %s", err, out)
+	}
+	file := filepath.Join(o.dir, "containerd.toml")
+	if err := os.WriteFile(file, []byte("version = 3\n"), 0o644); err != nil {
+		return nil, err
+	}
+	for _, d := range []machine.Daemon{
+		{Name: "registry", Argv: []string{o.programs + "/trivet-images", "serve", "--dir=" + o.dir + "/images", "--listen=" + registryAddress}},
+		{Name: "trivet-cri", Argv: []string{o.programs + "/trivet-cri", "--oci-runtime=" + o.oci}},
+		{Name: "containerd", Argv: []string{o.references + "/containerd", "--config=" + file}},
+	} {
+		if err := m.Start(d); err != nil {
+			return nil, err
+		}
+	}
+	ours, err := connect(ctx, m, "trivet-cri", "/run/trivet/cri.sock")
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := connect(ctx, m, "containerd", "/run/containerd/containerd.sock")
+	return []*side{ours, theirs}, err
+}
+
+// side is one CRI server on the machine.
+type side struct {
+	machine *machine.Machine
+	program string
+	images  runtimeapi.ImageServiceClient
+}
+
+type pull struct {
+	took time.Duration
+	cpu  float64 // seconds
+}
+
+// connect waits until the server answers.
+func connect(ctx context.Context, m *machine.Machine, program, path string) (*side, error) {
+	conn, err := socket.Dial(fmt.Sprintf("/proc/%d/root%s", m.Pid(), path))
+	if err != nil {
+		return nil, err
+	}
+	s := &side{machine: m, program: program, images: runtimeapi.NewImageServiceClient(conn)}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		_, err := s.images.ListImages(ctx, &runtimeapi.ListImagesRequest{}, grpc.WaitForReady(true))
+		if err == nil {
+			return s, nil
+		}
+		select { // containerd answers "not initialized yet" at first
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%s does not answer: %w", program, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// pull measures one pull and removes the image.
+func (s *side) pull(ctx context.Context, reference string) (pull, error) {
+	unix.Sync() // what the other one wrote is not to be this one's work
+	image := &runtimeapi.ImageSpec{Image: reference}
+	before, start := bench.CPUOf(s.machine.Find(s.program)), time.Now()
+	if _, err := s.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: image}); err != nil {
+		return pull{}, err
+	}
+	p := pull{took: time.Since(start)}
+	p.cpu = float64(bench.CPUOf(s.machine.Find(s.program))-before) / 100
+	_, err := s.images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: image})
+	return p, err
+}
+
+func seconds(all []pull) (sorted []float64) {
+	for _, p := range all {
+		sorted = append(sorted, p.took.Seconds())
+	}
+	slices.Sort(sorted)
+	return sorted
+}
+
+func row(all []pull) string {
+	took, cpu := seconds(all), 0.0
+	for _, p := range all {
+		cpu += p.cpu / float64(len(all))
+	}
+	return fmt.Sprintf("%.2f (%.2f, %.2f) | %.2f", took[len(took)/2], took[0], took[len(took)-1], cpu)
+}
