@@ -185,6 +185,9 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	if err := c.onEach(plan.Nodes, func(i int, n Node) error { return c.joinNode(ctx, client, i, n) }); err != nil {
 		return err
 	}
+	if err := c.startServiceProxy(plan); err != nil {
+		return err
+	}
 	return c.connectNodes(ctx, client, plan)
 }
 

@@ -115,6 +115,12 @@ func (c *Cluster) startControllers() error {
 	return nil
 }
 
+// startServiceProxy makes Services reachable for the API server, which calls webhooks and aggregated APIs by them. kube-proxy waits
+// half a minute for the Node that it is told to be; the control plane has none, so it goes by the name of one that is there.
+func (c *Cluster) startServiceProxy(plan Plan) error {
+	return c.controlPlane().Start(c.kubeProxy(plan.Nodes[0].Name, c.pki().Path("proxy.kubeconfig")))
+}
+
 func (c *Cluster) reference(name string) string { return filepath.Join(c.Bin, name) }
 func (c *Cluster) program(name string) string   { return filepath.Join(c.Programs, name) }
 

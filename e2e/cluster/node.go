@@ -82,7 +82,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 	if err := c.awaitSocket(ctx, m, n); err != nil {
 		return err
 	}
-	daemons := []machine.Daemon{c.agent(i, n), c.kubeProxy(n)}
+	daemons := []machine.Daemon{c.agent(i, n), c.kubeProxy(n.Name, "/etc/kubernetes/kube-proxy.conf")}
 	if n.CNI == "trivet" {
 		daemons = append(daemons, c.netd(n))
 	}
@@ -176,25 +176,43 @@ func (c *Cluster) connectNodes(ctx context.Context, client kubernetes.Interface,
 }
 
 func (c *Cluster) writeNodeFiles(n Node) error {
-	files := map[string]string{
-		"/etc/containerd/certs.d/docker.io/hosts.toml":       mirror("https://registry-1.docker.io"),
-		"/etc/containerd/certs.d/registry.k8s.io/hosts.toml": mirror("https://registry.k8s.io"),
-		"/etc/trivet/kubelet.json":                           kubeletConfiguration(n),
-		"/etc/trivet/containerd.toml":                        containerdConfig(n.OCI),
+	if err := c.writeRuntimeFiles(n); err != nil {
+		return err
 	}
-	for path, text := range files {
-		file := c.kept(n.Name, path)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	if err := c.writeKept(n, "/etc/trivet/kubelet.json", kubeletConfiguration(n)); err != nil {
+		return err
+	}
+	return c.copyIdentities(n)
+}
+
+// mirrored are the registries that the one on the LAN stands for.
+var mirrored = map[string]string{
+	"docker.io":       "https://registry-1.docker.io",
+	"registry.k8s.io": "https://registry.k8s.io",
+	"k8s.gcr.io":      "https://k8s.gcr.io",
+	"gcr.io":          "https://gcr.io",
+}
+
+// writeRuntimeFiles writes what a CRI server needs: mirrors, its configuration, and the CNI plugins.
+func (c *Cluster) writeRuntimeFiles(n Node) error {
+	for name, server := range mirrored {
+		if err := c.writeKept(n, "/etc/containerd/certs.d/"+name+"/hosts.toml", mirror(server)); err != nil {
 			return err
 		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			return err
-		}
 	}
-	if err := c.copyIdentities(n); err != nil {
+	if err := c.writeKept(n, "/etc/trivet/containerd.toml", containerdConfig(n.OCI)); err != nil {
 		return err
 	}
 	return c.installPlugins(n)
+}
+
+// writeKept writes a file of the node that survives its reboot.
+func (c *Cluster) writeKept(n Node, path, text string) error {
+	file := c.kept(n.Name, path)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
 }
 
 // copyIdentities gives the node its own identity and those of the daemons on it, at kubeadm's paths where it has one. Other nodes' keys
@@ -273,10 +291,11 @@ func (c *Cluster) agent(i int, n Node) machine.Daemon {
 		"--hostname-override="+n.Name, "--node-ip="+nodeIP(i).String())
 }
 
-func (c *Cluster) kubeProxy(n Node) machine.Daemon {
-	return c.daemon("kube-proxy", c.reference("kube-proxy"), "--kubeconfig=/etc/kubernetes/kube-proxy.conf", "--proxy-mode=nftables",
-		"--cluster-cidr="+podCIDR, "--hostname-override="+n.Name, "--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0",
-		"--conntrack-tcp-timeout-close-wait=0", "--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249")
+func (c *Cluster) kubeProxy(node, kubeconfig string) machine.Daemon {
+	return c.daemon("kube-proxy", c.reference("kube-proxy"),
+		"--kubeconfig="+kubeconfig, "--hostname-override="+node, "--proxy-mode=nftables", "--cluster-cidr="+podCIDR,
+		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
+		"--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249")
 }
 
 func (c *Cluster) netd(n Node) machine.Daemon {

@@ -1,6 +1,10 @@
 package images
 
-import v1 "github.com/google/go-containerregistry/pkg/v1"
+import (
+	"fmt"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+)
 
 // image of the catalog.
 type image struct {
@@ -29,8 +33,9 @@ func catalog(base, bash, netcat []file, p programs) []image {
 	agnhost := []layer{shell, keeper, {"netcat", netcat}, names, {"agnhost", agnhostFiles(p)}}
 	all := []image{
 		{[]string{"docker.io/library/busybox:latest", "docker.io/library/busybox:1.37", suite + "busybox:1.37.0-2", suite + "busybox:1.29-2"},
-			[]layer{shell, keeper}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
-		{[]string{"registry.k8s.io/pause:3.10.2", "registry.k8s.io/pause:3.10.1", "registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.9"},
+			[]layer{shell, keeper, inspectLayer(p)}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
+		{[]string{"registry.k8s.io/pause:3.10.2", "registry.k8s.io/pause:3.10.1", "registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.9",
+			"k8s.gcr.io/pause:3.9"},
 			[]layer{program("pause", "pause", 0o755)}, v1.Config{Env: searchPath, User: "65535:65535", WorkingDir: "/", Entrypoint: []string{"/pause"}}},
 		{[]string{suite + "agnhost:2.66.1"}, agnhost, agnhostConfig("2.66.1")},
 		{[]string{suite + "agnhost:2.55"}, agnhost, agnhostConfig("2.55")},
@@ -39,20 +44,45 @@ func catalog(base, bash, netcat []file, p programs) []image {
 			v1.Config{Env: searchPath, Cmd: []string{"/nnp"}}},
 		{[]string{suite + "nginx:1.27.0-2"}, nginx(shell, p, "1.27"), nginxConfig("1.27.0")},
 		{[]string{suite + "nginx:1.28.0-2"}, nginx(shell, p, "1.28"), nginxConfig("1.28.0")},
-		{[]string{suite + "kitten:1.8"}, []layer{shell, {"kitten", []file{{path: "data.json", mode: 0o644, data: []byte("{\n\"image\": \"kitten.jpg\"\n}\n")}}}},
-			v1.Config{Env: searchPath, Cmd: []string{"sh", "-c", "busybox httpd -f -p 80 -h /"}}},
+		updateDemo(shell, "kitten"),
+		updateDemo(shell, "nautilus"),
+		{
+			[]string{suite + "sample-apiserver:1.29.2"},
+			[]layer{program("sample-apiserver", "sample-apiserver", 0o755)},
+			v1.Config{Env: searchPath, Entrypoint: []string{"/sample-apiserver"}},
+		},
+		{
+			[]string{"registry.k8s.io/etcd:3.7.0-0"},
+			[]layer{program("etcd", "usr/local/bin/etcd", 0o755)},
+			v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
+		},
 		{[]string{suite + "glibc-dns-testing:2.1.1"}, []layer{shell, names}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
 	}
 	for _, version := range []string{"1", "2"} {
 		all = append(all, image{[]string{"docker.io/trivet/demo:" + version}, []layer{shell, program("demo"+version, "bin/demo", 0o755)},
 			v1.Config{Env: searchPath, Entrypoint: []string{"/bin/demo"}, Cmd: []string{"serve"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}}})
 	}
+	all = append(all, critestCatalog([]layer{shell, keeper}, p)...)
 	if p["coredns"] != "" {
 		all = append(all, image{[]string{"registry.k8s.io/coredns/coredns:v1.15.0"}, []layer{shell, program("coredns", "coredns", 0o755)},
 			v1.Config{Env: searchPath, User: "nonroot:nonroot", WorkingDir: "/", Entrypoint: []string{"/coredns"},
 				ExposedPorts: map[string]struct{}{"53/tcp": {}, "53/udp": {}}}})
 	}
 	return all
+}
+
+// updateDemo is one of the two versions that the specs named Update Demo replace by each other: each serves the name of its picture.
+func updateDemo(shell layer, animal string) image {
+	data := fmt.Sprintf("{\n\"image\": \"%s.jpg\"\n}\n", animal)
+	release := "NAME=" + animal + "\n"
+	return image{
+		[]string{suite + animal + ":1.8"},
+		[]layer{shell, {animal, []file{
+			{path: "data.json", mode: 0o644, data: []byte(data)},
+			{path: "etc/os-release", mode: 0o644, data: []byte(release)},
+		}}},
+		v1.Config{Env: searchPath, Cmd: []string{"sh", "-c", "busybox httpd -f -p 80 -h /"}},
+	}
 }
 
 func agnhostConfig(version string) v1.Config {

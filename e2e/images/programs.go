@@ -18,13 +18,18 @@ type programs map[string]string
 // programs builds what the images run.
 func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 	conformance := filepath.Join(b.Source, "e2e", "conformance")
+	controlPlane := filepath.Join(b.Source, "e2e", "controlplane")
 	builds := []struct{ name, module, pkg, flags string }{
 		{"pause", b.Source, "./e2e/images/pause", ""},
 		{"names", b.Source, "./e2e/images/names", ""},
+		{"inspect", b.Source, "./e2e/images/inspect", ""},
+		{"webserver", b.Source, "./e2e/images/webserver", ""},
 		{"demo1", b.Source, "./e2e/images/demo", "-X main.version=1"},
 		{"demo2", b.Source, "./e2e/images/demo", "-X main.version=2"},
 		{"agnhost", conformance, "k8s.io/kubernetes/test/images/agnhost", ""},
 		{"nonewprivs", conformance, "k8s.io/kubernetes/test/images/nonewprivs", ""},
+		{"sample-apiserver", conformance, "k8s.io/sample-apiserver", ""},
+		{"etcd", controlPlane, "go.etcd.io/etcd/server/v3", ""},
 	}
 	p := programs{"coredns": b.CoreDNS}
 	for _, x := range builds {
@@ -55,8 +60,9 @@ func command(ctx context.Context, dir, name string, args ...string) error {
 }
 
 const (
-	passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\nnonroot:x:65532:65532::/home/nonroot:/bin/false\n"
-	group  = "root:x:0:\ntty:x:5:\nnobody:x:65534:\nnonroot:x:65532:\n"
+	passwd = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\n" +
+		"nobody:x:65534:65534:nobody:/nonexistent:/bin/false\nnonroot:x:65532:65532::/home/nonroot:/bin/false\n"
+	group = "root:x:0:\ntty:x:5:\nwww-data:x:33:\nnobody:x:65534:\nnonroot:x:65532:\n"
 )
 
 // busyboxFiles is a small root: Debian's busybox with all its applets, the libraries that it links, users, and the CA certificates.

@@ -3,12 +3,8 @@
 package specs
 
 import (
-	"bufio"
-	"cmp"
 	"context"
 	_ "embed"
-	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,8 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
-	"time"
 )
 
 //go:embed smoke.txt
@@ -49,45 +43,12 @@ type Config struct {
 	Names      []string // exact spec names
 }
 
-// Outcome of one spec.
-type Outcome string
-
-// The outcomes. Missing is a name that the suite does not have: a wrong list, or another version of the suite.
-const (
-	Passed  Outcome = "passed"
-	Failed  Outcome = "failed"
-	Skipped Outcome = "skipped"
-	Missing Outcome = "missing"
-)
-
-// Result of one spec.
-type Result struct {
-	Name    string
-	Outcome Outcome
-	Took    time.Duration
-	Message string // of a failure or a skip, its first line
-}
-
 // Run runs the named specs and returns one result a name, in their order. The error is about the run itself (the suite cannot start, its
 // report cannot be read); failed specs are results. Progress gets one line for each spec that ends.
 func Run(ctx context.Context, c Config, progress io.Writer) ([]Result, error) {
-	if err := os.MkdirAll(c.ReportDir, 0o755); err != nil {
-		return nil, err
-	}
-	report := filepath.Join(c.ReportDir, "junit_01.xml")
-	if err := os.Remove(report); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	if err := runSuite(ctx, c, progress); err != nil {
-		return nil, err
-	}
-	data, err := os.ReadFile(report)
+	found, err := runSuite(suiteCommand(ctx, c), c.ReportDir, len(c.Names), progress)
 	if err != nil {
-		return nil, fmt.Errorf("the suite wrote no report, its output is in %s: %w", filepath.Join(c.ReportDir, "e2e.log"), err)
-	}
-	found, err := readReport(data)
-	if err != nil {
-		return nil, fmt.Errorf("report %s: %w", report, err)
+		return nil, err
 	}
 	return pick(found, c.Names), nil
 }
@@ -99,33 +60,6 @@ func Focus(names []string) string {
 		quoted[i] = regexp.QuoteMeta(n)
 	}
 	return "(" + strings.Join(quoted, "|") + ")$"
-}
-
-func runSuite(ctx context.Context, c Config, progress io.Writer) error {
-	log, err := os.Create(filepath.Join(c.ReportDir, "e2e.log"))
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	cmd := suiteCommand(ctx, c)
-	cmd.Stderr = log
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", c.Suite, err)
-	}
-	follow(io.TeeReader(out, log), len(c.Names), progress)
-	err = cmd.Wait()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Exited() {
-		return nil // a failed spec; the report says which
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
 }
 
 func suiteCommand(ctx context.Context, c Config) *exec.Cmd {
@@ -142,100 +76,7 @@ func suiteCommand(ctx context.Context, c Config) *exec.Cmd {
 	}
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+filepath.Join(filepath.Dir(c.Kubeconfig), "kubectl-cache"))
-	// A group of its own, to end all of it; so Ctrl-C does not reach it, but the end of whoever ran it does.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = 20 * time.Second
 	return cmd
-}
-
-// A spec ends with a line such as "• [2.405 seconds]", "• [FAILED] [12.1 seconds]" or "S [SKIPPED] [0.1 seconds]", then its name.
-var ended = regexp.MustCompile(`^(•|S) (\[(?:FAILED|SKIPPED|PANICKED|TIMEDOUT|INTERRUPTED)\] )?\[([0-9.]+) seconds\]`)
-
-func follow(out io.Reader, total int, progress io.Writer) {
-	lines := bufio.NewScanner(out)
-	lines.Buffer(nil, 4<<20)
-	n, verdict, took := 0, "", ""
-	for lines.Scan() {
-		line := lines.Text()
-		if m := ended.FindStringSubmatch(line); m != nil {
-			verdict, took = strings.ToLower(strings.Trim(m[2], "[] ")), m[3]
-			if verdict == "" {
-				verdict = "passed"
-			}
-			continue
-		}
-		if verdict != "" && strings.HasPrefix(line, "[sig-") {
-			n++
-			fmt.Fprintf(progress, "%3d/%d %-7s %6ss %s\n", n, total, verdict, took, line)
-		}
-		verdict = ""
-	}
-	_, _ = io.Copy(io.Discard, out) // after an over-long line the suite must not block
-}
-
-type junit struct {
-	Suites []struct {
-		Cases []junitCase `xml:"testcase"`
-	} `xml:"testsuite"`
-}
-
-type junitCase struct {
-	Name    string        `xml:"name,attr"`
-	Seconds float64       `xml:"time,attr"`
-	Status  string        `xml:"status,attr"`
-	Failure *junitMessage `xml:"failure"`
-	Error   *junitMessage `xml:"error"`
-	Skipped *junitMessage `xml:"skipped"`
-}
-
-type junitMessage struct {
-	Message string `xml:"message,attr"`
-}
-
-// readReport maps the name of each spec that the suite knows to its result. A suite that did not find the cluster fit to begin is an error.
-func readReport(data []byte) (map[string]Result, error) {
-	var j junit
-	if err := xml.Unmarshal(data, &j); err != nil {
-		return nil, err
-	}
-	found := map[string]Result{}
-	for _, s := range j.Suites {
-		for _, c := range s.Cases {
-			name, isSpec := strings.CutPrefix(c.Name, "[It] ")
-			if !isSpec {
-				if m := cmp.Or(c.Failure, c.Error); m != nil && strings.HasSuffix(c.Name, "BeforeSuite]") {
-					return nil, fmt.Errorf("the suite did not begin: %s", firstLine(m.Message))
-				}
-				continue
-			}
-			name = withoutLabels(name)
-			r := Result{Name: name, Outcome: Passed, Took: time.Duration(c.Seconds * float64(time.Second))}
-			switch {
-			case c.Failure != nil:
-				r.Outcome, r.Message = Failed, firstLine(c.Failure.Message)
-			case c.Error != nil:
-				r.Outcome, r.Message = Failed, firstLine(c.Error.Message)
-			case c.Skipped != nil:
-				r.Outcome, r.Message = Skipped, firstLine(c.Skipped.Message)
-			}
-			found[name] = r
-		}
-	}
-	return found, nil
-}
-
-// withoutLabels drops what ginkgo's reporter appends to a name: the labels, in brackets and comma-separated.
-func withoutLabels(name string) string {
-	if i := strings.LastIndex(name, " ["); i >= 0 && strings.HasSuffix(name, "]") && strings.Contains(name[i:], ", ") {
-		return name[:i]
-	}
-	return name
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
-	return line
 }
 
 func pick(found map[string]Result, names []string) []Result {

@@ -14,6 +14,7 @@ import (
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/e2e/demo"
 	"github.com/trivet-node/trivet/e2e/machine"
+	"github.com/trivet-node/trivet/e2e/specs"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -23,12 +24,16 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   down                     take it down; nothing is left of it
   status                   its machines and their daemons
   demo                     show a stateful workload on it, step by step, and remove it
+  critest                  run the published critest against trivet-cri over --oci, on a machine beside the nodes
   leaks                    what must not be there, after down on this machine, while up on the nodes; an error if there is anything
   logs M D                 the log of the daemon D of the machine M
   start|stop|kill M D      a daemon D of the machine M (control-plane or a node)
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
   exec M COMMAND...        run a command inside a machine`
+
+// critestProcs is how many specs of critest run at the same time.
+const critestProcs = 8
 
 func main() { program.Tool("trivet-cluster", run) }
 
@@ -61,6 +66,7 @@ type session struct {
 	*program.Env
 	*cluster.Cluster
 	nodes []cluster.Node
+	oci   string   // of the seats
 	args  []string // after verb and flags
 	wait  time.Duration
 }
@@ -101,7 +107,7 @@ func configure(env *program.Env) (*session, error) {
 		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("ref%d", i+1), Seats: cluster.Reference})
 	}
 	s.Cluster = &cluster.Cluster{Dir: *dir, Bin: *bin, Programs: *programs, Images: *images, Deploy: *deploy, Out: env.Stdout}
-	s.args = fs.Args()
+	s.args, s.oci = fs.Args(), seats.OCI
 	return s, os.Setenv("KUBECACHEDIR", s.KubectlCache()) // of every kubectl that is run
 }
 
@@ -121,6 +127,8 @@ func (s *session) do(ctx context.Context, verb string) error {
 		return s.AwaitNoLeaks(ctx, s.wait)
 	case "demo":
 		return s.demo(ctx)
+	case "critest":
+		return s.critest(ctx)
 	case "logs":
 		return s.CopyLog(s.Stdout, s.args[0], s.args[1])
 	case "start", "stop", "kill":
@@ -156,6 +164,28 @@ func (s *session) demo(ctx context.Context) error {
 	d := demo.Demo{Kubectl: filepath.Join(s.Bin, "kubectl"), Kubeconfig: s.Kubeconfig(), Manifests: filepath.Join(s.Deploy, "demo"),
 		Out: s.Stdout, Nodes: len(plan.Nodes)}
 	return d.Run(ctx)
+}
+
+// critest is an error when a spec has failed; skipped ones are told with their reasons.
+func (s *session) critest(ctx context.Context) error {
+	results, err := s.Critest(ctx, s.oci, critestProcs)
+	if err != nil {
+		return err
+	}
+
+	count := map[specs.Outcome]int{}
+	for _, r := range results {
+		count[r.Outcome]++
+		if r.Outcome != specs.Passed {
+			fmt.Fprintf(s.Stdout, "%-7s %s\n        %s\n", r.Outcome, r.Name, r.Message)
+		}
+	}
+	fmt.Fprintf(s.Stdout, "critest over %s: %d passed, %d failed, %d skipped\n",
+		s.oci, count[specs.Passed], count[specs.Failed], count[specs.Skipped])
+	if count[specs.Failed] > 0 {
+		return fmt.Errorf("%d specs of critest failed; their output is in %s", count[specs.Failed], filepath.Join(s.Dir, "critest", s.oci))
+	}
+	return nil
 }
 
 func (s *session) exec(ctx context.Context) error {
