@@ -26,6 +26,9 @@ $(ref)/coredns: e2e/peers/coredns/go.mod e2e/peers/coredns/go.sum e2e/build.sh
 $(ref)/e2e.test: e2e/conformance/go.mod e2e/conformance/go.sum e2e/conformance/imports.go e2e/build.sh
 	@e2e/build.sh e2e.test $(ref)
 
+$(ref)/critest.test: e2e/critest/go.mod e2e/critest/go.sum e2e/critest/imports.go e2e/build.sh
+	@e2e/build.sh critest.test $(ref)
+
 bin/trivet-cluster bin/trivet-images bin/trivet-specs &: $(cluster_sources) go.mod
 	@mkdir -p bin
 	go build -ldflags '$(LDFLAGS)' -o bin/ ./e2e/cmd/trivet-cluster ./e2e/cmd/trivet-images ./e2e/cmd/trivet-specs
@@ -92,6 +95,11 @@ seats: references ## the demo with every mix of trivet and reference programs in
 vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo in a virtual machine with Debian's kernel on cgroup v2, emulated (some 3 minutes)
 	@e2e/vm.sh .trivet/vm $(SEATS)
 
+.PHONY: critest
+critest: up $(ref)/critest.test ## run the published critest against trivet-cri, over crun and over runc
+	@$(CLUSTER) critest --oci=crun
+	@$(CLUSTER) critest --oci=runc
+
 .PHONY: smoke
 smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published e2e.test on the cluster (best with NODES=2)
 	@bin/trivet-specs --procs=4
@@ -99,7 +107,7 @@ smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published
 # It begins with what a killed run has left. Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs
 # are saved, the cluster is taken down, and the host is looked over.
 .PHONY: e2e
-e2e: install build bin/trivet-cluster $(references) .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test ## the demo, kills, cuts, a reboot and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+e2e: install build bin/trivet-cluster $(references) .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
 		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \

@@ -26,9 +26,9 @@ e2e.test)
 	# Without -vet=off go vets every package that it is made of, which takes as long as compiling them.
 	(cd "$here/conformance" && go test -c -vet=off -ldflags "$kubeflags" -o "$fresh/e2e.test" k8s.io/kubernetes/test/e2e &&
 		go build -ldflags '-s -w' -o "$fresh/ginkgo" github.com/onsi/ginkgo/v2/ginkgo) ;;
-critest)
+critest.test)
 	say "critest and the ginkgo that runs it"
-	(cd "$here/critest" && go test -c -vet=off -ldflags '-s -w' -o "$fresh/critest" sigs.k8s.io/cri-tools/cmd/critest &&
+	(cd "$here/critest" && go test -c -vet=off -ldflags '-s -w' -o "$fresh/critest.test" sigs.k8s.io/cri-tools/cmd/critest &&
 		go build -ldflags '-s -w' -o "$fresh/critest-ginkgo" github.com/onsi/ginkgo/v2/ginkgo) ;;
 containerd)
 	say "containerd, its runc shim and ctr"

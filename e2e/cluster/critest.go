@@ -46,7 +46,7 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 	}
 
 	results, err = specs.RunCritest(ctx, specs.Critest{
-		Suite:     c.reference("critest"),
+		Suite:     c.reference("critest.test"),
 		Ginkgo:    c.reference("critest-ginkgo"),
 		Procs:     procs,
 		Endpoint:  criEndpoint(Node{Seats: seats}),

@@ -32,8 +32,8 @@ func catalog(base, bash, netcat []file, p programs) []image {
 	names := layer{"names", []file{{path: "bin/dig", mode: 0o755, source: p["names"]}, {path: "bin/getent", link: "dig"}}}
 	agnhost := []layer{shell, keeper, {"netcat", netcat}, names, {"agnhost", agnhostFiles(p)}}
 	all := []image{
-		{[]string{"docker.io/library/busybox:latest", "docker.io/library/busybox:1.37", suite + "busybox:1.37.0-2", suite + "busybox:1.29-2"},
-			[]layer{shell, keeper, inspectLayer(p)}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
+		{[]string{"docker.io/library/busybox:latest", "docker.io/library/busybox:1.37", suite + "busybox:1.37.0-2"},
+			[]layer{shell, keeper}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
 		{[]string{"registry.k8s.io/pause:3.10.2", "registry.k8s.io/pause:3.10.1", "registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.9",
 			"k8s.gcr.io/pause:3.9"},
 			[]layer{program("pause", "pause", 0o755)}, v1.Config{Env: searchPath, User: "65535:65535", WorkingDir: "/", Entrypoint: []string{"/pause"}}},

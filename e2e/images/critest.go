@@ -10,7 +10,7 @@ import (
 // pins by digest (test-image-digest) cannot be made here.
 func critestCatalog(shell []layer, p programs) []image {
 	const tools = "gcr.io/k8s-staging-cri-tools/"
-	base := append(shell, inspectLayer(p))
+	base := append(shell, appletsLayer(p))
 	config := v1.Config{Env: searchPath, Cmd: []string{"sh"}}
 
 	// critest tells images by their ID alone: an image of its own needs a layer of its own.
@@ -25,6 +25,7 @@ func critestCatalog(shell []layer, p programs) []image {
 	}
 
 	return []image{
+		{[]string{suite + "busybox:1.29-2"}, base, config},
 		with("test-image-1", tools+"test-image-1:latest"),
 		with("test-image-2", tools+"test-image-2:latest"),
 		with("test-image-3", tools+"test-image-3:latest"),
@@ -64,10 +65,12 @@ func critestCatalog(shell []layer, p programs) []image {
 	}
 }
 
-func inspectLayer(p programs) layer {
-	return layer{"inspect", []file{
-		{path: "bin/pgrep", mode: 0o755, source: p["inspect"]},
+// appletsLayer replaces the applet sh in /bin, which specs of critest call by that path.
+func appletsLayer(p programs) layer {
+	return layer{"applets", []file{
+		{path: "bin/pgrep", mode: 0o755, source: p["applets"]},
 		{path: "bin/ipcs", link: "pgrep"},
+		{path: "bin/sh", link: "pgrep"},
 	}}
 }
 

@@ -22,7 +22,7 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 	builds := []struct{ name, module, pkg, flags string }{
 		{"pause", b.Source, "./e2e/images/pause", ""},
 		{"names", b.Source, "./e2e/images/names", ""},
-		{"inspect", b.Source, "./e2e/images/inspect", ""},
+		{"applets", b.Source, "./e2e/images/applets", ""},
 		{"webserver", b.Source, "./e2e/images/webserver", ""},
 		{"demo1", b.Source, "./e2e/images/demo", "-X main.version=1"},
 		{"demo2", b.Source, "./e2e/images/demo", "-X main.version=2"},

@@ -18,6 +18,19 @@ var leftOut = []string{
 	"public image with digest should be pulled and removed",
 }
 
+// skips are the reasons that critest gives for a spec that it skips, with ours. Any other reason is a fault.
+var skips = map[string]string{
+	"AppArmor is disabled on this host":                           "this kernel has no AppArmor",
+	"NRI socket not configured (use -nri-socket flag)":            "trivet-cri has no NRI",
+	"CRI Metrics endpoints not supported by this runtime version": "trivet-cri serves no CRI metrics yet",
+	"no runtime handler found which supports user namespaces":     "trivet-cri refuses user namespaces",
+}
+
+// WhySkipped is why a skipped spec of critest cannot pass; "" if it should.
+func WhySkipped(r Result) string {
+	return skips[strings.TrimPrefix(r.Message, "skipped - ")]
+}
+
 // Critest says how the published critest (sigs.k8s.io/cri-tools) runs against a CRI server.
 type Critest struct {
 	Suite     string // path of the critest binary
