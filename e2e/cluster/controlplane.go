@@ -118,6 +118,10 @@ func (c *Cluster) startControllers() error {
 // startServiceProxy makes Services reachable for the API server, which calls webhooks and aggregated APIs by them. kube-proxy waits
 // half a minute for the Node that it is told to be; the control plane has none, so it goes by the name of one that is there.
 func (c *Cluster) startServiceProxy(plan Plan) error {
+	// A Service's address is translated on the way out, which a packet without a route never goes.
+	if err := lan.Route(c.controlPlane().Pid(), netip.MustParsePrefix(serviceCIDR), nodeIP(0)); err != nil {
+		return err
+	}
 	return c.controlPlane().Start(c.kubeProxy(plan.Nodes[0].Name, c.pki().Path("proxy.kubeconfig")))
 }
 

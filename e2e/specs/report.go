@@ -42,8 +42,15 @@ type junitCase struct {
 	Skipped *junitMessage `xml:"skipped"`
 }
 
+// junitMessage tells why; e2e.test leaves the attribute out.
 type junitMessage struct {
 	Message string `xml:"message,attr"`
+	Text    string `xml:",chardata"`
+}
+
+func (m *junitMessage) firstLine() string {
+	line, _, _ := strings.Cut(strings.TrimSpace(cmp.Or(m.Message, m.Text)), "\n")
+	return line
 }
 
 // readReport maps the name of each spec that the suite knows to its result. A suite that did not find the cluster fit to begin is an error.
@@ -58,7 +65,7 @@ func readReport(data []byte) (map[string]Result, error) {
 			name, isSpec := strings.CutPrefix(c.Name, "[It] ")
 			if !isSpec {
 				if m := cmp.Or(c.Failure, c.Error); m != nil && strings.HasSuffix(c.Name, "BeforeSuite]") {
-					return nil, fmt.Errorf("the suite did not begin: %s", firstLine(m.Message))
+					return nil, fmt.Errorf("the suite did not begin: %s", m.firstLine())
 				}
 				continue
 			}
@@ -66,11 +73,11 @@ func readReport(data []byte) (map[string]Result, error) {
 			r := Result{Name: name, Outcome: Passed, Took: time.Duration(c.Seconds * float64(time.Second))}
 			switch {
 			case c.Failure != nil:
-				r.Outcome, r.Message = Failed, firstLine(c.Failure.Message)
+				r.Outcome, r.Message = Failed, c.Failure.firstLine()
 			case c.Error != nil:
-				r.Outcome, r.Message = Failed, firstLine(c.Error.Message)
+				r.Outcome, r.Message = Failed, c.Error.firstLine()
 			case c.Skipped != nil:
-				r.Outcome, r.Message = Skipped, firstLine(c.Skipped.Message)
+				r.Outcome, r.Message = Skipped, c.Skipped.firstLine()
 			}
 			found[name] = r
 		}
@@ -84,9 +91,4 @@ func withoutLabels(name string) string {
 		return name[:i]
 	}
 	return name
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
-	return line
 }
