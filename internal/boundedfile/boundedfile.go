@@ -31,16 +31,45 @@ func Read(path string, limit int64) ([]byte, error) {
 }
 
 // Open opens the regular file path with flags (os.O_RDONLY, os.O_WRONLY, os.O_TRUNC, ...; it makes none). Only the last component
-// of path is guarded: the directory must be the caller's own. For files below a directory of others, open them with an os.Root or
-// openat2 and unix.O_NONBLOCK, then use Contents.
+// of path is guarded: the directory must be the caller's own.
 func Open(path string, flags int) (*os.File, error) {
-	// O_PATH has no side effect on what is there; only what proved to be regular is opened indeed, by its descriptor, not its name.
 	handle, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(handle)
 
+	return reopen(handle, path, flags)
+}
+
+// OpenBelow opens the regular file path of the directory dir, whose content is a stranger's: links on the way are followed, but never
+// out of dir.
+func OpenBelow(dir, path string, flags int) (*os.File, error) {
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(root)
+
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	handle, err := unix.Openat2(root, path, &how)
+	for range 128 { // EAGAIN: something was renamed meanwhile
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+		handle, err = unix.Openat2(root, path, &how)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(handle)
+
+	return reopen(handle, path, flags)
+}
+
+// reopen opens what an O_PATH descriptor stands for. O_PATH has no side effect on what is there (the open of a device may have: think
+// of a watchdog), so only what proved to be regular is opened indeed.
+func reopen(handle int, path string, flags int) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(handle, &st); err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}

@@ -67,3 +67,33 @@ func TestOpenDoesNotWaitForLease(t *testing.T) {
 		t.Fatalf("Open of a leased file: %v, want EAGAIN at once", err)
 	}
 }
+
+func TestOpenBelowStaysInDirectory(t *testing.T) {
+	dir := t.TempDir()
+	volume := filepath.Join(dir, "volume")
+	err := errors.Join(
+		os.Mkdir(volume, 0o700),
+		os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600),
+		os.WriteFile(filepath.Join(volume, "own"), []byte("own"), 0o600),
+		os.Symlink("own", filepath.Join(volume, "inside")),
+		os.Symlink("../secret", filepath.Join(volume, "outside")),
+		unix.Mkfifo(filepath.Join(volume, "fifo"), 0o600),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"outside", "../secret", "fifo", "none", "."} {
+		if f, err := boundedfile.OpenBelow(volume, path, os.O_RDONLY); err == nil {
+			f.Close()
+			t.Errorf("OpenBelow(%s) succeeded", path)
+		}
+	}
+	f, err := boundedfile.OpenBelow(volume, "inside", os.O_RDONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if data, err := boundedfile.Contents(f, 3); err != nil || string(data) != "own" {
+		t.Errorf("Contents = %q, %v", data, err)
+	}
+}

@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/plan"
 )
 
@@ -246,7 +247,7 @@ const (
 
 // tail reads the end of a regular file. The path is one that the agent chose; what the container made of the file is not trusted.
 func tail(path string, limit int64) string {
-	f, err := openRegular(path)
+	f, err := boundedfile.Open(path, os.O_RDONLY)
 	if err != nil {
 		return ""
 	}
@@ -284,16 +285,4 @@ func logTail(path string) string {
 		out = strings.ToValidUTF8(out[len(out)-maxLogBytes:], "")
 	}
 	return out
-}
-
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|oNoFollow|oNonBlock, 0)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, os.ErrInvalid
-	}
-	return f, nil
 }

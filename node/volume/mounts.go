@@ -3,15 +3,14 @@ package volume
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/subpath"
 )
@@ -114,31 +113,19 @@ func (m *Manager) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, 
 	if err := subpath.Check(path); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(m.volumeDir(pod.UID, emptyDirPlugin, volume))
-	if errors.Is(err, os.ErrNotExist) {
+	dir := m.volumeDir(pod.UID, emptyDirPlugin, volume)
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("env file %q: volume %q is not a mounted emptyDir", path, volume)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
-	}
-	defer root.Close()
-	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // of a FIFO, too, at once
+	f, err := boundedfile.OpenBelow(dir, path, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
+
+	data, err := boundedfile.Contents(f, maxSize)
 	if err != nil {
 		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
-	}
-	var data []byte
-	if info.Mode().IsRegular() {
-		if data, err = io.ReadAll(io.LimitReader(f, maxSize+1)); err != nil {
-			return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
-		}
-	}
-	if !info.Mode().IsRegular() || len(data) > maxSize {
-		return nil, fmt.Errorf("env file %q in volume %q: must be a regular file of at most %d bytes", path, volume, maxSize)
 	}
 	return podenv.ParseFile(data)
 }
