@@ -16,6 +16,7 @@ import (
 
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/probe"
@@ -99,6 +100,7 @@ type Worker struct {
 	objects Objects
 	probes  *probe.Manager
 	events  Events
+	access  *imageaccess.Access
 	log     *slog.Logger
 
 	queue     workqueue.TypedDelayingInterface[types.UID]
@@ -124,13 +126,14 @@ type Deps struct {
 	Objects Objects
 	Probes  *probe.Manager
 	Events  Events
+	Access  *imageaccess.Access // who may use which image
 	Log     *slog.Logger
 }
 
 // New returns a worker; nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{Config: cfg, pods: d.Pods, api: d.API, runtime: d.Runtime, volumes: d.Volumes, cgroups: d.Cgroups, objects: d.Objects,
-		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{},
+		probes: d.Probes, events: d.Events, access: d.Access, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)), starts: make(chan struct{}, max(cfg.Starts, 1))}
 	if cfg.ParallelPull > 0 {

@@ -1,0 +1,117 @@
+package podworker_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/runtime/runtimetest"
+)
+
+const private = "reg.example.com/team/app:1"
+
+// pullSecret is a secret with a password for reg.example.com.
+func pullSecret(namespace, password string) *v1.Secret {
+	return &v1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pull", UID: types.UID(namespace + "-secret")},
+		Type:       v1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{
+			v1.DockerConfigJsonKey: []byte(`{"auths":{"reg.example.com":{"username":"u","password":"` + password + `"}}}`),
+		},
+	}
+}
+
+func podOf(namespace string, policy v1.PullPolicy, image string) *v1.Pod {
+	p := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: image, ImagePullPolicy: policy})
+	p.Namespace, p.UID = namespace, types.UID(namespace+"-"+string(policy)+"-"+strings.ReplaceAll(image, "/", "_"))
+	p.Spec.ImagePullSecrets = []v1.LocalObjectReference{{Name: "pull"}}
+	return p
+}
+
+func waitingReason(p *v1.Pod) string {
+	if p == nil || len(p.Status.ContainerStatuses) == 0 || p.Status.ContainerStatuses[0].State.Waiting == nil {
+		return ""
+	}
+	return p.Status.ContainerStatuses[0].State.Waiting.Reason
+}
+
+// privateImage has a pod of namespace "owner" pull the image with its secret. restart ends the agent and starts another.
+func privateImage(t *testing.T) (s *runtimetest.Server, c *cluster, restart func()) {
+	s, c = runtimetest.Start(t), newCluster(t)
+	root := t.TempDir()
+	s.Private(private, "right")
+	c.secrets = map[string]*v1.Secret{
+		"owner/pull": pullSecret("owner", "right"),
+		"thief/pull": pullSecret("thief", "wrong"),
+		"guest/pull": pullSecret("guest", "right"),
+	}
+	stop := c.start(s, root)
+	first := podOf("owner", v1.PullIfNotPresent, private)
+	c.put(first)
+	c.waitFor(first.UID, "ready", ready)
+	return s, c, func() {
+		stop()
+		stop = c.start(s, root)
+	}
+}
+
+func TestImagePulledWithASecretIsNotForEverybody(t *testing.T) {
+	_, c, _ := privateImage(t)
+	for _, k := range []struct {
+		policy v1.PullPolicy
+		image  string
+		want   string
+	}{
+		{v1.PullIfNotPresent, private, "ErrImagePull"},
+		{v1.PullNever, private, "ErrImageNeverPull"},
+		{v1.PullNever, "id-" + private, "ErrImageNeverPull"},
+	} {
+		pod := podOf("thief", k.policy, k.image)
+		c.put(pod)
+		c.waitFor(pod.UID, "refused with "+k.want, func(p *v1.Pod) bool { return waitingReason(p) == k.want })
+	}
+}
+
+func TestImagePulledWithASecretIsForItsHolders(t *testing.T) {
+	s, c, restart := privateImage(t)
+	pulls := func() int {
+		return len(slices.DeleteFunc(s.Calls(), func(call string) bool { return call != "PullImage "+private }))
+	}
+	before := pulls()
+	for _, namespace := range []string{"guest", "owner"} { // the guest has another secret of the same content
+		pod := podOf(namespace, v1.PullNever, private)
+		c.put(pod)
+		c.waitFor(pod.UID, "ready", ready)
+	}
+	if got := pulls(); got != before {
+		t.Errorf("pulled %d times more", got-before)
+	}
+
+	// What is known survives a restart of the agent.
+	restart()
+	pod := podOf("thief", v1.PullNever, private)
+	c.put(pod)
+	c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "ErrImageNeverPull" })
+}
+
+func TestPreloadedImageIsForEverybody(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	s.Private(private, "right")
+	s.Preload(private)
+	pod := podOf("thief", v1.PullNever, private)
+	c.put(pod)
+	c.waitFor(pod.UID, "ready", ready)
+}
+
+func TestNameThatIsNoImageNameIsRefused(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	pod := podOf("thief", v1.PullIfNotPresent, strings.Repeat("a1", 32)) // 64 digits: an ID of an image
+	c.put(pod)
+	c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "InvalidImageName" })
+}
