@@ -123,7 +123,7 @@ func Defaults() Config {
 		ContainerLogMaxSize: "10Mi", ContainerLogMaxFiles: new(5), ContainerRuntimeEndpoint: "unix:///run/trivet/cri.sock",
 		Authorization: Authorization{Mode: "Webhook"}, RegisterNode: new(true),
 		ImagePullCredentialsVerificationPolicy: "NeverVerifyPreloadedImages",
-		RotateCertificates: true, // where kubelet has to be told: a node whose certificate ends is lost
+		RotateCertificates:                     true, // where kubelet has to be told: a node whose certificate ends is lost
 	}}
 }
 
