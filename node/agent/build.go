@@ -24,6 +24,7 @@ import (
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/event"
 	"github.com/trivet-node/trivet/node/heartbeat"
+	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/objects"
 	"github.com/trivet-node/trivet/node/podcgroup"
@@ -192,6 +193,15 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("pull secrets of the node: %w", err)
 	}
+	a.access, err = imageaccess.Open(imageaccess.Config{
+		RootDir:   a.cfg.RootDir,
+		Policy:    k.ImagePullCredentialsVerificationPolicy,
+		Allowlist: k.PreloadedImagesVerificationAllowlist,
+		Log:       a.log,
+	})
+	if err != nil {
+		return err
+	}
 	cfg := podworker.Config{
 		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, HostDNS: dns, LogRoot: k.PodLogsDir,
 			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
@@ -212,7 +222,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		cfg.MaxBackoff = p.Duration
 	}
 	a.worker = podworker.New(cfg, podworker.Deps{Pods: a.source, API: api{a.client, a.objects, podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}}, Runtime: a.runtime, Volumes: a.volumes,
-		Cgroups: groups{a.cgroups, pids, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Log: a.log})
+		Cgroups: groups{a.cgroups, pids, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Access: a.access, Log: a.log})
 	return nil
 }
 
