@@ -62,11 +62,16 @@ func (c *Collector) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsa
 	return &statsapi.Summary{Node: *node, Pods: pods}, nil
 }
 
-// sandboxes are the stats of all pods, the newest ready sandbox of each.
-func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, error) {
+// sandboxes are the stats of all pods, the newest sandbox of each, with their running containers, as kubelet has them; and when those
+// were made, by ID. One that has ended (an init container) has no figures that count.
+func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, map[string]int64, error) {
 	answer, err := c.cfg.Runtime.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("statistics of the container runtime: %w", err)
+		return nil, nil, fmt.Errorf("statistics of the container runtime: %w", err)
+	}
+	running, err := c.running(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	newest := map[string]*cri.PodSandboxStats{}
 	for _, s := range answer.Stats {
@@ -82,11 +87,36 @@ func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, erro
 	slices.SortFunc(out, func(a, b *cri.PodSandboxStats) int {
 		return strings.Compare(a.Attributes.Metadata.Namespace+"/"+a.Attributes.Metadata.Name, b.Attributes.Metadata.Namespace+"/"+b.Attributes.Metadata.Name)
 	})
+
+	for _, s := range out {
+		if s.Linux != nil {
+			s.Linux.Containers = slices.DeleteFunc(s.Linux.Containers, func(one *cri.ContainerStats) bool {
+				return running[one.GetAttributes().GetId()] == 0
+			})
+		}
+	}
+	return out, running, nil
+}
+
+// running tells of the running containers when they were made, which is a moment before they started; the list has no other time.
+func (c *Collector) running(ctx context.Context) (map[string]int64, error) {
+	answer, err := c.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{
+		State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("containers of the container runtime: %w", err)
+	}
+	out := map[string]int64{}
+	for _, one := range answer.Containers {
+		if one.State == cri.ContainerState_CONTAINER_RUNNING {
+			out[one.Id] = one.CreatedAt
+		}
+	}
 	return out, nil
 }
 
 func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, error) {
-	sandboxes, err := c.sandboxes(ctx)
+	sandboxes, started, err := c.sandboxes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +130,9 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 		pod := statsapi.PodStats{PodRef: statsapi.PodReference{Name: m.Name, Namespace: m.Namespace, UID: m.Uid}, Containers: []statsapi.ContainerStats{}}
 		pod.CPU, pod.Memory = c.cpu("pod/"+m.Uid, s.Linux.GetCpu()), memory(s.Linux.GetMemory())
 		for _, one := range s.Linux.GetContainers() {
-			pod.Containers = append(pod.Containers, c.container(one, few))
+			stats := c.container(one, few)
+			stats.StartTime = stamp(started[one.GetAttributes().GetId()])
+			pod.Containers = append(pod.Containers, stats)
 		}
 		p := known[m.Uid]
 		if p != nil && p.Status.StartTime != nil {
