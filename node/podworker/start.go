@@ -1,11 +1,14 @@
 package podworker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
@@ -32,6 +35,9 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
+	if err := checkText(config); err != nil {
+		return fail("RunContainerError", err)
+	}
 	sandbox, err := criconfig.Sandbox(w.Node, in.Pod, sandboxAttempt(in, s.ID), w.cgroups.Parent(in.Pod))
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
@@ -44,6 +50,21 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 		return err
 	}
 	return w.postStart(ctx, in, s, spec, id)
+}
+
+// checkText refuses what execve(2) would cut: some runtimes do not look, and the process would get another value than the pod says.
+func checkText(config *cri.ContainerConfig) error {
+	for _, kv := range config.Envs {
+		if bytes.IndexByte(kv.Value, 0) >= 0 {
+			return fmt.Errorf("environment variable %q has a NUL byte", kv.Key)
+		}
+	}
+	for i, arg := range slices.Concat(config.Command, config.Args) {
+		if strings.IndexByte(arg, 0) >= 0 {
+			return fmt.Errorf("argument %d of the command has a NUL byte", i)
+		}
+	}
+	return nil
 }
 
 // run has the runtime create and start the instance. Only this takes a slot: how long images and hooks take is up to others, and a hook may

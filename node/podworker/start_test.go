@@ -2,6 +2,7 @@ package podworker_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,5 +40,27 @@ func TestSidecarsWithoutStartupProbesCostNoTime(t *testing.T) {
 	c.waitFor(pod.UID, "ready", ready)
 	if took := time.Since(began); took > 2*time.Second { // a status that can wait does so for 300 ms
 		t.Errorf("took %s", took)
+	}
+}
+
+func TestVariableWithANULByteIsRefused(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	for uid, container := range map[types.UID]v1.Container{
+		"env":  {Name: "app", Image: "run", Env: []v1.EnvVar{{Name: "TOKEN", Value: "a\x00b"}}},
+		"args": {Name: "app", Image: "run", Args: []string{"a\x00b"}},
+	} {
+		pod := newPod(v1.RestartPolicyAlways, container)
+		pod.UID = uid
+		c.put(pod)
+		p := c.waitFor(uid, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "RunContainerError" })
+		if text := p.Status.ContainerStatuses[0].State.Waiting.Message; !strings.Contains(text, "NUL") {
+			t.Errorf("%s: message %q", uid, text)
+		}
+	}
+	for _, call := range s.Calls() {
+		if strings.HasPrefix(call, "CreateContainer") {
+			t.Errorf("the runtime was asked: %s", call)
+		}
 	}
 }
