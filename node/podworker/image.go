@@ -210,17 +210,20 @@ func secretOf(c pullauth.Credentials) *imageaccess.Secret {
 	}
 }
 
-// pullVolumes makes sure of the images that a container mounts as volumes.
+// pullVolumes makes sure of the images that a container mounts as volumes, and has the mounts name the very images that it may use.
 func (w *Worker) pullVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container, mounts []volume.Mount) error {
-	for _, m := range mounts {
+	for i := range mounts {
+		m := &mounts[i]
 		if m.Image == nil {
 			continue
 		}
 		as := c.DeepCopy() // events and errors are the container's
 		as.Image, as.ImagePullPolicy = m.Image.Reference, m.Image.PullPolicy
-		if _, err := w.ensureImage(ctx, pod, as); err != nil {
+		have, err := w.ensureImage(ctx, pod, as)
+		if err != nil {
 			return err
 		}
+		m.ImageID = have.Id
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
+	"github.com/trivet-node/trivet/node/volume"
 )
 
 const private = "reg.example.com/team/app:1"
@@ -114,4 +115,21 @@ func TestNameThatIsNoImageNameIsRefused(t *testing.T) {
 	pod := podOf("thief", v1.PullIfNotPresent, strings.Repeat("a1", 32)) // 64 digits: an ID of an image
 	c.put(pod)
 	c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "InvalidImageName" })
+}
+
+// An image volume is read as easily as an image is run.
+func TestImageVolumeIsForHoldersOfTheSecret(t *testing.T) {
+	_, c, _ := privateImage(t)
+	c.mount([]volume.Mount{{
+		Name:          "data",
+		ContainerPath: "/data",
+		ReadOnly:      true,
+		Image:         &v1.ImageVolumeSource{Reference: private, PullPolicy: v1.PullIfNotPresent},
+	}}, nil)
+	thief := podOf("thief", v1.PullIfNotPresent, "run")
+	c.put(thief)
+	c.waitFor(thief.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "ErrImagePull" })
+	guest := podOf("guest", v1.PullIfNotPresent, "run")
+	c.put(guest)
+	c.waitFor(guest.UID, "ready", ready)
 }

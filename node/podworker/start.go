@@ -127,8 +127,23 @@ func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s p
 	if err := w.pullVolumes(ctx, in.Pod, spec, mounts); err != nil {
 		return nil, err
 	}
-	out := criconfig.Container{Spec: spec, Attempt: s.Attempt, ImageRef: img.ref, ImageUser: img.user, Groups: volumes.Groups,
-		Command: podenv.ExpandAll(spec.Command, env), Args: podenv.ExpandAll(spec.Args, env), Mounts: criMounts(mounts), Devices: criDevices(devices)}
+	recursive, err := w.recursiveReadOnly(ctx, in.Pod, mounts)
+	if err != nil {
+		return nil, err
+	}
+	out := criconfig.Container{
+		Spec:      spec,
+		Attempt:   s.Attempt,
+		ImageRef:  img.ref,
+		ImageUser: img.user,
+		Groups:    volumes.Groups,
+		Command:   podenv.ExpandAll(spec.Command, env),
+		Args:      podenv.ExpandAll(spec.Args, env),
+		Devices:   criDevices(devices),
+	}
+	if out.Mounts, err = criMounts(mounts, recursive); err != nil {
+		return nil, err
+	}
 	for _, v := range env {
 		out.Env = append(out.Env, &cri.KeyValue{Key: v.Name, Value: []byte(v.Value)})
 	}
@@ -189,10 +204,20 @@ func target(in plan.Input, name string) (id string, err error) {
 	return "", nil
 }
 
-func criMounts(in []volume.Mount) []*cri.Mount {
+// criMounts are the mounts of a container. recursive is whether the runtime can make a mount read-only with all below it.
+func criMounts(in []volume.Mount, recursive bool) ([]*cri.Mount, error) {
 	var out []*cri.Mount
 	for _, m := range in {
-		c := &cri.Mount{ContainerPath: m.ContainerPath, HostPath: m.HostPath, Readonly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly}
+		deep, err := m.RecursiveReadOnly(recursive)
+		if err != nil {
+			return nil, err
+		}
+		c := &cri.Mount{
+			ContainerPath:     m.ContainerPath,
+			HostPath:          m.HostPath,
+			Readonly:          m.ReadOnly,
+			RecursiveReadOnly: deep,
+		}
 		switch m.Propagation {
 		case v1.MountPropagationHostToContainer:
 			c.Propagation = cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
@@ -200,11 +225,31 @@ func criMounts(in []volume.Mount) []*cri.Mount {
 			c.Propagation = cri.MountPropagation_PROPAGATION_BIDIRECTIONAL
 		}
 		if m.Image != nil {
-			c.Image, c.ImageSubPath = &cri.ImageSpec{Image: m.Image.Reference, UserSpecifiedImage: m.Image.Reference}, m.ImageSubPath
+			c.Image, c.ImageSubPath = &cri.ImageSpec{Image: m.ImageID, UserSpecifiedImage: m.Image.Reference}, m.ImageSubPath
 		}
 		out = append(out, c)
 	}
-	return out
+	return out, nil
+}
+
+// recursiveReadOnly tells whether the pod's runtime handler supports recursive read-only mounts. Who wants none need not know.
+func (w *Worker) recursiveReadOnly(ctx context.Context, pod *v1.Pod, mounts []volume.Mount) (bool, error) {
+	if !slices.ContainsFunc(mounts, func(m volume.Mount) bool { return m.Recursive != "" }) {
+		return false, nil
+	}
+	handler := ""
+	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
+		var err error
+		if handler, err = w.api.Handler(ctx, *class); err != nil {
+			return false, err
+		}
+	}
+	for _, h := range w.Handlers() {
+		if h.Name == handler && h.Features != nil {
+			return h.Features.RecursiveReadOnlyMounts != nil && *h.Features.RecursiveReadOnlyMounts, nil
+		}
+	}
+	return false, nil
 }
 
 func criDevices(in []volume.Device) []*cri.Device {

@@ -85,6 +85,8 @@ type Config struct {
 	ParallelPull int    // pulls at once; 0: no limit
 	Workers      int
 	Starts       int // sandboxes and containers being started at once
+	// Handlers are the runtime's, with what each supports.
+	Handlers func() []v1.NodeRuntimeHandler
 	// Admit says why a pod that is new on the node cannot run here; others are the pods that count.
 	Admit func(pod *v1.Pod, others []*v1.Pod) (reason, message string)
 }

@@ -191,6 +191,11 @@ func translate(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	if u := s.GetUser().GetLinux(); u != nil {
 		out.HasUser, out.UID, out.GID, out.Groups = true, u.Uid, u.Gid, u.SupplementalGroups
 	}
+	for _, m := range s.Mounts {
+		if m.RecursiveReadOnly {
+			out.RecursiveReadOnly = append(out.RecursiveReadOnly, m.ContainerPath)
+		}
+	}
 	return out
 }
 

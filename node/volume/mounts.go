@@ -17,14 +17,35 @@ import (
 
 // Mount is one mount of a container, for the CRI call.
 type Mount struct {
-	Name              string
-	HostPath          string
-	ContainerPath     string
-	ReadOnly          bool
-	RecursiveReadOnly bool
-	Propagation       v1.MountPropagationMode
-	Image             *v1.ImageVolumeSource // then HostPath is empty
-	ImageSubPath      string
+	Name          string
+	HostPath      string
+	ContainerPath string
+	ReadOnly      bool
+	Recursive     v1.RecursiveReadOnlyMode // of a read-only mount; empty: disabled
+	Propagation   v1.MountPropagationMode
+	Image         *v1.ImageVolumeSource // then HostPath is empty
+	ImageSubPath  string
+	ImageID       string // the runtime's, once it is there and the pod may use it
+}
+
+// RecursiveReadOnly tells whether the mounts below are read-only, too. supported is whether the runtime can do that.
+func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
+	switch {
+	case m.Recursive == "" || m.Recursive == v1.RecursiveReadOnlyDisabled:
+		return false, nil
+	case !m.ReadOnly:
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not read-only", m.Name)
+	case m.Propagation != v1.MountPropagationNone:
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not compatible with propagation %q",
+			m.Name, m.Propagation)
+	case m.Recursive == v1.RecursiveReadOnlyIfPossible:
+		return supported, nil
+	case m.Recursive != v1.RecursiveReadOnlyEnabled:
+		return false, fmt.Errorf("unknown recursive read-only mode %q", m.Recursive)
+	case !supported:
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not supported by the runtime", m.Name)
+	}
+	return true, nil
 }
 
 // Device is one block volume of a container.
@@ -66,9 +87,8 @@ func (m *Manager) containerMount(pod *v1.Pod, container string, index int, vm *v
 	if vm.MountPropagation != nil {
 		out.Propagation = *vm.MountPropagation
 	}
-	if rro := vm.RecursiveReadOnly; rro != nil && out.ReadOnly {
-		// IfPossible: the runtime says whether it can; the caller clears the flag for one that cannot.
-		out.RecursiveReadOnly = *rro == v1.RecursiveReadOnlyEnabled || *rro == v1.RecursiveReadOnlyIfPossible
+	if vm.RecursiveReadOnly != nil {
+		out.Recursive = *vm.RecursiveReadOnly
 	}
 	if !filepath.IsAbs(out.ContainerPath) {
 		out.ContainerPath = "/" + out.ContainerPath
