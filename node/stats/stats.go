@@ -37,6 +37,8 @@ type Collector struct {
 
 	mu   sync.Mutex
 	last map[string]sample // by name: for rates where the runtime gives none
+
+	asked questions
 }
 
 type sample struct {
@@ -240,10 +242,7 @@ func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
 			found = c.csiMounts(pod, vol.Name, claim)
 		}
 		for _, dir := range found {
-			if mounted, err := mount.Mounted(dir); err != nil || !mounted {
-				continue
-			}
-			if fs := diskUsage(dir); fs != nil {
+			if fs := c.asked.usage(dir, mountUsage); fs != nil {
 				one := statsapi.VolumeStats{FsStats: *fs, Name: vol.Name}
 				if claim != "" {
 					one.PVCRef = &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
@@ -267,6 +266,64 @@ func (c *Collector) csiMounts(pod *v1.Pod, name, claim string) []string {
 		return nil
 	}
 	return found
+}
+
+// answerTime is how long a volume has to tell its usage.
+const answerTime = time.Second
+
+// questions are those to file systems that have not answered: one whose server is gone never does.
+type questions struct {
+	mu   sync.Mutex
+	open map[string]bool // by directory
+}
+
+// usage asks for the usage of a directory. It is nil when there is no answer in time, and while there is none to an earlier question.
+func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *statsapi.FsStats {
+	if !q.begin(dir) {
+		return nil
+	}
+	answer := make(chan *statsapi.FsStats, 1)
+	go func() {
+		fs := ask(dir)
+		q.end(dir)
+		answer <- fs
+	}()
+
+	timer := time.NewTimer(answerTime)
+	defer timer.Stop()
+	select {
+	case fs := <-answer:
+		return fs
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (q *questions) begin(dir string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.open[dir] {
+		return false
+	}
+	if q.open == nil {
+		q.open = map[string]bool{}
+	}
+	q.open[dir] = true
+	return true
+}
+
+func (q *questions) end(dir string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.open, dir)
+}
+
+// mountUsage is the usage of what is mounted on a directory.
+func mountUsage(dir string) *statsapi.FsStats {
+	if mounted, err := mount.Mounted(dir); err != nil || !mounted {
+		return nil
+	}
+	return diskUsage(dir)
 }
 
 func diskUsage(dir string) *statsapi.FsStats {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
 // fake is a runtime with one pod: its init container has ended, its application and its sidecar run.
@@ -79,5 +80,25 @@ func TestSummaryHasNoContainersThatEnded(t *testing.T) {
 		if c.Name == "init" || c.StartTime.Unix() != 1_000_000 {
 			t.Errorf("%s started at %v", c.Name, c.StartTime)
 		}
+	}
+}
+
+// A server that is gone must cost neither the answer about all other volumes nor a thread for each question.
+func TestVolumeThatDoesNotAnswerIsAskedOnce(t *testing.T) {
+	var q questions
+	asked, gone := 0, make(chan struct{})
+	defer close(gone)
+	for range 3 {
+		got := q.usage("/dead", func(string) *statsapi.FsStats { asked++; <-gone; return nil })
+		if got != nil {
+			t.Errorf("%+v", got)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	want := &statsapi.FsStats{}
+	if got := q.usage("/alive", func(string) *statsapi.FsStats { return want }); got != want {
+		t.Errorf("%+v", got)
 	}
 }

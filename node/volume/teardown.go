@@ -42,6 +42,9 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	} else if left, _ := filepath.Glob(filepath.Join(m.volumesDir(uid), "kubernetes.io~csi", "*")); len(left) > 0 {
 		return fmt.Errorf("pod %s has CSI volumes, which this agent cannot unpublish", uid)
 	}
+	if err := m.cfg.NFS.Teardown(ctx, m.volumesDir(uid)); err != nil {
+		return fmt.Errorf("tear down NFS volumes of pod %s: %w", uid, err)
+	}
 	if err := mount.UnmountBelow(m.podDir(uid)); err != nil {
 		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)
 	}
