@@ -48,8 +48,8 @@ func Bind(source, target string, recursive, readOnly bool) error {
 	return nil
 }
 
-// Tmpfs mounts a tmpfs on target. options are those of tmpfs(5), e.g. "size=64m,mode=0755"; it is always nosuid,nodev, and never swapped
-// out where the kernel can do that (6.4).
+// Tmpfs mounts a tmpfs on target. options are those of tmpfs(5), e.g. "size=64m,mode=0755"; it is always
+// nosuid,nodev, and never swapped out where the kernel can do that (6.4).
 func Tmpfs(target, options string) error {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV
 	err := unix.Mount("tmpfs", target, "tmpfs", flags, strings.TrimPrefix(options+",noswap", ","))

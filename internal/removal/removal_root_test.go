@@ -50,7 +50,8 @@ func TestTreeKeepsMountsAndRemovesTheRest(t *testing.T) {
 	gone(t, tree)
 }
 
-// The mount is at the bottom of 500 directories with names of 200 bytes: the error must name it without the whole path of 100 kB.
+// The mount is at the bottom of 500 directories with names of 200 bytes: the error must name it without the
+// whole path of 100 kB.
 func TestErrorNamesTheLeafAndStaysShort(t *testing.T) {
 	testenv.Root(t)
 	tree := filepath.Join(testenv.ShortDir(t), "tree")

@@ -180,8 +180,8 @@ func (l *level) keep(name string) {
 	l.kept[name] = true
 }
 
-// reopen opens the directory again, as the parent of an open one. It must be the one that it was: a directory that was moved meanwhile
-// has another parent.
+// reopen opens the directory again, as the parent of an open one. It must be the one that it was: a directory
+// that was moved meanwhile has another parent.
 func (l *level) reopen(below int) error {
 	fd, err := unix.Openat2(below, "..", &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,

@@ -208,7 +208,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota},
 		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", PullSecrets: secrets,
 		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
-		Handlers: func() []v1.NodeRuntimeHandler { return a.heart.Node().Status.RuntimeHandlers },
+		Handlers: a.runtimeHandlers,
 		Admit: func(pod *v1.Pod, others []*v1.Pod) (string, string) {
 			return admit.Check(admit.Node{Object: a.heart.Node(), Allocatable: allocatable, AllowedSysctls: k.AllowedUnsafeSysctls}, pod, others)
 		},
@@ -224,6 +224,14 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	}
 	a.worker = podworker.New(cfg, podworker.Deps{Pods: a.source, API: api{a.client, a.objects, podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}}, Runtime: a.runtime, Volumes: a.volumes,
 		Cgroups: groups{a.cgroups, pids, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Access: a.access, Log: a.log})
+	return nil
+}
+
+// runtimeHandlers are the container runtime's, as the node's status tells; none before there is a node.
+func (a *Agent) runtimeHandlers() []v1.NodeRuntimeHandler {
+	if node := a.heart.Node(); node != nil {
+		return node.Status.RuntimeHandlers
+	}
 	return nil
 }
 

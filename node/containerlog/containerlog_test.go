@@ -206,7 +206,8 @@ func allocated(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// hugeLine writes a log whose only line has size bytes, in entries of the given length (0: in one, as runtimes write that do not split).
+// hugeLine writes a log whose only line has size bytes, in entries of the given length (0: in one, as
+// runtimes write that do not split).
 func hugeLine(t *testing.T, size, entry int) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "0.log")

@@ -28,8 +28,8 @@ type Options struct {
 // stamp is RFC 3339 with nanoseconds of fixed width, as kubectl users know it.
 const stamp = "2006-01-02T15:04:05.000000000Z07:00"
 
-// Read writes the log at path to w. It returns nil at the end of the log or at the limit, and when ctx ends while following. However
-// long lines are, it holds but a piece of one.
+// Read writes the log at path to w. It returns nil at the end of the log or at the limit, and when ctx ends
+// while following. However long lines are, it holds but a piece of one.
 func Read(ctx context.Context, path string, o Options, w io.Writer) error {
 	out := &printer{w: bufio.NewWriterSize(w, maxPiece), o: o, left: o.LimitBytes}
 	if o.LimitBytes == 0 {

@@ -2,8 +2,8 @@ package containerlog
 
 import "bytes"
 
-// maxPiece bounds how much of one line of the file is held in memory: what is longer is handed on in pieces. Runtimes cut lines at
-// 16 KiB, but they can be told not to.
+// maxPiece bounds how much of one line of the file is held in memory: what is longer is handed on in pieces.
+// Runtimes cut lines at 16 KiB, but they can be told not to.
 const maxPiece = 64 << 10
 
 // splitter makes entries of a file that comes in blocks.

@@ -11,7 +11,8 @@ import (
 const (
 	// chunk is how much is read at a time on the way back from the end of a file.
 	chunk = 64 << 10
-	// maxLine bounds what counts as one line of a tail, with all its partial entries: who asks for the last line shall not get a gigabyte.
+	// maxLine bounds what counts as one line of a tail, with all its partial entries: who asks for the last
+	// line shall not get a gigabyte.
 	maxLine = 1 << 20
 	// headerSize is enough for time, stream and tags of an entry.
 	headerSize = 128
@@ -48,8 +49,9 @@ func headerAt(f io.ReaderAt, offset int64) (Entry, error) {
 	return e, err
 }
 
-// tailOffset finds where the last want whole lines of the first end bytes begin, and how many there are (want at most). Entries that go
-// on (tag P) belong to the line that they begin, up to maxLine bytes. It reads backwards and holds one chunk.
+// tailOffset finds where the last want whole lines of the first end bytes begin, and how many there are (want
+// at most). Entries that go on (tag P) belong to the line that they begin, up to maxLine bytes. It reads
+// backwards and holds one chunk.
 func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from position, found int64, err error) {
 	b := backwards{f: f, at: end, chunkAt: end}
 	if end == 0 {
@@ -79,8 +81,8 @@ func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from posit
 	return position{}, found, ctx.Err()
 }
 
-// between is the position at of a line from start to stop: where the next begins, within the text, or at the beginning of the line rather
-// than within its header.
+// between is the position at of a line from start to stop: where the next begins, within the text, or at the
+// beginning of the line rather than within its header.
 func between(start, at, stop int64) position {
 	switch {
 	case at == stop:

@@ -11,7 +11,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Paths below /proc and /sys that containers with the default procMount do not see, or may not write: kubelet's and containerd's.
+// Paths below /proc and /sys that containers with the default procMount do not see, or may not write:
+// kubelet's and containerd's.
 var (
 	maskedPaths = sync.OnceValue(func() []string {
 		return append([]string{
@@ -32,7 +33,8 @@ var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
-// throttling are the directories that tell how often each CPU was slowed down for heat, by which a container sees what others do.
+// throttling are the directories that tell how often each CPU was slowed down for heat, by which a container
+// sees what others do.
 func throttling(cpus string) []string {
 	found, err := filepath.Glob(filepath.Join(cpus, "cpu[0-9]*", "thermal_throttle"))
 	if err != nil {

@@ -44,7 +44,8 @@ func check(t *testing.T, root string) (entries int) {
 	return entries
 }
 
-// Each directory on the way has more entries than one batch, and further directories beside the one that leads down.
+// Each directory on the way has more entries than one batch, and further directories beside the one that
+// leads down.
 func TestEveryEntryOfAWideAndDeepTreeGetsTheGroup(t *testing.T) {
 	testenv.Root(t)
 	root := testenv.ShortDir(t)

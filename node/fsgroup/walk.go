@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// window is how many directories above the present one are kept open. A container may have made tens of thousands, one in the other.
+// window is how many directories above the present one are kept open. A container may have made tens of
+// thousands, one in the other.
 const window = 32
 
 // level is one directory on the way down to where the walk is.
@@ -20,7 +21,8 @@ type level struct {
 	offset   int64    // in the directory, where the batch begins
 }
 
-// below changes all that is below the directory fd (O_PATH). It holds few descriptors and, of each directory on the way, a few words.
+// below changes all that is below the directory fd (O_PATH). It holds few descriptors and, of each directory
+// on the way, a few words.
 func (t tree) below(fd int, st *unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil
@@ -135,8 +137,8 @@ func (l *level) read() (string, error) {
 	return l.names[l.next-1], nil
 }
 
-// reopen opens the directory again, as the parent of an open one, and goes on where it was. It must be the one that it was: a directory that
-// was moved meanwhile has another parent.
+// reopen opens the directory again, as the parent of an open one, and goes on where it was. It must be the
+// one that it was: a directory that was moved meanwhile has another parent.
 func (l *level) reopen(below int) error {
 	fd, err := unix.Openat2(below, "..", &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,

@@ -1,10 +1,12 @@
-// Package imageaccess decides which pods may use an image that is on the node already: one that was pulled with a secret is not for
-// everybody. It keeps kubelet's record of pulls, in kubelet's files and by kubelet's rules
-// (https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/2535-ensure-secret-pulled-images), so that one may take
-// the other's place on a live node.
+// Package imageaccess decides which pods may use an image that is on the node already: one that was pulled
+// with a secret is not for everybody. It keeps kubelet's record of pulls, in kubelet's files and by kubelet's
+// rules
+// (https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/2535-ensure-secret-pulled-images), so
+// that one may take the other's place on a live node.
 //
-// Before a pull, the intent is written (image_manager/pulling); after it, the record of the image with what it was pulled with
-// (image_manager/pulled). An image of which neither is known was there before: a preloaded one.
+// Before a pull, the intent is written (image_manager/pulling); after it, the record of the image with what
+// it was pulled with (image_manager/pulled). An image of which neither is known was there before: a preloaded
+// one.
 package imageaccess
 
 import (
@@ -61,8 +63,8 @@ func Open(cfg Config) (*Access, error) {
 	return a, nil
 }
 
-// Granted tells whether a pod may use the image without a pull. name is how its container calls the image; secrets gives what the pod
-// has for the image, and is asked only when that decides.
+// Granted tells whether a pod may use the image without a pull. name is how its container calls the image;
+// secrets gives what the pod has for the image, and is asked only when that decides.
 func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret, error)) (bool, error) {
 	r, known, err := a.find(name, image)
 	if err != nil {
@@ -102,7 +104,8 @@ func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret
 	return false, nil
 }
 
-// find returns the image's record. known tells that it was pulled by an agent, though perhaps nobody came to record with what.
+// find returns the image's record. known tells that it was pulled by an agent, though perhaps nobody came to
+// record with what.
 func (a *Access) find(name string, image *cri.Image) (r record, known bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -137,7 +140,8 @@ func (a *Access) Pulling(name string) error {
 	return nil
 }
 
-// Pulled writes down that the image of that ID was pulled with a secret, or for everybody (nil): without credentials or with the node's.
+// Pulled writes down that the image of that ID was pulled with a secret, or for everybody (nil): without
+// credentials or with the node's.
 func (a *Access) Pulled(name, id string, with *Secret) error {
 	g := grant{Everyone: with == nil}
 	if with != nil {
@@ -148,7 +152,8 @@ func (a *Access) Pulled(name, id string, with *Secret) error {
 	return err
 }
 
-// Failed ends a pull. present says that the image may be on the node nevertheless: then the intent stays, and so does what follows of it.
+// Failed ends a pull. present says that the image may be on the node nevertheless: then the intent stays, and
+// so does what follows of it.
 func (a *Access) Failed(name string, present bool) { a.ended(name, !present) }
 
 func (a *Access) ended(name string, settled bool) {
@@ -173,7 +178,8 @@ func (a *Access) record(name, id string, g *grant) error {
 	return a.put(name, id, g)
 }
 
-// put is record, under the lock. Without a grant (nil), the image has a record at least: nobody may use it unverified.
+// put is record, under the lock. Without a grant (nil), the image has a record at least: nobody may use it
+// unverified.
 func (a *Access) put(name, id string, g *grant) error {
 	repository, err := trim(name)
 	if err != nil {
@@ -196,11 +202,13 @@ func (a *Access) put(name, id string, g *grant) error {
 	return nil
 }
 
-// settleAfter is how old an intent is whose pull cannot be going on in the runtime any more, without anybody here waiting for it.
+// settleAfter is how old an intent is whose pull cannot be going on in the runtime any more, without anybody
+// here waiting for it.
 const settleAfter = time.Hour
 
-// Settle compares the records with the images that there are: the list must be younger than asked. Records of images that are gone go,
-// and pulls that nobody waits for any more (the agent was killed, or gave up) become records without a grant, or go.
+// Settle compares the records with the images that there are: the list must be younger than asked. Records of
+// images that are gone go, and pulls that nobody waits for any more (the agent was killed, or gave up) become
+// records without a grant, or go.
 func (a *Access) Settle(images []*cri.Image, asked time.Time) error {
 	present := map[string]*cri.Image{}
 	byName := map[string]*cri.Image{}

@@ -125,7 +125,8 @@ func TestSecretFitsByCoordinatesOrContent(t *testing.T) {
 	}
 }
 
-// The image is in the runtime before the agent, killed in mid-pull, came to write down with what it was pulled.
+// The image is in the runtime before the agent, killed in mid-pull, came to write down with what it was
+// pulled.
 func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	root := t.TempDir()
 	if err := open(t, root, "").Pulling("app:1"); err != nil {

@@ -47,7 +47,8 @@ type grant struct {
 	Everyone bool      `json:"nodePodsAccessible,omitempty"`
 }
 
-// fits tells whether a pod's secret is one that the image was pulled with: the same object, whatever is in it by now, or the same content.
+// fits tells whether a pod's secret is one that the image was pulled with: the same object, whatever is in it
+// by now, or the same content.
 func (g grant) fits(s Secret) bool {
 	return slices.ContainsFunc(g.Secrets, func(have Secret) bool {
 		return have.same(s) || (have.Hash != "" && have.Hash == s.Hash)

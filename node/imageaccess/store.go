@@ -48,7 +48,8 @@ func (s store) remove(key string) error {
 	return nil
 }
 
-// record reads the record of an image. One that is there but cannot be read is an error, not an unknown image.
+// record reads the record of an image. One that is there but cannot be read is an error, not an unknown
+// image.
 func (s store) record(id string) (r record, found bool, err error) {
 	err = read(s.path(id), "ImagePulledRecord", &r)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -87,7 +88,8 @@ func (s store) intents() (out []intent, err error) {
 	return out, err
 }
 
-// each calls what for every file of the directory that is a record. Others (temporary ones of a writer that was killed) are left alone.
+// each calls what for every file of the directory that is a record. Others (temporary ones of a writer that
+// was killed) are left alone.
 func (s store) each(what func(path string, written time.Time) error) error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {

@@ -63,7 +63,8 @@ func (f flushing) Write(p []byte) (int, error) {
 
 func (f flushing) flush() { _ = f.c.Flush() }
 
-// maxSince is the longest time in seconds that a log can be asked for: more does not fit a time.Duration, and no log is older.
+// maxSince is the longest time in seconds that a log can be asked for: more does not fit a time.Duration, and
+// no log is older.
 const maxSince = 100 * 365 * 24 * 3600
 
 func logOptions(q url.Values, now time.Time) (o containerlog.Options, previous bool, err error) {

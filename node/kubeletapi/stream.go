@@ -160,8 +160,9 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 // partingTime is how long a caller has to close its connection when the runtime has ended a stream.
 const partingTime = 2 * time.Second
 
-// ends makes the two connections of a stream end together. The protocols over them have ends of input and output of their own, so that
-// one which is closed by either side is over: what it opened must not wait for a command that goes on, or for a caller that lingers.
+// ends makes the two connections of a stream end together. The protocols over them have ends of input and
+// output of their own, so that one which is closed by either side is over: what it opened must not wait for a
+// command that goes on, or for a caller that lingers.
 type ends struct {
 	http.ResponseWriter
 	caller net.Conn // once it is handed over
@@ -191,8 +192,8 @@ type runtimeEnd struct {
 	ends *ends
 }
 
-// Read leaves the caller some time to read the rest when the runtime has ended the stream: a connection that is closed with input unread
-// is reset, and what was sent last is lost.
+// Read leaves the caller some time to read the rest when the runtime has ended the stream: a connection that
+// is closed with input unread is reset, and what was sent last is lost.
 func (c *runtimeEnd) Read(p []byte) (int, error) {
 	n, err := c.ReadWriteCloser.Read(p)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// streamTo passes a stream through to a runtime whose side of the connection runtime has, and returns the caller's side of it. served is
-// closed when the server has freed all that the stream opened.
+// streamTo passes a stream through to a runtime whose side of the connection runtime has, and returns the
+// caller's side of it. served is closed when the server has freed all that the stream opened.
 func streamTo(t *testing.T, runtime func(net.Conn)) (caller net.Conn, served <-chan struct{}) {
 	t.Helper()
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

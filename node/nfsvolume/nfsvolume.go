@@ -1,6 +1,6 @@
-// Package nfsvolume mounts in-tree NFS volumes as kubelet does: by mount(8) and mount.nfs, one mount per pod and volume at
-// ROOT/pods/UID/volumes/kubernetes.io~nfs/NAME. It never asks the server whether something is mounted, and waits for no server that is
-// gone: the mount table tells.
+// Package nfsvolume mounts in-tree NFS volumes as kubelet does: by mount(8) and mount.nfs, one mount per pod
+// and volume at ROOT/pods/UID/volumes/kubernetes.io~nfs/NAME. It never asks the server whether something is
+// mounted, and waits for no server that is gone: the mount table tells.
 package nfsvolume
 
 import (
@@ -36,7 +36,8 @@ func OfVolume(src *v1.NFSVolumeSource) Export {
 	return Export{Server: src.Server, Path: src.Path, ReadOnly: src.ReadOnly}
 }
 
-// OfPersistent is the export of a persistent volume. The options are those of its annotation of old, or else of its spec.
+// OfPersistent is the export of a persistent volume. The options are those of its annotation of old, or else
+// of its spec.
 func OfPersistent(pv *v1.PersistentVolume, readOnly bool) Export {
 	src := pv.Spec.NFS
 	e := Export{Server: src.Server, Path: src.Path, ReadOnly: readOnly, Options: pv.Spec.MountOptions}

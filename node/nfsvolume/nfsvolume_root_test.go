@@ -16,8 +16,8 @@ import (
 	"github.com/trivet-node/trivet/node/nfsvolume"
 )
 
-// fakeMount is a mount(8) that writes down how it was called and mounts a tmpfs in the place of the export. The kernel of a machine for
-// tests has no NFS.
+// fakeMount is a mount(8) that writes down how it was called and mounts a tmpfs in the place of the export.
+// The kernel of a machine for tests has no NFS.
 func fakeMount(t *testing.T, script string) (m *nfsvolume.Mounter, calls func() string, dir string) {
 	t.Helper()
 	testenv.Root(t)

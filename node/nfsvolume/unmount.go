@@ -12,20 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// How long an unmount waits for the server to take what was not written yet, and how long for each way without it.
+// How long an unmount waits for the server to take what was not written yet, and how long for each way
+// without it.
 const (
 	patience = 10 * time.Second
 	forced   = 2 * time.Second
 )
 
-// inFlight keeps unmounts that the kernel has not answered: there is one thread per mount that waits, however often it is tried.
+// inFlight keeps unmounts that the kernel has not answered: there is one thread per mount that waits, however
+// often it is tried.
 type inFlight struct {
 	mu   sync.Mutex
 	dirs map[string]chan error
 }
 
-// Unmount unmounts dir and removes the directory. A server that does not answer is given some time, then what it was to write is lost, and
-// at last the mount is only taken out of sight.
+// Unmount unmounts dir and removes the directory. A server that does not answer is given some time, then what
+// it was to write is lost, and at last the mount is only taken out of sight.
 func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 	for _, way := range []struct {
 		flags int
@@ -56,7 +58,8 @@ func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 	return nil
 }
 
-// start calls umount2(2) and waits for it for a while. A forced one goes beside one that hangs, which it makes fail.
+// start calls umount2(2) and waits for it for a while. A forced one goes beside one that hangs, which it
+// makes fail.
 func (f *inFlight) start(ctx context.Context, dir string, flags int, wait time.Duration) error {
 	key := fmt.Sprint(flags, dir)
 	f.mu.Lock()

@@ -44,7 +44,7 @@ func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) 
 		w.events.Pod(pod, c.Name, v1.EventTypeWarning, "InspectFailed", message)
 		return nil, fail("InvalidImageName", errors.New(message))
 	}
-	spec := &cri.ImageSpec{Image: name, UserSpecifiedImage: c.Image}
+	spec := &cri.ImageSpec{Image: name, UserSpecifiedImage: c.Image, Annotations: pod.Annotations}
 	unlock, err := w.images.Lock(ctx, c.Image) // one pull for all containers that wait for it
 	if err != nil {
 		return nil, err
@@ -82,7 +82,8 @@ func (w *Worker) inspect(ctx context.Context, c *v1.Container, spec *cri.ImageSp
 	return have, nil
 }
 
-// tagged is an image's name with the tag latest if it has neither tag nor digest, so that no runtime takes it for the beginning of an ID.
+// tagged is an image's name with the tag latest if it has neither tag nor digest, so that no runtime takes it
+// for the beginning of an ID.
 func tagged(image string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
@@ -127,7 +128,8 @@ func (w *Worker) fetch(ctx context.Context, pod *v1.Pod, c *v1.Container, spec *
 	return have, nil
 }
 
-// maybePulled tells whether a pull that failed may have brought the image nevertheless: nobody waited for its end.
+// maybePulled tells whether a pull that failed may have brought the image nevertheless: nobody waited for its
+// end.
 func maybePulled(ctx context.Context, err error) bool {
 	switch status.Code(err) {
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
@@ -136,7 +138,8 @@ func maybePulled(ctx context.Context, err error) bool {
 	return ctx.Err() != nil
 }
 
-// pullAny pulls with the first credentials that do, at last with none, and returns the secret that they are from.
+// pullAny pulls with the first credentials that do, at last with none, and returns the secret that they are
+// from.
 func (w *Worker) pullAny(ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec) (*imageaccess.Secret, error) {
 	w.events.Pod(pod, c.Name, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
 	auths, err := w.credentials(ctx, pod, spec.Image)
@@ -210,7 +213,8 @@ func secretOf(c pullauth.Credentials) *imageaccess.Secret {
 	}
 }
 
-// pullVolumes makes sure of the images that a container mounts as volumes, and has the mounts name the very images that it may use.
+// pullVolumes makes sure of the images that a container mounts as volumes, and has the mounts name the very
+// images that it may use.
 func (w *Worker) pullVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container, mounts []volume.Mount) error {
 	for i := range mounts {
 		m := &mounts[i]

@@ -40,7 +40,8 @@ func waitingReason(p *v1.Pod) string {
 	return p.Status.ContainerStatuses[0].State.Waiting.Reason
 }
 
-// privateImage has a pod of namespace "owner" pull the image with its secret. restart ends the agent and starts another.
+// privateImage has a pod of namespace "owner" pull the image with its secret. restart ends the agent and
+// starts another.
 func privateImage(t *testing.T) (s *runtimetest.Server, c *cluster, restart func()) {
 	s, c = runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()

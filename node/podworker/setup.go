@@ -78,7 +78,8 @@ func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 // maxHosts bounds what is taken of the node's own /etc/hosts: lists of blocked names have some megabytes.
 const maxHosts = 16 << 20
 
-// hostsFile writes the pod's /etc/hosts and returns its path. Containers have the file mounted and may have made anything of it.
+// hostsFile writes the pod's /etc/hosts and returns its path. Containers have the file mounted and may have
+// made anything of it.
 func (w *Worker) hostsFile(pod *v1.Pod, ips []string) (string, error) {
 	var node []byte
 	if pod.Spec.HostNetwork {

@@ -11,7 +11,8 @@ import (
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
 )
 
-// A container that runs as root may make its /etc/hosts as large as it likes. The agent that reads it whole dies, and again after each start.
+// A container that runs as root may make its /etc/hosts as large as it likes. The agent that reads it whole
+// dies, and again after each start.
 func TestHostsFileOfATerabyteIsWrittenAnew(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()

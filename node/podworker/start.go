@@ -52,7 +52,8 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	return w.postStart(ctx, in, s, spec, id)
 }
 
-// checkText refuses what execve(2) would cut: some runtimes do not look, and the process would get another value than the pod says.
+// checkText refuses what execve(2) would cut: some runtimes do not look, and the process would get another
+// value than the pod says.
 func checkText(config *cri.ContainerConfig) error {
 	for _, kv := range config.Envs {
 		if bytes.IndexByte(kv.Value, 0) >= 0 {
@@ -204,7 +205,8 @@ func target(in plan.Input, name string) (id string, err error) {
 	return "", nil
 }
 
-// criMounts are the mounts of a container. recursive is whether the runtime can make a mount read-only with all below it.
+// criMounts are the mounts of a container. recursive is whether the runtime can make a mount read-only with
+// all below it.
 func criMounts(in []volume.Mount, recursive bool) ([]*cri.Mount, error) {
 	var out []*cri.Mount
 	for _, m := range in {
@@ -232,7 +234,8 @@ func criMounts(in []volume.Mount, recursive bool) ([]*cri.Mount, error) {
 	return out, nil
 }
 
-// recursiveReadOnly tells whether the pod's runtime handler supports recursive read-only mounts. Who wants none need not know.
+// recursiveReadOnly tells whether the pod's runtime handler supports recursive read-only mounts. Who wants
+// none need not know.
 func (w *Worker) recursiveReadOnly(ctx context.Context, pod *v1.Pod, mounts []volume.Mount) (bool, error) {
 	if !slices.ContainsFunc(mounts, func(m volume.Mount) bool { return m.Recursive != "" }) {
 		return false, nil

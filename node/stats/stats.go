@@ -64,8 +64,9 @@ func (c *Collector) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsa
 	return &statsapi.Summary{Node: *node, Pods: pods}, nil
 }
 
-// sandboxes are the stats of all pods, the newest sandbox of each, with their running containers, as kubelet has them; and when those
-// were made, by ID. One that has ended (an init container) has no figures that count.
+// sandboxes are the stats of all pods, the newest sandbox of each, with their running containers, as kubelet
+// has them; and when those were made, by ID. One that has ended (an init container) has no figures that
+// count.
 func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, map[string]int64, error) {
 	answer, err := c.cfg.Runtime.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{})
 	if err != nil {
@@ -100,7 +101,8 @@ func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, map[
 	return out, running, nil
 }
 
-// running tells of the running containers when they were made, which is a moment before they started; the list has no other time.
+// running tells of the running containers when they were made, which is a moment before they started; the
+// list has no other time.
 func (c *Collector) running(ctx context.Context) (map[string]int64, error) {
 	answer, err := c.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{
 		State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING},
@@ -277,7 +279,8 @@ type questions struct {
 	open map[string]bool // by directory
 }
 
-// usage asks for the usage of a directory. It is nil when there is no answer in time, and while there is none to an earlier question.
+// usage asks for the usage of a directory. It is nil when there is no answer in time, and while there is none
+// to an earlier question.
 func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *statsapi.FsStats {
 	if !q.begin(dir) {
 		return nil

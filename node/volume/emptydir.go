@@ -110,7 +110,8 @@ func ensureTmpfs(dir, mode string, size int64) error {
 	return mount.Tmpfs(dir, options)
 }
 
-// memorySize is the smallest of the volume's limit, what the pod may use, and what all pods of the node together may.
+// memorySize is the smallest of the volume's limit, what the pod may use, and what all pods of the node
+// together may.
 func (m *Manager) memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
 	allocatable := m.cfg.Node().Allocatable
 	size := allocatable.Memory().Value()

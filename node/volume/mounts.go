@@ -28,7 +28,8 @@ type Mount struct {
 	ImageID       string // the runtime's, once it is there and the pod may use it
 }
 
-// RecursiveReadOnly tells whether the mounts below are read-only, too. supported is whether the runtime can do that.
+// RecursiveReadOnly tells whether the mounts below are read-only, too. supported is whether the runtime can
+// do that.
 func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
 	switch {
 	case m.Recursive == "" || m.Recursive == v1.RecursiveReadOnlyDisabled:
