@@ -52,7 +52,10 @@ func OpenBelow(dir, path string, flags int) (*os.File, error) {
 	}
 	defer unix.Close(root)
 
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	}
 	handle, err := unix.Openat2(root, path, &how)
 	for range 128 { // EAGAIN: something was renamed meanwhile
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
@@ -104,7 +107,8 @@ func Contents(f *os.File, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)}
+		err := fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: err}
 	}
 	return data, nil
 }

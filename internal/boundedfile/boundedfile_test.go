@@ -39,7 +39,12 @@ func TestReadRefusesMoreThanLimit(t *testing.T) {
 func TestReadRefusesAllButRegularFiles(t *testing.T) {
 	dir := t.TempDir()
 	fifo, link, secret := filepath.Join(dir, "fifo"), filepath.Join(dir, "link"), filepath.Join(dir, "secret")
-	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(secret, []byte("x"), 0o600), os.Symlink(secret, link)); err != nil {
+	err := errors.Join(
+		unix.Mkfifo(fifo, 0o600),
+		os.WriteFile(secret, []byte("x"), 0o600),
+		os.Symlink(secret, link),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, link, dir, "/dev/zero"} {

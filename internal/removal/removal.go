@@ -52,7 +52,8 @@ func At(parent int, name string) error {
 // removeOne deletes a file or an empty directory. full says that it is a directory with something in it.
 func removeOne(dir int, name string) (full bool, err error) {
 	err = unix.Unlinkat(dir, name, 0)
-	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) { // EPERM: of a directory, as POSIX has it, or not allowed
+	// EPERM is what POSIX has for a directory; it may also mean that this is not allowed.
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
 		if as := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); !errors.Is(as, unix.ENOTDIR) {
 			err = as
 		}

@@ -222,8 +222,19 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if p := k.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
 		cfg.MaxBackoff = p.Duration
 	}
-	a.worker = podworker.New(cfg, podworker.Deps{Pods: a.source, API: api{a.client, a.objects, podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}}, Runtime: a.runtime, Volumes: a.volumes,
-		Cgroups: groups{a.cgroups, pids, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Access: a.access, Log: a.log})
+	mirrors := podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}
+	a.worker = podworker.New(cfg, podworker.Deps{
+		Pods:    a.source,
+		API:     api{a.client, a.objects, mirrors},
+		Runtime: a.runtime,
+		Volumes: a.volumes,
+		Cgroups: groups{a.cgroups, pids, a.source},
+		Objects: a.objects,
+		Probes:  a.probes,
+		Events:  a.events,
+		Access:  a.access,
+		Log:     a.log,
+	})
 	return nil
 }
 

@@ -12,12 +12,17 @@ import (
 
 func TestThrottlingOfCPUsIsMasked(t *testing.T) {
 	cpus := t.TempDir()
-	for _, dir := range []string{"cpu0/thermal_throttle", "cpu1/cache", "cpu12/thermal_throttle", "cpufreq/thermal_throttle"} {
+	for _, dir := range []string{
+		"cpu0/thermal_throttle", "cpu1/cache", "cpu12/thermal_throttle", "cpufreq/thermal_throttle",
+	} {
 		if err := os.MkdirAll(filepath.Join(cpus, dir), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := []string{filepath.Join(cpus, "cpu0", "thermal_throttle"), filepath.Join(cpus, "cpu12", "thermal_throttle")}
+	want := []string{
+		filepath.Join(cpus, "cpu0", "thermal_throttle"),
+		filepath.Join(cpus, "cpu12", "thermal_throttle"),
+	}
 	if diff := cmp.Diff(want, throttling(cpus)); diff != "" {
 		t.Error(diff)
 	}
@@ -30,8 +35,11 @@ func TestMaskedPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"} {
+	for _, path := range []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		"/sys/devices/virtual/powercap", "/sys/firmware",
+	} {
 		if !slices.Contains(c.MaskedPaths, path) {
 			t.Errorf("%s is not masked", path)
 		}

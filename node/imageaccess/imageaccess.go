@@ -246,8 +246,9 @@ func (a *Access) forget(present map[string]*cri.Image, asked time.Time) error {
 	defer a.mu.Unlock()
 	records, err := a.images.records()
 	errs := []error{err}
+	asked = asked.Truncate(time.Second) // as the times of records
 	for _, r := range records {
-		if present[r.ImageRef] == nil && r.Updated.Time.Before(asked.Truncate(time.Second)) { // a record has whole seconds
+		if present[r.ImageRef] == nil && r.Updated.Time.Before(asked) {
 			errs = append(errs, a.images.remove(r.ImageRef))
 		}
 	}

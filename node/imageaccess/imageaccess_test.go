@@ -16,7 +16,12 @@ import (
 
 func open(t *testing.T, root, policy string, allowlist ...string) *Access {
 	t.Helper()
-	a, err := Open(Config{RootDir: root, Policy: policy, Allowlist: allowlist, Log: slog.New(slog.DiscardHandler)})
+	a, err := Open(Config{
+		RootDir:   root,
+		Policy:    policy,
+		Allowlist: allowlist,
+		Log:       slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +98,7 @@ func TestAllowlistNamesImagesAndPrefixes(t *testing.T) {
 		}
 	}
 	for _, pattern := range []string{"", "*", "/*", "a*/*", "reg.example.com/app:1", " a"} {
-		if _, err := Open(Config{RootDir: t.TempDir(), Policy: "NeverVerifyAllowlistedImages", Allowlist: []string{pattern}}); err == nil {
+		if _, err := newPolicy("NeverVerifyAllowlistedImages", []string{pattern}); err == nil {
 			t.Errorf("pattern %q was accepted", pattern)
 		}
 	}
@@ -110,10 +115,10 @@ func TestSecretFitsByCoordinatesOrContent(t *testing.T) {
 		own  Secret
 		want bool
 	}{
-		{"another object with that content", Secret{UID: "v", Namespace: "other", Name: "mine", Hash: "h"}, true},
-		{"the same object with other content", Secret{UID: "u", Namespace: "ns", Name: "pull", Hash: "new"}, true},
-		{"another object", Secret{UID: "w", Namespace: "other", Name: "pull", Hash: "x"}, false},
-		{"the same name made anew", Secret{UID: "x", Namespace: "ns", Name: "pull", Hash: "x"}, false},
+		{"another object with that content", Secret{"v", "other", "mine", "h"}, true},
+		{"the same object with other content", Secret{"u", "ns", "pull", "new"}, true},
+		{"another object", Secret{"w", "other", "pull", "x"}, false},
+		{"the same name made anew", Secret{"x", "ns", "pull", "x"}, false},
 	} {
 		if got := granted(t, a, "app:1", image, c.own); got != c.want {
 			t.Errorf("%s: granted %v, want %v", c.what, got, c.want)
@@ -143,7 +148,8 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	if err := a.Settle([]*cri.Image{image}, now); err != nil || len(files(t, root, "pulling")) != 1 {
 		t.Errorf("a young intent did not stay: %v", err)
 	}
-	if err := a.Settle([]*cri.Image{image}, now.Add(2*settleAfter)); err != nil || len(files(t, root, "pulling")) != 0 {
+	err := a.Settle([]*cri.Image{image}, now.Add(2*settleAfter))
+	if err != nil || len(files(t, root, "pulling")) != 0 {
 		t.Errorf("an old intent stays: %v", err)
 	}
 	if granted(t, a, "sha256:1", image) || len(files(t, root, "pulled")) != 1 {
@@ -168,7 +174,8 @@ func TestRecordsOfImagesThatAreGoneGo(t *testing.T) {
 	a := open(t, root, "")
 	pull(t, a, "app:1", image.Id, &owner)
 	pull(t, a, "old:1", "sha256:2", &owner)
-	if err := a.Settle([]*cri.Image{image}, time.Now().Add(-time.Minute)); err != nil || len(files(t, root, "pulled")) != 2 {
+	err := a.Settle([]*cri.Image{image}, time.Now().Add(-time.Minute))
+	if err != nil || len(files(t, root, "pulled")) != 2 {
 		t.Errorf("a list older than the record: %v, %v", files(t, root, "pulled"), err)
 	}
 	if err := a.Settle([]*cri.Image{image}, time.Now().Add(time.Minute)); err != nil {
@@ -181,9 +188,11 @@ func TestRecordsOfImagesThatAreGoneGo(t *testing.T) {
 
 func TestRecordIsKubelets(t *testing.T) {
 	root := t.TempDir()
-	pull(t, open(t, root, ""), "reg.example.com/app:1@sha256:"+strings.Repeat("0", 64), "testimageref", &owner)
+	const id = "testimageref"
+	pull(t, open(t, root, ""), "reg.example.com/app:1@sha256:"+strings.Repeat("0", 64), id, &owner)
 	// The name is the SHA-256 of the image's ID, as in kubelet's own test data.
-	data, err := os.ReadFile(filepath.Join(root, "image_manager", "pulled", "sha256-b3c0cc4278800b03a308ceb2611161430df571ca733122f0a40ac8b9792a9064"))
+	const name = "sha256-b3c0cc4278800b03a308ceb2611161430df571ca733122f0a40ac8b9792a9064"
+	data, err := os.ReadFile(filepath.Join(root, "image_manager", "pulled", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +201,8 @@ func TestRecordIsKubelets(t *testing.T) {
 		t.Fatal(err)
 	}
 	delete(got, "lastUpdatedTime")
-	want := `map[apiVersion:kubelet.config.k8s.io/v1beta1 credentialMapping:map[reg.example.com/app:map[kubernetesSecrets:[` +
+	want := `map[apiVersion:kubelet.config.k8s.io/v1beta1 ` +
+		`credentialMapping:map[reg.example.com/app:map[kubernetesSecrets:[` +
 		`map[credentialHash:h name:pull namespace:ns uid:u]]]] imageRef:testimageref kind:ImagePulledRecord]`
 	if text := fmt.Sprint(got); text != want {
 		t.Errorf("%s\nwant %s", text, want)
@@ -203,8 +213,9 @@ func TestKubeletsRecordsAreRead(t *testing.T) {
 	root := t.TempDir()
 	a := open(t, root, "")
 	for id, record := range map[string]string{
-		"sha256:1": `{"kind":"ImagePulledRecord","apiVersion":"kubelet.config.k8s.io/v1alpha1","lastUpdatedTime":"2024-10-21T12:26:40Z",` +
-			`"imageRef":"sha256:1","credentialMapping":{"app":{"kubernetesSecrets":[{"uid":"u","namespace":"ns","name":"pull","credentialHash":"h"}],` +
+		"sha256:1": `{"kind":"ImagePulledRecord","apiVersion":"kubelet.config.k8s.io/v1alpha1",` +
+			`"lastUpdatedTime":"2024-10-21T12:26:40Z","imageRef":"sha256:1","credentialMapping":{"app":{` +
+			`"kubernetesSecrets":[{"uid":"u","namespace":"ns","name":"pull","credentialHash":"h"}],` +
 			`"kubernetesServiceAccounts":[{"uid":"s","namespace":"ns","name":"sa"}]}}}`,
 		"sha256:2": `{"kind":"ImagePulledRecord"`, // torn
 	} {
@@ -224,8 +235,9 @@ func TestKubeletsRecordsAreRead(t *testing.T) {
 	}
 
 	// What only kubelet uses is kept.
-	pull(t, a, "app:1", image.Id, &Secret{UID: "v", Namespace: "ns", Name: "second", Hash: "i"})
-	if r, _, err := a.images.record(image.Id); err != nil || len(r.Grants["app"].Secrets) != 2 || len(r.Grants["app"].Accounts) != 1 {
+	pull(t, a, "app:1", image.Id, &Secret{"v", "ns", "second", "i"})
+	r, _, err := a.images.record(image.Id)
+	if app := r.Grants["app"]; err != nil || len(app.Secrets) != 2 || len(app.Accounts) != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -234,7 +246,7 @@ func TestKubeletsRecordsAreRead(t *testing.T) {
 func TestRecordsAreBounded(t *testing.T) {
 	a := open(t, t.TempDir(), "")
 	for i := range 3 * maxSecrets / 2 {
-		pull(t, a, "app:1", image.Id, &Secret{UID: fmt.Sprint(i), Namespace: "ns", Name: "pull", Hash: fmt.Sprint(i)})
+		pull(t, a, "app:1", image.Id, &Secret{fmt.Sprint(i), "ns", "pull", fmt.Sprint(i)})
 		pull(t, a, fmt.Sprintf("app%d:1", i), image.Id, &owner)
 	}
 	r, _, err := a.images.record(image.Id)
@@ -249,15 +261,17 @@ func TestRecordsAreBounded(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	f.Add([]byte(`{"kind":"ImagePulledRecord","apiVersion":"kubelet.config.k8s.io/v1beta1","imageRef":"sha256:1",` +
-		`"credentialMapping":{"app":{"nodePodsAccessible":true}}}`))
+	f.Add([]byte(`{"kind":"ImagePulledRecord","apiVersion":"kubelet.config.k8s.io/v1beta1",` +
+		`"imageRef":"sha256:1","credentialMapping":{"app":{"nodePodsAccessible":true}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		a := open(t, t.TempDir(), "")
 		if err := os.WriteFile(a.images.path(image.Id), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		ok := granted(t, a, "app:1", image)
-		if r, known, err := a.images.record(image.Id); ok && (err != nil || !known || !r.Grants["app"].Everyone) {
+		r, known, err := a.images.record(image.Id)
+		forAll := err == nil && known && r.Grants["app"].Everyone
+		if ok && !forAll {
 			t.Errorf("granted by %q", data)
 		}
 	})

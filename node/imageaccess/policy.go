@@ -26,15 +26,16 @@ func newPolicy(name string, allowlist []string) (policy, error) {
 		return p, fmt.Errorf("imagePullCredentialsVerificationPolicy %q is unknown", name)
 	}
 	for _, pattern := range allowlist {
-		start, wildcard := strings.CutSuffix(pattern, "*")
+		start, wildcard := strings.CutSuffix(pattern, "/*")
+		start += "/"
 		switch bare, err := trim(pattern); {
-		case wildcard && len(start) > 1 && strings.HasSuffix(start, "/") && !strings.ContainsAny(start, "* \t"):
+		case wildcard && start != "/" && !strings.ContainsAny(start, "* \t"):
 			p.prefixes = append(p.prefixes, start)
 		case err == nil && bare == pattern:
 			p.images = append(p.images, pattern)
 		default:
-			return p, fmt.Errorf("preloadedImagesVerificationAllowlist: %q is no image without tag and digest, and no prefix that ends "+
-				"in /*", pattern)
+			return p, fmt.Errorf("preloadedImagesVerificationAllowlist: %q is neither an image without tag "+
+				"and digest nor a prefix that ends in /*", pattern)
 		}
 	}
 	return p, nil
@@ -52,8 +53,8 @@ func (p policy) verifies(name string, known bool) bool {
 		if err != nil {
 			bare = name
 		}
-		return !slices.Contains(p.images, bare) &&
-			!slices.ContainsFunc(p.prefixes, func(prefix string) bool { return strings.HasPrefix(bare, prefix) })
+		begins := func(prefix string) bool { return strings.HasPrefix(bare, prefix) }
+		return !slices.Contains(p.images, bare) && !slices.ContainsFunc(p.prefixes, begins)
 	}
 	return true
 }

@@ -23,7 +23,8 @@ func streamTo(t *testing.T, runtime func(net.Conn)) (caller net.Conn, served <-c
 			return
 		}
 		defer conn.Close()
-		if _, err := io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"); err != nil {
+		const switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
+		if _, err := io.WriteString(conn, switched); err != nil {
 			t.Error(err)
 		}
 		runtime(conn)
@@ -43,7 +44,8 @@ func streamTo(t *testing.T, runtime func(net.Conn)) (caller net.Conn, served <-c
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { caller.Close() })
-	if _, err := io.WriteString(caller, "POST /exec HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"); err != nil {
+	const upgrade = "POST /exec HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
+	if _, err := io.WriteString(caller, upgrade); err != nil {
 		t.Fatal(err)
 	}
 	r, err := http.ReadResponse(bufio.NewReader(caller), nil)

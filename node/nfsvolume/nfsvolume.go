@@ -139,13 +139,15 @@ func (m *Mounter) run(ctx context.Context, source string, options []string, dir 
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
-	return fmt.Errorf("mount NFS export %s on %s with options %q: %w: %s", source, dir, options, err, brief(output))
+	return fmt.Errorf("mount NFS export %s on %s with options %q: %w: %s",
+		source, dir, options, err, brief(output))
 }
 
 // brief is the beginning of what a program has written, on one line.
 func brief(output []byte) string {
 	const most = 1 << 10
-	return strings.Join(strings.Fields(strings.ToValidUTF8(string(output[:min(len(output), most)]), "?")), " ")
+	text := strings.ToValidUTF8(string(output[:min(len(output), most)]), "?")
+	return strings.Join(strings.Fields(text), " ")
 }
 
 func mounted(dir string) (bool, error) {

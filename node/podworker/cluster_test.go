@@ -255,8 +255,27 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	rt := runtime.New(conn, conn, log)
 	var w *podworker.Worker
 	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
-	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, Links: root, RuntimeName: "fake", Handlers: c.runtimeHandlers, HostIPs: []string{"192.0.2.1"}, Workers: lookers, Starts: startsAtOnce},
-		podworker.Deps{Pods: c, API: c, Runtime: rt, Volumes: c, Cgroups: cgroups{}, Objects: c, Probes: probes, Events: c, Access: access, Log: log})
+	w = podworker.New(podworker.Config{
+		Node:        criconfig.Node{LogRoot: root + "/logs"},
+		RootDir:     root,
+		Links:       root,
+		RuntimeName: "fake",
+		Handlers:    c.runtimeHandlers,
+		HostIPs:     []string{"192.0.2.1"},
+		Workers:     lookers,
+		Starts:      startsAtOnce,
+	}, podworker.Deps{
+		Pods:    c,
+		API:     c,
+		Runtime: rt,
+		Volumes: c,
+		Cgroups: cgroups{},
+		Objects: c,
+		Probes:  probes,
+		Events:  c,
+		Access:  access,
+		Log:     log,
+	})
 	c.mu.Lock()
 	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged
 	c.mu.Unlock()

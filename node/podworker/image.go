@@ -57,16 +57,19 @@ func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) 
 	}
 	usable := false
 	if have != nil && c.ImagePullPolicy != v1.PullAlways {
-		if usable, err = w.access.Granted(c.Image, have, func() ([]imageaccess.Secret, error) { return w.secrets(ctx, pod, name) }); err != nil {
+		secrets := func() ([]imageaccess.Secret, error) { return w.secrets(ctx, pod, name) }
+		if usable, err = w.access.Granted(c.Image, have, secrets); err != nil {
 			return nil, err
 		}
 	}
 	switch {
 	case usable:
-		message := fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image)
+		message := fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod",
+			c.Image)
 		w.events.Pod(pod, c.Name, v1.EventTypeNormal, "Pulled", message)
 		return have, nil
-	case c.ImagePullPolicy == v1.PullNever: // the same words whether it is there or not: that is nobody's business
+	case c.ImagePullPolicy == v1.PullNever:
+		// The same words whether it is there or not: that is nobody's business.
 		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
 		w.events.Pod(pod, c.Name, v1.EventTypeWarning, "ErrImageNeverPull", message)
 		return nil, fail("ErrImageNeverPull", errors.New(message))
@@ -96,7 +99,9 @@ func tagged(image string) (string, error) {
 }
 
 // fetch pulls an image and records with whose credentials.
-func (w *Worker) fetch(ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec) (*cri.Image, error) {
+func (w *Worker) fetch(
+	ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec,
+) (*cri.Image, error) {
 	if w.pulls != nil {
 		select {
 		case w.pulls <- struct{}{}:
@@ -122,7 +127,8 @@ func (w *Worker) fetch(ctx context.Context, pod *v1.Pod, c *v1.Container, spec *
 		w.access.Failed(c.Image, true)
 		return nil, err
 	}
-	if err := w.access.Pulled(c.Image, have.Id, with); err != nil { // the intent stays: the next pod shows anew that it may
+	// Without a record the intent stays: the next pod shows anew that it may.
+	if err := w.access.Pulled(c.Image, have.Id, with); err != nil {
 		w.log.Warn("record of image pulls", "image", c.Image, "err", err)
 	}
 	return have, nil
@@ -140,7 +146,9 @@ func maybePulled(ctx context.Context, err error) bool {
 
 // pullAny pulls with the first credentials that do, at last with none, and returns the secret that they are
 // from.
-func (w *Worker) pullAny(ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec) (*imageaccess.Secret, error) {
+func (w *Worker) pullAny(
+	ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec,
+) (*imageaccess.Secret, error) {
 	w.events.Pod(pod, c.Name, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
 	auths, err := w.credentials(ctx, pod, spec.Image)
 	if err != nil {
@@ -154,7 +162,8 @@ func (w *Worker) pullAny(ctx context.Context, pod *v1.Pod, c *v1.Container, spec
 	for _, auth := range append(auths, pullauth.Credentials{}) {
 		if _, err = w.runtime.Pull(ctx, spec, auth.AuthConfig, config); err == nil {
 			took := time.Since(began).Round(time.Millisecond)
-			message := fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting)", c.Image, took, took)
+			message := fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting)",
+				c.Image, took, took)
 			w.events.Pod(pod, c.Name, v1.EventTypeNormal, "Pulled", message)
 			return secretOf(auth), nil
 		}

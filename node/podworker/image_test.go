@@ -17,27 +17,31 @@ const private = "reg.example.com/team/app:1"
 
 // pullSecret is a secret with a password for reg.example.com.
 func pullSecret(namespace, password string) *v1.Secret {
+	config := `{"auths":{"reg.example.com":{"username":"u","password":"` + password + `"}}}`
 	return &v1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pull", UID: types.UID(namespace + "-secret")},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pull", UID: types.UID(namespace)},
 		Type:       v1.SecretTypeDockerConfigJson,
-		Data: map[string][]byte{
-			v1.DockerConfigJsonKey: []byte(`{"auths":{"reg.example.com":{"username":"u","password":"` + password + `"}}}`),
-		},
+		Data:       map[string][]byte{v1.DockerConfigJsonKey: []byte(config)},
 	}
 }
 
 func podOf(namespace string, policy v1.PullPolicy, image string) *v1.Pod {
 	p := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: image, ImagePullPolicy: policy})
-	p.Namespace, p.UID = namespace, types.UID(namespace+"-"+string(policy)+"-"+strings.ReplaceAll(image, "/", "_"))
+	p.Namespace = namespace
+	p.UID = types.UID(namespace + "-" + string(policy) + "-" + strings.ReplaceAll(image, "/", "_"))
 	p.Spec.ImagePullSecrets = []v1.LocalObjectReference{{Name: "pull"}}
 	return p
 }
 
 func waitingReason(p *v1.Pod) string {
-	if p == nil || len(p.Status.ContainerStatuses) == 0 || p.Status.ContainerStatuses[0].State.Waiting == nil {
+	if p == nil || len(p.Status.ContainerStatuses) == 0 {
 		return ""
 	}
-	return p.Status.ContainerStatuses[0].State.Waiting.Reason
+	waiting := p.Status.ContainerStatuses[0].State.Waiting
+	if waiting == nil {
+		return ""
+	}
+	return waiting.Reason
 }
 
 // privateImage has a pod of namespace "owner" pull the image with its secret. restart ends the agent and
@@ -81,7 +85,8 @@ func TestImagePulledWithASecretIsNotForEverybody(t *testing.T) {
 func TestImagePulledWithASecretIsForItsHolders(t *testing.T) {
 	s, c, restart := privateImage(t)
 	pulls := func() int {
-		return len(slices.DeleteFunc(s.Calls(), func(call string) bool { return call != "PullImage "+private }))
+		others := func(call string) bool { return call != "PullImage "+private }
+		return len(slices.DeleteFunc(s.Calls(), others))
 	}
 	before := pulls()
 	for _, namespace := range []string{"guest", "owner"} { // the guest has another secret of the same content

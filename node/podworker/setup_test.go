@@ -30,7 +30,9 @@ func TestHostsFileOfATerabyteIsWrittenAnew(t *testing.T) {
 	}
 
 	s.Exit("app", 1)
-	c.waitFor(pod.UID, "restarted", func(p *v1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
+	c.waitFor(pod.UID, "restarted", func(p *v1.Pod) bool {
+		return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1
+	})
 
 	info, err := os.Stat(hosts)
 	if err != nil || info.Size() != int64(len(want)) {

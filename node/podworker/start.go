@@ -227,7 +227,8 @@ func criMounts(in []volume.Mount, recursive bool) ([]*cri.Mount, error) {
 			c.Propagation = cri.MountPropagation_PROPAGATION_BIDIRECTIONAL
 		}
 		if m.Image != nil {
-			c.Image, c.ImageSubPath = &cri.ImageSpec{Image: m.ImageID, UserSpecifiedImage: m.Image.Reference}, m.ImageSubPath
+			c.Image = &cri.ImageSpec{Image: m.ImageID, UserSpecifiedImage: m.Image.Reference}
+			c.ImageSubPath = m.ImageSubPath
 		}
 		out = append(out, c)
 	}

@@ -54,7 +54,9 @@ func TestVariableWithANULByteIsRefused(t *testing.T) {
 		pod := newPod(v1.RestartPolicyAlways, container)
 		pod.UID = uid
 		c.put(pod)
-		p := c.waitFor(uid, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "RunContainerError" })
+		p := c.waitFor(uid, "refused", func(p *v1.Pod) bool {
+			return waitingReason(p) == "RunContainerError"
+		})
 		if text := p.Status.ContainerStatuses[0].State.Waiting.Message; !strings.Contains(text, "NUL") {
 			t.Errorf("%s: message %q", uid, text)
 		}
@@ -90,10 +92,17 @@ func TestRecursiveReadOnlyAsTheRuntimeCan(t *testing.T) {
 		}}, k.handlers)
 		pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
 		pod.UID = types.UID(fmt.Sprint(k.mode, len(k.handlers)))
-		pod.Spec.Containers[0].VolumeMounts = []v1.VolumeMount{{Name: "data", MountPath: "data", ReadOnly: true, RecursiveReadOnly: &k.mode}}
+		pod.Spec.Containers[0].VolumeMounts = []v1.VolumeMount{{
+			Name:              "data",
+			MountPath:         "data",
+			ReadOnly:          true,
+			RecursiveReadOnly: &k.mode,
+		}}
 		c.put(pod)
 		if k.want == "" {
-			c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "CreateContainerConfigError" })
+			c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool {
+				return waitingReason(p) == "CreateContainerConfigError"
+			})
 			continue
 		}
 		p := c.waitFor(pod.UID, "ready", ready)

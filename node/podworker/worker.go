@@ -134,10 +134,25 @@ type Deps struct {
 
 // New returns a worker; nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
-	w := &Worker{Config: cfg, pods: d.Pods, api: d.API, runtime: d.Runtime, volumes: d.Volumes, cgroups: d.Cgroups, objects: d.Objects,
-		probes: d.Probes, events: d.Events, access: d.Access, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{},
+	w := &Worker{
+		Config:    cfg,
+		pods:      d.Pods,
+		api:       d.API,
+		runtime:   d.Runtime,
+		volumes:   d.Volumes,
+		cgroups:   d.Cgroups,
+		objects:   d.Objects,
+		probes:    d.Probes,
+		events:    d.Events,
+		access:    d.Access,
+		log:       d.Log,
+		known:     map[types.UID]*pod{},
+		admitted:  map[types.UID]bool{},
+		deleting:  map[types.UID]bool{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
-		sandboxes: make(chan struct{}, max(cfg.Starts, 1)), starts: make(chan struct{}, max(cfg.Starts, 1))}
+		sandboxes: make(chan struct{}, max(cfg.Starts, 1)),
+		starts:    make(chan struct{}, max(cfg.Starts, 1)),
+	}
 	if cfg.ParallelPull > 0 {
 		w.pulls = make(chan struct{}, cfg.ParallelPull)
 	}

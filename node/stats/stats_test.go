@@ -27,9 +27,12 @@ func used(name string) *cri.ContainerStats {
 	}
 }
 
-func (fake) ListPodSandboxStats(context.Context, *cri.ListPodSandboxStatsRequest, ...grpc.CallOption) (*cri.ListPodSandboxStatsResponse, error) {
+func (fake) ListPodSandboxStats(
+	context.Context, *cri.ListPodSandboxStatsRequest, ...grpc.CallOption,
+) (*cri.ListPodSandboxStatsResponse, error) {
+	web := &cri.PodSandboxMetadata{Name: "web", Namespace: "shop", Uid: "u"}
 	return &cri.ListPodSandboxStatsResponse{Stats: []*cri.PodSandboxStats{{
-		Attributes: &cri.PodSandboxAttributes{Id: "s", Metadata: &cri.PodSandboxMetadata{Name: "web", Namespace: "shop", Uid: "u"}},
+		Attributes: &cri.PodSandboxAttributes{Id: "s", Metadata: web},
 		Linux: &cri.LinuxPodSandboxStats{Containers: []*cri.ContainerStats{
 			{Attributes: attributes("init")},
 			used("app"),
@@ -38,7 +41,9 @@ func (fake) ListPodSandboxStats(context.Context, *cri.ListPodSandboxStatsRequest
 	}}}, nil
 }
 
-func (fake) ListContainers(context.Context, *cri.ListContainersRequest, ...grpc.CallOption) (*cri.ListContainersResponse, error) {
+func (fake) ListContainers(
+	context.Context, *cri.ListContainersRequest, ...grpc.CallOption,
+) (*cri.ListContainersResponse, error) {
 	made := time.Unix(1_000_000, 0).UnixNano()
 	return &cri.ListContainersResponse{Containers: []*cri.Container{
 		{Id: "id-init", State: cri.ContainerState_CONTAINER_EXITED, CreatedAt: made},
@@ -58,7 +63,11 @@ func TestResourceMetricsAreOfRunningContainersThatHaveAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"container_cpu_usage_seconds_total", "container_memory_working_set_bytes", "container_start_time_seconds"} {
+	for _, name := range []string{
+		"container_cpu_usage_seconds_total",
+		"container_memory_working_set_bytes",
+		"container_start_time_seconds",
+	} {
 		var found []string
 		for line := range strings.Lines(string(text)) {
 			if strings.HasPrefix(line, name+"{") {

@@ -75,7 +75,8 @@ func TestMemoryVolumesHaveTheSizeOfWhatMayUseThem(t *testing.T) {
 		}
 		p := pod(v1.Volume{Name: "mem", VolumeSource: v1.VolumeSource{EmptyDir: source}})
 		if c.own != "" {
-			p.Spec.Containers[0].Resources.Limits = v1.ResourceList{v1.ResourceMemory: resource.MustParse(c.own)}
+			limits := v1.ResourceList{v1.ResourceMemory: resource.MustParse(c.own)}
+			p.Spec.Containers[0].Resources.Limits = limits
 		}
 		var st unix.Statfs_t
 		must(t, unix.Statfs(setup(t, m, p).ByName["mem"].Path, &st))

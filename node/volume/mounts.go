@@ -28,23 +28,24 @@ type Mount struct {
 	ImageID       string // the runtime's, once it is there and the pod may use it
 }
 
-// RecursiveReadOnly tells whether the mounts below are read-only, too. supported is whether the runtime can
-// do that.
+// RecursiveReadOnly tells whether the mounts below are read-only, too. supported is whether the runtime can.
 func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
+	refused := func(why string) (bool, error) {
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is %s", m.Name, why)
+	}
 	switch {
 	case m.Recursive == "" || m.Recursive == v1.RecursiveReadOnlyDisabled:
 		return false, nil
 	case !m.ReadOnly:
-		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not read-only", m.Name)
+		return refused("not read-only")
 	case m.Propagation != v1.MountPropagationNone:
-		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not compatible with propagation %q",
-			m.Name, m.Propagation)
+		return refused(fmt.Sprintf("not compatible with propagation %q", m.Propagation))
 	case m.Recursive == v1.RecursiveReadOnlyIfPossible:
 		return supported, nil
 	case m.Recursive != v1.RecursiveReadOnlyEnabled:
 		return false, fmt.Errorf("unknown recursive read-only mode %q", m.Recursive)
 	case !supported:
-		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not supported by the runtime", m.Name)
+		return refused("not supported by the runtime")
 	}
 	return true, nil
 }

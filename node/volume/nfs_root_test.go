@@ -2,7 +2,6 @@ package volume_test
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -42,8 +41,10 @@ func TestNFSVolumesOfPodsAndClaims(t *testing.T) {
 	testenv.Root(t)
 	root, tools := testenv.ShortDir(t), t.TempDir()
 	program, log := filepath.Join(tools, "mount"), filepath.Join(tools, "calls")
-	script := "#!/bin/sh\necho \"$*\" >> " + log + "\nfor dir; do :; done\nexec mount -t tmpfs tmpfs \"$dir\"\n"
-	must(t, errors.Join(os.WriteFile(program, []byte(script), 0o755), os.WriteFile(filepath.Join(tools, "mount.nfs"), nil, 0o755)))
+	script := "#!/bin/sh\necho \"$*\" >> " + log + "\nfor dir; do :; done\n" +
+		"exec mount -t tmpfs tmpfs \"$dir\"\n"
+	must(t, os.WriteFile(program, []byte(script), 0o755))
+	must(t, os.WriteFile(filepath.Join(tools, "mount.nfs"), nil, 0o755))
 	objects := &claimed{}
 	m := volume.New(volume.Config{
 		Root:    root,
@@ -54,7 +55,9 @@ func TestNFSVolumesOfPodsAndClaims(t *testing.T) {
 		Log:     slog.New(slog.DiscardHandler),
 	})
 	p := pod(
-		v1.Volume{Name: "own", VolumeSource: v1.VolumeSource{NFS: &v1.NFSVolumeSource{Server: "store", Path: "/own", ReadOnly: true}}},
+		v1.Volume{Name: "own", VolumeSource: v1.VolumeSource{
+			NFS: &v1.NFSVolumeSource{Server: "store", Path: "/own", ReadOnly: true},
+		}},
 		v1.Volume{Name: "data", VolumeSource: v1.VolumeSource{
 			PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "claim"},
 		}},

@@ -267,7 +267,9 @@ func (m *Manager) setupOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mo
 	return Mounted{}, nil, errors.New("its type is not supported by this agent (in-tree drivers have CSI drivers in their place)")
 }
 
-func (m *Manager) nfs(ctx context.Context, pod *v1.Pod, name string, export nfsvolume.Export) (string, error) {
+func (m *Manager) nfs(
+	ctx context.Context, pod *v1.Pod, name string, export nfsvolume.Export,
+) (string, error) {
 	dir := m.volumeDir(pod.UID, nfsvolume.Plugin, name)
 	return dir, m.cfg.NFS.Mount(ctx, export, dir)
 }

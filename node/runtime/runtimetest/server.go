@@ -46,8 +46,18 @@ type Server struct {
 // Start serves a runtime until the test ends.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{Socket: filepath.Join(testenv.ShortDir(tb), "cri.sock"), sandboxes: map[string]*cri.PodSandboxStatus{}, containers: map[string]*cri.ContainerStatus{},
-		parents: map[string]string{}, images: map[string]bool{}, passwords: map[string]string{}, fail: map[string]error{}, listeners: map[chan *cri.ContainerEventResponse]bool{}, stubborn: map[string]bool{}, called: make(chan struct{})}
+	s := &Server{
+		Socket:     filepath.Join(testenv.ShortDir(tb), "cri.sock"),
+		sandboxes:  map[string]*cri.PodSandboxStatus{},
+		containers: map[string]*cri.ContainerStatus{},
+		parents:    map[string]string{},
+		images:     map[string]bool{},
+		passwords:  map[string]string{},
+		fail:       map[string]error{},
+		listeners:  map[chan *cri.ContainerEventResponse]bool{},
+		stubborn:   map[string]bool{},
+		called:     make(chan struct{}),
+	}
 	l, err := net.Listen("unix", s.Socket)
 	if err != nil {
 		tb.Fatal(err)
