@@ -117,12 +117,14 @@ func (a *Access) find(name string, image *cri.Image) (r record, known bool, err 
 	if a.pulling[name] > 0 {
 		return r, true, nil
 	}
-	intents, err := a.pulls.intents()
+	intents, err := a.pulls.files()
 	if err != nil {
 		return r, false, err
 	}
-	for _, i := range intents {
-		if i.Image == name || names(image)[normal(i.Image)] {
+	own := names(image)
+	for _, f := range intents {
+		i, err := a.pulls.intent(f)
+		if err == nil && (i.Image == name || own[normal(i.Image)]) {
 			return r, true, nil
 		}
 	}
@@ -133,7 +135,9 @@ func (a *Access) find(name string, image *cri.Image) (r record, known bool, err 
 func (a *Access) Pulling(name string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.pulls.write(name, intent{typed: typed{"ImagePullIntent", version}, Image: name}); err != nil {
+	// Not durable: it is for an agent that is killed, and each start of a container may pull.
+	err := a.pulls.write(name, intent{typed: typed{"ImagePullIntent", version}, Image: name}, false)
+	if err != nil {
 		return fmt.Errorf("record that image %s is to be pulled: %w", name, err)
 	}
 	a.pulling[name]++
@@ -166,7 +170,7 @@ func (a *Access) ended(name string, settled bool) {
 	if !settled {
 		return
 	}
-	if err := a.pulls.remove(name); err != nil {
+	if err := a.pulls.remove(fileName(name)); err != nil {
 		a.log.Warn("record of image pulls", "image", name, "err", err)
 	}
 }
@@ -196,7 +200,8 @@ func (a *Access) put(name, id string, g *grant) error {
 	}
 
 	r.typed, r.ImageRef, r.Updated = typed{"ImagePulledRecord", version}, id, metav1.Now()
-	if err := a.images.write(id, r); err != nil {
+	// Durable: an image that survives a power loss without its record would count as a preloaded one.
+	if err := a.images.write(id, r, true); err != nil {
 		return fmt.Errorf("record that image %s was pulled: %w", name, err)
 	}
 	return nil
@@ -210,24 +215,32 @@ const settleAfter = time.Hour
 // images that are gone go, and pulls that nobody waits for any more (the agent was killed, or gave up) become
 // records without a grant, or go.
 func (a *Access) Settle(images []*cri.Image, asked time.Time) error {
-	present := map[string]*cri.Image{}
-	byName := map[string]*cri.Image{}
+	present := map[string]bool{}      // names of records
+	byName := map[string]*cri.Image{} // by the images' full names
 	for _, i := range images {
-		present[i.Id] = i
+		present[fileName(i.Id)] = true
 		for n := range names(i) {
 			byName[n] = i
 		}
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	return errors.Join(a.settleIntents(byName, asked), a.forget(present, asked))
 }
 
+// settleIntents needs the lock.
 func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	intents, err := a.pulls.intents()
+	intents, err := a.pulls.files()
 	errs := []error{err}
-	for _, i := range intents {
-		if a.pulling[i.Image] > 0 || i.written.After(asked.Add(-settleAfter)) {
+	for _, f := range intents {
+		if f.written.After(asked.Add(-settleAfter)) {
+			continue
+		}
+		i, err := a.pulls.intent(f)
+		if err != nil {
+			a.log.Warn("intent of an image pull is not readable and removed", "err", err)
+		}
+		if a.pulling[i.Image] > 0 {
 			continue
 		}
 		if image := byName[normal(i.Image)]; image != nil {
@@ -236,20 +249,18 @@ func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) er
 				continue
 			}
 		}
-		errs = append(errs, a.pulls.remove(i.Image))
+		errs = append(errs, a.pulls.remove(f.name))
 	}
 	return errors.Join(errs...)
 }
 
-func (a *Access) forget(present map[string]*cri.Image, asked time.Time) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	records, err := a.images.records()
+// forget needs the lock.
+func (a *Access) forget(present map[string]bool, asked time.Time) error {
+	records, err := a.images.files()
 	errs := []error{err}
-	asked = asked.Truncate(time.Second) // as the times of records
-	for _, r := range records {
-		if present[r.ImageRef] == nil && r.Updated.Time.Before(asked) {
-			errs = append(errs, a.images.remove(r.ImageRef))
+	for _, f := range records {
+		if !present[f.name] && f.written.Before(asked) {
+			errs = append(errs, a.images.remove(f.name))
 		}
 	}
 	return errors.Join(errs...)

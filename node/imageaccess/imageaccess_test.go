@@ -157,6 +157,21 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	}
 }
 
+// Anybody's torn file must neither close the preloaded images nor be met again and again.
+func TestIntentThatIsNotReadableIsPassedOver(t *testing.T) {
+	root := t.TempDir()
+	a := open(t, root, "")
+	if err := os.WriteFile(a.pulls.path("app:1"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !granted(t, a, "app:1", image) {
+		t.Error("a preloaded image is refused")
+	}
+	if err := a.Settle(nil, time.Now().Add(2*settleAfter)); err != nil || len(files(t, root, "pulling")) != 0 {
+		t.Errorf("it stays: %v", err)
+	}
+}
+
 func TestFailedPullLeavesNothing(t *testing.T) {
 	root := t.TempDir()
 	a := open(t, root, "")

@@ -3,7 +3,6 @@ package imageaccess
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -74,8 +73,6 @@ type record struct {
 type intent struct {
 	typed
 	Image string `json:"image"`
-
-	written time.Time
 }
 
 // add merges a grant and tells whether that changed anything.

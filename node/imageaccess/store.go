@@ -25,12 +25,12 @@ const (
 // store is a directory of kubelet's records: one JSON file each, named by the SHA-256 of what it is about.
 type store struct{ dir string }
 
-func (s store) path(key string) string {
-	return filepath.Join(s.dir, fmt.Sprintf("%s%x", prefix, sha256.Sum256([]byte(key))))
-}
+func (s store) path(key string) string { return filepath.Join(s.dir, fileName(key)) }
 
-// write is durable: an image that survives a power loss without its record would count as a preloaded one.
-func (s store) write(key string, v any) error {
+func fileName(key string) string { return fmt.Sprintf("%s%x", prefix, sha256.Sum256([]byte(key))) }
+
+// write replaces a file. A durable one survives a power loss.
+func (s store) write(key string, v any, durably bool) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -38,11 +38,15 @@ func (s store) write(key string, v any) error {
 	if len(data) > maxRecord {
 		return fmt.Errorf("%d bytes: %w", len(data), boundedfile.ErrTooLarge)
 	}
-	return durable.WriteFile(s.path(key), append(data, '\n'), 0o600)
+	data = append(data, '\n')
+	if durably {
+		return durable.WriteFile(s.path(key), data, 0o600)
+	}
+	return durable.WriteVolatile(s.path(key), data, 0o600)
 }
 
-func (s store) remove(key string) error {
-	if err := os.Remove(s.path(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (s store) remove(name string) error {
+	if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil
@@ -61,54 +65,34 @@ func (s store) record(id string) (r record, found bool, err error) {
 	return r, err == nil, err
 }
 
-// records reads all that can be read.
-func (s store) records() (out []record, err error) {
-	err = s.each(func(path string, _ time.Time) error {
-		var r record
-		if err := read(path, "ImagePulledRecord", &r); err != nil {
-			return err
-		}
-		out = append(out, r)
-		return nil
-	})
-	return out, err
+// file is one file of a store.
+type file struct {
+	name    string
+	written time.Time
 }
 
-// intents reads all that can be read.
-func (s store) intents() (out []intent, err error) {
-	err = s.each(func(path string, written time.Time) error {
-		var i intent
-		if err := read(path, "ImagePullIntent", &i); err != nil {
-			return err
-		}
-		i.written = written
-		out = append(out, i)
-		return nil
-	})
-	return out, err
-}
-
-// each calls what for every file of the directory that is a record. Others (temporary ones of a writer that
-// was killed) are left alone.
-func (s store) each(what func(path string, written time.Time) error) error {
+// files lists the store. What is no record (temporary files of a writer that was killed) is left out.
+func (s store) files() ([]file, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var errs []error
+	var out []file
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), prefix) || strings.HasSuffix(e.Name(), ".tmp") {
 			continue
 		}
-		info, err := e.Info()
-		if err == nil {
-			err = what(filepath.Join(s.dir, e.Name()), info.ModTime())
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+		if info, err := e.Info(); err == nil { // else it is gone
+			out = append(out, file{e.Name(), info.ModTime()})
 		}
 	}
-	return errors.Join(errs...)
+	return out, nil
+}
+
+// intent reads one of the files.
+func (s store) intent(f file) (i intent, err error) {
+	err = read(filepath.Join(s.dir, f.name), "ImagePullIntent", &i)
+	return i, err
 }
 
 // read decodes a file of the named kind.
