@@ -193,13 +193,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("pull secrets of the node: %w", err)
 	}
-	a.access, err = imageaccess.Open(imageaccess.Config{
-		RootDir:   a.cfg.RootDir,
-		Policy:    k.ImagePullCredentialsVerificationPolicy,
-		Allowlist: k.PreloadedImagesVerificationAllowlist,
-		Log:       a.log,
-	})
-	if err != nil {
+	if a.access, err = a.imageAccess(); err != nil {
 		return err
 	}
 	cfg := podworker.Config{
@@ -236,6 +230,15 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		Log:     a.log,
 	})
 	return nil
+}
+
+func (a *Agent) imageAccess() (*imageaccess.Access, error) {
+	return imageaccess.Open(imageaccess.Config{
+		RootDir:   a.cfg.RootDir,
+		Policy:    a.cfg.Kubelet.ImagePullCredentialsVerificationPolicy,
+		Allowlist: a.cfg.Kubelet.PreloadedImagesVerificationAllowlist,
+		Log:       a.log,
+	})
 }
 
 // runtimeHandlers are the container runtime's, as the node's status tells; none before there is a node.

@@ -35,6 +35,7 @@ func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch boo
 	if onMismatch && t.right(&st) {
 		return nil
 	}
+
 	err = t.below(fd, &st)
 	if err == nil {
 		err = t.apply(fd, &st)

@@ -32,6 +32,7 @@ func (t tree) below(fd int, st *unix.Stat_t) error {
 	if err := w.enter(fd, ".", st); err != nil {
 		return err
 	}
+
 	for len(w.levels) > 0 {
 		if err := t.ctx.Err(); err != nil {
 			return err

@@ -38,6 +38,7 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	if err := checkText(config); err != nil {
 		return fail("RunContainerError", err)
 	}
+
 	sandbox, err := criconfig.Sandbox(w.Node, in.Pod, sandboxAttempt(in, s.ID), w.cgroups.Parent(in.Pod))
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
@@ -220,6 +221,7 @@ func criMounts(in []volume.Mount, recursive bool) ([]*cri.Mount, error) {
 			Readonly:          m.ReadOnly,
 			RecursiveReadOnly: deep,
 		}
+
 		switch m.Propagation {
 		case v1.MountPropagationHostToContainer:
 			c.Propagation = cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER

@@ -61,6 +61,7 @@ func For(image string, files ...File) []Credentials {
 			}
 		}
 	}
+
 	slices.SortStableFunc(found, func(a, b match) int {
 		if len(a.key) != len(b.key) {
 			return len(b.key) - len(a.key)

@@ -32,6 +32,7 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	if _, err := os.Lstat(m.podDir(uid)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+
 	if err := mount.UnmountBelow(m.subpathsDir(uid)); err != nil {
 		return fmt.Errorf("unmount subpaths of pod %s: %w", uid, err)
 	}
