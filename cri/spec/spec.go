@@ -67,6 +67,9 @@ func Generate(cfg Config) (*specs.Spec, error) {
 			CgroupsPath: cfg.CgroupsPath, Namespaces: namespaces(cfg), Resources: Resources(cfg.Container.GetLinux().GetResources(), cfg.Host.CgroupV2),
 		},
 	}
+	if err := checkText(s.Process.Args, s.Process.Env, s.Process.Cwd); err != nil {
+		return nil, fmt.Errorf("container %s: %w", cfg.ID, err)
+	}
 	adj := max(int(cfg.Container.GetLinux().GetResources().GetOomScoreAdj()), cfg.Host.OOMScoreMin)
 	s.Process.OOMScoreAdj = &adj
 	if err := devices(s, cfg); err != nil {

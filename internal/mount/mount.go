@@ -48,9 +48,15 @@ func Bind(source, target string, recursive, readOnly bool) error {
 	return nil
 }
 
-// Tmpfs mounts a tmpfs on target. options are those of tmpfs(5), e.g. "size=64m,mode=0755"; it is always nosuid,nodev.
+// Tmpfs mounts a tmpfs on target. options are those of tmpfs(5), e.g. "size=64m,mode=0755"; it is always
+// nosuid,nodev, and never swapped out where the kernel can do that (6.4).
 func Tmpfs(target, options string) error {
-	if err := unix.Mount("tmpfs", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+	const flags = unix.MS_NOSUID | unix.MS_NODEV
+	err := unix.Mount("tmpfs", target, "tmpfs", flags, strings.TrimPrefix(options+",noswap", ","))
+	if errors.Is(err, unix.EINVAL) {
+		err = unix.Mount("tmpfs", target, "tmpfs", flags, options)
+	}
+	if err != nil {
 		return fmt.Errorf("mount tmpfs (%s) on %s: %w", options, target, err)
 	}
 	return nil

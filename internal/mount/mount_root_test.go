@@ -1,9 +1,13 @@
 package mount_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/testenv"
@@ -38,5 +42,36 @@ func TestTmpfsBindAndUnmount(t *testing.T) {
 	}
 	if on, err := mount.Mounted(a); on || err != nil {
 		t.Errorf("still mounted: %v, %v", on, err)
+	}
+}
+
+func TestTmpfsIsNeverSwappedOut(t *testing.T) {
+	testenv.Root(t)
+	var uts unix.Utsname
+	if err := unix.Uname(&uts); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	if major < 6 || major == 6 && minor < 4 {
+		testenv.Skip(t, "needs a kernel with tmpfs noswap (6.4), this is %d.%d", major, minor)
+	}
+	for _, options := range []string{"", "size=1m,mode=0700"} {
+		dir := testenv.ShortDir(t)
+		if err := mount.Tmpfs(dir, options); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = mount.Unmount(dir) })
+		table, err := os.ReadFile("/proc/self/mounts")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(table)) {
+			if strings.Contains(line, " "+dir+" ") && !strings.Contains(line, "noswap") {
+				t.Errorf("options %q: %s", options, line)
+			}
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/event"
 	"github.com/trivet-node/trivet/node/heartbeat"
+	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/objects"
 	"github.com/trivet-node/trivet/node/podcgroup"
@@ -50,6 +51,7 @@ type Agent struct {
 	volumes *volume.Manager
 	probes  *probe.Manager
 	source  *podsource.Source
+	access  *imageaccess.Access
 	worker  *podworker.Worker
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/event"
 	"github.com/trivet-node/trivet/node/heartbeat"
+	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/objects"
 	"github.com/trivet-node/trivet/node/podcgroup"
@@ -192,12 +193,16 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("pull secrets of the node: %w", err)
 	}
+	if a.access, err = a.imageAccess(); err != nil {
+		return err
+	}
 	cfg := podworker.Config{
 		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, HostDNS: dns, LogRoot: k.PodLogsDir,
 			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
 			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota},
 		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", PullSecrets: secrets,
 		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
+		Handlers: a.runtimeHandlers,
 		Admit: func(pod *v1.Pod, others []*v1.Pod) (string, string) {
 			return admit.Check(admit.Node{Object: a.heart.Node(), Allocatable: allocatable, AllowedSysctls: k.AllowedUnsafeSysctls}, pod, others)
 		},
@@ -211,8 +216,36 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if p := k.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
 		cfg.MaxBackoff = p.Duration
 	}
-	a.worker = podworker.New(cfg, podworker.Deps{Pods: a.source, API: api{a.client, a.objects, podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}}, Runtime: a.runtime, Volumes: a.volumes,
-		Cgroups: groups{a.cgroups, pids, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Log: a.log})
+	mirrors := podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}
+	a.worker = podworker.New(cfg, podworker.Deps{
+		Pods:    a.source,
+		API:     api{a.client, a.objects, mirrors},
+		Runtime: a.runtime,
+		Volumes: a.volumes,
+		Cgroups: groups{a.cgroups, pids, a.source},
+		Objects: a.objects,
+		Probes:  a.probes,
+		Events:  a.events,
+		Access:  a.access,
+		Log:     a.log,
+	})
+	return nil
+}
+
+func (a *Agent) imageAccess() (*imageaccess.Access, error) {
+	return imageaccess.Open(imageaccess.Config{
+		RootDir:   a.cfg.RootDir,
+		Policy:    a.cfg.Kubelet.ImagePullCredentialsVerificationPolicy,
+		Allowlist: a.cfg.Kubelet.PreloadedImagesVerificationAllowlist,
+		Log:       a.log,
+	})
+}
+
+// runtimeHandlers are the container runtime's, as the node's status tells; none before there is a node.
+func (a *Agent) runtimeHandlers() []v1.NodeRuntimeHandler {
+	if node := a.heart.Node(); node != nil {
+		return node.Status.RuntimeHandlers
+	}
 	return nil
 }
 

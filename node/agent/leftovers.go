@@ -55,7 +55,18 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 		}
 	}
 	keep := func(uid types.UID) bool { return running[uid] || a.source.Get(uid) != nil || a.worker.Knows(uid) }
-	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep), a.removeCgroups(ctx, keep), a.cgroups.Balance(a.source.List()))
+	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep), a.removeCgroups(ctx, keep),
+		a.cgroups.Balance(a.source.List()), a.settleImages(ctx))
+}
+
+// settleImages forgets how images were pulled that are gone.
+func (a *Agent) settleImages(ctx context.Context) error {
+	asked := time.Now()
+	images, err := a.runtime.ListImages(ctx)
+	if err != nil {
+		return fmt.Errorf("images of the container runtime: %w", err)
+	}
+	return a.access.Settle(images, asked)
 }
 
 func (a *Agent) removeCgroups(ctx context.Context, keep func(types.UID) bool) error {

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
 const (
@@ -101,7 +103,7 @@ func same(dir string, files map[string]File, owner Owner) bool {
 		if uid, gid := ids(info); info.Mode().Perm() != mode(want, owner) || uid != want.UID || gid != owner.gid() {
 			return fs.ErrInvalid
 		}
-		have, err := os.ReadFile(p)
+		have, err := boundedfile.Read(p, int64(len(want.Data)))
 		if err != nil {
 			return err
 		}

@@ -70,6 +70,10 @@ type Kubelet struct {
 	RegisterNode              *bool             `json:"registerNode"`
 	ContainerRuntimeEndpoint  string            `json:"containerRuntimeEndpoint"`
 	ImageServiceEndpoint      string            `json:"imageServiceEndpoint"`
+
+	// Whether a pod may use an image of the node that was pulled with credentials which it does not have.
+	ImagePullCredentialsVerificationPolicy string   `json:"imagePullCredentialsVerificationPolicy"`
+	PreloadedImagesVerificationAllowlist   []string `json:"preloadedImagesVerificationAllowlist"`
 }
 
 // Authentication is who may speak to the agent's API.
@@ -118,7 +122,8 @@ func Defaults() Config {
 		EvictionHard:        map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
 		ContainerLogMaxSize: "10Mi", ContainerLogMaxFiles: new(5), ContainerRuntimeEndpoint: "unix:///run/trivet/cri.sock",
 		Authorization: Authorization{Mode: "Webhook"}, RegisterNode: new(true),
-		RotateCertificates: true, // where kubelet has to be told: a node whose certificate ends is lost
+		ImagePullCredentialsVerificationPolicy: "NeverVerifyPreloadedImages",
+		RotateCertificates:                     true, // where kubelet has to be told: a node whose certificate ends is lost
 	}}
 }
 
@@ -164,6 +169,9 @@ func (c *Config) Complete() error {
 	}
 	if k.MaxPods < 1 || k.NodeLeaseDurationSeconds < 1 {
 		return fmt.Errorf("maxPods %d and nodeLeaseDurationSeconds %d must be positive", k.MaxPods, k.NodeLeaseDurationSeconds)
+	}
+	if err := c.Kubelet.checkImagePolicy(); err != nil {
+		return err
 	}
 	_, err := c.Reserved()
 	return err

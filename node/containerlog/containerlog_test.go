@@ -1,6 +1,7 @@
 package containerlog_test
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -193,6 +195,130 @@ func TestFollowPrintsWhatWasWrittenLastEvenIfNobodyKnowsTheContainer(t *testing.
 		t.Errorf("error %v", err)
 	}
 	out.await(t, "1\n2\n")
+}
+
+// allocated is how many bytes a function takes from the heap.
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// hugeLine writes a log whose only line has size bytes, in entries of the given length (0: in one, as
+// runtimes write that do not split).
+func hugeLine(t *testing.T, size, entry int) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "0.log")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if entry == 0 {
+		entry = size
+	}
+	w := bufio.NewWriter(f)
+	for left := size; left > 0; left -= entry {
+		tag := "P"
+		if left <= entry {
+			tag = "F"
+		}
+		w.WriteString("2026-01-02T03:04:05Z stdout " + tag + " ")
+		for range min(entry, left) {
+			w.WriteByte('x')
+		}
+		w.WriteByte('\n')
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestTailOfAHugeLineIsBounded(t *testing.T) {
+	const size, bound = 16 << 20, 1 << 20
+	for _, entry := range []int{0, 16 << 10} {
+		path := hugeLine(t, size, entry)
+		for tail := range int64(4) {
+			var got string
+			took := allocated(func() {
+				got = read(t, path, containerlog.Options{Tail: tail, Timestamps: true})
+			})
+			if most := tail*bound + 100; int64(len(got)) > most || int64(len(got)) < tail*bound*9/10 {
+				t.Errorf("entries of %d, tail %d: %d bytes, want %d at most", entry, tail, len(got), most)
+			}
+			if took > 24<<20 { // most of it is what collects the output here
+				t.Errorf("entries of %d, tail %d: %d bytes allocated", entry, tail, took)
+			}
+			if tail > 0 && !strings.HasSuffix(got, "x\n") {
+				t.Errorf("entries of %d, tail %d: ends in %q", entry, tail, got[max(len(got)-10, 0):])
+			}
+		}
+	}
+}
+
+// count counts bytes and forgets them.
+type count int
+
+func (c *count) Write(p []byte) (int, error) { *c += count(len(p)); return len(p), nil }
+
+func TestHugeLineIsReadInPieces(t *testing.T) {
+	const size = 16 << 20
+	for _, entry := range []int{0, 16 << 10} {
+		path := hugeLine(t, size, entry)
+		for _, follow := range []bool{false, true} {
+			var n count
+			took := allocated(func() {
+				o := containerlog.Options{Tail: -1, Follow: follow}
+				if err := containerlog.Read(t.Context(), path, o, &n); err != nil {
+					t.Fatal(err)
+				}
+			})
+			if n != size+1 {
+				t.Errorf("entries of %d, follow %v: %d bytes, want %d", entry, follow, n, size+1)
+			}
+			if entry == 0 && took > 1<<20 {
+				t.Errorf("follow %v: %d bytes allocated", follow, took)
+			}
+		}
+	}
+}
+
+func TestLogIsNeverReadThroughALink(t *testing.T) {
+	dir := t.TempDir()
+	secret, path := filepath.Join(dir, "secret"), filepath.Join(dir, "0.log")
+	write(t, secret, line(1, "stdout", "F", "secret"))
+	if err := os.Symlink(secret, path); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	err := containerlog.Read(t.Context(), path, containerlog.Options{Tail: -1}, &out)
+	if err == nil || out.Len() > 0 {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+// FuzzTail compares the way back from the end with the way from the beginning.
+func FuzzTail(f *testing.F) {
+	split := line(1, "stdout", "P", "a") + line(1, "stdout", "F", "b")
+	f.Add([]byte(split+"torn\n"+line(2, "stdout", "P", "c")), int64(2))
+	f.Add([]byte("\n\n"), int64(1))
+	f.Fuzz(func(t *testing.T, data []byte, tail int64) {
+		path := filepath.Join(t.TempDir(), "0.log")
+		write(t, path, string(data))
+		all := read(t, path, containerlog.Options{Tail: -1})
+		if tail < 0 {
+			return
+		}
+		if got := read(t, path, containerlog.Options{Tail: tail}); !strings.HasSuffix(all, got) {
+			t.Errorf("tail %d is %q, not the end of %q", tail, got, all)
+		}
+		if got := read(t, path, containerlog.Options{Tail: int64(len(data)) + 1}); got != all {
+			t.Errorf("a tail of more lines than there are is %q, not %q", got, all)
+		}
+	})
 }
 
 func FuzzParseEntry(f *testing.F) {

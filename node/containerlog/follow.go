@@ -1,24 +1,24 @@
 package containerlog
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
 // askRunning is how often an idle follower asks whether the container still runs: an exit writes nothing to the log.
 const askRunning = 500 * time.Millisecond
 
 // follow prints what is there and what comes, until the container has ended. current is exchanged when the log is rotated.
-func (p *printer) follow(ctx context.Context, path string, current **os.File) error {
+func (p *printer) follow(ctx context.Context, path string, current **os.File, lines *splitter) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("follow log: %w", err)
@@ -29,10 +29,9 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File) er
 	}
 	idle := time.NewTicker(askRunning)
 	defer idle.Stop()
-	var pending []byte // the beginning of a line that is still being written
 	ended, unknown := false, error(nil)
 	for {
-		if pending, err = p.drain(ctx, *current, pending); err != nil {
+		if err := p.drain(ctx, *current, lines, p.entry); err != nil {
 			return err
 		}
 		if !sameFile(*current, path) {
@@ -42,9 +41,9 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File) er
 			}
 			if fresh != nil {
 				// The runtime writes to the new file by now: what the old one got last is complete.
-				_, err = p.drain(ctx, *current, pending)
+				err = p.drain(ctx, *current, lines, p.entry)
 				(*current).Close()
-				*current, pending = fresh, nil
+				*current, *lines = fresh, splitter{}
 				if err != nil {
 					return err
 				}
@@ -53,6 +52,11 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File) er
 		}
 		if ended {
 			return unknown
+		}
+
+		// Nothing more is there: what there was is shown now.
+		if err := p.w.Flush(); err != nil {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -73,35 +77,9 @@ func (p *printer) running(ctx context.Context) (bool, error) {
 	return p.o.Running(ctx)
 }
 
-// drain prints the complete lines up to the end of the file and returns what follows them.
-func (p *printer) drain(ctx context.Context, f *os.File, pending []byte) ([]byte, error) {
-	buffer := make([]byte, 32<<10)
-	for ctx.Err() == nil {
-		n, err := f.Read(buffer)
-		pending = append(pending, buffer[:n]...)
-		for {
-			i := bytes.IndexByte(pending, '\n')
-			if i < 0 {
-				break
-			}
-			if err := p.line(pending[:i]); err != nil {
-				return nil, err
-			}
-			pending = pending[i+1:]
-		}
-		if errors.Is(err, io.EOF) {
-			return bytes.Clone(pending), nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read log: %w", err)
-		}
-	}
-	return nil, ctx.Err()
-}
-
 // reopen opens the log that took the place of a rotated one. Between the two there may be none for a moment: nil.
 func reopen(path string) (*os.File, error) {
-	f, err := os.Open(path)
+	f, err := boundedfile.Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -109,4 +87,14 @@ func reopen(path string) (*os.File, error) {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	return f, nil
+}
+
+// sameFile tells whether path still names f.
+func sameFile(f *os.File, path string) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	b, err := os.Lstat(path)
+	return err == nil && os.SameFile(a, b)
 }

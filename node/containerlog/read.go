@@ -2,18 +2,15 @@ package containerlog
 
 import (
 	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
 // Options are what of a log is wanted.
@@ -31,28 +28,29 @@ type Options struct {
 // stamp is RFC 3339 with nanoseconds of fixed width, as kubectl users know it.
 const stamp = "2006-01-02T15:04:05.000000000Z07:00"
 
-// Read writes the log at path to w. It returns nil at the end of the log or at the limit, and when ctx ends while following.
+// Read writes the log at path to w. It returns nil at the end of the log or at the limit, and when ctx ends
+// while following. However long lines are, it holds but a piece of one.
 func Read(ctx context.Context, path string, o Options, w io.Writer) error {
-	out := &printer{w: w, o: o, left: o.LimitBytes}
+	out := &printer{w: bufio.NewWriterSize(w, maxPiece), o: o, left: o.LimitBytes}
 	if o.LimitBytes == 0 {
 		out.left = -1
 	}
-	f, err := os.Open(path)
+	f, err := boundedfile.Open(path, os.O_RDONLY)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
 	err = out.all(ctx, path, f)
 	if errors.Is(err, errLimit) || (o.Follow && ctx.Err() != nil) {
-		return nil
+		err = nil
 	}
-	return err
+	return errors.Join(err, out.w.Flush())
 }
 
 var errLimit = errors.New("limit reached")
 
 // printer writes entries as the caller wants them.
 type printer struct {
-	w    io.Writer
+	w    *bufio.Writer
 	o    Options
 	left int64 // bytes; negative: no limit
 	mid  bool  // the last entry written was partial
@@ -60,26 +58,24 @@ type printer struct {
 
 // all prints rotated files first, as far as they are wanted, then the current one, then what is added to it.
 func (p *printer) all(ctx context.Context, path string, f *os.File) error {
-	defer func() { f.Close() }()
+	current := f
+	defer func() { current.Close() }()
+	lines := &splitter{}
 	if p.o.Tail == 0 {
 		if _, err := f.Seek(0, io.SeekEnd); err != nil {
 			return fmt.Errorf("read log: %w", err)
 		}
-	} else if err := p.history(ctx, path, f); err != nil {
+	} else if err := p.history(ctx, path, f, lines); err != nil {
 		return err
 	}
 	if !p.o.Follow {
-		return p.rest(ctx, f)
+		return p.copy(ctx, f, lines, p.entry)
 	}
-	// follow owns f from here on: it exchanges it when the log is rotated.
-	current := f
-	err := p.follow(ctx, path, &current)
-	f = current
-	return err
+	return p.follow(ctx, path, &current, lines) // which exchanges the file when the log is rotated
 }
 
-// history prints of the rotated files what is wanted and leaves f where printing goes on.
-func (p *printer) history(ctx context.Context, path string, f *os.File) error {
+// history prints of the rotated files what is wanted and leaves f and lines where printing goes on.
+func (p *printer) history(ctx context.Context, path string, f *os.File, lines *splitter) error {
 	rotated, err := Rotated(path)
 	if err != nil {
 		return err
@@ -87,7 +83,11 @@ func (p *printer) history(ctx context.Context, path string, f *os.File) error {
 	if p.o.Tail < 0 {
 		return p.older(ctx, rotated, 0)
 	}
-	offset, found, err := tailOffset(f, p.o.Tail)
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	from, found, err := tailOffset(ctx, f, end, p.o.Tail)
 	if err != nil {
 		return err
 	}
@@ -96,65 +96,64 @@ func (p *printer) history(ctx context.Context, path string, f *os.File) error {
 			return err
 		}
 	}
-	if _, err := f.Seek(offset, io.SeekStart); err != nil {
-		return fmt.Errorf("read log: %w", err)
-	}
-	return nil
+	return from.resume(f, lines)
 }
 
 // older prints rotated files, oldest first; of their lines the last ones only if tail is not 0.
 func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 	skip := int64(0)
 	if tail > 0 {
-		var total int64
+		var total counter
 		for _, name := range files {
-			n, err := countLines(name)
-			if err != nil {
+			if err := p.file(ctx, name, total.add); err != nil {
 				return err
 			}
-			total += n
 		}
-		skip = max(total-tail, 0)
+		skip = total.lines - tail
 	}
+	var passed counter
 	for _, name := range files {
-		f, err := open(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // rotated away meanwhile
-		}
+		err := p.file(ctx, name, func(e Entry) error {
+			if passed.lines < skip {
+				return passed.add(e)
+			}
+			return p.entry(e)
+		})
 		if err != nil {
 			return err
-		}
-		r := bufio.NewReader(f)
-		for ; skip > 0 && err == nil; skip-- {
-			err = skipLine(r)
-		}
-		if err == nil {
-			err = p.copy(ctx, r)
-		}
-		f.Close()
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
-		if err != nil {
-			skip++ // the line that was not there
 		}
 	}
 	return nil
 }
 
-// rest prints what is left of f.
-func (p *printer) rest(ctx context.Context, f io.Reader) error {
-	return p.copy(ctx, bufio.NewReader(f))
+// file hands on the entries of a rotated file.
+func (p *printer) file(ctx context.Context, name string, emit func(Entry) error) error {
+	f, err := open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // rotated away meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return p.copy(ctx, f, &splitter{}, emit)
 }
 
-// copy prints all complete lines of r, and the last one though it has no line end.
-func (p *printer) copy(ctx context.Context, r *bufio.Reader) error {
+// copy hands on all entries of r, and the last one though it has no line end.
+func (p *printer) copy(ctx context.Context, r io.Reader, lines *splitter, emit func(Entry) error) error {
+	if err := p.drain(ctx, r, lines, emit); err != nil {
+		return err
+	}
+	return lines.finish(emit)
+}
+
+// drain hands on the entries that are complete at the end of r.
+func (p *printer) drain(ctx context.Context, r io.Reader, lines *splitter, emit func(Entry) error) error {
+	block := make([]byte, 32<<10)
 	for ctx.Err() == nil {
-		line, err := r.ReadBytes('\n')
-		if len(line) > 0 {
-			if err := p.line(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
-				return err
-			}
+		n, err := r.Read(block)
+		if err := lines.feed(block[:n], emit); err != nil {
+			return err
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -166,82 +165,39 @@ func (p *printer) copy(ctx context.Context, r *bufio.Reader) error {
 	return ctx.Err()
 }
 
-// line prints one line of the file. A line that is not in the format (torn by a crash) is left out.
-func (p *printer) line(raw []byte) error {
-	e, err := ParseEntry(raw)
-	if err != nil {
-		return nil //nolint:nilerr // nothing can be said about it
-	}
+// entry prints one entry.
+func (p *printer) entry(e Entry) error {
 	if (p.o.Stream != "" && e.Stream != p.o.Stream) || e.Time.Before(p.o.Since) {
 		return nil
 	}
-	var b []byte
 	if p.o.Timestamps && !p.mid {
-		b = append(e.Time.AppendFormat(b, stamp), ' ')
+		if err := p.put(append(e.Time.AppendFormat(nil, stamp), ' ')); err != nil {
+			return err
+		}
 	}
-	b = append(b, e.Text...)
-	if !e.Partial {
-		b = append(b, '\n')
+	if err := p.put(e.Text); err != nil {
+		return err
 	}
 	p.mid = e.Partial
-	if p.left >= 0 && int64(len(b)) >= p.left {
-		b, p.left = b[:p.left], 0
-		if _, err := p.w.Write(b); err != nil {
+	if e.Partial {
+		return nil
+	}
+	return p.put([]byte("\n"))
+}
+
+// put writes text, up to the limit.
+func (p *printer) put(text []byte) error {
+	if p.left >= 0 && int64(len(text)) >= p.left {
+		text = text[:p.left]
+		p.left = 0
+		if _, err := p.w.Write(text); err != nil {
 			return err
 		}
 		return errLimit
 	}
 	if p.left > 0 {
-		p.left -= int64(len(b))
+		p.left -= int64(len(text))
 	}
-	_, err = p.w.Write(b)
+	_, err := p.w.Write(text)
 	return err
-}
-
-// Rotated lists the rotated files of a log, oldest first: PATH.20060102-150405, some of them with .gz.
-func Rotated(path string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		return nil, fmt.Errorf("list rotated logs: %w", err)
-	}
-	byTime := map[string]string{} // a file and its half-written or finished .gz count once
-	for _, e := range entries {
-		at, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
-		if !ok {
-			continue
-		}
-		at = strings.TrimSuffix(at, ".gz")
-		if _, err := time.Parse("20060102-150405", at); err != nil {
-			continue
-		}
-		if old, ok := byTime[at]; !ok || strings.HasSuffix(old, ".gz") {
-			byTime[at] = filepath.Join(filepath.Dir(path), e.Name())
-		}
-	}
-	var out []string
-	for _, name := range byTime {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out, nil
-}
-
-type reader struct {
-	io.Reader
-	file *os.File
-}
-
-func (r reader) Close() error { return r.file.Close() }
-
-func open(name string) (io.ReadCloser, error) {
-	f, err := os.Open(name)
-	if err != nil || !strings.HasSuffix(name, ".gz") {
-		return f, err
-	}
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("read rotated log %s: %w", name, err)
-	}
-	return reader{z, f}, nil
 }

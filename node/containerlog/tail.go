@@ -1,100 +1,147 @@
 package containerlog
 
 import (
-	"bufio"
 	"bytes"
-	"errors"
+	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 )
 
-// chunk is how much is read at a time on the way back from the end of a file.
-const chunk = 64 << 10
+const (
+	// chunk is how much is read at a time on the way back from the end of a file.
+	chunk = 64 << 10
+	// maxLine bounds what counts as one line of a tail, with all its partial entries: who asks for the last
+	// line shall not get a gigabyte.
+	maxLine = 1 << 20
+	// headerSize is enough for time, stream and tags of an entry.
+	headerSize = 128
+)
 
-// tailOffset finds where the last want whole lines of the log begin, and how many there are (want at most). Entries that go on
-// (tag P) belong to the line that they begin.
-func tailOffset(f io.ReadSeeker, want int64) (offset, found int64, err error) {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, 0, fmt.Errorf("read log: %w", err)
+// position is where printing begins: with the line at offset, or with what of its text follows cut.
+type position struct {
+	offset int64
+	cut    int64 // 0: the line is printed from its beginning
+}
+
+// resume sets the file, and the splitter, to the position.
+func (p position) resume(f *os.File, lines *splitter) error {
+	if p.cut == 0 {
+		_, err := f.Seek(p.offset, io.SeekStart)
+		return err
 	}
-	// tail holds what has been read but whose beginning is still unknown.
-	var tail []byte
-	for at := end; at > 0; {
-		n := min(chunk, at)
-		at -= n
-		block := make([]byte, n, n+int64(len(tail)))
-		if _, err := f.Seek(at, io.SeekStart); err != nil {
-			return 0, 0, fmt.Errorf("read log: %w", err)
+	header, err := headerAt(f, p.offset)
+	lines.open, lines.header, lines.unknown = true, header, err != nil
+	_, err = f.Seek(p.cut, io.SeekStart)
+	return err
+}
+
+// headerAt reads what the line at offset begins with.
+func headerAt(f io.ReaderAt, offset int64) (Entry, error) {
+	buffer := make([]byte, headerSize)
+	n, err := f.ReadAt(buffer, offset)
+	if n == 0 {
+		return Entry{}, err
+	}
+	line, _, _ := bytes.Cut(buffer[:n], []byte("\n"))
+	e, err := ParseEntry(line)
+	e.Text = nil
+	return e, err
+}
+
+// tailOffset finds where the last want whole lines of the first end bytes begin, and how many there are (want
+// at most). Entries that go on (tag P) belong to the line that they begin, up to maxLine bytes. It reads
+// backwards and holds one chunk.
+func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from position, found int64, err error) {
+	b := backwards{f: f, at: end, chunkAt: end}
+	if end == 0 {
+		return position{}, 0, nil
+	}
+	size := int64(maxLine) // of what was seen of the present line; the last one of the file always counts
+	for b.at > 0 && ctx.Err() == nil {
+		stop := b.at
+		start, err := b.line()
+		if err != nil {
+			return position{}, 0, fmt.Errorf("read log: %w", err)
 		}
-		if _, err := io.ReadFull(f, block); err != nil {
-			return 0, 0, fmt.Errorf("read log: %w", err)
+		if e, err := headerAt(f, start); err != nil || !e.Partial {
+			size = maxLine
 		}
-		tail = append(block, tail...)
-		for {
-			// The entry that begins after the last but one line end.
-			body := bytes.TrimSuffix(tail, []byte("\n"))
-			i := bytes.LastIndexByte(body, '\n')
-			if i < 0 && at > 0 {
-				break
-			}
-			if len(tail) == 0 {
-				break
-			}
-			e, err := ParseEntry(body[i+1:])
-			if whole := err != nil || !e.Partial; whole {
+		for at := stop; at > start; {
+			if size >= maxLine {
 				if found == want {
-					return at + int64(len(tail)), found, nil
+					return between(start, at, stop), found, nil
 				}
-				found++
+				found, size = found+1, 0
 			}
-			tail = tail[:i+1]
+			step := min(at-start, maxLine-size)
+			at, size = at-step, size+step
 		}
 	}
-	return 0, found, nil
+	return position{}, found, ctx.Err()
 }
 
-// countLines counts the whole lines of a rotated file.
-func countLines(name string) (int64, error) {
-	f, err := open(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
+// between is the position at of a line from start to stop: where the next begins, within the text, or at the
+// beginning of the line rather than within its header.
+func between(start, at, stop int64) position {
+	switch {
+	case at == stop:
+		return position{offset: stop}
+	case at < start+headerSize:
+		return position{offset: start}
 	}
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	var n int64
-	for r := bufio.NewReader(f); ; n++ {
-		if err := skipLine(r); errors.Is(err, io.EOF) {
-			return n, nil
-		} else if err != nil {
-			return 0, fmt.Errorf("read rotated log %s: %w", name, err)
+	return position{offset: start, cut: at}
+}
+
+// backwards finds the beginnings of lines from the end of a file on.
+type backwards struct {
+	f       io.ReaderAt
+	at      int64 // end of the line that is looked for, with its line end
+	chunk   []byte
+	chunkAt int64 // where chunk begins
+}
+
+// line returns where the line that ends at b.at begins, and makes that the end of the next.
+func (b *backwards) line() (start int64, err error) {
+	for at := b.at - 1; ; { // not the line end itself
+		if at <= 0 {
+			b.at = 0
+			return 0, nil
 		}
+		if at <= b.chunkAt {
+			if err := b.load(at); err != nil {
+				return 0, err
+			}
+		}
+		if i := bytes.LastIndexByte(b.chunk[:at-b.chunkAt], '\n'); i >= 0 {
+			b.at = b.chunkAt + int64(i) + 1
+			return b.at, nil
+		}
+		at = b.chunkAt
 	}
 }
 
-// skipLine reads over one whole line: all its entries.
-func skipLine(r *bufio.Reader) error {
-	for {
-		line, err := r.ReadBytes('\n')
-		if err != nil && len(line) == 0 {
-			return err
-		}
-		if e, perr := ParseEntry(bytes.TrimSuffix(line, []byte("\n"))); perr != nil || !e.Partial {
-			return nil
-		}
+// load reads the chunk before end.
+func (b *backwards) load(end int64) error {
+	n := min(chunk, end)
+	if b.chunk == nil {
+		b.chunk = make([]byte, chunk)
 	}
+	b.chunk, b.chunkAt = b.chunk[:n], end-n
+	_, err := b.f.ReadAt(b.chunk, b.chunkAt)
+	return err
 }
 
-// sameFile tells whether path still names f.
-func sameFile(f *os.File, path string) bool {
-	a, err := f.Stat()
-	if err != nil {
-		return false
+// counter counts whole lines as tailOffset does.
+type counter struct {
+	lines int64
+	size  int
+}
+
+func (c *counter) add(e Entry) error {
+	c.size += len(e.Text)
+	if !e.Partial || c.size >= maxLine {
+		c.lines, c.size = c.lines+1, 0
 	}
-	b, err := os.Stat(path)
-	return err == nil && os.SameFile(a, b)
+	return nil
 }

@@ -5,17 +5,43 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Paths below /proc and /sys that containers with the default procMount do not see, or may not write.
+// Paths below /proc and /sys that containers with the default procMount do not see, or may not write:
+// kubelet's and containerd's.
 var (
-	maskedPaths = []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap"}
+	maskedPaths = sync.OnceValue(func() []string {
+		return append([]string{
+			"/proc/acpi",
+			"/proc/asound",
+			"/proc/interrupts",
+			"/proc/kcore",
+			"/proc/keys",
+			"/proc/latency_stats",
+			"/proc/sched_debug",
+			"/proc/scsi",
+			"/proc/timer_list",
+			"/proc/timer_stats",
+			"/sys/devices/virtual/powercap",
+			"/sys/firmware",
+		}, throttling("/sys/devices/system/cpu")...)
+	})
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
+
+// throttling are the directories that tell how often each CPU was slowed down for heat, by which a container
+// sees what others do.
+func throttling(cpus string) []string {
+	found, err := filepath.Glob(filepath.Join(cpus, "cpu[0-9]*", "thermal_throttle"))
+	if err != nil {
+		panic(err) // of a pattern that is not one
+	}
+	return found
+}
 
 func namespaces(pod *v1.Pod) *cri.NamespaceOption {
 	out := &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER}
@@ -121,7 +147,7 @@ func containerSecurity(node Node, pod *v1.Pod, c *v1.Container, image User, extr
 		out.Capabilities = &cri.Capability{AddCapabilities: capabilities(csc.Capabilities.Add), DropCapabilities: capabilities(csc.Capabilities.Drop)}
 	}
 	if csc.ProcMount == nil || *csc.ProcMount == v1.DefaultProcMount {
-		out.MaskedPaths, out.ReadonlyPaths = maskedPaths, readonlyPaths
+		out.MaskedPaths, out.ReadonlyPaths = maskedPaths(), readonlyPaths
 	}
 	out.Seccomp = seccomp(node, first(csc.SeccompProfile, psc.SeccompProfile))
 	var err error

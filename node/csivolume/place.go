@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/mount"
 )
@@ -19,6 +20,8 @@ import (
 const (
 	plugin   = "kubernetes.io~csi" // in pod directories
 	dataFile = "vol_data.json"
+
+	maxRecord = 1 << 20 // bytes of a vol_data.json; kubelet's have some hundreds
 )
 
 // record is kubelet's vol_data.json. Ready is ours: the boot in which the work was finished; Mounted tells that a mount was seen then.
@@ -170,7 +173,7 @@ func writeRecord(file string, r record) error {
 // readRecord returns the record in a file, if there is a whole one. A torn one is of an earlier boot (or of a kubelet that was killed before it
 // called the driver), so nothing is mounted by it.
 func readRecord(file string) (r record, found bool, err error) {
-	data, err := os.ReadFile(file)
+	data, err := boundedfile.Read(file, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, false, nil
 	}

@@ -5,9 +5,7 @@ package fsgroup
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +35,12 @@ func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch boo
 	if onMismatch && t.right(&st) {
 		return nil
 	}
-	if err := t.apply(fd, &st); err != nil {
+
+	err = t.below(fd, &st)
+	if err == nil {
+		err = t.apply(fd, &st)
+	}
+	if err != nil {
 		return fmt.Errorf("give volume %s to group %d: %w", root, gid, err)
 	}
 	return nil
@@ -61,16 +64,8 @@ func (t tree) right(st *unix.Stat_t) bool {
 	return int(st.Gid) == t.gid && st.Mode&0o7777 == t.mode(st)
 }
 
-// apply changes what fd (O_PATH) stands for, children first.
+// apply changes what fd (O_PATH) stands for.
 func (t tree) apply(fd int, st *unix.Stat_t) error {
-	if err := t.ctx.Err(); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		if err := t.children(fd); err != nil {
-			return err
-		}
-	}
 	if t.right(st) {
 		return nil
 	}
@@ -85,40 +80,4 @@ func (t tree) apply(fd int, st *unix.Stat_t) error {
 		return fmt.Errorf("chmod: %w", err)
 	}
 	return nil
-}
-
-func (t tree) children(fd int) error {
-	dir, err := unix.Openat(fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(dir), "volume")
-	defer f.Close()
-	for {
-		names, readErr := f.Readdirnames(256)
-		for _, name := range names {
-			if err := t.child(fd, name); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-		}
-		if readErr != nil || len(names) == 0 {
-			return nil //nolint:nilerr // io.EOF
-		}
-	}
-}
-
-func (t tree) child(dir int, name string) error {
-	fd, err := unix.Openat2(dir, name, &unix.OpenHow{Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV})
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) {
-		return nil // gone meanwhile, or another file system that is not the volume's
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	return t.apply(fd, &st)
 }

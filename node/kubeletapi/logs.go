@@ -63,6 +63,10 @@ func (f flushing) Write(p []byte) (int, error) {
 
 func (f flushing) flush() { _ = f.c.Flush() }
 
+// maxSince is the longest time in seconds that a log can be asked for: more does not fit a time.Duration, and
+// no log is older.
+const maxSince = 100 * 365 * 24 * 3600
+
 func logOptions(q url.Values, now time.Time) (o containerlog.Options, previous bool, err error) {
 	o.Tail = -1
 	number := func(name string) (int64, bool, error) {
@@ -102,7 +106,7 @@ func logOptions(q url.Values, now time.Time) (o containerlog.Options, previous b
 	if n, ok, err := number("sinceSeconds"); err != nil {
 		return o, false, err
 	} else if ok {
-		o.Since = now.Add(-time.Duration(n) * time.Second)
+		o.Since = now.Add(-time.Duration(min(n, maxSince)) * time.Second)
 	}
 	if text := q.Get("sinceTime"); text != "" {
 		if o.Since, err = time.Parse(time.RFC3339Nano, text); err != nil {

@@ -159,16 +159,18 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target stri
 		fail(w, fmt.Errorf("the runtime gave the stream URL %q", target))
 		return
 	}
+	both := &ends{ResponseWriter: w}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = u                     // the Host header stays: WebSocket servers compare it with Origin
 			p.Out.Header.Del("Authorization") // the caller's token is not the runtime's business
 		},
-		FlushInterval: -1,
-		ErrorLog:      slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		ModifyResponse: both.end,
+		FlushInterval:  -1,
+		ErrorLog:       slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			http.Error(w, "connect to the container runtime: "+err.Error(), http.StatusBadGateway)
 		},
 	}
-	proxy.ServeHTTP(w, r)
+	proxy.ServeHTTP(both, r)
 }

@@ -1,9 +1,11 @@
 package kubeletapi
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -153,4 +155,49 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(w, "command terminated with exit code %d\n", answer.ExitCode)
 	}
 	_, _ = io.WriteString(w, string(answer.Stdout)+string(answer.Stderr))
+}
+
+// partingTime is how long a caller has to close its connection when the runtime has ended a stream.
+const partingTime = 2 * time.Second
+
+// ends makes the two connections of a stream end together. The protocols over them have ends of input and
+// output of their own, so that one which is closed by either side is over: what it opened must not wait for a
+// command that goes on, or for a caller that lingers.
+type ends struct {
+	http.ResponseWriter
+	caller net.Conn // once it is handed over
+}
+
+// Unwrap lets http.ResponseController find what the response can do beside Hijack.
+func (e *ends) Unwrap() http.ResponseWriter { return e.ResponseWriter }
+
+// Hijack hands the connection over.
+func (e *ends) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffer, err := http.NewResponseController(e.ResponseWriter).Hijack()
+	e.caller = conn
+	return conn, buffer, err
+}
+
+// end takes from the connection to the runtime what lets the proxy close it by halves.
+func (e *ends) end(r *http.Response) error {
+	if conn, ok := r.Body.(io.ReadWriteCloser); ok && r.StatusCode == http.StatusSwitchingProtocols {
+		r.Body = &runtimeEnd{conn, e}
+	}
+	return nil
+}
+
+// runtimeEnd is the connection to the runtime.
+type runtimeEnd struct {
+	io.ReadWriteCloser
+	ends *ends
+}
+
+// Read leaves the caller some time to read the rest when the runtime has ended the stream: a connection that
+// is closed with input unread is reset, and what was sent last is lost.
+func (c *runtimeEnd) Read(p []byte) (int, error) {
+	n, err := c.ReadWriteCloser.Read(p)
+	if err != nil {
+		_ = c.ends.caller.SetReadDeadline(time.Now().Add(partingTime))
+	}
+	return n, err
 }

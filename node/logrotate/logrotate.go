@@ -15,8 +15,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/containerlog"
 )
 
@@ -152,13 +154,13 @@ func (r *Rotator) makeRoom(path string) error {
 
 // compress writes NAME.gz by way of NAME.tmp, then removes NAME.
 func compress(name string) (err error) {
-	in, err := os.Open(name)
+	in, err := boundedfile.Open(name, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
 	temporary := name + ".tmp"
-	out, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o640)
+	out, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,7 @@ type Container struct {
 	UID, GID                   int64
 	Groups                     []int64
 	HasUser                    bool
+	RecursiveReadOnly          []string // container paths of mounts that are so
 }
 
 // Observed is all that the runtime has of one pod.

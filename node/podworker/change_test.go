@@ -34,7 +34,7 @@ func TestAnImageThatIsChangedWhileItsContainerWaitsIsTheOneThatRuns(t *testing.T
 	c.change(pod, func(s *v1.PodSpec) { s.Containers[0].Image = "new" })
 	s.Exit("first", 0)
 	p := c.waitFor(pod.UID, "ready", ready)
-	if got := p.Status.ContainerStatuses[0].ImageID; got != "new" {
+	if got := p.Status.ContainerStatuses[0].ImageID; got != "id-new:latest" {
 		t.Errorf("image %q runs, want the new one", got)
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
@@ -40,6 +41,9 @@ type cluster struct {
 	synced    chan struct{}
 	enqueue   func(types.UID)
 	objects   error // of reads of ConfigMaps
+	secrets   map[string]*v1.Secret
+	mounts    []volume.Mount // of every container
+	handlers  []v1.NodeRuntimeHandler
 	down      []types.UID
 	forgotten []types.UID
 	setups    int
@@ -139,7 +143,22 @@ func (c *cluster) Setup(_ context.Context, pod *v1.Pod) (*volume.Volumes, error)
 	return out, c.objects
 }
 func (c *cluster) Container(*v1.Pod, *v1.Container, *volume.Volumes, []podenv.Variable) ([]volume.Mount, []volume.Device, error) {
-	return nil, nil, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.mounts), nil, nil
+}
+
+// mount has every container mount these from now on, on a runtime with these handlers.
+func (c *cluster) mount(mounts []volume.Mount, handlers []v1.NodeRuntimeHandler) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mounts, c.handlers = mounts, handlers
+}
+
+func (c *cluster) runtimeHandlers() []v1.NodeRuntimeHandler {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.handlers
 }
 func (c *cluster) EnvFile(*v1.Pod, string, string) (map[string]string, error) { return nil, nil }
 func (c *cluster) Refresh(types.UID) time.Time {
@@ -170,8 +189,15 @@ func (c *cluster) Unregister(uid types.UID) {
 func (c *cluster) ConfigMap(context.Context, string, string) (*v1.ConfigMap, error) {
 	return nil, c.objects
 }
-func (c *cluster) Secret(context.Context, string, string) (*v1.Secret, error) { return nil, c.objects }
-func (c *cluster) Services(context.Context, string) ([]*v1.Service, error)    { return nil, nil }
+func (c *cluster) Secret(_ context.Context, namespace, name string) (*v1.Secret, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.secrets[namespace+"/"+name]; s != nil {
+		return s, nil
+	}
+	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, name)
+}
+func (c *cluster) Services(context.Context, string) ([]*v1.Service, error) { return nil, nil }
 func (c *cluster) Pod(pod *v1.Pod, container, kind, reason, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -222,11 +248,34 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		c.t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
+	access, err := imageaccess.Open(imageaccess.Config{RootDir: root, Log: log})
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	rt := runtime.New(conn, conn, log)
 	var w *podworker.Worker
 	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
-	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, Links: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: lookers, Starts: startsAtOnce},
-		podworker.Deps{Pods: c, API: c, Runtime: rt, Volumes: c, Cgroups: cgroups{}, Objects: c, Probes: probes, Events: c, Log: log})
+	w = podworker.New(podworker.Config{
+		Node:        criconfig.Node{LogRoot: root + "/logs"},
+		RootDir:     root,
+		Links:       root,
+		RuntimeName: "fake",
+		Handlers:    c.runtimeHandlers,
+		HostIPs:     []string{"192.0.2.1"},
+		Workers:     lookers,
+		Starts:      startsAtOnce,
+	}, podworker.Deps{
+		Pods:    c,
+		API:     c,
+		Runtime: rt,
+		Volumes: c,
+		Cgroups: cgroups{},
+		Objects: c,
+		Probes:  probes,
+		Events:  c,
+		Access:  access,
+		Log:     log,
+	})
 	c.mu.Lock()
 	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged
 	c.mu.Unlock()

@@ -1,6 +1,7 @@
 package podworker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/volume"
@@ -73,28 +75,45 @@ func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 	return err
 }
 
-// hostsFile writes the pod's /etc/hosts and returns its path.
+// maxHosts bounds what is taken of the node's own /etc/hosts: lists of blocked names have some megabytes.
+const maxHosts = 16 << 20
+
+// hostsFile writes the pod's /etc/hosts and returns its path. Containers have the file mounted and may have
+// made anything of it.
 func (w *Worker) hostsFile(pod *v1.Pod, ips []string) (string, error) {
 	var node []byte
 	if pod.Spec.HostNetwork {
 		var err error
-		if node, err = os.ReadFile(w.HostsFile); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if node, err = w.nodeHosts(); err != nil {
 			return "", err
 		}
 	}
 	path := filepath.Join(w.podDir(pod), "etc-hosts")
 	want := criconfig.Hosts(pod, ips, w.Node.ClusterDomain, node)
-	if have, err := os.ReadFile(path); err == nil && string(have) == string(want) {
+	if have, err := boundedfile.Read(path, int64(len(want))); err == nil && bytes.Equal(have, want) {
 		return path, nil
 	}
+
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return "", err
 	}
-	if f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0); err == nil { // in place: running containers have this very file mounted
+	// In place, so that running containers see it.
+	if f, err := boundedfile.Open(path, os.O_WRONLY|os.O_TRUNC); err == nil {
 		_, err = f.Write(want)
 		return path, errors.Join(err, f.Close())
 	}
 	return path, durable.WriteVolatile(path, want, 0o644)
+}
+
+func (w *Worker) nodeHosts() ([]byte, error) {
+	path, err := filepath.EvalSymlinks(w.HostsFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return boundedfile.Read(path, maxHosts)
 }
 
 // messageFile is the name of an instance's termination message file.

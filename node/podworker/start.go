@@ -1,12 +1,16 @@
 package podworker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -31,6 +35,10 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
+	if err := checkText(config); err != nil {
+		return fail("RunContainerError", err)
+	}
+
 	sandbox, err := criconfig.Sandbox(w.Node, in.Pod, sandboxAttempt(in, s.ID), w.cgroups.Parent(in.Pod))
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
@@ -43,6 +51,22 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 		return err
 	}
 	return w.postStart(ctx, in, s, spec, id)
+}
+
+// checkText refuses what execve(2) would cut: some runtimes do not look, and the process would get another
+// value than the pod says.
+func checkText(config *cri.ContainerConfig) error {
+	for _, kv := range config.Envs {
+		if bytes.IndexByte(kv.Value, 0) >= 0 {
+			return fmt.Errorf("environment variable %q has a NUL byte", kv.Key)
+		}
+	}
+	for i, arg := range slices.Concat(config.Command, config.Args) {
+		if strings.IndexByte(arg, 0) >= 0 {
+			return fmt.Errorf("argument %d of the command has a NUL byte", i)
+		}
+	}
+	return nil
 }
 
 // run has the runtime create and start the instance. Only this takes a slot: how long images and hooks take is up to others, and a hook may
@@ -105,8 +129,23 @@ func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s p
 	if err := w.pullVolumes(ctx, in.Pod, spec, mounts); err != nil {
 		return nil, err
 	}
-	out := criconfig.Container{Spec: spec, Attempt: s.Attempt, ImageRef: img.ref, ImageUser: img.user, Groups: volumes.Groups,
-		Command: podenv.ExpandAll(spec.Command, env), Args: podenv.ExpandAll(spec.Args, env), Mounts: criMounts(mounts), Devices: criDevices(devices)}
+	recursive, err := w.recursiveReadOnly(ctx, in.Pod, mounts)
+	if err != nil {
+		return nil, err
+	}
+	out := criconfig.Container{
+		Spec:      spec,
+		Attempt:   s.Attempt,
+		ImageRef:  img.ref,
+		ImageUser: img.user,
+		Groups:    volumes.Groups,
+		Command:   podenv.ExpandAll(spec.Command, env),
+		Args:      podenv.ExpandAll(spec.Args, env),
+		Devices:   criDevices(devices),
+	}
+	if out.Mounts, err = criMounts(mounts, recursive); err != nil {
+		return nil, err
+	}
 	for _, v := range env {
 		out.Env = append(out.Env, &cri.KeyValue{Key: v.Name, Value: []byte(v.Value)})
 	}
@@ -141,7 +180,7 @@ func (w *Worker) ownMounts(pod *v1.Pod, c *v1.Container, ips []string, attempt u
 		return nil, err
 	}
 	file := filepath.Join(dir, messageFile(attempt))
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o666)
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o666)
 	if err != nil {
 		return nil, err
 	}
@@ -167,10 +206,22 @@ func target(in plan.Input, name string) (id string, err error) {
 	return "", nil
 }
 
-func criMounts(in []volume.Mount) []*cri.Mount {
+// criMounts are the mounts of a container. recursive is whether the runtime can make a mount read-only with
+// all below it.
+func criMounts(in []volume.Mount, recursive bool) ([]*cri.Mount, error) {
 	var out []*cri.Mount
 	for _, m := range in {
-		c := &cri.Mount{ContainerPath: m.ContainerPath, HostPath: m.HostPath, Readonly: m.ReadOnly, RecursiveReadOnly: m.RecursiveReadOnly}
+		deep, err := m.RecursiveReadOnly(recursive)
+		if err != nil {
+			return nil, err
+		}
+		c := &cri.Mount{
+			ContainerPath:     m.ContainerPath,
+			HostPath:          m.HostPath,
+			Readonly:          m.ReadOnly,
+			RecursiveReadOnly: deep,
+		}
+
 		switch m.Propagation {
 		case v1.MountPropagationHostToContainer:
 			c.Propagation = cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
@@ -178,11 +229,33 @@ func criMounts(in []volume.Mount) []*cri.Mount {
 			c.Propagation = cri.MountPropagation_PROPAGATION_BIDIRECTIONAL
 		}
 		if m.Image != nil {
-			c.Image, c.ImageSubPath = &cri.ImageSpec{Image: m.Image.Reference, UserSpecifiedImage: m.Image.Reference}, m.ImageSubPath
+			c.Image = &cri.ImageSpec{Image: m.ImageID, UserSpecifiedImage: m.Image.Reference}
+			c.ImageSubPath = m.ImageSubPath
 		}
 		out = append(out, c)
 	}
-	return out
+	return out, nil
+}
+
+// recursiveReadOnly tells whether the pod's runtime handler supports recursive read-only mounts. Who wants
+// none need not know.
+func (w *Worker) recursiveReadOnly(ctx context.Context, pod *v1.Pod, mounts []volume.Mount) (bool, error) {
+	if !slices.ContainsFunc(mounts, func(m volume.Mount) bool { return m.Recursive != "" }) {
+		return false, nil
+	}
+	handler := ""
+	if class := pod.Spec.RuntimeClassName; class != nil && *class != "" {
+		var err error
+		if handler, err = w.api.Handler(ctx, *class); err != nil {
+			return false, err
+		}
+	}
+	for _, h := range w.Handlers() {
+		if h.Name == handler && h.Features != nil {
+			return h.Features.RecursiveReadOnlyMounts != nil && *h.Features.RecursiveReadOnlyMounts, nil
+		}
+	}
+	return false, nil
 }
 
 func criDevices(in []volume.Device) []*cri.Device {

@@ -2,6 +2,7 @@ package podworker_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
+	"github.com/trivet-node/trivet/node/volume"
 )
 
 func TestHooksThatWaitForAnotherPodDoNotKeepItFromStarting(t *testing.T) {
@@ -39,5 +41,74 @@ func TestSidecarsWithoutStartupProbesCostNoTime(t *testing.T) {
 	c.waitFor(pod.UID, "ready", ready)
 	if took := time.Since(began); took > 2*time.Second { // a status that can wait does so for 300 ms
 		t.Errorf("took %s", took)
+	}
+}
+
+func TestVariableWithANULByteIsRefused(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	for uid, container := range map[types.UID]v1.Container{
+		"env":  {Name: "app", Image: "run", Env: []v1.EnvVar{{Name: "TOKEN", Value: "a\x00b"}}},
+		"args": {Name: "app", Image: "run", Args: []string{"a\x00b"}},
+	} {
+		pod := newPod(v1.RestartPolicyAlways, container)
+		pod.UID = uid
+		c.put(pod)
+		p := c.waitFor(uid, "refused", func(p *v1.Pod) bool {
+			return waitingReason(p) == "RunContainerError"
+		})
+		if text := p.Status.ContainerStatuses[0].State.Waiting.Message; !strings.Contains(text, "NUL") {
+			t.Errorf("%s: message %q", uid, text)
+		}
+	}
+	for _, call := range s.Calls() {
+		if strings.HasPrefix(call, "CreateContainer") {
+			t.Errorf("the runtime was asked: %s", call)
+		}
+	}
+}
+
+func TestRecursiveReadOnlyAsTheRuntimeCan(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	can := v1.NodeRuntimeHandler{Features: &v1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: new(true)}}
+	c.start(s, t.TempDir())
+	for _, k := range []struct {
+		mode     v1.RecursiveReadOnlyMode
+		handlers []v1.NodeRuntimeHandler
+		want     v1.RecursiveReadOnlyMode // in the status; empty: refused
+	}{
+		{v1.RecursiveReadOnlyIfPossible, nil, v1.RecursiveReadOnlyDisabled},
+		{v1.RecursiveReadOnlyIfPossible, []v1.NodeRuntimeHandler{can}, v1.RecursiveReadOnlyEnabled},
+		{v1.RecursiveReadOnlyEnabled, []v1.NodeRuntimeHandler{can}, v1.RecursiveReadOnlyEnabled},
+		{v1.RecursiveReadOnlyEnabled, nil, ""},
+	} {
+		c.mount([]volume.Mount{{
+			Name:          "data",
+			HostPath:      "/srv",
+			ContainerPath: "/data",
+			ReadOnly:      true,
+			Propagation:   v1.MountPropagationNone,
+			Recursive:     k.mode,
+		}}, k.handlers)
+		pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
+		pod.UID = types.UID(fmt.Sprint(k.mode, len(k.handlers)))
+		pod.Spec.Containers[0].VolumeMounts = []v1.VolumeMount{{
+			Name:              "data",
+			MountPath:         "data",
+			ReadOnly:          true,
+			RecursiveReadOnly: &k.mode,
+		}}
+		c.put(pod)
+		if k.want == "" {
+			c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool {
+				return waitingReason(p) == "CreateContainerConfigError"
+			})
+			continue
+		}
+		p := c.waitFor(pod.UID, "ready", ready)
+		shown := p.Status.ContainerStatuses[0].VolumeMounts
+		if len(shown) != 1 || shown[0].RecursiveReadOnly == nil || *shown[0].RecursiveReadOnly != k.want {
+			t.Errorf("%s with %d handlers: %+v, want %s", k.mode, len(k.handlers), shown, k.want)
+		}
 	}
 }

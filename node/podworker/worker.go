@@ -16,6 +16,7 @@ import (
 
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/probe"
@@ -84,6 +85,8 @@ type Config struct {
 	ParallelPull int    // pulls at once; 0: no limit
 	Workers      int
 	Starts       int // sandboxes and containers being started at once
+	// Handlers are the runtime's, with what each supports.
+	Handlers func() []v1.NodeRuntimeHandler
 	// Admit says why a pod that is new on the node cannot run here; others are the pods that count.
 	Admit func(pod *v1.Pod, others []*v1.Pod) (reason, message string)
 }
@@ -99,6 +102,7 @@ type Worker struct {
 	objects Objects
 	probes  *probe.Manager
 	events  Events
+	access  *imageaccess.Access
 	log     *slog.Logger
 
 	queue     workqueue.TypedDelayingInterface[types.UID]
@@ -124,15 +128,31 @@ type Deps struct {
 	Objects Objects
 	Probes  *probe.Manager
 	Events  Events
+	Access  *imageaccess.Access // who may use which image
 	Log     *slog.Logger
 }
 
 // New returns a worker; nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
-	w := &Worker{Config: cfg, pods: d.Pods, api: d.API, runtime: d.Runtime, volumes: d.Volumes, cgroups: d.Cgroups, objects: d.Objects,
-		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{},
+	w := &Worker{
+		Config:    cfg,
+		pods:      d.Pods,
+		api:       d.API,
+		runtime:   d.Runtime,
+		volumes:   d.Volumes,
+		cgroups:   d.Cgroups,
+		objects:   d.Objects,
+		probes:    d.Probes,
+		events:    d.Events,
+		access:    d.Access,
+		log:       d.Log,
+		known:     map[types.UID]*pod{},
+		admitted:  map[types.UID]bool{},
+		deleting:  map[types.UID]bool{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
-		sandboxes: make(chan struct{}, max(cfg.Starts, 1)), starts: make(chan struct{}, max(cfg.Starts, 1))}
+		sandboxes: make(chan struct{}, max(cfg.Starts, 1)),
+		starts:    make(chan struct{}, max(cfg.Starts, 1)),
+	}
 	if cfg.ParallelPull > 0 {
 		w.pulls = make(chan struct{}, cfg.ParallelPull)
 	}

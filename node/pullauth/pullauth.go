@@ -3,7 +3,9 @@
 package pullauth
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"net/url"
 	"path"
@@ -11,49 +13,80 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
+
+// File is a docker configuration file: the node's own, or what is in a pull secret.
+type File struct {
+	Data   []byte
+	Secret *v1.Secret // nil: the node's
+}
+
+// Credentials are what a pull presents.
+type Credentials struct {
+	*cri.AuthConfig
+	Secret *v1.Secret // where they are from; nil: the node's
+	Hash   string     // tells them from others, as kubelet's records of pulls do
+}
 
 type entry struct {
 	Username      string `json:"username"`
 	Password      string `json:"password"`
 	Auth          string `json:"auth"`
+	Email         string `json:"email"`
 	IdentityToken string `json:"identitytoken"`
 	RegistryToken string `json:"registrytoken"`
 }
 
 type match struct {
-	key  string
-	auth *cri.AuthConfig
+	key string
+	Credentials
 }
 
 // For returns the credentials for the image, the most specific first. Files that are empty or not valid are skipped.
-func For(image string, files ...[]byte) []*cri.AuthConfig {
+func For(image string, files ...File) []Credentials {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return nil
 	}
 	var found []match
 	for _, f := range files {
-		for key, e := range parse(f) {
-			if fits(key, reference.Domain(named), reference.Path(named)) {
-				if auth := e.config(key); auth != nil {
-					found = append(found, match{key, auth})
-				}
+		for key, e := range parse(f.Data) {
+			if !fits(key, reference.Domain(named), reference.Path(named)) {
+				continue
+			}
+			if auth := e.config(key); auth != nil {
+				found = append(found, match{key, Credentials{auth, f.Secret, hash(auth, e.Email)}})
 			}
 		}
 	}
+
 	slices.SortStableFunc(found, func(a, b match) int {
 		if len(a.key) != len(b.key) {
 			return len(b.key) - len(a.key)
 		}
 		return strings.Compare(a.key, b.key)
 	})
-	var out []*cri.AuthConfig
+	var out []Credentials
 	for _, m := range found {
-		out = append(out, m.auth)
+		out = append(out, m.Credentials)
 	}
 	return out
+}
+
+// hash is that of kubelet's records: of the JSON text of these fields in this order.
+func hash(auth *cri.AuthConfig, email string) string {
+	data, err := json.Marshal(struct {
+		Username string `json:"username,omitempty"`
+		Password string `json:"password,omitempty"`
+		Email    string `json:"email,omitempty"`
+	}{auth.Username, auth.Password, email})
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
 }
 
 func parse(data []byte) map[string]entry {

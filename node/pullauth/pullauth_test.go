@@ -1,6 +1,8 @@
 package pullauth
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"testing"
 )
 
@@ -17,7 +19,7 @@ func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
 		"not an image":               nil,
 	} {
 		var got []string
-		for _, a := range For(image, nil, []byte("{"), file) {
+		for _, a := range For(image, File{}, File{Data: []byte("{")}, File{Data: file}) {
 			got = append(got, a.Username)
 		}
 		if len(got) != len(want) {
@@ -32,7 +34,17 @@ func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
 	}
 }
 
+// The hash is in kubelet's records of pulls: another one would have every image verified anew after a swap.
+func TestHashIsKubelets(t *testing.T) {
+	file := []byte(`{"auths":{"reg.example.com":{"auth":"dGVhbTpzZWNyZXQ=","email":"a@example.com"}}}`)
+	got := For("reg.example.com/app", File{Data: file})
+	sum := sha256.Sum256([]byte(`{"username":"team","password":"secret","email":"a@example.com"}`))
+	if want := hex.EncodeToString(sum[:]); len(got) != 1 || got[0].Hash != want {
+		t.Errorf("%+v, want hash %s", got, want)
+	}
+}
+
 func FuzzFor(f *testing.F) {
 	f.Add("reg.example.com/x", []byte(`{"auths":{"reg.example.com":{"auth":"YTpi"}}}`))
-	f.Fuzz(func(t *testing.T, image string, file []byte) { For(image, file) })
+	f.Fuzz(func(t *testing.T, image string, file []byte) { For(image, File{Data: file}) })
 }

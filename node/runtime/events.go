@@ -2,17 +2,11 @@ package runtime
 
 import (
 	"context"
-	"syscall"
 	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
-)
-
-const (
-	oNoFollow = syscall.O_NOFOLLOW
-	oNonBlock = syscall.O_NONBLOCK
 )
 
 // How often everything is listed: with an event stream only to be safe, without one (a runtime that lacks it, or lost it) because nothing

@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/plan"
 )
 
@@ -190,6 +191,11 @@ func translate(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	if u := s.GetUser().GetLinux(); u != nil {
 		out.HasUser, out.UID, out.GID, out.Groups = true, u.Uid, u.Gid, u.SupplementalGroups
 	}
+	for _, m := range s.Mounts {
+		if m.RecursiveReadOnly {
+			out.RecursiveReadOnly = append(out.RecursiveReadOnly, m.ContainerPath)
+		}
+	}
 	return out
 }
 
@@ -246,7 +252,7 @@ const (
 
 // tail reads the end of a regular file. The path is one that the agent chose; what the container made of the file is not trusted.
 func tail(path string, limit int64) string {
-	f, err := openRegular(path)
+	f, err := boundedfile.Open(path, os.O_RDONLY)
 	if err != nil {
 		return ""
 	}
@@ -284,16 +290,4 @@ func logTail(path string) string {
 		out = strings.ToValidUTF8(out[len(out)-maxLogBytes:], "")
 	}
 	return out
-}
-
-func openRegular(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|oNoFollow|oNonBlock, 0)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil, os.ErrInvalid
-	}
-	return f, nil
 }

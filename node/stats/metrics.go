@@ -100,12 +100,11 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 	p.value("node_cpu_usage_seconds_total", float64(*node.CPU.UsageCoreNanoSeconds)/1e9)
 	p.head("node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes")
 	p.value("node_memory_working_set_bytes", float64(*node.Memory.WorkingSetBytes))
-	sandboxes, err := c.sandboxes(ctx)
+	sandboxes, started, err := c.sandboxes(ctx)
 	failed := 0.0
 	if err != nil {
 		failed = 1 // the node's figures are good all the same
 	}
-	started := c.startTimes(ctx)
 	each := func(name, kind, help string, read func(*cri.ContainerStats) (float64, bool)) {
 		p.head(name, kind, help)
 		for _, s := range sandboxes {
@@ -119,8 +118,8 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 	each("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds", containerCPU)
 	each("container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes", containerWorkingSet)
 	each("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds", func(s *cri.ContainerStats) (float64, bool) {
-		at, ok := started[s.GetAttributes().GetId()]
-		return float64(at) / 1e9, ok
+		_, ok := containerCPU(s) // metrics-server drops the whole pod for a start time without the rest
+		return float64(started[s.GetAttributes().GetId()]) / 1e9, ok
 	})
 	pods := func(name, kind, help string, read func(*cri.PodSandboxStats) (float64, bool)) {
 		p.head(name, kind, help)
@@ -155,22 +154,9 @@ func containerWorkingSet(s *cri.ContainerStats) (float64, bool) {
 	return float64(u.GetValue()), u != nil
 }
 
-// startTimes are when containers were made, which is a moment before they started; the list has no other time.
-func (c *Collector) startTimes(ctx context.Context) map[string]int64 {
-	out := map[string]int64{}
-	answer, err := c.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{})
-	if err != nil {
-		return out
-	}
-	for _, one := range answer.Containers {
-		out[one.Id] = one.CreatedAt
-	}
-	return out
-}
-
 // cadvisor are the names that dashboards use most.
 func (c *Collector) cadvisor(ctx context.Context, p *page) ([]byte, error) {
-	sandboxes, err := c.sandboxes(ctx)
+	sandboxes, _, err := c.sandboxes(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -37,6 +37,8 @@ type Collector struct {
 
 	mu   sync.Mutex
 	last map[string]sample // by name: for rates where the runtime gives none
+
+	asked questions
 }
 
 type sample struct {
@@ -62,11 +64,17 @@ func (c *Collector) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsa
 	return &statsapi.Summary{Node: *node, Pods: pods}, nil
 }
 
-// sandboxes are the stats of all pods, the newest ready sandbox of each.
-func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, error) {
+// sandboxes are the stats of all pods, the newest sandbox of each, with their running containers, as kubelet
+// has them; and when those were made, by ID. One that has ended (an init container) has no figures that
+// count.
+func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, map[string]int64, error) {
 	answer, err := c.cfg.Runtime.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("statistics of the container runtime: %w", err)
+		return nil, nil, fmt.Errorf("statistics of the container runtime: %w", err)
+	}
+	running, err := c.running(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	newest := map[string]*cri.PodSandboxStats{}
 	for _, s := range answer.Stats {
@@ -82,11 +90,37 @@ func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, erro
 	slices.SortFunc(out, func(a, b *cri.PodSandboxStats) int {
 		return strings.Compare(a.Attributes.Metadata.Namespace+"/"+a.Attributes.Metadata.Name, b.Attributes.Metadata.Namespace+"/"+b.Attributes.Metadata.Name)
 	})
+
+	for _, s := range out {
+		if s.Linux != nil {
+			s.Linux.Containers = slices.DeleteFunc(s.Linux.Containers, func(one *cri.ContainerStats) bool {
+				return running[one.GetAttributes().GetId()] == 0
+			})
+		}
+	}
+	return out, running, nil
+}
+
+// running tells of the running containers when they were made, which is a moment before they started; the
+// list has no other time.
+func (c *Collector) running(ctx context.Context) (map[string]int64, error) {
+	answer, err := c.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{
+		State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING},
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("containers of the container runtime: %w", err)
+	}
+	out := map[string]int64{}
+	for _, one := range answer.Containers {
+		if one.State == cri.ContainerState_CONTAINER_RUNNING {
+			out[one.Id] = one.CreatedAt
+		}
+	}
 	return out, nil
 }
 
 func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, error) {
-	sandboxes, err := c.sandboxes(ctx)
+	sandboxes, started, err := c.sandboxes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +134,9 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 		pod := statsapi.PodStats{PodRef: statsapi.PodReference{Name: m.Name, Namespace: m.Namespace, UID: m.Uid}, Containers: []statsapi.ContainerStats{}}
 		pod.CPU, pod.Memory = c.cpu("pod/"+m.Uid, s.Linux.GetCpu()), memory(s.Linux.GetMemory())
 		for _, one := range s.Linux.GetContainers() {
-			pod.Containers = append(pod.Containers, c.container(one, few))
+			stats := c.container(one, few)
+			stats.StartTime = stamp(started[one.GetAttributes().GetId()])
+			pod.Containers = append(pod.Containers, stats)
 		}
 		p := known[m.Uid]
 		if p != nil && p.Status.StartTime != nil {
@@ -208,10 +244,7 @@ func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
 			found = c.csiMounts(pod, vol.Name, claim)
 		}
 		for _, dir := range found {
-			if mounted, err := mount.Mounted(dir); err != nil || !mounted {
-				continue
-			}
-			if fs := diskUsage(dir); fs != nil {
+			if fs := c.asked.usage(dir, mountUsage); fs != nil {
 				one := statsapi.VolumeStats{FsStats: *fs, Name: vol.Name}
 				if claim != "" {
 					one.PVCRef = &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
@@ -235,6 +268,65 @@ func (c *Collector) csiMounts(pod *v1.Pod, name, claim string) []string {
 		return nil
 	}
 	return found
+}
+
+// answerTime is how long a volume has to tell its usage.
+const answerTime = time.Second
+
+// questions are those to file systems that have not answered: one whose server is gone never does.
+type questions struct {
+	mu   sync.Mutex
+	open map[string]bool // by directory
+}
+
+// usage asks for the usage of a directory. It is nil when there is no answer in time, and while there is none
+// to an earlier question.
+func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *statsapi.FsStats {
+	if !q.begin(dir) {
+		return nil
+	}
+	answer := make(chan *statsapi.FsStats, 1)
+	go func() {
+		fs := ask(dir)
+		q.end(dir)
+		answer <- fs
+	}()
+
+	timer := time.NewTimer(answerTime)
+	defer timer.Stop()
+	select {
+	case fs := <-answer:
+		return fs
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (q *questions) begin(dir string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.open[dir] {
+		return false
+	}
+	if q.open == nil {
+		q.open = map[string]bool{}
+	}
+	q.open[dir] = true
+	return true
+}
+
+func (q *questions) end(dir string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.open, dir)
+}
+
+// mountUsage is the usage of what is mounted on a directory.
+func mountUsage(dir string) *statsapi.FsStats {
+	if mounted, err := mount.Mounted(dir); err != nil || !mounted {
+		return nil
+	}
+	return diskUsage(dir)
 }
 
 func diskUsage(dir string) *statsapi.FsStats {

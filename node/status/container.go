@@ -2,6 +2,8 @@ package status
 
 import (
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,6 +167,9 @@ func (c *computer) running(out *v1.ContainerStatus, spec *v1.Container, cur *pla
 		s := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			s.RecursiveReadOnly = new(v1.RecursiveReadOnlyDisabled)
+		}
+		if m.ReadOnly && slices.Contains(cur.RecursiveReadOnly, path.Join("/", m.MountPath)) {
+			s.RecursiveReadOnly = new(v1.RecursiveReadOnlyEnabled)
 		}
 		out.VolumeMounts = append(out.VolumeMounts, s)
 	}

@@ -9,6 +9,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/node/nfsvolume"
 )
 
 // gidAnnotation is how an administrator says that a volume belongs to a group.
@@ -48,6 +50,8 @@ func (m *Manager) persistent(ctx context.Context, r CSIRequest) (string, error) 
 	case src.CSI != nil:
 		r.ReadOnly = r.ReadOnly || src.CSI.ReadOnly
 		return m.csi(ctx, r)
+	case src.NFS != nil && !r.Block:
+		return m.nfs(ctx, r.Pod, r.PV.Name, nfsvolume.OfPersistent(r.PV, r.ReadOnly))
 	case src.HostPath != nil && !r.Block:
 		return src.HostPath.Path, checkHostPath(src.HostPath)
 	case src.Local != nil:

@@ -38,7 +38,7 @@ func (m *Manager) content(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (str
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}
 	if plugin != configMapPlugin {
-		if err := ensureTmpfs(dir, "0755", memorySize(pod, nil)); err != nil {
+		if err := ensureTmpfs(dir, "0755", m.memorySize(pod, nil)); err != nil {
 			return "", err
 		}
 	}

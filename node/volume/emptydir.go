@@ -35,7 +35,7 @@ func (m *Manager) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (st
 	switch {
 	case src.Medium == v1.StorageMediumDefault:
 	case src.Medium == v1.StorageMediumMemory:
-		if err := ensureTmpfs(dir, "1777", memorySize(pod, src.SizeLimit)); err != nil {
+		if err := ensureTmpfs(dir, "1777", m.memorySize(pod, src.SizeLimit)); err != nil {
 			return "", err
 		}
 	case strings.HasPrefix(string(src.Medium), string(v1.StorageMediumHugePages)):
@@ -110,9 +110,14 @@ func ensureTmpfs(dir, mode string, size int64) error {
 	return mount.Tmpfs(dir, options)
 }
 
-// memorySize is the smaller of the volume's limit and what the pod may use at all.
-func memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
-	size := podMemory(pod)
+// memorySize is the smallest of the volume's limit, what the pod may use, and what all pods of the node
+// together may.
+func (m *Manager) memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
+	allocatable := m.cfg.Node().Allocatable
+	size := allocatable.Memory().Value()
+	if own := podMemory(pod); own > 0 && (size == 0 || own < size) {
+		size = own
+	}
 	if limit != nil && limit.Value() > 0 && (size == 0 || limit.Value() < size) {
 		size = limit.Value()
 	}

@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
@@ -8,8 +9,12 @@ import (
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/testenv"
+	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/volume"
 )
 
 func TestAnEmptyDirBelongsToItsContainersOnceItIsMade(t *testing.T) {
@@ -40,6 +45,46 @@ func TestAnEmptyDirBelongsToItsContainersOnceItIsMade(t *testing.T) {
 		t.Errorf("the one in memory has mode %v, group %d after a reboot", mode, gid)
 	}
 	must(t, m.Teardown(t.Context(), p.UID))
+}
+
+func TestMemoryVolumesHaveTheSizeOfWhatMayUseThem(t *testing.T) {
+	root := testenv.ShortDir(t)
+	testenv.Root(t)
+	allocatable := v1.ResourceList{v1.ResourceMemory: resource.MustParse("64Mi")}
+	m := volume.New(volume.Config{
+		Root:    root,
+		Node:    func() podenv.Node { return podenv.Node{Name: "n", Allocatable: allocatable} },
+		Objects: &api{},
+		Tokens:  &api{},
+		Log:     slog.New(slog.DiscardHandler),
+	})
+	for _, c := range []struct {
+		what        string
+		limit, own  string
+		wantMiBytes uint64
+	}{
+		{"without a limit", "", "", 64},
+		{"with a limit", "16Mi", "", 16},
+		{"with a limit of more than the node has", "1Gi", "", 64},
+		{"in a pod with a limit", "", "8Mi", 8},
+		{"in a pod with a limit of more than the node has", "", "1Gi", 64},
+	} {
+		source := &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory}
+		if c.limit != "" {
+			source.SizeLimit = new(resource.MustParse(c.limit))
+		}
+		p := pod(v1.Volume{Name: "mem", VolumeSource: v1.VolumeSource{EmptyDir: source}})
+		if c.own != "" {
+			limits := v1.ResourceList{v1.ResourceMemory: resource.MustParse(c.own)}
+			p.Spec.Containers[0].Resources.Limits = limits
+		}
+		var st unix.Statfs_t
+		must(t, unix.Statfs(setup(t, m, p).ByName["mem"].Path, &st))
+		if got := st.Blocks * uint64(st.Bsize) >> 20; got != c.wantMiBytes {
+			t.Errorf("%s: %d MiB, want %d", c.what, got, c.wantMiBytes)
+		}
+		must(t, m.Teardown(t.Context(), p.UID))
+	}
 }
 
 // A container that can write to the volume may put there what it likes, at any moment.

@@ -3,29 +3,51 @@ package volume
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/subpath"
 )
 
 // Mount is one mount of a container, for the CRI call.
 type Mount struct {
-	Name              string
-	HostPath          string
-	ContainerPath     string
-	ReadOnly          bool
-	RecursiveReadOnly bool
-	Propagation       v1.MountPropagationMode
-	Image             *v1.ImageVolumeSource // then HostPath is empty
-	ImageSubPath      string
+	Name          string
+	HostPath      string
+	ContainerPath string
+	ReadOnly      bool
+	Recursive     v1.RecursiveReadOnlyMode // of a read-only mount; empty: disabled
+	Propagation   v1.MountPropagationMode
+	Image         *v1.ImageVolumeSource // then HostPath is empty
+	ImageSubPath  string
+	ImageID       string // the runtime's, once it is there and the pod may use it
+}
+
+// RecursiveReadOnly tells whether the mounts below are read-only, too. supported is whether the runtime can.
+func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
+	refused := func(why string) (bool, error) {
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is %s", m.Name, why)
+	}
+	switch {
+	case m.Recursive == "" || m.Recursive == v1.RecursiveReadOnlyDisabled:
+		return false, nil
+	case !m.ReadOnly:
+		return refused("not read-only")
+	case m.Propagation != v1.MountPropagationNone:
+		return refused(fmt.Sprintf("not compatible with propagation %q", m.Propagation))
+	case m.Recursive == v1.RecursiveReadOnlyIfPossible:
+		return supported, nil
+	case m.Recursive != v1.RecursiveReadOnlyEnabled:
+		return false, fmt.Errorf("unknown recursive read-only mode %q", m.Recursive)
+	case !supported:
+		return refused("not supported by the runtime")
+	}
+	return true, nil
 }
 
 // Device is one block volume of a container.
@@ -67,9 +89,8 @@ func (m *Manager) containerMount(pod *v1.Pod, container string, index int, vm *v
 	if vm.MountPropagation != nil {
 		out.Propagation = *vm.MountPropagation
 	}
-	if rro := vm.RecursiveReadOnly; rro != nil && out.ReadOnly {
-		// IfPossible: the runtime says whether it can; the caller clears the flag for one that cannot.
-		out.RecursiveReadOnly = *rro == v1.RecursiveReadOnlyEnabled || *rro == v1.RecursiveReadOnlyIfPossible
+	if vm.RecursiveReadOnly != nil {
+		out.Recursive = *vm.RecursiveReadOnly
 	}
 	if !filepath.IsAbs(out.ContainerPath) {
 		out.ContainerPath = "/" + out.ContainerPath
@@ -114,31 +135,19 @@ func (m *Manager) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, 
 	if err := subpath.Check(path); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(m.volumeDir(pod.UID, emptyDirPlugin, volume))
-	if errors.Is(err, os.ErrNotExist) {
+	dir := m.volumeDir(pod.UID, emptyDirPlugin, volume)
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("env file %q: volume %q is not a mounted emptyDir", path, volume)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
-	}
-	defer root.Close()
-	f, err := root.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // of a FIFO, too, at once
+	f, err := boundedfile.OpenBelow(dir, path, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
+
+	data, err := boundedfile.Contents(f, maxSize)
 	if err != nil {
 		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
-	}
-	var data []byte
-	if info.Mode().IsRegular() {
-		if data, err = io.ReadAll(io.LimitReader(f, maxSize+1)); err != nil {
-			return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
-		}
-	}
-	if !info.Mode().IsRegular() || len(data) > maxSize {
-		return nil, fmt.Errorf("env file %q in volume %q: must be a regular file of at most %d bytes", path, volume, maxSize)
 	}
 	return podenv.ParseFile(data)
 }

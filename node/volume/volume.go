@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/node/nfsvolume"
 	"github.com/trivet-node/trivet/node/podenv"
 )
 
@@ -69,7 +70,8 @@ type Config struct {
 	Node    func() podenv.Node
 	Objects Objects
 	Tokens  Tokens
-	CSI     CSI // nil: CSI volumes are refused
+	CSI     CSI                // nil: CSI volumes are refused
+	NFS     *nfsvolume.Mounter // nil: with the node's mount(8)
 	Log     *slog.Logger
 }
 
@@ -88,6 +90,9 @@ const revisitAfter = time.Minute
 
 // New returns a manager. It touches nothing yet.
 func New(cfg Config) *Manager {
+	if cfg.NFS == nil {
+		cfg.NFS = &nfsvolume.Mounter{}
+	}
 	return &Manager{cfg: cfg, tokens: tokenCache{tokens: map[tokenKey]token{}}, refresh: map[types.UID]time.Time{}}
 }
 
@@ -251,12 +256,22 @@ func (m *Manager) setupOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mo
 		readOnly := src.CSI.ReadOnly != nil && *src.CSI.ReadOnly
 		path, err := m.csi(ctx, CSIRequest{Pod: pod, Name: vol.Name, Inline: src.CSI, ReadOnly: readOnly, FSGroup: fsGroup(pod)})
 		return Mounted{Path: path, ReadOnly: readOnly, driver: src.CSI.Driver}, nil, err
+	case src.NFS != nil:
+		path, err := m.nfs(ctx, pod, vol.Name, nfsvolume.OfVolume(src.NFS))
+		return Mounted{Path: path, ReadOnly: src.NFS.ReadOnly}, nil, err
 	case src.PersistentVolumeClaim != nil:
 		return m.claim(ctx, pod, vol, src.PersistentVolumeClaim.ClaimName, src.PersistentVolumeClaim.ReadOnly)
 	case src.Ephemeral != nil:
 		return m.claim(ctx, pod, vol, pod.Name+"-"+vol.Name, false)
 	}
 	return Mounted{}, nil, errors.New("its type is not supported by this agent (in-tree drivers have CSI drivers in their place)")
+}
+
+func (m *Manager) nfs(
+	ctx context.Context, pod *v1.Pod, name string, export nfsvolume.Export,
+) (string, error) {
+	dir := m.volumeDir(pod.UID, nfsvolume.Plugin, name)
+	return dir, m.cfg.NFS.Mount(ctx, export, dir)
 }
 
 func (m *Manager) csi(ctx context.Context, r CSIRequest) (string, error) {

@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"context"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -130,10 +131,28 @@ func (s *Server) ExecSync(_ context.Context, r *cri.ExecSyncRequest) (*cri.ExecS
 func (s *Server) ImageStatus(_ context.Context, r *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.images[r.Image.Image] {
+	name := strings.TrimPrefix(r.Image.Image, idPrefix)
+	if !s.images[name] {
 		return &cri.ImageStatusResponse{}, nil
 	}
-	return &cri.ImageStatusResponse{Image: &cri.Image{Id: r.Image.Image}}, nil
+	return &cri.ImageStatusResponse{Image: &cri.Image{Id: idPrefix + name, RepoTags: []string{name}}}, nil
+}
+
+// idPrefix makes an image's ID of its name.
+const idPrefix = "id-"
+
+// Private makes pulls of an image ask for a password.
+func (s *Server) Private(image, password string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passwords[image] = password
+}
+
+// Preload makes an image present without a pull.
+func (s *Server) Preload(image string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.images[image] = true
 }
 
 // PullImage makes an image present.
@@ -143,6 +162,9 @@ func (s *Server) PullImage(_ context.Context, r *cri.PullImageRequest) (*cri.Pul
 	if err := s.note("PullImage", r.Image.Image); err != nil {
 		return nil, err
 	}
+	if r.GetAuth().GetPassword() != s.passwords[r.Image.Image] && s.passwords[r.Image.Image] != "" {
+		return nil, status.Error(codes.Unknown, "authorization failed")
+	}
 	s.images[r.Image.Image] = true
-	return &cri.PullImageResponse{ImageRef: r.Image.Image}, nil
+	return &cri.PullImageResponse{ImageRef: idPrefix + r.Image.Image}, nil
 }

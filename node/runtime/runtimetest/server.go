@@ -35,6 +35,7 @@ type Server struct {
 	containers map[string]*cri.ContainerStatus
 	parents    map[string]string // container -> sandbox
 	images     map[string]bool
+	passwords  map[string]string // of images
 	fail       map[string]error
 	calls      []string
 	called     chan struct{} // closed and made anew at every call
@@ -45,8 +46,18 @@ type Server struct {
 // Start serves a runtime until the test ends.
 func Start(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{Socket: filepath.Join(testenv.ShortDir(tb), "cri.sock"), sandboxes: map[string]*cri.PodSandboxStatus{}, containers: map[string]*cri.ContainerStatus{},
-		parents: map[string]string{}, images: map[string]bool{}, fail: map[string]error{}, listeners: map[chan *cri.ContainerEventResponse]bool{}, stubborn: map[string]bool{}, called: make(chan struct{})}
+	s := &Server{
+		Socket:     filepath.Join(testenv.ShortDir(tb), "cri.sock"),
+		sandboxes:  map[string]*cri.PodSandboxStatus{},
+		containers: map[string]*cri.ContainerStatus{},
+		parents:    map[string]string{},
+		images:     map[string]bool{},
+		passwords:  map[string]string{},
+		fail:       map[string]error{},
+		listeners:  map[chan *cri.ContainerEventResponse]bool{},
+		stubborn:   map[string]bool{},
+		called:     make(chan struct{}),
+	}
 	l, err := net.Listen("unix", s.Socket)
 	if err != nil {
 		tb.Fatal(err)
@@ -267,7 +278,7 @@ func statusOf(b *cri.PodSandboxStatus) *cri.PodSandboxStatus {
 }
 
 func exitCodeOf(image string) (int32, bool) {
-	text, ok := strings.CutPrefix(image, "exit:")
+	text, ok := strings.CutPrefix(strings.TrimPrefix(image, idPrefix), "exit:")
 	if !ok {
 		return 0, false
 	}

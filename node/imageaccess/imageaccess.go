@@ -1,0 +1,267 @@
+// Package imageaccess decides which pods may use an image that is on the node already: one that was pulled
+// with a secret is not for everybody. It keeps kubelet's record of pulls, in kubelet's files and by kubelet's
+// rules
+// (https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/2535-ensure-secret-pulled-images), so
+// that one may take the other's place on a live node.
+//
+// Before a pull, the intent is written (image_manager/pulling); after it, the record of the image with what
+// it was pulled with (image_manager/pulled). An image of which neither is known was there before: a preloaded
+// one.
+package imageaccess
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Config says where the records are and what the policy is.
+type Config struct {
+	RootDir   string   // /var/lib/kubelet
+	Policy    string   // imagePullCredentialsVerificationPolicy; empty: NeverVerifyPreloadedImages
+	Allowlist []string // preloadedImagesVerificationAllowlist
+	Log       *slog.Logger
+}
+
+// Access answers for one node.
+type Access struct {
+	policy policy
+	pulls  store // intents, by the image's name in the pod
+	images store // records, by the image's ID
+	log    *slog.Logger
+
+	mu      sync.Mutex     // guards the files and pulling
+	pulling map[string]int // pulls that go on, by name
+}
+
+// Open makes the directories. It fails when the policy or a pattern of the list is not one.
+func Open(cfg Config) (*Access, error) {
+	p, err := newPolicy(cfg.Policy, cfg.Allowlist)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cfg.RootDir, "image_manager")
+	a := &Access{
+		policy:  p,
+		pulls:   store{filepath.Join(dir, "pulling")},
+		images:  store{filepath.Join(dir, "pulled")},
+		log:     cfg.Log,
+		pulling: map[string]int{},
+	}
+	for _, s := range []store{a.pulls, a.images} {
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return nil, fmt.Errorf("records of image pulls: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// Granted tells whether a pod may use the image without a pull. name is how its container calls the image;
+// secrets gives what the pod has for the image, and is asked only when that decides.
+func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret, error)) (bool, error) {
+	r, known, err := a.find(name, image)
+	if err != nil {
+		a.log.Warn("record of image pulls; the image is pulled again", "image", name, "err", err)
+		return false, nil
+	}
+	if !a.policy.verifies(name, known) {
+		return true, nil
+	}
+	repository, err := trim(name)
+	if err != nil {
+		return false, nil //nolint:nilerr // what has no name was not pulled by it
+	}
+	have := r.Grants[repository]
+	if have.Everyone {
+		return true, nil
+	}
+	if len(have.Secrets) == 0 {
+		return false, nil
+	}
+
+	own, err := secrets()
+	if err != nil {
+		return false, err
+	}
+	for _, s := range own {
+		if !have.fits(s) {
+			continue
+		}
+		if len(have.Secrets) < maxSecrets { // the secret is known from now on, or its new content is
+			if err := a.record(name, image.Id, &grant{Secrets: []Secret{s}}); err != nil {
+				a.log.Warn("record of image pulls", "image", name, "err", err)
+			}
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// find returns the image's record. known tells that it was pulled by an agent, though perhaps nobody came to
+// record with what.
+func (a *Access) find(name string, image *cri.Image) (r record, known bool, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r, known, err = a.images.record(image.Id)
+	if known || err != nil {
+		return r, known, err
+	}
+
+	if a.pulling[name] > 0 {
+		return r, true, nil
+	}
+	intents, err := a.pulls.files()
+	if err != nil {
+		return r, false, err
+	}
+	own := names(image)
+	for _, f := range intents {
+		i, err := a.pulls.intent(f)
+		if err == nil && (i.Image == name || own[normal(i.Image)]) {
+			return r, true, nil
+		}
+	}
+	return r, false, nil
+}
+
+// Pulling writes down that an image is about to be pulled. Pulled or Failed must follow.
+func (a *Access) Pulling(name string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// Not durable: it is for an agent that is killed, and each start of a container may pull.
+	err := a.pulls.write(name, intent{typed: typed{"ImagePullIntent", version}, Image: name}, false)
+	if err != nil {
+		return fmt.Errorf("record that image %s is to be pulled: %w", name, err)
+	}
+	a.pulling[name]++
+	return nil
+}
+
+// Pulled writes down that the image of that ID was pulled with a secret, or for everybody (nil): without
+// credentials or with the node's.
+func (a *Access) Pulled(name, id string, with *Secret) error {
+	g := grant{Everyone: with == nil}
+	if with != nil {
+		g.Secrets = []Secret{*with}
+	}
+	err := a.record(name, id, &g)
+	a.ended(name, err == nil)
+	return err
+}
+
+// Failed ends a pull. present says that the image may be on the node nevertheless: then the intent stays, and
+// so does what follows of it.
+func (a *Access) Failed(name string, present bool) { a.ended(name, !present) }
+
+func (a *Access) ended(name string, settled bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.pulling[name]--; a.pulling[name] > 0 {
+		return
+	}
+	delete(a.pulling, name)
+	if !settled {
+		return
+	}
+	if err := a.pulls.remove(fileName(name)); err != nil {
+		a.log.Warn("record of image pulls", "image", name, "err", err)
+	}
+}
+
+// record adds a grant to the image's record.
+func (a *Access) record(name, id string, g *grant) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.put(name, id, g)
+}
+
+// put is record, under the lock. Without a grant (nil), the image has a record at least: nobody may use it
+// unverified.
+func (a *Access) put(name, id string, g *grant) error {
+	repository, err := trim(name)
+	if err != nil {
+		return err
+	}
+	r, found, err := a.images.record(id)
+	if err != nil {
+		a.log.Warn("record of image pulls is written anew", "image", name, "err", err)
+		r, found = record{}, false
+	}
+	changed := g != nil && r.add(repository, *g)
+	if found && !changed {
+		return nil
+	}
+
+	r.typed, r.ImageRef, r.Updated = typed{"ImagePulledRecord", version}, id, metav1.Now()
+	// Durable: an image that survives a power loss without its record would count as a preloaded one.
+	if err := a.images.write(id, r, true); err != nil {
+		return fmt.Errorf("record that image %s was pulled: %w", name, err)
+	}
+	return nil
+}
+
+// settleAfter is how old an intent is whose pull cannot be going on in the runtime any more, without anybody
+// here waiting for it.
+const settleAfter = time.Hour
+
+// Settle compares the records with the images that there are: the list must be younger than asked. Records of
+// images that are gone go, and pulls that nobody waits for any more (the agent was killed, or gave up) become
+// records without a grant, or go.
+func (a *Access) Settle(images []*cri.Image, asked time.Time) error {
+	present := map[string]bool{}      // names of records
+	byName := map[string]*cri.Image{} // by the images' full names
+	for _, i := range images {
+		present[fileName(i.Id)] = true
+		for n := range names(i) {
+			byName[n] = i
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return errors.Join(a.settleIntents(byName, asked), a.forget(present, asked))
+}
+
+// settleIntents needs the lock.
+func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) error {
+	intents, err := a.pulls.files()
+	errs := []error{err}
+	for _, f := range intents {
+		if f.written.After(asked.Add(-settleAfter)) {
+			continue
+		}
+		i, err := a.pulls.intent(f)
+		if err != nil {
+			a.log.Warn("intent of an image pull is not readable and removed", "err", err)
+		}
+		if a.pulling[i.Image] > 0 {
+			continue
+		}
+		if image := byName[normal(i.Image)]; image != nil {
+			if err := a.put(i.Image, image.Id, nil); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+		}
+		errs = append(errs, a.pulls.remove(f.name))
+	}
+	return errors.Join(errs...)
+}
+
+// forget needs the lock.
+func (a *Access) forget(present map[string]bool, asked time.Time) error {
+	records, err := a.images.files()
+	errs := []error{err}
+	for _, f := range records {
+		if !present[f.name] && f.written.Before(asked) {
+			errs = append(errs, a.images.remove(f.name))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,98 @@
+package imageaccess
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// policy is imagePullCredentialsVerificationPolicy.
+type policy struct {
+	name     string
+	images   []string // allowed names
+	prefixes []string // of allowed names
+}
+
+func newPolicy(name string, allowlist []string) (policy, error) {
+	p := policy{name: name}
+	switch name {
+	case "":
+		p.name = "NeverVerifyPreloadedImages"
+	case "NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify":
+	default:
+		return p, fmt.Errorf("imagePullCredentialsVerificationPolicy %q is unknown", name)
+	}
+	for _, pattern := range allowlist {
+		start, wildcard := strings.CutSuffix(pattern, "/*")
+		start += "/"
+		switch bare, err := trim(pattern); {
+		case wildcard && start != "/" && !strings.ContainsAny(start, "* \t"):
+			p.prefixes = append(p.prefixes, start)
+		case err == nil && bare == pattern:
+			p.images = append(p.images, pattern)
+		default:
+			return p, fmt.Errorf("preloadedImagesVerificationAllowlist: %q is neither an image without tag "+
+				"and digest nor a prefix that ends in /*", pattern)
+		}
+	}
+	return p, nil
+}
+
+// verifies tells whether the pods that use the image must show that they may. known: an agent pulled it.
+func (p policy) verifies(name string, known bool) bool {
+	switch p.name {
+	case "NeverVerify":
+		return false
+	case "NeverVerifyPreloadedImages":
+		return known
+	case "NeverVerifyAllowlistedImages":
+		bare, err := trim(name)
+		if err != nil {
+			bare = name
+		}
+		begins := func(prefix string) bool { return strings.HasPrefix(bare, prefix) }
+		return !slices.Contains(p.images, bare) && !slices.ContainsFunc(p.prefixes, begins)
+	}
+	return true
+}
+
+// trim takes tag and digest off an image's name, which stays as short as its writer left it.
+func trim(name string) (string, error) {
+	parsed, err := reference.Parse(name)
+	if err != nil {
+		return "", fmt.Errorf("image name %q: %w", name, err)
+	}
+	if d, ok := parsed.(reference.Digested); ok {
+		name = strings.TrimSuffix(name, "@"+d.Digest().String())
+	}
+	if t, ok := parsed.(reference.Tagged); ok {
+		name = strings.TrimSuffix(name, ":"+t.Tag())
+	}
+	return name, nil
+}
+
+// normal is the full name of an image, by which runtimes list it; empty if it is none.
+func normal(name string) string {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return ""
+	}
+	if d, ok := named.(reference.Digested); ok { // a tag beside it means nothing
+		return named.Name() + "@" + d.Digest().String()
+	}
+	return reference.TagNameOnly(named).String()
+}
+
+// names are the full names of an image.
+func names(image *cri.Image) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range slices.Concat(image.RepoTags, image.RepoDigests) {
+		if full := normal(n); full != "" {
+			out[full] = true
+		}
+	}
+	return out
+}

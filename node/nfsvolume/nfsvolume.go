@@ -1,0 +1,159 @@
+// Package nfsvolume mounts in-tree NFS volumes as kubelet does: by mount(8) and mount.nfs, one mount per pod
+// and volume at ROOT/pods/UID/volumes/kubernetes.io~nfs/NAME. It never asks the server whether something is
+// mounted, and waits for no server that is gone: the mount table tells.
+package nfsvolume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/internal/mount"
+)
+
+// Plugin is the name of the volumes' directory in that of a pod.
+const Plugin = "kubernetes.io~nfs"
+
+// Export is what a volume mounts.
+type Export struct {
+	Server   string
+	Path     string
+	ReadOnly bool
+	Options  []string // of mount(8)
+}
+
+// OfVolume is the export of a volume in a pod.
+func OfVolume(src *v1.NFSVolumeSource) Export {
+	return Export{Server: src.Server, Path: src.Path, ReadOnly: src.ReadOnly}
+}
+
+// OfPersistent is the export of a persistent volume. The options are those of its annotation of old, or else
+// of its spec.
+func OfPersistent(pv *v1.PersistentVolume, readOnly bool) Export {
+	src := pv.Spec.NFS
+	e := Export{Server: src.Server, Path: src.Path, ReadOnly: readOnly, Options: pv.Spec.MountOptions}
+	if text := pv.Annotations[v1.MountOptionAnnotation]; text != "" {
+		e.Options = strings.Split(text, ",")
+	}
+	return e
+}
+
+// Mounter mounts and unmounts. The zero value is ready.
+type Mounter struct {
+	Program string   // mount(8); empty: found in PATH
+	Helpers []string // directories where mount(8) finds mount.nfs; nil: the usual ones
+
+	unmounts inFlight
+}
+
+// mountTime bounds one attempt: mount.nfs itself tries for two minutes.
+const mountTime = 150 * time.Second
+
+// Mount mounts the export on dir, unless something is mounted there.
+func (m *Mounter) Mount(ctx context.Context, e Export, dir string) error {
+	if there, err := mounted(dir); there || err != nil {
+		return err
+	}
+	source, err := e.source()
+	if err != nil {
+		return err
+	}
+	if err := m.checkHelper(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("make %s: %w", dir, err)
+	}
+
+	if err := m.run(ctx, source, e.options(), dir); err != nil {
+		// A mount.nfs that was killed may have come to its end in the kernel.
+		return errors.Join(err, m.Unmount(ctx, dir))
+	}
+	return nil
+}
+
+// source is what mount(8) mounts: SERVER:PATH.
+func (e Export) source() (string, error) {
+	server := e.Server
+	if ip, err := netip.ParseAddr(server); err == nil && ip.Is6() {
+		server = "[" + server + "]"
+	}
+	source := server + ":" + e.Path
+	if e.Server == "" || !filepath.IsAbs(e.Path) || strings.ContainsAny(source, "\x00\n") {
+		return "", fmt.Errorf("NFS export %q is not SERVER:/PATH", source)
+	}
+	return source, nil
+}
+
+// options are sorted, each once.
+func (e Export) options() []string {
+	out := slices.Clone(e.Options)
+	if e.ReadOnly {
+		out = append(out, "ro")
+	}
+	slices.Sort(out)
+	return slices.DeleteFunc(slices.Compact(out), func(o string) bool { return o == "" })
+}
+
+// checkHelper says what is missing better than mount(8) does, which speaks of bad options.
+func (m *Mounter) checkHelper() error {
+	dirs := m.Helpers
+	if dirs == nil {
+		dirs = []string{"/sbin", "/usr/sbin", "/usr/local/sbin", "/sbin/fs", "/sbin/fs.d"}
+	}
+	for _, dir := range dirs {
+		if info, err := os.Stat(filepath.Join(dir, "mount.nfs")); err == nil && info.Mode().IsRegular() {
+			return nil
+		}
+	}
+	return errors.New("the node has no mount.nfs: install the NFS client (nfs-common, nfs-utils)")
+}
+
+func (m *Mounter) run(ctx context.Context, source string, options []string, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, mountTime)
+	defer cancel()
+	args := []string{"-t", "nfs"}
+	if len(options) > 0 {
+		args = append(args, "-o", strings.Join(options, ","))
+	}
+	program := m.Program
+	if program == "" {
+		program = "mount"
+	}
+
+	command := exec.CommandContext(ctx, program, append(args, "--", source, dir)...)
+	command.WaitDelay = time.Second // rpc.statd, which mount.nfs may start, keeps the output open
+	output, err := command.CombinedOutput()
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
+		return nil
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return fmt.Errorf("mount NFS export %s on %s with options %q: %w: %s",
+		source, dir, options, err, brief(output))
+}
+
+// brief is the beginning of what a program has written, on one line.
+func brief(output []byte) string {
+	const most = 1 << 10
+	text := strings.ToValidUTF8(string(output[:min(len(output), most)]), "?")
+	return strings.Join(strings.Fields(text), " ")
+}
+
+func mounted(dir string) (bool, error) {
+	points, err := mount.Below(dir)
+	if err != nil {
+		return false, fmt.Errorf("mount table: %w", err)
+	}
+	return slices.Contains(points, filepath.Clean(dir)), nil
+}
