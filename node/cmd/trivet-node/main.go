@@ -31,24 +31,12 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
-	cfg := config.Defaults()
-	if flags.File != "" {
-		unserved, err := cfg.Load(flags.File)
-		if err != nil {
-			return &program.UsageError{Err: err}
-		}
-		for _, name := range unserved {
-			env.Log.Warn("field of the kubelet configuration has no effect here", "field", name)
-		}
-	}
-	if err := flags.Apply(&cfg); err != nil {
+	cfg, err := configure(flags)
+	if err != nil {
 		return &program.UsageError{Err: err}
 	}
-	for _, name := range flags.Ignored {
-		env.Log.Info("flag has no effect here", "flag", name)
-	}
-	if err := cfg.Complete(); err != nil {
-		return &program.UsageError{Err: fmt.Errorf("configuration: %w", err)}
+	for _, notice := range cfg.Notices {
+		env.Log.Warn(notice)
 	}
 	if err := program.RequireRoot(); err != nil {
 		return err
@@ -60,4 +48,19 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 	return a.Run(ctx)
+}
+
+// configure lays the flags over the files, and the files over the defaults.
+func configure(flags *config.Flags) (config.Config, error) {
+	cfg := config.Defaults()
+	if err := cfg.Load(flags); err != nil {
+		return cfg, err
+	}
+	if err := flags.Apply(&cfg); err != nil {
+		return cfg, err
+	}
+	if err := cfg.Complete(); err != nil {
+		return cfg, fmt.Errorf("configuration: %w", err)
+	}
+	return cfg, nil
 }

@@ -1,0 +1,137 @@
+package config
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// lines reads a file of testdata. They were written by a program that linked kubelet 1.37.2: the flags of
+// options.KubeletServer, the fields and the defaults of v1beta1.KubeletConfiguration.
+func lines(t *testing.T, name string) []string {
+	t.Helper()
+	data, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(data)), "\n")
+}
+
+func TestEveryFlagOfKubeletHasARow(t *testing.T) {
+	for _, line := range lines(t, "kubelet-1.37.2-flags.txt") {
+		name, kind, _ := strings.Cut(line, " ")
+		row := findFlag(name)
+		if row.name == "" {
+			t.Errorf("--%s has no row", name)
+			continue
+		}
+		if effect, note := row.result(); effect != Served && note == "" {
+			t.Errorf("--%s: no reason why it is %s", name, effect)
+		}
+		if effect, _ := row.result(); effect == Served && row.help == "" && !frame[name] {
+			t.Errorf("--%s is served and has no help", name)
+		}
+		if alone := kind == "bool"; alone != row.boolean() && !frame[name] {
+			t.Errorf("--%s may stand alone: %v, in kubelet %v", name, row.boolean(), alone)
+		}
+	}
+}
+
+func TestEveryFlagThatSetsAFieldFindsIt(t *testing.T) {
+	for _, row := range flagRows {
+		if row.field == "" {
+			continue
+		}
+		if _, err := (&Kubelet{}).at(row.field); err != nil {
+			t.Errorf("--%s: %v", row.name, err)
+		}
+	}
+}
+
+func TestFieldsAreThoseOfKubelet(t *testing.T) {
+	var have []string
+	paths("", reflect.TypeFor[Kubelet](), &have)
+	want := lines(t, "kubelet-1.37.2-fields.txt")
+	slices.Sort(have)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, have); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// paths are the JSON paths of a type.
+func paths(prefix string, t reflect.Type, out *[]string) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t {
+	case reflect.TypeFor[metav1.Duration](), reflect.TypeFor[resource.Quantity](), reflect.TypeFor[metav1.Time]():
+		*out = append(*out, prefix)
+		return
+	}
+	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct {
+		paths(prefix+"[]", t.Elem(), out)
+		return
+	}
+	if t.Kind() != reflect.Struct {
+		*out = append(*out, prefix)
+		return
+	}
+	for i := range t.NumField() {
+		path := prefix + "." + jsonName(t.Field(i))
+		paths(strings.Trim(path, "."), t.Field(i).Type, out)
+	}
+}
+
+func TestEveryFieldHasARow(t *testing.T) {
+	var tops []string
+	for _, path := range lines(t, "kubelet-1.37.2-fields.txt") {
+		top, _, _ := strings.Cut(path, ".")
+		if top = strings.TrimSuffix(top, "[]"); top != "kind" && top != "apiVersion" && !slices.Contains(tops, top) {
+			tops = append(tops, top)
+		}
+	}
+	var rows []string
+	for _, f := range fields {
+		rows = append(rows, f.name)
+		if f.effect != Served && f.note == "" {
+			t.Errorf("%s: no reason why it is %s", f.name, f.effect)
+		}
+	}
+	slices.Sort(tops)
+	slices.Sort(rows)
+	if diff := cmp.Diff(tops, rows); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDefaultsAreThoseOfKubelet(t *testing.T) {
+	var want, have map[string]any
+	if err := json.Unmarshal([]byte(strings.Join(lines(t, "kubelet-1.37.2-defaults.json"), "\n")), &want); err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(Defaults().Kubelet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &have); err != nil {
+		t.Fatal(err)
+	}
+
+	// Those that the table of fields names, and what kubelet sets elsewhere.
+	for _, name := range []string{"cgroupDriver", "containerRuntimeEndpoint", "failCgroupV1", "rotateCertificates", "serializeImagePulls",
+		"evictionHard", "enableSystemLogQuery", "kind", "apiVersion"} {
+		delete(want, name)
+		delete(have, name)
+	}
+	if diff := cmp.Diff(want, have); diff != "" {
+		t.Error(diff)
+	}
+}
