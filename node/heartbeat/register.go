@@ -1,0 +1,71 @@
+package heartbeat
+
+import (
+	"context"
+	"encoding/json"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// register makes the Node, or takes over the one that is there and corrects its labels.
+func (h *Heart) register(ctx context.Context) error {
+	want, err := h.initial(ctx)
+	if err != nil {
+		return err
+	}
+	out := &v1.Node{}
+	if h.cfg.Register {
+		err = h.core.Post().Resource("nodes").Body(want).Do(ctx).Into(out)
+		if err == nil {
+			h.Saw(out)
+			h.log.Info("node registered", "node", h.cfg.Name)
+			return nil
+		}
+		if !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	if err := h.core.Get().Resource("nodes").Name(h.cfg.Name).Do(ctx).Into(out); err != nil {
+		return err
+	}
+	stale := staleHint(out, want)
+	patch, err := metadataPatch(want, stale)
+	if err != nil {
+		return err
+	}
+	if h.cfg.Register && (stale || !contains(out.Labels, want.Labels) || !contains(out.Annotations, want.Annotations)) {
+		if err := h.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(h.cfg.Name).Body(patch).Do(ctx).Into(out); err != nil {
+			return err
+		}
+	}
+	h.Saw(out)
+	return nil
+}
+
+// staleHint tells whether the Node still has the hint to a cloud that this agent does not give any more.
+func staleHint(have, want *v1.Node) bool {
+	return have.Annotations[providedIPs] != "" && want.Annotations[providedIPs] == ""
+}
+
+// metadataPatch sets labels and annotations, and removes the hint to a cloud.
+func metadataPatch(want *v1.Node, stale bool) ([]byte, error) {
+	annotations := map[string]any{}
+	for key, value := range want.Annotations {
+		annotations[key] = value
+	}
+	if stale {
+		annotations[providedIPs] = nil
+	}
+	return json.Marshal(map[string]any{"metadata": map[string]any{"labels": want.Labels, "annotations": annotations}})
+}
+
+func contains(have, want map[string]string) bool {
+	for k, v := range want {
+		if have[k] != v {
+			return false
+		}
+	}
+	return true
+}
