@@ -31,6 +31,8 @@ type Config struct {
 	IgnoreEviction  bool    // evictionHard is not taken from what is allocatable
 	Kubelet         Kubelet // of the files, flags laid over it
 
+	Flags map[string]string // that were given, for /flagz
+
 	// Notices are lines for the log: what was set and has no effect.
 	Notices []string
 }

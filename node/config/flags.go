@@ -89,6 +89,11 @@ func (f *Flags) last(name string) (text string) {
 
 // Apply lays the flags that were given over c.
 func (f *Flags) Apply(c *Config) error {
+	c.Flags = map[string]string{}
+	for _, g := range f.given {
+		c.Flags[g.name] = g.text
+	}
+
 	seen := map[string]bool{}
 	for _, g := range f.given {
 		if err := c.setFlag(g.name, g.text, !seen[g.name]); err != nil {

@@ -1,0 +1,117 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/node/config"
+)
+
+// checkMachine ends the start on a machine that the configuration does not accept.
+func checkMachine(k *config.Kubelet, cgroupV2 bool, proc string) error {
+	if *k.FailCgroupV1 && !cgroupV2 {
+		return &program.CantRunError{What: "this machine has cgroup v1", Do: "boot it with cgroup v2, or set failCgroupV1: false"}
+	}
+	if *k.FailSwapOn {
+		if err := checkSwap(filepath.Join(proc, "swaps")); err != nil {
+			return err
+		}
+	}
+	if k.ProtectKernelDefaults {
+		return checkKernel(filepath.Join(proc, "sys"))
+	}
+	return nil
+}
+
+// checkSwap reads /proc/swaps (proc(5)): a line of titles, then one for each area.
+func checkSwap(path string) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // the kernel has no swap
+	}
+	if err != nil {
+		return fmt.Errorf("swap of the machine: %w", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	if len(lines) < 2 {
+		return nil
+	}
+	area, _, _ := strings.Cut(lines[1], " ")
+	area, _, _ = strings.Cut(area, "\t")
+	return &program.CantRunError{
+		What: fmt.Sprintf("swap is on (%s): pods would get more memory than their limits", area),
+		Do:   "switch it off, or set failSwapOn: false",
+	}
+}
+
+// kernelDefaults are the parameters that kubelet wants.
+var kernelDefaults = map[string]string{
+	"kernel/keys/root_maxbytes": "25000000",
+	"kernel/keys/root_maxkeys":  "1000000",
+	"kernel/panic":              "10",
+	"kernel/panic_on_oops":      "1",
+	"vm/overcommit_memory":      "1",
+	"vm/panic_on_oom":           "0",
+}
+
+func checkKernel(sys string) error {
+	var wrong []string
+	for name, want := range kernelDefaults {
+		data, err := os.ReadFile(filepath.Join(sys, name))
+		if err != nil {
+			return fmt.Errorf("kernel parameter: %w", err)
+		}
+		if have := strings.TrimSpace(string(data)); have != want {
+			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", strings.ReplaceAll(name, "/", "."), have, want))
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	slices.Sort(wrong)
+	return &program.CantRunError{
+		What: "protectKernelDefaults: " + strings.Join(wrong, ", "),
+		Do:   "set them with sysctl(8), or set protectKernelDefaults: false",
+	}
+}
+
+// setProcess gives the process what the configuration says. What the kernel does not allow is worth a line only: such a
+// node works, as it is not root in the machine's own user namespace.
+func setProcess(k *config.Kubelet, log *slog.Logger) {
+	if err := setOOMScore("/proc/self/oom_score_adj", *k.OOMScoreAdj); err != nil {
+		log.Info("the agent's OOM score stays", "want", *k.OOMScoreAdj, "err", err)
+	}
+	if err := setOpenFiles(uint64(k.MaxOpenFiles)); err != nil {
+		log.Info("the agent's limit of open files stays", "want", k.MaxOpenFiles, "err", err)
+	}
+}
+
+func setOOMScore(path string, score int32) error {
+	return os.WriteFile(path, []byte(strconv.Itoa(int(score))), 0)
+}
+
+// setOpenFiles sets both limits, or the soft one alone as far as the hard one allows.
+func setOpenFiles(most uint64) error {
+	if most == 0 {
+		return nil
+	}
+	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most})
+	if err == nil {
+		return nil
+	}
+	var now unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil {
+		now.Cur = min(most, now.Max)
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &now)
+	}
+	return fmt.Errorf("set limit of open files: %w", err)
+}
