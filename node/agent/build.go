@@ -14,7 +14,6 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/trivet-node/trivet/internal/program"
-	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
@@ -171,12 +170,11 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	cfg := podworker.Config{
 		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, HostDNS: dns, LogRoot: k.PodLogsDir,
 			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
-			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota},
+			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota,
+			SingleOOMKill: k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill, NoSwap: swapToForbid(a.host.V2)},
 		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", PullSecrets: secrets,
 		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
-		Admit: func(pod *v1.Pod, others []*v1.Pod) (string, string) {
-			return admit.Check(admit.Node{Object: a.heart.Node(), Allocatable: allocatable, AllowedSysctls: k.AllowedUnsafeSysctls}, pod, others)
-		},
+		Admit: a.admission(allocatable), Refresh: a.heart.Refresh,
 	}
 	switch {
 	case k.SerializeImagePulls != nil && *k.SerializeImagePulls:

@@ -32,25 +32,41 @@ func checkMachine(k *config.Kubelet, cgroupV2 bool, proc string) error {
 	return nil
 }
 
-// checkSwap reads /proc/swaps (proc(5)): a line of titles, then one for each area.
 func checkSwap(path string) error {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil // the kernel has no swap
+	area, err := swapArea(path)
+	if err != nil || area == "" {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("swap of the machine: %w", err)
-	}
-	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	if len(lines) < 2 {
-		return nil
-	}
-	area, _, _ := strings.Cut(lines[1], " ")
-	area, _, _ = strings.Cut(area, "\t")
 	return &program.CantRunError{
-		What: fmt.Sprintf("swap is on (%s): pods would get more memory than their limits", area),
+		What: fmt.Sprintf("swap is on (%s)", area),
 		Do:   "switch it off, or set failSwapOn: false",
 	}
+}
+
+// swapArea is the first area of /proc/swaps (proc(5)): a line of titles, then one for each area. Empty: swap is off.
+func swapArea(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil // the kernel has no swap
+	}
+	if err != nil {
+		return "", fmt.Errorf("swap of the machine: %w", err)
+	}
+	_, areas, _ := strings.Cut(string(data), "\n")
+	if fields := strings.Fields(areas); len(fields) > 0 {
+		return fields[0], nil
+	}
+	return "", nil
+}
+
+// swapToForbid tells whether containers could swap and can be kept from it: on cgroup v1 the kernel may not count it.
+func swapToForbid(cgroupV2 bool) bool {
+	area, err := swapArea("/proc/swaps")
+	if err != nil || area == "" {
+		return false
+	}
+	_, err = os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+	return cgroupV2 || err == nil
 }
 
 // kernelDefaults are the parameters that kubelet wants.

@@ -25,11 +25,8 @@ const (
 
 // initial is the Node as it is registered.
 func (h *Heart) initial(ctx context.Context) (*v1.Node, error) {
-	labels := map[string]string{v1.LabelHostname: h.cfg.Hostname, v1.LabelOSStable: "linux", v1.LabelArchStable: goruntime.GOARCH,
-		"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": goruntime.GOARCH}
-	maps.Copy(labels, h.cfg.Labels)
 	n := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: h.cfg.Name, Labels: labels, Annotations: h.annotations()},
+		ObjectMeta: metav1.ObjectMeta{Name: h.cfg.Name, Labels: h.labels(), Annotations: h.annotations()},
 		Spec:       v1.NodeSpec{ProviderID: h.cfg.ProviderID, Taints: h.taints()},
 	}
 	info, runtimeErr := h.runtime.Info(ctx)
@@ -38,6 +35,19 @@ func (h *Heart) initial(ctx context.Context) (*v1.Node, error) {
 	}
 	apply(&n.Status, h.inspect(ctx, info, runtimeErr), metav1.Now().Time)
 	return n, nil
+}
+
+// labels are what the machine is, and those of --node-labels.
+func (h *Heart) labels() map[string]string {
+	out := map[string]string{
+		v1.LabelHostname:          h.cfg.Hostname,
+		v1.LabelOSStable:          "linux",
+		v1.LabelArchStable:        goruntime.GOARCH,
+		"beta.kubernetes.io/os":   "linux",
+		"beta.kubernetes.io/arch": goruntime.GOARCH,
+	}
+	maps.Copy(out, h.cfg.Labels)
+	return out
 }
 
 // taints are those of a new node. One that a cloud has not described yet keeps pods away until it has.

@@ -3,9 +3,11 @@ package heartbeat
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -68,4 +70,40 @@ func contains(have, want map[string]string) bool {
 		}
 	}
 	return true
+}
+
+// refreshPause bounds how often the Node is asked for because of pods.
+const refreshPause = time.Second
+
+// Refresh gets the Node from the API, for one who cannot wait for the watch. If it cannot be had, the known one counts.
+func (h *Heart) Refresh(ctx context.Context) {
+	h.mu.Lock()
+	soon := time.Since(h.refreshed) < refreshPause
+	if !soon {
+		h.refreshed = time.Now()
+	}
+	h.mu.Unlock()
+	if soon {
+		return
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	node := &v1.Node{}
+	if err := h.core.Get().Resource("nodes").Name(h.cfg.Name).Do(ctx).Into(node); err != nil {
+		h.log.Debug("get node", "node", h.cfg.Name, "err", err)
+		return
+	}
+	h.Saw(node)
+}
+
+// Known is the Node as last seen, or, as long as the API has shown none, what it will be registered with.
+func (h *Heart) Known() *v1.Node {
+	if n := h.Node(); n != nil {
+		return n
+	}
+	return &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: h.cfg.Name, Labels: h.labels()},
+		Spec:       v1.NodeSpec{Taints: h.taints()},
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podworker"
@@ -29,7 +30,10 @@ import (
 
 // cluster is an API server that holds the pods of one node, and all else that a worker needs, in memory.
 type cluster struct {
-	t *testing.T
+	t       *testing.T
+	admit   func(pod *v1.Pod, others []*v1.Pod) admit.Verdict // nil: all pods are let in
+	refresh func(context.Context)
+
 	// changedObject tells the worker that something which the pod refers to is another.
 	changedObject func(types.UID)
 
@@ -225,7 +229,9 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	rt := runtime.New(conn, conn, log)
 	var w *podworker.Worker
 	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
-	w = podworker.New(podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, Links: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: lookers, Starts: startsAtOnce},
+	cfg := podworker.Config{Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, Links: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: lookers, Starts: startsAtOnce}
+	cfg.Admit, cfg.Refresh = c.admit, c.refresh
+	w = podworker.New(cfg,
 		podworker.Deps{Pods: c, API: c, Runtime: rt, Volumes: c, Cgroups: cgroups{}, Objects: c, Probes: probes, Events: c, Log: log})
 	c.mu.Lock()
 	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged

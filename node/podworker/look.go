@@ -32,6 +32,10 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 	if err != nil {
 		return err
 	}
+	if desired != nil && !w.decided(ctx, p, desired, observed) {
+		w.queue.AddAfter(uid, admitRetry)
+		return nil
+	}
 	in, ok := w.input(p, desired, observed, inFlight)
 	if !ok {
 		w.forget(uid)
@@ -134,7 +138,7 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 			p.wasHealth = healthShown(desired)
 		}
 		p.spec = desired
-		w.admit(p, observed)
+		w.yield(p)
 		p.shorten()
 	} else {
 		if p.spec == nil && len(observed.Sandboxes) == 0 {
@@ -203,38 +207,6 @@ func healthShown(pod *v1.Pod) map[string]v1.ContainerStatus {
 		}
 	}
 	return out
-}
-
-// admit lets a pod in once. One that has begun on this node is never asked again: its resources are its own.
-func (w *Worker) admit(p *pod, observed plan.Observed) {
-	if p.admitted || p.memory.Ended != nil {
-		return
-	}
-	p.admitted = true
-	if p.spec.Status.StartTime != nil || len(observed.Sandboxes) > 0 || p.spec.DeletionTimestamp != nil || w.Admit == nil {
-		return
-	}
-	if reason, message := w.ask(p.spec); reason != "" {
-		p.memory.Ended = &plan.Ending{Reason: reason, Message: message, At: time.Now()}
-		w.events.Pod(p.spec, "", v1.EventTypeWarning, reason, message)
-	}
-}
-
-// ask decides about one pod at a time: what it lets in counts for the next.
-func (w *Worker) ask(pod *v1.Pod) (reason, message string) {
-	all := w.pods.List()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var others []*v1.Pod
-	for _, o := range all {
-		if o.UID != pod.UID && !podsource.Mirror(o) && !plan.Terminal(o.Status.Phase) && (o.Status.StartTime != nil || w.admitted[o.UID]) {
-			others = append(others, o)
-		}
-	}
-	if reason, message = w.Admit(pod, others); reason == "" {
-		w.admitted[pod.UID] = true
-	}
-	return reason, message
 }
 
 // shorten makes Stop steps begin again when the API has shortened the pod's grace, e.g. by a forced deletion.

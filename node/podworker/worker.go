@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
@@ -84,8 +85,10 @@ type Config struct {
 	ParallelPull int    // pulls at once; 0: no limit
 	Workers      int
 	Starts       int // sandboxes and containers being started at once
-	// Admit says why a pod that is new on the node cannot run here; others are the pods that count.
-	Admit func(pod *v1.Pod, others []*v1.Pod) (reason, message string)
+	// Admit decides about a pod that is new on the node; others are the pods that count.
+	Admit func(pod *v1.Pod, others []*v1.Pod) admit.Verdict
+	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not known yet.
+	Refresh func(ctx context.Context)
 }
 
 // Worker works on all pods of the node.
@@ -111,6 +114,7 @@ type Worker struct {
 	mu       sync.Mutex // guards what follows; never held while a pod's lock is taken
 	known    map[types.UID]*pod
 	admitted map[types.UID]bool // since the agent started
+	gate     gate
 	deleting map[types.UID]bool // mirrors
 }
 
@@ -130,7 +134,7 @@ type Deps struct {
 // New returns a worker; nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{Config: cfg, pods: d.Pods, api: d.API, runtime: d.Runtime, volumes: d.Volumes, cgroups: d.Cgroups, objects: d.Objects,
-		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{},
+		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, gate: newGate(), deleting: map[types.UID]bool{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)), starts: make(chan struct{}, max(cfg.Starts, 1))}
 	if cfg.ParallelPull > 0 {
@@ -229,6 +233,7 @@ func (w *Worker) forget(uid types.UID) {
 	p := w.known[uid]
 	delete(w.known, uid)
 	delete(w.admitted, uid)
+	w.gate.forget(uid)
 	w.mu.Unlock()
 	if p != nil {
 		p.giveUp()
