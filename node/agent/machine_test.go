@@ -46,6 +46,8 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 		"cgroup v1":              {func(*config.Kubelet) {}, false, nil, ""},
 		"cgroup v1, not wanted":  {func(k *config.Kubelet) { k.FailCgroupV1 = new(true) }, false, nil, "cgroup v1"},
 		"cgroup v2":              {func(k *config.Kubelet) { k.FailCgroupV1 = new(true) }, true, nil, ""},
+		"OOM in groups on v1":    {func(k *config.Kubelet) { k.SingleProcessOOMKill = new(false) }, false, nil, "singleProcessOOMKill"},
+		"OOM in groups":          {func(k *config.Kubelet) { k.SingleProcessOOMKill = new(false) }, true, nil, ""},
 		"swap":                   {func(*config.Kubelet) {}, true, swap, "/swap.img)"},
 		"swap, wanted":           {func(k *config.Kubelet) { k.FailSwapOn = new(false) }, true, swap, ""},
 		"kernel, not protected":  {func(*config.Kubelet) {}, true, panics, ""},
@@ -63,6 +65,20 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 		}
 		if _, ok := err.(*program.CantRunError); !ok || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q and advice", name, err, c.want)
+		}
+	}
+}
+
+func TestAClientCAThatCannotBeReadEndsTheStart(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(empty, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, ok := range map[string]bool{"": true, empty: false, empty + ".none": false} {
+		k := config.Defaults().Kubelet
+		k.Authentication.X509.ClientCAFile = path
+		if err := checkMachine(&k, true, proc(t, nil)); (err == nil) != ok {
+			t.Errorf("%q: %v", path, err)
 		}
 	}
 }

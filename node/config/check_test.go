@@ -1,8 +1,11 @@
 package config
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestDefaultsAreValid(t *testing.T) {
@@ -97,6 +100,9 @@ func TestBadFlagsAreRefusedByName(t *testing.T) {
 		"--node-labels=a/b/c=d":                          "node-labels",
 		"--node-labels=a=b_":                             "node-labels",
 		"--node-ip=host":                                 "node-ip",
+		"--node-ip=127.0.0.1":                            "node-ip",
+		"--node-ip=fe80::1":                              "node-ip",
+		"--node-ip=192.0.2.1,192.0.2.2":                  "node-ip",
 		"--root-dir=var":                                 "root directory",
 		"--cloud-provider=aws":                           "cloud-provider",
 		"--max-pods=many":                                "max-pods",
@@ -175,5 +181,31 @@ func TestTheImagePolicyFollowsItsGate(t *testing.T) {
 	c, err := configured(t, header+"featureGates: {KubeletEnsureSecretPulledImages: false}\n")
 	if err != nil || c.Kubelet.ImagePullCredentialsVerificationPolicy != "NeverVerify" {
 		t.Errorf("%q, %v", c.Kubelet.ImagePullCredentialsVerificationPolicy, err)
+	}
+}
+
+func TestConfigzCanBeReadAsAConfigurationFile(t *testing.T) {
+	file := strings.Replace(kubeadm, "nodeStatusUpdateFrequency: 0s", "nodeStatusUpdateFrequency: 20s", 1)
+	c, err := configured(t, file, "--max-pods=7", "--register-with-taints=a=b:NoSchedule")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(&c.Kubelet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := configured(t, string(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(c.Kubelet, again.Kubelet); diff != "" {
+		t.Error(diff)
+	}
+
+	for _, want := range []string{`"kind":"KubeletConfiguration"`, `"apiVersion":"kubelet.config.k8s.io/v1beta1"`,
+		`"nodeStatusUpdateFrequency":"20s"`, `"cacheTTL":"2m0s"`, `"maxPods":7`} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("no %s in %s", want, data)
+		}
 	}
 }

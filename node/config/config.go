@@ -81,6 +81,9 @@ func (c *Config) check() error {
 	if c.CloudProvider != "" && c.CloudProvider != "external" {
 		return fmt.Errorf("--cloud-provider=%s: only external is known", c.CloudProvider)
 	}
+	if err := checkNodeIPs(c.NodeIPs); err != nil {
+		return fmt.Errorf("--node-ip: %w", err)
+	}
 	return checkLabels(c.Labels)
 }
 

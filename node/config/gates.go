@@ -24,11 +24,13 @@ type gate struct {
 
 // servedGates are those that change what the agent does.
 var servedGates = map[string]string{
-	"ComponentFlagz":                  "off: no /flagz",
-	"ComponentStatusz":                "off: no /statusz",
-	"ContainerCheckpoint":             "off: no /checkpoint",
-	"KubeletEnsureSecretPulledImages": "off: as imagePullCredentialsVerificationPolicy: NeverVerify",
-	"RotateKubeletServerCertificate":  "off: serverTLSBootstrap is refused",
+	"ComponentFlagz":                       "off: no /flagz",
+	"ComponentStatusz":                     "off: no /statusz",
+	"ContainerCheckpoint":                  "off: no /checkpoint",
+	"KubeletEnsureSecretPulledImages":      "off: as imagePullCredentialsVerificationPolicy: NeverVerify",
+	"PodLevelResources":                    "off: pods with resources of their own are refused",
+	"RestartAllContainersOnContainerExits": "off: not declared, pods that need it are refused",
+	"RotateKubeletServerCertificate":       "off: serverTLSBootstrap is refused",
 }
 
 // refusedGates cannot be switched on: what hardens a pod by them would be missing.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"regexp"
 	"strings"
 
@@ -53,4 +54,17 @@ func mayLabel(key string) bool {
 	prefix, _, found := strings.Cut(key, "/")
 	below := func(domain string) bool { return prefix == domain || strings.HasSuffix(prefix, "."+domain) }
 	return !found || kubeletapis.IsKubeletLabel(key) || !below("kubernetes.io") && !below("k8s.io")
+}
+
+// checkNodeIPs accepts one address, or one of each family. An unspecified one only says which family is preferred.
+func checkNodeIPs(ips []net.IP) error {
+	if len(ips) > 2 || len(ips) == 2 && (ips[0].To4() == nil) == (ips[1].To4() == nil) {
+		return fmt.Errorf("%v is neither an address nor a pair of an IPv4 and an IPv6 one", ips)
+	}
+	for _, ip := range ips {
+		if ip.IsLoopback() || ip.IsMulticast() || ip.IsLinkLocalUnicast() || ip.Equal(net.IPv4bcast) {
+			return fmt.Errorf("%v cannot be reached from other nodes", ip)
+		}
+	}
+	return nil
 }
