@@ -59,6 +59,9 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 	if cfg.Kubeconfig == "" {
 		return nil, &program.UsageError{Err: fmt.Errorf("--kubeconfig is missing: running without an API server is not served yet")}
 	}
+	if err := checkFiles(&cfg.Kubelet); err != nil {
+		return nil, err
+	}
 	host, err := cgroup.Open()
 	if err != nil {
 		return nil, &program.CantRunError{What: err.Error(), Do: "mount cgroup v2 at /sys/fs/cgroup, or the v1 controllers below it"}

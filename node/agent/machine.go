@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,9 +27,6 @@ func checkMachine(k *config.Kubelet, cgroupV2 bool, proc string) error {
 			Do:   "boot the machine with it, or leave the field out",
 		}
 	}
-	if err := checkClientCA(k.Authentication.X509.ClientCAFile); err != nil {
-		return err
-	}
 	if *k.FailSwapOn {
 		if err := checkSwap(filepath.Join(proc, "swaps")); err != nil {
 			return err
@@ -38,21 +34,6 @@ func checkMachine(k *config.Kubelet, cgroupV2 bool, proc string) error {
 	}
 	if k.ProtectKernelDefaults {
 		return checkKernel(filepath.Join(proc, "sys"))
-	}
-	return nil
-}
-
-// checkClientCA ends the start where no client of the agent's API could be told from another.
-func checkClientCA(path string) error {
-	if path == "" {
-		return nil
-	}
-	pem, err := os.ReadFile(path)
-	if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
-		err = fmt.Errorf("%s holds no certificate", path)
-	}
-	if err != nil {
-		return &program.UsageError{Err: fmt.Errorf("authentication.x509.clientCAFile: %w", err)}
 	}
 	return nil
 }

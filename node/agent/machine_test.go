@@ -69,16 +69,25 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 	}
 }
 
-func TestAClientCAThatCannotBeReadEndsTheStart(t *testing.T) {
-	empty := filepath.Join(t.TempDir(), "ca.crt")
+func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
+	empty := filepath.Join(t.TempDir(), "x.crt")
 	if err := os.WriteFile(empty, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for path, ok := range map[string]bool{"": true, empty: false, empty + ".none": false} {
+	for name, set := range map[string]func(k *config.Kubelet){
+		"clientCAFile, no certificate":   func(k *config.Kubelet) { k.Authentication.X509.ClientCAFile = empty },
+		"clientCAFile that is not there": func(k *config.Kubelet) { k.Authentication.X509.ClientCAFile = empty + ".none" },
+		"tlsCertFile, no certificate":    func(k *config.Kubelet) { k.TLSCertFile, k.TLSPrivateKeyFile = empty, empty },
+		"tlsCertFile that is not there":  func(k *config.Kubelet) { k.TLSCertFile, k.TLSPrivateKeyFile = "/none", "/none" },
+	} {
 		k := config.Defaults().Kubelet
-		k.Authentication.X509.ClientCAFile = path
-		if err := checkMachine(&k, true, proc(t, nil)); (err == nil) != ok {
-			t.Errorf("%q: %v", path, err)
+		if err := checkFiles(&k); err != nil {
+			t.Fatalf("no files: %v", err)
+		}
+		set(&k)
+		field, _, _ := strings.Cut(strings.ReplaceAll(name, ",", " "), " ")
+		if err := checkFiles(&k); err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -133,6 +133,26 @@ func TestFlagsAreLaidOverTheFile(t *testing.T) {
 	}
 }
 
+func TestLabelsAreReadAsKubeletReadsThem(t *testing.T) {
+	c, err := configured(t, "", "--node-labels=a=b, c = d ,e", "--node-labels=f=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"a": "b", "c": "d", "e": "", "f": ""}, c.Labels); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFlagzShowsNoCredentials(t *testing.T) {
+	c, err := configured(t, "", "--manifest-url-header=Authorization:secret", "--v=2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"manifest-url-header": "CLASSIFIED", "v": "2"}, c.Flags); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestZeroIsNotAlwaysTheDefault(t *testing.T) {
 	c := Defaults()
 	if err := c.apply([]byte(kubeadm + "resolvConf: \"\"\nmaxPods: 0\n")); err != nil {

@@ -137,7 +137,7 @@ var fields = []field{
 	{"tlsCertFile", Served, "", nil},
 	{"tlsCipherSuites", Served, "", nil},
 	{"tlsCurvePreferences", Served, "", nil},
-	{"tlsMinVersion", Served, "", nil},
+	{"tlsMinVersion", Served, "VersionTLS12 or VersionTLS13; older ones are refused", nil},
 	{"tlsPrivateKeyFile", Served, "", nil},
 	{"topologyManagerPolicy", Refused, "pods would not be refused by the node's topology", nil},
 	{"topologyManagerPolicyOptions", Refused, "options of a policy that is not served", nil},

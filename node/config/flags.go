@@ -87,11 +87,17 @@ func (f *Flags) last(name string) (text string) {
 	return text
 }
 
+// secretFlag may hold credentials, which /flagz must not show.
+const secretFlag = "manifest-url-header"
+
 // Apply lays the flags that were given over c.
 func (f *Flags) Apply(c *Config) error {
 	c.Flags = map[string]string{}
 	for _, g := range f.given {
 		c.Flags[g.name] = g.text
+	}
+	if c.Flags[secretFlag] != "" {
+		c.Flags[secretFlag] = "CLASSIFIED"
 	}
 
 	seen := map[string]bool{}
@@ -150,7 +156,7 @@ func (c *Config) setOwn(name, text string) (err error) {
 	case "node-ip":
 		c.NodeIPs, err = parseIPs(text)
 	case "node-labels":
-		err = set(&c.Labels, text, false)
+		c.Labels = addLabels(c.Labels, text)
 	case "cloud-provider":
 		c.CloudProvider = text
 	case "experimental-allocatable-ignore-eviction":

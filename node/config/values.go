@@ -125,6 +125,21 @@ func setMap(p any, text string, first bool) error {
 	return nil
 }
 
+// addLabels reads key=value,...; a key alone has an empty value.
+func addLabels(labels map[string]string, text string) map[string]string {
+	out := maps.Clone(labels)
+	if out == nil {
+		out = map[string]string{}
+	}
+	for item := range strings.SplitSeq(text, ",") {
+		key, value, _ := strings.Cut(item, "=")
+		if key != "" {
+			out[strings.TrimSpace(key)] = strings.TrimSpace(value)
+		}
+	}
+	return out
+}
+
 func parseIPs(text string) ([]net.IP, error) {
 	var out []net.IP
 	for s := range strings.SplitSeq(text, ",") {

@@ -52,7 +52,7 @@ func (h *Heart) held(kind v1.NodeConditionType, low bool, now time.Time) bool {
 	return true
 }
 
-// Pressure are the pressures that the node is under, in kubelet's order of words.
+// Pressure are the pressures that the node is under, by name.
 func (h *Heart) Pressure() []v1.NodeConditionType {
 	h.mu.Lock()
 	defer h.mu.Unlock()

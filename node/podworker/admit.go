@@ -49,11 +49,11 @@ func (w *Worker) decided(ctx context.Context, p *pod, desired *v1.Pod, observed 
 
 	var verdict admit.Verdict
 	switch {
-	case desired.Status.StartTime != nil || len(observed.Sandboxes) > 0 || desired.DeletionTimestamp != nil || w.Admit == nil:
+	case desired.Status.StartTime != nil || len(observed.Sandboxes) > 0:
 		w.mu.Lock()
 		w.admitted[desired.UID] = true
 		w.mu.Unlock()
-	default:
+	case desired.DeletionTimestamp == nil && w.Admit != nil: // one that goes before it has begun needs no room
 		verdict = w.ask(desired)
 		if verdict.Reason == admit.NodeAffinity && w.Refresh != nil {
 			w.Refresh(ctx)
