@@ -1,5 +1,6 @@
-// Package admit decides whether a pod that is new on the node can run here: what the scheduler checked is checked again,
-// as pods may be bound by others, and what this node cannot do is refused. Reasons and messages are kubelet's. It is pure.
+// Package admit decides whether a pod that is new on the node can run here: what the scheduler checked is
+// checked again, as pods may be bound by others, and what this node cannot do is refused. Reasons and
+// messages are kubelet's. It is pure.
 package admit
 
 import (
@@ -52,8 +53,8 @@ func Check(node Node, pod *v1.Pod, others []*v1.Pod) Verdict {
 	return Verdict{}
 }
 
-// predicates are what kubelet shares with the scheduler. All are asked: a critical pod makes room for itself only where
-// nothing but room is missing.
+// predicates are what kubelet shares with the scheduler. All are asked: a critical pod makes room for
+// itself only where nothing but room is missing.
 func predicates(node Node, pod *v1.Pod, others []*v1.Pod) Verdict {
 	short := fit(node, pod, others)
 	misplaced := placement(node, pod, others)

@@ -10,7 +10,8 @@ import (
 	helpers "k8s.io/component-helpers/resource"
 )
 
-// shortage is a resource of which there is not enough left, in kubelet's units: thousandths of a CPU, bytes, pieces.
+// shortage is a resource of which there is not enough left, in kubelet's units: thousandths of a CPU,
+// bytes, pieces.
 type shortage struct {
 	name                  v1.ResourceName
 	requested, used, size int64

@@ -5,8 +5,8 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// NodeAffinity is the reason of a pod whose labels or affinity are for another node. The node may just have got a label
-// that is not known yet.
+// NodeAffinity is the reason of a pod whose labels or affinity are for another node. The node may just have
+// got a label that is not known yet.
 const NodeAffinity = "NodeAffinity"
 
 // placement checks what keeps a pod away from this node whatever room there is.

@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 )
 
-// preempt chooses pods that end in favour of a critical one, as kubelet does: as few as possible, and of the lowest quality
-// of service.
+// preempt chooses pods that end in favour of a critical one, as kubelet does: as few as possible, and of
+// the lowest quality of service.
 func preempt(pod *v1.Pod, others []*v1.Pod, short []shortage) Verdict {
 	byClass := map[v1.PodQOSClass][]*v1.Pod{}
 	var all []*v1.Pod
@@ -88,7 +88,8 @@ func (n needs) distance(pod *v1.Pod) float64 {
 	return sum
 }
 
-// nearest takes the pods that are nearest to what is needed, the smaller of two that are equally near, until nothing is.
+// nearest takes the pods that are nearest to what is needed, the smaller of two that are equally near,
+// until nothing is.
 func nearest(pods []*v1.Pod, left needs) []*v1.Pod {
 	pods = slices.Clone(pods)
 	var out []*v1.Pod

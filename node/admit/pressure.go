@@ -8,8 +8,8 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 )
 
-// pressure refuses pods on a node that has too little of something. Memory alone keeps only those away that asked for
-// none of it.
+// pressure refuses pods on a node that has too little of something. Memory alone keeps only those away that
+// asked for none of it.
 func pressure(node Node, pod *v1.Pod) Verdict {
 	if len(node.Pressure) == 0 || critical(pod) {
 		return Verdict{}

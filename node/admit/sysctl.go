@@ -8,7 +8,8 @@ import (
 	"k8s.io/component-helpers/node/util/sysctl"
 )
 
-// safe are the sysctls that are confined to the pod's namespaces and cannot harm others, as kubelet lists them.
+// safe are the sysctls that are confined to the pod's namespaces and cannot harm others, as kubelet lists
+// them.
 var safe = []string{
 	"kernel.shm_rmid_forced",
 	"net.ipv4.ip_local_port_range",

@@ -41,7 +41,8 @@ func system(node Node, pod *v1.Pod) Verdict {
 	return Verdict{}
 }
 
-// appArmor refuses a pod that asks for a profile where none can confine it. One that has begun is not asked again.
+// appArmor refuses a pod that asks for a profile where none can confine it. One that has begun is not asked
+// again.
 func appArmor(node Node, pod *v1.Pod) Verdict {
 	if pod.Status.Phase != "" && pod.Status.Phase != v1.PodPending || !wantsAppArmor(pod) {
 		return Verdict{}

@@ -10,8 +10,8 @@ import (
 	"github.com/trivet-node/trivet/node/config"
 )
 
-// checkFiles ends the start where a file that the configuration names is not what it should be: without the CA no client
-// of the agent's API could be told from another, without the certificate there is no API.
+// checkFiles ends the start where a file that the configuration names is not what it should be: without the
+// CA no client of the agent's API could be told from another, without the certificate there is no API.
 func checkFiles(k *config.Kubelet) error {
 	if path := k.Authentication.X509.ClientCAFile; path != "" {
 		pem, err := os.ReadFile(path)

@@ -49,7 +49,8 @@ func checkSwap(path string) error {
 	}
 }
 
-// swapArea is the first area of /proc/swaps (proc(5)): a line of titles, then one for each area. Empty: swap is off.
+// swapArea is the first area of /proc/swaps (proc(5)): a line of titles, then one for each area. Empty:
+// swap is off.
 func swapArea(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -65,7 +66,8 @@ func swapArea(path string) (string, error) {
 	return "", nil
 }
 
-// swapToForbid tells whether containers could swap and can be kept from it: on cgroup v1 the kernel may not count it.
+// swapToForbid tells whether containers could swap and can be kept from it: on cgroup v1 the kernel may not
+// count it.
 func swapToForbid(cgroupV2 bool) bool {
 	area, err := swapArea("/proc/swaps")
 	if err != nil || area == "" {
@@ -106,8 +108,8 @@ func checkKernel(sys string) error {
 	}
 }
 
-// setProcess gives the process what the configuration says. What the kernel does not allow is worth a line only: such a
-// node works, as it is not root in the machine's own user namespace.
+// setProcess gives the process what the configuration says. What the kernel does not allow is worth a line
+// only: such a node works, as it is not root in the machine's own user namespace.
 func setProcess(k *config.Kubelet, log *slog.Logger) {
 	if err := setOOMScore("/proc/self/oom_score_adj", *k.OOMScoreAdj); err != nil {
 		log.Info("the agent's OOM score stays", "want", *k.OOMScoreAdj, "err", err)

@@ -51,8 +51,8 @@ func (a *Agent) givenIPs() []string {
 	return out
 }
 
-// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328). What is not named
-// here, such as resizing in place, keeps pods that need it away.
+// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328).
+// What is not named here, such as resizing in place, keeps pods that need it away.
 func declaredFeatures(enabled func(gate string) bool) []string {
 	var out []string
 	for _, name := range []string{"RestartAllContainersOnContainerExits"} {

@@ -1,6 +1,7 @@
-// Package config is the configuration of the node agent: kubelet's flags and KubeletConfiguration v1beta1, so that a
-// node's files serve both. Every field and flag of kubelet has a row in a table: it is served, or has no effect, or is
-// refused. What has no effect is named in a notice, once; what cannot be valid is an error that names the field.
+// Package config is the configuration of the node agent: kubelet's flags and KubeletConfiguration v1beta1,
+// so that a node's files serve both. Every field and flag of kubelet has a row in a table: it is served, or
+// has no effect, or is refused. What has no effect is named in a notice, once; what cannot be valid is an
+// error that names the field.
 package config
 
 import (
@@ -87,7 +88,8 @@ func (c *Config) check() error {
 	return checkLabels(c.Labels)
 }
 
-// effects notices what was set without effect and refuses what is not served: all that differs from the default.
+// effects notices what was set without effect and refuses what is not served: all that differs from the
+// default.
 func (c *Config) effects() error {
 	usual := Defaults().Kubelet
 	have, want := reflect.ValueOf(c.Kubelet), reflect.ValueOf(usual)

@@ -11,8 +11,8 @@ import (
 
 const page = "../../docs/node-config.md"
 
-// TestThePageShowsTheTables fails when docs/node-config.md and the tables differ. TRIVET_WRITE_DOCS=1 writes the page's
-// tables anew.
+// TestThePageShowsTheTables fails when docs/node-config.md and the tables differ. TRIVET_WRITE_DOCS=1
+// writes the page's tables anew.
 func TestThePageShowsTheTables(t *testing.T) {
 	data, err := os.ReadFile(page)
 	if err != nil {

@@ -80,8 +80,8 @@ func decode(asJSON []byte) (*Kubelet, error) {
 	return k, nil
 }
 
-// dropIns lays the *.conf files below a directory over the configuration, in the order of their paths, as merge patches
-// (RFC 7386).
+// dropIns lays the *.conf files below a directory over the configuration, in the order of their paths, as
+// merge patches (RFC 7386).
 func (c *Config) dropIns(dir string) error {
 	var merged any
 	base, err := json.Marshal(c.Kubelet)

@@ -8,8 +8,8 @@ type flagRow struct {
 	help   string
 }
 
-// flagRows are all flags of kubelet 1.37, and some of earlier ones that tools still pass. docs/node-config.md shows
-// this table.
+// flagRows are all flags of kubelet 1.37, and some of earlier ones that tools still pass.
+// docs/node-config.md shows this table.
 var flagRows = []flagRow{
 	// The node.
 	{"config", "", Served, "file with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1)"},

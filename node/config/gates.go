@@ -10,7 +10,8 @@ import (
 	"sync"
 )
 
-// gateList has a line for each feature gate of kubelet 1.37: name, default, stage, and whether it is locked to it.
+// gateList has a line for each feature gate of kubelet 1.37: name, default, stage, and whether it is locked
+// to it.
 //
 //go:embed gates.txt
 var gateList string

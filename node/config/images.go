@@ -29,7 +29,8 @@ func (k *Kubelet) checkImagePolicy() error {
 	return nil
 }
 
-// checkImagePattern accepts the name of an image without tag and digest, and a prefix of names that ends in "/*".
+// checkImagePattern accepts the name of an image without tag and digest, and a prefix of names that ends in
+// "/*".
 func checkImagePattern(pattern string) error {
 	if prefix, ok := strings.CutSuffix(pattern, "/*"); ok {
 		if prefix == "" || strings.ContainsAny(prefix, "* \t") {

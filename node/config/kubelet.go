@@ -5,9 +5,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Kubelet is KubeletConfiguration (kubelet.config.k8s.io/v1beta1) of kubelet 1.37, with all its fields: a file is
-// decoded strictly into it, and /configz shows it. What each field does here is in the table of fields (fields.go).
-// The type is not k8s.io/kubelet's, as that one links Prometheus' client and OpenTelemetry into the agent.
+// Kubelet is KubeletConfiguration (kubelet.config.k8s.io/v1beta1) of kubelet 1.37, with all its fields: a
+// file is decoded strictly into it, and /configz shows it. What each field does here is in the table of
+// fields (fields.go). The type is not k8s.io/kubelet's, as that one links Prometheus' client and
+// OpenTelemetry into the agent.
 type Kubelet struct {
 	metav1.TypeMeta `json:",inline"`
 

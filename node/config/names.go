@@ -33,7 +33,8 @@ func checkTaint(i int, t v1.Taint) error {
 	return nil
 }
 
-// checkLabels applies kubelet's rules for --node-labels: a label that the API server would refuse keeps the node out.
+// checkLabels applies kubelet's rules for --node-labels: a label that the API server would refuse keeps the
+// node out.
 func checkLabels(labels map[string]string) error {
 	for key, value := range labels {
 		wrong := append(validation.IsQualifiedName(key), validation.IsValidLabelValue(value)...)
@@ -56,7 +57,8 @@ func mayLabel(key string) bool {
 	return !found || kubeletapis.IsKubeletLabel(key) || !below("kubernetes.io") && !below("k8s.io")
 }
 
-// checkNodeIPs accepts one address, or one of each family. An unspecified one only says which family is preferred.
+// checkNodeIPs accepts one address, or one of each family. An unspecified one only says which family is
+// preferred.
 func checkNodeIPs(ips []net.IP) error {
 	if len(ips) > 2 || len(ips) == 2 && (ips[0].To4() == nil) == (ips[1].To4() == nil) {
 		return fmt.Errorf("%v is neither an address nor a pair of an IPv4 and an IPv6 one", ips)

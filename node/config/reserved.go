@@ -8,8 +8,8 @@ import (
 	"k8s.io/utils/cpuset"
 )
 
-// Reserved is what pods cannot have of cpu, memory, ephemeral-storage and pid: systemReserved and kubeReserved together.
-// What evictionHard keeps free is not in it.
+// Reserved is what pods cannot have of cpu, memory, ephemeral-storage and pid: systemReserved and
+// kubeReserved together. What evictionHard keeps free is not in it.
 func (c *Config) Reserved() (v1.ResourceList, error) {
 	out := v1.ResourceList{}
 	for _, part := range []struct {

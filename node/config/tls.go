@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// TLS is how the agent's API is served: tlsMinVersion, tlsCipherSuites, tlsCurvePreferences. Certificates are not in it.
+// TLS is how the agent's API is served: tlsMinVersion, tlsCipherSuites, tlsCurvePreferences. Certificates
+// are not in it.
 func (k *Kubelet) TLS() (*tls.Config, error) {
 	out := &tls.Config{MinVersion: tls.VersionTLS12}
 	switch k.TLSMinVersion {

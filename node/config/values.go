@@ -13,8 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// set reads the text of a flag into what p points at. Lists and maps of flags that are repeated grow, unless this is
-// the first.
+// set reads the text of a flag into what p points at. Lists and maps of flags that are repeated grow,
+// unless this is the first.
 func set(p any, text string, first bool) (err error) {
 	switch p := p.(type) {
 	case *string:
@@ -155,7 +155,8 @@ func parseIPs(text string) ([]net.IP, error) {
 	return out, nil
 }
 
-// parseTaints reads key=value:effect,...; whether they are valid is for the check of the configuration to say.
+// parseTaints reads key=value:effect,...; whether they are valid is for the check of the configuration to
+// say.
 func parseTaints(text string) ([]v1.Taint, error) {
 	out := []v1.Taint{}
 	for s := range strings.SplitSeq(text, ",") {

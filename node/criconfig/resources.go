@@ -71,8 +71,8 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResou
 	return out
 }
 
-// forbidSwap keeps the memory of a container off the disk. On cgroup v1 the limit is of memory and swap together, and only
-// a container with a limit of memory has one.
+// forbidSwap keeps the memory of a container off the disk. On cgroup v1 the limit is of memory and swap
+// together, and only a container with a limit of memory has one.
 func forbidSwap(out *cri.LinuxContainerResources, v2 bool) {
 	if v2 {
 		out.Unified["memory.swap.max"] = "0"

@@ -35,7 +35,8 @@ func (h *Heart) inspect(ctx context.Context, info runtime.Info, runtimeErr error
 	}
 }
 
-// held keeps a pressure for a while after it was last seen, so that a node at the edge does not change with each look.
+// held keeps a pressure for a while after it was last seen, so that a node at the edge does not change with
+// each look.
 func (h *Heart) held(kind v1.NodeConditionType, low bool, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

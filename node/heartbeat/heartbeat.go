@@ -46,8 +46,8 @@ type Config struct {
 	ReportFrequency time.Duration // of an unchanged status
 	CheckFrequency  time.Duration // how often runtime and machine are looked at
 
-	// With an external cloud provider it is the cloud that says which addresses the node has: GivenIPs, of --node-ip,
-	// are a hint to it.
+	// With an external cloud provider it is the cloud that says which addresses the node has: GivenIPs, of
+	// --node-ip, are a hint to it.
 	ExternalCloud bool
 	GivenIPs      []string
 

@@ -163,8 +163,8 @@ func sameDescription(a, b *v1.NodeStatus) bool {
 		slices.Equal(a.DeclaredFeatures, b.DeclaredFeatures)
 }
 
-// maxImageNames bounds the names of an image in a Node, as in kubelet: the scheduler reads them, and the object must stay
-// small.
+// maxImageNames bounds the names of an image in a Node, as in kubelet: the scheduler reads them, and the
+// object must stay small.
 const maxImageNames = 5
 
 // nodeImages are the largest images, at most limit, or all if it is -1.

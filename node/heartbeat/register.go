@@ -75,7 +75,8 @@ func contains(have, want map[string]string) bool {
 // refreshPause bounds how often the Node is asked for because of pods.
 const refreshPause = time.Second
 
-// Refresh gets the Node from the API, for one who cannot wait for the watch. If it cannot be had, the known one counts.
+// Refresh gets the Node from the API, for one who cannot wait for the watch. If it cannot be had, the known
+// one counts.
 func (h *Heart) Refresh(ctx context.Context) {
 	h.mu.Lock()
 	soon := time.Since(h.refreshed) < refreshPause

@@ -60,8 +60,8 @@ func (s *Server) write(ctx context.Context, id, location string, limit time.Dura
 	return err
 }
 
-// checkpointLimit is the time that the caller gives the runtime, in seconds; the last of several counts, and less than the
-// default is the default.
+// checkpointLimit is the time that the caller gives the runtime, in seconds; the last of several counts,
+// and less than the default is the default.
 func checkpointLimit(values []string) (time.Duration, error) {
 	if len(values) == 0 {
 		return checkpointTime, nil

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// idleWriter is a response whose connection, once it is handed over to a stream, is closed when nothing has passed for a
-// while in either direction.
+// idleWriter is a response whose connection, once it is handed over to a stream, is closed when nothing has
+// passed for a while in either direction.
 type idleWriter struct {
 	http.ResponseWriter
 	idle time.Duration

@@ -18,8 +18,9 @@ import (
 // maxListed bounds the names that are listed of a directory.
 const maxListed = 10_000
 
-// nodeLogs serves files and lists directories of the node's logs. Pods may have the directory mounted: nothing is followed
-// out of it, nothing but files and directories is opened, and no FIFO makes the call wait.
+// nodeLogs serves files and lists directories of the node's logs. Pods may have the directory mounted:
+// nothing is followed out of it, nothing but files and directories is opened, and no FIFO makes the call
+// wait.
 func (s *Server) nodeLogs(w http.ResponseWriter, r *http.Request) {
 	name := strings.Trim(r.PathValue("path"), "/")
 	if name == "" {
@@ -37,7 +38,8 @@ func (s *Server) nodeLogs(w http.ResponseWriter, r *http.Request) {
 	case !info.IsDir():
 		http.ServeContent(w, r, info.Name(), info.ModTime(), f)
 	case !strings.HasSuffix(r.URL.Path, "/"):
-		// So that the links of the list fit. It is relative, as the API server serves this path below another one.
+		// So that the links of the list fit. It is relative, as the API server serves this path below
+		// another one.
 		w.Header().Set("Location", link(info.Name()+"/"))
 		w.WriteHeader(http.StatusMovedPermanently)
 	default:

@@ -16,8 +16,8 @@ func (s *Server) tlsConfig() *tls.Config {
 	return cfg
 }
 
-// mayHTTP2 tells whether the cipher suites have one of those without which HTTP/2 over TLS 1.2 cannot be served
-// (RFC 9113, section 9.2.2); net/http would not start.
+// mayHTTP2 tells whether the cipher suites have one of those without which HTTP/2 over TLS 1.2 cannot be
+// served (RFC 9113, section 9.2.2); net/http would not start.
 func mayHTTP2(cfg *tls.Config) bool {
 	return cfg.CipherSuites == nil || cfg.MinVersion >= tls.VersionTLS13 ||
 		slices.Contains(cfg.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256) ||

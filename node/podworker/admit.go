@@ -37,8 +37,8 @@ func (g *gate) forget(uid types.UID) {
 	delete(g.victims, uid)
 }
 
-// decided lets a pod in or refuses it, once. It is false while that is open. A pod that has begun on this node is never
-// asked about again: its resources are its own.
+// decided lets a pod in or refuses it, once. It is false while that is open. A pod that has begun on this
+// node is never asked about again: its resources are its own.
 func (w *Worker) decided(ctx context.Context, p *pod, desired *v1.Pod, observed plan.Observed) bool {
 	p.mu.Lock()
 	done := p.admitted || p.memory.Ended != nil
@@ -89,7 +89,8 @@ func (w *Worker) ask(pod *v1.Pod) admit.Verdict {
 	return w.judge(pod, all)
 }
 
-// open are the pods that came before a pod and are still to be decided about, oldest first. The caller holds the lock.
+// open are the pods that came before a pod and are still to be decided about, oldest first. The caller
+// holds the lock.
 func (w *Worker) open(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, o := range all {
@@ -125,8 +126,8 @@ func (w *Worker) judge(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	return verdict
 }
 
-// counting are the pods that a new one has to live with. Those that end for a critical pod count only for that one, which
-// waits for them. The caller holds the lock.
+// counting are the pods that a new one has to live with. Those that end for a critical pod count only for
+// that one, which waits for them. The caller holds the lock.
 func (w *Worker) counting(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, o := range all {

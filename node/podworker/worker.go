@@ -87,7 +87,8 @@ type Config struct {
 	Starts       int // sandboxes and containers being started at once
 	// Admit decides about a pod that is new on the node; others are the pods that count.
 	Admit func(pod *v1.Pod, others []*v1.Pod) admit.Verdict
-	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not known yet.
+	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not
+	// known yet.
 	Refresh func(ctx context.Context)
 }
 

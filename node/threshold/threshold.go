@@ -1,5 +1,5 @@
-// Package threshold reads kubelet's thresholds of eviction: how little of a resource may be left before the node is
-// under pressure.
+// Package threshold reads kubelet's thresholds of eviction: how little of a resource may be left before the
+// node is under pressure.
 package threshold
 
 import (
