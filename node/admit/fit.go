@@ -18,7 +18,8 @@ type shortage struct {
 }
 
 func (s shortage) refusal() Verdict {
-	return reject("OutOf"+string(s.name), "Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
+	return reject("OutOf"+string(s.name),
+		"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d",
 		s.name, s.requested, s.used, s.size)
 }
 
@@ -59,7 +60,8 @@ func fit(node Node, pod *v1.Pod, others []*v1.Pod) []shortage {
 
 // order is kubelet's: the first that is short is the reason.
 func order(list v1.ResourceList) []v1.ResourceName {
-	rank := map[v1.ResourceName]int{v1.ResourceCPU: -3, v1.ResourceMemory: -2, v1.ResourceEphemeralStorage: -1}
+	rank := map[v1.ResourceName]int{v1.ResourceCPU: -3, v1.ResourceMemory: -2,
+		v1.ResourceEphemeralStorage: -1}
 	return slices.SortedFunc(maps.Keys(list), func(a, b v1.ResourceName) int {
 		if rank[a] != rank[b] {
 			return rank[a] - rank[b]
@@ -83,7 +85,8 @@ func requests(pods []*v1.Pod) v1.ResourceList {
 
 // extended tells whether a resource is none of Kubernetes' own.
 func extended(name v1.ResourceName) bool {
-	return strings.Contains(string(name), "/") && !strings.Contains(string(name), v1.ResourceDefaultNamespacePrefix)
+	return strings.Contains(string(name), "/") &&
+		!strings.Contains(string(name), v1.ResourceDefaultNamespacePrefix)
 }
 
 func units(name v1.ResourceName, q resource.Quantity) int64 {

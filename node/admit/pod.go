@@ -24,7 +24,8 @@ func mayPreempt(pod, victim *v1.Pod) bool {
 	if critical(pod) && !critical(victim) {
 		return true
 	}
-	return pod.Spec.Priority != nil && victim.Spec.Priority != nil && *pod.Spec.Priority > *victim.Spec.Priority
+	return pod.Spec.Priority != nil && victim.Spec.Priority != nil &&
+		*pod.Spec.Priority > *victim.Spec.Priority
 }
 
 // every calls visit for the security context of each container, until it returns false.

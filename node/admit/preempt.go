@@ -24,12 +24,15 @@ func preempt(pod *v1.Pod, others []*v1.Pod, short []shortage) Verdict {
 	}
 	needs := needed(short)
 	if left := needs.without(all); len(left) > 0 {
-		return reject("UnexpectedAdmissionError", "Unexpected error while attempting to recover from admission failure: "+
-			"preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: %v", left)
+		return reject("UnexpectedAdmissionError",
+			"Unexpected error while attempting to recover from admission failure: "+
+				"preemption: error finding a set of pods to preempt: "+
+				"no set of running pods found to reclaim resources: %v", left)
 	}
 
 	// Of each class only what the lower ones, all of them, do not free.
-	low, middle, high := byClass[v1.PodQOSBestEffort], byClass[v1.PodQOSBurstable], byClass[v1.PodQOSGuaranteed]
+	low, middle, high := byClass[v1.PodQOSBestEffort], byClass[v1.PodQOSBurstable],
+		byClass[v1.PodQOSGuaranteed]
 	highest := nearest(high, needs.without(slices.Concat(low, middle)))
 	middling := nearest(middle, needs.without(slices.Concat(low, highest)))
 	lowest := nearest(low, needs.without(slices.Concat(middling, highest)))

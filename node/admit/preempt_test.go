@@ -34,11 +34,15 @@ func TestACriticalPodPushesTheFewestAndLowestOut(t *testing.T) {
 		want   []string
 	}{
 		"fits": {critical("1"), []*v1.Pod{named("a", "1", false)}, nil},
-		"one is enough": {critical("1"), []*v1.Pod{named("a", "500m", false), named("b", "1", false), named("c", "500m", false)},
+		"one is enough": {critical("1"), []*v1.Pod{named("a", "500m", false), named("b", "1", false),
+			named("c", "500m", false)},
 			[]string{"b"}},
-		"burstable before guaranteed": {critical("1"), []*v1.Pod{named("g", "1", true), named("b", "1", false)}, []string{"b"}},
-		"guaranteed for the rest":     {critical("2"), []*v1.Pod{named("g", "1", true), named("b", "1", false)}, []string{"b", "g"}},
-		"best effort for a place": {critical("100m"), []*v1.Pod{named("e", "", false), named("b", "100m", false), named("g", "100m", true)},
+		"burstable before guaranteed": {critical("1"),
+			[]*v1.Pod{named("g", "1", true), named("b", "1", false)}, []string{"b"}},
+		"guaranteed for the rest": {critical("2"),
+			[]*v1.Pod{named("g", "1", true), named("b", "1", false)}, []string{"b", "g"}},
+		"best effort for a place": {critical("100m"),
+			[]*v1.Pod{named("e", "", false), named("b", "100m", false), named("g", "100m", true)},
 			[]string{"e"}},
 	} {
 		got := Check(testNode(), c.pod, c.others)
@@ -56,8 +60,10 @@ func TestACriticalPodDoesNotPushItsLikeOut(t *testing.T) {
 	pod, other := named("critical", "2", false), named("other", "1", false)
 	pod.Spec.Priority, other.Spec.Priority = new(int32(systemCritical)), new(int32(systemCritical))
 	got := Check(testNode(), pod, []*v1.Pod{other})
-	if got.Reason != "UnexpectedAdmissionError" || got.Message != "Unexpected error while attempting to recover from admission failure: "+
-		"preemption: error finding a set of pods to preempt: no set of running pods found to reclaim resources: [(res: cpu, q: 1000), ]" {
+	if got.Reason != "UnexpectedAdmissionError" ||
+		got.Message != "Unexpected error while attempting to recover from admission failure: "+
+			"preemption: error finding a set of pods to preempt: "+
+			"no set of running pods found to reclaim resources: [(res: cpu, q: 1000), ]" {
 		t.Errorf("%+v", got)
 	}
 }
@@ -65,7 +71,8 @@ func TestACriticalPodDoesNotPushItsLikeOut(t *testing.T) {
 func TestACriticalPodOfAnotherNodePushesNobodyOut(t *testing.T) {
 	pod := named("critical", "2", false)
 	pod.Spec.Priority, pod.Spec.NodeSelector = new(int32(systemCritical)), map[string]string{"zone": "b"}
-	if got := Check(testNode(), pod, []*v1.Pod{named("a", "1", false)}); got.Reason != NodeAffinity || len(got.Preempt) > 0 {
+	if got := Check(testNode(), pod, []*v1.Pod{named("a", "1", false)}); got.Reason != NodeAffinity ||
+		len(got.Preempt) > 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -73,7 +80,8 @@ func TestACriticalPodOfAnotherNodePushesNobodyOut(t *testing.T) {
 func TestAnOrdinaryPodPushesNobodyOut(t *testing.T) {
 	pod := named("important", "2", false)
 	pod.Spec.Priority = new(int32(1_000_000_000))
-	if got := Check(testNode(), pod, []*v1.Pod{named("a", "1", false)}); got.Reason != "OutOfcpu" || len(got.Preempt) > 0 {
+	if got := Check(testNode(), pod, []*v1.Pod{named("a", "1", false)}); got.Reason != "OutOfcpu" ||
+		len(got.Preempt) > 0 {
 		t.Errorf("%+v", got)
 	}
 }

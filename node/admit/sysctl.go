@@ -45,7 +45,8 @@ func sysctls(node Node, pod *v1.Pod) Verdict {
 			return reject("SysctlForbidden", "forbidden sysctl: %q not allowlisted", name)
 		}
 		if space, _, _ := sysctl.GetNamespace(name); hosts[space] {
-			return reject("SysctlForbidden", "forbidden sysctl: %q not allowed with host %s enabled", name, space)
+			return reject("SysctlForbidden", "forbidden sysctl: %q not allowed with host %s enabled", name,
+				space)
 		}
 	}
 	return Verdict{}

@@ -13,9 +13,11 @@ import (
 func unserved(pod *v1.Pod) Verdict {
 	switch {
 	case pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers:
-		return reject("PodFeatureUnsupported", "this node agent does not serve user namespaces (hostUsers: false)")
+		return reject("PodFeatureUnsupported",
+			"this node agent does not serve user namespaces (hostUsers: false)")
 	case len(pod.Spec.ResourceClaims) > 0:
-		return reject("PodFeatureUnsupported", "this node agent does not serve dynamic resource allocation (resourceClaims)")
+		return reject("PodFeatureUnsupported",
+			"this node agent does not serve dynamic resource allocation (resourceClaims)")
 	}
 	return Verdict{}
 }
@@ -36,7 +38,8 @@ func system(node Node, pod *v1.Pod) Verdict {
 	security := pod.Spec.SecurityContext
 	if security != nil && security.SupplementalGroupsPolicy != nil &&
 		*security.SupplementalGroupsPolicy == v1.SupplementalGroupsPolicyStrict && !node.StrictGroups {
-		return reject("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node")
+		return reject("SupplementalGroupsPolicyNotSupported",
+			"SupplementalGroupsPolicy=Strict is not supported in this node")
 	}
 	return Verdict{}
 }
@@ -58,7 +61,10 @@ func appArmor(node Node, pod *v1.Pod) Verdict {
 }
 
 func wantsAppArmor(pod *v1.Pod) bool {
-	confined := func(p *v1.AppArmorProfile) bool { return p != nil && p.Type != v1.AppArmorProfileTypeUnconfined }
+	confined := func(p *v1.AppArmorProfile) bool {
+		return p != nil &&
+			p.Type != v1.AppArmorProfileTypeUnconfined
+	}
 	if pod.Spec.SecurityContext != nil && confined(pod.Spec.SecurityContext.AppArmorProfile) {
 		return true
 	}
@@ -90,7 +96,8 @@ func features(node Node, pod *v1.Pod) Verdict {
 	}
 
 	framework := nodedeclaredfeatures.DefaultFramework
-	needs, err := framework.InferForPodScheduling(&nodedeclaredfeatures.PodInfo{Spec: &pod.Spec, Status: &pod.Status}, release)
+	needs, err := framework.InferForPodScheduling(&nodedeclaredfeatures.PodInfo{Spec: &pod.Spec,
+		Status: &pod.Status}, release)
 	if err != nil {
 		return reject(reason, "Failed to infer pod's feature requirements: %v", err)
 	}

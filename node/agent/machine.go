@@ -19,7 +19,8 @@ import (
 // checkMachine ends the start on a machine that the configuration does not accept.
 func checkMachine(k *config.Kubelet, cgroupV2 bool, proc string) error {
 	if *k.FailCgroupV1 && !cgroupV2 {
-		return &program.CantRunError{What: "this machine has cgroup v1", Do: "boot it with cgroup v2, or set failCgroupV1: false"}
+		return &program.CantRunError{What: "this machine has cgroup v1",
+			Do: "boot it with cgroup v2, or set failCgroupV1: false"}
 	}
 	if k.SingleProcessOOMKill != nil && !*k.SingleProcessOOMKill && !cgroupV2 {
 		return &program.CantRunError{
@@ -95,7 +96,8 @@ func checkKernel(sys string) error {
 			return fmt.Errorf("kernel parameter: %w", err)
 		}
 		if have := strings.TrimSpace(string(data)); have != want {
-			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", strings.ReplaceAll(name, "/", "."), have, want))
+			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", strings.ReplaceAll(name, "/", "."), have,
+				want))
 		}
 	}
 	if len(wrong) == 0 {

@@ -34,7 +34,9 @@ func proc(t *testing.T, changes map[string]string) string {
 }
 
 func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
-	swap := map[string]string{"swaps": "Filename\tType\tSize\tUsed\tPriority\n/swap.img                               file\t\t1\t0\t-2\n"}
+	swap := map[string]string{
+		"swaps": "Filename\tType\tSize\tUsed\tPriority\n/swap.img            file\t\t1\t0\t-2\n",
+	}
 	panics := map[string]string{"sys/kernel/panic": "0\n"}
 	for name, c := range map[string]struct {
 		set     func(k *config.Kubelet)
@@ -42,17 +44,21 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 		changes map[string]string
 		want    string
 	}{
-		"as it should be":        {func(*config.Kubelet) {}, true, nil, ""},
-		"cgroup v1":              {func(*config.Kubelet) {}, false, nil, ""},
-		"cgroup v1, not wanted":  {func(k *config.Kubelet) { k.FailCgroupV1 = new(true) }, false, nil, "cgroup v1"},
-		"cgroup v2":              {func(k *config.Kubelet) { k.FailCgroupV1 = new(true) }, true, nil, ""},
-		"OOM in groups on v1":    {func(k *config.Kubelet) { k.SingleProcessOOMKill = new(false) }, false, nil, "singleProcessOOMKill"},
-		"OOM in groups":          {func(k *config.Kubelet) { k.SingleProcessOOMKill = new(false) }, true, nil, ""},
-		"swap":                   {func(*config.Kubelet) {}, true, swap, "/swap.img)"},
-		"swap, wanted":           {func(k *config.Kubelet) { k.FailSwapOn = new(false) }, true, swap, ""},
-		"kernel, not protected":  {func(*config.Kubelet) {}, true, panics, ""},
-		"kernel":                 {func(k *config.Kubelet) { k.ProtectKernelDefaults = true }, true, nil, ""},
-		"kernel of another mind": {func(k *config.Kubelet) { k.ProtectKernelDefaults = true }, true, panics, "kernel.panic is 0, not 10"},
+		"as it should be": {func(*config.Kubelet) {}, true, nil, ""},
+		"cgroup v1":       {func(*config.Kubelet) {}, false, nil, ""},
+		"cgroup v1, not wanted": {func(k *config.Kubelet) { k.FailCgroupV1 = new(true) }, false, nil,
+			"cgroup v1"},
+		"cgroup v2": {func(k *config.Kubelet) { k.FailCgroupV1 = new(true) }, true, nil, ""},
+		"OOM in groups on v1": {func(k *config.Kubelet) { k.SingleProcessOOMKill = new(false) }, false,
+			nil, "singleProcessOOMKill"},
+		"OOM in groups": {func(k *config.Kubelet) { k.SingleProcessOOMKill = new(false) }, true, nil,
+			""},
+		"swap":                  {func(*config.Kubelet) {}, true, swap, "/swap.img)"},
+		"swap, wanted":          {func(k *config.Kubelet) { k.FailSwapOn = new(false) }, true, swap, ""},
+		"kernel, not protected": {func(*config.Kubelet) {}, true, panics, ""},
+		"kernel":                {func(k *config.Kubelet) { k.ProtectKernelDefaults = true }, true, nil, ""},
+		"kernel of another mind": {func(k *config.Kubelet) { k.ProtectKernelDefaults = true }, true, panics,
+			"kernel.panic is 0, not 10"},
 	} {
 		k := config.Defaults().Kubelet
 		c.set(&k)
@@ -75,10 +81,20 @@ func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, set := range map[string]func(k *config.Kubelet){
-		"clientCAFile, no certificate":   func(k *config.Kubelet) { k.Authentication.X509.ClientCAFile = empty },
-		"clientCAFile that is not there": func(k *config.Kubelet) { k.Authentication.X509.ClientCAFile = empty + ".none" },
-		"tlsCertFile, no certificate":    func(k *config.Kubelet) { k.TLSCertFile, k.TLSPrivateKeyFile = empty, empty },
-		"tlsCertFile that is not there":  func(k *config.Kubelet) { k.TLSCertFile, k.TLSPrivateKeyFile = "/none", "/none" },
+		"clientCAFile, no certificate": func(k *config.Kubelet) {
+			k.Authentication.X509.ClientCAFile = empty
+		},
+		"clientCAFile that is not there": func(k *config.Kubelet) {
+			k.Authentication.X509.ClientCAFile = empty + ".none"
+		},
+		"tlsCertFile, no certificate": func(k *config.Kubelet) {
+			k.TLSCertFile,
+				k.TLSPrivateKeyFile = empty, empty
+		},
+		"tlsCertFile that is not there": func(k *config.Kubelet) {
+			k.TLSCertFile,
+				k.TLSPrivateKeyFile = "/none", "/none"
+		},
 	} {
 		k := config.Defaults().Kubelet
 		if err := checkFiles(&k); err != nil {
@@ -97,7 +113,8 @@ func TestPodsPerCoreLowersMaxPods(t *testing.T) {
 		{110, 0, 2, 110}, {110, 10, 2, 20}, {110, 100, 2, 110},
 	} {
 		if got := maxPods(c.most, c.perCore, c.cores); got != c.want {
-			t.Errorf("maxPods %d, podsPerCore %d, %d cores: %d, want %d", c.most, c.perCore, c.cores, got, c.want)
+			t.Errorf("maxPods %d, podsPerCore %d, %d cores: %d, want %d", c.most, c.perCore, c.cores, got,
+				c.want)
 		}
 	}
 }

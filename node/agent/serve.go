@@ -103,7 +103,8 @@ func (a *Agent) endpoints() (kubeletapi.Config, error) {
 		cfg.CheckpointDir = a.checkpoints()
 	}
 	if k.Enabled("ComponentStatusz") {
-		cfg.Statusz = &kubeletapi.Status{Version: strings.TrimPrefix(KubernetesVersion, "v"), Started: a.started}
+		cfg.Statusz = &kubeletapi.Status{Version: strings.TrimPrefix(KubernetesVersion, "v"),
+			Started: a.started}
 	}
 	if k.Enabled("ComponentFlagz") {
 		cfg.Flagz = a.cfg.Flags

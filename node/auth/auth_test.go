@@ -159,8 +159,10 @@ func TestWhoMayCall(t *testing.T) {
 
 func TestEndpointsHaveSubresourcesOfTheirOwn(t *testing.T) {
 	api := &cluster{
-		tokens:  map[string]string{"statusz": "s", "configz": "c", "log": "l", "checkpoint": "k", "proxy": "p"},
-		allowed: map[string]bool{"s get statusz": true, "c get configz": true, "l get log": true, "k create checkpoint": true, "p get proxy": true},
+		tokens: map[string]string{"statusz": "s", "configz": "c", "log": "l", "checkpoint": "k",
+			"proxy": "p"},
+		allowed: map[string]bool{"s get statusz": true, "c get configz": true, "l get log": true,
+			"k create checkpoint": true, "p get proxy": true},
 	}
 	g := auth.New(auth.Config{NodeName: "n", TokenReview: true, Reviews: api})
 	for _, c := range []struct{ method, path, right string }{

@@ -64,7 +64,7 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		"allowedUnsafeSysctls: [vm.swappiness]":                     "allowedUnsafeSysctls",
 		"allowedUnsafeSysctls: ['net.*.x']":                         "allowedUnsafeSysctls",
 		"userNamespaces: {idsPerPod: 65537}":                        "userNamespaces.idsPerPod",
-		"configMapAndSecretChangeDetectionStrategy: Poll":           "configMapAndSecretChangeDetectionStrategy",
+		"configMapAndSecretChangeDetectionStrategy: Poll":           "configMapAndSecret",
 		"cgroupDriver: none":                                        "cgroupDriver",
 		"cpuCFSQuotaPeriod: 2s":                                     "cpuCFSQuotaPeriod",
 		"memorySwap: {swapBehavior: Always}":                        "memorySwap.swapBehavior",
@@ -86,7 +86,7 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		"imagePullCredentialsVerificationPolicy: Sometimes":         "imagePullCredentialsVerificationPolicy",
 		"featureGates: {NoSuchGate: true}":                          "NoSuchGate",
 		"featureGates: {UserNamespacesSupport: false}":              "UserNamespacesSupport",
-		"featureGates: {RotateKubeletServerCertificate: false}\nserverTLSBootstrap: true": "serverTLSBootstrap",
+		"serverTLSBootstrap: true\nfeatureGates: {RotateKubeletServerCertificate: false}": "serverTLSB",
 	} {
 		if _, err := configured(t, header+text+"\n"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want an error that names %s", text, err, want)
@@ -141,8 +141,8 @@ func TestSettingsThatHardenAreServedOrRefused(t *testing.T) {
 		"topologyManagerPolicy: restricted":                               true,
 		"featureGates: {VolumeBindMountOptions: true}":                    true,
 		"featureGates: {AllAlpha: true}":                                  true,
-		"featureGates: {AllAlpha: true, VolumeBindMountOptions: false, QOSReserved: false, EmptyDirVolumeMode: false, " +
-			"DefaultPodSysctls: false, AtomicWriteVolumeUserFields: false}": false,
+		"featureGates: {AllAlpha: true, VolumeBindMountOptions: false, QOSReserved: false, " +
+			"EmptyDirVolumeMode: false, DefaultPodSysctls: false, AtomicWriteVolumeUserFields: false}": false,
 		"staticPodURL: http://x":                            true,
 		"systemCgroups: /s\ncgroupRoot: /r":                 true,
 		"defaultPodSysctls: {net.ipv4.tcp_syncookies: '1'}": true,
@@ -161,13 +161,16 @@ func TestSettingsThatHardenAreServedOrRefused(t *testing.T) {
 }
 
 func TestWhatHasNoEffectIsSaidOnce(t *testing.T) {
-	c, err := configured(t, header+"imageGCHighThresholdPercent: 90\nshutdownGracePeriod: 30s\nregistryPullQPS: 5\n", "--registry-burst=20",
+	c, err := configured(t,
+		header+"imageGCHighThresholdPercent: 90\nshutdownGracePeriod: 30s\nregistryPullQPS: 5\n",
+		"--registry-burst=20",
 		"--feature-gates=WatchList=false")
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Join(c.Notices, "\n")
-	for _, want := range []string{"imageGCHighThresholdPercent", "shutdownGracePeriod", "registryBurst", "WatchList=false"} {
+	for _, want := range []string{"imageGCHighThresholdPercent", "shutdownGracePeriod", "registryBurst",
+		"WatchList=false"} {
 		if strings.Count(got, want+" has no effect") != 1 {
 			t.Errorf("%s is not named once in:\n%s", want, got)
 		}
@@ -202,7 +205,8 @@ func TestConfigzCanBeReadAsAConfigurationFile(t *testing.T) {
 		t.Error(diff)
 	}
 
-	for _, want := range []string{`"kind":"KubeletConfiguration"`, `"apiVersion":"kubelet.config.k8s.io/v1beta1"`,
+	for _, want := range []string{`"kind":"KubeletConfiguration"`,
+		`"apiVersion":"kubelet.config.k8s.io/v1beta1"`,
 		`"nodeStatusUpdateFrequency":"20s"`, `"cacheTTL":"2m0s"`, `"maxPods":7`} {
 		if !strings.Contains(string(data), want) {
 			t.Errorf("no %s in %s", want, data)

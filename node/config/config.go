@@ -69,7 +69,8 @@ func (c *Config) derive() {
 	}
 	c.ProviderID = c.Kubelet.ProviderID
 
-	if !c.Kubelet.Enabled("KubeletEnsureSecretPulledImages") && c.Kubelet.ImagePullCredentialsVerificationPolicy == "" {
+	if !c.Kubelet.Enabled("KubeletEnsureSecretPulledImages") &&
+		c.Kubelet.ImagePullCredentialsVerificationPolicy == "" {
 		c.Kubelet.ImagePullCredentialsVerificationPolicy = "NeverVerify"
 	}
 }

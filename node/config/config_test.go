@@ -31,7 +31,8 @@ healthzPort: 10248
 httpCheckFrequency: 0s
 imageMaximumGCAge: 0s
 imageMinimumGCAge: 0s
-logging: {flushFrequency: 0, options: {json: {infoBufferSize: "0"}, text: {infoBufferSize: "0"}}, verbosity: 0}
+logging: {flushFrequency: 0, options: {json: {infoBufferSize: "0"}, text: {infoBufferSize: "0"}},
+	verbosity: 0}
 memorySwap: {}
 nodeStatusReportFrequency: 0s
 nodeStatusUpdateFrequency: 0s
@@ -71,20 +72,22 @@ func configured(t *testing.T, file string, args ...string) (Config, error) {
 }
 
 func TestAFileOfKubeadmAndItsFlagsAreTaken(t *testing.T) {
-	c, err := configured(t, kubeadm, "--kubeconfig=/etc/kubernetes/kubelet.conf", "--node-ip=192.0.2.7,fd00::7", "--node-labels=a=b,c=",
+	c, err := configured(t, kubeadm, "--kubeconfig=/etc/kubernetes/kubelet.conf",
+		"--node-ip=192.0.2.7,fd00::7", "--node-labels=a=b,c=",
 		"--pod-infra-container-image=pause", "--register-with-taints=k=v:NoSchedule",
 		"--container-runtime-endpoint=unix:///run/x.sock")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// Zero values mean the default: nothing is said about them.
-	if diff := cmp.Diff([]string{"flag --pod-infra-container-image has no effect here: the runtime knows its sandbox image"},
-		c.Notices); diff != "" {
+	want := "flag --pod-infra-container-image has no effect here: the runtime knows its sandbox image"
+	if diff := cmp.Diff([]string{want}, c.Notices); diff != "" {
 		t.Error(diff)
 	}
 	k := c.Kubelet
 	if k.CgroupDriver != "systemd" || k.NodeStatusReportFrequency.Duration != 5*time.Minute ||
-		k.StaticPodPath != "/etc/kubernetes/manifests" || c.RuntimeEndpoint != "unix:///run/x.sock" || len(c.NodeIPs) != 2 ||
+		k.StaticPodPath != "/etc/kubernetes/manifests" || c.RuntimeEndpoint != "unix:///run/x.sock" ||
+		len(c.NodeIPs) != 2 ||
 		c.Labels["a"] != "b" || k.RegisterWithTaints[0].Value != "v" {
 		t.Errorf("%+v", c)
 	}
@@ -92,18 +95,22 @@ func TestAFileOfKubeadmAndItsFlagsAreTaken(t *testing.T) {
 
 func TestFlagLinesOfDistributionsAreTaken(t *testing.T) {
 	for name, line := range map[string]string{
-		"kind": "--bootstrap-kubeconfig=/b --kubeconfig=/k --node-ip=192.0.2.7 --node-labels= --provider-id=kind://docker/kind/n " +
-			"--runtime-cgroups=/system.slice/containerd.service --fail-swap-on=false",
-		"EKS": "--cloud-provider=external --hostname-override=ip-192-0-2-7 --image-credential-provider-config=/etc/eks/ecr.json " +
-			"--image-credential-provider-bin-dir=/etc/eks --node-ip=192.0.2.7 --v=2 --node-labels=eks.amazonaws.com/nodegroup=ng",
-		"k3s": "--allowed-unsafe-sysctls=net.ipv4.ip_forward,net.ipv6.conf.all.forwarding --anonymous-auth=false --address=0.0.0.0 " +
-			"--authentication-token-webhook --authorization-mode=Webhook --cgroup-driver=cgroupfs --client-ca-file=/ca.crt " +
-			"--eviction-hard=imagefs.available<5%,nodefs.available<5% --eviction-minimum-reclaim=imagefs.available=10% " +
-			"--fail-swap-on=false --feature-gates=ContainerCheckpoint=false --healthz-bind-address=127.0.0.1 --read-only-port=0 " +
-			"--serialize-image-pulls=false --pod-manifest-path=/m --kubelet-cgroups=/k3s --resolv-conf=/run/r",
-		"hardened": "--protect-kernel-defaults --event-qps=5 --event-burst=10 --tls-min-version=VersionTLS13 " +
-			"--streaming-connection-idle-timeout=5m --make-iptables-util-chains=true --rotate-server-certificates=true " +
-			"--tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 --pod-max-pids=1024 --seccomp-default=true",
+		"kind": `--bootstrap-kubeconfig=/b --kubeconfig=/k --node-ip=192.0.2.7 --node-labels=
+			--provider-id=kind://docker/kind/n --runtime-cgroups=/system.slice/containerd.service
+			--fail-swap-on=false`,
+		"EKS": `--cloud-provider=external --hostname-override=ip-192-0-2-7 --node-ip=192.0.2.7 --v=2
+			--image-credential-provider-config=/etc/eks/ecr.json --image-credential-provider-bin-dir=/etc/eks
+			--node-labels=eks.amazonaws.com/nodegroup=ng`,
+		"k3s": `--allowed-unsafe-sysctls=net.ipv4.ip_forward,net.ipv6.conf.all.forwarding
+			--anonymous-auth=false --address=0.0.0.0 --authentication-token-webhook --authorization-mode=Webhook
+			--cgroup-driver=cgroupfs --client-ca-file=/ca.crt --eviction-hard=imagefs.available<5%,nodefs.available<5%
+			--eviction-minimum-reclaim=imagefs.available=10% --fail-swap-on=false --read-only-port=0
+			--feature-gates=ContainerCheckpoint=false --healthz-bind-address=127.0.0.1 --resolv-conf=/run/r
+			--serialize-image-pulls=false --pod-manifest-path=/m --kubelet-cgroups=/k3s`,
+		"hardened": `--protect-kernel-defaults --event-qps=5 --event-burst=10 --tls-min-version=VersionTLS13
+			--streaming-connection-idle-timeout=5m --make-iptables-util-chains=true --seccomp-default=true
+			--rotate-server-certificates=true --tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+			--pod-max-pids=1024`,
 	} {
 		if _, err := configured(t, "", strings.Fields(line)...); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -112,9 +119,12 @@ func TestFlagLinesOfDistributionsAreTaken(t *testing.T) {
 }
 
 func TestFlagsAreLaidOverTheFile(t *testing.T) {
-	c, err := configured(t, kubeadm+"maxPods: 20\nfeatureGates: {ContainerCheckpoint: false}\n", "--max-pods=30",
-		"--eviction-hard=memory.available<5%", "--eviction-hard=pid.available<1%", "--feature-gates=ComponentFlagz=false",
-		"--streaming-connection-idle-timeout=0", "--serialize-image-pulls", "--cluster-dns=192.0.2.1", "--cluster-dns=192.0.2.2")
+	c, err := configured(t, kubeadm+"maxPods: 20\nfeatureGates: {ContainerCheckpoint: false}\n",
+		"--max-pods=30",
+		"--eviction-hard=memory.available<5%", "--eviction-hard=pid.available<1%",
+		"--feature-gates=ComponentFlagz=false",
+		"--streaming-connection-idle-timeout=0", "--serialize-image-pulls", "--cluster-dns=192.0.2.1",
+		"--cluster-dns=192.0.2.2")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +132,8 @@ func TestFlagsAreLaidOverTheFile(t *testing.T) {
 	if k.MaxPods != 30 || k.StreamingIdleTimeout.Duration != 0 || !*k.SerializeImagePulls {
 		t.Errorf("maxPods %d, idle %v, serial %v", k.MaxPods, k.StreamingIdleTimeout, *k.SerializeImagePulls)
 	}
-	if diff := cmp.Diff(map[string]string{"memory.available": "5%", "pid.available": "1%"}, k.EvictionHard); diff != "" {
+	if diff := cmp.Diff(map[string]string{"memory.available": "5%", "pid.available": "1%"},
+		k.EvictionHard); diff != "" {
 		t.Error(diff)
 	}
 	if k.Enabled("ContainerCheckpoint") || k.Enabled("ComponentFlagz") || !k.Enabled("ComponentStatusz") {
@@ -148,7 +159,8 @@ func TestFlagzShowsNoCredentials(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(map[string]string{"manifest-url-header": "CLASSIFIED", "v": "2"}, c.Flags); diff != "" {
+	if diff := cmp.Diff(map[string]string{"manifest-url-header": "CLASSIFIED", "v": "2"},
+		c.Flags); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -162,8 +174,10 @@ func TestZeroIsNotAlwaysTheDefault(t *testing.T) {
 		t.Errorf("healthzPort %d, resolvConf %q, maxPods %d", *c.Kubelet.HealthzPort, *c.Kubelet.ResolverConfig, c.Kubelet.MaxPods)
 	}
 	off := strings.NewReplacer("healthzPort: 10248", "healthzPort: 0", "rotateCertificates: true", "rotateCertificates: false").Replace(kubeadm)
-	if err := c.apply([]byte(off)); err != nil || *c.Kubelet.HealthzPort != 0 || *c.Kubelet.RotateCertificates {
-		t.Errorf("what is switched off stays on: healthzPort %d, rotateCertificates %v, %v", *c.Kubelet.HealthzPort, *c.Kubelet.RotateCertificates, err)
+	if err := c.apply([]byte(off)); err != nil || *c.Kubelet.HealthzPort != 0 ||
+		*c.Kubelet.RotateCertificates {
+		t.Errorf("what is switched off stays on: healthzPort %d, rotateCertificates %v, %v",
+			*c.Kubelet.HealthzPort, *c.Kubelet.RotateCertificates, err)
 	}
 }
 

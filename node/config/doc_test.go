@@ -19,14 +19,15 @@ func TestThePageShowsTheTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(data)
-	for name, table := range map[string]string{"fields": fieldTable(), "flags": flagTable(), "gates": gateTable()} {
+	for name, table := range map[string]string{"fields": fieldTable(), "flags": flagTable(),
+		"gates": gateTable()} {
 		before, rest, found := strings.Cut(text, "<!-- "+name+" -->\n")
 		have, after, closed := strings.Cut(rest, "<!-- end -->")
 		if !found || !closed {
 			t.Fatalf("the page has no place for the table of %s", name)
 		}
 		if have != table && os.Getenv("TRIVET_WRITE_DOCS") == "" {
-			t.Errorf("the table of %s is another one; write it with TRIVET_WRITE_DOCS=1 go test ./node/config", name)
+			t.Errorf("table of %s: run TRIVET_WRITE_DOCS=1 go test ./node/config", name)
 		}
 		text = before + "<!-- " + name + " -->\n" + table + "<!-- end -->" + after
 	}
@@ -47,7 +48,8 @@ func fieldTable() string {
 }
 
 func flagTable() string {
-	rows := slices.SortedFunc(slices.Values(flagRows), func(a, b flagRow) int { return cmp.Compare(a.name, b.name) })
+	rows := slices.SortedFunc(slices.Values(flagRows),
+		func(a, b flagRow) int { return cmp.Compare(a.name, b.name) })
 	var b strings.Builder
 	b.WriteString("| flag | sets | here | note |\n| --- | --- | --- | --- |\n")
 	for _, row := range rows {

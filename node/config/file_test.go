@@ -26,7 +26,8 @@ func TestTyposInAFileAreRefusedByTheirPaths(t *testing.T) {
 }
 
 func TestAFileOfAnotherKindIsRefused(t *testing.T) {
-	for _, text := range []string{"kind: Other\n", "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1\n", "[]", "x"} {
+	for _, text := range []string{"kind: Other\n",
+		"kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1\n", "[]", "x"} {
 		if _, err := configured(t, text); err == nil {
 			t.Errorf("%q is taken", text)
 		}
@@ -39,7 +40,7 @@ func TestAFileOfAnotherKindIsRefused(t *testing.T) {
 func TestDropInsAreLaidOverTheFileInOrder(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"10.conf":        header + "maxPods: 10\nevictionHard: {pid.available: 1%}\nclusterDNS: [192.0.2.1]\n",
+		"10.conf":        header + "maxPods: 10\nevictionHard: {pid.available: 1%}\nclusterDNS: [::1]\n",
 		"20.conf":        header + "maxPods: 20\nauthentication: {webhook: {cacheTTL: 1m}}\n",
 		"30.yaml":        header + "maxPods: 30\n",
 		"more/05.conf":   header + "clusterDomain: example.org\nclusterDNS: [192.0.2.2, 192.0.2.3]\n",
@@ -65,18 +66,21 @@ func TestDropInsAreLaidOverTheFileInOrder(t *testing.T) {
 	if len(k.EvictionHard) != 3 || k.EvictionHard["nodefs.available"] != "0%" {
 		t.Errorf("evictionHard %v, want that of the file and the drop-in", k.EvictionHard)
 	}
-	if k.Authentication.Webhook.CacheTTL.Minutes() != 1 || k.Authentication.X509.ClientCAFile != "/etc/kubernetes/pki/ca.crt" {
+	if k.Authentication.Webhook.CacheTTL.Minutes() != 1 ||
+		k.Authentication.X509.ClientCAFile != "/etc/kubernetes/pki/ca.crt" {
 		t.Errorf("authentication %+v", k.Authentication)
 	}
 }
 
 func TestATypoInADropInNamesFileAndField(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "1.conf"), []byte(header+"authorization: {mod: Webhook}\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "1.conf"), []byte(header+"authorization: {mod: Webhook}\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := configured(t, "", "--config-dir="+dir)
-	if err == nil || !strings.Contains(err.Error(), "1.conf") || !strings.Contains(err.Error(), "authorization.mod") {
+	if err == nil || !strings.Contains(err.Error(), "1.conf") ||
+		!strings.Contains(err.Error(), "authorization.mod") {
 		t.Errorf("%v, want the file and the field", err)
 	}
 }

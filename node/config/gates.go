@@ -83,7 +83,7 @@ func (k *Kubelet) checkGates() error {
 		case !ok:
 			errs = append(errs, fmt.Errorf("featureGates: unrecognized feature gate: %s", name))
 		case g.locked && k.FeatureGates[name] != g.usual:
-			errs = append(errs, fmt.Errorf("featureGates: cannot set feature gate %s to %v, feature is locked to %v",
+			errs = append(errs, fmt.Errorf("featureGates: cannot set %s to %v, feature is locked to %v",
 				name, k.FeatureGates[name], g.usual))
 		}
 	}
@@ -101,7 +101,8 @@ func (k *Kubelet) gateNotices() []string {
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(k.FeatureGates)) {
 		if g, ok := known[name]; ok && servedGates[name] == "" && k.FeatureGates[name] != g.usual {
-			out = append(out, fmt.Sprintf("feature gate %s=%v has no effect here", name, k.FeatureGates[name]))
+			out = append(out, fmt.Sprintf("feature gate %s=%v has no effect here", name,
+				k.FeatureGates[name]))
 		}
 	}
 	return out

@@ -12,8 +12,9 @@ func (k *Kubelet) checkImagePolicy() error {
 	switch k.ImagePullCredentialsVerificationPolicy {
 	case "NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify":
 	default:
-		return fmt.Errorf("imagePullCredentialsVerificationPolicy %q is none of NeverVerify, NeverVerifyPreloadedImages, "+
-			"NeverVerifyAllowlistedImages, AlwaysVerify", k.ImagePullCredentialsVerificationPolicy)
+		return fmt.Errorf("imagePullCredentialsVerificationPolicy %q is none of NeverVerify, "+
+			"NeverVerifyPreloadedImages, NeverVerifyAllowlistedImages, AlwaysVerify",
+			k.ImagePullCredentialsVerificationPolicy)
 	}
 
 	list := k.PreloadedImagesVerificationAllowlist

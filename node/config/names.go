@@ -12,7 +12,8 @@ import (
 )
 
 // sysctlPattern is the name of a sysctl, or a prefix of names with a * at its end.
-var sysctlPattern = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*([a-z0-9][-_a-z0-9]*)?(\*|[a-z0-9])$`)
+var sysctlPattern = regexp.MustCompile(
+	`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*([a-z0-9][-_a-z0-9]*)?(\*|[a-z0-9])$`)
 
 func checkTaint(i int, t v1.Taint) error {
 	wrong := validation.IsQualifiedName(t.Key)
@@ -42,8 +43,9 @@ func checkLabels(labels map[string]string) error {
 			return fmt.Errorf("--node-labels: %s=%s: %s", key, value, strings.Join(wrong, "; "))
 		}
 		if !mayLabel(key) {
-			return fmt.Errorf("--node-labels: a node may not give itself the label %s; those of kubernetes.io and k8s.io "+
-				"must be one of %s or below one of %s", key, strings.Join(kubeletapis.KubeletLabels(), ", "),
+			return fmt.Errorf("--node-labels: a node may not give itself the label %s; those of "+
+				"kubernetes.io and k8s.io must be one of %s or below one of %s", key,
+				strings.Join(kubeletapis.KubeletLabels(), ", "),
 				strings.Join(kubeletapis.KubeletLabelNamespaces(), ", "))
 		}
 	}

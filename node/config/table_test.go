@@ -72,7 +72,8 @@ func paths(prefix string, t reflect.Type, out *[]string) {
 		t = t.Elem()
 	}
 	switch t {
-	case reflect.TypeFor[metav1.Duration](), reflect.TypeFor[resource.Quantity](), reflect.TypeFor[metav1.Time]():
+	case reflect.TypeFor[metav1.Duration](), reflect.TypeFor[resource.Quantity](),
+		reflect.TypeFor[metav1.Time]():
 		*out = append(*out, prefix)
 		return
 	}
@@ -94,7 +95,8 @@ func TestEveryFieldHasARow(t *testing.T) {
 	var tops []string
 	for _, path := range lines(t, "kubelet-1.37.2-fields.txt") {
 		top, _, _ := strings.Cut(path, ".")
-		if top = strings.TrimSuffix(top, "[]"); top != "kind" && top != "apiVersion" && !slices.Contains(tops, top) {
+		if top = strings.TrimSuffix(top, "[]"); top != "kind" && top != "apiVersion" &&
+			!slices.Contains(tops, top) {
 			tops = append(tops, top)
 		}
 	}
@@ -114,7 +116,8 @@ func TestEveryFieldHasARow(t *testing.T) {
 
 func TestDefaultsAreThoseOfKubelet(t *testing.T) {
 	var want, have map[string]any
-	if err := json.Unmarshal([]byte(strings.Join(lines(t, "kubelet-1.37.2-defaults.json"), "\n")), &want); err != nil {
+	if err := json.Unmarshal([]byte(strings.Join(lines(t, "kubelet-1.37.2-defaults.json"), "\n")),
+		&want); err != nil {
 		t.Fatal(err)
 	}
 	data, err := json.Marshal(Defaults().Kubelet)
@@ -126,7 +129,8 @@ func TestDefaultsAreThoseOfKubelet(t *testing.T) {
 	}
 
 	// Those that the table of fields names, and what kubelet sets elsewhere.
-	for _, name := range []string{"cgroupDriver", "containerRuntimeEndpoint", "failCgroupV1", "rotateCertificates", "serializeImagePulls",
+	for _, name := range []string{"cgroupDriver", "containerRuntimeEndpoint", "failCgroupV1",
+		"rotateCertificates", "serializeImagePulls",
 		"evictionHard", "enableSystemLogQuery", "kind", "apiVersion"} {
 		delete(want, name)
 		delete(have, name)

@@ -17,7 +17,8 @@ func (k *Kubelet) TLS() (*tls.Config, error) {
 	case "VersionTLS13":
 		out.MinVersion = tls.VersionTLS13
 	case "VersionTLS10", "VersionTLS11": // broken; kubelet still serves them when it is told to
-		return nil, fmt.Errorf("tlsMinVersion %s is not served: use VersionTLS12 or VersionTLS13", k.TLSMinVersion)
+		return nil, fmt.Errorf("tlsMinVersion %s is not served: use VersionTLS12 or VersionTLS13",
+			k.TLSMinVersion)
 	default:
 		return nil, fmt.Errorf("tlsMinVersion %q is neither VersionTLS12 nor VersionTLS13", k.TLSMinVersion)
 	}

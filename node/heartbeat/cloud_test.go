@@ -24,7 +24,8 @@ func TestANodeOfACloudWaitsForIt(t *testing.T) {
 
 	want := []v1.Taint{
 		{Key: "own", Effect: v1.TaintEffectNoExecute},
-		{Key: "node.cloudprovider.kubernetes.io/uninitialized", Value: "true", Effect: v1.TaintEffectNoSchedule},
+		{Key: "node.cloudprovider.kubernetes.io/uninitialized", Value: "true",
+			Effect: v1.TaintEffectNoSchedule},
 	}
 	if diff := cmp.Diff(want, node.Spec.Taints); diff != "" {
 		t.Error(diff)
@@ -56,10 +57,12 @@ func TestAddressesAreTheCloudsOnceItHasSetThem(t *testing.T) {
 		now  []v1.NodeAddress
 		want []v1.NodeAddress
 	}{
-		"no cloud":       {Config{IPs: []string{"192.0.2.7"}}, clouds, []v1.NodeAddress{own, name}},
-		"cloud has set":  {Config{IPs: []string{"192.0.2.7"}, ExternalCloud: true}, clouds, clouds},
-		"given":          {Config{ExternalCloud: true, GivenIPs: []string{"192.0.2.7"}}, nil, []v1.NodeAddress{own, name}},
-		"cloud finds it": {Config{IPs: []string{"192.0.2.7"}, ExternalCloud: true}, nil, []v1.NodeAddress{name}},
+		"no cloud":      {Config{IPs: []string{"192.0.2.7"}}, clouds, []v1.NodeAddress{own, name}},
+		"cloud has set": {Config{IPs: []string{"192.0.2.7"}, ExternalCloud: true}, clouds, clouds},
+		"given": {Config{ExternalCloud: true, GivenIPs: []string{"192.0.2.7"}}, nil,
+			[]v1.NodeAddress{own, name}},
+		"cloud finds it": {Config{IPs: []string{"192.0.2.7"}, ExternalCloud: true}, nil,
+			[]v1.NodeAddress{name}},
 	} {
 		c.cfg.Hostname = "n"
 		if diff := cmp.Diff(c.want, heart(t, c.cfg, "").addresses(c.now)); diff != "" {
@@ -74,7 +77,8 @@ func TestTheHintToACloudGoesWithTheCloud(t *testing.T) {
 		t.Error("stale where it is not, or not where it is")
 	}
 	patch, err := metadataPatch(&v1.Node{}, true)
-	if err != nil || string(patch) != `{"metadata":{"annotations":{"alpha.kubernetes.io/provided-node-ip":null},"labels":null}}` {
+	want := `{"metadata":{"annotations":{"alpha.kubernetes.io/provided-node-ip":null},"labels":null}}`
+	if err != nil || string(patch) != want {
 		t.Errorf("%s, %v", patch, err)
 	}
 }

@@ -105,8 +105,9 @@ func (h *Heart) diskLow(ctx context.Context) bool {
 
 func (h *Heart) fileSystemLow(dir, space, inodes string) bool {
 	total, free, count, left, err := disk(dir)
+	// btrfs has no count of inodes.
 	return err == nil && (h.cfg.Thresholds.Crossed(space, int64(free), int64(total)) ||
-		count > 0 && h.cfg.Thresholds.Crossed(inodes, int64(left), int64(count))) // btrfs has no count of inodes
+		count > 0 && h.cfg.Thresholds.Crossed(inodes, int64(left), int64(count)))
 }
 
 func (h *Heart) pidsLow() bool {

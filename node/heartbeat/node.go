@@ -19,8 +19,10 @@ import (
 
 // What a node and an external cloud provider tell each other (k8s.io/cloud-provider/api).
 const (
-	uninitialized = "node.cloudprovider.kubernetes.io/uninitialized" // taint: the cloud has not described the node yet
-	providedIPs   = "alpha.kubernetes.io/provided-node-ip"           // annotation: addresses that the node was given
+	// A taint: the cloud has not described the node yet.
+	uninitialized = "node.cloudprovider.kubernetes.io/uninitialized"
+	// An annotation: addresses that the node was given.
+	providedIPs = "alpha.kubernetes.io/provided-node-ip"
 )
 
 // initial is the Node as it is registered.

@@ -62,7 +62,8 @@ func TestEveryFormOfAThresholdBringsPressure(t *testing.T) {
 		h := heart(t, Config{Thresholds: set}, t.TempDir())
 		h.inspect(t.Context(), runtime.Info{}, nil)
 		got := h.Pressure()
-		if c.want == "" && len(got) > 0 || c.want != "" && !slices.Equal(got, []v1.NodeConditionType{c.want}) {
+		if c.want == "" && len(got) > 0 || c.want != "" &&
+			!slices.Equal(got, []v1.NodeConditionType{c.want}) {
 			t.Errorf("%s: %s: %v, want %q", c.signal, c.value, got, c.want)
 		}
 	}
@@ -73,7 +74,8 @@ func TestPressureIsShownForAWhileWhenItIsOver(t *testing.T) {
 	if h.held(v1.NodeMemoryPressure, false, now) {
 		t.Error("pressure that never was")
 	}
-	if !h.held(v1.NodeMemoryPressure, true, now) || !h.held(v1.NodeMemoryPressure, false, now.Add(299*time.Second)) {
+	if !h.held(v1.NodeMemoryPressure, true, now) ||
+		!h.held(v1.NodeMemoryPressure, false, now.Add(299*time.Second)) {
 		t.Error("pressure ends too soon")
 	}
 	if len(h.Pressure()) != 1 {
@@ -85,26 +87,32 @@ func TestPressureIsShownForAWhileWhenItIsOver(t *testing.T) {
 }
 
 func TestWhatThresholdsKeepFreeIsNotAllocatable(t *testing.T) {
-	capacity := v1.ResourceList{"memory": resource.MustParse("10Gi"), "ephemeral-storage": resource.MustParse("100Gi")}
+	capacity := v1.ResourceList{"memory": resource.MustParse("10Gi"),
+		"ephemeral-storage": resource.MustParse("100Gi")}
 	reserved := v1.ResourceList{"memory": resource.MustParse("1Gi")}
 	for name, c := range map[string]struct {
 		hard         map[string]string
 		all          bool
 		memory, disk string
 	}{
-		"amount":  {map[string]string{"memory.available": "1Gi", "nodefs.available": "5Gi"}, false, "8Gi", "95Gi"},
-		"share":   {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, false, "8Gi", "90Gi"},
-		"ignored": {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, true, "9Gi", "100Gi"},
-		"none":    {nil, false, "9Gi", "100Gi"},
+		"amount": {map[string]string{"memory.available": "1Gi", "nodefs.available": "5Gi"}, false, "8Gi",
+			"95Gi"},
+		"share": {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, false, "8Gi",
+			"90Gi"},
+		"ignored": {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, true, "9Gi",
+			"100Gi"},
+		"none": {nil, false, "9Gi", "100Gi"},
 	} {
 		set, err := threshold.ParseSet(c.hard)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := heart(t, Config{Thresholds: set, Reserved: reserved, AllAllocatable: c.all}, "").allocatable(capacity)
+		got := heart(t, Config{Thresholds: set, Reserved: reserved, AllAllocatable: c.all},
+			"").allocatable(capacity)
 		memory, disk := got["memory"], got["ephemeral-storage"]
 		if memory.Cmp(resource.MustParse(c.memory)) != 0 || disk.Cmp(resource.MustParse(c.disk)) != 0 {
-			t.Errorf("%s: memory %s, disk %s, want %s and %s", name, memory.String(), disk.String(), c.memory, c.disk)
+			t.Errorf("%s: memory %s, disk %s, want %s and %s", name, memory.String(), disk.String(), c.memory,
+				c.disk)
 		}
 	}
 }

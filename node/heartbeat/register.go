@@ -37,8 +37,10 @@ func (h *Heart) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.cfg.Register && (stale || !contains(out.Labels, want.Labels) || !contains(out.Annotations, want.Annotations)) {
-		if err := h.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(h.cfg.Name).Body(patch).Do(ctx).Into(out); err != nil {
+	if h.cfg.Register && (stale || !contains(out.Labels, want.Labels) ||
+		!contains(out.Annotations, want.Annotations)) {
+		request := h.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(h.cfg.Name)
+		if err := request.Body(patch).Do(ctx).Into(out); err != nil {
 			return err
 		}
 	}
@@ -60,7 +62,8 @@ func metadataPatch(want *v1.Node, stale bool) ([]byte, error) {
 	if stale {
 		annotations[providedIPs] = nil
 	}
-	return json.Marshal(map[string]any{"metadata": map[string]any{"labels": want.Labels, "annotations": annotations}})
+	return json.Marshal(map[string]any{"metadata": map[string]any{"labels": want.Labels,
+		"annotations": annotations}})
 }
 
 func contains(have, want map[string]string) bool {

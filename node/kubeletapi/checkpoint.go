@@ -35,8 +35,9 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	location := filepath.Join(s.cfg.CheckpointDir, fmt.Sprintf("checkpoint-%s_%s-%s-%s.tar", name, namespace, container,
-		time.Now().Format(time.RFC3339)))
+	location := filepath.Join(s.cfg.CheckpointDir,
+		fmt.Sprintf("checkpoint-%s_%s-%s-%s.tar", name, namespace, container,
+			time.Now().Format(time.RFC3339)))
 	id, err := s.runningContainer(r.Context(), pod, container)
 	if err == nil {
 		err = s.write(r.Context(), id, location, limit)
@@ -70,6 +71,7 @@ func checkpointLimit(values []string) (time.Duration, error) {
 	if err != nil || seconds < 0 {
 		return 0, notFound("cannot parse value of timeout parameter") // kubelet's code and text
 	}
-	limit := min(time.Duration(min(seconds, int64(maxCheckpointTime/time.Second)))*time.Second, maxCheckpointTime)
+	limit := min(time.Duration(min(seconds, int64(maxCheckpointTime/time.Second)))*time.Second,
+		maxCheckpointTime)
 	return max(limit, checkpointTime), nil
 }

@@ -145,11 +145,14 @@ func serve(t *testing.T, mods ...func(*kubeletapi.Config)) *url.URL {
 	certs := httptest.NewTLSServer(nil) // for its certificate
 	certs.Close()
 	cfg := kubeletapi.Config{
-		Pods:        pods{pod},
-		Runtime:     client{r},
-		Guard:       func(h http.Handler) http.Handler { return h },
-		Log:         slog.New(slog.DiscardHandler),
-		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certs.TLS.Certificates[0], nil },
+		Pods:    pods{pod},
+		Runtime: client{r},
+		Guard:   func(h http.Handler) http.Handler { return h },
+		Log:     slog.New(slog.DiscardHandler),
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return &certs.TLS.Certificates[0],
+				nil
+		},
 	}
 	for _, mod := range mods {
 		mod(&cfg)

@@ -63,11 +63,13 @@ func openBelow(dir, name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, notFound("404 page not found")
 	}
 	if err != nil {
-		return nil, nil, &httpError{http.StatusForbidden, fmt.Sprintf("open log %q of the node: %v", name, err)}
+		return nil, nil, &httpError{http.StatusForbidden,
+			fmt.Sprintf("open log %q of the node: %v", name, err)}
 	}
 	info, err := f.Stat()
 	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
-		err = &httpError{http.StatusForbidden, fmt.Sprintf("log %q of the node is neither a file nor a directory", name)}
+		err = &httpError{http.StatusForbidden,
+			fmt.Sprintf("log %q of the node is neither a file nor a directory", name)}
 	}
 	if err != nil {
 		f.Close()

@@ -56,7 +56,7 @@ type Config struct {
 
 // Off are endpoints that an administrator has switched off: they answer 405.
 type Off struct {
-	Debugging  bool // all that reads logs or runs something; /configz, /checkpoint, /statusz and /flagz are not found
+	Debugging  bool // logs, exec, attach and the like; /configz and others are not found
 	SystemLogs bool // /logs/
 	Profiling  bool // /debug/pprof/
 	DebugFlags bool // /debug/flags/v

@@ -40,18 +40,25 @@ func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
 		want map[string]int
 	}{
 		"nothing off": {kubeletapi.Off{}, map[string]int{
-			"/logs/": 200, "/runningpods/": 200, "/configz": 200, "/statusz": 200, "/flagz": 200, "/debug/pprof/": 404,
-			"/debug/flags/v": 404, "/containerLogs/ns/p/c": 200, "/run/ns/p/c": 405, "/checkpoint/ns/p/c": 405, "/allocatedPods": 404,
+			"/logs/": 200, "/runningpods/": 200, "/configz": 200, "/statusz": 200, "/flagz": 200,
+			"/debug/pprof/":  404,
+			"/debug/flags/v": 404, "/containerLogs/ns/p/c": 200, "/run/ns/p/c": 405,
+			"/checkpoint/ns/p/c": 405, "/allocatedPods": 404,
 		}},
 		"debugging": {kubeletapi.Off{Debugging: true}, map[string]int{
 			"/healthz": 200, "/pods": 200, "/metrics": 501, "/stats/summary": 501,
-			"/logs/": off, "/logs/x": off, "/runningpods/": off, "/containerLogs/ns/p/c": off, "/exec/ns/p/c?command=x&output=1": off,
-			"/attach/ns/p/c": off, "/portForward/ns/p": off, "/run/ns/p/c": off, "/debug/pprof/heap": off,
-			"/configz": 404, "/checkpoint/ns/p/c": 404, "/statusz": 404, "/flagz": 404,
+			"/logs/": off, "/logs/x": off, "/runningpods/": off, "/containerLogs/ns/p/c": off,
+			"/exec/ns/p/c?command=x&output=1": off,
+			"/attach/ns/p/c":                  off, "/portForward/ns/p": off, "/run/ns/p/c": off,
+			"/debug/pprof/heap": off,
+			"/configz":          404, "/checkpoint/ns/p/c": 404, "/statusz": 404, "/flagz": 404,
 		}},
-		"logs":        {kubeletapi.Off{SystemLogs: true}, map[string]int{"/logs/": off, "/logs/x": off, "/containerLogs/ns/p/c": 200}},
-		"profiling":   {kubeletapi.Off{Profiling: true}, map[string]int{"/debug/pprof/": off, "/debug/pprof/heap": off, "/logs/": 200}},
-		"debug flags": {kubeletapi.Off{DebugFlags: true}, map[string]int{"/debug/flags/v": off, "/logs/": 200}},
+		"logs": {kubeletapi.Off{SystemLogs: true},
+			map[string]int{"/logs/": off, "/logs/x": off, "/containerLogs/ns/p/c": 200}},
+		"profiling": {kubeletapi.Off{Profiling: true},
+			map[string]int{"/debug/pprof/": off, "/debug/pprof/heap": off, "/logs/": 200}},
+		"debug flags": {kubeletapi.Off{DebugFlags: true},
+			map[string]int{"/debug/flags/v": off, "/logs/": 200}},
 	} {
 		base := serve(t, all(t.TempDir()), func(cfg *kubeletapi.Config) { cfg.Off = c.off })
 		for path, want := range c.want {
@@ -76,7 +83,8 @@ func TestWhatIsNotConfiguredIsNotFound(t *testing.T) {
 
 func post(t *testing.T, base *url.URL, path string) (int, string) {
 	t.Helper()
-	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DisableKeepAlives: true}}
 	r, err := c.Post(base.String()+path, "", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +100,8 @@ func post(t *testing.T, base *url.URL, path string) (int, string) {
 func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	secret := filepath.Join(filepath.Dir(dir), "secret")
-	for path, text := range map[string]string{secret: "secret", filepath.Join(dir, "syslog"): "line\n", filepath.Join(dir, "pods/a?b"): "a"} {
+	for path, text := range map[string]string{secret: "secret", filepath.Join(dir, "syslog"): "line\n",
+		filepath.Join(dir, "pods/a?b"): "a"} {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +135,8 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 		"/logs/fifo":        {403, "neither a file nor a directory"},
 	} {
 		code, body := get(t, base, path)
-		if code != c.code || !strings.Contains(body, c.want) || strings.Contains(body, "secret<") || body == "secret" {
+		if code != c.code || !strings.Contains(body, c.want) || strings.Contains(body, "secret<") ||
+			body == "secret" {
 			t.Errorf("%s: %d %q, want %d %q", path, code, body, c.code, c.want)
 		}
 	}
@@ -139,7 +149,8 @@ type checkpointer struct {
 	err   error
 }
 
-func (c *checkpointer) CheckpointContainer(_ context.Context, r *cri.CheckpointContainerRequest, _ ...grpc.CallOption) (
+func (c *checkpointer) CheckpointContainer(_ context.Context, r *cri.CheckpointContainerRequest,
+	_ ...grpc.CallOption) (
 	*cri.CheckpointContainerResponse, error) {
 	c.asked = r
 	return &cri.CheckpointContainerResponse{}, c.err
@@ -153,11 +164,13 @@ func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
 	})
 
 	code, body := post(t, base, "/checkpoint/ns/p/c?timeout=300")
-	form := regexp.MustCompile(`^{"items":\["/var/lib/kubelet/checkpoints/checkpoint-p_ns-c-\d{4}-[^"]*\.tar"\]}$`)
+	const file = `/var/lib/kubelet/checkpoints/checkpoint-p_ns-c-\d{4}-[^"]*\.tar`
+	form := regexp.MustCompile(`^{"items":\["` + file + `"\]}$`)
 	if code != 200 || !form.MatchString(body) {
 		t.Errorf("%d %q", code, body)
 	}
-	if rt.asked == nil || rt.asked.ContainerId != "id1" || rt.asked.Timeout != 300 || !strings.Contains(body, rt.asked.Location) {
+	if rt.asked == nil || rt.asked.ContainerId != "id1" || rt.asked.Timeout != 300 ||
+		!strings.Contains(body, rt.asked.Location) {
 		t.Errorf("the runtime was asked for %v", rt.asked)
 	}
 
@@ -177,14 +190,16 @@ func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
 	}
 
 	rt.err = errors.New("not enabled")
-	if code, body := post(t, base, "/checkpoint/ns/p/c"); code != 500 || !strings.Contains(body, "checkpointing of ns/p/c failed") {
+	if code, body := post(t, base, "/checkpoint/ns/p/c"); code != 500 ||
+		!strings.Contains(body, "checkpointing of ns/p/c failed") {
 		t.Errorf("%d %q", code, body)
 	}
 }
 
 func TestZPagesAnswerInTextAndAsObjects(t *testing.T) {
 	base := serve(t, all(t.TempDir()))
-	if code, body := get(t, base, "/statusz"); code != 200 || !strings.Contains(body, "kubelet statusz") || !strings.Contains(body, "1 hr 01 min") {
+	if code, body := get(t, base, "/statusz"); code != 200 || !strings.Contains(body, "kubelet statusz") ||
+		!strings.Contains(body, "1 hr 01 min") {
 		t.Errorf("statusz: %d %q", code, body)
 	}
 	if code, body := get(t, base, "/flagz"); code != 200 || !strings.Contains(body, "node-ip: 192.0.2.7\n") {
@@ -209,7 +224,8 @@ func TestZPagesAnswerInTextAndAsObjects(t *testing.T) {
 
 func getAs(t *testing.T, base *url.URL, path, accept string) (int, string) {
 	t.Helper()
-	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DisableKeepAlives: true}}
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base.String()+path, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -233,14 +249,21 @@ func TestTLSIsServedAsConfigured(t *testing.T) {
 		server, client *tls.Config
 		ok             bool
 	}{
-		"TLS 1.2 by default":    {nil, &tls.Config{MaxVersion: tls.VersionTLS12}, true},
-		"no TLS 1.1 by default": {nil, &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, false},
-		"no TLS 1.2 below 1.3":  {&tls.Config{MinVersion: tls.VersionTLS13}, &tls.Config{MaxVersion: tls.VersionTLS12}, false},
-		"TLS 1.3":               {&tls.Config{MinVersion: tls.VersionTLS13}, &tls.Config{}, true},
-		"the suite":             {&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}}, &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}}, true},
-		"no other suite":        {&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}}, &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}, false},
-		"the curve":             {&tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, true},
-		"no other curve":        {&tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, &tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}}, false},
+		"TLS 1.2 by default": {nil, &tls.Config{MaxVersion: tls.VersionTLS12}, true},
+		"no TLS 1.1 by default": {nil, &tls.Config{MaxVersion: tls.VersionTLS11,
+			MinVersion: tls.VersionTLS10}, false},
+		"no TLS 1.2 below 1.3": {&tls.Config{MinVersion: tls.VersionTLS13},
+			&tls.Config{MaxVersion: tls.VersionTLS12}, false},
+		"TLS 1.3": {&tls.Config{MinVersion: tls.VersionTLS13}, &tls.Config{}, true},
+		"the suite": {&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}},
+			&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}}, true},
+		"no other suite": {&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}},
+			&tls.Config{MaxVersion: tls.VersionTLS12,
+				CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}, false},
+		"the curve": {&tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}},
+			&tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, true},
+		"no other curve": {&tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}},
+			&tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}}, false},
 	} {
 		base := serve(t, func(cfg *kubeletapi.Config) { cfg.TLS = c.server })
 		c.client.InsecureSkipVerify = true
@@ -255,9 +278,11 @@ func TestTLSIsServedAsConfigured(t *testing.T) {
 }
 
 func TestAStreamWithoutTrafficIsClosed(t *testing.T) {
-	u := serve(t, func(c *kubeletapi.Config) { c.StreamIdleTime = 500 * time.Millisecond }).JoinPath("exec/ns/p/c")
+	brief := func(c *kubeletapi.Config) { c.StreamIdleTime = 500 * time.Millisecond }
+	u := serve(t, brief).JoinPath("exec/ns/p/c")
 	u.Scheme, u.RawQuery = "wss", "command=cat&input=1&output=1"
-	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Subprotocols: []string{"v4.channel.k8s.io"}}
+	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		Subprotocols: []string{"v4.channel.k8s.io"}}
 	conn, _, err := dialer.Dial(u.String(), nil)
 	if err != nil {
 		t.Fatal(err)

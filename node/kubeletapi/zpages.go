@@ -56,8 +56,10 @@ func (s *Server) statusz(w http.ResponseWriter, r *http.Request) {
 		Paths:         s.paths(),
 	}
 	text := func(w io.Writer) {
-		fmt.Fprintf(w, "\nStarted: %s\nUp: %d hr %02d min %02d sec\nGo version: %s\nBinary version: %s\n\nPaths: %s\n",
-			answer.StartTime.Format(time.UnixDate), answer.UptimeSeconds/3600, answer.UptimeSeconds/60%60, answer.UptimeSeconds%60,
+		fmt.Fprintf(w, "\nStarted: %s\n", answer.StartTime.Format(time.UnixDate))
+		fmt.Fprintf(w, "Up: %d hr %02d min %02d sec\n",
+			answer.UptimeSeconds/3600, answer.UptimeSeconds/60%60, answer.UptimeSeconds%60)
+		fmt.Fprintf(w, "Go version: %s\nBinary version: %s\n\nPaths: %s\n",
 			answer.GoVersion, answer.BinaryVersion, strings.Join(answer.Paths, " "))
 	}
 	writeZPage(w, r, "Statusz", &answer.zpage, &answer, text)
@@ -87,7 +89,8 @@ func (s *Server) flagz(w http.ResponseWriter, r *http.Request) {
 }
 
 // writeZPage answers in text, or as an object if the caller asks for a version of it.
-func writeZPage(w http.ResponseWriter, r *http.Request, kind string, head *zpage, object any, text func(io.Writer)) {
+func writeZPage(w http.ResponseWriter, r *http.Request, kind string, head *zpage, object any,
+	text func(io.Writer)) {
 	version, ok := accepted(r.Header.Get("Accept"), kind)
 	switch {
 	case !ok:
@@ -95,8 +98,9 @@ func writeZPage(w http.ResponseWriter, r *http.Request, kind string, head *zpage
 			"application/json;as=%s;g=%s;v=v1beta1", kind, zpagesGroup), http.StatusNotAcceptable)
 	case version == "":
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		fmt.Fprintf(w, "\n%s %s\nWarning: This endpoint is not meant to be machine parseable, has no formatting compatibility "+
-			"guarantees and is for debugging purposes only.\n", component, strings.ToLower(kind))
+		fmt.Fprintf(w, "\n%s %s\nWarning: This endpoint is not meant to be machine parseable, has no "+
+			"formatting compatibility guarantees and is for debugging purposes only.\n", component,
+			strings.ToLower(kind))
 		text(w)
 	default:
 		head.TypeMeta = metav1.TypeMeta{Kind: kind, APIVersion: zpagesGroup + "/" + version}

@@ -97,7 +97,7 @@ type Memory struct {
 // Ending is a decision of the agent that the pod must end.
 type Ending struct {
 	Reason, Message string
-	Disruption      string // message of the condition DisruptionTarget, which tells the pod's owner that it was not the pod's fault
+	Disruption      string // message of the condition DisruptionTarget: it was not the pod's fault
 	At              time.Time
 }
 

@@ -53,7 +53,7 @@ func (w *Worker) decided(ctx context.Context, p *pod, desired *v1.Pod, observed 
 		w.mu.Lock()
 		w.admitted[desired.UID] = true
 		w.mu.Unlock()
-	case desired.DeletionTimestamp == nil && w.Admit != nil: // one that goes before it has begun needs no room
+	case desired.DeletionTimestamp == nil && w.Admit != nil: // one that goes unbegun needs no room
 		verdict = w.ask(desired)
 		if verdict.Reason == admit.NodeAffinity && w.Refresh != nil {
 			w.Refresh(ctx)
@@ -68,7 +68,8 @@ func (w *Worker) decided(ctx context.Context, p *pod, desired *v1.Pod, observed 
 	defer p.mu.Unlock()
 	p.admitted = true
 	if verdict.Reason != "" {
-		p.memory.Ended = &plan.Ending{Reason: verdict.Reason, Message: "Pod was rejected: " + verdict.Message, At: time.Now()}
+		p.memory.Ended = &plan.Ending{Reason: verdict.Reason, Message: "Pod was rejected: " + verdict.Message,
+			At: time.Now()}
 		w.events.Pod(desired, "", v1.EventTypeWarning, verdict.Reason, verdict.Message)
 	}
 	return true
@@ -101,7 +102,9 @@ func (w *Worker) open(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
 			out = append(out, o)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *v1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	slices.SortStableFunc(out, func(a, b *v1.Pod) int {
+		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+	})
 	return out
 }
 

@@ -88,11 +88,13 @@ func TestACriticalPodStartsWhenThoseInItsWayHaveEnded(t *testing.T) {
 	c.put(important)
 	c.waitFor("important", "ready", ready)
 	victim := c.waitFor("victim", "failed", failed)
-	if victim.Status.Reason != "Preempting" || victim.Status.Message != "Preempted in order to admit critical pod" {
+	if victim.Status.Reason != "Preempting" ||
+		victim.Status.Message != "Preempted in order to admit critical pod" {
 		t.Errorf("%q %q", victim.Status.Reason, victim.Status.Message)
 	}
 	if !slices.ContainsFunc(victim.Status.Conditions, func(x v1.PodCondition) bool {
-		return x.Type == v1.DisruptionTarget && x.Status == v1.ConditionTrue && x.Reason == v1.PodReasonTerminationByKubelet
+		return x.Type == v1.DisruptionTarget && x.Status == v1.ConditionTrue &&
+			x.Reason == v1.PodReasonTerminationByKubelet
 	}) {
 		t.Errorf("conditions %+v", victim.Status.Conditions)
 	}

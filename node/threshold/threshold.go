@@ -27,7 +27,8 @@ const (
 )
 
 var signals = []string{
-	Memory, AllocatableMemory, NodeFS, NodeFSInodes, ImageFS, ImageFSInodes, ContainerFS, ContainerFSInodes, PIDs,
+	Memory, AllocatableMemory, NodeFS, NodeFSInodes, ImageFS, ImageFSInodes, ContainerFS, ContainerFSInodes,
+	PIDs,
 }
 
 // Known tells whether there is a signal of that name.
