@@ -7,12 +7,12 @@ import (
 	"os"
 
 	"github.com/trivet-node/trivet/internal/program"
-	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 // checkFiles ends the start where a file that the configuration names is not what it should be: without the
 // CA no client of the agent's API could be told from another, without the certificate there is no API.
-func checkFiles(k *config.Kubelet) error {
+func checkFiles(k *kubeletconfig.Configuration) error {
 	if path := k.Authentication.X509.ClientCAFile; path != "" {
 		pem, err := os.ReadFile(path)
 		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {

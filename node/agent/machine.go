@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/program"
-	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 // checkMachine ends the start on a machine that the configuration does not accept.
-func checkMachine(k *config.Kubelet, cgroupV2 bool, proc string) error {
+func checkMachine(k *kubeletconfig.Configuration, cgroupV2 bool, proc string) error {
 	if *k.FailCgroupV1 && !cgroupV2 {
 		return &program.CantRunError{What: "this machine has cgroup v1",
 			Do: "boot it with cgroup v2, or set failCgroupV1: false"}
@@ -112,7 +112,7 @@ func checkKernel(sys string) error {
 
 // setProcess gives the process what the configuration says. What the kernel does not allow is worth a line
 // only: such a node works, as it is not root in the machine's own user namespace.
-func setProcess(k *config.Kubelet, log *slog.Logger) {
+func setProcess(k *kubeletconfig.Configuration, log *slog.Logger) {
 	if err := setOOMScore("/proc/self/oom_score_adj", *k.OOMScoreAdj); err != nil {
 		log.Info("the agent's OOM score stays", "want", *k.OOMScoreAdj, "err", err)
 	}

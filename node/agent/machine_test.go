@@ -8,6 +8,7 @@ import (
 
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 // proc makes a /proc as kubelet wants it, without swap.
@@ -39,25 +40,25 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 	}
 	panics := map[string]string{"sys/kernel/panic": "0\n"}
 	for name, c := range map[string]struct {
-		set     func(k *config.Kubelet)
+		set     func(k *kubeletconfig.Configuration)
 		v2      bool
 		changes map[string]string
 		want    string
 	}{
-		"as it should be": {func(*config.Kubelet) {}, true, nil, ""},
-		"cgroup v1":       {func(*config.Kubelet) {}, false, nil, ""},
-		"cgroup v1, not wanted": {func(k *config.Kubelet) { k.FailCgroupV1 = new(true) }, false, nil,
+		"as it should be": {func(*kubeletconfig.Configuration) {}, true, nil, ""},
+		"cgroup v1":       {func(*kubeletconfig.Configuration) {}, false, nil, ""},
+		"cgroup v1, not wanted": {func(k *kubeletconfig.Configuration) { k.FailCgroupV1 = new(true) }, false, nil,
 			"cgroup v1"},
-		"cgroup v2": {func(k *config.Kubelet) { k.FailCgroupV1 = new(true) }, true, nil, ""},
-		"OOM in groups on v1": {func(k *config.Kubelet) { k.SingleProcessOOMKill = new(false) }, false,
+		"cgroup v2": {func(k *kubeletconfig.Configuration) { k.FailCgroupV1 = new(true) }, true, nil, ""},
+		"OOM in groups on v1": {func(k *kubeletconfig.Configuration) { k.SingleProcessOOMKill = new(false) }, false,
 			nil, "singleProcessOOMKill"},
-		"OOM in groups": {func(k *config.Kubelet) { k.SingleProcessOOMKill = new(false) }, true, nil,
+		"OOM in groups": {func(k *kubeletconfig.Configuration) { k.SingleProcessOOMKill = new(false) }, true, nil,
 			""},
-		"swap":                  {func(*config.Kubelet) {}, true, swap, "/swap.img)"},
-		"swap, wanted":          {func(k *config.Kubelet) { k.FailSwapOn = new(false) }, true, swap, ""},
-		"kernel, not protected": {func(*config.Kubelet) {}, true, panics, ""},
-		"kernel":                {func(k *config.Kubelet) { k.ProtectKernelDefaults = true }, true, nil, ""},
-		"kernel of another mind": {func(k *config.Kubelet) { k.ProtectKernelDefaults = true }, true, panics,
+		"swap":                  {func(*kubeletconfig.Configuration) {}, true, swap, "/swap.img)"},
+		"swap, wanted":          {func(k *kubeletconfig.Configuration) { k.FailSwapOn = new(false) }, true, swap, ""},
+		"kernel, not protected": {func(*kubeletconfig.Configuration) {}, true, panics, ""},
+		"kernel":                {func(k *kubeletconfig.Configuration) { k.ProtectKernelDefaults = true }, true, nil, ""},
+		"kernel of another mind": {func(k *kubeletconfig.Configuration) { k.ProtectKernelDefaults = true }, true, panics,
 			"kernel.panic is 0, not 10"},
 	} {
 		k := config.Defaults().Kubelet
@@ -80,18 +81,18 @@ func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
 	if err := os.WriteFile(empty, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, set := range map[string]func(k *config.Kubelet){
-		"clientCAFile, no certificate": func(k *config.Kubelet) {
+	for name, set := range map[string]func(k *kubeletconfig.Configuration){
+		"clientCAFile, no certificate": func(k *kubeletconfig.Configuration) {
 			k.Authentication.X509.ClientCAFile = empty
 		},
-		"clientCAFile that is not there": func(k *config.Kubelet) {
+		"clientCAFile that is not there": func(k *kubeletconfig.Configuration) {
 			k.Authentication.X509.ClientCAFile = empty + ".none"
 		},
-		"tlsCertFile, no certificate": func(k *config.Kubelet) {
+		"tlsCertFile, no certificate": func(k *kubeletconfig.Configuration) {
 			k.TLSCertFile,
 				k.TLSPrivateKeyFile = empty, empty
 		},
-		"tlsCertFile that is not there": func(k *config.Kubelet) {
+		"tlsCertFile that is not there": func(k *kubeletconfig.Configuration) {
 			k.TLSCertFile,
 				k.TLSPrivateKeyFile = "/none", "/none"
 		},

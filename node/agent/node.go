@@ -28,7 +28,7 @@ func (a *Agent) heartConfig(reserved v1.ResourceList) heartbeat.Config {
 		MaxPods:          maxPods(k.MaxPods, int64(k.PodsPerCore), int64(goruntime.NumCPU())),
 		MaxImages:        int(*k.NodeStatusMaxImages),
 		Reserved:         reserved,
-		Thresholds:       a.cfg.Thresholds(),
+		Thresholds:       k.Thresholds(),
 		AllAllocatable:   a.cfg.IgnoreEviction,
 		PressureHold:     k.EvictionTransitionPeriod.Duration,
 		LeaseDuration:    time.Duration(k.NodeLeaseDurationSeconds) * time.Second,

@@ -13,7 +13,10 @@ import (
 	"reflect"
 	"strings"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 // Config is everything the agent needs to know.
@@ -28,14 +31,23 @@ type Config struct {
 	ImageEndpoint   string
 	Labels          map[string]string
 	ProviderID      string
-	CloudProvider   string  // external: a cloud controller says what the node is
-	IgnoreEviction  bool    // evictionHard is not taken from what is allocatable
-	Kubelet         Kubelet // of the files, flags laid over it
+	CloudProvider   string // external: a cloud controller says what the node is
+	IgnoreEviction  bool   // evictionHard is not taken from what is allocatable
+
+	// Kubelet is that of the files, with the flags laid over it.
+	Kubelet kubeletconfig.Configuration
 
 	Flags map[string]string // that were given, for /flagz
 
 	// Notices are lines for the log: what was set and has no effect.
 	Notices []string
+}
+
+// Defaults are kubelet's, but for those that docs/node-config.md names.
+func Defaults() Config {
+	c := Config{CertDir: "/var/lib/kubelet/pki", RootDir: "/var/lib/kubelet"}
+	c.Kubelet.SetDefaults()
+	return c
 }
 
 // Complete derives what was left open and refuses what cannot be or is not served.
@@ -45,7 +57,7 @@ func (c *Config) Complete() error {
 	}
 	c.derive()
 
-	return errors.Join(c.check(), c.Kubelet.check(), c.Kubelet.checkGates(), c.effects())
+	return errors.Join(c.check(), c.Kubelet.Check(), c.effects())
 }
 
 // name is the node's: that of the machine, unless it was given.
@@ -93,14 +105,10 @@ func (c *Config) check() error {
 // default.
 func (c *Config) effects() error {
 	usual := Defaults().Kubelet
-	have, want := reflect.ValueOf(c.Kubelet), reflect.ValueOf(usual)
-
-	c.Notices = append(c.Notices, c.Kubelet.gateNotices()...)
+	c.Notices = append(c.Notices, c.Kubelet.GateNotices()...)
 	var refused []error
 	for _, f := range fields {
-		now, _ := member(have, f.name)
-		then, _ := member(want, f.name)
-		if f.effect == Served || equality.Semantic.DeepEqual(now.Interface(), then.Interface()) {
+		if f.effect == Served || equality.Semantic.DeepEqual(f.of(&c.Kubelet), f.of(&usual)) {
 			continue
 		}
 		switch {
@@ -112,3 +120,15 @@ func (c *Config) effects() error {
 	}
 	return errors.Join(refused...)
 }
+
+// of is the value of the field.
+func (f field) of(k *kubeletconfig.Configuration) any {
+	p, err := k.Field(f.name)
+	if err != nil {
+		return err // no row is without its field: a test compares them
+	}
+	return reflect.ValueOf(p).Elem().Interface()
+}
+
+// Reserved is what pods cannot have, beside what evictionHard keeps free.
+func (c *Config) Reserved() (v1.ResourceList, error) { return c.Kubelet.Reserved() }

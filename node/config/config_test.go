@@ -102,8 +102,9 @@ func TestFlagLinesOfDistributionsAreTaken(t *testing.T) {
 			--image-credential-provider-config=/etc/eks/ecr.json --image-credential-provider-bin-dir=/etc/eks
 			--node-labels=eks.amazonaws.com/nodegroup=ng`,
 		"k3s": `--allowed-unsafe-sysctls=net.ipv4.ip_forward,net.ipv6.conf.all.forwarding
-			--anonymous-auth=false --address=0.0.0.0 --authentication-token-webhook --authorization-mode=Webhook
-			--cgroup-driver=cgroupfs --client-ca-file=/ca.crt --eviction-hard=imagefs.available<5%,nodefs.available<5%
+			--anonymous-auth=false --address=0.0.0.0 --authentication-token-webhook
+			--authorization-mode=Webhook --cgroup-driver=cgroupfs --client-ca-file=/ca.crt
+			--eviction-hard=imagefs.available<5%,nodefs.available<5%
 			--eviction-minimum-reclaim=imagefs.available=10% --fail-swap-on=false --read-only-port=0
 			--feature-gates=ContainerCheckpoint=false --healthz-bind-address=127.0.0.1 --resolv-conf=/run/r
 			--serialize-image-pulls=false --pod-manifest-path=/m --kubelet-cgroups=/k3s`,

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 const page = "../../docs/node-config.md"
@@ -66,10 +68,10 @@ func flagTable() string {
 
 func gateTable() string {
 	var rows []string
-	for name, note := range servedGates {
+	for name, note := range kubeletconfig.ServedGates {
 		rows = append(rows, fmt.Sprintf("| %s | served | %s |\n", name, note))
 	}
-	for name, note := range refusedGates {
+	for name, note := range kubeletconfig.RefusedGates {
 		rows = append(rows, fmt.Sprintf("| %s | cannot be switched on | %s |\n", name, note))
 	}
 	slices.Sort(rows)

@@ -1,5 +1,7 @@
 package config
 
+import "github.com/trivet-node/trivet/node/kubeletconfig"
+
 // Effect is what a setting of kubelet does here.
 type Effect string
 
@@ -15,7 +17,7 @@ type field struct {
 	name   string
 	effect Effect
 	note   string
-	fine   func(k *Kubelet) bool // a value of a refused field, other than the default, that may stand
+	fine   func(k *kubeletconfig.Configuration) bool // a value of a refused field, other than the default, that may stand
 }
 
 // fields are all of them. docs/node-config.md shows this table.
@@ -152,7 +154,7 @@ var fields = []field{
 }
 
 // onlyPods tells whether nothing but pods is to be kept in the node's allocatable resources.
-func onlyPods(k *Kubelet) bool {
+func onlyPods(k *kubeletconfig.Configuration) bool {
 	for _, what := range k.EnforceNodeAllocatable {
 		if what != "pods" && what != "none" {
 			return false

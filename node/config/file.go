@@ -4,16 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	strict "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
-)
 
-const (
-	kind       = "KubeletConfiguration"
-	apiVersion = "kubelet.config.k8s.io/v1beta1"
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 // Load reads --config and --config-dir, in this order.
@@ -60,15 +59,16 @@ func toJSON(data []byte) ([]byte, error) {
 	if err := json.Unmarshal(asJSON, &header); err != nil {
 		return nil, err
 	}
-	if header.Kind != kind || header.APIVersion != apiVersion {
-		return nil, fmt.Errorf("want %s %s, it is %q %q", apiVersion, kind, header.APIVersion, header.Kind)
+	if header.Kind != kubeletconfig.Kind || header.APIVersion != kubeletconfig.APIVersion {
+		return nil, fmt.Errorf("want %s %s, it is %q %q",
+			kubeletconfig.APIVersion, kubeletconfig.Kind, header.APIVersion, header.Kind)
 	}
 	return asJSON, nil
 }
 
 // decode refuses fields that KubeletConfiguration does not have, by their paths, and fills in the defaults.
-func decode(asJSON []byte) (*Kubelet, error) {
-	k := &Kubelet{}
+func decode(asJSON []byte) (*kubeletconfig.Configuration, error) {
+	k := &kubeletconfig.Configuration{}
 	unknown, err := strict.UnmarshalStrict(asJSON, k)
 	if err == nil {
 		err = errors.Join(unknown...)
@@ -76,7 +76,7 @@ func decode(asJSON []byte) (*Kubelet, error) {
 	if err != nil {
 		return nil, err
 	}
-	k.setDefaults()
+	k.SetDefaults()
 	return k, nil
 }
 
@@ -153,4 +153,25 @@ func merge(base, patch any) any {
 		out[key] = merge(out[key], value)
 	}
 	return out
+}
+
+// maxFile bounds a configuration file; that of a real node has a few KiB.
+const maxFile = 1 << 20
+
+// readFile reads a configuration file, which may be a link or a pipe.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
+	}
+	defer f.Close()
+
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("kubelet configuration %s: more than %d bytes", path, maxFile)
+	}
+	return data, nil
 }

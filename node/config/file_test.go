@@ -40,7 +40,7 @@ func TestAFileOfAnotherKindIsRefused(t *testing.T) {
 func TestDropInsAreLaidOverTheFileInOrder(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"10.conf":        header + "maxPods: 10\nevictionHard: {pid.available: 1%}\nclusterDNS: [::1]\n",
+		"10.conf":        header + "maxPods: 10\nevictionHard: {pid.available: 1%}\nclusterDNS: [10.0.0.1]\n",
 		"20.conf":        header + "maxPods: 20\nauthentication: {webhook: {cacheTTL: 1m}}\n",
 		"30.yaml":        header + "maxPods: 30\n",
 		"more/05.conf":   header + "clusterDomain: example.org\nclusterDNS: [192.0.2.2, 192.0.2.3]\n",

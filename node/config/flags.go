@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"strings"
+
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 // Flags are kubelet's. Apply lays those that were given over the configuration files.
@@ -66,7 +68,7 @@ func (r flagRow) boolean() bool {
 	case "exit-on-lock-contention", "experimental-allocatable-ignore-eviction":
 		return true
 	}
-	p, err := (&Kubelet{}).at(r.field)
+	p, err := (&kubeletconfig.Configuration{}).Field(r.field)
 	if r.field == "" || err != nil {
 		return false
 	}
@@ -114,7 +116,7 @@ func (f *Flags) Apply(c *Config) error {
 func (c *Config) setFlag(name, text string, first bool) error {
 	row := findFlag(name)
 	if row.field != "" {
-		p, err := c.Kubelet.at(row.field)
+		p, err := c.Kubelet.Field(row.field)
 		if err != nil {
 			return err
 		}

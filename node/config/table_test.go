@@ -1,23 +1,21 @@
 package config
 
 import (
-	"encoding/json"
 	"os"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
-// lines reads a file of testdata. They were written by a program that linked kubelet 1.37.2: the flags of
-// options.KubeletServer, the fields and the defaults of v1beta1.KubeletConfiguration.
+// lines reads a list that was made from kubelet 1.37.2: its flags, as kubelet --help shows them, with their types, and its
+// fields.
 func lines(t *testing.T, name string) []string {
 	t.Helper()
-	data, err := os.ReadFile("testdata/" + name)
+	data, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +23,7 @@ func lines(t *testing.T, name string) []string {
 }
 
 func TestEveryFlagOfKubeletHasARow(t *testing.T) {
-	for _, line := range lines(t, "kubelet-1.37.2-flags.txt") {
+	for _, line := range lines(t, "testdata/kubelet-1.37.2-flags.txt") {
 		name, kind, _ := strings.Cut(line, " ")
 		row := findFlag(name)
 		if row.name == "" {
@@ -49,51 +47,15 @@ func TestEveryFlagThatSetsAFieldFindsIt(t *testing.T) {
 		if row.field == "" {
 			continue
 		}
-		if _, err := (&Kubelet{}).at(row.field); err != nil {
+		if _, err := (&kubeletconfig.Configuration{}).Field(row.field); err != nil {
 			t.Errorf("--%s: %v", row.name, err)
 		}
 	}
 }
 
-func TestFieldsAreThoseOfKubelet(t *testing.T) {
-	var have []string
-	paths("", reflect.TypeFor[Kubelet](), &have)
-	want := lines(t, "kubelet-1.37.2-fields.txt")
-	slices.Sort(have)
-	slices.Sort(want)
-	if diff := cmp.Diff(want, have); diff != "" {
-		t.Error(diff)
-	}
-}
-
-// paths are the JSON paths of a type.
-func paths(prefix string, t reflect.Type, out *[]string) {
-	for t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch t {
-	case reflect.TypeFor[metav1.Duration](), reflect.TypeFor[resource.Quantity](),
-		reflect.TypeFor[metav1.Time]():
-		*out = append(*out, prefix)
-		return
-	}
-	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct {
-		paths(prefix+"[]", t.Elem(), out)
-		return
-	}
-	if t.Kind() != reflect.Struct {
-		*out = append(*out, prefix)
-		return
-	}
-	for i := range t.NumField() {
-		path := prefix + "." + jsonName(t.Field(i))
-		paths(strings.Trim(path, "."), t.Field(i).Type, out)
-	}
-}
-
 func TestEveryFieldHasARow(t *testing.T) {
 	var tops []string
-	for _, path := range lines(t, "kubelet-1.37.2-fields.txt") {
+	for _, path := range lines(t, "../kubeletconfig/testdata/kubelet-1.37.2-fields.txt") {
 		top, _, _ := strings.Cut(path, ".")
 		if top = strings.TrimSuffix(top, "[]"); top != "kind" && top != "apiVersion" &&
 			!slices.Contains(tops, top) {
@@ -110,32 +72,6 @@ func TestEveryFieldHasARow(t *testing.T) {
 	slices.Sort(tops)
 	slices.Sort(rows)
 	if diff := cmp.Diff(tops, rows); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestDefaultsAreThoseOfKubelet(t *testing.T) {
-	var want, have map[string]any
-	if err := json.Unmarshal([]byte(strings.Join(lines(t, "kubelet-1.37.2-defaults.json"), "\n")),
-		&want); err != nil {
-		t.Fatal(err)
-	}
-	data, err := json.Marshal(Defaults().Kubelet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &have); err != nil {
-		t.Fatal(err)
-	}
-
-	// Those that the table of fields names, and what kubelet sets elsewhere.
-	for _, name := range []string{"cgroupDriver", "containerRuntimeEndpoint", "failCgroupV1",
-		"rotateCertificates", "serializeImagePulls",
-		"evictionHard", "enableSystemLogQuery", "kind", "apiVersion"} {
-		delete(want, name)
-		delete(have, name)
-	}
-	if diff := cmp.Diff(want, have); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 // set reads the text of a flag into what p points at. Lists and maps of flags that are repeated grow,
@@ -40,7 +42,7 @@ func set(p any, text string, first bool) (err error) {
 		err = setMap(p, text, first)
 	case *[]v1.Taint:
 		*p, err = parseTaints(text)
-	case *[]MemoryReservation:
+	case *[]kubeletconfig.MemoryReservation:
 		err = addReservation(p, text)
 	default:
 		err = setNumber(p, text)
@@ -174,13 +176,13 @@ func parseTaints(text string) ([]v1.Taint, error) {
 }
 
 // addReservation reads NODE:resource=quantity,...
-func addReservation(p *[]MemoryReservation, text string) error {
+func addReservation(p *[]kubeletconfig.MemoryReservation, text string) error {
 	node, list, ok := strings.Cut(text, ":")
 	number, err := strconv.ParseInt(node, 10, 32)
 	if !ok || err != nil {
 		return fmt.Errorf("%q is not NODE:resource=quantity,...", text)
 	}
-	out := MemoryReservation{NumaNode: int32(number), Limits: v1.ResourceList{}}
+	out := kubeletconfig.MemoryReservation{NumaNode: int32(number), Limits: v1.ResourceList{}}
 	for item := range strings.SplitSeq(list, ",") {
 		name, amount, _ := strings.Cut(item, "=")
 		q, err := resource.ParseQuantity(amount)

@@ -1,6 +1,10 @@
 package kubeletapi
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/trivet-node/trivet/node/nodelog"
+)
 
 // Handler is the whole endpoint, guard included.
 func (s *Server) Handler() http.Handler {
@@ -55,7 +59,7 @@ func (s *Server) switched(mux *http.ServeMux) {
 	case s.cfg.Off.SystemLogs:
 		disabled(mux, "logs endpoint is disabled.", "/logs/")
 	case s.cfg.LogDir != "":
-		mux.HandleFunc("GET /logs/{path...}", s.nodeLogs)
+		mux.Handle("GET /logs/", nodelog.Dir(s.cfg.LogDir))
 	}
 	if s.cfg.Off.Profiling {
 		disabled(mux, "profiling endpoint is disabled.", "/debug/pprof/")

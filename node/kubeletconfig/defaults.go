@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import (
 	"encoding/json"
@@ -8,16 +8,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Defaults are kubelet's, but for those that the table of fields names.
-func Defaults() Config {
-	c := Config{CertDir: "/var/lib/kubelet/pki", RootDir: "/var/lib/kubelet"}
-	c.Kubelet.setDefaults()
-	return c
-}
-
-// setDefaults fills in what was left open: zero means that, but for pointers, which tell zero from nothing.
-func (k *Kubelet) setDefaults() {
-	k.TypeMeta = metav1.TypeMeta{Kind: kind, APIVersion: apiVersion}
+// SetDefaults fills in what was left open: zero means that, but for pointers, which tell zero from nothing.
+func (k *Configuration) SetDefaults() {
+	k.TypeMeta = metav1.TypeMeta{Kind: Kind, APIVersion: APIVersion}
 
 	k.defaultServer()
 	k.defaultNode()
@@ -42,7 +35,7 @@ func orNew[T any](p **T, value T) {
 	}
 }
 
-func (k *Kubelet) defaultServer() {
+func (k *Configuration) defaultServer() {
 	orNew(&k.EnableServer, true)
 	or(&k.Address, "0.0.0.0")
 	or(&k.Port, 10250)
@@ -76,7 +69,7 @@ func (k *Kubelet) defaultServer() {
 	}
 }
 
-func (k *Kubelet) defaultNode() {
+func (k *Configuration) defaultNode() {
 	// As in kubelet, a status that is looked at at another pace is reported at that pace.
 	if k.NodeStatusUpdateFrequency.Duration != 0 {
 		or(&k.NodeStatusReportFrequency, k.NodeStatusUpdateFrequency)
@@ -99,7 +92,7 @@ func (k *Kubelet) defaultNode() {
 	or(&k.HairpinMode, "promiscuous-bridge")
 }
 
-func (k *Kubelet) defaultRuntime() {
+func (k *Configuration) defaultRuntime() {
 	or(&k.ContainerRuntimeEndpoint, "unix:///run/trivet/cri.sock") // kubelet: containerd's
 	or(&k.RuntimeRequestTimeout.Duration, 2*time.Minute)
 	orNew(&k.SerializeImagePulls, false) // kubelet: true unless maxParallelImagePulls is above 1
@@ -117,7 +110,7 @@ func (k *Kubelet) defaultRuntime() {
 	orNew(&k.ContainerLogInterval, metav1.Duration{Duration: 10 * time.Second})
 }
 
-func (k *Kubelet) defaultPods() {
+func (k *Configuration) defaultPods() {
 	or(&k.SyncFrequency.Duration, time.Minute)
 	or(&k.FileCheckFrequency.Duration, 20*time.Second)
 	or(&k.HTTPCheckFrequency.Duration, 20*time.Second)
@@ -134,7 +127,7 @@ func (k *Kubelet) defaultPods() {
 	}
 }
 
-func (k *Kubelet) defaultResources() {
+func (k *Configuration) defaultResources() {
 	orNew(&k.CgroupsPerQOS, true)
 	if k.PodPidsLimit == nil || *k.PodPidsLimit < 0 {
 		k.PodPidsLimit = new(int64(-1))
@@ -163,7 +156,7 @@ var defaultHard = map[string]string{
 	"imagefs.inodesFree": "5%",
 }
 
-func (k *Kubelet) defaultEviction() {
+func (k *Configuration) defaultEviction() {
 	or(&k.EvictionTransitionPeriod.Duration, 5*time.Minute)
 	orNew(&k.MergeDefaultEviction, false)
 

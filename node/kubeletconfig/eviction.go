@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import (
 	"errors"
@@ -12,7 +12,7 @@ import (
 )
 
 // checkEviction reads all that is about eviction, also what has no effect here.
-func (k *Kubelet) checkEviction() error {
+func (k *Configuration) checkEviction() error {
 	_, hard := threshold.ParseSet(k.EvictionHard)
 	_, soft := threshold.ParseSet(k.EvictionSoft)
 	p := &problems{}
@@ -48,9 +48,9 @@ func checkReclaim(text string) error {
 	return err
 }
 
-// Thresholds are those of evictionHard, which Complete has checked.
-func (c *Config) Thresholds() threshold.Set {
-	set, err := threshold.ParseSet(c.Kubelet.EvictionHard)
+// Thresholds are those of evictionHard, which Check has checked.
+func (k *Configuration) Thresholds() threshold.Set {
+	set, err := threshold.ParseSet(k.EvictionHard)
 	if err != nil {
 		return threshold.Set{}
 	}

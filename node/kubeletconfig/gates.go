@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import (
 	_ "embed"
@@ -23,8 +23,8 @@ type gate struct {
 	locked bool
 }
 
-// servedGates are those that change what the agent does.
-var servedGates = map[string]string{
+// ServedGates are those that change what the agent does.
+var ServedGates = map[string]string{
 	"ComponentFlagz":                       "off: no /flagz",
 	"ComponentStatusz":                     "off: no /statusz",
 	"ContainerCheckpoint":                  "off: no /checkpoint",
@@ -34,8 +34,8 @@ var servedGates = map[string]string{
 	"RotateKubeletServerCertificate":       "off: serverTLSBootstrap is refused",
 }
 
-// refusedGates cannot be switched on: what hardens a pod by them would be missing.
-var refusedGates = map[string]string{
+// RefusedGates cannot be switched on: what hardens a pod by them would be missing.
+var RefusedGates = map[string]string{
 	"AtomicWriteVolumeUserFields": "files of pods would have another owner",
 	"DefaultPodSysctls":           "see defaultPodSysctls",
 	"EmptyDirVolumeMode":          "emptyDir volumes would have another mode",
@@ -59,7 +59,7 @@ var gates = sync.OnceValue(func() map[string]gate {
 var groups = map[string]string{"AllAlpha": "ALPHA", "AllBeta": "BETA"}
 
 // Enabled tells whether a feature gate of kubelet is on.
-func (k *Kubelet) Enabled(name string) bool {
+func (k *Configuration) Enabled(name string) bool {
 	if on, set := k.FeatureGates[name]; set {
 		return on
 	}
@@ -73,7 +73,7 @@ func (k *Kubelet) Enabled(name string) bool {
 }
 
 // checkGates refuses gates that kubelet does not know, that are locked, and that are not served.
-func (k *Kubelet) checkGates() error {
+func (k *Configuration) checkGates() error {
 	known := gates()
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(k.FeatureGates)) {
@@ -87,20 +87,20 @@ func (k *Kubelet) checkGates() error {
 				name, k.FeatureGates[name], g.usual))
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(refusedGates)) {
+	for _, name := range slices.Sorted(maps.Keys(RefusedGates)) {
 		if k.Enabled(name) {
-			errs = append(errs, fmt.Errorf("featureGates: %s is not served: %s", name, refusedGates[name]))
+			errs = append(errs, fmt.Errorf("featureGates: %s is not served: %s", name, RefusedGates[name]))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// gateNotices are gates that were set to what is not usual, without effect here.
-func (k *Kubelet) gateNotices() []string {
+// GateNotices are gates that were set to what is not usual, without effect here.
+func (k *Configuration) GateNotices() []string {
 	known := gates()
 	var out []string
 	for _, name := range slices.Sorted(maps.Keys(k.FeatureGates)) {
-		if g, ok := known[name]; ok && servedGates[name] == "" && k.FeatureGates[name] != g.usual {
+		if g, ok := known[name]; ok && ServedGates[name] == "" && k.FeatureGates[name] != g.usual {
 			out = append(out, fmt.Sprintf("feature gate %s=%v has no effect here", name,
 				k.FeatureGates[name]))
 		}

@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import (
 	"crypto/tls"
@@ -10,7 +10,7 @@ import (
 
 // TLS is how the agent's API is served: tlsMinVersion, tlsCipherSuites, tlsCurvePreferences. Certificates
 // are not in it.
-func (k *Kubelet) TLS() (*tls.Config, error) {
+func (k *Configuration) TLS() (*tls.Config, error) {
 	out := &tls.Config{MinVersion: tls.VersionTLS12}
 	switch k.TLSMinVersion {
 	case "", "VersionTLS12":

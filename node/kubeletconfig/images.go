@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 )
 
 // checkImagePolicy checks imagePullCredentialsVerificationPolicy and its list of images, as kubelet does.
-func (k *Kubelet) checkImagePolicy() error {
+func (k *Configuration) checkImagePolicy() error {
 	switch k.ImagePullCredentialsVerificationPolicy {
 	case "NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify":
 	default:

@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import (
 	"errors"
@@ -35,8 +35,8 @@ func (p *problems) oneOf(name, value string, words ...string) {
 	p.when(!slices.Contains(words, value), "%s %q is none of %q", name, value, words)
 }
 
-// check applies kubelet's rules, and some that kubelet applies after its start only.
-func (k *Kubelet) check() error {
+// Check applies kubelet's rules, and some that kubelet applies after its start only.
+func (k *Configuration) Check() error {
 	p := &problems{}
 	k.checkServer(p)
 	k.checkNode(p)
@@ -47,10 +47,11 @@ func (k *Kubelet) check() error {
 	k.checkShutdown(p)
 	p.add(k.checkEviction())
 	p.add(k.checkImagePolicy())
+	p.add(k.checkGates())
 	return errors.Join(p.errs...)
 }
 
-func (k *Kubelet) checkServer(p *problems) {
+func (k *Configuration) checkServer(p *problems) {
 	port := func(name string, n int32, zero bool) {
 		p.when((n < 1 || n > math.MaxUint16) && !(zero && n == 0), "%s %d is no port", name, n)
 	}
@@ -91,7 +92,7 @@ func (k *Kubelet) checkServer(p *problems) {
 	p.oneOf("logging.format", k.Logging.Format, "text", "json")
 }
 
-func (k *Kubelet) checkNode(p *problems) {
+func (k *Configuration) checkNode(p *problems) {
 	p.when(k.NodeLeaseDurationSeconds <= 0, "nodeLeaseDurationSeconds %d must be positive",
 		k.NodeLeaseDurationSeconds)
 	p.when(k.NodeStatusUpdateFrequency.Duration <= 0, "nodeStatusUpdateFrequency %v must be positive",
@@ -118,7 +119,7 @@ func (k *Kubelet) checkNode(p *problems) {
 
 func between(n, low, high int32) bool { return low <= n && n <= high }
 
-func (k *Kubelet) checkRuntime(p *problems) {
+func (k *Configuration) checkRuntime(p *problems) {
 	p.when(k.ContainerRuntimeEndpoint == "", "containerRuntimeEndpoint is empty")
 	p.when(k.MaxParallelImagePulls != nil && *k.MaxParallelImagePulls < 1,
 		"maxParallelImagePulls must be positive")
@@ -157,7 +158,7 @@ func (k *Kubelet) checkRuntime(p *problems) {
 		k.ContainerLogInterval.Duration)
 }
 
-func (k *Kubelet) checkPods(p *problems) {
+func (k *Configuration) checkPods(p *problems) {
 	for i, address := range k.ClusterDNS {
 		p.when(net.ParseIP(address) == nil, "clusterDNS[%d] %q is no IP address", i, address)
 	}
@@ -181,7 +182,7 @@ func (k *Kubelet) checkPods(p *problems) {
 	}
 }
 
-func (k *Kubelet) checkResources(p *problems) {
+func (k *Configuration) checkResources(p *problems) {
 	p.oneOf("cgroupDriver", k.CgroupDriver, "", "cgroupfs", "systemd")
 	p.when(k.SystemCgroups != "" && k.CgroupRoot == "", "systemCgroups needs cgroupRoot")
 	period := k.CPUCFSQuotaPeriod.Duration
@@ -215,11 +216,11 @@ func (k *Kubelet) checkResources(p *problems) {
 
 	p.when(k.ReservedSystemCPUs != "" && (k.SystemReservedCgroup != "" || k.KubeReservedCgroup != ""),
 		"reservedSystemCPUs cannot stand beside systemReservedCgroup or kubeReservedCgroup")
-	_, err := (&Config{Kubelet: *k}).Reserved()
+	_, err := k.Reserved()
 	p.add(err)
 }
 
-func (k *Kubelet) checkManagers(p *problems) {
+func (k *Configuration) checkManagers(p *problems) {
 	p.oneOf("cpuManagerPolicy", k.CPUManagerPolicy, "none", "static")
 	p.oneOf("memoryManagerPolicy", k.MemoryManagerPolicy, "None", "Static")
 	p.oneOf("topologyManagerPolicy", k.TopologyManagerPolicy, "none", "best-effort", "restricted",
@@ -227,7 +228,7 @@ func (k *Kubelet) checkManagers(p *problems) {
 	p.oneOf("topologyManagerScope", k.TopologyManagerScope, "container", "pod")
 }
 
-func (k *Kubelet) checkShutdown(p *problems) {
+func (k *Configuration) checkShutdown(p *problems) {
 	all, critical := k.ShutdownGracePeriod.Duration, k.ShutdownGraceCriticalPods.Duration
 	p.when(critical > all, "shutdownGracePeriodCriticalPods %v must be at most shutdownGracePeriod %v",
 		critical, all)

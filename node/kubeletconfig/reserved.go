@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import (
 	"fmt"
@@ -10,14 +10,14 @@ import (
 
 // Reserved is what pods cannot have of cpu, memory, ephemeral-storage and pid: systemReserved and
 // kubeReserved together. What evictionHard keeps free is not in it.
-func (c *Config) Reserved() (v1.ResourceList, error) {
+func (k *Configuration) Reserved() (v1.ResourceList, error) {
 	out := v1.ResourceList{}
 	for _, part := range []struct {
 		field string
 		list  map[string]string
 	}{
-		{"systemReserved", c.Kubelet.SystemReserved},
-		{"kubeReserved", c.Kubelet.KubeReserved},
+		{"systemReserved", k.SystemReserved},
+		{"kubeReserved", k.KubeReserved},
 	} {
 		for name, text := range part.list {
 			if err := reserve(out, v1.ResourceName(name), text); err != nil {
@@ -27,7 +27,7 @@ func (c *Config) Reserved() (v1.ResourceList, error) {
 	}
 
 	// CPUs by number stand in the place of amounts.
-	if text := c.Kubelet.ReservedSystemCPUs; text != "" {
+	if text := k.ReservedSystemCPUs; text != "" {
 		cpus, err := cpuset.Parse(text)
 		if err != nil {
 			return nil, fmt.Errorf("reservedSystemCPUs %q: %w", text, err)

@@ -1,4 +1,6 @@
-package kubeletapi
+// Package nodelog serves the files and directories of the node's logs, /var/log, by HTTP. Pods may have the directory mounted:
+// nothing is followed out of it, nothing but files and directories is opened, and no FIFO makes a call wait.
+package nodelog
 
 import (
 	"errors"
@@ -18,15 +20,32 @@ import (
 // maxListed bounds the names that are listed of a directory.
 const maxListed = 10_000
 
-// nodeLogs serves files and lists directories of the node's logs. Pods may have the directory mounted:
-// nothing is followed out of it, nothing but files and directories is opened, and no FIFO makes the call
-// wait.
-func (s *Server) nodeLogs(w http.ResponseWriter, r *http.Request) {
-	name := strings.Trim(r.PathValue("path"), "/")
+// Dir is the directory. It serves paths below /logs/.
+type Dir string
+
+// refusal is an answer that is an error.
+type refusal struct {
+	code int
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+func fail(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	if r, ok := errors.AsType[*refusal](err); ok {
+		code = r.code
+	}
+	http.Error(w, err.Error(), code)
+}
+
+// ServeHTTP serves a file or lists a directory.
+func (d Dir) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/logs"), "/")
 	if name == "" {
 		name = "."
 	}
-	f, info, err := openBelow(s.cfg.LogDir, name)
+	f, info, err := openBelow(string(d), name)
 	if err != nil {
 		fail(w, err)
 		return
@@ -60,15 +79,15 @@ func openBelow(dir, name string) (*os.File, fs.FileInfo, error) {
 
 	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil, nil, notFound("404 page not found")
+		return nil, nil, &refusal{http.StatusNotFound, "404 page not found"}
 	}
 	if err != nil {
-		return nil, nil, &httpError{http.StatusForbidden,
+		return nil, nil, &refusal{http.StatusForbidden,
 			fmt.Sprintf("open log %q of the node: %v", name, err)}
 	}
 	info, err := f.Stat()
 	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
-		err = &httpError{http.StatusForbidden,
+		err = &refusal{http.StatusForbidden,
 			fmt.Sprintf("log %q of the node is neither a file nor a directory", name)}
 	}
 	if err != nil {

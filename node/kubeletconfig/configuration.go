@@ -1,15 +1,28 @@
-package config
+// Package kubeletconfig is KubeletConfiguration (kubelet.config.k8s.io/v1beta1) of kubelet 1.37: its fields, defaults, rules and
+// feature gates. What the agent does with each is for package config to say. The type is not k8s.io/kubelet's, as that one
+// links Prometheus' client and OpenTelemetry into the agent.
+package kubeletconfig
 
 import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Kubelet is KubeletConfiguration (kubelet.config.k8s.io/v1beta1) of kubelet 1.37, with all its fields: a
-// file is decoded strictly into it, and /configz shows it. What each field does here is in the table of
-// fields (fields.go). The type is not k8s.io/kubelet's, as that one links Prometheus' client and
-// OpenTelemetry into the agent.
-type Kubelet struct {
+// Kind and APIVersion are those of a file.
+const (
+	Kind       = "KubeletConfiguration"
+	APIVersion = "kubelet.config.k8s.io/v1beta1"
+)
+
+// Configuration has all fields of KubeletConfiguration, in groups: a file is decoded strictly into it, and /configz shows
+// it.
+type Configuration struct {
 	metav1.TypeMeta `json:",inline"`
 
 	EnableServer             *bool               `json:"enableServer,omitempty"`
@@ -200,4 +213,68 @@ type MemoryReservation struct {
 type ShutdownGrace struct {
 	Priority                   int32 `json:"priority"`
 	ShutdownGracePeriodSeconds int64 `json:"shutdownGracePeriodSeconds"`
+}
+
+// Logging is LoggingConfiguration: the agent has its own flags, --log-level and --log-format.
+type Logging struct {
+	Format         string          `json:"format,omitempty"`
+	FlushFrequency json.RawMessage `json:"flushFrequency,omitempty"` // 5s, or a number of nanoseconds
+	Verbosity      uint32          `json:"verbosity"`
+	VModule        []VModule       `json:"vmodule,omitempty"`
+	Options        LogOptions      `json:"options,omitempty"`
+}
+
+// VModule is the verbosity of some source files.
+type VModule struct {
+	FilePattern string `json:"filePattern"`
+	Verbosity   uint32 `json:"verbosity"`
+}
+
+// LogOptions are those of the formats.
+type LogOptions struct {
+	Text LogOutput `json:"text,omitempty"`
+	JSON LogOutput `json:"json,omitempty"`
+}
+
+// LogOutput is where lines of a format go.
+type LogOutput struct {
+	SplitStream    bool              `json:"splitStream,omitempty"`
+	InfoBufferSize resource.Quantity `json:"infoBufferSize,omitempty"`
+}
+
+// Tracing is TracingConfiguration.
+type Tracing struct {
+	Endpoint               *string `json:"endpoint,omitempty"`
+	SamplingRatePerMillion *int32  `json:"samplingRatePerMillion,omitempty"`
+}
+
+// Field is a pointer to the field at a path of JSON names, e.g. authentication.anonymous.enabled.
+func (k *Configuration) Field(path string) (any, error) {
+	v := reflect.ValueOf(k).Elem()
+	for name := range strings.SplitSeq(path, ".") {
+		next, ok := member(v, name)
+		if !ok {
+			return nil, fmt.Errorf("KubeletConfiguration has no field %s", path)
+		}
+		v = next
+	}
+	return v.Addr().Interface(), nil
+}
+
+// member is the field of a struct that has a name in JSON.
+func member(v reflect.Value, name string) (reflect.Value, bool) {
+	if v.Kind() != reflect.Struct {
+		return reflect.Value{}, false
+	}
+	for i := range v.NumField() {
+		if jsonName(v.Type().Field(i)) == name {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+func jsonName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+	return name
 }

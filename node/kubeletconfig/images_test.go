@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import "testing"
 
@@ -20,7 +20,7 @@ func TestImagePolicyIsCheckedAsKubeletChecksIt(t *testing.T) {
 		{"NeverVerifyAllowlistedImages", []string{"/*"}, false},
 		{"NeverVerifyAllowlistedImages", []string{" registry.example/a"}, false},
 	} {
-		k := Kubelet{ImagePullCredentialsVerificationPolicy: c.policy,
+		k := Configuration{ImagePullCredentialsVerificationPolicy: c.policy,
 			PreloadedImagesVerificationAllowlist: c.list}
 		if err := k.checkImagePolicy(); (err == nil) != c.ok {
 			t.Errorf("%s %q: %v", c.policy, c.list, err)
