@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"os"
 	goruntime "runtime"
 	"strings"
 	"time"
@@ -8,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/heartbeat"
 )
 
@@ -69,4 +71,28 @@ func maxPods(most, perCore, cores int64) int64 {
 		return most
 	}
 	return min(most, perCore*cores)
+}
+
+// admission decides about pods that are new on the node, by what the node is at that time.
+func (a *Agent) admission(allocatable v1.ResourceList) func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
+	k := &a.cfg.Kubelet
+	node := admit.Node{
+		Allocatable:    allocatable,
+		Features:       declaredFeatures(k.Enabled),
+		AllowedSysctls: k.AllowedUnsafeSysctls,
+		AppArmor:       appArmorEnabled("/sys/module/apparmor/parameters/enabled"),
+		StrictGroups:   a.info.Features.GetSupplementalGroupsPolicy(),
+		PodResources:   k.Enabled("PodLevelResources"),
+	}
+	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
+		now := node
+		now.Object, now.Pressure = a.heart.Known(), a.heart.Pressure()
+		return admit.Check(now, pod, others)
+	}
+}
+
+// appArmorEnabled tells whether the kernel confines by AppArmor profiles.
+func appArmorEnabled(parameter string) bool {
+	data, err := os.ReadFile(parameter)
+	return err == nil && strings.HasPrefix(string(data), "Y")
 }

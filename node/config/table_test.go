@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
-// lines reads a list that was made from kubelet 1.37.2: its flags, as kubelet --help shows them, with their types, and its
-// fields.
+// lines reads a list that was made from kubelet 1.37.2: its flags, as kubelet --help shows them, with their
+// types, and its fields.
 func lines(t *testing.T, name string) []string {
 	t.Helper()
 	data, err := os.ReadFile(name)

@@ -1,6 +1,6 @@
-// Package kubeletconfig is KubeletConfiguration (kubelet.config.k8s.io/v1beta1) of kubelet 1.37: its fields, defaults, rules and
-// feature gates. What the agent does with each is for package config to say. The type is not k8s.io/kubelet's, as that one
-// links Prometheus' client and OpenTelemetry into the agent.
+// Package kubeletconfig is KubeletConfiguration (kubelet.config.k8s.io/v1beta1) of kubelet 1.37: its
+// fields, defaults, rules and feature gates. What the agent does with each is for package config to say.
+// The type is not k8s.io/kubelet's, as that one links Prometheus' client and OpenTelemetry into the agent.
 package kubeletconfig
 
 import (
@@ -20,8 +20,8 @@ const (
 	APIVersion = "kubelet.config.k8s.io/v1beta1"
 )
 
-// Configuration has all fields of KubeletConfiguration, in groups: a file is decoded strictly into it, and /configz shows
-// it.
+// Configuration has all fields of KubeletConfiguration, in groups: a file is decoded strictly into it, and
+// /configz shows it.
 type Configuration struct {
 	metav1.TypeMeta `json:",inline"`
 

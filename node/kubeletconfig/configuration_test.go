@@ -13,8 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// lines reads a file of testdata. They were written by a program that linked kubelet 1.37.2: the fields and the defaults of
-// v1beta1.KubeletConfiguration.
+// lines reads a file of testdata. They were written by a program that linked kubelet 1.37.2: the fields and
+// the defaults of v1beta1.KubeletConfiguration.
 func lines(t *testing.T, name string) []string {
 	t.Helper()
 	data, err := os.ReadFile("testdata/" + name)

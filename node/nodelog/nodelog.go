@@ -1,5 +1,6 @@
-// Package nodelog serves the files and directories of the node's logs, /var/log, by HTTP. Pods may have the directory mounted:
-// nothing is followed out of it, nothing but files and directories is opened, and no FIFO makes a call wait.
+// Package nodelog serves the files and directories of the node's logs, /var/log, by HTTP. Pods may have the
+// directory mounted: nothing is followed out of it, nothing but files and directories is opened, and no
+// FIFO makes a call wait.
 package nodelog
 
 import (

@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/gate"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/probe"
@@ -111,11 +112,10 @@ type Worker struct {
 	pulls     chan struct{}         // slots, nil: no limit
 	images    keylock.Locks[string] // by name: being pulled
 	steps     sync.WaitGroup
+	gate      *gate.Gate
 
 	mu       sync.Mutex // guards what follows; never held while a pod's lock is taken
 	known    map[types.UID]*pod
-	admitted map[types.UID]bool // since the agent started
-	gate     gate
 	deleting map[types.UID]bool // mirrors
 }
 
@@ -136,9 +136,10 @@ type Deps struct {
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{Config: cfg, pods: d.Pods, api: d.API, runtime: d.Runtime, volumes: d.Volumes, cgroups: d.Cgroups, objects: d.Objects,
 		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{},
-		admitted: map[types.UID]bool{}, gate: newGate(), deleting: map[types.UID]bool{},
+		deleting:  map[types.UID]bool{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)), starts: make(chan struct{}, max(cfg.Starts, 1))}
+	w.gate = gate.New(cfg.Admit, w.Enqueue)
 	if cfg.ParallelPull > 0 {
 		w.pulls = make(chan struct{}, cfg.ParallelPull)
 	}
@@ -234,9 +235,8 @@ func (w *Worker) forget(uid types.UID) {
 	w.mu.Lock()
 	p := w.known[uid]
 	delete(w.known, uid)
-	delete(w.admitted, uid)
-	w.gate.forget(uid)
 	w.mu.Unlock()
+	w.gate.Forget(uid)
 	if p != nil {
 		p.giveUp()
 		p.hurry()
