@@ -17,7 +17,7 @@ type field struct {
 	name   string
 	effect Effect
 	note   string
-	fine   func(k *kubeletconfig.Configuration) bool // a value of a refused field, other than the default, that may stand
+	fine   func(k *kubeletconfig.Configuration) bool // of a refused field: a value that may stand
 }
 
 // fields are all of them. docs/node-config.md shows this table.
