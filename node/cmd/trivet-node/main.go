@@ -3,10 +3,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"k8s.io/klog/v2"
 
@@ -33,7 +35,7 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 	cfg, err := configure(flags)
 	if err != nil {
-		return &program.UsageError{Err: err}
+		return &program.UsageError{Err: oneLine(err)}
 	}
 	for _, notice := range cfg.Notices {
 		env.Log.Warn(notice)
@@ -64,3 +66,6 @@ func configure(flags *config.Flags) (config.Config, error) {
 	}
 	return cfg, nil
 }
+
+// oneLine puts several errors into one line, as programs of the project end.
+func oneLine(err error) error { return errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")) }
