@@ -167,12 +167,12 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("pull secrets of the node: %w", err)
 	}
+	single := k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill
 	cfg := podworker.Config{
 		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, HostDNS: dns, LogRoot: k.PodLogsDir,
 			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
 			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota,
-			SingleOOMKill: k.SingleProcessOOMKill != nil &&
-				*k.SingleProcessOOMKill, NoSwap: swapToForbid(a.host.V2)},
+			SingleOOMKill: single, NoSwap: swapToForbid(a.host.V2)},
 		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", PullSecrets: secrets,
 		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
 		Admit: a.admission(allocatable), Refresh: a.heart.Refresh,
