@@ -155,6 +155,14 @@ func TestLabelsAreReadAsKubeletReadsThem(t *testing.T) {
 	}
 }
 
+func TestFlagsMayHaveUnderscores(t *testing.T) {
+	got := Normalize([]string{"--node_labels=a_b=c_d", "--fail_swap_on", "-v", "a_b", "--", "--x_y"})
+	want := []string{"--node-labels=a_b=c_d", "--fail-swap-on", "-v", "a_b", "--", "--x_y"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestFlagzShowsNoCredentials(t *testing.T) {
 	c, err := configured(t, "", "--manifest-url-header=Authorization:secret", "--v=2")
 	if err != nil {

@@ -3,6 +3,7 @@ package config
 import (
 	"flag"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/trivet-node/trivet/node/kubeletconfig"
@@ -36,6 +37,25 @@ func Register(set *flag.FlagSet) *Flags {
 		}
 	}
 	return f
+}
+
+// Normalize writes the names of flags with dashes, as kubelet takes both: --node_ip is --node-ip.
+func Normalize(args []string) []string {
+	out := slices.Clone(args)
+	for i, arg := range out {
+		if arg == "--" {
+			break
+		}
+		name, value, hasValue := strings.Cut(arg, "=")
+		if !strings.HasPrefix(name, "--") {
+			continue
+		}
+		out[i] = strings.ReplaceAll(name, "_", "-")
+		if hasValue {
+			out[i] += "=" + value
+		}
+	}
+	return out
 }
 
 // result is what the flag does, and why if that is nothing.

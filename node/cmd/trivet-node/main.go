@@ -28,6 +28,7 @@ func run(ctx context.Context, env *program.Env) error {
 		_, err := fmt.Fprintln(env.Stdout, "Kubernetes", agent.KubernetesVersion) // kubeadm asks the program by this name
 		return err
 	}
+	env.Args = config.Normalize(env.Args)
 	fs := env.Flags(about)
 	flags := config.Register(fs)
 	if err := env.Parse(fs); err != nil {
