@@ -278,7 +278,7 @@ func TestTLSIsServedAsConfigured(t *testing.T) {
 }
 
 func TestAStreamWithoutTrafficIsClosed(t *testing.T) {
-	brief := func(c *kubeletapi.Config) { c.StreamIdleTime = 500 * time.Millisecond }
+	brief := func(c *kubeletapi.Config) { c.StreamIdleTime = 1500 * time.Millisecond }
 	u := serve(t, brief).JoinPath("exec/ns/p/c")
 	u.Scheme, u.RawQuery = "wss", "command=cat&input=1&output=1"
 	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
@@ -292,7 +292,7 @@ func TestAStreamWithoutTrafficIsClosed(t *testing.T) {
 	// Traffic for longer than the limit keeps it open.
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for began := time.Now(); time.Since(began) < time.Second; <-tick.C {
+	for began := time.Now(); time.Since(began) < 2*time.Second; <-tick.C {
 		if err := conn.WriteMessage(websocket.BinaryMessage, []byte("\x00x")); err != nil {
 			t.Fatalf("after %v: %v", time.Since(began), err)
 		}
