@@ -39,6 +39,7 @@ type Agent struct {
 	client   *kubeapi.Client
 	info     runtime.Info
 	ips      []string
+	started  time.Time
 
 	runtime *runtime.Client
 	host    *cgroup.Host
@@ -60,11 +61,17 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 	if cfg.Kubeconfig == "" {
 		return nil, &program.UsageError{Err: fmt.Errorf("--kubeconfig is missing: running without an API server is not served yet")}
 	}
+	if err := checkFiles(&cfg.Kubelet); err != nil {
+		return nil, err
+	}
 	host, err := cgroup.Open()
 	if err != nil {
 		return nil, &program.CantRunError{What: err.Error(), Do: "mount cgroup v2 at /sys/fs/cgroup, or the v1 controllers below it"}
 	}
-	a := &Agent{cfg: cfg, log: log, host: host,
+	if err := checkMachine(&cfg.Kubelet, host.V2, "/proc"); err != nil {
+		return nil, err
+	}
+	a := &Agent{cfg: cfg, log: log, host: host, started: time.Now(),
 		identity: kubeapi.Identity{NodeName: cfg.NodeName, Kubeconfig: cfg.Kubeconfig, Bootstrap: cfg.Bootstrap, CertDir: cfg.CertDir}}
 	// A runtime that was restarted is found again at once: gRPC's default waits up to two minutes.
 	reconnect := grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second,
@@ -92,6 +99,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer only.Close()
+	setProcess(&a.cfg.Kubelet, a.log)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var parts sync.WaitGroup
@@ -129,7 +137,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	run("log rotation", rotate)
-	if a.cfg.Kubelet.RotateCertificates {
+	if *a.cfg.Kubelet.RotateCertificates {
 		run("certificates", func(ctx context.Context) error { return a.identity.Rotate(ctx, a.client, a.log) })
 	}
 	run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })

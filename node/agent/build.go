@@ -8,17 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
-	"strconv"
-	"strings"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/trivet-node/trivet/internal/program"
-	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
@@ -83,11 +78,17 @@ func nodeIPs(configured []net.IP, rc *rest.Config) ([]string, error) {
 // build makes the parts, each with what it needs of the others.
 func (a *Agent) build(ctx context.Context) error {
 	a.events = event.New(event.API{Core: a.client.Core}, a.cfg.NodeName, a.log)
+	a.events.Limit(int(*a.cfg.Kubelet.EventRecordQPS), int(a.cfg.Kubelet.EventBurst))
 	reserved, err := a.cfg.Reserved()
 	if err != nil {
 		return err
 	}
-	for dir, mode := range map[string]os.FileMode{a.cfg.RootDir: 0o750, a.cfg.Kubelet.PodLogsDir: 0o750, a.links(): 0o755} {
+	for dir, mode := range map[string]os.FileMode{
+		a.cfg.RootDir:            0o750,
+		a.checkpoints():          0o700,
+		a.cfg.Kubelet.PodLogsDir: 0o750,
+		a.links():                0o755,
+	} {
 		if err := os.MkdirAll(dir, mode); err != nil {
 			return err
 		}
@@ -115,32 +116,6 @@ func (a *Agent) build(ctx context.Context) error {
 // links is where the logs of containers are linked: beside those of pods, /var/log/containers.
 func (a *Agent) links() string {
 	return filepath.Join(filepath.Dir(filepath.Clean(a.cfg.Kubelet.PodLogsDir)), "containers")
-}
-
-func (a *Agent) heartConfig(reserved v1.ResourceList) heartbeat.Config {
-	k := a.cfg.Kubelet
-	return heartbeat.Config{Name: a.cfg.NodeName, IPs: a.ips, Hostname: a.cfg.NodeName, Labels: a.cfg.Labels, Taints: k.RegisterWithTaints,
-		ProviderID: a.cfg.ProviderID, Register: k.RegisterNode == nil || *k.RegisterNode, Version: KubernetesVersion + "-trivet." + strings.TrimPrefix(program.Version, "v"),
-		Port: k.Port, RootDir: a.cfg.RootDir, MaxPods: k.MaxPods, Reserved: reserved, Thresholds: thresholds(k.EvictionHard),
-		LeaseDuration: time.Duration(k.NodeLeaseDurationSeconds) * time.Second, ReportFrequency: k.NodeStatusReportFrequency.Duration,
-		CheckFrequency: k.NodeStatusUpdateFrequency.Duration}
-}
-
-// thresholds reads evictionHard, whose values are quantities or percentages.
-func thresholds(hard map[string]string) heartbeat.Thresholds {
-	share := func(name string) float64 {
-		v, ok := strings.CutSuffix(hard[name], "%")
-		f, err := strconv.ParseFloat(v, 64)
-		if !ok || err != nil {
-			return 0
-		}
-		return f / 100
-	}
-	t := heartbeat.Thresholds{Disk: share("nodefs.available"), Inodes: share("nodefs.inodesFree"), PIDs: share("pid.available")}
-	if q, err := resource.ParseQuantity(hard["memory.available"]); err == nil {
-		t.Memory = q.Value()
-	}
-	return t
 }
 
 func (a *Agent) makeCgroups(ctx context.Context, allocatable v1.ResourceList) (err error) {
@@ -196,16 +171,16 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if a.access, err = a.imageAccess(); err != nil {
 		return err
 	}
+	single := k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill
 	cfg := podworker.Config{
 		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, HostDNS: dns, LogRoot: k.PodLogsDir,
 			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
-			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota},
+			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota,
+			SingleOOMKill: single, NoSwap: swapToForbid(a.host.V2)},
 		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", PullSecrets: secrets,
 		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
 		Handlers: a.runtimeHandlers,
-		Admit: func(pod *v1.Pod, others []*v1.Pod) (string, string) {
-			return admit.Check(admit.Node{Object: a.heart.Node(), Allocatable: allocatable, AllowedSysctls: k.AllowedUnsafeSysctls}, pod, others)
-		},
+		Admit:    a.admission(allocatable), Refresh: a.heart.Refresh,
 	}
 	switch {
 	case k.SerializeImagePulls != nil && *k.SerializeImagePulls:

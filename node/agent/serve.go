@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -53,17 +55,65 @@ func (a *Agent) serveAPI() (certificate, server func(context.Context) error, err
 	if err := cert.Start(); err != nil {
 		return nil, nil, err
 	}
-	yes := func(b *bool, unset bool) bool { return b == nil && unset || b != nil && *b }
-	guard := auth.New(auth.Config{NodeName: a.cfg.NodeName, ClientCAFile: k.Authentication.X509.ClientCAFile,
-		Anonymous: yes(k.Authentication.Anonymous.Enabled, false), TokenReview: yes(k.Authentication.Webhook.Enabled, true),
-		AlwaysAllow: k.Authorization.Mode == "AlwaysAllow", TokenTTL: k.Authentication.Webhook.CacheTTL.Duration,
-		AllowTTL: k.Authorization.Webhook.CacheAuthorizedTTL.Duration, DenyTTL: k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
-		Reviews: auth.APIServer{Client: a.client}})
-	figures := stats.New(stats.Config{NodeName: a.cfg.NodeName, Root: a.cfg.RootDir, Runtime: a.runtime.Runtime, Images: a.runtime.Images, Pods: podLister{a}.Pods})
-	s := kubeletapi.New(kubeletapi.Config{Address: net.JoinHostPort(k.Address, strconv.Itoa(int(k.Port))), Certificate: cert.Certificate,
-		Guard: guard.Wrap, Pods: podLister{a}, Runtime: a.runtime.Runtime, Stats: figures, Configz: k, Log: a.log})
-	return cert.Run, s.Run, nil
+	guard := auth.New(auth.Config{
+		NodeName:     a.cfg.NodeName,
+		ClientCAFile: k.Authentication.X509.ClientCAFile,
+		Anonymous:    *k.Authentication.Anonymous.Enabled,
+		TokenReview:  *k.Authentication.Webhook.Enabled,
+		AlwaysAllow:  k.Authorization.Mode == "AlwaysAllow",
+		TokenTTL:     k.Authentication.Webhook.CacheTTL.Duration,
+		AllowTTL:     k.Authorization.Webhook.CacheAuthorizedTTL.Duration,
+		DenyTTL:      k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
+		Reviews:      auth.APIServer{Client: a.client},
+	})
+	cfg, err := a.endpoints()
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Certificate, cfg.Guard = cert.Certificate, guard.Wrap
+	return cert.Run, kubeletapi.New(cfg).Run, nil
 }
+
+// endpoints are what the node's API serves, by the settings and feature gates of kubelet.
+func (a *Agent) endpoints() (kubeletapi.Config, error) {
+	k := &a.cfg.Kubelet
+	tls, err := k.TLS()
+	if err != nil {
+		return kubeletapi.Config{}, err
+	}
+	figures := stats.New(stats.Config{NodeName: a.cfg.NodeName, Root: a.cfg.RootDir, Runtime: a.runtime.Runtime, Images: a.runtime.Images, Pods: podLister{a}.Pods})
+	cfg := kubeletapi.Config{
+		Address: net.JoinHostPort(k.Address, strconv.Itoa(int(k.Port))),
+		TLS:     tls,
+		Pods:    podLister{a},
+		Runtime: a.runtime.Runtime,
+		Stats:   figures,
+		Configz: k,
+		Log:     a.log,
+		Off: kubeletapi.Off{
+			Debugging:  !*k.EnableDebuggingHandlers,
+			SystemLogs: !*k.EnableSystemLogHandler,
+			Profiling:  !*k.EnableProfilingHandler,
+			DebugFlags: !*k.EnableDebugFlagsHandler,
+		},
+		LogDir:         "/var/log",
+		StreamIdleTime: k.StreamingIdleTimeout.Duration,
+	}
+	if k.Enabled("ContainerCheckpoint") {
+		cfg.CheckpointDir = a.checkpoints()
+	}
+	if k.Enabled("ComponentStatusz") {
+		cfg.Statusz = &kubeletapi.Status{Version: strings.TrimPrefix(KubernetesVersion, "v"),
+			Started: a.started}
+	}
+	if k.Enabled("ComponentFlagz") {
+		cfg.Flagz = a.cfg.Flags
+	}
+	return cfg, nil
+}
+
+// checkpoints is where the runtime writes the state of containers.
+func (a *Agent) checkpoints() string { return filepath.Join(a.cfg.RootDir, "checkpoints") }
 
 // rotateLogs makes the rotation of container logs.
 func (a *Agent) rotateLogs() (func(context.Context) error, error) {
@@ -79,6 +129,7 @@ func (a *Agent) rotateLogs() (func(context.Context) error, error) {
 	if k.ContainerLogMaxFiles != nil {
 		cfg.MaxFiles = *k.ContainerLogMaxFiles
 	}
+	cfg.Every = k.ContainerLogInterval.Duration
 	rotator, err := logrotate.New(cfg)
 	if err != nil {
 		return nil, err

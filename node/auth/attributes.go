@@ -17,6 +17,8 @@ var prefixes = []struct {
 	{"/metrics", []string{"metrics"}},
 	{"/logs", []string{"log"}},
 	{"/checkpoint", []string{"checkpoint"}},
+	{"/statusz", []string{"statusz"}},
+	{"/flagz", []string{"configz"}},
 	{"/pods", []string{"pods", "proxy"}},
 	{"/runningpods", []string{"pods", "proxy"}},
 	{"/healthz", []string{"healthz", "proxy"}},

@@ -157,6 +157,31 @@ func TestWhoMayCall(t *testing.T) {
 	}
 }
 
+func TestEndpointsHaveSubresourcesOfTheirOwn(t *testing.T) {
+	api := &cluster{
+		tokens: map[string]string{"statusz": "s", "configz": "c", "log": "l", "checkpoint": "k",
+			"proxy": "p"},
+		allowed: map[string]bool{"s get statusz": true, "c get configz": true, "l get log": true,
+			"k create checkpoint": true, "p get proxy": true},
+	}
+	g := auth.New(auth.Config{NodeName: "n", TokenReview: true, Reviews: api})
+	for _, c := range []struct{ method, path, right string }{
+		{"GET", "/statusz", "statusz"},
+		{"GET", "/flagz", "configz"},
+		{"GET", "/configz", "configz"},
+		{"GET", "/logs/", "log"},
+		{"GET", "/logs/pods/x", "log"},
+		{"POST", "/checkpoint/ns/p/c", "checkpoint"},
+	} {
+		if got := call(g, c.method, c.path, "Bearer "+c.right, nil); got != 200 {
+			t.Errorf("%s with the right to %s: %d", c.path, c.right, got)
+		}
+		if got := call(g, c.method, c.path, "Bearer proxy", nil); c.path != "/configz" && got != 403 {
+			t.Errorf("%s with the right to proxy: %d", c.path, got)
+		}
+	}
+}
+
 func TestAnswersAreKeptForAWhile(t *testing.T) {
 	now := time.Now()
 	api := &cluster{tokens: map[string]string{"t": "u"}, allowed: map[string]bool{"u get metrics": true}}

@@ -1,17 +1,22 @@
-// Package config is the configuration of the node agent: kubelet's flags and KubeletConfiguration v1beta1, so that a node's files serve both.
-// What is not served is named in a warning, once, with what happens instead; what cannot be valid is an error that names the field.
+// Package config is the configuration of the node agent: kubelet's flags and KubeletConfiguration v1beta1,
+// so that a node's files serve both. Every field and flag of kubelet has a row in a table: it is served, or
+// has no effect, or is refused. What has no effect is named in a notice, once; what cannot be valid is an
+// error that names the field.
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
 // Config is everything the agent needs to know.
@@ -26,181 +31,104 @@ type Config struct {
 	ImageEndpoint   string
 	Labels          map[string]string
 	ProviderID      string
-	Kubelet         Kubelet // of the file, flags laid over it
+	CloudProvider   string // external: a cloud controller says what the node is
+	IgnoreEviction  bool   // evictionHard is not taken from what is allocatable
+
+	// Kubelet is that of the files, with the flags laid over it.
+	Kubelet kubeletconfig.Configuration
+
+	Flags map[string]string // that were given, for /flagz
+
+	// Notices are lines for the log: what was set and has no effect.
+	Notices []string
 }
 
-// Kubelet are the fields of KubeletConfiguration that are served.
-type Kubelet struct {
-	StaticPodPath             string            `json:"staticPodPath"`
-	PodLogsDir                string            `json:"podLogsDir"`
-	Address                   string            `json:"address"`
-	Port                      int32             `json:"port"`
-	TLSCertFile               string            `json:"tlsCertFile"`
-	TLSPrivateKeyFile         string            `json:"tlsPrivateKeyFile"`
-	RotateCertificates        bool              `json:"rotateCertificates"`
-	ServerTLSBootstrap        bool              `json:"serverTLSBootstrap"`
-	Authentication            Authentication    `json:"authentication"`
-	Authorization             Authorization     `json:"authorization"`
-	EnableServer              *bool             `json:"enableServer"`
-	HealthzPort               *int32            `json:"healthzPort"`
-	HealthzBindAddress        string            `json:"healthzBindAddress"`
-	ClusterDomain             string            `json:"clusterDomain"`
-	ClusterDNS                []string          `json:"clusterDNS"`
-	NodeStatusUpdateFrequency Duration          `json:"nodeStatusUpdateFrequency"`
-	NodeStatusReportFrequency Duration          `json:"nodeStatusReportFrequency"`
-	NodeLeaseDurationSeconds  int32             `json:"nodeLeaseDurationSeconds"`
-	CgroupRoot                string            `json:"cgroupRoot"`
-	CgroupDriver              string            `json:"cgroupDriver"`
-	MaxPods                   int64             `json:"maxPods"`
-	PodPidsLimit              *int64            `json:"podPidsLimit"`
-	ResolverConfig            *string           `json:"resolvConf"`
-	CPUCFSQuota               *bool             `json:"cpuCFSQuota"`
-	SerializeImagePulls       *bool             `json:"serializeImagePulls"`
-	MaxParallelImagePulls     *int              `json:"maxParallelImagePulls"`
-	EvictionHard              map[string]string `json:"evictionHard"`
-	SystemReserved            map[string]string `json:"systemReserved"`
-	KubeReserved              map[string]string `json:"kubeReserved"`
-	ContainerLogMaxSize       string            `json:"containerLogMaxSize"`
-	ContainerLogMaxFiles      *int              `json:"containerLogMaxFiles"`
-	AllowedUnsafeSysctls      []string          `json:"allowedUnsafeSysctls"`
-	ProviderID                string            `json:"providerID"`
-	CrashLoopBackOff          CrashLoopBackOff  `json:"crashLoopBackOff"`
-	SeccompDefault            *bool             `json:"seccompDefault"`
-	RegisterWithTaints        []v1.Taint        `json:"registerWithTaints"`
-	RegisterNode              *bool             `json:"registerNode"`
-	ContainerRuntimeEndpoint  string            `json:"containerRuntimeEndpoint"`
-	ImageServiceEndpoint      string            `json:"imageServiceEndpoint"`
-
-	// Whether a pod may use an image of the node that was pulled with credentials which it does not have.
-	ImagePullCredentialsVerificationPolicy string   `json:"imagePullCredentialsVerificationPolicy"`
-	PreloadedImagesVerificationAllowlist   []string `json:"preloadedImagesVerificationAllowlist"`
-}
-
-// Authentication is who may speak to the agent's API.
-type Authentication struct {
-	X509 struct {
-		ClientCAFile string `json:"clientCAFile"`
-	} `json:"x509"`
-	Webhook struct {
-		Enabled  *bool    `json:"enabled"`
-		CacheTTL Duration `json:"cacheTTL"`
-	} `json:"webhook"`
-	Anonymous struct {
-		Enabled *bool `json:"enabled"`
-	} `json:"anonymous"`
-}
-
-// Authorization is how it is decided what they may do.
-type Authorization struct {
-	Mode    string `json:"mode"` // Webhook or AlwaysAllow
-	Webhook struct {
-		CacheAuthorizedTTL   Duration `json:"cacheAuthorizedTTL"`
-		CacheUnauthorizedTTL Duration `json:"cacheUnauthorizedTTL"`
-	} `json:"webhook"`
-}
-
-// CrashLoopBackOff bounds the back-off of restarts.
-type CrashLoopBackOff struct {
-	MaxContainerRestartPeriod *Duration `json:"maxContainerRestartPeriod"`
-}
-
-// Duration is written as Go writes it: 10s, 5m.
-type Duration struct{ time.Duration }
-
-// UnmarshalText reads a duration.
-func (d *Duration) UnmarshalText(text []byte) (err error) {
-	d.Duration, err = time.ParseDuration(string(text))
-	return err
-}
-
-// Defaults are kubelet's, but for one.
+// Defaults are kubelet's, but for those that docs/node-config.md names.
 func Defaults() Config {
-	return Config{CertDir: "/var/lib/kubelet/pki", RootDir: "/var/lib/kubelet", Kubelet: Kubelet{
-		PodLogsDir: "/var/log/pods", Address: "0.0.0.0", Port: 10250, HealthzPort: new(int32(10248)), HealthzBindAddress: "127.0.0.1",
-		ClusterDomain: "", NodeStatusUpdateFrequency: Duration{10 * time.Second}, NodeStatusReportFrequency: Duration{5 * time.Minute},
-		NodeLeaseDurationSeconds: 40, MaxPods: 110, ResolverConfig: new("/etc/resolv.conf"), CPUCFSQuota: new(true),
-		EvictionHard:        map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
-		ContainerLogMaxSize: "10Mi", ContainerLogMaxFiles: new(5), ContainerRuntimeEndpoint: "unix:///run/trivet/cri.sock",
-		Authorization: Authorization{Mode: "Webhook"}, RegisterNode: new(true),
-		ImagePullCredentialsVerificationPolicy: "NeverVerifyPreloadedImages",
-		RotateCertificates:                     true, // where kubelet has to be told: a node whose certificate ends is lost
-	}}
+	c := Config{CertDir: "/var/lib/kubelet/pki", RootDir: "/var/lib/kubelet"}
+	c.Kubelet.SetDefaults()
+	return c
 }
 
-// Complete derives what was left open and refuses what cannot be.
+// Complete derives what was left open and refuses what cannot be or is not served.
 func (c *Config) Complete() error {
-	k := &c.Kubelet
-	if c.NodeName == "" {
-		name, err := os.Hostname()
-		if err != nil {
+	if err := c.name(); err != nil {
+		return err
+	}
+	c.derive()
+
+	return errors.Join(c.check(), c.Kubelet.Check(), c.effects())
+}
+
+// name is the node's: that of the machine, unless it was given.
+func (c *Config) name() error {
+	name := c.NodeName
+	if name == "" {
+		var err error
+		if name, err = os.Hostname(); err != nil {
 			return fmt.Errorf("hostname: %w", err)
 		}
-		c.NodeName = strings.ToLower(strings.TrimSpace(name))
 	}
-	if c.RuntimeEndpoint == "" {
-		c.RuntimeEndpoint = k.ContainerRuntimeEndpoint
-	}
-	if c.ImageEndpoint == "" {
-		c.ImageEndpoint = k.ImageServiceEndpoint
-	}
+	c.NodeName = strings.ToLower(strings.TrimSpace(name))
+	return nil
+}
+
+func (c *Config) derive() {
+	c.RuntimeEndpoint = c.Kubelet.ContainerRuntimeEndpoint
+	c.ImageEndpoint = c.Kubelet.ImageServiceEndpoint
 	if c.ImageEndpoint == "" {
 		c.ImageEndpoint = c.RuntimeEndpoint
 	}
-	if c.ProviderID == "" {
-		c.ProviderID = k.ProviderID
+	c.ProviderID = c.Kubelet.ProviderID
+
+	if !c.Kubelet.Enabled("KubeletEnsureSecretPulledImages") &&
+		c.Kubelet.ImagePullCredentialsVerificationPolicy == "" {
+		c.Kubelet.ImagePullCredentialsVerificationPolicy = "NeverVerify"
 	}
-	for _, s := range k.ClusterDNS {
-		if net.ParseIP(s) == nil {
-			return fmt.Errorf("clusterDNS %q is no IP address", s)
-		}
-	}
-	switch k.Authorization.Mode {
-	case "Webhook", "AlwaysAllow":
-	default:
-		return fmt.Errorf("authorization.mode %q is neither Webhook nor AlwaysAllow", k.Authorization.Mode)
-	}
-	switch k.CgroupDriver {
-	case "", "cgroupfs", "systemd":
-	default:
-		return fmt.Errorf("cgroupDriver %q is neither cgroupfs nor systemd", k.CgroupDriver)
-	}
+}
+
+// check is about what only flags can say.
+func (c *Config) check() error {
 	if !filepath.IsAbs(c.RootDir) {
 		return fmt.Errorf("root directory %q must be absolute", c.RootDir)
 	}
-	if k.MaxPods < 1 || k.NodeLeaseDurationSeconds < 1 {
-		return fmt.Errorf("maxPods %d and nodeLeaseDurationSeconds %d must be positive", k.MaxPods, k.NodeLeaseDurationSeconds)
+	if c.CloudProvider != "" && c.CloudProvider != "external" {
+		return fmt.Errorf("--cloud-provider=%s: only external is known", c.CloudProvider)
 	}
-	if err := c.Kubelet.checkImagePolicy(); err != nil {
-		return err
+	if err := checkNodeIPs(c.NodeIPs); err != nil {
+		return fmt.Errorf("--node-ip: %w", err)
 	}
-	_, err := c.Reserved()
-	return err
+	return checkLabels(c.Labels)
 }
 
-// Reserved is what pods cannot have: system, kube, and the memory that eviction keeps free.
-func (c *Config) Reserved() (v1.ResourceList, error) {
-	out := v1.ResourceList{}
-	add := func(field, name, text string) error {
-		q, err := resource.ParseQuantity(text)
-		if err != nil {
-			return fmt.Errorf("%s: %s=%q: %w", field, name, text, err)
+// effects notices what was set without effect and refuses what is not served: all that differs from the
+// default.
+func (c *Config) effects() error {
+	usual := Defaults().Kubelet
+	c.Notices = append(c.Notices, c.Kubelet.GateNotices()...)
+	var refused []error
+	for _, f := range fields {
+		if f.effect == Served || equality.Semantic.DeepEqual(f.of(&c.Kubelet), f.of(&usual)) {
+			continue
 		}
-		sum := out[v1.ResourceName(name)]
-		sum.Add(q)
-		out[v1.ResourceName(name)] = sum
-		return nil
-	}
-	for field, list := range map[string]map[string]string{"systemReserved": c.Kubelet.SystemReserved, "kubeReserved": c.Kubelet.KubeReserved} {
-		for name, text := range list {
-			if err := add(field, name, text); err != nil {
-				return nil, err
-			}
+		switch {
+		case f.effect == NoEffect:
+			c.Notices = append(c.Notices, fmt.Sprintf("field %s has no effect here: %s", f.name, f.note))
+		case f.fine == nil || !f.fine(&c.Kubelet):
+			refused = append(refused, fmt.Errorf("%s is not served: %s", f.name, f.note))
 		}
 	}
-	if text, ok := c.Kubelet.EvictionHard["memory.available"]; ok && !strings.HasSuffix(text, "%") {
-		if err := add("evictionHard", "memory", text); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return errors.Join(refused...)
 }
+
+// of is the value of the field.
+func (f field) of(k *kubeletconfig.Configuration) any {
+	p, err := k.Field(f.name)
+	if err != nil {
+		return err // no row is without its field: a test compares them
+	}
+	return reflect.ValueOf(p).Elem().Interface()
+}
+
+// Reserved is what pods cannot have, beside what evictionHard keeps free.
+func (c *Config) Reserved() (v1.ResourceList, error) { return c.Kubelet.Reserved() }

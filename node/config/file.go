@@ -2,79 +2,176 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
+	"io"
+	"io/fs"
 	"os"
-	"reflect"
-	"slices"
-	"strings"
+	"path/filepath"
 
+	strict "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
-// Load lays a KubeletConfiguration file over the configuration. Fields that are not served are returned: they have no effect.
-func (c *Config) Load(path string) (unserved []string, err error) {
-	data, err := os.ReadFile(path)
+// Load reads --config and --config-dir, in this order.
+func (c *Config) Load(f *Flags) error {
+	if path := f.last("config"); path != "" {
+		data, err := readFile(path)
+		if err != nil {
+			return err
+		}
+		if err := c.apply(data); err != nil {
+			return fmt.Errorf("kubelet configuration %s: %w", path, err)
+		}
+	}
+	if dir := f.last("config-dir"); dir != "" {
+		return c.dropIns(dir)
+	}
+	return nil
+}
+
+// apply takes a file in the place of all defaults.
+func (c *Config) apply(data []byte) error {
+	asJSON, err := toJSON(data)
+	if err != nil {
+		return err
+	}
+	k, err := decode(asJSON)
+	if err != nil {
+		return err
+	}
+	c.Kubelet = *k
+	return nil
+}
+
+// toJSON refuses keys that are there twice, and what is not a KubeletConfiguration.
+func toJSON(data []byte) ([]byte, error) {
+	asJSON, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return nil, err
+	}
+	var header struct {
+		Kind       string `json:"kind"`
+		APIVersion string `json:"apiVersion"`
+	}
+	if err := json.Unmarshal(asJSON, &header); err != nil {
+		return nil, err
+	}
+	if header.Kind != kubeletconfig.Kind || header.APIVersion != kubeletconfig.APIVersion {
+		return nil, fmt.Errorf("want %s %s, it is %q %q",
+			kubeletconfig.APIVersion, kubeletconfig.Kind, header.APIVersion, header.Kind)
+	}
+	return asJSON, nil
+}
+
+// decode refuses fields that KubeletConfiguration does not have, by their paths, and fills in the defaults.
+func decode(asJSON []byte) (*kubeletconfig.Configuration, error) {
+	k := &kubeletconfig.Configuration{}
+	unknown, err := strict.UnmarshalStrict(asJSON, k)
+	if err == nil {
+		err = errors.Join(unknown...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	k.SetDefaults()
+	return k, nil
+}
+
+// dropIns lays the *.conf files below a directory over the configuration, in the order of their paths, as
+// merge patches (RFC 7386).
+func (c *Config) dropIns(dir string) error {
+	var merged any
+	base, err := json.Marshal(c.Kubelet)
+	if err == nil {
+		err = json.Unmarshal(base, &merged)
+	}
+	if err != nil {
+		return fmt.Errorf("kubelet configuration: %w", err)
+	}
+
+	err = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || filepath.Ext(path) != ".conf" {
+			return err
+		}
+		patch, err := readDropIn(path)
+		if err != nil {
+			return fmt.Errorf("kubelet configuration %s: %w", path, err)
+		}
+		merged = merge(merged, patch)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("--config-dir %s: %w", dir, err)
+	}
+
+	all, err := json.Marshal(merged)
+	if err != nil {
+		return fmt.Errorf("--config-dir %s: %w", dir, err)
+	}
+	k, err := decode(all)
+	if err != nil {
+		return fmt.Errorf("--config-dir %s: %w", dir, err)
+	}
+	c.Kubelet = *k
+	return nil
+}
+
+// readDropIn reads one file; it is decoded, too, so that an error names the file.
+func readDropIn(path string) (patch any, err error) {
+	data, err := readFile(path)
+	if err != nil {
+		return nil, err
+	}
+	asJSON, err := toJSON(data)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := decode(asJSON); err != nil {
+		return nil, err
+	}
+	return patch, json.Unmarshal(asJSON, &patch)
+}
+
+// merge applies a merge patch: null removes, objects merge, everything else replaces.
+func merge(base, patch any) any {
+	changes, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	out, ok := base.(map[string]any)
+	if !ok {
+		out = map[string]any{}
+	}
+	for key, value := range changes {
+		if value == nil {
+			delete(out, key)
+			continue
+		}
+		out[key] = merge(out[key], value)
+	}
+	return out
+}
+
+// maxFile bounds a configuration file; that of a real node has a few KiB.
+const maxFile = 1 << 20
+
+// readFile reads a configuration file, which may be a link or a pipe.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("kubelet configuration: %w", err)
 	}
-	if unserved, err = c.apply(data); err != nil {
-		return nil, fmt.Errorf("kubelet configuration %s: %w", path, err)
-	}
-	return unserved, nil
-}
+	defer f.Close()
 
-func (c *Config) apply(data []byte) (unserved []string, err error) {
-	var kind struct{ APIVersion, Kind string }
-	if err := yaml.Unmarshal(data, &kind); err != nil {
-		return nil, err
-	}
-	if kind.Kind != "KubeletConfiguration" || kind.APIVersion != "kubelet.config.k8s.io/v1beta1" {
-		return nil, fmt.Errorf("want kubelet.config.k8s.io/v1beta1 KubeletConfiguration, it is %q %q", kind.APIVersion, kind.Kind)
-	}
-	asJSON, err := yaml.YAMLToJSON(data)
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("kubelet configuration: %w", err)
 	}
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(asJSON, &all); err != nil {
-		return nil, err
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("kubelet configuration %s: more than %d bytes", path, maxFile)
 	}
-	served := servedFields()
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		switch {
-		case name == "kind" || name == "apiVersion":
-		case served[name] == nil:
-			unserved = append(unserved, name)
-			delete(all, name)
-		case zero(all[name], served[name]): // kubeadm writes zero values, meaning the default
-			delete(all, name)
-		}
-	}
-	rest, err := json.Marshal(all)
-	if err != nil {
-		return nil, err
-	}
-	return unserved, json.Unmarshal(rest, &c.Kubelet)
-}
-
-// zero tells whether a value means "not set" in KubeletConfiguration: zero does, but for fields that tell zero from nothing (healthzPort: 0).
-func zero(v json.RawMessage, field reflect.Type) bool {
-	switch string(v) {
-	case `null`:
-		return true
-	case `""`, `"0s"`, `0`, `{}`:
-		return field.Kind() != reflect.Pointer
-	}
-	return false
-}
-
-func servedFields() map[string]reflect.Type {
-	out := map[string]reflect.Type{}
-	t := reflect.TypeFor[Kubelet]()
-	for i := range t.NumField() {
-		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		out[name] = t.Field(i).Type
-	}
-	return out
+	return data, nil
 }

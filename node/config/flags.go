@@ -3,214 +3,186 @@ package config
 import (
 	"flag"
 	"fmt"
-	"net"
-	"strconv"
+	"slices"
 	"strings"
 
-	v1 "k8s.io/api/core/v1"
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
-// Flags are kubelet's flags that are served. Apply lays those that were given over the configuration file.
+// Flags are kubelet's. Apply lays those that were given over the configuration files.
 type Flags struct {
-	set    *flag.FlagSet
-	File   string
-	values map[string]*string
-	// Ignored are flags that were given and have no effect here.
-	Ignored []string
+	given []given // in the order of the command line
 }
 
-// served are flags that change the configuration; each has a line of help.
-var served = [][2]string{
-	{"kubeconfig", "file with the node's credentials; written after a bootstrap. Empty: no API server"},
-	{"bootstrap-kubeconfig", "file with a bootstrap token, used to get credentials when --kubeconfig has none"},
-	{"cert-dir", "directory of the node's certificates (default /var/lib/kubelet/pki)"},
-	{"root-dir", "directory of pods and volumes (default /var/lib/kubelet)"},
-	{"hostname-override", "name of the node (default: the hostname)"},
-	{"node-ip", "addresses of the node, comma-separated, primary first (default: that of the default route)"},
-	{"container-runtime-endpoint", "CRI socket (default unix:///run/trivet/cri.sock)"},
-	{"image-service-endpoint", "CRI image socket, if it is another one"},
-	{"node-labels", "labels of the node: key=value,..."},
-	{"register-with-taints", "taints of a new node: key=value:effect,..."},
-	{"register-node", "make the Node object (default true)"},
-	{"provider-id", "provider ID of the node"},
-	{"cluster-dns", "addresses of the cluster's DNS, comma-separated"},
-	{"cluster-domain", "domain of the cluster, e.g. cluster.local"},
-	{"resolv-conf", "the node's resolver configuration (default /etc/resolv.conf)"},
-	{"cgroup-driver", "cgroupfs or systemd (default: what the runtime says)"},
-	{"cgroup-root", "cgroup below which kubepods is made (default: the root)"},
-	{"max-pods", "number of pods (default 110)"},
-	{"pod-manifest-path", "directory of static pods"},
-	{"address", "address of the agent's API (default 0.0.0.0)"},
-	{"port", "port of the agent's API (default 10250)"},
-	{"healthz-port", "port of /healthz, 0: none (default 10248)"},
-	{"healthz-bind-address", "address of /healthz (default 127.0.0.1)"},
-	{"client-ca-file", "CA of the clients of the agent's API"},
-	{"tls-cert-file", "serving certificate (default: made or asked for)"},
-	{"tls-private-key-file", "key of the serving certificate"},
-	{"anonymous-auth", "let anonymous requests in, to be authorised (default false)"},
-	{"authentication-token-webhook", "ask the API server about tokens (default true)"},
-	{"authorization-mode", "Webhook or AlwaysAllow (default Webhook)"},
-	{"rotate-certificates", "renew the client certificate before it ends (default true)"},
-	{"seccomp-default", "RuntimeDefault seccomp where pods say nothing"},
-}
+type given struct{ name, text string }
 
-// ignored are kubelet's flags that scripts pass and that have no effect here.
-var ignored = []string{"pod-infra-container-image", "fail-swap-on", "runtime-cgroups", "kubelet-cgroups", "cloud-provider", "feature-gates", "read-only-port",
-	"container-runtime", "network-plugin", "config-dir", "eviction-hard", "system-reserved", "kube-reserved", "enforce-node-allocatable", "fail-cgroupv1",
-	"authentication-token-webhook-cache-ttl", "v", "logging-format", "image-gc-high-threshold", "image-gc-low-threshold", "cgroups-per-qos"}
+// frame are flags of every program of the project.
+var frame = map[string]bool{"version": true, "help": true}
 
 // Register adds the flags to the set.
 func Register(set *flag.FlagSet) *Flags {
-	f := &Flags{set: set, values: map[string]*string{}}
-	set.StringVar(&f.File, "config", "", "file with a KubeletConfiguration (kubelet.config.k8s.io/v1beta1)")
-	for _, s := range served {
-		f.values[s[0]] = boolish(set, s[0], s[1])
-	}
-	for _, name := range ignored {
-		boolish(set, name, "accepted for compatibility with kubelet, no effect")
+	f := &Flags{}
+	for _, row := range flagRows {
+		if frame[row.name] {
+			continue
+		}
+		add := func(text string) error {
+			f.given = append(f.given, given{row.name, text})
+			return nil
+		}
+		if row.boolean() {
+			set.BoolFunc(row.name, row.usage(), add)
+		} else {
+			set.Func(row.name, row.usage(), add)
+		}
 	}
 	return f
 }
 
-// boolish is a string flag that may stand alone, meaning true, when it is a yes-or-no one.
-func boolish(set *flag.FlagSet, name, help string) *string {
-	v := new(string)
-	switch name {
-	case "register-node", "anonymous-auth", "authentication-token-webhook", "rotate-certificates", "seccomp-default", "fail-swap-on", "fail-cgroupv1", "cgroups-per-qos":
-		set.BoolFunc(name, help, func(s string) error { *v = s; return nil })
-	default:
-		set.StringVar(v, name, "", help)
+// Normalize writes the names of flags with dashes, as kubelet takes both: --node_ip is --node-ip.
+func Normalize(args []string) []string {
+	out := slices.Clone(args)
+	for i, arg := range out {
+		if arg == "--" {
+			break
+		}
+		name, value, hasValue := strings.Cut(arg, "=")
+		if !strings.HasPrefix(name, "--") {
+			continue
+		}
+		out[i] = strings.ReplaceAll(name, "_", "-")
+		if hasValue {
+			out[i] += "=" + value
+		}
 	}
-	return v
+	return out
 }
+
+// result is what the flag does, and why if that is nothing.
+func (r flagRow) result() (Effect, string) {
+	if r.field == "" {
+		return r.effect, r.help
+	}
+	top, _, _ := strings.Cut(r.field, ".")
+	for _, f := range fields {
+		if f.name == top {
+			return f.effect, f.note
+		}
+	}
+	return Refused, "no such field"
+}
+
+func (r flagRow) usage() string {
+	switch effect, note := r.result(); effect {
+	case NoEffect:
+		return "accepted, no effect: " + note
+	case Refused:
+		return "only with kubelet's default: " + note
+	}
+	return r.help
+}
+
+// boolean tells whether the flag may stand alone, meaning true.
+func (r flagRow) boolean() bool {
+	switch r.name {
+	case "exit-on-lock-contention", "experimental-allocatable-ignore-eviction":
+		return true
+	}
+	p, err := (&kubeletconfig.Configuration{}).Field(r.field)
+	if r.field == "" || err != nil {
+		return false
+	}
+	switch p.(type) {
+	case *bool, **bool:
+		return true
+	}
+	return false
+}
+
+// last is the value of a flag that does not change the configuration of kubelet, empty if it was not given.
+func (f *Flags) last(name string) (text string) {
+	for _, g := range f.given {
+		if g.name == name {
+			text = g.text
+		}
+	}
+	return text
+}
+
+// secretFlag may hold credentials, which /flagz must not show.
+const secretFlag = "manifest-url-header"
 
 // Apply lays the flags that were given over c.
-func (f *Flags) Apply(c *Config) (err error) {
-	f.set.Visit(func(g *flag.Flag) {
-		v, ok := f.values[g.Name]
-		switch {
-		case g.Name == "config" || err != nil:
-		case ok:
-			if e := c.setFlag(g.Name, *v); e != nil {
-				err = fmt.Errorf("--%s=%s: %w", g.Name, *v, e)
-			}
-		default:
-			for _, name := range ignored {
-				if name == g.Name {
-					f.Ignored = append(f.Ignored, name)
-				}
-			}
+func (f *Flags) Apply(c *Config) error {
+	c.Flags = map[string]string{}
+	for _, g := range f.given {
+		c.Flags[g.name] = g.text
+	}
+	if c.Flags[secretFlag] != "" {
+		c.Flags[secretFlag] = "CLASSIFIED"
+	}
+
+	seen := map[string]bool{}
+	for _, g := range f.given {
+		if err := c.setFlag(g.name, g.text, !seen[g.name]); err != nil {
+			return fmt.Errorf("--%s=%s: %w", g.name, g.text, err)
 		}
-	})
-	return err
-}
-
-func (c *Config) setFlag(name, v string) (err error) {
-	k := &c.Kubelet
-	texts := map[string]*string{"kubeconfig": &c.Kubeconfig, "bootstrap-kubeconfig": &c.Bootstrap, "cert-dir": &c.CertDir, "root-dir": &c.RootDir,
-		"hostname-override": &c.NodeName, "container-runtime-endpoint": &c.RuntimeEndpoint, "image-service-endpoint": &c.ImageEndpoint,
-		"provider-id": &c.ProviderID, "cluster-domain": &k.ClusterDomain, "cgroup-driver": &k.CgroupDriver, "cgroup-root": &k.CgroupRoot,
-		"pod-manifest-path": &k.StaticPodPath, "address": &k.Address, "healthz-bind-address": &k.HealthzBindAddress,
-		"client-ca-file": &k.Authentication.X509.ClientCAFile, "tls-cert-file": &k.TLSCertFile, "tls-private-key-file": &k.TLSPrivateKeyFile,
-		"authorization-mode": &k.Authorization.Mode}
-	if p := texts[name]; p != nil {
-		*p = v
-		return nil
-	}
-	switch name {
-	case "node-ip":
-		c.NodeIPs, err = parseIPs(v)
-	case "node-labels":
-		c.Labels, err = parseLabels(v)
-	case "register-with-taints":
-		k.RegisterWithTaints, err = parseTaints(v)
-	case "cluster-dns":
-		k.ClusterDNS = strings.Split(v, ",")
-	case "resolv-conf":
-		k.ResolverConfig = &v
-	case "max-pods":
-		k.MaxPods, err = strconv.ParseInt(v, 10, 32)
-	case "port":
-		k.Port, err = parsePort(v)
-	case "healthz-port":
-		var p int32
-		p, err = parsePort(v)
-		k.HealthzPort = &p
-	default:
-		err = c.setSwitch(name, v)
-	}
-	return err
-}
-
-func (c *Config) setSwitch(name, v string) error {
-	on, err := strconv.ParseBool(v)
-	if err != nil {
-		return err
-	}
-	switch name {
-	case "register-node":
-		c.Kubelet.RegisterNode = &on
-	case "anonymous-auth":
-		c.Kubelet.Authentication.Anonymous.Enabled = &on
-	case "authentication-token-webhook":
-		c.Kubelet.Authentication.Webhook.Enabled = &on
-	case "rotate-certificates":
-		c.Kubelet.RotateCertificates = on
-	case "seccomp-default":
-		c.Kubelet.SeccompDefault = &on
+		seen[g.name] = true
 	}
 	return nil
 }
 
-func parsePort(v string) (int32, error) {
-	n, err := strconv.ParseUint(v, 10, 16)
-	return int32(n), err
+// setFlag sets what a flag stands for. The first of several lists of one flag replaces that of the file.
+func (c *Config) setFlag(name, text string, first bool) error {
+	row := findFlag(name)
+	if row.field != "" {
+		p, err := c.Kubelet.Field(row.field)
+		if err != nil {
+			return err
+		}
+		return set(p, text, first)
+	}
+
+	switch row.effect {
+	case NoEffect:
+		c.Notices = append(c.Notices, fmt.Sprintf("flag --%s has no effect here: %s", name, row.help))
+		return nil
+	case Refused:
+		return fmt.Errorf("not served: %s", row.help)
+	}
+	return c.setOwn(name, text)
 }
 
-func parseIPs(v string) ([]net.IP, error) {
-	var out []net.IP
-	for s := range strings.SplitSeq(v, ",") {
-		ip := net.ParseIP(strings.TrimSpace(s))
-		if ip == nil {
-			return nil, fmt.Errorf("%q is no IP address", s)
+func findFlag(name string) flagRow {
+	for _, row := range flagRows {
+		if row.name == name {
+			return row
 		}
-		out = append(out, ip)
 	}
-	return out, nil
+	return flagRow{}
 }
 
-func parseLabels(v string) (map[string]string, error) {
-	out := map[string]string{}
-	for s := range strings.SplitSeq(v, ",") {
-		if s == "" {
-			continue
-		}
-		key, value, ok := strings.Cut(s, "=")
-		if !ok || key == "" {
-			return nil, fmt.Errorf("%q is not key=value", s)
-		}
-		out[key] = value
+// setOwn sets what only a flag can say.
+func (c *Config) setOwn(name, text string) (err error) {
+	switch name {
+	case "kubeconfig":
+		c.Kubeconfig = text
+	case "bootstrap-kubeconfig":
+		c.Bootstrap = text
+	case "cert-dir":
+		c.CertDir = text
+	case "root-dir":
+		c.RootDir = text
+	case "hostname-override":
+		c.NodeName = text
+	case "node-ip":
+		c.NodeIPs, err = parseIPs(text)
+	case "node-labels":
+		c.Labels = addLabels(c.Labels, text)
+	case "cloud-provider":
+		c.CloudProvider = text
+	case "experimental-allocatable-ignore-eviction":
+		err = set(&c.IgnoreEviction, text, true)
 	}
-	return out, nil
-}
-
-func parseTaints(v string) ([]v1.Taint, error) {
-	var out []v1.Taint
-	for s := range strings.SplitSeq(v, ",") {
-		if s == "" {
-			continue
-		}
-		head, effect, ok := strings.Cut(s, ":")
-		key, value, _ := strings.Cut(head, "=")
-		if !ok || key == "" {
-			return nil, fmt.Errorf("%q is not key=value:effect", s)
-		}
-		switch v1.TaintEffect(effect) {
-		case v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute:
-		default:
-			return nil, fmt.Errorf("%q is no effect of a taint", effect)
-		}
-		out = append(out, v1.Taint{Key: key, Value: value, Effect: v1.TaintEffect(effect)})
-	}
-	return out, nil
+	return err
 }

@@ -105,6 +105,29 @@ func TestResourcesAndOOMScores(t *testing.T) {
 	}
 }
 
+func TestSwapAndOOMKillsAreAsTheNodeSays(t *testing.T) {
+	limits := v1.ResourceList{"memory": resource.MustParse("1Gi")}
+	c := v1.Container{Name: "c", Resources: v1.ResourceRequirements{Limits: limits}}
+	p := podOf(func(s *v1.PodSpec) { s.Containers = []v1.Container{c} })
+	for name, c := range map[string]struct {
+		node    Node
+		unified map[string]string
+		swap    int64
+	}{
+		"cgroup v2":          {Node{CgroupV2: true}, map[string]string{"memory.oom.group": "1"}, 0},
+		"processes go alone": {Node{CgroupV2: true, SingleOOMKill: true}, map[string]string{}, 0},
+		"swap on cgroup v2": {Node{CgroupV2: true, NoSwap: true},
+			map[string]string{"memory.oom.group": "1", "memory.swap.max": "0"}, 0},
+		"swap on cgroup v1":    {Node{NoSwap: true}, nil, 1 << 30},
+		"no swap on cgroup v1": {Node{}, nil, 0},
+	} {
+		r := Resources(c.node, p, &p.Spec.Containers[0])
+		if diff := cmp.Diff(c.unified, r.Unified); diff != "" || r.MemorySwapLimitInBytes != c.swap {
+			t.Errorf("%s: swap %d, want %d; %s", name, r.MemorySwapLimitInBytes, c.swap, diff)
+		}
+	}
+}
+
 func TestNonRootIsEnforced(t *testing.T) {
 	yes := new(true)
 	for name, c := range map[string]struct {

@@ -60,9 +60,25 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResou
 		}
 	}
 	if node.CgroupV2 {
-		out.Unified = map[string]string{"memory.oom.group": "1"}
+		out.Unified = map[string]string{}
+		if !node.SingleOOMKill {
+			out.Unified["memory.oom.group"] = "1"
+		}
+	}
+	if node.NoSwap {
+		forbidSwap(out, node.CgroupV2)
 	}
 	return out
+}
+
+// forbidSwap keeps the memory of a container off the disk. On cgroup v1 the limit is of memory and swap
+// together, and only a container with a limit of memory has one.
+func forbidSwap(out *cri.LinuxContainerResources, v2 bool) {
+	if v2 {
+		out.Unified["memory.swap.max"] = "0"
+		return
+	}
+	out.MemorySwapLimitInBytes = out.MemoryLimitInBytes
 }
 
 // pageSize turns "2Mi" into the kernel's "2MB".

@@ -24,6 +24,8 @@ type Node struct {
 	SeccompDefault bool   // RuntimeDefault where the pod says nothing
 	MemoryCapacity int64  // bytes; for the OOM score of burstable pods
 	CgroupV2       bool
+	SingleOOMKill  bool // a process that is out of memory goes alone, not with all of its container
+	NoSwap         bool // swap is on, and containers must not use it
 	CPUQuota       bool // enforce CPU limits
 }
 

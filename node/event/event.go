@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,11 +39,19 @@ type Recorder struct {
 	log     *slog.Logger
 	queue   chan *v1.Event
 	dropped atomic.Int64
+	pace    *rate.Limiter // of all events together; nil: none
 }
 
 // New returns a recorder; events are sent while Run runs.
 func New(sink Sink, node string, log *slog.Logger) *Recorder {
 	return &Recorder{sink: sink, node: node, log: log, queue: make(chan *v1.Event, queueSize)}
+}
+
+// Limit bounds how many events are sent in a second, and at once; zero is no limit. It is called before Run.
+func (r *Recorder) Limit(perSecond, atOnce int) {
+	if perSecond > 0 {
+		r.pace = rate.NewLimiter(rate.Limit(perSecond), max(atOnce, 1))
+	}
 }
 
 // Pod records an event about a pod or, when container is not empty, about one of its containers.
@@ -135,9 +144,13 @@ func (r *Recorder) Run(ctx context.Context) {
 				r.log.Warn("events dropped: the queue was full", "count", n)
 			}
 		case e := <-r.queue:
-			if allowed(rations, e.InvolvedObject.UID) {
-				r.send(ctx, seen, e)
+			if !allowed(rations, e.InvolvedObject.UID) {
+				continue
 			}
+			if r.pace != nil && r.pace.Wait(ctx) != nil {
+				return // ctx has ended
+			}
+			r.send(ctx, seen, e)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -100,4 +101,29 @@ func TestRecordingNeverBlocks(t *testing.T) {
 	if r.dropped.Load() != queueSize {
 		t.Errorf("dropped %d", r.dropped.Load())
 	}
+}
+
+func TestEventsAreSentAtTheConfiguredPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sink{}
+		r := New(s, "node1", slog.New(slog.DiscardHandler))
+		r.Limit(2, 3)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.Run(ctx)
+		for i := range 10 {
+			r.Pod(testPod(), "", v1.EventTypeNormal, "Pulled", strings.Repeat("x", i+1))
+		}
+
+		for _, c := range []struct {
+			after time.Duration
+			want  int
+		}{{0, 3}, {time.Second, 5}, {time.Second, 7}} {
+			time.Sleep(c.after) // of synctest: no time passes
+			synctest.Wait()
+			if len(s.created) != c.want {
+				t.Errorf("%d events, want %d", len(s.created), c.want)
+			}
+		}
+	})
 }

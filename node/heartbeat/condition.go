@@ -1,22 +1,18 @@
 package heartbeat
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/threshold"
 )
-
-// Thresholds below which the node reports pressure: kubelet's evictionHard defaults.
-type Thresholds struct {
-	Memory int64   // bytes available
-	Disk   float64 // share of the node's file system that is free
-	Inodes float64 // share of its inodes that is free
-	PIDs   float64 // share of process IDs that is free; kubelet has no default
-}
 
 // finding is one condition as it should be.
 type finding struct {
@@ -26,8 +22,42 @@ type finding struct {
 }
 
 // inspect looks at the machine and the runtime.
-func (h *Heart) inspect(info runtime.Info, runtimeErr error) []finding {
-	return []finding{h.memory(), h.disk(), h.pids(), ready(info, runtimeErr)}
+func (h *Heart) inspect(ctx context.Context, info runtime.Info, runtimeErr error) []finding {
+	now := time.Now()
+	return []finding{
+		pressure(v1.NodeMemoryPressure, h.held(v1.NodeMemoryPressure, h.memoryLow(), now),
+			"KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
+		pressure(v1.NodeDiskPressure, h.held(v1.NodeDiskPressure, h.diskLow(ctx), now),
+			"KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
+		pressure(v1.NodePIDPressure, h.held(v1.NodePIDPressure, h.pidsLow(), now),
+			"KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
+		ready(info, runtimeErr),
+	}
+}
+
+// held keeps a pressure for a while after it was last seen, so that a node at the edge does not change with
+// each look.
+func (h *Heart) held(kind v1.NodeConditionType, low bool, now time.Time) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+
+	if low {
+		h.low[kind] = now
+		return true
+	}
+	last, ever := h.low[kind]
+	if !ever || now.Sub(last) >= h.cfg.PressureHold {
+		delete(h.low, kind)
+		return false
+	}
+	return true
+}
+
+// Pressure are the pressures that the node is under, by name.
+func (h *Heart) Pressure() []v1.NodeConditionType {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.low))
 }
 
 func pressure(kind v1.NodeConditionType, on bool, has, hasNot string) finding {
@@ -57,20 +87,32 @@ func negated(kind v1.NodeConditionType) string {
 	return "sufficient PID available"
 }
 
-func (h *Heart) memory() finding {
-	_, available, err := Memory()
-	return pressure(v1.NodeMemoryPressure, err == nil && available < h.cfg.Thresholds.Memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory")
+func (h *Heart) memoryLow() bool {
+	total, available, err := Memory()
+	return err == nil && h.cfg.Thresholds.Crossed(threshold.Memory, available, total)
 }
 
-func (h *Heart) disk() finding {
-	total, free, inodes, inodesFree, err := disk(h.cfg.RootDir)
-	low := err == nil && (float64(free) < h.cfg.Thresholds.Disk*float64(total) || float64(inodesFree) < h.cfg.Thresholds.Inodes*float64(inodes))
-	return pressure(v1.NodeDiskPressure, low, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure")
+// diskLow looks at the file systems of pods and of images. They may be one: then the higher threshold counts.
+func (h *Heart) diskLow(ctx context.Context) bool {
+	if h.fileSystemLow(h.cfg.RootDir, threshold.NodeFS, threshold.NodeFSInodes) {
+		return true
+	}
+	if h.imageDir == "" {
+		h.imageDir, _ = h.runtime.ImageDir(ctx) // asked again at the next look
+	}
+	return h.imageDir != "" && h.fileSystemLow(h.imageDir, threshold.ImageFS, threshold.ImageFSInodes)
 }
 
-func (h *Heart) pids() finding {
+func (h *Heart) fileSystemLow(dir, space, inodes string) bool {
+	total, free, count, left, err := disk(dir)
+	// btrfs has no count of inodes.
+	return err == nil && (h.cfg.Thresholds.Crossed(space, int64(free), int64(total)) ||
+		count > 0 && h.cfg.Thresholds.Crossed(inodes, int64(left), int64(count)))
+}
+
+func (h *Heart) pidsLow() bool {
 	now, limit, err := pids()
-	return pressure(v1.NodePIDPressure, err == nil && float64(limit-now) < h.cfg.Thresholds.PIDs*float64(limit), "KubeletHasInsufficientPID", "KubeletHasSufficientPID")
+	return err == nil && h.cfg.Thresholds.Crossed(threshold.PIDs, limit-now, limit)
 }
 
 func ready(info runtime.Info, err error) finding {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -20,6 +21,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/threshold"
 )
 
 // Config describes the node.
@@ -35,17 +37,28 @@ type Config struct {
 	Port            int32  // of the agent's API
 	RootDir         string
 	MaxPods         int64
-	Reserved        v1.ResourceList // not allocatable: system, kube, eviction
-	Thresholds      Thresholds
+	MaxImages       int             // listed in the status; -1: all
+	Reserved        v1.ResourceList // not allocatable, beside what Thresholds keep free
+	Thresholds      threshold.Set   // evictionHard
+	AllAllocatable  bool            // what Thresholds keep free is allocatable
+	PressureHold    time.Duration   // how long pressure is shown when it is over
 	LeaseDuration   time.Duration
 	ReportFrequency time.Duration // of an unchanged status
 	CheckFrequency  time.Duration // how often runtime and machine are looked at
+
+	// With an external cloud provider it is the cloud that says which addresses the node has: GivenIPs, of
+	// --node-ip, are a hint to it.
+	ExternalCloud bool
+	GivenIPs      []string
+
+	DeclaredFeatures []string // what the scheduler looks for on a node and this agent has (KEP-5328)
 }
 
 // Runtime is what the node's readiness depends on.
 type Runtime interface {
 	Info(ctx context.Context) (runtime.Info, error)
 	ListImages(ctx context.Context) ([]*cri.Image, error)
+	ImageDir(ctx context.Context) (string, error)
 	UpdatePodCIDR(ctx context.Context, cidrs string) error
 }
 
@@ -64,13 +77,27 @@ type Heart struct {
 	node    *v1.Node   // as the API last showed it
 	deleted types.UID  // a Node of ours that somebody has deleted
 	want    *v1.NodeStatus
+	low     map[v1.NodeConditionType]time.Time // when there was last less than a threshold
 
-	told string // pod ranges that the runtime knows; only the loop uses it
+	refreshed time.Time // when the Node was last asked for because of a pod
+
+	told     string // pod ranges that the runtime knows; only the loop uses it
+	imageDir string // where the runtime has its images; only the loop uses it
 }
 
 // New returns a heart that does not beat yet.
 func New(cfg Config, core, leases rest.Interface, rt Runtime, event func(kind, reason, message string), log *slog.Logger) *Heart {
-	return &Heart{cfg: cfg, core: core, leases: leases, runtime: rt, event: event, log: log, nudge: make(chan struct{}, 1), registered: make(chan struct{})}
+	return &Heart{
+		cfg:        cfg,
+		core:       core,
+		leases:     leases,
+		runtime:    rt,
+		event:      event,
+		log:        log,
+		nudge:      make(chan struct{}, 1),
+		registered: make(chan struct{}),
+		low:        map[v1.NodeConditionType]time.Time{},
+	}
 }
 
 // Node is the Node object as last seen, nil before the first registration.
@@ -110,7 +137,7 @@ func (h *Heart) Allocatable() (v1.ResourceList, error) {
 	if err != nil {
 		return nil, err
 	}
-	return minus(c, h.cfg.Reserved), nil
+	return h.allocatable(c), nil
 }
 
 // eager is how often a node that is not ready is looked at: the cluster waits for it.
@@ -218,7 +245,7 @@ func (h *Heart) report(ctx context.Context, due bool) (sent bool, err error) {
 	}
 	changed := !sameDescription(&node.Status, want)
 	wasReady := findCondition(&node.Status, v1.NodeReady)
-	if apply(want, h.inspect(info, runtimeErr), time.Now().Truncate(time.Second)) {
+	if apply(want, h.inspect(ctx, info, runtimeErr), time.Now().Truncate(time.Second)) {
 		changed = true
 	}
 	h.mu.Lock()
@@ -228,7 +255,10 @@ func (h *Heart) report(ctx context.Context, due bool) (sent bool, err error) {
 		return false, nil
 	}
 	if images, err := h.runtime.ListImages(ctx); err == nil {
-		want.Images = nodeImages(images)
+		want.Images = nodeImages(images, h.cfg.MaxImages)
+	}
+	if h.cfg.ExternalCloud && equality.Semantic.DeepEqual(want.Addresses, node.Status.Addresses) {
+		want.Addresses = nil // not in the patch: the cloud may have changed them meanwhile
 	}
 	patch, err := statusPatch(want)
 	if err != nil {
@@ -284,49 +314,6 @@ func ownCondition(kind any) bool {
 		return true
 	}
 	return false
-}
-
-// register makes the Node, or takes over the one that is there and corrects its labels.
-func (h *Heart) register(ctx context.Context) error {
-	want, err := h.initial(ctx)
-	if err != nil {
-		return err
-	}
-	out := &v1.Node{}
-	if h.cfg.Register {
-		err = h.core.Post().Resource("nodes").Body(want).Do(ctx).Into(out)
-		if err == nil {
-			h.Saw(out)
-			h.log.Info("node registered", "node", h.cfg.Name)
-			return nil
-		}
-		if !apierrors.IsAlreadyExists(err) {
-			return err
-		}
-	}
-	if err := h.core.Get().Resource("nodes").Name(h.cfg.Name).Do(ctx).Into(out); err != nil {
-		return err
-	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": want.Labels, "annotations": want.Annotations}})
-	if err != nil {
-		return err
-	}
-	if h.cfg.Register && !contains(out.Labels, want.Labels) {
-		if err := h.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(h.cfg.Name).Body(patch).Do(ctx).Into(out); err != nil {
-			return err
-		}
-	}
-	h.Saw(out)
-	return nil
-}
-
-func contains(have, want map[string]string) bool {
-	for k, v := range want {
-		if have[k] != v {
-			return false
-		}
-	}
-	return true
 }
 
 // owner refers to the Node, so that its Lease goes with it.

@@ -78,9 +78,19 @@ func TestTheLargestImagesAreListed(t *testing.T) {
 	for i := range 60 {
 		images = append(images, &cri.Image{Size: uint64(i), RepoDigests: []string{"d"}, RepoTags: slices.Repeat([]string{"t"}, 9)})
 	}
-	got := nodeImages(images)
-	if len(got) != maxImages || got[0].SizeBytes != 59 || len(got[0].Names) != maxImageNames {
+	got := nodeImages(images, 50)
+	if len(got) != 50 || got[0].SizeBytes != 59 || len(got[0].Names) != maxImageNames {
 		t.Errorf("%d images, first %+v", len(got), got[0])
+	}
+}
+
+func TestAllImagesAreListedWhenThereIsNoLimit(t *testing.T) {
+	images := make([]*cri.Image, 60)
+	for i := range images {
+		images[i] = &cri.Image{}
+	}
+	if got := nodeImages(images, -1); len(got) != 60 {
+		t.Errorf("%d images of 60", len(got))
 	}
 }
 

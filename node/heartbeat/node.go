@@ -5,6 +5,7 @@ import (
 	"maps"
 	goruntime "runtime"
 	"slices"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -13,24 +14,60 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/threshold"
+)
+
+// What a node and an external cloud provider tell each other (k8s.io/cloud-provider/api).
+const (
+	// A taint: the cloud has not described the node yet.
+	uninitialized = "node.cloudprovider.kubernetes.io/uninitialized"
+	// An annotation: addresses that the node was given.
+	providedIPs = "alpha.kubernetes.io/provided-node-ip"
 )
 
 // initial is the Node as it is registered.
 func (h *Heart) initial(ctx context.Context) (*v1.Node, error) {
-	labels := map[string]string{v1.LabelHostname: h.cfg.Hostname, v1.LabelOSStable: "linux", v1.LabelArchStable: goruntime.GOARCH,
-		"beta.kubernetes.io/os": "linux", "beta.kubernetes.io/arch": goruntime.GOARCH}
-	maps.Copy(labels, h.cfg.Labels)
 	n := &v1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: h.cfg.Name, Labels: labels,
-			Annotations: map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}},
-		Spec: v1.NodeSpec{ProviderID: h.cfg.ProviderID, Taints: h.cfg.Taints},
+		ObjectMeta: metav1.ObjectMeta{Name: h.cfg.Name, Labels: h.labels(), Annotations: h.annotations()},
+		Spec:       v1.NodeSpec{ProviderID: h.cfg.ProviderID, Taints: h.taints()},
 	}
 	info, runtimeErr := h.runtime.Info(ctx)
 	if err := h.describe(&n.Status, info); err != nil {
 		return nil, err
 	}
-	apply(&n.Status, h.inspect(info, runtimeErr), metav1.Now().Time)
+	apply(&n.Status, h.inspect(ctx, info, runtimeErr), metav1.Now().Time)
 	return n, nil
+}
+
+// labels are what the machine is, and those of --node-labels.
+func (h *Heart) labels() map[string]string {
+	out := map[string]string{
+		v1.LabelHostname:          h.cfg.Hostname,
+		v1.LabelOSStable:          "linux",
+		v1.LabelArchStable:        goruntime.GOARCH,
+		"beta.kubernetes.io/os":   "linux",
+		"beta.kubernetes.io/arch": goruntime.GOARCH,
+	}
+	maps.Copy(out, h.cfg.Labels)
+	return out
+}
+
+// taints are those of a new node. One that a cloud has not described yet keeps pods away until it has.
+func (h *Heart) taints() []v1.Taint {
+	taints := slices.Clone(h.cfg.Taints)
+	if h.cfg.ExternalCloud {
+		taints = append(taints, v1.Taint{Key: uninitialized, Value: "true", Effect: v1.TaintEffectNoSchedule})
+	}
+	return taints
+}
+
+// annotations are those that the agent owns.
+func (h *Heart) annotations() map[string]string {
+	out := map[string]string{"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
+	if h.cfg.ExternalCloud && len(h.cfg.GivenIPs) > 0 {
+		out[providedIPs] = strings.Join(h.cfg.GivenIPs, ",")
+	}
+	return out
 }
 
 // describe fills in what the node is: capacity, addresses, versions.
@@ -43,19 +80,15 @@ func (h *Heart) describe(s *v1.NodeStatus, info runtime.Info) error {
 		s.Capacity, s.Allocatable = v1.ResourceList{}, v1.ResourceList{}
 	}
 	maps.Copy(s.Capacity, c) // others (device plugins) may have added their own
-	maps.Copy(s.Allocatable, minus(c, h.cfg.Reserved))
-	s.Addresses = nil
-	for _, ip := range h.cfg.IPs {
-		s.Addresses = append(s.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
-	}
-	s.Addresses = append(s.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: h.cfg.Hostname})
+	maps.Copy(s.Allocatable, h.allocatable(c))
+	s.Addresses = h.addresses(s.Addresses)
 	s.DaemonEndpoints.KubeletEndpoint.Port = h.cfg.Port
 	s.NodeInfo = systemInfo()
 	s.NodeInfo.KubeletVersion = h.cfg.Version
 	if info.Name != "" {
 		s.NodeInfo.ContainerRuntimeVersion = info.Name + "://" + info.Version
 	}
-	s.DeclaredFeatures = slices.Clone(declaredFeatures)
+	s.DeclaredFeatures = slices.Clone(h.cfg.DeclaredFeatures)
 	s.RuntimeHandlers = nil
 	for _, r := range info.Handlers {
 		handler := v1.NodeRuntimeHandler{Name: r.Name}
@@ -70,9 +103,44 @@ func (h *Heart) describe(s *v1.NodeStatus, info runtime.Info) error {
 	return nil
 }
 
-// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328). What is not named here, such as resizing
-// in place, keeps pods that need it away.
-var declaredFeatures = []string{"RestartAllContainersOnContainerExits"}
+// addresses are those that the node reports; those of a cloud stay.
+func (h *Heart) addresses(now []v1.NodeAddress) []v1.NodeAddress {
+	if h.cfg.ExternalCloud && len(now) > 0 {
+		return now
+	}
+	ips := h.cfg.IPs
+	if h.cfg.ExternalCloud {
+		ips = h.cfg.GivenIPs // others are for the cloud to find
+	}
+
+	var out []v1.NodeAddress
+	for _, ip := range ips {
+		out = append(out, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
+	}
+	return append(out, v1.NodeAddress{Type: v1.NodeHostName, Address: h.cfg.Hostname})
+}
+
+// allocatable is what pods may use of the capacity: not what is reserved, and not what is kept free.
+func (h *Heart) allocatable(capacity v1.ResourceList) v1.ResourceList {
+	out := minus(capacity, h.cfg.Reserved)
+	if h.cfg.AllAllocatable {
+		return out
+	}
+	return minus(out, kept(h.cfg.Thresholds, capacity))
+}
+
+// kept is what the thresholds of eviction keep free.
+func kept(thresholds threshold.Set, capacity v1.ResourceList) v1.ResourceList {
+	out := v1.ResourceList{}
+	for signal, name := range map[string]v1.ResourceName{
+		threshold.Memory: v1.ResourceMemory,
+		threshold.NodeFS: v1.ResourceEphemeralStorage,
+	} {
+		all := capacity[name]
+		out[name] = *resource.NewQuantity(thresholds[signal].Of(all.Value()), resource.BinarySI)
+	}
+	return out
+}
 
 func minus(capacity, reserved v1.ResourceList) v1.ResourceList {
 	out := v1.ResourceList{}
@@ -97,17 +165,19 @@ func sameDescription(a, b *v1.NodeStatus) bool {
 		slices.Equal(a.DeclaredFeatures, b.DeclaredFeatures)
 }
 
-// Limits of the list of images in a Node, as kubelet has them: the scheduler reads it, and the object must stay small.
-const (
-	maxImages     = 50
-	maxImageNames = 5
-)
+// maxImageNames bounds the names of an image in a Node, as in kubelet: the scheduler reads them, and the
+// object must stay small.
+const maxImageNames = 5
 
-func nodeImages(images []*cri.Image) []v1.ContainerImage {
+// nodeImages are the largest images, at most limit, or all if it is -1.
+func nodeImages(images []*cri.Image, limit int) []v1.ContainerImage {
+	if limit < 0 {
+		limit = len(images)
+	}
 	images = slices.Clone(images)
 	slices.SortFunc(images, func(a, b *cri.Image) int { return int(min(max(int64(b.Size)-int64(a.Size), -1), 1)) })
 	var out []v1.ContainerImage
-	for _, i := range images[:min(len(images), maxImages)] {
+	for _, i := range images[:min(len(images), limit)] {
 		names := append(slices.Clone(i.RepoDigests), i.RepoTags...)
 		out = append(out, v1.ContainerImage{Names: names[:min(len(names), maxImageNames)], SizeBytes: int64(i.Size)})
 	}

@@ -109,7 +109,7 @@ type pods []*v1.Pod
 func (p pods) Pods() []*v1.Pod { return p }
 
 // serve starts the endpoint. Of container c the second instance runs, both of crashes have ended and a third is to come, done has ended for good.
-func serve(t *testing.T) *url.URL {
+func serve(t *testing.T, mods ...func(*kubeletapi.Config)) *url.URL {
 	t.Helper()
 	dir := t.TempDir()
 	r := &runtime{logs: map[string]string{}}
@@ -144,8 +144,20 @@ func serve(t *testing.T) *url.URL {
 	pod.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "c", LastTerminationState: last("id0")}, {Name: "crashes", LastTerminationState: last("id3")}, {Name: "done", State: last("id4")}}
 	certs := httptest.NewTLSServer(nil) // for its certificate
 	certs.Close()
-	server := kubeletapi.New(kubeletapi.Config{Pods: pods{pod}, Runtime: client{r}, Guard: func(h http.Handler) http.Handler { return h }, Log: slog.New(slog.DiscardHandler),
-		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certs.TLS.Certificates[0], nil }})
+	cfg := kubeletapi.Config{
+		Pods:    pods{pod},
+		Runtime: client{r},
+		Guard:   func(h http.Handler) http.Handler { return h },
+		Log:     slog.New(slog.DiscardHandler),
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return &certs.TLS.Certificates[0],
+				nil
+		},
+	}
+	for _, mod := range mods {
+		mod(&cfg)
+	}
+	server := kubeletapi.New(cfg)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

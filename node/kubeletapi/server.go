@@ -44,6 +44,22 @@ type Config struct {
 	Stats       Stats // nil: those endpoints answer 501
 	Configz     any   // the configuration in effect, for /configz; nil: 404
 	Log         *slog.Logger
+
+	TLS            *tls.Config // versions, cipher suites and curves; nil: TLS 1.2 and what Go chooses
+	Off            Off
+	LogDir         string            // served below /logs/; empty: 404
+	CheckpointDir  string            // where the runtime writes checkpoints; empty: no /checkpoint
+	Flagz          map[string]string // flags that were given, for /flagz; nil: 404
+	Statusz        *Status           // for /statusz; nil: 404
+	StreamIdleTime time.Duration     // when a stream without traffic is closed; 0: never
+}
+
+// Off are endpoints that an administrator has switched off: they answer 405.
+type Off struct {
+	Debugging  bool // logs, exec, attach and the like; /configz and others are not found
+	SystemLogs bool // /logs/
+	Profiling  bool // /debug/pprof/
+	DebugFlags bool // /debug/flags/v
 }
 
 // Server is the endpoint.
@@ -53,38 +69,6 @@ type Server struct {
 
 // New returns a server that does not listen yet.
 func New(cfg Config) *Server { return &Server{cfg: cfg} }
-
-// Handler is the whole endpoint, guard included.
-func (s *Server) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", s.health)
-	mux.HandleFunc("GET /healthz/{check}", s.health)
-	mux.HandleFunc("GET /pods", s.pods)
-	mux.HandleFunc("GET /pods/{$}", s.pods)
-	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
-	mux.HandleFunc("GET /configz", s.configz)
-	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
-	for _, method := range []string{"GET", "POST"} {
-		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", s.exec)
-		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{uid}/{container}", s.exec)
-		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", s.attach)
-		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{uid}/{container}", s.attach)
-		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", s.portForward)
-		mux.HandleFunc(method+" /portForward/{namespace}/{pod}/{uid}", s.portForward)
-	}
-	mux.HandleFunc("POST /run/{namespace}/{pod}/{container}", s.run)
-	mux.HandleFunc("POST /run/{namespace}/{pod}/{uid}/{container}", s.run)
-	mux.HandleFunc("GET /stats/summary", s.summary)
-	mux.HandleFunc("GET /metrics", s.metrics(""))
-	mux.HandleFunc("GET /metrics/{set}", func(w http.ResponseWriter, r *http.Request) { s.metrics(r.PathValue("set"))(w, r) })
-	mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "checkpointing containers is not supported by this agent", http.StatusNotImplemented)
-	})
-	mux.HandleFunc("GET /logs/", func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "node logs are not served by this agent", http.StatusNotImplemented)
-	})
-	return s.cfg.Guard(mux)
-}
 
 // Run serves until ctx ends. Streams that are open then are cut.
 func (s *Server) Run(ctx context.Context) error {
@@ -104,11 +88,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12, GetCertificate: s.cfg.Certificate,
-			// Verified by the guard, against a CA file that may change.
-			ClientAuth: tls.RequestClientCert,
-		},
+		TLSConfig:         s.tlsConfig(),
+	}
+	if !mayHTTP2(server.TLSConfig) {
+		server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
@@ -158,6 +141,9 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target stri
 	if err != nil || u.Host == "" {
 		fail(w, fmt.Errorf("the runtime gave the stream URL %q", target))
 		return
+	}
+	if s.cfg.StreamIdleTime > 0 {
+		w = &idleWriter{w, s.cfg.StreamIdleTime}
 	}
 	both := &ends{ResponseWriter: w}
 	proxy := &httputil.ReverseProxy{

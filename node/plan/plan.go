@@ -98,6 +98,7 @@ type Memory struct {
 // Ending is a decision of the agent that the pod must end.
 type Ending struct {
 	Reason, Message string
+	Disruption      string // message of the condition DisruptionTarget: it was not the pod's fault
 	At              time.Time
 }
 

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/trivet-node/trivet/internal/socket"
+	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/podenv"
@@ -30,7 +31,10 @@ import (
 
 // cluster is an API server that holds the pods of one node, and all else that a worker needs, in memory.
 type cluster struct {
-	t *testing.T
+	t       *testing.T
+	admit   func(pod *v1.Pod, others []*v1.Pod) admit.Verdict // nil: all pods are let in
+	refresh func(context.Context)
+
 	// changedObject tells the worker that something which the pod refers to is another.
 	changedObject func(types.UID)
 
@@ -264,6 +268,8 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		HostIPs:     []string{"192.0.2.1"},
 		Workers:     lookers,
 		Starts:      startsAtOnce,
+		Admit:       c.admit,
+		Refresh:     c.refresh,
 	}, podworker.Deps{
 		Pods:    c,
 		API:     c,

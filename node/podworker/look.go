@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/probe"
@@ -31,6 +32,10 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 	observed, err := w.runtime.Observe(ctx, string(uid))
 	if err != nil {
 		return err
+	}
+	if desired != nil && !w.decided(ctx, p, desired, observed) {
+		w.queue.AddAfter(uid, admitRetry)
+		return nil
 	}
 	in, ok := w.input(p, desired, observed, inFlight)
 	if !ok {
@@ -134,7 +139,7 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 			p.wasHealth = healthShown(desired)
 		}
 		p.spec = desired
-		w.admit(p, observed)
+		w.yield(p)
 		p.shorten()
 	} else {
 		if p.spec == nil && len(observed.Sandboxes) == 0 {
@@ -205,36 +210,58 @@ func healthShown(pod *v1.Pod) map[string]v1.ContainerStatus {
 	return out
 }
 
-// admit lets a pod in once. One that has begun on this node is never asked again: its resources are its own.
-func (w *Worker) admit(p *pod, observed plan.Observed) {
-	if p.admitted || p.memory.Ended != nil {
-		return
-	}
-	p.admitted = true
-	if p.spec.Status.StartTime != nil || len(observed.Sandboxes) > 0 || p.spec.DeletionTimestamp != nil || w.Admit == nil {
-		return
-	}
-	if reason, message := w.ask(p.spec); reason != "" {
-		p.memory.Ended = &plan.Ending{Reason: reason, Message: message, At: time.Now()}
-		w.events.Pod(p.spec, "", v1.EventTypeWarning, reason, message)
-	}
-}
+// admitRetry is when a critical pod that waits for others to end is asked about again.
+const admitRetry = 250 * time.Millisecond
 
-// ask decides about one pod at a time: what it lets in counts for the next.
-func (w *Worker) ask(pod *v1.Pod) (reason, message string) {
-	all := w.pods.List()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var others []*v1.Pod
-	for _, o := range all {
-		if o.UID != pod.UID && !podsource.Mirror(o) && !plan.Terminal(o.Status.Phase) && (o.Status.StartTime != nil || w.admitted[o.UID]) {
-			others = append(others, o)
+// decided lets a pod in or refuses it, once. It is false while that is open. A pod that has begun on this
+// node is never asked about: its resources are its own.
+func (w *Worker) decided(ctx context.Context, p *pod, desired *v1.Pod, observed plan.Observed) bool {
+	p.mu.Lock()
+	done := p.admitted || p.memory.Ended != nil
+	p.mu.Unlock()
+	if done {
+		return true
+	}
+
+	var verdict admit.Verdict
+	switch {
+	case desired.Status.StartTime != nil || len(observed.Sandboxes) > 0:
+		w.gate.Begun(desired.UID)
+	case desired.DeletionTimestamp == nil: // one that goes unbegun needs no room
+		verdict = w.gate.Ask(desired, w.pods.List())
+		if verdict.Reason == admit.NodeAffinity && w.Refresh != nil {
+			w.Refresh(ctx)
+			verdict = w.gate.Ask(desired, w.pods.List())
 		}
 	}
-	if reason, message = w.Admit(pod, others); reason == "" {
-		w.admitted[pod.UID] = true
+	if len(verdict.Preempt) > 0 {
+		return false
 	}
-	return reason, message
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.admitted = true
+	if verdict.Reason != "" {
+		message := "Pod was rejected: " + verdict.Message
+		p.memory.Ended = &plan.Ending{Reason: verdict.Reason, Message: message, At: time.Now()}
+		w.events.Pod(desired, "", v1.EventTypeWarning, verdict.Reason, verdict.Message)
+	}
+	return true
+}
+
+// yield ends a pod that is in the way of a critical one. The caller holds the pod's lock.
+func (w *Worker) yield(p *pod) {
+	if p.memory.Ended != nil || !w.gate.Victim(p.uid) {
+		return
+	}
+	const reason, message = "Preempting", "Preempted in order to admit critical pod"
+	w.events.Pod(p.spec, "", v1.EventTypeWarning, reason, message)
+	p.memory.Ended = &plan.Ending{
+		Reason:     reason,
+		Message:    message,
+		Disruption: "Pod was preempted by Kubelet to accommodate a critical pod.",
+		At:         time.Now(),
+	}
 }
 
 // shorten makes Stop steps begin again when the API has shortened the pod's grace, e.g. by a forced deletion.

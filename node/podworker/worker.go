@@ -15,7 +15,9 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/gate"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
@@ -87,8 +89,11 @@ type Config struct {
 	Starts       int // sandboxes and containers being started at once
 	// Handlers are the runtime's, with what each supports.
 	Handlers func() []v1.NodeRuntimeHandler
-	// Admit says why a pod that is new on the node cannot run here; others are the pods that count.
-	Admit func(pod *v1.Pod, others []*v1.Pod) (reason, message string)
+	// Admit decides about a pod that is new on the node; others are the pods that count.
+	Admit func(pod *v1.Pod, others []*v1.Pod) admit.Verdict
+	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not
+	// known yet.
+	Refresh func(ctx context.Context)
 }
 
 // Worker works on all pods of the node.
@@ -111,10 +116,10 @@ type Worker struct {
 	pulls     chan struct{}         // slots, nil: no limit
 	images    keylock.Locks[string] // by name: being pulled
 	steps     sync.WaitGroup
+	gate      *gate.Gate
 
 	mu       sync.Mutex // guards what follows; never held while a pod's lock is taken
 	known    map[types.UID]*pod
-	admitted map[types.UID]bool // since the agent started
 	deleting map[types.UID]bool // mirrors
 }
 
@@ -147,12 +152,12 @@ func New(cfg Config, d Deps) *Worker {
 		access:    d.Access,
 		log:       d.Log,
 		known:     map[types.UID]*pod{},
-		admitted:  map[types.UID]bool{},
 		deleting:  map[types.UID]bool{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)),
 		starts:    make(chan struct{}, max(cfg.Starts, 1)),
 	}
+	w.gate = gate.New(cfg.Admit, w.Enqueue)
 	if cfg.ParallelPull > 0 {
 		w.pulls = make(chan struct{}, cfg.ParallelPull)
 	}
@@ -248,8 +253,8 @@ func (w *Worker) forget(uid types.UID) {
 	w.mu.Lock()
 	p := w.known[uid]
 	delete(w.known, uid)
-	delete(w.admitted, uid)
 	w.mu.Unlock()
+	w.gate.Forget(uid)
 	if p != nil {
 		p.giveUp()
 		p.hurry()

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -36,6 +37,22 @@ func (c *Client) ListImages(ctx context.Context) ([]*cri.Image, error) {
 		return nil, plain(err)
 	}
 	return r.Images, nil
+}
+
+// ImageDir is a directory of the file system that holds the images.
+func (c *Client) ImageDir(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	r, err := c.Images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return "", plain(err)
+	}
+	for _, fs := range r.ImageFilesystems {
+		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
+			return dir, nil
+		}
+	}
+	return "", errors.New("the runtime names no file system of images")
 }
 
 // Info is what the runtime says of itself.

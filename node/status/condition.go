@@ -24,6 +24,9 @@ func (c *computer) conditions() {
 	}
 	c.set(v1.PodReady, ready, reason, message)
 	c.resizeCondition()
+	if e := c.Memory.Ended; e != nil && e.Disruption != "" {
+		c.set(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, e.Disruption)
+	}
 	if have, ok := condition(c.out.Conditions, v1.AllContainersRestarting); len(plan.RestartingAll(c.Pod, c.Observed)) > 0 && !c.Decision.Ending {
 		c.set(v1.AllContainersRestarting, true, "", "")
 	} else if ok && have.Status == v1.ConditionTrue {

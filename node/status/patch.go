@@ -14,6 +14,11 @@ import (
 var owned = map[v1.PodConditionType]bool{v1.PodReadyToStartContainers: true, v1.PodInitialized: true, v1.ContainersReady: true, v1.PodReady: true,
 	v1.PodScheduled: true, v1.PodResizePending: true, v1.AllContainersRestarting: true}
 
+// mine tells whether the agent writes a condition. That a pod is disrupted is for others to say, too.
+func mine(c v1.PodCondition) bool {
+	return owned[c.Type] || c.Type == v1.DisruptionTarget && c.Reason == v1.PodReasonTerminationByKubelet
+}
+
 // Equal tells whether the API already shows want.
 func Equal(have, want *v1.PodStatus) bool { return equality.Semantic.DeepEqual(have, want) }
 
@@ -95,7 +100,7 @@ func Patch(pod *v1.Pod, want *v1.PodStatus) ([]byte, error) {
 	}
 	var conditions []v1.PodCondition
 	for _, x := range want.Conditions {
-		if owned[x.Type] {
+		if mine(x) {
 			conditions = append(conditions, x)
 		}
 	}

@@ -3,10 +3,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"k8s.io/klog/v2"
 
@@ -26,29 +28,18 @@ func run(ctx context.Context, env *program.Env) error {
 		_, err := fmt.Fprintln(env.Stdout, "Kubernetes", agent.KubernetesVersion) // kubeadm asks the program by this name
 		return err
 	}
+	env.Args = config.Normalize(env.Args)
 	fs := env.Flags(about)
 	flags := config.Register(fs)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
-	cfg := config.Defaults()
-	if flags.File != "" {
-		unserved, err := cfg.Load(flags.File)
-		if err != nil {
-			return &program.UsageError{Err: err}
-		}
-		for _, name := range unserved {
-			env.Log.Warn("field of the kubelet configuration has no effect here", "field", name)
-		}
+	cfg, err := configure(flags)
+	if err != nil {
+		return &program.UsageError{Err: oneLine(err)}
 	}
-	if err := flags.Apply(&cfg); err != nil {
-		return &program.UsageError{Err: err}
-	}
-	for _, name := range flags.Ignored {
-		env.Log.Info("flag has no effect here", "flag", name)
-	}
-	if err := cfg.Complete(); err != nil {
-		return &program.UsageError{Err: fmt.Errorf("configuration: %w", err)}
+	for _, notice := range cfg.Notices {
+		env.Log.Warn(notice)
 	}
 	if err := program.RequireRoot(); err != nil {
 		return err
@@ -61,3 +52,21 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 	return a.Run(ctx)
 }
+
+// configure lays the flags over the files, and the files over the defaults.
+func configure(flags *config.Flags) (config.Config, error) {
+	cfg := config.Defaults()
+	if err := cfg.Load(flags); err != nil {
+		return cfg, err
+	}
+	if err := flags.Apply(&cfg); err != nil {
+		return cfg, err
+	}
+	if err := cfg.Complete(); err != nil {
+		return cfg, fmt.Errorf("configuration: %w", err)
+	}
+	return cfg, nil
+}
+
+// oneLine puts several errors into one line, as programs of the project end.
+func oneLine(err error) error { return errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")) }

@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import (
 	"fmt"
@@ -8,12 +8,13 @@ import (
 )
 
 // checkImagePolicy checks imagePullCredentialsVerificationPolicy and its list of images, as kubelet does.
-func (k *Kubelet) checkImagePolicy() error {
+func (k *Configuration) checkImagePolicy() error {
 	switch k.ImagePullCredentialsVerificationPolicy {
 	case "NeverVerify", "NeverVerifyPreloadedImages", "NeverVerifyAllowlistedImages", "AlwaysVerify":
 	default:
-		return fmt.Errorf("imagePullCredentialsVerificationPolicy %q is none of NeverVerify, NeverVerifyPreloadedImages, "+
-			"NeverVerifyAllowlistedImages, AlwaysVerify", k.ImagePullCredentialsVerificationPolicy)
+		return fmt.Errorf("imagePullCredentialsVerificationPolicy %q is none of NeverVerify, "+
+			"NeverVerifyPreloadedImages, NeverVerifyAllowlistedImages, AlwaysVerify",
+			k.ImagePullCredentialsVerificationPolicy)
 	}
 
 	list := k.PreloadedImagesVerificationAllowlist
@@ -29,7 +30,8 @@ func (k *Kubelet) checkImagePolicy() error {
 	return nil
 }
 
-// checkImagePattern accepts the name of an image without tag and digest, and a prefix of names that ends in "/*".
+// checkImagePattern accepts the name of an image without tag and digest, and a prefix of names that ends in
+// "/*".
 func checkImagePattern(pattern string) error {
 	if prefix, ok := strings.CutSuffix(pattern, "/*"); ok {
 		if prefix == "" || strings.ContainsAny(prefix, "* \t") {

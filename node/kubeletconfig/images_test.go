@@ -1,4 +1,4 @@
-package config
+package kubeletconfig
 
 import "testing"
 
@@ -13,13 +13,15 @@ func TestImagePolicyIsCheckedAsKubeletChecksIt(t *testing.T) {
 		{"alwaysverify", nil, false},
 		{"", nil, false},
 		{"NeverVerifyPreloadedImages", []string{"registry.example/a"}, false},
-		{"NeverVerifyAllowlistedImages", []string{"registry.example/a", "registry.example/b/*", "registry.example/*"}, true},
+		{"NeverVerifyAllowlistedImages", []string{"registry.example/a", "registry.example/b/*",
+			"registry.example/*"}, true},
 		{"NeverVerifyAllowlistedImages", []string{"registry.example/a:v1"}, false},
 		{"NeverVerifyAllowlistedImages", []string{"registry.example/*/a"}, false},
 		{"NeverVerifyAllowlistedImages", []string{"/*"}, false},
 		{"NeverVerifyAllowlistedImages", []string{" registry.example/a"}, false},
 	} {
-		k := Kubelet{ImagePullCredentialsVerificationPolicy: c.policy, PreloadedImagesVerificationAllowlist: c.list}
+		k := Configuration{ImagePullCredentialsVerificationPolicy: c.policy,
+			PreloadedImagesVerificationAllowlist: c.list}
 		if err := k.checkImagePolicy(); (err == nil) != c.ok {
 			t.Errorf("%s %q: %v", c.policy, c.list, err)
 		}

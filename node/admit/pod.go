@@ -1,0 +1,46 @@
+package admit
+
+import (
+	v1 "k8s.io/api/core/v1"
+)
+
+// systemCritical is the lowest priority of pods that the system needs (system-cluster-critical).
+const systemCritical = 2_000_000_000
+
+// static tells whether the pod is of a manifest on the node.
+func static(pod *v1.Pod) bool {
+	source := pod.Annotations["kubernetes.io/config.source"]
+	return source != "" && source != "api"
+}
+
+// critical tells whether the node lets the pod in whatever it takes.
+func critical(pod *v1.Pod) bool {
+	_, mirror := pod.Annotations[v1.MirrorPodAnnotationKey]
+	return static(pod) || mirror || pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
+}
+
+// mayPreempt tells whether one pod may push another one out.
+func mayPreempt(pod, victim *v1.Pod) bool {
+	if critical(pod) && !critical(victim) {
+		return true
+	}
+	return pod.Spec.Priority != nil && victim.Spec.Priority != nil &&
+		*pod.Spec.Priority > *victim.Spec.Priority
+}
+
+// every calls visit for the security context of each container, until it returns false.
+func every(pod *v1.Pod, visit func(*v1.SecurityContext) bool) bool {
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if !visit(list[i].SecurityContext) {
+				return false
+			}
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		if !visit(pod.Spec.EphemeralContainers[i].SecurityContext) {
+			return false
+		}
+	}
+	return true
+}

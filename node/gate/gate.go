@@ -1,0 +1,140 @@
+// Package gate keeps who was let in on the node: the oldest pod is decided about first, what is let in counts for the next,
+// and a critical pod waits for those that end in its favour.
+package gate
+
+import (
+	"slices"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/admit"
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podsource"
+)
+
+// Gate is passed by each pod once in the life of an agent.
+type Gate struct {
+	check func(pod *v1.Pod, others []*v1.Pod) admit.Verdict // nil: all are let in
+	ended func(types.UID)                                   // told of a pod that must end for another one
+
+	mu       sync.Mutex // guards what follows
+	admitted map[types.UID]bool
+	verdicts map[types.UID]admit.Verdict
+	waiting  map[types.UID]bool      // critical pods for which others end
+	victims  map[types.UID]types.UID // pods that end, and the critical pod they end for
+}
+
+// New returns a gate. ended is called with locks held: it must not block or call the gate.
+func New(check func(pod *v1.Pod, others []*v1.Pod) admit.Verdict, ended func(types.UID)) *Gate {
+	return &Gate{
+		check:    check,
+		ended:    ended,
+		admitted: map[types.UID]bool{},
+		verdicts: map[types.UID]admit.Verdict{},
+		waiting:  map[types.UID]bool{},
+		victims:  map[types.UID]types.UID{},
+	}
+}
+
+// Begun says that a pod is on the node already: it counts, and is never asked about.
+func (g *Gate) Begun(uid types.UID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.admitted[uid] = true
+}
+
+// Victim tells whether a pod must end for a critical one.
+func (g *Gate) Victim(uid types.UID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ends := g.victims[uid]
+	return ends
+}
+
+// Forget drops a pod that is gone.
+func (g *Gate) Forget(uid types.UID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.admitted, uid)
+	delete(g.verdicts, uid)
+	delete(g.waiting, uid)
+	delete(g.victims, uid)
+}
+
+// Ask decides about a pod of all those of the node. A verdict with pods to preempt is not the last one: they end, and the
+// pod is asked about again. Nor is NodeAffinity, as the node may have another label by then.
+func (g *Gate) Ask(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+
+	if g.check == nil {
+		return admit.Verdict{}
+	}
+	for _, older := range g.open(all, pod) {
+		g.judge(older, all)
+	}
+	if verdict, ok := g.verdicts[pod.UID]; ok {
+		return verdict
+	}
+	return g.judge(pod, all)
+}
+
+// open are the pods that came before a pod and are still to be decided about, oldest first.
+func (g *Gate) open(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
+	var out []*v1.Pod
+	for _, o := range all {
+		_, judged := g.verdicts[o.UID]
+		over := plan.Terminal(o.Status.Phase) || o.DeletionTimestamp != nil || podsource.Mirror(o)
+		if !judged && !over && !g.counts(o) && o.CreationTimestamp.Before(&pod.CreationTimestamp) {
+			out = append(out, o)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *v1.Pod) int {
+		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
+	})
+	return out
+}
+
+// judge decides about a pod beside those that count.
+func (g *Gate) judge(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
+	verdict := g.check(pod, g.others(pod, all))
+	switch {
+	case len(verdict.Preempt) > 0:
+		g.waiting[pod.UID] = true
+		for _, victim := range verdict.Preempt {
+			g.victims[victim.UID] = pod.UID
+			g.ended(victim.UID)
+		}
+		return verdict
+	case verdict.Reason == admit.NodeAffinity:
+		return verdict
+	case verdict.Reason == "":
+		g.admitted[pod.UID] = true
+	}
+	delete(g.waiting, pod.UID)
+	g.verdicts[pod.UID] = verdict
+	return verdict
+}
+
+// counts tells whether a pod has a place on the node.
+func (g *Gate) counts(pod *v1.Pod) bool {
+	return pod.Status.StartTime != nil || g.admitted[pod.UID] || g.waiting[pod.UID]
+}
+
+// others are the pods that a new one has to live with. Those that end for a critical pod count only for that one, which
+// waits for them.
+func (g *Gate) others(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
+	var out []*v1.Pod
+	for _, o := range all {
+		if o.UID == pod.UID || !g.counts(o) || podsource.Mirror(o) || plan.Terminal(o.Status.Phase) {
+			continue
+		}
+		if by, ends := g.victims[o.UID]; ends && by != pod.UID {
+			continue
+		}
+		out = append(out, o)
+	}
+	return out
+}

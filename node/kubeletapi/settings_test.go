@@ -1,0 +1,320 @@
+package kubeletapi_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/kubeletapi"
+)
+
+// all is everything that a setting can switch on.
+func all(dir string) func(*kubeletapi.Config) {
+	return func(c *kubeletapi.Config) {
+		c.LogDir, c.CheckpointDir = dir, dir
+		c.Configz = map[string]string{}
+		c.Flagz = map[string]string{"node-ip": "192.0.2.7"}
+		c.Statusz = &kubeletapi.Status{Version: "1.37.2", Started: time.Now().Add(-3700 * time.Second)}
+	}
+}
+
+func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
+	const off = http.StatusMethodNotAllowed
+	for name, c := range map[string]struct {
+		off  kubeletapi.Off
+		want map[string]int
+	}{
+		"nothing off": {kubeletapi.Off{}, map[string]int{
+			"/logs/": 200, "/runningpods/": 200, "/configz": 200, "/statusz": 200, "/flagz": 200,
+			"/debug/pprof/":  404,
+			"/debug/flags/v": 404, "/containerLogs/ns/p/c": 200, "/run/ns/p/c": 405,
+			"/checkpoint/ns/p/c": 405, "/allocatedPods": 404,
+		}},
+		"debugging": {kubeletapi.Off{Debugging: true}, map[string]int{
+			"/healthz": 200, "/pods": 200, "/metrics": 501, "/stats/summary": 501,
+			"/logs/": off, "/logs/x": off, "/runningpods/": off, "/containerLogs/ns/p/c": off,
+			"/exec/ns/p/c?command=x&output=1": off,
+			"/attach/ns/p/c":                  off, "/portForward/ns/p": off, "/run/ns/p/c": off,
+			"/debug/pprof/heap": off,
+			"/configz":          404, "/checkpoint/ns/p/c": 404, "/statusz": 404, "/flagz": 404,
+		}},
+		"logs": {kubeletapi.Off{SystemLogs: true},
+			map[string]int{"/logs/": off, "/logs/x": off, "/containerLogs/ns/p/c": 200}},
+		"profiling": {kubeletapi.Off{Profiling: true},
+			map[string]int{"/debug/pprof/": off, "/debug/pprof/heap": off, "/logs/": 200}},
+		"debug flags": {kubeletapi.Off{DebugFlags: true},
+			map[string]int{"/debug/flags/v": off, "/logs/": 200}},
+	} {
+		base := serve(t, all(t.TempDir()), func(cfg *kubeletapi.Config) { cfg.Off = c.off })
+		for path, want := range c.want {
+			if code, body := get(t, base, path); code != want {
+				t.Errorf("%s off: %s: %d %q, want %d", name, path, code, body, want)
+			}
+		}
+	}
+}
+
+func TestWhatIsNotConfiguredIsNotFound(t *testing.T) {
+	base := serve(t)
+	for _, path := range []string{"/logs/", "/configz", "/statusz", "/flagz"} {
+		if code, _ := get(t, base, path); code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, code)
+		}
+	}
+	if code, _ := post(t, base, "/checkpoint/ns/p/c"); code != http.StatusNotFound {
+		t.Errorf("checkpoint: %d", code)
+	}
+}
+
+func post(t *testing.T, base *url.URL, path string) (int, string) {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DisableKeepAlives: true}}
+	r, err := c.Post(base.String()+path, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(body)
+}
+
+func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	secret := filepath.Join(filepath.Dir(dir), "secret")
+	for path, text := range map[string]string{secret: "secret", filepath.Join(dir, "syslog"): "line\n",
+		filepath.Join(dir, "pods/a?b"): "a"} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, target := range map[string]string{"out": secret, "up": "../secret", "in": "syslog"} {
+		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil { // nobody writes to it
+		t.Fatal(err)
+	}
+
+	base := serve(t, all(dir))
+	for path, c := range map[string]struct {
+		code int
+		want string
+	}{
+		"/logs/":            {200, `<a href="./pods/">pods/</a>`},
+		"/logs/pods/":       {200, `<a href="./a%3Fb">a?b</a>`},
+		"/logs/pods":        {200, `<a href="./a%3Fb">a?b</a>`}, // by way of a redirect
+		"/logs/syslog":      {200, "line\n"},
+		"/logs/in":          {200, "line\n"},
+		"/logs/none":        {404, ""},
+		"/logs/syslog/none": {404, ""},
+		"/logs/out":         {403, ""},
+		"/logs/up":          {403, ""},
+		"/logs/fifo":        {403, "neither a file nor a directory"},
+	} {
+		code, body := get(t, base, path)
+		if code != c.code || !strings.Contains(body, c.want) || strings.Contains(body, "secret<") ||
+			body == "secret" {
+			t.Errorf("%s: %d %q, want %d %q", path, code, body, c.code, c.want)
+		}
+	}
+}
+
+// checkpointer is a runtime that makes checkpoints.
+type checkpointer struct {
+	client
+	asked *cri.CheckpointContainerRequest
+	err   error
+}
+
+func (c *checkpointer) CheckpointContainer(_ context.Context, r *cri.CheckpointContainerRequest,
+	_ ...grpc.CallOption) (
+	*cri.CheckpointContainerResponse, error) {
+	c.asked = r
+	return &cri.CheckpointContainerResponse{}, c.err
+}
+
+func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
+	rt := &checkpointer{}
+	base := serve(t, all("/var/lib/kubelet/checkpoints"), func(c *kubeletapi.Config) {
+		rt.client, _ = c.Runtime.(client)
+		c.Runtime = rt
+	})
+
+	code, body := post(t, base, "/checkpoint/ns/p/c?timeout=300")
+	const file = `/var/lib/kubelet/checkpoints/checkpoint-p_ns-c-\d{4}-[^"]*\.tar`
+	form := regexp.MustCompile(`^{"items":\["` + file + `"\]}$`)
+	if code != 200 || !form.MatchString(body) {
+		t.Errorf("%d %q", code, body)
+	}
+	if rt.asked == nil || rt.asked.ContainerId != "id1" || rt.asked.Timeout != 300 ||
+		!strings.Contains(body, rt.asked.Location) {
+		t.Errorf("the runtime was asked for %v", rt.asked)
+	}
+
+	for path, want := range map[string]int{
+		"/checkpoint/ns/none/c":                            404,
+		"/checkpoint/ns/p/none":                            404,
+		"/checkpoint/ns/p/c?timeout=soon":                  404, // kubelet's code
+		"/checkpoint/ns/p/c?timeout=-1":                    404,
+		"/checkpoint/ns/p/c?timeout=1&timeout=99999999999": 200,
+	} {
+		if code, body := post(t, base, path); code != want {
+			t.Errorf("%s: %d %q, want %d", path, code, body, want)
+		}
+	}
+	if rt.asked.Timeout != 3600 {
+		t.Errorf("a checkpoint may take %d s", rt.asked.Timeout)
+	}
+
+	rt.err = errors.New("not enabled")
+	if code, body := post(t, base, "/checkpoint/ns/p/c"); code != 500 ||
+		!strings.Contains(body, "checkpointing of ns/p/c failed") {
+		t.Errorf("%d %q", code, body)
+	}
+}
+
+func TestZPagesAnswerInTextAndAsObjects(t *testing.T) {
+	base := serve(t, all(t.TempDir()))
+	if code, body := get(t, base, "/statusz"); code != 200 || !strings.Contains(body, "kubelet statusz") ||
+		!strings.Contains(body, "1 hr 01 min") {
+		t.Errorf("statusz: %d %q", code, body)
+	}
+	if code, body := get(t, base, "/flagz"); code != 200 || !strings.Contains(body, "node-ip: 192.0.2.7\n") {
+		t.Errorf("flagz: %d %q", code, body)
+	}
+
+	for path, want := range map[string]string{"/statusz": "Statusz", "/flagz": "Flagz"} {
+		code, body := getAs(t, base, path, "application/json;v=v1beta1;g=config.k8s.io;as="+want)
+		var object struct {
+			Kind, APIVersion string
+			Metadata         struct{ Name string }
+		}
+		if err := json.Unmarshal([]byte(body), &object); err != nil || code != 200 || object.Kind != want ||
+			object.APIVersion != "config.k8s.io/v1beta1" || object.Metadata.Name != "kubelet" {
+			t.Errorf("%s: %d %q, %v", path, code, body, err)
+		}
+		if code, _ := getAs(t, base, path, "application/json"); code != http.StatusNotAcceptable {
+			t.Errorf("%s as plain JSON: %d", path, code)
+		}
+	}
+}
+
+func getAs(t *testing.T, base *url.URL, path, accept string) (int, string) {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DisableKeepAlives: true}}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base.String()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", accept)
+	r, err := c.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(body)
+}
+
+func TestTLSIsServedAsConfigured(t *testing.T) {
+	const suite = tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 // without it HTTP/2 has no suite that it needs
+	for name, c := range map[string]struct {
+		server, client *tls.Config
+		ok             bool
+	}{
+		"TLS 1.2 by default": {nil, &tls.Config{MaxVersion: tls.VersionTLS12}, true},
+		"no TLS 1.1 by default": {nil, &tls.Config{MaxVersion: tls.VersionTLS11,
+			MinVersion: tls.VersionTLS10}, false},
+		"no TLS 1.2 below 1.3": {&tls.Config{MinVersion: tls.VersionTLS13},
+			&tls.Config{MaxVersion: tls.VersionTLS12}, false},
+		"TLS 1.3": {&tls.Config{MinVersion: tls.VersionTLS13}, &tls.Config{}, true},
+		"the suite": {&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}},
+			&tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}}, true},
+		"no other suite": {&tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: []uint16{suite}},
+			&tls.Config{MaxVersion: tls.VersionTLS12,
+				CipherSuites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}, false},
+		"the curve": {&tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}},
+			&tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, true},
+		"no other curve": {&tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}},
+			&tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}}, false},
+	} {
+		base := serve(t, func(cfg *kubeletapi.Config) { cfg.TLS = c.server })
+		c.client.InsecureSkipVerify = true
+		conn, err := tls.Dial("tcp", base.Host, c.client)
+		if (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+}
+
+func TestAStreamWithoutTrafficIsClosed(t *testing.T) {
+	brief := func(c *kubeletapi.Config) { c.StreamIdleTime = 1500 * time.Millisecond }
+	u := serve(t, brief).JoinPath("exec/ns/p/c")
+	u.Scheme, u.RawQuery = "wss", "command=cat&input=1&output=1"
+	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		Subprotocols: []string{"v4.channel.k8s.io"}}
+	conn, _, err := dialer.Dial(u.String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+
+	// Traffic for longer than the limit keeps it open.
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for began := time.Now(); time.Since(began) < 2*time.Second; <-tick.C {
+		if err := conn.WriteMessage(websocket.BinaryMessage, []byte("\x00x")); err != nil {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := conn.ReadMessage(); err != nil {
+			t.Fatalf("after %v: %v", time.Since(began), err)
+		}
+	}
+
+	// Silence does not. The deadline is only there so that the test ends.
+	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for {
+		if _, _, err = conn.ReadMessage(); err != nil {
+			break
+		}
+	}
+	if time.Since(began) > 15*time.Second {
+		t.Errorf("closed after %v: %v", time.Since(began), err)
+	}
+}

@@ -1,0 +1,58 @@
+package kubeletconfig
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/trivet-node/trivet/node/threshold"
+)
+
+// checkEviction reads all that is about eviction, also what has no effect here.
+func (k *Configuration) checkEviction() error {
+	_, hard := threshold.ParseSet(k.EvictionHard)
+	_, soft := threshold.ParseSet(k.EvictionSoft)
+	p := &problems{}
+	p.when(hard != nil, "evictionHard: %v", hard)
+	p.when(soft != nil, "evictionSoft: %v", soft)
+	p.when(k.EvictionTransitionPeriod.Duration < 0, "evictionPressureTransitionPeriod %v is negative",
+		k.EvictionTransitionPeriod.Duration)
+
+	for signal, text := range k.EvictionSoftGracePeriod {
+		d, err := time.ParseDuration(text)
+		p.when(!threshold.Known(signal), "evictionSoftGracePeriod: %s is no signal of eviction", signal)
+		p.when(err != nil || d < 0, "evictionSoftGracePeriod: %s: %q is no positive duration", signal, text)
+	}
+	for signal := range k.EvictionSoft {
+		_, ok := k.EvictionSoftGracePeriod[signal]
+		p.when(!ok, "evictionSoft: %s has no evictionSoftGracePeriod", signal)
+	}
+	for signal, text := range k.EvictionMinimumReclaim {
+		p.when(!threshold.Known(signal), "evictionMinimumReclaim: %s is no signal of eviction", signal)
+		if err := checkReclaim(text); err != nil {
+			p.add(fmt.Errorf("evictionMinimumReclaim: %s: %w", signal, err))
+		}
+	}
+	return errors.Join(p.errs...)
+}
+
+// checkReclaim accepts what a threshold may be, and zero bytes.
+func checkReclaim(text string) error {
+	if q, err := resource.ParseQuantity(text); err == nil && q.IsZero() && !strings.HasSuffix(text, "%") {
+		return nil
+	}
+	_, err := threshold.Parse(text)
+	return err
+}
+
+// Thresholds are those of evictionHard, which Check has checked.
+func (k *Configuration) Thresholds() threshold.Set {
+	set, err := threshold.ParseSet(k.EvictionHard)
+	if err != nil {
+		return threshold.Set{}
+	}
+	return set
+}
