@@ -49,8 +49,16 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	if requisite := req.GetAccessibilityRequirements().GetRequisite(); len(requisite) > 0 && !slices.ContainsFunc(requisite, d.here) {
 		return nil, fmt.Errorf("%w: volumes are made on node %s, which is not among the requisite topologies", volume.ErrFull, d.cfg.NodeID)
 	}
-	v, err := d.cfg.Volumes.Create(ctx, volume.Request{Name: req.GetName(), Backend: p.Backend, NoCOW: p.NoCOW, Access: w.access, FSType: w.fsType,
-		Required: req.GetCapacityRange().GetRequiredBytes(), Limit: req.GetCapacityRange().GetLimitBytes()})
+	v, err := d.cfg.Volumes.Create(ctx, volume.Request{
+		Name:     req.GetName(),
+		Required: req.GetCapacityRange().GetRequiredBytes(),
+		Limit:    req.GetCapacityRange().GetLimitBytes(),
+		Backend:  p.Backend,
+		Access:   w.access,
+		FSType:   w.fsType,
+		NoCOW:    p.NoCOW,
+		Options:  w.options,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +156,13 @@ func (d *Driver) GetCapacity(_ context.Context, req *csi.GetCapacityRequest) (*c
 	if req.GetAccessibleTopology() != nil && !d.here(req.GetAccessibleTopology()) {
 		return &csi.GetCapacityResponse{}, nil
 	}
-	free, err := d.cfg.Volumes.Available(volume.Request{Backend: p.Backend, NoCOW: p.NoCOW, Access: w.access, FSType: w.fsType})
+	free, err := d.cfg.Volumes.Available(volume.Request{
+		Backend: p.Backend,
+		Access:  w.access,
+		FSType:  w.fsType,
+		NoCOW:   p.NoCOW,
+		Options: w.options,
+	})
 	if err != nil {
 		return nil, err
 	}
