@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -29,6 +30,7 @@ type disk struct {
 	volumes              map[string]int64
 	fail                 map[string]error // by method, until it is mended
 	calls                map[string]int   // of CreateVolume, by name
+	onNode               bool             // growth has to be finished on the node
 }
 
 func (d *disk) mend() {
@@ -57,6 +59,19 @@ func (d *disk) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest, _ ...
 	defer d.mu.Unlock()
 	delete(d.volumes, r.GetVolumeId())
 	return &csi.DeleteVolumeResponse{}, nil
+}
+
+func (d *disk) ControllerExpandVolume(_ context.Context, r *csi.ControllerExpandVolumeRequest, _ ...grpc.CallOption) (*csi.ControllerExpandVolumeResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.fail["ControllerExpandVolume"]; err != nil {
+		return nil, err
+	}
+	if r.GetCapacityRange().GetRequiredBytes() > 10<<30 {
+		return nil, status.Error(codes.OutOfRange, "too large")
+	}
+	d.volumes[r.GetVolumeId()] = r.GetCapacityRange().GetRequiredBytes()
+	return &csi.ControllerExpandVolumeResponse{CapacityBytes: d.volumes[r.GetVolumeId()], NodeExpansionRequired: d.onNode}, nil
 }
 
 func (d *disk) GetCapacity(_ context.Context, r *csi.GetCapacityRequest, _ ...grpc.CallOption) (*csi.GetCapacityResponse, error) {
@@ -98,6 +113,9 @@ func newFixture(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *fixture 
 	}
 	s.add("csinodes/a", &storagev1.CSINode{TypeMeta: metav1.TypeMeta{Kind: "CSINode", APIVersion: "storage.k8s.io/v1"}, ObjectMeta: metav1.ObjectMeta{Name: "a"},
 		Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: testDriver, NodeID: "a"}}}})
+	driver := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: testDriver}, Spec: storagev1.CSIDriverSpec{StorageCapacity: new(true)}}
+	driver.TypeMeta = metav1.TypeMeta{Kind: "CSIDriver", APIVersion: "storage.k8s.io/v1"}
+	s.add("csidrivers/"+testDriver, driver)
 	for _, c := range claims {
 		c.TypeMeta = metav1.TypeMeta{Kind: "PersistentVolumeClaim", APIVersion: "v1"}
 		s.add("namespaces/ns/persistentvolumeclaims/"+c.Name, c)
@@ -229,7 +247,8 @@ func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
 	f := newFixture(t)
 	f.server.add("nodes/a", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}})
 	const old = "namespaces/kube-system/csistoragecapacities/old"
-	f.server.add(old, &storagev1.CSIStorageCapacity{ObjectMeta: metav1.ObjectMeta{Name: "old"}})
+	f.server.add(old, &storagev1.CSIStorageCapacity{TypeMeta: metav1.TypeMeta{Kind: "CSIStorageCapacity", APIVersion: "storage.k8s.io/v1"},
+		ObjectMeta: metav1.ObjectMeta{Name: "old", Namespace: "kube-system"}})
 	defer f.run()()
 	var told storagev1.CSIStorageCapacity
 	path := "namespaces/kube-system/csistoragecapacities/" + (&Provisioner{cfg: Config{Node: "a"}}).capacityName("fast")
@@ -311,5 +330,62 @@ func TestRequestOfAClaim(t *testing.T) {
 		c.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER || req.GetParameters()["backend"] != "image" ||
 		req.GetParameters()[paramFSType] != "" || fmt.Sprint(req.GetAccessibilityRequirements().GetRequisite()[0].GetSegments()) != "map["+testKey+":a]" {
 		t.Errorf("request %v", req)
+	}
+}
+
+func volumeOn(node string) *csi.Volume {
+	return &csi.Volume{VolumeId: "pvc-uid-1", AccessibleTopology: []*csi.Topology{{Segments: map[string]string{testKey: node}}}}
+}
+
+// The garbage collector takes the objects of a Node that is gone; the Node comes back while the driver runs on.
+func TestCapacityComesBackAfterItWasTaken(t *testing.T) {
+	f := newFixture(t)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}}
+	f.server.add("nodes/a", node)
+	defer f.run()()
+	path := "namespaces/kube-system/csistoragecapacities/" + (&Provisioner{cfg: Config{Node: "a"}}).capacityName("fast")
+	var told storagev1.CSIStorageCapacity
+	f.eventually("the capacity", func() bool { return f.server.read(path, &told) })
+	node.UID = "node-2"
+	f.server.add("nodes/a", node)
+	f.server.remove(path)
+	f.eventually("it is back, of the new Node", func() bool {
+		told = storagev1.CSIStorageCapacity{}
+		return f.server.read(path, &told) && told.OwnerReferences[0].UID == "node-2"
+	})
+	f.server.change(path, document{"capacity": "1"})
+	f.eventually("it is right again", func() bool { return f.server.read(path, &told) && told.Capacity.Value() == 10<<30 })
+}
+
+func TestCapacityGoesWithTheCSIDriver(t *testing.T) {
+	f := newFixture(t)
+	f.server.add("nodes/a", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}})
+	defer f.run()()
+	path := "namespaces/kube-system/csistoragecapacities/" + (&Provisioner{cfg: Config{Node: "a"}}).capacityName("fast")
+	var told storagev1.CSIStorageCapacity
+	f.eventually("the capacity", func() bool { return f.server.read(path, &told) })
+	f.server.remove("csidrivers/" + testDriver)
+	f.eventually("it is gone", func() bool { return !f.server.read(path, &told) })
+}
+
+func TestNodeTellsOfTroubleWithItsVolumes(t *testing.T) {
+	f := newFixture(t)
+	p, err := New(Config{Driver: testDriver, TopologyKey: testKey, Node: "a", Dir: f.dir, Client: f.client, CSI: f.disk,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- p.Run(ctx) }()
+	p.Trouble("btrfs", errors.New("read-only"))
+	f.eventually("the event", func() bool {
+		return slices.ContainsFunc(f.server.events(), func(e corev1.Event) bool {
+			return e.InvolvedObject.Kind == "Node" && e.InvolvedObject.UID == "a" && e.Type == corev1.EventTypeWarning
+		})
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }

@@ -29,7 +29,7 @@ func TestMountOptionsDecideTheBackendOrAreRefusedByName(t *testing.T) {
 		t.Run(c.backend+" "+c.options, func(t *testing.T) {
 			options := []string{c.options}
 			v, err := n.Create(t.Context(), volume.Request{
-				Name:     c.backend + c.options,
+				Name:     "v " + c.backend + c.options,
 				Required: c.size,
 				Backend:  c.backend,
 				Access:   volume.Filesystem,
