@@ -52,6 +52,7 @@ type Pool struct {
 	counting sync.Mutex // guards what follows
 	held     int64      // see Space
 	heldAt   time.Time
+	deleted  time.Time // when a volume was deleted on a full disk the last time
 }
 
 // Open opens the pool, or makes one if there never was any. A pool that exists but cannot be opened now is returned nevertheless: Check

@@ -51,6 +51,9 @@ func (p *Pool) enterToWrite() error {
 func (p *Pool) Check(idle bool) error {
 	if p.enter() == nil {
 		broken := p.readOnly()
+		if !broken {
+			p.keepRoom()
+		}
 		p.leave()
 		if !broken {
 			return nil
@@ -58,7 +61,7 @@ func (p *Pool) Check(idle bool) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.down == nil && (!idle || !p.roomBelow()) {
+	if p.down == nil && (!idle || p.freeBelow() < roomToHeal) {
 		return p.readOnlyError()
 	}
 
@@ -83,11 +86,6 @@ func (p *Pool) readOnlyError() error {
 	return fmt.Errorf("%w: the kernel made the pool %s read-only after it could not write to it, as when the disk below is full; it is"+
 		" mounted anew when the disk has %d MiB free and no pod on this node uses a volume of backend %s any more",
 		volume.ErrUnavailable, p.image, roomToHeal>>20, Name)
-}
-
-func (p *Pool) roomBelow() bool {
-	var disk unix.Statfs_t
-	return unix.Statfs(p.cfg.Dir, &disk) == nil && int64(disk.Bavail)*disk.Bsize >= roomToHeal
 }
 
 // takeDown unmounts the file system. What else holds it, in another mount namespace, keeps it as it is.
@@ -126,6 +124,7 @@ func (p *Pool) tryUp(ctx context.Context) error {
 	if err := p.open(); err != nil {
 		return err
 	}
+	p.keepRoom()
 	return p.identify()
 }
 

@@ -189,6 +189,9 @@ func (p *Pool) Destroy(id string) error {
 		return err
 	}
 	defer p.leave()
+	if err := p.useRoom(); err != nil {
+		return err
+	}
 	return btrfs.Destroy(p.volumes, id)
 }
 

@@ -2,6 +2,7 @@ package volume_test
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -172,16 +173,36 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 }
 
 func TestDeleteNeedsNoRoom(t *testing.T) {
-	n := newNodeOn(t, 768<<20, 512<<20)
-	v := n.create(volume.Request{Name: "v", Required: 128 << 20, Backend: "image"})
-	makeRoom := n.fillDisk()
-	defer makeRoom()
-	if err := n.Delete(t.Context(), v.ID); err != nil {
-		t.Fatal(err)
-	}
-	var disk unix.Statfs_t
-	if err := unix.Statfs(n.dir, &disk); err != nil || int64(disk.Bavail)*disk.Bsize < 100<<20 {
-		t.Errorf("%d bytes are free, %v", int64(disk.Bavail)*disk.Bsize, err)
+	for _, backend := range []string{"image", "btrfs"} {
+		t.Run(backend, func(t *testing.T) {
+			n := newNodeOn(t, 768<<20, 512<<20)
+			v := n.create(volume.Request{Name: "v", Required: 128 << 20, Backend: backend, FSType: map[string]string{"image": "ext4"}[backend]})
+			fill(t, n.publish(v, "pod"), 100<<20)
+			n.leave(v.ID, "pod")
+			other := n.create(volume.Request{Name: "other", Required: 16 << 20, Backend: "btrfs"})
+			write(t, other, n.publish(other, "pod"))
+			if err := btrfsSync(n); err != nil {
+				t.Fatal(err)
+			}
+
+			n.fillDisk()
+			if err := n.Delete(t.Context(), v.ID); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "there is room", func() error {
+				var disk unix.Statfs_t
+				if err := unix.Statfs(n.dir, &disk); err != nil {
+					return err
+				}
+				if free := int64(disk.Bavail) * disk.Bsize; free < 50<<20 {
+					return fmt.Errorf("%d bytes are free", free)
+				}
+				return nil
+			})
+			write(t, other, n.target(other.ID, "pod"))
+			read(t, other, n.target(other.ID, "pod"))
+			n.remove(other.ID, "pod")
+		})
 	}
 }
 
