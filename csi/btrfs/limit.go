@@ -178,7 +178,8 @@ func maxReferenced(fs Info, group string) int64 {
 	if err != nil {
 		return -1
 	}
-	if set, err := strconv.ParseUint(strings.TrimSpace(string(flags)), 0, 64); err != nil || set&limitMaxReferenced == 0 {
+	set, err := strconv.ParseUint(strings.TrimSpace(string(flags)), 0, 64)
+	if err != nil || set&limitMaxReferenced == 0 {
 		return -1
 	}
 	data, err := os.ReadFile(dir + "max_referenced")

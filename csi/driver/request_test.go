@@ -21,14 +21,16 @@ func TestParameters(t *testing.T) {
 	}{
 		{"none", nil, Parameters{}, true},
 		{"auto", map[string]string{"backend": "auto"}, Parameters{}, true},
-		{"all", map[string]string{"backend": "image", "nocow": "true"}, Parameters{Backend: "image", NoCOW: new(true)}, true},
+		{"all", map[string]string{"backend": "image", "nocow": "true"},
+			Parameters{Backend: "image", NoCOW: new(true)}, true},
 		{"of a provisioner", map[string]string{"csi.storage.k8s.io/pvc/name": "x"}, Parameters{}, true},
 		{"misspelt", map[string]string{"bakend": "image"}, Parameters{}, false},
 		{"not a truth", map[string]string{"nocow": "maybe"}, Parameters{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := ParseParameters(c.in)
-			if !reflect.DeepEqual(got, c.want) || (err == nil) != c.ok || err != nil && !errors.Is(err, volume.ErrInvalid) {
+			if !reflect.DeepEqual(got, c.want) || (err == nil) != c.ok ||
+				err != nil && !errors.Is(err, volume.ErrInvalid) {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})

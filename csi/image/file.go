@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unusedMark is an attribute of files that were made and never attached: there is certainly no data in them. It is how what a power loss left
-// of a creation that nobody was told of can be told from a volume whose record is lost.
+// unusedMark is an attribute of files that were made and never attached: there is certainly no data in them.
+// It is how what a power loss left of a creation that nobody was told of can be told from a volume whose
+// record is lost.
 const unusedMark = "user.trivet.unused"
 
 // markUnused marks a new file. Where the disk's file system has no attributes, every file counts as used.
@@ -20,7 +21,8 @@ func unused(path string) bool {
 	return err == nil
 }
 
-// markUsed takes the mark off, and sees to it that no power loss puts it back, before somebody can write to the file.
+// markUsed takes the mark off, and sees to it that no power loss puts it back, before somebody can write to
+// the file.
 func markUsed(path string) error {
 	if !unused(path) {
 		return nil
@@ -36,8 +38,8 @@ func markUsed(path string) error {
 	return f.Sync()
 }
 
-// overwriteInPlace lets files that are made in dir keep their blocks when they are written over, on file systems that would look for new ones
-// each time (chattr +C of btrfs): those are not reserved.
+// overwriteInPlace lets files that are made in dir keep their blocks when they are written over, on file
+// systems that would look for new ones each time (chattr +C of btrfs): those are not reserved.
 func overwriteInPlace(dir string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil || st.Type != unix.BTRFS_SUPER_MAGIC {

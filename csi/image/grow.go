@@ -73,8 +73,9 @@ func growExt4(dev, root *os.File, size int64) error {
 	}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, root.Fd(), ext4ResizeFS, uintptr(unsafe.Pointer(&blocks)))
 	if errors.Is(errno, unix.EPERM) {
-		return fmt.Errorf("%w: grow ext4 of %s in use: %w (the kernel demands CAP_SYS_RESOURCE, for xfs it does not); it grows when it is"+
-			" staged the next time: end all pods that use it", volume.ErrInUse, root.Name(), errno)
+		return fmt.Errorf("%w: grow ext4 of %s in use: %w (the kernel demands CAP_SYS_RESOURCE, not so"+
+			" for xfs); it grows when it is staged the next time: end all pods that use it",
+			volume.ErrInUse, root.Name(), errno)
 	}
 	if errno != 0 {
 		return fmt.Errorf("grow ext4 of %s to %d blocks: %w", root.Name(), blocks, errno)
@@ -85,8 +86,8 @@ func growExt4(dev, root *os.File, size int64) error {
 // resizeTimeout bounds the check of a file system and its growth, which a large one takes some time for.
 const resizeTimeout = 10 * time.Minute
 
-// growUnmounted makes the ext4 of a device as large as it has become, where the kernel would refuse to do so once it is mounted. What fails
-// is no reason not to mount it: GrowAttached says what is wrong.
+// growUnmounted makes the ext4 of a device as large as it has become, where the kernel would refuse to do so
+// once it is mounted. What fails is no reason not to mount it: GrowAttached says what is wrong.
 func growUnmounted(dev *os.File, size int64) {
 	if mayGrowInUse() {
 		return
@@ -101,8 +102,9 @@ func growUnmounted(dev *os.File, size int64) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), resizeTimeout)
 	defer cancel()
-	err = exec.CommandContext(ctx, "e2fsck", "-f", "-p", dev.Name()).Run()                         // resize2fs demands it
-	if exit, ok := errors.AsType[*exec.ExitError](err); err == nil || ok && exit.ExitCode() == 1 { // 1: it has mended something
+	err = exec.CommandContext(ctx, "e2fsck", "-f", "-p", dev.Name()).Run() // resize2fs demands it
+	exit, failed := errors.AsType[*exec.ExitError](err)
+	if err == nil || failed && exit.ExitCode() == 1 { // 1: it has mended something
 		_ = exec.CommandContext(ctx, "resize2fs", dev.Name()).Run()
 	}
 }
@@ -114,7 +116,8 @@ func mayGrowInUse() bool {
 	return unix.Capget(&header, &sets[0]) == nil && sets[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// mountedSomewhere asks for the device alone, which the kernel refuses if it is mounted in whatever namespace.
+// mountedSomewhere asks for the device alone, which the kernel refuses if it is mounted in whatever
+// namespace.
 func mountedSomewhere(dev *os.File) bool {
 	f, err := os.OpenFile(dev.Name(), os.O_RDONLY|unix.O_EXCL, 0)
 	if err != nil {

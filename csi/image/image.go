@@ -1,5 +1,5 @@
-// Package image holds each volume as a file behind a loop device, with ext4 or xfs in it or raw. The file's size is the volume's size.
-// It works on every disk, and it is how raw block volumes are made.
+// Package image holds each volume as a file behind a loop device, with ext4 or xfs in it or raw. The file's
+// size is the volume's size. It works on every disk, and it is how raw block volumes are made.
 package image
 
 import (
@@ -135,8 +135,8 @@ func (im *Images) Create(s volume.Spec) (volume.Origin, error) {
 	return volume.Origin{}, durable.SyncDir(im.dir)
 }
 
-// allocate gives the file its size and, where the disk's file system can, all its blocks: what was promised is there when it is written,
-// whatever else has filled the disk meanwhile.
+// allocate gives the file its size and, where the disk's file system can, all its blocks: what was promised
+// is there when it is written, whatever else has filled the disk meanwhile.
 func allocate(f *os.File, size int64) error {
 	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
 	switch {

@@ -38,15 +38,19 @@ var attributes = map[string]Options{
 }
 
 // forMount8 are options that tell mount(8) and the boot what to do; no kernel knows them.
-var forMount8 = []string{"_netdev", "auto", "noauto", "nofail", "fail", "user", "nouser", "users", "nousers", "owner", "noowner", "group",
-	"nogroup"}
+var forMount8 = []string{
+	"_netdev", "auto", "noauto", "fail", "nofail",
+	"user", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup",
+}
 
 func onlyForMount8(option string) bool {
-	return slices.Contains(forMount8, option) || strings.HasPrefix(option, "x-") || strings.HasPrefix(option, "X-") ||
+	return slices.Contains(forMount8, option) || strings.HasPrefix(option, "x-") ||
+		strings.HasPrefix(option, "X-") ||
 		strings.HasPrefix(option, "comment=")
 }
 
-// ParseOptions sorts options, each of which may hold several separated by commas. Those that are for mount(8) alone are dropped.
+// ParseOptions sorts options, each of which may hold several separated by commas. Those that are for mount(8)
+// alone are dropped.
 func ParseOptions(options []string) Options {
 	var o Options
 	for _, list := range options {

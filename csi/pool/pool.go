@@ -40,13 +40,16 @@ type Pool struct {
 	image string // "" in a directory of a btrfs disk
 	root  string
 
-	mu      sync.RWMutex // held to read while the pool is used, to write while it is taken down or brought up; guards what follows
-	down    error        // why it is not open; nil: it is
+	// mu is held to read while the pool is used, and to write while it is taken down or brought up; it guards
+	// what follows.
+	mu      sync.RWMutex
+	down    error // why it is not open; nil: it is
 	volumes *os.File
 	info    btrfs.Info
 	quota   btrfs.Quota
 
-	// settled is the last transaction that was on disk before the pool was mounted: what was made up to then is not missing for no reason.
+	// settled is the last transaction that was on disk before the pool was mounted: what was made up to then
+	// is not missing for no reason.
 	settled uint64
 
 	counting sync.Mutex // guards what follows
@@ -55,8 +58,8 @@ type Pool struct {
 	deleted  time.Time // when a volume was deleted on a full disk the last time
 }
 
-// Open opens the pool, or makes one if there never was any. A pool that exists but cannot be opened now is returned nevertheless: Check
-// tries again.
+// Open opens the pool, or makes one if there never was any. A pool that exists but cannot be opened now is
+// returned nevertheless: Check tries again.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg, root: filepath.Join(cfg.Dir, "pool")}
 	if err := os.MkdirAll(p.root, 0o700); err != nil {

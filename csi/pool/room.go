@@ -11,15 +11,16 @@ import (
 	"github.com/trivet-node/trivet/csi/btrfs"
 )
 
-// Deleting a volume is a transaction, too, and a transaction needs new blocks in the pool's sparse file. On a full disk there are none, and
-// the kernel would give up the whole pool. So some blocks are kept for deletions, in a file of no other use: a deletion on a full disk
-// begins with giving them to the disk, and what it has freed fills the file again.
+// Deleting a volume is a transaction, too, and a transaction needs new blocks in the pool's sparse file. On a
+// full disk there are none, and the kernel would give up the whole pool. So some blocks are kept for
+// deletions, in a file of no other use: a deletion on a full disk begins with giving them to the disk, and
+// what it has freed fills the file again.
 
 // keptRoom is the size of that file; a deletion takes less than a MiB.
 const keptRoom = 32 << 20
 
-// trimFor is for how long after a deletion on a full disk the pool gives back to the disk what has become free in it, as soon as it has. Else
-// that takes the kernel some minutes.
+// trimFor is for how long after a deletion on a full disk the pool gives back to the disk what has become
+// free in it, as soon as it has. Else that takes the kernel some minutes.
 const trimFor = time.Minute
 
 func (p *Pool) roomPath() string { return filepath.Join(p.cfg.Dir, "pool.room") }
@@ -33,7 +34,8 @@ func (p *Pool) freeBelow() int64 {
 	return int64(disk.Bavail) * disk.Bsize
 }
 
-// keepRoom fills the file while the disk has room for it, and helps the disk to room after deletions. Where it fails it is tried again.
+// keepRoom fills the file while the disk has room for it, and helps the disk to room after deletions. Where
+// it fails it is tried again.
 func (p *Pool) keepRoom() {
 	if p.image == "" {
 		return

@@ -21,8 +21,9 @@ import (
 // next one.
 
 //
-// The note is kept in one file that is written over in place, for there may be no room for another one when it is needed. Where even that is
-// impossible it is kept in memory: then a process that is killed on the way finds volumes damaged that could have been made anew.
+// The note is kept in one file that is written over in place, for there may be no room for another one when
+// it is needed. Where even that is impossible it is kept in memory: then a process that is killed on the way
+// finds volumes damaged that could have been made anew.
 
 func (p *Pool) notePath() string { return filepath.Join(p.cfg.Dir, "pool.settled") }
 

@@ -15,12 +15,15 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// A pool is open or it is down. It is down when its file is missing, or cannot be mounted at the moment; then Check tries again.
+// A pool is open or it is down. It is down when its file is missing, or cannot be mounted at the moment; then
+// Check tries again.
 //
-// The kernel makes the file system read-only for good when it could not write to it: the file below is sparse, and the disk was full.
-// Only unmounting it everywhere and mounting it again heals that, which Check does once no volume is in use and the disk has room.
+// The kernel makes the file system read-only for good when it could not write to it: the file below is
+// sparse, and the disk was full. Only unmounting it everywhere and mounting it again heals that, which Check
+// does once no volume is in use and the disk has room.
 
-// roomToHeal is what the disk has to have free before a file system is mounted again that could not write for want of room.
+// roomToHeal is what the disk has to have free before a file system is mounted again that could not write for
+// want of room.
 const roomToHeal = 64 << 20
 
 // enter keeps the pool open until leave is called, and fails if it is down.
@@ -83,9 +86,9 @@ func (p *Pool) readOnly() bool {
 }
 
 func (p *Pool) readOnlyError() error {
-	return fmt.Errorf("%w: the kernel made the pool %s read-only after it could not write to it, as when the disk below is full; it is"+
-		" mounted anew when the disk has %d MiB free and no pod on this node uses a volume of backend %s any more",
-		volume.ErrUnavailable, p.image, roomToHeal>>20, Name)
+	return fmt.Errorf("%w: the kernel made the pool %s read-only after it could not write to it, as when"+
+		" the disk below is full; it is mounted anew when the disk has %d MiB free and no pod on this node"+
+		" uses a volume of backend %s any more", volume.ErrUnavailable, p.image, roomToHeal>>20, Name)
 }
 
 // takeDown unmounts the file system. What else holds it, in another mount namespace, keeps it as it is.
@@ -100,8 +103,9 @@ func (p *Pool) takeDown() error {
 	return nil
 }
 
-// bringUp makes the pool if there never was one, mounts it if it is not mounted, grows it if it shall be larger, and enables quotas. Every
-// step can be repeated, and writes nothing where all is done: a full disk is no reason not to open a pool.
+// bringUp makes the pool if there never was one, mounts it if it is not mounted, grows it if it shall be
+// larger, and enables quotas. Every step can be repeated, and writes nothing where all is done: a full disk
+// is no reason not to open a pool.
 func (p *Pool) bringUp(ctx context.Context) error {
 	err := p.tryUp(ctx)
 	if err != nil && !errors.Is(err, volume.ErrDamaged) {
@@ -135,7 +139,8 @@ func (p *Pool) exists() bool {
 	return file == nil || id == nil
 }
 
-// idPath is where it is written down which pool is kept here, so that a file that is missing is not taken for one that never was.
+// idPath is where it is written down which pool is kept here, so that a file that is missing is not taken for
+// one that never was.
 func (p *Pool) idPath() string { return filepath.Join(p.cfg.Dir, "pool.id") }
 
 func (p *Pool) identify() error {
@@ -153,7 +158,8 @@ func (p *Pool) identify() error {
 	return err
 }
 
-// missing is what becomes of a pool whose file is not there: its volumes are damaged, and none is made in its place.
+// missing is what becomes of a pool whose file is not there: its volumes are damaged, and none is made in its
+// place.
 func (p *Pool) missing() error {
 	id, err := os.ReadFile(p.idPath())
 	if errors.Is(err, os.ErrNotExist) {
@@ -162,8 +168,9 @@ func (p *Pool) missing() error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: the file %s of pool %s is missing; bring it back, and its volumes are there again without a restart; if it is lost"+
-		" for good, remove %s, and a new, empty pool is made", volume.ErrDamaged, p.image, strings.TrimSpace(string(id)), p.idPath())
+	return fmt.Errorf("%w: the file %s of pool %s is missing; bring it back, and its volumes are there"+
+		" again without a restart; if it is lost for good, remove %s, and a new, empty pool is made",
+		volume.ErrDamaged, p.image, strings.TrimSpace(string(id)), p.idPath())
 }
 
 // Err is why the pool is down, nil if it is open.
@@ -175,7 +182,8 @@ func (p *Pool) Err() error {
 	return nil
 }
 
-// Close closes the pool. With unmount set it is unmounted too; volumes that are mounted elsewhere stay where they are.
+// Close closes the pool. With unmount set it is unmounted too; volumes that are mounted elsewhere stay where
+// they are.
 func (p *Pool) Close(unmount bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -19,7 +19,8 @@ var _ volume.Backend = (*Pool)(nil)
 // Complete implements volume.Maker.
 func (p *Pool) Complete(s *volume.Spec, options []string) error {
 	if err := p.enter(); err != nil {
-		return fmt.Errorf("%w: %s", volume.ErrUnavailable, err.Error()) // of a volume that is yet to be made nothing is lost
+		// Whatever it is: of a volume that is yet to be made nothing is lost.
+		return fmt.Errorf("%w: %s", volume.ErrUnavailable, err.Error())
 	}
 	defer p.leave()
 	switch {
@@ -38,7 +39,8 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 // checkOptions refuses options of the file system: all volumes share one.
 func checkOptions(options []string) error {
 	if fs := mount.ParseOptions(options).FS; len(fs) > 0 {
-		return fmt.Errorf("%w: mount option %q: backend %s takes none of a file system", volume.ErrInvalid, fs[0], Name)
+		return fmt.Errorf("%w: mount option %q: backend %s takes none of a file system",
+			volume.ErrInvalid, fs[0], Name)
 	}
 	return nil
 }
@@ -103,17 +105,19 @@ func noCOW(root *os.File) error {
 	return nil
 }
 
-// Recover implements volume.Maker. An acknowledged volume may be missing after a power loss: its record is synced at once, the transaction
-// that made it up to half a minute later. Nothing in it can have been synced by its user then, for that would have committed the transaction:
-// an empty volume is what a disk would show, too. Missing though its transaction was committed, or though it was made in another pool, it
-// is lost, or somewhere else.
+// Recover implements volume.Maker. An acknowledged volume may be missing after a power loss: its record is
+// synced at once, the transaction that made it up to half a minute later. Nothing in it can have been synced
+// by its user then, for that would have committed the transaction: an empty volume is what a disk would show,
+// too. Missing though its transaction was committed, or though it was made in another pool, it is lost, or
+// somewhere else.
 func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
 	if err := p.enter(); err != nil {
 		return origin, err
 	}
 	defer p.leave()
 	if origin.Pool != "" && origin.Pool != p.info.UUID {
-		return origin, fmt.Errorf("%w: it is in pool %s, and the pool here is %s", volume.ErrDamaged, origin.Pool, p.info.UUID)
+		return origin, fmt.Errorf("%w: it is in pool %s, and the pool here is %s",
+			volume.ErrDamaged, origin.Pool, p.info.UUID)
 	}
 
 	root, err := btrfs.Open(p.volumes, s.ID)
@@ -124,17 +128,24 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 	case !errors.Is(err, os.ErrNotExist):
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case origin.Pool == "":
-		return origin, fmt.Errorf("%w: %w; its record, of an earlier version, does not say which pool it is in", volume.ErrDamaged, err)
+		return origin, fmt.Errorf("%w: %w; its record, of an earlier version, does not name its pool",
+			volume.ErrDamaged, err)
 	case origin.Token <= p.settled:
-		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk", volume.ErrDamaged, err,
-			origin.Token, p.settled)
+		return origin, fmt.Errorf(
+			"%w: %w; it was made in transaction %d, and %d was on disk",
+			volume.ErrDamaged,
+			err,
+			origin.Token,
+			p.settled,
+		)
 	}
 	created, err := p.create(s)
 	return volume.Origin{Token: created, Pool: p.info.UUID}, err
 }
 
-// recoverLimit also brings a volume of earlier versions, which had the limit in its own quota group, to the present form. It changes only
-// what is not as it should be: each change is a transaction, for which a full disk has no room.
+// recoverLimit also brings a volume of earlier versions, which had the limit in its own quota group, to the
+// present form. It changes only what is not as it should be: each change is a transaction, for which a full
+// disk has no room.
 func (p *Pool) recoverLimit(root *os.File, s volume.Spec) error {
 	sub, err := btrfs.Inspect(root)
 	if err != nil {

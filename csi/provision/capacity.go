@@ -62,8 +62,8 @@ func (p *Provisioner) publishCapacity(ctx context.Context) {
 	}
 }
 
-// tellCapacity makes the objects of this node what they are to be. What the API server has is watched: objects come to an end with their
-// Node, among other reasons, and a Node may come back under the same name.
+// tellCapacity makes the objects of this node what they are to be. What the API server has is watched:
+// objects come to an end with their Node, among other reasons, and a Node may come back under the same name.
 func (p *Provisioner) tellCapacity(ctx context.Context) error {
 	wanted, err := p.wantedCapacity(ctx)
 	if err != nil {
@@ -80,7 +80,8 @@ func (p *Provisioner) tellCapacity(ctx context.Context) error {
 	for class, bytes := range wanted {
 		object := have[p.capacityName(class)]
 		delete(have, p.capacityName(class))
-		if object != nil && object.Capacity != nil && object.Capacity.String() == bytes && object.StorageClassName == class {
+		if object != nil && object.Capacity != nil && object.Capacity.String() == bytes &&
+			object.StorageClassName == class {
 			continue
 		}
 		if uid == "" {
@@ -93,14 +94,16 @@ func (p *Provisioner) tellCapacity(ctx context.Context) error {
 		}
 	}
 	for name := range have {
-		if err := p.cfg.Client.DeleteCapacity(ctx, capacityNamespace, name); err != nil && !apierrors.IsNotFound(err) {
+		if err := p.cfg.Client.DeleteCapacity(ctx, capacityNamespace, name); err != nil &&
+			!apierrors.IsNotFound(err) {
 			return fmt.Errorf("remove capacity %s, which no class is for: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// wantedCapacity is what is to be told, by class: nothing when the cluster does not want to know, as after the CSIDriver was deleted.
+// wantedCapacity is what is to be told, by class: nothing when the cluster does not want to know, as after
+// the CSIDriver was deleted.
 func (p *Provisioner) wantedCapacity(ctx context.Context) (map[string]string, error) {
 	wanted := map[string]string{}
 	driver := p.driver.Get(p.cfg.Driver)
@@ -108,7 +111,8 @@ func (p *Provisioner) wantedCapacity(ctx context.Context) (map[string]string, er
 		return wanted, nil
 	}
 	for _, class := range p.classes.List() {
-		if class.Provisioner != p.cfg.Driver || !delayed(class) || !allows(class, p.cfg.TopologyKey, p.cfg.Node) {
+		if class.Provisioner != p.cfg.Driver || !delayed(class) ||
+			!allows(class, p.cfg.TopologyKey, p.cfg.Node) {
 			continue
 		}
 		bytes, err := p.free(ctx, class)

@@ -138,7 +138,7 @@ type disposal string
 
 const (
 	keep    disposal = "keep"
-	mark    disposal = "mark"    // put our finalizer on: its policy may become Delete at any time, and its object go before its claim
+	mark    disposal = "mark"    // put our finalizer on: its object may go before its claim
 	destroy disposal = "destroy" // delete content and object
 	letGo   disposal = "let go"  // take our finalizer off: the content is retained
 )

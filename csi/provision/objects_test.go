@@ -11,6 +11,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+const (
+	inProgress     = corev1.PersistentVolumeClaimControllerResizeInProgress
+	infeasible     = corev1.PersistentVolumeClaimControllerResizeInfeasible
+	nodeInProgress = corev1.PersistentVolumeClaimNodeResizeInProgress
+)
+
 const pvPath = "persistentvolumes/pvc-uid-1"
 
 // bind does what the controller-manager does with a new volume.
@@ -39,10 +45,14 @@ func TestContentGoesThoughTheObjectWasDeletedFirst(t *testing.T) {
 	}
 	f.server.remove(claimPath)
 	f.server.change(pvPath, document{"status": document{"phase": "Released"}})
-	f.eventually("content and object are gone", func() bool { return f.volume("pvc-uid-1") == nil && f.disk.count() == 0 })
+	f.eventually(
+		"content and object are gone",
+		func() bool { return f.volume("pvc-uid-1") == nil && f.disk.count() == 0 },
+	)
 }
 
-// Whoever may write PersistentVolumes writes one with the handle of somebody else's volume, and deletes his claim.
+// Whoever may write PersistentVolumes writes one with the handle of somebody else's volume, and deletes his
+// claim.
 func TestVolumeIsKeptForAnotherObjectThatHasIt(t *testing.T) {
 	for name, otherNode := range map[string]bool{"on this node": false, "said to be on another node": true} {
 		t.Run(name, func(t *testing.T) {
@@ -79,13 +89,28 @@ func TestRetainedMeanwhileIsNotDestroyed(t *testing.T) {
 	stop := f.run()
 	f.bind()
 	stop()
-	p, err := New(Config{Driver: testDriver, TopologyKey: testKey, Node: "a", Dir: t.TempDir(), Client: f.client, CSI: f.disk})
+	p, err := New(
+		Config{
+			Driver:      testDriver,
+			TopologyKey: testKey,
+			Node:        "a",
+			Dir:         t.TempDir(),
+			Client:      f.client,
+			CSI:         f.disk,
+		},
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	stale := f.volume("pvc-uid-1")
 	stale.Status.Phase = corev1.VolumeReleased
-	f.server.change(pvPath, document{"spec": document{"persistentVolumeReclaimPolicy": "Retain"}, "status": document{"phase": "Released"}})
+	f.server.change(
+		pvPath,
+		document{
+			"spec":   document{"persistentVolumeReclaimPolicy": "Retain"},
+			"status": document{"phase": "Released"},
+		},
+	)
 	if err := p.destroy(t.Context(), stale); err != nil || f.disk.count() != 1 {
 		t.Errorf("destroyed by what the cache said: %v", err)
 	}
@@ -98,7 +123,10 @@ func (f *fixture) claim() *corev1.PersistentVolumeClaim {
 }
 
 func (f *fixture) ask(size string) {
-	f.server.change(claimPath, document{"spec": document{"resources": document{"requests": document{"storage": size}}}})
+	f.server.change(
+		claimPath,
+		document{"spec": document{"resources": document{"requests": document{"storage": size}}}},
+	)
 }
 
 func storageOf(list corev1.ResourceList) string {
@@ -119,8 +147,10 @@ func TestStatusTellsHowFarAGrowthHasCome(t *testing.T) {
 				return false
 			}
 			if onNode {
-				return stepOf(f.claim()) == corev1.PersistentVolumeClaimNodeResizePending && storageOf(s.Capacity) == "1Gi" &&
-					len(s.Conditions) == 1 && s.Conditions[0].Type == corev1.PersistentVolumeClaimFileSystemResizePending
+				return stepOf(f.claim()) == corev1.PersistentVolumeClaimNodeResizePending &&
+					storageOf(s.Capacity) == "1Gi" &&
+					len(s.Conditions) == 1 &&
+					s.Conditions[0].Type == corev1.PersistentVolumeClaimFileSystemResizePending
 			}
 			return stepOf(f.claim()) == "" && storageOf(s.Capacity) == "2Gi" && len(s.Conditions) == 0
 		})
@@ -138,13 +168,17 @@ func TestInfeasibleGrowthIsRecoveredByASmallerOne(t *testing.T) {
 	f.ask("20Gi")
 	f.eventually("it is infeasible", func() bool {
 		s := f.claim().Status
-		return stepOf(f.claim()) == corev1.PersistentVolumeClaimControllerResizeInfeasible && storageOf(s.AllocatedResources) == "20Gi" &&
-			len(s.Conditions) == 1 && s.Conditions[0].Type == corev1.PersistentVolumeClaimControllerResizeError && s.Conditions[0].Message == "too large"
+		return stepOf(f.claim()) == infeasible && storageOf(s.AllocatedResources) == "20Gi" &&
+			len(s.Conditions) == 1 &&
+			s.Conditions[0].Type == corev1.PersistentVolumeClaimControllerResizeError &&
+			s.Conditions[0].Message == "too large"
 	})
 	f.ask("3Gi")
 	f.eventually("the smaller one", func() bool {
 		s := f.claim().Status
-		return storageOf(s.Capacity) == "3Gi" && storageOf(s.AllocatedResources) == "3Gi" && stepOf(f.claim()) == "" && len(s.Conditions) == 0
+		return storageOf(s.Capacity) == "3Gi" && storageOf(s.AllocatedResources) == "3Gi" &&
+			stepOf(f.claim()) == "" &&
+			len(s.Conditions) == 0
 	})
 }
 
@@ -153,9 +187,15 @@ func TestGrowthThatWasGivenUpLeavesNoTrace(t *testing.T) {
 	defer f.run()()
 	f.bind()
 	f.ask("20Gi")
-	f.eventually("it is infeasible", func() bool { return stepOf(f.claim()) == corev1.PersistentVolumeClaimControllerResizeInfeasible })
+	f.eventually(
+		"it is infeasible",
+		func() bool { return stepOf(f.claim()) == infeasible },
+	)
 	f.ask("1Gi")
-	f.eventually("the status is as before", func() bool { return stepOf(f.claim()) == "" && len(f.claim().Status.Conditions) == 0 })
+	f.eventually(
+		"the status is as before",
+		func() bool { return stepOf(f.claim()) == "" && len(f.claim().Status.Conditions) == 0 },
+	)
 }
 
 func TestGrowth(t *testing.T) {
@@ -171,19 +211,28 @@ func TestGrowth(t *testing.T) {
 		{"had", "2Gi", "", "2Gi", "", ""},
 		{"kubelet's turn", "1Gi", "2Gi", "2Gi", corev1.PersistentVolumeClaimNodeResizePending, ""},
 		{"kubelet failed", "1Gi", "2Gi", "2Gi", corev1.PersistentVolumeClaimNodeResizeInfeasible, ""},
-		{"more than kubelet works on", "1Gi", "1500Mi", "1500Mi", corev1.PersistentVolumeClaimNodeResizeInProgress, "2Gi"},
-		{"less than what may be under way", "1Gi", "3Gi", "1Gi", corev1.PersistentVolumeClaimControllerResizeInProgress, "3Gi"},
-		{"less than what failed", "1Gi", "3Gi", "1Gi", corev1.PersistentVolumeClaimControllerResizeInfeasible, "2Gi"},
-		{"killed before the status was written", "1Gi", "2Gi", "2Gi", corev1.PersistentVolumeClaimControllerResizeInProgress, "2Gi"},
+		{"more than kubelet works on", "1Gi", "1500Mi", "1500Mi", nodeInProgress, "2Gi"},
+		{"less than what may be under way", "1Gi", "3Gi", "1Gi", inProgress, "3Gi"},
+		{"less than what failed", "1Gi", "3Gi", "1Gi", infeasible, "2Gi"},
+		{"killed before the status was written", "1Gi", "2Gi", "2Gi", inProgress, "2Gi"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			claim := claim.DeepCopy()
-			claim.Status.Capacity = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(c.capacity)}
-			claim.Status.AllocatedResourceStatuses = map[corev1.ResourceName]corev1.ClaimResourceStatus{corev1.ResourceStorage: c.step}
-			if c.allocated != "" {
-				claim.Status.AllocatedResources = corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(c.allocated)}
+			claim.Status.Capacity = corev1.ResourceList{
+				corev1.ResourceStorage: resource.MustParse(c.capacity),
 			}
-			pv := persistentVolume(facts{driver: testDriver, topologyKey: testKey, node: "a", claim: claim, class: class}, volumeOn("a"))
+			claim.Status.AllocatedResourceStatuses = map[corev1.ResourceName]corev1.ClaimResourceStatus{
+				corev1.ResourceStorage: c.step,
+			}
+			if c.allocated != "" {
+				claim.Status.AllocatedResources = corev1.ResourceList{
+					corev1.ResourceStorage: resource.MustParse(c.allocated),
+				}
+			}
+			pv := persistentVolume(
+				facts{driver: testDriver, topologyKey: testKey, node: "a", claim: claim, class: class},
+				volumeOn("a"),
+			)
 			pv.Spec.Capacity[corev1.ResourceStorage] = resource.MustParse(c.volume)
 			got, due := growth(claim, pv, testDriver, testKey, "a")
 			if due != (c.want != "") || due && got.String() != c.want {
@@ -201,7 +250,10 @@ func TestGrowthIsTriedAgainAfterALostAnswer(t *testing.T) {
 	f.disk.fail["ControllerExpandVolume"] = status.Error(codes.Unavailable, "gone")
 	f.disk.mu.Unlock()
 	f.ask("2Gi")
-	f.eventually("it is under way", func() bool { return stepOf(f.claim()) == corev1.PersistentVolumeClaimControllerResizeInProgress })
+	f.eventually(
+		"it is under way",
+		func() bool { return stepOf(f.claim()) == inProgress },
+	)
 	f.disk.mend()
 	f.eventually("it is done", func() bool { return storageOf(f.claim().Status.Capacity) == "2Gi" })
 }

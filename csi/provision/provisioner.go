@@ -105,17 +105,20 @@ func New(cfg Config) (*Provisioner, error) {
 	p.csiNodes = cfg.Client.CSINodes(kubeapi.Hints{Gone: all})
 	capacity := func(string) { p.CapacityChanged() }
 	p.driver = cfg.Client.Driver(cfg.Driver, kubeapi.Hints{Changed: capacity, Gone: capacity})
-	p.capacities = cfg.Client.Capacities(cfg.TopologyKey+"="+cfg.Node, kubeapi.Hints{Changed: capacity, Gone: capacity})
+	p.capacities = cfg.Client.Capacities(
+		cfg.TopologyKey+"="+cfg.Node,
+		kubeapi.Hints{Changed: capacity, Gone: capacity},
+	)
 	return p, nil
 }
 
 // Trouble tells whoever looks at the node what is wrong with its volumes. It does not block.
 func (p *Provisioner) Trouble(backend string, err error) {
+	kind, reason, text := corev1.EventTypeNormal, "VolumesRecovered", "works again"
 	if err != nil {
-		p.events.node(p.cfg.Node, corev1.EventTypeWarning, "VolumesInTrouble", "backend %s of %s: %v", backend, p.cfg.Driver, err)
-	} else {
-		p.events.node(p.cfg.Node, corev1.EventTypeNormal, "VolumesRecovered", "backend %s of %s works again", backend, p.cfg.Driver)
+		kind, reason, text = corev1.EventTypeWarning, "VolumesInTrouble", err.Error()
 	}
+	p.events.node(p.cfg.Node, kind, reason, "backend %s of %s: %s", backend, p.cfg.Driver, text)
 }
 
 func newQueue(name string) workqueue.TypedRateLimitingInterface[string] {
@@ -127,14 +130,23 @@ func newQueue(name string) workqueue.TypedRateLimitingInterface[string] {
 func (p *Provisioner) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	for _, watch := range []func(context.Context){p.classes.Run, p.csiNodes.Run, p.volumes.Run, p.claims.Run, p.driver.Run,
-		p.capacities.Run, p.events.run} {
+	for _, watch := range []func(context.Context){
+		p.classes.Run, p.csiNodes.Run, p.driver.Run, p.volumes.Run, p.claims.Run, p.capacities.Run,
+		p.events.run,
+	} {
 		group.Go(func() { watch(ctx) })
 	}
 	defer p.claimQueue.ShutDown()
 	defer p.volumeQueue.ShutDown()
-	if !cache.WaitForCacheSync(ctx.Done(), p.classes.Filled, p.csiNodes.Filled, p.volumes.Filled, p.claims.Filled, p.driver.Filled,
-		p.capacities.Filled) {
+	if !cache.WaitForCacheSync(
+		ctx.Done(),
+		p.classes.Filled,
+		p.csiNodes.Filled,
+		p.volumes.Filled,
+		p.claims.Filled,
+		p.driver.Filled,
+		p.capacities.Filled,
+	) {
 		return nil // asked to end before the API server answered
 	}
 	p.cfg.Log.Info("provisioning claims", "node", p.cfg.Node)

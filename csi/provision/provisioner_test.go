@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -61,7 +60,11 @@ func (d *disk) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest, _ ...
 	return &csi.DeleteVolumeResponse{}, nil
 }
 
-func (d *disk) ControllerExpandVolume(_ context.Context, r *csi.ControllerExpandVolumeRequest, _ ...grpc.CallOption) (*csi.ControllerExpandVolumeResponse, error) {
+func (d *disk) ControllerExpandVolume(
+	_ context.Context,
+	r *csi.ControllerExpandVolumeRequest,
+	_ ...grpc.CallOption,
+) (*csi.ControllerExpandVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.fail["ControllerExpandVolume"]; err != nil {
@@ -71,7 +74,10 @@ func (d *disk) ControllerExpandVolume(_ context.Context, r *csi.ControllerExpand
 		return nil, status.Error(codes.OutOfRange, "too large")
 	}
 	d.volumes[r.GetVolumeId()] = r.GetCapacityRange().GetRequiredBytes()
-	return &csi.ControllerExpandVolumeResponse{CapacityBytes: d.volumes[r.GetVolumeId()], NodeExpansionRequired: d.onNode}, nil
+	return &csi.ControllerExpandVolumeResponse{
+		CapacityBytes:         d.volumes[r.GetVolumeId()],
+		NodeExpansionRequired: d.onNode,
+	}, nil
 }
 
 func (d *disk) GetCapacity(_ context.Context, r *csi.GetCapacityRequest, _ ...grpc.CallOption) (*csi.GetCapacityResponse, error) {
@@ -111,9 +117,20 @@ func newFixture(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *fixture 
 		class.TypeMeta = metav1.TypeMeta{Kind: "StorageClass", APIVersion: "storage.k8s.io/v1"}
 		s.add("storageclasses/"+class.Name, class)
 	}
-	s.add("csinodes/a", &storagev1.CSINode{TypeMeta: metav1.TypeMeta{Kind: "CSINode", APIVersion: "storage.k8s.io/v1"}, ObjectMeta: metav1.ObjectMeta{Name: "a"},
-		Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: testDriver, NodeID: "a"}}}})
-	driver := &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: testDriver}, Spec: storagev1.CSIDriverSpec{StorageCapacity: new(true)}}
+	s.add(
+		"csinodes/a",
+		&storagev1.CSINode{
+			TypeMeta:   metav1.TypeMeta{Kind: "CSINode", APIVersion: "storage.k8s.io/v1"},
+			ObjectMeta: metav1.ObjectMeta{Name: "a"},
+			Spec: storagev1.CSINodeSpec{
+				Drivers: []storagev1.CSINodeDriver{{Name: testDriver, NodeID: "a"}},
+			},
+		},
+	)
+	driver := &storagev1.CSIDriver{
+		ObjectMeta: metav1.ObjectMeta{Name: testDriver},
+		Spec:       storagev1.CSIDriverSpec{StorageCapacity: new(true)},
+	}
 	driver.TypeMeta = metav1.TypeMeta{Kind: "CSIDriver", APIVersion: "storage.k8s.io/v1"}
 	s.add("csidrivers/"+testDriver, driver)
 	for _, c := range claims {
@@ -243,34 +260,6 @@ func TestClaimOfAVanishedNodeGoesBackToTheScheduler(t *testing.T) {
 	}
 }
 
-func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
-	f := newFixture(t)
-	f.server.add("nodes/a", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}})
-	const old = "namespaces/kube-system/csistoragecapacities/old"
-	f.server.add(old, &storagev1.CSIStorageCapacity{TypeMeta: metav1.TypeMeta{Kind: "CSIStorageCapacity", APIVersion: "storage.k8s.io/v1"},
-		ObjectMeta: metav1.ObjectMeta{Name: "old", Namespace: "kube-system"}})
-	defer f.run()()
-	var told storagev1.CSIStorageCapacity
-	path := "namespaces/kube-system/csistoragecapacities/" + (&Provisioner{cfg: Config{Node: "a"}}).capacityName("fast")
-	f.eventually("the capacity of the delayed class", func() bool { return f.server.read(path, &told) })
-	xfs := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
-	xfs.Name, xfs.Parameters, xfs.TypeMeta = "xfs", map[string]string{paramFSType: "xfs"}, metav1.TypeMeta{Kind: "StorageClass", APIVersion: "storage.k8s.io/v1"}
-	f.server.add("storageclasses/xfs", xfs)
-	var toldXFS storagev1.CSIStorageCapacity
-	f.eventually("that of a class with a file system of its own", func() bool {
-		return f.server.read("namespaces/kube-system/csistoragecapacities/"+(&Provisioner{cfg: Config{Node: "a"}}).capacityName("xfs"), &toldXFS)
-	})
-	if toldXFS.Capacity.Value() != 5<<30 {
-		t.Errorf("capacity for xfs %+v", toldXFS)
-	}
-	if told.StorageClassName != "fast" || told.Capacity.Value() != 10<<30 || told.NodeTopology.MatchLabels[testKey] != "a" || told.OwnerReferences[0].UID != "node-1" {
-		t.Errorf("capacity %+v", told)
-	}
-	f.eventually("that of a class which is no more goes", func() bool { return !f.server.read(old, &told) })
-	f.server.remove("storageclasses/fast")
-	f.eventually("the class went, its capacity goes", func() bool { return !f.server.read(path, &told) })
-}
-
 // The driver made the volume, the answer got lost, and the claim went away meanwhile: nobody knows of the volume but the intent.
 func TestVolumeOfAVanishedClaimIsDeleted(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
@@ -334,58 +323,8 @@ func TestRequestOfAClaim(t *testing.T) {
 }
 
 func volumeOn(node string) *csi.Volume {
-	return &csi.Volume{VolumeId: "pvc-uid-1", AccessibleTopology: []*csi.Topology{{Segments: map[string]string{testKey: node}}}}
-}
-
-// The garbage collector takes the objects of a Node that is gone; the Node comes back while the driver runs on.
-func TestCapacityComesBackAfterItWasTaken(t *testing.T) {
-	f := newFixture(t)
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}}
-	f.server.add("nodes/a", node)
-	defer f.run()()
-	path := "namespaces/kube-system/csistoragecapacities/" + (&Provisioner{cfg: Config{Node: "a"}}).capacityName("fast")
-	var told storagev1.CSIStorageCapacity
-	f.eventually("the capacity", func() bool { return f.server.read(path, &told) })
-	node.UID = "node-2"
-	f.server.add("nodes/a", node)
-	f.server.remove(path)
-	f.eventually("it is back, of the new Node", func() bool {
-		told = storagev1.CSIStorageCapacity{}
-		return f.server.read(path, &told) && told.OwnerReferences[0].UID == "node-2"
-	})
-	f.server.change(path, document{"capacity": "1"})
-	f.eventually("it is right again", func() bool { return f.server.read(path, &told) && told.Capacity.Value() == 10<<30 })
-}
-
-func TestCapacityGoesWithTheCSIDriver(t *testing.T) {
-	f := newFixture(t)
-	f.server.add("nodes/a", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}})
-	defer f.run()()
-	path := "namespaces/kube-system/csistoragecapacities/" + (&Provisioner{cfg: Config{Node: "a"}}).capacityName("fast")
-	var told storagev1.CSIStorageCapacity
-	f.eventually("the capacity", func() bool { return f.server.read(path, &told) })
-	f.server.remove("csidrivers/" + testDriver)
-	f.eventually("it is gone", func() bool { return !f.server.read(path, &told) })
-}
-
-func TestNodeTellsOfTroubleWithItsVolumes(t *testing.T) {
-	f := newFixture(t)
-	p, err := New(Config{Driver: testDriver, TopologyKey: testKey, Node: "a", Dir: f.dir, Client: f.client, CSI: f.disk,
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- p.Run(ctx) }()
-	p.Trouble("btrfs", errors.New("read-only"))
-	f.eventually("the event", func() bool {
-		return slices.ContainsFunc(f.server.events(), func(e corev1.Event) bool {
-			return e.InvolvedObject.Kind == "Node" && e.InvolvedObject.UID == "a" && e.Type == corev1.EventTypeWarning
-		})
-	})
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
+	return &csi.Volume{
+		VolumeId:           "pvc-uid-1",
+		AccessibleTopology: []*csi.Topology{{Segments: map[string]string{testKey: node}}},
 	}
 }

@@ -14,11 +14,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// A claim's status tells how far its growth has come, as external-resizer with RecoverVolumeExpansionFailure writes it: allocatedResources is
-// the size that the volume is being given, allocatedResourceStatuses the step that is next. A user whose growth is infeasible may ask for less.
+// A claim's status tells how far its growth has come, as external-resizer with RecoverVolumeExpansionFailure
+// writes it: allocatedResources is the size that the volume is being given, allocatedResourceStatuses the
+// step that is next. A user whose growth is infeasible may ask for less.
 
 // growth tells what size the volume of a bound claim is to be given. It is pure.
-func growth(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, driver, topologyKey, node string) (size resource.Quantity, due bool) {
+func growth(
+	c *corev1.PersistentVolumeClaim,
+	pv *corev1.PersistentVolume,
+	driver, topologyKey, node string,
+) (size resource.Quantity, due bool) {
 	if c.DeletionTimestamp != nil || c.Status.Phase != corev1.ClaimBound || pv.Spec.CSI == nil || pv.Spec.CSI.Driver != driver ||
 		!onNode(pv, topologyKey, node) || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != c.UID {
 		return size, false
@@ -34,8 +39,10 @@ func growth(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume, driver
 	if want.Cmp(volume) <= 0 && onNodeNow(c) {
 		return size, false
 	}
-	// What came of the call for a size that the user has given up meanwhile is not known: it is brought to an end first.
-	if step == corev1.PersistentVolumeClaimControllerResizeInProgress && allocated.Cmp(want) > 0 && volume.Cmp(allocated) < 0 {
+	// What came of the call for a size that the user has given up meanwhile is not known: it is brought to an
+	// end first.
+	if step == corev1.PersistentVolumeClaimControllerResizeInProgress && allocated.Cmp(want) > 0 &&
+		volume.Cmp(allocated) < 0 {
 		return allocated, true
 	}
 	return want, true
@@ -60,7 +67,8 @@ func onNodeNow(c *corev1.PersistentVolumeClaim) bool {
 	return false
 }
 
-// givenUp tells whether the user asks for no more than there is, while the status still tells of a growth. It is pure.
+// givenUp tells whether the user asks for no more than there is, while the status still tells of a growth. It
+// is pure.
 func givenUp(c *corev1.PersistentVolumeClaim) bool {
 	want, have := c.Spec.Resources.Requests[corev1.ResourceStorage], c.Status.Capacity[corev1.ResourceStorage]
 	step := stepOf(c)
@@ -74,7 +82,8 @@ type refusal struct {
 	until time.Time
 }
 
-// refusedAgain is how long a growth that is infeasible waits for another try, if the user does not ask for another size.
+// refusedAgain is how long a growth that is infeasible waits for another try, if the user does not ask for
+// another size.
 const refusedAgain = time.Minute
 
 // resize makes the volume of a bound claim as large as the claim asks, the way external-resizer does: first the volume, then the capacity of
@@ -117,11 +126,15 @@ func (p *Provisioner) resize(ctx context.Context, c *corev1.PersistentVolumeClai
 }
 
 func (p *Provisioner) mine(pv *corev1.PersistentVolume) bool {
-	return pv.Spec.CSI != nil && pv.Spec.CSI.Driver == p.cfg.Driver && onNode(pv, p.cfg.TopologyKey, p.cfg.Node)
+	return pv.Spec.CSI != nil && pv.Spec.CSI.Driver == p.cfg.Driver &&
+		onNode(pv, p.cfg.TopologyKey, p.cfg.Node)
 }
 
 // resized writes down that the volume has grown.
-func (p *Provisioner) resized(ctx context.Context, c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume,
+func (p *Provisioner) resized(
+	ctx context.Context,
+	c *corev1.PersistentVolumeClaim,
+	pv *corev1.PersistentVolume,
 	resp *csi.ControllerExpandVolumeResponse,
 ) error {
 	size := resource.NewQuantity(resp.GetCapacityBytes(), resource.BinarySI)
@@ -149,11 +162,24 @@ func (p *Provisioner) resized(ctx context.Context, c *corev1.PersistentVolumeCla
 	return nil
 }
 
-// notResized tells the user. A growth that cannot be is marked so, and then a smaller one may be asked for; any other is tried again.
-func (p *Provisioner) notResized(ctx context.Context, c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume,
-	want resource.Quantity, cause error,
+// notResized tells the user. A growth that cannot be is marked so, and then a smaller one may be asked for;
+// any other is tried again.
+func (p *Provisioner) notResized(
+	ctx context.Context,
+	c *corev1.PersistentVolumeClaim,
+	pv *corev1.PersistentVolume,
+	want resource.Quantity,
+	cause error,
 ) error {
-	p.events.claim(c, corev1.EventTypeWarning, "VolumeResizeFailed", "resize volume %q by resizer %q failed: %v", pv.Name, p.cfg.Driver, cause)
+	p.events.claim(
+		c,
+		corev1.EventTypeWarning,
+		"VolumeResizeFailed",
+		"resize volume %q by resizer %q failed: %v",
+		pv.Name,
+		p.cfg.Driver,
+		cause,
+	)
 	switch status.Code(cause) {
 	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound:
 	default:
@@ -172,7 +198,8 @@ func (p *Provisioner) notResized(ctx context.Context, c *corev1.PersistentVolume
 	return err
 }
 
-// refusedFor is how long a growth of a claim that was refused is not to be tried again. The past is forgotten.
+// refusedFor is how long a growth of a claim that was refused is not to be tried again. The past is
+// forgotten.
 func (p *Provisioner) refusedFor(c *corev1.PersistentVolumeClaim, want resource.Quantity) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -188,7 +215,8 @@ func (p *Provisioner) refusedFor(c *corev1.PersistentVolumeClaim, want resource.
 	return 0
 }
 
-// grown is what is written into the status of a claim about its growth. What is empty is taken out, the size in allocatedResources stays.
+// grown is what is written into the status of a claim about its growth. What is empty is taken out, the size
+// in allocatedResources stays.
 type grown struct {
 	allocated *resource.Quantity
 	capacity  *resource.Quantity
@@ -204,8 +232,13 @@ var ofGrowth = map[corev1.PersistentVolumeClaimConditionType]bool{
 	corev1.PersistentVolumeClaimControllerResizeError:   true,
 }
 
-// patchGrowth writes into the claim's status, on the version that was read, and returns the claim as it is by then.
-func (p *Provisioner) patchGrowth(ctx context.Context, c *corev1.PersistentVolumeClaim, g grown) (*corev1.PersistentVolumeClaim, error) {
+// patchGrowth writes into the claim's status, on the version that was read, and returns the claim as it is by
+// then.
+func (p *Provisioner) patchGrowth(
+	ctx context.Context,
+	c *corev1.PersistentVolumeClaim,
+	g grown,
+) (*corev1.PersistentVolumeClaim, error) {
 	conditions := []corev1.PersistentVolumeClaimCondition{}
 	for _, old := range c.Status.Conditions {
 		if !ofGrowth[old.Type] {

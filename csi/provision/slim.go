@@ -8,15 +8,18 @@ import (
 // Each node watches the claims and volumes of the whole cluster. What is kept of them in memory is what decisions rest on; small maps are most
 // of an object's size.
 
-// slimVolume keeps that a volume of another driver exists, of one of this driver its handle, too, and of those on this node what disposal
-// and growth need.
+// slimVolume keeps that a volume of another driver exists, of one of this driver its handle, too, and of
+// those on this node what disposal and growth need.
 func (p *Provisioner) slimVolume(pv *corev1.PersistentVolume) {
 	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != p.cfg.Driver || !onNode(pv, p.cfg.TopologyKey, p.cfg.Node) {
 		meta := metav1.ObjectMeta{Name: pv.Name, UID: pv.UID, ResourceVersion: pv.ResourceVersion}
 		source := pv.Spec.CSI
 		*pv = corev1.PersistentVolume{ObjectMeta: meta}
 		if source != nil && source.Driver == p.cfg.Driver {
-			pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: p.cfg.Driver, VolumeHandle: source.VolumeHandle}
+			pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{
+				Driver:       p.cfg.Driver,
+				VolumeHandle: source.VolumeHandle,
+			}
 		}
 		return
 	}

@@ -11,8 +11,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// syncVolume sees to it that the object of a bound volume does not go unnoticed, and deletes a volume that was released under the Delete
-// policy: first its content, then its object.
+// syncVolume sees to it that the object of a bound volume does not go unnoticed, and deletes a volume that
+// was released under the Delete policy: first its content, then its object.
 func (p *Provisioner) syncVolume(ctx context.Context, name string) error {
 	pv := p.volumes.Get(name)
 	if pv == nil {
@@ -30,7 +30,8 @@ func (p *Provisioner) syncVolume(ctx context.Context, name string) error {
 	return nil
 }
 
-// destroy asks the API server itself, not the cache, whether the volume is to be deleted: that cannot be undone.
+// destroy asks the API server itself, not the cache, whether the volume is to be deleted: that cannot be
+// undone.
 func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolume) error {
 	pv, err := p.cfg.Client.Volume(ctx, cached.Name)
 	if apierrors.IsNotFound(err) {
@@ -63,8 +64,8 @@ func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolu
 	return nil
 }
 
-// otherWith names another PersistentVolume with the same volume of ours, "" if there is none. An object may be written by whoever may write
-// objects; it must not cost somebody else his data.
+// otherWith names another PersistentVolume with the same volume of ours, "" if there is none. An object may
+// be written by whoever may write objects; it must not cost somebody else his data.
 func (p *Provisioner) otherWith(pv *corev1.PersistentVolume) string {
 	for _, other := range p.volumes.By(pv.Spec.CSI.VolumeHandle) {
 		if other.UID != pv.UID && other.Spec.CSI.Driver == p.cfg.Driver {
@@ -74,11 +75,24 @@ func (p *Provisioner) otherWith(pv *corev1.PersistentVolume) string {
 	return ""
 }
 
-// destroyObjectOnly lets an object go that somebody has deleted, and leaves the volume to the other one that has it.
-func (p *Provisioner) destroyObjectOnly(ctx context.Context, pv *corev1.PersistentVolume, other string) error {
+// destroyObjectOnly lets an object go that somebody has deleted, and leaves the volume to the other one that
+// has it.
+func (p *Provisioner) destroyObjectOnly(
+	ctx context.Context,
+	pv *corev1.PersistentVolume,
+	other string,
+) error {
 	p.events.volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete",
 		"volume %s is kept: PersistentVolume %s has the same volume handle", pv.Spec.CSI.VolumeHandle, other)
-	p.cfg.Log.Warn("volume is kept for another PersistentVolume", "volume", pv.Spec.CSI.VolumeHandle, "of", pv.Name, "other", other)
+	p.cfg.Log.Warn(
+		"volume is kept for another PersistentVolume",
+		"volume",
+		pv.Spec.CSI.VolumeHandle,
+		"of",
+		pv.Name,
+		"other",
+		other,
+	)
 	if pv.DeletionTimestamp == nil {
 		p.volumeQueue.AddAfter(pv.Name, lookAgain) // the other one may go
 		return nil
@@ -91,7 +105,11 @@ func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.Persistent
 	if !hasFinalizer(pv) {
 		return nil
 	}
-	return p.patchFinalizers(ctx, pv, slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == finalizer }))
+	return p.patchFinalizers(
+		ctx,
+		pv,
+		slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == finalizer }),
+	)
 }
 
 func (p *Provisioner) patchFinalizers(ctx context.Context, pv *corev1.PersistentVolume, all []string) error {

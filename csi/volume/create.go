@@ -87,26 +87,28 @@ func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
 	return s.view(made), nil
 }
 
-// unclaimed refuses an ID under which data is kept that no record tells of: it may be somebody's, and to make a volume begins with
-// removing what is in its place.
+// unclaimed refuses an ID under which data is kept that no record tells of: it may be somebody's, and to
+// make a volume begins with removing what is in its place.
 func (s *Service) unclaimed(id string) error {
 	aside, err := s.records.Quarantined(id)
 	if err != nil {
 		return fmt.Errorf("create volume %s: %w", id, err)
 	}
 	if len(aside) > 0 {
-		return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back, mend the record, move it to %s and"+
-			" restart the driver; to give it up, delete volume %s or the file", ErrDamaged, id, aside[0], filepath.Join(s.cfg.DataDir,
-			"volumes", id+".json"), id)
+		return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back, mend"+
+			" the record, move it to %s and restart the driver; to give it up, delete volume %s",
+			ErrDamaged, id, aside[0], filepath.Join(s.cfg.DataDir, "volumes", id+".json"), id)
 	}
 
 	for name, backend := range s.cfg.Backends {
 		empty, err := backend.Empty(id)
 		switch {
 		case err == nil && !empty:
-			return fmt.Errorf("%w: backend %s has data of a volume %s that no record tells of; to give it up, delete volume %s",
-				ErrDamaged, name, id, id)
-		case err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrDamaged):
+			return fmt.Errorf("%w: backend %s has data of a volume %s that no record tells of;"+
+				" to give it up, delete volume %s", ErrDamaged, name, id, id)
+		case err == nil, errors.Is(err, os.ErrNotExist):
+		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrDamaged): // then it is not the one that serves
+		default:
 			return fmt.Errorf("create volume %s: %w", id, err)
 		}
 	}
@@ -161,8 +163,8 @@ func (s *Service) complete(r Request) (Spec, error) {
 	return Spec{}, last
 }
 
-// spec is what the request says about a volume of one backend. Blocks are overwritten in place unless it says otherwise: a volume that was
-// written once must not run full by being written again.
+// spec is what the request says about a volume of one backend. Blocks are overwritten in place unless it says
+// otherwise: a volume that was written once must not run full by being written again.
 func (r Request) spec(backend string, size int64) Spec {
 	return Spec{
 		ID:      ID(r.Name),

@@ -53,8 +53,8 @@ func (s *Service) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// deleteUnknown takes away what the backends hold under an ID that no record tells of, or only one that was set aside: that data is kept
-// until somebody asks for its end by its name.
+// deleteUnknown takes away what the backends hold under an ID that no record tells of, or only one that was
+// set aside: that data is kept until somebody asks for its end by its name.
 func (s *Service) deleteUnknown(id string) error {
 	for name, backend := range s.cfg.Backends {
 		_, err := backend.Empty(id)

@@ -21,9 +21,8 @@ import (
 func newNodeOn(t *testing.T, disk, poolSize int64) *node {
 	t.Helper()
 	testenv.Root(t)
-	for program, pkg := range map[string]string{"mkfs.btrfs": "btrfs-progs", "mkfs.xfs": "xfsprogs", "mount": "mount"} {
-		testenv.Program(t, program, pkg)
-	}
+	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
+	testenv.Program(t, "mkfs.xfs", "xfsprogs")
 	outside := testenv.ShortDir(t)
 	file, root := filepath.Join(outside, "disk"), filepath.Join(outside, "d")
 	n := &node{
@@ -37,7 +36,10 @@ func newNodeOn(t *testing.T, disk, poolSize int64) *node {
 		os.Mkdir(n.kubelet, 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	for _, cmd := range [][]string{{"mkfs.ext4", "-q", "-F", "-m", "0", file}, {"mount", "-o", "loop", file, root}} {
+	for _, cmd := range [][]string{
+		{"mkfs.ext4", "-q", "-F", "-m", "0", file},
+		{"mount", "-o", "loop", file, root},
+	} {
 		if out, err := exec.CommandContext(t.Context(), cmd[0], cmd[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v: %s", cmd, err, out)
 		}
@@ -130,7 +132,8 @@ func TestRebootWithAFullDiskFindsAllVolumes(t *testing.T) {
 	}
 }
 
-// The file of the pool is sparse. The kernel gives up a file system that cannot write what it must, until it is mounted anew.
+// The file of the pool is sparse. The kernel gives up a file system that cannot write what it must, until it
+// is mounted anew.
 func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 	n := newNodeOn(t, 1200<<20, 1<<30)
 	v := n.create(volume.Request{Name: "v", Required: 512 << 20, Backend: "btrfs"})
@@ -157,7 +160,8 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 		t.Errorf("trouble %v", err)
 	}
 	other := volume.Request{Name: "other", Required: 16 << 20, Backend: "btrfs", Access: volume.Filesystem}
-	if _, err := n.Create(t.Context(), other); !errors.Is(err, volume.ErrUnavailable) && !errors.Is(err, volume.ErrFull) {
+	if _, err := n.Create(t.Context(), other); !errors.Is(err, volume.ErrUnavailable) &&
+		!errors.Is(err, volume.ErrFull) {
 		t.Errorf("a new volume: %v", err)
 	}
 	read(t, v, target)
@@ -176,7 +180,14 @@ func TestDeleteNeedsNoRoom(t *testing.T) {
 	for _, backend := range []string{"image", "btrfs"} {
 		t.Run(backend, func(t *testing.T) {
 			n := newNodeOn(t, 768<<20, 512<<20)
-			v := n.create(volume.Request{Name: "v", Required: 128 << 20, Backend: backend, FSType: map[string]string{"image": "ext4"}[backend]})
+			v := n.create(
+				volume.Request{
+					Name:     "v",
+					Required: 128 << 20,
+					Backend:  backend,
+					FSType:   map[string]string{"image": "ext4"}[backend],
+				},
+			)
 			fill(t, n.publish(v, "pod"), 100<<20)
 			n.leave(v.ID, "pod")
 			other := n.create(volume.Request{Name: "other", Required: 16 << 20, Backend: "btrfs"})

@@ -33,7 +33,10 @@ func (n *node) lose(id string) {
 // leave takes a volume from its pod; it stays.
 func (n *node) leave(id, pod string) {
 	n.t.Helper()
-	err := errors.Join(n.Unpublish(n.t.Context(), id, n.target(id, pod)), n.Unstage(n.t.Context(), id, n.stagePath(id)))
+	err := errors.Join(
+		n.Unpublish(n.t.Context(), id, n.target(id, pod)),
+		n.Unstage(n.t.Context(), id, n.stagePath(id)),
+	)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -44,7 +47,12 @@ func TestCreateNeverDestroysDataWithoutARecord(t *testing.T) {
 		for _, backend := range []string{"btrfs", "image"} {
 			t.Run(how+" "+backend, func(t *testing.T) {
 				n := newNode(t, 1<<30)
-				request := volume.Request{Name: "data", Required: 16 << 20, Backend: backend, Access: volume.Filesystem}
+				request := volume.Request{
+					Name:     "data",
+					Required: 16 << 20,
+					Backend:  backend,
+					Access:   volume.Filesystem,
+				}
 				v := n.create(request)
 				write(t, v, n.publish(v, "pod"))
 				n.leave(v.ID, "pod")
@@ -56,7 +64,8 @@ func TestCreateNeverDestroysDataWithoutARecord(t *testing.T) {
 
 				spoil(n, v.ID)
 				_, err = n.Create(t.Context(), request)
-				if !errors.Is(err, volume.ErrDamaged) || !strings.Contains(err.Error(), "delete volume "+v.ID) {
+				if !errors.Is(err, volume.ErrDamaged) ||
+					!strings.Contains(err.Error(), "delete volume "+v.ID) {
 					t.Fatalf("a volume of the same name: %v, want a refusal that names the way out", err)
 				}
 
@@ -75,7 +84,12 @@ func TestCreateNeverDestroysDataWithoutARecord(t *testing.T) {
 func TestDeleteByIDEndsWhatNoRecordTellsOf(t *testing.T) {
 	n := newNode(t, 1<<30)
 	for _, backend := range []string{"btrfs", "image"} {
-		request := volume.Request{Name: "data " + backend, Required: 16 << 20, Backend: backend, Access: volume.Filesystem}
+		request := volume.Request{
+			Name:     "data " + backend,
+			Required: 16 << 20,
+			Backend:  backend,
+			Access:   volume.Filesystem,
+		}
 		v := n.create(request)
 		write(t, v, n.publish(v, "pod"))
 		n.leave(v.ID, "pod")
@@ -91,7 +105,8 @@ func TestDeleteByIDEndsWhatNoRecordTellsOf(t *testing.T) {
 	}
 }
 
-// A power loss may leave an image that was made and whose record never reached the disk. Nobody was told of it.
+// A power loss may leave an image that was made and whose record never reached the disk. Nobody was told of
+// it.
 func TestImageThatNobodyEverUsedGivesWay(t *testing.T) {
 	n := newNode(t, 1<<30)
 	request := volume.Request{Name: "new", Required: 16 << 20, Backend: "image", FSType: "ext4"}
@@ -124,7 +139,8 @@ func TestRecordOfAnUnknownPhaseIsNoReasonToDestroy(t *testing.T) {
 	if report := n.start(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
-	if _, err := n.Create(t.Context(), volume.Request{Name: "data", Required: 16 << 20, Access: volume.Filesystem}); !errors.Is(err, volume.ErrDamaged) {
+	request := volume.Request{Name: "data", Required: 16 << 20, Access: volume.Filesystem}
+	if _, err := n.Create(t.Context(), request); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("made anew: %v", err)
 	}
 
@@ -140,8 +156,12 @@ func TestRecordOfAnUnknownPhaseIsNoReasonToDestroy(t *testing.T) {
 func TestConflictNamesTheVolume(t *testing.T) {
 	n := newNode(t, 1<<30)
 	v := n.create(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})
-	_, err := n.Create(t.Context(), volume.Request{Name: "v", Required: 16 << 20, Backend: "image", Access: volume.Filesystem})
-	if !errors.Is(err, volume.ErrConflict) || !strings.Contains(err.Error(), "volume "+v.ID+" has backend btrfs, requested was image") {
+	_, err := n.Create(
+		t.Context(),
+		volume.Request{Name: "v", Required: 16 << 20, Backend: "image", Access: volume.Filesystem},
+	)
+	if !errors.Is(err, volume.ErrConflict) ||
+		!strings.Contains(err.Error(), "volume "+v.ID+" has backend btrfs, requested was image") {
 		t.Errorf("error %v", err)
 	}
 	n.remove(v.ID)

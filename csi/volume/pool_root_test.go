@@ -9,7 +9,8 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// A pool whose file is missing, because its disk is not mounted, or because all but it was restored, is never replaced by an empty one.
+// A pool whose file is missing, because its disk is not mounted, or because all but it was restored, is never
+// replaced by an empty one.
 func TestMissingPoolIsWaitedFor(t *testing.T) {
 	n := newNode(t, 1<<30)
 	v := n.create(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})
@@ -46,13 +47,17 @@ func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
 	n := newNode(t, 1<<30)
 	v := n.create(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})
 	file := filepath.Join(n.dir, "pool.img")
-	if err := errors.Join(os.Rename(file, file+".away"), os.Remove(filepath.Join(n.dir, "pool.id"))); err != nil {
+	id := filepath.Join(n.dir, "pool.id")
+	if err := errors.Join(os.Rename(file, file+".away"), os.Remove(id)); err != nil {
 		t.Fatal(err)
 	}
 	if report := n.reboot(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
-	_, err := n.Create(t.Context(), volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs", Access: volume.Filesystem})
+	_, err := n.Create(
+		t.Context(),
+		volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs", Access: volume.Filesystem},
+	)
 	if !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("made anew: %v", err)
 	}

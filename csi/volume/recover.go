@@ -44,7 +44,7 @@ func inParallel(ids []string, do func(id string)) {
 func (s *Service) recover(id string, r record, report func(func(*Report))) {
 	backend := s.cfg.Backends[r.Spec.Backend]
 	switch {
-	case r.Version != recordVersion || r.Spec.ID != id || r.Spec.Size <= 0 || !slices.Contains(phases, r.Phase):
+	case r.Version != recordVersion, r.Spec.ID != id, r.Spec.Size <= 0, !slices.Contains(phases, r.Phase):
 		r.damage = fmt.Errorf("%w: its record has version %d, phase %q, id %q and size %d",
 			ErrDamaged, r.Version, r.Phase, r.Spec.ID, r.Spec.Size)
 	case backend == nil:
@@ -116,8 +116,8 @@ func (s *Service) recoverDamaged(ctx context.Context, backend string) error {
 	return err
 }
 
-// clearStrays removes what a power loss left of a creation that nobody was told of. Data is never taken away because a record is missing,
-// nor an empty volume because its record is torn.
+// clearStrays removes what a power loss left of a creation that nobody was told of. Data is never taken away
+// because a record is missing, nor an empty volume because its record is torn.
 func (s *Service) clearStrays(report *Report) {
 	for name, backend := range s.cfg.Backends {
 		ids, err := backend.List()

@@ -53,7 +53,7 @@ type Report struct {
 	Unmade    []string         // volumes whose creation was cut short; removed
 	Deleted   []string         // volumes whose deletion was cut short; removed
 	Damaged   map[string]error // volumes that cannot be used
-	Trouble   map[string]error // backends that could not be looked through or committed; tried again until they can
+	Trouble   map[string]error // backends that could not be looked through or committed
 	Unstaged  []string         // volumes that were in use before a reboot
 	Strays    []string         // what no record knows: left alone if there may be data in it
 	Recovered int              // usable volumes
@@ -165,7 +165,8 @@ func (s *Service) OnChange(f func()) {
 	s.wake = f
 }
 
-// OnTrouble adds a function that is told of what is wrong with a backend, now and later, and with nil that it is over. It must not block.
+// OnTrouble adds a function that is told of what is wrong with a backend, now and later, and with nil that it
+// is over. It must not block.
 func (s *Service) OnTrouble(f func(backend string, err error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

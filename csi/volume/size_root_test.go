@@ -126,7 +126,8 @@ func TestVolumesGrowInUse(t *testing.T) {
 	}
 }
 
-// The kernel refuses to grow an ext4 in use to whom it did not give CAP_SYS_RESOURCE. Then it grows when it is staged the next time.
+// The kernel refuses to grow an ext4 in use to whom it did not give CAP_SYS_RESOURCE. Then it grows when it
+// is staged the next time.
 func TestExt4GrowsAtTheLatestWhenItIsStagedAgain(t *testing.T) {
 	n := newNode(t, 1<<30)
 	testenv.Program(t, "resize2fs", "e2fsprogs")

@@ -56,8 +56,8 @@ func (s *Service) reserve(r record) error {
 	return nil
 }
 
-// available counts the bytes that a backend can still promise: never more than the disk has free at this moment, whoever else uses it. The
-// ledger is held.
+// available counts the bytes that a backend can still promise: never more than the disk has free at this
+// moment, whoever else uses it. The ledger is held.
 func (s *Service) available(backend string) (int64, error) {
 	disk, err := s.freeOnDisk()
 	if err != nil {

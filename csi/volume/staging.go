@@ -122,8 +122,8 @@ func (s *Service) withRoot(spec Spec, path string, f func(rootDir) error) error 
 	return f(root)
 }
 
-// Stats tells how much of the volume, seen at path, is used. kubelet asks about a raw block volume at a path of its own, to which it has bound
-// the device from where that is published.
+// Stats tells how much of the volume, seen at path, is used. kubelet asks about a raw block volume at a path
+// of its own, to which it has bound the device from where that is published.
 func (s *Service) Stats(ctx context.Context, id, path string) (Volume, Usage, error) {
 	r, err := s.find(id)
 	if err != nil {

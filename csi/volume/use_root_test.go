@@ -240,7 +240,8 @@ func TestStatsOfADeviceThatIsBoundElsewhere(t *testing.T) {
 		n.create(volume.Request{Name: "other", Required: 16 << 20, Access: volume.Block})
 	published, bound := n.publish(v, "pod"), filepath.Join(n.dir, "volumeDevices/pv/dev/uid")
 	n.publish(other, "pod")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(bound), 0o750), os.WriteFile(bound, nil, 0o600)); err != nil {
+	err := errors.Join(os.MkdirAll(filepath.Dir(bound), 0o750), os.WriteFile(bound, nil, 0o600))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Mount(published, bound, "", unix.MS_BIND, ""); err != nil {

@@ -84,7 +84,7 @@ type record struct {
 // Origin is what a backend wants to be reminded of after a restart.
 type Origin struct {
 	Token uint64 `json:"token,omitempty"`
-	Pool  string `json:"pool,omitempty"` // identity of what holds the volume; "": not known, or the same for all
+	Pool  string `json:"pool,omitempty"` // what holds the volume; "": not known, or the same for all
 }
 
 const recordVersion = 1
@@ -101,23 +101,25 @@ type Backend interface {
 	Maker
 	Attacher
 
-	// Check tells what is wrong with what holds the volumes, nil if nothing is. It is called every few seconds. With idle set no volume
-	// is in use, so that it may mend what can only be mended then.
+	// Check tells what is wrong with what holds the volumes, nil if nothing is. It is called every few
+	// seconds. With idle set no volume is in use, so that it may mend what can only be mended then.
 	Check(idle bool) error
 }
 
 // Maker is the half of a Backend that makes volumes.
 type Maker interface {
-	// Complete fills what the request left open and refuses what the backend cannot do, those mount options among it, with ErrInvalid.
-	// It may raise the size.
+	// Complete fills what the request left open and refuses what the backend cannot do, those mount options
+	// among it, with ErrInvalid. It may raise the size.
 	Complete(s *Spec, options []string) error
-	// List names all volumes that the backend holds. Empty tells whether one holds no data for certain; os.ErrNotExist if it is not there.
+	// List names all volumes that the backend holds. Empty tells whether one holds no data for certain;
+	// os.ErrNotExist if it is not there.
 	List() ([]string, error)
 	Empty(id string) (bool, error)
 	// Create makes the volume anew, replacing what an interrupted Create left.
 	Create(Spec) (Origin, error)
-	// Recover makes an acknowledged volume usable after a restart; ErrDamaged when its content is not there. It returns the origin that
-	// the volume's record is to have, and writes nothing where all is as it should be.
+	// Recover makes an acknowledged volume usable after a restart; ErrDamaged when its content is not there.
+	// It returns the origin that the volume's record is to have, and writes nothing where all is as it should
+	// be.
 	Recover(Spec, Origin) (Origin, error)
 	// Destroy deletes the volume; ErrInUse if it can tell that somebody uses it. Commit makes all finished destroys survive a power loss,
 	// and is called when all volumes are recovered.

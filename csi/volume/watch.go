@@ -23,7 +23,8 @@ func (s *Service) enforceUntil(ctx context.Context) {
 	}
 }
 
-// enforce looks at all volumes in use. One that is being worked on, and one where it fails, are looked at again the next time.
+// enforce looks at all volumes in use. One that is being worked on, and one where it fails, are looked at
+// again the next time.
 func (s *Service) enforce() {
 	s.mu.Lock()
 	ids := slices.Collect(maps.Keys(s.stages))
@@ -40,7 +41,8 @@ func (s *Service) enforce() {
 	}
 }
 
-// checkPeriod is how long trouble with a backend may go unnoticed, and how long it may last after its cause is gone.
+// checkPeriod is how long trouble with a backend may go unnoticed, and how long it may last after its cause
+// is gone.
 const checkPeriod = 5 * time.Second
 
 func (s *Service) checkUntil(ctx context.Context) {

@@ -62,8 +62,10 @@ func (c *Cluster) makeIdentities(plan Plan) error {
 		if err := c.identity(ca, n.Name, "system:node:"+n.Name, "system:nodes"); err != nil {
 			return err
 		}
-		// Its driver may write the volumes of its own node only (deploy/csi/policy.yaml), so each has an identity of its own.
-		if err := c.identity(ca, csiIdentity(n), "csi.trivet.dev:node:"+n.Name, "csi.trivet.dev:nodes"); err != nil {
+		// Its driver may write the volumes of its own node only (deploy/csi/policy.yaml), so each has an
+		// identity of its own.
+		err := c.identity(ca, csiIdentity(n), "csi.trivet.dev:node:"+n.Name, "csi.trivet.dev:nodes")
+		if err != nil {
 			return err
 		}
 	}

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Keep makes the socket of a listener that Listen returned anew whenever its file is gone (somebody has cleared the directory, or removed it),
-// until ctx ends, and hands each new listener to serve, which must not block. The old ones are closed. At the end the file is left for Remove.
+// Keep makes the socket of a listener that Listen returned anew whenever its file is gone (somebody has
+// cleared the directory, or removed it), until ctx ends, and hands each new listener to serve, which must not
+// block. The old ones are closed. At the end the file is left for Remove.
 func Keep(ctx context.Context, listener net.Listener, path string, serve func(net.Listener)) error {
 	keepName(listener) // it may be another socket's by the time this one is closed
 	for {
@@ -70,7 +71,10 @@ func awaitGone(ctx context.Context, path string) error {
 	}
 	buf := make([]byte, 64*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
 	for {
-		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) { // looked at after the watch began, and after each event
+		if _, err := os.Lstat(path); errors.Is(
+			err,
+			os.ErrNotExist,
+		) { // looked at after the watch began, and after each event
 			return nil
 		}
 		n, err := events.Read(buf)

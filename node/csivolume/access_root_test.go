@@ -22,7 +22,15 @@ func groupOf(t *testing.T, path string) uint32 {
 }
 
 func TestReadOnlyVolumesAreNotGivenToTheGroup(t *testing.T) {
-	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false), FSGroupPolicy: new(storagev1.FileFSGroupPolicy)}})
+	n := start(
+		t,
+		&cluster{
+			spec: storagev1.CSIDriverSpec{
+				AttachRequired: new(false),
+				FSGroupPolicy:  new(storagev1.FileFSGroupPolicy),
+			},
+		},
+	)
 	of := func(uid string, readOnly bool) volume.CSIRequest {
 		r := request(uid)
 		r.Pod.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(1234))}
@@ -54,16 +62,31 @@ func TestReadWriteOncePodKeepsASecondPodOut(t *testing.T) {
 		must(t, err)
 	}
 	_, err := n.mounter.Setup(t.Context(), of("second"))
-	const want = `MountVolume.SetUp failed for volume "pv1" : volume uses the ReadWriteOncePod access mode and is already in use by another pod`
+	const want = `MountVolume.SetUp failed for volume "pv1" : ` +
+		"volume uses the ReadWriteOncePod access mode and is already in use by another pod"
 	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
-	if _, err := os.Lstat(filepath.Join(n.root, "pods/second/volumes/kubernetes.io~csi/pv1")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(n.root, "pods/second/volumes/kubernetes.io~csi/pv1")); !errors.Is(
+		err,
+		os.ErrNotExist,
+	) {
 		t.Errorf("the second pod has the volume in its directory: %v", err)
 	}
 	must(t, n.mounter.Teardown(t.Context(), "first"))
 	_, err = n.mounter.Setup(t.Context(), of("second"))
 	must(t, err)
 	must(t, n.mounter.Teardown(t.Context(), "second"))
-	wantCalls(t, n.driver, "stage", "publish", "unpublish", "unstage", "stage", "publish", "unpublish", "unstage")
+	wantCalls(
+		t,
+		n.driver,
+		"stage",
+		"publish",
+		"unpublish",
+		"unstage",
+		"stage",
+		"publish",
+		"unpublish",
+		"unstage",
+	)
 }

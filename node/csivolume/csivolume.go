@@ -219,8 +219,8 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 	return c.place.finishStage(m.boot)
 }
 
-// alone refuses a second pod of this node a volume that only one may have (ReadWriteOncePod), whether its driver cares or not. The scheduler
-// does so, too, but not everything is scheduled. The stage is locked.
+// alone refuses a second pod of this node a volume that only one may have (ReadWriteOncePod), whether its
+// driver cares or not. The scheduler does so, too, but not everything is scheduled. The stage is locked.
 func (m *Mounter) alone(c *call) error {
 	if c.PV == nil || len(c.PV.Spec.AccessModes) != 1 || c.PV.Spec.AccessModes[0] != v1.ReadWriteOncePod {
 		return nil
@@ -265,10 +265,13 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 	return nil
 }
 
-// giveToGroup changes the owner as fsGroupPolicy says, unless the driver has done so (VOLUME_MOUNT_GROUP). What the pod can only read is left as
-// it is: it cannot be changed, and where it could, other pods would see it change.
+// giveToGroup changes the owner as fsGroupPolicy says, unless the driver has done so (VOLUME_MOUNT_GROUP).
+// What the pod can only read is left as it is: it cannot be changed, and where it could, other pods would see
+// it change.
 func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
-	if c.FSGroup == nil || c.Block || c.ReadOnly || c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) || !c.wantsGroup() {
+	if c.FSGroup == nil || c.Block || c.ReadOnly ||
+		c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) ||
+		!c.wantsGroup() {
 		return nil
 	}
 	var fs unix.Statfs_t

@@ -67,9 +67,16 @@ func register(ctx context.Context, group *errgroup.Group, log *slog.Logger, o op
 	return nil
 }
 
-// serveUntil serves until ctx ends, then lets the calls under way finish. A socket that somebody removes is made again: nobody could reach the
-// driver until it is started anew, and kubelet forgets a plugin whose registration socket goes.
-func serveUntil(ctx context.Context, log *slog.Logger, server *grpc.Server, listener net.Listener, path string) error {
+// serveUntil serves until ctx ends, then lets the calls under way finish. A socket that somebody removes is
+// made again: nobody could reach the driver until it is started anew, and kubelet forgets a plugin whose
+// registration socket goes.
+func serveUntil(
+	ctx context.Context,
+	log *slog.Logger,
+	server *grpc.Server,
+	listener net.Listener,
+	path string,
+) error {
 	failed := make(chan error, 1)
 	serve := func(l net.Listener) {
 		go func() {

@@ -12,7 +12,8 @@ import (
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
-// Whoever cleans up a directory may take the driver's sockets with it. kubelet forgets a plugin then, until it sees the socket again.
+// Whoever cleans up a directory may take the driver's sockets with it. kubelet forgets a plugin then, until
+// it sees the socket again.
 func TestRemovedSocketsAreMadeAgain(t *testing.T) {
 	p := newProcess(t)
 	reg := filepath.Join(p.dir, "reg", driver.Name+"-reg.sock")

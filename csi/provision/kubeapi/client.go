@@ -82,14 +82,31 @@ func (c *Client) Claim(ctx context.Context, namespace, name string) (*corev1.Per
 
 // PatchClaim applies a JSON merge patch to a claim.
 func (c *Client) PatchClaim(ctx context.Context, namespace, name string, patch []byte) error {
-	return c.core.Patch(types.MergePatchType).Namespace(namespace).Resource(claims).Name(name).Body(patch).Do(ctx).Error()
+	return c.core.Patch(types.MergePatchType).
+		Namespace(namespace).
+		Resource(claims).
+		Name(name).
+		Body(patch).
+		Do(ctx).
+		Error()
 }
 
-// PatchClaimStatus applies a JSON merge patch to the status of a claim, and returns what the claim is by then.
-func (c *Client) PatchClaimStatus(ctx context.Context, namespace, name string, patch []byte) (*corev1.PersistentVolumeClaim, error) {
+// PatchClaimStatus applies a JSON merge patch to the status of a claim, and returns what the claim is by
+// then.
+func (c *Client) PatchClaimStatus(
+	ctx context.Context,
+	namespace, name string,
+	patch []byte,
+) (*corev1.PersistentVolumeClaim, error) {
 	claim := &corev1.PersistentVolumeClaim{}
-	return claim, c.core.Patch(types.MergePatchType).Namespace(namespace).Resource(claims).Name(name).SubResource("status").
-		Body(patch).Do(ctx).Into(claim)
+	return claim, c.core.Patch(types.MergePatchType).
+		Namespace(namespace).
+		Resource(claims).
+		Name(name).
+		SubResource("status").
+		Body(patch).
+		Do(ctx).
+		Into(claim)
 }
 
 // Volume reads a PersistentVolume from the server.

@@ -28,15 +28,23 @@ func (c *Client) Claims(h Hints, slim func(*corev1.PersistentVolumeClaim)) *Watc
 	return newWatch(c.core, claims, all, &corev1.PersistentVolumeClaim{}, h, slim, nil)
 }
 
-// Volumes watches all PersistentVolumes. slim takes away what need not be kept of one. What is left of one is found by its CSI volume handle,
-// too (By).
+// Volumes watches all PersistentVolumes. slim takes away what need not be kept of one. What is left of one is
+// found by its CSI volume handle, too (By).
 func (c *Client) Volumes(h Hints, slim func(*corev1.PersistentVolume)) *Watch[corev1.PersistentVolume] {
-	return newWatch(c.core, volumes, all, &corev1.PersistentVolume{}, h, slim, func(pv *corev1.PersistentVolume) []string {
-		if pv.Spec.CSI == nil {
-			return nil
-		}
-		return []string{pv.Spec.CSI.VolumeHandle}
-	})
+	return newWatch(
+		c.core,
+		volumes,
+		all,
+		&corev1.PersistentVolume{},
+		h,
+		slim,
+		func(pv *corev1.PersistentVolume) []string {
+			if pv.Spec.CSI == nil {
+				return nil
+			}
+			return []string{pv.Spec.CSI.VolumeHandle}
+		},
+	)
 }
 
 // Classes watches all StorageClasses.
@@ -56,7 +64,15 @@ func (c *Client) Driver(name string, h Hints) *Watch[storagev1.CSIDriver] {
 	one := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
 	}
-	return newWatch(c.storage, "csidrivers", one, &storagev1.CSIDriver{}, h, func(d *storagev1.CSIDriver) { d.ManagedFields = nil }, nil)
+	return newWatch(
+		c.storage,
+		"csidrivers",
+		one,
+		&storagev1.CSIDriver{},
+		h,
+		func(d *storagev1.CSIDriver) { d.ManagedFields = nil },
+		nil,
+	)
 }
 
 // Capacities watches the CSIStorageCapacities with a label.
@@ -71,12 +87,18 @@ func all(*metav1.ListOptions) {}
 // byIndex is the name of a watch's only index.
 const byIndex = "by"
 
-// newWatch watches the objects of one kind that the options select. slim takes away what need not be kept of one; index, if there is one,
-// gives the words by which what is left of it is found.
+// newWatch watches the objects of one kind that the options select. slim takes away what need not be kept of
+// one; index, if there is one, gives the words by which what is left of it is found.
 func newWatch[T any, P interface {
 	*T
 	runtime.Object
-}](client *rest.RESTClient, resource string, options func(*metav1.ListOptions), kind P, h Hints, slim func(*T),
+}](
+	client *rest.RESTClient,
+	resource string,
+	options func(*metav1.ListOptions),
+	kind P,
+	h Hints,
+	slim func(*T),
 	index func(*T) []string,
 ) *Watch[T] {
 	hint := func(call func(string)) func(any) {
