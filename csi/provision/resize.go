@@ -28,11 +28,10 @@ func growth(
 		!onNode(pv, topologyKey, node) || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != c.UID {
 		return size, false
 	}
-	want, have := c.Spec.Resources.Requests[corev1.ResourceStorage], c.Status.Capacity[corev1.ResourceStorage]
-	allocated, step := c.Status.AllocatedResources[corev1.ResourceStorage], stepOf(c)
-	if want.Cmp(have) <= 0 {
+	if !asksForMore(c) {
 		return size, false
 	}
+	want, allocated, step := asked(c), c.Status.AllocatedResources[corev1.ResourceStorage], stepOf(c)
 
 	// The volume may be large enough while its file system is not yet: then the rest is kubelet's.
 	volume := pv.Spec.Capacity[corev1.ResourceStorage]
@@ -46,6 +45,16 @@ func growth(
 		return allocated, true
 	}
 	return want, true
+}
+
+func asked(c *corev1.PersistentVolumeClaim) resource.Quantity {
+	return c.Spec.Resources.Requests[corev1.ResourceStorage]
+}
+
+// asksForMore tells whether a claim asks for more than it has.
+func asksForMore(c *corev1.PersistentVolumeClaim) bool {
+	want := asked(c)
+	return want.Cmp(c.Status.Capacity[corev1.ResourceStorage]) > 0
 }
 
 func stepOf(c *corev1.PersistentVolumeClaim) corev1.ClaimResourceStatus {
@@ -70,9 +79,8 @@ func onNodeNow(c *corev1.PersistentVolumeClaim) bool {
 // givenUp tells whether the user asks for no more than there is, while the status still tells of a growth. It
 // is pure.
 func givenUp(c *corev1.PersistentVolumeClaim) bool {
-	want, have := c.Spec.Resources.Requests[corev1.ResourceStorage], c.Status.Capacity[corev1.ResourceStorage]
 	step := stepOf(c)
-	return want.Cmp(have) <= 0 && (step == corev1.PersistentVolumeClaimControllerResizeInProgress ||
+	return !asksForMore(c) && (step == corev1.PersistentVolumeClaimControllerResizeInProgress ||
 		step == corev1.PersistentVolumeClaimControllerResizeInfeasible)
 }
 
@@ -90,8 +98,11 @@ const refusedAgain = time.Minute
 // its object, then the claim's status, or the condition that tells kubelet to let the file system grow.
 func (p *Provisioner) resize(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
 	pv := p.volumes.Get(c.Spec.VolumeName)
-	if pv == nil {
-		return nil // without an object yet, the claim comes again when it is bound
+	if pv == nil { // the news of a claim may be faster than that of its volume
+		if asksForMore(c) {
+			p.claimQueue.AddAfter(c.Namespace+"/"+c.Name, time.Second)
+		}
+		return nil
 	}
 	want, due := growth(c, pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node)
 	if !due {
@@ -186,16 +197,20 @@ func (p *Provisioner) notResized(
 		return fmt.Errorf("grow volume of claim %s/%s: %w", c.Namespace, c.Name, cause)
 	}
 
-	p.mu.Lock()
-	p.refused[c.UID] = refusal{bytes: want.Value(), until: time.Now().Add(refusedAgain)}
-	p.mu.Unlock()
-	p.claimQueue.AddAfter(c.Namespace+"/"+c.Name, refusedAgain)
 	_, err := p.patchGrowth(ctx, c, grown{
 		step:      corev1.PersistentVolumeClaimControllerResizeInfeasible,
 		condition: corev1.PersistentVolumeClaimControllerResizeError,
 		message:   status.Convert(cause).Message(),
 	})
-	return err
+	if err != nil {
+		return err
+	}
+
+	p.mu.Lock()
+	p.refused[c.UID] = refusal{bytes: want.Value(), until: time.Now().Add(refusedAgain)}
+	p.mu.Unlock()
+	p.claimQueue.AddAfter(c.Namespace+"/"+c.Name, refusedAgain)
+	return nil
 }
 
 // refusedFor is how long a growth of a claim that was refused is not to be tried again. The past is

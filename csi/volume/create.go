@@ -95,8 +95,8 @@ func (s *Service) unclaimed(id string) error {
 		return fmt.Errorf("create volume %s: %w", id, err)
 	}
 	if len(aside) > 0 {
-		return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back, mend"+
-			" the record, move it to %s and restart the driver; to give it up, delete volume %s",
+		return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back,"+
+			" mend the record, move it to %s and restart the driver; to give it up, delete volume %s",
 			ErrDamaged, id, aside[0], filepath.Join(s.cfg.DataDir, "volumes", id+".json"), id)
 	}
 
