@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -15,11 +16,10 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// After a power loss the pool is mounted in the state of its last transaction, and mounting may commit the next one, with what the log of
-// synced files holds. A volume that was made in that next one is missing then, although the pool has reached its number. So the number is written
-// down before the pool is mounted, and kept until all volumes are recovered (Commit): a process that is killed on the way leaves it to the
-// next one.
-
+// After a power loss the pool is mounted in the state of its last transaction, and mounting may commit the next
+// one, with what the log of synced files holds. A volume that was made in that next one is missing then, although
+// the pool has reached its number. So the number is written down before the pool is mounted, and kept until all
+// volumes are recovered (Commit): a process that is killed on the way leaves it to the next one.
 //
 // The note is kept in one file that is written over in place, for there may be no room for another one when
 // it is needed. Where even that is impossible it is kept in memory: then a process that is killed on the way
@@ -27,8 +27,9 @@ import (
 
 func (p *Pool) notePath() string { return filepath.Join(p.cfg.Dir, "pool.settled") }
 
-// noNote, in the place of a number, says that the last recovery was finished.
-const noNote = "none"
+// noNote, in the place of a transaction, says that the last recovery was finished. To earlier versions it says
+// that nothing is missing for a good reason.
+const noNote = math.MaxUint64
 
 // note finds out what was on disk before the pool is mounted, and writes it down.
 func (p *Pool) note() error {
@@ -43,7 +44,7 @@ func (p *Pool) note() error {
 	if p.settled, err = generationOf(p.image); err != nil {
 		return err
 	}
-	if err := p.writeNote(strconv.FormatUint(p.settled, 10)); err != nil && !errors.Is(err, unix.ENOSPC) {
+	if err := p.writeNote(p.settled); err != nil && !errors.Is(err, unix.ENOSPC) {
 		return err
 	}
 	return nil
@@ -75,23 +76,17 @@ func (p *Pool) noted() (generation uint64, found bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
-	word := strings.TrimSpace(string(text))
-	if word == noNote || word == "" {
-		return 0, false, nil
-	}
-	if generation, err = strconv.ParseUint(word, 10, 64); err != nil {
-		return 0, false, fmt.Errorf("read %s: %w", p.notePath(), err)
-	}
-	return generation, true, nil
+	generation, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	return generation, err == nil && generation != noNote, nil // a torn one counts as none
 }
 
-func (p *Pool) writeNote(word string) error {
+func (p *Pool) writeNote(generation uint64) error {
 	f, err := os.OpenFile(p.notePath(), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if _, err := fmt.Fprintf(f, "%-20s\n", word); err != nil { // always as long: it never needs another block
+	if _, err := fmt.Fprintf(f, "%-20d\n", generation); err != nil { // always as long: it never needs another block
 		return err
 	}
 	if err := f.Sync(); err != nil {

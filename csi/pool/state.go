@@ -129,7 +129,10 @@ func (p *Pool) tryUp(ctx context.Context) error {
 		return err
 	}
 	p.keepRoom()
-	return p.identify()
+	if err := p.identify(); err != nil {
+		return errors.Join(err, p.volumes.Close())
+	}
+	return nil
 }
 
 // exists tells whether a pool was ever made here.

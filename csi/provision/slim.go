@@ -41,8 +41,7 @@ func (p *Provisioner) slimClaim(c *corev1.PersistentVolumeClaim) {
 	}
 	c.Annotations, c.Finalizers = nil, nil
 	c.Spec = corev1.PersistentVolumeClaimSpec{VolumeName: c.Spec.VolumeName, Resources: c.Spec.Resources}
-	want, have := c.Spec.Resources.Requests[corev1.ResourceStorage], c.Status.Capacity[corev1.ResourceStorage]
-	grows := want.Cmp(have) > 0 || len(c.Status.AllocatedResourceStatuses) > 0
+	grows := asksForMore(c) || len(c.Status.AllocatedResourceStatuses) > 0
 	if c.Status.Phase != corev1.ClaimBound || !grows { // a change comes as an event with the whole claim
 		c.Spec.Resources, c.Status = corev1.VolumeResourceRequirements{}, corev1.PersistentVolumeClaimStatus{}
 	}
