@@ -106,3 +106,25 @@ func TestCodes(t *testing.T) {
 		}
 	}
 }
+
+func TestHealthTellsOfDamageAndOfTroubleBelow(t *testing.T) {
+	for _, c := range []struct {
+		v    volume.Volume
+		want []csi.VolumeHealthErrorType
+	}{
+		{volume.Volume{}, nil},
+		{volume.Volume{Damage: "gone"}, []csi.VolumeHealthErrorType{csi.VolumeHealthErrorType_INACCESSIBLE}},
+		{volume.Volume{Trouble: "read-only"}, []csi.VolumeHealthErrorType{csi.VolumeHealthErrorType_DEGRADED}},
+	} {
+		var got []csi.VolumeHealthErrorType
+		for _, entry := range healthOf(c.v).GetHealthStatuses() {
+			got = append(got, entry.GetStatus())
+			if entry.GetReason() == "" || entry.GetMessage() != c.v.Damage+c.v.Trouble {
+				t.Errorf("entry %v", entry)
+			}
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("health of %+v is %v, want %v", c.v, got, c.want)
+		}
+	}
+}

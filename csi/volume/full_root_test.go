@@ -165,6 +165,9 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 		t.Errorf("a new volume: %v", err)
 	}
 	read(t, v, target)
+	if seen, err := n.Get(v.ID); err != nil || seen.Trouble == "" {
+		t.Errorf("volume %+v, %v; want it to tell of the trouble", seen, err)
+	}
 
 	makeRoom()
 	n.leave(v.ID, "pod")

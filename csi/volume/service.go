@@ -223,6 +223,9 @@ func (s *Service) view(r record) Volume {
 	if r.damage != nil {
 		v.Damage = r.damage.Error()
 	}
+	if err := s.trouble[r.Spec.Backend]; err != nil {
+		v.Trouble = err.Error()
+	}
 	return v
 }
 

@@ -58,6 +58,7 @@ type Volume struct {
 	Spec
 	Created time.Time
 	Damage  string // why it cannot be used, if so
+	Trouble string // what is wrong with the backend that holds it, if so
 	Staged  bool
 }
 
