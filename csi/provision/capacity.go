@@ -80,8 +80,7 @@ func (p *Provisioner) tellCapacity(ctx context.Context) error {
 	for class, bytes := range wanted {
 		object := have[p.capacityName(class)]
 		delete(have, p.capacityName(class))
-		if object != nil && object.Capacity != nil && object.Capacity.String() == bytes &&
-			object.StorageClassName == class {
+		if object != nil && p.tells(object, class, bytes) {
 			continue
 		}
 		if uid == "" {
@@ -89,6 +88,9 @@ func (p *Provisioner) tellCapacity(ctx context.Context) error {
 				return fmt.Errorf("node %s: %w", p.cfg.Node, err)
 			}
 		}
+		p.mu.Lock()
+		p.told[p.capacityName(class)] = bytes
+		p.mu.Unlock()
 		if err := p.applyCapacity(ctx, class, bytes, uid); err != nil {
 			return fmt.Errorf("capacity of class %s: %w", class, err)
 		}
@@ -100,6 +102,28 @@ func (p *Provisioner) tellCapacity(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// tells tells whether an object says what it is to say.
+func (p *Provisioner) tells(object *storagev1.CSIStorageCapacity, class, bytes string) bool {
+	return object.StorageClassName == class && object.Capacity != nil && object.Capacity.String() == bytes &&
+		object.MaximumVolumeSize != nil && object.MaximumVolumeSize.String() == bytes &&
+		object.NodeTopology != nil && object.NodeTopology.MatchLabels[p.cfg.TopologyKey] == p.cfg.Node
+}
+
+// capacitySeen is the news of an object that came or was changed. That it says what was told last is no reason to
+// look again: on a disk that is being written to, the look would find another number, and the next one, too.
+func (p *Provisioner) capacitySeen(key string) {
+	object := p.capacities.Get(key)
+	if object != nil {
+		p.mu.Lock()
+		told := p.told[object.Name]
+		p.mu.Unlock()
+		if told != "" && p.tells(object, object.StorageClassName, told) {
+			return
+		}
+	}
+	p.CapacityChanged()
 }
 
 // wantedCapacity is what is to be told, by class: nothing when the cluster does not want to know, as after

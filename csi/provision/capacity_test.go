@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -109,4 +110,23 @@ func TestNodeTellsOfTroubleWithItsVolumes(t *testing.T) {
 func capacityPath(class string) string {
 	p := &Provisioner{cfg: Config{Node: "a"}}
 	return "namespaces/kube-system/csistoragecapacities/" + p.capacityName(class)
+}
+
+func TestCapacityOfABusyDiskIsNotToldWithoutAReason(t *testing.T) {
+	f := newFixture(t)
+	f.disk.busy = true
+	f.server.add("nodes/a", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}})
+	defer f.run()()
+	var told storagev1.CSIStorageCapacity
+	f.eventually("the capacity", func() bool { return f.server.read(capacityPath("fast"), &told) })
+	looks := func() int64 {
+		f.disk.mu.Lock()
+		defer f.disk.mu.Unlock()
+		return f.disk.looks
+	}
+	before := looks()
+	<-time.After(6 * capacityPause) // nothing is to happen in this time
+	if after := looks(); after > before+1 {
+		t.Errorf("%d looks without a reason", after-before)
+	}
 }

@@ -65,6 +65,7 @@ type Provisioner struct {
 	pending map[string]intent       // by volume name: what may have been made, but has no object
 	full    map[types.UID]time.Time // by claim: until when this node does not take it again
 	refused map[types.UID]refusal   // by claim: a growth that the driver refused
+	told    map[string]string       // by name of a capacity object: the bytes that were written last
 }
 
 // New checks the configuration and reads the intents of an earlier process.
@@ -82,6 +83,7 @@ func New(cfg Config) (*Provisioner, error) {
 		volumeQueue: newQueue("volumes"),
 		full:        map[types.UID]time.Time{},
 		refused:     map[types.UID]refusal{},
+		told:        map[string]string{},
 	}
 	var err error
 	if p.intents, err = durable.OpenStore[intent](cfg.Dir, false); err != nil {
@@ -105,10 +107,8 @@ func New(cfg Config) (*Provisioner, error) {
 	p.csiNodes = cfg.Client.CSINodes(kubeapi.Hints{Gone: all})
 	capacity := func(string) { p.CapacityChanged() }
 	p.driver = cfg.Client.Driver(cfg.Driver, kubeapi.Hints{Changed: capacity, Gone: capacity})
-	p.capacities = cfg.Client.Capacities(
-		cfg.TopologyKey+"="+cfg.Node,
-		kubeapi.Hints{Changed: capacity, Gone: capacity},
-	)
+	mine := cfg.TopologyKey + "=" + cfg.Node
+	p.capacities = cfg.Client.Capacities(mine, kubeapi.Hints{Changed: p.capacitySeen, Gone: capacity})
 	return p, nil
 }
 

@@ -30,6 +30,8 @@ type disk struct {
 	fail                 map[string]error // by method, until it is mended
 	calls                map[string]int   // of CreateVolume, by name
 	onNode               bool             // growth has to be finished on the node
+	busy                 bool             // somebody writes to the disk all the time
+	looks                int64            // calls of GetCapacity
 }
 
 func (d *disk) mend() {
@@ -81,6 +83,12 @@ func (d *disk) ControllerExpandVolume(
 }
 
 func (d *disk) GetCapacity(_ context.Context, r *csi.GetCapacityRequest, _ ...grpc.CallOption) (*csi.GetCapacityResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.looks++
+	if d.busy { // each look finds less
+		return &csi.GetCapacityResponse{AvailableCapacity: 10<<30 - d.looks<<20}, nil
+	}
 	if r.GetVolumeCapabilities()[0].GetMount().GetFsType() == "xfs" {
 		return &csi.GetCapacityResponse{AvailableCapacity: 5 << 30}, nil
 	}

@@ -84,15 +84,8 @@ func (p *Provisioner) destroyObjectOnly(
 ) error {
 	p.events.volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete",
 		"volume %s is kept: PersistentVolume %s has the same volume handle", pv.Spec.CSI.VolumeHandle, other)
-	p.cfg.Log.Warn(
-		"volume is kept for another PersistentVolume",
-		"volume",
-		pv.Spec.CSI.VolumeHandle,
-		"of",
-		pv.Name,
-		"other",
-		other,
-	)
+	p.cfg.Log.Warn("volume is kept for another PersistentVolume",
+		"volume", pv.Spec.CSI.VolumeHandle, "of", pv.Name, "other", other)
 	if pv.DeletionTimestamp == nil {
 		p.volumeQueue.AddAfter(pv.Name, lookAgain) // the other one may go
 		return nil
@@ -105,11 +98,8 @@ func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.Persistent
 	if !hasFinalizer(pv) {
 		return nil
 	}
-	return p.patchFinalizers(
-		ctx,
-		pv,
-		slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == finalizer }),
-	)
+	ours := func(f string) bool { return f == finalizer }
+	return p.patchFinalizers(ctx, pv, slices.DeleteFunc(slices.Clone(pv.Finalizers), ours))
 }
 
 func (p *Provisioner) patchFinalizers(ctx context.Context, pv *corev1.PersistentVolume, all []string) error {
