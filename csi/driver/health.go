@@ -41,7 +41,8 @@ func (d *Driver) health(id string) (*csi.VolumeHealth, error) {
 	return healthOf(v), nil
 }
 
-// healthOf tells what is wrong with a volume: that its content is not there, or that what holds it does not work.
+// healthOf tells what is wrong with a volume: that its content is not there, or that what holds it does not
+// work.
 func healthOf(v volume.Volume) *csi.VolumeHealth {
 	health := &csi.VolumeHealth{VolumeId: v.ID}
 	if v.Damage != "" {

@@ -108,13 +108,14 @@ func TestCodes(t *testing.T) {
 }
 
 func TestHealthTellsOfDamageAndOfTroubleBelow(t *testing.T) {
+	type statuses = []csi.VolumeHealthErrorType
 	for _, c := range []struct {
 		v    volume.Volume
-		want []csi.VolumeHealthErrorType
+		want statuses
 	}{
 		{volume.Volume{}, nil},
-		{volume.Volume{Damage: "gone"}, []csi.VolumeHealthErrorType{csi.VolumeHealthErrorType_INACCESSIBLE}},
-		{volume.Volume{Trouble: "read-only"}, []csi.VolumeHealthErrorType{csi.VolumeHealthErrorType_DEGRADED}},
+		{volume.Volume{Damage: "gone"}, statuses{csi.VolumeHealthErrorType_INACCESSIBLE}},
+		{volume.Volume{Trouble: "read-only"}, statuses{csi.VolumeHealthErrorType_DEGRADED}},
 	} {
 		var got []csi.VolumeHealthErrorType
 		for _, entry := range healthOf(c.v).GetHealthStatuses() {

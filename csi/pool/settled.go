@@ -16,10 +16,11 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// After a power loss the pool is mounted in the state of its last transaction, and mounting may commit the next
-// one, with what the log of synced files holds. A volume that was made in that next one is missing then, although
-// the pool has reached its number. So the number is written down before the pool is mounted, and kept until all
-// volumes are recovered (Commit): a process that is killed on the way leaves it to the next one.
+// After a power loss the pool is mounted in the state of its last transaction, and mounting may commit the
+// next one, with what the log of synced files holds. A volume that was made in that next one is missing then,
+// although the pool has reached its number. So the number is written down before the pool is mounted, and
+// kept until all volumes are recovered (Commit): a process that is killed on the way leaves it to the next
+// one.
 //
 // The note is kept in one file that is written over in place, for there may be no room for another one when
 // it is needed. Where even that is impossible it is kept in memory: then a process that is killed on the way
@@ -27,8 +28,8 @@ import (
 
 func (p *Pool) notePath() string { return filepath.Join(p.cfg.Dir, "pool.settled") }
 
-// noNote, in the place of a transaction, says that the last recovery was finished. To earlier versions it says
-// that nothing is missing for a good reason.
+// noNote, in the place of a transaction, says that the last recovery was finished. To earlier versions it
+// says that nothing is missing for a good reason.
 const noNote = math.MaxUint64
 
 // note finds out what was on disk before the pool is mounted, and writes it down.
@@ -86,7 +87,8 @@ func (p *Pool) writeNote(generation uint64) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := fmt.Fprintf(f, "%-20d\n", generation); err != nil { // always as long: it never needs another block
+	// It is always as long, so it never needs another block.
+	if _, err := fmt.Fprintf(f, "%-20d\n", generation); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {

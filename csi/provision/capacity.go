@@ -111,8 +111,9 @@ func (p *Provisioner) tells(object *storagev1.CSIStorageCapacity, class, bytes s
 		object.NodeTopology != nil && object.NodeTopology.MatchLabels[p.cfg.TopologyKey] == p.cfg.Node
 }
 
-// capacitySeen is the news of an object that came or was changed. That it says what was told last is no reason to
-// look again: on a disk that is being written to, the look would find another number, and the next one, too.
+// capacitySeen is the news of an object that came or was changed. That it says what was told last is no
+// reason to look again: on a disk that is being written to, the look would find another number, and the next
+// one, too.
 func (p *Provisioner) capacitySeen(key string) {
 	object := p.capacities.Get(key)
 	if object != nil {

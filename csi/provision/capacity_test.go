@@ -29,16 +29,23 @@ func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
 	path := capacityPath("fast")
 	f.eventually("the capacity of the delayed class", func() bool { return f.server.read(path, &told) })
 	xfs := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
-	xfs.Name, xfs.Parameters, xfs.TypeMeta = "xfs", map[string]string{paramFSType: "xfs"}, metav1.TypeMeta{Kind: "StorageClass", APIVersion: "storage.k8s.io/v1"}
+	xfs.Name, xfs.Parameters, xfs.TypeMeta = "xfs", map[string]string{
+		paramFSType: "xfs",
+	}, metav1.TypeMeta{
+		Kind:       "StorageClass",
+		APIVersion: "storage.k8s.io/v1",
+	}
 	f.server.add("storageclasses/xfs", xfs)
 	var toldXFS storagev1.CSIStorageCapacity
 	f.eventually("that of a class with a file system of its own", func() bool {
-		return f.server.read("namespaces/kube-system/csistoragecapacities/"+(&Provisioner{cfg: Config{Node: "a"}}).capacityName("xfs"), &toldXFS)
+		return f.server.read(capacityPath("xfs"), &toldXFS)
 	})
 	if toldXFS.Capacity.Value() != 5<<30 {
 		t.Errorf("capacity for xfs %+v", toldXFS)
 	}
-	if told.StorageClassName != "fast" || told.Capacity.Value() != 10<<30 || told.NodeTopology.MatchLabels[testKey] != "a" || told.OwnerReferences[0].UID != "node-1" {
+	if told.StorageClassName != "fast" || told.Capacity.Value() != 10<<30 ||
+		told.NodeTopology.MatchLabels[testKey] != "a" ||
+		told.OwnerReferences[0].UID != "node-1" {
 		t.Errorf("capacity %+v", told)
 	}
 	f.eventually("that of a class which is no more goes", func() bool { return !f.server.read(old, &told) })
