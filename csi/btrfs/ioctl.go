@@ -5,6 +5,7 @@ package btrfs
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"unsafe"
@@ -132,6 +133,16 @@ func Commit(f *os.File) error {
 	}
 	if err != nil {
 		return fmt.Errorf("commit btrfs of %s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// Trim gives what is free in the file system back to the device below.
+func Trim(f *os.File) error {
+	const fitrim = read | write | 24<<16 | 'X'<<8 | 121 // FITRIM, linux/fs.h
+	everything := [3]uint64{1: math.MaxUint64}          // start, length, least length
+	if err := ioctl(f, fitrim, &everything); err != nil {
+		return fmt.Errorf("trim btrfs of %s: %w", f.Name(), err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package btrfs
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -159,4 +160,35 @@ func Held(f *os.File, fs Info) (int64, error) {
 		sum += bytes
 	}
 	return sum, nil
+}
+
+// LimitOf is how many bytes a subvolume may hold by Limit; -1 if it has no limit.
+func LimitOf(fs Info, sub Subvolume) int64 {
+	return maxReferenced(fs, fmt.Sprintf("%d_%d", level, sub.ID))
+}
+
+// OwnLimit tells whether a subvolume has a limit of its own, beside that of its group.
+func OwnLimit(fs Info, sub Subvolume) bool {
+	return maxReferenced(fs, fmt.Sprintf("0_%d", sub.ID)) >= 0
+}
+
+func maxReferenced(fs Info, group string) int64 {
+	dir := groupsPath(fs) + "/" + group + "/"
+	flags, err := os.ReadFile(dir + "limit_flags")
+	if err != nil {
+		return -1
+	}
+	set, err := strconv.ParseUint(strings.TrimSpace(string(flags)), 0, 64)
+	if err != nil || set&limitMaxReferenced == 0 {
+		return -1
+	}
+	data, err := os.ReadFile(dir + "max_referenced")
+	if err != nil {
+		return -1
+	}
+	bytes, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
+	if err != nil || bytes > math.MaxInt64 {
+		return -1 // noLimit
+	}
+	return int64(bytes)
 }

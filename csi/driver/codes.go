@@ -28,6 +28,7 @@ var errorCodes = []struct {
 	{volume.ErrInUse, codes.FailedPrecondition},
 	{volume.ErrNotStaged, codes.FailedPrecondition},
 	{volume.ErrDamaged, codes.DataLoss},
+	{volume.ErrUnavailable, codes.Unavailable},
 	{mount.ErrBusy, codes.Internal},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},

@@ -20,6 +20,7 @@ func (d *Driver) ControllerGetCapabilities(context.Context, *csi.ControllerGetCa
 		csi.ControllerServiceCapability_RPC_GET_CAPACITY,
 		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
 	} {
 		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{Type: &csi.ControllerServiceCapability_Rpc{
 			Rpc: &csi.ControllerServiceCapability_RPC{Type: t}}})
@@ -49,8 +50,16 @@ func (d *Driver) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	if requisite := req.GetAccessibilityRequirements().GetRequisite(); len(requisite) > 0 && !slices.ContainsFunc(requisite, d.here) {
 		return nil, fmt.Errorf("%w: volumes are made on node %s, which is not among the requisite topologies", volume.ErrFull, d.cfg.NodeID)
 	}
-	v, err := d.cfg.Volumes.Create(ctx, volume.Request{Name: req.GetName(), Backend: p.Backend, NoCOW: p.NoCOW, Access: w.access, FSType: w.fsType,
-		Required: req.GetCapacityRange().GetRequiredBytes(), Limit: req.GetCapacityRange().GetLimitBytes()})
+	v, err := d.cfg.Volumes.Create(ctx, volume.Request{
+		Name:     req.GetName(),
+		Required: req.GetCapacityRange().GetRequiredBytes(),
+		Limit:    req.GetCapacityRange().GetLimitBytes(),
+		Backend:  p.Backend,
+		Access:   w.access,
+		FSType:   w.fsType,
+		NoCOW:    p.NoCOW,
+		Options:  w.options,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +157,13 @@ func (d *Driver) GetCapacity(_ context.Context, req *csi.GetCapacityRequest) (*c
 	if req.GetAccessibleTopology() != nil && !d.here(req.GetAccessibleTopology()) {
 		return &csi.GetCapacityResponse{}, nil
 	}
-	free, err := d.cfg.Volumes.Available(volume.Request{Backend: p.Backend, NoCOW: p.NoCOW, Access: w.access, FSType: w.fsType})
+	free, err := d.cfg.Volumes.Available(volume.Request{
+		Backend: p.Backend,
+		Access:  w.access,
+		FSType:  w.fsType,
+		NoCOW:   p.NoCOW,
+		Options: w.options,
+	})
 	if err != nil {
 		return nil, err
 	}

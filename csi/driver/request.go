@@ -13,7 +13,7 @@ import (
 // Parameters of a StorageClass.
 type Parameters struct {
 	Backend string // "": the node's choice
-	NoCOW   bool
+	NoCOW   *bool  // nil: blocks are overwritten in place, where the backend lets one choose
 }
 
 // ParseParameters reads the parameters of a StorageClass. What begins with csi.storage.k8s.io/ was added by a provisioner and is skipped;
@@ -36,7 +36,7 @@ func ParseParameters(in map[string]string) (Parameters, error) {
 			if err != nil {
 				return Parameters{}, invalid("parameter nocow is %q, neither true nor false", value)
 			}
-			p.NoCOW = on
+			p.NoCOW = &on
 		default:
 			return Parameters{}, invalid("unknown parameter %q; known are backend and nocow", key)
 		}

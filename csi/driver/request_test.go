@@ -2,6 +2,7 @@ package driver
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -20,14 +21,16 @@ func TestParameters(t *testing.T) {
 	}{
 		{"none", nil, Parameters{}, true},
 		{"auto", map[string]string{"backend": "auto"}, Parameters{}, true},
-		{"all", map[string]string{"backend": "image", "nocow": "true"}, Parameters{Backend: "image", NoCOW: true}, true},
+		{"all", map[string]string{"backend": "image", "nocow": "true"},
+			Parameters{Backend: "image", NoCOW: new(true)}, true},
 		{"of a provisioner", map[string]string{"csi.storage.k8s.io/pvc/name": "x"}, Parameters{}, true},
 		{"misspelt", map[string]string{"bakend": "image"}, Parameters{}, false},
 		{"not a truth", map[string]string{"nocow": "maybe"}, Parameters{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := ParseParameters(c.in)
-			if got != c.want || (err == nil) != c.ok || err != nil && !errors.Is(err, volume.ErrInvalid) {
+			if !reflect.DeepEqual(got, c.want) || (err == nil) != c.ok ||
+				err != nil && !errors.Is(err, volume.ErrInvalid) {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})
@@ -100,6 +103,29 @@ func TestCodes(t *testing.T) {
 	} {
 		if got := status.Code(toStatus(errors.Join(errors.New("context"), err))); got != want {
 			t.Errorf("%v: %s, want %s", err, got, want)
+		}
+	}
+}
+
+func TestHealthTellsOfDamageAndOfTroubleBelow(t *testing.T) {
+	type statuses = []csi.VolumeHealthErrorType
+	for _, c := range []struct {
+		v    volume.Volume
+		want statuses
+	}{
+		{volume.Volume{}, nil},
+		{volume.Volume{Damage: "gone"}, statuses{csi.VolumeHealthErrorType_INACCESSIBLE}},
+		{volume.Volume{Trouble: "read-only"}, statuses{csi.VolumeHealthErrorType_DEGRADED}},
+	} {
+		var got []csi.VolumeHealthErrorType
+		for _, entry := range healthOf(c.v).GetHealthStatuses() {
+			got = append(got, entry.GetStatus())
+			if entry.GetReason() == "" || entry.GetMessage() != c.v.Damage+c.v.Trouble {
+				t.Errorf("entry %v", entry)
+			}
+		}
+		if !reflect.DeepEqual(got, c.want) {
+			t.Errorf("health of %+v is %v, want %v", c.v, got, c.want)
 		}
 	}
 }

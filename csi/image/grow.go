@@ -1,10 +1,13 @@
 package image
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -70,12 +73,58 @@ func growExt4(dev, root *os.File, size int64) error {
 	}
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, root.Fd(), ext4ResizeFS, uintptr(unsafe.Pointer(&blocks)))
 	if errors.Is(errno, unix.EPERM) {
-		return fmt.Errorf("grow ext4 of %s in use: %w (the kernel demands CAP_SYS_RESOURCE; xfs needs no such privilege)", root.Name(), errno)
+		return fmt.Errorf("%w: grow ext4 of %s in use: %w (the kernel demands CAP_SYS_RESOURCE, not so"+
+			" for xfs); it grows when it is staged the next time: end all pods that use it",
+			volume.ErrInUse, root.Name(), errno)
 	}
 	if errno != 0 {
 		return fmt.Errorf("grow ext4 of %s to %d blocks: %w", root.Name(), blocks, errno)
 	}
 	return nil
+}
+
+// resizeTimeout bounds the check of a file system and its growth, which a large one takes some time for.
+const resizeTimeout = 10 * time.Minute
+
+// growUnmounted makes the ext4 of a device as large as it has become, where the kernel would refuse to do so
+// once it is mounted. What fails is no reason not to mount it: GrowAttached says what is wrong.
+func growUnmounted(dev *os.File, size int64) {
+	if mayGrowInUse() {
+		return
+	}
+	if have, err := loop.Size(dev); err != nil || have < size && loop.Resize(dev) != nil {
+		return
+	}
+	blocks, blockSize, err := ext4Blocks(dev)
+	if err != nil || uint64(size/blockSize) <= blocks || mountedSomewhere(dev) {
+		return
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), resizeTimeout)
+	defer cancel()
+	err = exec.CommandContext(ctx, "e2fsck", "-f", "-p", dev.Name()).Run() // resize2fs demands it
+	exit, failed := errors.AsType[*exec.ExitError](err)
+	if err == nil || failed && exit.ExitCode() == 1 { // 1: it has mended something
+		_ = exec.CommandContext(ctx, "resize2fs", dev.Name()).Run()
+	}
+}
+
+// mayGrowInUse tells whether the process has CAP_SYS_RESOURCE.
+func mayGrowInUse() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	return unix.Capget(&header, &sets[0]) == nil && sets[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
+}
+
+// mountedSomewhere asks for the device alone, which the kernel refuses if it is mounted in whatever
+// namespace.
+func mountedSomewhere(dev *os.File) bool {
+	f, err := os.OpenFile(dev.Name(), os.O_RDONLY|unix.O_EXCL, 0)
+	if err != nil {
+		return true
+	}
+	f.Close()
+	return false
 }
 
 // ext4Blocks reads the size of the file system from its superblock; statfs(2) would leave out what ext4 needs for itself.

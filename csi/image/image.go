@@ -1,5 +1,5 @@
-// Package image holds each volume as a sparse file behind a loop device, with ext4 or xfs in it or raw. The file's size is the volume's size.
-// It works on every disk, and it is how raw block volumes are made.
+// Package image holds each volume as a file behind a loop device, with ext4 or xfs in it or raw. The file's
+// size is the volume's size. It works on every disk, and it is how raw block volumes are made.
 package image
 
 import (
@@ -51,6 +51,9 @@ func Open(cfg Config) (*Images, error) {
 	if err := os.MkdirAll(im.dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := overwriteInPlace(im.dir); err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		return nil, fmt.Errorf("no loop devices: %w", err)
 	}
@@ -66,53 +69,85 @@ func (im *Images) path(id string) string { return filepath.Join(im.dir, id+".img
 func (im *Images) tag(id string) string  { return loop.TagOf(im.cfg.Instance, id) }
 
 // Complete implements volume.Maker. Where the request leaves the file system open, it is xfs, which can always grow in use; ext4 for small
-// volumes and where mkfs.xfs is missing.
-func (im *Images) Complete(s *volume.Spec) error {
+// volumes, where mkfs.xfs is missing, and where xfs does not know a mount option.
+func (im *Images) Complete(s *volume.Spec, options []string) error {
 	if s.Access == volume.Block {
 		if s.FSType != "" {
 			return fmt.Errorf("%w: a raw block volume has no file system %q", volume.ErrInvalid, s.FSType)
 		}
 		return nil
 	}
+	candidates := []string{s.FSType}
 	if s.FSType == "" {
-		s.FSType = "ext4"
-		if im.mkfs["xfs"] != "" && s.Size >= minimum["xfs"] {
-			s.FSType = "xfs"
+		candidates = []string{"ext4", "xfs"}
+		if s.Size >= minimum["xfs"] {
+			candidates = []string{"xfs", "ext4"}
 		}
 	}
-	if minimum[s.FSType] == 0 {
-		return fmt.Errorf("%w: backend %s has no file system %q, but ext4 and xfs", volume.ErrInvalid, Name, s.FSType)
+
+	var errs []error
+	for _, fs := range candidates {
+		if err := im.serves(fs, options); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.FSType = fs
+		s.Size = max(s.Size, minimum[fs])
+		return nil
 	}
-	if im.mkfs[s.FSType] == "" {
-		return fmt.Errorf("%w: mkfs.%s is not installed on this node (Debian package %s)", volume.ErrInvalid, s.FSType,
-			map[string]string{"ext4": "e2fsprogs", "xfs": "xfsprogs"}[s.FSType])
+	return fmt.Errorf("%w: backend %s: %w", volume.ErrInvalid, Name, errors.Join(errs...))
+}
+
+// serves tells why there can be no volume with the file system and those mount options on this node, if so.
+func (im *Images) serves(fs string, options []string) error {
+	if minimum[fs] == 0 {
+		return fmt.Errorf("no file system %q, but ext4 and xfs", fs)
 	}
-	s.Size = max(s.Size, minimum[s.FSType])
-	return nil
+	if im.mkfs[fs] == "" {
+		return fmt.Errorf("mkfs.%s is not installed on this node (Debian package %s)", fs,
+			map[string]string{"ext4": "e2fsprogs", "xfs": "xfsprogs"}[fs])
+	}
+	return mount.CheckOptions(fs, mount.ParseOptions(options))
 }
 
 // Create implements volume.Maker.
-func (im *Images) Create(s volume.Spec) (uint64, error) {
+func (im *Images) Create(s volume.Spec) (volume.Origin, error) {
 	if err := im.Destroy(s.ID); err != nil {
-		return 0, err
+		return volume.Origin{}, err
 	}
 	f, err := os.OpenFile(im.path(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
-		return 0, err
+		return volume.Origin{}, err
 	}
 	defer f.Close()
-	if err := f.Truncate(s.Size); err != nil {
-		return 0, err
+	markUnused(f)
+	if err := allocate(f, s.Size); err != nil {
+		return volume.Origin{}, err
 	}
 	if s.FSType != "" {
 		if err := im.format(s); err != nil {
-			return 0, err
+			return volume.Origin{}, err
 		}
 	}
 	if err := f.Sync(); err != nil {
-		return 0, err
+		return volume.Origin{}, err
 	}
-	return 0, durable.SyncDir(im.dir)
+	return volume.Origin{}, durable.SyncDir(im.dir)
+}
+
+// allocate gives the file its size and, where the disk's file system can, all its blocks: what was promised
+// is there when it is written, whatever else has filled the disk meanwhile.
+func allocate(f *os.File, size int64) error {
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		return f.Truncate(size)
+	case errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("%w: allocate %d bytes for %s: %w", volume.ErrFull, size, f.Name(), err)
+	}
+	return fmt.Errorf("allocate %d bytes for %s: %w", size, f.Name(), err)
 }
 
 func (im *Images) format(s volume.Spec) error {
@@ -129,17 +164,17 @@ func (im *Images) format(s volume.Spec) error {
 }
 
 // Recover implements volume.Maker.
-func (im *Images) Recover(s volume.Spec, _ uint64) error {
+func (im *Images) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
 	st, err := os.Lstat(im.path(s.ID))
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: %w", volume.ErrDamaged, err)
+		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("%w: %s is not a regular file", volume.ErrDamaged, im.path(s.ID))
+		return origin, fmt.Errorf("%w: %s is not a regular file", volume.ErrDamaged, im.path(s.ID))
 	case st.Size() < s.Size: // a Grow was cut short
-		return os.Truncate(im.path(s.ID), s.Size)
+		return origin, os.Truncate(im.path(s.ID), s.Size)
 	}
-	return nil
+	return origin, nil
 }
 
 // List implements volume.Maker.
@@ -152,13 +187,13 @@ func (im *Images) List() ([]string, error) {
 	return ids, err
 }
 
-// Empty implements volume.Maker. In a file system there may be data.
+// Empty implements volume.Maker.
 func (im *Images) Empty(id string) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(im.path(id), &st); err != nil {
 		return false, &os.PathError{Op: "stat", Path: im.path(id), Err: err}
 	}
-	return st.Blocks == 0, nil
+	return st.Blocks == 0 || unused(im.path(id)), nil
 }
 
 // Destroy implements volume.Maker. A mount that holds the file's device is seen, whatever namespace it is in.
@@ -201,7 +236,7 @@ func (im *Images) Grow(s volume.Spec) (nodeStep bool, err error) {
 		return false, err
 	}
 	if st.Size() < s.Size {
-		if err := errors.Join(f.Truncate(s.Size), f.Sync()); err != nil {
+		if err := errors.Join(allocate(f, s.Size), f.Sync()); err != nil {
 			return false, err
 		}
 	}
@@ -222,6 +257,9 @@ func (im *Images) Space(promised volume.Promised) (volume.Space, error) {
 	return volume.Space{Limit: math.MaxInt64 / 2, Unwritten: unwritten}, nil
 }
 
+// Check implements volume.Backend. An image that is broken concerns nobody but its own volume.
+func (im *Images) Check(bool) error { return nil }
+
 // Mount implements volume.Attacher. One file never has two devices: two file systems on the same bytes would destroy each other.
 func (im *Images) Mount(s volume.Spec, o mount.Options) (*mount.Tree, error) {
 	dev, err := im.attach(s.ID, true)
@@ -229,6 +267,9 @@ func (im *Images) Mount(s volume.Spec, o mount.Options) (*mount.Tree, error) {
 		return nil, err
 	}
 	defer dev.Close()
+	if s.FSType == "ext4" {
+		growUnmounted(dev, s.Size)
+	}
 	return mount.New(s.FSType, dev.Name(), o)
 }
 
@@ -238,6 +279,9 @@ func (im *Images) Device(s volume.Spec) (*os.File, error) { return im.attach(s.I
 func (im *Images) attach(id string, autoClear bool) (*os.File, error) {
 	if dev, err := im.find(id); dev != nil || err != nil {
 		return dev, err
+	}
+	if err := markUsed(im.path(id)); err != nil {
+		return nil, err
 	}
 	return loop.Attach(im.path(id), loop.Options{Tag: im.tag(id), AutoClear: autoClear})
 }

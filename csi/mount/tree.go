@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -36,14 +37,27 @@ var attributes = map[string]Options{
 	"diratime":    {clear: unix.MOUNT_ATTR_NODIRATIME},
 }
 
-// ParseOptions sorts options, each of which may hold several separated by commas.
+// forMount8 are options that tell mount(8) and the boot what to do; no kernel knows them.
+var forMount8 = []string{
+	"_netdev", "auto", "noauto", "fail", "nofail",
+	"user", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup",
+}
+
+func onlyForMount8(option string) bool {
+	return slices.Contains(forMount8, option) || strings.HasPrefix(option, "x-") ||
+		strings.HasPrefix(option, "X-") ||
+		strings.HasPrefix(option, "comment=")
+}
+
+// ParseOptions sorts options, each of which may hold several separated by commas. Those that are for mount(8)
+// alone are dropped.
 func ParseOptions(options []string) Options {
 	var o Options
 	for _, list := range options {
 		for opt := range strings.SplitSeq(list, ",") {
 			a, ok := attributes[opt]
 			switch {
-			case opt == "":
+			case opt == "", onlyForMount8(opt):
 			case opt == "ro":
 				o.ReadOnly = true
 			case ok:
@@ -89,23 +103,13 @@ func New(fsType, device string, o Options) (*Tree, error) {
 }
 
 func newTree(fsType, device string, o Options) (*Tree, error) {
-	fs, err := unix.Fsopen(fsType, unix.FSOPEN_CLOEXEC)
+	fs, err := configure(fsType, o)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fs)
 	if err := unix.FsconfigSetString(fs, "source", device); err != nil {
 		return nil, err
-	}
-	for _, opt := range o.FS {
-		if key, value, ok := strings.Cut(opt, "="); ok {
-			err = unix.FsconfigSetString(fs, key, value)
-		} else {
-			err = unix.FsconfigSetFlag(fs, key)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("option %q: %w", opt, reason(fs, err))
-		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return nil, reason(fs, err)
@@ -119,6 +123,42 @@ func newTree(fsType, device string, o Options) (*Tree, error) {
 		return nil, reason(fs, err)
 	}
 	return &Tree{fd}, nil
+}
+
+// configure opens a context for a file system to be mounted, with the options that are its own.
+func configure(fsType string, o Options) (fs int, err error) {
+	if fs, err = unix.Fsopen(fsType, unix.FSOPEN_CLOEXEC); err != nil {
+		return -1, err
+	}
+	for _, opt := range o.FS {
+		key, value, ok := strings.Cut(opt, "=")
+		switch {
+		case key == "source": // not for others to choose
+			err = unix.EINVAL
+		case ok:
+			err = unix.FsconfigSetString(fs, key, value)
+		default:
+			err = unix.FsconfigSetFlag(fs, key)
+		}
+		if err != nil {
+			err = fmt.Errorf("mount option %q: %w", opt, reason(fs, err))
+			unix.Close(fs)
+			return -1, err
+		}
+	}
+	return fs, nil
+}
+
+// CheckOptions asks the kernel whether a file system knows all those options. Nothing is mounted.
+func CheckOptions(fsType string, o Options) error {
+	if len(o.FS) == 0 {
+		return nil
+	}
+	fs, err := configure(fsType, o)
+	if err != nil {
+		return fmt.Errorf("%s: %w", fsType, err)
+	}
+	return unix.Close(fs)
 }
 
 // reason adds what the file system says about its refusal (fsopen(2): messages are read from the context's descriptor).

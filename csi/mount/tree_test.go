@@ -15,6 +15,13 @@ func TestOptionsGoToWhoUnderstandsThem(t *testing.T) {
 	}
 }
 
+func TestOptionsForMount8AloneAreDropped(t *testing.T) {
+	o := ParseOptions([]string{"_netdev,noauto,nofail,user", "x-systemd.requires=a", "comment=b", "nouuid"})
+	if !slices.Equal(o.FS, []string{"nouuid"}) {
+		t.Errorf("options %+v", o)
+	}
+}
+
 func FuzzOptions(f *testing.F) {
 	f.Add("ro,noatime,x=y")
 	f.Fuzz(func(t *testing.T, list string) {

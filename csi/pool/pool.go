@@ -34,24 +34,32 @@ type Config struct {
 	Size     int64  // bytes; a larger size than before makes the pool grow, a smaller one changes nothing; 0: 90 % of the free disk when it is made
 }
 
-// Pool is an open pool. It implements volume.Backend.
+// Pool is a pool of volumes. It implements volume.Backend.
 type Pool struct {
-	cfg     Config
-	image   string // "" in a directory of a btrfs disk
-	root    string
+	cfg   Config
+	image string // "" in a directory of a btrfs disk
+	root  string
+
+	// mu is held to read while the pool is used, and to write while it is taken down or brought up; it guards
+	// what follows.
+	mu      sync.RWMutex
+	down    error // why it is not open; nil: it is
 	volumes *os.File
 	info    btrfs.Info
 	quota   btrfs.Quota
 
-	settled uint64 // the last transaction that was on disk before the pool was mounted: what was made up to then is not missing for no reason
+	// settled is the last transaction that was on disk before the pool was mounted: what was made up to then
+	// is not missing for no reason.
+	settled uint64
 
 	counting sync.Mutex // guards what follows
 	held     int64      // see Space
 	heldAt   time.Time
+	deleted  time.Time // when a volume was deleted on a full disk the last time
 }
 
-// Open makes the pool if there is none, mounts it if it is not mounted, grows it if it shall be larger, and enables quotas.
-// Every step can be repeated: an Open that was killed is finished by the next one.
+// Open opens the pool, or makes one if there never was any. A pool that exists but cannot be opened now is
+// returned nevertheless: Check tries again.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	p := &Pool{cfg: cfg, root: filepath.Join(cfg.Dir, "pool")}
 	if err := os.MkdirAll(p.root, 0o700); err != nil {
@@ -61,15 +69,10 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 		p.settled = math.MaxUint64 // Create commits here
 	} else {
 		p.image = filepath.Join(cfg.Dir, "pool.img")
-		if err := p.format(ctx); err != nil {
-			return nil, err
-		}
-		if err := p.mount(); err != nil {
-			return nil, err
-		}
 	}
-	if err := p.open(); err != nil {
-		return nil, err
+
+	if p.down = p.bringUp(ctx); p.down != nil && (p.image == "" || !p.exists()) {
+		return nil, p.down
 	}
 	return p, nil
 }
@@ -77,6 +80,9 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 // format makes the pool's file under another name and renames it when it is a whole file system.
 func (p *Pool) format(ctx context.Context) error {
 	if _, err := os.Stat(p.image); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := p.missing(); err != nil {
 		return err
 	}
 	size, err := p.sizeOfNew()
@@ -133,10 +139,15 @@ func (p *Pool) mount() error {
 		return err
 	}
 	defer dev.Close() // the mount keeps the device
+	if mounted(p.root) {
+		err = p.readNote()
+	} else {
+		err = p.note()
+	}
+	if err != nil {
+		return err
+	}
 	if !mounted(p.root) {
-		if err := p.note(); err != nil {
-			return err
-		}
 		tree, err := mount.New("btrfs", dev.Name(), mount.Options{FS: []string{"discard=async"}})
 		if err != nil {
 			return err
@@ -171,6 +182,9 @@ func (p *Pool) device() (*os.File, error) {
 // grow brings file, device and file system to the configured size, in this order; each step looks at what is, not at what was done.
 func (p *Pool) grow(dev *os.File) error {
 	st, err := os.Stat(p.image)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // removed while it is mounted: what is mounted can be used, and be saved
+	}
 	if err != nil {
 		return err
 	}
@@ -217,36 +231,27 @@ func (p *Pool) open() error {
 	if p.quota, err = btrfs.EnableQuota(root); err != nil {
 		return err
 	}
-	if p.image != "" {
-		if p.settled, err = p.readNote(); errors.Is(err, os.ErrNotExist) {
-			p.settled, err = p.info.Generation, nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(filepath.Join(p.root, "volumes"), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	if p.volumes, err = os.Open(filepath.Join(p.root, "volumes")); err != nil {
-		return err
-	}
-	return btrfs.Sync(p.volumes)
-}
 
-// Close closes the pool. With unmount set it is unmounted too; volumes that are mounted elsewhere stay where they are.
-func (p *Pool) Close(unmount bool) error {
-	err := p.volumes.Close()
-	if unmount && p.image != "" && mounted(p.root) {
-		if e := unix.Unmount(p.root, unix.UMOUNT_NOFOLLOW); e != nil {
-			err = errors.Join(err, fmt.Errorf("unmount pool %s: %w", p.root, e))
-		}
+	dir := filepath.Join(p.root, "volumes")
+	fresh := os.Mkdir(dir, 0o700)
+	if fresh != nil && !errors.Is(fresh, os.ErrExist) {
+		return fresh
+	}
+	if p.volumes, err = os.Open(dir); err != nil {
+		return err
+	}
+	if fresh == nil {
+		err = btrfs.Sync(p.volumes)
 	}
 	return err
 }
 
 // String describes the pool for logs.
 func (p *Pool) String() string {
+	if err := p.enter(); err != nil {
+		return err.Error()
+	}
+	defer p.leave()
 	if p.image == "" {
 		return fmt.Sprintf("directory %s of a btrfs disk, %s", p.root, p.quota)
 	}

@@ -155,3 +155,39 @@ func TestDirectoryOfABtrfsDisk(t *testing.T) {
 	closePool(t, p, true)
 	closePool(t, disk, true)
 }
+
+func TestTornNoteCountsAsNone(t *testing.T) {
+	d := dir(t)
+	closePool(t, open(t, d, "torn-"+filepath.Base(d), 1<<30), true)
+	if err := os.WriteFile(filepath.Join(d, "pool.settled"), []byte("12\x00\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, d, "torn-"+filepath.Base(d), 1<<30)
+	if err := p.Err(); err != nil {
+		t.Error(err)
+	}
+	closePool(t, p, true)
+}
+
+// What is mounted can be used although somebody has removed the file; the next mount finds it missing.
+func TestFileThatWasRemovedInUseIsMissedAtTheNextMount(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "gone-"+filepath.Base(d), 1<<30)
+	if err := os.Remove(filepath.Join(d, "pool.img")); err != nil {
+		t.Fatal(err)
+	}
+	closePool(t, p, false)
+	p = open(t, d, "gone-"+filepath.Base(d), 1<<30)
+	if err := p.Err(); err != nil {
+		t.Errorf("while it is mounted: %v", err)
+	}
+	closePool(t, p, true)
+	p = open(t, d, "gone-"+filepath.Base(d), 1<<30)
+	if err := p.Err(); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("afterwards: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(d, "pool.img")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("another pool was made: %v", err)
+	}
+	closePool(t, p, true)
+}

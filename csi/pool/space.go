@@ -17,6 +17,10 @@ func overhead(size int64) int64 { return size/20 + 128<<20 }
 
 // Space implements volume.Maker.
 func (p *Pool) Space(promised volume.Promised) (volume.Space, error) {
+	if err := p.enter(); err != nil {
+		return volume.Space{}, err
+	}
+	defer p.leave()
 	most := promised.Bytes + promised.Count*limit(0) + promised.Bytes/128 // the sum of all limits
 	if p.image == "" {
 		return p.spaceOnDisk(promised.Specs(), most)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -40,7 +39,6 @@ func (p *Provisioner) CapacityChanged() {
 }
 
 func (p *Provisioner) publishCapacity(ctx context.Context) {
-	told := map[string]string{} // by class: what the API server has
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -51,9 +49,8 @@ func (p *Provisioner) publishCapacity(ctx context.Context) {
 		case <-timer.C:
 		}
 		next := capacityPeriod
-		if err := p.tellCapacity(ctx, told); err != nil && ctx.Err() == nil {
+		if err := p.tellCapacity(ctx); err != nil && ctx.Err() == nil {
 			p.cfg.Log.Warn("capacity is not published", "node", p.cfg.Node, "err", err)
-			clear(told)
 			next = capacityRetry
 		}
 		select {
@@ -65,42 +62,91 @@ func (p *Provisioner) publishCapacity(ctx context.Context) {
 	}
 }
 
-// tellCapacity brings the objects of this node up to date.
-func (p *Provisioner) tellCapacity(ctx context.Context, told map[string]string) error {
-	now := map[string]string{}
-	for _, class := range p.classes.List() {
-		if class.Provisioner != p.cfg.Driver || !delayed(class) || !allows(class, p.cfg.TopologyKey, p.cfg.Node) {
-			continue
-		}
-		bytes, err := p.free(ctx, class)
-		if err != nil {
-			return err
-		}
-		now[class.Name] = resource.NewQuantity(bytes, resource.BinarySI).String()
+// tellCapacity makes the objects of this node what they are to be. What the API server has is watched:
+// objects come to an end with their Node, among other reasons, and a Node may come back under the same name.
+func (p *Provisioner) tellCapacity(ctx context.Context) error {
+	wanted, err := p.wantedCapacity(ctx)
+	if err != nil {
+		return err
 	}
-	var uid string
-	for class, bytes := range now {
-		if told[class] == bytes {
+	have := map[string]*storagev1.CSIStorageCapacity{}
+	for _, object := range p.capacities.List() {
+		if object.Namespace == capacityNamespace {
+			have[object.Name] = object
+		}
+	}
+
+	uid := ""
+	for class, bytes := range wanted {
+		object := have[p.capacityName(class)]
+		delete(have, p.capacityName(class))
+		if object != nil && p.tells(object, class, bytes) {
 			continue
 		}
-		var err error
 		if uid == "" {
 			if uid, err = p.cfg.Client.NodeUID(ctx, p.cfg.Node); err != nil {
 				return fmt.Errorf("node %s: %w", p.cfg.Node, err)
 			}
 		}
+		p.mu.Lock()
+		p.told[p.capacityName(class)] = bytes
+		p.mu.Unlock()
 		if err := p.applyCapacity(ctx, class, bytes, uid); err != nil {
 			return fmt.Errorf("capacity of class %s: %w", class, err)
 		}
 	}
-	if err := p.pruneCapacity(ctx, told, now); err != nil {
-		return err
-	}
-	clear(told)
-	for class, bytes := range now {
-		told[class] = bytes
+	for name := range have {
+		if err := p.cfg.Client.DeleteCapacity(ctx, capacityNamespace, name); err != nil &&
+			!apierrors.IsNotFound(err) {
+			return fmt.Errorf("remove capacity %s, which no class is for: %w", name, err)
+		}
 	}
 	return nil
+}
+
+// tells tells whether an object says what it is to say.
+func (p *Provisioner) tells(object *storagev1.CSIStorageCapacity, class, bytes string) bool {
+	return object.StorageClassName == class && object.Capacity != nil && object.Capacity.String() == bytes &&
+		object.MaximumVolumeSize != nil && object.MaximumVolumeSize.String() == bytes &&
+		object.NodeTopology != nil && object.NodeTopology.MatchLabels[p.cfg.TopologyKey] == p.cfg.Node
+}
+
+// capacitySeen is the news of an object that came or was changed. That it says what was told last is no
+// reason to look again: on a disk that is being written to, the look would find another number, and the next
+// one, too.
+func (p *Provisioner) capacitySeen(key string) {
+	object := p.capacities.Get(key)
+	if object != nil {
+		p.mu.Lock()
+		told := p.told[object.Name]
+		p.mu.Unlock()
+		if told != "" && p.tells(object, object.StorageClassName, told) {
+			return
+		}
+	}
+	p.CapacityChanged()
+}
+
+// wantedCapacity is what is to be told, by class: nothing when the cluster does not want to know, as after
+// the CSIDriver was deleted.
+func (p *Provisioner) wantedCapacity(ctx context.Context) (map[string]string, error) {
+	wanted := map[string]string{}
+	driver := p.driver.Get(p.cfg.Driver)
+	if driver == nil || driver.Spec.StorageCapacity == nil || !*driver.Spec.StorageCapacity {
+		return wanted, nil
+	}
+	for _, class := range p.classes.List() {
+		if class.Provisioner != p.cfg.Driver || !delayed(class) ||
+			!allows(class, p.cfg.TopologyKey, p.cfg.Node) {
+			continue
+		}
+		bytes, err := p.free(ctx, class)
+		if err != nil {
+			return nil, err
+		}
+		wanted[class.Name] = resource.NewQuantity(bytes, resource.BinarySI).String()
+	}
+	return wanted, nil
 }
 
 // free is what the node can promise to the next volume of a class.
@@ -122,35 +168,25 @@ func (p *Provisioner) capacityName(class string) string {
 func (p *Provisioner) applyCapacity(ctx context.Context, class, bytes, nodeUID string) error {
 	here := map[string]string{p.cfg.TopologyKey: p.cfg.Node}
 	name := p.capacityName(class)
+	owner := map[string]string{"apiVersion": "v1", "kind": "Node", "name": p.cfg.Node, "uid": nodeUID}
 	object, err := json.Marshal(map[string]any{
-		"apiVersion": "storage.k8s.io/v1", "kind": "CSIStorageCapacity",
-		"metadata": map[string]any{"name": name, "namespace": capacityNamespace, "labels": here,
-			"ownerReferences": []any{map[string]string{"apiVersion": "v1", "kind": "Node", "name": p.cfg.Node, "uid": nodeUID}}},
-		"nodeTopology": map[string]any{"matchLabels": here}, "storageClassName": class, "capacity": bytes, "maximumVolumeSize": bytes})
+		"apiVersion": "storage.k8s.io/v1",
+		"kind":       "CSIStorageCapacity",
+		"metadata": map[string]any{
+			"name":            name,
+			"namespace":       capacityNamespace,
+			"labels":          here,
+			"ownerReferences": []any{owner},
+		},
+		"nodeTopology":      map[string]any{"matchLabels": here},
+		"storageClassName":  class,
+		"capacity":          bytes,
+		"maximumVolumeSize": bytes,
+	})
 	if err != nil {
 		return err
 	}
 	return p.cfg.Client.ApplyCapacity(ctx, capacityNamespace, name, object)
-}
-
-// pruneCapacity removes the objects of classes that went, once at the start and whenever one did.
-func (p *Provisioner) pruneCapacity(ctx context.Context, told, now map[string]string) error {
-	due := len(told) == 0
-	for class := range told {
-		due = due || now[class] == ""
-	}
-	if !due {
-		return nil
-	}
-	var but []string
-	for class := range now {
-		but = append(but, p.capacityName(class))
-	}
-	err := p.cfg.Client.DeleteCapacities(ctx, capacityNamespace, p.cfg.TopologyKey+"="+p.cfg.Node, but)
-	if err != nil && !apierrors.IsNotFound(err) {
-		return errors.Join(errors.New("remove capacity of classes that are gone"), err)
-	}
-	return nil
 }
 
 // ownParameters are those of a class that are the driver's.

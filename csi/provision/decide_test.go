@@ -175,11 +175,23 @@ func TestDispose(t *testing.T) {
 			v.Status.Phase, v.DeletionTimestamp = corev1.VolumeBound, &metav1.Time{Time: born}
 		}, keep},
 		{"retained", func(v *corev1.PersistentVolume) {
-			v.Spec.PersistentVolumeReclaimPolicy, v.Finalizers = corev1.PersistentVolumeReclaimRetain, nil
-		}, keep},
-		{"retained later", func(v *corev1.PersistentVolume) {
 			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
+		}, keep},
+		{"retained and bound by an earlier version", func(v *corev1.PersistentVolume) {
+			v.Spec.PersistentVolumeReclaimPolicy, v.Finalizers = corev1.PersistentVolumeReclaimRetain, nil
+			v.Status.Phase = corev1.VolumeBound
+		}, mark},
+		{"retained and being deleted", func(v *corev1.PersistentVolume) {
+			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
+			v.DeletionTimestamp = &metav1.Time{Time: born}
 		}, letGo},
+		{"retained, bound and being deleted", func(v *corev1.PersistentVolume) {
+			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
+			v.Status.Phase, v.DeletionTimestamp = corev1.VolumeBound, &metav1.Time{Time: born}
+		}, keep},
+		{"without finalizer and being deleted", func(v *corev1.PersistentVolume) {
+			v.Finalizers, v.DeletionTimestamp = nil, &metav1.Time{Time: born}
+		}, keep},
 		{"on another node", func(v *corev1.PersistentVolume) {
 			v.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0] = "b"
 		}, keep},

@@ -46,6 +46,17 @@ func (r *recorder) volume(pv *corev1.PersistentVolume, kind, reason, format stri
 	r.add("PersistentVolume", &pv.ObjectMeta, kind, reason, fmt.Sprintf(format, args...))
 }
 
+// node is about the node itself; by convention such an event has the node's name for its UID.
+func (r *recorder) node(name, kind, reason, format string, args ...any) {
+	r.add(
+		"Node",
+		&metav1.ObjectMeta{Name: name, UID: types.UID(name)},
+		kind,
+		reason,
+		fmt.Sprintf(format, args...),
+	)
+}
+
 func (r *recorder) add(objectKind string, about *metav1.ObjectMeta, kind, reason, text string) {
 	now := metav1.Now()
 	namespace := about.Namespace

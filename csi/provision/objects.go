@@ -74,14 +74,17 @@ func mountOf(class *storagev1.StorageClass) *csi.VolumeCapability_Mount {
 // persistentVolume is the object for a volume that was made for a claim. It names the claim, so nobody else can get it.
 func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 	c, class := f.claim, f.class
-	policy := policyOf(class)
 	pv := &corev1.PersistentVolume{
-		ObjectMeta: metav1.ObjectMeta{Name: volumeName(c), Annotations: map[string]string{annProvisionedBy: f.driver}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:        volumeName(c),
+			Annotations: map[string]string{annProvisionedBy: f.driver},
+			Finalizers:  []string{finalizer},
+		},
 		Spec: corev1.PersistentVolumeSpec{
 			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(v.GetCapacityBytes(), resource.BinarySI)},
 			AccessModes:                   c.Spec.AccessModes,
 			VolumeMode:                    c.Spec.VolumeMode,
-			PersistentVolumeReclaimPolicy: policy,
+			PersistentVolumeReclaimPolicy: policyOf(class),
 			StorageClassName:              className(c),
 			MountOptions:                  class.MountOptions,
 			ClaimRef: &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: c.Namespace, Name: c.Name,
@@ -93,9 +96,6 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 	}
 	if c.Spec.VolumeMode == nil || *c.Spec.VolumeMode == corev1.PersistentVolumeFilesystem {
 		pv.Spec.CSI.FSType = class.Parameters[paramFSType]
-	}
-	if policy == corev1.PersistentVolumeReclaimDelete {
-		pv.Finalizers = []string{finalizer}
 	}
 	return pv
 }
@@ -138,6 +138,7 @@ type disposal string
 
 const (
 	keep    disposal = "keep"
+	mark    disposal = "mark"    // put our finalizer on: its object may go before its claim
 	destroy disposal = "destroy" // delete content and object
 	letGo   disposal = "let go"  // take our finalizer off: the content is retained
 )
@@ -147,18 +148,19 @@ func dispose(pv *corev1.PersistentVolume, driver, topologyKey, node string) disp
 	if pv.Annotations[annProvisionedBy] != driver || pv.Spec.CSI == nil || pv.Spec.CSI.Driver != driver || !onNode(pv, topologyKey, node) {
 		return keep
 	}
-	if pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete {
-		if hasFinalizer(pv) {
-			return letGo
-		}
-		return keep
-	}
+	deleted, inUse := pv.DeletionTimestamp != nil, pv.Status.Phase == corev1.VolumeBound
 	switch {
-	case pv.DeletionTimestamp != nil && !hasFinalizer(pv):
+	case !hasFinalizer(pv) && deleted:
 		return keep // the content is gone, the object is about to
+	case !hasFinalizer(pv) && inUse:
+		return mark
+	case pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete && deleted && !inUse:
+		return letGo
+	case pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
+		return keep
 	case pv.Status.Phase == corev1.VolumeReleased:
 		return destroy
-	case pv.DeletionTimestamp != nil && pv.Status.Phase == corev1.VolumeAvailable:
+	case deleted && pv.Status.Phase == corev1.VolumeAvailable:
 		return destroy
 	}
 	return keep

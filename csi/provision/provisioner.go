@@ -49,10 +49,13 @@ type Provisioner struct {
 	volumes  *kubeapi.Watch[corev1.PersistentVolume]
 	classes  *kubeapi.Watch[storagev1.StorageClass]
 	csiNodes *kubeapi.Watch[storagev1.CSINode]
+	driver   *kubeapi.Watch[storagev1.CSIDriver] // this one alone
 	events   *recorder
 	ours     map[string]string          // annotations of the volumes that this driver made; shared by all
 	here     *corev1.VolumeNodeAffinity // of the volumes on this node; shared by all
 	capacity chan struct{}              // a look at the capacity is due
+
+	capacities *kubeapi.Watch[storagev1.CSIStorageCapacity] // of this node
 
 	claimQueue  workqueue.TypedRateLimitingInterface[string]
 	volumeQueue workqueue.TypedRateLimitingInterface[string]
@@ -61,6 +64,8 @@ type Provisioner struct {
 	mu      sync.Mutex              // guards what follows
 	pending map[string]intent       // by volume name: what may have been made, but has no object
 	full    map[types.UID]time.Time // by claim: until when this node does not take it again
+	refused map[types.UID]refusal   // by claim: a growth that the driver refused
+	told    map[string]string       // by name of a capacity object: the bytes that were written last
 }
 
 // New checks the configuration and reads the intents of an earlier process.
@@ -68,10 +73,18 @@ func New(cfg Config) (*Provisioner, error) {
 	if cfg.Driver == "" || cfg.TopologyKey == "" || cfg.Node == "" || cfg.Client == nil || cfg.CSI == nil {
 		return nil, errors.New("provisioner: driver, topology key, node and clients are needed")
 	}
-	p := &Provisioner{cfg: cfg, ours: map[string]string{annProvisionedBy: cfg.Driver},
-		here: affinity([]*csi.Topology{{Segments: map[string]string{cfg.TopologyKey: cfg.Node}}}),
-		full: map[types.UID]time.Time{}, capacity: make(chan struct{}, 1), claimQueue: newQueue("claims"), volumeQueue: newQueue("volumes"),
-		events: newRecorder(cfg.Client, cfg.Driver+"_"+cfg.Node, cfg.Log)}
+	p := &Provisioner{
+		cfg:         cfg,
+		events:      newRecorder(cfg.Client, cfg.Driver+"_"+cfg.Node, cfg.Log),
+		ours:        map[string]string{annProvisionedBy: cfg.Driver},
+		here:        affinity([]*csi.Topology{{Segments: map[string]string{cfg.TopologyKey: cfg.Node}}}),
+		capacity:    make(chan struct{}, 1),
+		claimQueue:  newQueue("claims"),
+		volumeQueue: newQueue("volumes"),
+		full:        map[types.UID]time.Time{},
+		refused:     map[types.UID]refusal{},
+		told:        map[string]string{},
+	}
 	var err error
 	if p.intents, err = durable.OpenStore[intent](cfg.Dir, false); err != nil {
 		return nil, fmt.Errorf("open provisioning records: %w", err)
@@ -92,7 +105,20 @@ func New(cfg Config) (*Provisioner, error) {
 	p.volumes = cfg.Client.Volumes(kubeapi.Hints{Changed: p.volumeQueue.Add, Gone: p.volumeQueue.Add}, p.slimVolume)
 	p.classes = cfg.Client.Classes(kubeapi.Hints{Changed: all, Gone: all})
 	p.csiNodes = cfg.Client.CSINodes(kubeapi.Hints{Gone: all})
+	capacity := func(string) { p.CapacityChanged() }
+	p.driver = cfg.Client.Driver(cfg.Driver, kubeapi.Hints{Changed: capacity, Gone: capacity})
+	mine := cfg.TopologyKey + "=" + cfg.Node
+	p.capacities = cfg.Client.Capacities(mine, kubeapi.Hints{Changed: p.capacitySeen, Gone: capacity})
 	return p, nil
+}
+
+// Trouble tells whoever looks at the node what is wrong with its volumes. It does not block.
+func (p *Provisioner) Trouble(backend string, err error) {
+	kind, reason, text := corev1.EventTypeNormal, "VolumesRecovered", "works again"
+	if err != nil {
+		kind, reason, text = corev1.EventTypeWarning, "VolumesInTrouble", err.Error()
+	}
+	p.events.node(p.cfg.Node, kind, reason, "backend %s of %s: %s", backend, p.cfg.Driver, text)
 }
 
 func newQueue(name string) workqueue.TypedRateLimitingInterface[string] {
@@ -104,12 +130,23 @@ func newQueue(name string) workqueue.TypedRateLimitingInterface[string] {
 func (p *Provisioner) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	for _, watch := range []func(context.Context){p.classes.Run, p.csiNodes.Run, p.volumes.Run, p.claims.Run, p.events.run} {
+	for _, watch := range []func(context.Context){
+		p.classes.Run, p.csiNodes.Run, p.driver.Run, p.volumes.Run, p.claims.Run, p.capacities.Run,
+		p.events.run,
+	} {
 		group.Go(func() { watch(ctx) })
 	}
 	defer p.claimQueue.ShutDown()
 	defer p.volumeQueue.ShutDown()
-	if !cache.WaitForCacheSync(ctx.Done(), p.classes.Filled, p.csiNodes.Filled, p.volumes.Filled, p.claims.Filled) {
+	if !cache.WaitForCacheSync(
+		ctx.Done(),
+		p.classes.Filled,
+		p.csiNodes.Filled,
+		p.volumes.Filled,
+		p.claims.Filled,
+		p.driver.Filled,
+		p.capacities.Filled,
+	) {
 		return nil // asked to end before the API server answered
 	}
 	p.cfg.Log.Info("provisioning claims", "node", p.cfg.Node)

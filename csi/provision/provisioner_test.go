@@ -29,6 +29,9 @@ type disk struct {
 	volumes              map[string]int64
 	fail                 map[string]error // by method, until it is mended
 	calls                map[string]int   // of CreateVolume, by name
+	onNode               bool             // growth has to be finished on the node
+	busy                 bool             // somebody writes to the disk all the time
+	looks                int64            // calls of GetCapacity
 }
 
 func (d *disk) mend() {
@@ -59,7 +62,33 @@ func (d *disk) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest, _ ...
 	return &csi.DeleteVolumeResponse{}, nil
 }
 
+func (d *disk) ControllerExpandVolume(
+	_ context.Context,
+	r *csi.ControllerExpandVolumeRequest,
+	_ ...grpc.CallOption,
+) (*csi.ControllerExpandVolumeResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.fail["ControllerExpandVolume"]; err != nil {
+		return nil, err
+	}
+	if r.GetCapacityRange().GetRequiredBytes() > 10<<30 {
+		return nil, status.Error(codes.OutOfRange, "too large")
+	}
+	d.volumes[r.GetVolumeId()] = r.GetCapacityRange().GetRequiredBytes()
+	return &csi.ControllerExpandVolumeResponse{
+		CapacityBytes:         d.volumes[r.GetVolumeId()],
+		NodeExpansionRequired: d.onNode,
+	}, nil
+}
+
 func (d *disk) GetCapacity(_ context.Context, r *csi.GetCapacityRequest, _ ...grpc.CallOption) (*csi.GetCapacityResponse, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.looks++
+	if d.busy { // each look finds less
+		return &csi.GetCapacityResponse{AvailableCapacity: 10<<30 - d.looks<<20}, nil
+	}
 	if r.GetVolumeCapabilities()[0].GetMount().GetFsType() == "xfs" {
 		return &csi.GetCapacityResponse{AvailableCapacity: 5 << 30}, nil
 	}
@@ -96,8 +125,22 @@ func newFixture(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *fixture 
 		class.TypeMeta = metav1.TypeMeta{Kind: "StorageClass", APIVersion: "storage.k8s.io/v1"}
 		s.add("storageclasses/"+class.Name, class)
 	}
-	s.add("csinodes/a", &storagev1.CSINode{TypeMeta: metav1.TypeMeta{Kind: "CSINode", APIVersion: "storage.k8s.io/v1"}, ObjectMeta: metav1.ObjectMeta{Name: "a"},
-		Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: testDriver, NodeID: "a"}}}})
+	s.add(
+		"csinodes/a",
+		&storagev1.CSINode{
+			TypeMeta:   metav1.TypeMeta{Kind: "CSINode", APIVersion: "storage.k8s.io/v1"},
+			ObjectMeta: metav1.ObjectMeta{Name: "a"},
+			Spec: storagev1.CSINodeSpec{
+				Drivers: []storagev1.CSINodeDriver{{Name: testDriver, NodeID: "a"}},
+			},
+		},
+	)
+	driver := &storagev1.CSIDriver{
+		ObjectMeta: metav1.ObjectMeta{Name: testDriver},
+		Spec:       storagev1.CSIDriverSpec{StorageCapacity: new(true)},
+	}
+	driver.TypeMeta = metav1.TypeMeta{Kind: "CSIDriver", APIVersion: "storage.k8s.io/v1"}
+	s.add("csidrivers/"+testDriver, driver)
 	for _, c := range claims {
 		c.TypeMeta = metav1.TypeMeta{Kind: "PersistentVolumeClaim", APIVersion: "v1"}
 		s.add("namespaces/ns/persistentvolumeclaims/"+c.Name, c)
@@ -225,33 +268,6 @@ func TestClaimOfAVanishedNodeGoesBackToTheScheduler(t *testing.T) {
 	}
 }
 
-func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
-	f := newFixture(t)
-	f.server.add("nodes/a", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}})
-	const old = "namespaces/kube-system/csistoragecapacities/old"
-	f.server.add(old, &storagev1.CSIStorageCapacity{ObjectMeta: metav1.ObjectMeta{Name: "old"}})
-	defer f.run()()
-	var told storagev1.CSIStorageCapacity
-	path := "namespaces/kube-system/csistoragecapacities/" + (&Provisioner{cfg: Config{Node: "a"}}).capacityName("fast")
-	f.eventually("the capacity of the delayed class", func() bool { return f.server.read(path, &told) })
-	xfs := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
-	xfs.Name, xfs.Parameters, xfs.TypeMeta = "xfs", map[string]string{paramFSType: "xfs"}, metav1.TypeMeta{Kind: "StorageClass", APIVersion: "storage.k8s.io/v1"}
-	f.server.add("storageclasses/xfs", xfs)
-	var toldXFS storagev1.CSIStorageCapacity
-	f.eventually("that of a class with a file system of its own", func() bool {
-		return f.server.read("namespaces/kube-system/csistoragecapacities/"+(&Provisioner{cfg: Config{Node: "a"}}).capacityName("xfs"), &toldXFS)
-	})
-	if toldXFS.Capacity.Value() != 5<<30 {
-		t.Errorf("capacity for xfs %+v", toldXFS)
-	}
-	if told.StorageClassName != "fast" || told.Capacity.Value() != 10<<30 || told.NodeTopology.MatchLabels[testKey] != "a" || told.OwnerReferences[0].UID != "node-1" {
-		t.Errorf("capacity %+v", told)
-	}
-	f.eventually("that of a class which is no more goes", func() bool { return !f.server.read(old, &told) })
-	f.server.remove("storageclasses/fast")
-	f.eventually("the class went, its capacity goes", func() bool { return !f.server.read(path, &told) })
-}
-
 // The driver made the volume, the answer got lost, and the claim went away meanwhile: nobody knows of the volume but the intent.
 func TestVolumeOfAVanishedClaimIsDeleted(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
@@ -311,5 +327,12 @@ func TestRequestOfAClaim(t *testing.T) {
 		c.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER || req.GetParameters()["backend"] != "image" ||
 		req.GetParameters()[paramFSType] != "" || fmt.Sprint(req.GetAccessibilityRequirements().GetRequisite()[0].GetSegments()) != "map["+testKey+":a]" {
 		t.Errorf("request %v", req)
+	}
+}
+
+func volumeOn(node string) *csi.Volume {
+	return &csi.Volume{
+		VolumeId:           "pvc-uid-1",
+		AccessibleTopology: []*csi.Topology{{Segments: map[string]string{testKey: node}}},
 	}
 }

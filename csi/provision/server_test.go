@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,6 +54,8 @@ var listKinds = map[string]schema.GroupVersionKind{
 	"persistentvolumes":      corev1.SchemeGroupVersion.WithKind("PersistentVolumeList"),
 	"storageclasses":         storagev1.SchemeGroupVersion.WithKind("StorageClassList"),
 	"csinodes":               storagev1.SchemeGroupVersion.WithKind("CSINodeList"),
+	"csidrivers":             storagev1.SchemeGroupVersion.WithKind("CSIDriverList"),
+	"csistoragecapacities":   storagev1.SchemeGroupVersion.WithKind("CSIStorageCapacityList"),
 }
 
 // add stores an object as if somebody had created it.
@@ -139,15 +140,6 @@ func (s *server) delete(path string) {
 	}
 }
 
-// deleteAllBut deletes the objects of a collection whose names the selector, a list of metadata.name!=X, leaves in.
-func (s *server) deleteAllBut(collection, selector string) {
-	for path := range s.objects {
-		if name, ok := strings.CutPrefix(path, collection+"/"); ok && !slices.Contains(strings.Split(selector, ","), "metadata.name!="+name) {
-			s.delete(path)
-		}
-	}
-}
-
 func resourceOf(path string) string {
 	parts := strings.Split(path, "/")
 	if parts[0] == "namespaces" {
@@ -216,9 +208,6 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.patch(w, path, body, r.Header.Get("Content-Type") == string(types.ApplyPatchType))
 		return
 	case http.MethodDelete:
-		if r.URL.Query().Has("fieldSelector") {
-			s.deleteAllBut(path, r.URL.Query().Get("fieldSelector"))
-		}
 		s.delete(path)
 	}
 	if s.objects[path] == nil && r.Method != http.MethodDelete {
@@ -266,8 +255,9 @@ func (s *server) patch(w http.ResponseWriter, path string, body []byte, apply bo
 		fail(w, http.StatusConflict, "Conflict")
 		return
 	}
-	s.store("MODIFIED", path, merge(have, patch))
-	answer(w, http.StatusOK, have)
+	now := merge(have, patch)
+	s.store("MODIFIED", path, now)
+	answer(w, http.StatusOK, now)
 }
 
 func (s *server) list(resource string) []document {

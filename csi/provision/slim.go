@@ -8,10 +8,19 @@ import (
 // Each node watches the claims and volumes of the whole cluster. What is kept of them in memory is what decisions rest on; small maps are most
 // of an object's size.
 
-// slimVolume keeps that a volume of another node or driver exists, and of its own what disposal and growth need.
+// slimVolume keeps that a volume of another driver exists, of one of this driver its handle, too, and of
+// those on this node what disposal and growth need.
 func (p *Provisioner) slimVolume(pv *corev1.PersistentVolume) {
 	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != p.cfg.Driver || !onNode(pv, p.cfg.TopologyKey, p.cfg.Node) {
-		*pv = corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: pv.Name, UID: pv.UID, ResourceVersion: pv.ResourceVersion}}
+		meta := metav1.ObjectMeta{Name: pv.Name, UID: pv.UID, ResourceVersion: pv.ResourceVersion}
+		source := pv.Spec.CSI
+		*pv = corev1.PersistentVolume{ObjectMeta: meta}
+		if source != nil && source.Driver == p.cfg.Driver {
+			pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{
+				Driver:       p.cfg.Driver,
+				VolumeHandle: source.VolumeHandle,
+			}
+		}
 		return
 	}
 	slimMeta(&pv.ObjectMeta)
@@ -32,8 +41,8 @@ func (p *Provisioner) slimClaim(c *corev1.PersistentVolumeClaim) {
 	}
 	c.Annotations, c.Finalizers = nil, nil
 	c.Spec = corev1.PersistentVolumeClaimSpec{VolumeName: c.Spec.VolumeName, Resources: c.Spec.Resources}
-	want, have := c.Spec.Resources.Requests[corev1.ResourceStorage], c.Status.Capacity[corev1.ResourceStorage]
-	if c.Status.Phase != corev1.ClaimBound || want.Cmp(have) <= 0 { // a change comes as an event with the whole claim
+	grows := asksForMore(c) || len(c.Status.AllocatedResourceStatuses) > 0
+	if c.Status.Phase != corev1.ClaimBound || !grows { // a change comes as an event with the whole claim
 		c.Spec.Resources, c.Status = corev1.VolumeResourceRequirements{}, corev1.PersistentVolumeClaimStatus{}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 )
 
 // Request asks for a volume.
@@ -15,7 +17,8 @@ type Request struct {
 	Backend  string
 	Access   Access
 	FSType   string
-	NoCOW    bool
+	NoCOW    *bool    // nil leaves it open
+	Options  []string // mount options that it is going to be used with
 }
 
 const (
@@ -57,8 +60,16 @@ func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
 		return Volume{}, err
 	}
 	defer unlock()
-	if old, ok := s.peek(spec.ID); ok && old.Phase == ready {
+	old, known := s.peek(spec.ID)
+	switch {
+	case known && old.Phase == ready:
 		return s.view(old), errors.Join(old.damage, matches(old.Spec, r))
+	case known && errors.Is(old.damage, ErrDamaged):
+		return Volume{}, fmt.Errorf("create volume %s: %w", spec.ID, old.damage)
+	case !known:
+		if err := s.unclaimed(spec.ID); err != nil {
+			return Volume{}, err
+		}
 	}
 	if err := s.clearAway(spec); err != nil {
 		return Volume{}, err
@@ -74,6 +85,34 @@ func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
 	s.put(spec.ID, made)
 	s.changed()
 	return s.view(made), nil
+}
+
+// unclaimed refuses an ID under which data is kept that no record tells of: it may be somebody's, and to
+// make a volume begins with removing what is in its place.
+func (s *Service) unclaimed(id string) error {
+	aside, err := s.records.Quarantined(id)
+	if err != nil {
+		return fmt.Errorf("create volume %s: %w", id, err)
+	}
+	if len(aside) > 0 {
+		return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back,"+
+			" mend the record, move it to %s and restart the driver; to give it up, delete volume %s",
+			ErrDamaged, id, aside[0], filepath.Join(s.cfg.DataDir, "volumes", id+".json"), id)
+	}
+
+	for name, backend := range s.cfg.Backends {
+		empty, err := backend.Empty(id)
+		switch {
+		case err == nil && !empty:
+			return fmt.Errorf("%w: backend %s has data of a volume %s that no record tells of;"+
+				" to give it up, delete volume %s", ErrDamaged, name, id, id)
+		case err == nil, errors.Is(err, os.ErrNotExist):
+		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrDamaged): // then it is not the one that serves
+		default:
+			return fmt.Errorf("create volume %s: %w", id, err)
+		}
+	}
+	return nil
 }
 
 // clearAway removes what an attempt with another backend left under the same ID; one with the same backend is replaced by Create itself.
@@ -112,8 +151,8 @@ func (s *Service) complete(r Request) (Spec, error) {
 			last = fmt.Errorf("%w: backend %q does not work on this node", ErrInvalid, name)
 			continue
 		}
-		spec := Spec{ID: ID(r.Name), Name: r.Name, Size: size, Backend: name, Access: r.Access, FSType: r.FSType, NoCOW: r.NoCOW}
-		if last = backend.Complete(&spec); last != nil {
+		spec := r.spec(name, size)
+		if last = backend.Complete(&spec, r.Options); last != nil {
 			continue
 		}
 		if r.Limit > 0 && spec.Size > r.Limit {
@@ -124,22 +163,36 @@ func (s *Service) complete(r Request) (Spec, error) {
 	return Spec{}, last
 }
 
+// spec is what the request says about a volume of one backend. Blocks are overwritten in place unless it says
+// otherwise: a volume that was written once must not run full by being written again.
+func (r Request) spec(backend string, size int64) Spec {
+	return Spec{
+		ID:      ID(r.Name),
+		Name:    r.Name,
+		Size:    size,
+		Backend: backend,
+		Access:  r.Access,
+		FSType:  r.FSType,
+		NoCOW:   r.NoCOW == nil || *r.NoCOW,
+	}
+}
+
 // matches refuses a request that an existing volume of its name does not satisfy.
-func matches(have Spec, r Request) error {
+func matches(spec Spec, r Request) error {
 	conflict := func(what string, have, want any) error {
-		return fmt.Errorf("%w: volume %s has %s %v, requested was %v", ErrConflict, have, what, have, want)
+		return fmt.Errorf("%w: volume %s has %s %v, requested was %v", ErrConflict, spec.ID, what, have, want)
 	}
 	switch {
-	case r.Required > have.Size, r.Limit > 0 && r.Limit < have.Size:
-		return conflict("size", have.Size, fmt.Sprintf("%d to %d", r.Required, r.Limit))
-	case r.Access != have.Access:
-		return conflict("access", have.Access, r.Access)
-	case r.Backend != "" && r.Backend != have.Backend:
-		return conflict("backend", have.Backend, r.Backend)
-	case r.FSType != "" && r.FSType != have.FSType:
-		return conflict("file system", have.FSType, r.FSType)
-	case r.NoCOW != have.NoCOW:
-		return conflict("nocow", have.NoCOW, r.NoCOW)
+	case r.Required > spec.Size, r.Limit > 0 && r.Limit < spec.Size:
+		return conflict("size", spec.Size, fmt.Sprintf("%d to %d", r.Required, r.Limit))
+	case r.Access != spec.Access:
+		return conflict("access", spec.Access, r.Access)
+	case r.Backend != "" && r.Backend != spec.Backend:
+		return conflict("backend", spec.Backend, r.Backend)
+	case r.FSType != "" && r.FSType != spec.FSType:
+		return conflict("file system", spec.FSType, r.FSType)
+	case r.NoCOW != nil && *r.NoCOW != spec.NoCOW:
+		return conflict("nocow", spec.NoCOW, *r.NoCOW)
 	}
 	return nil
 }
@@ -150,7 +203,7 @@ func (s *Service) make(r record) (record, error) {
 	id, backend := r.Spec.ID, s.cfg.Backends[r.Spec.Backend]
 	err := s.records.Note(id, r)
 	if err == nil {
-		r.Token, err = backend.Create(r.Spec)
+		r.Origin, err = backend.Create(r.Spec)
 	}
 	if err == nil {
 		r.Phase = ready

@@ -17,7 +17,7 @@ import (
 func all(size int64) []volume.Request {
 	return []volume.Request{
 		{Name: "b", Required: size, Backend: "btrfs", Access: volume.Filesystem},
-		{Name: "n", Required: size, Backend: "btrfs", Access: volume.Filesystem, NoCOW: true},
+		{Name: "cow", Required: size, Backend: "btrfs", Access: volume.Filesystem, NoCOW: new(false)},
 		{Name: "e", Required: size, Backend: "image", FSType: "ext4", Access: volume.Filesystem},
 		{Name: "raw", Required: size, Backend: "image", Access: volume.Block},
 	}

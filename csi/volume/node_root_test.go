@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +27,9 @@ type node struct {
 	t        *testing.T
 	dir      string
 	poolSize int64
+	most     int64  // of the volumes together
+	state    string // directory of what dies with the boot
+	kubelet  string // directory of stages and targets
 	pool     *pool.Pool
 	targets  *mount.Root
 	stop     func()
@@ -37,18 +41,22 @@ func newNode(t *testing.T, poolSize int64) *node {
 	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
 	testenv.Program(t, "mkfs.xfs", "xfsprogs")
 	n := &node{t: t, dir: testenv.ShortDir(t), poolSize: poolSize}
-	t.Cleanup(func() {
-		n.kill()
-		if err := imount.UnmountBelow(n.dir); err != nil {
-			t.Error(err)
-		}
-		n.noDevices()
-	})
+	n.state, n.kubelet = filepath.Join(n.dir, "run"), n.dir
+	t.Cleanup(n.end)
 	n.start()
 	return n
 }
 
-func (n *node) instance() string { return filepath.Base(n.dir) }
+// end ends the service and takes away what it has mounted.
+func (n *node) end() {
+	n.kill()
+	if err := imount.UnmountBelow(n.dir); err != nil {
+		n.t.Error(err)
+	}
+	n.noDevices()
+}
+
+func (n *node) instance() string { return filepath.Base(strings.TrimSuffix(n.dir, "/d/data")) }
 
 func (n *node) start() volume.Report {
 	n.t.Helper()
@@ -60,11 +68,17 @@ func (n *node) start() volume.Report {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	if n.targets, err = mount.OpenRoot(n.dir); err != nil {
+	if n.targets, err = mount.OpenRoot(n.kubelet); err != nil {
 		n.t.Fatal(err)
 	}
-	s, report, err := volume.Open(volume.Config{DataDir: n.dir, StateDir: filepath.Join(n.dir, "run"), Targets: n.targets,
-		Backends: map[string]volume.Backend{pool.Name: n.pool, image.Name: im}, Default: []string{pool.Name, image.Name}})
+	s, report, err := volume.Open(volume.Config{
+		DataDir:  n.dir,
+		StateDir: n.state,
+		Targets:  n.targets,
+		Backends: map[string]volume.Backend{pool.Name: n.pool, image.Name: im},
+		Default:  []string{pool.Name, image.Name},
+		Most:     n.most,
+	})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -87,11 +101,19 @@ func (n *node) kill() {
 	n.pool.Close(false)
 }
 
+// restartWithMost starts the driver anew with no more bytes for all its volumes.
+func (n *node) restartWithMost(bytes int64) {
+	n.t.Helper()
+	n.kill()
+	n.most = bytes
+	n.start()
+}
+
 // reboot ends everything that a reboot ends, and starts again.
 func (n *node) reboot() volume.Report {
 	n.t.Helper()
 	n.kill()
-	if err := imount.UnmountBelow(n.dir); err != nil {
+	if err := errors.Join(imount.UnmountBelow(n.kubelet), imount.UnmountBelow(n.dir)); err != nil {
 		n.t.Fatal(err)
 	}
 	found, err := loop.Find(loop.TagOf(n.instance(), ""))
@@ -103,7 +125,7 @@ func (n *node) reboot() volume.Report {
 			n.t.Fatal(err)
 		}
 	}
-	if err := os.RemoveAll(filepath.Join(n.dir, "run")); err != nil {
+	if err := os.RemoveAll(n.state); err != nil {
 		n.t.Fatal(err)
 	}
 	return n.start()
@@ -145,9 +167,11 @@ func (n *node) create(r volume.Request) volume.Volume {
 	return v
 }
 
-func (n *node) stagePath(id string) string { return filepath.Join(n.dir, "stage", id, "globalmount") }
+func (n *node) stagePath(id string) string {
+	return filepath.Join(n.kubelet, "stage", id, "globalmount")
+}
 func (n *node) target(id, pod string) string {
-	return filepath.Join(n.dir, "pods", pod, "volumes", id, "mount")
+	return filepath.Join(n.kubelet, "pods", pod, "volumes", id, "mount")
 }
 
 // publish stages and publishes the volume and returns the target.

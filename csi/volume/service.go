@@ -22,6 +22,7 @@ type Config struct {
 	Backends map[string]Backend // those that work on this node, by name
 	Default  []string           // names of backends in order of preference for requests that name none
 	Reserve  int64              // bytes of the disk that are never promised
+	Most     int64              // bytes that are promised to all volumes together; 0: as the disk allows
 }
 
 // Service is the set of volumes of a node. It is safe for concurrent use; operations on different volumes do not wait for each other.
@@ -41,6 +42,9 @@ type Service struct {
 	doomed map[string]bool     // those of index that are destroyed and wait for the commit
 	stages map[string]staging
 	wake   func() // called when the free space changed
+
+	trouble   map[string]error // by backend, as the last Check said
+	onTrouble []func(backend string, err error)
 }
 
 // Report is what Open found and put right.
@@ -49,6 +53,7 @@ type Report struct {
 	Unmade    []string         // volumes whose creation was cut short; removed
 	Deleted   []string         // volumes whose deletion was cut short; removed
 	Damaged   map[string]error // volumes that cannot be used
+	Trouble   map[string]error // backends that could not be looked through or committed
 	Unstaged  []string         // volumes that were in use before a reboot
 	Strays    []string         // what no record knows: left alone if there may be data in it
 	Recovered int              // usable volumes
@@ -56,8 +61,17 @@ type Report struct {
 
 // Open reads the records and puts right what a killed process or a reboot left: unfinished volumes go, ready ones come back.
 func Open(cfg Config) (*Service, Report, error) {
-	s := &Service{cfg: cfg, index: map[string]record{}, sums: map[string]Promised{}, doomed: map[string]bool{}, stages: map[string]staging{}, dead: make(chan struct{}, 1), wake: func() {}}
-	report := Report{Damaged: map[string]error{}}
+	s := &Service{
+		cfg:     cfg,
+		dead:    make(chan struct{}, 1),
+		index:   map[string]record{},
+		sums:    map[string]Promised{},
+		doomed:  map[string]bool{},
+		stages:  map[string]staging{},
+		wake:    func() {},
+		trouble: map[string]error{},
+	}
+	report := Report{Damaged: map[string]error{}, Trouble: map[string]error{}}
 	var err error
 	if s.records, err = durable.OpenStore[record](filepath.Join(cfg.DataDir, "volumes"), false); err != nil {
 		return nil, report, fmt.Errorf("open volume records: %w", err)
@@ -70,113 +84,24 @@ func Open(cfg Config) (*Service, Report, error) {
 		return nil, report, fmt.Errorf("read volume records: %w", err)
 	}
 	report.Torn = torn
-	s.recoverAll(records, &report)
-	if err := s.clearStrays(&report); err != nil {
-		return nil, report, err
-	}
 	for name, backend := range cfg.Backends {
-		if err := backend.Commit(); err != nil {
-			return nil, report, fmt.Errorf("commit what was recovered of backend %s: %w", name, err)
+		if err := backend.Check(false); err != nil {
+			report.Trouble[name] = err
 		}
 	}
+	s.recoverAll(records, &report)
+	s.clearStrays(&report)
+	for name, backend := range cfg.Backends {
+		if err := backend.Commit(); err != nil {
+			report.Trouble[name] = err // what was recovered is recovered again by the next start
+		}
+	}
+	maps.Copy(s.trouble, report.Trouble)
 	s.reap(context.Background())
 	if err := s.restage(&report); err != nil {
 		return nil, report, err
 	}
 	return s, report, nil
-}
-
-// atOnce volumes are worked on side by side where there may be thousands, and each costs some waiting.
-const atOnce = 16
-
-func (s *Service) recoverAll(records map[string]record, report *Report) {
-	var mu sync.Mutex // guards report
-	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
-		s.recover(id, records[id], func(tell func(*Report)) {
-			mu.Lock()
-			defer mu.Unlock()
-			tell(report)
-		})
-	})
-}
-
-func inParallel(ids []string, do func(id string)) {
-	var group sync.WaitGroup
-	next := make(chan string)
-	for range min(atOnce, len(ids)) {
-		group.Go(func() {
-			for id := range next {
-				do(id)
-			}
-		})
-	}
-	for _, id := range ids {
-		next <- id
-	}
-	close(next)
-	group.Wait()
-}
-
-// recover brings one recorded volume back, or finishes taking it away.
-func (s *Service) recover(id string, r record, report func(func(*Report))) {
-	backend := s.cfg.Backends[r.Spec.Backend]
-	switch {
-	case r.Version != recordVersion || r.Spec.ID != id || r.Spec.Size <= 0:
-		r.damage = fmt.Errorf("%w: its record has version %d, id %q and size %d", ErrDamaged, r.Version, r.Spec.ID, r.Spec.Size)
-	case backend == nil:
-		r.damage = fmt.Errorf("%w: backend %q does not work on this node", ErrDamaged, r.Spec.Backend)
-	case r.Phase == ready:
-		r.damage = backend.Recover(r.Spec, r.Token)
-	default:
-		if err := backend.Destroy(id); err != nil {
-			r.damage = fmt.Errorf("finish %s: %w", r.Phase, err)
-			break
-		}
-		doomed := r
-		doomed.Phase = deleting // the record goes after the commit
-		s.put(id, doomed)
-		report(func(to *Report) {
-			if r.Phase == making {
-				to.Unmade = append(to.Unmade, id)
-			} else {
-				to.Deleted = append(to.Deleted, id)
-			}
-		})
-		return
-	}
-	report(func(to *Report) {
-		if r.damage != nil {
-			to.Damaged[id] = r.damage
-		} else {
-			to.Recovered++
-		}
-	})
-	s.put(id, r)
-}
-
-// clearStrays removes what a power loss left of a creation that nobody was told of. Data is never taken away because a record is missing, nor
-// an empty volume because its record is torn.
-func (s *Service) clearStrays(report *Report) error {
-	for name, backend := range s.cfg.Backends {
-		ids, err := backend.List()
-		if err != nil {
-			return fmt.Errorf("list volumes of backend %s: %w", name, err)
-		}
-		for _, id := range ids {
-			if r, known := s.peek(id); known && r.Spec.Backend == name {
-				continue
-			}
-			empty, err := backend.Empty(id)
-			nobodys := err == nil && empty && !s.records.Quarantined(id)
-			if nobodys {
-				err = backend.Destroy(id)
-			}
-			if err != nil || !nobodys {
-				report.Strays = append(report.Strays, name+" "+id)
-			}
-		}
-	}
-	return nil
 }
 
 // reapPause gathers deletions: a commit of the backend holds up those who create and write at that moment.
@@ -188,6 +113,7 @@ func (s *Service) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() { s.enforceUntil(ctx) })
+	group.Go(func() { s.checkUntil(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -239,6 +165,19 @@ func (s *Service) OnChange(f func()) {
 	s.wake = f
 }
 
+// OnTrouble adds a function that is told of what is wrong with a backend, now and later, and with nil that it
+// is over. It must not block.
+func (s *Service) OnTrouble(f func(backend string, err error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onTrouble = append(s.onTrouble, f)
+	for backend, err := range s.trouble {
+		if err != nil {
+			f(backend, err)
+		}
+	}
+}
+
 // Get returns a ready volume.
 func (s *Service) Get(id string) (Volume, error) {
 	r, err := s.find(id)
@@ -283,6 +222,9 @@ func (s *Service) view(r record) Volume {
 	v := Volume{Spec: r.Spec, Created: r.Created, Staged: staged}
 	if r.damage != nil {
 		v.Damage = r.damage.Error()
+	}
+	if err := s.trouble[r.Spec.Backend]; err != nil {
+		v.Trouble = err.Error()
 	}
 	return v
 }

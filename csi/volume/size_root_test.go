@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestSizesHold(t *testing.T) {
@@ -123,4 +124,31 @@ func TestVolumesGrowInUse(t *testing.T) {
 		}
 		n.remove(v.ID, "pod")
 	}
+}
+
+// The kernel refuses to grow an ext4 in use to whom it did not give CAP_SYS_RESOURCE. Then it grows when it
+// is staged the next time.
+func TestExt4GrowsAtTheLatestWhenItIsStagedAgain(t *testing.T) {
+	n := newNode(t, 1<<30)
+	testenv.Program(t, "resize2fs", "e2fsprogs")
+	v := n.create(volume.Request{Name: "v", Required: 64 << 20, Backend: "image", FSType: "ext4"})
+	target := n.publish(v, "pod")
+	write(t, v, target)
+	if _, _, err := n.Grow(t.Context(), v.ID, 256<<20, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.GrowAttached(t.Context(), v.ID); err != nil && !errors.Is(err, volume.ErrInUse) {
+		t.Errorf("growing in use: %v", err)
+	}
+
+	n.leave(v.ID, "pod")
+	target = n.publish(v, "pod")
+	if _, err := n.GrowAttached(t.Context(), v.ID); err != nil {
+		t.Errorf("growing after it was staged again: %v", err)
+	}
+	read(t, v, target)
+	if _, usage, err := n.Stats(t.Context(), v.ID, target); err != nil || usage.Total < 220<<20 {
+		t.Errorf("usage %+v, %v", usage, err)
+	}
+	n.remove(v.ID, "pod")
 }

@@ -22,8 +22,8 @@ func (s *Service) Available(r Request) (int64, error) {
 		if b == nil {
 			continue
 		}
-		spec := Spec{ID: ID("capacity"), Name: "capacity", Size: granularity, Backend: name, Access: r.Access, FSType: r.FSType, NoCOW: r.NoCOW}
-		if b.Complete(&spec) != nil {
+		spec := r.spec(name, granularity)
+		if b.Complete(&spec, r.Options) != nil {
 			continue
 		}
 		s.ledger.Lock()
@@ -56,23 +56,31 @@ func (s *Service) reserve(r record) error {
 	return nil
 }
 
-// available counts the bytes that a backend can still promise. The ledger is held.
+// available counts the bytes that a backend can still promise: never more than the disk has free at this
+// moment, whoever else uses it. The ledger is held.
 func (s *Service) available(backend string) (int64, error) {
 	disk, err := s.freeOnDisk()
 	if err != nil {
 		return 0, err
 	}
-	free := int64(math.MaxInt64)
+	free, total := int64(math.MaxInt64), int64(0)
 	for name, b := range s.cfg.Backends {
 		promised := s.promisedBy(name)
+		total += promised.Bytes
 		space, err := b.Space(promised)
-		if err != nil {
+		switch {
+		case err != nil && name == backend:
 			return 0, fmt.Errorf("space of backend %s: %w", name, err)
+		case err != nil: // nobody can tell how much of it is written
+			space.Unwritten = promised.Bytes
 		}
 		disk -= space.Unwritten
 		if name == backend {
 			free = space.Limit - promised.Bytes
 		}
+	}
+	if s.cfg.Most > 0 {
+		free = min(free, s.cfg.Most-total)
 	}
 	return min(free, disk), nil
 }

@@ -122,19 +122,24 @@ func (s *Service) withRoot(spec Spec, path string, f func(rootDir) error) error 
 	return f(root)
 }
 
-// Stats tells how much of the volume, seen at path, is used.
+// Stats tells how much of the volume, seen at path, is used. kubelet asks about a raw block volume at a path
+// of its own, to which it has bound the device from where that is published.
 func (s *Service) Stats(ctx context.Context, id, path string) (Volume, Usage, error) {
 	r, err := s.find(id)
 	if err != nil {
 		return Volume{}, Usage{}, err
 	}
 	if r.damage != nil {
-		return Volume{}, Usage{}, r.damage
+		return Volume{}, Usage{}, fmt.Errorf("volume %s: %w", id, r.damage)
 	}
 	staged, ok := s.staging(id)
-	if !ok || path != staged.Path && !slices.Contains(staged.Targets, path) {
+	if ok && path != staged.Path && !slices.Contains(staged.Targets, path) {
+		ok = r.Spec.Access == Block && s.showsDevice(r.Spec, path)
+	}
+	if !ok {
 		return Volume{}, Usage{}, fmt.Errorf("%w: %s is not on %s", ErrNotFound, id, path)
 	}
+
 	var usage Usage
 	err = s.withRoot(r.Spec, path, func(root rootDir) (err error) {
 		usage, err = s.cfg.Backends[r.Spec.Backend].Usage(r.Spec, root)
@@ -144,4 +149,24 @@ func (s *Service) Stats(ctx context.Context, id, path string) (Volume, Usage, er
 		err = fmt.Errorf("%w: %s is not on %s", ErrNotFound, id, path)
 	}
 	return s.view(r), usage, err
+}
+
+// showsDevice tells whether the device of a staged raw block volume is seen at path.
+func (s *Service) showsDevice(spec Spec, path string) bool {
+	place, err := s.cfg.Targets.Place(path, false)
+	if err != nil {
+		return false
+	}
+	defer place.Close()
+	state, err := place.State()
+	if err != nil || !state.Mounted {
+		return false
+	}
+	dev, err := s.cfg.Backends[spec.Backend].Device(spec)
+	if err != nil {
+		return false
+	}
+	defer dev.Close()
+	same, err := shows(state, dev, Block)
+	return same && err == nil
 }

@@ -197,6 +197,7 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 
 func TestAvailableKnowsTheSmallestVolume(t *testing.T) {
 	n := newNode(t, 1<<30)
+	n.restartWithMost(2 << 30)
 	free := func(fsType string) int64 {
 		bytes, err := n.Available(volume.Request{Access: volume.Filesystem, FSType: fsType})
 		if err != nil {
@@ -208,11 +209,53 @@ func TestAvailableKnowsTheSmallestVolume(t *testing.T) {
 	if disk := free("xfs"); disk == pool {
 		t.Errorf("volumes with xfs are no part of the pool, which has %d", pool)
 	}
-	if _, err := n.Create(t.Context(), volume.Request{Name: "most", Required: free("xfs") - 200<<20, Access: volume.Block}); err != nil {
-		t.Fatal(err)
-	}
+	n.create(volume.Request{Name: "most", Required: free("xfs") - 200<<20, Access: volume.Block})
 	if xfs, ext4 := free("xfs"), free("ext4"); xfs != 0 || ext4 == 0 {
 		t.Errorf("below 300 MiB there is no xfs: %d bytes for xfs, %d for ext4", xfs, ext4)
 	}
 	n.remove(volume.ID("most"))
+}
+
+// All backends take from the same bytes, of which two drivers on one disk are each given a part.
+func TestBackendsTogetherPromiseNoMoreThanTheirPart(t *testing.T) {
+	n := newNode(t, 1<<30)
+	n.restartWithMost(1 << 30)
+	n.create(volume.Request{Name: "image", Required: 400 << 20, Backend: "image"})
+	n.create(volume.Request{Name: "pool", Required: 400 << 20, Backend: "btrfs"})
+	for _, backend := range []string{"image", "btrfs"} {
+		r := volume.Request{Name: "another", Required: 400 << 20, Backend: backend, Access: volume.Filesystem}
+		if _, err := n.Create(t.Context(), r); !errors.Is(err, volume.ErrFull) {
+			t.Errorf("1200 of 1024 MiB were promised with backend %s: %v", backend, err)
+		}
+		if free, err := n.Available(r); err != nil || free != 224<<20 {
+			t.Errorf("backend %s offers %d bytes, %v", backend, free, err)
+		}
+	}
+}
+
+// kubelet binds the device from where it is published to a path of its own, and asks there.
+func TestStatsOfADeviceThatIsBoundElsewhere(t *testing.T) {
+	n := newNode(t, 1<<30)
+	v, other := n.create(volume.Request{Name: "raw", Required: 16 << 20, Access: volume.Block}),
+		n.create(volume.Request{Name: "other", Required: 16 << 20, Access: volume.Block})
+	published, bound := n.publish(v, "pod"), filepath.Join(n.dir, "volumeDevices/pv/dev/uid")
+	n.publish(other, "pod")
+	err := errors.Join(os.MkdirAll(filepath.Dir(bound), 0o750), os.WriteFile(bound, nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(published, bound, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, usage, err := n.Stats(t.Context(), v.ID, bound); err != nil || usage.Total != v.Size {
+		t.Errorf("usage %+v, %v", usage, err)
+	}
+	if _, _, err := n.Stats(t.Context(), other.ID, bound); !errors.Is(err, volume.ErrNotFound) {
+		t.Errorf("of another volume: %v", err)
+	}
+	if err := unix.Unmount(bound, 0); err != nil {
+		t.Fatal(err)
+	}
+	n.remove(v.ID, "pod")
+	n.remove(other.ID, "pod")
 }

@@ -28,6 +28,9 @@ var (
 	ErrInUse     = errors.New("volume is in use")
 	ErrNotStaged = errors.New("volume is not staged")
 	ErrDamaged   = errors.New("volume is damaged")
+
+	// ErrUnavailable is what heals without a hand: it is looked at again and again.
+	ErrUnavailable = errors.New("not available now")
 )
 
 // Access is how pods see a volume.
@@ -55,6 +58,7 @@ type Volume struct {
 	Spec
 	Created time.Time
 	Damage  string // why it cannot be used, if so
+	Trouble string // what is wrong with the backend that holds it, if so
 	Staged  bool
 }
 
@@ -66,14 +70,22 @@ const (
 	deleting phase = "deleting"
 )
 
+var phases = []phase{making, ready, deleting}
+
 // record is the durable state of a volume.
 type record struct {
-	Version int       `json:"version"`
-	Phase   phase     `json:"phase"`
-	Spec    Spec      `json:"spec"`
-	Token   uint64    `json:"token,omitempty"` // what the backend wants to be reminded of after a restart
+	Version int   `json:"version"`
+	Phase   phase `json:"phase"`
+	Spec    Spec  `json:"spec"`
+	Origin
 	Created time.Time `json:"created"`
 	damage  error
+}
+
+// Origin is what a backend wants to be reminded of after a restart.
+type Origin struct {
+	Token uint64 `json:"token,omitempty"`
+	Pool  string `json:"pool,omitempty"` // what holds the volume; "": not known, or the same for all
 }
 
 const recordVersion = 1
@@ -89,19 +101,27 @@ type staging struct {
 type Backend interface {
 	Maker
 	Attacher
+
+	// Check tells what is wrong with what holds the volumes, nil if nothing is. It is called every few
+	// seconds. With idle set no volume is in use, so that it may mend what can only be mended then.
+	Check(idle bool) error
 }
 
 // Maker is the half of a Backend that makes volumes.
 type Maker interface {
-	// Complete fills what the request left open and refuses what the backend cannot do with ErrInvalid. It may raise the size.
-	Complete(*Spec) error
-	// List names all volumes that the backend holds. Empty tells whether one holds no data for certain.
+	// Complete fills what the request left open and refuses what the backend cannot do, those mount options
+	// among it, with ErrInvalid. It may raise the size.
+	Complete(s *Spec, options []string) error
+	// List names all volumes that the backend holds. Empty tells whether one holds no data for certain;
+	// os.ErrNotExist if it is not there.
 	List() ([]string, error)
 	Empty(id string) (bool, error)
-	// Create makes the volume anew, replacing what an interrupted Create left. Recover gets the token back after each restart.
-	Create(Spec) (token uint64, err error)
-	// Recover makes an acknowledged volume usable after a restart; ErrDamaged when its content is not there any more.
-	Recover(s Spec, token uint64) error
+	// Create makes the volume anew, replacing what an interrupted Create left.
+	Create(Spec) (Origin, error)
+	// Recover makes an acknowledged volume usable after a restart; ErrDamaged when its content is not there.
+	// It returns the origin that the volume's record is to have, and writes nothing where all is as it should
+	// be.
+	Recover(Spec, Origin) (Origin, error)
 	// Destroy deletes the volume; ErrInUse if it can tell that somebody uses it. Commit makes all finished destroys survive a power loss,
 	// and is called when all volumes are recovered.
 	Destroy(id string) error

@@ -28,7 +28,6 @@ var identities = []struct {
 	{"proxy", "system:kube-proxy", nil},
 	{"coredns", "system:serviceaccount:kube-system:coredns", []string{"system:serviceaccounts", "system:authenticated"}},
 	{"trivet-netd", "system:serviceaccount:kube-system:trivet-netd", []string{"system:serviceaccounts", "system:authenticated"}},
-	{"trivet-csi", "system:serviceaccount:kube-system:trivet-csi", []string{"system:serviceaccounts", "system:authenticated"}},
 }
 
 func (c *Cluster) makeIdentities(plan Plan) error {
@@ -63,12 +62,21 @@ func (c *Cluster) makeIdentities(plan Plan) error {
 		if err := c.identity(ca, n.Name, "system:node:"+n.Name, "system:nodes"); err != nil {
 			return err
 		}
+		// Its driver may write the volumes of its own node only (deploy/csi/policy.yaml), so each has an
+		// identity of its own.
+		err := c.identity(ca, csiIdentity(n), "csi.trivet.dev:node:"+n.Name, "csi.trivet.dev:nodes")
+		if err != nil {
+			return err
+		}
 	}
 	if err := c.bootstrapToken(ca); err != nil {
 		return err
 	}
 	return d.Kubeconfig(ca, "admin", fmt.Sprintf("https://127.0.0.1:%d", plan.Port), c.Kubeconfig())
 }
+
+// csiIdentity names the identity of a node's CSI driver.
+func csiIdentity(n Node) string { return n.Name + "-csi" }
 
 // identity makes a client certificate and pki/NAME.kubeconfig, good inside the cluster.
 func (c *Cluster) identity(ca *pki.Authority, name, user string, groups ...string) error {

@@ -218,8 +218,14 @@ func (c *Cluster) writeKept(n Node, path, text string) error {
 // copyIdentities gives the node its own identity and those of the daemons on it, at kubeadm's paths where it has one. Other nodes' keys
 // stay out of its sight.
 func (c *Cluster) copyIdentities(n Node) error {
-	files := map[string]string{"ca.crt": "pki/ca.crt", n.Name + ".kubeconfig": "kubelet.conf", "bootstrap.kubeconfig": "bootstrap-kubelet.conf",
-		"proxy.kubeconfig": "kube-proxy.conf", "trivet-netd.kubeconfig": "trivet-netd.conf", "trivet-csi.kubeconfig": "trivet-csi.conf"}
+	files := map[string]string{
+		"ca.crt":                       "pki/ca.crt",
+		n.Name + ".kubeconfig":         "kubelet.conf",
+		"bootstrap.kubeconfig":         "bootstrap-kubelet.conf",
+		"proxy.kubeconfig":             "kube-proxy.conf",
+		"trivet-netd.kubeconfig":       "trivet-netd.conf",
+		csiIdentity(n) + ".kubeconfig": "trivet-csi.conf",
+	}
 	dir := c.kept(n.Name, "/etc/kubernetes")
 	if err := os.MkdirAll(filepath.Join(dir, "pki"), 0o755); err != nil {
 		return err

@@ -148,3 +148,58 @@ func TestSweepRemovesWhatAKilledWriterOfThisFileLeft(t *testing.T) {
 		t.Errorf("a directory that is not there: %v", err)
 	}
 }
+
+func TestRecordIsWrittenOverWithinItsFile(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore[record](dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{123456, 7, 1234567890} { // shorter and longer than before
+		if err := s.Update("a", record{Size: 1}); err != nil {
+			t.Fatal(err)
+		}
+		path, data, err := s.encode("a", record{size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := overwrite(path, data); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Get("a"); err != nil || got.Size != size {
+			t.Errorf("got %+v, %v; want %d", got, err, size)
+		}
+	}
+	if err := overwrite(filepath.Join(dir, "none.json"), nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("writing over nothing: %v", err)
+	}
+}
+
+func TestQuarantinedRecordIsFoundAndDiscarded(t *testing.T) {
+	dir := t.TempDir()
+	s, err := OpenStore[record](dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "ab"} {
+		if err := os.WriteFile(filepath.Join(dir, name+".json"), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, torn, err := s.List(); err != nil || len(torn) != 2 {
+		t.Fatal(torn, err)
+	}
+	if files, err := s.Quarantined("a"); err != nil || len(files) != 1 {
+		t.Errorf("set aside: %v, %v", files, err)
+	}
+	for range 2 {
+		if err := s.Discard("a"); err != nil {
+			t.Error(err)
+		}
+	}
+	gone, err1 := s.Quarantined("a")
+	kept, err2 := s.Quarantined("ab")
+	if len(gone) != 0 || len(kept) != 1 || err1 != nil || err2 != nil {
+		t.Errorf("left %v and %v, %v, %v", gone, kept, err1, err2)
+	}
+}

@@ -147,10 +147,26 @@ func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
 	return records, torn, nil
 }
 
-// Quarantined tells whether a record of that name was ever set aside.
-func (s *Store[T]) Quarantined(name string) bool {
-	found, err := filepath.Glob(filepath.Join(s.dir, "quarantine", name+".json.*"))
-	return len(found) > 0 || err != nil
+// Quarantined lists the files of records of that name that were set aside and are still there.
+func (s *Store[T]) Quarantined(name string) ([]string, error) {
+	if !ValidName(name) {
+		return nil, nil
+	}
+	return filepath.Glob(filepath.Join(s.dir, "quarantine", name+".json.*"))
+}
+
+// Discard deletes the records of that name that were set aside.
+func (s *Store[T]) Discard(name string) error {
+	files, err := s.Quarantined(name)
+	if err != nil || len(files) == 0 {
+		return err
+	}
+	for _, file := range files {
+		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return SyncDir(filepath.Join(s.dir, "quarantine"))
 }
 
 func (s *Store[T]) quarantine(file string, cause error) Torn {

@@ -46,6 +46,14 @@ func Listen(path string) (net.Listener, error) {
 	if err := claim(path); err != nil {
 		return nil, err
 	}
+	return listen(path)
+}
+
+// listen makes the socket file. The caller has the claim to its path.
+func listen(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}

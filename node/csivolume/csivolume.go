@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -187,6 +188,9 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 		return fmt.Errorf("stage volume %s: %w", c.handle, err)
 	}
 	defer unlock()
+	if err := m.alone(c); err != nil {
+		return err
+	}
 	if err := c.place.begin(m.cfg.Node); err != nil {
 		return err
 	}
@@ -213,6 +217,24 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 		return fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
 	}
 	return c.place.finishStage(m.boot)
+}
+
+// alone refuses a second pod of this node a volume that only one may have (ReadWriteOncePod), whether its
+// driver cares or not. The scheduler does so, too, but not everything is scheduled. The stage is locked.
+func (m *Mounter) alone(c *call) error {
+	if c.PV == nil || len(c.PV.Spec.AccessModes) != 1 || c.PV.Spec.AccessModes[0] != v1.ReadWriteOncePod {
+		return nil
+	}
+	others, err := m.usedByOthers(c.Pod.UID, &c.place)
+	if err != nil || !others {
+		return err
+	}
+	reason := "FailedMount"
+	if c.Block {
+		reason = "FailedMapVolume"
+	}
+	inUse := errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
+	return &volume.Error{Volume: c.PV.Name, Reason: reason, Err: inUse}
 }
 
 // publish shows the volume to the pod.
@@ -244,13 +266,24 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 }
 
 // giveToGroup changes the owner as fsGroupPolicy says, unless the driver has done so (VOLUME_MOUNT_GROUP).
+// What the pod can only read is left as it is: it cannot be changed, and where it could, other pods would see
+// it change.
 func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
-	if c.FSGroup == nil || c.Block || c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) || !c.wantsGroup() {
+	if c.FSGroup == nil || c.Block || c.ReadOnly ||
+		c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) ||
+		!c.wantsGroup() {
+		return nil
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(c.place.target, &fs); err != nil {
+		return fmt.Errorf("stat volume %s: %w", c.place.target, err)
+	}
+	if fs.Flags&unix.ST_RDONLY != 0 { // by its mount options, or by its driver
 		return nil
 	}
 	sc := c.Pod.Spec.SecurityContext
 	onMismatch := sc.FSGroupChangePolicy != nil && *sc.FSGroupChangePolicy == v1.FSGroupChangeOnRootMismatch
-	return fsgroup.Apply(ctx, c.place.target, *c.FSGroup, c.ReadOnly, onMismatch)
+	return fsgroup.Apply(ctx, c.place.target, *c.FSGroup, false, onMismatch)
 }
 
 func (c *call) wantsGroup() bool {
@@ -260,7 +293,7 @@ func (c *call) wantsGroup() bool {
 	case storagev1.FileFSGroupPolicy:
 		return true
 	}
-	if c.PV == nil || c.PV.Spec.CSI.FSType == "" || c.ReadOnly {
+	if c.PV == nil || c.PV.Spec.CSI.FSType == "" {
 		return false
 	}
 	for _, mode := range c.PV.Spec.AccessModes {

@@ -126,7 +126,7 @@ func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 // usedByOthers looks for the volume in the directories of other pods.
 func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 	pods, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("look for other users of volume %s: %w", p.SpecName, err)
 	}
 	for _, other := range pods {

@@ -43,6 +43,7 @@ func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logg
 		return errors.Join(err, conn.Close())
 	}
 	volumes.OnChange(p.CapacityChanged)
+	volumes.OnTrouble(p.Trouble)
 	group.Go(func() error { return errors.Join(p.Run(ctx), conn.Close()) })
 	return nil
 }

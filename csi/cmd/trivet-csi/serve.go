@@ -38,7 +38,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { store.volumes.Run(ctx); return nil })
-	group.Go(func() error { return serveUntil(ctx, d.Server(), listener) })
+	group.Go(func() error { return serveUntil(ctx, log, d.Server(), listener, o.endpoint) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
 	err = register(ctx, group, log, o)
 	if err == nil {
@@ -57,26 +57,49 @@ func register(ctx context.Context, group *errgroup.Group, log *slog.Logger, o op
 	if o.registrationDir == "" {
 		return nil
 	}
-	listener, err := socket.Listen(filepath.Join(o.registrationDir, driver.Name+"-reg.sock"))
+	path := filepath.Join(o.registrationDir, driver.Name+"-reg.sock")
+	listener, err := socket.Listen(path)
 	if err != nil {
 		return err
 	}
 	r := registrar.New(registrar.Config{Driver: driver.Name, Endpoint: o.endpoint, Log: log})
-	group.Go(func() error { return serveUntil(ctx, r.Server(), listener) })
+	group.Go(func() error { return serveUntil(ctx, log, r.Server(), listener, path) })
 	return nil
 }
 
-// serveUntil serves until ctx ends, then lets the calls under way finish.
-func serveUntil(ctx context.Context, server *grpc.Server, listener net.Listener) error {
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(listener) }()
+// serveUntil serves until ctx ends, then lets the calls under way finish. A socket that somebody removes is
+// made again: nobody could reach the driver until it is started anew, and kubelet forgets a plugin whose
+// registration socket goes.
+func serveUntil(
+	ctx context.Context,
+	log *slog.Logger,
+	server *grpc.Server,
+	listener net.Listener,
+	path string,
+) error {
+	failed := make(chan error, 1)
+	serve := func(l net.Listener) {
+		go func() {
+			if err := server.Serve(l); err != nil && !errors.Is(err, net.ErrClosed) {
+				failed <- err
+			}
+		}()
+	}
+	serve(listener)
+	go func() {
+		if err := socket.Keep(ctx, listener, path, serve); err != nil {
+			log.Warn("a socket that is removed is not made again", "socket", path, "err", err)
+		}
+	}()
+
 	select {
-	case err := <-done:
+	case err := <-failed:
+		server.Stop()
 		return err
 	case <-ctx.Done():
 	}
 	hurry := time.AfterFunc(stopTimeout, server.Stop)
 	defer hurry.Stop()
 	server.GracefulStop()
-	return <-done
+	return socket.Remove(path)
 }

@@ -53,13 +53,27 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, er
 	if err != nil {
 		return nil, err
 	}
-	volumes, report, err := volume.Open(volume.Config{DataDir: o.dataDir, StateDir: o.stateDir, Targets: s.targets,
-		Backends: backends, Default: order, Reserve: o.reserve})
+	volumes, report, err := volume.Open(volume.Config{
+		DataDir:  o.dataDir,
+		StateDir: o.stateDir,
+		Targets:  s.targets,
+		Backends: backends,
+		Default:  order,
+		Reserve:  o.reserve,
+		Most:     o.poolSize,
+	})
 	if err != nil {
 		return nil, err
 	}
 	s.volumes = volumes
 	tell(log, report)
+	volumes.OnTrouble(func(backend string, err error) {
+		if err == nil {
+			log.Info("backend works again", "backend", backend)
+		} else {
+			log.Error("backend is in trouble", "backend", backend, "err", err)
+		}
+	})
 	return s, nil
 }
 
@@ -73,8 +87,11 @@ func (s *storage) openBackends(ctx context.Context, log *slog.Logger, o options)
 	p, poolErr := pool.Open(ctx, pool.Config{Dir: o.dataDir, Instance: instance, Size: o.poolSize})
 	if poolErr == nil {
 		s.pool = p
+		poolErr = p.Err() // tried again while the driver runs
 		backends[pool.Name] = p
 		order = append(order, pool.Name)
+	}
+	if poolErr == nil {
 		log.Info("backend works", "backend", pool.Name, "pool", p.String())
 	} else {
 		log.Warn("backend does not work", "backend", pool.Name, "err", poolErr)

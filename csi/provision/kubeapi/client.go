@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
@@ -68,7 +67,8 @@ func Scheme() *runtime.Scheme {
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.PersistentVolumeClaim{}, &corev1.PersistentVolumeClaimList{},
 		&corev1.PersistentVolume{}, &corev1.PersistentVolumeList{}, &corev1.Event{})
 	scheme.AddKnownTypes(storagev1.SchemeGroupVersion, &storagev1.StorageClass{}, &storagev1.StorageClassList{},
-		&storagev1.CSINode{}, &storagev1.CSINodeList{})
+		&storagev1.CSINode{}, &storagev1.CSINodeList{}, &storagev1.CSIDriver{}, &storagev1.CSIDriverList{},
+		&storagev1.CSIStorageCapacity{}, &storagev1.CSIStorageCapacityList{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
 	metav1.AddToGroupVersion(scheme, storagev1.SchemeGroupVersion)
 	return scheme
@@ -80,9 +80,33 @@ func (c *Client) Claim(ctx context.Context, namespace, name string) (*corev1.Per
 	return claim, c.core.Get().Namespace(namespace).Resource(claims).Name(name).Do(ctx).Into(claim)
 }
 
-// PatchClaim applies a JSON merge patch to a claim, or to its status.
-func (c *Client) PatchClaim(ctx context.Context, namespace, name string, patch []byte, subresources ...string) error {
-	return c.core.Patch(types.MergePatchType).Namespace(namespace).Resource(claims).Name(name).SubResource(subresources...).Body(patch).Do(ctx).Error()
+// PatchClaim applies a JSON merge patch to a claim.
+func (c *Client) PatchClaim(ctx context.Context, namespace, name string, patch []byte) error {
+	return c.core.Patch(types.MergePatchType).
+		Namespace(namespace).
+		Resource(claims).
+		Name(name).
+		Body(patch).
+		Do(ctx).
+		Error()
+}
+
+// PatchClaimStatus applies a JSON merge patch to the status of a claim, and returns what the claim is by
+// then.
+func (c *Client) PatchClaimStatus(
+	ctx context.Context,
+	namespace, name string,
+	patch []byte,
+) (*corev1.PersistentVolumeClaim, error) {
+	claim := &corev1.PersistentVolumeClaim{}
+	return claim, c.core.Patch(types.MergePatchType).
+		Namespace(namespace).
+		Resource(claims).
+		Name(name).
+		SubResource("status").
+		Body(patch).
+		Do(ctx).
+		Into(claim)
 }
 
 // Volume reads a PersistentVolume from the server.
@@ -126,14 +150,9 @@ func (c *Client) ApplyCapacity(ctx context.Context, namespace, name string, obje
 		Param("fieldManager", "trivet-csi").Param("force", "true").Body(object).Do(ctx).Error()
 }
 
-// DeleteCapacities deletes the CSIStorageCapacities with a label, but those named.
-func (c *Client) DeleteCapacities(ctx context.Context, namespace, label string, but []string) error {
-	var fields []string
-	for _, name := range but {
-		fields = append(fields, "metadata.name!="+name)
-	}
-	return c.storage.Delete().Namespace(namespace).Resource(capacities).
-		Param("labelSelector", label).Param("fieldSelector", strings.Join(fields, ",")).Do(ctx).Error()
+// DeleteCapacity deletes a CSIStorageCapacity.
+func (c *Client) DeleteCapacity(ctx context.Context, namespace, name string) error {
+	return c.storage.Delete().Namespace(namespace).Resource(capacities).Name(name).Do(ctx).Error()
 }
 
 // CreateEvent stores a new event.

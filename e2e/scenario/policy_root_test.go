@@ -1,0 +1,102 @@
+package scenario
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestNodeDriverWritesOnlyWhatIsOnItsNode acts as the CSI driver of one node, with the credentials that
+// somebody who is root there has.
+func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
+	c := open(t)
+	mine := []string{"--as=csi.trivet.dev:node:" + c.node, "--as-group=csi.trivet.dev:nodes"}
+	unbound := []string{"--as=system:serviceaccount:kube-system:trivet-csi"}
+	bound := append([]string{"--as-user-extra=authentication.kubernetes.io/node-name=" + c.node}, unbound...)
+	own, other, hostPath := c.volumeOn(
+		"own",
+		c.node,
+	), c.volumeOn(
+		"other",
+		"elsewhere",
+	), c.hostPathVolume(
+		"host-path",
+	)
+	c.apply(c.volumeOn("there", "elsewhere"))
+	t.Cleanup(func() {
+		c.kubectl(
+			"delete",
+			"persistentvolume",
+			"--ignore-not-found",
+			c.namespace+"-own",
+			c.namespace+"-other",
+			c.namespace+"-there",
+		)
+	})
+
+	there := c.namespace + "-there"
+	for _, step := range []struct {
+		what    string
+		as      []string
+		stdin   string
+		args    []string
+		allowed bool
+	}{
+		{"make a volume here", mine, own, []string{"create", "-f-"}, true},
+		{"make one again, by a token that is bound to the node", bound, own,
+			[]string{"apply", "--server-side", "--force-conflicts", "-f-"}, true},
+		{"make one by a token that is bound to no node", unbound, c.volumeOn("x", c.node),
+			[]string{"create", "-f-"}, false},
+		{"make a volume of another node", mine, other, []string{"create", "-f-"}, false},
+		{"make a volume of the host's root", mine, hostPath, []string{"create", "-f-"}, false},
+		{"change a volume of another node", mine, "", []string{
+			"patch", "persistentvolume", there, "--type=merge",
+			`-p={"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`,
+		}, false},
+		{"delete a volume of another node", mine, "", []string{"delete", "persistentvolume", there}, false},
+		{"tell the capacity of another node", mine, c.capacityOf("elsewhere"),
+			[]string{"create", "-f-"}, false},
+	} {
+		_, err := c.run(
+			time.Minute,
+			step.stdin,
+			filepath.Join(c.root, ".trivet/bin/kubectl"),
+			append(step.as, step.args...)...)
+		if step.allowed && err != nil {
+			t.Errorf("%s: %v", step.what, err)
+		}
+		if !step.allowed && (err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy")) {
+			t.Errorf("%s: %v, want a refusal by the policy", step.what, err)
+		}
+	}
+}
+
+func (c *cluster) volumeOn(name, node string) string {
+	return fmt.Sprintf(
+		`{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "%[1]s-%[2]s"}, "spec": {
+		"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+		"persistentVolumeReclaimPolicy": "Retain", "storageClassName": "none",
+		"csi": {"driver": "csi.trivet.dev", "volumeHandle": "%[1]s-%[2]s"},
+		"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+			{"key": "topology.csi.trivet.dev/node", "operator": "In", "values": [%[3]q]}]}]}}}}`,
+		c.namespace,
+		name,
+		node,
+	)
+}
+
+func (c *cluster) hostPathVolume(name string) string {
+	return fmt.Sprintf(
+		`{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "%s-%s"}, "spec": {
+		"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
+		"storageClassName": "none", "hostPath": {"path": "/"}}}`,
+		c.namespace, name)
+}
+
+func (c *cluster) capacityOf(node string) string {
+	return fmt.Sprintf(`{"apiVersion": "storage.k8s.io/v1", "kind": "CSIStorageCapacity",
+		"metadata": {"name": %q, "namespace": "kube-system"}, "storageClassName": "none", "capacity": "1Gi",
+		"nodeTopology": {"matchLabels": {"topology.csi.trivet.dev/node": %q}}}`, c.namespace, node)
+}
