@@ -1,0 +1,79 @@
+// Package boundedfile reads files that a container, an image or another stranger can write. Such a file may be a sparse one of a
+// terabyte, a FIFO that nobody writes to, a device, a symbolic link to a secret of the node, or hold a lease that makes open(2)
+// wait. So nothing is opened but regular files, no link is followed, no call waits, and no more is read than the caller allows.
+package boundedfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrTooLarge and ErrNotRegular are what Read, Open and Contents refuse.
+var (
+	ErrTooLarge   = errors.New("file too large")
+	ErrNotRegular = errors.New("not a regular file")
+)
+
+// Read returns the whole of the regular file path, which must have at most limit bytes.
+func Read(path string, limit int64) ([]byte, error) {
+	f, err := Open(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+
+	return Contents(f, limit)
+}
+
+// Open opens the regular file path with flags (os.O_RDONLY, os.O_WRONLY, os.O_TRUNC, ...; it makes none). Only the last component
+// of path is guarded: the directory must be the caller's own. For files below a directory of others, open them with an os.Root or
+// openat2 and unix.O_NONBLOCK, then use Contents.
+func Open(path string, flags int) (*os.File, error) {
+	// O_PATH has no side effect on what is there; only what proved to be regular is opened indeed, by its descriptor, not its name.
+	handle, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(handle)
+
+	var st unix.Stat_t
+	if err := unix.Fstat(handle, &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: ErrNotRegular}
+	}
+
+	// O_NONBLOCK: a lease (F_SETLEASE) of a container would make this wait for up to 45 s.
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", handle), flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// Contents reads f from where it stands to its end. f must be a regular file and have at most limit bytes left.
+func Contents(f *os.File, limit int64) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: ErrNotRegular}
+	}
+
+	// The size may change meanwhile, so that it is the reader that is bounded.
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > limit {
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)}
+	}
+	return data, nil
+}

@@ -1,0 +1,69 @@
+package boundedfile_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
+)
+
+func TestReadReturnsWholeFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte("four"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data, err := boundedfile.Read(path, 4)
+	if err != nil || string(data) != "four" {
+		t.Fatalf("Read = %q, %v; want the whole file", data, err)
+	}
+}
+
+func TestReadRefusesMoreThanLimit(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sparse")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := boundedfile.Read(path, 1<<10); !errors.Is(err, boundedfile.ErrTooLarge) {
+		t.Fatalf("Read of a sparse terabyte: %v, want ErrTooLarge", err)
+	}
+}
+
+// A FIFO without a writer would block, the link leads to a file that is not meant.
+func TestReadRefusesAllButRegularFiles(t *testing.T) {
+	dir := t.TempDir()
+	fifo, link, secret := filepath.Join(dir, "fifo"), filepath.Join(dir, "link"), filepath.Join(dir, "secret")
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(secret, []byte("x"), 0o600), os.Symlink(secret, link)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{fifo, link, dir, "/dev/zero"} {
+		if _, err := boundedfile.Read(path, 10); !errors.Is(err, boundedfile.ErrNotRegular) {
+			t.Errorf("Read(%s): %v, want ErrNotRegular", path, err)
+		}
+	}
+}
+
+// open(2) of a file with a write lease waits until the holder answers or fs.lease-break-time is over.
+func TestOpenDoesNotWaitForLease(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "leased")
+	holder, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	if _, err := unix.FcntlInt(holder.Fd(), unix.F_SETSIG, int(unix.SIGURG)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatalf("set a lease: %v", err)
+	}
+	if _, err := boundedfile.Open(path, os.O_RDONLY); !errors.Is(err, unix.EAGAIN) {
+		t.Fatalf("Open of a leased file: %v, want EAGAIN at once", err)
+	}
+}
