@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/pelletier/go-toml/v2"
@@ -25,6 +26,9 @@ type Config struct {
 	CNI          CNI                `toml:"cni"`
 	Runtimes     map[string]Runtime `toml:"runtimes"` // further handlers, by the name that a RuntimeClass gives
 	Monitor      Monitor            `toml:"monitor"`
+
+	// AllowedAnnotations are those of the default handler, as Runtime's.
+	AllowedAnnotations []string `toml:"allowed_annotations"`
 }
 
 // CNI says where conflists, plugins and libcni's cache are.
@@ -38,6 +42,10 @@ type CNI struct {
 type Runtime struct {
 	Program string   `toml:"program"`
 	Args    []string `toml:"args"`
+
+	// AllowedAnnotations are names, or patterns of path.Match, of annotations of pods and containers that go to the OCI runtime, which
+	// may take orders from them: whoever can create a pod for this handler gives these.
+	AllowedAnnotations []string `toml:"allowed_annotations"`
 }
 
 // Monitor says where trivet-monitor is.
@@ -100,6 +108,21 @@ func (c Config) Validate() error {
 	for name, r := range c.Runtimes {
 		if r.Program == "" {
 			return fmt.Errorf("runtimes.%s.program: no program", name)
+		}
+		if err := checkPatterns(r.AllowedAnnotations); err != nil {
+			return fmt.Errorf("runtimes.%s.allowed_annotations: %w", name, err)
+		}
+	}
+	if err := checkPatterns(c.AllowedAnnotations); err != nil {
+		return fmt.Errorf("allowed_annotations: %w", err)
+	}
+	return nil
+}
+
+func checkPatterns(patterns []string) error {
+	for _, p := range patterns {
+		if _, err := path.Match(p, ""); err != nil {
+			return fmt.Errorf("%q: %w", p, err)
 		}
 	}
 	return nil

@@ -47,6 +47,9 @@ type Config struct {
 	Group      func(parent, id string) string // the same below the cgroup root
 	Host       spec.Host
 	Log        *slog.Logger
+
+	// AllowedAnnotations are patterns of what of a pod's annotations a handler's OCI runtime may see.
+	AllowedAnnotations func(handler string) []string
 }
 
 // Record is a container on disk. Copies are handed out; they are never changed.

@@ -36,6 +36,9 @@ type Config struct {
 	ImageMounts map[string]string // container path of an image mount -> host directory
 	Localhost   []byte            // seccomp profile when the container asks for Localhost
 	Host        Host
+
+	// AllowedAnnotations are patterns of names: what matches one goes from the pod and the container to the OCI runtime.
+	AllowedAnnotations []string
 }
 
 // Generate makes the spec.
@@ -138,23 +141,6 @@ func environment(cfg Config) []string {
 		set(kv.Key + "=" + string(kv.Value))
 	}
 	return env
-}
-
-// annotations hand the pod's on, and say whose the container is in the words that tools of the field look for.
-func annotations(cfg Config) map[string]string {
-	m := map[string]string{}
-	for k, v := range cfg.Sandbox.GetAnnotations() {
-		m[k] = v
-	}
-	for k, v := range cfg.Container.GetAnnotations() {
-		m[k] = v
-	}
-	m["io.kubernetes.cri.container-type"] = "container"
-	m["io.kubernetes.cri.container-name"] = cfg.Container.GetMetadata().GetName()
-	m["io.kubernetes.cri.sandbox-name"] = cfg.Sandbox.GetMetadata().GetName()
-	m["io.kubernetes.cri.sandbox-namespace"] = cfg.Sandbox.GetMetadata().GetNamespace()
-	m["io.kubernetes.cri.sandbox-uid"] = cfg.Sandbox.GetMetadata().GetUid()
-	return m
 }
 
 func namespaces(cfg Config) []specs.LinuxNamespace {

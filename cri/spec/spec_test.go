@@ -59,9 +59,28 @@ var cases = []struct {
 		c.Container.Tty = true
 		c.Container.Envs = []*runtimeapi.KeyValue{{Key: "MODE", Value: []byte("pod")}, {Key: "EMPTY"}}
 	}},
-	{"annotations of pod and container", func(c *Config) {
-		c.Sandbox.Annotations = map[string]string{"a": "pod", "b": "pod"}
-		c.Container.Annotations = map[string]string{"b": "container", "io.kubernetes.cri.container-name": "forged"}
+	{"annotations of pod and container do not reach the OCI runtime", func(c *Config) {
+		c.Sandbox.Annotations = map[string]string{
+			"a":                               "pod",
+			"run.oci.seccomp_bpf_data":        "AAAA",
+			"run.oci.keep_original_groups":    "1",
+			"run.oci.systemd.force_cgroup_v1": "/sys/fs/cgroup",
+			"org.systemd.property.ExecStop":   "'/bin/sh'",
+		}
+		c.Container.Annotations = map[string]string{
+			"run.oci.hooks.stdout":             "/etc/passwd",
+			"io.kubernetes.cri.container-name": "forged",
+			"io.kubernetes.cri.untrusted":      "forged",
+		}
+	}},
+	{"annotations that the handler allows reach it, and no name of ours", func(c *Config) {
+		c.AllowedAnnotations = []string{"run.oci.handler", "com.example/*", "*"}
+		c.Sandbox.Annotations = map[string]string{"run.oci.handler": "pod", "com.example/a": "pod", "org.example/b": "pod"}
+		c.Container.Annotations = map[string]string{
+			"run.oci.handler":                  "container",
+			"io.kubernetes.cri.container-name": "forged",
+			"io.kubernetes.cri.untrusted":      "forged",
+		}
 	}},
 	{"resources on cgroup v1", func(c *Config) {
 		c.Container.Linux.Resources = &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, CpuShares: 512, CpusetCpus: "0-1", CpusetMems: "0",
