@@ -140,6 +140,10 @@ func (d *Daemon) attach(id string, files wire.Files) error {
 	if exited {
 		return fmt.Errorf("attach to container %s: %w", id, wire.ErrExited)
 	}
+	if err := d.room(freeForAttach); err != nil {
+		return fmt.Errorf("attach to container %s: %w", id, err)
+	}
+
 	for name, st := range map[string]*stream{wire.FdOut: c.stdout, wire.FdErr: c.stderr} {
 		if fd := files.Take(name); fd >= 0 {
 			if err := st.tap(fd); err != nil {

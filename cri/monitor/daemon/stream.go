@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,12 +26,6 @@ type stream struct {
 	mu   sync.Mutex // guards taps and over
 	taps []*tap
 	over bool
-}
-
-// tap is a client that is attached. late is what its pipe did not take at once.
-type tap struct {
-	f    *os.File
-	late []byte
 }
 
 // openStream opens the reading end. The output waits in the FIFO until pump runs.
@@ -112,92 +105,6 @@ func (st *stream) share() int {
 	copied := -1
 	raw.Control(func(fd uintptr) { copied = dup(int(fd)) })
 	return copied
-}
-
-// tap adds a client; fd is the writing end of its pipe, ours from now on.
-func (st *stream) tap(fd int) error {
-	if st == nil {
-		return unix.Close(fd)
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.over {
-		return unix.Close(fd)
-	}
-	st.taps = append(st.taps, &tap{f: os.NewFile(uintptr(fd), "attached client")})
-	return nil
-}
-
-// deliver gives a batch to all taps, as much as they take at once.
-func (st *stream) deliver(data []byte) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.taps = slices.DeleteFunc(st.taps, func(t *tap) bool {
-		n, err := writeNow(t.f, data)
-		if err != nil {
-			t.f.Close()
-			return true
-		}
-		t.late = slices.Clone(data[n:])
-		return false
-	})
-}
-
-// slowClient is how long an attached client may take none of its output before it is let go. Until then the container waits, as for any
-// slow terminal.
-const slowClient = 10 * time.Second
-
-// catchUp writes what the taps did not take at once.
-func (st *stream) catchUp() {
-	st.mu.Lock()
-	taps := slices.Clone(st.taps)
-	st.mu.Unlock()
-	for _, t := range taps {
-		if len(t.late) == 0 {
-			continue
-		}
-		err := t.write(t.late)
-		t.late = nil
-		if err == nil {
-			continue
-		}
-		st.log.Warn("attached client is let go", "err", err)
-		st.mu.Lock()
-		st.taps = slices.DeleteFunc(st.taps, func(other *tap) bool { return other == t })
-		st.mu.Unlock()
-		t.f.Close()
-	}
-}
-
-func (t *tap) write(data []byte) error {
-	for len(data) > 0 {
-		if err := t.f.SetWriteDeadline(time.Now().Add(slowClient)); err != nil {
-			return err
-		}
-		n, err := t.f.Write(data[:min(len(data), 4096)])
-		if err != nil {
-			return err
-		}
-		data = data[n:]
-	}
-	return nil
-}
-
-// writeNow writes what fits without waiting.
-func writeNow(f *os.File, data []byte) (n int, err error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	raw.Control(func(fd uintptr) { n, err = unix.Write(int(fd), data) })
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
-		return 0, nil
-	}
-	return max(n, 0), err
 }
 
 // pumpTerminal moves what comes from a terminal's master into the FIFO that the log is written from. From there on a terminal is like any
