@@ -168,6 +168,8 @@ func coded(err error) error {
 		code = codes.FailedPrecondition
 	case errors.Is(err, streaming.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		code = codes.DeadlineExceeded
+	case errors.Is(err, streaming.ErrTooManyStreams):
+		code = codes.ResourceExhausted
 	case errors.Is(err, context.Canceled):
 		code = codes.Canceled
 	}

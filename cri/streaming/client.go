@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net"
 	"os"
+
+	"golang.org/x/sys/unix"
 )
 
 // watchedListener gives connections whose context ends when the client is gone. net/http sees to that until a connection is hijacked, and then the
@@ -16,18 +18,44 @@ func (l watchedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &watchedConn{Conn: conn}, nil
+	c := &watchedConn{Conn: conn}
+	// A copy, as the poller's events for the connection itself go to whoever reads it.
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		c.watched, _ = tcp.File() // without it, the client's end is seen when somebody reads
+	}
+	return c, nil
 }
 
 type watchedConn struct {
 	net.Conn
-	gone context.CancelFunc // set by watch, before anybody reads
+	watched *os.File           // nil: not watched
+	gone    context.CancelFunc // set by watch, before anybody reads
 }
 
 // watch is http.Server.ConnContext.
 func watch(ctx context.Context, conn net.Conn) context.Context {
-	ctx, conn.(*watchedConn).gone = context.WithCancel(ctx)
+	c := conn.(*watchedConn)
+	ctx, c.gone = context.WithCancel(ctx)
+	if c.watched != nil {
+		go c.awaitHangUp()
+	}
 	return ctx
+}
+
+// awaitHangUp ends the context when the client has closed the connection. A Read would tell, too, but comes to that only after all
+// that the client sent before, which a process that does not read its stdin holds up for ever.
+func (c *watchedConn) awaitHangUp() {
+	raw, err := c.watched.SyscallConn()
+	if err != nil {
+		return
+	}
+	const hungUp = unix.POLLRDHUP | unix.POLLHUP | unix.POLLERR
+	raw.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(poll, 0)
+		return err == nil && n > 0 && poll[0].Revents&hungUp != 0
+	})
+	c.gone()
 }
 
 func (c *watchedConn) Read(p []byte) (int, error) {
@@ -38,7 +66,13 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Close ends the connection, also where the context was not made yet (a listener that is closed).
 func (c *watchedConn) Close() error {
-	c.gone()
+	if c.watched != nil {
+		c.watched.Close()
+	}
+	if c.gone != nil {
+		c.gone()
+	}
 	return c.Conn.Close()
 }

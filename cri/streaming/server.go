@@ -75,24 +75,28 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Exec returns the URL at which the exec takes place. The checks are CRI's.
-func (s *Server) Exec(req *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	resp, err := s.stream.GetExec(req)
-	if err == nil {
-		s.tokens.put(resp.Url, req)
-	}
+func (s *Server) Exec(req *runtimeapi.ExecRequest) (resp *runtimeapi.ExecResponse, err error) {
+	err = s.issue("container "+req.ContainerId, req, func() (string, error) {
+		resp, err = s.stream.GetExec(req)
+		return resp.GetUrl(), err
+	})
 	return resp, err
 }
 
 // Attach returns the URL at which the attach takes place.
-func (s *Server) Attach(req *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	resp, err := s.stream.GetAttach(req)
-	if err == nil {
-		s.tokens.put(resp.Url, req)
-	}
+func (s *Server) Attach(req *runtimeapi.AttachRequest) (resp *runtimeapi.AttachResponse, err error) {
+	err = s.issue("container "+req.ContainerId, req, func() (string, error) {
+		resp, err = s.stream.GetAttach(req)
+		return resp.GetUrl(), err
+	})
 	return resp, err
 }
 
 // PortForward returns the URL at which ports are forwarded.
-func (s *Server) PortForward(req *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
-	return s.stream.GetPortForward(req)
+func (s *Server) PortForward(req *runtimeapi.PortForwardRequest) (resp *runtimeapi.PortForwardResponse, err error) {
+	err = s.issue("pod "+req.PodSandboxId, req, func() (string, error) {
+		resp, err = s.stream.GetPortForward(req)
+		return resp.GetUrl(), err
+	})
+	return resp, err
 }
