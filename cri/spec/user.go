@@ -3,17 +3,18 @@ package spec
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
+	"math"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
-	"github.com/moby/sys/user"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
 // User is who a container runs as.
@@ -22,6 +23,9 @@ type User struct {
 	Home string
 }
 
+// maxImageFile bounds what is read of a file of an image.
+const maxImageFile = 10 << 20
+
 // ResolveUser finds the user in the image's passwd and group files: what the container asks for, else what the image says. Paths in the image
 // never lead out of rootfs.
 func ResolveUser(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecurityContext) (User, error) {
@@ -29,34 +33,89 @@ func ResolveUser(rootfs, imageUser string, security *runtimeapi.LinuxContainerSe
 	if err != nil {
 		return User{}, err
 	}
-	passwd, err := open(rootfs, "/etc/passwd")
+	passwd, err := readImageFile(rootfs, "/etc/passwd")
 	if err != nil {
 		return User{}, err
 	}
-	defer passwd.Close()
-	group, err := open(rootfs, "/etc/group")
+	group, err := readImageFile(rootfs, "/etc/group")
 	if err != nil {
 		return User{}, err
 	}
-	defer group.Close()
-	found, err := user.GetExecUser(asked, &user.ExecUser{Home: "/"}, passwd, group)
+
+	name, groupName, _ := strings.Cut(asked, ":")
+	who, err := accountOf(passwd, name)
 	if err != nil {
-		return User{}, fmt.Errorf("user %q: %w", asked, err)
+		return User{}, err
 	}
-	u := User{User: specs.User{UID: uint32(found.Uid), GID: uint32(found.Gid)}, Home: found.Home}
-	u.AdditionalGids = append(u.AdditionalGids, u.GID)
-	var extra []int64
-	if security.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Merge {
-		for _, g := range found.Sgids {
-			extra = append(extra, int64(g))
+	var members []uint32
+	switch {
+	case groupName != "":
+		gid, ok, err := findGroup(group, groupName)
+		if err != nil {
+			return User{}, err
+		}
+		if !ok {
+			return User{}, fmt.Errorf("group %q: not in /etc/group of the image", groupName)
+		}
+		who.gid = gid
+	case who.name != "" && security.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Merge:
+		if members, err = groupsOf(group, who.name); err != nil {
+			return User{}, err
 		}
 	}
-	for _, g := range append(extra, security.GetSupplementalGroups()...) {
-		if !slices.Contains(u.AdditionalGids, uint32(g)) {
-			u.AdditionalGids = append(u.AdditionalGids, uint32(g))
+
+	u := User{User: specs.User{UID: who.uid, GID: who.gid}, Home: who.home}
+	u.AdditionalGids, err = allGroups(who.gid, members, security.GetSupplementalGroups())
+	return u, err
+}
+
+// accountOf finds a user. Nobody asked for is root; a number needs no entry.
+func accountOf(passwd []byte, name string) (account, error) {
+	if name == "" {
+		name = "0"
+	}
+	who, ok, err := findAccount(passwd, name)
+	if err != nil {
+		return account{}, err
+	}
+	if !ok {
+		uid, isNumber, err := numeric(name)
+		if err != nil {
+			return account{}, err
+		}
+		if !isNumber {
+			return account{}, fmt.Errorf("user %q: not in /etc/passwd of the image", name)
+		}
+		who = account{uid: uid}
+	}
+	if who.home == "" {
+		who.home = "/"
+	}
+	return who, nil
+}
+
+// allGroups puts the groups together, each once.
+func allGroups(gid uint32, members []uint32, asked []int64) ([]uint32, error) {
+	all, seen := []uint32{gid}, map[uint32]bool{gid: true}
+	add := func(g uint32) {
+		if !seen[g] {
+			seen[g] = true
+			all = append(all, g)
 		}
 	}
-	return u, nil
+	for _, g := range members {
+		add(g)
+	}
+	for _, g := range asked {
+		if g < 0 || g > math.MaxInt32 {
+			return nil, fmt.Errorf("supplemental group %d is not between 0 and %d", g, math.MaxInt32)
+		}
+		add(uint32(g))
+	}
+	if len(all) > maxGroups {
+		return nil, fmt.Errorf("%d groups are more than the kernel's %d", len(all), maxGroups)
+	}
+	return all, nil
 }
 
 // wanted is USER[:GROUP] in passwd's words.
@@ -80,22 +139,29 @@ func wanted(imageUser string, security *runtimeapi.LinuxContainerSecurityContext
 	return strings.TrimSpace(imageUser), nil
 }
 
-func open(rootfs, path string) (io.ReadCloser, error) {
+// readImageFile reads a file of an image; nil if it is not there.
+func readImageFile(rootfs, path string) ([]byte, error) {
 	handle, err := pathrs.OpenInRoot(rootfs, path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return io.NopCloser(strings.NewReader("")), nil
+		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s of the image: %w", path, err)
 	}
 	defer handle.Close()
+
 	// Before it is opened: that would wait for a FIFO's writer, and make a device do what it does on open.
 	if info, err := handle.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s of the image is no regular file", path)
 	}
-	f, err := pathrs.Reopen(handle, os.O_RDONLY)
+	f, err := pathrs.Reopen(handle, os.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("open %s of the image: %w", path, err)
 	}
-	return f, nil
+	defer f.Close()
+	data, err := boundedfile.Contents(f, maxImageFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s of the image: %w", path, err)
+	}
+	return data, nil
 }
