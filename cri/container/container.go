@@ -16,6 +16,7 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -72,6 +73,7 @@ type Record struct {
 	Resources   *runtimeapi.LinuxContainerResources // as updated; nil: as asked for
 	Volumes     []string                            // IDs of mounted image volumes
 	VolumeIDs   map[string]string                   // container path -> image ID
+	StopSignal  unix.Signal                         // kept here, as the image may be removed while it runs
 	config      *runtimeapi.ContainerConfig
 }
 

@@ -75,6 +75,7 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 		return err
 	}
 	r.ImageID = img.ID
+	r.StopSignal = spec.StopSignal(r.config.GetStopSignal(), img.Config.Config.StopSignal)
 	if r.config.LogPath != "" && box.PodConfig().GetLogDirectory() != "" {
 		r.LogPath = filepath.Join(box.PodConfig().LogDirectory, r.config.LogPath)
 	}
@@ -171,8 +172,12 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 	if err != nil {
 		return nil, err
 	}
+	host := c.cfg.Host
+	if host.Hostname, err = os.Hostname(); err != nil {
+		return nil, fmt.Errorf("host name of the node: %w", err)
+	}
 	cfg := spec.Config{ID: r.ID, Container: r.config, Sandbox: box.PodConfig(), Image: img.Config.Config, Rootfs: root, User: user, Namespaces: namespaces,
-		CgroupsPath: c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID), Files: c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs()), ImageMounts: volumes, Host: c.cfg.Host,
+		CgroupsPath: c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID), Files: c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs()), ImageMounts: volumes, Host: host,
 		AllowedAnnotations: c.cfg.AllowedAnnotations(box.Handler)}
 	if p := security.GetSeccomp(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost && !security.GetPrivileged() {
 		path := p.LocalhostRef

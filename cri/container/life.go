@@ -66,7 +66,7 @@ func (c *Containers) Stop(ctx context.Context, id string, grace time.Duration) e
 		return nil
 	}
 	if grace > 0 && state == runtimeapi.ContainerState_CONTAINER_RUNNING {
-		if err := c.cfg.Monitor.Kill(r.ID, c.stopSignal(r)); err != nil {
+		if err := c.cfg.Monitor.Kill(r.ID, r.StopSignal); err != nil {
 			return err
 		}
 		if waited(ctx, done, grace) {
@@ -95,21 +95,6 @@ func waited(ctx context.Context, done <-chan struct{}, limit time.Duration) bool
 	case <-ctx.Done():
 	}
 	return false
-}
-
-// stopSignal is the pod's, else the image's, else SIGTERM.
-func (c *Containers) stopSignal(r Record) unix.Signal {
-	if s := r.config.GetStopSignal(); s != 0 {
-		if n := unix.SignalNum(s.String()); n != 0 {
-			return n
-		}
-	}
-	if img, err := c.cfg.Images.Get(r.ImageID); err == nil && img.Config.Config.StopSignal != "" {
-		if n := spec.Signal(img.Config.Config.StopSignal); n != 0 {
-			return n
-		}
-	}
-	return unix.SIGTERM
 }
 
 // Remove kills the container if need be and forgets it. Its log stays. What is not there is success.

@@ -55,6 +55,8 @@ var cases = []struct {
 		c.Container.Command, c.Container.Args, c.Container.WorkingDir = []string{"/bin/sh"}, []string{"-c", "true"}, "/tmp"
 	}},
 	{"arguments alone replace the image's command but not its entry point", func(c *Config) { c.Container.Args = []string{"--help"} }},
+	{"an empty entry point is none", func(c *Config) { c.Image.Entrypoint = []string{""} }},
+	{"a pod without a hostname has the node's", func(c *Config) { c.Sandbox.Hostname, c.Host.Hostname = "", "node-1" }},
 	{"environment: the pod's over the image's, in its place; a terminal has a kind", func(c *Config) {
 		c.Container.Tty = true
 		c.Container.Envs = []*runtimeapi.KeyValue{{Key: "MODE", Value: []byte("pod")}, {Key: "EMPTY"}}
