@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/apparmor"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/rootfs"
@@ -48,6 +49,7 @@ type Config struct {
 	Group      func(parent, id string) string // the same below the cgroup root
 	Host       spec.Host
 	Log        *slog.Logger
+	AppArmor   *apparmor.Profiles
 
 	// AllowedAnnotations are patterns of what of a pod's annotations a handler's OCI runtime may see.
 	AllowedAnnotations func(handler string) []string

@@ -179,6 +179,9 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 	cfg := spec.Config{ID: r.ID, Container: r.config, Sandbox: box.PodConfig(), Image: img.Config.Config, Rootfs: root, User: user, Namespaces: namespaces,
 		CgroupsPath: c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID), Files: c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs()), ImageMounts: volumes, Host: host,
 		AllowedAnnotations: c.cfg.AllowedAnnotations(box.Handler)}
+	if cfg.AppArmor, err = c.appArmorProfile(ctx, security); err != nil {
+		return nil, err
+	}
 	if p := security.GetSeccomp(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost && !security.GetPrivileged() {
 		path := p.LocalhostRef
 		if !filepath.IsAbs(path) {

@@ -36,7 +36,6 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		{"unknown capability", "CAP_FLY", func(c *Config) { security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"fly"}} }},
 		{"seccomp where there is none", "mine", func(c *Config) { security(c).Seccomp, c.Host.Seccomp = localhost, false }},
 		{"a profile that is none", "mine", func(c *Config) { security(c).Seccomp, c.Localhost = localhost, []byte("{") }},
-		{"AppArmor where there is none", "mine", func(c *Config) { security(c).Apparmor, c.Host.AppArmor = localhost, false }},
 		{"permissions of a device", `"rx"`, func(c *Config) {
 			c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", Permissions: "rx"}}
 		}},

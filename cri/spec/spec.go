@@ -37,6 +37,7 @@ type Config struct {
 	Files       []specs.Mount     // what the pod gives: resolv.conf, /dev/shm...
 	ImageMounts map[string]string // container path of an image mount -> host directory
 	Localhost   []byte            // seccomp profile when the container asks for Localhost
+	AppArmor    string            // profile, which the kernel has
 	Host        Host
 
 	// AllowedAnnotations are patterns of names: what matches one goes from the pod and the container to the OCI runtime.

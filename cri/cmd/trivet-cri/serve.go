@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/apparmor"
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/image"
@@ -103,7 +104,8 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	events := server.NewEvents()
 	containers, err := container.Open(ctx, container.Config{Dir: filepath.Join(cfg.StateDir, "containers"), SeccompDir: cfg.Seccomp, Images: images, Rootfs: roots,
 		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, AllowedAnnotations: runtimes.allowedAnnotations,
-		Cgroup: cgroupsPath, Group: group, Host: host, Log: log}, events.Put)
+		Cgroup: cgroupsPath, Group: group, Host: host, Log: log,
+		AppArmor: apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser")}, events.Put)
 	if err != nil {
 		return err
 	}
