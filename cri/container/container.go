@@ -59,8 +59,9 @@ type Config struct {
 type Record struct {
 	ID, Sandbox string
 	State       runtimeapi.ContainerState
-	Made        bool // creation was finished; what is not is undone at the next start
-	Discarded   bool // its removal has begun, before it was ever started
+	Made        bool   // creation was finished; what is not is undone at the next start
+	Discarded   bool   // its removal has begun, before it was ever started
+	Refused     string // why the OCI runtime did not make it, so that its start fails; empty: it made it
 	Raw         []byte
 	ImageID     string
 	LogPath     string
@@ -148,7 +149,7 @@ func (c *Containers) reconcile(ctx context.Context, r Record, live map[string]mo
 		}
 		return
 	}
-	if r.State == runtimeapi.ContainerState_CONTAINER_EXITED {
+	if r.State == runtimeapi.ContainerState_CONTAINER_EXITED || r.Refused != "" {
 		return
 	}
 	c.done[r.ID] = make(chan struct{})

@@ -101,25 +101,51 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	if err := writeSpec(c.dir(r.ID), oci); err != nil {
 		return err
 	}
-	parent := box.PodConfig().GetLinux().GetCgroupParent()
 	c.expect(r.ID)
 	defer c.settle(r.ID)
-	if r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{ID: r.ID, Bundle: c.dir(r.ID), Runtime: runtime, LogPath: r.LogPath, TTY: r.config.Tty,
-		Stdin: r.config.Stdin, StdinOnce: r.config.StdinOnce, Cgroup: c.cfg.Group(parent, r.ID),
-		OOMScoreAdj: *oci.Process.OOMScoreAdj, SharedPID: r.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() != runtimeapi.NamespaceMode_CONTAINER}); err != nil {
+	if err := c.makeProcess(ctx, r, box, runtime, oci); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("caller gave up: %w", context.Cause(ctx))
 	}
+
 	r.State, r.Made = runtimeapi.ContainerState_CONTAINER_CREATED, true
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.store.Put(r.ID, *r); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	c.all[r.ID], c.done[r.ID] = *r, make(chan struct{})
+	c.all[r.ID] = *r
+	if r.Refused == "" {
+		c.done[r.ID] = make(chan struct{})
+	}
 	return nil
+}
+
+// makeProcess has the container's first process made. A command that is not there, or anything else for which the OCI runtime cannot make the
+// container, is no error of the creation: it is told at the start, which ends the container. Clients would try the creation again for ever,
+// while one that has ended is restarted, or not, as its pod says.
+func (c *Containers) makeProcess(
+	ctx context.Context, r *Record, box sandbox.Record, runtime monitor.Runtime, oci *specs.Spec,
+) (err error) {
+	options := r.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{
+		ID:          r.ID,
+		Bundle:      c.dir(r.ID),
+		Runtime:     runtime,
+		LogPath:     r.LogPath,
+		TTY:         r.config.Tty,
+		Stdin:       r.config.Stdin,
+		StdinOnce:   r.config.StdinOnce,
+		Cgroup:      c.cfg.Group(box.PodConfig().GetLinux().GetCgroupParent(), r.ID),
+		OOMScoreAdj: *oci.Process.OOMScoreAdj,
+		SharedPID:   options.GetPid() != runtimeapi.NamespaceMode_CONTAINER,
+	})
+	if errors.Is(err, monitor.ErrRefused) {
+		r.Refused, err = err.Error(), nil
+	}
+	return err
 }
 
 // takeBack destroys a container that was not finished. One that cannot be destroyed now is listed as exited, so that it is removed with its
