@@ -27,6 +27,10 @@ type Config struct {
 	Runtimes     map[string]Runtime `toml:"runtimes"` // further handlers, by the name that a RuntimeClass gives
 	Monitor      Monitor            `toml:"monitor"`
 
+	// Of pods with a network namespace of their own: anybody there may bind ports below 1024, and ping.
+	UnprivilegedPorts bool `toml:"enable_unprivileged_ports"`
+	UnprivilegedICMP  bool `toml:"enable_unprivileged_icmp"`
+
 	// AllowedAnnotations are those of the default handler, as Runtime's.
 	AllowedAnnotations []string `toml:"allowed_annotations"`
 }
@@ -61,6 +65,9 @@ func Default() Config {
 		OCIRuntime: "crun", CgroupDriver: "cgroupfs", StreamAddr: "127.0.0.1:0", Seccomp: "/var/lib/kubelet/seccomp",
 		CNI:     CNI{ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin"}, CacheDir: "/var/lib/cni"},
 		Monitor: Monitor{Socket: "/run/trivet/monitor.sock"},
+
+		UnprivilegedPorts: true,
+		UnprivilegedICMP:  true,
 	}
 }
 

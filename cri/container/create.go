@@ -202,20 +202,30 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 	if host.Hostname, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("host name of the node: %w", err)
 	}
-	cfg := spec.Config{ID: r.ID, Container: r.config, Sandbox: box.PodConfig(), Image: img.Config.Config, Rootfs: root, User: user, Namespaces: namespaces,
-		CgroupsPath: c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID), Files: c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs()), ImageMounts: volumes, Host: host,
-		AllowedAnnotations: c.cfg.AllowedAnnotations(box.Handler)}
+	files := c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs())
+	declared, err := c.imageVolumes(r, img, files)
+	if err != nil {
+		return nil, err
+	}
+	cfg := spec.Config{
+		ID:                 r.ID,
+		Container:          r.config,
+		Sandbox:            box.PodConfig(),
+		Image:              img.Config.Config,
+		Rootfs:             root,
+		User:               user,
+		Namespaces:         namespaces,
+		CgroupsPath:        c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID),
+		Files:              append(files, declared...),
+		ImageMounts:        volumes,
+		Host:               host,
+		AllowedAnnotations: c.cfg.AllowedAnnotations(box.Handler),
+	}
 	if cfg.AppArmor, err = c.appArmorProfile(ctx, security); err != nil {
 		return nil, err
 	}
-	if p := security.GetSeccomp(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost && !security.GetPrivileged() {
-		path := p.LocalhostRef
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(c.cfg.SeccompDir, path)
-		}
-		if cfg.Localhost, err = os.ReadFile(path); err != nil {
-			return nil, fmt.Errorf("seccomp profile: %w", err)
-		}
+	if cfg.Localhost, err = c.localSeccomp(security); err != nil {
+		return nil, err
 	}
 	if security.GetPrivileged() {
 		if cfg.Host.Devices, err = spec.Devices("/dev"); err != nil {
@@ -226,6 +236,23 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 		return nil, err
 	}
 	return spec.Generate(cfg)
+}
+
+// localSeccomp reads the profile of a container that asks for one of the node's.
+func (c *Containers) localSeccomp(security *runtimeapi.LinuxContainerSecurityContext) ([]byte, error) {
+	p := security.GetSeccomp()
+	if p.GetProfileType() != runtimeapi.SecurityProfile_Localhost || security.GetPrivileged() {
+		return nil, nil
+	}
+	path := p.LocalhostRef
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(c.cfg.SeccompDir, path)
+	}
+	profile, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp profile: %w", err)
+	}
+	return profile, nil
 }
 
 // makeSources makes directories for host paths that are not there, as all runtimes do.

@@ -34,7 +34,7 @@ type Config struct {
 	User        User
 	Namespaces  map[specs.LinuxNamespaceType]string // path to join; a kind that is not here is the host's, an empty path a new one
 	CgroupsPath string
-	Files       []specs.Mount     // what the pod gives: resolv.conf, /dev/shm...
+	Files       []specs.Mount     // what the pod and the image give: resolv.conf, /dev/shm, volumes...
 	ImageMounts map[string]string // container path of an image mount -> host directory
 	Localhost   []byte            // seccomp profile when the container asks for Localhost
 	AppArmor    string            // profile, which the kernel has

@@ -97,7 +97,8 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	cgroupsPath := func(parent, id string) string { return cgroupsPathOf(systemd, parent, id) }
 	host := spec.Probe(cgroups.V2)
 	boxes, err := sandbox.Open(ctx, sandbox.Config{Dir: filepath.Join(cfg.StateDir, "sandboxes"), FilesDir: filepath.Join(cfg.RootDir, "sandboxes"), Network: node, Monitor: mon, Pause: monitorProgram,
-		Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, OOMMin: host.OOMScoreMin, Log: log})
+		Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, OOMMin: host.OOMScoreMin, Log: log,
+		UnprivilegedPorts: cfg.UnprivilegedPorts, UnprivilegedICMP: cfg.UnprivilegedICMP})
 	if err != nil {
 		return err
 	}
