@@ -4,6 +4,7 @@ package streaming
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -92,11 +93,14 @@ func (s *Server) Attach(req *runtimeapi.AttachRequest) (resp *runtimeapi.AttachR
 	return resp, err
 }
 
-// PortForward returns the URL at which ports are forwarded.
-func (s *Server) PortForward(req *runtimeapi.PortForwardRequest) (resp *runtimeapi.PortForwardResponse, err error) {
-	err = s.issue("pod "+req.PodSandboxId, req, func() (string, error) {
-		resp, err = s.stream.GetPortForward(req)
-		return resp.GetUrl(), err
-	})
-	return resp, err
+// PortForward returns the URL at which ports are forwarded. The library is not asked: it would serve the URL itself.
+func (s *Server) PortForward(req *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
+	if req.PodSandboxId == "" {
+		return nil, errors.New("port-forward: no pod sandbox")
+	}
+	resp := &runtimeapi.PortForwardResponse{Url: fmt.Sprintf("http://%s/portforward/%s", s.listen.Addr(), rand.Text())}
+	if err := s.issue("pod "+req.PodSandboxId, req, func() (string, error) { return resp.Url, nil }); err != nil {
+		return nil, err
+	}
+	return resp, nil
 }

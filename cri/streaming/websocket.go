@@ -36,7 +36,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	forward, isForward := request.(*runtimeapi.PortForwardRequest)
 	switch {
 	case isForward:
-		s.useUp(r.URL.String())
 		s.servePortForward(w, r, forward)
 	case upgrade && slices.Contains(offered, remoteCommandV5) && request != nil:
 		s.useUp(r.URL.String())
