@@ -1,5 +1,5 @@
-// Package apparmor knows which AppArmor profiles the kernel has, and loads the one that containers get which ask for none of their own
-// (apparmor.d(5), apparmor_parser(8)). It does not say who gets which.
+// Package apparmor knows which AppArmor profiles the kernel has, and loads the one that containers get
+// which ask for none of their own (apparmor.d(5), apparmor_parser(8)). It does not say who gets which.
 package apparmor
 
 import (
@@ -33,13 +33,14 @@ type Profiles struct {
 	mu sync.Mutex // one load at a time
 }
 
-// New finds the kernel's profiles below dir, /sys/kernel/security/apparmor on any node, and loads with parser, a name to be found in PATH
-// or a path. Neither needs to be there.
+// New finds the kernel's profiles below dir, /sys/kernel/security/apparmor on any node, and loads with
+// parser, a name to be found in PATH or a path. Neither needs to be there.
 func New(dir, parser string) *Profiles { return &Profiles{dir: dir, parser: parser} }
 
 // Loaded tells whether the kernel has a profile.
 func (p *Profiles) Loaded(name string) (bool, error) {
-	data, err := os.ReadFile(filepath.Join(p.dir, "profiles")) // the kernel's own file, a line for each profile: NAME (MODE)
+	// The kernel's own file, a line for each profile: NAME (MODE).
+	data, err := os.ReadFile(filepath.Join(p.dir, "profiles"))
 	if err != nil {
 		return false, fmt.Errorf("profiles of AppArmor: %w (is securityfs mounted?)", err)
 	}
@@ -52,8 +53,8 @@ func (p *Profiles) Loaded(name string) (bool, error) {
 	return false, nil
 }
 
-// Default returns the name of the default profile, which the kernel has then. It is looked for each time: an administrator can unload it
-// (aa-teardown), or have loaded another one of the same name.
+// Default returns the name of the default profile, which the kernel has then. It is looked for each time:
+// an administrator can unload it (aa-teardown), or have loaded another one of the same name.
 func (p *Profiles) Default(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,7 +67,7 @@ func (p *Profiles) Default(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("load AppArmor profile %s: %w", DefaultProfile, err)
 	}
 	if loaded, err = p.Loaded(DefaultProfile); err == nil && !loaded {
-		err = fmt.Errorf("load AppArmor profile %s: %s says that it did, and the kernel has none", DefaultProfile, p.parser)
+		err = fmt.Errorf("load AppArmor profile %s: after %s the kernel has none", DefaultProfile, p.parser)
 	}
 	return DefaultProfile, err
 }

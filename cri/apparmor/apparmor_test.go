@@ -1,19 +1,20 @@
 package apparmor
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// fake is a kernel's file of profiles and a parser that enters in it what it reads, as the real one makes the kernel do.
+// fake is a kernel's file of profiles and a parser that enters in it what it reads, as the real one makes
+// the kernel do.
 func fake(t *testing.T, profiles, parser string) *Profiles {
 	t.Helper()
 	dir := t.TempDir()
 	program := filepath.Join(dir, "parser")
-	script := fmt.Sprintf("#!/bin/sh\necho \"$*\" >> %[1]s/calls\n%[2]s\n", dir, strings.ReplaceAll(parser, "DIR", dir))
+	script := "#!/bin/sh\necho \"$*\" >> DIR/calls\n" + parser + "\n"
+	script = strings.ReplaceAll(script, "DIR", dir)
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +33,8 @@ func TestDefaultProfileIsLoadedOnce(t *testing.T) {
 			t.Fatalf("profile %q, %v", name, err)
 		}
 	}
-	if calls, err := os.ReadFile(filepath.Join(p.dir, "calls")); err != nil || strings.Count(string(calls), "\n") != 1 {
+	calls, err := os.ReadFile(filepath.Join(p.dir, "calls"))
+	if err != nil || strings.Count(string(calls), "\n") != 1 {
 		t.Errorf("calls of the parser: %s, %v", calls, err)
 	}
 }
@@ -44,22 +46,30 @@ func TestDefaultProfileThatCannotBeLoadedIsAnError(t *testing.T) {
 		{"the parser fails", "echo 'no rights' >&2; exit 1", "no rights"},
 		{"the parser loads nothing", "exit 0", "kernel has none"},
 	} {
-		if _, err := fake(t, "", c.parser).Default(t.Context()); err == nil || !strings.Contains(err.Error(), c.says) {
+		_, err := fake(t, "", c.parser).Default(t.Context())
+		if err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: error %v does not say %q", c.name, err, c.says)
 		}
 	}
-	if _, err := New(fake(t, "", "").dir, "no-such-parser").Default(t.Context()); err == nil ||
-		!strings.Contains(err.Error(), "no-such-parser") {
+	_, err := New(fake(t, "", "").dir, "no-such-parser").Default(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "no-such-parser") {
 		t.Errorf("error %v does not name the parser that is not there", err)
 	}
-	if _, err := New(t.TempDir(), "no-such-parser").Default(t.Context()); err == nil || !strings.Contains(err.Error(), "securityfs") {
+	_, err = New(t.TempDir(), "no-such-parser").Default(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "securityfs") {
 		t.Errorf("error %v does not say that securityfs is missing", err)
 	}
 }
 
 func TestProfilesAreFoundByTheirWholeName(t *testing.T) {
 	p := fake(t, "web (enforce)\nmy (odd) name (complain)\n", "")
-	for name, want := range map[string]bool{"web": true, "my (odd) name": true, "we": false, "web (enforce)": false, "": false} {
+	for name, want := range map[string]bool{
+		"web":           true,
+		"my (odd) name": true,
+		"we":            false,
+		"web (enforce)": false,
+		"":              false,
+	} {
 		if got, err := p.Loaded(name); err != nil || got != want {
 			t.Errorf("%q: %t, %v", name, got, err)
 		}

@@ -47,8 +47,9 @@ type Runtime struct {
 	Program string   `toml:"program"`
 	Args    []string `toml:"args"`
 
-	// AllowedAnnotations are names, or patterns of path.Match, of annotations of pods and containers that go to the OCI runtime, which
-	// may take orders from them: whoever can create a pod for this handler gives these.
+	// AllowedAnnotations are names, or patterns of path.Match, of annotations of pods and containers that
+	// go to the OCI runtime, which may take orders from them: whoever can create a pod for this handler
+	// gives these.
 	AllowedAnnotations []string `toml:"allowed_annotations"`
 }
 

@@ -9,7 +9,8 @@ import (
 
 func TestAnnotationsAreAllowedPerHandler(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "cri.toml")
-	text := "allowed_annotations = ['run.oci.handler']\n[runtimes.kata]\nprogram = 'kata'\nallowed_annotations = ['io.katacontainers.*']\n"
+	text := "allowed_annotations = ['run.oci.handler']\n" +
+		"[runtimes.kata]\nprogram = 'kata'\nallowed_annotations = ['io.katacontainers.*']\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +32,8 @@ func TestAnnotationsAreAllowedPerHandler(t *testing.T) {
 func TestBrokenPatternsOfAnnotationsAreRefused(t *testing.T) {
 	c := Default()
 	c.Runtimes = map[string]Runtime{"kata": {Program: "kata", AllowedAnnotations: []string{"io.kata[*"}}}
-	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "runtimes.kata.allowed_annotations") {
+	err := c.Validate()
+	if err == nil || !strings.Contains(err.Error(), "runtimes.kata.allowed_annotations") {
 		t.Errorf("error %v does not name the key", err)
 	}
 }

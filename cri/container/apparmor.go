@@ -8,9 +8,12 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// appArmorProfile is the name of the profile that a container runs under, which the kernel has; empty for none. A container that asks for a
-// profile gets it or is refused. One that says nothing gets the default one where that can be loaded.
-func (c *Containers) appArmorProfile(ctx context.Context, security *runtimeapi.LinuxContainerSecurityContext) (string, error) {
+// appArmorProfile is the name of the profile that a container runs under, which the kernel has; empty for
+// none. A container that asks for a profile gets it or is refused. One that says nothing gets the default
+// one where that can be loaded.
+func (c *Containers) appArmorProfile(
+	ctx context.Context, security *runtimeapi.LinuxContainerSecurityContext,
+) (string, error) {
 	asked := appArmorAsked(security)
 	switch {
 	case security.GetPrivileged() || asked.GetProfileType() == runtimeapi.SecurityProfile_Unconfined:
@@ -40,20 +43,22 @@ func (c *Containers) localProfile(name string) (string, error) {
 	return name, err
 }
 
-// appArmorAsked is the profile that a container asks for, also in the words of older clients; nil if it names none.
+// appArmorAsked is the profile that a container asks for, also in the words of older clients; nil if it
+// names none.
 func appArmorAsked(security *runtimeapi.LinuxContainerSecurityContext) *runtimeapi.SecurityProfile {
 	if p := security.GetApparmor(); p != nil {
 		return p
 	}
 	old := security.GetApparmorProfile() //nolint:staticcheck // deprecated, not gone
 	name, isLocal := strings.CutPrefix(old, "localhost/")
+	kind := runtimeapi.SecurityProfile_RuntimeDefault
 	switch {
 	case old == "":
 		return nil
 	case old == "unconfined":
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
+		kind = runtimeapi.SecurityProfile_Unconfined
 	case isLocal:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: name}
+		kind = runtimeapi.SecurityProfile_Localhost
 	}
-	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+	return &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: name}
 }

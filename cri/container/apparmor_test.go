@@ -13,27 +13,35 @@ import (
 )
 
 func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
-	of := func(kind runtimeapi.SecurityProfile_ProfileType, name string) *runtimeapi.LinuxContainerSecurityContext {
-		return &runtimeapi.LinuxContainerSecurityContext{Apparmor: &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: name}}
+	type security = runtimeapi.LinuxContainerSecurityContext
+	of := func(kind runtimeapi.SecurityProfile_ProfileType, name string) *security {
+		return &security{Apparmor: &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: name}}
 	}
-	old := func(text string) *runtimeapi.LinuxContainerSecurityContext {
-		return &runtimeapi.LinuxContainerSecurityContext{ApparmorProfile: text} //nolint:staticcheck // deprecated, not gone
+	old := func(text string) *security {
+		return &security{ApparmorProfile: text} //nolint:staticcheck // deprecated, not gone
 	}
-	privileged := of(runtimeapi.SecurityProfile_RuntimeDefault, "")
+	const (
+		byDefault  = runtimeapi.SecurityProfile_RuntimeDefault
+		unconfined = runtimeapi.SecurityProfile_Unconfined
+		local      = runtimeapi.SecurityProfile_Localhost
+	)
+	privileged := of(byDefault, "")
 	privileged.Privileged = true
 
 	const refused = "refused"
 	for _, c := range []struct {
-		name                 string
-		security             *runtimeapi.LinuxContainerSecurityContext
-		ready, broken, noLSM string // the profile where the default one is loaded, where it cannot be, without AppArmor
+		name     string
+		security *security
+
+		// The profile where the default one is loaded, where it cannot be, and without AppArmor.
+		ready, broken, noLSM string
 	}{
 		{"nothing said", nil, apparmor.DefaultProfile, "", ""},
-		{"RuntimeDefault", of(runtimeapi.SecurityProfile_RuntimeDefault, ""), apparmor.DefaultProfile, refused, ""},
-		{"Unconfined", of(runtimeapi.SecurityProfile_Unconfined, ""), "", "", ""},
-		{"Localhost", of(runtimeapi.SecurityProfile_Localhost, "web"), "web", "web", refused},
-		{"Localhost that is not loaded", of(runtimeapi.SecurityProfile_Localhost, "absent"), refused, refused, refused},
-		{"Localhost without a name", of(runtimeapi.SecurityProfile_Localhost, ""), refused, refused, refused},
+		{"RuntimeDefault", of(byDefault, ""), apparmor.DefaultProfile, refused, ""},
+		{"Unconfined", of(unconfined, ""), "", "", ""},
+		{"Localhost", of(local, "web"), "web", "web", refused},
+		{"Localhost that is not loaded", of(local, "absent"), refused, refused, refused},
+		{"Localhost without a name", of(local, ""), refused, refused, refused},
 		{"privileged", privileged, "", "", ""},
 		{"runtime/default", old("runtime/default"), apparmor.DefaultProfile, refused, ""},
 		{"unconfined", old("unconfined"), "", "", ""},

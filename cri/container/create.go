@@ -123,9 +123,10 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	return nil
 }
 
-// makeProcess has the container's first process made. A command that is not there, or anything else for which the OCI runtime cannot make the
-// container, is no error of the creation: it is told at the start, which ends the container. Clients would try the creation again for ever,
-// while one that has ended is restarted, or not, as its pod says.
+// makeProcess has the container's first process made. A command that is not there, or anything else for
+// which the OCI runtime cannot make the container, is no error of the creation: it is told at the start,
+// which ends the container. Clients would try the creation again for ever, while one that has ended is
+// restarted, or not, as its pod says.
 func (c *Containers) makeProcess(
 	ctx context.Context, r *Record, box sandbox.Record, runtime monitor.Runtime, oci *specs.Spec,
 ) (err error) {

@@ -56,7 +56,8 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 // startErrorCode is the exit code of a container that could not be started, as with Docker and containerd.
 const startErrorCode = 128
 
-// failStart ends a container whose program does not run and never will. What is left of its first process is killed.
+// failStart ends a container whose program does not run and never will. What is left of its first process
+// is killed.
 func (c *Containers) failStart(id string, cause error) error {
 	r, err := c.change(id, func(r *Record) {
 		if r.Reason == "OOMKilled" { // it had ended before, and this is why
@@ -77,9 +78,14 @@ func (c *Containers) failStart(id string, cause error) error {
 		close(done)
 	}
 	if err := c.cfg.Monitor.Kill(id, unix.SIGKILL); err != nil && !errors.Is(err, monitor.ErrNotFound) {
-		c.cfg.Log.Warn("what is left of a container that did not start is not killed", "container", id, "err", err)
+		c.cfg.Log.Warn("container that did not start is not killed", "container", id, "err", err)
 	}
-	c.notify(Event{ID: id, Sandbox: r.Sandbox, Type: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, At: r.Finished})
+	c.notify(Event{
+		ID:      id,
+		Sandbox: r.Sandbox,
+		Type:    runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
+		At:      r.Finished,
+	})
 	return fmt.Errorf("start container %s: %w", id, cause)
 }
 

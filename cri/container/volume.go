@@ -15,12 +15,12 @@ import (
 // maxVolumes bounds what an image's author may have mounted.
 const maxVolumes = 256
 
-// imageVolumes makes the volumes that the image declares (VOLUME), where nothing else is mounted: what the pod mounts at such a path, or above
-// it, is meant to hold what is written there.
+// imageVolumes makes the volumes that the image declares (VOLUME), where nothing else is mounted: what the
+// pod mounts at such a path, or above it, is meant to hold what is written there.
 func (c *Containers) imageVolumes(r *Record, img image.Image, files []specs.Mount) ([]specs.Mount, error) {
 	declared := img.Config.Config.Volumes
 	if len(declared) > maxVolumes {
-		return nil, fmt.Errorf("image %s declares %d volumes, at most %d are made", img.ID, len(declared), maxVolumes)
+		return nil, fmt.Errorf("image %s: %d volumes are more than %d", img.ID, len(declared), maxVolumes)
 	}
 	taken := []string{"/proc", "/sys", "/dev"}
 	for _, f := range files {

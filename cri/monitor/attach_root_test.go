@@ -26,14 +26,16 @@ func pipes(t *testing.T, pid int) (n int) {
 		t.Fatal(err)
 	}
 	for _, fd := range list {
-		if to, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil && strings.HasPrefix(to, "pipe:") {
+		to, err := os.Readlink(filepath.Join(dir, fd.Name()))
+		if err == nil && strings.HasPrefix(to, "pipe:") {
 			n++
 		}
 	}
 	return n
 }
 
-// attach attaches to a container's output until the test calls done. It returns when the monitor has the client, or refused it.
+// attach attaches to a container's output until the test calls done. It returns when the monitor has the
+// client, or refused it.
 func attach(t *testing.T, c *monitor.Client, pid int, id string) (done context.CancelFunc, err error) {
 	t.Helper()
 	before := pipes(t, pid)
@@ -95,8 +97,13 @@ func TestMonitorRefusesAttachBeforeItLacksDescriptors(t *testing.T) {
 		}
 		t.Cleanup(done)
 	}
-	if refused == nil || !strings.Contains(refused.Error(), "container q") || !strings.Contains(refused.Error(), "descriptors") {
-		t.Errorf("attach ended with %v, want a refusal that names container and cause", refused)
+	if refused == nil {
+		t.Fatal("no attach was refused")
+	}
+	for _, want := range []string{"container q", "descriptors"} {
+		if !strings.Contains(refused.Error(), want) {
+			t.Errorf("refusal %q does not name %s", refused, want)
+		}
 	}
 
 	// What the node lives by goes on.

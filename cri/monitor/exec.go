@@ -154,7 +154,8 @@ func (e *Exec) Resize(width, height uint16) error {
 	return setWinsize(fdOf(e.Terminal), width, height)
 }
 
-// Close gives up the descriptors. The process, if it still runs, goes on (with a terminal it gets SIGHUP), and nobody waits for it.
+// Close gives up the descriptors. The process, if it still runs, goes on (with a terminal it gets SIGHUP),
+// and nobody waits for it.
 func (e *Exec) Close() error {
 	e.close.Do(func() {
 		if e.Terminal != nil {

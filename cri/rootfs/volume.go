@@ -15,12 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Volume makes a directory of the image writable whatever the root file system is, as the image's VOLUME wants it: source is to be bound to
-// target, which is path without symbolic links. It is deleted with the root file system, which must be mounted and used by nobody yet. number
-// tells the volumes of one root file system apart.
+// Volume makes a directory of the image writable whatever the root file system is, as the image's VOLUME
+// wants it: source is to be bound to target, which is path without symbolic links. It is deleted with the
+// root file system, which must be mounted and used by nobody yet. number tells the volumes of one root file
+// system apart.
 //
-// A directory with files is bound to itself: the overlay's, which has the image's files and takes what is written. An empty one gets a
-// directory of its own on the disk, since that is what it is for: not all that databases or nested runtimes do works on an overlay.
+// A directory with files is bound to itself: the overlay's, which has the image's files and takes what is
+// written. An empty one gets a directory of its own on the disk, since that is what it is for: not all that
+// databases or nested runtimes do works on an overlay.
 func (m *Manager) Volume(id string, number int, path string) (source, target string, err error) {
 	root := m.Path(id)
 	inside, err := securejoin.SecureJoin(root, path)

@@ -171,8 +171,8 @@ func Calls(verb, id string) ([]int, error) {
 	return pids, nil
 }
 
-// ErrRefused is an Error of a runtime that ended by itself, with an exit code that is not 0: what it was asked for cannot be done. It is not one
-// of a runtime that was killed or took too long.
+// ErrRefused is an Error of a runtime that ended by itself, with an exit code that is not 0: what it was
+// asked for cannot be done. It is not one of a runtime that was killed or took too long.
 var ErrRefused = errors.New("OCI runtime refused")
 
 // ExitCode is the Cause of such an Error.

@@ -152,7 +152,8 @@ func (s *Server) running(id string) (container.Record, error) {
 	return c, err
 }
 
-// seconds is a timeout of CRI, which is as long as its caller likes: one that no Duration can hold is the longest one.
+// seconds is a timeout of CRI, which is as long as its caller likes: one that no Duration can hold is the
+// longest one.
 func seconds(n int64) time.Duration {
 	return time.Duration(min(max(n, 0), int64(math.MaxInt64/time.Second))) * time.Second
 }

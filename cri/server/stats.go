@@ -68,9 +68,10 @@ func (s *Server) statsOf(containers []container.Record) []*runtimeapi.ContainerS
 	for range min(readers, runtime.GOMAXPROCS(0), len(containers)) {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(all); i = int(next.Add(1)) - 1 {
-				st, err := s.stats(containers[i])
+				c := containers[i]
+				st, err := s.stats(c)
 				if err != nil {
-					s.cfg.Log.Warn("container is left out of the stats", "container", containers[i].ID, "err", err)
+					s.cfg.Log.Warn("container is left out of the stats", "container", c.ID, "err", err)
 				}
 				all[i] = st
 			}

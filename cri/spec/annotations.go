@@ -10,9 +10,10 @@ import (
 // ours begins the names that the runtimes of the field give to what they say of a container themselves.
 const ours = "io.kubernetes.cri."
 
-// annotations say whose the container is, in the words that tools of the field look for. An OCI runtime takes orders from others:
-// crun's run.oci.* replace the seccomp filter, org.systemd.property.* are set on the container's unit by runc. Whoever may create a
-// pod writes its annotations, so none of them goes on but those that the administrator allowed for this handler.
+// annotations say whose the container is, in the words that tools of the field look for. An OCI runtime
+// takes orders from others: crun's run.oci.* replace the seccomp filter, org.systemd.property.* are set on
+// the container's unit by runc. Whoever may create a pod writes its annotations, so none of them goes on
+// but those that the administrator allowed for this handler.
 func annotations(cfg Config) map[string]string {
 	given := maps.Clone(cfg.Sandbox.GetAnnotations())
 	if given == nil {

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -18,8 +19,8 @@ type account struct {
 	home     string
 }
 
-// numeric tells whether text is a number, which never is a name: an image could call a user of its own 1000, with the uid 0. IDs are
-// those that Kubernetes allows; 4294967295 means "none" to the kernel.
+// numeric tells whether text is a number, which never is a name: an image could call a user of its own
+// 1000, with the uid 0. IDs are those that Kubernetes allows; 4294967295 means "none" to the kernel.
 func numeric(text string) (id uint32, isNumber bool, err error) {
 	if text == "" || strings.Trim(text, "0123456789") != "" {
 		return 0, false, nil
@@ -57,7 +58,8 @@ func findAccount(passwd []byte, who string) (found account, ok bool, err error) 
 		}
 		gid, gidErr := field(fields[3])
 		if idErr != nil || gidErr != nil {
-			return account{}, false, fmt.Errorf("user %q: /etc/passwd of the image: %w", who, first(idErr, gidErr))
+			err = errors.Join(idErr, gidErr)
+			return account{}, false, fmt.Errorf("user %q: /etc/passwd of the image: %w", who, err)
 		}
 		found = account{name: fields[0], uid: id, gid: gid}
 		if len(fields) >= 6 {
@@ -114,13 +116,4 @@ func isMember(list []byte, name string) bool {
 		}
 	}
 	return false
-}
-
-func first(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -23,14 +23,22 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		{"an empty entry point and nothing else", "image web:1", func(c *Config) {
 			c.Image.Entrypoint, c.Image.Cmd = []string{""}, nil
 		}},
-		{"NUL in an argument", "argument 1", func(c *Config) { c.Container.Command = []string{"/sh", "a\x00b"} }},
+		{"NUL in an argument", "argument 1", func(c *Config) {
+			c.Container.Command = []string{"/sh", "a\x00b"}
+		}},
 		{"NUL in an environment variable of the pod", `"MODE"`, func(c *Config) {
 			c.Container.Envs = []*runtimeapi.KeyValue{{Key: "MODE", Value: []byte("a\x00b")}}
 		}},
-		{"NUL in an environment variable of the image", `"X"`, func(c *Config) { c.Image.Env = []string{"X=a\x00b"} }},
-		{"NUL in the working directory", "working directory", func(c *Config) { c.Image.WorkingDir = "/a\x00b" }},
+		{"NUL in an environment variable of the image", `"X"`, func(c *Config) {
+			c.Image.Env = []string{"X=a\x00b"}
+		}},
+		{"NUL in the working directory", "working directory", func(c *Config) {
+			c.Image.WorkingDir = "/a\x00b"
+		}},
 		{"NUL in a mount", "/data", mounted(&runtimeapi.Mount{HostPath: "/a\x00b"})},
-		{"NUL in a masked path", "/proc/kcore", func(c *Config) { security(c).MaskedPaths = []string{"/proc/kcore\x00"} }},
+		{"NUL in a masked path", "/proc/kcore", func(c *Config) {
+			security(c).MaskedPaths = []string{"/proc/kcore\x00"}
+		}},
 		{"no configuration", "c1", func(c *Config) { c.Container = nil }},
 		{"CDI", "vendor/gpu=0", func(c *Config) { c.Container.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor/gpu=0"}} }},
 		{"unknown capability", "CAP_FLY", func(c *Config) { security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"fly"}} }},

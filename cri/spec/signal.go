@@ -34,7 +34,8 @@ func StopSignal(pod runtimeapi.Signal, image string) unix.Signal {
 	return unix.SIGTERM
 }
 
-// Signal reads an image's STOPSIGNAL: a number, or a name with or without SIG, in any case, also RTMIN+n and RTMAX-n. 0 is none of them.
+// Signal reads an image's STOPSIGNAL: a number, or a name with or without SIG, in any case, also RTMIN+n
+// and RTMAX-n. 0 is none of them.
 func Signal(text string) unix.Signal {
 	name := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(text)), "SIG")
 	if n, ok := number(name); ok {

@@ -39,7 +39,8 @@ type Config struct {
 	AppArmor    string            // profile, which the kernel has
 	Host        Host
 
-	// AllowedAnnotations are patterns of names: what matches one goes from the pod and the container to the OCI runtime.
+	// AllowedAnnotations are patterns of names: what matches one goes from the pod and the container to the
+	// OCI runtime.
 	AllowedAnnotations []string
 }
 
@@ -96,7 +97,8 @@ func Generate(cfg Config) (*specs.Spec, error) {
 func command(cfg Config) ([]string, error) {
 	entry, args := cfg.Container.Command, cfg.Container.Args
 	if len(entry) == 0 {
-		if entry = cfg.Image.Entrypoint; len(entry) == 1 && entry[0] == "" { // so a Dockerfile takes back that of its base
+		entry = cfg.Image.Entrypoint
+		if len(entry) == 1 && entry[0] == "" { // so a Dockerfile takes back that of its base
 			entry = nil
 		}
 		if len(args) == 0 {

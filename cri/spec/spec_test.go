@@ -56,7 +56,9 @@ var cases = []struct {
 	}},
 	{"arguments alone replace the image's command but not its entry point", func(c *Config) { c.Container.Args = []string{"--help"} }},
 	{"an empty entry point is none", func(c *Config) { c.Image.Entrypoint = []string{""} }},
-	{"a pod without a hostname has the node's", func(c *Config) { c.Sandbox.Hostname, c.Host.Hostname = "", "node-1" }},
+	{"a pod without a hostname has the node's", func(c *Config) {
+		c.Sandbox.Hostname, c.Host.Hostname = "", "node-1"
+	}},
 	{"environment: the pod's over the image's, in its place; a terminal has a kind", func(c *Config) {
 		c.Container.Tty = true
 		c.Container.Envs = []*runtimeapi.KeyValue{{Key: "MODE", Value: []byte("pod")}, {Key: "EMPTY"}}
@@ -77,7 +79,11 @@ var cases = []struct {
 	}},
 	{"annotations that the handler allows reach it, and no name of ours", func(c *Config) {
 		c.AllowedAnnotations = []string{"run.oci.handler", "com.example/*", "*"}
-		c.Sandbox.Annotations = map[string]string{"run.oci.handler": "pod", "com.example/a": "pod", "org.example/b": "pod"}
+		c.Sandbox.Annotations = map[string]string{
+			"run.oci.handler": "pod",
+			"com.example/a":   "pod",
+			"org.example/b":   "pod",
+		}
 		c.Container.Annotations = map[string]string{
 			"run.oci.handler":                  "container",
 			"io.kubernetes.cri.container-name": "forged",

@@ -8,8 +8,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// checkTexts refuses a NUL byte in what a pod or an image may say. To the kernel a text ends there, so that the runtime would fail
-// without telling why, or, being written in C, take another text than the one that was checked.
+// checkTexts refuses a NUL byte in what a pod or an image may say. To the kernel a text ends there, so that
+// the runtime would fail without telling why, or, being written in C, take another text than the one that
+// was checked.
 func checkTexts(s *specs.Spec) error {
 	if err := CheckArgs(s.Process.Args); err != nil {
 		return err

@@ -48,6 +48,7 @@ func ResolveUser(rootfs, imageUser string, security *runtimeapi.LinuxContainerSe
 		return User{}, err
 	}
 	var members []uint32
+	merge := security.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Merge
 	switch {
 	case groupName != "":
 		gid, ok, err := findGroup(group, groupName)
@@ -58,7 +59,7 @@ func ResolveUser(rootfs, imageUser string, security *runtimeapi.LinuxContainerSe
 			return User{}, fmt.Errorf("group %q: not in /etc/group of the image", groupName)
 		}
 		who.gid = gid
-	case who.name != "" && security.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Merge:
+	case who.name != "" && merge:
 		if members, err = groupsOf(group, who.name); err != nil {
 			return User{}, err
 		}

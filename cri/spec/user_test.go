@@ -118,8 +118,10 @@ func TestIDsOutOfRangeAreRefused(t *testing.T) {
 		"word:x:abc:1::/:\nempty:x::1::/:\nminus:x:-1:1::/:\nfine:x:7:8::/:\n")
 	write(t, root+"/etc/group", "wrap:x:4294967296:\nfine:x:9:\nmine:x:4294967296:seven\n")
 	id := func(n int64) *runtimeapi.Int64Value { return &runtimeapi.Int64Value{Value: n} }
-	for _, user := range []string{"wrap", "max", "gid", "word", "empty", "minus", "4294967296", "2147483648", "-1", "fine:wrap",
-		"fine:4294967296", "99999999999999999999"} {
+	for _, user := range []string{
+		"wrap", "max", "gid", "word", "empty", "minus", "fine:wrap", "fine:4294967296",
+		"4294967296", "2147483648", "-1", "99999999999999999999",
+	} {
 		if u, err := ResolveUser(root, user, nil); err == nil {
 			t.Errorf("user %q is %d:%d", user, u.UID, u.GID)
 		}
@@ -145,7 +147,9 @@ func TestNumberIsNeverAName(t *testing.T) {
 	root := imageRoot(t)
 	write(t, root+"/etc/passwd", "1000:x:0:0:evil:/root:/bin/sh\n")
 	write(t, root+"/etc/group", "50:x:0:\n")
-	u, err := ResolveUser(root, "", &runtimeapi.LinuxContainerSecurityContext{RunAsUser: &runtimeapi.Int64Value{Value: 1000}})
+	u, err := ResolveUser(root, "", &runtimeapi.LinuxContainerSecurityContext{
+		RunAsUser: &runtimeapi.Int64Value{Value: 1000},
+	})
 	if err != nil || u.UID != 1000 {
 		t.Errorf("runAsUser 1000 is %+v, %v", u, err)
 	}

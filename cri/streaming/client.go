@@ -42,8 +42,9 @@ func watch(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// awaitHangUp ends the context when the client has closed the connection. A Read would tell, too, but comes to that only after all
-// that the client sent before, which a process that does not read its stdin holds up for ever.
+// awaitHangUp ends the context when the client has closed the connection. A Read would tell, too, but comes
+// to that only after all that the client sent before, which a process that does not read its stdin holds up
+// for ever.
 func (c *watchedConn) awaitHangUp() {
 	raw, err := c.watched.SyscallConn()
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
 )
 
-// descriptors are the pipes, sockets and processes that this process, which is the server and its clients, has open.
+// descriptors are the pipes, sockets and processes that this process, which is the server and its clients,
+// has open.
 func descriptors(t *testing.T) map[string]bool {
 	t.Helper()
 	all := map[string]bool{}
@@ -30,7 +31,8 @@ func descriptors(t *testing.T) map[string]bool {
 		if err != nil {
 			continue
 		}
-		if kind, _, _ := strings.Cut(to, ":"); kind == "pipe" || kind == "socket" || strings.Contains(to, "pidfd") {
+		kind, _, _ := strings.Cut(to, ":")
+		if kind == "pipe" || kind == "socket" || strings.Contains(to, "pidfd") {
 			all[fd.Name()+" "+to] = true
 		}
 	}
@@ -68,8 +70,8 @@ func connectAs(t *testing.T, protocol, url string, stdin bool) (send func([]byte
 	}, conn.NetConn().Close
 }
 
-// A container that says nothing gives no write that would fail: the connection itself has to tell that its client is gone. It does so
-// also behind input that nobody reads.
+// A container that says nothing gives no write that would fail: the connection itself has to tell that its
+// client is gone. It does so also behind input that nobody reads.
 func TestAttachToAQuietContainerEndsWithItsClient(t *testing.T) {
 	n := start(t, "crun", idle, func(_ *specs.Spec, c *monitor.Container) { c.Stdin = true })
 	for _, protocol := range protocols {
@@ -79,7 +81,12 @@ func TestAttachToAQuietContainerEndsWithItsClient(t *testing.T) {
 					continue // there is no stream to send on
 				}
 				before := descriptors(t)
-				resp, err := n.server.Attach(&runtimeapi.AttachRequest{ContainerId: "c", Stdin: stdin, Stdout: true, Stderr: true})
+				resp, err := n.server.Attach(&runtimeapi.AttachRequest{
+					ContainerId: "c",
+					Stdin:       stdin,
+					Stdout:      true,
+					Stderr:      true,
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -129,7 +136,8 @@ func TestExecLeavesNothingOpenWhenItsClientGoes(t *testing.T) {
 			if err := processes(t, n, "sleep 6161", 1)(); err != nil {
 				t.Error(err)
 			}
-			if _, err := n.server.ExecSync(t.Context(), "c", sh("for p in $(pidof sleep); do [ $p = 1 ] || kill $p; done"), time.Minute); err != nil {
+			end := sh("for p in $(pidof sleep); do [ $p = 1 ] || kill $p; done")
+			if _, err := n.server.ExecSync(t.Context(), "c", end, time.Minute); err != nil {
 				t.Fatal(err)
 			}
 			monitortest.Eventually(t, processes(t, n, "sleep 6161", 0))
@@ -142,9 +150,9 @@ func TestExecLeavesNothingOpenWhenItsClientGoes(t *testing.T) {
 
 // processes checks how many of the container's processes have this command line.
 func processes(t *testing.T, n *node, command string, want int) func() error {
-	pattern := "[" + command[:1] + "]" + command[1:]
+	count := sh("ps | grep -v 'sh -c' | grep -c '[" + command[:1] + "]" + command[1:] + "'")
 	return func() error {
-		r, err := n.server.ExecSync(t.Context(), "c", sh("ps | grep -v 'sh -c' | grep -c '"+pattern+"'"), time.Minute)
+		r, err := n.server.ExecSync(t.Context(), "c", count, time.Minute)
 		if got := strings.TrimSpace(string(r.Stdout)); err != nil || got != fmt.Sprint(want) {
 			return fmt.Errorf("%s processes %q, want %d (%v)", got, command, want, err)
 		}

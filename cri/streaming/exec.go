@@ -17,8 +17,9 @@ import (
 // adapter is the Server as k8s.io/cri-streaming wants it.
 type adapter Server
 
-// Exec runs a command with the client's streams. A command that fails gives an exitError, from which the library takes the exit code. One without
-// a terminal outlives its client, as with containerd, but nothing of ours does: its output is a broken pipe then, and its input at its end.
+// Exec runs a command with the client's streams. A command that fails gives an exitError, from which the
+// library takes the exit code. One without a terminal outlives its client, as with containerd, but nothing
+// of ours does: its output is a broken pipe then, and its input at its end.
 func (a *adapter) Exec(ctx context.Context, containerID string, cmd []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
 	process, err := a.cfg.Process(ctx, containerID)
 	if err != nil {
@@ -164,7 +165,8 @@ func (x *execution) withPipes(ctx context.Context, in io.Reader, out, errOut io.
 		*o.end = w
 		copies = append(copies, func() { io.Copy(o.to, &output{f: r}); r.Close() }) // a client that is gone is a broken pipe to the process
 	}
-	e, err := x.client.Exec(context.WithoutCancel(ctx), x.config) // else the command is killed when the client goes
+	// With ctx, the command would be killed when the client goes while it is started.
+	e, err := x.client.Exec(context.WithoutCancel(ctx), x.config)
 	if err != nil {
 		return monitor.Exit{}, err
 	}

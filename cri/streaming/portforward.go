@@ -23,17 +23,19 @@ const dialTimeout = 10 * time.Second
 // lastWords is how long one direction of a forwarded connection may go on when the other one has ended.
 const lastWords = time.Second
 
-// servePortForward serves a connection whose streams are ports. It calls the library below its Server, which does not hand on the
-// context that ends with the client.
-func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request, request *runtimeapi.PortForwardRequest) {
+// servePortForward serves a connection whose streams are ports. It calls the library below its Server,
+// which does not hand on the context that ends with the client.
+func (s *Server) servePortForward(
+	w http.ResponseWriter, r *http.Request, request *runtimeapi.PortForwardRequest,
+) {
 	ports, err := portforward.BuildV4Options(request.Port)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	config := cristreaming.DefaultConfig
-	portforward.ServePortForward(w, r, &forwarder{s, r.Context()}, request.PodSandboxId, "", ports, idleTimeout,
-		config.StreamCreationTimeout, config.SupportedPortForwardProtocols)
+	portforward.ServePortForward(w, r, &forwarder{s, r.Context()}, request.PodSandboxId, "", ports,
+		idleTimeout, config.StreamCreationTimeout, config.SupportedPortForwardProtocols)
 }
 
 // forwarder forwards the ports of one client.
@@ -43,7 +45,9 @@ type forwarder struct {
 }
 
 // PortForward connects one stream of the client with a TCP port of the pod. An error is told to the client.
-func (f *forwarder) PortForward(_ context.Context, podSandboxID, _ string, port int32, stream io.ReadWriteCloser) error {
+func (f *forwarder) PortForward(
+	_ context.Context, podSandboxID, _ string, port int32, stream io.ReadWriteCloser,
+) error {
 	netns, err := f.cfg.Netns(f.client, podSandboxID)
 	if err != nil {
 		return err
@@ -62,12 +66,15 @@ func (f *forwarder) PortForward(_ context.Context, podSandboxID, _ string, port 
 }
 
 // PortForward is there for the library's Server, which has no such requests: they are taken before.
-func (a *adapter) PortForward(ctx context.Context, podSandboxID string, port int32, stream io.ReadWriteCloser) error {
+func (a *adapter) PortForward(
+	ctx context.Context, podSandboxID string, port int32, stream io.ReadWriteCloser,
+) error {
 	return (&forwarder{(*Server)(a), ctx}).PortForward(ctx, podSandboxID, "", port, stream)
 }
 
-// join copies both ways until both have ended. What the client still sends when the pod's end is closed must not stay in the stream:
-// SPDY's streams share a connection, and one that nobody reads stops all of them.
+// join copies both ways until both have ended. What the client still sends when the pod's end is closed
+// must not stay in the stream: SPDY's streams share a connection, and one that nobody reads stops all of
+// them.
 func join(conn *net.TCPConn, stream io.ReadWriteCloser) error {
 	fromClient := make(chan error, 1)
 	go func() {
@@ -110,7 +117,8 @@ func soon(copied <-chan error) (err error, over bool) {
 	}
 }
 
-// reset drops what the client still sends. Streams that have a connection of their own end with it and know no reset.
+// reset drops what the client still sends. Streams that have a connection of their own end with it and know
+// no reset.
 func reset(stream io.ReadWriteCloser) error {
 	if r, ok := stream.(interface{ Reset() error }); ok {
 		return r.Reset()

@@ -45,13 +45,18 @@ func podServer(t *testing.T, netns string, serve func(net.Conn)) (port int) {
 }
 
 // forwarding opens a connection for port-forward.
-func forwarding(t *testing.T, url string) httpstream.Connection {
+func forwarding(t *testing.T, n *node, port int) httpstream.Connection {
 	t.Helper()
+	ports := []int32{int32(port)}
+	at, err := n.server.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "p", Port: ports})
+	if err != nil {
+		t.Fatal(err)
+	}
 	rt, err := spdy.NewRoundTripper(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, at.Url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,9 +75,15 @@ func forwarding(t *testing.T, url string) httpstream.Connection {
 }
 
 // connection opens the streams of one connection to port.
-func connection(t *testing.T, conn httpstream.Connection, port, request int) (data, problems httpstream.Stream) {
+func connection(
+	t *testing.T, conn httpstream.Connection, port, request int,
+) (data, problems httpstream.Stream) {
 	t.Helper()
-	headers := http.Header{"Port": {fmt.Sprint(port)}, "Requestid": {fmt.Sprint(request)}, "Streamtype": {"error"}}
+	headers := http.Header{
+		"Port":       {fmt.Sprint(port)},
+		"Requestid":  {fmt.Sprint(request)},
+		"Streamtype": {"error"},
+	}
 	problems, err := conn.CreateStream(headers)
 	if err != nil {
 		t.Fatal(err)
@@ -94,11 +105,7 @@ func TestInputThatThePodDoesNotReadStopsNoOtherConnection(t *testing.T) {
 			io.WriteString(c, "answer")
 		}
 	})
-	resp, err := n.server.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "p", Port: []int32{int32(port)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn := forwarding(t, resp.Url)
+	conn := forwarding(t, n, port)
 	for i := range 6 { // as many as the library has workers, and one
 		large, problems := connection(t, conn, port, 2*i)
 		go func() {
@@ -129,14 +136,10 @@ func TestForwardedConnectionsEndWithTheirClient(t *testing.T) {
 	n.netns = testenv.Netns(t)
 	port := podServer(t, n.netns, func(c net.Conn) {
 		io.WriteString(c, "hello")
-		<-t.Context().Done() // it says nothing more, and does not close when its client has nothing more to say
+		<-t.Context().Done() // it says nothing more, and stays when its client has nothing more to say
 	})
 	before := descriptors(t)
-	resp, err := n.server.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "p", Port: []int32{int32(port)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn := forwarding(t, resp.Url)
+	conn := forwarding(t, n, port)
 	data, _ := connection(t, conn, port, 1)
 	if _, err := io.ReadFull(data, make([]byte, 5)); err != nil {
 		t.Fatal(err)
@@ -144,7 +147,7 @@ func TestForwardedConnectionsEndWithTheirClient(t *testing.T) {
 	conn.Close()
 	monitortest.Eventually(t, func() error {
 		if now := descriptors(t); len(now) != len(before)+1 {
-			return fmt.Errorf("%d descriptors are open, want %d and that of the pod's server", len(now), len(before))
+			return fmt.Errorf("%d descriptors are open, want %d and the pod's", len(now), len(before))
 		}
 		return nil
 	})

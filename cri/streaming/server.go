@@ -93,14 +93,15 @@ func (s *Server) Attach(req *runtimeapi.AttachRequest) (resp *runtimeapi.AttachR
 	return resp, err
 }
 
-// PortForward returns the URL at which ports are forwarded. The library is not asked: it would serve the URL itself.
+// PortForward returns the URL at which ports are forwarded. The library is not asked: it would serve the
+// URL itself.
 func (s *Server) PortForward(req *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
 	if req.PodSandboxId == "" {
 		return nil, errors.New("port-forward: no pod sandbox")
 	}
-	resp := &runtimeapi.PortForwardResponse{Url: fmt.Sprintf("http://%s/portforward/%s", s.listen.Addr(), rand.Text())}
-	if err := s.issue("pod "+req.PodSandboxId, req, func() (string, error) { return resp.Url, nil }); err != nil {
+	at := fmt.Sprintf("http://%s/portforward/%s", s.listen.Addr(), rand.Text())
+	if err := s.issue("pod "+req.PodSandboxId, req, func() (string, error) { return at, nil }); err != nil {
 		return nil, err
 	}
-	return resp, nil
+	return &runtimeapi.PortForwardResponse{Url: at}, nil
 }

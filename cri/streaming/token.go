@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// The library refuses everybody when 1,000 of its URLs are unopened, and a URL lives for a minute. So nobody may have many of them for
-// one container or pod, and before they are used up the oldest is given up: who still wants it would have opened it long ago.
+// The library refuses everybody when 1,000 of its URLs are unopened, and a URL lives for a minute. So
+// nobody may have many of them for one container or pod, and before they are used up the oldest is given
+// up: who still wants it would have opened it long ago.
 const (
 	tokenLife     = time.Minute
 	maxTokens     = 900
@@ -21,8 +22,8 @@ const (
 // ErrTooManyStreams says that too many URLs of one container or pod have not been opened.
 var ErrTooManyStreams = errors.New("too many streams asked for and not opened")
 
-// tokens remembers requests until their stream is opened, by the last part of the URL. The library has the same cache, but does not let
-// others look into it.
+// tokens remembers requests until their stream is opened, by the last part of the URL. The library has the
+// same cache, but does not let others look into it.
 type tokens struct {
 	mu       sync.Mutex // guards requests
 	requests map[string]tokenRequest
@@ -59,7 +60,12 @@ func (s *Server) issue(owner string, request any, get func() (string, error)) er
 	if t.requests == nil {
 		t.requests = map[string]tokenRequest{}
 	}
-	t.requests[path.Base(at)] = tokenRequest{owner: owner, url: at, request: request, expires: now.Add(tokenLife)}
+	t.requests[path.Base(at)] = tokenRequest{
+		owner:   owner,
+		url:     at,
+		request: request,
+		expires: now.Add(tokenLife),
+	}
 	return nil
 }
 
@@ -97,7 +103,8 @@ func (t *tokens) take(token string) any {
 	return r.request
 }
 
-// useUp makes the library forget the token of a URL: a request that does not ask for an upgrade takes it and is refused.
+// useUp makes the library forget the token of a URL: a request that does not ask for an upgrade takes it
+// and is refused.
 func (s *Server) useUp(at string) {
 	parsed, err := url.Parse(at)
 	if err != nil {

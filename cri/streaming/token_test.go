@@ -40,7 +40,8 @@ func TestUnopenedStreamsOfOneContainerAreBounded(t *testing.T) {
 		t.Errorf("error %v does not name the container and the cause", err)
 	}
 	execURL(t, s, "other")
-	if _, err := s.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "many", Port: []int32{80}}); err != nil {
+	_, err = s.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "many", Port: []int32{80}})
+	if err != nil {
 		t.Errorf("a pod's ports are refused: %v", err)
 	}
 }

@@ -27,7 +27,8 @@ const (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	offered := websocket.Subprotocols(r)
 	upgrade := websocket.IsWebSocketUpgrade(r)
-	if upgrade && slices.Contains(offered, portForwardTunnel) && path.Base(path.Dir(r.URL.Path)) == "portforward" {
+	kind := path.Base(path.Dir(r.URL.Path))
+	if upgrade && slices.Contains(offered, portForwardTunnel) && kind == "portforward" {
 		s.tunnel(w, r) // which comes back with the same token
 		return
 	}

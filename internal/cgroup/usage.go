@@ -137,8 +137,9 @@ func keyed(dir, file string) (map[string]uint64, error) {
 // buffers are for contents; the longest file, memory.stat on v2, has less than half of that.
 var buffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
-// contents reads a file of the kernel's with as few calls as can be: the stats of a node are some thousand files, and with os.ReadFile
-// half of the time goes into asking for the size, which it does not tell, and for the end, which a short read is.
+// contents reads a file of the kernel's with as few calls as can be: the stats of a node are some thousand
+// files, and with os.ReadFile half of the time goes into asking for the size, which it does not tell, and
+// for the end, which a short read is.
 func contents(dir, file string) (string, error) {
 	path := filepath.Join(dir, file)
 	fd, err := retried(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })

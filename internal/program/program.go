@@ -70,8 +70,8 @@ func toTheEnd(run func(ctx context.Context, env *Env) error) func(ctx context.Co
 	}
 }
 
-// Umask is that of all our programs, whoever starts them: under 077 no container could read its /etc/resolv.conf, under 0 everybody could
-// write what was made with os.Create.
+// Umask is that of all our programs, whoever starts them: under 077 no container could read its
+// /etc/resolv.conf, under 0 everybody could write what was made with os.Create.
 const Umask = 0o022
 
 // Run is Main without os.Exit: it returns the exit code.

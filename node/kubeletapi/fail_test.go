@@ -12,7 +12,8 @@ import (
 
 func TestRuntimeWithTooManyStreamsIsTooManyRequests(t *testing.T) {
 	w := httptest.NewRecorder()
-	fail(w, fmt.Errorf("prepare exec in container c: %w", status.Error(codes.ResourceExhausted, "too many streams")))
+	refused := status.Error(codes.ResourceExhausted, "too many streams")
+	fail(w, fmt.Errorf("prepare exec in container c: %w", refused))
 	if w.Code != http.StatusTooManyRequests {
 		t.Errorf("answer %d, want %d", w.Code, http.StatusTooManyRequests)
 	}

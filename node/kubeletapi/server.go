@@ -133,7 +133,7 @@ func fail(w http.ResponseWriter, err error) {
 	switch e, ok := errors.AsType[*httpError](err); {
 	case ok:
 		code = e.code
-	case status.Code(err) == codes.ResourceExhausted: // the runtime has too many streams that were asked for and not opened
+	case status.Code(err) == codes.ResourceExhausted: // too many streams were asked for and not opened
 		code = http.StatusTooManyRequests
 	}
 	http.Error(w, err.Error(), code)

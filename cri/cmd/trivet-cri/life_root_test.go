@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -140,12 +141,17 @@ func TestUsersAndSandboxRules(t *testing.T) {
 	}
 }
 
-// A job whose command is not there has to fail, once, as with other runtimes: so the start fails, not the creation, and the container has ended.
+// A job whose command is not there has to fail, once, as with other runtimes: so the start fails, not the
+// creation, and the container has ended.
 func TestCommandThatIsNotThereFailsAtTheStart(t *testing.T) {
 	n := newNode(t)
 	n.pull()
 	pod, box := n.sandbox("absent", nil)
-	for name, command := range map[string][]string{"absent": {"/bin/absent"}, "in-path": {"absent"}, "directory": {"/etc"}} {
+	for name, command := range map[string][]string{
+		"absent":    {"/bin/absent"},
+		"in-path":   {"absent"},
+		"directory": {"/etc"},
+	} {
 		before := n.create(pod, box, "before-"+name, command, nil)
 		id := n.create(pod, box, name, command, nil)
 		if s := n.status(id); s.State != runtimeapi.ContainerState_CONTAINER_CREATED {
@@ -156,22 +162,20 @@ func TestCommandThatIsNotThereFailsAtTheStart(t *testing.T) {
 			n.start()
 		}
 		for range 2 {
-			if _, err := n.pods.StartContainer(t.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err == nil {
+			if err := n.startContainer(id); err == nil {
 				t.Errorf("%s: it was started", name)
 			}
 		}
 		s := n.status(id)
-		if s.State != runtimeapi.ContainerState_CONTAINER_EXITED || s.Reason != "StartError" || s.ExitCode != 128 || s.FinishedAt == 0 {
+		exited := s.State == runtimeapi.ContainerState_CONTAINER_EXITED && s.FinishedAt != 0
+		if !exited || s.Reason != "StartError" || s.ExitCode != 128 {
 			t.Errorf("%s: %s, %s, code %d, finished %d", name, s.State, s.Reason, s.ExitCode, s.FinishedAt)
 		}
 		if !strings.Contains(s.Message, "executable") {
 			t.Errorf("%s: message %q does not tell of the command", name, s.Message)
 		}
 		for _, id := range []string{before, id} { // one of them was never started
-			if _, err := n.pods.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: 1}); err != nil {
-				t.Error(err)
-			}
-			if _, err := n.pods.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id}); err != nil {
+			if err := errors.Join(n.stopContainer(id, 1), n.removeContainer(id)); err != nil {
 				t.Error(err)
 			}
 		}
@@ -192,7 +196,7 @@ func TestStopSignalIsThePods(t *testing.T) {
 		data, _ := os.ReadFile(n.dir + "/logs/app.log")
 		return strings.Contains(string(data), "up")
 	})
-	if _, err := n.pods.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: 1 << 40}); err != nil {
+	if err := n.stopContainer(id, 1<<40); err != nil {
 		t.Fatal(err)
 	}
 	if s := n.status(id); s.ExitCode != 37 {

@@ -245,6 +245,22 @@ func (n *node) run(pod string, box *runtimeapi.PodSandboxConfig, name string, co
 	return id
 }
 
+func (n *node) startContainer(id string) error {
+	_, err := n.pods.StartContainer(n.tb.Context(), &runtimeapi.StartContainerRequest{ContainerId: id})
+	return err
+}
+
+func (n *node) stopContainer(id string, timeout int64) error {
+	request := &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: timeout}
+	_, err := n.pods.StopContainer(n.tb.Context(), request)
+	return err
+}
+
+func (n *node) removeContainer(id string) error {
+	_, err := n.pods.RemoveContainer(n.tb.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id})
+	return err
+}
+
 func (n *node) pull() {
 	n.tb.Helper()
 	if _, err := n.images.PullImage(n.tb.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: n.image}}); err != nil {

@@ -51,7 +51,8 @@ func findRuntimes(cfg config.Config) (runtimeSet, error) {
 func (s runtimeSet) find(name string) (monitor.Runtime, error) {
 	h, ok := s[name]
 	if !ok {
-		return h.runtime, fmt.Errorf("no runtime handler %q is configured (there are: %s)", name, strings.Join(s.names(), ", "))
+		there := strings.Join(s.names(), ", ")
+		return h.runtime, fmt.Errorf("no runtime handler %q is configured (there are: %s)", name, there)
 	}
 	return h.runtime, nil
 }

@@ -104,8 +104,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	events := server.NewEvents()
 	containers, err := container.Open(ctx, container.Config{Dir: filepath.Join(cfg.StateDir, "containers"), SeccompDir: cfg.Seccomp, Images: images, Rootfs: roots,
-		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, AllowedAnnotations: runtimes.allowedAnnotations,
-		Cgroup: cgroupsPath, Group: group, Host: host, Log: log,
+		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find,
+		AllowedAnnotations: runtimes.allowedAnnotations,
+		Cgroup:             cgroupsPath, Group: group, Host: host, Log: log,
 		AppArmor: apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser")}, events.Put)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,12 +20,16 @@ func withVolumes(t *testing.T) func(root string, config *v1.Config) {
 				t.Fatal(err)
 			}
 		}
-		for path, text := range map[string]string{"full/file": "of the image\n", "mounted/file": "of the image\n"} {
-			if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o644); err != nil {
+		for _, path := range []string{"full/file", "mounted/file"} {
+			if err := os.WriteFile(filepath.Join(root, path), []byte("of the image\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for link, to := range map[string]string{"to-full": "full", "to-proc": "/proc", "out": "../../../../../../etc/cron.d"} {
+		for link, to := range map[string]string{
+			"to-full": "full",
+			"to-proc": "/proc",
+			"out":     "../../../../../../etc/cron.d",
+		} {
 			if err := os.Symlink(to, filepath.Join(root, link)); err != nil {
 				t.Fatal(err)
 			}
@@ -33,8 +38,10 @@ func withVolumes(t *testing.T) func(root string, config *v1.Config) {
 			t.Fatal(err)
 		}
 		config.Volumes = map[string]struct{}{}
-		for _, path := range []string{"/full", "/empty/", "/empty/nested", "made/anew", "/mounted", "/mounted/below", "/to-full",
-			"/to-proc", "/out/x", "/", "/proc", "/proc/sys", "/dev/shm", "/sys/fs/cgroup", "/etc/resolv.conf", "/a/../proc"} {
+		for _, path := range []string{
+			"/full", "/empty/", "/empty/nested", "made/anew", "/mounted", "/mounted/below",
+			"/to-full", "/to-proc", "/out/x", "/", "/proc", "/proc/sys", "/a/../proc", "/dev/shm", "/sys/fs/cgroup", "/etc/resolv.conf",
+		} {
 			config.Volumes[path] = struct{}{}
 		}
 	}
@@ -88,7 +95,7 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 	n.kill()
 	n.start()
 	for _, id := range []string{c, other} {
-		if _, err := n.pods.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id}); err != nil {
+		if err := n.removeContainer(id); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -102,19 +109,21 @@ func TestManyVolumesOfAnImageAreRefused(t *testing.T) {
 	n.image = pushImage(t, func(_ string, config *v1.Config) {
 		config.Volumes = map[string]struct{}{}
 		for i := range 300 {
-			config.Volumes["/v/"+strings.Repeat("d/", i%20)+string(rune('a'+i%26))+strings.Repeat("x", i)] = struct{}{}
+			config.Volumes[fmt.Sprint("/v/", i)] = struct{}{}
 		}
 	})
 	n.pull()
 	pod, box := n.sandbox("many", nil)
-	_, err := n.pods.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: &runtimeapi.ContainerConfig{
+	config := &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: "app"},
 		Image:    &runtimeapi.ImageSpec{Image: n.image},
 		Command:  []string{"true"},
 		Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
 			NamespaceOptions: box.Linux.SecurityContext.NamespaceOptions,
 		}},
-	}})
+	}
+	request := &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config}
+	_, err := n.pods.CreateContainer(t.Context(), request)
 	if err == nil || !strings.Contains(err.Error(), "300 volumes") {
 		t.Errorf("error %v does not name the number of volumes", err)
 	}

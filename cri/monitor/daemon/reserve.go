@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A monitor without free descriptors can neither make nor end a container, nor open a log anew. So what serves one client alone is
-// refused before that, attaches first: a refused exec may be a probe, and cost a container its life.
+// A monitor without free descriptors can neither make nor end a container, nor open a log anew. So what
+// serves one client alone is refused before that, attaches first: a refused exec may be a probe, and cost a
+// container its life.
 const (
 	freeForAttach = 2 // one descriptor of so many must be free
 	freeForExec   = 4
@@ -28,7 +29,8 @@ func (d *Daemon) room(share uint64) error {
 	unix.Close(lowest)
 
 	if uint64(lowest) > limit.Cur-limit.Cur/share {
-		return fmt.Errorf("the monitor has %d of at most %d descriptors open and keeps the rest for logs and exits", lowest, limit.Cur)
+		return fmt.Errorf("the monitor keeps what is left of its descriptors (%d of %d are in use) for logs and exits",
+			lowest, limit.Cur)
 	}
 	return nil
 }

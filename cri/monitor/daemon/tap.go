@@ -44,7 +44,8 @@ func (st *stream) tap(fd int) error {
 	return nil
 }
 
-// watch lets a client go when its reading end is closed. A write would tell, too, but a quiet container writes nothing.
+// watch lets a client go when its reading end is closed. A write would tell, too, but a quiet container
+// writes nothing.
 func (st *stream) watch(t *tap) {
 	raw, err := t.f.SyscallConn()
 	if err != nil {
@@ -82,8 +83,8 @@ func (st *stream) deliver(data []byte) {
 	})
 }
 
-// slowClient is how long an attached client may take none of its output before it is let go. Until then the container waits, as for any
-// slow terminal.
+// slowClient is how long an attached client may take none of its output before it is let go. Until then the
+// container waits, as for any slow terminal.
 const slowClient = 10 * time.Second
 
 // catchUp writes what the taps did not take at once.

@@ -131,7 +131,12 @@ var (
 	ErrRefused  = runc.ErrRefused
 )
 
-var kinds = map[string]error{"not-found": ErrNotFound, "exists": ErrExists, "exited": ErrExited, "refused": ErrRefused}
+var kinds = map[string]error{
+	"not-found": ErrNotFound,
+	"exists":    ErrExists,
+	"exited":    ErrExited,
+	"refused":   ErrRefused,
+}
 
 // FailOf makes a Fail of an error; nil of nil.
 func FailOf(err error) *Fail {
