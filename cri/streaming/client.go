@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,35 +20,57 @@ func (l watchedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &watchedConn{Conn: conn}
-	// A copy, as the poller's events for the connection itself go to whoever reads it.
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		c.watched, _ = tcp.File() // without it, the client's end is seen when somebody reads
-	}
-	return c, nil
+	return &watchedConn{Conn: conn}, nil
 }
 
 type watchedConn struct {
 	net.Conn
-	watched *os.File           // nil: not watched
-	gone    context.CancelFunc // set by watch, before anybody reads
+	gone context.CancelFunc // set by connContext, before anybody reads
+
+	mu     sync.Mutex // guards copy and closed
+	copy   *os.File   // by which awaitHangUp watches; nil: it does not
+	closed bool
 }
 
-// watch is http.Server.ConnContext.
-func watch(ctx context.Context, conn net.Conn) context.Context {
+// connKey is the key of a request's watchedConn in its context.
+type connKey struct{}
+
+// connContext is http.Server.ConnContext.
+func connContext(ctx context.Context, conn net.Conn) context.Context {
 	c := conn.(*watchedConn)
 	ctx, c.gone = context.WithCancel(ctx)
-	if c.watched != nil {
-		go c.awaitHangUp()
-	}
-	return ctx
+	return context.WithValue(ctx, connKey{}, c)
 }
 
-// awaitHangUp ends the context when the client has closed the connection. A Read would tell, too, but comes
-// to that only after all that the client sent before, which a process that does not read its stdin holds up
-// for ever.
-func (c *watchedConn) awaitHangUp() {
-	raw, err := c.watched.SyscallConn()
+// watch ends the request's context when its client has closed the connection. A Read would tell, too, but
+// comes to that only after all that the client sent before, which a process that does not read its stdin
+// holds up for ever. It takes a descriptor, so only a connection that has shown a token is watched.
+func watch(r *http.Request) {
+	c, ok := r.Context().Value(connKey{}).(*watchedConn)
+	if !ok {
+		return
+	}
+	tcp, ok := c.Conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || c.copy != nil {
+		return
+	}
+	// A copy, as the poller's events for the connection itself go to whoever reads from it.
+	f, err := tcp.File()
+	if err != nil {
+		return // its end is seen when somebody reads
+	}
+	c.copy = f
+	go c.awaitHangUp(f)
+}
+
+func (c *watchedConn) awaitHangUp(f *os.File) {
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
@@ -69,9 +93,12 @@ func (c *watchedConn) Read(p []byte) (int, error) {
 
 // Close ends the connection, also where the context was not made yet (a listener that is closed).
 func (c *watchedConn) Close() error {
-	if c.watched != nil {
-		c.watched.Close()
+	c.mu.Lock()
+	c.closed = true
+	if c.copy != nil {
+		c.copy.Close()
 	}
+	c.mu.Unlock()
 	if c.gone != nil {
 		c.gone()
 	}

@@ -62,7 +62,7 @@ func New(cfg Config) (*Server, error) {
 		l.Close()
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
-	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second, ConnContext: watch}
+	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second, ConnContext: connContext}
 	return s, nil
 }
 

@@ -22,6 +22,7 @@ func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
+	watch(r)
 	upgrader := websocket.Upgrader{Subprotocols: []string{portForwardTunnel}}
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {

@@ -34,6 +34,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 
 	request := s.tokens.take(path.Base(r.URL.Path))
+	if request != nil {
+		watch(r)
+	}
 	forward, isForward := request.(*runtimeapi.PortForwardRequest)
 	switch {
 	case isForward:

@@ -40,7 +40,8 @@ func withVolumes(t *testing.T) func(root string, config *v1.Config) {
 		config.Volumes = map[string]struct{}{}
 		for _, path := range []string{
 			"/full", "/empty/", "/empty/nested", "made/anew", "/mounted", "/mounted/below",
-			"/to-full", "/to-proc", "/out/x", "/", "/proc", "/proc/sys", "/a/../proc", "/dev/shm", "/sys/fs/cgroup", "/etc/resolv.conf",
+			"/to-full", "/to-proc", "/out/x", "/", "/proc", "/proc/sys", "/a/../proc", "/dev/shm",
+			"/sys/fs/cgroup", "/etc/resolv.conf",
 		} {
 			config.Volumes[path] = struct{}{}
 		}

@@ -29,7 +29,7 @@ func (d *Daemon) room(share uint64) error {
 	unix.Close(lowest)
 
 	if uint64(lowest) > limit.Cur-limit.Cur/share {
-		return fmt.Errorf("the monitor keeps what is left of its descriptors (%d of %d are in use) for logs and exits",
+		return fmt.Errorf("the monitor keeps its last descriptors (%d of %d are in use) for logs and exits",
 			lowest, limit.Cur)
 	}
 	return nil
