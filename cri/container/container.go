@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/account"
 	"github.com/trivet-node/trivet/cri/apparmor"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
@@ -72,7 +73,7 @@ type Record struct {
 	Code        int
 	Reason      string
 	Message     string
-	User        spec.User
+	User        account.User
 	Resources   *runtimeapi.LinuxContainerResources // as updated; nil: as asked for
 	Volumes     []string                            // IDs of mounted image volumes
 	VolumeIDs   map[string]string                   // container path -> image ID

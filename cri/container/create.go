@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/account"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/sandbox"
@@ -186,7 +187,7 @@ func (c *Containers) settle(id string) {
 
 func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, img image.Image, root string) (*specs.Spec, error) {
 	security := r.config.GetLinux().GetSecurityContext()
-	user, err := spec.ResolveUser(root, img.Config.Config.User, security)
+	user, err := account.Resolve(root, img.Config.Config.User, security)
 	if err != nil {
 		return nil, err
 	}

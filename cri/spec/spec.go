@@ -9,6 +9,8 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/account"
 )
 
 // Host is what the machine can and may do.
@@ -30,7 +32,7 @@ type Config struct {
 	Sandbox     *runtimeapi.PodSandboxConfig
 	Image       imagespec.ImageConfig
 	Rootfs      string
-	User        User
+	User        account.User
 	Namespaces  map[specs.LinuxNamespaceType]string // path to join; a kind that is not here is the host's, an empty path a new one
 	CgroupsPath string
 	Files       []specs.Mount     // what the pod and the image give: resolv.conf, /dev/shm, volumes...

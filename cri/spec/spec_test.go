@@ -15,6 +15,8 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/account"
 )
 
 var update = flag.Bool("update", false, "write testdata anew from what comes out")
@@ -29,7 +31,7 @@ func plain() Config {
 		Image: imagespec.ImageConfig{Entrypoint: []string{"/web"}, Cmd: []string{"--port", "80"}, WorkingDir: "/srv",
 			Env: []string{"PATH=/bin", "MODE=image"}},
 		Rootfs: "/roots/c1",
-		User:   User{User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}}, Home: "/home/web"},
+		User:   account.User{User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}}, Home: "/home/web"},
 		Namespaces: map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "/ns/net", specs.IPCNamespace: "/ns/ipc", specs.UTSNamespace: "/ns/uts",
 			specs.PIDNamespace: ""},
 		CgroupsPath: "/pods/u1/c1",

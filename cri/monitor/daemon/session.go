@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cri/monitor/output"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
 
@@ -144,9 +145,9 @@ func (d *Daemon) attach(id string, files wire.Files) error {
 		return fmt.Errorf("attach to container %s: %w", id, err)
 	}
 
-	for name, st := range map[string]*stream{wire.FdOut: c.stdout, wire.FdErr: c.stderr} {
+	for name, st := range map[string]*output.Stream{wire.FdOut: c.stdout, wire.FdErr: c.stderr} {
 		if fd := files.Take(name); fd >= 0 {
-			if err := st.tap(fd); err != nil {
+			if err := st.Attach(fd); err != nil {
 				return fmt.Errorf("attach to container %s: %w", id, err)
 			}
 		}

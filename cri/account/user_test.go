@@ -1,4 +1,4 @@
-package spec
+package account
 
 import (
 	"errors"
@@ -54,7 +54,7 @@ func TestUserIsLookedUpInTheImage(t *testing.T) {
 			SupplementalGroupsPolicy: runtimeapi.SupplementalGroupsPolicy_Strict}, 33, 34, []uint32{34, 60}, "/srv"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			u, err := ResolveUser(root, c.image, c.security)
+			u, err := Resolve(root, c.image, c.security)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,13 +66,13 @@ func TestUserIsLookedUpInTheImage(t *testing.T) {
 			}
 		})
 	}
-	if _, err := ResolveUser(root, "nobody-here", nil); err == nil || !strings.Contains(err.Error(), "nobody-here") {
+	if _, err := Resolve(root, "nobody-here", nil); err == nil || !strings.Contains(err.Error(), "nobody-here") {
 		t.Errorf("error %v does not name the user", err)
 	}
-	if _, err := ResolveUser(root, "", &security{RunAsGroup: id(5)}); err == nil {
+	if _, err := Resolve(root, "", &security{RunAsGroup: id(5)}); err == nil {
 		t.Error("a group without a user was accepted")
 	}
-	if u, err := ResolveUser(t.TempDir(), "12:13", nil); err != nil || u.UID != 12 || u.GID != 13 {
+	if u, err := Resolve(t.TempDir(), "12:13", nil); err != nil || u.UID != 12 || u.GID != 13 {
 		t.Errorf("an image without passwd: %+v, %v", u, err)
 	}
 }
@@ -86,7 +86,7 @@ func TestAccountFilesOfAnImageAreBounded(t *testing.T) {
 		if err := os.Truncate(root+"/etc/"+name, 1<<40); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ResolveUser(root, "web", nil); !errors.Is(err, boundedfile.ErrTooLarge) ||
+		if _, err := Resolve(root, "web", nil); !errors.Is(err, boundedfile.ErrTooLarge) ||
 			!strings.Contains(err.Error(), "/etc/"+name) {
 			t.Errorf("error %v does not name /etc/%s and its size", err, name)
 		}
@@ -101,10 +101,10 @@ func TestNumberOfGroupsIsBounded(t *testing.T) {
 		fmt.Fprintf(&group, "g%d:x:%d:web\n", i, i+1000)
 	}
 	write(t, root+"/etc/group", group.String())
-	if _, err := ResolveUser(root, "web", nil); err == nil || !strings.Contains(err.Error(), "groups") {
+	if _, err := Resolve(root, "web", nil); err == nil || !strings.Contains(err.Error(), "groups") {
 		t.Errorf("error %v, want a refusal of more groups than the kernel takes", err)
 	}
-	if _, err := ResolveUser(root, "web", &runtimeapi.LinuxContainerSecurityContext{
+	if _, err := Resolve(root, "web", &runtimeapi.LinuxContainerSecurityContext{
 		SupplementalGroupsPolicy: runtimeapi.SupplementalGroupsPolicy_Strict,
 	}); err != nil {
 		t.Errorf("groups that are not merged: %v", err)
@@ -122,7 +122,7 @@ func TestIDsOutOfRangeAreRefused(t *testing.T) {
 		"wrap", "max", "gid", "word", "empty", "minus", "fine:wrap", "fine:4294967296",
 		"4294967296", "2147483648", "-1", "99999999999999999999",
 	} {
-		if u, err := ResolveUser(root, user, nil); err == nil {
+		if u, err := Resolve(root, user, nil); err == nil {
 			t.Errorf("user %q is %d:%d", user, u.UID, u.GID)
 		}
 	}
@@ -133,11 +133,11 @@ func TestIDsOutOfRangeAreRefused(t *testing.T) {
 		{RunAsUser: id(1), SupplementalGroups: []int64{1 << 32}},
 		{RunAsUser: id(1), SupplementalGroups: []int64{-1}},
 	} {
-		if u, err := ResolveUser(root, "", asked); err == nil {
+		if u, err := Resolve(root, "", asked); err == nil {
 			t.Errorf("%v is %d:%d %v", asked, u.UID, u.GID, u.AdditionalGids)
 		}
 	}
-	if u, err := ResolveUser(root, "fine:fine", nil); err != nil || u.UID != 7 || u.GID != 9 {
+	if u, err := Resolve(root, "fine:fine", nil); err != nil || u.UID != 7 || u.GID != 9 {
 		t.Errorf("beside broken lines: %+v, %v", u, err)
 	}
 }
@@ -147,13 +147,13 @@ func TestNumberIsNeverAName(t *testing.T) {
 	root := imageRoot(t)
 	write(t, root+"/etc/passwd", "1000:x:0:0:evil:/root:/bin/sh\n")
 	write(t, root+"/etc/group", "50:x:0:\n")
-	u, err := ResolveUser(root, "", &runtimeapi.LinuxContainerSecurityContext{
+	u, err := Resolve(root, "", &runtimeapi.LinuxContainerSecurityContext{
 		RunAsUser: &runtimeapi.Int64Value{Value: 1000},
 	})
 	if err != nil || u.UID != 1000 {
 		t.Errorf("runAsUser 1000 is %+v, %v", u, err)
 	}
-	if u, err = ResolveUser(root, "1000:50", nil); err != nil || u.UID != 1000 || u.GID != 50 {
+	if u, err = Resolve(root, "1000:50", nil); err != nil || u.UID != 1000 || u.GID != 50 {
 		t.Errorf("1000:50 is %+v, %v", u, err)
 	}
 }
@@ -167,7 +167,7 @@ func TestHostilePasswdIsNotOpened(t *testing.T) {
 		if err := unix.Mkfifo(filepath.Join(root, "etc", name), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ResolveUser(root, "web", nil); err == nil || !strings.Contains(err.Error(), "/etc/"+name) {
+		if _, err := Resolve(root, "web", nil); err == nil || !strings.Contains(err.Error(), "/etc/"+name) {
 			t.Errorf("error %v does not name /etc/%s", err, name)
 		}
 	}
@@ -175,7 +175,7 @@ func TestHostilePasswdIsNotOpened(t *testing.T) {
 	if err := os.Symlink(outside, root+"/etc/passwd"); err != nil {
 		t.Fatal(err)
 	}
-	if u, err := ResolveUser(root, "evil", nil); err == nil {
+	if u, err := Resolve(root, "evil", nil); err == nil {
 		t.Errorf("a user of the host's file was found: %+v", u)
 	}
 }

@@ -1,4 +1,4 @@
-package spec
+package account
 
 import (
 	"bytes"
@@ -12,8 +12,8 @@ import (
 // maxGroups is the kernel's NGROUPS_MAX.
 const maxGroups = 65536
 
-// account is a line of passwd(5).
-type account struct {
+// entry is a line of passwd(5).
+type entry struct {
 	name     string
 	uid, gid uint32
 	home     string
@@ -42,10 +42,10 @@ func field(text string) (uint32, error) {
 }
 
 // findAccount finds a user by name or number. The first line counts, as for getpwnam(3).
-func findAccount(passwd []byte, who string) (found account, ok bool, err error) {
+func findAccount(passwd []byte, who string) (found entry, ok bool, err error) {
 	uid, byNumber, err := numeric(who)
 	if err != nil {
-		return account{}, false, err
+		return entry{}, false, err
 	}
 	for line := range bytes.Lines(passwd) {
 		fields := strings.SplitN(strings.TrimSpace(string(line)), ":", 7)
@@ -59,15 +59,15 @@ func findAccount(passwd []byte, who string) (found account, ok bool, err error) 
 		gid, gidErr := field(fields[3])
 		if idErr != nil || gidErr != nil {
 			err = errors.Join(idErr, gidErr)
-			return account{}, false, fmt.Errorf("user %q: /etc/passwd of the image: %w", who, err)
+			return entry{}, false, fmt.Errorf("user %q: /etc/passwd of the image: %w", who, err)
 		}
-		found = account{name: fields[0], uid: id, gid: gid}
+		found = entry{name: fields[0], uid: id, gid: gid}
 		if len(fields) >= 6 {
 			found.home = fields[5]
 		}
 		return found, true, nil
 	}
-	return account{}, false, nil
+	return entry{}, false, nil
 }
 
 // findGroup finds a group by name or number.

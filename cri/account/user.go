@@ -1,4 +1,7 @@
-package spec
+// Package account finds who a container runs as: the user and groups that it asks for, or its image does, by
+// the image's own passwd(5) and group(5). All of that is an image author's: read bounded, never outside the
+// root file system, and no number is taken for another.
+package account
 
 import (
 	"errors"
@@ -26,9 +29,9 @@ type User struct {
 // maxImageFile bounds what is read of a file of an image.
 const maxImageFile = 10 << 20
 
-// ResolveUser finds the user in the image's passwd and group files: what the container asks for, else what the image says. Paths in the image
-// never lead out of rootfs.
-func ResolveUser(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecurityContext) (User, error) {
+// Resolve finds the user in the image's passwd and group files: what the container asks for, else what the
+// image says. Paths in the image never lead out of rootfs.
+func Resolve(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecurityContext) (User, error) {
 	asked, err := wanted(imageUser, security)
 	if err != nil {
 		return User{}, err
@@ -71,23 +74,23 @@ func ResolveUser(rootfs, imageUser string, security *runtimeapi.LinuxContainerSe
 }
 
 // accountOf finds a user. Nobody asked for is root; a number needs no entry.
-func accountOf(passwd []byte, name string) (account, error) {
+func accountOf(passwd []byte, name string) (entry, error) {
 	if name == "" {
 		name = "0"
 	}
 	who, ok, err := findAccount(passwd, name)
 	if err != nil {
-		return account{}, err
+		return entry{}, err
 	}
 	if !ok {
 		uid, isNumber, err := numeric(name)
 		if err != nil {
-			return account{}, err
+			return entry{}, err
 		}
 		if !isNumber {
-			return account{}, fmt.Errorf("user %q: not in /etc/passwd of the image", name)
+			return entry{}, fmt.Errorf("user %q: not in /etc/passwd of the image", name)
 		}
-		who = account{uid: uid}
+		who = entry{uid: uid}
 	}
 	if who.home == "" {
 		who.home = "/"

@@ -1,4 +1,4 @@
-package daemon
+package output
 
 import (
 	"errors"
@@ -19,8 +19,8 @@ type tap struct {
 // maxTaps is how many clients may be attached to one container's stream: each costs a descriptor here.
 const maxTaps = 64
 
-// tap adds a client; fd is the writing end of its pipe, ours from now on.
-func (st *stream) tap(fd int) error {
+// Attach adds a client; fd is the writing end of its pipe, ours from now on.
+func (st *Stream) Attach(fd int) error {
 	if st == nil {
 		return unix.Close(fd)
 	}
@@ -46,7 +46,7 @@ func (st *stream) tap(fd int) error {
 
 // watch lets a client go when its reading end is closed. A write would tell, too, but a quiet container
 // writes nothing.
-func (st *stream) watch(t *tap) {
+func (st *Stream) watch(t *tap) {
 	raw, err := t.f.SyscallConn()
 	if err != nil {
 		return
@@ -61,7 +61,7 @@ func (st *stream) watch(t *tap) {
 }
 
 // letGo closes a client's pipe. For one that was let go already it does nothing.
-func (st *stream) letGo(t *tap) {
+func (st *Stream) letGo(t *tap) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.taps = slices.DeleteFunc(st.taps, func(other *tap) bool { return other == t })
@@ -69,7 +69,7 @@ func (st *stream) letGo(t *tap) {
 }
 
 // deliver gives a batch to all taps, as much as they take at once.
-func (st *stream) deliver(data []byte) {
+func (st *Stream) deliver(data []byte) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.taps = slices.DeleteFunc(st.taps, func(t *tap) bool {
@@ -88,7 +88,7 @@ func (st *stream) deliver(data []byte) {
 const slowClient = 10 * time.Second
 
 // catchUp writes what the taps did not take at once.
-func (st *stream) catchUp() {
+func (st *Stream) catchUp() {
 	st.mu.Lock()
 	taps := slices.Clone(st.taps)
 	st.mu.Unlock()
