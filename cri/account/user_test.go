@@ -48,10 +48,14 @@ func TestUserIsLookedUpInTheImage(t *testing.T) {
 		{"the image's, by name", "web", nil, 33, 34, []uint32{34, 50}, "/srv"},
 		{"the image's, by number and group", "33:ten", nil, 33, 10, []uint32{10}, "/srv"},
 		{"the container's over the image's", "web", &security{RunAsUser: id(7)}, 7, 0, []uint32{0}, "/"},
-		{"by name, with a group", "", &security{RunAsUsername: "web", RunAsGroup: id(5)}, 33, 5, []uint32{5}, "/srv"},
-		{"supplemental groups are added", "web", &security{SupplementalGroups: []int64{60, 50}}, 33, 34, []uint32{34, 50, 60}, "/srv"},
-		{"strict groups leave the image's out", "web", &security{SupplementalGroups: []int64{60},
-			SupplementalGroupsPolicy: runtimeapi.SupplementalGroupsPolicy_Strict}, 33, 34, []uint32{34, 60}, "/srv"},
+		{"by name, with a group", "", &security{RunAsUsername: "web", RunAsGroup: id(5)},
+			33, 5, []uint32{5}, "/srv"},
+		{"supplemental groups are added", "web", &security{SupplementalGroups: []int64{60, 50}},
+			33, 34, []uint32{34, 50, 60}, "/srv"},
+		{"strict groups leave the image's out", "web", &security{
+			SupplementalGroups:       []int64{60},
+			SupplementalGroupsPolicy: runtimeapi.SupplementalGroupsPolicy_Strict,
+		}, 33, 34, []uint32{34, 60}, "/srv"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			u, err := Resolve(root, c.image, c.security)
@@ -66,7 +70,8 @@ func TestUserIsLookedUpInTheImage(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Resolve(root, "nobody-here", nil); err == nil || !strings.Contains(err.Error(), "nobody-here") {
+	_, err := Resolve(root, "nobody-here", nil)
+	if err == nil || !strings.Contains(err.Error(), "nobody-here") {
 		t.Errorf("error %v does not name the user", err)
 	}
 	if _, err := Resolve(root, "", &security{RunAsGroup: id(5)}); err == nil {

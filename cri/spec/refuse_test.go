@@ -20,25 +20,11 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		change     func(*Config)
 	}{
 		{"no command", "image web:1", func(c *Config) { c.Image.Entrypoint, c.Image.Cmd = nil, nil }},
-		{"an empty entry point and nothing else", "image web:1", func(c *Config) {
-			c.Image.Entrypoint, c.Image.Cmd = []string{""}, nil
+		{"a variable with a NUL byte", `"TOKEN"`, func(c *Config) {
+			c.Container.Envs = []*runtimeapi.KeyValue{{Key: "TOKEN", Value: []byte("a\x00b")}}
 		}},
-		{"NUL in an argument", "argument 1", func(c *Config) {
-			c.Container.Command = []string{"/sh", "a\x00b"}
-		}},
-		{"NUL in an environment variable of the pod", `"MODE"`, func(c *Config) {
-			c.Container.Envs = []*runtimeapi.KeyValue{{Key: "MODE", Value: []byte("a\x00b")}}
-		}},
-		{"NUL in an environment variable of the image", `"X"`, func(c *Config) {
-			c.Image.Env = []string{"X=a\x00b"}
-		}},
-		{"NUL in the working directory", "working directory", func(c *Config) {
-			c.Image.WorkingDir = "/a\x00b"
-		}},
-		{"NUL in a mount", "/data", mounted(&runtimeapi.Mount{HostPath: "/a\x00b"})},
-		{"NUL in a masked path", "/proc/kcore", func(c *Config) {
-			security(c).MaskedPaths = []string{"/proc/kcore\x00"}
-		}},
+		{"a variable of the image with a NUL byte", `"TOKEN"`, func(c *Config) { c.Image.Env = []string{"TOKEN=a\x00b"} }},
+		{"an argument with a NUL byte", "argument 1", func(c *Config) { c.Container.Command = []string{"sh", "a\x00b"} }},
 		{"no configuration", "c1", func(c *Config) { c.Container = nil }},
 		{"CDI", "vendor/gpu=0", func(c *Config) { c.Container.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor/gpu=0"}} }},
 		{"unknown capability", "CAP_FLY", func(c *Config) { security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"fly"}} }},
@@ -56,6 +42,16 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		{"recursively read-only and propagated", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true, Readonly: true,
 			Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER})},
 		{"a writable image volume", "/data", mounted(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{Image: "x"}})},
+		{"an empty entry point and nothing else", "image web:1", func(c *Config) {
+			c.Image.Entrypoint, c.Image.Cmd = []string{""}, nil
+		}},
+		{"NUL in the working directory", "working directory", func(c *Config) {
+			c.Image.WorkingDir = "/a\x00b"
+		}},
+		{"NUL in a mount", "/data", mounted(&runtimeapi.Mount{HostPath: "/a\x00b"})},
+		{"NUL in a masked path", "/proc/kcore", func(c *Config) {
+			security(c).MaskedPaths = []string{"/proc/kcore\x00"}
+		}},
 		{"a mount on nothing", "container path", func(c *Config) { c.Container.Mounts = mountList{{HostPath: "/h"}} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {

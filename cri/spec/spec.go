@@ -75,6 +75,9 @@ func Generate(cfg Config) (*specs.Spec, error) {
 			CgroupsPath: cfg.CgroupsPath, Namespaces: namespaces(cfg), Resources: Resources(cfg.Container.GetLinux().GetResources(), cfg.Host.CgroupV2),
 		},
 	}
+	if err := checkText(s.Process.Args, s.Process.Env, s.Process.Cwd); err != nil {
+		return nil, fmt.Errorf("container %s: %w", cfg.ID, err)
+	}
 	adj := max(int(cfg.Container.GetLinux().GetResources().GetOomScoreAdj()), cfg.Host.OOMScoreMin)
 	s.Process.OOMScoreAdj = &adj
 	if err := devices(s, cfg); err != nil {
@@ -89,11 +92,14 @@ func Generate(cfg Config) (*specs.Spec, error) {
 	if err := confine(s, cfg); err != nil {
 		return nil, fmt.Errorf("container %s: %w", cfg.ID, err)
 	}
-	if err := checkTexts(s); err != nil {
+	if err := checkPaths(s); err != nil {
 		return nil, fmt.Errorf("container %s: %w", cfg.ID, err)
 	}
 	return s, nil
 }
+
+// CheckArgs refuses a command whose arguments the kernel would cut short.
+func CheckArgs(args []string) error { return checkText(args, nil, "") }
 
 // command follows the rule of Kubernetes: command replaces the image's entry point and command, args only the latter.
 func command(cfg Config) ([]string, error) {

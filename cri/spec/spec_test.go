@@ -31,7 +31,10 @@ func plain() Config {
 		Image: imagespec.ImageConfig{Entrypoint: []string{"/web"}, Cmd: []string{"--port", "80"}, WorkingDir: "/srv",
 			Env: []string{"PATH=/bin", "MODE=image"}},
 		Rootfs: "/roots/c1",
-		User:   account.User{User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}}, Home: "/home/web"},
+		User: account.User{
+			User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}},
+			Home: "/home/web",
+		},
 		Namespaces: map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "/ns/net", specs.IPCNamespace: "/ns/ipc", specs.UTSNamespace: "/ns/uts",
 			specs.PIDNamespace: ""},
 		CgroupsPath: "/pods/u1/c1",

@@ -1,6 +1,7 @@
-// Package boundedfile reads files that a container, an image or another stranger can write. Such a file may be a sparse one of a
-// terabyte, a FIFO that nobody writes to, a device, a symbolic link to a secret of the node, or hold a lease that makes open(2)
-// wait. So nothing is opened but regular files, no link is followed, no call waits, and no more is read than the caller allows.
+// Package boundedfile reads files that a container, an image or another stranger can write. Such a file may
+// be a sparse one of a terabyte, a FIFO that nobody writes to, a device, a symbolic link to a secret of the
+// node, or hold a lease that makes open(2) wait. So nothing is opened but regular files, no link is followed,
+// no call waits, and no more is read than the caller allows.
 package boundedfile
 
 import (
@@ -30,17 +31,49 @@ func Read(path string, limit int64) ([]byte, error) {
 	return Contents(f, limit)
 }
 
-// Open opens the regular file path with flags (os.O_RDONLY, os.O_WRONLY, os.O_TRUNC, ...; it makes none). Only the last component
-// of path is guarded: the directory must be the caller's own. For files below a directory of others, open them with an os.Root or
-// openat2 and unix.O_NONBLOCK, then use Contents.
+// Open opens the regular file path with flags (os.O_RDONLY, os.O_WRONLY, os.O_TRUNC, ...; it makes none).
+// Only the last component of path is guarded: the directory must be the caller's own.
 func Open(path string, flags int) (*os.File, error) {
-	// O_PATH has no side effect on what is there; only what proved to be regular is opened indeed, by its descriptor, not its name.
 	handle, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(handle)
 
+	return reopen(handle, path, flags)
+}
+
+// OpenBelow opens the regular file path of the directory dir, whose content is a stranger's: links on the way
+// are followed, but never out of dir.
+func OpenBelow(dir, path string, flags int) (*os.File, error) {
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(root)
+
+	how := unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	handle, err := unix.Openat2(root, path, &how)
+	for range 128 { // EAGAIN: something was renamed meanwhile
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+		handle, err = unix.Openat2(root, path, &how)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(handle)
+
+	return reopen(handle, path, flags)
+}
+
+// reopen opens what an O_PATH descriptor stands for. O_PATH has no side effect on what is there (the open of
+// a device may have: think of a watchdog), so only what proved to be regular is opened indeed.
+func reopen(handle int, path string, flags int) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(handle, &st); err != nil {
 		return nil, &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -57,7 +90,8 @@ func Open(path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Contents reads f from where it stands to its end. f must be a regular file and have at most limit bytes left.
+// Contents reads f from where it stands to its end. f must be a regular file and have at most limit bytes
+// left.
 func Contents(f *os.File, limit int64) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
@@ -73,7 +107,8 @@ func Contents(f *os.File, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)}
+		err := fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
+		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: err}
 	}
 	return data, nil
 }

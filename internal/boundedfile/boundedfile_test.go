@@ -39,7 +39,12 @@ func TestReadRefusesMoreThanLimit(t *testing.T) {
 func TestReadRefusesAllButRegularFiles(t *testing.T) {
 	dir := t.TempDir()
 	fifo, link, secret := filepath.Join(dir, "fifo"), filepath.Join(dir, "link"), filepath.Join(dir, "secret")
-	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(secret, []byte("x"), 0o600), os.Symlink(secret, link)); err != nil {
+	err := errors.Join(
+		unix.Mkfifo(fifo, 0o600),
+		os.WriteFile(secret, []byte("x"), 0o600),
+		os.Symlink(secret, link),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{fifo, link, dir, "/dev/zero"} {
@@ -65,5 +70,35 @@ func TestOpenDoesNotWaitForLease(t *testing.T) {
 	}
 	if _, err := boundedfile.Open(path, os.O_RDONLY); !errors.Is(err, unix.EAGAIN) {
 		t.Fatalf("Open of a leased file: %v, want EAGAIN at once", err)
+	}
+}
+
+func TestOpenBelowStaysInDirectory(t *testing.T) {
+	dir := t.TempDir()
+	volume := filepath.Join(dir, "volume")
+	err := errors.Join(
+		os.Mkdir(volume, 0o700),
+		os.WriteFile(filepath.Join(dir, "secret"), []byte("x"), 0o600),
+		os.WriteFile(filepath.Join(volume, "own"), []byte("own"), 0o600),
+		os.Symlink("own", filepath.Join(volume, "inside")),
+		os.Symlink("../secret", filepath.Join(volume, "outside")),
+		unix.Mkfifo(filepath.Join(volume, "fifo"), 0o600),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"outside", "../secret", "fifo", "none", "."} {
+		if f, err := boundedfile.OpenBelow(volume, path, os.O_RDONLY); err == nil {
+			f.Close()
+			t.Errorf("OpenBelow(%s) succeeded", path)
+		}
+	}
+	f, err := boundedfile.OpenBelow(volume, "inside", os.O_RDONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if data, err := boundedfile.Contents(f, 3); err != nil || string(data) != "own" {
+		t.Errorf("Contents = %q, %v", data, err)
 	}
 }

@@ -77,7 +77,8 @@ func (c *container) openLog() (err error) {
 
 // openStreams opens the reading ends of the output FIFOs, which exist.
 func (d *Daemon) openStreams(c *container) (err error) {
-	if c.stdout, err = output.Open(c.path(wire.StdoutFIFO), c.id+"/"+wire.StdoutFIFO, "stdout", c.log, d.log); err != nil {
+	c.stdout, err = output.Open(c.path(wire.StdoutFIFO), c.id+"/"+wire.StdoutFIFO, "stdout", c.log, d.log)
+	if err != nil {
 		return err
 	}
 	if !c.record.TTY {

@@ -38,7 +38,12 @@ func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stre
 	// A larger pipe widens the time that a container can write while no monitor reads; where the user's pipe
 	// budget is used up, it stays at 64 KiB.
 	unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 256<<10)
-	st := &Stream{path: path, f: os.NewFile(uintptr(fd), path), log: logger.With("stream", key), done: make(chan struct{})}
+	st := &Stream{
+		path: path,
+		f:    os.NewFile(uintptr(fd), path),
+		log:  logger.With("stream", key),
+		done: make(chan struct{}),
+	}
 	st.src = logfile.Source{Key: key, Stream: name, Log: log, Tap: st.deliver}
 	return st, nil
 }
