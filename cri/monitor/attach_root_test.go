@@ -34,11 +34,10 @@ func pipes(t *testing.T, pid int) (n int) {
 	return n
 }
 
-// attach attaches to a container's output until the test calls done. It returns when the monitor has the
-// client, or refused it.
-func attach(t *testing.T, c *monitor.Client, pid int, id string) (done context.CancelFunc, err error) {
+// attach attaches to a container's output until the test calls done. It returns when the monitor, which had
+// so many pipes before, has the client's, or refused them.
+func attach(t *testing.T, c *monitor.Client, pid int, id string, before int) (done context.CancelFunc, err error) {
 	t.Helper()
-	before := pipes(t, pid)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Attach(ctx, id, monitor.Streams{Stdout: io.Discard, Stderr: io.Discard}) }()
@@ -52,7 +51,7 @@ func attach(t *testing.T, c *monitor.Client, pid int, id string) (done context.C
 			cancel()
 			t.Fatal("the monitor does not get the client's pipes")
 		case <-time.After(time.Millisecond):
-			if pipes(t, pid) >= before+2 {
+			if pipes(t, pid) == before+2 {
 				return func() { cancel(); <-ended }, nil
 			}
 		}
@@ -66,7 +65,7 @@ func TestDetachFromQuietContainerFreesDescriptorsOfMonitor(t *testing.T) {
 	before := pipes(t, pid)
 
 	for range 45 {
-		done, err := attach(t, c, pid, "q")
+		done, err := attach(t, c, pid, "q", before)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,8 +89,9 @@ func TestMonitorRefusesAttachBeforeItLacksDescriptors(t *testing.T) {
 	}
 
 	var refused error
-	for range 50 {
-		done, err := attach(t, c, pid, "q")
+	before := pipes(t, pid)
+	for i := range 50 {
+		done, err := attach(t, c, pid, "q", before+2*i)
 		if refused = err; err != nil {
 			break
 		}
@@ -128,8 +128,9 @@ func TestClientsOfOneContainerAreBounded(t *testing.T) {
 	pid := monitortest.Pid(e.Config.Socket)
 
 	var refused error
-	for range 65 {
-		done, err := attach(t, c, pid, "q")
+	before := pipes(t, pid)
+	for i := range 65 {
+		done, err := attach(t, c, pid, "q", before+2*i)
 		if refused = err; err != nil {
 			break
 		}
@@ -138,7 +139,7 @@ func TestClientsOfOneContainerAreBounded(t *testing.T) {
 	if refused == nil || !strings.Contains(refused.Error(), "64 clients") {
 		t.Errorf("attach ended with %v, want a refusal that names the limit", refused)
 	}
-	done, err := attach(t, c, pid, "other")
+	done, err := attach(t, c, pid, "other", before+2*64)
 	if err != nil {
 		t.Fatalf("another container's client is refused: %v", err)
 	}
