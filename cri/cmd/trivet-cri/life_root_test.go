@@ -171,7 +171,7 @@ func TestCommandThatIsNotThereFailsAtTheStart(t *testing.T) {
 		if !exited || s.Reason != "StartError" || s.ExitCode != 128 {
 			t.Errorf("%s: %s, %s, code %d, finished %d", name, s.State, s.Reason, s.ExitCode, s.FinishedAt)
 		}
-		if !strings.Contains(s.Message, "executable") {
+		if !strings.Contains(s.Message, "exec") { // "open executable" of crun, "exec:" of runc
 			t.Errorf("%s: message %q does not tell of the command", name, s.Message)
 		}
 		for _, id := range []string{before, id} { // one of them was never started
