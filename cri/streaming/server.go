@@ -39,6 +39,7 @@ type Server struct {
 	http   http.Server
 	listen net.Listener
 	tokens tokens
+	held   budget // of output of ExecSyncs
 }
 
 // idleTimeout ends a connection on which nothing moves, as kubelet's streamingConnectionIdleTimeout does.
@@ -58,6 +59,7 @@ func New(cfg Config) (*Server, error) {
 	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
 	config.StreamIdleTimeout = idleTimeout
 	s := &Server{cfg: cfg, listen: l}
+	s.held.left.Store(maxHeld)
 	if s.stream, err = cristreaming.NewServer(config, (*adapter)(s)); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("streaming server: %w", err)

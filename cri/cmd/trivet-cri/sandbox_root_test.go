@@ -230,6 +230,32 @@ func TestSysctlOfTheInterfaceIsSet(t *testing.T) {
 	}
 }
 
+// CVE-2022-0811's class: the value of a harmless sysctl must not set another one, which is the host's.
+func TestValueOfASysctlSetsNoOther(t *testing.T) {
+	n := newNode(t)
+	before, err := os.ReadFile("/proc/sys/kernel/core_pattern")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"1+kernel.core_pattern=|/evil", "1,kernel.core_pattern=|/evil"} {
+		config := &runtimeapi.PodSandboxConfig{
+			Metadata: &runtimeapi.PodSandboxMetadata{Name: "sysctl", Namespace: "test", Uid: value},
+			Linux: &runtimeapi.LinuxPodSandboxConfig{
+				Sysctls: map[string]string{"kernel.shm_rmid_forced": value},
+				SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{
+					Network: runtimeapi.NamespaceMode_NODE,
+				}},
+			},
+		}
+		if _, err := n.pods.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: config}); err == nil {
+			t.Errorf("value %q was accepted", value)
+		}
+	}
+	if after, err := os.ReadFile("/proc/sys/kernel/core_pattern"); err != nil || string(after) != string(before) {
+		t.Errorf("core_pattern is %q, was %q, %v", after, before, err)
+	}
+}
+
 // As with other runtimes, nobody needs a capability for what harms nobody in a network namespace of his own.
 func TestPodBindsLowPortsAndPingsWithoutCapabilities(t *testing.T) {
 	testenv.Program(t, "ip", "iproute2")
