@@ -36,7 +36,9 @@ func pipes(t *testing.T, pid int) (n int) {
 
 // attach attaches to a container's output until the test calls done. It returns when the monitor, which had
 // so many pipes before, has the client's, or refused them.
-func attach(t *testing.T, c *monitor.Client, pid int, id string, before int) (done context.CancelFunc, err error) {
+func attach(
+	t *testing.T, c *monitor.Client, pid int, id string, before int,
+) (done context.CancelFunc, err error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -23,8 +23,12 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		{"a variable with a NUL byte", `"TOKEN"`, func(c *Config) {
 			c.Container.Envs = []*runtimeapi.KeyValue{{Key: "TOKEN", Value: []byte("a\x00b")}}
 		}},
-		{"a variable of the image with a NUL byte", `"TOKEN"`, func(c *Config) { c.Image.Env = []string{"TOKEN=a\x00b"} }},
-		{"an argument with a NUL byte", "argument 1", func(c *Config) { c.Container.Command = []string{"sh", "a\x00b"} }},
+		{"a variable of the image with a NUL byte", `"TOKEN"`, func(c *Config) {
+			c.Image.Env = []string{"TOKEN=a\x00b"}
+		}},
+		{"an argument with a NUL byte", "argument 1", func(c *Config) {
+			c.Container.Command = []string{"sh", "a\x00b"}
+		}},
 		{"no configuration", "c1", func(c *Config) { c.Container = nil }},
 		{"CDI", "vendor/gpu=0", func(c *Config) { c.Container.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor/gpu=0"}} }},
 		{"unknown capability", "CAP_FLY", func(c *Config) { security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"fly"}} }},

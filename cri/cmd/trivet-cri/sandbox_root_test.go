@@ -242,16 +242,18 @@ func TestValueOfASysctlSetsNoOther(t *testing.T) {
 			Metadata: &runtimeapi.PodSandboxMetadata{Name: "sysctl", Namespace: "test", Uid: value},
 			Linux: &runtimeapi.LinuxPodSandboxConfig{
 				Sysctls: map[string]string{"kernel.shm_rmid_forced": value},
-				SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{
-					Network: runtimeapi.NamespaceMode_NODE,
-				}},
+				SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+					NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE},
+				},
 			},
 		}
-		if _, err := n.pods.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: config}); err == nil {
+		request := &runtimeapi.RunPodSandboxRequest{Config: config}
+		if _, err := n.pods.RunPodSandbox(t.Context(), request); err == nil {
 			t.Errorf("value %q was accepted", value)
 		}
 	}
-	if after, err := os.ReadFile("/proc/sys/kernel/core_pattern"); err != nil || string(after) != string(before) {
+	after, err := os.ReadFile("/proc/sys/kernel/core_pattern")
+	if err != nil || string(after) != string(before) {
 		t.Errorf("core_pattern is %q, was %q, %v", after, before, err)
 	}
 }
