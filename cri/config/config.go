@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 
 	"github.com/pelletier/go-toml/v2"
@@ -25,6 +26,13 @@ type Config struct {
 	CNI          CNI                `toml:"cni"`
 	Runtimes     map[string]Runtime `toml:"runtimes"` // further handlers, by the name that a RuntimeClass gives
 	Monitor      Monitor            `toml:"monitor"`
+
+	// Of pods with a network namespace of their own: anybody there may bind ports below 1024, and ping.
+	UnprivilegedPorts bool `toml:"enable_unprivileged_ports"`
+	UnprivilegedICMP  bool `toml:"enable_unprivileged_icmp"`
+
+	// AllowedAnnotations are those of the default handler, as Runtime's.
+	AllowedAnnotations []string `toml:"allowed_annotations"`
 }
 
 // CNI says where conflists, plugins and libcni's cache are.
@@ -38,6 +46,11 @@ type CNI struct {
 type Runtime struct {
 	Program string   `toml:"program"`
 	Args    []string `toml:"args"`
+
+	// AllowedAnnotations are names, or patterns of path.Match, of annotations of pods and containers that
+	// go to the OCI runtime, which may take orders from them: whoever can create a pod for this handler
+	// gives these.
+	AllowedAnnotations []string `toml:"allowed_annotations"`
 }
 
 // Monitor says where trivet-monitor is.
@@ -53,6 +66,9 @@ func Default() Config {
 		OCIRuntime: "crun", CgroupDriver: "cgroupfs", StreamAddr: "127.0.0.1:0", Seccomp: "/var/lib/kubelet/seccomp",
 		CNI:     CNI{ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin"}, CacheDir: "/var/lib/cni"},
 		Monitor: Monitor{Socket: "/run/trivet/monitor.sock"},
+
+		UnprivilegedPorts: true,
+		UnprivilegedICMP:  true,
 	}
 }
 
@@ -100,6 +116,21 @@ func (c Config) Validate() error {
 	for name, r := range c.Runtimes {
 		if r.Program == "" {
 			return fmt.Errorf("runtimes.%s.program: no program", name)
+		}
+		if err := checkPatterns(r.AllowedAnnotations); err != nil {
+			return fmt.Errorf("runtimes.%s.allowed_annotations: %w", name, err)
+		}
+	}
+	if err := checkPatterns(c.AllowedAnnotations); err != nil {
+		return fmt.Errorf("allowed_annotations: %w", err)
+	}
+	return nil
+}
+
+func checkPatterns(patterns []string) error {
+	for _, p := range patterns {
+		if _, err := path.Match(p, ""); err != nil {
+			return fmt.Errorf("%q: %w", p, err)
 		}
 	}
 	return nil

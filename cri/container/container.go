@@ -16,9 +16,12 @@ import (
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/account"
+	"github.com/trivet-node/trivet/cri/apparmor"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/rootfs"
@@ -47,14 +50,19 @@ type Config struct {
 	Group      func(parent, id string) string // the same below the cgroup root
 	Host       spec.Host
 	Log        *slog.Logger
+	AppArmor   *apparmor.Profiles
+
+	// AllowedAnnotations are patterns of what of a pod's annotations a handler's OCI runtime may see.
+	AllowedAnnotations func(handler string) []string
 }
 
 // Record is a container on disk. Copies are handed out; they are never changed.
 type Record struct {
 	ID, Sandbox string
 	State       runtimeapi.ContainerState
-	Made        bool // creation was finished; what is not is undone at the next start
-	Discarded   bool // its removal has begun, before it was ever started
+	Made        bool   // creation was finished; what is not is undone at the next start
+	Discarded   bool   // its removal has begun, before it was ever started
+	Refused     string // why the OCI runtime did not make it, so that its start fails; empty: it made it
 	Raw         []byte
 	ImageID     string
 	LogPath     string
@@ -65,10 +73,11 @@ type Record struct {
 	Code        int
 	Reason      string
 	Message     string
-	User        spec.User
+	User        account.User
 	Resources   *runtimeapi.LinuxContainerResources // as updated; nil: as asked for
 	Volumes     []string                            // IDs of mounted image volumes
 	VolumeIDs   map[string]string                   // container path -> image ID
+	StopSignal  unix.Signal                         // kept here, as the image may be removed while it runs
 	config      *runtimeapi.ContainerConfig
 }
 
@@ -141,7 +150,7 @@ func (c *Containers) reconcile(ctx context.Context, r Record, live map[string]mo
 		}
 		return
 	}
-	if r.State == runtimeapi.ContainerState_CONTAINER_EXITED {
+	if r.State == runtimeapi.ContainerState_CONTAINER_EXITED || r.Refused != "" {
 		return
 	}
 	c.done[r.ID] = make(chan struct{})

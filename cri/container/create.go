@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/account"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/sandbox"
@@ -75,6 +76,7 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 		return err
 	}
 	r.ImageID = img.ID
+	r.StopSignal = spec.StopSignal(r.config.GetStopSignal(), img.Config.Config.StopSignal)
 	if r.config.LogPath != "" && box.PodConfig().GetLogDirectory() != "" {
 		r.LogPath = filepath.Join(box.PodConfig().LogDirectory, r.config.LogPath)
 	}
@@ -100,25 +102,52 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	if err := writeSpec(c.dir(r.ID), oci); err != nil {
 		return err
 	}
-	parent := box.PodConfig().GetLinux().GetCgroupParent()
 	c.expect(r.ID)
 	defer c.settle(r.ID)
-	if r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{ID: r.ID, Bundle: c.dir(r.ID), Runtime: runtime, LogPath: r.LogPath, TTY: r.config.Tty,
-		Stdin: r.config.Stdin, StdinOnce: r.config.StdinOnce, Cgroup: c.cfg.Group(parent, r.ID),
-		OOMScoreAdj: *oci.Process.OOMScoreAdj, SharedPID: r.config.GetLinux().GetSecurityContext().GetNamespaceOptions().GetPid() != runtimeapi.NamespaceMode_CONTAINER}); err != nil {
+	if err := c.makeProcess(ctx, r, box, runtime, oci); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("caller gave up: %w", context.Cause(ctx))
 	}
+
 	r.State, r.Made = runtimeapi.ContainerState_CONTAINER_CREATED, true
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.store.Put(r.ID, *r); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	c.all[r.ID], c.done[r.ID] = *r, make(chan struct{})
+	c.all[r.ID] = *r
+	if r.Refused == "" {
+		c.done[r.ID] = make(chan struct{})
+	}
 	return nil
+}
+
+// makeProcess has the container's first process made. A command that is not there, or anything else for
+// which the OCI runtime cannot make the container, is no error of the creation: it is told at the start,
+// which ends the container. Clients would try the creation again for ever, while one that has ended is
+// restarted, or not, as its pod says.
+func (c *Containers) makeProcess(
+	ctx context.Context, r *Record, box sandbox.Record, runtime monitor.Runtime, oci *specs.Spec,
+) (err error) {
+	options := r.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+	r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{
+		ID:          r.ID,
+		Bundle:      c.dir(r.ID),
+		Runtime:     runtime,
+		LogPath:     r.LogPath,
+		TTY:         r.config.Tty,
+		Stdin:       r.config.Stdin,
+		StdinOnce:   r.config.StdinOnce,
+		Cgroup:      c.cfg.Group(box.PodConfig().GetLinux().GetCgroupParent(), r.ID),
+		OOMScoreAdj: *oci.Process.OOMScoreAdj,
+		SharedPID:   options.GetPid() != runtimeapi.NamespaceMode_CONTAINER,
+	})
+	if errors.Is(err, monitor.ErrRefused) {
+		r.Refused, err = err.Error(), nil
+	}
+	return err
 }
 
 // takeBack destroys a container that was not finished. One that cannot be destroyed now is listed as exited, so that it is removed with its
@@ -158,7 +187,7 @@ func (c *Containers) settle(id string) {
 
 func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, img image.Image, root string) (*specs.Spec, error) {
 	security := r.config.GetLinux().GetSecurityContext()
-	user, err := spec.ResolveUser(root, img.Config.Config.User, security)
+	user, err := account.Resolve(root, img.Config.Config.User, security)
 	if err != nil {
 		return nil, err
 	}
@@ -171,16 +200,34 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 	if err != nil {
 		return nil, err
 	}
-	cfg := spec.Config{ID: r.ID, Container: r.config, Sandbox: box.PodConfig(), Image: img.Config.Config, Rootfs: root, User: user, Namespaces: namespaces,
-		CgroupsPath: c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID), Files: c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs()), ImageMounts: volumes, Host: c.cfg.Host}
-	if p := security.GetSeccomp(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost && !security.GetPrivileged() {
-		path := p.LocalhostRef
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(c.cfg.SeccompDir, path)
-		}
-		if cfg.Localhost, err = os.ReadFile(path); err != nil {
-			return nil, fmt.Errorf("seccomp profile: %w", err)
-		}
+	host := c.cfg.Host
+	if host.Hostname, err = os.Hostname(); err != nil {
+		return nil, fmt.Errorf("host name of the node: %w", err)
+	}
+	files := c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs())
+	declared, err := c.imageVolumes(r, img, files)
+	if err != nil {
+		return nil, err
+	}
+	cfg := spec.Config{
+		ID:                 r.ID,
+		Container:          r.config,
+		Sandbox:            box.PodConfig(),
+		Image:              img.Config.Config,
+		Rootfs:             root,
+		User:               user,
+		Namespaces:         namespaces,
+		CgroupsPath:        c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID),
+		Files:              append(files, declared...),
+		ImageMounts:        volumes,
+		Host:               host,
+		AllowedAnnotations: c.cfg.AllowedAnnotations(box.Handler),
+	}
+	if cfg.AppArmor, err = c.appArmorProfile(ctx, security); err != nil {
+		return nil, err
+	}
+	if cfg.Localhost, err = c.localSeccomp(security); err != nil {
+		return nil, err
 	}
 	if security.GetPrivileged() {
 		if cfg.Host.Devices, err = spec.Devices("/dev"); err != nil {
@@ -191,6 +238,23 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 		return nil, err
 	}
 	return spec.Generate(cfg)
+}
+
+// localSeccomp reads the profile of a container that asks for one of the node's.
+func (c *Containers) localSeccomp(security *runtimeapi.LinuxContainerSecurityContext) ([]byte, error) {
+	p := security.GetSeccomp()
+	if p.GetProfileType() != runtimeapi.SecurityProfile_Localhost || security.GetPrivileged() {
+		return nil, nil
+	}
+	path := p.LocalhostRef
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(c.cfg.SeccompDir, path)
+	}
+	profile, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp profile: %w", err)
+	}
+	return profile, nil
 }
 
 // makeSources makes directories for host paths that are not there, as all runtimes do.

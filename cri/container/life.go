@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/spec"
 )
 
@@ -29,7 +30,12 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 	if r.Discarded {
 		return fmt.Errorf("start container %s: it is being removed", r.ID)
 	}
-	if err := c.cfg.Monitor.Start(ctx, r.ID); err != nil {
+	if r.Refused != "" {
+		return c.failStart(r.ID, errors.New(r.Refused))
+	}
+	if err := c.cfg.Monitor.Start(ctx, r.ID); errors.Is(err, monitor.ErrRefused) {
+		return c.failStart(r.ID, err)
+	} else if err != nil {
 		return fmt.Errorf("start container %s: %w", r.ID, err)
 	}
 	r, err = c.change(r.ID, func(r *Record) {
@@ -45,6 +51,42 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 	}
 	c.notify(Event{ID: r.ID, Sandbox: r.Sandbox, Type: runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, At: r.Started})
 	return nil
+}
+
+// startErrorCode is the exit code of a container that could not be started, as with Docker and containerd.
+const startErrorCode = 128
+
+// failStart ends a container whose program does not run and never will. What is left of its first process
+// is killed.
+func (c *Containers) failStart(id string, cause error) error {
+	r, err := c.change(id, func(r *Record) {
+		if r.Reason == "OOMKilled" { // it had ended before, and this is why
+			return
+		}
+		r.State, r.Finished = runtimeapi.ContainerState_CONTAINER_EXITED, time.Now()
+		r.Code, r.Reason, r.Message = startErrorCode, "StartError", cause.Error()
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("start container %s: %w", id, cause), err)
+	}
+
+	c.mu.Lock()
+	done := c.done[id]
+	delete(c.done, id)
+	c.mu.Unlock()
+	if done != nil {
+		close(done)
+	}
+	if err := c.cfg.Monitor.Kill(id, unix.SIGKILL); err != nil && !errors.Is(err, monitor.ErrNotFound) {
+		c.cfg.Log.Warn("container that did not start is not killed", "container", id, "err", err)
+	}
+	c.notify(Event{
+		ID:      id,
+		Sandbox: r.Sandbox,
+		Type:    runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
+		At:      r.Finished,
+	})
+	return fmt.Errorf("start container %s: %w", id, cause)
 }
 
 // killWait bounds how long a SIGKILL may take to end a container (uninterruptible sleep).
@@ -66,7 +108,7 @@ func (c *Containers) Stop(ctx context.Context, id string, grace time.Duration) e
 		return nil
 	}
 	if grace > 0 && state == runtimeapi.ContainerState_CONTAINER_RUNNING {
-		if err := c.cfg.Monitor.Kill(r.ID, c.stopSignal(r)); err != nil {
+		if err := c.cfg.Monitor.Kill(r.ID, r.StopSignal); err != nil {
 			return err
 		}
 		if waited(ctx, done, grace) {
@@ -95,21 +137,6 @@ func waited(ctx context.Context, done <-chan struct{}, limit time.Duration) bool
 	case <-ctx.Done():
 	}
 	return false
-}
-
-// stopSignal is the pod's, else the image's, else SIGTERM.
-func (c *Containers) stopSignal(r Record) unix.Signal {
-	if s := r.config.GetStopSignal(); s != 0 {
-		if n := unix.SignalNum(s.String()); n != 0 {
-			return n
-		}
-	}
-	if img, err := c.cfg.Images.Get(r.ImageID); err == nil && img.Config.Config.StopSignal != "" {
-		if n := spec.Signal(img.Config.Config.StopSignal); n != 0 {
-			return n
-		}
-	}
-	return unix.SIGTERM
 }
 
 // Remove kills the container if need be and forgets it. Its log stays. What is not there is success.

@@ -51,5 +51,6 @@ var (
 	ErrNotFound = wire.ErrNotFound
 	ErrExists   = wire.ErrExists
 	ErrExited   = wire.ErrExited
+	ErrRefused  = wire.ErrRefused // the OCI runtime says that it cannot be done
 	ErrClosed   = errors.New("monitor client is closed")
 )

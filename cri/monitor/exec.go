@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,10 +24,13 @@ type Exec struct {
 	Pid      int
 	Terminal *os.File // master of its terminal, nil without one
 
-	id    string
-	pidfd int
-	done  chan struct{} // closed when exit is set
-	exit  Exit
+	id      string
+	pidfd   int
+	done    chan struct{} // closed when exit is set
+	exit    Exit
+	closing chan struct{} // closed by Close
+	watched chan struct{} // closed when watch has returned
+	close   sync.Once
 }
 
 // Exec starts a process in a running container. Once asked for, the start is waited for even if ctx ends; then the process is killed. Its parent is the monitor; its descriptors are the caller's.
@@ -61,7 +65,7 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 			}
 		}
 	}
-	e, number := &Exec{id: cfg.ID, pidfd: -1, done: make(chan struct{})}, uint64(0)
+	e, number := newExec(cfg.ID), uint64(0)
 	m, got, err := l.call(context.WithoutCancel(ctx), wire.Message{Op: wire.OpExec, ID: cfg.ID, Exec: &request}, files,
 		func(seq uint64) { number = seq; l.mu.Lock(); l.execs[seq] = e; l.mu.Unlock() })
 	if err != nil {
@@ -85,6 +89,16 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	return e, nil
 }
 
+func newExec(id string) *Exec {
+	return &Exec{
+		id:      id,
+		pidfd:   -1,
+		done:    make(chan struct{}),
+		closing: make(chan struct{}),
+		watched: make(chan struct{}),
+	}
+}
+
 // execExited notes the end of an exec.
 func (l *link) execExited(m wire.Message) {
 	l.mu.Lock()
@@ -99,8 +113,11 @@ func (l *link) execExited(m wire.Message) {
 
 // watch finds out the exit status by the pidfd if the monitor dies before the process does.
 func (e *Exec) watch(l *link) {
+	defer close(e.watched)
 	select {
 	case <-e.done:
+		return
+	case <-e.closing:
 		return
 	case <-l.lost:
 	}
@@ -110,7 +127,7 @@ func (e *Exec) watch(l *link) {
 	default:
 	}
 	e.exit = Exit{ID: e.id, Code: UnknownCode, Unknown: true}
-	if e.pidfd >= 0 && pidfd.Wait(e.pidfd, nil) == nil {
+	if e.pidfd >= 0 && pidfd.Wait(e.pidfd, e.closing) == nil {
 		if status, err := pidfd.Status(e.pidfd, e.Pid); err == nil {
 			e.exit = wire.ExitOf(e.id, status)
 		}
@@ -137,24 +154,21 @@ func (e *Exec) Resize(width, height uint16) error {
 	return setWinsize(fdOf(e.Terminal), width, height)
 }
 
-// Close gives up the descriptors. The process, if it still runs, goes on (with a terminal it gets SIGHUP).
+// Close gives up the descriptors. The process, if it still runs, goes on (with a terminal it gets SIGHUP),
+// and nobody waits for it.
 func (e *Exec) Close() error {
-	if e.Terminal != nil {
-		e.Terminal.Close()
-	}
-	select {
-	case <-e.done:
-		e.closePidfd()
-	default:
-		go func() { <-e.done; e.closePidfd() }()
-	}
+	e.close.Do(func() {
+		if e.Terminal != nil {
+			e.Terminal.Close()
+		}
+		close(e.closing)
+		<-e.watched // which may be using the pidfd
+		if e.pidfd >= 0 {
+			unix.Close(e.pidfd)
+			e.pidfd = -1
+		}
+	})
 	return nil
-}
-
-func (e *Exec) closePidfd() {
-	if e.pidfd >= 0 {
-		unix.Close(e.pidfd)
-	}
 }
 
 // Kill ends the process and all of its descendants. It stops each one before it looks for its children, so none can fork away.

@@ -20,7 +20,12 @@ func (m *Manager) Usage(id string) (Usage, error) {
 	if err := checkID(id); err != nil {
 		return Usage{}, err
 	}
-	return usage(m.upper(id))
+	written, err := usage(m.upper(id))
+	if err != nil {
+		return Usage{}, err
+	}
+	volumes, err := usage(m.volumes(id))
+	return Usage{Bytes: written.Bytes + volumes.Bytes, Inodes: written.Inodes + volumes.Inodes}, err
 }
 
 // TotalUsage is what all containers wrote.

@@ -133,6 +133,9 @@ func (r Runtime) run(ctx context.Context, stdin []byte, verb string, args ...str
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%s %s %s: %w", base(r.Program), verb, args[len(args)-1], context.Cause(ctx))
 	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
+		err = ExitCode(exit.ExitCode())
+	}
 	return nil, Failure(r, verb, args[len(args)-1], err, log, stderr.Bytes())
 }
 
@@ -168,6 +171,15 @@ func Calls(verb, id string) ([]int, error) {
 	return pids, nil
 }
 
+// ErrRefused is an Error of a runtime that ended by itself, with an exit code that is not 0: what it was
+// asked for cannot be done. It is not one of a runtime that was killed or took too long.
+var ErrRefused = errors.New("OCI runtime refused")
+
+// ExitCode is the Cause of such an Error.
+type ExitCode int
+
+func (c ExitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
 // Error is what a runtime said when it failed.
 type Error struct {
 	Program, Verb, ID string
@@ -183,6 +195,12 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Cause }
+
+// Is tells that the error is ErrRefused, too.
+func (e *Error) Is(target error) bool {
+	code, ok := errors.AsType[ExitCode](e.Cause)
+	return target == ErrRefused && ok && code > 0
+}
 
 // maxLog bounds what is read of a runtime's log.
 const maxLog = 64 << 10

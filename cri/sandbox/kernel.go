@@ -60,6 +60,7 @@ func (s *Sandboxes) makeNamespaces(r Record) error {
 			if err := loopbackUp(); err != nil {
 				return err
 			}
+			s.writeDefaults(r)
 		}
 		return writeSysctls(r, false)
 	})

@@ -44,6 +44,9 @@ type Config struct {
 	Group    func(parent, id string) string // the same below the cgroup root
 	OOMMin   int
 	Log      *slog.Logger
+
+	UnprivilegedPorts bool // pods may bind ports below 1024 without a capability
+	UnprivilegedICMP  bool // and ping
 }
 
 // State of a sandbox.

@@ -64,3 +64,30 @@ func (s *Sandboxes) writeNetSysctls(r Record) error {
 	}
 	return nil
 }
+
+// Defaults of the network namespace: everybody may bind any port and send pings in it, as nothing of the
+// node is there to be protected.
+const (
+	portStart  = "net/ipv4/ip_unprivileged_port_start"
+	pingGroups = "net/ipv4/ping_group_range"
+)
+
+// writeDefaults writes those that are configured, on a thread that is in the pod's new network namespace.
+// It comes before CNI plugins, which may set other values, and before the pod's own. A node where they
+// cannot be written (/proc/sys is read-only) loses no pod by that.
+func (s *Sandboxes) writeDefaults(r Record) {
+	defaults := map[string]string{}
+	if s.cfg.UnprivilegedPorts {
+		defaults[portStart] = "0"
+	}
+	// Where the pod has a user namespace, these groups are not all mapped.
+	users := r.Options().GetUsernsOptions()
+	if s.cfg.UnprivilegedICMP && (users == nil || users.Mode != runtimeapi.NamespaceMode_POD) {
+		defaults[pingGroups] = "0 2147483647"
+	}
+	for name, value := range defaults {
+		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
+			s.cfg.Log.Debug("default of a sysctl is not set", "sandbox", r.ID, "sysctl", name, "err", err)
+		}
+	}
+}

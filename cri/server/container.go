@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -28,7 +27,8 @@ func (s *Server) StartContainer(ctx context.Context, r *runtimeapi.StartContaine
 
 // StopContainer ends it within the timeout.
 func (s *Server) StopContainer(ctx context.Context, r *runtimeapi.StopContainerRequest) (*runtimeapi.StopContainerResponse, error) {
-	return &runtimeapi.StopContainerResponse{}, coded(s.cfg.Containers.Stop(ctx, r.ContainerId, time.Duration(r.Timeout)*time.Second))
+	err := s.cfg.Containers.Stop(ctx, r.ContainerId, seconds(r.Timeout))
+	return &runtimeapi.StopContainerResponse{}, coded(err)
 }
 
 // RemoveContainer removes it, by force if it runs.

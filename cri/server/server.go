@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"math"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -18,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/cri/network"
 	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/cri/streaming"
 	"github.com/trivet-node/trivet/internal/cgroup"
 )
@@ -93,7 +95,10 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 	if err != nil {
 		return nil, coded(err)
 	}
-	res, err := s.cfg.Streaming.ExecSync(ctx, c.ID, r.Cmd, time.Duration(r.Timeout)*time.Second)
+	if err := spec.CheckArgs(r.Cmd); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "exec in container %s: %v", c.ID, err)
+	}
+	res, err := s.cfg.Streaming.ExecSync(ctx, c.ID, r.Cmd, seconds(r.Timeout))
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -105,6 +110,9 @@ func (s *Server) Exec(_ context.Context, r *runtimeapi.ExecRequest) (*runtimeapi
 	c, err := s.running(r.ContainerId)
 	if err != nil {
 		return nil, coded(err)
+	}
+	if err := spec.CheckArgs(r.Cmd); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "exec in container %s: %v", c.ID, err)
 	}
 	r.ContainerId = c.ID
 	resp, err := s.cfg.Streaming.Exec(r)
@@ -144,6 +152,12 @@ func (s *Server) running(id string) (container.Record, error) {
 	return c, err
 }
 
+// seconds is a timeout of CRI, which is as long as its caller likes: one that no Duration can hold is the
+// longest one.
+func seconds(n int64) time.Duration {
+	return time.Duration(min(max(n, 0), int64(math.MaxInt64/time.Second))) * time.Second
+}
+
 func info(key string, value any) map[string]string {
 	data, err := json.Marshal(value)
 	if err != nil {
@@ -168,6 +182,8 @@ func coded(err error) error {
 		code = codes.FailedPrecondition
 	case errors.Is(err, streaming.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		code = codes.DeadlineExceeded
+	case errors.Is(err, streaming.ErrTooManyStreams):
+		code = codes.ResourceExhausted
 	case errors.Is(err, context.Canceled):
 		code = codes.Canceled
 	}

@@ -8,18 +8,14 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// confine sets seccomp, AppArmor and SELinux. What the kernel has not is an error only if a named profile was asked for.
+// confine sets seccomp, AppArmor and SELinux. Seccomp that the kernel has not is an error only if a named
+// profile was asked for.
 func confine(s *specs.Spec, cfg Config) error {
 	security := cfg.Container.GetLinux().GetSecurityContext()
 	if err := confineSyscalls(s, cfg, security); err != nil {
 		return err
 	}
-	if p := security.GetApparmor(); p.GetProfileType() == runtimeapi.SecurityProfile_Localhost && !security.GetPrivileged() {
-		if !cfg.Host.AppArmor {
-			return fmt.Errorf("AppArmor profile %s: the kernel has no AppArmor", p.GetLocalhostRef())
-		}
-		s.Process.ApparmorProfile = p.GetLocalhostRef()
-	}
+	s.Process.ApparmorProfile = cfg.AppArmor
 	if o := security.GetSelinuxOptions(); o != nil && cfg.Host.SELinux && o.Type != "" {
 		s.Process.SelinuxLabel = fmt.Sprintf("%s:%s:%s:%s", o.User, o.Role, o.Type, o.Level)
 	}

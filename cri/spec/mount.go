@@ -47,6 +47,22 @@ func mounts(s *specs.Spec, cfg Config) error {
 	return nil
 }
 
+// checkPaths refuses paths with a NUL byte: an OCI runtime that is written in C takes the part before it,
+// which is another path than the one that was checked.
+func checkPaths(s *specs.Spec) error {
+	for _, m := range s.Mounts {
+		if strings.ContainsRune(m.Source+m.Destination+strings.Join(m.Options, ""), 0) {
+			return fmt.Errorf("mount %q has a NUL byte", m.Destination)
+		}
+	}
+	for _, p := range append(slices.Clone(s.Linux.MaskedPaths), s.Linux.ReadonlyPaths...) {
+		if strings.ContainsRune(p, 0) {
+			return fmt.Errorf("masked or read-only path %q has a NUL byte", p)
+		}
+	}
+	return nil
+}
+
 func depth(p string) int { return strings.Count(path.Clean(p), "/") }
 
 // mount translates one mount of the container.

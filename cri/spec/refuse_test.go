@@ -34,7 +34,6 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		{"unknown capability", "CAP_FLY", func(c *Config) { security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"fly"}} }},
 		{"seccomp where there is none", "mine", func(c *Config) { security(c).Seccomp, c.Host.Seccomp = localhost, false }},
 		{"a profile that is none", "mine", func(c *Config) { security(c).Seccomp, c.Localhost = localhost, []byte("{") }},
-		{"AppArmor where there is none", "mine", func(c *Config) { security(c).Apparmor, c.Host.AppArmor = localhost, false }},
 		{"permissions of a device", `"rx"`, func(c *Config) {
 			c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", Permissions: "rx"}}
 		}},
@@ -47,6 +46,16 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		{"recursively read-only and propagated", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true, Readonly: true,
 			Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER})},
 		{"a writable image volume", "/data", mounted(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{Image: "x"}})},
+		{"an empty entry point and nothing else", "image web:1", func(c *Config) {
+			c.Image.Entrypoint, c.Image.Cmd = []string{""}, nil
+		}},
+		{"NUL in the working directory", "working directory", func(c *Config) {
+			c.Image.WorkingDir = "/a\x00b"
+		}},
+		{"NUL in a mount", "/data", mounted(&runtimeapi.Mount{HostPath: "/a\x00b"})},
+		{"NUL in a masked path", "/proc/kcore", func(c *Config) {
+			security(c).MaskedPaths = []string{"/proc/kcore\x00"}
+		}},
 		{"a mount on nothing", "container path", func(c *Config) { c.Container.Mounts = mountList{{HostPath: "/h"}} }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -84,13 +93,5 @@ func TestDefaultSeccompProfileFollowsTheCapabilities(t *testing.T) {
 	security(&without).Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
 	if s, err := Generate(without); err != nil || s.Linux.Seccomp != nil {
 		t.Errorf("a kernel without seccomp: %v", err)
-	}
-}
-
-func TestSignals(t *testing.T) {
-	for text, want := range map[string]int{"SIGTERM": 15, "term": 15, "9": 9, "SIGRTMIN+3": 0, "0": 0, "65": 0, "": 0, "SIGNONE": 0} {
-		if got := Signal(text); int(got) != want {
-			t.Errorf("%q is signal %d, want %d", text, got, want)
-		}
 	}
 }

@@ -5,19 +5,90 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Signal reads an image's STOPSIGNAL: a number, TERM or SIGTERM. 0 is none of them.
+// Real-time signals as programs know them: the C library keeps the kernel's first two (32 and 33) for itself.
+const (
+	rtMin = 34
+	rtMax = 64
+)
+
+// aliases are names that unix.SignalNum does not know.
+var aliases = map[string]unix.Signal{
+	"CLD":  unix.SIGCHLD,
+	"IOT":  unix.SIGABRT,
+	"POLL": unix.SIGIO,
+}
+
+// StopSignal is what asks a container to end: the pod's wish, else the image's, else SIGTERM.
+func StopSignal(pod runtimeapi.Signal, image string) unix.Signal {
+	// SIGNAL_SIGRTMINPLUS3 is SIGRTMIN+3.
+	name := strings.TrimPrefix(pod.String(), "SIGNAL_")
+	name = strings.NewReplacer("MINPLUS", "MIN+", "MAXMINUS", "MAX-").Replace(name)
+	for _, text := range []string{name, image} {
+		if n := Signal(text); n != 0 {
+			return n
+		}
+	}
+	return unix.SIGTERM
+}
+
+// Signal reads an image's STOPSIGNAL: a number, or a name with or without SIG, in any case, also RTMIN+n
+// and RTMAX-n. 0 is none of them.
 func Signal(text string) unix.Signal {
-	if n, err := strconv.Atoi(text); err == nil {
-		if n < 1 || n > 64 {
+	name := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(text)), "SIG")
+	if n, ok := number(name); ok {
+		if n < 1 || n > rtMax {
 			return 0
 		}
 		return unix.Signal(n)
 	}
-	name := strings.ToUpper(text)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
+	if n := realTime(name); n != 0 {
+		return n
 	}
-	return unix.SignalNum(name)
+	if n := aliases[name]; n != 0 {
+		return n
+	}
+	return unix.SignalNum("SIG" + name)
+}
+
+// realTime reads RTMIN, RTMIN+n, RTMAX and RTMAX-n.
+func realTime(name string) unix.Signal {
+	n := 0
+	switch offset, base, sign := cutOffset(name); {
+	case base == "RTMIN" && sign != "-":
+		n = rtMin + offset
+	case base == "RTMAX" && sign != "+":
+		n = rtMax - offset
+	}
+	if n < rtMin || n > rtMax {
+		return 0
+	}
+	return unix.Signal(n)
+}
+
+// cutOffset splits RTMIN+3. An offset that is no number spoils the base.
+func cutOffset(name string) (offset int, base, sign string) {
+	i := strings.IndexAny(name, "+-")
+	if i < 0 {
+		return 0, name, ""
+	}
+	n, ok := number(name[i+1:])
+	if !ok {
+		return 0, "", ""
+	}
+	return n, name[:i], name[i : i+1]
+}
+
+// number reads digits alone; one that is too large is above all signals.
+func number(text string) (int, bool) {
+	if text == "" || strings.Trim(text, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(text, 10, 8)
+	if err != nil {
+		return rtMax + 1, true
+	}
+	return int(n), true
 }

@@ -9,6 +9,8 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/account"
 )
 
 // Host is what the machine can and may do.
@@ -19,6 +21,7 @@ type Host struct {
 	Seccomp      bool
 	AppArmor     bool
 	SELinux      bool
+	Hostname     string              // of a pod that has none of its own
 	Devices      []specs.LinuxDevice // host devices, for privileged containers
 }
 
@@ -29,13 +32,18 @@ type Config struct {
 	Sandbox     *runtimeapi.PodSandboxConfig
 	Image       imagespec.ImageConfig
 	Rootfs      string
-	User        User
+	User        account.User
 	Namespaces  map[specs.LinuxNamespaceType]string // path to join; a kind that is not here is the host's, an empty path a new one
 	CgroupsPath string
-	Files       []specs.Mount     // what the pod gives: resolv.conf, /dev/shm...
+	Files       []specs.Mount     // what the pod and the image give: resolv.conf, /dev/shm, volumes...
 	ImageMounts map[string]string // container path of an image mount -> host directory
 	Localhost   []byte            // seccomp profile when the container asks for Localhost
+	AppArmor    string            // profile, which the kernel has
 	Host        Host
+
+	// AllowedAnnotations are patterns of names: what matches one goes from the pod and the container to the
+	// OCI runtime.
+	AllowedAnnotations []string
 }
 
 // Generate makes the spec.
@@ -84,14 +92,23 @@ func Generate(cfg Config) (*specs.Spec, error) {
 	if err := confine(s, cfg); err != nil {
 		return nil, fmt.Errorf("container %s: %w", cfg.ID, err)
 	}
+	if err := checkPaths(s); err != nil {
+		return nil, fmt.Errorf("container %s: %w", cfg.ID, err)
+	}
 	return s, nil
 }
+
+// CheckArgs refuses a command whose arguments the kernel would cut short.
+func CheckArgs(args []string) error { return checkText(args, nil, "") }
 
 // command follows the rule of Kubernetes: command replaces the image's entry point and command, args only the latter.
 func command(cfg Config) ([]string, error) {
 	entry, args := cfg.Container.Command, cfg.Container.Args
 	if len(entry) == 0 {
 		entry = cfg.Image.Entrypoint
+		if len(entry) == 1 && entry[0] == "" { // so a Dockerfile takes back that of its base
+			entry = nil
+		}
 		if len(args) == 0 {
 			args = cfg.Image.Cmd
 		}
@@ -130,6 +147,8 @@ func environment(cfg Config) []string {
 	}
 	if h := cfg.Sandbox.GetHostname(); h != "" {
 		set("HOSTNAME=" + h)
+	} else if cfg.Host.Hostname != "" {
+		set("HOSTNAME=" + cfg.Host.Hostname)
 	}
 	if cfg.User.Home != "" {
 		set("HOME=" + cfg.User.Home)
@@ -141,23 +160,6 @@ func environment(cfg Config) []string {
 		set(kv.Key + "=" + string(kv.Value))
 	}
 	return env
-}
-
-// annotations hand the pod's on, and say whose the container is in the words that tools of the field look for.
-func annotations(cfg Config) map[string]string {
-	m := map[string]string{}
-	for k, v := range cfg.Sandbox.GetAnnotations() {
-		m[k] = v
-	}
-	for k, v := range cfg.Container.GetAnnotations() {
-		m[k] = v
-	}
-	m["io.kubernetes.cri.container-type"] = "container"
-	m["io.kubernetes.cri.container-name"] = cfg.Container.GetMetadata().GetName()
-	m["io.kubernetes.cri.sandbox-name"] = cfg.Sandbox.GetMetadata().GetName()
-	m["io.kubernetes.cri.sandbox-namespace"] = cfg.Sandbox.GetMetadata().GetNamespace()
-	m["io.kubernetes.cri.sandbox-uid"] = cfg.Sandbox.GetMetadata().GetUid()
-	return m
 }
 
 func namespaces(cfg Config) []specs.LinuxNamespace {

@@ -15,6 +15,8 @@ import (
 	imagespec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/account"
 )
 
 var update = flag.Bool("update", false, "write testdata anew from what comes out")
@@ -29,7 +31,10 @@ func plain() Config {
 		Image: imagespec.ImageConfig{Entrypoint: []string{"/web"}, Cmd: []string{"--port", "80"}, WorkingDir: "/srv",
 			Env: []string{"PATH=/bin", "MODE=image"}},
 		Rootfs: "/roots/c1",
-		User:   User{User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}}, Home: "/home/web"},
+		User: account.User{
+			User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}},
+			Home: "/home/web",
+		},
 		Namespaces: map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "/ns/net", specs.IPCNamespace: "/ns/ipc", specs.UTSNamespace: "/ns/uts",
 			specs.PIDNamespace: ""},
 		CgroupsPath: "/pods/u1/c1",
@@ -55,13 +60,40 @@ var cases = []struct {
 		c.Container.Command, c.Container.Args, c.Container.WorkingDir = []string{"/bin/sh"}, []string{"-c", "true"}, "/tmp"
 	}},
 	{"arguments alone replace the image's command but not its entry point", func(c *Config) { c.Container.Args = []string{"--help"} }},
+	{"an empty entry point is none", func(c *Config) { c.Image.Entrypoint = []string{""} }},
+	{"a pod without a hostname has the node's", func(c *Config) {
+		c.Sandbox.Hostname, c.Host.Hostname = "", "node-1"
+	}},
 	{"environment: the pod's over the image's, in its place; a terminal has a kind", func(c *Config) {
 		c.Container.Tty = true
 		c.Container.Envs = []*runtimeapi.KeyValue{{Key: "MODE", Value: []byte("pod")}, {Key: "EMPTY"}}
 	}},
-	{"annotations of pod and container", func(c *Config) {
-		c.Sandbox.Annotations = map[string]string{"a": "pod", "b": "pod"}
-		c.Container.Annotations = map[string]string{"b": "container", "io.kubernetes.cri.container-name": "forged"}
+	{"annotations of pod and container do not reach the OCI runtime", func(c *Config) {
+		c.Sandbox.Annotations = map[string]string{
+			"a":                               "pod",
+			"run.oci.seccomp_bpf_data":        "AAAA",
+			"run.oci.keep_original_groups":    "1",
+			"run.oci.systemd.force_cgroup_v1": "/sys/fs/cgroup",
+			"org.systemd.property.ExecStop":   "'/bin/sh'",
+		}
+		c.Container.Annotations = map[string]string{
+			"run.oci.hooks.stdout":             "/etc/passwd",
+			"io.kubernetes.cri.container-name": "forged",
+			"io.kubernetes.cri.untrusted":      "forged",
+		}
+	}},
+	{"annotations that the handler allows reach it, and no name of ours", func(c *Config) {
+		c.AllowedAnnotations = []string{"run.oci.handler", "com.example/*", "*"}
+		c.Sandbox.Annotations = map[string]string{
+			"run.oci.handler": "pod",
+			"com.example/a":   "pod",
+			"org.example/b":   "pod",
+		}
+		c.Container.Annotations = map[string]string{
+			"run.oci.handler":                  "container",
+			"io.kubernetes.cri.container-name": "forged",
+			"io.kubernetes.cri.untrusted":      "forged",
+		}
 	}},
 	{"resources on cgroup v1", func(c *Config) {
 		c.Container.Linux.Resources = &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, CpuShares: 512, CpusetCpus: "0-1", CpusetMems: "0",
@@ -100,7 +132,7 @@ var cases = []struct {
 		s := security(c)
 		s.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "no-mkdir.json"}
 		c.Localhost = []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`)
-		s.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "web-profile"}
+		c.AppArmor = "web-profile"
 		s.SelinuxOptions = &runtimeapi.SELinuxOption{User: "system_u", Role: "system_r", Type: "container_t", Level: "s0:c1,c2"}
 	}},
 	{"privileged: everything that the server has, nothing masked", func(c *Config) {
@@ -108,7 +140,6 @@ var cases = []struct {
 		s.Privileged = true
 		s.MaskedPaths, s.ReadonlyPaths = []string{"/proc/kcore"}, []string{"/proc/sys"}
 		s.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
-		s.Apparmor = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "web-profile"}
 		c.Host.Devices = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}
 	}},
 	{"a device under another name", func(c *Config) {

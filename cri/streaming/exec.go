@@ -17,12 +17,10 @@ import (
 // adapter is the Server as k8s.io/cri-streaming wants it.
 type adapter Server
 
-// Exec runs a command with the client's streams. A command that fails gives an exitError, from which the library takes the exit code. One without
-// a terminal outlives its client, as with containerd; its output is a broken pipe then.
+// Exec runs a command with the client's streams. A command that fails gives an exitError, from which the
+// library takes the exit code. One without a terminal outlives its client, as with containerd, but nothing
+// of ours does: its output is a broken pipe then, and its input at its end.
 func (a *adapter) Exec(ctx context.Context, containerID string, cmd []string, in io.Reader, out, errOut io.WriteCloser, tty bool, resize <-chan remotecommand.TerminalSize) error {
-	if !tty {
-		ctx = context.WithoutCancel(ctx)
-	}
 	process, err := a.cfg.Process(ctx, containerID)
 	if err != nil {
 		return err
@@ -39,6 +37,8 @@ func (a *adapter) Exec(ctx context.Context, containerID string, cmd []string, in
 		exit, err = run.withPipes(ctx, in, out, errOut)
 	}
 	switch {
+	case ctx.Err() != nil:
+		return nil // nobody is there to be told
 	case err != nil:
 		return err
 	case exit.Unknown:
@@ -165,7 +165,8 @@ func (x *execution) withPipes(ctx context.Context, in io.Reader, out, errOut io.
 		*o.end = w
 		copies = append(copies, func() { io.Copy(o.to, &output{f: r}); r.Close() }) // a client that is gone is a broken pipe to the process
 	}
-	e, err := x.client.Exec(ctx, x.config)
+	// With ctx, the command would be killed when the client goes while it is started.
+	e, err := x.client.Exec(context.WithoutCancel(ctx), x.config)
 	if err != nil {
 		return monitor.Exit{}, err
 	}
@@ -177,7 +178,7 @@ func (x *execution) withPipes(ctx context.Context, in io.Reader, out, errOut io.
 	}
 	exit, err := e.Wait(ctx)
 	if err != nil {
-		return exit, errors.Join(err, e.Kill())
+		return exit, fmt.Errorf("exec in container %s: %w", x.config.ID, err)
 	}
 	for _, f := range ours {
 		ended(f)

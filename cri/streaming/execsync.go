@@ -15,6 +15,10 @@ import (
 // MaxOutput is how much of both streams together ExecSync returns: kubelet takes gRPC messages of 16 MiB. What comes after it is read and dropped.
 const MaxOutput = 16<<20 - 64<<10
 
+// maxHeld is how much output all ExecSyncs that run hold together: whoever can create pods has as many probes
+// as he likes, each of which may print MaxOutput. What comes while that much is held is dropped, too.
+const maxHeld = 8 * MaxOutput
+
 // ErrTimeout says that a process was killed because its time was up.
 var ErrTimeout = errors.New("command timed out")
 
@@ -32,14 +36,14 @@ func (s *Server) ExecSync(ctx context.Context, containerID string, cmd []string,
 		return Result{}, err
 	}
 	process.Args, process.Terminal = cmd, false
-	var room atomic.Int64
-	room.Store(MaxOutput)
-	stdout, err := newCapture(&room)
+	var room budget
+	room.left.Store(MaxOutput)
+	stdout, err := newCapture(&room, &s.held)
 	if err != nil {
 		return Result{}, fmt.Errorf("exec in container %s: %w", containerID, err)
 	}
 	defer stdout.close()
-	stderr, err := newCapture(&room)
+	stderr, err := newCapture(&room, &s.held)
 	if err != nil {
 		return Result{}, fmt.Errorf("exec in container %s: %w", containerID, err)
 	}
@@ -68,15 +72,25 @@ type capture struct {
 	read, write *os.File
 	done        sync.WaitGroup
 	data        []byte
-	room        *atomic.Int64 // what may still be kept
+	room, all   *budget // what this ExecSync may still keep, and all of them
 }
 
-func newCapture(room *atomic.Int64) (*capture, error) {
+// budget is a number of bytes that may still be kept.
+type budget struct{ left atomic.Int64 }
+
+// take takes up to n bytes and tells how many there were.
+func (b *budget) take(n int64) int64 {
+	lacks := min(n, max(-b.left.Add(-n), 0))
+	b.left.Add(lacks)
+	return n - lacks
+}
+
+func newCapture(room, all *budget) (*capture, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	return &capture{read: r, write: w, room: room}, nil
+	return &capture{read: r, write: w, room: room, all: all}, nil
 }
 
 // start begins to read. Our writing end must go, else the pipe never ends.
@@ -87,8 +101,7 @@ func (c *capture) start() {
 		buf := make([]byte, 4<<10)
 		for {
 			n, err := from.Read(buf)
-			left := c.room.Add(-int64(n)) + int64(n)
-			c.data = append(c.data, buf[:min(int64(n), max(left, 0))]...)
+			c.data = append(c.data, buf[:c.all.take(c.room.take(int64(n)))]...)
 			if err != nil {
 				return
 			}
@@ -106,8 +119,10 @@ func (c *capture) finish() []byte {
 	return c.data
 }
 
+// close also gives back what all ExecSyncs may keep: the caller hands the output on at once.
 func (c *capture) close() {
 	c.write.Close()
 	c.read.Close()
 	c.done.Wait()
+	c.all.left.Add(int64(len(c.data)))
 }

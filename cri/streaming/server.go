@@ -4,6 +4,7 @@ package streaming
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,6 +39,7 @@ type Server struct {
 	http   http.Server
 	listen net.Listener
 	tokens tokens
+	held   budget // of output of ExecSyncs
 }
 
 // idleTimeout ends a connection on which nothing moves, as kubelet's streamingConnectionIdleTimeout does.
@@ -57,11 +59,12 @@ func New(cfg Config) (*Server, error) {
 	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
 	config.StreamIdleTimeout = idleTimeout
 	s := &Server{cfg: cfg, listen: l}
+	s.held.left.Store(maxHeld)
 	if s.stream, err = cristreaming.NewServer(config, (*adapter)(s)); err != nil {
 		l.Close()
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
-	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second, ConnContext: watch}
+	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second, ConnContext: connContext}
 	return s, nil
 }
 
@@ -75,24 +78,32 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Exec returns the URL at which the exec takes place. The checks are CRI's.
-func (s *Server) Exec(req *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
-	resp, err := s.stream.GetExec(req)
-	if err == nil {
-		s.tokens.put(resp.Url, req)
-	}
+func (s *Server) Exec(req *runtimeapi.ExecRequest) (resp *runtimeapi.ExecResponse, err error) {
+	err = s.issue("container "+req.ContainerId, req, func() (string, error) {
+		resp, err = s.stream.GetExec(req)
+		return resp.GetUrl(), err
+	})
 	return resp, err
 }
 
 // Attach returns the URL at which the attach takes place.
-func (s *Server) Attach(req *runtimeapi.AttachRequest) (*runtimeapi.AttachResponse, error) {
-	resp, err := s.stream.GetAttach(req)
-	if err == nil {
-		s.tokens.put(resp.Url, req)
-	}
+func (s *Server) Attach(req *runtimeapi.AttachRequest) (resp *runtimeapi.AttachResponse, err error) {
+	err = s.issue("container "+req.ContainerId, req, func() (string, error) {
+		resp, err = s.stream.GetAttach(req)
+		return resp.GetUrl(), err
+	})
 	return resp, err
 }
 
-// PortForward returns the URL at which ports are forwarded.
+// PortForward returns the URL at which ports are forwarded. The library is not asked: it would serve the
+// URL itself.
 func (s *Server) PortForward(req *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
-	return s.stream.GetPortForward(req)
+	if req.PodSandboxId == "" {
+		return nil, errors.New("port-forward: no pod sandbox")
+	}
+	at := fmt.Sprintf("http://%s/portforward/%s", s.listen.Addr(), rand.Text())
+	if err := s.issue("pod "+req.PodSandboxId, req, func() (string, error) { return at, nil }); err != nil {
+		return nil, err
+	}
+	return &runtimeapi.PortForwardResponse{Url: at}, nil
 }

@@ -2,6 +2,7 @@ package streaming
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,12 +22,15 @@ func (s *Server) tunnel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer conn.Close()
+	watch(r)
 	upgrader := websocket.Upgrader{Subprotocols: []string{portForwardTunnel}}
 	ws, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
 		return // answered already
 	}
 	defer ws.Close()
+	// The copies do not see the client's end while they wait for a pod that takes nothing.
+	defer context.AfterFunc(r.Context(), func() { conn.Close(); ws.Close() })()
 	done := make(chan struct{}, 2)
 	go func() {
 		for {

@@ -26,81 +26,28 @@ const (
 // ServeHTTP serves one stream.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	offered := websocket.Subprotocols(r)
-	kind, token := path.Base(path.Dir(r.URL.Path)), path.Base(r.URL.Path)
-	request := s.tokens.take(token)
+	upgrade := websocket.IsWebSocketUpgrade(r)
+	kind := path.Base(path.Dir(r.URL.Path))
+	if upgrade && slices.Contains(offered, portForwardTunnel) && kind == "portforward" {
+		s.tunnel(w, r) // which comes back with the same token
+		return
+	}
+
+	request := s.tokens.take(path.Base(r.URL.Path))
+	if request != nil {
+		watch(r)
+	}
+	forward, isForward := request.(*runtimeapi.PortForwardRequest)
 	switch {
-	case !websocket.IsWebSocketUpgrade(r):
-	case slices.Contains(offered, portForwardTunnel) && kind == "portforward":
-		s.tunnel(w, r)
-		return
-	case slices.Contains(offered, remoteCommandV5) && request != nil:
-		s.stream.ServeHTTP(&nowhere{}, plain(r)) // uses the token up there, too
+	case isForward:
+		s.servePortForward(w, r, forward)
+	case upgrade && slices.Contains(offered, remoteCommandV5) && request != nil:
+		s.useUp(r.URL.String())
 		s.remoteCommand(w, r, request)
-		return
+	default:
+		s.stream.ServeHTTP(w, r)
 	}
-	s.stream.ServeHTTP(w, r)
 }
-
-// tokens remembers requests until their stream is opened. The library has the same cache, but does not let others look into it.
-type tokens struct {
-	mu       sync.Mutex // guards requests
-	requests map[string]tokenRequest
-}
-
-type tokenRequest struct {
-	request any
-	expires time.Time
-}
-
-// tokenLife is how long the library honours a token.
-const tokenLife = time.Minute
-
-// put remembers request by the last part of url.
-func (t *tokens) put(url string, request any) {
-	now := time.Now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.requests == nil {
-		t.requests = map[string]tokenRequest{}
-	}
-	for token, r := range t.requests {
-		if now.After(r.expires) {
-			delete(t.requests, token)
-		}
-	}
-	t.requests[path.Base(url)] = tokenRequest{request, now.Add(tokenLife)}
-}
-
-// take gives a request away; nil if there is none.
-func (t *tokens) take(token string) any {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	r, ok := t.requests[token]
-	delete(t.requests, token)
-	if !ok || time.Now().After(r.expires) {
-		return nil
-	}
-	return r.request
-}
-
-// plain is r without its wish to upgrade.
-func plain(r *http.Request) *http.Request {
-	c := r.Clone(r.Context())
-	c.Header = http.Header{}
-	return c
-}
-
-// nowhere is a response that nobody reads.
-type nowhere struct{ header http.Header }
-
-func (n *nowhere) Header() http.Header {
-	if n.header == nil {
-		n.header = http.Header{}
-	}
-	return n.header
-}
-func (n *nowhere) Write(p []byte) (int, error) { return len(p), nil }
-func (n *nowhere) WriteHeader(int)             {}
 
 // Channels of the v5 subprotocol: the first byte of each binary message.
 const (
@@ -127,6 +74,9 @@ func (s *Server) remoteCommand(w http.ResponseWriter, r *http.Request, request a
 	c := &v5{conn: conn}
 	stdinReader, stdin := io.Pipe()
 	defer stdinReader.Close()
+	if !wantsStdin(request) {
+		stdinReader.Close() // what comes nevertheless is dropped: nobody would read it
+	}
 	resize := make(chan remotecommand.TerminalSize)
 	go c.read(ctx, stdin, resize)
 	a := (*adapter)(s)
@@ -139,6 +89,11 @@ func (s *Server) remoteCommand(w http.ResponseWriter, r *http.Request, request a
 		err = a.Attach(ctx, req.ContainerId, in, out, errOut, req.Tty, resize)
 	}
 	c.status(err)
+}
+
+func wantsStdin(request any) bool {
+	r, ok := request.(interface{ GetStdin() bool })
+	return ok && r.GetStdin()
 }
 
 // v5 is one connection.

@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -102,11 +102,11 @@ func number(dir, file string) (uint64, error) {
 	if dir == "" {
 		return 0, fmt.Errorf("%s: controller is not mounted: %w", file, errors.ErrUnsupported)
 	}
-	data, err := os.ReadFile(filepath.Join(dir, file))
+	text, err := contents(dir, file)
 	if err != nil {
 		return 0, err
 	}
-	text := strings.TrimSpace(string(data))
+	text = strings.TrimSpace(text)
 	if text == "max" {
 		return 0, nil
 	}
@@ -115,21 +115,16 @@ func number(dir, file string) (uint64, error) {
 
 // keyed reads a file of "key number" lines.
 func keyed(dir, file string) (map[string]uint64, error) {
-	f, err := os.Open(filepath.Join(dir, file))
+	text, err := contents(dir, file)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	out := map[string]uint64{}
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		key, value, _ := strings.Cut(s.Text(), " ")
+	out := make(map[string]uint64, strings.Count(text, "\n"))
+	for line := range strings.SplitSeq(text, "\n") {
+		key, value, _ := strings.Cut(line, " ")
 		if n, err := strconv.ParseUint(value, 10, 64); err == nil {
 			out[key] = n
 		}
-	}
-	if err := s.Err(); err != nil {
-		return nil, err
 	}
 	if len(out) == 0 {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -137,4 +132,37 @@ func keyed(dir, file string) (map[string]uint64, error) {
 		}
 	}
 	return out, nil
+}
+
+// buffers are for contents; the longest file, memory.stat on v2, has less than half of that.
+var buffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
+
+// contents reads a file of the kernel's with as few calls as can be: the stats of a node are some thousand
+// files, and with os.ReadFile half of the time goes into asking for the size, which it does not tell, and
+// for the end, which a short read is.
+func contents(dir, file string) (string, error) {
+	path := filepath.Join(dir, file)
+	fd, err := retried(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	if err != nil {
+		return "", &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+
+	buf := buffers.Get().(*[16 << 10]byte)
+	defer buffers.Put(buf)
+	n, err := retried(func() (int, error) { return unix.Read(fd, buf[:]) })
+	if err == nil && n == len(buf) {
+		err = unix.EFBIG
+	}
+	if err != nil {
+		return "", &fs.PathError{Op: "read", Path: path, Err: err}
+	}
+	return string(buf[:n]), nil
+}
+
+// retried repeats a call that a signal has cut off.
+func retried(call func() (int, error)) (n int, err error) {
+	for n, err = call(); errors.Is(err, unix.EINTR); n, err = call() {
+	}
+	return n, err
 }

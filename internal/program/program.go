@@ -70,8 +70,13 @@ func toTheEnd(run func(ctx context.Context, env *Env) error) func(ctx context.Co
 	}
 }
 
+// Umask is that of all our programs, whoever starts them: under 077 no container could read its
+// /etc/resolv.conf, under 0 everybody could write what was made with os.Create.
+const Umask = 0o022
+
 // Run is Main without os.Exit: it returns the exit code.
 func Run(name string, args []string, run func(ctx context.Context, env *Env) error) int {
+	syscall.Umask(Umask)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	go func() { // after the first signal the default action is back: a second one kills

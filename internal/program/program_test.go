@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -65,5 +68,16 @@ func TestFailuresAreOneLineAndAnExitCode(t *testing.T) {
 				t.Errorf("stderr %q, want %d line", errout, want)
 			}
 		})
+	}
+}
+
+func TestModesOfFilesDoNotDependOnWhoStartedTheProgram(t *testing.T) {
+	for _, inherited := range []int{0, 0o077} {
+		defer syscall.Umask(syscall.Umask(inherited))
+		file := filepath.Join(t.TempDir(), "f")
+		Run("trivet-x", nil, func(context.Context, *Env) error { return os.WriteFile(file, nil, 0o666) })
+		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("umask %#o: %v, %v", inherited, info, err)
+		}
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"net/url"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -111,8 +113,11 @@ func (e *httpError) Error() string { return e.text }
 
 func fail(w http.ResponseWriter, err error) {
 	code := http.StatusInternalServerError
-	if e, ok := errors.AsType[*httpError](err); ok {
+	switch e, ok := errors.AsType[*httpError](err); {
+	case ok:
 		code = e.code
+	case status.Code(err) == codes.ResourceExhausted: // too many streams were asked for and not opened
+		code = http.StatusTooManyRequests
 	}
 	http.Error(w, err.Error(), code)
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"syscall"
 
 	"github.com/containernetworking/cni/pkg/skel"
 
@@ -39,6 +40,7 @@ It also answers to the types bridge, host-local and loopback, with upstream's co
 func main() {
 	// The process ends within milliseconds; collecting garbage would only delay it.
 	debug.SetGCPercent(-1)
+	syscall.Umask(program.Umask)
 	if os.Getenv("CNI_COMMAND") == "" && len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "--version", "-version", "version":

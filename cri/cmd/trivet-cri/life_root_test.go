@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -137,5 +138,68 @@ func TestUsersAndSandboxRules(t *testing.T) {
 	if _, err := n.pods.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: "late"}, Image: &runtimeapi.ImageSpec{Image: n.image}}}); err == nil {
 		t.Error("a stopped sandbox took a container")
+	}
+}
+
+// A job whose command is not there has to fail, once, as with other runtimes: so the start fails, not the
+// creation, and the container has ended.
+func TestCommandThatIsNotThereFailsAtTheStart(t *testing.T) {
+	n := newNode(t)
+	n.pull()
+	pod, box := n.sandbox("absent", nil)
+	for name, command := range map[string][]string{
+		"absent":    {"/bin/absent"},
+		"in-path":   {"absent"},
+		"directory": {"/etc"},
+	} {
+		before := n.create(pod, box, "before-"+name, command, nil)
+		id := n.create(pod, box, name, command, nil)
+		if s := n.status(id); s.State != runtimeapi.ContainerState_CONTAINER_CREATED {
+			t.Errorf("%s: state %s", name, s.State)
+		}
+		if name == "absent" { // the record outlives the server
+			n.kill()
+			n.start()
+		}
+		for range 2 {
+			if err := n.startContainer(id); err == nil {
+				t.Errorf("%s: it was started", name)
+			}
+		}
+		s := n.status(id)
+		exited := s.State == runtimeapi.ContainerState_CONTAINER_EXITED && s.FinishedAt != 0
+		if !exited || s.Reason != "StartError" || s.ExitCode != 128 {
+			t.Errorf("%s: %s, %s, code %d, finished %d", name, s.State, s.Reason, s.ExitCode, s.FinishedAt)
+		}
+		if !strings.Contains(s.Message, "exec") { // "open executable" of crun, "exec:" of runc
+			t.Errorf("%s: message %q does not tell of the command", name, s.Message)
+		}
+		for _, id := range []string{before, id} { // one of them was never started
+			if err := errors.Join(n.stopContainer(id, 1), n.removeContainer(id)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// STOPSIGNAL is read at the creation: the image may be gone when the container is stopped.
+func TestStopSignalIsThePods(t *testing.T) {
+	n := newNode(t)
+	n.pull()
+	pod, box := n.sandbox("signal", nil)
+	// Busybox' sh knows real-time signals by their numbers.
+	script := "trap 'exit 37' 37; trap 'exit 15' TERM; echo up; while :; do sleep 0.05; done"
+	id := n.run(pod, box, "app", []string{"sh", "-c", script}, func(c *runtimeapi.ContainerConfig) {
+		c.StopSignal = runtimeapi.Signal_SIGNAL_SIGRTMINPLUS3
+	})
+	eventually(t, func() bool {
+		data, _ := os.ReadFile(n.dir + "/logs/app.log")
+		return strings.Contains(string(data), "up")
+	})
+	if err := n.stopContainer(id, 1<<40); err != nil {
+		t.Fatal(err)
+	}
+	if s := n.status(id); s.ExitCode != 37 {
+		t.Errorf("exit code %d, want 37: it was stopped by another signal", s.ExitCode)
 	}
 }

@@ -148,13 +148,20 @@ func eventually(tb testing.TB, f func() bool) {
 }
 
 // pushBusybox serves an image of the host's busybox on loopback.
-func pushBusybox(tb testing.TB) string {
+func pushBusybox(tb testing.TB) string { return pushImage(tb, nil) }
+
+// pushImage serves one whose files and configuration were changed before.
+func pushImage(tb testing.TB, change func(root string, config *v1.Config)) string {
 	root := tb.TempDir()
 	testenv.BusyboxRoot(tb, root)
 	for name, text := range map[string]string{"passwd": "root:x:0:0::/root:/bin/sh\nweb:x:1002:1003::/home/web:/bin/sh\n", "group": "root:x:0:\nextra:x:5000:web\n"} {
 		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
 			tb.Fatal(err)
 		}
+	}
+	config := v1.Config{Env: []string{"FROM_IMAGE=yes"}}
+	if change != nil {
+		change(root, &config)
 	}
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -172,7 +179,7 @@ func pushBusybox(tb testing.TB) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if img, err = mutate.ConfigFile(img, configured(tb, img)); err != nil {
+	if img, err = mutate.ConfigFile(img, configured(tb, img, config)); err != nil {
 		tb.Fatal(err)
 	}
 	server := httptest.NewServer(cranereg.New(cranereg.Logger(log.New(io.Discard, "", 0))))
@@ -187,14 +194,14 @@ func pushBusybox(tb testing.TB) string {
 	return ref.String()
 }
 
-func configured(tb testing.TB, img v1.Image) *v1.ConfigFile {
+func configured(tb testing.TB, img v1.Image, config v1.Config) *v1.ConfigFile {
 	cf, err := img.ConfigFile()
 	if err != nil {
 		tb.Fatal(err)
 	}
 	cf = cf.DeepCopy()
 	cf.OS, cf.Architecture = "linux", "amd64"
-	cf.Config.Env = []string{"FROM_IMAGE=yes"}
+	cf.Config = config
 	return cf
 }
 
@@ -236,6 +243,22 @@ func (n *node) run(pod string, box *runtimeapi.PodSandboxConfig, name string, co
 		n.tb.Fatal(err)
 	}
 	return id
+}
+
+func (n *node) startContainer(id string) error {
+	_, err := n.pods.StartContainer(n.tb.Context(), &runtimeapi.StartContainerRequest{ContainerId: id})
+	return err
+}
+
+func (n *node) stopContainer(id string, timeout int64) error {
+	request := &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: timeout}
+	_, err := n.pods.StopContainer(n.tb.Context(), request)
+	return err
+}
+
+func (n *node) removeContainer(id string) error {
+	_, err := n.pods.RemoveContainer(n.tb.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id})
+	return err
 }
 
 func (n *node) pull() {

@@ -229,6 +229,56 @@ func TestSysctlOfTheInterfaceIsSet(t *testing.T) {
 	}
 }
 
+// As with other runtimes, nobody needs a capability for what harms nobody in a network namespace of his own.
+func TestPodBindsLowPortsAndPingsWithoutCapabilities(t *testing.T) {
+	testenv.Program(t, "ip", "iproute2")
+	testenv.Program(t, "nsenter", "util-linux")
+	n := newNode(t)
+	n.network()
+	if err := os.WriteFile(n.dir+"/plugins/leases", []byte(link), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	n.pull()
+	start := func(name string, sysctls map[string]string) string {
+		pod, box := n.sandbox(name, func(c *runtimeapi.PodSandboxConfig) {
+			c.Linux.SecurityContext.NamespaceOptions.Network = runtimeapi.NamespaceMode_POD
+			c.Linux.Sysctls = sysctls
+		})
+		return n.run(pod, box, name, []string{"sleep", "1000"}, func(c *runtimeapi.ContainerConfig) {
+			c.Linux.SecurityContext.RunAsUser = &runtimeapi.Int64Value{Value: 1000}
+			c.Linux.SecurityContext.Capabilities = &runtimeapi.Capability{DropCapabilities: []string{"ALL"}}
+		})
+	}
+
+	c := start("plain", nil)
+	const sysctls = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ping_group_range"
+	if out, _ := n.exec(c, sysctls); out != "0\n0\t2147483647\n" {
+		t.Errorf("sysctls %q", out)
+	}
+	if out, code := n.exec(c, "timeout 1 nc -l -p 80"); code != 143 && code != 124 { // it waits for a client
+		t.Errorf("port 80: %q, code %d", out, code)
+	}
+
+	c = start("own", map[string]string{
+		"net.ipv4.ip_unprivileged_port_start": "1000",
+		"net.ipv4.ping_group_range":           "5\t6",
+	})
+	if out, _ := n.exec(c, sysctls); out != "1000\n5\t6\n" {
+		t.Errorf("the pod's own: %q", out)
+	}
+
+	host, _ := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	pod, box := n.sandbox("host", nil)
+	c = n.run(pod, box, "host", []string{"sleep", "1000"}, nil)
+	if out, _ := n.exec(c, "cat /proc/sys/net/ipv4/ip_unprivileged_port_start"); out != string(host) {
+		t.Errorf("a pod on the host's network has %q, the host %q", out, host)
+	}
+	name, err := os.Hostname()
+	if out, _ := n.exec(c, "echo $HOSTNAME"); err != nil || out != name+"\n" {
+		t.Errorf("a pod on the host's network has the name %q, the host %q, %v", out, name, err)
+	}
+}
+
 // A tree that is deeper than a path can be long must not hide what the others use.
 func TestStatsLeaveNobodyOutForAnother(t *testing.T) {
 	n := newNode(t)

@@ -5,18 +5,17 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/apparmor"
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/image"
@@ -98,13 +97,17 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	cgroupsPath := func(parent, id string) string { return cgroupsPathOf(systemd, parent, id) }
 	host := spec.Probe(cgroups.V2)
 	boxes, err := sandbox.Open(ctx, sandbox.Config{Dir: filepath.Join(cfg.StateDir, "sandboxes"), FilesDir: filepath.Join(cfg.RootDir, "sandboxes"), Network: node, Monitor: mon, Pause: monitorProgram,
-		Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, OOMMin: host.OOMScoreMin, Log: log})
+		Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, OOMMin: host.OOMScoreMin, Log: log,
+		UnprivilegedPorts: cfg.UnprivilegedPorts, UnprivilegedICMP: cfg.UnprivilegedICMP})
 	if err != nil {
 		return err
 	}
 	events := server.NewEvents()
 	containers, err := container.Open(ctx, container.Config{Dir: filepath.Join(cfg.StateDir, "containers"), SeccompDir: cfg.Seccomp, Images: images, Rootfs: roots,
-		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, Host: host, Log: log}, events.Put)
+		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find,
+		AllowedAnnotations: runtimes.allowedAnnotations,
+		Cgroup:             cgroupsPath, Group: group, Host: host, Log: log,
+		AppArmor: apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser")}, events.Put)
 	if err != nil {
 		return err
 	}
@@ -135,38 +138,6 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	log.Info("serving CRI", "socket", cfg.Socket)
 	return all.Wait()
 }
-
-// runtimeSet is the OCI runtimes by handler.
-type runtimeSet map[string]monitor.Runtime
-
-// findRuntimes finds the program of each handler. The default one serves the empty name and its own.
-func findRuntimes(cfg config.Config) (runtimeSet, error) {
-	set := runtimeSet{}
-	wanted := map[string]config.Runtime{"": {Program: cfg.OCIRuntime}, path.Base(cfg.OCIRuntime): {Program: cfg.OCIRuntime}}
-	maps.Copy(wanted, cfg.Runtimes)
-	for name, r := range wanted {
-		found, err := exec.LookPath(r.Program)
-		if err != nil {
-			return nil, &program.CantRunError{What: "OCI runtime " + r.Program + " is not there: " + err.Error(), Do: "install crun or runc, or choose one with --oci-runtime"}
-		}
-		args := r.Args
-		if cfg.CgroupDriver == "systemd" {
-			args = append(slices.Clone(args), "--systemd-cgroup")
-		}
-		set[name] = monitor.Runtime{Program: found, Root: filepath.Join(cfg.StateDir, "oci", path.Base(found)), Args: args}
-	}
-	return set, nil
-}
-
-func (s runtimeSet) find(handler string) (monitor.Runtime, error) {
-	r, ok := s[handler]
-	if !ok {
-		return r, fmt.Errorf("no runtime handler %q is configured (there are: %s)", handler, strings.Join(s.names(), ", "))
-	}
-	return r, nil
-}
-
-func (s runtimeSet) names() []string { return slices.Sorted(maps.Keys(s)) }
 
 func findMonitor(configured string) (string, error) {
 	if configured != "" {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/logfile"
+	"github.com/trivet-node/trivet/cri/monitor/output"
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -31,12 +32,12 @@ type record struct {
 type container struct {
 	id     string
 	dir    string
-	log    *logfile.File // nil without a log path
-	stdout *stream       // nil once an earlier monitor has recorded the exit
-	stderr *stream       // nil with a terminal
-	told   chan struct{} // closed when the client knows of it, so that its exit cannot be told before
-	ended  chan struct{} // closed when record.Exit is set and told
-	gone   chan struct{} // closed when it is forgotten
+	log    *logfile.File  // nil without a log path
+	stdout *output.Stream // nil once an earlier monitor has recorded the exit
+	stderr *output.Stream // nil with a terminal
+	told   chan struct{}  // closed when the client knows of it, so that its exit cannot be told before
+	ended  chan struct{}  // closed when record.Exit is set and told
+	gone   chan struct{}  // closed when it is forgotten
 
 	mu     sync.Mutex // guards all below
 	record record
@@ -76,20 +77,21 @@ func (c *container) openLog() (err error) {
 
 // openStreams opens the reading ends of the output FIFOs, which exist.
 func (d *Daemon) openStreams(c *container) (err error) {
-	if c.stdout, err = openStream(c.path(wire.StdoutFIFO), c.id+"/"+wire.StdoutFIFO, "stdout", c.log, d.log); err != nil {
+	c.stdout, err = output.Open(c.path(wire.StdoutFIFO), c.id+"/"+wire.StdoutFIFO, "stdout", c.log, d.log)
+	if err != nil {
 		return err
 	}
 	if !c.record.TTY {
-		c.stderr, err = openStream(c.path(wire.StderrFIFO), c.id+"/"+wire.StderrFIFO, "stderr", c.log, d.log)
+		c.stderr, err = output.Open(c.path(wire.StderrFIFO), c.id+"/"+wire.StderrFIFO, "stderr", c.log, d.log)
 		return err
 	}
 	c.stage, err = unix.Open(c.path(wire.StdoutFIFO), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	return err
 }
 
-func (c *container) streams() []*stream {
-	var all []*stream
-	for _, st := range []*stream{c.stdout, c.stderr} {
+func (c *container) streams() []*output.Stream {
+	var all []*output.Stream
+	for _, st := range []*output.Stream{c.stdout, c.stderr} {
 		if st != nil {
 			all = append(all, st)
 		}
@@ -106,7 +108,7 @@ func (c *container) setTerminal(fd int) {
 		return
 	}
 	c.tty = os.NewFile(uintptr(fd), "terminal")
-	go pumpTerminal(c.tty, c.stage)
+	go output.PumpTerminal(c.tty, c.stage)
 	c.stage = -1
 }
 
@@ -126,10 +128,10 @@ func (c *container) share() (wire.Status, wire.Files) {
 	add(wire.FdPid, dup(c.pidfd))
 	add(wire.FdIn, dup(c.stdin))
 	if c.stdout != nil {
-		add(wire.FdOut, c.stdout.share())
+		add(wire.FdOut, c.stdout.Share())
 	}
 	if c.stderr != nil {
-		add(wire.FdErr, c.stderr.share())
+		add(wire.FdErr, c.stderr.Share())
 	}
 	if c.tty != nil {
 		if raw, err := c.tty.SyscallConn(); err == nil {
@@ -242,7 +244,7 @@ func (c *container) drain() {
 	wait:
 		for {
 			select {
-			case <-st.done:
+			case <-st.Done():
 				break wait
 			case <-timeout.C:
 				return
@@ -256,11 +258,11 @@ func (c *container) drain() {
 }
 
 // closedOrEmpty tells, for a stream that somebody still holds open, that nothing is in it. A terminal may have more to give than its FIFO.
-func (c *container) closedOrEmpty(st *stream) bool {
+func (c *container) closedOrEmpty(st *output.Stream) bool {
 	c.mu.Lock()
 	terminal := c.tty != nil
 	c.mu.Unlock()
-	return !terminal && st.empty()
+	return !terminal && st.Empty()
 }
 
 // oomKilled reads the kernel's count of OOM kills of a cgroup: memory.events on v2, memory.oom_control on v1.
@@ -288,7 +290,7 @@ func (d *Daemon) oomKilled(group string) bool {
 func (c *container) close() {
 	close(c.gone)
 	for _, st := range c.streams() {
-		st.close()
+		st.Close()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -304,4 +306,16 @@ func (c *container) close() {
 		}
 		*fd = -1
 	}
+}
+
+// dup copies a descriptor, close-on-exec; -1 if it cannot.
+func dup(fd int) int {
+	if fd < 0 {
+		return -1
+	}
+	n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return -1
+	}
+	return n
 }

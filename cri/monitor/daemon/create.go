@@ -201,7 +201,7 @@ func (c *container) identify() error {
 // begin lets the output flow and waits for the end.
 func (d *Daemon) begin(c *container) {
 	for _, st := range c.streams() {
-		go st.pump(d.journal)
+		go st.Pump(d.journal)
 	}
 	d.reaper.claim(c.record.Pid, c.pidfd, d.finisher(c))
 }

@@ -53,6 +53,10 @@ func (d *Daemon) startExec(m wire.Message, files wire.Files) (pid int, err error
 	if exited {
 		return 0, fmt.Errorf("exec in container %s: %w", m.ID, wire.ErrExited)
 	}
+	if err := d.room(freeForExec); err != nil {
+		return 0, fmt.Errorf("exec in container %s: %w", m.ID, err)
+	}
+
 	var stdio [3]int
 	for i, name := range []string{wire.FdIn, wire.FdOut, wire.FdErr} {
 		fd, ok := files[name]

@@ -177,7 +177,7 @@ func (r *reaper) do(c call) error {
 	case status.Signaled():
 		return runc.Failure(rt, verb, id, fmt.Errorf("killed by %s", unix.SignalName(status.Signal())), log, nil)
 	case status.ExitStatus() != 0:
-		return runc.Failure(rt, verb, id, fmt.Errorf("exit code %d", status.ExitStatus()), log, nil)
+		return runc.Failure(rt, verb, id, runc.ExitCode(status.ExitStatus()), log, nil)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cri/monitor/output"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
 
@@ -140,9 +141,13 @@ func (d *Daemon) attach(id string, files wire.Files) error {
 	if exited {
 		return fmt.Errorf("attach to container %s: %w", id, wire.ErrExited)
 	}
-	for name, st := range map[string]*stream{wire.FdOut: c.stdout, wire.FdErr: c.stderr} {
+	if err := d.room(freeForAttach); err != nil {
+		return fmt.Errorf("attach to container %s: %w", id, err)
+	}
+
+	for name, st := range map[string]*output.Stream{wire.FdOut: c.stdout, wire.FdErr: c.stderr} {
 		if fd := files.Take(name); fd >= 0 {
-			if err := st.tap(fd); err != nil {
+			if err := st.Attach(fd); err != nil {
 				return fmt.Errorf("attach to container %s: %w", id, err)
 			}
 		}

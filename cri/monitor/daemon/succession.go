@@ -105,7 +105,7 @@ func (d *Daemon) revive(c *container, inherited map[string]int) error {
 	c.pidfd = fd
 	streamsErr := errors.Join(c.openLog(), d.openStreams(c)) // without its log, a container must still not be blocked by a full FIFO
 	for _, st := range c.streams() {
-		go st.pump(d.journal)
+		go st.Pump(d.journal)
 	}
 	if tty, ok := inherited[inheritTTY+c.id]; ok && c.record.TTY {
 		delete(inherited, inheritTTY+c.id)

@@ -128,9 +128,15 @@ var (
 	ErrNotFound = errors.New("no such container in the monitor")
 	ErrExists   = errors.New("container exists in the monitor")
 	ErrExited   = errors.New("container has exited")
+	ErrRefused  = runc.ErrRefused
 )
 
-var kinds = map[string]error{"not-found": ErrNotFound, "exists": ErrExists, "exited": ErrExited}
+var kinds = map[string]error{
+	"not-found": ErrNotFound,
+	"exists":    ErrExists,
+	"exited":    ErrExited,
+	"refused":   ErrRefused,
+}
 
 // FailOf makes a Fail of an error; nil of nil.
 func FailOf(err error) *Fail {

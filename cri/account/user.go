@@ -1,0 +1,171 @@
+// Package account finds who a container runs as: the user and groups that it asks for, or its image does, by
+// the image's own passwd(5) and group(5). All of that is an image author's: read bounded, never outside the
+// root file system, and no number is taken for another.
+package account
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
+)
+
+// User is who a container runs as.
+type User struct {
+	specs.User
+	Home string
+}
+
+// maxImageFile bounds what is read of a file of an image.
+const maxImageFile = 10 << 20
+
+// Resolve finds the user in the image's passwd and group files: what the container asks for, else what the
+// image says. Paths in the image never lead out of rootfs.
+func Resolve(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecurityContext) (User, error) {
+	asked, err := wanted(imageUser, security)
+	if err != nil {
+		return User{}, err
+	}
+	passwd, err := readImageFile(rootfs, "/etc/passwd")
+	if err != nil {
+		return User{}, err
+	}
+	group, err := readImageFile(rootfs, "/etc/group")
+	if err != nil {
+		return User{}, err
+	}
+
+	name, groupName, _ := strings.Cut(asked, ":")
+	who, err := accountOf(passwd, name)
+	if err != nil {
+		return User{}, err
+	}
+	var members []uint32
+	merge := security.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Merge
+	switch {
+	case groupName != "":
+		gid, ok, err := findGroup(group, groupName)
+		if err != nil {
+			return User{}, err
+		}
+		if !ok {
+			return User{}, fmt.Errorf("group %q: not in /etc/group of the image", groupName)
+		}
+		who.gid = gid
+	case who.name != "" && merge:
+		if members, err = groupsOf(group, who.name); err != nil {
+			return User{}, err
+		}
+	}
+
+	u := User{User: specs.User{UID: who.uid, GID: who.gid}, Home: who.home}
+	u.AdditionalGids, err = allGroups(who.gid, members, security.GetSupplementalGroups())
+	return u, err
+}
+
+// accountOf finds a user. Nobody asked for is root; a number needs no entry.
+func accountOf(passwd []byte, name string) (entry, error) {
+	if name == "" {
+		name = "0"
+	}
+	who, ok, err := findAccount(passwd, name)
+	if err != nil {
+		return entry{}, err
+	}
+	if !ok {
+		uid, isNumber, err := numeric(name)
+		if err != nil {
+			return entry{}, err
+		}
+		if !isNumber {
+			return entry{}, fmt.Errorf("user %q: not in /etc/passwd of the image", name)
+		}
+		who = entry{uid: uid}
+	}
+	if who.home == "" {
+		who.home = "/"
+	}
+	return who, nil
+}
+
+// allGroups puts the groups together, each once.
+func allGroups(gid uint32, members []uint32, asked []int64) ([]uint32, error) {
+	all, seen := []uint32{gid}, map[uint32]bool{gid: true}
+	add := func(g uint32) {
+		if !seen[g] {
+			seen[g] = true
+			all = append(all, g)
+		}
+	}
+	for _, g := range members {
+		add(g)
+	}
+	for _, g := range asked {
+		if g < 0 || g > math.MaxInt32 {
+			return nil, fmt.Errorf("supplemental group %d is not between 0 and %d", g, math.MaxInt32)
+		}
+		add(uint32(g))
+	}
+	if len(all) > maxGroups {
+		return nil, fmt.Errorf("%d groups are more than the kernel's %d", len(all), maxGroups)
+	}
+	return all, nil
+}
+
+// wanted is USER[:GROUP] in passwd's words.
+func wanted(imageUser string, security *runtimeapi.LinuxContainerSecurityContext) (string, error) {
+	name := ""
+	switch {
+	case security.GetRunAsUser() != nil:
+		name = strconv.FormatInt(security.GetRunAsUser().Value, 10)
+	case security.GetRunAsUsername() != "":
+		name = security.GetRunAsUsername()
+	}
+	if g := security.GetRunAsGroup(); g != nil {
+		if name == "" {
+			return "", errors.New("run_as_group is set without run_as_user or run_as_username")
+		}
+		return name + ":" + strconv.FormatInt(g.Value, 10), nil
+	}
+	if name != "" {
+		return name, nil
+	}
+	return strings.TrimSpace(imageUser), nil
+}
+
+// readImageFile reads a file of an image; nil if it is not there.
+func readImageFile(rootfs, path string) ([]byte, error) {
+	handle, err := pathrs.OpenInRoot(rootfs, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s of the image: %w", path, err)
+	}
+	defer handle.Close()
+
+	// Before it is opened: that would wait for a FIFO's writer, and make a device do what it does on open.
+	if info, err := handle.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s of the image is no regular file", path)
+	}
+	f, err := pathrs.Reopen(handle, os.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open %s of the image: %w", path, err)
+	}
+	defer f.Close()
+	data, err := boundedfile.Contents(f, maxImageFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s of the image: %w", path, err)
+	}
+	return data, nil
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// BenchmarkListContainerStats asks for the stats of 100 running containers, as kubelet does every 10 s.
+func BenchmarkListContainerStats(b *testing.B) {
+	n := newNode(b)
+	n.pull()
+	pod, box := n.sandbox("stats", nil)
+	for i := range 100 {
+		n.run(pod, box, fmt.Sprint("c", i), []string{"sleep", "1000"}, nil)
+	}
+	before := cpuTime(b, n.cmd.Process.Pid)
+	for b.Loop() {
+		resp, err := n.pods.ListContainerStats(b.Context(), &runtimeapi.ListContainerStatsRequest{})
+		if err != nil || len(resp.Stats) != 100 {
+			b.Fatalf("%d stats, %v", len(resp.GetStats()), err)
+		}
+	}
+	used := cpuTime(b, n.cmd.Process.Pid) - before
+	// Unlike the time, it does not depend on the load.
+	b.ReportMetric(used.Seconds()*1000/float64(b.N), "server-cpu-ms/op")
+}
+
+// cpuTime is what a process has used, by the kernel's ticks of 10 ms.
+func cpuTime(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] { // utime and stime, the 14th and 15th of proc_pid_stat(5)
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
