@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
@@ -40,7 +41,7 @@ func texts(prefixes []netip.Prefix) []string {
 }
 
 // podNetworks are the destinations that see pods' own addresses: the cluster CIDRs if they are known, else every node's pod CIDRs.
-func podNetworks(clusterCIDRs []netip.Prefix, all []Node) []netip.Prefix {
+func podNetworks(clusterCIDRs []netip.Prefix, all []podcidr.Node) []netip.Prefix {
 	if len(clusterCIDRs) > 0 {
 		return clusterCIDRs
 	}
@@ -55,7 +56,7 @@ func podNetworks(clusterCIDRs []netip.Prefix, all []Node) []netip.Prefix {
 }
 
 // devicesOf are the indexes of the interfaces that have one of the node's addresses.
-func devicesOf(own Node, local []rtnl.InterfaceAddress) []int {
+func devicesOf(own podcidr.Node, local []rtnl.InterfaceAddress) []int {
 	var devices []int
 	for _, l := range local {
 		if slices.Contains(own.Addresses, l.Prefix.Addr()) {
