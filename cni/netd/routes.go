@@ -167,7 +167,7 @@ func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
 
 // plain is a route without what the kernel fills in.
 func plain(r rtnl.Route) rtnl.Route {
-	r.Scope = 0
+	r.Scope, r.Table = 0, 0
 	if r.Unreachable {
 		r.Index = 0 // IPv6 says: by lo
 	}
