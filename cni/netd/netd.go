@@ -20,6 +20,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/netd/cluster"
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
@@ -87,8 +88,9 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if len(d.options.ClusterCIDRs) == 0 {
 		d.log.Warn("--cluster-cidr is not given: a Node may claim any private network of about the size of this node's pod CIDR")
 	}
-	watched := make(chan error, 1)
+	watched := make(chan error, 2)
 	running.Go(func() { watched <- rtnl.Watch(ctx, d.look) })
+	running.Go(func() { watched <- hostnat.Watch(ctx, networkName, d.look) })
 	running.Go(func() { d.cluster.Run(ctx) })
 	for {
 		unasked := time.NewTimer(d.pass(ctx))
@@ -175,9 +177,7 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		r.fail(fmt.Errorf("node %s has no pod CIDR yet (the controller-manager gives it out: --allocate-node-cidrs, --cluster-cidr)", own.Name))
 		return
 	}
-	if err := d.configure(ctx, own, admitted, local); err != nil {
-		r.fail(fmt.Errorf("network configuration %s is not written: %w", d.options.confPath(), err))
-	}
+	d.configure(ctx, own, admitted, local, r)
 	if rival := rivals(d.options); rival != "" {
 		r.Notes = append(r.Notes, fmt.Sprintf("%s sorts before %s: runtimes use that network, not this one", filepath.Join(d.options.ConfDir, rival), d.options.ConfName))
 	}
@@ -223,20 +223,39 @@ func find(all []podcidr.Node, name string) (podcidr.Node, bool) {
 	return podcidr.Node{}, false
 }
 
-func (d *Daemon) configure(ctx context.Context, own podcidr.Node, all []podcidr.Node, local []rtnl.InterfaceAddress) error {
+// configure makes the configuration, and what the plugin has made by it, fit the node.
+func (d *Daemon) configure(ctx context.Context, own podcidr.Node, all []podcidr.Node, local []rtnl.InterfaceAddress, r *Report) {
+	fail := func(err error) {
+		if err != nil {
+			r.fail(fmt.Errorf("network configuration %s is not written: %w", d.options.confPath(), err))
+		}
+	}
 	mtu, err := deviceMTU(d.kernel, own, local)
 	if err != nil {
-		return err
+		fail(err)
+		return
 	}
 	data, err := networkConfig(own.PodCIDRs, podNetworks(d.options.ClusterCIDRs, all), mtu)
 	if err != nil {
-		return err
+		fail(err)
+		return
 	}
+	network, err := parseConfig(data)
+	if err != nil {
+		fail(err)
+		return
+	}
+
+	r.fail(d.moveBridge(network))
 	written, err := publish(ctx, d.options, data)
 	if written {
 		d.log.Info("network configuration written", "file", d.options.confPath(), "podCIDRs", strings.Join(texts(own.PodCIDRs), ","), "mtu", mtu)
 	}
-	return err
+	if err != nil {
+		fail(err)
+		return
+	}
+	r.fail(d.repairRules(network)) // by the configuration that the plugin has, too
 }
 
 // deviceMTU is that of the interface which has the node's address, since packets to other nodes' pods leave by it (the smallest one, if

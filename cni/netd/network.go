@@ -10,8 +10,12 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// bridgeName is the bridge of the network that trivet-netd configures.
-const bridgeName = "trivet0"
+// The network that trivet-netd configures, its bridge, and the plugin.
+const (
+	networkName = "trivet"
+	bridgeName  = "trivet0"
+	pluginType  = "trivet-cni"
+)
 
 // networkConfig is the configuration list for a node with these pod CIDRs (CNI specification, section 1).
 func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
@@ -20,9 +24,9 @@ func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 		ranges = append(ranges, []map[string]string{{"subnet": p.String()}})
 	}
 	network := map[string]any{
-		"cniVersion": "1.1.0", "name": "trivet",
+		"cniVersion": "1.1.0", "name": networkName,
 		"plugins": []map[string]any{{
-			"type": "trivet-cni", "bridge": bridgeName, "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true, "hostRouted": true,
+			"type": pluginType, "bridge": bridgeName, "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true, "hostRouted": true,
 			"lazyUnlink": true, "mtu": mtu, "noMasq": texts(noMasq),
 			"ipam":         map[string]any{"type": "host-local", "ranges": ranges, "bootScoped": true},
 			"capabilities": map[string]bool{"portMappings": true, "ipRanges": true, "ips": true, "mac": true},

@@ -1,0 +1,49 @@
+package netd
+
+import (
+	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/hostnat"
+)
+
+// What the plugin makes on the host for all pods of the network, netd keeps: the plugin itself looks only when a pod is added.
+
+// parseConfig reads a configuration list as the plugin will.
+func parseConfig(list []byte) (*conf.Network, error) {
+	stdin, err := pluginConfig(list)
+	if err != nil {
+		return nil, err
+	}
+	return conf.Parse(pluginType, stdin, "")
+}
+
+// moveBridge gives the bridge, if there is one, the gateways of the node's pod CIDRs.
+func (d *Daemon) moveBridge(n *conf.Network) error {
+	var gateways []bridge.Address
+	for _, set := range n.IPAM.Sets {
+		gateways = append(gateways, bridge.Address{Prefix: set[0].Subnet, Gateway: set[0].Gateway})
+	}
+	moved, err := bridge.Move(d.kernel, n.BridgeConfig(), gateways)
+	if len(moved) > 0 {
+		d.log.Info("bridge has got other gateway addresses", "bridge", n.Bridge, "addresses", texts(moved))
+	}
+	return err
+}
+
+// repairRules writes the network's nftables rules again, if somebody has taken some away. Without a bridge there are no pods that need
+// them.
+func (d *Daemon) repairRules(n *conf.Network) error {
+	if _, err := d.kernel.LinkByName(n.Bridge); err != nil {
+		return nil
+	}
+	t, err := hostnat.Open(n.NATConfig())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = t.Close() }()
+	repaired, err := t.Repair()
+	if repaired {
+		d.log.Warn("nftables rules of the network were missing and are written again", "network", n.Name)
+	}
+	return err
+}
