@@ -43,7 +43,7 @@ func (d *Daemon) repairRules(n *conf.Network) error {
 	defer func() { _ = t.Close() }()
 	repaired, err := t.Repair()
 	if repaired {
-		d.log.Warn("nftables rules of the network were missing and are written again", "network", n.Name)
+		d.log.Warn("nftables rules of the network were not as they have to be and are written again", "network", n.Name)
 	}
 	return err
 }

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// The Node was deleted, and joins again with other pod CIDRs. The bridge has the gateways of those before.
+func TestBridgeMovesToTheNewPodCIDRWhenNoPodOfTheOldOneLives(t *testing.T) {
+	w := newWorld(t)
+	w.write("good", 0o600, "")
+	w.putOwn()
+	w.start()
+	w.awaitReport(200, "1 nodes")
+	w.ip("link add trivet0 type bridge")
+	w.ip("link set trivet0 up")
+	addresses := func() string { return w.ip("-o addr show dev trivet0 scope global") }
+	w.await("the gateways of a bridge that has none", func() bool {
+		return strings.Contains(addresses(), "10.244.0.1/24") && strings.Contains(addresses(), "fd00:244::1/64")
+	})
+	w.ip("link add pod0 master trivet0 type veth peer name pod1")
+
+	w.api.put("a", []string{"10.244.5.0/24", "fd00:244:5::/64"}, []string{"10.99.0.1", "fd99::1"})
+	w.awaitReport(503, "error: gateway of bridge trivet0: it has [10.244.0.1/24] for 1 pods that are still there, and gets 10.244.5.1/24")
+	if now := addresses(); !strings.Contains(now, "10.244.0.1/24") || strings.Contains(now, "10.244.5.1") {
+		t.Errorf("the bridge of a pod has %s", now)
+	}
+	w.await("new pods get no old addresses", func() bool { return w.subnets() == "10.244.5.0/24,fd00:244:5::/64 mtu 1400" })
+
+	w.ip("link del pod0")
+	w.awaitReport(200, "1 nodes")
+	now := addresses()
+	for _, want := range []string{"10.244.5.1/24", "fd00:244:5::1/64"} {
+		if !strings.Contains(now, want) {
+			t.Errorf("the bridge has not %s: %s", want, now)
+		}
+	}
+	if strings.Contains(now, "10.244.0.1") || strings.Contains(now, "fd00:244::1") {
+		t.Errorf("the bridge has addresses of before: %s", now)
+	}
+}
+
+func TestRulesOfTheNetworkAreBackWithinASecond(t *testing.T) {
+	w := newWorld(t)
+	w.write("good", 0o600, "")
+	w.putOwn()
+	w.start()
+	w.awaitReport(200, "1 nodes")
+	w.ip("link add trivet0 type bridge")
+	rules := func() string { return w.in(w.node, "nft", "list", "ruleset") }
+	const masquerade = `iifname "trivet0" oifname != "trivet0" ip daddr != @nomasq4 masquerade`
+	w.await("rules", func() bool { return strings.Contains(rules(), masquerade) })
+	w.awaitReport(200, "1 nodes")
+
+	whole := rules()
+	for _, damage := range [][]string{
+		{"flush", "ruleset"},
+		{"flush", "table", "inet", "cni_trivet"},
+		{"flush", "chain", "inet", "cni_trivet", "postrouting"},
+		{"flush", "set", "inet", "cni_trivet", "nomasq4"},
+		{"delete", "table", "inet", "cni_trivet"},
+	} {
+		w.in(w.node, append([]string{"nft"}, damage...)...)
+		began := time.Now()
+		w.await("rules after "+strings.Join(damage, " "), func() bool { return sameRules(rules(), whole) })
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("%v: repaired after %s", damage, took)
+		}
+	}
+}
+
+// sameRules compares without order, which differs when the chains were made in another one.
+func sameRules(a, b string) bool {
+	count := map[string]int{}
+	for line := range strings.Lines(a) {
+		count[line]++
+	}
+	for line := range strings.Lines(b) {
+		count[line]--
+	}
+	for _, n := range count {
+		if n != 0 {
+			return false
+		}
+	}
+	return true
+}
