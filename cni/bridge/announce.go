@@ -39,13 +39,39 @@ func announce(host *rtnl.Conn, c Config, a Attachment, bridge rtnl.Link, mac net
 		return nil // other pods have the gateway alone for a neighbour; or the kernel announces the address when it has checked it
 	}
 	for _, ip := range moved {
-		if ip.Is6() {
-			if err := advertise(bridge, ip, mac); err != nil {
-				return fmt.Errorf("announce address %s on bridge %s: %w", ip, bridge.Name, err)
-			}
+		tell := advertise
+		if ip.Is4() {
+			tell = claim
+		}
+		if err := tell(bridge, ip, mac); err != nil {
+			return fmt.Errorf("announce address %s on bridge %s: %w", ip, bridge.Name, err)
 		}
 	}
 	return nil
+}
+
+// claim broadcasts a gratuitous ARP request. Closing its socket makes the kernel wait for some milliseconds, which only a container with a
+// MAC address of its own pays.
+func claim(bridge rtnl.Link, ip netip.Addr, mac net.HardwareAddr) error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open packet socket: %w", err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	to := &unix.SockaddrLinklayer{Ifindex: bridge.Index, Halen: uint8(len(mac))}
+	copy(to.Addr[:], broadcast)
+	return os.NewSyscallError("sendto", unix.Sendto(fd, gratuitous(ip, mac), 0, to))
+}
+
+var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+// gratuitous is a frame with an ARP request for the sender's own address (RFC 5227, 1.2).
+func gratuitous(ip netip.Addr, mac net.HardwareAddr) []byte {
+	frame := append(append([]byte(nil), broadcast...), mac...)
+	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
+	frame = append(frame, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, their sizes, request
+	frame = append(append(frame, mac...), ip.AsSlice()...)
+	return append(append(frame, make([]byte, 6)...), ip.AsSlice()...)
 }
 
 // advertise sends an unsolicited neighbour advertisement (RFC 4861, 7.2.6) to all nodes on the bridge. It leaves by the bridge, not by

@@ -21,7 +21,7 @@ func Ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	if err := isBridge(link); err != nil {
 		return rtnl.Link{}, err
 	}
-	if err := pin(host, link, bridgeMAC(c, addresses)); err != nil {
+	if err := pin(host, &link, bridgeMAC(c, addresses)); err != nil {
 		return rtnl.Link{}, err
 	}
 	if !link.Up {

@@ -42,9 +42,12 @@ func bridgeMAC(c Config, addresses []Address) net.HardwareAddr {
 
 // pin keeps a bridge that somebody else made from taking over its ports' MAC addresses: those change with the pods, under the ARP caches
 // of everybody on the bridge. The kernel stops doing so once an address has been set, be it the one that is there. own is the address of
-// a bridge made here.
-func pin(host *rtnl.Conn, bridge rtnl.Link, own net.HardwareAddr) error {
-	if bytes.Equal(bridge.MAC, own) || pinned(bridge) {
+// a bridge made here, which one gets too that has none: the kernel takes it away with the last port.
+func pin(host *rtnl.Conn, bridge *rtnl.Link, own net.HardwareAddr) error {
+	switch {
+	case bytes.Equal(bridge.MAC, make(net.HardwareAddr, len(own))):
+		bridge.MAC = own
+	case bytes.Equal(bridge.MAC, own), pinned(*bridge):
 		return nil
 	}
 	return host.Must(rtnl.SetMAC(bridge.Index, bridge.MAC))

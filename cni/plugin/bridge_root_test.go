@@ -13,6 +13,8 @@ import (
 func TestBridgeOfSomebodyElseKeepsItsMAC(t *testing.T) {
 	h := newHost(t, "")
 	h.ip(h.netns, "link add br0 type bridge")
+	h.ip(h.netns, "link add passing master br0 type veth peer name peer")
+	h.ip(h.netns, "link del passing") // the bridge has no address now
 	first := ""
 	for i := range 4 {
 		netns := testenv.Netns(t)
@@ -128,5 +130,23 @@ func TestReusedIPv6AddressIsReachedAtOnce(t *testing.T) {
 				h.must("DEL", id, netns, h.config(""))
 			}
 		})
+	}
+}
+
+// A runtime gives every container a MAC address of its own, and the same IPv4 address.
+func TestReusedIPv4AddressWithAnotherMACIsReachedAtOnce(t *testing.T) {
+	h := newHost(t, "")
+	neighbour, _, _ := h.pod("neighbour", "")
+	for round := range 3 {
+		id := fmt.Sprintf("pod-%d", round)
+		netns, v4, _ := h.pod(id, fmt.Sprintf(`,"runtimeConfig":{"ips":["10.88.0.77"],"mac":"0a:00:00:00:00:%02x"}`, round+1))
+		h.serve(netns, 80)
+		for who, from := range map[string]string{"the host": h.netns, "a neighbour": neighbour} {
+			began := time.Now()
+			if _, err := h.dial(from, v4.String()+":80"); err != nil || time.Since(began) > time.Second {
+				t.Errorf("round %d: %s reaches it after %s: %v", round, who, time.Since(began).Round(time.Millisecond), err)
+			}
+		}
+		h.must("DEL", id, netns, h.config(""))
 	}
 }
