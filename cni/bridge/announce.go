@@ -13,9 +13,9 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// announce makes everybody on the bridge send to the pod's new MAC address at once. Who talked to an address that another pod had before
-// would otherwise go on sending to that pod's MAC address until the entry of its neighbour cache ages, 20 to 50 s later. IPv4 addresses
-// have a MAC address made of them, which stays right.
+// announce makes everybody on the bridge send to the pod's new MAC address at once. Who talked to an address
+// that another pod had before would otherwise go on sending to that pod's MAC address until the entry of its
+// neighbour cache ages, 20 to 50 s later. IPv4 addresses have a MAC address made of them, which stays right.
 func announce(host *rtnl.Conn, c Config, a Attachment, bridge rtnl.Link, mac net.HardwareAddr) error {
 	var moved []netip.Addr
 	var messages []*rtnl.Message
@@ -35,8 +35,10 @@ func announce(host *rtnl.Conn, c Config, a Attachment, bridge rtnl.Link, mac net
 			return err
 		}
 	}
+	// Other pods have the gateway alone for a neighbour; or the kernel announces the address when it has
+	// checked it.
 	if c.HostRouted || c.DAD {
-		return nil // other pods have the gateway alone for a neighbour; or the kernel announces the address when it has checked it
+		return nil
 	}
 	for _, ip := range moved {
 		tell := advertise
@@ -50,8 +52,8 @@ func announce(host *rtnl.Conn, c Config, a Attachment, bridge rtnl.Link, mac net
 	return nil
 }
 
-// claim broadcasts a gratuitous ARP request. Closing its socket makes the kernel wait for some milliseconds, which only a container with a
-// MAC address of its own pays.
+// claim broadcasts a gratuitous ARP request. Closing its socket makes the kernel wait for some milliseconds,
+// which only a container with a MAC address of its own pays.
 func claim(bridge rtnl.Link, ip netip.Addr, mac net.HardwareAddr) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -74,17 +76,19 @@ func gratuitous(ip netip.Addr, mac net.HardwareAddr) []byte {
 	return append(append(frame, make([]byte, 6)...), ip.AsSlice()...)
 }
 
-// advertise sends an unsolicited neighbour advertisement (RFC 4861, 7.2.6) to all nodes on the bridge. It leaves by the bridge, not by
-// the pod's interface, whose port may not forward yet.
+// advertise sends an unsolicited neighbour advertisement (RFC 4861, 7.2.6) to all nodes on the bridge. It
+// leaves by the bridge, not by the pod's interface, whose port may not forward yet.
 func advertise(bridge rtnl.Link, ip netip.Addr, mac net.HardwareAddr) error {
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW) // the header is ours
+	// With IPPROTO_RAW the IPv6 header is ours, and with it the source address.
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		return fmt.Errorf("open raw socket: %w", err)
 	}
 	defer func() { _ = unix.Close(fd) }()
 	to := &unix.SockaddrInet6{Addr: allNodes.As16(), ZoneId: uint32(bridge.Index)}
 	err = unix.Sendto(fd, advertisement(ip, mac), 0, to)
-	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENETDOWN) {
+	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EADDRNOTAVAIL) ||
+		errors.Is(err, unix.ENETDOWN) {
 		return nil // IPv6 is off on the bridge of a network without gateway
 	}
 	return os.NewSyscallError("sendto", err)
@@ -92,7 +96,8 @@ func advertise(bridge rtnl.Link, ip netip.Addr, mac net.HardwareAddr) error {
 
 var allNodes = netip.MustParseAddr("ff02::1")
 
-// advertisement is an IPv6 packet with a neighbour advertisement (RFC 4861, 4.4) that overrides what its receivers know.
+// advertisement is an IPv6 packet with a neighbour advertisement (RFC 4861, 4.4) that overrides what its
+// receivers know.
 func advertisement(ip netip.Addr, mac net.HardwareAddr) []byte {
 	const (
 		headerSize   = 40
@@ -111,7 +116,8 @@ func advertisement(ip netip.Addr, mac net.HardwareAddr) []byte {
 	copy(packet[8:], target[:])
 	copy(packet[24:], to[:])
 
-	pseudo := append(append([]byte(nil), packet[8:headerSize]...), 0, 0, 0, byte(len(message)), 0, 0, 0, unix.IPPROTO_ICMPV6)
+	pseudo := append(append([]byte(nil), packet[8:headerSize]...), 0, 0, 0, byte(len(message)), 0, 0, 0,
+		unix.IPPROTO_ICMPV6)
 	binary.BigEndian.PutUint16(message[2:], checksum(append(pseudo, message...)))
 	return append(packet, message...)
 }

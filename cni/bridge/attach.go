@@ -57,7 +57,8 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 // connect creates the pair, attached to the bridge, or nothing.
 func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	try := func() error {
-		errs, err := host.Do(rtnl.NewVeth(v), rtnl.Describe(v.Name, alias(c.Network, a.Owner)), rtnl.SetPort(v.Name, c.Port))
+		errs, err := host.Do(rtnl.NewVeth(v), rtnl.Describe(v.Name, alias(c.Network, a.Owner)),
+			rtnl.SetPort(v.Name, c.Port))
 		if err != nil {
 			return err
 		}
@@ -81,7 +82,8 @@ func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	case lookErr != nil:
 		return lookErr
 	case old.Group != DiscardGroup:
-		return fmt.Errorf("interface %s of container %s is there already (host's end %s)", a.Owner.IfName, a.Owner.ContainerID, v.Name)
+		return fmt.Errorf("interface %s of container %s is there already (host's end %s)", a.Owner.IfName,
+			a.Owner.ContainerID, v.Name)
 	}
 	if err := host.DeleteIfThere(v.Name); err != nil { // left by a DEL that did not wait
 		return err
@@ -121,7 +123,8 @@ func podMessages(c Config, a Attachment, index int) []*rtnl.Message {
 		messages = append(messages, rtnl.NewAddress(index, address.Prefix, flags))
 	}
 	messages = append(messages, rtnl.SetUp(index))
-	// Another network's routes to the same places stay: a container's second interface does not take the first one's default route.
+	// Another network's routes to the same places stay: a container's second interface does not take the
+	// first one's default route.
 	for _, r := range podRoutes(c, a) {
 		r.Index = index
 		messages = append(messages, rtnl.NewRoute(r))

@@ -58,8 +58,8 @@ func HostName(network string, owner ipam.Owner) string {
 	return "veth" + hex.EncodeToString(sum[:5])
 }
 
-// aliasPrefix and an owner's label are an interface's alias, which tells who it belongs to: GC finds interfaces by it. The kernel takes
-// 255 bytes, of which each has its share.
+// aliasPrefix and an owner's label are an interface's alias, which tells who it belongs to: GC finds
+// interfaces by it. The kernel takes 255 bytes, of which each has its share.
 func aliasPrefix(network string) string { return "cni:" + ipam.Shorten(network) + ":" }
 
 func alias(network string, owner ipam.Owner) string { return aliasPrefix(network) + owner.Label() }

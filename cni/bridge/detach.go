@@ -10,8 +10,9 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Detach removes an attachment's interface and tells whether there was one: none is success, and so is a namespace that is gone. With
-// lazy set, the host's end is only cut off: the pair dies with the pod's namespace.
+// Detach removes an attachment's interface and tells whether there was one: none is success, and so is a
+// namespace that is gone. With lazy set, the host's end is only cut off: the pair dies with the pod's
+// namespace.
 func Detach(host *rtnl.Conn, network string, owner ipam.Owner, lazy bool) (there bool, err error) {
 	name := HostName(network, owner)
 	m := rtnl.DeleteLink(name)
@@ -25,9 +26,9 @@ func Detach(host *rtnl.Conn, network string, owner ipam.Owner, lazy bool) (there
 	return true, err
 }
 
-// DetachForeign removes the pod's interface from within its namespace, if it was made by upstream's plugin for this bridge: its host's end
-// has a name that only that plugin knows. Another network's interface of the same name stays, for the runtime calls DEL also after an ADD
-// that failed because the name was taken.
+// DetachForeign removes the pod's interface from within its namespace, if it was made by upstream's plugin
+// for this bridge: its host's end has a name that only that plugin knows. Another network's interface of the
+// same name stays, for the runtime calls DEL also after an ADD that failed because the name was taken.
 func DetachForeign(host *rtnl.Conn, bridge, netns, ifname string) error {
 	if _, err := os.Stat(netns); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -71,7 +72,8 @@ func isForeign(host *rtnl.Conn, pod rtnl.Link, bridge string) (bool, error) {
 	return peer.Master == 0 || peer.Master == master.Index, err
 }
 
-// Keep deletes the interfaces of a network whose owner, by its label, is not valid, and those cut off earlier: CNI's GC.
+// Keep deletes the interfaces of a network whose owner, by its label, is not valid, and those cut off
+// earlier: CNI's GC.
 func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error {
 	links, err := host.Links()
 	if err != nil {

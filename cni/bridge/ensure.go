@@ -55,8 +55,10 @@ func isBridge(link rtnl.Link) error {
 }
 
 func create(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
-	// A MAC of its own keeps the bridge from taking over its ports', which would change under the pods' ARP caches.
-	if err := host.Must(rtnl.NewBridge(c.Name, bridgeMAC(c, addresses), c.MTU)); err != nil && !rtnl.Exists(err) {
+	// A MAC of its own keeps the bridge from taking over its ports', which would change under the pods' ARP
+	// caches.
+	err := host.Must(rtnl.NewBridge(c.Name, bridgeMAC(c, addresses), c.MTU))
+	if err != nil && !rtnl.Exists(err) {
 		return rtnl.Link{}, err
 	}
 	link, err := host.LinkByName(c.Name)
@@ -69,7 +71,8 @@ func create(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	return link, nil
 }
 
-// gateway gives the bridge its addresses. They are sent each time: one that is there costs a refusal and no look.
+// gateway gives the bridge its addresses. They are sent each time: one that is there costs a refusal and no
+// look.
 func gateway(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Address) error {
 	var families [2]bool
 	for _, a := range addresses {
@@ -118,10 +121,10 @@ func settle(host *rtnl.Conn, c Config, bridge rtnl.Link, want netip.Prefix) erro
 // rivals are the addresses that cannot be beside a gateway address. IPv6 subnets beside each other are fine.
 func rivals(have []netip.Prefix, want netip.Prefix) (all []netip.Prefix) {
 	for _, other := range have {
-		if other == want || other.Addr().Is4() != want.Addr().Is4() || other.Addr().Is6() && !other.Overlaps(want) {
-			continue
+		sameFamily := other.Addr().Is4() == want.Addr().Is4()
+		if other != want && sameFamily && (want.Addr().Is4() || other.Overlaps(want)) {
+			all = append(all, other)
 		}
-		all = append(all, other)
 	}
 	return all
 }
@@ -130,8 +133,8 @@ func occupied(other, want netip.Prefix) error {
 	return fmt.Errorf("it has address %s already, other than %s (forceAddress replaces it)", other, want)
 }
 
-// Usable tells why the next Attach would fail: the bridge's name is another link's, or the bridge has addresses that keep it from getting
-// a gateway's. Of the addresses in a set, a pod gets one.
+// Usable tells why the next Attach would fail: the bridge's name is another link's, or the bridge has
+// addresses that keep it from getting a gateway's. Of the addresses in a set, a pod gets one.
 func Usable(host *rtnl.Conn, c Config, sets [][]Address) error {
 	link, err := host.LinkByName(c.Name)
 	if rtnl.Gone(err) {

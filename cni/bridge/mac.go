@@ -17,7 +17,8 @@ func hashMAC(seed string, addresses []Address) net.HardwareAddr {
 	return net.HardwareAddr{sum[0]&^0x01 | 0x02, sum[1], sum[2], sum[3], sum[4], sum[5]}
 }
 
-// podMAC is made of the pod's IPv4 address: whoever has that address in an ARP cache stays right when the next pod gets it.
+// podMAC is made of the pod's IPv4 address: whoever has that address in an ARP cache stays right when the
+// next pod gets it.
 func podMAC(a Attachment) net.HardwareAddr {
 	if a.MAC != nil {
 		return a.MAC
@@ -31,8 +32,8 @@ func podMAC(a Attachment) net.HardwareAddr {
 	return hashMAC(a.Owner.String(), a.Addresses)
 }
 
-// bridgeMAC is the address of a bridge that this plugin makes: of its name and the gateway's address, so that it is known again, or else
-// of the first pod's.
+// bridgeMAC is the address of a bridge that this plugin makes: of its name and the gateway's address, so that
+// it is known again, or else of the first pod's.
 func bridgeMAC(c Config, addresses []Address) net.HardwareAddr {
 	if c.IsGateway && len(addresses) > 0 && addresses[0].Gateway.IsValid() {
 		return hashMAC("bridge "+c.Name+" "+addresses[0].Gateway.String(), nil)
@@ -40,9 +41,10 @@ func bridgeMAC(c Config, addresses []Address) net.HardwareAddr {
 	return hashMAC("bridge "+c.Name, addresses)
 }
 
-// pin keeps a bridge that somebody else made from taking over its ports' MAC addresses: those change with the pods, under the ARP caches
-// of everybody on the bridge. The kernel stops doing so once an address has been set, be it the one that is there. own is the address of
-// a bridge made here, which one gets too that has none: the kernel takes it away with the last port.
+// pin keeps a bridge that somebody else made from taking over its ports' MAC addresses: those change with the
+// pods, under the ARP caches of everybody on the bridge. The kernel stops doing so once an address has been
+// set, be it the one that is there. own is the address of a bridge made here, which one gets too that has
+// none: the kernel takes it away with the last port.
 func pin(host *rtnl.Conn, bridge *rtnl.Link, own net.HardwareAddr) error {
 	switch {
 	case bytes.Equal(bridge.MAC, make(net.HardwareAddr, len(own))):
@@ -53,8 +55,8 @@ func pin(host *rtnl.Conn, bridge *rtnl.Link, own net.HardwareAddr) error {
 	return host.Must(rtnl.SetMAC(bridge.Index, bridge.MAC))
 }
 
-// pinned asks sysfs, which no netlink attribute replaces. A /sys of another network namespace may show another interface of the same
-// name: the address tells them apart.
+// pinned asks sysfs, which no netlink attribute replaces. A /sys of another network namespace may show
+// another interface of the same name: the address tells them apart.
 func pinned(bridge rtnl.Link) bool {
 	const set = "3" // NET_ADDR_SET of <uapi/linux/netdevice.h>
 	dir := "/sys/class/net/" + bridge.Name + "/"

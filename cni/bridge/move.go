@@ -8,9 +8,10 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// Move gives a bridge that is there the gateway addresses of other subnets, in place of those that it has. It is for the owner of the
-// bridge, whose node has got another pod CIDR. Nothing is done while pods with addresses of the former subnets are on it: they would lose
-// their gateway. moved tells what the bridge has now that it had not.
+// Move gives a bridge that is there the gateway addresses of other subnets, in place of those that it has. It
+// is for the owner of the bridge, whose node has got another pod CIDR. Nothing is done while pods with
+// addresses of the former subnets are on it: they would lose their gateway. moved tells what the bridge has
+// now that it had not.
 func Move(host *rtnl.Conn, c Config, gateways []Address) (moved []netip.Prefix, err error) {
 	link, err := host.LinkByName(c.Name)
 	if rtnl.Gone(err) {
@@ -51,7 +52,8 @@ func formerly(have []netip.Prefix, gateways []Address, want netip.Prefix) (all [
 	return all
 }
 
-// readdress takes the former addresses away first: as long as the wanted one is not there, the next call goes on.
+// readdress takes the former addresses away first: as long as the wanted one is not there, the next call goes
+// on.
 func readdress(host *rtnl.Conn, bridge rtnl.Link, former []netip.Prefix, want netip.Prefix) error {
 	if len(former) > 0 {
 		pods, err := ports(host, bridge.Index)
@@ -59,7 +61,8 @@ func readdress(host *rtnl.Conn, bridge rtnl.Link, former []netip.Prefix, want ne
 			return err
 		}
 		if pods > 0 {
-			return fmt.Errorf("it has %v for %d pods that are still there, and gets %s when they are gone", former, pods, want)
+			return fmt.Errorf("it has %v for %d pods that are still there, and gets %s when they are gone",
+				former, pods, want)
 		}
 	}
 	for _, other := range former {

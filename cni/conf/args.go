@@ -12,8 +12,9 @@ type cniArgs struct {
 	mac string
 }
 
-// parseArgs reads KEY=VALUE;KEY=VALUE. A key that is not known is an error unless IgnoreUnknown is set, so that a misspelt one does not
-// go unnoticed (CNI conventions, "CNI_ARGS"). Kubernetes' own keys are known and none of this plugin's business.
+// parseArgs reads KEY=VALUE;KEY=VALUE. A key that is not known is an error unless IgnoreUnknown is set, so
+// that a misspelt one does not go unnoticed (CNI conventions, "CNI_ARGS"). Kubernetes' own keys are known and
+// none of this plugin's business.
 func parseArgs(args string) (a cniArgs, err error) {
 	var unknown []string
 	ignore := false
@@ -40,7 +41,8 @@ func parseArgs(args string) (a cniArgs, err error) {
 		}
 	}
 	if len(unknown) > 0 && !ignore {
-		return a, fmt.Errorf("CNI_ARGS: unknown keys %q (IgnoreUnknown=1 ignores them; known are IP and MAC)", unknown)
+		return a, fmt.Errorf("CNI_ARGS: unknown keys %q (IgnoreUnknown=1 ignores them; known are IP and MAC)",
+			unknown)
 	}
 	return a, nil
 }

@@ -47,7 +47,7 @@ type Network struct {
 
 	MAC      net.HardwareAddr // wanted for this container
 	Ports    []Port
-	SNAT     bool                 // host ports reached through loopback or from the same bridge are masqueraded
+	SNAT     bool                 // masquerade what reaches a host port by loopback or from the bridge
 	Previous map[string]any       // prevResult; nil: none
 	Valid    []types.GCAttachment // GC only
 	HasValid bool                 // an absent list is not an empty one
@@ -67,15 +67,21 @@ type IPAM struct {
 // DefaultDataDir is host-local's.
 const DefaultDataDir = "/var/lib/cni/networks"
 
-// Parse reads the JSON on stdin and CNI_ARGS for an operation that sets something up or looks at it; program is the name that the
-// program was called by. Errors are CNI errors: 6 for what is no JSON, 7 for a configuration that makes no sense, 2 for a key that is
-// not supported.
+// Parse reads the JSON on stdin and CNI_ARGS for an operation that sets something up or looks at it; program
+// is the name that the program was called by. Errors are CNI errors: 6 for what is no JSON, 7 for a
+// configuration that makes no sense, 2 for a key that is not supported.
 func Parse(program string, stdin []byte, args string) (*Network, error) {
 	h, role, err := readHead(program, stdin)
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{CNIVersion: h.CNIVersion, Name: h.Name, Type: h.Type, Role: role, Previous: h.PrevResult}
+	n := &Network{
+		CNIVersion: h.CNIVersion,
+		Name:       h.Name,
+		Type:       h.Type,
+		Role:       role,
+		Previous:   h.PrevResult,
+	}
 
 	switch role {
 	case Loopback:
@@ -120,7 +126,8 @@ func (n *Network) readMain(stdin []byte, args string) error {
 	return w.fill(n, cniArgs)
 }
 
-// readDelegated reads what an IPAM plugin needs of the configuration of any main plugin, whose other keys mean nothing here.
+// readDelegated reads what an IPAM plugin needs of the configuration of any main plugin, whose other keys
+// mean nothing here.
 func (n *Network) readDelegated(stdin []byte, args string) error {
 	var w wireDelegated
 	if err := json.Unmarshal(stdin, &w); err != nil {
@@ -171,8 +178,10 @@ const defaultBridge = "cni0"
 
 func (n *Network) check() error {
 	switch {
-	case len(n.Bridge) > 15 || strings.ContainsAny(n.Bridge, "/: \t\n") || n.Bridge == "." || n.Bridge == "..":
-		return fmt.Errorf("bridge %q is no interface name (at most 15 characters, no slash, colon or space)", n.Bridge)
+	case len(n.Bridge) > 15 || strings.ContainsAny(n.Bridge, "/: \t\n") || n.Bridge == "." ||
+		n.Bridge == "..":
+		return fmt.Errorf("bridge %q is no interface name (at most 15 characters, no slash, colon or space)",
+			n.Bridge)
 	case n.Hairpin && n.Promiscuous:
 		return fmt.Errorf("hairpinMode and promiscMode together make every packet arrive twice; choose one")
 	case n.MTU < 0 || n.MTU > 65535:

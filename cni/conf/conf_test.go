@@ -12,14 +12,16 @@ import (
 
 const full = `{"cniVersion":"1.1.0","name":"n","type":"trivet-cni","bridge":"br9","isDefaultGateway":true,"ipMasq":true,"hostRouted":true,
 "noMasq":["10.0.0.0/8"],"mtu":1400,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24","rangeStart":"10.1.0.10"}],[{"subnet":"fd00::/64"}]],"routes":[{"dst":"1.2.3.0/24"}]},
-"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"0.0.0.0"},{"hostPort":0,"containerPort":1}],"mac":"0a:00:00:00:00:01","ips":["10.1.0.20/24"]}}`
+"runtimeConfig":{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"TCP","hostIP":"0.0.0.0"},
+{"hostPort":0,"containerPort":1}],"mac":"0a:00:00:00:00:01","ips":["10.1.0.20/24"]}}`
 
 func TestParse(t *testing.T) {
 	n, err := conf.Parse("trivet-cni", []byte(full), "IgnoreUnknown=1;K8S_POD_NAME=x;IP=10.1.0.21")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !n.IsGateway || n.Bridge != "br9" || n.MTU != 1400 || len(n.NoMasq) != 1 || n.MAC.String() != "0a:00:00:00:00:01" {
+	if !n.IsGateway || n.Bridge != "br9" || n.MTU != 1400 || len(n.NoMasq) != 1 ||
+		n.MAC.String() != "0a:00:00:00:00:01" {
 		t.Errorf("%+v", n)
 	}
 	if len(n.Ports) != 1 || n.Ports[0].Protocol != "tcp" || n.Ports[0].HostIP != netip.IPv4Unspecified() {
@@ -48,13 +50,19 @@ func TestWhatIsRefusedIsNamedWithItsCode(t *testing.T) {
 		{`{"type":"trivet-cni","name":"n","preserveDefaultVlan":false}`, "", types.ErrUnsupportedField},
 		{`{"type":"trivet-cni","name":"n","masqAll":true}`, "", types.ErrUnsupportedField},
 		{`{"type":"trivet-cni","name":"n","markMasqBit":13}`, "", types.ErrUnsupportedField},
-		{`{"type":"trivet-cni","name":"n","externalSetMarkChain":"KUBE-MARK-MASQ"}`, "", types.ErrUnsupportedField},
-		{`{"type":"trivet-cni","name":"n","bridge":"a name that is too long"}`, "", types.ErrInvalidNetworkConfig},
-		{`{"type":"trivet-cni","name":"n","hairpinMode":true,"promiscMode":true}`, "", types.ErrInvalidNetworkConfig},
+		{`{"type":"trivet-cni","name":"n","externalSetMarkChain":"KUBE-MARK-MASQ"}`, "",
+			types.ErrUnsupportedField},
+		{`{"type":"trivet-cni","name":"n","bridge":"a name that is too long"}`, "",
+			types.ErrInvalidNetworkConfig},
+		{`{"type":"trivet-cni","name":"n","hairpinMode":true,"promiscMode":true}`, "",
+			types.ErrInvalidNetworkConfig},
 		{`{"type":"trivet-cni","name":"n","ipam":{"type":"host-local"}}`, "", types.ErrInvalidNetworkConfig},
-		{`{"type":"trivet-cni","name":"n","ipam":{"type":"host-local","subnet":"10.0.0.0/33"}}`, "", types.ErrInvalidNetworkConfig},
-		{`{"type":"trivet-cni","name":"n","runtimeConfig":{"portMappings":[{"hostPort":70000,"containerPort":1}]}}`, "", types.ErrInvalidNetworkConfig},
-		{`{"type":"trivet-cni","name":"n","runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]}}`, "", types.ErrInvalidNetworkConfig},
+		{`{"type":"trivet-cni","name":"n","ipam":{"type":"host-local","subnet":"10.0.0.0/33"}}`, "",
+			types.ErrInvalidNetworkConfig},
+		{`{"type":"trivet-cni","name":"n","runtimeConfig":{"portMappings":[{"hostPort":70000,"containerPort":1}]}}`, "",
+			types.ErrInvalidNetworkConfig},
+		{`{"type":"trivet-cni","name":"n",
+			"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]}}`, "", types.ErrInvalidNetworkConfig},
 		{`{"type":"trivet-cni","name":"n"}`, "MAC=ff:ff:ff:ff:ff:ff", types.ErrInvalidNetworkConfig},
 		{`{"type":"trivet-cni","name":"n"}`, "nonsense", types.ErrInvalidNetworkConfig},
 	} {

@@ -8,8 +8,8 @@ import (
 
 // Port is a host port of a container.
 type Port struct {
-	// HostIP is the node's address that the port is of: all addresses of the family if it is unspecified (0.0.0.0, ::), all of both
-	// families if it is zero.
+	// HostIP is the node's address that the port is of: all addresses of the family if it is unspecified
+	// (0.0.0.0, ::), all of both families if it is zero.
 	HostIP        netip.Addr
 	HostPort      uint16
 	ContainerPort uint16
@@ -21,11 +21,12 @@ func (p Port) String() string {
 	if p.HostIP.IsValid() {
 		host = p.HostIP.String()
 	}
-	return fmt.Sprintf("host port %s:%d/%s to container port %d", host, p.HostPort, p.Protocol, p.ContainerPort)
+	return fmt.Sprintf("host port %s:%d/%s to container port %d", host, p.HostPort, p.Protocol,
+		p.ContainerPort)
 }
 
-// sameHost tells whether p and q, of one number and protocol, cannot both be had. A single address beside all of them can: the more
-// specific one wins.
+// sameHost tells whether p and q, of one number and protocol, cannot both be had. A single address beside all
+// of them can: the more specific one wins.
 func (p Port) sameHost(q Port) bool {
 	all := func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }
 	if all(p.HostIP) && all(q.HostIP) {
@@ -69,7 +70,8 @@ func (w *wire) ports() ([]Port, error) {
 }
 
 func (m portMapping) port() (Port, error) {
-	p := Port{HostPort: uint16(m.HostPort), ContainerPort: uint16(m.ContainerPort), Protocol: strings.ToLower(m.Protocol)}
+	p := Port{HostPort: uint16(m.HostPort), ContainerPort: uint16(m.ContainerPort),
+		Protocol: strings.ToLower(m.Protocol)}
 	if p.Protocol == "" {
 		p.Protocol = "tcp"
 	}
@@ -77,7 +79,8 @@ func (m portMapping) port() (Port, error) {
 		return p, fmt.Errorf("port mapping %d to %d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
 	}
 	if p.Protocol != "tcp" && p.Protocol != "udp" && p.Protocol != "sctp" {
-		return p, fmt.Errorf("port mapping of host port %d: protocol %q is none of tcp, udp, sctp", m.HostPort, m.Protocol)
+		return p, fmt.Errorf("port mapping of host port %d: protocol %q is none of tcp, udp, sctp",
+			m.HostPort, m.Protocol)
 	}
 	if m.HostIP != "" {
 		ip, err := netip.ParseAddr(m.HostIP)

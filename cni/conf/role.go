@@ -19,8 +19,8 @@ const (
 	Loopback  Role = "loopback"
 )
 
-// head is what says which role a call is for. It is read whatever else the configuration holds: that is another plugin's, or of an
-// operation that can do without.
+// head is what says which role a call is for. It is read whatever else the configuration holds: that is
+// another plugin's, or of an operation that can do without.
 type head struct {
 	CNIVersion string `json:"cniVersion"`
 	Name       string `json:"name"`
@@ -50,8 +50,9 @@ func readHead(program string, stdin []byte) (h head, role Role, err error) {
 	return h, role, err
 }
 
-// role: a plugin is called by the name of its type, and an IPAM plugin by that of ipam.type, while the type is then that of the main
-// plugin, which called it (CNI specification, section 4). A program of another name, as in a test, is taken for what the type says.
+// role: a plugin is called by the name of its type, and an IPAM plugin by that of ipam.type, while the type
+// is then that of the main plugin, which called it (CNI specification, section 4). A program of another name,
+// as in a test, is taken for what the type says.
 func (h head) role(program string) Role {
 	switch r := Role(program); r {
 	case Bridge, HostLocal, Loopback:

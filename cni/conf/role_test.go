@@ -2,6 +2,7 @@ package conf_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -25,7 +26,8 @@ func TestRoleIsTheNameThatTheProgramIsCalledBy(t *testing.T) {
 		{"loopback", "", "", conf.Loopback},
 		{"plugin.test", "bridge", "host-local", conf.Bridge},
 	} {
-		stdin := `{"cniVersion":"1.0.0","name":"n","type":"` + c.kind + `","ipam":{"type":"` + c.ipam + `",` + subnet + `}}`
+		stdin := `{"cniVersion":"1.0.0","name":"n","type":"` + c.kind + `","ipam":{"type":"` + c.ipam + `",` +
+			subnet + `}}`
 		if c.ipam == "trivet-cni" && c.want != conf.HostLocal {
 			t.Fatal("such an IPAM plugin is always delegated to")
 		}
@@ -41,8 +43,9 @@ func TestRoleIsTheNameThatTheProgramIsCalledBy(t *testing.T) {
 
 // The other keys of the configuration belong to the main plugin.
 func TestDelegatedIPAMReadsItsOwnKeysOnly(t *testing.T) {
-	n, err := conf.Parse("host-local", []byte(`{"cniVersion":"1.0.0","name":"n","type":"macvlan","vlan":5,"bridge":{"a":1},"mtu":"9000",
-		"ipMasqBackend":"iptables","macspoofchk":true,"runtimeConfig":{"mac":"x","portMappings":[{"hostPort":1}],"ips":["10.0.0.9"]},
+	n, err := conf.Parse("host-local", []byte(`{"cniVersion":"1.0.0","name":"n","type":"macvlan","vlan":5,"bridge":{"a":1},
+		"mtu":"9000","ipMasqBackend":"iptables","macspoofchk":true,
+		"runtimeConfig":{"mac":"x","portMappings":[{"hostPort":1}],"ips":["10.0.0.9"]},
 		"ipam":{"type":"host-local","subnet":"10.0.0.0/24"}}`), "IgnoreUnknown=1;K8S_POD_NAME=x;OTHER=1")
 	if err != nil || len(n.IPAM.Sets) != 1 || len(n.IPAM.Requested) != 1 {
 		t.Errorf("%+v, %v", n, err)
@@ -50,7 +53,8 @@ func TestDelegatedIPAMReadsItsOwnKeysOnly(t *testing.T) {
 }
 
 func TestLoopbackNeedsNeitherTypeNorArgs(t *testing.T) {
-	if n, err := conf.Parse("loopback", []byte(`{"cniVersion":"1.0.0","name":"lo"}`), "none"); err != nil || n.Role != conf.Loopback {
+	if n, err := conf.Parse("loopback", []byte(`{"cniVersion":"1.0.0","name":"lo"}`), "none"); err != nil ||
+		n.Role != conf.Loopback {
 		t.Errorf("%+v, %v", n, err)
 	}
 }
@@ -73,8 +77,10 @@ func TestUnknownKeysOfCNIArgsAreAnErrorUnlessTheyAreToBeIgnored(t *testing.T) {
 }
 
 func TestOldVersionsHaveOneAddressOfAFamily(t *testing.T) {
-	const two = `"name":"n","type":"bridge","ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"10.2.0.0/24"}]]}}`
-	const dual = `"name":"n","type":"bridge","ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"fd00::/64"}]]}}`
+	const two = `"name":"n","type":"bridge",
+		"ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"10.2.0.0/24"}]]}}`
+	const dual = `"name":"n","type":"bridge",
+		"ipam":{"type":"host-local","ranges":[[{"subnet":"10.1.0.0/24"}],[{"subnet":"fd00::/64"}]]}}`
 	for _, version := range []string{"", "0.1.0", "0.2.0", "0.3.0", "1.1.0"} {
 		old := version == "" || version[:3] == "0.1" || version[:3] == "0.2"
 		_, err := conf.Parse("bridge", []byte(`{"cniVersion":"`+version+`",`+two), "")
@@ -88,22 +94,31 @@ func TestOldVersionsHaveOneAddressOfAFamily(t *testing.T) {
 }
 
 func TestOneHostPortLeadsToOneContainerPort(t *testing.T) {
+	const any, all4, all6, one, two = "", `"0.0.0.0"`, `"::"`, `"10.0.0.1"`, `"10.0.0.2"`
+	port := func(container int, hostIP, more string) string {
+		if hostIP != any {
+			more += `,"hostIP":` + hostIP
+		}
+		return fmt.Sprintf(`{"hostPort":80,"containerPort":%d%s}`, container, more)
+	}
 	for mappings, want := range map[string]int{ // how many remain; 0: refused
-		`{"hostPort":80,"containerPort":1},{"hostPort":80,"containerPort":2}`:                                         0,
-		`{"hostPort":80,"containerPort":1},{"hostPort":80,"containerPort":2,"hostIP":"0.0.0.0"}`:                      0,
-		`{"hostPort":80,"containerPort":1,"hostIP":"::"},{"hostPort":80,"containerPort":2}`:                           0,
-		`{"hostPort":80,"containerPort":1,"hostIP":"10.0.0.1"},{"hostPort":80,"containerPort":2,"hostIP":"10.0.0.1"}`: 0,
-		`{"hostPort":80,"containerPort":1},{"hostPort":80,"containerPort":1}`:                                         1,
-		`{"hostPort":80,"containerPort":1},{"hostPort":80,"containerPort":2,"protocol":"udp"}`:                        2,
-		`{"hostPort":80,"containerPort":1,"hostIP":"0.0.0.0"},{"hostPort":80,"containerPort":2,"hostIP":"::"}`:        2,
-		`{"hostPort":80,"containerPort":1,"hostIP":"10.0.0.1"},{"hostPort":80,"containerPort":2,"hostIP":"10.0.0.2"}`: 2,
-		`{"hostPort":80,"containerPort":1,"hostIP":"10.0.0.1"},{"hostPort":80,"containerPort":2}`:                     2,
+		port(1, any, "") + "," + port(2, any, ""):                  0,
+		port(1, any, "") + "," + port(2, all4, ""):                 0,
+		port(1, all6, "") + "," + port(2, any, ""):                 0,
+		port(1, one, "") + "," + port(2, one, ""):                  0,
+		port(1, any, "") + "," + port(1, any, ""):                  1,
+		port(1, any, "") + "," + port(2, any, `,"protocol":"udp"`): 2,
+		port(1, all4, "") + "," + port(2, all6, ""):                2,
+		port(1, one, "") + "," + port(2, two, ""):                  2,
+		port(1, one, "") + "," + port(2, any, ""):                  2,
 	} {
-		n, err := conf.Parse("trivet-cni", []byte(`{"name":"n","type":"trivet-cni","runtimeConfig":{"portMappings":[`+mappings+`]}}`), "")
+		n, err := conf.Parse("trivet-cni",
+			[]byte(`{"name":"n","type":"trivet-cni","runtimeConfig":{"portMappings":[`+mappings+`]}}`), "")
 		switch {
 		case want > 0 && (err != nil || len(n.Ports) != want):
 			t.Errorf("%s: %+v, %v", mappings, n, err)
-		case want == 0 && (err == nil || !strings.Contains(details(err), "container port 1") || !strings.Contains(details(err), "container port 2")):
+		case want == 0 && (err == nil || !strings.Contains(details(err), "container port 1") ||
+			!strings.Contains(details(err), "container port 2")):
 			t.Errorf("%s: %v", mappings, err)
 		}
 	}
@@ -112,12 +127,15 @@ func TestOneHostPortLeadsToOneContainerPort(t *testing.T) {
 // DEL and GC take apart what is recorded, whatever has become of the configuration.
 func TestTeardownReadsWhatParseRefuses(t *testing.T) {
 	for _, keys := range []string{
-		`"vlan":5`, `"macspoofchk":true`, `"ipMasqBackend":"iptables"`, `"mtu":"many"`, `"hairpinMode":true,"promiscMode":true`,
+		`"vlan":5`, `"macspoofchk":true`, `"ipMasqBackend":"iptables"`, `"mtu":"many"`,
+		`"hairpinMode":true,"promiscMode":true`,
 		`"noMasq":["x"]`, `"prevResult":{"cniVersion":"0.2.0"}`, `"prevResult":"text"`,
 		`"runtimeConfig":{"portMappings":[{"hostPort":70000}]}`, `"dns":[]`,
 	} {
-		for _, ipam := range []string{`{"type":"host-local","dataDir":"/d","subnet":"10.0.0.0/33"}`, `{"type":"dhcp","dataDir":"/d"}`, `{"dataDir":"/d","routes":[{"dst":"x"}]}`} {
-			n, err := conf.ParseTeardown("trivet-cni", []byte(`{"name":"n","type":"trivet-cni","bridge":"br9","ipam":`+ipam+`,`+keys+`}`))
+		for _, ipam := range []string{`{"type":"host-local","dataDir":"/d","subnet":"10.0.0.0/33"}`,
+			`{"type":"dhcp","dataDir":"/d"}`, `{"dataDir":"/d","routes":[{"dst":"x"}]}`} {
+			n, err := conf.ParseTeardown("trivet-cni",
+				[]byte(`{"name":"n","type":"trivet-cni","bridge":"br9","ipam":`+ipam+`,`+keys+`}`))
 			if err != nil || n.Bridge != "br9" || n.IPAM.DataDir != "/d" || n.HasValid {
 				t.Errorf("%s: %+v, %v", keys, n, err)
 			}
@@ -127,8 +145,10 @@ func TestTeardownReadsWhatParseRefuses(t *testing.T) {
 
 // An absent list is not an empty one, and one that cannot be read is neither.
 func TestTeardownMistakesNoListForAnEmptyOne(t *testing.T) {
-	for list, want := range map[string]string{`null`: "none", `[]`: "empty", `[{"containerID":"a","ifname":"b"}]`: "one", `{}`: "error", `[5]`: "error"} {
-		n, err := conf.ParseTeardown("bridge", []byte(`{"name":"n","type":"bridge","cni.dev/valid-attachments":`+list+`}`))
+	for list, want := range map[string]string{`null`: "none", `[]`: "empty",
+		`[{"containerID":"a","ifname":"b"}]`: "one", `{}`: "error", `[5]`: "error"} {
+		n, err := conf.ParseTeardown("bridge",
+			[]byte(`{"name":"n","type":"bridge","cni.dev/valid-attachments":`+list+`}`))
 		got := "none"
 		switch {
 		case errors.As(err, new(*types.Error)):

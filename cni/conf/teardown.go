@@ -8,14 +8,22 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// ParseTeardown reads the configuration for DEL and GC. They take apart what they can name and what is recorded, so nothing is checked
-// that only ADD needs: whatever has become of the configuration since, a container must be able to go.
+// ParseTeardown reads the configuration for DEL and GC. They take apart what they can name and what is
+// recorded, so nothing is checked that only ADD needs: whatever has become of the configuration since, a
+// container must be able to go.
 func ParseTeardown(program string, stdin []byte) (*Network, error) {
 	h, role, err := readHead(program, stdin)
 	if err != nil {
 		return nil, err
 	}
-	n := &Network{CNIVersion: h.CNIVersion, Name: h.Name, Type: h.Type, Role: role, Bridge: h.Bridge, LazyUnlink: h.LazyUnlink}
+	n := &Network{
+		CNIVersion: h.CNIVersion,
+		Name:       h.Name,
+		Type:       h.Type,
+		Role:       role,
+		Bridge:     h.Bridge,
+		LazyUnlink: h.LazyUnlink,
+	}
 	if n.Bridge == "" {
 		n.Bridge = defaultBridge
 	}
@@ -29,7 +37,8 @@ func ParseTeardown(program string, stdin []byte) (*Network, error) {
 		return n, nil
 	}
 	if err := json.Unmarshal(h.ValidAttachments, &n.Valid); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, fmt.Sprintf("network %q: cni.dev/valid-attachments", n.Name), err.Error())
+		return nil, types.NewError(types.ErrDecodingFailure,
+			fmt.Sprintf("network %q: cni.dev/valid-attachments", n.Name), err.Error())
 	}
 	n.HasValid = true
 	return n, nil

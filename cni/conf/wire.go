@@ -114,7 +114,12 @@ func (w *wire) refuse() error {
 }
 
 func (w *wireDelegated) ipam(cniVersion string, args cniArgs) (*IPAM, error) {
-	c := &IPAM{DataDir: w.IPAM.DataDir, Routes: w.IPAM.Routes, ResolvConf: w.IPAM.ResolvConf, BootScoped: w.IPAM.BootScoped}
+	c := &IPAM{
+		DataDir:    w.IPAM.DataDir,
+		Routes:     w.IPAM.Routes,
+		ResolvConf: w.IPAM.ResolvConf,
+		BootScoped: w.IPAM.BootScoped,
+	}
 	if c.DataDir == "" {
 		c.DataDir = DefaultDataDir
 	}
@@ -125,7 +130,8 @@ func (w *wireDelegated) ipam(cniVersion string, args cniArgs) (*IPAM, error) {
 		return nil, err
 	}
 
-	wanted := append(append(append([]string(nil), strings.Fields(args.ip)...), w.Args.CNI.IPs...), w.RuntimeConfig.IPs...)
+	wanted := append(append(append([]string(nil), strings.Fields(args.ip)...), w.Args.CNI.IPs...),
+		w.RuntimeConfig.IPs...)
 	for _, text := range wanted {
 		host, _, _ := strings.Cut(text, "/") // addresses may carry a prefix length (CNI conventions, "ips")
 		a, err := netip.ParseAddr(host)
@@ -176,7 +182,8 @@ func (c *IPAM) oneOfEachFamily(cniVersion string) error {
 			family = 1
 		}
 		if count[family]++; count[family] > 1 {
-			return fmt.Errorf("ipam: CNI version %q does not support more than one address of a family", cniVersion)
+			return fmt.Errorf("ipam: CNI version %q does not support more than one address of a family",
+				cniVersion)
 		}
 	}
 	return nil

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Check tells which rules of the network are not there. Unlike Ensure it looks into every chain: rules of one may have been flushed.
+// Check tells which rules of the network are not there. Unlike Ensure it looks into every chain: rules of one
+// may have been flushed.
 func (t *Table) Check() error {
 	ok, err := t.fits()
 	if err != nil {
@@ -30,15 +31,23 @@ func (t *Table) Check() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if have[name] != want[name] {
-			return fmt.Errorf("chain %s of nftables table %s has %d rules, not %d", name, t.table.Name, have[name], want[name])
+			return fmt.Errorf("chain %s of nftables table %s has %d rules, not %d", name, t.table.Name,
+				have[name], want[name])
 		}
 	}
 	return t.checkNoMasq()
 }
 
-// expected counts the rules of each chain, by putting together a transaction that is not sent. A jump counts for its target.
+// expected counts the rules of each chain, by putting together a transaction that is not sent. A jump counts
+// for its target.
 func (t *Table) expected() (map[string]int, error) {
-	scratch := &Table{conn: &nftables.Conn{}, table: t.table, config: t.config, byFam: t.byFam, rules: map[string]int{}}
+	scratch := &Table{
+		conn:   &nftables.Conn{},
+		table:  t.table,
+		config: t.config,
+		byFam:  t.byFam,
+		rules:  map[string]int{},
+	}
 	err := scratch.build()
 	if scratch.config.Ports {
 		scratch.rules[portChain] += len(portHooks)
@@ -49,12 +58,13 @@ func (t *Table) expected() (map[string]int, error) {
 // chains counts the rules of each chain that is there.
 func (t *Table) chains() (map[string]int, error) {
 	have := map[string]int{}
-	err := t.kernel.Dump(t.question("list nftables chains of "+t.table.Name, unix.NFT_MSG_GETCHAIN), func(_ uint16, body []byte) {
-		if table := tableOf(body); table == t.table.Name {
-			name, rules := parseChain(body)
-			have[name] = rules
-		}
-	})
+	err := t.kernel.Dump(t.question("list nftables chains of "+t.table.Name, unix.NFT_MSG_GETCHAIN),
+		func(_ uint16, body []byte) {
+			if table := tableOf(body); table == t.table.Name {
+				name, rules := parseChain(body)
+				have[name] = rules
+			}
+		})
 	return have, err
 }
 
@@ -74,15 +84,16 @@ func (t *Table) checkNoMasq() error {
 		}
 		for _, e := range f.intervals(t.own(f)) {
 			if !keys[string(e.Key)] {
-				return fmt.Errorf("set %s of nftables table %s is not as configured", f.noMasq.Name, t.table.Name)
+				return fmt.Errorf("set %s of nftables table %s is not as configured", f.noMasq.Name,
+					t.table.Name)
 			}
 		}
 	}
 	return nil
 }
 
-// Repair is Ensure for somebody who is not about to add a pod: rules that are missing in part are written again, too. It tells whether
-// there was something to do.
+// Repair is Ensure for somebody who is not about to add a pod: rules that are missing in part are written
+// again, too. It tells whether there was something to do.
 func (t *Table) Repair() (repaired bool, err error) {
 	for range tries {
 		if t.Check() == nil {
@@ -94,5 +105,6 @@ func (t *Table) Repair() (repaired bool, err error) {
 		}
 		repaired = err == nil
 	}
-	return repaired, fmt.Errorf("write nftables table %s: others keep changing it: %w", t.table.Name, t.Check())
+	return repaired, fmt.Errorf("write nftables table %s: others keep changing it: %w", t.table.Name,
+		t.Check())
 }

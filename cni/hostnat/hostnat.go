@@ -104,8 +104,9 @@ func tableName(network string) string {
 	return "cni_" + clean + "_" + hex.EncodeToString(sum[:4])
 }
 
-// marker is a chain whose name tells which configuration the rules were made from: asking for it is one cheap message. It is never called,
-// and holds one rule, which goes with all the others when somebody flushes the table.
+// marker is a chain whose name tells which configuration the rules were made from: asking for it is one cheap
+// message. It is never called, and holds one rule, which goes with all the others when somebody flushes the
+// table.
 func (t *Table) marker() string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "3 %+v", t.config))
 	return "config_" + hex.EncodeToString(sum[:6])

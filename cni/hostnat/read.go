@@ -31,9 +31,11 @@ func (t *Table) there() (bool, error) {
 	return t.has(t.question("look up nftables table "+t.table.Name, unix.NFT_MSG_GETTABLE))
 }
 
-// fits asks for the marker. Somebody may have flushed the rules and left the chains: then the marker has no rule either.
+// fits asks for the marker. Somebody may have flushed the rules and left the chains: then the marker has no
+// rule either.
 func (t *Table) fits() (bool, error) {
-	m := t.question("look up nftables chain "+t.marker(), unix.NFT_MSG_GETCHAIN).String(unix.NFTA_CHAIN_NAME, t.marker())
+	m := t.question("look up nftables chain "+t.marker(), unix.NFT_MSG_GETCHAIN).String(unix.NFTA_CHAIN_NAME,
+		t.marker())
 	whole := false
 	err := t.kernel.Get(m, func(_ uint16, body []byte) {
 		_, rules := parseChain(body)
@@ -55,7 +57,8 @@ func tableOf(body []byte) (name string) {
 	return name
 }
 
-// parseChain reads the name of a chain and how many rules it has. A chain that others jump to counts them as well.
+// parseChain reads the name of a chain and how many rules it has. A chain that others jump to counts them as
+// well.
 func parseChain(body []byte) (name string, uses int) {
 	visit(body, func(kind uint16, value []byte) {
 		switch {

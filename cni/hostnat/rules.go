@@ -53,17 +53,19 @@ func (t *Table) portRules(chain func(string, nftables.ChainType, *nftables.Chain
 		t.rule(ports, f.is(), protocol(reg0), port(reg0+1), lookup(f.ports), f.dnat())
 	}
 	for name, hook := range portHooks {
-		t.rule(chain(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest), toThisHost(), jump(ports.Name))
+		t.rule(chain(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest), toThisHost(),
+			jump(ports.Name))
 	}
 	if !t.config.SNAT {
 		return
 	}
-	// route_localnet, which host ports on 127.0.0.1 need, also lets pods reach the host's loopback services, and reach others in the name
-	// of the host itself: not by our bridge.
+	// route_localnet, which host ports on 127.0.0.1 need, also lets pods reach the host's loopback services,
+	// and reach others in the name of the host itself: not by our bridge.
 	raw := chain("loopback", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	f := t.byFam[true]
 	for _, side := range []uint32{f.daddr, f.saddr} {
-		t.rule(raw, interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge), f.is(), f.within(side, v4.loopback), verdict(expr.VerdictDrop))
+		t.rule(raw, interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge), f.is(), f.within(side, v4.loopback),
+			verdict(expr.VerdictDrop))
 	}
 	t.rule(post, interfaceIs(expr.MetaKeyOIFNAME, t.config.Bridge), f.is(), f.within(f.saddr, v4.loopback), masquerade())
 	if !t.config.HostRouted {

@@ -9,8 +9,9 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// Watch calls changed when somebody may have taken something out of the network's table, in the network namespace of the calling thread,
-// until ctx ends. What is added to it, with each pod, and what happens to other tables, is not told.
+// Watch calls changed when somebody may have taken something out of the network's table, in the network
+// namespace of the calling thread, until ctx ends. What is added to it, with each pod, and what happens to
+// other tables, is not told.
 func Watch(ctx context.Context, network string, changed func()) error {
 	name := tableName(network)
 	return rtnl.WatchNetfilter(ctx, func(kind uint16, body []byte) {
@@ -23,7 +24,8 @@ func Watch(ctx context.Context, network string, changed func()) error {
 // takesFrom tells whether a message says that something of a table was deleted.
 func takesFrom(table string, kind uint16, body []byte) (takes bool) {
 	switch kind &^ (unix.NFNL_SUBSYS_NFTABLES << 8) {
-	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET, unix.NFT_MSG_DELSETELEM:
+	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET,
+		unix.NFT_MSG_DELSETELEM:
 	default:
 		return false
 	}

@@ -1,7 +1,8 @@
-// Package ipam gives out addresses and keeps them in host-local's files, so that the upstream plugin and this one can take over each
-// other's networks: DIR/ADDRESS holds "CONTAINER\r\nIFNAME", DIR/last_reserved_ip.SET the last address given out of a range set, DIR/lock
-// is locked by flock(2). Beside them .by-id/CONTAINER:IFNAME, a symbolic link to the list of the container's addresses, finds them
-// without reading every file, and .boot_id names the boot that the reservations belong to.
+// Package ipam gives out addresses and keeps them in host-local's files, so that the upstream plugin and this
+// one can take over each other's networks: DIR/ADDRESS holds "CONTAINER\r\nIFNAME", DIR/last_reserved_ip.SET
+// the last address given out of a range set, DIR/lock is locked by flock(2). Beside them
+// .by-id/CONTAINER:IFNAME, a symbolic link to the list of the container's addresses, finds them without
+// reading every file, and .boot_id names the boot that the reservations belong to.
 //
 // A reservation is published whole (O_TMPFILE and linkat): kill -9 leaves none that is empty. The index is written first, as the intent.
 package ipam

@@ -12,7 +12,8 @@ type Owner struct{ ContainerID, IfName string }
 func (o Owner) String() string  { return o.ContainerID + "/" + o.IfName }
 func (o Owner) content() string { return o.ContainerID + "\r\n" + o.IfName }
 
-// Label is String in as many bytes as everything takes that carries an owner: aliases of interfaces, comments in nftables.
+// Label is String in as many bytes as everything takes that carries an owner: aliases of interfaces, comments
+// in nftables.
 func (o Owner) Label() string { return Shorten(o.String()) }
 
 // maxLabel leaves room for two in a kernel's 255 bytes.
@@ -28,8 +29,8 @@ func Shorten(name string) string {
 	return name[:maxLabel-len(mark)] + mark
 }
 
-// index is a file name of its own for each owner: neither container IDs nor interface names hold a colon or a slash (CNI specification,
-// "Parameters"; dev_valid_name of the kernel).
+// index is a file name of its own for each owner: neither container IDs nor interface names hold a colon or a
+// slash (CNI specification, "Parameters"; dev_valid_name of the kernel).
 func (o Owner) index() string {
 	name := o.ContainerID + ":" + o.IfName
 	if len(name) > maxFileName {
@@ -41,8 +42,8 @@ func (o Owner) index() string {
 
 const maxFileName = 255
 
-// formerIndex is the name that versions up to 0.1 gave the entry. Two owners may share it, so it is removed and never read: without an
-// entry the reservations themselves tell.
+// formerIndex is the name that versions up to 0.1 gave the entry. Two owners may share it, so it is removed
+// and never read: without an entry the reservations themselves tell.
 func (o Owner) formerIndex() string { return Shorten(o.ContainerID) + "." + o.IfName }
 
 // matches accepts host-local's old format too: the container ID alone.

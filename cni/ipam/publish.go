@@ -33,7 +33,8 @@ func (p *Pool) publish(a netip.Addr, owner Owner) (bool, error) {
 	}
 }
 
-// linkWhole makes a file appear at path with its content, or fails with ErrExist. File systems without O_TMPFILE get a temporary name.
+// linkWhole makes a file appear at path with its content, or fails with ErrExist. File systems without
+// O_TMPFILE get a temporary name.
 func linkWhole(dir, path, content string) error {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -54,7 +55,8 @@ func linkWhole(dir, path, content string) error {
 	if err := writeAll(fd, content); err != nil {
 		return err
 	}
-	if err := unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
+	if err := unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), unix.AT_FDCWD, path,
+		unix.AT_SYMLINK_FOLLOW); err != nil {
 		return &os.LinkError{Op: "link", Old: "new reservation", New: path, Err: err}
 	}
 	return nil
@@ -71,7 +73,8 @@ func writeAll(fd int, content string) error {
 	return nil
 }
 
-// Writable tells whether a reservation could be written now: a full disk takes none. It tries, and leaves nothing.
+// Writable tells whether a reservation could be written now: a full disk takes none. It tries, and leaves
+// nothing.
 func (p *Pool) Writable() error {
 	fd, err := unix.Open(p.dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {

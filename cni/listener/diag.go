@@ -27,7 +27,8 @@ const (
 
 var numbers = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
 
-// ask lists the sockets that listen on ports first to last; known is false when the kernel cannot answer for the protocol.
+// ask lists the sockets that listen on ports first to last; known is false when the kernel cannot answer for
+// the protocol.
 func ask(protocol string, first, last uint16) (found []socket, known bool, err error) {
 	conn, err := rtnl.OpenSocketDiag()
 	if err != nil {
@@ -58,10 +59,12 @@ func question(family byte, protocol string, first, last uint16) *rtnl.Message {
 		states |= 1 << stateClosed
 	}
 	binary.NativeEndian.PutUint32(header[4:], states)
-	return rtnl.NewMessage("list sockets that listen", byFamily, header).Bytes(requestFilter, filter(first, last))
+	return rtnl.NewMessage("list sockets that listen", byFamily, header).Bytes(requestFilter,
+		filter(first, last))
 }
 
-// filter is a program for the kernel: of each step, the offsets of the next one if it holds and if not. Behind the end is a refusal.
+// filter is a program for the kernel: of each step, the offsets of the next one if it holds and if not.
+// Behind the end is a refusal.
 func filter(first, last uint16) []byte {
 	var code []byte
 	step := func(operation, yes byte, no uint16) {

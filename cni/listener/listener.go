@@ -1,5 +1,5 @@
-// Package listener finds which processes of the host listen on a port, before a pod's host port takes it over: what a host port translates
-// never gets to them.
+// Package listener finds which processes of the host listen on a port, before a pod's host port takes it
+// over: what a host port translates never gets to them.
 package listener
 
 import (
@@ -36,7 +36,8 @@ func (s socket) meets(p Port) bool {
 	return a == netip.IPv6Unspecified() && !s.only6
 }
 
-// Refuse is an error when a process listens on one of the ports; it names both. Sockets are those of the thread's network namespace.
+// Refuse is an error when a process listens on one of the ports; it names both. Sockets are those of the
+// thread's network namespace.
 func Refuse(ports []Port) error {
 	for _, protocol := range []string{"tcp", "udp", "sctp"} {
 		wanted := slices.DeleteFunc(slices.Clone(ports), func(p Port) bool { return p.Protocol != protocol })

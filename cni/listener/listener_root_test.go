@@ -131,11 +131,13 @@ func TestConnectionsDoNotTakeTheirPort(t *testing.T) {
 func TestEndpointsOfSCTPAreReadFromProc(t *testing.T) {
 	line := " ffff88017e0a0200 ffff880296593480 2   10  29    11165  200  299761689 10.0.0.102 fd00::7"
 	found := parseSCTP(strings.Fields(line))
-	if len(found) != 2 || found[0].address.String() != "10.0.0.102:11165" || found[1].address.String() != "[fd00::7]:11165" ||
+	if len(found) != 2 || found[0].address.String() != "10.0.0.102:11165" ||
+		found[1].address.String() != "[fd00::7]:11165" ||
 		found[0].inode != 299761689 || found[0].uid != 200 {
 		t.Errorf("%+v", found)
 	}
-	if found := parseSCTP(strings.Fields(" ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS")); found != nil {
+	head := " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS"
+	if found := parseSCTP(strings.Fields(head)); found != nil {
 		t.Errorf("the head of the table: %+v", found)
 	}
 }

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// read lists the sockets of a protocol by /proc/net. It does not tell whether one of :: takes IPv4 too: most do.
+// read lists the sockets of a protocol by /proc/net. It does not tell whether one of :: takes IPv4 too: most
+// do.
 func read(protocol string) (found []socket, err error) {
 	files, parse := []string{protocol, protocol + "6"}, parseInet
 	if protocol == "sctp" {
@@ -114,7 +115,8 @@ func holder(dir, socket string, deadline time.Time) (string, bool) {
 		for _, name := range names {
 			if target, err := os.Readlink(dir + "/fd/" + name); err == nil && target == socket {
 				command, _ := os.ReadFile(dir + "/comm")
-				return fmt.Sprintf("process %s (%s)", filepath.Base(dir), strings.TrimSpace(string(command))), true
+				return fmt.Sprintf("process %s (%s)", filepath.Base(dir), strings.TrimSpace(string(command))),
+					true
 			}
 		}
 		if err != nil {

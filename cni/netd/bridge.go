@@ -6,7 +6,8 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 )
 
-// What the plugin makes on the host for all pods of the network, netd keeps: the plugin itself looks only when a pod is added.
+// What the plugin makes on the host for all pods of the network, netd keeps: the plugin itself looks only
+// when a pod is added.
 
 // parseConfig reads a configuration list as the plugin will.
 func parseConfig(list []byte) (*conf.Network, error) {
@@ -30,8 +31,8 @@ func (d *Daemon) moveBridge(n *conf.Network) error {
 	return err
 }
 
-// repairRules writes the network's nftables rules again, if somebody has taken some away. Without a bridge there are no pods that need
-// them.
+// repairRules writes the network's nftables rules again, if somebody has taken some away. Without a bridge
+// there are no pods that need them.
 func (d *Daemon) repairRules(n *conf.Network) error {
 	if _, err := d.kernel.LinkByName(n.Bridge); err != nil {
 		return nil
@@ -43,7 +44,8 @@ func (d *Daemon) repairRules(n *conf.Network) error {
 	defer func() { _ = t.Close() }()
 	repaired, err := t.Repair()
 	if repaired {
-		d.log.Warn("nftables rules of the network were not as they have to be and are written again", "network", n.Name)
+		d.log.Warn("nftables rules of the network were not as they have to be and are written again",
+			"network", n.Name)
 	}
 	return err
 }

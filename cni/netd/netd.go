@@ -86,7 +86,8 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if len(d.options.ClusterCIDRs) == 0 {
-		d.log.Warn("--cluster-cidr is not given: a Node may claim any private network of about the size of this node's pod CIDR")
+		d.log.Warn("--cluster-cidr is not given: a Node may claim any private network " +
+			"that is about as large as this node's pod CIDR")
 	}
 	watched := make(chan error, 2)
 	running.Go(func() { watched <- rtnl.Watch(ctx, d.look) })
@@ -198,7 +199,9 @@ func (d *Daemon) admit(own podcidr.Node, all []podcidr.Node, r *Report) []podcid
 }
 
 // route makes the routes to other nodes' pods the wanted ones.
-func (d *Daemon) route(own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report) error {
+func (d *Daemon) route(
+	own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
+) error {
 	near := newVicinity(admitted, local)
 	if err := near.findRouters(d.kernel, own, admitted); err != nil {
 		return err
@@ -224,18 +227,18 @@ func find(all []podcidr.Node, name string) (podcidr.Node, bool) {
 }
 
 // configure makes the configuration, and what the plugin has made by it, fit the node.
-func (d *Daemon) configure(ctx context.Context, own podcidr.Node, all []podcidr.Node, local []rtnl.InterfaceAddress, r *Report) {
+func (d *Daemon) configure(
+	ctx context.Context, own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
+) {
 	fail := func(err error) {
-		if err != nil {
-			r.fail(fmt.Errorf("network configuration %s is not written: %w", d.options.confPath(), err))
-		}
+		r.fail(fmt.Errorf("network configuration %s is not written: %w", d.options.confPath(), err))
 	}
 	mtu, err := deviceMTU(d.kernel, own, local)
 	if err != nil {
 		fail(err)
 		return
 	}
-	data, err := networkConfig(own.PodCIDRs, podNetworks(d.options.ClusterCIDRs, all), mtu)
+	data, err := networkConfig(own.PodCIDRs, podNetworks(d.options.ClusterCIDRs, admitted), mtu)
 	if err != nil {
 		fail(err)
 		return

@@ -59,7 +59,8 @@ func TestPluginGetsItsPartOfTheList(t *testing.T) {
 }
 
 func TestPodNetworksAreTheClusterCIDRsOrAllNodesCIDRs(t *testing.T) {
-	all := []podcidr.Node{{Name: "a", PodCIDRs: prefixes("10.244.10.0/24", "fd00::/64")}, {Name: "b", PodCIDRs: prefixes("10.244.9.0/24")}, {Name: "c", PodCIDRs: prefixes("10.244.9.0/24")}}
+	all := []podcidr.Node{{Name: "a", PodCIDRs: prefixes("10.244.10.0/24", "fd00::/64")},
+		{Name: "b", PodCIDRs: prefixes("10.244.9.0/24")}, {Name: "c", PodCIDRs: prefixes("10.244.9.0/24")}}
 	if got := texts(podNetworks(prefixes("10.244.0.0/16"), all)); !cmp.Equal(got, []string{"10.244.0.0/16"}) {
 		t.Errorf("with cluster CIDRs: %v", got)
 	}
@@ -69,7 +70,8 @@ func TestPodNetworksAreTheClusterCIDRsOrAllNodesCIDRs(t *testing.T) {
 }
 
 func TestWantedRoutes(t *testing.T) {
-	own := podcidr.Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"), Addresses: addresses("10.99.0.1", "fd99::1")}
+	own := podcidr.Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"),
+		Addresses: addresses("10.99.0.1", "fd99::1")}
 	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")}, {Index: 2, Prefix: netip.MustParsePrefix("fd99::1/64")},
 		{Index: 3, Prefix: netip.MustParsePrefix("10.99.7.1/24")}, {Index: 4, Prefix: netip.MustParsePrefix("10.244.0.1/24")}, {Index: 5, Prefix: netip.MustParsePrefix("172.16.0.1/12")}}
 	for _, c := range []struct {
@@ -78,22 +80,39 @@ func TestWantedRoutes(t *testing.T) {
 		want []string // "DST via GATEWAY dev INDEX"
 		note string
 	}{
-		{"same network, both families", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:0:1::/64"), Addresses: addresses("10.99.0.2", "fd99::2")},
+		{"same network, both families", podcidr.Node{Name: "b",
+			PodCIDRs:  prefixes("10.244.1.0/24", "fd00:244:0:1::/64"),
+			Addresses: addresses("10.99.0.2", "fd99::2")},
 			[]string{"10.244.1.0/24 via 10.99.0.2 dev 2", "fd00:244:0:1::/64 via fd99::2 dev 2"}, ""},
-		{"the most specific network wins", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("10.99.7.2")},
+		{"the most specific network wins", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
+			Addresses: addresses("10.99.7.2")},
 			[]string{"10.244.1.0/24 via 10.99.7.2 dev 3"}, ""},
-		{"the second address is on link", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("192.0.2.1", "10.99.0.2")},
+		{"the second address is on link", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
+			Addresses: addresses("192.0.2.1", "10.99.0.2")},
 			[]string{"10.244.1.0/24 via 10.99.0.2 dev 2"}, ""},
-		{"behind a router", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("192.0.2.1")},
+		{"behind a router", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
+			Addresses: addresses("192.0.2.1")},
 			nil, "node b: no route to its pods 10.244.1.0/24: none of its addresses [192.0.2.1] is on a network of this node, and there is no overlay"},
-		{"no address of the family", podcidr.Node{Name: "b", PodCIDRs: prefixes("fd00:1::/64"), Addresses: addresses("10.99.0.2")}, nil, "none of its addresses"},
-		{"an address of this node", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("10.99.0.1")}, nil, "none of its addresses"},
-		{"this node's pods", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.0.128/25"), Addresses: addresses("10.99.0.2")}, nil, "overlaps this node's pod CIDR 10.244.0.0/24"},
-		{"the node network", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.0.0/16"), Addresses: addresses("10.99.0.2")}, nil, "this node is itself on the network 10.99.0.0/16"},
-		{"a part of a larger network of this node", podcidr.Node{Name: "b", PodCIDRs: prefixes("172.16.5.0/24"), Addresses: addresses("10.99.0.2")}, []string{"172.16.5.0/24 via 10.99.0.2 dev 2"}, ""},
-		{"a part of the node network with this node's address", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.7.0/25"), Addresses: addresses("10.99.0.2")}, nil, "it holds this node's address 10.99.7.1"},
-		{"a part of the node network with a node's address", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.3.0/24"), Addresses: addresses("10.99.3.2")}, nil, "it holds node b's address 10.99.3.2"},
-		{"a part of a network with its router", podcidr.Node{Name: "b", PodCIDRs: prefixes("172.16.9.0/24"), Addresses: addresses("10.99.0.2")}, nil, "it holds the router 172.16.9.254"},
+		{"no address of the family", podcidr.Node{Name: "b", PodCIDRs: prefixes("fd00:1::/64"),
+			Addresses: addresses("10.99.0.2")}, nil, "none of its addresses"},
+		{"an address of this node", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
+			Addresses: addresses("10.99.0.1")}, nil, "none of its addresses"},
+		{"this node's pods", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.0.128/25"),
+			Addresses: addresses("10.99.0.2")}, nil, "overlaps this node's pod CIDR 10.244.0.0/24"},
+		{"the node network", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.0.0/16"),
+			Addresses: addresses("10.99.0.2")}, nil, "this node is itself on the network 10.99.0.0/16"},
+		{"a part of a larger network of this node",
+			podcidr.Node{Name: "b", PodCIDRs: prefixes("172.16.5.0/24"), Addresses: addresses("10.99.0.2")},
+			[]string{"172.16.5.0/24 via 10.99.0.2 dev 2"}, ""},
+		{"a part of the node network with this node's address",
+			podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.7.0/25"), Addresses: addresses("10.99.0.2")},
+			nil, "it holds this node's address 10.99.7.1"},
+		{"a part of the node network with a node's address",
+			podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.3.0/24"), Addresses: addresses("10.99.3.2")},
+			nil, "it holds node b's address 10.99.3.2"},
+		{"a part of a network with its router",
+			podcidr.Node{Name: "b", PodCIDRs: prefixes("172.16.9.0/24"), Addresses: addresses("10.99.0.2")},
+			nil, "it holds the router 172.16.9.254"},
 		{"no pod CIDR yet", podcidr.Node{Name: "b", Addresses: addresses("10.99.0.2")}, nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -216,14 +235,16 @@ func FuzzWantedRoutes(f *testing.F) {
 		{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")},
 		{Index: 2, Prefix: netip.MustParsePrefix("fd99::1/64")},
 	}
-	own := podcidr.Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"), Addresses: addresses("10.99.0.1")}
+	own := podcidr.Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"),
+		Addresses: addresses("10.99.0.1")}
 	f.Fuzz(func(t *testing.T, cidr, address string) {
 		pods, err := netip.ParsePrefix(cidr)
 		a, err2 := netip.ParseAddr(address)
 		if err != nil || err2 != nil || pods.Addr().Is4In6() {
 			return
 		}
-		node := podcidr.Node{Name: "b", PodCIDRs: []netip.Prefix{pods.Masked()}, Addresses: []netip.Addr{a.WithZone("").Unmap()}}
+		node := podcidr.Node{Name: "b", PodCIDRs: []netip.Prefix{pods.Masked()},
+			Addresses: []netip.Addr{a.WithZone("").Unmap()}}
 		admitted, _ := podcidr.Rules{}.Admit(own, []podcidr.Node{own, node})
 		routes, _ := wantedRoutes(own, admitted, newVicinity(admitted, local))
 		for _, r := range routes[2:] {

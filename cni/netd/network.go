@@ -26,7 +26,8 @@ func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 	network := map[string]any{
 		"cniVersion": "1.1.0", "name": networkName,
 		"plugins": []map[string]any{{
-			"type": pluginType, "bridge": bridgeName, "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true, "hostRouted": true,
+			"type": pluginType, "bridge": bridgeName, "isDefaultGateway": true, "ipMasq": true,
+			"hairpinMode": true, "hostRouted": true,
 			"lazyUnlink": true, "mtu": mtu, "noMasq": texts(noMasq),
 			"ipam":         map[string]any{"type": "host-local", "ranges": ranges, "bootScoped": true},
 			"capabilities": map[string]bool{"portMappings": true, "ipRanges": true, "ips": true, "mac": true},

@@ -16,9 +16,9 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// publish puts the configuration where the runtime looks for it, if the plugin says that it can serve it. A file that is there already
-// stays until the new one is whole; one that gives out addresses which are not this node's any more is worse than none, and does not wait
-// for the plugin.
+// publish puts the configuration where the runtime looks for it, if the plugin says that it can serve it. A
+// file that is there already stays until the new one is whole; one that gives out addresses which are not
+// this node's any more is worse than none, and does not wait for the plugin.
 func publish(ctx context.Context, o Options, data []byte) (written bool, err error) {
 	now, err := os.ReadFile(o.confPath())
 	if err == nil && bytes.Equal(now, data) {
@@ -38,11 +38,13 @@ func publish(ctx context.Context, o Options, data []byte) (written bool, err err
 	return true, nil
 }
 
-// otherSubnets tells whether a configuration of ours gives out addresses of other subnets than the wanted one.
+// otherSubnets tells whether a configuration of ours gives out addresses of other subnets than the wanted
+// one.
 func otherSubnets(now, wanted []byte) bool {
 	a, err := parseConfig(now)
 	b, err2 := parseConfig(wanted)
-	return err == nil && err2 == nil && a.IPAM != nil && b.IPAM != nil && !slices.Equal(a.IPAM.Subnets, b.IPAM.Subnets)
+	return err == nil && err2 == nil && a.IPAM != nil && b.IPAM != nil &&
+		!slices.Equal(a.IPAM.Subnets, b.IPAM.Subnets)
 }
 
 // rivals is the first network configuration that runtimes take before ours (they take the first in the order of names), "" if there is none.

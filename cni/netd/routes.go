@@ -23,7 +23,9 @@ const (
 
 // wantedRoutes are the routes to other nodes' pods through the nodes' addresses, as far as those are on a network that this node is on,
 // and one that keeps packets to own pod addresses from leaving by the default route while the bridge is not there.
-func wantedRoutes(own podcidr.Node, admitted []podcidr.Node, v vicinity) (routes []rtnl.Route, notes []string) {
+func wantedRoutes(
+	own podcidr.Node, admitted []podcidr.Node, v vicinity,
+) (routes []rtnl.Route, notes []string) {
 	for _, pods := range own.PodCIDRs {
 		routes = append(routes, rtnl.Route{Dst: pods, Unreachable: true, Priority: unreachablePriority, Protocol: Protocol})
 	}
@@ -35,10 +37,12 @@ func wantedRoutes(own podcidr.Node, admitted []podcidr.Node, v vicinity) (routes
 			why := v.unfit(pods, own)
 			gateway, index := v.nextHop(node, pods)
 			if why == "" && index == 0 {
-				why = fmt.Sprintf("none of its addresses %v is on a network of this node, and there is no overlay", node.Addresses)
+				const far = "none of its addresses %v is on a network of this node, and there is no overlay"
+				why = fmt.Sprintf(far, node.Addresses)
 			}
 			if why != "" {
-				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: %s", node.Name, pods, why))
+				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: %s", node.Name, pods,
+					why))
 				continue
 			}
 			routes = append(routes, rtnl.Route{
@@ -81,7 +85,8 @@ func newVicinity(admitted []podcidr.Node, local []rtnl.InterfaceAddress) vicinit
 
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
-// unfit says why packets to pods may not be sent to another node: a wrong pod CIDR must not take over this node's own networks.
+// unfit says why packets to pods may not be sent to another node: a wrong pod CIDR must not take over this
+// node's own networks.
 func (v vicinity) unfit(pods netip.Prefix, own podcidr.Node) string {
 	for _, p := range own.PodCIDRs {
 		if p.Overlaps(pods) {
@@ -108,14 +113,15 @@ func (v vicinity) unfit(pods netip.Prefix, own podcidr.Node) string {
 	return ""
 }
 
-// onLink tells whether pods are a part of a network that this node is on: what else is there must stay within reach.
+// onLink tells whether pods are a part of a network that this node is on: what else is there must stay within
+// reach.
 func (v vicinity) onLink(pods netip.Prefix) bool {
 	_, _, ok := v.networks.Around(pods)
 	return ok
 }
 
-// findRouters looks for the gateways of the default routes. To find them takes a list of all routes, so it is made only when a pod CIDR
-// may hold one.
+// findRouters looks for the gateways of the default routes. To find them takes a list of all routes, so it is
+// made only when a pod CIDR may hold one.
 func (v *vicinity) findRouters(kernel *rtnl.Conn, own podcidr.Node, admitted []podcidr.Node) error {
 	near := slices.ContainsFunc(admitted, func(n podcidr.Node) bool {
 		return n.Name != own.Name && slices.ContainsFunc(n.PodCIDRs, v.onLink)

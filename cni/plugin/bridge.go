@@ -79,7 +79,8 @@ func (c *call) allocate(back *undo.Stack) ([]ipam.Lease, error) {
 	return leases, err
 }
 
-// delBridge works from what can be computed or is on disk: neither the namespace nor prevResult has to be there.
+// delBridge works from what can be computed or is on disk: neither the namespace nor prevResult has to be
+// there.
 func delBridge(c *call) error {
 	pool, err := ipam.OpenIfThere(c.IPAM.DataDir, c.Name, c.IPAM.BootScoped)
 	if err != nil {
@@ -93,7 +94,10 @@ func delBridge(c *call) error {
 	}
 
 	if c.doesPorts() {
-		err := withNAT(c.NATConfig(), func(t *hostnat.Table) error { return t.Remove(c.owner().Label(), held) })
+		err := withNAT(c.NATConfig(), func(t *hostnat.Table) error {
+			return t.Remove(c.owner().Label(),
+				held)
+		})
 		if err != nil {
 			return err
 		}
@@ -107,7 +111,8 @@ func delBridge(c *call) error {
 	return pool.Release(c.owner())
 }
 
-// detach removes the interface that this plugin made, or else the one that upstream's bridge made under the same name.
+// detach removes the interface that this plugin made, or else the one that upstream's bridge made under the
+// same name.
 func (c *call) detach() error {
 	host, err := rtnl.Open()
 	if err != nil {

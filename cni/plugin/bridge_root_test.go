@@ -60,7 +60,8 @@ func TestStatusTellsThatTheBridgeHasAnotherGateway(t *testing.T) {
 	h.must("STATUS", "", "", h.config(""))
 	moved := strings.ReplaceAll(h.config(""), "10.88.0.0/24", "10.88.7.0/24")
 	_, err := h.call("STATUS", "", "", moved)
-	if err == nil || !strings.Contains(err.Error(), `"code": 50`) || !strings.Contains(err.Error(), "has address 10.88.0.1/24 already") {
+	if err == nil || !strings.Contains(err.Error(), `"code": 50`) ||
+		!strings.Contains(err.Error(), "has address 10.88.0.1/24 already") {
 		t.Errorf("STATUS: %v", err)
 	}
 	if _, err := h.call("ADD", "b", testenv.Netns(t), moved); err == nil {
@@ -74,15 +75,25 @@ func TestCheckSeesRulesMTUAndMAC(t *testing.T) {
 		spoil func(h *host, netns string)
 		want  string
 	}{
-		"all rules":          {func(h *host, _ string) { h.nft("flush ruleset") }, "has not the rules"},
-		"the table's rules":  {func(h *host, _ string) { h.nft("flush table inet cni_test") }, "has not the rules"},
-		"one chain's rules":  {func(h *host, _ string) { h.nft("flush chain inet cni_test postrouting") }, "chain postrouting of nftables table cni_test has 0 rules"},
-		"the jump":           {func(h *host, _ string) { h.nft("flush chain inet cni_test prerouting") }, "chain hostports"},
-		"the destinations":   {func(h *host, _ string) { h.nft("flush set inet cni_test nomasq4") }, "set nomasq4"},
-		"the pod's MTU":      {func(h *host, netns string) { h.ip(netns, "link set eth0 mtu 1300") }, "eth0 has MTU 1300, not 1400"},
-		"the pod's MAC":      {func(h *host, netns string) { h.ip(netns, "link set eth0 address 0a:00:00:00:00:07") }, "has MAC address 0a:00:00:00:00:07"},
-		"a host port":        {func(h *host, _ string) { h.nft("flush map inet cni_test ports4") }, "host port *:8080/tcp"},
-		"the host end's MTU": {func(h *host, _ string) { h.ip(h.netns, "link set "+h.port()+" mtu 1300") }, "has MTU 1300, not 1400"},
+		"all rules": {func(h *host, _ string) { h.nft("flush ruleset") }, "has not the rules"},
+		"the table's rules": {func(h *host, _ string) { h.nft("flush table inet cni_test") },
+			"has not the rules"},
+		"one chain's rules": {func(h *host, _ string) { h.nft("flush chain inet cni_test postrouting") },
+			"chain postrouting of nftables table cni_test has 0 rules"},
+		"the jump": {func(h *host, _ string) { h.nft("flush chain inet cni_test prerouting") },
+			"chain hostports"},
+		"the destinations": {func(h *host, _ string) { h.nft("flush set inet cni_test nomasq4") },
+			"set nomasq4"},
+		"the pod's MTU": {func(h *host, netns string) { h.ip(netns, "link set eth0 mtu 1300") },
+			"eth0 has MTU 1300, not 1400"},
+		"the pod's MAC": {func(h *host, netns string) {
+			h.ip(netns,
+				"link set eth0 address 0a:00:00:00:00:07")
+		}, "has MAC address 0a:00:00:00:00:07"},
+		"a host port": {func(h *host, _ string) { h.nft("flush map inet cni_test ports4") },
+			"host port *:8080/tcp"},
+		"the host end's MTU": {func(h *host, _ string) { h.ip(h.netns, "link set "+h.port()+" mtu 1300") },
+			"has MTU 1300, not 1400"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, `,"mtu":1400`)
@@ -107,7 +118,8 @@ func (h *host) port() string {
 
 // The next pod with an IPv6 address has another MAC address than the one before.
 func TestReusedIPv6AddressIsReachedAtOnce(t *testing.T) {
-	for name, extra := range map[string]string{"across the bridge": "", "through the host": `,"hostRouted":true`} {
+	for name, extra := range map[string]string{"across the bridge": "",
+		"through the host": `,"hostRouted":true`} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, extra)
 			neighbour, _, _ := h.pod("neighbour", "")
@@ -124,7 +136,8 @@ func TestReusedIPv6AddressIsReachedAtOnce(t *testing.T) {
 				for who, from := range map[string]string{"the host": h.netns, "a neighbour": neighbour} {
 					began := time.Now()
 					if _, err := h.dial(from, to); err != nil || time.Since(began) > time.Second {
-						t.Errorf("round %d: %s reaches it after %s: %v", round, who, time.Since(began).Round(time.Millisecond), err)
+						t.Errorf("round %d: %s reaches it after %s: %v", round, who,
+							time.Since(began).Round(time.Millisecond), err)
 					}
 				}
 				h.must("DEL", id, netns, h.config(""))
@@ -139,12 +152,15 @@ func TestReusedIPv4AddressWithAnotherMACIsReachedAtOnce(t *testing.T) {
 	neighbour, _, _ := h.pod("neighbour", "")
 	for round := range 3 {
 		id := fmt.Sprintf("pod-%d", round)
-		netns, v4, _ := h.pod(id, fmt.Sprintf(`,"runtimeConfig":{"ips":["10.88.0.77"],"mac":"0a:00:00:00:00:%02x"}`, round+1))
+		netns, v4,
+			_ := h.pod(id, fmt.Sprintf(`,"runtimeConfig":{"ips":["10.88.0.77"],"mac":"0a:00:00:00:00:%02x"}`,
+			round+1))
 		h.serve(netns, 80)
 		for who, from := range map[string]string{"the host": h.netns, "a neighbour": neighbour} {
 			began := time.Now()
 			if _, err := h.dial(from, v4.String()+":80"); err != nil || time.Since(began) > time.Second {
-				t.Errorf("round %d: %s reaches it after %s: %v", round, who, time.Since(began).Round(time.Millisecond), err)
+				t.Errorf("round %d: %s reaches it after %s: %v", round, who,
+					time.Since(began).Round(time.Millisecond), err)
 			}
 		}
 		h.must("DEL", id, netns, h.config(""))

@@ -104,7 +104,8 @@ func (h *host) callAs(name, verb, id, netns, ifname, config string) (string, err
 func (h *host) nft(args string) {
 	h.t.Helper()
 	h.in(h.netns, func() error {
-		out, err := exec.Command(testenv.Program(h.t, "nft", "nftables"), strings.Fields(args)...).CombinedOutput()
+		out, err := exec.Command(testenv.Program(h.t, "nft", "nftables"),
+			strings.Fields(args)...).CombinedOutput()
 		if err != nil {
 			err = fmt.Errorf("nft %s: %w: %s", args, err, out)
 		}
@@ -117,7 +118,8 @@ func (h *host) ip(netns, args string) string {
 	h.t.Helper()
 	var out []byte
 	h.in(netns, func() (err error) {
-		if out, err = exec.Command(testenv.Program(h.t, "ip", "iproute2"), strings.Fields(args)...).CombinedOutput(); err != nil {
+		if out, err = exec.Command(testenv.Program(h.t, "ip", "iproute2"),
+			strings.Fields(args)...).CombinedOutput(); err != nil {
 			err = fmt.Errorf("ip %s: %w: %s", args, err, out)
 		}
 		return err

@@ -99,7 +99,8 @@ func statusBridge(n *conf.Network) error {
 	return statusHostLocal(n)
 }
 
-// gateways are the addresses that the bridge has for pods of this network: for each set of ranges, one of these.
+// gateways are the addresses that the bridge has for pods of this network: for each set of ranges, one of
+// these.
 func gateways(n *conf.Network) (all [][]bridge.Address) {
 	if n.IPAM == nil {
 		return nil

@@ -10,8 +10,9 @@ import (
 
 // second is the configuration of another network with default routes of its own.
 func (h *host) second(more string) string {
-	return fmt.Sprintf(`{"cniVersion":"1.1.0","name":"other","type":"trivet-cni","bridge":"br1","isDefaultGateway":true,"ipMasq":true,
-		"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.89.0.0/24"}],[{"subnet":"fd89::/64"}]]}%s}`, h.dataDir, more)
+	return fmt.Sprintf(`{"cniVersion":"1.1.0","name":"other","type":"trivet-cni","bridge":"br1",
+		"isDefaultGateway":true,"ipMasq":true,"ipam":{"type":"host-local","dataDir":%q,
+		"ranges":[[{"subnet":"10.89.0.0/24"}],[{"subnet":"fd89::/64"}]]}%s}`, h.dataDir, more)
 }
 
 func TestSecondNetworkLeavesTheFirstOnesRoutes(t *testing.T) {
@@ -23,14 +24,16 @@ func TestSecondNetworkLeavesTheFirstOnesRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for family, gateways := range map[string][]string{"-4": {"10.88.0.1", "10.89.0.1"}, "-6": {"fd88::1", "fd89::1"}} {
+	for family, gateways := range map[string][]string{"-4": {"10.88.0.1", "10.89.0.1"},
+		"-6": {"fd88::1", "fd89::1"}} {
 		for _, gateway := range gateways {
 			if now := h.ip(netns, family+" route show default"); !strings.Contains(now, "via "+gateway) {
 				t.Errorf("no default route through %s: %s", gateway, now)
 			}
 		}
 	}
-	if _, err := h.callAs("trivet-cni", "CHECK", "a", netns, "eth1", h.second(`,"prevResult":`+out)); err != nil {
+	if _, err := h.callAs("trivet-cni", "CHECK", "a", netns, "eth1",
+		h.second(`,"prevResult":`+out)); err != nil {
 		t.Error(err)
 	}
 	h.checkFirst(netns)
@@ -38,7 +41,8 @@ func TestSecondNetworkLeavesTheFirstOnesRoutes(t *testing.T) {
 	if _, err := h.callAs("trivet-cni", "DEL", "a", netns, "eth1", h.second("")); err != nil {
 		t.Fatal(err)
 	}
-	if now4, now6 := h.ip(netns, "-4 route show default"), h.ip(netns, "-6 route show default"); now4 != before4 || now6 != before6 {
+	if now4, now6 := h.ip(netns, "-4 route show default"),
+		h.ip(netns, "-6 route show default"); now4 != before4 || now6 != before6 {
 		t.Errorf("default routes before %s%safter %s%s", before4, before6, now4, now6)
 	}
 	h.checkFirst(netns)
@@ -48,7 +52,8 @@ func TestSecondNetworkLeavesTheFirstOnesRoutes(t *testing.T) {
 func (h *host) checkFirst(netns string) {
 	h.t.Helper()
 	const result = `,"prevResult":{"cniVersion":"1.1.0","interfaces":[{"name":"eth0","sandbox":%q}],
-		"ips":[{"interface":0,"address":"10.88.0.2/24","gateway":"10.88.0.1"},{"interface":0,"address":"fd88::2/64","gateway":"fd88::1"}]}`
+		"ips":[{"interface":0,"address":"10.88.0.2/24","gateway":"10.88.0.1"},
+		{"interface":0,"address":"fd88::2/64","gateway":"fd88::1"}]}`
 	if _, err := h.call("CHECK", "a", netns, h.config(fmt.Sprintf(result, netns))); err != nil {
 		h.t.Error(err)
 	}
@@ -57,12 +62,15 @@ func (h *host) checkFirst(netns string) {
 func TestCheckFindsRoutesOfOtherTables(t *testing.T) {
 	h := newHost(t, "")
 	netns := testenv.Netns(t)
-	config := strings.Replace(h.config(""), `"ranges"`, `"routes":[{"dst":"192.0.2.0/24","table":77},{"dst":"198.51.100.0/24"},{"dst":"198.51.100.0/24"}],"ranges"`, 1)
+	config := strings.Replace(h.config(""), `"ranges"`,
+		`"routes":[{"dst":"192.0.2.0/24","table":77},
+		{"dst":"198.51.100.0/24"},{"dst":"198.51.100.0/24"}],"ranges"`, 1)
 	out := h.must("ADD", "a", netns, config)
 	check := strings.TrimSuffix(config, "}") + `,"prevResult":` + out + "}"
 	h.must("CHECK", "a", netns, check)
 	h.ip(netns, "route del 192.0.2.0/24 table 77")
-	if _, err := h.call("CHECK", "a", netns, check); err == nil || !strings.Contains(err.Error(), "route to 192.0.2.0/24") {
+	if _, err := h.call("CHECK", "a", netns, check); err == nil ||
+		!strings.Contains(err.Error(), "route to 192.0.2.0/24") {
 		t.Errorf("CHECK without the route: %v", err)
 	}
 }
@@ -105,12 +113,15 @@ func TestOtherMainPluginsDelegateAddressesToHostLocal(t *testing.T) {
 	h := newHost(t, "")
 	for _, main := range []string{"ptp", "bridge", "macvlan"} {
 		netns := testenv.Netns(t)
-		config := strings.Replace(h.config(`,"vlan":0,"ipMasqBackend":"iptables","mode":"bridge","master":"eth0"`), `"type":"trivet-cni"`, `"type":"`+main+`"`, 1)
+		config := h.config(`,"vlan":0,"ipMasqBackend":"iptables","mode":"bridge","master":"eth0"`)
+		config = strings.Replace(config, `"type":"trivet-cni"`, `"type":"`+main+`"`, 1)
 		out, err := h.callAs("host-local", "ADD", main, netns, "eth0", config)
-		if err != nil || !strings.Contains(out, `"address": "10.88.0.`) || strings.Contains(out, `"interfaces"`) {
+		if err != nil || !strings.Contains(out, `"address": "10.88.0.`) ||
+			strings.Contains(out, `"interfaces"`) {
 			t.Errorf("%s: %s, %v", main, out, err)
 		}
-		if _, err := h.callAs("host-local", "CHECK", main, netns, "eth0", strings.TrimSuffix(config, "}")+`,"prevResult":`+out+"}"); err != nil {
+		if _, err := h.callAs("host-local", "CHECK", main, netns, "eth0",
+			strings.TrimSuffix(config, "}")+`,"prevResult":`+out+"}"); err != nil {
 			t.Errorf("%s: %v", main, err)
 		}
 		if _, err := h.callAs("host-local", "DEL", main, netns, "eth0", config); err != nil {

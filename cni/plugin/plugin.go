@@ -116,7 +116,8 @@ func del(args *skel.CmdArgs) error {
 	if err != nil {
 		return err
 	}
-	return explain("delete container "+args.ContainerID+" from", n, byRole[n.Role].del(&call{Network: n, args: args}))
+	return explain("delete container "+args.ContainerID+" from", n,
+		byRole[n.Role].del(&call{Network: n, args: args}))
 }
 
 func collect(args *skel.CmdArgs) error {
@@ -135,8 +136,8 @@ func status(args *skel.CmdArgs) error {
 	return explain("status of", n, byRole[n.Role].status_(n))
 }
 
-// notOwnNamespace refuses the namespace that the plugin itself runs in, before anything is made there. The CNI library refuses it when
-// all is done and the result is out.
+// notOwnNamespace refuses the namespace that the plugin itself runs in, before anything is made there. The
+// CNI library refuses it when all is done and the result is out.
 func notOwnNamespace(args *skel.CmdArgs) error {
 	if override := strings.ToUpper(args.NetnsOverride); override == "TRUE" || override == "1" {
 		return nil
@@ -146,7 +147,8 @@ func notOwnNamespace(args *skel.CmdArgs) error {
 	case err != nil:
 		return types.NewError(types.ErrInvalidNetNS, "CNI_NETNS cannot be looked at", err.Error())
 	case own:
-		return types.NewError(types.ErrInvalidNetNS, "CNI_NETNS is the network namespace of the plugin itself", args.Netns)
+		return types.NewError(types.ErrInvalidNetNS,
+			"CNI_NETNS is the network namespace of the plugin itself", args.Netns)
 	}
 	return nil
 }

@@ -27,13 +27,17 @@ func (c *call) nat(back *undo.Stack, addresses []bridge.Address) error {
 		if err := t.Ensure(); err != nil || len(ports) == 0 {
 			return err
 		}
-		if c.SNAT { // the rules are there now, those that keep pods from the host's loopback addresses among them
+		// The rules are there now, those that keep pods from the host's loopback addresses among them.
+		if c.SNAT {
 			if err := bridge.RouteLoopback(c.Bridge); err != nil {
 				return err
 			}
 		}
 		back.Push("withdraw host ports", func(context.Context) error {
-			return withNAT(c.NATConfig(), func(t *hostnat.Table) error { return t.Remove(c.owner().Label(), nil) })
+			return withNAT(c.NATConfig(), func(t *hostnat.Table) error {
+				return t.Remove(c.owner().Label(),
+					nil)
+			})
 		})
 		return t.AddPorts(c.owner().Label(), ports)
 	})
@@ -47,7 +51,8 @@ func notListenedOn(ports []hostnat.Port) error {
 		if !address.IsValid() {
 			address = unspecified(p.Pod.Addr())
 		}
-		wanted = append(wanted, listener.Port{Protocol: p.Protocol, Address: netip.AddrPortFrom(address, p.HostPort)})
+		wanted = append(wanted, listener.Port{Protocol: p.Protocol,
+			Address: netip.AddrPortFrom(address, p.HostPort)})
 	}
 	return listener.Refuse(wanted)
 }
@@ -59,7 +64,8 @@ func unspecified(like netip.Addr) netip.Addr {
 	return netip.IPv6Unspecified()
 }
 
-// natPorts pairs the wanted host ports with the pod's addresses: one of each family, unless a host address names the family.
+// natPorts pairs the wanted host ports with the pod's addresses: one of each family, unless a host address
+// names the family.
 func (c *call) natPorts(addresses []bridge.Address) []hostnat.Port {
 	var all []hostnat.Port
 	if !c.doesPorts() {
@@ -77,7 +83,8 @@ func (c *call) natPorts(addresses []bridge.Address) []hostnat.Port {
 				continue
 			}
 			done[fam] = true
-			port := hostnat.Port{HostPort: p.HostPort, Protocol: p.Protocol, Pod: netip.AddrPortFrom(ip, p.ContainerPort)}
+			port := hostnat.Port{HostPort: p.HostPort, Protocol: p.Protocol,
+				Pod: netip.AddrPortFrom(ip, p.ContainerPort)}
 			if !p.HostIP.IsUnspecified() {
 				port.HostIP = p.HostIP
 			}

@@ -29,7 +29,8 @@ func TestHostPortThatTheHostListensOnIsRefusedWithItsOwner(t *testing.T) {
 	if now := h.leftovers(); now != before {
 		t.Errorf("before %q, after %q", before, now)
 	}
-	for _, free := range []string{`{"hostPort":10250,"containerPort":80,"protocol":"udp"}`, `{"hostPort":10251,"containerPort":80}`} {
+	for _, free := range []string{`{"hostPort":10250,"containerPort":80,"protocol":"udp"}`,
+		`{"hostPort":10251,"containerPort":80}`} {
 		h.pod("free"+free[12:17], ports(free))
 		h.must("DEL", "free"+free[12:17], "", h.config(""))
 	}
@@ -37,7 +38,8 @@ func TestHostPortThatTheHostListensOnIsRefusedWithItsOwner(t *testing.T) {
 
 func TestUnspecifiedHostIPIsOfItsFamily(t *testing.T) {
 	h := newHost(t, "")
-	for hostIP, want := range map[string][2]bool{"0.0.0.0": {true, false}, "::": {false, true}, "": {true, true}} {
+	for hostIP, want := range map[string][2]bool{"0.0.0.0": {true, false}, "::": {false, true},
+		"": {true, true}} {
 		netns, _, _ := h.pod("a", ports(`{"hostPort":8080,"containerPort":80,"hostIP":"`+hostIP+`"}`))
 		h.serve(netns, 80)
 		for i, to := range []string{"10.88.0.1:8080", "[fd88::1]:8080"} {
@@ -49,7 +51,8 @@ func TestUnspecifiedHostIPIsOfItsFamily(t *testing.T) {
 	}
 }
 
-// route_localnet, which host ports on 127.0.0.1 need, makes the kernel take packets in the name of the host itself from pods.
+// route_localnet, which host ports on 127.0.0.1 need, makes the kernel take packets in the name of the host
+// itself from pods.
 func TestPodsCannotSendInTheNameOfTheHostsLoopback(t *testing.T) {
 	h := newHost(t, "")
 	netns, _, _ := h.pod("a", twoPorts)

@@ -152,7 +152,8 @@ func (c *call) resolver(result *types100.Result) error {
 	return nil
 }
 
-// fromPrevious is the attachment that prevResult tells of. Plugins later in the chain may have changed the interface, and say so there.
+// fromPrevious is the attachment that prevResult tells of. Plugins later in the chain may have changed the
+// interface, and say so there.
 func (c *call) fromPrevious() (bridge.Attachment, error) {
 	a := bridge.Attachment{Owner: c.owner(), Netns: c.args.Netns, MAC: c.MAC, MTU: c.MTU}
 	for _, i := range c.previous.Interfaces {

@@ -13,18 +13,37 @@ import (
 func TestDelWorksWhateverHasBecomeOfTheConfiguration(t *testing.T) {
 	h := newHost(t, "")
 	for name, spoil := range map[string]func(string) string{
-		"an unsupported key":      func(c string) string { return strings.Replace(c, `"ipMasq":true`, `"vlan":5,"macspoofchk":true`, 1) },
-		"another backend":         func(c string) string { return strings.Replace(c, `"ipMasq":true`, `"ipMasqBackend":"iptables"`, 1) },
-		"another IPAM plugin":     func(c string) string { return strings.Replace(c, `"type":"host-local"`, `"type":"dhcp"`, 1) },
-		"a subnet with a typo":    func(c string) string { return strings.Replace(c, "10.88.0.0/24", "10.88.0.0/240", 1) },
-		"a value of another type": func(c string) string { return strings.Replace(c, `"ipMasq":true`, `"mtu":"1500","ipMasq":"yes"`, 1) },
+		"an unsupported key": func(c string) string {
+			return strings.Replace(c, `"ipMasq":true`,
+				`"vlan":5,"macspoofchk":true`, 1)
+		},
+		"another backend": func(c string) string {
+			return strings.Replace(c, `"ipMasq":true`,
+				`"ipMasqBackend":"iptables"`, 1)
+		},
+		"another IPAM plugin": func(c string) string {
+			return strings.Replace(c, `"type":"host-local"`,
+				`"type":"dhcp"`, 1)
+		},
+		"a subnet with a typo": func(c string) string {
+			return strings.Replace(c, "10.88.0.0/24",
+				"10.88.0.0/240", 1)
+		},
+		"a value of another type": func(c string) string {
+			return strings.Replace(c, `"ipMasq":true`,
+				`"mtu":"1500","ipMasq":"yes"`, 1)
+		},
 		"a port without sense": func(c string) string {
 			return strings.TrimSuffix(c, "}") + `,"runtimeConfig":{"portMappings":[{"hostPort":-1}]}}`
 		},
 		"an old prevResult": func(c string) string {
-			return strings.TrimSuffix(c, "}") + `,"prevResult":{"cniVersion":"0.2.0","ip4":{"ip":"10.88.0.2/24"}}}`
+			return strings.TrimSuffix(c, "}") +
+				`,"prevResult":{"cniVersion":"0.2.0","ip4":{"ip":"10.88.0.2/24"}}}`
 		},
-		"a prevResult of nothing": func(c string) string { return strings.TrimSuffix(c, "}") + `,"prevResult":{"ips":5}}` },
+		"a prevResult of nothing": func(c string) string {
+			return strings.TrimSuffix(c, "}") +
+				`,"prevResult":{"ips":5}}`
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			netns, _, _ := h.pod("a", twoPorts)
@@ -46,7 +65,9 @@ func TestDelWorksWhateverHasBecomeOfTheConfiguration(t *testing.T) {
 func TestDelOfANetworkWithoutIPAMNowReleasesWhatIsRecorded(t *testing.T) {
 	h := newHost(t, "")
 	netns, _, _ := h.pod("a", "")
-	h.must("DEL", "a", netns, `{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0","ipam":{"dataDir":"`+h.dataDir+`"}}`)
+	h.must("DEL", "a", netns,
+		`{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0",
+			"ipam":{"dataDir":"`+h.dataDir+`"}}`)
 	if left := h.leftovers(); left != "" {
 		t.Error(left)
 	}
@@ -89,8 +110,10 @@ func TestStatusTellsOfAFullDisk(t *testing.T) {
 		t.Fatal("the disk is not full")
 	}
 	for _, kind := range []string{"trivet-cni", "host-local"} {
-		_, err := h.call("STATUS", "", "", strings.Replace(h.config(""), `"type":"trivet-cni"`, `"type":"`+kind+`"`, 1))
-		if err == nil || !strings.Contains(err.Error(), `"code": 50`) || !strings.Contains(err.Error(), "no space left") {
+		_, err := h.call("STATUS", "", "", strings.Replace(h.config(""), `"type":"trivet-cni"`,
+			`"type":"`+kind+`"`, 1))
+		if err == nil || !strings.Contains(err.Error(), `"code": 50`) ||
+			!strings.Contains(err.Error(), "no space left") {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}

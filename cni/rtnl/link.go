@@ -188,7 +188,8 @@ func SetPromiscuous(index int) *Message {
 
 // SetMAC sets the address of an interface. A bridge keeps it from then on, whatever its ports have.
 func SetMAC(index int, mac net.HardwareAddr) *Message {
-	return newMessage(fmt.Sprintf("set MAC address of interface %d", index), unix.RTM_NEWLINK, 0, ifinfo(index, 0, 0)).
+	return newMessage(fmt.Sprintf("set MAC address of interface %d", index), unix.RTM_NEWLINK, 0,
+		ifinfo(index, 0, 0)).
 		Bytes(unix.IFLA_ADDRESS, mac)
 }
 

@@ -24,8 +24,8 @@ func Watch(ctx context.Context, changed func()) error {
 	return watch(ctx, unix.NETLINK_ROUTE, routeGroups, func([]byte) { changed() })
 }
 
-// WatchNetfilter calls visit with every message about a change of nftables, as Watch does; with none, kind 0, when there may have been
-// one.
+// WatchNetfilter calls visit with every message about a change of nftables, as Watch does; with none, kind 0,
+// when there may have been one.
 func WatchNetfilter(ctx context.Context, visit func(kind uint16, body []byte)) error {
 	return watch(ctx, unix.NETLINK_NETFILTER, tableGroup, func(datagram []byte) {
 		err := split(datagram, func(h unix.NlMsghdr, body []byte) error {
@@ -38,7 +38,8 @@ func WatchNetfilter(ctx context.Context, visit func(kind uint16, body []byte)) e
 	})
 }
 
-// watch calls visit with each datagram of some multicast groups; with none at the beginning, and when some were lost.
+// watch calls visit with each datagram of some multicast groups; with none at the beginning, and when some
+// were lost.
 func watch(ctx context.Context, protocol int, groups uint32, visit func(datagram []byte)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetNeighbour says which MAC address an address on an interface has. The entry ages as one that the kernel learnt.
+// SetNeighbour says which MAC address an address on an interface has. The entry ages as one that the kernel
+// learnt.
 func SetNeighbour(index int, a netip.Addr, mac net.HardwareAddr) *Message {
 	header := make([]byte, unix.SizeofNdMsg)
 	header[0] = family(a)

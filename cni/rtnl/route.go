@@ -22,7 +22,8 @@ type Route struct {
 	Unreachable bool
 }
 
-// NewRoute adds a route. Others to the same destination stay: in IPv4 the new one comes before them, in IPv6 they share the traffic.
+// NewRoute adds a route. Others to the same destination stay: in IPv4 the new one comes before them, in IPv6
+// they share the traffic.
 func NewRoute(r Route) *Message { return r.create(0) }
 
 // AddRoute adds a route beside others. It is refused, Exists(err), when there is one to the same destination with the same priority.
@@ -123,7 +124,8 @@ func (c *Conn) routes(protocol byte, pick func(Route) bool) ([]Route, error) {
 	return all, nil
 }
 
-// parseRoute reads a route of the main table. One with several next hops, as IPv6 routes to one destination are shown, has the first.
+// parseRoute reads a route of the main table. One with several next hops, as IPv6 routes to one destination
+// are shown, has the first.
 func parseRoute(body []byte) (Route, bool) {
 	r, ok := parseAnyRoute(body)
 	return r, ok && r.Table == unix.RT_TABLE_MAIN
@@ -133,7 +135,12 @@ func parseAnyRoute(body []byte) (Route, bool) {
 	if len(body) < unix.SizeofRtMsg {
 		return Route{}, false
 	}
-	r := Route{Protocol: body[5], Scope: int(body[6]), Unreachable: body[7] == unix.RTN_UNREACHABLE, Table: int(body[4])}
+	r := Route{
+		Protocol:    body[5],
+		Scope:       int(body[6]),
+		Unreachable: body[7] == unix.RTN_UNREACHABLE,
+		Table:       int(body[4]),
+	}
 	dst := netip.IPv6Unspecified()
 	if body[0] == unix.AF_INET {
 		dst = netip.IPv4Unspecified()
@@ -184,8 +191,8 @@ func hops(body []byte) (all []Route) {
 	return all
 }
 
-// HasRoute tells whether there is a route to r's destination, in its table, that leaves by its interface, through its gateway if that is
-// valid.
+// HasRoute tells whether there is a route to r's destination, in its table, that leaves by its interface,
+// through its gateway if that is valid.
 func (c *Conn) HasRoute(r Route) (bool, error) {
 	if r.Table == 0 {
 		r.Table = unix.RT_TABLE_MAIN
@@ -193,14 +200,15 @@ func (c *Conn) HasRoute(r Route) (bool, error) {
 	found := false
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = family(r.Dst.Addr())
-	err := c.Dump(newMessage(fmt.Sprintf("list routes to %s", r.Dst), unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
-		have, ok := parseAnyRoute(body)
-		if !ok || have.Dst != r.Dst || have.Table != r.Table {
-			return
-		}
-		for _, hop := range append(hops(body), have) {
-			found = found || hop.Index == r.Index && (!r.Gateway.IsValid() || hop.Gateway == r.Gateway)
-		}
-	})
+	err := c.Dump(newMessage(fmt.Sprintf("list routes to %s", r.Dst), unix.RTM_GETROUTE, 0, header),
+		func(_ uint16, body []byte) {
+			have, ok := parseAnyRoute(body)
+			if !ok || have.Dst != r.Dst || have.Table != r.Table {
+				return
+			}
+			for _, hop := range append(hops(body), have) {
+				found = found || hop.Index == r.Index && (!r.Gateway.IsValid() || hop.Gateway == r.Gateway)
+			}
+		})
 	return found, err
 }

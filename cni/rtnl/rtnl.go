@@ -27,7 +27,8 @@ func Open() (*Conn, error) { return open(unix.NETLINK_ROUTE, "rtnetlink") }
 // OpenNetfilter makes a socket on which nftables can be asked by Get and Dump; the messages are the caller's.
 func OpenNetfilter() (*Conn, error) { return open(unix.NETLINK_NETFILTER, "netfilter") }
 
-// OpenSocketDiag makes a socket on which the kernel can be asked for sockets by Dump; the messages are the caller's.
+// OpenSocketDiag makes a socket on which the kernel can be asked for sockets by Dump; the messages are the
+// caller's.
 func OpenSocketDiag() (*Conn, error) { return open(unix.NETLINK_SOCK_DIAG, "sock_diag") }
 
 func open(protocol int, name string) (*Conn, error) {

@@ -42,7 +42,8 @@ type change struct {
 }
 
 func newAPI(t *testing.T) *api {
-	return &api{t: t, version: 1, nodes: map[string]corev1.Node{}, events: map[string]corev1.Event{}, news: make(chan struct{})}
+	return &api{t: t, version: 1, nodes: map[string]corev1.Node{}, events: map[string]corev1.Event{},
+		news: make(chan struct{})}
 }
 
 func (a *api) put(name string, cidrs, addresses []string) {
@@ -97,7 +98,8 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serveServices has one network of Services and never another one.
 func (a *api) serveServices(w http.ResponseWriter, r *http.Request) {
 	meta := metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "ServiceCIDR"}
-	item := networkingv1.ServiceCIDR{TypeMeta: meta, ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", ResourceVersion: "1"}}
+	item := networkingv1.ServiceCIDR{TypeMeta: meta,
+		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", ResourceVersion: "1"}}
 	item.Spec.CIDRs = []string{serviceCIDR}
 	if r.URL.Query().Get("watch") != "" { // as a server without initial events: the client lists then
 		if r.URL.Query().Get("sendInitialEvents") == "true" {
@@ -109,7 +111,8 @@ func (a *api) serveServices(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		return
 	}
-	list := networkingv1.ServiceCIDRList{TypeMeta: metav1.TypeMeta{APIVersion: meta.APIVersion, Kind: "ServiceCIDRList"}}
+	list := networkingv1.ServiceCIDRList{TypeMeta: metav1.TypeMeta{APIVersion: meta.APIVersion,
+		Kind: "ServiceCIDRList"}}
 	list.ResourceVersion, list.Items = "1", []networkingv1.ServiceCIDR{item}
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(list); err != nil {

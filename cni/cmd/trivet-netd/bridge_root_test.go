@@ -17,16 +17,19 @@ func TestBridgeMovesToTheNewPodCIDRWhenNoPodOfTheOldOneLives(t *testing.T) {
 	w.ip("link set trivet0 up")
 	addresses := func() string { return w.ip("-o addr show dev trivet0 scope global") }
 	w.await("the gateways of a bridge that has none", func() bool {
-		return strings.Contains(addresses(), "10.244.0.1/24") && strings.Contains(addresses(), "fd00:244::1/64")
+		return strings.Contains(addresses(), "10.244.0.1/24") &&
+			strings.Contains(addresses(), "fd00:244::1/64")
 	})
 	w.ip("link add pod0 master trivet0 type veth peer name pod1")
 
 	w.api.put("a", []string{"10.244.5.0/24", "fd00:244:5::/64"}, []string{"10.99.0.1", "fd99::1"})
-	w.awaitReport(503, "error: gateway of bridge trivet0: it has [10.244.0.1/24] for 1 pods that are still there, and gets 10.244.5.1/24")
+	w.awaitReport(503, "error: gateway of bridge trivet0: it has [10.244.0.1/24] for 1 pods that are still there, "+
+		"and gets 10.244.5.1/24")
 	if now := addresses(); !strings.Contains(now, "10.244.0.1/24") || strings.Contains(now, "10.244.5.1") {
 		t.Errorf("the bridge of a pod has %s", now)
 	}
-	w.await("new pods get no old addresses", func() bool { return w.subnets() == "10.244.5.0/24,fd00:244:5::/64 mtu 1400" })
+	w.await("new pods get no old addresses",
+		func() bool { return w.subnets() == "10.244.5.0/24,fd00:244:5::/64 mtu 1400" })
 
 	w.ip("link del pod0")
 	w.awaitReport(200, "1 nodes")

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Whoever has one node's credential writes that Node: its pod CIDRs get no route unless they are what a controller-manager gives out.
+// Whoever has one node's credential writes that Node: its pod CIDRs get no route unless they are what a
+// controller-manager gives out.
 func TestNodesWithHostilePodCIDRsGetNoRoute(t *testing.T) {
 	w := newWorld(t)
 	w.write("good", 0o600, "")
@@ -28,11 +29,13 @@ func TestNodesWithHostilePodCIDRsGetNoRoute(t *testing.T) {
 		"half":    "pod CIDR 10.244.1.128/25 is refused: node b, which was there before, has 10.244.1.0/24",
 		"around":  "pod CIDR 10.244.0.0/20 is refused: node a, which was there before, has 10.244.0.0/24",
 		"same":    "pod CIDR 10.244.1.0/24 is refused: node b, which was there before, has 10.244.1.0/24",
-		"service": "pod CIDR 10.244.96.0/24 is refused: it holds addresses of Services or of the API server, " + serviceCIDR,
+		"service": "pod CIDR 10.244.96.0/24 is refused: it holds addresses of Services or of the API server, " +
+			serviceCIDR,
 	} {
 		w.awaitReport(200, "note: node "+name+": "+why)
 		event := w.eventOf(name)
-		if !strings.Contains(event.Message, why) || event.Type != "Warning" || event.Reason != "FailedPodCIDR" || string(event.InvolvedObject.UID) != "uid-"+name {
+		if !strings.Contains(event.Message, why) || event.Type != "Warning" ||
+			event.Reason != "FailedPodCIDR" || string(event.InvolvedObject.UID) != "uid-"+name {
 			t.Errorf("event %+v", event)
 		}
 	}
@@ -46,9 +49,9 @@ func TestReadyAsSoonAsTheAPIServerAnswers(t *testing.T) {
 	w := newWorld(t)
 	w.write("good", 0o600, "")
 	w.putOwn()
-	drop := []string{"nft", "add table inet t; add chain inet t in { type filter hook input priority 0; }; add rule inet t in tcp dport " +
-		w.address[strings.LastIndexByte(w.address, ':')+1:] + " drop"}
-	w.in(w.node, drop...)
+	port := w.address[strings.LastIndexByte(w.address, ':')+1:]
+	w.in(w.node, "nft", "add table inet t; add chain inet t in { type filter hook input priority 0; }; "+
+		"add rule inet t in tcp dport "+port+" drop")
 	w.start()
 	w.awaitReport(503, "waiting for the API server")
 	w.awaitReport(503, "i/o timeout")

@@ -136,7 +136,8 @@ func TestConfigurationWaitsForThePlugin(t *testing.T) {
 	if got := w.subnets(); got != "10.244.0.0/24 mtu 1300" {
 		t.Errorf("configuration for %s", got)
 	}
-	// One that gives out addresses which are not this node's any more is worse than one that waits for the plugin.
+	// One that gives out addresses which are not this node's any more is worse than one that waits for the
+	// plugin.
 	if err := os.Remove(filepath.Join(w.dir, "good")); err != nil {
 		t.Fatal(err)
 	}

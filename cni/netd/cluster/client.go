@@ -16,13 +16,16 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// dialTimeout bounds one attempt to connect. Until kube-proxy has written its rules, nobody answers at the address of the API's Service:
-// the client's own 30 s would keep a node that starts from noticing that they are there.
+// dialTimeout bounds one attempt to connect. Until kube-proxy has written its rules, nobody answers at the
+// address of the API's Service: the client's own 30 s would keep a node that starts from noticing that they
+// are there.
 const dialTimeout = 2500 * time.Millisecond
 
-// restClient makes a client of one API group that knows a few types. The clientset's scheme knows every type of Kubernetes and takes
-// 10 MB for it.
-func restClient(config *rest.Config, path string, group schema.GroupVersion, types ...runtime.Object) (*rest.RESTClient, error) {
+// restClient makes a client of one API group that knows a few types. The clientset's scheme knows every type
+// of Kubernetes and takes 10 MB for it.
+func restClient(
+	config *rest.Config, path string, group schema.GroupVersion, types ...runtime.Object,
+) (*rest.RESTClient, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(group, types...)
 	metav1.AddToGroupVersion(scheme, group)
@@ -41,17 +44,21 @@ func restClient(config *rest.Config, path string, group schema.GroupVersion, typ
 }
 
 func coreClient(config *rest.Config) (*rest.RESTClient, error) {
-	return restClient(config, "/api", corev1.SchemeGroupVersion, &corev1.Node{}, &corev1.NodeList{}, &corev1.Event{})
+	return restClient(config, "/api", corev1.SchemeGroupVersion, &corev1.Node{}, &corev1.NodeList{},
+		&corev1.Event{})
 }
 
 func networkingClient(config *rest.Config) (*rest.RESTClient, error) {
-	return restClient(config, "/apis", networkingv1.SchemeGroupVersion, &networkingv1.ServiceCIDR{}, &networkingv1.ServiceCIDRList{})
+	return restClient(config, "/apis", networkingv1.SchemeGroupVersion, &networkingv1.ServiceCIDR{},
+		&networkingv1.ServiceCIDRList{})
 }
 
-// Between two attempts to reach an API server that was not yet there are firstPause, then twice that, up to lastPause.
+// Between two attempts to reach an API server that was not yet there are firstPause, then twice that, up to
+// lastPause.
 const firstPause, lastPause = 200 * time.Millisecond, 2 * time.Second
 
-// reach asks for one Node until the API server answers, which a list-watch would do with pauses of up to 30 s.
+// reach asks for one Node until the API server answers, which a list-watch would do with pauses of up to 30
+// s.
 func (n *nodes) reach(ctx context.Context) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := n.client.Get().Resource("nodes").Param("limit", "1").Timeout(dialTimeout).Do(ctx).Error()

@@ -1,4 +1,5 @@
-// Package cluster is what trivet-netd reads from the Kubernetes API, the Nodes and the networks of Services, and the Events that it writes.
+// Package cluster is what trivet-netd reads from the Kubernetes API, the Nodes and the networks of Services,
+// and the Events that it writes.
 package cluster
 
 import (
@@ -32,12 +33,14 @@ func New(config *rest.Config, changed func(), log *slog.Logger) (*Cluster, error
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{services: newServices(networking, changed, log), events: newEvents(core, log), servers: apiServers(config)}
+	c := &Cluster{services: newServices(networking, changed, log), events: newEvents(core, log),
+		servers: apiServers(config)}
 	c.nodes, err = newNodes(core, changed)
 	return c, err
 }
 
-// apiServers are the addresses by which the API server is reached. The configuration of a pod has its Service's.
+// apiServers are the addresses by which the API server is reached. The configuration of a pod has its
+// Service's.
 func apiServers(config *rest.Config) []netip.Prefix {
 	hosts := []string{os.Getenv("KUBERNETES_SERVICE_HOST")}
 	if u, err := url.Parse(config.Host); err == nil {
@@ -75,5 +78,6 @@ func (c *Cluster) Nodes() (all []podcidr.Node, notes []string) { return c.nodes.
 // Services are the networks of Services and the addresses of the API server, as far as they are known.
 func (c *Cluster) Services() []netip.Prefix { return append(c.services.networks(), c.servers...) }
 
-// Refused tells the cluster's administrator, by an Event of the Node, that a pod CIDR is not believed. It does not wait.
+// Refused tells the cluster's administrator, by an Event of the Node, that a pod CIDR is not believed. It
+// does not wait.
 func (c *Cluster) Refused(all []podcidr.Refusal) { c.events.refused(all) }

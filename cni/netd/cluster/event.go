@@ -25,8 +25,8 @@ const (
 	maxEvents = 100
 )
 
-// events writes Events of type FailedPodCIDR. Every node of the cluster comes to the same decision, and the name of an Event is made of
-// it: the first node writes it, and for the others it is there already.
+// events writes Events of type FailedPodCIDR. Every node of the cluster comes to the same decision, and the
+// name of an Event is made of it: the first node writes it, and for the others it is there already.
 type events struct {
 	client *rest.RESTClient
 	log    *slog.Logger
@@ -35,7 +35,12 @@ type events struct {
 }
 
 func newEvents(client *rest.RESTClient, log *slog.Logger) *events {
-	return &events{client: client, log: log, latest: make(chan []podcidr.Refusal, 1), told: map[string]time.Time{}}
+	return &events{
+		client: client,
+		log:    log,
+		latest: make(chan []podcidr.Refusal, 1),
+		told:   map[string]time.Time{},
+	}
 }
 
 // refused hands over all refusals of a pass; those of a pass that nobody has looked at yet are void.
@@ -74,7 +79,8 @@ func (e *events) write(ctx context.Context, all []podcidr.Refusal, now time.Time
 			return
 		}
 		e.told[event.Name] = now
-		err := e.client.Post().Namespace(eventNamespace).Resource("events").Body(event).Timeout(dialTimeout).Do(ctx).Error()
+		request := e.client.Post().Namespace(eventNamespace).Resource("events").Body(event)
+		err := request.Timeout(dialTimeout).Do(ctx).Error()
 		if err != nil && !apierrors.IsAlreadyExists(err) && ctx.Err() == nil {
 			e.log.Warn("an Event is not written", "node", r.Node.Name, "err", err)
 		}

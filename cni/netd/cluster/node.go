@@ -151,7 +151,8 @@ func strip(object any) (any, error) {
 func same(old, now any) bool {
 	a, aOK := old.(*corev1.Node)
 	b, bOK := now.(*corev1.Node)
-	return aOK && bOK && a.UID == b.UID && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) && slices.Equal(a.Status.Addresses, b.Status.Addresses)
+	return aOK && bOK && a.UID == b.UID && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
+		slices.Equal(a.Status.Addresses, b.Status.Addresses)
 }
 
 // synced tells whether the first list is complete. Before that nothing may be withdrawn.

@@ -18,14 +18,16 @@ func TestStripKeepsWhatRoutingNeeds(t *testing.T) {
 	}
 	node := &corev1.Node{ObjectMeta: *meta.DeepCopy(), Spec: corev1.NodeSpec{PodCIDR: "10.244.0.0/24"}}
 	node.Labels = map[string]string{"x": "y"}
-	node.Status = corev1.NodeStatus{Images: []corev1.ContainerImage{{SizeBytes: 1}}, Addresses: []corev1.NodeAddress{
-		{Type: corev1.NodeHostName, Address: "a"},
-		{Type: corev1.NodeInternalIP, Address: "10.99.0.1"},
-		{Type: corev1.NodeExternalIP, Address: "192.0.2.1"},
-	}}
+	node.Status = corev1.NodeStatus{Images: []corev1.ContainerImage{{SizeBytes: 1}},
+		Addresses: []corev1.NodeAddress{
+			{Type: corev1.NodeHostName, Address: "a"},
+			{Type: corev1.NodeInternalIP, Address: "10.99.0.1"},
+			{Type: corev1.NodeExternalIP, Address: "192.0.2.1"},
+		}}
 	got, err := strip(node)
 	want := &corev1.Node{ObjectMeta: meta, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}},
-		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.99.0.1"}}}}
+		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP,
+			Address: "10.99.0.1"}}}}
 	if d := cmp.Diff(want, got); d != "" || err != nil {
 		t.Error(d, err)
 	}
@@ -37,8 +39,10 @@ func FuzzParseNode(f *testing.F) {
 	f.Add("::ffff:10.0.0.0/104", "::ffff:10.99.0.2")
 	f.Add("0.0.0.0/0", "")
 	f.Fuzz(func(t *testing.T, cidr, address string) {
-		node, notes := parseNode(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: corev1.NodeSpec{PodCIDRs: []string{cidr}},
-			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}}}})
+		node, notes := parseNode(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"},
+			Spec: corev1.NodeSpec{PodCIDRs: []string{cidr}},
+			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP,
+				Address: address}}}})
 		if len(node.PodCIDRs)+len(node.Addresses)+len(notes) != 2 {
 			t.Fatalf("%+v, notes %q", node, notes)
 		}

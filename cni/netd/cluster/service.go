@@ -14,8 +14,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// services is the cache of a list-watch of ServiceCIDRs. They are known since Kubernetes 1.33; an older cluster, or a role without
-// the right to read them, has none.
+// services is the cache of a list-watch of ServiceCIDRs. They are known since Kubernetes 1.33; an older
+// cluster, or a role without the right to read them, has none.
 type services struct {
 	informer cache.SharedInformer
 	log      *slog.Logger
@@ -23,7 +23,8 @@ type services struct {
 }
 
 func newServices(client *rest.RESTClient, changed func(), log *slog.Logger) *services {
-	s := &services{log: log, informer: cache.NewSharedInformer(serviceListWatch(client), &networkingv1.ServiceCIDR{}, 0)}
+	s := &services{log: log, informer: cache.NewSharedInformer(serviceListWatch(client),
+		&networkingv1.ServiceCIDR{}, 0)}
 	// Both fail only for an informer that runs.
 	_ = s.informer.SetWatchErrorHandlerWithContext(s.interrupted)
 	_, _ = s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -58,7 +59,8 @@ func (s *services) interrupted(ctx context.Context, r *cache.Reflector, err erro
 		return
 	}
 	s.once.Do(func() {
-		s.log.Warn("networks of Services are not known: a Node may claim their addresses for its pods", "err", err)
+		s.log.Warn("networks of Services are not known: a Node may claim their addresses for its pods", "err",
+			err)
 	})
 }
 

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Index finds which of many prefixes lie in another one, or around it, in as many look-ups as there are prefix lengths in use. Those
-// are one or two in a cluster, and at most 161 whatever Nodes claim.
+// Index finds which of many prefixes lie in another one, or around it, in as many look-ups as there are
+// prefix lengths in use. Those are one or two in a cluster, and at most 161 whatever Nodes claim.
 type Index[V any] struct {
 	asked  [2][]int // lengths of the prefixes that Within can be asked for, by family
 	held   [2][]int // lengths of the prefixes added, longest first

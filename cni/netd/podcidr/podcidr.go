@@ -1,6 +1,6 @@
-// Package podcidr decides which pod CIDRs of a cluster's Nodes are believed. A Node is written by the machine that it stands for, so
-// whoever has the credential of one machine can claim any network. A claim that is refused gets no route and no exception from
-// masquerading, on any node.
+// Package podcidr decides which pod CIDRs of a cluster's Nodes are believed. A Node is written by the machine
+// that it stands for, so whoever has the credential of one machine can claim any network. A claim that is
+// refused gets no route and no exception from masquerading, on any node.
 package podcidr
 
 import (
@@ -22,7 +22,7 @@ type Node struct {
 
 // Rules are what the pod CIDRs of all Nodes have to keep to.
 type Rules struct {
-	Cluster  []netip.Prefix // where pod CIDRs lie, as the controller-manager has it; a family without any: see unlikely
+	Cluster  []netip.Prefix // where pod CIDRs lie; for a family without any, see unlikely
 	Services []netip.Prefix // addresses of Services and of the API server
 }
 
@@ -37,9 +37,9 @@ func (r Refusal) String() string {
 	return fmt.Sprintf("node %s: pod CIDR %s is refused: %s", r.Node.Name, r.CIDR, r.Why)
 }
 
-// Admit returns the Nodes with the pod CIDRs that are believed, in their order, and those that are refused. The Node that was created
-// first wins, so all nodes decide alike, and no later Node takes away from an earlier one. own is the Node to compare with when the
-// cluster's networks are not known.
+// Admit returns the Nodes with the pod CIDRs that are believed, in their order, and those that are refused.
+// The Node that was created first wins, so all nodes decide alike, and no later Node takes away from an
+// earlier one. own is the Node to compare with when the cluster's networks are not known.
 func (r Rules) Admit(own Node, all []Node) (admitted []Node, refused []Refusal) {
 	taken, addresses := NewIndex[string](all), NewIndex[string](all)
 	accepted := make(map[string][]netip.Prefix, len(all))
@@ -76,13 +76,14 @@ func bySeniority(all []Node) []Node {
 	return sorted
 }
 
-// pods tells whether an address is known to be one of pods. A Node that claims such an address says nothing: it could take the pod
-// CIDR of a later Node away with it.
+// pods tells whether an address is known to be one of pods. A Node that claims such an address says nothing:
+// it could take the pod CIDR of a later Node away with it.
 func (r Rules) pods(a netip.Addr) bool {
 	return slices.ContainsFunc(r.Cluster, func(c netip.Prefix) bool { return c.Contains(a) })
 }
 
-// refuse says why a pod CIDR is not believed, beside those which are taken and the addresses of Nodes that were there before.
+// refuse says why a pod CIDR is not believed, beside those which are taken and the addresses of Nodes that
+// were there before.
 func (r Rules) refuse(pods netip.Prefix, own Node, taken, addresses *Index[string]) string {
 	if pods.Bits() == 0 {
 		return "that is everything"
@@ -128,18 +129,21 @@ var private = []netip.Prefix{
 	netip.MustParsePrefix("fc00::/7"),
 }
 
-// wider is how many bits shorter than the own pod CIDR another one may be: clouds give pools of nodes pod CIDRs of different sizes.
+// wider is how many bits shorter than the own pod CIDR another one may be: clouds give pools of nodes pod
+// CIDRs of different sizes.
 const wider = 4
 
-// unlikely is the rule without known networks of the cluster: a pod CIDR is private, or beside the own one if that is public, about as
-// large as the own one, and of a family that this node's pods have.
+// unlikely is the rule without known networks of the cluster: a pod CIDR is private, or beside the own one if
+// that is public, about as large as the own one, and of a family that this node's pods have.
 func unlikely(pods netip.Prefix, own Node) string {
-	i := slices.IndexFunc(own.PodCIDRs, func(p netip.Prefix) bool { return p.Addr().Is4() == pods.Addr().Is4() })
+	i := slices.IndexFunc(own.PodCIDRs,
+		func(p netip.Prefix) bool { return p.Addr().Is4() == pods.Addr().Is4() })
 	if i < 0 && len(own.PodCIDRs) > 0 {
 		return "this node's pods have no addresses of its family (--cluster-cidr allows it)"
 	}
 	if i >= 0 && pods.Bits() < own.PodCIDRs[i].Bits()-wider {
-		return fmt.Sprintf("it is more than %d times as large as this node's %s (--cluster-cidr allows it)", 1<<wider, own.PodCIDRs[i])
+		return fmt.Sprintf("it is more than %d times as large as this node's %s (--cluster-cidr allows it)",
+			1<<wider, own.PodCIDRs[i])
 	}
 	near := private
 	if i >= 0 {

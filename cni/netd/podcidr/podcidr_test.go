@@ -42,19 +42,30 @@ func TestHostilePodCIDRsAreRefused(t *testing.T) {
 		why     string // "": admitted
 	}{
 		{"within the cluster", prefixes("10.244.0.0/16"), "10.244.9.0/24", 5, ""},
-		{"a public network", prefixes("10.244.0.0/16"), "8.0.0.0/8", 5, "not within the cluster's pod networks [10.244.0.0/16]"},
-		{"around the cluster", prefixes("10.244.0.0/16"), "10.0.0.0/8", 5, "not within the cluster's pod networks"},
-		{"of a family that the cluster has not", prefixes("10.244.0.0/16"), "fd00::/64", 5, "no addresses of its family"},
+		{"a public network", prefixes("10.244.0.0/16"), "8.0.0.0/8", 5,
+			"not within the cluster's pod networks [10.244.0.0/16]"},
+		{"around the cluster", prefixes("10.244.0.0/16"), "10.0.0.0/8", 5,
+			"not within the cluster's pod networks"},
+		{"of a family that the cluster has not", prefixes("10.244.0.0/16"), "fd00::/64", 5,
+			"no addresses of its family"},
 		{"everything", prefixes("10.244.0.0/16"), "0.0.0.0/0", 5, "that is everything"},
-		{"half of an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.128/25", 5, "node victim, which was there before, has 10.244.4.0/24"},
-		{"around an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.0/22", 5, "node victim, which was there before, has 10.244.4.0/24"},
-		{"an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.0/24", 5, "node victim, which was there before, has 10.244.4.0/24"},
-		{"Services within the cluster's networks", prefixes("10.0.0.0/8"), "10.96.0.0/16", 5, "addresses of Services or of the API server, 10.96.0.0/16"},
-		{"a part of the Services, networks unknown", nil, "10.96.7.0/24", 5, "addresses of Services or of the API server, 10.96.0.0/16"},
-		{"a public network, networks unknown", nil, "8.8.8.0/24", 5, "neither private nor beside this node's"},
-		{"a large network, networks unknown", nil, "10.128.0.0/16", 5, "more than 16 times as large as this node's 10.244.0.0/24"},
+		{"half of an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.128/25", 5,
+			"node victim, which was there before, has 10.244.4.0/24"},
+		{"around an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.0/22", 5,
+			"node victim, which was there before, has 10.244.4.0/24"},
+		{"an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.0/24", 5,
+			"node victim, which was there before, has 10.244.4.0/24"},
+		{"Services within the cluster's networks", prefixes("10.0.0.0/8"), "10.96.0.0/16", 5,
+			"addresses of Services or of the API server, 10.96.0.0/16"},
+		{"a part of the Services, networks unknown", nil, "10.96.7.0/24", 5,
+			"addresses of Services or of the API server, 10.96.0.0/16"},
+		{"a public network, networks unknown", nil, "8.8.8.0/24", 5,
+			"neither private nor beside this node's"},
+		{"a large network, networks unknown", nil, "10.128.0.0/16", 5,
+			"more than 16 times as large as this node's 10.244.0.0/24"},
 		{"another private network, networks unknown", nil, "172.16.3.0/24", 5, ""},
-		{"a node's network, networks unknown", nil, "172.31.0.0/24", 5, "it holds node far's address 172.31.0.7"},
+		{"a node's network, networks unknown", nil, "172.31.0.0/24", 5,
+			"it holds node far's address 172.31.0.7"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hostile := node("hostile", c.created, c.cidr, "192.0.2.66")
@@ -66,7 +77,8 @@ func TestHostilePodCIDRsAreRefused(t *testing.T) {
 				}
 				return
 			}
-			if len(refused) != 1 || refused[0].Node.Name != "hostile" || !strings.Contains(refused[0].Why, c.why) {
+			if len(refused) != 1 || refused[0].Node.Name != "hostile" ||
+				!strings.Contains(refused[0].Why, c.why) {
 				t.Fatalf("refused %v, want %q", refused, c.why)
 			}
 			if len(admitted[0].PodCIDRs) != 0 || len(admitted[2].PodCIDRs) != 1 {
@@ -77,7 +89,8 @@ func TestHostilePodCIDRsAreRefused(t *testing.T) {
 }
 
 func TestTheNodeThatWasThereFirstWinsWhateverTheOrderAndTheNames(t *testing.T) {
-	first, second := node("z-first", 1, "10.244.1.0/24", "192.0.2.1"), node("a-second", 2, "10.244.0.0/16", "192.0.2.2")
+	first, second := node("z-first", 1, "10.244.1.0/24", "192.0.2.1"),
+		node("a-second", 2, "10.244.0.0/16", "192.0.2.2")
 	rules := podcidr.Rules{Cluster: prefixes("10.244.0.0/16")}
 	for _, all := range [][]podcidr.Node{{first, second}, {second, first}} {
 		if _, refused := rules.Admit(second, all); len(refused) != 1 || refused[0].Node.Name != "a-second" {
@@ -86,7 +99,8 @@ func TestTheNodeThatWasThereFirstWinsWhateverTheOrderAndTheNames(t *testing.T) {
 	}
 }
 
-// An address says nothing against a pod CIDR when it can only be meant to: a Node sets its addresses itself, and at any time.
+// An address says nothing against a pod CIDR when it can only be meant to: a Node sets its addresses itself,
+// and at any time.
 func TestAnEarlierNodeTakesNoPodCIDRAwayByAnAddress(t *testing.T) {
 	liar := node("liar", 1, "10.244.1.0/24", "10.244.2.9")
 	late := node("late", 2, "10.244.2.0/24", "192.0.2.2")
@@ -104,7 +118,8 @@ func TestAnEarlierNodeTakesNoPodCIDRAwayByAnAddress(t *testing.T) {
 
 func TestPublicPodCIDRsAreLikelyBesideTheOwnOne(t *testing.T) {
 	own := node("own", 1, "2001:db8:1::/64", "2001:db8::1")
-	all := []podcidr.Node{own, node("near", 2, "2001:db8:2::/64", "2001:db8::2"), node("other", 3, "2001:4860:4860::/64", "2001:db8::3")}
+	all := []podcidr.Node{own, node("near", 2, "2001:db8:2::/64", "2001:db8::2"),
+		node("other", 3, "2001:4860:4860::/64", "2001:db8::3")}
 	_, refused := podcidr.Rules{}.Admit(own, all)
 	if len(refused) != 1 || refused[0].Node.Name != "other" {
 		t.Errorf("refused %v", refused)
@@ -114,7 +129,8 @@ func TestPublicPodCIDRsAreLikelyBesideTheOwnOne(t *testing.T) {
 func many(n int) []podcidr.Node {
 	all := make([]podcidr.Node, n)
 	for i := range all {
-		all[i] = node(fmt.Sprintf("n%05d", i), i, fmt.Sprintf("10.%d.%d.0/24", i/256, i%256), fmt.Sprintf("172.16.%d.%d", i/256, i%256))
+		all[i] = node(fmt.Sprintf("n%05d", i), i, fmt.Sprintf("10.%d.%d.0/24", i/256, i%256),
+			fmt.Sprintf("172.16.%d.%d", i/256, i%256))
 	}
 	return all
 }
@@ -134,14 +150,17 @@ func BenchmarkAdmit(b *testing.B) {
 	}
 }
 
-// FuzzAdmit compares with the rule itself: what is admitted never overlaps, and what is refused for another's sake does.
+// FuzzAdmit compares with the rule itself: what is admitted never overlaps, and what is refused for another's
+// sake does.
 func FuzzAdmit(f *testing.F) {
 	f.Add([]byte{1, 0, 24, 2, 0, 16, 1, 128, 25})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var all []podcidr.Node
 		for i := 0; i+2 < len(data) && len(all) < 50; i += 3 {
-			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, data[i], data[i+1], 0}), 8+int(data[i+2])%25).Masked()
-			all = append(all, podcidr.Node{Name: fmt.Sprint(i), Created: epoch.Add(time.Duration(i)), PodCIDRs: []netip.Prefix{p}})
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, data[i], data[i+1], 0}),
+				8+int(data[i+2])%25).Masked()
+			all = append(all, podcidr.Node{Name: fmt.Sprint(i), Created: epoch.Add(time.Duration(i)),
+				PodCIDRs: []netip.Prefix{p}})
 		}
 		admitted, refused := podcidr.Rules{Cluster: prefixes("10.0.0.0/8")}.Admit(podcidr.Node{}, all)
 		overlaps := func(p netip.Prefix, before time.Time) bool {
