@@ -67,9 +67,9 @@ func isForeign(host *rtnl.Conn, pod rtnl.Link, bridge string) (bool, error) {
 	}
 	master, err := host.LinkByName(bridge)
 	if rtnl.Gone(err) {
-		return peer.Master == 0, nil // the bridge is gone, and the port with it is none any more
+		return false, nil // without its bridge it may be anybody's, such as ptp's; it goes with the namespace
 	}
-	return peer.Master == 0 || peer.Master == master.Index, err
+	return peer.Master == master.Index, err
 }
 
 // Keep deletes the interfaces of a network whose owner, by its label, is not valid, and those cut off

@@ -133,7 +133,7 @@ func (n *Network) readDelegated(stdin []byte, args string) error {
 	if err := json.Unmarshal(stdin, &w); err != nil {
 		return undecodable(err)
 	}
-	if w.IPAM.Type == "" {
+	if w.IPAM.Type == "" && w.IPAM.Subnet == "" && len(w.IPAM.Ranges) == 0 {
 		return nil
 	}
 	cniArgs, err := parseArgs(args)

@@ -44,7 +44,8 @@ type wire struct {
 	MarkMasqBit  *int     `json:"markMasqBit"`
 	SetMarkChain *string  `json:"externalSetMarkChain"`
 
-	DNS types.DNS `json:"dns"`
+	DNS        types.DNS      `json:"dns"`
+	PrevResult map[string]any `json:"prevResult"`
 
 	wireDelegated
 }

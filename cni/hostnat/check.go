@@ -95,16 +95,16 @@ func (t *Table) checkNoMasq() error {
 // Repair is Ensure for somebody who is not about to add a pod: rules that are missing in part are written
 // again, too. It tells whether there was something to do.
 func (t *Table) Repair() (repaired bool, err error) {
-	for range tries {
-		if t.Check() == nil {
-			return repaired, nil
-		}
-		err = t.replace()
-		if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
-			return repaired, err
-		}
-		repaired = err == nil
+	if t.Check() == nil {
+		return false, nil
 	}
-	return repaired, fmt.Errorf("write nftables table %s: others keep changing it: %w", t.table.Name,
-		t.Check())
+	err = t.replace()
+	if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
+		return false, err
+	}
+	repaired = err == nil // else an ADD was quicker
+	if err := t.Check(); err != nil {
+		return repaired, fmt.Errorf("written again and not as it has to be: %w", err)
+	}
+	return repaired, nil
 }

@@ -1,6 +1,8 @@
 package netd
 
 import (
+	"time"
+
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/hostnat"
@@ -31,11 +33,14 @@ func (d *Daemon) moveBridge(n *conf.Network) error {
 	return err
 }
 
-// repairRules writes the network's nftables rules again, if somebody has taken some away. Without a bridge
-// there are no pods that need them.
+// repairRules writes the network's nftables rules again, if somebody has taken some away. Without a bridge there
+// are no pods that need them. Writing is an event, too, which leads to a pass: after a failure it waits.
 func (d *Daemon) repairRules(n *conf.Network) error {
 	if _, err := d.kernel.LinkByName(n.Bridge); err != nil {
 		return nil
+	}
+	if time.Since(d.unmended.at) < firstRetry {
+		return d.unmended.err
 	}
 	t, err := hostnat.Open(n.NATConfig())
 	if err != nil {
@@ -46,6 +51,9 @@ func (d *Daemon) repairRules(n *conf.Network) error {
 	if repaired {
 		d.log.Warn("nftables rules of the network were not as they have to be and are written again",
 			"network", n.Name)
+	}
+	if err != nil {
+		d.unmended.at, d.unmended.err = time.Now(), err
 	}
 	return err
 }

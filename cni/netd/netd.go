@@ -60,6 +60,11 @@ type Daemon struct {
 	retry   time.Duration   // 0: the last pass had no errors
 	told    map[string]bool // errors and notes of the last pass; they are logged once
 
+	unmended struct { // when writing the network's rules again failed last
+		at  time.Time
+		err error
+	}
+
 	mu     sync.Mutex
 	report Report
 }

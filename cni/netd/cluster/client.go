@@ -21,6 +21,9 @@ import (
 // are there.
 const dialTimeout = 2500 * time.Millisecond
 
+// answerTimeout bounds a request: an API server that is busy answers late.
+const answerTimeout = 15 * time.Second
+
 // restClient makes a client of one API group that knows a few types. The clientset's scheme knows every type
 // of Kubernetes and takes 10 MB for it.
 func restClient(
@@ -61,7 +64,7 @@ const firstPause, lastPause = 200 * time.Millisecond, 2 * time.Second
 // s.
 func (n *nodes) reach(ctx context.Context) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := n.client.Get().Resource("nodes").Param("limit", "1").Timeout(dialTimeout).Do(ctx).Error()
+		err := n.client.Get().Resource("nodes").Param("limit", "1").Timeout(answerTimeout).Do(ctx).Error()
 		if err == nil {
 			return nil
 		}

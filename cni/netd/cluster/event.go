@@ -80,7 +80,7 @@ func (e *events) write(ctx context.Context, all []podcidr.Refusal, now time.Time
 		}
 		e.told[event.Name] = now
 		request := e.client.Post().Namespace(eventNamespace).Resource("events").Body(event)
-		err := request.Timeout(dialTimeout).Do(ctx).Error()
+		err := request.Timeout(answerTimeout).Do(ctx).Error()
 		if err != nil && !apierrors.IsAlreadyExists(err) && ctx.Err() == nil {
 			e.log.Warn("an Event is not written", "node", r.Node.Name, "err", err)
 		}
