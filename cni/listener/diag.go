@@ -29,14 +29,9 @@ var numbers = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, 
 
 // ask lists the sockets that listen on ports first to last; known is false when the kernel cannot answer for
 // the protocol.
-func ask(protocol string, first, last uint16) (found []socket, known bool, err error) {
-	conn, err := rtnl.OpenSocketDiag()
-	if err != nil {
-		return nil, false, err
-	}
-	defer func() { _ = conn.Close() }()
+func ask(kernel *rtnl.Conn, protocol string, first, last uint16) (found []socket, known bool, err error) {
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		err := conn.Dump(question(family, protocol, first, last), func(_ uint16, body []byte) {
+		err := kernel.Dump(question(family, protocol, first, last), func(_ uint16, body []byte) {
 			if s, ok := parse(body); ok {
 				found = append(found, s)
 			}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
 // Port is a port of the host. Its address is one of the host's, or 0.0.0.0 or :: for all of the family.
@@ -39,6 +41,14 @@ func (s socket) meets(p Port) bool {
 // Refuse is an error when a process listens on one of the ports; it names both. Sockets are those of the
 // thread's network namespace.
 func Refuse(ports []Port) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	kernel, err := rtnl.OpenSocketDiag()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = kernel.Close() }()
 	for _, protocol := range []string{"tcp", "udp", "sctp"} {
 		wanted := slices.DeleteFunc(slices.Clone(ports), func(p Port) bool { return p.Protocol != protocol })
 		if len(wanted) == 0 {
@@ -46,7 +56,7 @@ func Refuse(ports []Port) error {
 		}
 		numbers := func(a, b Port) int { return int(a.Address.Port()) - int(b.Address.Port()) }
 		first, last := slices.MinFunc(wanted, numbers), slices.MaxFunc(wanted, numbers)
-		found, err := list(protocol, first.Address.Port(), last.Address.Port())
+		found, err := list(kernel, protocol, first.Address.Port(), last.Address.Port())
 		if err != nil {
 			return fmt.Errorf("look for processes that listen on host ports: %w", err)
 		}
@@ -62,8 +72,8 @@ func Refuse(ports []Port) error {
 }
 
 // list asks the kernel, or reads /proc where the kernel has not the module that answers.
-func list(protocol string, first, last uint16) ([]socket, error) {
-	found, known, err := ask(protocol, first, last)
+func list(kernel *rtnl.Conn, protocol string, first, last uint16) ([]socket, error) {
+	found, known, err := ask(kernel, protocol, first, last)
 	if known || err != nil {
 		return found, err
 	}
