@@ -81,7 +81,7 @@ func (p *Pool) dropEarlierBoot() error {
 	if seen, err := os.ReadFile(file); err == nil && string(seen) == string(now) {
 		return nil
 	}
-	return p.locked(func() error {
+	return p.Locked(func() error {
 		// Another process may have done it while this one waited for the lock.
 		seen, err := os.ReadFile(file)
 		if err == nil && string(seen) == string(now) {
@@ -89,7 +89,8 @@ func (p *Pool) dropEarlierBoot() error {
 		}
 		// Without a file it is not known which boot the reservations are of. They may be upstream's, for pods that run: they stay.
 		if err == nil {
-			if err := p.keep(func(Owner) bool { return false }); err != nil {
+			err = errors.Join(p.keep(func(Owner) bool { return false }), os.RemoveAll(p.PortsDir()))
+			if err != nil {
 				return err
 			}
 		}
@@ -97,8 +98,12 @@ func (p *Pool) dropEarlierBoot() error {
 	})
 }
 
-// locked runs f with host-local's lock held.
-func (p *Pool) locked(f func() error) error {
+// PortsDir is where package portrecord keeps the host ports of the network's containers, which end with the
+// boot as reservations do.
+func (p *Pool) PortsDir() string { return filepath.Join(p.dir, ".ports") }
+
+// Locked runs f with host-local's lock held.
+func (p *Pool) Locked(f func() error) error {
 	file, err := os.OpenFile(filepath.Join(p.dir, lockFile), os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
@@ -120,7 +125,7 @@ func (p *Pool) locked(f func() error) error {
 // an address rests as long as possible before it is used again. An owner that has addresses already is an error, as host-local has it.
 // On an error nothing is kept.
 func (p *Pool) Allocate(owner Owner, sets []Set, requested []netip.Addr) (leases []Lease, err error) {
-	err = p.locked(func() error {
+	err = p.Locked(func() error {
 		leases, err = p.allocate(owner, sets, requested)
 		if err != nil && !errors.Is(err, errDuplicate) {
 			err = errors.Join(err, p.release(owner))

@@ -31,7 +31,7 @@ func (p *Pool) writeIndex(owner Owner, leases []Lease) error {
 
 // Find returns the addresses that owner holds, those of a reservation made by upstream's host-local too.
 func (p *Pool) Find(owner Owner) (held []netip.Addr, err error) {
-	err = p.locked(func() error {
+	err = p.Locked(func() error {
 		held, err = p.find(owner)
 		return err
 	})
@@ -74,7 +74,7 @@ func (p *Pool) holds(a netip.Addr, owner Owner) bool { return matches(read(p.fil
 
 // Release gives back what owner holds. Holding nothing is success.
 func (p *Pool) Release(owner Owner) error {
-	return p.locked(func() error { return p.release(owner) })
+	return p.Locked(func() error { return p.release(owner) })
 }
 
 func (p *Pool) release(owner Owner) error {
@@ -98,7 +98,7 @@ func (p *Pool) release(owner Owner) error {
 
 // Keep releases every reservation whose owner is not valid: CNI's GC.
 func (p *Pool) Keep(valid func(Owner) bool) error {
-	return p.locked(func() error { return p.keep(valid) })
+	return p.Locked(func() error { return p.keep(valid) })
 }
 
 func (p *Pool) keep(valid func(Owner) bool) error {

@@ -72,6 +72,7 @@ func (c *call) allocate(back *undo.Stack) ([]ipam.Lease, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.pool = pool
 	leases, err := pool.Allocate(c.owner(), c.IPAM.Sets, c.IPAM.Requested)
 	if err == nil {
 		back.Push("release addresses", func(context.Context) error { return pool.Release(c.owner()) })
@@ -94,6 +95,9 @@ func delBridge(c *call) error {
 	}
 
 	if c.doesPorts() {
+		if err := forgetPorts(pool, c.owner()); err != nil {
+			return err
+		}
 		err := withNAT(c.NATConfig(), func(t *hostnat.Table) error {
 			return t.Remove(c.owner().Label(),
 				held)

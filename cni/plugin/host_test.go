@@ -216,7 +216,7 @@ func (h *host) leftovers() string {
 		}
 		return errors.Join(err, listErr)
 	})
-	for _, pattern := range []string{"[0-9]*.*", "fd*", ".by-id/*"} {
+	for _, pattern := range []string{"[0-9]*.*", "fd*", ".by-id/*", ".ports/*"} {
 		files, _ := filepath.Glob(filepath.Join(h.dataDir, "test", pattern))
 		for _, f := range files {
 			found = append(found, "file "+filepath.Base(f))

@@ -9,6 +9,7 @@ import (
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/portrecord"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
@@ -39,7 +40,7 @@ func gcBridge(n *conf.Network) error {
 	if !n.HasValid {
 		return nil
 	}
-	ports := gcNAT(n)
+	ports := errors.Join(gcRecords(n), gcNAT(n))
 	host, err := rtnl.Open()
 	if err != nil {
 		return err
@@ -62,6 +63,16 @@ func gcHostLocal(n *conf.Network) error {
 		return err
 	}
 	return pool.Keep(keep)
+}
+
+// gcRecords comes before the host ports go, as in DEL.
+func gcRecords(n *conf.Network) error {
+	keep, listed := valid(n)
+	pool, err := ipam.OpenIfThere(n.IPAM.DataDir, n.Name, n.IPAM.BootScoped)
+	if err != nil || pool == nil || !listed {
+		return err
+	}
+	return pool.Locked(func() error { return portrecord.Of(pool).Keep(keep) })
 }
 
 func gcNAT(n *conf.Network) error {

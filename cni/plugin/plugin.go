@@ -47,6 +47,7 @@ func keepAll(*conf.Network) error { return nil }
 type call struct {
 	*conf.Network
 	args     *skel.CmdArgs
+	pool     *ipam.Pool       // in ADD, of a network with IPAM
 	previous *types100.Result // nil when the runtime sent none, and in DEL, which does without
 }
 

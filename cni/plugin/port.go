@@ -7,7 +7,9 @@ import (
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/listener"
+	"github.com/trivet-node/trivet/cni/portrecord"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
@@ -34,13 +36,27 @@ func (c *call) nat(back *undo.Stack, addresses []bridge.Address) error {
 			}
 		}
 		back.Push("withdraw host ports", func(context.Context) error {
+			if err := forgetPorts(c.pool, c.owner()); err != nil {
+				return err
+			}
 			return withNAT(c.NATConfig(), func(t *hostnat.Table) error {
 				return t.Remove(c.owner().Label(),
 					nil)
 			})
 		})
+		if err := portrecord.Of(c.pool).Write(portrecord.Record{Owner: c.owner(), Ports: ports}); err != nil {
+			return err
+		}
 		return t.AddPorts(c.owner().Label(), ports)
 	})
+}
+
+// forgetPorts removes the record, before the host ports go: nobody puts them back from then on.
+func forgetPorts(pool *ipam.Pool, owner ipam.Owner) error {
+	if pool == nil {
+		return nil
+	}
+	return pool.Locked(func() error { return portrecord.Of(pool).Remove(owner) })
 }
 
 // notListenedOn refuses host ports that a process of the host has: the pod would take them over.

@@ -1,9 +1,18 @@
 package main
 
 import (
+	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/portrecord"
 )
 
 // The Node was deleted, and joins again with other pod CIDRs. The bridge has the gateways of those before.
@@ -88,4 +97,54 @@ func sameRules(a, b string) bool {
 		}
 	}
 	return true
+}
+
+// The table is the only place where packets find host ports, and the records beside the reservations say what
+// was there.
+func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
+	w := newWorld(t)
+	if err := os.MkdirAll("/var/lib/cni", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("cni", "/var/lib/cni", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount("/var/lib/cni", unix.MNT_DETACH) })
+	pool, err := ipam.Open("/var/lib/cni/networks", "trivet", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pod, gone := ipam.Owner{ContainerID: "pod", IfName: "eth0"}, ipam.Owner{ContainerID: "gone", IfName: "eth0"}
+	for i, owner := range []ipam.Owner{pod, gone} {
+		port := hostnat.Port{
+			HostPort: uint16(8080 + i),
+			Protocol: "tcp",
+			Pod:      netip.AddrPortFrom(netip.MustParseAddr("10.244.0.9"), 80),
+		}
+		if err := portrecord.Of(pool).Write(portrecord.Record{Owner: owner, Ports: []hostnat.Port{port}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	w.write("good", 0o600, "")
+	w.putOwn()
+	w.ip("link add trivet0 type bridge")
+	w.ip("link add " + bridge.HostName("trivet", pod) + " master trivet0 type veth peer name eth0pod")
+	w.start()
+	published := func() bool {
+		return strings.Contains(w.in(w.node, "nft", "list", "ruleset"), `tcp . 8080 comment "pod/eth0" : 10.244.0.9 . 80`)
+	}
+	w.await("the host port on record", published)
+	w.awaitReport(200, "1 nodes")
+	for _, damage := range []string{"flush ruleset", "flush map inet cni_trivet ports4"} {
+		w.in(w.node, "nft", damage)
+		began := time.Now()
+		w.await("the host port after "+damage, published)
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("%s: published after %s", damage, took)
+		}
+	}
+	if rules := w.in(w.node, "nft", "list", "ruleset"); strings.Contains(rules, "8081") {
+		t.Errorf("the host port of a pod that is gone: %s", rules)
+	}
 }
