@@ -23,6 +23,7 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 			return err
 		}
 	}
+
 	port, err := host.LinkByName(HostName(c.Network, a.Owner))
 	if err != nil {
 		return err
@@ -72,6 +73,7 @@ func checkPod(c Config, a Attachment) error {
 	if a.MTU != 0 && link.MTU != a.MTU {
 		return fmt.Errorf("interface %s has MTU %d, not %d", a.Owner.IfName, link.MTU, a.MTU)
 	}
+
 	have, err := pod.Addresses(link.Index)
 	if err != nil {
 		return err
@@ -81,6 +83,7 @@ func checkPod(c Config, a Attachment) error {
 			return fmt.Errorf("interface %s has not the address %s", a.Owner.IfName, address.Prefix)
 		}
 	}
+
 	for _, r := range podRoutes(c, a) {
 		r.Index = link.Index
 		there, err := pod.HasRoute(r)

@@ -26,6 +26,7 @@ func parseArgs(args string) (a cniArgs, err error) {
 		if !ok {
 			return a, fmt.Errorf("CNI_ARGS: %q is not KEY=VALUE", pair)
 		}
+
 		switch key {
 		case "IP":
 			a.ip = value

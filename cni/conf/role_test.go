@@ -43,8 +43,8 @@ func TestRoleIsTheNameThatTheProgramIsCalledBy(t *testing.T) {
 
 // The other keys of the configuration belong to the main plugin.
 func TestDelegatedIPAMReadsItsOwnKeysOnly(t *testing.T) {
-	n, err := conf.Parse("host-local", []byte(`{"cniVersion":"1.0.0","name":"n","type":"macvlan","vlan":5,"bridge":{"a":1},
-		"mtu":"9000","ipMasqBackend":"iptables","macspoofchk":true,
+	n, err := conf.Parse("host-local", []byte(`{"cniVersion":"1.0.0","name":"n","type":"macvlan","vlan":5,
+		"bridge":{"a":1},"mtu":"9000","ipMasqBackend":"iptables","macspoofchk":true,
 		"runtimeConfig":{"mac":"x","portMappings":[{"hostPort":1}],"ips":["10.0.0.9"]},
 		"ipam":{"type":"host-local","subnet":"10.0.0.0/24"}}`), "IgnoreUnknown=1;K8S_POD_NAME=x;OTHER=1")
 	if err != nil || len(n.IPAM.Sets) != 1 || len(n.IPAM.Requested) != 1 {

@@ -92,19 +92,21 @@ func (t *Table) checkNoMasq() error {
 	return nil
 }
 
+// repairTries is small: what is still wrong then, somebody keeps undoing.
+const repairTries = 4
+
 // Repair is Ensure for somebody who is not about to add a pod: rules that are missing in part are written
 // again, too. It tells whether there was something to do.
 func (t *Table) Repair() (repaired bool, err error) {
-	if t.Check() == nil {
-		return false, nil
+	for range repairTries {
+		if err = t.Check(); err == nil {
+			return repaired, nil
+		}
+		wrong := t.replace()
+		if wrong != nil && !errors.Is(wrong, unix.EEXIST) && !errors.Is(wrong, unix.ENOENT) {
+			return repaired, wrong
+		}
+		repaired = wrong == nil // else an ADD was quicker
 	}
-	err = t.replace()
-	if err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT) {
-		return false, err
-	}
-	repaired = err == nil // else an ADD was quicker
-	if err := t.Check(); err != nil {
-		return repaired, fmt.Errorf("written again and not as it has to be: %w", err)
-	}
-	return repaired, nil
+	return repaired, fmt.Errorf("written again and not as it has to be: %w", err)
 }

@@ -49,6 +49,7 @@ func Refuse(ports []Port) error {
 		return err
 	}
 	defer func() { _ = kernel.Close() }()
+
 	for _, protocol := range []string{"tcp", "udp", "sctp"} {
 		wanted := slices.DeleteFunc(slices.Clone(ports), func(p Port) bool { return p.Protocol != protocol })
 		if len(wanted) == 0 {
@@ -60,6 +61,7 @@ func Refuse(ports []Port) error {
 		if err != nil {
 			return fmt.Errorf("look for processes that listen on host ports: %w", err)
 		}
+
 		for _, p := range wanted {
 			for _, s := range found {
 				if s.meets(p) {

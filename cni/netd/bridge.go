@@ -98,7 +98,8 @@ func (d *Daemon) restorePorts(n *conf.Network, t *hostnat.Table) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	d.log.Warn("host ports of the network were not as they have to be and are published again", "network", n.Name)
+	d.log.Warn("host ports of the network were not as they have to be and are published again",
+		"network", n.Name)
 	return nil
 }
 

@@ -29,6 +29,7 @@ func wantedRoutes(
 	for _, pods := range own.PodCIDRs {
 		routes = append(routes, rtnl.Route{Dst: pods, Unreachable: true, Priority: unreachablePriority, Protocol: Protocol})
 	}
+
 	for _, node := range admitted {
 		if node.Name == own.Name {
 			continue

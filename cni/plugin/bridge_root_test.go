@@ -158,7 +158,8 @@ func TestReusedIPv4AddressWithAnotherMACIsReachedAtOnce(t *testing.T) {
 		h.serve(netns, 80)
 		for who, from := range map[string]string{"the host": h.netns, "a neighbour": neighbour} {
 			began := time.Now()
-			if _, err := h.dial(from, v4.String()+":80"); err != nil || time.Since(began) > 2500*time.Millisecond {
+			_, err := h.dial(from, v4.String()+":80")
+			if err != nil || time.Since(began) > 2500*time.Millisecond {
 				t.Errorf("round %d: %s reaches it after %s: %v", round, who,
 					time.Since(began).Round(time.Millisecond), err)
 			}

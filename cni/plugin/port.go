@@ -87,6 +87,7 @@ func (c *call) natPorts(addresses []bridge.Address) []hostnat.Port {
 	if !c.doesPorts() {
 		return nil
 	}
+
 	for _, p := range c.Ports {
 		var done [2]bool
 		for _, a := range addresses {

@@ -73,9 +73,10 @@ func (s Store) All() (all []Record, err error) {
 		return nil, nil
 	}
 	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(s.dir, e.Name()))
+		path := filepath.Join(s.dir, e.Name())
+		data, err := os.ReadFile(path)
 		var r Record
-		if err != nil || json.Unmarshal(data, &r) != nil || s.file(r.Owner) != filepath.Join(s.dir, e.Name()) {
+		if err != nil || json.Unmarshal(data, &r) != nil || s.file(r.Owner) != path {
 			continue
 		}
 		all = append(all, r)

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/trivet-node/trivet/cni/hostnat"
@@ -22,9 +23,17 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 	}
 	ports := []hostnat.Port{
 		{HostPort: 80, Protocol: "tcp", Pod: netip.MustParseAddrPort("10.1.0.2:8080")},
-		{HostPort: 80, Protocol: "udp", Pod: netip.MustParseAddrPort("[fd00::2]:53"), HostIP: netip.MustParseAddr("fd01::1")},
+		{
+			HostIP:   netip.MustParseAddr("fd01::1"),
+			HostPort: 80,
+			Protocol: "udp",
+			Pod:      netip.MustParseAddrPort("[fd00::2]:53"),
+		},
 	}
-	owners := []ipam.Owner{{ContainerID: "a", IfName: "eth0"}, {ContainerID: "b", IfName: "eth0"}, {ContainerID: "c", IfName: "eth0"}}
+	var owners []ipam.Owner
+	for _, id := range []string{"a", "b", "c"} {
+		owners = append(owners, ipam.Owner{ContainerID: id, IfName: "eth0"})
+	}
 	for _, o := range owners {
 		for range 2 { // an ADD that is repeated
 			if err := store.Write(portrecord.Record{Owner: o, Ports: ports}); err != nil {
@@ -33,7 +42,7 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 		}
 	}
 	all, err := store.All()
-	if err != nil || len(all) != 3 || len(all[0].Ports) != 2 || all[0].Ports[0] != ports[0] || all[0].Ports[1] != ports[1] {
+	if err != nil || len(all) != 3 || !slices.Equal(all[0].Ports, ports) {
 		t.Errorf("%+v, %v", all, err)
 	}
 
@@ -48,7 +57,8 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 	if err := store.Keep(func(o ipam.Owner) bool { return o == owners[1] }); err != nil {
 		t.Error(err)
 	}
-	if left, err := os.ReadDir(pool.PortsDir()); err != nil || len(left) != 1 || !store.Has(owners[1]) || store.Has(owners[0]) {
+	left, err := os.ReadDir(pool.PortsDir())
+	if err != nil || len(left) != 1 || !store.Has(owners[1]) || store.Has(owners[0]) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }

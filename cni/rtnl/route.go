@@ -145,6 +145,7 @@ func parseAnyRoute(body []byte) (Route, bool) {
 	if body[0] == unix.AF_INET {
 		dst = netip.IPv4Unspecified()
 	}
+
 	Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
 		switch {
 		case kind == unix.RTA_DST:

@@ -29,8 +29,8 @@ func TestNodesWithHostilePodCIDRsGetNoRoute(t *testing.T) {
 		"half":    "pod CIDR 10.244.1.128/25 is refused: node b, which was there before, has 10.244.1.0/24",
 		"around":  "pod CIDR 10.244.0.0/20 is refused: node a, which was there before, has 10.244.0.0/24",
 		"same":    "pod CIDR 10.244.1.0/24 is refused: node b, which was there before, has 10.244.1.0/24",
-		"service": "pod CIDR 10.244.96.0/24 is refused: it holds addresses of Services or of the API server, " +
-			serviceCIDR,
+		"service": "pod CIDR 10.244.96.0/24 is refused: it holds addresses of Services or of the API " +
+			"server, " + serviceCIDR,
 	} {
 		w.awaitReport(200, "note: node "+name+": "+why)
 		event := w.eventOf(name)
