@@ -91,3 +91,26 @@ func sendFrom(source, to string, port uint16) error {
 	binary.BigEndian.PutUint16(packet[24:], 8)
 	return unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: [4]byte(packet[16:20])})
 }
+
+// A host port is of the host's addresses alone: who sends to the same port of somebody else gets through to them.
+func TestHostPortTakesNothingThatIsSentToOthers(t *testing.T) {
+	h := newHost(t, `,"hostRouted":true`)
+	server, _, _ := h.pod("server", ports(`{"hostPort":8080,"containerPort":80}`))
+	h.serve(server, 80)
+	_, other4, other6 := h.pod("other", "")
+	client, _, _ := h.pod("client", "")
+	for _, to := range []string{other4.String() + ":8080", "[" + other6.String() + "]:8080"} {
+		if _, err := h.dial(client, to); err == nil {
+			t.Errorf("what is sent to %s gets to the host port's pod", to)
+		}
+	}
+}
+
+// Pods could else give the host routes and addresses by router advertisements.
+func TestBridgeTakesNoRouterAdvertisements(t *testing.T) {
+	h := newHost(t, "")
+	h.pod("a", "")
+	if got := h.read("/proc/sys/net/ipv6/conf/br0/accept_ra"); got != "0" {
+		t.Errorf("accept_ra is %s", got)
+	}
+}
