@@ -92,7 +92,7 @@ func sendFrom(source, to string, port uint16) error {
 	return unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: [4]byte(packet[16:20])})
 }
 
-// A host port is of the host's addresses alone: who sends to the same port of somebody else gets through to them.
+// A host port is of the host's addresses alone: who sends to the same port of somebody else gets through.
 func TestHostPortTakesNothingThatIsSentToOthers(t *testing.T) {
 	h := newHost(t, `,"hostRouted":true`)
 	server, _, _ := h.pod("server", ports(`{"hostPort":8080,"containerPort":80}`))
