@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/namespace"
@@ -23,8 +24,13 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	defer func() { _ = pod.Close() }()
 
 	v := rtnl.Veth{
-		Name: HostName(c.Network, a.ContainerID, a.IfName), Master: ends.Bridge.Index, MTU: c.MTU, MAC: hashMAC("host "+a.ContainerID+"/"+a.IfName, nil),
-		PeerName: a.IfName, PeerMAC: podMAC(a), PeerNamespace: int(pod.Fd()),
+		Name:          HostName(c.Network, a.Owner),
+		Master:        ends.Bridge.Index,
+		MTU:           c.MTU,
+		MAC:           hashMAC("host "+a.Owner.String(), nil),
+		PeerName:      a.Owner.IfName,
+		PeerMAC:       podMAC(a),
+		PeerNamespace: int(pod.Fd()),
 	}
 	if c.MTU == 0 {
 		v.MTU = ends.Bridge.MTU
@@ -37,6 +43,9 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 		podIndex, err = setUp(c, a)
 		return err
 	}, a.Netns)
+	if err == nil {
+		err = announce(host, c, a, ends.Bridge, v.PeerMAC)
+	}
 	if err != nil {
 		return ends, errors.Join(err, host.DeleteIfThere(v.Name))
 	}
@@ -48,7 +57,8 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 // connect creates the pair, attached to the bridge, or nothing.
 func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	try := func() error {
-		errs, err := host.Do(rtnl.NewVeth(v), rtnl.Describe(v.Name, alias(c.Network, a.ContainerID, a.IfName)), rtnl.SetPort(v.Name, c.Port))
+		errs, err := host.Do(rtnl.NewVeth(v), rtnl.Describe(v.Name, alias(c.Network, a.Owner)),
+			rtnl.SetPort(v.Name, c.Port))
 		if err != nil {
 			return err
 		}
@@ -68,11 +78,12 @@ func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	old, lookErr := host.LinkByName(v.Name)
 	switch {
 	case rtnl.Gone(lookErr):
-		return fmt.Errorf("interface %s is there already in network namespace %s", a.IfName, a.Netns)
+		return fmt.Errorf("interface %s is there already in network namespace %s", a.Owner.IfName, a.Netns)
 	case lookErr != nil:
 		return lookErr
 	case old.Group != DiscardGroup:
-		return fmt.Errorf("interface %s of container %s is there already (host's end %s)", a.IfName, a.ContainerID, v.Name)
+		return fmt.Errorf("interface %s of container %s is there already (host's end %s)", a.Owner.IfName,
+			a.Owner.ContainerID, v.Name)
 	}
 	if err := host.DeleteIfThere(v.Name); err != nil { // left by a DEL that did not wait
 		return err
@@ -87,7 +98,7 @@ func setUp(c Config, a Attachment) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = pod.Close() }()
-	link, err := pod.LinkByName(a.IfName)
+	link, err := pod.LinkByName(a.Owner.IfName)
 	if err != nil {
 		return 0, err
 	}
@@ -112,6 +123,8 @@ func podMessages(c Config, a Attachment, index int) []*rtnl.Message {
 		messages = append(messages, rtnl.NewAddress(index, address.Prefix, flags))
 	}
 	messages = append(messages, rtnl.SetUp(index))
+	// Another network's routes to the same places stay: a container's second interface does not take the
+	// first one's default route.
 	for _, r := range podRoutes(c, a) {
 		r.Index = index
 		messages = append(messages, rtnl.NewRoute(r))
@@ -132,7 +145,18 @@ func podRoutes(c Config, a Attachment) []rtnl.Route {
 				rtnl.Route{Dst: address.Prefix.Masked(), Gateway: address.Gateway})
 		}
 	}
-	return append(routes, a.Routes...)
+	return unique(append(routes, a.Routes...))
+}
+
+// unique leaves out a route that is there already: two addresses of a pod may have one gateway.
+func unique(routes []rtnl.Route) []rtnl.Route {
+	var all []rtnl.Route
+	for _, r := range routes {
+		if !slices.Contains(all, r) {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // sysctls of the pod's namespace.
@@ -140,7 +164,7 @@ func sysctls(c Config, a Attachment) error {
 	if c.HostRouted {
 		// The host sees packets that come in and go out by the same bridge and says so by ICMP redirects. A pod that believed them would
 		// bypass the host again. Both "all" and the interface count (IN_DEV_ORCONF).
-		for _, name := range []string{"all", a.IfName} {
+		for _, name := range []string{"all", a.Owner.IfName} {
 			if err := set("net/ipv4/conf/"+name+"/accept_redirects", "0"); err != nil {
 				return err
 			}
@@ -150,62 +174,16 @@ func sysctls(c Config, a Attachment) error {
 		if address.Prefix.Addr().Is4() {
 			continue
 		}
-		for _, s := range [][2]string{{"disable_ipv6", "0"}, {"accept_redirects", "0"}} {
-			if err := set("net/ipv6/conf/"+a.IfName+"/"+s[0], s[1]); err != nil {
+		wanted := [][2]string{{"disable_ipv6", "0"}, {"accept_redirects", "0"}}
+		if c.DAD { // the kernel says that the address has moved when it knows that nobody else has it
+			wanted = append(wanted, [2]string{"ndisc_notify", "1"})
+		}
+		for _, s := range wanted {
+			if err := set("net/ipv6/conf/"+a.Owner.IfName+"/"+s[0], s[1]); err != nil {
 				return err
 			}
 		}
 		return set("net/ipv6/conf/lo/disable_ipv6", "0")
 	}
 	return nil
-}
-
-// Detach removes an attachment's interface and tells whether there was one: none is success, and so is a namespace that is gone. With
-// lazy set, the host's end is only cut off: the pair dies with the pod's namespace.
-func Detach(host *rtnl.Conn, network, containerID, ifname string, lazy bool) (there bool, err error) {
-	name := HostName(network, containerID, ifname)
-	m := rtnl.DeleteLink(name)
-	if lazy {
-		m = rtnl.Discard(name, DiscardGroup)
-	}
-	err = host.Must(m)
-	if rtnl.Gone(err) {
-		return false, nil
-	}
-	return true, err
-}
-
-// DetachForeign removes the pod's interface from within its namespace: an attachment made by another plugin has a host's end of a name
-// that only that plugin knows.
-func DetachForeign(netns, ifname string) error {
-	if _, err := os.Stat(netns); errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return namespace.Visit(func() error {
-		pod, err := rtnl.Open()
-		if err != nil {
-			return err
-		}
-		defer func() { _ = pod.Close() }()
-		return pod.DeleteIfThere(ifname)
-	}, netns)
-}
-
-// Keep deletes the interfaces of a network whose owner (CONTAINER/IFNAME) is not valid, and those cut off earlier: CNI's GC.
-func Keep(host *rtnl.Conn, network string, valid func(owner string) bool) error {
-	links, err := host.Links()
-	if err != nil {
-		return err
-	}
-	prefix := alias(network, "", "")
-	prefix = prefix[:len(prefix)-1] // less the slash
-	for _, l := range links {
-		if len(l.Alias) <= len(prefix) || l.Alias[:len(prefix)] != prefix {
-			continue
-		}
-		if l.Group == DiscardGroup || !valid(l.Alias[len(prefix):]) {
-			err = errors.Join(err, host.DeleteIfThere(l.Name))
-		}
-	}
-	return err
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cni/ipam"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
@@ -31,11 +32,12 @@ type Config struct {
 
 // Attachment is one pod's interface.
 type Attachment struct {
-	ContainerID, IfName string
-	Netns               string // path
-	MAC                 net.HardwareAddr
-	Addresses           []Address
-	Routes              []rtnl.Route // without Index
+	Owner     ipam.Owner
+	Netns     string           // path
+	MAC       net.HardwareAddr // nil: made of the address; in Check: not looked at
+	MTU       int              // looked at by Check, unless 0
+	Addresses []Address
+	Routes    []rtnl.Route // without Index
 }
 
 // Address is an address of the pod with its prefix length and the gateway of its subnet.
@@ -51,121 +53,22 @@ type Ends struct{ Bridge, Host, Pod rtnl.Link }
 const DiscardGroup = 29046
 
 // HostName is the name of the host's end of an attachment's veth. It can be computed again, so that DEL needs no record.
-func HostName(network, containerID, ifname string) string {
-	sum := sha256.Sum256([]byte(network + "/" + containerID + "/" + ifname))
+func HostName(network string, owner ipam.Owner) string {
+	sum := sha256.Sum256([]byte(network + "/" + owner.String()))
 	return "veth" + hex.EncodeToString(sum[:5])
 }
 
-// alias tells who an interface belongs to. It is how GC finds interfaces.
-func alias(network, containerID, ifname string) string {
-	return "cni:" + network + ":" + containerID + "/" + ifname
-}
+// aliasPrefix and an owner's label are an interface's alias, which tells who it belongs to: GC finds
+// interfaces by it. The kernel takes 255 bytes, of which each has its share.
+func aliasPrefix(network string) string { return "cni:" + ipam.Shorten(network) + ":" }
 
-// Ensure makes the bridge fit: there, up, with the gateway addresses; the host forwards.
-func Ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
-	link, err := host.LinkByName(c.Name)
-	if rtnl.Gone(err) {
-		link, err = create(host, c, addresses)
-	}
-	if err != nil {
-		return rtnl.Link{}, err
-	}
-	if link.Kind != "bridge" {
-		return rtnl.Link{}, fmt.Errorf("interface %s is there but is no bridge", c.Name)
-	}
-	if !link.Up {
-		if err := host.Must(rtnl.SetUp(link.Index)); err != nil {
-			return rtnl.Link{}, err
-		}
-	}
-	// Pods get the bridge's MTU, and a configuration may have changed it since the bridge was made.
-	if c.MTU != 0 && link.MTU != c.MTU {
-		if err := host.Must(rtnl.SetMTU(link.Index, c.MTU)); err != nil {
-			return rtnl.Link{}, err
-		}
-		link.MTU = c.MTU
-	}
-	if c.Promisc {
-		if err := host.Must(rtnl.SetPromiscuous(link.Index)); err != nil {
-			return rtnl.Link{}, err
-		}
-	}
-	if c.IsGateway {
-		err = gateway(host, c, link, addresses)
-	}
-	return link, err
-}
-
-func create(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
-	// A MAC of its own keeps the bridge from taking over its ports', which would change under the pods' ARP caches.
-	if err := host.Must(rtnl.NewBridge(c.Name, hashMAC("bridge "+c.Name, addresses), c.MTU)); err != nil && !rtnl.Exists(err) {
-		return rtnl.Link{}, err
-	}
-	link, err := host.LinkByName(c.Name)
-	if err != nil {
-		return rtnl.Link{}, err
-	}
-	if err := write("net/ipv6/conf/"+c.Name+"/accept_ra", "0"); err != nil {
-		return rtnl.Link{}, err
-	}
-	return link, nil
-}
-
-// gateway gives the bridge its addresses. They are sent each time: one that is there costs a refusal and no look.
-func gateway(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Address) error {
-	var families [2]bool
-	for _, a := range addresses {
-		if !a.Gateway.IsValid() {
-			continue
-		}
-		want := netip.PrefixFrom(a.Gateway, a.Prefix.Bits())
-		families[index(a.Gateway)] = true
-		if a.Gateway.Is6() {
-			if err := write("net/ipv6/conf/"+c.Name+"/disable_ipv6", "0"); err != nil {
-				return err
-			}
-		}
-		err := host.Must(rtnl.NewAddress(bridge.Index, want, rtnl.NoDAD))
-		if rtnl.Exists(err) {
-			continue
-		}
-		if err == nil {
-			err = settle(host, c, bridge, want)
-		}
-		if err != nil {
-			return fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
-		}
-	}
-	return forward(families)
-}
+func alias(network string, owner ipam.Owner) string { return aliasPrefix(network) + owner.Label() }
 
 func index(a netip.Addr) int {
 	if a.Is4() {
 		return 0
 	}
 	return 1
-}
-
-// settle deals with other addresses on a bridge that has just got a gateway address. IPv6 subnets beside each other are fine.
-func settle(host *rtnl.Conn, c Config, bridge rtnl.Link, want netip.Prefix) error {
-	have, err := host.Addresses(bridge.Index)
-	if err != nil {
-		return err
-	}
-	for _, other := range have {
-		if other == want || other.Addr().Is4() != want.Addr().Is4() || other.Addr().Is6() && !other.Overlaps(want) {
-			continue
-		}
-		if c.Force {
-			if err := host.Must(rtnl.DeleteAddress(bridge.Index, other)); err != nil && !rtnl.Gone(err) {
-				return err
-			}
-			continue
-		}
-		err := fmt.Errorf("it has address %s already, other than %s (forceAddress replaces it)", other, want)
-		return errors.Join(err, host.Must(rtnl.DeleteAddress(bridge.Index, want)))
-	}
-	return nil
 }
 
 func forward(families [2]bool) error {
@@ -204,26 +107,6 @@ func set(name, value string) error {
 		return fmt.Errorf("set sysctl %s to %s: %w", name, value, err)
 	}
 	return nil
-}
-
-// hashMAC is a locally administered address made of a hash: the same each time.
-func hashMAC(seed string, addresses []Address) net.HardwareAddr {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %v", seed, addresses))
-	return net.HardwareAddr{sum[0]&^0x01 | 0x02, sum[1], sum[2], sum[3], sum[4], sum[5]}
-}
-
-// podMAC is made of the pod's IPv4 address: whoever has that address in an ARP cache stays right when the next pod gets it.
-func podMAC(a Attachment) net.HardwareAddr {
-	if a.MAC != nil {
-		return a.MAC
-	}
-	for _, address := range a.Addresses {
-		if ip := address.Prefix.Addr(); ip.Is4() {
-			b := ip.As4()
-			return net.HardwareAddr{0x0a, 0x58, b[0], b[1], b[2], b[3]}
-		}
-	}
-	return hashMAC(a.ContainerID+"/"+a.IfName, a.Addresses)
 }
 
 // errFull: a bridge has 1,024 port numbers, of which the kernel gives out 1,023.

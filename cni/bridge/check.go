@@ -23,7 +23,8 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 			return err
 		}
 	}
-	port, err := host.LinkByName(HostName(c.Network, a.ContainerID, a.IfName))
+
+	port, err := host.LinkByName(HostName(c.Network, a.Owner))
 	if err != nil {
 		return err
 	}
@@ -34,6 +35,8 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 		return fmt.Errorf("interface %s is down", port.Name)
 	case port.Port == nil || *port.Port != c.Port:
 		return fmt.Errorf("port %s of bridge %s has flags %+v, not %+v", port.Name, c.Name, port.Port, c.Port)
+	case a.MTU != 0 && port.MTU != a.MTU:
+		return fmt.Errorf("interface %s has MTU %d, not %d", port.Name, port.MTU, a.MTU)
 	}
 	return namespace.Visit(func() error { return checkPod(c, a) }, a.Netns)
 }
@@ -57,32 +60,38 @@ func checkPod(c Config, a Attachment) error {
 		return err
 	}
 	defer func() { _ = pod.Close() }()
-	link, err := pod.LinkByName(a.IfName)
+	link, err := pod.LinkByName(a.Owner.IfName)
 	if err != nil {
 		return err
 	}
 	if !link.Up {
-		return fmt.Errorf("interface %s is down", a.IfName)
+		return fmt.Errorf("interface %s is down", a.Owner.IfName)
 	}
 	if a.MAC != nil && link.MAC.String() != a.MAC.String() {
-		return fmt.Errorf("interface %s has MAC address %s, not %s", a.IfName, link.MAC, a.MAC)
+		return fmt.Errorf("interface %s has MAC address %s, not %s", a.Owner.IfName, link.MAC, a.MAC)
 	}
+	if a.MTU != 0 && link.MTU != a.MTU {
+		return fmt.Errorf("interface %s has MTU %d, not %d", a.Owner.IfName, link.MTU, a.MTU)
+	}
+
 	have, err := pod.Addresses(link.Index)
 	if err != nil {
 		return err
 	}
 	for _, address := range a.Addresses {
 		if !slices.Contains(have, address.Prefix) {
-			return fmt.Errorf("interface %s has not the address %s", a.IfName, address.Prefix)
+			return fmt.Errorf("interface %s has not the address %s", a.Owner.IfName, address.Prefix)
 		}
 	}
+
 	for _, r := range podRoutes(c, a) {
-		there, err := pod.HasRoute(r.Dst, r.Gateway, link.Index)
+		r.Index = link.Index
+		there, err := pod.HasRoute(r)
 		if err != nil {
 			return err
 		}
 		if !there {
-			return fmt.Errorf("route to %s by interface %s is not there", r.Dst, a.IfName)
+			return fmt.Errorf("route to %s by interface %s is not there", r.Dst, a.Owner.IfName)
 		}
 	}
 	return nil

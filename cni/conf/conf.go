@@ -4,6 +4,7 @@ package conf
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -18,7 +19,8 @@ import (
 type Network struct {
 	CNIVersion string
 	Name       string
-	Type       string // "trivet-cni", "bridge", "host-local" or "loopback"
+	Type       string // of the configuration: the main plugin's, in a call of the IPAM plugin too
+	Role       Role   // what is asked of this program
 
 	Bridge           string
 	IsGateway        bool // the bridge gets the gateway addresses, and the host forwards
@@ -45,9 +47,8 @@ type Network struct {
 
 	MAC      net.HardwareAddr // wanted for this container
 	Ports    []Port
-	SNAT     bool // host ports reached through loopback or from the same bridge are masqueraded
-	HasPrev  bool
-	Previous map[string]any
+	SNAT     bool                 // masquerade what reaches a host port by loopback or from the bridge
+	Previous map[string]any       // prevResult; nil: none
 	Valid    []types.GCAttachment // GC only
 	HasValid bool                 // an absent list is not an empty one
 }
@@ -63,105 +64,130 @@ type IPAM struct {
 	BootScoped bool
 }
 
-// Port is a host port of a container.
-type Port struct {
-	HostIP        netip.Addr // zero: every address of the node
-	HostPort      uint16
-	ContainerPort uint16
-	Protocol      string // "tcp", "udp" or "sctp"
-}
-
 // DefaultDataDir is host-local's.
 const DefaultDataDir = "/var/lib/cni/networks"
 
-// Parse reads the JSON on stdin and CNI_ARGS. Errors are CNI errors: 6 for what is no JSON, 7 for a configuration that makes no
-// sense, 2 for a key that is not supported.
-func Parse(stdin []byte, args string) (*Network, error) {
-	var w wire
-	if err := json.Unmarshal(stdin, &w); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "network configuration is no valid JSON", err.Error())
-	}
-	if err := w.refuse(); err != nil {
-		return nil, types.NewError(types.ErrUnsupportedField, fmt.Sprintf("network %q", w.Name), err.Error())
-	}
-	n, err := w.network(args)
+// Parse reads the JSON on stdin and CNI_ARGS for an operation that sets something up or looks at it; program
+// is the name that the program was called by. Errors are CNI errors: 6 for what is no JSON, 7 for a
+// configuration that makes no sense, 2 for a key that is not supported.
+func Parse(program string, stdin []byte, args string) (*Network, error) {
+	h, role, err := readHead(program, stdin)
 	if err != nil {
-		return nil, types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("network %q", w.Name), err.Error())
+		return nil, err
+	}
+	n := &Network{
+		CNIVersion: h.CNIVersion,
+		Name:       h.Name,
+		Type:       h.Type,
+		Role:       role,
+		Previous:   h.PrevResult,
+	}
+
+	switch role {
+	case Loopback:
+		return n, nil
+	case HostLocal:
+		err = n.readDelegated(stdin, args)
+	default:
+		err = n.readMain(stdin, args)
+	}
+	if err != nil {
+		return nil, coded(h.Name, err)
 	}
 	return n, nil
 }
 
-func (w *wire) network(args string) (*Network, error) {
-	n := &Network{
-		CNIVersion: w.CNIVersion, Name: w.Name, Type: w.Type, Bridge: w.Bridge, IsDefaultGateway: w.IsDefaultGateway,
-		IsGateway: w.IsGateway || w.IsDefaultGateway, ForceAddress: w.ForceAddress, IPMasq: w.IPMasq, Hairpin: w.HairpinMode,
-		Promiscuous: w.PromiscMode, PortIsolation: w.PortIsolation, DAD: w.EnableDAD, MTU: w.MTU, HostRouted: w.HostRouted,
-		LazyUnlink: w.LazyUnlink, DNS: w.DNS, SNAT: w.SNAT == nil || *w.SNAT, HasPrev: w.PrevResult != nil, Previous: w.PrevResult,
+// coded gives an error that has no CNI code the one of a configuration without sense.
+func coded(network string, err error) error {
+	var known *types.Error
+	if errors.As(err, &known) {
+		return err
 	}
-	if n.Bridge == "" {
-		n.Bridge = "cni0"
+	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf("network %q", network), err.Error())
+}
+
+func undecodable(err error) error {
+	return types.NewError(types.ErrDecodingFailure, "network configuration is no valid JSON", err.Error())
+}
+
+// readMain reads the configuration of a plugin that makes interfaces.
+func (n *Network) readMain(stdin []byte, args string) error {
+	var w wire
+	if err := json.Unmarshal(stdin, &w); err != nil {
+		return undecodable(err)
 	}
-	if w.ValidAttachments != nil {
-		n.Valid, n.HasValid = *w.ValidAttachments, true
-	}
-	if err := n.check(); err != nil {
-		return nil, err
+	if err := w.refuse(); err != nil {
+		return types.NewError(types.ErrUnsupportedField, fmt.Sprintf("network %q", n.Name), err.Error())
 	}
 	cniArgs, err := parseArgs(args)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if n.MAC, err = w.mac(cniArgs); err != nil {
-		return nil, err
+	return w.fill(n, cniArgs)
+}
+
+// readDelegated reads what an IPAM plugin needs of the configuration of any main plugin, whose other keys
+// mean nothing here.
+func (n *Network) readDelegated(stdin []byte, args string) error {
+	var w wireDelegated
+	if err := json.Unmarshal(stdin, &w); err != nil {
+		return undecodable(err)
+	}
+	if w.IPAM.Type == "" && w.IPAM.Subnet == "" && len(w.IPAM.Ranges) == 0 {
+		return nil
+	}
+	cniArgs, err := parseArgs(args)
+	if err != nil {
+		return err
+	}
+	n.IPAM, err = w.ipam(n.CNIVersion, cniArgs)
+	return err
+}
+
+// fill puts what the JSON says into n.
+func (w *wire) fill(n *Network, args cniArgs) (err error) {
+	n.Bridge, n.ForceAddress, n.MTU, n.DAD = w.Bridge, w.ForceAddress, w.MTU, w.EnableDAD
+	n.IsDefaultGateway, n.IsGateway = w.IsDefaultGateway, w.IsGateway || w.IsDefaultGateway
+	n.Hairpin, n.Promiscuous, n.PortIsolation = w.HairpinMode, w.PromiscMode, w.PortIsolation
+	n.HostRouted, n.LazyUnlink = w.HostRouted, w.LazyUnlink
+	n.IPMasq, n.SNAT, n.DNS = w.IPMasq, w.SNAT == nil || *w.SNAT, w.DNS
+	if n.Bridge == "" {
+		n.Bridge = defaultBridge
+	}
+	if err := n.check(); err != nil {
+		return err
+	}
+
+	if n.MAC, err = w.mac(args); err != nil {
+		return err
 	}
 	if n.Ports, err = w.ports(); err != nil {
-		return nil, err
+		return err
 	}
 	if n.NoMasq, err = prefixes("noMasq", w.NoMasq); err != nil {
-		return nil, err
+		return err
 	}
 	if w.IPAM.Type != "" {
-		n.IPAM, err = w.ipam(cniArgs)
+		n.IPAM, err = w.ipam(n.CNIVersion, args)
 	}
-	return n, err
+	return err
 }
+
+// defaultBridge is upstream's.
+const defaultBridge = "cni0"
 
 func (n *Network) check() error {
 	switch {
-	case len(n.Bridge) > 15 || strings.ContainsAny(n.Bridge, "/ \t\n"):
-		return fmt.Errorf("bridge %q is no interface name (at most 15 characters, no slash or space)", n.Bridge)
+	case len(n.Bridge) > 15 || strings.ContainsAny(n.Bridge, "/: \t\n") || n.Bridge == "." ||
+		n.Bridge == "..":
+		return fmt.Errorf("bridge %q is no interface name (at most 15 characters, no slash, colon or space)",
+			n.Bridge)
 	case n.Hairpin && n.Promiscuous:
 		return fmt.Errorf("hairpinMode and promiscMode together make every packet arrive twice; choose one")
 	case n.MTU < 0 || n.MTU > 65535:
 		return fmt.Errorf("mtu %d is not within 0 and 65535", n.MTU)
 	}
 	return nil
-}
-
-// cniArgs is what CNI_ARGS may ask for.
-type cniArgs struct {
-	ip  string
-	mac string
-}
-
-// parseArgs reads KEY=VALUE;KEY=VALUE. Kubernetes' keys and unknown ones are none of this plugin's business.
-func parseArgs(args string) (a cniArgs, err error) {
-	for pair := range strings.SplitSeq(args, ";") {
-		if pair == "" {
-			continue
-		}
-		key, value, ok := strings.Cut(pair, "=")
-		if !ok {
-			return a, fmt.Errorf("CNI_ARGS: %q is not KEY=VALUE", pair)
-		}
-		switch key {
-		case "IP":
-			a.ip = value
-		case "MAC":
-			a.mac = value
-		}
-	}
-	return a, nil
 }
 
 func (w *wire) mac(args cniArgs) (net.HardwareAddr, error) {
@@ -179,36 +205,6 @@ func (w *wire) mac(args cniArgs) (net.HardwareAddr, error) {
 		return nil, fmt.Errorf("mac %q is no Ethernet unicast address", text)
 	}
 	return mac, nil
-}
-
-func (w *wire) ports() ([]Port, error) {
-	var all []Port
-	for _, m := range w.RuntimeConfig.PortMappings {
-		if m.HostPort == 0 {
-			continue // as upstream: no host port is wanted
-		}
-		p := Port{HostPort: uint16(m.HostPort), ContainerPort: uint16(m.ContainerPort), Protocol: strings.ToLower(m.Protocol)}
-		if p.Protocol == "" {
-			p.Protocol = "tcp"
-		}
-		if m.HostPort < 0 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
-			return nil, fmt.Errorf("port mapping %d to %d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
-		}
-		if p.Protocol != "tcp" && p.Protocol != "udp" && p.Protocol != "sctp" {
-			return nil, fmt.Errorf("port mapping of host port %d: protocol %q is none of tcp, udp, sctp", m.HostPort, m.Protocol)
-		}
-		if m.HostIP != "" {
-			ip, err := netip.ParseAddr(m.HostIP)
-			if err != nil {
-				return nil, fmt.Errorf("port mapping of host port %d: hostIP: %w", m.HostPort, err)
-			}
-			if ip = ip.Unmap(); !ip.IsUnspecified() {
-				p.HostIP = ip
-			}
-		}
-		all = append(all, p)
-	}
-	return all, nil
 }
 
 func prefixes(key string, words []string) ([]netip.Prefix, error) {

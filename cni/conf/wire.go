@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,10 +14,6 @@ import (
 
 // wire is the JSON on stdin.
 type wire struct {
-	CNIVersion string `json:"cniVersion"`
-	Name       string `json:"name"`
-	Type       string `json:"type"`
-
 	Bridge           string `json:"bridge"`
 	IsGateway        bool   `json:"isGateway"`
 	IsDefaultGateway bool   `json:"isDefaultGateway"`
@@ -47,13 +44,17 @@ type wire struct {
 	MarkMasqBit  *int     `json:"markMasqBit"`
 	SetMarkChain *string  `json:"externalSetMarkChain"`
 
-	IPAM wireIPAM  `json:"ipam"`
-	DNS  types.DNS `json:"dns"`
+	DNS        types.DNS      `json:"dns"`
+	PrevResult map[string]any `json:"prevResult"`
 
-	RuntimeConfig    runtimeConfig         `json:"runtimeConfig"`
-	Args             wireArgs              `json:"args"`
-	PrevResult       map[string]any        `json:"prevResult"`
-	ValidAttachments *[]types.GCAttachment `json:"cni.dev/valid-attachments"`
+	wireDelegated
+}
+
+// wireDelegated is the part that an IPAM plugin reads.
+type wireDelegated struct {
+	IPAM          wireIPAM      `json:"ipam"`
+	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
+	Args          wireArgs      `json:"args"`
 }
 
 type wireIPAM struct {
@@ -74,15 +75,17 @@ type wireRange struct {
 }
 
 type runtimeConfig struct {
-	PortMappings []struct {
-		HostPort      int    `json:"hostPort"`
-		ContainerPort int    `json:"containerPort"`
-		Protocol      string `json:"protocol"`
-		HostIP        string `json:"hostIP"`
-	} `json:"portMappings"`
-	IPRanges [][]wireRange `json:"ipRanges"`
-	IPs      []string      `json:"ips"`
-	MAC      string        `json:"mac"`
+	PortMappings []portMapping `json:"portMappings"`
+	IPRanges     [][]wireRange `json:"ipRanges"`
+	IPs          []string      `json:"ips"`
+	MAC          string        `json:"mac"`
+}
+
+type portMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP"`
 }
 
 type wireArgs struct {
@@ -111,38 +114,25 @@ func (w *wire) refuse() error {
 	return nil
 }
 
-func (w *wire) ipam(args cniArgs) (*IPAM, error) {
-	c := &IPAM{DataDir: w.IPAM.DataDir, Routes: w.IPAM.Routes, ResolvConf: w.IPAM.ResolvConf, BootScoped: w.IPAM.BootScoped}
+func (w *wireDelegated) ipam(cniVersion string, args cniArgs) (*IPAM, error) {
+	c := &IPAM{
+		DataDir:    w.IPAM.DataDir,
+		Routes:     w.IPAM.Routes,
+		ResolvConf: w.IPAM.ResolvConf,
+		BootScoped: w.IPAM.BootScoped,
+	}
 	if c.DataDir == "" {
 		c.DataDir = DefaultDataDir
 	}
-	groups := w.IPAM.Ranges
-	if w.IPAM.Subnet != "" {
-		groups = append([][]wireRange{{w.IPAM.wireRange}}, groups...)
-	}
-	// Ranges asked for at run time come first, as host-local has it.
-	groups = append(append([][]wireRange(nil), w.RuntimeConfig.IPRanges...), groups...)
-	for i, group := range groups {
-		var set ipam.Set
-		for _, r := range group {
-			parsed, err := r.parse()
-			if err != nil {
-				return nil, fmt.Errorf("ipam: %w", err)
-			}
-			set = append(set, parsed)
-			if i >= len(w.RuntimeConfig.IPRanges) {
-				c.Subnets = append(c.Subnets, parsed.Subnet)
-			}
-		}
-		c.Sets = append(c.Sets, set)
-	}
-	if len(c.Sets) == 0 {
-		return nil, fmt.Errorf("ipam: neither subnet nor ranges")
-	}
-	if err := ipam.CheckSets(c.Sets); err != nil {
+	if err := w.ranges(c); err != nil {
 		return nil, fmt.Errorf("ipam: %w", err)
 	}
-	wanted := append(append(append([]string(nil), strings.Fields(args.ip)...), w.Args.CNI.IPs...), w.RuntimeConfig.IPs...)
+	if err := c.oneOfEachFamily(cniVersion); err != nil {
+		return nil, err
+	}
+
+	wanted := append(append(append([]string(nil), strings.Fields(args.ip)...), w.Args.CNI.IPs...),
+		w.RuntimeConfig.IPs...)
 	for _, text := range wanted {
 		host, _, _ := strings.Cut(text, "/") // addresses may carry a prefix length (CNI conventions, "ips")
 		a, err := netip.ParseAddr(host)
@@ -152,6 +142,52 @@ func (w *wire) ipam(args cniArgs) (*IPAM, error) {
 		c.Requested = append(c.Requested, a.Unmap())
 	}
 	return c, nil
+}
+
+// ranges reads the range sets. Those asked for at run time come first, as host-local has it.
+func (w *wireDelegated) ranges(c *IPAM) error {
+	groups := w.IPAM.Ranges
+	if w.IPAM.Subnet != "" {
+		groups = append([][]wireRange{{w.IPAM.wireRange}}, groups...)
+	}
+	groups = append(append([][]wireRange(nil), w.RuntimeConfig.IPRanges...), groups...)
+	for i, group := range groups {
+		var set ipam.Set
+		for _, r := range group {
+			parsed, err := r.parse()
+			if err != nil {
+				return err
+			}
+			set = append(set, parsed)
+			if i >= len(w.RuntimeConfig.IPRanges) {
+				c.Subnets = append(c.Subnets, parsed.Subnet)
+			}
+		}
+		c.Sets = append(c.Sets, set)
+	}
+	if len(c.Sets) == 0 {
+		return errors.New("neither subnet nor ranges")
+	}
+	return ipam.CheckSets(c.Sets)
+}
+
+// oneOfEachFamily: results before version 0.3.0 have one IPv4 and one IPv6 address.
+func (c *IPAM) oneOfEachFamily(cniVersion string) error {
+	if cniVersion != "" && cniVersion != "0.1.0" && cniVersion != "0.2.0" {
+		return nil
+	}
+	var count [2]int
+	for _, set := range c.Sets {
+		family := 0
+		if set[0].Start.Is6() {
+			family = 1
+		}
+		if count[family]++; count[family] > 1 {
+			return fmt.Errorf("ipam: CNI version %q does not support more than one address of a family",
+				cniVersion)
+		}
+	}
+	return nil
 }
 
 func (r wireRange) parse() (ipam.Range, error) {

@@ -63,6 +63,7 @@ type Table struct {
 	table  *nftables.Table
 	config Config
 	byFam  map[bool]*family // by "is IPv4"
+	rules  map[string]int   // how many build has put into each chain
 }
 
 // Open prepares a table; nothing is changed yet.
@@ -76,13 +77,16 @@ func Open(config Config) (*Table, error) {
 		return nil, errors.Join(fmt.Errorf("prepare nftables socket: %w", err), kernel.Close())
 	}
 	table := &nftables.Table{Name: tableName(config.Network), Family: nftables.TableFamilyINet}
-	t := &Table{kernel: kernel, conn: conn, table: table, config: config}
+	t := &Table{kernel: kernel, conn: conn, table: table, config: config, rules: map[string]int{}}
 	t.byFam = map[bool]*family{true: newFamily(table, v4), false: newFamily(table, v6)}
 	return t, nil
 }
 
 // Close frees the socket.
 func (t *Table) Close() error { return t.kernel.Close() }
+
+// maxName keeps the name of a table within the kernel's 255 bytes.
+const maxName = 200
 
 // tableName is the network's name as nft(8) can write it. Names which had to be changed are told apart by a hash.
 func tableName(network string) string {
@@ -92,6 +96,7 @@ func tableName(network string) string {
 		}
 		return '_'
 	}, network)
+	clean = clean[:min(len(clean), maxName)]
 	if clean == network {
 		return "cni_" + network
 	}
@@ -99,9 +104,11 @@ func tableName(network string) string {
 	return "cni_" + clean + "_" + hex.EncodeToString(sum[:4])
 }
 
-// marker is an empty chain whose name tells which configuration the rules were made from: asking for it is one cheap message.
+// marker is a chain whose name tells which configuration the rules were made from: asking for it is one cheap
+// message. It is never called, and holds one rule, which goes with all the others when somebody flushes the
+// table.
 func (t *Table) marker() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "2 %+v", t.config))
+	sum := sha256.Sum256(fmt.Appendf(nil, "3 %+v", t.config))
 	return "config_" + hex.EncodeToString(sum[:6])
 }
 
@@ -138,7 +145,6 @@ func (t *Table) replace() error {
 	if err := t.build(); err != nil {
 		return err
 	}
-	t.conn.AddChain(&nftables.Chain{Table: t.table, Name: t.marker()})
 	if err := t.conn.Flush(); err != nil {
 		return fmt.Errorf("write nftables table %s: %w", t.table.Name, err)
 	}
@@ -155,6 +161,7 @@ func (t *Table) empty() error {
 		switch {
 		case c.Table.Name != t.table.Name:
 		case strings.HasPrefix(c.Name, "config_"):
+			t.conn.FlushChain(c)
 			t.conn.DelChain(c)
 		default:
 			t.conn.FlushChain(c)

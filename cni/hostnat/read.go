@@ -31,8 +31,44 @@ func (t *Table) there() (bool, error) {
 	return t.has(t.question("look up nftables table "+t.table.Name, unix.NFT_MSG_GETTABLE))
 }
 
+// fits asks for the marker. Somebody may have flushed the rules and left the chains: then the marker has no
+// rule either.
 func (t *Table) fits() (bool, error) {
-	return t.has(t.question("look up nftables chain "+t.marker(), unix.NFT_MSG_GETCHAIN).String(unix.NFTA_CHAIN_NAME, t.marker()))
+	m := t.question("look up nftables chain "+t.marker(), unix.NFT_MSG_GETCHAIN).String(unix.NFTA_CHAIN_NAME,
+		t.marker())
+	whole := false
+	err := t.kernel.Get(m, func(_ uint16, body []byte) {
+		_, rules := parseChain(body)
+		whole = rules == 1
+	})
+	if rtnl.Gone(err) {
+		return false, nil
+	}
+	return err == nil && whole, err
+}
+
+// tableOf is the table that a chain is in.
+func tableOf(body []byte) (name string) {
+	visit(body, func(kind uint16, value []byte) {
+		if kind == unix.NFTA_CHAIN_TABLE {
+			name = string(bytes.TrimRight(value, "\x00"))
+		}
+	})
+	return name
+}
+
+// parseChain reads the name of a chain and how many rules it has. A chain that others jump to counts them as
+// well.
+func parseChain(body []byte) (name string, uses int) {
+	visit(body, func(kind uint16, value []byte) {
+		switch {
+		case kind == unix.NFTA_CHAIN_NAME:
+			name = string(bytes.TrimRight(value, "\x00"))
+		case kind == unix.NFTA_CHAIN_USE && len(value) == 4:
+			uses = int(binary.BigEndian.Uint32(value))
+		}
+	})
+	return name, uses
 }
 
 // generation is the number of the last transaction of the namespace.

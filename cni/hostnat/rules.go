@@ -2,6 +2,7 @@ package hostnat
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -29,31 +30,43 @@ func (t *Table) build() error {
 	if t.config.Ports {
 		t.portRules(chain, post)
 	}
+	t.rule(t.conn.AddChain(&nftables.Chain{Table: t.table, Name: t.marker()}), verdict(expr.VerdictReturn))
 	if t.config.Masquerade {
 		return t.masqueradeRules(post)
 	}
 	return nil
 }
 
+// portChain is called from the hooks that packets to host ports pass.
+const portChain = "hostports"
+
+var portHooks = map[string]*nftables.ChainHook{
+	"prerouting": nftables.ChainHookPrerouting,
+	"output":     nftables.ChainHookOutput,
+}
+
 func (t *Table) portRules(chain func(string, nftables.ChainType, *nftables.ChainHook, *nftables.ChainPriority) *nftables.Chain, post *nftables.Chain) {
-	ports := t.conn.AddChain(&nftables.Chain{Table: t.table, Name: "hostports"})
+	ports := t.conn.AddChain(&nftables.Chain{Table: t.table, Name: portChain})
 	for _, f := range []*family{t.byFam[true], t.byFam[false]} {
 		words := uint32(f.size) / 4
 		t.rule(ports, f.is(), f.load(f.daddr, reg0), protocol(reg0+words), port(reg0+words+1), lookup(f.addrPorts), f.dnat())
 		t.rule(ports, f.is(), protocol(reg0), port(reg0+1), lookup(f.ports), f.dnat())
 	}
-	pre := chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
-	out := chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
-	for _, c := range []*nftables.Chain{pre, out} {
-		t.rule(c, toThisHost(), jump(ports.Name))
+	for name, hook := range portHooks {
+		t.rule(chain(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest), toThisHost(),
+			jump(ports.Name))
 	}
 	if !t.config.SNAT {
 		return
 	}
-	// route_localnet, which host ports on 127.0.0.1 need, also lets pods reach the host's loopback services: not on our bridge.
+	// route_localnet, which host ports on 127.0.0.1 need, also lets pods reach the host's loopback services,
+	// and reach others in the name of the host itself: not by our bridge.
 	raw := chain("loopback", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	f := t.byFam[true]
-	t.rule(raw, interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge), f.is(), f.within(f.daddr, v4.loopback), verdict(expr.VerdictDrop))
+	for _, side := range []uint32{f.daddr, f.saddr} {
+		t.rule(raw, interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge), f.is(), f.within(side, v4.loopback),
+			verdict(expr.VerdictDrop))
+	}
 	t.rule(post, interfaceIs(expr.MetaKeyOIFNAME, t.config.Bridge), f.is(), f.within(f.saddr, v4.loopback), masquerade())
 	if !t.config.HostRouted {
 		// The pod would answer its neighbour on the bridge directly, past the translation.
@@ -62,14 +75,13 @@ func (t *Table) portRules(chain func(string, nftables.ChainType, *nftables.Chain
 }
 
 func (t *Table) masqueradeRules(post *nftables.Chain) error {
-	own := append(append([]netip.Prefix(nil), t.config.Subnets...), t.config.NoMasq...)
 	for _, f := range []*family{t.byFam[true], t.byFam[false]} {
 		// Deleting and adding a set that a rule uses is refused, flushing it is not.
 		if err := t.conn.AddSet(f.noMasq, nil); err != nil {
 			return err
 		}
 		t.conn.FlushSet(f.noMasq)
-		if err := t.conn.SetAddElements(f.noMasq, f.intervals(append(own, f.groups))); err != nil {
+		if err := t.conn.SetAddElements(f.noMasq, f.intervals(t.own(f))); err != nil {
 			return err
 		}
 		// Told by the bridge, not by the source: one pod's runtimeConfig may bring a range that the configuration does not have.
@@ -79,12 +91,18 @@ func (t *Table) masqueradeRules(post *nftables.Chain) error {
 	return nil
 }
 
+// own are the destinations that see the pods' own addresses.
+func (t *Table) own(f *family) []netip.Prefix {
+	return slices.Concat(t.config.Subnets, t.config.NoMasq, []netip.Prefix{f.groups})
+}
+
 func (t *Table) rule(c *nftables.Chain, parts ...[]expr.Any) {
 	r := &nftables.Rule{Table: t.table, Chain: c}
 	for _, p := range parts {
 		r.Exprs = append(r.Exprs, p...)
 	}
 	t.conn.AddRule(r)
+	t.rules[c.Name]++
 }
 
 // is: meta nfproto ipv4|ipv6.

@@ -1,7 +1,8 @@
-// Package ipam gives out addresses and keeps them in host-local's files, so that the upstream plugin and this one can take over each
-// other's networks: DIR/ADDRESS holds "CONTAINER\r\nIFNAME", DIR/last_reserved_ip.SET the last address given out of a range set, DIR/lock
-// is locked by flock(2). Beside them .by-id/CONTAINER.IFNAME, a symbolic link to the list of the container's addresses, finds them
-// without reading every file, and .boot_id names the boot that the reservations belong to.
+// Package ipam gives out addresses and keeps them in host-local's files, so that the upstream plugin and this
+// one can take over each other's networks: DIR/ADDRESS holds "CONTAINER\r\nIFNAME", DIR/last_reserved_ip.SET
+// the last address given out of a range set, DIR/lock is locked by flock(2). Beside them
+// .by-id/CONTAINER:IFNAME, a symbolic link to the list of the container's addresses, finds them without
+// reading every file, and .boot_id names the boot that the reservations belong to.
 //
 // A reservation is published whole (O_TMPFILE and linkat): kill -9 leaves none that is empty. The index is written first, as the intent.
 package ipam
@@ -30,15 +31,6 @@ const (
 // ErrExhausted means that every address of a range set is taken.
 var ErrExhausted = errors.New("no address is free")
 
-// Owner is who holds an address: an attachment in CNI's terms.
-type Owner struct{ ContainerID, IfName string }
-
-func (o Owner) String() string  { return o.ContainerID + "/" + o.IfName }
-func (o Owner) content() string { return o.ContainerID + "\r\n" + o.IfName }
-
-// index is a file name: container IDs and interface names hold no slash (CNI specification, "Parameters").
-func (o Owner) index() string { return o.ContainerID + "." + o.IfName }
-
 // Lease is an address given out, with the range that it is from.
 type Lease struct {
 	Address netip.Addr
@@ -51,10 +43,27 @@ type Pool struct{ dir string }
 // Open opens DATADIR/NETWORK and creates it if need be. With bootScoped set, reservations of an earlier boot are void, since no
 // container outlives a boot; they are dropped here.
 func Open(dataDir, network string, bootScoped bool) (*Pool, error) {
-	p := &Pool{dir: filepath.Join(dataDir, network)}
-	if err := os.MkdirAll(filepath.Join(p.dir, indexDir), 0o755); err != nil {
+	dir := filepath.Join(dataDir, network)
+	if err := os.MkdirAll(filepath.Join(dir, indexDir), 0o755); err != nil {
 		return nil, fmt.Errorf("make directory of network %s: %w", network, err)
 	}
+	return open(dir, bootScoped)
+}
+
+// OpenIfThere is Open for a network of which there may be no directory: then the pool is nil.
+func OpenIfThere(dataDir, network string, bootScoped bool) (*Pool, error) {
+	dir := filepath.Join(dataDir, network)
+	switch _, err := os.Stat(dir); {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look for directory of network %s: %w", network, err)
+	}
+	return open(dir, bootScoped)
+}
+
+func open(dir string, bootScoped bool) (*Pool, error) {
+	p := &Pool{dir: dir}
 	if bootScoped {
 		if err := p.dropEarlierBoot(); err != nil {
 			return nil, fmt.Errorf("drop reservations of an earlier boot in %s: %w", p.dir, err)
@@ -72,7 +81,7 @@ func (p *Pool) dropEarlierBoot() error {
 	if seen, err := os.ReadFile(file); err == nil && string(seen) == string(now) {
 		return nil
 	}
-	return p.locked(func() error {
+	return p.Locked(func() error {
 		// Another process may have done it while this one waited for the lock.
 		seen, err := os.ReadFile(file)
 		if err == nil && string(seen) == string(now) {
@@ -80,7 +89,8 @@ func (p *Pool) dropEarlierBoot() error {
 		}
 		// Without a file it is not known which boot the reservations are of. They may be upstream's, for pods that run: they stay.
 		if err == nil {
-			if err := p.keep(func(Owner) bool { return false }); err != nil {
+			err = errors.Join(p.keep(func(Owner) bool { return false }), os.RemoveAll(p.PortsDir()))
+			if err != nil {
 				return err
 			}
 		}
@@ -88,8 +98,12 @@ func (p *Pool) dropEarlierBoot() error {
 	})
 }
 
-// locked runs f with host-local's lock held.
-func (p *Pool) locked(f func() error) error {
+// PortsDir is where package portrecord keeps the host ports of the network's containers, which end with the
+// boot as reservations do.
+func (p *Pool) PortsDir() string { return filepath.Join(p.dir, ".ports") }
+
+// Locked runs f with host-local's lock held.
+func (p *Pool) Locked(f func() error) error {
 	file, err := os.OpenFile(filepath.Join(p.dir, lockFile), os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
@@ -111,7 +125,7 @@ func (p *Pool) locked(f func() error) error {
 // an address rests as long as possible before it is used again. An owner that has addresses already is an error, as host-local has it.
 // On an error nothing is kept.
 func (p *Pool) Allocate(owner Owner, sets []Set, requested []netip.Addr) (leases []Lease, err error) {
-	err = p.locked(func() error {
+	err = p.Locked(func() error {
 		leases, err = p.allocate(owner, sets, requested)
 		if err != nil && !errors.Is(err, errDuplicate) {
 			err = errors.Join(err, p.release(owner))
@@ -233,50 +247,4 @@ func (p *Pool) file(a netip.Addr) string { return filepath.Join(p.dir, a.String(
 func read(path string) string {
 	data, _ := os.ReadFile(path)
 	return string(data)
-}
-
-// publish creates the reservation whole, unless there is one.
-func (p *Pool) publish(a netip.Addr, owner Owner) (bool, error) {
-	for {
-		err := linkWhole(p.dir, p.file(a), owner.content())
-		if err == nil {
-			return true, nil
-		}
-		if !errors.Is(err, os.ErrExist) {
-			return false, fmt.Errorf("reserve address %s: %w", a, err)
-		}
-		if p.taken(a) {
-			return false, nil
-		}
-		if err := os.Remove(p.file(a)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return false, fmt.Errorf("remove empty reservation of %s: %w", a, err)
-		}
-	}
-}
-
-// linkWhole makes a file appear at path with its content, or fails with ErrExist. File systems without O_TMPFILE get a temporary name.
-func linkWhole(dir, path, content string) error {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		temp, err := os.CreateTemp(dir, ".new-*")
-		if err != nil {
-			return err
-		}
-		defer func() { _ = os.Remove(temp.Name()) }()
-		if _, err = temp.WriteString(content); err == nil {
-			err = temp.Close()
-		}
-		if err != nil {
-			return err
-		}
-		return os.Link(temp.Name(), path)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	if n, err := unix.Write(fd, []byte(content)); err != nil || n != len(content) {
-		return errors.Join(err, errors.New("write was short"))
-	}
-	if err := unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
-		return &os.LinkError{Op: "link", Old: "new reservation", New: path, Err: err}
-	}
-	return nil
 }

@@ -31,7 +31,7 @@ func (p *Pool) writeIndex(owner Owner, leases []Lease) error {
 
 // Find returns the addresses that owner holds, those of a reservation made by upstream's host-local too.
 func (p *Pool) Find(owner Owner) (held []netip.Addr, err error) {
-	err = p.locked(func() error {
+	err = p.Locked(func() error {
 		held, err = p.find(owner)
 		return err
 	})
@@ -72,20 +72,9 @@ func (p *Pool) indexed(owner Owner) (held []netip.Addr, known bool, err error) {
 
 func (p *Pool) holds(a netip.Addr, owner Owner) bool { return matches(read(p.file(a)), owner) }
 
-// matches accepts host-local's old format too: the container ID alone.
-func matches(content string, owner Owner) bool {
-	content = strings.TrimSpace(content)
-	return content == owner.content() || content == owner.ContainerID
-}
-
-func parseOwner(content string) Owner {
-	id, ifname, _ := strings.Cut(strings.TrimSpace(content), "\r\n")
-	return Owner{ContainerID: id, IfName: ifname}
-}
-
 // Release gives back what owner holds. Holding nothing is success.
 func (p *Pool) Release(owner Owner) error {
-	return p.locked(func() error { return p.release(owner) })
+	return p.Locked(func() error { return p.release(owner) })
 }
 
 func (p *Pool) release(owner Owner) error {
@@ -98,49 +87,46 @@ func (p *Pool) release(owner Owner) error {
 			return fmt.Errorf("release address %s: %w", a, err)
 		}
 	}
-	err = os.Remove(filepath.Join(p.dir, indexDir, owner.index()))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("forget addresses of %s: %w", owner, err)
+	for _, name := range []string{owner.index(), owner.formerIndex()} {
+		err := os.Remove(filepath.Join(p.dir, indexDir, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("forget addresses of %s: %w", owner, err)
+		}
 	}
 	return nil
 }
 
 // Keep releases every reservation whose owner is not valid: CNI's GC.
 func (p *Pool) Keep(valid func(Owner) bool) error {
-	return p.locked(func() error { return p.keep(valid) })
+	return p.Locked(func() error { return p.keep(valid) })
 }
 
 func (p *Pool) keep(valid func(Owner) bool) error {
+	due := map[string]bool{} // index entries of those who hold something
 	err := p.each(func(a netip.Addr, content string) error {
-		if valid(parseOwner(content)) {
+		owner := parseOwner(content)
+		if valid(owner) {
+			due[owner.index()] = true
 			return nil
 		}
 		return os.Remove(p.file(a))
 	})
 	entries, listErr := os.ReadDir(filepath.Join(p.dir, indexDir))
+	if errors.Is(listErr, os.ErrNotExist) {
+		listErr = nil // a directory that upstream's plugin made
+	}
 	err = errors.Join(err, listErr)
 	for _, e := range entries {
-		id, ifname := cutLast(e.Name())
-		if !valid(Owner{ContainerID: id, IfName: ifname}) {
+		if !due[e.Name()] {
 			err = errors.Join(err, os.Remove(filepath.Join(p.dir, indexDir, e.Name())))
 		}
 	}
 	return errors.Join(err, p.removeTemporary())
 }
 
-// cutLast parts CONTAINER.IFNAME. Container IDs may hold dots; so may interface names (eth0.100), in which case the owner is not
-// recognised as valid and the index entry is dropped: the reservations themselves still tell.
-func cutLast(name string) (id, ifname string) {
-	i := strings.LastIndexByte(name, '.')
-	if i < 0 {
-		return name, ""
-	}
-	return name[:i], name[i+1:]
-}
-
 // removeTemporary removes what a killed writer left on a file system without O_TMPFILE.
 func (p *Pool) removeTemporary() error {
-	left, err := filepath.Glob(filepath.Join(p.dir, ".new-*"))
+	left, err := filepath.Glob(filepath.Join(p.dir, temporary))
 	for _, path := range left {
 		err = errors.Join(err, os.Remove(path))
 	}

@@ -13,12 +13,16 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"k8s.io/client-go/rest"
 
+	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/netd/cluster"
+	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/durable"
 )
@@ -30,6 +34,7 @@ type Options struct {
 	ConfName     string // 10-trivet.conflist
 	Plugin       string // path of trivet-cni as the runtime sees it
 	ClusterCIDRs []netip.Prefix
+	ServiceCIDRs []netip.Prefix // beside the ServiceCIDRs of the API
 }
 
 func (o Options) confPath() string { return filepath.Join(o.ConfDir, o.ConfName) }
@@ -49,11 +54,16 @@ const (
 type Daemon struct {
 	options Options
 	log     *slog.Logger
-	nodes   *nodes
+	cluster *cluster.Cluster
 	kernel  *rtnl.Conn
 	dirty   chan struct{}
 	retry   time.Duration   // 0: the last pass had no errors
 	told    map[string]bool // errors and notes of the last pass; they are logged once
+
+	unmended struct { // when writing the network's rules again failed last
+		at  time.Time
+		err error
+	}
 
 	mu     sync.Mutex
 	report Report
@@ -63,7 +73,7 @@ type Daemon struct {
 func New(config *rest.Config, o Options, log *slog.Logger) (*Daemon, error) {
 	d := &Daemon{options: o, log: log, dirty: make(chan struct{}, 1), report: Report{At: time.Now(), Errors: []string{"no look at the network yet"}}}
 	var err error
-	d.nodes, err = newNodes(config, d.look)
+	d.cluster, err = cluster.New(config, d.look, log)
 	return d, err
 }
 
@@ -80,9 +90,14 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watched := make(chan error, 1)
+	if len(d.options.ClusterCIDRs) == 0 {
+		d.log.Warn("--cluster-cidr is not given: a Node may claim any private network " +
+			"that is about as large as this node's pod CIDR")
+	}
+	watched := make(chan error, 2)
 	running.Go(func() { watched <- rtnl.Watch(ctx, d.look) })
-	running.Go(func() { d.nodes.run(ctx) })
+	running.Go(func() { watched <- hostnat.Watch(ctx, networkName, d.look) })
+	running.Go(func() { d.cluster.Run(ctx) })
 	for {
 		unasked := time.NewTimer(d.pass(ctx))
 		select {
@@ -112,7 +127,7 @@ func (d *Daemon) look() {
 // pass compares and repairs once, tells what has changed, and says after how long to look again unasked.
 func (d *Daemon) pass(ctx context.Context) time.Duration {
 	r := Report{At: time.Now()}
-	waiting := d.nodes.waiting()
+	waiting := d.cluster.Waiting()
 	if waiting == nil {
 		d.reconcile(ctx, &r)
 	} else { // nothing is withdrawn on half a list
@@ -122,7 +137,7 @@ func (d *Daemon) pass(ctx context.Context) time.Duration {
 		return 0 // what failed because the daemon ends is no news
 	}
 	r.Took = time.Since(r.At)
-	if !errors.Is(waiting, errNoListYet) { // every start begins so
+	if !errors.Is(waiting, cluster.ErrNoListYet) { // every start begins so
 		d.tell(r)
 	}
 	d.mu.Lock()
@@ -145,7 +160,7 @@ func (d *Daemon) Report() Report {
 
 // reconcile does one pass. The parts do not hinder each other: routes are repaired while the plugin is not there yet, and the other way round.
 func (d *Daemon) reconcile(ctx context.Context, r *Report) {
-	all, notes := d.nodes.list()
+	all, notes := d.cluster.Nodes()
 	r.Nodes, r.Notes = len(all), notes
 	own, ok := find(all, d.options.NodeName)
 	if !ok {
@@ -153,64 +168,107 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		r.fail(fmt.Errorf("node %s is not in the cluster yet", d.options.NodeName))
 		return
 	}
+	admitted := d.admit(own, all, r)
 	r.fail(d.forward(own.PodCIDRs))
 	local, err := d.kernel.AllAddresses()
 	if err != nil {
 		r.fail(err)
 		return
 	}
-	gateways, err := routers(d.kernel, own, all, local)
-	if err != nil {
+	if err := d.route(own, admitted, local, r); err != nil {
 		r.fail(err)
 		return
-	}
-	wanted, notes := wantedRoutes(own, all, local, gateways)
-	r.Routes, r.Notes = len(wanted), append(r.Notes, notes...)
-	added, deleted, err := syncRoutes(d.kernel, wanted)
-	r.fail(err)
-	if added+deleted > 0 {
-		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(all))
 	}
 	if len(own.PodCIDRs) == 0 {
 		r.fail(fmt.Errorf("node %s has no pod CIDR yet (the controller-manager gives it out: --allocate-node-cidrs, --cluster-cidr)", own.Name))
 		return
 	}
-	if err := d.configure(ctx, own, all, local); err != nil {
-		r.fail(fmt.Errorf("network configuration %s is not written: %w", d.options.confPath(), err))
-	}
+	d.configure(ctx, own, admitted, local, r)
 	if rival := rivals(d.options); rival != "" {
 		r.Notes = append(r.Notes, fmt.Sprintf("%s sorts before %s: runtimes use that network, not this one", filepath.Join(d.options.ConfDir, rival), d.options.ConfName))
 	}
 }
 
-func find(all []Node, name string) (Node, bool) {
+// admit returns the Nodes with the pod CIDRs that are believed, and tells of the others.
+func (d *Daemon) admit(own podcidr.Node, all []podcidr.Node, r *Report) []podcidr.Node {
+	rules := podcidr.Rules{
+		Cluster:  d.options.ClusterCIDRs,
+		Services: slices.Concat(d.options.ServiceCIDRs, d.cluster.Services()),
+	}
+	admitted, refused := rules.Admit(own, all)
+	for _, f := range refused {
+		r.Notes = append(r.Notes, f.String())
+	}
+	d.cluster.Refused(refused)
+	return admitted
+}
+
+// route makes the routes to other nodes' pods the wanted ones.
+func (d *Daemon) route(
+	own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
+) error {
+	near := newVicinity(admitted, local)
+	if err := near.findRouters(d.kernel, own, admitted); err != nil {
+		return err
+	}
+	wanted, notes := wantedRoutes(own, admitted, near)
+	r.Routes, r.Notes = len(wanted), append(r.Notes, notes...)
+
+	added, deleted, err := syncRoutes(d.kernel, wanted)
+	r.fail(err)
+	if added+deleted > 0 {
+		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(admitted))
+	}
+	return nil
+}
+
+func find(all []podcidr.Node, name string) (podcidr.Node, bool) {
 	for _, n := range all {
 		if n.Name == name {
 			return n, true
 		}
 	}
-	return Node{}, false
+	return podcidr.Node{}, false
 }
 
-func (d *Daemon) configure(ctx context.Context, own Node, all []Node, local []rtnl.InterfaceAddress) error {
+// configure makes the configuration, and what the plugin has made by it, fit the node.
+func (d *Daemon) configure(
+	ctx context.Context, own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
+) {
+	fail := func(err error) {
+		r.fail(fmt.Errorf("network configuration %s is not written: %w", d.options.confPath(), err))
+	}
 	mtu, err := deviceMTU(d.kernel, own, local)
 	if err != nil {
-		return err
+		fail(err)
+		return
 	}
-	data, err := networkConfig(own.PodCIDRs, podNetworks(d.options.ClusterCIDRs, all), mtu)
+	data, err := networkConfig(own.PodCIDRs, podNetworks(d.options.ClusterCIDRs, admitted), mtu)
 	if err != nil {
-		return err
+		fail(err)
+		return
 	}
+	network, err := parseConfig(data)
+	if err != nil {
+		fail(err)
+		return
+	}
+
+	r.fail(d.moveBridge(network))
 	written, err := publish(ctx, d.options, data)
 	if written {
 		d.log.Info("network configuration written", "file", d.options.confPath(), "podCIDRs", strings.Join(texts(own.PodCIDRs), ","), "mtu", mtu)
 	}
-	return err
+	if err != nil {
+		fail(err)
+		return
+	}
+	r.fail(d.repairRules(network)) // by the configuration that the plugin has, too
 }
 
 // deviceMTU is that of the interface which has the node's address, since packets to other nodes' pods leave by it (the smallest one, if
 // there are several); or else that of the default route. 0 when neither is known.
-func deviceMTU(kernel *rtnl.Conn, own Node, local []rtnl.InterfaceAddress) (int, error) {
+func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddress) (int, error) {
 	devices := devicesOf(own, local)
 	if len(devices) == 0 {
 		defaults, err := kernel.DefaultRoutes()

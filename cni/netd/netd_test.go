@@ -10,9 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -60,7 +59,8 @@ func TestPluginGetsItsPartOfTheList(t *testing.T) {
 }
 
 func TestPodNetworksAreTheClusterCIDRsOrAllNodesCIDRs(t *testing.T) {
-	all := []Node{{Name: "a", PodCIDRs: prefixes("10.244.10.0/24", "fd00::/64")}, {Name: "b", PodCIDRs: prefixes("10.244.9.0/24")}, {Name: "c", PodCIDRs: prefixes("10.244.9.0/24")}}
+	all := []podcidr.Node{{Name: "a", PodCIDRs: prefixes("10.244.10.0/24", "fd00::/64")},
+		{Name: "b", PodCIDRs: prefixes("10.244.9.0/24")}, {Name: "c", PodCIDRs: prefixes("10.244.9.0/24")}}
 	if got := texts(podNetworks(prefixes("10.244.0.0/16"), all)); !cmp.Equal(got, []string{"10.244.0.0/16"}) {
 		t.Errorf("with cluster CIDRs: %v", got)
 	}
@@ -70,36 +70,55 @@ func TestPodNetworksAreTheClusterCIDRsOrAllNodesCIDRs(t *testing.T) {
 }
 
 func TestWantedRoutes(t *testing.T) {
-	own := Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"), Addresses: addresses("10.99.0.1", "fd99::1")}
+	own := podcidr.Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"),
+		Addresses: addresses("10.99.0.1", "fd99::1")}
 	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")}, {Index: 2, Prefix: netip.MustParsePrefix("fd99::1/64")},
 		{Index: 3, Prefix: netip.MustParsePrefix("10.99.7.1/24")}, {Index: 4, Prefix: netip.MustParsePrefix("10.244.0.1/24")}, {Index: 5, Prefix: netip.MustParsePrefix("172.16.0.1/12")}}
 	for _, c := range []struct {
 		name string
-		peer Node
+		peer podcidr.Node
 		want []string // "DST via GATEWAY dev INDEX"
 		note string
 	}{
-		{"same network, both families", Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24", "fd00:244:0:1::/64"), Addresses: addresses("10.99.0.2", "fd99::2")},
+		{"same network, both families", podcidr.Node{Name: "b",
+			PodCIDRs:  prefixes("10.244.1.0/24", "fd00:244:0:1::/64"),
+			Addresses: addresses("10.99.0.2", "fd99::2")},
 			[]string{"10.244.1.0/24 via 10.99.0.2 dev 2", "fd00:244:0:1::/64 via fd99::2 dev 2"}, ""},
-		{"the most specific network wins", Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("10.99.7.2")},
+		{"the most specific network wins", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
+			Addresses: addresses("10.99.7.2")},
 			[]string{"10.244.1.0/24 via 10.99.7.2 dev 3"}, ""},
-		{"the second address is on link", Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("192.0.2.1", "10.99.0.2")},
+		{"the second address is on link", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
+			Addresses: addresses("192.0.2.1", "10.99.0.2")},
 			[]string{"10.244.1.0/24 via 10.99.0.2 dev 2"}, ""},
-		{"behind a router", Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("192.0.2.1")},
+		{"behind a router", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
+			Addresses: addresses("192.0.2.1")},
 			nil, "node b: no route to its pods 10.244.1.0/24: none of its addresses [192.0.2.1] is on a network of this node, and there is no overlay"},
-		{"no address of the family", Node{Name: "b", PodCIDRs: prefixes("fd00:1::/64"), Addresses: addresses("10.99.0.2")}, nil, "none of its addresses"},
-		{"an address of this node", Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("10.99.0.1")}, nil, "none of its addresses"},
-		{"everything", Node{Name: "b", PodCIDRs: prefixes("0.0.0.0/0"), Addresses: addresses("10.99.0.2")}, nil, "that is everything"},
-		{"this node's pods", Node{Name: "b", PodCIDRs: prefixes("10.244.0.128/25"), Addresses: addresses("10.99.0.2")}, nil, "overlaps this node's pod CIDR 10.244.0.0/24"},
-		{"the node network", Node{Name: "b", PodCIDRs: prefixes("10.99.0.0/16"), Addresses: addresses("10.99.0.2")}, nil, "this node is itself on the network 10.99.0.0/16"},
-		{"a part of a larger network of this node", Node{Name: "b", PodCIDRs: prefixes("172.16.5.0/24"), Addresses: addresses("10.99.0.2")}, []string{"172.16.5.0/24 via 10.99.0.2 dev 2"}, ""},
-		{"a part of the node network with this node's address", Node{Name: "b", PodCIDRs: prefixes("10.99.7.0/25"), Addresses: addresses("10.99.0.2")}, nil, "it holds this node's address 10.99.7.1"},
-		{"a part of the node network with a node's address", Node{Name: "b", PodCIDRs: prefixes("10.99.3.0/24"), Addresses: addresses("10.99.3.2")}, nil, "it holds node b's address 10.99.3.2"},
-		{"a part of a network with its router", Node{Name: "b", PodCIDRs: prefixes("172.16.9.0/24"), Addresses: addresses("10.99.0.2")}, nil, "it holds the router 172.16.9.254"},
-		{"no pod CIDR yet", Node{Name: "b", Addresses: addresses("10.99.0.2")}, nil, ""},
+		{"no address of the family", podcidr.Node{Name: "b", PodCIDRs: prefixes("fd00:1::/64"),
+			Addresses: addresses("10.99.0.2")}, nil, "none of its addresses"},
+		{"an address of this node", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
+			Addresses: addresses("10.99.0.1")}, nil, "none of its addresses"},
+		{"this node's pods", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.0.128/25"),
+			Addresses: addresses("10.99.0.2")}, nil, "overlaps this node's pod CIDR 10.244.0.0/24"},
+		{"the node network", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.0.0/16"),
+			Addresses: addresses("10.99.0.2")}, nil, "this node is itself on the network 10.99.0.0/16"},
+		{"a part of a larger network of this node",
+			podcidr.Node{Name: "b", PodCIDRs: prefixes("172.16.5.0/24"), Addresses: addresses("10.99.0.2")},
+			[]string{"172.16.5.0/24 via 10.99.0.2 dev 2"}, ""},
+		{"a part of the node network with this node's address",
+			podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.7.0/25"), Addresses: addresses("10.99.0.2")},
+			nil, "it holds this node's address 10.99.7.1"},
+		{"a part of the node network with a node's address",
+			podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.3.0/24"), Addresses: addresses("10.99.3.2")},
+			nil, "it holds node b's address 10.99.3.2"},
+		{"a part of a network with its router",
+			podcidr.Node{Name: "b", PodCIDRs: prefixes("172.16.9.0/24"), Addresses: addresses("10.99.0.2")},
+			nil, "it holds the router 172.16.9.254"},
+		{"no pod CIDR yet", podcidr.Node{Name: "b", Addresses: addresses("10.99.0.2")}, nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			routes, notes := wantedRoutes(own, []Node{c.peer, own}, local, addresses("172.16.9.254"))
+			near := newVicinity([]podcidr.Node{c.peer, own}, local)
+			near.routers = addresses("172.16.9.254")
+			routes, notes := wantedRoutes(own, []podcidr.Node{c.peer, own}, near)
 			if len(routes) < 2 || !routes[0].Unreachable || !routes[1].Unreachable || routes[0].Priority != unreachablePriority {
 				t.Fatalf("own pod CIDRs: %+v", routes)
 			}
@@ -117,15 +136,6 @@ func TestWantedRoutes(t *testing.T) {
 				t.Errorf("notes %q, want %q", all, c.note)
 			}
 		})
-	}
-}
-
-func TestTwoNodesWithOnePodCIDRGetOneRoute(t *testing.T) {
-	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")}}
-	all := []Node{{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("10.99.0.2")}, {Name: "c", PodCIDRs: prefixes("10.244.1.0/24"), Addresses: addresses("10.99.0.3")}}
-	routes, notes := wantedRoutes(Node{Name: "self"}, all, local, nil)
-	if len(routes) != 1 || routes[0].Gateway.String() != "10.99.0.2" || len(notes) != 1 || !strings.Contains(notes[0], "node b has the same pod CIDR") {
-		t.Errorf("routes %+v, notes %q", routes, notes)
 	}
 }
 
@@ -199,19 +209,6 @@ func TestInstallReplacesAnotherPluginAndSweepsWhatAKilledRunLeft(t *testing.T) {
 	}
 }
 
-func TestStripKeepsWhatRoutingNeeds(t *testing.T) {
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", ResourceVersion: "7", Labels: map[string]string{"x": "y"}},
-		Spec: corev1.NodeSpec{PodCIDR: "10.244.0.0/24"},
-		Status: corev1.NodeStatus{Images: []corev1.ContainerImage{{SizeBytes: 1}}, Addresses: []corev1.NodeAddress{
-			{Type: corev1.NodeHostName, Address: "a"}, {Type: corev1.NodeInternalIP, Address: "10.99.0.1"}, {Type: corev1.NodeExternalIP, Address: "192.0.2.1"}}}}
-	got, err := strip(node)
-	want := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", ResourceVersion: "7"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}},
-		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.99.0.1"}}}}
-	if d := cmp.Diff(want, got); d != "" || err != nil {
-		t.Error(d, err)
-	}
-}
-
 func TestReportNamesErrorsAndNotes(t *testing.T) {
 	now := time.Date(2026, 11, 23, 21, 0, 0, 0, time.UTC)
 	r := Report{At: now, Took: 1500 * time.Microsecond, Nodes: 3, Routes: 2, Notes: []string{"node c is far away"}}
@@ -230,23 +227,30 @@ func TestReportNamesErrorsAndNotes(t *testing.T) {
 	}
 }
 
-func FuzzParseNode(f *testing.F) {
+func FuzzWantedRoutes(f *testing.F) {
 	f.Add("10.244.1.0/24", "10.99.0.2")
-	f.Add("fd00:244::/64", "fd99::1%eth0")
-	f.Add("::ffff:10.0.0.0/104", "::ffff:10.99.0.2")
-	f.Add("0.0.0.0/0", "")
-	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")}, {Index: 2, Prefix: netip.MustParsePrefix("fd99::1/64")}}
-	own := Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"), Addresses: addresses("10.99.0.1")}
+	f.Add("fd00:244::/64", "fd99::1")
+	f.Add("0.0.0.0/0", "10.99.0.1")
+	local := []rtnl.InterfaceAddress{
+		{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")},
+		{Index: 2, Prefix: netip.MustParsePrefix("fd99::1/64")},
+	}
+	own := podcidr.Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"),
+		Addresses: addresses("10.99.0.1")}
 	f.Fuzz(func(t *testing.T, cidr, address string) {
-		node, notes := parseNode(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Spec: corev1.NodeSpec{PodCIDRs: []string{cidr}},
-			Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: address}}}})
-		if len(node.PodCIDRs)+len(node.Addresses)+len(notes) != 2 {
-			t.Fatalf("%+v, notes %q", node, notes)
+		pods, err := netip.ParsePrefix(cidr)
+		a, err2 := netip.ParseAddr(address)
+		if err != nil || err2 != nil || pods.Addr().Is4In6() {
+			return
 		}
-		routes, _ := wantedRoutes(own, []Node{node, own}, local, nil)
+		node := podcidr.Node{Name: "b", PodCIDRs: []netip.Prefix{pods.Masked()},
+			Addresses: []netip.Addr{a.WithZone("").Unmap()}}
+		admitted, _ := podcidr.Rules{}.Admit(own, []podcidr.Node{own, node})
+		routes, _ := wantedRoutes(own, admitted, newVicinity(admitted, local))
 		for _, r := range routes[2:] {
 			if r.Dst.Bits() == 0 || r.Dst != r.Dst.Masked() || r.Dst.Overlaps(own.PodCIDRs[0]) || r.Dst.Overlaps(own.PodCIDRs[1]) ||
-				r.Dst.Contains(local[0].Prefix.Addr()) || r.Dst.Contains(local[1].Prefix.Addr()) || r.Dst.Addr().Is4() != r.Gateway.Is4() || r.Index != 2 {
+				r.Dst.Contains(local[0].Prefix.Addr()) || r.Dst.Contains(local[1].Prefix.Addr()) ||
+				r.Dst.Addr().Is4() != r.Gateway.Is4() || r.Index != 2 {
 				t.Fatalf("route %+v", r)
 			}
 		}

@@ -6,11 +6,16 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// bridgeName is the bridge of the network that trivet-netd configures.
-const bridgeName = "trivet0"
+// The network that trivet-netd configures, its bridge, and the plugin.
+const (
+	networkName = "trivet"
+	bridgeName  = "trivet0"
+	pluginType  = "trivet-cni"
+)
 
 // networkConfig is the configuration list for a node with these pod CIDRs (CNI specification, section 1).
 func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
@@ -19,9 +24,10 @@ func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 		ranges = append(ranges, []map[string]string{{"subnet": p.String()}})
 	}
 	network := map[string]any{
-		"cniVersion": "1.1.0", "name": "trivet",
+		"cniVersion": "1.1.0", "name": networkName,
 		"plugins": []map[string]any{{
-			"type": "trivet-cni", "bridge": bridgeName, "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true, "hostRouted": true,
+			"type": pluginType, "bridge": bridgeName, "isDefaultGateway": true, "ipMasq": true,
+			"hairpinMode": true, "hostRouted": true,
 			"lazyUnlink": true, "mtu": mtu, "noMasq": texts(noMasq),
 			"ipam":         map[string]any{"type": "host-local", "ranges": ranges, "bootScoped": true},
 			"capabilities": map[string]bool{"portMappings": true, "ipRanges": true, "ips": true, "mac": true},
@@ -40,7 +46,7 @@ func texts(prefixes []netip.Prefix) []string {
 }
 
 // podNetworks are the destinations that see pods' own addresses: the cluster CIDRs if they are known, else every node's pod CIDRs.
-func podNetworks(clusterCIDRs []netip.Prefix, all []Node) []netip.Prefix {
+func podNetworks(clusterCIDRs []netip.Prefix, all []podcidr.Node) []netip.Prefix {
 	if len(clusterCIDRs) > 0 {
 		return clusterCIDRs
 	}
@@ -55,7 +61,7 @@ func podNetworks(clusterCIDRs []netip.Prefix, all []Node) []netip.Prefix {
 }
 
 // devicesOf are the indexes of the interfaces that have one of the node's addresses.
-func devicesOf(own Node, local []rtnl.InterfaceAddress) []int {
+func devicesOf(own podcidr.Node, local []rtnl.InterfaceAddress) []int {
 	var devices []int
 	for _, l := range local {
 		if slices.Contains(own.Addresses, l.Prefix.Addr()) {

@@ -4,25 +4,30 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// publish puts the configuration where the runtime looks for it, if the plugin says that it can serve it. A file that is there already
-// stays until the new one is whole.
+// publish puts the configuration where the runtime looks for it, if the plugin says that it can serve it. A
+// file that is there already stays until the new one is whole; one that gives out addresses which are not
+// this node's any more is worse than none, and does not wait for the plugin.
 func publish(ctx context.Context, o Options, data []byte) (written bool, err error) {
 	now, err := os.ReadFile(o.confPath())
 	if err == nil && bytes.Equal(now, data) {
 		return false, nil
 	}
-	if err := askStatus(ctx, o.Plugin, data); err != nil {
-		return false, err
+	if err != nil || !otherSubnets(now, data) {
+		if err := askStatus(ctx, o.Plugin, data); err != nil {
+			return false, err
+		}
 	}
 	if err := os.MkdirAll(o.ConfDir, 0o755); err != nil {
 		return false, err
@@ -31,6 +36,15 @@ func publish(ctx context.Context, o Options, data []byte) (written bool, err err
 		return false, err
 	}
 	return true, nil
+}
+
+// otherSubnets tells whether a configuration of ours gives out addresses of other subnets than the wanted
+// one.
+func otherSubnets(now, wanted []byte) bool {
+	a, err := parseConfig(now)
+	b, err2 := parseConfig(wanted)
+	return err == nil && err2 == nil && a.IPAM != nil && b.IPAM != nil &&
+		!slices.Equal(a.IPAM.Subnets, b.IPAM.Subnets)
 }
 
 // rivals is the first network configuration that runtimes take before ours (they take the first in the order of names), "" if there is none.
@@ -93,6 +107,9 @@ func pluginConfig(list []byte) ([]byte, error) {
 	}
 	if err := json.Unmarshal(list, &l); err != nil {
 		return nil, err
+	}
+	if len(l.Plugins) == 0 {
+		return nil, errors.New("configuration list without plugins")
 	}
 	p := l.Plugins[0]
 	p["cniVersion"], p["name"] = l.CNIVersion, l.Name

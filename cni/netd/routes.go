@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/trivet-node/trivet/cni/netd/podcidr"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
@@ -22,107 +23,128 @@ const (
 
 // wantedRoutes are the routes to other nodes' pods through the nodes' addresses, as far as those are on a network that this node is on,
 // and one that keeps packets to own pod addresses from leaving by the default route while the bridge is not there.
-func wantedRoutes(own Node, all []Node, local []rtnl.InterfaceAddress, routers []netip.Addr) (routes []rtnl.Route, notes []string) {
-	taken := map[netip.Prefix]string{}
+func wantedRoutes(
+	own podcidr.Node, admitted []podcidr.Node, v vicinity,
+) (routes []rtnl.Route, notes []string) {
 	for _, pods := range own.PodCIDRs {
-		taken[pods] = own.Name
 		routes = append(routes, rtnl.Route{Dst: pods, Unreachable: true, Priority: unreachablePriority, Protocol: Protocol})
 	}
-	for _, node := range all {
+
+	for _, node := range admitted {
 		if node.Name == own.Name {
 			continue
 		}
 		for _, pods := range node.PodCIDRs {
-			if why := unfit(pods, own, all, local, routers); why != "" {
-				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: %s", node.Name, pods, why))
+			why := v.unfit(pods, own)
+			gateway, index := v.nextHop(node, pods)
+			if why == "" && index == 0 {
+				const far = "none of its addresses %v is on a network of this node, and there is no overlay"
+				why = fmt.Sprintf(far, node.Addresses)
+			}
+			if why != "" {
+				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: %s", node.Name, pods,
+					why))
 				continue
 			}
-			if other, ok := taken[pods]; ok {
-				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: node %s has the same pod CIDR", node.Name, pods, other))
-				continue
-			}
-			gateway, index := nextHop(node, pods, local)
-			if index == 0 {
-				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: none of its addresses %v is on a network of this node, and there is no overlay", node.Name, pods, node.Addresses))
-				continue
-			}
-			taken[pods] = node.Name
-			routes = append(routes, rtnl.Route{Dst: pods, Gateway: gateway, Index: index, Priority: peerPriority, Protocol: Protocol})
+			routes = append(routes, rtnl.Route{
+				Dst:      pods,
+				Gateway:  gateway,
+				Index:    index,
+				Priority: peerPriority,
+				Protocol: Protocol,
+			})
 		}
 	}
 	return routes, notes
 }
 
-// unfit says why packets to pods may not be sent to another node: a wrong pod CIDR must not take over this node's own networks.
-func unfit(pods netip.Prefix, own Node, all []Node, local []rtnl.InterfaceAddress, routers []netip.Addr) string {
-	if pods.Bits() == 0 {
-		return "that is everything"
+// vicinity is what this node is connected to.
+type vicinity struct {
+	networks  *podcidr.Index[int]    // the interface by network
+	addresses *podcidr.Index[string] // of this node
+	nodes     *podcidr.Index[string] // the Node by InternalIP
+	routers   []netip.Addr           // gateways of the default routes, if they matter
+}
+
+func newVicinity(admitted []podcidr.Node, local []rtnl.InterfaceAddress) vicinity {
+	v := vicinity{
+		networks:  podcidr.NewIndex[int](admitted),
+		addresses: podcidr.NewIndex[string](admitted),
+		nodes:     podcidr.NewIndex[string](admitted),
 	}
+	for _, l := range local {
+		v.networks.Add(l.Prefix, l.Index)
+		v.addresses.Add(single(l.Prefix.Addr()), "")
+	}
+	for _, n := range admitted {
+		for _, a := range n.Addresses {
+			v.nodes.Add(single(a), n.Name)
+		}
+	}
+	return v
+}
+
+func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// unfit says why packets to pods may not be sent to another node: a wrong pod CIDR must not take over this
+// node's own networks.
+func (v vicinity) unfit(pods netip.Prefix, own podcidr.Node) string {
 	for _, p := range own.PodCIDRs {
 		if p.Overlaps(pods) {
 			return fmt.Sprintf("it overlaps this node's pod CIDR %s", p)
 		}
 	}
-	for _, l := range local {
-		if pods.Overlaps(l.Prefix) && pods.Bits() <= l.Prefix.Bits() {
-			return fmt.Sprintf("this node is itself on the network %s", l.Prefix.Masked())
-		}
-		if pods.Contains(l.Prefix.Addr()) {
-			return fmt.Sprintf("it holds this node's address %s", l.Prefix.Addr())
-		}
+	if network, _, ok := v.networks.Within(pods); ok {
+		return fmt.Sprintf("this node is itself on the network %s", network)
 	}
-	if !onLink(pods, local) {
+	if address, _, ok := v.addresses.Within(pods); ok {
+		return fmt.Sprintf("it holds this node's address %s", address.Addr())
+	}
+	if !v.onLink(pods) {
 		return ""
 	}
-	for _, r := range routers {
+	for _, r := range v.routers {
 		if pods.Contains(r) {
 			return fmt.Sprintf("it holds the router %s", r)
 		}
 	}
-	for _, n := range all {
-		for _, a := range n.Addresses {
-			if pods.Contains(a) {
-				return fmt.Sprintf("it holds node %s's address %s", n.Name, a)
-			}
-		}
+	if address, name, ok := v.nodes.Within(pods); ok {
+		return fmt.Sprintf("it holds node %s's address %s", name, address.Addr())
 	}
 	return ""
 }
 
-// onLink tells whether pods are a part of a network that this node is on: what else is there must stay within reach. (Elsewhere no address
-// counts: a Node that claims one could take another Node's route away.)
-func onLink(pods netip.Prefix, local []rtnl.InterfaceAddress) bool {
-	return slices.ContainsFunc(local, func(l rtnl.InterfaceAddress) bool { return l.Prefix.Overlaps(pods) })
+// onLink tells whether pods are a part of a network that this node is on: what else is there must stay within
+// reach.
+func (v vicinity) onLink(pods netip.Prefix) bool {
+	_, _, ok := v.networks.Around(pods)
+	return ok
 }
 
-// routers are the gateways of the default routes. To find them takes a list of all routes, so it is made only when they matter.
-func routers(kernel *rtnl.Conn, own Node, all []Node, local []rtnl.InterfaceAddress) (found []netip.Addr, err error) {
-	for _, n := range all {
-		if n.Name == own.Name || !slices.ContainsFunc(n.PodCIDRs, func(pods netip.Prefix) bool { return onLink(pods, local) }) {
-			continue
-		}
-		defaults, err := kernel.DefaultRoutes()
-		for _, r := range defaults {
-			found = append(found, r.Gateway)
-		}
-		return found, err
+// findRouters looks for the gateways of the default routes. To find them takes a list of all routes, so it is
+// made only when a pod CIDR may hold one.
+func (v *vicinity) findRouters(kernel *rtnl.Conn, own podcidr.Node, admitted []podcidr.Node) error {
+	near := slices.ContainsFunc(admitted, func(n podcidr.Node) bool {
+		return n.Name != own.Name && slices.ContainsFunc(n.PodCIDRs, v.onLink)
+	})
+	if !near {
+		return nil
 	}
-	return nil, nil
+	defaults, err := kernel.DefaultRoutes()
+	for _, r := range defaults {
+		v.routers = append(v.routers, r.Gateway)
+	}
+	return err
 }
 
 // nextHop is the first address of a node, in the family of its pods, that is on link here, by the most specific network.
-func nextHop(node Node, pods netip.Prefix, local []rtnl.InterfaceAddress) (netip.Addr, int) {
+func (v vicinity) nextHop(node podcidr.Node, pods netip.Prefix) (netip.Addr, int) {
 	for _, address := range node.Addresses {
-		if address.Is4() != pods.Addr().Is4() || slices.ContainsFunc(local, func(l rtnl.InterfaceAddress) bool { return l.Prefix.Addr() == address }) {
+		_, _, ours := v.addresses.Around(single(address))
+		if ours || address.Is4() != pods.Addr().Is4() {
 			continue
 		}
-		bits, index := -1, 0
-		for _, l := range local {
-			if l.Prefix.Contains(address) && l.Prefix.Bits() > bits {
-				bits, index = l.Prefix.Bits(), l.Index
-			}
-		}
-		if index != 0 {
+		if _, index, ok := v.networks.Around(single(address)); ok {
 			return address, index
 		}
 	}
@@ -152,7 +174,7 @@ func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
 
 // plain is a route without what the kernel fills in.
 func plain(r rtnl.Route) rtnl.Route {
-	r.Scope = 0
+	r.Scope, r.Table = 0, 0
 	if r.Unreachable {
 		r.Index = 0 // IPv6 says: by lo
 	}

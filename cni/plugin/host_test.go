@@ -74,16 +74,57 @@ func (h *host) command(verb, id, netns, config string) *exec.Cmd {
 
 // call runs the plugin and returns its output; an error is the plugin's own text.
 func (h *host) call(verb, id, netns, config string) (string, error) {
+	return h.run(h.command(verb, id, netns, config))
+}
+
+func (h *host) run(c *exec.Cmd) (string, error) {
 	var out []byte
 	err := namespace.Do(func() error {
 		var err error
-		out, err = h.command(verb, id, netns, config).Output()
+		out, err = c.Output()
 		return err
 	}, h.netns)
 	if err != nil {
-		err = fmt.Errorf("%s: %w: %s", verb, err, out)
+		err = fmt.Errorf("%v: %w: %s", c.Args, err, out)
 	}
 	return string(out), err
+}
+
+// callAs runs the plugin by another name, for another interface.
+func (h *host) callAs(name, verb, id, netns, ifname, config string) (string, error) {
+	h.t.Helper()
+	path := filepath.Join(h.t.TempDir(), name)
+	c := h.command(verb, id, netns, config)
+	c.Path, c.Args = "/proc/self/exe", []string{path}
+	c.Env = append(c.Env, "CNI_IFNAME="+ifname)
+	return h.run(c)
+}
+
+// nft runs nft(8) in the host's namespace.
+func (h *host) nft(args string) {
+	h.t.Helper()
+	h.in(h.netns, func() error {
+		out, err := exec.Command(testenv.Program(h.t, "nft", "nftables"),
+			strings.Fields(args)...).CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("nft %s: %w: %s", args, err, out)
+		}
+		return err
+	})
+}
+
+// ip runs ip(8) in a namespace.
+func (h *host) ip(netns, args string) string {
+	h.t.Helper()
+	var out []byte
+	h.in(netns, func() (err error) {
+		if out, err = exec.Command(testenv.Program(h.t, "ip", "iproute2"),
+			strings.Fields(args)...).CombinedOutput(); err != nil {
+			err = fmt.Errorf("ip %s: %w: %s", args, err, out)
+		}
+		return err
+	})
+	return string(out)
 }
 
 func (h *host) must(verb, id, netns, config string) string {
@@ -175,7 +216,7 @@ func (h *host) leftovers() string {
 		}
 		return errors.Join(err, listErr)
 	})
-	for _, pattern := range []string{"[0-9]*.*", "fd*", ".by-id/*"} {
+	for _, pattern := range []string{"[0-9]*.*", "fd*", ".by-id/*", ".ports/*"} {
 		files, _ := filepath.Glob(filepath.Join(h.dataDir, "test", pattern))
 		for _, f := range files {
 			found = append(found, "file "+filepath.Base(f))

@@ -3,15 +3,13 @@ package plugin
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/containernetworking/cni/pkg/types"
-	"golang.org/x/sys/unix"
-
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/conf"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/portrecord"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
@@ -32,7 +30,7 @@ func valid(n *conf.Network) (func(ipam.Owner) bool, bool) {
 func byName(n *conf.Network) func(string) bool {
 	known := make(map[string]bool, len(n.Valid))
 	for _, a := range n.Valid {
-		known[ipam.Owner{ContainerID: a.ContainerID, IfName: a.IfName}.String()] = true
+		known[ipam.Owner{ContainerID: a.ContainerID, IfName: a.IfName}.Label()] = true
 	}
 	return func(owner string) bool { return known[owner] }
 }
@@ -42,14 +40,14 @@ func gcBridge(n *conf.Network) error {
 	if !n.HasValid {
 		return nil
 	}
-	ports := gcNAT(n)
+	ports := errors.Join(gcRecords(n), gcNAT(n))
 	host, err := rtnl.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = host.Close() }()
 	links := bridge.Keep(host, n.Name, byName(n))
-	if links != nil || n.IPAM == nil {
+	if links != nil {
 		return errors.Join(ports, links)
 	}
 	return errors.Join(ports, gcHostLocal(n))
@@ -57,21 +55,31 @@ func gcBridge(n *conf.Network) error {
 
 func gcHostLocal(n *conf.Network) error {
 	keep, listed := valid(n)
-	if !listed || n.IPAM == nil {
+	if !listed {
 		return nil
 	}
-	pool, err := ipam.Open(n.IPAM.DataDir, n.Name, n.IPAM.BootScoped)
-	if err != nil {
+	pool, err := ipam.OpenIfThere(n.IPAM.DataDir, n.Name, n.IPAM.BootScoped)
+	if err != nil || pool == nil {
 		return err
 	}
 	return pool.Keep(keep)
+}
+
+// gcRecords comes before the host ports go, as in DEL.
+func gcRecords(n *conf.Network) error {
+	keep, listed := valid(n)
+	pool, err := ipam.OpenIfThere(n.IPAM.DataDir, n.Name, n.IPAM.BootScoped)
+	if err != nil || pool == nil || !listed {
+		return err
+	}
+	return pool.Locked(func() error { return portrecord.Of(pool).Keep(keep) })
 }
 
 func gcNAT(n *conf.Network) error {
 	if !n.HasValid {
 		return nil
 	}
-	return withNAT(natConfig(n), func(t *hostnat.Table) error { return t.Keep(byName(n)) })
+	return withNAT(n.NATConfig(), func(t *hostnat.Table) error { return t.Keep(byName(n)) })
 }
 
 // unavailable is what STATUS answers when an ADD now would fail (CNI specification, "STATUS").
@@ -88,14 +96,10 @@ func statusBridge(n *conf.Network) error {
 		return unavailable(err)
 	}
 	defer func() { _ = host.Close() }()
-	link, err := host.LinkByName(n.Bridge)
-	switch {
-	case err == nil && link.Kind != "bridge":
-		return unavailable(fmt.Errorf("interface %s is there but is no bridge", n.Bridge))
-	case err != nil && !rtnl.Gone(err):
+	if err := bridge.Usable(host, n.BridgeConfig(), gateways(n)); err != nil {
 		return unavailable(err)
 	}
-	if n.IPMasq || n.Type == "trivet-cni" {
+	if n.IPMasq || n.Role == conf.TrivetCNI {
 		if err := statusNAT(n); err != nil {
 			return err
 		}
@@ -106,8 +110,24 @@ func statusBridge(n *conf.Network) error {
 	return statusHostLocal(n)
 }
 
+// gateways are the addresses that the bridge has for pods of this network: for each set of ranges, one of
+// these.
+func gateways(n *conf.Network) (all [][]bridge.Address) {
+	if n.IPAM == nil {
+		return nil
+	}
+	for _, set := range n.IPAM.Sets {
+		var ranges []bridge.Address
+		for _, r := range set {
+			ranges = append(ranges, bridge.Address{Prefix: r.Subnet, Gateway: r.Gateway})
+		}
+		all = append(all, ranges)
+	}
+	return all
+}
+
 func statusNAT(n *conf.Network) error {
-	return unavailable(withNAT(natConfig(n), func(t *hostnat.Table) error { return t.Usable() }))
+	return unavailable(withNAT(n.NATConfig(), func(t *hostnat.Table) error { return t.Usable() }))
 }
 
 // statusHostLocal: the directory can be written and every range set has an address left.
@@ -119,8 +139,8 @@ func statusHostLocal(n *conf.Network) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	if err := unix.Access(n.IPAM.DataDir, unix.W_OK); err != nil {
-		return unavailable(&os.PathError{Op: "write to", Path: n.IPAM.DataDir, Err: err})
+	if err := pool.Writable(); err != nil {
+		return unavailable(err)
 	}
 	for _, set := range n.IPAM.Sets {
 		free, held, err := pool.Free(set, 1)

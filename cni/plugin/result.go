@@ -21,7 +21,7 @@ var (
 
 // attachment is what the leases ask of the pod's interface.
 func (c *call) attachment(leases []ipam.Lease) (bridge.Attachment, error) {
-	a := bridge.Attachment{ContainerID: c.args.ContainerID, IfName: c.args.IfName, Netns: c.args.Netns, MAC: c.MAC}
+	a := bridge.Attachment{Owner: c.owner(), Netns: c.args.Netns, MAC: c.MAC}
 	for _, l := range leases {
 		a.Addresses = append(a.Addresses, bridge.Address{Prefix: netip.PrefixFrom(l.Address, l.Range.Subnet.Bits()), Gateway: l.Range.Gateway})
 	}
@@ -152,9 +152,21 @@ func (c *call) resolver(result *types100.Result) error {
 	return nil
 }
 
-// fromPrevious is the attachment that prevResult tells of.
+// fromPrevious is the attachment that prevResult tells of. Plugins later in the chain may have changed the
+// interface, and say so there.
 func (c *call) fromPrevious() (bridge.Attachment, error) {
-	a := bridge.Attachment{ContainerID: c.args.ContainerID, IfName: c.args.IfName, Netns: c.args.Netns, MAC: c.MAC}
+	a := bridge.Attachment{Owner: c.owner(), Netns: c.args.Netns, MAC: c.MAC, MTU: c.MTU}
+	for _, i := range c.previous.Interfaces {
+		if i.Sandbox == "" || i.Name != c.args.IfName {
+			continue
+		}
+		if mac, err := net.ParseMAC(i.Mac); err == nil {
+			a.MAC = mac
+		}
+		if i.Mtu != 0 {
+			a.MTU = i.Mtu
+		}
+	}
 	for _, ip := range c.previous.IPs {
 		if !c.isPods(ip.Interface) {
 			continue

@@ -74,11 +74,8 @@ func checkHostLocal(c *call) error {
 }
 
 func delHostLocal(c *call) error {
-	if c.IPAM == nil {
-		return nil
-	}
-	pool, err := ipam.Open(c.IPAM.DataDir, c.Name, c.IPAM.BootScoped)
-	if err != nil {
+	pool, err := ipam.OpenIfThere(c.IPAM.DataDir, c.Name, c.IPAM.BootScoped)
+	if err != nil || pool == nil {
 		return err
 	}
 	return pool.Release(c.owner())

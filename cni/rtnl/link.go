@@ -14,6 +14,7 @@ const vethInfoPeer = 1
 // Link is what a pod's network needs to know of an interface.
 type Link struct {
 	Index, Master int
+	Peer          int // of a veth: the index of the other end, in its namespace
 	Name, Alias   string
 	Kind          string // "bridge", "veth", ""
 	MAC           net.HardwareAddr
@@ -79,6 +80,8 @@ func parseLink(body []byte) Link {
 		case len(value) < 4:
 		case kind == unix.IFLA_MTU:
 			l.MTU = int(native.Uint32(value))
+		case kind == unix.IFLA_LINK:
+			l.Peer = int(native.Uint32(value))
 		case kind == unix.IFLA_MASTER:
 			l.Master = int(native.Uint32(value))
 		case kind == unix.IFLA_GROUP:
@@ -181,6 +184,13 @@ func SetUp(index int) *Message {
 // SetPromiscuous makes an interface take every frame.
 func SetPromiscuous(index int) *Message {
 	return newMessage(fmt.Sprintf("set interface %d promiscuous", index), unix.RTM_NEWLINK, 0, ifinfo(index, unix.IFF_PROMISC, unix.IFF_PROMISC))
+}
+
+// SetMAC sets the address of an interface. A bridge keeps it from then on, whatever its ports have.
+func SetMAC(index int, mac net.HardwareAddr) *Message {
+	return newMessage(fmt.Sprintf("set MAC address of interface %d", index), unix.RTM_NEWLINK, 0,
+		ifinfo(index, 0, 0)).
+		Bytes(unix.IFLA_ADDRESS, mac)
 }
 
 // SetMTU sets the largest packet of an interface.

@@ -22,8 +22,9 @@ type Route struct {
 	Unreachable bool
 }
 
-// NewRoute adds a route. It replaces one to the same destination, so that it can be repeated.
-func NewRoute(r Route) *Message { return r.create(Replace) }
+// NewRoute adds a route. Others to the same destination stay: in IPv4 the new one comes before them, in IPv6
+// they share the traffic.
+func NewRoute(r Route) *Message { return r.create(0) }
 
 // AddRoute adds a route beside others. It is refused, Exists(err), when there is one to the same destination with the same priority.
 func AddRoute(r Route) *Message { return r.create(Excl) }
@@ -123,39 +124,92 @@ func (c *Conn) routes(protocol byte, pick func(Route) bool) ([]Route, error) {
 	return all, nil
 }
 
+// parseRoute reads a route of the main table. One with several next hops, as IPv6 routes to one destination
+// are shown, has the first.
 func parseRoute(body []byte) (Route, bool) {
-	if len(body) < unix.SizeofRtMsg || body[4] != unix.RT_TABLE_MAIN {
+	r, ok := parseAnyRoute(body)
+	return r, ok && r.Table == unix.RT_TABLE_MAIN
+}
+
+func parseAnyRoute(body []byte) (Route, bool) {
+	if len(body) < unix.SizeofRtMsg {
 		return Route{}, false
 	}
-	r := Route{Protocol: body[5], Scope: int(body[6]), Unreachable: body[7] == unix.RTN_UNREACHABLE}
+	r := Route{
+		Protocol:    body[5],
+		Scope:       int(body[6]),
+		Unreachable: body[7] == unix.RTN_UNREACHABLE,
+		Table:       int(body[4]),
+	}
 	dst := netip.IPv6Unspecified()
 	if body[0] == unix.AF_INET {
 		dst = netip.IPv4Unspecified()
 	}
+
 	Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
 		switch {
 		case kind == unix.RTA_DST:
 			dst, _ = netip.AddrFromSlice(value)
 		case kind == unix.RTA_GATEWAY:
 			r.Gateway, _ = netip.AddrFromSlice(value)
-		case kind == unix.RTA_OIF && len(value) == 4:
+		case len(value) != 4:
+		case kind == unix.RTA_OIF:
 			r.Index = int(native.Uint32(value))
-		case kind == unix.RTA_PRIORITY && len(value) == 4:
+		case kind == unix.RTA_PRIORITY:
 			r.Priority = int(native.Uint32(value))
+		case kind == unix.RTA_TABLE:
+			r.Table = int(native.Uint32(value))
 		}
 	})
 	r.Dst = netip.PrefixFrom(dst, int(body[1]))
 	return r, r.Dst.IsValid()
 }
 
-// HasRoute tells whether a route to dst leaves by the interface index, through gateway if that is valid.
-func (c *Conn) HasRoute(dst netip.Prefix, gateway netip.Addr, index int) (bool, error) {
+// hops are the next hops of a route that has several (struct rtnexthop, rtnetlink(7)): interface and gateway.
+func hops(body []byte) (all []Route) {
+	if len(body) < unix.SizeofRtMsg {
+		return nil
+	}
+	Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
+		if kind != unix.RTA_MULTIPATH {
+			return
+		}
+		for len(value) >= unix.SizeofRtNexthop {
+			size := int(native.Uint16(value))
+			if size < unix.SizeofRtNexthop || size > len(value) {
+				return
+			}
+			hop := Route{Index: int(native.Uint32(value[4:]))}
+			Attributes(value[unix.SizeofRtNexthop:size], func(kind uint16, v []byte) {
+				if kind == unix.RTA_GATEWAY {
+					hop.Gateway, _ = netip.AddrFromSlice(v)
+				}
+			})
+			all = append(all, hop)
+			value = value[min(len(value), (size+3)&^3):]
+		}
+	})
+	return all
+}
+
+// HasRoute tells whether there is a route to r's destination, in its table, that leaves by its interface,
+// through its gateway if that is valid.
+func (c *Conn) HasRoute(r Route) (bool, error) {
+	if r.Table == 0 {
+		r.Table = unix.RT_TABLE_MAIN
+	}
 	found := false
 	header := make([]byte, unix.SizeofRtMsg)
-	header[0] = family(dst.Addr())
-	err := c.Dump(newMessage(fmt.Sprintf("list routes to %s", dst), unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
-		r, ok := parseRoute(body)
-		found = found || ok && r.Dst == dst && r.Index == index && (!gateway.IsValid() || r.Gateway == gateway)
-	})
+	header[0] = family(r.Dst.Addr())
+	err := c.Dump(newMessage(fmt.Sprintf("list routes to %s", r.Dst), unix.RTM_GETROUTE, 0, header),
+		func(_ uint16, body []byte) {
+			have, ok := parseAnyRoute(body)
+			if !ok || have.Dst != r.Dst || have.Table != r.Table {
+				return
+			}
+			for _, hop := range append(hops(body), have) {
+				found = found || hop.Index == r.Index && (!r.Gateway.IsValid() || hop.Gateway == r.Gateway)
+			}
+		})
 	return found, err
 }

@@ -27,6 +27,10 @@ func Open() (*Conn, error) { return open(unix.NETLINK_ROUTE, "rtnetlink") }
 // OpenNetfilter makes a socket on which nftables can be asked by Get and Dump; the messages are the caller's.
 func OpenNetfilter() (*Conn, error) { return open(unix.NETLINK_NETFILTER, "netfilter") }
 
+// OpenSocketDiag makes a socket on which the kernel can be asked for sockets by Dump; the messages are the
+// caller's.
+func OpenSocketDiag() (*Conn, error) { return open(unix.NETLINK_SOCK_DIAG, "sock_diag") }
+
 func open(protocol int, name string) (*Conn, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
@@ -165,7 +169,12 @@ func (c *Conn) receive(visit func(h unix.NlMsghdr, body []byte) error) error {
 	if err != nil {
 		return fmt.Errorf("read netlink answer: %w", err)
 	}
-	for data := c.buf[:n]; len(data) >= unix.NLMSG_HDRLEN; {
+	return split(c.buf[:n], visit)
+}
+
+// split calls visit with each message of a datagram.
+func split(data []byte, visit func(h unix.NlMsghdr, body []byte) error) error {
+	for len(data) >= unix.NLMSG_HDRLEN {
 		h := unix.NlMsghdr{Len: native.Uint32(data), Type: native.Uint16(data[4:]), Flags: native.Uint16(data[6:]), Seq: native.Uint32(data[8:])}
 		if int(h.Len) < unix.NLMSG_HDRLEN || int(h.Len) > len(data) {
 			return fmt.Errorf("read netlink answer: message of %d bytes in %d", h.Len, len(data))

@@ -31,7 +31,8 @@ Put it into the plugin directory (/opt/cni/bin) and a network into /etc/cni/net.
     "capabilities": {"portMappings": true, "ipRanges": true, "ips": true, "mac": true}
   }]}
 
-It also answers to the types bridge, host-local and loopback, with upstream's configuration keys. docs/cni.md tells them all.
+Called by the name bridge, host-local or loopback it stands for upstream's plugin of that name, with the same
+configuration keys. docs/cni.md tells them all.
 
   --version  print the version
   --help     print this

@@ -3,29 +3,37 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // api speaks the part of the Kubernetes API that trivet-netd uses: list and watch of Nodes with resource versions, initial events and
-// bookmarks. The real API server is in e2e.
+// bookmarks, ServiceCIDRs, and Events. The real API server is in e2e.
 type api struct {
 	t       *testing.T
 	mu      sync.Mutex
 	version int
 	nodes   map[string]corev1.Node
+	events  map[string]corev1.Event
 	history []change
 	news    chan struct{} // closed at every change
 }
+
+const serviceCIDR = "10.244.96.0/20"
 
 type change struct {
 	version int
@@ -34,7 +42,8 @@ type change struct {
 }
 
 func newAPI(t *testing.T) *api {
-	return &api{t: t, version: 1, nodes: map[string]corev1.Node{}, news: make(chan struct{})}
+	return &api{t: t, version: 1, nodes: map[string]corev1.Node{}, events: map[string]corev1.Event{},
+		news: make(chan struct{})}
 }
 
 func (a *api) put(name string, cidrs, addresses []string) {
@@ -48,8 +57,10 @@ func (a *api) put(name string, cidrs, addresses []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	kind := watch.Added
-	if _, ok := a.nodes[name]; ok {
+	n.UID, n.CreationTimestamp = types.UID("uid-"+name), metav1.NewTime(time.Unix(int64(a.version), 0))
+	if before, ok := a.nodes[name]; ok {
 		kind = watch.Modified
+		n.UID, n.CreationTimestamp = before.UID, before.CreationTimestamp
 	}
 	a.happen(kind, n)
 	a.nodes[name] = a.history[len(a.history)-1].node
@@ -71,11 +82,82 @@ func (a *api) happen(kind watch.EventType, n corev1.Node) {
 }
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/api/v1/nodes" || r.Method != http.MethodGet {
-		a.t.Errorf("trivet-netd asks %s %s", r.Method, r.URL)
+	switch what := r.Method + " " + r.URL.Path; what {
+	case "GET /api/v1/nodes":
+		a.serveNodes(w, r)
+	case "GET /apis/networking.k8s.io/v1/servicecidrs":
+		a.serveServices(w, r)
+	case "POST /api/v1/namespaces/default/events":
+		a.takeEvent(w, r)
+	default:
+		a.t.Errorf("trivet-netd asks %s", what)
 		http.NotFound(w, r)
+	}
+}
+
+// serveServices has one network of Services and never another one.
+func (a *api) serveServices(w http.ResponseWriter, r *http.Request) {
+	meta := metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "ServiceCIDR"}
+	item := networkingv1.ServiceCIDR{TypeMeta: meta,
+		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", ResourceVersion: "1"}}
+	item.Spec.CIDRs = []string{serviceCIDR}
+	if r.URL.Query().Get("watch") != "" { // as a server without initial events: the client lists then
+		if r.URL.Query().Get("sendInitialEvents") == "true" {
+			http.Error(w, "no initial events", http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
 		return
 	}
+	list := networkingv1.ServiceCIDRList{TypeMeta: metav1.TypeMeta{APIVersion: meta.APIVersion,
+		Kind: "ServiceCIDRList"}}
+	list.ResourceVersion, list.Items = "1", []networkingv1.ServiceCIDR{item}
+	w.Header().Set("Content-Type", "application/json")
+	if err := json.NewEncoder(w).Encode(list); err != nil {
+		a.t.Log("list:", err)
+	}
+}
+
+// takeEvent keeps an Event, of which there can be one with a name.
+func (a *api) takeEvent(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	var event corev1.Event
+	if err == nil {
+		_, _, err = scheme.Codecs.UniversalDeserializer().Decode(body, nil, &event)
+	}
+	if err != nil {
+		a.t.Error("event:", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, there := a.events[event.Name]; there {
+		a.t.Errorf("Event %s is written again", event.Name)
+	}
+	a.events[event.Name] = event
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(event)
+}
+
+// eventOf waits for an Event about a Node.
+func (w *world) eventOf(node string) (found corev1.Event) {
+	w.t.Helper()
+	w.await("an Event of node "+node, func() bool {
+		w.api.mu.Lock()
+		defer w.api.mu.Unlock()
+		for _, e := range w.api.events {
+			if e.InvolvedObject.Name == node {
+				found = e
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+func (a *api) serveNodes(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	if r.URL.Query().Get("watch") == "" {
 		a.mu.Lock()

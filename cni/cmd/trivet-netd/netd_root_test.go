@@ -126,16 +126,23 @@ func TestConfigurationWaitsForThePlugin(t *testing.T) {
 	if err := os.Remove(filepath.Join(w.dir, "good")); err != nil {
 		t.Fatal(err)
 	}
-	w.api.put("a", []string{"10.244.5.0/24"}, []string{"10.99.0.1"})
+	w.ip("link set eth0 mtu 1300")
 	w.awaitReport(503, "nftables is not usable")
 	if got := w.subnets(); got != "10.244.0.0/24 mtu 1400" {
 		t.Errorf("configuration for %s", got)
 	}
 	w.write("good", 0o600, "")
 	w.awaitReport(200, "1 routes")
-	if got := w.subnets(); got != "10.244.5.0/24 mtu 1400" {
+	if got := w.subnets(); got != "10.244.0.0/24 mtu 1300" {
 		t.Errorf("configuration for %s", got)
 	}
+	// One that gives out addresses which are not this node's any more is worse than one that waits for the
+	// plugin.
+	if err := os.Remove(filepath.Join(w.dir, "good")); err != nil {
+		t.Fatal(err)
+	}
+	w.api.put("a", []string{"10.244.5.0/24"}, []string{"10.99.0.1"})
+	w.await("the new pod CIDR", func() bool { return w.subnets() == "10.244.5.0/24 mtu 1300" })
 	w.awaitRoutes("unreachable 10.244.5.0/24 metric 1073741824")
 }
 

@@ -1,4 +1,4 @@
-package netd
+package cluster
 
 import (
 	"cmp"
@@ -12,22 +12,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-)
 
-// Node is what routing needs to know of a Node.
-type Node struct {
-	Name      string
-	PodCIDRs  []netip.Prefix
-	Addresses []netip.Addr // InternalIP
-}
+	"github.com/trivet-node/trivet/cni/netd/podcidr"
+)
 
 // nodes is the cache of a list-watch of Nodes.
 type nodes struct {
+	client   *rest.RESTClient
 	informer cache.SharedIndexInformer
 	changed  func()
 
@@ -36,12 +30,8 @@ type nodes struct {
 }
 
 // newNodes prepares the list-watch. changed is called when the first list is there and after every difference that matters here.
-func newNodes(config *rest.Config, changed func()) (*nodes, error) {
-	client, err := coreClient(config)
-	if err != nil {
-		return nil, err
-	}
-	n := &nodes{changed: changed,
+func newNodes(client *rest.RESTClient, changed func()) (*nodes, error) {
+	n := &nodes{client: client, changed: changed,
 		informer: cache.NewSharedIndexInformerWithOptions(nodeListWatch(client), &corev1.Node{}, cache.SharedIndexInformerOptions{})}
 	// A Node carries its images and conditions, which change every few seconds and are half of an agent's memory.
 	if err := n.informer.SetTransform(strip); err != nil {
@@ -50,7 +40,7 @@ func newNodes(config *rest.Config, changed func()) (*nodes, error) {
 	if err := n.informer.SetWatchErrorHandlerWithContext(n.interrupted); err != nil {
 		return nil, err
 	}
-	_, err = n.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	_, err := n.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { changed() },
 		UpdateFunc: func(old, now any) {
 			if !same(old, now) {
@@ -64,16 +54,27 @@ func newNodes(config *rest.Config, changed func()) (*nodes, error) {
 
 // run lists and watches until ctx ends.
 func (n *nodes) run(ctx context.Context) {
+	if n.reach(ctx) != nil {
+		return
+	}
 	var first sync.WaitGroup
 	first.Go(func() {
-		select {
-		case <-n.informer.HasSyncedChecker().Done():
+		if n.listed(ctx) {
 			n.changed()
-		case <-ctx.Done():
 		}
 	})
 	n.informer.RunWithContext(ctx)
 	first.Wait()
+}
+
+// listed waits for the first list; false when ctx ended before.
+func (n *nodes) listed(ctx context.Context) bool {
+	select {
+	case <-n.informer.HasSyncedChecker().Done():
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // interrupted remembers why there is no list yet. Once there is one, a broken watch is the reflector's own business: it resumes.
@@ -82,14 +83,18 @@ func (n *nodes) interrupted(ctx context.Context, r *cache.Reflector, err error) 
 		cache.DefaultWatchErrorHandler(ctx, r, err)
 		return
 	}
+	n.setBroken(err)
+}
+
+func (n *nodes) setBroken(err error) {
 	n.mu.Lock()
 	n.broken = err
 	n.mu.Unlock()
 	n.changed()
 }
 
-// errNoListYet is the state of every start until the API server has answered.
-var errNoListYet = errors.New("waiting for the API server")
+// ErrNoListYet is the state of every start until the API server has answered.
+var ErrNoListYet = errors.New("waiting for the API server")
 
 // waiting says why there is no list yet; nil when there is one.
 func (n *nodes) waiting() error {
@@ -101,25 +106,7 @@ func (n *nodes) waiting() error {
 	case n.broken != nil:
 		return fmt.Errorf("waiting for the API server: %w", n.broken)
 	}
-	return errNoListYet
-}
-
-func coreClient(config *rest.Config) (*rest.RESTClient, error) {
-	// The clientset's scheme knows every type of Kubernetes and takes 10 MB for it; two are needed.
-	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Node{}, &corev1.NodeList{})
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
-	c := rest.CopyConfig(config)
-	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
-	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	c.ContentType = "application/vnd.kubernetes.protobuf"
-	c.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	client, err := rest.RESTClientFor(c)
-	if err != nil {
-		return nil, fmt.Errorf("make API client: %w", err)
-	}
-	return client, nil
+	return ErrNoListYet
 }
 
 func nodeListWatch(client *rest.RESTClient) *cache.ListWatch {
@@ -143,7 +130,12 @@ func strip(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
-	slim := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name, ResourceVersion: n.ResourceVersion}}
+	slim := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name:              n.Name,
+		UID:               n.UID,
+		ResourceVersion:   n.ResourceVersion,
+		CreationTimestamp: n.CreationTimestamp,
+	}}
 	slim.Spec.PodCIDRs = n.Spec.PodCIDRs
 	if len(slim.Spec.PodCIDRs) == 0 && n.Spec.PodCIDR != "" {
 		slim.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
@@ -159,27 +151,28 @@ func strip(object any) (any, error) {
 func same(old, now any) bool {
 	a, aOK := old.(*corev1.Node)
 	b, bOK := now.(*corev1.Node)
-	return aOK && bOK && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) && slices.Equal(a.Status.Addresses, b.Status.Addresses)
+	return aOK && bOK && a.UID == b.UID && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
+		slices.Equal(a.Status.Addresses, b.Status.Addresses)
 }
 
 // synced tells whether the first list is complete. Before that nothing may be withdrawn.
 func (n *nodes) synced() bool { return n.informer.HasSynced() }
 
 // list returns the nodes by name. What cannot be parsed is left out and told in notes.
-func (n *nodes) list() (all []Node, notes []string) {
+func (n *nodes) list() (all []podcidr.Node, notes []string) {
 	for _, object := range n.informer.GetStore().List() {
 		if node, ok := object.(*corev1.Node); ok {
 			parsed, wrong := parseNode(node)
 			all, notes = append(all, parsed), append(notes, wrong...)
 		}
 	}
-	slices.SortFunc(all, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b podcidr.Node) int { return cmp.Compare(a.Name, b.Name) })
 	slices.Sort(notes)
 	return all, notes
 }
 
-func parseNode(node *corev1.Node) (parsed Node, notes []string) {
-	parsed.Name = node.Name
+func parseNode(node *corev1.Node) (parsed podcidr.Node, notes []string) {
+	parsed.Name, parsed.UID, parsed.Created = node.Name, string(node.UID), node.CreationTimestamp.Time
 	for _, text := range node.Spec.PodCIDRs {
 		p, err := netip.ParsePrefix(text)
 		switch {

@@ -1,0 +1,94 @@
+package podcidr
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Index finds which of many prefixes lie in another one, or around it, in as many look-ups as there are
+// prefix lengths in use. Those are one or two in a cluster, and at most 161 whatever Nodes claim.
+type Index[V any] struct {
+	asked  [2][]int // lengths of the prefixes that Within can be asked for, by family
+	held   [2][]int // lengths of the prefixes added, longest first
+	around map[netip.Prefix]V
+	within map[netip.Prefix]entry[V] // by prefix of an asked length: the first one added that lies in it
+}
+
+type entry[V any] struct {
+	prefix netip.Prefix
+	value  V
+}
+
+// NewIndex makes an empty index that can be asked about the pod CIDRs of these Nodes.
+func NewIndex[V any](nodes []Node) *Index[V] {
+	x := &Index[V]{around: map[netip.Prefix]V{}, within: map[netip.Prefix]entry[V]{}}
+	for _, n := range nodes {
+		for _, p := range n.PodCIDRs {
+			use(&x.asked, p)
+		}
+	}
+	return x
+}
+
+func use(lengths *[2][]int, p netip.Prefix) {
+	of := &lengths[family(p.Addr())]
+	if !slices.Contains(*of, p.Bits()) {
+		*of = append(*of, p.Bits())
+		slices.SortFunc(*of, func(a, b int) int { return b - a })
+	}
+}
+
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
+
+// Add adds a prefix. Of equal ones the first counts.
+func (x *Index[V]) Add(p netip.Prefix, value V) {
+	p = p.Masked()
+	if _, there := x.around[p]; there {
+		return
+	}
+	x.around[p] = value
+	use(&x.held, p)
+	for _, bits := range x.asked[family(p.Addr())] {
+		if bits > p.Bits() {
+			continue
+		}
+		key := netip.PrefixFrom(p.Addr(), bits).Masked()
+		if _, there := x.within[key]; !there {
+			x.within[key] = entry[V]{prefix: p, value: value}
+		}
+	}
+}
+
+// Within returns the first prefix added that is p or a part of it.
+func (x *Index[V]) Within(p netip.Prefix) (netip.Prefix, V, bool) {
+	e, ok := x.within[p.Masked()]
+	return e.prefix, e.value, ok
+}
+
+// Around returns the longest prefix added that is p or holds it.
+func (x *Index[V]) Around(p netip.Prefix) (netip.Prefix, V, bool) {
+	for _, bits := range x.held[family(p.Addr())] {
+		if bits > p.Bits() {
+			continue
+		}
+		key := netip.PrefixFrom(p.Addr(), bits).Masked()
+		if v, ok := x.around[key]; ok {
+			return key, v, true
+		}
+	}
+	var none V
+	return netip.Prefix{}, none, false
+}
+
+// Meets returns a prefix added that has addresses in common with p.
+func (x *Index[V]) Meets(p netip.Prefix) (netip.Prefix, V, bool) {
+	if other, v, ok := x.Within(p); ok {
+		return other, v, true
+	}
+	return x.Around(p)
+}

@@ -1,0 +1,167 @@
+// Package podcidr decides which pod CIDRs of a cluster's Nodes are believed. A Node is written by the machine
+// that it stands for, so whoever has the credential of one machine can claim any network. A claim that is
+// refused gets no route and no exception from masquerading, on any node.
+package podcidr
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Node is what routing needs to know of a Node.
+type Node struct {
+	Name      string
+	UID       string
+	Created   time.Time
+	PodCIDRs  []netip.Prefix
+	Addresses []netip.Addr // InternalIP
+}
+
+// Rules are what the pod CIDRs of all Nodes have to keep to.
+type Rules struct {
+	Cluster  []netip.Prefix // where pod CIDRs lie; for a family without any, see unlikely
+	Services []netip.Prefix // addresses of Services and of the API server
+}
+
+// Refusal is a pod CIDR that is not believed.
+type Refusal struct {
+	Node Node
+	CIDR netip.Prefix
+	Why  string
+}
+
+func (r Refusal) String() string {
+	return fmt.Sprintf("node %s: pod CIDR %s is refused: %s", r.Node.Name, r.CIDR, r.Why)
+}
+
+// Admit returns the Nodes with the pod CIDRs that are believed, in their order, and those that are refused.
+// The Node that was created first wins, so all nodes decide alike, and no later Node takes away from an
+// earlier one. own is the Node to compare with when the cluster's networks are not known.
+func (r Rules) Admit(own Node, all []Node) (admitted []Node, refused []Refusal) {
+	taken, addresses := NewIndex[string](all), NewIndex[string](all)
+	accepted := make(map[string][]netip.Prefix, len(all))
+
+	for _, n := range bySeniority(all) {
+		for _, a := range n.Addresses {
+			if !r.pods(a) {
+				addresses.Add(netip.PrefixFrom(a, a.BitLen()), n.Name)
+			}
+		}
+		for _, pods := range n.PodCIDRs {
+			if why := r.refuse(pods, own, taken, addresses); why != "" {
+				refused = append(refused, Refusal{Node: n, CIDR: pods, Why: why})
+				continue
+			}
+			taken.Add(pods, n.Name)
+			accepted[n.Name] = append(accepted[n.Name], pods)
+		}
+	}
+
+	admitted = slices.Clone(all)
+	for i := range admitted {
+		admitted[i].PodCIDRs = accepted[admitted[i].Name]
+	}
+	return admitted, refused
+}
+
+// bySeniority sorts by the time of creation, which the API server sets and nobody changes.
+func bySeniority(all []Node) []Node {
+	sorted := slices.Clone(all)
+	slices.SortFunc(sorted, func(a, b Node) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name))
+	})
+	return sorted
+}
+
+// pods tells whether an address is known to be one of pods. A Node that claims such an address says nothing:
+// it could take the pod CIDR of a later Node away with it.
+func (r Rules) pods(a netip.Addr) bool {
+	return slices.ContainsFunc(r.Cluster, func(c netip.Prefix) bool { return c.Contains(a) })
+}
+
+// refuse says why a pod CIDR is not believed, beside those which are taken and the addresses of Nodes that
+// were there before.
+func (r Rules) refuse(pods netip.Prefix, own Node, taken, addresses *Index[string]) string {
+	if pods.Bits() == 0 {
+		return "that is everything"
+	}
+	if why := r.outside(pods, own); why != "" {
+		return why
+	}
+	for _, s := range r.Services {
+		if s.Overlaps(pods) {
+			return fmt.Sprintf("it holds addresses of Services or of the API server, %s", s)
+		}
+	}
+	if other, name, ok := taken.Meets(pods); ok {
+		return fmt.Sprintf("node %s, which was there before, has %s", name, other)
+	}
+	if address, name, ok := addresses.Within(pods); ok {
+		return fmt.Sprintf("it holds node %s's address %s", name, address.Addr())
+	}
+	return ""
+}
+
+// outside says why a pod CIDR is not where those of this cluster are.
+func (r Rules) outside(pods netip.Prefix, own Node) string {
+	known := false
+	for _, c := range r.Cluster {
+		if c.Bits() <= pods.Bits() && c.Contains(pods.Addr()) {
+			return ""
+		}
+		known = known || c.Addr().Is4() == pods.Addr().Is4()
+	}
+	if !known {
+		return unlikely(pods, own)
+	}
+	return fmt.Sprintf("it is not within the cluster's pod networks %v", r.Cluster)
+}
+
+// private are the networks that nobody has on the Internet (RFC 1918, 6598, 4193).
+var private = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"),
+	netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("fc00::/7"),
+}
+
+// wider is how many bits shorter than the own pod CIDR another one may be: clouds give pools of nodes pod
+// CIDRs of different sizes.
+const wider = 4
+
+// unlikely is the rule without known networks of the cluster: a pod CIDR is private, or beside the own one if
+// that is public, about as large as the own one, and of a family that this node's pods have.
+func unlikely(pods netip.Prefix, own Node) string {
+	i := slices.IndexFunc(own.PodCIDRs,
+		func(p netip.Prefix) bool { return p.Addr().Is4() == pods.Addr().Is4() })
+	if i < 0 && len(own.PodCIDRs) > 0 {
+		return "this node's pods have no addresses of its family (--cluster-cidr allows it)"
+	}
+	if i >= 0 && pods.Bits() < own.PodCIDRs[i].Bits()-wider {
+		return fmt.Sprintf("it is more than %d times as large as this node's %s (--cluster-cidr allows it)",
+			1<<wider, own.PodCIDRs[i])
+	}
+	near := private
+	if i >= 0 {
+		near = append(slices.Clip(near), neighbours(own.PodCIDRs[i]))
+	}
+	for _, p := range near {
+		if p.Bits() <= pods.Bits() && p.Contains(pods.Addr()) {
+			return ""
+		}
+	}
+	return "it is neither private nor beside this node's (--cluster-cidr allows it)"
+}
+
+// neighbours is the network that a registry gives to one holder at most: /16 for IPv4, /32 for IPv6.
+func neighbours(p netip.Prefix) netip.Prefix {
+	bits := 32
+	if p.Addr().Is4() {
+		bits = 16
+	}
+	return netip.PrefixFrom(p.Addr(), min(bits, p.Bits())).Masked()
+}

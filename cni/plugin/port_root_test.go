@@ -1,0 +1,116 @@
+package plugin_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+func ports(mappings string) string { return `,"runtimeConfig":{"portMappings":[` + mappings + `]}` }
+
+// A pod with host port 10250 would have everything that is meant for the node's own API.
+func TestHostPortThatTheHostListensOnIsRefusedWithItsOwner(t *testing.T) {
+	h := newHost(t, "")
+	h.serve(h.netns, 10250)
+	before := h.leftovers()
+	_, err := h.call("ADD", "a", testenv.Netns(t), h.config(ports(`{"hostPort":10250,"containerPort":80}`)))
+	owner := fmt.Sprintf("host port 0.0.0.0:10250/tcp is taken: process %d (", os.Getpid())
+	if err == nil || !strings.Contains(err.Error(), owner) {
+		t.Errorf("%v, want %q", err, owner)
+	}
+	if now := h.leftovers(); now != before {
+		t.Errorf("before %q, after %q", before, now)
+	}
+	for _, free := range []string{`{"hostPort":10250,"containerPort":80,"protocol":"udp"}`,
+		`{"hostPort":10251,"containerPort":80}`} {
+		h.pod("free"+free[12:17], ports(free))
+		h.must("DEL", "free"+free[12:17], "", h.config(""))
+	}
+}
+
+func TestUnspecifiedHostIPIsOfItsFamily(t *testing.T) {
+	h := newHost(t, "")
+	for hostIP, want := range map[string][2]bool{"0.0.0.0": {true, false}, "::": {false, true},
+		"": {true, true}} {
+		netns, _, _ := h.pod("a", ports(`{"hostPort":8080,"containerPort":80,"hostIP":"`+hostIP+`"}`))
+		h.serve(netns, 80)
+		for i, to := range []string{"10.88.0.1:8080", "[fd88::1]:8080"} {
+			if _, err := h.dial(h.netns, to); (err == nil) != want[i] {
+				t.Errorf("hostIP %q: dial %s: %v", hostIP, to, err)
+			}
+		}
+		h.must("DEL", "a", netns, h.config(""))
+	}
+}
+
+// route_localnet, which host ports on 127.0.0.1 need, makes the kernel take packets in the name of the host
+// itself from pods.
+func TestPodsCannotSendInTheNameOfTheHostsLoopback(t *testing.T) {
+	h := newHost(t, "")
+	netns, _, _ := h.pod("a", twoPorts)
+	var service net.PacketConn
+	h.in(h.netns, func() (err error) {
+		service, err = net.ListenPacket("udp4", "10.88.0.1:5353")
+		return err
+	})
+	defer func() { _ = service.Close() }()
+
+	for _, source := range []string{"127.0.0.2", "10.88.0.2"} {
+		h.in(netns, func() error { return sendFrom(source, "10.88.0.1", 5353) })
+	}
+	if err := service.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	_, from, err := service.ReadFrom(make([]byte, 100)) // in order: the forged one would come first
+	if err != nil || !strings.HasPrefix(from.String(), "10.88.0.2:") {
+		t.Errorf("the service got a packet from %v, %v", from, err)
+	}
+}
+
+// sendFrom sends an UDP packet with a source address that the namespace may not have.
+func sendFrom(source, to string, port uint16) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	packet := make([]byte, 28)
+	packet[0], packet[8], packet[9] = 0x45, 64, unix.IPPROTO_UDP
+	copy(packet[12:], net.ParseIP(source).To4())
+	copy(packet[16:], net.ParseIP(to).To4())
+	binary.BigEndian.PutUint16(packet[20:], 4000)
+	binary.BigEndian.PutUint16(packet[22:], port)
+	binary.BigEndian.PutUint16(packet[24:], 8)
+	return unix.Sendto(fd, packet, 0, &unix.SockaddrInet4{Addr: [4]byte(packet[16:20])})
+}
+
+// A host port is of the host's addresses alone: who sends to the same port of somebody else gets through.
+func TestHostPortTakesNothingThatIsSentToOthers(t *testing.T) {
+	h := newHost(t, `,"hostRouted":true`)
+	server, _, _ := h.pod("server", ports(`{"hostPort":8080,"containerPort":80}`))
+	h.serve(server, 80)
+	_, other4, other6 := h.pod("other", "")
+	client, _, _ := h.pod("client", "")
+	for _, to := range []string{other4.String() + ":8080", "[" + other6.String() + "]:8080"} {
+		if _, err := h.dial(client, to); err == nil {
+			t.Errorf("what is sent to %s gets to the host port's pod", to)
+		}
+	}
+}
+
+// Pods could else give the host routes and addresses by router advertisements.
+func TestBridgeTakesNoRouterAdvertisements(t *testing.T) {
+	h := newHost(t, "")
+	h.pod("a", "")
+	if got := h.read("/proc/sys/net/ipv6/conf/br0/accept_ra"); got != "0" {
+		t.Errorf("accept_ra is %s", got)
+	}
+}
