@@ -1,0 +1,75 @@
+// Command staticpods prints what kubelet makes of a directory of static pods: name and UID of each file's pod, computed by kubelet's own code.
+// The values that node/manifest is tested with come from it. As both depend on where the files are, it copies them to a directory that is given.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/kubelet/config"
+	kubelettypes "k8s.io/kubernetes/pkg/kubelet/types"
+)
+
+func main() {
+	from := flag.String("from", "", "directory of manifests")
+	at := flag.String("at", "/tmp/trivet-static-pods", "directory where kubelet finds them, made and removed again")
+	node := flag.String("node", "node1", "name of the node")
+	flag.Parse()
+	if err := run(*from, *at, *node); err != nil {
+		fmt.Fprintln(os.Stderr, "staticpods:", err)
+		os.Exit(1)
+	}
+}
+
+// run has kubelet read one manifest after the other, so that its answer is told to be that file's.
+func run(from, at, node string) error {
+	files, err := filepath.Glob(filepath.Join(from, "[^.]*.yaml"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(files)
+	for _, file := range files {
+		name, uid, err := identify(file, at, node)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		fmt.Println(filepath.Base(file), name, uid)
+	}
+	return nil
+}
+
+func identify(file, at, node string) (name string, uid types.UID, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", err
+	}
+	if err := os.Mkdir(at, 0o700); err != nil {
+		return "", "", err
+	}
+	defer os.RemoveAll(at)
+	if err := os.WriteFile(filepath.Join(at, filepath.Base(file)), data, 0o600); err != nil {
+		return "", "", err
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	pods := config.NewPodConfig(record.NewFakeRecorder(10), nil)
+	config.NewSourceFile(klog.Background(), at, types.NodeName(node), time.Minute, pods.Channel(ctx, kubelettypes.FileSource))
+	select {
+	case update := <-pods.Updates():
+		if len(update.Pods) != 1 {
+			return "", "", fmt.Errorf("kubelet sees %d pods", len(update.Pods))
+		}
+		return update.Pods[0].Name, update.Pods[0].UID, nil
+	case <-ctx.Done():
+		return "", "", ctx.Err()
+	}
+}
