@@ -131,11 +131,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		run("certificates", func(ctx context.Context) error { return a.identity.Rotate(ctx, a.client, a.log) })
 	}
 	run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
-	if dir := a.cfg.Kubelet.StaticPodPath; dir != "" {
-		if err := a.source.Load(dir, a.cfg.NodeName); err != nil {
-			return err
-		}
-		run("static pods", func(ctx context.Context) error { return a.source.Manifests(ctx, dir, a.cfg.NodeName) })
+	if path := a.cfg.Kubelet.StaticPodPath; path != "" {
+		files := &podsource.Files{Source: a.source, Path: path, Node: a.cfg.NodeName}
+		files.Load()
+		run("static pods", files.Follow)
 	}
 	run("pods", silent(a.watchPods))
 	run("pod workers", silent(a.worker.Run))

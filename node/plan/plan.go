@@ -33,6 +33,8 @@ type Sandbox struct {
 	Ready   bool
 	Created time.Time
 	IPs     []string // primary first; known for a ready sandbox
+
+	Annotations map[string]string // of the pod when it was made
 }
 
 // Container is one instance of one container of the pod in the runtime.

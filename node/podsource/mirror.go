@@ -116,7 +116,9 @@ func Mirror(pod *v1.Pod) bool {
 }
 
 // StaticOf is the UID of the static pod that a mirror shows.
-func StaticOf(mirror *v1.Pod) types.UID { return types.UID(mirror.Annotations[v1.MirrorPodAnnotationKey]) }
+func StaticOf(mirror *v1.Pod) types.UID {
+	return types.UID(mirror.Annotations[v1.MirrorPodAnnotationKey])
+}
 
 // shows tells whether a pod of the API is the mirror of the static pod and stays.
 func shows(mirror, static *v1.Pod) bool {

@@ -20,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -67,8 +68,18 @@ func (c *cluster) List() (out []*v1.Pod) {
 	return out
 }
 func (c *cluster) Saw(*v1.Pod)             {}
-func (c *cluster) HasMirror(*v1.Pod) bool  { return true }
-func (c *cluster) Synced() <-chan struct{} { return c.synced }
+func (c *cluster) Settled(source string) bool {
+	select {
+	case <-c.synced:
+		return true
+	default:
+		return source != podsource.SourceAPI
+	}
+}
+func (c *cluster) MirrorOf(static *v1.Pod) (*v1.Pod, bool) {
+	return nil, c.Settled(podsource.SourceAPI)
+}
+func (c *cluster) Shows(*v1.Pod) bool { return true }
 
 func (c *cluster) put(p *v1.Pod) {
 	c.mu.Lock()
@@ -171,7 +182,16 @@ func (c *cluster) ConfigMap(context.Context, string, string) (*v1.ConfigMap, err
 	return nil, c.objects
 }
 func (c *cluster) Secret(context.Context, string, string) (*v1.Secret, error) { return nil, c.objects }
-func (c *cluster) Services(context.Context, string) ([]*v1.Service, error)    { return nil, nil }
+func (c *cluster) Services(ctx context.Context, _ string, wait bool) ([]*v1.Service, error) {
+	if wait {
+		select {
+		case <-c.synced:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, nil
+}
 func (c *cluster) Pod(pod *v1.Pod, container, kind, reason, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

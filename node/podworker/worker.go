@@ -28,8 +28,12 @@ type Pods interface {
 	Get(uid types.UID) *v1.Pod
 	List() []*v1.Pod
 	Saw(pod *v1.Pod)
-	HasMirror(static *v1.Pod) bool
-	Synced() <-chan struct{}
+	// Settled tells whether all pods of a source are known.
+	Settled(source string) bool
+	// MirrorOf is what the API has in the place of a static pod's mirror.
+	MirrorOf(static *v1.Pod) (mirror *v1.Pod, known bool)
+	// Shows tells whether a mirror has something to show.
+	Shows(mirror *v1.Pod) bool
 }
 
 // API is what the worker writes to the API server.
@@ -110,8 +114,9 @@ type Worker struct {
 
 	mu       sync.Mutex // guards what follows; never held while a pod's lock is taken
 	known    map[types.UID]*pod
-	admitted map[types.UID]bool // since the agent started
-	deleting map[types.UID]bool // mirrors
+	admitted map[types.UID]bool   // since the agent started
+	deleting map[types.UID]bool   // mirrors
+	holders  map[string]types.UID // by full name: the static pod that runs under it
 }
 
 // Deps is what a Worker works with.
@@ -130,7 +135,7 @@ type Deps struct {
 // New returns a worker; nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{Config: cfg, pods: d.Pods, api: d.API, runtime: d.Runtime, volumes: d.Volumes, cgroups: d.Cgroups, objects: d.Objects,
-		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{},
+		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{}, holders: map[string]types.UID{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)), starts: make(chan struct{}, max(cfg.Starts, 1))}
 	if cfg.ParallelPull > 0 {
@@ -235,6 +240,7 @@ func (w *Worker) forget(uid types.UID) {
 		p.hurry()
 	}
 	w.objects.Unregister(uid)
+	w.release(uid)
 }
 
 // snapshot copies the memory for a decision.

@@ -244,7 +244,8 @@ func (s *Server) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest)
 	out := &cri.ListPodSandboxResponse{}
 	for _, b := range s.sandboxes {
 		if selected(b.Labels, r.GetFilter().GetLabelSelector()) {
-			out.Items = append(out.Items, &cri.PodSandbox{Id: b.Id, Metadata: b.Metadata, State: b.State, CreatedAt: b.CreatedAt, Labels: b.Labels})
+			out.Items = append(out.Items, &cri.PodSandbox{Id: b.Id, Metadata: b.Metadata, State: b.State, CreatedAt: b.CreatedAt, Labels: b.Labels,
+				Annotations: b.Annotations})
 		}
 	}
 	return out, nil
