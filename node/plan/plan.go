@@ -109,6 +109,8 @@ type Input struct {
 	Memory     Memory
 	Now        time.Time
 	MaxBackoff time.Duration // 0: 300 s
+	// Logged is the attempt that follows those whose logs are there, by container name: of a pod that nothing else tells of.
+	Logged map[string]uint32
 }
 
 // Verb names what a step does.
@@ -232,7 +234,7 @@ func Terminal(phase v1.PodPhase) bool { return phase == v1.PodSucceeded || phase
 type view struct {
 	sandbox *Sandbox              // the newest one, ready or not
 	ready   *Sandbox              // the newest one, if ready
-	latest  map[string]*Container // newest instance by name, of any sandbox
+	latest  map[string]*Container // newest instance by name, of any sandbox or known from the API only
 }
 
 func viewOf(pod *v1.Pod, o Observed) view {
@@ -247,6 +249,7 @@ func viewOf(pod *v1.Pod, o Observed) view {
 			v.latest[c.Name] = c
 		}
 	}
+	v.recall(pod)
 	return v
 }
 

@@ -67,7 +67,7 @@ func (c *cluster) List() (out []*v1.Pod) {
 	}
 	return out
 }
-func (c *cluster) Saw(*v1.Pod)             {}
+func (c *cluster) Saw(*v1.Pod) {}
 func (c *cluster) Settled(source string) bool {
 	select {
 	case <-c.synced:

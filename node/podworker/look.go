@@ -122,7 +122,14 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 		p.refresh = time.Time{}
 	}
 	masked := mask(observed, inFlight)
-	in = plan.Input{Pod: p.spec, Observed: masked, Memory: p.snapshot(), Now: time.Now(), MaxBackoff: w.MaxBackoff}
+	in = plan.Input{
+		Pod:        p.spec,
+		Observed:   masked,
+		Memory:     p.snapshot(),
+		Now:        time.Now(),
+		MaxBackoff: w.MaxBackoff,
+		Logged:     w.logged(p.spec, observed),
+	}
 	in.Memory.InFlight = inFlight
 	in.Memory.Mounted = p.volumes.Cover(p.spec)
 	in.Memory.Reported = plan.Terminal(p.spec.Status.Phase)
