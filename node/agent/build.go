@@ -180,23 +180,21 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if err != nil {
 		return err
 	}
-	dns, err := hostDNS(k.ResolverConfig)
-	if err != nil {
+	if _, err := a.hostDNS(); err != nil {
+		return err
+	}
+	if _, err := a.pullSecrets(); err != nil {
 		return err
 	}
 	pids := int64(-1)
 	if k.PodPidsLimit != nil {
 		pids = *k.PodPidsLimit
 	}
-	secrets, err := os.ReadFile(filepath.Join(a.cfg.RootDir, "config.json"))
-	if err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("pull secrets of the node: %w", err)
-	}
 	cfg := podworker.Config{
-		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, HostDNS: dns, LogRoot: k.PodLogsDir,
+		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, LogRoot: k.PodLogsDir,
 			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
 			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota},
-		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", PullSecrets: secrets,
+		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", HostDNS: a.hostDNS, PullSecrets: a.pullSecrets,
 		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
 		Admit: func(pod *v1.Pod, others []*v1.Pod) (string, string) {
 			return admit.Check(admit.Node{Object: a.heart.Node(), Allocatable: allocatable, AllowedSysctls: k.AllowedUnsafeSysctls}, pod, others)
@@ -214,18 +212,4 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	a.worker = podworker.New(cfg, podworker.Deps{Pods: a.source, API: api{a.client, a.objects, podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}}, Runtime: a.runtime, Volumes: a.volumes,
 		Cgroups: groups{a.cgroups, pids, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Log: a.log})
 	return nil
-}
-
-func hostDNS(path *string) (criconfig.DNS, error) {
-	if path == nil || *path == "" {
-		return criconfig.DNS{Servers: []string{"127.0.0.1"}, Searches: []string{"."}}, nil // as kubelet: nothing of the node's
-	}
-	data, err := os.ReadFile(*path)
-	if os.IsNotExist(err) {
-		return criconfig.DNS{}, nil
-	}
-	if err != nil {
-		return criconfig.DNS{}, fmt.Errorf("resolver configuration: %w", err)
-	}
-	return criconfig.ParseResolvConf(string(data)), nil
 }

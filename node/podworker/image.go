@@ -110,7 +110,13 @@ func (w *Worker) credentials(ctx context.Context, pod *v1.Pod, image string) ([]
 		}
 		files = append(files, secret.Data[v1.DockerConfigJsonKey], secret.Data[v1.DockerConfigKey])
 	}
-	files = append(files, w.PullSecrets)
+	if w.PullSecrets != nil {
+		own, err := w.PullSecrets()
+		if err != nil {
+			missing = append(missing, err)
+		}
+		files = append(files, own)
+	}
 	return pullauth.For(image, files...), errors.Join(missing...)
 }
 

@@ -32,7 +32,7 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
-	sandbox, err := criconfig.Sandbox(w.Node, in.Pod, sandboxAttempt(in, s.ID), w.cgroups.Parent(in.Pod))
+	sandbox, err := w.sandboxConfig(in.Pod, sandboxAttempt(in, s.ID))
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}

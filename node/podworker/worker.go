@@ -84,8 +84,9 @@ type Config struct {
 	Links        string // /var/log/containers
 	HostsFile    string // the node's /etc/hosts, for pods on its network
 	MaxBackoff   time.Duration
-	PullSecrets  []byte // the node's own docker config, may be empty
-	ParallelPull int    // pulls at once; 0: no limit
+	HostDNS      func() (criconfig.DNS, error) // the node's resolver configuration as it is now; nil: it has none
+	PullSecrets  func() ([]byte, error)        // the node's own docker configuration as it is now; nil: it has none
+	ParallelPull int                           // pulls at once; 0: no limit
 	Workers      int
 	Starts       int // sandboxes and containers being started at once
 	// Admit says why a pod that is new on the node cannot run here; others are the pods that count.

@@ -143,6 +143,7 @@ func (s *Server) PullImage(_ context.Context, r *cri.PullImageRequest) (*cri.Pul
 	if err := s.note("PullImage", r.Image.Image); err != nil {
 		return nil, err
 	}
+	s.users = append(s.users, r.GetAuth().GetUsername())
 	s.images[r.Image.Image] = true
 	return &cri.PullImageResponse{ImageRef: r.Image.Image}, nil
 }

@@ -37,6 +37,8 @@ type Server struct {
 	images     map[string]bool
 	fail       map[string]error
 	calls      []string
+	resolvers  []string // name servers of each sandbox
+	users      []string // of each pull
 	called     chan struct{} // closed and made anew at every call
 	listeners  map[chan *cri.ContainerEventResponse]bool
 	stubborn   map[string]bool // containers (by name) that ignore the stop signal
@@ -109,6 +111,20 @@ func (s *Server) Exit(name string, code int32) {
 			s.exit(id, code)
 		}
 	}
+}
+
+// Resolvers returns the name servers of each sandbox that was made, in order.
+func (s *Server) Resolvers() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.resolvers)
+}
+
+// Users returns the user name that came with each pull, in order.
+func (s *Server) Users() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.users)
 }
 
 // Left tells what is left.
@@ -186,6 +202,7 @@ func (s *Server) RunPodSandbox(_ context.Context, r *cri.RunPodSandboxRequest) (
 	if err := s.note("RunPodSandbox", fmt.Sprint(r.Config.Metadata.Attempt)); err != nil {
 		return nil, err
 	}
+	s.resolvers = append(s.resolvers, strings.Join(r.Config.GetDnsConfig().GetServers(), ","))
 	s.serial++
 	id := "sandbox" + strconv.Itoa(s.serial)
 	s.sandboxes[id] = &cri.PodSandboxStatus{Id: id, Metadata: r.Config.Metadata, State: cri.PodSandboxState_SANDBOX_READY, CreatedAt: time.Now().UnixNano(),
