@@ -36,6 +36,7 @@ type Agent struct {
 	identity kubeapi.Identity
 	conns    []*grpc.ClientConn
 	client   *kubeapi.Client
+	join     func(context.Context) error // gets the identity that the client waits for
 	info     runtime.Info
 	ips      []string
 
@@ -111,7 +112,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.waitForRuntime(ctx); err != nil {
 		return err
 	}
-	if err := a.connect(ctx); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
 	if err := a.build(ctx); err != nil {
@@ -127,9 +128,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	run("log rotation", rotate)
-	if a.cfg.Kubelet.RotateCertificates {
-		run("certificates", func(ctx context.Context) error { return a.identity.Rotate(ctx, a.client, a.log) })
-	}
+	run("identity", a.keepIdentity)
 	run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
 	if path := a.cfg.Kubelet.StaticPodPath; path != "" {
 		files := &podsource.Files{Source: a.source, Path: path, Node: a.cfg.NodeName}
@@ -187,6 +186,14 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// keepIdentity joins the cluster, if the node has not, and renews its certificate.
+func (a *Agent) keepIdentity(ctx context.Context) error {
+	if err := a.join(ctx); err != nil || !a.cfg.Kubelet.RotateCertificates {
+		return err
+	}
+	return a.identity.Rotate(ctx, a.client, a.log)
 }
 
 // watchPods follows the pods once the node exists: its labels and taints decide about them.

@@ -37,12 +37,13 @@ import (
 // KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API server's.
 const KubernetesVersion = "v1.37.2"
 
-// connect gets the node's identity and finds its addresses.
-func (a *Agent) connect(ctx context.Context) error {
-	rc, err := kubeapi.Connect(ctx, a.identity, a.log)
+// connect finds the node's identity, or how to get it, and its addresses.
+func (a *Agent) connect() error {
+	rc, join, err := kubeapi.Connect(a.identity, a.log)
 	if err != nil {
 		return err
 	}
+	a.join = join
 	rc.UserAgent = "trivet-node/" + program.Version
 	if a.client, err = kubeapi.New(rc); err != nil {
 		return err
