@@ -10,8 +10,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Exchange puts another agent, trivet or kubelet, in the seat of a node that runs, as an administrator would: the old one is stopped, the
-// new one started, and nothing else touched. It waits until the Node says that the new one is there.
+// Exchange puts another agent, trivet or kubelet, in the seat of a node that runs, as an administrator would:
+// the old one is stopped, the new one started, and nothing else touched. It waits until the Node says that
+// the new one is there.
 func (c *Cluster) Exchange(ctx context.Context, node, agent string) error {
 	plan, err := c.Plan()
 	if err != nil {

@@ -15,35 +15,43 @@ const (
 	traces    = "/var/log/trivet-static"
 )
 
-// static writes the manifest of a pod, without the API server's help. The pod notes each start of its container, and the time as long as it
-// runs. It stops slowly: what replaces it has to wait.
+// static writes the manifest of a pod, without the API server's help. The pod notes each start of its
+// container, and the time as long as it runs. It stops slowly: what replaces it has to wait.
 func (c *cluster) static(name, note string) {
 	c.t.Helper()
-	script := fmt.Sprintf("echo start %s >>/t/%s; trap 'sleep 2; echo end %s >>/t/%s; exit 0' TERM; while :; do date +%%s >/t/%s.now; sleep 0.2; done",
-		note, name, note, name, name)
+	script := fmt.Sprintf(`echo start %[2]s >>/t/%[1]s; trap 'sleep 2; echo end %[2]s >>/t/%[1]s; exit 0' TERM
+		while :; do date +%%s >/t/%[1]s.now; sleep 0.2; done`, name, note)
 	data, err := json.Marshal(map[string]any{
 		"apiVersion": "v1",
 		"kind":       "Pod",
-		"metadata":   map[string]any{"name": name, "namespace": c.namespace, "annotations": map[string]string{"note": note}},
+		"metadata": map[string]any{
+			"name":        name,
+			"namespace":   c.namespace,
+			"annotations": map[string]string{"note": note},
+		},
 		"spec": map[string]any{
 			"hostNetwork": true, "madeUpField": true, "terminationGracePeriodSeconds": 10,
 			"containers": []any{map[string]any{
 				"name": "c", "image": "docker.io/trivet/demo:1", "command": []string{"sh", "-c", script},
 				"volumeMounts": []any{map[string]string{"name": "t", "mountPath": "/t"}},
 			}},
-			"volumes": []any{map[string]any{"name": "t", "hostPath": map[string]string{"path": traces, "type": "DirectoryOrCreate"}}},
+			"volumes": []any{map[string]any{
+				"name": "t", "hostPath": map[string]string{"path": traces, "type": "DirectoryOrCreate"},
+			}},
 		},
 	})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.onNode(string(data), "mkdir -p %[1]s && cat >%[1]s/.new && mv %[1]s/.new %[1]s/%[2]s.yaml", manifests, name)
+	c.onNode(string(data), "mkdir -p %[1]s && cat >%[1]s/.new && mv %[1]s/.new %[1]s/%[2]s.yaml",
+		manifests, name)
 }
 
 // onNode runs a shell script on the test's node.
 func (c *cluster) onNode(stdin, script string, args ...any) string {
 	c.t.Helper()
-	out, err := c.run(time.Minute, stdin, c.root+"/bin/trivet-cluster", "exec", "--dir="+c.dir, c.node, "sh", "-c", fmt.Sprintf(script, args...))
+	out, err := c.run(time.Minute, stdin, c.root+"/bin/trivet-cluster", "exec", "--dir="+c.dir, c.node,
+		"sh", "-c", fmt.Sprintf(script, args...))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -78,7 +86,8 @@ func (c *cluster) runsStatic(name string, after time.Time) {
 func (c *cluster) note(name, want string) {
 	c.t.Helper()
 	c.eventually(time.Minute, "mirror of "+name, func() error {
-		got, err := c.try("get", "pod", name+"-"+c.node, "-o", "jsonpath={.status.phase} {.metadata.annotations.note}")
+		const shown = "jsonpath={.status.phase} {.metadata.annotations.note}"
+		got, err := c.try("get", "pod", name+"-"+c.node, "-o", shown)
 		if err == nil && got != "Running "+want {
 			err = fmt.Errorf("it is %q, want Running %s", got, want)
 		}
@@ -113,7 +122,10 @@ func TestStaticPodsNeedNoAPIServer(t *testing.T) {
 	})
 
 	c.do("start", "control-plane", "kube-apiserver")
-	c.eventually(time.Minute, "API server", func() error { _, err := c.try("get", "--raw=/readyz"); return err })
+	c.eventually(time.Minute, "API server", func() error {
+		_, err := c.try("get", "--raw=/readyz")
+		return err
+	})
 	c.note("kept", "1")
 	c.note("changed", "2")
 	c.note("new", "1")
@@ -154,7 +166,8 @@ func TestAgentsAreExchangedUnderRunningPods(t *testing.T) {
 	c.awaitReady(time.Minute, "counter")
 
 	containers := func() string {
-		return c.kubectl("get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID}{"\n"}{end}`)
+		const each = `{.metadata.name} {.status.containerStatuses[0].containerID}{"\n"}`
+		return c.kubectl("get", "pods", "-o", "jsonpath={range .items[*]}"+each+"{end}")
 	}
 	before := containers()
 	for _, agent := range []string{other, own} {

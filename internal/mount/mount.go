@@ -75,10 +75,12 @@ func Unmount(path string) error {
 	}
 }
 
-// Below returns the mount points at or below dir, deepest first, from /proc/self/mountinfo. It is for clean-up and start-up, not for hot paths.
-// The path to dir may lead through symbolic links. dir itself is not followed, nor touched: what is mounted there may not answer.
+// Below returns the mount points at or below dir, deepest first, from /proc/self/mountinfo. It is for
+// clean-up and start-up, not for hot paths. The path to dir may lead through symbolic links. dir itself is
+// not followed, nor touched: what is mounted there may not answer.
 func Below(dir string) ([]string, error) {
-	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(dir))) // the kernel tells of mount points without links
+	// The kernel tells of mount points without links.
+	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(dir)))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

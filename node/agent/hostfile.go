@@ -11,7 +11,8 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 )
 
-// Files of the node that others change while pods come and go (DHCP clients, configuration management, kubeadm) are read for each pod.
+// Files of the node that others change while pods come and go (DHCP clients, configuration management,
+// kubeadm) are read for each pod.
 
 // maxHostFile bounds what is read of such a file.
 const maxHostFile = 1 << 20
@@ -20,7 +21,8 @@ const maxHostFile = 1 << 20
 func (a *Agent) hostDNS() (criconfig.DNS, error) {
 	path := a.cfg.Kubelet.ResolverConfig
 	if path == nil || *path == "" {
-		return criconfig.DNS{Servers: []string{"127.0.0.1"}, Searches: []string{"."}}, nil // as kubelet: nothing of the node's
+		// As kubelet: nothing of the node's.
+		return criconfig.DNS{Servers: []string{"127.0.0.1"}, Searches: []string{"."}}, nil
 	}
 	data, err := hostFile(*path)
 	if err != nil {

@@ -23,9 +23,10 @@ type Identity struct {
 
 func (id Identity) store() Store { return Store{Dir: id.CertDir, Name: "kubelet-client"} }
 
-// Connect returns the configuration of the node's identity, without waiting for anything: static pods, of which the API server may be one,
-// must run before there is an identity. A usable kubeconfig is taken as it is. Otherwise requests wait until join has asked for a
-// certificate with the bootstrap kubeconfig and written one; join must be run, and takes as long as the API server and the signer do.
+// Connect returns the configuration of the node's identity, without waiting for anything: static pods, of
+// which the API server may be one, must run before there is an identity. A usable kubeconfig is taken as it
+// is. Otherwise requests wait until join has asked for a certificate with the bootstrap kubeconfig and
+// written one; join must be run, and takes as long as the API server and the signer do.
 func Connect(id Identity, log *slog.Logger) (cfg *rest.Config, join func(context.Context) error, err error) {
 	reason := usable(id.Kubeconfig, time.Now())
 	if reason == nil {
@@ -52,7 +53,9 @@ func Connect(id Identity, log *slog.Logger) (cfg *rest.Config, join func(context
 }
 
 // become gets the node's identity and returns the transport that has it.
-func (id Identity) become(ctx context.Context, bootstrap *rest.Config, log *slog.Logger) (http.RoundTripper, error) {
+func (id Identity) become(
+	ctx context.Context, bootstrap *rest.Config, log *slog.Logger,
+) (http.RoundTripper, error) {
 	if err := id.join(ctx, bootstrap, log); err != nil {
 		return nil, fmt.Errorf("join as node %s: %w", id.NodeName, err)
 	}

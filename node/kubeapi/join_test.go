@@ -40,7 +40,10 @@ func (s *signer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var out any
 	switch {
 	case r.URL.Path == "/api/v1/nodes/n":
-		out = &v1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: "n"}}
+		out = &v1.Node{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+			ObjectMeta: metav1.ObjectMeta{Name: "n"},
+		}
 	case r.Method == http.MethodPost:
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -51,7 +54,8 @@ func (s *signer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.t.Error(err)
 		}
 		s.csr = obj.(*certificatesv1.CertificateSigningRequest)
-		s.csr.APIVersion, s.csr.Kind, s.csr.Name = "certificates.k8s.io/v1", "CertificateSigningRequest", "csr-1"
+		s.csr.APIVersion, s.csr.Kind = "certificates.k8s.io/v1", "CertificateSigningRequest"
+		s.csr.Name = "csr-1"
 		out = s.csr
 	default: // the watch
 		<-s.allowed
@@ -81,7 +85,11 @@ func (s *signer) sign(request []byte) []byte {
 		s.t.Error(err)
 		return nil
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: csr.Subject, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      csr.Subject,
+		NotAfter:     time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, csr.PublicKey, ca)
 	if err != nil {
 		s.t.Error(err)
@@ -96,12 +104,18 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 	defer server.Close()
 	dir := t.TempDir()
 	bootstrap := filepath.Join(dir, "bootstrap")
-	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: k, user: u}}],
+	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c,
+		contexts: [{name: c, context: {cluster: k, user: u}}],
 		clusters: [{name: k, cluster: {server: "%s"}}], users: [{name: u, user: {token: t}}]}`, server.URL)
 	if err := os.WriteFile(bootstrap, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	id := kubeapi.Identity{NodeName: "n", Kubeconfig: filepath.Join(dir, "own"), Bootstrap: bootstrap, CertDir: dir}
+	id := kubeapi.Identity{
+		NodeName:   "n",
+		Kubeconfig: filepath.Join(dir, "own"),
+		Bootstrap:  bootstrap,
+		CertDir:    dir,
+	}
 	cfg, join, err := kubeapi.Connect(id, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -111,23 +125,25 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	node := func(ctx context.Context) error {
+		return client.Core.Get().Resource("nodes").Name("n").Do(ctx).Error()
+	}
 	brief, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if err := client.Core.Get().Resource("nodes").Name("n").Do(brief).Error(); !errors.Is(err, context.DeadlineExceeded) {
+	if err := node(brief); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a request before the node has joined: %v", err)
 	}
 	answered := make(chan error)
-	go func() { answered <- client.Core.Get().Resource("nodes").Name("n").Do(t.Context()).Error() }()
+	go func() { answered <- node(t.Context()) }()
 	joined := make(chan error)
 	go func() { joined <- join(t.Context()) }()
 	close(s.allowed)
-	for what, done := range map[string]chan error{"join": joined, "the request that waited for it": answered} {
-		if err := <-done; err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
+	if err := errors.Join(<-joined, <-answered); err != nil {
+		t.Error(err)
 	}
 
-	if _, next, err := kubeapi.Connect(id, slog.New(slog.DiscardHandler)); err != nil || next(t.Context()) != nil {
+	_, next, err := kubeapi.Connect(id, slog.New(slog.DiscardHandler))
+	if err != nil || next(t.Context()) != nil {
 		t.Errorf("the next start: %v", err)
 	}
 	own, err := os.ReadFile(id.Kubeconfig)

@@ -65,7 +65,8 @@ func labels[T any](kind string, all []T, name func(T) string) error {
 	return nil
 }
 
-// references names a kind of API object that the pod refers to. A static pod may be what the API server itself runs in.
+// references names a kind of API object that the pod refers to. A static pod may be what the API server
+// itself runs in.
 func references(spec *v1.PodSpec) string {
 	switch {
 	case spec.ServiceAccountName != "":
@@ -123,9 +124,13 @@ func volumeReference(v v1.VolumeSource) string {
 		return "persistentvolumeclaims (via ephemeral volumes)"
 	case v.Glusterfs != nil:
 		return "endpoints (via glusterFS volumes)"
-	case v.ISCSI != nil && v.ISCSI.SecretRef != nil, v.AzureFile != nil, v.CephFS != nil && v.CephFS.SecretRef != nil,
-		v.Cinder != nil && v.Cinder.SecretRef != nil, v.FlexVolume != nil && v.FlexVolume.SecretRef != nil,
-		v.RBD != nil && v.RBD.SecretRef != nil, v.ScaleIO != nil && v.ScaleIO.SecretRef != nil,
+	case v.AzureFile != nil,
+		v.ISCSI != nil && v.ISCSI.SecretRef != nil,
+		v.CephFS != nil && v.CephFS.SecretRef != nil,
+		v.Cinder != nil && v.Cinder.SecretRef != nil,
+		v.FlexVolume != nil && v.FlexVolume.SecretRef != nil,
+		v.RBD != nil && v.RBD.SecretRef != nil,
+		v.ScaleIO != nil && v.ScaleIO.SecretRef != nil,
 		v.StorageOS != nil && v.StorageOS.SecretRef != nil:
 		return "secrets"
 	case v.Projected != nil:

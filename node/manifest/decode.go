@@ -1,8 +1,10 @@
-// Package manifest reads the manifests of static pods as kubelet does: decoded leniently, filled up with the API's defaults, named after the
-// node, and with kubelet's UID, so that a node can be handed from one agent to the other with its static pods running. It is pure.
+// Package manifest reads the manifests of static pods as kubelet does: decoded leniently, filled up with the
+// API's defaults, named after the node, and with kubelet's UID, so that a node can be handed from one agent
+// to the other with its static pods running. It is pure.
 //
-// It does not validate pods as the API server does, which judges the mirror. What a manifest may not say is refused: names that are no
-// names, as paths are made of them, and references to objects of the API, of which a static pod must be independent.
+// It does not validate pods as the API server does, which judges the mirror. What a manifest may not say is
+// refused: names that are no names, as paths are made of them, and references to objects of the API, of which
+// a static pod must be independent.
 package manifest
 
 import (
@@ -34,8 +36,8 @@ type Origin struct {
 	URL  string // in the place of File
 }
 
-// Pod makes the static pod of a manifest, in YAML or JSON. Warnings are of fields that are not known and of keys that are given twice: the
-// pod runs nevertheless.
+// Pod makes the static pod of a manifest, in YAML or JSON. Warnings are of fields that are not known and of
+// keys that are given twice: the pod runs nevertheless.
 func Pod(data []byte, from Origin) (pod *v1.Pod, warnings []string, err error) {
 	text, err := yaml.YAMLToJSON(data)
 	if err != nil {
@@ -65,7 +67,8 @@ func Pod(data []byte, from Origin) (pod *v1.Pod, warnings []string, err error) {
 	return pod, warnings, nil
 }
 
-// decode tells what of the text is not understood. Names of fields are told apart by case, as everywhere in Kubernetes.
+// decode tells what of the text is not understood. Names of fields are told apart by case, as everywhere in
+// Kubernetes.
 func decode(text string, pod *v1.Pod) (warnings []string, err error) {
 	strict, err := json.UnmarshalStrict([]byte(text), pod)
 	for _, w := range strict {

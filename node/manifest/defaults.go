@@ -8,7 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// setDefaults fills in what the API server would: all of it, as kubelet's UID is made of the pod with its defaults.
+// setDefaults fills in what the API server would: all of it, as kubelet's UID is made of the pod with its
+// defaults.
 func setDefaults(pod *v1.Pod) {
 	spec := &pod.Spec
 	if s := spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
@@ -162,7 +163,8 @@ func fieldDefaults(field *v1.ObjectFieldSelector) {
 	}
 }
 
-// statusDefaults are of a status that a manifest has no reason to give. It is not kept, but it is a part of the UID.
+// statusDefaults are of a status that a manifest has no reason to give. It is not kept, but it is a part of
+// the UID.
 func statusDefaults(s *v1.PodStatus) {
 	switch {
 	case s.PodIP != "" && (len(s.PodIPs) == 0 || s.PodIPs[0].IP != s.PodIP):
@@ -170,7 +172,8 @@ func statusDefaults(s *v1.PodStatus) {
 	case s.PodIP == "" && len(s.PodIPs) > 0:
 		s.PodIP = s.PodIPs[0].IP
 	}
-	for _, c := range slices.Concat(s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses) {
+	all := slices.Concat(s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses)
+	for _, c := range all {
 		roundUp(c.AllocatedResources)
 		if c.Resources != nil {
 			roundUp(c.Resources.Limits, c.Resources.Requests)

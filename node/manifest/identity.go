@@ -16,11 +16,12 @@ import (
 	"k8s.io/utils/dump"
 )
 
-// uid is what kubelet calls the pod of a manifest, given as JSON: FNV-1a of the dump of the decoded pod with its defaults, then of where it
-// comes from. Comments, unknown fields and the order of keys do not count.
+// uid is what kubelet calls the pod of a manifest, given as JSON: FNV-1a of the dump of the decoded pod with
+// its defaults, then of where it comes from. Comments, unknown fields and the order of keys do not count.
 //
-// kubelet dumps its internal type. That has the fields of v1.Pod in the same order; only the names of the types, which the dump contains,
-// begin with core instead of v1. What looks like such a name in the pod's own text is hidden from the exchange by a mark.
+// kubelet dumps its internal type. That has the fields of v1.Pod in the same order; only the names of the
+// types, which the dump contains, begin with core instead of v1. What looks like such a name in the pod's own
+// text is hidden from the exchange by a mark.
 func uid(text string, from Origin) (types.UID, error) {
 	pod := &v1.Pod{}
 	if _, err := decode(exchange().hide.Replace(text), pod); err != nil {
@@ -46,13 +47,14 @@ type replacers struct {
 	rename *strings.Replacer // v1.Name to core.Name in the dump, and marks away
 }
 
-// exchange knows the types of package v1 that a pod is made of. The types of metav1, whose package has the same name, keep theirs.
+// exchange knows the types of package v1 that a pod is made of. The types of metav1, whose package has the
+// same name, keep theirs.
 var exchange = sync.OnceValue(func() replacers {
 	names := map[string]bool{}
 	addNames(names, reflect.TypeFor[v1.Pod](), map[reflect.Type]bool{})
 	var hide, rename []string
 	for name := range maps.Keys(names) {
-		for _, end := range []string{")", "]"} { // so that v1.Pod is not taken for the beginning of v1.PodSpec
+		for _, end := range []string{")", "]"} { // v1.Pod is not the beginning of v1.PodSpec
 			hide = append(hide, "v1."+name+end, `v1.\u0001`+name+end)
 			rename = append(rename, "v1."+name+end, "core."+name+end, "v1.\x01"+name+end, "v1."+name+end)
 		}

@@ -26,7 +26,8 @@ func manifest(t *testing.T, name string) []byte {
 func TestNamesAndUIDsAreThoseOfKubelet(t *testing.T) {
 	for line := range strings.Lines(string(manifest(t, "uids.txt"))) {
 		want := strings.Fields(line)
-		pod, _, err := Pod(manifest(t, want[0]), Origin{Node: "node1", File: filepath.Join(kubelets, want[0])})
+		from := Origin{Node: "node1", File: filepath.Join(kubelets, want[0])}
+		pod, _, err := Pod(manifest(t, want[0]), from)
 		if err != nil {
 			t.Errorf("%s: %v", want[0], err)
 			continue
@@ -70,8 +71,8 @@ func TestStaticPodBelongsToItsNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	always := v1.Toleration{Operator: v1.TolerationOpExists, Effect: v1.TaintEffectNoExecute}
-	if pod.Name != "etcd-node1" || pod.Spec.NodeName != "Node1" || pod.Annotations[AnnotationSource] != "file" ||
-		!slices.Contains(pod.Spec.Tolerations, always) || pod.Status.Phase != v1.PodPending {
+	if pod.Name != "etcd-node1" || pod.Spec.NodeName != "Node1" || pod.Status.Phase != v1.PodPending ||
+		pod.Annotations[AnnotationSource] != "file" || !slices.Contains(pod.Spec.Tolerations, always) {
 		t.Errorf("pod %+v", pod)
 	}
 }
@@ -82,7 +83,8 @@ func TestUnknownFieldsAreWarnedOfAndTheRestCounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	told := strings.Join(warnings, "\n")
-	if len(warnings) != 2 || !strings.Contains(told, "madeUpField") || !strings.Contains(told, "imagepullpolicy") {
+	if len(warnings) != 2 ||
+		!strings.Contains(told, "madeUpField") || !strings.Contains(told, "imagepullpolicy") {
 		t.Errorf("warnings %q", warnings)
 	}
 	if pod.Spec.Containers[0].ImagePullPolicy != v1.PullIfNotPresent {
@@ -95,6 +97,8 @@ func TestManifestsThatMayNotRunAreRefused(t *testing.T) {
 		return "{apiVersion: v1, kind: Pod, metadata: {" + metadata + "}, spec: {" + spec + "}}"
 	}
 	const one = `containers: [{name: c, image: "registry.example/c:1"}]`
+	volume := func(source string) string { return pod("name: a", one+", volumes: [{name: v, "+source+"}]") }
+	const env = "envFrom: [{configMapRef: {name: m}}]"
 	for want, text := range map[string]string{
 		"want a v1 Pod":             `{apiVersion: v1, kind: Service, metadata: {name: a}}`,
 		"has no name":               pod("", one),
@@ -106,13 +110,14 @@ func TestManifestsThatMayNotRunAreRefused(t *testing.T) {
 		"uid ../../../etc":          pod("name: a, uid: ../../../etc", one),
 		`container name "../c"`:     pod("name: a", "containers: [{name: ../c, image: i}]"),
 		`volume name "../v"`:        pod("name: a", one+", volumes: [{name: ../v}]"),
-		"may not reference secrets": pod("name: a", one+", volumes: [{name: v, secret: {secretName: s}}]"),
-		"reference configmaps":      pod("name: a", "containers: [{name: c, image: i, envFrom: [{configMapRef: {name: m}}]}]"),
+		"may not reference secrets": volume("secret: {secretName: s}"),
+		"reference configmaps":      pod("name: a", "containers: [{name: c, image: i, "+env+"}]"),
 		"reference serviceaccounts": pod("name: a", one+", serviceAccountName: robot"),
-		"persistentvolumeclaims":    pod("name: a", one+", volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]"),
-		"via projected volumes":     pod("name: a", one+", volumes: [{name: v, projected: {sources: [{serviceAccountToken: {path: t}}]}}]"),
+		"persistentvolumeclaims":    volume("persistentVolumeClaim: {claimName: c}"),
+		"via projected volumes":     volume("projected: {sources: [{serviceAccountToken: {path: t}}]}"),
 	} {
-		if _, _, err := Pod([]byte(text), Origin{Node: "node1", File: "/m/x.yaml"}); err == nil || !strings.Contains(err.Error(), want) {
+		_, _, err := Pod([]byte(text), Origin{Node: "node1", File: "/m/x.yaml"})
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want %q", text, err, want)
 		}
 	}

@@ -4,7 +4,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// volumeDefaults fills in what the API server would for a volume that a static pod may have. One without a source is an emptyDir.
+// volumeDefaults fills in what the API server would for a volume that a static pod may have. One without a
+// source is an emptyDir.
 func volumeDefaults(v *v1.Volume) {
 	unset(&v.VolumeSource, v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}})
 	if v.HostPath != nil {

@@ -9,11 +9,12 @@ import (
 // LostExitCode is that of a container that ran when its node went down, as with containerd and kubelet.
 const LostExitCode = 255
 
-// recall adds to the newest instances those that only the API knows to have run: a reboot makes runtimes forget. What ran is over, and
-// whether it runs again is a question of the restart policy, as if the runtime still told of it.
+// recall adds to the newest instances those that only the API knows to have run: a reboot makes runtimes
+// forget. What ran is over, and whether it runs again is a question of the restart policy, as if the runtime
+// still told of it.
 func (v view) recall(pod *v1.Pod) {
 	s := &pod.Status
-	for _, all := range [][]v1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses} {
+	add := func(all []v1.ContainerStatus) {
 		for i := range all {
 			if v.latest[all[i].Name] != nil {
 				continue
@@ -23,12 +24,16 @@ func (v view) recall(pod *v1.Pod) {
 			}
 		}
 	}
+	add(s.InitContainerStatuses)
+	add(s.ContainerStatuses)
+	add(s.EphemeralContainerStatuses)
 }
 
-// removed tells whether an instance that the runtime does not have was removed by restartAll, so that its container begins anew: then it was of
-// the sandbox that is there. The API's times are whole seconds.
+// removed tells whether an instance that the runtime does not have was removed by restartAll, so that its
+// container begins anew: then it was of the sandbox that is there. The API's times are whole seconds.
 func (v view) removed(pod *v1.Pod, c *Container) bool {
-	return mayRestartAll(pod) && v.sandbox != nil && !c.Started.Before(v.sandbox.Created.Truncate(time.Second))
+	return mayRestartAll(pod) && v.sandbox != nil &&
+		!c.Started.Before(v.sandbox.Created.Truncate(time.Second))
 }
 
 // ran is the last instance that a status tells of, nil if it tells of none.

@@ -109,7 +109,8 @@ type Input struct {
 	Memory     Memory
 	Now        time.Time
 	MaxBackoff time.Duration // 0: 300 s
-	// Logged is the attempt that follows those whose logs are there, by container name: of a pod that nothing else tells of.
+	// Logged is the attempt that follows those whose logs are there, by container name: of a pod that nothing
+	// else tells of.
 	Logged map[string]uint32
 }
 

@@ -35,10 +35,12 @@ func (p *planner) restartAll() bool {
 
 // mayRestartAll tells whether some container has a rule to restart all.
 func mayRestartAll(pod *v1.Pod) bool {
-	return slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), func(c v1.Container) bool {
-		return slices.ContainsFunc(c.RestartPolicyRules, func(r v1.ContainerRestartRule) bool {
-			return r.Action == v1.ContainerRestartRuleActionRestartAllContainers
-		})
+	restartsAll := func(r v1.ContainerRestartRule) bool {
+		return r.Action == v1.ContainerRestartRuleActionRestartAllContainers
+	}
+	all := slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
+	return slices.ContainsFunc(all, func(c v1.Container) bool {
+		return slices.ContainsFunc(c.RestartPolicyRules, restartsAll)
 	})
 }
 

@@ -45,7 +45,11 @@ func (s source) Services(_ context.Context, ns string, wait bool) ([]*v1.Service
 }
 
 func TestStaticPodsTakeWhatServicesAreKnown(t *testing.T) {
-	r := podenv.Request{Pod: &v1.Pod{}, Container: &v1.Container{Env: []v1.EnvVar{{Name: "A", Value: "1"}}}, Source: source{unheard: true}}
+	r := podenv.Request{
+		Pod:       &v1.Pod{},
+		Container: &v1.Container{Env: []v1.EnvVar{{Name: "A", Value: "1"}}},
+		Source:    source{unheard: true},
+	}
 	if _, err := podenv.Make(t.Context(), r); err == nil {
 		t.Error("a pod of the API began without the services of its cluster")
 	}

@@ -30,15 +30,15 @@ type Files struct {
 	last map[string]*v1.Pod // by file, as it was when it could be read
 }
 
-// Load makes the pods in the files known. It comes before the pods are worked on: whatever runs and is not known then counts as a pod that is
-// gone.
+// Load makes the pods in the files known. It comes before the pods are worked on: whatever runs and is not
+// known then counts as a pod that is gone.
 func (f *Files) Load() {
 	f.Source.Expect(manifest.SourceFile)
 	f.read()
 }
 
-// How long after the last look the files are read again without an event: inotify loses events when its queue overflows, knows nothing of
-// files changed on another machine, and cannot follow what is not there yet.
+// How long after the last look the files are read again without an event: inotify loses events when its queue
+// overflows, knows nothing of files changed on another machine, and cannot follow what is not there yet.
 const (
 	readAgain   = 20 * time.Second
 	lookForPath = time.Second
@@ -78,7 +78,8 @@ func (f *Files) Follow(ctx context.Context) error {
 	}
 }
 
-// read makes the static pods those of the files. A file that cannot be read or is half written keeps the pod it had.
+// read makes the static pods those of the files. A file that cannot be read or is half written keeps the pod
+// it had.
 func (f *Files) read() {
 	files, err := manifests(f.Path)
 	if err != nil {
@@ -113,8 +114,8 @@ func (f *Files) pod(file string) (*v1.Pod, error) {
 	return f.Source.parse(file, data, manifest.Origin{Node: f.Node, File: file})
 }
 
-// manifests are the files at path, sorted. As for kubelet, all in a directory count whose names do not begin with a dot; it is not searched
-// deeper, and a path that is not there has none.
+// manifests are the files at path, sorted. As for kubelet, all in a directory count whose names do not begin
+// with a dot; it is not searched deeper, and a path that is not there has none.
 func manifests(path string) ([]string, error) {
 	path = strings.TrimRight(path, "/")
 	info, err := os.Stat(path)
@@ -140,7 +141,8 @@ func manifests(path string) ([]string, error) {
 	return out, nil
 }
 
-// readManifest reads a regular file, or what a link to one says. It does not wait for what is none, such as a pipe.
+// readManifest reads a regular file, or what a link to one says. It does not wait for what is none, such as a
+// pipe.
 func readManifest(file string) ([]byte, error) {
 	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -16,7 +16,8 @@ import (
 	"github.com/trivet-node/trivet/node/manifest"
 )
 
-const etcd = `{apiVersion: v1, kind: Pod, metadata: {name: etcd, namespace: kube-system}, spec: {containers: [{name: c, image: "registry.example/etcd"}]}}`
+const etcd = `{apiVersion: v1, kind: Pod, metadata: {name: etcd, namespace: kube-system},
+	spec: {containers: [{name: c, image: "registry.example/etcd"}]}}`
 
 // directory is one of manifests that a test changes.
 type directory struct {
@@ -90,10 +91,11 @@ func TestStaticPodsFollowTheirFiles(t *testing.T) {
 func TestManifestThatNamesItsUIDChangesItsPod(t *testing.T) {
 	s, told := source(t)
 	d := manifestsOf(t, s)
-	d.write("etcd.yaml", strings.Replace(etcd, "name: etcd,", "name: etcd, uid: mine,", 1))
+	named := strings.Replace(etcd, "name: etcd,", "name: etcd, uid: mine,", 1)
+	d.write("etcd.yaml", named)
 	s.static["mine"].Status.Phase = v1.PodRunning
 	*told = nil
-	d.write("etcd.yaml", strings.Replace(strings.Replace(etcd, "name: etcd,", "name: etcd, uid: mine,", 1), "etcd\"", "etcd:2\"", 1))
+	d.write("etcd.yaml", strings.Replace(named, "example/etcd", "example/etcd:2", 1))
 	got := d.only()
 	if got.UID != "mine" || got.Generation != 2 || got.Status.Phase != v1.PodRunning || len(*told) != 1 {
 		t.Errorf("pod %+v, told %v", got, *told)

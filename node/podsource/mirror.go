@@ -15,8 +15,8 @@ import (
 	"github.com/trivet-node/trivet/node/manifest"
 )
 
-// Mirrors shows static pods in the API. A mirror is made when a static pod reports its status first, made again when somebody deleted it or
-// it is another pod's, and deleted with its static pod.
+// Mirrors shows static pods in the API. A mirror is made when a static pod reports its status first, made
+// again when somebody deleted it or it is another pod's, and deleted with its static pod.
 type Mirrors struct {
 	Source *Source
 	Core   rest.Interface
@@ -41,15 +41,16 @@ func (m Mirrors) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v
 		return nil, err
 	}
 	out := &v1.Pod{}
-	err = m.Core.Patch(types.StrategicMergePatchType).Namespace(pod.Namespace).Resource("pods").Name(pod.Name).SubResource("status").
-		Body(patch).Do(ctx).Into(out)
+	err = m.Core.Patch(types.StrategicMergePatchType).Namespace(pod.Namespace).Resource("pods").
+		Name(pod.Name).SubResource("status").Body(patch).Do(ctx).Into(out)
 	if err != nil {
 		return nil, err
 	}
 	return m.Source.mirrored(pod, out), nil
 }
 
-// ensure returns the mirror of a static pod. One that shows another pod, or that somebody is deleting, makes room for it.
+// ensure returns the mirror of a static pod. One that shows another pod, or that somebody is deleting, makes
+// room for it.
 func (m Mirrors) ensure(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 	mirror, _ := m.Source.MirrorOf(pod)
 	if mirror == nil {
@@ -125,7 +126,8 @@ func shows(mirror, static *v1.Pod) bool {
 	return Mirror(mirror) && StaticOf(mirror) == static.UID && mirror.DeletionTimestamp == nil
 }
 
-// Shows tells whether a mirror still has something to show: its static pod is there, or not read yet, and nobody deletes it.
+// Shows tells whether a mirror still has something to show: its static pod is there, or not read yet, and
+// nobody deletes it.
 func (s *Source) Shows(mirror *v1.Pod) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -136,8 +138,8 @@ func (s *Source) Shows(mirror *v1.Pod) bool {
 	return static != nil && FullName(static) == FullName(mirror) && shows(mirror, static)
 }
 
-// MirrorOf is the API's pod in the place of a static pod's mirror, also if it shows another one; nil: there is none. It is not known before
-// the API's list is.
+// MirrorOf is the API's pod in the place of a static pod's mirror, also if it shows another one; nil: there
+// is none. It is not known before the API's list is.
 func (s *Source) MirrorOf(static *v1.Pod) (mirror *v1.Pod, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -143,7 +143,8 @@ func TestMirrorShowsItsStaticPod(t *testing.T) {
 		t.Fatal(err)
 	}
 	mirror := api.pods["etcd-node1"]
-	if !Mirror(mirror) || StaticOf(mirror) != static.UID || mirror.Status.Phase != v1.PodRunning || mirror.OwnerReferences[0].UID != "node-uid" {
+	if !Mirror(mirror) || StaticOf(mirror) != static.UID || mirror.Status.Phase != v1.PodRunning ||
+		mirror.OwnerReferences[0].UID != "node-uid" {
 		t.Errorf("mirror %+v", mirror)
 	}
 	if shown.UID != static.UID || s.Get(static.UID).Status.Phase != v1.PodRunning {
@@ -168,8 +169,8 @@ func TestMirrorIsMadeWhenItsNodeIsThere(t *testing.T) {
 }
 
 func TestMirrorWhoseManifestIsGoneHasNothingToShow(t *testing.T) {
-	for name, restarted := range map[string]bool{"while the agent runs": false, "while the agent was down": true} {
-		t.Run(name, func(t *testing.T) {
+	for when, restarted := range map[string]bool{"running": false, "down": true} {
+		t.Run("while the agent is "+when, func(t *testing.T) {
 			s, told := source(t)
 			m, api := mirrorsOf(t, s)
 			d := manifestsOf(t, s)
@@ -223,7 +224,8 @@ func TestMirrorThatSomebodyDeletesComesBack(t *testing.T) {
 	if mirror, known := s.MirrorOf(static); mirror != nil || !known {
 		t.Errorf("mirror %v", mirror)
 	}
-	if _, err := m.PatchStatus(t.Context(), static, running); err != nil || api.pods["etcd-node1"].UID == first.UID {
+	_, err := m.PatchStatus(t.Context(), static, running)
+	if err != nil || api.pods["etcd-node1"].UID == first.UID {
 		t.Errorf("error %v, mirror %v", err, api.pods)
 	}
 }
@@ -240,7 +242,8 @@ func TestMirrorOfAnotherManifestIsReplaced(t *testing.T) {
 	if s.Shows(old) {
 		t.Error("it shows this one")
 	}
-	if _, err := m.PatchStatus(t.Context(), static, running); err != nil { // the watch has not told of the old one yet
+	// The watch has not told of the old one yet.
+	if _, err := m.PatchStatus(t.Context(), static, running); err != nil {
 		t.Fatal(err)
 	}
 	if mirror := api.pods[old.Name]; mirror.UID == "api-0" || StaticOf(mirror) != static.UID {
@@ -253,9 +256,11 @@ func TestPodThatIsNoMirrorKeepsItsName(t *testing.T) {
 	m, api := mirrorsOf(t, s)
 	d := manifestsOf(t, s)
 	d.write("etcd.yaml", etcd)
-	foreign := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "etcd-node1", Namespace: "kube-system", UID: "api-0"}}
+	foreign := &v1.Pod{}
+	foreign.Name, foreign.Namespace, foreign.UID = "etcd-node1", "kube-system", "api-0"
 	api.pods[foreign.Name] = foreign
-	if _, err := m.PatchStatus(t.Context(), d.only(), running); err == nil || api.pods[foreign.Name] != foreign {
+	_, err := m.PatchStatus(t.Context(), d.only(), running)
+	if err == nil || api.pods[foreign.Name] != foreign {
 		t.Errorf("error %v, pod %+v", err, api.pods[foreign.Name])
 	}
 }

@@ -1,6 +1,7 @@
-// Package podsource knows the pods that this node should run: those the API has bound to it, by one list-watch that resumes and relists by
-// itself, and static ones from manifests. It keeps the newest version of each pod by UID, so a pod recreated under its name is another
-// pod, and a late event never replaces what is already known to be newer.
+// Package podsource knows the pods that this node should run: those the API has bound to it, by one
+// list-watch that resumes and relists by itself, and static ones from manifests. It keeps the newest version
+// of each pod by UID, so a pod recreated under its name is another pod, and a late event never replaces what
+// is already known to be newer.
 package podsource
 
 import (
@@ -102,8 +103,8 @@ func newer(a, b *v1.Pod) bool {
 	return err != nil || c > 0
 }
 
-// strip drops what the agent never reads; it is half of a pod's size. A pod of the API is not static, whatever its annotations say: anybody
-// may write them, and mirrors have those of their static pods.
+// strip drops what the agent never reads; it is half of a pod's size. A pod of the API is not static,
+// whatever its annotations say: anybody may write them, and mirrors have those of their static pods.
 func strip(pod *v1.Pod) *v1.Pod {
 	pod.ManagedFields = nil
 	if Static(pod) {
@@ -134,7 +135,8 @@ func (a *apiStore) put(obj any) error {
 	return nil
 }
 
-// concerned are the pods that are worth a look when one of the API's has changed: a mirror's static pod, too. The caller holds the lock.
+// concerned are the pods that are worth a look when one of the API's has changed: a mirror's static pod, too.
+// The caller holds the lock.
 func (a *apiStore) concerned(pod *v1.Pod) []types.UID {
 	out := []types.UID{pod.UID}
 	if !Mirror(pod) {

@@ -1,7 +1,6 @@
 package podsource
 
 import (
-	"fmt"
 	"maps"
 	"time"
 
@@ -18,7 +17,8 @@ const annotationSeen = "kubernetes.io/config.seen"
 // SourceAPI is the API server among the sources of pods.
 const SourceAPI = "api"
 
-// Static tells whether the pod comes from a manifest. That no pod of the API says so of itself is seen to where they come in.
+// Static tells whether the pod comes from a manifest. That no pod of the API says so of itself is seen to
+// where they come in.
 func Static(pod *v1.Pod) bool { return SourceOf(pod.Annotations) != SourceAPI }
 
 // SourceOf tells from the annotations of a pod or its sandbox where the pod came from.
@@ -77,7 +77,7 @@ func (s *Source) setStatic(source string, found []*v1.Pod) {
 	byName, byUID := map[string]*v1.Pod{}, map[types.UID]*v1.Pod{}
 	for _, pod := range found {
 		if other := byName[FullName(pod)]; other != nil {
-			s.tellOnce(source, fmt.Sprintf("two manifests have a pod %s: the later one counts", FullName(pod)))
+			s.tellOnce(source, "two manifests have a pod "+FullName(pod)+": the later one counts")
 			delete(byUID, other.UID)
 		}
 		byName[FullName(pod)], byUID[pod.UID] = pod, pod
@@ -108,11 +108,13 @@ func (s *Source) setStatic(source string, found []*v1.Pod) {
 	}
 }
 
-// same tells whether a manifest still says the same. It can say something else under one UID only if it gives that itself.
+// same tells whether a manifest still says the same. It can say something else under one UID only if it gives
+// that itself.
 func same(old, pod *v1.Pod) bool {
 	had := maps.Clone(old.Annotations)
 	delete(had, annotationSeen)
-	return equality.Semantic.DeepEqual(old.Spec, pod.Spec) && maps.Equal(old.Labels, pod.Labels) && maps.Equal(had, pod.Annotations)
+	return equality.Semantic.DeepEqual(old.Spec, pod.Spec) && maps.Equal(old.Labels, pod.Labels) &&
+		maps.Equal(had, pod.Annotations)
 }
 
 // succeed makes pod the next version of old, or the first one. The caller holds the lock.
@@ -126,8 +128,9 @@ func (s *Source) succeed(old, pod *v1.Pod) *v1.Pod {
 	return pod
 }
 
-// recall gives a static pod of an earlier life of the agent what the API shows of it: since when it runs, and how often it was restarted.
-// That it had ended is not taken over: what a manifest says runs. The caller holds the lock.
+// recall gives a static pod of an earlier life of the agent what the API shows of it: since when it runs, and
+// how often it was restarted. That it had ended is not taken over: what a manifest says runs. The caller
+// holds the lock.
 func (s *Source) recall(static *v1.Pod) *v1.Pod {
 	mirror := s.mirrorOf(static)
 	if mirror == nil || !shows(mirror, static) || static.Status.StartTime != nil {

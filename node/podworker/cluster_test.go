@@ -246,7 +246,17 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	rt := runtime.New(conn, conn, log)
 	var w *podworker.Worker
 	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
-	w = podworker.New(podworker.Config{HostDNS: c.host.HostDNS, PullSecrets: c.host.PullSecrets, Node: criconfig.Node{LogRoot: root + "/logs"}, RootDir: root, Links: root, RuntimeName: "fake", HostIPs: []string{"192.0.2.1"}, Workers: lookers, Starts: startsAtOnce},
+	w = podworker.New(podworker.Config{
+		Node:        criconfig.Node{LogRoot: root + "/logs"},
+		RootDir:     root,
+		Links:       root,
+		RuntimeName: "fake",
+		HostIPs:     []string{"192.0.2.1"},
+		HostDNS:     c.host.HostDNS,
+		PullSecrets: c.host.PullSecrets,
+		Workers:     lookers,
+		Starts:      startsAtOnce,
+	},
 		podworker.Deps{Pods: c, API: c, Runtime: rt, Volumes: c, Cgroups: cgroups{}, Objects: c, Probes: probes, Events: c, Log: log})
 	c.mu.Lock()
 	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged

@@ -20,12 +20,14 @@ func TestFilesOfTheNodeAreReadForEachPod(t *testing.T) {
 		return criconfig.DNS{Servers: []string{fmt.Sprint("192.0.2.", version.Load())}}, nil
 	}
 	c.host.PullSecrets = func() ([]byte, error) {
-		return fmt.Appendf(nil, `{"auths": {"registry.example": {"username": "u%d", "password": "p"}}}`, version.Load()), nil
+		const text = `{"auths": {"registry.example": {"username": "u%d", "password": "p"}}}`
+		return fmt.Appendf(nil, text, version.Load()), nil
 	}
 	c.start(s, t.TempDir())
 	for i := range int32(2) {
 		version.Store(i)
-		pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "registry.example/app", ImagePullPolicy: v1.PullAlways})
+		pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "registry.example/app"})
+		pod.Spec.Containers[0].ImagePullPolicy = v1.PullAlways
 		pod.UID = types.UID(fmt.Sprint("uid-", i))
 		c.put(pod)
 		c.waitFor(pod.UID, "ready", ready)

@@ -34,8 +34,8 @@ func (w *Worker) linkPath(pod *v1.Pod, container, id string) string {
 	return filepath.Join(w.Links, name[:min(len(name), longest)]+".log")
 }
 
-// logged is, for each container of a static pod, the attempt that follows those whose logs are there: after a reboot nothing else may tell of
-// them, neither the runtime nor, yet, the API.
+// logged is, for each container of a static pod, the attempt that follows those whose logs are there: after a
+// reboot nothing else may tell of them, neither the runtime nor, yet, the API.
 func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
 	if !podsource.Static(pod) || len(observed.Containers) > 0 {
 		return nil

@@ -11,7 +11,8 @@ import (
 	"github.com/trivet-node/trivet/node/podsource"
 )
 
-// mirror looks at a pod that only shows a static one: when that is gone, or somebody deletes the mirror, so does it.
+// mirror looks at a pod that only shows a static one: when that is gone, or somebody deletes the mirror, so
+// does it.
 func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) {
 	if w.pods.Shows(mirror) {
 		return
@@ -35,8 +36,8 @@ func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) {
 	})
 }
 
-// shown is what the API shows of a pod, the base of the next patch of its status; of a static pod that is its mirror. Until the API's list
-// is there it is not known what a mirror shows, and nothing can be reported.
+// shown is what the API shows of a pod, the base of the next patch of its status; of a static pod that is its
+// mirror. Until the API's list is there it is not known what a mirror shows, and nothing can be reported.
 func (w *Worker) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
 	if !podsource.Static(pod) {
 		return pod, true
@@ -53,11 +54,13 @@ func (w *Worker) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
 	return &out, true
 }
 
-// anotherTry is how long after a look a static pod that must wait is looked at again, should nobody say that its time has come.
+// anotherTry is how long after a look a static pod that must wait is looked at again, should nobody say that
+// its time has come.
 const anotherTry = time.Second
 
-// mayBegin tells whether a static pod may run. One whose manifest replaces another's waits until that pod, of the same full name, has gone:
-// both would use the same ports and files. The other one may be of an earlier life of the agent, so the runtime is asked.
+// mayBegin tells whether a static pod may run. One whose manifest replaces another's waits until that pod, of
+// the same full name, has gone: both would use the same ports and files. The other one may be of an earlier
+// life of the agent, so the runtime is asked.
 func (w *Worker) mayBegin(ctx context.Context, pod *v1.Pod, observed plan.Observed) (bool, error) {
 	if !podsource.Static(pod) {
 		return true, nil
@@ -106,8 +109,8 @@ func (w *Worker) release(uid types.UID) {
 	}
 }
 
-// settled tells whether a pod that is not desired has gone, rather than not been read yet. A static pod does not come from the API, and
-// need not wait for its list.
+// settled tells whether a pod that is not desired has gone, rather than not been read yet. A static pod does
+// not come from the API, and need not wait for its list.
 func (w *Worker) settled(uid types.UID, observed plan.Observed) bool {
 	source := podsource.SourceAPI
 	for _, s := range observed.Sandboxes {

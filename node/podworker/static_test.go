@@ -66,15 +66,17 @@ func TestStaticPodWhoseManifestIsGoneEndsWithoutTheAPIServer(t *testing.T) {
 		defer c.mu.Unlock()
 		return slices.Contains(c.forgotten, "uid-a")
 	})
-	stops := slices.DeleteFunc(s.Calls(), func(call string) bool { return !strings.HasPrefix(call, "StopPodSandbox") })
+	stops := slices.DeleteFunc(s.Calls(), func(call string) bool {
+		return !strings.HasPrefix(call, "StopPodSandbox")
+	})
 	if len(stops) != 1 {
 		t.Errorf("a pod of the API was ended before the API said which pods there are: %q", stops)
 	}
 }
 
 func TestChangedManifestWaitsForThePodItReplaces(t *testing.T) {
-	for name, restart := range map[string]bool{"while the agent runs": false, "while the agent was down": true} {
-		t.Run(name, func(t *testing.T) {
+	for when, restart := range map[string]bool{"running": false, "down": true} {
+		t.Run("while the agent is "+when, func(t *testing.T) {
 			s, c := runtimetest.Start(t), unheard(t)
 			s.Stubborn("old")
 			root := t.TempDir()

@@ -76,17 +76,19 @@ type Events interface {
 
 // Config is how the worker does its work.
 type Config struct {
-	Node         criconfig.Node
-	Env          podenv.Node
-	HostIPs      []string
-	RuntimeName  string // scheme of container IDs
-	RootDir      string // /var/lib/kubelet
-	Links        string // /var/log/containers
-	HostsFile    string // the node's /etc/hosts, for pods on its network
-	MaxBackoff   time.Duration
-	HostDNS      func() (criconfig.DNS, error) // the node's resolver configuration as it is now; nil: it has none
-	PullSecrets  func() ([]byte, error)        // the node's own docker configuration as it is now; nil: it has none
-	ParallelPull int                           // pulls at once; 0: no limit
+	Node        criconfig.Node
+	Env         podenv.Node
+	HostIPs     []string
+	RuntimeName string // scheme of container IDs
+	RootDir     string // /var/lib/kubelet
+	Links       string // /var/log/containers
+	HostsFile   string // the node's /etc/hosts, for pods on its network
+	MaxBackoff  time.Duration
+	// HostDNS is the node's resolver configuration as it is now; nil: it has none.
+	HostDNS func() (criconfig.DNS, error)
+	// PullSecrets is the node's own docker configuration as it is now; nil: it has none.
+	PullSecrets  func() ([]byte, error)
+	ParallelPull int // pulls at once; 0: no limit
 	Workers      int
 	Starts       int // sandboxes and containers being started at once
 	// Admit says why a pod that is new on the node cannot run here; others are the pods that count.
@@ -136,7 +138,8 @@ type Deps struct {
 // New returns a worker; nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{Config: cfg, pods: d.Pods, api: d.API, runtime: d.Runtime, volumes: d.Volumes, cgroups: d.Cgroups, objects: d.Objects,
-		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{}, admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{}, holders: map[string]types.UID{},
+		probes: d.Probes, events: d.Events, log: d.Log, known: map[types.UID]*pod{},
+		admitted: map[types.UID]bool{}, deleting: map[types.UID]bool{}, holders: map[string]types.UID{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)), starts: make(chan struct{}, max(cfg.Starts, 1))}
 	if cfg.ParallelPull > 0 {

@@ -54,16 +54,21 @@ func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
 	return out, nil
 }
 
-// Namesakes are the pods of a full name that the runtime has a sandbox of: by UID, with the annotations they had.
-func (c *Client) Namesakes(ctx context.Context, namespace, name string) (map[string]map[string]string, error) {
+// Annotations are those of pods, by UID.
+type Annotations map[string]map[string]string
+
+// Namesakes are the pods of a full name that the runtime has a sandbox of: by UID, with the annotations they
+// had.
+func (c *Client) Namesakes(ctx context.Context, namespace, name string) (Annotations, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	label := map[string]string{LabelPodNamespace: namespace, LabelPodName: name}
-	r, err := c.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: label}})
+	filter := &cri.PodSandboxFilter{LabelSelector: label}
+	r, err := c.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: filter})
 	if err != nil {
 		return nil, plain(err)
 	}
-	out := map[string]map[string]string{}
+	out := Annotations{}
 	for _, s := range r.Items {
 		if p := podOf(s.Labels); p.UID != "" {
 			out[p.UID] = s.Annotations

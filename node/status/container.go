@@ -94,8 +94,8 @@ func (c *computer) unseen(out *v1.ContainerStatus, spec *v1.Container, old *v1.C
 	out.State.Waiting = c.waiting(spec, k)
 }
 
-// before is the last state of a container of whose earlier instances the runtime knows nothing: what was shown of the one before this, or, if
-// that was still shown to run, that it was lost.
+// before is the last state of a container of whose earlier instances the runtime knows nothing: what was
+// shown of the one before this, or, if that was still shown to run, that it was lost.
 func (c *computer) before(old *v1.ContainerStatus, restarts int32) v1.ContainerState {
 	switch {
 	case old.RestartCount < restarts && old.State.Running != nil:
@@ -108,14 +108,15 @@ func (c *computer) before(old *v1.ContainerStatus, restarts int32) v1.ContainerS
 	return v1.ContainerState{}
 }
 
-// lost is the end of a container that was shown to run and is not there. Of a pod that goes on that was a reboot: runtimes that keep records
-// call such an end so.
+// lost is the end of a container that was shown to run and is not there. Of a pod that goes on that was a
+// reboot: runtimes that keep records call such an end so.
 func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	if c.Pod.DeletionTimestamp != nil {
 		return &v1.ContainerStateTerminated{
 			Reason:   ReasonUnknown,
 			ExitCode: unknownExit,
-			Message:  "The container could not be located when the pod was deleted.  The container used to be Running",
+			Message: "The container could not be located when the pod was deleted.  " +
+				"The container used to be Running",
 		}
 	}
 	return &v1.ContainerStateTerminated{

@@ -20,7 +20,8 @@ func TestVolumesAreTakenDownBelowARootThatIsALink(t *testing.T) {
 	link := filepath.Join(dir, "kubelet")
 	must(t, os.Mkdir(filepath.Join(dir, "disk"), 0o750))
 	must(t, os.Symlink("disk", link))
-	a := &api{life: time.Hour, secrets: map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("v")}}}}
+	secret := &v1.Secret{Data: map[string][]byte{"k": []byte("v")}}
+	a := &api{life: time.Hour, secrets: map[string]*v1.Secret{"s": secret}}
 	m := volume.New(volume.Config{
 		Root:    link,
 		Node:    func() podenv.Node { return podenv.Node{Name: "n"} },
@@ -28,10 +29,9 @@ func TestVolumesAreTakenDownBelowARootThatIsALink(t *testing.T) {
 		Tokens:  a,
 		Log:     slog.New(slog.DiscardHandler),
 	})
-	p := pod(
-		v1.Volume{Name: "secret", VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{SecretName: "s"}}},
-		v1.Volume{Name: "mem", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory}}},
-	)
+	p := pod(v1.Volume{Name: "secret"}, v1.Volume{Name: "mem"})
+	p.Spec.Volumes[0].Secret = &v1.SecretVolumeSource{SecretName: "s"}
+	p.Spec.Volumes[1].EmptyDir = &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory}
 	setup(t, m, p)
 	must(t, m.Teardown(t.Context(), p.UID))
 	if left, err := m.Pods(); err != nil || len(left) > 0 {

@@ -107,7 +107,8 @@ func configure(env *program.Env) (*session, error) {
 }
 
 func (s *session) do(ctx context.Context, verb string) error {
-	need := map[string]int{"logs": 2, "start": 2, "stop": 2, "kill": 2, "agent": 2, "reboot": 1, "cut": 1, "mend": 1, "exec": 2}[verb]
+	need := map[string]int{"logs": 2, "start": 2, "stop": 2, "kill": 2, "agent": 2, "reboot": 1, "cut": 1,
+		"mend": 1, "exec": 2}[verb]
 	if len(s.args) < need {
 		return &program.UsageError{Err: fmt.Errorf("%s needs %d arguments, see trivet-cluster --help", verb, need)}
 	}

@@ -1,5 +1,6 @@
-// Command staticpods prints what kubelet makes of a directory of static pods: name and UID of each file's pod, computed by kubelet's own code.
-// The values that node/manifest is tested with come from it. As both depend on where the files are, it copies them to a directory that is given.
+// Command staticpods prints what kubelet makes of a directory of static pods: name and UID of each file's
+// pod, computed by kubelet's own code. The values that node/manifest is tested with come from it. As both
+// depend on where the files are, it copies them to a directory that is given.
 package main
 
 import (
@@ -20,7 +21,7 @@ import (
 
 func main() {
 	from := flag.String("from", "", "directory of manifests")
-	at := flag.String("at", "/tmp/trivet-static-pods", "directory where kubelet finds them, made and removed again")
+	at := flag.String("at", "/tmp/trivet-static-pods", "where kubelet finds them: made and removed")
 	node := flag.String("node", "node1", "name of the node")
 	flag.Parse()
 	if err := run(*from, *at, *node); err != nil {
@@ -62,7 +63,8 @@ func identify(file, at, node string) (name string, uid types.UID, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	pods := config.NewPodConfig(record.NewFakeRecorder(10), nil)
-	config.NewSourceFile(klog.Background(), at, types.NodeName(node), time.Minute, pods.Channel(ctx, kubelettypes.FileSource))
+	files := pods.Channel(ctx, kubelettypes.FileSource)
+	config.NewSourceFile(klog.Background(), at, types.NodeName(node), time.Minute, files)
 	select {
 	case update := <-pods.Updates():
 		if len(update.Pods) != 1 {

@@ -37,8 +37,8 @@ type Server struct {
 	images     map[string]bool
 	fail       map[string]error
 	calls      []string
-	resolvers  []string // name servers of each sandbox
-	users      []string // of each pull
+	resolvers  []string      // name servers of each sandbox
+	users      []string      // of each pull
 	called     chan struct{} // closed and made anew at every call
 	listeners  map[chan *cri.ContainerEventResponse]bool
 	stubborn   map[string]bool // containers (by name) that ignore the stop signal
@@ -261,8 +261,14 @@ func (s *Server) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest)
 	out := &cri.ListPodSandboxResponse{}
 	for _, b := range s.sandboxes {
 		if selected(b.Labels, r.GetFilter().GetLabelSelector()) {
-			out.Items = append(out.Items, &cri.PodSandbox{Id: b.Id, Metadata: b.Metadata, State: b.State, CreatedAt: b.CreatedAt, Labels: b.Labels,
-				Annotations: b.Annotations})
+			out.Items = append(out.Items, &cri.PodSandbox{
+				Id:          b.Id,
+				Metadata:    b.Metadata,
+				State:       b.State,
+				CreatedAt:   b.CreatedAt,
+				Labels:      b.Labels,
+				Annotations: b.Annotations,
+			})
 		}
 	}
 	return out, nil
