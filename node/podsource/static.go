@@ -56,7 +56,7 @@ func (s *Source) parse(place string, data []byte, from manifest.Origin) (*v1.Pod
 	return pod, err
 }
 
-// tellOnce logs what is wrong at a place until something else is.
+// tellOnce logs once what is wrong at a place, which is looked at again and again.
 func (s *Source) tellOnce(place, what string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
