@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/plan"
 )
 
 // kubelets is where e2e/controlplane/staticpods had kubelet read the manifests of testdata.
@@ -34,6 +36,9 @@ func TestNamesAndUIDsAreThoseOfKubelet(t *testing.T) {
 		}
 		if pod.Name != want[1] || string(pod.UID) != want[2] || pod.Annotations[AnnotationHash] != want[2] {
 			t.Errorf("%s is %s %s, kubelet has %v", want[0], pod.Name, pod.UID, want[1:])
+		}
+		if got := plan.Hash(&pod.Spec.Containers[0]); got != want[3] { // else its container is replaced
+			t.Errorf("%s: container hash %s, kubelet has %s", want[0], got, want[3])
 		}
 	}
 }

@@ -1,6 +1,7 @@
 // Command staticpods prints what kubelet makes of a directory of static pods: name and UID of each file's
-// pod, computed by kubelet's own code. The values that node/manifest is tested with come from it. As both
-// depend on where the files are, it copies them to a directory that is given.
+// pod, and the hash by which it knows that pod's first container again, computed by kubelet's own code. The
+// values that node/manifest is tested with come from it. As both depend on where the files are, it copies
+// them to a directory that is given.
 package main
 
 import (
@@ -12,10 +13,12 @@ import (
 	"slices"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/kubelet/config"
+	"k8s.io/kubernetes/pkg/kubelet/container"
 	kubelettypes "k8s.io/kubernetes/pkg/kubelet/types"
 )
 
@@ -38,26 +41,27 @@ func run(from, at, node string) error {
 	}
 	slices.Sort(files)
 	for _, file := range files {
-		name, uid, err := identify(file, at, node)
+		pod, err := read(file, at, node)
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
-		fmt.Println(filepath.Base(file), name, uid)
+		hash := container.HashContainer(&pod.Spec.Containers[0])
+		fmt.Printf("%s %s %s %x\n", filepath.Base(file), pod.Name, pod.UID, hash)
 	}
 	return nil
 }
 
-func identify(file, at, node string) (name string, uid types.UID, err error) {
+func read(file, at, node string) (*v1.Pod, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	if err := os.Mkdir(at, 0o700); err != nil {
-		return "", "", err
+		return nil, err
 	}
 	defer os.RemoveAll(at)
 	if err := os.WriteFile(filepath.Join(at, filepath.Base(file)), data, 0o600); err != nil {
-		return "", "", err
+		return nil, err
 	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -68,10 +72,10 @@ func identify(file, at, node string) (name string, uid types.UID, err error) {
 	select {
 	case update := <-pods.Updates():
 		if len(update.Pods) != 1 {
-			return "", "", fmt.Errorf("kubelet sees %d pods", len(update.Pods))
+			return nil, fmt.Errorf("kubelet sees %d pods", len(update.Pods))
 		}
-		return update.Pods[0].Name, update.Pods[0].UID, nil
+		return update.Pods[0], nil
 	case <-ctx.Done():
-		return "", "", ctx.Err()
+		return nil, ctx.Err()
 	}
 }
