@@ -135,6 +135,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		files.Load()
 		run("static pods", files.Follow)
 	}
+	if url := a.cfg.Kubelet.StaticPodURL; url != "" {
+		page := podsource.NewPage(a.source, url, a.cfg.Kubelet.StaticPodURLHeader, a.cfg.NodeName)
+		run("static pods by HTTP", silent(page.Follow))
+	}
 	run("pods", silent(a.watchPods))
 	run("pod workers", silent(a.worker.Run))
 	run("leftovers", silent(a.watchLeftovers))

@@ -43,8 +43,13 @@ func Pod(data []byte, from Origin) (pod *v1.Pod, warnings []string, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	return one(string(text), from)
+}
+
+// one makes a static pod of its JSON.
+func one(text string, from Origin) (pod *v1.Pod, warnings []string, err error) {
 	pod = &v1.Pod{}
-	if warnings, err = decode(string(text), pod); err != nil {
+	if warnings, err = decode(text, pod); err != nil {
 		return nil, nil, err
 	}
 	if pod.Kind != "Pod" || pod.APIVersion != "v1" {
@@ -55,7 +60,7 @@ func Pod(data []byte, from Origin) (pod *v1.Pod, warnings []string, err error) {
 	}
 
 	if pod.UID == "" {
-		if pod.UID, err = uid(string(text), from); err != nil {
+		if pod.UID, err = uid(text, from); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -43,6 +43,22 @@ func TestNamesAndUIDsAreThoseOfKubelet(t *testing.T) {
 	}
 }
 
+// The values are kubelet's, which read the list from this address.
+func TestPodsOfAListAreThoseOfKubelet(t *testing.T) {
+	pods, _, err := Pods(manifest(t, "list.json"), Origin{Node: "node1", URL: "http://127.0.0.1:47123/pods"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, pod := range pods {
+		got = append(got, pod.Name+" "+string(pod.UID))
+	}
+	want := []string{"a-node1 40932b21cee08d6ad46b097d2c41a08c", "b-node1 00351ccd64c11d34cb8d556b96eb3f7a"}
+	if !slices.Equal(got, want) {
+		t.Errorf("pods %q, want %q", got, want)
+	}
+}
+
 func TestUIDDependsOnContentAndPlaceOnly(t *testing.T) {
 	from := Origin{Node: "node1", File: "/m/etcd.yaml"}
 	uid := func(data []byte, from Origin) string {
@@ -129,7 +145,7 @@ func TestManifestsThatMayNotRunAreRefused(t *testing.T) {
 }
 
 func FuzzPod(f *testing.F) {
-	for _, name := range []string{"etcd.yaml", "defaults.yaml", "own-uid.yaml"} {
+	for _, name := range []string{"etcd.yaml", "defaults.yaml", "own-uid.yaml", "list.json"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil {
 			f.Fatal(err)
@@ -137,6 +153,13 @@ func FuzzPod(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if pods, _, err := Pods(data, Origin{Node: "node1", URL: "http://192.0.2.1"}); err == nil {
+			for _, pod := range pods {
+				if pod.UID == "" || pod.Name == "" {
+					t.Errorf("accepted %+v", pod)
+				}
+			}
+		}
 		pod, _, err := Pod(data, Origin{Node: "node1", File: "/m/x.yaml"})
 		if err != nil {
 			return

@@ -111,7 +111,11 @@ func (f *Files) pod(file string) (*v1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.Source.parse(file, data, manifest.Origin{Node: f.Node, File: file})
+	pod, warnings, err := manifest.Pod(data, manifest.Origin{Node: f.Node, File: file})
+	for _, w := range warnings {
+		f.Source.tellOnce(file, w)
+	}
+	return pod, err
 }
 
 // manifests are the files at path, sorted. As for kubelet, all in a directory count whose names do not begin

@@ -47,15 +47,6 @@ func (s *Source) Settled(source string) bool {
 	return !s.expected[source]
 }
 
-// parse reads a manifest, telling once of what is wrong with it.
-func (s *Source) parse(place string, data []byte, from manifest.Origin) (*v1.Pod, error) {
-	pod, warnings, err := manifest.Pod(data, from)
-	for _, w := range warnings {
-		s.tellOnce(place, w)
-	}
-	return pod, err
-}
-
 // tellOnce logs once what is wrong at a place, which is looked at again and again.
 func (s *Source) tellOnce(place, what string) {
 	s.mu.Lock()
