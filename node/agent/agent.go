@@ -120,7 +120,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	run("events", silent(a.events.Run))
 	run("heartbeat", silent(a.heart.Run))
-	run("objects", silent(a.objects.Run))
+	run("objects", silent(a.registered(a.objects.Run)))
 	run("csi drivers", a.drivers.Run)
 	run("csi node", a.csiNode.Init)
 	rotate, err := a.rotateLogs()
@@ -139,7 +139,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		page := podsource.NewPage(a.source, url, a.cfg.Kubelet.StaticPodURLHeader, a.cfg.NodeName)
 		run("static pods by HTTP", silent(page.Follow))
 	}
-	run("pods", silent(a.watchPods))
+	run("pods", silent(a.registered(a.watchPods)))
 	run("pod workers", silent(a.worker.Run))
 	run("leftovers", silent(a.watchLeftovers))
 	if k := a.cfg.Kubelet; k.EnableServer == nil || *k.EnableServer {
@@ -200,12 +200,16 @@ func (a *Agent) keepIdentity(ctx context.Context) error {
 	return a.identity.Rotate(ctx, a.client, a.log)
 }
 
-// watchPods follows the pods once the node exists: its labels and taints decide about them.
-func (a *Agent) watchPods(ctx context.Context) {
-	select {
-	case <-a.heart.Registered():
-	case <-ctx.Done():
-		return
+// registered runs a part that follows the API once the Node exists: its labels and taints decide about pods,
+// and a list that is tried before there is an API server is tried again half a minute after there is one.
+func (a *Agent) registered(part func(context.Context)) func(context.Context) {
+	return func(ctx context.Context) {
+		select {
+		case <-a.heart.Registered():
+			part(ctx)
+		case <-ctx.Done():
+		}
 	}
-	a.source.Watch(ctx, a.client.Core, a.cfg.NodeName)
 }
+
+func (a *Agent) watchPods(ctx context.Context) { a.source.Watch(ctx, a.client.Core, a.cfg.NodeName) }
