@@ -1,6 +1,7 @@
 package podsource
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,13 @@ type Files struct {
 	Path   string
 	Node   string
 
-	last map[string]*v1.Pod // by file, as it was when it could be read
+	last map[string]understood // by file
+}
+
+// understood is what a file said when it could be read, and the pod that was.
+type understood struct {
+	data []byte
+	pod  *v1.Pod
 }
 
 // Load makes the pods in the files known. It comes before the pods are worked on: whatever runs and is not
@@ -86,36 +93,40 @@ func (f *Files) read() {
 		f.Source.tellOnce(f.Path, err.Error())
 		return
 	}
-	now := map[string]*v1.Pod{}
+	now := map[string]understood{}
 	var found []*v1.Pod
 	for _, file := range files {
-		pod, err := f.pod(file)
+		next, err := f.understand(file)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
 			f.Source.tellOnce(file, err.Error())
-			pod = f.last[file]
+			next = f.last[file]
 		}
-		if pod != nil {
-			now[file] = pod
-			found = append(found, pod.DeepCopy())
+		if next.pod != nil {
+			now[file] = next
+			found = append(found, next.pod.DeepCopy())
 		}
 	}
 	f.last = now
 	f.Source.setStatic(manifest.SourceFile, found)
 }
 
-func (f *Files) pod(file string) (*v1.Pod, error) {
+// understand reads a file. One that says what it said before is not decoded again.
+func (f *Files) understand(file string) (understood, error) {
 	data, err := readManifest(file)
 	if err != nil {
-		return nil, err
+		return understood{}, err
+	}
+	if last := f.last[file]; last.pod != nil && bytes.Equal(last.data, data) {
+		return last, nil
 	}
 	pod, warnings, err := manifest.Pod(data, manifest.Origin{Node: f.Node, File: file})
 	for _, w := range warnings {
 		f.Source.tellOnce(file, w)
 	}
-	return pod, err
+	return understood{data, pod}, err
 }
 
 // manifests are the files at path, sorted. As for kubelet, all in a directory count whose names do not begin
