@@ -48,6 +48,7 @@ type cluster struct {
 	patches   int              // begun
 	cut       chan struct{}    // patches hang until it is closed; nil: they do not
 	host      podworker.Config // what the node's files say, if anything
+	late      *v1.Pod          // comes with the list, when somebody asks whether that is there
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -70,6 +71,12 @@ func (c *cluster) List() (out []*v1.Pod) {
 }
 func (c *cluster) Saw(*v1.Pod) {}
 func (c *cluster) Settled(source string) bool {
+	c.mu.Lock()
+	if late := c.late; late != nil {
+		c.pods[late.UID], c.late = late, nil
+		close(c.synced)
+	}
+	c.mu.Unlock()
 	select {
 	case <-c.synced:
 		return true

@@ -28,10 +28,15 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 	if err != nil {
 		return err
 	}
-	if desired == nil && !w.settled(uid, observed) {
-		return nil // it may only be unknown yet; the list enqueues again
-	}
-	if desired != nil {
+	if desired == nil {
+		if !w.settled(uid, observed) {
+			return nil // it may only be unknown yet; the list enqueues again
+		}
+		if w.pods.Get(uid) != nil { // the list has come since
+			w.Enqueue(uid)
+			return nil
+		}
+	} else {
 		if may, err := w.mayBegin(ctx, desired, observed); !may {
 			w.queue.AddAfter(uid, anotherTry)
 			return err
