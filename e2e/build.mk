@@ -107,7 +107,7 @@ smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published
 # It begins with what a killed run has left. Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs
 # are saved, the cluster is taken down, and the host is looked over.
 .PHONY: e2e
-e2e: install build bin/trivet-cluster $(references) .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
+e2e: install build bin/trivet-cluster $(references) $(ref)/kubelet .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \
 		TRIVET_E2E=$(CURDIR)/$(E2E) TRIVET_MUST_RUN=1 go test -count=1 -timeout=40m -v ./e2e/scenario | tee .trivet/scenario.log; } || verdict=$$?; \

@@ -328,6 +328,7 @@ func kubeletConfiguration(n Node) string {
 		"clusterDomain":               "cluster.local",
 		"cgroupDriver":                "cgroupfs",
 		"containerRuntimeEndpoint":    criEndpoint(n),
+		"staticPodPath":               "/etc/kubernetes/manifests",
 		"failCgroupV1":                false,
 		"failSwapOn":                  false,
 		"evictionHard":                map[string]string{"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},

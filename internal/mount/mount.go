@@ -81,14 +81,24 @@ func Unmount(path string) error {
 	}
 }
 
-// Below returns the mount points at or below dir, deepest first, from /proc/self/mountinfo. It is for clean-up and start-up, not for hot paths.
+// Below returns the mount points at or below dir, deepest first, from /proc/self/mountinfo. It is for
+// clean-up and start-up, not for hot paths. The path to dir may lead through symbolic links. dir itself is
+// not followed, nor touched: what is mounted there may not answer.
 func Below(dir string) ([]string, error) {
+	// The kernel tells of mount points without links.
+	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(dir)))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mounts below %s: %w", dir, err)
+	}
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return below(f, filepath.Clean(dir))
+	return below(f, filepath.Join(parent, filepath.Base(dir)))
 }
 
 func below(r io.Reader, dir string) ([]string, error) {

@@ -37,6 +37,7 @@ type Agent struct {
 	identity kubeapi.Identity
 	conns    []*grpc.ClientConn
 	client   *kubeapi.Client
+	join     func(context.Context) error // gets the identity that the client waits for
 	info     runtime.Info
 	ips      []string
 	started  time.Time
@@ -121,7 +122,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.waitForRuntime(ctx); err != nil {
 		return err
 	}
-	if err := a.connect(ctx); err != nil {
+	if err := a.connect(); err != nil {
 		return err
 	}
 	if err := a.build(ctx); err != nil {
@@ -129,7 +130,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	run("events", silent(a.events.Run))
 	run("heartbeat", silent(a.heart.Run))
-	run("objects", silent(a.objects.Run))
+	run("objects", silent(a.registered(a.objects.Run)))
 	run("csi drivers", a.drivers.Run)
 	run("csi node", a.csiNode.Init)
 	rotate, err := a.rotateLogs()
@@ -137,17 +138,18 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	run("log rotation", rotate)
-	if *a.cfg.Kubelet.RotateCertificates {
-		run("certificates", func(ctx context.Context) error { return a.identity.Rotate(ctx, a.client, a.log) })
-	}
+	run("identity", a.keepIdentity)
 	run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
-	if dir := a.cfg.Kubelet.StaticPodPath; dir != "" {
-		if err := a.source.Load(dir, a.cfg.NodeName); err != nil {
-			return err
-		}
-		run("static pods", func(ctx context.Context) error { return a.source.Manifests(ctx, dir, a.cfg.NodeName) })
+	if path := a.cfg.Kubelet.StaticPodPath; path != "" {
+		files := &podsource.Files{Source: a.source, Path: path, Node: a.cfg.NodeName}
+		files.Load()
+		run("static pods", files.Follow)
 	}
-	run("pods", silent(a.watchPods))
+	if url := a.cfg.Kubelet.StaticPodURL; url != "" {
+		page := podsource.NewPage(a.source, url, a.cfg.Kubelet.StaticPodURLHeader, a.cfg.NodeName)
+		run("static pods by HTTP", silent(page.Follow))
+	}
+	run("pods", silent(a.registered(a.watchPods)))
 	run("pod workers", silent(a.worker.Run))
 	run("leftovers", silent(a.watchLeftovers))
 	if k := a.cfg.Kubelet; k.EnableServer == nil || *k.EnableServer {
@@ -200,12 +202,24 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// watchPods follows the pods once the node exists: its labels and taints decide about them.
-func (a *Agent) watchPods(ctx context.Context) {
-	select {
-	case <-a.heart.Registered():
-	case <-ctx.Done():
-		return
+// keepIdentity joins the cluster, if the node has not, and renews its certificate.
+func (a *Agent) keepIdentity(ctx context.Context) error {
+	if err := a.join(ctx); err != nil || !*a.cfg.Kubelet.RotateCertificates {
+		return err
 	}
-	a.source.Watch(ctx, a.client.Core, a.cfg.NodeName)
+	return a.identity.Rotate(ctx, a.client, a.log)
 }
+
+// registered runs a part that follows the API once the Node exists: its labels and taints decide about pods,
+// and a list that is tried before there is an API server is tried again half a minute after there is one.
+func (a *Agent) registered(part func(context.Context)) func(context.Context) {
+	return func(ctx context.Context) {
+		select {
+		case <-a.heart.Registered():
+			part(ctx)
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (a *Agent) watchPods(ctx context.Context) { a.source.Watch(ctx, a.client.Core, a.cfg.NodeName) }

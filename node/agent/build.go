@@ -33,12 +33,13 @@ import (
 // KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API server's.
 const KubernetesVersion = "v1.37.2"
 
-// connect gets the node's identity and finds its addresses.
-func (a *Agent) connect(ctx context.Context) error {
-	rc, err := kubeapi.Connect(ctx, a.identity, a.log)
+// connect finds the node's identity, or how to get it, and its addresses.
+func (a *Agent) connect() error {
+	rc, join, err := kubeapi.Connect(a.identity, a.log)
 	if err != nil {
 		return err
 	}
+	a.join = join
 	rc.UserAgent = "trivet-node/" + program.Version
 	if a.client, err = kubeapi.New(rc); err != nil {
 		return err
@@ -156,28 +157,27 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if err != nil {
 		return err
 	}
-	dns, err := hostDNS(k.ResolverConfig)
-	if err != nil {
+	if _, err := a.hostDNS(); err != nil {
+		return err
+	}
+	if _, err := a.pullSecrets(); err != nil {
 		return err
 	}
 	pids := int64(-1)
 	if k.PodPidsLimit != nil {
 		pids = *k.PodPidsLimit
 	}
-	secrets, err := os.ReadFile(filepath.Join(a.cfg.RootDir, "config.json"))
-	if err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("pull secrets of the node: %w", err)
-	}
 	if a.access, err = a.imageAccess(); err != nil {
 		return err
 	}
 	single := k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill
 	cfg := podworker.Config{
-		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, HostDNS: dns, LogRoot: k.PodLogsDir,
+		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, LogRoot: k.PodLogsDir,
 			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
 			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota,
 			SingleOOMKill: single, NoSwap: swapToForbid(a.host.V2)},
-		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(), HostsFile: "/etc/hosts", PullSecrets: secrets,
+		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(),
+		HostsFile: "/etc/hosts", HostDNS: a.hostDNS, PullSecrets: a.pullSecrets,
 		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
 		Handlers: a.runtimeHandlers,
 		Admit:    a.admission(allocatable), Refresh: a.heart.Refresh,
@@ -222,18 +222,4 @@ func (a *Agent) runtimeHandlers() []v1.NodeRuntimeHandler {
 		return node.Status.RuntimeHandlers
 	}
 	return nil
-}
-
-func hostDNS(path *string) (criconfig.DNS, error) {
-	if path == nil || *path == "" {
-		return criconfig.DNS{Servers: []string{"127.0.0.1"}, Searches: []string{"."}}, nil // as kubelet: nothing of the node's
-	}
-	data, err := os.ReadFile(*path)
-	if os.IsNotExist(err) {
-		return criconfig.DNS{}, nil
-	}
-	if err != nil {
-		return criconfig.DNS{}, fmt.Errorf("resolver configuration: %w", err)
-	}
-	return criconfig.ParseResolvConf(string(data)), nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"time"
 
@@ -22,28 +23,50 @@ type Identity struct {
 
 func (id Identity) store() Store { return Store{Dir: id.CertDir, Name: "kubelet-client"} }
 
-// Connect returns the configuration of a working identity. A usable kubeconfig is taken as it is; otherwise the node asks for a
-// certificate with the bootstrap kubeconfig and writes one. It waits for the API server and the signer as long as ctx allows.
-func Connect(ctx context.Context, id Identity, log *slog.Logger) (*rest.Config, error) {
+// Connect returns the configuration of the node's identity, without waiting for anything: static pods, of
+// which the API server may be one, must run before there is an identity. A usable kubeconfig is taken as it
+// is. Otherwise requests wait until join has asked for a certificate with the bootstrap kubeconfig and
+// written one; join must be run, and takes as long as the API server and the signer do.
+func Connect(id Identity, log *slog.Logger) (cfg *rest.Config, join func(context.Context) error, err error) {
 	reason := usable(id.Kubeconfig, time.Now())
 	if reason == nil {
-		return Load(id.Kubeconfig)
+		cfg, err = Load(id.Kubeconfig)
+		return cfg, func(context.Context) error { return nil }, err
 	}
 	if id.Bootstrap == "" {
-		return nil, fmt.Errorf("%w; no bootstrap kubeconfig is given", reason)
+		return nil, nil, fmt.Errorf("%w; no bootstrap kubeconfig is given", reason)
 	}
 	bootstrap, err := Load(id.Bootstrap)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	log.Info("asks for a client certificate", "node", id.NodeName, "because", reason.Error())
+	closed := &gate{opened: make(chan struct{})}
+	join = func(ctx context.Context) error {
+		own, err := id.become(ctx, bootstrap, log)
+		if err == nil {
+			closed.open(own)
+		}
+		return err
+	}
+	return &rest.Config{Host: bootstrap.Host, APIPath: bootstrap.APIPath, Transport: closed}, join, nil
+}
+
+// become gets the node's identity and returns the transport that has it.
+func (id Identity) become(
+	ctx context.Context, bootstrap *rest.Config, log *slog.Logger,
+) (http.RoundTripper, error) {
 	if err := id.join(ctx, bootstrap, log); err != nil {
 		return nil, fmt.Errorf("join as node %s: %w", id.NodeName, err)
 	}
 	if err := writeKubeconfig(id.Kubeconfig, bootstrap, id.store().Current()); err != nil {
 		return nil, err
 	}
-	return Load(id.Kubeconfig)
+	cfg, err := Load(id.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return rest.TransportFor(cfg)
 }
 
 // join gets the first certificate. One that an earlier run got, but was killed before it wrote the kubeconfig, is taken.

@@ -43,7 +43,8 @@ func TestPatienceWithTheNodeAuthorizer(t *testing.T) {
 
 func TestWithoutAnIdentityTheReasonIsNamed(t *testing.T) {
 	dir := t.TempDir()
-	_, err := kubeapi.Connect(t.Context(), kubeapi.Identity{NodeName: "n", Kubeconfig: filepath.Join(dir, "none")}, slog.New(slog.DiscardHandler))
+	id := kubeapi.Identity{NodeName: "n", Kubeconfig: filepath.Join(dir, "none")}
+	_, _, err := kubeapi.Connect(id, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "none") || !strings.Contains(err.Error(), "no bootstrap kubeconfig") {
 		t.Errorf("error %v", err)
 	}

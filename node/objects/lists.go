@@ -94,9 +94,12 @@ func stripService(obj any) (any, error) {
 }
 
 // Services returns the services of a namespace that have a cluster IP, sorted by name, with only names, cluster IP and ports filled in.
-func (c *Cache) Services(ctx context.Context, namespace string) ([]*v1.Service, error) {
-	if err := c.lists.services.synced(ctx); err != nil {
-		return nil, fmt.Errorf("list services: %w", err)
+// Without waiting for the API server they are those known so far.
+func (c *Cache) Services(ctx context.Context, namespace string, wait bool) ([]*v1.Service, error) {
+	if wait {
+		if err := c.lists.services.synced(ctx); err != nil {
+			return nil, fmt.Errorf("list services: %w", err)
+		}
 	}
 	found, err := c.lists.services.store.ByIndex(cache.NamespaceIndex, namespace)
 	if err != nil {

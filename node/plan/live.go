@@ -42,7 +42,7 @@ func (p *planner) wantedSoon() []*v1.Container {
 	var out []*v1.Container
 	add := func(c *v1.Container) {
 		at := p.restartAt(c)
-		if p.current(c.Name) == nil || at != nil && !at.After(p.Now) {
+		if p.current(c.Name) == nil && !p.over(c) || at != nil && !at.After(p.Now) {
 			out = append(out, c)
 		}
 	}
@@ -221,9 +221,8 @@ func (p *planner) restart(c *v1.Container, cur *Container) bool {
 		return false
 	}
 	if cur == nil {
-		if last := p.latest[c.Name]; last != nil && last.State == Exited && last.ExitCode == 0 && !Sidecar(c) &&
-			p.isMain(c) && !restartAfter(p.Pod, c, last) {
-			return false // it had succeeded before the sandbox was replaced
+		if p.over(c) { // before the sandbox was replaced
+			return false
 		}
 		return p.start(c, false)
 	}
@@ -292,10 +291,10 @@ func (p *planner) attempt(name string) uint32 {
 	}
 	for _, all := range [][]v1.ContainerStatus{p.Pod.Status.InitContainerStatuses, p.Pod.Status.ContainerStatuses} {
 		for i := range all {
-			if s := &all[i]; s.Name == name && (s.State.Running != nil || s.State.Terminated != nil || s.LastTerminationState.Terminated != nil) {
-				return uint32(s.RestartCount) + 1 // the runtime lost it
+			if s := &all[i]; s.Name == name && ran(s) != nil {
+				return uint32(s.RestartCount) + 1 // it was removed
 			}
 		}
 	}
-	return 0
+	return p.Logged[name]
 }

@@ -33,6 +33,8 @@ type Sandbox struct {
 	Ready   bool
 	Created time.Time
 	IPs     []string // primary first; known for a ready sandbox
+
+	Annotations map[string]string // of the pod when it was made
 }
 
 // Container is one instance of one container of the pod in the runtime.
@@ -109,6 +111,9 @@ type Input struct {
 	Memory     Memory
 	Now        time.Time
 	MaxBackoff time.Duration // 0: 300 s
+	// Logged is the attempt that follows those whose logs are there, by container name: of a pod that nothing
+	// else tells of.
+	Logged map[string]uint32
 }
 
 // Verb names what a step does.
@@ -232,7 +237,7 @@ func Terminal(phase v1.PodPhase) bool { return phase == v1.PodSucceeded || phase
 type view struct {
 	sandbox *Sandbox              // the newest one, ready or not
 	ready   *Sandbox              // the newest one, if ready
-	latest  map[string]*Container // newest instance by name, of any sandbox
+	latest  map[string]*Container // newest instance by name, of any sandbox or known from the API only
 }
 
 func viewOf(pod *v1.Pod, o Observed) view {
@@ -247,6 +252,7 @@ func viewOf(pod *v1.Pod, o Observed) view {
 			v.latest[c.Name] = c
 		}
 	}
+	v.recall(pod)
 	return v
 }
 

@@ -88,9 +88,10 @@ func (v view) begun(pod *v1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return v.latest[c.Name] != nil })
 }
 
-// lostSandbox: a pod that never restarts does not get a second sandbox once containers ran in the first.
+// lostSandbox: a pod that never restarts does not get a second sandbox once containers ran in the first,
+// which may be forgotten.
 func (v view) lostSandbox(pod *v1.Pod) bool {
-	return pod.Spec.RestartPolicy == v1.RestartPolicyNever && v.sandbox != nil && !v.sandbox.Ready && len(v.latest) > 0 &&
+	return pod.Spec.RestartPolicy == v1.RestartPolicyNever && v.ready == nil && len(v.latest) > 0 &&
 		!slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 })
 }
 

@@ -33,6 +33,17 @@ func (p *planner) restartAll() bool {
 	return true
 }
 
+// mayRestartAll tells whether some container has a rule to restart all.
+func mayRestartAll(pod *v1.Pod) bool {
+	restartsAll := func(r v1.ContainerRestartRule) bool {
+		return r.Action == v1.ContainerRestartRuleActionRestartAllContainers
+	}
+	all := slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
+	return slices.ContainsFunc(all, func(c v1.Container) bool {
+		return slices.ContainsFunc(c.RestartPolicyRules, restartsAll)
+	})
+}
+
 // RestartingAll are the IDs of the instances that ended by a rule to restart all containers.
 func RestartingAll(pod *v1.Pod, o Observed) []string {
 	v := viewOf(pod, o)

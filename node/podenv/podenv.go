@@ -20,7 +20,8 @@ type Variable struct{ Name, Value string }
 type Source interface {
 	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
-	Services(ctx context.Context, namespace string) ([]*v1.Service, error)
+	// Services waits for the API server's list, or takes what is known of it.
+	Services(ctx context.Context, namespace string, wait bool) ([]*v1.Service, error)
 }
 
 // Files reads a key of an env file (fileKeyRef) in one of the pod's volumes (volume.Manager).
@@ -36,6 +37,8 @@ type Request struct {
 	Node      Node
 	Source    Source
 	Files     Files // may be nil when there are no fileKeyRefs
+	// Static pods do not wait for the API server, which may be one of them: they get what services are known.
+	Static bool
 }
 
 // Make returns the container's environment in a stable order: service variables first, then envFrom, then env; a later value of a name
@@ -95,7 +98,7 @@ func (b *builder) result() []Variable {
 // addServices adds the variables of the services in the pod's namespace (enableServiceLinks) and of the API server's service.
 func (b *builder) addServices(ctx context.Context) error {
 	links := b.Pod.Spec.EnableServiceLinks == nil || *b.Pod.Spec.EnableServiceLinks
-	master, err := b.Source.Services(ctx, v1.NamespaceDefault)
+	master, err := b.Source.Services(ctx, v1.NamespaceDefault, !b.Static)
 	if err != nil {
 		return fmt.Errorf("service variables: %w", err)
 	}
@@ -107,7 +110,7 @@ func (b *builder) addServices(ctx context.Context) error {
 	if !links {
 		return nil
 	}
-	services, err := b.Source.Services(ctx, b.Pod.Namespace)
+	services, err := b.Source.Services(ctx, b.Pod.Namespace, !b.Static)
 	if err != nil {
 		return fmt.Errorf("service variables: %w", err)
 	}

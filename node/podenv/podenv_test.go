@@ -2,6 +2,7 @@ package podenv_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -19,6 +20,7 @@ type source struct {
 	maps     map[string]*v1.ConfigMap
 	secrets  map[string]*v1.Secret
 	services map[string][]*v1.Service
+	unheard  bool // the API server has not told of services
 }
 
 func (s source) ConfigMap(_ context.Context, _, name string) (*v1.ConfigMap, error) {
@@ -35,8 +37,26 @@ func (s source) Secret(_ context.Context, _, name string) (*v1.Secret, error) {
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, name)
 }
 
-func (s source) Services(_ context.Context, ns string) ([]*v1.Service, error) {
+func (s source) Services(_ context.Context, ns string, wait bool) ([]*v1.Service, error) {
+	if wait && s.unheard {
+		return nil, errors.New("the API server has not answered yet")
+	}
 	return s.services[ns], nil
+}
+
+func TestStaticPodsTakeWhatServicesAreKnown(t *testing.T) {
+	r := podenv.Request{
+		Pod:       &v1.Pod{},
+		Container: &v1.Container{Env: []v1.EnvVar{{Name: "A", Value: "1"}}},
+		Source:    source{unheard: true},
+	}
+	if _, err := podenv.Make(t.Context(), r); err == nil {
+		t.Error("a pod of the API began without the services of its cluster")
+	}
+	r.Static = true
+	if env, err := podenv.Make(t.Context(), r); err != nil || len(env) != 1 {
+		t.Errorf("static pod: environment %v, error %v", env, err)
+	}
 }
 
 func TestExpand(t *testing.T) {

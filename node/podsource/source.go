@@ -1,6 +1,7 @@
-// Package podsource knows the pods that this node should run: those the API has bound to it, by one list-watch that resumes and relists by
-// itself, and static ones from manifest files. It keeps the newest version of each pod by UID, so a pod recreated under its name is another
-// pod, and a late event never replaces what is already known to be newer.
+// Package podsource knows the pods that this node should run: those the API has bound to it, by one
+// list-watch that resumes and relists by itself, and static ones from manifests. It keeps the newest version
+// of each pod by UID, so a pod recreated under its name is another pod, and a late event never replaces what
+// is already known to be newer.
 package podsource
 
 import (
@@ -18,6 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/trivet-node/trivet/node/manifest"
 )
 
 // Source is the set of desired pods. Pods it returns are shared: do not change them.
@@ -25,16 +28,25 @@ type Source struct {
 	notify func(types.UID)
 	log    *slog.Logger
 
-	mu     sync.Mutex // guards the rest
-	pods   map[types.UID]*v1.Pod
-	synced chan struct{}
-	listed bool
-	told   map[string]string // last complaint about a manifest, by file
+	mu       sync.Mutex            // guards the rest
+	pods     map[types.UID]*v1.Pod // of the API, mirrors included
+	static   map[types.UID]*v1.Pod
+	expected map[string]bool // sources that have not said yet which pods they have
+	synced   chan struct{}   // closed when the API has
+	told     map[string]bool // complaints about manifests
 }
 
 // New returns an empty source. notify is called with the UID of each pod that appeared, changed or went; it must not block.
 func New(notify func(types.UID), log *slog.Logger) *Source {
-	return &Source{notify: notify, log: log, pods: map[types.UID]*v1.Pod{}, synced: make(chan struct{}), told: map[string]string{}}
+	return &Source{
+		notify:   notify,
+		log:      log,
+		pods:     map[types.UID]*v1.Pod{},
+		static:   map[types.UID]*v1.Pod{},
+		expected: map[string]bool{SourceAPI: true},
+		synced:   make(chan struct{}),
+		told:     map[string]bool{},
+	}
 }
 
 // Watch follows the pods bound to the node until ctx ends. An expired resource version leads to a new list.
@@ -52,14 +64,19 @@ func (s *Source) Synced() <-chan struct{} { return s.synced }
 func (s *Source) Get(uid types.UID) *v1.Pod {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if static := s.static[uid]; static != nil {
+		return static
+	}
 	return s.pods[uid]
 }
 
-// List returns all pods, the oldest first.
+// List returns all pods that run here, the oldest first. Mirrors are not among them.
 func (s *Source) List() []*v1.Pod {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.SortedFunc(maps.Values(s.pods), func(a, b *v1.Pod) int {
+	all := slices.AppendSeq(slices.Collect(maps.Values(s.static)), maps.Values(s.pods))
+	all = slices.DeleteFunc(all, Mirror)
+	return slices.SortedFunc(slices.Values(all), func(a, b *v1.Pod) int {
 		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
 			return c
 		}
@@ -86,9 +103,13 @@ func newer(a, b *v1.Pod) bool {
 	return err != nil || c > 0
 }
 
-// strip drops what the agent never reads; it is half of a pod's size.
+// strip drops what the agent never reads; it is half of a pod's size. A pod of the API is not static,
+// whatever its annotations say: anybody may write them, and mirrors have those of their static pods.
 func strip(pod *v1.Pod) *v1.Pod {
 	pod.ManagedFields = nil
+	if Static(pod) {
+		pod.Annotations[manifest.AnnotationSource] = SourceAPI
+	}
 	return pod
 }
 
@@ -106,11 +127,34 @@ func (a *apiStore) put(obj any) error {
 	if !stale {
 		a.pods[pod.UID] = strip(pod)
 	}
+	changed := a.concerned(pod)
 	a.mu.Unlock()
 	if !stale {
-		a.notify(pod.UID)
+		a.tell(changed)
 	}
 	return nil
+}
+
+// concerned are the pods that are worth a look when one of the API's has changed: a mirror's static pod, too.
+// The caller holds the lock.
+func (a *apiStore) concerned(pod *v1.Pod) []types.UID {
+	out := []types.UID{pod.UID}
+	if !Mirror(pod) {
+		return out
+	}
+	for uid, static := range a.static {
+		if FullName(static) == FullName(pod) {
+			a.static[uid] = (*Source)(a).recall(static)
+			out = append(out, uid)
+		}
+	}
+	return out
+}
+
+func (a *apiStore) tell(changed []types.UID) {
+	for _, uid := range changed {
+		a.notify(uid)
+	}
 }
 
 // Add is called by the reflector.
@@ -127,47 +171,49 @@ func (a *apiStore) Delete(obj any) error {
 	}
 	a.mu.Lock()
 	delete(a.pods, pod.UID)
+	changed := a.concerned(pod)
 	a.mu.Unlock()
-	a.notify(pod.UID)
+	a.tell(changed)
 	return nil
 }
 
 // Replace is called by the reflector after each list.
 func (a *apiStore) Replace(list []any, _ string) error {
-	changed := map[types.UID]bool{}
 	now := map[types.UID]*v1.Pod{}
+	var differ []*v1.Pod
 	a.mu.Lock()
 	for _, obj := range list {
 		pod, ok := obj.(*v1.Pod)
 		if !ok {
 			continue
 		}
-		old := a.pods[pod.UID]
-		if old != nil && !newer(pod, old) {
+		if old := a.pods[pod.UID]; old != nil && !newer(pod, old) {
 			now[pod.UID] = old
 			continue
 		}
 		now[pod.UID] = strip(pod)
-		changed[pod.UID] = true
+		differ = append(differ, pod)
 	}
 	for uid, old := range a.pods {
 		if now[uid] == nil {
-			if Static(old) {
-				now[uid] = old
-				continue
-			}
-			changed[uid] = true
+			differ = append(differ, old)
 		}
 	}
 	a.pods = now
-	if !a.listed {
-		a.listed = true
+
+	var changed []types.UID
+	for _, pod := range differ {
+		changed = append(changed, a.concerned(pod)...)
+	}
+	if a.expected[SourceAPI] {
+		delete(a.expected, SourceAPI)
 		close(a.synced)
+		for uid := range a.static { // the API may not show it
+			changed = append(changed, uid)
+		}
 	}
 	a.mu.Unlock()
-	for uid := range changed {
-		a.notify(uid)
-	}
+	a.tell(changed)
 	return nil
 }
 

@@ -2,20 +2,20 @@ package podsource
 
 import (
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/manifest"
 )
 
 func source(t *testing.T) (*Source, *[]types.UID) {
 	t.Helper()
 	var told []types.UID
-	return New(func(uid types.UID) { told = append(told, uid) }, slog.New(slog.DiscardHandler)), &told
+	return New(func(uid types.UID) { told = append(told, uid) }, discard), &told
 }
 
 func version(uid, rv string) *v1.Pod {
@@ -77,69 +77,24 @@ func TestARelistTellsWhatWentMissing(t *testing.T) {
 	}
 }
 
-const manifest = `{apiVersion: v1, kind: Pod, metadata: {name: etcd, namespace: kube-system}, spec: {containers: [{name: c, image: "registry.example/etcd"}]}}`
-
-func TestStaticPodsFollowTheirFiles(t *testing.T) {
+// A mirror carries the annotations of its static pod, and anybody may write such ones to a pod of the API.
+func TestPodsOfTheAPIAreNotStatic(t *testing.T) {
 	s, _ := source(t)
-	dir := t.TempDir()
-	path := filepath.Join(dir, "etcd.yaml")
-	write := func(text string) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s.readManifests(dir, "node1")
-	}
-	write(manifest)
-	first := s.List()
-	if len(first) != 1 || first[0].Name != "etcd-node1" || !Static(first[0]) || first[0].Spec.Containers[0].ImagePullPolicy != v1.PullAlways {
-		t.Fatalf("pods %+v", first)
-	}
-	write("half writ")
-	if got := s.List(); len(got) != 1 || got[0].UID != first[0].UID {
-		t.Error("a half-written file ended the pod")
-	}
-	if err := (*apiStore)(s).Replace(nil, "1"); err != nil {
+	forged := version("u", "1")
+	forged.Annotations = map[string]string{manifest.AnnotationSource: manifest.SourceFile}
+	a := (*apiStore)(s)
+	if err := a.Replace([]any{forged}, "1"); err != nil {
 		t.Fatal(err)
 	}
-	if len(s.List()) != 1 {
-		t.Error("the API's list took a static pod away")
+	if Static(s.Get("u")) {
+		t.Error("a pod of the API counts as one of a manifest")
 	}
-	if err := os.Remove(path); err != nil {
+	if err := a.Replace(nil, "2"); err != nil {
 		t.Fatal(err)
 	}
-	s.readManifests(dir, "node1")
-	if got := s.List(); len(got) != 0 {
-		t.Errorf("the file is gone, the pod is not: %v", got)
+	if s.Get("u") != nil {
+		t.Error("it outlives its object")
 	}
 }
 
-func TestStaticPodsAreKnownBeforeTheAPIsList(t *testing.T) {
-	s, _ := source(t)
-	dir := filepath.Join(t.TempDir(), "manifests")
-	if err := s.Load(dir, "node1"); err != nil {
-		t.Fatalf("a directory that is not there yet: %v", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "etcd.yaml"), []byte(manifest), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Load(dir, "node1"); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-s.Synced():
-		t.Error("the API's list counts as known")
-	default:
-	}
-	if pods := s.List(); len(pods) != 1 {
-		t.Errorf("pods %v", pods)
-	}
-}
-
-func FuzzParseManifest(f *testing.F) {
-	f.Add([]byte(manifest))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if pod, err := ParseManifest(data, "/etc/kubernetes/manifests/x.yaml", "node1"); err == nil && (pod.UID == "" || pod.Spec.NodeName != "node1") {
-			t.Errorf("accepted %+v", pod)
-		}
-	})
-}
+var discard = slog.New(slog.DiscardHandler)

@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/runtime"
@@ -51,9 +52,11 @@ type cluster struct {
 	down      []types.UID
 	forgotten []types.UID
 	setups    int
-	renewal   time.Duration // how long volumes are good; 0: for ever
-	patches   int           // begun
-	cut       chan struct{} // patches hang until it is closed; nil: they do not
+	renewal   time.Duration    // how long volumes are good; 0: for ever
+	patches   int              // begun
+	cut       chan struct{}    // patches hang until it is closed; nil: they do not
+	host      podworker.Config // what the node's files say, if anything
+	late      *v1.Pod          // comes with the list, when somebody asks whether that is there
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -74,9 +77,25 @@ func (c *cluster) List() (out []*v1.Pod) {
 	}
 	return out
 }
-func (c *cluster) Saw(*v1.Pod)             {}
-func (c *cluster) HasMirror(*v1.Pod) bool  { return true }
-func (c *cluster) Synced() <-chan struct{} { return c.synced }
+func (c *cluster) Saw(*v1.Pod) {}
+func (c *cluster) Settled(source string) bool {
+	c.mu.Lock()
+	if late := c.late; late != nil {
+		c.pods[late.UID], c.late = late, nil
+		close(c.synced)
+	}
+	c.mu.Unlock()
+	select {
+	case <-c.synced:
+		return true
+	default:
+		return source != podsource.SourceAPI
+	}
+}
+func (c *cluster) MirrorOf(static *v1.Pod) (*v1.Pod, bool) {
+	return nil, c.Settled(podsource.SourceAPI)
+}
+func (c *cluster) Shows(*v1.Pod) bool { return true }
 
 func (c *cluster) put(p *v1.Pod) {
 	c.mu.Lock()
@@ -201,7 +220,16 @@ func (c *cluster) Secret(_ context.Context, namespace, name string) (*v1.Secret,
 	}
 	return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "secrets"}, name)
 }
-func (c *cluster) Services(context.Context, string) ([]*v1.Service, error) { return nil, nil }
+func (c *cluster) Services(ctx context.Context, _ string, wait bool) ([]*v1.Service, error) {
+	if wait {
+		select {
+		case <-c.synced:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return nil, nil
+}
 func (c *cluster) Pod(pod *v1.Pod, container, kind, reason, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -266,6 +294,8 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		RuntimeName: "fake",
 		Handlers:    c.runtimeHandlers,
 		HostIPs:     []string{"192.0.2.1"},
+		HostDNS:     c.host.HostDNS,
+		PullSecrets: c.host.PullSecrets,
 		Workers:     lookers,
 		Starts:      startsAtOnce,
 		Admit:       c.admit,

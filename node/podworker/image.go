@@ -194,7 +194,13 @@ func (w *Worker) credentials(ctx context.Context, pod *v1.Pod, image string) ([]
 			files = append(files, pullauth.File{Data: secret.Data[key], Secret: secret})
 		}
 	}
-	files = append(files, pullauth.File{Data: w.PullSecrets})
+	if w.PullSecrets != nil {
+		own, err := w.PullSecrets()
+		if err != nil {
+			missing = append(missing, err)
+		}
+		files = append(files, pullauth.File{Data: own})
+	}
 	return pullauth.For(image, files...), errors.Join(missing...)
 }
 

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -15,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podsource"
 )
 
 // link shows an instance's log where kubelet does, for those who collect logs: LINKS/NAME_NAMESPACE_CONTAINER-ID.log.
@@ -30,6 +33,28 @@ func (w *Worker) linkPath(pod *v1.Pod, container, id string) string {
 	const longest = 255 - len(".log") // file names on Linux; names of pods may be as long
 	name := pod.Name + "_" + pod.Namespace + "_" + container + "-" + id
 	return filepath.Join(w.Links, name[:min(len(name), longest)]+".log")
+}
+
+// logged is, for each container of a static pod, the attempt that follows those whose logs are there: after a
+// reboot nothing else may tell of them, neither the runtime nor, yet, the API.
+func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
+	if !podsource.Static(pod) || len(observed.Containers) > 0 {
+		return nil
+	}
+	out := map[string]uint32{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		entries, err := os.ReadDir(filepath.Join(criconfig.LogDir(w.Node.LogRoot, pod), c.Name))
+		if err != nil {
+			continue // no logs, no earlier attempts
+		}
+		for _, e := range entries {
+			number, _, _ := strings.Cut(e.Name(), ".log")
+			if attempt, err := strconv.ParseUint(number, 10, 31); err == nil {
+				out[c.Name] = max(out[c.Name], uint32(attempt)+1)
+			}
+		}
+	}
+	return out
 }
 
 // removeContainer removes an instance with its logs, rotated ones and the link included, and its termination message.

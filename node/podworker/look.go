@@ -25,14 +25,25 @@ func (w *Worker) look(ctx context.Context, uid types.UID) error {
 		w.mirror(ctx, desired)
 		return nil
 	}
-	if desired == nil && !w.synced() {
-		return nil // it may only be unknown yet; the list enqueues again
-	}
-	p := w.pod(ctx, uid)
 	observed, err := w.runtime.Observe(ctx, string(uid))
 	if err != nil {
 		return err
 	}
+	if desired == nil {
+		if !w.settled(uid, observed) {
+			return nil // it may only be unknown yet; the list enqueues again
+		}
+		if w.pods.Get(uid) != nil { // the list has come since
+			w.Enqueue(uid)
+			return nil
+		}
+	} else {
+		if may, err := w.mayBegin(ctx, desired, observed); !may {
+			w.queue.AddAfter(uid, anotherTry)
+			return err
+		}
+	}
+	p := w.pod(ctx, uid)
 	if desired != nil && !w.decided(ctx, p, desired, observed) {
 		w.queue.AddAfter(uid, admitRetry)
 		return nil
@@ -75,40 +86,6 @@ func (w *Worker) again(p *pod, at time.Time) {
 	}
 	if !at.IsZero() {
 		w.queue.AddAfter(p.uid, max(time.Until(at), time.Millisecond))
-	}
-}
-
-// mirror looks at a pod that only shows a static one: when that is gone, or somebody deletes the mirror, so does it.
-func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) {
-	w.Enqueue(podsource.StaticOf(mirror))
-	if mirror.DeletionTimestamp == nil && w.pods.Get(podsource.StaticOf(mirror)) != nil {
-		return
-	}
-	w.mu.Lock()
-	busy := w.deleting[mirror.UID]
-	w.deleting[mirror.UID] = true
-	w.mu.Unlock()
-	if busy {
-		return
-	}
-	w.steps.Go(func() {
-		err := w.api.Delete(ctx, mirror)
-		w.mu.Lock()
-		delete(w.deleting, mirror.UID)
-		w.mu.Unlock()
-		if err != nil && ctx.Err() == nil {
-			w.log.Warn("delete mirror", "pod", mirror.Namespace+"/"+mirror.Name, "err", err)
-			w.queue.AddAfter(mirror.UID, reportRetry)
-		}
-	})
-}
-
-func (w *Worker) synced() bool {
-	select {
-	case <-w.pods.Synced():
-		return true
-	default:
-		return false
 	}
 }
 
@@ -155,7 +132,14 @@ func (w *Worker) input(p *pod, desired *v1.Pod, observed plan.Observed, inFlight
 		p.refresh = time.Time{}
 	}
 	masked := mask(observed, inFlight)
-	in = plan.Input{Pod: p.spec, Observed: masked, Memory: p.snapshot(), Now: time.Now(), MaxBackoff: w.MaxBackoff}
+	in = plan.Input{
+		Pod:        p.spec,
+		Observed:   masked,
+		Memory:     p.snapshot(),
+		Now:        time.Now(),
+		MaxBackoff: w.MaxBackoff,
+		Logged:     w.logged(p.spec, observed),
+	}
 	in.Memory.InFlight = inFlight
 	in.Memory.Mounted = p.volumes.Cover(p.spec)
 	in.Memory.Reported = plan.Terminal(p.spec.Status.Phase)
@@ -277,9 +261,12 @@ func (p *pod) shorten() {
 	p.grace = now
 }
 
-// orphan is a pod that only the runtime knows, as far as its labels tell.
+// orphan is a pod that only the runtime knows, as far as that tells.
 func orphan(uid types.UID, o plan.Observed) *v1.Pod {
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid, Name: "unknown", Namespace: "unknown"}}
+	for _, s := range o.Sandboxes {
+		pod.Annotations = s.Annotations
+	}
 	seen := map[string]bool{}
 	for _, c := range o.Containers {
 		if !seen[c.Name] {

@@ -11,7 +11,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/trivet-node/trivet/node/plan"
-	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/status"
 )
 
@@ -38,13 +37,16 @@ func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decis
 		}
 		return nil
 	}
+	base, known := w.shown(in.Pod)
+	if !known {
+		return nil
+	}
 	want := status.Compute(status.Input{Input: in, Decision: d, HostIPs: w.HostIPs, Runtime: w.RuntimeName})
-	unseen := podsource.Static(in.Pod) && !w.pods.HasMirror(in.Pod)
-	if status.Equal(&in.Pod.Status, &want) && !unseen {
+	if status.Equal(&base.Status, &want) {
 		p.shown = time.Time{}
 		return nil
 	}
-	if wait := !status.Urgent(&in.Pod.Status, &want) || status.Replacing(in, d); wait && !unseen {
+	if !status.Urgent(&base.Status, &want) || status.Replacing(in, d) {
 		if p.shown.IsZero() {
 			p.shown = in.Now
 		}
@@ -54,7 +56,7 @@ func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decis
 		}
 	}
 	p.shown = time.Time{}
-	patch, err := status.Patch(in.Pod, &want)
+	patch, err := status.Patch(base, &want)
 	if err != nil {
 		return err
 	}

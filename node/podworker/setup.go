@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -64,7 +65,7 @@ func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 	if err := w.cgroups.Ensure(pod); err != nil {
 		return err
 	}
-	config, err := criconfig.Sandbox(w.Node, pod, attempt, w.cgroups.Parent(pod))
+	config, err := w.sandboxConfig(pod, attempt)
 	if err != nil {
 		return err
 	}
@@ -77,6 +78,18 @@ func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 
 // maxHosts bounds what is taken of the node's own /etc/hosts: lists of blocked names have some megabytes.
 const maxHosts = 16 << 20
+
+// sandboxConfig is the configuration of a sandbox, with the node's resolver configuration as it is now.
+func (w *Worker) sandboxConfig(pod *v1.Pod, attempt uint32) (*cri.PodSandboxConfig, error) {
+	node := w.Node
+	if w.HostDNS != nil {
+		var err error
+		if node.HostDNS, err = w.HostDNS(); err != nil {
+			return nil, err
+		}
+	}
+	return criconfig.Sandbox(node, pod, attempt, w.cgroups.Parent(pod))
+}
 
 // hostsFile writes the pod's /etc/hosts and returns its path. Containers have the file mounted and may have
 // made anything of it.

@@ -18,6 +18,7 @@ import (
 	"github.com/trivet-node/trivet/node/hook"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -39,7 +40,7 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 		return fail("RunContainerError", err)
 	}
 
-	sandbox, err := criconfig.Sandbox(w.Node, in.Pod, sandboxAttempt(in, s.ID), w.cgroups.Parent(in.Pod))
+	sandbox, err := w.sandboxConfig(in.Pod, sandboxAttempt(in, s.ID))
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
@@ -115,7 +116,15 @@ func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s p
 		return nil, fmt.Errorf("image %s is not at hand any more", spec.Image) // the spec was changed and a pull for it has ended just now
 	}
 	ips := w.podIPs(in.Pod, in.Observed)
-	env, err := podenv.Make(ctx, podenv.Request{Pod: in.Pod, Container: spec, PodIPs: ips, Node: w.Env, Source: w.objects, Files: w.volumes})
+	env, err := podenv.Make(ctx, podenv.Request{
+		Pod:       in.Pod,
+		Container: spec,
+		PodIPs:    ips,
+		Node:      w.Env,
+		Source:    w.objects,
+		Files:     w.volumes,
+		Static:    podsource.Static(in.Pod),
+	})
 	if err != nil {
 		return nil, err
 	}

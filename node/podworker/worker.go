@@ -31,8 +31,12 @@ type Pods interface {
 	Get(uid types.UID) *v1.Pod
 	List() []*v1.Pod
 	Saw(pod *v1.Pod)
-	HasMirror(static *v1.Pod) bool
-	Synced() <-chan struct{}
+	// Settled tells whether all pods of a source are known.
+	Settled(source string) bool
+	// MirrorOf is what the API has in the place of a static pod's mirror.
+	MirrorOf(static *v1.Pod) (mirror *v1.Pod, known bool)
+	// Shows tells whether a mirror has something to show.
+	Shows(mirror *v1.Pod) bool
 }
 
 // API is what the worker writes to the API server.
@@ -75,16 +79,19 @@ type Events interface {
 
 // Config is how the worker does its work.
 type Config struct {
-	Node         criconfig.Node
-	Env          podenv.Node
-	HostIPs      []string
-	RuntimeName  string // scheme of container IDs
-	RootDir      string // /var/lib/kubelet
-	Links        string // /var/log/containers
-	HostsFile    string // the node's /etc/hosts, for pods on its network
-	MaxBackoff   time.Duration
-	PullSecrets  []byte // the node's own docker config, may be empty
-	ParallelPull int    // pulls at once; 0: no limit
+	Node        criconfig.Node
+	Env         podenv.Node
+	HostIPs     []string
+	RuntimeName string // scheme of container IDs
+	RootDir     string // /var/lib/kubelet
+	Links       string // /var/log/containers
+	HostsFile   string // the node's /etc/hosts, for pods on its network
+	MaxBackoff  time.Duration
+	// HostDNS is the node's resolver configuration as it is now; nil: it has none.
+	HostDNS func() (criconfig.DNS, error)
+	// PullSecrets is the node's own docker configuration as it is now; nil: it has none.
+	PullSecrets  func() ([]byte, error)
+	ParallelPull int // pulls at once; 0: no limit
 	Workers      int
 	Starts       int // sandboxes and containers being started at once
 	// Handlers are the runtime's, with what each supports.
@@ -120,7 +127,8 @@ type Worker struct {
 
 	mu       sync.Mutex // guards what follows; never held while a pod's lock is taken
 	known    map[types.UID]*pod
-	deleting map[types.UID]bool // mirrors
+	deleting map[types.UID]bool   // mirrors
+	holders  map[string]types.UID // by full name: the static pod that runs under it
 }
 
 // Deps is what a Worker works with.
@@ -153,6 +161,7 @@ func New(cfg Config, d Deps) *Worker {
 		log:       d.Log,
 		known:     map[types.UID]*pod{},
 		deleting:  map[types.UID]bool{},
+		holders:   map[string]types.UID{},
 		queue:     workqueue.NewTypedDelayingQueue[types.UID](),
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)),
 		starts:    make(chan struct{}, max(cfg.Starts, 1)),
@@ -260,6 +269,7 @@ func (w *Worker) forget(uid types.UID) {
 		p.hurry()
 	}
 	w.objects.Unregister(uid)
+	w.release(uid)
 }
 
 // snapshot copies the memory for a decision.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
 )
@@ -125,6 +126,28 @@ func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
 	c.empty(s)
 	if calls := s.Calls()[before:]; len(calls) < 2 || calls[0] != "ExecSync farewell" || calls[1] != "StopContainer app/0 30" {
 		t.Errorf("calls %v", calls)
+	}
+}
+
+// A look that began before the API's list was there must not take what it lacks for gone when it is.
+func TestListThatComesDuringALookEndsNoPod(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	root := t.TempDir()
+	stop := c.start(s, root)
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
+	c.put(pod)
+	c.late = c.waitFor(pod.UID, "ready", ready)
+	stop()
+	c.pods, c.synced = map[types.UID]*v1.Pod{}, make(chan struct{})
+	before := len(s.Calls())
+	c.start(s, root)
+	c.waitFor(pod.UID, "known again", ready)
+	c.remove(pod.UID, 0)
+	c.waitFor(pod.UID, "gone", gone)
+	for _, call := range s.Calls()[before:] {
+		if strings.HasPrefix(call, "StopContainer") && call != "StopContainer app/0 2" {
+			t.Errorf("the new agent did %s: it took the pod for one that the API does not know", call)
+		}
 	}
 }
 

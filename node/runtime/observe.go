@@ -55,6 +55,29 @@ func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
 	return out, nil
 }
 
+// Annotations are those of pods, by UID.
+type Annotations map[string]map[string]string
+
+// Namesakes are the pods of a full name that the runtime has a sandbox of: by UID, with the annotations they
+// had.
+func (c *Client) Namesakes(ctx context.Context, namespace, name string) (Annotations, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	label := map[string]string{LabelPodNamespace: namespace, LabelPodName: name}
+	filter := &cri.PodSandboxFilter{LabelSelector: label}
+	r, err := c.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: filter})
+	if err != nil {
+		return nil, plain(err)
+	}
+	out := Annotations{}
+	for _, s := range r.Items {
+		if p := podOf(s.Labels); p.UID != "" {
+			out[p.UID] = s.Annotations
+		}
+	}
+	return out, nil
+}
+
 func hash(parts ...string) uint64 {
 	h := uint64(14695981039346656037) // FNV-1a
 	for _, p := range parts {
@@ -123,7 +146,7 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 
 func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, error) {
 	out := plan.Sandbox{ID: s.Id, Attempt: s.GetMetadata().GetAttempt(), Ready: s.State == cri.PodSandboxState_SANDBOX_READY,
-		Created: time.Unix(0, s.CreatedAt)}
+		Created: time.Unix(0, s.CreatedAt), Annotations: s.Annotations}
 	if !out.Ready {
 		return out, nil
 	}

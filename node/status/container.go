@@ -28,6 +28,7 @@ const (
 	ReasonInitializing = "PodInitializing"
 	ReasonCrashLoop    = "CrashLoopBackOff"
 	ReasonUnknown      = "ContainerStatusUnknown"
+	ReasonLost         = "Unknown"
 	unknownExit        = 137
 )
 
@@ -50,10 +51,8 @@ func (c *computer) container(spec *v1.Container, old *v1.ContainerStatus, k kind
 	}
 	if len(all) > 1 {
 		out.LastTerminationState.Terminated = c.terminated(all[1])
-	} else if old != nil && old.RestartCount == out.RestartCount {
-		out.LastTerminationState = *old.LastTerminationState.DeepCopy()
-	} else if old != nil && old.State.Terminated != nil && old.RestartCount < out.RestartCount {
-		out.LastTerminationState.Terminated = old.State.Terminated.DeepCopy()
+	} else if old != nil {
+		out.LastTerminationState = c.before(old, out.RestartCount)
 	}
 	switch cur.State {
 	case plan.Running:
@@ -66,8 +65,11 @@ func (c *computer) container(spec *v1.Container, old *v1.ContainerStatus, k kind
 
 // unseen is a container of which the runtime has no instance.
 func (c *computer) unseen(out *v1.ContainerStatus, spec *v1.Container, old *v1.ContainerStatus, k kind) {
-	lost := &v1.ContainerStateTerminated{Reason: ReasonUnknown, ExitCode: unknownExit,
-		Message: "The container could not be located when the pod was terminated"}
+	lost := &v1.ContainerStateTerminated{
+		Reason:   ReasonUnknown,
+		ExitCode: unknownExit,
+		Message:  "The container could not be located when the pod was terminated",
+	}
 	if old != nil {
 		out.RestartCount, out.ContainerID, out.ImageID = old.RestartCount, old.ContainerID, old.ImageID
 		out.LastTerminationState = *old.LastTerminationState.DeepCopy()
@@ -77,7 +79,7 @@ func (c *computer) unseen(out *v1.ContainerStatus, spec *v1.Container, old *v1.C
 			return
 		}
 		if old.State.Running != nil {
-			lost.Message = "The container could not be located when the pod was deleted.  The container used to be Running"
+			lost = c.lost(old)
 			if !c.stopped {
 				out.LastTerminationState.Terminated = lost
 			}
@@ -92,6 +94,40 @@ func (c *computer) unseen(out *v1.ContainerStatus, spec *v1.Container, old *v1.C
 		return
 	}
 	out.State.Waiting = c.waiting(spec, k)
+}
+
+// before is the last state of a container of whose earlier instances the runtime knows nothing: what was
+// shown of the one before this, or, if that was still shown to run, that it was lost.
+func (c *computer) before(old *v1.ContainerStatus, restarts int32) v1.ContainerState {
+	switch {
+	case old.RestartCount < restarts && old.State.Running != nil:
+		return v1.ContainerState{Terminated: c.lost(old)}
+	case old.RestartCount < restarts && old.State.Terminated != nil:
+		return v1.ContainerState{Terminated: old.State.Terminated.DeepCopy()}
+	case old.RestartCount <= restarts:
+		return *old.LastTerminationState.DeepCopy()
+	}
+	return v1.ContainerState{}
+}
+
+// lost is the end of a container that was shown to run and is not there. Of a pod that goes on that was a
+// reboot: runtimes that keep records call such an end so.
+func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
+	if c.Pod.DeletionTimestamp != nil {
+		return &v1.ContainerStateTerminated{
+			Reason:   ReasonUnknown,
+			ExitCode: unknownExit,
+			Message: "The container could not be located when the pod was deleted.  " +
+				"The container used to be Running",
+		}
+	}
+	return &v1.ContainerStateTerminated{
+		Reason:      ReasonLost,
+		ExitCode:    plan.LostExitCode,
+		StartedAt:   old.State.Running.StartedAt,
+		FinishedAt:  stamp(c.Now),
+		ContainerID: old.ContainerID,
+	}
 }
 
 // hadTurn tells whether a container that has no instance must have had one: it was seen running, or initialisation was over.

@@ -30,6 +30,7 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   leaks                    what must not be there, after down on this machine, while up on the nodes; an error if there is anything
   logs M D                 the log of the daemon D of the machine M
   start|stop|kill M D      a daemon D of the machine M (control-plane or a node)
+  agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet
   reboot NODE              power cut and boot
   cut|mend NODE            pull the node's network cable, plug it in again
   exec M COMMAND...        run a command inside a machine`
@@ -114,7 +115,8 @@ func configure(env *program.Env) (*session, error) {
 }
 
 func (s *session) do(ctx context.Context, verb string) error {
-	need := map[string]int{"logs": 2, "start": 2, "stop": 2, "kill": 2, "reboot": 1, "cut": 1, "mend": 1, "exec": 2}[verb]
+	need := map[string]int{"logs": 2, "start": 2, "stop": 2, "kill": 2, "agent": 2, "reboot": 1, "cut": 1,
+		"mend": 1, "exec": 2}[verb]
 	if len(s.args) < need {
 		return &program.UsageError{Err: fmt.Errorf("%s needs %d arguments, see trivet-cluster --help", verb, need)}
 	}
@@ -135,6 +137,8 @@ func (s *session) do(ctx context.Context, verb string) error {
 		return s.CopyLog(s.Stdout, s.args[0], s.args[1])
 	case "start", "stop", "kill":
 		return s.Daemon(verb, s.args[0], s.args[1])
+	case "agent":
+		return s.Exchange(ctx, s.args[0], s.args[1])
 	case "reboot":
 		return s.Reboot(ctx, s.args[0])
 	case "cut", "mend":

@@ -38,6 +38,8 @@ type Server struct {
 	passwords  map[string]string // of images
 	fail       map[string]error
 	calls      []string
+	resolvers  []string      // name servers of each sandbox
+	users      []string      // of each pull
 	called     chan struct{} // closed and made anew at every call
 	listeners  map[chan *cri.ContainerEventResponse]bool
 	stubborn   map[string]bool // containers (by name) that ignore the stop signal
@@ -122,6 +124,20 @@ func (s *Server) Exit(name string, code int32) {
 	}
 }
 
+// Resolvers returns the name servers of each sandbox that was made, in order.
+func (s *Server) Resolvers() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.resolvers)
+}
+
+// Users returns the user name that came with each pull, in order.
+func (s *Server) Users() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.users)
+}
+
 // Left tells what is left.
 func (s *Server) Left() []string {
 	s.mu.Lock()
@@ -197,6 +213,7 @@ func (s *Server) RunPodSandbox(_ context.Context, r *cri.RunPodSandboxRequest) (
 	if err := s.note("RunPodSandbox", fmt.Sprint(r.Config.Metadata.Attempt)); err != nil {
 		return nil, err
 	}
+	s.resolvers = append(s.resolvers, strings.Join(r.Config.GetDnsConfig().GetServers(), ","))
 	s.serial++
 	id := "sandbox" + strconv.Itoa(s.serial)
 	s.sandboxes[id] = &cri.PodSandboxStatus{Id: id, Metadata: r.Config.Metadata, State: cri.PodSandboxState_SANDBOX_READY, CreatedAt: time.Now().UnixNano(),
@@ -255,7 +272,14 @@ func (s *Server) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest)
 	out := &cri.ListPodSandboxResponse{}
 	for _, b := range s.sandboxes {
 		if selected(b.Labels, r.GetFilter().GetLabelSelector()) {
-			out.Items = append(out.Items, &cri.PodSandbox{Id: b.Id, Metadata: b.Metadata, State: b.State, CreatedAt: b.CreatedAt, Labels: b.Labels})
+			out.Items = append(out.Items, &cri.PodSandbox{
+				Id:          b.Id,
+				Metadata:    b.Metadata,
+				State:       b.State,
+				CreatedAt:   b.CreatedAt,
+				Labels:      b.Labels,
+				Annotations: b.Annotations,
+			})
 		}
 	}
 	return out, nil

@@ -1,0 +1,102 @@
+package podsource
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/manifest"
+)
+
+// Page is a document of static pods on a web server, one pod or a list of them.
+type Page struct {
+	source *Source
+	url    string
+	header http.Header
+	node   string
+	client *http.Client
+	last   []byte // what was read and understood
+}
+
+// NewPage returns the page of a URL, which is asked for with the header. Until it has been read once, static
+// pods that came from a page may only be unknown.
+func NewPage(source *Source, url string, header http.Header, node string) *Page {
+	source.Expect(manifest.SourceURL)
+	return &Page{
+		source: source,
+		url:    url,
+		header: header,
+		node:   node,
+		client: &http.Client{Timeout: 10 * time.Second},
+	}
+}
+
+// Follow reads the page every 20 s until ctx ends. While it cannot be read, or says nothing that can run, the
+// pods stay as they are.
+func (p *Page) Follow(ctx context.Context) {
+	again := time.NewTicker(readAgain)
+	defer again.Stop()
+	for {
+		if err := p.read(ctx); err != nil && ctx.Err() == nil {
+			p.source.tellOnce(p.url, err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
+}
+
+// read makes the static pods those of the page. As for kubelet, an empty one has none.
+func (p *Page) read(ctx context.Context) error {
+	data, err := p.get(ctx)
+	if err != nil {
+		return err
+	}
+	if p.last != nil && bytes.Equal(data, p.last) {
+		return nil
+	}
+	var pods []*v1.Pod
+	if len(data) > 0 {
+		var warnings []string
+		pods, warnings, err = manifest.Pods(data, manifest.Origin{Node: p.node, URL: p.url})
+		if err != nil {
+			return err
+		}
+		for _, w := range warnings {
+			p.source.tellOnce(p.url, w)
+		}
+	}
+	p.last = data
+	p.source.setStatic(manifest.SourceURL, pods)
+	return nil
+}
+
+func (p *Page) get(ctx context.Context) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if p.header != nil {
+		request.Header = p.header.Clone()
+	}
+	answer, err := p.client.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", p.url, answer.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(answer.Body, maxManifest+1))
+	if err == nil && len(data) > maxManifest {
+		err = fmt.Errorf("%s has more than %d bytes", p.url, maxManifest)
+	}
+	return data, err
+}

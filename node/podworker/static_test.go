@@ -1,0 +1,119 @@
+package podworker_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/manifest"
+	"github.com/trivet-node/trivet/node/runtime/runtimetest"
+)
+
+// static is a pod as its manifest makes it.
+func static(uid types.UID, container string) *v1.Pod {
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: container, Image: "run"})
+	pod.UID, pod.Namespace, pod.Name = uid, "kube-system", "etcd-node1"
+	pod.Annotations = map[string]string{manifest.AnnotationSource: manifest.SourceFile}
+	pod.Spec.TerminationGracePeriodSeconds = new(int64(1))
+	return pod
+}
+
+// replace takes a static pod's manifest away, and brings another one.
+func (c *cluster) replace(old types.UID, pod *v1.Pod) {
+	c.mu.Lock()
+	delete(c.pods, old)
+	c.mu.Unlock()
+	c.put(pod)
+	c.enqueue(old)
+}
+
+// unheard is a cluster whose API server does not answer.
+func unheard(t *testing.T) *cluster {
+	c := newCluster(t)
+	c.synced = make(chan struct{})
+	return c
+}
+
+func TestStaticPodStartsWithoutTheAPIServer(t *testing.T) {
+	s, c := runtimetest.Start(t), unheard(t)
+	c.start(s, t.TempDir())
+	c.put(static("uid-a", "apiserver"))
+	c.waitForEvent("uid-a", "Started apiserver")
+	s.Exit("apiserver", 1)
+	s.Await(t, "StartContainer apiserver/1")
+}
+
+func TestStaticPodWhoseManifestIsGoneEndsWithoutTheAPIServer(t *testing.T) {
+	s, c := runtimetest.Start(t), unheard(t)
+	root := t.TempDir()
+	stop := c.start(s, root)
+	c.put(static("uid-a", "etcd"))
+	c.put(newPod(v1.RestartPolicyAlways, v1.Container{Name: "web", Image: "run"}))
+	c.waitForEvent("uid-a", "Started etcd")
+
+	stop()
+	c.mu.Lock()
+	clear(c.pods) // the other pod is only not known yet
+	c.mu.Unlock()
+	c.start(s, root)
+	s.Await(t, "StopContainer etcd/0 2")
+	c.waitFor("uid-a", "forgotten", func(*v1.Pod) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return slices.Contains(c.forgotten, "uid-a")
+	})
+	stops := slices.DeleteFunc(s.Calls(), func(call string) bool {
+		return !strings.HasPrefix(call, "StopPodSandbox")
+	})
+	if len(stops) != 1 {
+		t.Errorf("a pod of the API was ended before the API said which pods there are: %q", stops)
+	}
+}
+
+func TestChangedManifestWaitsForThePodItReplaces(t *testing.T) {
+	for when, restart := range map[string]bool{"running": false, "down": true} {
+		t.Run("while the agent is "+when, func(t *testing.T) {
+			s, c := runtimetest.Start(t), unheard(t)
+			s.Stubborn("old")
+			root := t.TempDir()
+			stop := c.start(s, root)
+			c.put(static("uid-a", "old"))
+			c.waitForEvent("uid-a", "Started old")
+
+			if restart {
+				stop()
+			}
+			c.replace("uid-a", static("uid-b", "new"))
+			if restart {
+				c.start(s, root)
+			}
+			c.waitForEvent("uid-b", "Started new")
+			calls := s.Calls()
+			ended := slices.Index(calls, "RemovePodSandbox sandbox1")
+			if begun := slices.Index(calls, "StartContainer new/0"); ended < 0 || begun < ended {
+				t.Errorf("the new pod began before the old one was gone: %q", calls)
+			}
+		})
+	}
+}
+
+// The pod's sandbox is not there yet, so the runtime does not tell of it.
+func TestManifestChangedBeforeItsPodBegan(t *testing.T) {
+	s, c := runtimetest.Start(t), unheard(t)
+	s.FailOn("RunPodSandbox", context.DeadlineExceeded)
+	c.start(s, t.TempDir())
+	c.put(static("uid-a", "old"))
+	c.waitForEvent("uid-a", "FailedCreatePodSandBox")
+	s.FailOn("RunPodSandbox", nil)
+	c.replace("uid-a", static("uid-b", "new"))
+	c.waitForEvent("uid-b", "Started new")
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Contains(c.events, "Started old") {
+		t.Error("the pod whose manifest is gone was started")
+	}
+}
