@@ -86,7 +86,7 @@ func number32(word string) uint32 {
 }
 
 // search bounds the look for a socket's process: processes may have a million descriptors.
-const search = 200 * time.Millisecond
+const search = 2 * time.Second
 
 // owner names a process that has the socket. It is looked for only when a port is refused.
 func owner(s socket) string {

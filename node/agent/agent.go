@@ -146,7 +146,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		run("static pods", files.Follow)
 	}
 	if url := a.cfg.Kubelet.StaticPodURL; url != "" {
-		page := podsource.NewPage(a.source, url, a.cfg.Kubelet.StaticPodURLHeader, a.cfg.NodeName)
+		k := &a.cfg.Kubelet
+		page := podsource.NewPage(a.source, url, k.StaticPodURLHeader, a.cfg.NodeName, k.HTTPCheckFrequency.Duration)
 		run("static pods by HTTP", silent(page.Follow))
 	}
 	run("pods", silent(a.registered(a.watchPods)))

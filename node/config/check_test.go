@@ -143,7 +143,7 @@ func TestSettingsThatHardenAreServedOrRefused(t *testing.T) {
 		"featureGates: {AllAlpha: true}":                                  true,
 		"featureGates: {AllAlpha: true, VolumeBindMountOptions: false, QOSReserved: false, " +
 			"EmptyDirVolumeMode: false, DefaultPodSysctls: false, AtomicWriteVolumeUserFields: false}": false,
-		"staticPodURL: http://x":                            true,
+		"staticPodURL: http://x":                            false,
 		"systemCgroups: /s\ncgroupRoot: /r":                 true,
 		"defaultPodSysctls: {net.ipv4.tcp_syncookies: '1'}": true,
 	} {

@@ -108,11 +108,11 @@ var flagRows = []flagRow{
 
 	// Pods.
 	{"pod-manifest-path", "staticPodPath", "", "directory of static pods"},
-	{"manifest-url", "staticPodURL", "", ""},
-	{"manifest-url-header", "staticPodURLHeader", "", ""},
+	{"manifest-url", "staticPodURL", "", "page of static pods"},
+	{"manifest-url-header", "staticPodURLHeader", "", "headers for it: a:1,b:2"},
 	{"sync-frequency", "syncFrequency", "", ""},
 	{"file-check-frequency", "fileCheckFrequency", "", ""},
-	{"http-check-frequency", "httpCheckFrequency", "", ""},
+	{"http-check-frequency", "httpCheckFrequency", "", "how often the page is read (default 20s)"},
 	{"cluster-dns", "clusterDNS", "", "addresses of the cluster's DNS, comma-separated"},
 	{"cluster-domain", "clusterDomain", "", "domain of the cluster, e.g. cluster.local"},
 	{"resolv-conf", "resolvConf", "", "the node's resolver configuration (default /etc/resolv.conf)"},

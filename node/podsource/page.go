@@ -19,27 +19,29 @@ type Page struct {
 	url    string
 	header http.Header
 	node   string
+	every  time.Duration
 	client *http.Client
 	last   []byte // what was read and understood
 }
 
-// NewPage returns the page of a URL, which is asked for with the header. Until it has been read once, static
+// NewPage returns the page of a URL, which is asked for with the header at each interval. Until it has been read once, static
 // pods that came from a page may only be unknown.
-func NewPage(source *Source, url string, header http.Header, node string) *Page {
+func NewPage(source *Source, url string, header http.Header, node string, every time.Duration) *Page {
 	source.Expect(manifest.SourceURL)
 	return &Page{
 		source: source,
 		url:    url,
 		header: header,
 		node:   node,
+		every:  every,
 		client: &http.Client{Timeout: 10 * time.Second},
 	}
 }
 
-// Follow reads the page every 20 s until ctx ends. While it cannot be read, or says nothing that can run, the
+// Follow reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can run, the
 // pods stay as they are.
 func (p *Page) Follow(ctx context.Context) {
-	again := time.NewTicker(readAgain)
+	again := time.NewTicker(p.every)
 	defer again.Stop()
 	for {
 		if err := p.read(ctx); err != nil && ctx.Err() == nil {

@@ -21,7 +21,7 @@ func TestStaticPodsFollowAPage(t *testing.T) {
 	}))
 	defer server.Close()
 	s, _ := source(t)
-	p := NewPage(s, server.URL, http.Header{"Authorization": {"Bearer t"}}, "node1")
+	p := NewPage(s, server.URL, http.Header{"Authorization": {"Bearer t"}}, "node1", time.Hour)
 	if s.Settled(manifest.SourceURL) {
 		t.Error("settled before the page was read")
 	}
