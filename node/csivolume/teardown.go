@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/csiplugin"
-	"github.com/trivet-node/trivet/node/volume"
 )
 
 // Teardown unpublishes the pod's CSI volumes, all at once, and unstages those that no other pod on the node has.
@@ -93,7 +93,7 @@ func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
 		}
 	}
 	if !others && p.link != "" {
-		if err := volume.RemoveTree(filepath.Dir(p.dir)); err != nil {
+		if err := removal.Tree(filepath.Dir(p.dir)); err != nil {
 			return err
 		}
 	}
@@ -107,7 +107,7 @@ func unpublish(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	if err != nil && status.Code(err) != codes.NotFound {
 		return fmt.Errorf("NodeUnpublishVolume of %s: %w", p.Handle, err)
 	}
-	return volume.RemoveTree(p.target)
+	return removal.Tree(p.target)
 }
 
 func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
@@ -117,10 +117,10 @@ func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	if err != nil && status.Code(err) != codes.NotFound {
 		return fmt.Errorf("UnmountDevice: NodeUnstageVolume of %s: %w", p.Handle, err)
 	}
-	if err := volume.RemoveTree(p.staging); err != nil {
+	if err := removal.Tree(p.staging); err != nil {
 		return err
 	}
-	return volume.RemoveTree(p.stageDir)
+	return removal.Tree(p.stageDir)
 }
 
 // usedByOthers looks for the volume in the directories of other pods.
@@ -148,7 +148,7 @@ func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 // remove deletes the pod's side of a place, the record included.
 func remove(p *place) error {
 	if p.link == "" {
-		return volume.RemoveTree(p.dir)
+		return removal.Tree(p.dir)
 	}
 	for _, path := range []string{p.readyFile(), p.link} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/internal/removal"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/plan"
 )
@@ -65,7 +66,7 @@ func (w *Worker) farewell(pod *v1.Pod) error {
 		dirs = found
 	}
 	for _, d := range dirs {
-		if err := os.RemoveAll(d); err != nil {
+		if err := removal.Tree(d); err != nil {
 			return err
 		}
 	}
@@ -111,7 +112,7 @@ func (w *Worker) OrphanLogs(keep func(types.UID) bool) error {
 	for _, d := range dirs {
 		parts := strings.SplitN(d.Name(), "_", 3) // NAMESPACE_NAME_UID
 		if len(parts) == 3 && d.IsDir() && !keep(types.UID(parts[2])) {
-			errs = append(errs, os.RemoveAll(filepath.Join(w.Node.LogRoot, d.Name())))
+			errs = append(errs, removal.Tree(filepath.Join(w.Node.LogRoot, d.Name())))
 		}
 	}
 	return errors.Join(append(errs, w.deadLinks())...)

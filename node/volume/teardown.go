@@ -8,10 +8,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
 // Teardown unmounts all volumes of the pod and removes the pod's directory (ROOT/pods/UID). It needs nothing but what is on disk and
@@ -45,7 +45,7 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	if err := mount.UnmountBelow(m.podDir(uid)); err != nil {
 		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)
 	}
-	return RemoveTree(m.podDir(uid))
+	return removal.Tree(m.podDir(uid))
 }
 
 // checkUID refuses what would lead out of the pods directory. Mirror pods have a hash in place of a UUID, so the form is not checked.
@@ -87,58 +87,4 @@ func (m *Manager) Orphans(ctx context.Context, keep func(types.UID) bool) error 
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// RemoveTree deletes a directory and all below it, but nothing behind a mount point: the kernel refuses to resolve across one
-// (openat2 RESOLVE_NO_XDEV), bind mounts included. A mount point found is an error and stays.
-func RemoveTree(dir string) error {
-	parent, err := unix.Open(filepath.Dir(dir), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", dir, err)
-	}
-	defer unix.Close(parent)
-	if err := removeAt(parent, filepath.Base(dir)); err != nil {
-		return fmt.Errorf("remove %s: %w", dir, err)
-	}
-	return nil
-}
-
-func removeAt(parent int, name string) error {
-	err := unix.Unlinkat(parent, name, 0)
-	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	fd, err := unix.Openat2(parent, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH})
-	if errors.Is(err, unix.EXDEV) {
-		return fmt.Errorf("%s: something is still mounted there", name)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	var errs []error
-	for _, n := range names {
-		if err := removeAt(fd, n); err != nil {
-			errs = append(errs, fmt.Errorf("%s/%w", name, err))
-		}
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	if err := unix.Unlinkat(parent, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
 }
