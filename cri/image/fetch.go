@@ -83,7 +83,7 @@ func (s *Store) bringIn(ctx context.Context, name string, job layerJob) (info la
 		}
 		lower = append(lower, s.layerDir(c))
 	}
-	if err := layer.Settle(filepath.Join(temp, "fs"), lower, &result); err != nil {
+	if err := layer.Settle(ctx, filepath.Join(temp, "fs"), lower, &result); err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
 	info = layerInfo{Bytes: result.Bytes, Inodes: result.Inodes}

@@ -26,6 +26,10 @@ func (t *tree) describeFile(fd int, h *tar.Header) error {
 		if !ok {
 			continue
 		}
+		if overlaysOwn(name) {
+			t.result.Dropped++
+			continue
+		}
 		if err := setXattr(name, func() error { return unix.Fsetxattr(fd, name, []byte(value), 0) }); err != nil {
 			return err
 		}
@@ -47,32 +51,51 @@ func (t *tree) describe(parent int, base string, h *tar.Header) error {
 	return setTime(parent, base, h.ModTime, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// setXattr refuses the attributes by which overlayfs is told what to hide or where to look: a layer must not write them. What the file
-// system or the kernel's security modules do not know is left out.
+// overlaysOwn tells the attributes by which overlayfs is told what to hide or where to look. A layer must not write them; those that a tool
+// has packed by mistake from an overlay of its own mean nothing here.
+func overlaysOwn(name string) bool {
+	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
+}
+
+// setXattr leaves out what the file system or the kernel's security modules do not know.
 func setXattr(name string, set func() error) error {
-	if strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.") {
-		return fmt.Errorf("attribute %s is overlayfs' own", name)
-	}
 	err := set()
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) && name != "security.capability" {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("attribute %s: %w", name, err)
+		return fmt.Errorf("attribute %q: %w", shorten(name), err)
 	}
 	return nil
 }
 
-func setTime(dir int, base string, at time.Time, flags int) error {
+// timeOf is a time as file systems take it.
+func timeOf(at time.Time) (unix.Timespec, error) {
 	if at.IsZero() || at.Unix() < 0 {
 		at = time.Unix(0, 0)
 	}
 	ts, err := unix.TimeToTimespec(at)
 	if err != nil {
-		return fmt.Errorf("time %v: %w", at, err)
+		return ts, fmt.Errorf("time %v: %w", at, err)
+	}
+	return ts, nil
+}
+
+func setTime(dir int, base string, at time.Time, flags int) error {
+	ts, err := timeOf(at)
+	if err != nil {
+		return err
 	}
 	if err := unix.UtimesNanoAt(dir, base, []unix.Timespec{ts, ts}, flags); err != nil {
 		return fmt.Errorf("set time: %w", err)
 	}
 	return nil
+}
+
+// setDirectoryTime sets the time of a directory below root.
+func setDirectoryTime(root int, name string, at unix.Timespec) error {
+	if name == "" {
+		name = "."
+	}
+	return unix.UtimesNanoAt(root, name, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -3,6 +3,7 @@ package layer
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -130,7 +131,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	switch {
 	case len(head) >= 2 && head[0] == 0x1f && head[1] == 0x8b:
 		return gzip.NewReader(b)
-	case len(head) == 4 && head[1] == 0xb5 && head[2] == 0x2f && head[3] == 0xfd && head[0] == 0x28:
+	case len(head) == 4 && isZstd(head):
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
 		if err != nil {
 			return nil, err
@@ -138,4 +139,10 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		return z.IOReadCloser(), nil
 	}
 	return io.NopCloser(b), nil
+}
+
+// isZstd knows the two kinds of frames that zstd has (RFC 8878 section 3.1): some tools begin with a skippable one.
+func isZstd(head []byte) bool {
+	magic := binary.LittleEndian.Uint32(head)
+	return magic == 0xfd2fb528 || magic&^0xf == 0x184d2a50
 }

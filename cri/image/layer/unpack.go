@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
 
@@ -18,9 +17,10 @@ import (
 // Result is what Unpack tells about a layer.
 type Result struct {
 	Bytes, Inodes int64
+	Dropped       int // attributes of overlayfs' own that were left out
 
-	implicit []string // directories that the layer needs but does not describe: their owner and mode are those of the layer below
-	links    []link   // hard links to files of a layer below
+	dirs  *directories
+	links []link // hard links to what may be in a layer below
 }
 
 type link struct{ name, target string }
@@ -79,6 +79,9 @@ const (
 
 func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		header, err := reader.Next()
 		if err == io.EOF {
 			return t.finish()
@@ -90,9 +93,18 @@ func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 			continue
 		}
 		if err := t.entry(header, contentReader{ctx, reader}); err != nil {
-			return fmt.Errorf("unpack %q: %w", header.Name, err)
+			return fmt.Errorf("unpack %q: %w", shorten(header.Name), err)
 		}
 	}
+}
+
+// shorten cuts a name for an error. A layer can have names of a megabyte.
+func shorten(name string) string {
+	const most = 256
+	if len(name) <= most {
+		return name
+	}
+	return name[:most/2] + "..." + name[len(name)-most/2:]
 }
 
 // contentReader ends with its context, as the layer's stream does: the holes of a sparse file are not read from there, and may be of any size.
@@ -110,8 +122,13 @@ func (c contentReader) Read(p []byte) (int, error) {
 
 // entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x.
 func (t *tree) entry(header *tar.Header, content io.Reader) error {
-	if strings.ContainsRune(header.Name, 0) || strings.ContainsRune(header.Linkname, 0) {
-		return errors.New("name with a zero byte")
+	for _, name := range []string{header.Name, header.Linkname} {
+		if strings.ContainsRune(name, 0) {
+			return errors.New("name with a zero byte")
+		}
+		if len(name) >= unix.PathMax {
+			return fmt.Errorf("name of %d bytes: %w", len(name), unix.ENAMETOOLONG)
+		}
 	}
 	name := path.Clean("/" + header.Name)[1:]
 	if name == "" {
@@ -120,8 +137,10 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 		}
 		return t.root(header)
 	}
+
+	t.tidy()
 	base := path.Base(name)
-	parent, err := t.dir(parentOf(name))
+	parent, err := t.dir(parentOf(name), true)
 	if err != nil {
 		return err
 	}
@@ -137,33 +156,17 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	return t.create(parent, name, base, header, content)
 }
 
-// parentOf is "" for what is in the root.
-func parentOf(name string) string {
-	dir, _ := path.Split(name)
-	return strings.TrimSuffix(dir, "/")
-}
-
-func (t *tree) create(parent int, name, base string, h *tar.Header, content io.Reader) error {
-	if h.Typeflag == tar.TypeDir {
-		return t.directory(parent, name, base, h)
-	}
-	replaced, err := t.clear(parent, base)
-	if err != nil {
-		return err
-	}
-	if replaced {
-		t.forget(name)
-		if parent, err = t.dir(parentOf(name)); err != nil {
-			return err
-		}
-	}
+func (t *tree) create(parent openDirectory, name, base string, h *tar.Header, content io.Reader) error {
 	switch h.Typeflag {
+	case tar.TypeDir:
+		return t.directory(parent, base, h)
 	case tar.TypeReg, '\x00', tar.TypeGNUSparse:
 		return t.file(parent, base, h, content)
 	case tar.TypeLink:
 		return t.hardlink(parent, name, base, path.Clean("/" + h.Linkname)[1:])
 	case tar.TypeSymlink:
-		if err := unix.Symlinkat(h.Linkname, parent, base); err != nil {
+		err := t.put(parent, base, func() error { return unix.Symlinkat(h.Linkname, parent.fd, base) })
+		if err != nil {
 			return err
 		}
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
@@ -174,11 +177,11 @@ func (t *tree) create(parent int, name, base string, h *tar.Header, content io.R
 		return fmt.Errorf("entry of unknown kind %q", h.Typeflag)
 	}
 	t.result.Inodes++
-	return t.describe(parent, base, h)
+	return t.describe(parent.fd, base, h)
 }
 
 // device makes a device node or FIFO. A node that this process may not make is left out, as every container gets its own /dev.
-func (t *tree) device(parent int, base string, h *tar.Header) (done bool, err error) {
+func (t *tree) device(parent openDirectory, base string, h *tar.Header) (done bool, err error) {
 	mode, dev := uint32(unix.S_IFIFO), uint64(0)
 	switch h.Typeflag {
 	case tar.TypeChar:
@@ -189,50 +192,9 @@ func (t *tree) device(parent int, base string, h *tar.Header) (done bool, err er
 	case tar.TypeBlock:
 		mode, dev = unix.S_IFBLK, unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))
 	}
-	err = unix.Mknodat(parent, base, mode|0o600, int(dev))
+	err = t.put(parent, base, func() error { return unix.Mknodat(parent.fd, base, mode|0o600, int(dev)) })
 	if errors.Is(err, unix.EPERM) && mode != unix.S_IFIFO {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-func (t *tree) file(parent int, base string, h *tar.Header, content io.Reader) error {
-	fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	n, err := t.copy(fd, content)
-	if err != nil {
-		return err
-	}
-	if n != h.Size {
-		return fmt.Errorf("%d bytes, want %d", n, h.Size)
-	}
-	t.result.Bytes += (n + 4095) &^ 4095
-	t.result.Inodes++
-	return t.describeFile(fd, h)
-}
-
-// copy writes by plain system calls: an os.File for each of ten thousand small files would cost as much as the files.
-func (t *tree) copy(fd int, content io.Reader) (total int64, err error) {
-	for {
-		n, err := fill(content, t.buffer)
-		for rest := t.buffer[:n]; len(rest) > 0; {
-			written, err := unix.Write(fd, rest)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if err != nil {
-				return total, os.NewSyscallError("write", err)
-			}
-			rest, total = rest[written:], total+int64(written)
-		}
-		if err == io.EOF {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-	}
 }
