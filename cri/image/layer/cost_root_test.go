@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -119,7 +120,7 @@ func TestSettleEndsWithItsContext(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Settle(ctx, filepath.Join(base, "upper"), nil, &result); err != context.Canceled {
+	if err := Settle(ctx, filepath.Join(base, "upper"), nil, &result); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want a cancellation", err)
 	}
 }
