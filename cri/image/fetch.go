@@ -14,6 +14,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/image/layer"
 	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
 // layerJob is one layer to bring in.
@@ -71,7 +72,7 @@ func (s *Store) bringIn(ctx context.Context, name string, job layerJob) (info la
 	if err != nil {
 		return info, err
 	}
-	defer func() { err = errors.Join(err, removeTree(temp)) }()
+	defer func() { err = errors.Join(err, removal.Tree(temp)) }()
 	result, err := s.unpack(ctx, filepath.Join(temp, "fs"), job)
 	if err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
@@ -124,7 +125,7 @@ func (s *Store) commitLayer(temp, name string, info layerInfo) error {
 	target := filepath.Join(s.config.Dir, "layers", name)
 	err = os.Rename(temp, target)
 	if errors.Is(err, fs.ErrExist) { // a torn one from before a power loss
-		if err = removeTree(target); err == nil {
+		if err = removal.Tree(target); err == nil {
 			err = os.Rename(temp, target)
 		}
 	}

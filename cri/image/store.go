@@ -2,9 +2,7 @@ package image
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/registry"
 	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
 // Config says where a Store lives and how it pulls.
@@ -65,7 +64,7 @@ func Open(config Config) (*Store, error) {
 	if config.Pinned, err = writtenOut(config.Pinned); err != nil {
 		return nil, err
 	}
-	if err := removeTree(filepath.Join(config.Dir, "tmp")); err != nil { // what killed pulls and removals left
+	if err := removal.Tree(filepath.Join(config.Dir, "tmp")); err != nil { // what killed pulls and removals left
 		return nil, err
 	}
 	for _, d := range []string{"layers", "tmp"} {
@@ -305,12 +304,4 @@ func (s *Store) Close() {
 	s.pulls.running.Wait()
 	s.layers.running.Wait()
 	s.syncing.Wait()
-}
-
-// removeTree deletes a tree whose directories may be without permissions. Deleting what is not there is success.
-func removeTree(dir string) error {
-	if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("delete %s: %w", dir, err)
-	}
-	return nil
 }
