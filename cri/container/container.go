@@ -57,6 +57,8 @@ type Record struct {
 	Discarded   bool // its removal has begun, before it was ever started
 	Raw         []byte
 	ImageID     string
+	ImageRef    string // name of the image with the digest of its manifest, as long as it has one
+	ImageName   string // as it was asked for
 	LogPath     string
 	Created     time.Time
 	Started     time.Time

@@ -44,29 +44,56 @@ func (s *Store) pull(ctx context.Context, ref registry.Reference, auth registry.
 	if err != nil {
 		return "", err
 	}
-	if id, known := s.rename(ref, top, m.Config.Digest); known {
-		return id, nil
+	r := &record{ID: m.Config.Digest.String()}
+	if m.isArtifact() { // many have the same, empty configuration
+		r.ID = m.digest.String()
 	}
-	raw, err := readConfig(ctx, source, m.Config)
+	if known := s.rename(ref, top, r.ID); known {
+		return r.ID, nil
+	}
+	jobs, err := describe(ctx, source, m, r)
 	if err != nil {
 		return "", err
 	}
-	config, chain, err := parseConfig(raw, len(m.Layers))
-	if err != nil {
-		return "", err
-	}
+
 	// The hold keeps the layers from being collected between their arrival and the record.
 	hold := "pull:" + ref.String() + ":" + time.Now().String()
 	s.mu.Lock()
-	s.holdLocked(hold, chain)
+	s.holdLocked(hold, r.Chain)
 	s.mu.Unlock()
 	defer func() { err = errors.Join(err, s.Drop(hold)) }()
 
-	if err := s.fetchLayers(ctx, source, m.Layers, config.RootFS.DiffIDs, chain); err != nil {
+	if err := s.fetchLayers(ctx, jobs); err != nil {
 		return "", err
 	}
-	r := &record{ID: m.Config.Digest.String(), Config: raw, Chain: chain}
 	return r.ID, s.add(r, ref, top)
+}
+
+// describe fills in the record of an image, and lists what is to be fetched for it.
+func describe(ctx context.Context, source *registry.Repository, m manifest, r *record) (jobs []layerJob, err error) {
+	var diffs []digest.Digest
+	if m.isArtifact() {
+		r.Artifact, r.Config, r.Chain = true, []byte("{}"), artifactChain(m)
+	} else {
+		if r.Config, err = readConfig(ctx, source, m.Config); err != nil {
+			return nil, err
+		}
+		config, chain, err := parseConfig(r.Config, len(m.Layers))
+		if err != nil {
+			return nil, err
+		}
+		r.Chain, diffs = chain, config.RootFS.DiffIDs
+	}
+	for i, d := range m.Layers {
+		job := layerJob{blob: d, chain: r.Chain[:i+1], source: source}
+		if r.Artifact {
+			job.file = fileName(d)
+		} else {
+			job.diff = diffs[i]
+		}
+		jobs = append(jobs, job)
+	}
+	return jobs, nil
 }
 
 // resolve reads the manifest that the reference names, and the one for this platform if that is an index. top is the digest of the first.
@@ -77,7 +104,7 @@ func resolve(ctx context.Context, source *registry.Repository) (top digest.Diges
 	}
 	top = got.Digest
 	for range 3 { // an index may hold an index
-		if m, err = parseManifest(got.Content); err != nil {
+		if m, err = parseManifest(got.Content, got.Digest); err != nil {
 			return "", m, err
 		}
 		if m.Config.Digest != "" {
@@ -111,25 +138,22 @@ func readConfig(ctx context.Context, source *registry.Repository, d ocispec.Desc
 }
 
 // rename gives an image that is already here the name it was pulled by.
-func (s *Store) rename(ref registry.Reference, top, config digest.Digest) (id string, known bool) {
+func (s *Store) rename(ref registry.Reference, top digest.Digest, id string) (known bool) {
 	s.mu.Lock()
-	r := s.images[config.String()]
+	r := s.images[id]
 	s.mu.Unlock()
-	if r == nil {
-		return "", false
-	}
-	return r.ID, s.add(r, ref, top) == nil
+	return r != nil && s.add(r, ref, top) == nil
 }
 
 // fetchLayers brings in what is missing, all layers at once within the limit, the lowest first.
-func (s *Store) fetchLayers(ctx context.Context, source *registry.Repository, layers []ocispec.Descriptor, diffs []digest.Digest, chain []string) error {
+func (s *Store) fetchLayers(ctx context.Context, jobs []layerJob) error {
 	group, ctx := errgroup.WithContext(ctx)
 	slots := make(chan struct{}, s.config.Parallel)
-	for i, d := range layers {
-		if s.hasLayer(chain[i]) {
+	for _, job := range jobs {
+		if s.hasLayer(job.name()) {
 			continue
 		}
-		job := layerJob{blob: d, diff: diffs[i], chain: chain[:i+1], source: source, slots: slots}
+		job.slots = slots
 		group.Go(func() error { return s.fetchLayer(ctx, job) })
 	}
 	return group.Wait()
@@ -156,9 +180,7 @@ func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error 
 	if ref.Tag != "" {
 		next.Tags[ref.String()] = time.Now()
 	}
-	if name := ref.Name() + "@" + top.String(); !slices.Contains(next.Digests, name) {
-		next.Digests = append(next.Digests, name)
-	}
+	next.addDigest(ref.Name() + "@" + top.String())
 	if err := s.put(next); err != nil {
 		return err
 	}
@@ -173,6 +195,9 @@ func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error 
 
 // put needs s.mu.
 func (s *Store) put(r *record) error {
+	if err := r.parse(); err != nil {
+		return err
+	}
 	if err := s.records.Put(hexOf(r.ID), *r); err != nil {
 		return fmt.Errorf("record image %s: %w", r.ID, err)
 	}

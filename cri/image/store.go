@@ -161,8 +161,8 @@ func (s *Store) unusable(name string, r *record) string {
 	if !r.Synced && r.Boot != s.boot {
 		return "the machine went down before its layers were safe on the disk"
 	}
-	if err := json.Unmarshal(r.Config, new(map[string]any)); err != nil {
-		return "configuration: " + err.Error()
+	if err := r.parse(); err != nil {
+		return err.Error()
 	}
 	for _, c := range r.Chain {
 		if _, ok := s.sizes[c]; !ok {
@@ -248,11 +248,20 @@ func (s *Store) List() []Image {
 
 // image needs s.mu.
 func (s *Store) image(r *record) (Image, error) {
-	i := Image{ID: r.ID, Tags: slices.Sorted(maps.Keys(r.Tags)), Digests: slices.Sorted(slices.Values(r.Digests)),
-		RawConfig: r.Config, Chain: slices.Clone(r.Chain)}
-	if err := json.Unmarshal(r.Config, &i.Config); err != nil {
-		return Image{}, fmt.Errorf("configuration of image %s: %w", r.ID, err)
+	if err := r.parse(); err != nil {
+		return Image{}, err
 	}
+	i := Image{
+		ID:        r.ID,
+		Tags:      slices.Sorted(maps.Keys(r.Tags)),
+		Digests:   slices.Clone(r.Digests),
+		Artifact:  r.Artifact,
+		Size:      int64(len(r.Config)),
+		Config:    *r.parsed,
+		RawConfig: r.Config,
+		Chain:     slices.Clone(r.Chain),
+	}
+	slices.Reverse(i.Digests)
 	for _, c := range r.Chain {
 		i.Size += s.sizes[c].Bytes
 		i.Layers = append(i.Layers, s.layerDir(c))

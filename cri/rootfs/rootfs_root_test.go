@@ -92,11 +92,11 @@ func TestReleaseDeletesVeryDeepTreesWithFewDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, err := m.Prepare(t.Context(), "deep", image.Image{})
+	_, err = m.Prepare(t.Context(), "deep", image.Image{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	nest(t, root, 25_000)
+	nest(t, filepath.Join(c.Dir, "containers/deep/upper"), 25_000)
 	few := unix.Rlimit{Cur: 256}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

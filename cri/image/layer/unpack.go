@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,11 +29,15 @@ type link struct{ name, target string }
 // Unpack fetches, verifies, decompresses and unpacks a layer in one pass into dir, which must not exist. After an error, dir is worth nothing.
 // A layer with parents then needs Settle.
 func Unpack(ctx context.Context, dir string, source Source) (result Result, err error) {
-	if !source.Digest.Algorithm().Available() || !source.DiffID.Algorithm().Available() {
+	diffs := digest.Canonical
+	if source.DiffID != "" {
+		diffs = source.DiffID.Algorithm()
+	}
+	if !source.Digest.Algorithm().Available() || !diffs.Available() {
 		return result, fmt.Errorf("unknown digest algorithm in %s or %s", source.Digest, source.DiffID)
 	}
 	if !known(source.MediaType) {
-		return result, fmt.Errorf("media type %s is not known as a layer", source.MediaType)
+		return result, fmt.Errorf("media type %q is not known as a layer", shorten(source.MediaType))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
@@ -41,7 +46,7 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	if err != nil {
 		return result, fmt.Errorf("decompress: %w", err)
 	}
-	content := startStage(ctx, plain, source.DiffID.Algorithm().Hash())
+	content := startStage(ctx, plain, diffs.Hash())
 	defer func() { cancel(); <-content.done; plain.Close() }()
 
 	t, err := newTree(dir)
@@ -53,6 +58,30 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 		return result, err
 	}
 	if err := content.verify("unpacked layer", source.DiffID); err != nil {
+		return result, err
+	}
+	return t.result, blob.verify("blob", source.Digest)
+}
+
+// UnpackFile brings in a blob that is no archive: as a file of the given name, which is below the layer's root, whatever it says.
+func UnpackFile(ctx context.Context, dir, name string, source Source) (result Result, err error) {
+	if !source.Digest.Algorithm().Available() {
+		return result, fmt.Errorf("unknown digest algorithm in %s", source.Digest)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
+	defer func() { cancel(); <-blob.done }()
+	t, err := newTree(dir)
+	if err != nil {
+		return result, err
+	}
+	defer t.close()
+
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: source.Size}
+	if err := t.entry(header, blob, true); err != nil {
+		return result, fmt.Errorf("file %q: %w", shorten(name), err)
+	}
+	if err := t.finish(); err != nil {
 		return result, err
 	}
 	return t.result, blob.verify("blob", source.Digest)
@@ -92,7 +121,7 @@ func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 		if header.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if err := t.entry(header, contentReader{ctx, reader}); err != nil {
+		if err := t.entry(header, contentReader{ctx, reader}, false); err != nil {
 			return fmt.Errorf("unpack %q: %w", shorten(header.Name), err)
 		}
 	}
@@ -120,8 +149,8 @@ func (c contentReader) Read(p []byte) (int, error) {
 	return c.content.Read(p)
 }
 
-// entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x.
-func (t *tree) entry(header *tar.Header, content io.Reader) error {
+// entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x. With asIs, names of whiteouts mean nothing.
+func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 	for _, name := range []string{header.Name, header.Linkname} {
 		if strings.ContainsRune(name, 0) {
 			return errors.New("name with a zero byte")
@@ -143,6 +172,9 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	parent, err := t.dir(parentOf(name), true)
 	if err != nil {
 		return err
+	}
+	if asIs {
+		return t.create(parent, name, base, header, content)
 	}
 	if base == opaque {
 		return t.makeOpaque(parent)
