@@ -111,6 +111,30 @@ func TestHardLinksToOneFileBelowAreOneCopy(t *testing.T) {
 	}
 }
 
+func TestUnpackEndsWithItsContext(t *testing.T) {
+	testenv.Root(t)
+	var entries []entry
+	for i := range 2000 {
+		entries = append(entries, file(fmt.Sprint("f", i), ""))
+	}
+	tree, err := newTree(filepath.Join(t.TempDir(), "fs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.close()
+	ctx, cancel := context.WithCancel(t.Context())
+	data, reads := bytes.NewReader(archive(t, entries...)), 0
+	err = tree.unpack(ctx, tar.NewReader(readerFunc(func(p []byte) (int, error) {
+		if reads++; reads == 100 {
+			cancel()
+		}
+		return data.Read(p)
+	})))
+	if !errors.Is(err, context.Canceled) || tree.result.Inodes > 100 {
+		t.Errorf("error %v after %d files", err, tree.result.Inodes)
+	}
+}
+
 func TestSettleEndsWithItsContext(t *testing.T) {
 	testenv.Root(t)
 	base := t.TempDir()

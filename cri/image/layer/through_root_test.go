@@ -186,13 +186,13 @@ func TestHiddenDirectoriesPassNothingOn(t *testing.T) {
 
 // Whatever links a layer has and whatever passes through them in the next one, settling changes nothing but that one.
 func FuzzSettle(f *testing.F) {
-	f.Add("lib", "usr/lib", "usr", "/real", "lib/x", "usr/lib/d/y")
-	f.Add("a", "../b/.", "b", "/a/c", "a/x", "a/c/.wh.y")
-	f.Add("a/b", "a", "c", "a/b/c", "a/b/c/d", "c/.wh..wh..opq")
-	f.Fuzz(func(t *testing.T, link1, to1, link2, to2, file1, file2 string) {
+	f.Add("lib", "usr/lib", "usr", "/real", "lib/x", "usr/lib/d/y", "hard", "lib")
+	f.Add("a", "../b/.", "b", "/a/c", "a/x", "a/c/.wh.y", "a/hard", "b/a/x")
+	f.Add("a/b", "a", "c", "a/b/c", "a/b/c/d", "c/.wh..wh..opq", "a/b/c/d", "c")
+	f.Fuzz(func(t *testing.T, link1, to1, link2, to2, file1, file2, hard, target string) {
 		testenv.Root(t)
 		low, err1 := pack(symlink(link1, to1), symlink(link2, to2))
-		high, err2 := pack(file(file1, "1"), file(file2, "2"))
+		high, err2 := pack(file(file1, "1"), linked(tar.TypeLink, hard, target), file(file2, "2"))
 		if err1 != nil || err2 != nil {
 			return // no tar can say that
 		}
