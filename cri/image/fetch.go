@@ -13,7 +13,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/trivet-node/trivet/cri/image/layer"
-	"github.com/trivet-node/trivet/cri/registry"
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
@@ -23,7 +22,7 @@ type layerJob struct {
 	diff   digest.Digest // of the uncompressed content; "" if nothing tells it
 	file   string        // the blob is no archive but a file of this name
 	chain  []string      // this layer's name last, after those of the layers below
-	source *registry.Repository
+	source source
 	slots  chan struct{} // limits how many are fetched at once
 }
 

@@ -46,6 +46,7 @@ type record struct {
 	Synced bool
 	Boot   string
 
+	Pinned   bool // by its import
 	Artifact bool // Config is no configuration, and the ID is the digest of the manifest
 
 	parsed  *ocispec.Image

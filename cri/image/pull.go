@@ -36,11 +36,35 @@ func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Imag
 }
 
 func (s *Store) pull(ctx context.Context, ref registry.Reference, auth registry.Auth) (id string, err error) {
-	source, err := s.config.Registry.Open(ref, auth)
+	from, err := s.config.Registry.Open(ref, auth)
 	if err != nil {
 		return "", err
 	}
-	top, m, err := resolve(ctx, source)
+	return s.bring(ctx, from, func(top digest.Digest) names {
+		n := names{digests: []string{ref.Name() + "@" + top.String()}}
+		if ref.Tag != "" {
+			n.tags = []string{ref.String()}
+		}
+		return n
+	})
+}
+
+// source is where an image comes from: a repository of a registry, or an archive.
+type source interface {
+	Manifest(context.Context) (registry.Manifest, error)
+	ManifestByDigest(context.Context, digest.Digest) (registry.Manifest, error)
+	Blob(context.Context, digest.Digest, int64) (io.ReadCloser, error)
+}
+
+// names is what an image is called when it has come.
+type names struct {
+	tags, digests []string
+	pinned        bool
+}
+
+// bring brings in an image. named tells its names, given the digest of the manifest or index that the source begins with.
+func (s *Store) bring(ctx context.Context, from source, named func(top digest.Digest) names) (id string, err error) {
+	top, m, err := resolve(ctx, from)
 	if err != nil {
 		return "", err
 	}
@@ -48,16 +72,16 @@ func (s *Store) pull(ctx context.Context, ref registry.Reference, auth registry.
 	if m.isArtifact() { // many have the same, empty configuration
 		r.ID = m.digest.String()
 	}
-	if known := s.rename(ref, top, r.ID); known {
+	if s.rename(r.ID, named(top)) {
 		return r.ID, nil
 	}
-	jobs, err := describe(ctx, source, m, r)
+	jobs, err := describe(ctx, from, m, r)
 	if err != nil {
 		return "", err
 	}
 
 	// The hold keeps the layers from being collected between their arrival and the record.
-	hold := "pull:" + ref.String() + ":" + time.Now().String()
+	hold := "pull:" + r.ID + ":" + time.Now().String()
 	s.mu.Lock()
 	s.holdLocked(hold, r.Chain)
 	s.mu.Unlock()
@@ -66,16 +90,16 @@ func (s *Store) pull(ctx context.Context, ref registry.Reference, auth registry.
 	if err := s.fetchLayers(ctx, jobs); err != nil {
 		return "", err
 	}
-	return r.ID, s.add(r, ref, top)
+	return r.ID, s.add(r, named(top))
 }
 
 // describe fills in the record of an image, and lists what is to be fetched for it.
-func describe(ctx context.Context, source *registry.Repository, m manifest, r *record) (jobs []layerJob, err error) {
+func describe(ctx context.Context, from source, m manifest, r *record) (jobs []layerJob, err error) {
 	var diffs []digest.Digest
 	if m.isArtifact() {
 		r.Artifact, r.Config, r.Chain = true, []byte("{}"), artifactChain(m)
 	} else {
-		if r.Config, err = readConfig(ctx, source, m.Config); err != nil {
+		if r.Config, err = readConfig(ctx, from, m.Config); err != nil {
 			return nil, err
 		}
 		config, chain, err := parseConfig(r.Config, len(m.Layers))
@@ -85,7 +109,7 @@ func describe(ctx context.Context, source *registry.Repository, m manifest, r *r
 		r.Chain, diffs = chain, config.RootFS.DiffIDs
 	}
 	for i, d := range m.Layers {
-		job := layerJob{blob: d, chain: r.Chain[:i+1], source: source}
+		job := layerJob{blob: d, chain: r.Chain[:i+1], source: from}
 		if r.Artifact {
 			job.file = fileName(d)
 		} else {
@@ -96,9 +120,9 @@ func describe(ctx context.Context, source *registry.Repository, m manifest, r *r
 	return jobs, nil
 }
 
-// resolve reads the manifest that the reference names, and the one for this platform if that is an index. top is the digest of the first.
-func resolve(ctx context.Context, source *registry.Repository) (top digest.Digest, m manifest, err error) {
-	got, err := source.Manifest(ctx)
+// resolve reads the manifest that the source begins with, and the one for this platform if that is an index. top is the digest of the first.
+func resolve(ctx context.Context, from source) (top digest.Digest, m manifest, err error) {
+	got, err := from.Manifest(ctx)
 	if err != nil {
 		return "", m, err
 	}
@@ -114,15 +138,15 @@ func resolve(ctx context.Context, source *registry.Repository) (top digest.Diges
 		if err != nil {
 			return "", m, err
 		}
-		if got, err = source.ManifestByDigest(ctx, d.Digest); err != nil {
+		if got, err = from.ManifestByDigest(ctx, d.Digest); err != nil {
 			return "", m, err
 		}
 	}
 	return "", m, errors.New("indexes are nested too deeply")
 }
 
-func readConfig(ctx context.Context, source *registry.Repository, d ocispec.Descriptor) ([]byte, error) {
-	blob, err := source.Blob(ctx, d.Digest, d.Size)
+func readConfig(ctx context.Context, from source, d ocispec.Descriptor) ([]byte, error) {
+	blob, err := from.Blob(ctx, d.Digest, d.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -137,12 +161,12 @@ func readConfig(ctx context.Context, source *registry.Repository, d ocispec.Desc
 	return raw, nil
 }
 
-// rename gives an image that is already here the name it was pulled by.
-func (s *Store) rename(ref registry.Reference, top digest.Digest, id string) (known bool) {
+// rename gives an image that is already here the names by which it has come again.
+func (s *Store) rename(id string, n names) (known bool) {
 	s.mu.Lock()
 	r := s.images[id]
 	s.mu.Unlock()
-	return r != nil && s.add(r, ref, top) == nil
+	return r != nil && s.add(r, n) == nil
 }
 
 // fetchLayers brings in what is missing, all layers at once within the limit, the lowest first.
@@ -159,8 +183,8 @@ func (s *Store) fetchLayers(ctx context.Context, jobs []layerJob) error {
 	return group.Wait()
 }
 
-// add writes the image's record with its new name and takes the name away from the image that had it.
-func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error {
+// add writes the image's record with its new names and takes its tags away from the images that had them.
+func (s *Store) add(r *record, n names) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.images[r.ID]; old != nil {
@@ -177,20 +201,25 @@ func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error 
 		s.arrivals++
 		next.Boot, next.Synced, next.arrival = s.boot, false, s.arrivals
 	}
-	if ref.Tag != "" {
-		next.Tags[ref.String()] = time.Now()
+	next.Pinned = next.Pinned || n.pinned
+	for _, tag := range n.tags {
+		next.Tags[tag] = time.Now()
 	}
-	next.addDigest(ref.Name() + "@" + top.String())
+	for _, name := range n.digests {
+		next.addDigest(name)
+	}
 	if err := s.put(next); err != nil {
 		return err
 	}
 	if isNew {
 		s.syncLater(next)
 	}
-	if ref.Tag == "" {
-		return nil
+	for _, tag := range n.tags {
+		if err := s.untagOthers(next.ID, tag); err != nil {
+			return err
+		}
 	}
-	return s.untagOthers(next.ID, ref.String())
+	return nil
 }
 
 // put needs s.mu.

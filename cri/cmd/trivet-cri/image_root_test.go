@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -12,8 +16,11 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/program"
 )
 
 // write puts an image into the node's registry.
@@ -112,4 +119,61 @@ func TestArtifactIsMountedAndNotRun(t *testing.T) {
 	if err == nil || !strings.Contains(fmt.Sprint(err), "OCI artifact") {
 		t.Errorf("container of an artifact: %v", err)
 	}
+}
+
+// command runs trivet-cri images against the node.
+func (n *node) command(stdin io.Reader, verb string, args ...string) (string, error) {
+	n.tb.Helper()
+	flags := []string{"images", verb, "--config=" + n.dir + "/cri.toml", "--socket=" + n.dir + "/cri.sock", "--state-dir=" + n.dir + "/run"}
+	cmd := exec.Command(n.dir+"/bin/trivet-cri", append(flags, args...)...)
+	cmd.Stdin = stdin
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func TestImagesAreImportedBesideTheServer(t *testing.T) {
+	n := newNode(t)
+	ref, err := name.ParseReference(n.image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := remote.Image(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag("imported.example/busybox:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var saved bytes.Buffer
+	if err := tarball.Write(tag, img, &saved); err != nil {
+		t.Fatal(err)
+	}
+
+	if out, err := n.command(&saved, "import", "--pin"); err != nil || !strings.Contains(out, "sha256:") || !strings.Contains(out, tag.String()) {
+		t.Fatalf("import: %s, %v", out, err)
+	}
+	pod, box := n.sandbox("imported", nil)
+	id := n.run(pod, box, "main", []string{"true"}, func(c *runtimeapi.ContainerConfig) { c.Image.Image = tag.String() })
+	eventually(t, func() bool { return n.status(id).State == runtimeapi.ContainerState_CONTAINER_EXITED })
+	if st := n.status(id); st.ExitCode != 0 || st.Image.Image != tag.String() {
+		t.Errorf("container of the imported image: %v", st)
+	}
+	if out, err := n.command(nil, "list"); err != nil || !strings.Contains(out, tag.String()) || !strings.Contains(out, "true") {
+		t.Errorf("list: %s, %v", out, err)
+	}
+	if out, err := n.command(strings.NewReader("nonsense"), "import", "-"); err == nil || !strings.Contains(out, "archive") {
+		t.Errorf("import of nonsense: %s, %v", out, err)
+	}
+	for i, want := range []bool{true, false} {
+		if out, err := n.command(nil, "remove", tag.String()); (err == nil) != want {
+			t.Errorf("removal %d: %s, %v", i, out, err)
+		}
+	}
+	n.kill()
+	out, err := n.command(&saved, "import")
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != program.ExitCantRun {
+		t.Errorf("import without a server: %s, %v", out, err)
+	}
+	n.start()
 }

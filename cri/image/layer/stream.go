@@ -125,8 +125,8 @@ func (s *stage) verify(what string, want digest.Digest) error {
 	return nil
 }
 
-// decompress looks at the first bytes: registries and build tools are not always right about the media type.
-func decompress(r io.Reader) (io.ReadCloser, error) {
+// Decompress looks at the first bytes: registries and build tools are not always right about the media type.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	head, err := b.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {

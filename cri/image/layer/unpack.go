@@ -42,7 +42,7 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	ctx, cancel := context.WithCancel(ctx)
 	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
 	defer func() { cancel(); <-blob.done }()
-	plain, err := decompress(blob)
+	plain, err := Decompress(blob)
 	if err != nil {
 		return result, fmt.Errorf("decompress: %w", err)
 	}
