@@ -13,12 +13,13 @@ import (
 func (c *Containers) findImage(spec *runtimeapi.ImageSpec) (image.Image, error) {
 	img, err := c.cfg.Images.Get(spec.GetImage())
 	if err == nil && img.Artifact {
-		err = fmt.Errorf("image %s is an OCI artifact: it can be mounted as a volume, not run", spec.GetImage())
+		err = fmt.Errorf("image %s is an OCI artifact, to be mounted as a volume, not run", spec.GetImage())
 	}
 	return img, err
 }
 
-// recordImage writes down what the image is called now: its tag may move and it may be removed while the container runs.
+// recordImage writes down what the image is called now: its tag may move and it may be removed while the
+// container runs.
 func (r *Record) recordImage(img image.Image) {
 	asked := r.config.GetImage().GetUserSpecifiedImage()
 	if asked == "" {

@@ -7,14 +7,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Annotations of an artifact's blobs: the file's name, by the image-spec and by the model-spec of CNCF, and oras' mark of a packed directory.
+// Annotations of an artifact's blobs: the file's name, by the image-spec and by the model-spec of CNCF, and
+// oras' mark of a packed directory.
 const (
 	titleAnnotation  = ocispec.AnnotationTitle
 	modelAnnotation  = "org.cnai.model.filepath"
 	unpackAnnotation = "io.deis.oras.content.unpack"
 )
 
-// isArtifact tells an OCI artifact, which has no configuration of an image (image-spec, artifacts guidance). It holds files to be mounted.
+// isArtifact tells an OCI artifact, which has no configuration of an image (image-spec, artifacts guidance).
+// It holds files to be mounted.
 func (m manifest) isArtifact() bool {
 	switch m.Config.MediaType {
 	case "", ocispec.MediaTypeImageConfig, "application/vnd.docker.container.image.v1+json",
@@ -24,8 +26,8 @@ func (m manifest) isArtifact() bool {
 	return true
 }
 
-// fileName is what a blob of an artifact is called; "" is an archive of files, as the layers of images are. oras gives files the media
-// type of an archive, so that a name counts more.
+// fileName is what a blob of an artifact is called; "" is an archive of files, as the layers of images are.
+// oras gives files the media type of an archive, so that a name counts more.
 func fileName(d ocispec.Descriptor) string {
 	title := d.Annotations[titleAnnotation]
 	if title == "" {
@@ -51,11 +53,13 @@ func isArchive(mediaType string) bool {
 	return false
 }
 
-// artifactChain names the layers of an artifact by what they come from, since nothing else describes their content.
+// artifactChain names the layers of an artifact by what they come from, since nothing else describes their
+// content.
 func artifactChain(m manifest) []string {
 	var ids []digest.Digest
 	for _, d := range m.Layers {
-		ids = append(ids, digest.FromString(fmt.Sprintf("blob %s of an artifact as %q", d.Digest, fileName(d))))
+		made := fmt.Sprintf("blob %s of an artifact as %q", d.Digest, fileName(d))
+		ids = append(ids, digest.FromString(made))
 	}
 	return chainOf(ids)
 }

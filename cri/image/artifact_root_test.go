@@ -28,11 +28,14 @@ type blob struct {
 
 func (h *hub) pushArtifact(t *testing.T, repository string, blobs ...blob) (reference, id string) {
 	t.Helper()
-	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), "application/vnd.oci.empty.v1+json")
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, "application/vnd.oci.empty.v1+json")
 	var err error
 	for _, b := range blobs {
-		layer := static.NewLayer([]byte(b.content), types.MediaType(b.mediaType))
-		if img, err = mutate.Append(img, mutate.Addendum{Layer: layer, Annotations: b.annotations, MediaType: types.MediaType(b.mediaType)}); err != nil {
+		kind := types.MediaType(b.mediaType)
+		add := mutate.Addendum{Layer: static.NewLayer([]byte(b.content), kind), MediaType: kind}
+		add.Annotations = b.annotations
+		if img, err = mutate.Append(img, add); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,12 +58,14 @@ func TestArtifactIsAVolumeOfItsFiles(t *testing.T) {
 	w := gzip.NewWriter(&zipped)
 	w.Write(pack(t, map[string]string{"in/archive": "3"}))
 	w.Close()
-	archive := "application/vnd.oci.image.layer.v1.tar+gzip"
+	archive, packed := "application/vnd.oci.image.layer.v1.tar+gzip", titled("packed")
+	packed["io.deis.oras.content.unpack"] = "true"
 	reference, id := h.pushArtifact(t, "artifact:1",
 		blob{"application/json", "{1}", titled("config/model.json")},
-		blob{"application/vnd.oci.image.layer.v1.tar", "no archive", titled("plain.txt")}, // as oras pushes files
+		// As oras pushes files.
+		blob{"application/vnd.oci.image.layer.v1.tar", "no archive", titled("plain.txt")},
 		blob{archive, zipped.String(), nil},
-		blob{archive, zipped.String(), map[string]string{"org.opencontainers.image.title": "packed", "io.deis.oras.content.unpack": "true"}},
+		blob{archive, zipped.String(), packed},
 		blob{"application/x", "4", map[string]string{"org.cnai.model.filepath": "weights.bin"}},
 		blob{"application/x", "5", titled("../../.wh.outside")},
 	)
@@ -80,7 +85,8 @@ func TestArtifactIsAVolumeOfItsFiles(t *testing.T) {
 	if err != nil || !img.Artifact {
 		t.Fatalf("after a restart: %+v, %v", img, err)
 	}
-	m, err := rootfs.Open(rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: testenv.ShortDir(t), Images: s})
+	config := rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: testenv.ShortDir(t), Images: s}
+	m, err := rootfs.Open(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,15 +94,21 @@ func TestArtifactIsAVolumeOfItsFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	want := map[string]string{
+		"config/model.json": "{1}",
+		"plain.txt":         "no archive",
+		"in/archive":        "3",
+		"weights.bin":       "4",
+		".wh.outside":       "5",
+	}
 	got := map[string]string{}
-	for _, name := range []string{"config/model.json", "plain.txt", "in/archive", "weights.bin", ".wh.outside"} {
+	for name := range want {
 		data, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Error(err)
 		}
 		got[name] = string(data)
 	}
-	want := map[string]string{"config/model.json": "{1}", "plain.txt": "no archive", "in/archive": "3", "weights.bin": "4", ".wh.outside": "5"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -107,7 +119,7 @@ func TestArtifactIsAVolumeOfItsFiles(t *testing.T) {
 
 func TestArtifactCannotTakeThePlaceOfTheRoot(t *testing.T) {
 	h, s := newHub(t), openStore(t, t.TempDir())
-	reference, _ := h.pushArtifact(t, "artifact:1", blob{"application/x", "content", titled("")}, blob{"application/x", "x", titled("/..")})
+	reference, _ := h.pushArtifact(t, "artifact:1", blob{"application/x", "x", titled("/..")})
 	_, err := s.Pull(t.Context(), reference, registry.Auth{})
 	if err == nil || !strings.Contains(err.Error(), "root") {
 		t.Errorf("error %v, want one about a file in the place of the root", err)

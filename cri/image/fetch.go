@@ -90,7 +90,8 @@ func (s *Store) bringIn(ctx context.Context, name string, job layerJob) (info la
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
 	if result.Dropped > 0 {
-		s.config.Log.Info("attributes of overlayfs in a layer are left out", "layer", job.blob.Digest, "number", result.Dropped)
+		s.config.Log.Info("attributes of overlayfs in a layer are left out",
+			"layer", job.blob.Digest, "number", result.Dropped)
 	}
 	info = layerInfo{Bytes: result.Bytes, Inodes: result.Inodes}
 	return info, s.commitLayer(temp, name, info)

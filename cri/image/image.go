@@ -62,7 +62,8 @@ func (r *record) copy() *record {
 	return &c
 }
 
-// parse reads the configuration once: with one of megabytes, each look at the image would cost a tenth of a second.
+// parse reads the configuration once: with one of megabytes, each look at the image would cost a tenth of a
+// second.
 func (r *record) parse() error {
 	if r.parsed != nil {
 		return nil
@@ -83,8 +84,9 @@ func (r *record) addDigest(name string) {
 	r.Digests = r.Digests[max(0, len(r.Digests)-maxDigests):]
 }
 
-// Reference is the image's name with the digest of the manifest, "docker.io/library/busybox@sha256:...", for one who asked for it by name: of
-// the repository that the name says, if it was pulled from there. It is the ID if the image has no such name.
+// Reference is the image's name with the digest of the manifest, "docker.io/library/busybox@sha256:...", for
+// one who asked for it by name: of the repository that the name says, if it was pulled from there. It is the
+// ID if the image has no such name.
 func (i Image) Reference(name string) string {
 	if len(i.Digests) == 0 {
 		return i.ID

@@ -15,8 +15,9 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// Import brings in the images of an archive that are for this platform, safe on the disk when it returns: nobody can pull them again. If
-// pinned is set, garbage collection should keep them. After an error, the images before it are there.
+// Import brings in the images of an archive that are for this platform, safe on the disk when it returns:
+// nobody can pull them again. If pinned is set, garbage collection should keep them. After an error, the
+// images before it are there.
 func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images []Image, err error) {
 	dir, err := os.MkdirTemp(filepath.Join(s.config.Dir, "tmp"), "import-")
 	if err != nil {

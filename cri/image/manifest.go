@@ -73,7 +73,8 @@ func parseConfig(content []byte, layers int) (config ocispec.Image, chain []stri
 		return config, nil, fmt.Errorf("image configuration: %w", err)
 	}
 	if p := normalize(config.Platform); p.OS != "linux" || p.Architecture != runtime.GOARCH {
-		return config, nil, fmt.Errorf("image is for %s, this node is linux/%s", platformName(p), runtime.GOARCH)
+		err := fmt.Errorf("image is for %s, this node is linux/%s", platformName(p), runtime.GOARCH)
+		return config, nil, err
 	}
 	ids := config.RootFS.DiffIDs
 	if len(ids) != layers {
@@ -81,7 +82,8 @@ func parseConfig(content []byte, layers int) (config ocispec.Image, chain []stri
 	}
 	for _, d := range ids {
 		if err := d.Validate(); err != nil {
-			return config, nil, fmt.Errorf("layer digest %s in the image configuration: %w", quote(d.String()), err)
+			err = fmt.Errorf("layer digest %s in the image configuration: %w", quote(d.String()), err)
+			return config, nil, err
 		}
 	}
 	return config, chainOf(ids), nil

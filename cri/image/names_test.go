@@ -8,7 +8,14 @@ import (
 
 func TestReferenceIsThatOfTheNameAskedFor(t *testing.T) {
 	d := func(c string) string { return "@sha256:" + strings.Repeat(c, 64) }
-	img := Image{ID: "sha256:" + strings.Repeat("9", 64), Digests: []string{"docker.io/library/a" + d("c"), "quay.io/b" + d("b"), "docker.io/library/a" + d("a")}}
+	img := Image{
+		ID: "sha256:" + strings.Repeat("9", 64),
+		Digests: []string{
+			"docker.io/library/a" + d("c"),
+			"quay.io/b" + d("b"),
+			"docker.io/library/a" + d("a"),
+		},
+	}
 	for asked, want := range map[string]string{
 		"a":                            "docker.io/library/a" + d("c"), // the last pulled
 		"a:1":                          "docker.io/library/a" + d("c"),

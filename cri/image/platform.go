@@ -34,7 +34,8 @@ func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if more := len(offered) - most; more > 0 {
 		offered = append(slices.Clip(offered[:most]), fmt.Sprintf("%d more", more))
 	}
-	return best, fmt.Errorf("no image for linux/%s; there are %s", runtime.GOARCH, strings.Join(offered, ", "))
+	err := fmt.Errorf("no image for linux/%s; there are %s", runtime.GOARCH, strings.Join(offered, ", "))
+	return best, err
 }
 
 // platformName is a platform as people write it.
@@ -46,8 +47,8 @@ func platformName(p ocispec.Platform) string {
 	return name
 }
 
-// fit is 0 for a platform that cannot run here, and more the better it fits. The variant counts only on arm: v8 is what arm64 is, and
-// 32-bit arm runs its own version and older ones.
+// fit is 0 for a platform that cannot run here, and more the better it fits. The variant counts only on arm:
+// v8 is what arm64 is, and 32-bit arm runs its own version and older ones.
 func fit(p ocispec.Platform) int {
 	if p.OS != "linux" || p.Architecture != runtime.GOARCH {
 		return 0
@@ -61,10 +62,10 @@ func fit(p ocispec.Platform) int {
 	return 0
 }
 
-// normalize gives a platform the names that Go has for it, as containerd does: build tools also write those of uname(1) and of Debian. What is
-// not said is taken to be this machine's.
+// normalize gives a platform the names that Go has for it, as containerd does: build tools also write those
+// of uname(1) and of Debian. What is not said is taken to be this machine's.
 func normalize(p ocispec.Platform) ocispec.Platform {
-	p.OS, p.Architecture, p.Variant = strings.ToLower(p.OS), strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
+	p.OS, p.Architecture = strings.ToLower(p.OS), strings.ToLower(p.Architecture)
 	if p.OS == "" {
 		p.OS = "linux"
 	}
@@ -82,7 +83,7 @@ func normalize(p ocispec.Platform) ocispec.Platform {
 	case "armel":
 		p.Architecture, p.Variant = "arm", "v6"
 	}
-	p.Variant = normalVariant(p.Architecture, p.Variant)
+	p.Variant = normalVariant(p.Architecture, strings.ToLower(p.Variant))
 	return p
 }
 

@@ -62,8 +62,11 @@ type names struct {
 	pinned        bool
 }
 
-// bring brings in an image. named tells its names, given the digest of the manifest or index that the source begins with.
-func (s *Store) bring(ctx context.Context, from source, named func(top digest.Digest) names) (id string, err error) {
+// bring brings in an image. named tells its names, given the digest of the manifest or index that the source
+// begins with.
+func (s *Store) bring(
+	ctx context.Context, from source, named func(top digest.Digest) names,
+) (id string, err error) {
 	top, m, err := resolve(ctx, from)
 	if err != nil {
 		return "", err
@@ -120,7 +123,8 @@ func describe(ctx context.Context, from source, m manifest, r *record) (jobs []l
 	return jobs, nil
 }
 
-// resolve reads the manifest that the source begins with, and the one for this platform if that is an index. top is the digest of the first.
+// resolve reads the manifest that the source begins with, and the one for this platform if that is an index.
+// top is the digest of the first.
 func resolve(ctx context.Context, from source) (top digest.Digest, m manifest, err error) {
 	got, err := from.Manifest(ctx)
 	if err != nil {

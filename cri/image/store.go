@@ -66,7 +66,8 @@ func Open(config Config) (*Store, error) {
 	if config.Pinned, err = writtenOut(config.Pinned); err != nil {
 		return nil, err
 	}
-	if err := removal.Tree(filepath.Join(config.Dir, "tmp")); err != nil { // what killed pulls and removals left
+	// What killed pulls and removals left.
+	if err := removal.Tree(filepath.Join(config.Dir, "tmp")); err != nil {
 		return nil, err
 	}
 	for _, d := range []string{"layers", "tmp"} {
@@ -318,9 +319,10 @@ func (s *Store) Close() {
 	s.syncing.Wait()
 }
 
-// spread asks ext4 to put the directories in dir far from each other (chattr +T). Without it, a layer lands in the block group where another
-// one was just deleted, and ext4, which does not reuse the inodes of the last minutes, walks over all of those for each new file: a pull
-// of many small files takes three times as long then. Other file systems do not know the flag, which is no error.
+// spread asks ext4 to put the directories in dir far from each other (chattr +T). Without it, a layer lands
+// in the block group where another one was just deleted, and ext4, which does not reuse the inodes of the
+// last minutes, walks over all of those for each new file: a pull of many small files takes three times as
+// long then. Other file systems do not know the flag, which is no error.
 func spread(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

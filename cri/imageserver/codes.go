@@ -33,7 +33,8 @@ func coded(err error) error {
 	return status.Error(code, bounded(err.Error()))
 }
 
-// bounded cuts an error in the middle: registries and images have a part in it, and it becomes an event of the pod.
+// bounded cuts an error in the middle: registries and images have a part in it, and it becomes an event of
+// the pod.
 func bounded(text string) string {
 	const most = 4 << 10
 	if len(text) <= most {

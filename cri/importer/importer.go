@@ -1,5 +1,6 @@
-// Package importer brings archives of images into a running trivet-cri: HTTP on a unix socket that only root may use, since CRI has no call
-// for it. The server reads an archive as it comes, so that the store has one owner and nothing races with it.
+// Package importer brings archives of images into a running trivet-cri: HTTP on a unix socket that only root
+// may use, since CRI has no call for it. The server reads an archive as it comes, so that the store has one
+// owner and nothing races with it.
 package importer
 
 import (
@@ -109,7 +110,8 @@ func Send(ctx context.Context, socket string, archive io.Reader, pin bool) ([]Im
 	}
 	response, err := client.Do(request)
 	if _, refused := errors.AsType[*net.OpError](err); refused {
-		return nil, &program.CantRunError{What: "nobody serves " + socket, Do: "start trivet-cri, or name its state directory"}
+		what, do := "nobody serves "+socket, "start trivet-cri, or name its state directory"
+		return nil, &program.CantRunError{What: what, Do: do}
 	}
 	if err != nil {
 		return nil, err

@@ -105,7 +105,8 @@ func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth)
 		return grant.ask(ctx, e, grant.byPost)
 	}
 	token, err := grant.ask(ctx, e, grant.byGet)
-	if status, ok := errors.AsType[*statusError](err); !ok || auth.Username == "" || !knowsPostOnly(status.status) {
+	status, refused := errors.AsType[*statusError](err)
+	if !refused || auth.Username == "" || !knowsPostOnly(status.status) {
 		return token, err
 	}
 	token, postErr := grant.ask(ctx, e, grant.byPost)
@@ -115,10 +116,12 @@ func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth)
 	return token, nil
 }
 
-// knowsPostOnly tells whether a token server may mean by its answer that it takes credentials by POST only. Some say "unauthorized".
+// knowsPostOnly tells whether a token server may mean by its answer that it takes credentials by POST only.
+// Some say "unauthorized".
 func knowsPostOnly(status int) bool {
 	switch status {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed,
+		http.StatusNotImplemented:
 		return true
 	}
 	return false
@@ -132,7 +135,9 @@ type grant struct {
 }
 
 // ask sends a request to the token server and takes the token from its answer.
-func (g grant) ask(ctx context.Context, e endpoint, by func(context.Context) (*http.Request, error)) (string, error) {
+func (g grant) ask(
+	ctx context.Context, e endpoint, by func(context.Context) (*http.Request, error),
+) (string, error) {
 	request, err := by(ctx)
 	if err != nil {
 		return "", err
@@ -196,7 +201,8 @@ func (g grant) byPost(ctx context.Context) (*http.Request, error) {
 		form.Set("username", g.auth.Username)
 		form.Set("password", g.auth.Password)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.realm.String(), strings.NewReader(form.Encode()))
+	body := strings.NewReader(form.Encode())
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.realm.String(), body)
 	if err == nil {
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}

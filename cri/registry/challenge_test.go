@@ -12,7 +12,9 @@ func TestChallengesAreRead(t *testing.T) {
 		`Bearer realm="https://a/t",service="s, \"t\"", scope=pull`: {
 			{"bearer", map[string]string{"realm": "https://a/t", "service": `s, "t"`, "scope": "pull"}}},
 		`Negotiate, Basic realm="x", Bearer realm = "y"`: {
-			{"negotiate", map[string]string{}}, {"basic", map[string]string{"realm": "x"}}, {"bearer", map[string]string{"realm": "y"}}},
+			{"negotiate", map[string]string{}},
+			{"basic", map[string]string{"realm": "x"}},
+			{"bearer", map[string]string{"realm": "y"}}},
 		`Basic`:              {{"basic", map[string]string{}}},
 		`Bearer realm="open`: {{"bearer", map[string]string{"realm": "open"}}},
 		` ,="`:               nil,
@@ -24,7 +26,8 @@ func TestChallengesAreRead(t *testing.T) {
 	}
 }
 
-// Whatever a registry says, a challenge that is put after it is understood, unless a quoted string has swallowed it.
+// Whatever a registry says, a challenge that is put after it is understood, unless a quoted string has
+// swallowed it.
 func FuzzChallenge(f *testing.F) {
 	f.Add(`Bearer realm="https://a/t",service="s"`, "scope")
 	f.Add(`Basic a=b c=", \"`, `"`)

@@ -83,7 +83,8 @@ func TestAnotherHostCannotAskForCredentials(t *testing.T) {
 	host := fake(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://"+storage+"/blob", http.StatusFound)
 	})
-	if _, err := blobOf(t, NewClient(Config{}), host, "x", Auth{Username: "me", Password: "secret"}); !errors.Is(err, ErrDenied) || asked {
+	_, err := blobOf(t, NewClient(Config{}), host, "x", Auth{Username: "me", Password: "secret"})
+	if !errors.Is(err, ErrDenied) || asked {
 		t.Errorf("error %v, credentials asked for %t", err, asked)
 	}
 }
@@ -91,7 +92,7 @@ func TestAnotherHostCannotAskForCredentials(t *testing.T) {
 func TestErrorsQuoteOnlyTheHostThatWasAsked(t *testing.T) {
 	metadata := fake(t, func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusForbidden)
-		fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"the metadata service's secret of %s"}]}`, r.URL.Path)
+		fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"a secret of the metadata service"}]}`)
 	})
 	var host string
 	host = fake(t, func(w http.ResponseWriter, r *http.Request) {
@@ -108,17 +109,25 @@ func TestErrorsQuoteOnlyTheHostThatWasAsked(t *testing.T) {
 			http.Redirect(w, r, "http://127.0.0.1:1/latest?signature=SIGNED", http.StatusFound)
 		case "own":
 			w.WriteHeader(http.StatusForbidden)
-			fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":"\u001b[2J\nplease pay\u202e %s"}]}`, strings.Repeat("x", 50_000))
+			const text = `{"errors":[{"code":"DENIED","message":"\u001b[2J\nplease pay\u202e %s"}]}`
+			fmt.Fprintf(w, text, strings.Repeat("x", 50_000))
 		}
 	})
-	for repository, want := range map[string]string{"redirected": "DENIED", "token": "DENIED", "unfollowed": "302", "nowhere": "127.0.0.1:1", "own": "please pay"} {
+	for repository, want := range map[string]string{
+		"redirected": "DENIED",
+		"token":      "DENIED",
+		"unfollowed": "302",
+		"nowhere":    "127.0.0.1:1",
+		"own":        "please pay",
+	} {
 		_, err := manifestOf(t, NewClient(Config{}), host+"/"+repository+":1", Auth{})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v does not tell %s", repository, err, want)
 			continue
 		}
 		text := err.Error()
-		if strings.Contains(text, "secret") || strings.Contains(text, "SIGNED") || len(text) > 600 || strings.ContainsAny(text, "\x1b\u202e\n") {
+		if strings.Contains(text, "secret") || strings.Contains(text, "SIGNED") || len(text) > 600 ||
+			strings.ContainsAny(text, "\x1b\u202e\n") {
 			t.Errorf("%s: %q", repository, text)
 		}
 	}
@@ -130,7 +139,8 @@ func TestRedirectsEnd(t *testing.T) {
 		requests++
 		http.Redirect(w, r, r.URL.Path, http.StatusFound)
 	})
-	if _, err := manifestOf(t, NewClient(Config{}), host+"/x:1", Auth{}); err == nil || requests > maxRedirects {
+	_, err := manifestOf(t, NewClient(Config{}), host+"/x:1", Auth{})
+	if err == nil || requests > maxRedirects {
 		t.Errorf("error %v after %d requests", err, requests)
 	}
 }
@@ -144,8 +154,11 @@ func TestAnotherOriginIsSpokenToAsAStranger(t *testing.T) {
 	e := list[0]
 	e.client, e.foreign = newHTTPClient(nil), newHTTPClient(nil)
 	for address, same := range map[string]bool{
-		"https://example.org:443/v2": true, "https://EXAMPLE.org/": true, "http://example.org/": false, "https://example.org:8443/": false,
-		"https://cdn.example.org/": false,
+		"https://example.org:443/v2": true,
+		"https://EXAMPLE.org/":       true,
+		"http://example.org/":        false,
+		"https://example.org:8443/":  false,
+		"https://cdn.example.org/":   false,
 	} {
 		to, err := url.Parse(address)
 		if err != nil {
@@ -184,8 +197,18 @@ func TestTokenServerThatKnowsOnlyPost(t *testing.T) {
 				w.WriteHeader(refusal)
 				return
 			}
-			if r.FormValue("grant_type") != "password" || r.FormValue("username") != "me" || r.FormValue("password") != "secret" ||
-				r.FormValue("service") != "s" || r.FormValue("scope") != "repository:x:pull" || r.FormValue("client_id") == "" {
+			wanted := map[string]string{
+				"grant_type": "password",
+				"username":   "me",
+				"password":   "secret",
+				"service":    "s",
+				"scope":      "repository:x:pull",
+				"client_id":  "trivet",
+			}
+			for name, value := range wanted {
+				if r.FormValue(name) == value {
+					continue
+				}
 				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}

@@ -23,8 +23,9 @@ type answer struct {
 	foreign bool // it comes from another origin than the one that was asked
 }
 
-// send follows redirects. Credentials, headers of hosts.toml and client certificates are for the origin that they were made for: once a
-// redirect has led to another one, nothing of them goes along. Only what can be fetched again is redirected.
+// send follows redirects. Credentials, headers of hosts.toml and client certificates are for the origin that
+// they were made for: once a redirect has led to another one, nothing of them goes along. Only what can be
+// fetched again is redirected.
 func (e endpoint) send(request *http.Request) (answer, error) {
 	a, client, origin := answer{}, e.client, request.URL
 	for range maxRedirects {
@@ -47,7 +48,8 @@ func (e endpoint) send(request *http.Request) (answer, error) {
 		if a.foreign || !sameOrigin(to, origin) {
 			a.foreign, client, header = true, e.foreign, forAnybody(header)
 		}
-		if request, err = http.NewRequestWithContext(request.Context(), http.MethodGet, to.String(), nil); err != nil {
+		request, err = http.NewRequestWithContext(request.Context(), http.MethodGet, to.String(), nil)
+		if err != nil {
 			return a, errors.New("redirected to what is no http address")
 		}
 		request.Header = header
@@ -66,7 +68,8 @@ func (e endpoint) elsewhere(to *url.URL) endpoint {
 
 func redirects(status int) bool {
 	switch status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+		http.StatusPermanentRedirect:
 		return true
 	}
 	return false
@@ -98,7 +101,8 @@ func forAnybody(header http.Header) http.Header {
 	return kept
 }
 
-// withoutAddress takes the address off an error of net/http: that of a redirect may be signed, which is a credential.
+// withoutAddress takes the address off an error of net/http: that of a redirect may be signed, which is a
+// credential.
 func withoutAddress(err error) error {
 	u, ok := errors.AsType[*url.Error](err)
 	if !ok {
@@ -111,8 +115,8 @@ func withoutAddress(err error) error {
 	return fmt.Errorf("%s: %w", at.Host, u.Err)
 }
 
-// refusal makes an error of an answer other than success, and closes it. Only what the asked origin says itself is quoted: else a registry
-// could have us read, and show, what only this node can reach.
+// refusal makes an error of an answer other than success, and closes it. Only what the asked origin says
+// itself is quoted: else a registry could have us read, and show, what only this node can reach.
 func (a answer) refusal() *statusError {
 	defer a.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(a.Body, maxErrorBody))

@@ -30,8 +30,8 @@ func (m *Manager) TotalUsage() (Usage, error) { return usage(m.containers()) }
 // Dir is where the writable layers are, for ImageFsInfo.
 func (m *Manager) Dir() string { return m.config.Dir }
 
-// walk counts what is below a directory that somebody else writes to. Of each directory on the way it remembers a page of names, so that
-// neither descriptors nor memory grow with what is there.
+// walk counts what is below a directory that somebody else writes to. Of each directory on the way it
+// remembers a page of names, so that neither descriptors nor memory grow with what is there.
 type walk struct {
 	root   int
 	levels []level
@@ -80,7 +80,8 @@ func usage(dir string) (Usage, error) {
 	return Usage{Bytes: int64(w.bytes), Inodes: int64(w.inodes + 0.5)}, nil
 }
 
-// read counts a page of a directory. One that cannot be opened any more, or by no name that the kernel takes, is done.
+// read counts a page of a directory. One that cannot be opened any more, or by no name that the kernel takes,
+// is done.
 func (w *walk) read(l *level) {
 	l.done = true
 	dir, err := unix.Openat2(w.root, l.name, &unix.OpenHow{

@@ -101,11 +101,12 @@ func containerStatus(c container.Record) *runtimeapi.ContainerStatus {
 	if resources == nil {
 		resources = config.GetLinux().GetResources()
 	}
-	st := &runtimeapi.ContainerStatus{Id: c.ID, Metadata: config.GetMetadata(), State: c.State, CreatedAt: c.Created.UnixNano(), Image: c.Image(),
-		ImageRef: cmp.Or(c.ImageRef, c.ImageID), ImageId: c.ImageID, Labels: config.GetLabels(), Annotations: config.GetAnnotations(), LogPath: c.LogPath,
+	st := &runtimeapi.ContainerStatus{Id: c.ID, Metadata: config.GetMetadata(), State: c.State, CreatedAt: c.Created.UnixNano(), Image: config.GetImage(),
+		ImageRef: c.ImageID, ImageId: c.ImageID, Labels: config.GetLabels(), Annotations: config.GetAnnotations(), LogPath: c.LogPath,
 		Reason: c.Reason, Message: c.Message, ExitCode: int32(c.Code), Resources: &runtimeapi.ContainerResources{Linux: resources},
 		StopSignal: config.GetStopSignal(),
 		User:       &runtimeapi.ContainerUser{Linux: &runtimeapi.LinuxContainerUser{Uid: int64(c.User.UID), Gid: int64(c.User.GID)}}}
+	st.Image, st.ImageRef = c.Image(), cmp.Or(c.ImageRef, c.ImageID)
 	for _, g := range c.User.AdditionalGids {
 		st.User.Linux.SupplementalGroups = append(st.User.Linux.SupplementalGroups, int64(g))
 	}

@@ -46,7 +46,8 @@ func TestStatusNamesTheImageAsItWasWhenTheContainerWasMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pulled, err := n.images.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: n.image}})
+	spec := &runtimeapi.ImageSpec{Image: n.image}
+	pulled, err := n.images.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: spec})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,14 +55,17 @@ func TestStatusNamesTheImageAsItWasWhenTheContainerWasMade(t *testing.T) {
 	byKubelet := n.create(pod, box, "by-kubelet", []string{"true"}, func(c *runtimeapi.ContainerConfig) {
 		c.Image = &runtimeapi.ImageSpec{Image: pulled.ImageRef, UserSpecifiedImage: n.image}
 	})
-	byID := n.create(pod, box, "by-id", []string{"true"}, func(c *runtimeapi.ContainerConfig) { c.Image.Image = pulled.ImageRef })
+	byID := n.create(pod, box, "by-id", []string{"true"}, func(c *runtimeapi.ContainerConfig) {
+		c.Image.Image = pulled.ImageRef
+	})
 	check := func(when string) {
 		t.Helper()
 		for _, id := range []string{byKubelet, byID} {
 			st := n.status(id)
 			want := strings.TrimSuffix(n.image, ":1") + "@" + manifest.Digest.String()
 			if st.Image.Image != n.image || st.ImageRef != want || st.ImageId != pulled.ImageRef {
-				t.Errorf("%s: image %s, ref %s, ID %s; want %s, %s, %s", when, st.Image.Image, st.ImageRef, st.ImageId, n.image, want, pulled.ImageRef)
+				t.Errorf("%s: image %s, ref %s, ID %s; want %s, %s, %s", when,
+					st.Image.Image, st.ImageRef, st.ImageId, n.image, want, pulled.ImageRef)
 			}
 		}
 	}
@@ -74,7 +78,8 @@ func TestStatusNamesTheImageAsItWasWhenTheContainerWasMade(t *testing.T) {
 	n.write(n.image, other)
 	n.pull()
 	check("after the tag has moved")
-	if _, err := n.images.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: pulled.ImageRef}}); err != nil {
+	spec = &runtimeapi.ImageSpec{Image: pulled.ImageRef}
+	if _, err := n.images.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: spec}); err != nil {
 		t.Fatal(err)
 	}
 	check("after the image was removed")
@@ -87,7 +92,8 @@ func TestArtifactIsMountedAndNotRun(t *testing.T) {
 	n := newNode(t)
 	n.pull()
 	artifact := strings.TrimSuffix(n.image, "busybox:1") + "artifact:1"
-	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), "application/vnd.oci.empty.v1+json")
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, "application/vnd.oci.empty.v1+json")
 	img, err := mutate.Append(img, mutate.Addendum{
 		Layer:       static.NewLayer([]byte("weights"), "application/octet-stream"),
 		MediaType:   "application/octet-stream",
@@ -103,19 +109,22 @@ func TestArtifactIsMountedAndNotRun(t *testing.T) {
 	}
 
 	pod, box := n.sandbox("artifact", nil)
-	id := n.run(pod, box, "reader", []string{"cat", "/whole/model/weights.bin", "/part/weights.bin"}, func(c *runtimeapi.ContainerConfig) {
+	command := []string{"cat", "/whole/model/weights.bin", "/part/weights.bin"}
+	id := n.run(pod, box, "reader", command, func(c *runtimeapi.ContainerConfig) {
 		c.Mounts = []*runtimeapi.Mount{
 			{ContainerPath: "/whole", Image: spec, Readonly: true},
 			{ContainerPath: "/part", Image: spec, Readonly: true, ImageSubPath: "model"},
 		}
 	})
 	eventually(t, func() bool { return n.status(id).State == runtimeapi.ContainerState_CONTAINER_EXITED })
-	if log, err := os.ReadFile(n.dir + "/logs/reader.log"); err != nil || strings.Count(string(log), "weights") != 2 {
+	log, err := os.ReadFile(n.dir + "/logs/reader.log")
+	if err != nil || strings.Count(string(log), "weights") != 2 {
 		t.Errorf("log %q, %v", log, err)
 	}
 
-	config := &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: "main"}, Image: spec, Command: []string{"true"}}
-	_, err = n.pods.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config, SandboxConfig: box})
+	config := &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: "main"}, Image: spec}
+	request := &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config, SandboxConfig: box}
+	_, err = n.pods.CreateContainer(t.Context(), request)
 	if err == nil || !strings.Contains(fmt.Sprint(err), "OCI artifact") {
 		t.Errorf("container of an artifact: %v", err)
 	}
@@ -124,7 +133,12 @@ func TestArtifactIsMountedAndNotRun(t *testing.T) {
 // command runs trivet-cri images against the node.
 func (n *node) command(stdin io.Reader, verb string, args ...string) (string, error) {
 	n.tb.Helper()
-	flags := []string{"images", verb, "--config=" + n.dir + "/cri.toml", "--socket=" + n.dir + "/cri.sock", "--state-dir=" + n.dir + "/run"}
+	flags := []string{
+		"images", verb,
+		"--config=" + n.dir + "/cri.toml",
+		"--socket=" + n.dir + "/cri.sock",
+		"--state-dir=" + n.dir + "/run",
+	}
 	cmd := exec.Command(n.dir+"/bin/trivet-cri", append(flags, args...)...)
 	cmd.Stdin = stdin
 	out, err := cmd.CombinedOutput()
@@ -150,19 +164,24 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	if out, err := n.command(&saved, "import", "--pin"); err != nil || !strings.Contains(out, "sha256:") || !strings.Contains(out, tag.String()) {
+	out, err := n.command(&saved, "import", "--pin")
+	if err != nil || !strings.Contains(out, "sha256:") || !strings.Contains(out, tag.String()) {
 		t.Fatalf("import: %s, %v", out, err)
 	}
 	pod, box := n.sandbox("imported", nil)
-	id := n.run(pod, box, "main", []string{"true"}, func(c *runtimeapi.ContainerConfig) { c.Image.Image = tag.String() })
+	id := n.run(pod, box, "main", []string{"true"}, func(c *runtimeapi.ContainerConfig) {
+		c.Image.Image = tag.String()
+	})
 	eventually(t, func() bool { return n.status(id).State == runtimeapi.ContainerState_CONTAINER_EXITED })
 	if st := n.status(id); st.ExitCode != 0 || st.Image.Image != tag.String() {
 		t.Errorf("container of the imported image: %v", st)
 	}
-	if out, err := n.command(nil, "list"); err != nil || !strings.Contains(out, tag.String()) || !strings.Contains(out, "true") {
+	out, err = n.command(nil, "list")
+	if err != nil || !strings.Contains(out, tag.String()) || !strings.Contains(out, "true") {
 		t.Errorf("list: %s, %v", out, err)
 	}
-	if out, err := n.command(strings.NewReader("nonsense"), "import", "-"); err == nil || !strings.Contains(out, "archive") {
+	out, err = n.command(strings.NewReader("nonsense"), "import", "-")
+	if err == nil || !strings.Contains(out, "archive") {
 		t.Errorf("import of nonsense: %s, %v", out, err)
 	}
 	for i, want := range []bool{true, false} {
@@ -171,7 +190,7 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 		}
 	}
 	n.kill()
-	out, err := n.command(&saved, "import")
+	out, err = n.command(&saved, "import")
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != program.ExitCantRun {
 		t.Errorf("import without a server: %s, %v", out, err)
 	}

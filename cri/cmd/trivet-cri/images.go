@@ -21,7 +21,8 @@ import (
 const aboutImages = `
 trivet-cri images works on the images of the trivet-cri that runs on this node:
 
-  import [--pin] [FILE|-]...   bring in archives (docker save, OCI layout; plain or compressed), by default from standard input
+  import [--pin] [FILE|-]...   bring in archives (docker save, OCI layout; plain or compressed),
+                               by default from standard input
   list                         list images
   remove NAME...               remove images with all their names`
 
@@ -36,7 +37,8 @@ func images(ctx context.Context, env *program.Env) error {
 		verb, env.Args = env.Args[0], env.Args[1:]
 	}
 	fs := env.Flags(aboutImages)
-	file := fs.String("config", "/etc/trivet/cri.toml", "configuration file of the server; the default one may be missing")
+	const configHelp = "the server's configuration file; the default one may be missing"
+	file := fs.String("config", "/etc/trivet/cri.toml", configHelp)
 	cfg := config.Default()
 	values := map[string]*string{"socket": &cfg.Socket, "state-dir": &cfg.StateDir}
 	fs.String("socket", cfg.Socket, "unix socket of the server")
@@ -56,7 +58,8 @@ func images(ctx context.Context, env *program.Env) error {
 	case "remove":
 		return removeImages(ctx, cfg, fs.Args())
 	}
-	return &program.UsageError{Err: errors.New("say one of import, list, remove (see trivet-cri images --help)")}
+	err := errors.New("say one of import, list, remove (see trivet-cri images --help)")
+	return &program.UsageError{Err: err}
 }
 
 func importImages(ctx context.Context, env *program.Env, cfg config.Config, files []string, pin bool) error {
@@ -75,7 +78,9 @@ func importImages(ctx context.Context, env *program.Env, cfg config.Config, file
 	return nil
 }
 
-func importFile(ctx context.Context, env *program.Env, cfg config.Config, name string, pin bool) ([]importer.Image, error) {
+func importFile(
+	ctx context.Context, env *program.Env, cfg config.Config, name string, pin bool,
+) ([]importer.Image, error) {
 	var from io.Reader = env.Stdin
 	if name != "-" {
 		f, err := os.Open(name)

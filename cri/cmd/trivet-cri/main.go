@@ -12,7 +12,8 @@ import (
 
 const about = `
 trivet-cri runs pods: it serves the Kubernetes Container Runtime Interface (CRI v1) on a unix socket, for kubelet, trivet-node or crictl. It needs
-an OCI runtime (crun or runc), CNI plugins with a configuration, and trivet-monitor beside it or in PATH. Containers survive it.
+an OCI runtime (crun or runc), CNI plugins with a configuration, and trivet-monitor beside it or in PATH.
+Containers survive it.
 "trivet-cri images" imports, lists and removes images on a node where it runs.`
 
 func main() {

@@ -1,5 +1,6 @@
-// Package archive reads archives of images, as docker save, nerdctl save, skopeo and buildx write them: the OCI image layout (image-spec
-// image-layout.md) and Docker's older form, plain or compressed. What they hold is served like a registry's content, by digest.
+// Package archive reads archives of images, as docker save, nerdctl save, skopeo and buildx write them: the
+// OCI image layout (image-spec image-layout.md) and Docker's older form, plain or compressed. What they hold
+// is served like a registry's content, by digest.
 package archive
 
 import (
@@ -152,7 +153,7 @@ func (a *Archive) find(name string) (file, error) {
 // read returns a small file.
 func (a *Archive) read(f file) ([]byte, error) {
 	if f.size > maxIndex {
-		return nil, fmt.Errorf("file of %d bytes in the place of a manifest; at most %d are read", f.size, maxIndex)
+		return nil, fmt.Errorf("%d bytes in the place of a manifest; at most %d are read", f.size, maxIndex)
 	}
 	return os.ReadFile(a.path(f))
 }

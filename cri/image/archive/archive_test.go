@@ -40,7 +40,8 @@ func TestArchivesAreBounded(t *testing.T) {
 		{Typeflag: tar.TypeSymlink, Name: "manifest.json", Linkname: "a"},
 		{Typeflag: tar.TypeSymlink, Name: "a", Linkname: "./manifest.json"},
 	}
-	if _, err := Open(t.Context(), bytes.NewReader(pack(t, []tar.Header{long})), t.TempDir()); err == nil || len(err.Error()) > 500 {
+	_, err := Open(t.Context(), bytes.NewReader(pack(t, []tar.Header{long})), t.TempDir())
+	if err == nil || len(err.Error()) > 500 {
 		t.Errorf("long name: %.600v", err)
 	}
 	a, err := Open(t.Context(), bytes.NewReader(pack(t, loop)), t.TempDir())
@@ -79,7 +80,8 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 func TestBrokenTransferIsAnError(t *testing.T) {
 	data := pack(t, []tar.Header{{Typeflag: tar.TypeReg, Name: "blob"}}, strings.Repeat("x", 100_000))
 	broken := errors.New("broken")
-	if _, err := Open(t.Context(), io.MultiReader(bytes.NewReader(data[:50_000]), failing{broken}), t.TempDir()); !errors.Is(err, broken) {
+	from := io.MultiReader(bytes.NewReader(data[:50_000]), failing{broken})
+	if _, err := Open(t.Context(), from, t.TempDir()); !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -87,9 +89,13 @@ func TestBrokenTransferIsAnError(t *testing.T) {
 // Whatever an archive holds, it is written into its directory, by number, and nothing panics.
 func FuzzArchive(f *testing.F) {
 	manifest := `[{"Config":"c","RepoTags":["a:1"],"Layers":["l"]}]`
-	headers := []tar.Header{{Typeflag: tar.TypeReg, Name: "manifest.json"}, {Typeflag: tar.TypeReg, Name: "../c"}}
+	headers := []tar.Header{
+		{Typeflag: tar.TypeReg, Name: "manifest.json"},
+		{Typeflag: tar.TypeReg, Name: "../c"},
+	}
 	f.Add(pack(f, headers, manifest, "{}"))
-	f.Add(pack(f, []tar.Header{{Typeflag: tar.TypeReg, Name: "index.json"}}, `{"manifests":[{"digest":"sha256:a"}]}`))
+	headers = []tar.Header{{Typeflag: tar.TypeReg, Name: "index.json"}}
+	f.Add(pack(f, headers, `{"manifests":[{"digest":"sha256:a"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		base := t.TempDir()
 		dir := filepath.Join(base, "dir")

@@ -69,7 +69,8 @@ func (a *Archive) ofIndex() (list []Image, err error) {
 		}
 		i.manifest = got.Content
 		name := d.Annotations[containerdName]
-		if ref := d.Annotations[ocispec.AnnotationRefName]; name == "" && strings.ContainsAny(ref, "/:") { // else it is a tag of an unknown name
+		ref := d.Annotations[ocispec.AnnotationRefName]
+		if name == "" && strings.ContainsAny(ref, "/:") { // else it is a tag of an unknown name
 			name = ref
 		}
 		if name != "" {
@@ -105,20 +106,27 @@ func (a *Archive) ofDocker() (list []Image, err error) {
 }
 
 func (a *Archive) makeManifest(d dockerImage) ([]byte, error) {
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	config, err := a.find(d.Config)
 	if err != nil {
 		return nil, err
 	}
-	m.Config = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: config.digest, Size: config.size}
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+		Config:    describe(config, ocispec.MediaTypeImageConfig),
+	}
 	for _, name := range d.Layers {
 		f, err := a.find(name)
 		if err != nil {
 			return nil, err
 		}
-		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: f.digest, Size: f.size})
+		m.Layers = append(m.Layers, describe(f, ocispec.MediaTypeImageLayer))
 	}
 	return json.Marshal(m)
+}
+
+func describe(f file, mediaType string) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: mediaType, Digest: f.digest, Size: f.size}
 }
 
 func (a *Archive) decode(name string, into any) error {

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// below is the layers under one, as overlayfs will show them. They do not change, and where a directory is seen is remembered, so that a look
-// costs one system call for each layer that has the directory, not one for each step and layer.
+// below is the layers under one, as overlayfs will show them. They do not change, and where a directory is
+// seen is remembered, so that a look costs one system call for each layer that has the directory, not one for
+// each step and layer.
 type below struct {
 	roots []int              // descriptors, that of the uppermost layer first
 	seen  map[string][]int16 // directory -> indexes of the layers that it is merged from
@@ -38,8 +39,8 @@ func (b *below) close() {
 	}
 }
 
-// at finds a name in the uppermost layer that has it, unless one above hides it: then, and if there is none, it is unix.ENOENT. No link
-// is followed.
+// at finds a name in the uppermost layer that has it, unless one above hides it: then, and if there is none,
+// it is unix.ENOENT. No link is followed.
 func (b *below) at(name string) (layer int, st unix.Stat_t, err error) {
 	if name == "" {
 		if len(b.roots) == 0 {

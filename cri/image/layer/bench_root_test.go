@@ -39,7 +39,8 @@ func benchmarkUnpack(b *testing.B, entries ...entry) {
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
 		dir := filepath.Join(base, "fs")
-		if _, err := Unpack(context.Background(), dir, Source{Blob: bytes.NewReader(data), Digest: d, DiffID: d}); err != nil {
+		source := Source{Blob: bytes.NewReader(data), Digest: d, DiffID: d}
+		if _, err := Unpack(context.Background(), dir, source); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()

@@ -16,8 +16,8 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// Some layers cost the square of their size where each entry looks at all others. The limit is far above what work in proportion takes, and
-// far below the square.
+// Some layers cost the square of their size where each entry looks at all others. The limit is far above what
+// work in proportion takes, and far below the square.
 const costLimit = time.Minute
 
 // memoryDir is a directory where the disk adds nothing to the cost.
@@ -66,7 +66,8 @@ func TestLinksBelowCostInProportion(t *testing.T) {
 	var low, high []entry
 	for i := range n {
 		low = append(low, dir(fmt.Sprint("d", i), 0o700), symlink(fmt.Sprint("l", i), fmt.Sprint("d", i)))
-		high = append(high, file(fmt.Sprintf("l%d/x", i), ""), linked(tar.TypeLink, fmt.Sprintf("h%d", i), fmt.Sprintf("l%d/x", i)))
+		name := fmt.Sprintf("l%d/x", i)
+		high = append(high, file(name, ""), linked(tar.TypeLink, fmt.Sprint("h", i), name))
 	}
 	base := memoryDir(t)
 	lower, upper := filepath.Join(base, "lower"), filepath.Join(base, "upper")
@@ -138,7 +139,8 @@ func TestUnpackEndsWithItsContext(t *testing.T) {
 func TestSettleEndsWithItsContext(t *testing.T) {
 	testenv.Root(t)
 	base := t.TempDir()
-	result, err := unpackTo(t, filepath.Join(base, "upper"), archive(t, file("d/x", ""), linked(tar.TypeLink, "l", "nowhere")))
+	data := archive(t, file("d/x", ""), linked(tar.TypeLink, "l", "nowhere"))
+	result, err := unpackTo(t, filepath.Join(base, "upper"), data)
 	if err != nil {
 		t.Fatal(err)
 	}

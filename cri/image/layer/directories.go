@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// directories are the directories that a layer makes, each by its place in the tree: whatever names lead to one by way of links, it is known
-// once, and it is forgotten with all that is in it by one step. A directory is a number, an index of all; that of the root is 0.
+// directories are the directories that a layer makes, each by its place in the tree: whatever names lead to
+// one by way of links, it is known once, and it is forgotten with all that is in it by one step. A directory
+// is a number, an index of all; that of the root is 0.
 type directories struct {
 	all []directory
 	at  map[place]int32
@@ -23,7 +24,7 @@ type place struct {
 
 type directory struct {
 	place
-	described bool // it has an entry of its own; otherwise it was made on the way to one, and a lower layer may describe it
+	described bool // it has an entry; else it was made on the way to one, and a lower layer may describe it
 	opaque    bool // what lower layers have there is not seen
 	settled   bool // Settle has found where it belongs
 	touched   bool // Settle has changed what is in it
@@ -78,7 +79,8 @@ func (d *directories) move(id, parent int32, base string) {
 	d.at[d.all[id].place] = id
 }
 
-// path is the name of a directory below the layer's root. hidden says that lower layers are not seen there, ok that it still exists.
+// path is the name of a directory below the layer's root. hidden says that lower layers are not seen there,
+// ok that it still exists.
 func (d *directories) path(id int32) (name string, hidden, ok bool) {
 	var steps []string
 	for ; id != rootDirectory; id = d.all[id].parent {

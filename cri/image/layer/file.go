@@ -15,7 +15,8 @@ import (
 
 const (
 	blockSize = 4096
-	// maxHoles bounds what the holes of a layer's sparse files are together: they cost nothing to send, but time to read.
+	// maxHoles bounds what the holes of a layer's sparse files are together: they cost nothing to send, but
+	// time to read.
 	maxHoles = 128 << 30
 )
 
@@ -43,8 +44,9 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 	return t.describeFile(fd, h)
 }
 
-// copy writes by plain system calls: an os.File for each of ten thousand small files would cost as much as the files. Blocks of zeros become
-// holes, be they holes of a sparse file (which archive/tar reads as zeros) or not; written counts the blocks that are none.
+// copy writes by plain system calls: an os.File for each of ten thousand small files would cost as much as
+// the files. Blocks of zeros become holes, be they holes of a sparse file (which archive/tar reads as zeros)
+// or not; written counts the blocks that are none.
 func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) {
 	end := int64(0) // of what is written
 	for {
@@ -83,8 +85,8 @@ func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) 
 
 func wholeBlocks(size int64) int64 { return (size + blockSize - 1) &^ (blockSize - 1) }
 
-// cut returns the beginning of data that is to be handled at once: as many blocks of zeros as there are, or what comes before the next one.
-// offset is the place of data in its file, by which blocks are counted.
+// cut returns the beginning of data that is to be handled at once: as many blocks of zeros as there are, or
+// what comes before the next one. offset is the place of data in its file, by which blocks are counted.
 func cut(data []byte, offset int64) (piece []byte, zeros bool) {
 	block := func(from int) int { // where the block at from ends
 		to := from + blockSize - int((offset+int64(from))%blockSize)
@@ -123,8 +125,9 @@ func writeAt(fd int, data []byte, offset int64) error {
 
 const xattrPrefix = "SCHILY.xattr." // PAX records of extended attributes
 
-// describeFile sets owner, mode, attributes and time of an open file or directory. The order matters: a change of owner clears the setuid
-// bits and capabilities, writing an attribute changes no time that is set after it.
+// describeFile sets owner, mode, attributes and time of an open file or directory. The order matters: a
+// change of owner clears the setuid bits and capabilities, writing an attribute changes no time that is set
+// after it.
 func (t *tree) describeFile(fd int, h *tar.Header) error {
 	if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
 		return fmt.Errorf("owner %d:%d: %w", h.Uid, h.Gid, err)
@@ -141,15 +144,15 @@ func (t *tree) describeFile(fd int, h *tar.Header) error {
 			t.result.Dropped++
 			continue
 		}
-		if err := setXattr(name, func() error { return unix.Fsetxattr(fd, name, []byte(value), 0) }); err != nil {
+		if err := setXattr(fd, name, []byte(value)); err != nil {
 			return err
 		}
 	}
 	return setTime(fd, "", h.ModTime, unix.AT_EMPTY_PATH)
 }
 
-// describe does the same for what cannot be opened: links, devices, FIFOs. Symbolic links have no mode, and their attributes are left out:
-// Linux allows them trusted and security ones only.
+// describe does the same for what cannot be opened: links, devices, FIFOs. Symbolic links have no mode, and
+// their attributes are left out: Linux allows them trusted and security ones only.
 func (t *tree) describe(parent int, base string, h *tar.Header) error {
 	if err := unix.Fchownat(parent, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("owner %d:%d: %w", h.Uid, h.Gid, err)
@@ -162,15 +165,15 @@ func (t *tree) describe(parent int, base string, h *tar.Header) error {
 	return setTime(parent, base, h.ModTime, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// overlaysOwn tells the attributes by which overlayfs is told what to hide or where to look. A layer must not write them; those that a tool
-// has packed by mistake from an overlay of its own mean nothing here.
+// overlaysOwn tells the attributes by which overlayfs is told what to hide or where to look. A layer must not
+// write them; those that a tool has packed by mistake from an overlay of its own mean nothing here.
 func overlaysOwn(name string) bool {
 	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
 }
 
 // setXattr leaves out what the file system or the kernel's security modules do not know.
-func setXattr(name string, set func() error) error {
-	err := set()
+func setXattr(fd int, name string, value []byte) error {
+	err := unix.Fsetxattr(fd, name, value, 0)
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) && name != "security.capability" {
 		return nil
 	}

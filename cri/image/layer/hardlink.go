@@ -22,8 +22,8 @@ func (s *settling) makeLinks(ctx context.Context) error {
 	return nil
 }
 
-// makeLink links to a file of the layer. One of a layer below is first copied to the same name in this one, as overlayfs does when a file is
-// linked to, so that all its names stay one file.
+// makeLink links to a file of the layer. One of a layer below is first copied to the same name in this one,
+// as overlayfs does when a file is linked to, so that all its names stay one file.
 func (s *settling) makeLink(ctx context.Context, l link) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -131,7 +131,8 @@ func (s *settling) copyFile(layer int, from, to string, st unix.Stat_t) error {
 	}
 	source := os.NewFile(uintptr(in), from)
 	defer source.Close()
-	out, err := unix.Openat(s.root, to, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	out, err := unix.Openat(s.root, to, flags, 0o600)
 	if err != nil {
 		return err
 	}
@@ -173,8 +174,8 @@ func copyData(to, from *os.File, size int64) error {
 	return to.Truncate(size)
 }
 
-// copyAttributes gives an open file what another one has beside its content. The attributes come after the owner, whose change drops
-// capabilities; writing them does not change the time.
+// copyAttributes gives an open file what another one has beside its content. The attributes come after the
+// owner, whose change drops capabilities; writing them does not change the time.
 func copyAttributes(from, to int, st unix.Stat_t) error {
 	if err := copyStat(to, st); err != nil {
 		return err
@@ -193,7 +194,7 @@ func copyAttributes(from, to int, st unix.Stat_t) error {
 		if err != nil {
 			return err
 		}
-		if err := setXattr(name, func() error { return unix.Fsetxattr(to, name, value[:size], 0) }); err != nil {
+		if err := setXattr(to, name, value[:size]); err != nil {
 			return err
 		}
 	}

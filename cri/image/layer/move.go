@@ -12,10 +12,11 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// moveThrough moves what lies in a directory that the layer only passes through (it has lib/x and no entry for lib) and that is a link in the
-// layers below (lib -> usr/lib) to where the link leads, as if it had been unpacked through it. Else the directory would hide the link,
-// and all that is reached by it. Directories come after those that they are in, and everything is moved straight to where it stays, so
-// that the work is in proportion to the layer.
+// moveThrough moves what lies in a directory that the layer only passes through (it has lib/x and no entry
+// for lib) and that is a link in the layers below (lib -> usr/lib) to where the link leads, as if it had been
+// unpacked through it. Else the directory would hide the link, and all that is reached by it. Directories
+// come after those that they are in, and everything is moved straight to where it stays, so that the work is
+// in proportion to the layer.
 func (s *settling) moveThrough(ctx context.Context) error {
 	for id := rootDirectory + 1; int(id) < len(s.dirs.all); id++ { // moving adds more
 		if ctx.Err() != nil {
@@ -46,7 +47,8 @@ func (s *settling) moveThrough(ctx context.Context) error {
 	return nil
 }
 
-// leads finds, and makes, the directory to which a link below leads. It is noDirectory if there is no link, or one that leads to none.
+// leads finds, and makes, the directory to which a link below leads. It is noDirectory if there is no link,
+// or one that leads to none.
 func (s *settling) leads(name string) (int32, error) {
 	_, st, err := s.below.at(name)
 	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFLNK {
@@ -90,21 +92,7 @@ func (s *settling) ensure(name string) (int32, error) {
 }
 
 func (s *settling) make(parent int32, path, base string) (int32, error) {
-	err := unix.Mkdirat(s.root, path, 0o755)
-	hides := false
-	if errors.Is(err, unix.EEXIST) {
-		var st unix.Stat_t
-		if err := unix.Fstatat(s.root, path, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return noDirectory, err
-		}
-		if hides = isWhiteout(&st); !hides {
-			return noDirectory, unix.ENOTDIR
-		}
-		if err := unix.Unlinkat(s.root, path, 0); err != nil {
-			return noDirectory, err
-		}
-		err = unix.Mkdirat(s.root, path, 0o755)
-	}
+	_, hides, err := mkdir(s.root, path, 0o755, false)
 	if err != nil {
 		return noDirectory, err
 	}
@@ -113,12 +101,11 @@ func (s *settling) make(parent int32, path, base string) (int32, error) {
 		return noDirectory, err
 	}
 	s.dirs.all[parent].touched = true
-	s.result.Inodes++
-	s.result.Bytes += blockSize
+	s.result.addDirectory()
 	if hides {
 		err = s.hide(id, path)
 	}
-	return id, errors.Join(err, unix.Fchmodat(s.root, path, 0o755, 0)) // whatever the umask
+	return id, err
 }
 
 // hide makes a directory opaque.
@@ -132,7 +119,8 @@ func (s *settling) hide(id int32, path string) error {
 	return setOpaque(fd)
 }
 
-// merge moves all that is in one directory into another, and deletes the first. Of two files, the one that is moved counts.
+// merge moves all that is in one directory into another, and deletes the first. Of two files, the one that is
+// moved counts.
 func (s *settling) merge(ctx context.Context, from, into int32) error {
 	source, _, _ := s.dirs.path(from)
 	target, _, _ := s.dirs.path(into)
@@ -149,7 +137,13 @@ func (s *settling) merge(ctx context.Context, from, into int32) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			m := movement{base: base, from: from, into: into, source: join(source, base), target: join(target, base)}
+			m := movement{
+				base:   base,
+				from:   from,
+				into:   into,
+				source: join(source, base),
+				target: join(target, base),
+			}
 			if err := s.move(ctx, m); err != nil {
 				return err
 			}
@@ -221,7 +215,8 @@ func (s *settling) move(ctx context.Context, m movement) error {
 	return s.hide(moved, m.target)
 }
 
-// mergeBoth moves a directory onto another one. That one may have to move on itself; then both go to the same place.
+// mergeBoth moves a directory onto another one. That one may have to move on itself; then both go to the same
+// place.
 func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32) error {
 	if s.dirs.all[moved].described {
 		if err := s.describeAs(m); err != nil {

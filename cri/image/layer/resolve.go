@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// steps are what is left of the way to a name. Links put more in front, with bounds on how much: else a short name that leads through long
-// links costs many times the work of reading it.
+// steps are what is left of the way to a name. Links put more in front, with bounds on how much: else a short
+// name that leads through long links costs many times the work of reading it.
 type steps struct {
 	left         []string
 	links, added int
@@ -88,7 +88,8 @@ type spot struct {
 	hidden bool  // the layers below are not seen there
 }
 
-// resolve follows the links in a name, as they lead in a container: the root is above everything. What is not there is taken by its name.
+// resolve follows the links in a name, as they lead in a container: the root is above everything. What is not
+// there is taken by its name.
 func (m *merged) resolve(name string) (spot, error) {
 	passed := []spot{{own: rootDirectory}}
 	way := stepsOf(name)
@@ -115,8 +116,8 @@ func (m *merged) resolve(name string) (spot, error) {
 	return passed[len(passed)-1], nil
 }
 
-// step goes to a name in a directory. If it is a link, target is where it leads. A directory that the layer only passes through is what the
-// layers below say, unless Settle has found that it stays.
+// step goes to a name in a directory. If it is a link, target is where it leads. A directory that the layer
+// only passes through is what the layers below say, unless Settle has found that it stays.
 func (m *merged) step(here spot, base string) (next spot, target string, err error) {
 	next = spot{name: join(here.name, base), own: noDirectory, hidden: here.hidden}
 	if len(next.name) >= unix.PathMax {
@@ -153,7 +154,8 @@ func (m *merged) step(here spot, base string) (next spot, target string, err err
 	return next, target, err
 }
 
-// canBeDirectory tells whether there is, or can be, a directory. What is on the way to it is left to the one who makes it.
+// canBeDirectory tells whether there is, or can be, a directory. What is on the way to it is left to the one
+// who makes it.
 func (m *merged) canBeDirectory(s spot) (bool, error) {
 	if s.own != noDirectory {
 		return true, nil

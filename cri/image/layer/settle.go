@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settle adds to an unpacked layer what it takes from those below (lower, the lowest first), as if all were one tree: it moves what the layer
-// has in a directory that is a link below, makes hard links to files below, and sets owner and mode of directories that it only passes
-// through. Unpacking does not need the layers below, so that all can be unpacked at once.
+// Settle adds to an unpacked layer what it takes from those below (lower, the lowest first), as if all were
+// one tree: it moves what the layer has in a directory that is a link below, makes hard links to files below,
+// and sets owner and mode of directories that it only passes through. Unpacking does not need the layers
+// below, so that all can be unpacked at once.
 func Settle(ctx context.Context, dir string, lower []string, result *Result) error {
 	if len(lower) == 0 && len(result.links) == 0 {
 		return nil
@@ -41,8 +42,8 @@ type settling struct {
 	result *Result
 }
 
-// inherit gives directories that the layer does not describe the owner, mode and time of those that they are merged with, and the others their
-// time again if something was moved there.
+// inherit gives directories that the layer does not describe the owner, mode and time of those that they are
+// merged with, and the others their time again if something was moved there.
 func (s *settling) inherit(ctx context.Context) error {
 	for id := range s.dirs.all {
 		if ctx.Err() != nil {
@@ -82,7 +83,8 @@ func (s *settling) inheritOne(name string) error {
 	return copyStat(fd, st)
 }
 
-// copyStat gives an open file the owner, mode and times of another. The owner comes first, since a change of it clears bits of the mode.
+// copyStat gives an open file the owner, mode and times of another. The owner comes first, since a change of
+// it clears bits of the mode.
 func copyStat(fd int, st unix.Stat_t) error {
 	if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
 		return err

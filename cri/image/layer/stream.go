@@ -111,7 +111,8 @@ func (s *stage) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// verify reads the rest of the stage, so that everything is hashed, and compares with the digest, if one is known.
+// verify reads the rest of the stage, so that everything is hashed, and compares with the digest, if one is
+// known.
 func (s *stage) verify(what string, want digest.Digest) error {
 	if _, err := io.Copy(io.Discard, struct{ io.Reader }{s}); err != nil {
 		return err
@@ -145,7 +146,8 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	return io.NopCloser(b), nil
 }
 
-// isZstd knows the two kinds of frames that zstd has (RFC 8878 section 3.1): some tools begin with a skippable one.
+// isZstd knows the two kinds of frames that zstd has (RFC 8878 section 3.1): some tools begin with a
+// skippable one.
 func isZstd(head []byte) bool {
 	magic := binary.LittleEndian.Uint32(head)
 	return magic == 0xfd2fb528 || magic&^0xf == 0x184d2a50

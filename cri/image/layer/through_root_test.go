@@ -93,15 +93,19 @@ func TestFilesGoWhereTheLinksBelowLead(t *testing.T) {
 		"links in a circle and to a file are replaced": {[][]entry{{symlink("a", "b"), symlink("b", "a"), file("f", ""), symlink("c", "f"), symlink("d", "d/d")},
 			{file("a/x", "1"), file("c/x", "2"), file("d/d/x", "3")}},
 			[]string{"a/ 755", "a/x = 1", "c/ 755", "c/x = 2", "d/ 755", "d/d/ 755", "d/d/x = 3"}},
-		"a hard link's target by a link": {[][]entry{merged, {linked(tar.TypeLink, "lib/again", "lib/old")}}, []string{"usr/ 755", "usr/lib/ 750", "usr/lib/again = ", "usr/lib/old = "}},
-		"what is hidden there stays only where the layer has nothing itself": {[][]entry{merged, {file("lib/.wh.f", ""),
+		"a hard link's target by a link": {[][]entry{merged, {linked(tar.TypeLink, "lib/again", "lib/old")}},
+			[]string{"usr/ 755", "usr/lib/ 750", "usr/lib/again = ", "usr/lib/old = "}},
+		"what the layer has there is not hidden": {[][]entry{merged, {file("lib/.wh.f", ""),
 			file("usr/lib/f", "1"), file("lib/.wh.d", ""), file("usr/lib/d/x", "2"), file("lib/.wh.g", "")}},
-			[]string{"usr/ 755", "usr/lib/ 750", "usr/lib/d/ 755", "usr/lib/d/x = 2", "usr/lib/f = 1", "usr/lib/g hidden"}},
-		"a directory there that moves on itself": {[][]entry{{dir("b", 0o700), symlink("a", "b"), dir("c", 0o711), symlink("b/d", "../c")},
+			[]string{"usr/ 755", "usr/lib/ 750", "usr/lib/d/ 755", "usr/lib/d/x = 2", "usr/lib/f = 1",
+				"usr/lib/g hidden"}},
+		"a directory there that moves on itself": {[][]entry{
+			{dir("b", 0o700), symlink("a", "b"), dir("c", 0o711), symlink("b/d", "../c")},
 			{file("a/d/x", "1"), file("b/d/y", "2")}}, []string{"b/ 700", "c/ 711", "c/x = 1", "c/y = 2"}},
-		"a directory with an entry by way of the link": {[][]entry{merged, {dir("lib/d", 0o700), file("lib/d/x", "1"), file("usr/lib/d/y", "2")}},
+		"a directory with an entry by way of the link": {[][]entry{
+			merged, {dir("lib/d", 0o700), file("lib/d/x", "1"), file("usr/lib/d/y", "2")}},
 			[]string{"usr/ 755", "usr/lib/ 750", "usr/lib/d/ 700", "usr/lib/d/x = 1", "usr/lib/d/y = 2"}},
-		"the way there was removed by the layer": {[][]entry{merged, {file(".wh.usr", ""), file("lib/x", "1")}},
+		"the way there was removed": {[][]entry{merged, {file(".wh.usr", ""), file("lib/x", "1")}},
 			[]string{"usr/ 755", "usr/lib/ 755", "usr/lib/x = 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,14 +125,17 @@ func TestFilesGoWhereTheLinksBelowLead(t *testing.T) {
 func TestHardLinksAcrossLayers(t *testing.T) {
 	testenv.Root(t)
 	fifo := entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "usr/fifo", Mode: 0o620}}
-	low := []entry{dir("usr", 0o750), symlink("lib", "usr"), file("usr/f", "data"), symlink("usr/s", "nowhere"), fifo,
+	low := []entry{dir("usr", 0o750), symlink("lib", "usr"), file("usr/f", "data"), fifo,
+		symlink("usr/s", "nowhere"),
 		file("usr/removed", "old")}
-	high := []entry{linked(tar.TypeLink, "f1", "usr/f"), linked(tar.TypeLink, "lib/f2", "lib/f"), linked(tar.TypeLink, "f3", "f1"),
-		linked(tar.TypeLink, "s1", "lib/s"), linked(tar.TypeLink, "fifo1", "usr/fifo"), file("usr/own", "1"),
-		linked(tar.TypeLink, "own1", "lib/own"), linked(tar.TypeLink, "kept", "usr/removed"), file("usr/.wh.removed", "")}
+	hard := func(name, target string) entry { return linked(tar.TypeLink, name, target) }
+	high := []entry{hard("f1", "usr/f"), hard("lib/f2", "lib/f"), hard("f3", "f1"),
+		hard("s1", "lib/s"), hard("fifo1", "usr/fifo"), file("usr/own", "1"),
+		hard("own1", "lib/own"), hard("kept", "usr/removed"), file("usr/.wh.removed", "")}
 	base := t.TempDir()
 	got := stack(t, base, low, high)
-	want := []string{"f1 = data", "f3 = data", "fifo1 hidden", "kept = old", "own1 = 1", "s1 -> nowhere", "usr/ 750", "usr/f = data",
+	want := []string{"f1 = data", "f3 = data", "fifo1 hidden", "kept = old", "own1 = 1", "s1 -> nowhere",
+		"usr/ 750", "usr/f = data",
 		"usr/f2 = data", "usr/fifo hidden", "usr/own = 1", "usr/removed hidden", "usr/s -> nowhere"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("(-want +got):\n%s", diff)

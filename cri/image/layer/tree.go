@@ -12,8 +12,9 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// tree is a layer directory being filled. Links in the way of a name are followed here and never lead above the root, whose directories
-// are opened by names in which no link is left; should there be one all the same, openat2(2) refuses it.
+// tree is a layer directory being filled. Links in the way of a name are followed here and never lead above
+// the root, whose directories are opened by names in which no link is left; should there be one all the same,
+// openat2(2) refuses it.
 type tree struct {
 	fd     int
 	dirs   *directories
@@ -49,7 +50,13 @@ func newTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	return &tree{fd: fd, dirs: newDirectories(), buffer: make([]byte, chunkSize), open: make(map[string]openDirectory)}, nil
+	t := &tree{
+		fd:     fd,
+		dirs:   newDirectories(),
+		buffer: make([]byte, chunkSize),
+		open:   make(map[string]openDirectory),
+	}
+	return t, nil
 }
 
 func (t *tree) close() {
@@ -105,7 +112,8 @@ func (t *tree) dir(name string, create bool) (openDirectory, error) {
 	return dir, nil
 }
 
-// walk goes to a directory step by step, in memory as far as the layer's own directories lead. The caller closes the descriptor.
+// walk goes to a directory step by step, in memory as far as the layer's own directories lead. The caller
+// closes the descriptor.
 func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 	dir = openDirectory{fd: -1, id: rootDirectory}
 	defer func() {
@@ -170,7 +178,8 @@ func (t *tree) enter(dir *openDirectory) error {
 	return err
 }
 
-// makeImplicit makes a directory on the way to an entry, and goes there. One in the place of a whiteout shows nothing of the lower layers.
+// makeImplicit makes a directory on the way to an entry, and goes there. One in the place of a whiteout shows
+// nothing of the lower layers.
 func (t *tree) makeImplicit(dir *openDirectory, base string) error {
 	hides, err := t.mkdir(dir.fd, base, 0o755, false)
 	if err != nil {
@@ -192,30 +201,39 @@ func (t *tree) makeImplicit(dir *openDirectory, base string) error {
 	return nil
 }
 
-// mkdir makes a directory. It takes the place of a whiteout, whose meaning (hides) it then has to take over, and of any other file if that
-// may be replaced.
+// mkdir makes a directory.
 func (t *tree) mkdir(parent int, base string, mode uint32, replace bool) (hides bool, err error) {
-	err = unix.Mkdirat(parent, base, mode)
+	replaced, hides, err := mkdir(parent, base, mode, replace)
+	t.stale = t.stale || replaced
+	if err != nil {
+		return hides, fmt.Errorf("make directory: %w", err)
+	}
+	t.result.addDirectory()
+	return hides, nil
+}
+
+// mkdir makes a directory. It takes the place of a whiteout, whose meaning (hides) it then has to take over,
+// and of any other file if that may be replaced; else it is unix.ENOTDIR.
+func mkdir(at int, name string, mode uint32, replace bool) (replaced, hides bool, err error) {
+	err = unix.Mkdirat(at, name, mode)
 	if errors.Is(err, unix.EEXIST) {
 		var st unix.Stat_t
-		if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return false, err
+		if err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return false, false, err
 		}
 		if hides = isWhiteout(&st); !hides && !replace {
-			return false, unix.ENOTDIR
+			return false, false, unix.ENOTDIR
 		}
-		if err := unix.Unlinkat(parent, base, 0); err != nil {
-			return false, err
+		if err := unix.Unlinkat(at, name, 0); err != nil {
+			return false, hides, err
 		}
-		t.stale = true
-		err = unix.Mkdirat(parent, base, mode)
+		replaced = true
+		err = unix.Mkdirat(at, name, mode)
 	}
 	if err != nil {
-		return false, fmt.Errorf("make directory: %w", err)
+		return replaced, hides, err
 	}
-	t.result.Inodes++
-	t.result.Bytes += blockSize
-	return hides, unix.Fchmodat(parent, base, mode, 0) // whatever the umask
+	return replaced, hides, unix.Fchmodat(at, name, mode, 0) // whatever the umask
 }
 
 // put makes a file by the given function. If there is something of that name, the later entry counts.
@@ -323,7 +341,9 @@ func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 	}
 	from, err := t.dir(parentOf(target), false)
 	if err == nil {
-		err = t.put(parent, base, func() error { return unix.Linkat(from.fd, path.Base(target), parent.fd, base, 0) })
+		err = t.put(parent, base, func() error {
+			return unix.Linkat(from.fd, path.Base(target), parent.fd, base, 0)
+		})
 	}
 	if !errors.Is(err, unix.ENOENT) {
 		if err != nil {

@@ -26,6 +26,11 @@ type Result struct {
 
 type link struct{ name, target string }
 
+func (r *Result) addDirectory() {
+	r.Inodes++
+	r.Bytes += blockSize
+}
+
 // Unpack fetches, verifies, decompresses and unpacks a layer in one pass into dir, which must not exist. After an error, dir is worth nothing.
 // A layer with parents then needs Settle.
 func Unpack(ctx context.Context, dir string, source Source) (result Result, err error) {
@@ -63,7 +68,8 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	return t.result, blob.verify("blob", source.Digest)
 }
 
-// UnpackFile brings in a blob that is no archive: as a file of the given name, which is below the layer's root, whatever it says.
+// UnpackFile brings in a blob that is no archive: as a file of the given name, which is below the layer's
+// root, whatever it says.
 func UnpackFile(ctx context.Context, dir, name string, source Source) (result Result, err error) {
 	if !source.Digest.Algorithm().Available() {
 		return result, fmt.Errorf("unknown digest algorithm in %s", source.Digest)
@@ -149,7 +155,8 @@ func (c contentReader) Read(p []byte) (int, error) {
 	return c.content.Read(p)
 }
 
-// entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x. With asIs, names of whiteouts mean nothing.
+// entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x. With
+// asIs, names of whiteouts mean nothing.
 func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 	for _, name := range []string{header.Name, header.Linkname} {
 		if strings.ContainsRune(name, 0) {
