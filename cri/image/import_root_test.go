@@ -5,18 +5,27 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cri/image"
 )
 
 // forPlatform makes an image of one file.
@@ -225,5 +234,115 @@ func TestLinksInAnArchiveAreFollowed(t *testing.T) {
 	}
 	if _, err := s.Get(images[0].ID); err != nil {
 		t.Error(err)
+	}
+}
+
+// contents describes all that a layer's directory holds.
+func contents(t *testing.T, dir string) (list []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(name, &st); err != nil {
+			return err
+		}
+		links, body := st.Nlink, ""
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFREG:
+			data, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			body = string(data)
+		case unix.S_IFLNK:
+			if body, err = os.Readlink(name); err != nil {
+				return err
+			}
+		case unix.S_IFDIR:
+			links = 0 // some file systems count
+		}
+		attribute := make([]byte, 100)
+		opaque, _ := unix.Lgetxattr(name, "trusted.overlay.opaque", attribute)
+		user, _ := unix.Lgetxattr(name, "user.note", attribute)
+		list = append(list, fmt.Sprintf("%s %o %d:%d %d links %d %q time %d opaque %d note %d", strings.TrimPrefix(name, dir),
+			st.Mode, st.Uid, st.Gid, links, st.Rdev, body, st.Mtim.Sec, opaque, user))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// layered is a layer of every kind of file.
+func layered(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	note := map[string]string{"SCHILY.xattr.user.note": "n"}
+	for _, h := range []tar.Header{
+		{Typeflag: tar.TypeDir, Name: "d/", Mode: 0o1750, Uid: 7, PAXRecords: note},
+		{Typeflag: tar.TypeReg, Name: "d/f", Mode: 0o4755, Gid: 8, Size: 1, PAXRecords: note},
+		{Typeflag: tar.TypeLink, Name: "d/hard", Linkname: "d/f"},
+		{Typeflag: tar.TypeSymlink, Name: "d/soft", Linkname: "/nowhere"},
+		{Typeflag: tar.TypeFifo, Name: "d/fifo", Mode: 0o600},
+		{Typeflag: tar.TypeReg, Name: "d/.wh.gone"},
+		{Typeflag: tar.TypeReg, Name: "o/.wh..wh..opq"},
+		{Typeflag: tar.TypeReg, Name: strings.Repeat("long/", 60) + "name", Size: 1},
+	} {
+		h.ModTime = time.Unix(1234, 0)
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		w.Write([]byte("x")[:h.Size])
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestExportedImageIsTheSameElsewhere(t *testing.T) {
+	h := newHub(t)
+	_, img := h.push(t, "unused:1", map[string]string{"a": "1", "d/gone": "2", "o/p": "3"})
+	second := layered(t)
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(second)), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img, err = mutate.AppendLayers(img, layer); err != nil {
+		t.Fatal(err)
+	}
+	from, to := openStore(t, t.TempDir()), openStore(t, t.TempDir())
+	before, err := from.Import(t.Context(), bytes.NewReader(dockerArchive(t, map[string]v1.Image{"one:1": img})), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var data bytes.Buffer
+	if err := from.Export(t.Context(), []string{"one:1"}, &data); err != nil {
+		t.Fatal(err)
+	}
+	after, err := to.Import(t.Context(), &data, false)
+	if err != nil || len(after) != 1 {
+		t.Fatalf("%d images, %v", len(after), err)
+	}
+	if diff := cmp.Diff(before[0].Tags, after[0].Tags); diff != "" {
+		t.Errorf("tags (-before +after):\n%s", diff)
+	}
+	if diff := cmp.Diff(before[0].Config.Config, after[0].Config.Config); diff != "" {
+		t.Errorf("configuration (-before +after):\n%s", diff)
+	}
+	for i := range before[0].Layers {
+		if diff := cmp.Diff(contents(t, before[0].Layers[i]), contents(t, after[0].Layers[i])); diff != "" {
+			t.Errorf("layer %d (-before +after):\n%s", i, diff)
+		}
+	}
+	if err := from.Export(t.Context(), []string{"absent:1"}, &data); !errors.Is(err, image.ErrNotFound) {
+		t.Errorf("export of an absent image: %v", err)
 	}
 }

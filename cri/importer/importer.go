@@ -7,8 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -17,7 +15,6 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/cri/image"
-	"github.com/trivet-node/trivet/internal/program"
 )
 
 // Image is one that was imported.
@@ -55,7 +52,8 @@ func New(images *image.Store, log *slog.Logger) *Server {
 // Run serves until ctx ends, and returns when all imports have.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+path, s.serve)
+	mux.HandleFunc("POST "+path, s.importing)
+	mux.HandleFunc("GET "+path, s.exporting)
 	server := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -71,58 +69,72 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+// enter waits for a slot; leave gives it back.
+func (s *Server) enter(r *http.Request) (leave func(), ok bool) {
 	s.running.Add(1)
-	defer s.running.Done()
 	select {
 	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
+		return func() { <-s.slots; s.running.Done() }, true
 	case <-r.Context().Done():
+		s.running.Done()
+		return nil, false
+	}
+}
+
+func (s *Server) importing(w http.ResponseWriter, r *http.Request) {
+	leave, ok := s.enter(r)
+	if !ok {
 		return
 	}
+	defer leave()
 	pinned, _ := strconv.ParseBool(r.URL.Query().Get("pin"))
 	images, err := s.images.Import(r.Context(), r.Body, pinned)
 	var a answer
 	for _, i := range images {
 		a.Images = append(a.Images, Image{ID: i.ID, Tags: i.Tags})
 	}
-	status := http.StatusOK
 	if err != nil {
 		s.log.Warn("images were not imported", "err", err)
+	}
+	reply(w, a, err)
+}
+
+func (s *Server) exporting(w http.ResponseWriter, r *http.Request) {
+	leave, ok := s.enter(r)
+	if !ok {
+		return
+	}
+	defer leave()
+	out := &begun{ResponseWriter: w}
+	err := s.images.Export(r.Context(), r.URL.Query()["name"], out)
+	if err == nil {
+		return
+	}
+	s.log.Warn("images were not exported", "err", err)
+	if out.begun {
+		panic(http.ErrAbortHandler) // the only way to say that what was sent is not whole
+	}
+	reply(w, answer{}, err)
+}
+
+// begun knows whether something was written.
+type begun struct {
+	http.ResponseWriter
+	begun bool
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	b.begun = true
+	return b.ResponseWriter.Write(p)
+}
+
+func reply(w http.ResponseWriter, a answer, err error) {
+	status := http.StatusOK
+	if err != nil {
 		status, a.Error = http.StatusUnprocessableEntity, err.Error()
 		a.Error = a.Error[:min(len(a.Error), maxError)]
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(a) // a client that has gone hears nothing
-}
-
-// Send gives an archive to the server on a socket, and returns what it has imported, also beside an error.
-func Send(ctx context.Context, socket string, archive io.Reader, pin bool) ([]Image, error) {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", socket)
-	}
-	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-	address := fmt.Sprintf("http://trivet-cri%s?pin=%t", path, pin)
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, address, io.NopCloser(archive))
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if _, refused := errors.AsType[*net.OpError](err); refused {
-		what, do := "nobody serves "+socket, "start trivet-cri, or name its state directory"
-		return nil, &program.CantRunError{What: what, Do: do}
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	var a answer
-	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
-		return nil, fmt.Errorf("answer of trivet-cri (%s): %w", response.Status, err)
-	}
-	if a.Error != "" {
-		return a.Images, errors.New(a.Error)
-	}
-	return a.Images, nil
 }

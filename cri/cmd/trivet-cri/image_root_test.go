@@ -139,7 +139,7 @@ func (n *node) command(stdin io.Reader, verb string, args ...string) (string, er
 		"--socket=" + n.dir + "/cri.sock",
 		"--state-dir=" + n.dir + "/run",
 	}
-	cmd := exec.Command(n.dir+"/bin/trivet-cri", append(flags, args...)...)
+	cmd := exec.CommandContext(n.tb.Context(), n.dir+"/bin/trivet-cri", append(flags, args...)...)
 	cmd.Stdin = stdin
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -179,6 +179,15 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 	out, err = n.command(nil, "list")
 	if err != nil || !strings.Contains(out, tag.String()) || !strings.Contains(out, "true") {
 		t.Errorf("list: %s, %v", out, err)
+	}
+	if out, err := n.command(nil, "export", "-o", n.dir+"/saved.tar", tag.String()); err != nil {
+		t.Errorf("export: %s, %v", out, err)
+	}
+	if out, err := n.command(nil, "import", n.dir+"/saved.tar"); err != nil || !strings.Contains(out, tag.String()) {
+		t.Errorf("import of what was exported: %s, %v", out, err)
+	}
+	if out, err := n.command(nil, "export", "absent:1"); err == nil || !strings.Contains(out, "not found") {
+		t.Errorf("export of an absent image: %s, %v", out, err)
 	}
 	out, err = n.command(strings.NewReader("nonsense"), "import", "-")
 	if err == nil || !strings.Contains(out, "archive") {

@@ -23,6 +23,7 @@ trivet-cri images works on the images of the trivet-cri that runs on this node:
 
   import [--pin] [FILE|-]...   bring in archives (docker save, OCI layout; plain or compressed),
                                by default from standard input
+  export [-o FILE] NAME...     write images into an archive, by default to standard output
   list                         list images
   remove NAME...               remove images with all their names`
 
@@ -44,6 +45,7 @@ func images(ctx context.Context, env *program.Env) error {
 	fs.String("socket", cfg.Socket, "unix socket of the server")
 	fs.String("state-dir", cfg.StateDir, "directory of the server's boot-scoped state")
 	pin := fs.Bool("pin", false, "import: mark the images as not to be garbage collected")
+	out := fs.String("o", "-", "export: the archive's file")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
@@ -53,12 +55,14 @@ func images(ctx context.Context, env *program.Env) error {
 	switch verb {
 	case "import":
 		return importImages(ctx, env, cfg, fs.Args(), *pin)
+	case "export":
+		return exportImages(ctx, env, cfg, fs.Args(), *out)
 	case "list":
 		return listImages(ctx, env, cfg)
 	case "remove":
 		return removeImages(ctx, cfg, fs.Args())
 	}
-	err := errors.New("say one of import, list, remove (see trivet-cri images --help)")
+	err := errors.New("say one of import, export, list, remove (see trivet-cri images --help)")
 	return &program.UsageError{Err: err}
 }
 
@@ -91,6 +95,25 @@ func importFile(
 		from = f
 	}
 	return importer.Send(ctx, importSocket(cfg.StateDir), from, pin)
+}
+
+func exportImages(ctx context.Context, env *program.Env, cfg config.Config, names []string, out string) error {
+	if len(names) == 0 {
+		return &program.UsageError{Err: errors.New("export: no image is named")}
+	}
+	if out == "-" {
+		return importer.Receive(ctx, importSocket(cfg.StateDir), names, env.Stdout)
+	}
+	f, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // until it has its name
+	err = importer.Receive(ctx, importSocket(cfg.StateDir), names, f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), out)
 }
 
 func listImages(ctx context.Context, env *program.Env, cfg config.Config) error {

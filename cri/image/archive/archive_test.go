@@ -13,7 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-func pack(tb testing.TB, headers []tar.Header, bodies ...string) []byte {
+func tarOf(tb testing.TB, headers []tar.Header, bodies ...string) []byte {
 	tb.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -40,11 +40,11 @@ func TestArchivesAreBounded(t *testing.T) {
 		{Typeflag: tar.TypeSymlink, Name: "manifest.json", Linkname: "a"},
 		{Typeflag: tar.TypeSymlink, Name: "a", Linkname: "./manifest.json"},
 	}
-	_, err := Open(t.Context(), bytes.NewReader(pack(t, []tar.Header{long})), t.TempDir())
+	_, err := Open(t.Context(), bytes.NewReader(tarOf(t, []tar.Header{long})), t.TempDir())
 	if err == nil || len(err.Error()) > 500 {
 		t.Errorf("long name: %.600v", err)
 	}
-	a, err := Open(t.Context(), bytes.NewReader(pack(t, loop)), t.TempDir())
+	a, err := Open(t.Context(), bytes.NewReader(tarOf(t, loop)), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func TestArchivesAreBounded(t *testing.T) {
 }
 
 func TestBlobIsOpenedOnlyWithItsSize(t *testing.T) {
-	data := pack(t, []tar.Header{{Typeflag: tar.TypeReg, Name: "blob"}}, "content")
+	data := tarOf(t, []tar.Header{{Typeflag: tar.TypeReg, Name: "blob"}}, "content")
 	a, err := Open(t.Context(), bytes.NewReader(data), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ type failing struct{ err error }
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestBrokenTransferIsAnError(t *testing.T) {
-	data := pack(t, []tar.Header{{Typeflag: tar.TypeReg, Name: "blob"}}, strings.Repeat("x", 100_000))
+	data := tarOf(t, []tar.Header{{Typeflag: tar.TypeReg, Name: "blob"}}, strings.Repeat("x", 100_000))
 	broken := errors.New("broken")
 	from := io.MultiReader(bytes.NewReader(data[:50_000]), failing{broken})
 	if _, err := Open(t.Context(), from, t.TempDir()); !errors.Is(err, broken) {
@@ -93,9 +93,9 @@ func FuzzArchive(f *testing.F) {
 		{Typeflag: tar.TypeReg, Name: "manifest.json"},
 		{Typeflag: tar.TypeReg, Name: "../c"},
 	}
-	f.Add(pack(f, headers, manifest, "{}"))
+	f.Add(tarOf(f, headers, manifest, "{}"))
 	headers = []tar.Header{{Typeflag: tar.TypeReg, Name: "index.json"}}
-	f.Add(pack(f, headers, `{"manifests":[{"digest":"sha256:a"}]}`))
+	f.Add(tarOf(f, headers, `{"manifests":[{"digest":"sha256:a"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		base := t.TempDir()
 		dir := filepath.Join(base, "dir")

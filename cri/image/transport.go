@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -91,4 +92,32 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 		}
 	}
 	return s.Get(id)
+}
+
+// Export writes images into an archive. They are packed anew, so that they have other digests, and IDs, where
+// they are imported.
+func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err error) {
+	owner := "export:" + time.Now().String()
+	defer func() { err = errors.Join(err, s.Drop(owner)) }()
+	var images []Image
+	for _, name := range names {
+		img, err := s.Get(name)
+		if err != nil {
+			return err
+		}
+		if img.Artifact {
+			return fmt.Errorf("export %s: it is an OCI artifact, which only its registry has as it was made", name)
+		}
+		if err := s.Hold(owner, img.Chain); err != nil {
+			return err
+		}
+		images = append(images, img)
+	}
+	w := archive.NewWriter(to)
+	for i, img := range images {
+		if err := w.Add(ctx, img.Tags, img.RawConfig, img.Layers); err != nil {
+			return fmt.Errorf("export %s: %w", names[i], err)
+		}
+	}
+	return w.Close()
 }
