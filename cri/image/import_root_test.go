@@ -266,8 +266,9 @@ func contents(t *testing.T, dir string) (list []string) {
 		attribute := make([]byte, 100)
 		opaque, _ := unix.Lgetxattr(name, "trusted.overlay.opaque", attribute)
 		user, _ := unix.Lgetxattr(name, "user.note", attribute)
-		list = append(list, fmt.Sprintf("%s %o %d:%d %d links %d %q time %d opaque %d note %d", strings.TrimPrefix(name, dir),
-			st.Mode, st.Uid, st.Gid, links, st.Rdev, body, st.Mtim.Sec, opaque, user))
+		list = append(list, fmt.Sprintf("%s %o %d:%d %d links %d %q time %d opaque %d note %d",
+			strings.TrimPrefix(name, dir), st.Mode, st.Uid, st.Gid, links, st.Rdev, body, st.Mtim.Sec,
+			opaque, user))
 		return nil
 	})
 	if err != nil {
@@ -318,7 +319,8 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	from, to := openStore(t, t.TempDir()), openStore(t, t.TempDir())
-	before, err := from.Import(t.Context(), bytes.NewReader(dockerArchive(t, map[string]v1.Image{"one:1": img})), false)
+	saved := dockerArchive(t, map[string]v1.Image{"one:1": img})
+	before, err := from.Import(t.Context(), bytes.NewReader(saved), false)
 	if err != nil {
 		t.Fatal(err)
 	}

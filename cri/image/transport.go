@@ -106,7 +106,7 @@ func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err e
 			return err
 		}
 		if img.Artifact {
-			return fmt.Errorf("export %s: it is an OCI artifact, which only its registry has as it was made", name)
+			return fmt.Errorf("export %s: an OCI artifact, which only its registry has as it was made", name)
 		}
 		if err := s.Hold(owner, img.Chain); err != nil {
 			return err

@@ -41,7 +41,9 @@ func Receive(ctx context.Context, socket string, names []string, to io.Writer) e
 	return nil
 }
 
-func ask(ctx context.Context, socket, method string, query url.Values, body io.Reader) (*http.Response, error) {
+func ask(
+	ctx context.Context, socket, method string, query url.Values, body io.Reader,
+) (*http.Response, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}

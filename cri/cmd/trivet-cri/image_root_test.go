@@ -183,7 +183,8 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 	if out, err := n.command(nil, "export", "-o", n.dir+"/saved.tar", tag.String()); err != nil {
 		t.Errorf("export: %s, %v", out, err)
 	}
-	if out, err := n.command(nil, "import", n.dir+"/saved.tar"); err != nil || !strings.Contains(out, tag.String()) {
+	out, err = n.command(nil, "import", n.dir+"/saved.tar")
+	if err != nil || !strings.Contains(out, tag.String()) {
 		t.Errorf("import of what was exported: %s, %v", out, err)
 	}
 	if out, err := n.command(nil, "export", "absent:1"); err == nil || !strings.Contains(out, "not found") {

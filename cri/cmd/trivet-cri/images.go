@@ -97,7 +97,9 @@ func importFile(
 	return importer.Send(ctx, importSocket(cfg.StateDir), from, pin)
 }
 
-func exportImages(ctx context.Context, env *program.Env, cfg config.Config, names []string, out string) error {
+func exportImages(
+	ctx context.Context, env *program.Env, cfg config.Config, names []string, out string,
+) error {
 	if len(names) == 0 {
 		return &program.UsageError{Err: errors.New("export: no image is named")}
 	}

@@ -103,7 +103,7 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 
 // mark writes an empty file whose name has a meaning.
 func (p *packer) mark(name string) error {
-	return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600, Format: tar.FormatPAX})
+	return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600})
 }
 
 func (p *packer) directory(header *tar.Header, name string) error {
@@ -138,7 +138,8 @@ func (p *packer) file(header *tar.Header, name string) error {
 	return err
 }
 
-// attributes puts the extended attributes of an open file into its header. One of overlayfs says that a directory is opaque.
+// attributes puts the extended attributes of an open file into its header. One of overlayfs says that a
+// directory is opaque.
 func attributes(f *os.File, header *tar.Header) (opaque bool, err error) {
 	fd, list := int(f.Fd()), make([]byte, 64<<10)
 	n, err := unix.Flistxattr(fd, list)

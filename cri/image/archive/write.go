@@ -34,10 +34,14 @@ func NewWriter(to io.Writer) *Writer {
 	}
 }
 
-// Add packs an image: its configuration and the directories of its layers, the lowest first. The layers are packed anew, so that their
-// digests, and those of the configuration and the manifest, are others than those it was pulled by.
+// Add packs an image: its configuration and the directories of its layers, the lowest first. The layers are
+// packed anew, so that their digests, and those of the configuration and the manifest, are others than those
+// it was pulled by.
 func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers []string) error {
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+	}
 	var diffs []digest.Digest
 	for _, dir := range layers {
 		d, err := w.layer(ctx, dir)
@@ -107,7 +111,7 @@ func (w *Writer) layer(ctx context.Context, dir string) (ocispec.Descriptor, err
 	if err := pack(ctx, dir, size); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: sum.Digest(), Size: size.n}
+	d := describe(file{digest: sum.Digest(), size: size.n}, ocispec.MediaTypeImageLayer)
 	w.layers[dir] = d
 	if w.blobs[d.Digest] {
 		return d, nil
@@ -132,7 +136,7 @@ func (c *counter) Write(p []byte) (int, error) {
 }
 
 func (w *Writer) blob(content []byte, mediaType string) (ocispec.Descriptor, error) {
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(content), Size: int64(len(content))}
+	d := describe(file{digest: digest.FromBytes(content), size: int64(len(content))}, mediaType)
 	if w.blobs[d.Digest] {
 		return d, nil
 	}

@@ -60,7 +60,8 @@ func (s *settling) makeLink(ctx context.Context, l link) error {
 	return unix.Linkat(s.root, target, s.root, name, 0)
 }
 
-// place finds where in the layer a name is. The error is unix.EEXIST if it is taken.
+// place finds where in the layer a name is. The error is unix.EEXIST if it is taken. A whiteout gives way: a
+// file hides what is below, too.
 func (s *settling) place(name string) (string, error) {
 	in, err := s.resolve(parentOf(name))
 	if err != nil {
@@ -74,13 +75,15 @@ func (s *settling) place(name string) (string, error) {
 	name = join(in.name, path.Base(name))
 	var st unix.Stat_t
 	err = unix.Fstatat(s.root, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err == nil {
-		return name, unix.EEXIST
-	}
-	if errors.Is(err, unix.ENOENT) {
+	switch {
+	case errors.Is(err, unix.ENOENT):
 		return name, nil
+	case err != nil:
+		return name, err
+	case isWhiteout(&st):
+		return name, unix.Unlinkat(s.root, name, 0)
 	}
-	return name, err
+	return name, unix.EEXIST
 }
 
 // copyUp copies a file of a lower layer to a name in this one.

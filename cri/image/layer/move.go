@@ -57,6 +57,12 @@ func (s *settling) leads(name string) (int32, error) {
 	if err != nil {
 		return noDirectory, err
 	}
+	return s.follow(name)
+}
+
+// follow finds, and makes, the directory to which a link leads, in the layer or below. It is noDirectory if
+// that can be none.
+func (s *settling) follow(name string) (int32, error) {
 	to, err := s.resolve(name)
 	if errors.Is(err, unix.ELOOP) {
 		return noDirectory, nil
@@ -192,17 +198,36 @@ func (s *settling) move(ctx context.Context, m movement) error {
 	if err != nil {
 		return err
 	}
-	hides := isWhiteout(&st)
+	isLink := st.Mode&unix.S_IFMT == unix.S_IFLNK
+	if isDir && isLink && !s.dirs.all[moved].described && !s.dirs.all[moved].opaque {
+		into, err := s.follow(m.target) // what passes through the directory passes through the link
+		if err != nil {
+			return err
+		}
+		if into != noDirectory {
+			return s.merge(ctx, moved, into)
+		}
+	}
+	return s.replace(m, isWhiteout(&st))
+}
 
-	if err := unix.Fstatat(s.root, m.source, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+// replace moves a name onto another one. Of two files the moved one counts, but not if it is a whiteout: that
+// is about lower layers only.
+func (s *settling) replace(m movement, hides bool) error {
+	moved, isDir := s.dirs.child(m.from, m.base)
+	there, meets := s.dirs.child(m.into, m.base)
+	var st unix.Stat_t
+	err := unix.Fstatat(s.root, m.source, &st, unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
 		return err
 	}
-	if isWhiteout(&st) { // it is about lower layers only: what the layer itself has there stays
+	if isWhiteout(&st) {
 		if meets {
 			err = s.hide(there, m.target)
 		}
 		return errors.Join(err, unix.Unlinkat(s.root, m.source, 0))
 	}
+
 	if meets {
 		s.dirs.remove(there)
 	}

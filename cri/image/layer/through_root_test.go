@@ -105,6 +105,13 @@ func TestFilesGoWhereTheLinksBelowLead(t *testing.T) {
 		"a directory with an entry by way of the link": {[][]entry{
 			merged, {dir("lib/d", 0o700), file("lib/d/x", "1"), file("usr/lib/d/y", "2")}},
 			[]string{"usr/ 755", "usr/lib/ 750", "usr/lib/d/ 700", "usr/lib/d/x = 1", "usr/lib/d/y = 2"}},
+		"an own link there": {[][]entry{merged, {symlink("usr/lib/d", "/opt"), file("lib/d/x", "1")}},
+			[]string{"opt/ 755", "opt/x = 1", "usr/ 755", "usr/lib/ 750", "usr/lib/d -> /opt"}},
+		"a hard link in the place of what is hidden": {[][]entry{{file("a", "old"), file("b", "1")},
+			{file(".wh.a", ""), linked(tar.TypeLink, "a", "b")}}, []string{"a = 1", "b = 1"}},
+		"a hard link to a link that the layer passes through": {[][]entry{merged,
+			{file("lib/x", "1"), linked(tar.TypeLink, "again", "lib")}},
+			[]string{"again -> usr/lib", "lib -> usr/lib", "usr/ 755", "usr/lib/ 750", "usr/lib/x = 1"}},
 		"the way there was removed": {[][]entry{merged, {file(".wh.usr", ""), file("lib/x", "1")}},
 			[]string{"usr/ 755", "usr/lib/ 755", "usr/lib/x = 1"}},
 	} {

@@ -340,6 +340,9 @@ func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 		return errors.New("hard link to the root")
 	}
 	from, err := t.dir(parentOf(target), false)
+	if id, ok := t.dirs.child(from.id, path.Base(target)); err == nil && ok && !t.dirs.all[id].described {
+		err = unix.ENOENT // a layer below may have a link there
+	}
 	if err == nil {
 		err = t.put(parent, base, func() error {
 			return unix.Linkat(from.fd, path.Base(target), parent.fd, base, 0)
