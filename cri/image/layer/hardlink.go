@@ -49,12 +49,12 @@ func (s *settling) makeLink(ctx context.Context, l link) error {
 	case err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR):
 		return err
 	case err == nil || in.hidden: // the layer removes it, after it was linked to
-		return s.copyUp(target, name)
+		return s.copyUp(ctx, target, name)
 	}
 	if _, err := s.ensure(in.name); err != nil {
 		return err
 	}
-	if err := s.copyUp(target, target); err != nil || name == target {
+	if err := s.copyUp(ctx, target, target); err != nil || name == target {
 		return err
 	}
 	return unix.Linkat(s.root, target, s.root, name, 0)
@@ -87,7 +87,7 @@ func (s *settling) place(name string) (string, error) {
 }
 
 // copyUp copies a file of a lower layer to a name in this one.
-func (s *settling) copyUp(from, to string) error {
+func (s *settling) copyUp(ctx context.Context, from, to string) error {
 	layer, st, err := s.below.at(from)
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func (s *settling) copyUp(from, to string) error {
 		return errors.New("hard link to a directory")
 	case unix.S_IFREG:
 		s.result.Bytes += st.Blocks * 512
-		err = s.copyFile(layer, from, to, st)
+		err = s.copyFile(ctx, layer, from, to, st)
 	case unix.S_IFLNK:
 		target, linkErr := s.below.readlink(layer, from)
 		if linkErr != nil {
@@ -127,7 +127,7 @@ func (s *settling) statOf(name string, st unix.Stat_t) error {
 	return unix.UtimesNanoAt(s.root, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func (s *settling) copyFile(layer int, from, to string, st unix.Stat_t) error {
+func (s *settling) copyFile(ctx context.Context, layer int, from, to string, st unix.Stat_t) error {
 	in, err := openIn(s.below.roots[layer], from, unix.O_RDONLY|unix.O_NOFOLLOW)
 	if err != nil {
 		return err
@@ -143,16 +143,20 @@ func (s *settling) copyFile(layer int, from, to string, st unix.Stat_t) error {
 	defer target.Close()
 
 	if unix.IoctlFileClone(out, in) != nil { // the file system shares no blocks
-		if err := copyData(target, source, st.Size); err != nil {
+		if err := copyData(ctx, target, source, st.Size); err != nil {
 			return err
 		}
 	}
 	return copyAttributes(in, out, st)
 }
 
-// copyData copies what is not a hole.
-func copyData(to, from *os.File, size int64) error {
+// copyData copies what is not a hole, piece by piece, so that it ends with its context.
+func copyData(ctx context.Context, to, from *os.File, size int64) error {
+	const piece = 64 << 20
 	for offset := int64(0); offset < size; {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		start, err := unix.Seek(int(from.Fd()), offset, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) { // a hole up to the end
 			break
@@ -164,6 +168,7 @@ func copyData(to, from *os.File, size int64) error {
 		if err != nil {
 			return os.NewSyscallError("lseek", err)
 		}
+		end = min(end, start+piece)
 		for _, f := range []*os.File{from, to} {
 			if _, err := f.Seek(start, io.SeekStart); err != nil {
 				return err
