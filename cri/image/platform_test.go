@@ -65,6 +65,30 @@ func TestErrorOfAnIndexIsShort(t *testing.T) {
 	}
 }
 
+// A manifest that is an image to one reader and an index to the next could be checked as the one and run as
+// the other.
+func TestManifestIsOneThing(t *testing.T) {
+	d := "sha256:" + strings.Repeat("a", 64)
+	for text, want := range map[string]string{
+		`{"schemaVersion":2,"config":{"digest":"D"},"layers":[],"manifests":[{"digest":"D"}]}`: "neither",
+		`{"schemaVersion":2}`:                                                   "neither",
+		`{"schemaVersion":1,"config":{"digest":"D"}}`:                           "schema version 1",
+		`{"schemaVersion":2,"config":{"digest":"../../x"}}`:                     "digest",
+		`{"schemaVersion":2,"config":{"digest":"D"},"layers":[{"digest":"x"}]}`: "digest",
+		`{"schemaVersion":2,"config":{"digest":"D","size":99999999}}`:           "at most",
+		`{"schemaVersion":2,"config":{"digest":"D","size":-1}}`:                 "size -1",
+	} {
+		_, err := parseManifest([]byte(strings.ReplaceAll(text, "D", d)), "")
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", text, err, want)
+		}
+	}
+	long := fmt.Sprintf(`{"schemaVersion":2,"config":{"digest":%q}}`, strings.Repeat("x", 1<<20))
+	if _, err := parseManifest([]byte(long), ""); err == nil || len(err.Error()) > 500 {
+		t.Errorf("error of a digest of a megabyte: %.600v", err)
+	}
+}
+
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"config":{"mediaType":"x","digest":"sha256:a"},"layers":[{}]}`))
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"digest":"sha256:a","platform":{"os":"linux"}}]}`))

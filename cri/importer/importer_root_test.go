@@ -89,7 +89,8 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestServerThatIsNotThereIsNamed(t *testing.T) {
 	err := importer.Receive(t.Context(), filepath.Join(t.TempDir(), "absent"), []string{"a"}, io.Discard)
-	if cannot, ok := errors.AsType[*program.CantRunError](err); !ok || !strings.Contains(cannot.What, "absent") {
+	cannot, ok := errors.AsType[*program.CantRunError](err)
+	if !ok || !strings.Contains(cannot.What, "absent") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -20,7 +20,8 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// model is one tree into which all layers are unpacked, one entry after the other: what they must look like together.
+// model is one tree into which all layers are unpacked, one entry after the other: what they must look like
+// together.
 type model struct {
 	nodes  map[string]node
 	layer  int
@@ -115,7 +116,9 @@ func (m *model) apply(e entry) error {
 }
 
 func (m *model) remove(at string) {
-	maps.DeleteFunc(m.nodes, func(name string, _ node) bool { return name == at || strings.HasPrefix(name, at+"/") })
+	maps.DeleteFunc(m.nodes, func(name string, _ node) bool {
+		return name == at || strings.HasPrefix(name, at+"/")
+	})
 }
 
 func (m *model) list() (list []string) {
@@ -200,7 +203,8 @@ func someEntry(r *rand.Rand, n int) entry {
 	return file(name, fmt.Sprint(n))
 }
 
-// Layers that are unpacked beside each other look, one over the other, as if each had been unpacked onto those below.
+// Layers that are unpacked beside each other look, one over the other, as if each had been unpacked onto
+// those below.
 func TestLayersAreAsIfUnpackedOntoEachOther(t *testing.T) {
 	testenv.Root(t)
 	base := memoryDir(t)
