@@ -190,6 +190,8 @@ func TestHostileArchivesLeaveNothing(t *testing.T) {
 		"bad name":             docker(`[{"Config":"c","RepoTags":["A B"],"Layers":[]}]`),
 		"another layer":        mixed,
 		"large index":          index(strings.Repeat(" ", 9<<20)),
+		"many images":          index(`{"manifests":[{}` + strings.Repeat(",{}", 2000) + `]}`),
+		"many names":           docker(`[{"Config":"c","RepoTags":["a:1"` + strings.Repeat(`,"a:1"`, 200) + `]}]`),
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir := t.TempDir()

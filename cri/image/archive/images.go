@@ -24,9 +24,14 @@ type Image struct {
 	MadeUp bool
 
 	archive  *Archive
-	manifest []byte
+	manifest []byte // if it is made up
 	digest   digest.Digest
 }
+
+const (
+	maxImages = 1000 // of an archive
+	maxNames  = 100  // of an image
+)
 
 // containerdName is the annotation by which containerd and docker name an image in an index.
 const containerdName = "io.containerd.image.name"
@@ -40,10 +45,10 @@ func (a *Archive) Images() ([]Image, error) {
 			return list, err
 		}
 	}
-	if isDocker {
-		return a.ofDocker()
+	if !isDocker {
+		return nil, errors.New("the archive has neither index.json (OCI) nor manifest.json (Docker)")
 	}
-	return nil, errors.New("the archive has neither index.json (OCI) nor manifest.json (Docker)")
+	return a.ofDocker()
 }
 
 func allNamed(list []Image) bool {
@@ -61,13 +66,11 @@ func (a *Archive) ofIndex() (list []Image, err error) {
 	if err := a.decode(ocispec.ImageIndexFile, &index); err != nil {
 		return nil, err
 	}
+	if len(index.Manifests) > maxImages {
+		return nil, fmt.Errorf("index.json lists more than %d images", maxImages)
+	}
 	for _, d := range index.Manifests {
 		i := Image{Platform: d.Platform, archive: a, digest: d.Digest}
-		got, err := i.ManifestByDigest(context.Background(), d.Digest)
-		if err != nil {
-			return nil, fmt.Errorf("index.json: %w", err)
-		}
-		i.manifest = got.Content
 		name := d.Annotations[containerdName]
 		ref := d.Annotations[ocispec.AnnotationRefName]
 		if name == "" && strings.ContainsAny(ref, "/:") { // else it is a tag of an unknown name
@@ -94,7 +97,13 @@ func (a *Archive) ofDocker() (list []Image, err error) {
 	if err := a.decode("manifest.json", &images); err != nil {
 		return nil, err
 	}
+	if len(images) > maxImages {
+		return nil, fmt.Errorf("manifest.json lists more than %d images", maxImages)
+	}
 	for _, d := range images {
+		if len(d.RepoTags) > maxNames {
+			return nil, fmt.Errorf("manifest.json: an image has more than %d names", maxNames)
+		}
 		i := Image{Names: d.RepoTags, MadeUp: true, archive: a}
 		if i.manifest, err = a.makeManifest(d); err != nil {
 			return nil, fmt.Errorf("manifest.json: %w", err)
@@ -145,7 +154,10 @@ func (a *Archive) decode(name string, into any) error {
 }
 
 // Manifest returns the image's manifest or index.
-func (i Image) Manifest(context.Context) (registry.Manifest, error) {
+func (i Image) Manifest(ctx context.Context) (registry.Manifest, error) {
+	if !i.MadeUp {
+		return i.ManifestByDigest(ctx, i.digest)
+	}
 	return registry.Manifest{Digest: i.digest, Content: i.manifest}, nil
 }
 

@@ -365,8 +365,11 @@ func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 func (t *tree) finish() error {
 	for id := range t.dirs.all {
 		d := &t.dirs.all[id]
+		if !d.described {
+			continue
+		}
 		name, _, ok := t.dirs.path(int32(id))
-		if !ok || !d.described {
+		if !ok {
 			continue
 		}
 		if err := setDirectoryTime(t.fd, name, d.time); err != nil {
