@@ -111,6 +111,7 @@ func describe(ctx context.Context, from source, m manifest, r *record) (jobs []l
 		}
 		r.Chain, diffs = chain, config.RootFS.DiffIDs
 	}
+
 	for i, d := range m.Layers {
 		job := layerJob{blob: d, chain: r.Chain[:i+1], source: from}
 		if r.Artifact {
@@ -199,6 +200,7 @@ func (s *Store) add(r *record, n names) error {
 			return fmt.Errorf("layer %s: %w", c, ErrNotFound)
 		}
 	}
+
 	isNew := s.images[r.ID] == nil
 	next := r.copy()
 	if isNew {
@@ -212,6 +214,7 @@ func (s *Store) add(r *record, n names) error {
 	for _, name := range n.digests {
 		next.addDigest(name)
 	}
+
 	if err := s.put(next); err != nil {
 		return err
 	}

@@ -266,6 +266,7 @@ func (s *Store) image(r *record) (Image, error) {
 		Chain:     slices.Clone(r.Chain),
 	}
 	slices.Reverse(i.Digests)
+
 	for _, c := range r.Chain {
 		i.Size += s.sizes[c].Bytes
 		i.Layers = append(i.Layers, s.layerDir(c))

@@ -33,6 +33,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images
 	if err != nil {
 		return nil, err
 	}
+
 	for _, i := range ours(all) {
 		img, err := s.importOne(ctx, i, pinned)
 		if err != nil {
@@ -68,6 +69,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 		}
 		refs = append(refs, ref)
 	}
+
 	id, err := s.bring(ctx, i, func(top digest.Digest) names {
 		n := names{pinned: pinned}
 		for _, ref := range refs {
@@ -83,6 +85,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 	if err != nil {
 		return Image{}, err
 	}
+
 	s.mu.Lock()
 	r := s.images[id]
 	s.mu.Unlock()
@@ -113,6 +116,7 @@ func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err e
 		}
 		images = append(images, img)
 	}
+
 	w := archive.NewWriter(to)
 	for i, img := range images {
 		if err := w.Add(ctx, img.Tags, img.RawConfig, img.Layers); err != nil {

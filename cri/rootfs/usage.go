@@ -95,10 +95,12 @@ func (w *walk) read(l *level) {
 	if _, err := unix.Seek(dir, l.next, unix.SEEK_SET); err != nil {
 		return
 	}
+
 	n, err := unix.ReadDirent(dir, w.page)
 	if err != nil || n <= 0 {
 		return
 	}
+
 	_, _, names := unix.ParseDirent(w.page[:n], -1, nil)
 	for _, name := range names {
 		var st unix.Stat_t

@@ -149,6 +149,7 @@ func removeImages(ctx context.Context, cfg config.Config, names []string) error 
 		return err
 	}
 	defer conn.Close()
+
 	client := runtimeapi.NewImageServiceClient(conn)
 	for _, name := range names {
 		spec := &runtimeapi.ImageSpec{Image: name}

@@ -149,6 +149,7 @@ func attributes(f *os.File, header *tar.Header) (opaque bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("list attributes: %w", err)
 	}
+
 	for name := range bytes.SplitSeq(bytes.TrimRight(list[:n], "\x00"), []byte{0}) {
 		key := string(name)
 		if key == "trusted.overlay.opaque" {

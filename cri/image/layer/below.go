@@ -52,6 +52,7 @@ func (b *below) at(name string) (layer int, st unix.Stat_t, err error) {
 	if err != nil {
 		return -1, st, err
 	}
+
 	for _, i := range layers {
 		err := unix.Fstatat(b.roots[i], name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		switch {

@@ -92,6 +92,7 @@ func (s *settling) copyUp(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
+
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return errors.New("hard link to a directory")

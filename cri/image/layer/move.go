@@ -131,6 +131,7 @@ func (s *settling) merge(ctx context.Context, from, into int32) error {
 	source, _, _ := s.dirs.path(from)
 	target, _, _ := s.dirs.path(into)
 	s.dirs.all[into].touched, s.dirs.all[s.dirs.all[from].parent].touched = true, true
+
 	for {
 		names, err := s.names(source)
 		if err != nil {
@@ -155,6 +156,7 @@ func (s *settling) merge(ctx context.Context, from, into int32) error {
 			}
 		}
 	}
+
 	s.dirs.remove(from)
 	return unix.Unlinkat(s.root, source, unix.AT_REMOVEDIR)
 }

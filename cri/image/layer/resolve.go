@@ -98,6 +98,7 @@ func (m *merged) resolve(name string) (spot, error) {
 			passed = passed[:max(1, len(passed)-1)]
 			continue
 		}
+
 		next, target, err := m.step(passed[len(passed)-1], step)
 		if err != nil {
 			return spot{}, err

@@ -121,6 +121,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 			unix.Close(dir.fd)
 		}
 	}()
+
 	way := stepsOf(name)
 	for step := way.next(); step != ""; step = way.next() {
 		next := t.dirs.all[dir.id].parent
@@ -132,6 +133,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 			t.leave(&dir, next)
 			continue
 		}
+
 		if err := t.enter(&dir); err != nil {
 			return dir, err
 		}
