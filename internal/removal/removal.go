@@ -1,6 +1,6 @@
-// Package removal deletes directory trees that strangers made. Such a tree may be tens of thousands of directories deep or hold
-// millions of names, so neither descriptors nor memory grow with it, and no error is longer than a few path names. Nothing behind
-// a mount point is touched, and no symbolic link is followed.
+// Package removal deletes directory trees that strangers made. Such a tree may be tens of thousands of
+// directories deep or hold millions of names, so neither descriptors nor memory grow with it, and no error is
+// longer than a few path names. Nothing behind a mount point is touched, and no symbolic link is followed.
 package removal
 
 import (
@@ -14,8 +14,9 @@ import (
 // ErrMounted says that a mount point, which stays, is in the way.
 var ErrMounted = errors.New("something is still mounted there")
 
-// Tree deletes path and, if it is a directory, all below it. A mount point found below it is an error (ErrMounted) and stays; so does
-// what cannot be deleted, while the rest goes. What is not there is success. It may be repeated.
+// Tree deletes path and, if it is a directory, all below it. A mount point found below it is an error
+// (ErrMounted) and stays; so does what cannot be deleted, while the rest goes. What is not there is success.
+// It may be repeated.
 func Tree(path string) error {
 	path = filepath.Clean(path)
 	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -51,7 +52,8 @@ func At(parent int, name string) error {
 // removeOne deletes a file or an empty directory. full says that it is a directory with something in it.
 func removeOne(dir int, name string) (full bool, err error) {
 	err = unix.Unlinkat(dir, name, 0)
-	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) { // EPERM: of a directory, as POSIX has it, or not allowed
+	// EPERM is what POSIX has for a directory; it may also mean that this is not allowed.
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
 		if as := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); !errors.Is(as, unix.ENOTDIR) {
 			err = as
 		}

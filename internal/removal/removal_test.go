@@ -69,7 +69,8 @@ func TestTreeRemovesDeepDirectoriesWithFewDescriptors(t *testing.T) {
 	gone(t, tree)
 }
 
-// Every directory on the way has more names than one batch and further directories, so the walk comes back to each of them.
+// Every directory on the way has more names than one batch and further directories, so the walk comes back to
+// each of them.
 func TestTreeRemovesWideAndDeepDirectories(t *testing.T) {
 	tree := filepath.Join(t.TempDir(), "tree")
 	at := tree

@@ -15,7 +15,7 @@ const (
 	window      = 32      // directories above the present one that are kept open, with the names read of them
 	batch       = 128     // names read at a time
 	maxFailures = 8       // what cannot be deleted, before the walk gives up
-	maxReturns  = 64      // times that one directory is found to be not empty after all: somebody goes on writing there
+	maxReturns  = 64      // times that a directory is found to be not empty after all: somebody writes there
 	maxPathText = 1 << 10 // bytes of a path in an error
 )
 
@@ -113,7 +113,8 @@ func (w *walker) enter(above *level, name string) {
 		return
 	}
 	w.levels = append(w.levels, below)
-	if far := len(w.levels) - 1 - window; far > 0 { // the first is never closed: nothing leads back to it safely
+	// The first is never closed: nothing leads back to it safely.
+	if far := len(w.levels) - 1 - window; far > 0 {
 		w.levels[far].close()
 	}
 }
@@ -180,8 +181,8 @@ func (l *level) keep(name string) {
 	l.kept[name] = true
 }
 
-// reopen opens the directory again, as the parent of an open one. It must be the one that it was: a directory that was moved meanwhile
-// has another parent.
+// reopen opens the directory again, as the parent of an open one. It must be the one that it was: a directory
+// that was moved meanwhile has another parent.
 func (l *level) reopen(below int) error {
 	fd, err := unix.Openat2(below, "..", &unix.OpenHow{
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
