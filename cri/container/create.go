@@ -66,7 +66,7 @@ func (c *Containers) Create(ctx context.Context, sandboxID string, config *runti
 
 // build does the steps in order; when one fails, those before are taken back.
 func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (err error) {
-	img, err := c.findImage(r.config.GetImage())
+	img, err := c.findImage(r)
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	if err != nil {
 		return err
 	}
-	r.recordImage(img)
+	r.ImageID = img.ID
 	if r.config.LogPath != "" && box.PodConfig().GetLogDirectory() != "" {
 		r.LogPath = filepath.Join(box.PodConfig().LogDirectory, r.config.LogPath)
 	}

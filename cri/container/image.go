@@ -9,30 +9,31 @@ import (
 	"github.com/trivet-node/trivet/cri/image"
 )
 
-// findImage looks up the image that a container is to run.
-func (c *Containers) findImage(spec *runtimeapi.ImageSpec) (image.Image, error) {
+// findImage looks up the image that a container is to run, and writes down what it is called now: its tag may
+// move and it may be removed while the container runs.
+func (c *Containers) findImage(r *Record) (image.Image, error) {
+	spec := r.config.GetImage()
 	img, err := c.cfg.Images.Get(spec.GetImage())
-	if err == nil && img.Artifact {
-		err = fmt.Errorf("image %s is an OCI artifact, to be mounted as a volume, not run", spec.GetImage())
+	if err != nil {
+		return img, err
 	}
-	return img, err
-}
+	if img.Artifact {
+		return img, fmt.Errorf("image %s is an OCI artifact, to be mounted as a volume, not run", spec.GetImage())
+	}
 
-// recordImage writes down what the image is called now: its tag may move and it may be removed while the
-// container runs.
-func (r *Record) recordImage(img image.Image) {
-	asked := r.config.GetImage().GetUserSpecifiedImage()
+	asked := spec.GetUserSpecifiedImage()
 	if asked == "" {
-		asked = r.config.GetImage().GetImage()
+		asked = spec.GetImage()
 	}
-	r.ImageID, r.ImageRef, r.ImageName = img.ID, img.Reference(asked), asked
-	if !strings.HasPrefix(img.ID, "sha256:"+strings.TrimPrefix(asked, "sha256:")) {
-		return
+	r.ImageRef, r.ImageName = img.Reference(asked), asked
+	if byID := strings.HasPrefix(img.ID, "sha256:"+strings.TrimPrefix(asked, "sha256:")); !byID {
+		return img, nil
 	}
-	r.ImageName = r.ImageRef // asked for by ID
+	r.ImageName = r.ImageRef
 	if len(img.Tags) > 0 {
 		r.ImageName = img.Tags[0]
 	}
+	return img, nil
 }
 
 // Image is the container's image in its status: named as it was asked for.
