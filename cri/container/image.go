@@ -18,7 +18,7 @@ func (c *Containers) findImage(r *Record) (image.Image, error) {
 		return img, err
 	}
 	if img.Artifact {
-		return img, fmt.Errorf("image %s is an OCI artifact, to be mounted as a volume, not run", spec.GetImage())
+		return img, fmt.Errorf("image %s is an OCI artifact, to be mounted, not run", spec.GetImage())
 	}
 
 	asked := spec.GetUserSpecifiedImage()
