@@ -71,7 +71,7 @@ func TestStatusNamesTheImageAsItWasWhenTheContainerWasMade(t *testing.T) {
 	}
 	check("at first")
 
-	other, err := mutate.ConfigFile(empty.Image, configured(t, empty.Image))
+	other, err := mutate.Config(empty.Image, v1.Config{Env: []string{"OTHER=yes"}})
 	if err != nil {
 		t.Fatal(err)
 	}
