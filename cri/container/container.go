@@ -65,6 +65,8 @@ type Record struct {
 	Refused     string // why the OCI runtime did not make it, so that its start fails; empty: it made it
 	Raw         []byte
 	ImageID     string
+	ImageRef    string // name of the image with the digest of its manifest, as long as it has one
+	ImageName   string // as it was asked for
 	LogPath     string
 	Created     time.Time
 	Started     time.Time

@@ -67,7 +67,7 @@ func (c *Containers) Create(ctx context.Context, sandboxID string, config *runti
 
 // build does the steps in order; when one fails, those before are taken back.
 func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (err error) {
-	img, err := c.cfg.Images.Get(r.config.GetImage().GetImage())
+	img, err := c.findImage(r)
 	if err != nil {
 		return err
 	}

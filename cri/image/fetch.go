@@ -13,17 +13,20 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/trivet-node/trivet/cri/image/layer"
-	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
 // layerJob is one layer to bring in.
 type layerJob struct {
 	blob   ocispec.Descriptor
-	diff   digest.Digest // of the uncompressed content
+	diff   digest.Digest // of the uncompressed content; "" if nothing tells it
+	file   string        // the blob is no archive but a file of this name
 	chain  []string      // this layer's name last, after those of the layers below
-	source *registry.Repository
+	source source
 	slots  chan struct{} // limits how many are fetched at once
 }
+
+func (j layerJob) name() string { return j.chain[len(j.chain)-1] }
 
 func (s *Store) hasLayer(chain string) bool {
 	s.mu.Lock()
@@ -53,7 +56,7 @@ func (s *Store) awaitLayer(ctx context.Context, chain string) error {
 // fetchLayer brings a layer in, or waits for another pull that does. If that other one fails, for reasons of its own perhaps, such as
 // worse credentials, this one tries itself.
 func (s *Store) fetchLayer(ctx context.Context, job layerJob) error {
-	name := job.chain[len(job.chain)-1]
+	name := job.name()
 	for {
 		_, joined, err := s.layers.do(ctx, name, func(ctx context.Context) (layerInfo, error) { return s.bringIn(ctx, name, job) })
 		if err == nil || !joined || ctx.Err() != nil {
@@ -71,7 +74,7 @@ func (s *Store) bringIn(ctx context.Context, name string, job layerJob) (info la
 	if err != nil {
 		return info, err
 	}
-	defer func() { err = errors.Join(err, removeTree(temp)) }()
+	defer func() { err = errors.Join(err, removal.Tree(temp)) }()
 	result, err := s.unpack(ctx, filepath.Join(temp, "fs"), job)
 	if err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
@@ -83,8 +86,12 @@ func (s *Store) bringIn(ctx context.Context, name string, job layerJob) (info la
 		}
 		lower = append(lower, s.layerDir(c))
 	}
-	if err := layer.Settle(filepath.Join(temp, "fs"), lower, &result); err != nil {
+	if err := layer.Settle(ctx, filepath.Join(temp, "fs"), lower, &result); err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
+	}
+	if result.Dropped > 0 {
+		s.config.Log.Info("attributes of overlayfs in a layer are left out",
+			"layer", job.blob.Digest, "number", result.Dropped)
 	}
 	info = layerInfo{Bytes: result.Bytes, Inodes: result.Inodes}
 	return info, s.commitLayer(temp, name, info)
@@ -102,7 +109,17 @@ func (s *Store) unpack(ctx context.Context, dir string, job layerJob) (layer.Res
 		return layer.Result{}, err
 	}
 	defer blob.Close()
-	return layer.Unpack(ctx, dir, layer.Source{Blob: blob, MediaType: job.blob.MediaType, Digest: job.blob.Digest, DiffID: job.diff})
+	from := layer.Source{
+		Blob:      blob,
+		Size:      job.blob.Size,
+		MediaType: job.blob.MediaType,
+		Digest:    job.blob.Digest,
+		DiffID:    job.diff,
+	}
+	if job.file != "" {
+		return layer.UnpackFile(ctx, dir, job.file, from)
+	}
+	return layer.Unpack(ctx, dir, from)
 }
 
 func (s *Store) commitLayer(temp, name string, info layerInfo) error {
@@ -124,7 +141,7 @@ func (s *Store) commitLayer(temp, name string, info layerInfo) error {
 	target := filepath.Join(s.config.Dir, "layers", name)
 	err = os.Rename(temp, target)
 	if errors.Is(err, fs.ErrExist) { // a torn one from before a power loss
-		if err = removeTree(target); err == nil {
+		if err = removal.Tree(target); err == nil {
 			err = os.Rename(temp, target)
 		}
 	}

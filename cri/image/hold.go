@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
 // Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is already gone.
@@ -58,7 +60,7 @@ func (s *Store) Collect() error {
 	doomed, err := s.condemn()
 	s.mu.Unlock()
 	for _, dir := range doomed {
-		err = errors.Join(err, removeTree(dir))
+		err = errors.Join(err, removal.Tree(dir))
 	}
 	return err
 }

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strings"
+	"strconv"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -19,6 +19,8 @@ type manifest struct {
 	Config        ocispec.Descriptor   `json:"config"`
 	Layers        []ocispec.Descriptor `json:"layers"`
 	Manifests     []ocispec.Descriptor `json:"manifests"`
+
+	digest digest.Digest // of the manifest itself
 }
 
 const (
@@ -26,8 +28,8 @@ const (
 	maxConfig = 8 << 20
 )
 
-func parseManifest(content []byte) (manifest, error) {
-	var m manifest
+func parseManifest(content []byte, d digest.Digest) (manifest, error) {
+	m := manifest{digest: d}
 	if err := json.Unmarshal(content, &m); err != nil {
 		return m, fmt.Errorf("manifest: %w", err)
 	}
@@ -56,50 +58,12 @@ func parseManifest(content []byte) (manifest, error) {
 
 func checkDescriptor(d ocispec.Descriptor) error {
 	if err := d.Digest.Validate(); err != nil {
-		return fmt.Errorf("digest %q in manifest: %w", d.Digest, err)
+		return fmt.Errorf("digest %s in manifest: %w", quote(d.Digest.String()), err)
 	}
 	if d.Size < 0 {
 		return fmt.Errorf("blob %s has size %d in the manifest", d.Digest, d.Size)
 	}
 	return nil
-}
-
-// choose picks the manifest of this machine's platform out of an index.
-func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	best, score := ocispec.Descriptor{}, 0
-	var offered []string
-	for _, d := range list {
-		p := d.Platform
-		if p == nil {
-			if len(list) == 1 {
-				return d, nil
-			}
-			continue
-		}
-		offered = append(offered, strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/"))
-		if got := fit(p); got > score {
-			best, score = d, got
-		}
-	}
-	if score == 0 {
-		return best, fmt.Errorf("no image for linux/%s; there are %s", runtime.GOARCH, strings.Join(offered, ", "))
-	}
-	return best, nil
-}
-
-// fit is 0 for a platform that cannot run here, and more the better it fits. The variant counts only on arm: v8 is what arm64 is, and
-// 32-bit arm runs its own version and older ones.
-func fit(p *ocispec.Platform) int {
-	if p.OS != "linux" || p.Architecture != runtime.GOARCH {
-		return 0
-	}
-	switch {
-	case p.Variant == "" || p.Architecture == "arm64" && p.Variant == "v8" || p.Architecture == "amd64" && p.Variant == "v1":
-		return 10
-	case p.Architecture == "arm" && len(p.Variant) == 2 && p.Variant <= "v7":
-		return int(p.Variant[1] - '0')
-	}
-	return 0
 }
 
 // parseConfig reads an image's configuration and names its layers: each by the hex of its chain ID, so that a layer directory depends on
@@ -108,8 +72,9 @@ func parseConfig(content []byte, layers int) (config ocispec.Image, chain []stri
 	if err := json.Unmarshal(content, &config); err != nil {
 		return config, nil, fmt.Errorf("image configuration: %w", err)
 	}
-	if config.OS != "" && config.OS != "linux" || config.Architecture != "" && config.Architecture != runtime.GOARCH {
-		return config, nil, fmt.Errorf("image is for %s/%s, this node is linux/%s", config.OS, config.Architecture, runtime.GOARCH)
+	if p := normalize(config.Platform); p.OS != "linux" || p.Architecture != runtime.GOARCH {
+		err := fmt.Errorf("image is for %s, this node is linux/%s", platformName(p), runtime.GOARCH)
+		return config, nil, err
 	}
 	ids := config.RootFS.DiffIDs
 	if len(ids) != layers {
@@ -117,11 +82,25 @@ func parseConfig(content []byte, layers int) (config ocispec.Image, chain []stri
 	}
 	for _, d := range ids {
 		if err := d.Validate(); err != nil {
-			return config, nil, fmt.Errorf("layer digest %q in the image configuration: %w", d, err)
+			err = fmt.Errorf("layer digest %s in the image configuration: %w", quote(d.String()), err)
+			return config, nil, err
 		}
 	}
+	return config, chainOf(ids), nil
+}
+
+func chainOf(ids []digest.Digest) (chain []string) {
 	for _, d := range identity.ChainIDs(append([]digest.Digest{}, ids...)) {
 		chain = append(chain, d.Encoded())
 	}
-	return config, chain, nil
+	return chain
+}
+
+// quote shows what a registry says in an error, in one line and not at any length.
+func quote(text string) string {
+	const most = 100
+	if len(text) > most {
+		text = text[:most] + "..."
+	}
+	return strconv.Quote(text)
 }

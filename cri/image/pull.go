@@ -36,48 +36,104 @@ func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Imag
 }
 
 func (s *Store) pull(ctx context.Context, ref registry.Reference, auth registry.Auth) (id string, err error) {
-	source, err := s.config.Registry.Open(ref, auth)
+	from, err := s.config.Registry.Open(ref, auth)
 	if err != nil {
 		return "", err
 	}
-	top, m, err := resolve(ctx, source)
+	return s.bring(ctx, from, func(top digest.Digest) names {
+		n := names{digests: []string{ref.Name() + "@" + top.String()}}
+		if ref.Tag != "" {
+			n.tags = []string{ref.String()}
+		}
+		return n
+	})
+}
+
+// source is where an image comes from: a repository of a registry, or an archive.
+type source interface {
+	Manifest(context.Context) (registry.Manifest, error)
+	ManifestByDigest(context.Context, digest.Digest) (registry.Manifest, error)
+	Blob(context.Context, digest.Digest, int64) (io.ReadCloser, error)
+}
+
+// names is what an image is called when it has come.
+type names struct {
+	tags, digests []string
+	pinned        bool
+}
+
+// bring brings in an image. named tells its names, given the digest of the manifest or index that the source
+// begins with.
+func (s *Store) bring(
+	ctx context.Context, from source, named func(top digest.Digest) names,
+) (id string, err error) {
+	top, m, err := resolve(ctx, from)
 	if err != nil {
 		return "", err
 	}
-	if id, known := s.rename(ref, top, m.Config.Digest); known {
-		return id, nil
+	r := &record{ID: m.Config.Digest.String()}
+	if m.isArtifact() { // many have the same, empty configuration
+		r.ID = m.digest.String()
 	}
-	raw, err := readConfig(ctx, source, m.Config)
+	if s.rename(r.ID, named(top)) {
+		return r.ID, nil
+	}
+	jobs, err := describe(ctx, from, m, r)
 	if err != nil {
 		return "", err
 	}
-	config, chain, err := parseConfig(raw, len(m.Layers))
-	if err != nil {
-		return "", err
-	}
+
 	// The hold keeps the layers from being collected between their arrival and the record.
-	hold := "pull:" + ref.String() + ":" + time.Now().String()
+	hold := "pull:" + r.ID + ":" + time.Now().String()
 	s.mu.Lock()
-	s.holdLocked(hold, chain)
+	s.holdLocked(hold, r.Chain)
 	s.mu.Unlock()
 	defer func() { err = errors.Join(err, s.Drop(hold)) }()
 
-	if err := s.fetchLayers(ctx, source, m.Layers, config.RootFS.DiffIDs, chain); err != nil {
+	if err := s.fetchLayers(ctx, jobs); err != nil {
 		return "", err
 	}
-	r := &record{ID: m.Config.Digest.String(), Config: raw, Chain: chain}
-	return r.ID, s.add(r, ref, top)
+	return r.ID, s.add(r, named(top))
 }
 
-// resolve reads the manifest that the reference names, and the one for this platform if that is an index. top is the digest of the first.
-func resolve(ctx context.Context, source *registry.Repository) (top digest.Digest, m manifest, err error) {
-	got, err := source.Manifest(ctx)
+// describe fills in the record of an image, and lists what is to be fetched for it.
+func describe(ctx context.Context, from source, m manifest, r *record) (jobs []layerJob, err error) {
+	var diffs []digest.Digest
+	if m.isArtifact() {
+		r.Artifact, r.Config, r.Chain = true, []byte("{}"), artifactChain(m)
+	} else {
+		if r.Config, err = readConfig(ctx, from, m.Config); err != nil {
+			return nil, err
+		}
+		config, chain, err := parseConfig(r.Config, len(m.Layers))
+		if err != nil {
+			return nil, err
+		}
+		r.Chain, diffs = chain, config.RootFS.DiffIDs
+	}
+
+	for i, d := range m.Layers {
+		job := layerJob{blob: d, chain: r.Chain[:i+1], source: from}
+		if r.Artifact {
+			job.file = fileName(d)
+		} else {
+			job.diff = diffs[i]
+		}
+		jobs = append(jobs, job)
+	}
+	return jobs, nil
+}
+
+// resolve reads the manifest that the source begins with, and the one for this platform if that is an index.
+// top is the digest of the first.
+func resolve(ctx context.Context, from source) (top digest.Digest, m manifest, err error) {
+	got, err := from.Manifest(ctx)
 	if err != nil {
 		return "", m, err
 	}
 	top = got.Digest
 	for range 3 { // an index may hold an index
-		if m, err = parseManifest(got.Content); err != nil {
+		if m, err = parseManifest(got.Content, got.Digest); err != nil {
 			return "", m, err
 		}
 		if m.Config.Digest != "" {
@@ -87,15 +143,15 @@ func resolve(ctx context.Context, source *registry.Repository) (top digest.Diges
 		if err != nil {
 			return "", m, err
 		}
-		if got, err = source.ManifestByDigest(ctx, d.Digest); err != nil {
+		if got, err = from.ManifestByDigest(ctx, d.Digest); err != nil {
 			return "", m, err
 		}
 	}
 	return "", m, errors.New("indexes are nested too deeply")
 }
 
-func readConfig(ctx context.Context, source *registry.Repository, d ocispec.Descriptor) ([]byte, error) {
-	blob, err := source.Blob(ctx, d.Digest, d.Size)
+func readConfig(ctx context.Context, from source, d ocispec.Descriptor) ([]byte, error) {
+	blob, err := from.Blob(ctx, d.Digest, d.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -110,33 +166,30 @@ func readConfig(ctx context.Context, source *registry.Repository, d ocispec.Desc
 	return raw, nil
 }
 
-// rename gives an image that is already here the name it was pulled by.
-func (s *Store) rename(ref registry.Reference, top, config digest.Digest) (id string, known bool) {
+// rename gives an image that is already here the names by which it has come again.
+func (s *Store) rename(id string, n names) (known bool) {
 	s.mu.Lock()
-	r := s.images[config.String()]
+	r := s.images[id]
 	s.mu.Unlock()
-	if r == nil {
-		return "", false
-	}
-	return r.ID, s.add(r, ref, top) == nil
+	return r != nil && s.add(r, n) == nil
 }
 
 // fetchLayers brings in what is missing, all layers at once within the limit, the lowest first.
-func (s *Store) fetchLayers(ctx context.Context, source *registry.Repository, layers []ocispec.Descriptor, diffs []digest.Digest, chain []string) error {
+func (s *Store) fetchLayers(ctx context.Context, jobs []layerJob) error {
 	group, ctx := errgroup.WithContext(ctx)
 	slots := make(chan struct{}, s.config.Parallel)
-	for i, d := range layers {
-		if s.hasLayer(chain[i]) {
+	for _, job := range jobs {
+		if s.hasLayer(job.name()) {
 			continue
 		}
-		job := layerJob{blob: d, diff: diffs[i], chain: chain[:i+1], source: source, slots: slots}
+		job.slots = slots
 		group.Go(func() error { return s.fetchLayer(ctx, job) })
 	}
 	return group.Wait()
 }
 
-// add writes the image's record with its new name and takes the name away from the image that had it.
-func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error {
+// add writes the image's record with its new names and takes its tags away from the images that had them.
+func (s *Store) add(r *record, n names) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.images[r.ID]; old != nil {
@@ -147,32 +200,40 @@ func (s *Store) add(r *record, ref registry.Reference, top digest.Digest) error 
 			return fmt.Errorf("layer %s: %w", c, ErrNotFound)
 		}
 	}
+
 	isNew := s.images[r.ID] == nil
 	next := r.copy()
 	if isNew {
 		s.arrivals++
 		next.Boot, next.Synced, next.arrival = s.boot, false, s.arrivals
 	}
-	if ref.Tag != "" {
-		next.Tags[ref.String()] = time.Now()
+	next.Pinned = next.Pinned || n.pinned
+	for _, tag := range n.tags {
+		next.Tags[tag] = time.Now()
 	}
-	if name := ref.Name() + "@" + top.String(); !slices.Contains(next.Digests, name) {
-		next.Digests = append(next.Digests, name)
+	for _, name := range n.digests {
+		next.addDigest(name)
 	}
+
 	if err := s.put(next); err != nil {
 		return err
 	}
 	if isNew {
 		s.syncLater(next)
 	}
-	if ref.Tag == "" {
-		return nil
+	for _, tag := range n.tags {
+		if err := s.untagOthers(next.ID, tag); err != nil {
+			return err
+		}
 	}
-	return s.untagOthers(next.ID, ref.String())
+	return nil
 }
 
 // put needs s.mu.
 func (s *Store) put(r *record) error {
+	if err := r.parse(); err != nil {
+		return err
+	}
 	if err := s.records.Put(hexOf(r.ID), *r); err != nil {
 		return fmt.Errorf("record image %s: %w", r.ID, err)
 	}

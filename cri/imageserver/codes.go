@@ -3,6 +3,7 @@ package imageserver
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -29,5 +30,15 @@ func coded(err error) error {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		code = codes.ResourceExhausted
 	}
-	return status.Error(code, err.Error())
+	return status.Error(code, bounded(err.Error()))
+}
+
+// bounded cuts an error in the middle: registries and images have a part in it, and it becomes an event of
+// the pod.
+func bounded(text string) string {
+	const most = 4 << 10
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most/2], "") + " ... " + strings.ToValidUTF8(text[len(text)-most/2:], "")
 }

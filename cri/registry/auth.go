@@ -56,31 +56,6 @@ func (a Auth) of(host string) Auth {
 	return Auth{}
 }
 
-// challenge is a WWW-Authenticate header (RFC 9110 section 11.6.1).
-type challenge struct {
-	scheme string // lower case
-	params map[string]string
-}
-
-func parseChallenge(header string) challenge {
-	scheme, rest, _ := strings.Cut(strings.TrimSpace(header), " ")
-	c := challenge{scheme: strings.ToLower(scheme), params: make(map[string]string)}
-	for rest = strings.TrimLeft(rest, " ,"); rest != ""; rest = strings.TrimLeft(rest, " ,") {
-		key, after, ok := strings.Cut(rest, "=")
-		if !ok {
-			break
-		}
-		var value string
-		if strings.HasPrefix(after, `"`) {
-			value, rest, _ = strings.Cut(after[1:], `"`)
-		} else {
-			value, rest, _ = strings.Cut(after, ",")
-		}
-		c.params[strings.ToLower(strings.TrimSpace(key))] = value
-	}
-	return c
-}
-
 // authorize answers a challenge: it returns the Authorization header for the next try.
 func (s *session) authorize(ctx context.Context, e endpoint, headers []string) (string, error) {
 	auth := s.auth.of(e.base.Host)
@@ -88,8 +63,8 @@ func (s *session) authorize(ctx context.Context, e endpoint, headers []string) (
 		auth = s.auth.of(s.ref.Host)
 	}
 	var refused error
-	for _, h := range headers {
-		switch c := parseChallenge(h); c.scheme {
+	for _, c := range parseChallenges(headers) {
+		switch c.scheme {
 		case "bearer":
 			if auth.RegistryToken != "" {
 				return "Bearer " + auth.RegistryToken, nil
@@ -117,66 +92,119 @@ func (s *session) authorize(ctx context.Context, e endpoint, headers []string) (
 func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth) (string, error) {
 	realm, err := url.Parse(c.params["realm"])
 	if err != nil || realm.Scheme != "http" && realm.Scheme != "https" {
-		return "", fmt.Errorf("token server %q is no http address", c.params["realm"])
+		return "", errors.New("the registry names a token server without an http address")
 	}
 	if realm.Scheme == "http" && e.base.Scheme == "https" && auth != (Auth{}) {
-		return "", fmt.Errorf("token server %s is not https: credentials are not sent there", realm)
+		return "", fmt.Errorf("token server %s is not https: credentials are not sent there", realm.Host)
 	}
-	scope := c.params["scope"]
-	if scope == "" {
-		scope = "repository:" + s.ref.Repository + ":pull"
+	grant := grant{realm: realm, service: c.params["service"], scope: c.params["scope"], auth: auth}
+	if grant.scope == "" {
+		grant.scope = "repository:" + s.ref.Repository + ":pull"
 	}
-	request, err := tokenRequest(ctx, realm, c.params["service"], scope, auth)
+	if auth.IdentityToken != "" {
+		return grant.ask(ctx, e, grant.byPost)
+	}
+	token, err := grant.ask(ctx, e, grant.byGet)
+	status, refused := errors.AsType[*statusError](err)
+	if !refused || auth.Username == "" || !knowsPostOnly(status.status) {
+		return token, err
+	}
+	token, postErr := grant.ask(ctx, e, grant.byPost)
+	if postErr != nil {
+		return "", err // of the two, what the more usual way said
+	}
+	return token, nil
+}
+
+// knowsPostOnly tells whether a token server may mean by its answer that it takes credentials by POST only.
+// Some say "unauthorized".
+func knowsPostOnly(status int) bool {
+	switch status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed,
+		http.StatusNotImplemented:
+		return true
+	}
+	return false
+}
+
+// grant is what a token server is asked for.
+type grant struct {
+	realm          *url.URL
+	service, scope string
+	auth           Auth
+}
+
+// ask sends a request to the token server and takes the token from its answer.
+func (g grant) ask(
+	ctx context.Context, e endpoint, by func(context.Context) (*http.Request, error),
+) (string, error) {
+	request, err := by(ctx)
 	if err != nil {
 		return "", err
 	}
-	response, err := e.client.Do(request)
+	a, err := e.elsewhere(g.realm).send(request)
 	if err != nil {
-		return "", &connectionError{fmt.Errorf("ask %s for a token: %w", realm.Host, err)}
+		return "", &connectionError{fmt.Errorf("ask %s for a token: %w", g.realm.Host, err)}
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if a.StatusCode != http.StatusOK {
+		a.foreign = a.foreign || !sameOrigin(g.realm, &e.base)
+		refusal := a.refusal()
+		refusal.message = "token server " + g.realm.Host + ": " + refusal.message
+		return "", refusal
+	}
+	defer a.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(a.Body, maxToken))
 	if err != nil {
-		return "", &connectionError{fmt.Errorf("read the token of %s: %w", realm.Host, err)}
-	}
-	if response.StatusCode != http.StatusOK {
-		return "", &statusError{status: response.StatusCode, message: "token server " + realm.Host + ": " + protocolMessage(body)}
+		return "", &connectionError{fmt.Errorf("read the token of %s: %w", g.realm.Host, err)}
 	}
 	var answer struct {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
 	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return "", fmt.Errorf("token of %s: %w", realm.Host, err)
+	if json.Unmarshal(body, &answer) != nil { // the reason would quote the answer
+		return "", fmt.Errorf("token server %s answered with what is no token", g.realm.Host)
 	}
 	if answer.Token == "" {
 		answer.Token = answer.AccessToken
 	}
 	if answer.Token == "" {
-		return "", fmt.Errorf("token server %s answered without a token", realm.Host)
+		return "", fmt.Errorf("token server %s answered without a token", g.realm.Host)
 	}
 	return answer.Token, nil
 }
 
-func tokenRequest(ctx context.Context, realm *url.URL, service, scope string, auth Auth) (*http.Request, error) {
-	if auth.IdentityToken != "" {
-		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {auth.IdentityToken}, "service": {service},
-			"scope": {scope}, "client_id": {"trivet"}}
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, realm.String(), strings.NewReader(form.Encode()))
-		if err == nil {
-			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		}
-		return request, err
-	}
-	address, query := *realm, realm.Query()
-	query.Set("scope", scope)
-	if service != "" {
-		query.Set("service", service)
+const maxToken = 1 << 20
+
+// byGet is the request of distribution's token authentication.
+func (g grant) byGet(ctx context.Context) (*http.Request, error) {
+	address, query := *g.realm, g.realm.Query()
+	query.Set("scope", g.scope)
+	if g.service != "" {
+		query.Set("service", g.service)
 	}
 	address.RawQuery = query.Encode()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
-	if err == nil && auth.Username != "" {
-		request.SetBasicAuth(auth.Username, auth.Password)
+	if err == nil && g.auth.Username != "" {
+		request.SetBasicAuth(g.auth.Username, g.auth.Password)
+	}
+	return request, err
+}
+
+// byPost is the request of distribution's OAuth 2 authentication.
+func (g grant) byPost(ctx context.Context) (*http.Request, error) {
+	form := url.Values{"service": {g.service}, "scope": {g.scope}, "client_id": {"trivet"}}
+	if g.auth.IdentityToken != "" {
+		form.Set("grant_type", "refresh_token")
+		form.Set("refresh_token", g.auth.IdentityToken)
+	} else {
+		form.Set("grant_type", "password")
+		form.Set("username", g.auth.Username)
+		form.Set("password", g.auth.Password)
+	}
+	body := strings.NewReader(form.Encode())
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.realm.String(), body)
+	if err == nil {
+		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	return request, err
 }

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,8 +39,16 @@ func NewClient(config Config) *Client {
 	}
 	c := &Client{config: config, tries: 5}
 	c.retry = func(attempt int) time.Duration { return min(100*time.Millisecond<<attempt, 5*time.Second) }
-	c.plain = &http.Client{Transport: transport(nil)}
+	c.plain = newHTTPClient(nil)
 	return c
+}
+
+// newHTTPClient follows no redirects: send does, and knows what may go along.
+func newHTTPClient(config *tls.Config) *http.Client {
+	return &http.Client{
+		Transport:     transport(config),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 func transport(config *tls.Config) *http.Transport {
@@ -52,6 +59,7 @@ func transport(config *tls.Config) *http.Transport {
 	t.IdleConnTimeout = 20 * time.Second
 	t.ReadBufferSize = 256 << 10
 	t.ResponseHeaderTimeout = 30 * time.Second
+	t.MaxResponseHeaderBytes = 256 << 10
 	return t
 }
 
@@ -76,9 +84,17 @@ func (c *Client) Open(ref Reference, auth Auth) (*Repository, error) {
 		return nil, fmt.Errorf("registry %s: %w", ref.Host, err)
 	}
 	for i := range list {
-		list[i].client = c.plain
-		if list[i].tls != nil { // certificates of its own, so connections of its own, for the length of this pull
-			list[i].client = &http.Client{Transport: transport(list[i].tls)}
+		list[i].client, list[i].foreign = c.plain, c.plain
+		if list[i].tls == nil {
+			continue
+		}
+		// Certificates of its own, so connections of its own, for the length of this pull.
+		list[i].client = newHTTPClient(list[i].tls)
+		list[i].foreign = list[i].client
+		if len(list[i].tls.Certificates) > 0 {
+			others := list[i].tls.Clone()
+			others.Certificates = nil
+			list[i].foreign = newHTTPClient(others)
 		}
 	}
 	return &Repository{session{client: c, ref: ref, auth: auth, endpoints: list, tokens: make(map[string]string)}}, nil
@@ -226,6 +242,7 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 	if e.mirror {
 		address.RawQuery = "ns=" + s.ref.Host
 	}
+	key := address.Scheme + "://" + address.Host
 	for second := false; ; second = true {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 		if err != nil {
@@ -237,22 +254,21 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 			}
 		}
 		request.Header.Set("User-Agent", s.client.config.UserAgent)
-		key := address.Host
 		if token := s.storedToken(key); token != "" {
 			request.Header.Set("Authorization", token)
 		}
-		response, err := e.client.Do(request)
+		a, err := e.send(request)
 		if err != nil {
-			return nil, &connectionError{err}
+			return nil, err
 		}
-		if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusPartialContent {
-			return response, nil
+		if a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent {
+			return a.Response, nil
 		}
-		body, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-		response.Body.Close()
-		challenges := response.Header.Values("WWW-Authenticate")
-		if response.StatusCode != http.StatusUnauthorized || second || len(challenges) == 0 {
-			return nil, &statusError{response.StatusCode, protocolMessage(body)}
+
+		challenges := a.Header.Values("WWW-Authenticate")
+		refusal := a.refusal()
+		if a.StatusCode != http.StatusUnauthorized || a.foreign || second || len(challenges) == 0 {
+			return nil, refusal
 		}
 		token, err := s.authorize(ctx, e, challenges)
 		if err != nil {
@@ -261,7 +277,7 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 			if status || connection {
 				return nil, err
 			}
-			return nil, &statusError{response.StatusCode, err.Error()}
+			return nil, &statusError{a.StatusCode, err.Error()}
 		}
 		s.mu.Lock()
 		s.tokens[key] = token
@@ -291,20 +307,4 @@ func passing(err error) bool {
 		return false
 	}
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || isReset(err)
-}
-
-// protocolMessage takes the text out of the error body of the distribution specification.
-func protocolMessage(body []byte) string {
-	var answer struct {
-		Errors  []struct{ Code, Message string } `json:"errors"`
-		Details string                           `json:"details"`
-	}
-	if json.Unmarshal(body, &answer) == nil && len(answer.Errors) > 0 {
-		return strings.TrimSpace(answer.Errors[0].Code + " " + answer.Errors[0].Message)
-	}
-	if answer.Details != "" {
-		return answer.Details
-	}
-	text := strings.TrimSpace(string(body[:min(len(body), 200)]))
-	return strings.Join(strings.Fields(text), " ")
 }

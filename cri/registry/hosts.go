@@ -26,6 +26,7 @@ type endpoint struct {
 	header  http.Header
 	tls     *tls.Config // nil: defaults
 	client  *http.Client
+	foreign *http.Client // for where the endpoint sends us: without its client certificate
 }
 
 // hostEntry is what hosts.toml says of one host; the same keys at the top level are about the server itself.

@@ -19,6 +19,7 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
 // Config says where root file systems live.
@@ -237,7 +238,7 @@ func (m *Manager) delete(id string) error {
 	if err := os.Remove(m.Path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.RemoveAll(m.writable(id))
+	return removal.Tree(m.writable(id))
 }
 
 // IDs lists the root file systems that exist: what a container that is gone left here can be released.

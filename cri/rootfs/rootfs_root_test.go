@@ -2,6 +2,7 @@ package rootfs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -64,6 +65,80 @@ func TestWhatCannotBeDeletedIsTriedAgainAtTheNextStart(t *testing.T) {
 	}
 	if _, err := os.Stat(stuck); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("after the next start: %v", err)
+	}
+}
+
+// nest makes depth directories within each other below dir.
+func nest(t *testing.T, dir string, depth int) {
+	t.Helper()
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	for i := 0; err == nil && i < depth; i++ {
+		if err = unix.Mkdirat(fd, "d", 0o700); err != nil {
+			break
+		}
+		next, openErr := unix.Openat(fd, "d", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		unix.Close(fd)
+		fd, err = next, openErr
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+}
+
+func TestReleaseDeletesVeryDeepTreesWithFewDescriptors(t *testing.T) {
+	c := config(t)
+	m, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = m.Prepare(t.Context(), "deep", image.Image{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nest(t, filepath.Join(c.Dir, "containers/deep/upper"), 25_000)
+	few := unix.Rlimit{Cur: 256}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	few.Max = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+
+	if u, err := m.Usage("deep"); err != nil || u.Inodes < 1000 {
+		t.Errorf("usage %+v, %v", u, err)
+	}
+	if err := m.Release(t.Context(), "deep"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(filepath.Join(c.Dir, "containers/deep")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the writable layer: %v", err)
+	}
+}
+
+func TestUsageOfADirectoryOfManyPagesCountsEachNameOnce(t *testing.T) {
+	c := config(t)
+	m, err := Open(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	upper := filepath.Join(c.Dir, "containers/c/upper")
+	if err := os.MkdirAll(upper, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3000 {
+		if err := os.Mkdir(fmt.Sprintf("%s/%d%s", upper, i, strings.Repeat("n", i%200)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/", upper+"/root"); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := m.Usage("c"); err != nil || u.Inodes != 3002 {
+		t.Errorf("%d inodes, %v; want 3002", u.Inodes, err)
 	}
 }
 

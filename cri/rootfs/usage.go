@@ -2,10 +2,11 @@ package rootfs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/durable"
 )
@@ -34,32 +35,100 @@ func (m *Manager) TotalUsage() (Usage, error) { return usage(m.containers()) }
 // Dir is where the writable layers are, for ImageFsInfo.
 func (m *Manager) Dir() string { return m.config.Dir }
 
-func usage(dir string) (u Usage, err error) {
-	seen := make(map[uint64]struct{}) // of files with several links
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil {
-			var info fs.FileInfo
-			if info, err = d.Info(); err == nil {
-				u.add(info.Sys().(*syscall.Stat_t), seen)
-			}
-		}
-		if path != dir || errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	})
-	return u, err
+// walk counts what is below a directory that somebody else writes to. Of each directory on the way it
+// remembers a page of names, so that neither descriptors nor memory grow with what is there.
+type walk struct {
+	root   int
+	levels []level
+	page   []byte
+
+	bytes, inodes float64 // a file of several names counts in part for each
 }
 
-func (u *Usage) add(st *syscall.Stat_t, seen map[uint64]struct{}) {
-	if st.Nlink > 1 && st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
-		if _, again := seen[st.Ino]; again {
-			return
-		}
-		seen[st.Ino] = struct{}{}
+// level is a directory on the way.
+type level struct {
+	name string   // below root
+	next int64    // where to go on reading
+	dirs []string // directories that were read and not yet walked
+	done bool     // nothing is left to read
+}
+
+func usage(dir string) (Usage, error) {
+	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return Usage{}, nil
 	}
-	u.Bytes += st.Blocks * 512
-	u.Inodes++
+	if err != nil {
+		return Usage{}, fmt.Errorf("open %s: %w", dir, err)
+	}
+	defer unix.Close(root)
+	w := walk{root: root, levels: []level{{name: "."}}, page: make([]byte, 16<<10)}
+	var st unix.Stat_t
+	if err := unix.Fstat(root, &st); err != nil {
+		return Usage{}, fmt.Errorf("stat %s: %w", dir, err)
+	}
+	w.add(st)
+
+	for len(w.levels) > 0 {
+		l := &w.levels[len(w.levels)-1]
+		switch {
+		case len(l.dirs) > 0:
+			down := l.name + "/" + l.dirs[0]
+			l.dirs = l.dirs[1:]
+			w.levels = append(w.levels, level{name: down})
+		case l.done:
+			w.levels = w.levels[:len(w.levels)-1]
+		default:
+			w.read(l)
+		}
+	}
+	return Usage{Bytes: int64(w.bytes), Inodes: int64(w.inodes + 0.5)}, nil
+}
+
+// read counts a page of a directory. One that cannot be opened any more, or by no name that the kernel takes,
+// is done.
+func (w *walk) read(l *level) {
+	l.done = true
+	dir, err := unix.Openat2(w.root, l.name, &unix.OpenHow{
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
+	if err != nil {
+		return
+	}
+	defer unix.Close(dir)
+	if _, err := unix.Seek(dir, l.next, unix.SEEK_SET); err != nil {
+		return
+	}
+
+	n, err := unix.ReadDirent(dir, w.page)
+	if err != nil || n <= 0 {
+		return
+	}
+
+	_, _, names := unix.ParseDirent(w.page[:n], -1, nil)
+	for _, name := range names {
+		var st unix.Stat_t
+		if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
+			continue
+		}
+		w.add(st)
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			l.dirs = append(l.dirs, name)
+		}
+	}
+	if l.next, err = unix.Seek(dir, 0, unix.SEEK_CUR); err == nil {
+		l.done = false
+	}
+}
+
+func (w *walk) add(st unix.Stat_t) {
+	names := 1.0
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR && st.Nlink > 1 {
+		names = float64(st.Nlink)
+	}
+	w.bytes += float64(st.Blocks*512) / names
+	w.inodes += 1 / names
 }
 
 // checkID refuses what would be a path.

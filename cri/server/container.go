@@ -106,6 +106,7 @@ func containerStatus(c container.Record) *runtimeapi.ContainerStatus {
 		Reason: c.Reason, Message: c.Message, ExitCode: int32(c.Code), Resources: &runtimeapi.ContainerResources{Linux: resources},
 		StopSignal: config.GetStopSignal(),
 		User:       &runtimeapi.ContainerUser{Linux: &runtimeapi.LinuxContainerUser{Uid: int64(c.User.UID), Gid: int64(c.User.GID)}}}
+	st.Image, st.ImageRef = c.Image(), cmp.Or(c.ImageRef, c.ImageID)
 	for _, g := range c.User.AdditionalGids {
 		st.User.Linux.SupplementalGroups = append(st.User.Linux.SupplementalGroups, int64(g))
 	}

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/internal/program"
@@ -11,9 +12,16 @@ import (
 
 const about = `
 trivet-cri runs pods: it serves the Kubernetes Container Runtime Interface (CRI v1) on a unix socket, for kubelet, trivet-node or crictl. It needs
-an OCI runtime (crun or runc), CNI plugins with a configuration, and trivet-monitor beside it or in PATH. Containers survive it.`
+an OCI runtime (crun or runc), CNI plugins with a configuration, and trivet-monitor beside it or in PATH.
+Containers survive it.
+"trivet-cri images" imports, lists and removes images on a node where it runs.`
 
-func main() { program.Main("trivet-cri", run) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "images" {
+		program.Tool("trivet-cri", images)
+	}
+	program.Main("trivet-cri", run)
+}
 
 func run(ctx context.Context, env *program.Env) error {
 	fs := env.Flags(about)

@@ -20,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/imageserver"
+	"github.com/trivet-node/trivet/cri/importer"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/network"
 	"github.com/trivet-node/trivet/cri/registry"
@@ -126,6 +127,11 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	runtimeapi.RegisterRuntimeServiceServer(g, server.New(server.Config{Version: program.Version, Sandboxes: boxes, Containers: containers, Images: images,
 		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Group: group, Handlers: runtimes.names(), Systemd: systemd, Info: cfg, Log: log}))
 	runtimeapi.RegisterImageServiceServer(g, imageserver.New(images, roots))
+	archives, err := socket.Listen(importSocket(cfg.StateDir))
+	if err != nil {
+		return err
+	}
+	defer archives.Close()
 	all, ctx := errgroup.WithContext(ctx)
 	if err := node.Collect(ctx, boxes.Live(), filepath.Join(cfg.StateDir, "sandboxes")); err != nil {
 		log.Warn("not all networks of pods that are gone are released", "err", err)
@@ -134,6 +140,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	all.Go(func() error { return containers.Run(ctx) })
 	all.Go(func() error { return streams.Run(ctx) })
 	all.Go(func() error { return g.Serve(listener) })
+	all.Go(func() error { return importer.New(images, log).Run(ctx, archives) })
 	all.Go(func() error { <-ctx.Done(); g.Stop(); return nil })
 	log.Info("serving CRI", "socket", cfg.Socket)
 	return all.Wait()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -108,6 +109,7 @@ func TestHostileLayersStayInside(t *testing.T) {
 	testenv.Root(t)
 	overlayAttr := file("f", "")
 	overlayAttr.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}
+	long, dots := strings.Repeat(strings.Repeat("n", 200)+"/", 15), strings.Repeat("./", 1100)+"d"
 	device := entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null"}}
 	for _, c := range []struct {
 		name    string
@@ -116,17 +118,21 @@ func TestHostileLayersStayInside(t *testing.T) {
 	}{
 		{"dot dot", []entry{file("../outside/x", "evil"), file("a/../../outside/x", "evil")}, false},
 		{"absolute", []entry{file("/outside/x", "evil")}, false},
-		{"symlink up", []entry{linked(tar.TypeSymlink, "l", "../outside"), file("l/x", "evil")}, true},
-		{"symlink absolute", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), file("l/x", "evil")}, true},
+		{"symlink up", []entry{linked(tar.TypeSymlink, "l", "../outside"), file("l/x", "evil")}, false},
+		{"symlink absolute", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), file("l/x", "evil")}, false},
 		{"symlink to dot dot", []entry{linked(tar.TypeSymlink, "l", ".."), file("l/outside/x", "evil")}, false},
-		{"through proc", []entry{linked(tar.TypeSymlink, "l", "/proc/self/root/OUTSIDE"), file("l/x", "evil")}, true},
+		{"through proc", []entry{symlink("l", "/proc/self/root/OUTSIDE"), file("l/x", "evil")}, false},
 		{"file over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE/x"), file("l", "evil")}, false},
 		{"hard link up", []entry{linked(tar.TypeLink, "l", "../outside/x"), file("l", "evil")}, false},
 		{"hard link by symlink", []entry{linked(tar.TypeSymlink, "d", "../outside"), linked(tar.TypeLink, "l", "d/x"), file("l", "evil")}, false},
 		{"directory over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), dir("l", 0o777)}, false},
 		{"whiteout up", []entry{file(".wh...", "")}, true},
 		{"whiteout of nothing", []entry{file(".wh.", "")}, true},
-		{"overlay attribute", []entry{overlayAttr}, true},
+		{"overlay attribute", []entry{overlayAttr}, false},
+		{"links in a circle", []entry{symlink("a", "b"), symlink("b", "a"), file("a/x", "evil")}, true},
+		{"name that is too long", []entry{file(strings.Repeat("d/", unix.PathMax/2)+"f", "evil")}, true},
+		{"link that is too long", []entry{symlink("l", dots), file("l/x", "evil")}, true},
+		{"two long links", []entry{symlink("l", long), symlink("m", "l/"+long), file("m/x", "")}, true},
 		{"whiteout device", []entry{device}, true},
 		{"file as directory", []entry{file("f", ""), file("f/x", "")}, true},
 		{"unknown kind", []entry{{Header: tar.Header{Typeflag: 'Z', Name: "z"}}}, true},
@@ -205,7 +211,7 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Settle(upper, []string{lower}, &result); err != nil {
+	if err := Settle(t.Context(), upper, []string{lower}, &result); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(upper + "/tmp")
@@ -219,7 +225,8 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Settle(filepath.Join(base, "bad"), []string{lower}, &result); !errors.Is(err, unix.ENOENT) {
+	err = Settle(t.Context(), filepath.Join(base, "bad"), []string{lower}, &result)
+	if !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a link to nowhere: %v", err)
 	}
 }
@@ -247,10 +254,130 @@ func TestCancelledUnpackEndsInsideAHole(t *testing.T) {
 	}
 	defer tree.close()
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	err = tree.unpack(ctx, tar.NewReader(bytes.NewReader(sparse(t, "hole", 1<<30))))
+	header := bytes.NewReader(sparse(t, "hole", 1<<30))
+	err = tree.unpack(ctx, tar.NewReader(readerFunc(func(p []byte) (int, error) {
+		cancel()
+		return header.Read(p)
+	})))
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "hole") {
 		t.Errorf("error %v, want a cancellation that names the file", err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func TestHolesStayHoles(t *testing.T) {
+	testenv.Root(t)
+	root := filepath.Join(t.TempDir(), "fs")
+	const size = 3 << 30
+	data := sparse(t, "sparse", size)
+	body := strings.Repeat("x", 100_000) + strings.Repeat("\x00", 1<<20) + "end"
+	data = append(data[:512], archive(t, file("zeros", body), file("short", "\x00"))...)
+	result, err := unpackTo(t, root, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(root+"/sparse", &st); err != nil || st.Size != size || st.Blocks*512 > 64<<10 {
+		t.Errorf("sparse file: %d bytes, %d on the disk, %v", st.Size, st.Blocks*512, err)
+	}
+	if err := unix.Stat(root+"/zeros", &st); err != nil || st.Blocks*512 > 256<<10 {
+		t.Errorf("file with zeros inside: %d on the disk, %v", st.Blocks*512, err)
+	}
+	for name, want := range map[string]string{"zeros": body, "short": "\x00"} {
+		if got, err := os.ReadFile(root + "/" + name); err != nil || string(got) != want {
+			t.Errorf("%s holds %d bytes, %v", name, len(got), err)
+		}
+	}
+	if result.Bytes > 256<<10 {
+		t.Errorf("the layer is said to take %d bytes", result.Bytes)
+	}
+}
+
+func TestHolesWithoutEndAreRefused(t *testing.T) {
+	tree, err := newTree(filepath.Join(t.TempDir(), "fs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.close()
+	tree.holes = maxHoles - 1<<20
+	err = tree.unpack(t.Context(), tar.NewReader(bytes.NewReader(sparse(t, "hole", 8<<30))))
+	if err == nil || !strings.Contains(err.Error(), "hole") || !strings.Contains(err.Error(), "zeros") {
+		t.Errorf("error %v, want one that names the file and the reason", err)
+	}
+}
+
+// A link that leads out of the root, or to what is not there, leads to a place inside: the layer is unpacked
+// as a container would see it.
+func TestEntriesThroughLinksAreUnpackedInside(t *testing.T) {
+	testenv.Root(t)
+	got := stack(t, t.TempDir(), []entry{
+		symlink("up", "../../out"), file("up/x", "1"),
+		symlink("abs", "/a/b"), file("abs/c/x", "2"),
+		symlink("via", "abs/c"), file("via/y", "3"),
+		file(".wh.gone", ""), file("gone/z", "4"),
+		linked(tar.TypeLink, "hard", "via/y"),
+	})
+	want := []string{"a/ 755", "a/b/ 755", "a/b/c/ 755", "a/b/c/x = 2", "a/b/c/y = 3", "abs -> /a/b",
+		"gone/ 755",
+		"gone/z = 4",
+		"hard = 3", "out/ 755", "out/x = 1", "up -> ../../out", "via -> abs/c"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestAttributesOfOverlayfsAreDropped(t *testing.T) {
+	testenv.Root(t)
+	root := filepath.Join(t.TempDir(), "fs")
+	impure := dir("d", 0o755)
+	impure.PAXRecords = map[string]string{
+		"SCHILY.xattr.user.overlay.impure":    "y",
+		"SCHILY.xattr.trusted.overlay.opaque": "y",
+	}
+	result, err := unpackTo(t, root, archive(t, impure))
+	if err != nil || result.Dropped != 2 {
+		t.Errorf("%d attributes were dropped, %v; want 2", result.Dropped, err)
+	}
+	for _, name := range []string{"user.overlay.impure", "trusted.overlay.opaque"} {
+		if n, err := unix.Getxattr(root+"/d", name, nil); err == nil {
+			t.Errorf("%s is there, with %d bytes", name, n)
+		}
+	}
+}
+
+func TestLayersOfSeveralFramesAreRead(t *testing.T) {
+	testenv.Root(t)
+	plain := archive(t, file("a", strings.Repeat("content ", 100_000)))
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := len(plain) / 2
+	frames := append(encoder.EncodeAll(plain[:half], nil), encoder.EncodeAll(plain[half:], nil)...)
+	skippable := []byte{0x5e, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 'a', 'b', 'c'}
+	var members bytes.Buffer
+	for _, part := range [][]byte{plain[:half], plain[half:]} {
+		w := gzip.NewWriter(&members)
+		w.Write(part)
+		w.Close()
+	}
+	for name, blob := range map[string][]byte{
+		"zstd frames":             frames,
+		"zstd, a skippable first": append(bytes.Clone(skippable), frames...),
+		"zstd, a skippable last":  append(bytes.Clone(frames), skippable...),
+		"gzip members":            members.Bytes(),
+	} {
+		source := Source{
+			Blob:   bytes.NewReader(blob),
+			Digest: digest.FromBytes(blob),
+			DiffID: digest.FromBytes(plain),
+		}
+		if _, err := Unpack(t.Context(), filepath.Join(t.TempDir(), "fs"), source); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package layer
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -18,7 +19,8 @@ type Source struct {
 	Blob      io.Reader
 	MediaType string        // tells foreign and unknown kinds; the compression is read from the content itself
 	Digest    digest.Digest // of the blob
-	DiffID    digest.Digest // of the tar stream in it
+	DiffID    digest.Digest // of the tar stream in it; "": not known
+	Size      int64         // of the blob; UnpackFile needs it
 }
 
 const (
@@ -109,10 +111,14 @@ func (s *stage) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// verify reads the rest of the stage, so that everything is hashed, and compares.
+// verify reads the rest of the stage, so that everything is hashed, and compares with the digest, if one is
+// known.
 func (s *stage) verify(what string, want digest.Digest) error {
 	if _, err := io.Copy(io.Discard, struct{ io.Reader }{s}); err != nil {
 		return err
+	}
+	if want == "" {
+		return nil
 	}
 	if got := digest.NewDigest(want.Algorithm(), s.hash); got != want {
 		return fmt.Errorf("%s has digest %s, want %s", what, got, want)
@@ -120,8 +126,8 @@ func (s *stage) verify(what string, want digest.Digest) error {
 	return nil
 }
 
-// decompress looks at the first bytes: registries and build tools are not always right about the media type.
-func decompress(r io.Reader) (io.ReadCloser, error) {
+// Decompress looks at the first bytes: registries and build tools are not always right about the media type.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	head, err := b.Peek(4)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -130,7 +136,7 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	switch {
 	case len(head) >= 2 && head[0] == 0x1f && head[1] == 0x8b:
 		return gzip.NewReader(b)
-	case len(head) == 4 && head[1] == 0xb5 && head[2] == 0x2f && head[3] == 0xfd && head[0] == 0x28:
+	case len(head) == 4 && isZstd(head):
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(128<<20))
 		if err != nil {
 			return nil, err
@@ -138,4 +144,11 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		return z.IOReadCloser(), nil
 	}
 	return io.NopCloser(b), nil
+}
+
+// isZstd knows the two kinds of frames that zstd has (RFC 8878 section 3.1): some tools begin with a
+// skippable one.
+func isZstd(head []byte) bool {
+	magic := binary.LittleEndian.Uint32(head)
+	return magic == 0xfd2fb528 || magic&^0xf == 0x184d2a50
 }

@@ -6,32 +6,38 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"slices"
-	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// tree is a layer directory being filled. Everything is done relative to descriptors of its directories, which are opened with
-// RESOLVE_IN_ROOT (openat2(2)): a symlink or ".." in the layer cannot lead out of it.
+// tree is a layer directory being filled. Links in the way of a name are followed here and never lead above
+// the root, whose directories are opened by names in which no link is left; should there be one all the same,
+// openat2(2) refuses it.
 type tree struct {
 	fd     int
+	dirs   *directories
 	result Result
 	buffer []byte
 
-	open      map[string]int  // directories by name, to spare the lookups
-	described map[string]bool // directories that had an entry, or (false) were made on the way to one
-	times     []directoryTime // set at the end: filling a directory changes its time
+	open  map[string]openDirectory // by the name that an entry gave
+	stale bool                     // a name in open may lead elsewhere by now
+
+	deferred int   // bytes of the names in result.links
+	holes    int64 // bytes of zeros that were not written
 }
 
-type directoryTime struct {
-	name string
-	at   time.Time
+// openDirectory is a directory of the layer with its descriptor.
+type openDirectory struct {
+	fd int
+	id int32
 }
 
-// maxOpen bounds the descriptors kept for one layer.
-const maxOpen = 64
+const (
+	maxOpen     = 64       // descriptors kept from one entry to the next
+	maxDeferred = 32 << 20 // bytes of the names of hard links to lower layers
+)
 
 func newTree(dir string) (*tree, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -44,168 +50,262 @@ func newTree(dir string) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	return &tree{fd: fd, buffer: make([]byte, chunkSize), open: make(map[string]int), described: map[string]bool{"": false}}, nil
+	t := &tree{
+		fd:     fd,
+		dirs:   newDirectories(),
+		buffer: make([]byte, chunkSize),
+		open:   make(map[string]openDirectory),
+	}
+	return t, nil
 }
 
 func (t *tree) close() {
-	t.forgetAll()
+	t.closeAll()
 	unix.Close(t.fd)
 }
 
-// openIn opens name below the directory root; links are followed, but never out of root.
+// tidy comes before each entry: within one, no descriptor is closed.
+func (t *tree) tidy() {
+	if t.stale || len(t.open) >= maxOpen {
+		t.closeAll()
+	}
+}
+
+func (t *tree) closeAll() {
+	for name, dir := range t.open {
+		unix.Close(dir.fd)
+		delete(t.open, name)
+	}
+	t.stale = false
+}
+
+// openIn opens a name below the directory root in which there is no link.
 func openIn(root int, name string, flags int) (int, error) {
 	if name == "" {
 		name = "."
 	}
 	for {
-		fd, err := unix.Openat2(root, name, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC),
-			Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
-		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) { // EAGAIN: a rename elsewhere made ".." unsure
+		fd, err := unix.Openat2(root, name, &unix.OpenHow{
+			Flags:   uint64(flags | unix.O_CLOEXEC),
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		})
+		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
 			continue
 		}
 		return fd, err
 	}
 }
 
-// dir returns a descriptor of a directory, which it makes if the layer did not.
-func (t *tree) dir(name string) (int, error) {
+// dir finds the directory of a name. With create, what is not there is made; otherwise it is unix.ENOENT.
+func (t *tree) dir(name string, create bool) (openDirectory, error) {
 	if name == "" {
-		return t.fd, nil
+		return openDirectory{t.fd, rootDirectory}, nil
 	}
-	if fd, ok := t.open[name]; ok {
-		return fd, nil
+	if dir, ok := t.open[name]; ok {
+		return dir, nil
 	}
-	fd, err := openIn(t.fd, name, unix.O_RDONLY|unix.O_DIRECTORY)
-	if errors.Is(err, unix.ENOENT) {
-		if err := t.makeImplicit(name); err != nil {
-			return -1, err
-		}
-		fd, err = openIn(t.fd, name, unix.O_RDONLY|unix.O_DIRECTORY)
-	}
+	dir, err := t.walk(name, create)
 	if err != nil {
-		return -1, fmt.Errorf("directory %s: %w", name, err)
+		return dir, fmt.Errorf("directory %q: %w", shorten(name), err)
 	}
-	if len(t.open) >= maxOpen {
-		t.forgetAll()
-	}
-	t.open[name] = fd
-	return fd, nil
+	t.open[name] = dir
+	return dir, nil
 }
 
-func (t *tree) makeImplicit(name string) error {
-	base := path.Base(name)
-	parent, err := t.dir(parentOf(name))
+// walk goes to a directory step by step, in memory as far as the layer's own directories lead. The caller
+// closes the descriptor.
+func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
+	dir = openDirectory{fd: -1, id: rootDirectory}
+	defer func() {
+		if err != nil && dir.fd >= 0 {
+			unix.Close(dir.fd)
+		}
+	}()
+
+	way := stepsOf(name)
+	for step := way.next(); step != ""; step = way.next() {
+		next := t.dirs.all[dir.id].parent
+		known := true
+		if step != ".." {
+			next, known = t.dirs.child(dir.id, step)
+		}
+		if known {
+			t.leave(&dir, next)
+			continue
+		}
+
+		if err := t.enter(&dir); err != nil {
+			return dir, err
+		}
+		target, err := readlink(dir.fd, step)
+		switch {
+		case err == nil:
+			if err := way.follow(target); err != nil {
+				return dir, err
+			}
+			if path.IsAbs(target) {
+				t.leave(&dir, rootDirectory)
+			}
+		case !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT):
+			return dir, err
+		case !create:
+			return dir, unix.ENOENT
+		default:
+			if err := t.makeImplicit(&dir, step); err != nil {
+				return dir, err
+			}
+		}
+	}
+	return dir, t.enter(&dir)
+}
+
+// leave goes to another directory, without opening it yet.
+func (t *tree) leave(dir *openDirectory, to int32) {
+	if dir.fd >= 0 {
+		unix.Close(dir.fd)
+	}
+	*dir = openDirectory{fd: -1, id: to}
+}
+
+// enter opens the directory if it is not open.
+func (t *tree) enter(dir *openDirectory) error {
+	if dir.fd >= 0 {
+		return nil
+	}
+	name, _, _ := t.dirs.path(dir.id)
+	fd, err := openIn(t.fd, name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err == nil {
+		dir.fd = fd
+	}
+	return err
+}
+
+// makeImplicit makes a directory on the way to an entry, and goes there. One in the place of a whiteout shows
+// nothing of the lower layers.
+func (t *tree) makeImplicit(dir *openDirectory, base string) error {
+	hides, err := t.mkdir(dir.fd, base, 0o755, false)
 	if err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil {
-		return fmt.Errorf("%s is no directory", name) // e.g. a link to nowhere
-	}
-	if err := t.mkdir(parent, base, 0o755); err != nil {
+	id, err := t.dirs.add(dir.id, base)
+	if err != nil {
 		return err
 	}
-	t.described[name] = false
+	fd, err := openIn(dir.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	unix.Close(dir.fd)
+	*dir = openDirectory{fd, id}
+	if hides {
+		return t.makeOpaque(*dir)
+	}
 	return nil
 }
 
-func (t *tree) mkdir(parent int, base string, mode uint32) error {
-	if err := unix.Mkdirat(parent, base, mode); err != nil {
-		return fmt.Errorf("make directory: %w", err)
+// mkdir makes a directory.
+func (t *tree) mkdir(parent int, base string, mode uint32, replace bool) (hides bool, err error) {
+	replaced, hides, err := mkdir(parent, base, mode, replace)
+	t.stale = t.stale || replaced
+	if err != nil {
+		return hides, fmt.Errorf("make directory: %w", err)
 	}
-	t.result.Inodes++
-	t.result.Bytes += 4096
-	return unix.Fchmodat(parent, base, mode, 0) // whatever the umask
+	t.result.addDirectory()
+	return hides, nil
 }
 
-// forget closes the descriptors of what was at name and below.
-func (t *tree) forget(name string) {
-	t.forgetAll() // links can give one directory many names
-	for dir := range t.described {
-		if dir == name || strings.HasPrefix(dir, name+"/") {
-			delete(t.described, dir)
+// mkdir makes a directory. It takes the place of a whiteout, whose meaning (hides) it then has to take over,
+// and of any other file if that may be replaced; else it is unix.ENOTDIR.
+func mkdir(at int, name string, mode uint32, replace bool) (replaced, hides bool, err error) {
+	err = unix.Mkdirat(at, name, mode)
+	if errors.Is(err, unix.EEXIST) {
+		var st unix.Stat_t
+		if err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return false, false, err
 		}
-	}
-	t.times = slices.DeleteFunc(t.times, func(d directoryTime) bool { return d.name == name || strings.HasPrefix(d.name, name+"/") })
-}
-
-func (t *tree) forgetAll() {
-	for name, fd := range t.open {
-		unix.Close(fd)
-		delete(t.open, name)
-	}
-}
-
-// clear takes away what an earlier entry of the layer put at a name; the later entry counts. It tells whether that was more than a file.
-func (t *tree) clear(parent int, base string) (more bool, err error) {
-	var st unix.Stat_t
-	err = unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
+		if hides = isWhiteout(&st); !hides && !replace {
+			return false, false, unix.ENOTDIR
+		}
+		if err := unix.Unlinkat(at, name, 0); err != nil {
+			return false, hides, err
+		}
+		replaced = true
+		err = unix.Mkdirat(at, name, mode)
 	}
 	if err != nil {
-		return false, err
+		return replaced, hides, err
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return true, removeAt(parent, base)
-	}
-	return st.Mode&unix.S_IFMT == unix.S_IFLNK, unix.Unlinkat(parent, base, 0)
+	return replaced, hides, unix.Fchmodat(at, name, mode, 0) // whatever the umask
 }
 
-// removeAt deletes a tree below a descriptor.
-func removeAt(parent int, base string) error {
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", parent))
+// put makes a file by the given function. If there is something of that name, the later entry counts.
+func (t *tree) put(parent openDirectory, base string, create func() error) error {
+	err := create()
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	t.stale = true
+	if id, ok := t.dirs.child(parent.id, base); ok {
+		t.dirs.remove(id)
+		err = removal.At(parent.fd, base)
+	} else {
+		err = unix.Unlinkat(parent.fd, base, 0)
+	}
 	if err != nil {
 		return err
 	}
-	defer root.Close()
-	return root.RemoveAll(base)
+	return create()
 }
 
 func (t *tree) root(h *tar.Header) error {
-	t.described[""] = true
-	t.times = append(t.times, directoryTime{"", h.ModTime})
-	return t.describeFile(t.fd, h)
+	return t.describeDirectory(openDirectory{t.fd, rootDirectory}, h)
 }
 
-func (t *tree) directory(parent int, name, base string, h *tar.Header) error {
-	var st unix.Stat_t
-	err := unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW)
-	hidesLower := err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
-	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		if err := unix.Unlinkat(parent, base, 0); err != nil {
+// directory makes a directory, or describes the one that is there.
+func (t *tree) directory(parent openDirectory, base string, h *tar.Header) error {
+	id, known := t.dirs.child(parent.id, base)
+	hides := false
+	if !known {
+		var err error
+		if hides, err = t.mkdir(parent.fd, base, 0o700, true); err != nil {
 			return err
 		}
-		t.forget(name)
-		if parent, err = t.dir(parentOf(name)); err != nil {
+		if id, err = t.dirs.add(parent.id, base); err != nil {
 			return err
 		}
-		err = unix.ENOENT
 	}
-	if errors.Is(err, unix.ENOENT) {
-		err = t.mkdir(parent, base, 0o700)
-	}
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Openat(parent, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openIn(parent.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if hidesLower { // the layer removes a directory and makes a new one: nothing of the old one may show through
-		if err := t.makeOpaque(fd); err != nil {
+	dir := openDirectory{fd, id}
+	if hides { // the layer removes a directory and makes a new one: nothing of the old one may show through
+		if err := t.makeOpaque(dir); err != nil {
 			return err
 		}
 	}
-	t.described[name] = true
-	t.times = append(t.times, directoryTime{name, h.ModTime})
-	return t.describeFile(fd, h)
+	return t.describeDirectory(dir, h)
+}
+
+func (t *tree) describeDirectory(dir openDirectory, h *tar.Header) error {
+	at, err := timeOf(h.ModTime)
+	if err != nil {
+		return err
+	}
+	d := &t.dirs.all[dir.id]
+	d.described, d.time = true, at
+	return t.describeFile(dir.fd, h)
 }
 
 // makeOpaque hides what lower layers have in a directory.
-func (t *tree) makeOpaque(dir int) error {
-	if err := unix.Fsetxattr(dir, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
+func (t *tree) makeOpaque(dir openDirectory) error {
+	t.dirs.all[dir.id].opaque = true
+	return setOpaque(dir.fd)
+}
+
+func setOpaque(fd int) error {
+	if err := unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
 		return fmt.Errorf("make opaque: %w", err)
 	}
 	return nil
@@ -213,68 +313,71 @@ func (t *tree) makeOpaque(dir int) error {
 
 // whiteout hides a name of the lower layers. What this layer itself has under the name stays (OCI image-spec: a whiteout is about
 // lower layers only): a file hides the lower one anyway, a directory must become opaque.
-func (t *tree) whiteout(parent int, base string) error {
+func (t *tree) whiteout(parent openDirectory, base string) error {
 	if base == "" || base == "." || base == ".." {
 		return errors.New("whiteout of no name")
 	}
-	err := unix.Mknodat(parent, base, unix.S_IFCHR, 0)
-	if !errors.Is(err, unix.EEXIST) {
+	if id, ok := t.dirs.child(parent.id, base); ok {
+		fd, err := openIn(parent.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
-			return fmt.Errorf("make whiteout: %w", err)
+			return err
 		}
-		t.result.Inodes++
-		return nil
+		defer unix.Close(fd)
+		return t.makeOpaque(openDirectory{fd, id})
 	}
-	fd, err := unix.Openat(parent, base, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+	err := unix.Mknodat(parent.fd, base, unix.S_IFCHR, 0)
+	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("make whiteout: %w", err)
 	}
-	defer unix.Close(fd)
-	return t.makeOpaque(fd)
-}
-
-// hardlink links to an earlier file. One that is not in this layer may be in a layer below: Settle copies it.
-func (t *tree) hardlink(parent int, name, base, target string) error {
-	_, targetBase := path.Split(target)
-	from, err := openIn(t.fd, parentOf(target), unix.O_PATH|unix.O_DIRECTORY)
-	if err == nil {
-		defer unix.Close(from)
-		if targetBase == "" {
-			return errors.New("hard link to a directory")
-		}
-		err = unix.Linkat(from, targetBase, parent, base, 0)
-	}
-	if errors.Is(err, unix.ENOENT) {
-		t.result.links = append(t.result.links, link{name, target})
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("link to %q: %w", target, err)
-	}
+	t.result.Inodes++
 	return nil
 }
 
-// finish sets the times of directories and lists those that the layer does not describe.
+// hardlink links to an earlier file. One that is not in this layer may be in a layer below: Settle finds it.
+func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
+	if target == "" {
+		return errors.New("hard link to the root")
+	}
+	from, err := t.dir(parentOf(target), false)
+	if id, ok := t.dirs.child(from.id, path.Base(target)); err == nil && ok && !t.dirs.all[id].described {
+		err = unix.ENOENT // a layer below may have a link there
+	}
+	if err == nil {
+		err = t.put(parent, base, func() error {
+			return unix.Linkat(from.fd, path.Base(target), parent.fd, base, 0)
+		})
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		if err != nil {
+			return fmt.Errorf("link to %q: %w", shorten(target), err)
+		}
+		return nil
+	}
+	if t.deferred += len(name) + len(target); t.deferred > maxDeferred {
+		return errors.New("too many hard links to files of lower layers")
+	}
+	t.result.links = append(t.result.links, link{name, target})
+	return nil
+}
+
+// finish sets the times of directories.
 func (t *tree) finish() error {
-	for _, d := range slices.Backward(t.times) {
-		fd, err := openIn(t.fd, d.name, unix.O_RDONLY|unix.O_DIRECTORY)
-		if err != nil {
-			return fmt.Errorf("time of %s: %w", d.name, err)
+	for id := range t.dirs.all {
+		d := &t.dirs.all[id]
+		if !d.described {
+			continue
 		}
-		err = setTime(fd, "", d.at, unix.AT_EMPTY_PATH)
-		unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("time of %s: %w", d.name, err)
+		name, _, ok := t.dirs.path(int32(id))
+		if !ok {
+			continue
 		}
-	}
-	for name, described := range t.described {
-		if !described {
-			t.result.implicit = append(t.result.implicit, name)
+		if err := setDirectoryTime(t.fd, name, d.time); err != nil {
+			return fmt.Errorf("time of %q: %w", shorten(name), err)
 		}
 	}
-	slices.Sort(t.result.implicit)
+	t.result.dirs = t.dirs
 	return nil
 }

@@ -8,40 +8,50 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 )
 
 // Result is what Unpack tells about a layer.
 type Result struct {
 	Bytes, Inodes int64
+	Dropped       int // attributes of overlayfs' own that were left out
 
-	implicit []string // directories that the layer needs but does not describe: their owner and mode are those of the layer below
-	links    []link   // hard links to files of a layer below
+	dirs  *directories
+	links []link // hard links to what may be in a layer below
 }
 
 type link struct{ name, target string }
 
+func (r *Result) addDirectory() {
+	r.Inodes++
+	r.Bytes += blockSize
+}
+
 // Unpack fetches, verifies, decompresses and unpacks a layer in one pass into dir, which must not exist. After an error, dir is worth nothing.
 // A layer with parents then needs Settle.
 func Unpack(ctx context.Context, dir string, source Source) (result Result, err error) {
-	if !source.Digest.Algorithm().Available() || !source.DiffID.Algorithm().Available() {
+	diffs := digest.Canonical
+	if source.DiffID != "" {
+		diffs = source.DiffID.Algorithm()
+	}
+	if !source.Digest.Algorithm().Available() || !diffs.Available() {
 		return result, fmt.Errorf("unknown digest algorithm in %s or %s", source.Digest, source.DiffID)
 	}
 	if !known(source.MediaType) {
-		return result, fmt.Errorf("media type %s is not known as a layer", source.MediaType)
+		return result, fmt.Errorf("media type %q is not known as a layer", shorten(source.MediaType))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
 	defer func() { cancel(); <-blob.done }()
-	plain, err := decompress(blob)
+	plain, err := Decompress(blob)
 	if err != nil {
 		return result, fmt.Errorf("decompress: %w", err)
 	}
-	content := startStage(ctx, plain, source.DiffID.Algorithm().Hash())
+	content := startStage(ctx, plain, diffs.Hash())
 	defer func() { cancel(); <-content.done; plain.Close() }()
 
 	t, err := newTree(dir)
@@ -53,6 +63,31 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 		return result, err
 	}
 	if err := content.verify("unpacked layer", source.DiffID); err != nil {
+		return result, err
+	}
+	return t.result, blob.verify("blob", source.Digest)
+}
+
+// UnpackFile brings in a blob that is no archive: as a file of the given name, which is below the layer's
+// root, whatever it says.
+func UnpackFile(ctx context.Context, dir, name string, source Source) (result Result, err error) {
+	if !source.Digest.Algorithm().Available() {
+		return result, fmt.Errorf("unknown digest algorithm in %s", source.Digest)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
+	defer func() { cancel(); <-blob.done }()
+	t, err := newTree(dir)
+	if err != nil {
+		return result, err
+	}
+	defer t.close()
+
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: source.Size}
+	if err := t.entry(header, blob, true); err != nil {
+		return result, fmt.Errorf("file %q: %w", shorten(name), err)
+	}
+	if err := t.finish(); err != nil {
 		return result, err
 	}
 	return t.result, blob.verify("blob", source.Digest)
@@ -79,6 +114,9 @@ const (
 
 func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		header, err := reader.Next()
 		if err == io.EOF {
 			return t.finish()
@@ -89,10 +127,19 @@ func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 		if header.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if err := t.entry(header, contentReader{ctx, reader}); err != nil {
-			return fmt.Errorf("unpack %q: %w", header.Name, err)
+		if err := t.entry(header, contentReader{ctx, reader}, false); err != nil {
+			return fmt.Errorf("unpack %q: %w", shorten(header.Name), err)
 		}
 	}
+}
+
+// shorten cuts a name for an error. A layer can have names of a megabyte.
+func shorten(name string) string {
+	const most = 256
+	if len(name) <= most {
+		return name
+	}
+	return name[:most/2] + "..." + name[len(name)-most/2:]
 }
 
 // contentReader ends with its context, as the layer's stream does: the holes of a sparse file are not read from there, and may be of any size.
@@ -108,10 +155,16 @@ func (c contentReader) Read(p []byte) (int, error) {
 	return c.content.Read(p)
 }
 
-// entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x.
-func (t *tree) entry(header *tar.Header, content io.Reader) error {
-	if strings.ContainsRune(header.Name, 0) || strings.ContainsRune(header.Linkname, 0) {
-		return errors.New("name with a zero byte")
+// entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x. With
+// asIs, names of whiteouts mean nothing.
+func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
+	for _, name := range []string{header.Name, header.Linkname} {
+		if strings.ContainsRune(name, 0) {
+			return errors.New("name with a zero byte")
+		}
+		if len(name) >= unix.PathMax {
+			return fmt.Errorf("name of %d bytes: %w", len(name), unix.ENAMETOOLONG)
+		}
 	}
 	name := path.Clean("/" + header.Name)[1:]
 	if name == "" {
@@ -120,10 +173,15 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 		}
 		return t.root(header)
 	}
+
+	t.tidy()
 	base := path.Base(name)
-	parent, err := t.dir(parentOf(name))
+	parent, err := t.dir(parentOf(name), true)
 	if err != nil {
 		return err
+	}
+	if asIs {
+		return t.create(parent, name, base, header, content)
 	}
 	if base == opaque {
 		return t.makeOpaque(parent)
@@ -137,33 +195,17 @@ func (t *tree) entry(header *tar.Header, content io.Reader) error {
 	return t.create(parent, name, base, header, content)
 }
 
-// parentOf is "" for what is in the root.
-func parentOf(name string) string {
-	dir, _ := path.Split(name)
-	return strings.TrimSuffix(dir, "/")
-}
-
-func (t *tree) create(parent int, name, base string, h *tar.Header, content io.Reader) error {
-	if h.Typeflag == tar.TypeDir {
-		return t.directory(parent, name, base, h)
-	}
-	replaced, err := t.clear(parent, base)
-	if err != nil {
-		return err
-	}
-	if replaced {
-		t.forget(name)
-		if parent, err = t.dir(parentOf(name)); err != nil {
-			return err
-		}
-	}
+func (t *tree) create(parent openDirectory, name, base string, h *tar.Header, content io.Reader) error {
 	switch h.Typeflag {
+	case tar.TypeDir:
+		return t.directory(parent, base, h)
 	case tar.TypeReg, '\x00', tar.TypeGNUSparse:
 		return t.file(parent, base, h, content)
 	case tar.TypeLink:
 		return t.hardlink(parent, name, base, path.Clean("/" + h.Linkname)[1:])
 	case tar.TypeSymlink:
-		if err := unix.Symlinkat(h.Linkname, parent, base); err != nil {
+		err := t.put(parent, base, func() error { return unix.Symlinkat(h.Linkname, parent.fd, base) })
+		if err != nil {
 			return err
 		}
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
@@ -174,11 +216,11 @@ func (t *tree) create(parent int, name, base string, h *tar.Header, content io.R
 		return fmt.Errorf("entry of unknown kind %q", h.Typeflag)
 	}
 	t.result.Inodes++
-	return t.describe(parent, base, h)
+	return t.describe(parent.fd, base, h)
 }
 
 // device makes a device node or FIFO. A node that this process may not make is left out, as every container gets its own /dev.
-func (t *tree) device(parent int, base string, h *tar.Header) (done bool, err error) {
+func (t *tree) device(parent openDirectory, base string, h *tar.Header) (done bool, err error) {
 	mode, dev := uint32(unix.S_IFIFO), uint64(0)
 	switch h.Typeflag {
 	case tar.TypeChar:
@@ -189,50 +231,9 @@ func (t *tree) device(parent int, base string, h *tar.Header) (done bool, err er
 	case tar.TypeBlock:
 		mode, dev = unix.S_IFBLK, unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))
 	}
-	err = unix.Mknodat(parent, base, mode|0o600, int(dev))
+	err = t.put(parent, base, func() error { return unix.Mknodat(parent.fd, base, mode|0o600, int(dev)) })
 	if errors.Is(err, unix.EPERM) && mode != unix.S_IFIFO {
 		return false, nil
 	}
 	return err == nil, err
-}
-
-func (t *tree) file(parent int, base string, h *tar.Header, content io.Reader) error {
-	fd, err := unix.Openat(parent, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	n, err := t.copy(fd, content)
-	if err != nil {
-		return err
-	}
-	if n != h.Size {
-		return fmt.Errorf("%d bytes, want %d", n, h.Size)
-	}
-	t.result.Bytes += (n + 4095) &^ 4095
-	t.result.Inodes++
-	return t.describeFile(fd, h)
-}
-
-// copy writes by plain system calls: an os.File for each of ten thousand small files would cost as much as the files.
-func (t *tree) copy(fd int, content io.Reader) (total int64, err error) {
-	for {
-		n, err := fill(content, t.buffer)
-		for rest := t.buffer[:n]; len(rest) > 0; {
-			written, err := unix.Write(fd, rest)
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if err != nil {
-				return total, os.NewSyscallError("write", err)
-			}
-			rest, total = rest[written:], total+int64(written)
-		}
-		if err == io.EOF {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-	}
 }

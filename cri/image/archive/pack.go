@@ -1,0 +1,172 @@
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pack writes an unpacked layer as a tar stream that unpacks to the same. It is the same stream each time.
+func pack(ctx context.Context, dir string, to io.Writer) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	p := packer{root: root, tar: tar.NewWriter(to), names: make(map[uint64]string)}
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err == nil {
+			err = p.entry(name, d)
+		}
+		if err != nil {
+			return fmt.Errorf("pack %.200q: %w", name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return p.tar.Close()
+}
+
+// packer is one layer on its way into a tar stream.
+type packer struct {
+	root  *os.Root
+	tar   *tar.Writer
+	names map[uint64]string // of files with several names, by inode: the first
+}
+
+func (p *packer) entry(name string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	if info.Mode()&fs.ModeCharDevice != 0 && st.Rdev == 0 {
+		return p.mark(path.Join(path.Dir(name), ".wh."+path.Base(name)))
+	}
+	header := &tar.Header{
+		Name:    name,
+		Mode:    int64(st.Mode & 0o7777),
+		Uid:     int(st.Uid),
+		Gid:     int(st.Gid),
+		ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec),
+		Format:  tar.FormatPAX,
+	}
+	if first, again := p.names[st.Ino]; again && !d.IsDir() {
+		header.Typeflag, header.Linkname = tar.TypeLink, first
+		return p.tar.WriteHeader(header)
+	}
+	if st.Nlink > 1 && !d.IsDir() {
+		p.names[st.Ino] = name
+	}
+
+	switch {
+	case d.IsDir():
+		header.Typeflag, header.Name = tar.TypeDir, name+"/"
+		return p.directory(header, name)
+	case info.Mode().IsRegular():
+		header.Typeflag, header.Size = tar.TypeReg, info.Size()
+		return p.file(header, name)
+	case info.Mode()&fs.ModeSymlink != 0:
+		header.Typeflag = tar.TypeSymlink
+		if header.Linkname, err = p.root.Readlink(name); err != nil {
+			return err
+		}
+	case info.Mode()&fs.ModeNamedPipe != 0:
+		header.Typeflag = tar.TypeFifo
+	case info.Mode()&fs.ModeDevice != 0:
+		header.Typeflag = tar.TypeBlock
+		if info.Mode()&fs.ModeCharDevice != 0 {
+			header.Typeflag = tar.TypeChar
+		}
+		header.Devmajor, header.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+	default:
+		return errors.New("a kind of file that layers do not have")
+	}
+	return p.tar.WriteHeader(header)
+}
+
+// mark writes an empty file whose name has a meaning.
+func (p *packer) mark(name string) error {
+	return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600})
+}
+
+func (p *packer) directory(header *tar.Header, name string) error {
+	f, err := p.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	opaque, err := attributes(f, header)
+	if err != nil {
+		return err
+	}
+	if err := p.tar.WriteHeader(header); err != nil || !opaque {
+		return err
+	}
+	return p.mark(path.Join(name, ".wh..wh..opq"))
+}
+
+func (p *packer) file(header *tar.Header, name string) error {
+	f, err := p.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := attributes(f, header); err != nil {
+		return err
+	}
+	if err := p.tar.WriteHeader(header); err != nil {
+		return err
+	}
+	_, err = io.Copy(p.tar, f)
+	return err
+}
+
+// attributes puts the extended attributes of an open file into its header. One of overlayfs says that a
+// directory is opaque.
+func attributes(f *os.File, header *tar.Header) (opaque bool, err error) {
+	fd, list := int(f.Fd()), make([]byte, 64<<10)
+	n, err := unix.Flistxattr(fd, list)
+	if errors.Is(err, unix.ENOTSUP) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("list attributes: %w", err)
+	}
+
+	for name := range bytes.SplitSeq(bytes.TrimRight(list[:n], "\x00"), []byte{0}) {
+		key := string(name)
+		if key == "trusted.overlay.opaque" {
+			opaque = true
+		}
+		if key == "" || strings.HasPrefix(key, "trusted.overlay.") {
+			continue
+		}
+		value := make([]byte, 64<<10)
+		size, err := unix.Fgetxattr(fd, key, value)
+		if err != nil {
+			return false, fmt.Errorf("attribute %s: %w", key, err)
+		}
+		if header.PAXRecords == nil {
+			header.PAXRecords = make(map[string]string)
+		}
+		header.PAXRecords["SCHILY.xattr."+key] = string(value[:size])
+	}
+	return opaque, nil
+}

@@ -1,0 +1,178 @@
+package archive
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Writer writes an archive that is an OCI layout and has Docker's manifest.json, too.
+type Writer struct {
+	tar    *tar.Writer
+	blobs  map[digest.Digest]bool        // written
+	layers map[string]ocispec.Descriptor // by directory
+	index  ocispec.Index
+	docker []dockerImage
+}
+
+// NewWriter writes to a stream.
+func NewWriter(to io.Writer) *Writer {
+	return &Writer{
+		tar:    tar.NewWriter(to),
+		blobs:  make(map[digest.Digest]bool),
+		layers: make(map[string]ocispec.Descriptor),
+		index: ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: ocispec.MediaTypeImageIndex,
+		},
+	}
+}
+
+// Add packs an image: its configuration and the directories of its layers, the lowest first. The layers are
+// packed anew, so that their digests, and those of the configuration and the manifest, are others than those
+// it was pulled by.
+func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers []string) error {
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageManifest,
+	}
+	var diffs []digest.Digest
+	for _, dir := range layers {
+		d, err := w.layer(ctx, dir)
+		if err != nil {
+			return err
+		}
+		m.Layers, diffs = append(m.Layers, d), append(diffs, d.Digest)
+	}
+	config, err := withLayers(config, diffs)
+	if err != nil {
+		return err
+	}
+	if m.Config, err = w.blob(config, ocispec.MediaTypeImageConfig); err != nil {
+		return err
+	}
+	manifest, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	d, err := w.blob(manifest, ocispec.MediaTypeImageManifest)
+	if err != nil {
+		return err
+	}
+
+	image := dockerImage{Config: blobName(m.Config.Digest), RepoTags: names}
+	for _, l := range m.Layers {
+		image.Layers = append(image.Layers, blobName(l.Digest))
+	}
+	w.docker = append(w.docker, image)
+	if len(names) == 0 {
+		w.index.Manifests = append(w.index.Manifests, d)
+	}
+	for _, name := range names {
+		named := d
+		named.Annotations = map[string]string{containerdName: name}
+		w.index.Manifests = append(w.index.Manifests, named)
+	}
+	return nil
+}
+
+// withLayers replaces the layers that a configuration names.
+func withLayers(config []byte, diffs []digest.Digest) ([]byte, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(config, &fields); err != nil {
+		return nil, fmt.Errorf("image configuration: %w", err)
+	}
+	if fields == nil { // of "null"
+		fields = make(map[string]json.RawMessage)
+	}
+	rootfs, err := json.Marshal(ocispec.RootFS{Type: "layers", DiffIDs: diffs})
+	if err != nil {
+		return nil, err
+	}
+	fields["rootfs"] = rootfs
+	return json.Marshal(fields)
+}
+
+func blobName(d digest.Digest) string { return "blobs/" + d.Algorithm().String() + "/" + d.Encoded() }
+
+// layer packs a directory twice: an archive wants the size and the digest before the content.
+func (w *Writer) layer(ctx context.Context, dir string) (ocispec.Descriptor, error) {
+	if d, known := w.layers[dir]; known {
+		return d, nil
+	}
+	sum := digest.Canonical.Digester()
+	size := &counter{to: sum.Hash()}
+	if err := pack(ctx, dir, size); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d := describe(file{digest: sum.Digest(), size: size.n}, ocispec.MediaTypeImageLayer)
+	w.layers[dir] = d
+	if w.blobs[d.Digest] {
+		return d, nil
+	}
+	w.blobs[d.Digest] = true
+	if err := w.header(blobName(d.Digest), d.Size); err != nil {
+		return d, err
+	}
+	return d, pack(ctx, dir, w.tar)
+}
+
+// counter counts what goes through it.
+type counter struct {
+	to io.Writer
+	n  int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.to.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+func (w *Writer) blob(content []byte, mediaType string) (ocispec.Descriptor, error) {
+	d := describe(file{digest: digest.FromBytes(content), size: int64(len(content))}, mediaType)
+	if w.blobs[d.Digest] {
+		return d, nil
+	}
+	w.blobs[d.Digest] = true
+	return d, w.write(blobName(d.Digest), content)
+}
+
+func (w *Writer) header(name string, size int64) error {
+	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644})
+}
+
+func (w *Writer) write(name string, content []byte) error {
+	if err := w.header(name, int64(len(content))); err != nil {
+		return err
+	}
+	_, err := w.tar.Write(content)
+	return err
+}
+
+// Close writes what lists the images.
+func (w *Writer) Close() error {
+	for _, f := range []struct {
+		name    string
+		content any
+	}{
+		{ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}},
+		{ocispec.ImageIndexFile, w.index},
+		{"manifest.json", w.docker},
+	} {
+		data, err := json.Marshal(f.content)
+		if err != nil {
+			return err
+		}
+		if err := w.write(f.name, data); err != nil {
+			return fmt.Errorf("write %s: %w", f.name, err)
+		}
+	}
+	return w.tar.Close()
+}

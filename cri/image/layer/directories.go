@@ -1,0 +1,96 @@
+package layer
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// directories are the directories that a layer makes, each by its place in the tree: whatever names lead to
+// one by way of links, it is known once, and it is forgotten with all that is in it by one step. A directory
+// is a number, an index of all; that of the root is 0.
+type directories struct {
+	all []directory
+	at  map[place]int32
+}
+
+// place is a name in a directory.
+type place struct {
+	parent int32
+	base   string
+}
+
+type directory struct {
+	place
+	described bool // it has an entry; else it was made on the way to one, and a lower layer may describe it
+	opaque    bool // what lower layers have there is not seen
+	settled   bool // Settle has found where it belongs
+	touched   bool // Settle has changed what is in it
+	gone      bool
+	length    int32         // of its name below the root
+	time      unix.Timespec // set at the end, since filling a directory changes its time
+}
+
+const (
+	rootDirectory = int32(0)
+	noDirectory   = int32(-1)
+
+	maxDirectories = 1 << 20 // of one layer: they are kept in memory until it is in place
+)
+
+func newDirectories() *directories {
+	return &directories{all: make([]directory, 1), at: make(map[place]int32)}
+}
+
+// child is the directory of a name in another one.
+func (d *directories) child(parent int32, base string) (int32, bool) {
+	id, ok := d.at[place{parent, base}]
+	return id, ok
+}
+
+// add notes a directory that was made.
+func (d *directories) add(parent int32, base string) (int32, error) {
+	if len(d.all) >= maxDirectories {
+		return noDirectory, fmt.Errorf("layer has more than %d directories", maxDirectories)
+	}
+	length := d.all[parent].length + 1 + int32(len(base))
+	if length >= unix.PathMax { // by way of links, a short name can be that of a long one
+		return noDirectory, unix.ENAMETOOLONG
+	}
+	id := int32(len(d.all))
+	at := place{parent, strings.Clone(base)} // not the whole name that base is cut from
+	d.all = append(d.all, directory{place: at, length: length})
+	d.at[at] = id
+	return id, nil
+}
+
+// remove forgets a directory. What is in it cannot be reached any more.
+func (d *directories) remove(id int32) {
+	d.all[id].gone = true
+	delete(d.at, d.all[id].place)
+}
+
+// move gives a directory another place.
+func (d *directories) move(id, parent int32, base string) {
+	delete(d.at, d.all[id].place)
+	d.all[id].place = place{parent, strings.Clone(base)}
+	d.at[d.all[id].place] = id
+}
+
+// path is the name of a directory below the layer's root. hidden says that lower layers are not seen there,
+// ok that it still exists.
+func (d *directories) path(id int32) (name string, hidden, ok bool) {
+	var steps []string
+	for ; id != rootDirectory; id = d.all[id].parent {
+		dir := &d.all[id]
+		if dir.gone {
+			return "", false, false
+		}
+		hidden = hidden || dir.opaque
+		steps = append(steps, dir.base)
+	}
+	slices.Reverse(steps)
+	return strings.Join(steps, "/"), hidden, true
+}

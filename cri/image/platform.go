@@ -1,0 +1,102 @@
+package image
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// choose picks the manifest of this machine's platform out of an index.
+func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
+	best, score := ocispec.Descriptor{}, 0
+	var offered []string
+	for _, d := range list {
+		if d.Platform == nil {
+			if len(list) == 1 {
+				return d, nil
+			}
+			continue
+		}
+		p := normalize(*d.Platform)
+		offered = append(offered, platformName(p))
+		if got := fit(p); got > score {
+			best, score = d, got
+		}
+	}
+	if score > 0 {
+		return best, nil
+	}
+
+	const most = 12
+	if more := len(offered) - most; more > 0 {
+		offered = append(slices.Clip(offered[:most]), fmt.Sprintf("%d more", more))
+	}
+	err := fmt.Errorf("no image for linux/%s; there are %s", runtime.GOARCH, strings.Join(offered, ", "))
+	return best, err
+}
+
+// platformName is a platform as people write it.
+func platformName(p ocispec.Platform) string {
+	name := strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
+	if quoted := quote(name); quoted != `"`+name+`"` {
+		return quoted
+	}
+	return name
+}
+
+// fit is 0 for a platform that cannot run here, and more the better it fits. The variant counts only on arm:
+// v8 is what arm64 is, and 32-bit arm runs its own version and older ones.
+func fit(p ocispec.Platform) int {
+	if p.OS != "linux" || p.Architecture != runtime.GOARCH {
+		return 0
+	}
+	switch {
+	case p.Variant == "":
+		return 10
+	case p.Architecture == "arm" && len(p.Variant) == 2 && p.Variant <= "v7":
+		return int(p.Variant[1] - '0')
+	}
+	return 0
+}
+
+// normalize gives a platform the names that Go has for it, as containerd does: build tools also write those
+// of uname(1) and of Debian. What is not said is taken to be this machine's.
+func normalize(p ocispec.Platform) ocispec.Platform {
+	p.OS, p.Architecture = strings.ToLower(p.OS), strings.ToLower(p.Architecture)
+	if p.OS == "" {
+		p.OS = "linux"
+	}
+	switch p.Architecture {
+	case "":
+		p.Architecture = runtime.GOARCH
+	case "x86_64", "x86-64":
+		p.Architecture = "amd64"
+	case "i386":
+		p.Architecture, p.Variant = "386", ""
+	case "aarch64":
+		p.Architecture = "arm64"
+	case "armhf":
+		p.Architecture, p.Variant = "arm", "v7"
+	case "armel":
+		p.Architecture, p.Variant = "arm", "v6"
+	}
+	p.Variant = normalVariant(p.Architecture, strings.ToLower(p.Variant))
+	return p
+}
+
+// normalVariant leaves out the variant that an architecture means anyway.
+func normalVariant(architecture, variant string) string {
+	if len(variant) == 1 && variant[0] >= '1' && variant[0] <= '9' {
+		variant = "v" + variant
+	}
+	switch {
+	case architecture == "amd64" && variant == "v1":
+		return ""
+	case architecture == "arm64" && variant == "v8":
+		return ""
+	}
+	return variant
+}

@@ -1,0 +1,171 @@
+package registry
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode"
+)
+
+const (
+	maxRedirects = 10
+	maxErrorBody = 64 << 10 // read of an answer other than success
+	maxQuoted    = 200      // letters of it that are shown
+)
+
+// answer is a response, after redirects.
+type answer struct {
+	*http.Response
+	foreign bool // it comes from another origin than the one that was asked
+}
+
+// send follows redirects. Credentials, headers of hosts.toml and client certificates are for the origin that
+// they were made for: once a redirect has led to another one, nothing of them goes along. Only what can be
+// fetched again is redirected.
+func (e endpoint) send(request *http.Request) (answer, error) {
+	a, client, origin := answer{}, e.client, request.URL
+	for range maxRedirects {
+		response, err := client.Do(request)
+		if err != nil {
+			return a, &connectionError{withoutAddress(err)}
+		}
+		a.Response = response
+		location := response.Header.Get("Location")
+		if !redirects(response.StatusCode) || location == "" || request.Method != http.MethodGet {
+			return a, nil
+		}
+		response.Body.Close()
+
+		to, err := request.URL.Parse(location)
+		if err != nil || to.Scheme != "http" && to.Scheme != "https" || to.Host == "" {
+			return a, errors.New("redirected to what is no http address")
+		}
+		header := request.Header
+		if a.foreign || !sameOrigin(to, origin) {
+			a.foreign, client, header = true, e.foreign, forAnybody(header)
+		}
+		request, err = http.NewRequestWithContext(request.Context(), http.MethodGet, to.String(), nil)
+		if err != nil {
+			return a, errors.New("redirected to what is no http address")
+		}
+		request.Header = header
+	}
+	return a, fmt.Errorf("more than %d redirects", maxRedirects)
+}
+
+// elsewhere is how to speak to another server that the endpoint has named.
+func (e endpoint) elsewhere(to *url.URL) endpoint {
+	if sameOrigin(to, &e.base) {
+		return e
+	}
+	e.client = e.foreign
+	return e
+}
+
+func redirects(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+		http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// sameOrigin compares scheme, host and port.
+func sameOrigin(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && portOf(a) == portOf(b)
+}
+
+func portOf(u *url.URL) string {
+	if port := u.Port(); port != "" {
+		return port
+	}
+	if u.Scheme == "https" {
+		return "443"
+	}
+	return "80"
+}
+
+// forAnybody keeps the headers that say what is wanted and nothing of who wants it.
+func forAnybody(header http.Header) http.Header {
+	kept := make(http.Header)
+	for _, name := range []string{"Accept", "Range", "User-Agent"} {
+		if values := header.Values(name); len(values) > 0 {
+			kept[name] = values
+		}
+	}
+	return kept
+}
+
+// withoutAddress takes the address off an error of net/http: that of a redirect may be signed, which is a
+// credential.
+func withoutAddress(err error) error {
+	u, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return err
+	}
+	at, parseErr := url.Parse(u.URL)
+	if parseErr != nil {
+		return u.Err
+	}
+	return fmt.Errorf("%s: %w", at.Host, u.Err)
+}
+
+// refusal makes an error of an answer other than success, and closes it. Only what the asked origin says
+// itself is quoted: else a registry could have us read, and show, what only this node can reach.
+func (a answer) refusal() *statusError {
+	defer a.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(a.Body, maxErrorBody))
+	switch {
+	case redirects(a.StatusCode):
+		return &statusError{a.StatusCode, "a redirect that is not followed"}
+	case a.foreign:
+		return &statusError{a.StatusCode, "from " + a.Request.URL.Host + " " + protocolCode(body)}
+	}
+	return &statusError{a.StatusCode, protocolMessage(body)}
+}
+
+// errorBody is the error body of the distribution specification.
+type errorBody struct {
+	Errors  []struct{ Code, Message string } `json:"errors"`
+	Details string                           `json:"details"` // Docker Hub's token server
+}
+
+// protocolCode takes one of the specification's codes out of an error body: capital letters.
+func protocolCode(body []byte) string {
+	var e errorBody
+	if json.Unmarshal(body, &e) != nil || len(e.Errors) == 0 {
+		return ""
+	}
+	code := e.Errors[0].Code
+	if len(code) > 40 || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
+		return ""
+	}
+	return code
+}
+
+// protocolMessage takes the text out of an error body, fit to be shown in one line.
+func protocolMessage(body []byte) string {
+	text := string(body)
+	var e errorBody
+	if json.Unmarshal(body, &e) == nil && len(e.Errors) > 0 {
+		text = e.Errors[0].Code + " " + e.Errors[0].Message
+	} else if e.Details != "" {
+		text = e.Details
+	}
+	shown := make([]rune, 0, maxQuoted)
+	for _, r := range strings.Join(strings.Fields(text[:min(len(text), 8*maxQuoted)]), " ") {
+		if len(shown) == maxQuoted {
+			return string(shown) + "..."
+		}
+		if !unicode.IsPrint(r) {
+			r = unicode.ReplacementChar
+		}
+		shown = append(shown, r)
+	}
+	return string(shown)
+}
