@@ -26,7 +26,6 @@ import (
 	"github.com/trivet-node/trivet/node/heartbeat"
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/objects"
-	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
@@ -96,7 +95,7 @@ func (a *Agent) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.makeCgroups(ctx, allocatable); err != nil {
+	if err := a.makeCgroups(ctx); err != nil {
 		return err
 	}
 	a.source = podsource.New(func(uid types.UID) { a.worker.Enqueue(uid) }, a.log)
@@ -142,20 +141,6 @@ func thresholds(hard map[string]string) heartbeat.Thresholds {
 	return t
 }
 
-func (a *Agent) makeCgroups(ctx context.Context, allocatable v1.ResourceList) (err error) {
-	driver := a.runtime.CgroupDriver(ctx)
-	if driver == "" {
-		driver = a.cfg.Kubelet.CgroupDriver
-	}
-	if driver == "" {
-		driver = "cgroupfs"
-	}
-	if a.cgroups, err = podcgroup.New(a.host, a.cfg.Kubelet.CgroupRoot, driver); err != nil {
-		return err
-	}
-	return a.cgroups.Setup(allocatable)
-}
-
 func (a *Agent) makeVolumes(node podenv.Node) error {
 	a.csiNode = &csiplugin.CSINodes{Client: a.client, Node: a.cfg.NodeName}
 	a.drivers = csiplugin.New(csiplugin.Config{Dir: filepath.Join(a.cfg.RootDir, "plugins_registry"), Publisher: a.csiNode, Log: a.log,
@@ -184,10 +169,6 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if err != nil {
 		return err
 	}
-	pids := int64(-1)
-	if k.PodPidsLimit != nil {
-		pids = *k.PodPidsLimit
-	}
 	secrets, err := os.ReadFile(filepath.Join(a.cfg.RootDir, "config.json"))
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("pull secrets of the node: %w", err)
@@ -212,7 +193,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		cfg.MaxBackoff = p.Duration
 	}
 	a.worker = podworker.New(cfg, podworker.Deps{Pods: a.source, API: api{a.client, a.objects, podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}}, Runtime: a.runtime, Volumes: a.volumes,
-		Cgroups: groups{a.cgroups, pids, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Log: a.log})
+		Cgroups: groups{a.cgroups, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Log: a.log})
 	return nil
 }
 

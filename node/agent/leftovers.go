@@ -55,19 +55,5 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 		}
 	}
 	keep := func(uid types.UID) bool { return running[uid] || a.source.Get(uid) != nil || a.worker.Knows(uid) }
-	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep), a.removeCgroups(ctx, keep), a.cgroups.Balance(a.source.List()))
-}
-
-func (a *Agent) removeCgroups(ctx context.Context, keep func(types.UID) bool) error {
-	uids, err := a.cgroups.Pods()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, uid := range uids {
-		if !keep(uid) {
-			errs = append(errs, a.cgroups.Remove(ctx, uid))
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep), a.tendCgroups(ctx, keep))
 }

@@ -28,11 +28,11 @@ func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	tree, err := podcgroup.New(host, root, "cgroupfs")
+	tree, err := podcgroup.New(podcgroup.Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.Setup(nil); err != nil {
+	if err := tree.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	requesting := func(cpu string) *v1.Pod {
@@ -50,7 +50,7 @@ func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 		{"two", []*v1.Pod{requesting("1"), guaranteed, requesting("500m"), ended}, 1536},
 		{"one has gone", []*v1.Pod{requesting("500m")}, 512},
 	} {
-		if err := tree.Balance(c.pods); err != nil {
+		if err := tree.Balance(t.Context(), c.pods); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		file, want := "cpu.shares", c.want
