@@ -308,6 +308,7 @@ func kubeletConfiguration(n Node) string {
 		"containerRuntimeEndpoint":    criEndpoint(n),
 		"failCgroupV1":                false,
 		"failSwapOn":                  false,
+		"podPidsLimit":                4096,
 		"evictionHard":                map[string]string{"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
 		"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
 	}, "", "  ")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/image"
@@ -55,7 +57,14 @@ func configure(fs *flag.FlagSet, file string, cfg *config.Config, values map[str
 
 // serve wires the parts, and serves until ctx ends.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	if cfg.OCIRuntime == "" {
+		cfg.OCIRuntime = defaultRuntime()
+	}
 	runtimes, err := findRuntimes(cfg)
+	if err != nil {
+		return err
+	}
+	driver, err := cgroupdriver.New(cfg.CgroupDriver)
 	if err != nil {
 		return err
 	}
@@ -93,18 +102,15 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	node := network.New(network.Config{ConfDir: cfg.CNI.ConfDir, BinDirs: cfg.CNI.BinDirs, CacheDir: cfg.CNI.CacheDir, Log: log})
 	node.Reload(ctx) // half-made sandboxes are released from it
-	systemd := cfg.CgroupDriver == "systemd"
-	group := func(parent, id string) string { return groupOf(systemd, parent, id) }
-	cgroupsPath := func(parent, id string) string { return cgroupsPathOf(systemd, parent, id) }
 	host := spec.Probe(cgroups.V2)
 	boxes, err := sandbox.Open(ctx, sandbox.Config{Dir: filepath.Join(cfg.StateDir, "sandboxes"), FilesDir: filepath.Join(cfg.RootDir, "sandboxes"), Network: node, Monitor: mon, Pause: monitorProgram,
-		Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, OOMMin: host.OOMScoreMin, Log: log})
+		Runtime: runtimes.find, Cgroup: driver.OCI, Group: driver.Group, OOMMin: host.OOMScoreMin, Log: log})
 	if err != nil {
 		return err
 	}
 	events := server.NewEvents()
 	containers, err := container.Open(ctx, container.Config{Dir: filepath.Join(cfg.StateDir, "containers"), SeccompDir: cfg.Seccomp, Images: images, Rootfs: roots,
-		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, Host: host, Log: log}, events.Put)
+		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, Cgroup: driver.OCI, Group: driver.Group, Host: host, Log: log}, events.Put)
 	if err != nil {
 		return err
 	}
@@ -121,7 +127,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(16<<20), grpc.MaxSendMsgSize(16<<20))
 	runtimeapi.RegisterRuntimeServiceServer(g, server.New(server.Config{Version: program.Version, Sandboxes: boxes, Containers: containers, Images: images,
-		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Group: group, Handlers: runtimes.names(), Systemd: systemd, Info: cfg, Log: log}))
+		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Driver: driver, Handlers: runtimes.names(), Info: cfg, Log: log}))
 	runtimeapi.RegisterImageServiceServer(g, imageserver.New(images, roots))
 	all, ctx := errgroup.WithContext(ctx)
 	if err := node.Collect(ctx, boxes.Live(), filepath.Join(cfg.StateDir, "sandboxes")); err != nil {
@@ -132,8 +138,20 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	all.Go(func() error { return streams.Run(ctx) })
 	all.Go(func() error { return g.Serve(listener) })
 	all.Go(func() error { <-ctx.Done(); g.Stop(); return nil })
+	all.Go(func() error {
+		select {
+		case <-mon.Dismissed():
+			return errDismissed
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	log.Info("serving CRI", "socket", cfg.Socket)
-	return all.Wait()
+	if err := all.Wait(); !errors.Is(err, errDismissed) {
+		return err
+	}
+	log.Info("shut down: no container was left")
+	return nil
 }
 
 // runtimeSet is the OCI runtimes by handler.
@@ -187,39 +205,4 @@ func findMonitor(configured string) (string, error) {
 func isFile(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()
-}
-
-// cgroupsPathOf is linux.cgroupsPath of the OCI spec: a path, or slice:prefix:name for systemd.
-func cgroupsPathOf(systemd bool, parent, id string) string {
-	if systemd {
-		if parent == "" {
-			parent = "system.slice"
-		}
-		return path.Base(parent) + ":trivet:" + id
-	}
-	if parent == "" {
-		parent = "/trivet"
-	}
-	return path.Join("/", parent, id)
-}
-
-// groupOf is where that is below the cgroup root. An empty id is the pod itself.
-func groupOf(systemd bool, parent, id string) string {
-	if !systemd {
-		return cgroupsPathOf(false, parent, id)
-	}
-	if parent == "" {
-		parent = "system.slice"
-	}
-	slice, group := strings.TrimSuffix(path.Base(parent), ".slice"), "/"
-	for i := range len(slice) {
-		if slice[i] == '-' {
-			group = path.Join(group, slice[:i]+".slice")
-		}
-	}
-	group = path.Join(group, slice+".slice")
-	if id == "" {
-		return group
-	}
-	return path.Join(group, "trivet-"+id+".scope")
 }

@@ -44,6 +44,9 @@ func (d *Daemon) serve(sock *net.UnixConn) {
 		case wire.OpHello:
 			files.Close()
 			d.greet(s, m.Seq)
+		case wire.OpDismiss:
+			files.Close()
+			go d.dismiss(s, m.Seq)
 		default:
 			go d.request(s, m, files)
 		}
