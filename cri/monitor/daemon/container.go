@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +35,7 @@ type container struct {
 	told   chan struct{} // closed when the client knows of it, so that its exit cannot be told before
 	ended  chan struct{} // closed when record.Exit is set and told
 	gone   chan struct{} // closed when it is forgotten
+	kills  uint64        // OOM kills in its pod before it was made
 
 	mu     sync.Mutex // guards all below
 	record record
@@ -49,7 +48,8 @@ type container struct {
 
 func (d *Daemon) newContainer(r record) *container {
 	return &container{id: r.ID, dir: wire.ContainerDir(d.cfg.StateDir, r.ID), record: r, pidfd: -1, stage: -1, stdin: -1,
-		told: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{})}
+		kills: d.killsBefore(r.Cgroup),
+		told:  make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{})}
 }
 
 func (c *container) path(name string) string { return filepath.Join(c.dir, name) }
@@ -197,7 +197,7 @@ func (d *Daemon) finisher(c *container) func(unix.WaitStatus) {
 // finish records and tells an exit, after all output that came before it is in the log.
 func (d *Daemon) finish(c *container, exit wire.Exit) {
 	exit.At = time.Now()
-	exit.OOM = d.oomKilled(c.record.Cgroup) // at once: systemd removes an empty group as soon as it hears of it
+	exit.OOM = d.oomKilled(c, exit) // at once: systemd removes an empty group as soon as it hears of it
 	if c.record.SharedPID {
 		d.endRest(c)
 	}
@@ -261,27 +261,6 @@ func (c *container) closedOrEmpty(st *stream) bool {
 	terminal := c.tty != nil
 	c.mu.Unlock()
 	return !terminal && st.empty()
-}
-
-// oomKilled reads the kernel's count of OOM kills of a cgroup: memory.events on v2, memory.oom_control on v1.
-func (d *Daemon) oomKilled(group string) bool {
-	if group == "" {
-		return false
-	}
-	dir := d.cgroups.Dir("memory", group)
-	for _, file := range []string{"memory.events", "memory.oom_control"} {
-		data, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(data)) {
-			if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
-				count, err := strconv.Atoi(n)
-				return err == nil && count > 0
-			}
-		}
-	}
-	return false
 }
 
 // close gives up all descriptors.
