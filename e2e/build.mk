@@ -91,7 +91,8 @@ seats: references ## the demo with every mix of trivet and reference programs in
 		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
 
 .PHONY: vm
-vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo in a virtual machine with Debian's kernel on cgroup v2, emulated (some 3 minutes)
+vm: SYSTEMD = 1
+vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 5 minutes)
 	@e2e/vm.sh .trivet/vm $(SEATS)
 
 .PHONY: smoke

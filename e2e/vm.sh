@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the cluster and its demo in a virtual machine with Debian's kernel: cgroup v2 only, and every privilege, whatever this machine has.
-# By software emulation, so patience: some three minutes. vm.sh DIR [trivet-cluster up flags]; run it by make vm.
+# Runs the cluster, its demo and the tests of pods' limits in a virtual machine with Debian's kernel: cgroup v2 only, and every privilege,
+# whatever this machine has. By software emulation, so patience: some five minutes. vm.sh DIR [trivet-cluster up flags]; run it by make vm.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"; vm=$(cd "$1" && pwd); shift
@@ -11,7 +11,8 @@ say() { printf '%s vm: %s\n' "$(date +%T)" "$*"; }
 # program:package
 needs='qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod busybox:busybox-static mkfs.ext4:e2fsprogs'
 # What the nodes call, beside what busybox is.
-tools='bash nsenter mount umount crun runc nft ip iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs mkfs.ext4 resize2fs e2fsck sysctl modprobe'
+tools='bash nsenter mount umount crun runc nft ip iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs mkfs.ext4 resize2fs e2fsck sysctl modprobe
+	systemctl systemd-run dbus-daemon /lib/systemd/systemd'
 
 install_needs() {
 	local missing=()
@@ -52,6 +53,8 @@ make_disk() {
 	for a in $(busybox --list); do
 		[ -e "$root/bin/$a" ] || [ -e "$root/sbin/$a" ] || ln -s "$(command -v busybox)" "$root/bin/$a"
 	done
+	mkdir -p "$root/usr/share" "$root/trivet/e2e/scenario" && cp -r /usr/share/dbus-1 "$root/usr/share/" && cp -r /etc/dbus-1 "$root/etc/"
+	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario && go test -c -vet=off -o "$root/trivet/bin/" ./node/podcgroup)
 	cp /etc/passwd /etc/group /etc/protocols "$root/etc/" 2>/dev/null || true
 	version=$(ls "$vm/kernel/lib/modules")
 	cp -r "$vm/kernel/lib/modules" "$root/lib/" && depmod -b "$root" "$version"
@@ -65,8 +68,13 @@ make_disk() {
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount --make-rshared /
 		ip link set lo up
 		for m in overlay bridge veth tun loop btrfs xfs nf_tables br_netfilter nf_conntrack_netlink; do modprobe \$m; done
+		limits() { # on the node whose PID 1 is systemd, as kubectl and as the kernel see them
+			local node; node=\$(grep -B6 '"Init": "systemd"' .trivet/cluster.json | sed -n 's/.*"Name": "\(.*\)",/\1/p' | head -n 1)
+			(cd e2e/scenario && TRIVET_E2E=/trivet/.trivet TRIVET_MUST_RUN=1 ./scenario.test -test.v -test.run UnderSystemd) &&
+				bin/trivet-cluster exec "\$node" env TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 /trivet/bin/podcgroup.test -test.v -test.run 'Systemd|Slices|Driver'
+		}
 		cd /trivet; uname -r; cat /sys/fs/cgroup/cgroup.controllers
-		bin/trivet-cluster up $seats && bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m &&
+		bin/trivet-cluster up $seats && bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m && limits &&
 			bin/trivet-cluster down && bin/trivet-cluster leaks --wait=30s && echo 'the demo in the virtual machine passed'
 		sync; echo o >/proc/sysrq-trigger; sleep 10
 	EOF

@@ -1,5 +1,5 @@
-// Package cgroupdriver names the control groups of containers as the cgroup driver wants them: paths (cgroupfs), or scopes in slices (systemd).
-// It makes none: the OCI runtime does.
+// Package cgroupdriver names the control groups of containers as the cgroup driver wants them: paths
+// (cgroupfs), or scopes in slices (systemd). It makes none: the OCI runtime does.
 package cgroupdriver
 
 import (
@@ -30,16 +30,17 @@ func New(name string) (Driver, error) {
 	return d, nil
 }
 
-// Check refuses a parent (CRI's cgroup_parent) that was named for the other driver: the pod's limits would not be those of its containers.
+// Check refuses a parent (CRI's cgroup_parent) that was named for the other driver: the pod's limits would
+// not be those of its containers.
 func (d Driver) Check(parent string) error {
 	isSlice := strings.HasSuffix(parent, systemd.SliceSuffix)
 	switch {
 	case parent == "":
 		return nil
 	case d.Systemd && !isSlice:
-		return fmt.Errorf("cgroup parent %q is no slice: the cgroup driver here is systemd, and another one where the pod comes from", parent)
+		return fmt.Errorf("cgroup parent %q is no slice, but the cgroup driver here is systemd: the node agent has another", parent)
 	case !d.Systemd && isSlice && !strings.Contains(parent, "/"):
-		return fmt.Errorf("cgroup parent %q is a slice: the cgroup driver here is cgroupfs, and systemd where the pod comes from", parent)
+		return fmt.Errorf("cgroup parent %q is a slice, but the cgroup driver here is cgroupfs: the node agent has another", parent)
 	case d.Systemd:
 		_, err := systemd.SlicePath(path.Base(parent))
 		return err

@@ -18,7 +18,7 @@ type Config struct {
 	RootDir      string             `toml:"root_dir"`      // images
 	CertsDir     string             `toml:"certs_dir"`     // hosts.toml of registries
 	PinnedImages []string           `toml:"pinned_images"` // names of images that kubelet's garbage collection is to keep
-	OCIRuntime   string             `toml:"oci_runtime"`   // program of the default handler: crun, runc or a path; empty: what is there
+	OCIRuntime   string             `toml:"oci_runtime"`   // of the default handler: crun, runc or a path
 	CgroupDriver string             `toml:"cgroup_driver"` // cgroupfs or systemd
 	StreamAddr   string             `toml:"stream_addr"`   // exec, attach, port-forward
 	Seccomp      string             `toml:"seccomp_dir"`   // below which Localhost profiles with relative names are

@@ -57,7 +57,8 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Client{cfg: cfg, log: cfg.Log, exits: newQueue(), cancel: cancel, ended: make(chan struct{}), end: make(chan struct{}),
+	c := &Client{cfg: cfg, log: cfg.Log, exits: newQueue(), cancel: cancel,
+		ended: make(chan struct{}), end: make(chan struct{}),
 		up: make(chan struct{}), held: map[string]*held{}}
 	l, err := c.open(ctx)
 	for end := time.Now().Add(linger); err != nil && ctx.Err() == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {

@@ -23,7 +23,8 @@ func (c *Client) dismissed() bool {
 	}
 }
 
-// Dismiss ends the monitor at the socket, and the trivet-cri that is its client, unless it has a container. None there is success.
+// Dismiss ends the monitor at the socket, and the trivet-cri that is its client, unless it has a container.
+// None there is success.
 func Dismiss(ctx context.Context, socket string) error {
 	conn, err := wire.Dial(socket)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {

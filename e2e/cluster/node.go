@@ -253,7 +253,8 @@ func (c *Cluster) installPlugins(n Node) error {
 
 func (c *Cluster) criServer(n Node) machine.Daemon {
 	if n.CRI == "trivet" {
-		return c.daemon("trivet-cri", c.program("trivet-cri"), "--oci-runtime="+n.OCI, "--cgroup-driver="+n.cgroupDriver())
+		return c.daemon("trivet-cri", c.program("trivet-cri"), "--oci-runtime="+n.OCI,
+			"--cgroup-driver="+n.cgroupDriver())
 	}
 	d := c.daemon("containerd", c.reference("containerd"), "--config=/etc/trivet/containerd.toml")
 	d.Env = []string{"PATH=" + c.Bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -163,8 +163,8 @@ func enterCgroup(group string) ([]hierarchy, error) {
 	return all, nil
 }
 
-// leaveToChildren goes into a child of the v2 group, which can then hand its controllers down: with a process in it, it cannot. The child has
-// the name that systemd looks for itself in.
+// leaveToChildren goes into a child of the v2 group, which can then hand its controllers down: with a process
+// in it, it cannot. The child has the name that systemd looks for itself in.
 func leaveToChildren(host *cgroup.Host, group string) error {
 	child := group + "/init.scope"
 	if err := os.Mkdir(host.Dir("", child), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {

@@ -34,7 +34,13 @@ func bootWith(t *testing.T, init string) (*Machine, Config) {
 	dir := testenv.ShortDir(t)
 	m := At(filepath.Join(dir, "m1"))
 	group := "/trivet-test-" + filepath.Base(dir)
-	c := Config{Name: "m1", Init: init, Group: group, Hosts: "127.0.0.1 localhost\n", Keep: []string{"/var/lib/kept"}}
+	c := Config{
+		Name:  "m1",
+		Init:  init,
+		Group: group,
+		Hosts: "127.0.0.1 localhost\n",
+		Keep:  []string{"/var/lib/kept"},
+	}
 	t.Cleanup(func() {
 		if err := m.Halt(context.Background()); err != nil {
 			t.Error(err)

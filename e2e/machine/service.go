@@ -20,7 +20,8 @@ const serviceCall = time.Minute
 
 const serviceSuffix = ".service"
 
-// unitText is the service of a daemon: a daemon that ends stays ended, and what it has left (trivet-monitor, shims) outlives it.
+// unitText is the service of a daemon: a daemon that ends stays ended, and what it has left (trivet-monitor,
+// shims) outlives it.
 func unitText(d Daemon, log string) (string, error) {
 	argv, err := json.Marshal(d.Argv)
 	if err != nil {
@@ -109,7 +110,8 @@ func (s services) signal(ctx context.Context, name string, signal unix.Signal) e
 	if err != nil || state.Pid == 0 {
 		return err
 	}
-	_, err = s.systemctl(ctx, "kill", "--kill-who=main", "--signal="+strconv.Itoa(int(signal)), name+serviceSuffix)
+	number := "--signal=" + strconv.Itoa(int(signal))
+	_, err = s.systemctl(ctx, "kill", "--kill-who=main", number, name+serviceSuffix)
 	if err != nil {
 		if now, again := s.state(ctx, name); again == nil && now.Pid == 0 {
 			return nil // it has ended meanwhile

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Systemd is Config.Init of a machine whose PID 1 is the host's systemd. It loads no unit of the host's: only a bus, and the daemons that
-// are started on the machine.
+// Systemd is Config.Init of a machine whose PID 1 is the host's systemd. It loads no unit of the host's: only
+// a bus, and the daemons that are started on the machine.
 const Systemd = "systemd"
 
 const (
@@ -23,15 +23,18 @@ const (
 	bootTarget     = "machine.target"
 )
 
-// units are those of a machine without a daemon. DefaultDependencies=no throughout: the targets that would be waited for are the host's.
+// units are those of a machine without a daemon. DefaultDependencies=no throughout: the targets that would be
+// waited for are the host's.
 var units = map[string]string{
 	bootTarget: "[Unit]\nDefaultDependencies=no\nWants=dbus.socket dbus.service\nAllowIsolate=yes\n",
 	"dbus.socket": "[Unit]\nDefaultDependencies=no\n" +
 		"[Socket]\nListenStream=/run/dbus/system_bus_socket\n",
 	"dbus.service": "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\nAfter=dbus.socket\n" +
 		"[Service]\nType=notify\nNotifyAccess=main\nStandardOutput=null\nStandardError=null\n" +
-		"ExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile --systemd-activation\n",
-	"shutdown.target": "[Unit]\nDefaultDependencies=no\nRefuseManualStart=yes\n", // scopes of containers refer to it
+		"ExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile " +
+		"--systemd-activation\n",
+	// Scopes of containers refer to it.
+	"shutdown.target": "[Unit]\nDefaultDependencies=no\nRefuseManualStart=yes\n",
 }
 
 // execSystemd makes this process, PID 1 of a machine that is built, systemd.
@@ -44,7 +47,8 @@ func execSystemd(dir string, all []hierarchy) error {
 	}
 	// What systemd says must not appear on the host's console or in the kernel's log.
 	for _, device := range []string{"/dev/console", "/dev/kmsg"} {
-		if err := unix.Mount(os.DevNull, device, "", unix.MS_BIND, ""); err != nil && !errors.Is(err, unix.ENOENT) {
+		err := unix.Mount(os.DevNull, device, "", unix.MS_BIND, "")
+		if err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("cover %s: %w", device, err)
 		}
 	}
@@ -52,10 +56,11 @@ func execSystemd(dir string, all []hierarchy) error {
 		return err
 	}
 
+	unitPath := []string{"/run/systemd/system.control", "/run/systemd/transient", daemonUnits, baseUnits}
 	env := []string{
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		"container=machine", // systemd leaves devices and the clock alone in containers
-		"SYSTEMD_UNIT_PATH=" + strings.Join([]string{"/run/systemd/system.control", "/run/systemd/transient", daemonUnits, baseUnits}, ":"),
+		"SYSTEMD_UNIT_PATH=" + strings.Join(unitPath, ":"),
 	}
 	argv := []string{systemdProgram, "--unit=" + bootTarget, "--log-target=null", "--show-status=no"}
 	return fmt.Errorf("execute %s: %w", systemdProgram, unix.Exec(systemdProgram, argv, env))
@@ -75,8 +80,8 @@ func writeUnits() error {
 	return nil
 }
 
-// hideControllers shows a /proc/cgroups with those cgroup v1 controllers only that are mounted: systemd would mount the others, which makes
-// hierarchies for the whole host.
+// hideControllers shows a /proc/cgroups with those cgroup v1 controllers only that are mounted: systemd would
+// mount the others, which makes hierarchies for the whole host.
 func hideControllers(dir string, all []hierarchy) error {
 	if len(all) == 0 {
 		return nil
@@ -135,7 +140,8 @@ func (s services) systemctl(ctx context.Context, args ...string) (string, error)
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("machine %s: systemctl %s: %w: %s", s.Name, strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
+		return "", fmt.Errorf("machine %s: systemctl %s: %w: %s", s.Name, strings.Join(args, " "), err,
+			strings.TrimSpace(errs.String()))
 	}
 	return string(out), nil
 }

@@ -22,7 +22,8 @@ func bootSystemd(t *testing.T) *Machine {
 
 func TestSystemdBootsWithNoUnitOfTheHost(t *testing.T) {
 	m := bootSystemd(t)
-	if got := inside(t, m, "cat /proc/1/comm; systemctl is-system-running --wait"); got != "systemd\nrunning" {
+	got := inside(t, m, "cat /proc/1/comm; systemctl is-system-running --wait")
+	if got != "systemd\nrunning" {
 		t.Errorf("PID 1 and its state: %q", got)
 	}
 	for line := range strings.Lines(inside(t, m, "systemctl list-units --plain --no-legend --type=service")) {
@@ -80,16 +81,19 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 func TestPodGroupsOnSystemd(t *testing.T) {
 	m := bootSystemd(t)
 	binary := m.path("podcgroup.test")
-	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-o", binary, "./node/podcgroup")
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-o", binary,
+		"./node/podcgroup")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the tests: %v: %s", err, out)
 	}
 
-	const tests = "TestPodLimitsAreInForceUnderSystemd|TestSlicesOfPodsThatAreGoneGo|TestSystemdMayBeRestartedBetweenCalls|" +
-		"TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem"
-	out := inside(t, m, "TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 "+binary+" -test.v -test.timeout=2m -test.run='"+tests+"' 2>&1; true")
-	if want := 1 + strings.Count(tests, "|"); strings.Count(out, "--- PASS: ") != want || !strings.HasSuffix(out, "PASS") {
+	const tests = "TestPodLimitsAreInForceUnderSystemd|TestSlicesOfPodsThatAreGoneGo|" +
+		"TestSystemdMayBeRestartedBetweenCalls|TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem"
+	out := inside(t, m, "TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 "+binary+
+		" -test.v -test.timeout=2m -test.run='"+tests+"' 2>&1; true")
+	want := 1 + strings.Count(tests, "|")
+	if strings.Count(out, "--- PASS: ") != want || !strings.HasSuffix(out, "PASS") {
 		t.Errorf("not all of the %d tests passed:\n%s", want, out)
 	}
 }

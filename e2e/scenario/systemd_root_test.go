@@ -50,7 +50,8 @@ func (c *cluster) limit(group, controller, v1, v2 string) string {
 	c.t.Helper()
 	const root = "/sys/fs/cgroup"
 	out, err := c.cluster("exec", c.node, "sh", "-c",
-		fmt.Sprintf("cat %[1]s/%[3]s/%[2]s/%[4]s 2>/dev/null || cat %[1]s/%[2]s/%[5]s", root, group, controller, v1, v2))
+		fmt.Sprintf("cat %[1]s/%[3]s/%[2]s/%[4]s 2>/dev/null || cat %[1]s/%[2]s/%[5]s",
+			root, group, controller, v1, v2))
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -60,8 +61,9 @@ func (c *cluster) limit(group, controller, v1, v2 string) string {
 
 // limits is a pod whose container has limits, besides that of processes, which is the node's.
 const limits = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bounded"}, "spec": {"nodeName": %q,
-	"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "docker.io/trivet/demo:1", "command": ["sleep", "1000"],
-	"resources": {"requests": {"cpu": "100m", "memory": "16Mi"}, "limits": {"cpu": "500m", "memory": "64Mi"}}}]}}`
+	"terminationGracePeriodSeconds": 1, "containers": [{"name": "c", "image": "docker.io/trivet/demo:1",
+	"command": ["sleep", "1000"], "resources": {"requests": {"cpu": "100m", "memory": "16Mi"},
+	"limits": {"cpu": "500m", "memory": "64Mi"}}}]}}`
 
 func TestPodLimitsUnderSystemd(t *testing.T) {
 	c := onSystemd(t)
@@ -98,7 +100,8 @@ func TestPodLimitsUnderSystemd(t *testing.T) {
 	c.do("start", c.node, c.agent)
 	c.kubectl("wait", "--for=delete", "pod/bounded", "--timeout=60s")
 	c.eventually(time.Minute, "removal of "+slice, func() error {
-		out, err := c.cluster("exec", c.node, "systemctl", "list-units", "--all", "--plain", "--no-legend", slice)
+		out, err := c.cluster("exec", c.node, "systemctl", "list-units", "--all", "--plain", "--no-legend",
+			slice)
 		if err == nil && strings.TrimSpace(out) != "" {
 			err = errors.New(out)
 		}
@@ -107,15 +110,16 @@ func TestPodLimitsUnderSystemd(t *testing.T) {
 }
 
 // greedy takes 200 MB in one process, and may have 60 MiB as a pod: its container has no limit.
-const greedy = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"}, "spec": {"nodeName": %q, "restartPolicy": "Never",
-	"resources": {"limits": {"memory": "60Mi"}}, "containers": [{"name": "c", "image": "docker.io/trivet/demo:1",
-	"command": ["sh", "-c", "exec dd if=/dev/zero of=/dev/null bs=200M count=1"]}]}}`
+const greedy = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"}, "spec": {"nodeName": %q,
+	"restartPolicy": "Never", "resources": {"limits": {"memory": "60Mi"}},
+	"containers": [{"name": "c", "image": "docker.io/trivet/demo:1", "command": ["sh", "-c", "exec dd if=/dev/zero of=/dev/null bs=200M count=1"]}]}}`
 
 func TestPodThatTakesMoreThanItsOwnLimitIsOOMKilledUnderSystemd(t *testing.T) {
 	c := onSystemd(t)
 	c.apply(fmt.Sprintf(greedy, c.node))
 	c.eventually(time.Minute, "end of the pod", func() error {
-		got := c.kubectl("get", "pod", "greedy", "-o", "jsonpath={.status.containerStatuses[0].state.terminated.reason}")
+		got := c.kubectl("get", "pod", "greedy", "-o",
+			"jsonpath={.status.containerStatuses[0].state.terminated.reason}")
 		switch got {
 		case "OOMKilled":
 			return nil

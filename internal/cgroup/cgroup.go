@@ -68,10 +68,14 @@ func legacy(mountinfo string, visible func(point, device string) bool) *Host {
 	return h
 }
 
-// visible tells whether the file system at point is that of the device (MAJOR:MINOR): mountinfo lists mounts that a later one covers, too.
+// visible tells whether the file system at point is that of the device (MAJOR:MINOR): mountinfo lists mounts
+// that a later one covers, too.
 func visible(point, device string) bool {
 	var st unix.Stat_t
-	return unix.Stat(point, &st) == nil && device == fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if unix.Stat(point, &st) != nil {
+		return false
+	}
+	return device == fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
 }
 
 // addMount keeps a mount if it is a hierarchy that is not known yet.
@@ -87,7 +91,8 @@ func (h *Host) addMount(point, kind, options string) {
 			h.controllers[name] = point
 			known = false
 		}
-	case "cgroup2": // hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there too
+	case "cgroup2":
+		// Hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there too.
 		known = false
 	}
 	if !known && !slices.Contains(h.hierarchies, point) {
@@ -97,8 +102,8 @@ func (h *Host) addMount(point, kind, options string) {
 
 func isController(opt string) bool {
 	switch opt {
-	case "cpu", "cpuacct", "cpuset", "memory", "blkio", "devices", "freezer", "pids", "hugetlb", "perf_event", "net_cls", "net_prio",
-		"rdma", "misc":
+	case "cpu", "cpuacct", "cpuset", "memory", "blkio", "devices", "freezer", "pids", "hugetlb", "perf_event",
+		"net_cls", "net_prio", "rdma", "misc":
 		return true
 	}
 	return false

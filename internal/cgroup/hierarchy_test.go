@@ -22,8 +22,10 @@ short line
 `
 
 func TestOnlyRootsOfHierarchiesAreTakenForThem(t *testing.T) {
-	h := legacy(kindNode, func(point, _ string) bool { return point != "/sys/fs/cgroup/pids" }) // that one is covered
-	want := []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"}
+	covered := "/sys/fs/cgroup/pids"
+	h := legacy(kindNode, func(point, _ string) bool { return point != covered })
+	want := []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory",
+		"/sys/fs/cgroup/unified"}
 	if !slices.Equal(h.hierarchies, want) {
 		t.Errorf("hierarchies %q, want %q", h.hierarchies, want)
 	}
@@ -42,7 +44,8 @@ func FuzzMountinfo(f *testing.F) {
 }
 
 func TestWeightIsTheOneOfRuntimesAndKubelet(t *testing.T) {
-	for shares, want := range map[uint64]uint64{0: 0, 2: 1, 102: 17, 512: 59, 1024: 100, 2048: 174, 262144: 10000, 1 << 40: 10000} {
+	for shares, want := range map[uint64]uint64{0: 0, 2: 1, 102: 17, 512: 59, 1024: 100, 2048: 174,
+		262144: 10000, 1 << 40: 10000} {
 		if got := Weight(shares); got != want {
 			t.Errorf("%d shares: weight %d, want %d", shares, got, want)
 		}

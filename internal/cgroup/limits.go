@@ -16,7 +16,8 @@ type Limits struct {
 	CPUPeriod uint64 // microseconds; 0 with a quota means 100,000
 	Memory    int64  // bytes
 	PIDs      int64
-	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host has not are passed over.
+	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host has not are
+	// passed over.
 	HugePages map[string]int64
 }
 
@@ -84,7 +85,8 @@ func (h *Host) settings(l Limits) []setting {
 		add("pids", "pids.max", "pids.max", orMax(l.PIDs))
 	}
 	for size, limit := range l.HugePages {
-		add("hugetlb", "hugetlb."+size+".limit_in_bytes", "hugetlb."+size+".max", strconv.FormatInt(limit, 10))
+		file := "hugetlb." + size
+		add("hugetlb", file+".limit_in_bytes", file+".max", strconv.FormatInt(limit, 10))
 	}
 	return out
 }
@@ -96,8 +98,9 @@ func orMax(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// Weight converts v1 cpu.shares (2..262144) to v2 cpu.weight (1..10000) as OCI runtimes and kubelet do since 2025: by a curve through
-// 2 -> 1, 1024 -> 100 and 262144 -> 10000, so that one CPU's shares are the kernel's default weight.
+// Weight converts v1 cpu.shares (2..262144) to v2 cpu.weight (1..10000) as OCI runtimes and kubelet do since
+// 2025: by a curve through 2 -> 1, 1024 -> 100 and 262144 -> 10000, so that one CPU's shares are the kernel's
+// default weight.
 func Weight(shares uint64) uint64 {
 	switch {
 	case shares == 0:

@@ -100,7 +100,8 @@ func (h *Host) usageV2(dir string, u *Usage) error {
 // crunGroup is where crun puts the processes of a container whose scope systemd made.
 const crunGroup = "container"
 
-// OOMKills is how many processes of the group the OOM killer has killed. On v2 those of all groups below count, too.
+// OOMKills is how many processes of the group the OOM killer has killed. On v2 those of all groups below
+// count, too.
 func (h *Host) OOMKills(group string) (uint64, error) {
 	if h.V2 {
 		events, err := keyed(filepath.Join(root, group), "memory.events")
@@ -109,7 +110,7 @@ func (h *Host) OOMKills(group string) (uint64, error) {
 
 	dir := h.Dir("memory", group)
 	if dir == "" {
-		return 0, fmt.Errorf("OOM kills of cgroup %s: no memory controller is mounted: %w", group, errors.ErrUnsupported)
+		return 0, fmt.Errorf("OOM kills of cgroup %s: no memory controller: %w", group, errors.ErrUnsupported)
 	}
 	own, err := keyed(dir, "memory.oom_control")
 	if err != nil {

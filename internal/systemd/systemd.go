@@ -20,8 +20,8 @@ const SliceSuffix = ".slice"
 // maxUnitName is the longest name of a unit that systemd takes.
 const maxUnitName = 255
 
-// SlicePath is where the control group of a slice is, below the root of the hierarchy: systemd reads the nesting from the dashes of the
-// name, so that a-b.slice is in /a.slice/a-b.slice (systemd.slice(5)).
+// SlicePath is where the control group of a slice is, below the root of the hierarchy: systemd reads the
+// nesting from the dashes of the name, so that a-b.slice is in /a.slice/a-b.slice (systemd.slice(5)).
 func SlicePath(name string) (string, error) {
 	base, ok := strings.CutSuffix(name, SliceSuffix)
 	switch {
@@ -42,7 +42,8 @@ func SlicePath(name string) (string, error) {
 	return group, nil
 }
 
-// notInUnitName tells what may not be in the name of a unit (systemd.unit(5)); dashes are the caller's affair.
+// notInUnitName tells what may not be in the name of a unit (systemd.unit(5)); dashes are the caller's
+// affair.
 func notInUnitName(r rune) bool {
 	switch {
 	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune(`:_.\`, r):

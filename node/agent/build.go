@@ -193,7 +193,8 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		cfg.MaxBackoff = p.Duration
 	}
 	a.worker = podworker.New(cfg, podworker.Deps{Pods: a.source, API: api{a.client, a.objects, podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}}, Runtime: a.runtime, Volumes: a.volumes,
-		Cgroups: groups{a.cgroups, a.source}, Objects: a.objects, Probes: a.probes, Events: a.events, Log: a.log})
+		Cgroups: groups{a.cgroups, a.source}, Objects: a.objects, Probes: a.probes,
+		Events: a.events, Log: a.log})
 	return nil
 }
 

@@ -32,7 +32,8 @@ func (g groups) Ensure(ctx context.Context, pod *v1.Pod) error {
 	return g.Balance(ctx, g.pods.List())
 }
 
-// makeCgroups makes the groups above those of pods, by the driver that the runtime uses: the two must not differ.
+// makeCgroups makes the groups above those of pods, by the driver that the runtime uses: the two must not
+// differ.
 func (a *Agent) makeCgroups(ctx context.Context) error {
 	driver := a.runtime.CgroupDriver(ctx)
 	if driver == "" {
@@ -50,8 +51,10 @@ func (a *Agent) makeCgroups(ctx context.Context) error {
 	if systemd.Running() {
 		cfg.Slices = &unit.Slices{}
 	} else if driver == "systemd" {
-		return &program.CantRunError{What: "the container runtime's cgroup driver is systemd, but systemd is not PID 1 of this machine",
-			Do: "set the runtime's cgroup driver to cgroupfs"}
+		return &program.CantRunError{
+			What: "the container runtime's cgroup driver is systemd, but systemd is not PID 1 of this machine",
+			Do:   "set the runtime's cgroup driver to cgroupfs",
+		}
 	}
 
 	var err error
@@ -67,8 +70,8 @@ func (a *Agent) makeCgroups(ctx context.Context) error {
 	return nil
 }
 
-// boundPods bounds all pods together by what the node does not keep for its daemons. What eviction keeps free is not taken off: it is to act
-// before the kernel does.
+// boundPods bounds all pods together by what the node does not keep for its daemons. What eviction keeps free
+// is not taken off: it is to act before the kernel does.
 func (a *Agent) boundPods(ctx context.Context) error {
 	memory, _, err := heartbeat.Memory()
 	if err != nil {
@@ -93,15 +96,15 @@ func (a *Agent) boundPods(ctx context.Context) error {
 	for name, amount := range whole {
 		amount.Sub(kept[name])
 		if amount.Sign() <= 0 {
-			return fmt.Errorf("nothing is left for pods of %s: the node has as much as is reserved, or less", name)
+			return fmt.Errorf("bound all pods: all %s of the node is reserved", name)
 		}
 		whole[name] = amount
 	}
 	return a.cgroups.Bound(ctx, podcgroup.Whole(whole))
 }
 
-// tendCgroups removes the groups of pods that are not to be kept and of a driver that was in use before, and limits anew the groups that all
-// pods are in.
+// tendCgroups removes the groups of pods that are not to be kept and of a driver that was in use before, and
+// limits anew the groups that all pods are in.
 func (a *Agent) tendCgroups(ctx context.Context, keep func(types.UID) bool) error {
 	uids, err := a.cgroups.Pods()
 	if err != nil {
@@ -113,6 +116,6 @@ func (a *Agent) tendCgroups(ctx context.Context, keep func(types.UID) bool) erro
 			errs = append(errs, a.cgroups.Remove(ctx, uid))
 		}
 	}
-	return errors.Join(append(errs, a.cgroups.Retire(ctx), a.boundPods(ctx), a.cgroups.Balance(ctx, a.source.List()))...)
+	errs = append(errs, a.cgroups.Retire(ctx), a.boundPods(ctx), a.cgroups.Balance(ctx, a.source.List()))
+	return errors.Join(errs...)
 }
-

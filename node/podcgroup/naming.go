@@ -54,7 +54,8 @@ func (p paths) uid(dir string, _ []string) (types.UID, bool) {
 // slices is the naming of the driver systemd: slices, whose names hold those of all that they are in.
 type slices struct{ prefix string }
 
-// newSlices takes the root as kubelet's cgroupRoot gives it, a path of plain names (/kubelet), or as systemd shows it (/kubelet.slice).
+// newSlices takes the root as kubelet's cgroupRoot gives it, a path of plain names (/kubelet), or as systemd
+// shows it (/kubelet.slice).
 func newSlices(root string) (slices, error) {
 	root = path.Clean("/" + root)
 	if root == "/" {
@@ -105,7 +106,8 @@ func (s slices) parent(group string) string { return path.Base(group) }
 // escapedUID is a UID as the API server gives them, after escape.
 var escapedUID = regexp.MustCompile(`^[0-9a-f]{8}(_[0-9a-f]{4}){3}_[0-9a-f]{12}$`)
 
-// uid leaves out names of which it is not sure what was escaped in them: a wrong UID is that of no pod, whose group would be removed.
+// uid leaves out names of which it is not sure what was escaped in them: a wrong UID is that of no pod, whose
+// group would be removed.
 func (s slices) uid(dir string, tier []string) (types.UID, bool) {
 	name, isSlice := strings.CutSuffix(dir, systemd.SliceSuffix)
 	inTier := strings.TrimSuffix(path.Base(s.group(tier...)), systemd.SliceSuffix) + "-pod"

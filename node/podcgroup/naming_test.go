@@ -16,7 +16,7 @@ func TestUIDsAreReadFromNamesOnlyWhenThatIsSure(t *testing.T) {
 	const prefix = "kubelet-kubepods-burstable-pod"
 	for dir, want := range map[string]types.UID{
 		prefix + "0a1b2c3d_0000_4000_8000_0123456789ab.slice":                   "0a1b2c3d-0000-4000-8000-0123456789ab",
-		prefix + "0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice":                       "0a1b2c3d4e5f60718293a4b5c6d7e8f9", // a static pod's
+		prefix + "0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice":                       "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
 		prefix + "my_static_pod.slice":                                          "",
 		prefix + ".slice":                                                       "",
 		prefix + "1-x.slice":                                                    "",

@@ -1,8 +1,9 @@
 // Package podcgroup keeps the control groups above containers: kubepods, its burstable and besteffort tiers, and one group per pod
 // with the pod's limits, named as kubelet names them, on cgroup v1 and v2. Containers' own groups are the runtime's.
 //
-// With the driver cgroupfs they are made by file. With systemd they are slices (kubepods-burstable-podUID.slice), so that the runtime's
-// scopes land in them; systemd makes them and holds their limits, and what it does not know of is added by file.
+// With the driver cgroupfs they are made by file. With systemd they are slices
+// (kubepods-burstable-podUID.slice), so that the runtime's scopes land in them; systemd makes them and holds
+// their limits, and what it does not know of is added by file.
 package podcgroup
 
 import (
@@ -72,7 +73,8 @@ func podGroup(names naming, qos v1.PodQOSClass, uid types.UID) string {
 	return names.group(append(tier(qos), "pod"+string(uid))...)
 }
 
-// Setup makes kubepods and its tiers. Besteffort gets the least CPU share; burstable keeps what it has until Balance.
+// Setup makes kubepods and its tiers. Besteffort gets the least CPU share; burstable keeps what it has until
+// Balance.
 func (t *Tree) Setup(ctx context.Context) error {
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), cgroup.Limits{}); err != nil {
 		return err
@@ -84,7 +86,8 @@ func (t *Tree) Setup(ctx context.Context) error {
 	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), cgroup.Limits{})
 }
 
-// Bound bounds all pods together. It may be repeated: pods that use more than a new limit make the kernel refuse it, until they have gone.
+// Bound bounds all pods together. It may be repeated: pods that use more than a new limit make the kernel
+// refuse it, until they have gone.
 func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
 	return t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all)
 }
@@ -98,14 +101,16 @@ func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 	if want == t.burstable {
 		return nil
 	}
-	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), cgroup.Limits{CPUShares: want}); err != nil {
+	group := t.names.group(tier(v1.PodQOSBurstable)...)
+	if err := t.ensure(ctx, group, cgroup.Limits{CPUShares: want}); err != nil {
 		return fmt.Errorf("balance pods: %w", err)
 	}
 	t.burstable = want
 	return nil
 }
 
-// Ensure makes the pod's group and writes its limits; repeating it after the pod's resources changed is how they are updated.
+// Ensure makes the pod's group and writes its limits; repeating it after the pod's resources changed is how
+// they are updated.
 func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	limits, err := t.limits(pod)
 	if err != nil {
@@ -114,14 +119,16 @@ func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	return t.ensure(ctx, t.Group(pod), limits)
 }
 
-// ensure makes a group and limits it. The files are written with systemd, too: at once, and in hierarchies that systemd does not know.
+// ensure makes a group and limits it. The files are written with systemd, too: at once, and in hierarchies
+// that systemd does not know.
 func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) error {
 	if _, ok := t.names.(slices); ok {
 		if t.cfg.Slices == nil {
 			return fmt.Errorf("cgroup %s: systemd does not run on this machine", group)
 		}
 		limits = unit.Rounded(limits)
-		if err := t.cfg.Slices.Ensure(ctx, path.Base(group), unit.Properties(limits, t.cfg.Host.V2)); err != nil {
+		properties := unit.Properties(limits, t.cfg.Host.V2)
+		if err := t.cfg.Slices.Ensure(ctx, path.Base(group), properties); err != nil {
 			return fmt.Errorf("cgroup %s: %w", group, err)
 		}
 	}
@@ -135,8 +142,9 @@ func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) e
 	return nil
 }
 
-// Remove kills what is left in the pod's group, in whichever tier it is, and removes it. What is not there is success. A group of the other
-// driver goes, too, but only when nothing runs in it: it may be that of a second node agent.
+// Remove kills what is left in the pod's group, in whichever tier it is, and removes it. What is not there is
+// success. A group of the other driver goes, too, but only when nothing runs in it: it may be that of a
+// second node agent.
 func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	for _, qos := range tiers {
 		group := podGroup(t.names, qos, uid)

@@ -11,7 +11,8 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 )
 
-// PIDs is the name of the amount of processes in lists of what a node keeps for itself; it is no resource of the API.
+// PIDs is the name of the amount of processes in lists of what a node keeps for itself; it is no resource of
+// the API.
 const PIDs v1.ResourceName = "pid"
 
 // Whole are the limits of all pods together, which can have what the node does not keep for itself.
@@ -29,7 +30,8 @@ func Whole(allocatable v1.ResourceList) cgroup.Limits {
 	return out
 }
 
-// limits are those of the pod's group on this node: with its bound of processes, and no huge page of a size that it did not ask for.
+// limits are those of the pod's group on this node: with its bound of processes, and no huge page of a size
+// that it did not ask for.
 func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
 	out := Limits(pod)
 	if out.CPUQuota != 0 && !t.cfg.CPUQuota {
@@ -51,8 +53,8 @@ func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
 	return out, nil
 }
 
-// Limits are what the pod says of its group, by kubelet's rules: the shares of what it requests; a quota and a memory limit only if every
-// container has one, or the pod has one itself.
+// Limits are what the pod says of its group, by kubelet's rules: the shares of what it requests; a quota and
+// a memory limit only if every container has one, or the pod has one itself.
 func Limits(pod *v1.Pod) cgroup.Limits {
 	requests := helpers.PodRequests(pod, helpers.PodResourcesOptions{})
 	limits := helpers.PodLimits(pod, helpers.PodResourcesOptions{})

@@ -32,7 +32,14 @@ func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := podcgroup.Config{Host: host, Slices: &unit.Slices{}, Driver: "systemd", Root: root, PodPIDs: 60, CPUQuota: true}
+	cfg := podcgroup.Config{
+		Host:     host,
+		Slices:   &unit.Slices{},
+		Driver:   "systemd",
+		Root:     root,
+		PodPIDs:  60,
+		CPUQuota: true,
+	}
 	tree, err := podcgroup.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -42,8 +49,8 @@ func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 	}
 	t.Cleanup(func() {
 		systemctl(t, "stop", path.Base(root)+".slice")
-		if units := systemctl(t, "list-units", "--all", "--plain", "--no-legend", path.Base(root)+"*"); units != "" {
-			t.Errorf("units are left: %s", units)
+		if left := unitsLike(t, path.Base(root)+"*"); left != "" {
+			t.Errorf("units are left: %s", left)
 		}
 		cfg.Slices.Close()
 	})
@@ -59,6 +66,12 @@ func systemctl(t *testing.T, args ...string) string {
 		t.Errorf("systemctl %v: %v: %s", args, err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// unitsLike lists the units of a pattern that systemd knows.
+func unitsLike(t *testing.T, pattern string) string {
+	t.Helper()
+	return systemctl(t, "list-units", "--all", "--plain", "--no-legend", pattern)
 }
 
 // inScope runs a shell script as a container runtime would have it run: in a scope of the slice.
@@ -78,8 +91,8 @@ func limitsOf(t *testing.T, host *cgroup.Host, group string) map[string]string {
 	files := map[string][2]string{"shares": {"cpu", "cpu.shares"}, "quota": {"cpu", "cpu.cfs_quota_us"},
 		"memory": {"memory", "memory.limit_in_bytes"}, "pids": {"pids", "pids.max"}}
 	if host.V2 {
-		files = map[string][2]string{"shares": {"cpu", "cpu.weight"}, "quota": {"cpu", "cpu.max"}, "memory": {"memory", "memory.max"},
-			"pids": {"pids", "pids.max"}}
+		files = map[string][2]string{"shares": {"cpu", "cpu.weight"}, "quota": {"cpu", "cpu.max"},
+			"memory": {"memory", "memory.max"}, "pids": {"pids", "pids.max"}}
 	}
 	out := map[string]string{}
 	for name, f := range files {
@@ -113,7 +126,8 @@ func TestPodLimitsAreInForceUnderSystemd(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		got := limitsOf(t, cfg.Host, tree.Group(p))
-		for name, want := range map[string]string{"shares": shares, "quota": "50000", "memory": "62914560", "pids": "60"} {
+		wanted := map[string]string{"shares": shares, "quota": "50000", "memory": "62914560", "pids": "60"}
+		for name, want := range wanted {
 			if got[name] != want {
 				t.Errorf("%s: %s %s, want %s", when, name, got[name], want)
 			}
@@ -159,14 +173,15 @@ func TestSlicesOfPodsThatAreGoneGo(t *testing.T) {
 	if cfg.Host.Exists(tree.Group(p)) {
 		t.Error("the pod's group is still there")
 	}
-	if units := systemctl(t, "list-units", "--all", "--plain", "--no-legend", tree.Parent(p)); units != "" {
-		t.Errorf("its slice is still there: %s", units)
+	if left := unitsLike(t, tree.Parent(p)); left != "" {
+		t.Errorf("its slice is still there: %s", left)
 	}
 }
 
 func TestSystemdMayBeRestartedBetweenCalls(t *testing.T) {
 	tree, cfg := onSystemd(t, "/restarts")
-	for i, restart := range [][]string{{"daemon-reexec"}, {"stop", "dbus.socket", "dbus.service"}, {"start", "dbus.service"}} {
+	restarts := [][]string{{"daemon-reexec"}, {"stop", "dbus.socket", "dbus.service"}, {"start", "dbus.service"}}
+	for i, restart := range restarts {
 		systemctl(t, restart...)
 		p := limitedPod()
 		p.UID = types.UID("pod" + string(rune('a'+i)))

@@ -65,7 +65,8 @@ func quotaPerSecond(l cgroup.Limits) uint64 {
 
 func roundUp(n, step uint64) uint64 { return (n + step - 1) / step * step }
 
-// Rounded are the limits as systemd will have them: a slice must not be given less by file than its scopes are given by systemd.
+// Rounded are the limits as systemd will have them: a slice must not be given less by file than its scopes
+// are given by systemd.
 func Rounded(l cgroup.Limits) cgroup.Limits {
 	if l.CPUQuota > 0 {
 		l.CPUQuota = int64(quotaPerSecond(l) * l.Period() / second)
@@ -73,8 +74,8 @@ func Rounded(l cgroup.Limits) cgroup.Limits {
 	return l
 }
 
-// sliceProperties are those that any slice of ours is started with. All is accounted from the start, or systemd would leave controllers out
-// and move processes when a limit comes later.
+// sliceProperties are those that any slice of ours is started with. All is accounted from the start, or
+// systemd would leave controllers out and move processes when a limit comes later.
 func sliceProperties(name string) []systemd1.Property {
 	properties := []Property{
 		{"Description", "Kubernetes pods " + name},

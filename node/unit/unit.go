@@ -1,5 +1,6 @@
-// Package unit makes, limits and stops slices through systemd's D-Bus interface (org.freedesktop.systemd1(5)). systemd writes what its units
-// say over whatever was written into its part of the control group tree by file, so limits must be its units' properties.
+// Package unit makes, limits and stops slices through systemd's D-Bus interface
+// (org.freedesktop.systemd1(5)). systemd writes what its units say over whatever was written into its part of
+// the control group tree by file, so limits must be its units' properties.
 package unit
 
 import (
@@ -13,10 +14,12 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// callLimit bounds what is asked of systemd, the wait for its job included: a PID 1 that hangs must not take a worker with it.
+// callLimit bounds what is asked of systemd, the wait for its job included: a PID 1 that hangs must not take
+// a worker with it.
 const callLimit = 15 * time.Second
 
-// Slices are systemd's slices. The connection is made by the first call, and anew when systemd or the bus was restarted.
+// Slices are systemd's slices. The connection is made by the first call, and anew when systemd or the bus was
+// restarted.
 type Slices struct {
 	mu   sync.Mutex // guards conn
 	conn *systemd1.Conn
@@ -137,8 +140,8 @@ func (s *Slices) connection() (*systemd1.Conn, error) {
 	return s.conn, err
 }
 
-// connect talks to systemd itself, or by the system bus where its own socket is not shown to us. The context of a connection is one for its
-// whole life, so it ends only if making the connection takes too long.
+// connect talks to systemd itself, or by the system bus where its own socket is not shown to us. The context
+// of a connection is one for its whole life, so it ends only if making the connection takes too long.
 func connect() (*systemd1.Conn, error) {
 	life, giveUp := context.WithCancel(context.Background())
 	timer := time.AfterFunc(callLimit, giveUp)
@@ -157,7 +160,8 @@ func connect() (*systemd1.Conn, error) {
 }
 
 func withLimit(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, callLimit, fmt.Errorf("systemd has not answered within %s", callLimit))
+	late := fmt.Errorf("systemd has not answered within %s", callLimit)
+	return context.WithTimeoutCause(ctx, callLimit, late)
 }
 
 // named tells whether systemd gave this error.

@@ -2,7 +2,8 @@ package main
 
 import "os/exec"
 
-// defaultRuntime is the OCI runtime where none was chosen: crun, which is the faster one, or runc where only that is there.
+// defaultRuntime is the OCI runtime where none was chosen: crun, which is the faster one, or runc where only
+// that is there.
 func defaultRuntime() string {
 	if _, err := exec.LookPath("crun"); err == nil {
 		return "crun"

@@ -110,7 +110,8 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	events := server.NewEvents()
 	containers, err := container.Open(ctx, container.Config{Dir: filepath.Join(cfg.StateDir, "containers"), SeccompDir: cfg.Seccomp, Images: images, Rootfs: roots,
-		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find, Cgroup: driver.OCI, Group: driver.Group, Host: host, Log: log}, events.Put)
+		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find,
+		Cgroup: driver.OCI, Group: driver.Group, Host: host, Log: log}, events.Put)
 	if err != nil {
 		return err
 	}
@@ -127,7 +128,8 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(16<<20), grpc.MaxSendMsgSize(16<<20))
 	runtimeapi.RegisterRuntimeServiceServer(g, server.New(server.Config{Version: program.Version, Sandboxes: boxes, Containers: containers, Images: images,
-		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Driver: driver, Handlers: runtimes.names(), Info: cfg, Log: log}))
+		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Driver: driver,
+		Handlers: runtimes.names(), Info: cfg, Log: log}))
 	runtimeapi.RegisterImageServiceServer(g, imageserver.New(images, roots))
 	all, ctx := errgroup.WithContext(ctx)
 	if err := node.Collect(ctx, boxes.Live(), filepath.Join(cfg.StateDir, "sandboxes")); err != nil {

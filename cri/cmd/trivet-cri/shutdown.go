@@ -27,10 +27,12 @@ func shutdown(ctx context.Context, cfg config.Config) error {
 		return fmt.Errorf("look for pods: %w", err)
 	}
 	if len(left) > 0 {
-		return &program.CantRunError{What: fmt.Sprintf("%d pods are left (records such as %s)", len(left), left[0]), Do: how}
+		what := fmt.Sprintf("%d pods are left (records such as %s)", len(left), left[0])
+		return &program.CantRunError{What: what, Do: how}
 	}
 
-	ctx, cancel := context.WithTimeoutCause(ctx, shutdownLimit, fmt.Errorf("no answer within %s", shutdownLimit))
+	late := fmt.Errorf("no answer within %s", shutdownLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, shutdownLimit, late)
 	defer cancel()
 	if err := monitor.Dismiss(ctx, cfg.Monitor.Socket); err != nil {
 		return &program.CantRunError{What: err.Error(), Do: how}

@@ -17,11 +17,13 @@ func TestShutdownEndsServerAndMonitorWhenNoPodIsLeft(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "1 pods are left") {
 		t.Errorf("with a pod: %v %s", err, out)
 	}
-	if _, err := n.pods.Version(t.Context(), &runtimeapi.VersionRequest{}); err != nil || len(n.monitors()) != 1 {
+	_, err = n.pods.Version(t.Context(), &runtimeapi.VersionRequest{})
+	if err != nil || len(n.monitors()) != 1 {
 		t.Errorf("after it was refused: %v, monitors %v", err, n.monitors())
 	}
 
-	if _, err := n.pods.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod}); err != nil {
+	_, err = n.pods.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod})
+	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // a second one finds nothing to do
@@ -50,7 +52,8 @@ func TestShutdownIsRefusedWhileTheMonitorHasAContainer(t *testing.T) {
 	if err := os.Remove(record); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := n.program("--shutdown").CombinedOutput(); err == nil || !strings.Contains(string(out), "containers are left") {
+	out, err := n.program("--shutdown").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "containers are left") {
 		t.Errorf("with a container: %v %s", err, out)
 	}
 	if err := os.WriteFile(record, data, 0o600); err != nil {

@@ -91,7 +91,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer unix.Close(stateLock)
 	d := &Daemon{cfg: cfg, log: cfg.Log, program: program, cgroups: cgroups, reaper: newReaper(), listen: l, stateLock: stateLock,
-		dismissed: make(chan struct{}), containers: map[string]*container{}, sessions: map[*session]struct{}{}}
+		dismissed:  make(chan struct{}),
+		containers: map[string]*container{},
+		sessions:   map[*session]struct{}{}}
 	if d.journal, err = logfile.OpenJournal(filepath.Join(cfg.StateDir, "journal"), journalSlots); err != nil {
 		return err
 	}

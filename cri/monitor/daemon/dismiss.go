@@ -10,7 +10,8 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
 
-// dismiss ends the daemon if no container is left, and tells the clients not to start another. Once it has agreed it takes no further request.
+// dismiss ends the daemon if no container is left, and tells the clients not to start another. Once it has
+// agreed it takes no further request.
 func (d *Daemon) dismiss(s *session, seq uint64) {
 	d.busy.Lock()
 	err := d.idle()

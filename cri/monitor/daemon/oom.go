@@ -8,9 +8,9 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
 
-// oomKilled tells whether the OOM killer struck in the container's group. systemd removes the group of a scope, and the kernel's count with it,
-// when it hears that it is empty, which may be before we do. On cgroup v2 the pod's group has the count of all its containers; it serves for one
-// that was killed.
+// oomKilled tells whether the OOM killer struck in the container's group. systemd removes the group of a
+// scope, and the kernel's count with it, when it hears that it is empty, which may be before we do. On cgroup
+// v2 the pod's group has the count of all its containers; it serves for one that was killed.
 func (d *Daemon) oomKilled(c *container, exit wire.Exit) bool {
 	if c.record.Cgroup == "" {
 		return false
@@ -23,7 +23,8 @@ func (d *Daemon) oomKilled(c *container, exit wire.Exit) bool {
 	return wasKilled && d.killsBefore(c.record.Cgroup) > c.kills
 }
 
-// killsBefore is the number of OOM kills up to now in the group above a container's; on cgroup v1, which does not count them there, none.
+// killsBefore is the number of OOM kills up to now in the group above a container's; on cgroup v1, which does
+// not count them there, none.
 func (d *Daemon) killsBefore(group string) uint64 {
 	if !d.cgroups.V2 || group == "" {
 		return 0
