@@ -63,6 +63,10 @@ func execSystemd(dir string, all []hierarchy) error {
 		"SYSTEMD_UNIT_PATH=" + strings.Join(unitPath, ":"),
 	}
 	argv := []string{systemdProgram, "--unit=" + bootTarget, "--log-target=null", "--show-status=no"}
+	if len(all) > 0 {
+		// In a container, PID 1's arguments are its kernel command line. By default it would keep its groups in the host's cgroup v2, too.
+		argv = append(argv, "systemd.unified_cgroup_hierarchy=no", "systemd.legacy_systemd_cgroup_controller=yes")
+	}
 	return fmt.Errorf("execute %s: %w", systemdProgram, unix.Exec(systemdProgram, argv, env))
 }
 

@@ -26,6 +26,12 @@ func TestSystemdBootsWithNoUnitOfTheHost(t *testing.T) {
 	if got != "systemd\nrunning" {
 		t.Errorf("PID 1 and its state: %q", got)
 	}
+	if got := inside(t, m, "sed -n s/^0:://p /proc/1/cgroup"); got != "/" && got != "/init.scope" {
+		t.Errorf("PID 1 is in %s of cgroup v2", got)
+	}
+	if got := inside(t, m, "ls -d /sys/fs/cgroup/unified 2>/dev/null || true"); got != "" {
+		t.Errorf("the host's cgroup v2 is mounted at %s", got)
+	}
 	for line := range strings.Lines(inside(t, m, "systemctl list-units --plain --no-legend --type=service")) {
 		if !strings.HasPrefix(line, "dbus.service ") {
 			t.Errorf("a service runs: %s", line)
