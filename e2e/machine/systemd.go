@@ -64,8 +64,10 @@ func execSystemd(dir string, all []hierarchy) error {
 	}
 	argv := []string{systemdProgram, "--unit=" + bootTarget, "--log-target=null", "--show-status=no"}
 	if len(all) > 0 {
-		// In a container, PID 1's arguments are its kernel command line. By default it would keep its groups in the host's cgroup v2, too.
-		argv = append(argv, "systemd.unified_cgroup_hierarchy=no", "systemd.legacy_systemd_cgroup_controller=yes")
+		// In a container, PID 1's arguments are its kernel command line. By default it would keep its groups
+		// in the host's cgroup v2, too.
+		argv = append(argv, "systemd.unified_cgroup_hierarchy=no",
+			"systemd.legacy_systemd_cgroup_controller=yes")
 	}
 	return fmt.Errorf("execute %s: %w", systemdProgram, unix.Exec(systemdProgram, argv, env))
 }

@@ -112,7 +112,8 @@ func TestPodLimitsUnderSystemd(t *testing.T) {
 // greedy takes 200 MB in one process, and may have 60 MiB as a pod: its container has no limit.
 const greedy = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"}, "spec": {"nodeName": %q,
 	"restartPolicy": "Never", "resources": {"limits": {"memory": "60Mi"}},
-	"containers": [{"name": "c", "image": "docker.io/trivet/demo:1", "command": ["sh", "-c", "exec dd if=/dev/zero of=/dev/null bs=200M count=1"]}]}}`
+	"containers": [{"name": "c", "image": "docker.io/trivet/demo:1", 
+	"command": ["sh", "-c", "exec dd if=/dev/zero of=/dev/null bs=200M count=1"]}]}}`
 
 func TestPodThatTakesMoreThanItsOwnLimitIsOOMKilledUnderSystemd(t *testing.T) {
 	c := onSystemd(t)

@@ -92,7 +92,8 @@ func (h *Host) addMount(point, kind, options string) {
 			known = false
 		}
 	case "cgroup2":
-		// Hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there too.
+		// Hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there
+		// too.
 		known = false
 	}
 	if !known && !slices.Contains(h.hierarchies, point) {

@@ -86,7 +86,9 @@ func (h *Host) settings(l Limits) []setting {
 	}
 	for size, limit := range l.HugePages {
 		file := "hugetlb." + size
-		add("hugetlb", file+".limit_in_bytes", file+".max", strconv.FormatInt(limit, 10))
+		value := strconv.FormatInt(limit, 10)
+		add("hugetlb", file+".limit_in_bytes", file+".max", value)
+		add("hugetlb", file+".rsvd.limit_in_bytes", file+".rsvd.max", value) // since Linux 5.7
 	}
 	return out
 }

@@ -52,7 +52,7 @@ func (a *Agent) makeCgroups(ctx context.Context) error {
 		cfg.Slices = &unit.Slices{}
 	} else if driver == "systemd" {
 		return &program.CantRunError{
-			What: "the container runtime's cgroup driver is systemd, but systemd is not PID 1 of this machine",
+			What: "the runtime's cgroup driver is systemd, but systemd is not PID 1 of this machine",
 			Do:   "set the runtime's cgroup driver to cgroupfs",
 		}
 	}

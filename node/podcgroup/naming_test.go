@@ -14,15 +14,16 @@ func TestUIDsAreReadFromNamesOnlyWhenThatIsSure(t *testing.T) {
 		t.Fatal(err)
 	}
 	const prefix = "kubelet-kubepods-burstable-pod"
+	const static = "0a1b2c3d4e5f60718293a4b5c6d7e8f9" // the UID of a static pod is a hash
 	for dir, want := range map[string]types.UID{
-		prefix + "0a1b2c3d_0000_4000_8000_0123456789ab.slice":                   "0a1b2c3d-0000-4000-8000-0123456789ab",
-		prefix + "0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice":                       "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
-		prefix + "my_static_pod.slice":                                          "",
-		prefix + ".slice":                                                       "",
-		prefix + "1-x.slice":                                                    "",
-		"kubepods-burstable-pod0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice":          "",
-		prefix + "0a1b2c3d4e5f60718293a4b5c6d7e8f9.scope":                       "",
-		"kubelet-kubepods-besteffort-pod0a1b2c3d4e5f60718293a4b5c6d7e8f9.slice": "",
+		prefix + "0a1b2c3d_0000_4000_8000_0123456789ab.slice": "0a1b2c3d-0000-4000-8000-0123456789ab",
+		prefix + static + ".slice":                            static,
+		prefix + "my_static_pod.slice":                        "",
+		prefix + ".slice":                                     "",
+		prefix + "1-x.slice":                                  "",
+		"kubepods-burstable-pod" + static + ".slice":          "",
+		prefix + static + ".scope":                            "",
+		"kubelet-kubepods-besteffort-pod" + static + ".slice": "",
 	} {
 		got, ok := bySlice.uid(dir, tier(v1.PodQOSBurstable))
 		if ok != (want != "") || ok && got != want {

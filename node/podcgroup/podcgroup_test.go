@@ -56,11 +56,13 @@ func TestClassNameAndLimits(t *testing.T) {
 			v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
 			cgroup.Limits{CPUShares: 512, Memory: 65 << 20}},
 		{"the pod as a whole", whole(pod(v1.ResourceRequirements{}), amounts("", "60Mi")), v1.PodQOSBurstable,
-			"/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice", cgroup.Limits{CPUShares: 2, Memory: 60 << 20}},
-		{"a whole that leaves CPU to containers", whole(pod(full, full), amounts("", "60Mi")), v1.PodQOSBurstable,
 			"/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
+			cgroup.Limits{CPUShares: 2, Memory: 60 << 20}},
+		{"a whole that leaves CPU to containers", whole(pod(full, full), amounts("", "60Mi")),
+			v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
 			cgroup.Limits{CPUShares: 1024, CPUQuota: 100_000, CPUPeriod: 100_000, Memory: 60 << 20}},
-		{"a sidecar and overhead", sidecar(pod(full)), v1.PodQOSGuaranteed, "/kubepods/pod12-34", "kubepods-pod12_34.slice",
+		{"a sidecar and overhead", sidecar(pod(full)), v1.PodQOSGuaranteed,
+			"/kubepods/pod12-34", "kubepods-pod12_34.slice",
 			cgroup.Limits{CPUShares: 1126, CPUQuota: 110_000, CPUPeriod: 100_000, Memory: 136 << 20}},
 	} {
 		if got := criconfig.QOS(c.pod); got != c.qos {
@@ -90,7 +92,8 @@ func whole(p *v1.Pod, limits v1.ResourceList) *v1.Pod {
 // sidecar gives the pod a second container for its whole life, and overhead.
 func sidecar(p *v1.Pod) *v1.Pod {
 	always := v1.ContainerRestartPolicyAlways
-	p.Spec.InitContainers = []v1.Container{{Resources: p.Spec.Containers[0].Resources, RestartPolicy: &always}}
+	like := p.Spec.Containers[0].Resources
+	p.Spec.InitContainers = []v1.Container{{Resources: like, RestartPolicy: &always}}
 	p.Spec.Overhead = amounts("100m", "8Mi")
 	return p
 }
@@ -105,7 +108,8 @@ func TestSlicesNestBelowARoot(t *testing.T) {
 		"/kubelet.slice": inKubelet,
 		"/my-pods": "/my_pods.slice/my_pods-kubepods.slice/my_pods-kubepods-besteffort.slice/" +
 			"my_pods-kubepods-besteffort-pod12_34.slice",
-		"/a/b": "/a.slice/a-b.slice/a-b-kubepods.slice/a-b-kubepods-besteffort.slice/a-b-kubepods-besteffort-pod12_34.slice",
+		"/a/b": "/a.slice/a-b.slice/a-b-kubepods.slice/a-b-kubepods-besteffort.slice/" +
+			"a-b-kubepods-besteffort-pod12_34.slice",
 		"/a.slice/a-b.slice": "/a.slice/a-b.slice/a-b-kubepods.slice/a-b-kubepods-besteffort.slice/" +
 			"a-b-kubepods-besteffort-pod12_34.slice",
 	} {

@@ -25,7 +25,7 @@ const podUID types.UID = "0a1b2c3d-0000-4000-8000-0123456789ab"
 func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 	t.Helper()
 	if os.Getenv("TRIVET_SYSTEMD") == "" {
-		t.Skip("runs inside a machine whose PID 1 is systemd, by the tests of e2e/machine (TRIVET_SYSTEMD is not set)")
+		t.Skip("runs in a machine whose PID 1 is systemd, by the tests of e2e/machine: no TRIVET_SYSTEMD")
 	}
 	testenv.Root(t)
 	host, err := cgroup.Open()
@@ -180,7 +180,8 @@ func TestSlicesOfPodsThatAreGoneGo(t *testing.T) {
 
 func TestSystemdMayBeRestartedBetweenCalls(t *testing.T) {
 	tree, cfg := onSystemd(t, "/restarts")
-	restarts := [][]string{{"daemon-reexec"}, {"stop", "dbus.socket", "dbus.service"}, {"start", "dbus.service"}}
+	restarts := [][]string{{"daemon-reexec"}, {"stop", "dbus.socket", "dbus.service"},
+		{"start", "dbus.service"}}
 	for i, restart := range restarts {
 		systemctl(t, restart...)
 		p := limitedPod()

@@ -29,7 +29,7 @@ func run(ctx context.Context, env *program.Env) error {
 		{"state-dir", &cfg.StateDir, "directory of boot-scoped state; must be on tmpfs"},
 		{"root-dir", &cfg.RootDir, "directory of images and writable layers"},
 		{"certs-dir", &cfg.CertsDir, "directory of <host>/hosts.toml of registries"},
-		{"oci-runtime", &cfg.OCIRuntime, "OCI runtime: crun, runc or a path; empty: crun, or runc without it"},
+		{"oci-runtime", &cfg.OCIRuntime, "OCI runtime: crun, runc or a path; empty: what is there"},
 		{"cgroup-driver", &cfg.CgroupDriver, "cgroupfs or systemd"},
 		{"stream-addr", &cfg.StreamAddr, "host:port for exec, attach and port-forward"},
 		{"cni-conf-dir", &cfg.CNI.ConfDir, "directory of CNI configurations"},
@@ -41,7 +41,7 @@ func run(ctx context.Context, env *program.Env) error {
 		values[f.name] = f.field
 		fs.String(f.name, *f.field, f.help)
 	}
-	end := fs.Bool("shutdown", false, "end the trivet-cri and trivet-monitor that run; refused while a pod is left")
+	end := fs.Bool("shutdown", false, "end the running trivet-cri and trivet-monitor, if no pod is left")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"sync"
 	"time"
@@ -48,7 +49,7 @@ type container struct {
 
 func (d *Daemon) newContainer(r record) *container {
 	return &container{id: r.ID, dir: wire.ContainerDir(d.cfg.StateDir, r.ID), record: r, pidfd: -1, stage: -1, stdin: -1,
-		kills: d.killsBefore(r.Cgroup),
+		kills: d.podKills(r.Cgroup),
 		told:  make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{})}
 }
 
@@ -261,6 +262,34 @@ func (c *container) closedOrEmpty(st *stream) bool {
 	terminal := c.tty != nil
 	c.mu.Unlock()
 	return !terminal && st.empty()
+}
+
+// oomKilled tells whether the OOM killer struck in the container's group. systemd removes the group of a
+// scope, and the kernel's count with it, when it hears that it is empty, which may be before we do. On cgroup
+// v2 the pod's group has the count of all its containers; it serves for one that was killed.
+func (d *Daemon) oomKilled(c *container, exit wire.Exit) bool {
+	if c.record.Cgroup == "" {
+		return false
+	}
+	if kills, err := d.cgroups.OOMKills(c.record.Cgroup); err == nil {
+		return kills > 0
+	}
+
+	wasKilled := exit.Code == 128+int(unix.SIGKILL)
+	return wasKilled && d.podKills(c.record.Cgroup) > c.kills
+}
+
+// podKills is how many OOM kills there were up to now in the group above a container's; on cgroup v1, which
+// does not count them there, none.
+func (d *Daemon) podKills(group string) uint64 {
+	if !d.cgroups.V2 || group == "" {
+		return 0
+	}
+	kills, err := d.cgroups.OOMKills(path.Dir(group))
+	if err != nil {
+		return 0
+	}
+	return kills
 }
 
 // close gives up all descriptors.
