@@ -48,16 +48,10 @@ func (a *Agent) makeCgroups(ctx context.Context) error {
 	if limit := a.cfg.Kubelet.PodPidsLimit; limit != nil {
 		cfg.PodPIDs = *limit
 	}
-	if systemd.Running() {
-		cfg.Slices = &unit.Slices{}
-	} else if driver == "systemd" {
-		return &program.CantRunError{
-			What: "the runtime's cgroup driver is systemd, but systemd is not PID 1 of this machine",
-			Do:   "set the runtime's cgroup driver to cgroupfs",
-		}
-	}
-
 	var err error
+	if cfg.Slices, err = slices(driver); err != nil {
+		return err
+	}
 	if a.cgroups, err = podcgroup.New(cfg); err != nil {
 		return &program.UsageError{Err: err}
 	}
@@ -68,6 +62,20 @@ func (a *Agent) makeCgroups(ctx context.Context) error {
 		a.log.Warn("bound all pods together; it will be tried again", "err", err)
 	}
 	return nil
+}
+
+// slices is nil on a machine without systemd, which the driver systemd cannot do without.
+func slices(driver string) (*unit.Slices, error) {
+	switch {
+	case systemd.Running():
+		return &unit.Slices{}, nil
+	case driver == "systemd":
+		return nil, &program.CantRunError{
+			What: "the runtime's cgroup driver is systemd, but systemd is not PID 1 of this machine",
+			Do:   "set the runtime's cgroup driver to cgroupfs",
+		}
+	}
+	return nil, nil
 }
 
 // boundPods bounds all pods together by what the node does not keep for its daemons. What eviction keeps free

@@ -35,12 +35,13 @@ type Config struct {
 
 // Tree is the node's tree of pod groups.
 type Tree struct {
-	cfg   Config
-	names naming
-	other naming // of the driver that is not in use, but may have been
+	cfg    Config
+	names  naming
+	others []naming // of the driver that is not in use, but may have been
 
 	mu        sync.Mutex // guards what follows
 	burstable uint64     // shares of the burstable tier as they were written last
+	bounded   bool       // all pods together are bounded
 }
 
 // New returns the tree. It makes nothing.
@@ -50,15 +51,15 @@ func New(cfg Config) (*Tree, error) {
 
 	switch cfg.Driver {
 	case "cgroupfs":
-		if err != nil {
-			bySlice = slices{} // so it was never systemd's
+		if err != nil { // then the root was never systemd's
+			return &Tree{cfg: cfg, names: byPath}, nil
 		}
-		return &Tree{cfg: cfg, names: byPath, other: bySlice}, nil
+		return &Tree{cfg: cfg, names: byPath, others: []naming{bySlice}}, nil
 	case "systemd":
 		if err != nil {
 			return nil, fmt.Errorf("cgroupRoot %q with the cgroup driver systemd: %w", cfg.Root, err)
 		}
-		return &Tree{cfg: cfg, names: bySlice, other: byPath}, nil
+		return &Tree{cfg: cfg, names: bySlice, others: []naming{byPath}}, nil
 	}
 	return nil, fmt.Errorf("cgroup driver %q: must be cgroupfs or systemd", cfg.Driver)
 }
@@ -89,7 +90,16 @@ func (t *Tree) Setup(ctx context.Context) error {
 // Bound bounds all pods together. It may be repeated: pods that use more than a new limit make the kernel
 // refuse it, until they have gone.
 func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
-	return t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bounded {
+		return nil
+	}
+	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
+		return fmt.Errorf("bound all pods: %w", err)
+	}
+	t.bounded = true
+	return nil
 }
 
 // Balance gives the burstable tier the CPU share of all that its pods request, so that each is worth its request beside the guaranteed pods,
@@ -159,9 +169,11 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 		}
 	}
 
-	for _, qos := range tiers {
-		if err := t.removeIdle(ctx, podGroup(t.other, qos, uid)); err != nil {
-			return fmt.Errorf("cgroup of pod %s: %w", uid, err)
+	for _, names := range t.others {
+		for _, qos := range tiers {
+			if err := t.removeIdle(ctx, podGroup(names, qos, uid)); err != nil {
+				return fmt.Errorf("cgroup of pod %s: %w", uid, err)
+			}
 		}
 	}
 	return nil
@@ -193,7 +205,7 @@ func (t *Tree) removeIdle(ctx context.Context, group string) error {
 func (t *Tree) Pods() ([]types.UID, error) {
 	seen := map[types.UID]bool{}
 	var uids []types.UID
-	for _, names := range []naming{t.names, t.other} {
+	for _, names := range append([]naming{t.names}, t.others...) {
 		for _, qos := range tiers {
 			children, err := t.cfg.Host.Children(names.group(tier(qos)...))
 			if err != nil {
@@ -212,15 +224,16 @@ func (t *Tree) Pods() ([]types.UID, error) {
 
 // Retire removes what the driver that is not in use any more has made, once no process is left in it.
 func (t *Tree) Retire(ctx context.Context) error {
-	kubepods := t.other.group(tier(v1.PodQOSGuaranteed)...)
-	pids, err := t.cfg.Host.Procs(kubepods)
-	if err != nil || len(pids) > 0 {
-		return err
-	}
-
 	var errs []error
-	for _, qos := range []v1.PodQOSClass{v1.PodQOSBurstable, v1.PodQOSBestEffort, v1.PodQOSGuaranteed} {
-		errs = append(errs, t.removeIdle(ctx, t.other.group(tier(qos)...)))
+	for _, names := range t.others {
+		pids, err := t.cfg.Host.Procs(names.group(tier(v1.PodQOSGuaranteed)...))
+		if err != nil || len(pids) > 0 {
+			errs = append(errs, err)
+			continue
+		}
+		for _, qos := range []v1.PodQOSClass{v1.PodQOSBurstable, v1.PodQOSBestEffort, v1.PodQOSGuaranteed} {
+			errs = append(errs, t.removeIdle(ctx, names.group(tier(qos)...)))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -20,6 +20,8 @@ type Property struct {
 const (
 	infinity = math.MaxUint64
 	second   = 1_000_000 // microseconds
+	// defaultPeriod is systemd's and the kernel's.
+	defaultPeriod = 100_000
 	// quotaStep is what systemd rounds quotas up to: one percent of a CPU.
 	quotaStep = second / 100
 )
@@ -38,6 +40,8 @@ func Properties(l cgroup.Limits, v2 bool) []Property {
 	}
 	if l.CPUQuota != 0 {
 		add("CPUQuotaPerSecUSec", quotaPerSecond(l))
+	}
+	if l.CPUQuota != 0 && l.Period() != defaultPeriod { // systemd can set it since version 242
 		add("CPUQuotaPeriodUSec", l.Period())
 	}
 	if l.Memory != 0 {
