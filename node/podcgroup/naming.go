@@ -37,40 +37,40 @@ func tier(qos v1.PodQOSClass) []string {
 	}
 }
 
-// paths is the naming of the driver cgroupfs: plain directories below a root.
-type paths struct{ root string }
+// pathNames is the naming of the driver cgroupfs: plain directories below a root.
+type pathNames struct{ root string }
 
-func newPaths(root string) paths { return paths{path.Clean("/" + root)} }
+func newPaths(root string) pathNames { return pathNames{path.Clean("/" + root)} }
 
-func (p paths) group(names ...string) string { return path.Join(append([]string{p.root}, names...)...) }
+func (p pathNames) group(names ...string) string { return path.Join(append([]string{p.root}, names...)...) }
 
-func (p paths) parent(group string) string { return group }
+func (p pathNames) parent(group string) string { return group }
 
-func (p paths) uid(dir string, _ []string) (types.UID, bool) {
+func (p pathNames) uid(dir string, _ []string) (types.UID, bool) {
 	uid, ok := strings.CutPrefix(dir, "pod")
 	return types.UID(uid), ok && uid != ""
 }
 
-// slices is the naming of the driver systemd: slices, whose names hold those of all that they are in.
-type slices struct{ prefix string }
+// sliceNames is the naming of the driver systemd: slices, whose names hold those of all that they are in.
+type sliceNames struct{ prefix string }
 
 // newSlices takes the root as kubelet's cgroupRoot gives it, a path of plain names (/kubelet), or as systemd
 // shows it (/kubelet.slice).
-func newSlices(root string) (slices, error) {
+func newSlices(root string) (sliceNames, error) {
 	root = path.Clean("/" + root)
 	if root == "/" {
-		return slices{}, nil
+		return sliceNames{}, nil
 	}
 
 	if last := path.Base(root); strings.HasSuffix(last, systemd.SliceSuffix) {
 		at, err := systemd.SlicePath(last)
 		if err != nil {
-			return slices{}, err
+			return sliceNames{}, err
 		}
 		if at != root && root != "/"+last {
-			return slices{}, fmt.Errorf("slice %s is at %s, not at %s", last, at, root)
+			return sliceNames{}, fmt.Errorf("slice %s is at %s, not at %s", last, at, root)
 		}
-		return slices{prefix: strings.TrimSuffix(last, systemd.SliceSuffix) + "-"}, nil
+		return sliceNames{prefix: strings.TrimSuffix(last, systemd.SliceSuffix) + "-"}, nil
 	}
 
 	prefix := ""
@@ -78,15 +78,15 @@ func newSlices(root string) (slices, error) {
 		prefix += escape(name) + "-"
 	}
 	if _, err := systemd.SlicePath(prefix + "kubepods" + systemd.SliceSuffix); err != nil {
-		return slices{}, err
+		return sliceNames{}, err
 	}
-	return slices{prefix}, nil
+	return sliceNames{prefix}, nil
 }
 
 // escape makes a name part of a slice's: there a dash would begin another slice.
 func escape(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-func (s slices) group(names ...string) string {
+func (s sliceNames) group(names ...string) string {
 	group, prefix := "/", ""
 	if s.prefix != "" {
 		for part := range strings.SplitSeq(strings.TrimSuffix(s.prefix, "-"), "-") {
@@ -101,14 +101,14 @@ func (s slices) group(names ...string) string {
 	return group
 }
 
-func (s slices) parent(group string) string { return path.Base(group) }
+func (s sliceNames) parent(group string) string { return path.Base(group) }
 
 // escapedUID is a UID as the API server gives them, after escape.
 var escapedUID = regexp.MustCompile(`^[0-9a-f]{8}(_[0-9a-f]{4}){3}_[0-9a-f]{12}$`)
 
 // uid leaves out names of which it is not sure what was escaped in them: a wrong UID is that of no pod, whose
 // group would be removed.
-func (s slices) uid(dir string, tier []string) (types.UID, bool) {
+func (s sliceNames) uid(dir string, tier []string) (types.UID, bool) {
 	name, isSlice := strings.CutSuffix(dir, systemd.SliceSuffix)
 	inTier := strings.TrimSuffix(path.Base(s.group(tier...)), systemd.SliceSuffix) + "-pod"
 	uid, ok := strings.CutPrefix(name, inTier)

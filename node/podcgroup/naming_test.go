@@ -31,3 +31,20 @@ func TestUIDsAreReadFromNamesOnlyWhenThatIsSure(t *testing.T) {
 		}
 	}
 }
+
+func TestUIDsThatLeadOutOfTheTreeAreRefused(t *testing.T) {
+	tree, err := New(Config{Driver: "cgroupfs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, uid := range []types.UID{"", "/../../../system.slice", "a/b"} {
+		pod := &v1.Pod{}
+		pod.UID = uid
+		if err := tree.Ensure(t.Context(), pod); err == nil {
+			t.Errorf("%q: a group was made", uid)
+		}
+		if err := tree.Remove(t.Context(), uid); err == nil {
+			t.Errorf("%q: a group was removed", uid)
+		}
+	}
+}

@@ -74,6 +74,14 @@ func podGroup(names naming, qos v1.PodQOSClass, uid types.UID) string {
 	return names.group(append(tier(qos), "pod"+string(uid))...)
 }
 
+// check refuses a UID that would lead out of the tree: that of a static pod is whatever its manifest says.
+func check(uid types.UID) error {
+	if uid == "" || strings.Contains(string(uid), "/") {
+		return fmt.Errorf("cgroup of pod %q: the UID cannot be part of a name", uid)
+	}
+	return nil
+}
+
 // Setup makes kubepods and its tiers. Besteffort gets the least CPU share; burstable keeps what it has until
 // Balance.
 func (t *Tree) Setup(ctx context.Context) error {
@@ -87,8 +95,8 @@ func (t *Tree) Setup(ctx context.Context) error {
 	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), cgroup.Limits{})
 }
 
-// Bound bounds all pods together. It may be repeated: pods that use more than a new limit make the kernel
-// refuse it, until they have gone.
+// Bound bounds all pods together. It is to be repeated until it succeeds: pods that use more than a new limit
+// make the kernel refuse it, until they have gone.
 func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -122,6 +130,9 @@ func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 // Ensure makes the pod's group and writes its limits; repeating it after the pod's resources changed is how
 // they are updated.
 func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
+	if err := check(pod.UID); err != nil {
+		return err
+	}
 	limits, err := t.limits(pod)
 	if err != nil {
 		return err
@@ -132,7 +143,7 @@ func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
 // ensure makes a group and limits it. The files are written with systemd, too: at once, and in hierarchies
 // that systemd does not know.
 func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) error {
-	if _, ok := t.names.(slices); ok {
+	if t.cfg.Driver == "systemd" {
 		if t.cfg.Slices == nil {
 			return fmt.Errorf("cgroup %s: systemd does not run on this machine", group)
 		}
@@ -156,6 +167,9 @@ func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) e
 // success. A group of the other driver goes, too, but only when nothing runs in it: it may be that of a
 // second node agent.
 func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
+	if err := check(uid); err != nil {
+		return err
+	}
 	for _, qos := range tiers {
 		group := podGroup(t.names, qos, uid)
 		if !t.cfg.Host.Exists(group) {

@@ -85,23 +85,43 @@ func (s *Slices) Close() {
 	}
 }
 
-// job begins a job and waits for its end.
+// job begins a job and waits for its end, of which no news comes once the connection is lost.
 func (s *Slices) job(ctx context.Context, begin func(c *systemd1.Conn, done chan<- string) error) error {
 	done := make(chan string, 1)
-	if err := s.call(ctx, func(c *systemd1.Conn) error { return begin(c, done) }); err != nil {
+	var used *systemd1.Conn
+	err := s.call(ctx, func(c *systemd1.Conn) error {
+		used = c
+		return begin(c, done)
+	})
+	if err != nil {
 		return err
 	}
 
-	select {
-	case result := <-done:
-		if result != "done" {
-			return fmt.Errorf("systemd's job ended as %q", result)
+	look := time.NewTicker(200 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case result := <-done:
+			if result != "done" {
+				return fmt.Errorf("systemd's job ended as %q", result)
+			}
+			return nil
+		case <-look.C:
+			if !used.Connected() {
+				return errors.New("the connection to systemd was lost")
+			}
+		case <-ctx.Done():
+			return s.late(ctx)
 		}
-		return nil
-	case <-ctx.Done():
-		s.Close() // the news of the job's end may have been lost with the connection
-		return context.Cause(ctx)
 	}
+}
+
+// late gives up the connection when systemd took too long on it, not when the caller has lost interest.
+func (s *Slices) late(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		s.Close()
+	}
+	return context.Cause(ctx)
 }
 
 // call calls f with a connection, a second time if the connection was found dead.
@@ -115,8 +135,7 @@ func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error
 			return nil
 		}
 		if ctx.Err() != nil {
-			s.Close()
-			return context.Cause(ctx)
+			return s.late(ctx)
 		}
 		if attempt > 0 || c.Connected() && !errors.Is(err, dbus.ErrClosed) {
 			return err
