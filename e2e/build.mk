@@ -86,7 +86,8 @@ down: bin/trivet-cluster ## take the cluster down; nothing is left of it
 # Each program of ours beside the peers it may meet.
 .PHONY: seats
 seats: references ## the demo with every mix of trivet and reference programs in a node's seats, one cluster after the other
-	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' 'NODE=kubelet CRI=containerd CNI=upstream'; do \
+	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' 'NODE=kubelet CRI=containerd CNI=upstream' 'SYSTEMD=1' \
+		'SYSTEMD=1 OCI=runc' 'SYSTEMD=1 NODE=kubelet CRI=containerd'; do \
 		echo "== $$seats"; $(MAKE) --no-print-directory run $$seats; verdict=$$?; \
 		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
 

@@ -42,7 +42,9 @@ type pathNames struct{ root string }
 
 func newPaths(root string) pathNames { return pathNames{path.Clean("/" + root)} }
 
-func (p pathNames) group(names ...string) string { return path.Join(append([]string{p.root}, names...)...) }
+func (p pathNames) group(names ...string) string {
+	return path.Join(append([]string{p.root}, names...)...)
+}
 
 func (p pathNames) parent(group string) string { return group }
 
