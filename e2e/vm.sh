@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the cluster, its demo and the tests of pods' limits in a virtual machine with Debian's kernel: cgroup v2 only, and every privilege,
-# whatever this machine has. By software emulation, so patience: some five minutes. vm.sh DIR [trivet-cluster up flags]; run it by make vm.
+# Runs the cluster, its demo and the tests of pods' limits in a virtual machine with Debian's kernel: cgroup v2
+# only, and every privilege, whatever this machine has. By software emulation, so patience: some five minutes.
+# vm.sh DIR [trivet-cluster up flags]; run it by make vm.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"; vm=$(cd "$1" && pwd); shift
@@ -53,12 +54,14 @@ make_disk() {
 	for a in $(busybox --list); do
 		[ -e "$root/bin/$a" ] || [ -e "$root/sbin/$a" ] || ln -s "$(command -v busybox)" "$root/bin/$a"
 	done
-	mkdir -p "$root/usr/share" "$root/trivet/e2e/scenario" && cp -r /usr/share/dbus-1 "$root/usr/share/" && cp -r /etc/dbus-1 "$root/etc/"
-	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario && go test -c -vet=off -o "$root/trivet/bin/" ./node/podcgroup)
+	mkdir -p "$root/usr/share" && cp -r /usr/share/dbus-1 "$root/usr/share/" && cp -r /etc/dbus-1 "$root/etc/"
 	cp /etc/passwd /etc/group /etc/protocols "$root/etc/" 2>/dev/null || true
 	version=$(ls "$vm/kernel/lib/modules")
 	cp -r "$vm/kernel/lib/modules" "$root/lib/" && depmod -b "$root" "$version"
 	cp -r "$project"/{bin,deploy} "$root/trivet/" && cp -r "$project/.trivet/images" "$root/trivet/.trivet/"
+	mkdir -p "$root/trivet/e2e/scenario"
+	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario &&
+		go test -c -vet=off -o "$root/trivet/bin/" ./node/podcgroup)
 	(cd "$project/.trivet/bin" && cp -a controlplane etcd kube-* kubectl coredns "$root/trivet/.trivet/bin/")
 	cat >"$root/init" <<-EOF
 		#!/bin/bash
@@ -69,9 +72,11 @@ make_disk() {
 		ip link set lo up
 		for m in overlay bridge veth tun loop btrfs xfs nf_tables br_netfilter nf_conntrack_netlink; do modprobe \$m; done
 		limits() { # on the node whose PID 1 is systemd, as kubectl and as the kernel see them
-			local node; node=\$(grep -B6 '"Init": "systemd"' .trivet/cluster.json | sed -n 's/.*"Name": "\(.*\)",/\1/p' | head -n 1)
-			(cd e2e/scenario && TRIVET_E2E=/trivet/.trivet TRIVET_MUST_RUN=1 ./scenario.test -test.v -test.run UnderSystemd) &&
-				bin/trivet-cluster exec "\$node" env TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 /trivet/bin/podcgroup.test -test.v -test.run 'Systemd|Slices|Driver'
+			local node
+			node=\$(grep -B6 '"Init": "systemd"' .trivet/cluster.json | sed -n 's/.*"Name": "\(.*\)",/\1/p' | head -n 1)
+			export TRIVET_E2E=/trivet/.trivet TRIVET_MUST_RUN=1 TRIVET_SYSTEMD=1
+			(cd e2e/scenario && ./scenario.test -test.v -test.run UnderSystemd) &&
+				bin/trivet-cluster exec "\$node" /trivet/bin/podcgroup.test -test.v -test.run 'Systemd|Slices|Driver'
 		}
 		cd /trivet; uname -r; cat /sys/fs/cgroup/cgroup.controllers
 		bin/trivet-cluster up $seats && bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m && limits &&

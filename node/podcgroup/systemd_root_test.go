@@ -144,7 +144,7 @@ func TestPodLimitsAreInForceUnderSystemd(t *testing.T) {
 	systemctl(t, "daemon-reexec")
 	check("after systemd was executed anew")
 
-	if err := inScope(t, tree.Parent(p), "head -c 200M /dev/zero | tail >/dev/null"); err == nil {
+	if err := inScope(t, tree.Parent(p), "exec dd if=/dev/zero of=/dev/null bs=200000000 count=1"); err == nil {
 		t.Error("200 MB were taken with a limit of 60 MiB")
 	}
 	if err := inScope(t, tree.Parent(p), "for i in $(seq 100); do sleep 1 & done; wait"); err == nil {
