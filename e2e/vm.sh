@@ -61,7 +61,7 @@ make_disk() {
 	cp -r "$project"/{bin,deploy} "$root/trivet/" && cp -r "$project/.trivet/images" "$root/trivet/.trivet/"
 	mkdir -p "$root/trivet/e2e/scenario"
 	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario &&
-		go test -c -vet=off -o "$root/trivet/bin/" ./node/podcgroup)
+		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup)
 	(cd "$project/.trivet/bin" && cp -a controlplane etcd kube-* kubectl coredns "$root/trivet/.trivet/bin/")
 	cat >"$root/init" <<-EOF
 		#!/bin/bash
@@ -71,15 +71,13 @@ make_disk() {
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount --make-rshared /
 		ip link set lo up
 		for m in overlay bridge veth tun loop btrfs xfs nf_tables br_netfilter nf_conntrack_netlink; do modprobe \$m; done
-		limits() { # on the node whose PID 1 is systemd, as kubectl and as the kernel see them
-			local node
-			node=\$(grep -B6 '"Init": "systemd"' .trivet/cluster.json | sed -n 's/.*"Name": "\(.*\)",/\1/p' | head -n 1)
-			export TRIVET_E2E=/trivet/.trivet TRIVET_MUST_RUN=1 TRIVET_SYSTEMD=1
-			(cd e2e/scenario && ./scenario.test -test.v -test.run UnderSystemd) &&
-				bin/trivet-cluster exec "\$node" /trivet/bin/podcgroup.test -test.v -test.run 'Systemd|Slices|Driver'
+		export TRIVET_MUST_RUN=1 TRIVET_PODCGROUP_TEST=/trivet/bin/podcgroup.test
+		limits() { # on the node whose PID 1 is systemd
+			(cd e2e/scenario && TRIVET_E2E=/trivet/.trivet ./scenario.test -test.v -test.run UnderSystemd)
 		}
 		cd /trivet; uname -r; cat /sys/fs/cgroup/cgroup.controllers
-		bin/trivet-cluster up $seats && bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m && limits &&
+		bin/machine.test -test.v -test.run Systemd && bin/trivet-cluster up $seats &&
+			bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m && limits &&
 			bin/trivet-cluster down && bin/trivet-cluster leaks --wait=30s && echo 'the demo in the virtual machine passed'
 		sync; echo o >/proc/sysrq-trigger; sleep 10
 	EOF

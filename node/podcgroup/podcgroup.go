@@ -64,7 +64,8 @@ func New(cfg Config) (*Tree, error) {
 	return nil, fmt.Errorf("cgroup driver %q: must be cgroupfs or systemd", cfg.Driver)
 }
 
-// Parent is the cgroup_parent for the runtime (CRI LinuxPodSandboxConfig): a path, or with systemd the name of the slice.
+// Parent is the cgroup_parent for the runtime (CRI LinuxPodSandboxConfig): a path, or with systemd the name
+// of the slice.
 func (t *Tree) Parent(pod *v1.Pod) string { return t.names.parent(t.Group(pod)) }
 
 // Group is the pod's group as a path from the hierarchy's root.

@@ -49,9 +49,7 @@ func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 	}
 	t.Cleanup(func() {
 		systemctl(t, "stop", path.Base(root)+".slice")
-		if left := unitsLike(t, path.Base(root)+"*"); left != "" {
-			t.Errorf("units are left: %s", left)
-		}
+		awaitNoUnits(t, path.Base(root)+"*")
 		cfg.Slices.Close()
 	})
 	return tree, cfg
@@ -68,10 +66,25 @@ func systemctl(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// unitsLike lists the units of a pattern that systemd knows.
-func unitsLike(t *testing.T, pattern string) string {
+// awaitNoUnits waits until systemd knows no unit of the pattern: it forgets those that were stopped when it
+// has nothing else to do.
+func awaitNoUnits(t *testing.T, pattern string) {
 	t.Helper()
-	return systemctl(t, "list-units", "--all", "--plain", "--no-legend", pattern)
+	limit := time.After(10 * time.Second)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left := systemctl(t, "list-units", "--all", "--plain", "--no-legend", pattern)
+		if left == "" {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Errorf("units are left: %s", left)
+			return
+		}
+	}
 }
 
 // inScope runs a shell script as a container runtime would have it run: in a scope of the slice.
@@ -173,9 +186,7 @@ func TestSlicesOfPodsThatAreGoneGo(t *testing.T) {
 	if cfg.Host.Exists(tree.Group(p)) {
 		t.Error("the pod's group is still there")
 	}
-	if left := unitsLike(t, tree.Parent(p)); left != "" {
-		t.Errorf("its slice is still there: %s", left)
-	}
+	awaitNoUnits(t, tree.Parent(p))
 }
 
 func TestSystemdMayBeRestartedBetweenCalls(t *testing.T) {
