@@ -92,7 +92,9 @@ func inScope(t *testing.T, slice, script string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "systemd-run", "--quiet", "--scope", "--slice="+slice, "sh", "-c", script)
+	// Collected as runtimes have it, or systemd would keep a scope that has failed, and its slice.
+	cmd := exec.CommandContext(ctx, "systemd-run", "--quiet", "--collect", "--scope", "--slice="+slice,
+		"sh", "-c", script)
 	out, err := cmd.CombinedOutput()
 	t.Logf("%s: %v %s", script, err, out)
 	return err
