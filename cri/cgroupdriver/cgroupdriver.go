@@ -38,9 +38,9 @@ func (d Driver) Check(parent string) error {
 	case parent == "":
 		return nil
 	case d.Systemd && !isSlice:
-		return fmt.Errorf("cgroup parent %q is no slice: the cgroup driver is systemd here and not there", parent)
+		return fmt.Errorf("cgroup parent %q is no slice, but the cgroup driver is systemd", parent)
 	case !d.Systemd && isSlice && !strings.Contains(parent, "/"):
-		return fmt.Errorf("cgroup parent %q is a slice: the cgroup driver is cgroupfs here and not there", parent)
+		return fmt.Errorf("cgroup parent %q is a slice, but the cgroup driver is cgroupfs", parent)
 	case d.Systemd:
 		_, err := systemd.SlicePath(path.Base(parent))
 		return err

@@ -159,7 +159,8 @@ func TestPodLimitsAreInForceUnderSystemd(t *testing.T) {
 	systemctl(t, "daemon-reexec")
 	check("after systemd was executed anew")
 
-	if err := inScope(t, tree.Parent(p), "exec dd if=/dev/zero of=/dev/null bs=200000000 count=1"); err == nil {
+	const greedy = "exec dd if=/dev/zero of=/dev/null bs=200000000 count=1"
+	if err := inScope(t, tree.Parent(p), greedy); err == nil {
 		t.Error("200 MB were taken with a limit of 60 MiB")
 	}
 	if err := inScope(t, tree.Parent(p), "for i in $(seq 100); do sleep 1 & done; wait"); err == nil {

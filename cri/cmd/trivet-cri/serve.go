@@ -140,19 +140,11 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	all.Go(func() error { return streams.Run(ctx) })
 	all.Go(func() error { return g.Serve(listener) })
 	all.Go(func() error { <-ctx.Done(); g.Stop(); return nil })
-	all.Go(func() error {
-		select {
-		case <-mon.Dismissed():
-			return errDismissed
-		case <-ctx.Done():
-			return nil
-		}
-	})
+	all.Go(func() error { return awaitDismissal(ctx, mon, log) })
 	log.Info("serving CRI", "socket", cfg.Socket)
 	if err := all.Wait(); !errors.Is(err, errDismissed) {
 		return err
 	}
-	log.Info("shut down: no container was left")
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
 	"time"
@@ -15,6 +16,17 @@ import (
 
 // errDismissed ends a server whose monitor was dismissed.
 var errDismissed = errors.New("trivet-monitor was dismissed")
+
+// awaitDismissal ends the server with its monitor.
+func awaitDismissal(ctx context.Context, mon *monitor.Client, log *slog.Logger) error {
+	select {
+	case <-mon.Dismissed():
+		log.Info("shut down: no pod is left")
+		return errDismissed
+	case <-ctx.Done():
+		return nil
+	}
+}
 
 // shutdownLimit bounds the wait for the two processes.
 const shutdownLimit = 30 * time.Second
