@@ -3,6 +3,8 @@
 
 NODES ?= 1
 REFERENCE_NODES ?= 0
+# How many of the NODES, the last ones, have systemd as PID 1 and as cgroup driver; make e2e wants one of each kind.
+SYSTEMD ?= 0
 NODE ?= trivet
 CRI ?= trivet
 CNI ?= trivet
@@ -54,7 +56,7 @@ references += $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge
 endif
 
 CLUSTER = bin/trivet-cluster
-SEATS = --nodes=$(NODES) --reference-nodes=$(REFERENCE_NODES) --agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
+SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) --agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.
@@ -68,7 +70,7 @@ install: ## install what the cluster needs of the host (apt; says what and why)
 references: $(ref)/controlplane $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge $(ref)/coredns ## build the reference programs (control plane, kubelet, containerd, ...)
 
 .PHONY: up
-up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc
+up: install build bin/trivet-cluster $(references) .trivet/images/index.json ## bring a cluster up: NODES=1 NODE=trivet|kubelet CRI=trivet|containerd CNI=trivet|upstream OCI=crun|runc SYSTEMD=0
 	@$(CLUSTER) up $(SEATS)
 
 .PHONY: run
@@ -87,12 +89,14 @@ down: bin/trivet-cluster ## take the cluster down; nothing is left of it
 # Each program of ours beside the peers it may meet.
 .PHONY: seats
 seats: references ## the demo with every mix of trivet and reference programs in a node's seats, one cluster after the other
-	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' 'NODE=kubelet CRI=containerd CNI=upstream'; do \
+	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' 'NODE=kubelet CRI=containerd CNI=upstream' 'SYSTEMD=1' \
+		'SYSTEMD=1 OCI=runc' 'SYSTEMD=1 NODE=kubelet CRI=containerd'; do \
 		echo "== $$seats"; $(MAKE) --no-print-directory run $$seats; verdict=$$?; \
 		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
 
 .PHONY: vm
-vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo in a virtual machine with Debian's kernel on cgroup v2, emulated (some 3 minutes)
+vm: SYSTEMD = 1
+vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 5 minutes)
 	@e2e/vm.sh .trivet/vm $(SEATS)
 
 .PHONY: critest
@@ -107,6 +111,7 @@ smoke: up bin/trivet-specs $(ref)/e2e.test ## run the smoke set of the published
 # It begins with what a killed run has left. Whatever happens, also Ctrl-C: what failed is said once more at the end and the daemons' logs
 # are saved, the cluster is taken down, and the host is looked over.
 .PHONY: e2e
+e2e: SYSTEMD = 1
 e2e: install build bin/trivet-cluster $(references) $(ref)/kubelet .trivet/images/index.json bin/trivet-specs $(ref)/e2e.test $(ref)/critest.test ## the demo, kills, cuts, a reboot, critest and the smoke specs on a real cluster (NODES=2), each with a leak check; then it is taken down
 	@set -o pipefail; trap : INT TERM; verdict=0; rm -rf .trivet/failed .trivet/scenario.log; \
 	{ $(CLUSTER) down --dir=$(E2E) && $(CLUSTER) up --dir=$(E2E) $(SEATS) && \

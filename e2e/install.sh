@@ -16,6 +16,8 @@ mkfs.btrfs:btrfs-progs:trivet-csi makes its pool with it
 mkfs.xfs:xfsprogs:trivet-csi, volumes in loop images
 mkfs.ext4:e2fsprogs:trivet-csi, volumes in loop images
 busybox:busybox-static:containers of the root tests, a shell for looking around on a node
+systemctl:systemd:PID 1 of nodes with the cgroup driver systemd (nothing of it is started on the host)
+dbus-daemon:dbus:the bus of such nodes
 curl:curl:goes into the agnhost image, whose tests call it
 '
 

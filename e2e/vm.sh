@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs the cluster and its demo in a virtual machine with Debian's kernel: cgroup v2 only, and every privilege, whatever this machine has.
-# By software emulation, so patience: some three minutes. vm.sh DIR [trivet-cluster up flags]; run it by make vm.
+# Runs the cluster, its demo and the tests of pods' limits in a virtual machine with Debian's kernel: cgroup v2
+# only, and every privilege, whatever this machine has. By software emulation, so patience: some five minutes.
+# vm.sh DIR [trivet-cluster up flags]; run it by make vm.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"; vm=$(cd "$1" && pwd); shift
@@ -11,7 +12,8 @@ say() { printf '%s vm: %s\n' "$(date +%T)" "$*"; }
 # program:package
 needs='qemu-system-x86_64:qemu-system-x86 cpio:cpio depmod:kmod busybox:busybox-static mkfs.ext4:e2fsprogs'
 # What the nodes call, beside what busybox is.
-tools='bash nsenter mount umount crun runc nft ip iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs mkfs.ext4 resize2fs e2fsck sysctl modprobe'
+tools='bash nsenter mount umount crun runc nft ip iptables conntrack mkfs.btrfs btrfs mkfs.xfs xfs_growfs mkfs.ext4 resize2fs e2fsck sysctl modprobe
+	systemctl systemd-run dbus-daemon /lib/systemd/systemd'
 
 install_needs() {
 	local missing=()
@@ -52,10 +54,14 @@ make_disk() {
 	for a in $(busybox --list); do
 		[ -e "$root/bin/$a" ] || [ -e "$root/sbin/$a" ] || ln -s "$(command -v busybox)" "$root/bin/$a"
 	done
+	mkdir -p "$root/usr/share" && cp -r /usr/share/dbus-1 "$root/usr/share/" && cp -r /etc/dbus-1 "$root/etc/"
 	cp /etc/passwd /etc/group /etc/protocols "$root/etc/" 2>/dev/null || true
 	version=$(ls "$vm/kernel/lib/modules")
 	cp -r "$vm/kernel/lib/modules" "$root/lib/" && depmod -b "$root" "$version"
 	cp -r "$project"/{bin,deploy} "$root/trivet/" && cp -r "$project/.trivet/images" "$root/trivet/.trivet/"
+	mkdir -p "$root/trivet/e2e/scenario"
+	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario &&
+		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup)
 	(cd "$project/.trivet/bin" && cp -a controlplane etcd kube-* kubectl coredns "$root/trivet/.trivet/bin/")
 	cat >"$root/init" <<-EOF
 		#!/bin/bash
@@ -65,8 +71,13 @@ make_disk() {
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount --make-rshared /
 		ip link set lo up
 		for m in overlay bridge veth tun loop btrfs xfs nf_tables br_netfilter nf_conntrack_netlink; do modprobe \$m; done
+		export TRIVET_MUST_RUN=1 TRIVET_PODCGROUP_TEST=/trivet/bin/podcgroup.test
+		limits() { # on the node whose PID 1 is systemd
+			(cd e2e/scenario && TRIVET_E2E=/trivet/.trivet ./scenario.test -test.v -test.run UnderSystemd)
+		}
 		cd /trivet; uname -r; cat /sys/fs/cgroup/cgroup.controllers
-		bin/trivet-cluster up $seats && bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m &&
+		bin/machine.test -test.v -test.run Systemd && bin/trivet-cluster up $seats &&
+			bin/trivet-cluster demo && bin/trivet-cluster leaks --wait=1m && limits &&
 			bin/trivet-cluster down && bin/trivet-cluster leaks --wait=30s && echo 'the demo in the virtual machine passed'
 		sync; echo o >/proc/sysrq-trigger; sleep 10
 	EOF

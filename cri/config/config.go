@@ -19,7 +19,7 @@ type Config struct {
 	RootDir      string             `toml:"root_dir"`      // images
 	CertsDir     string             `toml:"certs_dir"`     // hosts.toml of registries
 	PinnedImages []string           `toml:"pinned_images"` // names of images that kubelet's garbage collection is to keep
-	OCIRuntime   string             `toml:"oci_runtime"`   // program of the default handler: crun, runc or a path
+	OCIRuntime   string             `toml:"oci_runtime"`   // of the default handler: crun, runc or a path
 	CgroupDriver string             `toml:"cgroup_driver"` // cgroupfs or systemd
 	StreamAddr   string             `toml:"stream_addr"`   // exec, attach, port-forward
 	Seccomp      string             `toml:"seccomp_dir"`   // below which Localhost profiles with relative names are
@@ -63,7 +63,7 @@ type Monitor struct {
 func Default() Config {
 	return Config{
 		Socket: "/run/trivet/cri.sock", StateDir: "/run/trivet/cri", RootDir: "/var/lib/trivet/cri", CertsDir: "/etc/containerd/certs.d",
-		OCIRuntime: "crun", CgroupDriver: "cgroupfs", StreamAddr: "127.0.0.1:0", Seccomp: "/var/lib/kubelet/seccomp",
+		CgroupDriver: "cgroupfs", StreamAddr: "127.0.0.1:0", Seccomp: "/var/lib/kubelet/seccomp",
 		CNI:     CNI{ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin"}, CacheDir: "/var/lib/cni"},
 		Monitor: Monitor{Socket: "/run/trivet/monitor.sock"},
 
@@ -109,9 +109,6 @@ func (c Config) Validate() error {
 	}
 	if len(c.CNI.BinDirs) == 0 {
 		return errors.New("cni.bin_dirs: no directory")
-	}
-	if c.OCIRuntime == "" {
-		return errors.New("oci_runtime: no program")
 	}
 	for name, r := range c.Runtimes {
 		if r.Program == "" {

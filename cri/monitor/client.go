@@ -20,6 +20,7 @@ type Client struct {
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the keeper has returned
 	once   sync.Once     // of what Close must not do twice
+	end    chan struct{} // closed when the monitor was dismissed
 
 	mu   sync.Mutex // guards all below
 	link *link      // nil while there is no monitor
@@ -56,7 +57,8 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Client{cfg: cfg, log: cfg.Log, exits: newQueue(), cancel: cancel, ended: make(chan struct{}),
+	c := &Client{cfg: cfg, log: cfg.Log, exits: newQueue(), cancel: cancel,
+		ended: make(chan struct{}), end: make(chan struct{}),
 		up: make(chan struct{}), held: map[string]*held{}}
 	l, err := c.open(ctx)
 	for end := time.Now().Add(linger); err != nil && ctx.Err() == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
@@ -95,7 +97,7 @@ func (c *Client) keep(ctx context.Context, l *link) {
 		stop := context.AfterFunc(ctx, func() { l.conn.Close() })
 		c.serve(l)
 		stop()
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || c.dismissed() {
 			return
 		}
 		c.log.Warn("monitor is gone; starting it again", "socket", c.cfg.Socket)
@@ -222,6 +224,8 @@ func (c *Client) serve(l *link) {
 			c.exited(*m.Exit)
 		case wire.OpExecExit:
 			l.execExited(m)
+		case wire.OpDismissed:
+			close(c.end)
 		}
 		files.Close()
 	}

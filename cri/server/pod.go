@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/sandbox"
@@ -15,6 +17,9 @@ import (
 
 // RunPodSandbox makes a pod's sandbox.
 func (s *Server) RunPodSandbox(ctx context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
+	if err := s.cfg.Driver.Check(r.Config.GetLinux().GetCgroupParent()); err != nil {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	id, err := s.cfg.Sandboxes.Run(ctx, r.Config, r.RuntimeHandler)
 	if err != nil {
 		return nil, coded(err)

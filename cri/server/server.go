@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/network"
@@ -35,10 +36,9 @@ type Config struct {
 	Streaming  *streaming.Server
 	Events     *Events
 	Cgroups    *cgroup.Host
-	Group      func(parent, id string) string // cgroup of a container
+	Driver     cgroupdriver.Driver
 	Handlers   []string
-	Systemd    bool // cgroup driver
-	Info       any  // configuration, shown by verbose status
+	Info       any // configuration, shown by verbose status
 	Log        *slog.Logger
 }
 
@@ -78,7 +78,7 @@ func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runt
 // RuntimeConfig tells kubelet the cgroup driver.
 func (s *Server) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
 	driver := runtimeapi.CgroupDriver_CGROUPFS
-	if s.cfg.Systemd {
+	if s.cfg.Driver.Systemd {
 		driver = runtimeapi.CgroupDriver_SYSTEMD
 	}
 	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil

@@ -103,7 +103,7 @@ func (s *Server) stats(c container.Record) (*runtimeapi.ContainerStats, error) {
 	if err != nil || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return st, nil
 	}
-	usage, err := s.cfg.Cgroups.Usage(s.cfg.Group(box.PodConfig().GetLinux().GetCgroupParent(), c.ID))
+	usage, err := s.cfg.Cgroups.Usage(s.cfg.Driver.Group(box.PodConfig().GetLinux().GetCgroupParent(), c.ID))
 	if errors.Is(err, fs.ErrNotExist) { // it ends just now
 		return st, nil
 	}
@@ -170,7 +170,7 @@ func (s *Server) podStats(box sandbox.Record) *runtimeapi.PodSandboxStats {
 		Labels: config.GetLabels(), Annotations: config.GetAnnotations()}}
 	st.Linux.Containers = s.statsOf(s.cfg.Containers.Of(box.ID))
 	if parent := config.GetLinux().GetCgroupParent(); parent != "" {
-		if usage, err := s.cfg.Cgroups.Usage(s.cfg.Group(parent, "")); err == nil {
+		if usage, err := s.cfg.Cgroups.Usage(s.cfg.Driver.Group(parent, "")); err == nil {
 			st.Linux.Cpu, st.Linux.Memory = cpuUsage(usage), memoryUsage(usage)
 			st.Linux.Process = &runtimeapi.ProcessUsage{Timestamp: usage.Time.UnixNano(), ProcessCount: &runtimeapi.UInt64Value{Value: usage.PIDs}}
 		}

@@ -43,6 +43,7 @@ type Seats struct {
 	CRI   string // trivet or containerd
 	CNI   string // trivet or upstream
 	OCI   string // crun or runc
+	Init  string // PID 1: trivet (trivet-cluster, cgroup driver cgroupfs) or systemd (cgroup driver systemd)
 }
 
 // Validate names the seat that is wrong.
@@ -53,6 +54,7 @@ func (s Seats) Validate() error {
 	}{
 		{"node agent", s.Agent, [2]string{"trivet", "kubelet"}}, {"CRI server", s.CRI, [2]string{"trivet", "containerd"}},
 		{"CNI plugin", s.CNI, [2]string{"trivet", "upstream"}}, {"OCI runtime", s.OCI, [2]string{"crun", "runc"}},
+		{"init", s.Init, [2]string{"trivet", "systemd"}},
 	} {
 		if c.value != c.allowed[0] && c.value != c.allowed[1] {
 			return fmt.Errorf("%s %q is neither %s nor %s", c.seat, c.value, c.allowed[0], c.allowed[1])
@@ -75,7 +77,7 @@ func fits(s Seats) error {
 }
 
 // Reference are the seats as most clusters have them today.
-var Reference = Seats{Agent: "kubelet", CRI: "containerd", CNI: "upstream", OCI: "runc"}
+var Reference = Seats{Agent: "kubelet", CRI: "containerd", CNI: "upstream", OCI: "runc", Init: "trivet"}
 
 // Node of the cluster.
 type Node struct {

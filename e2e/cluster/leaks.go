@@ -171,7 +171,8 @@ func (c *Cluster) hostLeaks() ([]leaks.Leak, error) {
 }
 
 // nodeDaemons are the programs that belong on a node without any pod.
-var nodeDaemons = []string{"containerd", "kubelet", "kube-proxy", "trivet-cri", "trivet-monitor", "trivet-node", "trivet-netd", "trivet-csi"}
+var nodeDaemons = []string{"containerd", "kubelet", "kube-proxy", "trivet-cri", "trivet-monitor",
+	"trivet-node", "trivet-netd", "trivet-csi", "dbus-daemon"}
 
 func (c *Cluster) nodeLeaks(ctx context.Context, n Node) ([]leaks.Leak, error) {
 	m := c.Machine(n.Name)

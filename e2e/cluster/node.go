@@ -56,6 +56,9 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	}
 	config := machine.Config{Name: n.Name, Group: c.group(n.Name), Hosts: hosts(n.Name, ip.String()), Keep: keep,
 		Expose: samePath(c.Bin, c.Programs)}
+	if n.Init == machine.Systemd {
+		config.Init = machine.Systemd
+	}
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
@@ -115,7 +118,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 	if err != nil {
 		return fmt.Errorf("wait for it to be Ready: %w", err)
 	}
-	c.say("node %s is Ready (%s, %s, %s, %s)", n.Name, n.Agent, n.CRI, n.CNI, n.OCI)
+	c.say("node %s is Ready (%s, %s, %s, %s, %s)", n.Name, n.Agent, n.CRI, n.CNI, n.OCI, n.cgroupDriver())
 	return nil
 }
 
@@ -200,7 +203,7 @@ func (c *Cluster) writeRuntimeFiles(n Node) error {
 			return err
 		}
 	}
-	if err := c.writeKept(n, "/etc/trivet/containerd.toml", containerdConfig(n.OCI)); err != nil {
+	if err := c.writeKept(n, "/etc/trivet/containerd.toml", containerdConfig(n)); err != nil {
 		return err
 	}
 	return c.installPlugins(n)
@@ -274,7 +277,8 @@ func (c *Cluster) installPlugins(n Node) error {
 
 func (c *Cluster) criServer(n Node) machine.Daemon {
 	if n.CRI == "trivet" {
-		return c.daemon("trivet-cri", c.program("trivet-cri"), "--oci-runtime="+n.OCI)
+		return c.daemon("trivet-cri", c.program("trivet-cri"), "--oci-runtime="+n.OCI,
+			"--cgroup-driver="+n.cgroupDriver())
 	}
 	d := c.daemon("containerd", c.reference("containerd"), "--config=/etc/trivet/containerd.toml")
 	d.Env = []string{"PATH=" + c.Bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -326,11 +330,12 @@ func kubeletConfiguration(n Node) string {
 		"authorization":               map[string]any{"mode": "Webhook"},
 		"clusterDNS":                  []string{dnsService},
 		"clusterDomain":               "cluster.local",
-		"cgroupDriver":                "cgroupfs",
+		"cgroupDriver":                n.cgroupDriver(),
 		"containerRuntimeEndpoint":    criEndpoint(n),
 		"staticPodPath":               "/etc/kubernetes/manifests",
 		"failCgroupV1":                false,
 		"failSwapOn":                  false,
+		"podPidsLimit":                4096,
 		"evictionHard":                map[string]string{"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
 		"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
 	}, "", "  ")
@@ -340,7 +345,15 @@ func kubeletConfiguration(n Node) string {
 	return string(data)
 }
 
-func containerdConfig(oci string) string {
+// cgroupDriver goes with the init: systemd wants to be asked for groups.
+func (n Node) cgroupDriver() string {
+	if n.Init == machine.Systemd {
+		return "systemd"
+	}
+	return "cgroupfs"
+}
+
+func containerdConfig(n Node) string {
 	return fmt.Sprintf(`version = 3
 
 [plugins.'io.containerd.cri.v1.runtime']
@@ -351,14 +364,14 @@ runtime_type = 'io.containerd.runc.v2'
 
 [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
 BinaryName = '%s'
-SystemdCgroup = false
+SystemdCgroup = %t
 
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = 'registry.k8s.io/pause:3.10.2'
 
 [plugins.'io.containerd.cri.v1.images'.registry]
 config_path = '/etc/containerd/certs.d'
-`, oci)
+`, n.OCI, n.Init == machine.Systemd)
 }
 
 // writeUpstreamNetwork does by hand what a network add-on of the upstream plugins does: a conflist from the node's pod CIDRs.

@@ -32,7 +32,8 @@ type View struct {
 // (addresses, veths, pinned network namespaces) there may be as many as there are pods with a network of their own.
 func Node(v View) ([]Leak, error) {
 	var out []Leak
-	for _, look := range []func(View) ([]Leak, error){nodeProcesses, nodeMounts, nodeGroups, nodeLinks, nodeAddresses, nodeFiles,
+	for _, look := range []func(View) ([]Leak, error){nodeProcesses, nodeMounts, nodeGroups,
+		nodeUnits, nodeLinks, nodeAddresses, nodeFiles,
 		nodeRecords, nodeVolumes, nodeElements} {
 		found, err := look(v)
 		if err != nil {
@@ -164,6 +165,22 @@ func nodeGroups(v View) ([]Leak, error) {
 		})
 		if err != nil {
 			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// nodeUnits: the slices of pods and the scopes of their containers, where systemd is the cgroup driver.
+func nodeUnits(v View) ([]Leak, error) {
+	names, err := entries(v.root("/run/systemd/transient"))
+	if err != nil {
+		return nil, err
+	}
+	var out []Leak
+	for _, n := range names {
+		ofContainer := strings.HasSuffix(n, ".scope")
+		if v.foreign(n) != "" || ofContainer && len(v.Live) == 0 {
+			out = append(out, Leak{"unit", n})
 		}
 	}
 	return out, nil

@@ -66,12 +66,15 @@ func boot(dir string) error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	hierarchies, err := enterCgroup(dir, c.Group)
+	hierarchies, err := enterCgroup(c.Group)
 	if err != nil {
 		return err
 	}
 	if err := buildRoot(dir, c, hierarchies); err != nil {
 		return err
+	}
+	if c.Init == Systemd {
+		return execSystemd(dir, hierarchies)
 	}
 	// Not by its path: that may lie below a directory that is covered now.
 	return unix.Exec("/proc/self/exe", []string{os.Args[0], runVerb, dir}, os.Environ())
@@ -131,7 +134,7 @@ func mountHierarchies(all []hierarchy) error {
 }
 
 // enterCgroup makes the machine's cgroup, goes into it and makes it the root of a new cgroup namespace.
-func enterCgroup(dir, group string) ([]hierarchy, error) {
+func enterCgroup(group string) ([]hierarchy, error) {
 	all, err := hierarchies()
 	if err != nil {
 		return nil, err
@@ -160,9 +163,10 @@ func enterCgroup(dir, group string) ([]hierarchy, error) {
 	return all, nil
 }
 
-// leaveToChildren goes into a child of the v2 group, which can then hand its controllers down: with a process in it, it cannot.
+// leaveToChildren goes into a child of the v2 group, which can then hand its controllers down: with a process
+// in it, it cannot. The child has the name that systemd looks for itself in.
 func leaveToChildren(host *cgroup.Host, group string) error {
-	child := group + "/init"
+	child := group + "/init.scope"
 	if err := os.Mkdir(host.Dir("", child), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}

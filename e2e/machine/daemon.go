@@ -41,38 +41,68 @@ type response struct {
 	States []State
 }
 
+// supervisor starts and ends the daemons of a machine.
+type supervisor interface {
+	start(d Daemon) error
+	end(name string, signal unix.Signal, grace time.Duration) error
+	list() ([]State, error)
+}
+
+func (m *Machine) supervisor() supervisor {
+	if c, err := readConfig(m.Dir); err == nil && c.Init == Systemd {
+		return services{m}
+	}
+	return children{m}
+}
+
 // Start starts the daemon unless one of this name runs.
 func (m *Machine) Start(d Daemon) error {
-	_, err := m.ask(request{Do: "start", Daemon: d})
-	return err
+	if d.Name == "" || strings.ContainsRune(d.Name, '/') || len(d.Argv) == 0 {
+		return fmt.Errorf("daemon %q: it needs a plain name and a command", d.Name)
+	}
+	return m.supervisor().start(d)
 }
 
 // Stop ends the daemon with SIGTERM, after the grace with SIGKILL, and returns when it is gone.
 func (m *Machine) Stop(name string, grace time.Duration) error {
-	_, err := m.ask(request{Do: "end", Daemon: Daemon{Name: name}, Signal: int(unix.SIGTERM), Grace: grace})
-	return err
+	return m.supervisor().end(name, unix.SIGTERM, grace)
 }
 
 // Kill ends the daemon with SIGKILL and returns when it is gone.
-func (m *Machine) Kill(name string) error {
-	_, err := m.ask(request{Do: "end", Daemon: Daemon{Name: name}, Signal: int(unix.SIGKILL)})
-	return err
-}
+func (m *Machine) Kill(name string) error { return m.supervisor().end(name, unix.SIGKILL, 0) }
 
 // List tells of all daemons that were started since the boot.
 func (m *Machine) List() ([]State, error) {
-	r, err := m.ask(request{Do: "list"})
+	states, err := m.supervisor().list()
 	if err != nil {
 		return nil, err
 	}
 	host := m.hostPids()
-	for i, s := range r.States {
-		r.States[i].HostPid = host[s.Pid]
+	for i, s := range states {
+		states[i].HostPid = host[s.Pid]
 	}
-	return r.States, nil
+	return states, nil
 }
 
-func (m *Machine) ask(q request) (response, error) {
+// children supervises daemons as children of the machine's PID 1, which this package is, too.
+type children struct{ *Machine }
+
+func (c children) start(d Daemon) error {
+	_, err := c.ask(request{Do: "start", Daemon: d})
+	return err
+}
+
+func (c children) end(name string, signal unix.Signal, grace time.Duration) error {
+	_, err := c.ask(request{Do: "end", Daemon: Daemon{Name: name}, Signal: int(signal), Grace: grace})
+	return err
+}
+
+func (c children) list() ([]State, error) {
+	r, err := c.ask(request{Do: "list"})
+	return r.States, err
+}
+
+func (m children) ask(q request) (response, error) {
 	var r response
 	dir, err := os.Open(m.Dir)
 	if err != nil {

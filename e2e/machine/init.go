@@ -131,9 +131,6 @@ func (p *initProcess) answer(q request, r *response) error {
 }
 
 func (p *initProcess) start(d Daemon) error {
-	if d.Name == "" || strings.ContainsRune(d.Name, '/') || len(d.Argv) == 0 {
-		return fmt.Errorf("daemon %q: it needs a plain name and a command", d.Name)
-	}
 	log, err := os.OpenFile(filepath.Join(p.dir, "log", d.Name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ import (
 // Config of a machine. It is written to config.json in its directory, where its PID 1 reads it.
 type Config struct {
 	Name   string
+	Init   string            `json:",omitempty"` // PID 1: "" for this package's own, or Systemd
 	Group  string            // cgroup, from the hierarchies' roots
 	Hosts  string            // content of /etc/hosts
 	Keep   []string          // directories that survive a reboot: /var/lib/kubelet, ...

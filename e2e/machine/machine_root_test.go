@@ -27,12 +27,20 @@ func TestMain(m *testing.M) {
 }
 
 // boot boots a machine below /tmp, a directory that is covered inside, and halts it at the end of the test, when nothing may be left.
-func bootForTest(t *testing.T) (*Machine, Config) {
+func bootForTest(t *testing.T) (*Machine, Config) { return bootWith(t, "") }
+
+func bootWith(t *testing.T, init string) (*Machine, Config) {
 	t.Helper()
 	dir := testenv.ShortDir(t)
 	m := At(filepath.Join(dir, "m1"))
 	group := "/trivet-test-" + filepath.Base(dir)
-	c := Config{Name: "m1", Group: group, Hosts: "127.0.0.1 localhost\n", Keep: []string{"/var/lib/kept"}}
+	c := Config{
+		Name:  "m1",
+		Init:  init,
+		Group: group,
+		Hosts: "127.0.0.1 localhost\n",
+		Keep:  []string{"/var/lib/kept"},
+	}
 	t.Cleanup(func() {
 		if err := m.Halt(context.Background()); err != nil {
 			t.Error(err)

@@ -10,10 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shadowed are the sysctls which belong to the whole kernel and which kubelet writes when it starts. The machine has files of its own in
-// their place, so that the host keeps its values.
-var shadowed = []string{"vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys",
-	"kernel/keys/root_maxbytes"}
+// shadowed are the sysctls which belong to the whole kernel and which kubelet or systemd write when they
+// start. The machine has files of its own in their place, so that the host keeps its values.
+var shadowed = []string{"vm/overcommit_memory", "vm/panic_on_oom", "vm/max_map_count", "kernel/panic",
+	"kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes", "kernel/pid_max",
+	"kernel/core_pattern", "fs/file-max", "fs/nr_open"}
 
 func shadowSysctls(scratch string) error {
 	for _, s := range shadowed {

@@ -3,7 +3,6 @@
 package cgroup
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -38,61 +37,74 @@ func Open() (*Host, error) {
 	if st.Type == unix.CGROUP2_SUPER_MAGIC {
 		return &Host{V2: true, hierarchies: []string{root}}, nil
 	}
-	f, err := os.Open("/proc/self/mountinfo")
+
+	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	h := &Host{controllers: map[string]string{}}
-	for s := bufio.NewScanner(f); s.Scan(); {
-		h.addMount(s.Text())
-	}
+	h := legacy(string(mountinfo), visible)
 	if h.controllers["memory"] == "" || h.controllers["cpu"] == "" {
 		return nil, fmt.Errorf("no cgroup v1 memory and cpu controllers are mounted below %s", root)
 	}
 	return h, nil
 }
 
-// visible tells whether a v2 hierarchy can be reached at point: mountinfo lists mounts that a later one covers, too.
-func visible(point string) bool {
-	var st unix.Statfs_t
-	return unix.Statfs(point, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+// legacy finds the hierarchies of a v1 host in the lines of mountinfo (proc(5)).
+func legacy(mountinfo string, visible func(point, device string) bool) *Host {
+	h := &Host{controllers: map[string]string{}}
+	for line := range strings.Lines(mountinfo) {
+		before, after, ok := strings.Cut(line, " - ")
+		fields, super := strings.Fields(before), strings.Fields(after)
+		if !ok || len(fields) < 5 || len(super) < 3 {
+			continue
+		}
+		// A mount deeper down is one of a group, which container engines and kind bind over itself.
+		point := fields[4]
+		if filepath.Dir(point) != root || !visible(point, fields[2]) {
+			continue
+		}
+		h.addMount(point, super[0], super[2])
+	}
+	return h
 }
 
-// addMount takes a line of mountinfo (proc(5)) and keeps it if it is a hierarchy.
-func (h *Host) addMount(line string) {
-	before, after, ok := strings.Cut(line, " - ")
-	fields, super := strings.Fields(before), strings.Fields(after)
-	if !ok || len(fields) < 5 || len(super) < 3 || !strings.HasPrefix(fields[4], root+"/") {
-		return
+// visible tells whether the file system at point is that of the device (MAJOR:MINOR): mountinfo lists mounts
+// that a later one covers, too.
+func visible(point, device string) bool {
+	var st unix.Stat_t
+	if unix.Stat(point, &st) != nil {
+		return false
 	}
-	point := fields[4]
-	switch super[0] {
+	return device == fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+}
+
+// addMount keeps a mount if it is a hierarchy that is not known yet.
+func (h *Host) addMount(point, kind, options string) {
+	known := true
+	switch kind {
 	case "cgroup":
-	case "cgroup2": // hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there too
-		if !slices.Contains(h.hierarchies, point) && visible(point) {
-			h.hierarchies = append(h.hierarchies, point)
-		}
-		return
-	default:
-		return
-	}
-	for opt := range strings.SplitSeq(super[2], ",") {
-		name, named := strings.CutPrefix(opt, "name=")
-		if named || isController(opt) {
-			if _, dup := h.controllers[name]; !dup {
-				h.controllers[name] = point
+		for opt := range strings.SplitSeq(options, ",") {
+			name, named := strings.CutPrefix(opt, "name=")
+			if !named && !isController(opt) || h.controllers[name] != "" {
+				continue
 			}
+			h.controllers[name] = point
+			known = false
 		}
+	case "cgroup2":
+		// Hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there
+		// too.
+		known = false
 	}
-	if !slices.Contains(h.hierarchies, point) {
+	if !known && !slices.Contains(h.hierarchies, point) {
 		h.hierarchies = append(h.hierarchies, point)
 	}
 }
 
 func isController(opt string) bool {
 	switch opt {
-	case "cpu", "cpuacct", "cpuset", "memory", "blkio", "devices", "freezer", "pids", "hugetlb", "perf_event", "net_cls", "net_prio", "rdma", "misc":
+	case "cpu", "cpuacct", "cpuset", "memory", "blkio", "devices", "freezer", "pids", "hugetlb", "perf_event",
+		"net_cls", "net_prio", "rdma", "misc":
 		return true
 	}
 	return false
@@ -124,6 +136,35 @@ func (h *Host) Exists(group string) bool {
 		_, err := os.Stat(filepath.Join(hierarchy, group))
 		return err == nil
 	})
+}
+
+// PageSizes are the sizes of huge pages that the kernel has, by the names that its files have ("2MB", "1GB").
+func PageSizes() ([]string, error) {
+	dirs, err := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range dirs {
+		text := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(d), "hugepages-"), "kB")
+		kib, err := strconv.ParseUint(text, 10, 54)
+		if err != nil {
+			continue
+		}
+		out = append(out, PageSize(kib<<10))
+	}
+	return out, nil
+}
+
+// PageSize is the kernel's name of a page size in bytes (mem_fmt in its hugetlb controller).
+func PageSize(bytes uint64) string {
+	switch {
+	case bytes >= 1<<30:
+		return strconv.FormatUint(bytes>>30, 10) + "GB"
+	case bytes >= 1<<20:
+		return strconv.FormatUint(bytes>>20, 10) + "MB"
+	}
+	return strconv.FormatUint(bytes>>10, 10) + "KB"
 }
 
 // Children are the names of the groups directly below group in any hierarchy. A group that is not there has none.

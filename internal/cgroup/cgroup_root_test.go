@@ -108,3 +108,44 @@ func TestGroupThatIsPartlyRemovedIsSeenAndRemoved(t *testing.T) {
 		t.Errorf("a group that is not there has %q, %v", children, err)
 	}
 }
+
+// crun has a container's processes in a group of their own below the scope that systemd made.
+func TestOOMKillsBelowAScopeAreCounted(t *testing.T) {
+	testenv.Root(t)
+	h, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	scope := ownGroup(t)
+	t.Cleanup(func() {
+		if err := h.Remove(context.WithoutCancel(t.Context()), scope); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := h.Create(scope + "/container"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Apply(scope, cgroup.Limits{Memory: 16 << 20}); err != nil {
+		t.Fatal(err)
+	}
+
+	greedy := exec.Command("sh", "-c", "read go; exec tail /dev/zero")
+	start, err := greedy.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := greedy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Add(scope+"/container", greedy.Process.Pid); err != nil {
+		t.Error(err)
+	}
+	if n, err := h.OOMKills(scope); err != nil || n != 0 {
+		t.Errorf("before: %d OOM kills, %v", n, err)
+	}
+	start.Close()
+	_ = greedy.Wait()
+	if n, err := h.OOMKills(scope); err != nil || n != 1 {
+		t.Errorf("after: %d OOM kills, %v; want 1", n, err)
+	}
+}

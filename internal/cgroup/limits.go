@@ -1,7 +1,10 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"math"
 	"path/filepath"
 	"strconv"
 )
@@ -13,6 +16,17 @@ type Limits struct {
 	CPUPeriod uint64 // microseconds; 0 with a quota means 100,000
 	Memory    int64  // bytes
 	PIDs      int64
+	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host has not are
+	// passed over.
+	HugePages map[string]int64
+}
+
+// Period is the period of the quota in microseconds.
+func (l Limits) Period() uint64 {
+	if l.CPUPeriod == 0 {
+		return 100_000
+	}
+	return l.CPUPeriod
 }
 
 // Apply writes the limits of an existing group.
@@ -22,7 +36,11 @@ func (h *Host) Apply(group string, l Limits) error {
 		if dir == "" {
 			continue // the controller is not mounted on this host
 		}
-		if err := write(dir, s.file, s.value); err != nil {
+		err := write(dir, s.file, s.value)
+		if s.controller == "hugetlb" && errors.Is(err, fs.ErrNotExist) {
+			continue // a page size, or a whole controller of v2, that the host has not
+		}
+		if err != nil {
 			return fmt.Errorf("limit cgroup %s: %w", filepath.Join("/", group), err)
 		}
 	}
@@ -40,10 +58,7 @@ func (h *Host) settings(l Limits) []setting {
 		}
 		out = append(out, setting{controller, file, value})
 	}
-	period := l.CPUPeriod
-	if period == 0 {
-		period = 100_000
-	}
+	period := l.Period()
 	if l.CPUShares != 0 {
 		value := l.CPUShares
 		if h.V2 {
@@ -69,6 +84,12 @@ func (h *Host) settings(l Limits) []setting {
 	if l.PIDs != 0 {
 		add("pids", "pids.max", "pids.max", orMax(l.PIDs))
 	}
+	for size, limit := range l.HugePages {
+		file := "hugetlb." + size
+		value := strconv.FormatInt(limit, 10)
+		add("hugetlb", file+".limit_in_bytes", file+".max", value)
+		add("hugetlb", file+".rsvd.limit_in_bytes", file+".rsvd.max", value) // since Linux 5.7
+	}
 	return out
 }
 
@@ -79,8 +100,18 @@ func orMax(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// Weight converts v1 cpu.shares (2..262144) to v2 cpu.weight (1..10000), linearly as KEP-2254 defines it.
+// Weight converts v1 cpu.shares (2..262144) to v2 cpu.weight (1..10000) as OCI runtimes and kubelet do since
+// 2025: by a curve through 2 -> 1, 1024 -> 100 and 262144 -> 10000, so that one CPU's shares are the kernel's
+// default weight.
 func Weight(shares uint64) uint64 {
-	shares = min(max(shares, 2), 262144)
-	return 1 + ((shares-2)*9999)/262142
+	switch {
+	case shares == 0:
+		return 0
+	case shares <= 2:
+		return 1
+	case shares >= 262144:
+		return 10000
+	}
+	l := math.Log2(float64(shares))
+	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }

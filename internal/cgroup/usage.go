@@ -97,6 +97,32 @@ func (h *Host) usageV2(dir string, u *Usage) error {
 	return nil
 }
 
+// crunGroup is where crun puts the processes of a container whose scope systemd made.
+const crunGroup = "container"
+
+// OOMKills is how many processes of the group the OOM killer has killed. On v2 those of all groups below
+// count, too.
+func (h *Host) OOMKills(group string) (uint64, error) {
+	if h.V2 {
+		events, err := keyed(filepath.Join(root, group), "memory.events")
+		return events["oom_kill"], err
+	}
+
+	dir := h.Dir("memory", group)
+	if dir == "" {
+		return 0, fmt.Errorf("OOM kills of cgroup %s: no memory controller: %w", group, errors.ErrUnsupported)
+	}
+	own, err := keyed(dir, "memory.oom_control")
+	if err != nil {
+		return 0, err
+	}
+	below, err := keyed(filepath.Join(dir, crunGroup), "memory.oom_control")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
+		return 0, err
+	}
+	return own["oom_kill"] + below["oom_kill"], nil
+}
+
 // number reads a file of one number; "max" is 0.
 func number(dir, file string) (uint64, error) {
 	if dir == "" {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/objects"
-	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podsource"
 )
 
@@ -49,19 +48,4 @@ func (a api) Handler(ctx context.Context, class string) (string, error) {
 		return "", err
 	}
 	return c.Handler, nil
-}
-
-// groups bounds the processes of each pod, too, and keeps the tiers in balance.
-type groups struct {
-	*podcgroup.Tree
-	pids int64
-	pods *podsource.Source
-}
-
-// Ensure makes the pod's group with its limits.
-func (g groups) Ensure(pod *v1.Pod) error {
-	if err := g.Tree.Ensure(pod, g.pids); err != nil {
-		return err
-	}
-	return g.Balance(g.pods.List())
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/objects"
-	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
@@ -99,7 +98,7 @@ func (a *Agent) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.makeCgroups(ctx, allocatable); err != nil {
+	if err := a.makeCgroups(ctx); err != nil {
 		return err
 	}
 	a.source = podsource.New(func(uid types.UID) { a.worker.Enqueue(uid) }, a.log)
@@ -117,20 +116,6 @@ func (a *Agent) build(ctx context.Context) error {
 // links is where the logs of containers are linked: beside those of pods, /var/log/containers.
 func (a *Agent) links() string {
 	return filepath.Join(filepath.Dir(filepath.Clean(a.cfg.Kubelet.PodLogsDir)), "containers")
-}
-
-func (a *Agent) makeCgroups(ctx context.Context, allocatable v1.ResourceList) (err error) {
-	driver := a.runtime.CgroupDriver(ctx)
-	if driver == "" {
-		driver = a.cfg.Kubelet.CgroupDriver
-	}
-	if driver == "" {
-		driver = "cgroupfs"
-	}
-	if a.cgroups, err = podcgroup.New(a.host, a.cfg.Kubelet.CgroupRoot, driver); err != nil {
-		return err
-	}
-	return a.cgroups.Setup(allocatable)
 }
 
 func (a *Agent) makeVolumes(node podenv.Node) error {
@@ -163,10 +148,6 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if _, err := a.pullSecrets(); err != nil {
 		return err
 	}
-	pids := int64(-1)
-	if k.PodPidsLimit != nil {
-		pids = *k.PodPidsLimit
-	}
 	if a.access, err = a.imageAccess(); err != nil {
 		return err
 	}
@@ -197,7 +178,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		API:     api{a.client, a.objects, mirrors},
 		Runtime: a.runtime,
 		Volumes: a.volumes,
-		Cgroups: groups{a.cgroups, pids, a.source},
+		Cgroups: groups{a.cgroups, a.source},
 		Objects: a.objects,
 		Probes:  a.probes,
 		Events:  a.events,

@@ -55,8 +55,8 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 		}
 	}
 	keep := func(uid types.UID) bool { return running[uid] || a.source.Get(uid) != nil || a.worker.Knows(uid) }
-	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep), a.removeCgroups(ctx, keep),
-		a.cgroups.Balance(a.source.List()), a.settleImages(ctx))
+	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep),
+		a.tendCgroups(ctx, keep), a.settleImages(ctx))
 }
 
 // settleImages forgets how images were pulled that are gone.
@@ -67,18 +67,4 @@ func (a *Agent) settleImages(ctx context.Context) error {
 		return fmt.Errorf("images of the container runtime: %w", err)
 	}
 	return a.access.Settle(images, asked)
-}
-
-func (a *Agent) removeCgroups(ctx context.Context, keep func(types.UID) bool) error {
-	uids, err := a.cgroups.Pods()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, uid := range uids {
-		if !keep(uid) {
-			errs = append(errs, a.cgroups.Remove(ctx, uid))
-		}
-	}
-	return errors.Join(errs...)
 }

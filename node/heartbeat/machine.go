@@ -3,6 +3,7 @@ package heartbeat
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -67,12 +68,25 @@ func pids() (now, limit int64, err error) {
 	if now, err = strconv.ParseInt(tasks, 10, 64); err != nil {
 		return 0, 0, fmt.Errorf("/proc/loadavg: %w", err)
 	}
-	data, err = os.ReadFile("/proc/sys/kernel/pid_max")
-	if err != nil {
-		return 0, 0, err
-	}
-	limit, err = strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+	limit, err = MaxPIDs()
 	return now, limit, err
+}
+
+// MaxPIDs is how many tasks there may be at once.
+func MaxPIDs() (int64, error) {
+	limit := int64(math.MaxInt64)
+	for _, file := range []string{"/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return 0, err
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", file, err)
+		}
+		limit = min(limit, n)
+	}
+	return limit, nil
 }
 
 // capacity is what the machine has.

@@ -1,15 +1,16 @@
 // Package podcgroup keeps the control groups above containers: kubepods, its burstable and besteffort tiers, and one group per pod
 // with the pod's limits, named as kubelet names them, on cgroup v1 and v2. Containers' own groups are the runtime's.
 //
-// With the systemd driver groups carry slice names (kubepods-burstable-podUID.slice) so that the runtime's scopes land in them; the
-// slices' limits are written to their files.
+// With the driver cgroupfs they are made by file. With systemd they are slices
+// (kubepods-burstable-podUID.slice), so that the runtime's scopes land in them; systemd makes them and holds
+// their limits, and what it does not know of is added by file.
 package podcgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 
@@ -17,185 +18,237 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/systemd"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/unit"
 )
+
+// Config of a tree.
+type Config struct {
+	Host     *cgroup.Host
+	Slices   *unit.Slices // nil where systemd does not run
+	Driver   string       // cgroupfs or systemd
+	Root     string       // kubelet's cgroupRoot: "" or "/" for the hierarchy's root
+	PodPIDs  int64        // of each pod; none if it is not positive
+	CPUQuota bool         // limits of CPU are enforced (cpuCFSQuota)
+}
 
 // Tree is the node's tree of pod groups.
 type Tree struct {
-	host    *cgroup.Host
-	root    string // absolute path of the group that holds kubepods, "/" by default
-	systemd bool
+	cfg    Config
+	names  naming
+	others []naming // of the driver that is not in use, but may have been
 
 	mu        sync.Mutex // guards what follows
 	burstable uint64     // shares of the burstable tier as they were written last
+	bounded   bool       // all pods together are bounded
 }
 
-// New returns the tree below root ("" or "/" for the hierarchy's root; kubelet's cgroupRoot) for the driver "cgroupfs" or "systemd".
-func New(host *cgroup.Host, root, driver string) (*Tree, error) {
-	switch driver {
-	case "", "cgroupfs", "systemd":
-	default:
-		return nil, fmt.Errorf("cgroup driver %q: must be cgroupfs or systemd", driver)
+// New returns the tree. It makes nothing.
+func New(cfg Config) (*Tree, error) {
+	byPath := newPaths(cfg.Root)
+	bySlice, err := newSlices(cfg.Root)
+
+	switch cfg.Driver {
+	case "cgroupfs":
+		if err != nil { // then the root was never systemd's
+			return &Tree{cfg: cfg, names: byPath}, nil
+		}
+		return &Tree{cfg: cfg, names: byPath, others: []naming{bySlice}}, nil
+	case "systemd":
+		if err != nil {
+			return nil, fmt.Errorf("cgroupRoot %q with the cgroup driver systemd: %w", cfg.Root, err)
+		}
+		return &Tree{cfg: cfg, names: bySlice, others: []naming{byPath}}, nil
 	}
-	return &Tree{host: host, root: path.Clean("/" + root), systemd: driver == "systemd"}, nil
+	return nil, fmt.Errorf("cgroup driver %q: must be cgroupfs or systemd", cfg.Driver)
 }
 
-// tier is the path of names from the root to the QoS tier of pods: guaranteed pods are directly in kubepods.
-func tier(qos v1.PodQOSClass) []string {
-	switch qos {
-	case v1.PodQOSBurstable:
-		return []string{"kubepods", "burstable"}
-	case v1.PodQOSBestEffort:
-		return []string{"kubepods", "besteffort"}
-	default:
-		return []string{"kubepods"}
-	}
-}
-
-// group is the path in the hierarchy of the group with these names.
-func (t *Tree) group(names ...string) string {
-	if !t.systemd {
-		return path.Join(append([]string{t.root}, names...)...)
-	}
-	full, at := t.root, systemdPrefix(t.root)
-	for _, n := range names {
-		at = strings.TrimPrefix(at+"-"+strings.ReplaceAll(n, "-", "_"), "-")
-		full = path.Join(full, at+".slice")
-	}
-	return full
-}
-
-// systemdPrefix is what the names of slices below root begin with: systemd reads the nesting from the dashes.
-func systemdPrefix(root string) string {
-	base := path.Base(root)
-	if root == "/" {
-		return ""
-	}
-	return strings.TrimSuffix(base, ".slice")
-}
-
-// Parent is the cgroup_parent for the runtime (CRI LinuxPodSandboxConfig): a path, or with systemd the name of the slice.
-func (t *Tree) Parent(pod *v1.Pod) string {
-	g := t.podGroup(criconfig.QOS(pod), pod.UID)
-	if t.systemd {
-		return path.Base(g)
-	}
-	return g
-}
+// Parent is the cgroup_parent for the runtime (CRI LinuxPodSandboxConfig): a path, or with systemd the name
+// of the slice.
+func (t *Tree) Parent(pod *v1.Pod) string { return t.names.parent(t.Group(pod)) }
 
 // Group is the pod's group as a path from the hierarchy's root.
-func (t *Tree) Group(pod *v1.Pod) string { return t.podGroup(criconfig.QOS(pod), pod.UID) }
+func (t *Tree) Group(pod *v1.Pod) string { return podGroup(t.names, criconfig.QOS(pod), pod.UID) }
 
-func (t *Tree) podGroup(qos v1.PodQOSClass, uid types.UID) string {
-	return t.group(append(tier(qos), "pod"+string(uid))...)
+func podGroup(names naming, qos v1.PodQOSClass, uid types.UID) string {
+	return names.group(append(tier(qos), "pod"+string(uid))...)
 }
 
-// Setup makes kubepods and its tiers; allocatable (optional) bounds all pods together. Besteffort gets the least CPU share; burstable keeps
-// what it has until Balance.
-func (t *Tree) Setup(allocatable v1.ResourceList) error {
-	all := cgroup.Limits{}
-	if cpu, ok := allocatable[v1.ResourceCPU]; ok {
-		all.CPUShares = uint64(criconfig.Shares(cpu.MilliValue()))
+// check refuses a UID that would lead out of the tree: that of a static pod is whatever its manifest says.
+func check(uid types.UID) error {
+	if uid == "" || strings.Contains(string(uid), "/") {
+		return fmt.Errorf("cgroup of pod %q: the UID cannot be part of a name", uid)
 	}
-	if memory, ok := allocatable[v1.ResourceMemory]; ok {
-		all.Memory = memory.Value()
+	return nil
+}
+
+// Setup makes kubepods and its tiers. Besteffort gets the least CPU share; burstable keeps what it has until
+// Balance.
+func (t *Tree) Setup(ctx context.Context) error {
+	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), cgroup.Limits{}); err != nil {
+		return err
 	}
-	if pids, ok := allocatable[v1.ResourceName("pid")]; ok {
-		all.PIDs = pids.Value()
+	least := cgroup.Limits{CPUShares: uint64(criconfig.Shares(0))}
+	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBestEffort)...), least); err != nil {
+		return err
 	}
-	for _, g := range []struct {
-		names  []string
-		limits cgroup.Limits
-	}{
-		{tier(v1.PodQOSGuaranteed), all},
-		{tier(v1.PodQOSBestEffort), cgroup.Limits{CPUShares: uint64(criconfig.Shares(0))}},
-		{tier(v1.PodQOSBurstable), cgroup.Limits{}},
-	} {
-		if err := t.ensure(t.group(g.names...), g.limits); err != nil {
-			return err
-		}
+	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), cgroup.Limits{})
+}
+
+// Bound bounds all pods together. It is to be repeated until it succeeds: pods that use more than a new limit
+// make the kernel refuse it, until they have gone.
+func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bounded {
+		return nil
 	}
+	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), all); err != nil {
+		return fmt.Errorf("bound all pods: %w", err)
+	}
+	t.bounded = true
 	return nil
 }
 
 // Balance gives the burstable tier the CPU share of all that its pods request, so that each is worth its request beside the guaranteed pods,
 // which are the tier's siblings. It is to be repeated when pods come and go.
-func (t *Tree) Balance(pods []*v1.Pod) error {
+func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	want := burstableShares(pods)
 	if want == t.burstable {
 		return nil
 	}
-	group := t.group(tier(v1.PodQOSBurstable)...)
-	if err := t.host.Apply(group, cgroup.Limits{CPUShares: want}); err != nil {
-		return fmt.Errorf("balance cgroup %s: %w", group, err)
+	group := t.names.group(tier(v1.PodQOSBurstable)...)
+	if err := t.ensure(ctx, group, cgroup.Limits{CPUShares: want}); err != nil {
+		return fmt.Errorf("balance pods: %w", err)
 	}
 	t.burstable = want
 	return nil
 }
 
-func (t *Tree) ensure(group string, limits cgroup.Limits) error {
-	if err := t.host.Create(group); err != nil {
+// Ensure makes the pod's group and writes its limits; repeating it after the pod's resources changed is how
+// they are updated.
+func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
+	if err := check(pod.UID); err != nil {
+		return err
+	}
+	limits, err := t.limits(pod)
+	if err != nil {
+		return err
+	}
+	return t.ensure(ctx, t.Group(pod), limits)
+}
+
+// ensure makes a group and limits it. The files are written with systemd, too: at once, and in hierarchies
+// that systemd does not know.
+func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) error {
+	if t.cfg.Driver == "systemd" {
+		if t.cfg.Slices == nil {
+			return fmt.Errorf("cgroup %s: systemd does not run on this machine", group)
+		}
+		limits = unit.Rounded(limits)
+		properties := unit.Properties(limits, t.cfg.Host.V2)
+		if err := t.cfg.Slices.Ensure(ctx, path.Base(group), properties); err != nil {
+			return fmt.Errorf("cgroup %s: %w", group, err)
+		}
+	}
+
+	if err := t.cfg.Host.Create(group); err != nil {
 		return fmt.Errorf("cgroup %s: %w", group, err)
 	}
-	if err := t.host.Apply(group, limits); err != nil {
-		return fmt.Errorf("limit cgroup %s: %w", group, err)
+	if err := t.cfg.Host.Apply(group, limits); err != nil {
+		return fmt.Errorf("cgroup %s: %w", group, err)
 	}
 	return nil
 }
 
-// Ensure makes the pod's group and writes its limits; repeating it after the pod's resources changed is how they are updated.
-func (t *Tree) Ensure(pod *v1.Pod, pidsLimit int64) error {
-	limits := Limits(pod)
-	if pidsLimit > 0 {
-		limits.PIDs = pidsLimit
-	}
-	return t.ensure(t.Group(pod), limits)
-}
-
-// Remove kills what is left in the pod's group, in whichever tier it is, and removes it. What is not there is success.
+// Remove kills what is left in the pod's group, in whichever tier it is, and removes it. What is not there is
+// success. A group of the other driver goes, too, but only when nothing runs in it: it may be that of a
+// second node agent.
 func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
-	for _, qos := range []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort} {
-		group := t.podGroup(qos, uid)
-		if !t.host.Exists(group) {
+	if err := check(uid); err != nil {
+		return err
+	}
+	for _, qos := range tiers {
+		group := podGroup(t.names, qos, uid)
+		if !t.cfg.Host.Exists(group) {
 			continue
 		}
-		if err := t.host.Kill(ctx, group); err != nil {
+		if err := t.cfg.Host.Kill(ctx, group); err != nil {
 			return fmt.Errorf("kill what is left of pod %s in cgroup %s: %w", uid, group, err)
 		}
-		if err := t.host.Remove(ctx, group); err != nil {
-			return fmt.Errorf("remove cgroup %s: %w", group, err)
+		if err := t.remove(ctx, group); err != nil {
+			return fmt.Errorf("cgroup of pod %s: %w", uid, err)
+		}
+	}
+
+	for _, names := range t.others {
+		for _, qos := range tiers {
+			if err := t.removeIdle(ctx, podGroup(names, qos, uid)); err != nil {
+				return fmt.Errorf("cgroup of pod %s: %w", uid, err)
+			}
 		}
 	}
 	return nil
 }
 
-// Pods lists the UIDs that have a group in any hierarchy, to find those whose pod has gone.
-func (t *Tree) Pods() ([]types.UID, error) {
-	var uids []types.UID
-	for _, qos := range []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort} {
-		names := tier(qos)
-		children, err := t.host.Children(t.group(names...))
-		if err != nil {
-			return nil, err
+// remove removes a group in which nothing runs.
+func (t *Tree) remove(ctx context.Context, group string) error {
+	if name := path.Base(group); strings.HasSuffix(name, systemd.SliceSuffix) && t.cfg.Slices != nil {
+		if err := t.cfg.Slices.Stop(ctx, name); err != nil {
+			return err
 		}
-		for _, c := range children {
-			if uid, ok := t.uid(c, names); ok && !slices.Contains(uids, uid) {
-				uids = append(uids, uid)
+	}
+	return t.cfg.Host.Remove(ctx, group)
+}
+
+// removeIdle removes a group if nothing runs in it.
+func (t *Tree) removeIdle(ctx context.Context, group string) error {
+	if !t.cfg.Host.Exists(group) {
+		return nil
+	}
+	pids, err := t.cfg.Host.Procs(group)
+	if err != nil || len(pids) > 0 {
+		return err
+	}
+	return t.remove(ctx, group)
+}
+
+// Pods lists the UIDs that have a group in any hierarchy, of either driver, to find those whose pod has gone.
+func (t *Tree) Pods() ([]types.UID, error) {
+	seen := map[types.UID]bool{}
+	var uids []types.UID
+	for _, names := range append([]naming{t.names}, t.others...) {
+		for _, qos := range tiers {
+			children, err := t.cfg.Host.Children(names.group(tier(qos)...))
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range children {
+				if uid, ok := names.uid(c, tier(qos)); ok && !seen[uid] {
+					seen[uid] = true
+					uids = append(uids, uid)
+				}
 			}
 		}
 	}
 	return uids, nil
 }
 
-// uid reads the pod's UID from the name of a directory in the tier.
-func (t *Tree) uid(name string, tier []string) (types.UID, bool) {
-	if !t.systemd {
-		uid, ok := strings.CutPrefix(name, "pod")
-		return types.UID(uid), ok && uid != ""
+// Retire removes what the driver that is not in use any more has made, once no process is left in it.
+func (t *Tree) Retire(ctx context.Context) error {
+	var errs []error
+	for _, names := range t.others {
+		pids, err := t.cfg.Host.Procs(names.group(tier(v1.PodQOSGuaranteed)...))
+		if err != nil || len(pids) > 0 {
+			errs = append(errs, err)
+			continue
+		}
+		for _, qos := range []v1.PodQOSClass{v1.PodQOSBurstable, v1.PodQOSBestEffort, v1.PodQOSGuaranteed} {
+			errs = append(errs, t.removeIdle(ctx, names.group(tier(qos)...)))
+		}
 	}
-	prefix := strings.TrimSuffix(path.Base(t.group(tier...)), ".slice") + "-pod"
-	uid, ok := strings.CutPrefix(strings.TrimSuffix(name, ".slice"), prefix)
-	return types.UID(strings.ReplaceAll(uid, "_", "-")), ok && uid != "" && strings.HasSuffix(name, ".slice")
+	return errors.Join(errs...)
 }

@@ -16,6 +16,39 @@ import (
 	"github.com/trivet-node/trivet/node/podcgroup"
 )
 
+func TestAllPodsTogetherAreBounded(t *testing.T) {
+	testenv.Root(t)
+	host, err := cgroup.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := "/trivet-test-" + t.Name()
+	t.Cleanup(func() {
+		if err := host.Remove(context.WithoutCancel(t.Context()), root); err != nil {
+			t.Error(err)
+		}
+	})
+	tree, err := podcgroup.New(podcgroup.Config{Host: host, Root: root, Driver: "cgroupfs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Setup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := tree.Bound(t.Context(), cgroup.Limits{PIDs: 30000, Memory: 1 << 30}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pids, err := os.ReadFile(filepath.Join(host.Dir("pids", root+"/kubepods"), "pids.max"))
+	if err != nil || strings.TrimSpace(string(pids)) != "30000" {
+		t.Errorf("pids.max of kubepods %q, %v; want 30000", pids, err)
+	}
+	if u, err := host.Usage(root + "/kubepods"); err != nil || u.MemoryLimit != 1<<30 {
+		t.Errorf("memory limit of kubepods %d, %v; want 1 GiB", u.MemoryLimit, err)
+	}
+}
+
 func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 	testenv.Root(t)
 	host, err := cgroup.Open()
@@ -28,11 +61,11 @@ func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	tree, err := podcgroup.New(host, root, "cgroupfs")
+	tree, err := podcgroup.New(podcgroup.Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.Setup(nil); err != nil {
+	if err := tree.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	requesting := func(cpu string) *v1.Pod {
@@ -50,7 +83,7 @@ func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 		{"two", []*v1.Pod{requesting("1"), guaranteed, requesting("500m"), ended}, 1536},
 		{"one has gone", []*v1.Pod{requesting("500m")}, 512},
 	} {
-		if err := tree.Balance(c.pods); err != nil {
+		if err := tree.Balance(t.Context(), c.pods); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		file, want := "cpu.shares", c.want

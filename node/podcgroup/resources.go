@@ -1,27 +1,97 @@
 package podcgroup
 
 import (
+	"strings"
+
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	helpers "k8s.io/component-helpers/resource"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/node/criconfig"
 )
 
-// Limits are those of the pod's group: the shares of what it requests; a quota and a memory limit only if every container has one
-// (or the pod has one itself).
+// PIDs is the name of the amount of processes in lists of what a node keeps for itself; it is no resource of
+// the API.
+const PIDs v1.ResourceName = "pid"
+
+// Whole are the limits of all pods together, which can have what the node does not keep for itself.
+func Whole(allocatable v1.ResourceList) cgroup.Limits {
+	out := cgroup.Limits{}
+	if cpu, ok := allocatable[v1.ResourceCPU]; ok {
+		out.CPUShares = uint64(criconfig.Shares(cpu.MilliValue()))
+	}
+	if memory, ok := allocatable[v1.ResourceMemory]; ok {
+		out.Memory = memory.Value()
+	}
+	if pids, ok := allocatable[PIDs]; ok {
+		out.PIDs = pids.Value()
+	}
+	return out
+}
+
+// limits are those of the pod's group on this node: with its bound of processes, and no huge page of a size
+// that it did not ask for.
+func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
+	out := Limits(pod)
+	if out.CPUQuota != 0 && !t.cfg.CPUQuota {
+		out.CPUQuota = -1
+	}
+	if t.cfg.PodPIDs > 0 {
+		out.PIDs = t.cfg.PodPIDs
+	}
+
+	sizes, err := cgroup.PageSizes()
+	if err != nil {
+		return out, err
+	}
+	asked := out.HugePages
+	out.HugePages = map[string]int64{}
+	for _, size := range sizes {
+		out.HugePages[size] = asked[size]
+	}
+	return out, nil
+}
+
+// Limits are what the pod says of its group, by kubelet's rules: the shares of what it requests; a quota and
+// a memory limit only if every container has one, or the pod has one itself.
 func Limits(pod *v1.Pod) cgroup.Limits {
 	requests := helpers.PodRequests(pod, helpers.PodResourcesOptions{})
 	limits := helpers.PodLimits(pod, helpers.PodResourcesOptions{})
-	out := cgroup.Limits{CPUShares: uint64(criconfig.Shares(requests.Cpu().MilliValue()))}
-	if limited(pod, v1.ResourceCPU) {
+	qos := criconfig.QOS(pod)
+
+	out := cgroup.Limits{HugePages: hugePages(requests)}
+	if qos == v1.PodQOSBestEffort {
+		out.CPUShares = uint64(criconfig.Shares(0))
+		return out
+	}
+
+	out.CPUShares = uint64(criconfig.Shares(requests.Cpu().MilliValue()))
+	if qos == v1.PodQOSGuaranteed || limited(pod, v1.ResourceCPU) {
 		out.CPUQuota, out.CPUPeriod = criconfig.Quota(limits.Cpu().MilliValue()), criconfig.CPUPeriod
 		if requests.Cpu().IsZero() {
 			out.CPUShares = uint64(criconfig.Shares(limits.Cpu().MilliValue()))
 		}
 	}
-	if limited(pod, v1.ResourceMemory) {
+	if qos == v1.PodQOSGuaranteed || limited(pod, v1.ResourceMemory) {
 		out.Memory = limits.Memory().Value()
+	}
+	return out
+}
+
+// hugePages are the amounts of a list by the kernel's names of the sizes.
+func hugePages(list v1.ResourceList) map[string]int64 {
+	var out map[string]int64
+	for name, amount := range list {
+		text, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix)
+		size, err := resource.ParseQuantity(text)
+		if !ok || err != nil || size.Sign() <= 0 {
+			continue
+		}
+		if out == nil {
+			out = map[string]int64{}
+		}
+		out[cgroup.PageSize(uint64(size.Value()))] += amount.Value()
 	}
 	return out
 }
@@ -41,22 +111,15 @@ func burstableShares(pods []*v1.Pod) uint64 {
 // limited tells whether the pod as a whole has a limit of the resource.
 func limited(pod *v1.Pod, name v1.ResourceName) bool {
 	if pod.Spec.Resources != nil {
-		if q, ok := pod.Spec.Resources.Limits[name]; ok {
-			return !q.IsZero()
+		if q := pod.Spec.Resources.Limits[name]; !q.IsZero() {
+			return true
 		}
 	}
-	has := func(c *v1.Container) bool {
-		q, ok := c.Resources.Limits[name]
-		return ok && !q.IsZero()
-	}
-	for i := range pod.Spec.Containers {
-		if !has(&pod.Spec.Containers[i]) {
-			return false
-		}
-	}
-	for i := range pod.Spec.InitContainers {
-		if !has(&pod.Spec.InitContainers[i]) {
-			return false
+	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range containers {
+			if q := containers[i].Resources.Limits[name]; q.IsZero() {
+				return false
+			}
 		}
 	}
 	return len(pod.Spec.Containers) > 0

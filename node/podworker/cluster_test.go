@@ -199,7 +199,7 @@ func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 
 type cgroups struct{}
 
-func (cgroups) Ensure(*v1.Pod) error                    { return nil }
+func (cgroups) Ensure(context.Context, *v1.Pod) error   { return nil }
 func (cgroups) Parent(*v1.Pod) string                   { return "/kubepods" }
 func (cgroups) Remove(context.Context, types.UID) error { return nil }
 func (c *cluster) Register(*v1.Pod)                     {}

@@ -62,7 +62,7 @@ func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := w.cgroups.Ensure(pod); err != nil {
+	if err := w.cgroups.Ensure(ctx, pod); err != nil {
 		return err
 	}
 	config, err := w.sandboxConfig(pod, attempt)

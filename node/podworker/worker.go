@@ -60,7 +60,7 @@ type Volumes interface {
 
 // Cgroups makes and removes the pods' control groups.
 type Cgroups interface {
-	Ensure(pod *v1.Pod) error
+	Ensure(ctx context.Context, pod *v1.Pod) error
 	Parent(pod *v1.Pod) string
 	Remove(ctx context.Context, uid types.UID) error
 }

@@ -37,7 +37,7 @@ func run(ctx context.Context, env *program.Env) error {
 		{"state-dir", &cfg.StateDir, "directory of boot-scoped state; must be on tmpfs"},
 		{"root-dir", &cfg.RootDir, "directory of images and writable layers"},
 		{"certs-dir", &cfg.CertsDir, "directory of <host>/hosts.toml of registries"},
-		{"oci-runtime", &cfg.OCIRuntime, "OCI runtime: crun, runc or a path"},
+		{"oci-runtime", &cfg.OCIRuntime, "OCI runtime: crun, runc or a path; empty: what is there"},
 		{"cgroup-driver", &cfg.CgroupDriver, "cgroupfs or systemd"},
 		{"stream-addr", &cfg.StreamAddr, "host:port for exec, attach and port-forward"},
 		{"cni-conf-dir", &cfg.CNI.ConfDir, "directory of CNI configurations"},
@@ -49,6 +49,7 @@ func run(ctx context.Context, env *program.Env) error {
 		values[f.name] = f.field
 		fs.String(f.name, *f.field, f.help)
 	}
+	end := fs.Bool("shutdown", false, "end the running trivet-cri and trivet-monitor, if no pod is left")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
@@ -60,6 +61,9 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 	if err := program.RequireRoot(); err != nil {
 		return err
+	}
+	if *end {
+		return shutdown(ctx, cfg)
 	}
 	program.SmallHeap()
 	return serve(ctx, cfg, env.Log)

@@ -60,9 +60,23 @@ func newNode(tb testing.TB) *node {
 	return n
 }
 
+// program is trivet-cri with the node's flags and further ones.
+func (n *node) program(more ...string) *exec.Cmd {
+	return exec.Command(n.dir+"/bin/trivet-cri", append([]string{
+		"--socket=" + n.dir + "/cri.sock",
+		"--state-dir=" + n.dir + "/run",
+		"--root-dir=" + n.dir + "/lib",
+		"--monitor-socket=" + n.dir + "/m.sock",
+		"--cni-conf-dir=" + n.dir + "/net.d",
+		"--cni-cache-dir=" + n.dir + "/cni",
+		"--cni-bin-dir=" + n.dir + "/plugins",
+		"--certs-dir=" + n.dir + "/certs",
+		"--config=" + n.dir + "/cri.toml",
+	}, more...)...)
+}
+
 func (n *node) start() {
-	n.cmd = exec.Command(n.dir+"/bin/trivet-cri", "--socket="+n.dir+"/cri.sock", "--state-dir="+n.dir+"/run", "--root-dir="+n.dir+"/lib", "--monitor-socket="+n.dir+"/m.sock",
-		"--cni-conf-dir="+n.dir+"/net.d", "--cni-cache-dir="+n.dir+"/cni", "--cni-bin-dir="+n.dir+"/plugins", "--certs-dir="+n.dir+"/certs", "--config="+n.dir+"/cri.toml")
+	n.cmd = n.program()
 	if err := os.WriteFile(n.dir+"/cri.toml", nil, 0o644); err != nil {
 		n.tb.Fatal(err)
 	}

@@ -2,20 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/apparmor"
+	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/image"
@@ -55,7 +55,14 @@ func configure(fs *flag.FlagSet, file string, cfg *config.Config, values map[str
 
 // serve wires the parts, and serves until ctx ends.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	if cfg.OCIRuntime == "" {
+		cfg.OCIRuntime = defaultRuntime()
+	}
 	runtimes, err := findRuntimes(cfg)
+	if err != nil {
+		return err
+	}
+	driver, err := cgroupdriver.New(cfg.CgroupDriver)
 	if err != nil {
 		return err
 	}
@@ -93,12 +100,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	node := network.New(network.Config{ConfDir: cfg.CNI.ConfDir, BinDirs: cfg.CNI.BinDirs, CacheDir: cfg.CNI.CacheDir, Log: log})
 	node.Reload(ctx) // half-made sandboxes are released from it
-	systemd := cfg.CgroupDriver == "systemd"
-	group := func(parent, id string) string { return groupOf(systemd, parent, id) }
-	cgroupsPath := func(parent, id string) string { return cgroupsPathOf(systemd, parent, id) }
 	host := spec.Probe(cgroups.V2)
 	boxes, err := sandbox.Open(ctx, sandbox.Config{Dir: filepath.Join(cfg.StateDir, "sandboxes"), FilesDir: filepath.Join(cfg.RootDir, "sandboxes"), Network: node, Monitor: mon, Pause: monitorProgram,
-		Runtime: runtimes.find, Cgroup: cgroupsPath, Group: group, OOMMin: host.OOMScoreMin, Log: log,
+		Runtime: runtimes.find, Cgroup: driver.OCI, Group: driver.Group, OOMMin: host.OOMScoreMin, Log: log,
 		UnprivilegedPorts: cfg.UnprivilegedPorts, UnprivilegedICMP: cfg.UnprivilegedICMP})
 	if err != nil {
 		return err
@@ -107,7 +111,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	containers, err := container.Open(ctx, container.Config{Dir: filepath.Join(cfg.StateDir, "containers"), SeccompDir: cfg.Seccomp, Images: images, Rootfs: roots,
 		Monitor: mon, Sandboxes: boxes, Runtime: runtimes.find,
 		AllowedAnnotations: runtimes.allowedAnnotations,
-		Cgroup:             cgroupsPath, Group: group, Host: host, Log: log,
+		Cgroup:             driver.OCI, Group: driver.Group, Host: host, Log: log,
 		AppArmor: apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser")}, events.Put)
 	if err != nil {
 		return err
@@ -125,7 +129,8 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(16<<20), grpc.MaxSendMsgSize(16<<20))
 	runtimeapi.RegisterRuntimeServiceServer(g, server.New(server.Config{Version: program.Version, Sandboxes: boxes, Containers: containers, Images: images,
-		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Group: group, Handlers: runtimes.names(), Systemd: systemd, Info: cfg, Log: log}))
+		Rootfs: roots, Network: node, Streaming: streams, Events: events, Cgroups: cgroups, Driver: driver,
+		Handlers: runtimes.names(), Info: cfg, Log: log}))
 	runtimeapi.RegisterImageServiceServer(g, imageserver.New(images, roots))
 	archives, err := socket.Listen(importSocket(cfg.StateDir))
 	if err != nil {
@@ -142,8 +147,12 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	all.Go(func() error { return g.Serve(listener) })
 	all.Go(func() error { return importer.New(images, log).Run(ctx, archives) })
 	all.Go(func() error { <-ctx.Done(); g.Stop(); return nil })
+	all.Go(func() error { return awaitDismissal(ctx, mon, log) })
 	log.Info("serving CRI", "socket", cfg.Socket)
-	return all.Wait()
+	if err := all.Wait(); !errors.Is(err, errDismissed) {
+		return err
+	}
+	return nil
 }
 
 func findMonitor(configured string) (string, error) {
@@ -165,39 +174,4 @@ func findMonitor(configured string) (string, error) {
 func isFile(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()
-}
-
-// cgroupsPathOf is linux.cgroupsPath of the OCI spec: a path, or slice:prefix:name for systemd.
-func cgroupsPathOf(systemd bool, parent, id string) string {
-	if systemd {
-		if parent == "" {
-			parent = "system.slice"
-		}
-		return path.Base(parent) + ":trivet:" + id
-	}
-	if parent == "" {
-		parent = "/trivet"
-	}
-	return path.Join("/", parent, id)
-}
-
-// groupOf is where that is below the cgroup root. An empty id is the pod itself.
-func groupOf(systemd bool, parent, id string) string {
-	if !systemd {
-		return cgroupsPathOf(false, parent, id)
-	}
-	if parent == "" {
-		parent = "system.slice"
-	}
-	slice, group := strings.TrimSuffix(path.Base(parent), ".slice"), "/"
-	for i := range len(slice) {
-		if slice[i] == '-' {
-			group = path.Join(group, slice[:i]+".slice")
-		}
-	}
-	group = path.Join(group, slice+".slice")
-	if id == "" {
-		return group
-	}
-	return path.Join(group, "trivet-"+id+".scope")
 }

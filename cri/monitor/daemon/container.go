@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -38,6 +37,7 @@ type container struct {
 	told   chan struct{}  // closed when the client knows of it, so that its exit cannot be told before
 	ended  chan struct{}  // closed when record.Exit is set and told
 	gone   chan struct{}  // closed when it is forgotten
+	kills  uint64         // OOM kills in its pod before it was made
 
 	mu     sync.Mutex // guards all below
 	record record
@@ -50,7 +50,8 @@ type container struct {
 
 func (d *Daemon) newContainer(r record) *container {
 	return &container{id: r.ID, dir: wire.ContainerDir(d.cfg.StateDir, r.ID), record: r, pidfd: -1, stage: -1, stdin: -1,
-		told: make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{})}
+		kills: d.podKills(r.Cgroup),
+		told:  make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{})}
 }
 
 func (c *container) path(name string) string { return filepath.Join(c.dir, name) }
@@ -199,7 +200,7 @@ func (d *Daemon) finisher(c *container) func(unix.WaitStatus) {
 // finish records and tells an exit, after all output that came before it is in the log.
 func (d *Daemon) finish(c *container, exit wire.Exit) {
 	exit.At = time.Now()
-	exit.OOM = d.oomKilled(c.record.Cgroup) // at once: systemd removes an empty group as soon as it hears of it
+	exit.OOM = d.oomKilled(c, exit) // at once: systemd removes an empty group as soon as it hears of it
 	if c.record.SharedPID {
 		d.endRest(c)
 	}
@@ -265,25 +266,32 @@ func (c *container) closedOrEmpty(st *output.Stream) bool {
 	return !terminal && st.Empty()
 }
 
-// oomKilled reads the kernel's count of OOM kills of a cgroup: memory.events on v2, memory.oom_control on v1.
-func (d *Daemon) oomKilled(group string) bool {
-	if group == "" {
+// oomKilled tells whether the OOM killer struck in the container's group. systemd removes the group of a
+// scope, and the kernel's count with it, when it hears that it is empty, which may be before we do. On cgroup
+// v2 the pod's group has the count of all its containers; it serves for one that was killed.
+func (d *Daemon) oomKilled(c *container, exit wire.Exit) bool {
+	if c.record.Cgroup == "" {
 		return false
 	}
-	dir := d.cgroups.Dir("memory", group)
-	for _, file := range []string{"memory.events", "memory.oom_control"} {
-		data, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(data)) {
-			if n, ok := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); ok {
-				count, err := strconv.Atoi(n)
-				return err == nil && count > 0
-			}
-		}
+	if kills, err := d.cgroups.OOMKills(c.record.Cgroup); err == nil {
+		return kills > 0
 	}
-	return false
+
+	wasKilled := exit.Code == 128+int(unix.SIGKILL)
+	return wasKilled && d.podKills(c.record.Cgroup) > c.kills
+}
+
+// podKills is how many OOM kills there were up to now in the group above a container's; on cgroup v1, which
+// does not count them there, none.
+func (d *Daemon) podKills(group string) uint64 {
+	if !d.cgroups.V2 || group == "" {
+		return 0
+	}
+	kills, err := d.cgroups.OOMKills(path.Dir(group))
+	if err != nil {
+		return 0
+	}
+	return kills
 }
 
 // close gives up all descriptors.

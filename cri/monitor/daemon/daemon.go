@@ -47,6 +47,7 @@ type Daemon struct {
 	// stateLock keeps a second monitor, at another socket, away from the same FIFOs.
 	stateLock int
 	locks     keylock.Locks[string] // one operation per container
+	dismissed chan struct{}         // closed when the daemon is to end for good
 
 	// busy is read-locked by operations that must not be cut by an upgrade; telling are exits of children that are on their way to record and client.
 	busy    sync.RWMutex
@@ -90,7 +91,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer unix.Close(stateLock)
 	d := &Daemon{cfg: cfg, log: cfg.Log, program: program, cgroups: cgroups, reaper: newReaper(), listen: l, stateLock: stateLock,
-		containers: map[string]*container{}, sessions: map[*session]struct{}{}}
+		dismissed:  make(chan struct{}),
+		containers: map[string]*container{},
+		sessions:   map[*session]struct{}{}}
 	if d.journal, err = logfile.OpenJournal(filepath.Join(cfg.StateDir, "journal"), journalSlots); err != nil {
 		return err
 	}
@@ -118,10 +121,15 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 		d.cfg.Ready()
 	}
 	d.log.Info("monitor is ready", "socket", d.cfg.Socket, "containers", len(d.containers))
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	defer context.AfterFunc(ctx, func() { d.listen.sock.Close() })()
 	wg.Go(func() {
 		for {
 			select {
+			case <-d.dismissed:
+				cancel()
+				return
 			case <-upgrade:
 				d.log.Error("upgrade", "err", d.upgrade())
 				signal.Notify(upgrade, unix.SIGUSR2)

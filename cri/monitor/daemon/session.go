@@ -1,8 +1,12 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +49,9 @@ func (d *Daemon) serve(sock *net.UnixConn) {
 		case wire.OpHello:
 			files.Close()
 			d.greet(s, m.Seq)
+		case wire.OpDismiss:
+			files.Close()
+			go d.dismiss(s, m.Seq)
 		default:
 			go d.request(s, m, files)
 		}
@@ -151,6 +158,49 @@ func (d *Daemon) attach(id string, files wire.Files) error {
 				return fmt.Errorf("attach to container %s: %w", id, err)
 			}
 		}
+	}
+	return nil
+}
+
+// dismiss ends the daemon if no container is left, and tells the clients not to start another. It does not
+// wait for requests in flight, as those that come later would have to wait with it.
+func (d *Daemon) dismiss(s *session, seq uint64) {
+	if err := d.retire(s, seq); err != nil {
+		s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq, Fail: wire.FailOf(err)}, nil)
+	}
+}
+
+func (d *Daemon) retire(s *session, seq uint64) error {
+	if !d.busy.TryLock() {
+		return errors.New("trivet-monitor is at work; try again")
+	}
+	if err := d.idle(); err != nil {
+		d.busy.Unlock()
+		return err
+	}
+	if err := s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq}, nil); err != nil {
+		d.busy.Unlock()
+		return err // whoever asked has given up
+	}
+
+	// busy stays locked: a request that comes in from now on waits until the process has ended.
+	d.log.Info("monitor was dismissed")
+	d.tell(wire.Message{Op: wire.OpDismissed})
+	if err := os.Remove(d.listen.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		d.log.Warn("remove the socket", "err", err)
+	}
+	close(d.dismissed)
+	return nil
+}
+
+// idle fails while there is a container, even one whose undoing has failed.
+func (d *Daemon) idle() error {
+	left, err := os.ReadDir(filepath.Join(d.cfg.StateDir, "containers"))
+	if err != nil {
+		return fmt.Errorf("look for containers: %w", err)
+	}
+	if len(left) > 0 {
+		return fmt.Errorf("%d containers are left, such as %s", len(left), left[0].Name())
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ const (
 	OpReopenLog  Op = "reopen-log"  //
 	OpAttach     Op = "attach"      // copy output to the descriptors FdOut, FdErr from now on
 	OpCloseStdin Op = "close-stdin" // give up the monitor's writing end of a StdinOnce container
+	OpDismiss    Op = "dismiss"     // end, with the clients, unless a container is left
 	OpExec       Op = "exec"        // Descriptors: FdProcess, FdIn, FdOut, FdErr -> Pid, FdPid; later ExecExit
 )
 
@@ -34,6 +35,7 @@ const (
 	OpContainer Op = "container" // Status and its descriptors
 	OpExit      Op = "exit"
 	OpExecExit  Op = "exec-exit"
+	OpDismissed Op = "dismissed" // the monitor ends and is not to be started again
 )
 
 // Names of the descriptors that go with a message.

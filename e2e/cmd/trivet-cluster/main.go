@@ -84,7 +84,8 @@ func configure(env *program.Env) (*session, error) {
 	deploy := fs.String("deploy", "deploy", "directory with the manifests of trivet's parts")
 	count := fs.Int("nodes", 1, "number of nodes: node1, node2, ...")
 	reference := fs.Int("reference-nodes", 0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
-	seats := cluster.Seats{}
+	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
+	seats := cluster.Seats{Init: "trivet"}
 	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
@@ -103,7 +104,14 @@ func configure(env *program.Env) (*session, error) {
 	if *count < 0 || *reference < 0 || *count+*reference < 1 || *count+*reference > 200 {
 		return nil, &program.UsageError{Err: fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together", *count, *reference)}
 	}
+	if *systemd < 0 || *systemd > *count {
+		err := fmt.Errorf("%d of %d nodes cannot have systemd", *systemd, *count)
+		return nil, &program.UsageError{Err: err}
+	}
 	for i := range *count {
+		if i >= *count-*systemd {
+			seats.Init = "systemd"
+		}
 		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("node%d", i+1), Seats: seats})
 	}
 	for i := range *reference {

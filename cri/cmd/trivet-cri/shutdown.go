@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/trivet-node/trivet/cri/config"
+	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+// errDismissed ends a server whose monitor was dismissed.
+var errDismissed = errors.New("trivet-monitor was dismissed")
+
+// awaitDismissal ends the server with its monitor.
+func awaitDismissal(ctx context.Context, mon *monitor.Client, log *slog.Logger) error {
+	select {
+	case <-mon.Dismissed():
+		log.Info("shut down: no pod is left")
+		return errDismissed
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// shutdownLimit bounds the wait for the two processes.
+const shutdownLimit = 30 * time.Second
+
+// shutdown ends trivet-monitor, and trivet-cri with it, when no pod is left. Repeating it is harmless.
+func shutdown(ctx context.Context, cfg config.Config) error {
+	const how = "remove what is left first: crictl rmp --all --force"
+	left, err := filepath.Glob(filepath.Join(cfg.StateDir, "sandboxes", "records", "*.json"))
+	if err != nil {
+		return fmt.Errorf("look for pods: %w", err)
+	}
+	if len(left) > 0 {
+		what := fmt.Sprintf("%d pods are left (records such as %s)", len(left), left[0])
+		return &program.CantRunError{What: what, Do: how}
+	}
+
+	late := fmt.Errorf("no answer within %s", shutdownLimit)
+	ctx, cancel := context.WithTimeoutCause(ctx, shutdownLimit, late)
+	defer cancel()
+	if err := monitor.Dismiss(ctx, cfg.Monitor.Socket); err != nil {
+		return &program.CantRunError{What: err.Error(), Do: how}
+	}
+	return awaitSilence(ctx, cfg.Socket)
+}
+
+// awaitSilence waits until nobody answers on the socket.
+func awaitSilence(ctx context.Context, socket string) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := net.Dial("unix", socket)
+		if err != nil {
+			return nil
+		}
+		conn.Close()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("trivet-cri still answers on %s: %w", socket, context.Cause(ctx))
+		}
+	}
+}

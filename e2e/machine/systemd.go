@@ -1,0 +1,153 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Systemd is Config.Init of a machine whose PID 1 is the host's systemd. It loads no unit of the host's: only
+// a bus, and the daemons that are started on the machine.
+const Systemd = "systemd"
+
+const (
+	systemdProgram = "/lib/systemd/systemd"
+	baseUnits      = "/run/machine/base"    // the target and the bus
+	daemonUnits    = "/run/machine/daemons" // a service for each daemon
+	bootTarget     = "machine.target"
+)
+
+// units are those of a machine without a daemon. DefaultDependencies=no throughout: the targets that would be
+// waited for are the host's.
+var units = map[string]string{
+	bootTarget: "[Unit]\nDefaultDependencies=no\nWants=dbus.socket dbus.service\nAllowIsolate=yes\n",
+	"dbus.socket": "[Unit]\nDefaultDependencies=no\n" +
+		"[Socket]\nListenStream=/run/dbus/system_bus_socket\n",
+	"dbus.service": "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\nAfter=dbus.socket\n" +
+		"[Service]\nType=notify\nNotifyAccess=main\nStandardOutput=null\nStandardError=null\n" +
+		"ExecStart=/usr/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile " +
+		"--systemd-activation\n",
+	// Scopes of containers refer to it.
+	"shutdown.target": "[Unit]\nDefaultDependencies=no\nRefuseManualStart=yes\n",
+}
+
+// execSystemd makes this process, PID 1 of a machine that is built, systemd.
+func execSystemd(dir string, all []hierarchy) error {
+	if err := writeUnits(); err != nil {
+		return err
+	}
+	if err := hideControllers(dir, all); err != nil {
+		return err
+	}
+	// What systemd says must not appear on the host's console or in the kernel's log.
+	for _, device := range []string{"/dev/console", "/dev/kmsg"} {
+		err := unix.Mount(os.DevNull, device, "", unix.MS_BIND, "")
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("cover %s: %w", device, err)
+		}
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+
+	unitPath := []string{"/run/systemd/system.control", "/run/systemd/transient", daemonUnits, baseUnits}
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"container=machine", // systemd leaves devices and the clock alone in containers
+		"SYSTEMD_UNIT_PATH=" + strings.Join(unitPath, ":"),
+	}
+	argv := []string{systemdProgram, "--unit=" + bootTarget, "--log-target=null", "--show-status=no"}
+	if len(all) > 0 {
+		// In a container, PID 1's arguments are its kernel command line. By default it would keep its groups
+		// in the host's cgroup v2, too.
+		argv = append(argv, "systemd.unified_cgroup_hierarchy=no",
+			"systemd.legacy_systemd_cgroup_controller=yes")
+	}
+	return fmt.Errorf("execute %s: %w", systemdProgram, unix.Exec(systemdProgram, argv, env))
+}
+
+func writeUnits() error {
+	for _, d := range []string{baseUnits, daemonUnits} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	for name, text := range units {
+		if err := os.WriteFile(filepath.Join(baseUnits, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hideControllers shows a /proc/cgroups with those cgroup v1 controllers only that are mounted: systemd would
+// mount the others, which makes hierarchies for the whole host.
+func hideControllers(dir string, all []hierarchy) error {
+	if len(all) == 0 {
+		return nil
+	}
+	mounted := map[string]bool{}
+	for _, h := range all {
+		for c := range strings.SplitSeq(h.options, ",") {
+			mounted[c] = true
+		}
+	}
+	known, err := os.ReadFile("/proc/cgroups")
+	if err != nil {
+		return err
+	}
+
+	var shown strings.Builder
+	for line := range strings.Lines(string(known)) {
+		name, _, _ := strings.Cut(line, "\t")
+		if strings.HasPrefix(line, "#") || mounted[name] {
+			shown.WriteString(line)
+		}
+	}
+	file := filepath.Join(dir, "scratch", "cgroups")
+	if err := os.WriteFile(file, []byte(shown.String()), 0o444); err != nil {
+		return err
+	}
+	if err := unix.Mount(file, "/proc/cgroups", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("cover /proc/cgroups: %w", err)
+	}
+	return nil
+}
+
+// services supervises daemons as systemd's services.
+type services struct{ *Machine }
+
+// root is the machine's file system as the host sees it.
+func (s services) root(path string) string {
+	return filepath.Join(fmt.Sprintf("/proc/%d/root", s.Pid()), path)
+}
+
+// ready tells that systemd takes calls.
+func (s services) ready() error {
+	conn, err := net.Dial("unix", s.root("/run/systemd/private"))
+	if err != nil {
+		return fmt.Errorf("systemd of machine %s does not answer: %w", s.Name, err)
+	}
+	return conn.Close()
+}
+
+func (s services) systemctl(ctx context.Context, args ...string) (string, error) {
+	cmd, err := s.Command(ctx, "systemctl", append([]string{"--no-ask-password"}, args...)...)
+	if err != nil {
+		return "", err
+	}
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("machine %s: systemctl %s: %w: %s", s.Name, strings.Join(args, " "), err,
+			strings.TrimSpace(errs.String()))
+	}
+	return string(out), nil
+}

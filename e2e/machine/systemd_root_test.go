@@ -1,0 +1,109 @@
+package machine
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+func bootSystemd(t *testing.T) *Machine {
+	t.Helper()
+	testenv.Root(t)
+	if _, err := os.Stat(systemdProgram); err != nil {
+		testenv.Skip(t, "needs systemd (make install): %v", err)
+	}
+	m, _ := bootWith(t, Systemd)
+	return m
+}
+
+func TestSystemdBootsWithNoUnitOfTheHost(t *testing.T) {
+	m := bootSystemd(t)
+	got := inside(t, m, "cat /proc/1/comm; systemctl is-system-running --wait")
+	if got != "systemd\nrunning" {
+		t.Errorf("PID 1 and its state: %q", got)
+	}
+	if got := inside(t, m, "sed -n s/^0:://p /proc/1/cgroup"); got != "/" && got != "/init.scope" {
+		t.Errorf("PID 1 is in %s of cgroup v2", got)
+	}
+	if got := inside(t, m, "ls -d /sys/fs/cgroup/unified 2>/dev/null || true"); got != "" {
+		t.Errorf("the host's cgroup v2 is mounted at %s", got)
+	}
+	for line := range strings.Lines(inside(t, m, "systemctl list-units --plain --no-legend --type=service")) {
+		if !strings.HasPrefix(line, "dbus.service ") {
+			t.Errorf("a service runs: %s", line)
+		}
+	}
+}
+
+func TestDaemonsAreServicesOfSystemd(t *testing.T) {
+	m := bootSystemd(t)
+	d := Daemon{Name: "sleeper", Env: []string{"WHO=a $b %c"},
+		Argv: []string{"/bin/sh", "-c", `echo "started by $WHO"; trap 'exit 7' TERM; sleep 1000 & wait`}}
+	for range 2 { // a second start is harmless
+		if err := m.Start(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state := func() State {
+		t.Helper()
+		all, err := m.List()
+		if err != nil || len(all) != 1 {
+			t.Fatalf("daemons: %+v, %v", all, err)
+		}
+		return all[0]
+	}
+	if s := state(); s.Pid == 0 || s.HostPid == 0 || s.Argv[2] != d.Argv[2] {
+		t.Errorf("after the start: %+v", s)
+	}
+	if err := m.Stop("sleeper", 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if s := state(); s.Pid != 0 || s.Exit != "exit code 7" {
+		t.Errorf("after the stop: %+v", s)
+	}
+	if err := m.Start(d); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Kill("sleeper"); err != nil {
+		t.Fatal(err)
+	}
+	if s := state(); s.Pid != 0 || s.Exit != "signal killed" {
+		t.Errorf("after the kill: %+v", s)
+	}
+	log, err := os.ReadFile(m.path("log", "sleeper.log"))
+	if want := "started by a $b %c\n"; err != nil || string(log) != want+want {
+		t.Errorf("log %q, %v", log, err)
+	}
+	if err := m.Stop("nobody", time.Second); err == nil {
+		t.Error("a daemon that nobody knows is stopped")
+	}
+}
+
+// The node agent's control groups need a systemd of their own to be tested with. Their tests are built, or
+// found built at TRIVET_PODCGROUP_TEST where there is no Go (make vm).
+func TestPodGroupsOnSystemd(t *testing.T) {
+	m := bootSystemd(t)
+	binary := m.path("podcgroup.test")
+	prepare := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-o", binary,
+		"./node/podcgroup")
+	prepare.Dir = "../.."
+	if built := os.Getenv("TRIVET_PODCGROUP_TEST"); built != "" {
+		prepare = exec.CommandContext(t.Context(), "cp", built, binary)
+	}
+	if out, err := prepare.CombinedOutput(); err != nil {
+		t.Fatalf("get the tests: %v: %s", err, out)
+	}
+
+	const tests = "TestPodLimitsAreInForceUnderSystemd|TestSlicesOfPodsThatAreGoneGo|" +
+		"TestSystemdMayBeRestartedBetweenCalls|TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem"
+	out := inside(t, m, "TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 "+binary+
+		" -test.v -test.timeout=2m -test.run='"+tests+"' 2>&1; true")
+	want := 1 + strings.Count(tests, "|")
+	if strings.Count(out, "--- PASS: ") != want || !strings.HasSuffix(out, "PASS") {
+		t.Errorf("not all of the %d tests passed:\n%s", want, out)
+	}
+}

@@ -1,0 +1,53 @@
+// Package systemd tells whether the machine runs systemd and how it names slices. It speaks to nobody.
+package systemd
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strings"
+)
+
+// Running tells whether systemd is the machine's PID 1, as sd_booted(3) does.
+func Running() bool {
+	info, err := os.Lstat("/run/systemd/system")
+	return err == nil && info.IsDir()
+}
+
+// SliceSuffix ends the name of every slice.
+const SliceSuffix = ".slice"
+
+// maxUnitName is the longest name of a unit that systemd takes.
+const maxUnitName = 255
+
+// SlicePath is where the control group of a slice is, below the root of the hierarchy: systemd reads the
+// nesting from the dashes of the name, so that a-b.slice is in /a.slice/a-b.slice (systemd.slice(5)).
+func SlicePath(name string) (string, error) {
+	base, ok := strings.CutSuffix(name, SliceSuffix)
+	switch {
+	case !ok || base == "" || len(name) > maxUnitName:
+		return "", fmt.Errorf("%q is no name of a slice", name)
+	case base == "-":
+		return "/", nil
+	}
+
+	group, parents := "/", ""
+	for part := range strings.SplitSeq(base, "-") {
+		if part == "" || strings.IndexFunc(part, notInUnitName) >= 0 {
+			return "", fmt.Errorf("%q is no name of a slice", name)
+		}
+		group = path.Join(group, parents+part+SliceSuffix)
+		parents += part + "-"
+	}
+	return group, nil
+}
+
+// notInUnitName tells what may not be in the name of a unit (systemd.unit(5)); dashes are the caller's
+// affair.
+func notInUnitName(r rune) bool {
+	switch {
+	case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune(`:_.\`, r):
+		return false
+	}
+	return true
+}

@@ -1,0 +1,197 @@
+// Package unit makes, limits and stops slices through systemd's D-Bus interface
+// (org.freedesktop.systemd1(5)). systemd writes what its units say over whatever was written into its part of
+// the control group tree by file, so limits must be its units' properties.
+package unit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	systemd1 "github.com/coreos/go-systemd/v22/dbus"
+	"github.com/godbus/dbus/v5"
+)
+
+// callLimit bounds what is asked of systemd, the wait for its job included: a PID 1 that hangs must not take
+// a worker with it.
+const callLimit = 15 * time.Second
+
+// Slices are systemd's slices. The connection is made by the first call, and anew when systemd or the bus was
+// restarted.
+type Slices struct {
+	mu   sync.Mutex // guards conn
+	conn *systemd1.Conn
+}
+
+// Ensure starts the transient slice with these properties, or gives them to the one that is there.
+func (s *Slices) Ensure(ctx context.Context, name string, limits []Property) error {
+	ctx, cancel := withLimit(ctx)
+	defer cancel()
+
+	start := append(values(limits), sliceProperties(name)...)
+	err := s.job(ctx, func(c *systemd1.Conn, done chan<- string) error {
+		_, err := c.StartTransientUnitContext(ctx, name, "replace", start, done)
+		return err
+	})
+	if !named(err, "UnitExists") {
+		return wrap(err, "start slice "+name)
+	}
+
+	err = s.call(ctx, func(c *systemd1.Conn) error {
+		return c.SetUnitPropertiesContext(ctx, name, true, values(limits)...)
+	})
+	if err != nil {
+		return wrap(err, "set properties of slice "+name)
+	}
+
+	// A unit that is known need not run: the administrator may have written a file for it.
+	err = s.job(ctx, func(c *systemd1.Conn, done chan<- string) error {
+		_, err := c.StartUnitContext(ctx, name, "replace", done)
+		return err
+	})
+	return wrap(err, "start slice "+name)
+}
+
+// Stop stops the slice and what is in it. One that is not known is stopped.
+func (s *Slices) Stop(ctx context.Context, name string) error {
+	ctx, cancel := withLimit(ctx)
+	defer cancel()
+
+	err := s.job(ctx, func(c *systemd1.Conn, done chan<- string) error {
+		_, err := c.StopUnitContext(ctx, name, "replace", done)
+		return err
+	})
+	if err != nil && !named(err, "NoSuchUnit") {
+		return wrap(err, "stop slice "+name)
+	}
+
+	// Without it, systemd would remember one that has failed.
+	err = s.call(ctx, func(c *systemd1.Conn) error { return c.ResetFailedUnitContext(ctx, name) })
+	if err != nil && !named(err, "NoSuchUnit") {
+		return wrap(err, "forget slice "+name)
+	}
+	return nil
+}
+
+// Close gives up the connection. A later call makes another.
+func (s *Slices) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil {
+		s.conn.Close()
+		s.conn = nil
+	}
+}
+
+// job begins a job and waits for its end, of which no news comes once the connection is lost.
+func (s *Slices) job(ctx context.Context, begin func(c *systemd1.Conn, done chan<- string) error) error {
+	done := make(chan string, 1)
+	var used *systemd1.Conn
+	err := s.call(ctx, func(c *systemd1.Conn) error {
+		used = c
+		return begin(c, done)
+	})
+	if err != nil {
+		return err
+	}
+
+	look := time.NewTicker(200 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case result := <-done:
+			if result != "done" {
+				return fmt.Errorf("systemd's job ended as %q", result)
+			}
+			return nil
+		case <-look.C:
+			if !used.Connected() {
+				return errors.New("the connection to systemd was lost")
+			}
+		case <-ctx.Done():
+			return s.late(ctx)
+		}
+	}
+}
+
+// late gives up the connection when systemd took too long on it, not when the caller has lost interest.
+func (s *Slices) late(ctx context.Context) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		s.Close()
+	}
+	return context.Cause(ctx)
+}
+
+// call calls f with a connection, a second time if the connection was found dead.
+func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error {
+	for attempt := 0; ; attempt++ {
+		c, err := s.connection()
+		if err != nil {
+			return fmt.Errorf("connect to systemd: %w", err)
+		}
+		if err = f(c); err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return s.late(ctx)
+		}
+		if attempt > 0 || c.Connected() && !errors.Is(err, dbus.ErrClosed) {
+			return err
+		}
+		s.Close()
+	}
+}
+
+func (s *Slices) connection() (*systemd1.Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != nil && s.conn.Connected() {
+		return s.conn, nil
+	}
+	if s.conn != nil {
+		s.conn.Close()
+	}
+
+	var err error
+	s.conn, err = connect()
+	return s.conn, err
+}
+
+// connect talks to systemd itself, or by the system bus where its own socket is not shown to us. The context
+// of a connection is one for its whole life, so it ends only if making the connection takes too long.
+func connect() (*systemd1.Conn, error) {
+	life, giveUp := context.WithCancel(context.Background())
+	timer := time.AfterFunc(callLimit, giveUp)
+	defer timer.Stop()
+
+	c, direct := systemd1.NewSystemdConnectionContext(life)
+	if direct == nil {
+		return c, nil
+	}
+	c, bus := systemd1.NewSystemConnectionContext(life)
+	if bus == nil {
+		return c, nil
+	}
+	giveUp()
+	return nil, errors.Join(direct, bus)
+}
+
+func withLimit(ctx context.Context) (context.Context, context.CancelFunc) {
+	late := fmt.Errorf("systemd has not answered within %s", callLimit)
+	return context.WithTimeoutCause(ctx, callLimit, late)
+}
+
+// named tells whether systemd gave this error.
+func named(err error, name string) bool {
+	var e dbus.Error
+	return errors.As(err, &e) && e.Name == "org.freedesktop.systemd1."+name
+}
+
+func wrap(err error, what string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
