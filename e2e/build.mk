@@ -96,7 +96,7 @@ seats: references ## the demo with every mix of trivet and reference programs in
 
 .PHONY: vm
 vm: SYSTEMD = 1
-vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 5 minutes)
+vm: install build bin/trivet-cluster $(references) .trivet/images/index.json ## the demo and pods' limits under systemd in a virtual machine with Debian's kernel on cgroup v2, emulated (some 7 minutes)
 	@e2e/vm.sh .trivet/vm $(SEATS)
 
 .PHONY: critest

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the cluster, its demo and the tests of pods' limits in a virtual machine with Debian's kernel: cgroup v2
-# only, and every privilege, whatever this machine has. By software emulation, so patience: some five minutes.
+# only, and every privilege, whatever this machine has. By software emulation, so patience: some seven minutes.
 # vm.sh DIR [trivet-cluster up flags]; run it by make vm.
 set -euo pipefail
 project=$(cd "$(dirname "$0")/.." && pwd)
