@@ -30,7 +30,13 @@ const critestNetwork = `{"cniVersion": "1.1.0", "name": "critest", "plugins": [{
 // Critest runs the published critest against trivet-cri over an OCI runtime, on a machine of its own beside the cluster, and returns
 // one result a spec. What the specs leave behind is an error.
 func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results []specs.Result, err error) {
-	seats := Seats{Agent: "trivet", CRI: "trivet", CNI: "trivet", OCI: oci}
+	seats := Seats{
+		Init:  "trivet",
+		Agent: "trivet",
+		CRI:   "trivet",
+		CNI:   "trivet",
+		OCI:   oci,
+	}
 	if err := seats.Validate(); err != nil {
 		return nil, err
 	}
