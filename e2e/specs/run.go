@@ -18,7 +18,7 @@ import (
 const junitName = "junit_01.xml"
 
 // runSuite runs a suite of ginkgo's until it ends, and reads its report: name of a spec -> result. What the suite prints is kept in
-// e2e.log beside the report; total is for the progress only.
+// e2e.log beside the report; total is for the progress only; 0 if it is not known.
 func runSuite(cmd *exec.Cmd, reportDir string, total int, progress io.Writer) (map[string]Result, error) {
 	report := filepath.Join(reportDir, junitName)
 	if err := errors.Join(os.MkdirAll(reportDir, 0o755), os.RemoveAll(report)); err != nil {
@@ -88,7 +88,11 @@ func follow(out io.Reader, total int, progress io.Writer) {
 		}
 		if verdict != "" && strings.HasPrefix(line, "[") {
 			n++
-			fmt.Fprintf(progress, "%3d/%d %-7s %6ss %s\n", n, total, verdict, took, line)
+			of := ""
+			if total > 0 {
+				of = fmt.Sprintf("/%d", total)
+			}
+			fmt.Fprintf(progress, "%3d%s %-7s %6ss %s\n", n, of, verdict, took, line)
 		}
 		verdict = ""
 	}
