@@ -59,7 +59,7 @@ func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 	}
 
 	if there, err := mounted(dir); there || err != nil {
-		return fmt.Errorf("unmount %s: %w", dir, errors.Join(last, err))
+		return fmt.Errorf("unmount %s: %w", dir, errors.Join(errors.New("it is still mounted"), last, err))
 	}
 	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", dir, err)

@@ -24,8 +24,8 @@ type Page struct {
 	last   []byte // what was read and understood
 }
 
-// NewPage returns the page of a URL, which is asked for with the header at each interval. Until it has been read once, static
-// pods that came from a page may only be unknown.
+// NewPage returns the page of a URL, which is asked for with the header at each interval. Until it has been
+// read once, static pods that came from a page may only be unknown.
 func NewPage(source *Source, url string, header http.Header, node string, every time.Duration) *Page {
 	source.Expect(manifest.SourceURL)
 	return &Page{
@@ -38,8 +38,8 @@ func NewPage(source *Source, url string, header http.Header, node string, every 
 	}
 }
 
-// Follow reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can run, the
-// pods stay as they are.
+// Follow reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can
+// run, the pods stay as they are.
 func (p *Page) Follow(ctx context.Context) {
 	again := time.NewTicker(p.every)
 	defer again.Stop()

@@ -47,6 +47,13 @@ func (s *Source) Settled(source string) bool {
 	return !s.expected[source]
 }
 
+// Complete tells whether all pods of all sources are known.
+func (s *Source) Complete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.expected) == 0
+}
+
 // tellOnce logs once what is wrong at a place, which is looked at again and again.
 func (s *Source) tellOnce(place, what string) {
 	s.mu.Lock()
