@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -45,7 +46,7 @@ func (p *Page) Follow(ctx context.Context) {
 	defer again.Stop()
 	for {
 		if err := p.read(ctx); err != nil && ctx.Err() == nil {
-			p.source.tellOnce(p.url, err.Error())
+			p.source.tellOnce(p.place(), err.Error())
 		}
 		select {
 		case <-ctx.Done():
@@ -72,7 +73,7 @@ func (p *Page) read(ctx context.Context) error {
 			return err
 		}
 		for _, w := range warnings {
-			p.source.tellOnce(p.url, w)
+			p.source.tellOnce(p.place(), w)
 		}
 	}
 	p.last = data
@@ -94,11 +95,20 @@ func (p *Page) get(ctx context.Context) ([]byte, error) {
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", p.url, answer.Status)
+		return nil, fmt.Errorf("%s: %s", p.place(), answer.Status)
 	}
 	data, err := io.ReadAll(io.LimitReader(answer.Body, maxManifest+1))
 	if err == nil && len(data) > maxManifest {
-		err = fmt.Errorf("%s has more than %d bytes", p.url, maxManifest)
+		err = fmt.Errorf("%s has more than %d bytes", p.place(), maxManifest)
 	}
 	return data, err
+}
+
+// place is the URL for a log, without a password in it.
+func (p *Page) place() string {
+	u, err := url.Parse(p.url)
+	if err != nil {
+		return "the page of static pods"
+	}
+	return u.Redacted()
 }
