@@ -39,8 +39,8 @@ type Access struct {
 
 	mu      sync.Mutex     // guards the files and what follows
 	pulling map[string]int // pulls that go on, by name
-	// before is, for names with an intent, the ID of the preloaded image that was there when its pull began: a
-	// pull that is cut off and leaves that image has changed nothing.
+	// before is, for names with an intent, the ID of the preloaded image that was there when its pull began:
+	// a pull that is cut off and leaves that image has changed nothing.
 	before map[string]string
 }
 

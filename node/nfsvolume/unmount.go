@@ -30,8 +30,8 @@ type inFlight struct {
 var errNoAnswer = errors.New("the server does not answer")
 
 // Unmount unmounts dir and removes the directory. A server that does not answer is given some time, then what
-// it was to write is lost, and at last the mount is only taken out of sight. Of a mount that is merely in use,
-// by a process of the node, nothing is lost.
+// it was to write is lost, and at last the mount is only taken out of sight. Of a mount that is merely in
+// use, by a process of the node, nothing is lost.
 func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 	var last error
 	for _, way := range []struct {
