@@ -23,9 +23,8 @@ func Static(pod *v1.Pod) bool { return SourceOf(pod.Annotations) != SourceAPI }
 
 // SourceOf tells from the annotations of a pod or its sandbox where the pod came from.
 func SourceOf(annotations map[string]string) string {
-	switch source := annotations[manifest.AnnotationSource]; source {
-	case manifest.SourceFile, manifest.SourceURL:
-		return source
+	if manifest.IsStatic(annotations) {
+		return annotations[manifest.AnnotationSource]
 	}
 	return SourceAPI
 }
