@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,15 @@ func Read(path string, limit int64) ([]byte, error) {
 	defer f.Close()
 
 	return Contents(f, limit)
+}
+
+// ReadLinked is Read for a file of the administrator's: path may be a link and lead through others.
+func ReadLinked(path string, limit int64) ([]byte, error) {
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, err
+	}
+	return Read(target, limit)
 }
 
 // Open opens the regular file path with flags (os.O_RDONLY, os.O_WRONLY, os.O_TRUNC, ...; it makes none).

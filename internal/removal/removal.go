@@ -1,6 +1,7 @@
 // Package removal deletes directory trees that strangers made. Such a tree may be tens of thousands of
-// directories deep or hold millions of names, so neither descriptors nor memory grow with it, and no error is
-// longer than a few path names. Nothing behind a mount point is touched, and no symbolic link is followed.
+// directories deep or hold millions of names, so descriptors do not grow with it, memory only by some words
+// for each directory on the way down, and no error is longer than a few path names. Nothing behind a mount
+// point is touched, and no symbolic link is followed.
 package removal
 
 import (

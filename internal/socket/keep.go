@@ -69,12 +69,11 @@ func awaitGone(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+
 	buf := make([]byte, 64*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
 	for {
-		if _, err := os.Lstat(path); errors.Is(
-			err,
-			os.ErrNotExist,
-		) { // looked at after the watch began, and after each event
+		// Looked at after the watch began, and after each event.
+		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
 		n, err := events.Read(buf)

@@ -168,6 +168,9 @@ func TestTaintsAreForPodsOfTheAPI(t *testing.T) {
 		"static": {with(func(p *v1.Pod) {
 			p.Annotations = map[string]string{"kubernetes.io/config.source": "file"}
 		}), ""},
+		"of a source that there is not": {with(func(p *v1.Pod) {
+			p.Annotations = map[string]string{"kubernetes.io/config.source": "mine"}
+		}), "TaintToleration"},
 	} {
 		if got := Check(node, c.pod, nil); got.Reason != c.want {
 			t.Errorf("%s: %+v, want %q", name, got, c.want)
@@ -223,6 +226,8 @@ func TestPressureKeepsNewPodsAway(t *testing.T) {
 	important.Spec.Priority = new(int32(2_000_000_000))
 	static := asking(nil)
 	static.Annotations = map[string]string{"kubernetes.io/config.source": "file"}
+	pretender := asking(nil)
+	pretender.Annotations = map[string]string{"kubernetes.io/config.source": "mine"}
 
 	for name, c := range map[string]struct {
 		pod      *v1.Pod
@@ -247,6 +252,8 @@ func TestPressureKeepsNewPodsAway(t *testing.T) {
 			"The node had condition: [DiskPressure MemoryPressure]. "},
 		"critical": {important, []v1.NodeConditionType{disk, memory}, ""},
 		"static":   {static, []v1.NodeConditionType{disk, memory}, ""},
+		"of a source that there is not": {pretender, []v1.NodeConditionType{disk},
+			"The node had condition: [DiskPressure]. "},
 	} {
 		node := testNode()
 		node.Pressure = c.pressure

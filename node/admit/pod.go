@@ -2,16 +2,15 @@ package admit
 
 import (
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/manifest"
 )
 
 // systemCritical is the lowest priority of pods that the system needs (system-cluster-critical).
 const systemCritical = 2_000_000_000
 
 // static tells whether the pod is of a manifest on the node.
-func static(pod *v1.Pod) bool {
-	source := pod.Annotations["kubernetes.io/config.source"]
-	return source != "" && source != "api"
-}
+func static(pod *v1.Pod) bool { return manifest.IsStatic(pod.Annotations) }
 
 // critical tells whether the node lets the pod in whatever it takes.
 func critical(pod *v1.Pod) bool {

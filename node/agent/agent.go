@@ -72,8 +72,18 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 	if err := checkMachine(&cfg.Kubelet, host.V2, "/proc"); err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: log, host: host, started: time.Now(),
-		identity: kubeapi.Identity{NodeName: cfg.NodeName, Kubeconfig: cfg.Kubeconfig, Bootstrap: cfg.Bootstrap, CertDir: cfg.CertDir}}
+	a := &Agent{
+		cfg:     cfg,
+		log:     log,
+		host:    host,
+		started: time.Now(),
+		identity: kubeapi.Identity{
+			NodeName:   cfg.NodeName,
+			Kubeconfig: cfg.Kubeconfig,
+			Bootstrap:  cfg.Bootstrap,
+			CertDir:    cfg.CertDir,
+		},
+	}
 	// A runtime that was restarted is found again at once: gRPC's default waits up to two minutes.
 	reconnect := grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second,
 		Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}})
@@ -101,77 +111,82 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer only.Close()
 	setProcess(&a.cfg.Kubelet, a.log)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var parts sync.WaitGroup
+
+	p := newParts(ctx)
 	defer func() {
-		cancel(nil)
-		parts.Wait()
+		p.end()
 		for _, c := range a.conns {
 			c.Close()
 		}
 	}()
-	run := func(name string, part func(context.Context) error) {
-		parts.Go(func() {
-			if err := part(ctx); err != nil && ctx.Err() == nil {
-				cancel(fmt.Errorf("%s: %w", name, err))
-			}
-		})
-	}
-	run("healthz", a.serveHealth)
-	if err := a.waitForRuntime(ctx); err != nil {
+	p.run("healthz", a.serveHealth)
+	if err := a.waitForRuntime(p.ctx); err != nil {
 		return err
 	}
 	if err := a.connect(); err != nil {
 		return err
 	}
-	if err := a.build(ctx); err != nil {
+	if err := a.build(p.ctx); err != nil {
 		return err
 	}
-	run("events", silent(a.events.Run))
-	run("heartbeat", silent(a.heart.Run))
-	run("objects", silent(a.registered(a.objects.Run)))
-	run("csi drivers", a.drivers.Run)
-	run("csi node", a.csiNode.Init)
-	rotate, err := a.rotateLogs()
-	if err != nil {
+	if err := a.start(p); err != nil {
 		return err
 	}
-	run("log rotation", rotate)
-	run("identity", a.keepIdentity)
-	run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
-	if path := a.cfg.Kubelet.StaticPodPath; path != "" {
-		files := &podsource.Files{Source: a.source, Path: path, Node: a.cfg.NodeName}
-		files.Load()
-		run("static pods", files.Follow)
-	}
-	if url := a.cfg.Kubelet.StaticPodURL; url != "" {
-		k := &a.cfg.Kubelet
-		page := podsource.NewPage(a.source, url, k.StaticPodURLHeader, a.cfg.NodeName, k.HTTPCheckFrequency.Duration)
-		run("static pods by HTTP", silent(page.Follow))
-	}
-	run("pods", silent(a.registered(a.watchPods)))
-	run("pod workers", silent(a.worker.Run))
-	run("leftovers", silent(a.watchLeftovers))
-	if k := a.cfg.Kubelet; k.EnableServer == nil || *k.EnableServer {
-		certificate, server, err := a.serveAPI()
-		if err != nil {
-			return err
-		}
-		run("serving certificate", certificate)
-		run("node API", server)
-	}
+
 	a.log.Info("node agent runs", "node", a.cfg.NodeName, "runtime", a.info.Name, "version", program.Version)
-	<-ctx.Done()
+	<-p.ctx.Done()
 	a.probes.Close()
-	if err := context.Cause(ctx); err != nil && err != context.Canceled {
+	if err := context.Cause(p.ctx); err != nil && err != context.Canceled {
 		return err
 	}
 	return nil
 }
 
-func silent(run func(context.Context)) func(context.Context) error {
-	return func(ctx context.Context) error { run(ctx); return nil }
+// start starts the parts. What a pod needs comes before the pods.
+func (a *Agent) start(p *parts) error {
+	p.run("events", silent(a.events.Run))
+	p.run("heartbeat", silent(a.heart.Run))
+	p.run("objects", silent(a.registered(a.objects.Run)))
+	p.run("csi drivers", a.drivers.Run)
+	p.run("csi node", a.csiNode.Init)
+	rotate, err := a.rotateLogs()
+	if err != nil {
+		return err
+	}
+	p.run("log rotation", rotate)
+	p.run("identity", a.keepIdentity)
+	p.run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
+
+	a.startStatic(p)
+	p.run("pods", silent(a.registered(a.watchPods)))
+	p.run("pod workers", silent(a.worker.Run))
+	p.run("leftovers", silent(a.watchLeftovers))
+
+	if !*a.cfg.Kubelet.EnableServer {
+		return nil
+	}
+	certificate, server, err := a.serveAPI()
+	if err != nil {
+		return err
+	}
+	p.run("serving certificate", certificate)
+	p.run("node API", server)
+	return nil
+}
+
+// startStatic starts the sources of static pods. Files are known before pods are worked on.
+func (a *Agent) startStatic(p *parts) {
+	k := &a.cfg.Kubelet
+	if k.StaticPodPath != "" {
+		files := &podsource.Files{Source: a.source, Path: k.StaticPodPath, Node: a.cfg.NodeName}
+		files.Load()
+		p.run("static pods", files.Follow)
+	}
+	if k.StaticPodURL != "" {
+		every := k.HTTPCheckFrequency.Duration
+		page := podsource.NewPage(a.source, k.StaticPodURL, k.StaticPodURLHeader, a.cfg.NodeName, every)
+		p.run("static pods by HTTP", silent(page.Follow))
+	}
 }
 
 // waitForRuntime waits until the runtime answers: it may be started after the agent.
@@ -224,3 +239,36 @@ func (a *Agent) registered(part func(context.Context)) func(context.Context) {
 }
 
 func (a *Agent) watchPods(ctx context.Context) { a.source.Watch(ctx, a.client.Core, a.cfg.NodeName) }
+
+// parts are what runs of the agent, side by side. When one fails, all end.
+type parts struct {
+	ctx     context.Context //nolint:containedctx // lives as long as the parts
+	cancel  context.CancelCauseFunc
+	running sync.WaitGroup
+}
+
+func newParts(ctx context.Context) *parts {
+	p := &parts{}
+	p.ctx, p.cancel = context.WithCancelCause(ctx)
+	return p
+}
+
+// run runs a part until it returns, which it does when the context ends.
+func (p *parts) run(name string, part func(context.Context) error) {
+	p.running.Go(func() {
+		if err := part(p.ctx); err != nil && p.ctx.Err() == nil {
+			p.cancel(fmt.Errorf("%s: %w", name, err))
+		}
+	})
+}
+
+// end ends all parts and waits for them.
+func (p *parts) end() {
+	p.cancel(nil)
+	p.running.Wait()
+}
+
+// silent is a part that does not fail.
+func silent(run func(context.Context)) func(context.Context) error {
+	return func(ctx context.Context) error { run(ctx); return nil }
+}

@@ -4,8 +4,6 @@ import (
 	"context"
 
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/kubeapi"
@@ -33,12 +31,7 @@ func (a api) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1.Po
 
 // Delete ends the life of the object. If the name belongs to another pod by now, this one is gone.
 func (a api) Delete(ctx context.Context, pod *v1.Pod) error {
-	options := &metav1.DeleteOptions{GracePeriodSeconds: new(int64(0)), Preconditions: &metav1.Preconditions{UID: &pod.UID}}
-	err := a.client.Core.Delete().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).Body(options).Do(ctx).Error()
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil
-	}
-	return err
+	return a.mirrors.Delete(ctx, pod)
 }
 
 // Handler resolves a RuntimeClass.

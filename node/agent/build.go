@@ -21,6 +21,7 @@ import (
 	"github.com/trivet-node/trivet/node/heartbeat"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/kubeapi"
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/objects"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podsource"
@@ -137,7 +138,7 @@ func (a *Agent) makeVolumes(node podenv.Node) error {
 }
 
 func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error {
-	k := a.cfg.Kubelet
+	k := &a.cfg.Kubelet
 	memory, _, err := heartbeat.Memory()
 	if err != nil {
 		return err
@@ -151,26 +152,23 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if a.access, err = a.imageAccess(); err != nil {
 		return err
 	}
-	single := k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill
 	cfg := podworker.Config{
-		Node: criconfig.Node{ClusterDNS: k.ClusterDNS, ClusterDomain: k.ClusterDomain, LogRoot: k.PodLogsDir,
-			SeccompRoot: filepath.Join(a.cfg.RootDir, "seccomp"), SeccompDefault: k.SeccompDefault != nil && *k.SeccompDefault,
-			MemoryCapacity: memory, CgroupV2: a.host.V2, CPUQuota: k.CPUCFSQuota == nil || *k.CPUCFSQuota,
-			SingleOOMKill: single, NoSwap: swapToForbid(a.host.V2)},
-		Env: node, HostIPs: a.ips, RuntimeName: a.info.Name, RootDir: a.cfg.RootDir, Links: a.links(),
-		HostsFile: "/etc/hosts", HostDNS: a.hostDNS, PullSecrets: a.pullSecrets,
-		Workers: 2 * goruntime.NumCPU(), Starts: 4 * goruntime.NumCPU(),
-		Handlers: a.runtimeHandlers,
-		Admit:    a.admission(allocatable), Refresh: a.heart.Refresh,
-	}
-	switch {
-	case k.SerializeImagePulls != nil && *k.SerializeImagePulls:
-		cfg.ParallelPull = 1
-	case k.MaxParallelImagePulls != nil:
-		cfg.ParallelPull = *k.MaxParallelImagePulls
-	}
-	if p := k.CrashLoopBackOff.MaxContainerRestartPeriod; p != nil {
-		cfg.MaxBackoff = p.Duration
+		Node:         a.containerConfig(memory),
+		Env:          node,
+		HostIPs:      a.ips,
+		RuntimeName:  a.info.Name,
+		RootDir:      a.cfg.RootDir,
+		Links:        a.links(),
+		HostsFile:    "/etc/hosts",
+		MaxBackoff:   k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
+		HostDNS:      a.hostDNS,
+		PullSecrets:  a.pullSecrets,
+		ParallelPull: parallelPulls(k),
+		Workers:      2 * goruntime.NumCPU(),
+		Starts:       4 * goruntime.NumCPU(),
+		Handlers:     a.runtimeHandlers,
+		Admit:        a.admission(allocatable),
+		Refresh:      a.heart.Refresh,
 	}
 	mirrors := podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}
 	a.worker = podworker.New(cfg, podworker.Deps{
@@ -186,6 +184,34 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		Log:     a.log,
 	})
 	return nil
+}
+
+// containerConfig is what the configuration of every container depends on.
+func (a *Agent) containerConfig(memory int64) criconfig.Node {
+	k := &a.cfg.Kubelet
+	return criconfig.Node{
+		ClusterDNS:     k.ClusterDNS,
+		ClusterDomain:  k.ClusterDomain,
+		LogRoot:        k.PodLogsDir,
+		SeccompRoot:    filepath.Join(a.cfg.RootDir, "seccomp"),
+		SeccompDefault: *k.SeccompDefault,
+		MemoryCapacity: memory,
+		CgroupV2:       a.host.V2,
+		SingleOOMKill:  k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
+		NoSwap:         swapToForbid(a.host.V2),
+		CPUQuota:       *k.CPUCFSQuota,
+	}
+}
+
+// parallelPulls is how many images are pulled at once, 0 for any number.
+func parallelPulls(k *kubeletconfig.Configuration) int {
+	switch {
+	case *k.SerializeImagePulls:
+		return 1
+	case k.MaxParallelImagePulls != nil:
+		return *k.MaxParallelImagePulls
+	}
+	return 0
 }
 
 func (a *Agent) imageAccess() (*imageaccess.Access, error) {

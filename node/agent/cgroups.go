@@ -43,14 +43,17 @@ func (a *Agent) makeCgroups(ctx context.Context) error {
 		driver = "cgroupfs"
 	}
 
-	cfg := podcgroup.Config{Host: a.host, Driver: driver, Root: a.cfg.Kubelet.CgroupRoot,
-		CPUQuota: a.cfg.Kubelet.CPUCFSQuota == nil || *a.cfg.Kubelet.CPUCFSQuota}
-	if limit := a.cfg.Kubelet.PodPidsLimit; limit != nil {
-		cfg.PodPIDs = *limit
-	}
-	var err error
-	if cfg.Slices, err = slicesOf(driver); err != nil {
+	slices, err := slicesOf(driver)
+	if err != nil {
 		return err
+	}
+	cfg := podcgroup.Config{
+		Host:     a.host,
+		Slices:   slices,
+		Driver:   driver,
+		Root:     a.cfg.Kubelet.CgroupRoot,
+		PodPIDs:  *a.cfg.Kubelet.PodPidsLimit,
+		CPUQuota: *a.cfg.Kubelet.CPUCFSQuota,
 	}
 	if a.cgroups, err = podcgroup.New(cfg); err != nil {
 		return &program.UsageError{Err: err}

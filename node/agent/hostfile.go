@@ -3,11 +3,10 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/criconfig"
 )
 
@@ -41,17 +40,9 @@ func (a *Agent) pullSecrets() ([]byte, error) {
 }
 
 func hostFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	data, err := boundedfile.ReadLinked(path, maxHostFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxHostFile+1))
-	if err == nil && len(data) > maxHostFile {
-		err = fmt.Errorf("%s has more than %d bytes", path, maxHostFile)
 	}
 	return data, err
 }

@@ -1,10 +1,15 @@
 package agent
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
 func TestFilesOfTheNodeAreReadAsTheyAreNow(t *testing.T) {
@@ -30,6 +35,13 @@ func TestFilesOfTheNodeAreReadAsTheyAreNow(t *testing.T) {
 		if data, err := a.pullSecrets(); err != nil || string(data) != version {
 			t.Errorf("pull secrets %q, %v, want %s", data, err, version)
 		}
+	}
+	pipe := filepath.Join(a.cfg.RootDir, "pipe") // nobody writes to it
+	if err := errors.Join(unix.Mkfifo(pipe, 0o600), os.Remove(docker), os.Symlink(pipe, docker)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.pullSecrets(); !errors.Is(err, boundedfile.ErrNotRegular) {
+		t.Errorf("a pipe: %v", err)
 	}
 	if err := os.WriteFile(resolv, []byte(strings.Repeat("#", maxHostFile+1)), 0o600); err != nil {
 		t.Fatal(err)

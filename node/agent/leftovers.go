@@ -24,6 +24,12 @@ func (a *Agent) watchLeftovers(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
+	for !a.source.Complete() { // the page of static pods may not answer: its pods are not gone
+		if pause(ctx, leftoversRetry) != nil {
+			return
+		}
+	}
+
 	told := ""
 	for {
 		wait := leftoversPeriod

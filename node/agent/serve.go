@@ -24,7 +24,7 @@ import (
 // serveHealth answers /healthz: kubeadm waits for it, and liveness checks of the service ask it.
 func (a *Agent) serveHealth(ctx context.Context) error {
 	k := a.cfg.Kubelet
-	if k.HealthzPort == nil || *k.HealthzPort == 0 {
+	if *k.HealthzPort == 0 {
 		return nil
 	}
 	address := net.JoinHostPort(k.HealthzBindAddress, strconv.Itoa(int(*k.HealthzPort)))
@@ -117,20 +117,18 @@ func (a *Agent) checkpoints() string { return filepath.Join(a.cfg.RootDir, "chec
 
 // rotateLogs makes the rotation of container logs.
 func (a *Agent) rotateLogs() (func(context.Context) error, error) {
-	k := a.cfg.Kubelet
-	cfg := logrotate.Config{Runtime: a.runtime.Runtime, Log: a.log}
-	if k.ContainerLogMaxSize != "" {
-		size, err := resource.ParseQuantity(k.ContainerLogMaxSize)
-		if err != nil {
-			return nil, fmt.Errorf("containerLogMaxSize %q: %w", k.ContainerLogMaxSize, err)
-		}
-		cfg.MaxSize = size.Value()
+	k := &a.cfg.Kubelet
+	size, err := resource.ParseQuantity(k.ContainerLogMaxSize)
+	if err != nil {
+		return nil, fmt.Errorf("containerLogMaxSize %q: %w", k.ContainerLogMaxSize, err)
 	}
-	if k.ContainerLogMaxFiles != nil {
-		cfg.MaxFiles = *k.ContainerLogMaxFiles
-	}
-	cfg.Every = k.ContainerLogInterval.Duration
-	rotator, err := logrotate.New(cfg)
+	rotator, err := logrotate.New(logrotate.Config{
+		Runtime:  a.runtime.Runtime,
+		Log:      a.log,
+		MaxSize:  size.Value(),
+		MaxFiles: *k.ContainerLogMaxFiles,
+		Every:    k.ContainerLogInterval.Duration,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,7 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		"containerLogMaxWorkers: 0":                                 "containerLogMaxWorkers",
 		"containerLogMonitorInterval: 1s":                           "containerLogMonitorInterval",
 		"clusterDNS: [dns]":                                         "clusterDNS",
+		"httpCheckFrequency: -1s":                                   "httpCheckFrequency",
 		"crashLoopBackOff: {maxContainerRestartPeriod: 10m}":        "maxContainerRestartPeriod",
 		"allowedUnsafeSysctls: [vm.swappiness]":                     "allowedUnsafeSysctls",
 		"allowedUnsafeSysctls: ['net.*.x']":                         "allowedUnsafeSysctls",

@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	helpers "k8s.io/component-helpers/resource"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/manifest"
 )
 
 // CPUPeriod is the period of quotas, in microseconds.
@@ -112,7 +114,8 @@ func OOMScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
 // critical: static pods and those of priority system-node-critical.
 func critical(pod *v1.Pod) bool {
 	const systemCritical = 2000000000
-	return pod.Annotations["kubernetes.io/config.source"] == "file" || pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical+1000
+	return manifest.IsStatic(pod.Annotations) ||
+		pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical+1000
 }
 
 // QOS is the pod's quality of service. The API server fills it in; for static pods it is computed.

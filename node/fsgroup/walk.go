@@ -92,7 +92,12 @@ func (w *walk) enter(fd int, name string, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
-	w.levels = append(w.levels, &level{name: name, dev: st.Dev, ino: st.Ino, fd: own})
+	w.levels = append(w.levels, &level{
+		name: name,
+		dev:  st.Dev,
+		ino:  st.Ino,
+		fd:   own,
+	})
 	if far := len(w.levels) - 1 - window; far >= 0 {
 		w.levels[far].close()
 	}

@@ -1,5 +1,5 @@
-// Package gate keeps who was let in on the node: the oldest pod is decided about first, what is let in counts for the next,
-// and a critical pod waits for those that end in its favour.
+// Package gate keeps who was let in on the node: the oldest pod is decided about first, what is let in counts
+// for the next, and a critical pod waits for those that end in its favour.
 package gate
 
 import (
@@ -63,8 +63,8 @@ func (g *Gate) Forget(uid types.UID) {
 	delete(g.victims, uid)
 }
 
-// Ask decides about a pod of all those of the node. A verdict with pods to preempt is not the last one: they end, and the
-// pod is asked about again. Nor is NodeAffinity, as the node may have another label by then.
+// Ask decides about a pod of all those of the node. A verdict with pods to preempt is not the last one: they
+// end, and the pod is asked about again. Nor is NodeAffinity, as the node may have another label by then.
 func (g *Gate) Ask(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -79,6 +79,18 @@ func (g *Gate) Ask(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 		return verdict
 	}
 	return g.judge(pod, all)
+}
+
+// ending are the pods that end for a critical pod and have not ended yet. While there are any no others are
+// chosen, which would end in vain.
+func (g *Gate) ending(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
+	var out []*v1.Pod
+	for _, o := range all {
+		if by, ends := g.victims[o.UID]; ends && by == pod.UID && !plan.Terminal(o.Status.Phase) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // open are the pods that came before a pod and are still to be decided about, oldest first.
@@ -99,6 +111,10 @@ func (g *Gate) open(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
 
 // judge decides about a pod beside those that count.
 func (g *Gate) judge(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
+	if ending := g.ending(pod, all); len(ending) > 0 {
+		return admit.Verdict{Preempt: ending}
+	}
+
 	verdict := g.check(pod, g.others(pod, all))
 	switch {
 	case len(verdict.Preempt) > 0:
@@ -123,8 +139,8 @@ func (g *Gate) counts(pod *v1.Pod) bool {
 	return pod.Status.StartTime != nil || g.admitted[pod.UID] || g.waiting[pod.UID]
 }
 
-// others are the pods that a new one has to live with. Those that end for a critical pod count only for that one, which
-// waits for them.
+// others are the pods that a new one has to live with. Those that end for a critical pod count only for that
+// one, which waits for them.
 func (g *Gate) others(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, o := range all {

@@ -40,7 +40,9 @@ func oneCPU(ended *[]types.UID) *Gate {
 func TestTheOlderPodGetsTheRoom(t *testing.T) {
 	var ended []types.UID
 	g := oneCPU(&ended)
-	all := []*v1.Pod{pod("young", "600m", 0), pod("old", "600m", time.Hour), pod("middle", "300m", time.Minute)}
+	all := []*v1.Pod{
+		pod("young", "600m", 0), pod("old", "600m", time.Hour), pod("middle", "300m", time.Minute),
+	}
 	if v := g.Ask(all[0], all); v.Reason != "OutOfcpu" {
 		t.Errorf("young: %+v", v)
 	}
@@ -66,7 +68,8 @@ func TestAPodThatHasBegunIsNotAskedAbout(t *testing.T) {
 func TestRoomThatIsMadeIsForTheCriticalPod(t *testing.T) {
 	var ended []types.UID
 	g := oneCPU(&ended)
-	victim, important, young := pod("victim", "1", time.Hour), critical(pod("important", "1", time.Minute)), pod("young", "1", 0)
+	victim, young := pod("victim", "1", time.Hour), pod("young", "1", 0)
+	important := critical(pod("important", "1", time.Minute))
 	all := []*v1.Pod{victim, important, young}
 	g.Begun("victim")
 
@@ -78,7 +81,8 @@ func TestRoomThatIsMadeIsForTheCriticalPod(t *testing.T) {
 	if !g.Victim("victim") || g.Victim("young") || len(ended) == 0 || ended[0] != "victim" {
 		t.Errorf("ended %v", ended)
 	}
-	if v := g.Ask(young, all); v.Message != "Node didn't have enough resource: cpu, requested: 1000, used: 1000, capacity: 1000" {
+	const full = "Node didn't have enough resource: cpu, requested: 1000, used: 1000, capacity: 1000"
+	if v := g.Ask(young, all); v.Message != full {
 		t.Errorf("another pod takes the room: %+v", v)
 	}
 
@@ -98,5 +102,31 @@ func TestAPodThatIsGoneLeavesItsRoom(t *testing.T) {
 	g.Forget("first")
 	if v := g.Ask(second, []*v1.Pod{second}); !v.Admitted() {
 		t.Errorf("%+v", v)
+	}
+}
+
+// Two victims of which the smaller ends first: a third pod is nearer to what is missing then.
+func TestNoOtherPodEndsWhileThoseThatWereChosenDo(t *testing.T) {
+	var ended []types.UID
+	g := oneCPU(&ended)
+	a, b := pod("a", "350m", time.Hour), pod("b", "300m", time.Hour)
+	c, important := pod("c", "320m", time.Hour), critical(pod("important", "600m", 0))
+	all := []*v1.Pod{a, b, c, important}
+	for _, p := range all[:3] {
+		g.Begun(p.UID)
+	}
+
+	chosen := map[types.UID]bool{}
+	for _, victim := range g.Ask(important, all).Preempt {
+		chosen[victim.UID] = true
+	}
+	if len(chosen) != 2 || !chosen["a"] || !chosen["b"] {
+		t.Fatalf("chosen %v", chosen)
+	}
+	b.Status.Phase = v1.PodFailed
+	for _, victim := range g.Ask(important, all).Preempt {
+		if !chosen[victim.UID] {
+			t.Errorf("%s ends in vain", victim.UID)
+		}
 	}
 }

@@ -79,7 +79,8 @@ type Heart struct {
 	want    *v1.NodeStatus
 	low     map[v1.NodeConditionType]time.Time // when there was last less than a threshold
 
-	refreshed time.Time // when the Node was last asked for because of a pod
+	refreshing sync.Mutex // guards refreshed, and is held while the Node is asked for because of a pod
+	refreshed  time.Time  // when that began last
 
 	told     string // pod ranges that the runtime knows; only the loop uses it
 	imageDir string // where the runtime has its images; only the loop uses it

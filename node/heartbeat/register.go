@@ -75,21 +75,17 @@ func contains(have, want map[string]string) bool {
 	return true
 }
 
-// refreshPause bounds how often the Node is asked for because of pods.
-const refreshPause = time.Second
-
 // Refresh gets the Node from the API, for one who cannot wait for the watch. If it cannot be had, the known
-// one counts.
+// one counts. Those who ask while it is being got, which may have begun too early for them, share the next
+// answer.
 func (h *Heart) Refresh(ctx context.Context) {
-	h.mu.Lock()
-	soon := time.Since(h.refreshed) < refreshPause
-	if !soon {
-		h.refreshed = time.Now()
-	}
-	h.mu.Unlock()
-	if soon {
+	asked := time.Now()
+	h.refreshing.Lock()
+	defer h.refreshing.Unlock()
+	if h.refreshed.After(asked) {
 		return
 	}
+	h.refreshed = time.Now()
 
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

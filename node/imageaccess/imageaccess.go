@@ -37,8 +37,11 @@ type Access struct {
 	images store // records, by the image's ID
 	log    *slog.Logger
 
-	mu      sync.Mutex     // guards the files and pulling
+	mu      sync.Mutex     // guards the files and what follows
 	pulling map[string]int // pulls that go on, by name
+	// before is, for names with an intent, the ID of the preloaded image that was there when its pull began:
+	// a pull that is cut off and leaves that image has changed nothing.
+	before map[string]string
 }
 
 // Open makes the directories. It fails when the policy or a pattern of the list is not one.
@@ -54,9 +57,14 @@ func Open(cfg Config) (*Access, error) {
 		images:  store{filepath.Join(dir, "pulled")},
 		log:     cfg.Log,
 		pulling: map[string]int{},
+		before:  map[string]string{},
 	}
+
 	for _, s := range []store{a.pulls, a.images} {
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return nil, fmt.Errorf("records of image pulls: %w", err)
+		}
+		if err := s.sweep(); err != nil {
 			return nil, fmt.Errorf("records of image pulls: %w", err)
 		}
 	}
@@ -66,7 +74,9 @@ func Open(cfg Config) (*Access, error) {
 // Granted tells whether a pod may use the image without a pull. name is how its container calls the image;
 // secrets gives what the pod has for the image, and is asked only when that decides.
 func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret, error)) (bool, error) {
+	a.mu.Lock()
 	r, known, err := a.find(name, image)
+	a.mu.Unlock()
 	if err != nil {
 		a.log.Warn("record of image pulls; the image is pulled again", "image", name, "err", err)
 		return false, nil
@@ -105,16 +115,14 @@ func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret
 }
 
 // find returns the image's record. known tells that it was pulled by an agent, though perhaps nobody came to
-// record with what.
+// record with what. It needs the lock.
 func (a *Access) find(name string, image *cri.Image) (r record, known bool, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	r, known, err = a.images.record(image.Id)
 	if known || err != nil {
 		return r, known, err
 	}
 
-	if a.pulling[name] > 0 {
+	if a.pulling[name] > 0 && a.before[name] != image.Id {
 		return r, true, nil
 	}
 	intents, err := a.pulls.files()
@@ -124,23 +132,34 @@ func (a *Access) find(name string, image *cri.Image) (r record, known bool, err 
 	own := names(image)
 	for _, f := range intents {
 		i, err := a.pulls.intent(f)
-		if err == nil && (i.Image == name || own[normal(i.Image)]) {
+		matches := err == nil && (i.Image == name || own[normal(i.Image)])
+		if matches && a.before[i.Image] != image.Id {
 			return r, true, nil
 		}
 	}
 	return r, false, nil
 }
 
-// Pulling writes down that an image is about to be pulled. Pulled or Failed must follow.
-func (a *Access) Pulling(name string) error {
+// Pulling writes down that an image is about to be pulled; have is the one that has its name already, or nil.
+// Pulled or Failed must follow.
+func (a *Access) Pulling(name string, have *cri.Image) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	preloaded := false
+	if have != nil {
+		_, known, err := a.find(name, have)
+		preloaded = err == nil && !known
+	}
+
 	// Not durable: it is for an agent that is killed, and each start of a container may pull.
 	err := a.pulls.write(name, intent{typed: typed{"ImagePullIntent", version}, Image: name}, false)
 	if err != nil {
 		return fmt.Errorf("record that image %s is to be pulled: %w", name, err)
 	}
 	a.pulling[name]++
+	if preloaded {
+		a.before[name] = have.Id
+	}
 	return nil
 }
 
@@ -170,6 +189,7 @@ func (a *Access) ended(name string, settled bool) {
 	if !settled {
 		return
 	}
+	delete(a.before, name)
 	if err := a.pulls.remove(fileName(name)); err != nil {
 		a.log.Warn("record of image pulls", "image", name, "err", err)
 	}
@@ -243,12 +263,13 @@ func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) er
 		if a.pulling[i.Image] > 0 {
 			continue
 		}
-		if image := byName[normal(i.Image)]; image != nil {
+		if image := byName[normal(i.Image)]; image != nil && image.Id != a.before[i.Image] {
 			if err := a.put(i.Image, image.Id, nil); err != nil {
 				errs = append(errs, err)
 				continue
 			}
 		}
+		delete(a.before, i.Image)
 		errs = append(errs, a.pulls.remove(f.name))
 	}
 	return errors.Join(errs...)

@@ -39,7 +39,7 @@ func granted(t *testing.T, a *Access, name string, image *cri.Image, own ...Secr
 
 func pull(t *testing.T, a *Access, name, id string, with *Secret) {
 	t.Helper()
-	if err := errors.Join(a.Pulling(name), a.Pulled(name, id, with)); err != nil {
+	if err := errors.Join(a.Pulling(name, nil), a.Pulled(name, id, with)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -134,7 +134,7 @@ func TestSecretFitsByCoordinatesOrContent(t *testing.T) {
 // pulled.
 func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	root := t.TempDir()
-	if err := open(t, root, "").Pulling("app:1"); err != nil {
+	if err := open(t, root, "").Pulling("app:1", nil); err != nil {
 		t.Fatal(err)
 	}
 	a := open(t, root, "")
@@ -157,6 +157,47 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	}
 }
 
+// Whoever may make pods can begin pulls and have them cut off.
+func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
+	root := t.TempDir()
+	a := open(t, root, "")
+	if err := a.Pulling("app:1", image); err != nil {
+		t.Fatal(err)
+	}
+	during := granted(t, a, "app:1", image)
+	a.Failed("app:1", true)
+	other := &cri.Image{Id: "sha256:2", RepoTags: image.RepoTags}
+	if !during || !granted(t, a, "app:1", image) || granted(t, a, "app:1", other) {
+		t.Error("the image that was there is refused, or one that the pull may have brought is not")
+	}
+
+	// What the pull has brought stays closed through another one that is cut off, and when it is settled.
+	if err := a.Pulling("app:1", other); err != nil {
+		t.Fatal(err)
+	}
+	a.Failed("app:1", true)
+	if granted(t, a, "app:1", other) {
+		t.Error("the second pull has opened it")
+	}
+	err := a.Settle([]*cri.Image{other}, time.Now().Add(2*settleAfter))
+	if err != nil || granted(t, a, "app:1", other) || !granted(t, a, "app:1", image) {
+		t.Errorf("settled: %v", err)
+	}
+}
+
+func TestOpenRemovesWhatAKilledWriterLeft(t *testing.T) {
+	root := t.TempDir()
+	a := open(t, root, "")
+	torn := filepath.Join(a.pulls.dir, ".tmp-"+fileName("app:1")+"-1")
+	if err := os.WriteFile(torn, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, root, "")
+	if _, err := os.Lstat(torn); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
+
 // Anybody's torn file must neither close the preloaded images nor be met again and again.
 func TestIntentThatIsNotReadableIsPassedOver(t *testing.T) {
 	root := t.TempDir()
@@ -167,7 +208,8 @@ func TestIntentThatIsNotReadableIsPassedOver(t *testing.T) {
 	if !granted(t, a, "app:1", image) {
 		t.Error("a preloaded image is refused")
 	}
-	if err := a.Settle(nil, time.Now().Add(2*settleAfter)); err != nil || len(files(t, root, "pulling")) != 0 {
+	err := a.Settle(nil, time.Now().Add(2*settleAfter))
+	if err != nil || len(files(t, root, "pulling")) != 0 {
 		t.Errorf("it stays: %v", err)
 	}
 }
@@ -175,7 +217,7 @@ func TestIntentThatIsNotReadableIsPassedOver(t *testing.T) {
 func TestFailedPullLeavesNothing(t *testing.T) {
 	root := t.TempDir()
 	a := open(t, root, "")
-	if err := a.Pulling("app:1"); err != nil {
+	if err := a.Pulling("app:1", nil); err != nil {
 		t.Fatal(err)
 	}
 	a.Failed("app:1", false)

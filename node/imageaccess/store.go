@@ -45,6 +45,11 @@ func (s store) write(key string, v any, durably bool) error {
 	return durable.WriteVolatile(s.path(key), data, 0o600)
 }
 
+// sweep removes what writers that were killed have left. There must be no other writer.
+func (s store) sweep() error {
+	return durable.Sweep(filepath.Join(s.dir, strings.TrimSuffix(prefix, "-"))) // every name begins so
+}
+
 func (s store) remove(name string) error {
 	if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

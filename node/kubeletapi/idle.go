@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -23,17 +24,20 @@ func (w *idleWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	return &idleConn{conn, w.idle}, buffer, nil
+	return &idleConn{Conn: conn, idle: w.idle}, buffer, nil
 }
 
 type idleConn struct {
 	net.Conn
 	idle time.Duration
+
+	mu    sync.Mutex // guards fixed, and that nothing puts off an end that is
+	fixed bool
 }
 
 // Read puts the end off, also that of a Write that waits.
 func (c *idleConn) Read(p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(c.idle)); err != nil {
+	if err := c.putOff(); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)
@@ -41,10 +45,27 @@ func (c *idleConn) Read(p []byte) (int, error) {
 
 // Write puts the end off, also that of a Read that waits.
 func (c *idleConn) Write(p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(c.idle)); err != nil {
+	if err := c.putOff(); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(p)
+}
+
+func (c *idleConn) putOff() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fixed {
+		return nil
+	}
+	return c.SetDeadline(time.Now().Add(c.idle))
+}
+
+// SetReadDeadline fixes the end of reading: traffic does not put it off any more.
+func (c *idleConn) SetReadDeadline(end time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fixed = true
+	return c.Conn.SetReadDeadline(end)
 }
 
 // CloseWrite ends one direction, as the proxy does when the other side has ended it.

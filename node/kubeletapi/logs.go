@@ -67,69 +67,86 @@ func (f flushing) flush() { _ = f.c.Flush() }
 // no log is older.
 const maxSince = 100 * 365 * 24 * 3600
 
+// logOptions reads the query.
 func logOptions(q url.Values, now time.Time) (o containerlog.Options, previous bool, err error) {
-	o.Tail = -1
-	number := func(name string) (int64, bool, error) {
-		text := q.Get(name)
-		if text == "" {
-			return 0, false, nil
-		}
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < 0 {
-			return 0, false, badRequest("%s %q must be a number of 0 or more", name, text)
-		}
-		return n, true, nil
-	}
-	truth := func(name string) (bool, error) {
-		text := q.Get(name)
-		switch strings.ToLower(text) {
-		case "", "0", "false":
-			return false, nil
-		case "1", "true":
-			return true, nil
-		}
-		return false, badRequest("%s %q must be true or false", name, text)
-	}
-	if n, ok, err := number("tailLines"); err != nil {
+	if o.Tail, err = number(q, "tailLines", -1); err != nil {
 		return o, false, err
-	} else if ok {
-		o.Tail = n
 	}
-	if n, ok, err := number("limitBytes"); err != nil {
+	if o.LimitBytes, err = number(q, "limitBytes", 0); err != nil {
 		return o, false, err
-	} else if ok {
-		if n == 0 {
-			return o, false, badRequest("limitBytes must be greater than 0")
-		}
-		o.LimitBytes = n
 	}
-	if n, ok, err := number("sinceSeconds"); err != nil {
+	if o.LimitBytes == 0 && q.Get("limitBytes") != "" {
+		return o, false, badRequest("limitBytes must be greater than 0")
+	}
+	if o.Since, err = since(q, now); err != nil {
 		return o, false, err
-	} else if ok {
-		o.Since = now.Add(-time.Duration(min(n, maxSince)) * time.Second)
 	}
+
+	if o.Follow, err = truth(q, "follow"); err != nil {
+		return o, false, err
+	}
+	if o.Timestamps, err = truth(q, "timestamps"); err != nil {
+		return o, false, err
+	}
+	if o.Stream, err = stream(q); err != nil {
+		return o, false, err
+	}
+	previous, err = truth(q, "previous")
+	return o, previous, err
+}
+
+// number is a parameter that is 0 or more, or otherwise if it is not given.
+func number(q url.Values, name string, otherwise int64) (int64, error) {
+	text := q.Get(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, badRequest("%s %q must be a number of 0 or more", name, text)
+	}
+	return n, nil
+}
+
+// truth is a parameter that is true or false.
+func truth(q url.Values, name string) (bool, error) {
+	text := q.Get(name)
+	switch strings.ToLower(text) {
+	case "", "0", "false":
+		return false, nil
+	case "1", "true":
+		return true, nil
+	}
+	return false, badRequest("%s %q must be true or false", name, text)
+}
+
+// since is sinceTime or, in the place of that, sinceSeconds before now; zero: neither is given.
+func since(q url.Values, now time.Time) (time.Time, error) {
 	if text := q.Get("sinceTime"); text != "" {
-		if o.Since, err = time.Parse(time.RFC3339Nano, text); err != nil {
-			return o, false, badRequest("sinceTime %q must be a time in RFC 3339", text)
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			return time.Time{}, badRequest("sinceTime %q must be a time in RFC 3339", text)
 		}
+		return at, nil
 	}
-	if o.Follow, err = truth("follow"); err != nil {
-		return o, false, err
+	seconds, err := number(q, "sinceSeconds", -1)
+	if err != nil || seconds < 0 {
+		return time.Time{}, err
 	}
-	if o.Timestamps, err = truth("timestamps"); err != nil {
-		return o, false, err
-	}
+	return now.Add(-time.Duration(min(seconds, maxSince)) * time.Second), nil
+}
+
+// stream is the one that is wanted, empty for both.
+func stream(q url.Values) (string, error) {
 	switch q.Get("stream") {
 	case "", v1.LogStreamAll:
+		return "", nil
 	case v1.LogStreamStdout:
-		o.Stream = "stdout"
+		return "stdout", nil
 	case v1.LogStreamStderr:
-		o.Stream = "stderr"
-	default:
-		return o, false, badRequest("stream %q must be All, Stdout or Stderr", q.Get("stream"))
+		return "stderr", nil
 	}
-	previous, err = truth("previous")
-	return o, previous, err
+	return "", badRequest("stream %q must be All, Stdout or Stderr", q.Get("stream"))
 }
 
 // logFile finds the container instance and its log.

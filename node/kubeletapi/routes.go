@@ -12,8 +12,7 @@ func (s *Server) Handler() http.Handler {
 	s.always(mux)
 	if s.cfg.Off.Debugging {
 		disabled(mux, "Debug endpoints are disabled.", "/run/", "/exec/", "/attach/", "/portForward/",
-			"/containerLogs/",
-			"/runningpods/", "/debug/pprof/", "/logs/")
+			"/containerLogs/", "/runningpods/", "/debug/pprof/", "/logs/")
 	} else {
 		s.debugging(mux)
 		s.switched(mux)
@@ -29,8 +28,7 @@ func (s *Server) always(mux *http.ServeMux) {
 	mux.HandleFunc("GET /pods/{$}", s.pods)
 	mux.HandleFunc("GET /stats/summary", s.summary)
 	mux.HandleFunc("GET /metrics", s.metrics(""))
-	mux.HandleFunc("GET /metrics/{set}", func(w http.ResponseWriter,
-		r *http.Request) {
+	mux.HandleFunc("GET /metrics/{set}", func(w http.ResponseWriter, r *http.Request) {
 		s.metrics(r.PathValue("set"))(w, r)
 	})
 }
@@ -82,8 +80,7 @@ func (s *Server) switched(mux *http.ServeMux) {
 // disabled answers 405 for paths that an administrator has switched off.
 func disabled(mux *http.ServeMux, text string, paths ...string) {
 	for _, path := range paths {
-		mux.HandleFunc(path, func(w http.ResponseWriter,
-			_ *http.Request) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, text, http.StatusMethodNotAllowed)
 		})
 	}

@@ -32,7 +32,7 @@ func streamTo(t *testing.T, runtime func(net.Conn)) (caller net.Conn, served <-c
 	t.Cleanup(backend.Close)
 
 	ended := make(chan struct{})
-	s := New(Config{Log: slog.New(slog.DiscardHandler)})
+	s := New(Config{Log: slog.New(slog.DiscardHandler), StreamIdleTime: time.Hour})
 	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
 		s.passThrough(w, r, backend.URL+"/exec/token")
@@ -89,4 +89,29 @@ func TestStreamEndsWithTheRuntime(t *testing.T) {
 		t.Errorf("%q, %v", text, err)
 	}
 	await(t, "the stream", served)
+}
+
+// Nor does one that goes on sending.
+func TestStreamEndsWithTheRuntimeWhateverItsCallerSends(t *testing.T) {
+	server, caller := net.Pipe()
+	defer server.Close()
+	defer caller.Close()
+	conn := &idleConn{Conn: server, idle: time.Hour}
+	go func() {
+		for {
+			if _, err := caller.Write([]byte("more")); err != nil {
+				return
+			}
+		}
+	}()
+
+	if err := conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, conn)
+		close(ended)
+	}()
+	await(t, "reading", ended)
 }

@@ -162,6 +162,8 @@ func (k *Configuration) checkPods(p *problems) {
 	for i, address := range k.ClusterDNS {
 		p.when(net.ParseIP(address) == nil, "clusterDNS[%d] %q is no IP address", i, address)
 	}
+	p.when(k.HTTPCheckFrequency.Duration <= 0, "httpCheckFrequency %v must be positive",
+		k.HTTPCheckFrequency.Duration)
 	if d := k.CrashLoopBackOff.MaxContainerRestartPeriod; d != nil {
 		p.when(d.Duration < time.Second || d.Duration > 5*time.Minute,
 			"crashLoopBackOff.maxContainerRestartPeriod %v must be between 1s and 5m", d.Duration)

@@ -29,6 +29,13 @@ const (
 	SourceURL  = "http"
 )
 
+// IsStatic tells from the annotations of a pod, or its sandbox, whether it is of a manifest. A source of
+// another name, as anybody may write, means nothing.
+func IsStatic(annotations map[string]string) bool {
+	source := annotations[AnnotationSource]
+	return source == SourceFile || source == SourceURL
+}
+
 // Origin is where a manifest comes from. It is a part of the pod's identity.
 type Origin struct {
 	Node string

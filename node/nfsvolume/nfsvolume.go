@@ -40,7 +40,12 @@ func OfVolume(src *v1.NFSVolumeSource) Export {
 // of its spec.
 func OfPersistent(pv *v1.PersistentVolume, readOnly bool) Export {
 	src := pv.Spec.NFS
-	e := Export{Server: src.Server, Path: src.Path, ReadOnly: readOnly, Options: pv.Spec.MountOptions}
+	e := Export{
+		Server:   src.Server,
+		Path:     src.Path,
+		ReadOnly: readOnly,
+		Options:  pv.Spec.MountOptions,
+	}
 	if text := pv.Annotations[v1.MountOptionAnnotation]; text != "" {
 		e.Options = strings.Split(text, ",")
 	}

@@ -125,7 +125,7 @@ func TestMountDoesNotWaitForDaemons(t *testing.T) {
 	m, calls, dir := fakeMount(t, `sleep 60 & echo $! >> "$(dirname "$0")/calls"; `+tmpfs)
 	err := m.Mount(t.Context(), nfsvolume.Export{Server: "s", Path: "/p"}, dir)
 	if err != nil || !isMounted(t, dir) {
-		t.Errorf("%v", err)
+		t.Fatalf("not mounted: %v", err)
 	}
 	lines := strings.Fields(calls())
 	daemon, err := strconv.Atoi(lines[len(lines)-1])

@@ -26,9 +26,14 @@ type inFlight struct {
 	dirs map[string]chan error
 }
 
+// errNoAnswer says that the kernel still waits, for the server.
+var errNoAnswer = errors.New("the server does not answer")
+
 // Unmount unmounts dir and removes the directory. A server that does not answer is given some time, then what
-// it was to write is lost, and at last the mount is only taken out of sight.
+// it was to write is lost, and at last the mount is only taken out of sight. Of a mount that is merely in
+// use, by a process of the node, nothing is lost.
 func (m *Mounter) Unmount(ctx context.Context, dir string) error {
+	var last error
 	for _, way := range []struct {
 		flags int
 		wait  time.Duration
@@ -44,13 +49,17 @@ func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 		if !there {
 			break
 		}
-		if err := m.unmounts.start(ctx, dir, way.flags, way.wait); ctx.Err() != nil {
-			return fmt.Errorf("unmount %s: %w", dir, errors.Join(ctx.Err(), err))
+		if way.flags == unix.MNT_FORCE && !errors.Is(last, errNoAnswer) {
+			continue // it would make the writes of others fail
+		}
+		last = m.unmounts.start(ctx, dir, way.flags, way.wait)
+		if ctx.Err() != nil {
+			return fmt.Errorf("unmount %s: %w", dir, errors.Join(ctx.Err(), last))
 		}
 	}
 
 	if there, err := mounted(dir); there || err != nil {
-		return errors.Join(fmt.Errorf("unmount %s: its server does not answer", dir), err)
+		return fmt.Errorf("unmount %s: %w", dir, errors.Join(errors.New("it is still mounted"), last, err))
 	}
 	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", dir, err)
@@ -87,7 +96,7 @@ func (f *inFlight) start(ctx context.Context, dir string, flags int, wait time.D
 	case err := <-answer:
 		return err
 	case <-timer.C:
-		return nil
+		return errNoAnswer
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
 // maxListed bounds the names that are listed of a directory.
@@ -78,19 +80,22 @@ func openBelow(dir, name string) (*os.File, fs.FileInfo, error) {
 	}
 	defer root.Close()
 
-	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil, nil, &refusal{http.StatusNotFound, "404 page not found"}
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		f, err = boundedfile.OpenBelow(dir, name, os.O_RDONLY)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return nil, nil, &refusal{http.StatusNotFound, "404 page not found"}
+	case errors.Is(err, boundedfile.ErrNotRegular):
+		return nil, nil, &refusal{http.StatusForbidden,
+			fmt.Sprintf("log %q of the node is neither a file nor a directory", name)}
+	case err != nil:
 		return nil, nil, &refusal{http.StatusForbidden,
 			fmt.Sprintf("open log %q of the node: %v", name, err)}
 	}
+
 	info, err := f.Stat()
-	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
-		err = &refusal{http.StatusForbidden,
-			fmt.Sprintf("log %q of the node is neither a file nor a directory", name)}
-	}
 	if err != nil {
 		f.Close()
 		return nil, nil, err

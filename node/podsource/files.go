@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,9 +12,9 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/manifest"
 )
 
@@ -115,7 +114,7 @@ func (f *Files) read() {
 
 // understand reads a file. One that says what it said before is not decoded again.
 func (f *Files) understand(file string) (understood, error) {
-	data, err := readManifest(file)
+	data, err := boundedfile.ReadLinked(file, maxManifest)
 	if err != nil {
 		return understood{}, err
 	}
@@ -154,22 +153,4 @@ func manifests(path string) ([]string, error) {
 		}
 	}
 	return out, nil
-}
-
-// readManifest reads a regular file, or what a link to one says. It does not wait for what is none, such as a
-// pipe.
-func readManifest(file string) ([]byte, error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s is not a regular file", file))
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxManifest+1))
-	if err == nil && len(data) > maxManifest {
-		err = fmt.Errorf("%s has more than %d bytes", file, maxManifest)
-	}
-	return data, err
 }

@@ -160,6 +160,12 @@ func TestStaticPodsAreSettledApartFromTheAPI(t *testing.T) {
 	if !s.Settled(manifest.SourceFile) || s.Settled(SourceAPI) {
 		t.Error("the files are not settled, or the API is")
 	}
+	if s.Complete() {
+		t.Error("complete without the API's list")
+	}
+	if err := (*apiStore)(s).Replace(nil, ""); err != nil || !s.Complete() {
+		t.Errorf("not complete with it: %v", err)
+	}
 }
 
 func TestManifestsAreFollowedWhenTheirDirectoryComesAndGoes(t *testing.T) {

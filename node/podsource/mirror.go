@@ -100,10 +100,14 @@ func (m Mirrors) read(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 	return out, err
 }
 
-// Delete removes a mirror, if it still is this one.
-func (m Mirrors) Delete(ctx context.Context, mirror *v1.Pod) error {
-	options := &metav1.DeleteOptions{GracePeriodSeconds: new(int64(0)), Preconditions: &metav1.Preconditions{UID: &mirror.UID}}
-	err := m.Core.Delete().Namespace(mirror.Namespace).Resource("pods").Name(mirror.Name).Body(options).Do(ctx).Error()
+// Delete removes a mirror, or another pod of the API, at once, if it still is this one.
+func (m Mirrors) Delete(ctx context.Context, pod *v1.Pod) error {
+	options := &metav1.DeleteOptions{
+		GracePeriodSeconds: new(int64(0)),
+		Preconditions:      &metav1.Preconditions{UID: &pod.UID},
+	}
+	request := m.Core.Delete().Namespace(pod.Namespace).Resource("pods").Name(pod.Name)
+	err := request.Body(options).Do(ctx).Error()
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}

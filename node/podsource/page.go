@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -24,8 +25,8 @@ type Page struct {
 	last   []byte // what was read and understood
 }
 
-// NewPage returns the page of a URL, which is asked for with the header at each interval. Until it has been read once, static
-// pods that came from a page may only be unknown.
+// NewPage returns the page of a URL, which is asked for with the header at each interval. Until it has been
+// read once, static pods that came from a page may only be unknown.
 func NewPage(source *Source, url string, header http.Header, node string, every time.Duration) *Page {
 	source.Expect(manifest.SourceURL)
 	return &Page{
@@ -38,14 +39,14 @@ func NewPage(source *Source, url string, header http.Header, node string, every 
 	}
 }
 
-// Follow reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can run, the
-// pods stay as they are.
+// Follow reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can
+// run, the pods stay as they are.
 func (p *Page) Follow(ctx context.Context) {
 	again := time.NewTicker(p.every)
 	defer again.Stop()
 	for {
 		if err := p.read(ctx); err != nil && ctx.Err() == nil {
-			p.source.tellOnce(p.url, err.Error())
+			p.source.tellOnce(p.place(), err.Error())
 		}
 		select {
 		case <-ctx.Done():
@@ -72,7 +73,7 @@ func (p *Page) read(ctx context.Context) error {
 			return err
 		}
 		for _, w := range warnings {
-			p.source.tellOnce(p.url, w)
+			p.source.tellOnce(p.place(), w)
 		}
 	}
 	p.last = data
@@ -94,11 +95,20 @@ func (p *Page) get(ctx context.Context) ([]byte, error) {
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", p.url, answer.Status)
+		return nil, fmt.Errorf("%s: %s", p.place(), answer.Status)
 	}
 	data, err := io.ReadAll(io.LimitReader(answer.Body, maxManifest+1))
 	if err == nil && len(data) > maxManifest {
-		err = fmt.Errorf("%s has more than %d bytes", p.url, maxManifest)
+		err = fmt.Errorf("%s has more than %d bytes", p.place(), maxManifest)
 	}
 	return data, err
+}
+
+// place is the URL for a log, without a password in it.
+func (p *Page) place() string {
+	u, err := url.Parse(p.url)
+	if err != nil {
+		return "the page of static pods"
+	}
+	return u.Redacted()
 }

@@ -63,3 +63,12 @@ func TestPodOfAPageIsStatic(t *testing.T) {
 		t.Errorf("tolerations %v", pods[0].Spec.Tolerations)
 	}
 }
+
+func TestPasswordOfAPageIsNotTold(t *testing.T) {
+	s, _ := source(t)
+	p := NewPage(s, "http://user:word@127.0.0.1:1/pods", nil, "node1", time.Hour)
+	err := p.read(t.Context())
+	if err == nil || strings.Contains(err.Error()+p.place(), "word") {
+		t.Errorf("%v, %s", err, p.place())
+	}
+}

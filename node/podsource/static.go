@@ -23,9 +23,8 @@ func Static(pod *v1.Pod) bool { return SourceOf(pod.Annotations) != SourceAPI }
 
 // SourceOf tells from the annotations of a pod or its sandbox where the pod came from.
 func SourceOf(annotations map[string]string) string {
-	switch source := annotations[manifest.AnnotationSource]; source {
-	case manifest.SourceFile, manifest.SourceURL:
-		return source
+	if manifest.IsStatic(annotations) {
+		return annotations[manifest.AnnotationSource]
 	}
 	return SourceAPI
 }
@@ -45,6 +44,13 @@ func (s *Source) Settled(source string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.expected[source]
+}
+
+// Complete tells whether all pods of all sources are known.
+func (s *Source) Complete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.expected) == 0
 }
 
 // tellOnce logs once what is wrong at a place, which is looked at again and again.

@@ -74,7 +74,7 @@ func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) 
 		w.events.Pod(pod, c.Name, v1.EventTypeWarning, "ErrImageNeverPull", message)
 		return nil, fail("ErrImageNeverPull", errors.New(message))
 	}
-	return w.fetch(ctx, pod, c, spec)
+	return w.fetch(ctx, pod, c, spec, have)
 }
 
 func (w *Worker) inspect(ctx context.Context, c *v1.Container, spec *cri.ImageSpec) (*cri.Image, error) {
@@ -98,9 +98,9 @@ func tagged(image string) (string, error) {
 	return image, nil
 }
 
-// fetch pulls an image and records with whose credentials.
+// fetch pulls an image and records with whose credentials. have is what has its name already, or nil.
 func (w *Worker) fetch(
-	ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec,
+	ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec, have *cri.Image,
 ) (*cri.Image, error) {
 	if w.pulls != nil {
 		select {
@@ -110,7 +110,7 @@ func (w *Worker) fetch(
 			return nil, ctx.Err()
 		}
 	}
-	if err := w.access.Pulling(c.Image); err != nil {
+	if err := w.access.Pulling(c.Image, have); err != nil {
 		return nil, fail("ErrImagePull", err)
 	}
 	with, err := w.pullAny(ctx, pod, c, spec)
@@ -119,7 +119,7 @@ func (w *Worker) fetch(
 		return nil, err
 	}
 
-	have, err := w.inspect(ctx, c, spec)
+	have, err = w.inspect(ctx, c, spec)
 	if err == nil && have == nil {
 		err = fail("ImageInspectError", fmt.Errorf("image %q is not there after it was pulled", c.Image))
 	}

@@ -119,14 +119,11 @@ func (w *Worker) hostsFile(pod *v1.Pod, ips []string) (string, error) {
 }
 
 func (w *Worker) nodeHosts() ([]byte, error) {
-	path, err := filepath.EvalSymlinks(w.HostsFile)
+	data, err := boundedfile.ReadLinked(w.HostsFile, maxHosts)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return boundedfile.Read(path, maxHosts)
+	return data, err
 }
 
 // messageFile is the name of an instance's termination message file.

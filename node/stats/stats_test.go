@@ -3,6 +3,7 @@ package stats
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,16 +96,17 @@ func TestSummaryHasNoContainersThatEnded(t *testing.T) {
 // A server that is gone must cost neither the answer about all other volumes nor a thread for each question.
 func TestVolumeThatDoesNotAnswerIsAskedOnce(t *testing.T) {
 	var q questions
-	asked, gone := 0, make(chan struct{})
+	var asked atomic.Int32
+	gone := make(chan struct{})
 	defer close(gone)
 	for range 3 {
-		got := q.usage("/dead", func(string) *statsapi.FsStats { asked++; <-gone; return nil })
+		got := q.usage("/dead", func(string) *statsapi.FsStats { asked.Add(1); <-gone; return nil })
 		if got != nil {
 			t.Errorf("%+v", got)
 		}
 	}
-	if asked != 1 {
-		t.Errorf("asked %d times", asked)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
 	}
 	want := &statsapi.FsStats{}
 	if got := q.usage("/alive", func(string) *statsapi.FsStats { return want }); got != want {
