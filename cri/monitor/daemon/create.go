@@ -128,7 +128,7 @@ func (d *Daemon) buildWithFIFOs(c *container) error {
 // its last writer, and we are the first one.
 func (c *container) openStdin() (int, error) {
 	if !c.record.Stdin {
-		return unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		return openNull()
 	}
 	path := c.path(wire.StdinFIFO)
 	if !c.record.StdinOnce {
@@ -157,7 +157,7 @@ func (d *Daemon) buildWithTerminal(c *container) error {
 		return err
 	}
 	defer socket.Close()
-	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	null, err := openNull()
 	if err != nil {
 		return err
 	}
