@@ -34,7 +34,8 @@ func TestTypeOfAPluginIsNoPath(t *testing.T) {
 			Log:      slog.New(slog.DiscardHandler),
 		})
 		n.Reload(t.Context())
-		if _, err := n.Setup(t.Context(), Attachment{ID: "pod", Netns: filepath.Join(dir, "netns")}); err == nil {
+		pod := Attachment{ID: "pod", Netns: filepath.Join(dir, "netns")}
+		if _, err := n.Setup(t.Context(), pod); err == nil {
 			t.Errorf("type %q was taken", kind)
 		}
 		if _, err := os.Stat(ran); err == nil {

@@ -32,7 +32,8 @@ func TestCredentialsGoToNoTokenServerWithoutTLS(t *testing.T) {
 
 	for _, auth := range []Auth{{Username: "me", Password: "secret"}, {IdentityToken: "secret"}} {
 		_, err := manifestOf(t, NewClient(Config{HostsDir: dir}), "secure.example/x:1", auth)
-		if err == nil || !strings.Contains(err.Error(), "not https") || strings.Contains(err.Error(), "secret") {
+		text := fmt.Sprint(err)
+		if !strings.Contains(text, "not https") || strings.Contains(text, "secret") {
 			t.Errorf("error %v, want one that says why", err)
 		}
 	}

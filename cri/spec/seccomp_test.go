@@ -13,7 +13,9 @@ import (
 // (CVE-2026-31431), and no ordinary container needs them.
 func TestDefaultSeccompProfileRefusesSocketsOfTheKernelsOwn(t *testing.T) {
 	cfg := plain()
-	security(&cfg).Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+	security(&cfg).Seccomp = &runtimeapi.SecurityProfile{
+		ProfileType: runtimeapi.SecurityProfile_RuntimeDefault,
+	}
 	s, err := Generate(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -40,7 +40,8 @@ func TestSecretsOfACallAreNotLogged(t *testing.T) {
 			t.Errorf("the answer says %v", err)
 		}
 	}
-	if text := log.String(); strings.Contains(text, "s3cret") || strings.Count(text, "NodePublishVolume") != 2 {
+	text := log.String()
+	if strings.Contains(text, "s3cret") || strings.Count(text, "NodePublishVolume") != 2 {
 		t.Errorf("the log says %s", text)
 	}
 }

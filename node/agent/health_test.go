@@ -53,7 +53,9 @@ func TestHealthPortTellsNothingButHealth(t *testing.T) {
 		default:
 		}
 	}
-	for _, path := range []string{"/", "/debug/pprof/", "/debug/pprof/heap", "/metrics", "/configz", "/pods", "/healthz/x"} {
+	for _, path := range []string{
+		"/", "/debug/pprof/", "/debug/pprof/heap", "/metrics", "/configz", "/pods", "/healthz/x",
+	} {
 		if got := status(path); got != http.StatusNotFound {
 			t.Errorf("%s: %d", path, got)
 		}

@@ -7,8 +7,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// A profile of type Localhost whose name is missing must not mean none (CVE-2023-2431). The API server refuses
-// some of these; files of static pods do not pass by it.
+// A profile of type Localhost whose name is missing must not mean none (CVE-2023-2431). The API server
+// refuses some of these; files of static pods do not pass by it.
 func TestSeccompProfileWithoutANameIsNotUnconfined(t *testing.T) {
 	n := node
 	n.SeccompRoot = "/seccomp"

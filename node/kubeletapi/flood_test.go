@@ -18,16 +18,18 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// speakHTTP2 opens a connection to an endpoint with this guard. Whatever comes back is read and dropped; ended
-// is closed when the server has closed the connection.
+// speakHTTP2 opens a connection to an endpoint with this guard. Whatever comes back is read and dropped;
+// ended is closed when the server has closed the connection.
 func speakHTTP2(t *testing.T, guard http.HandlerFunc) (framer *http2.Framer, ended <-chan struct{}) {
 	t.Helper()
 	certs := httptest.NewTLSServer(nil) // for its certificate
 	certs.Close()
 	server := New(Config{
-		Guard:       func(http.Handler) http.Handler { return guard },
-		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certs.TLS.Certificates[0], nil },
-		Log:         slog.New(slog.DiscardHandler),
+		Guard: func(http.Handler) http.Handler { return guard },
+		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return &certs.TLS.Certificates[0], nil
+		},
+		Log: slog.New(slog.DiscardHandler),
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -96,7 +98,9 @@ func awaitEnd(t *testing.T, ended <-chan struct{}) {
 // A header that never ends costs its sender the connection, before anybody has asked who the sender is
 // (CVE-2023-45288).
 func TestHeaderWithoutEndIsCutOff(t *testing.T) {
-	framer, ended := speakHTTP2(t, func(http.ResponseWriter, *http.Request) { t.Error("the request was served") })
+	framer, ended := speakHTTP2(t, func(http.ResponseWriter, *http.Request) {
+		t.Error("the request was served")
+	})
 	err := framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: request(t)})
 	if err != nil {
 		t.Fatal(err)

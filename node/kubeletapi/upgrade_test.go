@@ -43,7 +43,8 @@ func TestRefusedUpgradeIsNoTunnel(t *testing.T) {
 				}
 			}))
 			defer front.Close()
-			caller, err := tls.Dial("tcp", front.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+			address, config := front.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true}
+			caller, err := tls.Dial("tcp", address, config)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -18,7 +18,8 @@ import (
 func TestLinkThatIsSwappedInMeanwhileLeadsNowhere(t *testing.T) {
 	testenv.Root(t)
 	dir := testenv.ShortDir(t)
-	volume, secret, target := filepath.Join(dir, "vol"), filepath.Join(dir, "secret"), filepath.Join(dir, "target")
+	volume, secret := filepath.Join(dir, "vol"), filepath.Join(dir, "secret")
+	target := filepath.Join(dir, "target")
 	for _, d := range []string{"vol/a/sub", "secret/sub"} {
 		must(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
 	}

@@ -1,4 +1,7 @@
-package daemon
+// Package nulldevice makes devices like /dev/null for processes in containers. None is the host's own: crun
+// gives the stdio of an exec to the container's user, and root in a container may change the mode of what it
+// holds open, which would be the mode of /dev/null for everybody on the node.
+package nulldevice
 
 import (
 	"errors"
@@ -8,12 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openNull returns a null device for a process that is given nothing to read or to write to. It is not the
-// host's /dev/null: crun gives the stdio of an exec to the container's user, and root in a container may
-// change the mode of what it holds open, which would be the mode of /dev/null for everybody on the node.
-// Each device is alone in a file system of its own, which ends with the last descriptor.
-func openNull() (int, error) {
-	fd, err := newNull()
+// Open returns a descriptor of a new device, which is alone in a file system that ends with it.
+func Open() (int, error) {
+	fd, err := create()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
 		// In a user namespace: whatever a container is there, the host's device is not its to change.
 		fd, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -24,9 +24,9 @@ func openNull() (int, error) {
 	return fd, nil
 }
 
-// newNull makes a tmpfs that is mounted nowhere. Runtimes know the device by its number, and open the
+// create makes a tmpfs that is mounted nowhere. Runtimes know the device by its number, and open the
 // container's own in its place when they can; people know it by its name.
-func newNull() (int, error) {
+func create() (int, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, err
