@@ -105,6 +105,9 @@ func setUp(c Config, a Attachment) (int, error) {
 	if err := sysctls(c, a); err != nil {
 		return 0, err
 	}
+	if err := refuseAdvertisements(link.Name, a); err != nil {
+		return 0, err
+	}
 	return link.Index, pod.Must(podMessages(c, a, link.Index)...)
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/monitor/console"
+	"github.com/trivet-node/trivet/cri/monitor/nulldevice"
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 	"github.com/trivet-node/trivet/internal/durable"
@@ -128,7 +129,7 @@ func (d *Daemon) buildWithFIFOs(c *container) error {
 // its last writer, and we are the first one.
 func (c *container) openStdin() (int, error) {
 	if !c.record.Stdin {
-		return unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		return nulldevice.Open()
 	}
 	path := c.path(wire.StdinFIFO)
 	if !c.record.StdinOnce {
@@ -157,7 +158,7 @@ func (d *Daemon) buildWithTerminal(c *container) error {
 		return err
 	}
 	defer socket.Close()
-	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	null, err := nulldevice.Open()
 	if err != nil {
 		return err
 	}

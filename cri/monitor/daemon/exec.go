@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cri/monitor/nulldevice"
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
@@ -61,7 +62,7 @@ func (d *Daemon) startExec(m wire.Message, files wire.Files) (pid int, err error
 	for i, name := range []string{wire.FdIn, wire.FdOut, wire.FdErr} {
 		fd, ok := files[name]
 		if !ok {
-			if fd, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+			if fd, err = nulldevice.Open(); err != nil {
 				return 0, err
 			}
 			files[name] = fd // closed with the others

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/trivet-node/trivet/node/config"
+)
+
+// Nobody is asked who he is on the health port, so it tells nothing else: kubelet's had the profiler
+// (CVE-2019-11248).
+func TestHealthPortTellsNothingButHealth(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := free.Addr().(*net.TCPAddr).Port
+	if err := free.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a := &Agent{cfg: config.Defaults()}
+	a.cfg.Kubelet.HealthzPort, a.cfg.Kubelet.HealthzBindAddress = new(int32(port)), "127.0.0.1"
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() {
+		defer close(served)
+		served <- a.serveHealth(ctx)
+	}()
+	defer func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	status := func(path string) int {
+		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+		if err != nil {
+			return 0
+		}
+		defer response.Body.Close()
+		return response.StatusCode
+	}
+	for status("/healthz") != http.StatusOK {
+		select {
+		case err := <-served:
+			t.Fatal(err)
+		case <-t.Context().Done():
+			t.Fatal("nothing answers")
+		default:
+		}
+	}
+	for _, path := range []string{
+		"/", "/debug/pprof/", "/debug/pprof/heap", "/metrics", "/configz", "/pods", "/healthz/x",
+	} {
+		if got := status(path); got != http.StatusNotFound {
+			t.Errorf("%s: %d", path, got)
+		}
+	}
+}
