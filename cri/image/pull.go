@@ -28,8 +28,10 @@ func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Imag
 	if err != nil {
 		return Image{}, err
 	}
-	sum := sha256.Sum256(fmt.Append(nil, ref, auth)) // credentials are part of the key: nobody gets in on another's
-	id, _, err := s.pulls.do(ctx, hex.EncodeToString(sum[:]), func(ctx context.Context) (string, error) { return s.pull(ctx, ref, auth) })
+	// Credentials are part of the key, quoted: nobody gets in on another's.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", ref.String(), auth))
+	work := func(ctx context.Context) (string, error) { return s.pull(ctx, ref, auth) }
+	id, _, err := s.pulls.do(ctx, hex.EncodeToString(sum[:]), work)
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
