@@ -123,8 +123,9 @@ func (c *Cluster) startControllers() error {
 	return nil
 }
 
-// startServiceProxy makes Services reachable for the API server, which calls webhooks and aggregated APIs by them. kube-proxy waits
-// half a minute for the Node that it is told to be; the control plane has none, so it goes by the name of one that is there.
+// startServiceProxy makes Services reachable for the API server, which calls webhooks and aggregated APIs by
+// them. kube-proxy waits half a minute for the Node that it is told to be; the control plane has none, so it
+// goes by the name of one that is there.
 func (c *Cluster) startServiceProxy(plan Plan) error {
 	// A Service's address is translated on the way out, which a packet without a route never goes.
 	if err := lan.Route(c.controlPlane().Pid(), netip.MustParsePrefix(serviceCIDR), nodeIP(0)); err != nil {

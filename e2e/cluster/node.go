@@ -303,9 +303,15 @@ func (c *Cluster) agent(i int, n Node) machine.Daemon {
 
 func (c *Cluster) kubeProxy(node, kubeconfig string) machine.Daemon {
 	return c.daemon("kube-proxy", c.reference("kube-proxy"),
-		"--kubeconfig="+kubeconfig, "--hostname-override="+node, "--proxy-mode=nftables", "--cluster-cidr="+podCIDR,
-		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
-		"--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249")
+		"--kubeconfig="+kubeconfig,
+		"--hostname-override="+node,
+		"--proxy-mode=nftables",
+		"--cluster-cidr="+podCIDR,
+		"--conntrack-max-per-core=0",
+		"--conntrack-tcp-timeout-established=0",
+		"--conntrack-tcp-timeout-close-wait=0",
+		"--healthz-bind-address=127.0.0.1:10256",
+		"--metrics-bind-address=127.0.0.1:10249")
 }
 
 func (c *Cluster) netd(n Node) machine.Daemon {
