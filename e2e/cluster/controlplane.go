@@ -134,6 +134,19 @@ func (c *Cluster) startServiceProxy(plan Plan) error {
 	return c.controlPlane().Start(c.kubeProxy(plan.Nodes[0].Name, c.pki().Path("proxy.kubeconfig")))
 }
 
+func (c *Cluster) kubeProxy(node, kubeconfig string) machine.Daemon {
+	return c.daemon("kube-proxy", c.reference("kube-proxy"),
+		"--kubeconfig="+kubeconfig,
+		"--hostname-override="+node,
+		"--proxy-mode=nftables",
+		"--cluster-cidr="+podCIDR,
+		"--conntrack-max-per-core=0",
+		"--conntrack-tcp-timeout-established=0",
+		"--conntrack-tcp-timeout-close-wait=0",
+		"--healthz-bind-address=127.0.0.1:10256",
+		"--metrics-bind-address=127.0.0.1:10249")
+}
+
 func (c *Cluster) reference(name string) string { return filepath.Join(c.Bin, name) }
 func (c *Cluster) program(name string) string   { return filepath.Join(c.Programs, name) }
 
