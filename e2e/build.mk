@@ -3,7 +3,8 @@
 
 NODES ?= 1
 REFERENCE_NODES ?= 0
-# How many of the NODES, the last ones, have systemd as PID 1 and as cgroup driver; make e2e wants one of each kind.
+# How many of the NODES, the last ones, have systemd as PID 1 and as cgroup driver; make e2e wants one of each
+# kind.
 SYSTEMD ?= 0
 NODE ?= trivet
 CRI ?= trivet
@@ -56,7 +57,8 @@ references += $(ref)/kubelet $(ref)/containerd $(ref)/cni/bridge
 endif
 
 CLUSTER = bin/trivet-cluster
-SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) --agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
+SEATS = --nodes=$(NODES) --systemd-nodes=$(SYSTEMD) --reference-nodes=$(REFERENCE_NODES) \
+	--agent=$(NODE) --cri=$(CRI) --cni=$(CNI) --oci=$(OCI)
 # The kernel takes apart what processes leave (mounts, loop devices) after they have ended.
 WAIT = --wait=30s
 # The tests have a cluster of their own: one that is up (make run) is neither tested nor taken down.
@@ -89,8 +91,9 @@ down: bin/trivet-cluster ## take the cluster down; nothing is left of it
 # Each program of ours beside the peers it may meet.
 .PHONY: seats
 seats: references ## the demo with every mix of trivet and reference programs in a node's seats, one cluster after the other
-	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' 'NODE=kubelet CRI=containerd CNI=upstream' 'SYSTEMD=1' \
-		'SYSTEMD=1 OCI=runc' 'SYSTEMD=1 NODE=kubelet CRI=containerd'; do \
+	@for seats in 'NODE=kubelet' 'CRI=containerd' 'CNI=upstream' 'OCI=runc' 'NODE=kubelet CRI=containerd' \
+		'NODE=kubelet CRI=containerd CNI=upstream' \
+		'SYSTEMD=1' 'SYSTEMD=1 OCI=runc' 'SYSTEMD=1 NODE=kubelet CRI=containerd'; do \
 		echo "== $$seats"; $(MAKE) --no-print-directory run $$seats; verdict=$$?; \
 		$(MAKE) --no-print-directory down && [ $$verdict = 0 ] || { echo "failed: $$seats"; exit 1; }; done
 

@@ -86,6 +86,7 @@ func gateway(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Address) e
 				return err
 			}
 		}
+
 		err := host.Must(rtnl.NewAddress(bridge.Index, want, rtnl.NoDAD))
 		if rtnl.Exists(err) {
 			continue

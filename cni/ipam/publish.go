@@ -52,6 +52,7 @@ func linkWhole(dir, path, content string) error {
 		return os.Link(temp.Name(), path)
 	}
 	defer func() { _ = unix.Close(fd) }()
+
 	if err := writeAll(fd, content); err != nil {
 		return err
 	}

@@ -46,6 +46,7 @@ func (d *Daemon) repairRules(n *conf.Network) error {
 	if time.Since(d.unmended.at) < firstRetry {
 		return d.unmended.err
 	}
+
 	t, err := hostnat.Open(n.NATConfig())
 	if err != nil {
 		return err

@@ -99,8 +99,7 @@ func delBridge(c *call) error {
 			return err
 		}
 		err := withNAT(c.NATConfig(), func(t *hostnat.Table) error {
-			return t.Remove(c.owner().Label(),
-				held)
+			return t.Remove(c.owner().Label(), held)
 		})
 		if err != nil {
 			return err

@@ -40,11 +40,13 @@ func (c *call) nat(back *undo.Stack, addresses []bridge.Address) error {
 				return err
 			}
 			return withNAT(c.NATConfig(), func(t *hostnat.Table) error {
-				return t.Remove(c.owner().Label(),
-					nil)
+				return t.Remove(c.owner().Label(), nil)
 			})
 		})
-		if err := portrecord.Of(c.pool).Write(portrecord.Record{Owner: c.owner(), Ports: ports}); err != nil {
+		record := portrecord.Record{Owner: c.owner(), Ports: ports}
+		// With the lock held, as GC would take a record that is being written for what a killed ADD left.
+		err := c.pool.Locked(func() error { return portrecord.Of(c.pool).Write(record) })
+		if err != nil {
 			return err
 		}
 		return t.AddPorts(c.owner().Label(), ports)

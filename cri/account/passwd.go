@@ -56,6 +56,7 @@ func findAccount(passwd []byte, who string) (found entry, ok bool, err error) {
 		if byNumber && (idErr != nil || id != uid) || !byNumber && fields[0] != who {
 			continue
 		}
+
 		gid, gidErr := field(fields[3])
 		if idErr != nil || gidErr != nil {
 			err = errors.Join(idErr, gidErr)

@@ -1,5 +1,6 @@
-# What a container may do that asks for nothing else. All that is not denied is left to the other guards: capabilities, seccomp,
-# namespaces and masked paths. It includes no other file, so that it can be loaded wherever there is a parser.
+# What a container may do that asks for nothing else. All that is not denied is left to the other guards:
+# capabilities, seccomp, namespaces and masked paths. It includes no other file, so that it can be loaded
+# wherever there is a parser.
 profile trivet-default flags=(attach_disconnected,mediate_deleted) {
   file,
   network,

@@ -200,6 +200,7 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 	if err != nil {
 		return nil, err
 	}
+
 	host := c.cfg.Host
 	if host.Hostname, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("host name of the node: %w", err)
@@ -209,6 +210,7 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 	if err != nil {
 		return nil, err
 	}
+
 	cfg := spec.Config{
 		ID:                 r.ID,
 		Container:          r.config,

@@ -108,7 +108,7 @@ func (c *Containers) Stop(ctx context.Context, id string, grace time.Duration) e
 		return nil
 	}
 	if grace > 0 && state == runtimeapi.ContainerState_CONTAINER_RUNNING {
-		if err := c.cfg.Monitor.Kill(r.ID, r.StopSignal); err != nil {
+		if err := c.cfg.Monitor.Kill(r.ID, c.stopSignal(r)); err != nil {
 			return err
 		}
 		if waited(ctx, done, grace) {
@@ -125,6 +125,18 @@ func (c *Containers) Stop(ctx context.Context, id string, grace time.Duration) e
 		return fmt.Errorf("stop container %s: it does not end after SIGKILL", r.ID)
 	}
 	return nil
+}
+
+// stopSignal is what asks a container to end. A record that an earlier version wrote does not say it.
+func (c *Containers) stopSignal(r Record) unix.Signal {
+	if r.StopSignal != 0 {
+		return r.StopSignal
+	}
+	ofImage := ""
+	if img, err := c.cfg.Images.Get(r.ImageID); err == nil {
+		ofImage = img.Config.Config.StopSignal
+	}
+	return spec.StopSignal(r.config.GetStopSignal(), ofImage)
 }
 
 func waited(ctx context.Context, done <-chan struct{}, limit time.Duration) bool {

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -27,8 +28,10 @@ func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Imag
 	if err != nil {
 		return Image{}, err
 	}
-	sum := sha256.Sum256(fmt.Append(nil, ref, auth)) // credentials are part of the key: nobody gets in on another's
-	id, _, err := s.pulls.do(ctx, hex.EncodeToString(sum[:]), func(ctx context.Context) (string, error) { return s.pull(ctx, ref, auth) })
+	// Credentials are part of the key, quoted: nobody gets in on another's.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", ref.String(), auth))
+	work := func(ctx context.Context) (string, error) { return s.pull(ctx, ref, auth) }
+	id, _, err := s.pulls.do(ctx, hex.EncodeToString(sum[:]), work)
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
@@ -75,7 +78,12 @@ func (s *Store) bring(
 	if m.isArtifact() { // many have the same, empty configuration
 		r.ID = m.digest.String()
 	}
-	if s.rename(r.ID, named(top)) {
+
+	// An image that is here is not fetched again. But the digest of its configuration is no secret (the
+	// status of a pod has it), and who knows no more than that may not get at the image: a repository that
+	// has not given the image before must have the configuration. A manifest that is the ID is here already.
+	n := named(top)
+	if (m.isArtifact() || s.cameFrom(r.ID, n.digests)) && s.rename(r.ID, n) {
 		return r.ID, nil
 	}
 	jobs, err := describe(ctx, from, m, r)
@@ -93,7 +101,7 @@ func (s *Store) bring(
 	if err := s.fetchLayers(ctx, jobs); err != nil {
 		return "", err
 	}
-	return r.ID, s.add(r, named(top))
+	return r.ID, s.add(r, n)
 }
 
 // describe fills in the record of an image, and lists what is to be fetched for it.
@@ -164,6 +172,22 @@ func readConfig(ctx context.Context, from source, d ocispec.Descriptor) ([]byte,
 		return nil, fmt.Errorf("image configuration has digest %s, want %s", got, d.Digest)
 	}
 	return raw, nil
+}
+
+// cameFrom tells whether an image is here and has been pulled from the repository of one of these names.
+func (s *Store) cameFrom(id string, digests []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.images[id]
+	if r == nil {
+		return false
+	}
+	return slices.ContainsFunc(digests, func(name string) bool {
+		repository, _, _ := strings.Cut(name, "@")
+		return slices.ContainsFunc(r.Digests, func(known string) bool {
+			return strings.HasPrefix(known, repository+"@")
+		})
+	})
 }
 
 // rename gives an image that is already here the names by which it has come again.

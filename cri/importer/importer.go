@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/trivet-node/trivet/cri/image"
@@ -39,9 +38,7 @@ const (
 type Server struct {
 	images *image.Store
 	log    *slog.Logger
-	slots  chan struct{}
-
-	running sync.WaitGroup // imports
+	slots  chan struct{} // one for each archive that is being read or written
 }
 
 // New starts nothing.
@@ -49,7 +46,7 @@ func New(images *image.Store, log *slog.Logger) *Server {
 	return &Server{images: images, log: log, slots: make(chan struct{}, atOnce)}
 }
 
-// Run serves until ctx ends, and returns when all imports have.
+// Run serves until ctx ends, and returns when all imports have. It can be called once.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, s.importing)
@@ -62,7 +59,9 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { server.Close() }) // imports end with their connections
 	defer stop()
 	err := server.Serve(l)
-	s.running.Wait()
+	for range cap(s.slots) { // those at work have ended then, and nobody enters any more
+		s.slots <- struct{}{}
+	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -71,12 +70,10 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 
 // enter waits for a slot; leave gives it back.
 func (s *Server) enter(r *http.Request) (leave func(), ok bool) {
-	s.running.Add(1)
 	select {
 	case s.slots <- struct{}{}:
-		return func() { <-s.slots; s.running.Done() }, true
+		return func() { <-s.slots }, true
 	case <-r.Context().Done():
-		s.running.Done()
 		return nil, false
 	}
 }

@@ -13,7 +13,11 @@ import (
 )
 
 // errStuck is a transfer without progress.
-var errStuck = errors.New("nothing came within the progress timeout")
+var errStuck = errors.New("too little came within the progress timeout")
+
+// minProgress is how much of a blob must come within the progress timeout: with less, a registry could hold
+// a pull for ever by a byte now and then.
+const minProgress = 64 << 10
 
 // stuck says that ctx ended for want of progress, which net/http reports as the caller's own cancellation or deadline.
 func stuck(ctx context.Context, err error) error {
@@ -50,7 +54,8 @@ type blob struct {
 
 	hosts    []endpoint // those still to be asked, the present one first
 	offset   int64      // bytes delivered
-	failures int        // in a row without a byte in between
+	recent   int64      // those of them that do not count as progress yet
+	failures int        // in a row without progress in between
 	errs     []error    // of the hosts given up
 
 	body   io.ReadCloser
@@ -96,7 +101,8 @@ func (b *blob) next(err error) error {
 func (b *blob) open() error {
 	ctx, cancel := context.WithCancelCause(b.ctx)
 	b.cancel = cancel
-	b.watch = time.AfterFunc(b.repository.client.config.ProgressTimeout, func() { cancel(errStuck) })
+	timeout := b.repository.client.config.ProgressTimeout
+	b.watch = time.AfterFunc(timeout, func() { cancel(errStuck) })
 	header := make(http.Header)
 	if b.offset > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.offset, b.size-1)) // with an end: not every registry takes an open range
@@ -105,7 +111,7 @@ func (b *blob) open() error {
 	if err != nil {
 		return stuck(ctx, err)
 	}
-	b.body = stuckReader{response.Body, ctx}
+	b.body = &watchedReader{ReadCloser: response.Body, ctx: ctx, watch: b.watch, timeout: timeout}
 	if b.offset > 0 && response.StatusCode == http.StatusOK { // the host knows no ranges: skip what we have
 		if _, err := io.CopyN(io.Discard, b.body, b.offset); err != nil {
 			return err
@@ -114,15 +120,23 @@ func (b *blob) open() error {
 	return nil
 }
 
-type stuckReader struct {
+// watchedReader tells the watch of a transfer about its progress.
+type watchedReader struct {
 	io.ReadCloser
-	ctx context.Context
+	ctx     context.Context // of the transfer
+	watch   *time.Timer
+	timeout time.Duration
+	recent  int // bytes since the watch was set
 }
 
-func (s stuckReader) Read(p []byte) (int, error) {
-	n, err := s.ReadCloser.Read(p)
+func (w *watchedReader) Read(p []byte) (int, error) {
+	n, err := w.ReadCloser.Read(p)
+	if w.recent += n; w.recent >= minProgress {
+		w.recent = 0
+		w.watch.Reset(w.timeout)
+	}
 	if err != nil && err != io.EOF {
-		err = stuck(s.ctx, err)
+		err = stuck(w.ctx, err)
 	}
 	return n, err
 }
@@ -150,10 +164,8 @@ func (b *blob) Read(p []byte) (int, error) {
 			p = p[:left]
 		}
 		n, err := b.body.Read(p)
-		b.offset += int64(n)
 		if n > 0 {
-			b.failures = 0
-			b.watch.Reset(b.repository.client.config.ProgressTimeout)
+			b.delivered(int64(n))
 			return n, nil
 		}
 		if err == nil {
@@ -168,6 +180,13 @@ func (b *blob) Read(p []byte) (int, error) {
 		if err := b.connect(); err != nil {
 			return 0, b.failed(err)
 		}
+	}
+}
+
+func (b *blob) delivered(n int64) {
+	b.offset += n
+	if b.recent += n; b.recent >= minProgress {
+		b.recent, b.failures = 0, 0
 	}
 }
 

@@ -16,9 +16,12 @@ import (
 
 // Config is how registries are reached.
 type Config struct {
-	HostsDir        string        // directory of <host>/hosts.toml; "" or missing: every registry directly
-	ProgressTimeout time.Duration // a transfer that moves no byte for so long is broken off and tried again; 0: one minute
-	UserAgent       string        // "" is trivet-cri
+	HostsDir  string // directory of <host>/hosts.toml; "" or missing: every registry directly
+	UserAgent string // "" is trivet-cri
+
+	// ProgressTimeout is after how long a transfer is broken off, and tried again, that moves less than
+	// 64 KiB; 0: one minute.
+	ProgressTimeout time.Duration
 }
 
 // Client reads from registries. It keeps connections, nothing else.

@@ -245,6 +245,39 @@ func TestStuckTransferIsBrokenOffAndGoesOn(t *testing.T) {
 	}
 }
 
+func TestTransferThatTricklesIsGivenUp(t *testing.T) {
+	const size = 1 << 20
+	host := fake(t, func(w http.ResponseWriter, r *http.Request) {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for r.Context().Err() == nil {
+			w.Write([]byte{0})
+			w.(http.Flusher).Flush()
+			<-tick.C
+		}
+	})
+	ref, err := ParseReference(host + "/x:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewClient(Config{ProgressTimeout: 50 * time.Millisecond})
+	c.retry = func(int) time.Duration { return time.Millisecond }
+	r, err := c.Open(ref, Auth{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	b, err := r.Blob(ctx, digest.FromString("x"), size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if _, err := io.ReadAll(b); !errors.Is(err, errStuck) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestDeadlineIsReportedAsSuch(t *testing.T) {
 	host := fake(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	ref, err := ParseReference(host + "/x:1")

@@ -77,7 +77,13 @@ func fits(s Seats) error {
 }
 
 // Reference are the seats as most clusters have them today.
-var Reference = Seats{Agent: "kubelet", CRI: "containerd", CNI: "upstream", OCI: "runc", Init: "trivet"}
+var Reference = Seats{
+	Agent: "kubelet",
+	CRI:   "containerd",
+	CNI:   "upstream",
+	OCI:   "runc",
+	Init:  "trivet",
+}
 
 // Node of the cluster.
 type Node struct {

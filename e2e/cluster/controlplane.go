@@ -123,14 +123,28 @@ func (c *Cluster) startControllers() error {
 	return nil
 }
 
-// startServiceProxy makes Services reachable for the API server, which calls webhooks and aggregated APIs by them. kube-proxy waits
-// half a minute for the Node that it is told to be; the control plane has none, so it goes by the name of one that is there.
+// startServiceProxy makes Services reachable for the API server, which calls webhooks and aggregated APIs by
+// them. kube-proxy waits half a minute for the Node that it is told to be; the control plane has none, so it
+// goes by the name of one that is there.
 func (c *Cluster) startServiceProxy(plan Plan) error {
 	// A Service's address is translated on the way out, which a packet without a route never goes.
 	if err := lan.Route(c.controlPlane().Pid(), netip.MustParsePrefix(serviceCIDR), nodeIP(0)); err != nil {
 		return err
 	}
 	return c.controlPlane().Start(c.kubeProxy(plan.Nodes[0].Name, c.pki().Path("proxy.kubeconfig")))
+}
+
+func (c *Cluster) kubeProxy(node, kubeconfig string) machine.Daemon {
+	return c.daemon("kube-proxy", c.reference("kube-proxy"),
+		"--kubeconfig="+kubeconfig,
+		"--hostname-override="+node,
+		"--proxy-mode=nftables",
+		"--cluster-cidr="+podCIDR,
+		"--conntrack-max-per-core=0",
+		"--conntrack-tcp-timeout-established=0",
+		"--conntrack-tcp-timeout-close-wait=0",
+		"--healthz-bind-address=127.0.0.1:10256",
+		"--metrics-bind-address=127.0.0.1:10249")
 }
 
 func (c *Cluster) reference(name string) string { return filepath.Join(c.Bin, name) }

@@ -14,7 +14,8 @@ import (
 	"github.com/trivet-node/trivet/e2e/specs"
 )
 
-// critestName is the machine on which critest meets a CRI server alone, without an agent that would take its pods away.
+// critestName is the machine on which critest meets a CRI server alone, without an agent that would take its
+// pods away.
 const critestName = "critest"
 
 var critestIP = netip.MustParseAddr("10.99.2.1")
@@ -27,16 +28,21 @@ const critestNetwork = `{"cniVersion": "1.1.0", "name": "critest", "plugins": [{
 }]}
 `
 
-// Critest runs the published critest against trivet-cri over an OCI runtime, on a machine of its own beside the cluster, and returns
-// one result a spec. What the specs leave behind is an error.
-func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results []specs.Result, err error) {
-	seats := Seats{
-		Init:  "trivet",
+// critestSeats are those of its machine.
+func critestSeats(oci string) Seats {
+	return Seats{
 		Agent: "trivet",
 		CRI:   "trivet",
 		CNI:   "trivet",
 		OCI:   oci,
+		Init:  "trivet",
 	}
+}
+
+// Critest runs the published critest against trivet-cri over an OCI runtime, on a machine of its own beside
+// the cluster, and returns one result a spec. What the specs leave behind is an error.
+func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results []specs.Result, err error) {
+	seats := critestSeats(oci)
 	if err := seats.Validate(); err != nil {
 		return nil, err
 	}
@@ -94,7 +100,8 @@ func (c *Cluster) bootForCritest(ctx context.Context, n Node, report string) err
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
-	if err := lan.Plug(c.controlPlane().Pid(), m.Pid(), n.Name, netip.PrefixFrom(critestIP, lanBits), gateway); err != nil {
+	address := netip.PrefixFrom(critestIP, lanBits)
+	if err := lan.Plug(c.controlPlane().Pid(), m.Pid(), n.Name, address, gateway); err != nil {
 		return err
 	}
 	if err := m.Start(c.criServer(n)); err != nil {

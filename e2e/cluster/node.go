@@ -301,13 +301,6 @@ func (c *Cluster) agent(i int, n Node) machine.Daemon {
 		"--hostname-override="+n.Name, "--node-ip="+nodeIP(i).String())
 }
 
-func (c *Cluster) kubeProxy(node, kubeconfig string) machine.Daemon {
-	return c.daemon("kube-proxy", c.reference("kube-proxy"),
-		"--kubeconfig="+kubeconfig, "--hostname-override="+node, "--proxy-mode=nftables", "--cluster-cidr="+podCIDR,
-		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
-		"--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249")
-}
-
 func (c *Cluster) netd(n Node) machine.Daemon {
 	return c.daemon("trivet-netd", c.program("trivet-netd"), "--kubeconfig=/etc/kubernetes/trivet-netd.conf", "--node-name="+n.Name,
 		"--cluster-cidr="+podCIDR)

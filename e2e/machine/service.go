@@ -34,6 +34,7 @@ func unitText(d Daemon, log string) (string, error) {
 	for _, e := range append([]string{"HOME=/", "LANG=C.UTF-8"}, d.Env...) {
 		env = append(env, "Environment="+quote(e))
 	}
+
 	return strings.Join([]string{
 		"[Unit]",
 		"DefaultDependencies=no",

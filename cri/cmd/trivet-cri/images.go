@@ -37,6 +37,7 @@ func images(ctx context.Context, env *program.Env) error {
 	if len(env.Args) > 0 && !strings.HasPrefix(env.Args[0], "-") {
 		verb, env.Args = env.Args[0], env.Args[1:]
 	}
+
 	fs := env.Flags(aboutImages)
 	const configHelp = "the server's configuration file; the default one may be missing"
 	file := fs.String("config", "/etc/trivet/cri.toml", configHelp)
@@ -52,6 +53,7 @@ func images(ctx context.Context, env *program.Env) error {
 	if err := configure(fs, *file, &cfg, values); err != nil {
 		return &program.UsageError{Err: err}
 	}
+
 	switch verb {
 	case "import":
 		return importImages(ctx, env, cfg, fs.Args(), *pin)

@@ -22,9 +22,10 @@ import (
 
 // Archive is an archive whose files lie in a directory, by number: no name in it is used for a path.
 type Archive struct {
-	dir   string
-	files map[string]file // by cleaned name
-	blobs map[digest.Digest]file
+	dir     string
+	files   map[string]file // by cleaned name; of several entries of a name, the last
+	blobs   map[digest.Digest]file
+	entries int
 }
 
 // file is one of the archive. A link has the name that it leads to, and nothing else.
@@ -36,10 +37,10 @@ type file struct {
 }
 
 const (
-	maxFiles = 1 << 16
-	maxName  = 1024
-	maxIndex = 8 << 20 // of index.json, manifest.json and manifests
-	maxLinks = 8
+	maxEntries = 1 << 16
+	maxName    = 1024
+	maxIndex   = 8 << 20 // of index.json, manifest.json and manifests
+	maxLinks   = 8
 )
 
 // Open writes the files of an archive into dir, which must exist and belongs to the caller.
@@ -72,8 +73,8 @@ func (a *Archive) entry(ctx context.Context, h *tar.Header, content io.Reader) e
 	if len(h.Name) > maxName || len(h.Linkname) > maxName {
 		return errors.New("name is too long")
 	}
-	if len(a.files) >= maxFiles {
-		return fmt.Errorf("more than %d files", maxFiles)
+	if a.entries++; a.entries > maxEntries {
+		return fmt.Errorf("more than %d entries", maxEntries)
 	}
 	name := clean(h.Name)
 	switch h.Typeflag {
@@ -107,7 +108,7 @@ func isSparse(h *tar.Header) bool {
 
 // write puts a file into the directory and takes its digest.
 func (a *Archive) write(ctx context.Context, content io.Reader) (f file, err error) {
-	f.number = len(a.files)
+	f.number = a.entries
 	out, err := os.OpenFile(a.path(f), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return f, err

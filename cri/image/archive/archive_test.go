@@ -73,6 +73,25 @@ func TestBlobIsOpenedOnlyWithItsSize(t *testing.T) {
 	}
 }
 
+func TestOfSeveralEntriesOfANameTheLastCounts(t *testing.T) {
+	regular := func(name string) tar.Header { return tar.Header{Typeflag: tar.TypeReg, Name: name} }
+	headers := []tar.Header{regular("a"), regular("./a"), regular("b")}
+	dir := t.TempDir()
+	a, err := Open(t.Context(), bytes.NewReader(tarOf(t, headers, "first", "second", "third")), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"a": "second", "b": "third"} {
+		f, err := a.find(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := a.read(f); err != nil || string(got) != want {
+			t.Errorf("%s holds %q, %v; want %q", name, got, err, want)
+		}
+	}
+}
+
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }

@@ -49,9 +49,18 @@ type container struct {
 }
 
 func (d *Daemon) newContainer(r record) *container {
-	return &container{id: r.ID, dir: wire.ContainerDir(d.cfg.StateDir, r.ID), record: r, pidfd: -1, stage: -1, stdin: -1,
-		kills: d.podKills(r.Cgroup),
-		told:  make(chan struct{}), ended: make(chan struct{}), gone: make(chan struct{})}
+	return &container{
+		id:     r.ID,
+		dir:    wire.ContainerDir(d.cfg.StateDir, r.ID),
+		record: r,
+		pidfd:  -1,
+		stage:  -1,
+		stdin:  -1,
+		kills:  d.podKills(r.Cgroup),
+		told:   make(chan struct{}),
+		ended:  make(chan struct{}),
+		gone:   make(chan struct{}),
+	}
 }
 
 func (c *container) path(name string) string { return filepath.Join(c.dir, name) }

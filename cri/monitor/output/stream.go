@@ -56,6 +56,7 @@ func (st *Stream) Pump(j *logfile.Journal) {
 	if err != nil {
 		return
 	}
+
 	for {
 		var moved error
 		err := raw.Read(func(fd uintptr) bool {
@@ -65,6 +66,7 @@ func (st *Stream) Pump(j *logfile.Journal) {
 		if err != nil || errors.Is(moved, io.EOF) {
 			return
 		}
+
 		if drop, ok := errors.AsType[*logfile.DropError](moved); ok {
 			if drop.First {
 				st.log.Error("log cannot be written; output is dropped", "err", drop.Err)

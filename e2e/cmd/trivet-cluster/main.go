@@ -26,7 +26,7 @@ const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of th
   down                     take it down; nothing is left of it
   status                   its machines and their daemons
   demo                     show a stateful workload on it, step by step, and remove it
-  critest                  run the published critest against trivet-cri over --oci, on a machine beside the nodes
+  critest                  run the published critest against trivet-cri over --oci, on a machine of its own
   leaks                    what must not be there, after down on this machine, while up on the nodes; an error if there is anything
   logs M D                 the log of the daemon D of the machine M
   start|stop|kill M D      a daemon D of the machine M (control-plane or a node)

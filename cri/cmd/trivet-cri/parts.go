@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/trivet-node/trivet/cri/apparmor"
+	"github.com/trivet-node/trivet/cri/cgroupdriver"
+	"github.com/trivet-node/trivet/cri/config"
+	"github.com/trivet-node/trivet/cri/container"
+	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/network"
+	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/cri/rootfs"
+	"github.com/trivet-node/trivet/cri/sandbox"
+	"github.com/trivet-node/trivet/cri/server"
+	"github.com/trivet-node/trivet/cri/spec"
+	"github.com/trivet-node/trivet/cri/streaming"
+	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+// machine is what this machine has for the server.
+type machine struct {
+	runtimes       runtimeSet
+	driver         cgroupdriver.Driver
+	cgroups        *cgroup.Host
+	host           spec.Host
+	monitorProgram string
+}
+
+// inspect changes nothing. What is missing is an error that says what to do.
+func inspect(cfg config.Config) (m machine, err error) {
+	if cfg.OCIRuntime == "" {
+		cfg.OCIRuntime = defaultRuntime()
+	}
+	if m.runtimes, err = findRuntimes(cfg); err != nil {
+		return m, err
+	}
+	if m.driver, err = cgroupdriver.New(cfg.CgroupDriver); err != nil {
+		return m, err
+	}
+	if m.cgroups, err = cgroup.Open(); err != nil {
+		return m, &program.CantRunError{
+			What: "cgroups: " + err.Error(),
+			Do:   "mount cgroup v2 or the v1 hierarchies below /sys/fs/cgroup",
+		}
+	}
+	m.host = spec.Probe(m.cgroups.V2)
+	m.monitorProgram, err = findMonitor(cfg.Monitor.Program)
+	return m, err
+}
+
+func findMonitor(configured string) (string, error) {
+	if configured != "" {
+		return configured, nil
+	}
+	if own, err := os.Executable(); err == nil {
+		if beside := filepath.Join(filepath.Dir(own), "trivet-monitor"); isFile(beside) {
+			return beside, nil
+		}
+	}
+	found, err := exec.LookPath("trivet-monitor")
+	if err != nil {
+		return "", &program.CantRunError{
+			What: "trivet-monitor is neither beside trivet-cri nor in PATH",
+			Do:   "install it there, or name it with --monitor",
+		}
+	}
+	return found, nil
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
+
+// parts are those of the server, in the order in which they are opened: each is given those before it.
+type parts struct {
+	machine
+	cfg config.Config
+	log *slog.Logger
+
+	monitor    *monitor.Client
+	images     *image.Store
+	roots      *rootfs.Manager
+	network    *network.Network
+	sandboxes  *sandbox.Sandboxes
+	events     *server.Events
+	containers *container.Containers
+	streams    *streaming.Server
+}
+
+func (p *parts) stateDir(name string) string { return filepath.Join(p.cfg.StateDir, name) }
+
+// open takes over what an earlier server has left: first the monitor's word on what runs, then from the
+// layers of images up to the containers. close is to be called even after an error.
+func (p *parts) open(ctx context.Context) error {
+	if err := os.MkdirAll(p.cfg.StateDir, 0o711); err != nil {
+		return err
+	}
+	if err := p.connectMonitor(ctx); err != nil {
+		return err
+	}
+	if err := p.openImages(); err != nil {
+		return err
+	}
+	if err := p.openSandboxes(ctx); err != nil {
+		return err
+	}
+	if err := p.openContainers(ctx); err != nil {
+		return err
+	}
+
+	// Now all who hold layers are known.
+	if err := p.images.Collect(); err != nil {
+		p.log.Warn("unneeded layers are not all deleted", "err", err)
+	}
+	return p.openStreams()
+}
+
+func (p *parts) close() {
+	if p.images != nil {
+		p.images.Close()
+	}
+	if p.monitor != nil {
+		p.monitor.Close()
+	}
+}
+
+func (p *parts) connectMonitor(ctx context.Context) (err error) {
+	p.monitor, err = monitor.Connect(ctx, monitor.Config{
+		Socket:   p.cfg.Monitor.Socket,
+		StateDir: p.stateDir("monitor"),
+		Program:  p.monitorProgram,
+		LogFile:  p.stateDir("monitor.log"),
+		Log:      p.log,
+	})
+	if err != nil {
+		return fmt.Errorf("trivet-monitor: %w", err)
+	}
+	return nil
+}
+
+func (p *parts) openImages() (err error) {
+	p.images, err = image.Open(image.Config{
+		Dir:      filepath.Join(p.cfg.RootDir, "images"),
+		Registry: registry.NewClient(registry.Config{HostsDir: p.cfg.CertsDir}),
+		Pinned:   p.cfg.PinnedImages,
+		Log:      p.log,
+	})
+	if err != nil {
+		return err
+	}
+	p.roots, err = rootfs.Open(rootfs.Config{
+		Dir:      filepath.Join(p.cfg.RootDir, "rootfs"),
+		StateDir: p.stateDir("rootfs"),
+		Images:   p.images,
+		Log:      p.log,
+	})
+	return err
+}
+
+func (p *parts) openSandboxes(ctx context.Context) (err error) {
+	p.network = network.New(network.Config{
+		ConfDir:  p.cfg.CNI.ConfDir,
+		BinDirs:  p.cfg.CNI.BinDirs,
+		CacheDir: p.cfg.CNI.CacheDir,
+		Log:      p.log,
+	})
+	p.network.Reload(ctx) // half-made sandboxes are released from it
+	p.sandboxes, err = sandbox.Open(ctx, sandbox.Config{
+		Dir:      p.stateDir("sandboxes"),
+		FilesDir: filepath.Join(p.cfg.RootDir, "sandboxes"),
+		Network:  p.network,
+		Monitor:  p.monitor,
+		Pause:    p.monitorProgram,
+		Runtime:  p.runtimes.find,
+		Cgroup:   p.driver.OCI,
+		Group:    p.driver.Group,
+		OOMMin:   p.host.OOMScoreMin,
+		Log:      p.log,
+
+		UnprivilegedPorts: p.cfg.UnprivilegedPorts,
+		UnprivilegedICMP:  p.cfg.UnprivilegedICMP,
+	})
+	return err
+}
+
+func (p *parts) openContainers(ctx context.Context) (err error) {
+	p.events = server.NewEvents()
+	p.containers, err = container.Open(ctx, container.Config{
+		Dir:        p.stateDir("containers"),
+		SeccompDir: p.cfg.Seccomp,
+		Images:     p.images,
+		Rootfs:     p.roots,
+		Monitor:    p.monitor,
+		Sandboxes:  p.sandboxes,
+		Runtime:    p.runtimes.find,
+		Cgroup:     p.driver.OCI,
+		Group:      p.driver.Group,
+		Host:       p.host,
+		Log:        p.log,
+		AppArmor:   apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser"),
+
+		AllowedAnnotations: p.runtimes.allowedAnnotations,
+	}, p.events.Put)
+	return err
+}
+
+func (p *parts) openStreams() (err error) {
+	p.streams, err = streaming.New(streaming.Config{
+		Addr:    p.cfg.StreamAddr,
+		Monitor: p.monitor,
+		Process: p.containers.Process,
+		Netns:   p.netns,
+		Log:     p.log,
+	})
+	return err
+}
+
+func (p *parts) netns(_ context.Context, id string) (string, error) {
+	box, err := p.sandboxes.Get(id)
+	return p.sandboxes.Netns(box), err
+}
