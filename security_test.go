@@ -10,7 +10,8 @@ import (
 )
 
 // namedTests are the tests of a line of docs/security.md: "`TestA` and `TestB` in cri/spec".
-var namedTests = regexp.MustCompile("((?:`(?:Test|Fuzz)\\w+`(?:, | and )?)+) in ((?:cni|cri|csi|e2e|internal|node)[\\w/-]*)")
+var namedTests = regexp.MustCompile(
+	"((?:`(?:Test|Fuzz)\\w+`(?:, | and )?)+) in ((?:cni|cri|csi|e2e|internal|node)[\\w/-]*)")
 
 func TestSecurityPageNamesTestsThatAreThere(t *testing.T) {
 	page, err := os.ReadFile("docs/security.md")
@@ -18,10 +19,11 @@ func TestSecurityPageNamesTestsThatAreThere(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	separates := func(r rune) bool { return strings.ContainsRune("`, ", r) }
 	found := 0
 	for _, m := range namedTests.FindAllStringSubmatch(string(page), -1) {
 		there := testsOf(t, m[2])
-		for name := range strings.FieldsFuncSeq(m[1], func(r rune) bool { return strings.ContainsRune("`, ", r) }) {
+		for name := range strings.FieldsFuncSeq(m[1], separates) {
 			if name == "and" {
 				continue
 			}

@@ -32,11 +32,31 @@ func catalog(base, bash, netcat []file, p programs) []image {
 	names := layer{"names", []file{{path: "bin/dig", mode: 0o755, source: p["names"]}, {path: "bin/getent", link: "dig"}}}
 	agnhost := []layer{shell, keeper, {"netcat", netcat}, names, {"agnhost", agnhostFiles(p)}}
 	all := []image{
-		{[]string{"docker.io/library/busybox:latest", "docker.io/library/busybox:1.37", suite + "busybox:1.37.0-2"},
-			[]layer{shell, keeper}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
-		{[]string{"registry.k8s.io/pause:3.10.2", "registry.k8s.io/pause:3.10.1", "registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.9",
-			"k8s.gcr.io/pause:3.9"},
-			[]layer{program("pause", "pause", 0o755)}, v1.Config{Env: searchPath, User: "65535:65535", WorkingDir: "/", Entrypoint: []string{"/pause"}}},
+		{
+			[]string{
+				"docker.io/library/busybox:latest",
+				"docker.io/library/busybox:1.37",
+				suite + "busybox:1.37.0-2",
+			},
+			[]layer{shell, keeper},
+			v1.Config{Env: searchPath, Cmd: []string{"sh"}},
+		},
+		{
+			[]string{
+				"registry.k8s.io/pause:3.10.2",
+				"registry.k8s.io/pause:3.10.1",
+				"registry.k8s.io/pause:3.10",
+				"registry.k8s.io/pause:3.9",
+				"k8s.gcr.io/pause:3.9",
+			},
+			[]layer{program("pause", "pause", 0o755)},
+			v1.Config{
+				Env:        searchPath,
+				User:       "65535:65535",
+				WorkingDir: "/",
+				Entrypoint: []string{"/pause"},
+			},
+		},
 		{[]string{suite + "agnhost:2.66.1"}, agnhost, agnhostConfig("2.66.1")},
 		{[]string{suite + "agnhost:2.55"}, agnhost, agnhostConfig("2.55")},
 		{[]string{suite + "nonroot:1.5"}, []layer{shell}, v1.Config{Env: searchPath, User: "1234", Cmd: []string{"sh"}}},
@@ -71,7 +91,8 @@ func catalog(base, bash, netcat []file, p programs) []image {
 	return all
 }
 
-// updateDemo is one of the two versions that the specs named Update Demo replace by each other: each serves the name of its picture.
+// updateDemo is one of the two versions that the specs named Update Demo replace by each other: each serves
+// the name of its picture.
 func updateDemo(shell layer, animal string) image {
 	data := fmt.Sprintf("{\n\"image\": \"%s.jpg\"\n}\n", animal)
 	release := "NAME=" + animal + "\n"
@@ -91,7 +112,8 @@ func agnhostConfig(version string) v1.Config {
 		Labels: map[string]string{"version": version}} // or both versions would be one image
 }
 
-// agnhostFiles: the program under its two names, the user that a test of supplemental groups looks for, and the files its servers read.
+// agnhostFiles: the program under its two names, the user that a test of supplemental groups looks for, and
+// the files its servers read.
 func agnhostFiles(p programs) []file {
 	return append([]file{
 		{path: "agnhost", mode: 0o755, source: p["agnhost"]},

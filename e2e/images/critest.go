@@ -6,8 +6,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// critestCatalog says what the images consist of that critest of cri-tools v1.37.0 pulls, beside those of the suite. The one that it
-// pins by digest (test-image-digest) cannot be made here.
+// critestCatalog says what the images consist of that critest of cri-tools v1.37.0 pulls, beside those of the
+// suite. The one that it pins by digest (test-image-digest) cannot be made here.
 func critestCatalog(shell []layer, p programs) []image {
 	const tools = "gcr.io/k8s-staging-cri-tools/"
 	base := append(shell, appletsLayer(p))
@@ -30,7 +30,8 @@ func critestCatalog(shell []layer, p programs) []image {
 		with("test-image-2", tools+"test-image-2:latest"),
 		with("test-image-3", tools+"test-image-3:latest"),
 		with("test-image-latest", tools+"test-image-latest:latest"),
-		with("test-image-tags", tools+"test-image-tags:1", tools+"test-image-tags:2", tools+"test-image-tags:3"),
+		with("test-image-tags",
+			tools+"test-image-tags:1", tools+"test-image-tags:2", tools+"test-image-tags:3"),
 		with("test", tools+"test-image-tag:test"),
 		with("all", tools+"test-image-tag:all"),
 		as("1002", "test-image-user-uid"),
@@ -45,7 +46,10 @@ func critestCatalog(shell []layer, p programs) []image {
 		{
 			[]string{tools + "hostnet-nginx-" + runtime.GOARCH + ":latest"},
 			append(base[:len(base):len(base)], webserver(p, "usr/sbin/nginx")),
-			v1.Config{Env: append([]string{"PORT=12003"}, searchPath...), Cmd: []string{"nginx", "-g", "daemon off;"}},
+			v1.Config{
+				Env: append([]string{"PORT=12003"}, searchPath...),
+				Cmd: []string{"nginx", "-g", "daemon off;"},
+			},
 		},
 		{
 			[]string{suite + "nginx:1.14-2"},
@@ -59,7 +63,9 @@ func critestCatalog(shell []layer, p programs) []image {
 		},
 		{
 			[]string{suite + "nonewprivs:1.3"},
-			append(base[:len(base):len(base)], layer{"nonewprivs", []file{{path: "nnp", mode: 0o4755, source: p["nonewprivs"]}}}),
+			append(base[:len(base):len(base)], layer{"nonewprivs", []file{
+				{path: "nnp", mode: 0o4755, source: p["nonewprivs"]},
+			}}),
 			v1.Config{Env: searchPath, Entrypoint: []string{"/nnp"}},
 		},
 	}
@@ -83,8 +89,12 @@ func webserver(p programs, path string) layer {
 
 // predefinedGroup has a user of the image with a supplemental group of the image.
 func predefinedGroup() layer {
+	const (
+		user   = "default-user:x:1000:1000::/home/default-user:/bin/sh\n"
+		groups = "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
+	)
 	return layer{"predefined-group", []file{
-		{path: "etc/passwd", mode: 0o644, data: []byte(passwd + "default-user:x:1000:1000::/home/default-user:/bin/sh\n")},
-		{path: "etc/group", mode: 0o644, data: []byte(group + "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n")},
+		{path: "etc/passwd", mode: 0o644, data: []byte(passwd + user)},
+		{path: "etc/group", mode: 0o644, data: []byte(group + groups)},
 	}}
 }

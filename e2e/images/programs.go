@@ -61,12 +61,14 @@ func command(ctx context.Context, dir, name string, args ...string) error {
 
 const (
 	passwd = "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www-data:/var/www:/bin/false\n" +
-		"nobody:x:65534:65534:nobody:/nonexistent:/bin/false\nnonroot:x:65532:65532::/home/nonroot:/bin/false\n"
+		"nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n" +
+		"nonroot:x:65532:65532::/home/nonroot:/bin/false\n"
 	group = "root:x:0:\ntty:x:5:\nwww-data:x:33:\nnobody:x:65534:\nnonroot:x:65532:\n"
 )
 
-// busyboxFiles is a small root: Debian's busybox with all its applets, the libraries that it links, users, and the CA certificates.
-// The dynamic busybox is used, because a static glibc cannot be relied upon to resolve names.
+// busyboxFiles is a small root: Debian's busybox with all its applets, the libraries that it links, users,
+// and the CA certificates. The dynamic busybox is used, because a static glibc cannot be relied upon to
+// resolve names.
 func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 	bin, err := download(ctx, work, "busybox", "busybox")
 	if err != nil {
@@ -98,9 +100,10 @@ func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 	return files, nil
 }
 
-// bashFiles is Debian's static bash; a command that asks for sh without a path gets it, too. The applet sh of Debian's busybox takes variables
-// with names such as 1-key or p-.q out of the environment; the real image's passes them on, and specs look for them. Others look for
-// the words of the applet's errors: /bin/sh stays what it is.
+// bashFiles is Debian's static bash; a command that asks for sh without a path gets it, too. The applet sh of
+// Debian's busybox takes variables with names such as 1-key or p-.q out of the environment; the real image's
+// passes them on, and specs look for them. Others look for the words of the applet's errors: /bin/sh stays
+// what it is.
 func bashFiles(ctx context.Context, work string) ([]file, error) {
 	bash, err := download(ctx, work, "bash-static", "bash-static")
 	if err != nil {
@@ -118,8 +121,8 @@ func netcatFiles(ctx context.Context, work string) ([]file, error) {
 	return []file{{path: "bin/nc", mode: 0o755, source: netcat}}, nil
 }
 
-// download unpacks a Debian package and returns the path of a program in it. The package is not installed: busybox would take the place of
-// busybox-static.
+// download unpacks a Debian package and returns the path of a program in it. The package is not installed:
+// busybox would take the place of busybox-static.
 func download(ctx context.Context, work, name, program string) (string, error) {
 	dir := filepath.Join(work, "deb-"+name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -163,7 +166,8 @@ func curlFiles() []file {
 	return append(libs, file{path: "usr/bin/curl", mode: 0o755, source: path})
 }
 
-// libraries are the dynamic loader and the shared libraries that a program of the host needs, each at its path.
+// libraries are the dynamic loader and the shared libraries that a program of the host needs, each at its
+// path.
 func libraries(program string) ([]file, error) {
 	found := map[string]string{} // soname -> file
 	queue := []string{program}

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// leftOut are specs of critest that are not run: benchmarks, and one whose image is pinned by the digest of a file that cannot be made
-// here.
+// leftOut are specs of critest that are not run: benchmarks, and one whose image is pinned by the digest of a
+// file that cannot be made here.
 var leftOut = []string{
 	"benchmark",
 	"public image with digest should be pulled and removed",
@@ -43,15 +43,16 @@ type Critest struct {
 	Command func(ctx context.Context, name string, args ...string) (*exec.Cmd, error)
 }
 
-// RunCritest runs all specs of critest but those that are left out, and returns one result a spec, by name. As with Run, the error is
-// about the run itself.
+// RunCritest runs all specs of critest but those that are left out, and returns one result a spec, by name.
+// As with Run, the error is about the run itself.
 func RunCritest(ctx context.Context, c Critest, progress io.Writer) ([]Result, error) {
 	quoted := make([]string, len(leftOut))
 	for i, name := range leftOut {
 		quoted[i] = regexp.QuoteMeta(name)
 	}
-	cmd, err := c.Command(ctx, c.Ginkgo,
-		"run", fmt.Sprintf("--procs=%d", c.Procs), "--no-color", "-v", "--keep-going", "--skip="+strings.Join(quoted, "|"),
+	cmd, err := c.Command(ctx, c.Ginkgo, "run",
+		fmt.Sprintf("--procs=%d", c.Procs), "--no-color", "-v", "--keep-going",
+		"--skip="+strings.Join(quoted, "|"),
 		"--output-dir="+c.ReportDir, "--junit-report="+junitName, c.Suite,
 		"--", "--runtime-endpoint="+c.Endpoint, "--image-endpoint="+c.Endpoint)
 	if err != nil {
@@ -64,6 +65,9 @@ func RunCritest(ctx context.Context, c Critest, progress io.Writer) ([]Result, e
 	}
 
 	// A spec that was left out is told as skipped, without a reason of its own.
-	maps.DeleteFunc(found, func(_ string, r Result) bool { return r.Outcome == Skipped && r.Message == "skipped" })
-	return slices.SortedFunc(maps.Values(found), func(a, b Result) int { return strings.Compare(a.Name, b.Name) }), nil
+	maps.DeleteFunc(found, func(_ string, r Result) bool {
+		return r.Outcome == Skipped && r.Message == "skipped"
+	})
+	byName := func(a, b Result) int { return strings.Compare(a.Name, b.Name) }
+	return slices.SortedFunc(maps.Values(found), byName), nil
 }

@@ -11,7 +11,8 @@ import (
 // Outcome of one spec.
 type Outcome string
 
-// The outcomes. Missing is a name that the suite does not have: a wrong list, or another version of the suite.
+// The outcomes. Missing is a name that the suite does not have: a wrong list, or another version of the
+// suite.
 const (
 	Passed  Outcome = "passed"
 	Failed  Outcome = "failed"
@@ -53,7 +54,8 @@ func (m *junitMessage) firstLine() string {
 	return line
 }
 
-// readReport maps the name of each spec that the suite knows to its result. A suite that did not find the cluster fit to begin is an error.
+// readReport maps the name of each spec that the suite knows to its result. A suite that did not find the
+// cluster fit to begin is an error.
 func readReport(data []byte) (map[string]Result, error) {
 	var j junit
 	if err := xml.Unmarshal(data, &j); err != nil {
@@ -87,7 +89,8 @@ func readReport(data []byte) (map[string]Result, error) {
 
 // withoutLabels drops what ginkgo's reporter appends to a name: the labels, in brackets and comma-separated.
 func withoutLabels(name string) string {
-	if i := strings.LastIndex(name, " ["); i >= 0 && strings.HasSuffix(name, "]") && strings.Contains(name[i:], ", ") {
+	i := strings.LastIndex(name, " [")
+	if i >= 0 && strings.HasSuffix(name, "]") && strings.Contains(name[i:], ", ") {
 		return name[:i]
 	}
 	return name

@@ -14,11 +14,12 @@ import (
 	"time"
 )
 
-// junitName is the report that ginkgo is told to write, and the suite by itself writes, into the report directory.
+// junitName is the report that ginkgo is told to write, and the suite by itself writes, into the report
+// directory.
 const junitName = "junit_01.xml"
 
-// runSuite runs a suite of ginkgo's until it ends, and reads its report: name of a spec -> result. What the suite prints is kept in
-// e2e.log beside the report; total is for the progress only; 0 if it is not known.
+// runSuite runs a suite of ginkgo's until it ends, and reads its report: name of a spec -> result. What the
+// suite prints is kept in e2e.log beside the report; total is for the progress only; 0 if it is not known.
 func runSuite(cmd *exec.Cmd, reportDir string, total int, progress io.Writer) (map[string]Result, error) {
 	report := filepath.Join(reportDir, junitName)
 	if err := errors.Join(os.MkdirAll(reportDir, 0o755), os.RemoveAll(report)); err != nil {
@@ -69,9 +70,10 @@ func runLogged(cmd *exec.Cmd, log io.Writer, total int, progress io.Writer) erro
 	return err
 }
 
-// A spec ends with a line such as "• [2.405 seconds]", "• [FAILED] [12.1 seconds]" or "S [SKIPPED] [0.1 seconds]", then its name, which
-// begins with a group in brackets.
-var ended = regexp.MustCompile(`^(•|S) (\[(?:FAILED|SKIPPED|PANICKED|TIMEDOUT|INTERRUPTED)\] )?\[([0-9.]+) seconds\]`)
+// A spec ends with a line such as "• [2.405 seconds]", "• [FAILED] [12.1 seconds]" or "S [SKIPPED] [0.1
+// seconds]", then its name, which begins with a group in brackets.
+var ended = regexp.MustCompile(
+	`^(•|S) (\[(?:FAILED|SKIPPED|PANICKED|TIMEDOUT|INTERRUPTED)\] )?\[([0-9.]+) seconds\]`)
 
 func follow(out io.Reader, total int, progress io.Writer) {
 	lines := bufio.NewScanner(out)

@@ -1,5 +1,6 @@
-// Package specs runs chosen specs of the published Kubernetes end-to-end suite (e2e.test) against a cluster and tells, spec by spec,
-// what passed. The suite is the real one: this package only chooses by exact name, follows the run, and reads its JUnit report.
+// Package specs runs chosen specs of the published Kubernetes end-to-end suite (e2e.test) against a cluster
+// and tells, spec by spec, what passed. The suite is the real one: this package only chooses by exact name,
+// follows the run, and reads its JUnit report.
 package specs
 
 import (
@@ -43,8 +44,9 @@ type Config struct {
 	Names      []string // exact spec names
 }
 
-// Run runs the named specs and returns one result a name, in their order. The error is about the run itself (the suite cannot start, its
-// report cannot be read); failed specs are results. Progress gets one line for each spec that ends.
+// Run runs the named specs and returns one result a name, in their order. The error is about the run itself
+// (the suite cannot start, its report cannot be read); failed specs are results. Progress gets one line for
+// each spec that ends.
 func Run(ctx context.Context, c Config, progress io.Writer) ([]Result, error) {
 	found, err := runSuite(suiteCommand(ctx, c), c.ReportDir, len(c.Names), progress)
 	if err != nil {

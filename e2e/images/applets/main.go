@@ -1,8 +1,10 @@
-// Command applets stands in for what Debian's busybox lacks, or does in another way than the busybox of the published images:
+// Command applets stands in for what Debian's busybox lacks, or does in another way than the busybox of the
+// published images:
 //
 //	pgrep NAME    the PIDs of the processes whose name contains NAME; status 1 when there is none
 //	ipcs -m       the shared memory segments of the IPC namespace
-//	sh ...        a shell that executes the programs it is asked for: Debian's runs its own applets instead, whatever is at their path
+//	sh ...        a shell that executes the programs it is asked for: Debian's runs its own applets instead,
+//	              whatever is at their path
 package main
 
 import (

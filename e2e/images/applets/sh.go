@@ -14,7 +14,8 @@ import (
 // plain is a script of one command without any syntax of the shell.
 var plain = regexp.MustCompile(`^[\w./-]+( [\w./=:-]+)*$`)
 
-// shell executes a plain command by itself, and says with busybox' words why it cannot; bash does all else. It returns only an error.
+// shell executes a plain command by itself, and says with busybox' words why it cannot; bash does all else.
+// It returns only an error.
 func shell(argv []string) error {
 	if len(argv) == 3 && argv[1] == "-c" && plain.MatchString(argv[2]) {
 		words := strings.Fields(argv[2])

@@ -1,6 +1,6 @@
-// Command webserver stands in for nginx and httpd in the images of critest: one page on port 80, or on the port of the
-// environment variable PORT. Called nginx, it has nginx's process title and /var/run/nginx.pid; called anything else, it logs as
-// httpd does.
+// Command webserver stands in for nginx and httpd in the images of critest: one page on port 80, or on the
+// port of the environment variable PORT. Called nginx, it has nginx's process title and /var/run/nginx.pid;
+// called anything else, it logs as httpd does.
 package main
 
 import (
@@ -58,9 +58,10 @@ func serve() error {
 	if port == "" {
 		port = "80"
 	}
+	answer := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, page) }
 	server := &http.Server{
 		Addr:              ":" + port,
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, page) }),
+		Handler:           http.HandlerFunc(answer),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	context.AfterFunc(ctx, func() { server.Close() })
