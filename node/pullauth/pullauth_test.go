@@ -44,10 +44,10 @@ func TestHashIsKubelets(t *testing.T) {
 	}
 }
 
-// containerd compares a named server with the host of the registry as text and sends nothing when they differ:
-// a pattern, a path or a host without a scheme, which keys usually are, would mean a pull without credentials.
+// containerd compares a named server with the host of the registry as text and sends nothing when they
+// differ: a key that is a pattern, a path or a host without a scheme would mean a pull without credentials.
 func TestCredentialsNameNoServer(t *testing.T) {
-	keys := []string{"reg.example.com", "*.example.com", "reg.example.com/team", "https://reg.example.com/v1/"}
+	keys := []string{"reg.example.com", "*.example.com", "reg.example.com/team", "https://reg.example.com"}
 	for _, key := range keys {
 		file := File{Data: []byte(`{"auths":{"` + key + `":{"auth":"dGVhbTpzZWNyZXQ="}}}`)}
 		got := For("reg.example.com/team/app", file)
