@@ -164,6 +164,10 @@ func readImageFile(rootfs, path string) ([]byte, error) {
 	}
 	defer f.Close()
 	data, err := boundedfile.Contents(f, maxImageFile)
+	// Without the path of the mount, which is a new one at each try: every event of the pod would be another.
+	if inMount, ok := errors.AsType[*fs.PathError](err); ok {
+		err = inMount.Err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s of the image: %w", path, err)
 	}

@@ -94,6 +94,8 @@ func TestAccountFilesOfAnImageAreBounded(t *testing.T) {
 		if _, err := Resolve(root, "web", nil); !errors.Is(err, boundedfile.ErrTooLarge) ||
 			!strings.Contains(err.Error(), "/etc/"+name) {
 			t.Errorf("error %v does not name /etc/%s and its size", err, name)
+		} else if strings.Contains(err.Error(), root) {
+			t.Errorf("error %v has the mount's path: each event of the pod is another one", err)
 		}
 	}
 }

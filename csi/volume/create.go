@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 )
 
 // Request asks for a volume.
@@ -90,14 +89,8 @@ func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
 // unclaimed refuses an ID under which data is kept that no record tells of: it may be somebody's, and to
 // make a volume begins with removing what is in its place.
 func (s *Service) unclaimed(id string) error {
-	aside, err := s.records.Quarantined(id)
-	if err != nil {
+	if err := s.wholeRecord(id); err != nil {
 		return fmt.Errorf("create volume %s: %w", id, err)
-	}
-	if len(aside) > 0 {
-		return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back,"+
-			" mend the record, move it to %s and restart the driver; to give it up, delete volume %s",
-			ErrDamaged, id, aside[0], filepath.Join(s.cfg.DataDir, "volumes", id+".json"), id)
 	}
 
 	for name, backend := range s.cfg.Backends {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -219,6 +220,10 @@ func TestTornRecordIsSetAsideAndItsDataKept(t *testing.T) {
 	}
 	if left := n.List("", 0); len(left) != 1 || left[0].ID != good.ID {
 		t.Errorf("volumes %v", left)
+	}
+	err := n.Stage(t.Context(), bad.ID, filepath.Join(n.dir, "stage"), volume.Use{Access: volume.Filesystem})
+	if !errors.Is(err, volume.ErrDamaged) || !strings.Contains(err.Error(), "delete volume "+bad.ID) {
+		t.Errorf("stage of the volume: %v, want an error that names the way out", err)
 	}
 }
 

@@ -235,10 +235,26 @@ func (s *Service) find(id string) (record, error) {
 		return record{}, err
 	}
 	r, ok := s.peek(id)
-	if !ok || r.Phase != ready {
-		return record{}, fmt.Errorf("%w: %s", ErrNotFound, id)
+	if ok && r.Phase == ready {
+		return r, nil
 	}
-	return r, nil
+
+	// With a record that was set aside it is there, and who asks has to learn the way to have it back.
+	if err := s.wholeRecord(id); err != nil {
+		return record{}, err
+	}
+	return record{}, fmt.Errorf("%w: %s", ErrNotFound, id)
+}
+
+// wholeRecord is an error if a record of the volume could not be read and was set aside.
+func (s *Service) wholeRecord(id string) error {
+	aside, err := s.records.Quarantined(id)
+	if err != nil || len(aside) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back,"+
+		" mend the record, move it to %s and restart the driver; to give it up, delete volume %s",
+		ErrDamaged, id, aside[0], filepath.Join(s.cfg.DataDir, "volumes", id+".json"), id)
 }
 
 func (s *Service) peek(id string) (record, bool) {

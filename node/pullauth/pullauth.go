@@ -56,7 +56,7 @@ func For(image string, files ...File) []Credentials {
 			if !fits(key, reference.Domain(named), reference.Path(named)) {
 				continue
 			}
-			if auth := e.config(key); auth != nil {
+			if auth := e.config(); auth != nil {
 				found = append(found, match{key, Credentials{auth, f.Secret, hash(auth, e.Email)}})
 			}
 		}
@@ -106,7 +106,9 @@ func parse(data []byte) map[string]entry {
 	return old
 }
 
-func (e entry) config(server string) *cri.AuthConfig {
+// config is the entry as the CRI has it. As with kubelet it names no server: the entry was chosen by the
+// registry of the image, the key may be a pattern or a path, and containerd sends nothing where they differ.
+func (e entry) config() *cri.AuthConfig {
 	if e.Auth != "" {
 		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(e.Auth))
 		if err != nil {
@@ -118,7 +120,12 @@ func (e entry) config(server string) *cri.AuthConfig {
 		}
 		e.Username, e.Password = user, strings.TrimRight(password, "\x00")
 	}
-	return &cri.AuthConfig{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken, ServerAddress: server}
+	return &cri.AuthConfig{
+		Username:      e.Username,
+		Password:      e.Password,
+		IdentityToken: e.IdentityToken,
+		RegistryToken: e.RegistryToken,
+	}
 }
 
 // fits tells whether a key of a docker configuration is for the repository.

@@ -44,6 +44,19 @@ func TestHashIsKubelets(t *testing.T) {
 	}
 }
 
+// containerd compares a named server with the host of the registry as text and sends nothing when they
+// differ: a key that is a pattern, a path or a host without a scheme would mean a pull without credentials.
+func TestCredentialsNameNoServer(t *testing.T) {
+	keys := []string{"reg.example.com", "*.example.com", "reg.example.com/team", "https://reg.example.com"}
+	for _, key := range keys {
+		file := File{Data: []byte(`{"auths":{"` + key + `":{"auth":"dGVhbTpzZWNyZXQ="}}}`)}
+		got := For("reg.example.com/team/app", file)
+		if len(got) != 1 || got[0].Username != "team" || got[0].ServerAddress != "" {
+			t.Errorf("key %s: %+v, want team's credentials without a server", key, got)
+		}
+	}
+}
+
 func FuzzFor(f *testing.F) {
 	f.Add("reg.example.com/x", []byte(`{"auths":{"reg.example.com":{"auth":"YTpi"}}}`))
 	f.Fuzz(func(t *testing.T, image string, file []byte) { For(image, File{Data: file}) })
