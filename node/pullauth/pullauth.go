@@ -56,7 +56,7 @@ func For(image string, files ...File) []Credentials {
 			if !fits(key, reference.Domain(named), reference.Path(named)) {
 				continue
 			}
-			if auth := e.config(key); auth != nil {
+			if auth := e.config(); auth != nil {
 				found = append(found, match{key, Credentials{auth, f.Secret, hash(auth, e.Email)}})
 			}
 		}
@@ -106,7 +106,9 @@ func parse(data []byte) map[string]entry {
 	return old
 }
 
-func (e entry) config(server string) *cri.AuthConfig {
+// config names no server address, as kubelet: a key is a pattern and not an address, and a runtime that
+// compares them (containerd) would send nothing to a host with a port, one behind a wildcard, or a mirror.
+func (e entry) config() *cri.AuthConfig {
 	if e.Auth != "" {
 		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(e.Auth))
 		if err != nil {
@@ -118,7 +120,12 @@ func (e entry) config(server string) *cri.AuthConfig {
 		}
 		e.Username, e.Password = user, strings.TrimRight(password, "\x00")
 	}
-	return &cri.AuthConfig{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken, ServerAddress: server}
+	return &cri.AuthConfig{
+		Username:      e.Username,
+		Password:      e.Password,
+		IdentityToken: e.IdentityToken,
+		RegistryToken: e.RegistryToken,
+	}
 }
 
 // fits tells whether a key of a docker configuration is for the repository.
