@@ -197,7 +197,7 @@ func (a *Agent) waitForRuntime(ctx context.Context) error {
 			a.info = info
 			return nil
 		}
-		if !told {
+		if !told && ctx.Err() == nil {
 			a.log.Warn("waiting for the container runtime", "endpoint", a.cfg.RuntimeEndpoint, "err", err)
 			told = true
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/systemd"
 	"github.com/trivet-node/trivet/node/heartbeat"
+	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/unit"
@@ -84,32 +85,45 @@ func slicesOf(driver string) (*unit.Slices, error) {
 // boundPods bounds all pods together by what the node does not keep for its daemons. What eviction keeps free
 // is not taken off: it is to act before the kernel does.
 func (a *Agent) boundPods(ctx context.Context) error {
+	whole, err := shareOfPods(&a.cfg.Kubelet)
+	if err != nil {
+		return fmt.Errorf("bound all pods: %w", err)
+	}
+	return a.cgroups.Bound(ctx, podcgroup.Whole(whole))
+}
+
+// shareOfPods is what the machine has and the configuration does not reserve. There must be some of each:
+// zero would be no limit for the kernel.
+func shareOfPods(k *kubeletconfig.Configuration) (v1.ResourceList, error) {
 	memory, _, err := heartbeat.Memory()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pids, err := heartbeat.MaxPIDs()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	kept, err := a.cfg.Reserved()
+	kept, err := k.Reserved()
 	if err != nil {
-		return err
+		return nil, err
 	}
 
-	whole := v1.ResourceList{
+	share := v1.ResourceList{
 		v1.ResourceCPU:    *resource.NewQuantity(int64(goruntime.NumCPU()), resource.DecimalSI),
 		v1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI),
 		podcgroup.PIDs:    *resource.NewQuantity(pids, resource.DecimalSI),
 	}
-	for name, amount := range whole {
+	for name, amount := range share {
 		amount.Sub(kept[name])
 		if amount.Sign() <= 0 {
-			return fmt.Errorf("bound all pods: all %s of the node is reserved", name)
+			return nil, &program.CantRunError{
+				What: fmt.Sprintf("all %s of the machine is reserved", name),
+				Do:   "leave some for pods in systemReserved, kubeReserved or reservedSystemCPUs",
+			}
 		}
-		whole[name] = amount
+		share[name] = amount
 	}
-	return a.cgroups.Bound(ctx, podcgroup.Whole(whole))
+	return share, nil
 }
 
 // tendCgroups removes the groups of pods that are not to be kept and of a driver that was in use before, and

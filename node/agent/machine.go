@@ -35,6 +35,9 @@ func checkMachine(k *kubeletconfig.Configuration, cgroupV2 bool, proc string) er
 			return err
 		}
 	}
+	if _, err := shareOfPods(k); err != nil {
+		return err
+	}
 	if k.ProtectKernelDefaults {
 		return checkKernel(filepath.Join(proc, "sys"))
 	}

@@ -60,6 +60,15 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 		"swap": {func(*kubeletconfig.Configuration) {}, true, swap, "/swap.img)"},
 		"swap, wanted": {func(k *kubeletconfig.Configuration) { k.FailSwapOn = new(false) }, true,
 			swap, ""},
+		"some reserved": {func(k *kubeletconfig.Configuration) {
+			k.SystemReserved = map[string]string{"memory": "1Mi", "pid": "10"}
+		}, true, nil, ""},
+		"more memory reserved than there is": {func(k *kubeletconfig.Configuration) {
+			k.SystemReserved = map[string]string{"memory": "9Ei"}
+		}, true, nil, "all memory of the machine is reserved"},
+		"more processors reserved than there are": {func(k *kubeletconfig.Configuration) {
+			k.ReservedSystemCPUs = "0-4095"
+		}, true, nil, "all cpu of the machine is reserved"},
 		"kernel, not protected": {func(*kubeletconfig.Configuration) {}, true, panics, ""},
 		"kernel": {func(k *kubeletconfig.Configuration) { k.ProtectKernelDefaults = true },
 			true, nil, ""},

@@ -59,6 +59,9 @@ func one(text string, from Origin) (pod *v1.Pod, warnings []string, err error) {
 	if warnings, err = decode(text, pod); err != nil {
 		return nil, nil, err
 	}
+	if pod.Kind == "" && pod.APIVersion == "" { // a file that is being written is empty at first
+		return nil, nil, errors.New("want a v1 Pod, but apiVersion and kind are missing")
+	}
 	if pod.Kind != "Pod" || pod.APIVersion != "v1" {
 		return nil, nil, fmt.Errorf("want a v1 Pod, it is %q %q", pod.APIVersion, pod.Kind)
 	}

@@ -122,6 +122,7 @@ func TestManifestsThatMayNotRunAreRefused(t *testing.T) {
 	const env = "envFrom: [{configMapRef: {name: m}}]"
 	for want, text := range map[string]string{
 		"want a v1 Pod":             `{apiVersion: v1, kind: Service, metadata: {name: a}}`,
+		"kind are missing":          "",
 		"has no name":               pod("", one),
 		"no containers":             pod("name: a", ""),
 		"two containers":            pod("name: a", one+", initContainers: [{name: c, image: i}]"),

@@ -32,8 +32,17 @@ func (w *Worker) beginAll(ctx context.Context, p *pod, in plan.Input, d plan.Dec
 		p.memory.InFlight[s.Key()] = true
 		ctx := w.contextOf(ctx, p, s)
 		p.mu.Unlock()
-		w.steps.Go(func() { w.done(p, s, run(ctx)) })
+		w.steps.Go(func() { w.done(p, s, givenUp(ctx, run(ctx))) })
 	}
+}
+
+// givenUp makes what came of a step that is not wanted any more the context's error: over CRI it has become
+// a text, which would be told as a failure.
+func givenUp(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 func (w *Worker) backoffLimit() time.Duration {

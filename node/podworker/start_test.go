@@ -44,6 +44,29 @@ func TestSidecarsWithoutStartupProbesCostNoTime(t *testing.T) {
 	}
 }
 
+func TestAStartThatADeletionCutsShortIsNoFailure(t *testing.T) {
+	for _, method := range []string{"RunPodSandbox", "CreateContainer"} {
+		t.Run(method, func(t *testing.T) {
+			s, c := runtimetest.Start(t), newCluster(t)
+			s.Hold(method)
+			c.start(s, t.TempDir())
+			pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
+			c.put(pod)
+			s.Await(t, "Hold "+method)
+			c.remove(pod.UID, 0)
+			c.waitFor(pod.UID, "gone", gone)
+
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for _, event := range c.events {
+				if strings.HasPrefix(event, "Failed") {
+					t.Errorf("event %q", event)
+				}
+			}
+		})
+	}
+}
+
 func TestVariableWithANULByteIsRefused(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	c.start(s, t.TempDir())

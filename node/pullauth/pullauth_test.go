@@ -20,6 +20,9 @@ func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
 	} {
 		var got []string
 		for _, a := range For(image, File{}, File{Data: []byte("{")}, File{Data: file}) {
+			if a.ServerAddress != "" {
+				t.Errorf("%s: the runtime would compare a key with its hosts: %s", image, a.ServerAddress)
+			}
 			got = append(got, a.Username)
 		}
 		if len(got) != len(want) {

@@ -98,13 +98,9 @@ func Patch(pod *v1.Pod, want *v1.PodStatus) ([]byte, error) {
 	if err := json.Unmarshal(data, &s); err != nil {
 		return nil, fmt.Errorf("encode status of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	var conditions []v1.PodCondition
-	for _, x := range want.Conditions {
-		if mine(x) {
-			conditions = append(conditions, x)
-		}
+	if s["conditions"], err = conditionsPatch(want.Conditions); err != nil {
+		return nil, fmt.Errorf("encode conditions of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	s["conditions"] = conditions
 	for _, name := range []string{"podIPs", "hostIPs"} {
 		if ips, ok := s[name].([]any); ok {
 			s[name] = append([]any{map[string]string{"$patch": "replace"}}, ips...)
@@ -119,4 +115,25 @@ func Patch(pod *v1.Pod, want *v1.PodStatus) ([]byte, error) {
 		delete(s, name)
 	}
 	return json.Marshal(map[string]any{"metadata": map[string]any{"uid": pod.UID}, "status": s})
+}
+
+// conditionsPatch is the agent's part of the conditions. A condition that has no reason or message any more
+// says so by null: a merge keeps what a patch leaves out.
+func conditionsPatch(all []v1.PodCondition) ([]map[string]any, error) {
+	var patches []map[string]any
+	for _, x := range all {
+		if !mine(x) {
+			continue
+		}
+		data, err := json.Marshal(x)
+		if err != nil {
+			return nil, err
+		}
+		patch := map[string]any{"reason": nil, "message": nil}
+		if err := json.Unmarshal(data, &patch); err != nil {
+			return nil, err
+		}
+		patches = append(patches, patch)
+	}
+	return patches, nil
 }

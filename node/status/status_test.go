@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"github.com/trivet-node/trivet/node/plan"
 )
@@ -167,6 +168,44 @@ func TestReadinessGatesAndForeignConditionsAreKept(t *testing.T) {
 	var m map[string]any
 	if err := json.Unmarshal(patch, &m); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestPatchClearsTheReasonOfAConditionThatHasBecomeTrue(t *testing.T) {
+	p := podOf("Always", nil, []string{"a"})
+	waiting := compute(p, plan.Observed{}, nil)
+	p.Status = waiting
+	if c, _ := condition(waiting.Conditions, v1.PodReady); c.Reason == "" {
+		t.Fatalf("a pod that waits has no reason: %+v", c)
+	}
+
+	running := compute(p, plan.Observed{
+		Sandboxes:  up(),
+		Containers: []plan.Container{instance("a", 0, plan.Running, 0)},
+	}, nil)
+	patch, err := Patch(p, &running)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	merged, err := strategicpatch.StrategicMergePatch(before, patch, v1.Pod{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var after v1.Pod
+	if err := json.Unmarshal(merged, &after); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range after.Status.Conditions {
+		if c.Status == v1.ConditionTrue && c.Reason+c.Message != "" {
+			t.Errorf("%s is True and still says %s: %s", c.Type, c.Reason, c.Message)
+		}
+	}
+	if c, _ := condition(after.Status.Conditions, v1.PodReady); c.Status != v1.ConditionTrue {
+		t.Errorf("the pod runs and is not Ready: %+v", c)
 	}
 }
 

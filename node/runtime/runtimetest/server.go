@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -43,6 +44,7 @@ type Server struct {
 	called     chan struct{} // closed and made anew at every call
 	listeners  map[chan *cri.ContainerEventResponse]bool
 	stubborn   map[string]bool // containers (by name) that ignore the stop signal
+	held       map[string]bool // methods
 }
 
 // Start serves a runtime until the test ends.
@@ -58,13 +60,14 @@ func Start(tb testing.TB) *Server {
 		fail:       map[string]error{},
 		listeners:  map[chan *cri.ContainerEventResponse]bool{},
 		stubborn:   map[string]bool{},
+		held:       map[string]bool{},
 		called:     make(chan struct{}),
 	}
 	l, err := net.Listen("unix", s.Socket)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	g := grpc.NewServer()
+	g := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
 	cri.RegisterRuntimeServiceServer(g, s)
 	cri.RegisterImageServiceServer(g, s)
 	done := make(chan struct{})
@@ -78,6 +81,32 @@ func (s *Server) FailOn(method string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fail[method] = err
+}
+
+// Hold makes calls of the named method last until their caller gives up; they are in Calls as "Hold METHOD".
+func (s *Server) Hold(method string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[method] = true
+}
+
+// intercept holds the calls that are to be held.
+func (s *Server) intercept(
+	ctx context.Context, r any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
+) (any, error) {
+	method := path.Base(info.FullMethod)
+	s.mu.Lock()
+	held := s.held[method]
+	if held {
+		_ = s.note("Hold", method)
+	}
+	s.mu.Unlock()
+
+	if held {
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	return handler(ctx, r)
 }
 
 // Stubborn makes containers of this name end only by SIGKILL, after the grace.
