@@ -10,22 +10,29 @@ import (
 // Space is never overcommitted: every volume counts with its full size from the moment its creation begins until its deletion is done,
 // written or not. What the backends' files do not yet occupy is subtracted from what the disk below has free.
 
-// Available is how large the next volume of a request with these properties may be. A request that no backend can serve has 0.
-// Its Name and sizes do not matter.
+// Available is how large the next volume of a request with these properties may be. A request that no
+// backend can serve has 0; one whose mount options they all refuse is an error, as Create has it. Its Name
+// and sizes do not matter.
 func (s *Service) Available(r Request) (int64, error) {
 	candidates := s.cfg.Default
 	if r.Backend != "" {
 		candidates = []string{r.Backend}
 	}
+
+	var refused error
 	for _, name := range candidates {
 		b := s.cfg.Backends[name]
 		if b == nil {
 			continue
 		}
 		spec := r.spec(name, granularity)
-		if b.Complete(&spec, r.Options) != nil {
+		if err := b.Complete(&spec, r.Options); err != nil {
+			if plain := r.spec(name, granularity); b.Complete(&plain, nil) == nil {
+				refused = err // for its mount options alone: no other node will take them
+			}
 			continue
 		}
+
 		s.ledger.Lock()
 		free, err := s.available(name)
 		s.ledger.Unlock()
@@ -34,7 +41,7 @@ func (s *Service) Available(r Request) (int64, error) {
 		}
 		return free / granularity * granularity, err
 	}
-	return 0, nil
+	return 0, refused
 }
 
 // reserve takes the volume's size out of what is free, or says that there is not enough. The index entry itself is the reservation.
