@@ -144,8 +144,8 @@ func maybePulled(ctx context.Context, err error) bool {
 	return ctx.Err() != nil
 }
 
-// pullAny pulls with the first credentials that do, at last with none, and returns the secret that they are
-// from.
+// pullAny pulls with the first credentials that do, or with none where none fit, as kubelet, and returns the
+// secret that they are from.
 func (w *Worker) pullAny(
 	ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec,
 ) (*imageaccess.Secret, error) {
@@ -158,8 +158,12 @@ func (w *Worker) pullAny(
 	if err != nil {
 		return nil, err
 	}
+
+	if len(auths) == 0 {
+		auths = []pullauth.Credentials{{}}
+	}
 	began := time.Now()
-	for _, auth := range append(auths, pullauth.Credentials{}) {
+	for _, auth := range auths {
 		if _, err = w.runtime.Pull(ctx, spec, auth.AuthConfig, config); err == nil {
 			took := time.Since(began).Round(time.Millisecond)
 			message := fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting)",

@@ -105,6 +105,21 @@ func TestImagePulledWithASecretIsForItsHolders(t *testing.T) {
 	c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "ErrImageNeverPull" })
 }
 
+// A pull without credentials after that would fail with another reason, and hide that the secret is wrong.
+func TestRefusedCredentialsAreNotTriedWithoutThem(t *testing.T) {
+	s, c := runtimetest.Start(t), newCluster(t)
+	c.start(s, t.TempDir())
+	s.Private(private, "right")
+	c.secrets = map[string]*v1.Secret{"thief/pull": pullSecret("thief", "wrong")}
+
+	pod := podOf("thief", v1.PullIfNotPresent, private)
+	c.put(pod)
+	c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "ErrImagePull" })
+	if got := s.Users(); slices.Contains(got, "") {
+		t.Errorf("pulled as %q, want the secret's user only", got)
+	}
+}
+
 func TestPreloadedImageIsForEverybody(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	c.start(s, t.TempDir())

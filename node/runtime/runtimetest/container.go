@@ -162,10 +162,10 @@ func (s *Server) PullImage(_ context.Context, r *cri.PullImageRequest) (*cri.Pul
 	if err := s.note("PullImage", r.Image.Image); err != nil {
 		return nil, err
 	}
+	s.users = append(s.users, r.GetAuth().GetUsername())
 	if r.GetAuth().GetPassword() != s.passwords[r.Image.Image] && s.passwords[r.Image.Image] != "" {
 		return nil, status.Error(codes.Unknown, "authorization failed")
 	}
-	s.users = append(s.users, r.GetAuth().GetUsername())
 	s.images[r.Image.Image] = true
 	return &cri.PullImageResponse{ImageRef: idPrefix + r.Image.Image}, nil
 }
