@@ -85,8 +85,20 @@ func (s *Slices) Close() {
 	}
 }
 
-// job begins a job and waits for its end, of which no news comes once the connection is lost.
+// errLost says that the connection ended before the job did, as when systemd was restarted.
+var errLost = errors.New("the connection to systemd was lost")
+
+// job begins a job and waits for its end. One of which no news comes any more is begun again, once: it does no
+// harm if it has ended.
 func (s *Slices) job(ctx context.Context, begin func(c *systemd1.Conn, done chan<- string) error) error {
+	err := s.await(ctx, begin)
+	if errors.Is(err, errLost) {
+		err = s.await(ctx, begin)
+	}
+	return err
+}
+
+func (s *Slices) await(ctx context.Context, begin func(c *systemd1.Conn, done chan<- string) error) error {
 	done := make(chan string, 1)
 	var used *systemd1.Conn
 	err := s.call(ctx, func(c *systemd1.Conn) error {
@@ -108,7 +120,7 @@ func (s *Slices) job(ctx context.Context, begin func(c *systemd1.Conn, done chan
 			return nil
 		case <-look.C:
 			if !used.Connected() {
-				return errors.New("the connection to systemd was lost")
+				return errLost
 			}
 		case <-ctx.Done():
 			return s.late(ctx)
@@ -124,7 +136,7 @@ func (s *Slices) late(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// call calls f with a connection, a second time if the connection was found dead.
+// call calls f with a connection, and a second time if it was not systemd who refused: the connection was dead.
 func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error {
 	for attempt := 0; ; attempt++ {
 		c, err := s.connection()
@@ -137,7 +149,7 @@ func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error
 		if ctx.Err() != nil {
 			return s.late(ctx)
 		}
-		if attempt > 0 || c.Connected() && !errors.Is(err, dbus.ErrClosed) {
+		if answer := (dbus.Error{}); attempt > 0 || errors.As(err, &answer) {
 			return err
 		}
 		s.Close()
