@@ -65,20 +65,24 @@ func readdress(host *rtnl.Conn, bridge rtnl.Link, former []netip.Prefix, want ne
 				former, pods, want)
 		}
 	}
+
 	for _, other := range former {
 		if err := host.Must(rtnl.DeleteAddress(bridge.Index, other)); err != nil && !rtnl.Gone(err) {
 			return err
 		}
 	}
+
 	if want.Addr().Is6() {
 		if err := write("net/ipv6/conf/"+bridge.Name+"/disable_ipv6", "0"); err != nil {
 			return err
 		}
 	}
+
 	err := host.Must(rtnl.NewAddress(bridge.Index, want, rtnl.NoDAD))
 	if rtnl.Exists(err) {
 		return nil // an ADD was quicker
 	}
+
 	return err
 }
 

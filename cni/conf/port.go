@@ -41,6 +41,7 @@ func (w *wire) ports() ([]Port, error) {
 		protocol string
 		port     uint16
 	}
+
 	seen := map[number][]Port{}
 	var all []Port
 	for _, m := range w.RuntimeConfig.PortMappings {
@@ -66,6 +67,7 @@ func (w *wire) ports() ([]Port, error) {
 			all = append(all, p)
 		}
 	}
+
 	return all, nil
 }
 

@@ -170,6 +170,7 @@ func hops(body []byte) (all []Route) {
 	if len(body) < unix.SizeofRtMsg {
 		return nil
 	}
+
 	Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
 		if kind != unix.RTA_MULTIPATH {
 			return
@@ -189,6 +190,7 @@ func hops(body []byte) (all []Route) {
 			value = value[min(len(value), (size+3)&^3):]
 		}
 	})
+
 	return all
 }
 

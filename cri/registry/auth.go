@@ -94,25 +94,31 @@ func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth)
 	if err != nil || realm.Scheme != "http" && realm.Scheme != "https" {
 		return "", errors.New("the registry names a token server without an http address")
 	}
+
 	if realm.Scheme == "http" && e.base.Scheme == "https" && auth != (Auth{}) {
 		return "", fmt.Errorf("token server %s is not https: credentials are not sent there", realm.Host)
 	}
+
 	grant := grant{realm: realm, service: c.params["service"], scope: c.params["scope"], auth: auth}
 	if grant.scope == "" {
 		grant.scope = "repository:" + s.ref.Repository + ":pull"
 	}
+
 	if auth.IdentityToken != "" {
 		return grant.ask(ctx, e, grant.byPost)
 	}
+
 	token, err := grant.ask(ctx, e, grant.byGet)
 	status, refused := errors.AsType[*statusError](err)
 	if !refused || auth.Username == "" || !knowsPostOnly(status.status) {
 		return token, err
 	}
+
 	token, postErr := grant.ask(ctx, e, grant.byPost)
 	if postErr != nil {
 		return "", err // of the two, what the more usual way said
 	}
+
 	return token, nil
 }
 

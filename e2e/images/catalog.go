@@ -29,6 +29,7 @@ func catalog(base, bash, netcat []file, p programs) []image {
 	program := func(name, path string, mode int64) layer {
 		return layer{name + path, []file{{path: path, mode: mode, source: p[name]}}}
 	}
+
 	names := layer{"names", []file{{path: "bin/dig", mode: 0o755, source: p["names"]}, {path: "bin/getent", link: "dig"}}}
 	agnhost := []layer{shell, keeper, {"netcat", netcat}, names, {"agnhost", agnhostFiles(p)}}
 	all := []image{
@@ -78,16 +79,19 @@ func catalog(base, bash, netcat []file, p programs) []image {
 		},
 		{[]string{suite + "glibc-dns-testing:2.1.1"}, []layer{shell, names}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
 	}
+
 	for _, version := range []string{"1", "2"} {
 		all = append(all, image{[]string{"docker.io/trivet/demo:" + version}, []layer{shell, program("demo"+version, "bin/demo", 0o755)},
 			v1.Config{Env: searchPath, Entrypoint: []string{"/bin/demo"}, Cmd: []string{"serve"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}}})
 	}
+
 	all = append(all, critestCatalog([]layer{shell, keeper}, p)...)
 	if p["coredns"] != "" {
 		all = append(all, image{[]string{"registry.k8s.io/coredns/coredns:v1.15.0"}, []layer{shell, program("coredns", "coredns", 0o755)},
 			v1.Config{Env: searchPath, User: "nonroot:nonroot", WorkingDir: "/", Entrypoint: []string{"/coredns"},
 				ExposedPorts: map[string]struct{}{"53/tcp": {}, "53/udp": {}}}})
 	}
+
 	return all
 }
 

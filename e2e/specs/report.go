@@ -61,6 +61,7 @@ func readReport(data []byte) (map[string]Result, error) {
 	if err := xml.Unmarshal(data, &j); err != nil {
 		return nil, err
 	}
+
 	found := map[string]Result{}
 	for _, s := range j.Suites {
 		for _, c := range s.Cases {
@@ -84,6 +85,7 @@ func readReport(data []byte) (map[string]Result, error) {
 			found[name] = r
 		}
 	}
+
 	return found, nil
 }
 

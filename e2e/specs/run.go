@@ -98,5 +98,6 @@ func follow(out io.Reader, total int, progress io.Writer) {
 		}
 		verdict = ""
 	}
+
 	_, _ = io.Copy(io.Discard, out) // after an over-long line the suite must not block
 }

@@ -143,15 +143,19 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	if err != nil {
 		return err
 	}
+
 	if _, err := a.hostDNS(); err != nil {
 		return err
 	}
+
 	if _, err := a.pullSecrets(); err != nil {
 		return err
 	}
+
 	if a.access, err = a.imageAccess(); err != nil {
 		return err
 	}
+
 	cfg := podworker.Config{
 		Node:         a.containerConfig(memory),
 		Env:          node,
@@ -170,6 +174,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		Admit:        a.admission(allocatable),
 		Refresh:      a.heart.Refresh,
 	}
+
 	mirrors := podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}
 	a.worker = podworker.New(cfg, podworker.Deps{
 		Pods:    a.source,
@@ -183,6 +188,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		Access:  a.access,
 		Log:     a.log,
 	})
+
 	return nil
 }
 

@@ -50,11 +50,13 @@ func (a *Agent) serveAPI() (certificate, server func(context.Context) error, err
 	for _, address := range append([]string{a.cfg.NodeName}, a.ips...) {
 		request.Address(address)
 	}
+
 	cert := &kubeapi.Serving{CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, CertDir: a.cfg.CertDir, Bootstrap: k.ServerTLSBootstrap,
 		Request: request, Client: a.client, Log: a.log}
 	if err := cert.Start(); err != nil {
 		return nil, nil, err
 	}
+
 	guard := auth.New(auth.Config{
 		NodeName:     a.cfg.NodeName,
 		ClientCAFile: k.Authentication.X509.ClientCAFile,
@@ -66,10 +68,12 @@ func (a *Agent) serveAPI() (certificate, server func(context.Context) error, err
 		DenyTTL:      k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
 		Reviews:      auth.APIServer{Client: a.client},
 	})
+
 	cfg, err := a.endpoints()
 	if err != nil {
 		return nil, nil, err
 	}
+
 	cfg.Certificate, cfg.Guard = cert.Certificate, guard.Wrap
 	return cert.Run, kubeletapi.New(cfg).Run, nil
 }
@@ -81,6 +85,7 @@ func (a *Agent) endpoints() (kubeletapi.Config, error) {
 	if err != nil {
 		return kubeletapi.Config{}, err
 	}
+
 	figures := stats.New(stats.Config{NodeName: a.cfg.NodeName, Root: a.cfg.RootDir, Runtime: a.runtime.Runtime, Images: a.runtime.Images, Pods: podLister{a}.Pods})
 	cfg := kubeletapi.Config{
 		Address: net.JoinHostPort(k.Address, strconv.Itoa(int(k.Port))),
@@ -99,16 +104,20 @@ func (a *Agent) endpoints() (kubeletapi.Config, error) {
 		LogDir:         "/var/log",
 		StreamIdleTime: k.StreamingIdleTimeout.Duration,
 	}
+
 	if k.Enabled("ContainerCheckpoint") {
 		cfg.CheckpointDir = a.checkpoints()
 	}
+
 	if k.Enabled("ComponentStatusz") {
 		cfg.Statusz = &kubeletapi.Status{Version: strings.TrimPrefix(KubernetesVersion, "v"),
 			Started: a.started}
 	}
+
 	if k.Enabled("ComponentFlagz") {
 		cfg.Flagz = a.cfg.Flags
 	}
+
 	return cfg, nil
 }
 

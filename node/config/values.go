@@ -47,6 +47,7 @@ func set(p any, text string, first bool) (err error) {
 	default:
 		err = setNumber(p, text)
 	}
+
 	return err
 }
 

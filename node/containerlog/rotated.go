@@ -19,6 +19,7 @@ func Rotated(path string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list rotated logs: %w", err)
 	}
+
 	byTime := map[string]string{} // a file and its half-written or finished .gz count once
 	for _, e := range entries {
 		at, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
@@ -33,10 +34,12 @@ func Rotated(path string) ([]string, error) {
 			byTime[at] = filepath.Join(filepath.Dir(path), e.Name())
 		}
 	}
+
 	var out []string
 	for _, name := range byTime {
 		out = append(out, name)
 	}
+
 	slices.Sort(out)
 	return out, nil
 }

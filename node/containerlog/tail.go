@@ -57,6 +57,7 @@ func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from posit
 	if end == 0 {
 		return position{}, 0, nil
 	}
+
 	size := int64(maxLine) // of what was seen of the present line; the last one of the file always counts
 	for b.at > 0 && ctx.Err() == nil {
 		stop := b.at
@@ -78,6 +79,7 @@ func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from posit
 			at, size = at-step, size+step
 		}
 	}
+
 	return position{}, found, ctx.Err()
 }
 

@@ -17,6 +17,7 @@ func (h *Heart) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	out := &v1.Node{}
 	if h.cfg.Register {
 		err = h.core.Post().Resource("nodes").Body(want).Do(ctx).Into(out)
@@ -29,14 +30,17 @@ func (h *Heart) register(ctx context.Context) error {
 			return err
 		}
 	}
+
 	if err := h.core.Get().Resource("nodes").Name(h.cfg.Name).Do(ctx).Into(out); err != nil {
 		return err
 	}
+
 	stale := staleHint(out, want)
 	patch, err := metadataPatch(want, stale)
 	if err != nil {
 		return err
 	}
+
 	if h.cfg.Register && (stale || !contains(out.Labels, want.Labels) ||
 		!contains(out.Annotations, want.Annotations)) {
 		request := h.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(h.cfg.Name)
@@ -44,6 +48,7 @@ func (h *Heart) register(ctx context.Context) error {
 			return err
 		}
 	}
+
 	h.Saw(out)
 	return nil
 }

@@ -272,6 +272,7 @@ func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) er
 		delete(a.before, i.Image)
 		errs = append(errs, a.pulls.remove(f.name))
 	}
+
 	return errors.Join(errs...)
 }
 

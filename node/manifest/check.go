@@ -140,5 +140,6 @@ func volumeReference(v v1.VolumeSource) string {
 			}
 		}
 	}
+
 	return ""
 }

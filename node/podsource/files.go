@@ -92,6 +92,7 @@ func (f *Files) read() {
 		f.Source.tellOnce(f.Path, err.Error())
 		return
 	}
+
 	now := map[string]understood{}
 	var found []*v1.Pod
 	for _, file := range files {
@@ -108,6 +109,7 @@ func (f *Files) read() {
 			found = append(found, next.pod.DeepCopy())
 		}
 	}
+
 	f.last = now
 	f.Source.setStatic(manifest.SourceFile, found)
 }

@@ -166,10 +166,12 @@ func New(cfg Config, d Deps) *Worker {
 		sandboxes: make(chan struct{}, max(cfg.Starts, 1)),
 		starts:    make(chan struct{}, max(cfg.Starts, 1)),
 	}
+
 	w.gate = gate.New(cfg.Admit, w.Enqueue)
 	if cfg.ParallelPull > 0 {
 		w.pulls = make(chan struct{}, cfg.ParallelPull)
 	}
+
 	return w
 }
 

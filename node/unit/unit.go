@@ -88,8 +88,8 @@ func (s *Slices) Close() {
 // errLost says that the connection ended before the job did, as when systemd was restarted.
 var errLost = errors.New("the connection to systemd was lost")
 
-// job begins a job and waits for its end. One of which no news comes any more is begun again, once: it does no
-// harm if it has ended.
+// job begins a job and waits for its end. One of which no news comes any more is begun again, once: it does
+// no harm if it has ended.
 func (s *Slices) job(ctx context.Context, begin func(c *systemd1.Conn, done chan<- string) error) error {
 	err := s.await(ctx, begin)
 	if errors.Is(err, errLost) {
@@ -136,7 +136,8 @@ func (s *Slices) late(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// call calls f with a connection, and a second time if it was not systemd who refused: the connection was dead.
+// call calls f with a connection, and a second time if it was not systemd who refused: the connection was
+// dead.
 func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error {
 	for attempt := 0; ; attempt++ {
 		c, err := s.connection()

@@ -73,9 +73,11 @@ func (a *Archive) entry(ctx context.Context, h *tar.Header, content io.Reader) e
 	if len(h.Name) > maxName || len(h.Linkname) > maxName {
 		return errors.New("name is too long")
 	}
+
 	if a.entries++; a.entries > maxEntries {
 		return fmt.Errorf("more than %d entries", maxEntries)
 	}
+
 	name := clean(h.Name)
 	switch h.Typeflag {
 	case tar.TypeReg:
@@ -92,6 +94,7 @@ func (a *Archive) entry(ctx context.Context, h *tar.Header, content io.Reader) e
 	case tar.TypeLink:
 		a.files[name] = file{link: clean(h.Linkname)}
 	}
+
 	return nil
 }
 

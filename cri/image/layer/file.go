@@ -75,11 +75,13 @@ func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) 
 			break
 		}
 	}
+
 	if end < size {
 		if err := unix.Ftruncate(fd, size); err != nil {
 			return size, written, os.NewSyscallError("ftruncate", err)
 		}
 	}
+
 	return size, written, nil
 }
 

@@ -180,6 +180,7 @@ func copyData(ctx context.Context, to, from *os.File, size int64) error {
 		}
 		offset = end
 	}
+
 	return to.Truncate(size)
 }
 

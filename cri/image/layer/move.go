@@ -44,6 +44,7 @@ func (s *settling) moveThrough(ctx context.Context) error {
 			return fmt.Errorf("move %q to where it leads: %w", shorten(name), err)
 		}
 	}
+
 	return nil
 }
 
@@ -187,19 +188,23 @@ func (s *settling) move(ctx context.Context, m movement) error {
 	if len(m.target) >= unix.PathMax {
 		return fmt.Errorf("%q: %w", shorten(m.target), unix.ENAMETOOLONG)
 	}
+
 	moved, isDir := s.dirs.child(m.from, m.base)
 	there, meets := s.dirs.child(m.into, m.base)
 	if isDir && meets {
 		return s.mergeBoth(ctx, m, moved, there)
 	}
+
 	var st unix.Stat_t
 	err := unix.Fstatat(s.root, m.target, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
 		return s.rename(m, moved, isDir)
 	}
+
 	if err != nil {
 		return err
 	}
+
 	isLink := st.Mode&unix.S_IFMT == unix.S_IFLNK
 	if isDir && isLink && !s.dirs.all[moved].described && !s.dirs.all[moved].opaque {
 		into, err := s.follow(m.target) // what passes through the directory passes through the link
@@ -210,6 +215,7 @@ func (s *settling) move(ctx context.Context, m movement) error {
 			return s.merge(ctx, moved, into)
 		}
 	}
+
 	return s.replace(m, isWhiteout(&st))
 }
 

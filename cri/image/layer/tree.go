@@ -274,6 +274,7 @@ func (t *tree) directory(parent openDirectory, base string, h *tar.Header) error
 			return err
 		}
 	}
+
 	fd, err := openIn(parent.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -285,6 +286,7 @@ func (t *tree) directory(parent openDirectory, base string, h *tar.Header) error
 			return err
 		}
 	}
+
 	return t.describeDirectory(dir, h)
 }
 
@@ -341,24 +343,29 @@ func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 	if target == "" {
 		return errors.New("hard link to the root")
 	}
+
 	from, err := t.dir(parentOf(target), false)
 	if id, ok := t.dirs.child(from.id, path.Base(target)); err == nil && ok && !t.dirs.all[id].described {
 		err = unix.ENOENT // a layer below may have a link there
 	}
+
 	if err == nil {
 		err = t.put(parent, base, func() error {
 			return unix.Linkat(from.fd, path.Base(target), parent.fd, base, 0)
 		})
 	}
+
 	if !errors.Is(err, unix.ENOENT) {
 		if err != nil {
 			return fmt.Errorf("link to %q: %w", shorten(target), err)
 		}
 		return nil
 	}
+
 	if t.deferred += len(name) + len(target); t.deferred > maxDeferred {
 		return errors.New("too many hard links to files of lower layers")
 	}
+
 	t.result.links = append(t.result.links, link{name, target})
 	return nil
 }

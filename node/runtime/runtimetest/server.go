@@ -63,10 +63,12 @@ func Start(tb testing.TB) *Server {
 		held:       map[string]bool{},
 		called:     make(chan struct{}),
 	}
+
 	l, err := net.Listen("unix", s.Socket)
 	if err != nil {
 		tb.Fatal(err)
 	}
+
 	g := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
 	cri.RegisterRuntimeServiceServer(g, s)
 	cri.RegisterImageServiceServer(g, s)
