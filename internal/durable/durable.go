@@ -89,17 +89,6 @@ func Sweep(path string) error {
 	return errors.Join(errs...)
 }
 
-// Remove deletes path and makes that durable. What is not there is not an error.
-func Remove(path string) error {
-	if err := os.Remove(path); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	return SyncDir(filepath.Dir(path))
-}
-
 // SyncDir makes the entries of dir durable (fsync(2): a file's fsync does not cover its directory entry).
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
