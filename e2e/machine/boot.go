@@ -215,6 +215,11 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 	if err := writeEtc(c); err != nil {
 		return err
 	}
+
+	// What is not covered is the host's own: nothing in the machine may change it, not even a breakout.
+	if err := unix.Mount("", "/", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return fmt.Errorf("make the host's files read-only: %w", err)
+	}
 	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") // kubelets want to share mounts with containers
 }
 

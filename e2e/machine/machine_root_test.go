@@ -87,6 +87,13 @@ func TestMachineIsApartFromTheHost(t *testing.T) {
 			t.Errorf("a file that was made in the machine's %s is on the host", dir)
 		}
 	}
+	for _, path := range []string{"/" + mark, "/usr/bin/" + mark} {
+		got := inside(t, m, "touch "+path+" 2>&1; true")
+		if !strings.Contains(got, "Read-only file system") {
+			os.Remove(path)
+			t.Errorf("touch %s says %q: the machine can change the host", path, got)
+		}
+	}
 	host, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		t.Fatal(err)
