@@ -53,11 +53,14 @@ func (c *Client) group(version schema.GroupVersion, scheme *runtime.Scheme) *res
 	return client
 }
 
-// schemeOf knows the given types, the options of requests, and the status with which the server answers.
+// schemeOf knows the given types, the frames of a watch, the options of a deletion, and the status with which
+// the server answers. metav1.AddToGroupVersion adds conversions that are not used here and five times as
+// much memory, for each kind of object.
 func schemeOf(version schema.GroupVersion, known ...runtime.Object) *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(version, known...)
-	metav1.AddToGroupVersion(scheme, version)
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	scheme.AddKnownTypes(version, &metav1.DeleteOptions{})
+	scheme.AddKnownTypeWithName(version.WithKind(metav1.WatchEventKind), &metav1.WatchEvent{})
+	scheme.AddUnversionedTypes(schema.GroupVersion{Version: "v1"}, &metav1.Status{})
 	return scheme
 }
