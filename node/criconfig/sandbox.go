@@ -35,7 +35,7 @@ func LogDir(root string, pod *v1.Pod) string {
 }
 
 // Sandbox is the configuration of the pod's sandbox of the given attempt.
-func Sandbox(node Node, pod *v1.Pod, attempt uint32, cgroupParent string) (*cri.PodSandboxConfig, error) {
+func Sandbox(node Node, pod *v1.Pod, attempt uint32, cgroupParent string) (*runtime.SandboxConfig, error) {
 	hostname, err := Hostname(pod, node.ClusterDomain)
 	if err != nil {
 		return nil, err

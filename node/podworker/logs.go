@@ -18,6 +18,7 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/termination"
 )
 
 // link shows an instance's log where kubelet does, for those who collect logs: LINKS/NAME_NAMESPACE_CONTAINER-ID.log.
@@ -71,7 +72,10 @@ func (w *Worker) removeContainer(ctx context.Context, in plan.Input, id string) 
 		if err != nil {
 			return err
 		}
-		for _, f := range append(files, w.linkPath(in.Pod, c.Name, c.ID), filepath.Join(w.podDir(in.Pod), "containers", c.Name, messageFile(c.Attempt))) {
+		if err := termination.Remove(w.podDir(in.Pod), c.Name, c.Attempt); err != nil {
+			return err
+		}
+		for _, f := range append(files, w.linkPath(in.Pod, c.Name, c.ID)) {
 			if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
