@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/internal/lockfile"
 )
 
 // Client is a connection to the monitor that repairs itself: when the monitor dies, Client starts it again,
@@ -44,10 +45,6 @@ type answer struct {
 	files   wire.Files
 }
 
-// linger is how long a monitor that was killed may seem to answer: a runtime that it was about to start holds
-// its socket until it executes.
-const linger = time.Second
-
 // errLost is the end of a connection before the answer came.
 var errLost = errors.New("the monitor died before it answered")
 
@@ -71,12 +68,14 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		held:   map[string]*held{},
 	}
 
-	l, err := c.open(ctx)
-	for end := time.Now().Add(linger); err != nil && ctx.Err() == nil &&
-		time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	// A monitor that was killed may seem to live for a moment, so that neither dialling nor starting one
+	// succeeds.
+	var l *link
+	var err error
+	lockfile.Await(ctx, func() bool {
 		l, err = c.open(ctx)
-	}
-
+		return err == nil
+	})
 	if err != nil {
 		cancel()
 		c.exits.close()

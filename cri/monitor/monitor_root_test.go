@@ -439,7 +439,7 @@ func TestSecondMonitorIsRefused(t *testing.T) {
 		{"--socket", e.Config.Socket + "2", "--state-dir", e.Config.StateDir},
 	} {
 		out, err := exec.Command(e.Program(), args...).CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "is used by another trivet-monitor") {
+		if err == nil || !strings.Contains(string(out), "is in use by process ") {
 			t.Errorf("%v: %v: %s", args, err, out)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 
 func TestKubeletLearnsOfTheDriver(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "reg.sock")
-	l, err := socket.Listen(path)
+	l, err := socket.Listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@
 package socket
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,10 +13,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -34,21 +35,36 @@ func Path(endpoint string) (string, error) {
 	return p, nil
 }
 
-// Listen makes the directory of path (0755) and listens on path with mode 0660. A stale socket is replaced;
-// if a live process answers on it, the error is a *program.CantRunError. Two starts at once are decided by a
-// lock file beside the socket (path + ".lock", held until the process ends), so the loser never unlinks the
-// winner's socket.
-func Listen(path string) (net.Listener, error) {
+// Listen makes the directory of path (0755) and listens on path with mode 0660. A stale socket is replaced.
+// If a live process answers on it, or ctx ends first, that is an error; the first of them is a
+// *program.CantRunError. Two starts at once are decided by a lock file beside the socket (path + ".lock",
+// held until the process ends), so the loser never unlinks the winner's socket.
+func Listen(ctx context.Context, path string) (net.Listener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("socket path %s is %d bytes long; the kernel takes at most %d",
 			path, len(path), maxPath)
 	}
+
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
-	if err := claim(path); err != nil {
+
+	if err := lockfile.Hold(ctx, path+".lock", "socket "+path); err != nil {
 		return nil, err
 	}
+
+	// A server that does not know the lock may answer too, and so may one that was killed, for a moment.
+	if !lockfile.Await(ctx, func() bool { return !Alive(path) }) {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+
+		return nil, &program.CantRunError{
+			What: "socket " + path + " is served by another process",
+			Do:   "stop that process or choose another path",
+		}
+	}
+
 	return listen(path)
 }
 
@@ -72,51 +88,6 @@ func listen(path string) (net.Listener, error) {
 	}
 
 	return l, nil
-}
-
-// linger is how long a server that was killed may seem to live: a program that it was about to start holds
-// its descriptors until it executes.
-const linger = time.Second
-
-// claim takes the lock and sees that nobody answers, not even one that knows no lock.
-func claim(path string) error {
-	held := false
-	for end := time.Now().Add(linger); ; time.Sleep(10 * time.Millisecond) {
-		if !held {
-			err := lock(path + ".lock")
-			if err != nil && !errors.Is(err, unix.EWOULDBLOCK) {
-				return fmt.Errorf("lock %s.lock: %w", path, err)
-			}
-
-			held = err == nil
-		}
-
-		if held && !Alive(path) {
-			return nil
-		}
-		if time.Now().After(end) {
-			return taken(path)
-		}
-	}
-}
-
-func taken(path string) error {
-	return &program.CantRunError{What: "socket " + path + " is served by another process",
-		Do: "stop that process or choose another path"}
-}
-
-// lock takes an exclusive flock that lives as long as the process. The descriptor is close-on-exec and never
-// closed on purpose.
-func lock(path string) error {
-	fd, err := unix.Open(path, unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	return nil
 }
 
 // Alive reports whether some process accepts connections on path.

@@ -1,6 +1,7 @@
 package socket_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -18,7 +19,7 @@ import (
 // TestMain lets the test binary stand in for another server process.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("SOCKET_TEST_LISTEN"); path != "" {
-		if _, err := socket.Listen(path); err != nil {
+		if _, err := socket.Listen(context.Background(), path); err != nil {
 			println(err.Error())
 			os.Exit(1)
 		}
@@ -47,7 +48,7 @@ func TestASocketOfADeadServerIsTakenOverAndOfALiveOneRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	_, err = socket.Listen(path)
+	_, err = socket.Listen(t.Context(), path)
 	if _, ok := errors.AsType[*program.CantRunError](err); !ok || !strings.Contains(err.Error(), path) {
 		t.Errorf("with a live server: %v, want an error that names %s", err, path)
 	}
@@ -56,7 +57,7 @@ func TestASocketOfADeadServerIsTakenOverAndOfALiveOneRefused(t *testing.T) {
 	}
 
 	other.Wait()
-	l, err := socket.Listen(path)
+	l, err := socket.Listen(t.Context(), path)
 	if err != nil {
 		t.Fatalf("after kill -9 of the server: %v", err)
 	}
@@ -68,7 +69,7 @@ func TestASocketOfADeadServerIsTakenOverAndOfALiveOneRefused(t *testing.T) {
 }
 
 func TestListenRefusesAPathTheKernelCannotTake(t *testing.T) {
-	if _, err := socket.Listen("/tmp/" + strings.Repeat("x", 110)); err == nil {
+	if _, err := socket.Listen(t.Context(), "/tmp/"+strings.Repeat("x", 110)); err == nil {
 		t.Error("a path of 115 bytes was accepted")
 	}
 }
@@ -82,7 +83,7 @@ func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := socket.Listen(path); err == nil {
+	if _, err := socket.Listen(t.Context(), path); err == nil {
 		t.Error("the socket of a live server was taken")
 	}
 }

@@ -118,7 +118,7 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 
 // Run runs the node until ctx ends. Containers are left running.
 func (a *Agent) Run(ctx context.Context) error {
-	only, err := lock(a.cfg.RootDir)
+	only, err := lock(ctx, a.cfg.RootDir)
 	if err != nil {
 		return err
 	}

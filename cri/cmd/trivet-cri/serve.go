@@ -49,7 +49,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	}
 
 	// the lock on all that follows
-	listener, err := socket.Listen(cfg.Socket)
+	listener, err := socket.Listen(ctx, cfg.Socket)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 
-	archives, err := socket.Listen(importSocket(cfg.StateDir))
+	archives, err := socket.Listen(ctx, importSocket(cfg.StateDir))
 	if err != nil {
 		return err
 	}

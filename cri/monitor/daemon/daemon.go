@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/internal/lockfile"
 )
 
 // Config says where the daemon lives.
@@ -46,7 +47,7 @@ type Daemon struct {
 	journal *logfile.Journal
 	listen  *listener
 	// stateLock keeps a second monitor, at another socket, away from the same FIFOs.
-	stateLock int
+	stateLock *os.File
 	locks     keylock.Locks[string] // one operation per container
 	dismissed chan struct{}         // closed when the daemon is to end for good
 
@@ -84,20 +85,17 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Log.Error("descriptors of the earlier life are lost", "err", err)
 	}
 
-	l, err := listen(cfg.Socket, inherited)
+	l, err := listen(ctx, cfg.Socket, inherited)
 	if err != nil {
 		return err
 	}
 	defer l.close()
 
-	stateLock, ok := inherited[inheritState]
-	if !ok {
-		if stateLock, err = takeLock(filepath.Join(cfg.StateDir, "lock"), "state directory "+cfg.StateDir); err != nil {
-			return err
-		}
+	stateLock, err := lockState(ctx, cfg.StateDir, inherited)
+	if err != nil {
+		return err
 	}
-
-	defer unix.Close(stateLock)
+	defer stateLock.Close()
 
 	d := &Daemon{
 		cfg:        cfg,
@@ -116,6 +114,14 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 
 	return d.run(ctx, inherited)
+}
+
+func lockState(ctx context.Context, dir string, inherited map[string]int) (*os.File, error) {
+	path := filepath.Join(dir, "lock")
+	if fd, ok := inherited[inheritState]; ok {
+		return os.NewFile(uintptr(fd), path), nil
+	}
+	return lockfile.Take(ctx, path, "state directory "+dir+" (--state-dir)")
 }
 
 func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {

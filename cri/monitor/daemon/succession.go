@@ -240,7 +240,7 @@ func (d *Daemon) heirlooms() (fds map[string]int, closeAll func(), err error) {
 		fds[name] = n
 		return nil
 	}
-	if err := errors.Join(add(inheritLock, d.listen.lock), add(inheritState, d.stateLock)); err != nil {
+	if err := errors.Join(add(inheritLock, int(d.listen.lock.Fd())), add(inheritState, int(d.stateLock.Fd()))); err != nil {
 		return fds, closeAll, err
 	}
 
