@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
 // firstFree is the inode number of every subvolume's root directory (BTRFS_FIRST_FREE_OBJECTID).
@@ -31,8 +33,7 @@ func Create(parent *os.File, name string) error {
 // Open opens the root directory of subvolume name of parent. A symbolic link, a file or a plain directory is
 // refused.
 func Open(parent *os.File, name string) (*os.File, error) {
-	fd, err := unix.Openat2(int(parent.Fd()), name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := beneath.Open(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY, beneath.NoLinks)
 	if err != nil {
 		return nil, &os.PathError{Op: "open subvolume", Path: parent.Name() + "/" + name, Err: err}
 	}

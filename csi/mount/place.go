@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
 // ErrOutside is a path that is not beneath the root, or passes a symbolic link.
@@ -70,13 +72,12 @@ func (r *Root) Place(target string, create bool) (*Place, error) {
 func (r *Root) open(dir string) (*os.File, error) { return openBeneath(r.dir, dir, r.path) }
 
 func openBeneath(at *os.File, dir, shown string) (*os.File, error) {
-	fd, err := unix.Openat2(int(at.Fd()), dir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := beneath.Open(int(at.Fd()), dir, unix.O_PATH|unix.O_DIRECTORY, beneath.NoLinks)
 	shown = path.Join(shown, dir)
 	switch {
 	case err == nil:
 		return os.NewFile(uintptr(fd), shown), nil
-	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENOTDIR):
+	case beneath.Outside(err), errors.Is(err, unix.ENOTDIR):
 		return nil, fmt.Errorf("%w: %s: %w", ErrOutside, shown, err)
 	}
 	return nil, &os.PathError{Op: "open", Path: shown, Err: err}
@@ -256,5 +257,5 @@ func (p *Place) removeEmptyFile() error {
 
 // kernelPath names the place for system calls that take no directory descriptor.
 func (p *Place) kernelPath() string {
-	return fmt.Sprintf("/proc/self/fd/%d/%s", p.parent.Fd(), p.name)
+	return path.Join(beneath.Path(int(p.parent.Fd())), p.name)
 }
