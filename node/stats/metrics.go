@@ -29,6 +29,7 @@ func (c *Collector) Metrics(ctx context.Context, set string) ([]byte, error) {
 	case "probes":
 		return nil, nil
 	}
+
 	return nil, fmt.Errorf("there are no metrics %q", set)
 }
 
@@ -51,16 +52,19 @@ func (c *Collector) own(ctx context.Context, p *page) {
 		p.head("kubelet_running_pods", "gauge", "Number of pods that have a running pod sandbox")
 		p.value("kubelet_running_pods", float64(len(ready)))
 	}
+
 	if all, err := c.cfg.Runtime.Containers(ctx, runtime.Selection{}); err == nil {
 		count := map[plan.State]int{}
 		for _, one := range all {
 			count[one.State]++
 		}
+
 		p.head("kubelet_running_containers", "gauge", "Number of containers by state")
 		for _, state := range states {
 			p.value("kubelet_running_containers", float64(count[state.is]), "container_state", state.name)
 		}
 	}
+
 	p.head("kubelet_desired_pods", "gauge", "The number of pods the agent is being instructed to run")
 	p.value("kubelet_desired_pods", float64(len(c.cfg.Pods())))
 	process(p, c.start)
@@ -80,11 +84,14 @@ func process(p *page, start time.Time) {
 	if err != nil {
 		return
 	}
-	// The fields after the program's name, which may hold blanks: 14 utime, 15 stime, 24 rss of proc_pid_stat(5).
+
+	// The fields after the program's name, which may hold blanks: 14 utime, 15 stime, 24 rss of
+	// proc_pid_stat(5).
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 22 {
 		return
 	}
+
 	user, _ := strconv.ParseFloat(fields[11], 64)
 	system, _ := strconv.ParseFloat(fields[12], 64)
 	pages, _ := strconv.ParseFloat(fields[21], 64)
@@ -104,15 +111,19 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.head("node_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the node in core-seconds")
+
+	p.head("node_cpu_usage_seconds_total",
+		"counter", "Cumulative cpu time consumed by the node in core-seconds")
 	p.value("node_cpu_usage_seconds_total", float64(*node.CPU.UsageCoreNanoSeconds)/1e9)
 	p.head("node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes")
 	p.value("node_memory_working_set_bytes", float64(*node.Memory.WorkingSetBytes))
 	sandboxes, started, err := c.sandboxes(ctx)
 	failed := 0.0
 	if err != nil {
-		failed = 1 // the node's figures are good all the same
+		// the node's figures are good all the same
+		failed = 1
 	}
+
 	each := func(name, kind, help string, read func(runtime.ContainerStats) (float64, bool)) {
 		p.head(name, kind, help)
 		for _, s := range sandboxes {
@@ -123,6 +134,7 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 			}
 		}
 	}
+
 	each("container_cpu_usage_seconds_total", "counter",
 		"Cumulative cpu time consumed by the container in core-seconds", containerCPU)
 	each("container_memory_working_set_bytes", "gauge",
@@ -130,9 +142,11 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 	each("container_start_time_seconds", "gauge",
 		"Start time of the container since unix epoch in seconds",
 		func(s runtime.ContainerStats) (float64, bool) {
-			_, ok := containerCPU(s) // metrics-server drops the whole pod for a start time without the rest
+			// metrics-server drops the whole pod for a start time without the rest
+			_, ok := containerCPU(s)
 			return float64(started[s.ID].UnixNano()) / 1e9, ok
 		})
+
 	pods := func(name, kind, help string, read func(runtime.PodStats) (float64, bool)) {
 		p.head(name, kind, help)
 		for _, s := range sandboxes {
@@ -141,6 +155,7 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 			}
 		}
 	}
+
 	pods("pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds",
 		func(s runtime.PodStats) (float64, bool) { return coreSeconds(s.CPU) })
 	pods("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes",
@@ -149,6 +164,7 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 		p.head(name, "gauge", "1 if there was an error while getting container metrics, 0 otherwise")
 		p.value(name, failed)
 	}
+
 	return p.Bytes(), nil
 }
 
@@ -265,11 +281,13 @@ func (c *Collector) cadvisor(ctx context.Context, p *page) ([]byte, error) {
 			if s.Network == nil {
 				continue
 			}
+
 			if v, ok := amount(m.read(s.Network.InterfaceStats)); ok {
 				p.value(m.name, v,
 					"interface", s.Network.Name, "namespace", s.Pod.Namespace, "pod", s.Pod.Name)
 			}
 		}
 	}
+
 	return p.Bytes(), nil
 }

@@ -1,5 +1,6 @@
-// Package stats answers the node's statistics endpoints: kubelet's /stats/summary and Prometheus metrics by kubelet's names. Figures of
-// pods and containers are the container runtime's (CRI stats), those of the node come from /proc; nothing is sampled in between calls.
+// Package stats answers the node's statistics endpoints: kubelet's /stats/summary and Prometheus metrics by
+// kubelet's names. Figures of pods and containers are the container runtime's (CRI stats), those of the node
+// come from /proc; nothing is sampled in between calls.
 package stats
 
 import (
@@ -73,14 +74,15 @@ func (c *Collector) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsa
 	return &statsapi.Summary{Node: *node, Pods: pods}, nil
 }
 
-// sandboxes returns the figures of all pods, sorted by name: of the newest sandbox of each and, as with kubelet,
-// of its running containers. The figures of one that has ended, as an init container has, do not count. started
-// is when the running containers were made, by ID.
+// sandboxes returns the figures of all pods, sorted by name: of the newest sandbox of each and, as with
+// kubelet, of its running containers. The figures of one that has ended, as an init container has, do not
+// count. started is when the running containers were made, by ID.
 func (c *Collector) sandboxes(ctx context.Context) (pods []runtime.PodStats, started map[string]time.Time, err error) {
 	all, err := c.cfg.Runtime.Stats(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("statistics of the container runtime: %w", err)
 	}
+
 	started, err = c.running(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -92,21 +94,24 @@ func (c *Collector) sandboxes(ctx context.Context) (pods []runtime.PodStats, sta
 			newest[s.Pod.UID] = s
 		}
 	}
+
 	for _, s := range newest {
 		s.Containers = slices.DeleteFunc(s.Containers, func(one runtime.ContainerStats) bool {
 			_, runs := started[one.ID]
 			return !runs
 		})
+
 		pods = append(pods, s)
 	}
+
 	slices.SortFunc(pods, func(a, b runtime.PodStats) int {
 		return cmp.Or(cmp.Compare(a.Pod.Namespace, b.Pod.Namespace), cmp.Compare(a.Pod.Name, b.Pod.Name))
 	})
 	return pods, started, nil
 }
 
-// running returns when the running containers were made, by ID. That is a moment before they started; the list has
-// no other time.
+// running returns when the running containers were made, by ID. That is a moment before they started; the
+// list has no other time.
 func (c *Collector) running(ctx context.Context) (map[string]time.Time, error) {
 	found, err := c.cfg.Runtime.Containers(ctx, runtime.Selection{Running: true})
 	if err != nil {
@@ -126,6 +131,7 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 	if err != nil {
 		return nil, err
 	}
+
 	known := map[string]*v1.Pod{}
 	for _, p := range c.cfg.Pods() {
 		known[string(p.UID)] = p
@@ -139,6 +145,7 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 			Memory:     s.Memory,
 			Containers: []statsapi.ContainerStats{},
 		}
+
 		for _, one := range s.Containers {
 			stats := c.container(one, few)
 			stats.StartTime = metav1.NewTime(started[one.ID])
@@ -149,6 +156,7 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 		if p != nil && p.Status.StartTime != nil {
 			pod.StartTime = *p.Status.StartTime
 		}
+
 		if !few {
 			pod.Network = s.Network
 			if s.Processes != nil {
@@ -158,8 +166,10 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 				pod.VolumeStats = c.volumes(p)
 			}
 		}
+
 		out = append(out, pod)
 	}
+
 	return out, nil
 }
 
@@ -183,32 +193,44 @@ func (c *Collector) cpu(name string, u *statsapi.CPUStats) *statsapi.CPUStats {
 	return u
 }
 
-// rate returns the mean since the last reading, nil for the first. Readings of what is gone are dropped when there
-// are many.
+// rate returns the mean since the last reading, nil for the first. Readings of what is gone are dropped when
+// there are many.
 func (c *Collector) rate(name string, now sample) *uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	before, ok := c.last[name]
 	if len(c.last) > 2048 {
 		clear(c.last)
 	}
+
 	c.last[name] = now
 	elapsed := now.at.Sub(before.at).Nanoseconds()
 	if !ok || elapsed <= 0 || now.total < before.total {
 		return nil
 	}
+
 	return new(uint64(float64(now.total-before.total) / float64(elapsed) * 1e9))
 }
 
-// volumes are those of the pod that are a file system of their own; sizes of plain directories are not counted.
+// volumes are those of the pod that are a file system of their own; sizes of plain directories are not
+// counted.
 func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
 	var out []statsapi.VolumeStats
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
-		found, err := filepath.Glob(filepath.Join(c.cfg.Root, "pods", string(pod.UID), "volumes", "*", vol.Name))
+		found, err := filepath.Glob(filepath.Join(
+			c.cfg.Root,
+			"pods",
+			string(pod.UID),
+			"volumes",
+			"*",
+			vol.Name,
+		))
 		if err != nil {
 			continue
 		}
+
 		claim := ""
 		switch {
 		case vol.PersistentVolumeClaim != nil:
@@ -216,24 +238,28 @@ func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
 		case vol.Ephemeral != nil:
 			claim = pod.Name + "-" + vol.Name
 		}
+
 		if claim != "" || vol.CSI != nil {
 			found = c.csiMounts(pod, vol.Name, claim)
 		}
+
 		for _, dir := range found {
 			if fs := c.asked.usage(dir, mountUsage); fs != nil {
 				one := statsapi.VolumeStats{FsStats: *fs, Name: vol.Name}
 				if claim != "" {
 					one.PVCRef = &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
 				}
+
 				out = append(out, one)
 			}
 		}
 	}
+
 	return out
 }
 
-// csiMounts are where the pod's volume can be: by its own name if it is inline; else there is one directory for each claim, named after
-// the persistent volume, which is unambiguous only if the pod has one claim.
+// csiMounts are where the pod's volume can be: by its own name if it is inline; else there is one directory
+// for each claim, named after the persistent volume, which is unambiguous only if the pod has one claim.
 func (c *Collector) csiMounts(pod *v1.Pod, name, claim string) []string {
 	base := filepath.Join(c.cfg.Root, "pods", string(pod.UID), "volumes", "kubernetes.io~csi")
 	if claim == "" {
@@ -261,6 +287,7 @@ func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *stats
 	if !q.begin(dir) {
 		return nil
 	}
+
 	answer := make(chan *statsapi.FsStats, 1)
 	go func() {
 		fs := ask(dir)
@@ -270,6 +297,7 @@ func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *stats
 
 	timer := time.NewTimer(answerTime)
 	defer timer.Stop()
+
 	select {
 	case fs := <-answer:
 		return fs
@@ -310,9 +338,17 @@ func diskUsage(dir string) *statsapi.FsStats {
 	if unix.Statfs(dir, &st) != nil {
 		return nil
 	}
+
 	size := uint64(st.Bsize)
-	return &statsapi.FsStats{Time: metav1.Now(), AvailableBytes: new(st.Bavail * size), CapacityBytes: new(st.Blocks * size), UsedBytes: new((st.Blocks - st.Bfree) * size),
-		Inodes: new(st.Files), InodesFree: new(st.Ffree), InodesUsed: new(st.Files - st.Ffree)}
+	return &statsapi.FsStats{
+		Time:           metav1.Now(),
+		AvailableBytes: new(st.Bavail * size),
+		CapacityBytes:  new(st.Blocks * size),
+		UsedBytes:      new((st.Blocks - st.Bfree) * size),
+		Inodes:         new(st.Files),
+		InodesFree:     new(st.Ffree),
+		InodesUsed:     new(st.Files - st.Ffree),
+	}
 }
 
 func readFile(path string) (string, error) {
