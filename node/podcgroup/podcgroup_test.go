@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/podcgroup"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 func amounts(cpu, memory string) v1.ResourceList {
@@ -92,7 +92,7 @@ func TestClassNameAndLimits(t *testing.T) {
 				Memory:    136 << 20,
 			}},
 	} {
-		if got := criconfig.QOS(c.pod); got != c.qos {
+		if got := podspec.QOS(c.pod); got != c.qos {
 			t.Errorf("%s: class %s", c.name, got)
 		}
 
