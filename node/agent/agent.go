@@ -50,7 +50,7 @@ type Agent struct {
 	objects *objects.Cache
 	drivers *csiplugin.Registry
 	csiNode *csiplugin.CSINodes
-	volumes *volume.Manager
+	volumes *volume.Mounter
 	probes  *probe.Manager
 	source  *podsource.Source
 	access  *imageaccess.Access

@@ -27,6 +27,7 @@ import (
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
+	"github.com/trivet-node/trivet/node/token"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -155,7 +156,7 @@ func (a *Agent) makeVolumes(node podenv.Node) error {
 		},
 	})
 
-	tokens := volume.TokenIssuer{Client: a.client}
+	tokens := token.Server{Client: a.client}
 	csi, err := csivolume.New(csivolume.Config{
 		Root:    a.cfg.RootDir,
 		Node:    a.cfg.NodeName,
@@ -170,7 +171,7 @@ func (a *Agent) makeVolumes(node podenv.Node) error {
 
 	a.volumes = volume.New(volume.Config{
 		Root:    a.cfg.RootDir,
-		Node:    func() podenv.Node { return node },
+		Node:    node,
 		Objects: a.objects,
 		Tokens:  tokens,
 		CSI:     csi,

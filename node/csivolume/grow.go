@@ -11,20 +11,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/kubeapi"
-	"github.com/trivet-node/trivet/node/volume"
 )
 
 // Claims notes in the API that a claim has grown.
 type Claims interface {
 	Grown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity) error
-}
-
-// grown is the end of a Setup: what cannot be made larger is available nevertheless.
-func (m *Mounter) grown(ctx context.Context, c *call) (string, error) {
-	if err := m.grow(ctx, c); err != nil {
-		return c.place.target, &volume.Error{Volume: c.Name, Reason: volume.ResizeFailed, Err: err}
-	}
-	return c.place.target, nil
 }
 
 // grow makes the file system or device on this node as large as the volume is by now, where the driver wants

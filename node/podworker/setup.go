@@ -45,8 +45,8 @@ func (w *Worker) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 	p.mu.Lock()
 	p.volumes = mounted
 	p.mu.Unlock()
-	if at := w.volumes.Refresh(pod.UID); !at.IsZero() {
-		w.refreshAt(p, at)
+	if !mounted.SetUpAgain.IsZero() {
+		w.refreshAt(p, mounted.SetUpAgain)
 	}
 
 	return nil

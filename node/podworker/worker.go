@@ -50,7 +50,7 @@ type API interface {
 	Handler(ctx context.Context, class string) (string, error)
 }
 
-// Volumes mounts what pods ask for (volume.Manager).
+// Volumes mounts what pods ask for (volume.Mounter).
 type Volumes interface {
 	Setup(ctx context.Context, pod *v1.Pod) (*volume.Volumes, error)
 	Container(
@@ -60,7 +60,6 @@ type Volumes interface {
 		env []podenv.Variable,
 	) ([]volume.Mount, []volume.Device, error)
 	EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error)
-	Refresh(pod types.UID) time.Time
 	Teardown(ctx context.Context, uid types.UID) error
 }
 

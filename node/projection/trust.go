@@ -1,4 +1,4 @@
-package volume
+package projection
 
 import (
 	"bytes"
@@ -13,18 +13,16 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/trivet-node/trivet/node/atomicdir"
 )
 
-// trustFile writes the trust anchors of the ClusterTrustBundles that the source names or selects.
-func (m *Manager) trustFile(
+// trust is the file of the trust anchors of the ClusterTrustBundles that the source names or selects.
+func (p *Projector) trust(
 	ctx context.Context,
 	pod *v1.Pod,
 	src *v1.ClusterTrustBundleProjection,
 	mode fs.FileMode,
-) (files, error) {
-	bundles, err := m.trustBundles(ctx, src)
+) (Files, error) {
+	bundles, err := p.trustBundles(ctx, src)
 	if err != nil {
 		return nil, err
 	}
@@ -32,18 +30,18 @@ func (m *Manager) trustFile(
 	if err != nil {
 		return nil, err
 	}
-	return files{src.Path: credential(pod, anchors, mode)}, nil
+	return Files{src.Path: credential(pod, anchors, mode)}, nil
 }
 
 // trustBundles finds the bundles. None is an error unless the source is optional.
-func (m *Manager) trustBundles(
+func (p *Projector) trustBundles(
 	ctx context.Context,
 	src *v1.ClusterTrustBundleProjection,
 ) ([]certificatesv1.ClusterTrustBundle, error) {
-	optional := src.Optional != nil && *src.Optional
+	optional := isTrue(src.Optional)
 	switch {
 	case src.Name != nil:
-		bundle, err := m.cfg.Objects.ClusterTrustBundle(ctx, *src.Name)
+		bundle, err := p.Objects.ClusterTrustBundle(ctx, *src.Name)
 		if apierrors.IsNotFound(err) && optional {
 			return nil, nil
 		}
@@ -56,10 +54,9 @@ func (m *Manager) trustBundles(
 	case src.SignerName != nil:
 		var bundles []certificatesv1.ClusterTrustBundle
 		selector, err := metav1.LabelSelectorAsSelector(src.LabelSelector)
-
-		// no selector selects nothing, an empty one everything
+		// No selector selects nothing, an empty one everything.
 		if err == nil && src.LabelSelector != nil {
-			bundles, err = m.cfg.Objects.ClusterTrustBundles(ctx, *src.SignerName, selector)
+			bundles, err = p.Objects.ClusterTrustBundles(ctx, *src.SignerName, selector)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("clustertrustbundles of signer %q: %w", *src.SignerName, err)
@@ -105,17 +102,4 @@ func trustAnchors(bundles []certificatesv1.ClusterTrustBundle) ([]byte, error) {
 	}
 
 	return out.Bytes(), nil
-}
-
-// credential is a file for the pod's eyes: with a fsGroup or a common user it is readable by that one only.
-func credential(pod *v1.Pod, data []byte, mode fs.FileMode) atomicdir.File {
-	file := atomicdir.File{Data: data, Mode: mode}
-	user := commonUser(pod)
-	if user != nil || fsGroup(pod) != nil {
-		file.Mode = 0o600
-	}
-	if user != nil {
-		file.UID = int(*user)
-	}
-	return file
 }
