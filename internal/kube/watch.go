@@ -161,16 +161,16 @@ func (w *Watch[T]) Saw(object *T) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	old := w.objects[Key(object)]
-	if old == nil || accessor(old).GetUID() != accessor(object).GetUID() || !newer(object, old) {
+	if old == nil || accessor(old).GetUID() != accessor(object).GetUID() || !Newer(object, old) {
 		return false
 	}
 	w.put(object)
 	return true
 }
 
-// newer orders two versions of one object (KEP-5504: resource versions compare since Kubernetes 1.35).
-// Versions that do not compare are taken as they come.
-func newer[T any](a, b *T) bool {
+// Newer reports whether a is a newer version of one object than b (KEP-5504: resource versions compare since
+// Kubernetes 1.35). Versions that do not compare are taken as they come.
+func Newer[T any](a, b *T) bool {
 	order, err := resourceversion.CompareResourceVersion(
 		accessor(a).GetResourceVersion(), accessor(b).GetResourceVersion())
 	return err != nil || order > 0
@@ -227,7 +227,7 @@ func (w *Watch[T]) wordsOf(object *T) []string {
 // lock.
 func (w *Watch[T]) stale(object *T) bool {
 	old := w.objects[Key(object)]
-	return old != nil && accessor(old).GetUID() == accessor(object).GetUID() && !newer(object, old)
+	return old != nil && accessor(old).GetUID() == accessor(object).GetUID() && !Newer(object, old)
 }
 
 func (w *Watch[T]) changed(all []difference[T]) {
@@ -276,10 +276,13 @@ func (s *store[T]) Delete(obj any) error {
 
 	w.mu.Lock()
 	old := w.objects[Key(object)]
-	w.drop(Key(object))
+	known := old != nil && accessor(old).GetUID() == accessor(object).GetUID()
+	if known {
+		w.drop(Key(object))
+	}
 	w.mu.Unlock()
 
-	if old != nil {
+	if known {
 		w.changed([]difference[T]{{before: old}})
 	}
 	return nil
