@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Objects are the objects of one kind in the API: Pods(client), Nodes(client) and so on. All calls return the
+// Objects are the objects of one kind in the API: Pods(client), Nodes(client) and so on, or Of. All calls return the
 // server's errors (package apierrors knows them) as they are. The namespace of objects that have none is "".
 // It is safe for concurrent use.
 type Objects[T any] struct {
@@ -30,14 +30,17 @@ type pointer[T any] interface {
 	runtime.Object
 }
 
-// kind makes the Objects of a type and the type of its list.
-func kind[T, L any, P pointer[T], PL pointer[L]](
+// Of returns the objects of a kind by the types of one and of a list, for kinds that have no function of their
+// own:
+//
+//	kube.Of[coordinationv1.Lease, coordinationv1.LeaseList](c, coordinationv1.SchemeGroupVersion, "leases")
+func Of[T, L any, P pointer[T], PL pointer[L]](
 	c *Client,
 	version schema.GroupVersion,
 	resource string,
 ) Objects[T] {
 	return Objects[T]{
-		client:   c.group(version, schemeOf(version, P(new(T)), PL(new(L)))),
+		client:   c.Group(version, version, P(new(T)), PL(new(L))),
 		resource: resource,
 		makeOne:  func() runtime.Object { return P(new(T)) },
 		makeList: func() runtime.Object { return PL(new(L)) },

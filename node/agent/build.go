@@ -8,6 +8,8 @@ import (
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
+	"github.com/trivet-node/trivet/internal/kube/review"
+	"github.com/trivet-node/trivet/internal/kube/storage"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
@@ -158,7 +160,7 @@ func (s *surroundings) runVolumes(
 	env podenv.Node,
 ) (*volume.Mounter, error) {
 	csiNode := &csiplugin.CSINodes{
-		CSINodes: kube.CSINodes(s.client),
+		CSINodes: storage.CSINodes(s.client),
 		Nodes:    kube.Nodes(s.client),
 		Node:     s.cfg.NodeName,
 	}
@@ -175,7 +177,7 @@ func (s *surroundings) runVolumes(
 	parts.run("csi drivers", drivers.Run)
 	parts.run("csi node", csiNode.Init)
 
-	tokens := kube.TokensOf(s.client)
+	tokens := review.TokensOf(s.client)
 	csi, err := csivolume.New(csivolume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    s.cfg.NodeName,

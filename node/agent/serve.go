@@ -11,7 +11,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
-	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/review"
 	"github.com/trivet-node/trivet/node/auth"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletapi"
@@ -50,7 +50,7 @@ func (s *surroundings) runAPI(parts *parts, pods *podsource.Source) error {
 	if err != nil {
 		return err
 	}
-	requests := kube.CertificateRequests(s.client)
+	requests := identity.RequestsOf(s.client)
 	parts.run("serving certificate", func(ctx context.Context) error { return serving.Run(ctx, requests) })
 
 	cfg := s.apiConfig(pods)
@@ -87,7 +87,7 @@ func (s *surroundings) authConfig() auth.Config {
 		TokenTTL:     api.TokenTTL,
 		AllowTTL:     api.AllowTTL,
 		DenyTTL:      api.DenyTTL,
-		Reviews:      kube.ReviewsOf(s.client),
+		Reviews:      review.Of(s.client),
 	}
 }
 

@@ -35,6 +35,12 @@ func (c Config) store() Store { return Store{Dir: c.CertDir, Name: "kubelet-clie
 // Requests are the CertificateSigningRequests of an API server.
 type Requests = kube.Objects[certificatesv1.CertificateSigningRequest]
 
+// RequestsOf returns the CertificateSigningRequests of a client's server.
+func RequestsOf(c *kube.Client) Requests {
+	return kube.Of[certificatesv1.CertificateSigningRequest, certificatesv1.CertificateSigningRequestList](
+		c, certificatesv1.SchemeGroupVersion, "certificatesigningrequests")
+}
+
 // Identity is the node's client certificate, or the way to get one.
 type Identity struct {
 	cfg       Config
@@ -155,7 +161,7 @@ func (id *Identity) firstCertificate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	requests := kube.CertificateRequests(client)
+	requests := RequestsOf(client)
 	for pause := range joinPauses.Attempts(ctx) {
 		var cert, key []byte
 		cert, key, err = Sign(ctx, requests, Request{NodeName: id.cfg.NodeName})
