@@ -33,8 +33,8 @@ func New(cfg Config) (*Client, error) {
 	return &Client{config: resolved, http: shared}, nil
 }
 
-// Group returns a REST client for an API group, for packages below this one that have requests of their own. It
-// knows the types given, which are of the version types; that is another one only for some subresources.
+// Group returns a REST client for an API group, for packages below this one that have requests of their own.
+// It knows the types given, which are of the version types; that is another one only for some subresources.
 func (c *Client) Group(version, types schema.GroupVersion, known ...runtime.Object) *rest.RESTClient {
 	cfg := rest.CopyConfig(c.config)
 	cfg.GroupVersion = &version
@@ -42,6 +42,7 @@ func (c *Client) Group(version, types schema.GroupVersion, known ...runtime.Obje
 	if version.Group == "" {
 		cfg.APIPath = "/api"
 	}
+
 	codecs := serializer.NewCodecFactory(schemeOf(types, known...))
 	cfg.NegotiatedSerializer = codecs.WithoutConversion()
 	cfg.ContentType = runtime.ContentTypeProtobuf
@@ -52,6 +53,7 @@ func (c *Client) Group(version, types schema.GroupVersion, known ...runtime.Obje
 		// New has parsed the same address, and the rest is what is written above.
 		panic(fmt.Sprintf("client for %s: %v", version, err))
 	}
+
 	return client
 }
 

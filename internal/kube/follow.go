@@ -66,12 +66,14 @@ func (f follower) list(ctx context.Context) (version string, err error) {
 		all, version, err = f.source.items(ctx, f.namespace, metav1.ListOptions{FieldSelector: f.selector})
 		return err
 	})
+
 	switch {
 	case err != nil:
 		return "", err
 	case len(all) == 0:
 		return version, f.seeNone()
 	}
+
 	return version, f.see(all[0])
 }
 
@@ -98,12 +100,14 @@ func (f follower) watch(ctx context.Context, version string) (string, error) {
 		if about, ok := event.Object.(metav1.Object); ok {
 			version = about.GetResourceVersion()
 		}
+
 		switch event.Type {
 		case watch.Deleted:
 			err = f.seeNone()
 		case watch.Added, watch.Modified:
 			err = f.see(event.Object)
 		}
+
 		if err != nil {
 			return "", err
 		}
@@ -113,5 +117,6 @@ func (f follower) watch(ctx context.Context, version string) (string, error) {
 	if events == 0 && time.Since(start) < time.Second && ctx.Err() == nil {
 		return "", errors.New("the server ended the watch at once")
 	}
+
 	return version, nil
 }

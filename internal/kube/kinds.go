@@ -2,8 +2,8 @@ package kube
 
 import corev1 "k8s.io/api/core/v1"
 
-// The kinds of the core group. Those of other groups are in packages below or are made, with Of, where they are
-// used: to import a group of the API links all of its types into a program, some 100 KB each.
+// The kinds of the core group. Those of other groups are in packages below or are made, with Of, where they
+// are used: to import a group of the API links all of its types into a program, some 100 KB each.
 
 // Nodes are the Nodes of the cluster.
 func Nodes(c *Client) Objects[corev1.Node] {

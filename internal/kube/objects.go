@@ -9,9 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Objects are the objects of one kind in the API: Pods(client), Nodes(client) and so on, or Of. All calls return
-// the server's errors (package apierrors knows them) as they are. The namespace of objects that have none is "".
-// It is safe for concurrent use.
+// Objects are the objects of one kind in the API: Pods(client), Nodes(client) and so on, or Of. All calls
+// return the server's errors (package apierrors knows them) as they are. The namespace of objects that have
+// none is "". It is safe for concurrent use.
 type Objects[T any] struct{ *resource }
 
 // pointer is what a pointer to a type of the API can do.
@@ -20,8 +20,8 @@ type pointer[T any] interface {
 	runtime.Object
 }
 
-// Of returns the objects of a kind by the types of one and of a list, for kinds that have no function of their
-// own:
+// Of returns the objects of a kind by the types of one and of a list, for kinds that have no function of
+// their own:
 //
 //	kube.Of[coordinationv1.Lease, coordinationv1.LeaseList](c, coordinationv1.SchemeGroupVersion, "leases")
 func Of[T, L any, P pointer[T], PL pointer[L]](
@@ -37,8 +37,8 @@ func Of[T, L any, P pointer[T], PL pointer[L]](
 	}}
 }
 
-// as is the answer to a request with its type. The code of all kinds is in resource; what is generic is small,
-// as a program has it once for each kind.
+// as is the answer to a request with its type. The code of all kinds is in resource; what is generic is
+// small, as a program has it once for each kind.
 func as[T any](object runtime.Object, err error) (*T, error) {
 	if err != nil {
 		return nil, err
@@ -91,8 +91,8 @@ func (o Objects[T]) Patch(
 	return as[T](o.patch(ctx, namespace, name, kind, patch, subresource))
 }
 
-// Apply makes an object what the JSON says, whether it existed or not (server-side apply). Fields that another
-// manager owns are taken over.
+// Apply makes an object what the JSON says, whether it existed or not (server-side apply). Fields that
+// another manager owns are taken over.
 func (o Objects[T]) Apply(
 	ctx context.Context, namespace, name, manager string, object []byte,
 ) (*T, error) {

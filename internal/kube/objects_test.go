@@ -38,14 +38,17 @@ func TestAnObjectIsCreatedReadChangedAndDeleted(t *testing.T) {
 	if err != nil || patched.Data["k"] != "1" || patched.Data["l"] != "2" {
 		t.Errorf("patched %+v, %v", patched, err)
 	}
+
 	made.Data["k"] = "3"
 	if _, err := maps.Update(t.Context(), made); !apierrors.IsConflict(err) {
 		t.Errorf("updated what has changed: %v", err)
 	}
+
 	patched.Data["k"] = "3"
 	if _, err := maps.Update(t.Context(), patched); err != nil {
 		t.Error(err)
 	}
+
 	got, err := maps.Get(t.Context(), "ns", "m")
 	if err != nil || got.Data["k"] != "3" {
 		t.Errorf("got %+v, %v", got, err)
@@ -78,6 +81,7 @@ func TestObjectsAreListedByWhatSelectsThem(t *testing.T) {
 			t.Errorf("%s: %v at %q, %v", name, all, version, err)
 		}
 	}
+
 	if all, _, err := maps.List(t.Context(), "", metav1.ListOptions{}); err != nil || len(all) != 2 {
 		t.Errorf("all: %v, %v", all, err)
 	}
@@ -92,6 +96,7 @@ func TestAKindWithoutNamespaceHasNoNamespaceInItsPath(t *testing.T) {
 	if err != nil || got.Status.Phase != corev1.NodeRunning {
 		t.Errorf("%+v, %v", got, err)
 	}
+
 	about, err := nodes.Metadata(t.Context(), "", "n")
 	if err != nil || about.UID != "u" {
 		t.Errorf("metadata %+v, %v", about, err)
@@ -117,6 +122,7 @@ func TestApplyCreatesAndChanges(t *testing.T) {
 		if _, err := capacities.Apply(t.Context(), "ns", "c", "test", object); err != nil {
 			t.Fatal(err)
 		}
+
 		stored := kubetest.Get[storagev1.CSIStorageCapacity](server, "csistoragecapacities", "ns", "c")
 		if stored == nil || stored.StorageClassName != class {
 			t.Errorf("stored %+v", stored)

@@ -58,6 +58,7 @@ func (s *store) run(ctx context.Context) {
 			Jitter:   s.pauses.Jitter,
 		}
 	}
+
 	if s.failedHook != nil {
 		silent := klog.New(nil)
 		options.Logger = &silent
@@ -137,6 +138,7 @@ func (s *store) put(object metav1.Object) []difference {
 	if s.slim != nil {
 		s.slim(object)
 	}
+
 	key := keyOf(object)
 	old := s.objects[key]
 	s.drop(key)
@@ -145,12 +147,14 @@ func (s *store) put(object metav1.Object) []difference {
 		if s.words[word] == nil {
 			s.words[word] = map[string]metav1.Object{}
 		}
+
 		s.words[word][key] = object
 	}
 
 	if old != nil && old.GetUID() != object.GetUID() {
 		return []difference{{before: old}, {now: object}}
 	}
+
 	return []difference{{before: old, now: object}}
 }
 
@@ -210,6 +214,7 @@ func (s *store) take(obj any) error {
 	if !s.stale(object) {
 		all = s.put(object)
 	}
+
 	s.mu.Unlock()
 
 	s.report(all)
@@ -229,11 +234,13 @@ func (s *store) Delete(obj any) error {
 	if known {
 		s.drop(keyOf(object))
 	}
+
 	s.mu.Unlock()
 
 	if known {
 		s.report([]difference{{before: old}})
 	}
+
 	return nil
 }
 
@@ -248,17 +255,20 @@ func (s *store) Replace(list []any, _ string) error {
 		if !ok {
 			continue
 		}
+
 		present[keyOf(object)] = object.GetUID()
 		if !s.stale(object) {
 			all = append(all, s.put(object)...)
 		}
 	}
+
 	for key, old := range s.objects {
 		if _, ok := present[key]; !ok {
 			s.drop(key)
 			all = append(all, difference{before: old})
 		}
 	}
+
 	s.mu.Unlock()
 
 	s.report(all)
@@ -268,6 +278,7 @@ func (s *store) Replace(list []any, _ string) error {
 			s.listedHook()
 		}
 	}
+
 	return nil
 }
 

@@ -55,6 +55,7 @@ func NewWatch[T any](source Objects[T], cfg WatchConfig[T]) *Watch[T] {
 	if cfg.Changed != nil {
 		s.changed = func(before, now metav1.Object) { cfg.Changed(orNil[T](before), orNil[T](now)) }
 	}
+
 	return &Watch[T]{store: s}
 }
 
@@ -90,12 +91,12 @@ func typed[T any](all []metav1.Object) []*T {
 	return out
 }
 
-// Saw takes the server's answer to a write, which may be newer than what the watch has shown. It reports whether
-// it is. An object that is not known is not added: it has gone. Changed is not called.
+// Saw takes the server's answer to a write, which may be newer than what the watch has shown. It reports
+// whether it is. An object that is not known is not added: it has gone. Changed is not called.
 func (w *Watch[T]) Saw(object *T) bool { return w.store.saw(any(object).(metav1.Object)) }
 
-// AwaitListed waits until the first lists of all watches are complete. It returns the cause of ctx if that ends
-// before.
+// AwaitListed waits until the first lists of all watches are complete. It returns the cause of ctx if that
+// ends before.
 func AwaitListed(ctx context.Context, all ...interface{ Listed() <-chan struct{} }) error {
 	for _, w := range all {
 		select {

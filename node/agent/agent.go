@@ -23,11 +23,12 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API server's.
+// KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API
+// server's.
 const KubernetesVersion = "v1.37.2"
 
-// surroundings are what there is before the first part: the machine, the container runtime and the API server,
-// none of which need have answered but the runtime.
+// surroundings are what there is before the first part: the machine, the container runtime and the API
+// server, none of which need have answered but the runtime.
 type surroundings struct {
 	cfg      config.Config
 	log      *slog.Logger
@@ -54,10 +55,12 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer only.Close()
+
 	setProcess(cfg.Process, log)
 
 	parts := newParts(ctx)
 	defer parts.end()
+
 	parts.run("healthz", func(ctx context.Context) error { return serveHealth(ctx, cfg.HealthAddress) })
 
 	// The runtime may be started after the agent; all other parts need it.
@@ -66,6 +69,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer runtimeConns.close()
+
 	if err := s.awaitRuntime(parts.ctx); err != nil {
 		return err
 	}
@@ -78,6 +82,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err := s.runParts(parts); err != nil {
 		return err
 	}
+
 	log.Info("node agent runs", "node", cfg.NodeName, "runtime", s.info.Name, "version", program.Version)
 	return parts.wait()
 }
@@ -89,6 +94,7 @@ func (s *surroundings) check() error {
 			Err: errors.New("--kubeconfig is missing: running without an API server is not served yet"),
 		}
 	}
+
 	if err := checkFiles(s.cfg.API); err != nil {
 		return err
 	}
@@ -100,6 +106,7 @@ func (s *surroundings) check() error {
 			Do:   "mount cgroup v2 at /sys/fs/cgroup, or the v1 controllers below it",
 		}
 	}
+
 	return checkMachine(s.cfg, s.cgroups.V2, s.machine)
 }
 
@@ -129,6 +136,7 @@ func (s *surroundings) connectAPI() error {
 	if s.client, err = kube.New(s.identity.API()); err != nil {
 		return err
 	}
+
 	s.ips, err = nodeIPs(s.cfg.Node.IPs, s.identity.API())
 	return err
 }
@@ -139,6 +147,7 @@ func nodeIPs(configured []netip.Addr, api kube.Config) ([]string, error) {
 	for _, ip := range configured {
 		out = append(out, ip.String())
 	}
+
 	if len(out) > 0 {
 		return out, nil
 	}
@@ -147,12 +156,14 @@ func nodeIPs(configured []netip.Addr, api kube.Config) ([]string, error) {
 	if err != nil {
 		return nil, addressError(err)
 	}
+
 	// This sends nothing: it only looks up the route.
 	conn, err := net.Dial("udp", net.JoinHostPort(host, port))
 	if err != nil {
 		return nil, addressError(err)
 	}
 	defer conn.Close()
+
 	local, _, err := net.SplitHostPort(conn.LocalAddr().String())
 	return []string{local}, err
 }

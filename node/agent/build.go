@@ -34,10 +34,12 @@ func (s *surroundings) runParts(parts *parts) error {
 	if err != nil {
 		return err
 	}
+
 	allocatable, err := status.Allocatable()
 	if err != nil {
 		return err
 	}
+
 	env := podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable}
 	tree, err := s.newCgroups(parts.ctx)
 	if err != nil {
@@ -57,10 +59,12 @@ func (s *surroundings) runParts(parts *parts) error {
 	if err != nil {
 		return err
 	}
+
 	rotator, err := s.newRotator()
 	if err != nil {
 		return err
 	}
+
 	parts.run("log rotation", rotator.Run)
 	access, err := s.newImageAccess()
 	if err != nil {
@@ -81,6 +85,7 @@ func (s *surroundings) runParts(parts *parts) error {
 	if err != nil {
 		return err
 	}
+
 	s.runPods(parts, status, pods, worker, looks)
 
 	// What pods have left behind.
@@ -95,6 +100,7 @@ func (s *surroundings) runParts(parts *parts) error {
 		bound:   s.bounder(tree),
 		looks:   looks,
 	}
+
 	parts.runSafe("leftovers", sweep.run)
 	return s.runAPI(parts, pods)
 }
@@ -164,6 +170,7 @@ func (s *surroundings) runVolumes(
 		Nodes:    kube.Nodes(s.client),
 		Node:     s.cfg.NodeName,
 	}
+
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
@@ -174,6 +181,7 @@ func (s *surroundings) runVolumes(
 			}
 		},
 	})
+
 	parts.run("csi drivers", drivers.Run)
 	parts.run("csi node", csiNode.Init)
 
@@ -189,6 +197,7 @@ func (s *surroundings) runVolumes(
 	if err != nil {
 		return nil, err
 	}
+
 	return volume.New(volume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    env,

@@ -29,6 +29,7 @@ func (s *surroundings) runNode(parts *parts, events nodestatus.Events) (*nodesta
 		Owner:    status.Node,
 		Log:      s.log,
 	})
+
 	parts.runSafe("lease", after(status.Registered(), renewer.Run))
 	return status, nil
 }
@@ -71,8 +72,8 @@ func givenIPs(node config.Node) []string {
 	return out
 }
 
-// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328). What is
-// not named here, such as resizing in place, keeps pods that need it away.
+// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328). What
+// is not named here, such as resizing in place, keeps pods that need it away.
 func declaredFeatures(gates config.Gates) []string {
 	if gates.RestartAllContainers {
 		return []string{"RestartAllContainersOnContainerExits"}

@@ -40,14 +40,17 @@ func (s *surroundings) dialRuntime() (conns, error) {
 	if err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
+
 	all, images := conns{rt}, rt
 	if s.cfg.ImageEndpoint != s.cfg.RuntimeEndpoint {
 		if images, err = socket.Dial(s.cfg.ImageEndpoint, reconnect()); err != nil {
 			all.close()
 			return nil, &program.UsageError{Err: err}
 		}
+
 		all = append(all, images)
 	}
+
 	s.runtime = runtime.New(rt, images, s.log)
 	return all, nil
 }
@@ -64,10 +67,12 @@ func (s *surroundings) awaitRuntime(ctx context.Context) error {
 			s.info = info
 			return nil
 		}
+
 		if !logged && ctx.Err() == nil {
 			s.log.Warn("waiting for the container runtime", "endpoint", s.cfg.RuntimeEndpoint, "err", err)
 			logged = true
 		}
 	}
+
 	return context.Cause(ctx)
 }

@@ -76,6 +76,7 @@ func (s signer) decide(csr *certificatesv1.CertificateSigningRequest) {
 	} else {
 		csr.Status.Certificate = certificateFor(s.t, csr.Spec.Request, s.life)
 	}
+
 	csr.Status.Conditions = append(csr.Status.Conditions, condition)
 	s.server.Put(csr)
 }
@@ -88,10 +89,12 @@ func certificateFor(t *testing.T, request []byte, life time.Duration) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ca, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      csr.Subject,
@@ -99,10 +102,12 @@ func certificateFor(t *testing.T, request []byte, life time.Duration) []byte {
 		NotBefore:    time.Now(),
 		NotAfter:     time.Now().Add(life),
 	}
+
 	der, err := x509.CreateCertificate(rand.Reader, template, template, csr.PublicKey, ca)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
@@ -117,6 +122,7 @@ func files(t *testing.T, server *kubetest.Server) identity.Config {
 	if err := os.WriteFile(bootstrap, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	return identity.Config{
 		NodeName:   "n",
 		Kubeconfig: filepath.Join(dir, "own"),
@@ -145,13 +151,16 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	client := clientOf(t, id.API())
 	node := func(ctx context.Context) error {
 		_, err := kube.Nodes(client).Get(ctx, "", "n")
 		return err
 	}
+
 	brief, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
+
 	if err := node(brief); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a request before the node has joined: %v", err)
 	}
@@ -168,6 +177,7 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 	if err != nil || !strings.Contains(string(own), "kubelet-client-current.pem") {
 		t.Errorf("kubeconfig %s, %v", own, err)
 	}
+
 	again, err := identity.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -175,6 +185,7 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 	if err := again.Run(t.Context(), identity.RequestsOf(client), false); err != nil {
 		t.Errorf("the next start: %v", err)
 	}
+
 	if all := kubetest.All[certificatesv1.CertificateSigningRequest](
 		server, "certificatesigningrequests"); len(all) != 1 {
 		t.Errorf("%d requests for one certificate", len(all))
@@ -190,6 +201,7 @@ func TestACertificateThatAnEarlierRunGotIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	store := identity.Store{Dir: cfg.CertDir, Name: "kubelet-client"}
 	if _, err := store.Put(cert, key, time.Now()); err != nil {
 		t.Fatal(err)
@@ -248,21 +260,25 @@ func TestAClientCertificateIsRenewedBeforeItEnds(t *testing.T) {
 	if _, err := store.Put(old.cert, old.key, time.Now().Add(-50*time.Minute)); err != nil {
 		t.Fatal(err)
 	}
+
 	before, err := store.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	id, err := identity.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	run(t, func(ctx context.Context) { _ = id.Run(ctx, requests, true) })
 
 	for range retry.Every(t.Context(), time.Millisecond) {
 		now, err := store.Load()
 		all, _ := filepath.Glob(filepath.Join(cfg.CertDir, "kubelet-client-2*.pem"))
 		if err == nil && now.Leaf.NotAfter.After(before.Leaf.NotAfter) && len(all) == 1 {
-			break // the old one was removed, too
+			// the old one was removed, too
+			break
 		}
 	}
 }
@@ -277,16 +293,19 @@ func keyPair(t *testing.T, name string, from time.Time, life time.Duration) pair
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: from, NotAfter: from.Add(life)}
 	template.Subject.CommonName = name
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	keyDER, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return pair{
 		cert: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
 		key:  pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}),
@@ -313,6 +332,7 @@ func TestAKubeconfigWhoseCertificateHasEndedIsReplaced(t *testing.T) {
 	if err := id.Run(t.Context(), identity.RequestsOf(server.Client()), false); err != nil {
 		t.Fatal(err)
 	}
+
 	store := identity.Store{Dir: cfg.CertDir, Name: "kubelet-client"}
 	if now, err := store.Load(); err != nil || time.Now().After(now.Leaf.NotAfter) {
 		t.Errorf("certificate %v, %v", now, err)
@@ -325,12 +345,14 @@ func TestASelfSignedCertificateServesTheNodesNames(t *testing.T) {
 		Request: identity.Request{NodeName: "n"},
 		Log:     discard,
 	}
+
 	cfg.Request.Address("127.0.0.1")
 	cfg.Request.Address("node.example")
 	s, err := identity.NewServing(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	got, err := s.Certificate(&tls.ClientHelloInfo{})
 	if err != nil {
 		t.Fatal(err)
@@ -360,6 +382,7 @@ func TestGivenFilesAreReadAgainWhenTheyChange(t *testing.T) {
 	if _, err := identity.NewServing(cfg); err == nil {
 		t.Error("files that are not there are accepted")
 	}
+
 	write := func(name string, at time.Time) {
 		p := keyPair(t, name, time.Now(), time.Hour)
 		for path, data := range map[string][]byte{cfg.CertFile: p.cert, cfg.KeyFile: p.key} {
@@ -371,21 +394,25 @@ func TestGivenFilesAreReadAgainWhenTheyChange(t *testing.T) {
 			}
 		}
 	}
+
 	write("first", time.Unix(1000, 0))
 	s, err := identity.NewServing(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	name := func() string {
 		got, err := s.Certificate(&tls.ClientHelloInfo{})
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return got.Leaf.Subject.CommonName
 	}
 	if got := name(); got != "first" {
 		t.Errorf("serves %s", got)
 	}
+
 	write("second", time.Unix(2000, 0))
 	if got := name(); got != "second" {
 		t.Errorf("serves %s after the files changed", got)
@@ -406,10 +433,12 @@ func TestTheClustersSignerReplacesTheSelfSignedCertificate(t *testing.T) {
 		Request:   identity.Request{NodeName: "n", DNSNames: []string{"node.example"}},
 		Log:       discard,
 	}
+
 	s, err := identity.NewServing(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	first, err := s.Certificate(nil)
 	if err != nil || !strings.HasPrefix(first.Leaf.Subject.CommonName, "n@") {
 		t.Fatalf("%v, %v", first, err)
@@ -422,10 +451,12 @@ func TestTheClustersSignerReplacesTheSelfSignedCertificate(t *testing.T) {
 			break
 		}
 	}
+
 	all := kubetest.All[certificatesv1.CertificateSigningRequest](server, "certificatesigningrequests")
 	if len(all) != 1 || all[0].Spec.SignerName != certificatesv1.KubeletServingSignerName {
 		t.Errorf("requests %v", all)
 	}
+
 	if again, err := identity.NewServing(cfg); err != nil {
 		t.Error(err)
 	} else if now, _ := again.Certificate(nil); now.Leaf.Subject.CommonName != "system:node:n" {

@@ -79,11 +79,14 @@ func (r *Renewer) renew(ctx context.Context, known *coordinationv1.Lease) (*coor
 				ObjectMeta: metav1.ObjectMeta{Namespace: v1.NamespaceNodeLease, Name: r.cfg.Node},
 			}))
 		}
+
 		if err != nil {
 			return nil, err
 		}
+
 		known = found
 	}
+
 	return r.api.Update(ctx, r.fill(known.DeepCopy()))
 }
 
@@ -100,5 +103,6 @@ func (r *Renewer) fill(lease *coordinationv1.Lease) *coordinationv1.Lease {
 			UID:        owner.UID,
 		}}
 	}
+
 	return lease
 }

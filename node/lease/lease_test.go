@@ -27,6 +27,7 @@ func renewed(t *testing.T, server *kubetest.Server) {
 		Owner:    func() *v1.Node { return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "u"}} },
 		Log:      slog.New(slog.DiscardHandler),
 	})
+
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
@@ -81,6 +82,7 @@ func TestALeaseIsRenewedWithoutReadingItAgain(t *testing.T) {
 			reads++
 		}
 	}
+
 	if reads != 1 {
 		t.Errorf("read %d times", reads)
 	}

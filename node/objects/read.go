@@ -88,6 +88,7 @@ func (c *Cache) ClusterTrustBundles(
 		FieldSelector: fields.OneTermEqualSelector("spec.signerName", signer).String(),
 		LabelSelector: selector.String(),
 	}
+
 	var found []*certificatesv1.ClusterTrustBundle
 	err := kube.RetryForbidden(ctx, func() (err error) {
 		found, _, err = c.reads.bundles.List(ctx, "", options)
@@ -98,5 +99,6 @@ func (c *Cache) ClusterTrustBundles(
 	for _, bundle := range found {
 		out = append(out, *bundle)
 	}
+
 	return out, err
 }

@@ -19,11 +19,13 @@ func TestReviewsAndTokensAreAnsweredByTheServer(t *testing.T) {
 		review.Status.User.Username = "owner of " + review.Spec.Token
 		return review
 	})
+
 	server.AnswerOn("create subjectaccessreviews", func(request runtime.Object) runtime.Object {
 		review := request.(*authorizationv1.SubjectAccessReview)
 		review.Status.Allowed = review.Spec.User == "a"
 		return review
 	})
+
 	server.AnswerOn("create serviceaccounts/token", func(request runtime.Object) runtime.Object {
 		token := request.(*authenticationv1.TokenRequest)
 		token.Status.Token = "t for " + token.Spec.Audiences[0]
@@ -35,10 +37,12 @@ func TestReviewsAndTokensAreAnsweredByTheServer(t *testing.T) {
 	if err != nil || who.User.Username != "owner of x" {
 		t.Errorf("%+v, %v", who, err)
 	}
+
 	may, err := reviews.Access(t.Context(), authorizationv1.SubjectAccessReviewSpec{User: "a"})
 	if err != nil || !may.Allowed {
 		t.Errorf("%+v, %v", may, err)
 	}
+
 	spec := authenticationv1.TokenRequestSpec{Audiences: []string{"z"}}
 	token, err := review.TokensOf(server.Client()).Token(t.Context(), "ns", "default", spec)
 	if err != nil || token.Status.Token != "t for z" {
@@ -56,10 +60,12 @@ func TestAServerThatDoesNotAnswerIsAnError(t *testing.T) {
 	if _, err := reviews.Token(t.Context(), "x"); !apierrors.IsServiceUnavailable(err) {
 		t.Errorf("token: %v", err)
 	}
+
 	_, err := reviews.Access(t.Context(), authorizationv1.SubjectAccessReviewSpec{})
 	if !apierrors.IsServiceUnavailable(err) {
 		t.Errorf("access: %v", err)
 	}
+
 	_, err = tokens.Token(t.Context(), "ns", "a", authenticationv1.TokenRequestSpec{})
 	if !apierrors.IsServiceUnavailable(err) {
 		t.Errorf("token request: %v", err)
