@@ -80,6 +80,7 @@ func (s *surroundings) runParts(parts *parts) error {
 		volumes: volumes,
 		access:  access,
 		events:  events,
+		looks:   looks,
 		env:     env,
 	})
 	if err != nil {

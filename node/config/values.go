@@ -166,7 +166,7 @@ func parseIPs(text string) ([]net.IP, error) {
 
 		ip := net.ParseIP(strings.TrimSpace(s))
 		if ip == nil {
-			return nil, fmt.Errorf("%q is no IP address", s)
+			return nil, fmt.Errorf("%q is not an IP address", s)
 		}
 
 		out = append(out, ip)
