@@ -124,7 +124,7 @@ func setMap(p any, text string, first bool) error {
 		}
 
 	case *map[string]bool:
-		// feature gates: those of the file count, too
+		// Feature gates of the file count, too.
 		if *p == nil {
 			*p = map[string]bool{}
 		}

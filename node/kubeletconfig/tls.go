@@ -17,7 +17,7 @@ func (k *Configuration) TLS() (*tls.Config, error) {
 	case "VersionTLS13":
 		out.MinVersion = tls.VersionTLS13
 	case "VersionTLS10", "VersionTLS11":
-		// broken; kubelet still serves them when it is told to
+		// Both are broken. kubelet still serves them when that is configured.
 		return nil, fmt.Errorf("tlsMinVersion %s is not served: use VersionTLS12 or VersionTLS13",
 			k.TLSMinVersion)
 
