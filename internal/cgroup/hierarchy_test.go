@@ -42,12 +42,3 @@ func FuzzMountinfo(f *testing.F) {
 	f.Add(kindNode)
 	f.Fuzz(func(_ *testing.T, text string) { legacy(text, func(string, string) bool { return true }) })
 }
-
-func TestWeightIsTheOneOfRuntimesAndKubelet(t *testing.T) {
-	for shares, want := range map[uint64]uint64{0: 0, 2: 1, 102: 17, 512: 59, 1024: 100, 2048: 174,
-		262144: 10000, 1 << 40: 10000} {
-		if got := Weight(shares); got != want {
-			t.Errorf("%d shares: weight %d, want %d", shares, got, want)
-		}
-	}
-}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path/filepath"
 	"strconv"
 )
@@ -21,10 +20,13 @@ type Limits struct {
 	HugePages map[string]int64
 }
 
-// Period is the period of the quota in microseconds.
+// DefaultPeriod is the period of CPU quotas, in microseconds, where none is given.
+const DefaultPeriod = 100_000
+
+// Period returns the period of the quota in microseconds.
 func (l Limits) Period() uint64 {
 	if l.CPUPeriod == 0 {
-		return 100_000
+		return DefaultPeriod
 	}
 	return l.CPUPeriod
 }
@@ -98,20 +100,4 @@ func orMax(n int64) string {
 		return "max"
 	}
 	return strconv.FormatInt(n, 10)
-}
-
-// Weight converts v1 cpu.shares (2..262144) to v2 cpu.weight (1..10000) as OCI runtimes and kubelet do since
-// 2025: by a curve through 2 -> 1, 1024 -> 100 and 262144 -> 10000, so that one CPU's shares are the kernel's
-// default weight.
-func Weight(shares uint64) uint64 {
-	switch {
-	case shares == 0:
-		return 0
-	case shares <= 2:
-		return 1
-	case shares >= 262144:
-		return 10000
-	}
-	l := math.Log2(float64(shares))
-	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }

@@ -8,7 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	helpers "k8s.io/component-helpers/resource"
 
-	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // preempt chooses pods that end in favour of a critical one, as kubelet does: as few as possible, and of
@@ -18,7 +18,7 @@ func preempt(pod *v1.Pod, others []*v1.Pod, short []shortage) Verdict {
 	var all []*v1.Pod
 	for _, o := range others {
 		if mayPreempt(pod, o) {
-			byClass[criconfig.QOS(o)] = append(byClass[criconfig.QOS(o)], o)
+			byClass[podspec.QOS(o)] = append(byClass[podspec.QOS(o)], o)
 			all = append(all, o)
 		}
 	}

@@ -97,11 +97,8 @@ func TestResourcesAndOOMScores(t *testing.T) {
 	}
 	c.Resources.Requests = c.Resources.Limits
 	p.Spec.Containers[0] = c
-	if got := OOMScore(node, p, &c); got != -997 || QOS(p) != v1.PodQOSGuaranteed {
-		t.Errorf("guaranteed: %d %s", got, QOS(p))
-	}
-	if Quota(1) != 1000 || Shares(0) != 2 || Shares(1<<40) != 262144 {
-		t.Errorf("limits of quota and shares: %d %d %d", Quota(1), Shares(0), Shares(1<<40))
+	if got := OOMScore(node, p, &c); got != -997 {
+		t.Errorf("guaranteed: %d", got)
 	}
 }
 

@@ -9,17 +9,9 @@ import (
 	helpers "k8s.io/component-helpers/resource"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/node/manifest"
-)
-
-// CPUPeriod is the period of quotas, in microseconds.
-const CPUPeriod = 100_000
-
-// How CPU amounts become cgroup values, as kubelet does.
-const (
-	minQuota  = 1000
-	minShares = 2
-	maxShares = 262144
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // OOM scores (oom_score_adj): the kernel kills the higher ones first.
@@ -28,22 +20,6 @@ const (
 	oomBestEffort = 1000
 )
 
-// Shares turns milli-CPUs into cpu.shares.
-func Shares(milli int64) int64 {
-	if milli == 0 {
-		return minShares
-	}
-	return min(max(milli*1024/1000, minShares), maxShares)
-}
-
-// Quota turns milli-CPUs into microseconds of each period of 100 ms; zero means no limit.
-func Quota(milli int64) int64 {
-	if milli == 0 {
-		return 0
-	}
-	return max(milli*CPUPeriod/1000, minQuota)
-}
-
 // Resources are the limits of a container.
 func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResources {
 	cpuRequest, hasRequest := c.Resources.Requests[v1.ResourceCPU]
@@ -51,10 +27,10 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResou
 	if !hasRequest {
 		cpuRequest = cpuLimit
 	}
-	out := &cri.LinuxContainerResources{CpuPeriod: CPUPeriod, CpuShares: Shares(cpuRequest.MilliValue()),
+	out := &cri.LinuxContainerResources{CpuPeriod: cgroup.DefaultPeriod, CpuShares: int64(cgroup.Shares(cpuRequest.MilliValue())),
 		MemoryLimitInBytes: valueOf(c.Resources.Limits, v1.ResourceMemory), OomScoreAdj: OOMScore(node, pod, c)}
 	if node.CPUQuota {
-		out.CpuQuota = Quota(cpuLimit.MilliValue())
+		out.CpuQuota = cgroup.Quota(cpuLimit.MilliValue())
 	}
 	for name, amount := range c.Resources.Limits {
 		if size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok {
@@ -97,7 +73,7 @@ func OOMScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
 	if critical(pod) {
 		return oomGuaranteed
 	}
-	switch QOS(pod) {
+	switch podspec.QOS(pod) {
 	case v1.PodQOSGuaranteed:
 		return oomGuaranteed
 	case v1.PodQOSBestEffort:
@@ -116,38 +92,6 @@ func critical(pod *v1.Pod) bool {
 	const systemCritical = 2000000000
 	return manifest.IsStatic(pod.Annotations) ||
 		pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical+1000
-}
-
-// QOS is the pod's quality of service. The API server fills it in; for static pods it is computed.
-func QOS(pod *v1.Pod) v1.PodQOSClass {
-	if pod.Status.QOSClass != "" {
-		return pod.Status.QOSClass
-	}
-	guaranteed, any := true, false
-	check := func(r v1.ResourceRequirements) {
-		for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
-			request, limit := r.Requests[name], r.Limits[name]
-			any = any || !request.IsZero() || !limit.IsZero()
-			guaranteed = guaranteed && !limit.IsZero() && (request.IsZero() || request.Cmp(limit) == 0)
-		}
-	}
-	if r := pod.Spec.Resources; r != nil && (len(r.Requests) > 0 || len(r.Limits) > 0) {
-		check(*r)
-	} else {
-		for _, c := range pod.Spec.InitContainers {
-			check(c.Resources)
-		}
-		for _, c := range pod.Spec.Containers {
-			check(c.Resources)
-		}
-	}
-	switch {
-	case !any:
-		return v1.PodQOSBestEffort
-	case guaranteed:
-		return v1.PodQOSGuaranteed
-	}
-	return v1.PodQOSBurstable
 }
 
 func overhead(node Node, pod *v1.Pod) *cri.LinuxContainerResources {
@@ -171,9 +115,9 @@ func fromLists(node Node, requests, limits v1.ResourceList) *cri.LinuxContainerR
 		}
 		return q.MilliValue()
 	}
-	out := &cri.LinuxContainerResources{CpuPeriod: CPUPeriod, CpuShares: Shares(cpu(requests)), MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory)}
+	out := &cri.LinuxContainerResources{CpuPeriod: cgroup.DefaultPeriod, CpuShares: int64(cgroup.Shares(cpu(requests))), MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory)}
 	if node.CPUQuota {
-		out.CpuQuota = Quota(cpu(limits))
+		out.CpuQuota = cgroup.Quota(cpu(limits))
 	}
 	return out
 }

@@ -19,7 +19,7 @@ import (
 
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/systemd"
-	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/unit"
 )
 
@@ -69,7 +69,7 @@ func New(cfg Config) (*Tree, error) {
 func (t *Tree) Parent(pod *v1.Pod) string { return t.names.parent(t.Group(pod)) }
 
 // Group is the pod's group as a path from the hierarchy's root.
-func (t *Tree) Group(pod *v1.Pod) string { return podGroup(t.names, criconfig.QOS(pod), pod.UID) }
+func (t *Tree) Group(pod *v1.Pod) string { return podGroup(t.names, podspec.QOS(pod), pod.UID) }
 
 func podGroup(names naming, qos v1.PodQOSClass, uid types.UID) string {
 	return names.group(append(tier(qos), "pod"+string(uid))...)
@@ -89,7 +89,7 @@ func (t *Tree) Setup(ctx context.Context) error {
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), cgroup.Limits{}); err != nil {
 		return err
 	}
-	least := cgroup.Limits{CPUShares: uint64(criconfig.Shares(0))}
+	least := cgroup.Limits{CPUShares: cgroup.Shares(0)}
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBestEffort)...), least); err != nil {
 		return err
 	}

@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/podcgroup"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 func amounts(cpu, memory string) v1.ResourceList {
@@ -65,7 +65,7 @@ func TestClassNameAndLimits(t *testing.T) {
 			"/kubepods/pod12-34", "kubepods-pod12_34.slice",
 			cgroup.Limits{CPUShares: 1126, CPUQuota: 110_000, CPUPeriod: 100_000, Memory: 136 << 20}},
 	} {
-		if got := criconfig.QOS(c.pod); got != c.qos {
+		if got := podspec.QOS(c.pod); got != c.qos {
 			t.Errorf("%s: class %s", c.name, got)
 		}
 		for driver, want := range map[string]string{"cgroupfs": c.cgroupfs, "systemd": c.slices} {

@@ -8,7 +8,7 @@ import (
 	helpers "k8s.io/component-helpers/resource"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // PIDs is the name of the amount of processes in lists of what a node keeps for itself; it is no resource of
@@ -19,7 +19,7 @@ const PIDs v1.ResourceName = "pid"
 func Whole(allocatable v1.ResourceList) cgroup.Limits {
 	out := cgroup.Limits{}
 	if cpu, ok := allocatable[v1.ResourceCPU]; ok {
-		out.CPUShares = uint64(criconfig.Shares(cpu.MilliValue()))
+		out.CPUShares = cgroup.Shares(cpu.MilliValue())
 	}
 	if memory, ok := allocatable[v1.ResourceMemory]; ok {
 		out.Memory = memory.Value()
@@ -58,19 +58,19 @@ func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
 func Limits(pod *v1.Pod) cgroup.Limits {
 	requests := helpers.PodRequests(pod, helpers.PodResourcesOptions{})
 	limits := helpers.PodLimits(pod, helpers.PodResourcesOptions{})
-	qos := criconfig.QOS(pod)
+	qos := podspec.QOS(pod)
 
 	out := cgroup.Limits{HugePages: hugePages(requests)}
 	if qos == v1.PodQOSBestEffort {
-		out.CPUShares = uint64(criconfig.Shares(0))
+		out.CPUShares = cgroup.Shares(0)
 		return out
 	}
 
-	out.CPUShares = uint64(criconfig.Shares(requests.Cpu().MilliValue()))
+	out.CPUShares = cgroup.Shares(requests.Cpu().MilliValue())
 	if qos == v1.PodQOSGuaranteed || limited(pod, v1.ResourceCPU) {
-		out.CPUQuota, out.CPUPeriod = criconfig.Quota(limits.Cpu().MilliValue()), criconfig.CPUPeriod
+		out.CPUQuota, out.CPUPeriod = cgroup.Quota(limits.Cpu().MilliValue()), cgroup.DefaultPeriod
 		if requests.Cpu().IsZero() {
-			out.CPUShares = uint64(criconfig.Shares(limits.Cpu().MilliValue()))
+			out.CPUShares = cgroup.Shares(limits.Cpu().MilliValue())
 		}
 	}
 	if qos == v1.PodQOSGuaranteed || limited(pod, v1.ResourceMemory) {
@@ -100,12 +100,12 @@ func hugePages(list v1.ResourceList) map[string]int64 {
 func burstableShares(pods []*v1.Pod) uint64 {
 	var milli int64
 	for _, p := range pods {
-		if criconfig.QOS(p) == v1.PodQOSBurstable && p.Status.Phase != v1.PodSucceeded && p.Status.Phase != v1.PodFailed {
+		if podspec.QOS(p) == v1.PodQOSBurstable && p.Status.Phase != v1.PodSucceeded && p.Status.Phase != v1.PodFailed {
 			requests := helpers.PodRequests(p, helpers.PodResourcesOptions{})
 			milli += requests.Cpu().MilliValue()
 		}
 	}
-	return uint64(criconfig.Shares(milli))
+	return cgroup.Shares(milli)
 }
 
 // limited tells whether the pod as a whole has a limit of the resource.

@@ -9,8 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // Input is what a status is computed from.
@@ -62,13 +62,13 @@ func (c *computer) rejected() v1.PodStatus {
 	c.out.Phase, c.out.Reason, c.out.Message = v1.PodFailed, c.Memory.Ended.Reason, c.Memory.Ended.Message
 	c.out.StartTime = &metav1.Time{Time: c.Memory.Ended.At.Truncate(time.Second)}
 	c.out.ObservedGeneration = c.Pod.Generation
-	c.out.QOSClass = criconfig.QOS(c.Pod)
+	c.out.QOSClass = podspec.QOS(c.Pod)
 	return c.out
 }
 
 func (c *computer) addresses() {
 	c.out.ObservedGeneration = c.Pod.Generation
-	c.out.QOSClass = criconfig.QOS(c.Pod)
+	c.out.QOSClass = podspec.QOS(c.Pod)
 	if c.out.StartTime == nil {
 		c.out.StartTime = &metav1.Time{Time: c.Now.Truncate(time.Second)}
 	}
