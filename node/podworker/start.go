@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -14,6 +13,7 @@ import (
 	"github.com/trivet-node/trivet/node/hook"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/termination"
@@ -42,7 +42,7 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
-	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, spec.Name), 0o755); err != nil {
+	if err := w.Logs.MakeDir(in.Pod, spec.Name); err != nil {
 		return fail("CreateContainerError", err)
 	}
 	id, err := w.run(ctx, in, s, config, sandbox)
@@ -68,7 +68,8 @@ func (w *Worker) run(ctx context.Context, in plan.Input, s plan.Step, config *ru
 	if err := w.runtime.StartContainer(ctx, id); err != nil {
 		return "", fail("RunContainerError", err)
 	}
-	if err := w.link(in.Pod, s.Name, s.Attempt, id); err != nil { // it runs nevertheless
+	instance := podlog.Instance{Pod: in.Pod, Container: s.Name, Attempt: s.Attempt, ID: id}
+	if err := w.Logs.Link(instance); err != nil { // it runs nevertheless
 		w.log.Warn("link log", "pod", in.Pod.Namespace+"/"+in.Pod.Name, "container", s.Name, "err", err)
 	}
 	w.events.Pod(in.Pod, s.Name, v1.EventTypeNormal, "Started", "Container started")
