@@ -27,6 +27,10 @@ var parts = []string{"cni", "csi", "cri", "node"}
 // clientGo are the only packages (and those below) that may speak to the Kubernetes API.
 var clientGo = []string{"node", "csi/provision", "csi/cmd", "cni/netd", "cni/cmd/trivet-netd", "e2e"}
 
+// criAPI are the only packages of the node agent that may know CRI's types: its client and server side, and what
+// makes the configurations that the client passes on. Everybody else gets plain types from node/runtime.
+var criAPI = []string{"node/runtime", "node/criconfig"}
+
 // internalMay is what leaf helpers may import beside the standard library and each other.
 var internalMay = []string{"golang.org/x/sys/", "google.golang.org/grpc"}
 
@@ -133,6 +137,19 @@ func TestOnlyTheseSpeakToTheAPIServer(t *testing.T) {
 			}
 			if strings.HasPrefix(imp, "k8s.io/kubernetes") {
 				t.Errorf("%s imports %s: k8s.io/kubernetes belongs in nested modules below e2e/", s.path, imp)
+			}
+		}
+	}
+}
+
+func TestOnlyTheClientKnowsCRI(t *testing.T) {
+	for _, s := range sources(t) {
+		if !within(s.dir, "node") || within(s.dir, criAPI...) {
+			continue
+		}
+		for _, imp := range s.imports {
+			if strings.HasPrefix(imp, "k8s.io/cri-api") {
+				t.Errorf("%s imports %s: in node, CRI's types live in %v only", s.path, imp, criAPI)
 			}
 		}
 	}

@@ -122,3 +122,23 @@ func Contents(f *os.File, limit int64) ([]byte, error) {
 	}
 	return data, nil
 }
+
+// Tail returns the last size bytes of the regular file path, or all of a shorter one.
+func Tail(path string, size int64) ([]byte, error) {
+	f, err := Open(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, min(info.Size(), size))
+	n, err := f.ReadAt(data, info.Size()-int64(len(data)))
+	if errors.Is(err, io.EOF) {
+		err = nil // it was made shorter meanwhile
+	}
+	return data[:n], err
+}

@@ -24,6 +24,7 @@ import (
 	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/objects"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
@@ -88,7 +89,7 @@ func (a *Agent) build(ctx context.Context) error {
 		a.cfg.RootDir:            0o750,
 		a.checkpoints():          0o700,
 		a.cfg.Kubelet.PodLogsDir: 0o750,
-		a.links():                0o755,
+		a.logs().Links:           0o755,
 	} {
 		if err := os.MkdirAll(dir, mode); err != nil {
 			return err
@@ -114,9 +115,10 @@ func (a *Agent) build(ctx context.Context) error {
 	return a.makeWorker(node, allocatable)
 }
 
-// links is where the logs of containers are linked: beside those of pods, /var/log/containers.
-func (a *Agent) links() string {
-	return filepath.Join(filepath.Dir(filepath.Clean(a.cfg.Kubelet.PodLogsDir)), "containers")
+// logs are where the logs of pods are, and beside them the links to those of containers, /var/log/containers.
+func (a *Agent) logs() podlog.Logs {
+	root := a.cfg.Kubelet.PodLogsDir
+	return podlog.Logs{Root: root, Links: filepath.Join(filepath.Dir(filepath.Clean(root)), "containers")}
 }
 
 func (a *Agent) makeVolumes(node podenv.Node) error {
@@ -162,7 +164,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		HostIPs:      a.ips,
 		RuntimeName:  a.info.Name,
 		RootDir:      a.cfg.RootDir,
-		Links:        a.links(),
+		Logs:         a.logs(),
 		HostsFile:    "/etc/hosts",
 		MaxBackoff:   k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
 		HostDNS:      a.hostDNS,

@@ -61,7 +61,7 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 		}
 	}
 	keep := func(uid types.UID) bool { return running[uid] || a.source.Get(uid) != nil || a.worker.Knows(uid) }
-	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep),
+	return errors.Join(a.volumes.Orphans(ctx, keep), a.logs().RemoveUnless(keep),
 		a.tendCgroups(ctx, keep), a.settleImages(ctx))
 }
 

@@ -81,7 +81,7 @@ func (a *Agent) admission(allocatable v1.ResourceList) func(pod *v1.Pod, others 
 		Features:       declaredFeatures(k.Enabled),
 		AllowedSysctls: k.AllowedUnsafeSysctls,
 		AppArmor:       appArmorEnabled("/sys/module/apparmor/parameters/enabled"),
-		StrictGroups:   a.info.Features.GetSupplementalGroupsPolicy(),
+		StrictGroups:   a.info.SupplementalGroupsPolicy(),
 		PodResources:   k.Enabled("PodLevelResources"),
 	}
 	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {

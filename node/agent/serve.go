@@ -17,7 +17,7 @@ import (
 	"github.com/trivet-node/trivet/node/auth"
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/kubeletapi"
-	"github.com/trivet-node/trivet/node/logrotate"
+	"github.com/trivet-node/trivet/node/podlog/logrotate"
 	"github.com/trivet-node/trivet/node/stats"
 )
 
@@ -86,12 +86,12 @@ func (a *Agent) endpoints() (kubeletapi.Config, error) {
 		return kubeletapi.Config{}, err
 	}
 
-	figures := stats.New(stats.Config{NodeName: a.cfg.NodeName, Root: a.cfg.RootDir, Runtime: a.runtime.Runtime, Images: a.runtime.Images, Pods: podLister{a}.Pods})
+	figures := stats.New(stats.Config{NodeName: a.cfg.NodeName, Root: a.cfg.RootDir, Runtime: a.runtime, Pods: podLister{a}.Pods})
 	cfg := kubeletapi.Config{
 		Address: net.JoinHostPort(k.Address, strconv.Itoa(int(k.Port))),
 		TLS:     tls,
 		Pods:    podLister{a},
-		Runtime: a.runtime.Runtime,
+		Runtime: a.runtime,
 		Stats:   figures,
 		Configz: k,
 		Log:     a.log,
@@ -132,7 +132,7 @@ func (a *Agent) rotateLogs() (func(context.Context) error, error) {
 		return nil, fmt.Errorf("containerLogMaxSize %q: %w", k.ContainerLogMaxSize, err)
 	}
 	rotator, err := logrotate.New(logrotate.Config{
-		Runtime:  a.runtime.Runtime,
+		Runtime:  a.runtime,
 		Log:      a.log,
 		MaxSize:  size.Value(),
 		MaxFiles: *k.ContainerLogMaxFiles,

@@ -3,13 +3,14 @@ package criconfig
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strconv"
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -20,20 +21,15 @@ type Container struct {
 	ImageRef      string // as the runtime knows it
 	ImageUser     User
 	Command, Args []string // expanded
-	Env           []*cri.KeyValue
-	Mounts        []*cri.Mount
-	Devices       []*cri.Device
+	Env           []podenv.Variable
+	Mounts        []Mount
+	Devices       []Device
 	Groups        []int64 // of volumes
 	Target        string  // ID of the container whose process namespace an ephemeral container shares
 }
 
-// LogPath is where the log of an attempt is, below the pod's log directory.
-func LogPath(container string, attempt uint32) string {
-	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
-}
-
 // CreateContainer is the configuration of one instance of a container.
-func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig, error) {
+func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerConfig, error) {
 	c := in.Spec
 	security, err := containerSecurity(node, pod, c, in.ImageUser, in.Groups)
 	if err != nil {
@@ -53,13 +49,13 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig
 		Command:    in.Command,
 		Args:       in.Args,
 		WorkingDir: c.WorkingDir,
-		Envs:       in.Env,
-		Mounts:     in.Mounts,
-		Devices:    in.Devices,
+		Envs:       variables(in.Env),
+		Mounts:     mounts(in.Mounts),
+		Devices:    devices(in.Devices),
 		Labels: map[string]string{runtime.LabelPodName: pod.Name, runtime.LabelPodNamespace: pod.Namespace, runtime.LabelPodUID: string(pod.UID),
 			runtime.LabelContainerName: c.Name},
 		Annotations: annotations,
-		LogPath:     LogPath(c.Name, in.Attempt),
+		LogPath:     podlog.File(c.Name, in.Attempt),
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,

@@ -18,7 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/threshold"
@@ -57,7 +56,7 @@ type Config struct {
 // Runtime is what the node's readiness depends on.
 type Runtime interface {
 	Info(ctx context.Context) (runtime.Info, error)
-	ListImages(ctx context.Context) ([]*cri.Image, error)
+	ListImages(ctx context.Context) ([]*runtime.Image, error)
 	ImageDir(ctx context.Context) (string, error)
 	UpdatePodCIDR(ctx context.Context, cidrs string) error
 }

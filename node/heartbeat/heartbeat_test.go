@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/runtime"
 )
@@ -74,9 +73,9 @@ func TestAllocatableIsNeverNegative(t *testing.T) {
 }
 
 func TestTheLargestImagesAreListed(t *testing.T) {
-	var images []*cri.Image
+	var images []*runtime.Image
 	for i := range 60 {
-		images = append(images, &cri.Image{Size: uint64(i), RepoDigests: []string{"d"}, RepoTags: slices.Repeat([]string{"t"}, 9)})
+		images = append(images, &runtime.Image{Size: uint64(i), RepoDigests: []string{"d"}, RepoTags: slices.Repeat([]string{"t"}, 9)})
 	}
 	got := nodeImages(images, 50)
 	if len(got) != 50 || got[0].SizeBytes != 59 || len(got[0].Names) != maxImageNames {
@@ -85,9 +84,9 @@ func TestTheLargestImagesAreListed(t *testing.T) {
 }
 
 func TestAllImagesAreListedWhenThereIsNoLimit(t *testing.T) {
-	images := make([]*cri.Image, 60)
+	images := make([]*runtime.Image, 60)
 	for i := range images {
-		images[i] = &cri.Image{}
+		images[i] = &runtime.Image{}
 	}
 	if got := nodeImages(images, -1); len(got) != 60 {
 		t.Errorf("%d images of 60", len(got))

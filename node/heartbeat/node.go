@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/threshold"
@@ -89,16 +88,9 @@ func (h *Heart) describe(s *v1.NodeStatus, info runtime.Info) error {
 		s.NodeInfo.ContainerRuntimeVersion = info.Name + "://" + info.Version
 	}
 	s.DeclaredFeatures = slices.Clone(h.cfg.DeclaredFeatures)
-	s.RuntimeHandlers = nil
-	for _, r := range info.Handlers {
-		handler := v1.NodeRuntimeHandler{Name: r.Name}
-		if f := r.Features; f != nil {
-			handler.Features = &v1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: new(f.RecursiveReadOnlyMounts), UserNamespaces: new(f.UserNamespaces)}
-		}
-		s.RuntimeHandlers = append(s.RuntimeHandlers, handler)
-	}
+	s.RuntimeHandlers = info.Handlers
 	if info.Features != nil {
-		s.Features = &v1.NodeFeatures{SupplementalGroupsPolicy: new(info.Features.SupplementalGroupsPolicy)}
+		s.Features = info.Features
 	}
 	return nil
 }
@@ -170,12 +162,12 @@ func sameDescription(a, b *v1.NodeStatus) bool {
 const maxImageNames = 5
 
 // nodeImages are the largest images, at most limit, or all if it is -1.
-func nodeImages(images []*cri.Image, limit int) []v1.ContainerImage {
+func nodeImages(images []*runtime.Image, limit int) []v1.ContainerImage {
 	if limit < 0 {
 		limit = len(images)
 	}
 	images = slices.Clone(images)
-	slices.SortFunc(images, func(a, b *cri.Image) int { return int(min(max(int64(b.Size)-int64(a.Size), -1), 1)) })
+	slices.SortFunc(images, func(a, b *runtime.Image) int { return int(min(max(int64(b.Size)-int64(a.Size), -1), 1)) })
 	var out []v1.ContainerImage
 	for _, i := range images[:min(len(images), limit)] {
 		names := append(slices.Clone(i.RepoDigests), i.RepoTags...)

@@ -10,7 +10,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/threshold"
@@ -25,9 +24,9 @@ func (i images) ImageDir(context.Context) (string, error) {
 	}
 	return string(i), nil
 }
-func (images) Info(context.Context) (runtime.Info, error)       { return runtime.Info{}, nil }
-func (images) ListImages(context.Context) ([]*cri.Image, error) { return nil, nil }
-func (images) UpdatePodCIDR(_ context.Context, _ string) error  { return nil }
+func (images) Info(context.Context) (runtime.Info, error)           { return runtime.Info{}, nil }
+func (images) ListImages(context.Context) ([]*runtime.Image, error) { return nil, nil }
+func (images) UpdatePodCIDR(_ context.Context, _ string) error      { return nil }
 
 func heart(t *testing.T, cfg Config, imageDir string) *Heart {
 	t.Helper()

@@ -1,14 +1,13 @@
 package kubeletapi
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"path/filepath"
 	"strconv"
 	"time"
 
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // Bounds of a checkpoint's time: kubelet's default, and what a caller may ask for at most.
@@ -25,7 +24,7 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
-	if !hasContainer(pod, container) {
+	if podspec.Find(pod, container) == nil {
 		fail(w, notFound("container %v does not exist", container))
 		return
 	}
@@ -40,25 +39,13 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
 			time.Now().Format(time.RFC3339)))
 	id, err := s.runningContainer(r.Context(), pod, container)
 	if err == nil {
-		err = s.write(r.Context(), id, location, limit)
+		err = s.cfg.Runtime.Checkpoint(r.Context(), id, location, limit)
 	}
 	if err != nil {
 		fail(w, fmt.Errorf("checkpointing of %v/%v/%v failed (%w)", namespace, name, container, err))
 		return
 	}
 	writeJSON(w, map[string][]string{"items": {location}})
-}
-
-// write has the runtime write a checkpoint.
-func (s *Server) write(ctx context.Context, id, location string, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	_, err := s.cfg.Runtime.CheckpointContainer(ctx, &cri.CheckpointContainerRequest{
-		ContainerId: id,
-		Location:    location,
-		Timeout:     int64(limit / time.Second),
-	})
-	return err
 }
 
 // checkpointLimit is the time that the caller gives the runtime, in seconds; the last of several counts,

@@ -2,6 +2,7 @@ package kubeletapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,12 +11,12 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/node/containerlog"
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podlog/containerlog"
+	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 // logs serves the log of a container: query parameters are those of v1.PodLogOptions.
@@ -149,18 +150,19 @@ func stream(q url.Values) (string, error) {
 	return "", badRequest("stream %q must be All, Stdout or Stderr", q.Get("stream"))
 }
 
-// logFile finds the container instance and its log.
+// logFile finds the instance whose log is wanted, and the log.
 func (s *Server) logFile(ctx context.Context, pod *v1.Pod, name string, previous bool) (id, path string, err error) {
-	if !hasContainer(pod, name) {
+	if podspec.Find(pod, name) == nil {
 		return "", "", badRequest("container %s is not valid for pod %s", name, pod.Name)
 	}
-	found, err := s.instances(ctx, pod, name)
+	found, err := s.cfg.Runtime.Containers(ctx, runtime.Selection{UID: string(pod.UID), Container: name})
 	if err != nil {
-		return "", "", err
+		return "", "", fmt.Errorf("list containers of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+
 	if previous {
 		last := lastID(pod, name)
-		found = slices.DeleteFunc(found, func(c *cri.Container) bool { return c.Id != last })
+		found = slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID != last })
 	}
 	switch {
 	case len(found) == 0 && previous:
@@ -168,14 +170,16 @@ func (s *Server) logFile(ctx context.Context, pod *v1.Pod, name string, previous
 	case len(found) == 0:
 		return "", "", badRequest("container %q in pod %q is waiting to start: %s", name, pod.Name, waiting(pod, name))
 	}
-	answer, err := s.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: found[0].Id})
+
+	id = found[0].ID
+	status, err := s.cfg.Runtime.ContainerStatus(ctx, id)
 	if err != nil {
-		return "", "", fmt.Errorf("status of container %s: %w", found[0].Id, err)
+		return "", "", fmt.Errorf("status of container %s: %w", id, err)
 	}
-	if answer.Status.GetLogPath() == "" {
-		return "", "", fmt.Errorf("container %s has no log file", found[0].Id)
+	if status.LogPath == "" {
+		return "", "", fmt.Errorf("container %s has no log file", id)
 	}
-	return found[0].Id, answer.Status.LogPath, nil
+	return id, status.LogPath, nil
 }
 
 func statusOf(pod *v1.Pod, name string) v1.ContainerStatus {
@@ -211,14 +215,14 @@ func waiting(pod *v1.Pod, name string) string {
 	return w.Reason
 }
 
+// isRunning reports whether an instance may still write to its log.
 func (s *Server) isRunning(ctx context.Context, id string) (bool, error) {
-	answer, err := s.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
-	if status.Code(err) == codes.NotFound {
+	status, err := s.cfg.Runtime.ContainerStatus(ctx, id)
+	if errors.Is(err, runtime.ErrNotFound) {
 		return false, nil // a pod that is deleted takes its containers along
 	}
 	if err != nil {
 		return false, fmt.Errorf("status of container %s: %w", id, err)
 	}
-	state := answer.Status.GetState()
-	return state == cri.ContainerState_CONTAINER_RUNNING || state == cri.ContainerState_CONTAINER_CREATED, nil
+	return status.State == plan.Running || status.State == plan.Created, nil
 }

@@ -16,11 +16,10 @@ import (
 	"net/url"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 // Pods knows the pods on the node.
@@ -42,7 +41,7 @@ type Config struct {
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	Guard       func(http.Handler) http.Handler // authentication and authorization; must not be nil
 	Pods        Pods
-	Runtime     cri.RuntimeServiceClient
+	Runtime     *runtime.Client
 	Stats       Stats // nil: those endpoints answer 501
 	Configz     any   // the configuration in effect, for /configz; nil: 404
 	Log         *slog.Logger
@@ -113,10 +112,10 @@ func (e *httpError) Error() string { return e.text }
 
 func fail(w http.ResponseWriter, err error) {
 	code := http.StatusInternalServerError
-	switch e, ok := errors.AsType[*httpError](err); {
-	case ok:
+	if e, ok := errors.AsType[*httpError](err); ok {
 		code = e.code
-	case status.Code(err) == codes.ResourceExhausted: // too many streams were asked for and not opened
+	}
+	if errors.Is(err, runtime.ErrTooManyStreams) {
 		code = http.StatusTooManyRequests
 	}
 	http.Error(w, err.Error(), code)

@@ -1,7 +1,6 @@
 package kubeletapi_test
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -11,14 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/kubeletapi"
 )
@@ -142,36 +140,19 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 	}
 }
 
-// checkpointer is a runtime that makes checkpoints.
-type checkpointer struct {
-	client
-	asked *cri.CheckpointContainerRequest
-	err   error
-}
-
-func (c *checkpointer) CheckpointContainer(_ context.Context, r *cri.CheckpointContainerRequest,
-	_ ...grpc.CallOption) (
-	*cri.CheckpointContainerResponse, error) {
-	c.asked = r
-	return &cri.CheckpointContainerResponse{}, c.err
-}
-
 func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
-	rt := &checkpointer{}
-	base := serve(t, all("/var/lib/kubelet/checkpoints"), func(c *kubeletapi.Config) {
-		rt.client, _ = c.Runtime.(client)
-		c.Runtime = rt
-	})
+	n := newNode(t, all("/var/lib/kubelet/checkpoints"))
+	base := n.base
 
 	code, body := post(t, base, "/checkpoint/ns/p/c?timeout=300")
 	const file = `/var/lib/kubelet/checkpoints/checkpoint-p_ns-c-\d{4}-[^"]*\.tar`
-	form := regexp.MustCompile(`^{"items":\["` + file + `"\]}$`)
-	if code != 200 || !form.MatchString(body) {
-		t.Errorf("%d %q", code, body)
+	form := regexp.MustCompile(`^{"items":\["(` + file + `)"\]}$`)
+	found := form.FindStringSubmatch(body)
+	if code != 200 || found == nil {
+		t.Fatalf("%d %q", code, body)
 	}
-	if rt.asked == nil || rt.asked.ContainerId != "id1" || rt.asked.Timeout != 300 ||
-		!strings.Contains(body, rt.asked.Location) {
-		t.Errorf("the runtime was asked for %v", rt.asked)
+	if want := "CheckpointContainer c/1 300 " + found[1]; !slices.Contains(n.runtime.Calls(), want) {
+		t.Errorf("calls %v, want %q", n.runtime.Calls(), want)
 	}
 
 	for path, want := range map[string]int{
@@ -185,11 +166,12 @@ func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
 			t.Errorf("%s: %d %q, want %d", path, code, body, want)
 		}
 	}
-	if rt.asked.Timeout != 3600 {
-		t.Errorf("a checkpoint may take %d s", rt.asked.Timeout)
+	asked := func(call string) bool { return strings.HasPrefix(call, "CheckpointContainer c/1 3600 ") }
+	if !slices.ContainsFunc(n.runtime.Calls(), asked) {
+		t.Errorf("calls %v, want a checkpoint that may take an hour", n.runtime.Calls())
 	}
 
-	rt.err = errors.New("not enabled")
+	n.runtime.FailOn("CheckpointContainer", errors.New("not enabled"))
 	if code, body := post(t, base, "/checkpoint/ns/p/c"); code != 500 ||
 		!strings.Contains(body, "checkpointing of ns/p/c failed") {
 		t.Errorf("%d %q", code, body)

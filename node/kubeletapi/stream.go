@@ -12,78 +12,79 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// streams are the streams that the caller asks for (query parameters of the remotecommand protocol).
-type streams struct{ stdin, stdout, stderr, tty bool }
-
-func streamsOf(r *http.Request) (streams, error) {
-	on := func(long string) bool { return r.URL.Query().Get(long) == "1" || r.URL.Query().Get(long) == "true" }
-	s := streams{on(v1.ExecStdinParam), on(v1.ExecStdoutParam), on(v1.ExecStderrParam), on(v1.ExecTTYParam)}
-	if s.tty {
-		s.stderr = false // a terminal has one output
+// streamsOf returns the streams that the caller asks for, by the query parameters of the remotecommand protocol.
+func streamsOf(r *http.Request) (runtime.Streams, error) {
+	on := func(name string) bool {
+		value := r.URL.Query().Get(name)
+		return value == "1" || value == "true"
 	}
-	if !s.stdin && !s.stdout && !s.stderr {
+	s := runtime.Streams{
+		Stdin:  on(v1.ExecStdinParam),
+		Stdout: on(v1.ExecStdoutParam),
+		Stderr: on(v1.ExecStderrParam),
+		TTY:    on(v1.ExecTTYParam),
+	}
+	if s.TTY {
+		s.Stderr = false // a terminal has one output
+	}
+	if !s.Stdin && !s.Stdout && !s.Stderr {
 		return s, badRequest("you must specify at least 1 of stdin, stdout, stderr")
 	}
 	return s, nil
 }
 
 func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
-	target, err := s.execURL(r)
-	if err != nil {
-		fail(w, err)
-		return
-	}
-	s.passThrough(w, r, target)
-}
-
-func (s *Server) execURL(r *http.Request) (string, error) {
-	want, err := streamsOf(r)
-	if err != nil {
-		return "", err
-	}
 	command := r.URL.Query()[v1.ExecCommandParam]
 	if len(command) == 0 {
-		return "", badRequest("you must specify at least one command")
+		fail(w, badRequest("you must specify at least one command"))
+		return
 	}
-	id, err := s.target(r)
-	if err != nil {
-		return "", err
-	}
-	answer, err := s.cfg.Runtime.Exec(r.Context(), &cri.ExecRequest{ContainerId: id, Cmd: command,
-		Stdin: want.stdin, Stdout: want.stdout, Stderr: want.stderr, Tty: want.tty})
-	if err != nil {
-		return "", fmt.Errorf("prepare exec in container %s: %w", id, err)
-	}
-	return answer.Url, nil
+
+	s.connect(w, r, func(ctx context.Context, id string, want runtime.Streams) (string, error) {
+		url, err := s.cfg.Runtime.Exec(ctx, id, command, want)
+		if err != nil {
+			return "", fmt.Errorf("prepare exec in container %s: %w", id, err)
+		}
+		return url, nil
+	})
 }
 
 func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
-	target, err := s.attachURL(r)
+	s.connect(w, r, func(ctx context.Context, id string, want runtime.Streams) (string, error) {
+		url, err := s.cfg.Runtime.Attach(ctx, id, want)
+		if err != nil {
+			return "", fmt.Errorf("prepare attach to container %s: %w", id, err)
+		}
+		return url, nil
+	})
+}
+
+// connect passes the request through to the streams that prepare has the runtime offer for the container that the
+// path names.
+func (s *Server) connect(
+	w http.ResponseWriter, r *http.Request,
+	prepare func(ctx context.Context, id string, want runtime.Streams) (url string, err error),
+) {
+	want, err := streamsOf(r)
 	if err != nil {
 		fail(w, err)
 		return
 	}
-	s.passThrough(w, r, target)
-}
-
-func (s *Server) attachURL(r *http.Request) (string, error) {
-	want, err := streamsOf(r)
-	if err != nil {
-		return "", err
-	}
 	id, err := s.target(r)
 	if err != nil {
-		return "", err
+		fail(w, err)
+		return
 	}
-	answer, err := s.cfg.Runtime.Attach(r.Context(), &cri.AttachRequest{ContainerId: id,
-		Stdin: want.stdin, Stdout: want.stdout, Stderr: want.stderr, Tty: want.tty})
+	url, err := prepare(r.Context(), id, want)
 	if err != nil {
-		return "", fmt.Errorf("prepare attach to container %s: %w", id, err)
+		fail(w, err)
+		return
 	}
-	return answer.Url, nil
+	s.passThrough(w, r, url)
 }
 
 // target is the running container that the path names.
@@ -120,16 +121,19 @@ func (s *Server) portForwardURL(r *http.Request) (string, error) {
 			ports = append(ports, int32(port))
 		}
 	}
-	id, err := s.sandbox(r.Context(), pod)
+	id, err := s.readySandbox(r.Context(), pod)
 	if err != nil {
 		return "", err
 	}
-	answer, err := s.cfg.Runtime.PortForward(r.Context(), &cri.PortForwardRequest{PodSandboxId: id, Port: ports})
+	url, err := s.cfg.Runtime.PortForward(r.Context(), id, ports)
 	if err != nil {
 		return "", fmt.Errorf("prepare port-forward to pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	return answer.Url, nil
+	return url, nil
 }
+
+// runTime is how long a command of /run may take.
+const runTime = time.Minute
 
 // run executes a command and answers with what it wrote.
 func (s *Server) run(w http.ResponseWriter, r *http.Request) {
@@ -143,18 +147,16 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 		fail(w, badRequest("cmd is empty"))
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
-	defer cancel()
-	answer, err := s.cfg.Runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: 60})
+	output, code, err := s.cfg.Runtime.ExecSync(r.Context(), id, command, runTime)
 	if err != nil {
 		fail(w, fmt.Errorf("run in container %s: %w", id, err))
 		return
 	}
-	if answer.ExitCode != 0 {
+	if code != 0 {
 		w.WriteHeader(http.StatusInternalServerError)
-		_, _ = fmt.Fprintf(w, "command terminated with exit code %d\n", answer.ExitCode)
+		_, _ = fmt.Fprintf(w, "command terminated with exit code %d\n", code)
 	}
-	_, _ = io.WriteString(w, string(answer.Stdout)+string(answer.Stderr))
+	_, _ = w.Write(output)
 }
 
 // partingTime is how long a caller has to close its connection when the runtime has ended a stream.

@@ -6,7 +6,7 @@ import (
 	"maps"
 	"mime"
 	"net/http"
-	"runtime"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"time"
@@ -51,7 +51,7 @@ func (s *Server) statusz(w http.ResponseWriter, r *http.Request) {
 	answer := statusz{
 		StartTime:     metav1.NewTime(s.cfg.Statusz.Started),
 		UptimeSeconds: int64(up.Seconds()),
-		GoVersion:     runtime.Version(),
+		GoVersion:     goruntime.Version(),
 		BinaryVersion: s.cfg.Statusz.Version,
 		Paths:         s.paths(),
 	}

@@ -87,7 +87,7 @@ func (w *Worker) action(p *pod, in plan.Input, s plan.Step) func(context.Context
 	case plan.Finalize:
 		return func(ctx context.Context) error { return w.api.Delete(ctx, in.Pod) }
 	case plan.Forget:
-		return func(context.Context) error { return w.farewell(in.Pod) }
+		return func(context.Context) error { return w.Logs.RemovePod(in.Pod.UID) }
 	}
 	return func(context.Context) error { return fmt.Errorf("step %s is not known", s.Verb) }
 }

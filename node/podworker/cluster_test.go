@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
@@ -290,7 +291,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	w = podworker.New(podworker.Config{
 		Node:        criconfig.Node{LogRoot: root + "/logs"},
 		RootDir:     root,
-		Links:       root,
+		Logs:        podlog.Logs{Root: root + "/logs", Links: root},
 		RuntimeName: "fake",
 		Handlers:    c.runtimeHandlers,
 		HostIPs:     []string{"192.0.2.1"},

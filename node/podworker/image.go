@@ -11,11 +11,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/pullauth"
+	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -37,14 +37,14 @@ func (w *Worker) pull(ctx context.Context, p *pod, pod *v1.Pod, name string) err
 }
 
 // ensureImage returns the image that a container wants, pulled if need be, when the pod may use it.
-func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) (*cri.Image, error) {
+func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) (*runtime.Image, error) {
 	name, err := tagged(c.Image)
 	if err != nil {
 		message := fmt.Sprintf("Failed to apply default image tag %q: %v", c.Image, err)
 		w.events.Pod(pod, c.Name, v1.EventTypeWarning, "InspectFailed", message)
 		return nil, fail("InvalidImageName", errors.New(message))
 	}
-	spec := &cri.ImageSpec{Image: name, UserSpecifiedImage: c.Image, Annotations: pod.Annotations}
+	spec := runtime.ImageSpec{Image: name, UserSpecifiedImage: c.Image, Annotations: pod.Annotations}
 	unlock, err := w.images.Lock(ctx, c.Image) // one pull for all containers that wait for it
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) 
 	return w.fetch(ctx, pod, c, spec, have)
 }
 
-func (w *Worker) inspect(ctx context.Context, c *v1.Container, spec *cri.ImageSpec) (*cri.Image, error) {
+func (w *Worker) inspect(ctx context.Context, c *v1.Container, spec runtime.ImageSpec) (*runtime.Image, error) {
 	have, err := w.runtime.Image(ctx, spec)
 	if err != nil {
 		return nil, fail("ImageInspectError", fmt.Errorf("Failed to inspect image %q: %w", c.Image, err))
@@ -100,8 +100,8 @@ func tagged(image string) (string, error) {
 
 // fetch pulls an image and records with whose credentials. have is what has its name already, or nil.
 func (w *Worker) fetch(
-	ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec, have *cri.Image,
-) (*cri.Image, error) {
+	ctx context.Context, pod *v1.Pod, c *v1.Container, spec runtime.ImageSpec, have *runtime.Image,
+) (*runtime.Image, error) {
 	if w.pulls != nil {
 		select {
 		case w.pulls <- struct{}{}:
@@ -128,7 +128,7 @@ func (w *Worker) fetch(
 		return nil, err
 	}
 	// Without a record the intent stays: the next pod shows anew that it may.
-	if err := w.access.Pulled(c.Image, have.Id, with); err != nil {
+	if err := w.access.Pulled(c.Image, have.ID, with); err != nil {
 		w.log.Warn("record of image pulls", "image", c.Image, "err", err)
 	}
 	return have, nil
@@ -147,7 +147,7 @@ func maybePulled(ctx context.Context, err error) bool {
 // pullAny pulls with the first credentials that do, or with none where none fit, as kubelet, and returns the
 // secret that they are from.
 func (w *Worker) pullAny(
-	ctx context.Context, pod *v1.Pod, c *v1.Container, spec *cri.ImageSpec,
+	ctx context.Context, pod *v1.Pod, c *v1.Container, spec runtime.ImageSpec,
 ) (*imageaccess.Secret, error) {
 	w.events.Pod(pod, c.Name, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", c.Image))
 	auths, err := w.credentials(ctx, pod, spec.Image)
@@ -164,7 +164,7 @@ func (w *Worker) pullAny(
 	}
 	began := time.Now()
 	for _, auth := range auths {
-		if _, err = w.runtime.Pull(ctx, spec, auth.AuthConfig, config); err == nil {
+		if _, err = w.runtime.Pull(ctx, spec, auth.Auth, config); err == nil {
 			took := time.Since(began).Round(time.Millisecond)
 			message := fmt.Sprintf("Successfully pulled image %q in %s (%s including waiting)",
 				c.Image, took, took)
@@ -246,7 +246,7 @@ func (w *Worker) pullVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 		if err != nil {
 			return err
 		}
-		m.ImageID = have.Id
+		m.ImageID = have.ID
 	}
 	return nil
 }
@@ -259,12 +259,9 @@ func (p *pod) wants(container, image string) bool {
 	return c != nil && c.Image == image
 }
 
-func (w *Worker) keepImage(p *pod, c *v1.Container, have *cri.Image) {
-	out := image{name: c.Image, ref: have.Id}
-	if have.Uid != nil {
-		out.user.UID = new(have.Uid.Value)
-	}
-	out.user.Name = have.Username
+func (w *Worker) keepImage(p *pod, c *v1.Container, have *runtime.Image) {
+	out := image{name: c.Image, ref: have.ID}
+	out.user = criconfig.User{UID: have.UID, Name: have.Username}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.images[c.Name] = out

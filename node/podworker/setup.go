@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -80,7 +80,7 @@ func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 const maxHosts = 16 << 20
 
 // sandboxConfig is the configuration of a sandbox, with the node's resolver configuration as it is now.
-func (w *Worker) sandboxConfig(pod *v1.Pod, attempt uint32) (*cri.PodSandboxConfig, error) {
+func (w *Worker) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtime.SandboxConfig, error) {
 	node := w.Node
 	if w.HostDNS != nil {
 		var err error
@@ -125,9 +125,6 @@ func (w *Worker) nodeHosts() ([]byte, error) {
 	}
 	return data, err
 }
-
-// messageFile is the name of an instance's termination message file.
-func messageFile(attempt uint32) string { return fmt.Sprintf("%08x", attempt) }
 
 // teardown unmounts the volumes and removes the pod's directory and cgroup.
 func (w *Worker) teardown(ctx context.Context, p *pod, pod *v1.Pod) error {

@@ -1,24 +1,22 @@
 package podworker
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/hook"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/termination"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -36,7 +34,7 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
-	if err := checkText(config); err != nil {
+	if err := criconfig.CheckText(config); err != nil {
 		return fail("RunContainerError", err)
 	}
 
@@ -44,7 +42,7 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	if err != nil {
 		return fail("CreateContainerConfigError", err)
 	}
-	if err := os.MkdirAll(filepath.Join(sandbox.LogDirectory, spec.Name), 0o755); err != nil {
+	if err := w.Logs.MakeDir(in.Pod, spec.Name); err != nil {
 		return fail("CreateContainerError", err)
 	}
 	id, err := w.run(ctx, in, s, config, sandbox)
@@ -54,25 +52,9 @@ func (w *Worker) start(ctx context.Context, p *pod, in plan.Input, s plan.Step) 
 	return w.postStart(ctx, in, s, spec, id)
 }
 
-// checkText refuses what execve(2) would cut: some runtimes do not look, and the process would get another
-// value than the pod says.
-func checkText(config *cri.ContainerConfig) error {
-	for _, kv := range config.Envs {
-		if bytes.IndexByte(kv.Value, 0) >= 0 {
-			return fmt.Errorf("environment variable %q has a NUL byte", kv.Key)
-		}
-	}
-	for i, arg := range slices.Concat(config.Command, config.Args) {
-		if strings.IndexByte(arg, 0) >= 0 {
-			return fmt.Errorf("argument %d of the command has a NUL byte", i)
-		}
-	}
-	return nil
-}
-
 // run has the runtime create and start the instance. Only this takes a slot: how long images and hooks take is up to others, and a hook may
 // wait for another pod of this node.
-func (w *Worker) run(ctx context.Context, in plan.Input, s plan.Step, config *cri.ContainerConfig, sandbox *cri.PodSandboxConfig) (id string, err error) {
+func (w *Worker) run(ctx context.Context, in plan.Input, s plan.Step, config *runtime.ContainerConfig, sandbox *runtime.SandboxConfig) (id string, err error) {
 	select {
 	case w.starts <- struct{}{}:
 		defer func() { <-w.starts }()
@@ -86,7 +68,8 @@ func (w *Worker) run(ctx context.Context, in plan.Input, s plan.Step, config *cr
 	if err := w.runtime.StartContainer(ctx, id); err != nil {
 		return "", fail("RunContainerError", err)
 	}
-	if err := w.link(in.Pod, s.Name, s.Attempt, id); err != nil { // it runs nevertheless
+	instance := podlog.Instance{Pod: in.Pod, Container: s.Name, Attempt: s.Attempt, ID: id}
+	if err := w.Logs.Link(instance); err != nil { // it runs nevertheless
 		w.log.Warn("link log", "pod", in.Pod.Namespace+"/"+in.Pod.Name, "container", s.Name, "err", err)
 	}
 	w.events.Pod(in.Pod, s.Name, v1.EventTypeNormal, "Started", "Container started")
@@ -108,7 +91,7 @@ func (w *Worker) postStart(ctx context.Context, in plan.Input, s plan.Step, spec
 }
 
 // containerConfig gathers environment, mounts and files.
-func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s plan.Step, spec *v1.Container) (*cri.ContainerConfig, error) {
+func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s plan.Step, spec *v1.Container) (*runtime.ContainerConfig, error) {
 	p.mu.Lock()
 	volumes, img := p.volumes, p.images[s.Name]
 	p.mu.Unlock()
@@ -150,13 +133,11 @@ func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s p
 		Groups:    volumes.Groups,
 		Command:   podenv.ExpandAll(spec.Command, env),
 		Args:      podenv.ExpandAll(spec.Args, env),
+		Env:       env,
 		Devices:   criDevices(devices),
 	}
 	if out.Mounts, err = criMounts(mounts, recursive); err != nil {
 		return nil, err
-	}
-	for _, v := range env {
-		out.Env = append(out.Env, &cri.KeyValue{Key: v.Name, Value: []byte(v.Value)})
 	}
 	if out.Mounts, err = w.ownMounts(in.Pod, spec, ips, s.Attempt, out.Mounts); err != nil {
 		return nil, err
@@ -168,7 +149,7 @@ func (w *Worker) containerConfig(ctx context.Context, p *pod, in plan.Input, s p
 }
 
 // ownMounts adds /etc/hosts and the file for the termination message.
-func (w *Worker) ownMounts(pod *v1.Pod, c *v1.Container, ips []string, attempt uint32, mounts []*cri.Mount) ([]*cri.Mount, error) {
+func (w *Worker) ownMounts(pod *v1.Pod, c *v1.Container, ips []string, attempt uint32, mounts []criconfig.Mount) ([]criconfig.Mount, error) {
 	taken := map[string]bool{}
 	for _, m := range mounts {
 		taken[filepath.Clean(m.ContainerPath)] = true
@@ -178,25 +159,17 @@ func (w *Worker) ownMounts(pod *v1.Pod, c *v1.Container, ips []string, attempt u
 		if err != nil {
 			return nil, fmt.Errorf("/etc/hosts: %w", err)
 		}
-		mounts = append(mounts, &cri.Mount{ContainerPath: "/etc/hosts", HostPath: path})
+		mounts = append(mounts, criconfig.Mount{ContainerPath: "/etc/hosts", HostPath: path})
 	}
 	path := c.TerminationMessagePath
 	if path == "" {
 		path = v1.TerminationMessagePathDefault
 	}
-	dir := filepath.Join(w.podDir(pod), "containers", c.Name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(dir, messageFile(attempt))
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o666)
+	file, err := termination.Create(w.podDir(pod), c.Name, attempt)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(f.Chmod(0o666), f.Close()); err != nil { // whoever the container runs as may write to it
-		return nil, err
-	}
-	return append(mounts, &cri.Mount{ContainerPath: path, HostPath: file}), nil
+	return append(mounts, criconfig.Mount{ContainerPath: path, HostPath: file}), nil
 }
 
 // target is the container whose processes an ephemeral container wants to see.
@@ -217,29 +190,22 @@ func target(in plan.Input, name string) (id string, err error) {
 
 // criMounts are the mounts of a container. recursive is whether the runtime can make a mount read-only with
 // all below it.
-func criMounts(in []volume.Mount, recursive bool) ([]*cri.Mount, error) {
-	var out []*cri.Mount
+func criMounts(in []volume.Mount, recursive bool) ([]criconfig.Mount, error) {
+	var out []criconfig.Mount
 	for _, m := range in {
 		deep, err := m.RecursiveReadOnly(recursive)
 		if err != nil {
 			return nil, err
 		}
-		c := &cri.Mount{
+		c := criconfig.Mount{
 			ContainerPath:     m.ContainerPath,
 			HostPath:          m.HostPath,
-			Readonly:          m.ReadOnly,
+			ReadOnly:          m.ReadOnly,
 			RecursiveReadOnly: deep,
-		}
-
-		switch m.Propagation {
-		case v1.MountPropagationHostToContainer:
-			c.Propagation = cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER
-		case v1.MountPropagationBidirectional:
-			c.Propagation = cri.MountPropagation_PROPAGATION_BIDIRECTIONAL
+			Propagation:       m.Propagation,
 		}
 		if m.Image != nil {
-			c.Image = &cri.ImageSpec{Image: m.ImageID, UserSpecifiedImage: m.Image.Reference}
-			c.ImageSubPath = m.ImageSubPath
+			c.ImageID, c.Image, c.ImageSubPath = m.ImageID, m.Image.Reference, m.ImageSubPath
 		}
 		out = append(out, c)
 	}
@@ -267,14 +233,14 @@ func (w *Worker) recursiveReadOnly(ctx context.Context, pod *v1.Pod, mounts []vo
 	return false, nil
 }
 
-func criDevices(in []volume.Device) []*cri.Device {
-	var out []*cri.Device
+func criDevices(in []volume.Device) []criconfig.Device {
+	var out []criconfig.Device
 	for _, d := range in {
-		permissions := "mrw"
-		if d.ReadOnly {
-			permissions = "r"
-		}
-		out = append(out, &cri.Device{ContainerPath: d.ContainerPath, HostPath: d.HostPath, Permissions: permissions})
+		out = append(out, criconfig.Device{
+			ContainerPath: d.ContainerPath,
+			HostPath:      d.HostPath,
+			ReadOnly:      d.ReadOnly,
+		})
 	}
 	return out
 }

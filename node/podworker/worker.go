@@ -21,6 +21,7 @@ import (
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
@@ -84,7 +85,7 @@ type Config struct {
 	HostIPs     []string
 	RuntimeName string // scheme of container IDs
 	RootDir     string // /var/lib/kubelet
-	Links       string // /var/log/containers
+	Logs        podlog.Logs
 	HostsFile   string // the node's /etc/hosts, for pods on its network
 	MaxBackoff  time.Duration
 	// HostDNS is the node's resolver configuration as it is now; nil: it has none.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"time"
 
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 // Metrics writes one of kubelet's sets of metrics: "" the agent's own, "resource", "cadvisor", "probes".
@@ -29,28 +32,33 @@ func (c *Collector) Metrics(ctx context.Context, set string) ([]byte, error) {
 	return nil, fmt.Errorf("there are no metrics %q", set)
 }
 
+// states are those of containers, by their names in metrics.
+var states = []struct {
+	is   plan.State
+	name string
+}{
+	{plan.Created, "created"},
+	{plan.Exited, "exited"},
+	{plan.Running, "running"},
+	{plan.Unknown, "unknown"},
+}
+
 // own are figures of the agent and of how many pods and containers run.
 func (c *Collector) own(ctx context.Context, p *page) {
 	p.head("kubelet_node_name", "gauge", "The node's name. The count is always 1.")
 	p.value("kubelet_node_name", 1, "node", c.cfg.NodeName)
-	if answer, err := c.cfg.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{}); err == nil {
-		ready := 0
-		for _, s := range answer.Items {
-			if s.State == cri.PodSandboxState_SANDBOX_READY {
-				ready++
-			}
-		}
+	if ready, err := c.cfg.Runtime.Sandboxes(ctx, runtime.Selection{Running: true}); err == nil {
 		p.head("kubelet_running_pods", "gauge", "Number of pods that have a running pod sandbox")
-		p.value("kubelet_running_pods", float64(ready))
+		p.value("kubelet_running_pods", float64(len(ready)))
 	}
-	if answer, err := c.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{}); err == nil {
-		count := map[string]int{"created": 0, "exited": 0, "running": 0, "unknown": 0}
-		for _, one := range answer.Containers {
-			count[strings.ToLower(strings.TrimPrefix(one.State.String(), "CONTAINER_"))]++
+	if all, err := c.cfg.Runtime.Containers(ctx, runtime.Selection{}); err == nil {
+		count := map[plan.State]int{}
+		for _, one := range all {
+			count[one.State]++
 		}
 		p.head("kubelet_running_containers", "gauge", "Number of containers by state")
-		for _, state := range []string{"created", "exited", "running", "unknown"} {
-			p.value("kubelet_running_containers", float64(count[state]), "container_state", state)
+		for _, state := range states {
+			p.value("kubelet_running_containers", float64(count[state.is]), "container_state", state.name)
 		}
 	}
 	p.head("kubelet_desired_pods", "gauge", "The number of pods the agent is being instructed to run")
@@ -60,10 +68,10 @@ func (c *Collector) own(ctx context.Context, p *page) {
 
 // process are the usual figures of a Go program, by the names of Prometheus' client.
 func process(p *page, start time.Time) {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
+	var m goruntime.MemStats
+	goruntime.ReadMemStats(&m)
 	p.head("go_goroutines", "gauge", "Number of goroutines that currently exist.")
-	p.value("go_goroutines", float64(runtime.NumGoroutine()))
+	p.value("go_goroutines", float64(goruntime.NumGoroutine()))
 	p.head("go_memstats_heap_inuse_bytes", "gauge", "Number of heap bytes that are in use.")
 	p.value("go_memstats_heap_inuse_bytes", float64(m.HeapInuse))
 	p.head("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.")
@@ -105,38 +113,38 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 	if err != nil {
 		failed = 1 // the node's figures are good all the same
 	}
-	each := func(name, kind, help string, read func(*cri.ContainerStats) (float64, bool)) {
+	each := func(name, kind, help string, read func(runtime.ContainerStats) (float64, bool)) {
 		p.head(name, kind, help)
 		for _, s := range sandboxes {
-			for _, one := range s.Linux.GetContainers() {
+			for _, one := range s.Containers {
 				if v, ok := read(one); ok {
-					p.value(name, v, "container", one.GetAttributes().GetMetadata().GetName(), "namespace", s.Attributes.Metadata.Namespace, "pod", s.Attributes.Metadata.Name)
+					p.value(name, v, "container", one.Name, "namespace", s.Pod.Namespace, "pod", s.Pod.Name)
 				}
 			}
 		}
 	}
-	each("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds", containerCPU)
-	each("container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes", containerWorkingSet)
-	each("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds", func(s *cri.ContainerStats) (float64, bool) {
-		_, ok := containerCPU(s) // metrics-server drops the whole pod for a start time without the rest
-		return float64(started[s.GetAttributes().GetId()]) / 1e9, ok
-	})
-	pods := func(name, kind, help string, read func(*cri.PodSandboxStats) (float64, bool)) {
+	each("container_cpu_usage_seconds_total", "counter",
+		"Cumulative cpu time consumed by the container in core-seconds", containerCPU)
+	each("container_memory_working_set_bytes", "gauge",
+		"Current working set of the container in bytes", containerWorkingSet)
+	each("container_start_time_seconds", "gauge",
+		"Start time of the container since unix epoch in seconds",
+		func(s runtime.ContainerStats) (float64, bool) {
+			_, ok := containerCPU(s) // metrics-server drops the whole pod for a start time without the rest
+			return float64(started[s.ID].UnixNano()) / 1e9, ok
+		})
+	pods := func(name, kind, help string, read func(runtime.PodStats) (float64, bool)) {
 		p.head(name, kind, help)
 		for _, s := range sandboxes {
 			if v, ok := read(s); ok {
-				p.value(name, v, "namespace", s.Attributes.Metadata.Namespace, "pod", s.Attributes.Metadata.Name)
+				p.value(name, v, "namespace", s.Pod.Namespace, "pod", s.Pod.Name)
 			}
 		}
 	}
-	pods("pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds", func(s *cri.PodSandboxStats) (float64, bool) {
-		u := s.Linux.GetCpu().GetUsageCoreNanoSeconds()
-		return float64(u.GetValue()) / 1e9, u != nil
-	})
-	pods("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes", func(s *cri.PodSandboxStats) (float64, bool) {
-		u := s.Linux.GetMemory().GetWorkingSetBytes()
-		return float64(u.GetValue()), u != nil
-	})
+	pods("pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds",
+		func(s runtime.PodStats) (float64, bool) { return coreSeconds(s.CPU) })
+	pods("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes",
+		func(s runtime.PodStats) (float64, bool) { return workingSet(s.Memory) })
 	for _, name := range []string{"resource_scrape_error", "scrape_error"} {
 		p.head(name, "gauge", "1 if there was an error while getting container metrics, 0 otherwise")
 		p.value(name, failed)
@@ -144,63 +152,122 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 	return p.Bytes(), nil
 }
 
-func containerCPU(s *cri.ContainerStats) (float64, bool) {
-	u := s.GetCpu().GetUsageCoreNanoSeconds()
-	return float64(u.GetValue()) / 1e9, u != nil
+func coreSeconds(u *statsapi.CPUStats) (float64, bool) {
+	if u == nil || u.UsageCoreNanoSeconds == nil {
+		return 0, false
+	}
+	return float64(*u.UsageCoreNanoSeconds) / 1e9, true
 }
 
-func containerWorkingSet(s *cri.ContainerStats) (float64, bool) {
-	u := s.GetMemory().GetWorkingSetBytes()
-	return float64(u.GetValue()), u != nil
+func workingSet(m *statsapi.MemoryStats) (float64, bool) {
+	if m == nil {
+		return 0, false
+	}
+	return amount(m.WorkingSetBytes)
 }
 
-// cadvisor are the names that dashboards use most.
+func amount(n *uint64) (float64, bool) {
+	if n == nil {
+		return 0, false
+	}
+	return float64(*n), true
+}
+
+func containerCPU(s runtime.ContainerStats) (float64, bool) { return coreSeconds(s.CPU) }
+
+func containerWorkingSet(s runtime.ContainerStats) (float64, bool) { return workingSet(s.Memory) }
+
+func containerUsage(s runtime.ContainerStats) (float64, bool) {
+	if s.Memory == nil {
+		return 0, false
+	}
+	return amount(s.Memory.UsageBytes)
+}
+
+func containerRSS(s runtime.ContainerStats) (float64, bool) {
+	if s.Memory == nil {
+		return 0, false
+	}
+	return amount(s.Memory.RSSBytes)
+}
+
+func containerLayer(s runtime.ContainerStats) (float64, bool) {
+	if s.Rootfs == nil {
+		return 0, false
+	}
+	return amount(s.Rootfs.UsedBytes)
+}
+
+// cadvisorContainers are the figures of containers by the names that dashboards use most.
+var cadvisorContainers = []struct {
+	name, kind, help string
+	read             func(runtime.ContainerStats) (float64, bool)
+}{
+	{
+		"container_cpu_usage_seconds_total", "counter",
+		"Cumulative cpu time consumed in seconds.", containerCPU,
+	},
+	{
+		"container_memory_working_set_bytes", "gauge",
+		"Current working set in bytes.", containerWorkingSet,
+	},
+	{
+		"container_memory_usage_bytes", "gauge",
+		"Current memory usage in bytes, including all memory.", containerUsage,
+	},
+	{
+		"container_memory_rss", "gauge",
+		"Size of RSS in bytes.", containerRSS,
+	},
+	{
+		"container_fs_usage_bytes", "gauge",
+		"Number of bytes that are consumed by the container on this filesystem.", containerLayer,
+	},
+}
+
+// cadvisorNetwork are the figures of a pod's network.
+var cadvisorNetwork = []struct {
+	name string
+	read func(statsapi.InterfaceStats) *uint64
+}{
+	{
+		"container_network_receive_bytes_total",
+		func(i statsapi.InterfaceStats) *uint64 { return i.RxBytes },
+	},
+	{
+		"container_network_transmit_bytes_total",
+		func(i statsapi.InterfaceStats) *uint64 { return i.TxBytes },
+	},
+}
+
+// cadvisor writes the figures of pods by cAdvisor's names.
 func (c *Collector) cadvisor(ctx context.Context, p *page) ([]byte, error) {
 	sandboxes, _, err := c.sandboxes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, m := range []struct {
-		name, kind, help string
-		read             func(*cri.ContainerStats) (float64, bool)
-	}{
-		{"container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", containerCPU},
-		{"container_memory_working_set_bytes", "gauge", "Current working set in bytes.", containerWorkingSet},
-		{"container_memory_usage_bytes", "gauge", "Current memory usage in bytes, including all memory.", func(s *cri.ContainerStats) (float64, bool) {
-			u := s.GetMemory().GetUsageBytes()
-			return float64(u.GetValue()), u != nil
-		}},
-		{"container_memory_rss", "gauge", "Size of RSS in bytes.", func(s *cri.ContainerStats) (float64, bool) {
-			u := s.GetMemory().GetRssBytes()
-			return float64(u.GetValue()), u != nil
-		}},
-		{"container_fs_usage_bytes", "gauge", "Number of bytes that are consumed by the container on this filesystem.", func(s *cri.ContainerStats) (float64, bool) {
-			u := s.GetWritableLayer().GetUsedBytes()
-			return float64(u.GetValue()), u != nil
-		}},
-	} {
+
+	for _, m := range cadvisorContainers {
 		p.head(m.name, m.kind, m.help)
 		for _, s := range sandboxes {
-			for _, one := range s.Linux.GetContainers() {
+			for _, one := range s.Containers {
 				if v, ok := m.read(one); ok {
-					p.value(m.name, v, "container", one.GetAttributes().GetMetadata().GetName(), "id", one.GetAttributes().GetId(),
-						"namespace", s.Attributes.Metadata.Namespace, "pod", s.Attributes.Metadata.Name)
+					p.value(m.name, v,
+						"container", one.Name, "id", one.ID, "namespace", s.Pod.Namespace, "pod", s.Pod.Name)
 				}
 			}
 		}
 	}
-	for _, m := range []struct {
-		name string
-		read func(*cri.NetworkInterfaceUsage) *cri.UInt64Value
-	}{
-		{"container_network_receive_bytes_total", (*cri.NetworkInterfaceUsage).GetRxBytes},
-		{"container_network_transmit_bytes_total", (*cri.NetworkInterfaceUsage).GetTxBytes},
-	} {
+
+	for _, m := range cadvisorNetwork {
 		p.head(m.name, "counter", "Cumulative count of bytes.")
 		for _, s := range sandboxes {
-			i := s.Linux.GetNetwork().GetDefaultInterface()
-			if v := m.read(i); v != nil {
-				p.value(m.name, float64(v.Value), "interface", i.Name, "namespace", s.Attributes.Metadata.Namespace, "pod", s.Attributes.Metadata.Name)
+			if s.Network == nil {
+				continue
+			}
+			if v, ok := amount(m.read(s.Network.InterfaceStats)); ok {
+				p.value(m.name, v,
+					"interface", s.Network.Name, "namespace", s.Pod.Namespace, "pod", s.Pod.Name)
 			}
 		}
 	}

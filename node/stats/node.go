@@ -9,7 +9,6 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
@@ -41,16 +40,15 @@ func (c *Collector) node(ctx context.Context, few bool) (*statsapi.NodeStats, er
 }
 
 func (c *Collector) imageFs(ctx context.Context) *statsapi.FsStats {
-	answer, err := c.cfg.Images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
-	if err != nil || len(answer.ImageFilesystems) == 0 {
+	dir, used, err := c.cfg.Runtime.ImageFS(ctx)
+	if err != nil {
 		return nil
 	}
-	one := answer.ImageFilesystems[0]
-	fs := diskUsage(one.GetFsId().GetMountpoint())
+	fs := diskUsage(dir)
 	if fs == nil {
-		fs = &statsapi.FsStats{Time: stamp(one.Timestamp)}
+		return used
 	}
-	fs.UsedBytes, fs.InodesUsed = value(one.UsedBytes), value(one.InodesUsed)
+	fs.UsedBytes, fs.InodesUsed = used.UsedBytes, used.InodesUsed
 	return fs
 }
 

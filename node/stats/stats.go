@@ -3,30 +3,39 @@
 package stats
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/runtime"
 )
+
+// Runtime is where the figures of pods and images are from (runtime.Client).
+type Runtime interface {
+	Stats(ctx context.Context) ([]runtime.PodStats, error)
+	Containers(ctx context.Context, which runtime.Selection) ([]runtime.Container, error)
+	Sandboxes(ctx context.Context, which runtime.Selection) ([]runtime.Sandbox, error)
+	// ImageFS returns a directory of the file system that holds the images, and how much of it they use.
+	ImageFS(ctx context.Context) (dir string, used *statsapi.FsStats, err error)
+}
 
 // Config is what a Collector needs.
 type Config struct {
 	NodeName string
 	Root     string // kubelet's root directory
-	Runtime  cri.RuntimeServiceClient
-	Images   cri.ImageServiceClient
+	Runtime  Runtime
 	Pods     func() []*v1.Pod
 }
 
@@ -64,56 +73,49 @@ func (c *Collector) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsa
 	return &statsapi.Summary{Node: *node, Pods: pods}, nil
 }
 
-// sandboxes are the stats of all pods, the newest sandbox of each, with their running containers, as kubelet
-// has them; and when those were made, by ID. One that has ended (an init container) has no figures that
-// count.
-func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, map[string]int64, error) {
-	answer, err := c.cfg.Runtime.ListPodSandboxStats(ctx, &cri.ListPodSandboxStatsRequest{})
+// sandboxes returns the figures of all pods, sorted by name: of the newest sandbox of each and, as with kubelet,
+// of its running containers. The figures of one that has ended, as an init container has, do not count. started
+// is when the running containers were made, by ID.
+func (c *Collector) sandboxes(ctx context.Context) (pods []runtime.PodStats, started map[string]time.Time, err error) {
+	all, err := c.cfg.Runtime.Stats(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("statistics of the container runtime: %w", err)
 	}
-	running, err := c.running(ctx)
+	started, err = c.running(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	newest := map[string]*cri.PodSandboxStats{}
-	for _, s := range answer.Stats {
-		m := s.GetAttributes().GetMetadata()
-		if old := newest[m.GetUid()]; old == nil || old.Attributes.Metadata.Attempt < m.GetAttempt() {
-			newest[m.GetUid()] = s
-		}
-	}
-	out := make([]*cri.PodSandboxStats, 0, len(newest))
-	for _, s := range newest {
-		out = append(out, s)
-	}
-	slices.SortFunc(out, func(a, b *cri.PodSandboxStats) int {
-		return strings.Compare(a.Attributes.Metadata.Namespace+"/"+a.Attributes.Metadata.Name, b.Attributes.Metadata.Namespace+"/"+b.Attributes.Metadata.Name)
-	})
 
-	for _, s := range out {
-		if s.Linux != nil {
-			s.Linux.Containers = slices.DeleteFunc(s.Linux.Containers, func(one *cri.ContainerStats) bool {
-				return running[one.GetAttributes().GetId()] == 0
-			})
+	newest := map[string]runtime.PodStats{}
+	for _, s := range all {
+		if old, ok := newest[s.Pod.UID]; !ok || old.Attempt < s.Attempt {
+			newest[s.Pod.UID] = s
 		}
 	}
-	return out, running, nil
+	for _, s := range newest {
+		s.Containers = slices.DeleteFunc(s.Containers, func(one runtime.ContainerStats) bool {
+			_, runs := started[one.ID]
+			return !runs
+		})
+		pods = append(pods, s)
+	}
+	slices.SortFunc(pods, func(a, b runtime.PodStats) int {
+		return cmp.Or(cmp.Compare(a.Pod.Namespace, b.Pod.Namespace), cmp.Compare(a.Pod.Name, b.Pod.Name))
+	})
+	return pods, started, nil
 }
 
-// running tells of the running containers when they were made, which is a moment before they started; the
-// list has no other time.
-func (c *Collector) running(ctx context.Context) (map[string]int64, error) {
-	answer, err := c.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{
-		State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING},
-	}})
+// running returns when the running containers were made, by ID. That is a moment before they started; the list has
+// no other time.
+func (c *Collector) running(ctx context.Context) (map[string]time.Time, error) {
+	found, err := c.cfg.Runtime.Containers(ctx, runtime.Selection{Running: true})
 	if err != nil {
 		return nil, fmt.Errorf("containers of the container runtime: %w", err)
 	}
-	out := map[string]int64{}
-	for _, one := range answer.Containers {
-		if one.State == cri.ContainerState_CONTAINER_RUNNING {
-			out[one.Id] = one.CreatedAt
+	out := map[string]time.Time{}
+	for _, one := range found {
+		if one.State == plan.Running {
+			out[one.ID] = one.Created
 		}
 	}
 	return out, nil
@@ -128,24 +130,29 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 	for _, p := range c.cfg.Pods() {
 		known[string(p.UID)] = p
 	}
+
 	out := []statsapi.PodStats{}
 	for _, s := range sandboxes {
-		m := s.Attributes.Metadata
-		pod := statsapi.PodStats{PodRef: statsapi.PodReference{Name: m.Name, Namespace: m.Namespace, UID: m.Uid}, Containers: []statsapi.ContainerStats{}}
-		pod.CPU, pod.Memory = c.cpu("pod/"+m.Uid, s.Linux.GetCpu()), memory(s.Linux.GetMemory())
-		for _, one := range s.Linux.GetContainers() {
+		pod := statsapi.PodStats{
+			PodRef:     statsapi.PodReference{Name: s.Pod.Name, Namespace: s.Pod.Namespace, UID: s.Pod.UID},
+			CPU:        c.cpu("pod/"+s.Pod.UID, s.CPU),
+			Memory:     s.Memory,
+			Containers: []statsapi.ContainerStats{},
+		}
+		for _, one := range s.Containers {
 			stats := c.container(one, few)
-			stats.StartTime = stamp(started[one.GetAttributes().GetId()])
+			stats.StartTime = metav1.NewTime(started[one.ID])
 			pod.Containers = append(pod.Containers, stats)
 		}
-		p := known[m.Uid]
+
+		p := known[s.Pod.UID]
 		if p != nil && p.Status.StartTime != nil {
 			pod.StartTime = *p.Status.StartTime
 		}
 		if !few {
-			pod.Network = network(s.Linux.GetNetwork())
-			if n := s.Linux.GetProcess().GetProcessCount(); n != nil {
-				pod.ProcessStats = &statsapi.ProcessStats{ProcessCount: new(n.Value)}
+			pod.Network = s.Network
+			if s.Processes != nil {
+				pod.ProcessStats = &statsapi.ProcessStats{ProcessCount: s.Processes}
 			}
 			if p != nil {
 				pod.VolumeStats = c.volumes(p)
@@ -156,37 +163,28 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 	return out, nil
 }
 
-func (c *Collector) container(s *cri.ContainerStats, few bool) statsapi.ContainerStats {
-	out := statsapi.ContainerStats{Name: s.GetAttributes().GetMetadata().GetName()}
-	out.CPU, out.Memory = c.cpu("container/"+s.GetAttributes().GetId(), s.Cpu), memory(s.Memory)
-	if !few && s.WritableLayer != nil {
-		out.Rootfs = &statsapi.FsStats{Time: stamp(s.WritableLayer.Timestamp), UsedBytes: value(s.WritableLayer.UsedBytes), InodesUsed: value(s.WritableLayer.InodesUsed)}
+func (c *Collector) container(s runtime.ContainerStats, few bool) statsapi.ContainerStats {
+	out := statsapi.ContainerStats{
+		Name:   s.Name,
+		CPU:    c.cpu("container/"+s.ID, s.CPU),
+		Memory: s.Memory,
+	}
+	if !few {
+		out.Rootfs = s.Rootfs
 	}
 	return out
 }
 
-func stamp(nanos int64) metav1.Time { return metav1.NewTime(time.Unix(0, nanos)) }
-
-func value(v *cri.UInt64Value) *uint64 {
-	if v == nil {
-		return nil
+// cpu adds a rate that the runtime does not give, computed from the reading before.
+func (c *Collector) cpu(name string, u *statsapi.CPUStats) *statsapi.CPUStats {
+	if u != nil && u.UsageNanoCores == nil && u.UsageCoreNanoSeconds != nil {
+		u.UsageNanoCores = c.rate(name, sample{u.Time.Time, *u.UsageCoreNanoSeconds})
 	}
-	return new(v.Value)
+	return u
 }
 
-// cpu converts the runtime's figures; a rate that it does not give is computed from the reading before.
-func (c *Collector) cpu(name string, u *cri.CpuUsage) *statsapi.CPUStats {
-	if u == nil {
-		return nil
-	}
-	out := &statsapi.CPUStats{Time: stamp(u.Timestamp), UsageCoreNanoSeconds: value(u.UsageCoreNanoSeconds), UsageNanoCores: value(u.UsageNanoCores)}
-	if out.UsageNanoCores == nil && out.UsageCoreNanoSeconds != nil {
-		out.UsageNanoCores = c.rate(name, sample{out.Time.Time, *out.UsageCoreNanoSeconds})
-	}
-	return out
-}
-
-// rate is the mean since the last reading, nil for the first. Readings of what is gone are dropped when there are many.
+// rate returns the mean since the last reading, nil for the first. Readings of what is gone are dropped when there
+// are many.
 func (c *Collector) rate(name string, now sample) *uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -200,28 +198,6 @@ func (c *Collector) rate(name string, now sample) *uint64 {
 		return nil
 	}
 	return new(uint64(float64(now.total-before.total) / float64(elapsed) * 1e9))
-}
-
-func memory(m *cri.MemoryUsage) *statsapi.MemoryStats {
-	if m == nil {
-		return nil
-	}
-	return &statsapi.MemoryStats{Time: stamp(m.Timestamp), AvailableBytes: value(m.AvailableBytes), UsageBytes: value(m.UsageBytes),
-		WorkingSetBytes: value(m.WorkingSetBytes), RSSBytes: value(m.RssBytes), PageFaults: value(m.PageFaults), MajorPageFaults: value(m.MajorPageFaults)}
-}
-
-func network(n *cri.NetworkUsage) *statsapi.NetworkStats {
-	if n == nil || n.DefaultInterface == nil {
-		return nil
-	}
-	one := func(i *cri.NetworkInterfaceUsage) statsapi.InterfaceStats {
-		return statsapi.InterfaceStats{Name: i.Name, RxBytes: value(i.RxBytes), RxErrors: value(i.RxErrors), TxBytes: value(i.TxBytes), TxErrors: value(i.TxErrors)}
-	}
-	out := &statsapi.NetworkStats{Time: stamp(n.Timestamp), InterfaceStats: one(n.DefaultInterface)}
-	for _, i := range append([]*cri.NetworkInterfaceUsage{n.DefaultInterface}, n.Interfaces...) {
-		out.Interfaces = append(out.Interfaces, one(i))
-	}
-	return out
 }
 
 // volumes are those of the pod that are a file system of their own; sizes of plain directories are not counted.

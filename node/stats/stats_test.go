@@ -7,50 +7,39 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 // fake is a runtime with one pod: its init container has ended, its application and its sidecar run.
-type fake struct{ cri.RuntimeServiceClient }
+type fake struct{ Runtime }
 
-func attributes(name string) *cri.ContainerAttributes {
-	return &cri.ContainerAttributes{Id: "id-" + name, Metadata: &cri.ContainerMetadata{Name: name}}
-}
-
-func used(name string) *cri.ContainerStats {
-	return &cri.ContainerStats{
-		Attributes: attributes(name),
-		Cpu:        &cri.CpuUsage{UsageCoreNanoSeconds: &cri.UInt64Value{Value: 2e9}},
-		Memory:     &cri.MemoryUsage{WorkingSetBytes: &cri.UInt64Value{Value: 4096}},
-	}
-}
-
-func (fake) ListPodSandboxStats(
-	context.Context, *cri.ListPodSandboxStatsRequest, ...grpc.CallOption,
-) (*cri.ListPodSandboxStatsResponse, error) {
-	web := &cri.PodSandboxMetadata{Name: "web", Namespace: "shop", Uid: "u"}
-	return &cri.ListPodSandboxStatsResponse{Stats: []*cri.PodSandboxStats{{
-		Attributes: &cri.PodSandboxAttributes{Id: "s", Metadata: web},
-		Linux: &cri.LinuxPodSandboxStats{Containers: []*cri.ContainerStats{
-			{Attributes: attributes("init")},
-			used("app"),
-			{Attributes: attributes("young")}, // its figures are not there yet
-		}},
-	}}}, nil
-}
-
-func (fake) ListContainers(
-	context.Context, *cri.ListContainersRequest, ...grpc.CallOption,
-) (*cri.ListContainersResponse, error) {
-	made := time.Unix(1_000_000, 0).UnixNano()
-	return &cri.ListContainersResponse{Containers: []*cri.Container{
-		{Id: "id-init", State: cri.ContainerState_CONTAINER_EXITED, CreatedAt: made},
-		{Id: "id-app", State: cri.ContainerState_CONTAINER_RUNNING, CreatedAt: made},
-		{Id: "id-young", State: cri.ContainerState_CONTAINER_RUNNING, CreatedAt: made},
+func (fake) Stats(context.Context) ([]runtime.PodStats, error) {
+	return []runtime.PodStats{{
+		Pod: runtime.Pod{UID: "u", Namespace: "shop", Name: "web"},
+		Containers: []runtime.ContainerStats{
+			{ID: "id-init", Name: "init"},
+			{
+				ID:     "id-app",
+				Name:   "app",
+				CPU:    &statsapi.CPUStats{UsageCoreNanoSeconds: new(uint64(2e9))},
+				Memory: &statsapi.MemoryStats{WorkingSetBytes: new(uint64(4096))},
+			},
+			{ID: "id-young", Name: "young"}, // its figures are not there yet
+		},
 	}}, nil
+}
+
+func (fake) Containers(context.Context, runtime.Selection) ([]runtime.Container, error) {
+	made := time.Unix(1_000_000, 0)
+	return []runtime.Container{
+		{ID: "id-init", State: plan.Exited, Created: made},
+		{ID: "id-app", State: plan.Running, Created: made},
+		{ID: "id-young", State: plan.Running, Created: made},
+	}, nil
 }
 
 func collector() *Collector {

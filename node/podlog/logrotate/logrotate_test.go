@@ -11,29 +11,26 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/grpc"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/trivet-node/trivet/node/containerlog"
-	"github.com/trivet-node/trivet/node/logrotate"
+	"github.com/trivet-node/trivet/node/podlog/containerlog"
+	"github.com/trivet-node/trivet/node/podlog/logrotate"
 )
 
-// runtime opens the log anew when it is told to.
-type runtime struct {
-	cri.RuntimeServiceClient
-	path string
-	fail bool
+// reopener is a runtime that makes the log anew when it is told to.
+type reopener struct {
+	logrotate.Runtime // the calls that are not made here
+	path              string
+	fail              bool
 }
 
-func (r *runtime) ReopenContainerLog(context.Context, *cri.ReopenContainerLogRequest, ...grpc.CallOption) (*cri.ReopenContainerLogResponse, error) {
+func (r *reopener) ReopenLog(context.Context, string) error {
 	if r.fail {
-		return nil, errors.New("no")
+		return errors.New("no")
 	}
-	return &cri.ReopenContainerLogResponse{}, os.WriteFile(r.path, nil, 0o600)
+	return os.WriteFile(r.path, nil, 0o600)
 }
 
 func TestRotateKeepsTheNewestFilesAndLosesNoLine(t *testing.T) {
-	r := &runtime{path: filepath.Join(t.TempDir(), "0.log")}
+	r := &reopener{path: filepath.Join(t.TempDir(), "0.log")}
 	rotator, err := logrotate.New(logrotate.Config{MaxFiles: 4, Runtime: r, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +68,7 @@ func TestRotateKeepsTheNewestFilesAndLosesNoLine(t *testing.T) {
 }
 
 func TestALogThatIsNotReopenedKeepsItsName(t *testing.T) {
-	r := &runtime{path: filepath.Join(t.TempDir(), "0.log"), fail: true}
+	r := &reopener{path: filepath.Join(t.TempDir(), "0.log"), fail: true}
 	if err := os.WriteFile(r.path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}

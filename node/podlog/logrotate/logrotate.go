@@ -16,18 +16,26 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/internal/boundedfile"
-	"github.com/trivet-node/trivet/node/containerlog"
+	"github.com/trivet-node/trivet/node/podlog/containerlog"
+	"github.com/trivet-node/trivet/node/runtime"
 )
+
+// Runtime is what the rotation needs of the container runtime (runtime.Client).
+type Runtime interface {
+	Containers(ctx context.Context, which runtime.Selection) ([]runtime.Container, error)
+	ContainerStatus(ctx context.Context, id string) (runtime.Status, error)
+	// ReopenLog makes the runtime go on with a container's log in a new file of the same name.
+	ReopenLog(ctx context.Context, id string) error
+}
 
 // Config says when logs are rotated. The defaults are kubelet's.
 type Config struct {
 	MaxSize  int64         // bytes; 0: 10 MiB
 	MaxFiles int           // with the current one, at least 2; 0: 5
 	Every    time.Duration // between checks; 0: 10 s
-	Runtime  cri.RuntimeServiceClient
+	Runtime  Runtime
 	Log      *slog.Logger
 }
 
@@ -69,32 +77,31 @@ func (r *Rotator) Run(ctx context.Context) error {
 }
 
 func (r *Rotator) check(ctx context.Context, paths map[string]string) error {
-	answer, err := r.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{
-		State: &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING}}})
+	found, err := r.cfg.Runtime.Containers(ctx, runtime.Selection{Running: true})
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
 	running := map[string]bool{}
 	var errs []error
-	for _, c := range answer.Containers {
-		running[c.Id] = true
-		if paths[c.Id] == "" {
-			status, err := r.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: c.Id})
-			if err != nil || status.Status.GetLogPath() == "" {
+	for _, c := range found {
+		running[c.ID] = true
+		if paths[c.ID] == "" {
+			status, err := r.cfg.Runtime.ContainerStatus(ctx, c.ID)
+			if err != nil || status.LogPath == "" {
 				continue // gone meanwhile, or without a log
 			}
-			paths[c.Id] = status.Status.LogPath
+			paths[c.ID] = status.LogPath
 		}
-		info, err := os.Stat(paths[c.Id])
+		info, err := os.Stat(paths[c.ID])
 		if errors.Is(err, fs.ErrNotExist) {
 			// A rotation was cut off between the rename and the reopening.
-			errs = append(errs, r.reopen(ctx, c.Id))
+			errs = append(errs, r.reopen(ctx, c.ID))
 			continue
 		}
 		if err != nil || info.Size() < r.cfg.MaxSize {
 			continue
 		}
-		errs = append(errs, r.Rotate(ctx, c.Id, paths[c.Id]))
+		errs = append(errs, r.Rotate(ctx, c.ID, paths[c.ID]))
 	}
 	for id := range paths {
 		if !running[id] {
@@ -121,7 +128,7 @@ func (r *Rotator) Rotate(ctx context.Context, id, path string) error {
 }
 
 func (r *Rotator) reopen(ctx context.Context, id string) error {
-	if _, err := r.cfg.Runtime.ReopenContainerLog(ctx, &cri.ReopenContainerLogRequest{ContainerId: id}); err != nil {
+	if err := r.cfg.Runtime.ReopenLog(ctx, id); err != nil {
 		return fmt.Errorf("reopen log of container %s: %w", id, err)
 	}
 	return nil

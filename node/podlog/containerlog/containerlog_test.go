@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/trivet-node/trivet/node/containerlog"
+	"github.com/trivet-node/trivet/node/podlog/containerlog"
 )
 
 func line(second int, stream, tag, text string) string {
