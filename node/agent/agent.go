@@ -26,6 +26,7 @@ import (
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
+	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -42,6 +43,7 @@ type Agent struct {
 	ips      []string
 	started  time.Time
 
+	queue   *queue.Queue
 	runtime *runtime.Client
 	host    *cgroup.Host
 	cgroups *podcgroup.Tree
@@ -77,6 +79,7 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 		log:     log,
 		host:    host,
 		started: time.Now(),
+		queue:   queue.New(),
 		identity: kubeapi.Identity{
 			NodeName:   cfg.NodeName,
 			Kubeconfig: cfg.Kubeconfig,

@@ -20,6 +20,7 @@ import (
 	"github.com/trivet-node/trivet/node/event"
 	"github.com/trivet-node/trivet/node/heartbeat"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagepull"
 	"github.com/trivet-node/trivet/node/kubeapi"
 	"github.com/trivet-node/trivet/node/kubeletconfig"
 	"github.com/trivet-node/trivet/node/objects"
@@ -28,6 +29,8 @@ import (
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
+	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -103,15 +106,13 @@ func (a *Agent) build(ctx context.Context) error {
 	if err := a.makeCgroups(ctx); err != nil {
 		return err
 	}
-	a.source = podsource.New(func(uid types.UID) { a.worker.Enqueue(uid) }, a.log)
-	a.objects = objects.New(a.client, func(uid types.UID) { a.worker.ObjectChanged(uid) }, a.log)
+	a.source = podsource.New(func(uid types.UID) { a.queue.Look(uid, queue.PodChanged) }, a.log)
+	a.objects = objects.New(a.client, func(uid types.UID) { a.queue.Look(uid, queue.ObjectChanged) }, a.log)
 	node := podenv.Node{Name: a.cfg.NodeName, IPs: a.ips, Allocatable: allocatable}
 	if err := a.makeVolumes(node); err != nil {
 		return err
 	}
-	a.probes = probe.New(a.runtime, func(uid types.UID) { a.worker.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) {
-		a.events.Pod(pod, container, v1.EventTypeWarning, reason, text)
-	})
+	a.probes = probe.New(a.runtime, a.queue, a.events)
 	return a.makeWorker(node, allocatable)
 }
 
@@ -126,7 +127,7 @@ func (a *Agent) makeVolumes(node podenv.Node) error {
 	a.drivers = csiplugin.New(csiplugin.Config{Dir: filepath.Join(a.cfg.RootDir, "plugins_registry"), Publisher: a.csiNode, Log: a.log,
 		Changed: func() {
 			for _, p := range a.source.List() {
-				a.worker.ObjectChanged(p.UID)
+				a.queue.Look(p.UID, queue.DriverChanged)
 			}
 		}})
 	tokens := volume.TokenIssuer{Client: a.client}
@@ -159,26 +160,37 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 	}
 
 	cfg := podworker.Config{
-		Node:         a.containerConfig(memory),
-		Env:          node,
-		HostIPs:      a.ips,
-		RuntimeName:  a.info.Name,
-		RootDir:      a.cfg.RootDir,
-		Logs:         a.logs(),
-		HostsFile:    "/etc/hosts",
-		MaxBackoff:   k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
-		HostDNS:      a.hostDNS,
-		PullSecrets:  a.pullSecrets,
-		ParallelPull: parallelPulls(k),
-		Workers:      2 * goruntime.NumCPU(),
-		Starts:       4 * goruntime.NumCPU(),
-		Handlers:     a.runtimeHandlers,
-		Admit:        a.admission(allocatable),
-		Refresh:      a.heart.Refresh,
+		Node:        a.containerConfig(memory),
+		Env:         node,
+		HostIPs:     a.ips,
+		RuntimeName: a.info.Name,
+		RootDir:     a.cfg.RootDir,
+		Logs:        a.logs(),
+		HostsFile:   "/etc/hosts",
+		MaxBackoff:  k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
+		HostDNS:     a.hostDNS,
+		Workers:     2 * goruntime.NumCPU(),
+		Starts:      4 * goruntime.NumCPU(),
+		Handlers:    a.runtimeHandlers,
+		Admit:       a.admission(allocatable),
+		Refresh:     a.heart.Refresh,
 	}
 
+	images := imagepull.New(imagepull.Config{
+		Runtime:     a.runtime,
+		Secrets:     a.objects,
+		Access:      a.access,
+		Events:      a.events,
+		Log:         a.log,
+		NodeSecrets: a.pullSecrets,
+		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
+			return criconfig.Sandbox(cfg.Node, pod, 0, a.cgroups.Parent(pod))
+		},
+		Parallel: parallelPulls(k),
+	})
 	mirrors := podsource.Mirrors{Source: a.source, Core: a.client.Core, Node: a.heart.Node}
 	a.worker = podworker.New(cfg, podworker.Deps{
+		Queue:   a.queue,
 		Pods:    a.source,
 		API:     api{a.client, a.objects, mirrors},
 		Runtime: a.runtime,
@@ -187,7 +199,7 @@ func (a *Agent) makeWorker(node podenv.Node, allocatable v1.ResourceList) error 
 		Objects: a.objects,
 		Probes:  a.probes,
 		Events:  a.events,
-		Access:  a.access,
+		Images:  images,
 		Log:     a.log,
 	})
 

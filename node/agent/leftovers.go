@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/queue"
 )
 
 // Leftovers are looked for at once when all pods are known, then now and then; sooner when something could not be removed yet, such as a
@@ -57,7 +59,7 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 		uid := types.UID(p.UID)
 		running[uid] = true
 		if a.source.Get(uid) == nil {
-			a.worker.Enqueue(uid)
+			a.queue.Look(uid, queue.OnlyInRuntime)
 		}
 	}
 	keep := func(uid types.UID) bool { return running[uid] || a.source.Get(uid) != nil || a.worker.Knows(uid) }

@@ -21,11 +21,13 @@ import (
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagepull"
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
+	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
 	"github.com/trivet-node/trivet/node/volume"
@@ -37,31 +39,29 @@ type cluster struct {
 	admit   func(pod *v1.Pod, others []*v1.Pod) admit.Verdict // nil: all pods are let in
 	refresh func(context.Context)
 
-	// changedObject tells the worker that something which the pod refers to is another.
-	changedObject func(types.UID)
-
 	mu        sync.Mutex // guards pods, events, changed
 	pods      map[types.UID]*v1.Pod
 	events    []string
 	changed   chan struct{} // closed and made anew at every change
 	synced    chan struct{}
-	enqueue   func(types.UID)
-	objects   error // of reads of ConfigMaps
+	queue     *queue.Queue // nil: nobody looks
+	objects   error        // of reads of ConfigMaps
 	secrets   map[string]*v1.Secret
 	mounts    []volume.Mount // of every container
 	handlers  []v1.NodeRuntimeHandler
 	down      []types.UID
 	forgotten []types.UID
 	setups    int
-	renewal   time.Duration    // how long volumes are good; 0: for ever
-	patches   int              // begun
-	cut       chan struct{}    // patches hang until it is closed; nil: they do not
-	host      podworker.Config // what the node's files say, if anything
-	late      *v1.Pod          // comes with the list, when somebody asks whether that is there
+	renewal   time.Duration          // how long volumes are good; 0: for ever
+	patches   int                    // begun
+	cut       chan struct{}          // patches hang until it is closed; nil: they do not
+	host      podworker.Config       // what the node's files say, if anything
+	secretsOf func() ([]byte, error) // of the node itself; nil: it has none
+	late      *v1.Pod                // comes with the list, when somebody asks whether that is there
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, pods: map[types.UID]*v1.Pod{}, changed: make(chan struct{}), synced: make(chan struct{}), enqueue: func(types.UID) {}}
+	c := &cluster{t: t, pods: map[types.UID]*v1.Pod{}, changed: make(chan struct{}), synced: make(chan struct{})}
 	close(c.synced)
 	return c
 }
@@ -103,7 +103,17 @@ func (c *cluster) put(p *v1.Pod) {
 	c.pods[p.UID] = p
 	c.changes()
 	c.mu.Unlock()
-	c.enqueue(p.UID)
+	c.look(p.UID, queue.PodChanged)
+}
+
+// look asks for a look at a pod, if anybody looks.
+func (c *cluster) look(uid types.UID, why queue.Reason) {
+	c.mu.Lock()
+	q := c.queue
+	c.mu.Unlock()
+	if q != nil {
+		q.Look(uid, why)
+	}
 }
 
 func (c *cluster) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1.Pod, error) {
@@ -147,7 +157,7 @@ func (c *cluster) Delete(_ context.Context, pod *v1.Pod) error {
 	delete(c.pods, pod.UID)
 	c.changes()
 	c.mu.Unlock()
-	c.enqueue(pod.UID)
+	c.look(pod.UID, queue.PodChanged)
 	return nil
 }
 
@@ -286,9 +296,20 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		c.t.Fatal(err)
 	}
 	rt := runtime.New(conn, conn, log)
-	var w *podworker.Worker
-	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
-	w = podworker.New(podworker.Config{
+	q := queue.New()
+	probes := probe.New(rt, q, c)
+	images := imagepull.New(imagepull.Config{
+		Runtime:     rt,
+		Secrets:     c,
+		Access:      access,
+		Events:      c,
+		Log:         log,
+		NodeSecrets: c.secretsOf,
+		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
+			return criconfig.Sandbox(criconfig.Node{}, pod, 0, "/kubepods")
+		},
+	})
+	w := podworker.New(podworker.Config{
 		Node:        criconfig.Node{LogRoot: root + "/logs"},
 		RootDir:     root,
 		Logs:        podlog.Logs{Root: root + "/logs", Links: root},
@@ -296,12 +317,12 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		Handlers:    c.runtimeHandlers,
 		HostIPs:     []string{"192.0.2.1"},
 		HostDNS:     c.host.HostDNS,
-		PullSecrets: c.host.PullSecrets,
 		Workers:     lookers,
 		Starts:      startsAtOnce,
 		Admit:       c.admit,
 		Refresh:     c.refresh,
 	}, podworker.Deps{
+		Queue:   q,
 		Pods:    c,
 		API:     c,
 		Runtime: rt,
@@ -310,18 +331,18 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		Objects: c,
 		Probes:  probes,
 		Events:  c,
-		Access:  access,
+		Images:  images,
 		Log:     log,
 	})
 	c.mu.Lock()
-	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged
+	c.queue = q
 	c.mu.Unlock()
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	parts.Go(func() { w.Run(ctx) })
 	parts.Go(func() { _ = rt.Watch(ctx, w) })
 	for _, p := range c.List() {
-		w.Enqueue(p.UID)
+		q.Look(p.UID, queue.PodChanged)
 	}
 	var once sync.Once
 	stop = func() {

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/manifest"
+	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
 )
 
@@ -28,7 +29,7 @@ func (c *cluster) replace(old types.UID, pod *v1.Pod) {
 	delete(c.pods, old)
 	c.mu.Unlock()
 	c.put(pod)
-	c.enqueue(old)
+	c.look(old, queue.PodChanged)
 }
 
 // unheard is a cluster whose API server does not answer.

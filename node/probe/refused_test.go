@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -79,8 +78,8 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 	for _, how := range []string{"http", "tcp", "grpc"} {
 		t.Run(how, func(t *testing.T) {
 			closed := newClosedPort(t)
-			ready := make(chan struct{}, 1)
-			m := New(&execs{}, func(types.UID) { ready <- struct{}{} }, func(_ *v1.Pod, _, _, text string) { t.Errorf("event: %s", text) })
+			ready, said := make(looks, 1), &events{}
+			m := New(&execs{}, ready, said)
 			defer m.Close()
 			c := &v1.Container{Name: "c", ReadinessProbe: &v1.Probe{ProbeHandler: handlers(closed.port)[how], PeriodSeconds: 3600, FailureThreshold: 1}}
 			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
@@ -92,13 +91,13 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 			for !refused() {
 				time.Sleep(time.Millisecond)
 			}
-			if m.Health("u")["x"].Ready {
+			if m.health("x").Ready {
 				t.Fatal("ready before it listens")
 			}
 			serve(t, how, closed.listen(t))
 			<-ready
-			if !m.Health("u")["x"].Ready {
-				t.Error("not ready")
+			if !m.health("x").Ready || len(said.all()) > 0 {
+				t.Errorf("not ready, or users were told of the refusals: %q", said.all())
 			}
 		})
 	}
@@ -108,16 +107,15 @@ func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
 	for how, handler := range handlers(newClosedPort(t).port) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
-			failed := make(chan struct{}, 1)
-			var events int // written by the goroutine that notifies next
-			m := New(&execs{}, func(types.UID) { failed <- struct{}{} }, func(*v1.Pod, string, string, string) { events++ })
+			failed, said := make(looks, 1), &events{}
+			m := New(&execs{}, failed, said)
 			defer m.Close()
 			began := time.Now()
 			c := &v1.Container{Name: "c", StartupProbe: &v1.Probe{ProbeHandler: handler, PeriodSeconds: 1, FailureThreshold: 3}}
 			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: began}})
 			<-failed
-			if took := time.Since(began); took < 2*time.Second || events != 3 || m.Health("u")["x"].Unhealthy != "Startup" {
-				t.Errorf("unhealthy %q after %v and %d failures", m.Health("u")["x"].Unhealthy, took, events)
+			if took := time.Since(began); took < 2*time.Second || len(said.all()) != 3 || m.health("x").Unhealthy != "Startup" {
+				t.Errorf("unhealthy %q after %v and failures %q", m.health("x").Unhealthy, took, said.all())
 			}
 		})
 	}

@@ -32,15 +32,28 @@ func podOf(policy v1.RestartPolicy, inits, mains []string) *v1.Pod {
 	return p
 }
 
-func compute(p *v1.Pod, o plan.Observed, mod func(*plan.Memory)) v1.PodStatus {
-	in := plan.Input{Pod: p, Observed: o, Now: now, Memory: plan.Memory{Prepared: true, Health: map[string]plan.Health{}, InFlight: map[string]bool{}, Failures: map[string]plan.Failure{}}}
-	for _, c := range o.Containers {
-		in.Memory.Health[c.ID] = plan.Health{Started: true, Ready: true}
-	}
+// viewOf is the plan's view of a pod whose running containers are healthy. mod prepares what the plan knows.
+func viewOf(p *v1.Pod, o plan.Observed, mod func(*plan.Pod)) *plan.View {
+	known := plan.New(p.UID, 0)
+	known.Want(p)
+	known.End(plan.Step{Verb: plan.Prepare}, nil, now)
 	if mod != nil {
-		mod(&in.Memory)
+		mod(known)
 	}
-	return Compute(Input{Input: in, Decision: plan.Decide(in), HostIPs: []string{"192.0.2.1"}, Runtime: "rt"})
+	known.Look()
+
+	health := map[string]plan.Health{}
+	for _, c := range o.Containers {
+		health[c.ID] = plan.Health{Started: true, Ready: true}
+	}
+	o.Mounted = true
+	known.See(o)
+	d := known.Decide(health, now)
+	return &d.View
+}
+
+func compute(p *v1.Pod, o plan.Observed, mod func(*plan.Pod)) v1.PodStatus {
+	return Compute(viewOf(p, o, mod), Node{IPs: []string{"192.0.2.1"}, Runtime: "rt"})
 }
 
 func up() []plan.Sandbox {
@@ -108,8 +121,10 @@ func TestContainersOfAPodThatNeverInitialisedAreWaiting(t *testing.T) {
 
 func TestCrashLoopIsShownWithTheLastExit(t *testing.T) {
 	o := plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Exited, 1), instance("a", 1, plan.Exited, 2)}}
-	s := compute(podOf("Always", nil, []string{"a"}), o, func(m *plan.Memory) {
-		m.Backoffs = map[string]plan.Backoff{"a": {Delay: 20 * time.Second, Updated: now}}
+	s := compute(podOf("Always", nil, []string{"a"}), o, func(p *plan.Pod) {
+		for range 2 { // restarts
+			p.End(plan.Step{Verb: plan.Start, Name: "a", Restart: true}, nil, now)
+		}
 	})
 	c := s.ContainerStatuses[0]
 	if c.RestartCount != 1 || c.State.Waiting == nil || c.State.Waiting.Message != "back-off 20s restarting failed container=a pod=p_n(u)" || c.LastTerminationState.Terminated.ExitCode != 2 {
@@ -155,7 +170,7 @@ func TestReadinessGatesAndForeignConditionsAreKept(t *testing.T) {
 	if got := is(s, v1.PodReady); got != "True " {
 		t.Errorf("with the gate: %q", got)
 	}
-	if before := compute(podOf("Always", nil, []string{"a"}), o, nil); SameOfOthers(&before, &s) || SameOfOthers(&s, &before) || !SameOfOthers(&s, &p.Status) {
+	if before := compute(podOf("Always", nil, []string{"a"}), o, nil); SameForeign(&before, &s) || SameForeign(&s, &before) || !SameForeign(&s, &p.Status) {
 		t.Error("the gate is of others, and nothing else is")
 	}
 	patch, err := Patch(p, &s)
@@ -210,44 +225,10 @@ func TestPatchClearsTheReasonOfAConditionThatHasBecomeTrue(t *testing.T) {
 }
 
 func TestARejectedPodHasNothingButTheReason(t *testing.T) {
-	s := compute(podOf("Always", nil, []string{"a"}), plan.Observed{}, func(m *plan.Memory) {
-		m.Ended = &plan.Ending{Reason: "OutOfcpu", Message: "no", At: now}
+	s := compute(podOf("Always", nil, []string{"a"}), plan.Observed{}, func(p *plan.Pod) {
+		p.Terminate(plan.Ending{Reason: "OutOfcpu", Message: "no", At: now})
 	})
 	if s.Phase != v1.PodFailed || s.Reason != "OutOfcpu" || len(s.ContainerStatuses) != 0 {
 		t.Errorf("%+v", s)
-	}
-}
-
-func TestAReplacedContainerIsOnItsWayUntilSomethingStandsInIt(t *testing.T) {
-	p := podOf("Always", nil, []string{"a"})
-	old := instance("a", 0, plan.Exited, 0)
-	old.Hash = "of an older image"
-	next := instance("a", 1, plan.Created, 0)
-	next.Hash = plan.Hash(&p.Spec.Containers[0])
-	crashed := old
-	crashed.Hash = next.Hash
-	running := next
-	running.State = plan.Running
-	pull := map[string]plan.Failure{plan.Step{Verb: plan.Pull, Name: "a"}.Key(): {Reason: "ErrImagePull"}}
-	deleted := p.DeepCopy()
-	deleted.DeletionTimestamp = &metav1.Time{Time: now}
-	for _, c := range []struct {
-		name string
-		pod  *v1.Pod
-		all  []plan.Container
-		fail map[string]plan.Failure
-		want bool
-	}{
-		{"ended", p, []plan.Container{old}, nil, true},
-		{"the next one is made", p, []plan.Container{old, next}, nil, true},
-		{"the next one runs", p, []plan.Container{old, running}, nil, false},
-		{"crashed", p, []plan.Container{crashed}, nil, false},
-		{"its image cannot be pulled", p, []plan.Container{old}, pull, false},
-		{"the pod is deleted", deleted, []plan.Container{old}, nil, false},
-	} {
-		in := plan.Input{Pod: c.pod, Observed: plan.Observed{Sandboxes: up(), Containers: c.all}, Memory: plan.Memory{Failures: c.fail}, Now: now}
-		if got := Replacing(in, plan.Decision{}); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
 	}
 }
