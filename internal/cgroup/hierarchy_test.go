@@ -29,6 +29,7 @@ func TestOnlyRootsOfHierarchiesAreTakenForThem(t *testing.T) {
 	if !slices.Equal(h.hierarchies, want) {
 		t.Errorf("hierarchies %q, want %q", h.hierarchies, want)
 	}
+
 	controllers := slices.Sorted(maps.Keys(h.controllers))
 	if want := []string{"cpu", "cpuacct", "memory", "systemd"}; !slices.Equal(controllers, want) {
 		t.Errorf("controllers %q, want %q", controllers, want)

@@ -12,8 +12,8 @@ import (
 	"github.com/trivet-node/trivet/node/termination"
 )
 
-// logged returns, for each container of a static pod, the attempt that follows those whose logs are there: after a
-// reboot nothing else may know of them, neither the runtime nor, yet, the API.
+// logged returns, for each container of a static pod, the attempt that follows those whose logs are there:
+// after a reboot nothing else may know of them, neither the runtime nor, yet, the API.
 func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
 	if !podsource.Static(pod) || len(observed.Containers) > 0 {
 		return nil
@@ -32,11 +32,18 @@ func (w *Worker) removeContainer(ctx context.Context, in plan.Input, id string) 
 	if err := w.runtime.RemoveContainer(ctx, id); err != nil {
 		return err
 	}
+
 	for _, c := range in.Observed.Containers {
 		if c.ID != id {
 			continue
 		}
-		instance := podlog.Instance{Pod: in.Pod, Container: c.Name, Attempt: c.Attempt, ID: c.ID}
+
+		instance := podlog.Instance{
+			Pod:       in.Pod,
+			Container: c.Name,
+			Attempt:   c.Attempt,
+			ID:        c.ID,
+		}
 		if err := w.Logs.Remove(instance); err != nil {
 			return err
 		}
@@ -44,5 +51,6 @@ func (w *Worker) removeContainer(ctx context.Context, in plan.Input, id string) 
 			return err
 		}
 	}
+
 	return nil
 }
