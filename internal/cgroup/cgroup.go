@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // root is where every distribution mounts the hierarchies (systemd's convention).
@@ -38,32 +40,25 @@ func Open() (*Host, error) {
 		return &Host{V2: true, hierarchies: []string{root}}, nil
 	}
 
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := mountinfo.Self()
 	if err != nil {
 		return nil, err
 	}
-	h := legacy(string(mountinfo), visible)
+	h := legacy(mounts, visible)
 	if h.controllers["memory"] == "" || h.controllers["cpu"] == "" {
 		return nil, fmt.Errorf("no cgroup v1 memory and cpu controllers are mounted below %s", root)
 	}
 	return h, nil
 }
 
-// legacy finds the hierarchies of a v1 host in the lines of mountinfo (proc(5)).
-func legacy(mountinfo string, visible func(point, device string) bool) *Host {
+// legacy finds the hierarchies of a v1 host in its table of mounts.
+func legacy(mounts []mountinfo.Mount, visible func(point, device string) bool) *Host {
 	h := &Host{controllers: map[string]string{}}
-	for line := range strings.Lines(mountinfo) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields, super := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 5 || len(super) < 3 {
-			continue
-		}
+	for _, m := range mounts {
 		// A mount deeper down is one of a group, which container engines and kind bind over itself.
-		point := fields[4]
-		if filepath.Dir(point) != root || !visible(point, fields[2]) {
-			continue
+		if filepath.Dir(m.Point) == root && visible(m.Point, m.Device) {
+			h.addMount(m.Point, m.FSType, m.Options)
 		}
-		h.addMount(point, super[0], super[2])
 	}
 	return h
 }
