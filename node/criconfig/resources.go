@@ -27,25 +27,37 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResou
 	if !hasRequest {
 		cpuRequest = cpuLimit
 	}
-	out := &cri.LinuxContainerResources{CpuPeriod: cgroup.DefaultPeriod, CpuShares: int64(cgroup.Shares(cpuRequest.MilliValue())),
-		MemoryLimitInBytes: valueOf(c.Resources.Limits, v1.ResourceMemory), OomScoreAdj: OOMScore(node, pod, c)}
+
+	out := &cri.LinuxContainerResources{
+		CpuPeriod:          cgroup.DefaultPeriod,
+		CpuShares:          int64(cgroup.Shares(cpuRequest.MilliValue())),
+		MemoryLimitInBytes: valueOf(c.Resources.Limits, v1.ResourceMemory),
+		OomScoreAdj:        OOMScore(node, pod, c),
+	}
 	if node.CPUQuota {
 		out.CpuQuota = cgroup.Quota(cpuLimit.MilliValue())
 	}
+
 	for name, amount := range c.Resources.Limits {
 		if size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok {
-			out.HugepageLimits = append(out.HugepageLimits, &cri.HugepageLimit{PageSize: pageSize(size), Limit: uint64(amount.Value())})
+			out.HugepageLimits = append(
+				out.HugepageLimits,
+				&cri.HugepageLimit{PageSize: pageSize(size), Limit: uint64(amount.Value())},
+			)
 		}
 	}
+
 	if node.CgroupV2 {
 		out.Unified = map[string]string{}
 		if !node.SingleOOMKill {
 			out.Unified["memory.oom.group"] = "1"
 		}
 	}
+
 	if node.NoSwap {
 		forbidSwap(out, node.CgroupV2)
 	}
+
 	return out
 }
 
@@ -67,21 +79,24 @@ func valueOf(list v1.ResourceList, name v1.ResourceName) int64 {
 	return q.Value()
 }
 
-// OOMScore is the oom_score_adj of a container by the quality of service of its pod: the less of the node's memory a burstable one asked for, the
-// sooner it goes.
+// OOMScore is the oom_score_adj of a container by the quality of service of its pod: the less of the node's
+// memory a burstable one asked for, the sooner it goes.
 func OOMScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
 	if critical(pod) {
 		return oomGuaranteed
 	}
+
 	switch podspec.QOS(pod) {
 	case v1.PodQOSGuaranteed:
 		return oomGuaranteed
 	case v1.PodQOSBestEffort:
 		return oomBestEffort
 	}
+
 	if node.MemoryCapacity <= 0 {
 		return 999
 	}
+
 	request := valueOf(c.Resources.Requests, v1.ResourceMemory)
 	score := int64(oomBestEffort - math.Floor(1000*float64(request)/float64(node.MemoryCapacity)))
 	return min(max(score, 1000+oomGuaranteed), oomBestEffort-1)
@@ -113,11 +128,18 @@ func fromLists(node Node, requests, limits v1.ResourceList) *cri.LinuxContainerR
 		if !ok {
 			q = resource.Quantity{}
 		}
+
 		return q.MilliValue()
 	}
-	out := &cri.LinuxContainerResources{CpuPeriod: cgroup.DefaultPeriod, CpuShares: int64(cgroup.Shares(cpu(requests))), MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory)}
+
+	out := &cri.LinuxContainerResources{
+		CpuPeriod:          cgroup.DefaultPeriod,
+		CpuShares:          int64(cgroup.Shares(cpu(requests))),
+		MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory),
+	}
 	if node.CPUQuota {
 		out.CpuQuota = cgroup.Quota(cpu(limits))
 	}
+
 	return out
 }

@@ -10,10 +10,12 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// pod finds a pod of the node by name, and by UID if one is given (a pod may have been made anew under its name).
+// pod finds a pod of the node by name, and by UID if one is given (a pod may have been made anew under its
+// name).
 func (s *Server) pod(namespace, name, uid string) (*v1.Pod, error) {
 	for _, p := range s.cfg.Pods.Pods() {
-		if p.Namespace == namespace && p.Name == name && (uid == "" || string(p.UID) == uid || p.Annotations["kubernetes.io/config.mirror"] == uid) {
+		if p.Namespace == namespace && p.Name == name &&
+			(uid == "" || string(p.UID) == uid || p.Annotations["kubernetes.io/config.mirror"] == uid) {
 			return p, nil
 		}
 	}
@@ -25,6 +27,7 @@ func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string)
 	if podspec.Find(pod, name) == nil {
 		return "", notFound("container not found (%q)", name)
 	}
+
 	found, err := s.cfg.Runtime.Containers(ctx, runtime.Selection{
 		UID:       string(pod.UID),
 		Container: name,
@@ -36,6 +39,7 @@ func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string)
 	if len(found) == 0 {
 		return "", notFound("container not found (%q)", name)
 	}
+
 	return found[0].ID, nil
 }
 

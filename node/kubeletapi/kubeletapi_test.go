@@ -37,12 +37,28 @@ func TestLogsAndState(t *testing.T) {
 		{"/containerLogs/ns/p/crashes?previous=true", 200, "line of crashes/1\n"},
 		{"/containerLogs/ns/p/crashes", 200, "line of crashes/1\n"},
 		{"/containerLogs/ns/p/done", 200, "line of done/0\n"},
-		{"/containerLogs/ns/p/done?previous=true", 400, `previous terminated container "done" in pod "p" not found`},
-		{"/containerLogs/ns/p/c?timestamps=true&tailLines=1", 200, "2026-01-02T03:04:05.000000000Z line of c/1\n"},
+		{
+			"/containerLogs/ns/p/done?previous=true",
+			400,
+			`previous terminated container "done" in pod "p" not found`,
+		},
+		{
+			"/containerLogs/ns/p/c?timestamps=true&tailLines=1",
+			200,
+			"2026-01-02T03:04:05.000000000Z line of c/1\n",
+		},
 		{"/containerLogs/ns/p/c?limitBytes=4", 200, "line"},
 		{"/containerLogs/ns/p/c?tailLines=-1", 400, "tailLines"},
-		{"/containerLogs/ns/p/waits", 400, `container "waits" in pod "p" is waiting to start: ContainerCreating`},
-		{"/containerLogs/ns/p/waits?previous=true", 400, `previous terminated container "waits" in pod "p" not found`},
+		{
+			"/containerLogs/ns/p/waits",
+			400,
+			`container "waits" in pod "p" is waiting to start: ContainerCreating`,
+		},
+		{
+			"/containerLogs/ns/p/waits?previous=true",
+			400,
+			`previous terminated container "waits" in pod "p" not found`,
+		},
 		{"/containerLogs/ns/p/none", 400, "not valid"},
 		{"/containerLogs/ns/other/c", 404, "does not exist"},
 		{"/exec/ns/p/waits?command=x&output=1", 404, "not found"},
@@ -55,8 +71,10 @@ func TestLogsAndState(t *testing.T) {
 			t.Errorf("%s: %d %q, want %d %q", c.path, code, body, c.code, c.want)
 		}
 	}
+
 	var list v1.PodList
-	if _, body := get(t, base, "/pods"); json.Unmarshal([]byte(body), &list) != nil || len(list.Items) != 1 || list.Kind != "PodList" {
+	if _, body := get(t, base, "/pods"); json.Unmarshal([]byte(body), &list) != nil ||
+		len(list.Items) != 1 || list.Kind != "PodList" {
 		t.Errorf("pods: %q", body)
 	}
 }
@@ -77,6 +95,7 @@ func TestFollowingALogEndsWithItsContainer(t *testing.T) {
 				TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 				DisableKeepAlives: true,
 			}}
+
 			r, err := c.Get(n.base.String() + "/containerLogs/ns/p/c?follow=true")
 			if err != nil {
 				t.Fatal(err)
@@ -123,6 +142,7 @@ func TestAttachOverSPDY(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var out bytes.Buffer
 	err = executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{
 		Stdin:  strings.NewReader("hello"),
@@ -150,39 +170,55 @@ func TestExecOverSPDY(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var out bytes.Buffer
 	input := strings.Repeat("0123456789", 100_000)
-	err = executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdin: strings.NewReader(input), Stdout: &out, Stderr: io.Discard})
+	err = executor.StreamWithContext(
+		t.Context(),
+		remotecommand.StreamOptions{Stdin: strings.NewReader(input), Stdout: &out, Stderr: io.Discard},
+	)
 	if err != nil || out.String() != input {
 		t.Errorf("%v, %d bytes came back of %d", err, out.Len(), len(input))
 	}
+
 	u.RawQuery = "command=fail&output=1&error=1"
 	executor, err = remotecommand.NewSPDYExecutor(insecure, "POST", u)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var errOut bytes.Buffer
-	if err := executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: io.Discard, Stderr: &errOut}); err == nil || errOut.String() != "no luck" {
+	if err := executor.StreamWithContext(t.Context(), remotecommand.StreamOptions{
+		Stdout: io.Discard,
+		Stderr: &errOut,
+	}); err == nil || errOut.String() != "no luck" {
 		t.Errorf("a failing command: %v, %q", err, errOut.String())
 	}
 }
 
-// TestExecOverWebSocket speaks the channel protocol of WebSocket clients by hand: the first byte of a message is the stream.
+// TestExecOverWebSocket speaks the channel protocol of WebSocket clients by hand: the first byte of a message
+// is the stream.
 func TestExecOverWebSocket(t *testing.T) {
 	u := serve(t).JoinPath("exec/ns/p/c")
 	u.Scheme, u.RawQuery = "wss", "command=cat&input=1&output=1"
-	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, Subprotocols: []string{"v4.channel.k8s.io"}}
+	dialer := websocket.Dialer{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		Subprotocols:    []string{"v4.channel.k8s.io"},
+	}
+
 	conn, response, err := dialer.Dial(u.String(), http.Header{"Origin": {"https://" + u.Host}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+
 	if response.StatusCode != http.StatusSwitchingProtocols || conn.Subprotocol() != "v4.channel.k8s.io" {
 		t.Errorf("%d, protocol %q", response.StatusCode, conn.Subprotocol())
 	}
 	if err := conn.WriteMessage(websocket.BinaryMessage, []byte("\x00hello")); err != nil {
 		t.Fatal(err)
 	}
+
 	for {
 		_, message, err := conn.ReadMessage()
 		if err != nil {
@@ -203,12 +239,28 @@ func TestPortForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	stop, ready := make(chan struct{}), make(chan struct{})
-	dialer := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", base.JoinPath("portForward/ns/p"))
-	forward, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{"0:8080"}, stop, ready, io.Discard, io.Discard)
+	dialer := spdy.NewDialer(
+		upgrader,
+		&http.Client{Transport: transport},
+		"POST",
+		base.JoinPath("portForward/ns/p"),
+	)
+
+	forward, err := portforward.NewOnAddresses(
+		dialer,
+		[]string{"127.0.0.1"},
+		[]string{"0:8080"},
+		stop,
+		ready,
+		io.Discard,
+		io.Discard,
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	done := make(chan error, 1)
 	go func() { done <- forward.ForwardPorts() }()
 	<-ready
@@ -216,15 +268,18 @@ func TestPortForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0].Local))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+
 	said, err := io.ReadAll(conn)
 	if err != nil || string(said) != "port 8080" {
 		t.Errorf("%q, %v", said, err)
 	}
+
 	close(stop)
 	if err := <-done; err != nil {
 		t.Error(err)

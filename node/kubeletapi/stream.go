@@ -16,12 +16,14 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// streamsOf returns the streams that the caller asks for, by the query parameters of the remotecommand protocol.
+// streamsOf returns the streams that the caller asks for, by the query parameters of the remotecommand
+// protocol.
 func streamsOf(r *http.Request) (runtime.Streams, error) {
 	on := func(name string) bool {
 		value := r.URL.Query().Get(name)
 		return value == "1" || value == "true"
 	}
+
 	s := runtime.Streams{
 		Stdin:  on(v1.ExecStdinParam),
 		Stdout: on(v1.ExecStdoutParam),
@@ -29,11 +31,14 @@ func streamsOf(r *http.Request) (runtime.Streams, error) {
 		TTY:    on(v1.ExecTTYParam),
 	}
 	if s.TTY {
-		s.Stderr = false // a terminal has one output
+		// a terminal has one output
+		s.Stderr = false
 	}
+
 	if !s.Stdin && !s.Stdout && !s.Stderr {
 		return s, badRequest("you must specify at least 1 of stdin, stdout, stderr")
 	}
+
 	return s, nil
 }
 
@@ -49,6 +54,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return "", fmt.Errorf("prepare exec in container %s: %w", id, err)
 		}
+
 		return url, nil
 	})
 }
@@ -63,8 +69,8 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// connect passes the request through to the streams that prepare has the runtime offer for the container that the
-// path names.
+// connect passes the request through to the streams that prepare has the runtime offer for the container that
+// the path names.
 func (s *Server) connect(
 	w http.ResponseWriter, r *http.Request,
 	prepare func(ctx context.Context, id string, want runtime.Streams) (url string, err error),
@@ -74,16 +80,19 @@ func (s *Server) connect(
 		fail(w, err)
 		return
 	}
+
 	id, err := s.target(r)
 	if err != nil {
 		fail(w, err)
 		return
 	}
+
 	url, err := prepare(r.Context(), id, want)
 	if err != nil {
 		fail(w, err)
 		return
 	}
+
 	s.passThrough(w, r, url)
 }
 
@@ -111,6 +120,7 @@ func (s *Server) portForwardURL(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
 	var ports []int32
 	for _, list := range r.URL.Query()["port"] {
 		for text := range strings.SplitSeq(list, ",") {
@@ -118,17 +128,21 @@ func (s *Server) portForwardURL(r *http.Request) (string, error) {
 			if err != nil || port == 0 {
 				return "", badRequest("port %q must be between 1 and 65535", text)
 			}
+
 			ports = append(ports, int32(port))
 		}
 	}
+
 	id, err := s.readySandbox(r.Context(), pod)
 	if err != nil {
 		return "", err
 	}
+
 	url, err := s.cfg.Runtime.PortForward(r.Context(), id, ports)
 	if err != nil {
 		return "", fmt.Errorf("prepare port-forward to pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+
 	return url, nil
 }
 
@@ -142,20 +156,24 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+
 	command := strings.Fields(r.URL.Query().Get("cmd"))
 	if len(command) == 0 {
 		fail(w, badRequest("cmd is empty"))
 		return
 	}
+
 	output, code, err := s.cfg.Runtime.ExecSync(r.Context(), id, command, runTime)
 	if err != nil {
 		fail(w, fmt.Errorf("run in container %s: %w", id, err))
 		return
 	}
+
 	if code != 0 {
 		w.WriteHeader(http.StatusInternalServerError)
 		_, _ = fmt.Fprintf(w, "command terminated with exit code %d\n", code)
 	}
+
 	_, _ = w.Write(output)
 }
 

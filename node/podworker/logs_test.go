@@ -17,7 +17,9 @@ func TestLogsAreLinkedWhileTheirContainersAreThere(t *testing.T) {
 	s, c, root := runtimetest.Start(t), newCluster(t), t.TempDir()
 	c.start(s, root)
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
-	pod.Name = strings.Repeat("n", 240) // the link's name would be too long
+
+	// the link's name would be too long
+	pod.Name = strings.Repeat("n", 240)
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
 	short := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
@@ -29,21 +31,26 @@ func TestLogsAreLinkedWhileTheirContainersAreThere(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return found
 	}
+
 	id := strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "fake://")
 	target, err := os.Readlink(filepath.Join(root, "web_shop_app-"+id+".log"))
 	if want := filepath.Join(root, "logs/shop_web_uid-2/app/0.log"); target != want || len(links()) != 2 {
 		t.Errorf("links %v; it leads to %q (%v), want %q", links(), target, err, want)
 	}
+
 	for _, uid := range []types.UID{pod.UID, short.UID} {
 		c.remove(uid, 0)
 		c.waitFor(uid, "forgotten", func(*v1.Pod) bool {
 			c.mu.Lock()
 			defer c.mu.Unlock()
+
 			return slices.Contains(c.forgotten, uid)
 		})
 	}
+
 	if left := links(); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}

@@ -22,10 +22,12 @@ func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
 		for _, a := range For(image, File{}, File{Data: []byte("{")}, File{Data: file}) {
 			got = append(got, a.Username)
 		}
+
 		if len(got) != len(want) {
 			t.Errorf("%s: %v, want %v", image, got, want)
 			continue
 		}
+
 		for i := range got {
 			if got[i] != want[i] {
 				t.Errorf("%s: %v, want %v", image, got, want)

@@ -1,6 +1,7 @@
-// Package queue holds the UIDs of the pods that are worth a look, each with the reasons why. Whatever happens to
-// a pod only adds a reason; the look finds out what is to be done. One pod is looked at by one worker at a time,
-// reasons that come meanwhile lead to one more look, and pods take turns in the order of their first reason.
+// Package queue holds the UIDs of the pods that are worth a look, each with the reasons why. Whatever happens
+// to a pod only adds a reason; the look finds out what is to be done. One pod is looked at by one worker at a
+// time, reasons that come meanwhile lead to one more look, and pods take turns in the order of their first
+// reason.
 package queue
 
 import (
@@ -43,15 +44,17 @@ func (q *Queue) Look(uid types.UID, why Reason) {
 	q.add(uid, why)
 }
 
-// LookAfter asks for a look after a delay. Of several delays of one pod only the earliest end is kept, so each
-// look must ask for the next one itself.
+// LookAfter asks for a look after a delay. Of several delays of one pod only the earliest end is kept, so
+// each look must ask for the next one itself.
 func (q *Queue) LookAfter(uid types.UID, delay time.Duration, why Reason) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+
 	if delay <= 0 {
 		q.add(uid, why)
 		return
 	}
+
 	if q.closed {
 		return
 	}
@@ -62,6 +65,7 @@ func (q *Queue) LookAfter(uid types.UID, delay time.Duration, why Reason) {
 		if !due.Before(p.due) {
 			return
 		}
+
 		p.timer.Stop()
 	}
 
@@ -70,16 +74,18 @@ func (q *Queue) LookAfter(uid types.UID, delay time.Duration, why Reason) {
 	timer = time.AfterFunc(delay, func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
+
 		if p.timer == timer {
 			p.timer = nil
 			q.add(uid, why)
 		}
 	})
+
 	p.timer, p.due = timer, due
 }
 
-// Run has pods looked at by a number of workers until ctx ends, and returns when the last look has. look gets all
-// reasons that were given since the look before.
+// Run has pods looked at by a number of workers until ctx ends, and returns when the last look has. look gets
+// all reasons that were given since the look before.
 func (q *Queue) Run(ctx context.Context, workers int, look func(context.Context, types.UID, Reasons)) {
 	stop := context.AfterFunc(ctx, q.close)
 	defer stop()
@@ -92,11 +98,13 @@ func (q *Queue) Run(ctx context.Context, workers int, look func(context.Context,
 				if !open {
 					return
 				}
+
 				look(ctx, uid, why)
 				q.done(uid)
 			}
 		})
 	}
+
 	running.Wait()
 }
 
@@ -127,9 +135,11 @@ func (q *Queue) pod(uid types.UID) *pod {
 func (q *Queue) next() (uid types.UID, why Reasons, open bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+
 	for len(q.turns) == 0 && !q.closed {
 		q.filled.Wait()
 	}
+
 	if q.closed {
 		return "", 0, false
 	}

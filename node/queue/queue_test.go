@@ -93,6 +93,7 @@ func TestAPodIsLookedAtByOneWorkerAtATime(t *testing.T) {
 			q.Look("a", StepEnded)
 			synctest.Wait()
 		}
+
 		close(release)
 		synctest.Wait()
 		cancel()
