@@ -1,5 +1,5 @@
-// Package hostsfile writes the /etc/hosts of pods. Containers have the file mounted and may have made anything of it,
-// so it is opened and read like any file of a stranger.
+// Package hostsfile writes the /etc/hosts of pods. Containers have the file mounted and may have made
+// anything of it, so it is opened and read like any file of a stranger.
 package hostsfile
 
 import (
@@ -24,8 +24,8 @@ type Writer struct {
 	ClusterDomain string
 }
 
-// Write writes the file of a pod with the addresses ips into the pod's directory and returns its path. Running
-// containers see what it has now.
+// Write writes the file of a pod with the addresses ips into the pod's directory and returns its path.
+// Running containers see what it has now.
 func (w Writer) Write(podDir string, pod *v1.Pod, ips []string) (path string, err error) {
 	var node []byte
 	if pod.Spec.HostNetwork {
@@ -33,6 +33,7 @@ func (w Writer) Write(podDir string, pod *v1.Pod, ips []string) (path string, er
 			return "", err
 		}
 	}
+
 	path = filepath.Join(podDir, "etc-hosts")
 	want := criconfig.Hosts(pod, ips, w.ClusterDomain, node)
 	if have, err := boundedfile.Read(path, int64(len(want))); err == nil && bytes.Equal(have, want) {
@@ -42,11 +43,13 @@ func (w Writer) Write(podDir string, pod *v1.Pod, ips []string) (path string, er
 	if err := os.MkdirAll(podDir, 0o750); err != nil {
 		return "", err
 	}
+
 	// A file that is there is written in place: it is mounted.
 	if f, err := boundedfile.Open(path, os.O_WRONLY|os.O_TRUNC); err == nil {
 		_, err = f.Write(want)
 		return path, errors.Join(err, f.Close())
 	}
+
 	return path, durable.WriteVolatile(path, want, 0o644)
 }
 

@@ -1,5 +1,6 @@
-// Package imagepull makes sure of the images of containers, by pull policy, credentials and what the node's records of
-// pulls allow. It tells users by events how a pull goes on; what fails is an error with kubelet's reason.
+// Package imagepull makes sure of the images of containers, by pull policy, credentials and what the node's
+// records of pulls allow. It tells users by events how a pull goes on; what fails is an error with kubelet's
+// reason.
 package imagepull
 
 import (
@@ -27,7 +28,12 @@ type Runtime interface {
 	// Image returns an image, nil if the runtime does not have it.
 	Image(ctx context.Context, spec runtime.ImageSpec) (*runtime.Image, error)
 	// Pull fetches an image. A nil auth pulls anonymously.
-	Pull(ctx context.Context, spec runtime.ImageSpec, auth *runtime.Auth, sandbox *runtime.SandboxConfig) (string, error)
+	Pull(
+		ctx context.Context,
+		spec runtime.ImageSpec,
+		auth *runtime.Auth,
+		sandbox *runtime.SandboxConfig,
+	) (string, error)
 }
 
 // Secrets are the API's (objects.Cache).
@@ -72,14 +78,15 @@ func New(cfg Config) *Puller {
 	return p
 }
 
-// Ensure returns the image of a container of a pod, pulled if need be, when the pod may use it. One image is pulled
-// once for all containers that wait for it. Errors have a reason, unless ctx has ended.
+// Ensure returns the image of a container of a pod, pulled if need be, when the pod may use it. One image is
+// pulled once for all containers that wait for it. Errors have a reason, unless ctx has ended.
 func (p *Puller) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container) (*runtime.Image, error) {
 	name, err := tagged(c.Image)
 	if err != nil {
 		message := fmt.Sprintf("Failed to apply default image tag %q: %v", c.Image, err)
 		return nil, said("InvalidImageName", "InspectFailed", message)
 	}
+
 	unlock, err := p.names.Lock(ctx, c.Image)
 	if err != nil {
 		return nil, err
@@ -95,23 +102,28 @@ func (p *Puller) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container) (*run
 			Annotations:        pod.Annotations,
 		},
 	}
+
 	have, err := p.inspect(ctx, w)
 	if err != nil {
 		return nil, err
 	}
+
 	granted, err := p.granted(ctx, w, have)
 	switch {
 	case err != nil:
 		return nil, err
 	case granted:
 		p.event(w, v1.EventTypeNormal, "Pulled",
-			fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", c.Image))
+			fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod",
+				c.Image))
 		return have, nil
+
 	case c.ImagePullPolicy == v1.PullNever:
 		// The same words whether the image is there or not: the pod must not learn that.
 		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
 		return nil, said("ErrImageNeverPull", "ErrImageNeverPull", message)
 	}
+
 	return p.fetch(ctx, w, have)
 }
 
@@ -127,8 +139,8 @@ func said(why, event, message string) error {
 	return reason.WithEvent(why, reason.Event{Reason: event, Message: message}, errors.New(message))
 }
 
-// tagged is an image's name with the tag latest if it has neither tag nor digest, so that no runtime takes it for the
-// beginning of an ID.
+// tagged is an image's name with the tag latest if it has neither tag nor digest, so that no runtime takes it
+// for the beginning of an ID.
 func tagged(image string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
@@ -147,7 +159,8 @@ func (p *Puller) event(w wanted, kind, reason, message string) {
 func (p *Puller) inspect(ctx context.Context, w wanted) (*runtime.Image, error) {
 	have, err := p.cfg.Runtime.Image(ctx, w.spec)
 	if err != nil {
-		return nil, reason.New("ImageInspectError", fmt.Errorf("Failed to inspect image %q: %w", w.container.Image, err))
+		return nil, reason.New("ImageInspectError",
+			fmt.Errorf("Failed to inspect image %q: %w", w.container.Image, err))
 	}
 	return have, nil
 }
@@ -177,6 +190,7 @@ func (p *Puller) fetch(ctx context.Context, w wanted, have *runtime.Image) (*run
 	if err := p.cfg.Access.Pulling(name, have); err != nil {
 		return nil, reason.New("ErrImagePull", err)
 	}
+
 	with, err := p.pull(ctx, w)
 	if err != nil {
 		p.cfg.Access.Failed(name, maybePulled(ctx, err))
@@ -187,18 +201,22 @@ func (p *Puller) fetch(ctx context.Context, w wanted, have *runtime.Image) (*run
 	if err == nil && have == nil {
 		err = reason.New("ImageInspectError", fmt.Errorf("image %q is not there after it was pulled", name))
 	}
+
 	if err != nil {
 		p.cfg.Access.Failed(name, true)
 		return nil, err
 	}
+
 	// Without a record the intent stays: the next pod must show again that it may use the image.
 	if err := p.cfg.Access.Pulled(name, have.ID, with); err != nil {
 		p.cfg.Log.Warn("record of image pulls", "image", name, "err", err)
 	}
+
 	return have, nil
 }
 
-// maybePulled reports whether a pull that failed may have brought the image nevertheless: nobody waited for its end.
+// maybePulled reports whether a pull that failed may have brought the image nevertheless: nobody waited for
+// its end.
 func maybePulled(ctx context.Context, err error) bool {
 	switch status.Code(err) {
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
@@ -207,8 +225,8 @@ func maybePulled(ctx context.Context, err error) bool {
 	return ctx.Err() != nil
 }
 
-// pull pulls with the first credentials that do, or with none where none fit, as kubelet, and returns the secret that
-// they are from.
+// pull pulls with the first credentials that do, or with none where none fit, as kubelet, and returns the
+// secret that they are from.
 func (p *Puller) pull(ctx context.Context, w wanted) (*imageaccess.Secret, error) {
 	name := w.container.Image
 	p.event(w, v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", name))
@@ -219,6 +237,7 @@ func (p *Puller) pull(ctx context.Context, w wanted) (*imageaccess.Secret, error
 	if len(auths) == 0 {
 		auths = []pullauth.Credentials{{}}
 	}
+
 	sandbox, err := p.cfg.Sandbox(w.pod)
 	if err != nil {
 		return nil, err
@@ -233,6 +252,7 @@ func (p *Puller) pull(ctx context.Context, w wanted) (*imageaccess.Secret, error
 			return secretOf(auth), nil
 		}
 	}
+
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -241,12 +261,13 @@ func (p *Puller) pull(ctx context.Context, w wanted) (*imageaccess.Secret, error
 	if strings.Contains(err.Error(), "invalid reference format") {
 		why = "InvalidImageName"
 	}
+
 	event := reason.Event{Reason: "Failed", Message: fmt.Sprintf("Failed to pull image %q: %v", name, err)}
 	return nil, reason.WithEvent(why, event, err)
 }
 
-// credentials returns those of the pod's pull secrets and of the node that fit the image, the most specific first, and
-// with an error what could not be read.
+// credentials returns those of the pod's pull secrets and of the node that fit the image, the most specific
+// first, and with an error what could not be read.
 func (p *Puller) credentials(ctx context.Context, w wanted) ([]pullauth.Credentials, error) {
 	var files []pullauth.File
 	var missing []error
@@ -256,6 +277,7 @@ func (p *Puller) credentials(ctx context.Context, w wanted) ([]pullauth.Credenti
 			missing = append(missing, fmt.Errorf("pull secret %s/%s: %w", w.pod.Namespace, ref.Name, err))
 			continue
 		}
+
 		for _, key := range []string{v1.DockerConfigJsonKey, v1.DockerConfigKey} {
 			files = append(files, pullauth.File{Data: secret.Data[key], Secret: secret})
 		}
@@ -266,8 +288,10 @@ func (p *Puller) credentials(ctx context.Context, w wanted) ([]pullauth.Credenti
 		if err != nil {
 			missing = append(missing, err)
 		}
+
 		files = append(files, pullauth.File{Data: own})
 	}
+
 	return pullauth.For(w.spec.Image, files...), errors.Join(missing...)
 }
 

@@ -22,15 +22,19 @@ func full(b *testing.B) []*world {
 			for _, s := range d.Steps {
 				w.end(s, nil)
 			}
+
 			if c := w.running("i"); c != nil {
 				w.exit(c.ID, 0)
 			}
 		}
+
 		if d := w.look(nil); len(d.Steps) > 0 || w.running("b") == nil {
 			b.Fatalf("pod %d does not run: %v", i, d.Steps)
 		}
+
 		out = append(out, w)
 	}
+
 	return out
 }
 

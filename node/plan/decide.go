@@ -15,8 +15,8 @@ type planner struct {
 	out Decision
 }
 
-// Decide returns what to do now, by what See has seen and the probes found since. The caller gives each of the steps to
-// Begin, and to End when it has ended.
+// Decide returns what to do now, by what See has seen and the probes found since. The caller gives each of
+// the steps to Begin, and to End when it has ended.
 func (p *Pod) Decide(health map[string]Health, now time.Time) Decision {
 	d := &planner{View: p.view, pod: p}
 	d.keep(p, health, now)
@@ -27,6 +27,7 @@ func (p *Pod) Decide(health map[string]Health, now time.Time) Decision {
 	} else {
 		d.live()
 	}
+
 	d.cancel()
 
 	sortSteps(d.Pod, d.out.Steps)
@@ -34,7 +35,8 @@ func (p *Pod) Decide(health map[string]Health, now time.Time) Decision {
 	return d.out
 }
 
-// ending reports whether the pod must go: the API said so, the agent said so, it ended by itself, or its time is up.
+// ending reports whether the pod must go: the API said so, the agent said so, it ended by itself, or its time
+// is up.
 func (d *planner) ending() bool {
 	if d.pod.gone || d.Pod.DeletionTimestamp != nil || d.Ended != nil || Terminal(d.Pod.Status.Phase) {
 		return true
@@ -65,13 +67,16 @@ func (d *planner) do(s Step) bool {
 	if d.pod.busy(key) {
 		return false
 	}
+
 	if f, failed := d.failures[key]; failed && f.Retry.After(d.Now) {
 		d.wake(f.Retry)
 		if shown := f.At.Add(PullErrorShown); s.Verb == Pull && shown.After(d.Now) {
 			d.wake(shown)
 		}
+
 		return false
 	}
+
 	d.out.Steps = append(d.out.Steps, s)
 	return true
 }
@@ -86,8 +91,8 @@ func (d *planner) wake(at time.Time) {
 	}
 }
 
-// cancel lists the steps in flight that are not wanted any more: what brings up a pod that must end, and stops that
-// take longer than the pod's deletion now allows, e.g. since somebody has forced it.
+// cancel lists the steps in flight that are not wanted any more: what brings up a pod that must end, and
+// stops that take longer than the pod's deletion now allows, e.g. since somebody has forced it.
 func (d *planner) cancel() {
 	grace := deletionGrace(d.Pod)
 	for key, f := range d.pod.inFlight {
@@ -98,13 +103,14 @@ func (d *planner) cancel() {
 			d.out.Cancel = append(d.out.Cancel, key)
 		}
 	}
+
 	slices.SortFunc(d.out.Cancel, func(a, b Key) int {
 		return cmp.Or(cmp.Compare(a.Verb, b.Verb), cmp.Compare(a.Object, b.Object))
 	})
 }
 
-// starting reports whether a step that makes something is in flight: what it makes must be seen before the pod can be
-// taken down.
+// starting reports whether a step that makes something is in flight: what it makes must be seen before the
+// pod can be taken down.
 func (p *Pod) starting() bool {
 	if p.busy(Key{Verb: CreateSandbox}) || p.busy(Key{Verb: Prepare}) {
 		return true

@@ -9,12 +9,12 @@ import (
 	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// LeastGrace is what a container gets to end by itself however late it is: a sidecar after the others, any container
-// after its preStop hook, or in a pod that is deleted with a grace of 0.
+// LeastGrace is what a container gets to end by itself however late it is: a sidecar after the others, any
+// container after its preStop hook, or in a pod that is deleted with a grace of 0.
 const LeastGrace = 2 * time.Second
 
-// end takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and control group
-// beside the removal of the sandboxes, which hold nothing any more, and then the object.
+// end takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and control
+// group beside the removal of the sandboxes, which hold nothing any more, and then the object.
 func (d *planner) end() {
 	if d.stopContainers() > 0 || d.pod.starting() || d.stopSandboxes() > 0 {
 		return
@@ -32,6 +32,7 @@ func (d *planner) end() {
 	if d.Pod.DeletionTimestamp == nil && !d.pod.gone {
 		return
 	}
+
 	d.removeAll()
 
 	// What is removed meanwhile holds nothing any more, so the object need not wait for it.
@@ -44,8 +45,8 @@ func (d *planner) end() {
 	}
 }
 
-// stopContainers stops what runs and returns how many instances still do. Sidecars follow when everything else has
-// ended, one by one, the last of the spec first.
+// stopContainers stops what runs and returns how many instances still do. Sidecars follow when everything
+// else has ended, one by one, the last of the spec first.
 func (d *planner) stopContainers() (running int) {
 	last, ordinary := -1, 0
 	for i := range d.Observed.Containers {
@@ -53,14 +54,17 @@ func (d *planner) stopContainers() (running int) {
 		if c.State != Running {
 			continue
 		}
+
 		running++
 		if place := d.sidecarPlace(c.Name); place >= 0 {
 			last = max(last, place)
 			continue
 		}
+
 		ordinary++
 		d.stop(c)
 	}
+
 	if ordinary > 0 || last < 0 {
 		return running
 	}
@@ -71,6 +75,7 @@ func (d *planner) stopContainers() (running int) {
 			d.stop(c)
 		}
 	}
+
 	return running
 }
 
@@ -79,7 +84,13 @@ func (d *planner) stop(c *Container) {
 	if d.Ended != nil && d.Ended.Reason == DeadlineExceeded {
 		why = DeadlineExceeded
 	}
-	d.do(Step{Verb: Stop, Name: c.Name, ID: c.ID, Grace: d.endGrace(c), Why: why})
+	d.do(Step{
+		Verb:  Stop,
+		Name:  c.Name,
+		ID:    c.ID,
+		Grace: d.endGrace(c),
+		Why:   why,
+	})
 }
 
 // sidecarPlace is the index of a sidecar among the init containers, -1 for any other container.
@@ -106,13 +117,16 @@ func (d *planner) endGrace(c *Container) time.Duration {
 		if d.pod.gone && c.Grace > 0 {
 			return seconds(c.Grace)
 		}
+
 		return Grace(d.Pod)
 	}
 
-	// The API server's deletionTimestamp is when the grace ends. A sidecar, whose turn comes late, has only the rest.
+	// The API server's deletionTimestamp is when the grace ends. A sidecar, whose turn comes late, has only
+	// the rest.
 	if left := d.Pod.DeletionTimestamp.Sub(d.Now); d.sidecarPlace(c.Name) >= 0 && left < *asked {
 		return max(left, LeastGrace)
 	}
+
 	return *asked
 }
 
@@ -126,8 +140,9 @@ func (d *planner) stopSandboxes() (left int) {
 	return left
 }
 
-// stopSandbox reports whether a sandbox is stopped for good, its network released, and stops it otherwise. It is
-// stopped once in the agent's life even if the runtime calls it not ready: the stop may have been interrupted half-way.
+// stopSandbox reports whether a sandbox is stopped for good, its network released, and stops it otherwise. It
+// is stopped once in the agent's life even if the runtime calls it not ready: the stop may have been
+// interrupted half-way.
 func (d *planner) stopSandbox(s Sandbox) bool {
 	step := Step{Verb: StopSandbox, ID: s.ID}
 	if !s.Ready && d.pod.stopped[s.ID] && !d.pod.busy(step.Key()) {

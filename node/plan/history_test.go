@@ -27,7 +27,11 @@ type history struct {
 }
 
 func newHistory(choose func(int) int) *history {
-	policy := []v1.RestartPolicy{v1.RestartPolicyAlways, v1.RestartPolicyOnFailure, v1.RestartPolicyNever}[choose(3)]
+	policy := []v1.RestartPolicy{
+		v1.RestartPolicyAlways,
+		v1.RestartPolicyOnFailure,
+		v1.RestartPolicyNever,
+	}[choose(3)]
 	pod := podOf(policy, "init:i", "sidecar:s", "init:j", "a", "b")
 	if choose(3) == 0 {
 		pod.Spec.ActiveDeadlineSeconds = new(int64(60))
@@ -52,15 +56,19 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 			}
 		}
 	})
+
 	for _, k := range d.Cancel {
 		h.say("cancel %s", k)
 	}
+
 	for _, s := range d.Steps {
 		h.say("begin  %s", describe(s))
 	}
+
 	if err := h.check(d, before); err != nil {
 		return d, err
 	}
+
 	h.report(d)
 	h.say("status %s", summary(&h.api.Status))
 
@@ -70,6 +78,7 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 		if !quiet {
 			fate = h.choose(6)
 		}
+
 		switch {
 		case fate <= 1:
 			h.end(s, nil)
@@ -79,9 +88,11 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 			h.say("fail   %s", s.Key())
 			h.end(s, errors.New("fails"))
 		case fate == 3:
-			h.obey(s) // it shows before the step has ended
+			// it shows before the step has ended
+			h.obey(s)
 		}
 	}
+
 	return d, nil
 }
 
@@ -102,14 +113,17 @@ func (h *history) disturb() {
 			h.killSandbox(s.ID)
 		}
 	}
+
 	if h.often(40) {
 		h.say("agent restarts")
 		h.restartAgent()
 	}
+
 	if h.often(40) {
 		h.say("object changes")
 		h.pod.ObjectChanged()
 	}
+
 	if h.often(60) {
 		h.say("image changes")
 		h.change(func(p *v1.Pod) {
@@ -141,11 +155,13 @@ func (h *history) settle() error {
 			return nil
 		case len(h.flying)+len(d.Steps)+len(d.Cancel) > 0:
 		case d.Requeue.IsZero() && !h.gone:
-			h.pass(time.Second) // the status was reported, or the API has deleted the object
+			// the status was reported, or the API has deleted the object
+			h.pass(time.Second)
 		default:
 			h.now = d.Requeue
 		}
 	}
+
 	return errors.New("it never goes")
 }
 
@@ -162,6 +178,7 @@ func playSeed(seed uint64) (*history, error) {
 			h.disturb()
 		}
 	}
+
 	h.deletePod()
 	return h, h.settle()
 }
@@ -171,12 +188,14 @@ func TestEveryHistoryConverges(t *testing.T) {
 		if *onlySeed >= 0 && seed != uint64(*onlySeed) {
 			continue
 		}
+
 		h, err := playSeed(seed)
 		if *onlySeed >= 0 {
 			for _, line := range h.trace {
 				t.Log(line)
 			}
 		}
+
 		if err != nil {
 			t.Fatalf("%v (go test ./node/plan -run TestEveryHistoryConverges -v -seed %d)", err, seed)
 		}
@@ -202,17 +221,21 @@ func FuzzHistories(f *testing.F) {
 			if len(choices) == 0 {
 				return n - 1
 			}
+
 			c := int(choices[0]) % n
 			choices = choices[1:]
 			return c
 		})
+
 		for len(choices) > 0 {
 			h.pass(time.Duration(h.choose(20)) * 100 * time.Millisecond)
 			if _, err := h.step(false); err != nil {
 				t.Fatal(err)
 			}
+
 			h.disturb()
 		}
+
 		h.deletePod()
 		if err := h.settle(); err != nil {
 			t.Fatal(err)
@@ -236,11 +259,13 @@ func FuzzDecideNeverPanics(f *testing.F) {
 				ExitCode:  int32(b),
 			})
 		}
+
 		for range 3 {
 			before := slices.Clone(w.flying)
 			if err := w.check(w.look(nil), before); err != nil {
 				t.Fatal(err)
 			}
+
 			for _, s := range slices.Clone(w.flying) {
 				w.end(s, nil)
 			}

@@ -39,6 +39,7 @@ func (d *planner) prepare() {
 		d.pod.outdate()
 		volumes.renew = time.Time{}
 	}
+
 	if !volumes.fresh {
 		d.do(Step{Verb: Prepare})
 	}
@@ -50,8 +51,8 @@ func (d *planner) prepare() {
 	}
 }
 
-// wantedSoon returns the containers whose images should be at hand: those that will be started next and, ahead of time,
-// all that never ran.
+// wantedSoon returns the containers whose images should be at hand: those that will be started next and,
+// ahead of time, all that never ran.
 func (d *planner) wantedSoon() []*v1.Container {
 	var out []*v1.Container
 	add := func(c *v1.Container) {
@@ -66,26 +67,30 @@ func (d *planner) wantedSoon() []*v1.Container {
 			add(c)
 		}
 	}
+
 	for i := range d.Pod.Spec.Containers {
 		add(&d.Pod.Spec.Containers[i])
 	}
+
 	for i := range d.Pod.Spec.EphemeralContainers {
 		c := (*v1.Container)(&d.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
 		if d.latest(c.Name) == nil {
 			out = append(out, c)
 		}
 	}
+
 	return out
 }
 
-// ensureSandbox reports whether containers may start. There is one ready sandbox: older ones are stopped, a dead one is
-// replaced.
+// ensureSandbox reports whether containers may start. There is one ready sandbox: older ones are stopped, a
+// dead one is replaced.
 func (d *planner) ensureSandbox() bool {
 	for _, s := range d.Observed.Sandboxes {
 		if s.Ready && s.ID != d.Sandbox.ID {
 			d.do(Step{Verb: StopSandbox, ID: s.ID})
 		}
 	}
+
 	if d.Ready() != nil {
 		return true
 	}
@@ -97,6 +102,7 @@ func (d *planner) ensureSandbox() bool {
 			return false
 		}
 	}
+
 	d.do(Step{Verb: CreateSandbox, Attempt: attempt})
 	return false
 }
@@ -106,14 +112,22 @@ func (d *planner) stopRunning(why string) (running int) {
 	for _, c := range d.Observed.Containers {
 		if c.State == Running {
 			running++
-			d.do(Step{Verb: Stop, Name: c.Name, ID: c.ID, Grace: Grace(d.Pod), Why: why})
+			d.do(Step{
+				Verb:  Stop,
+				Name:  c.Name,
+				ID:    c.ID,
+				Grace: Grace(d.Pod),
+				Why:   why,
+			})
 		}
 	}
+
 	return running
 }
 
-// removeLeftovers removes instances that were created but never started (the agent or the runtime died in between) and,
-// of each container, all but the newest two: the newest is the status, the one before it the last state.
+// removeLeftovers removes instances that were created but never started (the agent or the runtime died in
+// between) and, of each container, all but the newest two: the newest is the status, the one before it the
+// last state.
 func (d *planner) removeLeftovers() {
 	for name, all := range d.instances {
 		if d.pod.busy(Key{Start, name}) {
@@ -126,7 +140,13 @@ func (d *planner) removeLeftovers() {
 			case c.State == Created:
 				d.do(Step{Verb: RemoveContainer, Name: name, ID: c.ID})
 			case c.State == Running && i > 0 && all[0].State == Running:
-				d.do(Step{Verb: Stop, Name: name, ID: c.ID, Why: SecondOfOneName})
+				d.do(Step{
+					Verb: Stop,
+					Name: name,
+					ID:   c.ID,
+					Why:  SecondOfOneName,
+				})
+
 			case c.State != Running && kept >= 2:
 				d.do(Step{Verb: RemoveContainer, Name: name, ID: c.ID})
 			default:
@@ -136,14 +156,18 @@ func (d *planner) removeLeftovers() {
 	}
 }
 
-// removeSandboxes removes sandboxes that came before and hold nothing any more. Those with the last state of a
-// container are kept for it.
+// removeSandboxes removes sandboxes that came before and hold nothing any more. Those with the last state of
+// a container are kept for it.
 func (d *planner) removeSandboxes() {
 	for _, s := range d.Observed.Sandboxes {
 		if s.Ready || s.ID == d.Sandbox.ID {
 			continue
 		}
-		holds := slices.ContainsFunc(d.Observed.Containers, func(c Container) bool { return c.SandboxID == s.ID })
+
+		holds := slices.ContainsFunc(
+			d.Observed.Containers,
+			func(c Container) bool { return c.SandboxID == s.ID },
+		)
 		if !holds && d.stopSandbox(s) {
 			d.do(Step{Verb: RemoveSandbox, ID: s.ID})
 		}
@@ -177,7 +201,10 @@ func (d *planner) initialize() bool {
 			if podspec.Sidecar(c) && (d.Health[cur.ID].Started || begun) {
 				continue
 			}
-			return false // a sidecar that is not started yet, or an init container at work
+
+			// a sidecar that is not started yet, or an init container at work
+			return false
+
 		case cur != nil && cur.State == Exited && !podspec.Sidecar(c) && cur.ExitCode == 0:
 			continue
 		}
@@ -187,38 +214,50 @@ func (d *planner) initialize() bool {
 			return false
 		}
 	}
+
 	return true
 }
 
-// applicationsBegun reports whether an application container was created in the current sandbox: then initialization is
-// over.
+// applicationsBegun reports whether an application container was created in the current sandbox: then
+// initialization is over.
 func (d *planner) applicationsBegun() bool {
-	return slices.ContainsFunc(d.Pod.Spec.Containers, func(c v1.Container) bool { return d.current(c.Name) != nil })
+	return slices.ContainsFunc(
+		d.Pod.Spec.Containers,
+		func(c v1.Container) bool { return d.current(c.Name) != nil },
+	)
 }
 
-// applications starts application containers one after the other in the order of the spec, as postStart hooks rely on
-// it. One that cannot start does not hold up the next.
+// applications starts application containers one after the other in the order of the spec, as postStart hooks
+// rely on it. One that cannot start does not hold up the next.
 func (d *planner) applications() {
 	for i := range d.Pod.Spec.Containers {
 		c := &d.Pod.Spec.Containers[i]
 		if d.pod.busy(Key{Start, c.Name}) {
 			return
 		}
+
 		cur := d.current(c.Name)
 		if cur != nil && cur.State == Running {
 			d.keepHealthy(c, cur)
 			continue
 		}
+
 		if d.restart(c, cur) {
 			return
 		}
 	}
 }
 
-// keepHealthy stops an instance that failed its probes or whose image was changed. It reports whether the instance
-// stays.
+// keepHealthy stops an instance that failed its probes or whose image was changed. It reports whether the
+// instance stays.
 func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
-	step := Step{Verb: Stop, Name: c.Name, ID: cur.ID, Grace: Grace(d.Pod)}
+	step := Step{
+		Verb:  Stop,
+		Name:  c.Name,
+		ID:    cur.ID,
+		Grace: Grace(d.Pod),
+	}
+
 	health := d.Health[cur.ID]
 	switch {
 	case d.changed(c, cur):
@@ -228,9 +267,11 @@ func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
 		if health.Grace != nil {
 			step.Grace = seconds(*health.Grace)
 		}
+
 	default:
 		return true
 	}
+
 	d.do(step)
 	return false
 }
@@ -238,7 +279,8 @@ func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
 // restart starts a container that never ran, or ran and may run again. It reports whether a start was begun.
 func (d *planner) restart(c *v1.Container, cur *Container) bool {
 	if cur == nil {
-		return !d.over(c) && d.start(c, false) // over: before the sandbox was replaced
+		// over: before the sandbox was replaced
+		return !d.over(c) && d.start(c, false)
 	}
 	if cur.State == Created || d.pod.busy(Key{RemoveContainer, cur.ID}) {
 		return false
@@ -246,8 +288,8 @@ func (d *planner) restart(c *v1.Container, cur *Container) bool {
 	return d.restartDue(c, cur) && d.start(c, true)
 }
 
-// restartDue reports whether the instance of a container ended and may be replaced now. If it may be later, the next
-// decision is made then.
+// restartDue reports whether the instance of a container ended and may be replaced now. If it may be later,
+// the next decision is made then.
 func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 	switch {
 	case cur.State == Running || cur.State == Created:
@@ -263,6 +305,7 @@ func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 		d.wake(until)
 		return false
 	}
+
 	return true
 }
 
@@ -277,9 +320,9 @@ func (d *planner) isApplication(c *v1.Container) bool {
 	return slices.ContainsFunc(d.Pod.Spec.Containers, func(x v1.Container) bool { return x.Name == c.Name })
 }
 
-// start asks for a new instance when the volumes are mounted and the image is here. It reports whether the container is
-// on its way. Volumes that are there but cannot be brought up to date (the API server is away, an object was deleted)
-// hold up no restart.
+// start asks for a new instance when the volumes are mounted and the image is here. It reports whether the
+// container is on its way. Volumes that are there but cannot be brought up to date (the API server is away,
+// an object was deleted) hold up no restart.
 func (d *planner) start(c *v1.Container, restart bool) bool {
 	if !d.Observed.Mounted || d.pod.images[c.Name] != c.Image {
 		return false
@@ -293,21 +336,28 @@ func (d *planner) start(c *v1.Container, restart bool) bool {
 	})
 }
 
-// attempt is the restart count of the next instance: one more than that of the newest one that the runtime or the API
-// knows.
+// attempt is the restart count of the next instance: one more than that of the newest one that the runtime or
+// the API knows.
 func (d *planner) attempt(name string) uint32 {
 	if last := d.latest(name); last != nil {
 		if last.State == Created {
 			return last.Attempt
 		}
+
 		return last.Attempt + 1
 	}
-	for _, all := range [][]v1.ContainerStatus{d.Pod.Status.InitContainerStatuses, d.Pod.Status.ContainerStatuses} {
+
+	for _, all := range [][]v1.ContainerStatus{
+		d.Pod.Status.InitContainerStatuses,
+		d.Pod.Status.ContainerStatuses,
+	} {
 		for i := range all {
 			if s := &all[i]; s.Name == name && ran(s) != nil {
-				return uint32(s.RestartCount) + 1 // it was removed
+				// it was removed
+				return uint32(s.RestartCount) + 1
 			}
 		}
 	}
+
 	return d.Observed.Logged[name]
 }

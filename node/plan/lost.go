@@ -9,14 +9,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// This file is about pods that only one side knows: the API, after a reboot, or the runtime, after the object was
-// removed.
+// This file is about pods that only one side knows: the API, after a reboot, or the runtime, after the object
+// was removed.
 
 // LostExitCode is that of a container that ran when its node went down, as with containerd and kubelet.
 const LostExitCode = 255
 
-// recall adds the instances that only the API knows to have run: a reboot makes runtimes forget. What ran is over, and
-// whether it runs again is a question of the restart policy, as if the runtime still had it.
+// recall adds the instances that only the API knows to have run: a reboot makes runtimes forget. What ran is
+// over, and whether it runs again is a question of the restart policy, as if the runtime still had it.
 func (v *View) recall() {
 	s := &v.Pod.Status
 	for _, all := range [][]v1.ContainerStatus{
@@ -28,6 +28,7 @@ func (v *View) recall() {
 			if len(v.instances[all[i].Name]) > 0 {
 				continue
 			}
+
 			lost := ran(&all[i])
 			if lost == nil || v.removed(lost) {
 				continue
@@ -35,13 +36,15 @@ func (v *View) recall() {
 			if v.recalled == nil {
 				v.recalled = map[string]*Container{}
 			}
+
 			v.recalled[lost.Name] = lost
 		}
 	}
 }
 
-// removed reports whether an instance that the runtime does not have was removed to restart all containers, so that its
-// container starts from the beginning: then it was of the sandbox that is there. The API's times are whole seconds.
+// removed reports whether an instance that the runtime does not have was removed to restart all containers,
+// so that its container starts from the beginning: then it was of the sandbox that is there. The API's times
+// are whole seconds.
 func (v *View) removed(c *Container) bool {
 	return mayRestartAll(v.Pod) && v.Sandbox != nil &&
 		!c.Started.Before(v.Sandbox.Created.Truncate(time.Second))
@@ -54,6 +57,7 @@ func ran(s *v1.ContainerStatus) *Container {
 	if ended == nil {
 		ended = s.LastTerminationState.Terminated
 	}
+
 	switch {
 	case s.State.Running != nil:
 		out.ExitCode = LostExitCode
@@ -62,9 +66,11 @@ func ran(s *v1.ContainerStatus) *Container {
 		out.ExitCode = ended.ExitCode
 		out.Started = ended.StartedAt.Time
 		out.Finished = ended.FinishedAt.Time
+
 	default:
 		return nil
 	}
+
 	return out
 }
 
@@ -87,8 +93,10 @@ func orphan(uid types.UID, o Observed) *v1.Pod {
 			seen[c.Name] = true
 			pod.Spec.Containers = append(pod.Spec.Containers, annotated(c))
 		}
+
 		pod.Spec.TerminationGracePeriodSeconds = new(c.Grace)
 	}
+
 	return pod
 }
 

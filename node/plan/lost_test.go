@@ -35,12 +35,15 @@ func (w *world) starts() (out []plan.Step) {
 			if s.Verb == plan.Start {
 				out = append(out, s)
 			}
+
 			w.end(s, nil)
 		}
+
 		if len(out) > 0 {
 			return out
 		}
 	}
+
 	return nil
 }
 
@@ -99,6 +102,7 @@ func TestWhatOnlyTheAPIKnowsToHaveRunIsOver(t *testing.T) {
 			for _, s := range slices.Clone(w.flying) {
 				w.end(s, nil)
 			}
+
 			started := w.starts()
 			if len(started) != 1 || started[0].Name != c.starts || started[0].Attempt != 1 {
 				t.Errorf("starts %+v, want %s with one attempt more than the API shows", started, c.starts)
@@ -107,7 +111,8 @@ func TestWhatOnlyTheAPIKnowsToHaveRunIsOver(t *testing.T) {
 	}
 }
 
-// Restarting all containers removes them from the sandbox in which they ran. The API shows what they were for a while.
+// Restarting all containers removes them from the sandbox in which they ran. The API shows what they were for
+// a while.
 func TestWhatWasRemovedFromItsSandboxStartsFromTheBeginning(t *testing.T) {
 	pod := podOf("Never", "a")
 	if err := option(&pod.Spec.Containers[0], "restart-all-on:7"); err != nil {
@@ -149,9 +154,11 @@ func TestAPodThatOnlyTheRuntimeKnowsIsStoppedByItsAnnotations(t *testing.T) {
 	if len(d.Steps) != 1 || d.Steps[0].Verb != plan.Stop || d.Steps[0].Grace != 12*time.Second {
 		t.Fatalf("steps %+v, want a stop within 12 s", d.Steps)
 	}
+
 	pod := d.View.Pod
 	c := pod.Spec.Containers[0]
-	if pod.Annotations["k"] != "v" || c.Lifecycle.PreStop.Exec.Command[0] != "bye" || c.Ports[0].ContainerPort != 80 {
+	if pod.Annotations["k"] != "v" || c.Lifecycle.PreStop.Exec.Command[0] != "bye" ||
+		c.Ports[0].ContainerPort != 80 {
 		t.Errorf("pod %+v", pod)
 	}
 }

@@ -1,10 +1,11 @@
-// Package plan decides what happens next to one pod. A Pod holds all that the agent knows of it: what is wanted, what
-// was seen, what is being done and what failed. It has no lock, no clock and does no I/O, so that the same calls
-// always give the same steps, and any loss, delay or repetition of events only changes when Decide is called.
+// Package plan decides what happens next to one pod. A Pod holds all that the agent knows of it: what is
+// wanted, what was seen, what is being done and what failed. It has no lock, no clock and does no I/O, so
+// that the same calls always give the same steps, and any loss, delay or repetition of events only changes
+// when Decide is called.
 //
-// The rules are those of kubelet: init containers one after the other, restartable init containers (sidecars) gate the
-// next one by being started, application containers start in the order of the spec, back-off per container, and
-// termination takes the sidecars last, in reverse order
+// The rules are those of kubelet: init containers one after the other, restartable init containers (sidecars)
+// gate the next one by being started, application containers start in the order of the spec, back-off per
+// container, and termination takes the sidecars last, in reverse order
 // (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/).
 package plan
 
@@ -17,7 +18,8 @@ import (
 // State is the state of a container in the runtime.
 type State int
 
-// The states of a container. One of which the runtime answers "unknown" counts as exited with an unknown code.
+// The states of a container. One of which the runtime answers "unknown" counts as exited with an unknown
+// code.
 const (
 	Created State = iota
 	Running
@@ -48,7 +50,8 @@ type Container struct {
 	Image, ImageID             string
 
 	// What is needed to stop it when the API no longer has the pod, from annotations: the
-	// terminationGracePeriodSeconds at creation, and as JSON its preStop hook and the ports that may be named there.
+	// terminationGracePeriodSeconds at creation, and as JSON its preStop hook and the ports that may be named
+	// there.
 	Grace          int64
 	PreStop, Ports string
 
@@ -64,22 +67,24 @@ type Container struct {
 type Observed struct {
 	Sandboxes  []Sandbox
 	Containers []Container
-	// Mounted: all volumes that containers of the pod use are mounted, be they out of date. Containers can start.
+	// Mounted: all volumes that containers of the pod use are mounted, be they out of date. Containers can
+	// start.
 	Mounted bool
-	// Logged is, by container name, the attempt that follows those whose logs are there, of a pod of which the runtime
-	// knows nothing.
+	// Logged is, by container name, the attempt that follows those whose logs are there, of a pod of which
+	// the runtime knows nothing.
 	Logged map[string]uint32
 }
 
 // Health is what the probes of a running instance found.
 type Health struct {
 	Started, Ready bool
-	Unhealthy      string // the probe for which it must be restarted, FailedLiveness or FailedStartup, or empty
-	Grace          *int64 // that probe's own terminationGracePeriodSeconds
+	// the probe for which it must be restarted, FailedLiveness or FailedStartup, or empty
+	Unhealthy string
+	Grace     *int64 // that probe's own terminationGracePeriodSeconds
 }
 
-// Ending is a decision of the agent that the pod must end: its deadline, preemption, rejection. The reason and message
-// are those of the pod's status.
+// Ending is a decision of the agent that the pod must end: its deadline, preemption, rejection. The reason
+// and message are those of the pod's status.
 type Ending struct {
 	Reason, Message string
 	Disruption      string // message of the condition DisruptionTarget; empty: it was the pod's own fault

@@ -16,8 +16,8 @@ import (
 	"github.com/trivet-node/trivet/node/reason"
 )
 
-// Pod is one pod as the agent knows it. A look at it is Look, Want or Gone, See and Decide, in this order; Begin and
-// End may come at any time. It has no lock: the caller sees to it that calls do not overlap.
+// Pod is one pod as the agent knows it. A look at it is Look, Want or Gone, See and Decide, in this order;
+// Begin and End may come at any time. It has no lock: the caller sees to it that calls do not overlap.
 //
 // All of it beside the API and the runtime may be lost. It is then found again, at worst after a retry.
 type Pod struct {
@@ -73,24 +73,26 @@ func New(uid types.UID, limit time.Duration) *Pod {
 // Spec returns the newest version of the pod, or nil when none was seen. The caller must not change it.
 func (p *Pod) Spec() *v1.Pod { return p.spec }
 
-// Look begins a look. A step that ends from here on counts as in flight until the next one: what is observed may not
-// show what it did.
+// Look begins a look. A step that ends from here on counts as in flight until the next one: what is observed
+// may not show what it did.
 func (p *Pod) Look() { clear(p.landed) }
 
-// Want takes the newest version of the pod and reports whether its spec differs from the one before. What was learned
-// of an older spec is forgotten: a step that failed may succeed by the new one, an image that is not to blame for a
-// crash need not wait for it, and volumes may show something else.
+// Want takes the newest version of the pod and reports whether its spec differs from the one before. What was
+// learned of an older spec is forgotten: a step that failed may succeed by the new one, an image that is not
+// to blame for a crash need not wait for it, and volumes may show something else.
 func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 	old := p.spec
 	p.spec = pod
 	if old == nil {
 		return true
 	}
+
 	if old.Generation == pod.Generation {
 		// Volumes of the downward API show labels and annotations.
 		if !maps.Equal(old.Labels, pod.Labels) || !maps.Equal(old.Annotations, pod.Annotations) {
 			p.outdate()
 		}
+
 		return false
 	}
 
@@ -101,6 +103,7 @@ func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 			delete(p.restarts, name)
 		}
 	}
+
 	p.outdate()
 	return true
 }
@@ -108,8 +111,8 @@ func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 // Gone says that the API has no such pod any more.
 func (p *Pod) Gone() { p.gone = true }
 
-// ObjectChanged says that something the pod refers to has appeared, changed or gone: what failed is tried at once, and
-// volumes are brought up to date.
+// ObjectChanged says that something the pod refers to has appeared, changed or gone: what failed is tried at
+// once, and volumes are brought up to date.
 func (p *Pod) ObjectChanged() {
 	clear(p.failures)
 	p.outdate()
@@ -121,7 +124,8 @@ func (p *Pod) RenewAt(at time.Time) { p.volumes.renew = at }
 // outdate says that volumes show something old. If they are being prepared right now, that is done once more.
 func (p *Pod) outdate() { p.volumes.fresh, p.volumes.changed = false, true }
 
-// Terminate makes the pod end for a reason of the agent's own. The first reason stands; it reports whether this is it.
+// Terminate makes the pod end for a reason of the agent's own. The first reason stands; it reports whether
+// this is it.
 func (p *Pod) Terminate(e Ending) (first bool) {
 	if p.ended != nil {
 		return false
@@ -133,8 +137,8 @@ func (p *Pod) Terminate(e Ending) (first bool) {
 // Terminated reports whether the agent has made the pod end.
 func (p *Pod) Terminated() bool { return p.ended != nil }
 
-// See takes what the node has of the pod and returns the pod as this look sees it, without what only Decide knows.
-// What steps in flight have brought about is hidden until they have ended.
+// See takes what the node has of the pod and returns the pod as this look sees it, without what only Decide
+// knows. What steps in flight have brought about is hidden until they have ended.
 func (p *Pod) See(o Observed) View {
 	if p.spec == nil {
 		p.spec = orphan(p.uid, o)
@@ -143,24 +147,30 @@ func (p *Pod) See(o Observed) View {
 	return p.view
 }
 
-// mask hides that a container runs while its start, postStart hook included, is not over, and that one which never
-// started has ended because it is being removed.
+// mask hides that a container runs while its start, postStart hook included, is not over, and that one which
+// never started has ended because it is being removed.
 func (p *Pod) mask(o Observed) Observed {
 	if len(p.inFlight)+len(p.landed) == 0 {
 		return o
 	}
+
 	o.Containers = slices.Clone(o.Containers)
 	for i := range o.Containers {
 		c := &o.Containers[i]
 		newest := func() bool {
-			return !slices.ContainsFunc(o.Containers, func(x Container) bool { return x.Name == c.Name && newer(&x, c) })
+			return !slices.ContainsFunc(
+				o.Containers,
+				func(x Container) bool { return x.Name == c.Name && newer(&x, c) },
+			)
 		}
+
 		starting := c.State == Running && p.busy(Key{Start, c.Name}) && newest()
 		removing := c.State == Exited && c.Started.IsZero() && p.busy(Key{RemoveContainer, c.ID})
 		if starting || removing {
 			c.State = Created
 		}
 	}
+
 	return o
 }
 
@@ -182,13 +192,15 @@ func (p *Pod) Begin(s Step) {
 	p.inFlight[s.Key()] = f
 }
 
-// End says that a step has ended. It reports whether that is a failure to tell users about: a step that was cancelled
-// or whose spec has changed meanwhile is none.
+// End says that a step has ended. It reports whether that is a failure to tell users about: a step that was
+// cancelled or whose spec has changed meanwhile is none.
 func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	key := s.Key()
 	if err == nil && s.Verb == Finalize {
-		return false // stays in flight: finalizers of others may keep the object for long
+		// stays in flight: finalizers of others may keep the object for long
+		return false
 	}
+
 	delete(p.inFlight, key)
 	p.landed[key] = true
 
@@ -202,15 +214,18 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 		if s.Verb == Pull {
 			delays = backoff.OfPulls
 		}
+
 		p.failures[key] = p.failures[key].Next(delays, reason.Of(err), err.Error(), now)
 	}
 
 	if s.Verb == Start {
-		delete(p.images, s.Name) // the next start makes sure of the image again
+		// the next start makes sure of the image again
+		delete(p.images, s.Name)
 		if s.Restart && !cancelled {
 			p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
 		}
 	}
+
 	return err != nil && !cancelled
 }
 

@@ -22,7 +22,13 @@ func simplePod() *v1.Pod {
 }
 
 func TestWhatStepsInFlightHaveBroughtAboutIsHidden(t *testing.T) {
-	old := Container{ID: "0", Name: "c", State: Exited, Started: start}
+	old := Container{
+		ID:      "0",
+		Name:    "c",
+		State:   Exited,
+		Started: start,
+	}
+
 	starting := Step{Verb: Start, Name: "c"}
 	removing := Step{Verb: RemoveContainer, ID: "1"}
 	for _, c := range []struct {
@@ -31,7 +37,12 @@ func TestWhatStepsInFlightHaveBroughtAboutIsHidden(t *testing.T) {
 		inFlight *Step
 		want     State
 	}{
-		{"running, its postStart hook is not over", Container{State: Running, Started: start}, &starting, Created},
+		{
+			"running, its postStart hook is not over",
+			Container{State: Running, Started: start},
+			&starting,
+			Created,
+		},
 		{"running", Container{State: Running, Started: start}, nil, Running},
 		{"never started and being removed", Container{State: Exited}, &removing, Created},
 		{"could not start", Container{State: Exited}, nil, Exited},
@@ -43,6 +54,7 @@ func TestWhatStepsInFlightHaveBroughtAboutIsHidden(t *testing.T) {
 			if c.inFlight != nil {
 				p.Begin(*c.inFlight)
 			}
+
 			c.instance.ID, c.instance.Name, c.instance.Attempt = "1", "c", 1
 			seen := p.See(Observed{Containers: []Container{old, c.instance}}).Observed.Containers
 			if seen[0].State != Exited || seen[1].State != c.want {
@@ -87,10 +99,12 @@ func TestInstancesComeNewestFirst(t *testing.T) {
 		{ID: "0", Name: "c"},
 		{ID: "2", Name: "c", Attempt: 2, Created: start},
 	}})
+
 	got := ""
 	for _, c := range v.Instances("c") {
 		got += c.ID
 	}
+
 	if got != "3210" {
 		t.Errorf("order %s, want 3210", got)
 	}
@@ -115,7 +129,10 @@ func TestWhatANewSpecForgets(t *testing.T) {
 		{"the status", func(p *v1.Pod) { p.Status.Phase = v1.PodRunning }, true, true, true},
 		{"a label", func(p *v1.Pod) { p.Labels["a"] = "2" }, true, true, false},
 		{"an annotation", func(p *v1.Pod) { p.Annotations = map[string]string{"b": "2"} }, true, true, false},
-		{"another image", func(p *v1.Pod) { p.Generation, p.Spec.Containers[0].Image = 2, "new" }, false, false, false},
+		{
+			"another image", func(p *v1.Pod) { p.Generation, p.Spec.Containers[0].Image = 2, "new" }, false,
+			false, false,
+		},
 		{"something else of the spec", func(p *v1.Pod) { p.Generation = 2 }, false, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {

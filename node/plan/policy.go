@@ -21,22 +21,25 @@ func restartAfter(pod *v1.Pod, c *v1.Container, last *Container) bool {
 	return ShouldRestart(pod, c, last.ExitCode)
 }
 
-// ShouldRestart reports whether a container that ended with the exit code is restarted. Its restart rules come first,
-// then its own policy, then the pod's.
+// ShouldRestart reports whether a container that ended with the exit code is restarted. Its restart rules
+// come first, then its own policy, then the pod's.
 func ShouldRestart(pod *v1.Pod, c *v1.Container, exitCode int32) bool {
 	if rule := MatchRule(c, exitCode); rule != nil {
 		return true
 	}
+
 	policy := pod.Spec.RestartPolicy
 	if c.RestartPolicy != nil {
 		policy = v1.RestartPolicy(*c.RestartPolicy)
 	}
+
 	switch policy {
 	case v1.RestartPolicyNever:
 		return false
 	case v1.RestartPolicyOnFailure:
 		return exitCode != 0
 	}
+
 	return true
 }
 
@@ -55,8 +58,8 @@ func MatchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
 	return nil
 }
 
-// finished reports whether the pod is done by itself: all application containers ended for good, or an init container
-// failed for good.
+// finished reports whether the pod is done by itself: all application containers ended for good, or an init
+// container failed for good.
 func (v *View) finished() bool {
 	if v.initFailed() {
 		return true
@@ -64,6 +67,7 @@ func (v *View) finished() bool {
 	if len(v.Pod.Spec.Containers) == 0 {
 		return false
 	}
+
 	for i := range v.Pod.Spec.Containers {
 		c := &v.Pod.Spec.Containers[i]
 		last := v.latest(c.Name)
@@ -76,14 +80,19 @@ func (v *View) finished() bool {
 			return false
 		}
 	}
+
 	return true
 }
 
 // initFailed reports whether an init container failed for good before any application container began.
 func (v *View) initFailed() bool {
-	if slices.ContainsFunc(v.Pod.Spec.Containers, func(c v1.Container) bool { return v.latest(c.Name) != nil }) {
+	if slices.ContainsFunc(
+		v.Pod.Spec.Containers,
+		func(c v1.Container) bool { return v.latest(c.Name) != nil },
+	) {
 		return false
 	}
+
 	for i := range v.Pod.Spec.InitContainers {
 		c := &v.Pod.Spec.InitContainers[i]
 		last := v.latest(c.Name)
@@ -94,11 +103,12 @@ func (v *View) initFailed() bool {
 			return true
 		}
 	}
+
 	return false
 }
 
-// lostSandbox reports whether the pod has lost its sandbox for good: one that never restarts does not get a second
-// sandbox once containers ran in the first.
+// lostSandbox reports whether the pod has lost its sandbox for good: one that never restarts does not get a
+// second sandbox once containers ran in the first.
 func (v *View) lostSandbox() bool {
 	ownPolicy := func(c v1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 }
 	return v.Pod.Spec.RestartPolicy == v1.RestartPolicyNever && v.Ready() == nil &&
@@ -122,12 +132,13 @@ func (p *Pod) hash(c *v1.Container) string {
 
 type hashOf struct{ image, hash string }
 
-// Hash identifies what of a container's spec may change in place, as kubelet computes it: another hash means another
-// instance.
+// Hash identifies what of a container's spec may change in place, as kubelet computes it: another hash means
+// another instance.
 func Hash(c *v1.Container) string {
 	data, err := json.Marshal(map[string]string{"name": c.Name, "image": c.Image})
 	if err != nil {
-		return "" // strings always marshal
+		// strings always marshal
+		return ""
 	}
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%v", dump.ForHash(data))

@@ -9,9 +9,9 @@ import (
 )
 
 // restartAll restarts the whole pod in its sandbox when a container ended by a rule that asks for it
-// (RestartAllContainers): everything that runs is stopped, all instances are removed, and the next decision finds a pod
-// of which nothing has run. The instances that asked for it are removed last, so that the work is resumed wherever it
-// was interrupted. It reports whether that is going on.
+// (RestartAllContainers): everything that runs is stopped, all instances are removed, and the next decision
+// finds a pod of which nothing has run. The instances that asked for it are removed last, so that the work is
+// resumed wherever it was interrupted. It reports whether that is going on.
 func (d *planner) restartAll() bool {
 	triggers := d.RestartingAll()
 	if len(triggers) == 0 {
@@ -28,12 +28,15 @@ func (d *planner) restartAll() bool {
 			d.do(Step{Verb: RemoveContainer, Name: c.Name, ID: c.ID})
 		}
 	}
+
 	if left {
 		return true
 	}
+
 	for _, id := range triggers {
 		d.do(Step{Verb: RemoveContainer, ID: id})
 	}
+
 	return true
 }
 

@@ -25,30 +25,35 @@ import (
 
 var update = flag.Bool("update", false, "write what happens into the scripts")
 
-// Each file in testdata is the life of one pod. Lines that begin with a word are what happens to the pod, and the
-// indented lines below are what the plan does then: the steps that it begins or cancels, when it wants to be asked
-// again, and the status where it changes. testdata/README.md explains the words.
+// Each file in testdata is the life of one pod. Lines that begin with a word are what happens to the pod, and
+// the indented lines below are what the plan does then: the steps that it begins or cancels, when it wants to
+// be asked again, and the status where it changes. testdata/README.md explains the words.
 func TestPodLives(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
+
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			want, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
+
 			got, err := play(string(want))
 			if err != nil {
 				t.Fatal(err)
 			}
+
 			if *update {
 				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
 				}
+
 				return
 			}
+
 			if diff := cmp.Diff(string(want), got); diff != "" {
 				t.Errorf("-script +now (go test ./node/plan -update writes it):\n%s", diff)
 			}
@@ -71,11 +76,13 @@ func play(script string) (string, error) {
 			s.out.WriteString(line + "\n")
 			continue
 		}
+
 		s.out.WriteString(line + "\n")
 		if err := s.happen(strings.Fields(line)); err != nil {
 			return "", fmt.Errorf("line %d: %s: %w", n, line, err)
 		}
 	}
+
 	return s.out.String(), lines.Err()
 }
 
@@ -95,9 +102,11 @@ func (s *stage) happen(words []string) error {
 		s.world = newWorld(declared(words[1:]))
 		return configure(s.world.api, words[1:])
 	}
+
 	if s.world == nil {
 		return errors.New("there is no pod yet")
 	}
+
 	do := map[string]func(args []string) error{
 		"look":             s.lookOnce,
 		"run":              s.run,
@@ -121,6 +130,7 @@ func (s *stage) happen(words []string) error {
 	if do == nil {
 		return errors.New("no such word")
 	}
+
 	return do(words[1:])
 }
 
@@ -149,11 +159,13 @@ func configure(pod *v1.Pod, words []string) error {
 			if err != nil {
 				return err
 			}
+
 			if key == "deadline" {
 				pod.Spec.ActiveDeadlineSeconds = new(int64(d / time.Second))
 			} else {
 				pod.Spec.TerminationGracePeriodSeconds = new(int64(d / time.Second))
 			}
+
 		case setting:
 			return fmt.Errorf("no such setting: %s", key)
 		case special:
@@ -163,6 +175,7 @@ func configure(pod *v1.Pod, words []string) error {
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -186,6 +199,7 @@ func option(c *v1.Container, words string) error {
 			if err != nil {
 				return err
 			}
+
 			rule := v1.ContainerRestartRule{
 				Action: v1.ContainerRestartRuleActionRestart,
 				ExitCodes: &v1.ContainerRestartRuleOnExitCodes{
@@ -196,12 +210,15 @@ func option(c *v1.Container, words string) error {
 			if key == "restart-all-on" {
 				rule.Action = v1.ContainerRestartRuleActionRestartAllContainers
 			}
+
 			c.RestartPolicy = new(v1.ContainerRestartPolicyNever)
 			c.RestartPolicyRules = append(c.RestartPolicyRules, rule)
+
 		default:
 			return fmt.Errorf("no such option: %s", key)
 		}
 	}
+
 	return nil
 }
 
@@ -216,21 +233,26 @@ func (s *stage) lookOnce([]string) error {
 	for _, k := range d.Cancel {
 		s.print("cancel %s", k)
 	}
+
 	if len(d.Steps) > 0 {
 		var steps []string
 		for _, step := range d.Steps {
 			steps = append(steps, describe(step))
 		}
+
 		s.print("begin  %s", strings.Join(steps, ", "))
 	}
+
 	s.report(d)
 	if now := summary(&s.api.Status); !s.gone && now != s.shown {
 		s.shown = now
 		s.print("status %s", now)
 	}
+
 	if d.Requeue != s.wakeAt && !d.Requeue.IsZero() {
 		s.print("again  in %s", d.Requeue.Sub(s.now))
 	}
+
 	s.wakeAt = d.Requeue
 	return nil
 }
@@ -252,6 +274,7 @@ func (s *stage) run([]string) error {
 			return nil
 		}
 	}
+
 	return errors.New("it does not come to rest")
 }
 
@@ -261,22 +284,27 @@ func (s *stage) endSteps(args []string) error {
 		for _, step := range slices.Clone(s.flying) {
 			s.end(step, nil)
 		}
+
 		return nil
 	}
+
 	for _, key := range args {
 		if key == "cancelled" {
 			continue
 		}
+
 		step, err := s.inFlight(key)
 		if err != nil {
 			return err
 		}
+
 		if args[len(args)-1] == "cancelled" {
 			s.end(step, context.Canceled)
 		} else {
 			s.end(step, nil)
 		}
 	}
+
 	return nil
 }
 
@@ -317,6 +345,7 @@ func (s *stage) probe(args []string) error {
 	if c == nil {
 		return errors.New("it does not run")
 	}
+
 	h := s.health[c.ID]
 	switch args[1] {
 	case "started":
@@ -332,6 +361,7 @@ func (s *stage) probe(args []string) error {
 	default:
 		return fmt.Errorf("no such answer: %s", args[1])
 	}
+
 	s.health[c.ID] = h
 	return nil
 }
@@ -393,8 +423,8 @@ func (s *stage) sandboxDies([]string) error {
 	return nil
 }
 
-// runtimeRestarts lets a container that was created and not yet started appear, as after a crash in between, and the
-// steps in flight fail.
+// runtimeRestarts lets a container that was created and not yet started appear, as after a crash in between,
+// and the steps in flight fail.
 func (s *stage) runtimeRestarts([]string) error {
 	for _, step := range slices.Clone(s.flying) {
 		if step.Verb == plan.Start {
@@ -422,13 +452,16 @@ func describe(s plan.Step) string {
 		if s.Attempt > 0 {
 			out += fmt.Sprintf(" #%d", s.Attempt)
 		}
+
 	case plan.Pull:
 		if s.Image != s.Name {
 			out += " " + s.Image
 		}
+
 	case plan.Stop:
 		out += fmt.Sprintf(" (%s, %s)", s.Why, s.Grace)
 	}
+
 	return out
 }
 
@@ -438,6 +471,7 @@ func summary(s *v1.PodStatus) string {
 	if s.Reason != "" {
 		out += " " + s.Reason
 	}
+
 	for _, c := range s.Conditions {
 		if c.Type == v1.PodReady && c.Status == v1.ConditionTrue {
 			out += ", ready"
@@ -450,11 +484,14 @@ func summary(s *v1.PodStatus) string {
 		if c.RestartCount > 0 {
 			out += fmt.Sprintf("#%d", c.RestartCount)
 		}
+
 		switch {
-		case c.State.Running != nil && !c.Ready && slices.ContainsFunc(s.ContainerStatuses, func(x v1.ContainerStatus) bool {
-			return x.Name == c.Name
-		}):
+		case c.State.Running != nil && !c.Ready &&
+			slices.ContainsFunc(s.ContainerStatuses, func(x v1.ContainerStatus) bool {
+				return x.Name == c.Name
+			}):
 			out += " running, not ready"
+
 		case c.State.Running != nil:
 			out += " running"
 		case c.State.Terminated != nil:
@@ -463,5 +500,6 @@ func summary(s *v1.PodStatus) string {
 			out += " " + c.State.Waiting.Reason
 		}
 	}
+
 	return out
 }

@@ -13,8 +13,8 @@ import (
 // Verb is what a step does.
 type Verb uint8
 
-// The verbs, in the order in which a decision lists its steps. Prepare, CreateSandbox and Pull run side by side; Start
-// needs all three.
+// The verbs, in the order in which a decision lists its steps. Prepare, CreateSandbox and Pull run side by
+// side; Start needs all three.
 const (
 	Prepare         Verb = iota // mounts volumes, or brings them up to date
 	CreateSandbox               // Attempt
@@ -105,7 +105,8 @@ func (k Key) String() string {
 type Decision struct {
 	// Steps to begin, by verb, then in the order of their containers in the spec, then by ID.
 	Steps []Step
-	// Cancel are steps in flight that are no longer wanted, or are to be done in another way when they have ended.
+	// Cancel are steps in flight that are no longer wanted, or are to be done in another way when they have
+	// ended.
 	Cancel []Key
 	// Requeue is when to decide again if nothing happens before. The zero time: something will happen.
 	Requeue time.Time
@@ -120,10 +121,12 @@ func sortSteps(pod *v1.Pod, steps []Step) {
 	if len(steps) < 2 {
 		return
 	}
+
 	place := map[string]int{}
 	for c := range podspec.All(pod) {
 		place[c.Name] = len(place)
 	}
+
 	slices.SortFunc(steps, func(a, b Step) int {
 		return cmp.Or(
 			cmp.Compare(a.Verb, b.Verb),

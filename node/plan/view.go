@@ -12,8 +12,8 @@ import (
 	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// View is a pod as one look sees it: what is wanted, what the node has, and what was decided. It does not change any
-// more, so the status is computed from it and steps may keep it.
+// View is a pod as one look sees it: what is wanted, what the node has, and what was decided. It does not
+// change any more, so the status is computed from it and steps may keep it.
 type View struct {
 	Pod      *v1.Pod
 	Observed Observed // without what only steps in flight have brought about
@@ -49,6 +49,7 @@ func viewOf(pod *v1.Pod, o Observed) View {
 		if place < 0 {
 			place = len(all)
 		}
+
 		v.instances[c.Name] = slices.Insert(all, place, c)
 	}
 
@@ -56,13 +57,22 @@ func viewOf(pod *v1.Pod, o Observed) View {
 	return v
 }
 
-// newer reports whether an instance of a container came after another one: by its restart count, then its time.
+// newer reports whether an instance of a container came after another one: by its restart count, then its
+// time.
 func newer(a, b *Container) bool {
-	return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) > 0
+	return cmp.Or(
+		cmp.Compare(a.Attempt, b.Attempt),
+		a.Created.Compare(b.Created),
+		cmp.Compare(a.ID, b.ID),
+	) > 0
 }
 
 func newerSandbox(a, b *Sandbox) bool {
-	return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) > 0
+	return cmp.Or(
+		cmp.Compare(a.Attempt, b.Attempt),
+		a.Created.Compare(b.Created),
+		cmp.Compare(a.ID, b.ID),
+	) > 0
 }
 
 // keep adds what Decide knows to the view, as it is now.
@@ -80,8 +90,8 @@ func (v *View) Ready() *Sandbox {
 	return nil
 }
 
-// IPs returns the addresses of the pod, primary first: those of its sandbox, or the node's for a pod on the node's
-// network.
+// IPs returns the addresses of the pod, primary first: those of its sandbox, or the node's for a pod on the
+// node's network.
 func (v *View) IPs(node []string) []string {
 	if v.Pod.Spec.HostNetwork {
 		return node
@@ -95,7 +105,8 @@ func (v *View) IPs(node []string) []string {
 // Instances returns the instances of a container that the runtime has, the newest first.
 func (v *View) Instances(container string) []*Container { return v.instances[container] }
 
-// latest is the newest instance of a container that the runtime has or only the API knows, nil if there was none.
+// latest is the newest instance of a container that the runtime has or only the API knows, nil if there was
+// none.
 func (v *View) latest(container string) *Container {
 	if all := v.instances[container]; len(all) > 0 {
 		return all[0]
@@ -103,7 +114,8 @@ func (v *View) latest(container string) *Container {
 	return v.recalled[container]
 }
 
-// current is the newest instance, if it belongs to the sandbox that counts. Instances of earlier sandboxes are history.
+// current is the newest instance, if it belongs to the sandbox that counts. Instances of earlier sandboxes
+// are history.
 func (v *View) current(container string) *Container {
 	if c := v.latest(container); c != nil && v.Sandbox != nil && c.SandboxID == v.Sandbox.ID {
 		return c
@@ -124,20 +136,22 @@ func (v *View) Running() (count int) {
 // Down reports whether nothing of an ending pod runs or is about to.
 func (v *View) Down() bool { return v.Ending && !v.starting && v.Running() == 0 }
 
-// Failed returns the failure of a step of a container, Pull or Start, if it has failed and was not repeated since.
+// Failed returns the failure of a step of a container, Pull or Start, if it has failed and was not repeated
+// since.
 func (v *View) Failed(verb Verb, container string) (f backoff.Failure, failed bool) {
 	f, failed = v.failures[Key{verb, container}]
 	return f, failed
 }
 
-// Backoff returns how long the restart of an instance that ended is held back, and until when; the zero time: not.
+// Backoff returns how long the restart of an instance that ended is held back, and until when; the zero time:
+// not.
 func (v *View) Backoff(c *Container) (delay time.Duration, until time.Time) {
 	r := v.restarts[c.Name]
 	return r.Delay, r.Until(c.Finished, v.Now, v.limit)
 }
 
-// RestartingAll returns the IDs of the instances that ended by a rule to restart all containers, in the order of the
-// spec.
+// RestartingAll returns the IDs of the instances that ended by a rule to restart all containers, in the order
+// of the spec.
 func (v *View) RestartingAll() []string {
 	var out []string
 	for c := range podspec.Regular(v.Pod) {

@@ -20,12 +20,19 @@ var t0 = time.Unix(1_800_000_000, 0)
 // podOf is a pod with containers: "a", "init:i" or "sidecar:s".
 func podOf(policy v1.RestartPolicy, containers ...string) *v1.Pod {
 	p := &v1.Pod{
-		ObjectMeta: metav1.ObjectMeta{UID: "u", Name: "p", Namespace: "n", Generation: 1},
-		Spec:       v1.PodSpec{RestartPolicy: policy},
+		ObjectMeta: metav1.ObjectMeta{
+			UID:        "u",
+			Name:       "p",
+			Namespace:  "n",
+			Generation: 1,
+		},
+		Spec: v1.PodSpec{RestartPolicy: policy},
 	}
+
 	for _, word := range containers {
 		addContainer(p, word)
 	}
+
 	return p
 }
 
@@ -34,6 +41,7 @@ func addContainer(p *v1.Pod, word string) {
 	if !found {
 		kind, name = "", word
 	}
+
 	c := v1.Container{Name: name, Image: name}
 	switch kind {
 	case "init":
@@ -45,6 +53,7 @@ func addContainer(p *v1.Pod, word string) {
 		p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, v1.EphemeralContainer{
 			EphemeralContainerCommon: v1.EphemeralContainerCommon(c),
 		})
+
 	default:
 		p.Spec.Containers = append(p.Spec.Containers, c)
 	}
@@ -86,8 +95,8 @@ func (w *world) change(mod func(*v1.Pod)) {
 	mod(w.api)
 }
 
-// look is one look of a worker, which begins the steps that were decided. What happens during the look, after the node
-// was observed, does not show in it.
+// look is one look of a worker, which begins the steps that were decided. What happens during the look, after
+// the node was observed, does not show in it.
 func (w *world) look(during func()) plan.Decision {
 	w.pod.Look()
 	seen := w.node
@@ -101,12 +110,14 @@ func (w *world) look(during func()) plan.Decision {
 	} else {
 		w.pod.Want(w.api)
 	}
+
 	w.pod.See(seen)
 	d := w.pod.Decide(w.health, w.now)
 	for _, s := range d.Steps {
 		w.pod.Begin(s)
 		w.flying = append(w.flying, s)
 	}
+
 	return d
 }
 
@@ -137,6 +148,7 @@ func (w *world) obey(s plan.Step) {
 	if w.obeyed[s.Key()] {
 		return
 	}
+
 	w.obeyed[s.Key()] = true
 	switch s.Verb {
 	case plan.Prepare:
@@ -150,6 +162,7 @@ func (w *world) obey(s plan.Step) {
 			Created: w.now,
 			IPs:     []string{"10.0.0.2"},
 		})
+
 	case plan.Start:
 		w.start(s)
 	case plan.Stop:
@@ -157,10 +170,22 @@ func (w *world) obey(s plan.Step) {
 	case plan.StopSandbox:
 		w.killSandbox(s.ID)
 	case plan.RemoveContainer:
-		w.node.Containers = slices.DeleteFunc(w.node.Containers, func(x plan.Container) bool { return x.ID == s.ID })
+		w.node.Containers = slices.DeleteFunc(
+			w.node.Containers,
+			func(x plan.Container) bool { return x.ID == s.ID },
+		)
+
 	case plan.RemoveSandbox:
-		w.node.Sandboxes = slices.DeleteFunc(w.node.Sandboxes, func(x plan.Sandbox) bool { return x.ID == s.ID })
-		w.node.Containers = slices.DeleteFunc(w.node.Containers, func(x plan.Container) bool { return x.SandboxID == s.ID })
+		w.node.Sandboxes = slices.DeleteFunc(
+			w.node.Sandboxes,
+			func(x plan.Sandbox) bool { return x.ID == s.ID },
+		)
+
+		w.node.Containers = slices.DeleteFunc(
+			w.node.Containers,
+			func(x plan.Container) bool { return x.SandboxID == s.ID },
+		)
+
 	case plan.Teardown:
 		w.tornDown, w.node.Mounted = true, false
 	case plan.Finalize:
@@ -175,6 +200,7 @@ func (w *world) start(s plan.Step) {
 	if !slices.ContainsFunc(w.node.Sandboxes, func(x plan.Sandbox) bool { return x.ID == s.ID && x.Ready }) {
 		return
 	}
+
 	spec := podspec.Find(w.api, s.Name)
 	if spec == nil {
 		return
@@ -193,6 +219,7 @@ func (w *world) start(s plan.Step) {
 		Hash:      plan.Hash(spec),
 		ImageID:   spec.Image,
 	})
+
 	w.health[id] = plan.Health{Started: spec.StartupProbe == nil, Ready: spec.ReadinessProbe == nil}
 }
 
@@ -241,16 +268,22 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 		seen[s.Key()] = true
 		making = making || s.Verb == plan.Prepare || s.Verb == plan.CreateSandbox || s.Verb == plan.Start
 	}
-	anyRuns := slices.ContainsFunc(w.node.Containers, func(c plan.Container) bool { return c.State == plan.Running })
+
+	anyRuns := slices.ContainsFunc(
+		w.node.Containers,
+		func(c plan.Container) bool { return c.State == plan.Running },
+	)
 
 	for i, s := range d.Steps {
 		if seen[s.Key()] {
 			return fmt.Errorf("step %s is done twice at once", s.Key())
 		}
+
 		seen[s.Key()] = true
 		if i > 0 && d.Steps[i-1].Verb > s.Verb {
 			return fmt.Errorf("steps %v are not in order", d.Steps)
 		}
+
 		switch {
 		case s.Verb == plan.Start && w.running(s.Name) != nil:
 			return fmt.Errorf("a second instance of %s", s.Name)
@@ -270,5 +303,6 @@ func (w *world) check(d plan.Decision, before []plan.Step) error {
 			return errors.New("the object is deleted before the pod is down")
 		}
 	}
+
 	return nil
 }

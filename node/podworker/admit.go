@@ -13,8 +13,8 @@ import (
 // admitRetry is how long after a look a critical pod that waits for others to end is looked at again.
 const admitRetry = 250 * time.Millisecond
 
-// admit admits a pod or rejects it, once. It reports whether that is decided. A pod that has begun on this node is never
-// asked about: its resources are its own.
+// admit admits a pod or rejects it, once. It reports whether that is decided. A pod that has begun on this
+// node is never asked about: its resources are its own.
 func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed plan.Observed) (decided bool) {
 	p.mu.Lock()
 	decided = p.admitted || p.plan.Terminated()
@@ -27,9 +27,11 @@ func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed pl
 	switch {
 	case desired.Status.StartTime != nil || len(observed.Sandboxes) > 0:
 		w.gate.Begun(desired.UID)
-	case desired.DeletionTimestamp == nil: // a pod that goes before it has begun needs no room
+	case desired.DeletionTimestamp == nil:
+		// a pod that goes before it has begun needs no room
 		verdict = w.judge(ctx, desired)
 	}
+
 	if len(verdict.Preempt) > 0 {
 		return false
 	}
@@ -45,6 +47,7 @@ func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed pl
 			At:      time.Now(),
 		})
 	}
+
 	return true
 }
 

@@ -61,7 +61,12 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, pods: map[types.UID]*v1.Pod{}, changed: make(chan struct{}), synced: make(chan struct{})}
+	c := &cluster{
+		t:       t,
+		pods:    map[types.UID]*v1.Pod{},
+		changed: make(chan struct{}),
+		synced:  make(chan struct{}),
+	}
 	close(c.synced)
 	return c
 }
@@ -85,6 +90,7 @@ func (c *cluster) Settled(source string) bool {
 		c.pods[late.UID], c.late = late, nil
 		close(c.synced)
 	}
+
 	c.mu.Unlock()
 	select {
 	case <-c.synced:
@@ -129,24 +135,30 @@ func (c *cluster) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*
 			return nil, ctx.Err()
 		}
 	}
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	old := c.pods[pod.UID]
 	if old == nil {
 		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, pod.Name)
 	}
+
 	before, err := json.Marshal(old)
 	if err != nil {
 		return nil, err
 	}
+
 	after, err := strategicpatch.StrategicMergePatch(before, patch, v1.Pod{})
 	if err != nil {
 		return nil, err
 	}
+
 	out := &v1.Pod{}
 	if err := json.Unmarshal(after, out); err != nil {
 		return nil, err
 	}
+
 	c.pods[pod.UID] = out
 	c.changes()
 	return out, nil
@@ -176,7 +188,12 @@ func (c *cluster) Setup(_ context.Context, pod *v1.Pod) (*volume.Volumes, error)
 	}
 	return out, c.objects
 }
-func (c *cluster) Container(*v1.Pod, *v1.Container, *volume.Volumes, []podenv.Variable) ([]volume.Mount, []volume.Device, error) {
+func (c *cluster) Container(
+	*v1.Pod,
+	*v1.Container,
+	*volume.Volumes,
+	[]podenv.Variable,
+) ([]volume.Mount, []volume.Device, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.mounts), nil, nil
@@ -269,6 +286,7 @@ func (c *cluster) waitFor(uid types.UID, what string, ok func(*v1.Pod) bool) *v1
 		if ok(p) {
 			return p
 		}
+
 		select {
 		case <-next:
 		case <-deadline:
@@ -290,11 +308,13 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+
 	log := slog.New(slog.DiscardHandler)
 	access, err := imageaccess.Open(imageaccess.Config{RootDir: root, Log: log})
 	if err != nil {
 		c.t.Fatal(err)
 	}
+
 	rt := runtime.New(conn, conn, log)
 	q := queue.New()
 	probes := probe.New(rt, q, c)
@@ -309,6 +329,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 			return criconfig.Sandbox(criconfig.Node{}, pod, 0, "/kubepods")
 		},
 	})
+
 	w := podworker.New(podworker.Config{
 		Node:        criconfig.Node{LogRoot: root + "/logs"},
 		RootDir:     root,
@@ -334,6 +355,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		Images:  images,
 		Log:     log,
 	})
+
 	c.mu.Lock()
 	c.queue = q
 	c.mu.Unlock()
@@ -344,6 +366,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	for _, p := range c.List() {
 		q.Look(p.UID, queue.PodChanged)
 	}
+
 	var once sync.Once
 	stop = func() {
 		once.Do(func() { cancel(); parts.Wait(); probes.Close(); conn.Close() })
@@ -353,20 +376,36 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 }
 
 func newPod(policy v1.RestartPolicy, containers ...v1.Container) *v1.Pod {
-	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "uid-1", Name: "web", Namespace: "shop", Generation: 1},
-		Spec: v1.PodSpec{RestartPolicy: policy, Containers: containers, TerminationGracePeriodSeconds: new(int64(30))}}
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+		UID:        "uid-1",
+		Name:       "web",
+		Namespace:  "shop",
+		Generation: 1,
+	},
+		Spec: v1.PodSpec{
+			RestartPolicy:                 policy,
+			Containers:                    containers,
+			TerminationGracePeriodSeconds: new(int64(30)),
+		}}
+
 	p.Status.Phase = v1.PodPending
 	return p
 }
 
 func ready(p *v1.Pod) bool {
-	return p != nil && slices.ContainsFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodReady && c.Status == v1.ConditionTrue })
+	return p != nil &&
+		slices.ContainsFunc(
+			p.Status.Conditions,
+			func(c v1.PodCondition) bool { return c.Type == v1.PodReady && c.Status == v1.ConditionTrue },
+		)
 }
 
 func (c *cluster) remove(uid types.UID, grace int64) {
 	c.mu.Lock()
 	p := c.pods[uid].DeepCopy()
-	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: time.Now().Add(time.Duration(grace) * time.Second)}, &grace
+	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{
+		Time: time.Now().Add(time.Duration(grace) * time.Second),
+	}, &grace
 	c.mu.Unlock()
 	c.put(p)
 }

@@ -79,6 +79,7 @@ func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step)
 	case plan.Forget:
 		return e.cfg.Logs.RemovePod(view.Pod.UID)
 	}
+
 	return fmt.Errorf("step %s is not known", s.Verb)
 }
 
@@ -88,7 +89,9 @@ func (e *executor) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 	if err != nil {
 		return err
 	}
-	for _, grow := range volumes.Ungrown { // the pod can use them as they are
+
+	// the pod can use them as they are
+	for _, grow := range volumes.Ungrown {
 		e.deps.Events.Pod(pod, "", v1.EventTypeWarning, grow.Reason, grow.Error())
 	}
 	p.mounted(volumes, e.deps.Volumes.Refresh(pod.UID))
@@ -101,6 +104,7 @@ func (e *executor) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint3
 	if err != nil {
 		return err
 	}
+
 	// Not before the API server was asked: pods without a class need not wait for it.
 	if err := e.sandboxes.take(ctx); err != nil {
 		return err
@@ -110,6 +114,7 @@ func (e *executor) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint3
 	if err := e.deps.Cgroups.Ensure(ctx, pod); err != nil {
 		return err
 	}
+
 	config, err := e.sandboxConfig(pod, attempt)
 	if err != nil {
 		return err
@@ -117,6 +122,7 @@ func (e *executor) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint3
 	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
 		return err
 	}
+
 	_, err = e.deps.Runtime.RunSandbox(ctx, config, handler)
 	return err
 }
@@ -161,6 +167,7 @@ func (e *executor) removeContainer(ctx context.Context, view *plan.View, id stri
 	if err := e.deps.Runtime.RemoveContainer(ctx, id); err != nil {
 		return err
 	}
+
 	at := slices.IndexFunc(view.Observed.Containers, func(c plan.Container) bool { return c.ID == id })
 	if at < 0 {
 		return nil
@@ -176,6 +183,7 @@ func (e *executor) removeContainer(ctx context.Context, view *plan.View, id stri
 	if err := e.cfg.Logs.Remove(instance); err != nil {
 		return err
 	}
+
 	return termination.Remove(e.podDir(view.Pod), c.Name, c.Attempt)
 }
 

@@ -27,17 +27,20 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		w.mirrors.look(ctx, desired)
 		return nil
 	}
+
 	observed, err := w.deps.Runtime.Observe(ctx, string(uid))
 	if err != nil {
 		return err
 	}
+
 	p, err := w.mayWork(ctx, uid, desired, observed)
 	if p == nil {
 		return err
 	}
 
 	view := w.see(p, desired, observed)
-	// Before the decision, as what has no startup probe counts as started from here on, and nothing will come to say so.
+	// Before the decision, as what has no startup probe counts as started from here on, and nothing will come
+	// to say so.
 	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, desired, &view))
 
 	d := w.decide(ctx, p, health)
@@ -53,15 +56,22 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 			return err
 		}
 	}
+
 	if !d.Requeue.IsZero() {
 		w.deps.Queue.LookAfter(uid, time.Until(d.Requeue), queue.TimerDue)
 	}
+
 	return nil
 }
 
-// mayWork returns what is known of a pod whose look may go on, and nil for any other: it may only be unknown yet, it
-// waits for another one, or nothing is left of it.
-func (w *Worker) mayWork(ctx context.Context, uid types.UID, desired *v1.Pod, observed plan.Observed) (*pod, error) {
+// mayWork returns what is known of a pod whose look may go on, and nil for any other: it may only be unknown
+// yet, it waits for another one, or nothing is left of it.
+func (w *Worker) mayWork(
+	ctx context.Context,
+	uid types.UID,
+	desired *v1.Pod,
+	observed plan.Observed,
+) (*pod, error) {
 	if desired == nil {
 		return w.mayEnd(uid, observed), nil
 	}
@@ -71,28 +81,36 @@ func (w *Worker) mayWork(ctx context.Context, uid types.UID, desired *v1.Pod, ob
 		w.deps.Queue.LookAfter(uid, nameRetry, queue.NameFreed)
 		return nil, err
 	}
+
 	p := w.pod(uid)
 	if !w.admit(ctx, p, desired, observed) {
 		w.deps.Queue.LookAfter(uid, admitRetry, queue.AdmissionDue)
 		return nil, nil
 	}
+
 	return p, nil
 }
 
-// mayEnd returns what is known of a pod that is not desired and has to be taken down, nil if nothing is to be done.
+// mayEnd returns what is known of a pod that is not desired and has to be taken down, nil if nothing is to be
+// done.
 func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 	known := w.find(uid)
 	if !w.settled(known, observed) {
-		return nil // the list, when it comes, leads to a look
+		// the list, when it comes, leads to a look
+		return nil
 	}
-	if w.deps.Pods.Get(uid) != nil { // the list has come since
+
+	// the list has come since
+	if w.deps.Pods.Get(uid) != nil {
 		w.deps.Queue.Look(uid, queue.PodChanged)
 		return nil
 	}
+
 	if len(observed.Sandboxes) == 0 && (known == nil || known.spec() == nil) {
 		w.forget(uid)
 		return nil
 	}
+
 	return w.pod(uid)
 }
 
@@ -100,6 +118,7 @@ func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 func (w *Worker) see(p *pod, desired *v1.Pod, observed plan.Observed) plan.View {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	if desired == nil {
 		p.plan.Gone()
 	} else {
@@ -109,6 +128,7 @@ func (w *Worker) see(p *pod, desired *v1.Pod, observed plan.Observed) plan.View 
 		if p.wasHealth == nil {
 			p.wasHealth = healthShown(desired)
 		}
+
 		w.preempt(p)
 	}
 
@@ -116,11 +136,12 @@ func (w *Worker) see(p *pod, desired *v1.Pod, observed plan.Observed) plan.View 
 		observed.Mounted = p.volumes.Cover(spec)
 		observed.Logged = w.logged(spec, observed)
 	}
+
 	return p.plan.See(observed)
 }
 
-// logged returns, for each container of a static pod, the attempt that follows those whose logs are there: after a
-// reboot nothing else may know of them, neither the runtime nor, yet, the API.
+// logged returns, for each container of a static pod, the attempt that follows those whose logs are there:
+// after a reboot nothing else may know of them, neither the runtime nor, yet, the API.
 func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
 	if !podsource.Static(pod) || len(observed.Containers) > 0 {
 		return nil
@@ -139,8 +160,11 @@ func (w *Worker) probed(p *pod, desired *v1.Pod, view *plan.View) []probe.Instan
 	if desired == nil {
 		return nil
 	}
+
 	p.mu.Lock()
-	shown := p.wasHealth // not changed any more
+
+	// not changed any more
+	shown := p.wasHealth
 	p.mu.Unlock()
 
 	var out []probe.Instance
@@ -149,6 +173,7 @@ func (w *Worker) probed(p *pod, desired *v1.Pod, view *plan.View) []probe.Instan
 		if c.State != plan.Running || spec == nil {
 			continue
 		}
+
 		was, known := shown[w.cfg.RuntimeName+"://"+c.ID]
 		out = append(out, probe.Instance{
 			ID:         c.ID,
@@ -158,6 +183,7 @@ func (w *Worker) probed(p *pod, desired *v1.Pod, view *plan.View) []probe.Instan
 			WasReady:   known && was.Ready,
 		})
 	}
+
 	return out
 }
 
@@ -165,23 +191,29 @@ func (w *Worker) probed(p *pod, desired *v1.Pod, view *plan.View) []probe.Instan
 func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Health) *plan.Decision {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	d := p.plan.Decide(health, time.Now())
 	for _, key := range d.Cancel {
 		p.cancels[key]()
 	}
+
 	for _, s := range d.Steps {
 		p.plan.Begin(s)
 		stepCtx, cancel := context.WithCancel(ctx)
 		p.cancels[s.Key()] = cancel
 		w.steps.Go(func() {
 			defer cancel()
+
 			err := w.executor.do(stepCtx, p, &d.View, s)
 			if err != nil && stepCtx.Err() != nil {
-				err = stepCtx.Err() // over CRI it has become a text, which would look like a failure
+				// over CRI it has become a text, which would look like a failure
+				err = stepCtx.Err()
 			}
+
 			w.done(p, s, err)
 		})
 	}
+
 	return &d
 }
 
@@ -196,13 +228,17 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 	if failed {
 		w.tell(pod, s, err)
 	}
+
 	if err == nil && s.Verb == plan.Finalize {
-		return // the watch will report that the object has gone
+		// the watch will report that the object has gone
+		return
 	}
+
 	if err == nil && s.Verb == plan.Forget {
 		w.deps.Probes.Sync(pod, "", nil)
 		w.forget(p.uid)
 	}
+
 	w.deps.Queue.Look(p.uid, queue.StepEnded)
 }
 

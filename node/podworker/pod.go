@@ -44,8 +44,8 @@ func newPod(uid types.UID, maxBackoff time.Duration) *pod {
 	}
 }
 
-// beginLook begins a look, for these reasons. It reports whether a patch of the status was on its way then: the look
-// may not see the answer.
+// beginLook begins a look, for these reasons. It reports whether a patch of the status was on its way then:
+// the look may not see the answer.
 func (p *pod) beginLook(why queue.Reasons) (sending bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,8 +94,8 @@ func (p *pod) unmounted() {
 	p.volumes = nil
 }
 
-// healthShown is what the API shows of running containers, by their IDs, when the agent sees the pod first: a restarted
-// agent starts from there.
+// healthShown is what the API shows of running containers, by their IDs, when the agent sees the pod first: a
+// restarted agent starts from there.
 func healthShown(pod *v1.Pod) map[string]v1.ContainerStatus {
 	out := map[string]v1.ContainerStatus{}
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {

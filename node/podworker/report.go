@@ -18,15 +18,15 @@ import (
 	"github.com/trivet-node/trivet/node/status"
 )
 
-// patience is how long a change on the way, of a pending pod or of a container that is being replaced, may wait to be
-// shown together with what follows it.
+// patience is how long a change on the way, of a pending pod or of a container that is being replaced, may
+// wait to be shown together with what follows it.
 const patience = 300 * time.Millisecond
 
 // reportRetry is how long after a failure a status is sent again.
 const reportRetry = time.Second
 
-// reporter brings the API's status of pods up to date, by patches without a read before them. They are sent beside the
-// looks, one at a time for each pod.
+// reporter brings the API's status of pods up to date, by patches without a read before them. They are sent
+// beside the looks, one at a time for each pod.
 type reporter struct {
 	pods   Pods
 	api    API
@@ -44,13 +44,14 @@ type patching struct {
 	since   time.Time // when a change that can wait was first seen; zero: none waits
 }
 
-// report sends the status of a pod if the API shows another one. sending is whether a patch was on its way when the look
-// began: what has changed meanwhile is found by a look when the answer is here.
+// report sends the status of a pod if the API shows another one. sending is whether a patch was on its way
+// when the look began: what has changed meanwhile is found by a look when the answer is here.
 func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending bool) error {
 	if sending {
 		r.leave(p)
 		return nil
 	}
+
 	base, known := r.shown(view.Pod)
 	if !known {
 		return nil
@@ -63,6 +64,7 @@ func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending 
 		r.queue.LookAfter(p.uid, wait, queue.StatusDue)
 		return nil
 	}
+
 	if !changed {
 		return nil
 	}
@@ -71,6 +73,7 @@ func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending 
 	if err != nil {
 		return err
 	}
+
 	p.mu.Lock()
 	p.patch.sending = true
 	p.mu.Unlock()
@@ -78,8 +81,8 @@ func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending 
 	return nil
 }
 
-// leave leaves the status to the look after the patch that is on its way. If the answer has come since the look began,
-// that look must be asked for here.
+// leave leaves the status to the look after the patch that is on its way. If the answer has come since the
+// look began, that look must be asked for here.
 func (r *reporter) leave(p *pod) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,65 +96,79 @@ func (r *reporter) leave(p *pod) {
 func (p *pod) hold(changed, urgent bool, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	if !changed || urgent {
 		p.patch.since = time.Time{}
 		return 0
 	}
+
 	if p.patch.since.IsZero() {
 		p.patch.since = now
 	}
+
 	left := patience - now.Sub(p.patch.since)
 	if left <= 0 {
 		p.patch.since = time.Time{}
 	}
+
 	return max(left, 0)
 }
 
-// shown is what the API shows of a pod, the base of the next patch of its status; of a static pod that is its mirror.
-// Until the API's list is there it is not known what a mirror shows, and nothing can be reported.
+// shown is what the API shows of a pod, the base of the next patch of its status; of a static pod that is its
+// mirror. Until the API's list is there it is not known what a mirror shows, and nothing can be reported.
 func (r *reporter) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
 	if !podsource.Static(pod) {
 		return pod, true
 	}
+
 	mirror, known := r.pods.MirrorOf(pod)
 	if !known {
 		return nil, false
 	}
+
 	out := *pod
 	out.Status = v1.PodStatus{}
 	if mirror != nil && podsource.StaticOf(mirror) == pod.UID && mirror.DeletionTimestamp == nil {
 		out.Status = mirror.Status
 	}
+
 	return &out, true
 }
 
-// send patches the status and takes the answer before another patch may be sent. The pod's end waits for the last one.
+// send patches the status and takes the answer before another patch may be sent. The pod's end waits for the
+// last one.
 func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStatus, patch []byte) {
 	updated, err := r.api.PatchStatus(ctx, pod, patch)
 	if err == nil {
 		r.pods.Saw(updated)
 		r.announce(pod, want)
 	}
+
 	p.mu.Lock()
 	again := p.patch.missed || plan.Terminal(want.Phase) || err == nil && changedByOthers(pod, updated)
 	p.patch.sending, p.patch.missed = false, false
 	p.mu.Unlock()
 
 	switch {
-	case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err): // deleted, or recreated: the watch will report it
+	case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		// deleted, or recreated: the watch will report it
 		if again {
 			r.queue.Look(p.uid, queue.StatusSent)
 		}
+
 	case ctx.Err() == nil:
 		r.log.Warn("report status", "pod", pod.Namespace+"/"+pod.Name, "err", err)
 		r.queue.LookAfter(p.uid, reportRetry, queue.Retry)
 	}
 }
 
-// changedByOthers reports whether somebody else has changed the pod before our patch reached it. The watch reports that
-// later, when it is not new any more.
+// changedByOthers reports whether somebody else has changed the pod before our patch reached it. The watch
+// reports that later, when it is not new any more.
 func changedByOthers(before, after *v1.Pod) bool {
-	sameGrace := equality.Semantic.DeepEqual(before.DeletionGracePeriodSeconds, after.DeletionGracePeriodSeconds)
+	sameGrace := equality.Semantic.DeepEqual(
+		before.DeletionGracePeriodSeconds,
+		after.DeletionGracePeriodSeconds,
+	)
 	return before.Generation != after.Generation ||
 		!sameGrace ||
 		!maps.Equal(before.Labels, after.Labels) ||

@@ -31,8 +31,8 @@ const (
 	hookError   = "PostStartHookError"
 )
 
-// start creates and starts one instance of a container and runs its postStart hook. An instance whose hook failed is
-// stopped, as the API documents.
+// start creates and starts one instance of a container and runs its postStart hook. An instance whose hook
+// failed is stopped, as the API documents.
 func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.Step) error {
 	spec := podspec.Find(view.Pod, s.Name)
 	if spec == nil {
@@ -41,14 +41,17 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 
 	config, err := e.containerConfig(ctx, p, view, s, spec)
 	if reason.Of(err) != "" {
-		return err // an image volume's
+		// an image volume's
+		return err
 	}
+
 	if err != nil {
 		return reason.New(configError, err)
 	}
 	if err := criconfig.CheckText(config); err != nil {
 		return reason.New(runError, err)
 	}
+
 	sandbox, err := e.sandboxConfig(view.Pod, view.Sandbox.Attempt)
 	if err != nil {
 		return reason.New(configError, err)
@@ -61,11 +64,12 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 	if err != nil {
 		return err
 	}
+
 	return e.postStart(ctx, view, spec, id)
 }
 
-// run has the runtime create and start the instance. Only this takes a slot: how long images and hooks take is not up to
-// the node, and a hook may wait for another pod of this node.
+// run has the runtime create and start the instance. Only this takes a slot: how long images and hooks take
+// is not up to the node, and a hook may wait for another pod of this node.
 func (e *executor) run(
 	ctx context.Context,
 	pod *v1.Pod,
@@ -82,16 +86,23 @@ func (e *executor) run(
 	if err != nil {
 		return "", reason.New(createError, err)
 	}
+
 	e.deps.Events.Pod(pod, s.Name, v1.EventTypeNormal, "Created", "Container created")
 	if err := e.deps.Runtime.StartContainer(ctx, id); err != nil {
 		return "", reason.New(runError, err)
 	}
 
 	// Without the link it runs nevertheless.
-	instance := podlog.Instance{Pod: pod, Container: s.Name, Attempt: s.Attempt, ID: id}
+	instance := podlog.Instance{
+		Pod:       pod,
+		Container: s.Name,
+		Attempt:   s.Attempt,
+		ID:        id,
+	}
 	if err := e.cfg.Logs.Link(instance); err != nil {
 		e.deps.Log.Warn("link log", "pod", pod.Namespace+"/"+pod.Name, "container", s.Name, "err", err)
 	}
+
 	e.deps.Events.Pod(pod, s.Name, v1.EventTypeNormal, "Started", "Container started")
 	return id, nil
 }
@@ -100,6 +111,7 @@ func (e *executor) postStart(ctx context.Context, view *plan.View, spec *v1.Cont
 	if spec.Lifecycle == nil || spec.Lifecycle.PostStart == nil {
 		return nil
 	}
+
 	target := hook.Target{ID: id, Spec: spec, IP: firstIP(view.IPs(e.cfg.HostIPs))}
 	err := hook.Run(ctx, e.deps.Runtime, spec.Lifecycle.PostStart, target)
 	if err == nil || ctx.Err() != nil {
@@ -107,9 +119,19 @@ func (e *executor) postStart(ctx context.Context, view *plan.View, spec *v1.Cont
 	}
 
 	event := e.deps.Events.Pod
-	event(view.Pod, spec.Name, v1.EventTypeWarning, "FailedPostStartHook", fmt.Sprintf("PostStartHook failed: %v", err))
+	event(
+		view.Pod,
+		spec.Name,
+		v1.EventTypeWarning,
+		"FailedPostStartHook",
+		fmt.Sprintf("PostStartHook failed: %v", err),
+	)
+
 	event(view.Pod, spec.Name, v1.EventTypeNormal, "Killing", "FailedPostStartHook")
-	return reason.New(hookError, errors.Join(err, e.deps.Runtime.StopContainer(ctx, id, plan.Grace(view.Pod))))
+	return reason.New(
+		hookError,
+		errors.Join(err, e.deps.Runtime.StopContainer(ctx, id, plan.Grace(view.Pod))),
+	)
 }
 
 // containerConfig gathers environment, mounts and files.
@@ -124,7 +146,8 @@ func (e *executor) containerConfig(
 	volumes, have := p.volumes, p.images[s.Name]
 	p.mu.Unlock()
 	switch {
-	case have == nil || have.name != spec.Image: // the spec was changed, and a pull for it has ended just now
+	case have == nil || have.name != spec.Image:
+		// the spec was changed, and a pull for it has ended just now
 		return nil, fmt.Errorf("image %s is not at hand any more", spec.Image)
 	case volumes == nil:
 		return nil, errors.New("the pod's volumes are not mounted")
@@ -143,6 +166,7 @@ func (e *executor) containerConfig(
 	if err != nil {
 		return nil, err
 	}
+
 	out := criconfig.Container{
 		Spec:      spec,
 		Attempt:   s.Attempt,
@@ -158,6 +182,7 @@ func (e *executor) containerConfig(
 	if err != nil {
 		return nil, err
 	}
+
 	for _, d := range devices {
 		out.Devices = append(out.Devices, criconfig.Device{
 			ContainerPath: d.ContainerPath,
@@ -165,23 +190,27 @@ func (e *executor) containerConfig(
 			ReadOnly:      d.ReadOnly,
 		})
 	}
+
 	if out.Mounts, err = e.mounts(ctx, view.Pod, spec, mounts); err != nil {
 		return nil, err
 	}
+
 	own, err := e.ownMounts(view.Pod, spec, ips, s.Attempt, out.Mounts)
 	if err != nil {
 		return nil, err
 	}
+
 	out.Mounts = append(out.Mounts, own...)
 
 	if out.Target, err = target(view, spec.Name); err != nil {
 		return nil, err
 	}
+
 	return criconfig.CreateContainer(e.cfg.Node, view.Pod, out)
 }
 
-// mounts returns the mounts of a container's volumes. Images among them are pulled, and named as the runtime knows those
-// that the pod may use.
+// mounts returns the mounts of a container's volumes. Images among them are pulled, and named as the runtime
+// knows those that the pod may use.
 func (e *executor) mounts(
 	ctx context.Context,
 	pod *v1.Pod,
@@ -199,6 +228,7 @@ func (e *executor) mounts(
 		if err != nil {
 			return nil, err
 		}
+
 		one := criconfig.Mount{
 			ContainerPath:     m.ContainerPath,
 			HostPath:          m.HostPath,
@@ -207,39 +237,46 @@ func (e *executor) mounts(
 			Propagation:       m.Propagation,
 		}
 		if m.Image != nil {
-			as := c.DeepCopy() // events and errors are the container's
+			// events and errors are the container's
+			as := c.DeepCopy()
 			as.Image, as.ImagePullPolicy = m.Image.Reference, m.Image.PullPolicy
 			have, err := e.deps.Images.Ensure(ctx, pod, as)
 			if err != nil {
 				return nil, err
 			}
+
 			one.ImageID, one.Image, one.ImageSubPath = have.ID, m.Image.Reference, m.ImageSubPath
 		}
+
 		out = append(out, one)
 	}
+
 	return out, nil
 }
 
-// recursiveReadOnly reports whether the pod's runtime handler supports recursive read-only mounts. It is looked up only
-// if a mount asks for one.
+// recursiveReadOnly reports whether the pod's runtime handler supports recursive read-only mounts. It is
+// looked up only if a mount asks for one.
 func (e *executor) recursiveReadOnly(ctx context.Context, pod *v1.Pod, mounts []volume.Mount) (bool, error) {
 	if !slices.ContainsFunc(mounts, func(m volume.Mount) bool { return m.Recursive != "" }) {
 		return false, nil
 	}
+
 	handler, err := e.handler(ctx, pod)
 	if err != nil {
 		return false, err
 	}
+
 	for _, h := range e.cfg.Handlers() {
 		if h.Name == handler && h.Features != nil {
 			return h.Features.RecursiveReadOnlyMounts != nil && *h.Features.RecursiveReadOnlyMounts, nil
 		}
 	}
+
 	return false, nil
 }
 
-// ownMounts returns the mounts that every container has: the file for its termination message, and /etc/hosts unless a
-// volume is mounted there.
+// ownMounts returns the mounts that every container has: the file for its termination message, and /etc/hosts
+// unless a volume is mounted there.
 func (e *executor) ownMounts(
 	pod *v1.Pod,
 	c *v1.Container,
@@ -251,6 +288,7 @@ func (e *executor) ownMounts(
 	if err != nil {
 		return nil, err
 	}
+
 	own := []criconfig.Mount{{
 		ContainerPath: cmp.Or(c.TerminationMessagePath, v1.TerminationMessagePathDefault),
 		HostPath:      message,
@@ -261,10 +299,12 @@ func (e *executor) ownMounts(
 	if slices.ContainsFunc(volumes, taken) {
 		return own, nil
 	}
+
 	hosts, err := e.hosts.Write(e.podDir(pod), pod, ips)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+
 	return append(own, criconfig.Mount{ContainerPath: path, HostPath: hosts}), nil
 }
 
@@ -274,12 +314,15 @@ func target(view *plan.View, name string) (id string, err error) {
 		if e.Name != name || e.TargetContainerName == "" {
 			continue
 		}
+
 		for _, c := range view.Instances(e.TargetContainerName) {
 			if c.State == plan.Running {
 				return c.ID, nil
 			}
 		}
+
 		return "", fmt.Errorf("target container %s does not run", e.TargetContainerName)
 	}
+
 	return "", nil
 }

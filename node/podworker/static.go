@@ -14,8 +14,8 @@ import (
 	"github.com/trivet-node/trivet/node/queue"
 )
 
-// mirrors deletes pods of the API that only show static ones, when they have nothing to show any more or somebody
-// deletes them.
+// mirrors deletes pods of the API that only show static ones, when they have nothing to show any more or
+// somebody deletes them.
 type mirrors struct {
 	pods  Pods
 	api   API
@@ -32,6 +32,7 @@ func (m *mirrors) look(ctx context.Context, mirror *v1.Pod) {
 	if m.pods.Shows(mirror) {
 		return
 	}
+
 	m.mu.Lock()
 	busy := m.deleting[mirror.UID]
 	m.deleting[mirror.UID] = true
@@ -85,28 +86,33 @@ func (n *names) free(uid types.UID) string {
 	return ""
 }
 
-// nameRetry is how long after a look a static pod that waits for its name is looked at again, should nobody free it.
+// nameRetry is how long after a look a static pod that waits for its name is looked at again, should nobody
+// free it.
 const nameRetry = time.Second
 
-// nameIsFree reports whether a pod may run under its name. A static pod whose manifest replaces another's waits until
-// that pod, of the same full name, has gone: both would use the same ports and files. The other one may be of an earlier
-// life of the agent, so the runtime is asked.
+// nameIsFree reports whether a pod may run under its name. A static pod whose manifest replaces another's
+// waits until that pod, of the same full name, has gone: both would use the same ports and files. The other
+// one may be of an earlier life of the agent, so the runtime is asked.
 func (w *Worker) nameIsFree(ctx context.Context, pod *v1.Pod, observed plan.Observed) (bool, error) {
 	if !podsource.Static(pod) {
 		return true, nil
 	}
+
 	if len(observed.Sandboxes) == 0 {
 		namesakes, err := w.deps.Runtime.Namesakes(ctx, pod.Namespace, pod.Name)
 		if err != nil {
 			return false, err
 		}
+
 		for uid, annotations := range namesakes {
 			if types.UID(uid) != pod.UID && podsource.SourceOf(annotations) != podsource.SourceAPI {
-				w.deps.Queue.Look(types.UID(uid), queue.OnlyInRuntime) // perhaps nobody has looked at it yet
+				// perhaps nobody has looked at it yet
+				w.deps.Queue.Look(types.UID(uid), queue.OnlyInRuntime)
 				return false, nil
 			}
 		}
 	}
+
 	return w.names.take(podsource.FullName(pod), pod.UID), nil
 }
 
@@ -123,17 +129,20 @@ func (w *Worker) freeName(uid types.UID) {
 	}
 }
 
-// settled reports whether a pod that is not desired has gone, rather than not been read yet. A static pod does not come
-// from the API, and need not wait for its list. known may be nil.
+// settled reports whether a pod that is not desired has gone, rather than not been read yet. A static pod
+// does not come from the API, and need not wait for its list. known may be nil.
 func (w *Worker) settled(known *pod, observed plan.Observed) bool {
 	source := podsource.SourceAPI
 	for _, s := range observed.Sandboxes {
 		source = podsource.SourceOf(s.Annotations)
 	}
-	if known != nil { // nothing of it may have been made yet
+
+	// nothing of it may have been made yet
+	if known != nil {
 		if spec := known.spec(); spec != nil && podsource.Static(spec) {
 			source = podsource.SourceOf(spec.Annotations)
 		}
 	}
+
 	return w.deps.Pods.Settled(source)
 }

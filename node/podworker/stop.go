@@ -22,21 +22,24 @@ func (e *executor) stop(ctx context.Context, view *plan.View, s plan.Step) error
 	return e.deps.Runtime.StopContainer(ctx, s.ID, max(s.Grace-time.Since(began), plan.LeastGrace))
 }
 
-// preStop runs the hook, if there is one and time for it. A hook that fails does not keep its container from being
-// stopped, so the error is that of ctx.
+// preStop runs the hook, if there is one and time for it. A hook that fails does not keep its container from
+// being stopped, so the error is that of ctx.
 func (e *executor) preStop(ctx context.Context, view *plan.View, s plan.Step) error {
 	spec := podspec.Find(view.Pod, s.Name)
 	if spec == nil || spec.Lifecycle == nil || spec.Lifecycle.PreStop == nil || s.Grace <= 0 {
 		return nil
 	}
+
 	hookCtx, cancel := context.WithTimeout(ctx, s.Grace)
 	defer cancel()
+
 	target := hook.Target{ID: s.ID, Spec: spec, IP: firstIP(view.IPs(e.cfg.HostIPs))}
 	err := hook.Run(hookCtx, e.deps.Runtime, spec.Lifecycle.PreStop, target)
 	if err != nil && ctx.Err() == nil {
 		message := fmt.Sprintf("PreStopHook failed: %v", err)
 		e.deps.Events.Pod(view.Pod, s.Name, v1.EventTypeWarning, "FailedPreStopHook", message)
 	}
+
 	return ctx.Err()
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// Steps send the events of what they do: Pulling, Started, Killing. That a step has failed is told here and nowhere
-// else.
+// Steps send the events of what they do: Pulling, Started, Killing. That a step has failed is told here and
+// nowhere else.
 
 // tell tells users of a failed step by events, with kubelet's reasons, and the log.
 func (w *Worker) tell(pod *v1.Pod, s plan.Step, err error) {
@@ -27,7 +27,8 @@ func (w *Worker) tell(pod *v1.Pod, s plan.Step, err error) {
 	)
 }
 
-// failures are the events of a failed step: first what the error itself says, then what it means for the step.
+// failures are the events of a failed step: first what the error itself says, then what it means for the
+// step.
 func failures(s plan.Step, err error) (out []reason.Event) {
 	if e := reason.EventOf(err); e != nil {
 		out = append(out, *e)
@@ -39,7 +40,9 @@ func failures(s plan.Step, err error) (out []reason.Event) {
 		if e, ok := errors.AsType[*volume.Error](err); ok {
 			why = e.Reason
 		}
+
 		out = append(out, reason.Event{Reason: why, Message: err.Error()})
+
 	case plan.CreateSandbox:
 		message := fmt.Sprintf("Failed to create pod sandbox: %v", err)
 		out = append(out, reason.Event{Reason: "FailedCreatePodSandBox", Message: message})
@@ -51,5 +54,6 @@ func failures(s plan.Step, err error) (out []reason.Event) {
 	case plan.Start:
 		out = append(out, reason.Event{Reason: "Failed", Message: fmt.Sprintf("Error: %v", err)})
 	}
+
 	return out
 }

@@ -1,6 +1,6 @@
-// Package podworker makes pods real. For each pod that is worth a look it observes the node, has the plan decide,
-// begins those steps and reports the status. Steps run beside the looks, so a slow pull, hook or stop never holds up a
-// look; when they end, or anything changes, the queue gets the pod's UID.
+// Package podworker makes pods real. For each pod that is worth a look it observes the node, has the plan
+// decide, begins those steps and reports the status. Steps run beside the looks, so a slow pull, hook or stop
+// never holds up a look; when they end, or anything changes, the queue gets the pod's UID.
 //
 // A look is in look.go, what steps do in executor.go, start.go and stop.go, and the report in report.go.
 package podworker
@@ -101,9 +101,11 @@ type Config struct {
 	HostDNS func() (criconfig.DNS, error)
 	// Handlers are the runtime's, with what each supports.
 	Handlers func() []v1.NodeRuntimeHandler
-	// Admit decides about a pod that is new on the node; others are the pods that count. Nil: all are admitted.
+	// Admit decides about a pod that is new on the node; others are the pods that count. Nil: all are
+	// admitted.
 	Admit func(pod *v1.Pod, others []*v1.Pod) admit.Verdict
-	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not known yet.
+	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not known
+	// yet.
 	Refresh func(ctx context.Context)
 }
 
@@ -151,6 +153,7 @@ func New(cfg Config, d Deps) *Worker {
 		steps:    &w.steps,
 		deleting: map[types.UID]bool{},
 	}
+
 	w.reporter = &reporter{
 		pods:   d.Pods,
 		api:    d.API,
@@ -160,11 +163,12 @@ func New(cfg Config, d Deps) *Worker {
 		steps:  &w.steps,
 		node:   status.Node{IPs: cfg.HostIPs, Runtime: cfg.RuntimeName},
 	}
+
 	return w
 }
 
-// Run looks at the pods of the queue until ctx ends; then it returns when all steps have ended. Containers are left as
-// they are.
+// Run looks at the pods of the queue until ctx ends; then it returns when all steps have ended. Containers
+// are left as they are.
 func (w *Worker) Run(ctx context.Context) {
 	w.deps.Queue.Run(ctx, w.cfg.Workers, func(ctx context.Context, uid types.UID, why queue.Reasons) {
 		w.deps.Log.Debug("look at pod", "pod", uid, "why", why)

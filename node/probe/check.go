@@ -20,8 +20,8 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// errUnknown is wrapped by the error of a probe that could not run at all, as the runtime is away: that says nothing
-// about the container.
+// errUnknown is wrapped by the error of a probe that could not run at all, as the runtime is away: that says
+// nothing about the container.
 var errUnknown = errors.New("probe could not run")
 
 // warning is an answer that counts as healthy and that users should know.
@@ -49,23 +49,28 @@ type check struct {
 func (c check) run(ctx context.Context) error {
 	timeout := time.Duration(orDefault(c.probe.TimeoutSeconds, 1)) * time.Second
 	if c.probe.Exec != nil {
-		return c.command(ctx, timeout) // the runtime keeps the time
+		// the runtime keeps the time
+		return c.command(ctx, timeout)
 	}
 
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+
 	switch {
 	case c.probe.HTTPGet != nil:
 		body, err := HTTPGet(ctx, c.probe.HTTPGet, c.container, c.ip, userAgent)
 		if errors.Is(err, ErrRedirected) {
 			return &warning{"Probe terminated redirects, Response body: " + body}
 		}
+
 		return err
+
 	case c.probe.TCPSocket != nil:
 		return c.tcp(ctx)
 	case c.probe.GRPC != nil:
 		return c.grpc(ctx, timeout)
 	}
+
 	return nil
 }
 
@@ -102,12 +107,14 @@ func (c check) grpc(ctx context.Context, timeout time.Duration) error {
 	failed := func(err error) error {
 		return fmt.Errorf("timeout: failed to connect service %q within %v: %w", address, timeout, err)
 	}
+
 	// The connection is made here, as grpc reports a refusal only in words.
 	tcp, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return failed(err)
 	}
 	defer tcp.Close()
+
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithUserAgent(userAgent),
@@ -122,18 +129,22 @@ func (c check) grpc(ctx context.Context, timeout time.Duration) error {
 	if c.probe.GRPC.Service != nil {
 		request.Service = *c.probe.GRPC.Service
 	}
+
 	r, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, request)
 	switch status.Code(err) {
 	case codes.OK:
 	case codes.DeadlineExceeded, codes.Unavailable:
 		return failed(err)
 	case codes.Unimplemented:
-		return fmt.Errorf("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): %w", err)
+		return fmt.Errorf("error: this server does not implement the grpc health protocol "+
+			"(grpc.health.v1.Health): %w", err)
 	default:
 		return fmt.Errorf("error: health rpc probe failed: %w", err)
 	}
+
 	if r.Status != grpc_health_v1.HealthCheckResponse_SERVING {
 		return fmt.Errorf("service unhealthy (responded with %q)", r.Status)
 	}
+
 	return nil
 }

@@ -27,9 +27,11 @@ func Port(port intstr.IntOrString, c *v1.Container) (int, error) {
 			}
 		}
 	}
+
 	if number < 1 || number > 65535 {
 		return 0, fmt.Errorf("container %s has no port %s", c.Name, port.String())
 	}
+
 	return number, nil
 }
 
@@ -41,18 +43,19 @@ var transport = &http.Transport{
 	TLSClientConfig:    &tls.Config{InsecureSkipVerify: true},
 }
 
-// ErrRedirected is returned with the body of a redirect to another host. It was not followed: another host's answer says
-// nothing about the container.
+// ErrRedirected is returned with the body of a redirect to another host. It was not followed: another host's
+// answer says nothing about the container.
 var ErrRedirected = errors.New("redirected to another host")
 
-// HTTPGet does the request of a probe or hook and returns the body's beginning. A status from 200 to 299 is a success,
-// others are errors; redirects on the same host are followed. ip is the host where the action names none, and agent the
-// User-Agent where its headers do not.
+// HTTPGet does the request of a probe or hook and returns the body's beginning. A status from 200 to 299 is a
+// success, others are errors; redirects on the same host are followed. ip is the host where the action names
+// none, and agent the User-Agent where its headers do not.
 func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agent string) (string, error) {
 	req, err := request(ctx, a, c, ip)
 	if err != nil {
 		return "", err
 	}
+
 	setHeaders(req, a.HTTPHeaders, agent)
 
 	client := http.Client{Transport: transport, CheckRedirect: sameHost}
@@ -61,6 +64,7 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 		return "", err
 	}
 	defer resp.Body.Close()
+
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	switch {
 	case err != nil:
@@ -70,6 +74,7 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 	case resp.StatusCode < 200 || resp.StatusCode >= 400:
 		return string(body), fmt.Errorf("HTTP probe failed with statuscode: %d", resp.StatusCode)
 	}
+
 	return string(body), nil
 }
 
@@ -78,19 +83,23 @@ func request(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip strin
 	if err != nil {
 		return nil, err
 	}
+
 	u, err := url.Parse(a.Path)
 	if err != nil {
 		u = &url.URL{Path: a.Path}
 	}
+
 	u.Scheme = cmp.Or(strings.ToLower(string(a.Scheme)), "http")
 	u.Host = net.JoinHostPort(cmp.Or(a.Host, ip), strconv.Itoa(port))
 	if !strings.HasPrefix(u.Path, "/") {
 		u.Path = "/" + u.Path
 	}
+
 	return http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 }
 
-// setHeaders sets the headers of the pod's author, which come before the agent's own. An empty Accept means none.
+// setHeaders sets the headers of the pod's author, which come before the agent's own. An empty Accept means
+// none.
 func setHeaders(req *http.Request, headers []v1.HTTPHeader, agent string) {
 	req.Header.Set("User-Agent", agent)
 	req.Header.Set("Accept", "*/*")
@@ -99,6 +108,7 @@ func setHeaders(req *http.Request, headers []v1.HTTPHeader, agent string) {
 			req.Host = h.Value
 			continue
 		}
+
 		if strings.EqualFold(h.Name, "User-Agent") || strings.EqualFold(h.Name, "Accept") {
 			req.Header.Del(h.Name)
 		}

@@ -1,6 +1,6 @@
-// Package probe finds out how containers are: startup, liveness and readiness probes by exec, HTTP, TCP or gRPC, with
-// kubelet's meaning of delays, periods and thresholds. A probe that waits for its next turn costs a timer and no
-// goroutine; how many run at once is bounded.
+// Package probe finds out how containers are: startup, liveness and readiness probes by exec, HTTP, TCP or
+// gRPC, with kubelet's meaning of delays, periods and thresholds. A probe that waits for its next turn costs
+// a timer and no goroutine; how many run at once is bounded.
 package probe
 
 import (
@@ -17,7 +17,12 @@ import (
 
 // Exec runs a command in a container; code is its exit code (runtime.Client).
 type Exec interface {
-	ExecSync(ctx context.Context, id string, command []string, timeout time.Duration) (output []byte, code int32, err error)
+	ExecSync(
+		ctx context.Context,
+		id string,
+		command []string,
+		timeout time.Duration,
+	) (output []byte, code int32, err error)
 }
 
 // Queue takes the pods whose health has changed (queue.Queue).
@@ -35,8 +40,8 @@ type Instance struct {
 	ID      string
 	Spec    *v1.Container
 	Started time.Time
-	// What the API showed of this very instance when the agent started: readiness does not flap because an agent was
-	// restarted.
+	// What the API showed of this very instance when the agent started: readiness does not flap because an
+	// agent was restarted.
 	WasStarted, WasReady bool
 }
 
@@ -84,14 +89,16 @@ const (
 	readiness kind = "Readiness"
 )
 
-// Sync makes the probes of a pod those of the given running instances, and returns what is known of each, by container
-// ID. ip is the pod's address, for probes that name no host.
+// Sync makes the probes of a pod those of the given running instances, and returns what is known of each, by
+// container ID. ip is the pod's address, for probes that name no host.
 func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]plan.Health {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	if m.closed {
 		return nil
 	}
+
 	targets := m.pods[pod.UID]
 	if targets == nil {
 		targets = map[string]*target{}
@@ -105,6 +112,7 @@ func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]
 			t = m.begin(i)
 			targets[i.ID] = t
 		}
+
 		t.pod, t.ip = pod, ip
 		health[i.ID] = t.health
 	}
@@ -115,13 +123,16 @@ func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]
 			delete(targets, id)
 		}
 	}
+
 	if len(targets) == 0 {
 		delete(m.pods, pod.UID)
 	}
+
 	return health
 }
 
-// StopLiveness ends the probes that could restart containers of a pod that is going away. Its readiness is still probed.
+// StopLiveness ends the probes that could restart containers of a pod that is going away. Its readiness is
+// still probed.
 func (m *Manager) StopLiveness(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -165,6 +176,7 @@ func (m *Manager) begin(i Instance) *target {
 	} else {
 		m.add(ctx, t, startup, i.Spec.StartupProbe)
 	}
+
 	return t
 }
 

@@ -29,7 +29,12 @@ type execs struct {
 	runs []string
 }
 
-func (e *execs) ExecSync(_ context.Context, _ string, command []string, _ time.Duration) ([]byte, int32, error) {
+func (e *execs) ExecSync(
+	_ context.Context,
+	_ string,
+	command []string,
+	_ time.Duration,
+) ([]byte, int32, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.runs = append(e.runs, command[0])
@@ -50,7 +55,12 @@ func (e *execs) set(command string, bad bool, err error) {
 }
 
 func probeOf(command string, period int32) *v1.Probe {
-	return &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{command}}}, PeriodSeconds: period, FailureThreshold: 2, SuccessThreshold: 1}
+	return &v1.Probe{
+		ProbeHandler:     v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{command}}},
+		PeriodSeconds:    period,
+		FailureThreshold: 2,
+		SuccessThreshold: 1,
+	}
 }
 
 func testPod() *v1.Pod {
@@ -63,16 +73,27 @@ func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 		looks := make(looks, 10)
 		m := New(e, looks, &events{})
 		defer m.Close()
-		c := &v1.Container{Name: "c", StartupProbe: probeOf("startup", 1), LivenessProbe: probeOf("live", 5), ReadinessProbe: probeOf("ready", 5)}
+
+		c := &v1.Container{
+			Name:           "c",
+			StartupProbe:   probeOf("startup", 1),
+			LivenessProbe:  probeOf("live", 5),
+			ReadinessProbe: probeOf("ready", 5),
+		}
+
 		c.StartupProbe.FailureThreshold = 100
 		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
 		time.Sleep(10500 * time.Millisecond)
 		synctest.Wait()
-		if h := m.health("x"); h.Started || h.Ready || slices.Contains(e.runs, "live") || slices.Contains(e.runs, "ready") {
+		if h := m.health("x"); h.Started || h.Ready || slices.Contains(e.runs, "live") ||
+			slices.Contains(e.runs, "ready") {
 			t.Fatalf("before startup: %+v, runs %v", h, e.runs)
 		}
+
 		e.set("startup", false, nil)
-		time.Sleep(600 * time.Millisecond) // the next turn; readiness is asked at once after it
+
+		// the next turn; readiness is asked at once after it
+		time.Sleep(600 * time.Millisecond)
 		synctest.Wait()
 		if h := m.health("x"); !h.Started || !h.Ready || len(looks) == 0 {
 			t.Fatalf("after startup: %+v, %d looks", h, len(looks))
@@ -86,6 +107,7 @@ func TestThresholdsAndRecovery(t *testing.T) {
 		said := &events{}
 		m := New(e, make(looks, 10), said)
 		defer m.Close()
+
 		c := &v1.Container{Name: "c", LivenessProbe: probeOf("live", 1), ReadinessProbe: probeOf("ready", 1)}
 		c.LivenessProbe.TerminationGracePeriodSeconds = new(int64(5))
 		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
@@ -93,6 +115,7 @@ func TestThresholdsAndRecovery(t *testing.T) {
 		if h := health(100 * time.Millisecond); !h.Ready || h.Unhealthy != "" {
 			t.Fatalf("healthy: %+v", h)
 		}
+
 		e.set("ready", true, nil)
 		if h := health(time.Second); !h.Ready {
 			t.Fatal("one failure of two is enough")
@@ -100,17 +123,22 @@ func TestThresholdsAndRecovery(t *testing.T) {
 		if h := health(time.Second); h.Ready {
 			t.Fatal("two failures are not enough")
 		}
+
 		e.set("ready", false, nil)
 		if h := health(time.Second); !h.Ready {
 			t.Fatal("one success is not enough")
 		}
+
 		e.set("live", true, errors.New("runtime is away"))
 		if h := health(5 * time.Second); h.Unhealthy != "" {
 			t.Fatal("a probe that could not run counted as a failure")
 		}
-		if want := "Unhealthy: Liveness probe errored and resulted in unknown state: probe could not run: runtime is away"; !slices.Contains(said.all(), want) {
+
+		if want := "Unhealthy: Liveness probe errored and resulted in unknown state: probe could not run: " +
+			"runtime is away"; !slices.Contains(said.all(), want) {
 			t.Fatalf("nobody learns of a probe that could not run: %v", said.all())
 		}
+
 		e.set("live", true, runtime.ErrTimeout)
 		if h := health(3 * time.Second); h.Unhealthy != "Liveness" || *h.Grace != 5 {
 			t.Fatalf("timeouts did not count: %+v", h)
@@ -122,11 +150,19 @@ func TestARestartedAgentStartsFromWhatWasShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := New(&execs{bad: map[string]error{}}, make(looks, 10), &events{})
 		defer m.Close()
+
 		c := &v1.Container{Name: "c", StartupProbe: probeOf("s", 10), ReadinessProbe: probeOf("r", 10)}
-		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now(), WasStarted: true, WasReady: true}})
+		m.Sync(testPod(), "", []Instance{{
+			ID:         "x",
+			Spec:       c,
+			Started:    time.Now(),
+			WasStarted: true,
+			WasReady:   true,
+		}})
 		if h := m.health("x"); !h.Started || !h.Ready {
 			t.Errorf("%+v", h)
 		}
+
 		m.Sync(testPod(), "", nil)
 		if len(m.pods) != 0 {
 			t.Errorf("left %v", m.pods)
@@ -137,12 +173,14 @@ func TestARestartedAgentStartsFromWhatWasShown(t *testing.T) {
 func TestHTTPProbes(t *testing.T) {
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
+
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/ok":
 			if r.Host != "app.example" || !strings.HasPrefix(r.UserAgent(), "kube-probe/") {
 				w.WriteHeader(http.StatusBadRequest)
 			}
+
 		case "/same":
 			http.Redirect(w, r, "/fail", http.StatusFound)
 		case "/loop":
@@ -154,22 +192,39 @@ func TestHTTPProbes(t *testing.T) {
 		}
 	}))
 	defer server.Close()
+
 	u, err := url.Parse(server.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	port, err := strconv.Atoi(u.Port())
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	c := &v1.Container{Name: "c", Ports: []v1.ContainerPort{{Name: "web", ContainerPort: int32(port)}}}
-	for path, healthy := range map[string]bool{"/ok": true, "/fail": false, "/same": false, "/loop": false, "/away": true} {
-		a := &v1.HTTPGetAction{Path: path, Port: intstr.FromString("web"), HTTPHeaders: []v1.HTTPHeader{{Name: "host", Value: "app.example"}}}
-		if _, err := HTTPGet(t.Context(), a, c, "127.0.0.1", "kube-probe/1.37"); (err == nil || errors.Is(err, ErrRedirected)) != healthy {
+	for path, healthy := range map[string]bool{
+		"/ok":   true,
+		"/fail": false,
+		"/same": false,
+		"/loop": false,
+		"/away": true,
+	} {
+		a := &v1.HTTPGetAction{
+			Path:        path,
+			Port:        intstr.FromString("web"),
+			HTTPHeaders: []v1.HTTPHeader{{Name: "host", Value: "app.example"}},
+		}
+		if _, err := HTTPGet(t.Context(), a, c, "127.0.0.1", "kube-probe/1.37"); (err == nil ||
+			errors.Is(err, ErrRedirected)) != healthy {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if _, err := HTTPGet(t.Context(), &v1.HTTPGetAction{Port: intstr.FromString("nope")}, c, "127.0.0.1", ""); err == nil {
+
+	if _, err := HTTPGet(t.Context(), &v1.HTTPGetAction{
+		Port: intstr.FromString("nope"),
+	}, c, "127.0.0.1", ""); err == nil {
 		t.Error("a port that does not exist was found")
 	}
 }

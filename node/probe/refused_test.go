@@ -15,7 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// closedPort is a socket on a port of 127.0.0.1 that refuses connections until it listens: it is bound, so nobody else gets the port.
+// closedPort is a socket on a port of 127.0.0.1 that refuses connections until it listens: it is bound, so
+// nobody else gets the port.
 type closedPort struct {
 	socket *os.File
 	port   int
@@ -27,15 +28,18 @@ func newClosedPort(t *testing.T) closedPort {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	socket := os.NewFile(uintptr(fd), "socket")
 	t.Cleanup(func() { socket.Close() })
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
+
 	address, err := unix.Getsockname(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return closedPort{socket, address.(*unix.SockaddrInet4).Port}
 }
 
@@ -81,19 +85,32 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 			ready, said := make(looks, 1), &events{}
 			m := New(&execs{}, ready, said)
 			defer m.Close()
-			c := &v1.Container{Name: "c", ReadinessProbe: &v1.Probe{ProbeHandler: handlers(closed.port)[how], PeriodSeconds: 3600, FailureThreshold: 1}}
+
+			c := &v1.Container{
+				Name: "c",
+				ReadinessProbe: &v1.Probe{
+					ProbeHandler:     handlers(closed.port)[how],
+					PeriodSeconds:    3600,
+					FailureThreshold: 1,
+				},
+			}
+
 			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
 			refused := func() bool {
 				m.mu.Lock()
 				defer m.mu.Unlock()
+
 				return m.pods["u"]["x"].probes[readiness].pause > 0
 			}
+
 			for !refused() {
 				time.Sleep(time.Millisecond)
 			}
+
 			if m.health("x").Ready {
 				t.Fatal("ready before it listens")
 			}
+
 			serve(t, how, closed.listen(t))
 			<-ready
 			if !m.health("x").Ready || len(said.all()) > 0 {
@@ -110,11 +127,17 @@ func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
 			failed, said := make(looks, 1), &events{}
 			m := New(&execs{}, failed, said)
 			defer m.Close()
+
 			began := time.Now()
-			c := &v1.Container{Name: "c", StartupProbe: &v1.Probe{ProbeHandler: handler, PeriodSeconds: 1, FailureThreshold: 3}}
+			c := &v1.Container{
+				Name:         "c",
+				StartupProbe: &v1.Probe{ProbeHandler: handler, PeriodSeconds: 1, FailureThreshold: 3},
+			}
+
 			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: began}})
 			<-failed
-			if took := time.Since(began); took < 2*time.Second || len(said.all()) != 3 || m.health("x").Unhealthy != "Startup" {
+			if took := time.Since(began); took < 2*time.Second || len(said.all()) != 3 ||
+				m.health("x").Unhealthy != "Startup" {
 				t.Errorf("unhealthy %q after %v and failures %q", m.health("x").Unhealthy, took, said.all())
 			}
 		})

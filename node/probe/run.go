@@ -46,11 +46,20 @@ func (m *Manager) run(ctx context.Context, t *target, r *runner) {
 	case <-ctx.Done():
 		return
 	}
+
 	m.mu.Lock()
 	if r.turn.IsZero() {
 		r.turn = time.Now()
 	}
-	c := check{exec: m.exec, probe: r.spec, container: t.Spec, id: t.ID, ip: t.ip}
+
+	c := check{
+		exec:      m.exec,
+		probe:     r.spec,
+		container: t.Spec,
+		id:        t.ID,
+		ip:        t.ip,
+	}
+
 	pod := t.pod
 	m.mu.Unlock()
 	err := c.run(ctx)
@@ -67,37 +76,43 @@ func (m *Manager) run(ctx context.Context, t *target, r *runner) {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	if t.probes[r.kind] == r && ctx.Err() == nil && t.health.Unhealthy == "" {
 		next := r.turn.Add(r.period())
 		r.timer.Reset(max(time.Until(next), time.Millisecond))
 	}
+
 	r.turn = time.Time{}
 }
 
-// firstPause is how long a program gets to open its port before it is tried again; then twice that, and so on.
+// firstPause is how long a program gets to open its port before it is tried again; then twice that, and so
+// on.
 const firstPause = 10 * time.Millisecond
 
-// retryRefused prolongs the turn of a probe whose connection was refused by a container in its first period: programs
-// need some milliseconds to open their port, and to wait for a whole period after that would be most of the time that
-// their pod takes to be ready. The program did not see the connection, and the refusal counts, once, when the period is
-// over. Liveness gains nothing by it.
+// retryRefused prolongs the turn of a probe whose connection was refused by a container in its first period:
+// programs need some milliseconds to open their port, and to wait for a whole period after that would be most
+// of the time that their pod takes to be ready. The program did not see the connection, and the refusal
+// counts, once, when the period is over. Liveness gains nothing by it.
 func (m *Manager) retryRefused(t *target, r *runner, err error) bool {
 	if !errors.Is(err, syscall.ECONNREFUSED) || r.kind == liveness {
 		return false
 	}
+
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	end := t.Started.Add(r.delay() + r.period())
 	if time.Now().After(end) || t.probes[r.kind] != r {
 		return false
 	}
+
 	r.pause = max(2*r.pause, firstPause)
 	r.timer.Reset(min(r.pause, time.Until(end)+time.Millisecond))
 	return true
 }
 
-// recordUnknown counts a probe that could not run. Users learn of the second in a row: the first may only mean that the
-// container has just ended.
+// recordUnknown counts a probe that could not run. Users learn of the second in a row: the first may only
+// mean that the container has just ended.
 func (m *Manager) recordUnknown(t *target, r *runner, pod *v1.Pod, err error) {
 	m.mu.Lock()
 	again := r.unknown
@@ -109,8 +124,8 @@ func (m *Manager) recordUnknown(t *target, r *runner, pod *v1.Pod, err error) {
 	}
 }
 
-// record counts an answer of a probe that is still wanted; a nil error is healthy. When a threshold is reached, that
-// changes the health, and the pod is looked at.
+// record counts an answer of a probe that is still wanted; a nil error is healthy. When a threshold is
+// reached, that changes the health, and the pod is looked at.
 func (m *Manager) record(ctx context.Context, t *target, r *runner, pod *v1.Pod, err error) {
 	if w, ok := errors.AsType[*warning](err); ok {
 		message := fmt.Sprintf("%s probe warning: %s", r.kind, w.text)
@@ -124,6 +139,7 @@ func (m *Manager) record(ctx context.Context, t *target, r *runner, pod *v1.Pod,
 		m.mu.Unlock()
 		return
 	}
+
 	before := t.health
 	if r.count(err == nil) {
 		if err == nil {
@@ -132,6 +148,7 @@ func (m *Manager) record(ctx context.Context, t *target, r *runner, pod *v1.Pod,
 			t.fail(r)
 		}
 	}
+
 	changed := t.health != before
 	m.mu.Unlock()
 
@@ -139,6 +156,7 @@ func (m *Manager) record(ctx context.Context, t *target, r *runner, pod *v1.Pod,
 		message := fmt.Sprintf("%s probe failed: %v", r.kind, err)
 		m.events.Pod(pod, t.Spec.Name, v1.EventTypeWarning, "Unhealthy", message)
 	}
+
 	if changed {
 		m.queue.Look(pod.UID, queue.ProbeResult)
 	}

@@ -1,5 +1,5 @@
-// Package reason holds the errors that users of the API see. Each has a reason, in kubelet's words, that controllers
-// and people match on, and some an event that says more than the status does.
+// Package reason holds the errors that users of the API see. Each has a reason, in kubelet's words, that
+// controllers and people match on, and some an event that says more than the status does.
 package reason
 
 import "errors"

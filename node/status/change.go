@@ -21,7 +21,8 @@ var owned = map[v1.PodConditionType]bool{
 // Equal reports whether the API already shows want.
 func Equal(have, want *v1.PodStatus) bool { return equality.Semantic.DeepEqual(have, want) }
 
-// SameForeign reports whether the conditions that others write, readiness gates above all, are the same in both.
+// SameForeign reports whether the conditions that others write, readiness gates above all, are the same in
+// both.
 func SameForeign(a, b *v1.PodStatus) bool { return foreignIn(a, b) && foreignIn(b, a) }
 
 // foreignIn reports whether b has each condition of a that others write, with the same status.
@@ -34,9 +35,9 @@ func foreignIn(a, b *v1.PodStatus) bool {
 	return true
 }
 
-// Urgent reports whether a change should be shown at once: of the phase, of readiness, of what a container does. Other
-// changes of a pod that is still pending can wait for a moment and are often overtaken: in a burst of starts that saves
-// the API server half of the writes.
+// Urgent reports whether a change should be shown at once: of the phase, of readiness, of what a container
+// does. Other changes of a pod that is still pending can wait for a moment and are often overtaken: in a
+// burst of starts that saves the API server half of the writes.
 func Urgent(have, want *v1.PodStatus) bool {
 	if have.Phase != want.Phase && want.Phase != v1.PodPending {
 		return true
@@ -67,13 +68,14 @@ func changedState(have, want []v1.ContainerStatus) bool {
 	return false
 }
 
-// Replacing reports whether a container of a pod that should go on has just ended to run again as its spec is now, with
-// nothing in the way. That takes a moment, and is worth showing only when it takes longer: conformance, too, expects a
-// pod whose image was changed to be Ready still when it is looked at at once.
+// Replacing reports whether a container of a pod that should go on has just ended to run again as its spec is
+// now, with nothing in the way. That takes a moment, and is worth showing only when it takes longer:
+// conformance, too, expects a pod whose image was changed to be Ready still when it is looked at at once.
 func Replacing(view *plan.View) bool {
 	if view.Ending {
 		return false
 	}
+
 	for i := range view.Pod.Spec.Containers {
 		spec := &view.Pod.Spec.Containers[i]
 		all := view.Instances(spec.Name)
@@ -92,11 +94,12 @@ func Replacing(view *plan.View) bool {
 			return true
 		}
 	}
+
 	return false
 }
 
-// BackingOff returns the containers that want shows to wait for a back-off and have does not. The waiting reason of
-// each is ReasonCrashLoop or ReasonPullBackOff.
+// BackingOff returns the containers that want shows to wait for a back-off and have does not. The waiting
+// reason of each is ReasonCrashLoop or ReasonPullBackOff.
 func BackingOff(have, want *v1.PodStatus) []v1.ContainerStatus {
 	return append(
 		newlyWaiting(have.InitContainerStatuses, want.InitContainerStatuses),

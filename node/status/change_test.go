@@ -73,13 +73,23 @@ func TestWhatUsersWaitForIsUrgent(t *testing.T) {
 	}{
 		{"nothing new", shows("Running", running, true), shows("Running", running, true), false},
 		{"a pod that is pending", &v1.PodStatus{}, shows("Pending", waiting, false), false},
-		{"a first container runs, others do not", shows("Pending", waiting, false), shows("Pending", running, false), false},
+		{
+			"a first container runs, others do not",
+			shows("Pending", waiting, false),
+			shows("Pending", running, false),
+			false,
+		},
 		{"the phase", shows("Pending", waiting, false), shows("Running", running, false), true},
 		{"ready", shows("Running", running, false), shows("Running", running, true), true},
 		{"not ready any more", shows("Running", running, true), shows("Running", running, false), true},
 		{"a container ended", shows("Running", running, false), shows("Running", ended, false), true},
 		{"a container goes on", shows("Running", ended, false), shows("Running", running, false), true},
-		{"a container that the API does not show", &v1.PodStatus{Phase: "Running"}, shows("Running", running, false), true},
+		{
+			"a container that the API does not show",
+			&v1.PodStatus{Phase: "Running"},
+			shows("Running", running, false),
+			true,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := Urgent(c.have, c.want); got != c.urgent {
@@ -94,10 +104,12 @@ func TestOnlyBackOffsThatBeginAreAnnounced(t *testing.T) {
 		state := v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason}}
 		return v1.ContainerStatus{Name: name, State: state}
 	}
+
 	have := &v1.PodStatus{ContainerStatuses: []v1.ContainerStatus{
 		of("stays", ReasonCrashLoop),
 		of("pulls", ReasonPullError),
 	}}
+
 	want := &v1.PodStatus{
 		InitContainerStatuses: []v1.ContainerStatus{of("new", ReasonCrashLoop)},
 		ContainerStatuses: []v1.ContainerStatus{
@@ -106,10 +118,12 @@ func TestOnlyBackOffsThatBeginAreAnnounced(t *testing.T) {
 			of("waits", ReasonCreating),
 		},
 	}
+
 	var got []string
 	for _, s := range BackingOff(have, want) {
 		got = append(got, fmt.Sprint(s.Name, " ", s.State.Waiting.Reason))
 	}
+
 	if expect := []string{"new CrashLoopBackOff", "pulls ImagePullBackOff"}; !slices.Equal(got, expect) {
 		t.Errorf("%q, want %q", got, expect)
 	}
@@ -124,11 +138,13 @@ func TestAddressesAreThoseOfTheNewestSandbox(t *testing.T) {
 	if got := compute(p, plan.Observed{Sandboxes: two}, nil).PodIP; got != "10.0.0.2" {
 		t.Errorf("address %s, want that of the newest sandbox", got)
 	}
+
 	two[1].Ready = false
 	p.Status.PodIP = "10.0.0.9"
 	if got := compute(p, plan.Observed{Sandboxes: two}, nil).PodIP; got != "10.0.0.9" {
 		t.Errorf("address %s, want what was shown while the newest sandbox is not ready", got)
 	}
+
 	p.Spec.HostNetwork = true
 	two[1].Ready = true
 	if got := compute(p, plan.Observed{Sandboxes: two}, nil).PodIP; got != "192.0.2.1" {
@@ -144,9 +160,11 @@ func TestAPullErrorBecomesABackOffAfterAMoment(t *testing.T) {
 			if after == "2s" {
 				failed = now.Add(-plan.PullErrorShown)
 			}
+
 			pull := plan.Step{Verb: plan.Pull, Name: "a", Image: "a"}
 			known.End(pull, reason.New(ReasonPullError, errors.New("not found")), failed)
 		})
+
 		s := Compute(view, Node{}).ContainerStatuses[0]
 		if s.State.Waiting == nil || s.State.Waiting.Reason != want {
 			t.Errorf("after %s: %+v, want %s", after, s.State, want)

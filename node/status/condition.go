@@ -22,6 +22,7 @@ func (c *computer) conditions() {
 		reason, message = c.gates()
 		ready = reason == ""
 	}
+
 	c.set(v1.PodReady, ready, reason, message)
 
 	// Resources of running containers are not changed in place (yet).
@@ -31,6 +32,7 @@ func (c *computer) conditions() {
 	if c.Ended != nil && c.Ended.Disruption != "" {
 		c.set(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, c.Ended.Disruption)
 	}
+
 	c.scheduled()
 }
 
@@ -62,13 +64,16 @@ func (c *computer) set(t v1.PodConditionType, on bool, reason, message string) {
 		if have.Type != t {
 			continue
 		}
+
 		want.LastProbeTime = have.LastProbeTime
 		if have.Status == want.Status && !have.LastTransitionTime.IsZero() {
 			want.LastTransitionTime = have.LastTransitionTime
 		}
+
 		*have = want
 		return
 	}
+
 	c.out.Conditions = append(c.out.Conditions, want)
 }
 
@@ -123,18 +128,22 @@ func (c *computer) containersReady() (ready bool, reason, message string) {
 			unready = append(unready, s.Name)
 		}
 	}
+
 	for _, s := range c.out.ContainerStatuses {
 		if !s.Ready {
 			unready = append(unready, s.Name)
 		}
 	}
+
 	if len(unready) > 0 {
 		return false, "ContainersNotReady", "containers with unready status: " + list(unready)
 	}
+
 	return true, "", ""
 }
 
-// gates checks the conditions that others must set before the pod counts as ready. An empty reason: they have.
+// gates checks the conditions that others must set before the pod counts as ready. An empty reason: they
+// have.
 func (c *computer) gates() (reason, message string) {
 	var missing []string
 	for _, g := range c.Pod.Spec.ReadinessGates {
@@ -148,8 +157,10 @@ func (c *computer) gates() (reason, message string) {
 				"the status of pod readiness gate %q is not \"True\", but %s", g.ConditionType, have.Status))
 		}
 	}
+
 	if len(missing) > 0 {
 		return "ReadinessGatesNotReady", strings.Join(missing, ", ")
 	}
+
 	return "", ""
 }

@@ -49,8 +49,10 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	out := v1.ContainerStatus{Name: s.spec.Name, Image: s.spec.Image, Started: new(false)}
 	all := c.Instances(s.spec.Name)
 	if len(all) > 0 && all[0].State == plan.Created {
-		all = all[1:] // it was not started yet
+		// it was not started yet
+		all = all[1:]
 	}
+
 	if len(all) == 0 {
 		c.unseen(&out, s)
 		return out
@@ -70,11 +72,13 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 	case s.old != nil:
 		out.LastTerminationState = c.before(s.old, out.RestartCount)
 	}
+
 	if cur.State == plan.Running {
 		c.running(&out, s, cur)
 	} else {
 		c.ended(&out, s, cur)
 	}
+
 	return out
 }
 
@@ -94,13 +98,16 @@ func (c *computer) unseen(out *v1.ContainerStatus, s subject) {
 		c.vanished(out, s)
 		return
 	}
+
 	if s.old != nil && s.old.State.Running != nil {
 		out.LastTerminationState.Terminated = c.lost(s.old)
 	}
+
 	out.State.Waiting = c.waiting(s)
 }
 
-// vanished shows the end of a container of a pod that is down, of which the runtime has no instance to tell it.
+// vanished shows the end of a container of a pod that is down, of which the runtime has no instance to tell
+// it.
 func (c *computer) vanished(out *v1.ContainerStatus, s subject) {
 	last := out.LastTerminationState.Terminated
 	switch {
@@ -117,8 +124,8 @@ func (c *computer) vanished(out *v1.ContainerStatus, s subject) {
 	}
 }
 
-// before is the last state of a container of whose earlier instances the runtime knows nothing: what was shown of the
-// one before this, or, if that was still shown to run, that it was lost.
+// before is the last state of a container of whose earlier instances the runtime knows nothing: what was
+// shown of the one before this, or, if that was still shown to run, that it was lost.
 func (c *computer) before(old *v1.ContainerStatus, restarts int32) v1.ContainerState {
 	switch {
 	case old.RestartCount < restarts && old.State.Running != nil:
@@ -131,8 +138,8 @@ func (c *computer) before(old *v1.ContainerStatus, restarts int32) v1.ContainerS
 	return v1.ContainerState{}
 }
 
-// lost is the end of a container that was shown to run and is not there. Of a pod that goes on that was a reboot:
-// runtimes that keep records call such an end so.
+// lost is the end of a container that was shown to run and is not there. Of a pod that goes on that was a
+// reboot: runtimes that keep records call such an end so.
 func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	if c.Pod.DeletionTimestamp != nil {
 		return &v1.ContainerStateTerminated{
@@ -142,6 +149,7 @@ func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 				"The container used to be Running",
 		}
 	}
+
 	return &v1.ContainerStateTerminated{
 		Reason:      ReasonLost,
 		ExitCode:    plan.LostExitCode,
@@ -151,8 +159,8 @@ func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	}
 }
 
-// hadTurn reports whether a container that has no instance must have had one: it was shown to run, or initialization
-// was over.
+// hadTurn reports whether a container that has no instance must have had one: it was shown to run, or
+// initialization was over.
 func (c *computer) hadTurn(s subject) bool {
 	if s.old != nil && (s.old.State.Running != nil || s.old.LastTerminationState.Terminated != nil) {
 		return true
@@ -177,14 +185,18 @@ func (c *computer) waiting(s subject) *v1.ContainerStateWaiting {
 func (c *computer) failure(spec *v1.Container) *v1.ContainerStateWaiting {
 	if f, _ := c.Failed(plan.Pull, spec.Name); f.Reason != "" {
 		if f.Reason == ReasonPullError && c.Now.Sub(f.At) >= plan.PullErrorShown {
-			message := fmt.Sprintf("Back-off pulling image %q: %s: %s", spec.Image, ReasonPullError, f.Message)
+			message := fmt.Sprintf("Back-off pulling image %q: %s: %s",
+				spec.Image, ReasonPullError, f.Message)
 			return &v1.ContainerStateWaiting{Reason: ReasonPullBackOff, Message: message}
 		}
+
 		return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 	}
+
 	if f, _ := c.Failed(plan.Start, spec.Name); f.Reason != "" {
 		return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 	}
+
 	return nil
 }
 
@@ -200,10 +212,12 @@ func (c *computer) initialized() bool {
 			if all[0].State == plan.Running && !c.Health[all[0].ID].Started {
 				return false
 			}
+
 		case all[0].State != plan.Exited || all[0].ExitCode != 0:
 			return false
 		}
 	}
+
 	return true
 }
 
@@ -213,6 +227,7 @@ func (c *computer) running(out *v1.ContainerStatus, s subject, cur *plan.Contain
 		out.Started = new(health.Started)
 		out.Ready = health.Started && health.Ready
 	}
+
 	c.resources(out, s)
 	if cur.HasUser {
 		out.User = &v1.ContainerUser{Linux: &v1.LinuxContainerUser{
@@ -230,12 +245,13 @@ func (c *computer) running(out *v1.ContainerStatus, s subject, cur *plan.Contain
 		if m.ReadOnly && slices.Contains(cur.RecursiveReadOnly, path.Join("/", m.MountPath)) {
 			mount.RecursiveReadOnly = new(v1.RecursiveReadOnlyEnabled)
 		}
+
 		out.VolumeMounts = append(out.VolumeMounts, mount)
 	}
 }
 
-// resources shows those of the spec for a new instance. A running one keeps what it was started with, and that the spec
-// differs is noted for the condition.
+// resources shows those of the spec for a new instance. A running one keeps what it was started with, and
+// that the spec differs is noted for the condition.
 func (c *computer) resources(out *v1.ContainerStatus, s subject) {
 	spec := &s.spec.Resources
 	if s.old == nil || s.old.ContainerID != out.ContainerID || s.old.Resources == nil {
@@ -244,6 +260,7 @@ func (c *computer) resources(out *v1.ContainerStatus, s subject) {
 			Limits:   spec.Limits.DeepCopy(),
 			Requests: spec.Requests.DeepCopy(),
 		}
+
 		return
 	}
 
@@ -254,7 +271,8 @@ func (c *computer) resources(out *v1.ContainerStatus, s subject) {
 	}
 }
 
-// ended shows an instance that ended: as such when it was the last, as a back-off when it will be replaced later.
+// ended shows an instance that ended: as such when it was the last, as a back-off when it will be replaced
+// later.
 func (c *computer) ended(out *v1.ContainerStatus, s subject, cur *plan.Container) {
 	end := c.terminated(cur)
 	out.State.Terminated = end
@@ -270,14 +288,15 @@ func (c *computer) ended(out *v1.ContainerStatus, s subject, cur *plan.Container
 	if waiting == nil {
 		waiting = c.crashLoop(s, cur)
 	}
+
 	if waiting != nil {
 		out.State = v1.ContainerState{Waiting: waiting}
 		out.LastTerminationState = v1.ContainerState{Terminated: end}
 	}
 }
 
-// crashLoop is that the restart of an instance is held back, nil if it is not. What was shown stays while the back-off
-// is over and the next instance on its way.
+// crashLoop is that the restart of an instance is held back, nil if it is not. What was shown stays while the
+// back-off is over and the next instance on its way.
 func (c *computer) crashLoop(s subject, cur *plan.Container) *v1.ContainerStateWaiting {
 	if delay, until := c.Backoff(cur); !until.IsZero() {
 		message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
@@ -288,14 +307,17 @@ func (c *computer) crashLoop(s subject, cur *plan.Container) *v1.ContainerStateW
 	if s.old == nil || s.old.State.Waiting == nil || s.old.State.Waiting.Reason != ReasonCrashLoop {
 		return nil
 	}
+
 	last := s.old.LastTerminationState.Terminated
 	if last == nil || last.ContainerID != c.node.Runtime+"://"+cur.ID {
 		return nil
 	}
+
 	return s.old.State.Waiting
 }
 
-// maxMessages bounds the termination messages of all containers of a pod, as kubelet does: each may have its part.
+// maxMessages bounds the termination messages of all containers of a pod, as kubelet does: each may have its
+// part.
 const maxMessages = 12 << 10
 
 func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
@@ -303,7 +325,8 @@ func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
 	containers := len(spec.InitContainers) + len(spec.Containers) + len(spec.EphemeralContainers)
 	message := o.Message
 	if most := maxMessages / max(1, containers); len(message) > most {
-		message = strings.ToValidUTF8(message[:most], "") // a character may have been cut
+		// a character may have been cut
+		message = strings.ToValidUTF8(message[:most], "")
 	}
 
 	out := &v1.ContainerStateTerminated{
@@ -314,6 +337,7 @@ func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
 		FinishedAt:  stamp(o.Finished),
 		ContainerID: c.node.Runtime + "://" + o.ID,
 	}
+
 	switch {
 	case o.State == plan.Unknown:
 		out.Reason, out.ExitCode = ReasonUnknown, unknownExit
@@ -323,6 +347,7 @@ func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
 	default:
 		out.Reason = "Error"
 	}
+
 	return out
 }
 

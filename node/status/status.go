@@ -1,5 +1,5 @@
-// Package status computes the PodStatus that the API should show of a pod, in kubelet's words, from the plan's view of
-// it, and the patch that brings the API there. It is pure: podworker sends the patch.
+// Package status computes the PodStatus that the API should show of a pod, in kubelet's words, from the
+// plan's view of it, and the patch that brings the API there. It is pure: podworker sends the patch.
 package status
 
 import (
@@ -19,8 +19,8 @@ type Node struct {
 	Runtime string   // name of the container runtime, the scheme of container IDs
 }
 
-// Compute returns the whole new status of a pod after a decision. What others own (conditions of other types, resize,
-// nominations) is kept from the pod's, and a final status stays as it is.
+// Compute returns the whole new status of a pod after a decision. What others own (conditions of other types,
+// resize, nominations) is kept from the pod's, and a final status stays as it is.
 func Compute(view *plan.View, node Node) v1.PodStatus {
 	c := &computer{View: view, node: node, out: *view.Pod.Status.DeepCopy()}
 	switch {
@@ -64,7 +64,8 @@ func (c *computer) header() {
 	}
 }
 
-// addresses sets those of the node and, while its sandbox is ready, the pod's own: a pod that ended keeps its last one.
+// addresses sets those of the node and, while its sandbox is ready, the pod's own: a pod that ended keeps its
+// last one.
 func (c *computer) addresses() {
 	if len(c.node.IPs) > 0 {
 		c.out.HostIP, c.out.HostIPs = c.node.IPs[0], nil
@@ -76,10 +77,12 @@ func (c *computer) addresses() {
 	if c.Ready() == nil {
 		return
 	}
+
 	ips := c.IPs(c.node.IPs)
 	if len(ips) == 0 {
 		return
 	}
+
 	c.out.PodIP, c.out.PodIPs = ips[0], nil
 	for _, ip := range ips {
 		c.out.PodIPs = append(c.out.PodIPs, v1.PodIP{IP: ip})
@@ -92,7 +95,12 @@ func (c *computer) containers() {
 
 	c.out.InitContainerStatuses = nil
 	for i := range spec.InitContainers {
-		s := subject{&spec.InitContainers[i], find(old.InitContainerStatuses, spec.InitContainers[i].Name), initial}
+		s := subject{
+			&spec.InitContainers[i],
+			find(old.InitContainerStatuses, spec.InitContainers[i].Name),
+			initial,
+		}
+
 		c.out.InitContainerStatuses = append(c.out.InitContainerStatuses, c.container(s))
 	}
 
@@ -131,14 +139,19 @@ func (c *computer) phase() {
 	default:
 		c.out.Phase = v1.PodRunning
 	}
+
 	if c.Ended != nil && c.out.Phase == v1.PodFailed {
 		c.out.Reason, c.out.Message = c.Ended.Reason, c.Ended.Message
 	}
 }
 
-// anyFailed reports whether a container of a pod that is down did not end with success. Sidecars do not count.
+// anyFailed reports whether a container of a pod that is down did not end with success. Sidecars do not
+// count.
 func (c *computer) anyFailed() bool {
-	failed := func(s v1.ContainerStatus) bool { return s.State.Terminated == nil || s.State.Terminated.ExitCode != 0 }
+	failed := func(s v1.ContainerStatus) bool {
+		return s.State.Terminated == nil ||
+			s.State.Terminated.ExitCode != 0
+	}
 	for i, s := range c.out.InitContainerStatuses {
 		if !podspec.Sidecar(&c.Pod.Spec.InitContainers[i]) && failed(s) {
 			return true
@@ -149,19 +162,25 @@ func (c *computer) anyFailed() bool {
 
 // anyWaitingFirst reports whether initialization is not over or some application container never ran.
 func (c *computer) anyWaitingFirst() bool {
-	begun := slices.ContainsFunc(c.Pod.Spec.Containers, func(k v1.Container) bool { return len(c.Instances(k.Name)) > 0 })
+	begun := slices.ContainsFunc(
+		c.Pod.Spec.Containers,
+		func(k v1.Container) bool { return len(c.Instances(k.Name)) > 0 },
+	)
 	if !begun && len(c.incompleteInits()) > 0 {
 		return true
 	}
+
 	for _, s := range c.out.ContainerStatuses {
 		if s.State.Running == nil && s.State.Terminated == nil && s.LastTerminationState.Terminated == nil {
 			return true
 		}
 	}
+
 	return false
 }
 
-// incompleteInits returns the names of the init containers that application containers wait for, or waited for.
+// incompleteInits returns the names of the init containers that application containers wait for, or waited
+// for.
 func (c *computer) incompleteInits() []string {
 	begun := slices.ContainsFunc(c.out.ContainerStatuses, func(s v1.ContainerStatus) bool {
 		return s.State.Running != nil || s.State.Terminated != nil
@@ -180,5 +199,6 @@ func (c *computer) incompleteInits() []string {
 			out = append(out, s.Name)
 		}
 	}
+
 	return out
 }

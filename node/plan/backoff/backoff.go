@@ -1,11 +1,11 @@
-// Package backoff computes how long the agent waits before it does something for a pod once more: the restart of a
-// container that ended, and a step that failed. It is pure; times are given by the caller.
+// Package backoff computes how long the agent waits before it does something for a pod once more: the restart
+// of a container that ended, and a step that failed. It is pure; times are given by the caller.
 package backoff
 
 import "time"
 
-// The back-off of restarts, as kubelet has it: the first restart is immediate, then 10 s after the exit, doubling up
-// to 5 min. Twice the longest delay without a crash forgets it.
+// The back-off of restarts, as kubelet has it: the first restart is immediate, then 10 s after the exit,
+// doubling up to 5 min. Twice the longest delay without a crash forgets it.
 const (
 	FirstRestart   = 10 * time.Second
 	LongestRestart = 300 * time.Second
@@ -45,8 +45,8 @@ type Retries struct {
 	First, Longest time.Duration
 }
 
-// The delays of steps. Most causes of a failed step go away by themselves or are announced by an event, so that the
-// first retries come soon; a registry is asked as seldom as kubelet does.
+// The delays of steps. Most causes of a failed step go away by themselves or are announced by an event, so
+// that the first retries come soon; a registry is asked as seldom as kubelet does.
 var (
 	OfSteps = Retries{First: 500 * time.Millisecond, Longest: 30 * time.Second}
 	OfPulls = Retries{First: 10 * time.Second, Longest: 300 * time.Second}

@@ -21,6 +21,7 @@ func TestRestartsBackOffAndAreForgotten(t *testing.T) {
 		got = append(got, r.Delay/time.Second)
 		now = now.Add(r.Delay)
 	}
+
 	if diff := cmp.Diff([]time.Duration{10, 20, 40, 80, 160, 300, 300}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -47,8 +48,16 @@ func TestRetriesGrowToTheLongest(t *testing.T) {
 		delays Retries
 		want   []time.Duration
 	}{
-		{"steps", OfSteps, []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second}},
-		{"pulls", OfPulls, []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second}},
+		{
+			"steps",
+			OfSteps,
+			[]time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second},
+		},
+		{
+			"pulls",
+			OfPulls,
+			[]time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var f Failure
@@ -58,9 +67,11 @@ func TestRetriesGrowToTheLongest(t *testing.T) {
 					t.Errorf("after failure %d: %s, want %s", i+1, got, want)
 				}
 			}
+
 			for range 100 {
 				f = f.Next(c.delays, "Reason", "message", t0)
 			}
+
 			if got := f.Retry.Sub(t0); got != c.delays.Longest {
 				t.Errorf("after many failures: %s, want %s", got, c.delays.Longest)
 			}
