@@ -29,7 +29,6 @@ func (p *Pod) Decide(health map[string]Health, now time.Time) Decision {
 	}
 
 	d.cancel()
-
 	sortSteps(d.Pod, d.out.Steps)
 	d.out.View = d.View
 	return d.out
@@ -54,7 +53,7 @@ func (d *planner) ending() bool {
 // exceeded ends the pod because its time is up.
 func (d *planner) exceeded() {
 	d.Ended = &Ending{
-		Reason:  DeadlineExceeded,
+		Reason:  deadlineExceeded,
 		Message: "Pod was active on the node longer than the specified deadline",
 		At:      d.Now,
 	}
@@ -64,7 +63,7 @@ func (d *planner) exceeded() {
 // do adds a step, unless it is being done or must wait after a failure. It reports whether it did.
 func (d *planner) do(s Step) bool {
 	key := s.Key()
-	if d.pod.busy(key) {
+	if d.pod.steps.busy(key) {
 		return false
 	}
 
@@ -73,10 +72,8 @@ func (d *planner) do(s Step) bool {
 		if shown := f.At.Add(PullErrorShown); s.Verb == Pull && shown.After(d.Now) {
 			d.wake(shown)
 		}
-
 		return false
 	}
-
 	d.out.Steps = append(d.out.Steps, s)
 	return true
 }
@@ -95,7 +92,7 @@ func (d *planner) wake(at time.Time) {
 // stops that take longer than the pod's deletion now allows, e.g. since somebody has forced it.
 func (d *planner) cancel() {
 	grace := deletionGrace(d.Pod)
-	for key, f := range d.pod.inFlight {
+	for key, f := range d.pod.steps.inFlight {
 		unwanted := d.Ending && key.Verb.makes()
 		late := key.Verb == Stop && grace != nil && *grace < f.patience
 		if (unwanted || late) && !f.cancelled {
@@ -112,11 +109,11 @@ func (d *planner) cancel() {
 // starting reports whether a step that makes something is in flight: what it makes must be seen before the
 // pod can be taken down.
 func (p *Pod) starting() bool {
-	if p.busy(Key{Verb: CreateSandbox}) || p.busy(Key{Verb: Prepare}) {
+	if p.steps.busy(Key{Verb: CreateSandbox}) || p.steps.busy(Key{Verb: Prepare}) {
 		return true
 	}
 	for c := range podspec.All(p.spec) {
-		if p.busy(Key{Start, c.Name}) {
+		if p.steps.busy(Key{Start, c.Name}) {
 			return true
 		}
 	}

@@ -36,11 +36,14 @@ func (d *planner) end() {
 	d.removeAll()
 
 	// What is removed meanwhile holds nothing any more, so the object need not wait for it.
-	switch {
-	case !d.pod.tornDown:
-	case !d.pod.gone:
+	if !d.pod.tornDown {
+		return
+	}
+	if !d.pod.gone {
 		d.do(Step{Verb: Finalize})
-	case len(d.Observed.Sandboxes)+len(d.Observed.Containers) == 0:
+		return
+	}
+	if len(d.Observed.Sandboxes)+len(d.Observed.Containers) == 0 {
 		d.do(Step{Verb: Forget})
 	}
 }
@@ -81,8 +84,8 @@ func (d *planner) stopContainers() (running int) {
 
 func (d *planner) stop(c *Container) {
 	why := Killing
-	if d.Ended != nil && d.Ended.Reason == DeadlineExceeded {
-		why = DeadlineExceeded
+	if d.Ended != nil && d.Ended.Reason == deadlineExceeded {
+		why = deadlineExceeded
 	}
 	d.do(Step{
 		Verb:  Stop,
@@ -117,7 +120,6 @@ func (d *planner) endGrace(c *Container) time.Duration {
 		if d.pod.gone && c.Grace > 0 {
 			return seconds(c.Grace)
 		}
-
 		return Grace(d.Pod)
 	}
 
@@ -145,7 +147,7 @@ func (d *planner) stopSandboxes() (left int) {
 // interrupted half-way.
 func (d *planner) stopSandbox(s Sandbox) bool {
 	step := Step{Verb: StopSandbox, ID: s.ID}
-	if !s.Ready && d.pod.stopped[s.ID] && !d.pod.busy(step.Key()) {
+	if !s.Ready && d.pod.stopped[s.ID] && !d.pod.steps.busy(step.Key()) {
 		return true
 	}
 	d.do(step)

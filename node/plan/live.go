@@ -30,17 +30,8 @@ func (d *planner) live() {
 
 // prepare mounts volumes and finds images, beside the creation of the sandbox.
 func (d *planner) prepare() {
-	volumes := &d.pod.volumes
-	switch {
-	case volumes.renew.IsZero():
-	case volumes.renew.After(d.Now):
-		d.wake(volumes.renew)
-	default:
-		d.pod.outdate()
-		volumes.renew = time.Time{}
-	}
-
-	if !volumes.fresh {
+	d.renew()
+	if !d.pod.volumes.fresh {
 		d.do(Step{Verb: Prepare})
 	}
 
@@ -49,6 +40,20 @@ func (d *planner) prepare() {
 			d.do(Step{Verb: Pull, Name: c.Name, Image: c.Image})
 		}
 	}
+}
+
+// renew makes volumes out of date when their time has come.
+func (d *planner) renew() {
+	at := d.pod.volumes.renew
+	if at.IsZero() {
+		return
+	}
+	if at.After(d.Now) {
+		d.wake(at)
+		return
+	}
+	d.pod.outdate()
+	d.pod.volumes.renew = time.Time{}
 }
 
 // wantedSoon returns the containers whose images should be at hand: those that will be started next and,
@@ -130,7 +135,7 @@ func (d *planner) stopRunning(why string) (running int) {
 // last state.
 func (d *planner) removeLeftovers() {
 	for name, all := range d.instances {
-		if d.pod.busy(Key{Start, name}) {
+		if d.pod.steps.busy(Key{Start, name}) {
 			continue
 		}
 
@@ -144,9 +149,8 @@ func (d *planner) removeLeftovers() {
 					Verb: Stop,
 					Name: name,
 					ID:   c.ID,
-					Why:  SecondOfOneName,
+					Why:  Duplicate,
 				})
-
 			case c.State != Running && kept >= 2:
 				d.do(Step{Verb: RemoveContainer, Name: name, ID: c.ID})
 			default:
@@ -202,9 +206,8 @@ func (d *planner) initialize() bool {
 				continue
 			}
 
-			// a sidecar that is not started yet, or an init container at work
+			// A sidecar that is not started yet, or an init container at work.
 			return false
-
 		case cur != nil && cur.State == Exited && !podspec.Sidecar(c) && cur.ExitCode == 0:
 			continue
 		}
@@ -232,7 +235,7 @@ func (d *planner) applicationsBegun() bool {
 func (d *planner) applications() {
 	for i := range d.Pod.Spec.Containers {
 		c := &d.Pod.Spec.Containers[i]
-		if d.pod.busy(Key{Start, c.Name}) {
+		if d.pod.steps.busy(Key{Start, c.Name}) {
 			return
 		}
 
@@ -267,7 +270,6 @@ func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
 		if health.Grace != nil {
 			step.Grace = seconds(*health.Grace)
 		}
-
 	default:
 		return true
 	}
@@ -279,10 +281,10 @@ func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
 // restart starts a container that never ran, or ran and may run again. It reports whether a start was begun.
 func (d *planner) restart(c *v1.Container, cur *Container) bool {
 	if cur == nil {
-		// over: before the sandbox was replaced
+		// It may have run, and ended for good, before the sandbox was replaced.
 		return !d.over(c) && d.start(c, false)
 	}
-	if cur.State == Created || d.pod.busy(Key{RemoveContainer, cur.ID}) {
+	if cur.State == Created || d.pod.steps.busy(Key{RemoveContainer, cur.ID}) {
 		return false
 	}
 	return d.restartDue(c, cur) && d.start(c, true)
@@ -305,7 +307,6 @@ func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 		d.wake(until)
 		return false
 	}
-
 	return true
 }
 
@@ -343,7 +344,6 @@ func (d *planner) attempt(name string) uint32 {
 		if last.State == Created {
 			return last.Attempt
 		}
-
 		return last.Attempt + 1
 	}
 
@@ -353,7 +353,7 @@ func (d *planner) attempt(name string) uint32 {
 	} {
 		for i := range all {
 			if s := &all[i]; s.Name == name && ran(s) != nil {
-				// it was removed
+				// It has been removed, as all containers of the pod are restarted.
 				return uint32(s.RestartCount) + 1
 			}
 		}

@@ -78,9 +78,10 @@ type Observed struct {
 // Health is what the probes of a running instance found.
 type Health struct {
 	Started, Ready bool
-	// the probe for which it must be restarted, FailedLiveness or FailedStartup, or empty
+	// Unhealthy is the probe for which it must be restarted, FailedLiveness or FailedStartup, or empty.
 	Unhealthy string
-	Grace     *int64 // that probe's own terminationGracePeriodSeconds
+	// Grace is that probe's own terminationGracePeriodSeconds, nil if it has none.
+	Grace *int64
 }
 
 // Ending is a decision of the agent that the pod must end: its deadline, preemption, rejection. The reason
@@ -91,8 +92,8 @@ type Ending struct {
 	At              time.Time
 }
 
-// DeadlineExceeded is the reason of a pod that was active for longer than its activeDeadlineSeconds.
-const DeadlineExceeded = "DeadlineExceeded"
+// deadlineExceeded is the reason of a pod that was active for longer than its activeDeadlineSeconds.
+const deadlineExceeded = "DeadlineExceeded"
 
 // Terminal reports whether a phase is final.
 func Terminal(phase v1.PodPhase) bool { return phase == v1.PodSucceeded || phase == v1.PodFailed }

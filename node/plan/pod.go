@@ -17,9 +17,9 @@ import (
 )
 
 // Pod is one pod as the agent knows it. A look at it is Look, Want or Gone, See and Decide, in this order;
-// Begin and End may come at any time. It has no lock: the caller sees to it that calls do not overlap.
+// Begin and End may come at any time. It has no lock: calls must not overlap.
 //
-// All of it beside the API and the runtime may be lost. It is then found again, at worst after a retry.
+// What is neither in the API nor in the runtime is lost with the agent. It is found again, at worst after a retry.
 type Pod struct {
 	uid   types.UID
 	limit time.Duration // of the back-off of restarts
@@ -29,9 +29,7 @@ type Pod struct {
 	ended *Ending // first decision of the agent that the pod must end
 	view  View    // of the look that is on its way
 
-	inFlight map[Key]*flight
-	landed   map[Key]bool // steps that ended since the look began
-	failures map[Key]backoff.Failure
+	steps    steps
 	restarts map[string]backoff.Restarts // by container name
 	images   map[string]string           // by container name: the image that is at hand for the next start
 	hashes   map[string]hashOf           // by container name
@@ -40,6 +38,16 @@ type Pod struct {
 	volumes  volumes
 	tornDown bool // volumes are unmounted and the control group is gone
 }
+
+// steps is how the steps of a pod are getting on.
+type steps struct {
+	inFlight map[Key]*flight
+	landed   map[Key]bool // those that ended since the look began
+	failures map[Key]backoff.Failure
+}
+
+// busy reports whether a step counts as in flight for the look that is on its way.
+func (s *steps) busy(k Key) bool { return s.inFlight[k] != nil || s.landed[k] }
 
 // flight is a step that is being done.
 type flight struct {
@@ -50,19 +58,21 @@ type flight struct {
 // volumes is whether what volumes show is up to date.
 type volumes struct {
 	fresh   bool
-	changed bool // since the last Prepare began
-	renew   time.Time
+	changed bool      // since the last Prepare began
+	renew   time.Time // when they are out of date by themselves; zero: never
 }
 
 // New returns a pod of which nothing is known. limit is the longest back-off of its containers' restarts;
 // 0 is backoff.LongestRestart.
 func New(uid types.UID, limit time.Duration) *Pod {
 	return &Pod{
-		uid:      uid,
-		limit:    cmp.Or(limit, backoff.LongestRestart),
-		inFlight: map[Key]*flight{},
-		landed:   map[Key]bool{},
-		failures: map[Key]backoff.Failure{},
+		uid:   uid,
+		limit: cmp.Or(limit, backoff.LongestRestart),
+		steps: steps{
+			inFlight: map[Key]*flight{},
+			landed:   map[Key]bool{},
+			failures: map[Key]backoff.Failure{},
+		},
 		restarts: map[string]backoff.Restarts{},
 		images:   map[string]string{},
 		hashes:   map[string]hashOf{},
@@ -75,7 +85,7 @@ func (p *Pod) Spec() *v1.Pod { return p.spec }
 
 // Look begins a look. A step that ends from here on counts as in flight until the next one: what is observed
 // may not show what it did.
-func (p *Pod) Look() { clear(p.landed) }
+func (p *Pod) Look() { clear(p.steps.landed) }
 
 // Want takes the newest version of the pod and reports whether its spec differs from the one before. What was
 // learned of an older spec is forgotten: a step that failed may succeed by the new one, an image that is not
@@ -92,11 +102,10 @@ func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 		if !maps.Equal(old.Labels, pod.Labels) || !maps.Equal(old.Annotations, pod.Annotations) {
 			p.outdate()
 		}
-
 		return false
 	}
 
-	clear(p.failures)
+	clear(p.steps.failures)
 	for name := range p.restarts {
 		before, now := podspec.Find(old, name), podspec.Find(pod, name)
 		if before == nil || now == nil || Hash(before) != Hash(now) {
@@ -114,7 +123,7 @@ func (p *Pod) Gone() { p.gone = true }
 // ObjectChanged says that something the pod refers to has appeared, changed or gone: what failed is tried at
 // once, and volumes are brought up to date.
 func (p *Pod) ObjectChanged() {
-	clear(p.failures)
+	clear(p.steps.failures)
 	p.outdate()
 }
 
@@ -150,7 +159,7 @@ func (p *Pod) See(o Observed) View {
 // mask hides that a container runs while its start, postStart hook included, is not over, and that one which
 // never started has ended because it is being removed.
 func (p *Pod) mask(o Observed) Observed {
-	if len(p.inFlight)+len(p.landed) == 0 {
+	if len(p.steps.inFlight)+len(p.steps.landed) == 0 {
 		return o
 	}
 
@@ -164,8 +173,8 @@ func (p *Pod) mask(o Observed) Observed {
 			)
 		}
 
-		starting := c.State == Running && p.busy(Key{Start, c.Name}) && newest()
-		removing := c.State == Exited && c.Started.IsZero() && p.busy(Key{RemoveContainer, c.ID})
+		starting := c.State == Running && p.steps.busy(Key{Start, c.Name}) && newest()
+		removing := c.State == Exited && c.Started.IsZero() && p.steps.busy(Key{RemoveContainer, c.ID})
 		if starting || removing {
 			c.State = Created
 		}
@@ -173,9 +182,6 @@ func (p *Pod) mask(o Observed) Observed {
 
 	return o
 }
-
-// busy reports whether a step counts as in flight for the look that is on its way.
-func (p *Pod) busy(k Key) bool { return p.inFlight[k] != nil || p.landed[k] }
 
 // Begin says that a step of the last decision is being done from here on.
 func (p *Pod) Begin(s Step) {
@@ -189,7 +195,7 @@ func (p *Pod) Begin(s Step) {
 			f.patience = *grace
 		}
 	}
-	p.inFlight[s.Key()] = f
+	p.steps.inFlight[s.Key()] = f
 }
 
 // End says that a step has ended. It reports whether that is a failure to tell users about: a step that was
@@ -197,29 +203,27 @@ func (p *Pod) Begin(s Step) {
 func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	key := s.Key()
 	if err == nil && s.Verb == Finalize {
-		// stays in flight: finalizers of others may keep the object for long
+		// It stays in flight: finalizers of others may keep the object for long.
 		return false
 	}
-
-	delete(p.inFlight, key)
-	p.landed[key] = true
+	delete(p.steps.inFlight, key)
+	p.steps.landed[key] = true
 
 	cancelled := errors.Is(err, context.Canceled) || err != nil && s.Verb == Pull && !p.wants(s)
 	switch {
 	case err == nil:
-		delete(p.failures, key)
+		delete(p.steps.failures, key)
 		p.succeeded(s)
 	case !cancelled:
 		delays := backoff.OfSteps
 		if s.Verb == Pull {
 			delays = backoff.OfPulls
 		}
-
-		p.failures[key] = p.failures[key].Next(delays, reason.Of(err), err.Error(), now)
+		p.steps.failures[key] = p.steps.failures[key].Next(delays, reason.Of(err), err.Error(), now)
 	}
 
 	if s.Verb == Start {
-		// the next start makes sure of the image again
+		// The next start makes sure of the image again.
 		delete(p.images, s.Name)
 		if s.Restart && !cancelled {
 			p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)

@@ -142,7 +142,7 @@ func TestWhatANewSpecForgets(t *testing.T) {
 			if changed := p.Want(pod); changed != (pod.Generation == 2) {
 				t.Errorf("changed: %v", changed)
 			}
-			if got := len(p.failures) > 0; got != c.failures {
+			if got := len(p.steps.failures) > 0; got != c.failures {
 				t.Errorf("failures are kept: %v", got)
 			}
 			if got := len(p.restarts) > 0; got != c.restarts {

@@ -24,7 +24,7 @@ func restartAfter(pod *v1.Pod, c *v1.Container, last *Container) bool {
 // ShouldRestart reports whether a container that ended with the exit code is restarted. Its restart rules
 // come first, then its own policy, then the pod's.
 func ShouldRestart(pod *v1.Pod, c *v1.Container, exitCode int32) bool {
-	if rule := MatchRule(c, exitCode); rule != nil {
+	if rule := matchRule(c, exitCode); rule != nil {
 		return true
 	}
 
@@ -43,8 +43,8 @@ func ShouldRestart(pod *v1.Pod, c *v1.Container, exitCode int32) bool {
 	return true
 }
 
-// MatchRule returns the first restart rule of the container that fits the exit code, or nil.
-func MatchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
+// matchRule returns the first restart rule of the container that fits the exit code, or nil.
+func matchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
 	for i := range c.RestartPolicyRules {
 		r := &c.RestartPolicyRules[i]
 		if r.ExitCodes == nil {
@@ -71,16 +71,14 @@ func (v *View) finished() bool {
 	for i := range v.Pod.Spec.Containers {
 		c := &v.Pod.Spec.Containers[i]
 		last := v.latest(c.Name)
-		switch {
-		case last == nil:
+		if last == nil {
 			return v.lostSandbox()
-		case last.State == Exited && !ShouldRestart(v.Pod, c, last.ExitCode):
-		case last.State != Running && v.lostSandbox():
-		default:
+		}
+		over := last.State == Exited && !ShouldRestart(v.Pod, c, last.ExitCode)
+		if !over && (last.State == Running || !v.lostSandbox()) {
 			return false
 		}
 	}
-
 	return true
 }
 
@@ -137,7 +135,7 @@ type hashOf struct{ image, hash string }
 func Hash(c *v1.Container) string {
 	data, err := json.Marshal(map[string]string{"name": c.Name, "image": c.Image})
 	if err != nil {
-		// strings always marshal
+		// Strings always marshal.
 		return ""
 	}
 	h := fnv.New32a()

@@ -49,7 +49,6 @@ func viewOf(pod *v1.Pod, o Observed) View {
 		if place < 0 {
 			place = len(all)
 		}
-
 		v.instances[c.Name] = slices.Insert(all, place, c)
 	}
 
@@ -77,9 +76,13 @@ func newerSandbox(a, b *Sandbox) bool {
 
 // keep adds what Decide knows to the view, as it is now.
 func (v *View) keep(p *Pod, health map[string]Health, now time.Time) {
-	v.Now, v.Health, v.Ended, v.limit = now, health, p.ended, p.limit
-	v.failures, v.restarts = maps.Clone(p.failures), maps.Clone(p.restarts)
+	v.Now = now
+	v.Health = health
+	v.Ended = p.ended
 	v.starting = p.starting()
+	v.failures = maps.Clone(p.steps.failures)
+	v.restarts = maps.Clone(p.restarts)
+	v.limit = p.limit
 }
 
 // Ready returns the pod's sandbox if it is ready, else nil. An older one does not count, be it ready or not.
@@ -105,6 +108,16 @@ func (v *View) IPs(node []string) []string {
 // Instances returns the instances of a container that the runtime has, the newest first.
 func (v *View) Instances(container string) []*Container { return v.instances[container] }
 
+// Started returns the instances of a container that were started, the newest first. One that is only created may
+// be one whose start is in flight.
+func (v *View) Started(container string) []*Container {
+	all := v.instances[container]
+	for len(all) > 0 && all[0].State == Created {
+		all = all[1:]
+	}
+	return all
+}
+
 // latest is the newest instance of a container that the runtime has or only the API knows, nil if there was
 // none.
 func (v *View) latest(container string) *Container {
@@ -123,8 +136,8 @@ func (v *View) current(container string) *Container {
 	return nil
 }
 
-// Running returns how many instances run.
-func (v *View) Running() (count int) {
+// running returns how many instances run.
+func (v *View) running() (count int) {
 	for i := range v.Observed.Containers {
 		if v.Observed.Containers[i].State == Running {
 			count++
@@ -134,7 +147,7 @@ func (v *View) Running() (count int) {
 }
 
 // Down reports whether nothing of an ending pod runs or is about to.
-func (v *View) Down() bool { return v.Ending && !v.starting && v.Running() == 0 }
+func (v *View) Down() bool { return v.Ending && !v.starting && v.running() == 0 }
 
 // Failed returns the failure of a step of a container, Pull or Start, if it has failed and was not repeated
 // since.
@@ -143,8 +156,8 @@ func (v *View) Failed(verb Verb, container string) (f backoff.Failure, failed bo
 	return f, failed
 }
 
-// Backoff returns how long the restart of an instance that ended is held back, and until when; the zero time:
-// not.
+// Backoff returns how long the restart of an instance that ended is held back, and until when. The zero time
+// means that it is not.
 func (v *View) Backoff(c *Container) (delay time.Duration, until time.Time) {
 	r := v.restarts[c.Name]
 	return r.Delay, r.Until(c.Finished, v.Now, v.limit)
@@ -159,7 +172,7 @@ func (v *View) RestartingAll() []string {
 		if cur == nil || cur.State != Exited {
 			continue
 		}
-		if rule := MatchRule(c, cur.ExitCode); rule != nil && restartsAll(*rule) {
+		if rule := matchRule(c, cur.ExitCode); rule != nil && restartsAll(*rule) {
 			out = append(out, cur.ID)
 		}
 	}

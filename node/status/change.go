@@ -78,10 +78,7 @@ func Replacing(view *plan.View) bool {
 
 	for i := range view.Pod.Spec.Containers {
 		spec := &view.Pod.Spec.Containers[i]
-		all := view.Instances(spec.Name)
-		if len(all) > 0 && all[0].State == plan.Created {
-			all = all[1:]
-		}
+		all := view.Started(spec.Name)
 		if len(all) == 0 {
 			continue
 		}

@@ -47,12 +47,7 @@ type subject struct {
 
 func (c *computer) container(s subject) v1.ContainerStatus {
 	out := v1.ContainerStatus{Name: s.spec.Name, Image: s.spec.Image, Started: new(false)}
-	all := c.Instances(s.spec.Name)
-	if len(all) > 0 && all[0].State == plan.Created {
-		// it was not started yet
-		all = all[1:]
-	}
-
+	all := c.Started(s.spec.Name)
 	if len(all) == 0 {
 		c.unseen(&out, s)
 		return out

@@ -7,7 +7,7 @@ import "time"
 // The back-off of restarts, as kubelet has it: the first restart is immediate, then 10 s after the exit,
 // doubling up to 5 min. Twice the longest delay without a crash forgets it.
 const (
-	FirstRestart   = 10 * time.Second
+	firstRestart   = 10 * time.Second
 	LongestRestart = 300 * time.Second
 )
 
@@ -20,7 +20,7 @@ type Restarts struct {
 // Next returns the back-off after one more restart. limit is the longest delay.
 func (r Restarts) Next(now time.Time, limit time.Duration) Restarts {
 	if r.forgotten(now, limit) {
-		return Restarts{Delay: min(FirstRestart, limit), Updated: now}
+		return Restarts{Delay: min(firstRestart, limit), Updated: now}
 	}
 	return Restarts{Delay: min(2*r.Delay, limit), Updated: now}
 }

@@ -30,7 +30,7 @@ func TestRestartsBackOffAndAreForgotten(t *testing.T) {
 	}
 
 	later := now.Add(2*LongestRestart + time.Second)
-	if r.Next(later, LongestRestart).Delay != FirstRestart {
+	if r.Next(later, LongestRestart).Delay != firstRestart {
 		t.Error("ten minutes without a crash are not forgotten")
 	}
 }
