@@ -23,12 +23,12 @@ func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed pl
 		return true
 	}
 
+	// A pod that goes before it has begun needs no room.
 	var verdict admit.Verdict
 	switch {
 	case desired.Status.StartTime != nil || len(observed.Sandboxes) > 0:
 		w.gate.Begun(desired.UID)
 	case desired.DeletionTimestamp == nil:
-		// a pod that goes before it has begun needs no room
 		verdict = w.judge(ctx, desired)
 	}
 
@@ -39,6 +39,7 @@ func (w *Worker) admit(ctx context.Context, p *pod, desired *v1.Pod, observed pl
 	p.mu.Lock()
 	p.admitted = true
 	p.mu.Unlock()
+
 	if verdict.Reason != "" {
 		w.deps.Events.Pod(desired, "", v1.EventTypeWarning, verdict.Reason, verdict.Message)
 		p.terminate(plan.Ending{

@@ -90,10 +90,11 @@ func (e *executor) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 		return err
 	}
 
-	// the pod can use them as they are
+	// The pod can use them as they are.
 	for _, grow := range volumes.Ungrown {
 		e.deps.Events.Pod(pod, "", v1.EventTypeWarning, grow.Reason, grow.Error())
 	}
+
 	p.mounted(volumes, e.deps.Volumes.Refresh(pod.UID))
 	return nil
 }

@@ -23,6 +23,7 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 	}
 
 	desired := w.deps.Pods.Get(uid)
+	w.deps.Log.Debug("look at pod", "pod", fullName(desired), "uid", uid, "why", why)
 	if desired != nil && podsource.Mirror(desired) {
 		w.mirrors.look(ctx, desired)
 		return nil
@@ -38,11 +39,12 @@ func (w *Worker) look(ctx context.Context, uid types.UID, why queue.Reasons) err
 		return err
 	}
 
+	// Probes are set before the decision: a container without a startup probe counts as started from here on,
+	// and no event will come to say so.
 	view := w.see(p, desired, observed)
-	// Before the decision, as what has no startup probe counts as started from here on, and nothing will come
-	// to say so.
 	health := w.deps.Probes.Sync(view.Pod, firstIP(view.IPs(w.cfg.HostIPs)), w.probed(p, desired, &view))
 
+	// From here on steps run beside the look.
 	d := w.decide(ctx, p, health)
 	if d.View.Ending {
 		w.deps.Probes.StopLiveness(uid)
@@ -92,15 +94,15 @@ func (w *Worker) mayWork(
 }
 
 // mayEnd returns what is known of a pod that is not desired and has to be taken down, nil if nothing is to be
-// done.
+// done. Before all pods of its source are known it may still be desired: the list, when it comes, leads to a
+// look.
 func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 	known := w.find(uid)
 	if !w.settled(known, observed) {
-		// the list, when it comes, leads to a look
 		return nil
 	}
 
-	// the list has come since
+	// If the list has come since this look began, the pod may be in it.
 	if w.deps.Pods.Get(uid) != nil {
 		w.deps.Queue.Look(uid, queue.PodChanged)
 		return nil
@@ -162,8 +164,6 @@ func (w *Worker) probed(p *pod, desired *v1.Pod, view *plan.View) []probe.Instan
 	}
 
 	p.mu.Lock()
-
-	// not changed any more
 	shown := p.wasHealth
 	p.mu.Unlock()
 
@@ -206,7 +206,7 @@ func (w *Worker) decide(ctx context.Context, p *pod, health map[string]plan.Heal
 
 			err := w.executor.do(stepCtx, p, &d.View, s)
 			if err != nil && stepCtx.Err() != nil {
-				// over CRI it has become a text, which would look like a failure
+				// Over CRI the cancellation has become a text, which would look like a failure.
 				err = stepCtx.Err()
 			}
 
@@ -225,12 +225,13 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 	pod := p.plan.Spec()
 	p.mu.Unlock()
 
+	w.deps.Log.Debug("step ended", "pod", fullName(pod), "step", s.Key(), "err", err)
 	if failed {
-		w.tell(pod, s, err)
+		w.reportFailure(pod, s, err)
 	}
 
+	// That the object has gone is for the watch to say.
 	if err == nil && s.Verb == plan.Finalize {
-		// the watch will report that the object has gone
 		return
 	}
 
@@ -240,6 +241,14 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 	}
 
 	w.deps.Queue.Look(p.uid, queue.StepEnded)
+}
+
+// fullName is a pod's name in logs, empty for a pod that is not desired.
+func fullName(pod *v1.Pod) string {
+	if pod == nil {
+		return ""
+	}
+	return pod.Namespace + "/" + pod.Name
 }
 
 func firstIP(ips []string) string {

@@ -149,15 +149,18 @@ func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodSt
 	p.patch.sending, p.patch.missed = false, false
 	p.mu.Unlock()
 
-	switch {
-	case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		// deleted, or recreated: the watch will report it
+	// A pod that was deleted, or recreated under its name, is for the watch to report.
+	settled := err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+	if settled {
 		if again {
 			r.queue.Look(p.uid, queue.StatusSent)
 		}
 
-	case ctx.Err() == nil:
-		r.log.Warn("report status", "pod", pod.Namespace+"/"+pod.Name, "err", err)
+		return
+	}
+
+	if ctx.Err() == nil {
+		r.log.Warn("report status", "pod", fullName(pod), "err", err)
 		r.queue.LookAfter(p.uid, reportRetry, queue.Retry)
 	}
 }

@@ -40,13 +40,13 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 	}
 
 	config, err := e.containerConfig(ctx, p, view, s, spec)
-	if reason.Of(err) != "" {
-		// an image volume's
-		return err
+	if err != nil && reason.Of(err) == "" {
+		// An image volume has a reason of its own.
+		err = reason.New(configError, err)
 	}
 
 	if err != nil {
-		return reason.New(configError, err)
+		return err
 	}
 	if err := criconfig.CheckText(config); err != nil {
 		return reason.New(runError, err)
@@ -118,20 +118,11 @@ func (e *executor) postStart(ctx context.Context, view *plan.View, spec *v1.Cont
 		return err
 	}
 
-	event := e.deps.Events.Pod
-	event(
-		view.Pod,
-		spec.Name,
-		v1.EventTypeWarning,
-		"FailedPostStartHook",
-		fmt.Sprintf("PostStartHook failed: %v", err),
-	)
-
-	event(view.Pod, spec.Name, v1.EventTypeNormal, "Killing", "FailedPostStartHook")
-	return reason.New(
-		hookError,
-		errors.Join(err, e.deps.Runtime.StopContainer(ctx, id, plan.Grace(view.Pod))),
-	)
+	message := fmt.Sprintf("PostStartHook failed: %v", err)
+	e.deps.Events.Pod(view.Pod, spec.Name, v1.EventTypeWarning, "FailedPostStartHook", message)
+	e.deps.Events.Pod(view.Pod, spec.Name, v1.EventTypeNormal, "Killing", "FailedPostStartHook")
+	stopped := e.deps.Runtime.StopContainer(ctx, id, plan.Grace(view.Pod))
+	return reason.New(hookError, errors.Join(err, stopped))
 }
 
 // containerConfig gathers environment, mounts and files.
@@ -145,12 +136,13 @@ func (e *executor) containerConfig(
 	p.mu.Lock()
 	volumes, have := p.volumes, p.images[s.Name]
 	p.mu.Unlock()
-	switch {
-	case have == nil || have.name != spec.Image:
-		// the spec was changed, and a pull for it has ended just now
-		return nil, fmt.Errorf("image %s is not at hand any more", spec.Image)
-	case volumes == nil:
+	if volumes == nil {
 		return nil, errors.New("the pod's volumes are not mounted")
+	}
+
+	// The spec may have been changed, and a pull for the new image have ended just now.
+	if have == nil || have.name != spec.Image {
+		return nil, fmt.Errorf("image %s is not at hand any more", spec.Image)
 	}
 
 	ips := view.IPs(e.cfg.HostIPs)
@@ -183,30 +175,30 @@ func (e *executor) containerConfig(
 		return nil, err
 	}
 
-	for _, d := range devices {
-		out.Devices = append(out.Devices, criconfig.Device{
-			ContainerPath: d.ContainerPath,
-			HostPath:      d.HostPath,
-			ReadOnly:      d.ReadOnly,
-		})
-	}
-
+	out.Devices = deviceConfigs(devices)
 	if out.Mounts, err = e.mounts(ctx, view.Pod, spec, mounts); err != nil {
 		return nil, err
 	}
-
-	own, err := e.ownMounts(view.Pod, spec, ips, s.Attempt, out.Mounts)
-	if err != nil {
+	if out.Mounts, err = e.addOwnMounts(out.Mounts, view.Pod, spec, ips, s.Attempt); err != nil {
 		return nil, err
 	}
-
-	out.Mounts = append(out.Mounts, own...)
-
 	if out.Target, err = target(view, spec.Name); err != nil {
 		return nil, err
 	}
 
 	return criconfig.CreateContainer(e.cfg.Node, view.Pod, out)
+}
+
+func deviceConfigs(in []volume.Device) []criconfig.Device {
+	var out []criconfig.Device
+	for _, d := range in {
+		out = append(out, criconfig.Device{
+			ContainerPath: d.ContainerPath,
+			HostPath:      d.HostPath,
+			ReadOnly:      d.ReadOnly,
+		})
+	}
+	return out
 }
 
 // mounts returns the mounts of a container's volumes. Images among them are pulled, and named as the runtime
@@ -237,21 +229,32 @@ func (e *executor) mounts(
 			Propagation:       m.Propagation,
 		}
 		if m.Image != nil {
-			// events and errors are the container's
-			as := c.DeepCopy()
-			as.Image, as.ImagePullPolicy = m.Image.Reference, m.Image.PullPolicy
-			have, err := e.deps.Images.Ensure(ctx, pod, as)
+			have, err := e.volumeImage(ctx, pod, c, m.Image)
 			if err != nil {
 				return nil, err
 			}
 
-			one.ImageID, one.Image, one.ImageSubPath = have.ID, m.Image.Reference, m.ImageSubPath
+			one.ImageID = have.ID
+			one.Image = m.Image.Reference
+			one.ImageSubPath = m.ImageSubPath
 		}
 
 		out = append(out, one)
 	}
 
 	return out, nil
+}
+
+// volumeImage makes sure of an image that a container mounts. Events and errors are the container's.
+func (e *executor) volumeImage(
+	ctx context.Context,
+	pod *v1.Pod,
+	c *v1.Container,
+	image *v1.ImageVolumeSource,
+) (*runtime.Image, error) {
+	as := c.DeepCopy()
+	as.Image, as.ImagePullPolicy = image.Reference, image.PullPolicy
+	return e.deps.Images.Ensure(ctx, pod, as)
 }
 
 // recursiveReadOnly reports whether the pod's runtime handler supports recursive read-only mounts. It is
@@ -275,37 +278,33 @@ func (e *executor) recursiveReadOnly(ctx context.Context, pod *v1.Pod, mounts []
 	return false, nil
 }
 
-// ownMounts returns the mounts that every container has: the file for its termination message, and /etc/hosts
+// addOwnMounts adds the mounts that every container has: the file for its termination message, and /etc/hosts
 // unless a volume is mounted there.
-func (e *executor) ownMounts(
+func (e *executor) addOwnMounts(
+	mounts []criconfig.Mount,
 	pod *v1.Pod,
 	c *v1.Container,
 	ips []string,
 	attempt uint32,
-	volumes []criconfig.Mount,
 ) ([]criconfig.Mount, error) {
-	message, err := termination.Create(e.podDir(pod), c.Name, attempt)
+	const hosts = "/etc/hosts"
+	taken := func(m criconfig.Mount) bool { return filepath.Clean(m.ContainerPath) == hosts }
+	if !slices.ContainsFunc(mounts, taken) {
+		file, err := e.hosts.Write(e.podDir(pod), pod, ips)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", hosts, err)
+		}
+
+		mounts = append(mounts, criconfig.Mount{ContainerPath: hosts, HostPath: file})
+	}
+
+	file, err := termination.Create(e.podDir(pod), c.Name, attempt)
 	if err != nil {
 		return nil, err
 	}
 
-	own := []criconfig.Mount{{
-		ContainerPath: cmp.Or(c.TerminationMessagePath, v1.TerminationMessagePathDefault),
-		HostPath:      message,
-	}}
-
-	const path = "/etc/hosts"
-	taken := func(m criconfig.Mount) bool { return filepath.Clean(m.ContainerPath) == path }
-	if slices.ContainsFunc(volumes, taken) {
-		return own, nil
-	}
-
-	hosts, err := e.hosts.Write(e.podDir(pod), pod, ips)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-
-	return append(own, criconfig.Mount{ContainerPath: path, HostPath: hosts}), nil
+	path := cmp.Or(c.TerminationMessagePath, v1.TerminationMessagePathDefault)
+	return append(mounts, criconfig.Mount{ContainerPath: path, HostPath: file}), nil
 }
 
 // target is the container whose processes an ephemeral container wants to see.

@@ -106,7 +106,7 @@ func (w *Worker) nameIsFree(ctx context.Context, pod *v1.Pod, observed plan.Obse
 
 		for uid, annotations := range namesakes {
 			if types.UID(uid) != pod.UID && podsource.SourceOf(annotations) != podsource.SourceAPI {
-				// perhaps nobody has looked at it yet
+				// Perhaps nobody has looked at it in this life of the agent.
 				w.deps.Queue.Look(types.UID(uid), queue.OnlyInRuntime)
 				return false, nil
 			}
@@ -137,7 +137,7 @@ func (w *Worker) settled(known *pod, observed plan.Observed) bool {
 		source = podsource.SourceOf(s.Annotations)
 	}
 
-	// nothing of it may have been made yet
+	// It may have no sandbox yet.
 	if known != nil {
 		if spec := known.spec(); spec != nil && podsource.Static(spec) {
 			source = podsource.SourceOf(spec.Annotations)

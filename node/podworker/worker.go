@@ -145,6 +145,7 @@ func New(cfg Config, d Deps) *Worker {
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
 	w.executor = newExecutor(cfg, d)
+
 	w.mirrors = &mirrors{
 		pods:     d.Pods,
 		api:      d.API,
@@ -171,9 +172,8 @@ func New(cfg Config, d Deps) *Worker {
 // are left as they are.
 func (w *Worker) Run(ctx context.Context) {
 	w.deps.Queue.Run(ctx, w.cfg.Workers, func(ctx context.Context, uid types.UID, why queue.Reasons) {
-		w.deps.Log.Debug("look at pod", "pod", uid, "why", why)
 		if err := w.look(ctx, uid, why); err != nil && ctx.Err() == nil {
-			w.deps.Log.Warn("look at pod", "pod", uid, "why", why, "err", err)
+			w.deps.Log.Warn("look at pod", "uid", uid, "why", why, "err", err)
 			w.deps.Queue.LookAfter(uid, lookRetry, queue.Retry)
 		}
 	})

@@ -11,11 +11,11 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// Steps send the events of what they do: Pulling, Started, Killing. That a step has failed is told here and
-// nowhere else.
+// Steps send the events of what they do: Pulling, Started, Killing. Those of a step that failed are sent here
+// and nowhere else.
 
-// tell tells users of a failed step by events, with kubelet's reasons, and the log.
-func (w *Worker) tell(pod *v1.Pod, s plan.Step, err error) {
+// reportFailure sends the events of a failed step, with kubelet's reasons, and logs it.
+func (w *Worker) reportFailure(pod *v1.Pod, s plan.Step, err error) {
 	for _, e := range failures(s, err) {
 		w.deps.Events.Pod(pod, s.Name, v1.EventTypeWarning, e.Reason, e.Message)
 	}
