@@ -38,6 +38,7 @@ const userAgent = "kube-probe/1.37"
 
 // check is one run of a probe.
 type check struct {
+	dial      dialer
 	exec      Exec
 	probe     *v1.Probe
 	container *v1.Container
@@ -49,7 +50,7 @@ type check struct {
 func (c check) run(ctx context.Context) error {
 	timeout := time.Duration(orDefault(c.probe.TimeoutSeconds, 1)) * time.Second
 	if c.probe.Exec != nil {
-		// the runtime keeps the time
+		// The runtime keeps the time.
 		return c.command(ctx, timeout)
 	}
 
@@ -94,7 +95,7 @@ func (c check) tcp(ctx context.Context) error {
 		return err
 	}
 	host := cmp.Or(c.probe.TCPSocket.Host, c.ip)
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+	conn, err := c.dial(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (c check) grpc(ctx context.Context, timeout time.Duration) error {
 	}
 
 	// The connection is made here, as grpc reports a refusal only in words.
-	tcp, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	tcp, err := c.dial(ctx, "tcp", address)
 	if err != nil {
 		return failed(err)
 	}

@@ -5,6 +5,7 @@ package probe
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 
@@ -35,6 +36,9 @@ type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
 }
 
+// dialer makes the connections of TCP and gRPC probes, as net.Dialer does.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
 // Instance is a running container to be probed.
 type Instance struct {
 	ID      string
@@ -50,6 +54,7 @@ type Manager struct {
 	exec   Exec
 	queue  Queue
 	events Events
+	dial   dialer
 	slots  chan struct{}
 
 	mu     sync.Mutex // guards what follows, and all that pods lead to
@@ -66,6 +71,7 @@ func New(exec Exec, queue Queue, events Events) *Manager {
 		exec:   exec,
 		queue:  queue,
 		events: events,
+		dial:   (&net.Dialer{}).DialContext,
 		slots:  make(chan struct{}, maxAtOnce),
 		pods:   map[types.UID]map[string]*target{},
 	}

@@ -1,10 +1,14 @@
 package probe
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +17,8 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/trivet-node/trivet/node/plan"
 )
 
 // closedPort is a socket on a port of 127.0.0.1 that refuses connections until it listens: it is bound, so
@@ -78,68 +84,105 @@ func serve(t *testing.T, how string, l net.Listener) {
 	go s.Serve(l)
 }
 
-func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
+func TestARefusalIsRecognized(t *testing.T) {
 	for _, how := range []string{"http", "tcp", "grpc"} {
 		t.Run(how, func(t *testing.T) {
 			closed := newClosedPort(t)
-			ready, said := make(looks, 1), &events{}
-			m := New(&execs{}, ready, said)
-			defer m.Close()
-
-			c := &v1.Container{
-				Name: "c",
-				ReadinessProbe: &v1.Probe{
-					ProbeHandler:     handlers(closed.port)[how],
-					PeriodSeconds:    3600,
-					FailureThreshold: 1,
-				},
+			c := check{
+				dial:      (&net.Dialer{}).DialContext,
+				probe:     &v1.Probe{ProbeHandler: handlers(closed.port)[how]},
+				container: &v1.Container{Name: "c"},
+				ip:        "127.0.0.1",
 			}
-
-			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
-			refused := func() bool {
-				m.mu.Lock()
-				defer m.mu.Unlock()
-
-				return m.pods["u"]["x"].probes[readiness].pause > 0
+			if err := c.run(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Fatalf("while nobody listens: %v", err)
 			}
-
-			for !refused() {
-				time.Sleep(time.Millisecond)
-			}
-
-			if m.health("x").Ready {
-				t.Fatal("ready before it listens")
-			}
-
 			serve(t, how, closed.listen(t))
-			<-ready
-			if !m.health("x").Ready || len(said.all()) > 0 {
-				t.Errorf("not ready, or users were told of the refusals: %q", said.all())
+			if err := c.run(t.Context()); err != nil {
+				t.Errorf("when somebody listens: %v", err)
 			}
 		})
 	}
 }
 
-func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
-	for how, handler := range handlers(newClosedPort(t).port) {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			failed, said := make(looks, 1), &events{}
-			m := New(&execs{}, failed, said)
-			defer m.Close()
-
-			began := time.Now()
-			c := &v1.Container{
-				Name:         "c",
-				StartupProbe: &v1.Probe{ProbeHandler: handler, PeriodSeconds: 1, FailureThreshold: 3},
-			}
-
-			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: began}})
-			<-failed
-			if took := time.Since(began); took < 2*time.Second || len(said.all()) != 3 ||
-				m.health("x").Unhealthy != "Startup" {
-				t.Errorf("unhealthy %q after %v and failures %q", m.health("x").Unhealthy, took, said.all())
-			}
-		})
+// dialing is a port that refuses connections until a time.
+func dialing(until time.Time) dialer {
+	return func(context.Context, string, string) (net.Conn, error) {
+		if time.Now().Before(until) {
+			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+		}
+		client, server := net.Pipe()
+		server.Close()
+		return client, nil
 	}
+}
+
+func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		said := &events{}
+		m := New(&execs{}, make(looks, 1), said)
+		defer m.Close()
+		m.dial = dialing(time.Now().Add(100 * time.Millisecond))
+		c := &v1.Container{Name: "c", ReadinessProbe: &v1.Probe{
+			ProbeHandler:     handlers(80)["tcp"],
+			PeriodSeconds:    3600,
+			FailureThreshold: 1,
+		}}
+		m.Sync(testPod(), "10.0.0.2", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
+
+		// Tries are made after 0, 10, 30, 70 and 150 ms.
+		time.Sleep(149 * time.Millisecond)
+		synctest.Wait()
+		if m.health("x").Ready {
+			t.Error("ready before it listens")
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if !m.health("x").Ready || len(said.all()) > 0 {
+			t.Errorf("ready: %v; users were told %q", m.health("x").Ready, said.all())
+		}
+	})
+}
+
+func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		said := &events{}
+		m := New(&execs{}, make(looks, 1), said)
+		defer m.Close()
+		m.dial = dialing(time.Now().Add(time.Hour))
+		c := &v1.Container{Name: "c", StartupProbe: &v1.Probe{
+			ProbeHandler:     handlers(80)["tcp"],
+			PeriodSeconds:    1,
+			FailureThreshold: 3,
+		}}
+		m.Sync(testPod(), "10.0.0.2", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
+
+		// The first refusal counts when the first period is over.
+		for i, want := range []int{0, 2, 3} {
+			time.Sleep(900 * time.Millisecond)
+			synctest.Wait()
+			if got := len(said.all()); got != want {
+				t.Errorf("%d failures after %d ms, want %d", got, 900*(i+1), want)
+			}
+		}
+		if got := m.health("x").Unhealthy; got != plan.FailedStartup {
+			t.Errorf("unhealthy %q", got)
+		}
+	})
+}
+
+func TestLivenessGainsNothingByRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		said := &events{}
+		m := New(&execs{}, make(looks, 1), said)
+		defer m.Close()
+		m.dial = dialing(time.Now().Add(time.Hour))
+		c := &v1.Container{Name: "c", LivenessProbe: &v1.Probe{ProbeHandler: handlers(80)["tcp"]}}
+		m.Sync(testPod(), "10.0.0.2", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if got := len(said.all()); got != 1 {
+			t.Errorf("%d failures at once, want 1", got)
+		}
+	})
 }

@@ -53,15 +53,16 @@ func (m *Manager) run(ctx context.Context, t *target, r *runner) {
 	}
 
 	c := check{
+		dial:      m.dial,
 		exec:      m.exec,
 		probe:     r.spec,
 		container: t.Spec,
 		id:        t.ID,
 		ip:        t.ip,
 	}
-
 	pod := t.pod
 	m.mu.Unlock()
+
 	err := c.run(ctx)
 	<-m.slots
 	if ctx.Err() != nil || m.retryRefused(t, r, err) {
