@@ -88,7 +88,7 @@ func (h *history) step(quiet bool) (plan.Decision, error) {
 			h.say("fail   %s", s.Key())
 			h.end(s, errors.New("fails"))
 		case fate == 3:
-			// it shows before the step has ended
+			// What it does shows before it has ended.
 			h.obey(s)
 		}
 	}
@@ -155,7 +155,7 @@ func (h *history) settle() error {
 			return nil
 		case len(h.flying)+len(d.Steps)+len(d.Cancel) > 0:
 		case d.Requeue.IsZero() && !h.gone:
-			// the status was reported, or the API has deleted the object
+			// The status was reported, or the API has deleted the object.
 			h.pass(time.Second)
 		default:
 			h.now = d.Requeue

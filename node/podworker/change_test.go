@@ -1,11 +1,9 @@
 package podworker_test
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -40,24 +38,6 @@ func TestAnImageThatIsChangedWhileItsContainerWaitsIsTheOneThatRuns(t *testing.T
 	p := c.waitFor(pod.UID, "ready", ready)
 	if got := p.Status.ContainerStatuses[0].ImageID; got != "id-new:latest" {
 		t.Errorf("image %q runs, want the new one", got)
-	}
-}
-
-func TestACorrectedImageIsPulledAtOnce(t *testing.T) {
-	s, c := runtimetest.Start(t), newCluster(t)
-	s.FailOn("PullImage", errors.New("no such image"))
-	c.start(s, t.TempDir())
-	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "tpyo"})
-	c.put(pod)
-	c.waitForEvent(pod.UID, "Failed app")
-	failed := time.Now()
-	s.FailOn("PullImage", nil)
-	c.change(pod, func(s *v1.PodSpec) { s.Containers[0].Image = "typo" })
-	c.waitFor(pod.UID, "ready", ready)
-
-	// the back-off is 10 s
-	if took := time.Since(failed); took > 5*time.Second {
-		t.Errorf("took %s", took)
 	}
 }
 

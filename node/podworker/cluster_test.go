@@ -412,13 +412,20 @@ func (c *cluster) remove(uid types.UID, grace int64) {
 
 func gone(p *v1.Pod) bool { return p == nil }
 
-// empty waits until the runtime has nothing left. It has no way to tell.
-func (c *cluster) empty(s *runtimetest.Server) {
+// waitUntilForgotten waits until the worker has nothing to do with a pod any more.
+func (c *cluster) waitUntilForgotten(uid types.UID) {
 	c.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for len(s.Left()) > 0 && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond)
-	}
+	c.waitFor(uid, "forgotten", func(*v1.Pod) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return slices.Contains(c.forgotten, uid)
+	})
+}
+
+// leavesNothing waits until a pod is forgotten and checks that the runtime has nothing left then.
+func (c *cluster) leavesNothing(uid types.UID, s *runtimetest.Server) {
+	c.t.Helper()
+	c.waitUntilForgotten(uid)
 	if left := s.Left(); len(left) > 0 {
 		c.t.Errorf("left in the runtime: %v", left)
 	}

@@ -92,7 +92,7 @@ func TestImagePulledWithASecretIsForItsHolders(t *testing.T) {
 
 	before := pulls()
 
-	// the guest has another secret of the same content
+	// The guest has another secret of the same content
 	for _, namespace := range []string{"guest", "owner"} {
 		pod := podOf(namespace, v1.PullNever, private)
 		c.put(pod)

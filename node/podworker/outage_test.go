@@ -88,9 +88,8 @@ func TestADeletionThatTheAnswerToAPatchShowsIsSeen(t *testing.T) {
 		return c.patches > before
 	})
 
+	// For the watch it will be old.
 	c.mu.Lock()
-
-	// for the watch it will be old
 	c.queue = nil
 	c.mu.Unlock()
 	c.remove(pod.UID, 30)

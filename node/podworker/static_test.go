@@ -57,19 +57,13 @@ func TestStaticPodWhoseManifestIsGoneEndsWithoutTheAPIServer(t *testing.T) {
 	c.waitForEvent("uid-a", "Started etcd")
 
 	stop()
+	// The other pod is only not known yet.
 	c.mu.Lock()
-
-	// the other pod is only not known yet
 	clear(c.pods)
 	c.mu.Unlock()
 	c.start(s, root)
 	s.Await(t, "StopContainer etcd/0 2")
-	c.waitFor("uid-a", "forgotten", func(*v1.Pod) bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-
-		return slices.Contains(c.forgotten, "uid-a")
-	})
+	c.waitUntilForgotten("uid-a")
 
 	stops := slices.DeleteFunc(s.Calls(), func(call string) bool {
 		return !strings.HasPrefix(call, "StopPodSandbox")

@@ -92,7 +92,7 @@ func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 
 		e.set("startup", false, nil)
 
-		// the next turn; readiness is asked at once after it
+		// The next turn; readiness is probed at once after it.
 		time.Sleep(600 * time.Millisecond)
 		synctest.Wait()
 		if h := m.health("x"); !h.Started || !h.Ready || len(looks) == 0 {

@@ -320,7 +320,7 @@ func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
 	containers := len(spec.InitContainers) + len(spec.Containers) + len(spec.EphemeralContainers)
 	message := o.Message
 	if most := maxMessages / max(1, containers); len(message) > most {
-		// a character may have been cut
+		// A character may have been cut.
 		message = strings.ToValidUTF8(message[:most], "")
 	}
 

@@ -206,7 +206,7 @@ func TestCrashLoopIsShownWithTheLastExit(t *testing.T) {
 	}
 
 	s := compute(podOf("Always", nil, []string{"a"}), o, func(p *plan.Pod) {
-		// restarts
+		// It has been restarted twice.
 		for range 2 {
 			p.End(plan.Step{Verb: plan.Start, Name: "a", Restart: true}, nil, now)
 		}
