@@ -28,7 +28,7 @@ func SameForeign(a, b *v1.PodStatus) bool { return foreignIn(a, b) && foreignIn(
 // foreignIn reports whether b has each condition of a that others write, with the same status.
 func foreignIn(a, b *v1.PodStatus) bool {
 	for _, x := range a.Conditions {
-		if y, _ := condition(b.Conditions, x.Type); !owned[x.Type] && x.Status != y.Status {
+		if y := condition(b.Conditions, x.Type); !owned[x.Type] && x.Status != y.Status {
 			return false
 		}
 	}
@@ -50,7 +50,7 @@ func Urgent(have, want *v1.PodStatus) bool {
 }
 
 func isTrue(s *v1.PodStatus, t v1.PodConditionType) bool {
-	c, _ := condition(s.Conditions, t)
+	c := condition(s.Conditions, t)
 	return c.Status == v1.ConditionTrue
 }
 

@@ -34,7 +34,7 @@ type kind int
 
 const (
 	application kind = iota
-	initial
+	initContainer
 	ephemeral
 )
 
@@ -45,6 +45,7 @@ type subject struct {
 	kind kind
 }
 
+// container computes the status of one container: what its newest instance does, and how the one before it ended.
 func (c *computer) container(s subject) v1.ContainerStatus {
 	out := v1.ContainerStatus{Name: s.spec.Name, Image: s.spec.Image, Started: new(false)}
 	all := c.Started(s.spec.Name)
@@ -80,11 +81,13 @@ func (c *computer) container(s subject) v1.ContainerStatus {
 // unseen shows a container of which the runtime has no instance.
 func (c *computer) unseen(out *v1.ContainerStatus, s subject) {
 	if s.old != nil {
-		out.RestartCount, out.ContainerID, out.ImageID = s.old.RestartCount, s.old.ContainerID, s.old.ImageID
+		out.RestartCount = s.old.RestartCount
+		out.ContainerID = s.old.ContainerID
+		out.ImageID = s.old.ImageID
 		out.LastTerminationState = *s.old.LastTerminationState.DeepCopy()
 		if s.old.State.Terminated != nil {
 			out.State.Terminated = s.old.State.Terminated.DeepCopy()
-			out.Ready = s.old.Ready && s.kind == initial
+			out.Ready = s.old.Ready && s.kind == initContainer
 			return
 		}
 	}
@@ -160,7 +163,7 @@ func (c *computer) hadTurn(s subject) bool {
 	if s.old != nil && (s.old.State.Running != nil || s.old.LastTerminationState.Terminated != nil) {
 		return true
 	}
-	initialized, _ := condition(c.Pod.Status.Conditions, v1.PodInitialized)
+	initialized := condition(c.Pod.Status.Conditions, v1.PodInitialized)
 	return s.kind == application && (initialized.Status == v1.ConditionTrue || c.initialized())
 }
 
@@ -170,7 +173,7 @@ func (c *computer) waiting(s subject) *v1.ContainerStateWaiting {
 		return w
 	}
 	reason := ReasonCreating
-	if len(c.Pod.Spec.InitContainers) > 0 && (s.kind == initial || !c.initialized()) {
+	if len(c.Pod.Spec.InitContainers) > 0 && (s.kind == initContainer || !c.initialized()) {
 		reason = ReasonInitializing
 	}
 	return &v1.ContainerStateWaiting{Reason: reason}
@@ -216,6 +219,7 @@ func (c *computer) initialized() bool {
 	return true
 }
 
+// running shows an instance that runs.
 func (c *computer) running(out *v1.ContainerStatus, s subject, cur *plan.Container) {
 	out.State.Running = &v1.ContainerStateRunning{StartedAt: stamp(cur.Started)}
 	if health := c.Health[cur.ID]; s.kind == application || podspec.Sidecar(s.spec) {
@@ -271,7 +275,7 @@ func (c *computer) resources(out *v1.ContainerStatus, s subject) {
 func (c *computer) ended(out *v1.ContainerStatus, s subject, cur *plan.Container) {
 	end := c.terminated(cur)
 	out.State.Terminated = end
-	out.Ready = s.kind == initial && !podspec.Sidecar(s.spec) && cur.State == plan.Exited && cur.ExitCode == 0
+	out.Ready = s.kind == initContainer && !podspec.Sidecar(s.spec) && cur.State == plan.Exited && cur.ExitCode == 0
 	if c.Ending || s.kind == ephemeral || out.Ready {
 		return
 	}
@@ -315,6 +319,7 @@ func (c *computer) crashLoop(s subject, cur *plan.Container) *v1.ContainerStateW
 // part.
 const maxMessages = 12 << 10
 
+// terminated is how an instance ended.
 func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
 	spec := &c.Pod.Spec
 	containers := len(spec.InitContainers) + len(spec.Containers) + len(spec.EphemeralContainers)

@@ -95,25 +95,22 @@ func (c *computer) containers() {
 
 	c.out.InitContainerStatuses = nil
 	for i := range spec.InitContainers {
-		s := subject{
-			&spec.InitContainers[i],
-			find(old.InitContainerStatuses, spec.InitContainers[i].Name),
-			initial,
-		}
-
+		k := &spec.InitContainers[i]
+		s := subject{spec: k, old: find(old.InitContainerStatuses, k.Name), kind: initContainer}
 		c.out.InitContainerStatuses = append(c.out.InitContainerStatuses, c.container(s))
 	}
 
 	c.out.ContainerStatuses = nil
 	for i := range spec.Containers {
-		s := subject{&spec.Containers[i], find(old.ContainerStatuses, spec.Containers[i].Name), application}
+		k := &spec.Containers[i]
+		s := subject{spec: k, old: find(old.ContainerStatuses, k.Name), kind: application}
 		c.out.ContainerStatuses = append(c.out.ContainerStatuses, c.container(s))
 	}
 
 	c.out.EphemeralContainerStatuses = nil
 	for i := range spec.EphemeralContainers {
 		k := (*v1.Container)(&spec.EphemeralContainers[i].EphemeralContainerCommon)
-		s := subject{k, find(old.EphemeralContainerStatuses, k.Name), ephemeral}
+		s := subject{spec: k, old: find(old.EphemeralContainerStatuses, k.Name), kind: ephemeral}
 		c.out.EphemeralContainerStatuses = append(c.out.EphemeralContainerStatuses, c.container(s))
 	}
 }
@@ -149,8 +146,7 @@ func (c *computer) phase() {
 // count.
 func (c *computer) anyFailed() bool {
 	failed := func(s v1.ContainerStatus) bool {
-		return s.State.Terminated == nil ||
-			s.State.Terminated.ExitCode != 0
+		return s.State.Terminated == nil || s.State.Terminated.ExitCode != 0
 	}
 	for i, s := range c.out.InitContainerStatuses {
 		if !podspec.Sidecar(&c.Pod.Spec.InitContainers[i]) && failed(s) {

@@ -86,7 +86,7 @@ func instance(name string, attempt uint32, state plan.State, code int32) plan.Co
 }
 
 func is(s v1.PodStatus, t v1.PodConditionType) string {
-	c, _ := condition(s.Conditions, t)
+	c := condition(s.Conditions, t)
 	return string(c.Status) + " " + c.Reason
 }
 
@@ -288,7 +288,7 @@ func TestPatchClearsTheReasonOfAConditionThatHasBecomeTrue(t *testing.T) {
 	p := podOf("Always", nil, []string{"a"})
 	waiting := compute(p, plan.Observed{}, nil)
 	p.Status = waiting
-	if c, _ := condition(waiting.Conditions, v1.PodReady); c.Reason == "" {
+	if c := condition(waiting.Conditions, v1.PodReady); c.Reason == "" {
 		t.Fatalf("a pod that waits has no reason: %+v", c)
 	}
 
@@ -323,7 +323,7 @@ func TestPatchClearsTheReasonOfAConditionThatHasBecomeTrue(t *testing.T) {
 		}
 	}
 
-	if c, _ := condition(after.Status.Conditions, v1.PodReady); c.Status != v1.ConditionTrue {
+	if c := condition(after.Status.Conditions, v1.PodReady); c.Status != v1.ConditionTrue {
 		t.Errorf("the pod runs and is not Ready: %+v", c)
 	}
 }
