@@ -83,7 +83,7 @@ func (d *planner) stopContainers() (running int) {
 }
 
 func (d *planner) stop(c *Container) {
-	why := Killing
+	why := killing
 	if d.Ended != nil && d.Ended.Reason == deadlineExceeded {
 		why = deadlineExceeded
 	}

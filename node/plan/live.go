@@ -103,7 +103,7 @@ func (d *planner) ensureSandbox() bool {
 	var attempt uint32
 	if d.Sandbox != nil {
 		attempt = d.Sandbox.Attempt + 1
-		if d.stopRunning(SandboxChanged) > 0 || !d.stopSandbox(*d.Sandbox) {
+		if d.stopRunning(sandboxChanged) > 0 || !d.stopSandbox(*d.Sandbox) {
 			return false
 		}
 	}
@@ -149,7 +149,7 @@ func (d *planner) removeLeftovers() {
 					Verb: Stop,
 					Name: name,
 					ID:   c.ID,
-					Why:  Duplicate,
+					Why:  duplicate,
 				})
 			case c.State != Running && kept >= 2:
 				d.do(Step{Verb: RemoveContainer, Name: name, ID: c.ID})

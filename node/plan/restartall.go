@@ -17,7 +17,7 @@ func (d *planner) restartAll() bool {
 	if len(triggers) == 0 {
 		return false
 	}
-	if d.pod.starting() || d.stopRunning(RestartAll) > 0 {
+	if d.pod.starting() || d.stopRunning(restartAll) > 0 {
 		return true
 	}
 

@@ -55,13 +55,13 @@ func (v Verb) makes() bool {
 
 // Why a container is stopped.
 const (
-	Killing        = "Killing" // the pod ends
+	killing        = "Killing" // the pod ends
 	FailedLiveness = "Liveness"
 	FailedStartup  = "Startup"
 	Changed        = "Changed"              // another image is wanted
-	SandboxChanged = "SandboxChanged"       // the sandbox is to be replaced
-	RestartAll     = "RestartAllContainers" // by a rule of a container that ended
-	Duplicate      = "Duplicate"            // a newer instance of the container runs
+	sandboxChanged = "SandboxChanged"       // the sandbox is to be replaced
+	restartAll     = "RestartAllContainers" // by a rule of a container that ended
+	duplicate      = "Duplicate"            // a newer instance of the container runs
 )
 
 // Step is one thing to do. Which fields are set depends on the verb.

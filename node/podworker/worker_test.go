@@ -60,7 +60,7 @@ func TestPodLivesAndLeavesNothing(t *testing.T) {
 }
 
 // A quiet pod is looked at for nothing but its volumes; other, earlier looks must not make that be forgotten.
-func TestVolumesAreRenewedAgainAndAgain(t *testing.T) {
+func TestVolumesAreRenewedPeriodically(t *testing.T) {
 	s := runtimetest.Start(t)
 	c := newCluster(t)
 	// More than the worker waits to show a status.

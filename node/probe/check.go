@@ -90,7 +90,7 @@ func (c check) command(ctx context.Context, timeout time.Duration) error {
 }
 
 func (c check) tcp(ctx context.Context) error {
-	port, err := Port(c.probe.TCPSocket.Port, c.container)
+	port, err := portNumber(c.probe.TCPSocket.Port, c.container)
 	if err != nil {
 		return err
 	}

@@ -17,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// Port returns the number of a port that may be named after one of the container's.
-func Port(port intstr.IntOrString, c *v1.Container) (int, error) {
+// portNumber returns the number of a port that may be named after one of the container's.
+func portNumber(port intstr.IntOrString, c *v1.Container) (int, error) {
 	number := port.IntValue()
 	if port.Type == intstr.String {
 		for _, p := range c.Ports {
@@ -79,7 +79,7 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 }
 
 func request(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip string) (*http.Request, error) {
-	port, err := Port(a.Port, c)
+	port, err := portNumber(a.Port, c)
 	if err != nil {
 		return nil, err
 	}

@@ -43,7 +43,7 @@ func TestAReplacedContainerIsOnItsWayUntilSomethingStandsInIt(t *testing.T) {
 			view := viewOf(c.pod, plan.Observed{Sandboxes: up(), Containers: c.all}, func(known *plan.Pod) {
 				if c.fail {
 					pull := plan.Step{Verb: plan.Pull, Name: "a", Image: "a"}
-					known.End(pull, reason.New(ReasonPullError, errors.New("not found")), now)
+					known.End(pull, reason.New(reasonPullError, errors.New("not found")), now)
 				}
 			})
 			if got := Replacing(view); got != c.want {
@@ -107,7 +107,7 @@ func TestOnlyBackOffsThatBeginAreAnnounced(t *testing.T) {
 
 	have := &v1.PodStatus{ContainerStatuses: []v1.ContainerStatus{
 		of("stays", ReasonCrashLoop),
-		of("pulls", ReasonPullError),
+		of("pulls", reasonPullError),
 	}}
 
 	want := &v1.PodStatus{
@@ -115,7 +115,7 @@ func TestOnlyBackOffsThatBeginAreAnnounced(t *testing.T) {
 		ContainerStatuses: []v1.ContainerStatus{
 			of("stays", ReasonCrashLoop),
 			of("pulls", ReasonPullBackOff),
-			of("waits", ReasonCreating),
+			of("waits", reasonCreating),
 		},
 	}
 
@@ -154,7 +154,7 @@ func TestAddressesAreThoseOfTheNewestSandbox(t *testing.T) {
 
 func TestAPullErrorBecomesABackOffAfterAMoment(t *testing.T) {
 	p := podOf("Always", nil, []string{"a"})
-	for after, want := range map[string]string{"0s": ReasonPullError, "2s": ReasonPullBackOff} {
+	for after, want := range map[string]string{"0s": reasonPullError, "2s": ReasonPullBackOff} {
 		view := viewOf(p, plan.Observed{Sandboxes: up()}, func(known *plan.Pod) {
 			failed := now
 			if after == "2s" {
@@ -162,7 +162,7 @@ func TestAPullErrorBecomesABackOffAfterAMoment(t *testing.T) {
 			}
 
 			pull := plan.Step{Verb: plan.Pull, Name: "a", Image: "a"}
-			known.End(pull, reason.New(ReasonPullError, errors.New("not found")), failed)
+			known.End(pull, reason.New(reasonPullError, errors.New("not found")), failed)
 		})
 
 		s := Compute(view, Node{}).ContainerStatuses[0]

@@ -17,13 +17,13 @@ import (
 
 // Reasons of container states, in kubelet's words; users and controllers match on them.
 const (
-	ReasonCreating     = "ContainerCreating"
-	ReasonInitializing = "PodInitializing"
+	reasonCreating     = "ContainerCreating"
+	reasonInitializing = "PodInitializing"
 	ReasonCrashLoop    = "CrashLoopBackOff"
-	ReasonPullError    = "ErrImagePull"
+	reasonPullError    = "ErrImagePull"
 	ReasonPullBackOff  = "ImagePullBackOff"
-	ReasonUnknown      = "ContainerStatusUnknown"
-	ReasonLost         = "Unknown"
+	reasonUnknown      = "ContainerStatusUnknown"
+	reasonLost         = "Unknown"
 )
 
 // unknownExit is the exit code that is shown for a container whose own is not known.
@@ -115,7 +115,7 @@ func (c *computer) vanished(out *v1.ContainerStatus, s subject) {
 		out.State.Terminated, out.LastTerminationState.Terminated = last, nil
 	default:
 		out.State.Terminated = &v1.ContainerStateTerminated{
-			Reason:   ReasonUnknown,
+			Reason:   reasonUnknown,
 			ExitCode: unknownExit,
 			Message:  "The container could not be located when the pod was terminated",
 		}
@@ -141,7 +141,7 @@ func (c *computer) before(old *v1.ContainerStatus, restarts int32) v1.ContainerS
 func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	if c.Pod.DeletionTimestamp != nil {
 		return &v1.ContainerStateTerminated{
-			Reason:   ReasonUnknown,
+			Reason:   reasonUnknown,
 			ExitCode: unknownExit,
 			Message: "The container could not be located when the pod was deleted.  " +
 				"The container used to be Running",
@@ -149,7 +149,7 @@ func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	}
 
 	return &v1.ContainerStateTerminated{
-		Reason:      ReasonLost,
+		Reason:      reasonLost,
 		ExitCode:    plan.LostExitCode,
 		StartedAt:   old.State.Running.StartedAt,
 		FinishedAt:  stamp(c.Now),
@@ -172,9 +172,9 @@ func (c *computer) waiting(s subject) *v1.ContainerStateWaiting {
 	if w := c.failure(s.spec); w != nil {
 		return w
 	}
-	reason := ReasonCreating
+	reason := reasonCreating
 	if len(c.Pod.Spec.InitContainers) > 0 && (s.kind == initContainer || !c.initialized()) {
-		reason = ReasonInitializing
+		reason = reasonInitializing
 	}
 	return &v1.ContainerStateWaiting{Reason: reason}
 }
@@ -182,9 +182,9 @@ func (c *computer) waiting(s subject) *v1.ContainerStateWaiting {
 // failure is why a container could not be started, nil if no step for it has failed.
 func (c *computer) failure(spec *v1.Container) *v1.ContainerStateWaiting {
 	if f, _ := c.Failed(plan.Pull, spec.Name); f.Reason != "" {
-		if f.Reason == ReasonPullError && c.Now.Sub(f.At) >= plan.PullErrorShown {
+		if f.Reason == reasonPullError && c.Now.Sub(f.At) >= plan.PullErrorShown {
 			message := fmt.Sprintf("Back-off pulling image %q: %s: %s",
-				spec.Image, ReasonPullError, f.Message)
+				spec.Image, reasonPullError, f.Message)
 			return &v1.ContainerStateWaiting{Reason: ReasonPullBackOff, Message: message}
 		}
 
@@ -340,7 +340,7 @@ func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
 
 	switch {
 	case o.State == plan.Unknown:
-		out.Reason, out.ExitCode = ReasonUnknown, unknownExit
+		out.Reason, out.ExitCode = reasonUnknown, unknownExit
 	case out.Reason != "":
 	case o.ExitCode == 0:
 		out.Reason = "Completed"

@@ -193,7 +193,7 @@ func TestContainersOfAPodThatNeverInitialisedAreWaiting(t *testing.T) {
 		nil,
 	)
 	for _, c := range []v1.ContainerStatus{s.InitContainerStatuses[1], s.ContainerStatuses[0]} {
-		if c.State.Waiting == nil || c.State.Waiting.Reason != ReasonInitializing {
+		if c.State.Waiting == nil || c.State.Waiting.Reason != reasonInitializing {
 			t.Errorf("%s: %+v", c.Name, c.State)
 		}
 	}
@@ -246,7 +246,7 @@ func TestAContainerTheRuntimeLostIsUnknown(t *testing.T) {
 	}
 	s := compute(p, plan.Observed{}, nil)
 	if got := s.ContainerStatuses[0].State.Terminated; s.Phase != v1.PodFailed || got == nil ||
-		got.Reason != ReasonUnknown || got.ExitCode != 137 {
+		got.Reason != reasonUnknown || got.ExitCode != 137 {
 		t.Errorf("phase %s, %+v", s.Phase, got)
 	}
 }
