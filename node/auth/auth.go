@@ -30,7 +30,7 @@ type User struct {
 // anonymous is the user of a call without credentials.
 var anonymous = User{Name: "system:anonymous", Groups: []string{"system:unauthenticated"}}
 
-// Reviews asks the API server (APIServer).
+// Reviews asks the API server: kube.Reviews.
 type Reviews interface {
 	Token(ctx context.Context, token string) (authenticationv1.TokenReviewStatus, error)
 	Access(

@@ -181,6 +181,9 @@ func (c *cluster) Setup(_ context.Context, pod *v1.Pod) (*volume.Volumes, error)
 	c.setups++
 	c.changes()
 	out := &volume.Volumes{ByName: map[string]volume.Mounted{}}
+	if c.renewal != 0 {
+		out.SetUpAgain = time.Now().Add(c.renewal)
+	}
 	for _, container := range pod.Spec.EphemeralContainers {
 		for _, m := range container.VolumeMounts {
 			out.ByName[m.Name] = volume.Mounted{}
@@ -212,12 +215,6 @@ func (c *cluster) runtimeHandlers() []v1.NodeRuntimeHandler {
 	return c.handlers
 }
 func (c *cluster) EnvFile(*v1.Pod, string, string) (map[string]string, error) { return nil, nil }
-func (c *cluster) Refresh(types.UID) time.Time {
-	if c.renewal == 0 {
-		return time.Time{}
-	}
-	return time.Now().Add(c.renewal)
-}
 func (c *cluster) Teardown(_ context.Context, uid types.UID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

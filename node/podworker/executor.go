@@ -95,7 +95,7 @@ func (e *executor) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 		e.deps.Events.Pod(pod, "", v1.EventTypeWarning, grow.Reason, grow.Error())
 	}
 
-	p.mounted(volumes, e.deps.Volumes.Refresh(pod.UID))
+	p.mounted(volumes, volumes.SetUpAgain)
 	return nil
 }
 

@@ -51,7 +51,7 @@ type API interface {
 	Handler(ctx context.Context, class string) (string, error)
 }
 
-// Volumes mounts what pods ask for (volume.Manager).
+// Volumes mounts what pods ask for (volume.Mounter).
 type Volumes interface {
 	Setup(ctx context.Context, pod *v1.Pod) (*volume.Volumes, error)
 	Container(
@@ -61,7 +61,6 @@ type Volumes interface {
 		env []podenv.Variable,
 	) ([]volume.Mount, []volume.Device, error)
 	EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error)
-	Refresh(pod types.UID) time.Time
 	Teardown(ctx context.Context, uid types.UID) error
 }
 
@@ -168,8 +167,8 @@ func New(cfg Config, d Deps) *Worker {
 	return w
 }
 
-// Run looks at the pods of the queue until ctx ends; then it returns when all steps have ended. Containers
-// are left as they are.
+// Run looks at the pods of the queue until ctx ends; then it returns when all steps have ended, and the probes.
+// Containers are left as they are.
 func (w *Worker) Run(ctx context.Context) {
 	w.deps.Queue.Run(ctx, w.cfg.Workers, func(ctx context.Context, uid types.UID, why queue.Reasons) {
 		if err := w.look(ctx, uid, why); err != nil && ctx.Err() == nil {
@@ -178,6 +177,7 @@ func (w *Worker) Run(ctx context.Context) {
 		}
 	})
 	w.steps.Wait()
+	w.deps.Probes.Close()
 }
 
 // lookRetry is how long after a look that failed a pod is looked at again.

@@ -61,7 +61,7 @@ type Device struct {
 // Container resolves the volumeMounts and volumeDevices of a container, subPath and subPathExpr (with env)
 // included. It does not wait for a Setup, which may wait for the API server; the caller sees to it that no
 // Teardown begins meanwhile.
-func (m *Manager) Container(
+func (m *Mounter) Container(
 	pod *v1.Pod,
 	c *v1.Container,
 	volumes *Volumes,
@@ -101,7 +101,7 @@ func (m *Manager) Container(
 	return mounts, devices, nil
 }
 
-func (m *Manager) containerMount(
+func (m *Mounter) containerMount(
 	pod *v1.Pod,
 	container string,
 	index int,
@@ -170,7 +170,7 @@ func (m *Manager) containerMount(
 // EnvFile reads the variables of an env file (KEY=value lines, # comments) in a volume of the pod, for
 // fileKeyRef. The file may have been written by a container: it is opened below the volume and read up to a
 // limit.
-func (m *Manager) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error) {
+func (m *Mounter) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error) {
 	const maxSize = 64 << 10
 	if err := subpath.Check(path); err != nil {
 		return nil, err
