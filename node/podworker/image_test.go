@@ -67,6 +67,7 @@ func privateImage(t *testing.T) (s *runtimetest.Server, c *cluster, restart func
 }
 
 func TestImagePulledWithASecretIsNotForEverybody(t *testing.T) {
+	t.Parallel()
 	_, c, _ := privateImage(t)
 	for _, k := range []struct {
 		policy v1.PullPolicy

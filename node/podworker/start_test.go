@@ -13,6 +13,7 @@ import (
 )
 
 func TestHooksThatWaitForAnotherPodDoNotKeepItFromStarting(t *testing.T) {
+	t.Parallel()
 	s, c := runtimetest.Start(t), newCluster(t)
 	c.start(s, t.TempDir())
 	hook := &v1.Lifecycle{PostStart: &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: 3600}}}
@@ -74,6 +75,7 @@ func TestAStartThatADeletionCutsShortIsNoFailure(t *testing.T) {
 }
 
 func TestVariableWithANULByteIsRefused(t *testing.T) {
+	t.Parallel()
 	s, c := runtimetest.Start(t), newCluster(t)
 	c.start(s, t.TempDir())
 	for uid, container := range map[types.UID]v1.Container{

@@ -74,8 +74,10 @@ func TestStaticPodWhoseManifestIsGoneEndsWithoutTheAPIServer(t *testing.T) {
 }
 
 func TestChangedManifestWaitsForThePodItReplaces(t *testing.T) {
+	t.Parallel()
 	for when, restart := range map[string]bool{"running": false, "down": true} {
 		t.Run("while the agent is "+when, func(t *testing.T) {
+			t.Parallel()
 			s, c := runtimetest.Start(t), unheard(t)
 			s.Stubborn("old")
 			root := t.TempDir()

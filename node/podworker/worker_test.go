@@ -61,6 +61,7 @@ func TestPodLivesAndLeavesNothing(t *testing.T) {
 
 // A quiet pod is looked at for nothing but its volumes; other, earlier looks must not make that be forgotten.
 func TestVolumesAreRenewedPeriodically(t *testing.T) {
+	t.Parallel()
 	s := runtimetest.Start(t)
 	c := newCluster(t)
 	// More than the worker waits to show a status.
@@ -119,6 +120,7 @@ func TestPodThatEndsIsSucceededOrFailed(t *testing.T) {
 }
 
 func TestAgentThatWasKilledAdoptsWhatRuns(t *testing.T) {
+	t.Parallel()
 	s, c := runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()
 	stop := c.start(s, root)
@@ -150,6 +152,7 @@ func TestAgentThatWasKilledAdoptsWhatRuns(t *testing.T) {
 }
 
 func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
+	t.Parallel()
 	s, c := runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()
 	stop := c.start(s, root)
@@ -199,6 +202,7 @@ func TestListThatComesDuringALookEndsNoPod(t *testing.T) {
 }
 
 func TestForcedDeletionCutsALongStopShort(t *testing.T) {
+	t.Parallel()
 	s, c := runtimetest.Start(t), newCluster(t)
 	s.Stubborn("app")
 	c.start(s, t.TempDir())
