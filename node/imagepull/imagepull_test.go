@@ -261,7 +261,8 @@ func TestContainersThatWaitForOneImageShareAPull(t *testing.T) {
 		var running sync.WaitGroup
 		for range 5 {
 			running.Go(func() {
-				if _, err := p.Ensure(t.Context(), &v1.Pod{}, container(app, v1.PullIfNotPresent)); err != nil {
+				_, err := p.Ensure(t.Context(), &v1.Pod{}, container(app, v1.PullIfNotPresent))
+				if err != nil {
 					t.Error(err)
 				}
 			})

@@ -72,8 +72,10 @@ func (d *planner) do(s Step) bool {
 		if shown := f.At.Add(PullErrorShown); s.Verb == Pull && shown.After(d.Now) {
 			d.wake(shown)
 		}
+
 		return false
 	}
+
 	d.out.Steps = append(d.out.Steps, s)
 	return true
 }

@@ -39,10 +39,12 @@ func (d *planner) end() {
 	if !d.pod.tornDown {
 		return
 	}
+
 	if !d.pod.gone {
 		d.do(Step{Verb: Finalize})
 		return
 	}
+
 	if len(d.Observed.Sandboxes)+len(d.Observed.Containers) == 0 {
 		d.do(Step{Verb: Forget})
 	}
@@ -120,6 +122,7 @@ func (d *planner) endGrace(c *Container) time.Duration {
 		if d.pod.gone && c.Grace > 0 {
 			return seconds(c.Grace)
 		}
+
 		return Grace(d.Pod)
 	}
 

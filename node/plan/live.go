@@ -151,6 +151,7 @@ func (d *planner) removeLeftovers() {
 					ID:   c.ID,
 					Why:  duplicate,
 				})
+
 			case c.State != Running && kept >= 2:
 				d.do(Step{Verb: RemoveContainer, Name: name, ID: c.ID})
 			default:
@@ -208,6 +209,7 @@ func (d *planner) initialize() bool {
 
 			// A sidecar that is not started yet, or an init container at work.
 			return false
+
 		case cur != nil && cur.State == Exited && !podspec.Sidecar(c) && cur.ExitCode == 0:
 			continue
 		}
@@ -270,6 +272,7 @@ func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
 		if health.Grace != nil {
 			step.Grace = seconds(*health.Grace)
 		}
+
 	default:
 		return true
 	}
@@ -307,6 +310,7 @@ func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 		d.wake(until)
 		return false
 	}
+
 	return true
 }
 
@@ -344,6 +348,7 @@ func (d *planner) attempt(name string) uint32 {
 		if last.State == Created {
 			return last.Attempt
 		}
+
 		return last.Attempt + 1
 	}
 

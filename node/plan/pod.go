@@ -19,7 +19,8 @@ import (
 // Pod is one pod as the agent knows it. A look at it is Look, Want or Gone, See and Decide, in this order;
 // Begin and End may come at any time. It has no lock: calls must not overlap.
 //
-// What is neither in the API nor in the runtime is lost with the agent. It is found again, at worst after a retry.
+// What is neither in the API nor in the runtime is lost with the agent. It is found again, at worst after a
+// retry.
 type Pod struct {
 	uid   types.UID
 	limit time.Duration // of the back-off of restarts
@@ -102,6 +103,7 @@ func (p *Pod) Want(pod *v1.Pod) (changed bool) {
 		if !maps.Equal(old.Labels, pod.Labels) || !maps.Equal(old.Annotations, pod.Annotations) {
 			p.outdate()
 		}
+
 		return false
 	}
 
@@ -206,6 +208,7 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 		// It stays in flight: finalizers of others may keep the object for long.
 		return false
 	}
+
 	delete(p.steps.inFlight, key)
 	p.steps.landed[key] = true
 
@@ -219,6 +222,7 @@ func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 		if s.Verb == Pull {
 			delays = backoff.OfPulls
 		}
+
 		p.steps.failures[key] = p.steps.failures[key].Next(delays, reason.Of(err), err.Error(), now)
 	}
 

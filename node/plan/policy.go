@@ -74,11 +74,13 @@ func (v *View) finished() bool {
 		if last == nil {
 			return v.lostSandbox()
 		}
+
 		over := last.State == Exited && !ShouldRestart(v.Pod, c, last.ExitCode)
 		if !over && (last.State == Running || !v.lostSandbox()) {
 			return false
 		}
 	}
+
 	return true
 }
 

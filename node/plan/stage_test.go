@@ -45,13 +45,16 @@ func (s *stage) happen(words []string) error {
 		s.world = newWorld(declared(words[1:]))
 		return configure(s.api, words[1:])
 	}
+
 	if s.world == nil {
 		return errors.New("there is no pod yet")
 	}
+
 	do := happenings[words[0]]
 	if do == nil {
 		return errors.New("no such word")
 	}
+
 	return do(s, words[1:])
 }
 

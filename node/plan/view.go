@@ -49,6 +49,7 @@ func viewOf(pod *v1.Pod, o Observed) View {
 		if place < 0 {
 			place = len(all)
 		}
+
 		v.instances[c.Name] = slices.Insert(all, place, c)
 	}
 
@@ -108,8 +109,8 @@ func (v *View) IPs(node []string) []string {
 // Instances returns the instances of a container that the runtime has, the newest first.
 func (v *View) Instances(container string) []*Container { return v.instances[container] }
 
-// Started returns the instances of a container that were started, the newest first. One that is only created may
-// be one whose start is in flight.
+// Started returns the instances of a container that were started, the newest first. One that is only created
+// may be one whose start is in flight.
 func (v *View) Started(container string) []*Container {
 	all := v.instances[container]
 	for len(all) > 0 && all[0].State == Created {

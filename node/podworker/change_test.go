@@ -68,8 +68,12 @@ func TestAVolumeThatOnlyALaterContainerUsesIsMounted(t *testing.T) {
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
 	c.change(pod, func(s *v1.PodSpec) {
-		s.EphemeralContainers = []v1.EphemeralContainer{{EphemeralContainerCommon: v1.EphemeralContainerCommon{Name: "debug", Image: "run",
-			VolumeMounts: []v1.VolumeMount{{Name: "data", MountPath: "/data"}}}}}
+		debugger := v1.EphemeralContainerCommon{
+			Name:         "debug",
+			Image:        "run",
+			VolumeMounts: []v1.VolumeMount{{Name: "data", MountPath: "/data"}},
+		}
+		s.EphemeralContainers = []v1.EphemeralContainer{{EphemeralContainerCommon: debugger}}
 	})
 
 	c.waitFor(pod.UID, "joined by the debugger", func(p *v1.Pod) bool {

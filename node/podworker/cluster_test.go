@@ -168,17 +168,20 @@ func (c *cluster) Handler(context.Context, string) (string, error) { return "", 
 func (c *cluster) Setup(_ context.Context, pod *v1.Pod) (*volume.Volumes, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	c.setups++
 	c.changes()
 	out := &volume.Volumes{ByName: map[string]volume.Mounted{}}
 	if c.renewal != 0 {
 		out.SetUpAgain = time.Now().Add(c.renewal)
 	}
+
 	for _, container := range pod.Spec.EphemeralContainers {
 		for _, m := range container.VolumeMounts {
 			out.ByName[m.Name] = volume.Mounted{}
 		}
 	}
+
 	return out, c.objects
 }
 func (c *cluster) Container(

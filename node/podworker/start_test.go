@@ -46,6 +46,7 @@ func TestSidecarsWithoutStartupProbesCostNoTime(t *testing.T) {
 			RestartPolicy: new(v1.ContainerRestartPolicyAlways),
 		})
 	}
+
 	c.put(pod)
 	c.waitForEvent(pod.UID, "Started app")
 }

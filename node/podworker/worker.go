@@ -167,8 +167,8 @@ func New(cfg Config, d Deps) *Worker {
 	return w
 }
 
-// Run looks at the pods of the queue until ctx ends; then it returns when all steps have ended, and the probes.
-// Containers are left as they are.
+// Run looks at the pods of the queue until ctx ends; then it returns when all steps have ended, and the
+// probes. Containers are left as they are.
 func (w *Worker) Run(ctx context.Context) {
 	w.deps.Queue.Run(ctx, w.cfg.Workers, func(ctx context.Context, uid types.UID, why queue.Reasons) {
 		if err := w.look(ctx, uid, why); err != nil && ctx.Err() == nil {

@@ -111,7 +111,11 @@ func TestThresholdsAndRecovery(t *testing.T) {
 		c := &v1.Container{Name: "c", LivenessProbe: probeOf("live", 1), ReadinessProbe: probeOf("ready", 1)}
 		c.LivenessProbe.TerminationGracePeriodSeconds = new(int64(5))
 		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
-		health := func(after time.Duration) plan.Health { time.Sleep(after); synctest.Wait(); return m.health("x") }
+		health := func(after time.Duration) plan.Health {
+			time.Sleep(after)
+			synctest.Wait()
+			return m.health("x")
+		}
 		if h := health(100 * time.Millisecond); !h.Ready || h.Unhealthy != "" {
 			t.Fatalf("healthy: %+v", h)
 		}

@@ -97,6 +97,7 @@ func TestARefusalIsRecognized(t *testing.T) {
 			if err := c.run(t.Context()); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Fatalf("while nobody listens: %v", err)
 			}
+
 			serve(t, how, closed.listen(t))
 			if err := c.run(t.Context()); err != nil {
 				t.Errorf("when somebody listens: %v", err)
@@ -122,12 +123,14 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 		said := &events{}
 		m := New(&execs{}, make(looks, 1), said)
 		defer m.Close()
+
 		m.dial = dialing(time.Now().Add(100 * time.Millisecond))
 		c := &v1.Container{Name: "c", ReadinessProbe: &v1.Probe{
 			ProbeHandler:     handlers(80)["tcp"],
 			PeriodSeconds:    3600,
 			FailureThreshold: 1,
 		}}
+
 		m.Sync(testPod(), "10.0.0.2", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
 
 		// Tries are made after 0, 10, 30, 70 and 150 ms.
@@ -136,6 +139,7 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 		if m.health("x").Ready {
 			t.Error("ready before it listens")
 		}
+
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		if !m.health("x").Ready || len(said.all()) > 0 {
@@ -149,12 +153,14 @@ func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
 		said := &events{}
 		m := New(&execs{}, make(looks, 1), said)
 		defer m.Close()
+
 		m.dial = dialing(time.Now().Add(time.Hour))
 		c := &v1.Container{Name: "c", StartupProbe: &v1.Probe{
 			ProbeHandler:     handlers(80)["tcp"],
 			PeriodSeconds:    1,
 			FailureThreshold: 3,
 		}}
+
 		m.Sync(testPod(), "10.0.0.2", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
 
 		// The first refusal counts when the first period is over.
@@ -165,6 +171,7 @@ func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
 				t.Errorf("%d failures after %d ms, want %d", got, 900*(i+1), want)
 			}
 		}
+
 		if got := m.health("x").Unhealthy; got != plan.FailedStartup {
 			t.Errorf("unhealthy %q", got)
 		}
@@ -176,6 +183,7 @@ func TestLivenessGainsNothingByRetries(t *testing.T) {
 		said := &events{}
 		m := New(&execs{}, make(looks, 1), said)
 		defer m.Close()
+
 		m.dial = dialing(time.Now().Add(time.Hour))
 		c := &v1.Container{Name: "c", LivenessProbe: &v1.Probe{ProbeHandler: handlers(80)["tcp"]}}
 		m.Sync(testPod(), "10.0.0.2", []Instance{{ID: "x", Spec: c, Started: time.Now()}})

@@ -60,6 +60,7 @@ func (m *Manager) run(ctx context.Context, t *target, r *runner) {
 		id:        t.ID,
 		ip:        t.ip,
 	}
+
 	pod := t.pod
 	m.mu.Unlock()
 

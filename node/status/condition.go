@@ -18,6 +18,7 @@ func (c *computer) conditions() {
 		generation: c.Pod.Generation,
 		now:        metav1.NewTime(c.Now.Truncate(time.Second)),
 	}
+
 	set.put(v1.PodReadyToStartContainers, c.Ready() != nil, "", "")
 	initialized, reason, message := c.podInitialized()
 	set.put(v1.PodInitialized, initialized, reason, message)
@@ -28,6 +29,7 @@ func (c *computer) conditions() {
 		reason, message = gates(c.Pod.Spec.ReadinessGates, set.all)
 		ready = reason == ""
 	}
+
 	set.put(v1.PodReady, ready, reason, message)
 
 	// Resources of running containers are not changed in place (yet).
@@ -37,6 +39,7 @@ func (c *computer) conditions() {
 	if c.Ended != nil && c.Ended.Disruption != "" {
 		set.put(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, c.Ended.Disruption)
 	}
+
 	set.scheduled()
 	c.out.Conditions = set.all
 }
@@ -67,10 +70,12 @@ func (s *conditionSet) put(t v1.PodConditionType, on bool, reason, message strin
 		s.all = append(s.all, want)
 		return
 	}
+
 	want.LastProbeTime = have.LastProbeTime
 	if have.Status == want.Status && !have.LastTransitionTime.IsZero() {
 		want.LastTransitionTime = have.LastTransitionTime
 	}
+
 	*have = want
 }
 
@@ -155,8 +160,8 @@ func (c *computer) containersReady() (ready bool, reason, message string) {
 	return true, "", ""
 }
 
-// gates checks the conditions that others must set before the pod counts as ready. An empty reason means that they
-// have.
+// gates checks the conditions that others must set before the pod counts as ready. An empty reason means that
+// they have.
 func gates(gates []v1.PodReadinessGate, conditions []v1.PodCondition) (reason, message string) {
 	var missing []string
 	for _, g := range gates {
@@ -171,8 +176,10 @@ func gates(gates []v1.PodReadinessGate, conditions []v1.PodCondition) (reason, m
 				"the status of pod readiness gate %q is not \"True\", but %s", g.ConditionType, have.Status))
 		}
 	}
+
 	if len(missing) > 0 {
 		return "ReadinessGatesNotReady", strings.Join(missing, ", ")
 	}
+
 	return "", ""
 }

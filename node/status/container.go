@@ -45,7 +45,8 @@ type subject struct {
 	kind kind
 }
 
-// container computes the status of one container: what its newest instance does, and how the one before it ended.
+// container computes the status of one container: what its newest instance does, and how the one before it
+// ended.
 func (c *computer) container(s subject) v1.ContainerStatus {
 	out := v1.ContainerStatus{Name: s.spec.Name, Image: s.spec.Image, Started: new(false)}
 	all := c.Started(s.spec.Name)
@@ -275,7 +276,8 @@ func (c *computer) resources(out *v1.ContainerStatus, s subject) {
 func (c *computer) ended(out *v1.ContainerStatus, s subject, cur *plan.Container) {
 	end := c.terminated(cur)
 	out.State.Terminated = end
-	out.Ready = s.kind == initContainer && !podspec.Sidecar(s.spec) && cur.State == plan.Exited && cur.ExitCode == 0
+	out.Ready = s.kind == initContainer && !podspec.Sidecar(s.spec) && cur.State == plan.Exited &&
+		cur.ExitCode == 0
 	if c.Ending || s.kind == ephemeral || out.Ready {
 		return
 	}
