@@ -23,7 +23,7 @@ func (p *Pod) Decide(health map[string]Health, now time.Time) Decision {
 
 	d.Ending = d.ending()
 	if d.Ending {
-		d.end()
+		shutdown{d}.plan()
 	} else {
 		d.live()
 	}

@@ -13,9 +13,12 @@ import (
 // container after its preStop hook, or in a pod that is deleted with a grace of 0.
 const LeastGrace = 2 * time.Second
 
-// end takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and control
+// shutdown plans the end of a pod.
+type shutdown struct{ *planner }
+
+// plan takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and control
 // group beside the removal of the sandboxes, which hold nothing any more, and then the object.
-func (d *planner) end() {
+func (d shutdown) plan() {
 	if d.stopContainers() > 0 || d.pod.starting() || d.stopSandboxes() > 0 {
 		return
 	}
@@ -52,7 +55,7 @@ func (d *planner) end() {
 
 // stopContainers stops what runs and returns how many instances still do. Sidecars follow when everything
 // else has ended, one by one, the last of the spec first.
-func (d *planner) stopContainers() (running int) {
+func (d shutdown) stopContainers() (running int) {
 	last, ordinary := -1, 0
 	for i := range d.Observed.Containers {
 		c := &d.Observed.Containers[i]
@@ -61,7 +64,7 @@ func (d *planner) stopContainers() (running int) {
 		}
 
 		running++
-		if place := d.sidecarPlace(c.Name); place >= 0 {
+		if place := sidecarPlace(d.Pod, c.Name); place >= 0 {
 			last = max(last, place)
 			continue
 		}
@@ -76,7 +79,7 @@ func (d *planner) stopContainers() (running int) {
 
 	for i := range d.Observed.Containers {
 		c := &d.Observed.Containers[i]
-		if c.State == Running && d.sidecarPlace(c.Name) == last {
+		if c.State == Running && sidecarPlace(d.Pod, c.Name) == last {
 			d.stop(c)
 		}
 	}
@@ -84,7 +87,7 @@ func (d *planner) stopContainers() (running int) {
 	return running
 }
 
-func (d *planner) stop(c *Container) {
+func (d shutdown) stop(c *Container) {
 	why := killing
 	if d.Ended != nil && d.Ended.Reason == deadlineExceeded {
 		why = deadlineExceeded
@@ -99,8 +102,8 @@ func (d *planner) stop(c *Container) {
 }
 
 // sidecarPlace is the index of a sidecar among the init containers, -1 for any other container.
-func (d *planner) sidecarPlace(name string) int {
-	return slices.IndexFunc(d.Pod.Spec.InitContainers, func(c v1.Container) bool {
+func sidecarPlace(pod *v1.Pod, name string) int {
+	return slices.IndexFunc(pod.Spec.InitContainers, func(c v1.Container) bool {
 		return c.Name == name && podspec.Sidecar(&c)
 	})
 }
@@ -116,7 +119,7 @@ func Grace(pod *v1.Pod) time.Duration {
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
 
 // endGrace is what is left of the pod's grace: it is one budget for all its containers, sidecars included.
-func (d *planner) endGrace(c *Container) time.Duration {
+func (d shutdown) endGrace(c *Container) time.Duration {
 	asked := deletionGrace(d.Pod)
 	if asked == nil {
 		if d.pod.gone && c.Grace > 0 {
@@ -128,7 +131,7 @@ func (d *planner) endGrace(c *Container) time.Duration {
 
 	// The API server's deletionTimestamp is when the grace ends. A sidecar, whose turn comes late, has only
 	// the rest.
-	if left := d.Pod.DeletionTimestamp.Sub(d.Now); d.sidecarPlace(c.Name) >= 0 && left < *asked {
+	if left := d.Pod.DeletionTimestamp.Sub(d.Now); sidecarPlace(d.Pod, c.Name) >= 0 && left < *asked {
 		return max(left, LeastGrace)
 	}
 
@@ -136,7 +139,7 @@ func (d *planner) endGrace(c *Container) time.Duration {
 }
 
 // stopSandboxes stops the sandboxes and returns how many are not stopped for good yet.
-func (d *planner) stopSandboxes() (left int) {
+func (d shutdown) stopSandboxes() (left int) {
 	for _, s := range d.Observed.Sandboxes {
 		if !d.stopSandbox(s) {
 			left++
@@ -158,7 +161,7 @@ func (d *planner) stopSandbox(s Sandbox) bool {
 }
 
 // removeAll removes the sandboxes with their containers, and containers whose sandbox the runtime has lost.
-func (d *planner) removeAll() {
+func (d shutdown) removeAll() {
 	for _, s := range d.Observed.Sandboxes {
 		d.do(Step{Verb: RemoveSandbox, ID: s.ID})
 	}

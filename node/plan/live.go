@@ -223,15 +223,6 @@ func (d *planner) initialize() bool {
 	return true
 }
 
-// applicationsBegun reports whether an application container was created in the current sandbox: then
-// initialization is over.
-func (d *planner) applicationsBegun() bool {
-	return slices.ContainsFunc(
-		d.Pod.Spec.Containers,
-		func(c v1.Container) bool { return d.current(c.Name) != nil },
-	)
-}
-
 // applications starts application containers one after the other in the order of the spec, as postStart hooks
 // rely on it. One that cannot start does not hold up the next.
 func (d *planner) applications() {
@@ -265,7 +256,7 @@ func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
 
 	health := d.Health[cur.ID]
 	switch {
-	case d.changed(c, cur):
+	case d.pod.changed(c, cur):
 		step.Why = Changed
 	case health.Unhealthy != "":
 		step.Why = health.Unhealthy
@@ -299,9 +290,9 @@ func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 	switch {
 	case cur.State == Running || cur.State == Created:
 		return false
-	case d.changed(c, cur):
+	case d.pod.changed(c, cur):
 		return true
-	case !d.mayRestart(c, cur):
+	case !mayRestart(d.Pod, c, cur):
 		return false
 	}
 
@@ -312,17 +303,6 @@ func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
 	}
 
 	return true
-}
-
-func (d *planner) mayRestart(c *v1.Container, last *Container) bool {
-	if d.isApplication(c) || podspec.Sidecar(c) {
-		return restartAfter(d.Pod, c, last)
-	}
-	return last.State == Unknown || last.ExitCode != 0 && restartAfter(d.Pod, c, last)
-}
-
-func (d *planner) isApplication(c *v1.Container) bool {
-	return slices.ContainsFunc(d.Pod.Spec.Containers, func(x v1.Container) bool { return x.Name == c.Name })
 }
 
 // start asks for a new instance when the volumes are mounted and the image is here. It reports whether the
@@ -339,30 +319,4 @@ func (d *planner) start(c *v1.Container, restart bool) bool {
 		Attempt: d.attempt(c.Name),
 		Restart: restart,
 	})
-}
-
-// attempt is the restart count of the next instance: one more than that of the newest one that the runtime or
-// the API knows.
-func (d *planner) attempt(name string) uint32 {
-	if last := d.latest(name); last != nil {
-		if last.State == Created {
-			return last.Attempt
-		}
-
-		return last.Attempt + 1
-	}
-
-	for _, all := range [][]v1.ContainerStatus{
-		d.Pod.Status.InitContainerStatuses,
-		d.Pod.Status.ContainerStatuses,
-	} {
-		for i := range all {
-			if s := &all[i]; s.Name == name && ran(s) != nil {
-				// It has been removed, as all containers of the pod are restarted.
-				return uint32(s.RestartCount) + 1
-			}
-		}
-	}
-
-	return d.Observed.Logged[name]
 }

@@ -75,9 +75,9 @@ func ran(s *v1.ContainerStatus) *Container {
 }
 
 // over reports whether an application container has run and will not run again.
-func (d *planner) over(c *v1.Container) bool {
-	last := d.latest(c.Name)
-	return last != nil && last.State == Exited && d.isApplication(c) && !restartAfter(d.Pod, c, last)
+func (v *View) over(c *v1.Container) bool {
+	last := v.latest(c.Name)
+	return last != nil && last.State == Exited && isApplication(v.Pod, c) && !restartAfter(v.Pod, c, last)
 }
 
 // orphan is a pod that only the runtime knows, with what the annotations there hold: enough to stop it.

@@ -21,6 +21,19 @@ func restartAfter(pod *v1.Pod, c *v1.Container, last *Container) bool {
 	return ShouldRestart(pod, c, last.ExitCode)
 }
 
+// mayRestart reports whether the instance of a container that ended is to be replaced: an init container only
+// if it failed.
+func mayRestart(pod *v1.Pod, c *v1.Container, last *Container) bool {
+	if isApplication(pod, c) || podspec.Sidecar(c) {
+		return restartAfter(pod, c, last)
+	}
+	return last.State == Unknown || last.ExitCode != 0 && restartAfter(pod, c, last)
+}
+
+func isApplication(pod *v1.Pod, c *v1.Container) bool {
+	return slices.ContainsFunc(pod.Spec.Containers, func(x v1.Container) bool { return x.Name == c.Name })
+}
+
 // ShouldRestart reports whether a container that ended with the exit code is restarted. Its restart rules
 // come first, then its own policy, then the pod's.
 func ShouldRestart(pod *v1.Pod, c *v1.Container, exitCode int32) bool {
@@ -116,8 +129,8 @@ func (v *View) lostSandbox() bool {
 }
 
 // changed reports whether the spec of a container has changed in place since the instance was made.
-func (d *planner) changed(c *v1.Container, instance *Container) bool {
-	return instance.Hash != "" && instance.Hash != d.pod.hash(c)
+func (p *Pod) changed(c *v1.Container, instance *Container) bool {
+	return instance.Hash != "" && instance.Hash != p.hash(c)
 }
 
 // hash is Hash, computed once for each image of a container: it takes longer than the rest of a decision.

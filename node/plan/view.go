@@ -179,3 +179,38 @@ func (v *View) RestartingAll() []string {
 	}
 	return out
 }
+
+// applicationsBegun reports whether an application container was created in the current sandbox: then
+// initialization is over.
+func (v *View) applicationsBegun() bool {
+	return slices.ContainsFunc(
+		v.Pod.Spec.Containers,
+		func(c v1.Container) bool { return v.current(c.Name) != nil },
+	)
+}
+
+// attempt is the restart count of the next instance: one more than that of the newest one that the runtime or
+// the API knows.
+func (v *View) attempt(name string) uint32 {
+	if last := v.latest(name); last != nil {
+		if last.State == Created {
+			return last.Attempt
+		}
+
+		return last.Attempt + 1
+	}
+
+	for _, all := range [][]v1.ContainerStatus{
+		v.Pod.Status.InitContainerStatuses,
+		v.Pod.Status.ContainerStatuses,
+	} {
+		for i := range all {
+			if s := &all[i]; s.Name == name && ran(s) != nil {
+				// It has been removed, as all containers of the pod are restarted.
+				return uint32(s.RestartCount) + 1
+			}
+		}
+	}
+
+	return v.Observed.Logged[name]
+}
