@@ -12,6 +12,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // Snapshot is the part of the host's own state that a cluster could change by mistake.
@@ -168,20 +170,20 @@ func hostMounts(state, _ string) ([]Leak, error) {
 		}
 
 		seen[p.mntNS] = true
-		lines, err := mounts(fmt.Sprintf("/proc/%d/mountinfo", p.pid))
+		lines, err := mountinfo.Of(p.pid)
 		if err != nil {
 			// it has ended
 			continue
 		}
 
 		for _, m := range lines {
-			if machines := filepath.Join(state, "machines"); within(m.point, machines) ||
-				within(m.root, machines) {
+			if machines := filepath.Join(state, "machines"); within(m.Point, machines) ||
+				within(m.Root, machines) {
 				out = append(
 					out,
 					Leak{
 						"mount",
-						fmt.Sprintf("%s of %s (%s), seen by process %d", m.point, m.root, m.kind, p.pid),
+						fmt.Sprintf("%s of %s (%s), seen by process %d", m.Point, m.Root, m.FSType, p.pid),
 					},
 				)
 			}

@@ -127,27 +127,6 @@ func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// mountLine is a line of proc_pid_mountinfo(5).
-type mountLine struct{ root, point, kind string }
-
-func mounts(file string) ([]mountLine, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-
-	var out []mountLine
-	for line := range strings.Lines(string(data)) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields, super := strings.Fields(before), strings.Fields(after)
-		if ok && len(fields) >= 5 && len(super) >= 1 {
-			out = append(out, mountLine{root: fields[3], point: fields[4], kind: super[0]})
-		}
-	}
-
-	return out, nil
-}
-
 // entries are the names in a directory; none when it is not there.
 func entries(dir string) ([]string, error) {
 	list, err := os.ReadDir(dir)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // Pod that may be on a node.
@@ -125,26 +127,26 @@ func nodeProcesses(v View) ([]Leak, error) {
 }
 
 func nodeMounts(v View) ([]Leak, error) {
-	lines, err := mounts(fmt.Sprintf("/proc/%d/mountinfo", v.Pid))
+	lines, err := mountinfo.Of(v.Pid)
 	if err != nil {
 		return nil, err
 	}
 
 	var out, pins, overlays []Leak
 	for _, m := range lines {
-		l := Leak{"mount", fmt.Sprintf("%s (%s)", m.point, m.kind)}
+		l := Leak{"mount", fmt.Sprintf("%s (%s)", m.Point, m.FSType)}
 		switch {
-		case within(m.point, podsDir) && v.foreign(podUID.FindString(m.point)) != "":
+		case within(m.Point, podsDir) && v.foreign(podUID.FindString(m.Point)) != "":
 			// the first UID is the pod's, a second one its claim's
 			out = append(out, l)
-		case m.kind == "nsfs" && strings.HasPrefix(m.root, "net:"):
+		case m.FSType == "nsfs" && strings.HasPrefix(m.Root, "net:"):
 			pins = append(pins, l)
-		case m.kind == "nsfs",
-			m.kind == "overlay" && !within(m.point, "/etc") && !within(m.point, "/opt") &&
-				!within(m.point, "/var"):
+		case m.FSType == "nsfs",
+			m.FSType == "overlay" && !within(m.Point, "/etc") && !within(m.Point, "/opt") &&
+				!within(m.Point, "/var"):
 			overlays = append(overlays, l)
 
-		case within(m.point, "/var/lib/kubelet/plugins/kubernetes.io/csi") && len(v.Live) == 0:
+		case within(m.Point, "/var/lib/kubelet/plugins/kubernetes.io/csi") && len(v.Live) == 0:
 			out = append(out, l)
 		}
 	}

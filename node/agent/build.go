@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/objects"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podlog/logrotate"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/queue"
@@ -87,7 +88,7 @@ func (s *surroundings) runParts(parts *parts) error {
 		return err
 	}
 
-	s.runPods(parts, status, pods, worker, looks)
+	s.runPods(parts, status, pods, worker)
 
 	// What pods have left behind.
 	sweep := leftovers{
@@ -96,6 +97,7 @@ func (s *surroundings) runParts(parts *parts) error {
 		pods:    pods,
 		worker:  worker,
 		volumes: volumes,
+		logs:    s.logs(),
 		access:  access,
 		tree:    tree,
 		bound:   s.bounder(tree),
@@ -112,7 +114,7 @@ func (s *surroundings) makeDirectories() error {
 		s.cfg.RootDir:   0o750,
 		s.checkpoints(): 0o700,
 		s.cfg.Logs.Dir:  0o750,
-		s.links():       0o755,
+		s.logs().Links:  0o755,
 	} {
 		if err := os.MkdirAll(dir, mode); err != nil {
 			return err
@@ -124,9 +126,10 @@ func (s *surroundings) makeDirectories() error {
 // checkpoints is where the runtime writes the state of containers.
 func (s *surroundings) checkpoints() string { return filepath.Join(s.cfg.RootDir, "checkpoints") }
 
-// links is where the logs of containers are linked: beside those of pods, /var/log/containers.
-func (s *surroundings) links() string {
-	return filepath.Join(filepath.Dir(filepath.Clean(s.cfg.Logs.Dir)), "containers")
+// logs are where the logs of pods are, and beside them the links to those of containers, /var/log/containers.
+func (s *surroundings) logs() podlog.Logs {
+	root := filepath.Clean(s.cfg.Logs.Dir)
+	return podlog.Logs{Root: root, Links: filepath.Join(filepath.Dir(root), "containers")}
 }
 
 func (s *surroundings) newEvents() *event.Recorder {

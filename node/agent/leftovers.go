@@ -12,6 +12,7 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/node/imageaccess"
 	"github.com/trivet-node/trivet/node/podcgroup"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/queue"
@@ -34,6 +35,7 @@ type leftovers struct {
 	pods    *podsource.Source
 	worker  *podworker.Worker
 	volumes *volume.Mounter
+	logs    podlog.Logs
 	access  *imageaccess.Access
 	tree    *podcgroup.Tree
 	bound   func(context.Context) error // bounds all pods together
@@ -92,7 +94,7 @@ func (l leftovers) remove(ctx context.Context) error {
 	}
 	return errors.Join(
 		l.volumes.Orphans(ctx, keep),
-		l.worker.OrphanLogs(keep),
+		l.logs.RemoveUnless(keep),
 		l.tendCgroups(ctx, keep),
 		l.forgetImages(ctx),
 	)

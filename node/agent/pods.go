@@ -6,13 +6,13 @@ import (
 	goruntime "runtime"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
 	"github.com/trivet-node/trivet/node/admit"
 	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagepull"
 	"github.com/trivet-node/trivet/node/mirror"
 	"github.com/trivet-node/trivet/node/nodestatus"
 	"github.com/trivet-node/trivet/node/objects"
@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/node/podworker"
 	"github.com/trivet-node/trivet/node/probe"
 	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/runtime"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -50,44 +51,48 @@ func (s *surroundings) newWorker(p workerParts) (*podworker.Worker, error) {
 		return nil, err
 	}
 
-	probes := probe.New(
-		s.runtime,
-		func(pod types.UID) { p.looks.Look(pod, queue.ProbeResult) },
-		func(pod *v1.Pod, container, reason, text string) {
-			p.events.Pod(pod, container, v1.EventTypeWarning, reason, text)
-		},
-	)
-
 	cfg := podworker.Config{
-		Node:         node,
-		Env:          p.env,
-		HostIPs:      s.ips,
-		RuntimeName:  s.info.Name,
-		RootDir:      s.cfg.RootDir,
-		Links:        s.links(),
-		HostsFile:    "/etc/hosts",
-		MaxBackoff:   s.cfg.Containers.MaxBackoff,
-		HostDNS:      files.dns,
-		PullSecrets:  files.pullSecrets,
-		ParallelPull: s.cfg.Images.ParallelPulls,
-		Workers:      2 * goruntime.NumCPU(),
-		Starts:       4 * goruntime.NumCPU(),
-		Handlers:     handlersOf(p.status),
-		Admit:        s.admission(p.status, p.env.Allocatable),
-		Refresh:      p.status.Refresh,
+		Node:        node,
+		Env:         p.env,
+		HostIPs:     s.ips,
+		RuntimeName: s.info.Name,
+		RootDir:     s.cfg.RootDir,
+		Logs:        s.logs(),
+		HostsFile:   "/etc/hosts",
+		MaxBackoff:  s.cfg.Containers.MaxBackoff,
+		HostDNS:     files.dns,
+		Workers:     2 * goruntime.NumCPU(),
+		Starts:      4 * goruntime.NumCPU(),
+		Handlers:    handlersOf(p.status),
+		Admit:       s.admission(p.status, p.env.Allocatable),
+		Refresh:     p.status.Refresh,
 	}
+
+	images := imagepull.New(imagepull.Config{
+		Runtime:     s.runtime,
+		Secrets:     p.refs,
+		Access:      p.access,
+		Events:      p.events,
+		Log:         s.log,
+		NodeSecrets: files.pullSecrets,
+		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
+			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
+		},
+		Parallel: s.cfg.Images.ParallelPulls,
+	})
 
 	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
 	return podworker.New(cfg, podworker.Deps{
+		Queue:   p.looks,
 		Pods:    p.pods,
 		API:     podAPI{Writer: writer, classes: p.refs},
 		Runtime: s.runtime,
 		Volumes: p.volumes,
 		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
 		Objects: p.refs,
-		Probes:  probes,
+		Probes:  probe.New(s.runtime, p.looks, p.events),
 		Events:  p.events,
-		Access:  p.access,
+		Images:  images,
 		Log:     s.log,
 	}), nil
 }
@@ -166,7 +171,6 @@ func (s *surroundings) runPods(
 	status *nodestatus.Reporter,
 	pods *podsource.Source,
 	worker *podworker.Worker,
-	looks *queue.Queue,
 ) {
 	static := s.cfg.Static
 	if static.Path != "" {
@@ -183,14 +187,4 @@ func (s *surroundings) runPods(
 
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)
-	parts.runSafe("looks", func(ctx context.Context) {
-		looks.Run(ctx, 1, func(_ context.Context, pod types.UID, why queue.Reasons) {
-			if why.Has(queue.ObjectChanged, queue.DriverChanged) {
-				worker.ObjectChanged(pod)
-				return
-			}
-
-			worker.Enqueue(pod)
-		})
-	})
 }

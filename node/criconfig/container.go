@@ -3,7 +3,6 @@ package criconfig
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strconv"
 
 	v1 "k8s.io/api/core/v1"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -26,11 +26,6 @@ type Container struct {
 	Devices       []Device
 	Groups        []int64 // of volumes
 	Target        string  // ID of the container whose process namespace an ephemeral container shares
-}
-
-// LogPath is where the log of an attempt is, below the pod's log directory.
-func LogPath(container string, attempt uint32) string {
-	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
 }
 
 // CreateContainer is the configuration of one instance of a container.
@@ -67,7 +62,7 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerCo
 			runtime.LabelContainerName: c.Name,
 		},
 		Annotations: annotations,
-		LogPath:     LogPath(c.Name, in.Attempt),
+		LogPath:     podlog.File(c.Name, in.Attempt),
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,

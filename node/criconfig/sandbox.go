@@ -6,12 +6,12 @@ package criconfig
 import (
 	"fmt"
 	"maps"
-	"path/filepath"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
@@ -30,11 +30,6 @@ type Node struct {
 	CPUQuota       bool // enforce CPU limits
 }
 
-// LogDir is the directory of a pod's logs: ROOT/NAMESPACE_NAME_UID.
-func LogDir(root string, pod *v1.Pod) string {
-	return filepath.Join(root, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
-}
-
 // Sandbox is the configuration of the pod's sandbox of the given attempt.
 func Sandbox(node Node, pod *v1.Pod, attempt uint32, cgroupParent string) (*runtime.SandboxConfig, error) {
 	hostname, err := Hostname(pod, node.ClusterDomain)
@@ -50,7 +45,7 @@ func Sandbox(node Node, pod *v1.Pod, attempt uint32, cgroupParent string) (*runt
 			Attempt:   attempt,
 		},
 		Hostname:     hostname,
-		LogDirectory: LogDir(node.LogRoot, pod),
+		LogDirectory: podlog.Dir(node.LogRoot, pod),
 		DnsConfig:    podDNS(node, pod),
 		Labels:       podLabels(pod),
 		Annotations:  maps.Clone(pod.Annotations),

@@ -43,7 +43,6 @@ func (s *Server) CreateContainer(
 ) (*cri.CreateContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-
 	c := &cri.ContainerStatus{
 		Metadata:    r.Config.Metadata,
 		State:       cri.ContainerState_CONTAINER_CREATED,
@@ -58,7 +57,6 @@ func (s *Server) CreateContainer(
 	if err := s.note("CreateContainer", label(c)); err != nil {
 		return nil, err
 	}
-
 	sandbox := s.sandboxes[r.PodSandboxId]
 	if sandbox == nil || sandbox.State != cri.PodSandboxState_SANDBOX_READY {
 		return nil, notFound("sandbox", r.PodSandboxId)
@@ -76,7 +74,6 @@ func (s *Server) StartContainer(
 ) (*cri.StartContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		return nil, notFound("container", r.ContainerId)
@@ -90,7 +87,6 @@ func (s *Server) StartContainer(
 	if code, ok := exitCodeOf(c.Image.Image); ok {
 		s.exit(c.Id, code)
 	}
-
 	return &cri.StartContainerResponse{}, nil
 }
 
@@ -114,7 +110,6 @@ func (s *Server) StopContainer(
 		s.mu.Unlock()
 		return nil, notFound("container", r.ContainerId)
 	}
-
 	err := s.note("StopContainer", label(c)+" "+strconv.FormatInt(r.Timeout, 10))
 	stubborn := s.behaviour.stubborn[c.Metadata.Name]
 	s.mu.Unlock()
@@ -127,7 +122,6 @@ func (s *Server) StopContainer(
 		code = 137
 		timer := time.NewTimer(time.Duration(r.Timeout) * time.Second)
 		defer timer.Stop()
-
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -137,11 +131,9 @@ func (s *Server) StopContainer(
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-
 	if c.State == cri.ContainerState_CONTAINER_RUNNING {
 		s.exit(c.Id, code)
 	}
-
 	return &cri.StopContainerResponse{}, nil
 }
 
@@ -167,7 +159,6 @@ func (s *Server) ListContainers(
 ) (*cri.ListContainersResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-
 	if err := s.behaviour.fail["ListContainers"]; err != nil {
 		return nil, err
 	}
@@ -178,7 +169,6 @@ func (s *Server) ListContainers(
 		if !selected(c.Labels, r.GetFilter().GetLabelSelector()) || want != nil && c.State != want.State {
 			continue
 		}
-
 		out.Containers = append(out.Containers, &cri.Container{
 			Id:           id,
 			PodSandboxId: s.parents[id],
@@ -188,7 +178,6 @@ func (s *Server) ListContainers(
 			Labels:       c.Labels,
 		})
 	}
-
 	return out, nil
 }
 
@@ -198,7 +187,6 @@ func (s *Server) ContainerStatus(
 ) (*cri.ContainerStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		return nil, notFound("container", r.ContainerId)
