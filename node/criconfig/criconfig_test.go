@@ -111,7 +111,7 @@ func TestHostnames(t *testing.T) {
 		"the node's": {func(s *v1.PodSpec) { s.HostNetwork = true }, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := Hostname(podOf(c.mod), "cluster.local")
+			got, err := hostnameOf(podOf(c.mod), "cluster.local")
 			if got != c.want || (err != nil) != c.bad {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -143,17 +143,17 @@ func TestResourcesAndOOMScores(t *testing.T) {
 		Requests: v1.ResourceList{"cpu": resource.MustParse("250m"), "memory": resource.MustParse("1Gi")},
 		Limits:   v1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("2Gi")}}}
 	p := podOf(func(s *v1.PodSpec) { s.Containers = []v1.Container{c} })
-	r := Resources(node, p, &c)
+	r := resourcesOf(node, p, &c)
 	if r.CpuShares != 256 || r.CpuQuota != 100000 || r.MemoryLimitInBytes != 2<<30 || r.OomScoreAdj != 875 {
 		t.Errorf("%+v", r)
 	}
-	if got := OOMScore(node, podOf(nil), &v1.Container{}); got != 1000 {
+	if got := oomScore(node, podOf(nil), &v1.Container{}); got != 1000 {
 		t.Errorf("best effort: %d", got)
 	}
 
 	c.Resources.Requests = c.Resources.Limits
 	p.Spec.Containers[0] = c
-	if got := OOMScore(node, p, &c); got != -997 {
+	if got := oomScore(node, p, &c); got != -997 {
 		t.Errorf("guaranteed: %d", got)
 	}
 }
@@ -174,7 +174,7 @@ func TestSwapAndOOMKillsAreAsTheNodeSays(t *testing.T) {
 		"swap on cgroup v1":    {Node{NoSwap: true}, nil, 1 << 30},
 		"no swap on cgroup v1": {Node{}, nil, 0},
 	} {
-		r := Resources(c.node, p, &p.Spec.Containers[0])
+		r := resourcesOf(c.node, p, &p.Spec.Containers[0])
 		if diff := cmp.Diff(c.unified, r.Unified); diff != "" || r.MemorySwapLimitInBytes != c.swap {
 			t.Errorf("%s: swap %d, want %d; %s", name, r.MemorySwapLimitInBytes, c.swap, diff)
 		}
