@@ -143,10 +143,13 @@ func Tail(path string, size int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	data := make([]byte, min(info.Size(), size))
 	n, err := f.ReadAt(data, info.Size()-int64(len(data)))
 	if errors.Is(err, io.EOF) {
-		err = nil // it was made shorter meanwhile
+		// it was made shorter meanwhile
+		err = nil
 	}
+
 	return data[:n], err
 }

@@ -39,7 +39,12 @@ func TestLimitsAreWrittenInTheFilesOfTheVersion(t *testing.T) {
 			},
 		},
 		"unlimited": {
-			limits: Limits{CPUQuota: -1, CPUPeriod: 20_000, Memory: -1, PIDs: -1},
+			limits: Limits{
+				CPUQuota:  -1,
+				CPUPeriod: 20_000,
+				Memory:    -1,
+				PIDs:      -1,
+			},
 			v1: []setting{
 				{"cpu", "cpu.cfs_period_us", "20000"},
 				{"cpu", "cpu.cfs_quota_us", "-1"},

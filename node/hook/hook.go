@@ -1,6 +1,6 @@
 // Package hook runs the lifecycle hooks of containers, postStart and preStop: exec, HTTP GET, sleep
-// (https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/). A hook of TCP is accepted by the API
-// and does nothing, as documented there.
+// (https://kubernetes.io/docs/concepts/containers/container-lifecycle-hooks/). A hook of TCP is accepted by
+// the API and does nothing, as documented there.
 package hook
 
 import (
@@ -51,13 +51,14 @@ func run(ctx context.Context, exec probe.Exec, command []string, t Target) error
 		return fmt.Errorf("exec %q: %w", text, err)
 	}
 	if code != 0 {
-		return fmt.Errorf("command '%s' exited with %d: %s", text, code, strings.ToValidUTF8(string(out), "?"))
+		return fmt.Errorf("command '%s' exited with %d: %s",
+			text, code, strings.ToValidUTF8(string(out), "?"))
 	}
 	return nil
 }
 
-// get requests a URL. When a hook of scheme HTTPS reaches a server that does not speak TLS, it falls back to HTTP:
-// clusters rely on that since hooks used to ignore the scheme.
+// get requests a URL. When a hook of scheme HTTPS reaches a server that does not speak TLS, it falls back to
+// HTTP: clusters rely on that since hooks used to ignore the scheme.
 func get(ctx context.Context, a *v1.HTTPGetAction, t Target) error {
 	_, err := probe.HTTPGet(ctx, a, t.Spec, t.IP, userAgent)
 	if a.Scheme == v1.URISchemeHTTPS && speaksHTTP(err) {

@@ -71,12 +71,14 @@ func TestSleepLastsUntilItIsOverOrNotWanted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: 30}}
 		began := time.Now()
-		if err := hook.Run(t.Context(), nil, h, hook.Target{}); err != nil || time.Since(began) != 30*time.Second {
+		if err := hook.Run(t.Context(), nil, h, hook.Target{}); err != nil ||
+			time.Since(began) != 30*time.Second {
 			t.Errorf("slept %v: %v", time.Since(began), err)
 		}
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
+
 		began = time.Now()
 		err := hook.Run(ctx, nil, h, hook.Target{})
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
@@ -92,15 +94,18 @@ func getFrom(t *testing.T, server string, scheme v1.URIScheme, path string) erro
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	port, err := strconv.Atoi(u.Port())
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	h := &v1.LifecycleHandler{HTTPGet: &v1.HTTPGetAction{
 		Scheme: scheme,
 		Path:   path,
 		Port:   intstr.FromInt(port),
 	}}
+
 	return hook.Run(t.Context(), nil, h, hook.Target{Spec: &v1.Container{}, IP: u.Hostname()})
 }
 
@@ -114,7 +119,12 @@ func TestRequestsOfHooks(t *testing.T) {
 	}{
 		"success": {answer: func(http.ResponseWriter, *http.Request) {}},
 		"failure": {
-			answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) },
+			answer: func(
+				w http.ResponseWriter,
+				_ *http.Request,
+			) {
+				w.WriteHeader(http.StatusInternalServerError)
+			},
 			failed: true,
 		},
 		"redirect to another host is not followed": {answer: elsewhere},
@@ -126,6 +136,7 @@ func TestRequestsOfHooks(t *testing.T) {
 				c.answer(w, r)
 			}))
 			defer server.Close()
+
 			if err := getFrom(t, server.URL, "", "hook"); (err != nil) != c.failed {
 				t.Errorf("error %v", err)
 			}
@@ -141,6 +152,7 @@ func TestRequestOverTLSFallsBackToHTTP(t *testing.T) {
 	overTLS, plain := httptest.NewTLSServer(ok), httptest.NewServer(ok)
 	defer overTLS.Close()
 	defer plain.Close()
+
 	for name, server := range map[string]string{
 		"a server that speaks TLS":  overTLS.URL,
 		"one that speaks HTTP":      plain.URL,
@@ -152,13 +164,15 @@ func TestRequestOverTLSFallsBackToHTTP(t *testing.T) {
 	}
 }
 
-// greeter is a server that answers to the beginning of TLS with what is neither TLS nor HTTP, and to HTTP with HTTP.
+// greeter is a server that answers to the beginning of TLS with what is neither TLS nor HTTP, and to HTTP
+// with HTTP.
 func greeter(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -166,9 +180,11 @@ func greeter(t *testing.T) string {
 			if err != nil {
 				return
 			}
+
 			greet(conn)
 		}
 	}()
+
 	return "http://" + l.Addr().String()
 }
 

@@ -26,6 +26,7 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) error {
 	if podspec.Find(pod, container) == nil {
 		return notFound("container %v does not exist", container)
 	}
+
 	limit, err := checkpointLimit(r.URL.Query()["timeout"])
 	if err != nil {
 		return err
@@ -41,18 +42,20 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("checkpointing of %v/%v/%v failed (%w)", namespace, name, container, err)
 	}
+
 	return writeJSON(w, map[string][]string{"items": {path}})
 }
 
-// checkpointLimit returns the time that the caller gives the runtime, which is in seconds. The last of several counts,
-// and less than the default is the default.
+// checkpointLimit returns the time that the caller gives the runtime, which is in seconds. The last of
+// several counts, and less than the default is the default.
 func checkpointLimit(values []string) (time.Duration, error) {
 	if len(values) == 0 {
 		return checkpointTime, nil
 	}
 	seconds, err := strconv.ParseInt(values[len(values)-1], 10, 64)
 	if err != nil || seconds < 0 {
-		return 0, notFound("cannot parse value of timeout parameter") // kubelet's code and text
+		// kubelet's code and text
+		return 0, notFound("cannot parse value of timeout parameter")
 	}
 
 	seconds = min(seconds, int64(maxCheckpointTime/time.Second))

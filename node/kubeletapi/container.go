@@ -14,8 +14,8 @@ import (
 // annotationMirror has, at a mirror pod, the UID that its static pod has at the node.
 const annotationMirror = "kubernetes.io/config.mirror"
 
-// pod finds a pod of the node by its name. An earlier pod may have had the same; if uid is not empty it must be that
-// of the pod.
+// pod finds a pod of the node by its name. An earlier pod may have had the same; if uid is not empty it must
+// be that of the pod.
 func (s *Server) pod(namespace, name, uid string) (*v1.Pod, error) {
 	for _, p := range s.cfg.Pods.Pods() {
 		if p.Namespace != namespace || p.Name != name {
@@ -42,6 +42,7 @@ func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string)
 	if podspec.Find(pod, name) == nil {
 		return "", notFound("container not found (%q)", name)
 	}
+
 	found, err := s.cfg.Runtime.Containers(ctx, runtime.Selection{
 		UID:       string(pod.UID),
 		Container: name,
@@ -53,6 +54,7 @@ func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string)
 	if len(found) == 0 {
 		return "", notFound("container not found (%q)", name)
 	}
+
 	return found[0].ID, nil
 }
 

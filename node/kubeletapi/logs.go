@@ -25,25 +25,31 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+
 	pod, err := s.pod(r.PathValue("namespace"), r.PathValue("pod"), "")
 	if err != nil {
 		return err
 	}
+
 	id, path, err := s.logFile(r.Context(), pod, r.PathValue("container"), previous)
 	if err != nil {
 		return err
 	}
+
 	options.Running = func(ctx context.Context) (bool, error) { return s.isRunning(ctx, id) }
 
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(http.StatusOK)
 	out := flushing{w, http.NewResponseController(w)}
 	if options.Follow {
-		out.flush() // the caller sees at once that the stream is open
+		// the caller sees at once that the stream is open
+		out.flush()
 	}
+
 	if err := containerlog.Read(r.Context(), path, options, out); err != nil {
 		_, _ = fmt.Fprintf(w, "unable to retrieve container logs for %s: %v", id, err)
 	}
+
 	return nil
 }
 
@@ -70,6 +76,7 @@ func (s *Server) logFile(
 	if podspec.Find(pod, name) == nil {
 		return "", "", badRequest("container %s is not valid for pod %s", name, pod.Name)
 	}
+
 	found, err := s.cfg.Runtime.Containers(ctx, runtime.Selection{UID: string(pod.UID), Container: name})
 	if err != nil {
 		return "", "", fmt.Errorf("list containers of pod %s/%s: %w", pod.Namespace, pod.Name, err)
@@ -79,6 +86,7 @@ func (s *Server) logFile(
 		last := lastID(pod, name)
 		found = slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID != last })
 	}
+
 	switch {
 	case len(found) == 0 && previous:
 		return "", "", badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
@@ -95,6 +103,7 @@ func (s *Server) logFile(
 	if status.LogPath == "" {
 		return "", "", fmt.Errorf("container %s has no log file", id)
 	}
+
 	return id, status.LogPath, nil
 }
 
@@ -102,7 +111,8 @@ func (s *Server) logFile(
 func (s *Server) isRunning(ctx context.Context, id string) (bool, error) {
 	status, err := s.cfg.Runtime.ContainerStatus(ctx, id)
 	if errors.Is(err, runtime.ErrNotFound) {
-		return false, nil // a pod that is deleted takes its containers along
+		// a pod that is deleted takes its containers along
+		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("status of container %s: %w", id, err)
@@ -124,8 +134,8 @@ func statusOf(pod *v1.Pod, name string) v1.ContainerStatus {
 	return all[i]
 }
 
-// lastID returns the ID of the instance that the API shows as the one before the present state: of a container that
-// is backing off the one that ended last.
+// lastID returns the ID of the instance that the API shows as the one before the present state: of a
+// container that is backing off the one that ended last.
 func lastID(pod *v1.Pod, name string) string {
 	ended := statusOf(pod, name).LastTerminationState.Terminated
 	if ended == nil {
@@ -161,6 +171,7 @@ func logOptions(values url.Values, now time.Time) (o containerlog.Options, previ
 	if o.LimitBytes == 0 && values.Get("limitBytes") != "" {
 		q.refuse("limitBytes must be greater than 0")
 	}
+
 	return o, q.isTrue("previous"), q.err
 }
 
@@ -202,8 +213,8 @@ func (q *query) isTrue(name string) bool {
 	return false
 }
 
-// maxSince is the longest time in seconds that a log can be asked for: more does not fit a time.Duration, and no log
-// is older.
+// maxSince is the longest time in seconds that a log can be asked for: more does not fit a time.Duration, and
+// no log is older.
 const maxSince = 100 * 365 * 24 * 3600
 
 // since returns sinceTime or, without that, sinceSeconds before now; zero if neither is given.
@@ -213,6 +224,7 @@ func (q *query) since(now time.Time) time.Time {
 		if err != nil {
 			q.refuse("sinceTime %q must be a time in RFC 3339", text)
 		}
+
 		return at
 	}
 
@@ -220,6 +232,7 @@ func (q *query) since(now time.Time) time.Time {
 	if seconds < 0 {
 		return time.Time{}
 	}
+
 	return now.Add(-time.Duration(min(seconds, maxSince)) * time.Second)
 }
 

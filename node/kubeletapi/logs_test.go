@@ -33,6 +33,7 @@ func TestLogOptionsAreThoseOfTheAPI(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		got, previous, err := logOptions(values, now)
 		if err != nil || previous {
 			t.Errorf("%q: previous %v, %v", query, previous, err)
@@ -41,6 +42,7 @@ func TestLogOptionsAreThoseOfTheAPI(t *testing.T) {
 			t.Errorf("%q: %s", query, diff)
 		}
 	}
+
 	if _, previous, err := logOptions(url.Values{"previous": {"true"}}, now); !previous || err != nil {
 		t.Errorf("previous %v, %v", previous, err)
 	}
@@ -64,6 +66,7 @@ func TestLogOptionsThatAreNotValidAreRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		_, _, err = logOptions(values, time.Now())
 		if err == nil || !strings.HasPrefix(err.Error(), want) || codeOf(err) != 400 {
 			t.Errorf("%q: %v", query, err)
@@ -85,6 +88,7 @@ func TestWhyAContainerWaits(t *testing.T) {
 			waits := v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason}}
 			pod.Status.InitContainerStatuses = []v1.ContainerStatus{{Name: "c", State: waits}}
 		}
+
 		if got := waiting(pod, "c"); got != want {
 			t.Errorf("%q: %q, want %q", reason, got, want)
 		}
@@ -102,6 +106,7 @@ func TestPodsAreFoundByNameAndUID(t *testing.T) {
 		UID:         "mirror",
 		Annotations: map[string]string{annotationMirror: "hash"},
 	}}
+
 	s := New(Config{Pods: fixedPods{mirror}})
 	for key, found := range map[[3]string]bool{
 		{"ns", "static", ""}:       true,
@@ -132,6 +137,7 @@ func TestTimeOfACheckpointIsBounded(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", text, got, err, want)
 		}
 	}
+
 	if got, err := checkpointLimit(nil); got != checkpointTime || err != nil {
 		t.Errorf("none: %v, %v", got, err)
 	}

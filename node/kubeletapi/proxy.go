@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// passThrough forwards the request to the URL that the runtime gave for a stream, and its connection too once that
-// is upgraded.
+// passThrough forwards the request to the URL that the runtime gave for a stream, and its connection too once
+// that is upgraded.
 func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target string) error {
 	u, err := url.Parse(target)
 	if err != nil || u.Host == "" {
@@ -24,6 +24,7 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target stri
 	if s.cfg.StreamIdleTime > 0 {
 		w = &idleWriter{w, s.cfg.StreamIdleTime}
 	}
+
 	joined := &joinedWriter{ResponseWriter: w}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -39,6 +40,7 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target stri
 			http.Error(w, "connect to the container runtime: "+err.Error(), http.StatusBadGateway)
 		},
 	}
+
 	proxy.ServeHTTP(joined, r)
 	return nil
 }
@@ -46,9 +48,10 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target stri
 // closeTime is how long a caller has to close its connection when the runtime has ended a stream.
 const closeTime = 2 * time.Second
 
-// joinedWriter is a response whose connection, once it is a stream, ends together with the one to the runtime. The
-// protocols on top mark the end of input and output themselves, so that a connection which either side closes is over.
-// What the stream holds must not wait for a command that goes on, or for a caller that does not close.
+// joinedWriter is a response whose connection, once it is a stream, ends together with the one to the
+// runtime. The protocols on top mark the end of input and output themselves, so that a connection which
+// either side closes is over. What the stream holds must not wait for a command that goes on, or for a caller
+// that does not close.
 type joinedWriter struct {
 	http.ResponseWriter
 	caller net.Conn // nil until the connection is a stream
@@ -78,8 +81,8 @@ type runtimeConn struct {
 	writer *joinedWriter
 }
 
-// Read gives the caller some time to read the rest when the runtime has ended the stream: a connection that is closed
-// with input unread is reset, and what was sent last is lost.
+// Read gives the caller some time to read the rest when the runtime has ended the stream: a connection that
+// is closed with input unread is reset, and what was sent last is lost.
 func (c *runtimeConn) Read(p []byte) (int, error) {
 	n, err := c.ReadWriteCloser.Read(p)
 	if err != nil {
@@ -88,8 +91,8 @@ func (c *runtimeConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// idleWriter is a response whose connection, once it is a stream, is closed when nothing has passed for a while in
-// either direction.
+// idleWriter is a response whose connection, once it is a stream, is closed when nothing has passed for a
+// while in either direction.
 type idleWriter struct {
 	http.ResponseWriter
 	idle time.Duration

@@ -25,6 +25,7 @@ func (s *Server) Handler() http.Handler {
 		s.debugging(mux)
 		s.switched(mux)
 	}
+
 	return s.cfg.Guard(mux)
 }
 
@@ -53,6 +54,7 @@ func (s *Server) debugging(mux *http.ServeMux) {
 		mux.Handle(method+" /portForward/{namespace}/{pod}", handler(s.portForward))
 		mux.Handle(method+" /portForward/{namespace}/{pod}/{uid}", handler(s.portForward))
 	}
+
 	mux.Handle("POST /run/{namespace}/{pod}/{container}", handler(s.run))
 	mux.Handle("POST /run/{namespace}/{pod}/{uid}/{container}", handler(s.run))
 }
@@ -65,6 +67,7 @@ func (s *Server) switched(mux *http.ServeMux) {
 	case s.cfg.LogDir != "":
 		mux.Handle("GET /logs/", nodelog.Dir(s.cfg.LogDir))
 	}
+
 	if s.cfg.Off.Profiling {
 		disabled(mux, "profiling endpoint is disabled.", "/debug/pprof/")
 	}

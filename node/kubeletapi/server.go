@@ -1,6 +1,7 @@
-// Package kubeletapi serves the node's HTTPS endpoint (:10250) as kubelet does: logs, exec, attach, port-forward, the
-// pods of the node, statistics and metrics. Streams are passed through to the container runtime's own streaming
-// server, SPDY and WebSocket alike. Who may call is not decided here but by the guard (node/auth).
+// Package kubeletapi serves the node's HTTPS endpoint (:10250) as kubelet does: logs, exec, attach,
+// port-forward, the pods of the node, statistics and metrics. Streams are passed through to the container
+// runtime's own streaming server, SPDY and WebSocket alike. Who may call is not decided here but by the guard
+// (node/auth).
 package kubeletapi
 
 import (
@@ -106,9 +107,11 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
+
 	if err := server.ServeTLS(listener, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", s.cfg.Address, err)
 	}
+
 	return nil
 }
 
@@ -124,8 +127,8 @@ func (s *Server) tlsConfig() *tls.Config {
 	return cfg
 }
 
-// mayHTTP2 reports whether the cipher suites have one of those without which HTTP/2 over TLS 1.2 cannot be served
-// (RFC 9113, section 9.2.2): net/http would not start.
+// mayHTTP2 reports whether the cipher suites have one of those without which HTTP/2 over TLS 1.2 cannot be
+// served (RFC 9113, section 9.2.2): net/http would not start.
 func mayHTTP2(cfg *tls.Config) bool {
 	return cfg.CipherSuites == nil || cfg.MinVersion >= tls.VersionTLS13 ||
 		slices.Contains(cfg.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256) ||

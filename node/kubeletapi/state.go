@@ -63,6 +63,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return notFound("404 page not found")
 	}
+
 	if s.cfg.Stats == nil {
 		return &httpError{http.StatusNotImplemented, "metrics are not available"}
 	}
@@ -71,6 +72,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	_, _ = w.Write(text)
 	return nil

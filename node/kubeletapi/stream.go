@@ -39,8 +39,8 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
-// connect passes the request through to the URL that prepare gets from the runtime for the container that the path
-// names.
+// connect passes the request through to the URL that prepare gets from the runtime for the container that the
+// path names.
 func (s *Server) connect(
 	w http.ResponseWriter, r *http.Request,
 	prepare func(ctx context.Context, id string, want runtime.Streams) (url string, err error),
@@ -49,23 +49,28 @@ func (s *Server) connect(
 	if err != nil {
 		return err
 	}
+
 	id, err := s.target(r)
 	if err != nil {
 		return err
 	}
+
 	url, err := prepare(r.Context(), id, want)
 	if err != nil {
 		return err
 	}
+
 	return s.passThrough(w, r, url)
 }
 
-// streamsOf returns the streams that the caller asks for, by the query parameters of the remotecommand protocol.
+// streamsOf returns the streams that the caller asks for, by the query parameters of the remotecommand
+// protocol.
 func streamsOf(r *http.Request) (runtime.Streams, error) {
 	on := func(name string) bool {
 		value := r.URL.Query().Get(name)
 		return value == "1" || value == "true"
 	}
+
 	s := runtime.Streams{
 		Stdin:  on(v1.ExecStdinParam),
 		Stdout: on(v1.ExecStdoutParam),
@@ -73,11 +78,14 @@ func streamsOf(r *http.Request) (runtime.Streams, error) {
 		TTY:    on(v1.ExecTTYParam),
 	}
 	if s.TTY {
-		s.Stderr = false // a terminal has one output
+		// a terminal has one output
+		s.Stderr = false
 	}
+
 	if !s.Stdin && !s.Stdout && !s.Stderr {
 		return s, badRequest("you must specify at least 1 of stdin, stdout, stderr")
 	}
+
 	return s, nil
 }
 
@@ -87,10 +95,12 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+
 	ports, err := portsOf(r)
 	if err != nil {
 		return err
 	}
+
 	id, err := s.readySandbox(r.Context(), pod)
 	if err != nil {
 		return err
@@ -100,10 +110,12 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("prepare port-forward to pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+
 	return s.passThrough(w, r, url)
 }
 
-// portsOf returns the ports that the query names, as old WebSocket clients do. SPDY names them in its streams.
+// portsOf returns the ports that the query names, as old WebSocket clients do. SPDY names them in its
+// streams.
 func portsOf(r *http.Request) ([]int32, error) {
 	var ports []int32
 	for _, list := range r.URL.Query()["port"] {
@@ -127,6 +139,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+
 	command := strings.Fields(r.URL.Query().Get("cmd"))
 	if len(command) == 0 {
 		return badRequest("cmd is empty")
@@ -136,10 +149,12 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return fmt.Errorf("run in container %s: %w", id, err)
 	}
+
 	if code != 0 {
 		w.WriteHeader(http.StatusInternalServerError)
 		_, _ = fmt.Fprintf(w, "command terminated with exit code %d\n", code)
 	}
+
 	_, _ = w.Write(output)
 	return nil
 }

@@ -20,7 +20,8 @@ type Status struct {
 	Started time.Time
 }
 
-// The group of the structured answers (k8s.io/apiserver/pkg/server/statusz, .../flagz), and the name of who answers.
+// The group of the structured answers (k8s.io/apiserver/pkg/server/statusz, .../flagz), and the name of who
+// answers.
 const (
 	zpagesGroup = "config.k8s.io"
 	component   = "kubelet"
@@ -101,8 +102,12 @@ func (p *flagzPage) writeText(w io.Writer) {
 func writeZPage(w http.ResponseWriter, r *http.Request, kind string, page zpage) error {
 	version, ok := accepted(r.Header.Get("Accept"), kind)
 	if !ok {
-		return &httpError{http.StatusNotAcceptable, fmt.Sprintf("only the following media types are accepted: "+
-			"text/plain, application/json;as=%s;g=%s;v=v1beta1", kind, zpagesGroup)}
+		return &httpError{http.StatusNotAcceptable, fmt.Sprintf(
+			"only the following media types are accepted: "+
+				"text/plain, application/json;as=%s;g=%s;v=v1beta1",
+			kind,
+			zpagesGroup,
+		)}
 	}
 
 	if version != "" {
@@ -120,8 +125,8 @@ func writeZPage(w http.ResponseWriter, r *http.Request, kind string, page zpage)
 	return nil
 }
 
-// accepted returns the version of the object that an Accept header asks for, empty for text. It returns false when
-// nothing that there is would do.
+// accepted returns the version of the object that an Accept header asks for, empty for text. It returns false
+// when nothing that there is would do.
 func accepted(header, kind string) (version string, ok bool) {
 	if strings.TrimSpace(header) == "" {
 		return "", true
@@ -132,6 +137,7 @@ func accepted(header, kind string) (version string, ok bool) {
 		if err != nil {
 			continue
 		}
+
 		switch media {
 		case "text/plain", "text/*", "*/*":
 			return "", true
@@ -142,5 +148,6 @@ func accepted(header, kind string) (version string, ok bool) {
 			}
 		}
 	}
+
 	return "", false
 }

@@ -159,6 +159,7 @@ func TestQualityOfService(t *testing.T) {
 		for _, r := range c.containers {
 			pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{Resources: r})
 		}
+
 		pod.Status.QOSClass = c.shown
 		if got := podspec.QOS(pod); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)

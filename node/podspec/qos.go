@@ -21,6 +21,7 @@ func QOS(pod *v1.Pod) v1.PodQOSClass {
 	for c := range Regular(pod) {
 		all = append(all, c.Resources)
 	}
+
 	return class(all...)
 }
 
@@ -46,5 +47,6 @@ func class(all ...v1.ResourceRequirements) v1.PodQOSClass {
 	case guaranteed:
 		return v1.PodQOSGuaranteed
 	}
+
 	return v1.PodQOSBurstable
 }
