@@ -1,6 +1,6 @@
-// Package containerlog reads the logs of containers in the CRI format, rotated files included, and follows
-// them as they grow. The format (one line per write: TIME STREAM TAG TEXT) is that of kubelet's
-// https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
+// Package containerlog reads the logs of containers, rotated files included, and follows them as they grow.
+// The format is CRI's, one line for each write: TIME STREAM TAG TEXT
+// (https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md).
 package containerlog
 
 import (
@@ -20,14 +20,11 @@ type Entry struct {
 
 var errFormat = errors.New("not a line of a CRI log")
 
-// ParseEntry reads a line without its line end. The text is a part of line, not a copy.
+// ParseEntry parses a line without its line end. The text is a part of the line, not a copy.
 func ParseEntry(line []byte) (Entry, error) {
-	stamp, rest, ok := bytes.Cut(line, []byte(" "))
-	stream, rest, ok2 := bytes.Cut(rest, []byte(" "))
-	tags, text, ok3 := bytes.Cut(rest, []byte(" "))
-	if !ok || !ok2 || (!ok3 && len(tags) == 0) {
-		return Entry{}, errFormat
-	}
+	stamp, rest, _ := bytes.Cut(line, []byte(" "))
+	stream, rest, _ := bytes.Cut(rest, []byte(" "))
+	tags, text, _ := bytes.Cut(rest, []byte(" "))
 
 	at, err := time.Parse(time.RFC3339Nano, string(stamp))
 	if err != nil {
