@@ -38,7 +38,7 @@ func read(t *testing.T, path string, o containerlog.Options) string {
 	return out.String()
 }
 
-func TestRead(t *testing.T) {
+func TestOptionsSelectWhatIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	write(t, path, line(1, "stdout", "F", "one")+
 		line(2, "stderr", "P", "tw")+
@@ -362,17 +362,6 @@ func FuzzTail(f *testing.F) {
 		}
 		if got := read(t, path, containerlog.Options{Tail: int64(len(data)) + 1}); got != all {
 			t.Errorf("a tail of more lines than there are is %q, not %q", got, all)
-		}
-	})
-}
-
-func FuzzParseEntry(f *testing.F) {
-	f.Add([]byte("2026-01-02T03:04:05.5Z stdout F text"))
-	f.Add([]byte("2026-01-02T03:04:05Z stderr P:x "))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		e, err := containerlog.ParseEntry(data)
-		if err == nil && !bytes.HasSuffix(data, e.Text) {
-			t.Errorf("text %q is not the end of %q", e.Text, data)
 		}
 	})
 }

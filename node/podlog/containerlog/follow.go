@@ -65,7 +65,7 @@ func (p *printer) follow(ctx context.Context, at *cursor) error {
 // catchUp prints what has been added, and goes on with the next file when the log has been rotated.
 func (p *printer) catchUp(ctx context.Context, at *cursor) error {
 	for {
-		if err := p.drain(ctx, at.file, &at.lines, p.entry); err != nil {
+		if err := p.drain(ctx, at.file, &at.lines, p.print); err != nil {
 			return err
 		}
 		if sameFile(at.file, at.path) {
@@ -78,7 +78,7 @@ func (p *printer) catchUp(ctx context.Context, at *cursor) error {
 		}
 
 		// The runtime writes to the next file by now: what it wrote last to this one is complete.
-		err = p.drain(ctx, at.file, &at.lines, p.entry)
+		err = p.drain(ctx, at.file, &at.lines, p.print)
 		at.file.Close()
 		at.file, at.lines = next, splitter{}
 		if err != nil {

@@ -23,13 +23,13 @@ func Last(path string, entries, size int) string {
 	lines = lines[max(len(lines)-entries, 0):]
 	var out []byte
 	for _, line := range lines {
-		e, err := ParseEntry(line)
+		e, err := parseEntry(line)
 		if err != nil {
 			continue
 		}
 
-		out = append(out, e.Text...)
-		if !e.Partial {
+		out = append(out, e.text...)
+		if !e.partial {
 			out = append(out, '\n')
 		}
 	}

@@ -86,7 +86,7 @@ func (p *printer) all(ctx context.Context, at *cursor) error {
 	if p.o.Follow {
 		return p.follow(ctx, at)
 	}
-	return p.copy(ctx, at.file, &at.lines, p.entry)
+	return p.copy(ctx, at.file, &at.lines, p.print)
 }
 
 // seek prints what is wanted of the rotated files, and sets the cursor to where printing goes on.
@@ -142,12 +142,12 @@ func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 
 	var passed counter
 	for _, name := range files {
-		err := p.file(ctx, name, func(e Entry) error {
+		err := p.file(ctx, name, func(e entry) error {
 			if passed.lines < skip {
 				return passed.add(e)
 			}
 
-			return p.entry(e)
+			return p.print(e)
 		})
 		if err != nil {
 			return err
@@ -158,7 +158,7 @@ func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 }
 
 // file emits the entries of a rotated file.
-func (p *printer) file(ctx context.Context, name string, emit func(Entry) error) error {
+func (p *printer) file(ctx context.Context, name string, emit func(entry) error) error {
 	f, err := open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		// rotated away since it was listed
@@ -173,7 +173,7 @@ func (p *printer) file(ctx context.Context, name string, emit func(Entry) error)
 }
 
 // copy emits all entries of r, the last one even if it has no line end.
-func (p *printer) copy(ctx context.Context, r io.Reader, lines *splitter, emit func(Entry) error) error {
+func (p *printer) copy(ctx context.Context, r io.Reader, lines *splitter, emit func(entry) error) error {
 	if err := p.drain(ctx, r, lines, emit); err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (p *printer) copy(ctx context.Context, r io.Reader, lines *splitter, emit f
 }
 
 // drain emits the entries that are complete at the end of r.
-func (p *printer) drain(ctx context.Context, r io.Reader, lines *splitter, emit func(Entry) error) error {
+func (p *printer) drain(ctx context.Context, r io.Reader, lines *splitter, emit func(entry) error) error {
 	block := make([]byte, 32<<10)
 	for ctx.Err() == nil {
 		n, err := r.Read(block)
@@ -199,24 +199,24 @@ func (p *printer) drain(ctx context.Context, r io.Reader, lines *splitter, emit 
 	return ctx.Err()
 }
 
-// entry prints one entry, if it is wanted.
-func (p *printer) entry(e Entry) error {
-	if p.o.Stream != "" && e.Stream != p.o.Stream || e.Time.Before(p.o.Since) {
+// print prints one entry, if it is wanted.
+func (p *printer) print(e entry) error {
+	if p.o.Stream != "" && e.stream != p.o.Stream || e.time.Before(p.o.Since) {
 		return nil
 	}
 
 	if p.o.Timestamps && !p.mid {
-		if err := p.put(append(e.Time.AppendFormat(nil, stamp), ' ')); err != nil {
+		if err := p.put(append(e.time.AppendFormat(nil, stamp), ' ')); err != nil {
 			return err
 		}
 	}
 
-	if err := p.put(e.Text); err != nil {
+	if err := p.put(e.text); err != nil {
 		return err
 	}
 
-	p.mid = e.Partial
-	if e.Partial {
+	p.mid = e.partial
+	if e.partial {
 		return nil
 	}
 

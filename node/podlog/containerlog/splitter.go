@@ -10,12 +10,12 @@ const maxPiece = 64 << 10
 type splitter struct {
 	pending []byte // the beginning of a line, or of the next piece of it
 	open    bool   // a piece of the line was emitted: header is what it belongs to
-	header  Entry
+	header  entry
 	unknown bool // the open line is not in the format
 }
 
 // feed emits the entries that are complete with this block. Their text is valid until the next call.
-func (s *splitter) feed(block []byte, emit func(Entry) error) error {
+func (s *splitter) feed(block []byte, emit func(entry) error) error {
 	for len(block) > 0 {
 		part := block[:min(len(block), maxPiece-len(s.pending))]
 		end := bytes.IndexByte(part, '\n')
@@ -50,7 +50,7 @@ func (s *splitter) feed(block []byte, emit func(Entry) error) error {
 }
 
 // finish emits the last line, which has no line end.
-func (s *splitter) finish(emit func(Entry) error) error {
+func (s *splitter) finish(emit func(entry) error) error {
 	if len(s.pending) == 0 && !s.open {
 		return nil
 	}
@@ -60,15 +60,15 @@ func (s *splitter) finish(emit func(Entry) error) error {
 }
 
 // piece emits a line, or a part of one. A line that is not in the format, as a crash leaves, is skipped.
-func (s *splitter) piece(text []byte, last bool, emit func(Entry) error) error {
+func (s *splitter) piece(text []byte, last bool, emit func(entry) error) error {
 	e := s.header
 	if s.open {
-		e.Text = text
+		e.text = text
 	} else {
 		var err error
-		e, err = ParseEntry(text)
+		e, err = parseEntry(text)
 		s.unknown = err != nil
-		s.header = Entry{Time: e.Time, Stream: e.Stream, Partial: e.Partial}
+		s.header = entry{time: e.time, stream: e.stream, partial: e.partial}
 	}
 
 	s.open = !last
@@ -76,6 +76,6 @@ func (s *splitter) piece(text []byte, last bool, emit func(Entry) error) error {
 		return nil
 	}
 
-	e.Partial = e.Partial || !last
+	e.partial = e.partial || !last
 	return emit(e)
 }

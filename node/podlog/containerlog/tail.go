@@ -37,15 +37,15 @@ func (p position) resume(at *cursor) error {
 }
 
 // headerAt reads what the line at offset begins with.
-func headerAt(f io.ReaderAt, offset int64) (Entry, error) {
+func headerAt(f io.ReaderAt, offset int64) (entry, error) {
 	buffer := make([]byte, headerSize)
 	n, err := f.ReadAt(buffer, offset)
 	if n == 0 {
-		return Entry{}, err
+		return entry{}, err
 	}
 	line, _, _ := bytes.Cut(buffer[:n], []byte("\n"))
-	e, err := ParseEntry(line)
-	e.Text = nil
+	e, err := parseEntry(line)
+	e.text = nil
 	return e, err
 }
 
@@ -67,7 +67,7 @@ func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from posit
 		if err != nil {
 			return position{}, 0, fmt.Errorf("read log: %w", err)
 		}
-		if e, err := headerAt(f, start); err != nil || !e.Partial {
+		if e, err := headerAt(f, start); err != nil || !e.partial {
 			size = maxLine
 		}
 
@@ -148,9 +148,9 @@ type counter struct {
 	size  int
 }
 
-func (c *counter) add(e Entry) error {
-	c.size += len(e.Text)
-	if !e.Partial || c.size >= maxLine {
+func (c *counter) add(e entry) error {
+	c.size += len(e.text)
+	if !e.partial || c.size >= maxLine {
 		c.lines, c.size = c.lines+1, 0
 	}
 	return nil
