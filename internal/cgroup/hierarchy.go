@@ -13,8 +13,8 @@ import (
 
 // v1Controllers are the controllers of cgroup v1. They are mount options of their hierarchies, among others.
 var v1Controllers = []string{
-	"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc", "net_cls", "net_prio",
-	"perf_event", "pids", "rdma",
+	"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb",
+	"memory", "misc", "net_cls", "net_prio", "perf_event", "pids", "rdma",
 }
 
 // legacy finds the hierarchies of a v1 host in its table of mounts.

@@ -12,6 +12,7 @@ func TestLimitsAreWrittenInTheFilesOfTheVersion(t *testing.T) {
 		v1, v2 []setting
 	}{
 		"none": {},
+
 		"all": {
 			limits: Limits{
 				CPUShares: 1024,
@@ -38,6 +39,7 @@ func TestLimitsAreWrittenInTheFilesOfTheVersion(t *testing.T) {
 				{"hugetlb", "hugetlb.2MB.rsvd.max", "4194304"},
 			},
 		},
+
 		"unlimited": {
 			limits: Limits{
 				CPUQuota:  -1,

@@ -36,8 +36,8 @@ func legacyTree(t *testing.T) *Host {
 		"cpuacct/g/cpuacct.usage":        "1500000000\n",
 		"memory/g/memory.usage_in_bytes": "8388608\n",
 		"memory/g/memory.limit_in_bytes": "9223372036854771712\n",
-		"memory/g/memory.stat": "cache 4194304\nrss 0\ntotal_cache 4194304\ntotal_rss 4096\ntotal_swap 512\n" +
-			"total_pgfault 70\ntotal_pgmajfault 3\ntotal_inactive_file 2097152\n",
+		"memory/g/memory.stat": "cache 4194304\nrss 0\ntotal_cache 4194304\ntotal_rss 4096\n" +
+			"total_swap 512\ntotal_pgfault 70\ntotal_pgmajfault 3\ntotal_inactive_file 2097152\n",
 		"memory/g/memory.oom_control":           "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
 		"memory/g/container/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
 		"pids/g/pids.current":                   "5\n",

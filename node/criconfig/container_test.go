@@ -13,6 +13,47 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
+func TestMountsAndDevicesAreThoseOfCRI(t *testing.T) {
+	gotMounts := mounts([]Mount{
+		{ContainerPath: "/data", HostPath: "/d", Propagation: v1.MountPropagationBidirectional},
+		{ContainerPath: "/cfg", HostPath: "/c", ReadOnly: true, RecursiveReadOnly: true},
+		{ContainerPath: "/host", HostPath: "/", Propagation: v1.MountPropagationHostToContainer},
+		{ContainerPath: "/model", ReadOnly: true, ImageID: "sha256:2", Image: "model", ImageSubPath: "v1"},
+	})
+
+	wantMounts := []*cri.Mount{
+		{ContainerPath: "/data", HostPath: "/d", Propagation: cri.MountPropagation_PROPAGATION_BIDIRECTIONAL},
+		{ContainerPath: "/cfg", HostPath: "/c", Readonly: true, RecursiveReadOnly: true},
+		{
+			ContainerPath: "/host",
+			HostPath:      "/",
+			Propagation:   cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+		},
+		{
+			ContainerPath: "/model",
+			Readonly:      true,
+			Image:         &cri.ImageSpec{Image: "sha256:2", UserSpecifiedImage: "model"},
+			ImageSubPath:  "v1",
+		},
+	}
+	if diff := cmp.Diff(wantMounts, gotMounts, protocmp.Transform()); diff != "" {
+		t.Errorf("mounts: %s", diff)
+	}
+
+	gotDevices := devices([]Device{
+		{ContainerPath: "/dev/a", HostPath: "/dev/loop0"},
+		{ContainerPath: "/dev/b", HostPath: "/dev/loop1", ReadOnly: true},
+	})
+
+	wantDevices := []*cri.Device{
+		{ContainerPath: "/dev/a", HostPath: "/dev/loop0", Permissions: "mrw"},
+		{ContainerPath: "/dev/b", HostPath: "/dev/loop1", Permissions: "r"},
+	}
+	if diff := cmp.Diff(wantDevices, gotDevices, protocmp.Transform()); diff != "" {
+		t.Errorf("devices: %s", diff)
+	}
+}
+
 func TestContainerHasWhatItIsGiven(t *testing.T) {
 	p := podOf(nil)
 	got, err := CreateContainer(node, p, Container{
@@ -22,26 +63,8 @@ func TestContainerHasWhatItIsGiven(t *testing.T) {
 		Command:  []string{"run"},
 		Args:     []string{"fast"},
 		Env:      []podenv.Variable{{Name: "A", Value: "1"}},
-		Mounts: []Mount{
-			{
-				ContainerPath: "/data",
-				HostPath:      "/volumes/data",
-				Propagation:   v1.MountPropagationBidirectional,
-			},
-			{ContainerPath: "/cfg", HostPath: "/volumes/cfg", ReadOnly: true, RecursiveReadOnly: true},
-			{ContainerPath: "/host", HostPath: "/", Propagation: v1.MountPropagationHostToContainer},
-			{
-				ContainerPath: "/model",
-				ReadOnly:      true,
-				ImageID:       "sha256:2",
-				Image:         "model",
-				ImageSubPath:  "v1",
-			},
-		},
-		Devices: []Device{
-			{ContainerPath: "/dev/a", HostPath: "/dev/loop0"},
-			{ContainerPath: "/dev/b", HostPath: "/dev/loop1", ReadOnly: true},
-		},
+		Mounts:   []Mount{{ContainerPath: "/data", HostPath: "/d"}},
+		Devices:  []Device{{ContainerPath: "/dev/a", HostPath: "/dev/loop0"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,29 +77,8 @@ func TestContainerHasWhatItIsGiven(t *testing.T) {
 		Args:     []string{"fast"},
 		Envs:     []*cri.KeyValue{{Key: "A", Value: []byte("1")}},
 		LogPath:  "c/3.log",
-		Mounts: []*cri.Mount{
-			{
-				ContainerPath: "/data",
-				HostPath:      "/volumes/data",
-				Propagation:   cri.MountPropagation_PROPAGATION_BIDIRECTIONAL,
-			},
-			{ContainerPath: "/cfg", HostPath: "/volumes/cfg", Readonly: true, RecursiveReadOnly: true},
-			{
-				ContainerPath: "/host",
-				HostPath:      "/",
-				Propagation:   cri.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
-			},
-			{
-				ContainerPath: "/model",
-				Readonly:      true,
-				Image:         &cri.ImageSpec{Image: "sha256:2", UserSpecifiedImage: "model"},
-				ImageSubPath:  "v1",
-			},
-		},
-		Devices: []*cri.Device{
-			{ContainerPath: "/dev/a", HostPath: "/dev/loop0", Permissions: "mrw"},
-			{ContainerPath: "/dev/b", HostPath: "/dev/loop1", Permissions: "r"},
-		},
+		Mounts:   []*cri.Mount{{ContainerPath: "/data", HostPath: "/d"}},
+		Devices:  []*cri.Device{{ContainerPath: "/dev/a", HostPath: "/dev/loop0", Permissions: "mrw"}},
 		Labels: map[string]string{
 			runtime.LabelPodName:       "web-0",
 			runtime.LabelPodNamespace:  "shop",

@@ -37,7 +37,7 @@ func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
 		off  kubeletapi.Off
 		want map[string]int
 	}{
-		"nothing off": {kubeletapi.Off{}, map[string]int{
+		"nothing off": {want: map[string]int{
 			"/logs/":                200,
 			"/runningpods/":         200,
 			"/configz":              200,
@@ -50,7 +50,9 @@ func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
 			"/checkpoint/ns/p/c":    405,
 			"/allocatedPods":        404,
 		}},
-		"debugging": {kubeletapi.Off{Debugging: true}, map[string]int{
+
+		// Debugging switches off what other switches are for, too.
+		"debugging": {off: kubeletapi.Off{Debugging: true}, want: map[string]int{
 			"/healthz":                        200,
 			"/pods":                           200,
 			"/metrics":                        501,
@@ -69,12 +71,19 @@ func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
 			"/statusz":                        404,
 			"/flagz":                          404,
 		}},
-		"logs": {kubeletapi.Off{SystemLogs: true},
-			map[string]int{"/logs/": off, "/logs/x": off, "/containerLogs/ns/p/c": 200}},
-		"profiling": {kubeletapi.Off{Profiling: true},
-			map[string]int{"/debug/pprof/": off, "/debug/pprof/heap": off, "/logs/": 200}},
-		"debug flags": {kubeletapi.Off{DebugFlags: true},
-			map[string]int{"/debug/flags/v": off, "/logs/": 200}},
+
+		"logs": {
+			off:  kubeletapi.Off{SystemLogs: true},
+			want: map[string]int{"/logs/": off, "/logs/x": off, "/containerLogs/ns/p/c": 200},
+		},
+		"profiling": {
+			off:  kubeletapi.Off{Profiling: true},
+			want: map[string]int{"/debug/pprof/": off, "/debug/pprof/heap": off, "/logs/": 200},
+		},
+		"debug flags": {
+			off:  kubeletapi.Off{DebugFlags: true},
+			want: map[string]int{"/debug/flags/v": off, "/logs/": 200},
+		},
 	} {
 		base := serve(t, all(t.TempDir()), func(cfg *kubeletapi.Config) { cfg.Off = c.off })
 		for path, want := range c.want {
@@ -144,9 +153,10 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 		code int
 		want string
 	}{
-		"/logs/":            {200, `<a href="./pods/">pods/</a>`},
-		"/logs/pods/":       {200, `<a href="./a%3Fb">a?b</a>`},
-		"/logs/pods":        {200, `<a href="./a%3Fb">a?b</a>`}, // by way of a redirect
+		"/logs/":      {200, `<a href="./pods/">pods/</a>`},
+		"/logs/pods/": {200, `<a href="./a%3Fb">a?b</a>`},
+		// This one is a redirect to the one above.
+		"/logs/pods":        {200, `<a href="./a%3Fb">a?b</a>`},
 		"/logs/syslog":      {200, "line\n"},
 		"/logs/in":          {200, "line\n"},
 		"/logs/none":        {404, ""},
@@ -179,9 +189,10 @@ func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
 	}
 
 	for path, want := range map[string]int{
-		"/checkpoint/ns/none/c":                            404,
-		"/checkpoint/ns/p/none":                            404,
-		"/checkpoint/ns/p/c?timeout=soon":                  404, // kubelet's code
+		"/checkpoint/ns/none/c": 404,
+		"/checkpoint/ns/p/none": 404,
+		// 404 is kubelet's code for these.
+		"/checkpoint/ns/p/c?timeout=soon":                  404,
 		"/checkpoint/ns/p/c?timeout=-1":                    404,
 		"/checkpoint/ns/p/c?timeout=1&timeout=99999999999": 200,
 	} {

@@ -1,6 +1,7 @@
 package podcgroup
 
 import (
+	"maps"
 	"path"
 	"testing"
 
@@ -31,16 +32,25 @@ func pod(containers ...v1.ResourceRequirements) *v1.Pod {
 	return p
 }
 
-func TestNamesAndLimitsFollowTheQualityOfService(t *testing.T) {
-	full := v1.ResourceRequirements{Requests: amounts("500m", "64Mi"), Limits: amounts("500m", "64Mi")}
-	none := v1.ResourceRequirements{}
-	memory := v1.ResourceRequirements{Limits: amounts("", "1Mi")}
-	const period = 100_000
-	for name, c := range map[string]struct {
-		pod    *v1.Pod
-		tier   v1.PodQOSClass
-		limits cgroup.Limits
-	}{
+var (
+	full   = v1.ResourceRequirements{Requests: amounts("500m", "64Mi"), Limits: amounts("500m", "64Mi")}
+	none   = v1.ResourceRequirements{}
+	memory = v1.ResourceRequirements{Limits: amounts("", "1Mi")}
+)
+
+// period is that of quotas, in microseconds.
+const period = cgroup.DefaultPeriod
+
+// class is a pod with its quality of service and the limits of its group.
+type class struct {
+	pod    *v1.Pod
+	tier   v1.PodQOSClass
+	limits cgroup.Limits
+}
+
+// plainPods have resources of their containers alone.
+func plainPods() map[string]class {
+	return map[string]class{
 		"guaranteed": {
 			pod:  pod(full, full),
 			tier: v1.PodQOSGuaranteed,
@@ -81,6 +91,12 @@ func TestNamesAndLimitsFollowTheQualityOfService(t *testing.T) {
 			tier:   v1.PodQOSBurstable,
 			limits: cgroup.Limits{CPUShares: 512, Memory: 65 << 20},
 		},
+	}
+}
+
+// specialPods have resources of their own, or more than application containers.
+func specialPods() map[string]class {
+	return map[string]class{
 		"the pod as a whole": {
 			pod:    whole(pod(none), amounts("", "60Mi")),
 			tier:   v1.PodQOSBurstable,
@@ -106,7 +122,13 @@ func TestNamesAndLimitsFollowTheQualityOfService(t *testing.T) {
 				Memory:    136 << 20,
 			},
 		},
-	} {
+	}
+}
+
+func TestNamesAndLimitsFollowTheQualityOfService(t *testing.T) {
+	all := plainPods()
+	maps.Copy(all, specialPods())
+	for name, c := range all {
 		if d := cmp.Diff(c.limits, podLimits(c.pod)); d != "" {
 			t.Errorf("%s: %s", name, d)
 		}

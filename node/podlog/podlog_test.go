@@ -182,11 +182,13 @@ func TestLogsOfPodsThatAreGoneAreRemoved(t *testing.T) {
 			logs:  []string{"shop_live_u1", "something else"},
 			links: []string{"live_shop_c-id.log", "of others"},
 		},
+
 		"one": {
 			remove: func(l podlog.Logs) error { return l.RemovePod("u1") },
 			logs:   []string{"shop_gone_u2", "shop_half-gone_u3", "something else"},
 			links:  []string{"gone_shop_c-id.log", "of others"},
 		},
+
 		"one that has none": {
 			remove: func(l podlog.Logs) error { return l.RemovePod("u4") },
 			logs:   []string{"shop_gone_u2", "shop_half-gone_u3", "shop_live_u1", "something else"},

@@ -31,6 +31,7 @@ func fullStats(at time.Time) *cri.PodSandboxStats {
 		Linux: &cri.LinuxPodSandboxStats{
 			Cpu:     &cri.CpuUsage{Timestamp: now, UsageCoreNanoSeconds: n(1), UsageNanoCores: n(2)},
 			Process: &cri.ProcessUsage{ProcessCount: n(3)},
+
 			Network: &cri.NetworkUsage{
 				Timestamp: now,
 				DefaultInterface: &cri.NetworkInterfaceUsage{
@@ -42,6 +43,7 @@ func fullStats(at time.Time) *cri.PodSandboxStats {
 				},
 				Interfaces: []*cri.NetworkInterfaceUsage{{Name: "eth1", RxBytes: n(8)}},
 			},
+
 			Containers: []*cri.ContainerStats{{
 				Attributes: &cri.ContainerAttributes{Id: "id", Metadata: &cri.ContainerMetadata{Name: "c"}},
 				Memory: &cri.MemoryUsage{

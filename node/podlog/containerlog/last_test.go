@@ -12,70 +12,58 @@ import (
 // head begins a whole line.
 const head = "2026-01-01T00:00:00Z stdout F "
 
+// last returns the end of a log of this text.
+func last(t *testing.T, text string, entries, size int) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "0.log")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Last(path, entries, size)
+}
+
 func TestLastEntriesOfALog(t *testing.T) {
-	long := strings.Repeat("x", 20<<10)
 	for name, c := range map[string]struct {
-		log     string
-		entries int
-		size    int
-		want    string
+		log  string
+		want string
 	}{
 		"partial entries are joined": {
-			log:     head + "hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z stderr F ld\n",
-			entries: 80,
-			size:    100,
-			want:    "hello\nworld\n",
-		},
-		"only so many entries": {
-			log:     head + "one\n" + head + "two\n" + head + "three\n",
-			entries: 2,
-			size:    100,
-			want:    "two\nthree\n",
-		},
-		"only so many bytes, of a long line too": {
-			log:     head + "first\n" + head + long + "end\n",
-			entries: 80,
-			size:    6,
-			want:    "xxend\n",
-		},
-		"characters are not cut": {
-			log:     head + "ää\n",
-			entries: 80,
-			size:    4,
-			want:    "ä\n",
+			log:  head + "hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z stderr F ld\n",
+			want: "hello\nworld\n",
 		},
 		"bytes that are not text are marked": {
-			log:     head + "a\xffb\n",
-			entries: 80,
-			size:    100,
-			want:    "a?b\n",
+			log:  head + "a\xffb\n",
+			want: "a?b\n",
 		},
 		"a line that is not in the format is left out": {
-			log:     "torn by a crash\n" + head + "good\n",
-			entries: 80,
-			size:    100,
-			want:    "good\n",
+			log:  "torn by a crash\n" + head + "good\n",
+			want: "good\n",
 		},
+
+		// What is left of it may look like a line.
 		"a line that begins before the window is left out": {
-			log:     head + strings.Repeat("words of a long line ", 4000) + "\n" + head + "good\n",
-			entries: 80,
-			size:    100,
-			want:    "good\n",
+			log:  head + strings.Repeat("words of a long line ", 4000) + "\n" + head + "good\n",
+			want: "good\n",
 		},
-		"an empty log": {
-			entries: 80,
-			size:    100,
-		},
+		"an empty log": {},
 	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "0.log")
-			if err := os.WriteFile(path, []byte(c.log), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if got := Last(path, c.entries, c.size); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
-		})
+		if got := last(t, c.log, 80, 100); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestLastEntriesAreBounded(t *testing.T) {
+	log := head + "one\n" + head + "two\n" + head + "three\n"
+	if got := last(t, log, 2, 100); got != "two\nthree\n" {
+		t.Errorf("two entries: %q", got)
+	}
+	long := head + "first\n" + head + strings.Repeat("x", 20<<10) + "end\n"
+	if got := last(t, long, 80, 6); got != "xxend\n" {
+		t.Errorf("six bytes of a long line: %q", got)
+	}
+	if got := last(t, head+"ää\n", 80, 4); got != "ä\n" {
+		t.Errorf("a character is cut: %q", got)
 	}
 }
 
