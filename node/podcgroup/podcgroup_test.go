@@ -61,16 +61,19 @@ func plainPods() map[string]class {
 				Memory:    128 << 20,
 			},
 		},
+
 		"burstable": {
 			pod:    pod(full, none),
 			tier:   v1.PodQOSBurstable,
 			limits: cgroup.Limits{CPUShares: 512},
 		},
+
 		"best effort": {
 			pod:    pod(none),
 			tier:   v1.PodQOSBestEffort,
 			limits: cgroup.Limits{CPUShares: 2},
 		},
+
 		"only limits": {
 			pod:  pod(v1.ResourceRequirements{Limits: amounts("1", "1Mi")}),
 			tier: v1.PodQOSGuaranteed,
@@ -86,6 +89,7 @@ func plainPods() map[string]class {
 			tier:   v1.PodQOSBurstable,
 			limits: cgroup.Limits{CPUShares: 2, Memory: 1 << 20},
 		},
+
 		"CPU of one of two limited": {
 			pod:    pod(full, memory),
 			tier:   v1.PodQOSBurstable,
@@ -112,6 +116,7 @@ func specialPods() map[string]class {
 				Memory:    60 << 20,
 			},
 		},
+
 		"a sidecar and overhead": {
 			pod:  sidecar(pod(full)),
 			tier: v1.PodQOSGuaranteed,

@@ -11,6 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // How often everything is listed: with an event stream only to be safe; without one, because the runtime has
@@ -93,7 +95,7 @@ func report(w Watcher, last, now map[Pod]string) {
 // stream reports the pods of container events until ctx ends, and on connected whether events come. It
 // returns early if the runtime has no events.
 func (c *Client) stream(ctx context.Context, w Watcher, connected chan<- bool) {
-	pause := firstReconnect
+	pauses := retry.Backoff{First: firstReconnect, Max: lastReconnect}
 	for ctx.Err() == nil {
 		received, err := c.receive(ctx, w, connected)
 		if status.Code(err) == codes.Unimplemented {
@@ -102,15 +104,11 @@ func (c *Client) stream(ctx context.Context, w Watcher, connected chan<- bool) {
 		}
 
 		if received {
-			pause = firstReconnect
+			pauses.Reset()
 		}
-
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
+		if pauses.Wait(ctx) != nil {
+			return
 		}
-
-		pause = min(2*pause, lastReconnect)
 	}
 }
 
