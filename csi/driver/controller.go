@@ -178,9 +178,13 @@ func (d *Driver) ControllerExpandVolume(ctx context.Context, req *csi.Controller
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	v, nodeStep, err := d.cfg.Volumes.Grow(ctx, req.GetVolumeId(), req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes())
+	required, limit := req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes()
+	v, err := d.cfg.Volumes.Grow(ctx, req.GetVolumeId(), required, limit)
 	if err != nil {
 		return nil, err
 	}
-	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.Size, NodeExpansionRequired: nodeStep}, nil
+	return &csi.ControllerExpandVolumeResponse{
+		CapacityBytes:         v.Size,
+		NodeExpansionRequired: d.cfg.Publisher.GrowsStaged(v),
+	}, nil
 }

@@ -41,22 +41,21 @@ func (d *Driver) health(id string) (*csi.VolumeHealth, error) {
 	return healthOf(v), nil
 }
 
-// healthOf tells what is wrong with a volume: that its content is not there, or that what holds it does not
-// work.
+// healthOf returns what is wrong with a volume: its content is not there, or what holds it does not work.
 func healthOf(v volume.Volume) *csi.VolumeHealth {
 	health := &csi.VolumeHealth{VolumeId: v.ID}
-	if v.Damage != "" {
+	if v.Damage != nil {
 		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
 			Status:  csi.VolumeHealthErrorType_INACCESSIBLE,
 			Reason:  "VolumeDamaged",
-			Message: v.Damage,
+			Message: v.Damage.Error(),
 		})
 	}
-	if v.Trouble != "" {
+	if v.Trouble != nil {
 		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
 			Status:  csi.VolumeHealthErrorType_DEGRADED,
 			Reason:  "BackendInTrouble",
-			Message: v.Trouble,
+			Message: v.Trouble.Error(),
 		})
 	}
 	return health

@@ -41,7 +41,7 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	if err := d.cfg.Volumes.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false)); err != nil {
+	if err := d.cfg.Publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false)); err != nil {
 		return nil, err
 	}
 	return &csi.NodeStageVolumeResponse{}, nil
@@ -52,7 +52,7 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	if req.GetVolumeId() == "" || req.GetStagingTargetPath() == "" {
 		return nil, invalid("volume id or staging path is missing")
 	}
-	if err := d.cfg.Volumes.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
+	if err := d.cfg.Publisher.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnstageVolumeResponse{}, nil
@@ -73,7 +73,7 @@ func (d *Driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	if err := d.cfg.Volumes.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly())); err != nil {
+	if err := d.cfg.Publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly())); err != nil {
 		return nil, err
 	}
 	return &csi.NodePublishVolumeResponse{}, nil
@@ -84,7 +84,7 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	if req.GetVolumeId() == "" || req.GetTargetPath() == "" {
 		return nil, invalid("volume id or target path is missing")
 	}
-	if err := d.cfg.Volumes.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
+	if err := d.cfg.Publisher.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
@@ -98,7 +98,7 @@ func (d *Driver) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeS
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	v, u, err := d.cfg.Volumes.Stats(ctx, req.GetVolumeId(), req.GetVolumePath())
+	v, u, err := d.cfg.Publisher.Stats(req.GetVolumeId(), req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (d *Driver) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolume
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	v, err := d.cfg.Volumes.GrowAttached(ctx, req.GetVolumeId())
+	v, err := d.cfg.Publisher.GrowStaged(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

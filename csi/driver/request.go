@@ -7,6 +7,7 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -105,8 +106,14 @@ func parseCapabilities(caps ...*csi.VolumeCapability) (wanted, error) {
 	return w, nil
 }
 
-func (w wanted) use(readOnly bool) volume.Use {
-	return volume.Use{Access: w.access, FSType: w.fsType, Options: w.options, ReadOnly: readOnly || w.readOnly, SingleWriter: w.singleWriter}
+func (w wanted) use(readOnly bool) publish.Use {
+	return publish.Use{
+		Access:       w.access,
+		FSType:       w.fsType,
+		Options:      w.options,
+		ReadOnly:     readOnly || w.readOnly,
+		SingleWriter: w.singleWriter,
+	}
 }
 
 // tokenPrefix begins every page token of ours; after it comes the last ID of the page before.

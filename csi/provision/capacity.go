@@ -46,6 +46,7 @@ func (p *Provisioner) publishCapacity(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-p.capacity:
+		case <-p.cfg.Changes:
 		case <-timer.C:
 		}
 		next := capacityPeriod

@@ -31,6 +31,7 @@ type Config struct {
 	Dir         string // for records of volumes that have no object yet
 	Client      *kubeapi.Client
 	CSI         csi.ControllerClient
+	Changes     <-chan struct{} // has a value when the free space of the node has changed; may be nil
 	Log         *slog.Logger
 }
 

@@ -12,8 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
-	imount "github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -49,7 +50,7 @@ func newNodeOn(t *testing.T, disk, poolSize int64) *node {
 	}
 	t.Cleanup(func() {
 		n.kill()
-		if err := imount.UnmountBelow(outside); err != nil {
+		if err := mount.UnmountBelow(outside); err != nil {
 			t.Error(err)
 		}
 		n.noDevices()
@@ -165,14 +166,14 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 		t.Errorf("a new volume: %v", err)
 	}
 	read(t, v, target)
-	if seen, err := n.Get(v.ID); err != nil || seen.Trouble == "" {
+	if seen, err := n.Get(v.ID); err != nil || seen.Trouble == nil {
 		t.Errorf("volume %+v, %v; want it to tell of the trouble", seen, err)
 	}
 
 	makeRoom()
 	n.leave(v.ID, "pod")
 	eventually(t, "the volume can be used again", func() error {
-		return n.Stage(t.Context(), v.ID, n.stagePath(v.ID), volume.Use{Access: volume.Filesystem})
+		return n.Stage(t.Context(), v.ID, n.stagePath(v.ID), publish.Use{Access: volume.Filesystem})
 	})
 	read(t, v, n.publish(v, "pod"))
 	write(t, v, target)

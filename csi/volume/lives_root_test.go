@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -68,7 +69,7 @@ func TestKilledDriverFindsVolumesInUse(t *testing.T) {
 		volumes = append(volumes, v)
 	}
 	n.kill()
-	if report := n.start(); report.Recovered != len(volumes) || len(report.Unstaged)+len(report.Damaged)+len(report.Torn) > 0 {
+	if report := n.start(); report.Recovered != len(volumes) || len(n.found.Unstaged)+len(report.Damaged)+len(report.Torn) > 0 {
 		t.Errorf("report %+v", report)
 	}
 	for _, v := range volumes {
@@ -93,7 +94,7 @@ func TestRebootBringsVolumesBack(t *testing.T) {
 		t.Errorf("report %+v", report)
 	}
 	for _, v := range volumes {
-		if err := n.Publish(t.Context(), v.ID, n.target(v.ID, "two"), volume.Use{Access: v.Access}); !errors.Is(err, volume.ErrNotStaged) {
+		if err := n.Publish(t.Context(), v.ID, n.target(v.ID, "two"), publish.Use{Access: v.Access}); !errors.Is(err, volume.ErrNotStaged) {
 			t.Errorf("publishing before staging: %v", err)
 		}
 		read(t, v, n.publish(v, "two"))
@@ -115,7 +116,7 @@ func TestHundredVolumesAtOnce(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			u, target := volume.Use{Access: v.Access}, n.target(v.ID, "pod")
+			u, target := publish.Use{Access: v.Access}, n.target(v.ID, "pod")
 			for _, step := range []func() error{
 				func() error { return n.Stage(t.Context(), v.ID, n.stagePath(v.ID), u) },
 				func() error { return n.Publish(t.Context(), v.ID, target, u) },
@@ -172,9 +173,9 @@ func TestPublishRules(t *testing.T) {
 	n := newNode(t, 1<<30)
 	v := n.create(volume.Request{Name: "v", Required: 16 << 20})
 	ctx, stage := t.Context(), n.stagePath(v.ID)
-	fs := volume.Use{Access: volume.Filesystem}
-	single := volume.Use{Access: volume.Filesystem, SingleWriter: true}
-	readOnly := volume.Use{Access: volume.Filesystem, ReadOnly: true}
+	fs := publish.Use{Access: volume.Filesystem}
+	single := publish.Use{Access: volume.Filesystem, SingleWriter: true}
+	readOnly := publish.Use{Access: volume.Filesystem, ReadOnly: true}
 	check := func(what string, err, want error) {
 		t.Helper()
 		if !errors.Is(err, want) || want == nil && err != nil {
@@ -182,7 +183,7 @@ func TestPublishRules(t *testing.T) {
 		}
 	}
 	check("publish before stage", n.Publish(ctx, v.ID, n.target(v.ID, "a"), fs), volume.ErrNotStaged)
-	check("stage raw", n.Stage(ctx, v.ID, stage, volume.Use{Access: volume.Block}), volume.ErrInvalid)
+	check("stage raw", n.Stage(ctx, v.ID, stage, publish.Use{Access: volume.Block}), volume.ErrInvalid)
 	check("stage", n.Stage(ctx, v.ID, stage, fs), nil)
 	check("stage again", n.Stage(ctx, v.ID, stage, fs), nil)
 	check("stage elsewhere", n.Stage(ctx, v.ID, stage+"2", fs), volume.ErrInUse)
@@ -221,7 +222,7 @@ func TestTornRecordIsSetAsideAndItsDataKept(t *testing.T) {
 	if left := n.List("", 0); len(left) != 1 || left[0].ID != good.ID {
 		t.Errorf("volumes %v", left)
 	}
-	err := n.Stage(t.Context(), bad.ID, filepath.Join(n.dir, "stage"), volume.Use{Access: volume.Filesystem})
+	err := n.Stage(t.Context(), bad.ID, filepath.Join(n.dir, "stage"), publish.Use{Access: volume.Filesystem})
 	if !errors.Is(err, volume.ErrDamaged) || !strings.Contains(err.Error(), "delete volume "+bad.ID) {
 		t.Errorf("stage of the volume: %v, want an error that names the way out", err)
 	}

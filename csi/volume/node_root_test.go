@@ -12,27 +12,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/csi/image"
+	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/loop"
-	"github.com/trivet-node/trivet/csi/mount"
-	"github.com/trivet-node/trivet/csi/pool"
+	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/space"
+	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
-	imount "github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // node is a directory with volumes whose driver can be stopped, killed and rebooted.
 type node struct {
-	*volume.Service
+	*volume.Store
+	*publish.Publisher
 	t        *testing.T
 	dir      string
 	poolSize int64
 	most     int64  // of the volumes together
 	state    string // directory of what dies with the boot
 	kubelet  string // directory of stages and targets
-	pool     *pool.Pool
-	targets  *mount.Root
+	pool     *btrfspool.Pool
+	targets  *target.Root
 	stop     func()
+	found    publish.Report // what the last start found
 }
 
 func newNode(t *testing.T, poolSize int64) *node {
@@ -50,7 +54,7 @@ func newNode(t *testing.T, poolSize int64) *node {
 // end ends the service and takes away what it has mounted.
 func (n *node) end() {
 	n.kill()
-	if err := imount.UnmountBelow(n.dir); err != nil {
+	if err := mount.UnmountBelow(n.dir); err != nil {
 		n.t.Error(err)
 	}
 	n.noDevices()
@@ -61,31 +65,39 @@ func (n *node) instance() string { return filepath.Base(strings.TrimSuffix(n.dir
 func (n *node) start() volume.Report {
 	n.t.Helper()
 	var err error
-	if n.pool, err = pool.Open(n.t.Context(), pool.Config{Dir: n.dir, Instance: n.instance(), Size: n.poolSize}); err != nil {
+	if n.pool, err = btrfspool.Open(n.t.Context(), btrfspool.Config{Dir: n.dir, Instance: n.instance(), Size: n.poolSize}); err != nil {
 		n.t.Fatal(err)
 	}
-	im, err := image.Open(image.Config{Dir: n.dir, Instance: n.instance()})
+	im, err := loopfile.Open(loopfile.Config{Dir: n.dir, Instance: n.instance()})
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	if n.targets, err = mount.OpenRoot(n.kubelet); err != nil {
+	if n.targets, err = target.OpenRoot(n.kubelet); err != nil {
 		n.t.Fatal(err)
 	}
-	s, report, err := volume.Open(volume.Config{
-		DataDir:  n.dir,
-		StateDir: n.state,
-		Targets:  n.targets,
-		Backends: map[string]volume.Backend{pool.Name: n.pool, image.Name: im},
-		Default:  []string{pool.Name, image.Name},
+	store, report, err := volume.Open(volume.Config{
+		Dir:      filepath.Join(n.dir, "volumes"),
+		Disk:     space.FileSystem{Dir: n.dir},
+		Backends: map[string]volume.Backend{btrfspool.Name: n.pool, loopfile.Name: im},
+		Default:  []string{btrfspool.Name, loopfile.Name},
 		Most:     n.most,
 	})
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.Service = s
+	publisher, found, err := publish.Open(publish.Config{
+		Dir:      filepath.Join(n.state, "staged"),
+		Volumes:  store,
+		Targets:  n.targets,
+		Backends: map[string]publish.Backend{btrfspool.Name: n.pool, loopfile.Name: im},
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.Store, n.Publisher, n.found = store, publisher, found
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { s.Run(ctx); close(done) }()
+	go func() { store.Run(ctx); close(done) }()
 	n.stop = func() { cancel(); <-done }
 	return report
 }
@@ -113,7 +125,7 @@ func (n *node) restartWithMost(bytes int64) {
 func (n *node) reboot() volume.Report {
 	n.t.Helper()
 	n.kill()
-	if err := errors.Join(imount.UnmountBelow(n.kubelet), imount.UnmountBelow(n.dir)); err != nil {
+	if err := errors.Join(mount.UnmountBelow(n.kubelet), mount.UnmountBelow(n.dir)); err != nil {
 		n.t.Fatal(err)
 	}
 	found, err := loop.Find(loop.TagOf(n.instance(), ""))
@@ -177,7 +189,7 @@ func (n *node) target(id, pod string) string {
 // publish stages and publishes the volume and returns the target.
 func (n *node) publish(v volume.Volume, pod string) string {
 	n.t.Helper()
-	u := volume.Use{Access: v.Access}
+	u := publish.Use{Access: v.Access}
 	if err := n.Stage(n.t.Context(), v.ID, n.stagePath(v.ID), u); err != nil {
 		n.t.Fatal(err)
 	}

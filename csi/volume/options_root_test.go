@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -49,7 +50,7 @@ func TestMountOptionsDecideTheBackendOrAreRefusedByName(t *testing.T) {
 			if got := v.Backend + " " + v.FSType; got != c.want {
 				t.Errorf("volume of %s, want %s", got, c.want)
 			}
-			u := volume.Use{Access: volume.Filesystem, Options: options}
+			u := publish.Use{Access: volume.Filesystem, Options: options}
 			if err := n.Stage(t.Context(), v.ID, n.stagePath(v.ID), u); err != nil {
 				t.Error(err)
 			}

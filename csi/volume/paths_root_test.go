@@ -6,7 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/trivet-node/trivet/csi/mount"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -23,13 +24,13 @@ func TestPathsFromOutsideStayInside(t *testing.T) {
 	if err := os.Symlink(victim, filepath.Join(n.dir, "last")); err != nil {
 		t.Fatal(err)
 	}
-	fs := volume.Use{Access: volume.Filesystem}
+	fs := publish.Use{Access: volume.Filesystem}
 	n.publish(v, "pod")
 	for _, path := range []string{victim, n.dir, n.dir + "/link/victim", n.dir + "/last", n.dir + "/../x", n.dir + "/a/../../x", "relative", "", "/", n.dir + "/a\x00b"} {
-		if err := n.Publish(t.Context(), v.ID, path, fs); !errors.Is(err, mount.ErrOutside) {
+		if err := n.Publish(t.Context(), v.ID, path, fs); !errors.Is(err, target.ErrOutside) {
 			t.Errorf("publish on %q: %v", path, err)
 		}
-		if err := n.Unpublish(t.Context(), v.ID, path); !errors.Is(err, mount.ErrOutside) {
+		if err := n.Unpublish(t.Context(), v.ID, path); !errors.Is(err, target.ErrOutside) {
 			t.Errorf("unpublish from %q: %v", path, err)
 		}
 	}

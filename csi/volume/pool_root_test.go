@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -24,7 +25,7 @@ func TestMissingPoolIsWaitedFor(t *testing.T) {
 		t.Errorf("report %+v", report)
 	}
 	stage := func() error {
-		return n.Stage(t.Context(), v.ID, n.stagePath(v.ID), volume.Use{Access: volume.Filesystem})
+		return n.Stage(t.Context(), v.ID, n.stagePath(v.ID), publish.Use{Access: volume.Filesystem})
 	}
 	if err := stage(); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("staging: %v", err)

@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/btrfs"
-	"github.com/trivet-node/trivet/csi/pool"
+	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
-	imount "github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/mount"
 )
 
 // The record of a volume is synced before the transaction that made it: after a power loss the volume may be missing, and that is no loss.
@@ -53,7 +54,7 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 	if report := n.start(); !errors.Is(report.Damaged[lost.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
-	if err := n.Stage(t.Context(), lost.ID, n.stagePath(lost.ID), volume.Use{Access: volume.Filesystem}); !errors.Is(err, volume.ErrDamaged) {
+	if err := n.Stage(t.Context(), lost.ID, n.stagePath(lost.ID), publish.Use{Access: volume.Filesystem}); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("staging a lost volume: %v", err)
 	}
 	if err := n.Delete(t.Context(), lost.ID); err != nil {
@@ -77,7 +78,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.kill()
-	if err := imount.UnmountBelow(n.dir); err != nil {
+	if err := mount.UnmountBelow(n.dir); err != nil {
 		t.Fatal(err)
 	}
 	n.noDevices()
@@ -85,7 +86,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The first start is killed when the pool is mounted and no volume is recovered.
-	p, err := pool.Open(t.Context(), pool.Config{Dir: n.dir, Instance: n.instance(), Size: n.poolSize})
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.dir, Instance: n.instance(), Size: n.poolSize})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func TestSizesHold(t *testing.T) {
 			if written < least {
 				t.Errorf("a volume of %d bytes took only %d", c.size, written)
 			}
-			_, usage, err := n.Stats(t.Context(), v.ID, target)
+			_, usage, err := n.Stats(v.ID, target)
 			if err != nil || usage.Used < written*95/100 || usage.Total > c.size || usage.Available > c.size/50 {
 				t.Errorf("usage %+v, %v; written %d", usage, err, written)
 			}
@@ -98,16 +98,16 @@ func TestVolumesGrowInUse(t *testing.T) {
 		r.Required = 320 << 20
 		v := n.create(r)
 		target := n.publish(v, "pod")
-		grown, nodeStep, err := n.Grow(t.Context(), v.ID, 640<<20, 0)
+		grown, err := n.Grow(t.Context(), v.ID, 640<<20, 0)
 		if err != nil || grown.Size != 640<<20 {
 			t.Fatalf("%s: %v, %v", r.Name, grown, err)
 		}
 		for range 2 {
-			if _, err := n.GrowAttached(t.Context(), v.ID); nodeStep && err != nil {
+			if _, err := n.GrowStaged(t.Context(), v.ID); n.GrowsStaged(v) && err != nil {
 				t.Fatalf("%s: %v", r.Name, err)
 			}
 		}
-		_, usage, err := n.Stats(t.Context(), v.ID, target)
+		_, usage, err := n.Stats(v.ID, target)
 		if err != nil || usage.Total < 560<<20 {
 			t.Errorf("%s: usage %+v, %v", r.Name, usage, err)
 		}
@@ -116,10 +116,10 @@ func TestVolumesGrowInUse(t *testing.T) {
 				t.Errorf("%s: only %d bytes fit after growth", r.Name, got)
 			}
 		}
-		if again, _, err := n.Grow(t.Context(), v.ID, 10<<20, 0); err != nil || again.Size != 640<<20 {
+		if again, err := n.Grow(t.Context(), v.ID, 10<<20, 0); err != nil || again.Size != 640<<20 {
 			t.Errorf("%s: growing to less gave %v, %v", r.Name, again, err)
 		}
-		if _, _, err := n.Grow(t.Context(), v.ID, 1<<50, 0); !errors.Is(err, volume.ErrSize) {
+		if _, err := n.Grow(t.Context(), v.ID, 1<<50, 0); !errors.Is(err, volume.ErrSize) {
 			t.Errorf("%s: growing to 1 PiB gave %v", r.Name, err)
 		}
 		n.remove(v.ID, "pod")
@@ -134,20 +134,20 @@ func TestExt4GrowsAtTheLatestWhenItIsStagedAgain(t *testing.T) {
 	v := n.create(volume.Request{Name: "v", Required: 64 << 20, Backend: "image", FSType: "ext4"})
 	target := n.publish(v, "pod")
 	write(t, v, target)
-	if _, _, err := n.Grow(t.Context(), v.ID, 256<<20, 0); err != nil {
+	if _, err := n.Grow(t.Context(), v.ID, 256<<20, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.GrowAttached(t.Context(), v.ID); err != nil && !errors.Is(err, volume.ErrInUse) {
+	if _, err := n.GrowStaged(t.Context(), v.ID); err != nil && !errors.Is(err, volume.ErrInUse) {
 		t.Errorf("growing in use: %v", err)
 	}
 
 	n.leave(v.ID, "pod")
 	target = n.publish(v, "pod")
-	if _, err := n.GrowAttached(t.Context(), v.ID); err != nil {
+	if _, err := n.GrowStaged(t.Context(), v.ID); err != nil {
 		t.Errorf("growing after it was staged again: %v", err)
 	}
 	read(t, v, target)
-	if _, usage, err := n.Stats(t.Context(), v.ID, target); err != nil || usage.Total < 220<<20 {
+	if _, usage, err := n.Stats(v.ID, target); err != nil || usage.Total < 220<<20 {
 		t.Errorf("usage %+v, %v", usage, err)
 	}
 	n.remove(v.ID, "pod")

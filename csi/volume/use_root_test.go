@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/csi/loop"
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -113,7 +114,7 @@ func TestCopiesOfADeletedVolumeCount(t *testing.T) {
 func TestFailedPublishLeavesNoTrace(t *testing.T) {
 	n := newNode(t, 1<<30)
 	v := n.create(volume.Request{Name: "v", Required: 16 << 20})
-	u := volume.Use{Access: volume.Filesystem, SingleWriter: true}
+	u := publish.Use{Access: volume.Filesystem, SingleWriter: true}
 	if err := n.Stage(t.Context(), v.ID, n.stagePath(v.ID), u); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +138,7 @@ func TestReadOnlyByMountOptionMayBeRepeated(t *testing.T) {
 	n := newNode(t, 1<<30)
 	for _, r := range []volume.Request{{Name: "b", Required: 16 << 20}, {Name: "e", Required: 16 << 20, Backend: "image"}} {
 		v := n.create(r)
-		u := volume.Use{Access: volume.Filesystem, Options: []string{"ro"}}
+		u := publish.Use{Access: volume.Filesystem, Options: []string{"ro"}}
 		for range 2 {
 			if err := errors.Join(n.Stage(t.Context(), v.ID, n.stagePath(v.ID), u), n.Publish(t.Context(), v.ID, n.target(v.ID, "a"), u)); err != nil {
 				t.Errorf("%s: %v", r.Name, err)
@@ -157,7 +158,7 @@ func TestDamagedVolumeIsNotGrown(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.start()
-	if _, err := n.GrowAttached(t.Context(), v.ID); !errors.Is(err, volume.ErrDamaged) {
+	if _, err := n.GrowStaged(t.Context(), v.ID); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("growing: %v", err)
 	}
 	if err := os.Rename(image+".away", image); err != nil {
@@ -247,10 +248,10 @@ func TestStatsOfADeviceThatIsBoundElsewhere(t *testing.T) {
 	if err := unix.Mount(published, bound, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, usage, err := n.Stats(t.Context(), v.ID, bound); err != nil || usage.Total != v.Size {
+	if _, usage, err := n.Stats(v.ID, bound); err != nil || usage.Total != v.Size {
 		t.Errorf("usage %+v, %v", usage, err)
 	}
-	if _, _, err := n.Stats(t.Context(), other.ID, bound); !errors.Is(err, volume.ErrNotFound) {
+	if _, _, err := n.Stats(other.ID, bound); !errors.Is(err, volume.ErrNotFound) {
 		t.Errorf("of another volume: %v", err)
 	}
 	if err := unix.Unmount(bound, 0); err != nil {

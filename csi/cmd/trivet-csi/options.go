@@ -8,9 +8,9 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
-	"github.com/trivet-node/trivet/csi/image"
-	"github.com/trivet-node/trivet/csi/pool"
+	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
@@ -68,8 +68,8 @@ func (o *options) complete(poolSize, reserve string) error {
 			return fmt.Errorf("%s %q must be an absolute path", flag, dir)
 		}
 	}
-	if !slices.Contains([]string{"auto", pool.Name, image.Name}, o.backend) {
-		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, pool.Name, image.Name)
+	if !slices.Contains([]string{"auto", btrfspool.Name, loopfile.Name}, o.backend) {
+		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, btrfspool.Name, loopfile.Name)
 	}
 	if o.poolSize, err = size("--pool-size", poolSize); err != nil {
 		return err

@@ -22,7 +22,7 @@ import (
 )
 
 // startProvisioner starts the provisioner where there are credentials for the Kubernetes API.
-func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logger, o options, volumes *volume.Service) error {
+func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logger, o options, volumes *volume.Store) error {
 	config, err := credentials(o.kubeconfig)
 	if config == nil || err != nil {
 		return err
@@ -38,11 +38,10 @@ func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logg
 		return err
 	}
 	p, err := provision.New(provision.Config{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: o.nodeName,
-		Dir: filepath.Join(o.dataDir, "claims"), Client: client, CSI: csi.NewControllerClient(conn), Log: log})
+		Dir: filepath.Join(o.dataDir, "claims"), Client: client, CSI: csi.NewControllerClient(conn), Changes: volumes.Changes(), Log: log})
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
-	volumes.OnChange(p.CapacityChanged)
 	volumes.OnTrouble(p.Trouble)
 	group.Go(func() error { return errors.Join(p.Run(ctx), conn.Close()) })
 	return nil

@@ -31,7 +31,13 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.close()) }()
-	d, err := driver.New(driver.Config{NodeID: o.nodeName, Version: program.Version, Volumes: store.volumes, Log: log})
+	d, err := driver.New(driver.Config{
+		NodeID:    o.nodeName,
+		Version:   program.Version,
+		Volumes:   store.volumes,
+		Publisher: store.publisher,
+		Log:       log,
+	})
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}

@@ -1,4 +1,4 @@
-package image
+package loopfile
 
 import (
 	"errors"
@@ -6,25 +6,27 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/volume"
 )
 
 // unusedMark is an attribute of files that were made and never attached: there is certainly no data in them.
-// It is how what a power loss left of a creation that nobody was told of can be told from a volume whose
+// It is how what a power loss left of a creation that was never acknowledged can be told from a volume whose
 // record is lost.
 const unusedMark = "user.trivet.unused"
 
 // markUnused marks a new file. Where the disk's file system has no attributes, every file counts as used.
 func markUnused(f *os.File) { _ = unix.Fsetxattr(int(f.Fd()), unusedMark, []byte{'1'}, 0) }
 
-func unused(path string) bool {
+func isUnused(path string) bool {
 	_, err := unix.Lgetxattr(path, unusedMark, nil)
 	return err == nil
 }
 
-// markUsed takes the mark off, and sees to it that no power loss puts it back, before somebody can write to
-// the file.
+// markUsed takes the mark off, so that not even a power loss puts it back, before anybody can write to the
+// file.
 func markUsed(path string) error {
-	if !unused(path) {
+	if !isUnused(path) {
 		return nil
 	}
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -36,6 +38,21 @@ func markUsed(path string) error {
 		return fmt.Errorf("mark %s as used: %w", path, err)
 	}
 	return f.Sync()
+}
+
+// allocate gives the file its size and, where the disk's file system can, all its blocks: what was promised
+// is there when it is written, whatever else has filled the disk meanwhile.
+func allocate(f *os.File, size int64) error {
+	err := unix.Fallocate(int(f.Fd()), 0, 0, size)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
+		return f.Truncate(size)
+	case errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("%w: allocate %d bytes for %s: %w", volume.ErrFull, size, f.Name(), err)
+	}
+	return fmt.Errorf("allocate %d bytes for %s: %w", size, f.Name(), err)
 }
 
 // overwriteInPlace lets files that are made in dir keep their blocks when they are written over, on file
@@ -50,6 +67,7 @@ func overwriteInPlace(dir string) error {
 		return err
 	}
 	defer f.Close()
+
 	const fsNoCOW = 0x00800000 // FS_NOCOW_FL
 	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	if err == nil && flags&fsNoCOW == 0 {

@@ -1,4 +1,4 @@
-package pool_test
+package btrfspool_test
 
 import (
 	"errors"
@@ -9,16 +9,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/csi/pool"
+	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
 
-func open(t *testing.T, dir, instance string, size int64) *pool.Pool {
+func open(t *testing.T, dir, instance string, size int64) *btrfspool.Pool {
 	t.Helper()
-	p, err := pool.Open(t.Context(), pool.Config{Dir: dir, Instance: instance, Size: size})
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: dir, Instance: instance, Size: size})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,16 +33,16 @@ func dir(t *testing.T) string {
 	return testenv.ShortDir(t)
 }
 
-func limit(t *testing.T, p *pool.Pool) int64 {
+func limit(t *testing.T, p *btrfspool.Pool) int64 {
 	t.Helper()
-	space, err := p.Space(volume.Promised{Specs: func() []volume.Spec { return nil }})
+	capacity, err := p.Capacity(space.Promised{Each: func() []space.Promise { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return space.Limit
+	return capacity.Limit
 }
 
-func closePool(t *testing.T, p *pool.Pool, unmount bool) {
+func closePool(t *testing.T, p *btrfspool.Pool, unmount bool) {
 	t.Helper()
 	if err := p.Close(unmount); err != nil {
 		t.Error(err)
@@ -80,7 +81,7 @@ func TestInterruptedFormatIsRepeated(t *testing.T) {
 
 func TestTooSmallPoolIsRefused(t *testing.T) {
 	d := dir(t)
-	if _, err := pool.Open(t.Context(), pool.Config{Dir: d, Instance: "small", Size: 100 << 20}); err == nil {
+	if _, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: d, Instance: "small", Size: 100 << 20}); err == nil {
 		t.Error("a pool of 100 MiB was made")
 	}
 }
@@ -108,7 +109,7 @@ func TestVolumeOnABtrfsDiskIsThereBeforeItIsAcknowledged(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := open(t, data, "none", 0)
-	if _, err := p.Create(volume.Spec{ID: "vol-1", Size: 32 << 20, Backend: pool.Name, Access: volume.Filesystem}); err != nil {
+	if _, err := p.Create(volume.Spec{ID: "vol-1", Size: 32 << 20, Backend: btrfspool.Name, Access: volume.Filesystem}); err != nil {
 		t.Fatal(err)
 	}
 	img, now := filepath.Join(d, "pool.img"), filepath.Join(d, "now.img")
@@ -135,7 +136,7 @@ func TestDirectoryOfABtrfsDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := open(t, data, "none", 0)
-	spec := volume.Spec{ID: "vol-1", Size: 32 << 20, Backend: pool.Name, Access: volume.Filesystem}
+	spec := volume.Spec{ID: "vol-1", Size: 32 << 20, Backend: btrfspool.Name, Access: volume.Filesystem}
 	for range 2 {
 		if _, err := p.Create(spec); err != nil {
 			t.Fatal(err)
@@ -145,9 +146,14 @@ func TestDirectoryOfABtrfsDisk(t *testing.T) {
 	if !errors.Is(err, unix.EDQUOT) {
 		t.Errorf("writing 64 MiB to a volume of 32 MiB: %v", err)
 	}
-	space, err := p.Space(volume.Promised{Bytes: spec.Size, Count: 1, Specs: func() []volume.Spec { return []volume.Spec{spec} }})
-	if err != nil || space.Limit < 800<<20 || space.Unwritten > spec.Size/2 {
-		t.Errorf("space %+v, %v", space, err)
+	promise := space.Promise{ID: spec.ID, Backend: btrfspool.Name, Bytes: spec.Size}
+	capacity, err := p.Capacity(space.Promised{
+		Bytes: spec.Size,
+		Count: 1,
+		Each:  func() []space.Promise { return []space.Promise{promise} },
+	})
+	if err != nil || capacity.Limit < 800<<20 || capacity.Unwritten > spec.Size/2 {
+		t.Errorf("capacity %+v, %v", capacity, err)
 	}
 	if err := errors.Join(p.Destroy(spec.ID), p.Commit()); err != nil {
 		t.Error(err)
