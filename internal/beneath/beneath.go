@@ -42,13 +42,16 @@ func Open(dir int, name string, flags int, rule Rule) (int, error) {
 		Flags:   uint64(flags | unix.O_CLOEXEC),
 		Resolve: uint64(rule),
 	}
+
 	fd, err := unix.Openat2(dir, name, &how)
 	for range retries {
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			break
 		}
+
 		fd, err = unix.Openat2(dir, name, &how)
 	}
+
 	return fd, err
 }
 

@@ -29,10 +29,12 @@ func tree(t *testing.T) (inside string, fd int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	fd, err = unix.Open(inside, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { unix.Close(fd) })
 	return inside, fd
 }
@@ -101,6 +103,7 @@ func TestPathLeadsToWhatWasOpenedAndNotToItsName(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
+
 	err = errors.Join(
 		os.Rename(filepath.Join(inside, "a"), filepath.Join(inside, "moved")),
 		os.Mkdir(filepath.Join(inside, "a"), 0o700),
@@ -126,6 +129,7 @@ func TestRenamesElsewhereDoNotFailALookUp(t *testing.T) {
 				return
 			default:
 			}
+
 			if err := errors.Join(os.Rename(one, two), os.Rename(two, one)); err != nil {
 				t.Error(err)
 				return
@@ -140,6 +144,7 @@ func TestRenamesElsewhereDoNotFailALookUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		unix.Close(fd)
 	}
 }

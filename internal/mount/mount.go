@@ -1,5 +1,6 @@
-// Package mount makes and removes mounts by system call. Every operation may be repeated: mounting what is mounted and unmounting
-// what is not are for the caller to decide with Mounted, which asks the kernel about one path and parses no table.
+// Package mount makes and removes mounts by system call. Every operation may be repeated: mounting what is
+// mounted and unmounting what is not are for the caller to decide with Mounted, which asks the kernel about
+// one path and parses no table.
 package mount
 
 import (
@@ -15,7 +16,8 @@ import (
 	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
-// Mounted tells whether path is the root of a mount (statx STATX_ATTR_MOUNT_ROOT, kernel >= 5.8). A path that does not exist is not.
+// Mounted reports whether path is the root of a mount (statx STATX_ATTR_MOUNT_ROOT, kernel >= 5.8). A path
+// that does not exist is not.
 func Mounted(path string) (bool, error) {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
@@ -28,8 +30,8 @@ func Mounted(path string) (bool, error) {
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// Bind mounts source on target; recursive takes the mounts below source along. readOnly needs a second call on Linux
-// (MS_BIND ignores all other flags), which keeps the flags that a user namespace may have locked.
+// Bind mounts source on target; recursive takes the mounts below source along. readOnly needs a second call
+// on Linux (MS_BIND ignores all other flags), which keeps the flags that a user namespace may have locked.
 func Bind(source, target string, recursive, readOnly bool) error {
 	flags := uintptr(unix.MS_BIND)
 	if recursive {
@@ -41,10 +43,12 @@ func Bind(source, target string, recursive, readOnly bool) error {
 	if !readOnly {
 		return nil
 	}
+
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	if err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, &attr); err != nil {
 		return errors.Join(fmt.Errorf("make %s read-only: %w", target, err), Unmount(target))
 	}
+
 	return nil
 }
 
@@ -75,6 +79,7 @@ func Unmount(path string) error {
 			if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
 				return fmt.Errorf("unmount %s lazily: %w", path, err)
 			}
+
 		default:
 			return fmt.Errorf("unmount %s: %w", path, err)
 		}
@@ -93,6 +98,7 @@ func Below(dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mounts below %s: %w", dir, err)
 	}
+
 	mounts, err := mountinfo.Self()
 	if err != nil {
 		return nil, fmt.Errorf("mounts below %s: %w", dir, err)
@@ -107,6 +113,7 @@ func Below(dir string) ([]string, error) {
 			points = append(points, m.Point)
 		}
 	}
+
 	return points, nil
 }
 

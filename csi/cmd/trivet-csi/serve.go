@@ -21,7 +21,7 @@ import (
 const stopTimeout = 10 * time.Second
 
 func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
-	listener, err := socket.Listen(o.endpoint)
+	listener, err := socket.Listen(ctx, o.endpoint)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func register(ctx context.Context, group *errgroup.Group, log *slog.Logger, o op
 		return nil
 	}
 	path := filepath.Join(o.registrationDir, driver.Name+"-reg.sock")
-	listener, err := socket.Listen(path)
+	listener, err := socket.Listen(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -44,7 +45,8 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 	}
 
 	s = &storage{}
-	if s.lock, err = lockDir(o.dataDir); err != nil {
+	what := "data directory " + o.dataDir + " (--data-dir)"
+	if s.lock, err = lockfile.Take(ctx, filepath.Join(o.dataDir, "lock"), what); err != nil {
 		return nil, err
 	}
 	if s.targets, err = target.OpenRoot(o.kubeletDir); err != nil {
@@ -133,22 +135,6 @@ func (s *storage) close() error {
 		err = s.backends.pool.Close(s.volumes.InUse() == 0)
 	}
 	return errors.Join(err, s.targets.Close(), s.lock.Close())
-}
-
-// lockDir keeps a second process off the same volumes.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, &program.CantRunError{
-			What: "data directory " + dir + " is in use by another trivet-csi",
-			Do:   "stop that process or choose another directory with --data-dir",
-		}
-	}
-	return f, nil
 }
 
 // instanceOf returns the random name that marks the loop devices of this data directory. It stays the same as
