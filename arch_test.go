@@ -26,7 +26,7 @@ const (
 var parts = []string{"cni", "csi", "cri", "node"}
 
 // clientGo are the only packages (and those below) that may speak to the Kubernetes API.
-var clientGo = []string{"node", "csi/provision", "csi/cmd", "cni/netd", "cni/cmd/trivet-netd", "e2e", "internal/kube"}
+var clientGo = []string{"node", "cni/netd", "cni/cmd/trivet-netd", "e2e", "internal/kube"}
 
 // internalMay is what leaf helpers may import beside the standard library and each other.
 var internalMay = []string{"golang.org/x/sys/", "google.golang.org/grpc"}
