@@ -1,4 +1,4 @@
-package volume_test
+package loopfile_test
 
 import (
 	"os"

@@ -1,4 +1,4 @@
-package volume_test
+package btrfspool_test
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/trivet-node/trivet/csi/btrfs"
 	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/nodetest"
 	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/mount"
@@ -17,32 +18,32 @@ import (
 
 // The record of a volume is synced before the transaction that made it: after a power loss the volume may be missing, and that is no loss.
 func TestPowerLossRightAfterCreate(t *testing.T) {
-	n := newNode(t, 1<<30)
-	lost := n.create(volume.Request{Name: "lost", Required: 16 << 20})
-	n.kill()
-	image := filepath.Join(n.dir, "pool.img")
-	old := filepath.Join(n.dir, "old.img")
-	if err := errors.Join(btrfsSync(n), copyFile(image, old)); err != nil {
+	n := nodetest.New(t, 1<<30)
+	lost := n.MustCreate(volume.Request{Name: "lost", Required: 16 << 20})
+	n.Kill()
+	image := filepath.Join(n.Dir, "pool.img")
+	old := filepath.Join(n.Dir, "old.img")
+	if err := errors.Join(n.Sync(), copyFile(image, old)); err != nil {
 		t.Fatal(err)
 	}
-	n.start()
-	fresh := n.create(volume.Request{Name: "fresh", Required: 16 << 20})
-	n.kill()
+	n.Start()
+	fresh := n.MustCreate(volume.Request{Name: "fresh", Required: 16 << 20})
+	n.Kill()
 	// The disk as it was before the transaction of the second volume.
-	if err := unix.Unmount(filepath.Join(n.dir, "pool"), 0); err != nil {
+	if err := unix.Unmount(filepath.Join(n.Dir, "pool"), 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Rename(old, image); err != nil {
 		t.Fatal(err)
 	}
-	if report := n.start(); len(report.Damaged) > 0 || report.Recovered != 2 {
+	if report := n.Start(); len(report.Damaged) > 0 || report.Recovered != 2 {
 		t.Errorf("report %+v", report)
 	}
-	n.publish(fresh, "pod")
-	n.remove(fresh.ID, "pod")
+	n.Use(fresh, "pod")
+	n.Remove(fresh.ID, "pod")
 
 	// A volume that was there and is gone is something else.
-	root, err := os.Open(filepath.Join(n.dir, "pool", "volumes"))
+	root, err := os.Open(filepath.Join(n.Dir, "pool", "volumes"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,11 +51,11 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 	if err := btrfs.Destroy(root, lost.ID); err != nil {
 		t.Fatal(err)
 	}
-	n.kill()
-	if report := n.start(); !errors.Is(report.Damaged[lost.ID], volume.ErrDamaged) {
+	n.Kill()
+	if report := n.Start(); !errors.Is(report.Damaged[lost.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
-	if err := n.Stage(t.Context(), lost.ID, n.stagePath(lost.ID), publish.Use{Access: volume.Filesystem}); !errors.Is(err, volume.ErrDamaged) {
+	if err := n.Stage(t.Context(), lost.ID, n.StagePath(lost.ID), publish.Use{Access: volume.Filesystem}); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("staging a lost volume: %v", err)
 	}
 	if err := n.Delete(t.Context(), lost.ID); err != nil {
@@ -64,52 +65,43 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 
 // Mounting the pool after a power loss replays the log of synced files, and commits that as the very transaction that the lost volume was made in.
 func TestPowerLossWithALogToReplay(t *testing.T) {
-	n := newNode(t, 1<<30)
-	old := n.create(volume.Request{Name: "old", Required: 16 << 20})
-	target := n.publish(old, "pod")
-	if err := btrfsSync(n); err != nil {
+	n := nodetest.New(t, 1<<30)
+	old := n.MustCreate(volume.Request{Name: "old", Required: 16 << 20})
+	target := n.Use(old, "pod")
+	if err := n.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	fresh := n.create(volume.Request{Name: "fresh", Required: 16 << 20})
-	write(t, old, target)
-	image := filepath.Join(n.dir, "pool.img")
-	disk := filepath.Join(n.dir, "disk.img")
+	fresh := n.MustCreate(volume.Request{Name: "fresh", Required: 16 << 20})
+	n.Write(old, target)
+	image := filepath.Join(n.Dir, "pool.img")
+	disk := filepath.Join(n.Dir, "disk.img")
 	if err := copyFile(image, disk); err != nil {
 		t.Fatal(err)
 	}
-	n.kill()
-	if err := mount.UnmountBelow(n.dir); err != nil {
+	n.Kill()
+	if err := mount.UnmountBelow(n.Dir); err != nil {
 		t.Fatal(err)
 	}
-	n.noDevices()
+	n.AwaitNoDevices()
 	if err := os.Rename(disk, image); err != nil {
 		t.Fatal(err)
 	}
 	// The first start is killed when the pool is mounted and no volume is recovered.
-	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.dir, Instance: n.instance(), Size: n.poolSize})
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Size: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.Close(false)
-	if _, err := os.Stat(filepath.Join(n.dir, "pool", "volumes", fresh.ID)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(n.Dir, "pool", "volumes", fresh.ID)); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("the volume was on disk: %v", err)
 	}
-	if report := n.start(); len(report.Damaged) > 0 || report.Recovered != 2 {
+	if report := n.Start(); len(report.Damaged) > 0 || report.Recovered != 2 {
 		t.Errorf("report %+v", report)
 	}
-	read(t, old, n.publish(old, "pod"))
-	n.remove(old.ID, "pod")
-	n.publish(fresh, "pod")
-	n.remove(fresh.ID, "pod")
-}
-
-func btrfsSync(n *node) error {
-	f, err := os.Open(filepath.Join(n.dir, "pool"))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return btrfs.Sync(f)
+	n.CheckRead(old, n.Use(old, "pod"))
+	n.Remove(old.ID, "pod")
+	n.Use(fresh, "pod")
+	n.Remove(fresh.ID, "pod")
 }
 
 // copyFile copies data only, holes stay holes.
