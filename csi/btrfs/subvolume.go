@@ -19,7 +19,8 @@ type Subvolume struct {
 	Created uint64 // number of the transaction that made it
 }
 
-// Create makes the empty subvolume name in the open directory parent. It is on disk with the next commit, at the latest when a file in it is fsynced.
+// Create makes the empty subvolume name in the open directory parent. It is on disk with the next commit, at
+// the latest when a file in it is fsynced.
 func Create(parent *os.File, name string) error {
 	var arg volArgs
 	copy(arg.name[:len(arg.name)-1], name)
@@ -29,7 +30,8 @@ func Create(parent *os.File, name string) error {
 	return nil
 }
 
-// Open opens the root directory of subvolume name of parent. A symbolic link, a file or a plain directory is refused.
+// Open opens the root directory of subvolume name of parent. A symbolic link, a file or a plain directory is
+// refused.
 func Open(parent *os.File, name string) (*os.File, error) {
 	fd, err := beneath.Open(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY, beneath.NoLinks)
 	if err != nil {

@@ -29,16 +29,20 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 		// Whatever it is, ErrDamaged included: of a volume that is yet to be created nothing is lost.
 		return fmt.Errorf("%w: %s", volume.ErrUnavailable, err.Error())
 	}
+
 	defer leave()
+
 	switch {
 	case s.Access == volume.Block:
 		return fmt.Errorf("%w: backend %s has no raw block volumes", volume.ErrInvalid, Name)
 	case s.FSType != "" && s.FSType != "btrfs":
 		return fmt.Errorf("%w: backend %s has no file system %q", volume.ErrInvalid, Name, s.FSType)
 	}
+
 	if err := checkOptions(target.ParseOptions(options)); err != nil {
 		return err
 	}
+
 	s.FSType = "btrfs"
 	return nil
 }
@@ -66,16 +70,17 @@ func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
 
 // Recover makes a volume usable after a restart, see volume.Backend.
 //
-// An acknowledged volume may be missing after a power loss: its record is synced at once, the transaction that
-// made it up to half a minute later. Nothing in it can have been synced by its user then, for that would have
-// committed the transaction: an empty volume is what a disk would show, too. Missing though its transaction
-// was committed, or though it was made in another pool, it is lost, or somewhere else.
+// An acknowledged volume may be missing after a power loss: its record is synced at once, the transaction
+// that made it up to half a minute later. Nothing in it can have been synced by its user then, for that would
+// have committed the transaction: an empty volume is what a disk would show, too. Missing though its
+// transaction was committed, or though it was made in another pool, it is lost, or somewhere else.
 func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
 	fs, leave, err := p.enter()
 	if err != nil {
 		return origin, err
 	}
 	defer leave()
+
 	if origin.Pool != "" && origin.Pool != fs.info.UUID {
 		return origin, fmt.Errorf("%w: it is in pool %s, and the pool here is %s",
 			volume.ErrDamaged, origin.Pool, fs.info.UUID)
@@ -95,6 +100,7 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk",
 			volume.ErrDamaged, err, origin.Token, fs.committed)
 	}
+
 	transaction, err := fs.create(s)
 	return volume.Origin{Token: transaction, Pool: fs.info.UUID}, err
 }
@@ -141,12 +147,14 @@ func (p *Pool) Commit() error {
 		return err
 	}
 	defer leave()
+
 	if err := btrfs.Sync(fs.dir); err != nil {
 		return err
 	}
 	if p.file == nil {
 		return nil
 	}
+
 	return p.file.baseline().clear()
 }
 
@@ -185,14 +193,17 @@ func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
 		return nil, err
 	}
 	defer leave()
+
 	if err := checkOptions(o); err != nil {
 		return nil, err
 	}
+
 	root, err := btrfs.Open(fs.dir, s.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
+
 	return target.Clone(root, o)
 }
 
@@ -222,7 +233,9 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 		return space.Capacity{}, err
 	}
 	defer leave()
-	limits := promised.Bytes + promised.Count*limitOf(0) + promised.Bytes/128 // the sum of all
+
+	// the sum of all
+	limits := promised.Bytes + promised.Count*limitOf(0) + promised.Bytes/128
 	if p.file == nil {
 		return p.capacityOfDisk(fs, promised.Each(), limits)
 	}
@@ -231,10 +244,12 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 	if err := unix.Stat(p.file.path(), &st); err != nil {
 		return space.Capacity{}, &os.PathError{Op: "stat", Path: p.file.path(), Err: err}
 	}
+
 	held, err := fs.heldNow()
 	if err != nil {
 		return space.Capacity{}, err
 	}
+
 	return space.Capacity{
 		Limit:     st.Size - overhead(st.Size) - held,
 		Unwritten: max(0, limits-st.Blocks*512),
@@ -251,12 +266,15 @@ func (p *Pool) capacityOfDisk(
 	if err := unix.Statfs(p.root, &st); err != nil {
 		return space.Capacity{}, &os.PathError{Op: "statfs", Path: p.root, Err: err}
 	}
+
 	unwritten := limits
 	for _, promise := range promises {
 		used, err := fs.used(promise.ID)
 		if err != nil {
-			continue // being made or deleted: it counts as unwritten
+			// being made or deleted: it counts as unwritten
+			continue
 		}
+
 		unwritten -= min(used, limitOf(promise.Bytes))
 	}
 
@@ -264,5 +282,6 @@ func (p *Pool) capacityOfDisk(
 	if p.size > 0 {
 		size = min(size, p.size)
 	}
+
 	return space.Capacity{Limit: size - overhead(size), Unwritten: unwritten}, nil
 }

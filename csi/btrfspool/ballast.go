@@ -49,6 +49,7 @@ func (b *ballast) keep(fs *subvolumes) {
 		return
 	}
 	defer f.Close()
+
 	if unix.Fallocate(int(f.Fd()), 0, 0, ballastSize) != nil {
 		_ = f.Truncate(0)
 	}
@@ -59,6 +60,7 @@ func (b *ballast) drop() error {
 	if freeOn(b.dir) >= ballastSize {
 		return nil
 	}
+
 	b.mu.Lock()
 	b.used = time.Now()
 	b.mu.Unlock()
@@ -71,6 +73,7 @@ func (b *ballast) drop() error {
 		return err
 	}
 	defer f.Close()
+
 	return errors.Join(f.Truncate(0), f.Sync())
 }
 

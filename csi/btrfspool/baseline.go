@@ -21,8 +21,8 @@ import (
 //
 // After a power loss the pool is mounted in the state of its last transaction, and mounting may commit the
 // next one, with what the log of synced files holds. A volume that was made in that next one is missing then,
-// although the pool has reached its number. So the number is written down before the pool is mounted, and kept
-// until all volumes are recovered: a process that is killed on the way leaves it to the next one.
+// although the pool has reached its number. So the number is written down before the pool is mounted, and
+// kept until all volumes are recovered: a process that is killed on the way leaves it to the next one.
 //
 // It is kept in one file that is written over in place, for there may be no room for another one when it is
 // needed. Where even that is impossible it is kept in memory: then a process that is killed on the way finds
@@ -39,8 +39,10 @@ const recovered = math.MaxUint64
 func (b baseline) beforeMount(image string) (uint64, error) {
 	known, found, err := b.read()
 	if found || err != nil {
-		return known, err // a recovery was cut short: what it started from counts
+		// a recovery was cut short: what it started from counts
+		return known, err
 	}
+
 	generation, err := generationOf(image)
 	if err != nil {
 		return 0, err
@@ -48,6 +50,7 @@ func (b baseline) beforeMount(image string) (uint64, error) {
 	if err := b.write(generation); err != nil && !errors.Is(err, unix.ENOSPC) {
 		return 0, err
 	}
+
 	return generation, nil
 }
 
@@ -75,10 +78,12 @@ func (b baseline) read() (generation uint64, found bool, err error) {
 	if err != nil {
 		return 0, false, err
 	}
+
 	generation, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
 	if err != nil || generation == recovered {
 		return 0, false, nil
 	}
+
 	return generation, true, nil
 }
 
@@ -96,6 +101,7 @@ func (b baseline) write(generation uint64) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
+
 	return durable.SyncDir(b.dir)
 }
 
@@ -116,12 +122,15 @@ func generationOf(image string) (uint64, error) {
 		return 0, err
 	}
 	defer f.Close()
-	var super [16]byte // magic and generation
+
+	// magic and generation
+	var super [16]byte
 	if _, err := f.ReadAt(super[:], 64<<10+64); err != nil {
 		return 0, fmt.Errorf("read superblock of %s: %w", image, err)
 	}
 	if magic := string(super[:8]); magic != "_BHRfS_M" {
 		return 0, fmt.Errorf("%s holds no btrfs (magic %q)", image, magic)
 	}
+
 	return binary.LittleEndian.Uint64(super[8:]), nil
 }

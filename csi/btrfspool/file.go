@@ -31,8 +31,8 @@ type file struct {
 
 func (f *file) path() string { return filepath.Join(f.dir, "pool.img") }
 
-// idPath is where the UUID of the pool is kept, so that a file that is missing is not taken for one that never
-// existed.
+// idPath is where the UUID of the pool is kept, so that a file that is missing is not taken for one that
+// never existed.
 func (f *file) idPath() string { return filepath.Join(f.dir, "pool.id") }
 
 func (f *file) baseline() baseline { return baseline{dir: f.dir} }
@@ -53,10 +53,12 @@ func (f *file) create(ctx context.Context) error {
 	if err := f.checkNeverExisted(); err != nil {
 		return err
 	}
+
 	size, err := f.initialSize()
 	if err != nil {
 		return err
 	}
+
 	temp := f.path() + ".new"
 	if err := format(ctx, temp, size); err != nil {
 		return err
@@ -64,6 +66,7 @@ func (f *file) create(ctx context.Context) error {
 	if err := os.Rename(temp, f.path()); err != nil {
 		return err
 	}
+
 	return durable.SyncDir(f.dir)
 }
 
@@ -100,11 +103,13 @@ func format(ctx context.Context, path string, size int64) error {
 	if err != nil {
 		return fmt.Errorf("make pool: %w (Debian package btrfs-progs)", err)
 	}
+
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
@@ -116,6 +121,7 @@ func format(ctx context.Context, path string, size int64) error {
 	if err != nil {
 		return fmt.Errorf("make pool %s: %w: %s", path, err, out)
 	}
+
 	return f.Sync()
 }
 
@@ -126,26 +132,32 @@ func (f *file) mount(root string) (committed uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer dev.Close() // the mount keeps the device
+
+	// the mount keeps the device
+	defer dev.Close()
 
 	if isMounted(root) {
 		committed, err = f.baseline().ofMounted(root)
 	} else {
 		committed, err = f.baseline().beforeMount(f.path())
 	}
+
 	if err != nil {
 		return 0, err
 	}
+
 	if !isMounted(root) {
 		tree, err := target.New("btrfs", dev.Name(), target.Options{FS: []string{"discard=async"}})
 		if err != nil {
 			return 0, err
 		}
 		defer tree.Close()
+
 		if err := tree.AttachTo(root); err != nil {
 			return 0, err
 		}
 	}
+
 	return committed, f.grow(dev, root)
 }
 
@@ -173,11 +185,14 @@ func (f *file) device() (*os.File, error) {
 func (f *file) grow(dev *os.File, root string) error {
 	st, err := os.Stat(f.path())
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // removed while it is mounted: what is mounted can be used, and its data be saved
+		// removed while it is mounted: what is mounted can be used, and its data be saved
+		return nil
 	}
+
 	if err != nil {
 		return err
 	}
+
 	size := max(st.Size(), f.size/4096*4096)
 	if size > st.Size() {
 		if err := os.Truncate(f.path(), size); err != nil {
@@ -189,6 +204,7 @@ func (f *file) grow(dev *os.File, root string) error {
 	if err != nil {
 		return err
 	}
+
 	if have < size {
 		if err := loop.Resize(dev); err != nil {
 			return err
@@ -202,11 +218,13 @@ func (f *file) grow(dev *os.File, root string) error {
 	if int64(fs.Blocks)*fs.Bsize >= size {
 		return nil
 	}
+
 	dir, err := os.Open(root)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
+
 	return btrfs.GrowToDevice(dir)
 }
 

@@ -27,6 +27,7 @@ func TestMissingPoolIsWaitedFor(t *testing.T) {
 	if report := n.Reboot(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
+
 	stage := func() error {
 		return n.Stage(t.Context(), v.ID, n.StagePath(v.ID), publish.Use{Access: volume.Filesystem})
 	}
@@ -40,6 +41,7 @@ func TestMissingPoolIsWaitedFor(t *testing.T) {
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
+
 	n.Eventually("the volume is back", stage)
 	n.CheckRead(v, n.Use(v, "pod"))
 	n.Remove(v.ID, "pod")
@@ -58,22 +60,31 @@ func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
 	if report := n.Reboot(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
+
 	_, err := n.Create(
 		t.Context(),
-		volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs", Access: volume.Filesystem},
+		volume.Request{
+			Name:     "v",
+			Required: 16 << 20,
+			Backend:  "btrfs",
+			Access:   volume.Filesystem,
+		},
 	)
 	if !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("made anew: %v", err)
 	}
+
 	fresh := n.MustCreate(volume.Request{Name: "fresh", Required: 16 << 20, Backend: "btrfs"})
 
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
+
 	report := n.Reboot()
 	if report.Damaged[v.ID] != nil || !errors.Is(report.Damaged[fresh.ID], volume.ErrDamaged) {
 		t.Errorf("with the old pool back: %+v", report)
 	}
+
 	for _, id := range []string{v.ID, fresh.ID} {
 		if err := n.Delete(t.Context(), id); err != nil {
 			t.Error(err)
@@ -91,6 +102,7 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 	if err := n.Sync(); err != nil {
 		t.Fatal(err)
 	}
+
 	trouble := make(chan error, 16)
 	n.OnTrouble(func(_ string, err error) { trouble <- err })
 
@@ -103,16 +115,24 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EIO) {
 			return nil
 		}
+
 		return errors.Join(errors.New("written"), err)
 	})
 	if err := <-trouble; !errors.Is(err, volume.ErrUnavailable) {
 		t.Errorf("trouble %v", err)
 	}
-	other := volume.Request{Name: "other", Required: 16 << 20, Backend: "btrfs", Access: volume.Filesystem}
+
+	other := volume.Request{
+		Name:     "other",
+		Required: 16 << 20,
+		Backend:  "btrfs",
+		Access:   volume.Filesystem,
+	}
 	if _, err := n.Create(t.Context(), other); !errors.Is(err, volume.ErrUnavailable) &&
 		!errors.Is(err, volume.ErrFull) {
 		t.Errorf("a new volume: %v", err)
 	}
+
 	n.CheckRead(v, target)
 	if seen, err := n.Get(v.ID); err != nil || seen.Trouble == nil {
 		t.Errorf("volume %+v, %v; want it to tell of the trouble", seen, err)
@@ -137,16 +157,20 @@ func TestRebootWithAFullDiskFindsAllVolumes(t *testing.T) {
 		n.Leave(v.ID, "pod")
 		volumes = append(volumes, v)
 	}
+
 	if err := n.Sync(); err != nil {
 		t.Fatal(err)
 	}
+
 	makeRoom := n.FillDisk()
 	if report := n.Reboot(); report.Recovered != len(volumes) || len(report.Damaged) > 0 {
 		t.Errorf("report %+v", report)
 	}
+
 	for _, v := range volumes {
 		n.CheckRead(v, n.Use(v, "pod"))
 	}
+
 	makeRoom()
 	for _, v := range volumes {
 		n.Remove(v.ID, "pod")

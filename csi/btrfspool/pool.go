@@ -59,6 +59,7 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	if err := os.MkdirAll(p.root, 0o700); err != nil {
 		return nil, err
 	}
+
 	if !btrfs.On(cfg.Dir) {
 		p.file = &file{dir: cfg.Dir, instance: cfg.Instance, size: cfg.Size}
 		p.ballast = &ballast{dir: cfg.Dir}
@@ -67,6 +68,7 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	if p.down = p.up(ctx); p.down != nil && (p.file == nil || !p.file.everExisted()) {
 		return nil, p.down
 	}
+
 	return p, nil
 }
 
@@ -94,19 +96,23 @@ func (p *Pool) tryUp(ctx context.Context) error {
 			return err
 		}
 	}
+
 	committed, err := p.file.mount(p.root)
 	if err != nil {
 		return err
 	}
+
 	fs, err := openSubvolumes(p.root)
 	if err != nil {
 		return err
 	}
+
 	fs.committed = committed
 	p.ballast.keep(fs)
 	if err := p.file.identify(fs.info.UUID); err != nil {
 		return errors.Join(err, fs.Close())
 	}
+
 	p.fs = fs
 	return nil
 }
@@ -166,6 +172,7 @@ func (p *Pool) Check(idle bool) error {
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	if p.down == nil {
 		err := p.checkWritable()
 		if err == nil || !idle || freeOn(p.file.dir) < roomToRepair {
@@ -175,9 +182,11 @@ func (p *Pool) Check(idle bool) error {
 			return err
 		}
 	}
+
 	if p.down = p.up(context.Background()); p.down != nil {
 		return p.down
 	}
+
 	return p.checkWritable()
 }
 
@@ -221,15 +230,18 @@ func (p *Pool) String() string {
 func (p *Pool) Close(unmount bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	var err error
 	if p.down == nil {
 		err = p.fs.Close()
 		p.down = fmt.Errorf("%w: pool %s is closed", volume.ErrUnavailable, p.root)
 	}
+
 	if unmount && p.file != nil && isMounted(p.root) {
 		if e := unix.Unmount(p.root, unix.UMOUNT_NOFOLLOW); e != nil {
 			err = errors.Join(err, fmt.Errorf("unmount pool %s: %w", p.root, e))
 		}
 	}
+
 	return err
 }

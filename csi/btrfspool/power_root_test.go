@@ -16,7 +16,8 @@ import (
 	"github.com/trivet-node/trivet/internal/mount"
 )
 
-// The record of a volume is synced before the transaction that made it: after a power loss the volume may be missing, and that is no loss.
+// The record of a volume is synced before the transaction that made it: after a power loss the volume may be
+// missing, and that is no loss.
 func TestPowerLossRightAfterCreate(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	lost := n.MustCreate(volume.Request{Name: "lost", Required: 16 << 20})
@@ -26,6 +27,7 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 	if err := errors.Join(n.Sync(), copyFile(image, old)); err != nil {
 		t.Fatal(err)
 	}
+
 	n.Start()
 	fresh := n.MustCreate(volume.Request{Name: "fresh", Required: 16 << 20})
 	n.Kill()
@@ -39,6 +41,7 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 	if report := n.Start(); len(report.Damaged) > 0 || report.Recovered != 2 {
 		t.Errorf("report %+v", report)
 	}
+
 	n.Use(fresh, "pod")
 	n.Remove(fresh.ID, "pod")
 
@@ -48,22 +51,29 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
+
 	if err := btrfs.Destroy(root, lost.ID); err != nil {
 		t.Fatal(err)
 	}
+
 	n.Kill()
 	if report := n.Start(); !errors.Is(report.Damaged[lost.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
-	if err := n.Stage(t.Context(), lost.ID, n.StagePath(lost.ID), publish.Use{Access: volume.Filesystem}); !errors.Is(err, volume.ErrDamaged) {
+
+	if err := n.Stage(t.Context(), lost.ID, n.StagePath(lost.ID), publish.Use{
+		Access: volume.Filesystem,
+	}); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("staging a lost volume: %v", err)
 	}
+
 	if err := n.Delete(t.Context(), lost.ID); err != nil {
 		t.Error(err)
 	}
 }
 
-// Mounting the pool after a power loss replays the log of synced files, and commits that as the very transaction that the lost volume was made in.
+// Mounting the pool after a power loss replays the log of synced files, and commits that as the very
+// transaction that the lost volume was made in.
 func TestPowerLossWithALogToReplay(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	old := n.MustCreate(volume.Request{Name: "old", Required: 16 << 20})
@@ -71,6 +81,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	if err := n.Sync(); err != nil {
 		t.Fatal(err)
 	}
+
 	fresh := n.MustCreate(volume.Request{Name: "fresh", Required: 16 << 20})
 	n.Write(old, target)
 	image := filepath.Join(n.Dir, "pool.img")
@@ -78,19 +89,23 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	if err := copyFile(image, disk); err != nil {
 		t.Fatal(err)
 	}
+
 	n.Kill()
 	if err := mount.UnmountBelow(n.Dir); err != nil {
 		t.Fatal(err)
 	}
+
 	n.AwaitNoDevices()
 	if err := os.Rename(disk, image); err != nil {
 		t.Fatal(err)
 	}
+
 	// The first start is killed when the pool is mounted and no volume is recovered.
 	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: n.Dir, Instance: n.Instance, Size: 1 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	p.Close(false)
 	if _, err := os.Stat(filepath.Join(n.Dir, "pool", "volumes", fresh.ID)); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("the volume was on disk: %v", err)
@@ -98,6 +113,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	if report := n.Start(); len(report.Damaged) > 0 || report.Recovered != 2 {
 		t.Errorf("report %+v", report)
 	}
+
 	n.CheckRead(old, n.Use(old, "pod"))
 	n.Remove(old.ID, "pod")
 	n.Use(fresh, "pod")
@@ -111,18 +127,22 @@ func copyFile(from, to string) error {
 		return err
 	}
 	defer src.Close()
+
 	st, err := src.Stat()
 	if err != nil {
 		return err
 	}
+
 	dst, err := os.Create(to)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
+
 	if err := dst.Truncate(st.Size()); err != nil {
 		return err
 	}
+
 	for at := int64(0); ; {
 		data, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
@@ -131,10 +151,12 @@ func copyFile(from, to string) error {
 		if err != nil {
 			return err
 		}
+
 		hole, err := unix.Seek(int(src.Fd()), data, unix.SEEK_HOLE)
 		if err != nil {
 			return err
 		}
+
 		buf := make([]byte, hole-data)
 		if _, err := src.ReadAt(buf, data); err != nil {
 			return err
@@ -142,6 +164,7 @@ func copyFile(from, to string) error {
 		if _, err := dst.WriteAt(buf, data); err != nil {
 			return err
 		}
+
 		at = hole
 	}
 }

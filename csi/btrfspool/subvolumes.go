@@ -38,6 +38,7 @@ func openSubvolumes(root string) (*subvolumes, error) {
 		return nil, err
 	}
 	defer f.Close()
+
 	s := &subvolumes{committed: math.MaxUint64}
 	if s.info, err = btrfs.Stat(f); err != nil {
 		return nil, err
@@ -54,11 +55,13 @@ func openSubvolumes(root string) (*subvolumes, error) {
 	if s.dir, err = os.Open(path); err != nil {
 		return nil, err
 	}
+
 	if made == nil {
 		if err := btrfs.Sync(s.dir); err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
 	}
+
 	return s, nil
 }
 
@@ -79,17 +82,20 @@ func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
 	if err := btrfs.Create(s.dir, spec.ID); err != nil {
 		return 0, err
 	}
+
 	root, sub, err := s.open(spec.ID)
 	if err != nil {
 		return 0, err
 	}
 	defer root.Close()
+
 	if err := btrfs.Limit(s.dir, sub, limitOf(spec.Size)); err != nil {
 		return 0, err
 	}
 	if err := root.Chmod(0o755); err != nil {
 		return 0, err
 	}
+
 	if spec.NoCOW {
 		if err := overwriteInPlace(root); err != nil {
 			return 0, err
@@ -100,13 +106,15 @@ func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
 	if s.committed == math.MaxUint64 {
 		err = btrfs.Commit(root)
 	}
+
 	return sub.Created, err
 }
 
 // overwriteInPlace lets files that are made below dir overwrite their blocks in place (chattr +C): for
 // databases, at the price of checksums.
 func overwriteInPlace(dir *os.File) error {
-	const fsNoCOW = 0x00800000 // FS_NOCOW_FL
+	// FS_NOCOW_FL
+	const fsNoCOW = 0x00800000
 	flags, err := unix.IoctlGetUint32(int(dir.Fd()), unix.FS_IOC_GETFLAGS)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(int(dir.Fd()), unix.FS_IOC_SETFLAGS, int(flags|fsNoCOW))
@@ -194,10 +202,13 @@ const countAgain = 10 * time.Second
 // at every quota group.
 func (s *subvolumes) heldNow() (int64, error) {
 	if s.quota != btrfs.SimpleQuota {
-		return 0, nil // qgroups charge them to everybody who has them
+		// qgroups charge them to everybody who has them
+		return 0, nil
 	}
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if time.Since(s.heldAt) < countAgain {
 		return s.held, nil
 	}
@@ -206,6 +217,7 @@ func (s *subvolumes) heldNow() (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("count what deleted volumes in %s hold: %w", s.dir.Name(), err)
 	}
+
 	s.held, s.heldAt = held, time.Now()
 	return held, nil
 }

@@ -1,6 +1,6 @@
 // Package capacity tells the scheduler what a node can still promise to volumes, by a CSIStorageCapacity for
-// each class whose volumes wait for their first consumer. Without those a pod that prefers a full node would be
-// sent there each time.
+// each class whose volumes wait for their first consumer. Without those a pod that prefers a full node would
+// be sent there each time.
 package capacity
 
 import (
@@ -35,8 +35,8 @@ const (
 	// afterFailure is the time to the next attempt.
 	afterFailure = 5 * time.Second
 
-	// letThrough is published for a class that cannot be served as it is: its claim is sent here, and an event
-	// then says why.
+	// letThrough is published for a class that cannot be served as it is: its claim is sent here, and an
+	// event then says why.
 	letThrough = 1 << 60
 
 	manager = "trivet-csi"
@@ -82,6 +82,7 @@ func New(cfg Config) *Publisher {
 		due:        make(chan struct{}, 1),
 		written:    map[string]string{},
 	}
+
 	cfg.Objects.Classes.OnChange(func(_, _ *storagev1.StorageClass) { p.wake() })
 	cfg.Objects.Drivers.OnChange(func(_, _ *storagev1.CSIDriver) { p.wake() })
 	cfg.Objects.Capacities.OnChange(func(_, now *storagev1.CSIStorageCapacity) {
@@ -89,6 +90,7 @@ func New(cfg Config) *Publisher {
 			p.wake()
 		}
 	})
+
 	return p
 }
 
@@ -99,8 +101,8 @@ func (p *Publisher) wake() {
 	}
 }
 
-// isEcho reports whether an object says what was written last. That is no reason to look again: on a disk that
-// is being written to, another number would be found, and be written, each time.
+// isEcho reports whether an object says what was written last. That is no reason to look again: on a disk
+// that is being written to, another number would be found, and be written, each time.
 func (p *Publisher) isEcho(object *storagev1.CSIStorageCapacity) bool {
 	if object == nil {
 		return false
@@ -115,6 +117,7 @@ func (p *Publisher) isEcho(object *storagev1.CSIStorageCapacity) bool {
 func (p *Publisher) Run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+
 	for {
 		select {
 		case <-ctx.Done():
@@ -129,9 +132,11 @@ func (p *Publisher) Run(ctx context.Context) {
 			p.cfg.Log.Warn("capacity is not published", "node", p.cfg.Local.Node, "err", err)
 			next = afterFailure
 		}
+
 		if retry.Sleep(ctx, pause) != nil {
 			return
 		}
+
 		timer.Reset(next)
 	}
 }
@@ -142,16 +147,19 @@ func (p *Publisher) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	apply, remove := difference(p.cfg.Local, wanted, p.cfg.Objects.Capacities.All())
 	if err := p.apply(ctx, apply, wanted); err != nil {
 		return err
 	}
+
 	for _, name := range remove {
 		err := p.capacities.Delete(ctx, namespace, name, metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("remove capacity %s of a class that is gone: %w", name, err)
 		}
 	}
+
 	return nil
 }
 
@@ -160,15 +168,18 @@ func (p *Publisher) apply(ctx context.Context, classes []string, wanted map[stri
 	if len(classes) == 0 {
 		return nil
 	}
+
 	node, err := p.nodes.Metadata(ctx, "", p.cfg.Local.Node)
 	if err != nil {
 		return fmt.Errorf("node %s: %w", p.cfg.Local.Node, err)
 	}
+
 	for _, class := range classes {
 		object, err := objectOf(p.cfg.Local, class, wanted[class], string(node.UID))
 		if err != nil {
 			return err
 		}
+
 		p.mu.Lock()
 		p.written[class] = wanted[class]
 		p.mu.Unlock()
@@ -177,6 +188,7 @@ func (p *Publisher) apply(ctx context.Context, classes []string, wanted map[stri
 			return fmt.Errorf("capacity of class %s: %w", class, err)
 		}
 	}
+
 	return nil
 }
 
@@ -186,16 +198,20 @@ func (p *Publisher) wanted(ctx context.Context) (map[string]string, error) {
 	if !isWanted(p.cfg.Objects.Drivers.Get(p.cfg.Local.Driver)) {
 		return wanted, nil
 	}
+
 	for _, class := range p.cfg.Objects.Classes.All() {
 		if !isPublished(p.cfg.Local, class) {
 			continue
 		}
+
 		bytes, err := p.free(ctx, class)
 		if err != nil {
 			return nil, err
 		}
+
 		wanted[class.Name] = resource.NewQuantity(bytes, resource.BinarySI).String()
 	}
+
 	return wanted, nil
 }
 

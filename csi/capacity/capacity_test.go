@@ -44,6 +44,7 @@ func TestDifference(t *testing.T) {
 		change(object)
 		return []*storagev1.CSIStorageCapacity{object}
 	}
+
 	for _, c := range []struct {
 		name          string
 		wanted        map[string]string
@@ -53,7 +54,13 @@ func TestDifference(t *testing.T) {
 		{"nothing", nil, nil, nil, nil},
 		{"new class", map[string]string{"a": "1Gi"}, nil, []string{"a"}, nil},
 		{"right", map[string]string{"a": "1Gi"}, []*storagev1.CSIStorageCapacity{right}, nil, nil},
-		{"other bytes", map[string]string{"a": "2Gi"}, []*storagev1.CSIStorageCapacity{right}, []string{"a"}, nil},
+		{
+			"other bytes",
+			map[string]string{"a": "2Gi"},
+			[]*storagev1.CSIStorageCapacity{right},
+			[]string{"a"},
+			nil,
+		},
 		{"class is gone", nil, []*storagev1.CSIStorageCapacity{right}, nil, []string{right.Name}},
 		{"in another namespace", nil, []*storagev1.CSIStorageCapacity{elsewhere}, nil, nil},
 		{"without capacity", map[string]string{"a": "1Gi"}, changed(func(o *storagev1.CSIStorageCapacity) {
@@ -88,6 +95,7 @@ func TestOnlyClassesThatWaitHereArePublished(t *testing.T) {
 			{Key: csitest.Here.TopologyKey, Values: []string{"b"}},
 		},
 	}}
+
 	for _, c := range []struct {
 		name  string
 		class *storagev1.StorageClass
@@ -123,8 +131,10 @@ func run(c *csitest.Cluster, changes <-chan struct{}) {
 			Changes: changes,
 			Log:     c.Log,
 		})
+
 		return []func(context.Context){p.Run}
 	})
+
 	c.T.Cleanup(stop)
 }
 
@@ -144,6 +154,7 @@ func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
 		len(got.OwnerReferences) != 1 || got.OwnerReferences[0].UID != "node-1" {
 		t.Errorf("capacity %+v", got)
 	}
+
 	if of(c, csitest.Immediate) != nil {
 		t.Error("the capacity for a class that does not wait is published")
 	}
@@ -232,6 +243,7 @@ func TestOwnWritesLeadToNoLook(t *testing.T) {
 		CSI:     c.CSI,
 		Log:     c.Log,
 	})
+
 	p.written[csitest.Waiting] = "1Gi"
 	for _, change := range []struct {
 		object *storagev1.CSIStorageCapacity

@@ -23,8 +23,8 @@ func isWanted(driver *storagev1.CSIDriver) bool {
 	return driver != nil && driver.Spec.StorageCapacity != nil && *driver.Spec.StorageCapacity
 }
 
-// isPublished reports whether the capacity for a class matters: its volumes are made where the scheduler says,
-// and that may be here.
+// isPublished reports whether the capacity for a class matters: its volumes are made where the scheduler
+// says, and that may be here.
 func isPublished(local objects.Local, class *storagev1.StorageClass) bool {
 	return class.Provisioner == local.Driver && objects.Waits(class) && local.Allows(class)
 }
@@ -36,25 +36,31 @@ func difference(
 	wanted map[string]string,
 	have []*storagev1.CSIStorageCapacity,
 ) (apply, remove []string) {
-	right := map[string]bool{} // by name of the object
+	// by name of the object
+	right := map[string]bool{}
 	for class := range wanted {
 		right[nameOf(local.Node, class)] = false
 	}
+
 	for _, object := range have {
 		if object.Namespace != namespace {
 			continue
 		}
+
 		if _, known := right[object.Name]; !known {
 			remove = append(remove, object.Name)
 			continue
 		}
+
 		right[object.Name] = says(local, object, wanted[object.StorageClassName])
 	}
+
 	for class := range wanted {
 		if !right[nameOf(local.Node, class)] {
 			apply = append(apply, class)
 		}
 	}
+
 	return apply, remove
 }
 
@@ -75,6 +81,7 @@ func objectOf(local objects.Local, class, bytes, nodeUID string) ([]byte, error)
 		"name":       local.Node,
 		"uid":        nodeUID,
 	}
+
 	return json.Marshal(map[string]any{
 		"apiVersion": "storage.k8s.io/v1",
 		"kind":       "CSIStorageCapacity",

@@ -59,6 +59,7 @@ func NewCluster(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *Cluster 
 		CSI:    &Controller{},
 		Log:    slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
+
 	c.Put(NewClass(Waiting, storagev1.VolumeBindingWaitForFirstConsumer))
 	c.Put(NewClass(Immediate, storagev1.VolumeBindingImmediate))
 	c.Put(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: Node, UID: "node-1"}})
@@ -68,13 +69,16 @@ func NewCluster(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *Cluster 
 			Drivers: []storagev1.CSINodeDriver{{Name: Here.Driver, NodeID: Node}},
 		},
 	})
+
 	c.Put(&storagev1.CSIDriver{
 		ObjectMeta: metav1.ObjectMeta{Name: Here.Driver},
 		Spec:       storagev1.CSIDriverSpec{StorageCapacity: new(true)},
 	})
+
 	for _, claim := range claims {
 		c.Put(claim)
 	}
+
 	return c
 }
 
@@ -127,10 +131,12 @@ func (c *Cluster) Run(controllers Controllers) (stop func()) {
 		if watched.AwaitListed(ctx) != nil {
 			return
 		}
+
 		for _, loop := range loops {
 			group.Go(func() { loop(ctx) })
 		}
 	})
+
 	return func() {
 		cancel()
 		group.Wait()

@@ -1,5 +1,5 @@
-// Package csitest has what the tests of the controllers share: a cluster with the objects that they watch, and
-// a CSI driver in memory.
+// Package csitest has what the tests of the controllers share: a cluster with the objects that they watch,
+// and a CSI driver in memory.
 package csitest
 
 import (
@@ -49,7 +49,8 @@ func (c *Controller) GrowOnNode() {
 	c.nodeStep = true
 }
 
-// Shrink makes each call of GetCapacity return less than the one before, as while somebody writes to the disk.
+// Shrink makes each call of GetCapacity return less than the one before, as while somebody writes to the
+// disk.
 func (c *Controller) Shrink() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,8 +64,8 @@ func (c *Controller) Volumes() map[string]int64 {
 	return maps.Clone(c.volumes)
 }
 
-// Calls returns how often a method was called, or with the name of a volume appended ("CreateVolume NAME") how
-// often for that.
+// Calls returns how often a method was called, or with the name of a volume appended ("CreateVolume NAME")
+// how often for that.
 func (c *Controller) Calls(method string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -89,14 +90,17 @@ func (c *Controller) CreateVolume(
 ) (*csi.CreateVolumeResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if err := c.called("CreateVolume", r.GetName()); err != nil {
 		return nil, err
 	}
+
 	size := r.GetCapacityRange().GetRequiredBytes()
 	c.volumes[r.GetName()] = size
 	if err := c.fail["CreateVolume after"]; err != nil {
 		return nil, err
 	}
+
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
 		VolumeId:           r.GetName(),
 		CapacityBytes:      size,
@@ -146,9 +150,11 @@ func (c *Controller) GetCapacity(
 ) (*csi.GetCapacityResponse, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if err := c.called("GetCapacity", ""); err != nil {
 		return nil, err
 	}
+
 	free := int64(Capacity)
 	if r.GetVolumeCapabilities()[0].GetMount().GetFsType() == "xfs" {
 		free = CapacityXFS
@@ -156,5 +162,6 @@ func (c *Controller) GetCapacity(
 	if c.shrinking {
 		free -= int64(c.calls["GetCapacity"]) << 20
 	}
+
 	return &csi.GetCapacityResponse{AvailableCapacity: free}, nil
 }

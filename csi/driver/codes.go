@@ -46,11 +46,13 @@ func toStatus(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
+
 	for _, c := range errorCodes {
 		if errors.Is(err, c.err) {
 			return status.Error(c.code, err.Error())
 		}
 	}
+
 	return status.Error(codes.Internal, err.Error())
 }
 

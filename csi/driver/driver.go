@@ -1,6 +1,6 @@
 // Package driver is the CSI 1.13 adapter of packages volume and publish: it checks requests, translates them,
-// and chooses the gRPC code of each error (codes.go). One process serves Identity, Controller and Node, for the
-// volumes of the node that it runs on.
+// and chooses the gRPC code of each error (codes.go). One process serves Identity, Controller and Node, for
+// the volumes of the node that it runs on.
 package driver
 
 import (
@@ -94,12 +94,13 @@ func (d *Driver) observe(
 ) (any, error) {
 	began := time.Now()
 	resp, err := next(ctx, req)
-	log := d.cfg.Log.With("method", info.FullMethod, "duration", time.Since(began))
+	took := time.Since(began)
 	if err = toStatus(err); err != nil {
-		log.Warn("call fails", "code", status.Code(err), "err", err)
+		code := status.Code(err)
+		d.cfg.Log.Warn("call fails", "method", info.FullMethod, "code", code, "duration", took, "err", err)
 		return nil, err
 	}
-	log.Debug("call")
+	d.cfg.Log.Debug("call", "method", info.FullMethod, "duration", took)
 	return resp, nil
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// ControllerGetVolumeHealth implements csi.ControllerServer.
+// ControllerGetVolumeHealth returns what is wrong with a volume.
 func (d *Driver) ControllerGetVolumeHealth(_ context.Context, req *csi.ControllerGetVolumeHealthRequest) (
 	*csi.ControllerGetVolumeHealthResponse, error,
 ) {
@@ -19,7 +19,7 @@ func (d *Driver) ControllerGetVolumeHealth(_ context.Context, req *csi.Controlle
 	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: health}, nil
 }
 
-// NodeGetVolumeHealth implements csi.NodeServer.
+// NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet.
 func (d *Driver) NodeGetVolumeHealth(_ context.Context, req *csi.NodeGetVolumeHealthRequest) (
 	*csi.NodeGetVolumeHealthResponse, error,
 ) {
@@ -51,6 +51,7 @@ func healthOf(v volume.Volume) *csi.VolumeHealth {
 			Message: v.Damage.Error(),
 		})
 	}
+
 	if v.Trouble != nil {
 		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
 			Status:  csi.VolumeHealthErrorType_DEGRADED,
@@ -58,5 +59,6 @@ func healthOf(v volume.Volume) *csi.VolumeHealth {
 			Message: v.Trouble.Error(),
 		})
 	}
+
 	return health
 }

@@ -8,13 +8,16 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// NodeGetInfo implements csi.NodeServer.
+// NodeGetInfo returns the topology in which the volumes of this node can be reached: the node itself.
 func (d *Driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{NodeId: d.cfg.NodeID, AccessibleTopology: d.topology()}, nil
 }
 
-// NodeGetCapabilities implements csi.NodeServer.
-func (d *Driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+// NodeGetCapabilities says which optional calls of the node service are served.
+func (d *Driver) NodeGetCapabilities(
+	context.Context,
+	*csi.NodeGetCapabilitiesRequest,
+) (*csi.NodeGetCapabilitiesResponse, error) {
 	resp := &csi.NodeGetCapabilitiesResponse{}
 	for _, t := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
@@ -23,17 +26,22 @@ func (d *Driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRe
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
 	} {
-		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{
-			Rpc: &csi.NodeServiceCapability_RPC{Type: t}}})
+		rpc := &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}}
+		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{Type: rpc})
 	}
+
 	return resp, nil
 }
 
-// NodeStageVolume implements csi.NodeServer.
-func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+// NodeStageVolume mounts a volume on the staging path, or attaches its device.
+func (d *Driver) NodeStageVolume(
+	ctx context.Context,
+	req *csi.NodeStageVolumeRequest,
+) (*csi.NodeStageVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetStagingTargetPath() == "" {
 		return nil, invalid("volume id or staging path is missing")
 	}
+
 	w, err := parseCapabilities(req.GetVolumeCapability())
 	if err != nil {
 		return nil, err
@@ -41,14 +49,19 @@ func (d *Driver) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRe
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	if err := d.cfg.Publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false)); err != nil {
+	err = d.cfg.Publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false))
+	if err != nil {
 		return nil, err
 	}
+
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-// NodeUnstageVolume implements csi.NodeServer.
-func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+// NodeUnstageVolume undoes NodeStageVolume. What is not staged is success.
+func (d *Driver) NodeUnstageVolume(
+	ctx context.Context,
+	req *csi.NodeUnstageVolumeRequest,
+) (*csi.NodeUnstageVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetStagingTargetPath() == "" {
 		return nil, invalid("volume id or staging path is missing")
 	}
@@ -58,14 +71,20 @@ func (d *Driver) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolu
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
-// NodePublishVolume implements csi.NodeServer.
-func (d *Driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+// NodePublishVolume puts a staged volume on a target, for one pod.
+func (d *Driver) NodePublishVolume(
+	ctx context.Context,
+	req *csi.NodePublishVolumeRequest,
+) (*csi.NodePublishVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetTargetPath() == "" {
 		return nil, invalid("volume id or target path is missing")
 	}
+
 	if req.GetVolumeContext()["csi.storage.k8s.io/ephemeral"] == "true" {
-		return nil, invalid("inline ephemeral volumes are not served; use a generic ephemeral volume with a volumeClaimTemplate")
+		return nil, invalid("inline ephemeral volumes are not served; use a generic ephemeral volume with " +
+			"a volumeClaimTemplate")
 	}
+
 	w, err := parseCapabilities(req.GetVolumeCapability())
 	if err != nil {
 		return nil, err
@@ -73,14 +92,19 @@ func (d *Driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	if err := d.cfg.Publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly())); err != nil {
+	err = d.cfg.Publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly()))
+	if err != nil {
 		return nil, err
 	}
+
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
-// NodeUnpublishVolume implements csi.NodeServer.
-func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+// NodeUnpublishVolume undoes NodePublishVolume. What is not published is success.
+func (d *Driver) NodeUnpublishVolume(
+	ctx context.Context,
+	req *csi.NodeUnpublishVolumeRequest,
+) (*csi.NodeUnpublishVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetTargetPath() == "" {
 		return nil, invalid("volume id or target path is missing")
 	}
@@ -90,33 +114,48 @@ func (d *Driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
-// NodeGetVolumeStats implements csi.NodeServer.
-func (d *Driver) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeStatsRequest) (*csi.NodeGetVolumeStatsResponse, error) {
+// NodeGetVolumeStats returns how much of a volume is used. Of a raw block volume only the size is known, and a
+// file system without a fixed number of inodes has no usage of those.
+func (d *Driver) NodeGetVolumeStats(
+	ctx context.Context,
+	req *csi.NodeGetVolumeStatsRequest,
+) (*csi.NodeGetVolumeStatsResponse, error) {
 	if req.GetVolumeId() == "" || req.GetVolumePath() == "" {
 		return nil, invalid("volume id or path is missing")
 	}
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
+
 	v, u, err := d.cfg.Publisher.Stats(req.GetVolumeId(), req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}
+
 	bytes := &csi.VolumeUsage{Unit: csi.VolumeUsage_BYTES, Total: u.Total}
 	resp := &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{bytes}}
 	if v.Access == volume.Block {
 		return resp, nil
 	}
+
 	bytes.Used, bytes.Available = u.Used, u.Available
 	if u.InodesTotal > 0 {
-		resp.Usage = append(resp.Usage, &csi.VolumeUsage{Unit: csi.VolumeUsage_INODES,
-			Total: u.InodesTotal, Used: u.InodesUsed, Available: u.InodesAvailable})
+		resp.Usage = append(resp.Usage, &csi.VolumeUsage{
+			Unit:      csi.VolumeUsage_INODES,
+			Total:     u.InodesTotal,
+			Used:      u.InodesUsed,
+			Available: u.InodesAvailable,
+		})
 	}
+
 	return resp, nil
 }
 
-// NodeExpandVolume implements csi.NodeServer.
-func (d *Driver) NodeExpandVolume(ctx context.Context, req *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+// NodeExpandVolume lets the file system of a staged volume take the space that the volume has grown by.
+func (d *Driver) NodeExpandVolume(
+	ctx context.Context,
+	req *csi.NodeExpandVolumeRequest,
+) (*csi.NodeExpandVolumeResponse, error) {
 	if req.GetVolumeId() == "" || req.GetVolumePath() == "" {
 		return nil, invalid("volume id or path is missing")
 	}

@@ -17,19 +17,19 @@ func TestParameters(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		in   map[string]string
-		want Parameters
+		want parameters
 		ok   bool
 	}{
-		{"none", nil, Parameters{}, true},
-		{"auto", map[string]string{"backend": "auto"}, Parameters{}, true},
+		{"none", nil, parameters{}, true},
+		{"auto", map[string]string{"backend": "auto"}, parameters{}, true},
 		{"all", map[string]string{"backend": "image", "nocow": "true"},
-			Parameters{Backend: "image", NoCOW: new(true)}, true},
-		{"of a provisioner", map[string]string{"csi.storage.k8s.io/pvc/name": "x"}, Parameters{}, true},
-		{"misspelt", map[string]string{"bakend": "image"}, Parameters{}, false},
-		{"not a truth", map[string]string{"nocow": "maybe"}, Parameters{}, false},
+			parameters{backend: "image", noCOW: new(true)}, true},
+		{"of a provisioner", map[string]string{"csi.storage.k8s.io/pvc/name": "x"}, parameters{}, true},
+		{"misspelt", map[string]string{"bakend": "image"}, parameters{}, false},
+		{"not a truth", map[string]string{"nocow": "maybe"}, parameters{}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := ParseParameters(c.in)
+			got, err := parseParameters(c.in)
 			if !reflect.DeepEqual(got, c.want) || (err == nil) != c.ok ||
 				err != nil && !errors.Is(err, volume.ErrInvalid) {
 				t.Errorf("got %+v, %v", got, err)
@@ -42,8 +42,8 @@ func FuzzParameters(f *testing.F) {
 	f.Add("backend", "image", "nocow", "true")
 	f.Add("csi.storage.k8s.io/fstype", "xfs", "nocow", "")
 	f.Fuzz(func(t *testing.T, k1, v1, k2, v2 string) {
-		p, err := ParseParameters(map[string]string{k1: v1, k2: v2})
-		if err != nil && (!errors.Is(err, volume.ErrInvalid) || p != (Parameters{})) {
+		p, err := parseParameters(map[string]string{k1: v1, k2: v2})
+		if err != nil && (!errors.Is(err, volume.ErrInvalid) || p != (parameters{})) {
 			t.Errorf("%+v, %v", p, err)
 		}
 	})
@@ -64,10 +64,16 @@ func FuzzToken(f *testing.F) {
 func TestCapabilities(t *testing.T) {
 	mode := func(m csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
 		return &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: m},
-			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "xfs", MountFlags: []string{"noatime"}}}}
+			AccessType: &csi.VolumeCapability_Mount{
+				Mount: &csi.VolumeCapability_MountVolume{FsType: "xfs", MountFlags: []string{"noatime"}},
+			}}
 	}
-	block := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+
+	block := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{
+		Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
+	},
 		AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}}
+
 	for _, c := range []struct {
 		name string
 		caps []*csi.VolumeCapability
@@ -76,12 +82,22 @@ func TestCapabilities(t *testing.T) {
 		{"none", nil, false},
 		{"nil", []*csi.VolumeCapability{nil}, false},
 		{"writer", []*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)}, true},
-		{"many nodes", []*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}, false},
+		{
+			"many nodes",
+			[]*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)},
+			false,
+		},
 		{"unknown mode", []*csi.VolumeCapability{mode(99)}, false},
 		{"no access type", []*csi.VolumeCapability{{AccessMode: block.GetAccessMode()}}, false},
 		{"unknown file system", []*csi.VolumeCapability{{AccessMode: block.GetAccessMode(),
-			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ntfs"}}}}, false},
-		{"both", []*csi.VolumeCapability{block, mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)}, false},
+			AccessType: &csi.VolumeCapability_Mount{
+				Mount: &csi.VolumeCapability_MountVolume{FsType: "ntfs"},
+			}}}, false},
+		{
+			"both",
+			[]*csi.VolumeCapability{block, mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)},
+			false,
+		},
 		{"block", []*csi.VolumeCapability{block}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -96,6 +112,7 @@ func TestCodes(t *testing.T) {
 	if toStatus(nil) != nil {
 		t.Error("no error became one")
 	}
+
 	for err, want := range map[error]codes.Code{
 		volume.ErrFull:          codes.ResourceExhausted,
 		volume.ErrSize:          codes.OutOfRange,
@@ -143,6 +160,7 @@ func TestHealthSaysWhatIsWrong(t *testing.T) {
 				t.Errorf("entry without a reason: %v", entry)
 			}
 		}
+
 		if !slices.Equal(statuses, c.statuses) || !slices.Equal(messages, c.messages) {
 			t.Errorf("health of %+v is %v %q", c.v, statuses, messages)
 		}

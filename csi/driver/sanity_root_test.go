@@ -22,7 +22,8 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// start serves a driver with the real backends in a directory of its own and returns the directory and the socket's path.
+// start serves a driver with the real backends in a directory of its own and returns the directory and the
+// socket's path.
 func start(t *testing.T, prefer ...string) (dir, socket string) {
 	t.Helper()
 	testenv.Root(t)
@@ -34,14 +35,17 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	im, err := loopfile.Open(loopfile.Config{Dir: dir, Instance: instance})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	targets, err := target.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	volumes, _, err := volume.Open(volume.Config{
 		Dir:      filepath.Join(dir, "volumes"),
 		Disk:     space.FileSystem{Dir: dir},
@@ -51,6 +55,7 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	publisher, _, err := publish.Open(publish.Config{
 		Dir:      filepath.Join(dir, "run"),
 		Volumes:  volumes,
@@ -60,6 +65,7 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	d, err := driver.New(driver.Config{
 		NodeID:    "node-a",
 		Version:   "test",
@@ -70,11 +76,13 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	socket = filepath.Join(dir, "csi.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	server := d.Server()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -88,24 +96,38 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 				t.Error(err)
 			}
 		}
+
 		if left := volumes.List("", 0); len(left) > 0 {
 			t.Errorf("%d volumes are left: %v", len(left), left)
 		}
 	})
+
 	return dir, socket
 }
 
-// TestSanity runs csi-sanity against each backend. Ginkgo runs one suite per process, so each gets a process of its own.
+// TestSanity runs csi-sanity against each backend. Ginkgo runs one suite per process, so each gets a process
+// of its own.
 func TestSanity(t *testing.T) {
 	testenv.Root(t)
-	for _, c := range []struct{ prefer, access string }{{btrfspool.Name, "mount"}, {loopfile.Name, "mount"}, {loopfile.Name, "block"}} {
+	for _, c := range []struct{ prefer, access string }{
+		{btrfspool.Name, "mount"},
+		{loopfile.Name, "mount"},
+		{loopfile.Name, "block"},
+	} {
 		t.Run(c.prefer+" "+c.access, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSanityOfOneBackend$", "-test.v")
+			cmd := exec.CommandContext(
+				t.Context(),
+				os.Args[0],
+				"-test.run=^TestSanityOfOneBackend$",
+				"-test.v",
+			)
+
 			cmd.Env = append(os.Environ(), "SANITY_BACKEND="+c.prefer, "SANITY_ACCESS="+c.access)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
+
 			t.Logf("%s", regexp.MustCompile(`Ran \d+ of \d+ Specs.*\n.*`).Find(out))
 		})
 	}
@@ -116,6 +138,7 @@ func TestSanityOfOneBackend(t *testing.T) {
 	if prefer == "" {
 		t.Skip("run by TestSanity")
 	}
+
 	dir, socket := start(t, prefer, loopfile.Name)
 	config := sanity.NewTestConfig()
 	config.Address = "unix://" + socket

@@ -29,8 +29,8 @@ func (files *Files) Mount(s volume.Spec, o target.Options) (*target.Tree, error)
 // Device attaches a raw block volume, see publish.BlockDevice. It stays attached until Detach.
 func (files *Files) Device(s volume.Spec) (*os.File, error) { return files.attach(s.ID, false) }
 
-// attach finds the volume's device or attaches one. One file never has two: two file systems on the same bytes
-// would destroy each other.
+// attach finds the volume's device or attaches one. One file never has two: two file systems on the same
+// bytes would destroy each other.
 func (files *Files) attach(id string, autoClear bool) (*os.File, error) {
 	if dev, err := files.find(id); dev != nil || err != nil {
 		return dev, err
@@ -47,14 +47,18 @@ func (files *Files) find(id string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var dev *os.File
 	for tag, f := range found {
 		if tag == files.tag(id) {
 			dev = f
 			continue
 		}
-		f.Close() // of a volume whose ID begins with this one
+
+		// of a volume whose ID begins with this one
+		f.Close()
 	}
+
 	return dev, nil
 }
 
@@ -67,8 +71,8 @@ func (files *Files) Attached(id string) (bool, error) {
 	return dev != nil, err
 }
 
-// Detach frees the volume's device, see publish.BlockDevice. The kernel detaches one that is still in use when
-// its last user closes it.
+// Detach frees the volume's device, see publish.BlockDevice. The kernel detaches one that is still in use
+// when its last user closes it.
 func (files *Files) Detach(id string) error {
 	dev, err := files.find(id)
 	if dev == nil || err != nil {
@@ -88,6 +92,7 @@ func (files *Files) GrowStaged(s volume.Spec, root *os.File) error {
 		return fmt.Errorf("%w: %s has no device", volume.ErrNotStaged, s.ID)
 	}
 	defer dev.Close()
+
 	if err := growDevice(dev, s.Size); err != nil {
 		return err
 	}
@@ -98,6 +103,7 @@ func (files *Files) GrowStaged(s volume.Spec, root *os.File) error {
 	case "xfs":
 		return growXFS(root, s.Size)
 	}
+
 	return nil
 }
 
@@ -116,6 +122,7 @@ func (files *Files) Usage(_ volume.Spec, root *os.File) (publish.Usage, error) {
 	if err := unix.Fstatfs(int(root.Fd()), &fs); err != nil {
 		return publish.Usage{}, &os.PathError{Op: "statfs", Path: root.Name(), Err: err}
 	}
+
 	return publish.Usage{
 		Total:           int64(fs.Blocks) * fs.Bsize,
 		Used:            int64(fs.Blocks-fs.Bfree) * fs.Bsize,

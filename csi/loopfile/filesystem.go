@@ -62,8 +62,10 @@ func format(mkfs, fs, path string) error {
 
 // Requests of ioctl(2).
 const (
-	ext4ResizeFS  = 1<<30 | 8<<16 | 'f'<<8 | 16                                 // _IOW('f', 16, __u64), linux/ext4.h
-	xfsGrowFSData = 1<<30 | unsafe.Sizeof(xfsGrowth{})<<16 | 'X'<<8 | 110       // struct xfs_growfs_data, xfs_fs.h
+	// _IOW('f', 16, __u64), linux/ext4.h
+	ext4ResizeFS = 1<<30 | 8<<16 | 'f'<<8 | 16
+	// struct xfs_growfs_data, xfs_fs.h
+	xfsGrowFSData = 1<<30 | unsafe.Sizeof(xfsGrowth{})<<16 | 'X'<<8 | 110
 	xfsGeometryV1 = 2<<30 | unsafe.Sizeof(xfsGeometryData{})<<16 | 'X'<<8 | 100 // XFS_IOC_FSGEOMETRY_V1
 )
 
@@ -87,19 +89,23 @@ func growExt4(dev, root *os.File, size int64) error {
 	if err != nil {
 		return err
 	}
+
 	blocks := uint64(size / blockSize)
 	if blocks <= have {
 		return nil
 	}
+
 	err = ioctl(root, ext4ResizeFS, &blocks)
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w: grow ext4 of %s in use: %w (the kernel demands CAP_SYS_RESOURCE, not so"+
 			" for xfs); it grows when it is staged the next time: end all pods that use it",
 			volume.ErrInUse, root.Name(), err)
 	}
+
 	if err != nil {
 		return fmt.Errorf("grow ext4 of %s to %d blocks: %w", root.Name(), blocks, err)
 	}
+
 	return nil
 }
 
@@ -108,6 +114,7 @@ func growXFS(root *os.File, size int64) error {
 	if err := ioctl(root, xfsGeometryV1, &g); err != nil {
 		return fmt.Errorf("geometry of xfs of %s: %w", root.Name(), err)
 	}
+
 	growth := xfsGrowth{blocks: uint64(size) / uint64(g.blockSize), maxPercent: g.imaxPercent}
 	if growth.blocks <= g.dataBlocks {
 		return nil
@@ -115,6 +122,7 @@ func growXFS(root *os.File, size int64) error {
 	if err := ioctl(root, xfsGrowFSData, &growth); err != nil {
 		return fmt.Errorf("grow xfs of %s to %d blocks: %w", root.Name(), growth.blocks, err)
 	}
+
 	return nil
 }
 
@@ -148,6 +156,7 @@ func growUnmounted(dev *os.File, size int64) {
 	if mayGrowInUse() || growDevice(dev, size) != nil {
 		return
 	}
+
 	blocks, blockSize, err := ext4Blocks(dev)
 	if err != nil || uint64(size/blockSize) <= blocks || mountedSomewhere(dev) {
 		return
@@ -156,6 +165,7 @@ func growUnmounted(dev *os.File, size int64) {
 	// resize2fs demands a check before; with status 1 that has mended something.
 	ctx, cancel := context.WithTimeout(context.Background(), resizeTimeout)
 	defer cancel()
+
 	err = exec.CommandContext(ctx, "e2fsck", "-f", "-p", dev.Name()).Run()
 	exit, failed := errors.AsType[*exec.ExitError](err)
 	if err == nil || failed && exit.ExitCode() == 1 {
@@ -170,8 +180,8 @@ func mayGrowInUse() bool {
 	return unix.Capget(&header, &sets[0]) == nil && sets[0].Effective&(1<<unix.CAP_SYS_RESOURCE) != 0
 }
 
-// mountedSomewhere asks for the device exclusively, which the kernel refuses if it is mounted in whatever mount
-// namespace.
+// mountedSomewhere asks for the device exclusively, which the kernel refuses if it is mounted in whatever
+// mount namespace.
 func mountedSomewhere(dev *os.File) bool {
 	f, err := os.OpenFile(dev.Name(), os.O_RDONLY|unix.O_EXCL, 0)
 	if err != nil {

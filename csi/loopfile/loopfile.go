@@ -1,5 +1,5 @@
-// Package loopfile holds each volume as a file behind a loop device, with ext4 or xfs in it or raw. The file's
-// size is the volume's size. It works on every disk, and it is how raw block volumes are made.
+// Package loopfile holds each volume as a file behind a loop device, with ext4 or xfs in it or raw. The
+// file's size is the volume's size. It works on every disk, and it is how raw block volumes are made.
 package loopfile
 
 import (
@@ -64,25 +64,28 @@ func Open(cfg Config) (*Files, error) {
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		return nil, fmt.Errorf("no loop devices: %w", err)
 	}
+
 	for fs := range fileSystems {
 		if path, err := exec.LookPath("mkfs." + fs); err == nil {
 			files.mkfs[fs] = path
 		}
 	}
+
 	return files, nil
 }
 
 func (files *Files) path(id string) string { return filepath.Join(files.dir, id+".img") }
 func (files *Files) tag(id string) string  { return loop.TagOf(files.instance, id) }
 
-// Complete fills in the file system, see volume.Backend. Where the request leaves it open, it is xfs, which can
-// always grow in use; ext4 for small volumes, where mkfs.xfs is missing, and where xfs does not know a mount
-// option.
+// Complete fills in the file system, see volume.Backend. Where the request leaves it open, it is xfs, which
+// can always grow in use; ext4 for small volumes, where mkfs.xfs is missing, and where xfs does not know a
+// mount option.
 func (files *Files) Complete(s *volume.Spec, options []string) error {
 	if s.Access == volume.Block {
 		if s.FSType != "" {
 			return fmt.Errorf("%w: a raw block volume has no file system %q", volume.ErrInvalid, s.FSType)
 		}
+
 		return nil
 	}
 
@@ -92,10 +95,12 @@ func (files *Files) Complete(s *volume.Spec, options []string) error {
 			errs = append(errs, err)
 			continue
 		}
+
 		s.FSType = fs
 		s.Size = max(s.Size, fileSystems[fs].smallest)
 		return nil
 	}
+
 	return fmt.Errorf("%w: backend %s: %w", volume.ErrInvalid, Name, errors.Join(errs...))
 }
 
@@ -116,6 +121,7 @@ func (files *Files) Create(s volume.Spec) (volume.Origin, error) {
 	if err := files.Destroy(s.ID); err != nil {
 		return volume.Origin{}, err
 	}
+
 	f, err := os.OpenFile(files.path(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return volume.Origin{}, err
@@ -126,14 +132,17 @@ func (files *Files) Create(s volume.Spec) (volume.Origin, error) {
 	if err := allocate(f, s.Size); err != nil {
 		return volume.Origin{}, err
 	}
+
 	if s.FSType != "" {
 		if err := format(files.mkfs[s.FSType], s.FSType, f.Name()); err != nil {
 			return volume.Origin{}, err
 		}
 	}
+
 	if err := f.Sync(); err != nil {
 		return volume.Origin{}, err
 	}
+
 	return volume.Origin{}, durable.SyncDir(files.dir)
 }
 
@@ -177,8 +186,8 @@ const (
 	detachPoll    = 5 * time.Millisecond
 )
 
-// Destroy deletes the file of a volume. One whose device is in use is ErrInUse, whatever mount namespace it is
-// mounted in.
+// Destroy deletes the file of a volume. One whose device is in use is ErrInUse, whatever mount namespace it
+// is mounted in.
 func (files *Files) Destroy(id string) error {
 	if _, err := os.Lstat(files.path(id)); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -189,6 +198,7 @@ func (files *Files) Destroy(id string) error {
 
 	ctx, cancel := context.WithTimeout(context.Background(), detachTimeout)
 	defer cancel()
+
 	for range retry.Every(ctx, detachPoll) {
 		attached, err := files.Attached(id)
 		if err != nil {
@@ -198,6 +208,7 @@ func (files *Files) Destroy(id string) error {
 			return os.Remove(files.path(id))
 		}
 	}
+
 	return fmt.Errorf("%w: %s is still mounted somewhere", volume.ErrInUse, id)
 }
 
@@ -224,7 +235,8 @@ func (files *Files) Capacity(promised space.Promised) (space.Capacity, error) {
 	for _, p := range promised.Each() {
 		var st unix.Stat_t
 		if unix.Stat(files.path(p.ID), &st) != nil {
-			unwritten += p.Bytes // it is being made or deleted
+			// it is being made or deleted
+			unwritten += p.Bytes
 			continue
 		}
 		unwritten += max(0, p.Bytes-st.Blocks*512)

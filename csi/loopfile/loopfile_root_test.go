@@ -18,7 +18,13 @@ import (
 func TestExt4GrowsAtTheLatestWhenItIsStagedAgain(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	testenv.Program(t, "resize2fs", "e2fsprogs")
-	v := n.MustCreate(volume.Request{Name: "v", Required: 64 << 20, Backend: "image", FSType: "ext4"})
+	v := n.MustCreate(volume.Request{
+		Name:     "v",
+		Required: 64 << 20,
+		Backend:  "image",
+		FSType:   "ext4",
+	})
+
 	target := n.Use(v, "pod")
 	n.Write(v, target)
 	if _, err := n.Grow(t.Context(), v.ID, 256<<20, 0); err != nil {
@@ -33,22 +39,32 @@ func TestExt4GrowsAtTheLatestWhenItIsStagedAgain(t *testing.T) {
 	if _, err := n.GrowStaged(t.Context(), v.ID); err != nil {
 		t.Errorf("growing after it was staged again: %v", err)
 	}
+
 	n.CheckRead(v, target)
 	if _, usage, err := n.Stats(v.ID, target); err != nil || usage.Total < 220<<20 {
 		t.Errorf("usage %+v, %v", usage, err)
 	}
+
 	n.Remove(v.ID, "pod")
 }
 
 // An image has all its blocks from the start.
 func TestImageKeepsItsPromiseOnAFullDisk(t *testing.T) {
 	n := nodetest.NewOnDisk(t, 1<<30, 512<<20)
-	v := n.MustCreate(volume.Request{Name: "v", Required: 128 << 20, Backend: "image", FSType: "ext4"})
+	v := n.MustCreate(volume.Request{
+		Name:     "v",
+		Required: 128 << 20,
+		Backend:  "image",
+		FSType:   "ext4",
+	})
+
 	target := n.Use(v, "pod")
 	defer n.FillDisk()()
+
 	if written := n.Fill(target, 256<<20); written < 100<<20 {
 		t.Errorf("only %d bytes of 128 MiB could be written", written)
 	}
+
 	f, err := os.Open(filepath.Join(target, "filled"))
 	if err != nil {
 		t.Fatal(err)
@@ -56,6 +72,7 @@ func TestImageKeepsItsPromiseOnAFullDisk(t *testing.T) {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		t.Errorf("synced: %v", err)
 	}
+
 	n.Remove(v.ID, "pod")
 }
 
@@ -68,6 +85,7 @@ func TestDamagedVolumeIsNotGrown(t *testing.T) {
 	if err := os.Rename(image, image+".away"); err != nil {
 		t.Fatal(err)
 	}
+
 	n.Start()
 	if _, err := n.GrowStaged(t.Context(), v.ID); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("growing: %v", err)
@@ -75,6 +93,7 @@ func TestDamagedVolumeIsNotGrown(t *testing.T) {
 	if err := os.Rename(image+".away", image); err != nil {
 		t.Fatal(err)
 	}
+
 	n.Kill()
 	n.Start()
 	n.Remove(v.ID, "a")
@@ -92,6 +111,7 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 	if err := errors.Join(n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")), n.Unstage(t.Context(), v.ID, n.StagePath(v.ID))); err != nil {
 		t.Fatal(err)
 	}
+
 	done := make(chan error, 1)
 	go func() { done <- n.Delete(t.Context(), v.ID) }()
 	for _, dev := range found {
@@ -100,8 +120,10 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 			t.Fatalf("deleted at once, or not at all: %v", err)
 		case <-time.After(50 * time.Millisecond):
 		}
+
 		dev.Close()
 	}
+
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -111,7 +133,13 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 // it.
 func TestImageThatNobodyEverUsedGivesWay(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
-	request := volume.Request{Name: "new", Required: 16 << 20, Backend: "image", FSType: "ext4"}
+	request := volume.Request{
+		Name:     "new",
+		Required: 16 << 20,
+		Backend:  "image",
+		FSType:   "ext4",
+	}
+
 	v := n.MustCreate(request)
 	n.Kill()
 	if err := os.Remove(filepath.Join(n.Dir, "volumes", v.ID+".json")); err != nil {
@@ -120,5 +148,6 @@ func TestImageThatNobodyEverUsedGivesWay(t *testing.T) {
 	if report := n.Start(); len(report.Strays) > 0 {
 		t.Errorf("left alone: %v", report.Strays)
 	}
+
 	n.Remove(n.MustCreate(request).ID)
 }

@@ -1,5 +1,5 @@
-// Package nodetest is a node's driver without its gRPC and Kubernetes sides, for tests as root: volumes on the
-// real backends, in a directory of the test's own, that can be killed, rebooted and run out of disk.
+// Package nodetest is a node's driver without its gRPC and Kubernetes sides, for tests as root: volumes on
+// the real backends, in a directory of the test's own, that can be killed, rebooted and run out of disk.
 package nodetest
 
 import (
@@ -78,6 +78,7 @@ func NewOnDisk(t *testing.T, disk, poolSize int64) *Node {
 		os.Mkdir(root, 0o700),
 		os.Mkdir(n.Kubelet, 0o700),
 	)
+
 	n.command("mkfs.ext4", "-q", "-F", "-m", "0", file)
 	n.command("mount", "-o", "loop", file, root)
 	n.must(os.Mkdir(n.Dir, 0o700))
@@ -117,6 +118,7 @@ func (n *Node) Start() volume.Report {
 		Instance: n.Instance,
 		Size:     n.cfg.poolSize,
 	})
+
 	n.must(err)
 	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance})
 	n.must(err)
@@ -129,6 +131,7 @@ func (n *Node) Start() volume.Report {
 		Default:  []string{btrfspool.Name, loopfile.Name},
 		Most:     n.cfg.most,
 	})
+
 	n.must(err)
 	publisher, found, err := publish.Open(publish.Config{
 		Dir:      filepath.Join(n.State, "staged"),
@@ -136,6 +139,7 @@ func (n *Node) Start() volume.Report {
 		Targets:  n.targets,
 		Backends: map[string]publish.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
 	})
+
 	n.must(err)
 
 	n.Store, n.Publisher, n.Found = store, publisher, found
@@ -145,10 +149,12 @@ func (n *Node) Start() volume.Report {
 		store.Run(ctx)
 		close(done)
 	}()
+
 	n.stop = func() {
 		cancel()
 		<-done
 	}
+
 	return report
 }
 
@@ -194,8 +200,8 @@ func (n *Node) end(dir string) {
 	n.AwaitNoDevices()
 }
 
-// AwaitNoDevices fails the test when a loop device of the node is left, and detaches it. The kernel detaches in
-// the background.
+// AwaitNoDevices fails the test when a loop device of the node is left, and detaches it. The kernel detaches
+// in the background.
 func (n *Node) AwaitNoDevices() {
 	n.T.Helper()
 	deadline := time.Now().Add(5 * time.Second)
@@ -204,19 +210,23 @@ func (n *Node) AwaitNoDevices() {
 		if err != nil {
 			n.T.Error(err)
 		}
+
 		late := time.Now().After(deadline)
 		for tag, dev := range found {
 			if late {
 				n.T.Errorf("loop device %s (%s) is left", dev.Name(), tag)
 				err = loop.Detach(dev, tag)
 			}
+
 			if err := errors.Join(err, dev.Close()); err != nil {
 				n.T.Error(err)
 			}
 		}
+
 		if late || len(found) == 0 {
 			return
 		}
+
 		runtime.Gosched()
 	}
 }
@@ -226,12 +236,14 @@ func (n *Node) Eventually(what string, ok func() error) {
 	n.T.Helper()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
+
 	deadline := time.After(time.Minute)
 	for {
 		err := ok()
 		if err == nil {
 			return
 		}
+
 		select {
 		case <-ticker.C:
 		case <-deadline:
@@ -257,16 +269,20 @@ func (n *Node) FillDisk() (makeRoom func()) {
 	f, err := os.Create(name)
 	n.must(err)
 	defer f.Close()
+
 	end := int64(0)
 	for _, size := range []int64{64 << 20, 1 << 20, 4096} {
 		for err = nil; err == nil; end += size {
 			err = unix.Fallocate(int(f.Fd()), 0, end, size)
 		}
+
 		end -= size
 	}
+
 	if !errors.Is(err, unix.ENOSPC) {
 		n.T.Fatal(err)
 	}
+
 	n.must(f.Sync())
 	return func() {
 		n.T.Helper()

@@ -105,17 +105,21 @@ func (n *Node) Fill(dir string, most int64) (written int64) {
 	f, err := os.Create(filepath.Join(dir, "filled"))
 	n.must(err)
 	defer f.Close()
+
 	chunk := make([]byte, 1<<20)
 	for i := range chunk {
 		chunk[i] = byte(i * 7)
 	}
+
 	for written < most {
 		count, err := f.Write(chunk)
 		written += int64(count)
 		if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 			return written
 		}
+
 		n.must(err)
 	}
+
 	return written
 }

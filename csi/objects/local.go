@@ -42,8 +42,10 @@ func Affinity(topologies ...*csi.Topology) *corev1.VolumeNodeAffinity {
 				Values:   []string{value},
 			})
 		}
+
 		selector.NodeSelectorTerms = append(selector.NodeSelectorTerms, term)
 	}
+
 	return &corev1.VolumeNodeAffinity{Required: selector}
 }
 
@@ -52,14 +54,17 @@ func (l Local) Holds(pv *corev1.PersistentVolume) bool {
 	if pv.Spec.CSI == nil || pv.Spec.CSI.Driver != l.Driver {
 		return false
 	}
+
 	affinity := pv.Spec.NodeAffinity
 	if affinity == nil || affinity.Required == nil || len(affinity.Required.NodeSelectorTerms) != 1 {
 		return false
 	}
+
 	here := func(e corev1.NodeSelectorRequirement) bool {
 		return e.Key == l.TopologyKey && e.Operator == corev1.NodeSelectorOpIn &&
 			slices.Equal(e.Values, []string{l.Node})
 	}
+
 	return slices.ContainsFunc(affinity.Required.NodeSelectorTerms[0].MatchExpressions, here)
 }
 
@@ -117,8 +122,8 @@ var accessModes = map[corev1.PersistentVolumeAccessMode]csi.VolumeCapability_Acc
 	corev1.ReadWriteMany:    csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER,
 }
 
-// Capability is what a volume of a class must be able to do, in CSI. A mode of nil is a file system. An access
-// mode that is not known stands for none, which drivers refuse.
+// Capability is what a volume of a class must be able to do, in CSI. A mode of nil is a file system. An
+// access mode that is not known stands for none, which drivers refuse.
 func Capability(
 	class *storagev1.StorageClass,
 	access corev1.PersistentVolumeAccessMode,
@@ -131,9 +136,11 @@ func Capability(
 		capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 		return capability
 	}
+
 	capability.AccessType = &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{
 		FsType:     class.Parameters[FSType],
 		MountFlags: class.MountOptions,
 	}}
+
 	return capability
 }

@@ -25,6 +25,7 @@ func volume(change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
 			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
 		},
 	}
+
 	pv.Spec.NodeAffinity = here.Affinity()
 	pv.Spec.MountOptions = []string{"noatime"}
 	pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{
@@ -35,6 +36,7 @@ func volume(change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
 	if change != nil {
 		change(pv)
 	}
+
 	return pv
 }
 
@@ -59,6 +61,7 @@ func TestHolds(t *testing.T) {
 			t.Errorf("%s: held", name)
 		}
 	}
+
 	if !here.Holds(volume(nil)) {
 		t.Error("a volume of this node is not held")
 	}
@@ -70,6 +73,7 @@ func TestAllows(t *testing.T) {
 			MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: key, Values: values}},
 		}
 	}
+
 	for _, c := range []struct {
 		name  string
 		terms []corev1.TopologySelectorTerm
@@ -109,11 +113,14 @@ func TestClassInCSI(t *testing.T) {
 	if got := Parameters(class); !maps.Equal(got, map[string]string{"backend": "image"}) {
 		t.Errorf("parameters %v", got)
 	}
+
 	mount := Capability(class, corev1.ReadWriteOnce, nil)
-	if mount.GetMount().GetFsType() != "xfs" || !reflect.DeepEqual(mount.GetMount().GetMountFlags(), class.MountOptions) ||
+	if mount.GetMount().GetFsType() != "xfs" ||
+		!reflect.DeepEqual(mount.GetMount().GetMountFlags(), class.MountOptions) ||
 		mount.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_MULTI_WRITER {
 		t.Errorf("capability %v", mount)
 	}
+
 	block := Capability(class, corev1.ReadWriteOncePod, new(corev1.PersistentVolumeBlock))
 	if block.GetBlock() == nil ||
 		block.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
@@ -128,6 +135,7 @@ func TestVolumesAreKeptSlim(t *testing.T) {
 		annotations: map[string]string{ProvisionedBy: here.Driver},
 		affinity:    here.Affinity(),
 	}
+
 	own := volume(nil)
 	other := volume(func(pv *corev1.PersistentVolume) { pv.Spec.NodeAffinity = nil })
 	foreign := volume(func(pv *corev1.PersistentVolume) { pv.Spec.CSI.Driver = "other" })
@@ -140,10 +148,12 @@ func TestVolumesAreKeptSlim(t *testing.T) {
 				t.Errorf("kept %+v", pv)
 			}
 		}
+
 		if !here.Holds(own) || own.Annotations[ProvisionedBy] != here.Driver || len(own.Finalizers) != 1 ||
 			own.Spec.CSI.VolumeHandle != "handle" || own.Spec.CSI.VolumeAttributes != nil {
 			t.Errorf("of this node: %+v", own)
 		}
+
 		if here.Holds(other) || other.Spec.CSI.VolumeHandle != "handle" || other.Finalizers != nil {
 			t.Errorf("of another node: %+v", other)
 		}
@@ -171,7 +181,10 @@ func TestClaimsAreKeptSlim(t *testing.T) {
 		{"without a volume", "", corev1.ClaimPending, "1Gi", "0", "", true, true},
 		{"bound", "pv", corev1.ClaimBound, "1Gi", "1Gi", "", false, false},
 		{"grows", "pv", corev1.ClaimBound, "2Gi", "1Gi", "", false, true},
-		{"gave a growth up", "pv", corev1.ClaimBound, "1Gi", "1Gi", "ControllerResizeInfeasible", false, true},
+		{
+			"gave a growth up", "pv", corev1.ClaimBound, "1Gi", "1Gi", "ControllerResizeInfeasible", false,
+			true,
+		},
 		{"not yet bound", "pv", corev1.ClaimPending, "1Gi", "0", "", false, false},
 	} {
 		claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{
@@ -179,6 +192,7 @@ func TestClaimsAreKeptSlim(t *testing.T) {
 			Annotations: map[string]string{"selected-node": "a"},
 			Labels:      map[string]string{"app": "x"},
 		}}
+
 		claim.Spec.VolumeName = c.volume
 		claim.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}
 		claim.Spec.Resources.Requests = quantity(c.requested)
@@ -189,6 +203,7 @@ func TestClaimsAreKeptSlim(t *testing.T) {
 				corev1.ResourceStorage: c.step,
 			}
 		}
+
 		asks := AsksForMore(claim)
 		for range 2 {
 			slimClaim(claim)
@@ -196,6 +211,7 @@ func TestClaimsAreKeptSlim(t *testing.T) {
 				(claim.Spec.AccessModes != nil) != c.keepsSpec || (claim.Annotations != nil) != c.keepsSpec {
 				t.Errorf("%s: kept %+v", c.name, claim)
 			}
+
 			requested := Requested(claim)
 			if !requested.IsZero() != c.keepSize || c.keepSize && AsksForMore(claim) != asks ||
 				Growth(claim) != c.step {

@@ -43,8 +43,8 @@ func newKind[T any](source kube.Objects[T], cfg kube.WatchConfig[T]) *Kind[T] {
 	return k
 }
 
-// OnChange adds a function that is called with each change; before is nil for an object that came, now for one
-// that has gone. It must not block. OnChange is not called after Watched.Run.
+// OnChange adds a function that is called with each change; before is nil for an object that came, now for
+// one that has gone. It must not block. OnChange is not called after Watched.Run.
 func (k *Kind[T]) OnChange(f func(before, now *T)) { k.listeners = append(k.listeners, f) }
 
 // Enqueue adds the key of each object that changes, came or has gone to a queue.
@@ -64,6 +64,7 @@ func New(client *kube.Client, local Local) *Watched {
 		annotations: map[string]string{ProvisionedBy: local.Driver},
 		affinity:    local.Affinity(),
 	}
+
 	return &Watched{
 		Claims: newKind(kube.Claims(client), kube.WatchConfig[corev1.PersistentVolumeClaim]{Slim: slimClaim}),
 		Volumes: newKind(kube.Volumes(client), kube.WatchConfig[corev1.PersistentVolume]{
@@ -125,8 +126,8 @@ func NewQueue() *queue.Queue {
 	return queue.New(retry.Backoff{First: 200 * time.Millisecond, Max: time.Minute})
 }
 
-// Work looks at the objects whose keys are in a queue until ctx ends. One where look fails is looked at again,
-// later each time.
+// Work looks at the objects whose keys are in a queue until ctx ends. One where look fails is looked at
+// again, later each time.
 func Work(ctx context.Context, q *queue.Queue, log *slog.Logger, look func(context.Context, string) error) {
 	q.Run(ctx, workers, func(ctx context.Context, key string) error {
 		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -165,6 +166,7 @@ func (s slimVolumes) slim(pv *corev1.PersistentVolume) {
 				VolumeHandle: source.VolumeHandle,
 			}
 		}
+
 		return
 	}
 
@@ -174,6 +176,7 @@ func (s slimVolumes) slim(pv *corev1.PersistentVolume) {
 	} else {
 		pv.Annotations = nil
 	}
+
 	pv.Spec.NodeAffinity = s.affinity
 	pv.Spec.CSI.VolumeAttributes = nil
 	pv.Spec.MountOptions = nil
@@ -187,8 +190,8 @@ func handleOf(pv *corev1.PersistentVolume) []string {
 	return []string{pv.Spec.CSI.VolumeHandle}
 }
 
-// slimClaim keeps all of a claim without a volume; of one with a volume what growth needs, if it asks for more
-// than it has. A change comes with the whole claim again.
+// slimClaim keeps all of a claim without a volume; of one with a volume what growth needs, if it asks for
+// more than it has. A change comes with the whole claim again.
 func slimClaim(c *corev1.PersistentVolumeClaim) {
 	slimMeta(&c.ObjectMeta)
 	if c.Spec.VolumeName == "" {

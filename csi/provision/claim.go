@@ -27,6 +27,7 @@ func (p *Provisioner) lookAtClaim(ctx context.Context, key string) error {
 	if err := p.endIntents(ctx, key, f, d); err != nil {
 		return err
 	}
+
 	switch d.action {
 	case create:
 		return p.create(ctx, f)
@@ -40,6 +41,7 @@ func (p *Provisioner) lookAtClaim(ctx context.Context, key string) error {
 		p.fail(f.claim, "%s", d.reason)
 	case ignore:
 	}
+
 	return nil
 }
 
@@ -63,12 +65,16 @@ func (p *Provisioner) facts(key string) facts {
 func (p *Provisioner) create(ctx context.Context, f facts) error {
 	name, key := volumeName(f.claim), kube.Key(f.claim)
 	if p.cfg.Objects.Volumes.Get(name) != nil {
-		return p.intents.remove(name) // binding claim and object is up to the controller-manager
+		// binding claim and object is up to the controller-manager
+		return p.intents.remove(name)
 	}
+
 	req, err := createRequest(f)
 	if err != nil {
 		p.fail(f.claim, "%v", err)
-		return nil // only a changed claim can do better, and a change comes by itself
+
+		// only a changed claim can do better, and a change comes by itself
+		return nil
 	}
 
 	p.event(f.claim, corev1.EventTypeNormal, "Provisioning",
@@ -80,6 +86,7 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 	if err := p.intents.add(name, i); err != nil {
 		return err
 	}
+
 	resp, err := p.cfg.CSI.CreateVolume(ctx, req)
 	if err != nil {
 		return p.notCreated(ctx, f, err)
@@ -87,6 +94,7 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 	if err := p.createObject(ctx, persistentVolume(f, resp.GetVolume())); err != nil {
 		return err
 	}
+
 	p.event(f.claim, corev1.EventTypeNormal, "ProvisioningSucceeded",
 		"Successfully provisioned volume %s", name)
 	p.cfg.Log.Info("provisioned", "claim", key, "volume", name, "bytes", resp.GetVolume().GetCapacityBytes())
@@ -104,11 +112,14 @@ func (p *Provisioner) createObject(ctx context.Context, pv *corev1.PersistentVol
 		if have.Spec.CSI == nil || have.Spec.CSI.VolumeHandle != pv.Spec.CSI.VolumeHandle {
 			return fmt.Errorf("a PersistentVolume %s that is not ours exists already", pv.Name)
 		}
+
 		return nil
 	}
+
 	if err != nil {
 		return fmt.Errorf("create PersistentVolume %s: %w", pv.Name, err)
 	}
+
 	return nil
 }
 
@@ -117,8 +128,10 @@ func (p *Provisioner) createObject(ctx context.Context, pv *corev1.PersistentVol
 func (p *Provisioner) notCreated(ctx context.Context, f facts, err error) error {
 	full := status.Code(err) == codes.ResourceExhausted
 	if ctx.Err() != nil && !full {
-		return err // asked to end, or timed out: the intent stays, and the call is repeated
+		// asked to end, or timed out: the intent stays, and the call is repeated
+		return err
 	}
+
 	p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
 	if !isFinal(err) {
 		return err
@@ -129,6 +142,7 @@ func (p *Provisioner) notCreated(ctx context.Context, f facts, err error) error 
 	if !full {
 		return err
 	}
+
 	p.cfg.Log.Info("no room, another node may be chosen", "claim", kube.Key(f.claim), "err", err)
 	p.full.set(f.claim.UID, f.now, lookAgain)
 	return p.patchSelectedNode(ctx, f.claim, "null")
@@ -147,14 +161,15 @@ func isFinal(err error) bool {
 	return true
 }
 
-// selectHere selects this node for an Immediate claim, if the volume fits here. The first node that writes has
-// it: the API server decides.
+// selectHere selects this node for an Immediate claim, if the volume fits here. The first node that writes
+// has it: the API server decides.
 func (p *Provisioner) selectHere(ctx context.Context, f facts) error {
 	req, err := createRequest(f)
 	if err != nil {
 		p.fail(f.claim, "%v", err)
 		return nil
 	}
+
 	free, err := p.cfg.CSI.GetCapacity(ctx, &csi.GetCapacityRequest{
 		VolumeCapabilities: req.GetVolumeCapabilities(),
 		Parameters:         req.GetParameters(),
@@ -171,23 +186,28 @@ func (p *Provisioner) selectHere(ctx context.Context, f facts) error {
 			p.fail(f.claim, "failed to provision volume with StorageClass %q:"+
 				" node %s has room for %d bytes, not for %d", f.class.Name, f.local.Node, have, need)
 		}
+
 		p.claimQueue.AddAfter(kube.Key(f.claim), lookAgain)
 		return nil
 	}
+
 	err = p.patchSelectedNode(ctx, f.claim, fmt.Sprintf("%q", f.local.Node))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return nil // another node was faster; the change comes as an event
+		// another node was faster; the change comes as an event
+		return nil
 	}
+
 	return err
 }
 
-// reschedule leaves a claim to the scheduler again when the node that was selected for it is gone: nobody else
-// would.
+// reschedule leaves a claim to the scheduler again when the node that was selected for it is gone: nobody
+// else would.
 func (p *Provisioner) reschedule(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
 	node := c.Annotations[annSelectedNode]
 	_, err := p.nodes.Metadata(ctx, "", node)
 	if !apierrors.IsNotFound(err) {
-		return err // it exists: its driver has yet to register
+		// it exists: its driver has yet to register
+		return err
 	}
 	p.cfg.Log.Info("selected node is gone, another one may be chosen", "claim", kube.Key(c), "node", node)
 	return p.patchSelectedNode(ctx, c, "null")
@@ -232,12 +252,15 @@ func (p *Provisioner) endIntent(ctx context.Context, volume string, i intent) er
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
+
 	claim, err := p.claims.Get(ctx, i.Namespace, i.Claim)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return err
 	}
+
 	if err == nil && p.isWanted(claim, i) {
-		return nil // its turn comes with the event that the cache has not seen yet
+		// its turn comes with the event that the cache has not seen yet
+		return nil
 	}
 
 	// Its object may have been there, and somebody's data with it: retained volumes are deleted by hand.
@@ -246,9 +269,11 @@ func (p *Provisioner) endIntent(ctx context.Context, volume string, i intent) er
 			"claim", i.key(), "volume", volume)
 		return p.intents.remove(volume)
 	}
+
 	if err := p.deleteUnwanted(ctx, i); err != nil {
 		return err
 	}
+
 	p.cfg.Log.Info("deleted a volume that was made for nobody", "claim", i.key(), "volume", volume)
 	return p.intents.remove(volume)
 }
@@ -266,6 +291,7 @@ func (p *Provisioner) deleteUnwanted(ctx context.Context, i intent) error {
 	if err != nil {
 		return err
 	}
+
 	resp, err := p.cfg.CSI.CreateVolume(ctx, req)
 	if err != nil && isFinal(err) {
 		return nil
@@ -273,6 +299,7 @@ func (p *Provisioner) deleteUnwanted(ctx context.Context, i intent) error {
 	if err != nil {
 		return err
 	}
+
 	_, err = p.cfg.CSI.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: resp.GetVolume().GetVolumeId()})
 	return err
 }

@@ -77,29 +77,35 @@ func decide(f facts) decision {
 		if reason := unservable(c); reason != "" {
 			return decision{action: refuse, reason: reason}
 		}
+
 		return decision{action: create}
+
 	default:
 		// One node looks whether the selected one exists, not all.
 		if !slices.Contains(f.nodes, selected) && f.first() {
 			return decision{action: reschedule, reason: "node " + selected + " does not run the driver"}
 		}
+
 		return decision{action: ignore, reason: "claim is for node " + selected}
 	}
 }
 
-// decideUnselected is decide for a claim without a node. All nodes see it: one of them says what is wrong with
-// it, and one takes it.
+// decideUnselected is decide for a claim without a node. All nodes see it: one of them says what is wrong
+// with it, and one takes it.
 func decideUnselected(f facts) decision {
 	c := f.claim
 	if objects.Waits(f.class) {
 		return decision{action: ignore, reason: "claim waits for its first consumer"}
 	}
+
 	if reason := unservable(c); reason != "" {
 		if f.first() {
 			return decision{action: refuse, reason: reason}
 		}
+
 		return decision{action: ignore, reason: reason}
 	}
+
 	if !f.local.Allows(f.class) {
 		return decision{action: ignore, reason: "class does not allow this node"}
 	}
@@ -111,10 +117,12 @@ func decideUnselected(f facts) decision {
 	if after := f.full.Sub(f.now); after > 0 {
 		return decision{action: wait, after: after, reason: "there was no room a moment ago"}
 	}
+
 	mine := c.CreationTimestamp.Add(time.Duration(rank(c, f.local.Node, f.nodes)) * turn)
 	if after := mine.Sub(f.now); after > 0 {
 		return decision{action: wait, after: after, reason: "another node has the first turn"}
 	}
+
 	return decision{action: selectHere}
 }
 
@@ -149,12 +157,14 @@ func unservable(c *corev1.PersistentVolumeClaim) string {
 	case c.Spec.DataSource != nil:
 		return fmt.Sprintf(noSources, c.Spec.DataSource.Kind, c.Spec.DataSource.Name)
 	}
+
 	for _, mode := range c.Spec.AccessModes {
 		if mode == corev1.ReadWriteMany || mode == corev1.ReadOnlyMany {
 			return fmt.Sprintf("access mode %s: a volume is on one node; pods there can share it with"+
 				" ReadWriteOnce", mode)
 		}
 	}
+
 	return ""
 }
 

@@ -39,7 +39,14 @@ func TestDecide(t *testing.T) {
 	}
 	delayedClass, immediate := newClass(storagev1.VolumeBindingWaitForFirstConsumer), newClass(storagev1.VolumeBindingImmediate)
 	elsewhere := newClass(storagev1.VolumeBindingImmediate)
-	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: csitest.Here.TopologyKey, Values: []string{"b"}}}}}
+	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{
+		{
+			MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
+				{Key: csitest.Here.TopologyKey, Values: []string{"b"}},
+			},
+		},
+	}
+
 	foreign := newClass(storagev1.VolumeBindingImmediate)
 	foreign.Provisioner = "other"
 	for _, c := range []struct {
@@ -55,7 +62,10 @@ func TestDecide(t *testing.T) {
 		{"handed to another provisioner", changed(func(c *corev1.PersistentVolumeClaim) {
 			c.Annotations[annSelectedNode], c.Annotations[annProvisioner] = "a", "other"
 		}), delayedClass, nil, ignore},
-		{"bound", changed(func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }), delayedClass, nil, ignore},
+		{
+			"bound", changed(func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }),
+			delayedClass, nil, ignore,
+		},
 		{"being deleted", changed(func(c *corev1.PersistentVolumeClaim) {
 			c.Annotations[annSelectedNode], c.DeletionTimestamp = "a", &metav1.Time{Time: csitest.Born}
 		}), delayedClass, nil, ignore},
@@ -63,7 +73,13 @@ func TestDecide(t *testing.T) {
 		{"selected here", changed(selected("a")), delayedClass, nil, create},
 		{"selected elsewhere", changed(selected("b")), delayedClass, []string{"a", "b"}, ignore},
 		{"immediate, only node", changed(nil), immediate, []string{"a"}, selectHere},
-		{"immediate, not handed out", changed(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) }), immediate, []string{"a"}, ignore},
+		{
+			"immediate, not handed out",
+			changed(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) }),
+			immediate,
+			[]string{"a"},
+			ignore,
+		},
 		{"delayed, not handed out", changed(func(c *corev1.PersistentVolumeClaim) {
 			c.Annotations = map[string]string{annSelectedNode: "a"}
 		}), delayedClass, nil, create},
@@ -88,7 +104,13 @@ func TestDecide(t *testing.T) {
 		}), delayedClass, nil, create},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := decide(facts{local: csitest.Here, claim: c.claim, class: c.class, nodes: c.nodes, now: csitest.Born})
+			got := decide(facts{
+				local: csitest.Here,
+				claim: c.claim,
+				class: c.class,
+				nodes: c.nodes,
+				now:   csitest.Born,
+			})
 			if got.action != c.want {
 				t.Errorf("got %s (%s), want %s", got.action, got.reason, c.want)
 			}
@@ -96,7 +118,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// At each moment of an Immediate claim's life exactly one node more may take it, in an order that all nodes agree upon.
+// At each moment of an Immediate claim's life exactly one node more may take it, in an order that all nodes
+// agree upon.
 func TestNodesTakeTurns(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -104,12 +127,19 @@ func TestNodesTakeTurns(t *testing.T) {
 		for i := range 1 + random.IntN(20) {
 			nodes = append(nodes, fmt.Sprint("node-", i))
 		}
+
 		claim := changed(func(c *corev1.PersistentVolumeClaim) { c.UID = types.UID(fmt.Sprint(random.Uint64())) })
 		for moment := range len(nodes) {
 			takers := 0
 			for _, node := range nodes {
-				f := facts{local: on(node), nodes: nodes, claim: claim,
-					class: newClass(storagev1.VolumeBindingImmediate), now: csitest.Born.Add(time.Duration(moment) * turn)}
+				f := facts{
+					local: on(node),
+					nodes: nodes,
+					claim: claim,
+					class: newClass(storagev1.VolumeBindingImmediate),
+					now:   csitest.Born.Add(time.Duration(moment) * turn),
+				}
+
 				switch d := decide(f); d.action {
 				case selectHere:
 					takers++
@@ -117,10 +147,12 @@ func TestNodesTakeTurns(t *testing.T) {
 					if f.now = f.now.Add(d.after); decide(f).action != selectHere {
 						t.Fatalf("%s was told to wait %s and may not take the claim then", node, d.after)
 					}
+
 				default:
 					t.Fatalf("%s decided %s", node, d.action)
 				}
 			}
+
 			if takers != moment+1 {
 				t.Fatalf("%d of %d nodes may take the claim in turn %d", takers, len(nodes), moment)
 			}
@@ -132,7 +164,10 @@ func TestNodesTakeTurns(t *testing.T) {
 func TestOneNodeCreates(t *testing.T) {
 	nodes := []string{"a", "b", "c"}
 	for _, selected := range []string{"", "a", "b", "c", "gone"} {
-		for _, mode := range []storagev1.VolumeBindingMode{storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer} {
+		for _, mode := range []storagev1.VolumeBindingMode{
+			storagev1.VolumeBindingImmediate,
+			storagev1.VolumeBindingWaitForFirstConsumer,
+		} {
 			creators := 0
 			for _, node := range nodes {
 				claim := changed(func(c *corev1.PersistentVolumeClaim) {
@@ -140,10 +175,17 @@ func TestOneNodeCreates(t *testing.T) {
 						c.Annotations[annSelectedNode] = selected
 					}
 				})
-				if decide(facts{local: on(node), nodes: nodes, claim: claim, class: newClass(mode), now: csitest.Born}).action == create {
+				if decide(facts{
+					local: on(node),
+					nodes: nodes,
+					claim: claim,
+					class: newClass(mode),
+					now:   csitest.Born,
+				}).action == create {
 					creators++
 				}
 			}
+
 			if creators > 1 {
 				t.Errorf("selected %q, %s: %d nodes create", selected, mode, creators)
 			}

@@ -27,20 +27,25 @@ func dispose(local objects.Local, pv *corev1.PersistentVolume) disposal {
 	if pv.Annotations[objects.ProvisionedBy] != local.Driver || !local.Holds(pv) {
 		return keep
 	}
+
 	deleted, phase := pv.DeletionTimestamp != nil, pv.Status.Phase
 	switch {
 	case !hasFinalizer(pv) && deleted:
-		return keep // the content is deleted, the object is about to be
+		// the content is deleted, the object is about to be
+		return keep
 	case !hasFinalizer(pv) && phase == corev1.VolumeBound:
 		return protect
 	case pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete:
 		if deleted && phase != corev1.VolumeBound {
 			return release
 		}
+
 		return keep
+
 	case phase == corev1.VolumeReleased, phase == corev1.VolumeAvailable && deleted:
 		return destroy
 	}
+
 	return keep
 }
 

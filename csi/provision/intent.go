@@ -11,13 +11,14 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// intent is a call of CreateVolume that may have made a volume for which no PersistentVolume exists yet. It is
-// removed when the object exists, or when the volume is deleted because nobody wants it any more.
+// intent is a call of CreateVolume that may have made a volume for which no PersistentVolume exists yet. It
+// is removed when the object exists, or when the volume is deleted because nobody wants it any more.
 type intent struct {
 	Namespace string `json:"namespace"`
 	Claim     string `json:"claim"`
 	UID       string `json:"uid"`
-	Request   []byte `json:"request"` // CreateVolumeRequest as protobuf JSON: repeated, it returns the volume's ID
+	// CreateVolumeRequest as protobuf JSON: repeated, it returns the volume's ID
+	Request []byte `json:"request"`
 
 	Policy corev1.PersistentVolumeReclaimPolicy `json:"policy,omitempty"`
 }

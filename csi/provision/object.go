@@ -22,6 +22,7 @@ func createRequest(f facts) (*csi.CreateVolumeRequest, error) {
 	if size.Sign() <= 0 {
 		return nil, fmt.Errorf("claim asks for %s of storage", size.String())
 	}
+
 	limit := c.Spec.Resources.Limits[corev1.ResourceStorage]
 	here := []*csi.Topology{f.local.Topology()}
 	req := &csi.CreateVolumeRequest{
@@ -33,6 +34,7 @@ func createRequest(f facts) (*csi.CreateVolumeRequest, error) {
 		Parameters:                objects.Parameters(class),
 		AccessibilityRequirements: &csi.TopologyRequirement{Requisite: here, Preferred: here},
 	}
+
 	req.Parameters[objects.ParameterPrefix+"pvc/name"] = c.Name
 	req.Parameters[objects.ParameterPrefix+"pvc/namespace"] = c.Namespace
 	req.Parameters[objects.ParameterPrefix+"pv/name"] = volumeName(c)
@@ -40,6 +42,7 @@ func createRequest(f facts) (*csi.CreateVolumeRequest, error) {
 		capability := objects.Capability(class, access, c.Spec.VolumeMode)
 		req.VolumeCapabilities = append(req.VolumeCapabilities, capability)
 	}
+
 	return req, nil
 }
 
@@ -72,6 +75,7 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 			},
 		},
 	}
+
 	pv.Spec.CSI = &corev1.CSIPersistentVolumeSource{
 		Driver:           f.local.Driver,
 		VolumeHandle:     v.GetVolumeId(),
@@ -80,6 +84,7 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 	if c.Spec.VolumeMode == nil || *c.Spec.VolumeMode == corev1.PersistentVolumeFilesystem {
 		pv.Spec.CSI.FSType = class.Parameters[objects.FSType]
 	}
+
 	return pv
 }
 

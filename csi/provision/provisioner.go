@@ -74,9 +74,12 @@ func New(cfg Config) (*Provisioner, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	for _, t := range torn {
-		cfg.Log.Error("record cannot be read and is set aside", "record", t.Name, "kept_as", t.Moved, "err", t.Err)
+		cfg.Log.Error("record cannot be read and is set aside",
+			"record", t.Name, "kept_as", t.Moved, "err", t.Err)
 	}
+
 	p := &Provisioner{
 		cfg:         cfg,
 		claims:      kube.Claims(cfg.Client),
@@ -98,6 +101,7 @@ func New(cfg Config) (*Provisioner, error) {
 			p.enqueueClaims()
 		}
 	})
+
 	return p, nil
 }
 

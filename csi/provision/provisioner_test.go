@@ -83,15 +83,18 @@ func TestClaimGetsItsVolumeAndGivesItBack(t *testing.T) {
 		t.Run(*claim.Spec.StorageClassName, func(t *testing.T) {
 			c := newCluster(t, claim)
 			defer c.run()()
+
 			c.Eventually("the volume object", c.isCreated)
 			pv := c.VolumeNamed(csitest.Volume)
 			if pv.Spec.ClaimRef.UID != claim.UID || !csitest.Here.Holds(pv) || !hasFinalizer(pv) ||
 				pv.Spec.Capacity.Storage().Value() != 1<<30 {
 				t.Errorf("volume object %+v", pv)
 			}
+
 			c.Eventually("the event", func() bool { return c.HasEvent("ProvisioningSucceeded") })
 			c.ChangeVolume(csitest.Volume, document{"status": document{"phase": "Released"}})
-			c.Eventually("content and object are gone", func() bool { return !c.isCreated() && c.volumes() == 0 })
+			c.Eventually("content and object are gone",
+				func() bool { return !c.isCreated() && c.volumes() == 0 })
 		})
 	}
 }
@@ -124,6 +127,7 @@ func TestImmediateClaimWithoutRoomIsLeftAloneForAWhile(t *testing.T) {
 	c := newCluster(t, waiting(csitest.Immediate, ""))
 	c.CSI.FailOn("CreateVolume", status.Error(codes.ResourceExhausted, "full"))
 	defer c.run()()
+
 	c.Eventually("it is tried", func() bool {
 		return c.CSI.Calls("CreateVolume") > 0 && c.selected(csitest.Claim) == ""
 	})
@@ -132,7 +136,8 @@ func TestImmediateClaimWithoutRoomIsLeftAloneForAWhile(t *testing.T) {
 	other := waiting(csitest.Immediate, "")
 	other.Name, other.UID = "other", "uid-2"
 	c.Put(other)
-	c.Eventually("another claim comes and is served", func() bool { return c.VolumeNamed("pvc-uid-2") != nil })
+	c.Eventually("another claim comes and is served",
+		func() bool { return c.VolumeNamed("pvc-uid-2") != nil })
 	if n := c.CSI.Calls("CreateVolume " + csitest.Volume); n != 1 {
 		t.Errorf("the driver was asked for the volume %d times", n)
 	}
@@ -168,11 +173,13 @@ func TestClaimsAreLookedAtWhenTheDriverLeavesTheirNode(t *testing.T) {
 			Drivers: []storagev1.CSINodeDriver{{Name: csitest.Here.Driver, NodeID: "b"}},
 		},
 	}
+
 	c.Put(registered)
 	other := waiting(csitest.Waiting, csitest.Node)
 	other.Name, other.UID = "other", "uid-2"
 	c.Put(other)
 	defer c.run()()
+
 	c.Eventually("the provisioner works", func() bool { return c.VolumeNamed("pvc-uid-2") != nil })
 
 	registered.Spec.Drivers = nil
@@ -214,6 +221,7 @@ func TestVolumeOfAVanishedClaimIsRetained(t *testing.T) {
 	c.CSI.FailOn("CreateVolume after", nil)
 	c.Remove("persistentvolumeclaims", csitest.Namespace, csitest.Claim)
 	defer c.run()()
+
 	c.Eventually("the record is removed", func() bool { return len(c.records()) == 0 })
 	if c.volumes() != 1 {
 		t.Error("the volume was deleted")
@@ -253,6 +261,7 @@ func TestRequestOfAClaim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	capability := req.GetVolumeCapabilities()[0]
 	topology := req.GetAccessibilityRequirements().GetRequisite()[0].GetSegments()
 	for what, ok := range map[string]bool{
@@ -292,6 +301,7 @@ func TestOnlyFinalErrorsEndAnIntent(t *testing.T) {
 			t.Errorf("%s: %t", code, got)
 		}
 	}
+
 	if isFinal(fmt.Errorf("no status")) {
 		t.Error("an error without a code is final")
 	}

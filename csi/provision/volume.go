@@ -19,6 +19,7 @@ func (p *Provisioner) lookAtVolume(ctx context.Context, name string) error {
 	if pv == nil {
 		return nil
 	}
+
 	switch dispose(p.cfg.Local, pv) {
 	case protect:
 		return p.patchFinalizers(ctx, pv, append(slices.Clone(pv.Finalizers), finalizer))
@@ -28,11 +29,12 @@ func (p *Provisioner) lookAtVolume(ctx context.Context, name string) error {
 		return p.destroy(ctx, pv)
 	case keep:
 	}
+
 	return nil
 }
 
-// destroy deletes content and object. It asks the API server itself, not the cache, whether the volume is to be
-// deleted: that cannot be undone.
+// destroy deletes content and object. It asks the API server itself, not the cache, whether the volume is to
+// be deleted: that cannot be undone.
 func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolume) error {
 	pv, err := p.volumes.Get(ctx, "", cached.Name)
 	if apierrors.IsNotFound(err) {
@@ -41,9 +43,12 @@ func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolu
 	if err != nil {
 		return fmt.Errorf("read PersistentVolume %s: %w", cached.Name, err)
 	}
+
 	if pv.UID != cached.UID || dispose(p.cfg.Local, pv) != destroy {
-		return nil // the change comes as an event
+		// the change comes as an event
+		return nil
 	}
+
 	if other := p.otherObject(pv); other != "" {
 		return p.destroyObjectOnly(ctx, pv, other)
 	}
@@ -54,21 +59,23 @@ func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolu
 		return fmt.Errorf("delete volume %s: %w", pv.Spec.CSI.VolumeHandle, err)
 	}
 
-	// The finalizer first: once the object is being deleted, the controller-manager changes it, too. A process
-	// that was killed in between repeats all this.
+	// The finalizer first: once the object is being deleted, the controller-manager changes it, too. A
+	// process that was killed in between repeats all this.
 	if err := p.removeFinalizer(ctx, pv); err != nil {
 		return err
 	}
+
 	err = p.volumes.Delete(ctx, "", pv.Name, onlyIf(pv.UID))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete PersistentVolume %s: %w", pv.Name, err)
 	}
+
 	p.cfg.Log.Info("deleted", "volume", pv.Name)
 	return nil
 }
 
-// otherObject names another PersistentVolume with the same volume of this driver, "" if there is none. Anybody
-// who may write PersistentVolumes can make one; it must not cost somebody else their data.
+// otherObject names another PersistentVolume with the same volume of this driver, "" if there is none.
+// Anybody who may write PersistentVolumes can make one; it must not cost somebody else their data.
 func (p *Provisioner) otherObject(pv *corev1.PersistentVolume) string {
 	for _, other := range p.cfg.Objects.Volumes.By(pv.Spec.CSI.VolumeHandle) {
 		if other.UID != pv.UID && other.Spec.CSI.Driver == p.cfg.Local.Driver {
@@ -86,16 +93,18 @@ func (p *Provisioner) destroyObjectOnly(
 ) error {
 	handle := pv.Spec.CSI.VolumeHandle
 	p.volumeFailed(pv, "volume %s is kept: PersistentVolume %s has the same volume handle", handle, other)
-	p.cfg.Log.Warn("volume is kept for another PersistentVolume", "volume", handle, "of", pv.Name, "other", other)
+	p.cfg.Log.Warn("volume is kept for another PersistentVolume",
+		"volume", handle, "of", pv.Name, "other", other)
 	if pv.DeletionTimestamp == nil {
-		p.volumeQueue.AddAfter(pv.Name, lookAgain) // the other one may be deleted
+		// the other one may be deleted
+		p.volumeQueue.AddAfter(pv.Name, lookAgain)
 		return nil
 	}
 	return p.removeFinalizer(ctx, pv)
 }
 
-// removeFinalizer takes our finalizer off the very version whose list of finalizers was read; after a conflict
-// it is tried again.
+// removeFinalizer takes our finalizer off the very version whose list of finalizers was read; after a
+// conflict it is tried again.
 func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.PersistentVolume) error {
 	if !hasFinalizer(pv) {
 		return nil
@@ -113,9 +122,11 @@ func (p *Provisioner) patchFinalizers(ctx context.Context, pv *corev1.Persistent
 	if err != nil {
 		return err
 	}
+
 	_, err = p.volumes.Patch(ctx, "", pv.Name, types.MergePatchType, patch)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("set finalizers of PersistentVolume %s: %w", pv.Name, err)
 	}
+
 	return nil
 }

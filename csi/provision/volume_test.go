@@ -64,7 +64,11 @@ func TestDispose(t *testing.T) {
 		}}, keep},
 		{"anywhere", changes{func(v *corev1.PersistentVolume) { v.Spec.NodeAffinity = nil }}, keep},
 		{"made by hand", changes{func(v *corev1.PersistentVolume) { v.Annotations = nil }}, keep},
-		{"of another driver", changes{func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other" }}, keep},
+		{
+			"of another driver",
+			changes{func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other" }},
+			keep,
+		},
 		{"no CSI", changes{func(v *corev1.PersistentVolume) { v.Spec.CSI = nil }}, keep},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -72,6 +76,7 @@ func TestDispose(t *testing.T) {
 			for _, change := range c.changes {
 				change(pv)
 			}
+
 			if got := dispose(csitest.Here, pv); got != c.want {
 				t.Errorf("got %s, want %s", got, c.want)
 			}
@@ -84,8 +89,11 @@ func TestContentIsDeletedThoughTheObjectWasDeletedFirst(t *testing.T) {
 	c := newCluster(t, waiting(csitest.Waiting, csitest.Node))
 	c.ChangeClass(csitest.Waiting, document{"reclaimPolicy": "Retain"})
 	defer c.run()()
+
 	c.Bind()
-	c.ChangeVolume(csitest.Volume, document{"metadata": document{"finalizers": nil}}) // as earlier versions
+
+	// as earlier versions
+	c.ChangeVolume(csitest.Volume, document{"metadata": document{"finalizers": nil}})
 	c.Eventually("the finalizer", func() bool { return hasFinalizer(c.VolumeNamed(csitest.Volume)) })
 
 	c.ChangeVolume(csitest.Volume, document{"spec": document{"persistentVolumeReclaimPolicy": "Delete"}})
@@ -93,6 +101,7 @@ func TestContentIsDeletedThoughTheObjectWasDeletedFirst(t *testing.T) {
 	if !c.isCreated() || c.volumes() != 1 {
 		t.Fatal("the object or its content was deleted before the claim")
 	}
+
 	c.Remove("persistentvolumeclaims", csitest.Namespace, csitest.Claim)
 	c.ChangeVolume(csitest.Volume, document{"status": document{"phase": "Released"}})
 	c.Eventually("content and object are gone", func() bool { return !c.isCreated() && c.volumes() == 0 })
@@ -120,10 +129,12 @@ func TestVolumeIsKeptForAnotherObjectThatHasIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, waiting(csitest.Waiting, csitest.Node))
 			defer c.run()()
+
 			c.Bind()
 			if otherNode {
 				c.ChangeVolume(csitest.Volume, document{"spec": document{"nodeAffinity": nil}})
 			}
+
 			rogue := released()
 			rogue.Name, rogue.UID = "rogue", "uid-rogue"
 			c.Put(rogue)

@@ -35,6 +35,7 @@ func (p *Publisher) Stats(id, path string) (volume.Volume, Usage, error) {
 		return volume.Volume{}, Usage{}, err
 	}
 	defer root.Close()
+
 	usage, err := p.backends[v.Backend].Usage(v.Spec, root)
 	return v, usage, err
 }
@@ -60,6 +61,7 @@ func (p *Publisher) isDevice(v volume.Volume, path string) bool {
 		return false
 	}
 	defer point.Close()
+
 	state, err := point.State()
 	if err != nil || !state.Mounted {
 		return false
@@ -70,6 +72,7 @@ func (p *Publisher) isDevice(v volume.Volume, path string) bool {
 		return false
 	}
 	defer dev.Close()
+
 	same, err := shows(state, dev, volume.Block)
 	return same && err == nil
 }
@@ -87,10 +90,12 @@ func (p *Publisher) GrowStaged(ctx context.Context, id string) (volume.Volume, e
 		return volume.Volume{}, err
 	}
 	defer unlock()
+
 	st, ok := p.stagings.get(id)
 	if !ok {
 		return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrNotStaged, id)
 	}
+
 	grower, ok := p.backends[v.Backend].(Grower)
 	if !ok {
 		return v, nil
@@ -99,6 +104,7 @@ func (p *Publisher) GrowStaged(ctx context.Context, id string) (volume.Volume, e
 	if err := p.grow(grower, v, st.Path); err != nil {
 		return volume.Volume{}, fmt.Errorf("grow volume %s: %w", id, err)
 	}
+
 	return v, nil
 }
 
@@ -106,6 +112,7 @@ func (p *Publisher) grow(grower Grower, v volume.Volume, path string) error {
 	if v.Access == volume.Block {
 		return grower.GrowStaged(v.Spec, nil)
 	}
+
 	root, err := p.openMounted(path)
 	if errors.Is(err, errNotMounted) {
 		return notThere(v.ID, path)
@@ -114,5 +121,6 @@ func (p *Publisher) grow(grower Grower, v volume.Volume, path string) error {
 		return err
 	}
 	defer root.Close()
+
 	return grower.GrowStaged(v.Spec, root)
 }

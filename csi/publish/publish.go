@@ -96,10 +96,12 @@ func Open(cfg Config) (*Publisher, Report, error) {
 		targets:  cfg.Targets,
 		backends: cfg.Backends,
 	}
+
 	stagings, recorded, torn, err := openStagings(cfg.Dir)
 	if err != nil {
 		return nil, report, err
 	}
+
 	p.stagings, report.Torn = stagings, torn
 
 	for id, st := range recorded {
@@ -109,11 +111,13 @@ func Open(cfg Config) (*Publisher, Report, error) {
 			p.hold(id, st)
 			continue
 		}
+
 		report.Unstaged = append(report.Unstaged, id)
 		if err := p.stagings.remove(id); err != nil {
 			return nil, report, err
 		}
 	}
+
 	return p, report, nil
 }
 
@@ -154,7 +158,8 @@ type Use struct {
 func (u Use) check(v volume.Volume) error {
 	switch {
 	case u.Access != v.Access:
-		return fmt.Errorf("%w: volume %s is for %s access, not %s", volume.ErrInvalid, v.ID, v.Access, u.Access)
+		return fmt.Errorf("%w: volume %s is for %s access, not %s",
+			volume.ErrInvalid, v.ID, v.Access, u.Access)
 	case u.FSType != "" && u.FSType != v.FSType:
 		return fmt.Errorf("%w: volume %s has file system %s, not %s",
 			volume.ErrInvalid, v.ID, v.FSType, u.FSType)

@@ -22,16 +22,20 @@ func TestKilledDriverFindsVolumesInUse(t *testing.T) {
 		n.Write(v, n.Use(v, "one"))
 		volumes = append(volumes, v)
 	}
+
 	n.Kill()
-	if report := n.Start(); report.Recovered != len(volumes) || len(n.Found.Unstaged)+len(report.Damaged)+len(report.Torn) > 0 {
+	if report := n.Start(); report.Recovered != len(volumes) ||
+		len(n.Found.Unstaged)+len(report.Damaged)+len(report.Torn) > 0 {
 		t.Errorf("report %+v", report)
 	}
+
 	for _, v := range volumes {
 		n.CheckRead(v, n.Target(v.ID, "one"))
 		n.CheckRead(v, n.Use(v, "two"))
 		if err := n.Delete(t.Context(), v.ID); !errors.Is(err, volume.ErrInUse) {
 			t.Errorf("deleting %s in use: %v", v.Name, err)
 		}
+
 		n.Remove(v.ID, "one", "two")
 	}
 }
@@ -44,13 +48,18 @@ func TestRebootBringsVolumesBack(t *testing.T) {
 		n.Write(v, n.Use(v, "one"))
 		volumes = append(volumes, v)
 	}
+
 	if report := n.Reboot(); report.Recovered != len(volumes) || len(report.Damaged) > 0 {
 		t.Errorf("report %+v", report)
 	}
+
 	for _, v := range volumes {
-		if err := n.Publish(t.Context(), v.ID, n.Target(v.ID, "two"), publish.Use{Access: v.Access}); !errors.Is(err, volume.ErrNotStaged) {
+		if err := n.Publish(t.Context(), v.ID, n.Target(v.ID, "two"), publish.Use{
+			Access: v.Access,
+		}); !errors.Is(err, volume.ErrNotStaged) {
 			t.Errorf("publishing before staging: %v", err)
 		}
+
 		n.CheckRead(v, n.Use(v, "two"))
 		n.Remove(v.ID, "one", "two")
 	}
@@ -69,6 +78,7 @@ func TestPublishRules(t *testing.T) {
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}
+
 	check("publish before stage", n.Publish(ctx, v.ID, n.Target(v.ID, "a"), fs), volume.ErrNotStaged)
 	check("stage raw", n.Stage(ctx, v.ID, stage, publish.Use{Access: volume.Block}), volume.ErrInvalid)
 	check("stage", n.Stage(ctx, v.ID, stage, fs), nil)
@@ -85,9 +95,11 @@ func TestPublishRules(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(n.Target(v.ID, "a"), "f"), nil, 0o600); err != nil {
 		t.Error(err)
 	}
+
 	for range 2 {
 		check("unpublish", n.Unpublish(ctx, v.ID, n.Target(v.ID, "b")), nil)
 	}
+
 	n.Remove(v.ID, "a")
 	check("stage of nothing", n.Stage(ctx, v.ID, stage, fs), volume.ErrNotFound)
 }
@@ -101,10 +113,12 @@ func TestLostStateDirectory(t *testing.T) {
 		n.Write(v, n.Use(v, "one"))
 		volumes = append(volumes, v)
 	}
+
 	n.Kill()
 	if err := os.RemoveAll(filepath.Join(n.Dir, "run")); err != nil {
 		t.Fatal(err)
 	}
+
 	n.Start()
 	for _, v := range volumes {
 		if v.Backend == "image" && v.Access == volume.Filesystem {
@@ -112,6 +126,7 @@ func TestLostStateDirectory(t *testing.T) {
 				t.Errorf("deleting %s, which is mounted: %v", v.Name, err)
 			}
 		}
+
 		n.CheckRead(v, n.Use(v, "two"))
 		n.Remove(v.ID, "one", "two")
 	}
@@ -124,6 +139,7 @@ func TestFailedPublishLeavesNoTrace(t *testing.T) {
 	if err := n.Stage(t.Context(), v.ID, n.StagePath(v.ID), u); err != nil {
 		t.Fatal(err)
 	}
+
 	file := n.Target(v.ID, "a")
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -137,12 +153,16 @@ func TestFailedPublishLeavesNoTrace(t *testing.T) {
 	if err := n.Publish(t.Context(), v.ID, n.Target(v.ID, "c"), u); !errors.Is(err, volume.ErrInUse) {
 		t.Errorf("a second one: %v", err)
 	}
+
 	n.Remove(v.ID, "b")
 }
 
 func TestReadOnlyByMountOptionMayBeRepeated(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
-	for _, r := range []volume.Request{{Name: "b", Required: 16 << 20}, {Name: "e", Required: 16 << 20, Backend: "image"}} {
+	for _, r := range []volume.Request{
+		{Name: "b", Required: 16 << 20},
+		{Name: "e", Required: 16 << 20, Backend: "image"},
+	} {
 		v := n.MustCreate(r)
 		u := publish.Use{Access: volume.Filesystem, Options: []string{"ro"}}
 		for range 2 {
@@ -150,6 +170,7 @@ func TestReadOnlyByMountOptionMayBeRepeated(t *testing.T) {
 				t.Errorf("%s: %v", r.Name, err)
 			}
 		}
+
 		n.Remove(v.ID, "a")
 	}
 }
@@ -177,6 +198,7 @@ func TestStatsOfADeviceThatIsBoundElsewhere(t *testing.T) {
 	if err := unix.Unmount(bound, 0); err != nil {
 		t.Fatal(err)
 	}
+
 	n.Remove(v.ID, "pod")
 	n.Remove(other.ID, "pod")
 }
@@ -194,9 +216,13 @@ func TestPathsFromOutsideStayInside(t *testing.T) {
 	if err := os.Symlink(victim, filepath.Join(n.Dir, "last")); err != nil {
 		t.Fatal(err)
 	}
+
 	fs := publish.Use{Access: volume.Filesystem}
 	n.Use(v, "pod")
-	for _, path := range []string{victim, n.Dir, n.Dir + "/link/victim", n.Dir + "/last", n.Dir + "/../x", n.Dir + "/a/../../x", "relative", "", "/", n.Dir + "/a\x00b"} {
+	for _, path := range []string{
+		victim, n.Dir, n.Dir + "/link/victim", n.Dir + "/last", n.Dir + "/../x", n.Dir + "/a/../../x",
+		"relative", "", "/", n.Dir + "/a\x00b",
+	} {
 		if err := n.Publish(t.Context(), v.ID, path, fs); !errors.Is(err, target.ErrOutside) {
 			t.Errorf("publish on %q: %v", path, err)
 		}
@@ -204,14 +230,17 @@ func TestPathsFromOutsideStayInside(t *testing.T) {
 			t.Errorf("unpublish from %q: %v", path, err)
 		}
 	}
+
 	if _, err := os.Stat(victim); err != nil {
 		t.Error(err)
 	}
+
 	for _, id := range []string{"", "..", "../../etc", "a/b", "A", "a\x00", "-a"} {
 		if err := n.Delete(t.Context(), id); !errors.Is(err, volume.ErrInvalid) {
 			t.Errorf("delete %q: %v", id, err)
 		}
 	}
+
 	for _, left := range n.List("", 0) {
 		n.Remove(left.ID, "pod")
 	}

@@ -9,25 +9,28 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// Stage makes a volume ready for use on this node: its file system is mounted on path, or its device attached.
-// Pods get it by Publish. Repeating it is success; another path is ErrInUse.
+// Stage makes a volume ready for use on this node: its file system is mounted on path, or its device
+// attached. Pods get it by Publish. Repeating it is success; another path is ErrInUse.
 func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 	v, unlock, err := p.acquire(ctx, id, u)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+
 	st, staged := p.stagings.get(id)
 	if staged {
 		if err := st.checkPath(id, path); err != nil {
 			return err
 		}
 	}
+
 	point, err := p.targets.Point(path, true)
 	if err != nil {
 		return err
 	}
 	defer point.Close()
+
 	state, err := point.State()
 	if err != nil || staged && state.Mounted && v.Access == volume.Filesystem {
 		return err
@@ -38,14 +41,18 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 			return err
 		}
 	}
+
 	err = p.attach(v, point, state, u)
 	if err == nil {
 		return nil
 	}
+
 	err = fmt.Errorf("stage volume %s: %w", id, err)
 	if staged {
-		return err // pods may be using what was there before
+		// pods may be using what was there before
+		return err
 	}
+
 	return errors.Join(err, p.undoAttach(v, point), p.end(id))
 }
 
@@ -72,6 +79,7 @@ func (p *Publisher) attach(v volume.Volume, point *target.Point, state target.St
 		if err != nil {
 			return err
 		}
+
 		return dev.Close()
 	}
 
@@ -81,14 +89,17 @@ func (p *Publisher) attach(v volume.Volume, point *target.Point, state target.St
 			return err
 		}
 	}
+
 	tree, err := p.backends[v.Backend].Mount(v.Spec, target.ParseOptions(u.Options))
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
+
 	if err := point.MakeDir(); err != nil {
 		return err
 	}
+
 	return tree.Attach(point)
 }
 
@@ -107,6 +118,7 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 		return err
 	}
 	defer unlock()
+
 	st, staged := p.stagings.get(id)
 	if staged && st.Path != path {
 		return nil
@@ -117,13 +129,16 @@ func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
 	if err := p.clear(path, (*target.Point).Clear); err != nil {
 		return fmt.Errorf("unstage volume %s: %w", id, err)
 	}
+
 	if v, err := p.volumes.Get(id); err == nil && v.Access == volume.Block {
 		if err := p.detach(v); err != nil {
 			return fmt.Errorf("unstage volume %s: %w", id, err)
 		}
 	}
+
 	if !staged {
 		return nil
 	}
+
 	return p.end(id)
 }

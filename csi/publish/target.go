@@ -21,14 +21,17 @@ func (p *Publisher) Publish(ctx context.Context, id, path string, u Use) error {
 		return err
 	}
 	defer unlock()
+
 	before, ok := p.stagings.get(id)
 	if !ok {
 		return fmt.Errorf("%w: %s", volume.ErrNotStaged, id)
 	}
+
 	after, err := before.with(id, path, u.SingleWriter)
 	if err != nil {
 		return err
 	}
+
 	point, err := p.targets.Point(path, true)
 	if err != nil {
 		return err
@@ -40,16 +43,19 @@ func (p *Publisher) Publish(ctx context.Context, id, path string, u Use) error {
 			return err
 		}
 	}
+
 	err = p.show(v, before.Path, point, u)
 	if err == nil {
 		return nil
 	}
+
 	err = fmt.Errorf("publish volume %s: %w", id, err)
 
 	// A target without a mount would keep others from a single writer's volume.
 	if state, unknown := point.State(); unknown != nil || state.Mounted {
 		return err
 	}
+
 	return errors.Join(err, p.stagings.put(id, before))
 }
 
@@ -78,11 +84,13 @@ func (p *Publisher) show(v volume.Volume, stagingPath string, point *target.Poin
 	if err := makePoint(); err != nil {
 		return err
 	}
+
 	tree, err := target.Clone(source, options)
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
+
 	return tree.Attach(point)
 }
 
@@ -107,6 +115,7 @@ func (p *Publisher) openMounted(path string) (*os.File, error) {
 		return nil, err
 	}
 	defer point.Close()
+
 	state, err := point.State()
 	if err != nil {
 		return nil, err
@@ -114,6 +123,7 @@ func (p *Publisher) openMounted(path string) (*os.File, error) {
 	if !state.Mounted {
 		return nil, fmt.Errorf("%s: %w", path, errNotMounted)
 	}
+
 	return point.Open()
 }
 
@@ -157,6 +167,7 @@ func (p *Publisher) Unpublish(ctx context.Context, id, path string) error {
 		return err
 	}
 	defer unlock()
+
 	if err := p.clear(path, (*target.Point).Remove); err != nil {
 		return fmt.Errorf("unpublish volume %s: %w", id, err)
 	}
@@ -165,5 +176,6 @@ func (p *Publisher) Unpublish(ctx context.Context, id, path string) error {
 	if !ok || !slices.Contains(st.Targets, path) {
 		return nil
 	}
+
 	return p.stagings.put(id, st.without(path))
 }

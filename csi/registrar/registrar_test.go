@@ -23,12 +23,14 @@ func serve(t *testing.T) (registerapi.RegistrationClient, *bytes.Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var log bytes.Buffer
 	r := registrar.New(registrar.Config{
 		Driver:   "csi.trivet.dev",
 		Endpoint: "/plugins/csi.sock",
 		Log:      slog.New(slog.NewTextHandler(&log, nil)),
 	})
+
 	server := r.Server()
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
@@ -36,11 +38,13 @@ func serve(t *testing.T) (registerapi.RegistrationClient, *bytes.Buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() {
 		conn.Close()
 		server.Stop()
 		<-done
 	})
+
 	return registerapi.NewRegistrationClient(conn), &log
 }
 
@@ -51,7 +55,8 @@ func TestKubeletLearnsOfTheDriver(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.GetType() != registerapi.CSIPlugin || info.GetName() != "csi.trivet.dev" ||
-		info.GetEndpoint() != "/plugins/csi.sock" || !slices.Equal(info.GetSupportedVersions(), []string{"1.0.0"}) {
+		info.GetEndpoint() != "/plugins/csi.sock" ||
+		!slices.Equal(info.GetSupportedVersions(), []string{"1.0.0"}) {
 		t.Errorf("info %v", info)
 	}
 }
@@ -70,6 +75,7 @@ func TestAnswerOfKubeletIsLoggedWithItsReason(t *testing.T) {
 		if _, err := kubelet.NotifyRegistrationStatus(t.Context(), c.status); err != nil {
 			t.Fatal(err)
 		}
+
 		for _, part := range c.want {
 			if !strings.Contains(log.String(), part) {
 				t.Errorf("log %q does not have %q", log, part)

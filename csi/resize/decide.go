@@ -73,12 +73,16 @@ func decide(f facts) decision {
 	if after := f.refused.until.Sub(f.now); after > 0 && f.refused.bytes == size.Value() {
 		return decision{action: wait, after: after, reason: "the driver has refused this size"}
 	}
+
 	return decision{action: grow, size: size}
 }
 
-// nextSize is the size that the volume of a claim is to be given; due is false when the volume is large enough
-// and only its file system is not.
-func nextSize(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) (size resource.Quantity, due bool) {
+// nextSize is the size that the volume of a claim is to be given; due is false when the volume is large
+// enough and only its file system is not.
+func nextSize(
+	c *corev1.PersistentVolumeClaim,
+	pv *corev1.PersistentVolume,
+) (size resource.Quantity, due bool) {
 	requested, have := objects.Requested(c), pv.Spec.Capacity[corev1.ResourceStorage]
 	if requested.Cmp(have) <= 0 && isWithKubelet(c) {
 		return requested, false
@@ -91,6 +95,7 @@ func nextSize(c *corev1.PersistentVolumeClaim, pv *corev1.PersistentVolume) (siz
 	if unfinished && allocated.Cmp(requested) > 0 && have.Cmp(allocated) < 0 {
 		return allocated, true
 	}
+
 	return requested, true
 }
 
@@ -108,11 +113,13 @@ func isWithKubelet(c *corev1.PersistentVolumeClaim) bool {
 		corev1.PersistentVolumeClaimNodeResizeInfeasible:
 		return true
 	}
+
 	for _, condition := range c.Status.Conditions {
 		if condition.Type == corev1.PersistentVolumeClaimFileSystemResizePending &&
 			condition.Status == corev1.ConditionTrue {
 			return true
 		}
 	}
+
 	return false
 }

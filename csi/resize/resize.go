@@ -1,6 +1,6 @@
 // Package resize makes the volumes of a node as large as their claims ask, the way external-resizer does with
-// RecoverVolumeExpansionFailure: first the volume, then the capacity of its object, then the claim's status, or
-// the condition that makes kubelet grow the file system.
+// RecoverVolumeExpansionFailure: first the volume, then the capacity of its object, then the claim's status,
+// or the condition that makes kubelet grow the file system.
 //
 // A claim's status says how far its growth has come: allocatedResources is the size that the volume is being
 // given, allocatedResourceStatuses the step that is next. A user whose growth is infeasible may ask for less.
@@ -80,6 +80,7 @@ func (r *Resizer) look(ctx context.Context, key string) error {
 	if c == nil || c.Spec.VolumeName == "" {
 		return nil
 	}
+
 	f := facts{
 		local:   r.cfg.Local,
 		claim:   c,
@@ -87,6 +88,7 @@ func (r *Resizer) look(ctx context.Context, key string) error {
 		refused: r.refusalOf(c.UID),
 		now:     time.Now(),
 	}
+
 	d := decide(f)
 	r.cfg.Log.Debug("resize", "claim", key, "action", string(d.action), "reason", d.reason)
 	switch d.action {
@@ -99,6 +101,7 @@ func (r *Resizer) look(ctx context.Context, key string) error {
 		r.queue.AddAfter(key, d.after)
 	case ignore:
 	}
+
 	return nil
 }
 
@@ -126,6 +129,7 @@ func (r *Resizer) grow(
 	if err != nil {
 		return r.failed(ctx, c, pv, size, err)
 	}
+
 	return r.grown(ctx, c, pv, resp)
 }
 
@@ -147,9 +151,11 @@ func (r *Resizer) grown(
 		if _, err := r.patchStatus(ctx, c, growth{capacity: size}); err != nil {
 			return err
 		}
+
 		r.event(c, corev1.EventTypeNormal, "VolumeResizeSuccessful", "Resize volume succeeded")
 		return nil
 	}
+
 	_, err = r.patchStatus(ctx, c, growth{
 		step:      corev1.PersistentVolumeClaimNodeResizePending,
 		condition: corev1.PersistentVolumeClaimFileSystemResizePending,
@@ -158,6 +164,7 @@ func (r *Resizer) grown(
 	if err != nil {
 		return err
 	}
+
 	r.event(c, corev1.EventTypeNormal, "FileSystemResizeRequired",
 		"Require file system resize of volume on node")
 	return nil
@@ -167,8 +174,8 @@ func (r *Resizer) grown(
 // another one.
 const refusedFor = time.Minute
 
-// failed reports the failure to the user. A growth that is infeasible is marked so, and then a smaller one may
-// be asked for; any other is tried again.
+// failed reports the failure to the user. A growth that is infeasible is marked so, and then a smaller one
+// may be asked for; any other is tried again.
 func (r *Resizer) failed(
 	ctx context.Context,
 	c *corev1.PersistentVolumeClaim,
@@ -192,6 +199,7 @@ func (r *Resizer) failed(
 	if err != nil {
 		return err
 	}
+
 	r.refuse(c.UID, refusal{bytes: size.Value(), until: time.Now().Add(refusedFor)})
 	r.queue.AddAfter(kube.Key(c), refusedFor)
 	return nil

@@ -83,6 +83,7 @@ func TestDecideWhatSize(t *testing.T) {
 					corev1.ResourceStorage: resource.MustParse(c.allocated),
 				}
 			}
+
 			d := decide(facts{local: csitest.Here, claim: claim, volume: volumeOf(claim, c.volume)})
 			if d.action != c.want || d.action == grow && d.size.String() != c.size {
 				t.Errorf("%s %s (%s), want %s %s", d.action, d.size.String(), d.reason, c.want, c.size)
@@ -124,7 +125,13 @@ func TestDecideWhose(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			claim := boundClaim("2Gi", "1Gi")
-			f := facts{local: csitest.Here, claim: claim, volume: volumeOf(claim, "1Gi"), now: now}
+			f := facts{
+				local:  csitest.Here,
+				claim:  claim,
+				volume: volumeOf(claim, "1Gi"),
+				now:    now,
+			}
+
 			c.change(&f)
 			if d := decide(f); d.action != c.want || d.after != c.after {
 				t.Errorf("%s after %s (%s), want %s after %s", d.action, d.after, d.reason, c.want, c.after)
@@ -148,8 +155,10 @@ func newCluster(t *testing.T) *csitest.Cluster {
 			Events:  events,
 			Log:     c.Log,
 		})
+
 		return []func(context.Context){r.Run}
 	})
+
 	t.Cleanup(stop)
 	return c
 }
@@ -197,6 +206,7 @@ func TestKubeletIsToldToGrowTheFileSystem(t *testing.T) {
 	if got := storageOf(c.VolumeNamed(csitest.Volume).Spec.Capacity); got != "2Gi" {
 		t.Errorf("the volume object has %s", got)
 	}
+
 	c.Eventually("the event", func() bool { return c.HasEvent("FileSystemResizeRequired") })
 }
 
@@ -210,6 +220,7 @@ func TestInfeasibleGrowthIsRecoveredByASmallerOne(t *testing.T) {
 			s.Conditions[0].Type == corev1.PersistentVolumeClaimControllerResizeError &&
 			s.Conditions[0].Message == "too large"
 	})
+
 	c.Eventually("the event", func() bool { return c.HasEvent("VolumeResizeFailed") })
 
 	request(c, "3Gi")
@@ -248,6 +259,7 @@ func TestConditionsOfOthersStay(t *testing.T) {
 		{Type: corev1.PersistentVolumeClaimResizing},
 		{Type: "Other"},
 	}
+
 	got := growth{
 		condition: corev1.PersistentVolumeClaimControllerResizeError,
 		message:   string(make([]byte, 2*maxMessage)),

@@ -39,9 +39,11 @@ func (g growth) conditions(c *corev1.PersistentVolumeClaim) []corev1.PersistentV
 			conditions = append(conditions, old)
 		}
 	}
+
 	if g.condition == "" {
 		return conditions
 	}
+
 	return append(conditions, corev1.PersistentVolumeClaimCondition{
 		Type:               g.condition,
 		Status:             corev1.ConditionTrue,
@@ -65,6 +67,7 @@ func (g growth) patch(c *corev1.PersistentVolumeClaim) ([]byte, error) {
 	if g.capacity != nil {
 		status["capacity"] = corev1.ResourceList{corev1.ResourceStorage: *g.capacity}
 	}
+
 	meta := map[string]any{"uid": c.UID, "resourceVersion": c.ResourceVersion}
 	return json.Marshal(map[string]any{"metadata": meta, "status": status})
 }

@@ -90,6 +90,7 @@ func New(cfg Config) *Ledger {
 func (l *Ledger) Promise(p Promise) error {
 	l.promising.Lock()
 	defer l.promising.Unlock()
+
 	free, err := l.available(p.Backend)
 	if err != nil {
 		return err
@@ -102,6 +103,7 @@ func (l *Ledger) Promise(p Promise) error {
 	if more > free {
 		return &Shortage{Promise: p, More: more, Free: max(free, 0)}
 	}
+
 	l.Record(p)
 	return nil
 }
@@ -191,6 +193,7 @@ func (l *Ledger) available(backend string) (int64, error) {
 			// Nobody knows how much of it is written.
 			capacity.Unwritten = promised.Bytes
 		}
+
 		disk -= capacity.Unwritten
 		if name == backend {
 			free = capacity.Limit - promised.Bytes
@@ -200,5 +203,6 @@ func (l *Ledger) available(backend string) (int64, error) {
 	if l.cfg.Most > 0 {
 		free = min(free, l.cfg.Most-total)
 	}
+
 	return min(free, disk), nil
 }

@@ -38,47 +38,64 @@ func TestAvailable(t *testing.T) {
 		err      error
 	}{
 		{
-			name: "nothing is promised",
-			disk: 1000, pool: backend{limit: 600}, image: backend{limit: 9000},
-			want: 600,
+			name:  "nothing is promised",
+			disk:  1000,
+			pool:  backend{limit: 600},
+			image: backend{limit: 9000},
+			want:  600,
 		},
 		{
-			name: "the disk has less than the pool",
-			disk: 300, pool: backend{limit: 600}, image: backend{limit: 9000},
-			want: 300,
+			name:  "the disk has less than the pool",
+			disk:  300,
+			pool:  backend{limit: 600},
+			image: backend{limit: 9000},
+			want:  300,
 		},
 		{
-			name: "what is promised counts whole, written or not",
-			disk: 1000, pool: backend{limit: 600, written: 100}, image: backend{limit: 9000},
+			name:     "what is promised counts whole, written or not",
+			disk:     1000,
+			pool:     backend{limit: 600, written: 100},
+			image:    backend{limit: 9000},
 			promises: []space.Promise{{ID: "a", Backend: "pool", Bytes: 200}},
 			want:     400,
 		},
 		{
-			name: "what another backend has still to write is not free",
-			disk: 500, pool: backend{limit: 600}, image: backend{limit: 9000, written: 50},
+			name:     "what another backend has still to write is not free",
+			disk:     500,
+			pool:     backend{limit: 600},
+			image:    backend{limit: 9000, written: 50},
 			promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
 			want:     300,
 		},
 		{
-			name: "all backends together have a bound",
-			disk: 1000, most: 500, pool: backend{limit: 600}, image: backend{limit: 9000},
+			name:     "all backends together have a bound",
+			disk:     1000,
+			most:     500,
+			pool:     backend{limit: 600},
+			image:    backend{limit: 9000},
 			promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
 			want:     250,
 		},
 		{
-			name: "a backend that cannot be measured has written nothing",
-			disk: 500, pool: backend{limit: 600}, image: backend{written: 250, err: broken},
+			name:     "a backend that cannot be measured has written nothing",
+			disk:     500,
+			pool:     backend{limit: 600},
+			image:    backend{written: 250, err: broken},
 			promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
 			want:     250,
 		},
 		{
-			name: "the backend itself cannot be measured",
-			disk: 500, pool: backend{err: broken}, image: backend{},
-			err: broken,
+			name:  "the backend itself cannot be measured",
+			disk:  500,
+			pool:  backend{err: broken},
+			image: backend{},
+			err:   broken,
 		},
 		{
-			name: "more is promised than there is",
-			disk: 1000, pool: backend{limit: 100, written: 200}, image: backend{},
+			name:     "more is promised than there is",
+			disk:     1000,
+			pool:     backend{limit: 100, written: 200},
+			image:    backend{},
 			promises: []space.Promise{{ID: "a", Backend: "pool", Bytes: 200}},
 			want:     -100,
 		},
@@ -89,9 +106,11 @@ func TestAvailable(t *testing.T) {
 				Most:     c.most,
 				Backends: map[string]space.Backend{"pool": c.pool, "image": c.image},
 			})
+
 			for _, p := range c.promises {
 				l.Record(p)
 			}
+
 			got, err := l.Available("pool")
 			if got != c.want || !errors.Is(err, c.err) {
 				t.Errorf("%d bytes, %v; want %d, %v", got, err, c.want, c.err)
@@ -112,6 +131,7 @@ func TestPromises(t *testing.T) {
 		promise  space.Promise
 		shortage *space.Shortage // nil: it is made
 	}
+
 	of := func(id, backend string, bytes int64) space.Promise {
 		return space.Promise{ID: id, Backend: backend, Bytes: bytes}
 	}
@@ -173,6 +193,7 @@ func TestPromises(t *testing.T) {
 					t.Errorf("step %d: %v, want %v", i, err, s.shortage)
 				}
 			}
+
 			if got, err := l.Available("pool"); got != c.want || err != nil {
 				t.Errorf("%d bytes are left, %v; want %d", got, err, c.want)
 			}
@@ -203,6 +224,7 @@ func TestTheSameBytesAreNotPromisedTwice(t *testing.T) {
 			}
 		})
 	}
+
 	group.Wait()
 	if len(made) != 3 {
 		t.Errorf("%d volumes of 30 bytes were promised out of 100", len(made))
@@ -227,7 +249,13 @@ func TestBackendsSeeTheirOwnPromises(t *testing.T) {
 		Disk:     disk(1 << 40),
 		Backends: map[string]space.Backend{"pool": w, "image": backend{}},
 	})
-	a, b := space.Promise{ID: "a", Backend: "pool", Bytes: 1}, space.Promise{ID: "b", Backend: "pool", Bytes: 2}
+
+	a, b := space.Promise{
+		ID:      "a",
+		Backend: "pool",
+		Bytes:   1,
+	}, space.Promise{ID: "b", Backend: "pool", Bytes: 2}
+
 	l.Record(a)
 	l.Record(b)
 	l.Record(space.Promise{ID: "c", Backend: "image", Bytes: 3})
@@ -242,6 +270,7 @@ func TestFileSystemKeepsItsReserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	rest, err := space.FileSystem{Dir: dir, Reserve: all}.Free()
 	if err != nil || rest > all/2 {
 		t.Errorf("%d of %d bytes are left, %v", rest, all, err)

@@ -74,6 +74,7 @@ func ParseOptions(options []string) Options {
 			}
 		}
 	}
+
 	return o
 }
 

@@ -72,6 +72,7 @@ func FuzzOptions(f *testing.F) {
 				t.Errorf("option %q of %q is given to the file system", option, given)
 			}
 		}
+
 		if !slices.Equal(both.FS, slices.Concat(a.FS, b.FS)) {
 			t.Errorf("options %q, one after the other %q and %q", both.FS, a.FS, b.FS)
 		}

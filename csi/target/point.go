@@ -97,8 +97,10 @@ func (p *Point) State() (State, error) {
 		if err := unix.Statfs(p.kernelPath(), &fs); err != nil {
 			return State{}, &os.PathError{Op: "statfs", Path: p.path, Err: err}
 		}
+
 		s.ReadOnly = fs.Flags&unix.ST_RDONLY != 0
 	}
+
 	return s, nil
 }
 
@@ -123,11 +125,13 @@ const (
 func (p *Point) Clear() error {
 	ctx, cancel := context.WithTimeout(context.Background(), busyTimeout)
 	defer cancel()
+
 	for {
 		state, err := p.State()
 		if err != nil || !state.Mounted {
 			return err
 		}
+
 		err = unix.Unmount(p.kernelPath(), unix.UMOUNT_NOFOLLOW)
 		switch {
 		case err == nil:

@@ -32,8 +32,8 @@ func OpenRoot(dir string) (*Root, error) {
 func (r *Root) Close() error { return r.dir.Close() }
 
 // Point opens the directory that holds the path. With create set, missing directories on the way are made
-// (0750); without it os.ErrNotExist is returned when one is missing. A path that is not clean, not beneath the
-// root or leads through a symbolic link is ErrOutside.
+// (0750); without it os.ErrNotExist is returned when one is missing. A path that is not clean, not beneath
+// the root or leads through a symbolic link is ErrOutside.
 func (r *Root) Point(name string, create bool) (*Point, error) {
 	clean := path.Clean(name)
 	rel, ok := strings.CutPrefix(clean, strings.TrimSuffix(r.path, "/")+"/")
@@ -49,6 +49,7 @@ func (r *Root) Point(name string, create bool) (*Point, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	return &Point{parent: parent, name: base, path: clean}, nil
 }
 
@@ -58,18 +59,22 @@ func (r *Root) create(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	for part := range strings.SplitSeq(dir, "/") {
 		if err := unix.Mkdirat(int(at.Fd()), part, 0o750); err != nil && !errors.Is(err, unix.EEXIST) {
 			at.Close()
 			return nil, &os.PathError{Op: "mkdir", Path: path.Join(at.Name(), part), Err: err}
 		}
+
 		next, err := openDir(at, part, at.Name())
 		at.Close()
 		if err != nil {
 			return nil, err
 		}
+
 		at = next
 	}
+
 	return at, nil
 }
 

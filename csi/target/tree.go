@@ -19,16 +19,19 @@ func Clone(f *os.File, o Options) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone the mount of %s: %w", f.Name(), err)
 	}
+
 	t := &Tree{fd}
 	a := o.all()
 	if a == (attributes{}) {
 		return t, nil
 	}
+
 	attr := unix.MountAttr{Attr_set: a.set, Attr_clr: a.clear}
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		t.Close()
 		return nil, fmt.Errorf("set attributes of the mount of %s: %w", f.Name(), err)
 	}
+
 	return t, nil
 }
 
@@ -47,16 +50,19 @@ func newTree(fsType, device string, o Options) (*Tree, error) {
 		return nil, err
 	}
 	defer unix.Close(fs)
+
 	if err := unix.FsconfigSetString(fs, "source", device); err != nil {
 		return nil, err
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return nil, reason(fs, err)
 	}
+
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(o.all().set))
 	if err != nil {
 		return nil, reason(fs, err)
 	}
+
 	return &Tree{fd}, nil
 }
 
@@ -66,6 +72,7 @@ func configure(fsType string, o Options) (fs int, err error) {
 	if fs, err = unix.Fsopen(fsType, unix.FSOPEN_CLOEXEC); err != nil {
 		return -1, err
 	}
+
 	for _, opt := range o.FS {
 		key, value, ok := strings.Cut(opt, "=")
 		switch {
@@ -77,12 +84,14 @@ func configure(fsType string, o Options) (fs int, err error) {
 		default:
 			err = unix.FsconfigSetFlag(fs, key)
 		}
+
 		if err != nil {
 			err = fmt.Errorf("mount option %q: %w", opt, reason(fs, err))
 			unix.Close(fs)
 			return -1, err
 		}
 	}
+
 	return fs, nil
 }
 
@@ -98,8 +107,8 @@ func CheckOptions(fsType string, o Options) error {
 	return unix.Close(fs)
 }
 
-// reason adds what the file system says about its refusal; fsopen(2): messages are read from the descriptor of
-// the context.
+// reason adds what the file system says about its refusal; fsopen(2): messages are read from the descriptor
+// of the context.
 func reason(fs int, err error) error {
 	var buf [512]byte
 	if n, readErr := unix.Read(fs, buf[:]); readErr == nil && n > 0 {

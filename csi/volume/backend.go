@@ -96,16 +96,20 @@ func (b backends) complete(r Request) (Spec, error) {
 			refused = fmt.Errorf("%w: backend %q does not work on this node", ErrInvalid, name)
 			continue
 		}
+
 		spec := r.spec(name, size)
 		if refused = backend.Complete(&spec, r.Options); refused != nil {
 			continue
 		}
+
 		if r.Limit > 0 && spec.Size > r.Limit {
 			return Spec{}, fmt.Errorf("%w: backend %s needs at least %d bytes, the limit is %d",
 				ErrSize, name, spec.Size, r.Limit)
 		}
+
 		return spec, nil
 	}
+
 	return Spec{}, refused
 }
 
@@ -118,6 +122,7 @@ func (b backends) smallest(r Request) (spec Spec, ok bool, err error) {
 		if backend == nil {
 			continue
 		}
+
 		spec := r.spec(name, granularity)
 		err := backend.Complete(&spec, r.Options)
 		if err == nil {
@@ -127,6 +132,7 @@ func (b backends) smallest(r Request) (spec Spec, ok bool, err error) {
 			refused = err
 		}
 	}
+
 	return Spec{}, false, refused
 }
 
@@ -146,6 +152,7 @@ func (b backends) checkUnclaimed(id string) error {
 			return fmt.Errorf("create volume %s: %w", id, err)
 		}
 	}
+
 	return nil
 }
 
@@ -163,5 +170,6 @@ func (b backends) destroyUnclaimed(id string) error {
 			return fmt.Errorf("delete volume %s of backend %s: %w", id, name, err)
 		}
 	}
+
 	return nil
 }

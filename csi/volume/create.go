@@ -15,6 +15,7 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 	if err != nil {
 		return Volume{}, err
 	}
+
 	unlock, err := s.Lock(ctx, spec.ID)
 	if err != nil {
 		return Volume{}, err
@@ -25,23 +26,32 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 	if known && old.Phase == ready {
 		return s.view(old), errors.Join(old.damage, r.checkSatisfied(old.Spec))
 	}
+
 	if known {
 		err = s.clearAttempt(spec, old)
 	} else {
 		err = s.checkUnclaimed(spec.ID)
 	}
+
 	if err != nil {
 		return Volume{}, err
 	}
 
-	intent := record{Version: recordVersion, Phase: making, Spec: spec, Created: now()}
+	intent := record{
+		Version: recordVersion,
+		Phase:   making,
+		Spec:    spec,
+		Created: now(),
+	}
 	if err := s.promise(intent); err != nil {
 		return Volume{}, err
 	}
+
 	made, err := s.make(intent)
 	if err != nil {
 		return Volume{}, fmt.Errorf("create volume %s: %w", spec.ID, err)
 	}
+
 	s.index.put(spec.ID, made)
 	s.changed()
 	return s.view(made), nil
@@ -72,6 +82,7 @@ func (s *Store) clearAttempt(spec Spec, old record) error {
 	if err := backend.Destroy(spec.ID); err != nil {
 		return fmt.Errorf("create volume %s: %w", spec.ID, err)
 	}
+
 	return backend.Commit()
 }
 
@@ -88,8 +99,8 @@ func (s *Store) promise(r record) error {
 	return nil
 }
 
-// make creates the content of an intended volume. What it leaves when it fails is taken away, at the latest by
-// the next Create or start. The intent is for a killed process; a power loss may take it away before the
+// make creates the content of an intended volume. What it leaves when it fails is taken away, at the latest
+// by the next Create or start. The intent is for a killed process; a power loss may take it away before the
 // volume, which is then a stray without data.
 func (s *Store) make(r record) (record, error) {
 	id := r.Spec.ID
@@ -98,6 +109,7 @@ func (s *Store) make(r record) (record, error) {
 	if err == nil {
 		r.Origin, err = backend.Create(r.Spec)
 	}
+
 	if err == nil {
 		r.Phase = ready
 		if err = s.records.Put(id, r); err == nil {
@@ -109,6 +121,7 @@ func (s *Store) make(r record) (record, error) {
 	if backend.Destroy(id) != nil || backend.Commit() != nil || s.records.Delete(id) != nil {
 		return r, fmt.Errorf("%w (what it left is removed later)", err)
 	}
+
 	s.index.drop(id)
 	return r, err
 }

@@ -6,21 +6,24 @@ import (
 	"fmt"
 )
 
-// Delete takes the volume and its content away. What does not exist is success. When it returns, the bytes are
-// free again; Run, or the next start, makes the deletion survive a power loss.
+// Delete takes the volume and its content away. What does not exist is success. When it returns, the bytes
+// are free again; Run, or the next start, makes the deletion survive a power loss.
 func (s *Store) Delete(ctx context.Context, id string) error {
 	unlock, err := s.Lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+
 	if where, held := s.index.holder(id); held {
 		return fmt.Errorf("%w: %s is %s", ErrInUse, id, where)
 	}
+
 	r, known := s.index.get(id)
 	if !known {
 		return s.deleteUnknown(id)
 	}
+
 	backend := s.backends.byName[r.Spec.Backend]
 	if backend == nil {
 		return fmt.Errorf("delete volume %s: %w", id, r.damage)
@@ -38,6 +41,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 		// The backend saw a user that nobody has told of: the volume stays as it is.
 		return errors.Join(err, s.records.Update(id, before))
 	}
+
 	r.damage = err
 	s.index.put(id, r)
 	if err != nil {
@@ -49,6 +53,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 	case s.destroyed <- struct{}{}:
 	default:
 	}
+
 	s.changed()
 	return nil
 }

@@ -15,8 +15,8 @@ import (
 
 const mib = 1 << 20
 
-// fakeBackend keeps volumes in memory. It outlives a Store, as a disk does, and forgets what was not committed
-// when the power fails (lose).
+// fakeBackend keeps volumes in memory. It outlives a Store, as a disk does, and forgets what was not
+// committed when the power fails (lose).
 type fakeBackend struct {
 	name  string
 	limit int64  // bytes for all volumes
@@ -82,12 +82,14 @@ func (b *fakeBackend) Complete(s *Spec, options []string) error {
 			return fmt.Errorf("%w: mount option %q", ErrInvalid, option)
 		}
 	}
+
 	if s.Access == Block && !b.block {
 		return fmt.Errorf("%w: no raw block volumes", ErrInvalid)
 	}
 	if s.Access == Filesystem && s.FSType == "" {
 		s.FSType = "fakefs"
 	}
+
 	s.Size = max(s.Size, b.least)
 	return nil
 }
@@ -228,7 +230,12 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{t: t, dir: t.TempDir(), pool: newFake("pool"), files: newFake("files")}
+	f := &fixture{
+		t:     t,
+		dir:   t.TempDir(),
+		pool:  newFake("pool"),
+		files: newFake("files"),
+	}
 	f.files.block, f.files.knows = true, "discard"
 	f.restart()
 	return f
@@ -246,6 +253,7 @@ func (f *fixture) restart() Report {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+
 	f.Store, f.report = store, report
 	return report
 }

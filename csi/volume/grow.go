@@ -17,10 +17,12 @@ func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Vol
 		return Volume{}, err
 	}
 	defer unlock()
+
 	size, err := Request{Required: max(required, 1), Limit: limit}.size()
 	if err != nil {
 		return Volume{}, err
 	}
+
 	if limit > 0 && r.Spec.Size > limit {
 		return Volume{}, fmt.Errorf("%w: volume %s has %d bytes already, the limit is %d",
 			ErrSize, id, r.Spec.Size, limit)
@@ -39,6 +41,7 @@ func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Vol
 		s.restore(before)
 		return Volume{}, fmt.Errorf("grow volume %s: %w", id, err)
 	}
+
 	s.changed()
 	return s.view(r), nil
 }
@@ -54,12 +57,14 @@ func (s *Store) enlarge(before record, size int64) (record, error) {
 	if err != nil {
 		return before, err
 	}
+
 	s.index.put(id, r)
 
 	if err := s.records.Put(id, r); err != nil {
 		s.index.put(id, before)
 		return before, fmt.Errorf("grow volume %s: %w", id, err)
 	}
+
 	return r, nil
 }
 

@@ -79,9 +79,11 @@ func (x *index) get(id string) (record, bool) {
 func (x *index) put(id string, r record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+
 	if i, found := slices.BinarySearch(x.ids, id); !found {
 		x.ids = slices.Insert(x.ids, i, id)
 	}
+
 	x.records[id] = r
 
 	if r.destroyed() {
@@ -106,16 +108,19 @@ func (x *index) drop(id string) {
 func (x *index) page(after string, limit int) []record {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+
 	i, found := slices.BinarySearch(x.ids, after)
 	if found {
 		i++
 	}
+
 	var page []record
 	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
 		if r := x.records[x.ids[i]]; r.Phase == ready {
 			page = append(page, r)
 		}
 	}
+
 	return page
 }
 

@@ -15,13 +15,14 @@ import (
 
 // Report is what Open found and put right.
 type Report struct {
-	Torn      []durable.Torn   // records that could not be read; set aside
-	Unmade    []string         // IDs of volumes whose creation was cut short; removed
-	Deleted   []string         // IDs of volumes whose deletion was cut short; removed
-	Damaged   map[string]error // by ID: volumes that cannot be used
-	Trouble   map[string]error // by name: backends that could not be looked through or committed
-	Strays    []string         // "BACKEND ID" of volumes without a record; left alone, there may be data in them
-	Recovered int              // usable volumes
+	Torn    []durable.Torn   // records that could not be read; set aside
+	Unmade  []string         // IDs of volumes whose creation was cut short; removed
+	Deleted []string         // IDs of volumes whose deletion was cut short; removed
+	Damaged map[string]error // by ID: volumes that cannot be used
+	Trouble map[string]error // by name: backends that could not be looked through or committed
+	// "BACKEND ID" of volumes without a record; left alone, there may be data in them
+	Strays    []string
+	Recovered int // usable volumes
 }
 
 // add notes what came of a volume that had the phase.
@@ -61,6 +62,7 @@ func (s *Store) recoverAll() (Report, error) {
 	if err != nil {
 		return report, fmt.Errorf("read volume records: %w", err)
 	}
+
 	report.Torn = torn
 	for name, backend := range s.backends.byName {
 		if checker, ok := backend.(Checker); ok {
@@ -70,14 +72,17 @@ func (s *Store) recoverAll() (Report, error) {
 		}
 	}
 
-	var mu sync.Mutex // guards report
+	// guards report
+	var mu sync.Mutex
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
 		now := s.recovered(id, records[id])
 		s.index.put(id, now)
 		mu.Lock()
 		defer mu.Unlock()
+
 		report.add(id, records[id].Phase, now)
 	})
+
 	s.clearStrays(&report)
 
 	// What was recovered is recovered again by the next start if it cannot be committed.
@@ -86,9 +91,11 @@ func (s *Store) recoverAll() (Report, error) {
 			report.Trouble[name] = err
 		}
 	}
+
 	for name, err := range report.Trouble {
 		s.health.set(name, err)
 	}
+
 	s.reap(context.Background())
 	return report, nil
 }
@@ -109,8 +116,11 @@ func (s *Store) recovered(id string, r record) record {
 			r.damage = fmt.Errorf("finish %s: %w", r.Phase, err)
 			break
 		}
-		r.Phase = deleting // the record goes after the commit
+
+		// the record goes after the commit
+		r.Phase = deleting
 	}
+
 	return r
 }
 
@@ -135,10 +145,12 @@ func (s *Store) recoverDamaged(ctx context.Context, backend string) error {
 			return
 		}
 		defer unlock()
+
 		if r, ok := s.index.get(id); ok && damaged(r) {
 			s.index.put(id, s.recovered(id, r))
 		}
 	})
+
 	err := s.backends.byName[backend].Commit()
 	s.reap(ctx)
 	return err
@@ -153,6 +165,7 @@ func (s *Store) clearStrays(report *Report) {
 			report.Trouble[name] = fmt.Errorf("list volumes of backend %s: %w", name, err)
 			continue
 		}
+
 		for _, id := range ids {
 			if r, known := s.index.get(id); known && r.Spec.Backend == name {
 				continue

@@ -16,11 +16,13 @@ func TestRestartFindsAllVolumes(t *testing.T) {
 	if report.Recovered != 2 || len(report.Damaged)+len(report.Torn)+len(report.Strays) > 0 {
 		t.Errorf("report %+v", report)
 	}
+
 	for _, want := range []Volume{a, b} {
 		if got, err := f.Get(want.ID); err != nil || got != want {
 			t.Errorf("%+v, %v; want %+v", got, err, want)
 		}
 	}
+
 	if free := f.free("pool"); free != 1008*mib {
 		t.Errorf("%d bytes are free", free)
 	}
@@ -50,6 +52,7 @@ func TestEveryPhaseIsPutRight(t *testing.T) {
 			if !c.exists {
 				delete(f.pool.volumes, v.ID)
 			}
+
 			report := f.restart()
 			if !slices.Equal(c.want(report), []string{v.ID}) || report.Recovered+len(report.Damaged) > 0 {
 				t.Errorf("report %+v", report)
@@ -95,6 +98,7 @@ func TestVolumesOfABackendThatDoesNotWorkAreKept(t *testing.T) {
 	if err := store.Delete(t.Context(), v.ID); !errors.Is(err, ErrDamaged) {
 		t.Errorf("deleted: %v", err)
 	}
+
 	f.restart()
 	if now, err := f.Get(v.ID); err != nil || now.Damage != nil {
 		t.Errorf("when it works again: %+v, %v", now, err)
@@ -113,13 +117,17 @@ func TestRecordsOfTheFutureAreLeftAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		future := strings.Replace(string(whole), change[0], change[1], 1)
 		if err := os.WriteFile(f.record(v.ID), []byte(future), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if report := f.restart(); !errors.Is(report.Damaged[v.ID], ErrDamaged) || f.pool.String() != v.ID+":16*" {
+
+		if report := f.restart(); !errors.Is(report.Damaged[v.ID], ErrDamaged) ||
+			f.pool.String() != v.ID+":16*" {
 			t.Errorf("%s: report %+v, pool %q", what, report, f.pool)
 		}
+
 		if now, err := os.ReadFile(f.record(v.ID)); err != nil || string(now) != future {
 			t.Errorf("%s: the record is %s, %v", what, now, err)
 		}
@@ -133,6 +141,7 @@ func TestOldRecordLearnsItsPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	old := strings.Replace(string(whole), `,"pool":"pool"`, "", 1)
 	if old == string(whole) {
 		t.Fatalf("record %s", whole)
@@ -140,6 +149,7 @@ func TestOldRecordLearnsItsPool(t *testing.T) {
 	if err := os.WriteFile(f.record(v.ID), []byte(old), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	f.restart()
 	if now, err := os.ReadFile(f.record(v.ID)); err != nil || string(now) != string(whole) {
 		t.Errorf("record %s, %v; want %s", now, err, whole)
@@ -165,13 +175,17 @@ func TestStrayVolumesAreRemovedOnlyIfEmpty(t *testing.T) {
 			t.Errorf("strays %v, want %v", report.Strays, want)
 		}
 	}
+
 	if _, err := f.pool.Empty(empty.ID); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the empty one: %v", err)
 	}
 }
 
 func TestCreateNeverDestroysDataWithoutARecord(t *testing.T) {
-	for how, spoil := range map[string]func(*fixture, string){"torn": (*fixture).tear, "lost": (*fixture).lose} {
+	for how, spoil := range map[string]func(*fixture, string){
+		"torn": (*fixture).tear,
+		"lost": (*fixture).lose,
+	} {
 		t.Run(how, func(t *testing.T) {
 			f := newFixture(t)
 			r := Request{Name: "v", Required: 16 * mib, Access: Filesystem}
@@ -192,6 +206,7 @@ func TestCreateNeverDestroysDataWithoutARecord(t *testing.T) {
 			if err := os.WriteFile(f.record(v.ID), whole, 0o600); err != nil {
 				t.Fatal(err)
 			}
+
 			f.restart()
 			if now, err := f.Get(v.ID); err != nil || now.Damage != nil || f.pool.String() != v.ID+":16*" {
 				t.Errorf("with the record back: %+v, %v, pool %q", now, err, f.pool)
@@ -224,8 +239,10 @@ func TestDeleteByIDDiscardsWhatHasNoRecord(t *testing.T) {
 		if err := f.Delete(t.Context(), v.ID); err != nil {
 			t.Fatal(err)
 		}
+
 		f.create(r)
 	}
+
 	if report := f.restart(); len(report.Strays)+len(report.Torn) > 0 || report.Recovered != 2 {
 		t.Errorf("report %+v", report)
 	}

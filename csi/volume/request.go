@@ -37,6 +37,7 @@ func (r Request) size() (int64, error) {
 			return 0, fmt.Errorf("%w: no volume is smaller than %d bytes, the limit is %d",
 				ErrSize, granularity, r.Limit)
 		}
+
 		return size, nil
 	}
 
@@ -45,6 +46,7 @@ func (r Request) size() (int64, error) {
 		return 0, fmt.Errorf("%w: sizes are multiples of %d bytes, none is between %d and %d",
 			ErrSize, granularity, r.Required, r.Limit)
 	}
+
 	return size, nil
 }
 
@@ -79,5 +81,6 @@ func (r Request) checkSatisfied(by Spec) error {
 	case r.NoCOW != nil && *r.NoCOW != by.NoCOW:
 		return conflict("nocow", by.NoCOW, *r.NoCOW)
 	}
+
 	return nil
 }

@@ -25,11 +25,13 @@ const (
 func (s *Store) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
+
 	group.Go(func() {
 		for range retry.Every(ctx, enforcePeriod) {
 			s.enforce()
 		}
 	})
+
 	group.Go(func() {
 		for range retry.Every(ctx, checkPeriod) {
 			s.check(ctx)
@@ -42,6 +44,7 @@ func (s *Store) Run(ctx context.Context) {
 		case <-s.destroyed:
 			_ = retry.Sleep(ctx, reapPause)
 		}
+
 		s.reap(context.WithoutCancel(ctx))
 	}
 }
@@ -51,9 +54,12 @@ func (s *Store) reap(ctx context.Context) {
 	for name, backend := range s.backends.byName {
 		ids := s.index.selected(func(r record) bool { return r.Spec.Backend == name && r.destroyed() })
 		if len(ids) == 0 || backend.Commit() != nil {
-			continue // the records stay; the next deletion or start tries again
+			// the records stay; the next deletion or start tries again
+			continue
 		}
-		inParallel(ids, func(id string) { s.forget(ctx, id) }) // side by side, so that they share their syncs
+
+		// side by side, so that they share their syncs
+		inParallel(ids, func(id string) { s.forget(ctx, id) })
 	}
 }
 
@@ -77,6 +83,7 @@ func (s *Store) enforce() {
 		if !ok {
 			continue
 		}
+
 		unlock, free := s.locks.TryLock(r.Spec.ID)
 		if !free {
 			continue
@@ -84,12 +91,13 @@ func (s *Store) enforce() {
 		if r, err := s.find(r.Spec.ID); err == nil && r.damage == nil {
 			_ = enforcer.Enforce(r.Spec)
 		}
+
 		unlock()
 	}
 }
 
-// check looks after what holds the volumes. When a backend works again, so do its volumes. One that cannot fail
-// as a whole may have failed at the start all the same, and is tried again.
+// check looks after what holds the volumes. When a backend works again, so do its volumes. One that cannot
+// fail as a whole may have failed at the start all the same, and is tried again.
 func (s *Store) check(ctx context.Context) {
 	for name, backend := range s.backends.byName {
 		var err error
@@ -102,6 +110,7 @@ func (s *Store) check(ctx context.Context) {
 		if err == nil {
 			err = s.recoverDamaged(ctx, name)
 		}
+
 		s.health.set(name, err)
 		s.changed()
 	}

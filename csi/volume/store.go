@@ -41,6 +41,7 @@ func Open(cfg Config) (*Store, Report, error) {
 	for name, b := range cfg.Backends {
 		meters[name] = b
 	}
+
 	ledger := space.New(space.Config{Disk: cfg.Disk, Backends: meters, Most: cfg.Most})
 	s := &Store{
 		dir:       cfg.Dir,
@@ -56,6 +57,7 @@ func Open(cfg Config) (*Store, Report, error) {
 	if s.records, err = durable.OpenStore[record](cfg.Dir, false); err != nil {
 		return nil, Report{}, fmt.Errorf("open volume records: %w", err)
 	}
+
 	report, err := s.recoverAll()
 	return s, report, err
 }
@@ -118,14 +120,17 @@ func (s *Store) acquire(ctx context.Context, id string) (r record, unlock func()
 	if err != nil {
 		return record{}, nil, err
 	}
+
 	r, err = s.find(id)
 	if err == nil && r.damage != nil {
 		err = fmt.Errorf("volume %s: %w", id, r.damage)
 	}
+
 	if err != nil {
 		unlock()
 		return record{}, nil, err
 	}
+
 	return r, unlock, nil
 }
 
@@ -139,8 +144,8 @@ func (s *Store) Release(id string) { s.index.release(id) }
 // InUse returns the number of volumes in use.
 func (s *Store) InUse() int { return len(s.index.held()) }
 
-// Changes returns a channel that has a value when volumes were created, grown or deleted since it was read, or
-// a backend failed or recovered. It is for one reader.
+// Changes returns a channel that has a value when volumes were created, grown or deleted since it was read,
+// or a backend failed or recovered. It is for one reader.
 func (s *Store) Changes() <-chan struct{} { return s.changes }
 
 func (s *Store) changed() {
@@ -168,6 +173,7 @@ func (s *Store) find(id string) (record, error) {
 	if err := CheckID(id); err != nil {
 		return record{}, err
 	}
+
 	r, ok := s.index.get(id)
 	if ok && r.Phase == ready {
 		return r, nil
@@ -177,6 +183,7 @@ func (s *Store) find(id string) (record, error) {
 	if err := s.checkNotSetAside(id); err != nil {
 		return record{}, err
 	}
+
 	return record{}, fmt.Errorf("%w: %s", ErrNotFound, id)
 }
 

@@ -57,13 +57,19 @@ func TestBackendIsTheFirstThatServes(t *testing.T) {
 		{Request{Name: "named", Access: Filesystem, Backend: "files"}, "files", nil},
 		{Request{Name: "unknown option", Access: Filesystem, Options: []string{"x"}}, "", ErrInvalid},
 		{Request{Name: "unknown backend", Access: Filesystem, Backend: "tape"}, "", ErrInvalid},
-		{Request{Name: "small", Access: Filesystem, Backend: "files", Limit: mib}, "", ErrSize},
+		{Request{
+			Name:    "small",
+			Access:  Filesystem,
+			Backend: "files",
+			Limit:   mib,
+		}, "", ErrSize},
 		{Request{Name: "", Access: Filesystem}, "", ErrInvalid},
 		{Request{Name: "no access"}, "", ErrInvalid},
 	} {
 		if c.request.Limit == 0 {
 			c.request.Required = mib
 		}
+
 		v, err := f.Create(t.Context(), c.request)
 		if v.Backend != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%s: backend %q, %v", c.request.Name, v.Backend, err)
@@ -107,6 +113,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 		if free := f.free("pool"); free != 1024*mib {
 			t.Errorf("%s: %d bytes are free", op, free)
 		}
+
 		f.pool.FailOn(op, nil)
 		f.create(r)
 	}
@@ -133,6 +140,7 @@ func TestFailedCreateThatCannotBeUndoneStaysPromised(t *testing.T) {
 	if report := f.restart(); !slices.Equal(report.Unmade, []string{ID("v")}) || f.pool.String() != "" {
 		t.Errorf("report %+v, pool %q", report, f.pool)
 	}
+
 	f.create(r)
 }
 
@@ -141,10 +149,16 @@ func TestAttemptMayGoOnInAnotherBackend(t *testing.T) {
 	f := newFixture(t)
 	f.pool.FailOn("Create after", errBroken)
 	f.pool.FailOn("Destroy", errBroken)
-	r := Request{Name: "v", Required: 16 * mib, Access: Filesystem, Backend: "pool"}
+	r := Request{
+		Name:     "v",
+		Required: 16 * mib,
+		Access:   Filesystem,
+		Backend:  "pool",
+	}
 	if _, err := f.Create(t.Context(), r); err == nil {
 		t.Fatal("created")
 	}
+
 	f.pool.FailOn("Destroy", nil)
 	r.Backend = "files"
 	v := f.create(r)
@@ -168,9 +182,11 @@ func TestTwoRequestsForTheLastBytes(t *testing.T) {
 				Backend:  "pool",
 				Access:   Filesystem,
 			})
+
 			results <- err
 		})
 	}
+
 	group.Wait()
 	made := 0
 	for range cap(results) {
@@ -181,6 +197,7 @@ func TestTwoRequestsForTheLastBytes(t *testing.T) {
 			t.Error(err)
 		}
 	}
+
 	if made != 1 {
 		t.Errorf("%d volumes of 700 MiB were made of 1 GiB", made)
 	}
@@ -209,6 +226,7 @@ func TestGrow(t *testing.T) {
 			t.Errorf("to %d at most %d: pool %q", c.required, c.limit, got)
 		}
 	}
+
 	if _, err := f.Grow(t.Context(), "none", mib, 0); !errors.Is(err, ErrNotFound) {
 		t.Errorf("growing what is not there: %v", err)
 	}
@@ -224,6 +242,7 @@ func TestFailedGrowthGivesItsBytesBack(t *testing.T) {
 	if free := f.free("pool"); free != 1008*mib {
 		t.Errorf("%d bytes are free", free)
 	}
+
 	f.restart()
 	if now, err := f.Get(v.ID); err != nil || now.Size != v.Size {
 		t.Errorf("after a restart %+v, %v", now, err)
@@ -258,6 +277,7 @@ func TestDeleteIsRepeatable(t *testing.T) {
 			t.Errorf("it can be seen: %v", err)
 		}
 	}
+
 	if err := f.Delete(t.Context(), "../x"); !errors.Is(err, ErrInvalid) {
 		t.Errorf("an ID that cannot be: %v", err)
 	}
@@ -271,6 +291,7 @@ func TestVolumeInUseIsNotDeleted(t *testing.T) {
 	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "staged on /stage") || f.InUse() != 1 {
 		t.Errorf("held: %v", err)
 	}
+
 	f.Release(v.ID)
 
 	// The backend may know more than who holds it.
@@ -281,6 +302,7 @@ func TestVolumeInUseIsNotDeleted(t *testing.T) {
 	if now, err := f.Get(v.ID); err != nil || now != v {
 		t.Errorf("it is %+v, %v", now, err)
 	}
+
 	f.pool.FailOn("Destroy", nil)
 	if err := f.Delete(t.Context(), v.ID); err != nil || f.InUse() != 0 {
 		t.Errorf("released: %v", err)
@@ -305,16 +327,19 @@ func TestListGivesEachVolumeOnce(t *testing.T) {
 	for i := range 25 {
 		f.create(Request{Name: fmt.Sprint("v", i), Required: mib})
 	}
+
 	var ids []string
 	for after := ""; ; after = ids[len(ids)-1] {
 		page := f.List(after, 10)
 		for _, v := range page {
 			ids = append(ids, v.ID)
 		}
+
 		if len(page) < 10 {
 			break
 		}
 	}
+
 	if len(ids) != 25 || !slices.IsSorted(ids) || len(slices.Compact(ids)) != 25 {
 		t.Errorf("listed %d: %v", len(ids), ids)
 	}
@@ -330,6 +355,7 @@ func TestChangesAreTold(t *testing.T) {
 			return false
 		}
 	}
+
 	v := f.create(Request{Name: "v", Required: mib})
 	if !changed() || changed() {
 		t.Error("of a creation")
@@ -362,6 +388,7 @@ func TestRecordsGoAfterOneCommit(t *testing.T) {
 		for i := range 20 {
 			ids = append(ids, f.create(Request{Name: fmt.Sprint("v", i), Required: mib}).ID)
 		}
+
 		before := f.pool.made("Commit")
 		f.run(func() {
 			for _, id := range ids {
@@ -369,6 +396,7 @@ func TestRecordsGoAfterOneCommit(t *testing.T) {
 					t.Error(err)
 				}
 			}
+
 			time.Sleep(2 * reapPause)
 			synctest.Wait()
 			if left, err := os.ReadDir(f.dir); len(left) > 0 || err != nil {
@@ -393,8 +421,10 @@ func TestDeletionOutlivesAPowerFailure(t *testing.T) {
 			if err := f.Delete(t.Context(), v.ID); err != nil {
 				t.Fatal(err)
 			}
+
 			time.Sleep(2 * reapPause)
 		})
+
 		f.pool.FailOn("Commit", nil)
 		f.pool.lose()
 		if report := f.restart(); !slices.Equal(report.Deleted, []string{v.ID}) || f.pool.String() != "" {
@@ -429,6 +459,7 @@ func TestVolumesComeBackWithTheirBackend(t *testing.T) {
 		if report := f.restart(); report.Trouble["pool"] == nil || report.Damaged[v.ID] == nil {
 			t.Errorf("report %+v", report)
 		}
+
 		var told []error
 		f.OnTrouble(func(_ string, err error) { told = append(told, err) })
 		if _, _, err := f.Acquire(t.Context(), v.ID); !errors.Is(err, ErrUnavailable) {
@@ -461,6 +492,7 @@ func TestBackendIsIdleWithoutVolumesInUse(t *testing.T) {
 		if held {
 			f.Hold(v.ID, "staged")
 		}
+
 		f.check(t.Context())
 		pool, files := f.pool.idle[len(f.pool.idle)-1], f.files.idle[len(f.files.idle)-1]
 		if !pool || files == held {

@@ -32,6 +32,7 @@ func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, e
 	if err != nil {
 		return backends{}, err
 	}
+
 	b := backends{forVolumes: map[string]volume.Backend{}, forPods: map[string]publish.Backend{}}
 	poolErr := b.openPool(ctx, log, o, instance)
 	filesErr := b.openFiles(log, o, instance)
@@ -49,15 +50,18 @@ func openBackends(ctx context.Context, log *slog.Logger, o options) (backends, e
 				Do:   "choose another one with --backend",
 			}
 		}
+
 		// Raw block volumes are files whatever the preference is.
 		b.preferred = []string{o.backend, loopfile.Name}
 	}
+
 	if len(b.preferred) == 0 {
 		return backends{}, &program.CantRunError{
 			What: fmt.Sprintf("no backend works: %v", errors.Join(poolErr, filesErr)),
 			Do:   "give it loop devices and mkfs.btrfs, mkfs.xfs or mkfs.ext4",
 		}
 	}
+
 	return b, nil
 }
 

@@ -47,12 +47,14 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 	if err != nil {
 		return nil, err
 	}
+
 	klog.SetSlogLogger(log)
 	config.UserAgent = "trivet-csi/" + program.Version
 	client, err := kube.New(config)
 	if err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
+
 	conn, err := socket.Dial(o.endpoint)
 	if err != nil {
 		return nil, err
@@ -63,8 +65,12 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		log:     log,
 		driver:  conn,
 		objects: objects.New(client, local),
-		events:  event.New(kube.Events(client), event.Config{Component: driver.Name + "_" + o.nodeName, Log: log}),
+		events: event.New(
+			kube.Events(client),
+			event.Config{Component: driver.Name + "_" + o.nodeName, Log: log},
+		),
 	}
+
 	c.provisioner, err = provision.New(provision.Config{
 		Dir:     filepath.Join(o.dataDir, "claims"),
 		Local:   local,
@@ -77,6 +83,7 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+
 	c.resizer = resize.New(resize.Config{
 		Local:   local,
 		Objects: c.objects,
@@ -85,6 +92,7 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		Events:  c.events,
 		Log:     log,
 	})
+
 	c.capacities = capacity.New(capacity.Config{
 		Local:   local,
 		Objects: c.objects,
@@ -93,6 +101,7 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		Changes: volumes.Changes(),
 		Log:     log,
 	})
+
 	volumes.OnTrouble(c.recordTrouble(o.nodeName))
 	return c, nil
 }
@@ -128,11 +137,14 @@ func (c *controllers) run(ctx context.Context) error {
 	group.Go(func() { c.objects.Run(ctx) })
 	if c.objects.AwaitListed(ctx) == nil {
 		c.log.Info("provisioning claims")
-		debug.FreeOSMemory() // the first lists were there whole, and are kept slim
+
+		// the first lists were there whole, and are kept slim
+		debug.FreeOSMemory()
 		group.Go(func() { c.provisioner.Run(ctx) })
 		group.Go(func() { c.resizer.Run(ctx) })
 		group.Go(func() { c.capacities.Run(ctx) })
 	}
+
 	group.Wait()
 	return c.driver.Close()
 }

@@ -26,11 +26,13 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		return err
 	}
 	defer listener.Close()
+
 	store, err := openStorage(ctx, log, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.close()) }()
+
 	d, err := driver.New(driver.Config{
 		NodeID:    o.nodeName,
 		Version:   program.Version,
@@ -41,6 +43,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}
+
 	control, err := newControllers(log, o, store.volumes)
 	if err != nil {
 		return err
@@ -48,6 +51,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { store.volumes.Run(ctx); return nil })
 	group.Go(func() error { return serveUntil(ctx, log, d.Server(), listener, o.endpoint) })
@@ -61,6 +65,7 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		cancel()
 		return errors.Join(err, group.Wait())
 	}
+
 	return group.Wait()
 }
 
@@ -97,6 +102,7 @@ func serveUntil(
 			}
 		}()
 	}
+
 	serve(listener)
 	go func() {
 		if err := socket.Keep(ctx, listener, path, serve); err != nil {
@@ -110,8 +116,10 @@ func serveUntil(
 		return err
 	case <-ctx.Done():
 	}
+
 	deadline := time.AfterFunc(stopTimeout, server.Stop)
 	defer deadline.Stop()
+
 	server.GracefulStop()
 	return socket.Remove(path)
 }

@@ -37,6 +37,7 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 			return nil, err
 		}
 	}
+
 	if err := target.Supported(); err != nil {
 		return nil, &program.CantRunError{
 			What: "the kernel is too old: " + err.Error(),
@@ -61,6 +62,7 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, 
 	if err := s.openPublisher(log, o); err != nil {
 		return nil, err
 	}
+
 	return s, nil
 }
 
@@ -69,6 +71,7 @@ func (s *storage) openVolumes(log *slog.Logger, o options) error {
 	if err != nil {
 		return err
 	}
+
 	volumes, report, err := volume.Open(volume.Config{
 		Dir:      filepath.Join(o.dataDir, "volumes"),
 		Disk:     space.FileSystem{Dir: o.dataDir, Reserve: reserve},
@@ -79,21 +82,26 @@ func (s *storage) openVolumes(log *slog.Logger, o options) error {
 	if err != nil {
 		return err
 	}
+
 	s.volumes = volumes
 
 	logTorn(log, report.Torn)
 	for id, err := range report.Damaged {
 		log.Error("volume cannot be used", "volume", id, "err", err)
 	}
+
 	for _, id := range report.Unmade {
 		log.Info("removed a volume whose creation was cut short", "volume", id)
 	}
+
 	for _, id := range report.Deleted {
 		log.Info("finished the deletion of a volume", "volume", id)
 	}
+
 	for _, what := range report.Strays {
 		log.Warn("a volume without a record is left alone", "volume", what)
 	}
+
 	log.Info("volumes are ready", "volumes", report.Recovered, "damaged", len(report.Damaged))
 	volumes.OnTrouble(func(backend string, err error) {
 		if err == nil {
@@ -102,6 +110,7 @@ func (s *storage) openVolumes(log *slog.Logger, o options) error {
 			log.Error("backend is in trouble", "backend", backend, "err", err)
 		}
 	})
+
 	return nil
 }
 
@@ -115,16 +124,19 @@ func (s *storage) openPublisher(log *slog.Logger, o options) error {
 	if err != nil {
 		return err
 	}
+
 	s.publisher = publisher
 
 	logTorn(log, report.Torn)
-	log.Info("staged volumes are found", "volumes", s.volumes.InUse(), "unstaged_by_reboot", len(report.Unstaged))
+	log.Info("staged volumes are found",
+		"volumes", s.volumes.InUse(), "unstaged_by_reboot", len(report.Unstaged))
 	return nil
 }
 
 func logTorn(log *slog.Logger, torn []durable.Torn) {
 	for _, t := range torn {
-		log.Error("record cannot be read and is set aside", "record", t.Name, "kept_as", t.Moved, "err", t.Err)
+		log.Error("record cannot be read and is set aside",
+			"record", t.Name, "kept_as", t.Moved, "err", t.Err)
 	}
 }
 
@@ -148,10 +160,12 @@ func instanceOf(dir string) (string, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
+
 	var id [4]byte
 	if _, err := rand.Read(id[:]); err != nil {
 		return "", err
 	}
+
 	name := hex.EncodeToString(id[:])
 	return name, durable.WriteFile(path, []byte(name+"\n"), 0o600)
 }
