@@ -234,7 +234,7 @@ func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
 	}
 	defer leave()
 
-	// the sum of all
+	// The sum of all.
 	limits := promised.Bytes + promised.Count*limitOf(0) + promised.Bytes/128
 	if p.file == nil {
 		return p.capacityOfDisk(fs, promised.Each(), limits)
@@ -271,7 +271,7 @@ func (p *Pool) capacityOfDisk(
 	for _, promise := range promises {
 		used, err := fs.used(promise.ID)
 		if err != nil {
-			// being made or deleted: it counts as unwritten
+			// Being made or deleted: it counts as unwritten.
 			continue
 		}
 

@@ -39,7 +39,7 @@ const recovered = math.MaxUint64
 func (b baseline) beforeMount(image string) (uint64, error) {
 	known, found, err := b.read()
 	if found || err != nil {
-		// a recovery was cut short: what it started from counts
+		// A recovery was cut short: what it started from counts.
 		return known, err
 	}
 
@@ -123,7 +123,7 @@ func generationOf(image string) (uint64, error) {
 	}
 	defer f.Close()
 
-	// magic and generation
+	// Magic and generation.
 	var super [16]byte
 	if _, err := f.ReadAt(super[:], 64<<10+64); err != nil {
 		return 0, fmt.Errorf("read superblock of %s: %w", image, err)

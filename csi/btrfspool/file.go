@@ -133,7 +133,7 @@ func (f *file) mount(root string) (committed uint64, err error) {
 		return 0, err
 	}
 
-	// the mount keeps the device
+	// The mount keeps the device.
 	defer dev.Close()
 
 	if isMounted(root) {
@@ -185,7 +185,7 @@ func (f *file) device() (*os.File, error) {
 func (f *file) grow(dev *os.File, root string) error {
 	st, err := os.Stat(f.path())
 	if errors.Is(err, os.ErrNotExist) {
-		// removed while it is mounted: what is mounted can be used, and its data be saved
+		// Removed while it is mounted: what is mounted can be used, and its data be saved.
 		return nil
 	}
 

@@ -54,7 +54,7 @@ func TestPoolGrowsAndNeverShrinks(t *testing.T) {
 	p := open(t, d, "grow-"+filepath.Base(d), 1<<30)
 	small := limit(t, p)
 
-	// as if killed: it stays mounted
+	// As if killed: it stays mounted.
 	closePool(t, p, false)
 	p = open(t, d, "grow-"+filepath.Base(d), 2<<30)
 	large := limit(t, p)
@@ -78,7 +78,8 @@ func TestPoolGrowsAndNeverShrinks(t *testing.T) {
 
 func TestInterruptedFormatIsRepeated(t *testing.T) {
 	d := dir(t)
-	if err := os.WriteFile(filepath.Join(d, "pool.img.new"), []byte("half of a file system"), 0o600); err != nil {
+	half := filepath.Join(d, "pool.img.new")
+	if err := os.WriteFile(half, []byte("half of a file system"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	closePool(t, open(t, d, "half-"+filepath.Base(d), 1<<30), true)
@@ -130,8 +131,9 @@ func TestVolumeOnABtrfsDiskIsThereBeforeItIsAcknowledged(t *testing.T) {
 
 	img, now := filepath.Join(d, "pool.img"), filepath.Join(d, "now.img")
 
-	// the power fails now
-	if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", img, now).CombinedOutput(); err != nil {
+	// The power fails now.
+	out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", img, now).CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 

@@ -51,7 +51,7 @@ func TestPromisesAreKept(t *testing.T) {
 	for i, v := range volumes {
 		target := n.Use(v, "pod")
 
-		// many small files cost the most metadata
+		// Many small files cost the most metadata.
 		if i == 0 {
 			smallFiles(t, target, 10_000)
 			continue
@@ -106,7 +106,7 @@ func TestPodThatLooksForAWayPastItsSizeIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// the same block again and again, synced: more space is asked for each time, none is kept
+	// The same block again and again, synced: more space is asked for each time, none is kept.
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		_, err := f.WriteAt(make([]byte, 4096), 0)
 		if errors.Is(err, unix.EDQUOT) || errors.Is(f.Sync(), unix.EDQUOT) {
@@ -135,7 +135,9 @@ func createUncharged(t *testing.T, parent *os.File, name string) {
 	}{flags: 1 << 2, size: uint64(unsafe.Sizeof(inherit)), inherit: unsafe.Pointer(&inherit)}
 
 	copy(arg.name[:], name)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, parent.Fd(), 1<<30|4096<<16|0x94<<8|24, uintptr(unsafe.Pointer(&arg))); errno != 0 {
+	const createV2 = 1<<30 | 4096<<16 | 0x94<<8 | 24
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, parent.Fd(), createV2, uintptr(unsafe.Pointer(&arg)))
+	if errno != 0 {
 		t.Fatal(errno)
 	}
 }
@@ -182,7 +184,7 @@ func TestCopiesOfADeletedVolumeCount(t *testing.T) {
 	before := available()
 	n.Remove(old.ID, "pod")
 
-	// the kernel takes deleted volumes apart in the background
+	// The kernel takes deleted volumes apart in the background.
 	for deadline := time.Now().Add(time.Minute); ; {
 		free := available()
 		if free <= before+size-400<<20 {
@@ -194,7 +196,7 @@ func TestCopiesOfADeletedVolumeCount(t *testing.T) {
 				"on, and %d are available", before, int64(size), free)
 		}
 
-		// a start counts anew
+		// A start counts anew.
 		n.Kill()
 		n.Start()
 	}

@@ -36,7 +36,7 @@ func difference(
 	wanted map[string]string,
 	have []*storagev1.CSIStorageCapacity,
 ) (apply, remove []string) {
-	// by name of the object
+	// By name of the object.
 	right := map[string]bool{}
 	for class := range wanted {
 		right[nameOf(local.Node, class)] = false

@@ -90,8 +90,8 @@ func (d *Driver) toCSI(v volume.Volume) *csi.Volume {
 	}
 }
 
-// DeleteVolume deletes a volume and its content. An ID that is not of this driver names no volume, and deleting
-// that is success.
+// DeleteVolume deletes a volume and its content. An ID that is not of this driver names no volume, and
+// deleting that is success.
 func (d *Driver) DeleteVolume(
 	ctx context.Context,
 	req *csi.DeleteVolumeRequest,
@@ -108,8 +108,8 @@ func (d *Driver) DeleteVolume(
 	return &csi.DeleteVolumeResponse{}, nil
 }
 
-// ValidateVolumeCapabilities reports whether an existing volume can be used with the capabilities; if not, the
-// answer has a message in place of the confirmation.
+// ValidateVolumeCapabilities reports whether an existing volume can be used with the capabilities; if not,
+// the answer has a message in place of the confirmation.
 func (d *Driver) ValidateVolumeCapabilities(
 	_ context.Context,
 	req *csi.ValidateVolumeCapabilitiesRequest,
@@ -154,8 +154,8 @@ func (d *Driver) get(id string) (volume.Volume, error) {
 	return d.cfg.Volumes.Get(id)
 }
 
-// ListVolumes returns a page of the volumes in the order of their IDs. The token of the next page has the last
-// ID of this one, so that volumes may be created and deleted between two pages.
+// ListVolumes returns a page of the volumes in the order of their IDs. The token of the next page has the
+// last ID of this one, so that volumes may be created and deleted between two pages.
 func (d *Driver) ListVolumes(
 	_ context.Context,
 	req *csi.ListVolumesRequest,
@@ -175,6 +175,7 @@ func (d *Driver) ListVolumes(
 	if limit > 0 {
 		more++
 	}
+
 	found := d.cfg.Volumes.List(after, more)
 	resp := &csi.ListVolumesResponse{}
 	if limit > 0 && len(found) > limit {
@@ -189,8 +190,8 @@ func (d *Driver) ListVolumes(
 	return resp, nil
 }
 
-// GetCapacity returns how large the next volume with these parameters and capabilities may be, in bytes; 0 for
-// other nodes.
+// GetCapacity returns how large the next volume with these parameters and capabilities may be, in bytes; 0
+// for other nodes.
 func (d *Driver) GetCapacity(
 	_ context.Context,
 	req *csi.GetCapacityRequest,
@@ -225,7 +226,8 @@ func (d *Driver) GetCapacity(
 	return &csi.GetCapacityResponse{AvailableCapacity: free, MaximumVolumeSize: wrapperspb.Int64(free)}, nil
 }
 
-// ControllerExpandVolume makes a volume larger. Volumes never shrink: one that is large enough stays as it is.
+// ControllerExpandVolume makes a volume larger. Volumes never shrink: one that is large enough stays as it
+// is.
 func (d *Driver) ControllerExpandVolume(
 	ctx context.Context,
 	req *csi.ControllerExpandVolumeRequest,

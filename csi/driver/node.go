@@ -49,6 +49,7 @@ func (d *Driver) NodeStageVolume(
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
+
 	err = d.cfg.Publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false))
 	if err != nil {
 		return nil, err
@@ -92,6 +93,7 @@ func (d *Driver) NodePublishVolume(
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
+
 	err = d.cfg.Publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly()))
 	if err != nil {
 		return nil, err
@@ -114,8 +116,8 @@ func (d *Driver) NodeUnpublishVolume(
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
-// NodeGetVolumeStats returns how much of a volume is used. Of a raw block volume only the size is known, and a
-// file system without a fixed number of inodes has no usage of those.
+// NodeGetVolumeStats returns how much of a volume is used. Of a raw block volume only the size is known, and
+// a file system without a fixed number of inodes has no usage of those.
 func (d *Driver) NodeGetVolumeStats(
 	ctx context.Context,
 	req *csi.NodeGetVolumeStatsRequest,

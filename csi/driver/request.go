@@ -35,10 +35,12 @@ func parseParameters(in map[string]string) (parameters, error) {
 		default:
 			err = invalid("unknown parameter %q; known are backend and nocow", key)
 		}
+
 		if err != nil {
 			return parameters{}, err
 		}
 	}
+
 	return p, nil
 }
 
@@ -84,6 +86,7 @@ func parseCapabilities(caps ...*csi.VolumeCapability) (wanted, error) {
 	if len(caps) == 0 {
 		return wanted{}, invalid("volume capabilities are missing")
 	}
+
 	var w wanted
 	for _, c := range caps {
 		if c == nil {
@@ -93,6 +96,7 @@ func parseCapabilities(caps ...*csi.VolumeCapability) (wanted, error) {
 			return wanted{}, err
 		}
 	}
+
 	return w, nil
 }
 
@@ -114,9 +118,11 @@ func (w *wanted) addAccess(c *csi.VolumeCapability) error {
 	case c.GetMount() == nil:
 		return invalid("volume capability has neither mount nor block access")
 	}
+
 	if w.access != "" && w.access != access {
 		return invalid("one volume cannot have mount and block access")
 	}
+
 	w.access = access
 	return nil
 }
@@ -132,6 +138,7 @@ func (w *wanted) addMount(m *csi.VolumeCapability_MountVolume) error {
 	case m.GetVolumeMountGroup() != "":
 		return invalid("volume mount group: the driver does not have this capability")
 	}
+
 	w.fsType = cmp.Or(w.fsType, fs)
 	w.options = append(w.options, m.GetMountFlags()...)
 	return nil

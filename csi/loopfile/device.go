@@ -55,7 +55,7 @@ func (files *Files) find(id string) (*os.File, error) {
 			continue
 		}
 
-		// of a volume whose ID begins with this one
+		// Of a volume whose ID begins with this one.
 		f.Close()
 	}
 

@@ -127,7 +127,8 @@ func growXFS(root *os.File, size int64) error {
 }
 
 func ioctl[T any](f *os.File, request uintptr, arg *T) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(arg))); errno != 0 {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(arg)))
+	if errno != 0 {
 		return errno
 	}
 	return nil

@@ -235,7 +235,7 @@ func (files *Files) Capacity(promised space.Promised) (space.Capacity, error) {
 	for _, p := range promised.Each() {
 		var st unix.Stat_t
 		if unix.Stat(files.path(p.ID), &st) != nil {
-			// it is being made or deleted
+			// It is being made or deleted.
 			unwritten += p.Bytes
 			continue
 		}

@@ -108,9 +108,7 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}
-	if err := errors.Join(n.Unpublish(t.Context(), v.ID, n.Target(v.ID, "a")), n.Unstage(t.Context(), v.ID, n.StagePath(v.ID))); err != nil {
-		t.Fatal(err)
-	}
+	n.Leave(v.ID, "a")
 
 	done := make(chan error, 1)
 	go func() { done <- n.Delete(t.Context(), v.ID) }()

@@ -37,7 +37,7 @@ func TestSizesHold(t *testing.T) {
 				t.Errorf("a volume of %d bytes took %d", c.size, written)
 			}
 
-			// what file systems of this size leave for data
+			// What file systems of this size leave for data.
 			least := c.size * 70 / 100
 			if c.backend == "btrfs" {
 				least = c.size

@@ -51,7 +51,9 @@ func TestHolds(t *testing.T) {
 		"another key":    func(pv *corev1.PersistentVolume) { expression(pv).Key = "zone" },
 		"another node":   func(pv *corev1.PersistentVolume) { expression(pv).Values = []string{"b"} },
 		"two nodes":      func(pv *corev1.PersistentVolume) { expression(pv).Values = []string{"a", "b"} },
-		"all but it":     func(pv *corev1.PersistentVolume) { expression(pv).Operator = corev1.NodeSelectorOpNotIn },
+		"all but it": func(pv *corev1.PersistentVolume) {
+			expression(pv).Operator = corev1.NodeSelectorOpNotIn
+		},
 		"here or there": func(pv *corev1.PersistentVolume) {
 			there := Local{TopologyKey: here.TopologyKey, Node: "b"}
 			pv.Spec.NodeAffinity = Affinity(here.Topology(), there.Topology())

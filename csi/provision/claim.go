@@ -65,7 +65,7 @@ func (p *Provisioner) facts(key string) facts {
 func (p *Provisioner) create(ctx context.Context, f facts) error {
 	name, key := volumeName(f.claim), kube.Key(f.claim)
 	if p.cfg.Objects.Volumes.Get(name) != nil {
-		// binding claim and object is up to the controller-manager
+		// Binding claim and object is up to the controller-manager.
 		return p.intents.remove(name)
 	}
 
@@ -73,7 +73,7 @@ func (p *Provisioner) create(ctx context.Context, f facts) error {
 	if err != nil {
 		p.fail(f.claim, "%v", err)
 
-		// only a changed claim can do better, and a change comes by itself
+		// Only a changed claim can do better, and a change comes by itself.
 		return nil
 	}
 
@@ -128,7 +128,7 @@ func (p *Provisioner) createObject(ctx context.Context, pv *corev1.PersistentVol
 func (p *Provisioner) notCreated(ctx context.Context, f facts, err error) error {
 	full := status.Code(err) == codes.ResourceExhausted
 	if ctx.Err() != nil && !full {
-		// asked to end, or timed out: the intent stays, and the call is repeated
+		// Asked to end, or timed out: the intent stays, and the call is repeated.
 		return err
 	}
 
@@ -193,7 +193,7 @@ func (p *Provisioner) selectHere(ctx context.Context, f facts) error {
 
 	err = p.patchSelectedNode(ctx, f.claim, fmt.Sprintf("%q", f.local.Node))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		// another node was faster; the change comes as an event
+		// Another node was faster; the change comes as an event.
 		return nil
 	}
 
@@ -206,7 +206,7 @@ func (p *Provisioner) reschedule(ctx context.Context, c *corev1.PersistentVolume
 	node := c.Annotations[annSelectedNode]
 	_, err := p.nodes.Metadata(ctx, "", node)
 	if !apierrors.IsNotFound(err) {
-		// it exists: its driver has yet to register
+		// It exists: its driver has yet to register.
 		return err
 	}
 	p.cfg.Log.Info("selected node is gone, another one may be chosen", "claim", kube.Key(c), "node", node)
@@ -259,7 +259,7 @@ func (p *Provisioner) endIntent(ctx context.Context, volume string, i intent) er
 	}
 
 	if err == nil && p.isWanted(claim, i) {
-		// its turn comes with the event that the cache has not seen yet
+		// Its turn comes with the event that the cache has not seen yet.
 		return nil
 	}
 

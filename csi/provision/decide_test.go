@@ -37,7 +37,8 @@ func TestDecide(t *testing.T) {
 	selected := func(node string) func(*corev1.PersistentVolumeClaim) {
 		return func(c *corev1.PersistentVolumeClaim) { c.Annotations[annSelectedNode] = node }
 	}
-	delayedClass, immediate := newClass(storagev1.VolumeBindingWaitForFirstConsumer), newClass(storagev1.VolumeBindingImmediate)
+	delayedClass := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+	immediate := newClass(storagev1.VolumeBindingImmediate)
 	elsewhere := newClass(storagev1.VolumeBindingImmediate)
 	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{
 		{
@@ -100,7 +101,9 @@ func TestDecide(t *testing.T) {
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}
 		}), delayedClass, nil, refuse},
 		{"class by the old annotation", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.StorageClassName, c.Annotations[annBetaClass], c.Annotations[annSelectedNode] = nil, "fast", "a"
+			c.Spec.StorageClassName = nil
+			c.Annotations[annBetaClass] = "fast"
+			c.Annotations[annSelectedNode] = "a"
 		}), delayedClass, nil, create},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -128,7 +131,8 @@ func TestNodesTakeTurns(t *testing.T) {
 			nodes = append(nodes, fmt.Sprint("node-", i))
 		}
 
-		claim := changed(func(c *corev1.PersistentVolumeClaim) { c.UID = types.UID(fmt.Sprint(random.Uint64())) })
+		claim := changed(nil)
+		claim.UID = types.UID(fmt.Sprint(random.Uint64()))
 		for moment := range len(nodes) {
 			takers := 0
 			for _, node := range nodes {

@@ -31,7 +31,7 @@ func dispose(local objects.Local, pv *corev1.PersistentVolume) disposal {
 	deleted, phase := pv.DeletionTimestamp != nil, pv.Status.Phase
 	switch {
 	case !hasFinalizer(pv) && deleted:
-		// the content is deleted, the object is about to be
+		// The content is deleted, the object is about to be.
 		return keep
 	case !hasFinalizer(pv) && phase == corev1.VolumeBound:
 		return protect

@@ -45,7 +45,7 @@ func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolu
 	}
 
 	if pv.UID != cached.UID || dispose(p.cfg.Local, pv) != destroy {
-		// the change comes as an event
+		// The change comes as an event.
 		return nil
 	}
 
@@ -96,7 +96,7 @@ func (p *Provisioner) destroyObjectOnly(
 	p.cfg.Log.Warn("volume is kept for another PersistentVolume",
 		"volume", handle, "of", pv.Name, "other", other)
 	if pv.DeletionTimestamp == nil {
-		// the other one may be deleted
+		// The other one may be deleted.
 		p.volumeQueue.AddAfter(pv.Name, lookAgain)
 		return nil
 	}

@@ -92,7 +92,7 @@ func TestContentIsDeletedThoughTheObjectWasDeletedFirst(t *testing.T) {
 
 	c.Bind()
 
-	// as earlier versions
+	// As earlier versions.
 	c.ChangeVolume(csitest.Volume, document{"metadata": document{"finalizers": nil}})
 	c.Eventually("the finalizer", func() bool { return hasFinalizer(c.VolumeNamed(csitest.Volume)) })
 

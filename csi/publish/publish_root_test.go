@@ -141,7 +141,8 @@ func TestFailedPublishLeavesNoTrace(t *testing.T) {
 	}
 
 	file := n.Target(v.ID, "a")
-	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o600)); err != nil {
+	err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o600))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Publish(t.Context(), v.ID, file, u); err == nil {
@@ -166,7 +167,11 @@ func TestReadOnlyByMountOptionMayBeRepeated(t *testing.T) {
 		v := n.MustCreate(r)
 		u := publish.Use{Access: volume.Filesystem, Options: []string{"ro"}}
 		for range 2 {
-			if err := errors.Join(n.Stage(t.Context(), v.ID, n.StagePath(v.ID), u), n.Publish(t.Context(), v.ID, n.Target(v.ID, "a"), u)); err != nil {
+			err := errors.Join(
+				n.Stage(t.Context(), v.ID, n.StagePath(v.ID), u),
+				n.Publish(t.Context(), v.ID, n.Target(v.ID, "a"), u),
+			)
+			if err != nil {
 				t.Errorf("%s: %v", r.Name, err)
 			}
 		}

@@ -49,7 +49,7 @@ func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
 
 	err = fmt.Errorf("stage volume %s: %w", id, err)
 	if staged {
-		// pods may be using what was there before
+		// Pods may be using what was there before.
 		return err
 	}
 

@@ -72,7 +72,7 @@ func (s *Store) recoverAll() (Report, error) {
 		}
 	}
 
-	// guards report
+	// Guards report.
 	var mu sync.Mutex
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
 		now := s.recovered(id, records[id])
@@ -117,7 +117,7 @@ func (s *Store) recovered(id string, r record) record {
 			break
 		}
 
-		// the record goes after the commit
+		// The record goes after the commit.
 		r.Phase = deleting
 	}
 

@@ -138,7 +138,7 @@ func (c *controllers) run(ctx context.Context) error {
 	if c.objects.AwaitListed(ctx) == nil {
 		c.log.Info("provisioning claims")
 
-		// the first lists were there whole, and are kept slim
+		// The first lists were there whole, and are kept slim.
 		debug.FreeOSMemory()
 		group.Go(func() { c.provisioner.Run(ctx) })
 		group.Go(func() { c.resizer.Run(ctx) })

@@ -15,8 +15,8 @@ import (
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
-const about = `trivet-csi is a CSI driver for volumes on the node's own disk. Sizes are enforced: each volume is a
-btrfs subvolume with a quota in a pool, or a file system of its own in an image file. It needs no sidecars:
+const about = `trivet-csi is a CSI driver for volumes on the disk of its node. Sizes are enforced: each volume
+is a btrfs subvolume with a quota in a pool, or a file system of its own in an image file. It needs no sidecars:
 it registers itself with kubelet, and with access to the Kubernetes API it provisions and deletes the volumes
 of the claims that were scheduled to its node.`
 
