@@ -148,7 +148,7 @@ func referenced(fs Info, group string) (int64, error) {
 
 // Held returns how many bytes are charged to subvolumes that are gone: a simple quota charges what was copied
 // by reflink to the first owner only, and as long as a copy lives, that is so after the owner's end, too.
-// What the kernel has yet to give back of a dead subvolume is not counted.
+// What the kernel has yet to free of a dead subvolume is not counted.
 func Held(f *os.File, fs Info) (int64, error) {
 	groups, err := os.ReadDir(groupsPath(fs))
 	if err != nil {

@@ -27,7 +27,7 @@ const (
 	// ballastSize is the size of the file in bytes; a deletion takes less than a MiB.
 	ballastSize = 32 << 20
 
-	// trimFor is for how long after a deletion on a full disk the pool gives back to the disk what has become
+	// trimFor is for how long after a deletion on a full disk the pool returns to the disk what has become
 	// free in it, as soon as it has. Otherwise that takes the kernel some minutes.
 	trimFor = time.Minute
 )

@@ -242,7 +242,7 @@ func (f *file) identify(uuid string) error {
 }
 
 // freeOn returns what the file system of a directory has free for unprivileged users, in bytes; 0 if that
-// cannot be told.
+// is not known.
 func freeOn(dir string) int64 {
 	var disk unix.Statfs_t
 	if unix.Statfs(dir, &disk) != nil {

@@ -71,7 +71,7 @@ func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
 		},
 	)
 	if !errors.Is(err, volume.ErrDamaged) {
-		t.Errorf("made anew: %v", err)
+		t.Errorf("made again: %v", err)
 	}
 
 	fresh := n.MustCreate(volume.Request{Name: "fresh", Required: 16 << 20, Backend: "btrfs"})
@@ -93,7 +93,7 @@ func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
 }
 
 // The file of the pool is sparse. The kernel gives up a file system that cannot write what it must, until it
-// is mounted anew.
+// is mounted again.
 func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 	n := nodetest.NewOnDisk(t, 1200<<20, 1<<30)
 	v := n.MustCreate(volume.Request{Name: "v", Required: 512 << 20, Backend: "btrfs"})
@@ -135,7 +135,7 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 
 	n.CheckRead(v, target)
 	if seen, err := n.Get(v.ID); err != nil || seen.Trouble == nil {
-		t.Errorf("volume %+v, %v; want it to tell of the trouble", seen, err)
+		t.Errorf("volume %+v, %v; want it to name the trouble", seen, err)
 	}
 
 	makeRoom()

@@ -110,7 +110,7 @@ func TestPoolWithoutASizeIsMostOfTheDisk(t *testing.T) {
 	closePool(t, p, true)
 }
 
-// On a disk that others mount nobody can tell after a power loss what had been on it before.
+// On a disk that others mount it is not known after a power loss what was on it before.
 func TestVolumeOnABtrfsDiskIsThereBeforeItIsAcknowledged(t *testing.T) {
 	d := dir(t)
 	disk := open(t, d, "power-"+filepath.Base(d), 1<<30)

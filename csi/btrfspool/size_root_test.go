@@ -106,7 +106,7 @@ func TestPodThatLooksForAWayPastItsSizeIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The same block again and again, synced: more space is asked for each time, none is kept.
+	// The same block each time, synced: more space is asked for, and none is kept.
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		_, err := f.WriteAt(make([]byte, 4096), 0)
 		if errors.Is(err, unix.EDQUOT) || errors.Is(f.Sync(), unix.EDQUOT) {
@@ -196,7 +196,7 @@ func TestCopiesOfADeletedVolumeCount(t *testing.T) {
 				"on, and %d are available", before, int64(size), free)
 		}
 
-		// A start counts anew.
+		// A start counts again.
 		n.Kill()
 		n.Start()
 	}

@@ -102,7 +102,7 @@ func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
 		}
 	}
 
-	// On a disk that others mount nobody can tell after a power loss whether it had ever been there.
+	// On a disk that others mount it is not known after a power loss whether the volume was ever there.
 	if s.committed == math.MaxUint64 {
 		err = btrfs.Commit(root)
 	}

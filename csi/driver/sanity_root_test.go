@@ -105,6 +105,11 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	return dir, socket
 }
 
+// sanitySpecs is how many of csi-sanity's specs are about what the driver serves.
+const sanitySpecs = "53"
+
+var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
+
 // TestSanity runs csi-sanity against each backend. Ginkgo runs one suite per process, so each gets a process
 // of its own.
 func TestSanity(t *testing.T) {
@@ -128,7 +133,9 @@ func TestSanity(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 
-			t.Logf("%s", regexp.MustCompile(`Ran \d+ of \d+ Specs.*\n.*`).Find(out))
+			if ran := specs.FindSubmatch(out); ran == nil || string(ran[1]) != sanitySpecs {
+				t.Errorf("ran %q, want %s specs", ran, sanitySpecs)
+			}
 		})
 	}
 }

@@ -127,8 +127,8 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 	}
 }
 
-// A power loss may leave an image that was made and whose record never reached the disk. Nobody was told of
-// it.
+// A power loss may leave a file that was made and whose record never reached the disk. It was never
+// acknowledged.
 func TestImageThatNobodyEverUsedGivesWay(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	request := volume.Request{

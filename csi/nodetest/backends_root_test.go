@@ -224,7 +224,7 @@ func TestMountOptionsDecideTheBackendOrAreRefusedByName(t *testing.T) {
 					t.Errorf("error %v, want %s", err, c.want)
 				}
 
-				// Were it only told as no room, the claim would wait for it without a word.
+				// If it were only said to be no room, the claim would wait, and nobody would see why.
 				r := volume.Request{Backend: c.backend, Access: volume.Filesystem, Options: options}
 				if free, err := n.Available(r); !errors.Is(err, volume.ErrInvalid) {
 					t.Errorf("%d bytes are offered, %v; want the same refusal", free, err)
@@ -247,7 +247,7 @@ func TestMountOptionsDecideTheBackendOrAreRefusedByName(t *testing.T) {
 	}
 }
 
-// A database writes over what it has written, again and again.
+// A database writes over what it has written.
 func TestOverwritingInPlaceNeverRunsOutOfSpace(t *testing.T) {
 	n := nodetest.New(t, 1<<30)
 	for _, r := range []volume.Request{{Name: "default"}, {Name: "image", Backend: "image"}} {

@@ -229,7 +229,8 @@ func (p *Provisioner) patchSelectedNode(
 	return nil
 }
 
-// endIntents ends what was begun for a claim that is not, or no longer, ours; not what is about to go on.
+// endIntents ends the creation of volumes for a claim that is not for this node, or is not any more. A creation
+// that is about to continue is left alone.
 func (p *Provisioner) endIntents(ctx context.Context, key string, f facts, d decision) error {
 	var errs []error
 	for volume, i := range p.intents.of(key) {
@@ -237,7 +238,7 @@ func (p *Provisioner) endIntents(ctx context.Context, key string, f facts, d dec
 			continue
 		}
 		if err := p.endIntent(ctx, volume, i); err != nil {
-			errs = append(errs, fmt.Errorf("end what was begun for volume %s: %w", volume, err))
+			errs = append(errs, fmt.Errorf("end the creation of volume %s: %w", volume, err))
 		}
 	}
 	return errors.Join(errs...)
@@ -259,7 +260,7 @@ func (p *Provisioner) endIntent(ctx context.Context, volume string, i intent) er
 	}
 
 	if err == nil && p.isWanted(claim, i) {
-		// Its turn comes with the event that the cache has not seen yet.
+		// The event that the cache has not seen yet leads here again.
 		return nil
 	}
 

@@ -149,7 +149,7 @@ func TestNodesTakeTurns(t *testing.T) {
 					takers++
 				case wait:
 					if f.now = f.now.Add(d.after); decide(f).action != selectHere {
-						t.Fatalf("%s was told to wait %s and may not take the claim then", node, d.after)
+						t.Fatalf("%s is to wait %s and may not take the claim then", node, d.after)
 					}
 
 				default:

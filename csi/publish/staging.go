@@ -24,7 +24,7 @@ func (st staging) checkPath(id, path string) error {
 	return nil
 }
 
-// with adds a target. A volume for a single writer has one at most, whoever came first.
+// with adds a target. A volume for a single writer has one at most, which can be either of the two.
 func (st staging) with(id, target string, singleWriter bool) (staging, error) {
 	other := slices.ContainsFunc(st.Targets, func(t string) bool { return t != target })
 	if other && (singleWriter || st.SingleWriter) {

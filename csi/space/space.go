@@ -1,7 +1,7 @@
 // Package space keeps the ledger of promised bytes. Nothing is overcommitted: a volume counts with its full
 // size from the moment its creation begins until its deletion is done, written or not. It knows volumes by
 // their IDs and sizes only; how many bytes there are to promise is asked of what holds them and of the disk
-// beneath, each time anew, because others write to that disk, too.
+// beneath each time, because others write to that disk, too.
 package space
 
 import (

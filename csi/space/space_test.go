@@ -174,7 +174,7 @@ func TestPromises(t *testing.T) {
 			want: 10,
 		},
 		{
-			name:  "a smaller one gives back",
+			name:  "a smaller one frees the difference",
 			steps: []step{{promise: of("a", "pool", 60)}, {promise: of("a", "pool", 10)}},
 			want:  90,
 		},
@@ -231,7 +231,7 @@ func TestTheSameBytesAreNotPromisedTwice(t *testing.T) {
 	}
 }
 
-// witness remembers what it was told of its promises.
+// witness keeps the promises that it was given.
 type witness struct{ seen []space.Promise }
 
 func (w *witness) Capacity(p space.Promised) (space.Capacity, error) {

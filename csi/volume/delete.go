@@ -38,7 +38,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 
 	err = backend.Destroy(id)
 	if errors.Is(err, ErrInUse) {
-		// The backend saw a user that nobody has told of: the volume stays as it is.
+		// The backend saw a user although nobody holds the volume: it stays as it is.
 		return errors.Join(err, s.records.Update(id, before))
 	}
 

@@ -20,17 +20,19 @@ type Report struct {
 	Deleted []string         // IDs of volumes whose deletion was cut short; removed
 	Damaged map[string]error // by ID: volumes that cannot be used
 	Trouble map[string]error // by name: backends that could not be looked through or committed
-	// "BACKEND ID" of volumes without a record; left alone, there may be data in them
-	Strays    []string
-	Recovered int // usable volumes
+
+	// Strays are volumes without a record, "BACKEND ID". They are left alone: there may be data in them.
+	Strays []string
+
+	Recovered int // number of usable volumes
 }
 
-// add notes what came of a volume that had the phase.
-func (r *Report) add(id string, had phase, now record) {
+// add adds a volume that had the phase, with its record after the recovery.
+func (r *Report) add(id string, had phase, after record) {
 	switch {
-	case now.damage != nil:
-		r.Damaged[id] = now.damage
-	case !now.destroyed():
+	case after.damage != nil:
+		r.Damaged[id] = after.damage
+	case !after.destroyed():
 		r.Recovered++
 	case had == making:
 		r.Unmade = append(r.Unmade, id)
@@ -72,15 +74,14 @@ func (s *Store) recoverAll() (Report, error) {
 		}
 	}
 
-	// Guards report.
-	var mu sync.Mutex
+	var mu sync.Mutex // guards report
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
-		now := s.recovered(id, records[id])
-		s.index.put(id, now)
+		r := s.recovered(id, records[id])
+		s.index.put(id, r)
+
 		mu.Lock()
 		defer mu.Unlock()
-
-		report.add(id, records[id].Phase, now)
+		report.add(id, records[id].Phase, r)
 	})
 
 	s.clearStrays(&report)

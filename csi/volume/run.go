@@ -54,11 +54,10 @@ func (s *Store) reap(ctx context.Context) {
 	for name, backend := range s.backends.byName {
 		ids := s.index.selected(func(r record) bool { return r.Spec.Backend == name && r.destroyed() })
 		if len(ids) == 0 || backend.Commit() != nil {
-			// The records stay; the next deletion or start tries again.
-			continue
+			continue // the records stay; the next deletion or start tries again
 		}
 
-		// Side by side, so that they share their syncs.
+		// Side by side they share their syncs.
 		inParallel(ids, func(id string) { s.forget(ctx, id) })
 	}
 }

@@ -138,7 +138,7 @@ func (s *Store) acquire(ctx context.Context, id string) (r record, unlock func()
 // error of those who try to delete it. The caller has locked the volume.
 func (s *Store) Hold(id, where string) { s.index.hold(id, where) }
 
-// Release ends what Hold has begun. The caller has locked the volume.
+// Release undoes Hold. The caller has locked the volume.
 func (s *Store) Release(id string) { s.index.release(id) }
 
 // InUse returns the number of volumes in use.

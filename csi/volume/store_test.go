@@ -460,8 +460,8 @@ func TestVolumesComeBackWithTheirBackend(t *testing.T) {
 			t.Errorf("report %+v", report)
 		}
 
-		var told []error
-		f.OnTrouble(func(_ string, err error) { told = append(told, err) })
+		var heard []error
+		f.OnTrouble(func(_ string, err error) { heard = append(heard, err) })
 		if _, _, err := f.Acquire(t.Context(), v.ID); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("used: %v", err)
 		}
@@ -479,8 +479,8 @@ func TestVolumesComeBackWithTheirBackend(t *testing.T) {
 		if now, err := f.Get(v.ID); err != nil || now.Damage != nil || now.Trouble != nil {
 			t.Errorf("it is %+v, %v", now, err)
 		}
-		if len(told) != 2 || !errors.Is(told[0], ErrUnavailable) || told[1] != nil {
-			t.Errorf("told %v", told)
+		if len(heard) != 2 || !errors.Is(heard[0], ErrUnavailable) || heard[1] != nil {
+			t.Errorf("heard %v", heard)
 		}
 	})
 }

@@ -70,7 +70,7 @@ func TestInstanceStaysTheSame(t *testing.T) {
 		t.Errorf("instance %q, then %q, %v", first, again, err)
 	}
 
-	// One that is torn is replaced: its devices cannot be told from others' any more.
+	// One that is torn is replaced: devices that have it cannot be found any more.
 	if err := os.WriteFile(filepath.Join(dir, "instance"), []byte(first[:3]), 0o600); err != nil {
 		t.Fatal(err)
 	}
