@@ -26,7 +26,7 @@ const (
 var parts = []string{"cni", "csi", "cri", "node"}
 
 // clientGo are the only packages (and those below) that may speak to the Kubernetes API.
-var clientGo = []string{"node", "csi/provision", "csi/cmd", "cni/netd", "cni/cmd/trivet-netd", "e2e", "internal/kube"}
+var clientGo = []string{"node", "cni/netd", "cni/cmd/trivet-netd", "e2e", "internal/kube"}
 
 // criAPI are the only packages of the node agent that may know CRI's types: its client and server side, and what
 // makes the configurations that the client passes on. Everybody else gets plain types from node/runtime.

@@ -127,10 +127,16 @@ func plural(kind schema.GroupVersionKind) string {
 	return name + "s"
 }
 
-// store keeps a document and tells the watches. The caller holds the lock.
+// store keeps a document and tells the watches. One that is being deleted is gone when the last of its
+// finalizers is. The caller holds the lock.
 func (s *Server) store(at place, doc document) {
 	s.version++
 	old := s.objects[at]
+	if old != nil && len(old.GetFinalizers()) > 0 && len(doc.GetFinalizers()) == 0 &&
+		doc.GetDeletionTimestamp() != nil {
+		s.drop(at)
+		return
+	}
 	event := "ADDED"
 	if old != nil {
 		event = "MODIFIED"
@@ -147,12 +153,26 @@ func (s *Server) store(at place, doc document) {
 	s.publish(at, event, old, doc)
 }
 
-// remove drops a document and tells the watches. The caller holds the lock.
+// remove deletes a document: one with finalizers is marked as being deleted. The caller holds the lock.
 func (s *Server) remove(at place) {
 	old := s.objects[at]
 	if old == nil {
 		return
 	}
+	if len(old.GetFinalizers()) == 0 {
+		s.drop(at)
+		return
+	}
+	if old.GetDeletionTimestamp() == nil {
+		doc := old.DeepCopy()
+		doc.SetDeletionTimestamp(new(metav1.Now()))
+		s.store(at, doc)
+	}
+}
+
+// drop removes a document and tells the watches. The caller holds the lock.
+func (s *Server) drop(at place) {
+	old := s.objects[at]
 	s.version++
 	gone := old.DeepCopy()
 	gone.SetResourceVersion(strconv.FormatInt(s.version, 10))
