@@ -43,7 +43,7 @@ func TestRepairWritesRulesAgainAndLeavesElements(t *testing.T) {
 		if err := table.conn.Flush(); err != nil {
 			return err
 		}
-		if err := table.Check(); err == nil || !strings.Contains(err.Error(), "has not the rules") {
+		if err := table.Check(); err == nil || !strings.Contains(err.Error(), "does not have the rules") {
 			t.Errorf("a flushed table: %v", err)
 		}
 		if repaired, err := table.Repair(); !repaired || err != nil {
@@ -60,8 +60,8 @@ func TestWatchTellsOfDeletionsInTheOwnTableAlone(t *testing.T) {
 	// struct nfgenmsg, and an attribute of 8 bytes with the table's name
 	body := []byte{1, 0, 0, 0, 8, 0, 1, 0, 'c', 'n', 'i', 0}
 	const del, add = 10<<8 | 2, 10<<8 | 0 // NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE
-	if !takesFrom("cni", del, body) || takesFrom("cni", add, body) ||
-		takesFrom("other", del, body) || takesFrom("cni", del, body[:3]) {
-		t.Error("takesFrom")
+	if !deletesFrom("cni", del, body) || deletesFrom("cni", add, body) ||
+		deletesFrom("other", del, body) || deletesFrom("cni", del, body[:3]) {
+		t.Error("deletesFrom")
 	}
 }

@@ -24,13 +24,12 @@ func TestParseElements(t *testing.T) {
 // What is in the kernel is not only ours: another program may have put it there.
 func FuzzParseElements(f *testing.F) {
 	f.Add([]byte(element))
-	table := &nftables.Table{}
-	families := []*family{newFamily(table, v4), newFamily(table, v6)}
+	table := newTable(Config{})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, e := range parseElements(body) {
-			for _, f := range families {
+			for _, f := range table.families {
 				for _, s := range f.perPod() {
-					f.target(s, e)
+					f.podOf(s, e)
 					f.udpPort(s, e)
 				}
 			}

@@ -16,7 +16,7 @@ import (
 
 func set(t testing.TB, subnet string) ipam.Set {
 	t.Helper()
-	r, err := ipam.NewRange(netip.MustParsePrefix(subnet), netip.Addr{}, netip.Addr{}, netip.Addr{})
+	r, err := ipam.NewRange(ipam.Range{Subnet: netip.MustParsePrefix(subnet)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func set(t testing.TB, subnet string) ipam.Set {
 
 func open(t testing.TB, dir string) *ipam.Pool {
 	t.Helper()
-	p, err := ipam.Open(dir, "net", false)
+	p, err := ipam.Location{DataDir: dir, Network: "net"}.Create()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +160,7 @@ func TestEmptyFilesAreFreeAddresses(t *testing.T) {
 func TestReservationsOfAnEarlierBootAreVoid(t *testing.T) {
 	dir := t.TempDir()
 	scoped := func() *ipam.Pool {
-		p, err := ipam.Open(dir, "net", true)
+		p, err := ipam.Location{DataDir: dir, Network: "net", BootScoped: true}.Create()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -257,7 +257,13 @@ func TestRangesThatMakeNoSense(t *testing.T) {
 		{"10.1.0.1/24", "", "", ""}, {"10.1.0.0/31", "", "", ""}, {"10.1.0.0/24", "10.2.0.1", "", ""},
 		{"10.1.0.0/24", "10.1.0.9", "10.1.0.3", ""}, {"10.1.0.0/24", "", "", "fd00::1"},
 	} {
-		if r, err := ipam.NewRange(netip.MustParsePrefix(c.subnet), addr(c.start), addr(c.end), addr(c.gateway)); err == nil {
+		r, err := ipam.NewRange(ipam.Range{
+			Subnet:  netip.MustParsePrefix(c.subnet),
+			Start:   addr(c.start),
+			End:     addr(c.end),
+			Gateway: addr(c.gateway),
+		})
+		if err == nil {
 			t.Errorf("%+v is taken as %+v", c, r)
 		}
 	}

@@ -72,13 +72,13 @@ func TestPortsThatAProcessListensOnAreRefusedWithItsName(t *testing.T) {
 				}
 
 				// /proc says the same, but for what it does not tell.
-				found, err := read(protocol)
+				found, err := readProc(protocol)
 				if err != nil {
 					return err
 				}
 				refused := false
 				for _, s := range found {
-					refused = refused || s.meets(p)
+					refused = refused || s.receives(p)
 				}
 				if refused != c.refused && c.network != "tcp6" {
 					t.Errorf("by /proc %v: %+v", refused, found)
@@ -161,7 +161,7 @@ func FuzzProc(f *testing.F) {
 func FuzzDiag(f *testing.F) {
 	f.Add(make([]byte, answerSize))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		if s, ok := parse(body); ok && !s.address.IsValid() {
+		if s, ok := parseDiag(body); ok && !s.address.IsValid() {
 			t.Fatalf("%x: %+v", body, s)
 		}
 	})

@@ -23,6 +23,7 @@ import (
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/netd/cluster"
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/cni/netlink"
 	"github.com/trivet-node/trivet/cni/rtnl"
 	"github.com/trivet-node/trivet/internal/durable"
 )
@@ -60,9 +61,10 @@ type Daemon struct {
 	retry   time.Duration   // 0: the last pass had no errors
 	told    map[string]bool // errors and notes of the last pass; they are logged once
 
-	unmended struct { // when writing the network's rules again failed last
-		at  time.Time
-		err error
+	// lastRepair is when writing the network's rules again failed last, and why.
+	lastRepair struct {
+		failedAt time.Time
+		err      error
 	}
 
 	mu     sync.Mutex
@@ -282,7 +284,7 @@ func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddres
 	smallest := 0
 	for _, index := range devices {
 		link, err := kernel.LinkByIndex(index)
-		if err != nil && !rtnl.Gone(err) {
+		if err != nil && !netlink.IsNotExist(err) {
 			return 0, err
 		}
 		if err == nil && (smallest == 0 || link.MTU < smallest) {

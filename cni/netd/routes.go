@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
@@ -74,17 +76,15 @@ func newVicinity(admitted []podcidr.Node, local []rtnl.InterfaceAddress) vicinit
 	}
 	for _, l := range local {
 		v.networks.Add(l.Prefix, l.Index)
-		v.addresses.Add(single(l.Prefix.Addr()), "")
+		v.addresses.Add(prefix.Single(l.Prefix.Addr()), "")
 	}
 	for _, n := range admitted {
 		for _, a := range n.Addresses {
-			v.nodes.Add(single(a), n.Name)
+			v.nodes.Add(prefix.Single(a), n.Name)
 		}
 	}
 	return v
 }
-
-func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 // unfit says why packets to pods may not be sent to another node: a wrong pod CIDR must not take over this
 // node's own networks.
@@ -140,11 +140,11 @@ func (v *vicinity) findRouters(kernel *rtnl.Conn, own podcidr.Node, admitted []p
 // nextHop is the first address of a node, in the family of its pods, that is on link here, by the most specific network.
 func (v vicinity) nextHop(node podcidr.Node, pods netip.Prefix) (netip.Addr, int) {
 	for _, address := range node.Addresses {
-		_, _, ours := v.addresses.Around(single(address))
+		_, _, ours := v.addresses.Around(prefix.Single(address))
 		if ours || address.Is4() != pods.Addr().Is4() {
 			continue
 		}
-		if _, index, ok := v.networks.Around(single(address)); ok {
+		if _, index, ok := v.networks.Around(prefix.Single(address)); ok {
 			return address, index
 		}
 	}
@@ -191,7 +191,7 @@ func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err e
 	stale, missing := difference(have, wanted)
 	var errs []error
 	for _, r := range stale {
-		if err := conn.Must(rtnl.DeleteRoute(r)); err != nil && !rtnl.Gone(err) {
+		if err := conn.Must(rtnl.DeleteRoute(r)); err != nil && !netlink.IsNotExist(err) {
 			errs = append(errs, err)
 			continue
 		}
@@ -202,7 +202,7 @@ func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err e
 		switch {
 		case err == nil:
 			added++
-		case rtnl.Exists(err):
+		case netlink.IsExist(err):
 			errs = append(errs, fmt.Errorf("add route %s: somebody else has one with the same metric %d (ip route show %s)", r.Dst, r.Priority, r.Dst))
 		default:
 			errs = append(errs, err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
@@ -14,7 +15,7 @@ func BenchmarkWantedRoutes(b *testing.B) {
 	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("172.16.0.1/12")}}
 	for i := range 100 { // addresses of Services, as IPVS has them
 		a := netip.AddrFrom4([4]byte{10, 255, 0, byte(i)})
-		local = append(local, rtnl.InterfaceAddress{Index: 3, Prefix: single(a)})
+		local = append(local, rtnl.InterfaceAddress{Index: 3, Prefix: prefix.Single(a)})
 	}
 	for _, n := range []int{1000, 5000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -75,9 +75,9 @@ func TestCheckSeesRulesMTUAndMAC(t *testing.T) {
 		spoil func(h *host, netns string)
 		want  string
 	}{
-		"all rules": {func(h *host, _ string) { h.nft("flush ruleset") }, "has not the rules"},
+		"all rules": {func(h *host, _ string) { h.nft("flush ruleset") }, "does not have the rules"},
 		"the table's rules": {func(h *host, _ string) { h.nft("flush table inet cni_test") },
-			"has not the rules"},
+			"does not have the rules"},
 		"one chain's rules": {func(h *host, _ string) { h.nft("flush chain inet cni_test postrouting") },
 			"chain postrouting of nftables table cni_test has 0 rules"},
 		"the jump": {func(h *host, _ string) { h.nft("flush chain inet cni_test prerouting") },

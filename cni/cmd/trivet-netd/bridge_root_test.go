@@ -1,8 +1,12 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +16,6 @@ import (
 	"github.com/trivet-node/trivet/cni/bridge"
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
-	"github.com/trivet-node/trivet/cni/portrecord"
 )
 
 // The Node was deleted, and joins again with other pod CIDRs. The bridge has the gateways of those before.
@@ -102,6 +105,23 @@ func sameRules(a, b string) bool {
 	return true
 }
 
+// record writes a record of host ports as the plugin does.
+func record(t *testing.T, pool *ipam.Pool, owner ipam.Owner, ports ...hostnat.Port) {
+	t.Helper()
+	data, err := json.Marshal(map[string]any{"owner": owner, "ports": ports})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(owner.String()))
+	path := filepath.Join(pool.PortsDir(), hex.EncodeToString(sum[:16]))
+	if err := os.MkdirAll(pool.PortsDir(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The table is the only place where packets find host ports, and the records beside the reservations say what
 // was there.
 func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
@@ -113,7 +133,7 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount("/var/lib/cni", unix.MNT_DETACH) })
-	pool, err := ipam.Open("/var/lib/cni/networks", "trivet", false)
+	pool, err := ipam.Location{DataDir: "/var/lib/cni/networks", Network: "trivet"}.Create()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,10 +145,7 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 			Protocol: "tcp",
 			Pod:      netip.AddrPortFrom(netip.MustParseAddr("10.244.0.9"), 80),
 		}
-		r := portrecord.Record{Owner: owner, Ports: []hostnat.Port{port}}
-		if err := portrecord.Of(pool).Write(r); err != nil {
-			t.Fatal(err)
-		}
+		record(t, pool, owner, port)
 	}
 
 	w.write("good", 0o600, "")

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/cni/prefix"
 )
 
 // Cluster watches a cluster.
@@ -50,7 +51,7 @@ func apiServers(config *rest.Config) []netip.Prefix {
 	for _, h := range hosts {
 		if a, err := netip.ParseAddr(h); err == nil {
 			a = a.WithZone("").Unmap()
-			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+			all = append(all, prefix.Single(a))
 		}
 	}
 	return all

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/trivet-node/trivet/cni/prefix"
 )
 
 // Node is what routing needs to know of a Node.
@@ -47,7 +49,7 @@ func (r Rules) Admit(own Node, all []Node) (admitted []Node, refused []Refusal) 
 	for _, n := range bySeniority(all) {
 		for _, a := range n.Addresses {
 			if !r.pods(a) {
-				addresses.Add(netip.PrefixFrom(a, a.BitLen()), n.Name)
+				addresses.Add(prefix.Single(a), n.Name)
 			}
 		}
 		for _, pods := range n.PodCIDRs {

@@ -1,4 +1,4 @@
-package portrecord_test
+package hostport
 
 import (
 	"net/netip"
@@ -9,16 +9,15 @@ import (
 
 	"github.com/trivet-node/trivet/cni/hostnat"
 	"github.com/trivet-node/trivet/cni/ipam"
-	"github.com/trivet-node/trivet/cni/portrecord"
 )
 
 func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
-	pool, err := ipam.Open(t.TempDir(), "net", false)
+	pool, err := ipam.Location{DataDir: t.TempDir(), Network: "net"}.Create()
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := portrecord.Of(pool)
-	if all, err := store.All(); err != nil || all != nil {
+	store := storeOf(pool)
+	if all, err := store.all(); err != nil || all != nil {
 		t.Errorf("before the first: %v, %v", all, err)
 	}
 	ports := []hostnat.Port{
@@ -36,12 +35,12 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 	}
 	for _, o := range owners {
 		for range 2 { // an ADD that is repeated
-			if err := store.Write(portrecord.Record{Owner: o, Ports: ports}); err != nil {
+			if err := store.write(record{Owner: o, Ports: ports}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	all, err := store.All()
+	all, err := store.all()
 	if err != nil || len(all) != 3 || !slices.Equal(all[0].Ports, ports) {
 		t.Errorf("%+v, %v", all, err)
 	}
@@ -50,15 +49,15 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := store.Remove(owners[0]); err != nil {
+		if err := store.remove(owners[0]); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := store.Keep(func(o ipam.Owner) bool { return o == owners[1] }); err != nil {
+	if err := store.keep(func(o ipam.Owner) bool { return o == owners[1] }); err != nil {
 		t.Error(err)
 	}
 	left, err := os.ReadDir(pool.PortsDir())
-	if err != nil || len(left) != 1 || !store.Has(owners[1]) || store.Has(owners[0]) {
+	if err != nil || len(left) != 1 || !store.has(owners[1]) || store.has(owners[0]) {
 		t.Errorf("left %v, %v", left, err)
 	}
 }

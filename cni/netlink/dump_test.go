@@ -1,4 +1,4 @@
-package rtnl
+package netlink
 
 import (
 	"errors"
@@ -34,14 +34,14 @@ func kernel(t *testing.T, lists ...[]reply) *Conn {
 				return // the test has ended
 			}
 			for _, r := range list {
-				m := newMessage("", r.kind, r.flags, []byte(r.body)).seal(native.Uint32(request[8:]), 0)
+				m := NewMessage("", r.kind, r.flags, []byte(r.body)).seal(native.Uint32(request[8:]), 0)
 				if _, err := unix.Write(pair[1], m); err != nil {
 					return
 				}
 			}
 		}
 	}()
-	c := &Conn{fd: pair[0], buf: make([]byte, readBuffer)}
+	c := newConn(pair[0])
 	t.Cleanup(func() {
 		_ = c.Close()
 		<-answered
@@ -51,7 +51,7 @@ func kernel(t *testing.T, lists ...[]reply) *Conn {
 }
 
 func list(c *Conn) (seen []string, err error) {
-	err = c.Dump(newMessage("list things", unix.RTM_GETLINK, 0, nil), func(_ uint16, body []byte) { seen = append(seen, string(body)) })
+	err = c.Dump(NewMessage("list things", unix.RTM_GETLINK, 0, nil), func(_ uint16, body []byte) { seen = append(seen, string(body)) })
 	return seen, err
 }
 
