@@ -86,6 +86,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 

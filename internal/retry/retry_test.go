@@ -24,6 +24,7 @@ func TestPausesDoubleUpToTheLimit(t *testing.T) {
 		for range c.want {
 			got = append(got, c.backoff.Next())
 		}
+
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
@@ -43,8 +44,10 @@ func TestJitterOnlyLengthensAPause(t *testing.T) {
 		if pause < time.Second || pause > 1500*time.Millisecond {
 			t.Fatalf("a pause of %v", pause)
 		}
+
 		different = different || pause != time.Second
 	}
+
 	if !different {
 		t.Error("no pause is spread")
 	}
@@ -58,6 +61,7 @@ func TestAttemptsAreMadeUntilOneSucceeds(t *testing.T) {
 				if calls++; calls < 4 {
 					return errors.New("not yet")
 				}
+
 				return nil
 			})
 		if took := time.Since(start); err != nil || calls != 4 || took != 5*time.Second {
@@ -70,6 +74,7 @@ func TestAttemptsEndWithTheContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3500*time.Millisecond)
 		defer cancel()
+
 		calls := 0
 		broken := errors.New("broken")
 
