@@ -71,7 +71,7 @@ func create(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	if err != nil {
 		return rtnl.Link{}, err
 	}
-	return link, sysctl.Ensure("net/ipv6/conf/"+c.Name+"/accept_ra", "0")
+	return link, sysctl.EnsureIfPresent("net/ipv6/conf/"+c.Name+"/accept_ra", "0")
 }
 
 // ensureGateways gives the bridge its addresses, and lets the host forward in their families. They are sent each
@@ -93,12 +93,12 @@ func ensureGateways(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Add
 	}
 
 	if forward4 {
-		if err := sysctl.Ensure("net/ipv4/ip_forward", "1"); err != nil {
+		if err := sysctl.EnsureIfPresent("net/ipv4/ip_forward", "1"); err != nil {
 			return err
 		}
 	}
 	if forward6 {
-		return sysctl.Ensure("net/ipv6/conf/all/forwarding", "1")
+		return sysctl.EnsureIfPresent("net/ipv6/conf/all/forwarding", "1")
 	}
 	return nil
 }
@@ -117,7 +117,7 @@ func ensureGateway(host *rtnl.Conn, c Config, bridge rtnl.Link, want netip.Prefi
 // addAddress adds an address to the bridge, on which IPv6 may be off.
 func addAddress(host *rtnl.Conn, bridge rtnl.Link, want netip.Prefix) error {
 	if want.Addr().Is6() {
-		if err := sysctl.Ensure("net/ipv6/conf/"+bridge.Name+"/disable_ipv6", "0"); err != nil {
+		if err := sysctl.EnsureIfPresent("net/ipv6/conf/"+bridge.Name+"/disable_ipv6", "0"); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,7 @@ func setUp(c Config, a Attachment) (index int, err error) {
 
 	// Before the interface is up: a router advertisement may come at once.
 	for _, s := range podSettings(c, a) {
-		if err := sysctl.Set(s.name, s.value); err != nil {
+		if err := sysctl.SetIfPresent(s.name, s.value); err != nil {
 			return 0, err
 		}
 	}

@@ -74,7 +74,7 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 		// Host ports on 127.0.0.1 need this. It also lets pods send to the host's 127.0.0.1: the rules that
 		// drop that are there now.
 		if n.NAT.SNAT {
-			if err := sysctl.Ensure("net/ipv4/conf/"+n.NAT.Bridge+"/route_localnet", "1"); err != nil {
+			if err := sysctl.EnsureIfPresent("net/ipv4/conf/"+n.NAT.Bridge+"/route_localnet", "1"); err != nil {
 				return err
 			}
 		}

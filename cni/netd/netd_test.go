@@ -148,7 +148,7 @@ func TestWantedRoutes(t *testing.T) {
 
 			var got []string
 			for _, r := range routes[2:] {
-				if r.Protocol != Protocol || r.Priority != peerPriority {
+				if r.Protocol != protocol || r.Priority != peerPriority {
 					t.Errorf("route %+v", r)
 				}
 
@@ -174,9 +174,9 @@ func TestDifferenceIgnoresWhatTheKernelFillsIn(t *testing.T) {
 		Gateway:  netip.MustParseAddr("10.99.0.2"),
 		Index:    2,
 		Priority: peerPriority,
-		Protocol: Protocol,
+		Protocol: protocol,
 	},
-		{Dst: own, Unreachable: true, Priority: unreachablePriority, Protocol: Protocol}}
+		{Dst: own, Unreachable: true, Priority: unreachablePriority, Protocol: protocol}}
 
 	have := []rtnl.Route{wanted[0], wanted[1]}
 
@@ -199,7 +199,7 @@ func TestDifferenceIgnoresWhatTheKernelFillsIn(t *testing.T) {
 }
 
 func TestNetworkThatRuntimesTakeFirstIsNamed(t *testing.T) {
-	o := Options{ConfDir: t.TempDir(), ConfName: "10-trivet.conflist"}
+	o := Config{ConfDir: t.TempDir(), ConfName: "10-trivet.conflist"}
 	for _, name := range []string{
 		"00-readme.txt",
 		"10-trivet.conflist",
@@ -211,13 +211,13 @@ func TestNetworkThatRuntimesTakeFirstIsNamed(t *testing.T) {
 		}
 	}
 
-	if got := rivals(o); got != "" {
+	if got := sortsBefore(o); got != "" {
 		t.Errorf("%s is taken for a rival", got)
 	}
 	if err := os.WriteFile(filepath.Join(o.ConfDir, "05-other.conf"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := rivals(o); got != "05-other.conf" {
+	if got := sortsBefore(o); got != "05-other.conf" {
 		t.Errorf("rival %q", got)
 	}
 }
@@ -269,7 +269,7 @@ func TestReportNamesErrorsAndNotes(t *testing.T) {
 		Routes: 2,
 		Notes:  []string{"node c is far away"},
 	}
-	if !r.Ready() || !r.Alive(now.Add(stuck/2)) || r.Alive(now.Add(stuck)) {
+	if !r.Ready() || !r.Alive(now.Add(stuckAfter/2)) || r.Alive(now.Add(stuckAfter)) {
 		t.Error("a note is no error, and age tells whether it lives")
 	}
 

@@ -20,23 +20,32 @@ func Get(name string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// Set writes a setting. A kernel that does not have it (IPv6 is off) is success.
+// Set writes a setting.
 func Set(name, value string) error {
 	f, err := os.OpenFile(root+name, os.O_WRONLY, 0)
 	if err == nil {
 		_, err = f.WriteString(value)
 		err = errors.Join(err, f.Close())
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("set sysctl %s to %s: %w", name, value, err)
 	}
 	return nil
 }
 
-// Ensure is Set for a setting that most likely has the value already.
-func Ensure(name, value string) error {
+// SetIfPresent is Set where a kernel that does not have the setting (IPv6 is off) is success.
+func SetIfPresent(name, value string) error {
+	err := Set(name, value)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// EnsureIfPresent is SetIfPresent for a setting that most likely has the value already.
+func EnsureIfPresent(name, value string) error {
 	if Get(name) == value {
 		return nil
 	}
-	return Set(name, value)
+	return SetIfPresent(name, value)
 }

@@ -89,7 +89,7 @@ func (w *world) listen(address string) {
 	}
 
 	w.address = l.Addr().String()
-	w.server = &http.Server{Handler: w.api, ReadHeaderTimeout: time.Minute}
+	w.server = &http.Server{Handler: w.api.Server, ReadHeaderTimeout: time.Minute}
 	go func() { _ = w.server.Serve(l) }()
 	w.write(
 		"kubeconfig",
