@@ -15,9 +15,9 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// announce makes everybody on the bridge send to the pod's new MAC address at once. Those who sent to an address
-// that another pod had before would otherwise use that pod's MAC address until the entry of their neighbour cache
-// ages, 20 to 50 s later.
+// announce makes everybody on the bridge send to the pod's new MAC address at once. Those who sent to an
+// address that another pod had before would otherwise use that pod's MAC address until the entry of their
+// neighbour cache ages, 20 to 50 s later.
 func announce(host *rtnl.Conn, c Config, a Attachment, ends Ends) error {
 	moved := withNewMAC(a)
 	if len(moved) == 0 {
@@ -30,6 +30,7 @@ func announce(host *rtnl.Conn, c Config, a Attachment, ends Ends) error {
 		for _, ip := range moved {
 			messages = append(messages, rtnl.SetNeighbour(ends.Bridge.Index, ip, ends.Pod.MAC))
 		}
+
 		if err := host.Must(messages...); err != nil {
 			return err
 		}
@@ -40,6 +41,7 @@ func announce(host *rtnl.Conn, c Config, a Attachment, ends Ends) error {
 	if c.HostRouted || c.DAD {
 		return nil
 	}
+
 	for _, ip := range moved {
 		send := sendAdvertisement
 		if ip.Is4() {
@@ -49,11 +51,12 @@ func announce(host *rtnl.Conn, c Config, a Attachment, ends Ends) error {
 			return fmt.Errorf("announce address %s on bridge %s: %w", ip, ends.Bridge.Name, err)
 		}
 	}
+
 	return nil
 }
 
-// withNewMAC returns the addresses whose MAC address differs from that of a pod which had them before. An IPv4
-// address has a MAC address derived from it, unless the runtime asks for another one.
+// withNewMAC returns the addresses whose MAC address differs from that of a pod which had them before. An
+// IPv4 address has a MAC address derived from it, unless the runtime asks for another one.
 func withNewMAC(a Attachment) (all []netip.Addr) {
 	for _, address := range a.Addresses {
 		ip := address.Prefix.Addr()
@@ -92,8 +95,8 @@ func gratuitousARP(ip netip.Addr, mac net.HardwareAddr) []byte {
 	return slices.Concat(ethernet, header, sender, target)
 }
 
-// sendAdvertisement sends an unsolicited neighbour advertisement (RFC 4861, 7.2.6) to all nodes on the bridge. It
-// leaves by the bridge, not by the pod's interface, whose port may not forward yet.
+// sendAdvertisement sends an unsolicited neighbour advertisement (RFC 4861, 7.2.6) to all nodes on the
+// bridge. It leaves by the bridge, not by the pod's interface, whose port may not forward yet.
 func sendAdvertisement(bridge rtnl.Link, ip netip.Addr, mac net.HardwareAddr) error {
 	// With IPPROTO_RAW the packet brings its IPv6 header, and with it the source address.
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
@@ -110,6 +113,7 @@ func sendAdvertisement(bridge rtnl.Link, ip netip.Addr, mac net.HardwareAddr) er
 			return nil
 		}
 	}
+
 	return os.NewSyscallError("sendto", err)
 }
 
@@ -126,6 +130,7 @@ func advertisement(ip netip.Addr, mac net.HardwareAddr) []byte {
 		// A receiver drops what a router may have passed on.
 		hopLimit = 255
 	)
+
 	source := ip.As16()
 	destination := allNodes.As16()
 

@@ -12,12 +12,13 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Attach makes the bridge match the configuration and connects the pod to it, by two batches of messages: one on
-// the host, one in the pod. After an error the veth is gone; the bridge stays.
+// Attach makes the bridge match the configuration and connects the pod to it, by two batches of messages: one
+// on the host, one in the pod. After an error the veth is gone; the bridge stays.
 func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	if ends.Bridge, err = ensure(host, c, a.Addresses); err != nil {
 		return ends, err
 	}
+
 	pod, err := os.Open(a.Netns)
 	if err != nil {
 		return ends, fmt.Errorf("open network namespace: %w", err)
@@ -39,6 +40,7 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	if err := connect(host, c, a, v); err != nil {
 		return ends, explain(err, c.Name)
 	}
+
 	ends.Host = rtnl.Link{Name: v.Name, MAC: v.MAC, MTU: v.MTU}
 	ends.Pod = rtnl.Link{Name: v.PeerName, MAC: v.PeerMAC, MTU: v.MTU}
 
@@ -52,11 +54,12 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	if err != nil {
 		return ends, errors.Join(err, host.EnsureNoLink(v.Name))
 	}
+
 	return ends, nil
 }
 
-// connect creates the veth. An interface that has its name already makes it fail, unless that is one that DEL has
-// cut off.
+// connect creates the veth. An interface that has its name already makes it fail, unless that is one that DEL
+// has cut off.
 func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	err := createVeth(host, c, a, v)
 	if !netlink.IsExist(err) {
@@ -79,6 +82,7 @@ func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	if err := host.EnsureNoLink(v.Name); err != nil {
 		return err
 	}
+
 	return createVeth(host, c, a, v)
 }
 
@@ -100,6 +104,7 @@ func createVeth(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 	if err := errors.Join(errs...); err != nil {
 		return errors.Join(err, host.EnsureNoLink(v.Name))
 	}
+
 	return nil
 }
 

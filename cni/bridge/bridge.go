@@ -1,5 +1,5 @@
-// Package bridge connects a container to a Linux bridge of the host by a veth pair, one end of which is in the
-// container's network namespace.
+// Package bridge connects a container to a Linux bridge of the host by a veth pair, one end of which is in
+// the container's network namespace.
 package bridge
 
 import (
@@ -25,9 +25,9 @@ type Config struct {
 	ForceAddress bool
 	Port         rtnl.Port
 	Promiscuous  bool
-	// HostRouted makes pods send everything to the gateway, also what is for pods of the same bridge. So packets
-	// between pods pass the host's netfilter hooks, and Services work between pods of one node without
-	// br_netfilter.
+	// HostRouted makes pods send everything to the gateway, also what is for pods of the same bridge. So
+	// packets between pods pass the host's netfilter hooks, and Services work between pods of one node
+	// without br_netfilter.
 	HostRouted bool
 	// DAD checks IPv6 addresses for duplicates before they are usable, which takes about 2 s.
 	DAD bool
@@ -59,12 +59,12 @@ func (a Address) gatewayPrefix() netip.Prefix { return netip.PrefixFrom(a.Gatewa
 // Ends are the interfaces of an attachment.
 type Ends struct{ Bridge, Host, Pod rtnl.Link }
 
-// discardGroup is the interface group (ip link show group 29046) of veths that were cut off and wait for their
-// namespace to go.
+// discardGroup is the interface group (ip link show group 29046) of veths that were cut off and wait for
+// their namespace to go.
 const discardGroup = 29046
 
-// HostName returns the name of the host's end of an attachment's veth. It is derived from the owner, so that DEL
-// needs no record.
+// HostName returns the name of the host's end of an attachment's veth. It is derived from the owner, so that
+// DEL needs no record.
 func HostName(network string, owner ipam.Owner) string {
 	sum := sha256.Sum256([]byte(network + "/" + owner.String()))
 	return "veth" + hex.EncodeToString(sum[:5])
@@ -73,8 +73,8 @@ func HostName(network string, owner ipam.Owner) string {
 // aliasMark begins the alias of every interface that this package makes.
 const aliasMark = "cni:"
 
-// aliasPrefix and an owner's label are the alias of the host's end, by which GC finds whose it is. The kernel takes
-// 255 bytes, of which each has its share.
+// aliasPrefix and an owner's label are the alias of the host's end, by which GC finds whose it is. The kernel
+// takes 255 bytes, of which each has its share.
 func aliasPrefix(network string) string { return aliasMark + ipam.Shorten(network) + ":" }
 
 func alias(network string, owner ipam.Owner) string { return aliasPrefix(network) + owner.Label() }

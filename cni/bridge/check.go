@@ -9,8 +9,8 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Check returns an error that names the first thing of an attachment that is not as Attach made it. What other
-// plugins have added is not looked at.
+// Check returns an error that names the first thing of an attachment that is not as Attach made it. What
+// other plugins have added is not looked at.
 func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	bridge, err := host.LinkByName(c.Name)
 	if err != nil {
@@ -19,6 +19,7 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	if !bridge.Up {
 		return fmt.Errorf("bridge %s is down", c.Name)
 	}
+
 	if c.IsGateway {
 		have, err := host.Addresses(bridge.Index)
 		if err != nil {
@@ -36,6 +37,7 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	if err := checkPort(c, a, bridge, port); err != nil {
 		return err
 	}
+
 	return namespace.Visit(func() error { return checkPod(c, a) }, a.Netns)
 }
 
@@ -73,10 +75,12 @@ func checkPod(c Config, a Attachment) error {
 		return err
 	}
 	defer func() { _ = pod.Close() }()
+
 	link, err := pod.LinkByName(a.Owner.IfName)
 	if err != nil {
 		return err
 	}
+
 	have, err := pod.Addresses(link.Index)
 	if err != nil {
 		return err
@@ -95,6 +99,7 @@ func checkPod(c Config, a Attachment) error {
 			return fmt.Errorf("route to %s by interface %s is not there", r.Dst, a.Owner.IfName)
 		}
 	}
+
 	return nil
 }
 
@@ -109,10 +114,12 @@ func checkInterface(a Attachment, link rtnl.Link, have []netip.Prefix) error {
 	case a.MTU != 0 && link.MTU != a.MTU:
 		return fmt.Errorf("interface %s has MTU %d, not %d", ifname, link.MTU, a.MTU)
 	}
+
 	for _, address := range a.Addresses {
 		if !slices.Contains(have, address.Prefix) {
 			return fmt.Errorf("interface %s does not have the address %s", ifname, address.Prefix)
 		}
 	}
+
 	return nil
 }

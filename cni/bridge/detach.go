@@ -12,8 +12,8 @@ import (
 )
 
 // Detach removes an attachment's interface, and reports whether there was one: none is success, and so is a
-// namespace that does not exist any more. With lazy set, the host's end is only cut off: the pair goes with the
-// pod's namespace.
+// namespace that does not exist any more. With lazy set, the host's end is only cut off: the pair goes with
+// the pod's namespace.
 func Detach(host *rtnl.Conn, network string, owner ipam.Owner, lazy bool) (there bool, err error) {
 	name := HostName(network, owner)
 	m := rtnl.DeleteLink(name)
@@ -28,18 +28,20 @@ func Detach(host *rtnl.Conn, network string, owner ipam.Owner, lazy bool) (there
 }
 
 // DetachForeign removes the pod's interface from within its namespace, if upstream's plugin made it for this
-// bridge: only that plugin knows the name of the host's end. Another network's interface of the same name stays,
-// since the runtime calls DEL also after an ADD that failed because the name was taken.
+// bridge: only that plugin knows the name of the host's end. Another network's interface of the same name
+// stays, since the runtime calls DEL also after an ADD that failed because the name was taken.
 func DetachForeign(host *rtnl.Conn, bridge, netns, ifname string) error {
 	if _, err := os.Stat(netns); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+
 	return namespace.Visit(func() error {
 		pod, err := rtnl.Open()
 		if err != nil {
 			return err
 		}
 		defer func() { _ = pod.Close() }()
+
 		link, err := pod.LinkByName(ifname)
 		if netlink.IsNotExist(err) {
 			return nil
@@ -52,16 +54,19 @@ func DetachForeign(host *rtnl.Conn, bridge, netns, ifname string) error {
 		if err != nil || !foreign {
 			return err
 		}
+
 		return pod.EnsureNoLink(ifname)
 	}, netns)
 }
 
-// isForeign reports whether upstream's bridge made a pod's interface, by its host's end: a port of this bridge
-// without our alias. Without the bridge it may be anybody's, such as ptp's; it goes with its namespace.
+// isForeign reports whether upstream's bridge made a pod's interface, by its host's end: a port of this
+// bridge without our alias. Without the bridge it may be anybody's, such as ptp's; it goes with its
+// namespace.
 func isForeign(host *rtnl.Conn, pod rtnl.Link, bridge string) (bool, error) {
 	if pod.Kind != rtnl.KindVeth {
 		return false, nil
 	}
+
 	peer, err := host.LinkByIndex(pod.Peer)
 	if netlink.IsNotExist(err) {
 		return false, nil
@@ -74,11 +79,12 @@ func isForeign(host *rtnl.Conn, pod rtnl.Link, bridge string) (bool, error) {
 	if netlink.IsNotExist(err) {
 		return false, nil
 	}
+
 	return err == nil && peer.Master == master.Index, err
 }
 
-// Keep deletes the interfaces of a network whose owner, by its label, is not valid, and those that were cut off:
-// CNI's GC.
+// Keep deletes the interfaces of a network whose owner, by its label, is not valid, and those that were cut
+// off: CNI's GC.
 func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error {
 	links, err := host.Links()
 	if err != nil {
@@ -91,6 +97,7 @@ func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error 
 			errs = append(errs, host.EnsureNoLink(l.Name))
 		}
 	}
+
 	return errors.Join(errs...)
 }
 

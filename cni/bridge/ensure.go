@@ -12,8 +12,8 @@ import (
 	"github.com/trivet-node/trivet/cni/sysctl"
 )
 
-// ensure makes the bridge match the configuration: it exists, is up and has the gateway addresses, and the host
-// forwards.
+// ensure makes the bridge match the configuration: it exists, is up and has the gateway addresses, and the
+// host forwards.
 func ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	link, err := host.LinkByName(c.Name)
 	if netlink.IsNotExist(err) {
@@ -33,14 +33,17 @@ func ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	if !link.Up {
 		changes = append(changes, rtnl.SetUp(link.Index))
 	}
+
 	// Pods get the bridge's MTU, and the configuration may have changed since the bridge was made.
 	if c.MTU != 0 && link.MTU != c.MTU {
 		changes = append(changes, rtnl.SetMTU(link.Index, c.MTU))
 		link.MTU = c.MTU
 	}
+
 	if c.Promiscuous {
 		changes = append(changes, rtnl.SetPromiscuous(link.Index))
 	}
+
 	if len(changes) > 0 {
 		if err := host.Must(changes...); err != nil {
 			return rtnl.Link{}, err
@@ -50,6 +53,7 @@ func ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	if c.IsGateway {
 		err = ensureGateways(host, c, link, addresses)
 	}
+
 	return link, err
 }
 
@@ -74,19 +78,21 @@ func create(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	return link, sysctl.EnsureIfPresent("net/ipv6/conf/"+c.Name+"/accept_ra", "0")
 }
 
-// ensureGateways gives the bridge its addresses, and lets the host forward in their families. They are sent each
-// time: one that is there already costs a refusal, and no look before.
+// ensureGateways gives the bridge its addresses, and lets the host forward in their families. They are sent
+// each time: one that is there already costs a refusal, and no look before.
 func ensureGateways(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Address) error {
 	var forward4, forward6 bool
 	for _, a := range addresses {
 		if !a.Gateway.IsValid() {
 			continue
 		}
+
 		if a.Gateway.Is4() {
 			forward4 = true
 		} else {
 			forward6 = true
 		}
+
 		if err := ensureGateway(host, c, bridge, a.gatewayPrefix()); err != nil {
 			return fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
 		}
@@ -97,9 +103,11 @@ func ensureGateways(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Add
 			return err
 		}
 	}
+
 	if forward6 {
 		return sysctl.EnsureIfPresent("net/ipv6/conf/all/forwarding", "1")
 	}
+
 	return nil
 }
 
@@ -124,13 +132,14 @@ func addAddress(host *rtnl.Conn, bridge rtnl.Link, want netip.Prefix) error {
 	return host.Must(rtnl.NewAddress(bridge.Index, want, rtnl.NoDAD))
 }
 
-// resolveConflicts deals with other addresses on a bridge that has just got a gateway address: it removes them, or
-// the new one.
+// resolveConflicts deals with other addresses on a bridge that has just got a gateway address: it removes
+// them, or the new one.
 func resolveConflicts(host *rtnl.Conn, c Config, bridge rtnl.Link, want netip.Prefix) error {
 	have, err := host.Addresses(bridge.Index)
 	if err != nil {
 		return err
 	}
+
 	others := conflicting(have, want)
 	if len(others) == 0 {
 		return nil
@@ -138,6 +147,7 @@ func resolveConflicts(host *rtnl.Conn, c Config, bridge rtnl.Link, want netip.Pr
 	if c.ForceAddress {
 		return removeAddresses(host, bridge, others)
 	}
+
 	return errors.Join(conflictError(others[0], want), removeAddresses(host, bridge, []netip.Prefix{want}))
 }
 
@@ -152,8 +162,8 @@ func removeAddresses(host *rtnl.Conn, bridge rtnl.Link, addresses []netip.Prefix
 	return nil
 }
 
-// conflicting returns the addresses that a bridge cannot have beside a gateway address: others of IPv4, and those
-// of IPv6 whose subnet overlaps.
+// conflicting returns the addresses that a bridge cannot have beside a gateway address: others of IPv4, and
+// those of IPv6 whose subnet overlaps.
 func conflicting(have []netip.Prefix, want netip.Prefix) (all []netip.Prefix) {
 	for _, other := range have {
 		if other == want || !prefix.SameFamily(other.Addr(), want.Addr()) {
@@ -170,8 +180,8 @@ func conflictError(other, want netip.Prefix) error {
 	return fmt.Errorf("it has address %s already, other than %s (forceAddress replaces it)", other, want)
 }
 
-// Usable returns an error when the next Attach would fail: the bridge's name is another interface's, or the bridge
-// has addresses that keep it from getting a gateway's. Of the addresses in a set, a pod gets one.
+// Usable returns an error when the next Attach would fail: the bridge's name is another interface's, or the
+// bridge has addresses that keep it from getting a gateway's. Of the addresses in a set, a pod gets one.
 func Usable(host *rtnl.Conn, c Config, sets [][]Address) error {
 	link, err := host.LinkByName(c.Name)
 	if netlink.IsNotExist(err) {
@@ -188,11 +198,13 @@ func Usable(host *rtnl.Conn, c Config, sets [][]Address) error {
 	if err != nil {
 		return err
 	}
+
 	for _, set := range sets {
 		if err := oneFits(have, set); err != nil {
 			return fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
 		}
 	}
+
 	return nil
 }
 

@@ -17,8 +17,8 @@ func hashMAC(seed string, addresses []Address) net.HardwareAddr {
 	return net.HardwareAddr{sum[0]&^0x01 | 0x02, sum[1], sum[2], sum[3], sum[4], sum[5]}
 }
 
-// podMAC returns the MAC address of a pod's interface. It is derived from the pod's IPv4 address, so that an entry
-// of an ARP cache is still right when the next pod gets the address.
+// podMAC returns the MAC address of a pod's interface. It is derived from the pod's IPv4 address, so that an
+// entry of an ARP cache is still right when the next pod gets the address.
 func podMAC(a Attachment) net.HardwareAddr {
 	if a.MAC != nil {
 		return a.MAC
@@ -32,8 +32,9 @@ func podMAC(a Attachment) net.HardwareAddr {
 	return hashMAC(a.Owner.String(), a.Addresses)
 }
 
-// bridgeMAC returns the MAC address of a bridge that this package makes. It is derived from the bridge's name and
-// the gateway, so that a bridge that is made again has the same one, or else from the first pod's addresses.
+// bridgeMAC returns the MAC address of a bridge that this package makes. It is derived from the bridge's name
+// and the gateway, so that a bridge that is made again has the same one, or else from the first pod's
+// addresses.
 func bridgeMAC(c Config, addresses []Address) net.HardwareAddr {
 	if c.IsGateway && len(addresses) > 0 && addresses[0].Gateway.IsValid() {
 		return hashMAC("bridge "+c.Name+" "+addresses[0].Gateway.String(), nil)
@@ -41,10 +42,10 @@ func bridgeMAC(c Config, addresses []Address) net.HardwareAddr {
 	return hashMAC("bridge "+c.Name, addresses)
 }
 
-// fixMAC keeps a bridge that somebody else made from taking over the MAC addresses of its ports: those change with
-// the pods, under the ARP caches of everybody on the bridge. The kernel stops doing so once an address has been
-// set, even the one that the bridge has. own is what a bridge made here has; one without any address gets it, since
-// the kernel removes the address with the last port.
+// fixMAC keeps a bridge that somebody else made from taking over the MAC addresses of its ports: those change
+// with the pods, under the ARP caches of everybody on the bridge. The kernel stops doing so once an address
+// has been set, even the one that the bridge has. own is what a bridge made here has; one without any address
+// gets it, since the kernel removes the address with the last port.
 func fixMAC(host *rtnl.Conn, bridge *rtnl.Link, own net.HardwareAddr) error {
 	isZero := bytes.Equal(bridge.MAC, make(net.HardwareAddr, len(own)))
 	if bytes.Equal(bridge.MAC, own) || !isZero && hasFixedMAC(*bridge) {
@@ -57,8 +58,8 @@ func fixMAC(host *rtnl.Conn, bridge *rtnl.Link, own net.HardwareAddr) error {
 }
 
 // hasFixedMAC reports whether somebody has set the bridge's MAC address. It asks sysfs, for which there is no
-// netlink attribute. A /sys of another network namespace may show another interface of the same name: the address
-// tells them apart.
+// netlink attribute. A /sys of another network namespace may show another interface of the same name: the
+// address tells them apart.
 func hasFixedMAC(bridge rtnl.Link) bool {
 	// NET_ADDR_SET of <uapi/linux/netdevice.h>.
 	const set = "3"

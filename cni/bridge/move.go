@@ -10,21 +10,24 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// Move gives a bridge that exists the gateway addresses of other subnets, in place of those that it has. It is for
-// the owner of the bridge, whose node has got another pod CIDR. It fails while pods with addresses of the former
-// subnets are on the bridge: they would lose their gateway. moved are the addresses that the bridge has got.
+// Move gives a bridge that exists the gateway addresses of other subnets, in place of those that it has. It
+// is for the owner of the bridge, whose node has got another pod CIDR. It fails while pods with addresses of
+// the former subnets are on the bridge: they would lose their gateway. moved are the addresses that the
+// bridge has got.
 func Move(host *rtnl.Conn, c Config, gateways []Address) (moved []netip.Prefix, err error) {
 	link, err := host.LinkByName(c.Name)
 	if netlink.IsNotExist(err) {
 		// The ADD of the first pod makes it.
 		return nil, nil
 	}
+
 	if err == nil {
 		err = requireBridge(link)
 	}
 	if err != nil {
 		return nil, err
 	}
+
 	have, err := host.Addresses(link.Index)
 	if err != nil {
 		return nil, err
@@ -38,8 +41,10 @@ func Move(host *rtnl.Conn, c Config, gateways []Address) (moved []netip.Prefix, 
 		if err := readdress(host, link, former(have, gateways, want), want); err != nil {
 			return moved, fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
 		}
+
 		moved = append(moved, want)
 	}
+
 	return moved, nil
 }
 
@@ -54,18 +59,21 @@ func former(have []netip.Prefix, gateways []Address, want netip.Prefix) (all []n
 	return all
 }
 
-// readdress removes the former addresses first: as long as the wanted one is not there, the next call continues.
+// readdress removes the former addresses first: as long as the wanted one is not there, the next call
+// continues.
 func readdress(host *rtnl.Conn, bridge rtnl.Link, former []netip.Prefix, want netip.Prefix) error {
 	if len(former) > 0 {
 		links, err := host.Links()
 		if err != nil {
 			return err
 		}
+
 		if pods := countPorts(links, bridge.Index); pods > 0 {
 			const format = "it has %v for %d pods that are still there, and gets %s when they are gone"
 			return fmt.Errorf(format, former, pods, want)
 		}
 	}
+
 	if err := removeAddresses(host, bridge, former); err != nil {
 		return err
 	}
@@ -75,6 +83,7 @@ func readdress(host *rtnl.Conn, bridge rtnl.Link, former []netip.Prefix, want ne
 		// An ADD was faster.
 		return nil
 	}
+
 	return err
 }
 

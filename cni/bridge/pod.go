@@ -16,6 +16,7 @@ func setUp(c Config, a Attachment) (index int, err error) {
 		return 0, err
 	}
 	defer func() { _ = pod.Close() }()
+
 	link, err := pod.LinkByName(a.Owner.IfName)
 	if err != nil {
 		return 0, err
@@ -27,13 +28,15 @@ func setUp(c Config, a Attachment) (index int, err error) {
 			return 0, err
 		}
 	}
+
 	return link.Index, pod.Must(podMessages(c, a, link.Index)...)
 }
 
 // loopbackIndex is the index of lo in every network namespace.
 const loopbackIndex = 1
 
-// podMessages returns what configures the pod's interface with an index: lo up, addresses, interface up, routes.
+// podMessages returns what configures the pod's interface with an index: lo up, addresses, interface up,
+// routes.
 func podMessages(c Config, a Attachment, index int) []*netlink.Message {
 	flags := uint32(0)
 	if !c.DAD {
@@ -47,6 +50,7 @@ func podMessages(c Config, a Attachment, index int) []*netlink.Message {
 	for _, address := range a.Addresses {
 		messages = append(messages, rtnl.NewAddress(index, address.Prefix, flags))
 	}
+
 	messages = append(messages, rtnl.SetUp(index))
 
 	// The routes of another network to the same destinations stay: a container's second interface does not
@@ -55,6 +59,7 @@ func podMessages(c Config, a Attachment, index int) []*netlink.Message {
 		r.Index = index
 		messages = append(messages, rtnl.NewRoute(r))
 	}
+
 	return messages
 }
 
@@ -66,6 +71,7 @@ func podRoutes(c Config, a Attachment) []rtnl.Route {
 		if !c.HostRouted || !address.Gateway.IsValid() {
 			continue
 		}
+
 		wanted = append(wanted,
 			rtnl.Route{Dst: prefix.Single(address.Gateway)},
 			rtnl.Route{Dst: address.Prefix.Masked(), Gateway: address.Gateway},
@@ -78,6 +84,7 @@ func podRoutes(c Config, a Attachment) []rtnl.Route {
 			routes = append(routes, r)
 		}
 	}
+
 	return routes
 }
 
@@ -89,8 +96,8 @@ func podSettings(c Config, a Attachment) []setting {
 	ifname := a.Owner.IfName
 	var all []setting
 
-	// The host sees packets that come in and go out by the same bridge, and says so by ICMP redirects. A pod that
-	// believed them would bypass the host. Both "all" and the interface count (IN_DEV_ORCONF).
+	// The host sees packets that come in and go out by the same bridge, and says so by ICMP redirects. A pod
+	// that believed them would bypass the host. Both "all" and the interface count (IN_DEV_ORCONF).
 	if c.HostRouted {
 		all = append(all,
 			setting{"net/ipv4/conf/all/accept_redirects", "0"},
@@ -104,6 +111,7 @@ func podSettings(c Config, a Attachment) []setting {
 			setting{"net/ipv6/conf/" + ifname + "/accept_redirects", "0"},
 			setting{"net/ipv6/conf/lo/disable_ipv6", "0"},
 		)
+
 		// The kernel announces that the address has moved when it knows that nobody else has it.
 		if c.DAD {
 			all = append(all, setting{"net/ipv6/conf/" + ifname + "/ndisc_notify", "1"})
@@ -116,5 +124,6 @@ func podSettings(c Config, a Attachment) []setting {
 	if len(a.Addresses) > 0 {
 		all = append(all, setting{"net/ipv6/conf/" + ifname + "/accept_ra", "0"})
 	}
+
 	return all
 }

@@ -1,6 +1,6 @@
-// Package conf reads CNI network configurations: the keys of upstream's bridge, host-local and portmap plugins with
-// the same meaning, and a few of our own. It checks everything once and returns typed values. What is not supported
-// is refused by name, never ignored.
+// Package conf reads CNI network configurations: the keys of upstream's bridge, host-local and portmap
+// plugins with the same meaning, and a few of our own. It checks everything once and returns typed values.
+// What is not supported is refused by name, never ignored.
 package conf
 
 import (
@@ -32,8 +32,8 @@ type Head struct {
 	PrevResult json.RawMessage `json:"prevResult"`
 }
 
-// ReadHead reads the head of any configuration, whatever else is in it: the rest may be another plugin's, or of
-// an operation that can do without. A value of a wrong type counts as absent.
+// ReadHead reads the head of any configuration, whatever else is in it: the rest may be another plugin's, or
+// of an operation that can do without. A value of a wrong type counts as absent.
 func ReadHead(stdin []byte) (Head, error) {
 	var h Head
 	err := decodeLeniently(stdin, &h)

@@ -85,16 +85,19 @@ func ReadIPAM(stdin []byte, args string) (*IPAM, error) {
 	if k.IPAM.Type == "" && k.IPAM.Subnet == "" && len(k.IPAM.Ranges) == 0 {
 		return nil, nil
 	}
+
 	parsed, err := parseArgs(args)
 	if err != nil {
 		return nil, err
 	}
+
 	return k.read(parsed)
 }
 
 func (k ipamKeys) refuse() error {
 	if t := k.IPAM.Type; t != "" && t != "host-local" {
-		return fmt.Errorf("%w: ipam type %q: the only one is host-local, which is built in", ErrUnsupported, t)
+		return fmt.Errorf("%w: ipam type %q: the only one is host-local, which is built in",
+			ErrUnsupported, t)
 	}
 	return nil
 }
@@ -119,8 +122,10 @@ func (k ipamKeys) read(args cniArgs) (*IPAM, error) {
 		if err != nil {
 			return nil, invalid("requested address: %w", err)
 		}
+
 		c.Requested = append(c.Requested, a.Unmap())
 	}
+
 	return c, nil
 }
 
@@ -148,13 +153,16 @@ func (k ipamKeys) readRanges(c *IPAM) error {
 		if err != nil {
 			return err
 		}
+
 		c.Sets = append(c.Sets, set)
 	}
+
 	for _, group := range configured {
 		set, err := parseSet(group)
 		if err != nil {
 			return err
 		}
+
 		c.Sets = append(c.Sets, set)
 		for _, r := range set {
 			c.Subnets = append(c.Subnets, r.Subnet)
@@ -164,6 +172,7 @@ func (k ipamKeys) readRanges(c *IPAM) error {
 	if len(c.Sets) == 0 {
 		return fmt.Errorf("neither subnet nor ranges")
 	}
+
 	return ipam.CheckSets(c.Sets)
 }
 
@@ -182,6 +191,7 @@ func (k rangeKeys) parse() (r ipam.Range, err error) {
 	if r.Subnet, err = netip.ParsePrefix(k.Subnet); err != nil {
 		return r, err
 	}
+
 	for _, part := range []struct {
 		text string
 		into *netip.Addr
@@ -197,22 +207,26 @@ func (k rangeKeys) parse() (r ipam.Range, err error) {
 			return r, err
 		}
 	}
+
 	return ipam.NewRange(r)
 }
 
-// oneOfEachFamily returns an error when a result of an old CNI version cannot carry the addresses: before version
-// 0.3.0 it has one IPv4 and one IPv6 address.
+// oneOfEachFamily returns an error when a result of an old CNI version cannot carry the addresses: before
+// version 0.3.0 it has one IPv4 and one IPv6 address.
 func oneOfEachFamily(cniVersion string, sets []ipam.Set) error {
 	if !slices.Contains([]string{"", "0.1.0", "0.2.0"}, cniVersion) {
 		return nil
 	}
+
 	seen := map[bool]bool{}
 	for _, set := range sets {
 		is4 := set[0].Start.Is4()
 		if seen[is4] {
 			return fmt.Errorf("CNI version %q does not support more than one address of a family", cniVersion)
 		}
+
 		seen[is4] = true
 	}
+
 	return nil
 }

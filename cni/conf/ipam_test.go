@@ -37,17 +37,21 @@ func TestRangesThatTheRuntimeAsksForComeFirstAndAreNobodyElses(t *testing.T) {
 	if err == nil {
 		t.Fatalf("two IPv4 addresses before version 0.3.0: %+v", i)
 	}
+
 	i, err = conf.ReadIPAM([]byte(`{"cniVersion":"1.1.0",`+stdin[1:]), "")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var sets, subnets []string
 	for _, s := range i.Sets {
 		sets = append(sets, s[0].Subnet.String())
 	}
+
 	for _, s := range i.Subnets {
 		subnets = append(subnets, s.String())
 	}
+
 	if d := cmp.Diff([]string{"10.9.0.0/24", "10.1.0.0/24", "10.2.0.0/24"}, sets); d != "" {
 		t.Error(d)
 	}
@@ -83,6 +87,7 @@ func TestResolvConfIsReadAsDNS(t *testing.T) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	got, err := conf.ReadResolvConf(path)
 	want := types.DNS{
 		Nameservers: []string{"10.0.0.1"},

@@ -65,7 +65,8 @@ type bridgeKeys struct {
 	HostRouted       bool   `json:"hostRouted"`
 }
 
-// natKeys are those of masquerading and host ports: upstream's of bridge and portmap, and noMasq, which is ours.
+// natKeys are those of masquerading and host ports: upstream's of bridge and portmap, and noMasq, which is
+// ours.
 type natKeys struct {
 	IPMasq bool     `json:"ipMasq"`
 	NoMasq []string `json:"noMasq"`
@@ -91,8 +92,8 @@ type refusedKeys struct {
 // DefaultBridge is the name of the bridge that upstream's plugin makes when the configuration has none.
 const DefaultBridge = "cni0"
 
-// ReadNetwork reads the configuration of a network on a bridge, for an operation that sets something up or looks
-// at it. DEL and GC use ReadTeardown.
+// ReadNetwork reads the configuration of a network on a bridge, for an operation that sets something up or
+// looks at it. DEL and GC use ReadTeardown.
 func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	var k keys
 	if err := Decode(stdin, &k); err != nil {
@@ -101,6 +102,7 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	if err := k.refuse(); err != nil {
 		return nil, err
 	}
+
 	args, err := parseArgs(o.Args)
 	if err != nil {
 		return nil, err
@@ -117,11 +119,13 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	if n.Runtime, err = k.runtime(args, o.HostPorts); err != nil {
 		return nil, err
 	}
+
 	if k.IPAM.Type != "" {
 		if n.IPAM, err = k.ipamKeys.read(args); err != nil {
 			return nil, err
 		}
 	}
+
 	n.NAT, err = k.natKeys.config(n, o.HostPorts)
 	return n, err
 }
@@ -141,6 +145,7 @@ func (k bridgeKeys) config(network string) bridge.Config {
 	if c.Name == "" {
 		c.Name = DefaultBridge
 	}
+
 	return c
 }
 
@@ -178,13 +183,16 @@ func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
 	if n.IPAM != nil {
 		c.Subnets = n.IPAM.Subnets
 	}
+
 	for _, text := range k.NoMasq {
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
 			return c, invalid("noMasq: %w", err)
 		}
+
 		c.NoMasq = append(c.NoMasq, p.Masked())
 	}
+
 	return c, nil
 }
 
@@ -214,6 +222,7 @@ func (k *keys) refuse() error {
 			return fmt.Errorf("%w: key %q with this value (%s)", ErrUnsupported, refused.key, have)
 		}
 	}
+
 	return k.ipamKeys.refuse()
 }
 

@@ -72,6 +72,7 @@ func TestEveryKeyEndsWhereItIsUsed(t *testing.T) {
 	if got := fmt.Sprint(n.NAT.Subnets); got != fmt.Sprint(subnets) {
 		t.Errorf("subnets that are not masqueraded: %s", got)
 	}
+
 	n.NAT.Subnets = nil
 	wantNAT := hostnat.Config{
 		Network:    "n",
@@ -91,6 +92,7 @@ func TestEveryKeyEndsWhereItIsUsed(t *testing.T) {
 	if p := n.Runtime.Ports[0]; p.Protocol != "tcp" || p.HostIP != netip.IPv4Unspecified() {
 		t.Errorf("port %+v", p)
 	}
+
 	i := n.IPAM
 	if len(i.Sets) != 2 || i.Pool.DataDir != conf.DefaultDataDir || i.Pool.Network != "n" ||
 		len(i.Requested) != 2 || len(i.Routes) != 1 || !n.DefaultGateway {
@@ -119,11 +121,13 @@ func TestWhatIsRefusedIsNamed(t *testing.T) {
 		undecodable = "cannot be decoded"
 		invalid     = "invalid network configuration"
 	)
+
 	kinds := map[string]error{
 		unsupported: conf.ErrUnsupported,
 		undecodable: conf.ErrDecode,
 		invalid:     conf.ErrInvalid,
 	}
+
 	for _, c := range []struct{ keys, args, kind, names string }{
 		{`"mtu":"many"`, "", undecodable, "mtu"},
 		{`"vlan":5`, "", unsupported, "vlan"},
@@ -148,7 +152,12 @@ func TestWhatIsRefusedIsNamed(t *testing.T) {
 		{`"ipam":{"type":"host-local","subnet":"10.0.0.0/33"}`, "", invalid, "10.0.0.0/33"},
 		{`"ipam":{"type":"host-local","subnet":"10.0.0.0/24","gateway":"x"}`, "", invalid, `"x"`},
 		{`"ipam":{"type":"host-local","ranges":[[]]}`, "", invalid, "range set 0 is empty"},
-		{`"runtimeConfig":{"ips":["x"]},"ipam":{"type":"host-local","subnet":"10.0.0.0/24"}`, "", invalid, `"x"`},
+		{
+			`"runtimeConfig":{"ips":["x"]},"ipam":{"type":"host-local","subnet":"10.0.0.0/24"}`,
+			"",
+			invalid,
+			`"x"`,
+		},
 		{`"runtimeConfig":{"portMappings":[{"hostPort":70000,"containerPort":1}]}`, "", invalid, "70000"},
 		{`"runtimeConfig":{"portMappings":[{"hostPort":1}]}`, "", invalid, "ports are 1 to 65535"},
 		{
@@ -193,6 +202,7 @@ func TestTheMostSpecificMACIsTaken(t *testing.T) {
 		args    = `"args":{"cni":{"mac":"0a:00:00:00:00:02"}}`
 		cniArgs = "MAC=0a:00:00:00:00:03"
 	)
+
 	for keys, want := range map[string]string{
 		`"mtu":0`:            "0a:00:00:00:00:03",
 		args:                 "0a:00:00:00:00:02",
@@ -231,13 +241,16 @@ func FuzzReadNetwork(f *testing.F) {
 			if n.Bridge.Name == "" || n.IPAM != nil && len(n.IPAM.Sets) == 0 {
 				t.Fatalf("%+v", n)
 			}
+
 			return
 		}
+
 		for _, kind := range []error{conf.ErrDecode, conf.ErrInvalid, conf.ErrUnsupported} {
 			if errors.Is(err, kind) {
 				return
 			}
 		}
+
 		t.Fatalf("an error of no kind: %v", err)
 	})
 }

@@ -59,6 +59,7 @@ func readPorts(mappings []portMapping) ([]Port, error) {
 		if m.HostPort == 0 {
 			continue
 		}
+
 		p, err := m.parse()
 		if err != nil {
 			return nil, err
@@ -69,16 +70,18 @@ func readPorts(mappings []portMapping) ([]Port, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		if !known {
 			seen[key] = append(seen[key], p)
 			all = append(all, p)
 		}
 	}
+
 	return all, nil
 }
 
-// isAmong reports whether p is one of some ports of its number and protocol. It is an error if one of them leads
-// what is sent to p to another container port.
+// isAmong reports whether p is one of some ports of its number and protocol. It is an error if one of them
+// leads what is sent to p to another container port.
 func isAmong(ports []Port, p Port) (known bool, err error) {
 	for _, q := range ports {
 		if !p.conflicts(q) {
@@ -91,6 +94,7 @@ func isAmong(ports []Port, p Port) (known bool, err error) {
 			known = true
 		}
 	}
+
 	return known, nil
 }
 
@@ -107,6 +111,7 @@ func (m portMapping) parse() (Port, error) {
 	if m.HostPort < 0 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
 		return p, invalid("port mapping %d to %d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
 	}
+
 	switch p.Protocol {
 	case "tcp", "udp", "sctp":
 	default:
@@ -117,10 +122,12 @@ func (m portMapping) parse() (Port, error) {
 	if m.HostIP == "" {
 		return p, nil
 	}
+
 	ip, err := netip.ParseAddr(m.HostIP)
 	if err != nil {
 		return p, invalid("port mapping of host port %d: hostIP: %w", m.HostPort, err)
 	}
+
 	p.HostIP = ip.Unmap()
 	return p, nil
 }

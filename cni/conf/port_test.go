@@ -15,6 +15,7 @@ func TestOneHostPortLeadsToOneContainerPort(t *testing.T) {
 		two  = `,"hostIP":"10.0.0.2"`
 		udp  = `,"protocol":"udp"`
 	)
+
 	port := func(container int, more string) string {
 		return fmt.Sprintf(`{"hostPort":80,"containerPort":%d%s}`, container, more)
 	}
@@ -40,8 +41,10 @@ func TestOneHostPortLeadsToOneContainerPort(t *testing.T) {
 			if err != nil || len(n.Runtime.Ports) != c.remain {
 				t.Errorf("%s: %+v, %v", mappings, n, err)
 			}
+
 			continue
 		}
+
 		if err == nil || !strings.Contains(err.Error(), "container port 1") ||
 			!strings.Contains(err.Error(), "container port 2") {
 			t.Errorf("%s: %v", mappings, err)

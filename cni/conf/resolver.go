@@ -13,11 +13,13 @@ func ReadResolvConf(path string) (dns types.DNS, err error) {
 	if err != nil {
 		return dns, err
 	}
+
 	for line := range strings.Lines(string(data)) {
 		words := strings.Fields(line)
 		if len(words) < 2 || strings.HasPrefix(words[0], "#") || strings.HasPrefix(words[0], ";") {
 			continue
 		}
+
 		switch words[0] {
 		case "nameserver":
 			dns.Nameservers = append(dns.Nameservers, words[1])
@@ -29,5 +31,6 @@ func ReadResolvConf(path string) (dns types.DNS, err error) {
 			dns.Options = append(dns.Options, words[1:]...)
 		}
 	}
+
 	return dns, nil
 }

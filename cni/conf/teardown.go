@@ -9,13 +9,13 @@ import (
 	"github.com/trivet-node/trivet/cni/ipam"
 )
 
-// Teardown is what DEL and GC need of a configuration. They delete what they can name and what is recorded, so
-// nothing is checked that only ADD needs: however the configuration was changed since, a container can go.
+// Teardown is what DEL and GC need of a configuration. They delete what they can name and what is recorded,
+// so nothing is checked that only ADD needs: however the configuration was changed since, a container can go.
 type Teardown struct {
 	Network string
 	Bridge  string
-	// LazyUnlink lets DEL cut the host's end of the veth off instead of deleting it, which takes the kernel 16
-	// to 30 ms: both ends go with the container's namespace. For runtimes that destroy it after DEL.
+	// LazyUnlink lets DEL cut the host's end of the veth off instead of deleting it, which takes the kernel
+	// 16 to 30 ms: both ends go with the container's namespace. For runtimes that destroy it after DEL.
 	LazyUnlink bool
 	Pool       ipam.Location
 	// Valid are the attachments that the runtime has, in GC. It is nil when the runtime sent no list: then
@@ -23,8 +23,9 @@ type Teardown struct {
 	Valid *Attachments
 }
 
-// ReadTeardown reads the configuration for DEL and GC. A value of a wrong type counts as absent, except for the
-// list of valid attachments: GC would take one that cannot be read for an empty one, and collect everything.
+// ReadTeardown reads the configuration for DEL and GC. A value of a wrong type counts as absent, except for
+// the list of valid attachments: GC would take one that cannot be read for an empty one, and collect
+// everything.
 func ReadTeardown(stdin []byte) (*Teardown, error) {
 	var k struct {
 		Name             string          `json:"name"`
@@ -54,6 +55,7 @@ func ReadTeardown(stdin []byte) (*Teardown, error) {
 	if err := json.Unmarshal(k.ValidAttachments, &list); err != nil {
 		return nil, fmt.Errorf("%w: cni.dev/valid-attachments: %w", ErrDecode, err)
 	}
+
 	t.Valid = newAttachments(list)
 	return t, nil
 }

@@ -59,6 +59,7 @@ func TestTeardownMistakesNoListForAnEmptyOne(t *testing.T) {
 		case teardown.Valid.Has(one) && teardown.Valid.HasLabel("a/b"):
 			got = "one"
 		}
+
 		if got != want {
 			t.Errorf("%s is taken for %s, want %s", list, got, want)
 		}

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Check returns an error that names the first difference between the table and the configuration. Unlike Ensure
-// it looks into every chain: the rules of one may have been flushed.
+// Check returns an error that names the first difference between the table and the configuration. Unlike
+// Ensure it looks into every chain: the rules of one may have been flushed.
 func (t *Table) Check() error {
 	upToDate, err := t.matchesMarker()
 	if err != nil {
@@ -21,6 +21,7 @@ func (t *Table) Check() error {
 	if err != nil {
 		return err
 	}
+
 	want := countExpected(t.chains())
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if have[name] != want[name] {
@@ -33,6 +34,7 @@ func (t *Table) Check() error {
 			)
 		}
 	}
+
 	return t.checkNoMasq()
 }
 
@@ -41,11 +43,13 @@ func (t *Table) checkNoMasq() error {
 	if !t.config.Masquerade {
 		return nil
 	}
+
 	for _, f := range t.families {
 		have, err := t.elements(f.noMasq)
 		if err != nil {
 			return err
 		}
+
 		keys := map[string]bool{}
 		for _, e := range have {
 			keys[string(e.Key)] = true
@@ -53,18 +57,20 @@ func (t *Table) checkNoMasq() error {
 
 		for _, e := range f.intervals(t.notMasqueraded(f)) {
 			if !keys[string(e.Key)] {
-				return fmt.Errorf("set %s of nftables table %s is not as configured", f.noMasq.Name, t.table.Name)
+				return fmt.Errorf("set %s of nftables table %s is not as configured",
+					f.noMasq.Name, t.table.Name)
 			}
 		}
 	}
+
 	return nil
 }
 
 // repairTries is small: what is still wrong then, somebody keeps undoing.
 const repairTries = 4
 
-// Repair is Ensure for a caller that is not about to add a pod: it also writes the rules again when only some of
-// them are missing. It reports whether there was something to do.
+// Repair is Ensure for a caller that is not about to add a pod: it also writes the rules again when only some
+// of them are missing. It reports whether there was something to do.
 func (t *Table) Repair() (repaired bool, err error) {
 	for range repairTries {
 		if err = t.Check(); err == nil {
@@ -76,7 +82,9 @@ func (t *Table) Repair() (repaired bool, err error) {
 		if failure != nil && !isRace(failure) {
 			return repaired, failure
 		}
+
 		repaired = failure == nil
 	}
+
 	return repaired, fmt.Errorf("rules were written and are still wrong: %w", err)
 }

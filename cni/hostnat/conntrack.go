@@ -26,8 +26,8 @@ const (
 	ctaProtoDst   = 3
 )
 
-// forgetUDP deletes the tracked connections to UDP host ports. A client that keeps sending would otherwise keep its
-// entry alive without end: past a new pod, or to one that has ended.
+// forgetUDP deletes the tracked connections to UDP host ports. A client that keeps sending would otherwise
+// keep its entry alive without end: past a new pod, or to one that has ended.
 func (t *Table) forgetUDP(ports []Port) error {
 	for _, f := range t.families {
 		var due []Port
@@ -36,6 +36,7 @@ func (t *Table) forgetUDP(ports []Port) error {
 				due = append(due, p)
 			}
 		}
+
 		if len(due) == 0 {
 			continue
 		}
@@ -43,6 +44,7 @@ func (t *Table) forgetUDP(ports []Port) error {
 			return fmt.Errorf("forget tracked connections to UDP host ports: %w", err)
 		}
 	}
+
 	return nil
 }
 
@@ -57,6 +59,7 @@ func (t *Table) forget(f *family, ports []Port) error {
 		if !parseTuple(tuple).isOneOf(ports) {
 			return
 		}
+
 		m := netlink.NewMessage("delete tracked connection", ctDelete, 0, nfgenmsg(f.nfproto))
 		deletions = append(deletions, m.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, tuple))
 	})
@@ -64,6 +67,7 @@ func (t *Table) forget(f *family, ports []Port) error {
 		// This kernel has no netlink for connection tracking: nothing can be deleted.
 		return nil
 	}
+
 	if err != nil {
 		return err
 	}
@@ -73,12 +77,14 @@ func (t *Table) forget(f *family, ports []Port) error {
 		if err != nil {
 			return err
 		}
+
 		for _, err := range errs {
 			if err != nil && !netlink.IsNotExist(err) {
 				return err
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -119,5 +125,6 @@ func parseTuple(tuple []byte) (d destination) {
 			}
 		})
 	})
+
 	return d
 }

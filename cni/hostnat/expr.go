@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/cni/prefix"
 )
 
-// reg0 is the first register of 4 bytes; an address of IPv6 takes four. The parts of a concatenation lie side by
-// side in them.
+// reg0 is the first register of 4 bytes; an address of IPv6 takes four. The parts of a concatenation lie side
+// by side in them.
 const reg0 = unix.NFT_REG32_00
 
 // The functions below return the statement of nft(8) in their comment.

@@ -1,6 +1,6 @@
-// Package hostnat keeps the nftables table of one network: masquerading of what pods send out, and host ports.
-// What is per pod are elements of maps and sets, never rules: a packet costs the same with one pod and with a
-// thousand, and so does adding a pod.
+// Package hostnat keeps the nftables table of one network: masquerading of what pods send out, and host
+// ports. What is per pod are elements of maps and sets, never rules: a packet costs the same with one pod and
+// with a thousand, and so does adding a pod.
 //
 //	table inet cni_NETWORK
 //	  map ports4      { protocol . host port : pod address . port }
@@ -29,8 +29,8 @@ import (
 	"github.com/trivet-node/trivet/cni/netlink"
 )
 
-// Config is what the rules of a network's table depend on. Its fields are in the name of the table's marker: a
-// change of them makes every node write its rules once more.
+// Config is what the rules of a network's table depend on. Its fields are in the name of the table's marker:
+// a change of them makes every node write its rules once more.
 type Config struct {
 	Network string
 	Bridge  string
@@ -65,6 +65,7 @@ func Open(config Config) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare nftables socket: %w", err), kernel.Close())
@@ -102,15 +103,17 @@ func (t *Table) familyOf(a netip.Addr) *family {
 // maxName keeps the name of a table within the kernel's 255 bytes.
 const maxName = 200
 
-// tableName returns the network's name as nft(8) can write it. Names that had to be changed are told apart by a
-// hash.
+// tableName returns the network's name as nft(8) can write it. Names that had to be changed are told apart by
+// a hash.
 func tableName(network string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' {
 			return r
 		}
+
 		return '_'
 	}, network)
+
 	clean = clean[:min(len(clean), maxName)]
 	if clean == network {
 		return "cni_" + network
@@ -123,9 +126,9 @@ func tableName(network string) string {
 // markerPrefix begins the name of the marker.
 const markerPrefix = "config_"
 
-// marker returns the name of a chain that says which configuration the rules were made from: one cheap message
-// asks for it. The chain is never called, and holds one rule, which goes with all the others when somebody
-// flushes the table.
+// marker returns the name of a chain that says which configuration the rules were made from: one cheap
+// message asks for it. The chain is never called, and holds one rule, which goes with all the others when
+// somebody flushes the table.
 func (t *Table) marker() string {
 	sum := sha256.Sum256(fmt.Appendf(nil, "3 %+v", t.config))
 	return markerPrefix + hex.EncodeToString(sum[:6])
@@ -148,11 +151,12 @@ func (t *Table) Ensure() error {
 			return err
 		}
 	}
+
 	return fmt.Errorf("write nftables table %s: others keep changing it", t.table.Name)
 }
 
-// isRace reports whether the kernel refused a transaction because another process had made the table (EEXIST) or
-// deleted what the transaction replaces (ENOENT).
+// isRace reports whether the kernel refused a transaction because another process had made the table (EEXIST)
+// or deleted what the transaction replaces (ENOENT).
 func isRace(err error) bool { return errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOENT) }
 
 // replace writes all rules in one transaction.
@@ -161,11 +165,13 @@ func (t *Table) replace() error {
 	if err != nil {
 		return err
 	}
+
 	if there {
 		err = t.clear()
 	} else {
 		t.conn.CreateTable(t.table)
 	}
+
 	if err != nil {
 		return err
 	}
@@ -173,10 +179,12 @@ func (t *Table) replace() error {
 	if err := t.addSets(); err != nil {
 		return err
 	}
+
 	t.addChains(t.chains())
 	if err := t.conn.Flush(); err != nil {
 		return fmt.Errorf("write nftables table %s: %w", t.table.Name, err)
 	}
+
 	return nil
 }
 
@@ -186,6 +194,7 @@ func (t *Table) clear() error {
 	if err != nil {
 		return err
 	}
+
 	for _, name := range slices.Sorted(maps.Keys(have)) {
 		c := &nftables.Chain{Table: t.table, Name: name}
 		t.conn.FlushChain(c)
@@ -193,6 +202,7 @@ func (t *Table) clear() error {
 			t.conn.DelChain(c)
 		}
 	}
+
 	return nil
 }
 
@@ -208,15 +218,18 @@ func (t *Table) addSets() error {
 		if !t.config.Masquerade {
 			continue
 		}
+
 		// Deleting and adding a set that a rule uses is refused; flushing it is not.
 		if err := t.conn.AddSet(f.noMasq, nil); err != nil {
 			return err
 		}
+
 		t.conn.FlushSet(f.noMasq)
 		if err := t.conn.SetAddElements(f.noMasq, f.intervals(t.notMasqueraded(f))); err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 

@@ -28,8 +28,8 @@ func (p Port) String() string {
 	return fmt.Sprintf("host port %s:%d/%s", host, p.HostPort, p.Protocol)
 }
 
-// AddPorts publishes the host ports of owner, all or none. A port that another owner has is an error that names
-// that owner.
+// AddPorts publishes the host ports of owner, all or none. A port that another owner has is an error that
+// names that owner.
 func (t *Table) AddPorts(owner string, ports []Port) error {
 	for _, p := range ports {
 		f := t.familyOf(p.Pod.Addr())
@@ -54,6 +54,7 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 	if err != nil {
 		return fmt.Errorf("publish host ports of %s: %w", owner, err)
 	}
+
 	return t.forgetUDP(ports)
 }
 
@@ -66,12 +67,14 @@ func (t *Table) nameOwner(ports []Port, refused error) error {
 		if err != nil {
 			return errors.Join(refused, err)
 		}
+
 		for _, e := range elements {
 			if string(e.Key) == string(want.Key) && string(e.Val) != string(want.Val) {
 				return fmt.Errorf("%s is taken by %s", p, e.Comment)
 			}
 		}
 	}
+
 	return fmt.Errorf("publish host ports: %w", refused)
 }
 
@@ -87,6 +90,7 @@ func (t *Table) HasPorts(ports []Port) error {
 			if err != nil {
 				return err
 			}
+
 			published[m] = map[string]string{}
 			for _, e := range elements {
 				published[m][string(e.Key)] = string(e.Val)
@@ -98,11 +102,12 @@ func (t *Table) HasPorts(ports []Port) error {
 			return fmt.Errorf("%s to %s is not in nftables map %s", p, p.Pod, m.Name)
 		}
 	}
+
 	return nil
 }
 
-// Remove removes every element of owner and every one that leads to its addresses. A table that does not exist is
-// success.
+// Remove removes every element of owner and every one that leads to its addresses. A table that does not
+// exist is success.
 func (t *Table) Remove(owner string, addresses []netip.Addr) error {
 	unwanted := func(of string, pod netip.Addr) bool {
 		return of == owner || slices.Contains(addresses, pod)
@@ -132,6 +137,7 @@ func (t *Table) remove(
 		if err != nil || len(found) == 0 {
 			return err
 		}
+
 		found, err = t.find(unwanted, (*family).perPod)
 		if err != nil {
 			return err
@@ -142,11 +148,14 @@ func (t *Table) remove(
 			// Another DEL or GC deleted one of them, and the kernel refused the rest with it.
 			continue
 		}
+
 		if err != nil {
 			return fmt.Errorf("delete nftables elements: %w", err)
 		}
+
 		return t.forgetUDP(udpPorts(found))
 	}
+
 	return fmt.Errorf("delete nftables elements: others keep changing table %s", t.table.Name)
 }
 
@@ -174,11 +183,13 @@ func (t *Table) find(
 					s.elements = append(s.elements, nftables.SetElement{Key: e.Key, Val: e.Val})
 				}
 			}
+
 			if len(s.elements) > 0 {
 				found = append(found, s)
 			}
 		}
 	}
+
 	return found, nil
 }
 

@@ -33,8 +33,8 @@ func (t *Table) exists() (bool, error) {
 	return err == nil, err
 }
 
-// matchesMarker reports whether the rules are those of the configuration, by the marker. Somebody may have flushed
-// the rules and left the chains: then the marker has no rule either.
+// matchesMarker reports whether the rules are those of the configuration, by the marker. Somebody may have
+// flushed the rules and left the chains: then the marker has no rule either.
 func (t *Table) matchesMarker() (bool, error) {
 	m := t.request("look up nftables chain "+t.marker(), unix.NFT_MSG_GETCHAIN).
 		String(unix.NFTA_CHAIN_NAME, t.marker())
@@ -117,6 +117,7 @@ func (t *Table) elements(s *nftables.Set) ([]nftables.SetElement, error) {
 			return all, err
 		}
 	}
+
 	return nil, fmt.Errorf("list nftables set %s: %w", s.Name, netlink.ErrChanging)
 }
 
@@ -164,8 +165,8 @@ func dataValue(nest []byte) (data []byte) {
 	return data
 }
 
-// parseComment finds the comment in user data: a byte for the type (0), one for the length, and the text with a
-// zero (libnftnl, udata.h).
+// parseComment finds the comment in user data: a byte for the type (0), one for the length, and the text with
+// a zero (libnftnl, udata.h).
 func parseComment(userdata []byte) string {
 	for len(userdata) >= 2 {
 		kind := userdata[0]
@@ -177,7 +178,9 @@ func parseComment(userdata []byte) string {
 		if kind == 0 {
 			return string(bytes.TrimSuffix(userdata[:size], []byte{0}))
 		}
+
 		userdata = userdata[size:]
 	}
+
 	return ""
 }

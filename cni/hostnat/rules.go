@@ -23,8 +23,8 @@ type rule []expr.Any
 // newRule puts the statements of a rule together.
 func newRule(parts ...[]expr.Any) rule { return slices.Concat(parts...) }
 
-// hostPortChain is where host ports are translated. The chains of all hooks that packets to host ports pass jump
-// to it.
+// hostPortChain is where host ports are translated. The chains of all hooks that packets to host ports pass
+// jump to it.
 const hostPortChain = "hostports"
 
 // chains returns what the table holds for the configuration.
@@ -66,11 +66,12 @@ func (t *Table) postrouting() chain {
 	if t.config.Masquerade {
 		c.rules = append(c.rules, t.masqueraded()...)
 	}
+
 	return c
 }
 
-// sourceNAT returns the rules for what reaches a host port by loopback or from the same bridge: the pod can answer
-// neither directly.
+// sourceNAT returns the rules for what reaches a host port by loopback or from the same bridge: the pod can
+// answer neither directly.
 func (t *Table) sourceNAT() []rule {
 	f := t.v4()
 	rules := []rule{newRule(
@@ -92,8 +93,8 @@ func (t *Table) sourceNAT() []rule {
 	))
 }
 
-// masqueraded returns the rules for what pods send out. They match the bridge, not the source: the runtimeConfig
-// of one pod may bring a range that the configuration does not have.
+// masqueraded returns the rules for what pods send out. They match the bridge, not the source: the
+// runtimeConfig of one pod may bring a range that the configuration does not have.
 func (t *Table) masqueraded() (rules []rule) {
 	for _, f := range t.families {
 		rules = append(rules, newRule(
@@ -155,8 +156,8 @@ func (t *Table) hostPorts() []chain {
 
 var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 
-// loopback returns the chain that keeps pods from the host's loopback addresses. route_localnet, which host ports
-// on 127.0.0.1 need, lets them reach services there, and reach others in the name of the host itself.
+// loopback returns the chain that keeps pods from the host's loopback addresses. route_localnet, which host
+// ports on 127.0.0.1 need, lets them reach services there, and reach others in the name of the host itself.
 func (t *Table) loopback() chain {
 	f := t.v4()
 	c := chain{
@@ -165,6 +166,7 @@ func (t *Table) loopback() chain {
 		hook:     nftables.ChainHookPrerouting,
 		priority: nftables.ChainPriorityRaw,
 	}
+
 	for _, side := range []uint32{f.destination, f.source} {
 		c.rules = append(c.rules, newRule(
 			interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge),
@@ -173,11 +175,12 @@ func (t *Table) loopback() chain {
 			verdict(expr.VerdictDrop),
 		))
 	}
+
 	return c
 }
 
-// countExpected returns how many rules the kernel counts in each of the chains: a chain counts the rules that jump
-// to it as well.
+// countExpected returns how many rules the kernel counts in each of the chains: a chain counts the rules that
+// jump to it as well.
 func countExpected(chains []chain) map[string]int {
 	count := map[string]int{}
 	for _, c := range chains {

@@ -63,6 +63,7 @@ func (f *family) nameSets(table *nftables.Table, suffix string, address nftables
 		KeyType:       nftables.MustConcatSetType(protocol, port),
 		DataType:      nftables.MustConcatSetType(address, port),
 	}
+
 	f.addrPorts = &nftables.Set{
 		Table:         table,
 		Name:          "addrports" + suffix,
@@ -71,12 +72,14 @@ func (f *family) nameSets(table *nftables.Table, suffix string, address nftables
 		KeyType:       nftables.MustConcatSetType(address, protocol, port),
 		DataType:      nftables.MustConcatSetType(address, port),
 	}
+
 	f.hairpin = &nftables.Set{
 		Table:         table,
 		Name:          "hairpin" + suffix,
 		Concatenation: true,
 		KeyType:       nftables.MustConcatSetType(address, address),
 	}
+
 	f.noMasq = &nftables.Set{
 		Table:    table,
 		Name:     "nomasq" + suffix,
@@ -163,6 +166,7 @@ func (f *family) intervals(prefixes []netip.Prefix) []nftables.SetElement {
 		if p.Addr().BitLen() != f.size*8 || isCovered(i, prefixes) {
 			continue
 		}
+
 		all = append(all, nftables.SetElement{Key: p.Addr().AsSlice()})
 
 		// An interval up to the last address has no end element.
@@ -170,10 +174,12 @@ func (f *family) intervals(prefixes []netip.Prefix) []nftables.SetElement {
 			all = append(all, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
 		}
 	}
+
 	return all
 }
 
-// isCovered reports whether another prefix of the list contains the one at an index. Of equal ones the first counts.
+// isCovered reports whether another prefix of the list contains the one at an index. Of equal ones the first
+// counts.
 func isCovered(at int, prefixes []netip.Prefix) bool {
 	p := prefixes[at]
 	for i, other := range prefixes {

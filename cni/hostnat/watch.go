@@ -8,8 +8,8 @@ import (
 	"github.com/trivet-node/trivet/cni/netlink"
 )
 
-// Watch calls changed when something may have been deleted from the network's table, in the network namespace of
-// the calling thread, until ctx ends. What is added to the table, with each pod, and what happens to other
+// Watch calls changed when something may have been deleted from the network's table, in the network namespace
+// of the calling thread, until ctx ends. What is added to the table, with each pod, and what happens to other
 // tables, makes no call.
 func Watch(ctx context.Context, network string, changed func()) error {
 	name := tableName(network)
@@ -30,6 +30,7 @@ func deletesFrom(table string, kind uint16, body []byte) bool {
 		unix.NFT_MSG_DELRULE,
 		unix.NFT_MSG_DELSET,
 		unix.NFT_MSG_DELSETELEM:
+
 	default:
 		return false
 	}
@@ -41,5 +42,6 @@ func deletesFrom(table string, kind uint16, body []byte) bool {
 			deletes = true
 		}
 	})
+
 	return deletes
 }

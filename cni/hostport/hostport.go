@@ -1,6 +1,6 @@
-// Package hostport publishes the host ports of attachments. In nftables they are elements of the network's table
-// (package hostnat), and lost when somebody flushes it, so they are on record beside the network's reservations:
-// trivet-netd restores them from there.
+// Package hostport publishes the host ports of attachments. In nftables they are elements of the network's
+// table (package hostnat), and lost when somebody flushes it, so they are on record beside the network's
+// reservations: trivet-netd restores them from there.
 //
 // A record is written before the elements and removed before them, with the lock of the network's pool held.
 // Whoever finds a record with the lock held may add its elements.
@@ -36,6 +36,7 @@ func Pair(wanted []conf.Port, addresses []netip.Addr) []hostnat.Port {
 			if w.HostIP.IsValid() && !prefix.SameFamily(w.HostIP, pod) {
 				continue
 			}
+
 			p := hostnat.Port{
 				HostPort: w.HostPort,
 				Protocol: w.Protocol,
@@ -44,9 +45,11 @@ func Pair(wanted []conf.Port, addresses []netip.Addr) []hostnat.Port {
 			if !w.HostIP.IsUnspecified() {
 				p.HostIP = w.HostIP
 			}
+
 			all = append(all, p)
 		}
 	}
+
 	return all
 }
 
@@ -59,13 +62,14 @@ func firstOfEachFamily(addresses []netip.Addr) (firsts []netip.Addr) {
 	return firsts
 }
 
-// Publish makes the rules of the network match its configuration and publishes the host ports of owner, of which
-// there may be none. A port that another owner has, or that a process of the host listens on, is an error that
-// names it. After an error, Withdraw removes what is left.
+// Publish makes the rules of the network match its configuration and publishes the host ports of owner, of
+// which there may be none. A port that another owner has, or that a process of the host listens on, is an
+// error that names it. After an error, Withdraw removes what is left.
 func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 	if err := listener.Refuse(listenedOn(ports)); err != nil {
 		return err
 	}
+
 	return n.withTable(func(t *hostnat.Table) error {
 		if err := t.Ensure(); err != nil || len(ports) == 0 {
 			return err
@@ -86,6 +90,7 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 		if err != nil {
 			return err
 		}
+
 		return t.AddPorts(owner.Label(), ports)
 	})
 }
@@ -147,9 +152,9 @@ func (n Network) Check(ports []hostnat.Port) error {
 // Usable returns an error when host ports could not be published now.
 func (n Network) Usable() error { return n.withTable((*hostnat.Table).Usable) }
 
-// Restore writes the rules of the network again if some are missing, and publishes the recorded host ports that
-// are not in the table. A record of an attachment that ended without DEL stays until GC: isRunning says which
-// attachments still have their interface.
+// Restore writes the rules of the network again if some are missing, and publishes the recorded host ports
+// that are not in the table. A record of an attachment that ended without DEL stays until GC: isRunning says
+// which attachments still have their interface.
 func (n Network) Restore(isRunning func(ipam.Owner) bool) (rules, ports bool, err error) {
 	err = n.withTable(func(t *hostnat.Table) (err error) {
 		if rules, err = t.Repair(); err != nil || n.Pool == nil {
@@ -166,6 +171,7 @@ func (n Network) restorePorts(t *hostnat.Table, isRunning func(ipam.Owner) bool)
 	if err != nil {
 		return false, err
 	}
+
 	var running []record
 	var ports []hostnat.Port
 	for _, r := range records {
@@ -174,6 +180,7 @@ func (n Network) restorePorts(t *hostnat.Table, isRunning func(ipam.Owner) bool)
 			ports = append(ports, r.Ports...)
 		}
 	}
+
 	if len(ports) == 0 || t.HasPorts(ports) == nil {
 		return false, nil
 	}
@@ -185,9 +192,11 @@ func (n Network) restorePorts(t *hostnat.Table, isRunning func(ipam.Owner) bool)
 			if !storeOf(n.Pool).has(r.Owner) {
 				return nil
 			}
+
 			return t.AddPorts(r.Owner.Label(), r.Ports)
 		}))
 	}
+
 	err = errors.Join(errs...)
 	return err == nil, err
 }

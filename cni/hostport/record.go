@@ -67,17 +67,20 @@ func (s store) all() (all []record, err error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
 		data, err := os.ReadFile(path)
 		if err != nil {
 			continue
 		}
+
 		var r record
 		if json.Unmarshal(data, &r) == nil && s.file(r.Owner) == path {
 			all = append(all, r)
 		}
 	}
+
 	return all, err
 }
 
@@ -87,6 +90,7 @@ func (s store) keep(valid func(ipam.Owner) bool) error {
 	if err != nil {
 		return err
 	}
+
 	due := map[string]bool{}
 	for _, r := range all {
 		due[s.file(r.Owner)] = valid(r.Owner)
@@ -98,5 +102,6 @@ func (s store) keep(valid func(ipam.Owner) bool) error {
 			err = errors.Join(err, os.Remove(file))
 		}
 	}
+
 	return err
 }

@@ -21,9 +21,9 @@ type Lease struct {
 // Prefix returns the address with the prefix length of its subnet.
 func (l Lease) Prefix() netip.Prefix { return netip.PrefixFrom(l.Address, l.Range.Subnet.Bits()) }
 
-// Allocate reserves for owner one address of each set: the one in requested that lies in the set, else the next
-// free one, round robin, so that an address rests as long as possible before it is used again. An owner that has
-// addresses already is an error, as in host-local. After an error nothing is reserved.
+// Allocate reserves for owner one address of each set: the one in requested that lies in the set, else the
+// next free one, round robin, so that an address rests as long as possible before it is used again. An owner
+// that has addresses already is an error, as in host-local. After an error nothing is reserved.
 func (p *Pool) Allocate(owner Owner, sets []Set, requested []netip.Addr) (leases []Lease, err error) {
 	err = p.Locked(func() error {
 		a := allocation{pool: p, owner: owner}
@@ -31,12 +31,14 @@ func (p *Pool) Allocate(owner Owner, sets []Set, requested []netip.Addr) (leases
 		if err != nil && !errors.Is(err, errDuplicate) {
 			err = errors.Join(err, p.release(owner))
 		}
+
 		leases = a.leases
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+
 	return leases, nil
 }
 
@@ -61,21 +63,24 @@ func (a *allocation) run(sets []Set, requested []netip.Addr) error {
 	if err != nil {
 		return err
 	}
+
 	for i, set := range sets {
 		if wanted[i].IsValid() {
 			err = a.reserveRequested(set, wanted[i])
 		} else {
 			err = a.reserveNext(i, set)
 		}
+
 		if err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 
-// assign returns for each set the requested address that lies in it, or the zero Addr. A gateway, and an address
-// that is in no set or for which there is none left, is an error.
+// assign returns for each set the requested address that lies in it, or the zero Addr. A gateway, and an
+// address that is in no set or for which there is none left, is an error.
 func assign(sets []Set, requested []netip.Addr) ([]netip.Addr, error) {
 	wanted := make([]netip.Addr, len(sets))
 	for _, a := range requested {
@@ -84,15 +89,18 @@ func assign(sets []Set, requested []netip.Addr) ([]netip.Addr, error) {
 			if r, ok := set.gatewayOf(a); ok {
 				return nil, fmt.Errorf("requested address %s is the gateway of subnet %s", a, r.Subnet)
 			}
+
 			if _, in := set.find(a); in && !wanted[i].IsValid() && !placed {
 				wanted[i] = a
 				placed = true
 			}
 		}
+
 		if !placed {
 			return nil, fmt.Errorf("requested address %s is in no range of the network", a)
 		}
 	}
+
 	return wanted, nil
 }
 
@@ -118,11 +126,12 @@ func (a *allocation) reserveRequested(set Set, address netip.Addr) error {
 	return err
 }
 
-// looksFrom is after how many reserved addresses the pool is taken for nearly full: then looking at an address
-// first is cheaper than writing the index and failing to reserve it.
+// looksFrom is after how many reserved addresses the pool is taken for nearly full: then looking at an
+// address first is cheaper than writing the index and failing to reserve it.
 const looksFrom = 16
 
-// reserveNext reserves the first free address after the one that was allocated last from the set with a number.
+// reserveNext reserves the first free address after the one that was allocated last from the set with a
+// number.
 func (a *allocation) reserveNext(number int, set Set) (err error) {
 	tried := 0
 	reserved := netip.Addr{}
@@ -137,8 +146,10 @@ func (a *allocation) reserveNext(number int, set Set) (err error) {
 		if ok {
 			reserved = address
 		}
+
 		return !ok && err == nil
 	})
+
 	switch {
 	case err != nil:
 		return err

@@ -1,8 +1,8 @@
-// Package ipam allocates addresses and keeps them in the files of upstream's host-local, so that each of the two
-// plugins can take over the other's networks: DIR/ADDRESS holds "CONTAINER\r\nIFNAME", DIR/last_reserved_ip.SET
-// the last address allocated from a range set, DIR/lock is locked by flock(2). Beside them
-// .by-id/CONTAINER:IFNAME, a symbolic link to the list of the container's addresses, finds them without reading
-// every file, and .boot_id names the boot that the reservations belong to.
+// Package ipam allocates addresses and keeps them in the files of upstream's host-local, so that each of the
+// two plugins can take over the other's networks: DIR/ADDRESS holds "CONTAINER\r\nIFNAME",
+// DIR/last_reserved_ip.SET the last address allocated from a range set, DIR/lock is locked by flock(2).
+// Beside them .by-id/CONTAINER:IFNAME, a symbolic link to the list of the container's addresses, finds them
+// without reading every file, and .boot_id names the boot that the reservations belong to.
 //
 // A reservation appears whole (O_TMPFILE and linkat): kill -9 leaves none that is empty. The index is written
 // first, as the intent.
@@ -80,6 +80,7 @@ func (p *Pool) dropEarlierBoot() error {
 	if err != nil {
 		return err
 	}
+
 	file := filepath.Join(p.dir, bootFile)
 	if noted, err := os.ReadFile(file); err == nil && string(noted) == string(boot) {
 		return nil
@@ -100,12 +101,13 @@ func (p *Pool) dropEarlierBoot() error {
 				return err
 			}
 		}
+
 		return durable.WriteVolatile(file, boot, 0o644)
 	})
 }
 
-// PortsDir returns the directory where package portrecord keeps the host ports of the network's containers, which
-// end with the boot as reservations do.
+// PortsDir returns the directory where package portrecord keeps the host ports of the network's containers,
+// which end with the boot as reservations do.
 func (p *Pool) PortsDir() string { return filepath.Join(p.dir, ".ports") }
 
 // Locked calls f with host-local's lock held.
@@ -114,6 +116,7 @@ func (p *Pool) Locked(f func() error) error {
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
+
 	// Closing unlocks.
 	defer func() { _ = file.Close() }()
 
@@ -123,9 +126,11 @@ func (p *Pool) Locked(f func() error) error {
 			break
 		}
 	}
+
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
+
 	return f()
 }
 

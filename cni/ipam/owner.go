@@ -15,8 +15,8 @@ func (o Owner) String() string { return o.ContainerID + "/" + o.IfName }
 // content is what a reservation of o holds.
 func (o Owner) content() string { return o.ContainerID + "\r\n" + o.IfName }
 
-// Label returns String in at most as many bytes as everything takes that carries an owner: aliases of interfaces,
-// comments in nftables.
+// Label returns String in at most as many bytes as everything takes that carries an owner: aliases of
+// interfaces, comments in nftables.
 func (o Owner) Label() string { return Shorten(o.String()) }
 
 // maxLabel leaves room for two labels in the kernel's 255 bytes.
@@ -35,8 +35,9 @@ func Shorten(name string) string {
 // maxFileName is the kernel's limit.
 const maxFileName = 255
 
-// index returns the file name of the owner's index entry, a different one for each owner: neither container IDs
-// nor interface names contain a colon or a slash (CNI specification, "Parameters"; dev_valid_name of the kernel).
+// index returns the file name of the owner's index entry, a different one for each owner: neither container
+// IDs nor interface names contain a colon or a slash (CNI specification, "Parameters"; dev_valid_name of the
+// kernel).
 func (o Owner) index() string {
 	name := o.ContainerID + ":" + o.IfName
 	if len(name) > maxFileName {
@@ -46,11 +47,12 @@ func (o Owner) index() string {
 	return name
 }
 
-// formerIndex returns the name of the entry in versions up to 0.1. Two owners may share it, so it is removed and
-// never read: without an entry the reservations themselves are read.
+// formerIndex returns the name of the entry in versions up to 0.1. Two owners may share it, so it is removed
+// and never read: without an entry the reservations themselves are read.
 func (o Owner) formerIndex() string { return Shorten(o.ContainerID) + "." + o.IfName }
 
-// matches reports whether a reservation is owner's. In host-local's old format it holds the container ID alone.
+// matches reports whether a reservation is owner's. In host-local's old format it holds the container ID
+// alone.
 func matches(content string, owner Owner) bool {
 	content = strings.TrimSpace(content)
 	return content == owner.content() || content == owner.ContainerID

@@ -14,8 +14,8 @@ import (
 // temporary is the pattern of files that are not a reservation yet.
 const temporary = ".new-*"
 
-// publish creates the reservation with its content, and reports false when there is one already. An empty one,
-// torn by a crash of another plugin, is replaced.
+// publish creates the reservation with its content, and reports false when there is one already. An empty
+// one, torn by a crash of another plugin, is replaced.
 func (p *Pool) publish(a netip.Addr, owner Owner) (bool, error) {
 	for {
 		err := linkWhole(p.dir, p.file(a), owner.content())
@@ -41,6 +41,7 @@ func linkWhole(dir, path, content string) error {
 		return linkNamed(dir, path, content)
 	}
 	defer func() { _ = unix.Close(fd) }()
+
 	if err := writeAll(fd, content); err != nil {
 		return err
 	}
@@ -49,8 +50,14 @@ func linkWhole(dir, path, content string) error {
 	unnamed := "/proc/self/fd/" + strconv.Itoa(fd)
 	err = unix.Linkat(unix.AT_FDCWD, unnamed, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 	if err != nil {
-		return &os.LinkError{Op: "link", Old: "new reservation", New: path, Err: err}
+		return &os.LinkError{
+			Op:  "link",
+			Old: "new reservation",
+			New: path,
+			Err: err,
+		}
 	}
+
 	return nil
 }
 
@@ -79,8 +86,8 @@ func writeAll(fd int, content string) error {
 	return nil
 }
 
-// Writable returns an error when a reservation could not be written now, as on a full disk. It tries, and leaves
-// nothing behind.
+// Writable returns an error when a reservation could not be written now, as on a full disk. It tries, and
+// leaves nothing behind.
 func (p *Pool) Writable() error {
 	fd, err := unix.Open(p.dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
@@ -94,6 +101,7 @@ func (p *Pool) Writable() error {
 	if err := writeAll(fd, probe); err != nil {
 		return &os.PathError{Op: "write a reservation to", Path: p.dir, Err: err}
 	}
+
 	return nil
 }
 

@@ -16,8 +16,8 @@ type Range struct {
 	Gateway    netip.Addr
 }
 
-// NewRange checks a range and completes what is zero in it: the gateway is the first address of the subnet, Start
-// follows the network address, End precedes the broadcast address.
+// NewRange checks a range and completes what is zero in it: the gateway is the first address of the subnet,
+// Start follows the network address, End precedes the broadcast address.
 func NewRange(r Range) (Range, error) {
 	subnet := r.Subnet
 	switch {
@@ -44,6 +44,7 @@ func NewRange(r Range) (Range, error) {
 	case r.End.Less(r.Start):
 		return Range{}, fmt.Errorf("rangeEnd %s is before rangeStart %s", r.End, r.Start)
 	}
+
 	return r, nil
 }
 
@@ -73,8 +74,8 @@ func (r Range) overlaps(other Range) bool {
 	return prefix.SameFamily(r.Start, other.Start) && !r.End.Less(other.Start) && !other.End.Less(r.Start)
 }
 
-// each calls visit with every address from from to to that may be allocated, until visit returns false; then each
-// returns false.
+// each calls visit with every address from from to to that may be allocated, until visit returns false; then
+// each returns false.
 func (r Range) each(from, to netip.Addr, visit func(netip.Addr, Range) bool) bool {
 	for a := from; a.IsValid() && !to.Less(a); a = a.Next() {
 		if a != r.Gateway && !visit(a, r) {
@@ -94,18 +95,23 @@ func CheckSets(sets []Set) error {
 		if len(set) == 0 {
 			return fmt.Errorf("range set %d is empty", i)
 		}
+
 		for _, r := range set {
 			if !prefix.SameFamily(r.Start, set[0].Start) {
 				return fmt.Errorf("range set %d mixes IPv4 and IPv6", i)
 			}
+
 			for _, other := range all {
 				if r.overlaps(other) {
-					return fmt.Errorf("ranges %s-%s and %s-%s overlap", r.Start, r.End, other.Start, other.End)
+					return fmt.Errorf("ranges %s-%s and %s-%s overlap",
+						r.Start, r.End, other.Start, other.End)
 				}
 			}
+
 			all = append(all, r)
 		}
 	}
+
 	return nil
 }
 
@@ -137,6 +143,7 @@ func (s Set) eachAfter(last netip.Addr, visit func(netip.Addr, Range) bool) {
 			first = i
 		}
 	}
+
 	begin := s[first]
 	from := begin.Start
 	if begin.Contains(last) && last != begin.End {
@@ -147,12 +154,14 @@ func (s Set) eachAfter(last netip.Addr, visit func(netip.Addr, Range) bool) {
 	if !begin.each(from, begin.End, visit) {
 		return
 	}
+
 	for i := 1; i < len(s); i++ {
 		r := s[(first+i)%len(s)]
 		if !r.each(r.Start, r.End, visit) {
 			return
 		}
 	}
+
 	if from != begin.Start {
 		begin.each(begin.Start, from.Prev(), visit)
 	}

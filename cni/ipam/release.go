@@ -19,6 +19,7 @@ func (p *Pool) release(owner Owner) error {
 	if err != nil {
 		return err
 	}
+
 	for _, a := range held {
 		if err := removeIfExists(p.file(a)); err != nil {
 			return fmt.Errorf("release address %s: %w", a, err)
@@ -30,6 +31,7 @@ func (p *Pool) release(owner Owner) error {
 			return fmt.Errorf("remove index of %s: %w", owner, err)
 		}
 	}
+
 	return nil
 }
 
@@ -56,6 +58,7 @@ func (p *Pool) keep(valid func(Owner) bool) error {
 			due[owner.index()] = true
 			return nil
 		}
+
 		return os.Remove(p.file(a))
 	})
 
@@ -64,11 +67,13 @@ func (p *Pool) keep(valid func(Owner) bool) error {
 	if !errors.Is(listErr, os.ErrNotExist) {
 		err = errors.Join(err, listErr)
 	}
+
 	for _, e := range entries {
 		if !due[e.Name()] {
 			err = errors.Join(err, os.Remove(filepath.Join(p.dir, indexDir, e.Name())))
 		}
 	}
+
 	return errors.Join(err, p.removeTemporary())
 }
 
@@ -91,8 +96,8 @@ func (p *Pool) names() ([]string, error) {
 	return dir.Readdirnames(-1)
 }
 
-// eachReservation calls visit for every reservation that has an owner, and removes those that a crash of another
-// plugin left empty. It continues after an error.
+// eachReservation calls visit for every reservation that has an owner, and removes those that a crash of
+// another plugin left empty. It continues after an error.
 func (p *Pool) eachReservation(visit func(a netip.Addr, content string) error) error {
 	names, err := p.names()
 	for _, name := range names {
@@ -100,22 +105,27 @@ func (p *Pool) eachReservation(visit func(a netip.Addr, content string) error) e
 		if notAddress != nil {
 			continue
 		}
+
 		content := read(p.file(a))
 		if strings.TrimSpace(content) == "" {
 			err = errors.Join(err, os.Remove(p.file(a)))
 			continue
 		}
+
 		err = errors.Join(err, visit(a, content))
 	}
+
 	return err
 }
 
-// Free counts the addresses of a set that are free, up to limit; reserved counts the reservations of the network.
+// Free counts the addresses of a set that are free, up to limit; reserved counts the reservations of the
+// network.
 func (p *Pool) Free(set Set, limit int) (free, reserved int, err error) {
 	names, err := p.names()
 	if err != nil {
 		return 0, 0, err
 	}
+
 	named := make(map[netip.Addr]bool, len(names))
 	for _, name := range names {
 		if a, err := netip.ParseAddr(name); err == nil {
@@ -130,6 +140,7 @@ func (p *Pool) Free(set Set, limit int) (free, reserved int, err error) {
 	if free == 0 {
 		free = countFree(set, limit, p.isTaken)
 	}
+
 	return free, len(named), nil
 }
 

@@ -34,9 +34,13 @@ var numbers = map[string]byte{
 	"sctp": unix.IPPROTO_SCTP,
 }
 
-// query lists the sockets that listen on ports first to last; known is false when the kernel cannot answer for the
-// protocol.
-func query(kernel *netlink.Conn, protocol string, first, last uint16) (found []socket, known bool, err error) {
+// query lists the sockets that listen on ports first to last; known is false when the kernel cannot answer
+// for the protocol.
+func query(
+	kernel *netlink.Conn,
+	protocol string,
+	first, last uint16,
+) (found []socket, known bool, err error) {
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		err := kernel.Dump(request(family, protocol, first, last), func(_ uint16, body []byte) {
 			if s, ok := parseDiag(body); ok {
@@ -50,6 +54,7 @@ func query(kernel *netlink.Conn, protocol string, first, last uint16) (found []s
 			return nil, false, err
 		}
 	}
+
 	return found, true, nil
 }
 
@@ -67,8 +72,8 @@ func request(family byte, protocol string, first, last uint16) *netlink.Message 
 		Bytes(requestFilter, filter(first, last))
 }
 
-// filter returns a program for the kernel. Each step has the offset of the next one if it holds, and if not. Behind
-// the end is a refusal.
+// filter returns a program for the kernel. Each step has the offset of the next one if it holds, and if not.
+// Behind the end is a refusal.
 func filter(first, last uint16) []byte {
 	var code []byte
 	step := func(operation, yes byte, no uint16) {
@@ -86,10 +91,12 @@ func parseDiag(body []byte) (s socket, ok bool) {
 	if len(body) < answerSize {
 		return s, false
 	}
+
 	size := 16
 	if body[0] == unix.AF_INET {
 		size = 4
 	}
+
 	address, _ := netip.AddrFromSlice(body[8 : 8+size])
 
 	s.address = netip.AddrPortFrom(address.Unmap(), binary.BigEndian.Uint16(body[4:]))
@@ -100,5 +107,6 @@ func parseDiag(body []byte) (s socket, ok bool) {
 			s.only6 = value[0] != 0
 		}
 	})
+
 	return s, true
 }

@@ -1,5 +1,5 @@
-// Package listener finds which processes of the host listen on a port, before a pod's host port takes it over: a
-// process never gets what a host port translates.
+// Package listener finds which processes of the host listen on a port, before a pod's host port takes it
+// over: a process never gets what a host port translates.
 package listener
 
 import (
@@ -42,12 +42,13 @@ func (s socket) receives(p Port) bool {
 	return a == netip.IPv6Unspecified() && !s.only6
 }
 
-// Refuse returns an error when a process listens on one of the ports; it names both. It looks at the sockets of the
-// calling thread's network namespace.
+// Refuse returns an error when a process listens on one of the ports; it names both. It looks at the sockets
+// of the calling thread's network namespace.
 func Refuse(ports []Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
+
 	kernel, err := netlink.Open(netlink.SocketDiag)
 	if err != nil {
 		return err
@@ -71,6 +72,7 @@ func Refuse(ports []Port) error {
 			return err
 		}
 	}
+
 	return nil
 }
 

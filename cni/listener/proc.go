@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// readProc lists the sockets of a protocol by /proc/net. That does not say whether a socket on :: takes IPv4 too:
-// most do.
+// readProc lists the sockets of a protocol by /proc/net. That does not say whether a socket on :: takes IPv4
+// too: most do.
 func readProc(protocol string) (found []socket, err error) {
 	files := []string{protocol, protocol + "6"}
 	parse := parseInet
@@ -32,10 +32,12 @@ func readProc(protocol string) (found []socket, err error) {
 		if err != nil {
 			return nil, err
 		}
+
 		for line := range strings.Lines(string(data)) {
 			found = append(found, parse(strings.Fields(line))...)
 		}
 	}
+
 	return found, nil
 }
 
@@ -44,6 +46,7 @@ func parseInet(words []string) []socket {
 	if len(words) < 10 || words[3] != "0A" && words[3] != "07" {
 		return nil
 	}
+
 	host, port, _ := strings.Cut(words[1], ":")
 	raw, hostErr := hex.DecodeString(host)
 	number, portErr := strconv.ParseUint(port, 16, 16)
@@ -55,10 +58,12 @@ func parseInet(words []string) []socket {
 	for word := range slices.Chunk(raw, 4) {
 		slices.Reverse(word)
 	}
+
 	address, ok := netip.AddrFromSlice(raw)
 	if !ok {
 		return nil
 	}
+
 	return []socket{{
 		address: netip.AddrPortFrom(address.Unmap(), uint16(number)),
 		uid:     number32(words[7]),
@@ -71,21 +76,25 @@ func parseSCTP(words []string) (found []socket) {
 	if len(words) < 9 {
 		return nil
 	}
+
 	port, err := strconv.ParseUint(words[5], 10, 16)
 	if err != nil {
 		return nil
 	}
+
 	for _, word := range words[8:] {
 		address, err := netip.ParseAddr(word)
 		if err != nil {
 			continue
 		}
+
 		found = append(found, socket{
 			address: netip.AddrPortFrom(address.Unmap(), uint16(port)),
 			uid:     number32(words[6]),
 			inode:   number32(words[7]),
 		})
 	}
+
 	return found
 }
 
@@ -110,10 +119,12 @@ func owner(s socket) string {
 			command, _ := os.ReadFile(dir + "/comm")
 			return fmt.Sprintf("process %s (%s)", filepath.Base(dir), strings.TrimSpace(string(command)))
 		}
+
 		if time.Now().After(deadline) {
 			break
 		}
 	}
+
 	return fmt.Sprintf("a process of user %d", s.uid)
 }
 
@@ -132,9 +143,11 @@ func holds(dir, socket string, deadline time.Time) bool {
 				return true
 			}
 		}
+
 		if err != nil {
 			break
 		}
 	}
+
 	return false
 }

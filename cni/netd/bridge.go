@@ -9,8 +9,8 @@ import (
 	"github.com/trivet-node/trivet/cni/ipam"
 )
 
-// What the plugin makes on the host for all pods of the network, netd keeps: the plugin itself looks only when a
-// pod is added.
+// What the plugin makes on the host for all pods of the network, netd keeps: the plugin itself looks only
+// when a pod is added.
 
 // parseConfig reads a configuration list as the plugin will.
 func parseConfig(list []byte) (*conf.Network, error) {
@@ -30,14 +30,15 @@ func (d *Daemon) moveBridge(n *conf.Network) error {
 
 	moved, err := bridge.Move(d.kernel, n.Bridge, gateways)
 	if len(moved) > 0 {
-		d.log.Info("the bridge has got other gateway addresses", "bridge", n.Bridge.Name, "addresses", texts(moved))
+		d.log.Info("the bridge has got other gateway addresses",
+			"bridge", n.Bridge.Name, "addresses", texts(moved))
 	}
 	return err
 }
 
-// repairRules writes the network's nftables rules and host ports again, if somebody has removed some. Without a
-// bridge there are no pods that need them. Writing is an event too, which leads to a pass, so after a failure it
-// waits.
+// repairRules writes the network's nftables rules and host ports again, if somebody has removed some. Without
+// a bridge there are no pods that need them. Writing is an event too, which leads to a pass, so after a
+// failure it waits.
 func (d *Daemon) repairRules(n *conf.Network) error {
 	if _, err := d.kernel.LinkByName(n.Bridge.Name); err != nil {
 		return nil
@@ -53,18 +54,23 @@ func (d *Daemon) repairRules(n *conf.Network) error {
 	if err != nil {
 		return err
 	}
+
 	isRunning := func(owner ipam.Owner) bool { return bridge.IsAttached(d.kernel, n.Bridge.Network, owner) }
 	rules, ports, err := hostport.Network{NAT: n.NAT, Pool: pool}.Restore(isRunning)
 
 	if rules {
-		d.log.Warn("nftables rules of the network were missing and are written again", "network", n.NAT.Network)
+		d.log.Warn("nftables rules of the network were missing and are written again",
+			"network", n.NAT.Network)
 	}
+
 	if ports {
 		d.log.Warn("host ports of the network were missing and are published again", "network", n.NAT.Network)
 	}
+
 	if err != nil {
 		d.lastRepair.failedAt = time.Now()
 		d.lastRepair.err = err
 	}
+
 	return err
 }

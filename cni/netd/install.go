@@ -9,8 +9,8 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// Install copies the plugin to path, whole or not at all. One that is equal already stays. A plugin that runs at that
-// moment keeps its file.
+// Install copies the plugin to path, whole or not at all. One that is equal already stays. A plugin that runs
+// at that moment keeps its file.
 func Install(from, path string) error {
 	if err := install(from, path); err != nil {
 		return fmt.Errorf("install plugin %s: %w", path, err)
@@ -32,6 +32,7 @@ func install(from, path string) error {
 	if isInstalled(path, data) {
 		return nil
 	}
+
 	return durable.WriteFile(path, data, 0o755)
 }
 

@@ -1,10 +1,10 @@
-// Package netd is the network daemon of a node. It watches the cluster's Nodes and keeps two things on this node as
-// they should be: the network configuration for the container runtime, made from the node's own pod CIDRs, and a
-// route to every other node's pods.
+// Package netd is the network daemon of a node. It watches the cluster's Nodes and keeps two things on this
+// node as they should be: the network configuration for the container runtime, made from the node's own pod
+// CIDRs, and a route to every other node's pods.
 //
-// It is level-triggered: whatever happens (a Node changes, somebody deletes a route, a link goes down) leads to the
-// same pass over all Nodes and all routes. kill -9 at any point costs nothing: configuration and routes stay, and
-// the next start compares again.
+// It is level-triggered: whatever happens (a Node changes, somebody deletes a route, a link goes down) leads
+// to the same pass over all Nodes and all routes. kill -9 at any point costs nothing: configuration and
+// routes stay, and the next start compares again.
 package netd
 
 import (
@@ -43,18 +43,21 @@ type Config struct {
 
 func (c Config) confPath() string { return filepath.Join(c.ConfDir, c.ConfName) }
 
-// recheck is how often a pass is made without any event: a configuration file that somebody removed gives none.
+// recheck is how often a pass is made without any event: a configuration file that somebody removed gives
+// none.
 const recheck = time.Minute
 
-// Between two passes are at least minPause and pauseShare times what the last one took, up to maxPause: the veths of
-// a hundred pods that start are a few events, not a hundred. The first event after that time is followed at once.
+// Between two passes are at least minPause and pauseShare times what the last one took, up to maxPause: the
+// veths of a hundred pods that start are a few events, not a hundred. The first event after that time is
+// followed at once.
 const (
 	minPause   = 50 * time.Millisecond
 	maxPause   = time.Second
 	pauseShare = 20
 )
 
-// firstRetry is when the next attempt follows a failure at the latest. It doubles with each one, up to lastRetry.
+// firstRetry is when the next attempt follows a failure at the latest. It doubles with each one, up to
+// lastRetry.
 const (
 	firstRetry = time.Second
 	lastRetry  = 30 * time.Second
@@ -102,9 +105,11 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = d.kernel.Close() }()
+
 	if err := durable.Sweep(d.cfg.confPath()); err != nil {
 		d.log.Warn("unfinished files of an earlier run stay", "dir", d.cfg.ConfDir, "err", err)
 	}
+
 	if len(d.cfg.ClusterCIDRs) == 0 {
 		d.log.Warn("--cluster-cidr is not given: a Node may claim any private network " +
 			"that is about as large as this node's pod CIDR")
@@ -112,8 +117,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 
 	var running sync.WaitGroup
 	defer running.Wait()
+
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+
 	watchEnded := make(chan error, 2)
 	running.Go(func() { watchEnded <- rtnl.Watch(ctx, d.requestPass) })
 	running.Go(func() { watchEnded <- hostnat.Watch(ctx, networkName, d.requestPass) })
@@ -134,6 +141,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		case <-d.wake:
 		case <-next.C:
 		}
+
 		next.Stop()
 	}
 }
@@ -146,8 +154,8 @@ func (d *Daemon) requestPass() {
 	}
 }
 
-// pass compares and repairs once, logs what has changed, and returns after how long the next pass follows without
-// any event.
+// pass compares and repairs once, logs what has changed, and returns after how long the next pass follows
+// without any event.
 func (d *Daemon) pass(ctx context.Context) time.Duration {
 	r := Report{At: time.Now()}
 	waiting := d.cluster.Waiting()
@@ -157,6 +165,7 @@ func (d *Daemon) pass(ctx context.Context) time.Duration {
 		// Nothing is withdrawn on half a list.
 		r.fail(waiting)
 	}
+
 	// What failed because the daemon ends is not worth a report.
 	if ctx.Err() != nil {
 		return 0
@@ -167,6 +176,7 @@ func (d *Daemon) pass(ctx context.Context) time.Duration {
 	if !errors.Is(waiting, cluster.ErrNoListYet) {
 		d.logChanges(r)
 	}
+
 	d.mu.Lock()
 	d.report = r
 	d.mu.Unlock()
@@ -174,6 +184,7 @@ func (d *Daemon) pass(ctx context.Context) time.Duration {
 	if len(r.Errors) > 0 {
 		return d.backoff.Next()
 	}
+
 	d.backoff.Reset()
 	return recheck
 }

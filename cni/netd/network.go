@@ -18,7 +18,8 @@ const (
 	pluginType  = "trivet-cni"
 )
 
-// networkConfig returns the configuration list for a node with these pod CIDRs (CNI specification, section 1).
+// networkConfig returns the configuration list for a node with these pod CIDRs (CNI specification, section
+// 1).
 func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 	var ranges [][]map[string]string
 	for _, p := range podCIDRs {
@@ -47,17 +48,19 @@ func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 			"mac":          true,
 		},
 	}
+
 	list := map[string]any{
 		"cniVersion": "1.1.0",
 		"name":       networkName,
 		"plugins":    []map[string]any{plugin},
 	}
+
 	data, err := json.MarshalIndent(list, "", "  ")
 	return append(data, '\n'), err
 }
 
-// pluginConfig returns the configuration of the list's first plugin as a runtime hands it over: with name and version
-// of the list, and without its capabilities.
+// pluginConfig returns the configuration of the list's first plugin as a runtime hands it over: with name and
+// version of the list, and without its capabilities.
 func pluginConfig(list []byte) ([]byte, error) {
 	var l struct {
 		CNIVersion string           `json:"cniVersion"`
@@ -87,8 +90,8 @@ func texts(prefixes []netip.Prefix) []string {
 	return out
 }
 
-// podNetworks returns the destinations that see pods' own addresses: the cluster CIDRs if they are known, else every
-// node's pod CIDRs.
+// podNetworks returns the destinations that see pods' own addresses: the cluster CIDRs if they are known,
+// else every node's pod CIDRs.
 func podNetworks(clusterCIDRs []netip.Prefix, all []podcidr.Node) []netip.Prefix {
 	if len(clusterCIDRs) > 0 {
 		return clusterCIDRs

@@ -15,14 +15,15 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// publish puts the configuration where the runtime looks for it, if the plugin says that it can serve it. A file that
-// is there already stays until the new one is whole. One that allocates addresses which are not this node's any more
-// is worse than none: replacing it does not wait for the plugin.
+// publish puts the configuration where the runtime looks for it, if the plugin says that it can serve it. A
+// file that is there already stays until the new one is whole. One that allocates addresses which are not
+// this node's any more is worse than none: replacing it does not wait for the plugin.
 func publish(ctx context.Context, cfg Config, data []byte) (written bool, err error) {
 	now, err := os.ReadFile(cfg.confPath())
 	if err == nil && bytes.Equal(now, data) {
 		return false, nil
 	}
+
 	if err != nil || !hasOtherSubnets(now, data) {
 		if err := requestStatus(ctx, cfg.Plugin, data); err != nil {
 			return false, err
@@ -35,10 +36,12 @@ func publish(ctx context.Context, cfg Config, data []byte) (written bool, err er
 	if err := durable.WriteFile(cfg.confPath(), data, 0o644); err != nil {
 		return false, err
 	}
+
 	return true, nil
 }
 
-// hasOtherSubnets reports whether a configuration of ours allocates addresses of other subnets than the wanted one.
+// hasOtherSubnets reports whether a configuration of ours allocates addresses of other subnets than the
+// wanted one.
 func hasOtherSubnets(now, wanted []byte) bool {
 	a, err := parseConfig(now)
 	if err != nil || a.IPAM == nil {
@@ -51,22 +54,25 @@ func hasOtherSubnets(now, wanted []byte) bool {
 	return !slices.Equal(a.IPAM.Subnets, b.IPAM.Subnets)
 }
 
-// sortsBefore returns the name of the first network configuration that runtimes take before ours, "" if there is none.
-// They take the first in the order of names.
+// sortsBefore returns the name of the first network configuration that runtimes take before ours, "" if there
+// is none. They take the first in the order of names.
 func sortsBefore(cfg Config) string {
 	entries, err := os.ReadDir(cfg.ConfDir)
 	if err != nil {
 		return ""
 	}
+
 	for _, e := range entries {
 		if e.Name() >= cfg.ConfName {
 			return ""
 		}
+
 		switch filepath.Ext(e.Name()) {
 		case ".conf", ".conflist", ".json":
 			return e.Name()
 		}
 	}
+
 	return ""
 }
 
@@ -76,13 +82,14 @@ const (
 	statusGrace = time.Second
 )
 
-// requestStatus runs the plugin's STATUS with the one plugin of the list, as a runtime would (CNI specification,
-// section 2, STATUS). It returns the plugin's error.
+// requestStatus runs the plugin's STATUS with the one plugin of the list, as a runtime would (CNI
+// specification, section 2, STATUS). It returns the plugin's error.
 func requestStatus(ctx context.Context, plugin string, list []byte) error {
 	stdin, err := pluginConfig(list)
 	if err != nil {
 		return err
 	}
+
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 
@@ -103,5 +110,6 @@ func requestStatus(ctx context.Context, plugin string, list []byte) error {
 		text := strings.TrimSuffix(answer.Msg+": "+answer.Details, ": ")
 		return fmt.Errorf("STATUS of plugin %s: %s", plugin, text)
 	}
+
 	return fmt.Errorf("STATUS of plugin %s: %w", plugin, err)
 }

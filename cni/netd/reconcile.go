@@ -12,8 +12,8 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// reconcile does the work of one pass and reports it in r. The parts do not hinder each other: routes are repaired
-// while the plugin is not there yet, and the other way round.
+// reconcile does the work of one pass and reports it in r. The parts do not hinder each other: routes are
+// repaired while the plugin is not there yet, and the other way round.
 func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 	all, notes := d.cluster.Nodes()
 	r.Nodes = len(all)
@@ -25,6 +25,7 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		r.fail(fmt.Errorf("node %s is not in the cluster yet", d.cfg.NodeName))
 		return
 	}
+
 	admitted := d.admit(own, all, r)
 
 	r.fail(d.forward(own.PodCIDRs))
@@ -33,6 +34,7 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		r.fail(err)
 		return
 	}
+
 	if err := d.route(own, admitted, local, r); err != nil {
 		r.fail(err)
 		return
@@ -43,9 +45,11 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		r.fail(fmt.Errorf("node %s has no pod CIDR yet (%s)", own.Name, hint))
 		return
 	}
+
 	if err := d.configure(ctx, own, admitted, local, r); err != nil {
 		r.fail(fmt.Errorf("network configuration %s is not written: %w", d.cfg.confPath(), err))
 	}
+
 	if name := sortsBefore(d.cfg); name != "" {
 		const format = "%s sorts before %s: runtimes use that network, not this one"
 		path := filepath.Join(d.cfg.ConfDir, name)
@@ -83,6 +87,7 @@ func (d *Daemon) route(
 	if err := near.findRouters(d.kernel, own, admitted); err != nil {
 		return err
 	}
+
 	wanted, notes := wantedRoutes(own, admitted, near)
 	r.Routes = len(wanted)
 	r.Notes = append(r.Notes, notes...)
@@ -92,11 +97,12 @@ func (d *Daemon) route(
 	if added+deleted > 0 {
 		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(admitted))
 	}
+
 	return nil
 }
 
-// configure makes the network configuration, and what the plugin has made by it, match the node. An error means that
-// the configuration is not written.
+// configure makes the network configuration, and what the plugin has made by it, match the node. An error
+// means that the configuration is not written.
 func (d *Daemon) configure(
 	ctx context.Context, own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
 ) error {
@@ -104,10 +110,12 @@ func (d *Daemon) configure(
 	if err != nil {
 		return err
 	}
+
 	data, err := networkConfig(own.PodCIDRs, podNetworks(d.cfg.ClusterCIDRs, admitted), mtu)
 	if err != nil {
 		return err
 	}
+
 	network, err := parseConfig(data)
 	if err != nil {
 		return err
@@ -119,6 +127,7 @@ func (d *Daemon) configure(
 		cidrs := strings.Join(texts(own.PodCIDRs), ",")
 		d.log.Info("network configuration written", "file", d.cfg.confPath(), "podCIDRs", cidrs, "mtu", mtu)
 	}
+
 	if err != nil {
 		return err
 	}
@@ -128,8 +137,8 @@ func (d *Daemon) configure(
 	return nil
 }
 
-// deviceMTU returns the MTU of the interface that has the node's address, since packets to other nodes' pods leave by
-// it (the smallest, if there are several); else that of the default route; else 0.
+// deviceMTU returns the MTU of the interface that has the node's address, since packets to other nodes' pods
+// leave by it (the smallest, if there are several); else that of the default route; else 0.
 func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddress) (int, error) {
 	devices := devicesOf(own, local)
 	if len(devices) == 0 {
@@ -137,6 +146,7 @@ func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddres
 		if err != nil {
 			return 0, err
 		}
+
 		for _, r := range defaults {
 			devices = append(devices, r.Index)
 		}
@@ -155,5 +165,6 @@ func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddres
 			smallest = link.MTU
 		}
 	}
+
 	return smallest, nil
 }

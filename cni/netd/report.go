@@ -22,8 +22,8 @@ type Report struct {
 	Notes []string
 }
 
-// stuckAfter is the age of a report that means that the daemon hangs: a pass is made at least every recheck, and waits
-// for one call of the plugin.
+// stuckAfter is the age of a report that means that the daemon hangs: a pass is made at least every recheck,
+// and waits for one call of the plugin.
 const stuckAfter = 3 * recheck
 
 // Ready reports whether configuration and routes are as they should be.
@@ -41,6 +41,7 @@ func (r Report) WriteTo(w io.Writer) (int64, error) {
 	for _, e := range r.Errors {
 		fmt.Fprintf(&text, "error: %s\n", e)
 	}
+
 	for _, n := range r.Notes {
 		fmt.Fprintf(&text, "note: %s\n", n)
 	}
@@ -63,19 +64,23 @@ func (r *Report) fail(err error) {
 	}
 }
 
-// logChanges logs what is new in the report, and that nothing is left of what was wrong. What lasts is logged once.
+// logChanges logs what is new in the report, and that nothing is left of what was wrong. What lasts is logged
+// once.
 func (d *Daemon) logChanges(r Report) {
 	now := map[string]bool{}
 	for _, text := range slices.Concat(r.Errors, r.Notes) {
 		if !now[text] && !d.logged[text] {
 			d.log.Warn("the network is not as it should be", "node", d.cfg.NodeName, "err", text)
 		}
+
 		now[text] = true
 	}
 
 	isFirst := d.logged == nil
 	if len(now) == 0 && (isFirst || len(d.logged) > 0) {
-		d.log.Info("the network is as it should be", "node", d.cfg.NodeName, "nodes", r.Nodes, "routes", r.Routes)
+		d.log.Info("the network is as it should be",
+			"node", d.cfg.NodeName, "nodes", r.Nodes, "routes", r.Routes)
 	}
+
 	d.logged = now
 }

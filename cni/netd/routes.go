@@ -14,18 +14,18 @@ import (
 const protocol = 117
 
 const (
-	// peerPriority is the metric of the routes to other nodes' pods. It is not the kernel's default, so that a
-	// route which an administrator set (ip route add: 0 for IPv4, 1024 for IPv6) stands beside ours rather than in
-	// its place.
+	// peerPriority is the metric of the routes to other nodes' pods. It is not the kernel's default, so that
+	// a route which an administrator set (ip route add: 0 for IPv4, 1024 for IPv6) stands beside ours rather
+	// than in its place.
 	peerPriority = 117
-	// unreachablePriority is that of the route which answers for own pod addresses that no pod has: any other route
-	// wins.
+	// unreachablePriority is that of the route which answers for own pod addresses that no pod has: any other
+	// route wins.
 	unreachablePriority = 1 << 30
 )
 
-// wantedRoutes returns the routes to other nodes' pods through the nodes' addresses, as far as those are on a network
-// that this node is on, and one that keeps packets to own pod addresses from leaving by the default route while there
-// is no bridge. notes say why there is no route.
+// wantedRoutes returns the routes to other nodes' pods through the nodes' addresses, as far as those are on a
+// network that this node is on, and one that keeps packets to own pod addresses from leaving by the default
+// route while there is no bridge. notes say why there is no route.
 func wantedRoutes(
 	own podcidr.Node, admitted []podcidr.Node, v vicinity,
 ) (routes []rtnl.Route, notes []string) {
@@ -42,6 +42,7 @@ func wantedRoutes(
 		if node.Name == own.Name {
 			continue
 		}
+
 		for _, pods := range node.PodCIDRs {
 			route, err := v.routeTo(node, pods, own)
 			if err != nil {
@@ -49,9 +50,11 @@ func wantedRoutes(
 				notes = append(notes, fmt.Sprintf(format, node.Name, pods, err))
 				continue
 			}
+
 			routes = append(routes, route)
 		}
 	}
+
 	return routes, notes
 }
 
@@ -60,11 +63,13 @@ func (v vicinity) routeTo(node podcidr.Node, pods netip.Prefix, own podcidr.Node
 	if err := v.refuse(pods, own); err != nil {
 		return rtnl.Route{}, err
 	}
+
 	gateway, index := v.nextHop(node, pods)
 	if index == 0 {
 		const format = "none of its addresses %v is on a network of this node, and there is no overlay"
 		return rtnl.Route{}, fmt.Errorf(format, node.Addresses)
 	}
+
 	return rtnl.Route{
 		Dst:      pods,
 		Gateway:  gateway,
@@ -89,11 +94,13 @@ func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
 			stale = append(stale, r)
 		}
 	}
+
 	for _, r := range wanted {
 		if !isThere[r] {
 			missing = append(missing, r)
 		}
 	}
+
 	return stale, missing
 }
 
@@ -108,13 +115,14 @@ func withoutKernels(r rtnl.Route) rtnl.Route {
 	return r
 }
 
-// syncRoutes makes the routes of our protocol exactly the wanted ones, and returns how many it has added and deleted.
-// Stale ones go first: a node that got a new address has its route to the same destination.
+// syncRoutes makes the routes of our protocol exactly the wanted ones, and returns how many it has added and
+// deleted. Stale ones go first: a node that got a new address has its route to the same destination.
 func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err error) {
 	have, err := conn.Routes(protocol)
 	if err != nil {
 		return 0, 0, err
 	}
+
 	stale, missing := difference(have, wanted)
 
 	var errs []error
@@ -123,8 +131,10 @@ func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err e
 			errs = append(errs, err)
 			continue
 		}
+
 		deleted++
 	}
+
 	for _, r := range missing {
 		err := conn.Must(rtnl.AddRoute(r))
 		switch {
@@ -137,5 +147,6 @@ func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err e
 			errs = append(errs, err)
 		}
 	}
+
 	return added, deleted, errors.Join(errs...)
 }

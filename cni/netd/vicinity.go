@@ -28,26 +28,30 @@ func newVicinity(admitted []podcidr.Node, local []rtnl.InterfaceAddress) vicinit
 		addresses: podcidr.NewIndex[string](admitted),
 		nodes:     podcidr.NewIndex[string](admitted),
 	}
+
 	for _, l := range local {
 		v.networks.Add(l.Prefix, l.Index)
 		v.addresses.Add(prefix.Single(l.Prefix.Addr()), "")
 	}
+
 	for _, n := range admitted {
 		for _, a := range n.Addresses {
 			v.nodes.Add(prefix.Single(a), n.Name)
 		}
 	}
+
 	return v
 }
 
-// refuse returns an error when packets to pods must not be sent to another node: a wrong pod CIDR must not take over
-// this node's own networks.
+// refuse returns an error when packets to pods must not be sent to another node: a wrong pod CIDR must not
+// take over this node's own networks.
 func (v vicinity) refuse(pods netip.Prefix, own podcidr.Node) error {
 	for _, p := range own.PodCIDRs {
 		if p.Overlaps(pods) {
 			return fmt.Errorf("it overlaps this node's pod CIDR %s", p)
 		}
 	}
+
 	if network, _, ok := v.networks.Within(pods); ok {
 		return fmt.Errorf("this node is itself on the network %s", network)
 	}
@@ -59,14 +63,17 @@ func (v vicinity) refuse(pods netip.Prefix, own podcidr.Node) error {
 	if !v.isOnLink(pods) {
 		return nil
 	}
+
 	for _, r := range v.routers {
 		if pods.Contains(r) {
 			return fmt.Errorf("it holds the router %s", r)
 		}
 	}
+
 	if address, name, ok := v.nodes.Within(pods); ok {
 		return fmt.Errorf("it holds node %s's address %s", name, address.Addr())
 	}
+
 	return nil
 }
 
@@ -76,8 +83,8 @@ func (v vicinity) isOnLink(pods netip.Prefix) bool {
 	return ok
 }
 
-// findRouters looks for the gateways of the default routes. That takes a list of all routes, so it is made only when a
-// pod CIDR may hold one of them.
+// findRouters looks for the gateways of the default routes. That takes a list of all routes, so it is made
+// only when a pod CIDR may hold one of them.
 func (v *vicinity) findRouters(kernel *rtnl.Conn, own podcidr.Node, admitted []podcidr.Node) error {
 	isNear := func(n podcidr.Node) bool {
 		return n.Name != own.Name && slices.ContainsFunc(n.PodCIDRs, v.isOnLink)
@@ -92,8 +99,8 @@ func (v *vicinity) findRouters(kernel *rtnl.Conn, own podcidr.Node, admitted []p
 	return err
 }
 
-// nextHop returns the first address of a node, in the family of its pods, that is on link here, and the interface of
-// the most specific network. It returns the index 0 when there is none.
+// nextHop returns the first address of a node, in the family of its pods, that is on link here, and the
+// interface of the most specific network. It returns the index 0 when there is none.
 func (v vicinity) nextHop(node podcidr.Node, pods netip.Prefix) (netip.Addr, int) {
 	for _, address := range node.Addresses {
 		_, _, isOwn := v.addresses.Around(prefix.Single(address))

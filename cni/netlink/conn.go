@@ -1,6 +1,7 @@
-// Package netlink is the transport of netlink(7) for any family: it frames requests, sends many of them in one write
-// and returns the kernel's answer to each. What the messages mean is the caller's: package rtnl has those of
-// rtnetlink, package hostnat those of nftables and connection tracking, package listener those of sock_diag.
+// Package netlink is the transport of netlink(7) for any family: it frames requests, sends many of them in
+// one write and returns the kernel's answer to each. What the messages mean is the caller's: package rtnl has
+// those of rtnetlink, package hostnat those of nftables and connection tracking, package listener those of
+// sock_diag.
 //
 // A pod's network takes eight system calls this way, where one socket and one wait per request take forty.
 package netlink
@@ -75,6 +76,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 		c.seq++
 		batch = append(batch, m.seal(c.seq, unix.NLM_F_ACK)...)
 	}
+
 	if err := c.send(batch); err != nil {
 		return nil, fmt.Errorf("send netlink batch: %w", err)
 	}
@@ -86,6 +88,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 			if h.kind != unix.NLMSG_ERROR || i < 0 || i >= len(errs) {
 				return nil
 			}
+
 			errs[i] = parseAnswer(messages[i].op, h, body)
 			left--
 			return nil
@@ -94,6 +97,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 			return nil, err
 		}
 	}
+
 	return errs, nil
 }
 
@@ -116,9 +120,9 @@ var ErrChanging = errors.New("the list keeps changing while it is read")
 // dumpTries bounds how often a list that changed meanwhile is read again.
 const dumpTries = 5
 
-// Dump sends a request that the kernel answers with a list, and calls visit with the type and body of each entry.
-// A list that changed while it was read may lack entries that were there all the time, so it is read again:
-// visit sees consistent lists only.
+// Dump sends a request that the kernel answers with a list, and calls visit with the type and body of each
+// entry. A list that changed while it was read may lack entries that were there all the time, so it is read
+// again: visit sees consistent lists only.
 func (c *Conn) Dump(m *Message, visit func(kind uint16, body []byte)) error {
 	type entry struct {
 		kind uint16
@@ -138,9 +142,11 @@ func (c *Conn) Dump(m *Message, visit func(kind uint16, body []byte)) error {
 			for _, e := range entries {
 				visit(e.kind, e.body)
 			}
+
 			return nil
 		}
 	}
+
 	return fmt.Errorf("%s: %w", m.op, ErrChanging)
 }
 
@@ -163,10 +169,12 @@ func (c *Conn) request(
 			if h.flags&unix.NLM_F_DUMP_INTR != 0 {
 				consistent = false
 			}
+
 			if h.kind == unix.NLMSG_ERROR || h.kind == unix.NLMSG_DONE {
 				done = true
 				return parseAnswer(m.op, h, body)
 			}
+
 			visit(h.kind, body)
 			return nil
 		})
@@ -174,6 +182,7 @@ func (c *Conn) request(
 			return false, err
 		}
 	}
+
 	return consistent, nil
 }
 

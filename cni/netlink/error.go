@@ -41,6 +41,7 @@ func IsNotExist(err error) bool {
 			return true
 		}
 	}
+
 	return false
 }
 
@@ -56,6 +57,7 @@ func parseAnswer(op string, h header, body []byte) error {
 	if len(body) < errnoSize {
 		return &Error{Op: op, Errno: unix.EBADMSG}
 	}
+
 	errno := -int32(native.Uint32(body))
 	if errno == 0 {
 		return nil
@@ -67,11 +69,12 @@ func parseAnswer(op string, h header, body []byte) error {
 			e.Reason = Text(value)
 		}
 	})
+
 	return e
 }
 
-// acknowledgement returns the attributes of the extended acknowledgement. In a struct nlmsgerr they come behind
-// the header of the request, and behind its body unless NETLINK_CAP_ACK is set.
+// acknowledgement returns the attributes of the extended acknowledgement. In a struct nlmsgerr they come
+// behind the header of the request, and behind its body unless NETLINK_CAP_ACK is set.
 func acknowledgement(h header, body []byte) []byte {
 	if h.flags&unix.NLM_F_ACK_TLVS == 0 {
 		return nil
@@ -84,9 +87,11 @@ func acknowledgement(h header, body []byte) []byte {
 	if len(body) < skip {
 		return nil
 	}
+
 	if h.kind == unix.NLMSG_ERROR && h.flags&unix.NLM_F_CAPPED == 0 {
 		request := max(int(native.Uint32(body[errnoSize:])), unix.NLMSG_HDRLEN)
 		skip = min(len(body), errnoSize+align(request))
 	}
+
 	return body[skip:]
 }

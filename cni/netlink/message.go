@@ -33,8 +33,8 @@ type Message struct {
 	nests []int  // offsets of the nested attributes that are open
 }
 
-// NewMessage begins a request of type kind with the fixed header of its family; op names it in errors. Create,
-// Excl and Replace are the flags.
+// NewMessage begins a request of type kind with the fixed header of its family; op names it in errors.
+// Create, Excl and Replace are the flags.
 func NewMessage(op string, kind, flags uint16, familyHeader []byte) *Message {
 	m := &Message{op: op, data: make([]byte, unix.NLMSG_HDRLEN, 256)}
 	native.PutUint16(m.data[4:], kind)
@@ -113,8 +113,10 @@ func split(data []byte, visit func(h header, body []byte) error) error {
 		if err := visit(h, data[unix.NLMSG_HDRLEN:size]); err != nil {
 			return err
 		}
+
 		data = data[min(len(data), align(int(size))):]
 	}
+
 	return nil
 }
 

@@ -13,14 +13,15 @@ import (
 func Group(number int) uint32 { return 1 << (number - 1) }
 
 // Watch subscribes to multicast groups of a family, in the network namespace of the calling thread, until ctx
-// ends. It calls visit with each message. A call with kind 0 and no body means that anything may have changed:
-// the first call, when the subscription has begun, is one, so that what the caller reads from then on cannot
-// change unnoticed; the others follow messages that were lost because visit did not keep up.
+// ends. It calls visit with each message. A call with kind 0 and no body means that anything may have
+// changed: the first call, when the subscription has begun, is one, so that what the caller reads from then
+// on cannot change unnoticed; the others follow messages that were lost because visit did not keep up.
 func Watch(ctx context.Context, family Family, groups uint32, visit func(kind uint16, body []byte)) error {
 	socket, err := subscribe(family, groups)
 	if err != nil {
 		return err
 	}
+
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
 

@@ -16,8 +16,8 @@ var (
 	errUnavailable = errors.New("ADD would fail")
 )
 
-// codes are the CNI error codes (CNI specification, section 5, "Error"). The first that matches counts; an error
-// that matches none is ErrInternal.
+// codes are the CNI error codes (CNI specification, section 5, "Error"). The first that matches counts; an
+// error that matches none is ErrInternal.
 var codes = []struct {
 	err  error
 	code uint

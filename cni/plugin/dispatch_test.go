@@ -33,6 +33,7 @@ func TestTheNameThatTheProgramIsCalledByIsThePlugin(t *testing.T) {
 			t.Errorf("%+v: %q", c, got)
 		}
 	}
+
 	var other conf.Head
 	other.Type = "ptp"
 	if _, known := plugins[typeOf("trivet-cni", other)]; known {
@@ -58,10 +59,12 @@ func TestEachKindOfFailureHasItsCode(t *testing.T) {
 		{errors.New("something else"), types.ErrInternal},
 	} {
 		got, ok := errors.AsType[*types.Error](cniError("ADD of network n (bridge)", c.err))
-		if !ok || got.Code != c.code || got.Details != c.err.Error() || got.Msg != "ADD of network n (bridge)" {
+		if !ok || got.Code != c.code || got.Details != c.err.Error() ||
+			got.Msg != "ADD of network n (bridge)" {
 			t.Errorf("%v: %+v, want code %d", c.err, got, c.code)
 		}
 	}
+
 	if err := cniError("ADD", nil); err != nil {
 		t.Errorf("success has a code: %v", err)
 	}

@@ -1,5 +1,5 @@
-// Package plugin is the CNI protocol round the plugins: it finds the one that is called, hands the call to it, and
-// gives an error its CNI code. https://www.cni.dev/docs/spec/ version 1.1.
+// Package plugin is the CNI protocol round the plugins: it finds the one that is called, hands the call to
+// it, and gives an error its CNI code. https://www.cni.dev/docs/spec/ version 1.1.
 //
 // A new plugin is one file, in interfaces if it makes a container's interface or in addresses if it allocates
 // addresses, and one line in the table of this file.
@@ -23,9 +23,9 @@ import (
 // Versions are the versions of CNI that all plugins speak.
 var Versions = version.All
 
-// network is one plugin. Add and Check see the container's namespace and prevResult. Del must work without both,
-// and with a configuration that Add refuses. GC deletes nothing unless the runtime sent a list of its attachments.
-// Status returns an error when Add would fail.
+// network is one plugin. Add and Check see the container's namespace and prevResult. Del must work without
+// both, and with a configuration that Add refuses. GC deletes nothing unless the runtime sent a list of its
+// attachments. Status returns an error when Add would fail.
 type network interface {
 	Add(*call.Call) error
 	Check(*call.Call) error
@@ -48,9 +48,9 @@ var plugins = map[string]network{
 	hostLocal:  addresses.HostLocal{},
 }
 
-// typeOf returns the type of the plugin that is called. A plugin is called by the name of its type, and an IPAM
-// plugin by that of ipam.type, while type is then that of the main plugin, which called it (CNI specification,
-// section 4). A program of another name, as in a test, is taken for what type says.
+// typeOf returns the type of the plugin that is called. A plugin is called by the name of its type, and an
+// IPAM plugin by that of ipam.type, while type is then that of the main plugin, which called it (CNI
+// specification, section 4). A program of another name, as in a test, is taken for what type says.
 func typeOf(program string, h conf.Head) string {
 	if _, ok := plugins[program]; ok && program != own {
 		return program
@@ -87,6 +87,7 @@ func (o operation) run(args *skel.CmdArgs) error {
 	if err != nil {
 		return cniError(o.verb, err)
 	}
+
 	kind := typeOf(program, h)
 	what := o.describe(args, h, kind)
 	p, ok := plugins[kind]
@@ -102,6 +103,7 @@ func (o operation) run(args *skel.CmdArgs) error {
 	if err == nil {
 		err = o.do(p, c)
 	}
+
 	return cniError(what, err)
 }
 
@@ -131,6 +133,7 @@ func prepare(c *call.Call, override string) error {
 	case own:
 		return fmt.Errorf("%w: CNI_NETNS %s is that of the plugin itself", errNetns, c.Netns)
 	}
+
 	return nil
 }
 

@@ -1,5 +1,5 @@
-// Package prefix is the arithmetic of IP prefixes that net/netip does not have, and the conversions between its
-// types and those of package net, which the CNI library uses.
+// Package prefix is the arithmetic of IP prefixes that net/netip does not have, and the conversions between
+// its types and those of package net, which the CNI library uses.
 package prefix
 
 import (
@@ -53,10 +53,12 @@ func FromIPNet(n net.IPNet) (netip.Prefix, error) {
 	if a.Is4() && bits == 128 {
 		ones -= 96
 	}
+
 	p := netip.PrefixFrom(a, ones)
 	if !p.IsValid() {
 		return p, fmt.Errorf("%s is not an address with a prefix length", n.String())
 	}
+
 	return p, nil
 }
 

@@ -27,8 +27,8 @@ func ifaddr(index int, address netip.Prefix) []byte {
 	return header
 }
 
-// NewAddress adds an address to an interface; IsExist(err) when the interface has it. An IPv4 address gets the
-// broadcast address of its subnet.
+// NewAddress adds an address to an interface; IsExist(err) when the interface has it. An IPv4 address gets
+// the broadcast address of its subnet.
 func NewAddress(index int, address netip.Prefix, flags uint32) *netlink.Message {
 	ip := address.Addr()
 	m := netlink.NewMessage(
@@ -37,6 +37,7 @@ func NewAddress(index int, address netip.Prefix, flags uint32) *netlink.Message 
 		netlink.Create|netlink.Excl,
 		ifaddr(index, address),
 	)
+
 	m.Bytes(unix.IFA_LOCAL, ip.AsSlice()).Bytes(unix.IFA_ADDRESS, ip.AsSlice())
 	if ip.Is4() {
 		flags &^= NoDAD
@@ -44,6 +45,7 @@ func NewAddress(index int, address netip.Prefix, flags uint32) *netlink.Message 
 			m.Bytes(unix.IFA_BROADCAST, prefix.Last(address).AsSlice())
 		}
 	}
+
 	return m.Uint32(unix.IFA_FLAGS, flags)
 }
 
@@ -104,6 +106,7 @@ func parseAddress(body []byte) (a InterfaceAddress, ok bool) {
 			address, _ = netip.AddrFromSlice(value)
 		}
 	})
+
 	// IPv6 has no IFA_LOCAL unless there is a peer.
 	if !local.IsValid() {
 		local = address

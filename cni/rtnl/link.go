@@ -86,6 +86,7 @@ func parseLink(body []byte) Link {
 		Index: int(native.Uint32(body[4:])),
 		Up:    native.Uint32(body[8:])&unix.IFF_UP != 0,
 	}
+
 	netlink.Attributes(body[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) {
 		switch {
 		case kind == unix.IFLA_IFNAME:
@@ -107,6 +108,7 @@ func parseLink(body []byte) Link {
 			l.Group = native.Uint32(value)
 		}
 	})
+
 	return l
 }
 
@@ -150,8 +152,8 @@ func create(op, name string, mac net.HardwareAddr) *netlink.Message {
 		Bytes(unix.IFLA_ADDRESS, mac)
 }
 
-// NewBridge creates a bridge that is up; an mtu of 0 leaves the kernel's. Its MAC address is explicit, so that it
-// does not follow those of its ports.
+// NewBridge creates a bridge that is up; an mtu of 0 leaves the kernel's. Its MAC address is explicit, so
+// that it does not follow those of its ports.
 func NewBridge(name string, mac net.HardwareAddr, mtu int) *netlink.Message {
 	m := create("create bridge "+name, name, mac)
 	appendMTU(m, mtu)
@@ -175,8 +177,8 @@ type Veth struct {
 	PeerNamespace int
 }
 
-// NewVeth creates the pair, with this end up and attached to the bridge. The other end is to be set up in its own
-// namespace: set up here, the kernel would open it before the pair is tied, and answer ENOTCONN.
+// NewVeth creates the pair, with this end up and attached to the bridge. The other end is to be set up in its
+// own namespace: set up here, the kernel would open it before the pair is tied, and answer ENOTCONN.
 func NewVeth(v Veth) *netlink.Message {
 	op := fmt.Sprintf("create veth %s with peer %s", v.Name, v.PeerName)
 	m := create(op, v.Name, v.MAC).Uint32(unix.IFLA_MASTER, uint32(v.Master))
@@ -189,14 +191,15 @@ func NewVeth(v Veth) *netlink.Message {
 		String(unix.IFLA_IFNAME, v.PeerName).
 		Bytes(unix.IFLA_ADDRESS, v.PeerMAC).
 		Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
+
 	appendOneQueue(m)
 	appendMTU(m, v.MTU)
 
 	return m.End().End().End()
 }
 
-// appendOneQueue asks for the number of queues that a veth uses unless more are asked for. Without it the kernel
-// makes one for each processor first, with files in /sys, and removes them again.
+// appendOneQueue asks for the number of queues that a veth uses unless more are asked for. Without it the
+// kernel makes one for each processor first, with files in /sys, and removes them again.
 func appendOneQueue(m *netlink.Message) {
 	m.Uint32(unix.IFLA_NUM_TX_QUEUES, 1).Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
 }
@@ -258,9 +261,9 @@ func SetMTU(index, mtu int) *netlink.Message {
 	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, 0, 0)).Uint32(unix.IFLA_MTU, uint32(mtu))
 }
 
-// Discard cuts an interface off: down, without a master, in the given group. Unlike DeleteLink it does not wait
-// for the kernel's RCU callbacks (16 to 30 ms), so it suits a veth whose other end is about to go with its
-// namespace.
+// Discard cuts an interface off: down, without a master, in the given group. Unlike DeleteLink it does not
+// wait for the kernel's RCU callbacks (16 to 30 ms), so it suits a veth whose other end is about to go with
+// its namespace.
 func Discard(name string, group uint32) *netlink.Message {
 	op := "discard interface " + name
 	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(0, 0, unix.IFF_UP)).

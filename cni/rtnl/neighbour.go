@@ -10,7 +10,8 @@ import (
 	"github.com/trivet-node/trivet/cni/netlink"
 )
 
-// SetNeighbour sets the MAC address of an address on an interface. The entry ages like one that the kernel learnt.
+// SetNeighbour sets the MAC address of an address on an interface. The entry ages like one that the kernel
+// learnt.
 func SetNeighbour(index int, a netip.Addr, mac net.HardwareAddr) *netlink.Message {
 	header := make([]byte, unix.SizeofNdMsg)
 	header[0] = family(a)

@@ -54,8 +54,10 @@ func (r Route) create(flag uint16) *netlink.Message {
 		if r.AdvMSS > 0 {
 			m.Uint32(unix.RTAX_ADVMSS, uint32(r.AdvMSS))
 		}
+
 		m.End()
 	}
+
 	return m
 }
 
@@ -99,6 +101,7 @@ func (r Route) header() []byte {
 		header[6] = unix.RT_SCOPE_UNIVERSE
 		header[7] = unix.RTN_UNREACHABLE
 	}
+
 	return header
 }
 
@@ -119,8 +122,8 @@ func (c *Conn) DefaultRoutes() ([]Route, error) {
 	return c.mainRoutes(0, func(r Route) bool { return r.Dst.Bits() == 0 && !r.Unreachable })
 }
 
-// mainRoutes lists the routes of the main table for which keep is true. A protocol other than 0 is sent along, so
-// that newer kernels send nothing else: a router may have a million routes.
+// mainRoutes lists the routes of the main table for which keep is true. A protocol other than 0 is sent
+// along, so that newer kernels send nothing else: a router may have a million routes.
 func (c *Conn) mainRoutes(protocol byte, keep func(Route) bool) ([]Route, error) {
 	var all []Route
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
@@ -128,7 +131,8 @@ func (c *Conn) mainRoutes(protocol byte, keep func(Route) bool) ([]Route, error)
 		header[0] = family
 		header[5] = protocol
 
-		err := c.Dump(netlink.NewMessage("list routes", unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
+		err := c.Dump(netlink.NewMessage("list routes",
+			unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
 			if r, ok := parseRoute(body); ok && r.Table == unix.RT_TABLE_MAIN && keep(r) {
 				all = append(all, r)
 			}
@@ -137,6 +141,7 @@ func (c *Conn) mainRoutes(protocol byte, keep func(Route) bool) ([]Route, error)
 			return nil, err
 		}
 	}
+
 	return all, nil
 }
 
@@ -146,6 +151,7 @@ func (c *Conn) HasRoute(r Route) (bool, error) {
 	if r.Table == 0 {
 		r.Table = unix.RT_TABLE_MAIN
 	}
+
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = family(r.Dst.Addr())
 
@@ -156,6 +162,7 @@ func (c *Conn) HasRoute(r Route) (bool, error) {
 			found = true
 		}
 	})
+
 	return found, err
 }
 
@@ -185,6 +192,7 @@ func parseRoute(body []byte) (r Route, ok bool) {
 		Unreachable: body[7] == unix.RTN_UNREACHABLE,
 		Table:       int(body[4]),
 	}
+
 	dst := netip.IPv6Unspecified()
 	if body[0] == unix.AF_INET {
 		dst = netip.IPv4Unspecified()
@@ -205,6 +213,7 @@ func parseRoute(body []byte) (r Route, ok bool) {
 			r.Table = int(native.Uint32(value))
 		}
 	})
+
 	r.Dst = netip.PrefixFrom(dst, int(body[1]))
 	return r, r.Dst.IsValid()
 }
@@ -236,8 +245,10 @@ func parseNextHops(data []byte) (all []Route) {
 				hop.Gateway, _ = netip.AddrFromSlice(value)
 			}
 		})
+
 		all = append(all, hop)
 		data = data[min(len(data), (size+3)&^3):]
 	}
+
 	return all
 }

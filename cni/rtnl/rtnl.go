@@ -1,5 +1,5 @@
-// Package rtnl has the messages of rtnetlink(7) that a container's network needs: links, addresses, routes and
-// neighbours. Requests are built as netlink.Messages, so that a caller sends many of them at once.
+// Package rtnl has the messages of rtnetlink(7) that a container's network needs: links, addresses, routes
+// and neighbours. Requests are built as netlink.Messages, so that a caller sends many of them at once.
 package rtnl
 
 import (
@@ -14,8 +14,8 @@ import (
 
 var native = binary.NativeEndian
 
-// Conn is a connection to rtnetlink. Beside the calls of the transport (Do, Must, Close) it has those that read
-// links, addresses and routes.
+// Conn is a connection to rtnetlink. Beside the calls of the transport (Do, Must, Close) it has those that
+// read links, addresses and routes.
 type Conn struct{ *netlink.Conn }
 
 // Open returns a connection in the network namespace of the calling thread. The caller closes it.
@@ -28,9 +28,9 @@ func Open() (*Conn, error) {
 }
 
 // Watch calls changed whenever links, addresses or routes of the calling thread's network namespace may have
-// changed, until ctx ends. The first call comes when the subscription has begun: what the caller reads from then
-// on cannot change unnoticed. Links are watched for the sake of routes: one that goes down takes its IPv4 routes
-// with it, without a message about each.
+// changed, until ctx ends. The first call comes when the subscription has begun: what the caller reads from
+// then on cannot change unnoticed. Links are watched for the sake of routes: one that goes down takes its
+// IPv4 routes with it, without a message about each.
 func Watch(ctx context.Context, changed func()) error {
 	groups := netlink.Group(unix.RTNLGRP_LINK) |
 		netlink.Group(unix.RTNLGRP_IPV4_IFADDR) |

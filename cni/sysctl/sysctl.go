@@ -1,5 +1,5 @@
-// Package sysctl reads and writes the kernel's settings below /proc/sys, those of the network namespace that the
-// calling thread is in.
+// Package sysctl reads and writes the kernel's settings below /proc/sys, those of the network namespace that
+// the calling thread is in.
 package sysctl
 
 import (

@@ -1,9 +1,10 @@
-// Soon after each start the Go runtime would look whether its share of the processors has changed, and stop all
-// goroutines for it: in a process of a few milliseconds, a twentieth of them.
+// Soon after each start the Go runtime would look whether its share of the processors has changed, and stop
+// all goroutines for it: in a process of a few milliseconds, a twentieth of them.
 //
 //go:debug updatemaxprocs=0
 
-// Command trivet-cni is a CNI plugin: bridge, addresses, masquerading, host ports and loopback in one program.
+// Command trivet-cni is a CNI plugin: bridge, addresses, masquerading, host ports and loopback in one
+// program.
 package main
 
 import (

@@ -37,7 +37,8 @@ func (a *api) checkCalls() {
 	for _, call := range a.Calls() {
 		verb, resource, _ := strings.Cut(call, " ")
 		allowed := resource == "events default" && verb == "create" ||
-			slices.Contains([]string{"nodes", "servicecidrs"}, resource) && (verb == "list" || verb == "watch")
+			slices.Contains([]string{"nodes", "servicecidrs"}, resource) &&
+				(verb == "list" || verb == "watch")
 		if !allowed {
 			a.t.Errorf("trivet-netd calls %s", call)
 		}
@@ -52,14 +53,17 @@ func (a *api) put(name string, cidrs, addresses []string) {
 		UID:               types.UID("uid-" + name),
 		CreationTimestamp: metav1.NewTime(time.Unix(int64(a.nodes), 0)),
 	}}
+
 	n.Spec.PodCIDRs = cidrs
 	if len(cidrs) > 0 {
 		n.Spec.PodCIDR = cidrs[0]
 	}
+
 	for _, ip := range addresses {
 		address := corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip}
 		n.Status.Addresses = append(n.Status.Addresses, address)
 	}
+
 	a.Put(n)
 }
 

@@ -32,6 +32,7 @@ func TestBridgeMovesToTheNewPodCIDRWhenNoPodOfTheOldOneLives(t *testing.T) {
 		return strings.Contains(addresses(), "10.244.0.1/24") &&
 			strings.Contains(addresses(), "fd00:244::1/64")
 	})
+
 	w.ip("link add pod0 master trivet0 type veth peer name pod1")
 
 	w.api.put("a", []string{"10.244.5.0/24", "fd00:244:5::/64"}, []string{"10.99.0.1", "fd99::1"})
@@ -40,6 +41,7 @@ func TestBridgeMovesToTheNewPodCIDRWhenNoPodOfTheOldOneLives(t *testing.T) {
 	if now := addresses(); !strings.Contains(now, "10.244.0.1/24") || strings.Contains(now, "10.244.5.1") {
 		t.Errorf("the bridge of a pod has %s", now)
 	}
+
 	w.await("new pods get no old addresses",
 		func() bool { return w.subnets() == "10.244.5.0/24,fd00:244:5::/64 mtu 1400" })
 
@@ -51,6 +53,7 @@ func TestBridgeMovesToTheNewPodCIDRWhenNoPodOfTheOldOneLives(t *testing.T) {
 			t.Errorf("the bridge has not %s: %s", want, now)
 		}
 	}
+
 	if strings.Contains(now, "10.244.0.1") || strings.Contains(now, "fd00:244::1") {
 		t.Errorf("the bridge has addresses of before: %s", now)
 	}
@@ -94,14 +97,17 @@ func sameRules(a, b string) bool {
 	for line := range strings.Lines(a) {
 		count[line]++
 	}
+
 	for line := range strings.Lines(b) {
 		count[line]--
 	}
+
 	for _, n := range count {
 		if n != 0 {
 			return false
 		}
 	}
+
 	return true
 }
 
@@ -112,6 +118,7 @@ func record(t *testing.T, pool *ipam.Pool, owner ipam.Owner, ports ...hostnat.Po
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	sum := sha256.Sum256([]byte(owner.String()))
 	path := filepath.Join(pool.PortsDir(), hex.EncodeToString(sum[:16]))
 	if err := os.MkdirAll(pool.PortsDir(), 0o755); err != nil {
@@ -132,11 +139,13 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 	if err := unix.Mount("cni", "/var/lib/cni", "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { _ = unix.Unmount("/var/lib/cni", unix.MNT_DETACH) })
 	pool, err := ipam.Location{DataDir: "/var/lib/cni/networks", Network: "trivet"}.Create()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	pod := ipam.Owner{ContainerID: "pod", IfName: "eth0"}
 	gone := ipam.Owner{ContainerID: "gone", IfName: "eth0"}
 	for i, owner := range []ipam.Owner{pod, gone} {
@@ -145,6 +154,7 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 			Protocol: "tcp",
 			Pod:      netip.AddrPortFrom(netip.MustParseAddr("10.244.0.9"), 80),
 		}
+
 		record(t, pool, owner, port)
 	}
 
@@ -157,6 +167,7 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 		rules := w.in(w.node, "nft", "list", "ruleset")
 		return strings.Contains(rules, `tcp . 8080 comment "pod/eth0" : 10.244.0.9 . 80`)
 	}
+
 	w.await("the host port on record", published)
 	w.awaitReport(200, "1 nodes")
 	for _, damage := range []string{"flush ruleset", "flush map inet cni_trivet ports4"} {
@@ -167,6 +178,7 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 			t.Errorf("%s: published after %s", damage, took)
 		}
 	}
+
 	if rules := w.in(w.node, "nft", "list", "ruleset"); strings.Contains(rules, "8081") {
 		t.Errorf("the host port of a pod that is gone: %s", rules)
 	}

@@ -12,11 +12,13 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-// serveHealth answers /healthz and /readyz at address until stop is called. For the address "" it serves nothing.
+// serveHealth answers /healthz and /readyz at address until stop is called. For the address "" it serves
+// nothing.
 func serveHealth(address string, report func() netd.Report, log *slog.Logger) (stop func(), err error) {
 	if address == "" {
 		return func() {}, nil
 	}
+
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		const hint = "another trivet-netd may be running; stop it, or choose another --healthz-address"
@@ -32,10 +34,12 @@ func serveHealth(address string, report func() netd.Report, log *slog.Logger) (s
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("health endpoint ended", "err", err)
 		}
 	}()
+
 	return func() {
 		_ = server.Close()
 		<-ended

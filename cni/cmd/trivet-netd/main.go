@@ -1,5 +1,5 @@
-// Command trivet-netd is the network daemon of a node: it writes the node's network configuration for trivet-cni
-// and keeps the routes to the other nodes' pods.
+// Command trivet-netd is the network daemon of a node: it writes the node's network configuration for
+// trivet-cni and keeps the routes to the other nodes' pods.
 package main
 
 import (
@@ -35,6 +35,7 @@ func run(ctx context.Context, env *program.Env) error {
 	if err != nil {
 		return err
 	}
+
 	if o.installFrom != "" {
 		if err := netd.Install(o.installFrom, o.Plugin); err != nil {
 			return err
@@ -45,11 +46,13 @@ func run(ctx context.Context, env *program.Env) error {
 	if err != nil {
 		return err
 	}
+
 	stop, err := serveHealth(o.healthz, daemon.Report, env.Log)
 	if err != nil {
 		return err
 	}
 	defer stop()
+
 	return daemon.Run(ctx)
 }
 
@@ -59,6 +62,7 @@ func apiConfig(kubeconfig string) (kube.Config, error) {
 	if kubeconfig != "" {
 		load = func() (kube.Config, error) { return kube.Load(kubeconfig) }
 	}
+
 	cfg, err := load()
 	if err != nil {
 		return cfg, &program.CantRunError{
@@ -66,6 +70,7 @@ func apiConfig(kubeconfig string) (kube.Config, error) {
 			Do:   "give --kubeconfig, or run as a pod with a service account",
 		}
 	}
+
 	cfg.UserAgent = "trivet-netd/" + program.Version
 	return cfg, nil
 }

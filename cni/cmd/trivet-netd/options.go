@@ -56,8 +56,20 @@ func parse(env *program.Env) (options, error) {
 
 	fs := env.Flags(about)
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", aboutKubeconfig)
-	fs.StringVar(&o.NodeName, "node-name", nodeName, "name of the Node (default: $NODE_NAME, else the host name)")
-	fs.StringVar(&o.ConfDir, "conf-dir", "/etc/cni/net.d", "directory of the runtime's network configurations")
+	fs.StringVar(
+		&o.NodeName,
+		"node-name",
+		nodeName,
+		"name of the Node (default: $NODE_NAME, else the host name)",
+	)
+
+	fs.StringVar(
+		&o.ConfDir,
+		"conf-dir",
+		"/etc/cni/net.d",
+		"directory of the runtime's network configurations",
+	)
+
 	fs.StringVar(&o.ConfName, "conf-name", "10-trivet.conflist", "name of the file written there")
 	fs.StringVar(&o.Plugin, "plugin", "/opt/cni/bin/trivet-cni", aboutPlugin)
 	fs.StringVar(&o.installFrom, "install-plugin", "", "copy this file to --plugin first (for a DaemonSet)")
@@ -75,6 +87,7 @@ func parse(env *program.Env) (options, error) {
 	if err := o.complete(clusterCIDR, serviceCIDR); err != nil {
 		return o, &program.UsageError{Err: err}
 	}
+
 	return o, nil
 }
 
@@ -88,6 +101,7 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) (err error) {
 			return fmt.Errorf("%s %q must be an absolute path", path.flag, path.value)
 		}
 	}
+
 	if strings.Contains(o.ConfName, "/") || filepath.Ext(o.ConfName) != ".conflist" {
 		return fmt.Errorf("--conf-name %q must be a file name that ends with .conflist", o.ConfName)
 	}
@@ -104,6 +118,7 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) (err error) {
 			return fmt.Errorf("--node-name is not given and there is no host name: %w", err)
 		}
 	}
+
 	return nil
 }
 
@@ -114,11 +129,14 @@ func parsePrefixes(list string) (all []netip.Prefix, err error) {
 		if word == "" {
 			continue
 		}
+
 		p, err := netip.ParsePrefix(word)
 		if err != nil {
 			return nil, err
 		}
+
 		all = append(all, p.Masked())
 	}
+
 	return all, nil
 }

@@ -1,5 +1,5 @@
-// Package cluster is what trivet-netd reads of the Kubernetes API, the Nodes and the networks of Services, and the
-// Events that it writes.
+// Package cluster is what trivet-netd reads of the Kubernetes API, the Nodes and the networks of Services,
+// and the Events that it writes.
 package cluster
 
 import (
@@ -15,8 +15,9 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 )
 
-// dialTimeout bounds one attempt to connect. Until kube-proxy has written its rules, nobody answers at the address
-// of the API's Service: with a longer timeout a node that starts would notice late that the rules are there.
+// dialTimeout bounds one attempt to connect. Until kube-proxy has written its rules, nobody answers at the
+// address of the API's Service: with a longer timeout a node that starts would notice late that the rules are
+// there.
 const dialTimeout = 2500 * time.Millisecond
 
 // answerTimeout bounds a request: an API server that is busy answers late.
@@ -31,18 +32,20 @@ type Cluster struct {
 	servers []netip.Prefix
 }
 
-// New prepares the watches and connects to nothing. changed is called when there may be something new; it must not
-// block.
+// New prepares the watches and connects to nothing. changed is called when there may be something new; it
+// must not block.
 func New(cfg kube.Config, changed func(), log *slog.Logger) (*Cluster, error) {
 	cfg.DialTimeout = dialTimeout
 	client, err := kube.New(cfg)
 	if err != nil {
 		return nil, err
 	}
+
 	host, _, err := cfg.Server()
 	if err != nil {
 		return nil, err
 	}
+
 	return &Cluster{
 		nodes:    newNodes(kube.Nodes(client), changed, log),
 		services: newServices(kube.ServiceCIDRs(client), changed, log),
@@ -86,6 +89,6 @@ func (c *Cluster) Nodes() (all []podcidr.Node, notes []string) { return c.nodes.
 // Services returns the networks of Services and the addresses of the API server, as far as they are known.
 func (c *Cluster) Services() []netip.Prefix { return append(c.services.networks(), c.servers...) }
 
-// RecordRefusals records in an Event of the Node, for the cluster's administrator, that a pod CIDR is refused. all
-// are those of one pass. It does not wait.
+// RecordRefusals records in an Event of the Node, for the cluster's administrator, that a pod CIDR is
+// refused. all are those of one pass. It does not wait.
 func (c *Cluster) RecordRefusals(all []podcidr.Refusal) { c.events.record(all) }

@@ -33,6 +33,7 @@ func start(t *testing.T, api *kubetest.Server) watched {
 		default:
 		}
 	}
+
 	var err error
 	w.Cluster, err = cluster.New(api.Config(), changed, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -46,6 +47,7 @@ func start(t *testing.T, api *kubetest.Server) watched {
 		cancel()
 		running.Wait()
 	})
+
 	return w
 }
 
@@ -88,6 +90,7 @@ func TestNodesAreThoseOfTheClusterByName(t *testing.T) {
 		all, _ := w.Nodes()
 		return all[1].PodCIDRs[0].String() == "10.244.2.0/24"
 	})
+
 	api.Remove("nodes", "", "b")
 	w.await(func() bool {
 		all, _ := w.Nodes()
@@ -123,6 +126,7 @@ func TestNetworksOfServicesIncludeTheAPIServer(t *testing.T) {
 		for _, p := range w.Services() {
 			got = append(got, p.String())
 		}
+
 		return slices.Equal(got, want)
 	})
 }

@@ -24,9 +24,9 @@ const (
 	maxEvents = 100
 )
 
-// events records Events with the reason FailedPodCIDR. Every node of the cluster comes to the same decision, and the
-// name of an Event is derived from it: the first node writes it, and the others find that it exists. That is why the
-// recorder of internal/kube, which names an Event by its time, does not serve here.
+// events records Events with the reason FailedPodCIDR. Every node of the cluster comes to the same decision,
+// and the name of an Event is derived from it: the first node writes it, and the others find that it exists.
+// That is why the recorder of internal/kube, which names an Event by its time, does not serve here.
 type events struct {
 	sink   eventSink
 	log    *slog.Logger
@@ -49,8 +49,8 @@ func newEvents(sink eventSink, log *slog.Logger) *events {
 	}
 }
 
-// record hands over all refusals of a pass, in place of those of an earlier one that nobody has looked at yet. One
-// goroutine calls it.
+// record hands over all refusals of a pass, in place of those of an earlier one that nobody has looked at
+// yet. One goroutine calls it.
 func (e *events) record(all []podcidr.Refusal) {
 	select {
 	case <-e.latest:
@@ -87,6 +87,7 @@ func (e *events) write(ctx context.Context, all []podcidr.Refusal, now time.Time
 		if len(e.recorded) >= maxEvents {
 			return
 		}
+
 		e.recorded[event.Name] = now
 		err := e.create(ctx, event)
 		if err != nil && !apierrors.IsAlreadyExists(err) && ctx.Err() == nil {

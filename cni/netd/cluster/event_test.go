@@ -42,9 +42,11 @@ func TestARefusalIsRecordedOnceByAllNodesTogether(t *testing.T) {
 		e.write(t.Context(), []podcidr.Refusal{refusal("a"), refusal("b")}, now)
 		e.write(t.Context(), []podcidr.Refusal{refusal("a")}, now.Add(time.Minute))
 	}
+
 	if len(stored) != 2 {
 		t.Errorf("%d Events", len(stored))
 	}
+
 	for _, e := range stored {
 		if e.Namespace != "default" || e.Reason != "FailedPodCIDR" || e.Type != corev1.EventTypeWarning ||
 			string(e.InvolvedObject.UID) != "uid-"+e.InvolvedObject.Name {
@@ -64,6 +66,7 @@ func TestARefusalThatStandsIsRecordedAgainWhenItsEventHasGone(t *testing.T) {
 	if len(stored) != 0 {
 		t.Error("the Event is written again while the API server has it")
 	}
+
 	e.write(t.Context(), []podcidr.Refusal{refusal("a")}, now.Add(eventLife+time.Second))
 	if len(stored) != 1 {
 		t.Error("the Event is not written again")

@@ -45,11 +45,12 @@ func newNodes(source kube.Objects[corev1.Node], changed func(), log *slog.Logger
 		Listed: changed,
 		Failed: n.failed,
 	})
+
 	return n
 }
 
-// firstContact are the pauses between attempts to reach an API server that does not answer yet. A list-watch would
-// pause for up to 30 s. The jitter is for clusters whose nodes all start at once.
+// firstContact are the pauses between attempts to reach an API server that does not answer yet. A list-watch
+// would pause for up to 30 s. The jitter is for clusters whose nodes all start at once.
 var firstContact = retry.Backoff{First: 200 * time.Millisecond, Max: 2 * time.Second, Jitter: 1}
 
 // run lists and watches until ctx ends.
@@ -57,10 +58,12 @@ func (n *nodes) run(ctx context.Context) {
 	err := retry.Until(ctx, firstContact, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 		defer cancel()
+
 		_, _, err := n.source.List(ctx, "", metav1.ListOptions{Limit: 1})
 		if err != nil {
 			n.failed(err)
 		}
+
 		return err
 	})
 	if err == nil {
@@ -68,8 +71,8 @@ func (n *nodes) run(ctx context.Context) {
 	}
 }
 
-// failed remembers why there is no list yet. Once there is one, a watch that fails is resumed without that anybody
-// has to wait for it.
+// failed remembers why there is no list yet. Once there is one, a watch that fails is resumed without that
+// anybody has to wait for it.
 func (n *nodes) failed(err error) {
 	if n.watch.HasListed() {
 		n.log.Warn("the watch of Nodes failed and is resumed", "err", err)
@@ -97,8 +100,8 @@ func (n *nodes) waiting() error {
 	return ErrNoListYet
 }
 
-// slim keeps of a Node what routing needs. Its images and conditions change every few seconds, and would be half of
-// the daemon's memory.
+// slim keeps of a Node what routing needs. Its images and conditions change every few seconds, and would be
+// half of the daemon's memory.
 func slim(n *corev1.Node) {
 	kept := corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
@@ -108,15 +111,18 @@ func slim(n *corev1.Node) {
 			CreationTimestamp: n.CreationTimestamp,
 		},
 	}
+
 	kept.Spec.PodCIDRs = n.Spec.PodCIDRs
 	if len(kept.Spec.PodCIDRs) == 0 && n.Spec.PodCIDR != "" {
 		kept.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
 	}
+
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			kept.Status.Addresses = append(kept.Status.Addresses, a)
 		}
 	}
+
 	*n = kept
 }
 
@@ -144,6 +150,7 @@ func parseNode(node *corev1.Node) (parsed podcidr.Node, notes []string) {
 		UID:     string(node.UID),
 		Created: node.CreationTimestamp.Time,
 	}
+
 	note := func(format string, values ...any) {
 		notes = append(notes, fmt.Sprintf("node %s: ", node.Name)+fmt.Sprintf(format, values...))
 	}
@@ -164,12 +171,15 @@ func parseNode(node *corev1.Node) (parsed podcidr.Node, notes []string) {
 		if a.Type != corev1.NodeInternalIP {
 			continue
 		}
+
 		ip, err := netip.ParseAddr(a.Address)
 		if err != nil {
 			note("InternalIP %q: %v", a.Address, err)
 			continue
 		}
+
 		parsed.Addresses = append(parsed.Addresses, ip.WithZone("").Unmap())
 	}
+
 	return parsed, notes
 }

@@ -16,6 +16,7 @@ func TestSlimKeepsWhatRoutingNeeds(t *testing.T) {
 		ResourceVersion:   "7",
 		CreationTimestamp: metav1.NewTime(time.Unix(1e9, 0)),
 	}
+
 	node := &corev1.Node{ObjectMeta: *meta.DeepCopy(), Spec: corev1.NodeSpec{PodCIDR: "10.244.0.0/24"}}
 	node.Labels = map[string]string{"x": "y"}
 	node.Status.Images = []corev1.ContainerImage{{SizeBytes: 1}}
@@ -45,11 +46,13 @@ func TestWhatCannotBeParsedIsLeftOutAndNamed(t *testing.T) {
 		{Type: corev1.NodeInternalIP, Address: "nowhere"},
 		{Type: corev1.NodeExternalIP, Address: "also nowhere"},
 	}
+
 	parsed, notes := parseNode(node)
 	if len(parsed.PodCIDRs) != 1 || parsed.PodCIDRs[0].String() != "10.244.1.0/24" ||
 		len(parsed.Addresses) != 1 || parsed.Addresses[0].String() != "fe80::1" {
 		t.Errorf("%+v", parsed)
 	}
+
 	want := []string{
 		`node b: pod CIDR "nonsense": netip.ParsePrefix("nonsense"): no '/'`,
 		`node b: pod CIDR "::ffff:10.0.0.0/104": an IPv4 network in IPv6 form`,

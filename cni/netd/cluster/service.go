@@ -10,8 +10,8 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 )
 
-// services watches the ServiceCIDRs. Kubernetes has them since 1.33; an older cluster, or a role without the right
-// to read them, shows none.
+// services watches the ServiceCIDRs. Kubernetes has them since 1.33; an older cluster, or a role without the
+// right to read them, shows none.
 type services struct {
 	watch *kube.Watch[networkingv1.ServiceCIDR]
 	log   *slog.Logger

@@ -1,6 +1,6 @@
-// Package addresses has the IPAM plugins, one file each: they allocate addresses and make no interface. Another
-// program calls one of them by exec (CNI specification, section 4); the main plugins of this program call them in
-// process.
+// Package addresses has the IPAM plugins, one file each: they allocate addresses and make no interface.
+// Another program calls one of them by exec (CNI specification, section 4); the main plugins of this program
+// call them in process.
 package addresses
 
 import (
@@ -50,6 +50,7 @@ func (h HostLocal) Add(c *call.Call) (err error) {
 	if err != nil {
 		return err
 	}
+
 	var back undo.Stack
 	defer back.Unwind(context.Background(), &err)
 
@@ -65,13 +66,16 @@ func (h HostLocal) Add(c *call.Call) (err error) {
 			Gateway: l.Range.Gateway.AsSlice(),
 		})
 	}
+
 	for n := range i.Routes {
 		result.Routes = append(result.Routes, &i.Routes[n])
 	}
+
 	result.DNS, err = call.DNS(result.DNS, i)
 	if err != nil {
 		return err
 	}
+
 	return c.Print(result)
 }
 
@@ -81,14 +85,17 @@ func (h HostLocal) Check(c *call.Call) error {
 	if err != nil {
 		return err
 	}
+
 	pool, err := i.Pool.Create()
 	if err != nil {
 		return err
 	}
+
 	held, err := pool.Find(c.Owner)
 	if err != nil {
 		return err
 	}
+
 	return checkHeld(c, held)
 }
 
@@ -136,6 +143,7 @@ func (h HostLocal) Status(c *call.Call) error {
 	if err != nil {
 		return err
 	}
+
 	pool, err := i.Pool.Create()
 	if err != nil {
 		return err
@@ -153,5 +161,6 @@ func (h HostLocal) Status(c *call.Call) error {
 			return fmt.Errorf("%w in %s (%d reservations)", ipam.ErrExhausted, set[0].Subnet, held)
 		}
 	}
+
 	return nil
 }

@@ -47,14 +47,17 @@ func (c *Call) ReadPrevious() error {
 	if c.PrevResult == nil {
 		return nil
 	}
+
 	result, err := create.Create(c.CNIVersion, c.PrevResult)
 	if err != nil {
 		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
 	}
+
 	c.Previous, err = types100.NewResultFromResult(result)
 	if err != nil {
 		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
 	}
+
 	return nil
 }
 

@@ -16,8 +16,8 @@ func NewResult() *types100.Result {
 	return &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 }
 
-// PreviousIPs returns the addresses of Previous that are on the interface of the call. One without an interface
-// is taken to be.
+// PreviousIPs returns the addresses of Previous that are on the interface of the call. One without an
+// interface is taken to be.
 func (c *Call) PreviousIPs() (ips []*types100.IPConfig) {
 	if c.Previous == nil {
 		return nil
@@ -59,6 +59,7 @@ func ParseRoute(r types.Route) (rtnl.Route, error) {
 	if err != nil {
 		return rtnl.Route{}, err
 	}
+
 	route := rtnl.Route{
 		Dst:      dst.Masked(),
 		Gateway:  prefix.Addr(r.GW),
@@ -72,6 +73,7 @@ func ParseRoute(r types.Route) (rtnl.Route, error) {
 	if r.Scope != nil {
 		route.Scope = *r.Scope
 	}
+
 	return route, nil
 }
 
@@ -92,6 +94,7 @@ func FormatRoute(r rtnl.Route) *types.Route {
 	if r.Scope != 0 {
 		route.Scope = types100.Int(r.Scope)
 	}
+
 	return route
 }
 

@@ -22,8 +22,8 @@ import (
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
-// Bridge connects containers to a bridge of the host: it is upstream's plugin of that name, and with HostPorts it
-// is trivet-cni.
+// Bridge connects containers to a bridge of the host: it is upstream's plugin of that name, and with
+// HostPorts it is trivet-cni.
 type Bridge struct {
 	// HostPorts publishes host ports too, instead of leaving them to portmap later in the chain.
 	HostPorts bool
@@ -35,17 +35,20 @@ func (b Bridge) read(c *call.Call) (*conf.Network, error) {
 	return conf.ReadNetwork(c.Stdin, conf.Options{Args: c.Args, HostPorts: b.HostPorts})
 }
 
-// Add makes address, interface, rules and host ports, in this order. When a step fails, those before it are undone.
+// Add makes address, interface, rules and host ports, in this order. When a step fails, those before it are
+// undone.
 func (b Bridge) Add(c *call.Call) (err error) {
 	n, err := b.read(c)
 	if err != nil {
 		return err
 	}
+
 	host, err := rtnl.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	ctx := context.Background()
 	var back undo.Stack
 	defer back.Unwind(ctx, &err)
@@ -57,6 +60,7 @@ func (b Bridge) Add(c *call.Call) (err error) {
 			return err
 		}
 	}
+
 	attachment, err := newAttachment(c, n, leases)
 	if err != nil {
 		return err
@@ -67,6 +71,7 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	if err != nil {
 		return err
 	}
+
 	back.Push("remove interface", func(context.Context) error {
 		_, err := bridge.Detach(host, n.Bridge.Network, c.Owner, false)
 		return err
@@ -76,8 +81,10 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	if n.NAT.Masquerade || len(ports) > 0 {
 		network := hostport.Network{NAT: n.NAT, Pool: pool}
 		if len(ports) > 0 {
-			back.Push("withdraw host ports", func(context.Context) error { return network.Withdraw(c.Owner, nil) })
+			back.Push("withdraw host ports",
+				func(context.Context) error { return network.Withdraw(c.Owner, nil) })
 		}
+
 		if err := network.Publish(c.Owner, ports); err != nil {
 			return err
 		}
@@ -87,6 +94,7 @@ func (b Bridge) Add(c *call.Call) (err error) {
 	if result.DNS, err = call.DNS(n.DNS, n.IPAM); err != nil {
 		return err
 	}
+
 	return c.Print(result)
 }
 
@@ -99,10 +107,12 @@ func (b Bridge) Check(c *call.Call) error {
 	if c.Previous == nil {
 		return fmt.Errorf("%w: prevResult is missing", conf.ErrInvalid)
 	}
+
 	attachment, err := previousAttachment(c, n)
 	if err != nil {
 		return err
 	}
+
 	if n.IPAM != nil {
 		if err := b.ipam.Check(c); err != nil {
 			return err
@@ -114,6 +124,7 @@ func (b Bridge) Check(c *call.Call) error {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	if err := bridge.Check(host, n.Bridge, attachment); err != nil {
 		return err
 	}
@@ -122,19 +133,23 @@ func (b Bridge) Check(c *call.Call) error {
 	if !n.NAT.Masquerade && len(ports) == 0 {
 		return nil
 	}
+
 	return hostport.Network{NAT: n.NAT}.Check(ports)
 }
 
-// Del works from what can be computed or is on the disk: neither the namespace nor prevResult has to be there.
+// Del works from what can be computed or is on the disk: neither the namespace nor prevResult has to be
+// there.
 func (b Bridge) Del(c *call.Call) error {
 	t, err := conf.ReadTeardown(c.Stdin)
 	if err != nil {
 		return err
 	}
+
 	pool, err := t.Pool.Open()
 	if err != nil {
 		return err
 	}
+
 	var held []netip.Addr
 	if pool != nil {
 		if held, err = pool.Find(c.Owner); err != nil {
@@ -152,17 +167,19 @@ func (b Bridge) Del(c *call.Call) error {
 	if err := detach(c, t); err != nil || pool == nil {
 		return err
 	}
+
 	return pool.Release(c.Owner)
 }
 
-// detach removes the interface that this plugin made, or else the one that upstream's bridge made under the same
-// name.
+// detach removes the interface that this plugin made, or else the one that upstream's bridge made under the
+// same name.
 func detach(c *call.Call, t *conf.Teardown) error {
 	host, err := rtnl.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	there, err := bridge.Detach(host, t.Network, c.Owner, t.LazyUnlink)
 	if err != nil || there || c.Netns == "" {
 		return err
@@ -172,20 +189,23 @@ func detach(c *call.Call, t *conf.Teardown) error {
 	if own, err := c.InOwnNamespace(); own || err != nil {
 		return nil
 	}
+
 	return bridge.DetachForeign(host, t.Bridge, c.Netns, c.Owner.IfName)
 }
 
-// GC deletes what belongs to attachments that the runtime does not have. It continues after errors, but addresses
-// come last, when no interface uses them any more.
+// GC deletes what belongs to attachments that the runtime does not have. It continues after errors, but
+// addresses come last, when no interface uses them any more.
 func (b Bridge) GC(c *call.Call) error {
 	t, err := conf.ReadTeardown(c.Stdin)
 	if err != nil || t.Valid == nil {
 		return err
 	}
+
 	pool, err := t.Pool.Open()
 	if err != nil {
 		return err
 	}
+
 	ports := hostPorts(t, pool).Keep(t.Valid)
 
 	host, err := rtnl.Open()
@@ -193,9 +213,11 @@ func (b Bridge) GC(c *call.Call) error {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	if err := bridge.Keep(host, t.Network, t.Valid.HasLabel); err != nil {
 		return errors.Join(ports, err)
 	}
+
 	return errors.Join(ports, b.ipam.GC(c))
 }
 
@@ -210,11 +232,13 @@ func (b Bridge) Status(c *call.Call) error {
 	if err != nil {
 		return err
 	}
+
 	host, err := rtnl.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	if err := bridge.Usable(host, n.Bridge, gatewaySets(n)); err != nil {
 		return err
 	}
@@ -224,13 +248,16 @@ func (b Bridge) Status(c *call.Call) error {
 			return err
 		}
 	}
+
 	if n.IPAM == nil {
 		return nil
 	}
+
 	return b.ipam.Status(c)
 }
 
-// gatewaySets returns the gateways that the bridge gets for pods of the network: for each range set, one of these.
+// gatewaySets returns the gateways that the bridge gets for pods of the network: for each range set, one of
+// these.
 func gatewaySets(n *conf.Network) (sets [][]bridge.Address) {
 	if n.IPAM == nil {
 		return nil
@@ -256,8 +283,8 @@ func newAttachment(c *call.Call, n *conf.Network, leases []ipam.Lease) (bridge.A
 	return a, err
 }
 
-// previousAttachment returns what prevResult says about the pod's interface. Plugins later in the chain may have
-// changed it, and say so there.
+// previousAttachment returns what prevResult says about the pod's interface. Plugins later in the chain may
+// have changed it, and say so there.
 func previousAttachment(c *call.Call, n *conf.Network) (bridge.Attachment, error) {
 	a := bridge.Attachment{
 		Owner: c.Owner,
@@ -279,6 +306,7 @@ func previousAttachment(c *call.Call, n *conf.Network) (bridge.Attachment, error
 		if err != nil {
 			return a, fmt.Errorf("%w: prevResult: %w", conf.ErrInvalid, err)
 		}
+
 		a.Addresses = append(a.Addresses, bridge.Address{Prefix: p, Gateway: prefix.Addr(ip.Gateway)})
 	}
 
@@ -287,7 +315,8 @@ func previousAttachment(c *call.Call, n *conf.Network) (bridge.Attachment, error
 	return a, err
 }
 
-// routes returns the pod's routes: those of the configuration, and default routes if it wants them and has none.
+// routes returns the pod's routes: those of the configuration, and default routes if it wants them and has
+// none.
 func routes(n *conf.Network, pod []bridge.Address) (all []rtnl.Route, err error) {
 	if n.IPAM == nil {
 		return nil, nil
@@ -302,6 +331,7 @@ func routes(n *conf.Network, pod []bridge.Address) (all []rtnl.Route, err error)
 		if !route.Gateway.IsValid() {
 			route.Gateway = gatewayFor(route.Dst, pod)
 		}
+
 		configured[route.Dst] = true
 		all = append(all, route)
 	}
@@ -309,12 +339,14 @@ func routes(n *conf.Network, pod []bridge.Address) (all []rtnl.Route, err error)
 	if !n.DefaultGateway {
 		return all, nil
 	}
+
 	for _, dst := range []netip.Prefix{prefix.Default4, prefix.Default6} {
 		gateway := gatewayFor(dst, pod)
 		if gateway.IsValid() && !configured[dst] {
 			all = append(all, rtnl.Route{Dst: dst, Gateway: gateway})
 		}
 	}
+
 	return all, nil
 }
 
@@ -338,14 +370,15 @@ func podAddresses(a bridge.Attachment) (all []netip.Addr) {
 // podInterface is the index of the pod's interface in the result of describe.
 const podInterface = 2
 
-// describe returns the result of Add (CNI specification, section 5): bridge, host's end, pod's end, and what the
-// pod's end has.
+// describe returns the result of Add (CNI specification, section 5): bridge, host's end, pod's end, and what
+// the pod's end has.
 func describe(c *call.Call, ends bridge.Ends, a bridge.Attachment) *types100.Result {
 	result := call.NewResult()
 	for _, l := range []rtnl.Link{ends.Bridge, ends.Host, ends.Pod} {
 		i := &types100.Interface{Name: l.Name, Mac: l.MAC.String(), Mtu: l.MTU}
 		result.Interfaces = append(result.Interfaces, i)
 	}
+
 	result.Interfaces[podInterface].Sandbox = c.Netns
 
 	for _, address := range a.Addresses {
@@ -356,10 +389,13 @@ func describe(c *call.Call, ends bridge.Ends, a bridge.Attachment) *types100.Res
 		if address.Gateway.IsValid() {
 			ip.Gateway = address.Gateway.AsSlice()
 		}
+
 		result.IPs = append(result.IPs, ip)
 	}
+
 	for _, r := range a.Routes {
 		result.Routes = append(result.Routes, call.FormatRoute(r))
 	}
+
 	return result
 }

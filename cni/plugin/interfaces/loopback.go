@@ -34,10 +34,12 @@ func (Loopback) Add(c *call.Call) error {
 		Mac:     "00:00:00:00:00:00",
 		Sandbox: c.Netns,
 	}}
+
 	result.IPs = []*types100.IPConfig{{
 		Interface: types100.Int(0),
 		Address:   prefix.IPNet(netip.MustParsePrefix("127.0.0.1/8")),
 	}}
+
 	return c.Print(result)
 }
 
