@@ -106,7 +106,7 @@ func (p *Pool) dropEarlierBoot() error {
 	})
 }
 
-// PortsDir returns the directory where package portrecord keeps the host ports of the network's containers,
+// PortsDir returns the directory where package hostport keeps the host ports of the network's containers,
 // which end with the boot as reservations do.
 func (p *Pool) PortsDir() string { return filepath.Join(p.dir, ".ports") }
 

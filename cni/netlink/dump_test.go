@@ -12,6 +12,8 @@ import (
 type reply struct {
 	kind, flags uint16
 	body        string
+	// to is the number of the message in the batch that it answers.
+	to uint32
 }
 
 func done(errno int32) reply {
@@ -34,12 +36,13 @@ func kernel(t *testing.T, lists ...[]reply) *Conn {
 		request := make([]byte, 4096)
 		for _, list := range lists {
 			if n, _, err := unix.Recvfrom(pair[1], request, 0); err != nil || n < unix.NLMSG_HDRLEN {
-				// the test has ended
+				// The test has ended.
 				return
 			}
 
 			for _, r := range list {
-				m := NewMessage("", r.kind, r.flags, []byte(r.body)).seal(native.Uint32(request[8:]), 0)
+				seq := native.Uint32(request[8:]) + r.to
+				m := NewMessage("", r.kind, r.flags, []byte(r.body)).seal(seq, 0)
 				if _, err := unix.Write(pair[1], m); err != nil {
 					return
 				}
@@ -67,13 +70,13 @@ func list(c *Conn) (seen []string, err error) {
 
 var (
 	interrupted = []reply{
-		{unix.RTM_NEWLINK, unix.NLM_F_MULTI, "old!"},
-		{unix.RTM_NEWLINK, unix.NLM_F_MULTI | unix.NLM_F_DUMP_INTR, "half"},
+		{kind: unix.RTM_NEWLINK, flags: unix.NLM_F_MULTI, body: "old!"},
+		{kind: unix.RTM_NEWLINK, flags: unix.NLM_F_MULTI | unix.NLM_F_DUMP_INTR, body: "half"},
 		done(0),
 	}
 	whole = []reply{
-		{unix.RTM_NEWLINK, unix.NLM_F_MULTI, "one!"},
-		{unix.RTM_NEWLINK, unix.NLM_F_MULTI, "two!"},
+		{kind: unix.RTM_NEWLINK, flags: unix.NLM_F_MULTI, body: "one!"},
+		{kind: unix.RTM_NEWLINK, flags: unix.NLM_F_MULTI, body: "two!"},
 		done(0),
 	}
 )

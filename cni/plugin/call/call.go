@@ -4,10 +4,10 @@ package call
 
 import (
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/types/create"
 
@@ -26,6 +26,8 @@ type Call struct {
 	Args string
 	// Stdin is the configuration. Each plugin reads its own keys from it.
 	Stdin []byte
+	// Out takes the result.
+	Out io.Writer
 	// Previous is the result of the plugins before, or in CHECK that of ADD; nil when the runtime sent none.
 	// DEL does not read it.
 	Previous *types100.Result
@@ -39,6 +41,7 @@ func New(h conf.Head, args *skel.CmdArgs) *Call {
 		Netns: args.Netns,
 		Args:  args.Args,
 		Stdin: args.StdinData,
+		Out:   os.Stdout,
 	}
 }
 
@@ -75,4 +78,10 @@ func (c *Call) InOwnNamespace() (bool, error) {
 }
 
 // Print answers the call with a result, in the CNI version of the configuration.
-func (c *Call) Print(r *types100.Result) error { return types.PrintResult(r, c.CNIVersion) }
+func (c *Call) Print(r *types100.Result) error {
+	versioned, err := r.GetAsVersion(c.CNIVersion)
+	if err != nil {
+		return err
+	}
+	return versioned.PrintTo(c.Out)
+}
