@@ -200,11 +200,11 @@ func TestMACAddressesAreTheSameEachTime(t *testing.T) {
 			Owner:     ipam.Owner{ContainerID: "x"},
 			Addresses: v6,
 		}),
-		"a bridge":                          bridgeMAC(Config{Name: "br0", IsGateway: true}, v4),
-		"a bridge with another gateway":     bridgeMAC(Config{Name: "br0", IsGateway: true}, v6),
-		"another bridge":                    bridgeMAC(Config{Name: "br1", IsGateway: true}, v4),
-		"a bridge that is not a gateway":    bridgeMAC(Config{Name: "br0"}, v4),
-		"a bridge without IPAM":             bridgeMAC(Config{Name: "br0", IsGateway: true}, nil),
+		"a bridge":                       bridgeMAC(Config{Name: "br0", IsGateway: true}, v4),
+		"a bridge with another gateway":  bridgeMAC(Config{Name: "br0", IsGateway: true}, v6),
+		"another bridge":                 bridgeMAC(Config{Name: "br1", IsGateway: true}, v4),
+		"a bridge that is not a gateway": bridgeMAC(Config{Name: "br0"}, v4),
+		"a bridge without IPAM":          bridgeMAC(Config{Name: "br0", IsGateway: true}, nil),
 	} {
 		if mac[0]&3 != 2 {
 			t.Errorf("%s has %s, which is not a local unicast address", name, mac)

@@ -46,6 +46,7 @@ func describeOurs(t *testing.T, c *rtnl.Conn) (lines []string) {
 		if mac == "00:00:00:00:00:00" {
 			mac = ""
 		}
+
 		lines = append(lines, fmt.Sprintf(
 			linkFormat,
 			l.Index,
