@@ -9,26 +9,28 @@ import (
 // Check returns an error that names the first difference between the table and the configuration. Unlike
 // Ensure it looks into every chain: the rules of one may have been flushed.
 func (t *Table) Check() error {
-	upToDate, err := t.matchesMarker()
+	upToDate, err := t.kernel.hasMarker(t.want.marker())
 	if err != nil {
 		return err
 	}
+
 	if !upToDate {
-		return fmt.Errorf("nftables table %s does not have the rules of this configuration", t.table.Name)
+		return fmt.Errorf("nftables table %s does not have the rules of this configuration",
+			t.want.table.Name)
 	}
 
-	have, err := t.countRules()
+	have, err := t.kernel.countRules()
 	if err != nil {
 		return err
 	}
 
-	want := countExpected(t.chains())
+	want := countExpected(t.want.chains())
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if have[name] != want[name] {
 			return fmt.Errorf(
 				"chain %s of nftables table %s has %d rules, not %d",
 				name,
-				t.table.Name,
+				t.want.table.Name,
 				have[name],
 				want[name],
 			)
@@ -40,12 +42,12 @@ func (t *Table) Check() error {
 
 // checkNoMasq compares the destinations that see the pods' own addresses.
 func (t *Table) checkNoMasq() error {
-	if !t.config.Masquerade {
+	if !t.want.config.Masquerade {
 		return nil
 	}
 
-	for _, f := range t.families {
-		have, err := t.elements(f.noMasq)
+	for _, f := range t.want.families {
+		have, err := t.kernel.elements(f.noMasq)
 		if err != nil {
 			return err
 		}
@@ -55,10 +57,10 @@ func (t *Table) checkNoMasq() error {
 			keys[string(e.Key)] = true
 		}
 
-		for _, e := range f.intervals(t.notMasqueraded(f)) {
+		for _, e := range f.intervals(t.want.notMasqueraded(f)) {
 			if !keys[string(e.Key)] {
 				return fmt.Errorf("set %s of nftables table %s is not as configured",
-					f.noMasq.Name, t.table.Name)
+					f.noMasq.Name, t.want.table.Name)
 			}
 		}
 	}

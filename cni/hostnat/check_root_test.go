@@ -41,8 +41,8 @@ func TestRepairWritesRulesAgainAndLeavesElements(t *testing.T) {
 			t.Errorf("a whole table is repaired %v, %v", repaired, err)
 		}
 
-		table.conn.FlushTable(table.table)
-		if err := table.conn.Flush(); err != nil {
+		table.changes.FlushTable(table.want.table)
+		if err := table.changes.Flush(); err != nil {
 			return err
 		}
 		if err := table.Check(); err == nil || !strings.Contains(err.Error(), "does not have the rules") {

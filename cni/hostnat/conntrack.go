@@ -28,21 +28,21 @@ const (
 
 // forgetUDP deletes the tracked connections to UDP host ports. A client that keeps sending would otherwise
 // keep its entry alive without end: past a new pod, or to one that has ended.
-func (t *Table) forgetUDP(ports []Port) error {
-	for _, f := range t.families {
-		var due []Port
-		for _, p := range ports {
-			if p.Protocol == "udp" && t.familyOf(p.Pod.Addr()) == f {
-				due = append(due, p)
-			}
+func (k kernel) forgetUDP(ports []Port) error {
+	var v4, v6 []Port
+	for _, p := range ports {
+		switch {
+		case p.Protocol != "udp":
+		case p.Pod.Addr().Is4():
+			v4 = append(v4, p)
+		default:
+			v6 = append(v6, p)
 		}
+	}
 
-		if len(due) == 0 {
-			continue
-		}
-		if err := t.forget(f, due); err != nil {
-			return fmt.Errorf("forget tracked connections to UDP host ports: %w", err)
-		}
+	err := errors.Join(k.forget(unix.NFPROTO_IPV4, v4), k.forget(unix.NFPROTO_IPV6, v6))
+	if err != nil {
+		return fmt.Errorf("forget tracked connections to UDP host ports: %w", err)
 	}
 
 	return nil
@@ -51,16 +51,21 @@ func (t *Table) forgetUDP(ports []Port) error {
 // batch bounds how many entries are deleted at once.
 const batch = 128
 
-func (t *Table) forget(f *family, ports []Port) error {
+// forget deletes the connections of an address family to some UDP host ports.
+func (k kernel) forget(nfproto byte, ports []Port) error {
+	if len(ports) == 0 {
+		return nil
+	}
+
 	var deletions []*netlink.Message
-	list := netlink.NewMessage("list tracked connections", ctGet, 0, nfgenmsg(f.nfproto))
-	err := t.kernel.Dump(list, func(_ uint16, body []byte) {
+	list := netlink.NewMessage("list tracked connections", ctGet, 0, nfgenmsg(nfproto))
+	err := k.conn.Dump(list, func(_ uint16, body []byte) {
 		tuple := originalTuple(body)
 		if !parseTuple(tuple).isOneOf(ports) {
 			return
 		}
 
-		m := netlink.NewMessage("delete tracked connection", ctDelete, 0, nfgenmsg(f.nfproto))
+		m := netlink.NewMessage("delete tracked connection", ctDelete, 0, nfgenmsg(nfproto))
 		deletions = append(deletions, m.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, tuple))
 	})
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
@@ -73,7 +78,7 @@ func (t *Table) forget(f *family, ports []Port) error {
 	}
 
 	for part := range slices.Chunk(deletions, batch) {
-		errs, err := t.kernel.Do(part...)
+		errs, err := k.conn.Do(part...)
 		if err != nil {
 			return err
 		}

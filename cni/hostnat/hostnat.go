@@ -50,55 +50,34 @@ type Config struct {
 
 // Table is the table of one network in the network namespace of the thread that opened it.
 type Table struct {
-	kernel *netlink.Conn
-	// conn collects the changes of a transaction; it opens a socket for each one.
-	conn   *nftables.Conn
-	table  *nftables.Table
-	config Config
-	// families are IPv4 and IPv6.
-	families [2]*family
+	want   ruleset
+	kernel kernel
+	// changes collects the changes of a transaction, and opens a socket for each one.
+	changes *nftables.Conn
 }
 
 // Open returns the table of a network. It changes nothing yet. The caller closes the table.
 func Open(config Config) (*Table, error) {
-	kernel, err := netlink.Open(netlink.Netfilter)
+	conn, err := netlink.Open(netlink.Netfilter)
 	if err != nil {
 		return nil, err
 	}
 
-	conn, err := nftables.New()
+	changes, err := nftables.New()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("prepare nftables socket: %w", err), kernel.Close())
+		return nil, errors.Join(fmt.Errorf("prepare nftables socket: %w", err), conn.Close())
 	}
 
-	t := newTable(config)
-	t.kernel = kernel
-	t.conn = conn
-	return t, nil
-}
-
-// newTable returns a table without connections, which can only say what it should hold.
-func newTable(config Config) *Table {
-	table := &nftables.Table{Name: tableName(config.Network), Family: nftables.TableFamilyINet}
+	want := newRuleset(config)
 	return &Table{
-		table:    table,
-		config:   config,
-		families: [2]*family{newFamily4(table), newFamily6(table)},
-	}
+		want:    want,
+		kernel:  kernel{conn: conn, table: want.table.Name},
+		changes: changes,
+	}, nil
 }
 
 // Close closes the connections.
-func (t *Table) Close() error { return t.kernel.Close() }
-
-func (t *Table) v4() *family { return t.families[0] }
-
-// familyOf returns the family of an address.
-func (t *Table) familyOf(a netip.Addr) *family {
-	if a.Is4() {
-		return t.families[0]
-	}
-	return t.families[1]
-}
+func (t *Table) Close() error { return t.kernel.conn.Close() }
 
 // maxName keeps the name of a table within the kernel's 255 bytes.
 const maxName = 200
@@ -123,17 +102,6 @@ func tableName(network string) string {
 	return "cni_" + clean + "_" + hex.EncodeToString(sum[:4])
 }
 
-// markerPrefix begins the name of the marker.
-const markerPrefix = "config_"
-
-// marker returns the name of a chain that says which configuration the rules were made from: one cheap
-// message asks for it. The chain is never called, and holds one rule, which goes with all the others when
-// somebody flushes the table.
-func (t *Table) marker() string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "3 %+v", t.config))
-	return markerPrefix + hex.EncodeToString(sum[:6])
-}
-
 // tries bounds how often a transaction is put together again because another process was faster.
 const tries = 20
 
@@ -141,7 +109,7 @@ const tries = 20
 // nothing to do. Of several processes that find the same to do one succeeds, and the others look again.
 func (t *Table) Ensure() error {
 	for range tries {
-		upToDate, err := t.matchesMarker()
+		upToDate, err := t.kernel.hasMarker(t.want.marker())
 		if upToDate || err != nil {
 			return err
 		}
@@ -152,7 +120,7 @@ func (t *Table) Ensure() error {
 		}
 	}
 
-	return fmt.Errorf("write nftables table %s: others keep changing it", t.table.Name)
+	return fmt.Errorf("write nftables table %s: others keep changing it", t.want.table.Name)
 }
 
 // isRace reports whether the kernel refused a transaction because another process had made the table (EEXIST)
@@ -161,7 +129,7 @@ func isRace(err error) bool { return errors.Is(err, unix.EEXIST) || errors.Is(er
 
 // replace writes all rules in one transaction.
 func (t *Table) replace() error {
-	there, err := t.exists()
+	there, err := t.kernel.hasTable()
 	if err != nil {
 		return err
 	}
@@ -169,7 +137,7 @@ func (t *Table) replace() error {
 	if there {
 		err = t.clear()
 	} else {
-		t.conn.CreateTable(t.table)
+		t.changes.CreateTable(t.want.table)
 	}
 
 	if err != nil {
@@ -180,9 +148,9 @@ func (t *Table) replace() error {
 		return err
 	}
 
-	t.addChains(t.chains())
-	if err := t.conn.Flush(); err != nil {
-		return fmt.Errorf("write nftables table %s: %w", t.table.Name, err)
+	t.addChains(t.want.chains())
+	if err := t.changes.Flush(); err != nil {
+		return fmt.Errorf("write nftables table %s: %w", t.want.table.Name, err)
 	}
 
 	return nil
@@ -190,16 +158,16 @@ func (t *Table) replace() error {
 
 // clear removes the rules and the marker of the former configuration from the table.
 func (t *Table) clear() error {
-	have, err := t.countRules()
+	have, err := t.kernel.countRules()
 	if err != nil {
 		return err
 	}
 
 	for _, name := range slices.Sorted(maps.Keys(have)) {
-		c := &nftables.Chain{Table: t.table, Name: name}
-		t.conn.FlushChain(c)
+		c := &nftables.Chain{Table: t.want.table, Name: name}
+		t.changes.FlushChain(c)
 		if strings.HasPrefix(name, markerPrefix) {
-			t.conn.DelChain(c)
+			t.changes.DelChain(c)
 		}
 	}
 
@@ -208,24 +176,24 @@ func (t *Table) clear() error {
 
 // addSets adds the sets, and sets the destinations that see the pods' own addresses.
 func (t *Table) addSets() error {
-	for _, f := range t.families {
+	for _, f := range t.want.families {
 		for _, s := range f.perPod() {
-			if err := t.conn.AddSet(s, nil); err != nil {
+			if err := t.changes.AddSet(s, nil); err != nil {
 				return err
 			}
 		}
 
-		if !t.config.Masquerade {
+		if !t.want.config.Masquerade {
 			continue
 		}
 
 		// Deleting and adding a set that a rule uses is refused; flushing it is not.
-		if err := t.conn.AddSet(f.noMasq, nil); err != nil {
+		if err := t.changes.AddSet(f.noMasq, nil); err != nil {
 			return err
 		}
 
-		t.conn.FlushSet(f.noMasq)
-		if err := t.conn.SetAddElements(f.noMasq, f.intervals(t.notMasqueraded(f))); err != nil {
+		t.changes.FlushSet(f.noMasq)
+		if err := t.changes.SetAddElements(f.noMasq, f.intervals(t.want.notMasqueraded(f))); err != nil {
 			return err
 		}
 	}
@@ -233,15 +201,10 @@ func (t *Table) addSets() error {
 	return nil
 }
 
-// notMasqueraded returns the destinations that see the pods' own addresses.
-func (t *Table) notMasqueraded(f *family) []netip.Prefix {
-	return slices.Concat(t.config.Subnets, t.config.NoMasq, []netip.Prefix{f.multicast})
-}
-
 func (t *Table) addChains(chains []chain) {
 	for _, c := range chains {
-		t.conn.AddChain(&nftables.Chain{
-			Table:    t.table,
+		t.changes.AddChain(&nftables.Chain{
+			Table:    t.want.table,
 			Name:     c.name,
 			Type:     c.kind,
 			Hooknum:  c.hook,
@@ -252,9 +215,9 @@ func (t *Table) addChains(chains []chain) {
 	// A rule may jump to any of the chains, so all of them are there first.
 	for _, c := range chains {
 		for _, r := range c.rules {
-			t.conn.AddRule(&nftables.Rule{
-				Table: t.table,
-				Chain: &nftables.Chain{Table: t.table, Name: c.name},
+			t.changes.AddRule(&nftables.Rule{
+				Table: t.want.table,
+				Chain: &nftables.Chain{Table: t.want.table, Name: c.name},
 				Exprs: r,
 			})
 		}
@@ -263,6 +226,6 @@ func (t *Table) addChains(chains []chain) {
 
 // Usable returns an error when nftables cannot be used here at all.
 func (t *Table) Usable() error {
-	_, err := t.exists()
+	_, err := t.kernel.hasTable()
 	return err
 }

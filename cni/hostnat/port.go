@@ -32,22 +32,22 @@ func (p Port) String() string {
 // names that owner.
 func (t *Table) AddPorts(owner string, ports []Port) error {
 	for _, p := range ports {
-		f := t.familyOf(p.Pod.Addr())
+		f := t.want.familyOf(p.Pod.Addr())
 		port := f.portElement(p)
 		hairpin := f.hairpinElement(p.Pod.Addr())
 		port.Comment = owner
 		hairpin.Comment = owner
 
 		err := errors.Join(
-			t.conn.SetAddElements(f.mapOf(p), []nftables.SetElement{port}),
-			t.conn.SetAddElements(f.hairpin, []nftables.SetElement{hairpin}),
+			t.changes.SetAddElements(f.mapOf(p), []nftables.SetElement{port}),
+			t.changes.SetAddElements(f.hairpin, []nftables.SetElement{hairpin}),
 		)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
 	}
 
-	err := t.conn.Flush()
+	err := t.changes.Flush()
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 		return t.nameOwner(ports, err)
 	}
@@ -55,15 +55,15 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 		return fmt.Errorf("publish host ports of %s: %w", owner, err)
 	}
 
-	return t.forgetUDP(ports)
+	return t.kernel.forgetUDP(ports)
 }
 
 // nameOwner returns an error that says who has the port that the kernel refused.
 func (t *Table) nameOwner(ports []Port, refused error) error {
 	for _, p := range ports {
-		f := t.familyOf(p.Pod.Addr())
+		f := t.want.familyOf(p.Pod.Addr())
 		want := f.portElement(p)
-		elements, err := t.elements(f.mapOf(p))
+		elements, err := t.kernel.elements(f.mapOf(p))
 		if err != nil {
 			return errors.Join(refused, err)
 		}
@@ -83,10 +83,10 @@ func (t *Table) HasPorts(ports []Port) error {
 	// By map, the value of each key.
 	published := map[*nftables.Set]map[string]string{}
 	for _, p := range ports {
-		f := t.familyOf(p.Pod.Addr())
+		f := t.want.familyOf(p.Pod.Addr())
 		m := f.mapOf(p)
 		if published[m] == nil {
-			elements, err := t.elements(m)
+			elements, err := t.kernel.elements(m)
 			if err != nil {
 				return err
 			}
@@ -127,7 +127,7 @@ func (t *Table) Keep(valid func(owner string) bool) error {
 func (t *Table) remove(
 	unwanted func(owner string, pod netip.Addr) bool, first func(*family) []*nftables.Set,
 ) error {
-	there, err := t.exists()
+	there, err := t.kernel.hasTable()
 	if err != nil || !there {
 		return err
 	}
@@ -153,10 +153,10 @@ func (t *Table) remove(
 			return fmt.Errorf("delete nftables elements: %w", err)
 		}
 
-		return t.forgetUDP(udpPorts(found))
+		return t.kernel.forgetUDP(udpPorts(found))
 	}
 
-	return fmt.Errorf("delete nftables elements: others keep changing table %s", t.table.Name)
+	return fmt.Errorf("delete nftables elements: others keep changing table %s", t.want.table.Name)
 }
 
 // selection is some elements of one set.
@@ -170,9 +170,9 @@ type selection struct {
 func (t *Table) find(
 	unwanted func(owner string, pod netip.Addr) bool, sets func(*family) []*nftables.Set,
 ) (found []selection, err error) {
-	for _, f := range t.families {
+	for _, f := range t.want.families {
 		for _, set := range sets(f) {
-			all, err := t.elements(set)
+			all, err := t.kernel.elements(set)
 			if err != nil {
 				return nil, err
 			}
@@ -195,11 +195,11 @@ func (t *Table) find(
 
 func (t *Table) deleteElements(found []selection) error {
 	for _, s := range found {
-		if err := t.conn.SetDeleteElements(s.set, s.elements); err != nil {
+		if err := t.changes.SetDeleteElements(s.set, s.elements); err != nil {
 			return fmt.Errorf("set %s: %w", s.set.Name, err)
 		}
 	}
-	return t.conn.Flush()
+	return t.changes.Flush()
 }
 
 // udpPorts returns the UDP host ports among the elements.

@@ -16,30 +16,36 @@ const nfgenmsgSize = 4
 
 func nfgenmsg(family byte) []byte { return []byte{family, unix.NFNETLINK_V0, 0, 0} }
 
-// request begins a request about this table, whose name is the first attribute of all of them.
-func (t *Table) request(op string, kind uint16) *netlink.Message {
-	const nftables = unix.NFNL_SUBSYS_NFTABLES << 8
-	return netlink.NewMessage(op, nftables|kind, 0, nfgenmsg(unix.NFPROTO_INET)).
-		String(unix.NFTA_TABLE_NAME, t.table.Name)
+// kernel reads the table of one network, and what is tracked of its connections.
+type kernel struct {
+	conn  *netlink.Conn
+	table string
 }
 
-// exists reports whether the table exists.
-func (t *Table) exists() (bool, error) {
-	m := t.request("look up nftables table "+t.table.Name, unix.NFT_MSG_GETTABLE)
-	err := t.kernel.Get(m, func(uint16, []byte) {})
+// request begins a request about this table, whose name is the first attribute of all of them.
+func (k kernel) request(op string, kind uint16) *netlink.Message {
+	const nftables = unix.NFNL_SUBSYS_NFTABLES << 8
+	return netlink.NewMessage(op, nftables|kind, 0, nfgenmsg(unix.NFPROTO_INET)).
+		String(unix.NFTA_TABLE_NAME, k.table)
+}
+
+// hasTable reports whether the table exists.
+func (k kernel) hasTable() (bool, error) {
+	m := k.request("look up nftables table "+k.table, unix.NFT_MSG_GETTABLE)
+	err := k.conn.Get(m, func(uint16, []byte) {})
 	if netlink.IsNotExist(err) {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// matchesMarker reports whether the rules are those of the configuration, by the marker. Somebody may have
-// flushed the rules and left the chains: then the marker has no rule either.
-func (t *Table) matchesMarker() (bool, error) {
-	m := t.request("look up nftables chain "+t.marker(), unix.NFT_MSG_GETCHAIN).
-		String(unix.NFTA_CHAIN_NAME, t.marker())
+// hasMarker reports whether the rules are those of a configuration, by the name of its marker. Somebody may
+// have flushed the rules and left the chains: then the marker has no rule either.
+func (k kernel) hasMarker(name string) (bool, error) {
+	m := k.request("look up nftables chain "+name, unix.NFT_MSG_GETCHAIN).
+		String(unix.NFTA_CHAIN_NAME, name)
 	var marker chainInfo
-	err := t.kernel.Get(m, func(_ uint16, body []byte) { marker = parseChain(body) })
+	err := k.conn.Get(m, func(_ uint16, body []byte) { marker = parseChain(body) })
 	if netlink.IsNotExist(err) {
 		return false, nil
 	}
@@ -47,12 +53,12 @@ func (t *Table) matchesMarker() (bool, error) {
 }
 
 // countRules returns how many rules each chain of the table has.
-func (t *Table) countRules() (map[string]int, error) {
+func (k kernel) countRules() (map[string]int, error) {
 	count := map[string]int{}
-	m := t.request("list nftables chains of "+t.table.Name, unix.NFT_MSG_GETCHAIN)
-	err := t.kernel.Dump(m, func(_ uint16, body []byte) {
+	m := k.request("list nftables chains of "+k.table, unix.NFT_MSG_GETCHAIN)
+	err := k.conn.Dump(m, func(_ uint16, body []byte) {
 		// The kernel lists those of all tables.
-		if c := parseChain(body); c.table == t.table.Name {
+		if c := parseChain(body); c.table == k.table {
 			count[c.name] = c.rules
 		}
 	})
@@ -82,10 +88,10 @@ func parseChain(body []byte) (c chainInfo) {
 }
 
 // generation returns the number of the last transaction in the network namespace.
-func (t *Table) generation() (id uint32, err error) {
+func (k kernel) generation() (id uint32, err error) {
 	const kind = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN
 	m := netlink.NewMessage("look up nftables generation", kind, 0, nfgenmsg(unix.NFPROTO_UNSPEC))
-	err = t.kernel.Get(m, func(_ uint16, body []byte) {
+	err = k.conn.Get(m, func(_ uint16, body []byte) {
 		attributes(body, func(kind uint16, value []byte) {
 			if kind == unix.NFTA_GEN_ID && len(value) == 4 {
 				id = binary.BigEndian.Uint32(value)
@@ -97,22 +103,22 @@ func (t *Table) generation() (id uint32, err error) {
 
 // elements lists a set. The kernel continues a list of several messages by counting, so elements that another
 // process deletes meanwhile hide others that stay: the list is read again when there was a transaction.
-func (t *Table) elements(s *nftables.Set) ([]nftables.SetElement, error) {
+func (k kernel) elements(s *nftables.Set) ([]nftables.SetElement, error) {
 	for range tries {
-		before, err := t.generation()
+		before, err := k.generation()
 		if err != nil {
 			return nil, err
 		}
 
 		var all []nftables.SetElement
-		m := t.request("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).
+		m := k.request("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).
 			String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-		err = t.kernel.Dump(m, func(_ uint16, body []byte) { all = append(all, parseElements(body)...) })
+		err = k.conn.Dump(m, func(_ uint16, body []byte) { all = append(all, parseElements(body)...) })
 		if err != nil {
 			return nil, err
 		}
 
-		after, err := t.generation()
+		after, err := k.generation()
 		if err != nil || before == after {
 			return all, err
 		}

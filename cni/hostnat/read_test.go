@@ -30,7 +30,7 @@ func TestParseElements(t *testing.T) {
 // What is in the kernel is not only ours: another program may have put it there.
 func FuzzParseElements(f *testing.F) {
 	f.Add([]byte(element))
-	table := newTable(Config{})
+	table := newRuleset(Config{})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, e := range parseElements(body) {
 			for _, f := range table.families {

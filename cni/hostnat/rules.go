@@ -1,6 +1,9 @@
 package hostnat
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -27,20 +30,64 @@ func newRule(parts ...[]expr.Any) rule { return slices.Concat(parts...) }
 // jump to it.
 const hostPortChain = "hostports"
 
+// ruleset is what the table of a network should hold, by its configuration.
+type ruleset struct {
+	config Config
+	table  *nftables.Table
+	// families are IPv4 and IPv6.
+	families [2]*family
+}
+
+func newRuleset(config Config) ruleset {
+	table := &nftables.Table{Name: tableName(config.Network), Family: nftables.TableFamilyINet}
+	return ruleset{
+		config:   config,
+		table:    table,
+		families: [2]*family{newFamily4(table), newFamily6(table)},
+	}
+}
+
+func (w ruleset) v4() *family { return w.families[0] }
+
+// familyOf returns the family of an address.
+func (w ruleset) familyOf(a netip.Addr) *family {
+	if a.Is4() {
+		return w.families[0]
+	}
+
+	return w.families[1]
+}
+
+// markerPrefix begins the name of the marker.
+const markerPrefix = "config_"
+
+// marker returns the name of a chain that says which configuration the rules were made from: one cheap
+// message asks for it. The chain is never called, and holds one rule, which goes with all the others when
+// somebody flushes the table.
+func (w ruleset) marker() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "3 %+v", w.config))
+	return markerPrefix + hex.EncodeToString(sum[:6])
+}
+
+// notMasqueraded returns the destinations that see the pods' own addresses.
+func (w ruleset) notMasqueraded(f *family) []netip.Prefix {
+	return slices.Concat(w.config.Subnets, w.config.NoMasq, []netip.Prefix{f.multicast})
+}
+
 // chains returns what the table holds for the configuration.
-func (t *Table) chains() []chain {
-	all := []chain{t.postrouting()}
-	if t.config.Ports {
-		all = append(all, t.hostPorts()...)
+func (w ruleset) chains() []chain {
+	all := []chain{w.postrouting()}
+	if w.config.Ports {
+		all = append(all, w.hostPorts()...)
 	}
-	if t.config.Ports && t.config.SNAT {
-		all = append(all, t.loopback())
+	if w.config.Ports && w.config.SNAT {
+		all = append(all, w.loopback())
 	}
-	return append(all, chain{name: t.marker(), rules: []rule{verdict(expr.VerdictReturn)}})
+	return append(all, chain{name: w.marker(), rules: []rule{verdict(expr.VerdictReturn)}})
 }
 
 // postrouting masquerades.
-func (t *Table) postrouting() chain {
+func (w ruleset) postrouting() chain {
 	c := chain{
 		name:     "postrouting",
 		kind:     nftables.ChainTypeNAT,
@@ -49,7 +96,7 @@ func (t *Table) postrouting() chain {
 	}
 
 	// A pod that reaches itself by its host port must not get the reply past the translation.
-	for _, f := range t.families {
+	for _, f := range w.families {
 		second := reg0 + uint32(f.size)/4
 		c.rules = append(c.rules, newRule(
 			f.isFamily(),
@@ -60,11 +107,11 @@ func (t *Table) postrouting() chain {
 		))
 	}
 
-	if t.config.Ports && t.config.SNAT {
-		c.rules = append(c.rules, t.sourceNAT()...)
+	if w.config.Ports && w.config.SNAT {
+		c.rules = append(c.rules, w.sourceNAT()...)
 	}
-	if t.config.Masquerade {
-		c.rules = append(c.rules, t.masqueraded()...)
+	if w.config.Masquerade {
+		c.rules = append(c.rules, w.masqueraded()...)
 	}
 
 	return c
@@ -72,22 +119,22 @@ func (t *Table) postrouting() chain {
 
 // sourceNAT returns the rules for what reaches a host port by loopback or from the same bridge: the pod can
 // answer neither directly.
-func (t *Table) sourceNAT() []rule {
-	f := t.v4()
+func (w ruleset) sourceNAT() []rule {
+	f := w.v4()
 	rules := []rule{newRule(
-		interfaceIs(expr.MetaKeyOIFNAME, t.config.Bridge),
+		interfaceIs(expr.MetaKeyOIFNAME, w.config.Bridge),
 		f.isFamily(),
 		f.isWithin(f.source, loopback4),
 		masquerade(),
 	)}
-	if t.config.HostRouted {
+	if w.config.HostRouted {
 		return rules
 	}
 
 	// The pod would answer its neighbour on the bridge directly, past the translation.
 	return append(rules, newRule(
-		interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge),
-		interfaceIs(expr.MetaKeyOIFNAME, t.config.Bridge),
+		interfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
+		interfaceIs(expr.MetaKeyOIFNAME, w.config.Bridge),
 		isTranslated(),
 		masquerade(),
 	))
@@ -95,11 +142,11 @@ func (t *Table) sourceNAT() []rule {
 
 // masqueraded returns the rules for what pods send out. They match the bridge, not the source: the
 // runtimeConfig of one pod may bring a range that the configuration does not have.
-func (t *Table) masqueraded() (rules []rule) {
-	for _, f := range t.families {
+func (w ruleset) masqueraded() (rules []rule) {
+	for _, f := range w.families {
 		rules = append(rules, newRule(
-			interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge),
-			interfaceIsNot(expr.MetaKeyOIFNAME, t.config.Bridge),
+			interfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
+			interfaceIsNot(expr.MetaKeyOIFNAME, w.config.Bridge),
 			f.isFamily(),
 			f.loadAddress(f.destination, reg0),
 			notInSet(f.noMasq),
@@ -110,9 +157,9 @@ func (t *Table) masqueraded() (rules []rule) {
 }
 
 // hostPorts returns the chain that translates host ports, and those that jump to it for packets to this host.
-func (t *Table) hostPorts() []chain {
+func (w ruleset) hostPorts() []chain {
 	ports := chain{name: hostPortChain}
-	for _, f := range t.families {
+	for _, f := range w.families {
 		behind := reg0 + uint32(f.size)/4
 		// The port of one address of the node comes before that of all of them.
 		ports.rules = append(ports.rules,
@@ -158,8 +205,8 @@ var loopback4 = netip.MustParsePrefix("127.0.0.0/8")
 
 // loopback returns the chain that keeps pods from the host's loopback addresses. route_localnet, which host
 // ports on 127.0.0.1 need, lets them reach services there, and reach others in the name of the host itself.
-func (t *Table) loopback() chain {
-	f := t.v4()
+func (w ruleset) loopback() chain {
+	f := w.v4()
 	c := chain{
 		name:     "loopback",
 		kind:     nftables.ChainTypeFilter,
@@ -169,7 +216,7 @@ func (t *Table) loopback() chain {
 
 	for _, side := range []uint32{f.destination, f.source} {
 		c.rules = append(c.rules, newRule(
-			interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge),
+			interfaceIs(expr.MetaKeyIIFNAME, w.config.Bridge),
 			f.isFamily(),
 			f.isWithin(side, loopback4),
 			verdict(expr.VerdictDrop),

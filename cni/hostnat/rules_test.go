@@ -133,7 +133,7 @@ func TestRulesOfATable(t *testing.T) {
 		{"host ports without snat and masquerading", without},
 		{"nothing", bare},
 	} {
-		fmt.Fprintf(&out, "# %s\n%s\n", c.name, text(newTable(c.config).chains()))
+		fmt.Fprintf(&out, "# %s\n%s\n", c.name, text(newRuleset(c.config).chains()))
 	}
 
 	testenv.Golden(t, "rules.txt", out.String())
@@ -154,12 +154,12 @@ func TestAChainCountsTheRulesThatJumpToIt(t *testing.T) {
 func TestTheMarkerNamesTheConfiguration(t *testing.T) {
 	other := full
 	other.SNAT = false
-	if newTable(full).marker() != newTable(full).marker() ||
-		newTable(full).marker() == newTable(other).marker() {
+	if newRuleset(full).marker() != newRuleset(full).marker() ||
+		newRuleset(full).marker() == newRuleset(other).marker() {
 		t.Error("the marker is not that of the configuration")
 	}
 	// A change of the fields of Config makes every node write its rules once more.
-	if got := newTable(full).marker(); got != "config_88179d9cf6af" {
+	if got := newRuleset(full).marker(); got != "config_88179d9cf6af" {
 		t.Errorf("the marker of a configuration was another one before: %s", got)
 	}
 }
@@ -186,7 +186,7 @@ func TestNamesOfTablesAreWhatNftCanWrite(t *testing.T) {
 }
 
 func TestIntervalsLeaveOutWhatIsInsideOthers(t *testing.T) {
-	table := newTable(full)
+	table := newRuleset(full)
 	var prefixes []netip.Prefix
 	for _, p := range []string{
 		"10.1.0.0/24", "10.0.0.0/8", "10.0.0.0/8", "fd00::/8", "224.0.0.0/4", "240.0.0.0/4",
@@ -218,7 +218,7 @@ func TestIntervalsLeaveOutWhatIsInsideOthers(t *testing.T) {
 }
 
 func TestAnElementIsReadAsItIsWritten(t *testing.T) {
-	table := newTable(full)
+	table := newRuleset(full)
 	for _, p := range []Port{
 		{HostPort: 53, Protocol: "udp", Pod: netip.MustParseAddrPort("10.1.0.9:5353")},
 		{HostPort: 53, Protocol: "udp", Pod: netip.MustParseAddrPort("[fd01::9]:5353")},
