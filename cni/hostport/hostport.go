@@ -3,7 +3,7 @@
 // reservations: trivet-netd restores them from there.
 //
 // A record is written before the elements and removed before them, with the lock of the network's pool held.
-// Whoever finds a record with the lock held may add its elements.
+// A process that finds a record while it holds the lock may add its elements.
 package hostport
 
 import (
@@ -78,7 +78,8 @@ func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
 		// Host ports on 127.0.0.1 need this. It also lets pods send to the host's 127.0.0.1: the rules that
 		// drop that are there now.
 		if n.NAT.SNAT {
-			if err := sysctl.EnsureIfPresent("net/ipv4/conf/"+n.NAT.Bridge+"/route_localnet", "1"); err != nil {
+			name := "net/ipv4/conf/" + n.NAT.Bridge + "/route_localnet"
+			if err := sysctl.EnsureIfPresent(name, "1"); err != nil {
 				return err
 			}
 		}

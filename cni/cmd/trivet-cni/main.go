@@ -19,11 +19,11 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const help = `trivet-cni connects containers to a Linux bridge: veth pair, addresses, routes, masquerading and host
-ports by netlink and nftables, in one process. It is a CNI 1.1 plugin (ADD, DEL, CHECK, GC, STATUS,
-VERSION; configurations of version 0.1.0 to 1.1.0). A container runtime calls it with the operation in
-the environment (CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_ARGS, CNI_PATH) and the
-network's configuration on standard input.
+const help = `trivet-cni connects containers to a Linux bridge: veth pair, addresses, routes, masquerading
+and host ports by netlink and nftables, in one process. It is a CNI 1.1 plugin (ADD, DEL, CHECK, GC,
+STATUS, VERSION; configurations of version 0.1.0 to 1.1.0). A container runtime calls it with the
+operation in the environment (CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_ARGS, CNI_PATH)
+and the network's configuration on standard input.
 
 Put it into the plugin directory (/opt/cni/bin) and a network into /etc/cni/net.d, e.g. 10-trivet.conflist:
 

@@ -11,10 +11,11 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `trivet-netd is the network daemon of a Kubernetes node. It watches the cluster's Nodes, writes the
-network configuration that makes the container runtime use the CNI plugin trivet-cni with the node's
-own pod CIDRs, once the plugin says that it can serve, and keeps a route to the pods of every other
-node that is on the same network. Nodes behind a router are named in the log: there is no overlay.`
+const about = `trivet-netd is the network daemon of a Kubernetes node. It watches the cluster's Nodes, writes
+the network configuration that makes the container runtime use the CNI plugin trivet-cni with the
+node's own pod CIDRs, once the plugin says that it can serve, and keeps a route to the pods of every
+other node that is on the same network. Nodes behind a router are named in the log: there is no
+overlay.`
 
 // The texts of flags that take more than a line.
 const (

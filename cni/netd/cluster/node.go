@@ -71,8 +71,8 @@ func (n *nodes) run(ctx context.Context) {
 	}
 }
 
-// failed remembers why there is no list yet. Once there is one, a watch that fails is resumed without that
-// anybody has to wait for it.
+// failed remembers why there is no list yet. Once there is one, a watch that fails is resumed, and
+// nothing waits for it.
 func (n *nodes) failed(err error) {
 	if n.watch.HasListed() {
 		n.log.Warn("the watch of Nodes failed and is resumed", "err", err)

@@ -29,8 +29,10 @@ func newCall(t *testing.T, stdin string) *call.Call {
 func TestPrevResultIsReadInItsVersion(t *testing.T) {
 	for _, stdin := range []string{
 		`{"cniVersion":"0.2.0","name":"n","prevResult":{"ip4":{"ip":"10.1.0.2/24"}}}`,
-		`{"cniVersion":"0.4.0","name":"n","prevResult":{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.1.0.2/24"}]}}`,
-		`{"cniVersion":"1.1.0","name":"n","prevResult":{"cniVersion":"1.1.0","ips":[{"address":"10.1.0.2/24"}]}}`,
+		`{"cniVersion":"0.4.0","prevResult":{"cniVersion":"0.4.0",
+			"ips":[{"version":"4","address":"10.1.0.2/24"}]}}`,
+		`{"cniVersion":"1.1.0","prevResult":{"cniVersion":"1.1.0",
+			"ips":[{"address":"10.1.0.2/24"}]}}`,
 	} {
 		c := newCall(t, stdin)
 		if err := c.ReadPrevious(); err != nil {
@@ -61,7 +63,8 @@ func TestPrevResultIsReadInItsVersion(t *testing.T) {
 
 func TestOnlyTheOwnInterfaceOfPrevResultCounts(t *testing.T) {
 	c := newCall(t, `{"cniVersion":"1.1.0","prevResult":{"cniVersion":"1.1.0",
-		"interfaces":[{"name":"eth0"},{"name":"eth1","sandbox":"/x"},{"name":"eth0","sandbox":"/x","mtu":1300}],
+		"interfaces":[{"name":"eth0"},{"name":"eth1","sandbox":"/x"},
+		{"name":"eth0","sandbox":"/x","mtu":1300}],
 		"ips":[{"address":"10.1.0.1/24","interface":0},{"address":"10.1.0.2/24","interface":1},
 		{"address":"10.1.0.3/24","interface":2},{"address":"10.1.0.4/24"},
 		{"address":"10.1.0.5/24","interface":7},{"address":"10.1.0.6/24","interface":-1}]}}`)
