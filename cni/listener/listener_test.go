@@ -2,6 +2,8 @@ package listener
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -56,6 +58,58 @@ func TestASocketIsReadFromALineOfProc(t *testing.T) {
 		if len(found) != 1 || found[0].address.String() != want || found[0].inode != 4711 ||
 			found[0].uid != 1000 {
 			t.Errorf("%s: %+v, want %s", line, found, want)
+		}
+	}
+}
+
+func TestEndpointsOfSCTPAreReadFromProc(t *testing.T) {
+	line := " ffff88017e0a0200 ffff880296593480 2   10  29    11165  200  299761689 10.0.0.102 fd00::7"
+	found := parseSCTP(strings.Fields(line))
+	if len(found) != 2 || found[0].address.String() != "10.0.0.102:11165" ||
+		found[1].address.String() != "[fd00::7]:11165" ||
+		found[0].inode != 299761689 || found[0].uid != 200 {
+		t.Errorf("%+v", found)
+	}
+	head := " ENDPT     SOCK   STY SST HBKT LPORT   UID INODE LADDRS"
+	if found := parseSCTP(strings.Fields(head)); found != nil {
+		t.Errorf("the head of the table: %+v", found)
+	}
+}
+
+func FuzzProc(f *testing.F) {
+	if data, err := os.ReadFile(filepath.Clean("/proc/net/tcp6")); err == nil {
+		for line := range strings.Lines(string(data)) {
+			f.Add(line)
+		}
+	}
+
+	f.Add("  0: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1")
+	f.Fuzz(func(t *testing.T, line string) {
+		for _, s := range append(parseInet(strings.Fields(line)), parseSCTP(strings.Fields(line))...) {
+			if !s.address.IsValid() {
+				t.Fatalf("%q: %+v", line, s)
+			}
+		}
+	})
+}
+
+func FuzzDiag(f *testing.F) {
+	f.Add(make([]byte, answerSize))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		if s, ok := parseDiag(body); ok && !s.address.IsValid() {
+			t.Fatalf("%x: %+v", body, s)
+		}
+	})
+}
+
+func BenchmarkRefuse(b *testing.B) {
+	ports := []Port{
+		{Protocol: "tcp", Address: netip.MustParseAddrPort("0.0.0.0:61")},
+		{Protocol: "udp", Address: netip.MustParseAddrPort("0.0.0.0:61")},
+	}
+	for b.Loop() {
+		if err := Refuse(ports); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
