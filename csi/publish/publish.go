@@ -81,7 +81,7 @@ type Publisher struct {
 // Report is what Open found.
 type Report struct {
 	Torn     []durable.Unreadable // records that could not be read; set aside
-	Unstaged []string       // IDs of volumes that were in use before a reboot
+	Unstaged []string             // IDs of volumes that were in use before a reboot
 }
 
 // Open reads the records and compares them with what the kernel has mounted: after a reboot nothing is, after

@@ -48,7 +48,7 @@ func New(cfg kube.Config, changed func(), log *slog.Logger) (*Cluster, error) {
 
 	return &Cluster{
 		nodes:    newNodes(kube.Nodes(client), changed, log),
-		services: newServices(kube.ServiceCIDRs(client), changed, log),
+		services: newServices(serviceCIDRs(client), changed, log),
 		events:   newEvents(kube.Events(client), log),
 		servers:  addressesOf(host, os.Getenv("KUBERNETES_SERVICE_HOST")),
 	}, nil

@@ -18,6 +18,11 @@ type services struct {
 	warn  sync.Once
 }
 
+func serviceCIDRs(c *kube.Client) kube.Objects[networkingv1.ServiceCIDR] {
+	return kube.Of[networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](
+		c, networkingv1.SchemeGroupVersion, "servicecidrs")
+}
+
 func newServices(
 	source kube.Objects[networkingv1.ServiceCIDR], changed func(), log *slog.Logger,
 ) *services {
