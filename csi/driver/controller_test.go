@@ -192,4 +192,3 @@ func TestValidateVolumeCapabilities(t *testing.T) {
 		}
 	}
 }
-

@@ -187,4 +187,3 @@ func checkCode(t *testing.T, what string, err error, want codes.Code) {
 func topology(node string) *csi.Topology {
 	return &csi.Topology{Segments: map[string]string{TopologyKey: node}}
 }
-

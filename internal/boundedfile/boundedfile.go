@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
 // ErrTooLarge and ErrNotRegular are what Read, Open and Contents refuse.
@@ -62,21 +64,7 @@ func OpenBelow(dir, path string, flags int) (*os.File, error) {
 	}
 	defer unix.Close(root)
 
-	how := unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-	}
-
-	handle, err := unix.Openat2(root, path, &how)
-
-	// EAGAIN: something was renamed meanwhile
-	for range 128 {
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-			break
-		}
-
-		handle, err = unix.Openat2(root, path, &how)
-	}
+	handle, err := beneath.Open(root, path, unix.O_PATH, beneath.Links)
 
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
@@ -98,7 +86,7 @@ func reopen(handle int, path string, flags int) (*os.File, error) {
 	}
 
 	// O_NONBLOCK: a lease (F_SETLEASE) of a container would make this wait for up to 45 s.
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", handle), flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(beneath.Path(handle), flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
 // Bounds of a walk, whatever the tree is like.
@@ -93,12 +95,13 @@ func (w *walker) next(l *level) (string, bool) {
 	}
 }
 
+// rule is how directories are opened: a link that takes the place of one meanwhile is not followed, and what is
+// mounted below the tree is not entered.
+const rule = beneath.NoLinks | beneath.OneFileSystem
+
 // enter opens a directory and closes the one that is too far above by now.
 func (w *walker) enter(above *level, name string) {
-	fd, err := unix.Openat2(above.fd, name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
-	})
+	fd, err := beneath.Open(above.fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, rule)
 
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -194,10 +197,7 @@ func (l *level) keep(name string) {
 // reopen opens the directory again, as the parent of an open one. It must be the one that it was: a directory
 // that was moved meanwhile has another parent.
 func (l *level) reopen(below int) error {
-	fd, err := unix.Openat2(below, "..", &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS,
-	})
+	fd, err := beneath.Open(below, "..", unix.O_RDONLY|unix.O_DIRECTORY, beneath.OneFileSystem)
 	if err != nil {
 		return err
 	}
