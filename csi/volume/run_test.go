@@ -136,7 +136,7 @@ func TestBackendIsIdleWithoutVolumesInUse(t *testing.T) {
 			f.Hold(v.ID, "staged")
 		}
 
-		f.check(t.Context())
+		f.upkeep.check(t.Context())
 		pool, files := f.pool.idle[len(f.pool.idle)-1], f.files.idle[len(f.files.idle)-1]
 		if !pool || files == held {
 			t.Errorf("held %t: pool idle %t, files idle %t", held, pool, files)
