@@ -33,6 +33,7 @@ type options struct {
 	backend         string
 	poolSize        int64 // bytes; 0: chosen by the size of the disk
 	reserve         int64 // bytes; 0: likewise
+	probe           bool  // ask a running driver, and end
 }
 
 func parse(env *program.Env) (options, error) {
@@ -60,6 +61,8 @@ func parse(env *program.Env) (options, error) {
 			" (default: 90% of the free disk when it is made)")
 	reserve := fs.String("reserve", "",
 		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
+	fs.BoolVar(&o.probe, "probe", false,
+		"ask the driver that serves on --endpoint whether it is ready, and exit: for the probes of a pod")
 	if err := env.Parse(fs); err != nil {
 		return o, err
 	}
