@@ -157,6 +157,7 @@ func (k ipamKeys) readRanges(c *IPAM) error {
 		c.Sets = append(c.Sets, set)
 	}
 
+	// Only these are the network's: what is masqueraded must not depend on one container.
 	for _, group := range configured {
 		set, err := parseSet(group)
 		if err != nil {

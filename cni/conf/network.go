@@ -99,6 +99,8 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	if err := Decode(stdin, &k); err != nil {
 		return nil, err
 	}
+
+	// Before anything is checked: a key that is not supported may be why the rest looks wrong.
 	if err := k.refuse(); err != nil {
 		return nil, err
 	}
@@ -126,6 +128,7 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 		}
 	}
 
+	// Last, since it depends on the bridge and on the subnets.
 	n.NAT, err = k.natKeys.config(n, o.HostPorts)
 	return n, err
 }

@@ -51,6 +51,7 @@ func ReadTeardown(stdin []byte) (*Teardown, error) {
 		return t, nil
 	}
 
+	// Here a value of a wrong type is an error.
 	var list []types.GCAttachment
 	if err := json.Unmarshal(k.ValidAttachments, &list); err != nil {
 		return nil, fmt.Errorf("%w: cni.dev/valid-attachments: %w", ErrDecode, err)

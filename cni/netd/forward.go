@@ -58,6 +58,7 @@ func (d *Daemon) keepLearntRoutes() error {
 			continue
 		}
 
+		// An interface that has gone meanwhile has no route to keep.
 		link, err := d.kernel.LinkByIndex(r.Index)
 		name := "net/ipv6/conf/" + link.Name + "/accept_ra"
 		if err != nil || sysctl.Get(name) != "1" {

@@ -115,6 +115,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 			"that is about as large as this node's pod CIDR")
 	}
 
+	// A watch that ends is the end of the daemon: without events, it would repair once a minute.
 	var running sync.WaitGroup
 	defer running.Wait()
 
@@ -128,6 +129,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 
 	for {
 		next := time.NewTimer(d.pass(ctx))
+		// The next pass is due after that time, or at the first event after the pause.
 		pause := min(max(minPause, pauseShare*d.Report().Took), maxPause)
 		if retry.Sleep(ctx, pause) != nil {
 			return nil

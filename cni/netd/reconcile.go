@@ -152,6 +152,7 @@ func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddres
 		}
 	}
 
+	// Of several ways out, every one has to take the packet.
 	smallest := 0
 	for _, index := range devices {
 		link, err := kernel.LinkByIndex(index)
