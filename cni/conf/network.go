@@ -89,14 +89,14 @@ type refusedKeys struct {
 	SetMarkChain     *string  `json:"externalSetMarkChain"`
 }
 
-// DefaultBridge is the name of the bridge that upstream's plugin makes when the configuration has none.
-const DefaultBridge = "cni0"
+// defaultBridge is the name of the bridge that upstream's plugin makes when the configuration has none.
+const defaultBridge = "cni0"
 
 // ReadNetwork reads the configuration of a network on a bridge, for an operation that sets something up or
 // looks at it. DEL and GC use ReadTeardown.
 func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	var k keys
-	if err := Decode(stdin, &k); err != nil {
+	if err := decode(stdin, &k); err != nil {
 		return nil, err
 	}
 
@@ -146,7 +146,7 @@ func (k bridgeKeys) config(network string) bridge.Config {
 		DAD:          k.EnableDAD,
 	}
 	if c.Name == "" {
-		c.Name = DefaultBridge
+		c.Name = defaultBridge
 	}
 
 	return c

@@ -94,7 +94,7 @@ func TestEveryKeyEndsWhereItIsUsed(t *testing.T) {
 	}
 
 	i := n.IPAM
-	if len(i.Sets) != 2 || i.Pool.DataDir != conf.DefaultDataDir || i.Pool.Network != "n" ||
+	if len(i.Sets) != 2 || i.Pool.DataDir != "/var/lib/cni/networks" || i.Pool.Network != "n" ||
 		len(i.Requested) != 2 || len(i.Routes) != 1 || !n.DefaultGateway {
 		t.Errorf("ipam %+v", i)
 	}

@@ -45,7 +45,7 @@ func ReadTeardown(stdin []byte) (*Teardown, error) {
 		Pool:       k.IPAM.location(k.Name),
 	}
 	if t.Bridge == "" {
-		t.Bridge = DefaultBridge
+		t.Bridge = defaultBridge
 	}
 	if len(k.ValidAttachments) == 0 || string(k.ValidAttachments) == "null" {
 		return t, nil
