@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -76,33 +77,33 @@ func (l Location) open() (*Pool, error) {
 }
 
 func (p *Pool) dropEarlierBoot() error {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootid.Read()
 	if err != nil {
 		return err
 	}
 
 	file := filepath.Join(p.dir, bootFile)
-	if noted, err := os.ReadFile(file); err == nil && string(noted) == string(boot) {
+	if strings.TrimSpace(read(file)) == boot {
 		return nil
 	}
 
 	return p.Locked(func() error {
 		// Another process may have done it while this one waited for the lock.
-		noted, err := os.ReadFile(file)
-		if err == nil && string(noted) == string(boot) {
+		noted := strings.TrimSpace(read(file))
+		if noted == boot {
 			return nil
 		}
 
 		// Without a file it is not known which boot the reservations are of: they may be upstream's, for
 		// containers that run, and stay.
-		if err == nil {
+		if noted != "" {
 			none := func(Owner) bool { return false }
 			if err := errors.Join(p.keep(none), os.RemoveAll(p.PortsDir())); err != nil {
 				return err
 			}
 		}
 
-		return durable.WriteVolatile(file, boot, 0o644)
+		return durable.WriteVolatile(file, []byte(boot+"\n"), 0o644)
 	})
 }
 
