@@ -82,28 +82,29 @@ func (p *Pool) dropEarlierBoot() error {
 		return err
 	}
 
+	line := boot + "\n"
 	file := filepath.Join(p.dir, bootFile)
-	if strings.TrimSpace(read(file)) == boot {
+	if read(file) == line {
 		return nil
 	}
 
 	return p.Locked(func() error {
 		// Another process may have done it while this one waited for the lock.
-		noted := strings.TrimSpace(read(file))
-		if noted == boot {
+		noted, err := os.ReadFile(file)
+		if err == nil && string(noted) == line {
 			return nil
 		}
 
 		// Without a file it is not known which boot the reservations are of: they may be upstream's, for
-		// containers that run, and stay.
-		if noted != "" {
+		// containers that run, and stay. One that is empty is what a power cut leaves.
+		if err == nil {
 			none := func(Owner) bool { return false }
 			if err := errors.Join(p.keep(none), os.RemoveAll(p.PortsDir())); err != nil {
 				return err
 			}
 		}
 
-		return durable.WriteVolatile(file, []byte(boot+"\n"), 0o644)
+		return durable.WriteVolatile(file, []byte(line), 0o644)
 	})
 }
 
