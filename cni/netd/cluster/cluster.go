@@ -41,11 +41,8 @@ func New(cfg kube.Config, changed func(), log *slog.Logger) (*Cluster, error) {
 		return nil, err
 	}
 
-	host, _, err := cfg.Server()
-	if err != nil {
-		return nil, err
-	}
-
+	// An address that is not a URL, which client-go accepts as well, is not one of a Service.
+	host, _, _ := cfg.Server()
 	return &Cluster{
 		nodes:    newNodes(kube.Nodes(client), changed, log),
 		services: newServices(kube.ServiceCIDRs(client), changed, log),
