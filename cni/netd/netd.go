@@ -74,8 +74,9 @@ type Daemon struct {
 	backoff retry.Backoff
 	// logged are the errors and notes of the last pass: each is logged once while it lasts.
 	logged map[string]bool
-	// lastRepair is when writing the network's rules again failed last, and why.
-	lastRepair struct {
+	// rules says whether the network's rules were there once, and when writing them failed last, and why.
+	rules struct {
+		seen     bool
 		failedAt time.Time
 		err      error
 	}

@@ -41,7 +41,7 @@ func New(cfg kube.Config, changed func(), log *slog.Logger) (*Cluster, error) {
 		return nil, err
 	}
 
-	// An address that is not a URL, which client-go accepts as well, is not one of a Service.
+	// client-go accepts a server that is not a URL as well. Its address is then not known here.
 	host, _, _ := cfg.Server()
 	return &Cluster{
 		nodes:    newNodes(kube.Nodes(client), changed, log),
