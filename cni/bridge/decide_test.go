@@ -361,7 +361,7 @@ func TestAFullBridgeIsExplained(t *testing.T) {
 	if !strings.Contains(err.Error(), "bridge br0 is full") {
 		t.Error(err)
 	}
-	if err := explain(unix.EPERM, "br0"); err != unix.EPERM {
+	if err := explain(unix.EPERM, "br0"); !errors.Is(err, unix.EPERM) || err.Error() != unix.EPERM.Error() {
 		t.Errorf("another error becomes %v", err)
 	}
 }

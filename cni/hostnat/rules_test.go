@@ -160,10 +160,10 @@ func TestAChainCountsTheRulesThatJumpToIt(t *testing.T) {
 func TestTheMarkerNamesTheConfiguration(t *testing.T) {
 	other := full
 	other.SNAT = false
-	if newRuleset(full).marker() != newRuleset(full).marker() ||
-		newRuleset(full).marker() == newRuleset(other).marker() {
-		t.Error("the marker is not that of the configuration")
+	if newRuleset(full).marker() == newRuleset(other).marker() {
+		t.Error("two configurations have one marker")
 	}
+
 	// A change of the fields of Config makes every node write its rules once more.
 	if got := newRuleset(full).marker(); got != "config_88179d9cf6af" {
 		t.Errorf("the marker of a configuration was another one before: %s", got)

@@ -36,7 +36,7 @@ func (d *Daemon) forward(podCIDRs []netip.Prefix) error {
 			continue
 		}
 
-		d.log.Info("the host forwards packets", "sysctl", name, "podCIDR", p.String())
+		d.log.Info("the host forwards packets", "sysctl", name, "pod_cidr", p.String())
 	}
 
 	return errors.Join(errs...)

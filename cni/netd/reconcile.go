@@ -125,7 +125,7 @@ func (d *Daemon) configure(
 	written, err := publish(ctx, d.cfg, data)
 	if written {
 		cidrs := strings.Join(texts(own.PodCIDRs), ",")
-		d.log.Info("network configuration written", "file", d.cfg.confPath(), "podCIDRs", cidrs, "mtu", mtu)
+		d.log.Info("network configuration written", "file", d.cfg.confPath(), "pod_cidrs", cidrs, "mtu", mtu)
 	}
 
 	if err != nil {

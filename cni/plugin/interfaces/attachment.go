@@ -129,7 +129,7 @@ func describe(c *call.Call, ends bridge.Ends, a bridge.Attachment) *types100.Res
 	// Addresses and routes are those of the pod's interface.
 	for _, address := range a.Addresses {
 		ip := &types100.IPConfig{
-			Interface: types100.Int(podInterface),
+			Interface: new(podInterface),
 			Address:   prefix.IPNet(address.Prefix),
 		}
 		if address.Gateway.IsValid() {
