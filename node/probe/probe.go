@@ -31,7 +31,7 @@ type Queue interface {
 	Look(uid types.UID, why queue.Reason)
 }
 
-// Events tells users (event.Recorder).
+// Events sends Events about pods (event.Recorder).
 type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
 }
