@@ -118,7 +118,7 @@ type Deps struct {
 	Volumes Volumes
 	Cgroups Cgroups
 	Objects Objects
-	Probes  *probe.Manager
+	Probes  *probe.Prober
 	Events  Events
 	Log     *slog.Logger
 }
