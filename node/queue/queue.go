@@ -85,8 +85,7 @@ func (q *Queue) LookAfter(uid types.UID, delay time.Duration, why Reason) {
 }
 
 // Run has pods looked at by a number of workers until ctx ends, and returns when the last look has. It is
-// called once. look gets
-// all reasons that were given since the look before.
+// called once. look gets all reasons that were given since the look before.
 func (q *Queue) Run(ctx context.Context, workers int, look func(context.Context, types.UID, Reasons)) {
 	stop := context.AfterFunc(ctx, q.close)
 	defer stop()
