@@ -76,8 +76,9 @@ func (s *Sandboxes) startPause(ctx context.Context, r Record) (pid int, err erro
 
 	adj := max(-998, s.cfg.OOMMin)
 	spec := specs.Spec{
-		Version: "1.0.2",
-		Root:    &specs.Root{Path: filepath.Join(bundle, "rootfs"), Readonly: true},
+		Version:     "1.0.2",
+		Annotations: s.cfg.CgroupAnnotations,
+		Root:        &specs.Root{Path: filepath.Join(bundle, "rootfs"), Readonly: true},
 		Process: &specs.Process{
 			Args: []string{
 				"/pause",

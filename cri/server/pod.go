@@ -46,6 +46,11 @@ func (s *Server) StopPodSandbox(
 	if err == nil {
 		err = s.cfg.Sandboxes.Stop(ctx, box.ID)
 	}
+
+	// their clients may have given up, and do not know of them
+	if err == nil {
+		err = s.cfg.Containers.AwaitCreations(ctx, box.ID)
+	}
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -64,6 +69,14 @@ func (s *Server) RemovePodSandbox(
 	box, err := s.cfg.Sandboxes.Get(r.PodSandboxId)
 	if errors.Is(err, sandbox.ErrNotFound) {
 		return &runtimeapi.RemovePodSandboxResponse{}, nil
+	}
+
+	// so that no container is begun in it any more
+	if err == nil && box.State == sandbox.Ready {
+		_, err = s.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: box.ID})
+	}
+	if err == nil {
+		err = s.cfg.Containers.AwaitCreations(ctx, box.ID)
 	}
 	if err == nil {
 		err = s.each(box.ID, func(id string) error { return s.cfg.Containers.Remove(ctx, id) })

@@ -93,7 +93,7 @@ func New(cfg Config) (*Provisioner, error) {
 		return nil, fmt.Errorf("open provisioning records: %w", err)
 	}
 
-	var torn []durable.Torn
+	var torn []durable.Unreadable
 	if p.pending, torn, err = p.intents.List(); err != nil {
 		return nil, fmt.Errorf("read provisioning records: %w", err)
 	}

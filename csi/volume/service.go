@@ -51,14 +51,14 @@ type Service struct {
 
 // Report is what Open found and put right.
 type Report struct {
-	Torn      []durable.Torn   // records that could not be read; set aside
-	Unmade    []string         // volumes whose creation was cut short; removed
-	Deleted   []string         // volumes whose deletion was cut short; removed
-	Damaged   map[string]error // volumes that cannot be used
-	Trouble   map[string]error // backends that could not be looked through or committed
-	Unstaged  []string         // volumes that were in use before a reboot
-	Strays    []string         // what no record knows: left alone if there may be data in it
-	Recovered int              // usable volumes
+	Torn      []durable.Unreadable // records that could not be read; set aside
+	Unmade    []string             // volumes whose creation was cut short; removed
+	Deleted   []string             // volumes whose deletion was cut short; removed
+	Damaged   map[string]error     // volumes that cannot be used
+	Trouble   map[string]error     // backends that could not be looked through or committed
+	Unstaged  []string             // volumes that were in use before a reboot
+	Strays    []string             // what no record knows: left alone if there may be data in it
+	Recovered int                  // usable volumes
 }
 
 // Open reads the records and puts right what a killed process or a reboot left: unfinished volumes go, ready

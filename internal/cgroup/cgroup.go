@@ -1,5 +1,5 @@
-// Package cgroup makes, limits, reads, kills and removes control groups by their files, on hosts with cgroup v1,
-// v2, or both (hybrid). A group is named by its path from the root of the hierarchies
+// Package cgroup makes, limits, reads, kills and removes control groups by their files, on hosts with cgroup
+// v1, v2, or both (hybrid). A group is named by its path from the root of the hierarchies
 // ("/kubepods/burstable/pod1234"), which is the same in each of them.
 //
 // https://docs.kernel.org/admin-guide/cgroup-v1/ and https://docs.kernel.org/admin-guide/cgroup-v2.html
@@ -47,10 +47,12 @@ func Open() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	h := legacy(mounts, visible)
 	if h.controllers["memory"] == "" || h.controllers["cpu"] == "" {
 		return nil, fmt.Errorf("no cgroup v1 memory and cpu controllers are mounted below %s", root)
 	}
+
 	return h, nil
 }
 
@@ -63,8 +65,8 @@ func (h *Host) Controller(name string) bool {
 	return err == nil && slices.Contains(strings.Fields(string(data)), name)
 }
 
-// Dir returns the directory of a group in the hierarchy of a controller, or "" if that is not mounted. On v2 all
-// controllers have the same.
+// Dir returns the directory of a group in the hierarchy of a controller, or "" if that is not mounted. On v2
+// all controllers have the same.
 func (h *Host) Dir(controller, group string) string {
 	if h.V2 {
 		return filepath.Join(h.hierarchies[0], group)
@@ -75,8 +77,8 @@ func (h *Host) Dir(controller, group string) string {
 	return ""
 }
 
-// Exists reports whether a group is there in any hierarchy: a Remove that was killed has taken it from some of them
-// only.
+// Exists reports whether a group is there in any hierarchy: a Remove that was killed has taken it from some
+// of them only.
 func (h *Host) Exists(group string) bool {
 	return slices.ContainsFunc(h.hierarchies, func(hierarchy string) bool {
 		_, err := os.Stat(filepath.Join(hierarchy, group))
@@ -84,8 +86,8 @@ func (h *Host) Exists(group string) bool {
 	})
 }
 
-// Children returns the names of the groups directly below a group in any hierarchy, sorted. A group that is not
-// there has none.
+// Children returns the names of the groups directly below a group in any hierarchy, sorted. A group that is
+// not there has none.
 func (h *Host) Children(group string) ([]string, error) {
 	seen := map[string]bool{}
 	for _, hierarchy := range h.hierarchies {
@@ -93,11 +95,13 @@ func (h *Host) Children(group string) ([]string, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("list cgroup %s: %w", group, err)
 		}
+
 		for _, e := range entries {
 			if e.IsDir() {
 				seen[e.Name()] = true
 			}
 		}
 	}
+
 	return slices.Sorted(maps.Keys(seen)), nil
 }

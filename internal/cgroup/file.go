@@ -38,10 +38,12 @@ func number(dir, file string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
+
 	text = strings.TrimSpace(text)
 	if text == "max" {
 		return 0, nil
 	}
+
 	return strconv.ParseUint(text, 10, 64)
 }
 
@@ -66,15 +68,16 @@ func keyed(dir, file string) (map[string]uint64, error) {
 			return nil, err
 		}
 	}
+
 	return out, nil
 }
 
 // buffers are for contents; the longest file, memory.stat on v2, has less than half of that.
 var buffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
 
-// contents reads a file of the kernel's with as few system calls as possible. The statistics of a node are some
-// thousand files, and os.ReadFile spends half of its time on asking for the size, which such a file does not have,
-// and on reading to the end, which a short read shows already.
+// contents reads a file of the kernel's with as few system calls as possible. The statistics of a node are
+// some thousand files, and os.ReadFile spends half of its time on asking for the size, which such a file does
+// not have, and on reading to the end, which a short read shows already.
 func contents(dir, file string) (string, error) {
 	path := filepath.Join(dir, file)
 	fd, err := retried(func() (int, error) { return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0) })

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Create makes a group and its parents in every hierarchy. On v2 the controllers are enabled from parent to child;
-// on v1 a new cpuset group takes its parent's cpus and mems, without which no process can enter it. A group that is
-// there already is a success.
+// Create makes a group and its parents in every hierarchy. On v2 the controllers are enabled from parent to
+// child; on v1 a new cpuset group takes its parent's cpus and mems, without which no process can enter it. A
+// group that is there already is a success.
 func (h *Host) Create(group string) error {
 	group = strings.Trim(filepath.Join("/", group), "/")
 	for _, hierarchy := range h.hierarchies {
@@ -45,6 +45,7 @@ func (h *Host) createIn(parent, name, hierarchy string) error {
 	if hierarchy == h.controllers["cpuset"] {
 		return inheritCPUSet(parent, dir)
 	}
+
 	return nil
 }
 
@@ -54,13 +55,16 @@ func enableControllers(dir string) error {
 	if err != nil {
 		return err
 	}
+
 	for c := range strings.FieldsSeq(string(have)) {
-		// One by one: a controller that the kernel refuses (cpu with realtime tasks) must not cost the others.
+		// One by one: a controller that the kernel refuses (cpu with realtime tasks) must not cost the
+		// others.
 		err := write(dir, "cgroup.subtree_control", "+"+c)
 		if err != nil && (c == "cpu" || c == "memory" || c == "pids") {
 			return fmt.Errorf("enable controller %s: %w", c, err)
 		}
 	}
+
 	return nil
 }
 
@@ -83,6 +87,7 @@ func inheritCPUSet(parent, dir string) error {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -98,6 +103,7 @@ func (h *Host) Procs(group string) ([]int, error) {
 			if err != nil || !d.IsDir() {
 				return err
 			}
+
 			found, err := procs(path)
 			pids = append(pids, found...)
 			return err
@@ -106,12 +112,13 @@ func (h *Host) Procs(group string) ([]int, error) {
 			return nil, err
 		}
 	}
+
 	slices.Sort(pids)
 	return slices.Compact(pids), nil
 }
 
-// procs returns the processes of one directory. One that has been removed, or that may have no processes (threaded
-// groups of v2), has none.
+// procs returns the processes of one directory. One that has been removed, or that may have no processes
+// (threaded groups of v2), has none.
 func procs(dir string) ([]int, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 	switch {
@@ -128,6 +135,7 @@ func procs(dir string) ([]int, error) {
 			out = append(out, pid)
 		}
 	}
+
 	return out, nil
 }
 

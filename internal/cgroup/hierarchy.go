@@ -13,8 +13,8 @@ import (
 
 // v1Controllers are the controllers of cgroup v1. They are mount options of their hierarchies, among others.
 var v1Controllers = []string{
-	"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb", "memory", "misc", "net_cls", "net_prio",
-	"perf_event", "pids", "rdma",
+	"blkio", "cpu", "cpuacct", "cpuset", "devices", "freezer", "hugetlb",
+	"memory", "misc", "net_cls", "net_prio", "perf_event", "pids", "rdma",
 }
 
 // legacy finds the hierarchies of a v1 host in its table of mounts.
@@ -29,8 +29,8 @@ func legacy(mounts []mountinfo.Mount, visible func(point, device string) bool) *
 	return h
 }
 
-// visible reports whether the file system at point is that of the device (MAJOR:MINOR): a table of mounts lists
-// those that a later one covers as well.
+// visible reports whether the file system at point is that of the device (MAJOR:MINOR): a table of mounts
+// lists those that a later one covers as well.
 func visible(point, device string) bool {
 	var st unix.Stat_t
 	if unix.Stat(point, &st) != nil {
@@ -49,13 +49,14 @@ func (h *Host) addMount(point, kind, options string) {
 			if !named && !slices.Contains(v1Controllers, option) || h.controllers[name] != "" {
 				continue
 			}
+
 			h.controllers[name] = point
 			found = true
 		}
 
 	case "cgroup2":
-		// A hybrid host has no controllers here, but OCI runtimes make their groups here too, so that they must
-		// be removed here too.
+		// A hybrid host has no controllers here, but OCI runtimes make their groups here too, so that they
+		// must be removed here too.
 		found = true
 	}
 

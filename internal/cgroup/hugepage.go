@@ -6,12 +6,14 @@ import (
 	"strings"
 )
 
-// PageSizes returns the sizes of huge pages that the kernel has, by the names that are in its files ("2MB", "1GB").
+// PageSizes returns the sizes of huge pages that the kernel has, by the names that are in its files ("2MB",
+// "1GB").
 func PageSizes() ([]string, error) {
 	dirs, err := filepath.Glob("/sys/kernel/mm/hugepages/hugepages-*kB")
 	if err != nil {
 		return nil, err
 	}
+
 	var out []string
 	for _, d := range dirs {
 		text := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(d), "hugepages-"), "kB")
@@ -19,8 +21,10 @@ func PageSizes() ([]string, error) {
 		if err != nil {
 			continue
 		}
+
 		out = append(out, PageSize(kib<<10))
 	}
+
 	return out, nil
 }
 

@@ -10,8 +10,8 @@ import (
 
 // Limits are what a group may use. A field of 0 is left as it is; -1 means unlimited.
 type Limits struct {
-	// CPUShares is on the scale of v1: 2 to 262144, and 1024 is one CPU's fair share. On v2 it is converted to
-	// cpu.weight.
+	// CPUShares is on the scale of v1: 2 to 262144, and 1024 is one CPU's fair share. On v2 it is converted
+	// to cpu.weight.
 	CPUShares uint64
 	// CPUQuota is in microseconds of CPU for each CPUPeriod.
 	CPUQuota int64
@@ -20,8 +20,8 @@ type Limits struct {
 	// Memory is in bytes.
 	Memory int64
 	PIDs   int64
-	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host does not have are
-	// skipped.
+	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host does not have
+	// are skipped.
 	HugePages map[string]int64
 }
 
@@ -41,17 +41,21 @@ func (h *Host) Apply(group string, l Limits) error {
 	for _, s := range settings(l, h.V2) {
 		dir := h.Dir(s.controller, group)
 		if dir == "" {
-			continue // the controller is not mounted on this host
+			// the controller is not mounted on this host
+			continue
 		}
 
 		err := write(dir, s.file, s.value)
 		if s.controller == "hugetlb" && errors.Is(err, fs.ErrNotExist) {
-			continue // the host does not have the page size or, on v2, the controller
+			// the host does not have the page size or, on v2, the controller
+			continue
 		}
+
 		if err != nil {
 			return fmt.Errorf("limit cgroup %s: %w", filepath.Join("/", group), err)
 		}
 	}
+
 	return nil
 }
 
@@ -71,17 +75,20 @@ func settingsV1(l Limits) []setting {
 	if l.CPUShares != 0 {
 		out = append(out, setting{"cpu", "cpu.shares", strconv.FormatUint(l.CPUShares, 10)})
 	}
+
 	if l.CPUQuota != 0 {
 		out = append(out,
 			setting{"cpu", "cpu.cfs_period_us", strconv.FormatUint(l.Period(), 10)},
 			setting{"cpu", "cpu.cfs_quota_us", strconv.FormatInt(l.CPUQuota, 10)})
 	}
+
 	if l.Memory != 0 {
 		out = append(out, setting{"memory", "memory.limit_in_bytes", strconv.FormatInt(l.Memory, 10)})
 	}
 	if l.PIDs != 0 {
 		out = append(out, setting{"pids", "pids.max", orMax(l.PIDs)})
 	}
+
 	return out
 }
 
@@ -90,16 +97,19 @@ func settingsV2(l Limits) []setting {
 	if l.CPUShares != 0 {
 		out = append(out, setting{"cpu", "cpu.weight", strconv.FormatUint(Weight(l.CPUShares), 10)})
 	}
+
 	if l.CPUQuota != 0 {
 		quota := orMax(l.CPUQuota) + " " + strconv.FormatUint(l.Period(), 10)
 		out = append(out, setting{"cpu", "cpu.max", quota})
 	}
+
 	if l.Memory != 0 {
 		out = append(out, setting{"memory", "memory.max", orMax(l.Memory)})
 	}
 	if l.PIDs != 0 {
 		out = append(out, setting{"pids", "pids.max", orMax(l.PIDs)})
 	}
+
 	return out
 }
 

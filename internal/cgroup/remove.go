@@ -20,14 +20,15 @@ const (
 	lastPause  = 20 * time.Millisecond
 )
 
-// Kill sends SIGKILL to all processes in a group and below until none is left or ctx ends. On v2 the kernel does it
-// in one step. A group that is not there is a success.
+// Kill sends SIGKILL to all processes in a group and below until none is left or ctx ends. On v2 the kernel
+// does it in one step. A group that is not there is a success.
 func (h *Host) Kill(ctx context.Context, group string) error {
 	if h.V2 {
 		err := write(h.Dir("", group), "cgroup.kill", "1")
 		if errors.Is(err, fs.ErrNotExist) && !h.Exists(group) {
 			return nil
 		}
+
 		// Kernels before 5.14 do not have the file.
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -39,22 +40,25 @@ func (h *Host) Kill(ctx context.Context, group string) error {
 		if err != nil {
 			return false, err
 		}
+
 		for _, pid := range pids {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				return false, fmt.Errorf("kill process %d of cgroup %s: %w", pid, group, err)
 			}
 		}
+
 		return len(pids) == 0, nil
 	})
 }
 
-// Remove removes a group and all groups below it in every hierarchy. It does not kill: while processes live it
-// tries again until ctx ends (a process leaves its group a moment after its exit is reported). What is not there is
-// a success.
+// Remove removes a group and all groups below it in every hierarchy. It does not kill: while processes live
+// it tries again until ctx ends (a process leaves its group a moment after its exit is reported). What is not
+// there is a success.
 func (h *Host) Remove(ctx context.Context, group string) error {
 	if group = filepath.Join("/", group); group == "/" {
 		return errors.New("refusing to remove the root cgroup")
 	}
+
 	return untilDone(ctx, func() (bool, error) {
 		gone := true
 		for _, hierarchy := range h.hierarchies {
@@ -66,6 +70,7 @@ func (h *Host) Remove(ctx context.Context, group string) error {
 				gone = false
 			}
 		}
+
 		return gone, nil
 	})
 }
@@ -84,6 +89,7 @@ func removeTree(dir string) (removed bool, err error) {
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist), nil
 	}
+
 	for _, e := range entries {
 		if !e.IsDir() {
 			continue
@@ -92,6 +98,7 @@ func removeTree(dir string) (removed bool, err error) {
 			return false, err
 		}
 	}
+
 	return unix.Rmdir(dir) == nil, nil
 }
 

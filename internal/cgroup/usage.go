@@ -36,11 +36,14 @@ func (h *Host) Usage(group string) (Usage, error) {
 	}
 
 	if errors.Is(err, unix.ENODEV) {
-		err = fs.ErrNotExist // the group was removed between the open of a file and the read
+		// the group was removed between the open of a file and the read
+		err = fs.ErrNotExist
 	}
+
 	if err != nil {
 		return Usage{}, fmt.Errorf("read cgroup %s: %w", group, err)
 	}
+
 	return u, nil
 }
 
@@ -53,11 +56,13 @@ func (h *Host) usageV1(group string, u *Usage) error {
 	if err != nil {
 		return err
 	}
+
 	u.CPU = time.Duration(ns)
 
 	if u.Memory, err = number(memory, "memory.usage_in_bytes"); err != nil {
 		return err
 	}
+
 	limit, err := number(memory, "memory.limit_in_bytes")
 	if err != nil {
 		return err
@@ -70,6 +75,7 @@ func (h *Host) usageV1(group string, u *Usage) error {
 	if err != nil {
 		return err
 	}
+
 	u.RSS = stat["total_rss"]
 	u.PageFaults = stat["total_pgfault"]
 	u.MajorPageFaults = stat["total_pgmajfault"]
@@ -79,6 +85,7 @@ func (h *Host) usageV1(group string, u *Usage) error {
 	if dir := h.Dir("pids", group); dir != "" {
 		u.PIDs, _ = number(dir, "pids.current")
 	}
+
 	return nil
 }
 
@@ -87,17 +94,20 @@ func (h *Host) usageV2(dir string, u *Usage) error {
 	if err != nil {
 		return err
 	}
+
 	u.CPU = time.Duration(cpu["usage_usec"]) * time.Microsecond
 
 	if u.Memory, err = number(dir, "memory.current"); err != nil {
 		return err
 	}
+
 	u.MemoryLimit, _ = number(dir, "memory.max")
 
 	stat, err := keyed(dir, "memory.stat")
 	if err != nil {
 		return err
 	}
+
 	u.RSS = stat["anon"]
 	u.PageFaults = stat["pgfault"]
 	u.MajorPageFaults = stat["pgmajfault"]
@@ -112,8 +122,8 @@ func (h *Host) usageV2(dir string, u *Usage) error {
 // crunGroup is where crun puts the processes of a container whose scope systemd made.
 const crunGroup = "container"
 
-// OOMKills returns how many processes of a group the OOM killer has killed. On v2 those of all groups below count as
-// well, on v1 those of crun's.
+// OOMKills returns how many processes of a group the OOM killer has killed. On v2 those of all groups below
+// count as well, on v1 those of crun's.
 func (h *Host) OOMKills(group string) (uint64, error) {
 	if h.V2 {
 		events, err := keyed(h.Dir("", group), "memory.events")

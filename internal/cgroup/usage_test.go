@@ -25,6 +25,7 @@ func tree(t *testing.T, files map[string]string) string {
 			t.Fatal(err)
 		}
 	}
+
 	return dir
 }
 
@@ -35,18 +36,20 @@ func legacyTree(t *testing.T) *Host {
 		"cpuacct/g/cpuacct.usage":        "1500000000\n",
 		"memory/g/memory.usage_in_bytes": "8388608\n",
 		"memory/g/memory.limit_in_bytes": "9223372036854771712\n",
-		"memory/g/memory.stat": "cache 4194304\nrss 0\ntotal_cache 4194304\ntotal_rss 4096\ntotal_swap 512\n" +
-			"total_pgfault 70\ntotal_pgmajfault 3\ntotal_inactive_file 2097152\n",
+		"memory/g/memory.stat": "cache 4194304\nrss 0\ntotal_cache 4194304\ntotal_rss 4096\n" +
+			"total_swap 512\ntotal_pgfault 70\ntotal_pgmajfault 3\ntotal_inactive_file 2097152\n",
 		"memory/g/memory.oom_control":           "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
 		"memory/g/container/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
 		"pids/g/pids.current":                   "5\n",
 	})
+
 	h := &Host{controllers: map[string]string{}}
 	for _, controller := range []string{"cpuacct", "memory", "pids"} {
 		point := filepath.Join(dir, controller)
 		h.controllers[controller] = point
 		h.hierarchies = append(h.hierarchies, point)
 	}
+
 	return h
 }
 
@@ -63,6 +66,7 @@ func unifiedTree(t *testing.T) *Host {
 		"g/memory.events":       "low 0\nhigh 0\nmax 4\noom 3\noom_kill 3\noom_group_kill 0\n",
 		"g/pids.current":        "5\n",
 	})
+
 	return &Host{V2: true, hierarchies: []string{dir}}
 }
 
@@ -77,6 +81,7 @@ func TestUsageIsTheSameOnBothVersions(t *testing.T) {
 		Swap:            512,
 		PIDs:            5,
 	}
+
 	for name, h := range map[string]*Host{"v1": legacyTree(t), "v2": unifiedTree(t)} {
 		got, err := h.Usage("/g")
 		if err != nil {
@@ -133,6 +138,7 @@ func TestChildrenAreThoseOfAllHierarchies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	got, err := h.Children("/g")
 	if err != nil {
 		t.Fatal(err)
@@ -154,6 +160,7 @@ func TestProcessesAreThoseOfAGroupAndBelow(t *testing.T) {
 		"g/below/cgroup.procs": "4\n30\n",
 		"other/cgroup.procs":   "5\n",
 	})
+
 	got, err := (&Host{hierarchies: []string{dir, dir}}).Procs("/g")
 	if err != nil {
 		t.Fatal(err)

@@ -33,15 +33,18 @@ func New(cfg Config) (*Client, error) {
 	return &Client{config: resolved, http: shared}, nil
 }
 
-// group returns a REST client for an API group that knows the types of the scheme.
-func (c *Client) group(version schema.GroupVersion, scheme *runtime.Scheme) *rest.RESTClient {
+// Group returns a REST client for an API group, for packages below this one that have requests of their own.
+// It knows the types given, which are of the version types; that is another one only for some subresources.
+func (c *Client) Group(version, types schema.GroupVersion, known ...runtime.Object) *rest.RESTClient {
 	cfg := rest.CopyConfig(c.config)
 	cfg.GroupVersion = &version
 	cfg.APIPath = "/apis"
 	if version.Group == "" {
 		cfg.APIPath = "/api"
 	}
-	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+
+	codecs := serializer.NewCodecFactory(schemeOf(types, known...))
+	cfg.NegotiatedSerializer = codecs.WithoutConversion()
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 
@@ -50,6 +53,7 @@ func (c *Client) group(version schema.GroupVersion, scheme *runtime.Scheme) *res
 		// New has parsed the same address, and the rest is what is written above.
 		panic(fmt.Sprintf("client for %s: %v", version, err))
 	}
+
 	return client
 }
 

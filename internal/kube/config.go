@@ -97,8 +97,8 @@ func (c Config) Server() (host, port string, err error) {
 	return u.Hostname(), port, nil
 }
 
-// ClientCertificate returns the client certificate and its key (PEM) that the configuration names, both nil if
-// it has none: with a token, an exec plugin or no credentials.
+// ClientCertificate returns the client certificate and its key (PEM) that the configuration names, both nil
+// if it has none: with a token, an exec plugin or no credentials.
 func (c Config) ClientCertificate() (cert, key []byte, err error) {
 	cert, key = c.rest.CertData, c.rest.KeyData
 	if path := c.rest.CertFile; path != "" {
@@ -106,11 +106,13 @@ func (c Config) ClientCertificate() (cert, key []byte, err error) {
 			return nil, nil, fmt.Errorf("client certificate: %w", err)
 		}
 	}
+
 	if path := c.rest.KeyFile; path != "" {
 		if key, err = os.ReadFile(path); err != nil {
 			return nil, nil, fmt.Errorf("client key: %w", err)
 		}
 	}
+
 	return cert, key, nil
 }
 
@@ -121,6 +123,7 @@ func (c Config) WriteKubeconfig(path, pem string) error {
 	if c.rest.Transport != nil {
 		return errors.New("write kubeconfig: the configuration has a transport of its own")
 	}
+
 	abs, err := filepath.Abs(pem)
 	if err != nil {
 		return fmt.Errorf("write kubeconfig %s: %w", path, err)
@@ -134,16 +137,19 @@ func (c Config) WriteKubeconfig(path, pem string) error {
 		CertificateAuthority:     c.rest.CAFile,
 		CertificateAuthorityData: c.rest.CAData,
 	}
+
 	out.AuthInfos["default-auth"] = &clientcmdapi.AuthInfo{ClientCertificate: abs, ClientKey: abs}
 	out.Contexts["default-context"] = &clientcmdapi.Context{
 		Cluster:   "default-cluster",
 		AuthInfo:  "default-auth",
 		Namespace: "default",
 	}
+
 	out.CurrentContext = "default-context"
 
 	if err := clientcmd.WriteToFile(*out, path); err != nil {
 		return fmt.Errorf("write kubeconfig %s: %w", path, err)
 	}
+
 	return nil
 }

@@ -35,6 +35,7 @@ func TestAKubeconfigLeadsToItsServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	client, err := kube.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -79,10 +80,12 @@ func TestAWrittenKubeconfigNamesTheCertificate(t *testing.T) {
 	if err := os.WriteFile(pem, []byte("a certificate"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	bootstrap, err := kube.Load(kubeconfig(t, "https://192.0.2.1:6443"))
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	own := filepath.Join(dir, "own")
 	if err := bootstrap.WriteKubeconfig(own, pem); err != nil {
 		t.Fatal(err)
@@ -92,6 +95,7 @@ func TestAWrittenKubeconfigNamesTheCertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	cert, key, err := cfg.ClientCertificate()
 	if err != nil || string(cert) != "a certificate" || string(key) != "a certificate" {
 		t.Errorf("certificate %q, key %q, %v", cert, key, err)

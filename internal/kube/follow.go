@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -28,12 +29,26 @@ func Follow[T any](
 	namespace, name string,
 	see func(*T) error,
 ) error {
-	f := follower[T]{
-		source:    source,
+	f := follower{
+		source:    source.resource,
 		namespace: namespace,
 		selector:  fields.OneTermEqualSelector(metav1.ObjectNameField, name).String(),
-		see:       see,
+		see:       func(object runtime.Object) error { return see(any(object).(*T)) },
+		seeNone:   func() error { return see(nil) },
 	}
+	return f.run(ctx, name)
+}
+
+// follower follows one object, without its type.
+type follower struct {
+	source    *resource
+	namespace string
+	selector  string
+	see       func(runtime.Object) error
+	seeNone   func() error
+}
+
+func (f follower) run(ctx context.Context, name string) error {
 	version, err := f.list(ctx)
 	for err == nil && ctx.Err() == nil {
 		version, err = f.watch(ctx, version)
@@ -41,44 +56,36 @@ func Follow[T any](
 	if ctx.Err() != nil {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("follow %s %s: %w", source.resource, key(namespace, name), err)
-	}
-	return nil
-}
-
-// follower follows one object.
-type follower[T any] struct {
-	source    Objects[T]
-	namespace string
-	selector  string
-	see       func(*T) error
+	return fmt.Errorf("follow %s %s: %w", f.source.name, key(f.namespace, name), err)
 }
 
 // list sees the object as it is and returns the version to watch from.
-func (f follower[T]) list(ctx context.Context) (version string, err error) {
-	var all []*T
+func (f follower) list(ctx context.Context) (version string, err error) {
+	var all []runtime.Object
 	err = RetryForbidden(ctx, func() (err error) {
-		all, version, err = f.source.List(ctx, f.namespace, metav1.ListOptions{FieldSelector: f.selector})
+		all, version, err = f.source.items(ctx, f.namespace, metav1.ListOptions{FieldSelector: f.selector})
 		return err
 	})
+
 	switch {
 	case err != nil:
 		return "", err
 	case len(all) == 0:
-		return version, f.see(nil)
+		return version, f.seeNone()
 	}
+
 	return version, f.see(all[0])
 }
 
 // watch sees what changes until the watch ends, and returns the version to go on from.
-func (f follower[T]) watch(ctx context.Context, version string) (string, error) {
+func (f follower) watch(ctx context.Context, version string) (string, error) {
 	start, events := time.Now(), 0
+	seconds := int64(watchTimeout.Seconds())
 	stream, err := f.source.watch(ctx, f.namespace, metav1.ListOptions{
 		FieldSelector:       f.selector,
 		ResourceVersion:     version,
 		AllowWatchBookmarks: true,
-		TimeoutSeconds:      new(int64(watchTimeout.Seconds()) + rand.Int64N(int64(watchTimeout.Seconds()))),
+		TimeoutSeconds:      new(seconds + rand.Int64N(seconds)),
 	})
 	if err != nil {
 		return "", err
@@ -87,18 +94,20 @@ func (f follower[T]) watch(ctx context.Context, version string) (string, error) 
 
 	for event := range stream.ResultChan() {
 		events++
-		object, known := any(event.Object).(*T)
-		if known {
-			version = accessor(object).GetResourceVersion()
-		}
-		switch {
-		case event.Type == watch.Error:
+		if event.Type == watch.Error {
 			return "", apierrors.FromObject(event.Object)
-		case event.Type == watch.Deleted:
-			err = f.see(nil)
-		case known && event.Type != watch.Bookmark:
-			err = f.see(object)
 		}
+		if about, ok := event.Object.(metav1.Object); ok {
+			version = about.GetResourceVersion()
+		}
+
+		switch event.Type {
+		case watch.Deleted:
+			err = f.seeNone()
+		case watch.Added, watch.Modified:
+			err = f.see(event.Object)
+		}
+
 		if err != nil {
 			return "", err
 		}
@@ -108,5 +117,6 @@ func (f follower[T]) watch(ctx context.Context, version string) (string, error) 
 	if events == 0 && time.Since(start) < time.Second && ctx.Err() == nil {
 		return "", errors.New("the server ended the watch at once")
 	}
+
 	return version, nil
 }

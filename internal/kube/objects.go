@@ -2,27 +2,17 @@ package kube
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/rest"
 )
 
-// Objects are the objects of one kind in the API: Pods(client), Nodes(client) and so on. All calls return the
-// server's errors (package apierrors knows them) as they are. The namespace of objects that have none is "".
-// It is safe for concurrent use.
-type Objects[T any] struct {
-	client   *rest.RESTClient
-	resource string
-	makeOne  func() runtime.Object // a *T
-	makeList func() runtime.Object
-}
+// Objects are the objects of one kind in the API: Pods(client), Nodes(client) and so on, or Of. All calls
+// return the server's errors (package apierrors knows them) as they are. The namespace of objects that have
+// none is "". It is safe for concurrent use.
+type Objects[T any] struct{ *resource }
 
 // pointer is what a pointer to a type of the API can do.
 type pointer[T any] interface {
@@ -30,55 +20,42 @@ type pointer[T any] interface {
 	runtime.Object
 }
 
-// kind makes the Objects of a type and the type of its list.
-func kind[T, L any, P pointer[T], PL pointer[L]](
+// Of returns the objects of a kind by the types of one and of a list, for kinds that have no function of
+// their own:
+//
+//	kube.Of[coordinationv1.Lease, coordinationv1.LeaseList](c, coordinationv1.SchemeGroupVersion, "leases")
+func Of[T, L any, P pointer[T], PL pointer[L]](
 	c *Client,
 	version schema.GroupVersion,
-	resource string,
+	name string,
 ) Objects[T] {
-	return Objects[T]{
-		client:   c.group(version, schemeOf(version, P(new(T)), PL(new(L)))),
-		resource: resource,
+	return Objects[T]{&resource{
+		client:   c.Group(version, version, P(new(T)), PL(new(L))),
+		name:     name,
 		makeOne:  func() runtime.Object { return P(new(T)) },
 		makeList: func() runtime.Object { return PL(new(L)) },
-	}
+	}}
 }
 
-// into is the answer to a request.
-func (o Objects[T]) into(ctx context.Context, request *rest.Request) (*T, error) {
-	answer := o.makeOne()
-	if err := request.Do(ctx).Into(answer); err != nil {
+// as is the answer to a request with its type. The code of all kinds is in resource; what is generic is
+// small, as a program has it once for each kind.
+func as[T any](object runtime.Object, err error) (*T, error) {
+	if err != nil {
 		return nil, err
 	}
-	return any(answer).(*T), nil
-}
-
-// named begins a request about one object.
-func (o Objects[T]) named(request *rest.Request, namespace, name string) *rest.Request {
-	return request.NamespaceIfScoped(namespace, namespace != "").Resource(o.resource).Name(name)
+	return any(object).(*T), nil
 }
 
 // Get reads an object.
 func (o Objects[T]) Get(ctx context.Context, namespace, name string) (*T, error) {
-	return o.into(ctx, o.named(o.client.Get(), namespace, name))
+	return as[T](o.get(ctx, namespace, name))
 }
 
 // Metadata reads the metadata of an object, for objects that are large.
 func (o Objects[T]) Metadata(
 	ctx context.Context, namespace, name string,
 ) (*metav1.PartialObjectMetadata, error) {
-	const partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-	request := o.named(o.client.Get(), namespace, name).SetHeader("Accept", partial)
-	data, err := request.Do(ctx).Raw()
-	if err != nil {
-		return nil, err
-	}
-
-	out := &metav1.PartialObjectMetadata{}
-	if err := json.Unmarshal(data, out); err != nil {
-		return nil, fmt.Errorf("metadata of %s %s: %w", o.resource, name, err)
-	}
-	return out, nil
+	return o.metadata(ctx, namespace, name)
 }
 
 // List reads the objects of a namespace, or of all if that is "", and returns the resource version from which
@@ -86,58 +63,21 @@ func (o Objects[T]) Metadata(
 func (o Objects[T]) List(
 	ctx context.Context, namespace string, options metav1.ListOptions,
 ) (all []*T, version string, err error) {
-	list, err := o.list(ctx, namespace, options)
-	if err != nil {
-		return nil, "", err
-	}
-	items, err := meta.ExtractList(list)
-	if err != nil {
-		return nil, "", err
-	}
+	items, version, err := o.items(ctx, namespace, options)
 	for _, item := range items {
-		if one, ok := any(item).(*T); ok {
-			all = append(all, one)
-		}
+		all = append(all, any(item).(*T))
 	}
-
-	about, err := meta.ListAccessor(list)
-	if err != nil {
-		return nil, "", err
-	}
-	return all, about.GetResourceVersion(), nil
-}
-
-func (o Objects[T]) list(
-	ctx context.Context, namespace string, options metav1.ListOptions,
-) (runtime.Object, error) {
-	list := o.makeList()
-	request := o.client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(o.resource)
-	if err := request.VersionedParams(&options, metav1.ParameterCodec).Do(ctx).Into(list); err != nil {
-		return nil, err
-	}
-	return list, nil
-}
-
-// watch begins a watch of a namespace, or of all if that is "".
-func (o Objects[T]) watch(
-	ctx context.Context, namespace string, options metav1.ListOptions,
-) (watch.Interface, error) {
-	options.Watch = true
-	request := o.client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(o.resource)
-	return request.VersionedParams(&options, metav1.ParameterCodec).Watch(ctx)
+	return all, version, err
 }
 
 // Create creates an object and returns it as it is stored.
 func (o Objects[T]) Create(ctx context.Context, object *T) (*T, error) {
-	namespace := accessor(object).GetNamespace()
-	request := o.client.Post().NamespaceIfScoped(namespace, namespace != "").Resource(o.resource)
-	return o.into(ctx, request.Body(object))
+	return as[T](o.create(ctx, any(object).(runtime.Object)))
 }
 
 // Update replaces an object and returns it as it is stored.
 func (o Objects[T]) Update(ctx context.Context, object *T) (*T, error) {
-	about := accessor(object)
-	return o.into(ctx, o.named(o.client.Put(), about.GetNamespace(), about.GetName()).Body(object))
+	return as[T](o.update(ctx, any(object).(runtime.Object)))
 }
 
 // Patch changes an object, or its subresource if one is named, and returns it as it is stored.
@@ -148,8 +88,7 @@ func (o Objects[T]) Patch(
 	patch []byte,
 	subresource ...string,
 ) (*T, error) {
-	request := o.named(o.client.Patch(kind), namespace, name).SubResource(subresource...)
-	return o.into(ctx, request.Body(patch))
+	return as[T](o.patch(ctx, namespace, name, kind, patch, subresource))
 }
 
 // Apply makes an object what the JSON says, whether it existed or not (server-side apply). Fields that
@@ -157,29 +96,19 @@ func (o Objects[T]) Patch(
 func (o Objects[T]) Apply(
 	ctx context.Context, namespace, name, manager string, object []byte,
 ) (*T, error) {
-	request := o.named(o.client.Patch(types.ApplyPatchType), namespace, name)
-	return o.into(ctx, request.Param("fieldManager", manager).Param("force", "true").Body(object))
+	return as[T](o.apply(ctx, namespace, name, manager, object))
 }
 
 // Delete deletes an object as the options say; the zero value are the kind's usual ones.
 func (o Objects[T]) Delete(
 	ctx context.Context, namespace, name string, options metav1.DeleteOptions,
 ) error {
-	return o.named(o.client.Delete(), namespace, name).Body(&options).Do(ctx).Error()
+	return o.delete(ctx, namespace, name, options)
 }
-
-// accessor is the metadata of an object. All that Objects are made of have some.
-func accessor[T any](object *T) metav1.Object { return any(object).(metav1.Object) }
 
 // Key is the name of an object within its kind: "namespace/name", or "name" if it has no namespace.
-func Key[T any](object *T) string {
-	about := accessor(object)
-	return key(about.GetNamespace(), about.GetName())
-}
+func Key[T any](object *T) string { return keyOf(any(object).(metav1.Object)) }
 
-func key(namespace, name string) string {
-	if namespace == "" {
-		return name
-	}
-	return namespace + "/" + name
-}
+// Newer reports whether a is a newer version of one object than b (KEP-5504: resource versions compare since
+// Kubernetes 1.35). Versions that do not compare are taken as they come.
+func Newer[T any](a, b *T) bool { return newer(any(a).(metav1.Object), any(b).(metav1.Object)) }

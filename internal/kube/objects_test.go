@@ -5,17 +5,15 @@ import (
 	"encoding/json"
 	"testing"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
-	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/kubetest"
+	"github.com/trivet-node/trivet/internal/kube/storage"
 )
 
 func configMap(name, value string) *corev1.ConfigMap {
@@ -40,14 +38,17 @@ func TestAnObjectIsCreatedReadChangedAndDeleted(t *testing.T) {
 	if err != nil || patched.Data["k"] != "1" || patched.Data["l"] != "2" {
 		t.Errorf("patched %+v, %v", patched, err)
 	}
+
 	made.Data["k"] = "3"
 	if _, err := maps.Update(t.Context(), made); !apierrors.IsConflict(err) {
 		t.Errorf("updated what has changed: %v", err)
 	}
+
 	patched.Data["k"] = "3"
 	if _, err := maps.Update(t.Context(), patched); err != nil {
 		t.Error(err)
 	}
+
 	got, err := maps.Get(t.Context(), "ns", "m")
 	if err != nil || got.Data["k"] != "3" {
 		t.Errorf("got %+v, %v", got, err)
@@ -80,6 +81,7 @@ func TestObjectsAreListedByWhatSelectsThem(t *testing.T) {
 			t.Errorf("%s: %v at %q, %v", name, all, version, err)
 		}
 	}
+
 	if all, _, err := maps.List(t.Context(), "", metav1.ListOptions{}); err != nil || len(all) != 2 {
 		t.Errorf("all: %v, %v", all, err)
 	}
@@ -94,6 +96,7 @@ func TestAKindWithoutNamespaceHasNoNamespaceInItsPath(t *testing.T) {
 	if err != nil || got.Status.Phase != corev1.NodeRunning {
 		t.Errorf("%+v, %v", got, err)
 	}
+
 	about, err := nodes.Metadata(t.Context(), "", "n")
 	if err != nil || about.UID != "u" {
 		t.Errorf("metadata %+v, %v", about, err)
@@ -105,7 +108,7 @@ func TestAKindWithoutNamespaceHasNoNamespaceInItsPath(t *testing.T) {
 
 func TestApplyCreatesAndChanges(t *testing.T) {
 	server := kubetest.Start(t)
-	capacities := kube.StorageCapacities(server.Client())
+	capacities := storage.Capacities(server.Client())
 	for _, class := range []string{"a", "b"} {
 		object, err := json.Marshal(map[string]any{
 			"apiVersion":       "storage.k8s.io/v1",
@@ -119,44 +122,11 @@ func TestApplyCreatesAndChanges(t *testing.T) {
 		if _, err := capacities.Apply(t.Context(), "ns", "c", "test", object); err != nil {
 			t.Fatal(err)
 		}
+
 		stored := kubetest.Get[storagev1.CSIStorageCapacity](server, "csistoragecapacities", "ns", "c")
 		if stored == nil || stored.StorageClassName != class {
 			t.Errorf("stored %+v", stored)
 		}
-	}
-}
-
-func TestReviewsAndTokensAreAnsweredByTheServer(t *testing.T) {
-	server := kubetest.Start(t)
-	server.AnswerOn("create tokenreviews", func(request runtime.Object) runtime.Object {
-		review := request.(*authenticationv1.TokenReview)
-		review.Status.User.Username = "owner of " + review.Spec.Token
-		return review
-	})
-	server.AnswerOn("create subjectaccessreviews", func(request runtime.Object) runtime.Object {
-		review := request.(*authorizationv1.SubjectAccessReview)
-		review.Status.Allowed = review.Spec.User == "a"
-		return review
-	})
-	server.AnswerOn("create serviceaccounts/token", func(request runtime.Object) runtime.Object {
-		token := request.(*authenticationv1.TokenRequest)
-		token.Status.Token = "t for " + token.Spec.Audiences[0]
-		return token
-	})
-
-	reviews := kube.ReviewsOf(server.Client())
-	who, err := reviews.Token(t.Context(), "x")
-	if err != nil || who.User.Username != "owner of x" {
-		t.Errorf("%+v, %v", who, err)
-	}
-	may, err := reviews.Access(t.Context(), authorizationv1.SubjectAccessReviewSpec{User: "a"})
-	if err != nil || !may.Allowed {
-		t.Errorf("%+v, %v", may, err)
-	}
-	spec := authenticationv1.TokenRequestSpec{Audiences: []string{"z"}}
-	token, err := kube.TokensOf(server.Client()).Token(t.Context(), "ns", "default", spec)
-	if err != nil || token.Status.Token != "t for z" {
-		t.Errorf("%+v, %v", token, err)
 	}
 }
 

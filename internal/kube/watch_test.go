@@ -65,10 +65,12 @@ func TestAWatchKeepsWhatTheServerHas(t *testing.T) {
 	if w.HasListed() {
 		t.Error("listed before it runs")
 	}
+
 	run(t, w.Run)
 	if got := next(t, words); got != "+a1" {
 		t.Errorf("at the start: %s", got)
 	}
+
 	next(t, listed)
 	if err := kube.AwaitListed(t.Context(), w); err != nil || !w.HasListed() {
 		t.Errorf("not listed: %v", err)
@@ -99,6 +101,7 @@ func TestAWatchThatEndsIsResumed(t *testing.T) {
 		Changed: func(before, now *corev1.ConfigMap) { words <- word(before, now) },
 		Retry:   retry.Backoff{First: time.Millisecond, Max: time.Millisecond},
 	})
+
 	run(t, w.Run)
 	server.Put(configMap("a", "1"))
 	if got := next(t, words); got != "+a1" {
@@ -106,7 +109,9 @@ func TestAWatchThatEndsIsResumed(t *testing.T) {
 	}
 
 	server.EndWatches()
-	server.Put(configMap("b", "1")) // not selected
+
+	// not selected
+	server.Put(configMap("b", "1"))
 	server.Put(configMap("a", "2"))
 	if got := next(t, words); got != "a1>2" {
 		t.Error(got)
@@ -149,6 +154,7 @@ func TestTheAnswerToAWriteCountsOnlyIfItIsNewer(t *testing.T) {
 	if !w.Saw(newer) || w.Saw(older) || w.Get("ns/a").Data["k"] != "2" {
 		t.Errorf("known: %v", w.Get("ns/a"))
 	}
+
 	unknown := configMap("b", "1")
 	unknown.ResourceVersion = "999999"
 	if w.Saw(unknown) || w.Get("ns/b") != nil {
@@ -171,6 +177,7 @@ func TestTheErrorsOfAWatchAreReported(t *testing.T) {
 		},
 		Retry: retry.Backoff{First: time.Millisecond, Max: 2 * time.Millisecond},
 	})
+
 	run(t, w.Run)
 	if err := next(t, failed); !apierrors.IsForbidden(err) {
 		t.Errorf("error %v", err)
@@ -195,13 +202,16 @@ func TestOneObjectIsFollowed(t *testing.T) {
 				words <- "none"
 				return nil
 			}
+
 			words <- m.Data["k"]
 			if m.Data["k"] == "3" {
 				return stop
 			}
+
 			return nil
 		})
 	})
+
 	var seen []string
 	for _, change := range []func(){
 		func() {},
@@ -213,6 +223,7 @@ func TestOneObjectIsFollowed(t *testing.T) {
 		change()
 		seen = append(seen, next(t, words))
 	}
+
 	if got, want := fmt.Sprint(seen), "[none 1 none 2 3]"; got != want {
 		t.Errorf("seen %s, want %s", got, want)
 	}

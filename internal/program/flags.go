@@ -11,8 +11,8 @@ import (
 
 var errVersionShown = errors.New("version shown")
 
-// Flags returns a flag set whose --help starts with about, a few lines that a stranger understands. The common
-// flags (--version, --log-level, --log-format) are added by Parse.
+// Flags returns a flag set whose --help starts with about, a few lines that a stranger understands. The
+// common flags (--version, --log-level, --log-format) are added by Parse.
 func (e *Env) Flags(about string) *flag.FlagSet {
 	fs := flag.NewFlagSet(e.Name, flag.ContinueOnError)
 	fs.SetOutput(e.Stdout)
@@ -86,6 +86,7 @@ func (e *Env) Parse(fs *flag.FlagSet) error {
 	if err != nil {
 		return &UsageError{err}
 	}
+
 	e.Log = log
 	return nil
 }

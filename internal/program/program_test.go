@@ -106,6 +106,7 @@ func TestFlagsHaveTwoDashes(t *testing.T) {
 		fs.Func("label", "a label", func(string) error { return errors.New("not so") })
 		return env.Parse(fs)
 	}
+
 	_, help, _ := try([]string{"--help"}, flags)
 	for _, want := range []string{
 		"\n  --max-pods pods\n        number of pods (default 110)\n",

@@ -13,21 +13,27 @@ import (
 	"path/filepath"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/node/config"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API server's.
+// KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API
+// server's.
 const KubernetesVersion = "v1.37.2"
 
-// surroundings are what there is before the first part: the machine, the container runtime and the API server,
-// none of which need have answered but the runtime.
+// surroundings are what there is before the first part: the machine, the container runtime and the API
+// server, none of which need have answered but the runtime.
 type surroundings struct {
 	cfg      config.Config
 	log      *slog.Logger
@@ -54,10 +60,12 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer only.Close()
+
 	setProcess(cfg.Process, log)
 
 	parts := newParts(ctx)
 	defer parts.end()
+
 	parts.run("healthz", func(ctx context.Context) error { return serveHealth(ctx, cfg.HealthAddress) })
 
 	// The runtime may be started after the agent; all other parts need it.
@@ -66,6 +74,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer runtimeConns.close()
+
 	if err := s.awaitRuntime(parts.ctx); err != nil {
 		return err
 	}
@@ -78,6 +87,7 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err := s.runParts(parts); err != nil {
 		return err
 	}
+
 	log.Info("node agent runs", "node", cfg.NodeName, "runtime", s.info.Name, "version", program.Version)
 	return parts.wait()
 }
@@ -89,6 +99,7 @@ func (s *surroundings) check() error {
 			Err: errors.New("--kubeconfig is missing: running without an API server is not served yet"),
 		}
 	}
+
 	if err := checkFiles(s.cfg.API); err != nil {
 		return err
 	}
@@ -100,6 +111,7 @@ func (s *surroundings) check() error {
 			Do:   "mount cgroup v2 at /sys/fs/cgroup, or the v1 controllers below it",
 		}
 	}
+
 	return checkMachine(s.cfg, s.cgroups.V2, s.machine)
 }
 
@@ -129,6 +141,7 @@ func (s *surroundings) connectAPI() error {
 	if s.client, err = kube.New(s.identity.API()); err != nil {
 		return err
 	}
+
 	s.ips, err = nodeIPs(s.cfg.Node.IPs, s.identity.API())
 	return err
 }
@@ -139,6 +152,7 @@ func nodeIPs(configured []netip.Addr, api kube.Config) ([]string, error) {
 	for _, ip := range configured {
 		out = append(out, ip.String())
 	}
+
 	if len(out) > 0 {
 		return out, nil
 	}
@@ -147,16 +161,82 @@ func nodeIPs(configured []netip.Addr, api kube.Config) ([]string, error) {
 	if err != nil {
 		return nil, addressError(err)
 	}
+
 	// This sends nothing: it only looks up the route.
 	conn, err := net.Dial("udp", net.JoinHostPort(host, port))
 	if err != nil {
 		return nil, addressError(err)
 	}
 	defer conn.Close()
+
 	local, _, err := net.SplitHostPort(conn.LocalAddr().String())
 	return []string{local}, err
 }
 
 func addressError(err error) error {
 	return &program.CantRunError{What: "the node's address is not known: " + err.Error(), Do: "set --node-ip"}
+}
+
+// conns are connections to the container runtime.
+type conns []*grpc.ClientConn
+
+func (c conns) close() {
+	for _, one := range c {
+		one.Close()
+	}
+}
+
+// reconnect finds a runtime that was restarted again at once: gRPC's default waits up to two minutes.
+func reconnect() grpc.DialOption {
+	return grpc.WithConnectParams(grpc.ConnectParams{
+		MinConnectTimeout: time.Second,
+		Backoff: backoff.Config{
+			BaseDelay:  50 * time.Millisecond,
+			Multiplier: 1.6,
+			MaxDelay:   time.Second,
+		},
+	})
+}
+
+// dialRuntime makes the client of the container runtime. It does not connect yet.
+func (s *surroundings) dialRuntime() (conns, error) {
+	rt, err := socket.Dial(s.cfg.RuntimeEndpoint, reconnect())
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+
+	all, images := conns{rt}, rt
+	if s.cfg.ImageEndpoint != s.cfg.RuntimeEndpoint {
+		if images, err = socket.Dial(s.cfg.ImageEndpoint, reconnect()); err != nil {
+			all.close()
+			return nil, &program.UsageError{Err: err}
+		}
+
+		all = append(all, images)
+	}
+
+	s.runtime = runtime.New(rt, images, s.log)
+	return all, nil
+}
+
+// runtimeCheck is how often it is asked whether the runtime has come up.
+const runtimeCheck = 200 * time.Millisecond
+
+// awaitRuntime waits until the runtime answers.
+func (s *surroundings) awaitRuntime(ctx context.Context) error {
+	logged := false
+	for range retry.Every(ctx, runtimeCheck) {
+		info, err := s.runtime.Info(ctx)
+		if err == nil {
+			s.info = info
+			return nil
+		}
+
+		if !logged && ctx.Err() == nil {
+			s.log.Warn("waiting for the container runtime", "endpoint", s.cfg.RuntimeEndpoint, "err", err)
+			logged = true
+		}
+	}
+
+	return context.Cause(ctx)
 }

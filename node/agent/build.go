@@ -8,6 +8,8 @@ import (
 
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/event"
+	"github.com/trivet-node/trivet/internal/kube/review"
+	"github.com/trivet-node/trivet/internal/kube/storage"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
 	"github.com/trivet-node/trivet/node/imageaccess"
@@ -33,10 +35,12 @@ func (s *surroundings) runParts(parts *parts) error {
 	if err != nil {
 		return err
 	}
+
 	allocatable, err := status.Allocatable()
 	if err != nil {
 		return err
 	}
+
 	env := podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable}
 	tree, err := s.newCgroups(parts.ctx)
 	if err != nil {
@@ -56,10 +60,12 @@ func (s *surroundings) runParts(parts *parts) error {
 	if err != nil {
 		return err
 	}
+
 	rotator, err := s.newRotator()
 	if err != nil {
 		return err
 	}
+
 	parts.run("log rotation", rotator.Run)
 	access, err := s.newImageAccess()
 	if err != nil {
@@ -81,6 +87,7 @@ func (s *surroundings) runParts(parts *parts) error {
 	if err != nil {
 		return err
 	}
+
 	s.runPods(parts, status, pods, worker)
 
 	// What pods have left behind.
@@ -96,6 +103,7 @@ func (s *surroundings) runParts(parts *parts) error {
 		bound:   s.bounder(tree),
 		looks:   looks,
 	}
+
 	parts.runSafe("leftovers", sweep.run)
 	return s.runAPI(parts, pods)
 }
@@ -162,10 +170,11 @@ func (s *surroundings) runVolumes(
 	env podenv.Node,
 ) (*volume.Mounter, error) {
 	csiNode := &csiplugin.CSINodes{
-		CSINodes: kube.CSINodes(s.client),
+		CSINodes: storage.CSINodes(s.client),
 		Nodes:    kube.Nodes(s.client),
 		Node:     s.cfg.NodeName,
 	}
+
 	drivers := csiplugin.New(csiplugin.Config{
 		Dir:       filepath.Join(s.cfg.RootDir, "plugins_registry"),
 		Publisher: csiNode,
@@ -176,10 +185,11 @@ func (s *surroundings) runVolumes(
 			}
 		},
 	})
+
 	parts.run("csi drivers", drivers.Run)
 	parts.run("csi node", csiNode.Init)
 
-	tokens := kube.TokensOf(s.client)
+	tokens := review.TokensOf(s.client)
 	csi, err := csivolume.New(csivolume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    s.cfg.NodeName,
@@ -191,6 +201,7 @@ func (s *surroundings) runVolumes(
 	if err != nil {
 		return nil, err
 	}
+
 	return volume.New(volume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    env,

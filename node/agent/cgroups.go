@@ -40,6 +40,7 @@ func (s *surroundings) newCgroups(ctx context.Context) (*podcgroup.Tree, error) 
 	if driver == "" {
 		driver = "cgroupfs"
 	}
+
 	slices, err := slicesFor(driver, systemd.Running())
 	if err != nil {
 		return nil, err
@@ -62,6 +63,7 @@ func (s *surroundings) newCgroups(ctx context.Context) (*podcgroup.Tree, error) 
 	if err := s.bounder(tree)(ctx); err != nil {
 		s.log.Warn("all pods together are not bounded yet; it will be tried again", "err", err)
 	}
+
 	return tree, nil
 }
 
@@ -80,8 +82,8 @@ func slicesFor(driver string, running bool) (*unit.Slices, error) {
 	return nil, nil
 }
 
-// bounder bounds all pods together by what the node does not keep for its daemons. What eviction keeps free is
-// not taken off: it is to act before the kernel does.
+// bounder bounds all pods together by what the node does not keep for its daemons. What eviction keeps free
+// is not taken off: it is to act before the kernel does.
 func (s *surroundings) bounder(tree *podcgroup.Tree) func(context.Context) error {
 	return func(ctx context.Context) error {
 		share, err := shareOfPods(s.cfg.Resources, s.machine)
@@ -92,13 +94,14 @@ func (s *surroundings) bounder(tree *podcgroup.Tree) func(context.Context) error
 	}
 }
 
-// shareOfPods is what the machine has and the configuration does not reserve. There must be some of each: zero
-// would be no limit for the kernel.
+// shareOfPods is what the machine has and the configuration does not reserve. There must be some of each:
+// zero would be no limit for the kernel.
 func shareOfPods(r config.Resources, m machine.Machine) (v1.ResourceList, error) {
 	memory, err := m.Memory()
 	if err != nil {
 		return nil, err
 	}
+
 	tasks, err := m.MaxTasks()
 	if err != nil {
 		return nil, err
@@ -109,6 +112,7 @@ func shareOfPods(r config.Resources, m machine.Machine) (v1.ResourceList, error)
 		v1.ResourceMemory: *resource.NewQuantity(memory.Total, resource.BinarySI),
 		podcgroup.PIDs:    *resource.NewQuantity(tasks, resource.DecimalSI),
 	}
+
 	for name, amount := range share {
 		amount.Sub(r.Reserved[name])
 		if amount.Sign() <= 0 {
@@ -117,7 +121,9 @@ func shareOfPods(r config.Resources, m machine.Machine) (v1.ResourceList, error)
 				Do:   "leave some for pods in systemReserved, kubeReserved or reservedSystemCPUs",
 			}
 		}
+
 		share[name] = amount
 	}
+
 	return share, nil
 }

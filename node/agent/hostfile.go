@@ -31,7 +31,8 @@ func (f hostFiles) check() error {
 
 // dns reads the node's resolver configuration. A file that does not exist says nothing.
 func (f hostFiles) dns() (criconfig.DNS, error) {
-	if f.resolver == "" { // as kubelet
+	// as kubelet
+	if f.resolver == "" {
 		return criconfig.DNS{Servers: []string{"127.0.0.1"}, Searches: []string{"."}}, nil
 	}
 	data, err := hostFile(f.resolver)

@@ -20,8 +20,8 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// Leftovers are looked for at once when all pods are known, then periodically; sooner when something could not
-// be removed yet, such as a volume whose driver has not registered again.
+// Leftovers are looked for at once when all pods are known, then periodically; sooner when something could
+// not be removed yet, such as a volume whose driver has not registered again.
 const (
 	leftoversPeriod = time.Minute
 	leftoversRetry  = 5 * time.Second
@@ -49,6 +49,7 @@ func (l leftovers) run(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
+
 	// The page of static pods may not answer yet: its pods have not gone.
 	for range retry.Every(ctx, leftoversRetry) {
 		if l.pods.Complete() {
@@ -64,8 +65,10 @@ func (l leftovers) run(ctx context.Context) {
 			if ctx.Err() == nil && err.Error() != logged {
 				l.log.Warn("what pods have left behind is not removed yet", "err", err)
 			}
+
 			logged = err.Error()
 		}
+
 		_ = retry.Sleep(ctx, pause)
 	}
 }
@@ -76,6 +79,7 @@ func (l leftovers) remove(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("pods of the container runtime: %w", err)
 	}
+
 	running := map[types.UID]bool{}
 	for p := range inRuntime {
 		uid := types.UID(p.UID)
@@ -103,12 +107,14 @@ func (l leftovers) tendCgroups(ctx context.Context, keep func(types.UID) bool) e
 	if err != nil {
 		return err
 	}
+
 	var errs []error
 	for _, uid := range uids {
 		if !keep(uid) {
 			errs = append(errs, l.tree.Remove(ctx, uid))
 		}
 	}
+
 	errs = append(errs, l.tree.Retire(ctx), l.bound(ctx), l.tree.Balance(ctx, l.pods.List()))
 	return errors.Join(errs...)
 }

@@ -26,6 +26,7 @@ func checkMachine(cfg config.Config, cgroupV2 bool, m machine.Machine) error {
 			Do:   "boot it with cgroup v2, or set failCgroupV1: false",
 		}
 	}
+
 	if cfg.Machine.NeedsGroupKills && !cgroupV2 {
 		return &program.CantRunError{
 			What: "singleProcessOOMKill: false needs cgroup v2",
@@ -38,6 +39,7 @@ func checkMachine(cfg config.Config, cgroupV2 bool, m machine.Machine) error {
 		if err != nil {
 			return err
 		}
+
 		if area != "" {
 			return &program.CantRunError{
 				What: fmt.Sprintf("swap is on (%s)", area),
@@ -52,6 +54,7 @@ func checkMachine(cfg config.Config, cgroupV2 bool, m machine.Machine) error {
 	if cfg.Machine.KernelDefaults {
 		return checkKernel(m)
 	}
+
 	return nil
 }
 
@@ -86,14 +89,17 @@ func checkKernel(m machine.Machine) error {
 		if err != nil {
 			return err
 		}
+
 		if have != want {
 			dotted := strings.ReplaceAll(name, "/", ".")
 			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", dotted, have, want))
 		}
 	}
+
 	if len(wrong) == 0 {
 		return nil
 	}
+
 	slices.Sort(wrong)
 	return &program.CantRunError{
 		What: "protectKernelDefaults: " + strings.Join(wrong, ", "),
@@ -121,6 +127,7 @@ func setOpenFiles(most uint64) error {
 	if most == 0 {
 		return nil
 	}
+
 	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most})
 	if err == nil {
 		return nil
@@ -131,11 +138,12 @@ func setOpenFiles(most uint64) error {
 		now.Cur = min(most, now.Max)
 		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &now)
 	}
+
 	return fmt.Errorf("set limit of open files: %w", err)
 }
 
-// checkFiles ends the start where a file that the configuration names is not what it should be: without the CA
-// no client of the agent's API could be told from another, without the certificate there is no API.
+// checkFiles ends the start where a file that the configuration names is not what it should be: without the
+// CA no client of the agent's API could be told from another, without the certificate there is no API.
 func checkFiles(api config.API) error {
 	if path := api.ClientCAFile; path != "" {
 		pem, err := os.ReadFile(path)
@@ -146,10 +154,12 @@ func checkFiles(api config.API) error {
 			return &program.UsageError{Err: fmt.Errorf("authentication.x509.clientCAFile: %w", err)}
 		}
 	}
+
 	if api.CertFile != "" {
 		if _, err := tls.LoadX509KeyPair(api.CertFile, api.KeyFile); err != nil {
 			return &program.UsageError{Err: fmt.Errorf("tlsCertFile, tlsPrivateKeyFile: %w", err)}
 		}
 	}
+
 	return nil
 }

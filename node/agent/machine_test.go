@@ -27,9 +27,11 @@ func proc(t *testing.T, changes map[string]string) machine.Machine {
 		"proc/sys/kernel/pid_max":     "32768\n",
 		"proc/sys/kernel/threads-max": "32768\n",
 	}
+
 	for name, value := range kernelDefaults {
 		files["proc/sys/"+name] = value + "\n"
 	}
+
 	maps.Copy(files, changes)
 
 	root := t.TempDir()
@@ -42,6 +44,7 @@ func proc(t *testing.T, changes map[string]string) machine.Machine {
 			t.Fatal(err)
 		}
 	}
+
 	return machine.Machine{Root: root}
 }
 
@@ -64,18 +67,24 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 		changes map[string]string
 		want    string
 	}{
-		"as it should be":          {set: nothing},
-		"cgroup v1":                {set: nothing, v1: true},
-		"cgroup v1, not wanted":    {set: noV1, v1: true, want: "cgroup v1"},
-		"cgroup v2":                {set: noV1},
-		"OOM in groups on v1":      {set: kills, v1: true, want: "singleProcessOOMKill"},
-		"OOM in groups":            {set: kills},
-		"swap":                     {set: nothing, changes: swap, want: "/swap.img)"},
-		"swap, wanted":             {set: func(c *config.Config) { c.Machine.NoSwap = false }, changes: swap},
-		"some reserved":            {set: reserve("pid", "10")},
-		"too much memory":          {set: reserve("memory", "9Ei"), want: "all memory of the machine is reserved"},
-		"too many processors":      {set: reserve("cpu", "4096"), want: "all cpu of the machine is reserved"},
-		"too many tasks":           {set: reserve("pid", "32768"), want: "all pid of the machine is reserved"},
+		"as it should be":       {set: nothing},
+		"cgroup v1":             {set: nothing, v1: true},
+		"cgroup v1, not wanted": {set: noV1, v1: true, want: "cgroup v1"},
+		"cgroup v2":             {set: noV1},
+		"OOM in groups on v1":   {set: kills, v1: true, want: "singleProcessOOMKill"},
+		"OOM in groups":         {set: kills},
+		"swap":                  {set: nothing, changes: swap, want: "/swap.img)"},
+		"swap, wanted":          {set: func(c *config.Config) { c.Machine.NoSwap = false }, changes: swap},
+		"some reserved":         {set: reserve("pid", "10")},
+		"too much memory": {
+			set:  reserve("memory", "9Ei"),
+			want: "all memory of the machine is reserved",
+		},
+		"too many processors": {set: reserve("cpu", "4096"), want: "all cpu of the machine is reserved"},
+		"too many tasks": {
+			set:  reserve("pid", "32768"),
+			want: "all pid of the machine is reserved",
+		},
 		"kernel, not protected":    {set: nothing, changes: panics},
 		"kernel":                   {set: kernel},
 		"kernel with other values": {set: kernel, changes: panics, want: "kernel.panic is 0, not 10"},
@@ -87,8 +96,10 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+
 			continue
 		}
+
 		_, advises := errors.AsType[*program.CantRunError](err)
 		if !advises || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q and advice", name, err, c.want)
@@ -113,6 +124,7 @@ func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
 	if err := checkFiles(config.API{}); err != nil {
 		t.Errorf("no files: %v", err)
 	}
+
 	for name, c := range map[string]struct {
 		api   config.API
 		field string

@@ -7,6 +7,7 @@ import (
 	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/lease"
 	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/nodestatus"
@@ -14,7 +15,7 @@ import (
 
 // runNode starts what the cluster sees of the node: its identity, its Node object and its Lease.
 func (s *surroundings) runNode(parts *parts, events nodestatus.Events) (*nodestatus.Reporter, error) {
-	requests := kube.CertificateRequests(s.client)
+	requests := identity.RequestsOf(s.client)
 	parts.run("identity", func(ctx context.Context) error {
 		return s.identity.Run(ctx, requests, s.cfg.Identity.Rotate)
 	})
@@ -22,12 +23,13 @@ func (s *surroundings) runNode(parts *parts, events nodestatus.Events) (*nodesta
 	status := nodestatus.New(s.statusConfig(), kube.Nodes(s.client), s.runtime, events)
 	parts.runSafe("node status", status.Run)
 
-	renewer := lease.New(kube.Leases(s.client), lease.Config{
+	renewer := lease.New(lease.Of(s.client), lease.Config{
 		Node:     s.cfg.NodeName,
 		Duration: s.cfg.Node.LeaseDuration,
 		Owner:    status.Node,
 		Log:      s.log,
 	})
+
 	parts.runSafe("lease", after(status.Registered(), renewer.Run))
 	return status, nil
 }
@@ -70,8 +72,8 @@ func givenIPs(node config.Node) []string {
 	return out
 }
 
-// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328). What is
-// not named here, such as resizing in place, keeps pods that need it away.
+// declaredFeatures are those that the scheduler looks for on a node and that this agent has (KEP-5328). What
+// is not named here, such as resizing in place, keeps pods that need it away.
 func declaredFeatures(gates config.Gates) []string {
 	if gates.RestartAllContainers {
 		return []string{"RestartAllContainersOnContainerExits"}

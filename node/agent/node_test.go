@@ -39,10 +39,12 @@ func TestTheNodesAddressIsGivenOrTheOneTowardsTheServer(t *testing.T) {
 	if err != nil || !slices.Equal(got, []string{"192.0.2.7", "2001:db8::7"}) {
 		t.Errorf("given: %v, %v", got, err)
 	}
+
 	got, err = nodeIPs(nil, kube.At("https://127.0.0.1:6443"))
 	if err != nil || !slices.Equal(got, []string{"127.0.0.1"}) {
 		t.Errorf("found: %v, %v", got, err)
 	}
+
 	_, err = nodeIPs(nil, kube.At("not a URL"))
 	if _, advises := errors.AsType[*program.CantRunError](err); !advises {
 		t.Errorf("no server: %v, want an error that says what to do", err)

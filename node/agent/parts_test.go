@@ -14,6 +14,7 @@ func TestOnePartThatFailsEndsAll(t *testing.T) {
 		<-ctx.Done()
 		close(ended)
 	})
+
 	p.run("broken", func(context.Context) error { return errors.New("disk on fire") })
 	err := p.wait()
 	p.end()
@@ -48,6 +49,7 @@ func TestAPartWaitsForWhatItComesAfter(t *testing.T) {
 	if len(ran) > 0 {
 		t.Error("it ran before")
 	}
+
 	close(happened)
 	part(t.Context())
 	if len(ran) == 0 {

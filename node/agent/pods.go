@@ -45,6 +45,7 @@ func (s *surroundings) newWorker(p workerParts) (*podworker.Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	files := hostFiles{resolver: s.cfg.Containers.ResolverConfig, root: s.cfg.RootDir}
 	if err := files.check(); err != nil {
 		return nil, err
@@ -66,6 +67,7 @@ func (s *surroundings) newWorker(p workerParts) (*podworker.Worker, error) {
 		Admit:       s.admission(p.status, p.env.Allocatable),
 		Refresh:     p.status.Refresh,
 	}
+
 	images := imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,
@@ -78,6 +80,7 @@ func (s *surroundings) newWorker(p workerParts) (*podworker.Worker, error) {
 		},
 		Parallel: s.cfg.Images.ParallelPulls,
 	})
+
 	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
 	return podworker.New(cfg, podworker.Deps{
 		Queue:   p.looks,
@@ -115,6 +118,7 @@ func (s *surroundings) containerConfig() (criconfig.Node, error) {
 	if err != nil {
 		return criconfig.Node{}, err
 	}
+
 	return criconfig.Node{
 		ClusterDNS:     s.cfg.Containers.ClusterDNS,
 		ClusterDomain:  s.cfg.Containers.ClusterDomain,
@@ -152,6 +156,7 @@ func (s *surroundings) admission(
 		StrictGroups:   s.info.SupplementalGroupsPolicy(),
 		PodResources:   s.cfg.Gates.PodResources,
 	}
+
 	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
 		node := fixed
 		node.Object, node.Pressure = status.Known(), status.Pressure()
@@ -172,10 +177,12 @@ func (s *surroundings) runPods(
 		files := podsource.NewFiles(pods, static.Path)
 		parts.run("static pods", files.Run)
 	}
+
 	if static.URL != "" {
 		page := podsource.NewPage(pods, static.URL, static.URLHeader, static.Interval)
 		parts.runSafe("static pods by HTTP", page.Run)
 	}
+
 	parts.runSafe("pods", after(status.Registered(), pods.Run))
 
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })

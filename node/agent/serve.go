@@ -11,7 +11,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
-	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/review"
 	"github.com/trivet-node/trivet/node/auth"
 	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletapi"
@@ -19,12 +19,13 @@ import (
 	"github.com/trivet-node/trivet/node/stats"
 )
 
-// serveHealth answers /healthz until ctx ends: kubeadm waits for it, and liveness checks of the service use it.
-// Nobody is authenticated there, so it serves nothing else. With an empty address it returns at once.
+// serveHealth answers /healthz until ctx ends: kubeadm waits for it, and liveness checks of the service use
+// it. Nobody is authenticated there, so it serves nothing else. With an empty address it returns at once.
 func serveHealth(ctx context.Context, address string) error {
 	if address == "" {
 		return nil
 	}
+
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("%w; stop the other agent or choose another --healthz-port", err)
@@ -35,9 +36,11 @@ func serveHealth(ctx context.Context, address string) error {
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
+
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+
 	return nil
 }
 
@@ -46,11 +49,13 @@ func (s *surroundings) runAPI(parts *parts, pods *podsource.Source) error {
 	if !s.cfg.API.Enabled {
 		return nil
 	}
+
 	serving, err := identity.NewServing(s.servingConfig())
 	if err != nil {
 		return err
 	}
-	requests := kube.CertificateRequests(s.client)
+
+	requests := identity.RequestsOf(s.client)
 	parts.run("serving certificate", func(ctx context.Context) error { return serving.Run(ctx, requests) })
 
 	cfg := s.apiConfig(pods)
@@ -66,6 +71,7 @@ func (s *surroundings) servingConfig() identity.ServingConfig {
 	for _, address := range append([]string{s.cfg.NodeName}, s.ips...) {
 		request.Address(address)
 	}
+
 	return identity.ServingConfig{
 		CertFile:  api.CertFile,
 		KeyFile:   api.KeyFile,
@@ -87,7 +93,7 @@ func (s *surroundings) authConfig() auth.Config {
 		TokenTTL:     api.TokenTTL,
 		AllowTTL:     api.AllowTTL,
 		DenyTTL:      api.DenyTTL,
-		Reviews:      kube.ReviewsOf(s.client),
+		Reviews:      review.Of(s.client),
 	}
 }
 
@@ -120,15 +126,18 @@ func (s *surroundings) apiConfig(pods *podsource.Source) kubeletapi.Config {
 	if s.cfg.Gates.Checkpoint {
 		cfg.CheckpointDir = s.checkpoints()
 	}
+
 	if s.cfg.Gates.Statusz {
 		cfg.Statusz = &kubeletapi.Status{
 			Version: strings.TrimPrefix(KubernetesVersion, "v"),
 			Started: s.started,
 		}
 	}
+
 	if s.cfg.Gates.Flagz {
 		cfg.Flagz = s.cfg.Flags
 	}
+
 	return cfg
 }
 

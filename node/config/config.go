@@ -1,10 +1,10 @@
 // Package config is the configuration of the node agent: kubelet's flags and KubeletConfiguration v1beta1, so
-// that a node's files serve both. Every field and flag of kubelet has a row in a table: it is served, or has no
-// effect, or is refused. What has no effect is named in a notice, once; what cannot be valid is an error that
-// names the field or flag.
+// that a node's files serve both. Every field and flag of kubelet has a row in a table: it is served, or has
+// no effect, or is refused. What has no effect is named in a notice, once; what cannot be valid is an error
+// that names the field or flag.
 //
-// Read parses and checks everything before anything starts. The parts of the agent get plain values: no text to
-// parse, and no pointer that may be nil.
+// Read parses and checks everything before anything starts. The parts of the agent get plain values: no text
+// to parse, and no pointer that may be nil.
 package config
 
 import (

@@ -60,6 +60,7 @@ func (c *settings) resolve() (Config, error) {
 			RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
 		},
 	}
+
 	out.Node = c.node()
 	out.Containers = containers(k)
 	out.Images = images(k)
@@ -75,6 +76,7 @@ func (c *settings) resolve() (Config, error) {
 	if out.Logs, err = logs(k); err != nil {
 		return Config{}, err
 	}
+
 	out.API, err = api(k)
 	return out, err
 }
@@ -117,10 +119,12 @@ func (c *settings) resources() (Resources, error) {
 	if err != nil {
 		return Resources{}, err
 	}
+
 	hard, err := threshold.ParseSet(k.EvictionHard)
 	if err != nil {
 		return Resources{}, fmt.Errorf("evictionHard: %w", err)
 	}
+
 	return Resources{
 		Reserved:       reserved,
 		EvictionHard:   hard,
@@ -182,6 +186,7 @@ func api(k *kubeletconfig.Configuration) (API, error) {
 	if err != nil {
 		return API{}, err
 	}
+
 	authentication, authorization := &k.Authentication, &k.Authorization
 	return API{
 		Enabled:        *k.EnableServer,

@@ -14,24 +14,26 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// Container is what a container's configuration is made of beside the specs of pod and node.
+// Container is what a container's configuration is made of beside the pod and the node.
 type Container struct {
-	Spec          *v1.Container
-	Attempt       uint32
-	ImageRef      string // as the runtime knows it
-	ImageUser     User
-	Command, Args []string // expanded
-	Env           []podenv.Variable
-	Mounts        []Mount
-	Devices       []Device
-	Groups        []int64 // of volumes
-	Target        string  // ID of the container whose process namespace an ephemeral container shares
+	Spec      *v1.Container
+	Attempt   uint32
+	ImageRef  string // as the runtime knows it
+	ImageUser User
+	Command   []string // expanded
+	Args      []string // expanded
+	Env       []podenv.Variable
+	Mounts    []Mount
+	Devices   []Device
+	Groups    []int64 // of volumes
+	// Target is the ID of the container whose process namespace an ephemeral container shares.
+	Target string
 }
 
-// CreateContainer is the configuration of one instance of a container.
+// CreateContainer returns the configuration of one instance of a container.
 func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerConfig, error) {
 	c := in.Spec
-	security, err := containerSecurity(node, pod, c, in.ImageUser, in.Groups)
+	security, err := containerSecurity(node, pod, in)
 	if err != nil {
 		return nil, err
 	}
@@ -66,20 +68,32 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerCo
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,
-		Linux:       &cri.LinuxContainerConfig{Resources: Resources(node, pod, c), SecurityContext: security},
+		Linux: &cri.LinuxContainerConfig{
+			Resources:       resourcesOf(node, pod, c),
+			SecurityContext: security,
+		},
 	}
-	if l := c.Lifecycle; l != nil && l.StopSignal != nil {
-		signal, ok := cri.Signal_value["SIGNAL_"+string(*l.StopSignal)]
-		if !ok {
-			return nil, fmt.Errorf("container %s: stop signal %q is not known", c.Name, *l.StopSignal)
-		}
-
-		out.StopSignal = cri.Signal(signal)
+	if out.StopSignal, err = stopSignal(c); err != nil {
+		return nil, err
 	}
 
 	return out, nil
 }
 
+// stopSignal returns the signal that the container wants, or the default one, which is the image's.
+func stopSignal(c *v1.Container) (cri.Signal, error) {
+	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
+		return cri.Signal_SIGNAL_RUNTIME_DEFAULT, nil
+	}
+	signal, ok := cri.Signal_value["SIGNAL_"+string(*c.Lifecycle.StopSignal)]
+	if !ok {
+		return 0, fmt.Errorf("container %s: stop signal %q is not known", c.Name, *c.Lifecycle.StopSignal)
+	}
+	return cri.Signal(signal), nil
+}
+
+// containerAnnotations are what a later life of the agent, or kubelet, must know of an instance and cannot
+// find in the API when the pod has gone from there.
 func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[string]string, error) {
 	path := c.TerminationMessagePath
 	if path == "" {
@@ -92,6 +106,7 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 		runtime.AnnotationMessagePath:   path,
 		runtime.AnnotationMessagePolicy: string(c.TerminationMessagePolicy),
 	}
+
 	if s := pod.DeletionGracePeriodSeconds; s != nil {
 		out[runtime.AnnotationDeletionGrace] = strconv.FormatInt(*s, 10)
 	}

@@ -42,12 +42,15 @@ func mounts(in []Mount) []*cri.Mount {
 		case v1.MountPropagationBidirectional:
 			one.Propagation = cri.MountPropagation_PROPAGATION_BIDIRECTIONAL
 		}
+
 		if m.ImageID != "" {
 			one.Image = &cri.ImageSpec{Image: m.ImageID, UserSpecifiedImage: m.Image}
 			one.ImageSubPath = m.ImageSubPath
 		}
+
 		out = append(out, one)
 	}
+
 	return out
 }
 
@@ -65,12 +68,14 @@ func devices(in []Device) []*cri.Device {
 		if d.ReadOnly {
 			permissions = "r"
 		}
+
 		out = append(out, &cri.Device{
 			ContainerPath: d.ContainerPath,
 			HostPath:      d.HostPath,
 			Permissions:   permissions,
 		})
 	}
+
 	return out
 }
 
@@ -82,8 +87,8 @@ func variables(in []podenv.Variable) []*cri.KeyValue {
 	return out
 }
 
-// CheckText refuses a container whose command or environment has a NUL byte: execve(2) would cut the text there.
-// Some runtimes do not look, and the process would get another value than the pod says.
+// CheckText refuses a container whose command or environment has a NUL byte: execve(2) would cut the text
+// there. Some runtimes do not look, and the process would get another value than the pod says.
 func CheckText(config *runtime.ContainerConfig) error {
 	for _, kv := range config.Envs {
 		if bytes.IndexByte(kv.Value, 0) >= 0 {

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	helpers "k8s.io/component-helpers/resource"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -20,8 +19,8 @@ const (
 	oomBestEffort = 1000
 )
 
-// Resources are the limits of a container.
-func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResources {
+// resourcesOf returns the limits of a container.
+func resourcesOf(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResources {
 	cpuRequest, hasRequest := c.Resources.Requests[v1.ResourceCPU]
 	cpuLimit := c.Resources.Limits[v1.ResourceCPU]
 	if !hasRequest {
@@ -32,19 +31,22 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResou
 		CpuPeriod:          cgroup.DefaultPeriod,
 		CpuShares:          int64(cgroup.Shares(cpuRequest.MilliValue())),
 		MemoryLimitInBytes: valueOf(c.Resources.Limits, v1.ResourceMemory),
-		OomScoreAdj:        OOMScore(node, pod, c),
+		OomScoreAdj:        oomScore(node, pod, c),
 	}
 	if node.CPUQuota {
 		out.CpuQuota = cgroup.Quota(cpuLimit.MilliValue())
 	}
 
 	for name, amount := range c.Resources.Limits {
-		if size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok {
-			out.HugepageLimits = append(
-				out.HugepageLimits,
-				&cri.HugepageLimit{PageSize: pageSize(size), Limit: uint64(amount.Value())},
-			)
+		size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix)
+		if !ok {
+			continue
 		}
+
+		out.HugepageLimits = append(out.HugepageLimits, &cri.HugepageLimit{
+			PageSize: pageSize(size),
+			Limit:    uint64(amount.Value()),
+		})
 	}
 
 	if node.CgroupV2 {
@@ -71,7 +73,7 @@ func forbidSwap(out *cri.LinuxContainerResources, v2 bool) {
 	out.MemorySwapLimitInBytes = out.MemoryLimitInBytes
 }
 
-// pageSize turns "2Mi" into the kernel's "2MB".
+// pageSize converts "2Mi" to the kernel's "2MB".
 func pageSize(binary string) string { return strings.TrimSuffix(binary, "i") + "B" }
 
 func valueOf(list v1.ResourceList, name v1.ResourceName) int64 {
@@ -79,9 +81,9 @@ func valueOf(list v1.ResourceList, name v1.ResourceName) int64 {
 	return q.Value()
 }
 
-// OOMScore is the oom_score_adj of a container by the quality of service of its pod: the less of the node's
-// memory a burstable one asked for, the sooner it goes.
-func OOMScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
+// oomScore returns the oom_score_adj of a container by the quality of service of its pod: the less of the
+// node's memory a burstable one requests, the sooner it is killed.
+func oomScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
 	if critical(pod) {
 		return oomGuaranteed
 	}
@@ -102,13 +104,16 @@ func OOMScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
 	return min(max(score, 1000+oomGuaranteed), oomBestEffort-1)
 }
 
-// critical: static pods and those of priority system-node-critical.
+// nodeCritical is the priority of the class system-node-critical.
+const nodeCritical = 2_000_001_000
+
+// critical reports whether the node cannot do without the pod: a static one, or one of that priority.
 func critical(pod *v1.Pod) bool {
-	const systemCritical = 2000000000
 	return manifest.IsStatic(pod.Annotations) ||
-		pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical+1000
+		pod.Spec.Priority != nil && *pod.Spec.Priority >= nodeCritical
 }
 
+// overhead is what the pod's runtime class costs beside its containers; nil if it costs nothing.
 func overhead(node Node, pod *v1.Pod) *cri.LinuxContainerResources {
 	if len(pod.Spec.Overhead) == 0 {
 		return nil
@@ -123,23 +128,13 @@ func podResources(node Node, pod *v1.Pod) *cri.LinuxContainerResources {
 }
 
 func fromLists(node Node, requests, limits v1.ResourceList) *cri.LinuxContainerResources {
-	cpu := func(l v1.ResourceList) int64 {
-		q, ok := l[v1.ResourceCPU]
-		if !ok {
-			q = resource.Quantity{}
-		}
-
-		return q.MilliValue()
-	}
-
 	out := &cri.LinuxContainerResources{
 		CpuPeriod:          cgroup.DefaultPeriod,
-		CpuShares:          int64(cgroup.Shares(cpu(requests))),
+		CpuShares:          int64(cgroup.Shares(requests.Cpu().MilliValue())),
 		MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory),
 	}
 	if node.CPUQuota {
-		out.CpuQuota = cgroup.Quota(cpu(limits))
+		out.CpuQuota = cgroup.Quota(limits.Cpu().MilliValue())
 	}
-
 	return out
 }

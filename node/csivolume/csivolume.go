@@ -14,17 +14,13 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/keylock"
-	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/node/csiplugin"
-	"github.com/trivet-node/trivet/node/fsgroup"
-	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/token"
 	"github.com/trivet-node/trivet/node/volume"
 )
@@ -324,46 +320,6 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 	return nil
 }
 
-// giveToGroup changes the owner as fsGroupPolicy says, unless the driver has done so (VOLUME_MOUNT_GROUP).
-// What the pod can only read is left as it is: it cannot be changed, and where it could, other pods would see
-// it change.
-func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
-	if c.FSGroup == nil || c.Block || c.ReadOnly ||
-		c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) ||
-		!c.wantsGroup() {
-		return nil
-	}
-
-	var fs unix.Statfs_t
-	if err := unix.Statfs(c.place.target, &fs); err != nil {
-		return fmt.Errorf("stat volume %s: %w", c.place.target, err)
-	}
-
-	// It may be read-only by its mount options, or by its driver.
-	if fs.Flags&unix.ST_RDONLY != 0 {
-		return nil
-	}
-
-	onMismatch := podspec.FSGroupOnRootMismatch(c.Pod)
-	return fsgroup.Apply(ctx, c.place.target, *c.FSGroup, false, onMismatch)
-}
-
-func (c *call) wantsGroup() bool {
-	switch *c.policy.FSGroupPolicy {
-	case storagev1.NoneFSGroupPolicy:
-		return false
-	case storagev1.FileFSGroupPolicy:
-		return true
-	}
-
-	if c.PV == nil || c.PV.Spec.CSI.FSType == "" {
-		return false
-	}
-
-	modes := c.PV.Spec.AccessModes
-	return slices.Contains(modes, v1.ReadWriteOnce) || slices.Contains(modes, v1.ReadWriteOncePod)
-}
-
 func (m *Mounter) secrets(ctx context.Context, ref *v1.SecretReference) (map[string]string, error) {
 	if ref == nil {
 		return nil, nil
@@ -380,45 +336,6 @@ func (m *Mounter) secrets(ctx context.Context, ref *v1.SecretReference) (map[str
 	}
 
 	return out, nil
-}
-
-// attached waits until the controller has attached the volume to this node, for drivers that need that. The
-// Node authorizer allows to read an attachment by name but not to watch it, so this polls, less and less
-// often.
-func (m *Mounter) attached(ctx context.Context, c *call) error {
-	if c.Inline != nil || !isTrue(c.policy.AttachRequired) {
-		return nil
-	}
-
-	name := attachmentName(c.handle, c.driver.Name, m.cfg.Node)
-	ctx, cancel := context.WithTimeout(ctx, attachWait)
-	defer cancel()
-
-	backoff := retry.Backoff{First: 50 * time.Millisecond, Max: 2 * time.Second}
-	err := retry.Until(ctx, backoff, func(ctx context.Context) error { return m.attachment(ctx, name, c) })
-	if err != nil {
-		return fmt.Errorf("wait for the volume to be attached: %w", err)
-	}
-
-	return nil
-}
-
-// attachment looks once whether the volume is attached, and takes the metadata over if it is.
-func (m *Mounter) attachment(ctx context.Context, name string, c *call) error {
-	attachment, err := m.cfg.Objects.VolumeAttachment(ctx, name)
-	switch {
-	case err != nil:
-		return err
-	case attachment.DeletionTimestamp != nil:
-		return fmt.Errorf("volume attachment %s is being deleted", name)
-	case attachment.Status.Attached:
-		c.context = attachment.Status.AttachmentMetadata
-		return nil
-	case attachment.Status.AttachError != nil:
-		return errors.New(attachment.Status.AttachError.Message)
-	}
-
-	return fmt.Errorf("volume attachment %s is not attached yet", name)
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }

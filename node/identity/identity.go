@@ -35,6 +35,12 @@ func (c Config) store() Store { return Store{Dir: c.CertDir, Name: "kubelet-clie
 // Requests are the CertificateSigningRequests of an API server.
 type Requests = kube.Objects[certificatesv1.CertificateSigningRequest]
 
+// RequestsOf returns the CertificateSigningRequests of a client's server.
+func RequestsOf(c *kube.Client) Requests {
+	return kube.Of[certificatesv1.CertificateSigningRequest, certificatesv1.CertificateSigningRequestList](
+		c, certificatesv1.SchemeGroupVersion, "certificatesigningrequests")
+}
+
 // Identity is the node's client certificate, or the way to get one.
 type Identity struct {
 	cfg       Config
@@ -51,6 +57,7 @@ func New(cfg Config) (*Identity, error) {
 		own.UserAgent = cfg.UserAgent
 		return &Identity{cfg: cfg, api: own}, nil
 	}
+
 	if cfg.Bootstrap == "" {
 		return nil, fmt.Errorf("%w; no bootstrap kubeconfig is given", reason)
 	}
@@ -59,10 +66,16 @@ func New(cfg Config) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	bootstrap.UserAgent = cfg.UserAgent
 	cfg.Log.Info("a client certificate is requested", "node", cfg.NodeName, "because", reason.Error())
 	closed := newGate()
-	return &Identity{cfg: cfg, api: bootstrap.Via(closed), bootstrap: &bootstrap, gate: closed}, nil
+	return &Identity{
+		cfg:       cfg,
+		api:       bootstrap.Via(closed),
+		bootstrap: &bootstrap,
+		gate:      closed,
+	}, nil
 }
 
 // API is how to reach the API server as the node. Requests wait, as long as they may, until Run has got the
@@ -78,6 +91,7 @@ func (id *Identity) Run(ctx context.Context, requests Requests, rotate bool) err
 		if err != nil {
 			return fmt.Errorf("join as node %s: %w", id.cfg.NodeName, err)
 		}
+
 		id.gate.open(own)
 	}
 
@@ -85,12 +99,14 @@ func (id *Identity) Run(ctx context.Context, requests Requests, rotate bool) err
 	if _, err := os.Stat(store.Current()); !rotate || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+
 	keep := renewal{
 		store:   store,
 		request: Request{NodeName: id.cfg.NodeName},
 		sign:    requests,
 		log:     id.cfg.Log,
 	}
+
 	keep.run(ctx)
 	return nil
 }
@@ -100,33 +116,40 @@ func usable(path string, now time.Time) (kube.Config, error) {
 	if _, err := os.Stat(path); err != nil {
 		return kube.Config{}, fmt.Errorf("kubeconfig: %w", err)
 	}
+
 	cfg, err := kube.Load(path)
 	if err != nil {
 		return kube.Config{}, err
 	}
+
 	cert, key, err := cfg.ClientCertificate()
 	if err != nil {
 		return kube.Config{}, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
+
 	if cert == nil {
-		return cfg, nil // a token, an exec plugin or nothing: whether that is enough is the server's decision
+		// a token, an exec plugin or nothing: whether that is enough is the server's decision
+		return cfg, nil
 	}
 
 	pair, err := parsePair(path, cert, key)
 	if err != nil {
 		return kube.Config{}, err
 	}
+
 	if end := pair.Leaf.NotAfter; now.After(end) {
 		return kube.Config{}, fmt.Errorf("kubeconfig %s: client certificate ended at %s",
 			path, end.Format(time.RFC3339))
 	}
+
 	return cfg, nil
 }
 
 // joinPauses are those between attempts to get the first certificate: somebody may have to approve it.
 var joinPauses = retry.Backoff{First: time.Second, Max: 30 * time.Second}
 
-// join gets the first certificate, writes the kubeconfig that names it, and returns the transport that has it.
+// join gets the first certificate, writes the kubeconfig that names it, and returns the transport that has
+// it.
 func (id *Identity) join(ctx context.Context) (http.RoundTripper, error) {
 	if err := id.firstCertificate(ctx); err != nil {
 		return nil, err
@@ -141,8 +164,8 @@ func (id *Identity) join(ctx context.Context) (http.RoundTripper, error) {
 	return own.Transport()
 }
 
-// firstCertificate gets the first certificate. One that an earlier run got, but was killed before it wrote the
-// kubeconfig, is taken.
+// firstCertificate gets the first certificate. One that an earlier run got, but was killed before it wrote
+// the kubeconfig, is taken.
 func (id *Identity) firstCertificate(ctx context.Context) error {
 	store := id.cfg.store()
 	pair, err := store.Load()
@@ -155,7 +178,8 @@ func (id *Identity) firstCertificate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	requests := kube.CertificateRequests(client)
+
+	requests := RequestsOf(client)
 	for pause := range joinPauses.Attempts(ctx) {
 		var cert, key []byte
 		cert, key, err = Sign(ctx, requests, Request{NodeName: id.cfg.NodeName})
@@ -163,8 +187,10 @@ func (id *Identity) firstCertificate(ctx context.Context) error {
 			_, err = store.Put(cert, key, time.Now())
 			return err
 		}
+
 		id.cfg.Log.Warn("no client certificate yet", "node", id.cfg.NodeName, "err", err, "retry", pause)
 	}
+
 	return errors.Join(err, context.Cause(ctx))
 }
 

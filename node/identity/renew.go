@@ -37,9 +37,11 @@ func (r renewal) run(ctx context.Context) {
 			if r.renewed != nil {
 				r.renewed(pair)
 			}
+
 		case ctx.Err() == nil:
 			r.log.Warn("certificate is not renewed", "name", r.store.Name, "err", err)
 		}
+
 		if retry.Sleep(ctx, time.Until(next)) != nil {
 			return
 		}
@@ -55,6 +57,7 @@ func (r renewal) current(ctx context.Context) (*tls.Certificate, error) {
 
 	ctx, cancel := context.WithTimeout(ctx, signTimeout)
 	defer cancel()
+
 	cert, key, err := Sign(ctx, r.sign, r.request)
 	if err != nil {
 		return nil, err
@@ -62,6 +65,7 @@ func (r renewal) current(ctx context.Context) (*tls.Certificate, error) {
 	if pair, err = r.store.Put(cert, key, time.Now()); err != nil {
 		return nil, err
 	}
+
 	r.log.Info("certificate is renewed", "name", r.store.Name, "ends", pair.Leaf.NotAfter)
 	return pair, nil
 }

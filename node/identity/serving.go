@@ -53,10 +53,12 @@ func NewServing(cfg ServingConfig) (*Serving, error) {
 			s.current.Store(pair)
 			return s, nil
 		}
+
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			cfg.Log.Warn("serving certificate is replaced", "err", err)
 		}
 	}
+
 	return s, s.selfSign()
 }
 
@@ -66,6 +68,7 @@ func (s *Serving) selfSign() error {
 	if err != nil {
 		return err
 	}
+
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return fmt.Errorf("self-signed certificate: %w", err)
@@ -84,6 +87,7 @@ func (s *Serving) selfSign() error {
 		DNSNames:              append([]string{request.NodeName}, request.DNSNames...),
 		IPAddresses:           request.IPs,
 	}
+
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return fmt.Errorf("self-signed certificate: %w", err)
@@ -94,6 +98,7 @@ func (s *Serving) selfSign() error {
 	if err != nil {
 		return err
 	}
+
 	s.current.Store(pair)
 	return nil
 }
@@ -117,6 +122,7 @@ func (s *Serving) reload() error {
 	if err != nil {
 		return fmt.Errorf("serving certificate: %w", err)
 	}
+
 	stamp := info.ModTime().UnixNano()
 	if stamp == s.loaded.Load() {
 		return nil
@@ -126,6 +132,7 @@ func (s *Serving) reload() error {
 	if err != nil {
 		return fmt.Errorf("serving certificate: %w", err)
 	}
+
 	key, err := os.ReadFile(s.cfg.KeyFile)
 	if err != nil {
 		return fmt.Errorf("serving key: %w", err)
@@ -135,6 +142,7 @@ func (s *Serving) reload() error {
 	if err != nil {
 		return err
 	}
+
 	s.current.Store(pair)
 	s.loaded.Store(stamp)
 	return nil
@@ -146,6 +154,7 @@ func (s *Serving) Run(ctx context.Context, requests Requests) error {
 	if !s.cfg.Bootstrap || s.cfg.CertFile != "" {
 		return nil
 	}
+
 	keep := renewal{
 		store:   s.cfg.store(),
 		request: s.cfg.Request,
@@ -153,6 +162,7 @@ func (s *Serving) Run(ctx context.Context, requests Requests) error {
 		renewed: s.current.Store,
 		log:     s.cfg.Log,
 	}
+
 	keep.run(ctx)
 	return nil
 }

@@ -57,6 +57,7 @@ func (r Request) object(der []byte) *certificatesv1.CertificateSigningRequest {
 		out.Spec.SignerName = certificatesv1.KubeletServingSignerName
 		out.Spec.Usages[1] = certificatesv1.UsageServerAuth
 	}
+
 	return out
 }
 
@@ -67,6 +68,7 @@ func Sign(ctx context.Context, requests Requests, r Request) (cert, key []byte, 
 	if err != nil {
 		return nil, nil, err
 	}
+
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
 		Subject: pkix.Name{
 			CommonName:   userName(r.NodeName),
@@ -83,6 +85,7 @@ func Sign(ctx context.Context, requests Requests, r Request) (cert, key []byte, 
 	if err != nil {
 		return nil, nil, fmt.Errorf("create certificate signing request: %w", err)
 	}
+
 	cert, err = await(ctx, requests, created.Name, created.UID)
 	return cert, key, err
 }
@@ -103,17 +106,21 @@ func await(ctx context.Context, requests Requests, name string, uid types.UID) (
 		default:
 			cert, refused = decision(csr)
 		}
+
 		if cert != nil || refused != nil {
 			return errDecided
 		}
+
 		return nil
 	}
+
 	for range retry.Every(ctx, time.Second) {
 		err := kube.Follow(ctx, requests, "", name, see)
 		if errors.Is(err, errDecided) {
 			return cert, refused
 		}
 	}
+
 	return nil, fmt.Errorf("certificate signing request %s is not answered (is it approved?): %w",
 		name, context.Cause(ctx))
 }
@@ -126,6 +133,7 @@ func decision(csr *certificatesv1.CertificateSigningRequest) ([]byte, error) {
 		if c.Status == corev1.ConditionFalse {
 			continue
 		}
+
 		switch c.Type {
 		case certificatesv1.CertificateDenied, certificatesv1.CertificateFailed:
 			return nil, fmt.Errorf("certificate signing request %s: %s: %s: %s",
@@ -134,11 +142,13 @@ func decision(csr *certificatesv1.CertificateSigningRequest) ([]byte, error) {
 			approved = true
 		}
 	}
+
 	if !approved || len(csr.Status.Certificate) == 0 {
 		return nil, nil
 	}
 	if block, _ := pem.Decode(csr.Status.Certificate); block == nil {
 		return nil, fmt.Errorf("certificate signing request %s: the issued certificate is not PEM", csr.Name)
 	}
+
 	return csr.Status.Certificate, nil
 }

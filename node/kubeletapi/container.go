@@ -3,6 +3,7 @@ package kubeletapi
 import (
 	"context"
 	"fmt"
+	"net/http"
 
 	v1 "k8s.io/api/core/v1"
 
@@ -10,16 +11,30 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// pod finds a pod of the node by name, and by UID if one is given (a pod may have been made anew under its
-// name).
+// annotationMirror has, at a mirror pod, the UID that its static pod has at the node.
+const annotationMirror = "kubernetes.io/config.mirror"
+
+// pod finds a pod of the node by its name. An earlier pod may have had the same; if uid is not empty it must
+// be that of the pod.
 func (s *Server) pod(namespace, name, uid string) (*v1.Pod, error) {
 	for _, p := range s.cfg.Pods.Pods() {
-		if p.Namespace == namespace && p.Name == name &&
-			(uid == "" || string(p.UID) == uid || p.Annotations["kubernetes.io/config.mirror"] == uid) {
+		if p.Namespace != namespace || p.Name != name {
+			continue
+		}
+		if uid == "" || string(p.UID) == uid || p.Annotations[annotationMirror] == uid {
 			return p, nil
 		}
 	}
 	return nil, notFound("pod does not exist: %s/%s", namespace, name)
+}
+
+// target returns the ID of the running container that the path names.
+func (s *Server) target(r *http.Request) (string, error) {
+	pod, err := s.pod(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid"))
+	if err != nil {
+		return "", err
+	}
+	return s.runningContainer(r.Context(), pod, r.PathValue("container"))
 }
 
 // runningContainer returns the ID of the running instance of a container.

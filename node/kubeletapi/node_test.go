@@ -67,6 +67,7 @@ func streams(t *testing.T) streaming.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	backend.Config.Handler = server
 	backend.Start()
 	t.Cleanup(backend.Close)
@@ -105,11 +106,13 @@ func newNode(t *testing.T, mods ...func(*kubeletapi.Config)) *node {
 		config:  criconfig.Node{LogRoot: t.TempDir()},
 		ids:     map[string]string{},
 	}
+
 	n.runtime.Stream(streams(t))
 	conn, err := socket.Dial(n.runtime.Socket)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { conn.Close() })
 	n.client = runtime.New(conn, conn, slog.New(slog.DiscardHandler))
 
@@ -117,6 +120,7 @@ func newNode(t *testing.T, mods ...func(*kubeletapi.Config)) *node {
 	for _, name := range []string{"c", "waits", "crashes", "done"} {
 		n.pod.Spec.Containers = append(n.pod.Spec.Containers, v1.Container{Name: name})
 	}
+
 	n.start()
 	n.pod.Status.ContainerStatuses = []v1.ContainerStatus{
 		{Name: "c", LastTerminationState: n.ended("c/0")},
@@ -134,6 +138,7 @@ func (n *node) start() {
 	if n.sandbox, err = criconfig.Sandbox(n.config, n.pod, 0, ""); err != nil {
 		n.t.Fatal(err)
 	}
+
 	sandbox, err := n.client.RunSandbox(n.t.Context(), n.sandbox, "")
 	if err != nil {
 		n.t.Fatal(err)
@@ -157,6 +162,7 @@ func (n *node) instance(sandbox, name string, attempt uint32, image string) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+
 	id, err := n.client.CreateContainer(n.t.Context(), sandbox, config, n.sandbox)
 	if err != nil {
 		n.t.Fatal(err)
@@ -171,6 +177,7 @@ func (n *node) instance(sandbox, name string, attempt uint32, image string) {
 	if err := os.MkdirAll(filepath.Dir(log), 0o700); err != nil {
 		n.t.Fatal(err)
 	}
+
 	line := fmt.Sprintf("2026-01-02T03:04:05Z stdout F line of %s\n", key)
 	if err := os.WriteFile(log, []byte(line), 0o600); err != nil {
 		n.t.Fatal(err)
@@ -184,7 +191,9 @@ func (n *node) ended(key string) v1.ContainerState {
 
 func (n *node) listen(mods []func(*kubeletapi.Config)) *url.URL {
 	n.t.Helper()
-	certs := httptest.NewTLSServer(nil) // for its certificate
+
+	// for its certificate
+	certs := httptest.NewTLSServer(nil)
 	certs.Close()
 	cfg := kubeletapi.Config{
 		Pods:    pods{n.pod},
@@ -195,6 +204,7 @@ func (n *node) listen(mods []func(*kubeletapi.Config)) *url.URL {
 			return &certs.TLS.Certificates[0], nil
 		},
 	}
+
 	for _, mod := range mods {
 		mod(&cfg)
 	}
@@ -204,6 +214,7 @@ func (n *node) listen(mods []func(*kubeletapi.Config)) *url.URL {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(context.WithoutCancel(n.t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, listener) }()
@@ -213,6 +224,7 @@ func (n *node) listen(mods []func(*kubeletapi.Config)) *url.URL {
 			n.t.Error(err)
 		}
 	})
+
 	return &url.URL{Scheme: "https", Host: listener.Addr().String()}
 }
 
@@ -223,14 +235,17 @@ func get(t *testing.T, base *url.URL, path string) (int, string) {
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 		DisableKeepAlives: true,
 	}}
+
 	r, err := c.Get(base.String() + path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Body.Close()
+
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return r.StatusCode, string(body)
 }

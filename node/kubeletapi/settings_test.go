@@ -31,58 +31,70 @@ func all(dir string) func(*kubeletapi.Config) {
 	}
 }
 
-func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
-	const off = http.StatusMethodNotAllowed
-	for name, c := range map[string]struct {
-		off  kubeletapi.Off
-		want map[string]int
-	}{
-		"nothing off": {kubeletapi.Off{}, map[string]int{
-			"/logs/":                200,
-			"/runningpods/":         200,
-			"/configz":              200,
-			"/statusz":              200,
-			"/flagz":                200,
-			"/debug/pprof/":         404,
-			"/debug/flags/v":        404,
-			"/containerLogs/ns/p/c": 200,
-			"/run/ns/p/c":           405,
-			"/checkpoint/ns/p/c":    405,
-			"/allocatedPods":        404,
-		}},
-		"debugging": {kubeletapi.Off{Debugging: true}, map[string]int{
-			"/healthz":                        200,
-			"/pods":                           200,
-			"/metrics":                        501,
-			"/stats/summary":                  501,
-			"/logs/":                          off,
-			"/logs/x":                         off,
-			"/runningpods/":                   off,
-			"/containerLogs/ns/p/c":           off,
-			"/exec/ns/p/c?command=x&output=1": off,
-			"/attach/ns/p/c":                  off,
-			"/portForward/ns/p":               off,
-			"/run/ns/p/c":                     off,
-			"/debug/pprof/heap":               off,
-			"/configz":                        404,
-			"/checkpoint/ns/p/c":              404,
-			"/statusz":                        404,
-			"/flagz":                          404,
-		}},
-		"logs": {kubeletapi.Off{SystemLogs: true},
-			map[string]int{"/logs/": off, "/logs/x": off, "/containerLogs/ns/p/c": 200}},
-		"profiling": {kubeletapi.Off{Profiling: true},
-			map[string]int{"/debug/pprof/": off, "/debug/pprof/heap": off, "/logs/": 200}},
-		"debug flags": {kubeletapi.Off{DebugFlags: true},
-			map[string]int{"/debug/flags/v": off, "/logs/": 200}},
-	} {
-		base := serve(t, all(t.TempDir()), func(cfg *kubeletapi.Config) { cfg.Off = c.off })
-		for path, want := range c.want {
-			if code, body := get(t, base, path); code != want {
-				t.Errorf("%s off: %s: %d %q, want %d", name, path, code, body, want)
-			}
+// answers checks the codes of an endpoint on which everything is configured.
+func answers(t *testing.T, off kubeletapi.Off, want map[string]int) {
+	t.Helper()
+	base := serve(t, all(t.TempDir()), func(cfg *kubeletapi.Config) { cfg.Off = off })
+	for path, code := range want {
+		if got, body := get(t, base, path); got != code {
+			t.Errorf("%+v: %s: %d %q, want %d", off, path, got, body, code)
 		}
 	}
+}
+
+func TestEndpointsAreServedUnlessTheyAreSwitchedOff(t *testing.T) {
+	answers(t, kubeletapi.Off{}, map[string]int{
+		"/logs/":                200,
+		"/runningpods/":         200,
+		"/configz":              200,
+		"/statusz":              200,
+		"/flagz":                200,
+		"/debug/pprof/":         404,
+		"/debug/flags/v":        404,
+		"/containerLogs/ns/p/c": 200,
+		"/run/ns/p/c":           405,
+		"/checkpoint/ns/p/c":    405,
+		"/allocatedPods":        404,
+	})
+}
+
+func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
+	const off = http.StatusMethodNotAllowed
+	answers(t, kubeletapi.Off{Debugging: true}, map[string]int{
+		"/healthz":                        200,
+		"/pods":                           200,
+		"/metrics":                        501,
+		"/stats/summary":                  501,
+		"/logs/":                          off,
+		"/logs/x":                         off,
+		"/runningpods/":                   off,
+		"/containerLogs/ns/p/c":           off,
+		"/exec/ns/p/c?command=x&output=1": off,
+		"/attach/ns/p/c":                  off,
+		"/portForward/ns/p":               off,
+		"/run/ns/p/c":                     off,
+		"/debug/pprof/heap":               off,
+		"/configz":                        404,
+		"/checkpoint/ns/p/c":              404,
+		"/statusz":                        404,
+		"/flagz":                          404,
+	})
+
+	// The other switches are for one path each.
+	answers(t, kubeletapi.Off{SystemLogs: true}, map[string]int{
+		"/logs/":                off,
+		"/logs/x":               off,
+		"/containerLogs/ns/p/c": 200,
+	})
+	answers(t, kubeletapi.Off{Profiling: true}, map[string]int{
+		"/debug/pprof/":     off,
+		"/debug/pprof/heap": off,
+		"/logs/":            200,
+	})
+	answers(t, kubeletapi.Off{DebugFlags: true}, map[string]int{
+		"/debug/flags/v": off,
+		"/logs/":         200,
+	})
 }
 
 func TestWhatIsNotConfiguredIsNotFound(t *testing.T) {
@@ -144,9 +156,10 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 		code int
 		want string
 	}{
-		"/logs/":            {200, `<a href="./pods/">pods/</a>`},
-		"/logs/pods/":       {200, `<a href="./a%3Fb">a?b</a>`},
-		"/logs/pods":        {200, `<a href="./a%3Fb">a?b</a>`}, // by way of a redirect
+		"/logs/":      {200, `<a href="./pods/">pods/</a>`},
+		"/logs/pods/": {200, `<a href="./a%3Fb">a?b</a>`},
+		// This one is a redirect to the one above.
+		"/logs/pods":        {200, `<a href="./a%3Fb">a?b</a>`},
 		"/logs/syslog":      {200, "line\n"},
 		"/logs/in":          {200, "line\n"},
 		"/logs/none":        {404, ""},
@@ -179,9 +192,10 @@ func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
 	}
 
 	for path, want := range map[string]int{
-		"/checkpoint/ns/none/c":                            404,
-		"/checkpoint/ns/p/none":                            404,
-		"/checkpoint/ns/p/c?timeout=soon":                  404, // kubelet's code
+		"/checkpoint/ns/none/c": 404,
+		"/checkpoint/ns/p/none": 404,
+		// 404 is kubelet's code for these.
+		"/checkpoint/ns/p/c?timeout=soon":                  404,
 		"/checkpoint/ns/p/c?timeout=-1":                    404,
 		"/checkpoint/ns/p/c?timeout=1&timeout=99999999999": 200,
 	} {

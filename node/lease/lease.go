@@ -11,14 +11,21 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// API is where the Lease is kept: kube.Leases of a client.
+// API is where the Lease is kept: Of a client.
 type API interface {
 	Get(ctx context.Context, namespace, name string) (*coordinationv1.Lease, error)
 	Create(ctx context.Context, lease *coordinationv1.Lease) (*coordinationv1.Lease, error)
 	Update(ctx context.Context, lease *coordinationv1.Lease) (*coordinationv1.Lease, error)
+}
+
+// Of returns the Leases of a client's server.
+func Of(c *kube.Client) kube.Objects[coordinationv1.Lease] {
+	return kube.Of[coordinationv1.Lease, coordinationv1.LeaseList](
+		c, coordinationv1.SchemeGroupVersion, "leases")
 }
 
 // Config says whose Lease it is.
@@ -72,11 +79,14 @@ func (r *Renewer) renew(ctx context.Context, known *coordinationv1.Lease) (*coor
 				ObjectMeta: metav1.ObjectMeta{Namespace: v1.NamespaceNodeLease, Name: r.cfg.Node},
 			}))
 		}
+
 		if err != nil {
 			return nil, err
 		}
+
 		known = found
 	}
+
 	return r.api.Update(ctx, r.fill(known.DeepCopy()))
 }
 
@@ -93,5 +103,6 @@ func (r *Renewer) fill(lease *coordinationv1.Lease) *coordinationv1.Lease {
 			UID:        owner.UID,
 		}}
 	}
+
 	return lease
 }

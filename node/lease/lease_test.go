@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/kube/kubetest"
 	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/node/lease"
@@ -22,12 +21,13 @@ import (
 // renewed runs a renewer of a short lease until the test ends.
 func renewed(t *testing.T, server *kubetest.Server) {
 	t.Helper()
-	r := lease.New(kube.Leases(server.Client()), lease.Config{
+	r := lease.New(lease.Of(server.Client()), lease.Config{
 		Node:     "n",
 		Duration: time.Second,
 		Owner:    func() *v1.Node { return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "u"}} },
 		Log:      slog.New(slog.DiscardHandler),
 	})
+
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
@@ -82,6 +82,7 @@ func TestALeaseIsRenewedWithoutReadingItAgain(t *testing.T) {
 			reads++
 		}
 	}
+
 	if reads != 1 {
 		t.Errorf("read %d times", reads)
 	}

@@ -52,6 +52,7 @@ func (m Machine) Memory() (Memory, error) {
 	if err != nil {
 		return Memory{}, err
 	}
+
 	out := Memory{}
 	fields := map[string]*int64{
 		"MemTotal":     &out.Total,
@@ -59,22 +60,26 @@ func (m Machine) Memory() (Memory, error) {
 		"MemAvailable": &out.Available,
 		"AnonPages":    &out.Anonymous,
 	}
+
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(line, ":")
 		field := fields[name]
 		if field == nil {
 			continue
 		}
+
 		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
 		if err != nil {
 			return Memory{}, fmt.Errorf("/proc/meminfo: %s: %w", name, err)
 		}
+
 		*field = kib << 10
 	}
 
 	if out.Total == 0 {
 		return Memory{}, errors.New("/proc/meminfo has no MemTotal")
 	}
+
 	return out, nil
 }
 
@@ -107,14 +112,17 @@ func (m Machine) Tasks() (now, limit int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+
 	fields := strings.Fields(text)
 	if len(fields) < 4 {
 		return 0, 0, fmt.Errorf("/proc/loadavg: %q", text)
 	}
+
 	_, tasks, _ := strings.Cut(fields[3], "/")
 	if now, err = strconv.ParseInt(tasks, 10, 64); err != nil {
 		return 0, 0, fmt.Errorf("/proc/loadavg: %w", err)
 	}
+
 	limit, err = m.MaxTasks()
 	return now, limit, err
 }
@@ -127,12 +135,15 @@ func (m Machine) MaxTasks() (int64, error) {
 		if err != nil {
 			return 0, err
 		}
+
 		n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("/%s: %w", file, err)
 		}
+
 		limit = min(limit, n)
 	}
+
 	return limit, nil
 }
 
@@ -146,10 +157,12 @@ func (m Machine) Swap() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("swap of the machine: %w", err)
 	}
+
 	_, areas, _ := strings.Cut(text, "\n")
 	if fields := strings.Fields(areas); len(fields) > 0 {
 		return fields[0], nil
 	}
+
 	return "", nil
 }
 
@@ -177,15 +190,18 @@ func (m Machine) Capacity(dir string) (v1.ResourceList, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	disk, err := FileSystemOf(dir)
 	if err != nil {
 		return nil, err
 	}
+
 	out := v1.ResourceList{
 		v1.ResourceCPU:              *resource.NewQuantity(int64(CPUs()), resource.DecimalSI),
 		v1.ResourceMemory:           *resource.NewQuantity(memory.Total, resource.BinarySI),
 		v1.ResourceEphemeralStorage: *resource.NewQuantity(disk.Size, resource.BinarySI),
 	}
+
 	m.addHugePages(out)
 	return out, nil
 }
@@ -195,18 +211,22 @@ func (m Machine) addHugePages(out v1.ResourceList) {
 	const dir = "sys/kernel/mm/hugepages"
 	entries, err := os.ReadDir(filepath.Join("/", m.Root, dir))
 	if err != nil {
-		return // the kernel has none
+		// the kernel has none
+		return
 	}
+
 	for _, e := range entries {
 		name := strings.TrimPrefix(strings.TrimSuffix(e.Name(), "kB"), "hugepages-")
 		kib, err := strconv.ParseInt(name, 10, 64)
 		if err != nil {
 			continue
 		}
+
 		count, err := strconv.ParseInt(m.line(filepath.Join(dir, e.Name(), "nr_hugepages")), 10, 64)
 		if err != nil {
 			continue
 		}
+
 		size := resource.NewQuantity(kib<<10, resource.BinarySI)
 		kind := v1.ResourceName(v1.ResourceHugePagesPrefix + size.String())
 		out[kind] = *resource.NewQuantity(count*kib<<10, resource.BinarySI)
@@ -228,6 +248,7 @@ func (m Machine) Info() v1.NodeSystemInfo {
 	if info.SystemUUID == "" {
 		info.SystemUUID = info.MachineID
 	}
+
 	return info
 }
 

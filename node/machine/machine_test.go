@@ -24,6 +24,7 @@ func made(t *testing.T, files map[string]string) machine.Machine {
 			t.Fatal(err)
 		}
 	}
+
 	return machine.Machine{Root: root}
 }
 
@@ -45,6 +46,7 @@ func TestMemoryIsReadInBytes(t *testing.T) {
 	if err != nil || got != want {
 		t.Errorf("%+v, %v, want %+v", got, err, want)
 	}
+
 	for name, text := range map[string]string{
 		"nothing":     "",
 		"no number":   "MemTotal: many kB\n",
@@ -62,10 +64,12 @@ func TestThereMayBeAsManyTasksAsTheLowerLimitAllows(t *testing.T) {
 		"proc/sys/kernel/pid_max":     "32768\n",
 		"proc/sys/kernel/threads-max": "1000\n",
 	})
+
 	now, limit, err := m.Tasks()
 	if err != nil || now != 345 || limit != 1000 {
 		t.Errorf("%d of %d, %v", now, limit, err)
 	}
+
 	broken := made(t, map[string]string{"proc/loadavg": "0.00\n"})
 	if _, _, err := broken.Tasks(); err == nil {
 		t.Error("a broken loadavg is no error")
@@ -82,6 +86,7 @@ func TestSwapIsTheFirstArea(t *testing.T) {
 			t.Errorf("%q, %v, want %q", got, err, want)
 		}
 	}
+
 	if got, err := made(t, nil).Swap(); err != nil || got != "" {
 		t.Errorf("a kernel without swap: %q, %v", got, err)
 	}
@@ -93,10 +98,12 @@ func TestCapacityHasHugePagesByTheirSize(t *testing.T) {
 		"sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages": "4\n",
 		"sys/kernel/mm/hugepages/strange/nr_hugepages":          "4\n",
 	})
+
 	got, err := m.Capacity(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	pages := got["hugepages-2Mi"]
 	memory := got[v1.ResourceMemory]
 	if pages.Value() != 8<<20 || memory.Value() != 8000000<<10 || len(got) != 4 {
@@ -114,6 +121,7 @@ func TestInfoIsWhatTheFilesSay(t *testing.T) {
 		"proc/sys/kernel/random/boot_id": "b\n",
 		"proc/sys/kernel/osrelease":      "6.18.0\n",
 	}).Info()
+
 	got.Architecture = ""
 	want := v1.NodeSystemInfo{
 		MachineID:       "m",

@@ -1,6 +1,6 @@
-// Package mirror writes what the API shows of the node's pods. The status of a static pod goes to its mirror: a
-// pod object that only shows it. A mirror is made when its static pod reports a status for the first time, made
-// again when somebody deleted it or it shows another pod, and deleted with its static pod.
+// Package mirror writes what the API shows of the node's pods. The status of a static pod goes to its mirror:
+// a pod object that only shows it. A mirror is made when its static pod reports a status for the first time,
+// made again when somebody deleted it or it shows another pod, and deleted with its static pod.
 package mirror
 
 import (
@@ -34,8 +34,8 @@ type Writer struct {
 // ErrNoNode is returned as long as a mirror cannot be made because its owner does not exist.
 var ErrNoNode = errors.New("the node is not registered yet")
 
-// PatchStatus applies a strategic merge patch to the status of a pod, or of a static pod's mirror, and returns
-// the pod with the status that the API shows now.
+// PatchStatus applies a strategic merge patch to the status of a pod, or of a static pod's mirror, and
+// returns the pod with the status that the API shows now.
 func (w Writer) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1.Pod, error) {
 	if !podsource.Static(pod) {
 		return w.patch(ctx, pod, patch)
@@ -48,10 +48,12 @@ func (w Writer) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v1
 	if patch, err = aimed(patch, mirror.UID); err != nil {
 		return nil, err
 	}
+
 	stored, err := w.patch(ctx, pod, patch)
 	if err != nil {
 		return nil, err
 	}
+
 	return w.Source.Mirrored(pod, stored), nil
 }
 
@@ -82,9 +84,11 @@ func (w Writer) ensure(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 			return nil, err
 		}
 	}
+
 	if podsource.IsMirrorOf(mirror, pod) {
 		return mirror, nil
 	}
+
 	if !podsource.Mirror(mirror) {
 		name := podsource.FullName(pod)
 		return nil, fmt.Errorf("the API has another pod of the name %s, which is not a mirror", name)
@@ -93,6 +97,7 @@ func (w Writer) ensure(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 	if err := w.Delete(ctx, mirror); err != nil {
 		return nil, err
 	}
+
 	return w.create(ctx, pod)
 }
 
@@ -101,6 +106,7 @@ func (w Writer) create(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 	if node == nil {
 		return nil, ErrNoNode
 	}
+
 	want := pod.DeepCopy()
 	want.UID, want.Status = "", v1.PodStatus{}
 	want.Annotations[v1.MirrorPodAnnotationKey] = string(pod.UID)
@@ -111,11 +117,12 @@ func (w Writer) create(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 		UID:        node.UID,
 		Controller: new(true),
 	}}
+
 	return w.Pods.Create(ctx, want)
 }
 
-// Delete removes a pod of the API at once, if it still is this one. A pod that has gone, or whose name another
-// one has by now, is a success.
+// Delete removes a pod of the API at once, if it still is this one. A pod that has gone, or whose name
+// another one has by now, is a success.
 func (w Writer) Delete(ctx context.Context, pod *v1.Pod) error {
 	err := w.Pods.Delete(ctx, pod.Namespace, pod.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: new(int64(0)),

@@ -83,6 +83,7 @@ func TestMirrorShowsItsStaticPod(t *testing.T) {
 	if got.UID != "static" || got.Status.Phase != v1.PodRunning || source.shown == nil {
 		t.Errorf("the answer is %+v", got)
 	}
+
 	made := stored(server)
 	if podsource.StaticOf(made) != "static" || made.Status.Phase != v1.PodRunning ||
 		made.OwnerReferences[0].UID != "node-uid" || made.UID == "static" {
@@ -108,6 +109,7 @@ func TestMirrorThatSomebodyDeletedIsMadeAgain(t *testing.T) {
 	if _, err := w.PatchStatus(t.Context(), static(), running); err != nil {
 		t.Fatal(err)
 	}
+
 	first := stored(server).UID
 	server.Remove("pods", "kube-system", "etcd-node1")
 	source.mirror = nil

@@ -29,8 +29,14 @@ type finding struct {
 // pressureWords are kubelet's reasons and messages.
 var pressureWords = map[v1.NodeConditionType]struct{ on, off finding }{
 	v1.NodeMemoryPressure: {
-		on:  finding{reason: "KubeletHasInsufficientMemory", message: "kubelet has insufficient memory available"},
-		off: finding{reason: "KubeletHasSufficientMemory", message: "kubelet has sufficient memory available"},
+		on: finding{
+			reason:  "KubeletHasInsufficientMemory",
+			message: "kubelet has insufficient memory available",
+		},
+		off: finding{
+			reason:  "KubeletHasSufficientMemory",
+			message: "kubelet has sufficient memory available",
+		},
 	},
 	v1.NodeDiskPressure: {
 		on:  finding{reason: "KubeletHasDiskPressure", message: "kubelet has disk pressure"},
@@ -62,6 +68,7 @@ func readiness(info runtime.Info, err error) finding {
 	case !info.NetworkReady:
 		return notReady("container runtime network not ready: NetworkReady=false reason:%s", info.NetworkWhy)
 	}
+
 	return finding{
 		kind:    v1.NodeReady,
 		on:      true,
@@ -99,14 +106,17 @@ func apply(s *v1.NodeStatus, findings []finding, now time.Time) (changed bool) {
 			changed = true
 			continue
 		}
+
 		if have.Status == want.Status {
 			want.LastTransitionTime = have.LastTransitionTime
 		}
 		if have.Status != want.Status || have.Reason != want.Reason || have.Message != want.Message {
 			changed = true
 		}
+
 		*have = want
 	}
+
 	return changed
 }
 

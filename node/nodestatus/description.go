@@ -22,6 +22,7 @@ func (r *Reporter) describe(s *v1.NodeStatus, info runtime.Info) error {
 	if s.Capacity == nil {
 		s.Capacity, s.Allocatable = v1.ResourceList{}, v1.ResourceList{}
 	}
+
 	// Others, such as device plugins, may have added resources of their own.
 	maps.Copy(s.Capacity, c)
 	maps.Copy(s.Allocatable, r.allocatable(c))
@@ -39,6 +40,7 @@ func (r *Reporter) describe(s *v1.NodeStatus, info runtime.Info) error {
 	if info.Features != nil {
 		s.Features = info.Features
 	}
+
 	return nil
 }
 
@@ -59,13 +61,16 @@ func (r *Reporter) addresses(now []v1.NodeAddress) []v1.NodeAddress {
 		if len(now) > 0 {
 			return now
 		}
-		ips = r.cfg.GivenIPs // the cloud finds the others
+
+		// the cloud finds the others
+		ips = r.cfg.GivenIPs
 	}
 
 	var out []v1.NodeAddress
 	for _, ip := range ips {
 		out = append(out, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
 	}
+
 	return append(out, v1.NodeAddress{Type: v1.NodeHostName, Address: r.cfg.Hostname})
 }
 
@@ -102,8 +107,10 @@ func minus(capacity, reserved v1.ResourceList) v1.ResourceList {
 		if q.Sign() < 0 {
 			q = *resource.NewQuantity(0, q.Format)
 		}
+
 		out[name] = q
 	}
+
 	return out
 }
 
@@ -120,8 +127,8 @@ func sameDescription(a, b *v1.NodeStatus) bool {
 		slices.Equal(a.DeclaredFeatures, b.DeclaredFeatures)
 }
 
-// maxImageNames bounds the names of an image in a Node, as in kubelet: the scheduler reads them, and the object
-// must stay small.
+// maxImageNames bounds the names of an image in a Node, as in kubelet: the scheduler reads them, and the
+// object must stay small.
 const maxImageNames = 5
 
 // nodeImages are the largest images, at most limit, or all if it is -1.
@@ -129,6 +136,7 @@ func nodeImages(images []*runtime.Image, limit int) []v1.ContainerImage {
 	if limit < 0 {
 		limit = len(images)
 	}
+
 	images = slices.Clone(images)
 	slices.SortFunc(images, func(a, b *runtime.Image) int { return cmp.Compare(b.Size, a.Size) })
 
@@ -140,5 +148,6 @@ func nodeImages(images []*runtime.Image, limit int) []v1.ContainerImage {
 			SizeBytes: int64(i.Size),
 		})
 	}
+
 	return out
 }

@@ -1,6 +1,6 @@
-// Package nodestatus is the node's face in the cluster: it registers the Node object and keeps its status true,
-// at once when something has changed and every few minutes otherwise. It follows the Node, too, whose labels,
-// taints and pod CIDRs others set.
+// Package nodestatus is the node's face in the cluster: it registers the Node object and keeps its status
+// true, at once when something has changed and every few minutes otherwise. It follows the Node, too, whose
+// labels, taints and pod CIDRs others set.
 package nodestatus
 
 import (
@@ -106,7 +106,8 @@ func (r *Reporter) Registered() <-chan struct{} { return r.registered }
 // Pressure returns the pressures that the node is under, sorted.
 func (r *Reporter) Pressure() []v1.NodeConditionType { return r.pressures.all() }
 
-// Allocatable returns what pods may use. It is computed from the machine, so it is known before the API answers.
+// Allocatable returns what pods may use. It is computed from the machine, so it is known before the API
+// answers.
 func (r *Reporter) Allocatable() (v1.ResourceList, error) {
 	c, err := r.capacity()
 	if err != nil {
@@ -128,11 +129,13 @@ func (r *Reporter) Run(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			r.cfg.Log.Warn("node is not registered", "node", r.cfg.Name, "err", err)
 		}
+
 		return err
 	})
 	if err != nil {
 		return
 	}
+
 	close(r.registered)
 
 	var running sync.WaitGroup
@@ -164,6 +167,7 @@ func (r *Reporter) keepStatus(ctx context.Context) {
 				err = r.register(ctx)
 				r.cfg.Log.Info("node registered again", "node", r.cfg.Name, "err", err)
 			}
+
 		case !ready:
 			pause = notReadyCheck
 		}

@@ -36,11 +36,18 @@ type fakeRuntime struct {
 func (f *fakeRuntime) Info(context.Context) (runtime.Info, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+
 	f.looks++
 	if f.down {
 		return runtime.Info{}, errors.New("connection refused")
 	}
-	return runtime.Info{Name: "test", Version: "1", RuntimeReady: true, NetworkReady: true}, nil
+
+	return runtime.Info{
+		Name:         "test",
+		Version:      "1",
+		RuntimeReady: true,
+		NetworkReady: true,
+	}, nil
 }
 
 func (f *fakeRuntime) ListImages(context.Context) ([]*runtime.Image, error) {
@@ -120,7 +127,14 @@ func newNode(t *testing.T, server *kubetest.Server, change func(*nodestatus.Conf
 	if change != nil {
 		change(&cfg)
 	}
-	n := node{t: t, server: server, runtime: &fakeRuntime{}, events: &events{}}
+
+	n := node{
+		t:       t,
+		server:  server,
+		runtime: &fakeRuntime{},
+		events:  &events{},
+	}
+
 	n.Reporter = nodestatus.New(cfg, kube.Nodes(server.Client()), n.runtime, n.events)
 	return n
 }
@@ -169,6 +183,7 @@ func TestANodeIsRegisteredWithWhatItIs(t *testing.T) {
 	if known := n.Known(); known.Labels["zone"] != "a" || n.Node() != nil {
 		t.Errorf("before: known %+v", known)
 	}
+
 	n.start()
 	<-n.Registered()
 	got := n.stored()
@@ -204,6 +219,7 @@ func TestANodeThatIsThereIsTakenOverAndItsLabelsAreCorrected(t *testing.T) {
 		},
 		Spec: v1.NodeSpec{PodCIDRs: []string{"10.0.0.0/24"}},
 	})
+
 	n := newNode(t, server, nil)
 	n.start()
 	<-n.Registered()
@@ -211,6 +227,7 @@ func TestANodeThatIsThereIsTakenOverAndItsLabelsAreCorrected(t *testing.T) {
 	if got.UID != "first" || got.Labels["zone"] != "a" || got.Labels["by"] != "somebody" {
 		t.Errorf("taken over %+v", got.ObjectMeta)
 	}
+
 	n.await("the runtime has the pod CIDRs", func() bool {
 		return slices.Equal(n.runtime.given(), []string{"10.0.0.0/24"})
 	})
@@ -249,6 +266,7 @@ func TestAChangeIsReportedAtOnceAndNothingElseIs(t *testing.T) {
 			return call != "patch nodes/status n"
 		}))
 	}
+
 	before, looks := sent(), n.runtime.count()
 	n.await("more looks", func() bool { return n.runtime.count() > looks+20 })
 	if after := sent(); after != before {
@@ -305,6 +323,7 @@ func TestConditionsOfOthersStay(t *testing.T) {
 	if !slices.ContainsFunc(got.Conditions, func(c v1.NodeCondition) bool { return c.Type == "Problem" }) {
 		t.Errorf("conditions %v", got.Conditions)
 	}
+
 	want := []v1.NodeAddress{
 		{Type: v1.NodeInternalIP, Address: "192.0.2.7"},
 		{Type: v1.NodeHostName, Address: "n"},
@@ -312,6 +331,7 @@ func TestConditionsOfOthersStay(t *testing.T) {
 	if !slices.Equal(got.Addresses, want) {
 		t.Errorf("addresses %v", got.Addresses)
 	}
+
 	for _, call := range server.Calls() {
 		if strings.HasPrefix(call, "update nodes") {
 			t.Errorf("the whole object was written: %s", call)
@@ -325,19 +345,24 @@ func TestRefreshIsNoOlderThanTheQuestion(t *testing.T) {
 	first, answer := make(chan struct{}), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		n := asked.Add(1)
-		if n == 1 { // it has read the Node before that got the label
+
+		// it has read the Node before that got the label
+		if n == 1 {
 			close(first)
 			<-answer
 		}
+
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"n","resourceVersion":"%d",`+
 			`"labels":{"answer":"%d"}}}`, n, n)
 	}))
 	defer server.Close()
+
 	client, err := kube.New(kube.At(server.URL))
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	cfg := nodestatus.Config{Name: "n", Log: slog.New(slog.DiscardHandler)}
 	r := nodestatus.New(cfg, kube.Nodes(client), nil, nil)
 
@@ -352,6 +377,7 @@ func TestRefreshIsNoOlderThanTheQuestion(t *testing.T) {
 			}
 		})
 	}
+
 	close(answer)
 	running.Wait()
 }

@@ -94,24 +94,28 @@ func (r *Reporter) follow(ctx context.Context) {
 const refreshTimeout = 5 * time.Second
 
 // Refresh reads the Node from the API, for a decision that cannot wait for the watch: pods that were bound
-// because of a label would be refused for good without it. If it cannot be read, the known one counts. Callers
-// that come while it is being read, which may have begun too early for them, share the next answer.
+// because of a label would be refused for good without it. If it cannot be read, the known one counts.
+// Callers that come while it is being read, which may have begun too early for them, share the next answer.
 func (r *Reporter) Refresh(ctx context.Context) {
 	called := time.Now()
 	r.refreshing.Lock()
 	defer r.refreshing.Unlock()
+
 	if r.refreshed.After(called) {
 		return
 	}
+
 	r.refreshed = time.Now()
 
 	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
 	defer cancel()
+
 	node, err := r.nodes.Get(ctx, "", r.cfg.Name)
 	if err != nil {
 		r.cfg.Log.Debug("node is not read", "node", r.cfg.Name, "err", err)
 		return
 	}
+
 	r.own.saw(node)
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/trivet-node/trivet/node/threshold"
 )
 
-// pressures remember when each pressure was last seen. It is held for a while after that, so that a node at the
-// edge does not change with each look.
+// pressures remember when each pressure was last seen. It is held for a while after that, so that a node at
+// the edge does not change with each look.
 type pressures struct {
 	hold time.Duration
 
@@ -36,11 +36,13 @@ func (p *pressures) update(kind v1.NodeConditionType, low bool, now time.Time) b
 		p.seen[kind] = now
 		return true
 	}
+
 	last, ever := p.seen[kind]
 	if !ever || now.Sub(last) >= p.hold {
 		delete(p.seen, kind)
 		return false
 	}
+
 	return true
 }
 
@@ -76,7 +78,8 @@ func (r *Reporter) diskLow(ctx context.Context) bool {
 		return true
 	}
 	if r.imageDir == "" {
-		r.imageDir, _ = r.runtime.ImageDir(ctx) // asked again at the next look
+		// asked again at the next look
+		r.imageDir, _ = r.runtime.ImageDir(ctx)
 	}
 	return r.imageDir != "" && r.fileSystemLow(r.imageDir, threshold.ImageFS, threshold.ImageFSInodes)
 }

@@ -29,6 +29,7 @@ func (r *Reporter) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	if r.cfg.Register {
 		made, err := r.nodes.Create(ctx, want)
 		if err == nil {
@@ -36,6 +37,7 @@ func (r *Reporter) register(ctx context.Context) error {
 			r.cfg.Log.Info("node registered", "node", r.cfg.Name)
 			return nil
 		}
+
 		if !apierrors.IsAlreadyExists(err) {
 			return err
 		}
@@ -45,6 +47,7 @@ func (r *Reporter) register(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	stale := staleHint(have, want)
 	differs := stale || !contains(have.Labels, want.Labels) || !contains(have.Annotations, want.Annotations)
 	if r.cfg.Register && differs {
@@ -52,11 +55,13 @@ func (r *Reporter) register(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+
 		have, err = r.nodes.Patch(ctx, "", r.cfg.Name, types.StrategicMergePatchType, patch)
 		if err != nil {
 			return err
 		}
 	}
+
 	r.own.saw(have)
 	return nil
 }
@@ -71,10 +76,12 @@ func (r *Reporter) initial(ctx context.Context) (*v1.Node, error) {
 		},
 		Spec: v1.NodeSpec{ProviderID: r.cfg.ProviderID, Taints: r.taints()},
 	}
+
 	info, runtimeErr := r.runtime.Info(ctx)
 	if err := r.describe(&n.Status, info); err != nil {
 		return nil, err
 	}
+
 	apply(&n.Status, r.inspect(ctx, info, runtimeErr), time.Now())
 	return n, nil
 }

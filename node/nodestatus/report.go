@@ -21,6 +21,7 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 	if ctx.Err() != nil {
 		return false, false, nil
 	}
+
 	node := r.Node()
 	if runtimeErr == nil {
 		r.givePodCIDRs(ctx, node)
@@ -30,6 +31,7 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 	if err := r.describe(want, info); err != nil {
 		return false, false, err
 	}
+
 	described := !sameDescription(&node.Status, want)
 	found := r.inspect(ctx, info, runtimeErr)
 	changed := apply(want, found, time.Now().Truncate(time.Second))
@@ -41,6 +43,7 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 	if images, err := r.runtime.ListImages(ctx); err == nil {
 		want.Images = nodeImages(images, r.cfg.MaxImages)
 	}
+
 	// Addresses that have not changed are not sent: the cloud may have set others meanwhile.
 	if r.cfg.ExternalCloud && equality.Semantic.DeepEqual(want.Addresses, node.Status.Addresses) {
 		want.Addresses = nil
@@ -50,10 +53,12 @@ func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err 
 	if err != nil {
 		return false, ready, err
 	}
+
 	stored, err := r.nodes.Patch(ctx, "", r.cfg.Name, types.StrategicMergePatchType, patch, "status")
 	if err != nil {
 		return false, ready, err
 	}
+
 	r.own.saw(stored)
 	r.announce(&node.Status, ready)
 	return true, ready, nil
@@ -88,8 +93,8 @@ func (r *Reporter) announce(before *v1.NodeStatus, ready bool) {
 // foreign are the parts of a status that are not the agent's.
 var foreign = []string{"volumesInUse", "volumesAttached", "config", "phase"}
 
-// statusPatch is a strategic merge patch of what a node agent owns. Conditions and addresses merge by type, so
-// addresses are replaced as a whole.
+// statusPatch is a strategic merge patch of what a node agent owns. Conditions and addresses merge by type,
+// so addresses are replaced as a whole.
 func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 	own := s.DeepCopy()
 	own.Conditions = slices.DeleteFunc(own.Conditions, func(c v1.NodeCondition) bool {
@@ -99,6 +104,7 @@ func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var fields map[string]any
 	if err := json.Unmarshal(data, &fields); err != nil {
 		return nil, err
@@ -107,8 +113,10 @@ func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 	for _, name := range foreign {
 		delete(fields, name)
 	}
+
 	if all, ok := fields["addresses"].([]any); ok {
 		fields["addresses"] = append([]any{map[string]string{"$patch": "replace"}}, all...)
 	}
+
 	return json.Marshal(map[string]any{"status": fields})
 }

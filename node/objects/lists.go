@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/storage"
 )
 
 // lists are the kinds that are list-watched whole.
@@ -30,10 +31,10 @@ func newLists(c *kube.Client) lists {
 			Slim:  slimService,
 			Index: func(s *v1.Service) []string { return []string{s.Namespace} },
 		}),
-		drivers: kube.NewWatch(kube.CSIDrivers(c), kube.WatchConfig[storagev1.CSIDriver]{
+		drivers: kube.NewWatch(storage.CSIDrivers(c), kube.WatchConfig[storagev1.CSIDriver]{
 			Slim: func(d *storagev1.CSIDriver) { slimMeta(&d.ObjectMeta) },
 		}),
-		classes: kube.NewWatch(kube.RuntimeClasses(c), kube.WatchConfig[nodev1.RuntimeClass]{
+		classes: kube.NewWatch(runtimeClasses(c), kube.WatchConfig[nodev1.RuntimeClass]{
 			Slim: func(r *nodev1.RuntimeClass) { slimMeta(&r.ObjectMeta) },
 		}),
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/storage"
 )
 
 // reads are the kinds that are read when they are asked for.
@@ -28,11 +29,21 @@ func newReads(c *kube.Client) reads {
 	return reads{
 		claims:      kube.Claims(c),
 		volumes:     kube.Volumes(c),
-		attachments: kube.VolumeAttachments(c),
-		drivers:     kube.CSIDrivers(c),
-		classes:     kube.RuntimeClasses(c),
-		bundles:     kube.TrustBundles(c),
+		attachments: storage.Attachments(c),
+		drivers:     storage.CSIDrivers(c),
+		classes:     runtimeClasses(c),
+		bundles:     trustBundles(c),
 	}
+}
+
+func runtimeClasses(c *kube.Client) kube.Objects[nodev1.RuntimeClass] {
+	return kube.Of[nodev1.RuntimeClass, nodev1.RuntimeClassList](
+		c, nodev1.SchemeGroupVersion, "runtimeclasses")
+}
+
+func trustBundles(c *kube.Client) kube.Objects[certificatesv1.ClusterTrustBundle] {
+	return kube.Of[certificatesv1.ClusterTrustBundle, certificatesv1.ClusterTrustBundleList](
+		c, certificatesv1.SchemeGroupVersion, "clustertrustbundles")
 }
 
 // read reads an object of a pod, to which the Node authorizer may not have the pod yet.
@@ -77,6 +88,7 @@ func (c *Cache) ClusterTrustBundles(
 		FieldSelector: fields.OneTermEqualSelector("spec.signerName", signer).String(),
 		LabelSelector: selector.String(),
 	}
+
 	var found []*certificatesv1.ClusterTrustBundle
 	err := kube.RetryForbidden(ctx, func() (err error) {
 		found, _, err = c.reads.bundles.List(ctx, "", options)
@@ -87,5 +99,6 @@ func (c *Cache) ClusterTrustBundles(
 	for _, bundle := range found {
 		out = append(out, *bundle)
 	}
+
 	return out, err
 }

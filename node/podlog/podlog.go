@@ -73,8 +73,8 @@ func (l Logs) Link(i Instance) error {
 	return nil
 }
 
-// NextAttempt returns the attempt that follows those of a container whose logs are there, 0 if there are none.
-// After a reboot neither the runtime nor, for a static pod, the API may know of them.
+// NextAttempt returns the attempt that follows those of a container whose logs are there, 0 if there are
+// none. After a reboot neither the runtime nor, for a static pod, the API may know of them.
 func (l Logs) NextAttempt(pod *v1.Pod, container string) uint32 {
 	entries, err := os.ReadDir(filepath.Join(Dir(l.Root, pod), container))
 	if err != nil {
@@ -88,14 +88,17 @@ func (l Logs) NextAttempt(pod *v1.Pod, container string) uint32 {
 			next = max(next, uint32(attempt)+1)
 		}
 	}
+
 	return next
 }
 
 // Remove removes the logs of an instance, rotated ones and the link included. What is not there is a success.
 func (l Logs) Remove(i Instance) error {
 	if filepath.Base(i.Container) != i.Container {
-		return nil // not a name that a pod can give: it comes from a label, and has no logs
+		// not a name that a pod can give: it comes from a label, and has no logs
+		return nil
 	}
+
 	files, err := filepath.Glob(l.file(i) + "*")
 	if err != nil {
 		return err
@@ -106,6 +109,7 @@ func (l Logs) Remove(i Instance) error {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -115,8 +119,8 @@ func (l Logs) RemovePod(uid types.UID) error {
 }
 
 // RemoveUnless removes the logs of all pods for which keep is false, and the links to them: an agent that was
-// killed between the removal of a pod's sandbox and that of its logs leaves some. Call it when all pods of the
-// node are known.
+// killed between the removal of a pod's sandbox and that of its logs leaves some. Call it when all pods of
+// the node are known.
 func (l Logs) RemoveUnless(keep func(types.UID) bool) error {
 	dirs, err := os.ReadDir(l.Root)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -130,11 +134,12 @@ func (l Logs) RemoveUnless(keep func(types.UID) bool) error {
 			errs = append(errs, removal.Tree(filepath.Join(l.Root, d.Name())))
 		}
 	}
+
 	return errors.Join(append(errs, l.removeDeadLinks())...)
 }
 
-// removeDeadLinks removes the links to logs of pods that have none any more. That the log itself is missing is not
-// enough: it may be between two steps of a rotation.
+// removeDeadLinks removes the links to logs of pods that have none any more. That the log itself is missing
+// is not enough: it may be between two steps of a rotation.
 func (l Logs) removeDeadLinks() error {
 	links, err := os.ReadDir(l.Links)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -147,8 +152,10 @@ func (l Logs) removeDeadLinks() error {
 		path := filepath.Join(l.Links, link.Name())
 		target, err := os.Readlink(path)
 		if err != nil {
-			continue // not a link, or just gone
+			// not a link, or just gone
+			continue
 		}
+
 		below, ours := strings.CutPrefix(target, root)
 		if !ours {
 			continue
@@ -162,5 +169,6 @@ func (l Logs) removeDeadLinks() error {
 			errs = append(errs, err)
 		}
 	}
+
 	return errors.Join(errs...)
 }

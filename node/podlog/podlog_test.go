@@ -59,10 +59,16 @@ func TestLayoutIsKubelets(t *testing.T) {
 
 	l := newLogs(t)
 	for range 2 {
-		if err := l.Link(podlog.Instance{Pod: pod, Container: "app", Attempt: 3, ID: "id"}); err != nil {
+		if err := l.Link(podlog.Instance{
+			Pod:       pod,
+			Container: "app",
+			Attempt:   3,
+			ID:        "id",
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	target, err := os.Readlink(filepath.Join(l.Links, "web_shop_app-id.log"))
 	if want := filepath.Join(l.Root, "shop_web_u1/app/3.log"); err != nil || target != want {
 		t.Errorf("the link leads to %q (%v), want %q", target, err, want)
@@ -97,7 +103,13 @@ func TestNextAttemptFollowsTheLogsThatAreThere(t *testing.T) {
 
 func TestOnlyTheLogsOfTheInstanceAreRemoved(t *testing.T) {
 	l := newLogs(t)
-	i := podlog.Instance{Pod: newPod("web", "u1"), Container: "app", Attempt: 1, ID: "id"}
+	i := podlog.Instance{
+		Pod:       newPod("web", "u1"),
+		Container: "app",
+		Attempt:   1,
+		ID:        "id",
+	}
+
 	write(t, l, i, "0.log", "1.log", "1.log.20260102-030405", "1.log.20260102-030405.gz", "11.log")
 	if err := l.Link(i); err != nil {
 		t.Fatal(err)
@@ -108,6 +120,7 @@ func TestOnlyTheLogsOfTheInstanceAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	left := list(t, filepath.Join(podlog.Dir(l.Root, i.Pod), "app"))
 	if diff := cmp.Diff([]string{"0.log", "11.log"}, left); diff != "" {
 		t.Error(diff)
@@ -152,6 +165,7 @@ func manyLogs(t *testing.T) podlog.Logs {
 	if err := os.Symlink("/somewhere/else", filepath.Join(l.Links, "of others")); err != nil {
 		t.Fatal(err)
 	}
+
 	return l
 }
 
@@ -168,11 +182,13 @@ func TestLogsOfPodsThatAreGoneAreRemoved(t *testing.T) {
 			logs:  []string{"shop_live_u1", "something else"},
 			links: []string{"live_shop_c-id.log", "of others"},
 		},
+
 		"one": {
 			remove: func(l podlog.Logs) error { return l.RemovePod("u1") },
 			logs:   []string{"shop_gone_u2", "shop_half-gone_u3", "something else"},
 			links:  []string{"gone_shop_c-id.log", "of others"},
 		},
+
 		"one that has none": {
 			remove: func(l podlog.Logs) error { return l.RemovePod("u4") },
 			logs:   []string{"shop_gone_u2", "shop_half-gone_u3", "shop_live_u1", "something else"},

@@ -77,6 +77,7 @@ func (f *Files) Run(ctx context.Context) error {
 			if !ok {
 				return errors.New("watch of static pods ended")
 			}
+
 		case err := <-watcher.Errors:
 			f.source.log.Warn("events of static pods were lost", "path", f.path, "err", err)
 		case <-time.After(pause):
@@ -104,6 +105,7 @@ func (f *Files) read() {
 			f.source.problem(file, err.Error())
 			next = f.last[file]
 		}
+
 		if next.pod != nil {
 			now[file] = next
 			found = append(found, next.pod.DeepCopy())
@@ -128,6 +130,7 @@ func (f *Files) parse(file string) (parsed, error) {
 	for _, w := range warnings {
 		f.source.problem(file, w)
 	}
+
 	return parsed{data, pod}, err
 }
 

@@ -77,6 +77,7 @@ func TestStaticPodsFollowTheirFiles(t *testing.T) {
 	if d.only().UID != first.UID {
 		t.Error("a half-written file ended the pod")
 	}
+
 	s.start()
 
 	d.only()
@@ -166,6 +167,7 @@ func TestStaticPodsAreSettledApartFromTheAPI(t *testing.T) {
 	if s.Complete() {
 		t.Error("complete without the API's list")
 	}
+
 	s.start()
 	if !s.Complete() {
 		t.Error("not complete with it")
@@ -190,14 +192,17 @@ func TestManifestsAreFollowedWhenTheirDirectoryComesAndGoes(t *testing.T) {
 		if err := os.MkdirAll(d.path, 0o750); err != nil {
 			t.Fatal(err)
 		}
+
 		text := strings.Replace(etcd, "name: etcd,", "name: etcd, uid: "+string(uid)+",", 1)
 		if err := os.WriteFile(filepath.Join(d.path, "etcd.yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+
 		s.await("the manifest is seen", func() bool { return s.Get(uid) != nil })
 		if err := os.RemoveAll(d.path); err != nil {
 			t.Fatal(err)
 		}
+
 		s.await("the pod goes with its directory", func() bool { return s.Get(uid) == nil })
 	}
 }

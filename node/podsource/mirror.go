@@ -35,8 +35,8 @@ func (s *Source) Shows(mirror *v1.Pod) bool {
 	return static != nil && FullName(static) == FullName(mirror) && IsMirrorOf(mirror, static)
 }
 
-// MirrorOf returns the API's pod in the place of a static pod's mirror, even if it shows another one, and nil if
-// there is none. It is not known before the API's list is.
+// MirrorOf returns the API's pod in the place of a static pod's mirror, even if it shows another one, and nil
+// if there is none. It is not known before the API's list is.
 func (s *Source) MirrorOf(static *v1.Pod) (mirror *v1.Pod, known bool) {
 	return s.mirrorOf(static), s.api.HasListed()
 }
@@ -72,6 +72,7 @@ func (s *Source) Mirrored(static, mirror *v1.Pod) *v1.Pod {
 		shown.ObjectMeta, shown.Spec = have.ObjectMeta, have.Spec
 		s.static[static.UID] = shown
 	}
+
 	s.mu.Unlock()
 
 	s.api.Saw(mirror)

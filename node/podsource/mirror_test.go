@@ -59,6 +59,7 @@ func TestMirrorWhoseManifestIsGoneHasNothingToShow(t *testing.T) {
 				d.source = s.Source
 				s.Expect(manifest.SourceFile)
 			}
+
 			s.start()
 			mirror := s.Get("mirror")
 			if !s.Shows(mirror) {
@@ -119,6 +120,7 @@ func TestRestartedAgentTakesUpWhatItsMirrorShows(t *testing.T) {
 			d.read()
 			s.start()
 		}
+
 		if start := d.only().Status.StartTime; start == nil || start.UTC().Hour() != 10 {
 			t.Errorf("the API first %v: start time %v", apiFirst, start)
 		}

@@ -38,8 +38,8 @@ func NewPage(source *Source, url string, header http.Header, every time.Duration
 	}
 }
 
-// Run reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can run, the
-// pods stay as they are.
+// Run reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can run,
+// the pods stay as they are.
 func (p *Page) Run(ctx context.Context) {
 	for range retry.Every(ctx, p.every) {
 		if err := p.read(ctx); err != nil && ctx.Err() == nil {

@@ -1,6 +1,7 @@
 // Package podsource knows the pods that this node should run: those that the API has bound to it, and static
-// ones from manifests in files or on a web server. It keeps the newest version of each pod by UID, so a pod that
-// was recreated under its name is another pod, and a late event never replaces what is known to be newer.
+// ones from manifests in files or on a web server. It keeps the newest version of each pod by UID, so a pod
+// that was recreated under its name is another pod, and a late event never replaces what is known to be
+// newer.
 package podsource
 
 import (
@@ -25,8 +26,8 @@ type Looks interface {
 	Look(pod types.UID, why queue.Reason)
 }
 
-// Source is the set of desired pods. Pods that it returns are shared: they must not be changed. It is safe for
-// concurrent use.
+// Source is the set of desired pods. Pods that it returns are shared: they must not be changed. It is safe
+// for concurrent use.
 type Source struct {
 	node     string
 	looks    Looks
@@ -48,6 +49,7 @@ func New(pods kube.Objects[v1.Pod], node string, looks Looks, log *slog.Logger) 
 		static:   map[types.UID]*v1.Pod{},
 		expected: map[string]bool{},
 	}
+
 	s.api = kube.NewWatch(pods, kube.WatchConfig[v1.Pod]{
 		Field:   fields.OneTermEqualSelector("spec.nodeName", node).String(),
 		Slim:    slim,
@@ -55,6 +57,7 @@ func New(pods kube.Objects[v1.Pod], node string, looks Looks, log *slog.Logger) 
 		Changed: s.changed,
 		Listed:  s.listed,
 	})
+
 	return s
 }
 
@@ -91,11 +94,12 @@ func (s *Source) List() []*v1.Pod {
 			cmp.Compare(a.UID, b.UID),
 		)
 	})
+
 	return all
 }
 
-// Saw takes the API's answer to a write: it may be newer than the watch. A pod that is not known is not added:
-// it has gone.
+// Saw takes the API's answer to a write: it may be newer than the watch. A pod that is not known is not
+// added: it has gone.
 func (s *Source) Saw(pod *v1.Pod) { s.api.Saw(pod) }
 
 // slim drops what the agent never reads; it is half of a pod's size. A pod of the API is not static, whatever
@@ -113,6 +117,7 @@ func (s *Source) changed(before, now *v1.Pod) {
 	if pod == nil {
 		pod = before
 	}
+
 	s.looks.Look(pod.UID, queue.PodChanged)
 	if !Mirror(pod) {
 		return
@@ -126,6 +131,7 @@ func (s *Source) changed(before, now *v1.Pod) {
 			statics = append(statics, uid)
 		}
 	}
+
 	s.mu.Unlock()
 
 	for _, uid := range statics {

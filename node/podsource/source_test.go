@@ -110,6 +110,7 @@ func TestPodsOfTheNodeAreFollowed(t *testing.T) {
 	if s.Settled(SourceAPI) || s.Complete() {
 		t.Error("settled before the list")
 	}
+
 	s.start()
 	if !s.Settled(SourceAPI) || !s.Complete() {
 		t.Error("not settled with the list")
@@ -187,11 +188,13 @@ func TestPodsAreListedByAge(t *testing.T) {
 		pod.CreationTimestamp = metav1.NewTime(time.Unix(int64(100-i), 0))
 		s.server.Put(pod)
 	}
+
 	s.start()
 	var got []string
 	for _, pod := range s.List() {
 		got = append(got, pod.Name)
 	}
+
 	if !slices.Equal(got, []string{"b", "a", "c"}) {
 		t.Errorf("in the order %v", got)
 	}

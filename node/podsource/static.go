@@ -70,17 +70,20 @@ func (s *Source) setStatic(source string, found []*v1.Pod) {
 			changed = append(changed, uid)
 		}
 	}
+
 	for uid, old := range s.static {
 		if SourceOf(old.Annotations) == source && wanted[uid] == nil {
 			delete(s.static, uid)
 			changed = append(changed, uid)
 		}
 	}
+
 	// A mirror may show a pod that has gone.
 	if s.expected[source] || len(changed) > 0 {
 		delete(s.expected, source)
 		changed = append(changed, s.mirrors()...)
 	}
+
 	s.mu.Unlock()
 
 	for _, uid := range changed {
@@ -102,8 +105,8 @@ func (s *Source) unique(source string, found []*v1.Pod) map[types.UID]*v1.Pod {
 	return byUID
 }
 
-// same reports whether a manifest still says the same. It can say something else under one UID only if it gives
-// that itself.
+// same reports whether a manifest still says the same. It can say something else under one UID only if it
+// gives that itself.
 func same(old, pod *v1.Pod) bool {
 	had := maps.Clone(old.Annotations)
 	delete(had, annotationSeen)

@@ -102,13 +102,21 @@ func amounts(cpu, memory string) v1.ResourceList {
 	return out
 }
 
-func TestQualityOfService(t *testing.T) {
-	type resources = v1.ResourceRequirements
+type resources = v1.ResourceRequirements
+
+// withResources returns a pod whose containers have these resources.
+func withResources(all ...resources) *v1.Pod {
+	pod := &v1.Pod{}
+	for _, r := range all {
+		pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{Resources: r})
+	}
+	return pod
+}
+
+func TestQualityOfServiceFollowsTheContainers(t *testing.T) {
 	both := amounts("1", "1Gi")
 	for name, c := range map[string]struct {
 		containers []resources
-		pod        *resources
-		shown      v1.PodQOSClass
 		want       v1.PodQOSClass
 	}{
 		"nothing asked": {
@@ -119,6 +127,7 @@ func TestQualityOfService(t *testing.T) {
 			containers: []resources{{Requests: amounts("0", "0")}},
 			want:       v1.PodQOSBestEffort,
 		},
+
 		"limits equal requests": {
 			containers: []resources{{Requests: both, Limits: both}},
 			want:       v1.PodQOSGuaranteed,
@@ -127,6 +136,7 @@ func TestQualityOfService(t *testing.T) {
 			containers: []resources{{Limits: both}},
 			want:       v1.PodQOSGuaranteed,
 		},
+
 		"one of two without limits": {
 			containers: []resources{{Limits: both}, {}},
 			want:       v1.PodQOSBurstable,
@@ -139,30 +149,28 @@ func TestQualityOfService(t *testing.T) {
 			containers: []resources{{Requests: amounts("500m", "1Gi"), Limits: both}},
 			want:       v1.PodQOSBurstable,
 		},
-		"the pod as a whole counts first": {
-			containers: []resources{{}},
-			pod:        &resources{Limits: both},
-			want:       v1.PodQOSGuaranteed,
-		},
-		"an empty whole does not count": {
-			containers: []resources{{Limits: both}},
-			pod:        &resources{},
-			want:       v1.PodQOSGuaranteed,
-		},
-		"what the API shows": {
-			containers: []resources{{Limits: both}},
-			shown:      v1.PodQOSBurstable,
-			want:       v1.PodQOSBurstable,
-		},
 	} {
-		pod := &v1.Pod{Spec: v1.PodSpec{Resources: c.pod}}
-		for _, r := range c.containers {
-			pod.Spec.Containers = append(pod.Spec.Containers, v1.Container{Resources: r})
-		}
-
-		pod.Status.QOSClass = c.shown
-		if got := podspec.QOS(pod); got != c.want {
+		if got := podspec.QOS(withResources(c.containers...)); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
+	}
+}
+
+func TestQualityOfServiceIsTheAPIsThenThePodsOwn(t *testing.T) {
+	both := amounts("1", "1Gi")
+	pod := withResources(resources{})
+	pod.Spec.Resources = &resources{}
+	if got := podspec.QOS(pod); got != v1.PodQOSBestEffort {
+		t.Errorf("a pod that says nothing of itself: %s", got)
+	}
+
+	pod.Spec.Resources.Limits = both
+	if got := podspec.QOS(pod); got != v1.PodQOSGuaranteed {
+		t.Errorf("a pod with limits as a whole: %s", got)
+	}
+
+	pod.Status.QOSClass = v1.PodQOSBurstable
+	if got := podspec.QOS(pod); got != v1.PodQOSBurstable {
+		t.Errorf("a pod whose class the API shows: %s", got)
 	}
 }

@@ -45,9 +45,9 @@ func imageOf(i *cri.Image) *Image {
 	return out
 }
 
-// Auth is what a pull presents to the registry. As with kubelet it names no server: the credentials were chosen by
-// the image's registry, and containerd, which compares a server's name with the registry's host as text, would send
-// nothing if it were a pattern, a path or a URL.
+// Auth is what a pull presents to the registry. As with kubelet it names no server: the credentials were
+// chosen by the image's registry, and containerd, which compares a server's name with the registry's host as
+// text, would send nothing if it were a pattern, a path or a URL.
 type Auth struct {
 	Username      string
 	Password      string
@@ -70,8 +70,8 @@ func (c *Client) Image(ctx context.Context, spec ImageSpec) (*Image, error) {
 	return imageOf(r.Image), nil
 }
 
-// Pull fetches an image, for the sandbox of that configuration, and returns the runtime's reference of it. A nil
-// auth pulls anonymously. There is no bound to how long it takes but ctx.
+// Pull fetches an image, for the sandbox of that configuration, and returns the runtime's reference of it. A
+// nil auth pulls anonymously. There is no bound to how long it takes but ctx.
 func (c *Client) Pull(
 	ctx context.Context, spec ImageSpec, auth *Auth, sandbox *SandboxConfig,
 ) (ref string, err error) {
@@ -97,9 +97,11 @@ func (c *Client) ListImages(ctx context.Context) ([]*Image, error) {
 	if err != nil {
 		return nil, plain(err)
 	}
+
 	out := make([]*Image, 0, len(r.Images))
 	for _, i := range r.Images {
 		out = append(out, imageOf(i))
 	}
+
 	return out, nil
 }

@@ -19,7 +19,8 @@ type Info struct {
 
 // SupplementalGroupsPolicy reports whether the runtime keeps to a pod's supplementalGroupsPolicy.
 func (i Info) SupplementalGroupsPolicy() bool {
-	return i.Features != nil && i.Features.SupplementalGroupsPolicy != nil && *i.Features.SupplementalGroupsPolicy
+	return i.Features != nil && i.Features.SupplementalGroupsPolicy != nil &&
+		*i.Features.SupplementalGroupsPolicy
 }
 
 // Info asks for the runtime's version, conditions and features.
@@ -31,6 +32,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	if err != nil {
 		return Info{}, plain(err)
 	}
+
 	s, err := c.runtime.Status(ctx, &cri.StatusRequest{})
 	if err != nil {
 		return Info{}, plain(err)
@@ -54,6 +56,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 			out.NetworkReady, out.NetworkWhy = cond.Status, why
 		}
 	}
+
 	return out, nil
 }
 
@@ -67,12 +70,15 @@ func handlers(all []*cri.RuntimeHandler) []v1.NodeRuntimeHandler {
 				UserNamespaces:          new(f.UserNamespaces),
 			}
 		}
+
 		out = append(out, one)
 	}
+
 	return out
 }
 
-// CgroupDriver returns the driver that the runtime uses: "systemd", "cgroupfs", or empty when it does not say.
+// CgroupDriver returns the driver that the runtime uses: "systemd", "cgroupfs", or empty when it does not
+// say.
 func (c *Client) CgroupDriver(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()

@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 )
 
-// Pod names a pod that the runtime has a sandbox or container of. Its UID is empty for one that was not made for
-// Kubernetes.
+// Pod names a pod that the runtime has a sandbox or container of. Its UID is empty for one that was not made
+// for Kubernetes.
 type Pod struct {
 	UID, Namespace, Name string
 }
@@ -72,6 +72,7 @@ func (c *Client) Sandboxes(ctx context.Context, which Selection) ([]Sandbox, err
 	if which.Running {
 		filter.State = &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY}
 	}
+
 	r, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: filter})
 	if err != nil {
 		return nil, plain(err)
@@ -87,6 +88,7 @@ func (c *Client) Sandboxes(ctx context.Context, which Selection) ([]Sandbox, err
 			Created: stamp(s.CreatedAt),
 		})
 	}
+
 	slices.SortFunc(out, func(a, b Sandbox) int {
 		return newestFirst(age{a.Attempt, a.Created, a.ID}, age{b.Attempt, b.Created, b.ID})
 	})
@@ -102,6 +104,7 @@ func (c *Client) Containers(ctx context.Context, which Selection) ([]Container, 
 	if which.Running {
 		filter.State = &cri.ContainerStateValue{State: cri.ContainerState_CONTAINER_RUNNING}
 	}
+
 	r, err := c.runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: filter})
 	if err != nil {
 		return nil, plain(err)
@@ -119,14 +122,15 @@ func (c *Client) Containers(ctx context.Context, which Selection) ([]Container, 
 			Created:   stamp(l.CreatedAt),
 		})
 	}
+
 	slices.SortFunc(out, func(a, b Container) int {
 		return newestFirst(age{a.Attempt, a.Created, a.ID}, age{b.Attempt, b.Created, b.ID})
 	})
 	return out, nil
 }
 
-// age orders instances of one container, or sandboxes of one pod, as plan does: by attempt, and by time and ID
-// where a runtime has two of one attempt.
+// age orders instances of one container, or sandboxes of one pod, as plan does: by attempt, and by time and
+// ID where a runtime has two of one attempt.
 type age struct {
 	attempt uint32
 	created time.Time

@@ -27,16 +27,20 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	if err != nil {
 		return plan.Observed{}, plain(err)
 	}
+
 	var out plan.Observed
 	for _, s := range sandboxes.Items {
 		seen, err := c.sandbox(ctx, s)
 		if err != nil {
 			return plan.Observed{}, err
 		}
+
 		out.Sandboxes = append(out.Sandboxes, seen)
 	}
+
 	if len(out.Sandboxes) == 0 {
-		return out, nil // no container lives without a sandbox
+		// no container lives without a sandbox
+		return out, nil
 	}
 
 	containers, err := c.runtime.ListContainers(ctx, &cri.ListContainersRequest{
@@ -45,16 +49,21 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	if err != nil {
 		return plan.Observed{}, plain(err)
 	}
+
 	for _, l := range containers.Containers {
 		seen, err := c.container(ctx, l)
 		if errors.Is(err, ErrNotFound) {
-			continue // removed since it was listed
+			// removed since it was listed
+			continue
 		}
+
 		if err != nil {
 			return plan.Observed{}, err
 		}
+
 		out.Containers = append(out.Containers, seen)
 	}
+
 	return out, nil
 }
 
@@ -84,9 +93,11 @@ func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, 
 		out.Ready = false
 		return out, nil
 	}
+
 	if err != nil {
 		return out, err
 	}
+
 	out.IPs = addresses(r.GetStatus().GetNetwork())
 
 	c.mu.Lock()
@@ -120,15 +131,18 @@ func (c *Client) container(ctx context.Context, l *cri.Container) (plan.Containe
 	if err != nil {
 		return plan.Container{}, plain(err)
 	}
+
 	out := containerOf(l, r.Status)
 	if out.State == plan.Exited {
 		out.Message = terminationMessage(r.Status)
 	}
+
 	if out.State == plan.Exited || out.State == plan.Running {
 		c.mu.Lock()
 		c.containers[l.Id] = out
 		c.mu.Unlock()
 	}
+
 	return out, nil
 }
 
@@ -163,11 +177,13 @@ func containerOf(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 		out.HasUser, out.UID = true, u.Uid
 		out.GID, out.Groups = u.Gid, u.SupplementalGroups
 	}
+
 	for _, m := range s.Mounts {
 		if m.RecursiveReadOnly {
 			out.RecursiveReadOnly = append(out.RecursiveReadOnly, m.ContainerPath)
 		}
 	}
+
 	return out
 }
 
@@ -184,6 +200,7 @@ func terminationMessage(s *cri.ContainerStatus) string {
 	if i := slices.IndexFunc(s.Mounts, mounted); i >= 0 {
 		ended.File = s.Mounts[i].HostPath
 	}
+
 	policy := v1.TerminationMessagePolicy(s.Annotations[AnnotationMessagePolicy])
 	ended.FallBackToLog = policy == v1.TerminationMessageFallbackToLogsOnError && s.ExitCode != 0
 	return ended.Text()

@@ -1,9 +1,9 @@
-// Package runtime is the agent's client of the container runtime: all calls of CRI v1 (k8s.io/cri-api) are made
-// here, and what they return are plain types. Observe returns what the runtime has of one pod as plan sees it,
-// by the labels and annotations that kubelet uses too; Watch reports which pods have changed.
+// Package runtime is the agent's client of the container runtime: all calls of CRI v1 (k8s.io/cri-api) are
+// made here, and what they return are plain types. Observe returns what the runtime has of one pod as plan
+// sees it, by the labels and annotations that kubelet uses too; Watch reports which pods have changed.
 //
-// The client remembers of each container and sandbox what cannot change while its state does not, so that a look
-// at a pod costs two lists, and no status of what is known already.
+// The client remembers of each container and sandbox what cannot change while its state does not, so that a
+// look at a pod costs two lists, and no status of what is known already.
 package runtime
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/trivet-node/trivet/node/plan"
 )
 
-// Labels and annotations of sandboxes and containers. They are kubelet's, so that a node can be handed over from
-// one to the other.
+// Labels and annotations of sandboxes and containers. They are kubelet's, so that a node can be handed over
+// from one to the other.
 const (
 	LabelPodName       = "io.kubernetes.pod.name"
 	LabelPodNamespace  = "io.kubernetes.pod.namespace"
@@ -43,8 +43,8 @@ const (
 	infoTimeout    = 10 * time.Second
 )
 
-// The configurations of sandboxes and containers are made by criconfig and taken by RunSandbox, CreateContainer
-// and Pull. Those who only pass them on know them by these names.
+// The configurations of sandboxes and containers are made by criconfig and taken by RunSandbox,
+// CreateContainer and Pull. Those who only pass them on know them by these names.
 type (
 	SandboxConfig   = cri.PodSandboxConfig
 	ContainerConfig = cri.ContainerConfig
@@ -130,6 +130,7 @@ func (c *Client) CreateContainer(
 	if err != nil {
 		return "", plain(err)
 	}
+
 	return r.ContainerId, nil
 }
 
@@ -142,13 +143,16 @@ func (c *Client) StartContainer(ctx context.Context, id string) error {
 	return plain(err)
 }
 
-// StopContainer sends the stop signal and, after grace, SIGKILL, and returns when the container has ended. One
-// that is gone is a success.
+// StopContainer sends the stop signal and, after grace, SIGKILL, and returns when the container has ended.
+// One that is gone is a success.
 func (c *Client) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
 
-	_, err := c.runtime.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id, Timeout: seconds(grace)})
+	_, err := c.runtime.StopContainer(
+		ctx,
+		&cri.StopContainerRequest{ContainerId: id, Timeout: seconds(grace)},
+	)
 	return unlessGone(err)
 }
 

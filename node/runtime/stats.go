@@ -10,8 +10,8 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// PodStats are the runtime's figures of one sandbox, in the types of kubelet's statistics API. What the runtime
-// does not give is nil.
+// PodStats are the runtime's figures of one sandbox, in the types of kubelet's statistics API. What the
+// runtime does not give is nil.
 type PodStats struct {
 	Pod        Pod
 	Attempt    uint32
@@ -51,12 +51,15 @@ func (c *Client) Stats(ctx context.Context) ([]PodStats, error) {
 			Memory:  memoryStats(s.Linux.GetMemory()),
 			Network: networkStats(s.Linux.GetNetwork()),
 		}
+
 		pod.Processes = number(s.Linux.GetProcess().GetProcessCount())
 		for _, one := range s.Linux.GetContainers() {
 			pod.Containers = append(pod.Containers, containerStats(one))
 		}
+
 		out = append(out, pod)
 	}
+
 	return out, nil
 }
 
@@ -85,6 +88,7 @@ func memoryStats(m *cri.MemoryUsage) *statsapi.MemoryStats {
 	if m == nil {
 		return nil
 	}
+
 	return &statsapi.MemoryStats{
 		Time:            metaTime(m.Timestamp),
 		AvailableBytes:  number(m.AvailableBytes),
@@ -101,14 +105,17 @@ func networkStats(n *cri.NetworkUsage) *statsapi.NetworkStats {
 	if n == nil || n.DefaultInterface == nil {
 		return nil
 	}
+
 	out := &statsapi.NetworkStats{
 		Time:           metaTime(n.Timestamp),
 		InterfaceStats: interfaceStats(n.DefaultInterface),
 	}
+
 	out.Interfaces = append(out.Interfaces, out.InterfaceStats)
 	for _, i := range n.Interfaces {
 		out.Interfaces = append(out.Interfaces, interfaceStats(i))
 	}
+
 	return out
 }
 
@@ -151,11 +158,13 @@ func (c *Client) ImageFS(ctx context.Context) (dir string, used *statsapi.FsStat
 	if err != nil {
 		return "", nil, plain(err)
 	}
+
 	for _, fs := range r.ImageFilesystems {
 		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
 			return dir, layerStats(fs), nil
 		}
 	}
+
 	return "", nil, errors.New("the runtime names no file system of images")
 }
 

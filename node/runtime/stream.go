@@ -11,8 +11,8 @@ import (
 const execAllowance = 5 * time.Second
 
 // ExecSync runs a command in a container and returns its output, first what it wrote to stdout, and its exit
-// code. That the command failed is not an error; that it took longer than timeout is one, ErrTimeout. A timeout
-// of 0 is none.
+// code. That the command failed is not an error; that it took longer than timeout is one, ErrTimeout. A
+// timeout of 0 is none.
 func (c *Client) ExecSync(
 	ctx context.Context, id string, command []string, timeout time.Duration,
 ) (output []byte, code int32, err error) {
@@ -30,6 +30,7 @@ func (c *Client) ExecSync(
 	if err != nil {
 		return nil, 0, plainTimeout(err)
 	}
+
 	return append(r.Stdout, r.Stderr...), r.ExitCode, nil
 }
 
@@ -39,8 +40,8 @@ type Streams struct {
 	TTY                   bool // a terminal; it has no stderr
 }
 
-// Exec prepares a command in a container and returns the URL of the runtime's streaming server where its streams
-// are to be had. Whoever knows the URL may run the command, once.
+// Exec prepares a command in a container and returns the URL of the runtime's streaming server where its
+// streams are to be had. Whoever knows the URL may run the command, once.
 func (c *Client) Exec(ctx context.Context, id string, command []string, s Streams) (url string, err error) {
 	r, err := c.runtime.Exec(ctx, &cri.ExecRequest{
 		ContainerId: id,

@@ -11,10 +11,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// How often everything is listed: with an event stream only to be safe; without one, because the runtime has none
-// or it was cut off, as the only way to learn of changes.
+// How often everything is listed: with an event stream only to be safe; without one, because the runtime has
+// none or it was cut off, as the only way to learn of changes.
 const (
 	relistWithEvents    = 45 * time.Second
 	relistWithoutEvents = time.Second
@@ -39,6 +41,7 @@ type Watcher interface {
 func (c *Client) Watch(ctx context.Context, w Watcher) error {
 	var stream sync.WaitGroup
 	defer stream.Wait()
+
 	connected := make(chan bool, 1)
 	stream.Go(func() { c.stream(ctx, w, connected) })
 
@@ -46,6 +49,7 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 	interval := relistWithoutEvents
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+
 	for {
 		select {
 		case <-ctx.Done():
@@ -56,7 +60,9 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 			if on {
 				interval = relistWithEvents
 			}
-			timer.Reset(0) // for what happened while there was no stream
+
+			// for what happened while there was no stream
+			timer.Reset(0)
 
 		case <-timer.C:
 			if pods, err := c.Pods(ctx); err == nil {
@@ -65,6 +71,7 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 			} else if ctx.Err() == nil {
 				c.log.Warn("list of the container runtime", "err", err)
 			}
+
 			timer.Reset(interval)
 		}
 	}
@@ -85,10 +92,10 @@ func report(w Watcher, last, now map[Pod]string) {
 	w.Listed(now)
 }
 
-// stream reports the pods of container events until ctx ends, and on connected whether events come. It returns
-// early if the runtime has no events.
+// stream reports the pods of container events until ctx ends, and on connected whether events come. It
+// returns early if the runtime has no events.
 func (c *Client) stream(ctx context.Context, w Watcher, connected chan<- bool) {
-	pause := firstReconnect
+	pauses := retry.Backoff{First: firstReconnect, Max: lastReconnect}
 	for ctx.Err() == nil {
 		received, err := c.receive(ctx, w, connected)
 		if status.Code(err) == codes.Unimplemented {
@@ -97,13 +104,11 @@ func (c *Client) stream(ctx context.Context, w Watcher, connected chan<- bool) {
 		}
 
 		if received {
-			pause = firstReconnect
+			pauses.Reset()
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
+		if pauses.Wait(ctx) != nil {
+			return
 		}
-		pause = min(2*pause, lastReconnect)
 	}
 }
 
@@ -116,11 +121,13 @@ func (c *Client) receive(ctx context.Context, w Watcher, connected chan<- bool) 
 
 	send(ctx, connected, true)
 	defer send(ctx, connected, false)
+
 	for {
 		e, err := events.Recv()
 		if err != nil {
 			return received, err
 		}
+
 		received = true
 		w.Look(e.GetPodSandboxStatus().GetMetadata().GetUid())
 	}
@@ -133,8 +140,8 @@ func send(ctx context.Context, c chan<- bool, value bool) {
 	}
 }
 
-// Pods lists the pods that the runtime has sandboxes or containers of, each with a fingerprint of their states:
-// a pod whose fingerprint has changed is worth a look.
+// Pods lists the pods that the runtime has sandboxes or containers of, each with a fingerprint of their
+// states: a pod whose fingerprint has changed is worth a look.
 func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -143,6 +150,7 @@ func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
 	if err != nil {
 		return nil, plain(err)
 	}
+
 	containers, err := c.runtime.ListContainers(ctx, &cri.ListContainersRequest{})
 	if err != nil {
 		return nil, plain(err)
@@ -156,18 +164,22 @@ func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
 			sums[p] += fingerprint(id, state)
 		}
 	}
+
 	for _, s := range sandboxes.Items {
 		add(s.Id, s.State.String(), s.Labels)
 	}
+
 	for _, s := range containers.Containers {
 		add(s.Id, s.State.String(), s.Labels)
 	}
+
 	c.forgetUnknown(known)
 
 	out := make(map[Pod]string, len(sums))
 	for p, sum := range sums {
 		out[p] = strconv.FormatUint(sum, 36)
 	}
+
 	return out, nil
 }
 
@@ -182,11 +194,13 @@ func fingerprint(id, state string) uint64 {
 func (c *Client) forgetUnknown(known map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	for id := range c.containers {
 		if !known[id] {
 			delete(c.containers, id)
 		}
 	}
+
 	for id := range c.addresses {
 		if !known[id] {
 			delete(c.addresses, id)
@@ -197,8 +211,8 @@ func (c *Client) forgetUnknown(known map[string]bool) {
 // Annotations are those of pods, by UID.
 type Annotations map[string]map[string]string
 
-// Namesakes returns the pods of a full name that the runtime has a sandbox of, by UID, each with the annotations
-// that it was made with.
+// Namesakes returns the pods of a full name that the runtime has a sandbox of, by UID, each with the
+// annotations that it was made with.
 func (c *Client) Namesakes(ctx context.Context, namespace, name string) (Annotations, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -217,5 +231,6 @@ func (c *Client) Namesakes(ctx context.Context, namespace, name string) (Annotat
 			out[p.UID] = s.Annotations
 		}
 	}
+
 	return out, nil
 }

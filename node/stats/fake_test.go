@@ -15,8 +15,9 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// fake is a runtime with a pod whose init container has ended, whose application runs, and whose second container is
-// so young that it has no figures. The pod's sandbox has been replaced. A second pod has nothing but a sandbox.
+// fake is a runtime with a pod whose init container has ended, whose application runs, and whose second
+// container is so young that it has no figures. The pod's sandbox has been replaced. A second pod has nothing
+// but a sandbox.
 type fake struct {
 	cpu    uint64 // nanoseconds that the application and its pod have used
 	at     time.Time
@@ -30,6 +31,7 @@ func (f *fake) Stats(context.Context) ([]runtime.PodStats, error) {
 	if f.failed {
 		return nil, errors.New("no statistics")
 	}
+
 	web := runtime.Pod{UID: "u", Namespace: "shop", Name: "web"}
 	return []runtime.PodStats{
 		{Pod: web, Attempt: 0},

@@ -10,8 +10,8 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// Metrics returns one of kubelet's sets of metrics in Prometheus' text format: "" the agent's own, "resource",
-// "cadvisor", "probes".
+// Metrics returns one of kubelet's sets of metrics in Prometheus' text format: "" the agent's own,
+// "resource", "cadvisor", "probes".
 func (c *Collector) Metrics(ctx context.Context, set string) ([]byte, error) {
 	p := &page{}
 	var err error
@@ -26,6 +26,7 @@ func (c *Collector) Metrics(ctx context.Context, set string) ([]byte, error) {
 	default:
 		err = fmt.Errorf("there are no metrics %q", set)
 	}
+
 	return p.Bytes(), err
 }
 
@@ -51,7 +52,8 @@ var resourceContainers = []containerMetric{
 	},
 }
 
-// startTime is another one. Metrics-server drops the whole pod for a start time of a container without its CPU time.
+// startTime is another one. Metrics-server drops the whole pod for a start time of a container without its
+// CPU time.
 func startTime(started map[string]time.Time) containerMetric {
 	return containerMetric{
 		name: "container_start_time_seconds",
@@ -89,6 +91,7 @@ func (c *Collector) resource(ctx context.Context, p *page) error {
 	if err != nil {
 		return err
 	}
+
 	p.single("node_cpu_usage_seconds_total", "counter",
 		"Cumulative cpu time consumed by the node in core-seconds",
 		float64(*node.CPU.UsageCoreNanoSeconds)/1e9)
@@ -100,12 +103,14 @@ func (c *Collector) resource(ctx context.Context, p *page) error {
 	if err != nil {
 		failed = 1
 	}
+
 	withoutID := func(pod runtime.Pod, s runtime.ContainerStats) []string {
 		return []string{"container", s.Name, "namespace", pod.Namespace, "pod", pod.Name}
 	}
 	for _, m := range resourceContainers {
 		p.containers(m, sandboxes, withoutID)
 	}
+
 	p.containers(startTime(started), sandboxes, withoutID)
 
 	for _, m := range resourcePods {
@@ -121,6 +126,7 @@ func (c *Collector) resource(ctx context.Context, p *page) error {
 		p.single(name, "gauge",
 			"1 if there was an error while getting container metrics, 0 otherwise", failed)
 	}
+
 	return nil
 }
 
@@ -192,12 +198,14 @@ func (c *Collector) cadvisor(ctx context.Context, p *page) error {
 			if s.Network == nil {
 				continue
 			}
+
 			if v, ok := amount(m.read(s.Network.InterfaceStats)); ok {
 				p.value(m.name, v,
 					"interface", s.Network.Name, "namespace", s.Pod.Namespace, "pod", s.Pod.Name)
 			}
 		}
 	}
+
 	return nil
 }
 

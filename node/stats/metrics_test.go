@@ -14,17 +14,19 @@ func samples(t *testing.T, c *Collector, set string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var out []string
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, "#") {
 			out = append(out, strings.TrimSuffix(line, "\n"))
 		}
 	}
+
 	return out
 }
 
-// The container that has ended has no figures, the young one none yet. A start time of a container without its CPU
-// time makes metrics-server drop the whole pod.
+// The container that has ended has no figures, the young one none yet. A start time of a container without
+// its CPU time makes metrics-server drop the whole pod.
 func TestResourceMetricsAreOfRunningContainersThatHaveAll(t *testing.T) {
 	want := []string{
 		`node_cpu_usage_seconds_total 15077.3`,

@@ -22,6 +22,7 @@ func (c *Collector) node(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.
 	if err != nil {
 		return nil, err
 	}
+
 	memory, err := c.memory()
 	if err != nil {
 		return nil, err
@@ -43,6 +44,7 @@ func (c *Collector) node(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.
 		out.Fs = diskUsage(c.cfg.Root)
 		out.Runtime = &statsapi.RuntimeStats{ImageFs: c.imageFS(ctx)}
 	}
+
 	return out, nil
 }
 
@@ -66,8 +68,8 @@ func (c *Collector) readProc(name string) (string, error) {
 	return string(data), err
 }
 
-// cpuTime returns the CPU time that the machine has used since it booted, and when that was: lines cpu and btime of
-// proc_stat(5).
+// cpuTime returns the CPU time that the machine has used since it booted, and when that was: lines cpu and
+// btime of proc_stat(5).
 func (c *Collector) cpuTime() (used time.Duration, boot time.Time, err error) {
 	text, err := c.readProc("stat")
 	if err != nil {
@@ -84,10 +86,12 @@ func (c *Collector) cpuTime() (used time.Duration, boot time.Time, err error) {
 			seconds, err = strconv.ParseInt(fields[1], 10, 64)
 			boot = time.Unix(seconds, 0)
 		}
+
 		if err != nil {
 			return 0, time.Time{}, fmt.Errorf("read /proc/stat: %w", err)
 		}
 	}
+
 	return used, boot, nil
 }
 
@@ -99,12 +103,15 @@ func busy(times []string) (time.Duration, error) {
 		if i == idle || i == iowait {
 			continue
 		}
+
 		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
 			return 0, err
 		}
+
 		sum += time.Duration(n) * tick
 	}
+
 	return sum, nil
 }
 
@@ -120,14 +127,18 @@ func (c *Collector) memory() (*statsapi.MemoryStats, error) {
 		name, rest, ok := strings.Cut(line, ":")
 		fields := strings.Fields(rest)
 		if !ok || len(fields) != 2 {
-			continue // a count, without a unit
+			// a count, without a unit
+			continue
 		}
+
 		kib, err := strconv.ParseUint(fields[0], 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("read /proc/meminfo: %w", err)
 		}
+
 		bytes[name] = kib << 10
 	}
+
 	return &statsapi.MemoryStats{
 		AvailableBytes:  new(bytes["MemAvailable"]),
 		UsageBytes:      new(bytes["MemTotal"] - bytes["MemFree"]),

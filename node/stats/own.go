@@ -23,20 +23,23 @@ var states = []struct {
 	{plan.Unknown, "unknown"},
 }
 
-// own writes how many pods and containers there are, and the figures of the agent's process. What the runtime does
-// not answer is left out.
+// own writes how many pods and containers there are, and the figures of the agent's process. What the runtime
+// does not answer is left out.
 func (c *Collector) own(ctx context.Context, p *page) {
-	p.single("kubelet_node_name", "gauge", "The node's name. The count is always 1.", 1, "node", c.cfg.NodeName)
+	p.single("kubelet_node_name",
+		"gauge", "The node's name. The count is always 1.", 1, "node", c.cfg.NodeName)
 
 	if ready, err := c.cfg.Runtime.Sandboxes(ctx, runtime.Selection{Running: true}); err == nil {
 		p.single("kubelet_running_pods", "gauge",
 			"Number of pods that have a running pod sandbox", float64(len(ready)))
 	}
+
 	if all, err := c.cfg.Runtime.Containers(ctx, runtime.Selection{}); err == nil {
 		count := map[plan.State]int{}
 		for _, one := range all {
 			count[one.State]++
 		}
+
 		p.head("kubelet_running_containers", "gauge", "Number of containers by state")
 		for _, s := range states {
 			p.value("kubelet_running_containers", float64(count[s.is]), "container_state", s.name)
@@ -63,18 +66,20 @@ func (c *Collector) process(p *page) {
 	if err != nil {
 		return
 	}
+
 	if seconds, rss, ok := parseStat(text); ok {
 		p.single("process_cpu_seconds_total", "counter",
 			"Total user and system CPU time spent in seconds.", seconds)
 		p.single("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", rss)
 	}
+
 	if open, err := os.ReadDir(filepath.Join(c.proc, "self/fd")); err == nil {
 		p.single("process_open_fds", "gauge", "Number of open file descriptors.", float64(len(open)))
 	}
 }
 
-// parseStat returns the CPU time and the resident memory of a process: fields 14 utime, 15 stime and 24 rss of
-// proc_pid_stat(5).
+// parseStat returns the CPU time and the resident memory of a process: fields 14 utime, 15 stime and 24 rss
+// of proc_pid_stat(5).
 func parseStat(text string) (cpuSeconds, rssBytes float64, ok bool) {
 	// Field 2 is the program's name in parentheses, in which anything may be.
 	const utime, stime, rss = 14 - 3, 15 - 3, 24 - 3

@@ -24,11 +24,14 @@ func (p *page) value(name string, v float64, labels ...string) {
 		if i == 0 {
 			separator = "{"
 		}
+
 		p.WriteString(separator + labels[i] + "=" + quote(labels[i+1]))
 	}
+
 	if len(labels) > 1 {
 		p.WriteByte('}')
 	}
+
 	p.WriteByte(' ')
 	p.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
 	p.WriteByte('\n')

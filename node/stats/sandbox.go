@@ -11,9 +11,9 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// sandboxes returns the figures of all pods, sorted by name: of the newest sandbox of each and, as with kubelet, of
-// its running containers. The figures of one that has ended, as those of an init container, do not count. started is
-// when the running containers were made, by ID.
+// sandboxes returns the figures of all pods, sorted by name: of the newest sandbox of each and, as with
+// kubelet, of its running containers. The figures of one that has ended, as those of an init container, do
+// not count. started is when the running containers were made, by ID.
 func (c *Collector) sandboxes(
 	ctx context.Context,
 ) (pods []runtime.PodStats, started map[string]time.Time, err error) {
@@ -37,16 +37,18 @@ func (c *Collector) sandboxes(
 			_, runs := started[one.ID]
 			return !runs
 		})
+
 		pods = append(pods, s)
 	}
+
 	slices.SortFunc(pods, func(a, b runtime.PodStats) int {
 		return cmp.Or(cmp.Compare(a.Pod.Namespace, b.Pod.Namespace), cmp.Compare(a.Pod.Name, b.Pod.Name))
 	})
 	return pods, started, nil
 }
 
-// running returns when the running containers were made, by ID. That is a moment before they started; a list has no
-// other time.
+// running returns when the running containers were made, by ID. That is a moment before they started; a list
+// has no other time.
 func (c *Collector) running(ctx context.Context) (map[string]time.Time, error) {
 	found, err := c.cfg.Runtime.Containers(ctx, runtime.Selection{Running: true})
 	if err != nil {

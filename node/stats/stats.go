@@ -1,6 +1,6 @@
-// Package stats answers the node's statistics endpoints: kubelet's /stats/summary and Prometheus metrics by kubelet's
-// names. Figures of pods and containers are the container runtime's, those of the node are read from /proc. Nothing
-// is sampled between calls.
+// Package stats answers the node's statistics endpoints: kubelet's /stats/summary and Prometheus metrics by
+// kubelet's names. Figures of pods and containers are the container runtime's, those of the node are read
+// from /proc. Nothing is sampled between calls.
 package stats
 
 import (
@@ -50,7 +50,8 @@ func New(cfg Config) *Collector {
 	}
 }
 
-// Summary returns what kubelet's /stats/summary has. Only CPU and memory cost less than all: no file system is asked.
+// Summary returns what kubelet's /stats/summary has. Only CPU and memory cost less than all: no file system
+// is asked.
 func (c *Collector) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error) {
 	pods, err := c.pods(ctx, onlyCPUAndMemory)
 	if err != nil {
@@ -68,6 +69,7 @@ func (c *Collector) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi
 	if err != nil {
 		return nil, err
 	}
+
 	known := map[string]*v1.Pod{}
 	for _, p := range c.cfg.Pods() {
 		known[string(p.UID)] = p
@@ -81,6 +83,7 @@ func (c *Collector) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi
 			Memory:     s.Memory,
 			Containers: []statsapi.ContainerStats{},
 		}
+
 		for _, one := range s.Containers {
 			stats := c.container(one, onlyCPUAndMemory)
 			stats.StartTime = metav1.NewTime(started[one.ID])
@@ -94,8 +97,10 @@ func (c *Collector) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi
 		if !onlyCPUAndMemory {
 			c.addRest(&pod, s, p)
 		}
+
 		out = append(out, pod)
 	}
+
 	return out, nil
 }
 

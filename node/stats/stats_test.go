@@ -21,6 +21,7 @@ func TestSummaryOfTheNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	n := s.Node
 	if n.NodeName != "n" || n.StartTime.Unix() != 1795882087 {
 		t.Errorf("node %s, started %v", n.NodeName, n.StartTime)
@@ -86,11 +87,13 @@ func TestSummaryOfCPUAndMemoryHasNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	web := s.Pods[1]
 	if s.Node.Fs != nil || s.Node.Runtime != nil || web.Network != nil || web.ProcessStats != nil ||
 		web.VolumeStats != nil || web.Containers[0].Rootfs != nil {
 		t.Errorf("%+v", s)
 	}
+
 	if web.CPU == nil || web.Memory == nil || web.Containers[0].CPU == nil {
 		t.Errorf("%+v", web)
 	}
@@ -105,11 +108,13 @@ func TestRateIsTheMeanSinceTheLastQuestion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return pods[1].Containers[0].CPU.UsageNanoCores
 	}
 	if got := ask(); got != nil {
 		t.Errorf("the first question: %d", *got)
 	}
+
 	rt.at, rt.cpu = rt.at.Add(4*time.Second), rt.cpu+2e9
 	if got := ask(); got == nil || *got != 5e8 {
 		t.Errorf("half a CPU: %v", got)
@@ -117,6 +122,7 @@ func TestRateIsTheMeanSinceTheLastQuestion(t *testing.T) {
 	if got := ask(); got != nil {
 		t.Errorf("no time has passed: %d", *got)
 	}
+
 	rt.at, rt.cpu = rt.at.Add(time.Second), 0
 	if got := ask(); got != nil {
 		t.Errorf("the counter was reset: %d", *got)
@@ -143,6 +149,7 @@ func TestDirectoriesOfVolumes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	claim := &v1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}
 	for name, x := range map[string]struct {
 		volume v1.Volume
@@ -203,6 +210,7 @@ func TestVolumeThatDoesNotAnswerIsAskedOnce(t *testing.T) {
 		var asked atomic.Int32
 		gone := make(chan struct{})
 		defer close(gone)
+
 		for range 3 {
 			got := q.usage("/dead", func(string) *statsapi.FsStats {
 				asked.Add(1)
@@ -213,6 +221,7 @@ func TestVolumeThatDoesNotAnswerIsAskedOnce(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		}
+
 		if n := asked.Load(); n != 1 {
 			t.Errorf("asked %d times", n)
 		}

@@ -25,13 +25,16 @@ func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
 			if fs == nil {
 				continue
 			}
+
 			one := statsapi.VolumeStats{FsStats: *fs, Name: vol.Name}
 			if claim != "" {
 				one.PVCRef = &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
 			}
+
 			out = append(out, one)
 		}
 	}
+
 	return out
 }
 
@@ -52,12 +55,13 @@ func (c *Collector) volumeDirs(pod *v1.Pod, vol *v1.Volume, claim string) []stri
 	csi := filepath.Join(base, "kubernetes.io~csi")
 	switch {
 	case claim != "":
-		// The directory of a claim is named after its persistent volume, which the pod does not say. That there is
-		// one says it for a pod with one claim.
+		// The directory of a claim is named after its persistent volume, which the pod does not say. That
+		// there is one says it for a pod with one claim.
 		found, err := filepath.Glob(filepath.Join(csi, "*", "mount"))
 		if err != nil || len(found) != 1 {
 			return nil
 		}
+
 		return found
 
 	case vol.CSI != nil:
@@ -68,6 +72,7 @@ func (c *Collector) volumeDirs(pod *v1.Pod, vol *v1.Volume, claim string) []stri
 	if err != nil {
 		return nil
 	}
+
 	return found
 }
 
@@ -85,6 +90,7 @@ func diskUsage(dir string) *statsapi.FsStats {
 	if unix.Statfs(dir, &st) != nil {
 		return nil
 	}
+
 	size := uint64(st.Bsize)
 	return &statsapi.FsStats{
 		Time:           metav1.Now(),
@@ -100,19 +106,20 @@ func diskUsage(dir string) *statsapi.FsStats {
 // answerTime is how long a file system may take to answer.
 const answerTime = time.Second
 
-// questions keeps track of file systems that have not answered: one whose server is gone never does, and would keep
-// a thread for each question.
+// questions keeps track of file systems that have not answered: one whose server is gone never does, and
+// would keep a thread for each question.
 type questions struct {
 	mu   sync.Mutex
 	open map[string]bool // by directory
 }
 
-// usage asks for the figures of a directory. It returns nil when there is no answer in time, or none yet to an earlier
-// question.
+// usage asks for the figures of a directory. It returns nil when there is no answer in time, or none yet to
+// an earlier question.
 func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *statsapi.FsStats {
 	if !q.begin(dir) {
 		return nil
 	}
+
 	answer := make(chan *statsapi.FsStats, 1)
 	go func() {
 		fs := ask(dir)
@@ -122,6 +129,7 @@ func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *stats
 
 	timer := time.NewTimer(answerTime)
 	defer timer.Stop()
+
 	select {
 	case fs := <-answer:
 		return fs

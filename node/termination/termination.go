@@ -29,8 +29,8 @@ func file(podDir, container string, attempt uint32) string {
 	return filepath.Join(podDir, "containers", container, fmt.Sprintf("%08x", attempt))
 }
 
-// Create makes the empty file of an instance and returns its path. podDir is the pod's directory below kubelet's
-// root; whichever user the container runs as may write to the file.
+// Create makes the empty file of an instance and returns its path. podDir is the pod's directory below
+// kubelet's root; whichever user the container runs as may write to the file.
 func Create(podDir, container string, attempt uint32) (path string, err error) {
 	path = file(podDir, container, attempt)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -43,9 +43,12 @@ func Create(podDir, container string, attempt uint32) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := errors.Join(f.Chmod(0o666), f.Close()); err != nil { // whatever the umask
+
+	// whatever the umask
+	if err := errors.Join(f.Chmod(0o666), f.Close()); err != nil {
 		return "", err
 	}
+
 	return path, nil
 }
 
@@ -79,6 +82,7 @@ func (e Ended) Text() string {
 	if e.Message != "" && own != "" {
 		return e.Message + ": " + own
 	}
+
 	return e.Message + own
 }
 

@@ -22,7 +22,9 @@ func write(t *testing.T, path, text string) {
 
 func TestFileIsEmptyAndWritableForEverybody(t *testing.T) {
 	dir := t.TempDir()
-	for range 2 { // the second time it has a message of an earlier try
+
+	// the second time it has a message of an earlier try
+	for range 2 {
 		path, err := termination.Create(dir, "app", 10)
 		if err != nil {
 			t.Fatal(err)
@@ -30,10 +32,12 @@ func TestFileIsEmptyAndWritableForEverybody(t *testing.T) {
 		if want := filepath.Join(dir, "containers", "app", "0000000a"); path != want {
 			t.Errorf("path %s, want %s", path, want)
 		}
+
 		info, err := os.Stat(path)
 		if err != nil || info.Size() != 0 || info.Mode() != 0o666 {
 			t.Errorf("%v, %v", info, err)
 		}
+
 		write(t, path, "message")
 	}
 
@@ -42,7 +46,11 @@ func TestFileIsEmptyAndWritableForEverybody(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "containers", "app", "0000000a")); !errors.Is(err, fs.ErrNotExist) {
+
+	if _, err := os.Stat(filepath.Join(dir, "containers", "app", "0000000a")); !errors.Is(
+		err,
+		fs.ErrNotExist,
+	) {
 		t.Errorf("the file is still there: %v", err)
 	}
 }
@@ -54,6 +62,7 @@ func TestFileIsNotMadeThroughALinkOrAFIFO(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for name, replace := range map[string]func() error{
 		"link": func() error { return os.Symlink(filepath.Join(dir, "elsewhere"), path) },
 		"FIFO": func() error { return unix.Mkfifo(path, 0o600) },
@@ -68,6 +77,7 @@ func TestFileIsNotMadeThroughALinkOrAFIFO(t *testing.T) {
 			t.Errorf("made through a %s", name)
 		}
 	}
+
 	if _, err := os.Stat(filepath.Join(dir, "elsewhere")); err == nil {
 		t.Error("a file was made where the link leads")
 	}

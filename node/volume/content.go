@@ -29,7 +29,7 @@ func (m *Mounter) content(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (str
 	}
 
 	plugin := contentPlugin(vol)
-	dir := m.volumeDir(pod.UID, plugin, vol.Name)
+	dir := m.dirs.volume(pod.UID, plugin, vol.Name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}

@@ -26,8 +26,8 @@ const emptyDirPlugin = "kubernetes.io~empty-dir"
 // Once it is made it belongs to the pod's containers, its mode and owner, too: it is not touched again. The
 // file that says so is kubelet's as well.
 func (m *Mounter) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
-	dir := m.volumeDir(pod.UID, emptyDirPlugin, vol.Name)
-	ready := m.readyFile(pod.UID, emptyDirPlugin, vol.Name)
+	dir := m.dirs.volume(pod.UID, emptyDirPlugin, vol.Name)
+	ready := m.dirs.ready(pod.UID, emptyDirPlugin, vol.Name)
 	inMemory := vol.EmptyDir.Medium != v1.StorageMediumDefault
 	if done, err := stillThere(dir, ready, inMemory); done || err != nil {
 		return dir, err

@@ -6,21 +6,23 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The layout below the root directory is kubelet's, so that either agent can clean up after the other.
+// layout is where the volumes of pods are below the root directory. It is kubelet's, so that either agent can
+// clean up after the other.
+type layout struct{ root string }
 
-func (m *Mounter) podDir(uid types.UID) string { return filepath.Join(m.cfg.Root, "pods", string(uid)) }
+func (l layout) pods() string { return filepath.Join(l.root, "pods") }
 
-func (m *Mounter) volumesDir(uid types.UID) string { return filepath.Join(m.podDir(uid), "volumes") }
+func (l layout) pod(uid types.UID) string { return filepath.Join(l.pods(), string(uid)) }
 
-func (m *Mounter) volumeDir(uid types.UID, plugin, name string) string {
-	return filepath.Join(m.volumesDir(uid), plugin, name)
+func (l layout) volumes(uid types.UID) string { return filepath.Join(l.pod(uid), "volumes") }
+
+func (l layout) volume(uid types.UID, plugin, name string) string {
+	return filepath.Join(l.volumes(uid), plugin, name)
 }
 
-func (m *Mounter) subpathsDir(uid types.UID) string {
-	return filepath.Join(m.podDir(uid), "volume-subpaths")
-}
+func (l layout) subpaths(uid types.UID) string { return filepath.Join(l.pod(uid), "volume-subpaths") }
 
-// readyFile says that an emptyDir was made and handed to the pod.
-func (m *Mounter) readyFile(uid types.UID, plugin, name string) string {
-	return filepath.Join(m.podDir(uid), "plugins", plugin, name, "ready")
+// ready is the file that says that an emptyDir was made and handed to the pod.
+func (l layout) ready(uid types.UID, plugin, name string) string {
+	return filepath.Join(l.pod(uid), "plugins", plugin, name, "ready")
 }

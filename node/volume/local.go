@@ -36,7 +36,7 @@ func (m *Mounter) local(ctx context.Context, r Request, src *v1.LocalVolumeSourc
 			r.PV.Name, src.Path)
 	}
 
-	dir := m.volumeDir(r.Pod.UID, localPlugin, r.PV.Name)
+	dir := m.dirs.volume(r.Pod.UID, localPlugin, r.PV.Name)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}

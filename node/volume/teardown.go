@@ -28,11 +28,11 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 	defer unlock()
 
 	m.tokens.Forget(uid)
-	if _, err := os.Lstat(m.podDir(uid)); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(m.dirs.pod(uid)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 
-	if err := mount.UnmountBelow(m.subpathsDir(uid)); err != nil {
+	if err := mount.UnmountBelow(m.dirs.subpaths(uid)); err != nil {
 		return fmt.Errorf("unmount subpaths of pod %s: %w", uid, err)
 	}
 
@@ -40,22 +40,22 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 		if err := m.cfg.CSI.Teardown(ctx, uid); err != nil {
 			return fmt.Errorf("tear down CSI volumes of pod %s: %w", uid, err)
 		}
-	} else if m.hasCSIVolumes(uid) {
+	} else if hasCSIVolumes(m.dirs.volumes(uid)) {
 		return fmt.Errorf("pod %s has CSI volumes, which this agent cannot unpublish", uid)
 	}
 
-	if err := m.cfg.NFS.Teardown(ctx, m.volumesDir(uid)); err != nil {
+	if err := m.cfg.NFS.Teardown(ctx, m.dirs.volumes(uid)); err != nil {
 		return fmt.Errorf("tear down NFS volumes of pod %s: %w", uid, err)
 	}
-	if err := mount.UnmountBelow(m.podDir(uid)); err != nil {
+	if err := mount.UnmountBelow(m.dirs.pod(uid)); err != nil {
 		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)
 	}
 
-	return removal.Tree(m.podDir(uid))
+	return removal.Tree(m.dirs.pod(uid))
 }
 
-func (m *Mounter) hasCSIVolumes(uid types.UID) bool {
-	entries, err := os.ReadDir(filepath.Join(m.volumesDir(uid), "kubernetes.io~csi"))
+func hasCSIVolumes(dir string) bool {
+	entries, err := os.ReadDir(filepath.Join(dir, "kubernetes.io~csi"))
 	return err == nil && len(entries) > 0
 }
 
@@ -70,7 +70,7 @@ func checkUID(uid types.UID) error {
 
 // Pods lists the pods that have a directory, so that those of pods that no longer exist are found.
 func (m *Mounter) Pods() ([]types.UID, error) {
-	entries, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
+	entries, err := os.ReadDir(m.dirs.pods())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

@@ -81,6 +81,7 @@ type Config struct {
 // Mounter mounts the volumes of this node's pods.
 type Mounter struct {
 	cfg       Config
+	dirs      layout
 	locks     keylock.Locks[types.UID]
 	tokens    *token.Cache
 	projector projection.Projector
@@ -95,6 +96,7 @@ func New(cfg Config) *Mounter {
 	tokens := token.NewCache(cfg.Tokens, cfg.Log)
 	return &Mounter{
 		cfg:    cfg,
+		dirs:   layout{cfg.Root},
 		tokens: tokens,
 		projector: projection.Projector{
 			Objects: cfg.Objects,
@@ -155,7 +157,7 @@ func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 	}
 	defer unlock()
 
-	if err := os.MkdirAll(m.volumesDir(pod.UID), 0o750); err != nil {
+	if err := os.MkdirAll(m.dirs.volumes(pod.UID), 0o750); err != nil {
 		return nil, fmt.Errorf("make volume directory: %w", err)
 	}
 
@@ -167,11 +169,10 @@ func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 
 // mountUsed mounts what containers use, and joins the errors.
 func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) error {
-	var (
-		mu      sync.Mutex // guards volumes and errs
-		errs    []error
-		running sync.WaitGroup
-	)
+	// mu guards volumes and errs.
+	var mu sync.Mutex
+	var errs []error
+	var running sync.WaitGroup
 
 	used := usedVolumes(pod)
 	for i := range pod.Spec.Volumes {
@@ -289,7 +290,7 @@ func (m *Mounter) nfs(
 	name string,
 	export nfsvolume.Export,
 ) (string, error) {
-	dir := m.volumeDir(pod.UID, nfsvolume.Plugin, name)
+	dir := m.dirs.volume(pod.UID, nfsvolume.Plugin, name)
 	return dir, m.cfg.NFS.Mount(ctx, export, dir)
 }
 

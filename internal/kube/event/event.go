@@ -140,6 +140,7 @@ func (r *Recorder) Record(about corev1.ObjectReference, kind, reason, message st
 		ReportingController: r.cfg.Component,
 		ReportingInstance:   r.cfg.Node,
 	}
+
 	select {
 	case r.queue <- e:
 	default:
@@ -157,6 +158,7 @@ func (r *Recorder) Run(ctx context.Context) {
 	memory := newMemory()
 	tidy := time.NewTicker(rememberFor)
 	defer tidy.Stop()
+
 	for {
 		select {
 		case <-ctx.Done():
@@ -166,13 +168,17 @@ func (r *Recorder) Run(ctx context.Context) {
 			if n := r.lost.Swap(0); n > 0 {
 				r.cfg.Log.Warn("events are lost: the queue was full", "count", n)
 			}
+
 		case e := <-r.queue:
 			if !memory.allows(e.InvolvedObject.UID, time.Now()) {
 				continue
 			}
+
 			if r.pace != nil && r.pace.Wait(ctx) != nil {
-				return // ctx has ended
+				// ctx has ended
+				return
 			}
+
 			r.send(ctx, memory, e)
 		}
 	}
@@ -191,13 +197,16 @@ func (r *Recorder) send(ctx context.Context, memory *memory, e *corev1.Event) {
 			r.failed(e, err)
 			return
 		}
-		e.Count, e.FirstTimestamp = known.Count, known.FirstTimestamp // the server has forgotten it
+
+		// the server has forgotten it
+		e.Count, e.FirstTimestamp = known.Count, known.FirstTimestamp
 	}
 
 	_, err := r.sink.Create(ctx, e)
 	if err == nil {
 		memory.add(e)
 	}
+
 	r.failed(e, err)
 }
 

@@ -95,11 +95,13 @@ func TestRepeatedEventsRaiseACount(t *testing.T) {
 		for range 3 {
 			r.Pod(testPod(), "i", corev1.EventTypeWarning, "Unhealthy", "no")
 		}
+
 		synctest.Wait()
 		if len(sink.created) != 1 || len(sink.patches) != 2 ||
 			!strings.Contains(sink.patches[1], `"count":3`) {
 			t.Fatalf("created %d, patches %v", len(sink.created), sink.patches)
 		}
+
 		e := sink.created[0]
 		if e.InvolvedObject.FieldPath != "spec.initContainers{i}" || e.Source.Component != "kubelet" ||
 			e.Source.Host != "node1" {
@@ -136,6 +138,7 @@ func TestAnObjectWithManyEventsIsRationedAndLongTextsAreCut(t *testing.T) {
 		for i := range 100 {
 			r.Pod(testPod(), "", corev1.EventTypeNormal, "X", strings.Repeat("x", 2000+i))
 		}
+
 		synctest.Wait()
 		if n := sink.sent(); n != burst {
 			t.Errorf("%d events were sent, want %d", n, burst)
@@ -148,6 +151,7 @@ func TestAnObjectWithManyEventsIsRationedAndLongTextsAreCut(t *testing.T) {
 		for range 3 {
 			r.Pod(testPod(), "", corev1.EventTypeNormal, "Y", "y")
 		}
+
 		synctest.Wait()
 		if n := sink.sent(); n != burst+1 {
 			t.Errorf("%d events after %v, want one more", n, refill)
@@ -157,7 +161,9 @@ func TestAnObjectWithManyEventsIsRationedAndLongTextsAreCut(t *testing.T) {
 
 func TestRecordingNeverBlocks(t *testing.T) {
 	r := New(&fakeSink{}, testConfig())
-	for range 2 * queueSize { // nobody sends
+
+	// nobody sends
+	for range 2 * queueSize {
 		r.Record(Node("node1"), corev1.EventTypeNormal, "X", "y")
 	}
 	if r.lost.Load() != queueSize {
@@ -179,7 +185,8 @@ func TestEventsAreSentAtTheConfiguredPace(t *testing.T) {
 			after time.Duration
 			want  int
 		}{{0, 3}, {time.Second, 5}, {time.Second, 7}} {
-			time.Sleep(c.after) // of synctest: no time passes
+			// of synctest: no time passes
+			time.Sleep(c.after)
 			synctest.Wait()
 			if sink.sent() != c.want {
 				t.Errorf("%d events, want %d", sink.sent(), c.want)
@@ -196,6 +203,7 @@ func TestEventsAreStoredByTheServer(t *testing.T) {
 	r.Record(Node("node1"), corev1.EventTypeNormal, "Starting", "now")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
+
 	var running sync.WaitGroup
 	running.Go(func() { r.Run(ctx) })
 	for range retry.Every(ctx, time.Millisecond) {
@@ -203,6 +211,7 @@ func TestEventsAreStoredByTheServer(t *testing.T) {
 			break
 		}
 	}
+
 	cancel()
 	running.Wait()
 
@@ -210,10 +219,12 @@ func TestEventsAreStoredByTheServer(t *testing.T) {
 	if len(all) != 2 {
 		t.Fatalf("%d events", len(all))
 	}
+
 	about, failed := all[0], all[1]
 	if about.Namespace != "default" || about.InvolvedObject.UID != "node1" {
 		t.Errorf("event of the node: %+v", about)
 	}
+
 	if failed.Namespace != "n" || failed.Count != 2 ||
 		failed.InvolvedObject.FieldPath != "spec.ephemeralContainers{e}" {
 		t.Errorf("event of the pod: %+v", failed)

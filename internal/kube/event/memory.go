@@ -54,13 +54,16 @@ func (m *memory) allows(uid types.UID, now time.Time) bool {
 		r = &ration{last: now}
 		m.rations[uid] = r
 	}
+
 	if back := int(now.Sub(r.last) / refill); back > 0 {
 		r.used = max(r.used-back, 0)
 		r.last = now
 	}
+
 	if r.used >= burst {
 		return false
 	}
+
 	r.used++
 	return true
 }

@@ -1,7 +1,8 @@
-// Package kubetest is an API server for tests, in memory and over HTTP: it stores, patches, selects and watches
-// objects of all built-in kinds as kube-apiserver does, with resource versions, UIDs and preconditions. It
-// checks no permissions, fills in no defaults and runs no controllers. A test changes objects as others of the
-// cluster would (Put, Remove), reads what the tested code has written (Get), and lets calls fail (FailOn).
+// Package kubetest is an API server for tests, in memory and over HTTP: it stores, patches, selects and
+// watches objects of all built-in kinds as kube-apiserver does, with resource versions, UIDs and
+// preconditions. It checks no permissions, fills in no defaults and runs no controllers. A test changes
+// objects as others of the cluster would (Put, Remove), reads what the tested code has written (Get), and
+// lets calls fail (FailOn).
 package kubetest
 
 import (
@@ -58,11 +59,13 @@ func Start(t *testing.T) *Server {
 		fail:    map[string]*failure{},
 		answers: map[string]Answer{},
 	}
+
 	s.http = httptest.NewServer(s)
 	t.Cleanup(func() {
 		s.http.CloseClientConnections()
 		s.http.Close()
 	})
+
 	return s
 }
 
@@ -124,6 +127,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+
 	body, readErr := io.ReadAll(r.Body)
 	if readErr != nil {
 		refuse(w, apierrors.NewBadRequest(readErr.Error()))
@@ -149,6 +153,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			refuse(w, err)
 			return
 		}
+
 		write(w, http.StatusOK, out)
 	}
 }
@@ -171,12 +176,14 @@ func (s *Server) answer(w http.ResponseWriter, body []byte, answer Answer) {
 		refuse(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
+
 	out := answer(object)
 	kinds, _, err := scheme.Scheme.ObjectKinds(out)
 	if err != nil {
 		refuse(w, apierrors.NewInternalError(err))
 		return
 	}
+
 	out.GetObjectKind().SetGroupVersionKind(kinds[0])
 	write(w, http.StatusCreated, out)
 }
@@ -226,9 +233,11 @@ func parse(r *http.Request) (query, *apierrors.StatusError) {
 		return q, apierrors.NewGenericServerResponse(http.StatusNotFound, "get", schema.GroupResource{},
 			r.URL.Path, "no such path", 0, true)
 	}
+
 	if len(parts) > 2 && parts[0] == "namespaces" {
 		q.at.Namespace, parts = parts[1], parts[2:]
 	}
+
 	q.at.Resource = parts[0]
 	if len(parts) > 1 {
 		q.at.Name = parts[1]
@@ -261,6 +270,7 @@ func verb(method string, named, watch bool) string {
 	case named:
 		return "get"
 	}
+
 	return "list"
 }
 
@@ -277,5 +287,7 @@ func refuse(w http.ResponseWriter, err error) {
 func write(w http.ResponseWriter, code int, out any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(out) // the client has gone away: its test sees that
+
+	// the client has gone away: its test sees that
+	_ = json.NewEncoder(w).Encode(out)
 }

@@ -58,14 +58,17 @@ func Get[T any](s *Server, resource, namespace, name string) *T {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	doc := s.objects[place{resource, namespace, name}]
 	if doc == nil {
 		return nil
 	}
+
 	out := new(T)
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(doc.Object, out); err != nil {
 		s.t.Fatal(err)
 	}
+
 	return out
 }
 
@@ -79,6 +82,7 @@ func All[T any](s *Server, resource string) []*T {
 			places = append(places, at)
 		}
 	}
+
 	s.mu.Unlock()
 
 	slices.SortFunc(places, func(a, b place) int { return strings.Compare(a.name(), b.name()) })
@@ -88,6 +92,7 @@ func All[T any](s *Server, resource string) []*T {
 			out = append(out, object)
 		}
 	}
+
 	return out
 }
 
@@ -96,14 +101,17 @@ func toDocument(object any) (document, place, error) {
 	if err != nil {
 		return nil, place{}, err
 	}
+
 	data, err := json.Marshal(object)
 	if err != nil {
 		return nil, place{}, err
 	}
+
 	doc := &unstructured.Unstructured{}
 	if err := json.Unmarshal(data, &doc.Object); err != nil {
 		return nil, place{}, err
 	}
+
 	doc.SetGroupVersionKind(kinds[0])
 	return doc, place{plural(kinds[0]), doc.GetNamespace(), doc.GetName()}, nil
 }
@@ -129,9 +137,11 @@ func (s *Server) store(at place, doc document) {
 		doc.SetUID(old.GetUID())
 		doc.SetCreationTimestamp(old.GetCreationTimestamp())
 	}
+
 	if doc.GetUID() == "" {
 		doc.SetUID(types.UID(fmt.Sprintf("uid-%d", s.version)))
 	}
+
 	doc.SetResourceVersion(strconv.FormatInt(s.version, 10))
 	s.objects[at] = doc
 	s.publish(at, event, old, doc)
@@ -158,6 +168,7 @@ func (s *Server) do(q query, body []byte) (any, error) {
 	if q.verb != "list" && q.verb != "create" && !strings.Contains(q.patch, "apply") && stored == nil {
 		return nil, apierrors.NewNotFound(resource, q.at.Name)
 	}
+
 	switch q.verb {
 	case "list":
 		return s.list(q)
@@ -172,6 +183,7 @@ func (s *Server) do(q query, body []byte) (any, error) {
 	case "delete":
 		return s.delete(q, resource, stored, body)
 	}
+
 	return nil, apierrors.NewMethodNotSupported(resource, q.verb)
 }
 
@@ -180,10 +192,12 @@ func (s *Server) list(q query) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	items := []any{}
 	for _, doc := range s.selected(q) {
 		items = append(items, doc.Object)
 	}
+
 	return map[string]any{
 		"apiVersion": q.version.String(),
 		"kind":       kind.Kind + "List",
@@ -210,6 +224,7 @@ func (q query) selects(at place, doc document) bool {
 	if at.Resource != q.at.Resource || q.at.Namespace != "" && at.Namespace != q.at.Namespace {
 		return false
 	}
+
 	if q.fields != "" {
 		path, want, _ := strings.Cut(q.fields, "=")
 		have, _, _ := unstructured.NestedString(doc.Object, strings.Split(path, ".")...)
@@ -217,6 +232,7 @@ func (q query) selects(at place, doc document) bool {
 			return false
 		}
 	}
+
 	selector, err := labels.Parse(q.options.LabelSelector)
 	return err == nil && selector.Matches(labels.Set(doc.GetLabels()))
 }
@@ -234,14 +250,17 @@ func (s *Server) create(q query, resource schema.GroupResource, body []byte) (an
 	if err != nil {
 		return nil, err
 	}
+
 	if at.Name == "" && doc.GetGenerateName() != "" {
 		at.Name = fmt.Sprintf("%s%d", doc.GetGenerateName(), s.version)
 		doc.SetName(at.Name)
 	}
+
 	at.Namespace = q.at.Namespace
 	if s.objects[at] != nil {
 		return nil, apierrors.NewAlreadyExists(resource, at.Name)
 	}
+
 	s.store(at, doc)
 	return doc, nil
 }
@@ -274,6 +293,7 @@ func (s *Server) patch(q query, resource schema.GroupResource, stored document, 
 		stored = &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{
 			"name": q.at.Name, "namespace": q.at.Namespace}}}
 	}
+
 	var change map[string]any
 	if err := json.Unmarshal(body, &change); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
@@ -288,10 +308,12 @@ func (s *Server) patch(q query, resource schema.GroupResource, stored document, 
 		if err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())
 		}
+
 		out.Object = changed
 	} else {
 		out.Object, _ = merge(stored.DeepCopy().Object, change).(map[string]any)
 	}
+
 	s.store(q.at, out)
 	return out, nil
 }
@@ -301,18 +323,22 @@ func strategic(q query, stored document, patch []byte) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	typed, err := scheme.Scheme.New(kind)
 	if err != nil {
 		return nil, err
 	}
+
 	before, err := json.Marshal(stored.Object)
 	if err != nil {
 		return nil, err
 	}
+
 	after, err := strategicpatch.StrategicMergePatch(before, patch, reflect.ValueOf(typed).Elem().Interface())
 	if err != nil {
 		return nil, err
 	}
+
 	var out map[string]any
 	return out, json.Unmarshal(after, &out)
 }
@@ -323,17 +349,21 @@ func merge(target, patch any) any {
 	if !ok {
 		return patch
 	}
+
 	out, ok := target.(map[string]any)
 	if !ok {
 		out = map[string]any{}
 	}
+
 	for name, value := range change {
 		if value == nil {
 			delete(out, name)
 			continue
 		}
+
 		out[name] = merge(out[name], value)
 	}
+
 	return out
 }
 
@@ -343,12 +373,14 @@ func (s *Server) delete(q query, resource schema.GroupResource, stored document,
 		if err != nil {
 			return nil, apierrors.NewBadRequest(err.Error())
 		}
+
 		options, ok := object.(*metav1.DeleteOptions)
 		if ok && options.Preconditions != nil && options.Preconditions.UID != nil &&
 			*options.Preconditions.UID != stored.GetUID() {
 			return nil, apierrors.NewConflict(resource, q.at.Name, fmt.Errorf("the UID is another one"))
 		}
 	}
+
 	s.remove(q.at)
 	return metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},

@@ -23,8 +23,8 @@ func event(kind string, object any) map[string]any {
 	return map[string]any{"type": kind, "object": object}
 }
 
-// publish sends a change to the watches that it concerns: an object that has come into or left a selection has
-// been added to it or deleted from it. The caller holds the lock.
+// publish sends a change to the watches that it concerns: an object that has come into or left a selection
+// has been added to it or deleted from it. The caller holds the lock.
 func (s *Server) publish(at place, kind string, before, now document) {
 	for w := range s.watches {
 		was := before != nil && w.query.selects(at, before)
@@ -50,9 +50,11 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, q query) {
 		refuse(w, err)
 		return
 	}
+
 	if q.at.Name != "" {
 		q.fields = metav1.ObjectNameField + "=" + q.at.Name
 	}
+
 	out := &stream{query: q, events: make(chan map[string]any, watchBuffer), ended: make(chan struct{})}
 
 	s.mu.Lock()
@@ -80,6 +82,7 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, q query) {
 			if encoder.Encode(e) != nil {
 				return
 			}
+
 			flush.Flush()
 		}
 	}
@@ -94,19 +97,23 @@ func (s *Server) catchUp(w *stream, kind string) {
 		version, _ := strconv.ParseInt(doc.GetResourceVersion(), 10, 64)
 		return version > from
 	}
+
 	for _, old := range s.gone {
 		if !q.initial && newer(old.doc) && q.selects(old.at, old.doc) {
 			w.events <- event("DELETED", old.doc.Object)
 		}
 	}
+
 	for _, doc := range s.selected(q) {
 		if q.initial || newer(doc) {
 			w.events <- event("ADDED", doc.Object)
 		}
 	}
+
 	if !q.initial {
 		return
 	}
+
 	w.events <- event("BOOKMARK", map[string]any{
 		"apiVersion": q.version.String(),
 		"kind":       kind,

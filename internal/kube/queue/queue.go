@@ -55,12 +55,15 @@ func (q *Queue) handleNext(ctx context.Context, handle func(ctx context.Context,
 	defer q.keys.Done(key)
 
 	if ctx.Err() != nil {
-		return true // what is left is not begun
+		// what is left is not begun
+		return true
 	}
+
 	if err := handle(ctx, key); err != nil && ctx.Err() == nil {
 		q.keys.AddRateLimited(key)
 		return true
 	}
+
 	q.keys.Forget(key)
 	return true
 }

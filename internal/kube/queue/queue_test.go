@@ -26,8 +26,10 @@ func TestAKeyThatFailsComesAgainLaterEachTime(t *testing.T) {
 			if len(at) == 5 {
 				cancel()
 			}
+
 			return errors.New("not yet")
 		})
+
 		want := []time.Duration{0, 1, 3, 7, 11}
 		for i := range want {
 			if at[i] != want[i]*time.Second {
@@ -52,6 +54,7 @@ func TestAKeyIsHandledByOneWorkerAtATime(t *testing.T) {
 				if busy > 1 {
 					t.Error("two workers have one key")
 				}
+
 				mu.Unlock()
 				time.Sleep(time.Second)
 				mu.Lock()
@@ -60,6 +63,7 @@ func TestAKeyIsHandledByOneWorkerAtATime(t *testing.T) {
 				return nil
 			})
 		})
+
 		q.Add("a")
 		synctest.Wait()
 		q.Add("a")

@@ -41,9 +41,11 @@ func run(ctx context.Context, env *program.Env) error {
 	if err != nil {
 		return &program.UsageError{Err: oneLine(err)}
 	}
+
 	for _, notice := range cfg.Notices {
 		env.Log.Warn(notice)
 	}
+
 	if err := program.RequireRoot(); err != nil {
 		return err
 	}

@@ -38,27 +38,23 @@ func read(t *testing.T, path string, o containerlog.Options) string {
 	return out.String()
 }
 
-func TestRead(t *testing.T) {
+func TestOptionsSelectWhatIsRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
-	write(
-		t,
-		path,
-		line(
-			1,
-			"stdout",
-			"F",
-			"one",
-		)+line(2, "stderr", "P", "tw")+line(2, "stderr", "F", "o")+"torn\n"+line(3, "stdout", "F", ""),
-	)
+	write(t, path, line(1, "stdout", "F", "one")+
+		line(2, "stderr", "P", "tw")+
+		line(2, "stderr", "F", "o")+
+		"torn\n"+
+		line(3, "stdout", "F", ""))
 
 	for name, c := range map[string]struct {
 		o    containerlog.Options
 		want string
 	}{
-		"all":     {containerlog.Options{Tail: -1}, "one\ntwo\n\n"},
-		"none":    {containerlog.Options{Tail: 0}, ""},
-		"tail 1":  {containerlog.Options{Tail: 1}, "\n"},
-		"tail 3":  {containerlog.Options{Tail: 3}, "two\n\n"}, // the torn line counts
+		"all":    {containerlog.Options{Tail: -1}, "one\ntwo\n\n"},
+		"none":   {containerlog.Options{Tail: 0}, ""},
+		"tail 1": {containerlog.Options{Tail: 1}, "\n"},
+		// The torn line counts.
+		"tail 3":  {containerlog.Options{Tail: 3}, "two\n\n"},
 		"tail 99": {containerlog.Options{Tail: 99}, "one\ntwo\n\n"},
 		"stderr":  {containerlog.Options{Tail: -1, Stream: "stderr"}, "two\n"},
 		"since": {
@@ -114,9 +110,8 @@ func TestTailFindsTheLineOverChunks(t *testing.T) {
 
 	write(t, path, text.String())
 	for _, n := range []int{1, 2, 700, 1500, 2999, 3000} {
-		if got := read(t, path, containerlog.Options{
-			Tail: int64(n),
-		}); got != strings.Join(want[len(want)-n:], "") {
+		got := read(t, path, containerlog.Options{Tail: int64(n)})
+		if got != strings.Join(want[len(want)-n:], "") {
 			t.Errorf("tail %d is wrong (%d bytes)", n, len(got))
 		}
 	}
@@ -157,6 +152,22 @@ func (s *shared) await(t *testing.T, want string) {
 	}
 }
 
+// followUntil wants all of a log until a container has ended.
+func followUntil(ended <-chan struct{}) containerlog.Options {
+	return containerlog.Options{
+		Tail:   -1,
+		Follow: true,
+		Running: func(context.Context) (bool, error) {
+			select {
+			case <-ended:
+				return false, nil
+			default:
+				return true, nil
+			}
+		},
+	}
+}
+
 func TestFollowOverRotationUntilTheContainerEnds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	write(t, path, line(1, "stdout", "F", "1"))
@@ -170,14 +181,7 @@ func TestFollowOverRotationUntilTheContainerEnds(t *testing.T) {
 	ended := make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		done <- containerlog.Read(t.Context(), path, containerlog.Options{Tail: -1, Follow: true, Running: func(context.Context) (bool, error) {
-			select {
-			case <-ended:
-				return false, nil
-			default:
-				return true, nil
-			}
-		}}, out)
+		done <- containerlog.Read(t.Context(), path, followUntil(ended), out)
 	}()
 
 	out.await(t, "1\n")
@@ -215,10 +219,14 @@ func TestFollowPrintsWhatWasWrittenLastEvenIfNobodyKnowsTheContainer(t *testing.
 
 	lost := errors.New("the runtime is away")
 	out := &shared{got: make(chan struct{}, 1)}
-	err = containerlog.Read(t.Context(), path, containerlog.Options{Tail: -1, Follow: true, Running: func(context.Context) (bool, error) {
-		_, err := f.WriteString(line(2, "stdout", "F", "2"))
-		return false, errors.Join(lost, err)
-	}}, out)
+	err = containerlog.Read(t.Context(), path, containerlog.Options{
+		Tail:   -1,
+		Follow: true,
+		Running: func(context.Context) (bool, error) {
+			_, err := f.WriteString(line(2, "stdout", "F", "2"))
+			return false, errors.Join(lost, err)
+		},
+	}, out)
 	if !errors.Is(err, lost) {
 		t.Errorf("error %v", err)
 	}
@@ -354,17 +362,6 @@ func FuzzTail(f *testing.F) {
 		}
 		if got := read(t, path, containerlog.Options{Tail: int64(len(data)) + 1}); got != all {
 			t.Errorf("a tail of more lines than there are is %q, not %q", got, all)
-		}
-	})
-}
-
-func FuzzParseEntry(f *testing.F) {
-	f.Add([]byte("2026-01-02T03:04:05.5Z stdout F text"))
-	f.Add([]byte("2026-01-02T03:04:05Z stderr P:x "))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		e, err := containerlog.ParseEntry(data)
-		if err == nil && !bytes.HasSuffix(data, e.Text) {
-			t.Errorf("text %q is not the end of %q", e.Text, data)
 		}
 	})
 }

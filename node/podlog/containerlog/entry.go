@@ -1,6 +1,6 @@
-// Package containerlog reads the logs of containers in the CRI format, rotated files included, and follows
-// them as they grow. The format (one line per write: TIME STREAM TAG TEXT) is that of kubelet's
-// https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
+// Package containerlog reads the logs of containers, rotated files included, and follows them as they grow.
+// The format is CRI's, one line for each write: TIME STREAM TAG TEXT
+// (https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md).
 package containerlog
 
 import (
@@ -10,45 +10,42 @@ import (
 	"time"
 )
 
-// Entry is one line of a log file.
-type Entry struct {
-	Time    time.Time
-	Stream  string // stdout or stderr
-	Partial bool   // the text goes on in the next entry of the stream
-	Text    []byte // without the line end of the file
+// entry is one line of a log file.
+type entry struct {
+	time    time.Time
+	stream  string // stdout or stderr
+	partial bool   // the text goes on in the next entry of the stream
+	text    []byte // without the line end of the file
 }
 
 var errFormat = errors.New("not a line of a CRI log")
 
-// ParseEntry reads a line without its line end. The text is a part of line, not a copy.
-func ParseEntry(line []byte) (Entry, error) {
-	stamp, rest, ok := bytes.Cut(line, []byte(" "))
-	stream, rest, ok2 := bytes.Cut(rest, []byte(" "))
-	tags, text, ok3 := bytes.Cut(rest, []byte(" "))
-	if !ok || !ok2 || (!ok3 && len(tags) == 0) {
-		return Entry{}, errFormat
-	}
+// parseEntry parses a line without its line end. The text is a part of the line, not a copy.
+func parseEntry(line []byte) (entry, error) {
+	stamp, rest, _ := bytes.Cut(line, []byte(" "))
+	stream, rest, _ := bytes.Cut(rest, []byte(" "))
+	tags, text, _ := bytes.Cut(rest, []byte(" "))
 
 	at, err := time.Parse(time.RFC3339Nano, string(stamp))
 	if err != nil {
-		return Entry{}, fmt.Errorf("%w: %w", errFormat, err)
+		return entry{}, fmt.Errorf("%w: %w", errFormat, err)
 	}
 
-	e := Entry{Time: at, Text: text}
+	e := entry{time: at, text: text}
 	switch string(stream) {
 	case "stdout", "stderr":
-		e.Stream = string(stream)
+		e.stream = string(stream)
 	default:
-		return Entry{}, fmt.Errorf("%w: stream %q", errFormat, stream)
+		return entry{}, fmt.Errorf("%w: stream %q", errFormat, stream)
 	}
 
 	first, _, _ := bytes.Cut(tags, []byte(":"))
 	switch string(first) {
 	case "P":
-		e.Partial = true
+		e.partial = true
 	case "F":
 	default:
-		return Entry{}, fmt.Errorf("%w: tag %q", errFormat, tags)
+		return entry{}, fmt.Errorf("%w: tag %q", errFormat, tags)
 	}
 
 	return e, nil

@@ -18,52 +18,32 @@ import (
 // the log.
 const askRunning = 500 * time.Millisecond
 
-// follow prints what is there and what comes, until the container has ended. current is exchanged when the
-// log is rotated.
-func (p *printer) follow(ctx context.Context, path string, current **os.File, lines *splitter) error {
+// follow prints what there is and what is added, until the container has ended.
+func (p *printer) follow(ctx context.Context, at *cursor) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("follow log: %w", err)
 	}
 	defer watcher.Close()
 
-	if err := watcher.Add(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("follow log %s: %w", path, err)
+	if err := watcher.Add(filepath.Dir(at.path)); err != nil {
+		return fmt.Errorf("follow log %s: %w", at.path, err)
 	}
 
 	idle := time.NewTicker(askRunning)
 	defer idle.Stop()
 
-	ended, unknown := false, error(nil)
+	var failure error
+	ended := false
 	for {
-		if err := p.drain(ctx, *current, lines, p.entry); err != nil {
+		if err := p.catchUp(ctx, at); err != nil {
 			return err
 		}
-
-		if !sameFile(*current, path) {
-			fresh, err := reopen(path)
-			if err != nil {
-				return err
-			}
-
-			if fresh != nil {
-				// The runtime writes to the new file by now: what the old one got last is complete.
-				err = p.drain(ctx, *current, lines, p.entry)
-				(*current).Close()
-				*current, *lines = fresh, splitter{}
-				if err != nil {
-					return err
-				}
-
-				continue
-			}
-		}
-
 		if ended {
-			return unknown
+			return failure
 		}
 
-		// Nothing more is there: what there was is shown now.
+		// Nothing more is there, so what there was is shown now.
 		if err := p.w.Flush(); err != nil {
 			return err
 		}
@@ -72,13 +52,37 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File, li
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-watcher.Events:
-		// lost events: look
+		// events were lost, so there may be more
 		case <-watcher.Errors:
 		case <-idle.C:
+			// What the container wrote last is read before following ends.
 			running, err := p.running(ctx)
+			ended, failure = !running || err != nil, err
+		}
+	}
+}
 
-			// what it wrote last is still to be read
-			ended, unknown = !running || err != nil, err
+// catchUp prints what has been added, and goes on with the next file when the log has been rotated.
+func (p *printer) catchUp(ctx context.Context, at *cursor) error {
+	for {
+		if err := p.drain(ctx, at.file, &at.lines, p.print); err != nil {
+			return err
+		}
+		if sameFile(at.file, at.path) {
+			return nil
+		}
+
+		next, err := reopen(at.path)
+		if next == nil || err != nil {
+			return err
+		}
+
+		// The runtime writes to the next file by now: what it wrote last to this one is complete.
+		err = p.drain(ctx, at.file, &at.lines, p.print)
+		at.file.Close()
+		at.file, at.lines = next, splitter{}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -90,8 +94,7 @@ func (p *printer) running(ctx context.Context) (bool, error) {
 	return p.o.Running(ctx)
 }
 
-// reopen opens the log that took the place of a rotated one. Between the two there may be none for a moment:
-// nil.
+// reopen opens the log that took the place of a rotated one. It returns nil while there is none.
 func reopen(path string) (*os.File, error) {
 	f, err := boundedfile.Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {

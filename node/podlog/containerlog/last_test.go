@@ -1,6 +1,7 @@
 package containerlog
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,72 +9,61 @@ import (
 	"unicode/utf8"
 )
 
-const entry = "2026-01-01T00:00:00Z stdout F "
+// head begins a whole line.
+const head = "2026-01-01T00:00:00Z stdout F "
+
+// last returns the end of a log of this text.
+func last(t *testing.T, text string, entries, size int) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "0.log")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Last(path, entries, size)
+}
 
 func TestLastEntriesOfALog(t *testing.T) {
-	long := strings.Repeat("x", 20<<10)
 	for name, c := range map[string]struct {
-		log     string
-		entries int
-		size    int
-		want    string
+		log  string
+		want string
 	}{
 		"partial entries are joined": {
-			log:     entry + "hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z stderr F ld\n",
-			entries: 80,
-			size:    100,
-			want:    "hello\nworld\n",
-		},
-		"only so many entries": {
-			log:     entry + "one\n" + entry + "two\n" + entry + "three\n",
-			entries: 2,
-			size:    100,
-			want:    "two\nthree\n",
-		},
-		"only so many bytes, of a long line too": {
-			log:     entry + "first\n" + entry + long + "end\n",
-			entries: 80,
-			size:    6,
-			want:    "xxend\n",
-		},
-		"characters are not cut": {
-			log:     entry + "ää\n",
-			entries: 80,
-			size:    4,
-			want:    "ä\n",
+			log:  head + "hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z stderr F ld\n",
+			want: "hello\nworld\n",
 		},
 		"bytes that are not text are marked": {
-			log:     entry + "a\xffb\n",
-			entries: 80,
-			size:    100,
-			want:    "a?b\n",
+			log:  head + "a\xffb\n",
+			want: "a?b\n",
 		},
 		"a line that is not in the format is left out": {
-			log:     "torn by a crash\n" + entry + "good\n",
-			entries: 80,
-			size:    100,
-			want:    "good\n",
+			log:  "torn by a crash\n" + head + "good\n",
+			want: "good\n",
 		},
+
+		// What is left of it may look like a line.
 		"a line that begins before the window is left out": {
-			log:     entry + strings.Repeat("words of a long line ", 4000) + "\n" + entry + "good\n",
-			entries: 80,
-			size:    100,
-			want:    "good\n",
+			log:  head + strings.Repeat("words of a long line ", 4000) + "\n" + head + "good\n",
+			want: "good\n",
 		},
-		"an empty log": {
-			entries: 80,
-			size:    100,
-		},
+		"an empty log": {},
 	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "0.log")
-			if err := os.WriteFile(path, []byte(c.log), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if got := Last(path, c.entries, c.size); got != c.want {
-				t.Errorf("got %q, want %q", got, c.want)
-			}
-		})
+		if got := last(t, c.log, 80, 100); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestLastEntriesAreBounded(t *testing.T) {
+	log := head + "one\n" + head + "two\n" + head + "three\n"
+	if got := last(t, log, 2, 100); got != "two\nthree\n" {
+		t.Errorf("two entries: %q", got)
+	}
+	long := head + "first\n" + head + strings.Repeat("x", 20<<10) + "end\n"
+	if got := last(t, long, 80, 6); got != "xxend\n" {
+		t.Errorf("six bytes of a long line: %q", got)
+	}
+	if got := last(t, head+"ää\n", 80, 4); got != "ä\n" {
+		t.Errorf("a character is cut: %q", got)
 	}
 }
 
@@ -84,7 +74,7 @@ func TestLastOfNoLogIsEmpty(t *testing.T) {
 }
 
 func FuzzLast(f *testing.F) {
-	f.Add([]byte(entry + "hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z stderr F ld\n"))
+	f.Add([]byte(head + "hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z stderr F ld\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(t.TempDir(), "0.log")
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -93,6 +83,17 @@ func FuzzLast(f *testing.F) {
 		const size = 2048
 		if got := Last(path, 80, size); len(got) > size || !utf8.ValidString(got) {
 			t.Errorf("%d bytes: %q", len(got), got)
+		}
+	})
+}
+
+func FuzzParseEntry(f *testing.F) {
+	f.Add([]byte("2026-01-02T03:04:05.5Z stdout F text"))
+	f.Add([]byte("2026-01-02T03:04:05Z stderr P:x "))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, err := parseEntry(data)
+		if err == nil && !bytes.HasSuffix(data, e.text) {
+			t.Errorf("text %q is not the end of %q", e.text, data)
 		}
 	})
 }

@@ -13,41 +13,60 @@ import (
 	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
-// Options are what of a log is wanted.
+// Options say what of a log is wanted. The zero value wants nothing: Tail is 0.
 type Options struct {
-	Tail       int64     // the last lines only; negative: all
-	Since      time.Time // entries at or after it; zero: all
-	Timestamps bool      // each line begins with its time
-	LimitBytes int64     // at most so many bytes; 0: no limit
-	Stream     string    // stdout or stderr; empty: both
-	Follow     bool      // go on until the container has ended
-	// Running reports whether the container still runs; asked while following. Nil: it does not.
+	// Tail wants the last lines only; a negative number wants all.
+	Tail int64
+	// Since wants entries at or after it. Its zero value wants all.
+	Since time.Time
+	// Timestamps writes before each line when it was written.
+	Timestamps bool
+	// LimitBytes is after how many bytes of output reading ends; 0: never.
+	LimitBytes int64
+	// Stream wants stdout or stderr; empty: both.
+	Stream string
+	// Follow goes on until the container has ended.
+	Follow bool
+	// Running reports whether the container may still write. It is called while following; nil means it may
+	// not.
 	Running func(ctx context.Context) (bool, error)
 }
 
 // stamp is RFC 3339 with nanoseconds of fixed width, as kubectl users know it.
 const stamp = "2006-01-02T15:04:05.000000000Z07:00"
 
-// Read writes the log at path to w. It returns nil at the end of the log or at the limit, and when ctx ends
-// while following. However long lines are, it holds but a piece of one.
+// Read writes the log at path to w. It returns nil at the end of the log, at the limit, and when ctx ends
+// while following. It never holds more than a piece of a line in memory, however long lines are.
 func Read(ctx context.Context, path string, o Options, w io.Writer) error {
+	file, err := boundedfile.Open(path, os.O_RDONLY)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+
+	at := &cursor{path: path, file: file}
+	defer at.close()
+
 	out := &printer{w: bufio.NewWriterSize(w, maxPiece), o: o, left: o.LimitBytes}
 	if o.LimitBytes == 0 {
 		out.left = -1
 	}
 
-	f, err := boundedfile.Open(path, os.O_RDONLY)
-	if err != nil {
-		return fmt.Errorf("open log: %w", err)
-	}
-
-	err = out.all(ctx, path, f)
-	if errors.Is(err, errLimit) || (o.Follow && ctx.Err() != nil) {
+	err = out.all(ctx, at)
+	if errors.Is(err, errLimit) || o.Follow && ctx.Err() != nil {
 		err = nil
 	}
 
 	return errors.Join(err, out.w.Flush())
 }
+
+// cursor is where reading of a log stands. The file is another one after a rotation.
+type cursor struct {
+	path  string
+	file  *os.File
+	lines splitter
+}
+
+func (c *cursor) close() { c.file.Close() }
 
 var errLimit = errors.New("limit reached")
 
@@ -60,30 +79,27 @@ type printer struct {
 }
 
 // all prints rotated files first, as far as they are wanted, then the current one, then what is added to it.
-func (p *printer) all(ctx context.Context, path string, f *os.File) error {
-	current := f
-	defer func() { current.Close() }()
-
-	lines := &splitter{}
-	if p.o.Tail == 0 {
-		if _, err := f.Seek(0, io.SeekEnd); err != nil {
-			return fmt.Errorf("read log: %w", err)
-		}
-	} else if err := p.history(ctx, path, f, lines); err != nil {
+func (p *printer) all(ctx context.Context, at *cursor) error {
+	if err := p.seek(ctx, at); err != nil {
 		return err
 	}
-
-	if !p.o.Follow {
-		return p.copy(ctx, f, lines, p.entry)
+	if p.o.Follow {
+		return p.follow(ctx, at)
 	}
-
-	// which exchanges the file when the log is rotated
-	return p.follow(ctx, path, &current, lines)
+	return p.copy(ctx, at.file, &at.lines, p.print)
 }
 
-// history prints of the rotated files what is wanted and leaves f and lines where printing goes on.
-func (p *printer) history(ctx context.Context, path string, f *os.File, lines *splitter) error {
-	rotated, err := Rotated(path)
+// seek prints what is wanted of the rotated files, and sets the cursor to where printing goes on.
+func (p *printer) seek(ctx context.Context, at *cursor) error {
+	if p.o.Tail == 0 {
+		if _, err := at.file.Seek(0, io.SeekEnd); err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+
+		return nil
+	}
+
+	rotated, err := Rotated(at.path)
 	if err != nil {
 		return err
 	}
@@ -91,12 +107,12 @@ func (p *printer) history(ctx context.Context, path string, f *os.File, lines *s
 		return p.older(ctx, rotated, 0)
 	}
 
-	end, err := f.Seek(0, io.SeekEnd)
+	end, err := at.file.Seek(0, io.SeekEnd)
 	if err != nil {
 		return fmt.Errorf("read log: %w", err)
 	}
 
-	from, found, err := tailOffset(ctx, f, end, p.o.Tail)
+	from, found, err := tailOffset(ctx, at.file, end, p.o.Tail)
 	if err != nil {
 		return err
 	}
@@ -107,10 +123,10 @@ func (p *printer) history(ctx context.Context, path string, f *os.File, lines *s
 		}
 	}
 
-	return from.resume(f, lines)
+	return from.resume(at)
 }
 
-// older prints rotated files, oldest first; of their lines the last ones only if tail is not 0.
+// older prints rotated files, the oldest first, and of their lines only the last ones if tail is not 0.
 func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 	skip := int64(0)
 	if tail > 0 {
@@ -126,12 +142,12 @@ func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 
 	var passed counter
 	for _, name := range files {
-		err := p.file(ctx, name, func(e Entry) error {
+		err := p.file(ctx, name, func(e entry) error {
 			if passed.lines < skip {
 				return passed.add(e)
 			}
 
-			return p.entry(e)
+			return p.print(e)
 		})
 		if err != nil {
 			return err
@@ -141,30 +157,31 @@ func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 	return nil
 }
 
-// file hands on the entries of a rotated file.
-func (p *printer) file(ctx context.Context, name string, emit func(Entry) error) error {
+// file emits the entries of a rotated file.
+func (p *printer) file(ctx context.Context, name string, emit func(entry) error) error {
 	f, err := open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		// rotated away meanwhile
+		// rotated away since it was listed
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+
 	return p.copy(ctx, f, &splitter{}, emit)
 }
 
-// copy hands on all entries of r, and the last one though it has no line end.
-func (p *printer) copy(ctx context.Context, r io.Reader, lines *splitter, emit func(Entry) error) error {
+// copy emits all entries of r, the last one even if it has no line end.
+func (p *printer) copy(ctx context.Context, r io.Reader, lines *splitter, emit func(entry) error) error {
 	if err := p.drain(ctx, r, lines, emit); err != nil {
 		return err
 	}
 	return lines.finish(emit)
 }
 
-// drain hands on the entries that are complete at the end of r.
-func (p *printer) drain(ctx context.Context, r io.Reader, lines *splitter, emit func(Entry) error) error {
+// drain emits the entries that are complete at the end of r.
+func (p *printer) drain(ctx context.Context, r io.Reader, lines *splitter, emit func(entry) error) error {
 	block := make([]byte, 32<<10)
 	for ctx.Err() == nil {
 		n, err := r.Read(block)
@@ -182,24 +199,24 @@ func (p *printer) drain(ctx context.Context, r io.Reader, lines *splitter, emit 
 	return ctx.Err()
 }
 
-// entry prints one entry.
-func (p *printer) entry(e Entry) error {
-	if (p.o.Stream != "" && e.Stream != p.o.Stream) || e.Time.Before(p.o.Since) {
+// print prints one entry, if it is wanted.
+func (p *printer) print(e entry) error {
+	if p.o.Stream != "" && e.stream != p.o.Stream || e.time.Before(p.o.Since) {
 		return nil
 	}
 
 	if p.o.Timestamps && !p.mid {
-		if err := p.put(append(e.Time.AppendFormat(nil, stamp), ' ')); err != nil {
+		if err := p.put(append(e.time.AppendFormat(nil, stamp), ' ')); err != nil {
 			return err
 		}
 	}
 
-	if err := p.put(e.Text); err != nil {
+	if err := p.put(e.text); err != nil {
 		return err
 	}
 
-	p.mid = e.Partial
-	if e.Partial {
+	p.mid = e.partial
+	if e.partial {
 		return nil
 	}
 
@@ -208,20 +225,20 @@ func (p *printer) entry(e Entry) error {
 
 // put writes text, up to the limit.
 func (p *printer) put(text []byte) error {
-	if p.left >= 0 && int64(len(text)) >= p.left {
+	reached := p.left >= 0 && int64(len(text)) >= p.left
+	if reached {
 		text = text[:p.left]
-		p.left = 0
-		if _, err := p.w.Write(text); err != nil {
-			return err
-		}
-
-		return errLimit
 	}
-
-	if p.left > 0 {
+	if p.left >= 0 {
 		p.left -= int64(len(text))
 	}
 
-	_, err := p.w.Write(text)
-	return err
+	if _, err := p.w.Write(text); err != nil {
+		return err
+	}
+	if reached {
+		return errLimit
+	}
+
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,14 +14,22 @@ import (
 	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
-// Rotated lists the rotated files of a log, oldest first: PATH.20060102-150405, some of them with .gz.
+// rotatedFormat is the suffix of rotated files: when that was.
+const rotatedFormat = "20060102-150405"
+
+// RotatedName returns the name of a log that is rotated now.
+func RotatedName(path string, now time.Time) string {
+	return path + "." + now.UTC().Format(rotatedFormat)
+}
+
+// Rotated lists the rotated files of a log, the oldest first: PATH.20060102-150405, some of them with .gz.
 func Rotated(path string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return nil, fmt.Errorf("list rotated logs: %w", err)
 	}
 
-	// a file and its half-written or finished .gz count once
+	// A file and its .gz, which may not be complete, are one.
 	byTime := map[string]string{}
 	for _, e := range entries {
 		at, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
@@ -29,7 +38,7 @@ func Rotated(path string) ([]string, error) {
 		}
 
 		at = strings.TrimSuffix(at, ".gz")
-		if _, err := time.Parse("20060102-150405", at); err != nil {
+		if _, err := time.Parse(rotatedFormat, at); err != nil {
 			continue
 		}
 		if old, ok := byTime[at]; !ok || strings.HasSuffix(old, ".gz") {
@@ -37,22 +46,18 @@ func Rotated(path string) ([]string, error) {
 		}
 	}
 
-	var out []string
-	for _, name := range byTime {
-		out = append(out, name)
-	}
-
-	slices.Sort(out)
-	return out, nil
+	return slices.Sorted(maps.Values(byTime)), nil
 }
 
-type reader struct {
+// unzipped reads a compressed file.
+type unzipped struct {
 	io.Reader
 	file *os.File
 }
 
-func (r reader) Close() error { return r.file.Close() }
+func (u unzipped) Close() error { return u.file.Close() }
 
+// open opens a rotated file.
 func open(name string) (io.ReadCloser, error) {
 	f, err := boundedfile.Open(name, os.O_RDONLY)
 	if err != nil || !strings.HasSuffix(name, ".gz") {
@@ -63,5 +68,5 @@ func open(name string) (io.ReadCloser, error) {
 		f.Close()
 		return nil, fmt.Errorf("read rotated log %s: %w", name, err)
 	}
-	return reader{z, f}, nil
+	return unzipped{z, f}, nil
 }

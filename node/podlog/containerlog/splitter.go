@@ -2,20 +2,20 @@ package containerlog
 
 import "bytes"
 
-// maxPiece bounds how much of one line of the file is held in memory: what is longer is handed on in pieces.
-// Runtimes cut lines at 16 KiB, but they can be told not to.
+// maxPiece bounds how much of one line of the file is held in memory: what is longer is emitted in pieces.
+// Runtimes cut lines at 16 KiB, but they can be configured not to.
 const maxPiece = 64 << 10
 
-// splitter makes entries of a file that comes in blocks.
+// splitter makes entries of blocks of a file.
 type splitter struct {
 	pending []byte // the beginning of a line, or of the next piece of it
-	open    bool   // a piece of the line was handed on: header tells what it belongs to
-	header  Entry
+	open    bool   // a piece of the line was emitted: header is what it belongs to
+	header  entry
 	unknown bool // the open line is not in the format
 }
 
-// feed hands on the entries that are complete with this block. Their text is good until the next call.
-func (s *splitter) feed(block []byte, emit func(Entry) error) error {
+// feed emits the entries that are complete with this block. Their text is valid until the next call.
+func (s *splitter) feed(block []byte, emit func(entry) error) error {
 	for len(block) > 0 {
 		part := block[:min(len(block), maxPiece-len(s.pending))]
 		end := bytes.IndexByte(part, '\n')
@@ -49,8 +49,8 @@ func (s *splitter) feed(block []byte, emit func(Entry) error) error {
 	return nil
 }
 
-// finish hands on the last line though it has no line end.
-func (s *splitter) finish(emit func(Entry) error) error {
+// finish emits the last line, which has no line end.
+func (s *splitter) finish(emit func(entry) error) error {
 	if len(s.pending) == 0 && !s.open {
 		return nil
 	}
@@ -59,16 +59,16 @@ func (s *splitter) finish(emit func(Entry) error) error {
 	return err
 }
 
-// piece hands on a line, or a part of one. A line that is not in the format (torn by a crash) is left out.
-func (s *splitter) piece(text []byte, last bool, emit func(Entry) error) error {
+// piece emits a line, or a part of one. A line that is not in the format, as a crash leaves, is skipped.
+func (s *splitter) piece(text []byte, last bool, emit func(entry) error) error {
 	e := s.header
 	if s.open {
-		e.Text = text
+		e.text = text
 	} else {
 		var err error
-		e, err = ParseEntry(text)
+		e, err = parseEntry(text)
 		s.unknown = err != nil
-		s.header = Entry{Time: e.Time, Stream: e.Stream, Partial: e.Partial}
+		s.header = entry{time: e.time, stream: e.stream, partial: e.partial}
 	}
 
 	s.open = !last
@@ -76,6 +76,6 @@ func (s *splitter) piece(text []byte, last bool, emit func(Entry) error) error {
 		return nil
 	}
 
-	e.Partial = e.Partial || !last
+	e.partial = e.partial || !last
 	return emit(e)
 }

@@ -5,60 +5,61 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 )
 
 const (
 	// chunk is how much is read at a time on the way back from the end of a file.
 	chunk = 64 << 10
-	// maxLine bounds what counts as one line of a tail, with all its partial entries: who asks for the last
-	// line shall not get a gigabyte.
+	// maxLine bounds what counts as one line of a tail, with all its partial entries: the last line of a log
+	// must not be a gigabyte.
 	maxLine = 1 << 20
 	// headerSize is enough for time, stream and tags of an entry.
 	headerSize = 128
 )
 
-// position is where printing begins: with the line at offset, or with what of its text follows cut.
+// position is where printing begins: with the line at offset or, within it, with the text at cut.
 type position struct {
 	offset int64
 	cut    int64 // 0: the line is printed from its beginning
 }
 
-// resume sets the file, and the splitter, to the position.
-func (p position) resume(f *os.File, lines *splitter) error {
+// resume sets a cursor to the position.
+func (p position) resume(at *cursor) error {
 	if p.cut == 0 {
-		_, err := f.Seek(p.offset, io.SeekStart)
+		_, err := at.file.Seek(p.offset, io.SeekStart)
 		return err
 	}
-	header, err := headerAt(f, p.offset)
-	lines.open, lines.header, lines.unknown = true, header, err != nil
-	_, err = f.Seek(p.cut, io.SeekStart)
+
+	header, err := headerAt(at.file, p.offset)
+	at.lines = splitter{open: true, header: header, unknown: err != nil}
+	_, err = at.file.Seek(p.cut, io.SeekStart)
 	return err
 }
 
 // headerAt reads what the line at offset begins with.
-func headerAt(f io.ReaderAt, offset int64) (Entry, error) {
+func headerAt(f io.ReaderAt, offset int64) (entry, error) {
 	buffer := make([]byte, headerSize)
 	n, err := f.ReadAt(buffer, offset)
 	if n == 0 {
-		return Entry{}, err
+		return entry{}, err
 	}
 	line, _, _ := bytes.Cut(buffer[:n], []byte("\n"))
-	e, err := ParseEntry(line)
-	e.Text = nil
+	e, err := parseEntry(line)
+	e.text = nil
 	return e, err
 }
 
-// tailOffset finds where the last want whole lines of the first end bytes begin, and how many there are (want
-// at most). Entries that go on (tag P) belong to the line that they begin, up to maxLine bytes. It reads
-// backwards and holds one chunk.
+// tailOffset returns where the last lines of the first end bytes of a file begin, as many as are wanted, and
+// how many of them there are. Entries that go on (tag P) belong to the line that they begin, up to maxLine
+// bytes. It reads backwards and holds one chunk.
 func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from position, found int64, err error) {
 	b := backwards{f: f, at: end, chunkAt: end}
 	if end == 0 {
 		return position{}, 0, nil
 	}
 
-	// of what was seen of the present line; the last one of the file always counts
+	// size is how much of the present line has been seen. It begins as that of a full line, so that the last
+	// one of the file counts whatever it is.
 	size := int64(maxLine)
 	for b.at > 0 && ctx.Err() == nil {
 		stop := b.at
@@ -66,7 +67,7 @@ func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from posit
 		if err != nil {
 			return position{}, 0, fmt.Errorf("read log: %w", err)
 		}
-		if e, err := headerAt(f, start); err != nil || !e.Partial {
+		if e, err := headerAt(f, start); err != nil || !e.partial {
 			size = maxLine
 		}
 
@@ -87,8 +88,8 @@ func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from posit
 	return position{}, found, ctx.Err()
 }
 
-// between is the position at of a line from start to stop: where the next begins, within the text, or at the
-// beginning of the line rather than within its header.
+// between returns the position of at, which is in a line from start to stop: at its end where the next
+// begins, or within its text. A position within its header is that of its beginning.
 func between(start, at, stop int64) position {
 	switch {
 	case at == stop:
@@ -109,13 +110,9 @@ type backwards struct {
 
 // line returns where the line that ends at b.at begins, and makes that the end of the next.
 func (b *backwards) line() (start int64, err error) {
-	// not the line end itself
-	for at := b.at - 1; ; {
-		if at <= 0 {
-			b.at = 0
-			return 0, nil
-		}
-
+	// before the line end
+	at := b.at - 1
+	for at > 0 {
 		if at <= b.chunkAt {
 			if err := b.load(at); err != nil {
 				return 0, err
@@ -129,6 +126,9 @@ func (b *backwards) line() (start int64, err error) {
 
 		at = b.chunkAt
 	}
+
+	b.at = 0
+	return 0, nil
 }
 
 // load reads the chunk before end.
@@ -148,9 +148,9 @@ type counter struct {
 	size  int
 }
 
-func (c *counter) add(e Entry) error {
-	c.size += len(e.Text)
-	if !e.Partial || c.size >= maxLine {
+func (c *counter) add(e entry) error {
+	c.size += len(e.text)
+	if !e.partial || c.size >= maxLine {
 		c.lines, c.size = c.lines+1, 0
 	}
 	return nil

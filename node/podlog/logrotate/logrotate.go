@@ -1,9 +1,10 @@
-// Package logrotate keeps containers' logs from filling the disk: a log that has grown beyond a size is
-// renamed, the runtime is told to open a new file (CRI ReopenContainerLog), older files are compressed, and
-// the oldest are removed.
+// Package logrotate keeps the logs of containers from filling the disk. A log that has grown beyond a size is
+// renamed, and the runtime is made to open a new one (CRI's ReopenContainerLog). Older files are compressed,
+// and the oldest are removed.
 package logrotate
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,109 +35,110 @@ type Runtime interface {
 
 // Config says when logs are rotated. The defaults are kubelet's.
 type Config struct {
-	MaxSize  int64         // bytes; 0: 10 MiB
-	MaxFiles int           // with the current one, at least 2; 0: 5
+	MaxSize  int64         // in bytes; 0: 10 MiB
+	MaxFiles int           // of a container, the current one included, at least 2; 0: 5
 	Every    time.Duration // between checks; 0: 10 s
 	Runtime  Runtime
 	Log      *slog.Logger
 }
 
-// Rotator rotates.
-type Rotator struct{ cfg Config }
+// Rotator rotates the logs of all containers.
+type Rotator struct {
+	cfg Config
+	// paths are the logs of running containers, by ID. The path of a log does not change.
+	paths map[string]string
+}
 
 // New returns a rotator.
 func New(cfg Config) (*Rotator, error) {
-	if cfg.MaxSize == 0 {
-		cfg.MaxSize = 10 << 20
-	}
-	if cfg.MaxFiles == 0 {
-		cfg.MaxFiles = 5
-	}
-	if cfg.Every == 0 {
-		cfg.Every = 10 * time.Second
-	}
+	cfg.MaxSize = cmp.Or(cfg.MaxSize, 10<<20)
+	cfg.MaxFiles = cmp.Or(cfg.MaxFiles, 5)
+	cfg.Every = cmp.Or(cfg.Every, 10*time.Second)
 	if cfg.MaxFiles < 2 {
 		return nil, fmt.Errorf("containerLogMaxFiles %d: must be at least 2", cfg.MaxFiles)
 	}
-
-	return &Rotator{cfg}, nil
+	return &Rotator{cfg: cfg, paths: map[string]string{}}, nil
 }
 
-// Run checks all running containers again and again until ctx ends.
+// Run checks the logs of running containers periodically until ctx ends.
 func (r *Rotator) Run(ctx context.Context) error {
 	tick := time.NewTicker(r.cfg.Every)
 	defer tick.Stop()
 
-	// container -> log: a container's log path never changes
-	paths := map[string]string{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := r.check(ctx, paths); err != nil && ctx.Err() == nil {
+			if err := r.check(ctx); err != nil && ctx.Err() == nil {
 				r.cfg.Log.Warn("logs are not rotated", "err", err)
 			}
 		}
 	}
 }
 
-func (r *Rotator) check(ctx context.Context, paths map[string]string) error {
-	found, err := r.cfg.Runtime.Containers(ctx, runtime.Selection{Running: true})
+// check rotates the logs that are too large.
+func (r *Rotator) check(ctx context.Context) error {
+	containers, err := r.cfg.Runtime.Containers(ctx, runtime.Selection{Running: true})
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
 
 	running := map[string]bool{}
 	var errs []error
-	for _, c := range found {
+	for _, c := range containers {
 		running[c.ID] = true
-		if paths[c.ID] == "" {
-			status, err := r.cfg.Runtime.ContainerStatus(ctx, c.ID)
-			if err != nil || status.LogPath == "" {
-				// gone meanwhile, or without a log
-				continue
-			}
-
-			paths[c.ID] = status.LogPath
-		}
-
-		info, err := os.Stat(paths[c.ID])
-		if errors.Is(err, fs.ErrNotExist) {
-			// A rotation was cut off between the rename and the reopening.
-			errs = append(errs, r.reopen(ctx, c.ID))
-			continue
-		}
-
-		if err != nil || info.Size() < r.cfg.MaxSize {
-			continue
-		}
-
-		errs = append(errs, r.Rotate(ctx, c.ID, paths[c.ID]))
+		errs = append(errs, r.checkOne(ctx, c.ID))
 	}
 
-	for id := range paths {
-		if !running[id] {
-			delete(paths, id)
-		}
-	}
-
+	maps.DeleteFunc(r.paths, func(id, _ string) bool { return !running[id] })
 	return errors.Join(errs...)
 }
 
-// Rotate rotates the log of one container now.
-func (r *Rotator) Rotate(ctx context.Context, id, path string) error {
+func (r *Rotator) checkOne(ctx context.Context, id string) error {
+	path := r.path(ctx, id)
+	if path == "" {
+		return nil
+	}
+
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// An agent was killed between the rename and the reopening.
+		return r.reopen(ctx, id)
+	case err != nil || info.Size() < r.cfg.MaxSize:
+		return nil
+	}
+
+	return r.rotate(ctx, id, path)
+}
+
+// path returns the log of a container, empty if it has none or is gone.
+func (r *Rotator) path(ctx context.Context, id string) string {
+	if path, known := r.paths[id]; known {
+		return path
+	}
+	status, err := r.cfg.Runtime.ContainerStatus(ctx, id)
+	if err != nil || status.LogPath == "" {
+		return ""
+	}
+	r.paths[id] = status.LogPath
+	return status.LogPath
+}
+
+// rotate rotates the log of one container.
+func (r *Rotator) rotate(ctx context.Context, id, path string) error {
 	if err := r.makeRoom(path); err != nil {
 		return fmt.Errorf("rotate log %s: %w", path, err)
 	}
 
-	rotated := path + "." + time.Now().UTC().Format("20060102-150405")
+	rotated := containerlog.RotatedName(path, time.Now())
 	if err := os.Rename(path, rotated); err != nil {
 		return fmt.Errorf("rotate log: %w", err)
 	}
 
 	if err := r.reopen(ctx, id); err != nil {
-		// The runtime still writes to the old file: give it its name back, or nobody finds what it writes.
+		// The runtime still writes to the old file, where nobody would look for what it writes.
 		return errors.Join(err, os.Rename(rotated, path))
 	}
 
@@ -149,8 +152,9 @@ func (r *Rotator) reopen(ctx context.Context, id string) error {
 	return nil
 }
 
-// makeRoom removes what is too old or half compressed and compresses the rest: the newest rotated file is
-// compressed only at the next rotation, because a reader may still be on it.
+// makeRoom removes rotated files that are too many or not completely compressed, and compresses the others.
+// It is called before a rotation, so that the newest rotated file is not compressed while a reader may still
+// follow it.
 func (r *Rotator) makeRoom(path string) error {
 	if err := removeUnfinished(path); err != nil {
 		return err
@@ -161,24 +165,27 @@ func (r *Rotator) makeRoom(path string) error {
 		return err
 	}
 
-	for keep := r.cfg.MaxFiles - 2; len(files) > keep; files = files[1:] {
-		if err := os.Remove(files[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	// The current file and the one that it is renamed to are two more.
+	surplus := max(len(files)-(r.cfg.MaxFiles-2), 0)
+	for _, name := range files[:surplus] {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 
-	for _, name := range files {
-		if !strings.HasSuffix(name, ".gz") {
-			if err := compress(name); err != nil {
-				return err
-			}
+	for _, name := range files[surplus:] {
+		if strings.HasSuffix(name, ".gz") {
+			continue
+		}
+		if err := compress(name); err != nil {
+			return err
 		}
 	}
 
 	return nil
 }
 
-// compress writes NAME.gz by way of NAME.tmp, then removes NAME.
+// compress writes NAME.tmp, renames it to NAME.gz and removes NAME.
 func compress(name string) (err error) {
 	in, err := boundedfile.Open(name, os.O_RDONLY)
 	if err != nil {
@@ -205,7 +212,7 @@ func compress(name string) (err error) {
 	return os.Remove(name)
 }
 
-// removeUnfinished removes what a compression that was killed has left.
+// removeUnfinished removes the files of compressions that were interrupted.
 func removeUnfinished(path string) error {
 	dir, base := filepath.Split(path)
 	entries, err := os.ReadDir(dir)

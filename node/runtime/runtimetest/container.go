@@ -43,6 +43,7 @@ func (s *Server) CreateContainer(
 ) (*cri.CreateContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	c := &cri.ContainerStatus{
 		Metadata:    r.Config.Metadata,
 		State:       cri.ContainerState_CONTAINER_CREATED,
@@ -57,6 +58,7 @@ func (s *Server) CreateContainer(
 	if err := s.note("CreateContainer", label(c)); err != nil {
 		return nil, err
 	}
+
 	sandbox := s.sandboxes[r.PodSandboxId]
 	if sandbox == nil || sandbox.State != cri.PodSandboxState_SANDBOX_READY {
 		return nil, notFound("sandbox", r.PodSandboxId)
@@ -74,6 +76,7 @@ func (s *Server) StartContainer(
 ) (*cri.StartContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		return nil, notFound("container", r.ContainerId)
@@ -87,6 +90,7 @@ func (s *Server) StartContainer(
 	if code, ok := exitCodeOf(c.Image.Image); ok {
 		s.exit(c.Id, code)
 	}
+
 	return &cri.StartContainerResponse{}, nil
 }
 
@@ -110,6 +114,7 @@ func (s *Server) StopContainer(
 		s.mu.Unlock()
 		return nil, notFound("container", r.ContainerId)
 	}
+
 	err := s.note("StopContainer", label(c)+" "+strconv.FormatInt(r.Timeout, 10))
 	stubborn := s.behaviour.stubborn[c.Metadata.Name]
 	s.mu.Unlock()
@@ -122,6 +127,7 @@ func (s *Server) StopContainer(
 		code = 137
 		timer := time.NewTimer(time.Duration(r.Timeout) * time.Second)
 		defer timer.Stop()
+
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -131,9 +137,11 @@ func (s *Server) StopContainer(
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if c.State == cri.ContainerState_CONTAINER_RUNNING {
 		s.exit(c.Id, code)
 	}
+
 	return &cri.StopContainerResponse{}, nil
 }
 
@@ -159,6 +167,7 @@ func (s *Server) ListContainers(
 ) (*cri.ListContainersResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.behaviour.fail["ListContainers"]; err != nil {
 		return nil, err
 	}
@@ -169,6 +178,7 @@ func (s *Server) ListContainers(
 		if !selected(c.Labels, r.GetFilter().GetLabelSelector()) || want != nil && c.State != want.State {
 			continue
 		}
+
 		out.Containers = append(out.Containers, &cri.Container{
 			Id:           id,
 			PodSandboxId: s.parents[id],
@@ -178,6 +188,7 @@ func (s *Server) ListContainers(
 			Labels:       c.Labels,
 		})
 	}
+
 	return out, nil
 }
 
@@ -187,6 +198,7 @@ func (s *Server) ContainerStatus(
 ) (*cri.ContainerStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		return nil, notFound("container", r.ContainerId)

@@ -34,6 +34,7 @@ func (s *Server) GetContainerEvents(
 		delete(s.listeners, events)
 		s.mu.Unlock()
 	}()
+
 	if refused != nil {
 		return refused
 	}

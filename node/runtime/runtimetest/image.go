@@ -83,6 +83,7 @@ func (s *Server) ListImages(context.Context, *cri.ListImagesRequest) (*cri.ListI
 func (s *Server) PullImage(_ context.Context, r *cri.PullImageRequest) (*cri.PullImageResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.note("PullImage", r.Image.Image); err != nil {
 		return nil, err
 	}
@@ -92,6 +93,7 @@ func (s *Server) PullImage(_ context.Context, r *cri.PullImageRequest) (*cri.Pul
 	if password != "" && r.GetAuth().GetPassword() != password {
 		return nil, status.Error(codes.Unknown, "authorization failed")
 	}
+
 	s.images[r.Image.Image] = true
 	return &cri.PullImageResponse{ImageRef: idPrefix + r.Image.Image}, nil
 }

@@ -58,3 +58,22 @@ func (s *Server) ImageFsInfo(context.Context, *cri.ImageFsInfoRequest) (*cri.Ima
 		InodesUsed: &cri.UInt64Value{Value: 7},
 	}}}, nil
 }
+
+// SetStats sets the figures of sandboxes.
+func (s *Server) SetStats(stats ...*cri.PodSandboxStats) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats = stats
+}
+
+// ListPodSandboxStats returns the figures that SetStats was given.
+func (s *Server) ListPodSandboxStats(
+	context.Context, *cri.ListPodSandboxStatsRequest,
+) (*cri.ListPodSandboxStatsResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.behaviour.fail["ListPodSandboxStats"]; err != nil {
+		return nil, err
+	}
+	return &cri.ListPodSandboxStatsResponse{Stats: s.stats}, nil
+}

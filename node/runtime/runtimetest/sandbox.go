@@ -24,6 +24,7 @@ func (s *Server) RunPodSandbox(
 ) (*cri.RunPodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.note("RunPodSandbox", fmt.Sprint(r.Config.Metadata.Attempt)); err != nil {
 		return nil, err
 	}
@@ -41,6 +42,7 @@ func (s *Server) RunPodSandbox(
 		Annotations: r.Config.Annotations,
 		Network:     &cri.PodSandboxNetworkStatus{Ip: "10.0.0." + strconv.Itoa(s.serial)},
 	}
+
 	return &cri.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
@@ -50,6 +52,7 @@ func (s *Server) StopPodSandbox(
 ) (*cri.StopPodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.note("StopPodSandbox", r.PodSandboxId); err != nil {
 		return nil, err
 	}
@@ -59,9 +62,11 @@ func (s *Server) StopPodSandbox(
 			s.exit(id, 137)
 		}
 	}
+
 	if sandbox := s.sandboxes[r.PodSandboxId]; sandbox != nil {
 		sandbox.State = cri.PodSandboxState_SANDBOX_NOTREADY
 	}
+
 	return &cri.StopPodSandboxResponse{}, nil
 }
 
@@ -71,6 +76,7 @@ func (s *Server) RemovePodSandbox(
 ) (*cri.RemovePodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.note("RemovePodSandbox", r.PodSandboxId); err != nil {
 		return nil, err
 	}
@@ -81,6 +87,7 @@ func (s *Server) RemovePodSandbox(
 			delete(s.parents, id)
 		}
 	}
+
 	delete(s.sandboxes, r.PodSandboxId)
 	delete(s.logDirs, r.PodSandboxId)
 	return &cri.RemovePodSandboxResponse{}, nil
@@ -92,6 +99,7 @@ func (s *Server) ListPodSandbox(
 ) (*cri.ListPodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.behaviour.fail["ListPodSandbox"]; err != nil {
 		return nil, err
 	}
@@ -102,6 +110,7 @@ func (s *Server) ListPodSandbox(
 		if !selected(one.Labels, r.GetFilter().GetLabelSelector()) || want != nil && one.State != want.State {
 			continue
 		}
+
 		out.Items = append(out.Items, &cri.PodSandbox{
 			Id:          one.Id,
 			Metadata:    one.Metadata,
@@ -111,6 +120,7 @@ func (s *Server) ListPodSandbox(
 			Annotations: one.Annotations,
 		})
 	}
+
 	return out, nil
 }
 

@@ -1,6 +1,6 @@
-// Package runtimetest is a container runtime in memory, served over a real CRI socket, for tests of what speaks
-// CRI. Containers of image "exit:N" end with code N as soon as they are started; all others run until they are
-// stopped or a test ends them.
+// Package runtimetest is a container runtime in memory, served over a real CRI socket, for tests of what
+// speaks CRI. Containers of image "exit:N" end with code N as soon as they are started; all others run until
+// they are stopped or a test ends them.
 package runtimetest
 
 import (
@@ -83,6 +83,7 @@ func Start(tb testing.TB) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
+
 	g := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
 	cri.RegisterRuntimeServiceServer(g, s)
 	cri.RegisterImageServiceServer(g, s)
@@ -90,12 +91,15 @@ func Start(tb testing.TB) *Server {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+
 		_ = g.Serve(l)
 	}()
+
 	tb.Cleanup(func() {
 		g.Stop()
 		<-done
 	})
+
 	return s
 }
 
@@ -124,12 +128,14 @@ func (s *Server) intercept(
 	if held {
 		_ = s.note("Hold", method)
 	}
+
 	s.mu.Unlock()
 
 	if held {
 		<-ctx.Done()
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
+
 	return handler(ctx, r)
 }
 

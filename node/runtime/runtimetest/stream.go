@@ -62,11 +62,12 @@ func (s *Server) PortForward(_ context.Context, r *cri.PortForwardRequest) (*cri
 	return streams.GetPortForward(r)
 }
 
-// ExecSync runs the commands "true", which writes to both streams, and "false", which fails with code 1. All other
-// commands succeed without output.
+// ExecSync runs the commands "true", which writes to both streams, and "false", which fails with code 1. All
+// other commands succeed without output.
 func (s *Server) ExecSync(_ context.Context, r *cri.ExecSyncRequest) (*cri.ExecSyncResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.note("ExecSync", r.Cmd[0]); err != nil {
 		return nil, err
 	}
@@ -77,5 +78,6 @@ func (s *Server) ExecSync(_ context.Context, r *cri.ExecSyncRequest) (*cri.ExecS
 	case "false":
 		return &cri.ExecSyncResponse{ExitCode: 1}, nil
 	}
+
 	return &cri.ExecSyncResponse{}, nil
 }

@@ -1,4 +1,6 @@
-package kube
+// Package review asks the API server who somebody is, what they may do (delegated authentication and
+// authorization), and for tokens of service accounts.
+package review
 
 import (
 	"context"
@@ -8,10 +10,9 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 
-	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/internal/kube"
 )
 
 // Reviews asks the API server who somebody is and what they may do: the delegated authentication and
@@ -21,16 +22,18 @@ type Reviews struct {
 	authorization  *rest.RESTClient
 }
 
-// ReviewsOf returns the reviews of a client's server.
-func ReviewsOf(c *Client) Reviews {
+// Of returns the reviews of a client's server.
+func Of(c *kube.Client) Reviews {
 	return Reviews{
-		authentication: c.group(
+		authentication: c.Group(
 			authenticationv1.SchemeGroupVersion,
-			schemeOf(authenticationv1.SchemeGroupVersion, &authenticationv1.TokenReview{}),
+			authenticationv1.SchemeGroupVersion,
+			&authenticationv1.TokenReview{},
 		),
-		authorization: c.group(
+		authorization: c.Group(
 			authorizationv1.SchemeGroupVersion,
-			schemeOf(authorizationv1.SchemeGroupVersion, &authorizationv1.SubjectAccessReview{}),
+			authorizationv1.SchemeGroupVersion,
+			&authorizationv1.SubjectAccessReview{},
 		),
 	}
 }
@@ -72,19 +75,22 @@ func (r Reviews) Access(
 type Tokens struct{ core *rest.RESTClient }
 
 // TokensOf returns the tokens that a client's server issues.
-func TokensOf(c *Client) Tokens {
+func TokensOf(c *kube.Client) Tokens {
 	// A token is a subresource in the core group with a type of another one.
-	scheme := schemeOf(authenticationv1.SchemeGroupVersion, &authenticationv1.TokenRequest{})
-	return Tokens{core: c.group(corev1.SchemeGroupVersion, scheme)}
+	return Tokens{core: c.Group(
+		corev1.SchemeGroupVersion,
+		authenticationv1.SchemeGroupVersion,
+		&authenticationv1.TokenRequest{},
+	)}
 }
 
-// Token asks for a token of the service account. A node is allowed to for its pods; see RetryForbidden.
+// Token asks for a token of the service account. A node is allowed to for its pods; see kube.RetryForbidden.
 func (t Tokens) Token(
 	ctx context.Context, namespace, account string, spec authenticationv1.TokenRequestSpec,
 ) (*authenticationv1.TokenRequest, error) {
 	question := &authenticationv1.TokenRequest{Spec: spec}
 	answer := &authenticationv1.TokenRequest{}
-	err := RetryForbidden(ctx, func() error {
+	err := kube.RetryForbidden(ctx, func() error {
 		request := t.core.Post().Namespace(namespace).Resource("serviceaccounts").Name(account)
 		return request.SubResource("token").Body(question).Do(ctx).Into(answer)
 	})
@@ -92,23 +98,4 @@ func (t Tokens) Token(
 		return nil, fmt.Errorf("token of service account %s/%s: %w", namespace, account, err)
 	}
 	return answer, nil
-}
-
-// The first and the last pause of RetryForbidden.
-const (
-	firstForbidden = 5 * time.Millisecond
-	lastForbidden  = 640 * time.Millisecond
-)
-
-// RetryForbidden calls read until the API server does not answer Forbidden any more, for about a second. The
-// Node authorizer allows a node what its pods refer to, and learns of a pod from a watch of its own: often
-// some milliseconds after the node has begun to act on it.
-func RetryForbidden(ctx context.Context, read func() error) error {
-	var err error
-	for pause := range (retry.Backoff{First: firstForbidden}).Attempts(ctx) {
-		if err = read(); !apierrors.IsForbidden(err) || pause > lastForbidden {
-			return err
-		}
-	}
-	return err
 }
