@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
+	"github.com/trivet-node/trivet/node/reason"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -70,7 +71,7 @@ func TestReadWriteOncePodKeepsASecondPodOut(t *testing.T) {
 	_, err := n.mounter.Setup(t.Context(), of("second"))
 	const want = `MountVolume.SetUp failed for volume "pv1" : ` +
 		"volume uses the ReadWriteOncePod access mode and is already in use by another pod"
-	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Error() != want {
+	if e, ok := errors.AsType[*reason.Error](err); !ok || e.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 

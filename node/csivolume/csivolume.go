@@ -99,11 +99,7 @@ func (m *Mounter) Setup(ctx context.Context, r volume.Request) (volume.Provided,
 
 	provided := volume.Provided{Path: c.place.target, Revisit: c.revisit()}
 	if err := m.grow(ctx, c); err != nil {
-		return provided, &volume.Error{
-			Volume: c.Name,
-			Reason: volume.ResizeFailed,
-			Err:    err,
-		}
+		return provided, volume.Failed(c.Name, volume.ResizeFailed, err)
 	}
 
 	return provided, nil
@@ -128,11 +124,7 @@ func (m *Mounter) mount(ctx context.Context, c *call) error {
 	}
 
 	if err := m.attached(ctx, c); err != nil {
-		return &volume.Error{
-			Volume: c.Name,
-			Reason: "FailedAttachVolume",
-			Err:    err,
-		}
+		return volume.Failed(c.Name, "FailedAttachVolume", err)
 	}
 
 	if err := m.stage(ctx, c); err != nil {
@@ -279,7 +271,7 @@ func (m *Mounter) alone(c *call) error {
 	}
 
 	inUse := errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
-	return &volume.Error{Volume: c.PV.Name, Reason: reason, Err: inUse}
+	return volume.Failed(c.PV.Name, reason, inUse)
 }
 
 // publish shows the volume to the pod.

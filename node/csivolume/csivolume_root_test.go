@@ -31,6 +31,7 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
+	"github.com/trivet-node/trivet/node/reason"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -356,7 +357,7 @@ func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	r.PV.Spec.Capacity = capacity(32)
 	n.driver.fail["expand"] = errors.New("not now")
 	still, err := n.mounter.Setup(t.Context(), r)
-	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Reason != volume.ResizeFailed ||
+	if e, ok := errors.AsType[*reason.Error](err); !ok || e.Reason != volume.ResizeFailed ||
 		still != provided {
 		t.Errorf("%+v, error %v: a volume that does not grow stays available", still, err)
 	}
@@ -446,7 +447,7 @@ func TestAttachmentIsAwaited(t *testing.T) {
 	defer cancel()
 
 	_, err := n.mounter.Setup(ctx, request("u1"))
-	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Reason != "FailedAttachVolume" {
+	if e, ok := errors.AsType[*reason.Error](err); !ok || e.Reason != "FailedAttachVolume" {
 		t.Fatalf("error %v", err)
 	}
 

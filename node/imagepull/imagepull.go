@@ -1,5 +1,5 @@
 // Package imagepull makes sure of the images of containers, by pull policy, credentials and what the node's
-// records of pulls allow. It tells users by events how a pull goes on; what fails is an error with kubelet's
+// records of pulls allow. It sends events about the progress of a pull; what fails is an error with kubelet's
 // reason.
 package imagepull
 
@@ -41,7 +41,7 @@ type Secrets interface {
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 }
 
-// Events tells users (event.Recorder).
+// Events sends Events about pods (event.Recorder).
 type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
 }

@@ -24,7 +24,7 @@ import (
 
 const app = "reg.example.com/team/app:1"
 
-// node is a runtime with images, the API's secrets, and what users were told.
+// node is a runtime with images, the API's secrets, and the events that were sent.
 type node struct {
 	mu       sync.Mutex // guards what follows
 	images   map[string]*runtime.Image

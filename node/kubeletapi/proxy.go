@@ -57,7 +57,7 @@ type joinedWriter struct {
 	caller net.Conn // nil until the connection is a stream
 }
 
-// Unwrap lets http.ResponseController find what the response can do beside Hijack.
+// Unwrap lets http.ResponseController find what the response can do besides Hijack.
 func (w *joinedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Hijack takes the connection over and keeps it.
@@ -98,7 +98,7 @@ type idleWriter struct {
 	idle time.Duration
 }
 
-// Unwrap lets http.ResponseController find what the response can do beside Hijack.
+// Unwrap lets http.ResponseController find what the response can do besides Hijack.
 func (w *idleWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Hijack takes the connection over.

@@ -146,7 +146,7 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 		}
 	}
 
-	// nobody writes to it
+	// A FIFO that no process writes to.
 	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}

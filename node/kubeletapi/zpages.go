@@ -69,7 +69,7 @@ func (p *statuszPage) writeText(w io.Writer) {
 	fmt.Fprintf(w, "Paths: %s\n", strings.Join(p.Paths, " "))
 }
 
-// paths are the endpoints beside those of pods.
+// paths returns the endpoints besides those of pods.
 func (s *Server) paths() []string {
 	out := []string{"/healthz", "/metrics", "/statusz"}
 	if s.cfg.Configz != nil {

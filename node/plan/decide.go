@@ -83,7 +83,7 @@ func (d *planner) do(s Step) bool {
 // PullErrorShown is how long the status shows the error of a failed pull before it shows the back-off.
 const PullErrorShown = 2 * time.Second
 
-// wake has the next decision made at a time, if none is due earlier.
+// wake asks for the next decision at that time, unless one is due earlier.
 func (d *planner) wake(at time.Time) {
 	if d.out.Requeue.IsZero() || at.Before(d.out.Requeue) {
 		d.out.Requeue = at

@@ -19,7 +19,7 @@ import (
 
 var onlySeed = flag.Int("seed", -1, "the one history to play, with -v step by step")
 
-// history is a life of a pod in which everything that can happen does, as somebody chooses.
+// history is a life of a pod in which anything may happen. choose decides what does.
 type history struct {
 	*world
 	choose func(n int) int // 0 to n-1
@@ -135,7 +135,7 @@ func (h *history) disturb() {
 
 func (h *history) pass(d time.Duration) { h.now = h.now.Add(d) }
 
-// deletePod has somebody delete the pod, with no grace.
+// deletePod deletes the pod in the API, with no grace.
 func (h *history) deletePod() {
 	h.say("delete")
 	h.change(func(p *v1.Pod) {
@@ -144,8 +144,8 @@ func (h *history) deletePod() {
 	})
 }
 
-// settle plays on until nothing is left of a deleted pod. The plan must wake up by itself.
-func (h *history) settle() error {
+// drain plays on until nothing is left of a deleted pod. The plan must wake up by itself.
+func (h *history) drain() error {
 	for range 200 {
 		d, err := h.step(true)
 		switch {
@@ -180,7 +180,7 @@ func playSeed(seed uint64) (*history, error) {
 	}
 
 	h.deletePod()
-	return h, h.settle()
+	return h, h.drain()
 }
 
 func TestEveryHistoryConverges(t *testing.T) {
@@ -237,7 +237,7 @@ func FuzzHistories(f *testing.F) {
 		}
 
 		h.deletePod()
-		if err := h.settle(); err != nil {
+		if err := h.drain(); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -129,7 +129,8 @@ func (p *Pod) ObjectChanged() {
 	p.outdate()
 }
 
-// RenewAt has the volumes brought up to date again at a time, as a token expires or a claim may have grown.
+// RenewAt sets when the volumes must be brought up to date again, as a token expires or a claim may have
+// grown.
 func (p *Pod) RenewAt(at time.Time) { p.volumes.renew = at }
 
 // outdate says that volumes show something old. If they are being prepared right now, that is done once more.
@@ -200,7 +201,7 @@ func (p *Pod) Begin(s Step) {
 	p.steps.inFlight[s.Key()] = f
 }
 
-// End says that a step has ended. It reports whether that is a failure to tell users about: a step that was
+// End says that a step has ended. It reports whether that is a failure that users should see: a step that was
 // cancelled or whose spec has changed meanwhile is none.
 func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
 	key := s.Key()

@@ -179,7 +179,7 @@ func TestPodLimitsAreInForceUnderSystemd(t *testing.T) {
 	systemctl(t, "daemon-reload")
 	check("after a reload")
 	systemctl(t, "daemon-reexec")
-	check("after systemd was executed anew")
+	check("after systemd was executed again")
 
 	const greedy = "exec dd if=/dev/zero of=/dev/null bs=200000000 count=1"
 	if err := inScope(t, tree.Parent(p), greedy); err == nil {

@@ -73,6 +73,7 @@ func TestAVolumeThatOnlyALaterContainerUsesIsMounted(t *testing.T) {
 			Image:        "run",
 			VolumeMounts: []v1.VolumeMount{{Name: "data", MountPath: "/data"}},
 		}
+
 		s.EphemeralContainers = []v1.EphemeralContainer{{EphemeralContainerCommon: debugger}}
 	})
 

@@ -47,7 +47,7 @@ type cluster struct {
 	cut       chan struct{}          // patches hang until it is closed; nil: they do not
 	host      podworker.Config       // what the node's files say, if anything
 	secretsOf func() ([]byte, error) // of the node itself; nil: it has none
-	late      *v1.Pod                // comes with the list, when somebody asks whether that is there
+	late      *v1.Pod                // comes with the list, once Settled is called
 }
 
 func newCluster(t *testing.T) *cluster {

@@ -1,14 +1,13 @@
 package podworker
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/reason"
-	"github.com/trivet-node/trivet/node/volume"
 )
 
 // Steps send the events of what they do: Pulling, Started, Killing. Those of a step that failed are sent here
@@ -36,13 +35,8 @@ func failures(s plan.Step, err error) (out []reason.Event) {
 
 	switch s.Verb {
 	case plan.Prepare:
-		why := "FailedMount"
-		if e, ok := errors.AsType[*volume.Error](err); ok {
-			why = e.Reason
-		}
-
+		why := cmp.Or(reason.Of(err), "FailedMount")
 		out = append(out, reason.Event{Reason: why, Message: err.Error()})
-
 	case plan.CreateSandbox:
 		message := fmt.Sprintf("Failed to create pod sandbox: %v", err)
 		out = append(out, reason.Event{Reason: "FailedCreatePodSandBox", Message: message})

@@ -24,7 +24,7 @@ import (
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
 )
 
-// waitForEvent waits until something was told of a container: "Pulled app".
+// waitForEvent waits until an event was sent, REASON CONTAINER: "Pulled app".
 func (c *cluster) waitForEvent(uid types.UID, event string) {
 	c.t.Helper()
 	c.waitFor(uid, event, func(*v1.Pod) bool {

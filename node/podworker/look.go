@@ -98,7 +98,7 @@ func (w *Worker) mayWork(
 // look.
 func (w *Worker) mayEnd(uid types.UID, observed plan.Observed) *pod {
 	known := w.find(uid)
-	if !w.settled(known, observed) {
+	if !w.hasGone(known, observed) {
 		return nil
 	}
 

@@ -68,7 +68,7 @@ func TestPodsLiveOnWhileTheirStatusCannotBeSent(t *testing.T) {
 	c.waitFor(pod.UID, "ready", ready)
 }
 
-// The watch tells of what the answer to a patch has shown before: then it is old.
+// The watch reports what the answer to a patch has shown before: then it is old.
 func TestADeletionThatTheAnswerToAPatchShowsIsSeen(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	c.start(s, t.TempDir())

@@ -150,8 +150,8 @@ func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodSt
 	p.mu.Unlock()
 
 	// A pod that was deleted, or recreated under its name, is for the watch to report.
-	settled := err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err)
-	if settled {
+	answered := err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+	if answered {
 		if again {
 			r.queue.Look(p.uid, queue.StatusSent)
 		}
@@ -179,7 +179,7 @@ func changedByOthers(before, after *v1.Pod) bool {
 		!status.SameForeign(&before.Status, &after.Status)
 }
 
-// announce tells users which containers begin to wait for a back-off.
+// announce sends events about the containers that begin to wait for a back-off.
 func (r *reporter) announce(pod *v1.Pod, want *v1.PodStatus) {
 	for _, s := range status.BackingOff(&pod.Status, want) {
 		switch s.State.Waiting.Reason {

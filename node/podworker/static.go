@@ -86,8 +86,8 @@ func (n *names) free(uid types.UID) string {
 	return ""
 }
 
-// nameRetry is how long after a look a static pod that waits for its name is looked at again, should nobody
-// free it.
+// nameRetry is how long after a look a static pod that waits for its name is looked at again, if the name is
+// not freed before.
 const nameRetry = time.Second
 
 // nameIsFree reports whether a pod may run under its name. A static pod whose manifest replaces another's
@@ -106,7 +106,7 @@ func (w *Worker) nameIsFree(ctx context.Context, pod *v1.Pod, observed plan.Obse
 
 		for uid, annotations := range namesakes {
 			if types.UID(uid) != pod.UID && podsource.SourceOf(annotations) != podsource.SourceAPI {
-				// Perhaps nobody has looked at it in this life of the agent.
+				// It may be one that was not looked at in this life of the agent.
 				w.deps.Queue.Look(types.UID(uid), queue.OnlyInRuntime)
 				return false, nil
 			}
@@ -129,9 +129,9 @@ func (w *Worker) freeName(uid types.UID) {
 	}
 }
 
-// settled reports whether a pod that is not desired has gone, rather than not been read yet. A static pod
+// hasGone reports whether a pod that is not desired has gone, rather than not been read yet. A static pod
 // does not come from the API, and need not wait for its list. known may be nil.
-func (w *Worker) settled(known *pod, observed plan.Observed) bool {
+func (w *Worker) hasGone(known *pod, observed plan.Observed) bool {
 	source := podsource.SourceAPI
 	for _, s := range observed.Sandboxes {
 		source = podsource.SourceOf(s.Annotations)

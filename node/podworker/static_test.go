@@ -104,7 +104,7 @@ func TestChangedManifestWaitsForThePodItReplaces(t *testing.T) {
 	}
 }
 
-// The pod's sandbox is not there yet, so the runtime does not tell of it.
+// The pod has no sandbox yet, so the runtime does not know of it.
 func TestManifestChangedBeforeItsPodBegan(t *testing.T) {
 	s, c := runtimetest.Start(t), unheard(t)
 	s.FailOn("RunPodSandbox", context.DeadlineExceeded)

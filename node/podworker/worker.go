@@ -78,7 +78,7 @@ type Objects interface {
 	Unregister(uid types.UID)
 }
 
-// Events tells users (event.Recorder).
+// Events sends Events about pods (event.Recorder).
 type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
 }
@@ -118,7 +118,7 @@ type Deps struct {
 	Volumes Volumes
 	Cgroups Cgroups
 	Objects Objects
-	Probes  *probe.Manager
+	Probes  *probe.Prober
 	Events  Events
 	Log     *slog.Logger
 }

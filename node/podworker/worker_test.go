@@ -156,7 +156,9 @@ func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()
 	stop := c.start(s, root)
-	hook := &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"farewell"}}}}
+	hook := &v1.Lifecycle{
+		PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"say-goodbye"}}},
+	}
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{
 		Name:      "app",
 		Image:     "run",
@@ -173,7 +175,7 @@ func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
 	before := len(s.Calls())
 	c.start(s, root)
 	c.leavesNothing(pod.UID, s)
-	if calls := s.Calls()[before:]; len(calls) < 2 || calls[0] != "ExecSync farewell" ||
+	if calls := s.Calls()[before:]; len(calls) < 2 || calls[0] != "ExecSync say-goodbye" ||
 		calls[1] != "StopContainer app/0 30" {
 		t.Errorf("calls %v", calls)
 	}

@@ -35,7 +35,7 @@ func (e *events) all() []string {
 }
 
 // health is what is known of a container of the pod in the tests.
-func (m *Manager) health(id string) plan.Health {
+func (m *Prober) health(id string) plan.Health {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if t := m.pods["u"][id]; t != nil {

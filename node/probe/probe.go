@@ -31,7 +31,7 @@ type Queue interface {
 	Look(uid types.UID, why queue.Reason)
 }
 
-// Events tells users (event.Recorder).
+// Events sends Events about pods (event.Recorder).
 type Events interface {
 	Pod(pod *v1.Pod, container, kind, reason, message string)
 }
@@ -49,8 +49,8 @@ type Instance struct {
 	WasStarted, WasReady bool
 }
 
-// Manager probes the running containers of the node. All methods may be called at the same time.
-type Manager struct {
+// Prober probes the running containers of the node. All methods may be called at the same time.
+type Prober struct {
 	exec   Exec
 	queue  Queue
 	events Events
@@ -65,9 +65,9 @@ type Manager struct {
 // maxAtOnce bounds the probes that run at the same time: exec probes start processes.
 const maxAtOnce = 32
 
-// New returns a manager that probes nothing yet.
-func New(exec Exec, queue Queue, events Events) *Manager {
-	return &Manager{
+// New returns a prober that probes nothing yet.
+func New(exec Exec, queue Queue, events Events) *Prober {
+	return &Prober{
 		exec:   exec,
 		queue:  queue,
 		events: events,
@@ -97,25 +97,25 @@ const (
 
 // Sync makes the probes of a pod those of the given running instances, and returns what is known of each, by
 // container ID. ip is the pod's address, for probes that name no host.
-func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]plan.Health {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (p *Prober) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]plan.Health {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 
-	if m.closed {
+	if p.closed {
 		return nil
 	}
 
-	targets := m.pods[pod.UID]
+	targets := p.pods[pod.UID]
 	if targets == nil {
 		targets = map[string]*target{}
-		m.pods[pod.UID] = targets
+		p.pods[pod.UID] = targets
 	}
 
 	health := make(map[string]plan.Health, len(instances))
 	for _, i := range instances {
 		t := targets[i.ID]
 		if t == nil {
-			t = m.begin(i)
+			t = p.begin(i)
 			targets[i.ID] = t
 		}
 
@@ -131,7 +131,7 @@ func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]
 	}
 
 	if len(targets) == 0 {
-		delete(m.pods, pod.UID)
+		delete(p.pods, pod.UID)
 	}
 
 	return health
@@ -139,10 +139,10 @@ func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]
 
 // StopLiveness ends the probes that could restart containers of a pod that is going away. Its readiness is
 // still probed.
-func (m *Manager) StopLiveness(uid types.UID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, t := range m.pods[uid] {
+func (p *Prober) StopLiveness(uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.pods[uid] {
 		for _, k := range []kind{startup, liveness} {
 			if r := t.probes[k]; r != nil {
 				r.timer.Stop()
@@ -153,20 +153,20 @@ func (m *Manager) StopLiveness(uid types.UID) {
 }
 
 // Close ends all probes.
-func (m *Manager) Close() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.closed = true
-	for _, targets := range m.pods {
+func (p *Prober) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, targets := range p.pods {
 		for _, t := range targets {
 			t.end()
 		}
 	}
-	clear(m.pods)
+	clear(p.pods)
 }
 
 // begin begins the probes of an instance. The caller holds the lock, as in add and addRest.
-func (m *Manager) begin(i Instance) *target {
+func (p *Prober) begin(i Instance) *target {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &target{
 		Instance: i,
@@ -178,29 +178,29 @@ func (m *Manager) begin(i Instance) *target {
 		},
 	}
 	if t.health.Started {
-		m.addRest(ctx, t)
+		p.addRest(ctx, t)
 	} else {
-		m.add(ctx, t, startup, i.Spec.StartupProbe)
+		p.add(ctx, t, startup, i.Spec.StartupProbe)
 	}
 
 	return t
 }
 
 // addRest begins the probes that wait for the startup probe.
-func (m *Manager) addRest(ctx context.Context, t *target) {
-	m.add(ctx, t, liveness, t.Spec.LivenessProbe)
-	m.add(ctx, t, readiness, t.Spec.ReadinessProbe)
+func (p *Prober) addRest(ctx context.Context, t *target) {
+	p.add(ctx, t, liveness, t.Spec.LivenessProbe)
+	p.add(ctx, t, readiness, t.Spec.ReadinessProbe)
 }
 
 // add begins a probe, if the container has it. ctx ends with the target.
-func (m *Manager) add(ctx context.Context, t *target, k kind, spec *v1.Probe) {
+func (p *Prober) add(ctx context.Context, t *target, k kind, spec *v1.Probe) {
 	if spec == nil {
 		return
 	}
 	r := &runner{kind: k, spec: spec}
 	t.probes[k] = r
 	first := t.Started.Add(r.delay())
-	r.timer = time.AfterFunc(max(time.Until(first), 0), func() { m.run(ctx, t, r) })
+	r.timer = time.AfterFunc(max(time.Until(first), 0), func() { p.run(ctx, t, r) })
 }
 
 func (t *target) end() {

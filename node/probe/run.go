@@ -12,7 +12,7 @@ import (
 	"github.com/trivet-node/trivet/node/queue"
 )
 
-// runner is one probe of one instance. All of it but kind and spec is guarded by the manager's mutex.
+// runner is one probe of one instance. All of it but kind and spec is guarded by the prober's mutex.
 type runner struct {
 	kind      kind
 	spec      *v1.Probe
@@ -40,21 +40,21 @@ func orDefault(v, d int32) int32 {
 }
 
 // run probes once. When that ends the probe's turn, the answer counts and the timer is set for the next one.
-func (m *Manager) run(ctx context.Context, t *target, r *runner) {
+func (p *Prober) run(ctx context.Context, t *target, r *runner) {
 	select {
-	case m.slots <- struct{}{}:
+	case p.slots <- struct{}{}:
 	case <-ctx.Done():
 		return
 	}
 
-	m.mu.Lock()
+	p.mu.Lock()
 	if r.turn.IsZero() {
 		r.turn = time.Now()
 	}
 
 	c := check{
-		dial:      m.dial,
-		exec:      m.exec,
+		dial:      p.dial,
+		exec:      p.exec,
 		probe:     r.spec,
 		container: t.Spec,
 		id:        t.ID,
@@ -62,22 +62,22 @@ func (m *Manager) run(ctx context.Context, t *target, r *runner) {
 	}
 
 	pod := t.pod
-	m.mu.Unlock()
+	p.mu.Unlock()
 
 	err := c.run(ctx)
-	<-m.slots
-	if ctx.Err() != nil || m.retryRefused(t, r, err) {
+	<-p.slots
+	if ctx.Err() != nil || p.retryRefused(t, r, err) {
 		return
 	}
 
 	if errors.Is(err, errUnknown) {
-		m.recordUnknown(t, r, pod, err)
+		p.recordUnknown(t, r, pod, err)
 	} else {
-		m.record(ctx, t, r, pod, err)
+		p.record(ctx, t, r, pod, err)
 	}
 
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 
 	if t.probes[r.kind] == r && ctx.Err() == nil && t.health.Unhealthy == "" {
 		next := r.turn.Add(r.period())
@@ -95,13 +95,13 @@ const firstPause = 10 * time.Millisecond
 // programs need some milliseconds to open their port, and to wait for a whole period after that would be most
 // of the time that their pod takes to be ready. The program did not see the connection, and the refusal
 // counts, once, when the period is over. Liveness gains nothing by it.
-func (m *Manager) retryRefused(t *target, r *runner, err error) bool {
+func (p *Prober) retryRefused(t *target, r *runner, err error) bool {
 	if !errors.Is(err, syscall.ECONNREFUSED) || r.kind == liveness {
 		return false
 	}
 
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 
 	end := t.Started.Add(r.delay() + r.period())
 	if time.Now().After(end) || t.probes[r.kind] != r {
@@ -115,52 +115,52 @@ func (m *Manager) retryRefused(t *target, r *runner, err error) bool {
 
 // recordUnknown counts a probe that could not run. Users learn of the second in a row: the first may only
 // mean that the container has just ended.
-func (m *Manager) recordUnknown(t *target, r *runner, pod *v1.Pod, err error) {
-	m.mu.Lock()
+func (p *Prober) recordUnknown(t *target, r *runner, pod *v1.Pod, err error) {
+	p.mu.Lock()
 	again := r.unknown
 	r.unknown = true
-	m.mu.Unlock()
+	p.mu.Unlock()
 	if again {
 		message := fmt.Sprintf("%s probe errored and resulted in unknown state: %v", r.kind, err)
-		m.events.Pod(pod, t.Spec.Name, v1.EventTypeWarning, "Unhealthy", message)
+		p.events.Pod(pod, t.Spec.Name, v1.EventTypeWarning, "Unhealthy", message)
 	}
 }
 
 // record counts an answer of a probe that is still wanted; a nil error is healthy. When a threshold is
 // reached, that changes the health, and the pod is looked at.
-func (m *Manager) record(ctx context.Context, t *target, r *runner, pod *v1.Pod, err error) {
+func (p *Prober) record(ctx context.Context, t *target, r *runner, pod *v1.Pod, err error) {
 	if w, ok := errors.AsType[*warning](err); ok {
 		message := fmt.Sprintf("%s probe warning: %s", r.kind, w.text)
-		m.events.Pod(pod, t.Spec.Name, v1.EventTypeWarning, "ProbeWarning", message)
+		p.events.Pod(pod, t.Spec.Name, v1.EventTypeWarning, "ProbeWarning", message)
 		err = nil
 	}
 
-	m.mu.Lock()
+	p.mu.Lock()
 	r.unknown = false
 	if t.probes[r.kind] != r {
-		m.mu.Unlock()
+		p.mu.Unlock()
 		return
 	}
 
 	before := t.health
 	if r.count(err == nil) {
 		if err == nil {
-			m.succeed(ctx, t, r)
+			p.succeed(ctx, t, r)
 		} else {
 			t.fail(r)
 		}
 	}
 
 	changed := t.health != before
-	m.mu.Unlock()
+	p.mu.Unlock()
 
 	if err != nil {
 		message := fmt.Sprintf("%s probe failed: %v", r.kind, err)
-		m.events.Pod(pod, t.Spec.Name, v1.EventTypeWarning, "Unhealthy", message)
+		p.events.Pod(pod, t.Spec.Name, v1.EventTypeWarning, "Unhealthy", message)
 	}
 
 	if changed {
-		m.queue.Look(pod.UID, queue.ProbeResult)
+		p.queue.Look(pod.UID, queue.ProbeResult)
 	}
 }
 
@@ -175,13 +175,13 @@ func (r *runner) count(success bool) bool {
 }
 
 // succeed takes a probe's success. The caller holds the lock, as in fail.
-func (m *Manager) succeed(ctx context.Context, t *target, r *runner) {
+func (p *Prober) succeed(ctx context.Context, t *target, r *runner) {
 	switch r.kind {
 	case startup:
 		if !t.health.Started {
 			t.health.Started = true
 			delete(t.probes, startup)
-			m.addRest(ctx, t)
+			p.addRest(ctx, t)
 		}
 	case readiness:
 		t.health.Ready = true

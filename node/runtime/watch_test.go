@@ -11,7 +11,7 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// hearing is a watcher that tells a test what it was told.
+// hearing is a watcher that passes on to a test what it hears.
 type hearing struct {
 	looks  chan string
 	listed chan int

@@ -105,8 +105,8 @@ func (c *computer) unseen(out *v1.ContainerStatus, s subject) {
 	out.State.Waiting = c.waiting(s)
 }
 
-// vanished shows the end of a container of a pod that is down, of which the runtime has no instance to tell
-// it.
+// vanished shows the end of a container of a pod that is down, of which the runtime has no
+// instance.
 func (c *computer) vanished(out *v1.ContainerStatus, s subject) {
 	last := out.LastTerminationState.Terminated
 	switch {

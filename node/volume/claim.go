@@ -142,21 +142,15 @@ func checkUse(pod *v1.Pod, volume string, block bool) error {
 	for c := range podspec.Regular(pod) {
 		for _, mount := range c.VolumeMounts {
 			if block && mount.Name == volume {
-				return &Error{
-					Volume: volume,
-					Reason: reasonMap,
-					Err:    errors.New("it has volumeMode Block, but is specified in volumeMounts"),
-				}
+				err := errors.New("it has volumeMode Block, but is specified in volumeMounts")
+				return Failed(volume, reasonMap, err)
 			}
 		}
 
 		for _, device := range c.VolumeDevices {
 			if !block && device.Name == volume {
-				return &Error{
-					Volume: volume,
-					Reason: reasonMount,
-					Err:    errors.New("it has volumeMode Filesystem, but is specified in volumeDevices"),
-				}
+				err := errors.New("it has volumeMode Filesystem, but is specified in volumeDevices")
+				return Failed(volume, reasonMount, err)
 			}
 		}
 	}

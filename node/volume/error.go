@@ -3,6 +3,8 @@ package volume
 import (
 	"errors"
 	"fmt"
+
+	"github.com/trivet-node/trivet/node/reason"
 )
 
 // Reasons of events, as kubelet's.
@@ -14,39 +16,27 @@ const (
 	ResizeFailed = "VolumeResizeFailed"
 )
 
-// Error is a volume that cannot be mounted.
-type Error struct {
-	Volume string
-	// Reason is kubelet's event reason: FailedMount, FailedAttachVolume, FailedMapVolume or ResizeFailed.
-	Reason string
-	Err    error
-}
-
-// Error says what failed in kubelet's words, which users and tests search for.
-func (e *Error) Error() string {
-	switch e.Reason {
+// Failed returns the error of a volume that cannot be used, in kubelet's words, which users and tests search
+// for. why is kubelet's event reason: FailedMount, FailedAttachVolume, FailedMapVolume or ResizeFailed.
+func Failed(volume, why string, err error) *reason.Error {
+	switch why {
 	case reasonMount:
-		return fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", e.Volume, e.Err)
+		err = fmt.Errorf("MountVolume.SetUp failed for volume %q : %w", volume, err)
 	case ResizeFailed:
-		return fmt.Sprintf("NodeExpandVolume failed for volume %q : %v", e.Volume, e.Err)
+		err = fmt.Errorf("NodeExpandVolume failed for volume %q : %w", volume, err)
+	default:
+		err = fmt.Errorf("volume %q : %w", volume, err)
 	}
-	return fmt.Sprintf("volume %q : %v", e.Volume, e.Err)
+	return &reason.Error{Reason: why, Err: err}
 }
 
-// Unwrap returns what went wrong.
-func (e *Error) Unwrap() error { return e.Err }
-
-// asError returns err as the *Error of the volume, nil for nil.
-func asError(volume string, err error) *Error {
+// failed returns err as the error of the volume, nil for nil.
+func failed(volume string, err error) *reason.Error {
 	if err == nil {
 		return nil
 	}
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e, ok := errors.AsType[*reason.Error](err); ok {
 		return e
 	}
-	return &Error{
-		Volume: volume,
-		Reason: reasonMount,
-		Err:    err,
-	}
+	return Failed(volume, reasonMount, err)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/node/podenv"
 	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/projection"
+	"github.com/trivet-node/trivet/node/reason"
 	"github.com/trivet-node/trivet/node/token"
 )
 
@@ -34,7 +35,7 @@ type Objects interface {
 
 // CSI mounts volumes of CSI drivers (csivolume.Mounter).
 type CSI interface {
-	// Setup makes the volume available. With an *Error of reason ResizeFailed it is available nevertheless.
+	// Setup makes the volume available. With an error of reason ResizeFailed it is available nevertheless.
 	Setup(ctx context.Context, request Request) (Provided, error)
 	// Teardown unpublishes and, when no other pod needs it, unstages every CSI volume of the pod, from what
 	// is on disk.
@@ -127,7 +128,7 @@ type Volumes struct {
 	// Groups are supplemental groups that persistent volumes ask for (pv.beta.kubernetes.io/gid).
 	Groups []int64
 	// Ungrown are volumes that could not be made larger (ResizeFailed); the pod can use them as they are.
-	Ungrown []*Error
+	Ungrown []*reason.Error
 	// SetUpAgain is when Setup must be called again, to renew a service account token or for a driver that
 	// wants it; zero for never.
 	SetUpAgain time.Time
@@ -148,7 +149,7 @@ func (v *Volumes) Cover(pod *v1.Pod) bool {
 }
 
 // Setup mounts the volumes of the pod that its containers use, all at once, or brings them up to date. On an
-// error, which joins one *Error for each volume that failed, call it again: what was mounted stays. A pod
+// error, which joins one *reason.Error for each volume that failed, call it again: what was mounted stays. A pod
 // that no longer exists needs Teardown.
 func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 	unlock, err := m.locks.Lock(ctx, pod.UID)
@@ -183,16 +184,16 @@ func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) 
 
 		running.Go(func() {
 			mounted, err := m.mount(ctx, pod, vol)
-			failed := asError(vol.Name, err)
+			failure := failed(vol.Name, err)
 
 			mu.Lock()
 			defer mu.Unlock()
 
 			switch {
-			case failed != nil && failed.Reason == ResizeFailed:
-				volumes.Ungrown = append(volumes.Ungrown, failed)
-			case failed != nil:
-				errs = append(errs, failed)
+			case failure != nil && failure.Reason == ResizeFailed:
+				volumes.Ungrown = append(volumes.Ungrown, failure)
+			case failure != nil:
+				errs = append(errs, failure)
 				return
 			}
 

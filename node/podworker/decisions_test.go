@@ -9,13 +9,12 @@ import (
 
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/reason"
-	"github.com/trivet-node/trivet/node/volume"
 )
 
 func TestAFailedStepIsToldInKubeletsWords(t *testing.T) {
 	err := errors.New("it broke")
 	pull := reason.WithEvent("ErrImagePull", reason.Event{Reason: "Failed", Message: "Failed to pull"}, err)
-	grow := fmt.Errorf("volume: %w", &volume.Error{Volume: "v", Reason: "FailedAttachVolume", Err: err})
+	grow := fmt.Errorf("volumes: %w", reason.New("FailedAttachVolume", err))
 	for _, c := range []struct {
 		verb plan.Verb
 		err  error
