@@ -51,11 +51,13 @@ func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string)
 	if err != nil {
 		return "", fmt.Errorf("list containers of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	if len(found) == 0 {
+
+	newest := runtime.NewestContainer(found)
+	if newest == nil {
 		return "", notFound("container not found (%q)", name)
 	}
 
-	return found[0].ID, nil
+	return newest.ID, nil
 }
 
 // readySandbox returns the ID of the pod's newest sandbox that is ready.
@@ -64,8 +66,10 @@ func (s *Server) readySandbox(ctx context.Context, pod *v1.Pod) (string, error) 
 	if err != nil {
 		return "", fmt.Errorf("list sandboxes of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	if len(found) == 0 {
+
+	newest := runtime.NewestSandbox(found)
+	if newest == nil {
 		return "", notFound("pod %s/%s has no running sandbox", pod.Namespace, pod.Name)
 	}
-	return found[0].ID, nil
+	return newest.ID, nil
 }

@@ -87,24 +87,24 @@ func (s *Server) logFile(
 		found = slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID != last })
 	}
 
+	newest := runtime.NewestContainer(found)
 	switch {
-	case len(found) == 0 && previous:
+	case newest == nil && previous:
 		return "", "", badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
-	case len(found) == 0:
+	case newest == nil:
 		return "", "", badRequest("container %q in pod %q is waiting to start: %s",
 			name, pod.Name, waiting(pod, name))
 	}
 
-	id = found[0].ID
-	status, err := s.cfg.Runtime.ContainerStatus(ctx, id)
+	status, err := s.cfg.Runtime.ContainerStatus(ctx, newest.ID)
 	if err != nil {
-		return "", "", fmt.Errorf("status of container %s: %w", id, err)
+		return "", "", fmt.Errorf("status of container %s: %w", newest.ID, err)
 	}
 	if status.LogPath == "" {
-		return "", "", fmt.Errorf("container %s has no log file", id)
+		return "", "", fmt.Errorf("container %s has no log file", newest.ID)
 	}
 
-	return id, status.LogPath, nil
+	return newest.ID, status.LogPath, nil
 }
 
 // isRunning reports whether an instance may still write to its log.
