@@ -54,7 +54,7 @@ func checkpointLimit(values []string) (time.Duration, error) {
 	}
 	seconds, err := strconv.ParseInt(values[len(values)-1], 10, 64)
 	if err != nil || seconds < 0 {
-		// kubelet's code and text
+		// The code and the text are kubelet's.
 		return 0, notFound("cannot parse value of timeout parameter")
 	}
 

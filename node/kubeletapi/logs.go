@@ -42,7 +42,7 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	w.WriteHeader(http.StatusOK)
 	out := flushing{w, http.NewResponseController(w)}
 	if options.Follow {
-		// the caller sees at once that the stream is open
+		// The caller sees at once that the stream is open.
 		out.flush()
 	}
 
@@ -111,7 +111,7 @@ func (s *Server) logFile(
 func (s *Server) isRunning(ctx context.Context, id string) (bool, error) {
 	status, err := s.cfg.Runtime.ContainerStatus(ctx, id)
 	if errors.Is(err, runtime.ErrNotFound) {
-		// a pod that is deleted takes its containers along
+		// The containers of a deleted pod are removed with it.
 		return false, nil
 	}
 	if err != nil {

@@ -78,7 +78,7 @@ func streamsOf(r *http.Request) (runtime.Streams, error) {
 		TTY:    on(v1.ExecTTYParam),
 	}
 	if s.TTY {
-		// a terminal has one output
+		// A terminal has one output.
 		s.Stderr = false
 	}
 

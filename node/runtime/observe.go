@@ -39,7 +39,7 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	}
 
 	if len(out.Sandboxes) == 0 {
-		// no container lives without a sandbox
+		// There is no container without a sandbox.
 		return out, nil
 	}
 
@@ -53,7 +53,7 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	for _, l := range containers.Containers {
 		seen, err := c.container(ctx, l)
 		if errors.Is(err, ErrNotFound) {
-			// removed since it was listed
+			// It has been removed since it was listed.
 			continue
 		}
 

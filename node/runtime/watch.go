@@ -61,7 +61,7 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 				interval = relistWithEvents
 			}
 
-			// for what happened while there was no stream
+			// What happened while there was no stream is in the list alone.
 			timer.Reset(0)
 
 		case <-timer.C:

@@ -127,7 +127,7 @@ func (c *Collector) memory() (*statsapi.MemoryStats, error) {
 		name, rest, ok := strings.Cut(line, ":")
 		fields := strings.Fields(rest)
 		if !ok || len(fields) != 2 {
-			// a count, without a unit
+			// It is a count, without a unit.
 			continue
 		}
 
