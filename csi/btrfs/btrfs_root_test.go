@@ -23,7 +23,8 @@ func fresh(t *testing.T) *os.File {
 	mkfs := testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
 	dir := testenv.ShortDir(t)
 	img, root := filepath.Join(dir, "img"), filepath.Join(dir, "root")
-	if err := errors.Join(os.WriteFile(img, nil, 0o600), os.Truncate(img, 512<<20), os.Mkdir(root, 0o700)); err != nil {
+	err := errors.Join(os.WriteFile(img, nil, 0o600), os.Truncate(img, 512<<20), os.Mkdir(root, 0o700))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), mkfs, "-q", img).CombinedOutput(); err != nil {

@@ -12,10 +12,12 @@ import (
 
 	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
 
+	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
-	"github.com/trivet-node/trivet/csi/image"
-	"github.com/trivet-node/trivet/csi/mount"
-	"github.com/trivet-node/trivet/csi/pool"
+	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/space"
+	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -29,37 +31,47 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	testenv.Program(t, "mkfs.xfs", "xfsprogs")
 	dir = testenv.ShortDir(t)
 	instance := filepath.Base(dir)
-	p, err := pool.Open(t.Context(), pool.Config{Dir: dir, Instance: instance, Size: 40 << 30})
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: dir, Instance: instance, Size: 40 << 30})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	im, err := image.Open(image.Config{Dir: dir, Instance: instance})
+	im, err := loopfile.Open(loopfile.Config{Dir: dir, Instance: instance})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	targets, err := mount.OpenRoot(dir)
+	targets, err := target.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	volumes, _, err := volume.Open(volume.Config{
-		DataDir:  dir,
-		StateDir: filepath.Join(dir, "run"),
-		Targets:  targets,
+		Dir:      filepath.Join(dir, "volumes"),
+		Disk:     space.FileSystem{Dir: dir},
+		Backends: map[string]volume.Backend{btrfspool.Name: p, loopfile.Name: im},
 		Default:  prefer,
-		Backends: map[string]volume.Backend{pool.Name: p, image.Name: im},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	publisher, _, err := publish.Open(publish.Config{
+		Dir:      filepath.Join(dir, "run"),
+		Volumes:  volumes,
+		Targets:  targets,
+		Backends: map[string]publish.Backend{btrfspool.Name: p, loopfile.Name: im},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	d, err := driver.New(driver.Config{
-		NodeID:  "node-a",
-		Version: "test",
-		Volumes: volumes,
-		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+		NodeID:    "node-a",
+		Version:   "test",
+		Volumes:   volumes,
+		Publisher: publisher,
+		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -93,14 +105,19 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	return dir, socket
 }
 
+// sanitySpecs is how many of csi-sanity's specs are about what the driver serves.
+const sanitySpecs = "53"
+
+var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
+
 // TestSanity runs csi-sanity against each backend. Ginkgo runs one suite per process, so each gets a process
 // of its own.
 func TestSanity(t *testing.T) {
 	testenv.Root(t)
 	for _, c := range []struct{ prefer, access string }{
-		{pool.Name, "mount"},
-		{image.Name, "mount"},
-		{image.Name, "block"},
+		{btrfspool.Name, "mount"},
+		{loopfile.Name, "mount"},
+		{loopfile.Name, "block"},
 	} {
 		t.Run(c.prefer+" "+c.access, func(t *testing.T) {
 			cmd := exec.CommandContext(
@@ -116,7 +133,9 @@ func TestSanity(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 
-			t.Logf("%s", regexp.MustCompile(`Ran \d+ of \d+ Specs.*\n.*`).Find(out))
+			if ran := specs.FindSubmatch(out); ran == nil || string(ran[1]) != sanitySpecs {
+				t.Errorf("ran %q, want %s specs", ran, sanitySpecs)
+			}
 		})
 	}
 }
@@ -127,7 +146,7 @@ func TestSanityOfOneBackend(t *testing.T) {
 		t.Skip("run by TestSanity")
 	}
 
-	dir, socket := start(t, prefer, image.Name)
+	dir, socket := start(t, prefer, loopfile.Name)
 	config := sanity.NewTestConfig()
 	config.Address = "unix://" + socket
 	config.TargetPath = filepath.Join(dir, "pub")

@@ -4,62 +4,53 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 )
 
-// Delete takes the volume and its content away. What does not exist is success. The space is free again when
-// it returns; that the deletion survives a power loss is seen to in the background, or by the next start.
-func (s *Service) Delete(ctx context.Context, id string) error {
-	if err := CheckID(id); err != nil {
-		return err
-	}
-
-	unlock, err := s.locks.Lock(ctx, id)
+// Delete takes the volume and its content away. What does not exist is success. When it returns, the bytes
+// are free again; Run, or the next start, makes the deletion survive a power loss.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	unlock, err := s.Lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 
-	r, known := s.peek(id)
-	if staged, ok := s.staging(id); ok {
-		return fmt.Errorf("%w: %s is staged on %s", ErrInUse, id, staged.Path)
+	if where, held := s.index.holder(id); held {
+		return fmt.Errorf("%w: %s is %s", ErrInUse, id, where)
 	}
+
+	r, known := s.index.get(id)
 	if !known {
 		return s.deleteUnknown(id)
 	}
 
-	backend := s.cfg.Backends[r.Spec.Backend]
+	backend := s.backends.byName[r.Spec.Backend]
 	if backend == nil {
 		return fmt.Errorf("delete volume %s: %w", id, r.damage)
 	}
 
+	// The record is written over in place: a full disk must not keep anybody from making room.
 	before := r
 	r.Phase = deleting
-
-	// a full disk must not keep anybody from making room
 	if err := s.records.Update(id, r); err != nil {
 		return fmt.Errorf("delete volume %s: %w", id, err)
 	}
 
-	if err := backend.Destroy(id); err != nil {
-		// the backend saw a user that the staging records don't know: the volume lives on
-		if errors.Is(err, ErrInUse) {
-			return errors.Join(err, s.records.Update(id, before))
-		}
+	err = backend.Destroy(id)
+	if errors.Is(err, ErrInUse) {
+		// The backend saw a user although nobody holds the volume: it stays as it is.
+		return errors.Join(err, s.records.Update(id, before))
+	}
 
-		r.damage = err
-
-		// counts until a repeated Delete, or the next start, succeeds
-		s.put(id, r)
+	r.damage = err
+	s.index.put(id, r)
+	if err != nil {
+		// Its bytes stay promised until a repeated Delete, or the next start, succeeds.
 		return fmt.Errorf("delete volume %s: %w", id, err)
 	}
 
-	r.damage = nil
-	s.put(id, r)
-
 	select {
-	case s.dead <- struct{}{}:
-	// Run is already woken
+	case s.destroyed <- struct{}{}:
 	default:
 	}
 
@@ -67,25 +58,14 @@ func (s *Service) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// deleteUnknown takes away what the backends hold under an ID that no record tells of, or only one that was
-// set aside: that data is kept until somebody asks for its end by its name.
-func (s *Service) deleteUnknown(id string) error {
-	for name, backend := range s.cfg.Backends {
-		_, err := backend.Empty(id)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			err = errors.Join(backend.Destroy(id), backend.Commit())
-		}
-		if err != nil {
-			return fmt.Errorf("delete volume %s of backend %s: %w", id, name, err)
-		}
+// deleteUnknown takes away what backends hold under an ID without a record, or with one that was set aside:
+// that data is kept until somebody deletes it by its ID.
+func (s *Store) deleteUnknown(id string) error {
+	if err := s.backends.destroyUnclaimed(id); err != nil {
+		return err
 	}
-
 	if err := s.records.Discard(id); err != nil {
 		return fmt.Errorf("delete the record of volume %s that was set aside: %w", id, err)
 	}
-
 	return nil
 }

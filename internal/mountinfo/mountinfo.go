@@ -1,6 +1,6 @@
 // Package mountinfo reads a process's table of mounts as proc_pid_mountinfo(5) describes it. It is the one
-// reader of that table here. A line has no bound: the options of one overlay name up to 500 directories, and a
-// table that cannot be read because of one container's mount would keep all others from being cleaned up.
+// reader of that table here. A line has no bound: the options of one overlay name up to 500 directories, and
+// a table that cannot be read because of one container's mount would keep all others from being cleaned up.
 package mountinfo
 
 import (
@@ -43,6 +43,7 @@ func Parse(table string) []Mount {
 		if !ok || len(fields) < 6 || len(super) < 3 {
 			continue
 		}
+
 		mounts = append(mounts, Mount{
 			Root:    unescape(fields[3]),
 			Point:   unescape(fields[4]),
@@ -51,6 +52,7 @@ func Parse(table string) []Mount {
 			Options: unescape(super[2]),
 		})
 	}
+
 	return mounts
 }
 
@@ -59,15 +61,18 @@ func unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}
+
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] != '\\' || !isOctal(s[i+1:]) {
 			b.WriteByte(s[i])
 			continue
 		}
+
 		b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
 		i += 3
 	}
+
 	return b.String()
 }
 

@@ -20,6 +20,7 @@ short line
 41 35 0:5 / /no-separator rw nsfs nsfs rw
 42 35 0:6 / /odd\09\400 rw - tmpfs none rw,size=1k
 `
+
 	want := []mountinfo.Mount{
 		{Root: "/", Point: "/proc", Device: "0:20", FSType: "proc", Options: "rw"},
 		{
@@ -40,7 +41,8 @@ short line
 // An image may have 500 layers, each a directory of a long name.
 func TestLinesHaveNoBound(t *testing.T) {
 	options := "ro" + strings.Repeat(",lowerdir+=/var/lib/"+strings.Repeat("x", 200), 500)
-	table := "1 2 0:50 / /overlay rw - overlay overlay " + options + "\n2 1 0:51 / /after rw - tmpfs tmpfs rw\n"
+	table := "1 2 0:50 / /overlay rw - overlay overlay " + options + "\n2 1 0:51 / /after rw - tmpfs " +
+		"tmpfs rw\n"
 	got := mountinfo.Parse(table)
 	if len(got) != 2 || got[0].Options != options || got[1].Point != "/after" {
 		t.Errorf("%d mounts of 2", len(got))
@@ -67,7 +69,8 @@ func FuzzNames(f *testing.F) {
 	f.Add("/a b\\c\n\t#040", "rw,x=\\y z")
 	kernel := strings.NewReplacer(" ", `\040`, "\t", `\011`, "\n", `\012`, `\`, `\134`, "#", `\043`)
 	f.Fuzz(func(t *testing.T, point, options string) {
-		line := fmt.Sprintf("1 2 0:3 / %s rw - tmpfs none %s\n", kernel.Replace(point), kernel.Replace(options))
+		line := fmt.Sprintf("1 2 0:3 / %s rw - tmpfs none %s\n",
+			kernel.Replace(point), kernel.Replace(options))
 		got := mountinfo.Parse(line)
 		if len(got) != 1 || got[0].Point != point || got[0].Options != options {
 			t.Errorf("%q and %q became %q", point, options, got)

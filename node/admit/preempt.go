@@ -13,10 +13,10 @@ import (
 
 // preempt chooses pods that end in favour of a critical one, as kubelet does: as few as possible, and of
 // the lowest quality of service.
-func preempt(pod *v1.Pod, others []*v1.Pod, short []shortage) Verdict {
+func preempt(pod *v1.Pod, active []*v1.Pod, short []shortage) Verdict {
 	byClass := map[v1.PodQOSClass][]*v1.Pod{}
 	var all []*v1.Pod
-	for _, o := range others {
+	for _, o := range active {
 		if mayPreempt(pod, o) {
 			byClass[podspec.QOS(o)] = append(byClass[podspec.QOS(o)], o)
 			all = append(all, o)

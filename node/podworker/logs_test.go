@@ -3,7 +3,6 @@ package podworker_test
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -17,8 +16,7 @@ func TestLogsAreLinkedWhileTheirContainersAreThere(t *testing.T) {
 	s, c, root := runtimetest.Start(t), newCluster(t), t.TempDir()
 	c.start(s, root)
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
-
-	// the link's name would be too long
+	// The link's name would be too long.
 	pod.Name = strings.Repeat("n", 240)
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
@@ -43,12 +41,7 @@ func TestLogsAreLinkedWhileTheirContainersAreThere(t *testing.T) {
 
 	for _, uid := range []types.UID{pod.UID, short.UID} {
 		c.remove(uid, 0)
-		c.waitFor(uid, "forgotten", func(*v1.Pod) bool {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-
-			return slices.Contains(c.forgotten, uid)
-		})
+		c.waitUntilForgotten(uid)
 	}
 
 	if left := links(); len(left) > 0 {

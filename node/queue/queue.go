@@ -115,7 +115,7 @@ func (q *Queue) add(uid types.UID, why Reason) {
 	}
 	p := q.pod(uid)
 	waiting := p.why != 0
-	p.why |= Of(why)
+	p.why |= of(why)
 	if !waiting && !p.busy {
 		q.turns = append(q.turns, uid)
 		q.filled.Signal()
