@@ -11,6 +11,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/trivet-node/trivet/node/machine"
 )
 
 // tick is the unit of times in /proc: USER_HZ is 100 on every architecture that Go runs on.
@@ -62,9 +64,12 @@ func (c *Collector) imageFS(ctx context.Context) *statsapi.FsStats {
 	return fs
 }
 
+// procPath returns where a file of procfs is.
+func (c *Collector) procPath(name string) string { return filepath.Join("/", c.root, "proc", name) }
+
 // readProc reads a file of procfs.
 func (c *Collector) readProc(name string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(c.proc, name))
+	data, err := os.ReadFile(c.procPath(name))
 	return string(data), err
 }
 
@@ -115,34 +120,16 @@ func busy(times []string) (time.Duration, error) {
 	return sum, nil
 }
 
-// memory returns the figures of proc_meminfo(5).
+// memory returns the figures of the machine's memory.
 func (c *Collector) memory() (*statsapi.MemoryStats, error) {
-	text, err := c.readProc("meminfo")
+	m, err := machine.Machine{Root: c.root}.Memory()
 	if err != nil {
 		return nil, err
 	}
-
-	bytes := map[string]uint64{}
-	for line := range strings.Lines(text) {
-		name, rest, ok := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		if !ok || len(fields) != 2 {
-			// It is a count, without a unit.
-			continue
-		}
-
-		kib, err := strconv.ParseUint(fields[0], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("read /proc/meminfo: %w", err)
-		}
-
-		bytes[name] = kib << 10
-	}
-
 	return &statsapi.MemoryStats{
-		AvailableBytes:  new(bytes["MemAvailable"]),
-		UsageBytes:      new(bytes["MemTotal"] - bytes["MemFree"]),
-		WorkingSetBytes: new(bytes["MemTotal"] - bytes["MemAvailable"]),
-		RSSBytes:        new(bytes["AnonPages"]),
+		AvailableBytes:  new(uint64(m.Available)),
+		UsageBytes:      new(uint64(m.Total - m.Free)),
+		WorkingSetBytes: new(uint64(m.Total - m.Available)),
+		RSSBytes:        new(uint64(m.Anonymous)),
 	}, nil
 }
