@@ -182,3 +182,30 @@ func (c *Client) ContainerStatus(ctx context.Context, id string) (Status, error)
 	s := r.GetStatus()
 	return Status{State: stateOf(s.GetState()), LogPath: s.GetLogPath()}, nil
 }
+
+// Annotations are those of pods, by UID.
+type Annotations map[string]map[string]string
+
+// Namesakes returns the pods of a full name that the runtime has a sandbox of, by UID, each with the
+// annotations that it was made with.
+func (c *Client) Namesakes(ctx context.Context, namespace, name string) (Annotations, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	label := map[string]string{LabelPodNamespace: namespace, LabelPodName: name}
+	r, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{
+		Filter: &cri.PodSandboxFilter{LabelSelector: label},
+	})
+	if err != nil {
+		return nil, plain(err)
+	}
+
+	out := Annotations{}
+	for _, s := range r.Items {
+		if p := podOf(s.Labels); p.UID != "" {
+			out[p.UID] = s.Annotations
+		}
+	}
+
+	return out, nil
+}
