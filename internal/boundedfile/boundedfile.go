@@ -134,7 +134,7 @@ func Tail(path string, size int64) ([]byte, error) {
 	data := make([]byte, min(info.Size(), size))
 	n, err := f.ReadAt(data, info.Size()-int64(len(data)))
 	if errors.Is(err, io.EOF) {
-		// the file has become shorter
+		// The file has become shorter.
 		err = nil
 	}
 

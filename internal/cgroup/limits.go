@@ -41,13 +41,13 @@ func (h *Host) Apply(group string, l Limits) error {
 	for _, s := range settings(l, h.V2) {
 		dir := h.Dir(s.controller, group)
 		if dir == "" {
-			// the controller is not mounted on this host
+			// The controller is not mounted on this host.
 			continue
 		}
 
 		err := write(dir, s.file, s.value)
 		if s.controller == "hugetlb" && errors.Is(err, fs.ErrNotExist) {
-			// the host does not have the page size or, on v2, the controller
+			// The host does not have the page size or, on v2, the controller.
 			continue
 		}
 

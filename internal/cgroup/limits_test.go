@@ -25,6 +25,7 @@ func TestLimitsAreWrittenInTheFilesOfTheVersion(t *testing.T) {
 		PIDs:      10,
 		HugePages: map[string]int64{"2MB": 4 << 20},
 	}
+
 	v1 := []setting{
 		{"cpu", "cpu.shares", "1024"},
 		{"cpu", "cpu.cfs_period_us", "100000"},
@@ -34,6 +35,7 @@ func TestLimitsAreWrittenInTheFilesOfTheVersion(t *testing.T) {
 		{"hugetlb", "hugetlb.2MB.limit_in_bytes", "4194304"},
 		{"hugetlb", "hugetlb.2MB.rsvd.limit_in_bytes", "4194304"},
 	}
+
 	v2 := []setting{
 		{"cpu", "cpu.weight", "100"},
 		{"cpu", "cpu.max", "50000 100000"},
@@ -46,7 +48,12 @@ func TestLimitsAreWrittenInTheFilesOfTheVersion(t *testing.T) {
 }
 
 func TestWhatIsUnlimitedIsWrittenAndWhatIsNotSetIsNot(t *testing.T) {
-	limits := Limits{CPUQuota: -1, CPUPeriod: 20_000, Memory: -1, PIDs: -1}
+	limits := Limits{
+		CPUQuota:  -1,
+		CPUPeriod: 20_000,
+		Memory:    -1,
+		PIDs:      -1,
+	}
 	v1 := []setting{
 		{"cpu", "cpu.cfs_period_us", "20000"},
 		{"cpu", "cpu.cfs_quota_us", "-1"},

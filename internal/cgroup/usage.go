@@ -36,7 +36,7 @@ func (h *Host) Usage(group string) (Usage, error) {
 	}
 
 	if errors.Is(err, unix.ENODEV) {
-		// the group was removed between the open of a file and the read
+		// The group was removed between the open of a file and the read.
 		err = fs.ErrNotExist
 	}
 

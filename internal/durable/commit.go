@@ -62,7 +62,7 @@ func (c *commits) do(ch *change) error {
 	defer c.turn.Unlock()
 
 	if b.done {
-		// another caller has synced the batch
+		// Another caller has synced the batch.
 		return ch.err
 	}
 

@@ -71,7 +71,7 @@ func awaitGone(ctx context.Context, path string) error {
 	const gone = unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 	_, err = unix.InotifyAddWatch(fd, filepath.Dir(path), gone)
 	if errors.Is(err, unix.ENOENT) {
-		// the directory is gone, and the file with it
+		// The directory is gone, and the file with it.
 		return nil
 	}
 

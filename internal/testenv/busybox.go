@@ -16,7 +16,7 @@ func BusyboxRoot(tb testing.TB, dir string) {
 	busybox := Program(tb, "busybox", "busybox-static")
 	files := map[string]string{"/bin/busybox": busybox}
 
-	// fails where there is nothing to list
+	// It fails for a program that is not linked dynamically.
 	linked, _ := exec.Command("ldd", busybox).Output()
 	for field := range strings.FieldsSeq(string(linked)) {
 		if strings.HasPrefix(field, "/") {

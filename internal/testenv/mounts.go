@@ -66,7 +66,7 @@ func takeControllers() error {
 	}
 
 	for line := range strings.Lines(string(known)) {
-		// name, hierarchy, groups, enabled
+		// The fields are: name, hierarchy, groups, enabled.
 		fields := strings.Fields(line)
 		if len(fields) != 4 || fields[3] != "1" || slices.Contains(neverListed, fields[0]) {
 			continue

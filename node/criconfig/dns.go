@@ -37,7 +37,7 @@ func ParseResolvConf(data string) DNS {
 		case "options":
 			out.Options = append(out.Options, fields[1:]...)
 		case "search", "domain":
-			// the last line of these wins
+			// The last line of these wins.
 			out.Searches = nil
 			for _, s := range fields[1:] {
 				if s != "." {

@@ -1,6 +1,7 @@
 package criconfig
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -37,7 +38,7 @@ var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", 
 // throttling returns the directories that say how often each CPU was slowed down for heat, by which a
 // container would see what others do.
 func throttling(cpus string) []string {
-	// the pattern is valid
+	// The only error is that of a pattern that is not valid, and this one is.
 	found, _ := filepath.Glob(filepath.Join(cpus, "cpu[0-9]*", "thermal_throttle"))
 	return found
 }
@@ -206,12 +207,12 @@ func checkNonRoot(nonRoot *bool, user *int64, image User) error {
 	case !isTrue(nonRoot):
 		return nil
 	case user != nil && *user == 0:
-		return fmt.Errorf("container's runAsUser breaks non-root policy")
+		return errors.New("container's runAsUser breaks non-root policy")
 	case user != nil:
 		return nil
 	case image.UID != nil && *image.UID == 0, image == User{}:
-		// an image that names no user runs as root
-		return fmt.Errorf("container has runAsNonRoot and image will run as root")
+		// An image that names no user runs as root.
+		return errors.New("container has runAsNonRoot and image will run as root")
 	case image.UID == nil && image.Name != "":
 		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify "+
 			"user is non-root", image.Name)

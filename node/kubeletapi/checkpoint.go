@@ -19,7 +19,7 @@ const (
 // checkpoint makes the runtime write the state of a container into a file of the node.
 func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) error {
 	namespace, name, container := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("container")
-	pod, err := s.pod(namespace, name, "")
+	pod, err := s.find.pod(namespace, name, "")
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) error {
 	now := time.Now().Format(time.RFC3339)
 	file := fmt.Sprintf("checkpoint-%s_%s-%s-%s.tar", name, namespace, container, now)
 	path := filepath.Join(s.cfg.CheckpointDir, file)
-	id, err := s.runningContainer(r.Context(), pod, container)
+	id, err := s.find.runningContainer(r.Context(), pod, container)
 	if err == nil {
 		err = s.cfg.Runtime.Checkpoint(r.Context(), id, path, limit)
 	}
@@ -54,7 +54,7 @@ func checkpointLimit(values []string) (time.Duration, error) {
 	}
 	seconds, err := strconv.ParseInt(values[len(values)-1], 10, 64)
 	if err != nil || seconds < 0 {
-		// kubelet's code and text
+		// The code and the text are kubelet's.
 		return 0, notFound("cannot parse value of timeout parameter")
 	}
 

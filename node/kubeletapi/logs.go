@@ -26,23 +26,23 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 
-	pod, err := s.pod(r.PathValue("namespace"), r.PathValue("pod"), "")
+	pod, err := s.find.pod(r.PathValue("namespace"), r.PathValue("pod"), "")
 	if err != nil {
 		return err
 	}
 
-	id, path, err := s.logFile(r.Context(), pod, r.PathValue("container"), previous)
+	id, path, err := s.find.logFile(r.Context(), pod, r.PathValue("container"), previous)
 	if err != nil {
 		return err
 	}
 
-	options.Running = func(ctx context.Context) (bool, error) { return s.isRunning(ctx, id) }
+	options.Running = func(ctx context.Context) (bool, error) { return s.find.isRunning(ctx, id) }
 
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(http.StatusOK)
 	out := flushing{w, http.NewResponseController(w)}
 	if options.Follow {
-		// the caller sees at once that the stream is open
+		// The caller sees at once that the stream is open.
 		out.flush()
 	}
 
@@ -70,14 +70,14 @@ func (f flushing) Write(p []byte) (int, error) {
 func (f flushing) flush() { _ = f.c.Flush() }
 
 // logFile finds the instance whose log is wanted, and the log.
-func (s *Server) logFile(
+func (l lookup) logFile(
 	ctx context.Context, pod *v1.Pod, name string, previous bool,
 ) (id, path string, err error) {
 	if podspec.Find(pod, name) == nil {
 		return "", "", badRequest("container %s is not valid for pod %s", name, pod.Name)
 	}
 
-	found, err := s.cfg.Runtime.Containers(ctx, runtime.Selection{UID: string(pod.UID), Container: name})
+	found, err := l.runtime.Containers(ctx, runtime.Selection{UID: string(pod.UID), Container: name})
 	if err != nil {
 		return "", "", fmt.Errorf("list containers of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
@@ -87,31 +87,31 @@ func (s *Server) logFile(
 		found = slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID != last })
 	}
 
+	newest := runtime.NewestContainer(found)
 	switch {
-	case len(found) == 0 && previous:
+	case newest == nil && previous:
 		return "", "", badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
-	case len(found) == 0:
+	case newest == nil:
 		return "", "", badRequest("container %q in pod %q is waiting to start: %s",
 			name, pod.Name, waiting(pod, name))
 	}
 
-	id = found[0].ID
-	status, err := s.cfg.Runtime.ContainerStatus(ctx, id)
+	status, err := l.runtime.ContainerStatus(ctx, newest.ID)
 	if err != nil {
-		return "", "", fmt.Errorf("status of container %s: %w", id, err)
+		return "", "", fmt.Errorf("status of container %s: %w", newest.ID, err)
 	}
 	if status.LogPath == "" {
-		return "", "", fmt.Errorf("container %s has no log file", id)
+		return "", "", fmt.Errorf("container %s has no log file", newest.ID)
 	}
 
-	return id, status.LogPath, nil
+	return newest.ID, status.LogPath, nil
 }
 
 // isRunning reports whether an instance may still write to its log.
-func (s *Server) isRunning(ctx context.Context, id string) (bool, error) {
-	status, err := s.cfg.Runtime.ContainerStatus(ctx, id)
+func (l lookup) isRunning(ctx context.Context, id string) (bool, error) {
+	status, err := l.runtime.ContainerStatus(ctx, id)
 	if errors.Is(err, runtime.ErrNotFound) {
-		// a pod that is deleted takes its containers along
+		// The containers of a deleted pod are removed with it.
 		return false, nil
 	}
 	if err != nil {

@@ -107,7 +107,7 @@ func TestPodsAreFoundByNameAndUID(t *testing.T) {
 		Annotations: map[string]string{annotationMirror: "hash"},
 	}}
 
-	s := New(Config{Pods: fixedPods{mirror}})
+	l := lookup{pods: fixedPods{mirror}}
 	for key, found := range map[[3]string]bool{
 		{"ns", "static", ""}:       true,
 		{"ns", "static", "mirror"}: true,
@@ -116,7 +116,7 @@ func TestPodsAreFoundByNameAndUID(t *testing.T) {
 		{"ns", "other", ""}:        false,
 		{"other", "static", ""}:    false,
 	} {
-		if p, err := s.pod(key[0], key[1], key[2]); (p != nil) != found || (err == nil) != found {
+		if p, err := l.pod(key[0], key[1], key[2]); (p != nil) != found || (err == nil) != found {
 			t.Errorf("%v: %v, %v", key, p, err)
 		}
 	}

@@ -75,11 +75,14 @@ type Off struct {
 
 // Server is the endpoint.
 type Server struct {
-	cfg Config
+	cfg  Config
+	find lookup
 }
 
 // New returns a server that does not listen yet.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server {
+	return &Server{cfg: cfg, find: lookup{pods: cfg.Pods, runtime: cfg.Runtime}}
+}
 
 // Run serves until ctx ends. Streams that are open then are cut.
 func (s *Server) Run(ctx context.Context) error {

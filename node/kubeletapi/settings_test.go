@@ -86,11 +86,13 @@ func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
 		"/logs/x":               off,
 		"/containerLogs/ns/p/c": 200,
 	})
+
 	answers(t, kubeletapi.Off{Profiling: true}, map[string]int{
 		"/debug/pprof/":     off,
 		"/debug/pprof/heap": off,
 		"/logs/":            200,
 	})
+
 	answers(t, kubeletapi.Off{DebugFlags: true}, map[string]int{
 		"/debug/flags/v": off,
 		"/logs/":         200,

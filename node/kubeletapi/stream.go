@@ -50,7 +50,7 @@ func (s *Server) connect(
 		return err
 	}
 
-	id, err := s.target(r)
+	id, err := s.find.target(r)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func streamsOf(r *http.Request) (runtime.Streams, error) {
 		TTY:    on(v1.ExecTTYParam),
 	}
 	if s.TTY {
-		// a terminal has one output
+		// A terminal has one output.
 		s.Stderr = false
 	}
 
@@ -91,7 +91,7 @@ func streamsOf(r *http.Request) (runtime.Streams, error) {
 
 // portForward connects the caller to ports of a pod.
 func (s *Server) portForward(w http.ResponseWriter, r *http.Request) error {
-	pod, err := s.pod(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid"))
+	pod, err := s.find.pod(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid"))
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 
-	id, err := s.readySandbox(r.Context(), pod)
+	id, err := s.find.readySandbox(r.Context(), pod)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ const runTime = time.Minute
 
 // run executes a command and answers with what it wrote.
 func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
-	id, err := s.target(r)
+	id, err := s.find.target(r)
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (l Logs) NextAttempt(pod *v1.Pod, container string) uint32 {
 // Remove removes the logs of an instance, rotated ones and the link included. What is not there is a success.
 func (l Logs) Remove(i Instance) error {
 	if filepath.Base(i.Container) != i.Container {
-		// not a name that a pod can give: it comes from a label, and has no logs
+		// A container of a pod cannot have this name, which is from a label.
 		return nil
 	}
 
@@ -152,7 +152,7 @@ func (l Logs) removeDeadLinks() error {
 		path := filepath.Join(l.Links, link.Name())
 		target, err := os.Readlink(path)
 		if err != nil {
-			// not a link, or just gone
+			// It is not a link, or has been removed since it was listed.
 			continue
 		}
 

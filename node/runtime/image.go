@@ -2,9 +2,16 @@ package runtime
 
 import (
 	"context"
+	"errors"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
+
+// Images is the client of CRI's image service.
+type Images struct {
+	service cri.ImageServiceClient
+}
 
 // ImageSpec names an image.
 type ImageSpec struct {
@@ -56,11 +63,11 @@ type Auth struct {
 }
 
 // Image returns an image, nil if the runtime does not have it.
-func (c *Client) Image(ctx context.Context, spec ImageSpec) (*Image, error) {
+func (i Images) Image(ctx context.Context, spec ImageSpec) (*Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 
-	r, err := c.images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: spec.cri()})
+	r, err := i.service.ImageStatus(ctx, &cri.ImageStatusRequest{Image: spec.cri()})
 	if err != nil {
 		return nil, plain(err)
 	}
@@ -72,7 +79,7 @@ func (c *Client) Image(ctx context.Context, spec ImageSpec) (*Image, error) {
 
 // Pull fetches an image, for the sandbox of that configuration, and returns the runtime's reference of it. A
 // nil auth pulls anonymously. There is no bound to how long it takes but ctx.
-func (c *Client) Pull(
+func (i Images) Pull(
 	ctx context.Context, spec ImageSpec, auth *Auth, sandbox *SandboxConfig,
 ) (ref string, err error) {
 	request := &cri.PullImageRequest{Image: spec.cri(), SandboxConfig: sandbox}
@@ -84,24 +91,49 @@ func (c *Client) Pull(
 			RegistryToken: auth.RegistryToken,
 		}
 	}
-	r, err := c.images.PullImage(ctx, request)
+	r, err := i.service.PullImage(ctx, request)
 	return r.GetImageRef(), plain(err)
 }
 
 // ListImages lists all images.
-func (c *Client) ListImages(ctx context.Context) ([]*Image, error) {
+func (i Images) ListImages(ctx context.Context) ([]*Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 
-	r, err := c.images.ListImages(ctx, &cri.ListImagesRequest{})
+	r, err := i.service.ListImages(ctx, &cri.ListImagesRequest{})
 	if err != nil {
 		return nil, plain(err)
 	}
 
 	out := make([]*Image, 0, len(r.Images))
-	for _, i := range r.Images {
-		out = append(out, imageOf(i))
+	for _, image := range r.Images {
+		out = append(out, imageOf(image))
 	}
 
 	return out, nil
+}
+
+// ImageFS returns a directory of the file system that holds the images, and how much of it they use.
+func (i Images) ImageFS(ctx context.Context) (dir string, used *statsapi.FsStats, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	r, err := i.service.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return "", nil, plain(err)
+	}
+
+	for _, fs := range r.ImageFilesystems {
+		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
+			return dir, layerStats(fs), nil
+		}
+	}
+
+	return "", nil, errors.New("the runtime names no file system of images")
+}
+
+// ImageDir returns a directory of the file system that holds the images.
+func (i Images) ImageDir(ctx context.Context) (string, error) {
+	dir, _, err := i.ImageFS(ctx)
+	return dir, err
 }

@@ -3,7 +3,6 @@ package runtime
 import (
 	"cmp"
 	"context"
-	"slices"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -63,7 +62,7 @@ func (s Selection) labels() map[string]string {
 	return out
 }
 
-// Sandboxes lists sandboxes, those of a pod from the newest on.
+// Sandboxes lists sandboxes, in no order.
 func (c *Client) Sandboxes(ctx context.Context, which Selection) ([]Sandbox, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -89,13 +88,10 @@ func (c *Client) Sandboxes(ctx context.Context, which Selection) ([]Sandbox, err
 		})
 	}
 
-	slices.SortFunc(out, func(a, b Sandbox) int {
-		return newestFirst(age{a.Attempt, a.Created, a.ID}, age{b.Attempt, b.Created, b.ID})
-	})
 	return out, nil
 }
 
-// Containers lists containers, those of one name in a pod from the newest instance on.
+// Containers lists containers, in no order.
 func (c *Client) Containers(ctx context.Context, which Selection) ([]Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -123,10 +119,29 @@ func (c *Client) Containers(ctx context.Context, which Selection) ([]Container, 
 		})
 	}
 
-	slices.SortFunc(out, func(a, b Container) int {
-		return newestFirst(age{a.Attempt, a.Created, a.ID}, age{b.Attempt, b.Created, b.ID})
-	})
 	return out, nil
+}
+
+// NewestContainer returns the newest of the instances of one container, nil if there is none.
+func NewestContainer(all []Container) *Container {
+	var newest *Container
+	for i, c := range all {
+		if newest == nil || newer(c.age(), newest.age()) {
+			newest = &all[i]
+		}
+	}
+	return newest
+}
+
+// NewestSandbox returns the newest of the sandboxes of one pod, nil if there is none.
+func NewestSandbox(all []Sandbox) *Sandbox {
+	var newest *Sandbox
+	for i, s := range all {
+		if newest == nil || newer(s.age(), newest.age()) {
+			newest = &all[i]
+		}
+	}
+	return newest
 }
 
 // age orders instances of one container, or sandboxes of one pod, as plan does: by attempt, and by time and
@@ -137,12 +152,16 @@ type age struct {
 	id      string
 }
 
-func newestFirst(a, b age) int {
+func (c *Container) age() age { return age{c.Attempt, c.Created, c.ID} }
+
+func (s *Sandbox) age() age { return age{s.Attempt, s.Created, s.ID} }
+
+func newer(a, b age) bool {
 	return cmp.Or(
-		cmp.Compare(b.attempt, a.attempt),
-		b.created.Compare(a.created),
-		cmp.Compare(b.id, a.id),
-	)
+		cmp.Compare(a.attempt, b.attempt),
+		a.created.Compare(b.created),
+		cmp.Compare(a.id, b.id),
+	) > 0
 }
 
 // Status is what ContainerStatus returns of one container.
@@ -162,4 +181,31 @@ func (c *Client) ContainerStatus(ctx context.Context, id string) (Status, error)
 	}
 	s := r.GetStatus()
 	return Status{State: stateOf(s.GetState()), LogPath: s.GetLogPath()}, nil
+}
+
+// Annotations are those of pods, by UID.
+type Annotations map[string]map[string]string
+
+// Namesakes returns the pods of a full name that the runtime has a sandbox of, by UID, each with the
+// annotations that it was made with.
+func (c *Client) Namesakes(ctx context.Context, namespace, name string) (Annotations, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+
+	label := map[string]string{LabelPodNamespace: namespace, LabelPodName: name}
+	r, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{
+		Filter: &cri.PodSandboxFilter{LabelSelector: label},
+	})
+	if err != nil {
+		return nil, plain(err)
+	}
+
+	out := Annotations{}
+	for _, s := range r.Items {
+		if p := podOf(s.Labels); p.UID != "" {
+			out[p.UID] = s.Annotations
+		}
+	}
+
+	return out, nil
 }

@@ -39,7 +39,7 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	}
 
 	if len(out.Sandboxes) == 0 {
-		// no container lives without a sandbox
+		// There is no container without a sandbox.
 		return out, nil
 	}
 
@@ -53,7 +53,7 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	for _, l := range containers.Containers {
 		seen, err := c.container(ctx, l)
 		if errors.Is(err, ErrNotFound) {
-			// removed since it was listed
+			// It has been removed since it was listed.
 			continue
 		}
 
@@ -80,11 +80,8 @@ func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, 
 		return out, nil
 	}
 
-	c.mu.Lock()
-	ips, known := c.addresses[s.Id]
-	c.mu.Unlock()
-	if known {
-		out.IPs = ips
+	var known bool
+	if out.IPs, known = c.memory.sandbox(s.Id); known {
 		return out, nil
 	}
 
@@ -100,9 +97,7 @@ func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, 
 
 	out.IPs = addresses(r.GetStatus().GetNetwork())
 
-	c.mu.Lock()
-	c.addresses[s.Id] = out.IPs
-	c.mu.Unlock()
+	c.memory.keepSandbox(s.Id, out.IPs)
 	return out, nil
 }
 
@@ -120,10 +115,7 @@ func addresses(n *cri.PodSandboxNetworkStatus) []string {
 
 // container completes a listed container with its status, and with its termination message once it has ended.
 func (c *Client) container(ctx context.Context, l *cri.Container) (plan.Container, error) {
-	c.mu.Lock()
-	known, ok := c.containers[l.Id]
-	c.mu.Unlock()
-	if ok && known.State == stateOf(l.State) {
+	if known, ok := c.memory.container(l.Id, stateOf(l.State)); ok {
 		return known, nil
 	}
 
@@ -138,9 +130,7 @@ func (c *Client) container(ctx context.Context, l *cri.Container) (plan.Containe
 	}
 
 	if out.State == plan.Exited || out.State == plan.Running {
-		c.mu.Lock()
-		c.containers[l.Id] = out
-		c.mu.Unlock()
+		c.memory.keepContainer(out)
 	}
 
 	return out, nil

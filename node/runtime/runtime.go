@@ -9,7 +9,6 @@ package runtime
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -50,28 +49,25 @@ type (
 	ContainerConfig = cri.ContainerConfig
 )
 
-// Client speaks to one CRI runtime. All methods may be called at the same time.
+// Client speaks to one CRI runtime, and through Images to its image service. All methods may be called at the
+// same time.
 type Client struct {
+	Images
 	runtime cri.RuntimeServiceClient
-	images  cri.ImageServiceClient
 	log     *slog.Logger
-
-	mu sync.Mutex // guards what follows
-
-	// containers are those that run or have ended, by ID: nothing in one changes before its state does.
-	containers map[string]plan.Container
-	// addresses are those of ready sandboxes, by ID.
-	addresses map[string][]string
+	memory  memory
 }
 
 // New returns a client on open connections to the runtime service and the image service, which may be one.
 func New(runtime, images grpc.ClientConnInterface, log *slog.Logger) *Client {
 	return &Client{
-		runtime:    cri.NewRuntimeServiceClient(runtime),
-		images:     cri.NewImageServiceClient(images),
-		log:        log,
-		containers: map[string]plan.Container{},
-		addresses:  map[string][]string{},
+		Images:  Images{service: cri.NewImageServiceClient(images)},
+		runtime: cri.NewRuntimeServiceClient(runtime),
+		log:     log,
+		memory: memory{
+			containers: map[string]plan.Container{},
+			addresses:  map[string][]string{},
+		},
 	}
 }
 
@@ -94,7 +90,7 @@ func (c *Client) StopSandbox(ctx context.Context, id string) error {
 	defer cancel()
 
 	_, err := c.runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: id})
-	c.forgetSandbox(id)
+	c.memory.forgetSandbox(id)
 	return unlessGone(err)
 }
 
@@ -104,14 +100,8 @@ func (c *Client) RemoveSandbox(ctx context.Context, id string) error {
 	defer cancel()
 
 	_, err := c.runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: id})
-	c.forgetSandbox(id)
+	c.memory.forgetSandbox(id)
 	return unlessGone(err)
-}
-
-func (c *Client) forgetSandbox(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.addresses, id)
 }
 
 // CreateContainer creates a container in a sandbox, whose configuration must be the one that the sandbox was
@@ -162,11 +152,7 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 	defer cancel()
 
 	_, err := c.runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
-
-	c.mu.Lock()
-	delete(c.containers, id)
-	c.mu.Unlock()
-
+	c.memory.forgetContainer(id)
 	return unlessGone(err)
 }
 

@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -147,29 +146,4 @@ func number(v *cri.UInt64Value) *uint64 {
 		return nil
 	}
 	return new(v.Value)
-}
-
-// ImageFS returns a directory of the file system that holds the images, and how much of it they use.
-func (c *Client) ImageFS(ctx context.Context) (dir string, used *statsapi.FsStats, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-
-	r, err := c.images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
-	if err != nil {
-		return "", nil, plain(err)
-	}
-
-	for _, fs := range r.ImageFilesystems {
-		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
-			return dir, layerStats(fs), nil
-		}
-	}
-
-	return "", nil, errors.New("the runtime names no file system of images")
-}
-
-// ImageDir returns a directory of the file system that holds the images.
-func (c *Client) ImageDir(ctx context.Context) (string, error) {
-	dir, _, err := c.ImageFS(ctx)
-	return dir, err
 }

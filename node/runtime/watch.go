@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/fnv"
 	"io"
+	"log/slog"
 	"strconv"
 	"sync"
 	"time"
@@ -39,11 +40,18 @@ type Watcher interface {
 // Watch reports changes until ctx ends: those of the runtime's event stream, if it has one, and what differs
 // from one list of everything to the next.
 func (c *Client) Watch(ctx context.Context, w Watcher) error {
-	var stream sync.WaitGroup
-	defer stream.Wait()
-
 	connected := make(chan bool, 1)
-	stream.Go(func() { c.stream(ctx, w, connected) })
+	events := eventStream{
+		runtime:   c.runtime,
+		log:       c.log,
+		watcher:   w,
+		connected: connected,
+	}
+
+	var streaming sync.WaitGroup
+	defer streaming.Wait()
+
+	streaming.Go(func() { events.run(ctx) })
 
 	last := map[Pod]string{}
 	interval := relistWithoutEvents
@@ -61,7 +69,7 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 				interval = relistWithEvents
 			}
 
-			// for what happened while there was no stream
+			// What happened while there was no stream is in the list alone.
 			timer.Reset(0)
 
 		case <-timer.C:
@@ -92,14 +100,22 @@ func report(w Watcher, last, now map[Pod]string) {
 	w.Listed(now)
 }
 
-// stream reports the pods of container events until ctx ends, and on connected whether events come. It
-// returns early if the runtime has no events.
-func (c *Client) stream(ctx context.Context, w Watcher, connected chan<- bool) {
+// eventStream reads the runtime's events of containers.
+type eventStream struct {
+	runtime   cri.RuntimeServiceClient
+	log       *slog.Logger
+	watcher   Watcher
+	connected chan<- bool // gets whether events come
+}
+
+// run reports the pods of events until ctx ends, and opens the stream again when it was cut off. It returns
+// early if the runtime has no events.
+func (s eventStream) run(ctx context.Context) {
 	pauses := retry.Backoff{First: firstReconnect, Max: lastReconnect}
 	for ctx.Err() == nil {
-		received, err := c.receive(ctx, w, connected)
+		received, err := s.receive(ctx)
 		if status.Code(err) == codes.Unimplemented {
-			c.log.Info("the container runtime has no events: listing every second instead")
+			s.log.Info("the container runtime has no events: listing every second instead")
 			return
 		}
 
@@ -112,15 +128,15 @@ func (c *Client) stream(ctx context.Context, w Watcher, connected chan<- bool) {
 	}
 }
 
-// receive opens one stream and reads it to its end. It reports whether an event came.
-func (c *Client) receive(ctx context.Context, w Watcher, connected chan<- bool) (received bool, err error) {
-	events, err := c.runtime.GetContainerEvents(ctx, &cri.GetEventsRequest{})
+// receive opens the stream and reads it to its end. It reports whether an event came.
+func (s eventStream) receive(ctx context.Context) (received bool, err error) {
+	events, err := s.runtime.GetContainerEvents(ctx, &cri.GetEventsRequest{})
 	if err != nil {
 		return false, err
 	}
 
-	send(ctx, connected, true)
-	defer send(ctx, connected, false)
+	send(ctx, s.connected, true)
+	defer send(ctx, s.connected, false)
 
 	for {
 		e, err := events.Recv()
@@ -129,7 +145,7 @@ func (c *Client) receive(ctx context.Context, w Watcher, connected chan<- bool) 
 		}
 
 		received = true
-		w.Look(e.GetPodSandboxStatus().GetMetadata().GetUid())
+		s.watcher.Look(e.GetPodSandboxStatus().GetMetadata().GetUid())
 	}
 }
 
@@ -157,9 +173,9 @@ func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
 	}
 
 	// The sum does not depend on the order of the lists.
-	sums, known := map[Pod]uint64{}, map[string]bool{}
+	sums, present := map[Pod]uint64{}, map[string]bool{}
 	add := func(id, state string, labels map[string]string) {
-		known[id] = true
+		present[id] = true
 		if p := podOf(labels); p.UID != "" {
 			sums[p] += fingerprint(id, state)
 		}
@@ -173,7 +189,7 @@ func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
 		add(s.Id, s.State.String(), s.Labels)
 	}
 
-	c.forgetUnknown(known)
+	c.memory.forgetAllBut(present)
 
 	out := make(map[Pod]string, len(sums))
 	for p, sum := range sums {
@@ -188,49 +204,4 @@ func fingerprint(id, state string) uint64 {
 	_, _ = io.WriteString(h, id)
 	_, _ = io.WriteString(h, state)
 	return h.Sum64()
-}
-
-// forgetUnknown drops what is remembered of containers and sandboxes that are gone.
-func (c *Client) forgetUnknown(known map[string]bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	for id := range c.containers {
-		if !known[id] {
-			delete(c.containers, id)
-		}
-	}
-
-	for id := range c.addresses {
-		if !known[id] {
-			delete(c.addresses, id)
-		}
-	}
-}
-
-// Annotations are those of pods, by UID.
-type Annotations map[string]map[string]string
-
-// Namesakes returns the pods of a full name that the runtime has a sandbox of, by UID, each with the
-// annotations that it was made with.
-func (c *Client) Namesakes(ctx context.Context, namespace, name string) (Annotations, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-
-	label := map[string]string{LabelPodNamespace: namespace, LabelPodName: name}
-	r, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{
-		Filter: &cri.PodSandboxFilter{LabelSelector: label},
-	})
-	if err != nil {
-		return nil, plain(err)
-	}
-
-	out := Annotations{}
-	for _, s := range r.Items {
-		if p := podOf(s.Labels); p.UID != "" {
-			out[p.UID] = s.Annotations
-		}
-	}
-
-	return out, nil
 }

@@ -3,6 +3,7 @@ package stats
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -112,6 +113,12 @@ func collect(t *testing.T, rt Runtime) *Collector {
 		Runtime:  rt,
 		Pods:     func() []*v1.Pod { return []*v1.Pod{pod} },
 	})
-	c.proc = "testdata/proc"
+
+	root, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	c.root = root
 	return c
 }

@@ -64,9 +64,12 @@ func (c *Collector) imageFS(ctx context.Context) *statsapi.FsStats {
 	return fs
 }
 
+// procPath returns where a file of procfs is.
+func (c *Collector) procPath(name string) string { return filepath.Join("/", c.root, "proc", name) }
+
 // readProc reads a file of procfs.
 func (c *Collector) readProc(name string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(c.proc, name))
+	data, err := os.ReadFile(c.procPath(name))
 	return string(data), err
 }
 
@@ -119,7 +122,11 @@ func busy(times []string) (time.Duration, error) {
 
 // memory returns the figures of the machine's memory.
 func (c *Collector) memory() (*statsapi.MemoryStats, error) {
+<<<<<<< ours
 	m, err := machine.Machine{Root: filepath.Dir(c.proc)}.Memory()
+=======
+	m, err := machine.Machine{Root: c.root}.Memory()
+>>>>>>> theirs
 	if err != nil {
 		return nil, err
 	}

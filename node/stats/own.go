@@ -3,7 +3,6 @@ package stats
 import (
 	"context"
 	"os"
-	"path/filepath"
 	goruntime "runtime"
 	"strconv"
 	"strings"
@@ -73,7 +72,7 @@ func (c *Collector) process(p *page) {
 		p.single("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", rss)
 	}
 
-	if open, err := os.ReadDir(filepath.Join(c.proc, "self/fd")); err == nil {
+	if open, err := os.ReadDir(c.procPath("self/fd")); err == nil {
 		p.single("process_open_fds", "gauge", "Number of open file descriptors.", float64(len(open)))
 	}
 }

@@ -1,9 +1,9 @@
 package stats
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -27,12 +27,14 @@ func (c *Collector) sandboxes(
 
 	newest := map[string]runtime.PodStats{}
 	for _, s := range all {
-		if old, ok := newest[s.Pod.UID]; !ok || old.Attempt < s.Attempt {
-			newest[s.Pod.UID] = s
+		name := s.Pod.Namespace + "/" + s.Pod.Name + "/" + s.Pod.UID
+		if old, ok := newest[name]; !ok || old.Attempt < s.Attempt {
+			newest[name] = s
 		}
 	}
 
-	for _, s := range newest {
+	for _, name := range slices.Sorted(maps.Keys(newest)) {
+		s := newest[name]
 		s.Containers = slices.DeleteFunc(s.Containers, func(one runtime.ContainerStats) bool {
 			_, runs := started[one.ID]
 			return !runs
@@ -41,9 +43,6 @@ func (c *Collector) sandboxes(
 		pods = append(pods, s)
 	}
 
-	slices.SortFunc(pods, func(a, b runtime.PodStats) int {
-		return cmp.Or(cmp.Compare(a.Pod.Namespace, b.Pod.Namespace), cmp.Compare(a.Pod.Name, b.Pod.Name))
-	})
 	return pods, started, nil
 }
 

@@ -35,7 +35,7 @@ type Config struct {
 type Collector struct {
 	cfg   Config
 	start time.Time
-	proc  string // where procfs is
+	root  string // directory that holds /proc; empty: this machine's
 
 	rates rates
 	asked questions
@@ -46,7 +46,6 @@ func New(cfg Config) *Collector {
 	return &Collector{
 		cfg:   cfg,
 		start: time.Now(),
-		proc:  "/proc",
 	}
 }
 

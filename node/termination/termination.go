@@ -44,7 +44,7 @@ func Create(podDir, container string, attempt uint32) (path string, err error) {
 		return "", err
 	}
 
-	// whatever the umask
+	// The mode above is subject to the umask.
 	if err := errors.Join(f.Chmod(0o666), f.Close()); err != nil {
 		return "", err
 	}

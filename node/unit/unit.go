@@ -70,7 +70,7 @@ func (s *Slices) Stop(ctx context.Context, name string) error {
 		return nil
 	}
 
-	// systemd knows a slice as long as it knows a unit in it, and a scope that has failed until it is reset,
+	// Systemd knows a slice as long as it knows a unit in it, and a scope that has failed until it is reset,
 	// which not every container runtime does.
 	within, err := s.within(ctx, name)
 	if err != nil {
@@ -96,7 +96,7 @@ func (s *Slices) stop(ctx context.Context, name string) error {
 		return err
 	}
 
-	// systemd would remember one that has failed otherwise.
+	// Otherwise systemd would remember one that has failed.
 	err = s.call(ctx, func(c *systemd1.Conn) error { return c.ResetFailedUnitContext(ctx, name) })
 	if named(err, "NoSuchUnit") {
 		return nil

@@ -52,7 +52,7 @@ func (p *printer) follow(ctx context.Context, at *cursor) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-watcher.Events:
-		// events were lost, so there may be more
+		// Events were lost, so there may be more to read.
 		case <-watcher.Errors:
 		case <-idle.C:
 			// What the container wrote last is read before following ends.

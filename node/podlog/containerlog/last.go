@@ -36,7 +36,7 @@ func Last(path string, entries, size int) string {
 
 	text := strings.ToValidUTF8(string(out), "?")
 	if len(text) > size {
-		// a character may have been cut
+		// A character may have been cut.
 		text = strings.ToValidUTF8(text[len(text)-size:], "")
 	}
 

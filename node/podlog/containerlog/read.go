@@ -161,7 +161,7 @@ func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 func (p *printer) file(ctx context.Context, name string, emit func(entry) error) error {
 	f, err := open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		// rotated away since it was listed
+		// It has been removed since it was listed.
 		return nil
 	}
 	if err != nil {

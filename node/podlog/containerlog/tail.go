@@ -110,7 +110,7 @@ type backwards struct {
 
 // line returns where the line that ends at b.at begins, and makes that the end of the next.
 func (b *backwards) line() (start int64, err error) {
-	// before the line end
+	// The line end itself is left out.
 	at := b.at - 1
 	for at > 0 {
 		if at <= b.chunkAt {

@@ -38,7 +38,7 @@ func label(c *cri.ContainerStatus) string {
 }
 
 // CreateContainer makes a container in a ready sandbox.
-func (s *Server) CreateContainer(
+func (s service) CreateContainer(
 	_ context.Context, r *cri.CreateContainerRequest,
 ) (*cri.CreateContainerResponse, error) {
 	s.mu.Lock()
@@ -71,7 +71,7 @@ func (s *Server) CreateContainer(
 }
 
 // StartContainer runs a container, which ends at once if its image says so.
-func (s *Server) StartContainer(
+func (s service) StartContainer(
 	_ context.Context, r *cri.StartContainerRequest,
 ) (*cri.StartContainerResponse, error) {
 	s.mu.Lock()
@@ -105,7 +105,7 @@ func exitCodeOf(image string) (int32, bool) {
 }
 
 // StopContainer ends a container with code 143, or with 137 after the grace if it is stubborn.
-func (s *Server) StopContainer(
+func (s service) StopContainer(
 	ctx context.Context, r *cri.StopContainerRequest,
 ) (*cri.StopContainerResponse, error) {
 	s.mu.Lock()
@@ -146,7 +146,7 @@ func (s *Server) StopContainer(
 }
 
 // RemoveContainer removes a container. One that is not there is a success.
-func (s *Server) RemoveContainer(
+func (s service) RemoveContainer(
 	_ context.Context, r *cri.RemoveContainerRequest,
 ) (*cri.RemoveContainerResponse, error) {
 	s.mu.Lock()
@@ -162,7 +162,7 @@ func (s *Server) RemoveContainer(
 }
 
 // ListContainers lists by label and state.
-func (s *Server) ListContainers(
+func (s service) ListContainers(
 	_ context.Context, r *cri.ListContainersRequest,
 ) (*cri.ListContainersResponse, error) {
 	s.mu.Lock()
@@ -193,7 +193,7 @@ func (s *Server) ListContainers(
 }
 
 // ContainerStatus returns all that is known of a container.
-func (s *Server) ContainerStatus(
+func (s service) ContainerStatus(
 	_ context.Context, r *cri.ContainerStatusRequest,
 ) (*cri.ContainerStatusResponse, error) {
 	s.mu.Lock()
@@ -225,7 +225,7 @@ func (s *Server) ContainerStatus(
 }
 
 // ReopenContainerLog is recorded.
-func (s *Server) ReopenContainerLog(
+func (s service) ReopenContainerLog(
 	_ context.Context, r *cri.ReopenContainerLogRequest,
 ) (*cri.ReopenContainerLogResponse, error) {
 	s.mu.Lock()
@@ -234,7 +234,7 @@ func (s *Server) ReopenContainerLog(
 }
 
 // CheckpointContainer is recorded, with its timeout and file.
-func (s *Server) CheckpointContainer(
+func (s service) CheckpointContainer(
 	_ context.Context, r *cri.CheckpointContainerRequest,
 ) (*cri.CheckpointContainerResponse, error) {
 	s.mu.Lock()

@@ -21,7 +21,7 @@ func (s *Server) publish(id string, kind cri.ContainerEventType) {
 }
 
 // GetContainerEvents streams the events that happen while it is open.
-func (s *Server) GetContainerEvents(
+func (s service) GetContainerEvents(
 	_ *cri.GetEventsRequest, stream grpc.ServerStreamingServer[cri.ContainerEventResponse],
 ) error {
 	events := make(chan *cri.ContainerEventResponse, 100)

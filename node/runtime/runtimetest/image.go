@@ -49,7 +49,7 @@ func (s *Server) NamedServers() []string {
 }
 
 // ImageStatus knows images that were preloaded or pulled.
-func (s *Server) ImageStatus(_ context.Context, r *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
+func (s imageService) ImageStatus(_ context.Context, r *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name := strings.TrimPrefix(r.Image.Image, idPrefix)
@@ -69,7 +69,7 @@ func imageOf(name string) *cri.Image {
 }
 
 // ListImages lists images that were preloaded or pulled.
-func (s *Server) ListImages(context.Context, *cri.ListImagesRequest) (*cri.ListImagesResponse, error) {
+func (s imageService) ListImages(context.Context, *cri.ListImagesRequest) (*cri.ListImagesResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := &cri.ListImagesResponse{}
@@ -80,7 +80,7 @@ func (s *Server) ListImages(context.Context, *cri.ListImagesRequest) (*cri.ListI
 }
 
 // PullImage makes an image present.
-func (s *Server) PullImage(_ context.Context, r *cri.PullImageRequest) (*cri.PullImageResponse, error) {
+func (s imageService) PullImage(_ context.Context, r *cri.PullImageRequest) (*cri.PullImageResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 

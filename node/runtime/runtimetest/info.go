@@ -7,7 +7,7 @@ import (
 )
 
 // Version is that of a runtime named "fake".
-func (s *Server) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
+func (s service) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.behaviour.fail["Version"]; err != nil {
@@ -17,7 +17,7 @@ func (s *Server) Version(context.Context, *cri.VersionRequest) (*cri.VersionResp
 }
 
 // Status is that of a runtime that is ready, has one handler that can do all, and follows group policies.
-func (s *Server) Status(context.Context, *cri.StatusRequest) (*cri.StatusResponse, error) {
+func (s service) Status(context.Context, *cri.StatusRequest) (*cri.StatusResponse, error) {
 	return &cri.StatusResponse{
 		Status: &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{
 			{Type: cri.RuntimeReady, Status: true},
@@ -32,7 +32,7 @@ func (s *Server) Status(context.Context, *cri.StatusRequest) (*cri.StatusRespons
 }
 
 // RuntimeConfig is that of a runtime whose cgroups are systemd's.
-func (s *Server) RuntimeConfig(
+func (s service) RuntimeConfig(
 	context.Context, *cri.RuntimeConfigRequest,
 ) (*cri.RuntimeConfigResponse, error) {
 	s.mu.Lock()
@@ -46,7 +46,7 @@ func (s *Server) RuntimeConfig(
 }
 
 // UpdateRuntimeConfig is recorded, with the pod ranges.
-func (s *Server) UpdateRuntimeConfig(
+func (s service) UpdateRuntimeConfig(
 	_ context.Context, r *cri.UpdateRuntimeConfigRequest,
 ) (*cri.UpdateRuntimeConfigResponse, error) {
 	s.mu.Lock()
@@ -56,7 +56,7 @@ func (s *Server) UpdateRuntimeConfig(
 }
 
 // ImageFsInfo is that of images below /.
-func (s *Server) ImageFsInfo(context.Context, *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
+func (s imageService) ImageFsInfo(context.Context, *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
 	return &cri.ImageFsInfoResponse{ImageFilesystems: []*cri.FilesystemUsage{{
 		FsId:       &cri.FilesystemIdentifier{Mountpoint: "/"},
 		UsedBytes:  &cri.UInt64Value{Value: 5 << 20},
@@ -72,7 +72,7 @@ func (s *Server) SetStats(stats ...*cri.PodSandboxStats) {
 }
 
 // ListPodSandboxStats returns the figures that SetStats was given.
-func (s *Server) ListPodSandboxStats(
+func (s service) ListPodSandboxStats(
 	context.Context, *cri.ListPodSandboxStatsRequest,
 ) (*cri.ListPodSandboxStatsResponse, error) {
 	s.mu.Lock()

@@ -19,7 +19,7 @@ func (s *Server) Resolvers() []string {
 }
 
 // RunPodSandbox makes a sandbox with the address 10.0.0.N.
-func (s *Server) RunPodSandbox(
+func (s service) RunPodSandbox(
 	_ context.Context, r *cri.RunPodSandboxRequest,
 ) (*cri.RunPodSandboxResponse, error) {
 	s.mu.Lock()
@@ -47,7 +47,7 @@ func (s *Server) RunPodSandbox(
 }
 
 // StopPodSandbox stops a sandbox and its containers.
-func (s *Server) StopPodSandbox(
+func (s service) StopPodSandbox(
 	_ context.Context, r *cri.StopPodSandboxRequest,
 ) (*cri.StopPodSandboxResponse, error) {
 	s.mu.Lock()
@@ -71,7 +71,7 @@ func (s *Server) StopPodSandbox(
 }
 
 // RemovePodSandbox removes a sandbox and its containers.
-func (s *Server) RemovePodSandbox(
+func (s service) RemovePodSandbox(
 	_ context.Context, r *cri.RemovePodSandboxRequest,
 ) (*cri.RemovePodSandboxResponse, error) {
 	s.mu.Lock()
@@ -94,7 +94,7 @@ func (s *Server) RemovePodSandbox(
 }
 
 // ListPodSandbox lists by label and state.
-func (s *Server) ListPodSandbox(
+func (s service) ListPodSandbox(
 	_ context.Context, r *cri.ListPodSandboxRequest,
 ) (*cri.ListPodSandboxResponse, error) {
 	s.mu.Lock()
@@ -125,7 +125,7 @@ func (s *Server) ListPodSandbox(
 }
 
 // PodSandboxStatus returns a sandbox with its addresses.
-func (s *Server) PodSandboxStatus(
+func (s service) PodSandboxStatus(
 	_ context.Context, r *cri.PodSandboxStatusRequest,
 ) (*cri.PodSandboxStatusResponse, error) {
 	s.mu.Lock()

@@ -24,23 +24,38 @@ import (
 
 // Server is the runtime. Its zero value is not usable: Start makes one.
 type Server struct {
-	cri.UnimplementedRuntimeServiceServer
-	cri.UnimplementedImageServiceServer
 	Socket string
 
-	mu         sync.Mutex // guards what follows
-	serial     int        // of IDs
+	mu sync.Mutex // guards what follows
+	pods
+	images    map[string]bool
+	passwords map[string]string // by image
+	stats     []*cri.PodSandboxStats
+	streams   Streams
+	record    record
+	behaviour behaviour
+	listeners map[chan *cri.ContainerEventResponse]bool
+}
+
+// service is what CRI sees of the runtime.
+type service struct {
+	cri.UnimplementedRuntimeServiceServer
+	*Server
+}
+
+// imageService is what CRI sees of the runtime's images.
+type imageService struct {
+	cri.UnimplementedImageServiceServer
+	*Server
+}
+
+// pods are the sandboxes and containers that there are, by ID.
+type pods struct {
+	serial     int // of the last ID
 	sandboxes  map[string]*cri.PodSandboxStatus
 	containers map[string]*cri.ContainerStatus
 	parents    map[string]string // by container: its sandbox
 	logDirs    map[string]string // by sandbox
-	images     map[string]bool
-	passwords  map[string]string // by image
-	stats      []*cri.PodSandboxStats
-	streams    Streams
-	record     record
-	behaviour  behaviour
-	listeners  map[chan *cri.ContainerEventResponse]bool
 }
 
 // record is what the runtime was asked for.
@@ -63,14 +78,16 @@ type behaviour struct {
 func Start(tb testing.TB) *Server {
 	tb.Helper()
 	s := &Server{
-		Socket:     filepath.Join(testenv.ShortDir(tb), "cri.sock"),
-		sandboxes:  map[string]*cri.PodSandboxStatus{},
-		containers: map[string]*cri.ContainerStatus{},
-		parents:    map[string]string{},
-		logDirs:    map[string]string{},
-		images:     map[string]bool{},
-		passwords:  map[string]string{},
-		record:     record{asked: map[string]int{}, called: make(chan struct{})},
+		Socket: filepath.Join(testenv.ShortDir(tb), "cri.sock"),
+		pods: pods{
+			sandboxes:  map[string]*cri.PodSandboxStatus{},
+			containers: map[string]*cri.ContainerStatus{},
+			parents:    map[string]string{},
+			logDirs:    map[string]string{},
+		},
+		images:    map[string]bool{},
+		passwords: map[string]string{},
+		record:    record{asked: map[string]int{}, called: make(chan struct{})},
 		behaviour: behaviour{
 			fail:     map[string]error{},
 			held:     map[string]bool{},
@@ -85,8 +102,8 @@ func Start(tb testing.TB) *Server {
 	}
 
 	g := grpc.NewServer(grpc.UnaryInterceptor(s.intercept))
-	cri.RegisterRuntimeServiceServer(g, s)
-	cri.RegisterImageServiceServer(g, s)
+	cri.RegisterRuntimeServiceServer(g, service{Server: s})
+	cri.RegisterImageServiceServer(g, imageService{Server: s})
 
 	done := make(chan struct{})
 	go func() {

@@ -36,7 +36,7 @@ func (s *Server) streaming(method string) (Streams, error) {
 }
 
 // Exec offers the streams of a command.
-func (s *Server) Exec(_ context.Context, r *cri.ExecRequest) (*cri.ExecResponse, error) {
+func (s service) Exec(_ context.Context, r *cri.ExecRequest) (*cri.ExecResponse, error) {
 	streams, err := s.streaming("Exec")
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func (s *Server) Exec(_ context.Context, r *cri.ExecRequest) (*cri.ExecResponse,
 }
 
 // Attach offers the streams of a container.
-func (s *Server) Attach(_ context.Context, r *cri.AttachRequest) (*cri.AttachResponse, error) {
+func (s service) Attach(_ context.Context, r *cri.AttachRequest) (*cri.AttachResponse, error) {
 	streams, err := s.streaming("Attach")
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (s *Server) Attach(_ context.Context, r *cri.AttachRequest) (*cri.AttachRes
 }
 
 // PortForward offers connections to a sandbox.
-func (s *Server) PortForward(_ context.Context, r *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
+func (s service) PortForward(_ context.Context, r *cri.PortForwardRequest) (*cri.PortForwardResponse, error) {
 	streams, err := s.streaming("PortForward")
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (s *Server) PortForward(_ context.Context, r *cri.PortForwardRequest) (*cri
 
 // ExecSync runs the commands "true", which writes to both streams, and "false", which fails with code 1. All
 // other commands succeed without output.
-func (s *Server) ExecSync(_ context.Context, r *cri.ExecSyncRequest) (*cri.ExecSyncResponse, error) {
+func (s service) ExecSync(_ context.Context, r *cri.ExecSyncRequest) (*cri.ExecSyncResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
