@@ -122,11 +122,7 @@ func busy(times []string) (time.Duration, error) {
 
 // memory returns the figures of the machine's memory.
 func (c *Collector) memory() (*statsapi.MemoryStats, error) {
-<<<<<<< ours
-	m, err := machine.Machine{Root: filepath.Dir(c.proc)}.Memory()
-=======
 	m, err := machine.Machine{Root: c.root}.Memory()
->>>>>>> theirs
 	if err != nil {
 		return nil, err
 	}
