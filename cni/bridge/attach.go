@@ -19,6 +19,7 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 		return ends, err
 	}
 
+	// The kernel takes the peer's namespace as a file descriptor.
 	pod, err := os.Open(a.Netns)
 	if err != nil {
 		return ends, fmt.Errorf("open network namespace: %w", err)
@@ -44,6 +45,7 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	ends.Host = rtnl.Link{Name: v.Name, MAC: v.MAC, MTU: v.MTU}
 	ends.Pod = rtnl.Link{Name: v.PeerName, MAC: v.PeerMAC, MTU: v.MTU}
 
+	// The host's end is there, so that what fails from here on has to remove it. The pod's end goes with it.
 	err = namespace.Visit(func() (err error) {
 		ends.Pod.Index, err = setUp(c, a)
 		return err

@@ -30,6 +30,7 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 		}
 	}
 
+	// The host's end first: the pod's cannot be right without it.
 	port, err := host.LinkByName(HostName(c.Network, a.Owner))
 	if err != nil {
 		return err
@@ -89,6 +90,7 @@ func checkPod(c Config, a Attachment) error {
 		return err
 	}
 
+	// Other networks may have routes to the same destinations: only those by this interface count.
 	for _, r := range podRoutes(c, a) {
 		r.Index = link.Index
 		there, err := pod.HasRoute(r)

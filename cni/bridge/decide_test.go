@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -253,16 +254,24 @@ func TestAnnouncementsOnTheWire(t *testing.T) {
 	}
 }
 
+// differences spoil a port, an interface of a pod, or addresses, each so that a check finds it.
+var differences = []struct {
+	want  string
+	spoil func(port, eth0 *rtnl.Link)
+}{
+	{"interface veth1 is not a port of bridge br0", func(p, _ *rtnl.Link) { p.Master = 4 }},
+	{"interface veth1 is down", func(p, _ *rtnl.Link) { p.Up = false }},
+	{"port veth1 of bridge br0 has flags", func(p, _ *rtnl.Link) { p.Port = nil }},
+	{"interface veth1 has MTU 1300, not 1400", func(p, _ *rtnl.Link) { p.MTU = 1300 }},
+	{"interface eth0 is down", func(_, e *rtnl.Link) { e.Up = false }},
+	{"interface eth0 has MAC address ", func(_, e *rtnl.Link) { e.MAC = nil }},
+	{"interface eth0 has MTU 1300, not 1400", func(_, e *rtnl.Link) { e.MTU = 1300 }},
+}
+
 func TestCheckNamesTheFirstDifference(t *testing.T) {
 	bridge := rtnl.Link{Index: 3, Name: "br0", Up: true}
 	c := Config{Name: "br0", Port: rtnl.Port{Hairpin: true}}
-	a := Attachment{
-		Owner:     pod,
-		MTU:       1400,
-		MAC:       net.HardwareAddr{2, 0, 0, 0, 0, 7},
-		Addresses: []Address{address("10.1.0.9/24", "10.1.0.1")},
-	}
-
+	a := Attachment{Owner: pod, MTU: 1400, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}}
 	port := rtnl.Link{
 		Name:   "veth1",
 		Master: 3,
@@ -278,70 +287,40 @@ func TestCheckNamesTheFirstDifference(t *testing.T) {
 		MAC:  a.MAC,
 	}
 
-	for want, spoil := range map[string]func(port, eth0 *rtnl.Link, have *[]netip.Prefix){
-		"": func(_, _ *rtnl.Link, _ *[]netip.Prefix) {},
-		"interface veth1 is not a port of bridge br0": func(
-			p, _ *rtnl.Link,
-			_ *[]netip.Prefix,
-		) {
-			p.Master = 4
-		},
-		"interface veth1 is down": func(
-			p, _ *rtnl.Link,
-			_ *[]netip.Prefix,
-		) {
-			p.Up = false
-		},
-		"port veth1 of bridge br0 has flags": func(
-			p, _ *rtnl.Link,
-			_ *[]netip.Prefix,
-		) {
-			p.Port = nil
-		},
-		"interface veth1 has MTU 1300, not 1400": func(
-			p, _ *rtnl.Link,
-			_ *[]netip.Prefix,
-		) {
-			p.MTU = 1300
-		},
-		"interface eth0 is down": func(
-			_, e *rtnl.Link,
-			_ *[]netip.Prefix,
-		) {
-			e.Up = false
-		},
-		"interface eth0 has MAC address ": func(
-			_, e *rtnl.Link,
-			_ *[]netip.Prefix,
-		) {
-			e.MAC = nil
-		},
-		"interface eth0 has MTU 1300, not 1400": func(
-			_, e *rtnl.Link,
-			_ *[]netip.Prefix,
-		) {
-			e.MTU = 1300
-		},
-		"interface eth0 does not have the address 10.1.0.9/24": func(_, _ *rtnl.Link, have *[]netip.Prefix) {
-			*have = nil
-		},
-		"bridge br0 does not have the gateway address 10.1.0.1": func(_, _ *rtnl.Link, have *[]netip.Prefix) {
-			*have = prefixes("10.1.0.9/24")
-		},
-	} {
+	check := func(port, eth0 rtnl.Link) error {
+		return errors.Join(checkPort(c, a, bridge, port), checkInterface(a, eth0, nil))
+	}
+
+	if err := check(port, eth0); err != nil {
+		t.Error(err)
+	}
+
+	for _, d := range differences {
 		p, e := port, eth0
-		have := prefixes("10.1.0.9/24", "10.1.0.1/24")
-		spoil(&p, &e, &have)
-		err := checkPort(c, a, bridge, p)
-		if err == nil {
-			err = checkInterface(a, e, have)
+		d.spoil(&p, &e)
+		if err := check(p, e); err == nil || !strings.HasPrefix(err.Error(), d.want) {
+			t.Errorf("%v, want %q", err, d.want)
 		}
-		if err == nil {
-			err = checkGateways(c, have, a.Addresses)
-		}
-		if got := fmt.Sprint(err); want == "" && err != nil || !strings.HasPrefix(got, want) && want != "" {
-			t.Errorf("%s, want %q", got, want)
-		}
+	}
+}
+
+func TestCheckNamesTheAddressThatIsMissing(t *testing.T) {
+	a := Attachment{Owner: pod, Addresses: []Address{address("10.1.0.9/24", "10.1.0.1")}}
+	c := Config{Name: "br0"}
+	up := rtnl.Link{Up: true}
+	have := prefixes("10.1.0.9/24", "10.1.0.1/16")
+	if err := errors.Join(checkInterface(a, up, have), checkGateways(c, have, a.Addresses)); err != nil {
+		t.Error(err)
+	}
+
+	const noAddress = "interface eth0 does not have the address 10.1.0.9/24"
+	if err := checkInterface(a, up, have[1:]); err == nil || err.Error() != noAddress {
+		t.Errorf("%v", err)
+	}
+
+	const noGateway = "bridge br0 does not have the gateway address 10.1.0.1"
+	if err := checkGateways(c, have[:1], a.Addresses); err == nil || err.Error() != noGateway {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -382,7 +361,7 @@ func TestAFullBridgeIsExplained(t *testing.T) {
 	if !strings.Contains(err.Error(), "bridge br0 is full") {
 		t.Error(err)
 	}
-	if err := explain(unix.EPERM, "br0"); err != unix.EPERM {
+	if err := explain(unix.EPERM, "br0"); !errors.Is(err, unix.EPERM) || err.Error() != unix.EPERM.Error() {
 		t.Errorf("another error becomes %v", err)
 	}
 }

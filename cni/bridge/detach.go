@@ -35,6 +35,7 @@ func DetachForeign(host *rtnl.Conn, bridge, netns, ifname string) error {
 		return nil
 	}
 
+	// From within the pod the name is known; on the host only the index of the other end leads to it.
 	return namespace.Visit(func() error {
 		pod, err := rtnl.Open()
 		if err != nil {

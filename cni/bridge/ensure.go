@@ -98,6 +98,7 @@ func ensureGateways(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Add
 		}
 	}
 
+	// Only for families that pods have: forwarding changes how the host treats router advertisements.
 	if forward4 {
 		if err := sysctl.EnsureIfPresent("net/ipv4/ip_forward", "1"); err != nil {
 			return err

@@ -43,6 +43,7 @@ func parseArgs(args string) (a cniArgs, err error) {
 		}
 	}
 
+	// IgnoreUnknown may come after what it ignores.
 	if len(unknown) > 0 && !ignore {
 		const hint = "IgnoreUnknown=1 ignores them; known are IP and MAC"
 		return a, invalid("CNI_ARGS: unknown keys %q (%s)", unknown, hint)

@@ -43,15 +43,15 @@ func ReadHead(stdin []byte) (Head, error) {
 	return h, err
 }
 
-// Decode reads the JSON of a configuration into a plugin's own keys.
-func Decode(stdin []byte, keys any) error {
+// decode reads the JSON of a configuration. A value of a wrong type is an error.
+func decode(stdin []byte, keys any) error {
 	if err := json.Unmarshal(stdin, keys); err != nil {
 		return fmt.Errorf("%w: %w", ErrDecode, err)
 	}
 	return nil
 }
 
-// decodeLeniently is Decode where a value of a wrong type counts as absent.
+// decodeLeniently is decode where a value of a wrong type counts as absent.
 func decodeLeniently(stdin []byte, keys any) error {
 	err := json.Unmarshal(stdin, keys)
 	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok || err == nil {

@@ -25,8 +25,8 @@ type IPAM struct {
 	Requested []netip.Addr
 }
 
-// DefaultDataDir is host-local's.
-const DefaultDataDir = "/var/lib/cni/networks"
+// defaultDataDir is host-local's.
+const defaultDataDir = "/var/lib/cni/networks"
 
 // ipamKeys are what an IPAM plugin reads of the configuration of any main plugin.
 type ipamKeys struct {
@@ -79,7 +79,7 @@ type argsSection struct {
 // here. args is CNI_ARGS. It returns nil when the configuration has no ipam.
 func ReadIPAM(stdin []byte, args string) (*IPAM, error) {
 	var k ipamKeys
-	if err := Decode(stdin, &k); err != nil {
+	if err := decode(stdin, &k); err != nil {
 		return nil, err
 	}
 	if k.IPAM.Type == "" && k.IPAM.Subnet == "" && len(k.IPAM.Ranges) == 0 {
@@ -136,7 +136,7 @@ func (k poolKeys) location(network string) ipam.Location {
 		BootScoped: k.BootScoped,
 	}
 	if l.DataDir == "" {
-		l.DataDir = DefaultDataDir
+		l.DataDir = defaultDataDir
 	}
 	return l
 }
@@ -157,6 +157,7 @@ func (k ipamKeys) readRanges(c *IPAM) error {
 		c.Sets = append(c.Sets, set)
 	}
 
+	// Only these are the network's: what is masqueraded must not depend on one container.
 	for _, group := range configured {
 		set, err := parseSet(group)
 		if err != nil {

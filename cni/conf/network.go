@@ -89,16 +89,18 @@ type refusedKeys struct {
 	SetMarkChain     *string  `json:"externalSetMarkChain"`
 }
 
-// DefaultBridge is the name of the bridge that upstream's plugin makes when the configuration has none.
-const DefaultBridge = "cni0"
+// defaultBridge is the name of the bridge that upstream's plugin makes when the configuration has none.
+const defaultBridge = "cni0"
 
 // ReadNetwork reads the configuration of a network on a bridge, for an operation that sets something up or
 // looks at it. DEL and GC use ReadTeardown.
 func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 	var k keys
-	if err := Decode(stdin, &k); err != nil {
+	if err := decode(stdin, &k); err != nil {
 		return nil, err
 	}
+
+	// Before anything is checked: a key that is not supported may be why the rest looks wrong.
 	if err := k.refuse(); err != nil {
 		return nil, err
 	}
@@ -126,6 +128,7 @@ func ReadNetwork(stdin []byte, o Options) (*Network, error) {
 		}
 	}
 
+	// Last, since it depends on the bridge and on the subnets.
 	n.NAT, err = k.natKeys.config(n, o.HostPorts)
 	return n, err
 }
@@ -143,7 +146,7 @@ func (k bridgeKeys) config(network string) bridge.Config {
 		DAD:          k.EnableDAD,
 	}
 	if c.Name == "" {
-		c.Name = DefaultBridge
+		c.Name = defaultBridge
 	}
 
 	return c

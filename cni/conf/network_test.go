@@ -94,7 +94,7 @@ func TestEveryKeyEndsWhereItIsUsed(t *testing.T) {
 	}
 
 	i := n.IPAM
-	if len(i.Sets) != 2 || i.Pool.DataDir != conf.DefaultDataDir || i.Pool.Network != "n" ||
+	if len(i.Sets) != 2 || i.Pool.DataDir != "/var/lib/cni/networks" || i.Pool.Network != "n" ||
 		len(i.Requested) != 2 || len(i.Routes) != 1 || !n.DefaultGateway {
 		t.Errorf("ipam %+v", i)
 	}
@@ -115,66 +115,70 @@ func TestHostPortsAreReadOnlyByWhoPublishesThem(t *testing.T) {
 	}
 }
 
-func TestWhatIsRefusedIsNamed(t *testing.T) {
-	const (
-		unsupported = "not supported"
-		undecodable = "cannot be decoded"
-		invalid     = "invalid network configuration"
-	)
+// The kinds of what is refused.
+const (
+	unsupported = "not supported"
+	undecodable = "cannot be decoded"
+	invalid     = "invalid network configuration"
+)
 
+// refused are configurations that are refused, with the kind and what the error names.
+var refused = []struct{ keys, args, kind, names string }{
+	{`"mtu":"many"`, "", undecodable, "mtu"},
+	{`"vlan":5`, "", unsupported, "vlan"},
+	{`"vlanTrunk":[{}]`, "", unsupported, "vlanTrunk"},
+	{`"macspoofchk":true`, "", unsupported, "macspoofchk"},
+	{`"disableContainerInterface":true`, "", unsupported, "disableContainerInterface"},
+	{`"preserveDefaultVlan":false`, "", unsupported, "preserveDefaultVlan"},
+	{`"ipam":{"type":"dhcp"}`, "", unsupported, "dhcp"},
+	{`"ipMasqBackend":"iptables"`, "", unsupported, "ipMasqBackend"},
+	{`"backend":"iptables"`, "", unsupported, "backend"},
+	{`"conditionsV4":["x"]`, "", unsupported, "conditionsV4"},
+	{`"conditionsV6":["x"]`, "", unsupported, "conditionsV6"},
+	{`"masqAll":true`, "", unsupported, "masqAll"},
+	{`"markMasqBit":13`, "", unsupported, "markMasqBit"},
+	{`"externalSetMarkChain":"KUBE-MARK-MASQ"`, "", unsupported, "externalSetMarkChain"},
+	{`"bridge":"a name that is too long"`, "", invalid, "a name that is too long"},
+	{`"bridge":".."`, "", invalid, ".."},
+	{`"hairpinMode":true,"promiscMode":true`, "", invalid, "promiscMode"},
+	{`"mtu":70000`, "", invalid, "70000"},
+	{`"noMasq":["x"]`, "", invalid, "noMasq"},
+	{`"ipam":{"type":"host-local"}`, "", invalid, "neither subnet nor ranges"},
+	{`"ipam":{"type":"host-local","subnet":"10.0.0.0/33"}`, "", invalid, "10.0.0.0/33"},
+	{`"ipam":{"type":"host-local","subnet":"10.0.0.0/24","gateway":"x"}`, "", invalid, `"x"`},
+	{`"ipam":{"type":"host-local","ranges":[[]]}`, "", invalid, "range set 0 is empty"},
+	{
+		`"runtimeConfig":{"ips":["x"]},"ipam":{"type":"host-local","subnet":"10.0.0.0/24"}`,
+		"",
+		invalid,
+		`"x"`,
+	},
+	{`"runtimeConfig":{"portMappings":[{"hostPort":70000,"containerPort":1}]}`, "", invalid, "70000"},
+	{`"runtimeConfig":{"portMappings":[{"hostPort":1}]}`, "", invalid, "ports are 1 to 65535"},
+	{
+		`"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]}`,
+		"",
+		invalid,
+		"icmp",
+	},
+	{
+		`"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"hostIP":"x"}]}`,
+		"",
+		invalid,
+		"hostIP",
+	},
+	{`"mtu":0`, "MAC=ff:ff:ff:ff:ff:ff", invalid, "ff:ff:ff:ff:ff:ff"},
+	{`"mtu":0`, "nonsense", invalid, "nonsense"},
+}
+
+func TestWhatIsRefusedIsNamed(t *testing.T) {
 	kinds := map[string]error{
 		unsupported: conf.ErrUnsupported,
 		undecodable: conf.ErrDecode,
 		invalid:     conf.ErrInvalid,
 	}
 
-	for _, c := range []struct{ keys, args, kind, names string }{
-		{`"mtu":"many"`, "", undecodable, "mtu"},
-		{`"vlan":5`, "", unsupported, "vlan"},
-		{`"vlanTrunk":[{}]`, "", unsupported, "vlanTrunk"},
-		{`"macspoofchk":true`, "", unsupported, "macspoofchk"},
-		{`"disableContainerInterface":true`, "", unsupported, "disableContainerInterface"},
-		{`"preserveDefaultVlan":false`, "", unsupported, "preserveDefaultVlan"},
-		{`"ipam":{"type":"dhcp"}`, "", unsupported, "dhcp"},
-		{`"ipMasqBackend":"iptables"`, "", unsupported, "ipMasqBackend"},
-		{`"backend":"iptables"`, "", unsupported, "backend"},
-		{`"conditionsV4":["x"]`, "", unsupported, "conditionsV4"},
-		{`"conditionsV6":["x"]`, "", unsupported, "conditionsV6"},
-		{`"masqAll":true`, "", unsupported, "masqAll"},
-		{`"markMasqBit":13`, "", unsupported, "markMasqBit"},
-		{`"externalSetMarkChain":"KUBE-MARK-MASQ"`, "", unsupported, "externalSetMarkChain"},
-		{`"bridge":"a name that is too long"`, "", invalid, "a name that is too long"},
-		{`"bridge":".."`, "", invalid, ".."},
-		{`"hairpinMode":true,"promiscMode":true`, "", invalid, "promiscMode"},
-		{`"mtu":70000`, "", invalid, "70000"},
-		{`"noMasq":["x"]`, "", invalid, "noMasq"},
-		{`"ipam":{"type":"host-local"}`, "", invalid, "neither subnet nor ranges"},
-		{`"ipam":{"type":"host-local","subnet":"10.0.0.0/33"}`, "", invalid, "10.0.0.0/33"},
-		{`"ipam":{"type":"host-local","subnet":"10.0.0.0/24","gateway":"x"}`, "", invalid, `"x"`},
-		{`"ipam":{"type":"host-local","ranges":[[]]}`, "", invalid, "range set 0 is empty"},
-		{
-			`"runtimeConfig":{"ips":["x"]},"ipam":{"type":"host-local","subnet":"10.0.0.0/24"}`,
-			"",
-			invalid,
-			`"x"`,
-		},
-		{`"runtimeConfig":{"portMappings":[{"hostPort":70000,"containerPort":1}]}`, "", invalid, "70000"},
-		{`"runtimeConfig":{"portMappings":[{"hostPort":1}]}`, "", invalid, "ports are 1 to 65535"},
-		{
-			`"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"protocol":"icmp"}]}`,
-			"",
-			invalid,
-			"icmp",
-		},
-		{
-			`"runtimeConfig":{"portMappings":[{"hostPort":1,"containerPort":1,"hostIP":"x"}]}`,
-			"",
-			invalid,
-			"hostIP",
-		},
-		{`"mtu":0`, "MAC=ff:ff:ff:ff:ff:ff", invalid, "ff:ff:ff:ff:ff:ff"},
-		{`"mtu":0`, "nonsense", invalid, "nonsense"},
-	} {
+	for _, c := range refused {
 		_, err := read(`{"name":"n","type":"trivet-cni",`+c.keys+`}`, c.args)
 		if !errors.Is(err, kinds[c.kind]) || !strings.Contains(err.Error(), c.names) {
 			t.Errorf("%s %s: %v, want %s with %s", c.keys, c.args, err, c.kind, c.names)

@@ -119,6 +119,7 @@ func (m portMapping) parse() (Port, error) {
 		return p, invalid(format, m.HostPort, m.Protocol)
 	}
 
+	// No address is all of them, of both families.
 	if m.HostIP == "" {
 		return p, nil
 	}

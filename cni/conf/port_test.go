@@ -8,7 +8,7 @@ import (
 
 func TestOneHostPortLeadsToOneContainerPort(t *testing.T) {
 	const (
-		any  = ""
+		each = ""
 		all4 = `,"hostIP":"0.0.0.0"`
 		all6 = `,"hostIP":"::"`
 		one  = `,"hostIP":"10.0.0.1"`
@@ -25,15 +25,15 @@ func TestOneHostPortLeadsToOneContainerPort(t *testing.T) {
 		// 0 means that the second is refused.
 		remain int
 	}{
-		{port(1, any), port(2, any), 0},
-		{port(1, any), port(2, all4), 0},
-		{port(1, all6), port(2, any), 0},
+		{port(1, each), port(2, each), 0},
+		{port(1, each), port(2, all4), 0},
+		{port(1, all6), port(2, each), 0},
 		{port(1, one), port(2, one), 0},
-		{port(1, any), port(1, any), 1},
-		{port(1, any), port(2, udp), 2},
+		{port(1, each), port(1, each), 1},
+		{port(1, each), port(2, udp), 2},
 		{port(1, all4), port(2, all6), 2},
 		{port(1, one), port(2, two), 2},
-		{port(1, one), port(2, any), 2},
+		{port(1, one), port(2, each), 2},
 	} {
 		mappings := c.first + "," + c.second
 		n, err := read(`{"name":"n","runtimeConfig":{"portMappings":[`+mappings+`]}}`, "")

@@ -20,6 +20,8 @@ func ReadResolvConf(path string) (dns types.DNS, err error) {
 			continue
 		}
 
+		// Only what a result of CNI can carry; of several domain lines the last one counts, as for the
+		// resolver.
 		switch words[0] {
 		case "nameserver":
 			dns.Nameservers = append(dns.Nameservers, words[1])

@@ -45,12 +45,13 @@ func ReadTeardown(stdin []byte) (*Teardown, error) {
 		Pool:       k.IPAM.location(k.Name),
 	}
 	if t.Bridge == "" {
-		t.Bridge = DefaultBridge
+		t.Bridge = defaultBridge
 	}
 	if len(k.ValidAttachments) == 0 || string(k.ValidAttachments) == "null" {
 		return t, nil
 	}
 
+	// Here a value of a wrong type is an error.
 	var list []types.GCAttachment
 	if err := json.Unmarshal(k.ValidAttachments, &list); err != nil {
 		return nil, fmt.Errorf("%w: cni.dev/valid-attachments: %w", ErrDecode, err)

@@ -28,6 +28,7 @@ func TestTeardownReadsWhatAddRefuses(t *testing.T) {
 			`{"dataDir":"/d","routes":[{"dst":"x"}]}`,
 		} {
 			stdin := `{"name":"n","type":"trivet-cni","bridge":"br9","ipam":` + section + `,` + keys + `}`
+
 			got, err := conf.ReadTeardown([]byte(stdin))
 			if err != nil || got.Bridge != "br9" || got.Pool.DataDir != "/d" || got.Valid != nil {
 				t.Errorf("%s: %+v, %v", stdin, got, err)

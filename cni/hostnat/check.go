@@ -19,6 +19,7 @@ func (t *Table) Check() error {
 			t.want.table.Name)
 	}
 
+	// The marker alone does not say that every chain still has its rules.
 	have, err := t.kernel.countRules()
 	if err != nil {
 		return err
@@ -57,6 +58,7 @@ func (t *Table) checkNoMasq() error {
 			keys[string(e.Key)] = true
 		}
 
+		// Elements that somebody has added take nothing from pods, and stay.
 		for _, e := range f.intervals(t.want.notMasqueraded(f)) {
 			if !keys[string(e.Key)] {
 				return fmt.Errorf("set %s of nftables table %s is not as configured",

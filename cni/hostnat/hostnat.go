@@ -134,6 +134,7 @@ func (t *Table) replace() error {
 		return err
 	}
 
+	// CreateTable, unlike AddTable, fails when another process has made the table since.
 	if there {
 		err = t.clear()
 	} else {

@@ -47,6 +47,7 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 		}
 	}
 
+	// The map has another value for the key: somebody else has the port.
 	err := t.changes.Flush()
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 		return t.nameOwner(ports, err)

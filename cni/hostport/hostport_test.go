@@ -95,6 +95,7 @@ func TestListenersOfTheFamilyAreAskedFor(t *testing.T) {
 			"host port 192.0.2.1:80/tcp",
 		},
 	} {
+
 		got := listenedOn([]hostnat.Port{c.port})
 		if len(got) != 1 || got[0].String() != c.want {
 			t.Errorf("%s: %v", c.port, got)

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -76,25 +77,26 @@ func (l Location) open() (*Pool, error) {
 }
 
 func (p *Pool) dropEarlierBoot() error {
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootid.Read()
 	if err != nil {
 		return err
 	}
 
+	line := boot + "\n"
 	file := filepath.Join(p.dir, bootFile)
-	if noted, err := os.ReadFile(file); err == nil && string(noted) == string(boot) {
+	if read(file) == line {
 		return nil
 	}
 
 	return p.Locked(func() error {
 		// Another process may have done it while this one waited for the lock.
 		noted, err := os.ReadFile(file)
-		if err == nil && string(noted) == string(boot) {
+		if err == nil && string(noted) == line {
 			return nil
 		}
 
 		// Without a file it is not known which boot the reservations are of: they may be upstream's, for
-		// containers that run, and stay.
+		// containers that run, and stay. One that is empty is what a power cut leaves.
 		if err == nil {
 			none := func(Owner) bool { return false }
 			if err := errors.Join(p.keep(none), os.RemoveAll(p.PortsDir())); err != nil {
@@ -102,7 +104,7 @@ func (p *Pool) dropEarlierBoot() error {
 			}
 		}
 
-		return durable.WriteVolatile(file, boot, 0o644)
+		return durable.WriteVolatile(file, []byte(line), 0o644)
 	})
 }
 

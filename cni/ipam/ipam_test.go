@@ -189,6 +189,7 @@ func TestEmptyFilesAreFreeAddresses(t *testing.T) {
 
 func TestReservationsOfAnEarlierBootAreVoid(t *testing.T) {
 	dir := t.TempDir()
+	bootFile := filepath.Join(dir, "net", ".boot_id")
 	scoped := func() *ipam.Pool {
 		p, err := ipam.Location{DataDir: dir, Network: "net", BootScoped: true}.Create()
 		if err != nil {
@@ -202,14 +203,49 @@ func TestReservationsOfAnEarlierBootAreVoid(t *testing.T) {
 	if _, err := scoped().Allocate(owner(1), sets, nil); err != nil {
 		t.Fatal(err)
 	}
-	if held, _ := scoped().Find(owner(1)); len(held) != 1 {
-		t.Fatal("lost within one boot")
+	if held, err := scoped().Find(owner(1)); err != nil || len(held) != 1 {
+		t.Fatalf("within one boot %v, %v", held, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "net", ".boot_id"), []byte("another\n"), 0o644); err != nil {
+
+	// Programs of other versions compare the whole line.
+	kernels, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if held, err := scoped().Find(owner(1)); err != nil || len(held) != 0 {
-		t.Fatalf("still held after a reboot: %v, %v", held, err)
+
+	noted, err := os.ReadFile(bootFile)
+	if err != nil || string(noted) != string(kernels) {
+		t.Errorf("noted %q, %v", noted, err)
+	}
+
+	// A power cut leaves an empty file.
+	for _, former := range []string{"another\n", ""} {
+		if err := os.WriteFile(bootFile, []byte(former), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if held, err := scoped().Find(owner(1)); err != nil || len(held) != 0 {
+			t.Fatalf("still held after a reboot: %v, %v", held, err)
+		}
+		if _, err := scoped().Allocate(owner(1), sets, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// It is not known which boot they are of: they may be upstream's, for containers that run.
+func TestReservationsOfAnUnknownBootStay(t *testing.T) {
+	dir := t.TempDir()
+	sets := []ipam.Set{set(t, "10.1.0.0/24")}
+	if _, err := open(t, dir).Allocate(owner(1), sets, nil); err != nil {
+		t.Fatal(err)
+	}
+
+	p, err := ipam.Location{DataDir: dir, Network: "net", BootScoped: true}.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if held, err := p.Find(owner(1)); err != nil || len(held) != 1 {
+		t.Errorf("held %v, %v", held, err)
 	}
 }
 

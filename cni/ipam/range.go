@@ -34,6 +34,7 @@ func NewRange(r Range) (Range, error) {
 	r.Start = orElse(r.Start, first)
 	r.End = orElse(r.End, lastAddress(subnet))
 
+	// The gateway may lie outside the subnet, as in host-local.
 	switch {
 	case !prefix.SameFamily(r.Gateway, subnet.Addr()):
 		return Range{}, fmt.Errorf("gateway %s is not in subnet %s", r.Gateway, subnet)

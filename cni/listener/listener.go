@@ -61,6 +61,7 @@ func Refuse(ports []Port) error {
 			continue
 		}
 
+		// One question for the span of ports: the kernel filters, and a second question costs more.
 		byNumber := func(a, b Port) int { return int(a.Address.Port()) - int(b.Address.Port()) }
 		first := slices.MinFunc(wanted, byNumber).Address.Port()
 		last := slices.MaxFunc(wanted, byNumber).Address.Port()

@@ -28,6 +28,7 @@ func TestASocketReceivesWhatIsSentToItsAddress(t *testing.T) {
 		{"[::]:80", true, "[::]:80", true},
 		{"[::1]:80", false, "127.0.0.1:80", false},
 	} {
+
 		s := socket{address: netip.MustParseAddrPort(c.socket), only6: c.only6}
 		p := Port{Protocol: "tcp", Address: netip.MustParseAddrPort(c.port)}
 		if got := s.receives(p); got != c.want {

@@ -1,6 +1,7 @@
 package netd
 
 import (
+	"errors"
 	"time"
 
 	"github.com/trivet-node/trivet/cni/bridge"
@@ -43,34 +44,39 @@ func (d *Daemon) repairRules(n *conf.Network) error {
 	if _, err := d.kernel.LinkByName(n.Bridge.Name); err != nil {
 		return nil
 	}
-	if time.Since(d.lastRepair.failedAt) < firstRetry {
-		return d.lastRepair.err
+	if time.Since(d.rules.failedAt) < firstRetry {
+		return d.rules.err
 	}
 
-	// Reservations of an earlier boot are left to the plugin.
+	// Reservations of an earlier boot are left to the plugin. Rules do not depend on the pool.
 	location := n.IPAM.Pool
 	location.BootScoped = false
-	pool, err := location.Open()
-	if err != nil {
-		return err
-	}
+	pool, poolErr := location.Open()
 
 	isRunning := func(owner ipam.Owner) bool { return bridge.IsAttached(d.kernel, n.Bridge.Network, owner) }
 	rules, ports, err := hostport.Network{NAT: n.NAT, Pool: pool}.Restore(isRunning)
+	d.logRestored(n.NAT.Network, rules, ports)
 
-	if rules {
-		d.log.Warn("nftables rules of the network were missing and are written again",
-			"network", n.NAT.Network)
-	}
-
-	if ports {
-		d.log.Warn("host ports of the network were missing and are published again", "network", n.NAT.Network)
-	}
-
+	err = errors.Join(poolErr, err)
+	d.rules.seen = d.rules.seen || err == nil
 	if err != nil {
-		d.lastRepair.failedAt = time.Now()
-		d.lastRepair.err = err
+		d.rules.failedAt = time.Now()
+		d.rules.err = err
 	}
 
 	return err
+}
+
+// logRestored logs what had to be restored. The first rules are not worth a warning: the ADD of the first pod
+// makes the bridge, and writes them if this pass has not.
+func (d *Daemon) logRestored(network string, rules, ports bool) {
+	switch {
+	case rules && d.rules.seen:
+		d.log.Warn("nftables rules of the network were missing and are written again", "network", network)
+	case rules:
+		d.log.Info("nftables rules of the network are written", "network", network)
+	}
+	if ports {
+		d.log.Warn("host ports of the network were missing and are published again", "network", network)
+	}
 }

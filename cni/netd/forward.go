@@ -36,7 +36,7 @@ func (d *Daemon) forward(podCIDRs []netip.Prefix) error {
 			continue
 		}
 
-		d.log.Info("the host forwards packets", "sysctl", name, "podCIDR", p.String())
+		d.log.Info("the host forwards packets", "sysctl", name, "pod_cidr", p.String())
 	}
 
 	return errors.Join(errs...)
@@ -58,6 +58,7 @@ func (d *Daemon) keepLearntRoutes() error {
 			continue
 		}
 
+		// An interface that has gone meanwhile has no route to keep.
 		link, err := d.kernel.LinkByIndex(r.Index)
 		name := "net/ipv6/conf/" + link.Name + "/accept_ra"
 		if err != nil || sysctl.Get(name) != "1" {

@@ -74,8 +74,9 @@ type Daemon struct {
 	backoff retry.Backoff
 	// logged are the errors and notes of the last pass: each is logged once while it lasts.
 	logged map[string]bool
-	// lastRepair is when writing the network's rules again failed last, and why.
-	lastRepair struct {
+	// rules says whether the network's rules were there once, and when writing them failed last, and why.
+	rules struct {
+		seen     bool
 		failedAt time.Time
 		err      error
 	}
@@ -115,6 +116,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 			"that is about as large as this node's pod CIDR")
 	}
 
+	// A watch that ends is the end of the daemon: without events, it would repair once a minute.
 	var running sync.WaitGroup
 	defer running.Wait()
 
@@ -128,6 +130,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 
 	for {
 		next := time.NewTimer(d.pass(ctx))
+		// The next pass is due after that time, or at the first event after the pause.
 		pause := min(max(minPause, pauseShare*d.Report().Took), maxPause)
 		if retry.Sleep(ctx, pause) != nil {
 			return nil

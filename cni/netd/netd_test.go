@@ -101,68 +101,71 @@ var (
 	}
 )
 
+// peers are Nodes as another one sees them, and what route they get.
+var peers = []struct {
+	name      string
+	pods      string
+	addresses []netip.Addr
+	// want are routes as GATEWAY dev INDEX, or why there is none.
+	want string
+}{
+	{"same network", "10.244.1.0/24", addresses("10.99.0.2"), "10.99.0.2 dev 2"},
+	{"same network, IPv6", "fd00:244:0:1::/64", addresses("10.99.0.2", "fd99::2"), "fd99::2 dev 2"},
+	{"the most specific network wins", "10.244.1.0/24", addresses("10.99.7.2"), "10.99.7.2 dev 3"},
+	{
+		"the second address is on link",
+		"10.244.1.0/24",
+		addresses("192.0.2.1", "10.99.0.2"),
+		"10.99.0.2 dev 2",
+	},
+	{
+		"behind a router",
+		"10.244.1.0/24",
+		addresses("192.0.2.1"),
+		"none of its addresses [192.0.2.1] is on a network of this node, and there is no overlay",
+	},
+	{"no address of the family", "fd00:1::/64", addresses("10.99.0.2"), "none of its addresses"},
+	{"an address of this node", "10.244.1.0/24", addresses("10.99.0.1"), "none of its addresses"},
+	{
+		"this node's pods",
+		"10.244.0.128/25",
+		addresses("10.99.0.2"),
+		"it overlaps this node's pod CIDR 10.244.0.0/24",
+	},
+	{
+		"the node network",
+		"10.99.0.0/16",
+		addresses("10.99.0.2"),
+		"this node is itself on the network 10.99.0.0/16",
+	},
+	{
+		"a part of a larger network of this node",
+		"172.16.5.0/24",
+		addresses("10.99.0.2"),
+		"10.99.0.2 dev 2",
+	},
+	{
+		"a part of the node network with this node's address",
+		"10.99.7.0/25",
+		addresses("10.99.0.2"),
+		"it holds this node's address 10.99.7.1",
+	},
+	{
+		"a part of the node network with a node's address",
+		"10.99.3.0/24",
+		addresses("10.99.3.2"),
+		"it holds node b's address 10.99.3.2",
+	},
+	{
+		"a part of a network with its router",
+		"172.16.9.0/24",
+		addresses("10.99.0.2"),
+		"it holds the router 172.16.9.254",
+	},
+}
+
 func TestWantedRoutes(t *testing.T) {
-	for _, c := range []struct {
-		name      string
-		pods      string
-		addresses []netip.Addr
-		// want are routes as GATEWAY dev INDEX, or why there is none.
-		want string
-	}{
-		{"same network", "10.244.1.0/24", addresses("10.99.0.2"), "10.99.0.2 dev 2"},
-		{"same network, IPv6", "fd00:244:0:1::/64", addresses("10.99.0.2", "fd99::2"), "fd99::2 dev 2"},
-		{"the most specific network wins", "10.244.1.0/24", addresses("10.99.7.2"), "10.99.7.2 dev 3"},
-		{
-			"the second address is on link",
-			"10.244.1.0/24",
-			addresses("192.0.2.1", "10.99.0.2"),
-			"10.99.0.2 dev 2",
-		},
-		{
-			"behind a router",
-			"10.244.1.0/24",
-			addresses("192.0.2.1"),
-			"none of its addresses [192.0.2.1] is on a network of this node, and there is no overlay",
-		},
-		{"no address of the family", "fd00:1::/64", addresses("10.99.0.2"), "none of its addresses"},
-		{"an address of this node", "10.244.1.0/24", addresses("10.99.0.1"), "none of its addresses"},
-		{
-			"this node's pods",
-			"10.244.0.128/25",
-			addresses("10.99.0.2"),
-			"it overlaps this node's pod CIDR 10.244.0.0/24",
-		},
-		{
-			"the node network",
-			"10.99.0.0/16",
-			addresses("10.99.0.2"),
-			"this node is itself on the network 10.99.0.0/16",
-		},
-		{
-			"a part of a larger network of this node",
-			"172.16.5.0/24",
-			addresses("10.99.0.2"),
-			"10.99.0.2 dev 2",
-		},
-		{
-			"a part of the node network with this node's address",
-			"10.99.7.0/25",
-			addresses("10.99.0.2"),
-			"it holds this node's address 10.99.7.1",
-		},
-		{
-			"a part of the node network with a node's address",
-			"10.99.3.0/24",
-			addresses("10.99.3.2"),
-			"it holds node b's address 10.99.3.2",
-		},
-		{
-			"a part of a network with its router",
-			"172.16.9.0/24",
-			addresses("10.99.0.2"),
-			"it holds the router 172.16.9.254",
-		},
-	} {
+	for _, c := range peers {
 		t.Run(c.name, func(t *testing.T) {
 			peer := podcidr.Node{Name: "b", PodCIDRs: prefixes(c.pods), Addresses: c.addresses}
 			all := []podcidr.Node{peer, self}

@@ -49,6 +49,7 @@ func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 		},
 	}
 
+	// encoding/json writes maps sorted by key, so the same node has the same file.
 	list := map[string]any{
 		"cniVersion": "1.1.0",
 		"name":       networkName,

@@ -93,6 +93,7 @@ func requestStatus(ctx context.Context, plugin string, list []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
 
+	// STATUS has no container: the environment is the verb and the plugin's directory.
 	c := exec.CommandContext(ctx, plugin)
 	c.Env = append(os.Environ(), "CNI_COMMAND=STATUS", "CNI_PATH="+filepath.Dir(plugin))
 	c.Stdin = bytes.NewReader(stdin)

@@ -125,7 +125,7 @@ func (d *Daemon) configure(
 	written, err := publish(ctx, d.cfg, data)
 	if written {
 		cidrs := strings.Join(texts(own.PodCIDRs), ",")
-		d.log.Info("network configuration written", "file", d.cfg.confPath(), "podCIDRs", cidrs, "mtu", mtu)
+		d.log.Info("network configuration written", "file", d.cfg.confPath(), "pod_cidrs", cidrs, "mtu", mtu)
 	}
 
 	if err != nil {
@@ -152,6 +152,7 @@ func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddres
 		}
 	}
 
+	// Of several ways out, every one has to take the packet.
 	smallest := 0
 	for _, index := range devices {
 		link, err := kernel.LinkByIndex(index)

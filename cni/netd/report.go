@@ -52,7 +52,7 @@ func (r Report) WriteTo(w io.Writer) (int64, error) {
 
 // fail adds an error, and each part of a joined one separately; nil is none.
 func (r *Report) fail(err error) {
-	//nolint:errorlint // only what errors.Join made, not what wraps it
+	// Only what errors.Join made is taken apart, not what wraps it.
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
 			r.fail(e)

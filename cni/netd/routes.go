@@ -38,6 +38,7 @@ func wantedRoutes(
 		})
 	}
 
+	// A node that is out of reach gets a note, and the others their routes.
 	for _, node := range admitted {
 		if node.Name == own.Name {
 			continue
@@ -125,6 +126,7 @@ func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err e
 
 	stale, missing := difference(have, wanted)
 
+	// One route that cannot be set must not keep the others from being set.
 	var errs []error
 	for _, r := range stale {
 		if err := conn.Must(rtnl.DeleteRoute(r)); err != nil && !netlink.IsNotExist(err) {

@@ -81,6 +81,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 		return nil, fmt.Errorf("send netlink batch: %w", err)
 	}
 
+	// Answers come in any number of datagrams; the sequence number says which message each belongs to.
 	errs = make([]error, len(messages))
 	for left := len(messages); left > 0; {
 		err := c.receive(func(h header, body []byte) error {
@@ -138,6 +139,7 @@ func (c *Conn) Dump(m *Message, visit func(kind uint16, body []byte)) error {
 			return err
 		}
 
+		// Only now: visit must not see entries of a list that is read again.
 		if consistent {
 			for _, e := range entries {
 				visit(e.kind, e.body)
@@ -163,6 +165,7 @@ func (c *Conn) request(
 	consistent = true
 	for done := false; !done; {
 		err := c.receive(func(h header, body []byte) error {
+			// This may be the rest of an answer that nobody has read.
 			if h.seq != c.seq {
 				return nil
 			}

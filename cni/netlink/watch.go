@@ -39,6 +39,7 @@ func Watch(ctx context.Context, family Family, groups uint32, visit func(kind ui
 			return errors.Join(fmt.Errorf("read netlink messages: %w", err), socket.Close())
 		}
 
+		// What cannot be read may have said anything.
 		malformed := split(buffer[:n], func(h header, body []byte) error {
 			visit(h.kind, body)
 			return nil

@@ -61,54 +61,57 @@ func TestLongNamesAreCutWhereTheKernelHasALimit(t *testing.T) {
 	}
 }
 
+// damages are what somebody does to the network of a pod, and how CHECK names it.
+var damages = []struct {
+	name  string
+	spoil func(h *host, netns string)
+	want  string
+}{
+	{
+		"all rules",
+		func(h *host, _ string) { h.nft("flush ruleset") },
+		"does not have the rules",
+	},
+	{
+		"the table's rules",
+		func(h *host, _ string) { h.nft("flush table inet cni_test") },
+		"does not have the rules",
+	},
+	{
+		"one chain's rules",
+		func(h *host, _ string) { h.nft("flush chain inet cni_test postrouting") },
+		"chain postrouting of nftables table cni_test has 0 rules",
+	},
+	{
+		"the jump",
+		func(h *host, _ string) { h.nft("flush chain inet cni_test prerouting") },
+		"chain hostports",
+	},
+	{
+		"the destinations",
+		func(h *host, _ string) { h.nft("flush set inet cni_test nomasq4") },
+		"set nomasq4",
+	},
+	{
+		"a host port",
+		func(h *host, _ string) { h.nft("flush map inet cni_test ports4") },
+		"host port *:8080/tcp",
+	},
+	{
+		"the pod's MTU",
+		func(h *host, netns string) { h.ip(netns, "link set eth0 mtu 1300") },
+		"eth0 has MTU 1300, not 1400",
+	},
+	{
+		"a route",
+		func(h *host, netns string) { h.ip(netns, "route del default") },
+		"route to 0.0.0.0/0",
+	},
+}
+
 // What CHECK compares links and addresses by is tested in package bridge.
 func TestCheckSeesWhatSomebodyHasTakenAway(t *testing.T) {
-	for _, c := range []struct {
-		name  string
-		spoil func(h *host, netns string)
-		want  string
-	}{
-		{
-			"all rules",
-			func(h *host, _ string) { h.nft("flush ruleset") },
-			"does not have the rules",
-		},
-		{
-			"the table's rules",
-			func(h *host, _ string) { h.nft("flush table inet cni_test") },
-			"does not have the rules",
-		},
-		{
-			"one chain's rules",
-			func(h *host, _ string) { h.nft("flush chain inet cni_test postrouting") },
-			"chain postrouting of nftables table cni_test has 0 rules",
-		},
-		{
-			"the jump",
-			func(h *host, _ string) { h.nft("flush chain inet cni_test prerouting") },
-			"chain hostports",
-		},
-		{
-			"the destinations",
-			func(h *host, _ string) { h.nft("flush set inet cni_test nomasq4") },
-			"set nomasq4",
-		},
-		{
-			"a host port",
-			func(h *host, _ string) { h.nft("flush map inet cni_test ports4") },
-			"host port *:8080/tcp",
-		},
-		{
-			"the pod's MTU",
-			func(h *host, netns string) { h.ip(netns, "link set eth0 mtu 1300") },
-			"eth0 has MTU 1300, not 1400",
-		},
-		{
-			"a route",
-			func(h *host, netns string) { h.ip(netns, "route del default") },
-			"route to 0.0.0.0/0",
-		},
-	} {
+	for _, c := range damages {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t, `,"mtu":1400`)
 			netns := testenv.Netns(t)

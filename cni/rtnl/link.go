@@ -87,6 +87,7 @@ func parseLink(body []byte) Link {
 		Up:    native.Uint32(body[8:])&unix.IFF_UP != 0,
 	}
 
+	// Behind the case for the size, values are numbers of 32 bits.
 	netlink.Attributes(body[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) {
 		switch {
 		case kind == unix.IFLA_IFNAME:

@@ -193,6 +193,7 @@ func parseRoute(body []byte) (r Route, ok bool) {
 		Table:       int(body[4]),
 	}
 
+	// A default route has no destination attribute.
 	dst := netip.IPv6Unspecified()
 	if body[0] == unix.AF_INET {
 		dst = netip.IPv4Unspecified()

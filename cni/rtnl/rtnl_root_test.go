@@ -165,7 +165,7 @@ func TestALinkIsReadWithItsPortAndPeer(t *testing.T) {
 	})
 }
 
-func TestAddressesAndRoutesAreWhatAnotherReaderSees(t *testing.T) {
+func TestAddressesAreWhatAnotherReaderSees(t *testing.T) {
 	in(t, func(c *rtnl.Conn) error {
 		bridge, err := veth(c)
 		if err != nil {
@@ -178,21 +178,9 @@ func TestAddressesAndRoutesAreWhatAnotherReaderSees(t *testing.T) {
 			return err
 		}
 
-		route := rtnl.Route{
-			Dst:      netip.MustParsePrefix("10.8.0.0/16"),
-			Gateway:  netip.MustParseAddr("10.1.0.9"),
-			Index:    bridge,
-			MTU:      1200,
-			AdvMSS:   1100,
-			Priority: 5,
-			Protocol: 117,
-		}
-
 		err = c.Must(
 			rtnl.SetUp(peer.Index),
 			rtnl.NewAddress(bridge, netip.MustParsePrefix("10.1.0.1/24"), rtnl.NoDAD),
-			rtnl.NewAddress(bridge, netip.MustParsePrefix("fd01::1/64"), rtnl.NoDAD),
-			rtnl.AddRoute(route),
 			rtnl.SetNeighbour(bridge, netip.MustParseAddr("10.1.0.7"), mac),
 		)
 		if err != nil {
@@ -205,31 +193,9 @@ func TestAddressesAndRoutesAreWhatAnotherReaderSees(t *testing.T) {
 		}
 
 		addresses, err := oracle.AddrList(link, oracle.FAMILY_V4)
-		if err != nil {
-			return err
-		}
-
-		if len(addresses) != 1 || addresses[0].IPNet.String() != "10.1.0.1/24" ||
+		if err != nil || len(addresses) != 1 || addresses[0].IPNet.String() != "10.1.0.1/24" ||
 			addresses[0].Broadcast.String() != "10.1.0.255" {
-			t.Errorf("addresses %+v", addresses)
-		}
-
-		routes, err := oracle.RouteListFiltered(
-			oracle.FAMILY_V4, &oracle.Route{Protocol: 117}, oracle.RT_FILTER_PROTOCOL)
-		if err != nil {
-			return err
-		}
-
-		const format = "%s via %s dev %d mtu %d advmss %d metric %d"
-		want := fmt.Sprintf(format, "10.8.0.0/16", "10.1.0.9", bridge, 1200, 1100, 5)
-		if len(routes) != 1 {
-			t.Fatalf("routes %+v", routes)
-		}
-
-		r := routes[0]
-		got := fmt.Sprintf(format, r.Dst, r.Gw, r.LinkIndex, r.MTU, r.AdvMSS, r.Priority)
-		if got != want {
-			t.Errorf("route %s, want %s", got, want)
+			t.Errorf("addresses %+v, %v", addresses, err)
 		}
 
 		neighbours, err := oracle.NeighList(bridge, oracle.FAMILY_V4)
@@ -241,14 +207,99 @@ func TestAddressesAndRoutesAreWhatAnotherReaderSees(t *testing.T) {
 	})
 }
 
-func TestRoutesAreFoundByProtocolAndByNextHop(t *testing.T) {
+// bridgeWithAddresses makes the bridge and gives it 10.1.0.1/24 and fd01::1/64.
+func bridgeWithAddresses(c *rtnl.Conn) (index int, err error) {
+	if index, err = veth(c); err != nil {
+		return 0, err
+	}
+	return index, c.Must(
+		rtnl.NewAddress(index, netip.MustParsePrefix("10.1.0.1/24"), rtnl.NoDAD),
+		rtnl.NewAddress(index, netip.MustParsePrefix("fd01::1/64"), rtnl.NoDAD),
+	)
+}
+
+func TestARouteIsWhatAnotherReaderSees(t *testing.T) {
 	in(t, func(c *rtnl.Conn) error {
-		bridge, err := veth(c)
+		bridge, err := bridgeWithAddresses(c)
 		if err != nil {
 			return err
 		}
 
-		ours := rtnl.Route{
+		err = c.Must(rtnl.AddRoute(rtnl.Route{
+			Dst:      netip.MustParsePrefix("10.8.0.0/16"),
+			Gateway:  netip.MustParseAddr("10.1.0.9"),
+			Index:    bridge,
+			MTU:      1200,
+			AdvMSS:   1100,
+			Priority: 5,
+			Protocol: 117,
+		}))
+		if err != nil {
+			return err
+		}
+
+		ours := &oracle.Route{Protocol: 117}
+		routes, err := oracle.RouteListFiltered(oracle.FAMILY_V4, ours, oracle.RT_FILTER_PROTOCOL)
+		if err != nil {
+			return err
+		}
+		if len(routes) != 1 {
+			t.Fatalf("routes %+v", routes)
+		}
+
+		const format = "%s via %s dev %d mtu %d advmss %d metric %d"
+		want := fmt.Sprintf(format, "10.8.0.0/16", "10.1.0.9", bridge, 1200, 1100, 5)
+		r := routes[0]
+		got := fmt.Sprintf(format, r.Dst, r.Gw, r.LinkIndex, r.MTU, r.AdvMSS, r.Priority)
+		if got != want {
+			t.Errorf("route %s, want %s", got, want)
+		}
+
+		return nil
+	})
+}
+
+// In IPv6 a second route to one destination is shown as a next hop of the first.
+func TestEachNextHopOfADestinationIsFound(t *testing.T) {
+	in(t, func(c *rtnl.Conn) error {
+		bridge, err := bridgeWithAddresses(c)
+		if err != nil {
+			return err
+		}
+
+		route := func(gateway string) rtnl.Route {
+			return rtnl.Route{
+				Dst:     netip.MustParsePrefix("fd08::/64"),
+				Gateway: netip.MustParseAddr(gateway),
+				Index:   bridge,
+			}
+		}
+		if err := c.Must(rtnl.NewRoute(route("fd01::9")), rtnl.NewRoute(route("fd01::8"))); err != nil {
+			return err
+		}
+
+		for gateway, want := range map[string]bool{
+			"fd01::9": true,
+			"fd01::8": true,
+			"fd01::7": false,
+		} {
+			if there, err := c.HasRoute(route(gateway)); err != nil || there != want {
+				t.Errorf("route through %s: %v, %v", gateway, there, err)
+			}
+		}
+
+		return nil
+	})
+}
+
+func TestRoutesAreFoundByProtocol(t *testing.T) {
+	in(t, func(c *rtnl.Conn) error {
+		bridge, err := bridgeWithAddresses(c)
+		if err != nil {
+			return err
+		}
+
+		gateway := rtnl.Route{
 			Dst:      netip.MustParsePrefix("fd08::/64"),
 			Gateway:  netip.MustParseAddr("fd01::9"),
 			Index:    bridge,
@@ -259,47 +310,39 @@ func TestRoutesAreFoundByProtocolAndByNextHop(t *testing.T) {
 		unreachable := rtnl.Route{
 			Dst:         netip.MustParsePrefix("10.9.0.0/16"),
 			Unreachable: true,
+			Priority:    7,
 			Protocol:    117,
 		}
 
-		other := ours
-		other.Protocol = 0
-		other.Gateway = netip.MustParseAddr("fd01::8")
-		err = c.Must(
-			rtnl.NewAddress(bridge, netip.MustParsePrefix("fd01::1/64"), rtnl.NoDAD),
-			rtnl.AddRoute(ours),
-			rtnl.AddRoute(unreachable),
-			// In IPv6 a second route to one destination is shown as a next hop of the first.
-			rtnl.NewRoute(other),
-		)
+		other := rtnl.Route{
+			Dst:     netip.MustParsePrefix("10.7.0.0/16"),
+			Gateway: netip.MustParseAddr("10.1.0.9"),
+			Index:   bridge,
+		}
+		err = c.Must(rtnl.AddRoute(gateway), rtnl.AddRoute(unreachable), rtnl.AddRoute(other))
 		if err != nil {
 			return err
 		}
-
-		for _, r := range []rtnl.Route{ours, other} {
-			if there, err := c.HasRoute(r); err != nil || !there {
-				t.Errorf("route through %s: %v, %v", r.Gateway, there, err)
-			}
-		}
-
-		ours.Gateway = netip.MustParseAddr("fd01::7")
-		if there, err := c.HasRoute(ours); err != nil || there {
-			t.Errorf("a route that is not there: %v, %v", there, err)
+		if err := c.Must(rtnl.AddRoute(gateway)); !netlink.IsExist(err) {
+			t.Errorf("the same route again: %v", err)
 		}
 
 		found, err := c.Routes(117)
-		if err != nil || len(found) < 2 {
+		if err != nil || len(found) != 2 || found[0].Dst != unreachable.Dst || !found[0].Unreachable ||
+			found[1].Dst != gateway.Dst || found[1].Gateway != gateway.Gateway {
 			t.Errorf("routes %+v, %v", found, err)
 		}
 
 		for _, r := range found {
-			err := c.Must(rtnl.DeleteRoute(r))
-			if err != nil && !netlink.IsNotExist(err) {
-				t.Errorf("delete %+v: %v", r, err)
+			if err := c.Must(rtnl.DeleteRoute(r)); err != nil {
+				t.Error(err)
+			}
+			if err := c.Must(rtnl.DeleteRoute(r)); !netlink.IsNotExist(err) {
+				t.Errorf("a second time: %v", err)
 			}
 		}
 
-		if left, err := c.Routes(117); err != nil || len(left) > 1 {
+		if left, err := c.Routes(117); err != nil || len(left) != 0 {
 			t.Errorf("left %+v, %v", left, err)
 		}
 

@@ -144,7 +144,8 @@ func Commit(f *os.File) error {
 
 // Trim gives what is free in the file system back to the device below.
 func Trim(f *os.File) error {
-	const fitrim = read | write | 24<<16 | 'X'<<8 | 121 // FITRIM, linux/fs.h
+	// FITRIM, linux/fs.h
+	const fitrim = read | write | 24<<16 | 'X'<<8 | 121
 	rng := struct{ start, length, minLength uint64 }{length: math.MaxUint64}
 	if err := ioctl(f, fitrim, &rng); err != nil {
 		return fmt.Errorf("trim btrfs of %s: %w", f.Name(), err)

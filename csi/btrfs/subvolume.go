@@ -44,6 +44,7 @@ func Open(parent *os.File, name string) (*os.File, error) {
 		f.Close()
 		return nil, &os.PathError{Op: "open subvolume", Path: f.Name(), Err: errors.Join(errNoSubvolume, err)}
 	}
+
 	return f, nil
 }
 

@@ -1,7 +1,6 @@
 package driver_test
 
 import (
-	"context"
 	"log/slog"
 	"net"
 	"os"
@@ -15,10 +14,7 @@ import (
 	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
 	"github.com/trivet-node/trivet/csi/loopfile"
-	"github.com/trivet-node/trivet/csi/publish"
-	"github.com/trivet-node/trivet/csi/space"
-	"github.com/trivet-node/trivet/csi/target"
-	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/csi/nodetest"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -26,83 +22,37 @@ import (
 // socket's path.
 func start(t *testing.T, prefer ...string) (dir, socket string) {
 	t.Helper()
-	testenv.Root(t)
-	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
-	testenv.Program(t, "mkfs.xfs", "xfsprogs")
-	dir = testenv.ShortDir(t)
-	instance := filepath.Base(dir)
-	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: dir, Instance: instance, Size: 40 << 30})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	im, err := loopfile.Open(loopfile.Config{Dir: dir, Instance: instance})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	targets, err := target.OpenRoot(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	volumes, _, err := volume.Open(volume.Config{
-		Dir:      filepath.Join(dir, "volumes"),
-		Disk:     space.FileSystem{Dir: dir},
-		Backends: map[string]volume.Backend{btrfspool.Name: p, loopfile.Name: im},
-		Default:  prefer,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	publisher, _, err := publish.Open(publish.Config{
-		Dir:      filepath.Join(dir, "run"),
-		Volumes:  volumes,
-		Targets:  targets,
-		Backends: map[string]publish.Backend{btrfspool.Name: p, loopfile.Name: im},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-
+	n := nodetest.New(t, 40<<30)
+	n.RestartPreferring(prefer...)
 	d, err := driver.New(driver.Config{
 		NodeID:    "node-a",
 		Version:   "test",
-		Volumes:   volumes,
-		Publisher: publisher,
+		Volumes:   n.Store,
+		Publisher: n.Publisher,
 		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	socket = filepath.Join(dir, "csi.sock")
+	socket = filepath.Join(n.Dir, "csi.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	server := d.Server()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { _ = server.Serve(l); volumes.Run(ctx); close(done) }()
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
 	t.Cleanup(func() {
 		server.Stop()
-		cancel()
 		<-done
-		for _, f := range []func() error{targets.Close, func() error { return p.Close(true) }} {
-			if err := f(); err != nil {
-				t.Error(err)
-			}
-		}
-
-		if left := volumes.List("", 0); len(left) > 0 {
+		if left := n.List("", 0); len(left) > 0 {
 			t.Errorf("%d volumes are left: %v", len(left), left)
 		}
 	})
 
-	return dir, socket
+	return n.Dir, socket
 }
 
 // sanitySpecs is how many of csi-sanity's specs are about what the driver serves.

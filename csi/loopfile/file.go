@@ -11,8 +11,8 @@ import (
 )
 
 // unusedMark is an attribute of files that were made and never attached: there is certainly no data in them.
-// It distinguishes what a power loss left of a creation that was never acknowledged from a volume whose record
-// is lost.
+// It distinguishes what a power loss left of a creation that was never acknowledged from a volume whose
+// record is lost.
 const unusedMark = "user.trivet.unused"
 
 // markUnused marks a new file. Where the disk's file system has no attributes, every file counts as used.

@@ -27,89 +27,46 @@ func newFiles(t *testing.T, fileSystems ...string) *Files {
 
 func TestFileSystemIsChosen(t *testing.T) {
 	const mib = 1 << 20
+	both, ext4, xfs := newFiles(t, "ext4", "xfs"), newFiles(t, "ext4"), newFiles(t, "xfs")
 	for _, c := range []struct {
-		name   string
-		files  *Files
-		spec   volume.Spec
-		fs     string
-		size   int64
-		reason string // of a refusal
+		name  string
+		files *Files
+		size  int64
+		fs    string
+		want  int64 // size
 	}{
-		{
-			name:  "large",
-			files: newFiles(t, "ext4", "xfs"),
-			spec:  volume.Spec{Size: 300 * mib},
-			fs:    "xfs",
-			size:  300 * mib,
-		},
-		{
-			name:  "small",
-			files: newFiles(t, "ext4", "xfs"),
-			spec:  volume.Spec{Size: 299 * mib},
-			fs:    "ext4",
-			size:  299 * mib,
-		},
-		{
-			name:  "smaller than mkfs accepts",
-			files: newFiles(t, "ext4", "xfs"),
-			spec:  volume.Spec{Size: mib},
-			fs:    "ext4",
-			size:  8 * mib,
-		},
-		{
-			name:  "small, and only xfs is there",
-			files: newFiles(t, "xfs"),
-			spec:  volume.Spec{Size: mib},
-			fs:    "xfs",
-			size:  300 * mib,
-		},
-		{
-			name:  "large, and only ext4 is there",
-			files: newFiles(t, "ext4"),
-			spec:  volume.Spec{Size: 300 * mib},
-			fs:    "ext4",
-			size:  300 * mib,
-		},
-		{
-			name:   "asked for and not installed",
-			files:  newFiles(t, "ext4"),
-			spec:   volume.Spec{Size: 300 * mib, FSType: "xfs"},
-			reason: "Debian package xfsprogs",
-		},
-		{
-			name:   "unknown",
-			files:  newFiles(t, "ext4", "xfs"),
-			spec:   volume.Spec{Size: mib, FSType: "ntfs"},
-			reason: `"ntfs"`,
-		},
-		{
-			name:  "raw block",
-			files: newFiles(t),
-			spec:  volume.Spec{Size: mib, Access: volume.Block},
-			fs:    "",
-			size:  mib,
-		},
-		{
-			name:   "raw block with a file system",
-			files:  newFiles(t, "ext4"),
-			spec:   volume.Spec{Size: mib, Access: volume.Block, FSType: "ext4"},
-			reason: `"ext4"`,
-		},
+		{"large", both, 300 * mib, "xfs", 300 * mib},
+		{"small", both, 299 * mib, "ext4", 299 * mib},
+		{"smaller than mkfs accepts", both, mib, "ext4", 8 * mib},
+		{"small, and only xfs is there", xfs, mib, "xfs", 300 * mib},
+		{"large, and only ext4 is there", ext4, 300 * mib, "ext4", 300 * mib},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			err := c.files.Complete(&c.spec, nil)
-			if c.reason != "" {
-				if !errors.Is(err, volume.ErrInvalid) || !strings.Contains(err.Error(), c.reason) {
-					t.Errorf("error %v, want %s", err, c.reason)
-				}
+		spec := volume.Spec{Size: c.size, Access: volume.Filesystem}
+		if err := c.files.Complete(&spec, nil); err != nil || spec.FSType != c.fs || spec.Size != c.want {
+			t.Errorf("%s: %+v, %v", c.name, spec, err)
+		}
+	}
 
-				return
-			}
+	raw := volume.Spec{Size: mib, Access: volume.Block}
+	if err := ext4.Complete(&raw, nil); err != nil || raw.FSType != "" || raw.Size != mib {
+		t.Errorf("raw block: %+v, %v", raw, err)
+	}
+}
 
-			if err != nil || c.spec.FSType != c.fs || c.spec.Size != c.size {
-				t.Errorf("%+v, %v", c.spec, err)
-			}
-		})
+func TestFileSystemsThatCannotBeAreRefusedByName(t *testing.T) {
+	files := newFiles(t, "ext4")
+	for _, c := range []struct {
+		spec volume.Spec
+		want string
+	}{
+		{volume.Spec{Access: volume.Filesystem, FSType: "xfs"}, "Debian package xfsprogs"},
+		{volume.Spec{Access: volume.Filesystem, FSType: "ntfs"}, `"ntfs"`},
+		{volume.Spec{Access: volume.Block, FSType: "ext4"}, `"ext4"`},
+	} {
+		err := files.Complete(&c.spec, nil)
+		if !errors.Is(err, volume.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %s", c.spec, err, c.want)
+		}
 	}
 }
 

@@ -108,6 +108,7 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}
+
 	n.Leave(v.ID, "a")
 
 	done := make(chan error, 1)

@@ -46,7 +46,8 @@ type Node struct {
 
 type config struct {
 	poolSize int64
-	most     int64 // of the volumes together
+	most     int64    // of the volumes together
+	prefer   []string // backends
 }
 
 // New starts a driver in a temporary directory, with a pool of so many bytes.
@@ -92,7 +93,8 @@ func newNode(t *testing.T, poolSize int64) *Node {
 	testenv.Root(t)
 	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
 	testenv.Program(t, "mkfs.xfs", "xfsprogs")
-	return &Node{T: t, cfg: config{poolSize: poolSize}}
+	prefer := []string{btrfspool.Name, loopfile.Name}
+	return &Node{T: t, cfg: config{poolSize: poolSize, prefer: prefer}}
 }
 
 func (n *Node) must(errs ...error) {
@@ -128,7 +130,7 @@ func (n *Node) Start() volume.Report {
 		Dir:      filepath.Join(n.Dir, "volumes"),
 		Disk:     space.FileSystem{Dir: n.Dir},
 		Backends: map[string]volume.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
-		Default:  []string{btrfspool.Name, loopfile.Name},
+		Default:  n.cfg.prefer,
 		Most:     n.cfg.most,
 	})
 
@@ -174,6 +176,14 @@ func (n *Node) RestartWithMost(bytes int64) {
 	n.T.Helper()
 	n.Kill()
 	n.cfg.most = bytes
+	n.Start()
+}
+
+// RestartPreferring starts the driver again with another order of backends.
+func (n *Node) RestartPreferring(backends ...string) {
+	n.T.Helper()
+	n.Kill()
+	n.cfg.prefer = backends
 	n.Start()
 }
 

@@ -229,8 +229,8 @@ func (p *Provisioner) patchSelectedNode(
 	return nil
 }
 
-// endIntents ends the creation of volumes for a claim that is not for this node, or is not any more. A creation
-// that is about to continue is left alone.
+// endIntents ends the creation of volumes for a claim that is not for this node, or is not any more. A
+// creation that is about to continue is left alone.
 func (p *Provisioner) endIntents(ctx context.Context, key string, f facts, d decision) error {
 	var errs []error
 	for volume, i := range p.intents.of(key) {

@@ -33,92 +33,133 @@ func on(node string) objects.Local {
 	return local
 }
 
-func TestDecide(t *testing.T) {
-	selected := func(node string) func(*corev1.PersistentVolumeClaim) {
-		return func(c *corev1.PersistentVolumeClaim) { c.Annotations[annSelectedNode] = node }
-	}
-	delayedClass := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+func TestDecideWhetherTheClaimIsForThisNode(t *testing.T) {
+	waits := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
 	immediate := newClass(storagev1.VolumeBindingImmediate)
-	elsewhere := newClass(storagev1.VolumeBindingImmediate)
-	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{
-		{
-			MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
-				{Key: csitest.Here.TopologyKey, Values: []string{"b"}},
-			},
-		},
-	}
-
 	foreign := newClass(storagev1.VolumeBindingImmediate)
 	foreign.Provisioner = "other"
+	elsewhere := newClass(storagev1.VolumeBindingImmediate)
+	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{{
+		MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
+			{Key: csitest.Here.TopologyKey, Values: []string{"b"}},
+		},
+	}}
+
+	one, two := []string{"a"}, []string{"a", "b"}
 	for _, c := range []struct {
-		name  string
-		claim *corev1.PersistentVolumeClaim
-		class *storagev1.StorageClass
-		nodes []string
-		want  action
+		name     string
+		selected string
+		class    *storagev1.StorageClass
+		nodes    []string
+		want     action
 	}{
-		{"gone", nil, nil, nil, ignore},
-		{"no class object", changed(selected("a")), nil, nil, ignore},
-		{"class of another driver", changed(selected("a")), foreign, nil, ignore},
-		{"handed to another provisioner", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode], c.Annotations[annProvisioner] = "a", "other"
-		}), delayedClass, nil, ignore},
-		{
-			"bound", changed(func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }),
-			delayedClass, nil, ignore,
-		},
-		{"being deleted", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode], c.DeletionTimestamp = "a", &metav1.Time{Time: csitest.Born}
-		}), delayedClass, nil, ignore},
-		{"waits for its consumer", changed(nil), delayedClass, nil, ignore},
-		{"selected here", changed(selected("a")), delayedClass, nil, create},
-		{"selected elsewhere", changed(selected("b")), delayedClass, []string{"a", "b"}, ignore},
-		{"immediate, only node", changed(nil), immediate, []string{"a"}, selectHere},
-		{
-			"immediate, not handed out",
-			changed(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) }),
-			immediate,
-			[]string{"a"},
-			ignore,
-		},
-		{"delayed, not handed out", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations = map[string]string{annSelectedNode: "a"}
-		}), delayedClass, nil, create},
-		{"immediate, taken", changed(selected("a")), immediate, []string{"a"}, create},
-		{"immediate, not allowed here", changed(nil), elsewhere, []string{"a", "b"}, ignore},
-		{"selected node gone", changed(selected("gone")), delayedClass, []string{"a"}, reschedule},
-		{"selector", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode], c.Spec.Selector = "a", &metav1.LabelSelector{}
-		}), delayedClass, nil, refuse},
-		{"attributes of a class", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode], c.Spec.VolumeAttributesClassName = "a", new("gold")
-		}), delayedClass, nil, refuse},
-		{"many nodes at once", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
-		}), immediate, []string{"a"}, refuse},
-		{"from a snapshot", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode] = "a"
-			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}
-		}), delayedClass, nil, refuse},
-		{"class by the old annotation", changed(func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.StorageClassName = nil
-			c.Annotations[annBetaClass] = "fast"
-			c.Annotations[annSelectedNode] = "a"
-		}), delayedClass, nil, create},
+		{"no class object", "a", nil, nil, ignore},
+		{"class of another driver", "a", foreign, nil, ignore},
+		{"waits for its consumer", "", waits, nil, ignore},
+		{"selected here", "a", waits, nil, create},
+		{"selected elsewhere", "b", waits, two, ignore},
+		{"selected node gone", "gone", waits, one, reschedule},
+		{"immediate, only node", "", immediate, one, selectHere},
+		{"immediate, taken", "a", immediate, one, create},
+		{"immediate, not allowed here", "", elsewhere, two, ignore},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := decide(facts{
-				local: csitest.Here,
-				claim: c.claim,
-				class: c.class,
-				nodes: c.nodes,
-				now:   csitest.Born,
-			})
-			if got.action != c.want {
-				t.Errorf("got %s (%s), want %s", got.action, got.reason, c.want)
+			claim := changed(nil)
+			if c.selected != "" {
+				claim.Annotations[annSelectedNode] = c.selected
 			}
+
+			checkAction(t, facts{claim: claim, class: c.class, nodes: c.nodes}, c.want)
 		})
 	}
+
+	t.Run("gone", func(t *testing.T) { checkAction(t, facts{}, ignore) })
+}
+
+func checkAction(t *testing.T, f facts, want action) {
+	t.Helper()
+	f.local, f.now = csitest.Here, csitest.Born
+	if got := decide(f); got.action != want {
+		t.Errorf("got %s (%s), want %s", got.action, got.reason, want)
+	}
+}
+
+func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		change func(*corev1.PersistentVolumeClaim)
+		want   action
+	}{
+		{"nothing more", func(*corev1.PersistentVolumeClaim) {}, create},
+		{"bound", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }, ignore},
+		{"being deleted", func(c *corev1.PersistentVolumeClaim) {
+			c.DeletionTimestamp = &metav1.Time{Time: csitest.Born}
+		}, ignore},
+		{"handed to another provisioner", func(c *corev1.PersistentVolumeClaim) {
+			c.Annotations[annProvisioner] = "other"
+		}, ignore},
+		{"not handed out yet", func(c *corev1.PersistentVolumeClaim) {
+			delete(c.Annotations, annProvisioner)
+		}, create},
+		{"class by the old annotation", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.StorageClassName = nil
+			c.Annotations[annBetaClass] = "fast"
+		}, create},
+		{"no class", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = nil }, ignore},
+		{"selector", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.Selector = &metav1.LabelSelector{}
+		}, refuse},
+		{"attributes of a class", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.VolumeAttributesClassName = new("gold")
+		}, refuse},
+		{"many nodes at once", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
+		}, refuse},
+		{"from a snapshot", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}
+		}, refuse},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			claim := changed(c.change)
+			claim.Annotations[annSelectedNode] = csitest.Node
+			class := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+			checkAction(t, facts{claim: claim, class: class}, c.want)
+		})
+	}
+}
+
+// All nodes see a claim without a node. What is wrong with it is said by one of them.
+func TestDecideAboutAnImmediateClaimWithoutANode(t *testing.T) {
+	class, nodes := newClass(storagev1.VolumeBindingImmediate), []string{"a", "b", "c"}
+	unservable := changed(func(c *corev1.PersistentVolumeClaim) { c.Spec.Selector = &metav1.LabelSelector{} })
+	speakers := 0
+	for _, node := range nodes {
+		f := facts{
+			local: on(node),
+			claim: unservable,
+			class: class,
+			nodes: nodes,
+			now:   csitest.Born,
+		}
+		if decide(f).action == refuse {
+			speakers++
+		}
+	}
+
+	if speakers != 1 {
+		t.Errorf("%d of %d nodes speak", speakers, len(nodes))
+	}
+
+	// The controller-manager writes to it first, and a node that was full a moment ago waits.
+	fresh := changed(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) })
+	checkAction(t, facts{claim: fresh, class: class, nodes: []string{"a"}}, ignore)
+	full := csitest.Born.Add(time.Second)
+	checkAction(t, facts{
+		claim: changed(nil),
+		class: class,
+		nodes: []string{"a"},
+		full:  full,
+	}, wait)
 }
 
 // At each moment of an Immediate claim's life exactly one node more may take it, in an order that all nodes

@@ -6,7 +6,9 @@ package space
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -71,17 +73,21 @@ type Ledger struct {
 
 	mu       sync.Mutex // guards what follows; never held while something is measured
 	promises map[string]Promise
-	sums     map[string]sum // by backend, over promises
+	accounts map[string]*account // the same promises by backend
 }
 
-type sum struct{ bytes, count int64 }
+// account is what one backend has promised.
+type account struct {
+	bytes    int64
+	promises map[string]Promise
+}
 
 // New returns a ledger without promises.
 func New(cfg Config) *Ledger {
 	return &Ledger{
 		cfg:      cfg,
 		promises: map[string]Promise{},
-		sums:     map[string]sum{},
+		accounts: map[string]*account{},
 	}
 }
 
@@ -113,28 +119,35 @@ func (l *Ledger) Promise(p Promise) error {
 func (l *Ledger) Record(p Promise) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.add(l.promises[p.ID], -1)
+	l.remove(p.ID)
 	l.promises[p.ID] = p
-	l.add(p, 1)
+
+	a := l.accounts[p.Backend]
+	if a == nil {
+		a = &account{promises: map[string]Promise{}}
+		l.accounts[p.Backend] = a
+	}
+	a.promises[p.ID] = p
+	a.bytes += p.Bytes
 }
 
 // Release makes the bytes of a volume free again. A volume without a promise has none.
 func (l *Ledger) Release(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.add(l.promises[id], -1)
-	delete(l.promises, id)
+	l.remove(id)
 }
 
-// add adds a promise to the sums, or with sign -1 takes it out. The zero promise is none. mu is held.
-func (l *Ledger) add(p Promise, sign int64) {
-	if p.ID == "" {
+// remove takes a promise out, if there is one. mu is held.
+func (l *Ledger) remove(id string) {
+	p, ok := l.promises[id]
+	if !ok {
 		return
 	}
-	s := l.sums[p.Backend]
-	s.bytes += sign * p.Bytes
-	s.count += sign
-	l.sums[p.Backend] = s
+	delete(l.promises, id)
+	a := l.accounts[p.Backend]
+	delete(a.promises, id)
+	a.bytes -= p.Bytes
 }
 
 func (l *Ledger) of(id string) Promise {
@@ -147,24 +160,22 @@ func (l *Ledger) of(id string) Promise {
 func (l *Ledger) promised(backend string) Promised {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := l.sums[backend]
-	return Promised{
-		Bytes: s.bytes,
-		Count: s.count,
-		Each:  func() []Promise { return l.each(backend) },
+	each := func() []Promise { return l.each(backend) }
+	a := l.accounts[backend]
+	if a == nil {
+		return Promised{Each: each}
 	}
+	return Promised{Bytes: a.bytes, Count: int64(len(a.promises)), Each: each}
 }
 
 func (l *Ledger) each(backend string) []Promise {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var found []Promise
-	for _, p := range l.promises {
-		if p.Backend == backend {
-			found = append(found, p)
-		}
+	a := l.accounts[backend]
+	if a == nil {
+		return nil
 	}
-	return found
+	return slices.Collect(maps.Values(a.promises))
 }
 
 // Available returns how many bytes a backend can still promise: never more than the disk has free at this

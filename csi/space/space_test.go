@@ -25,81 +25,84 @@ func (b backend) Capacity(p space.Promised) (space.Capacity, error) {
 	return space.Capacity{Limit: b.limit, Unwritten: max(0, p.Bytes-b.written)}, b.err
 }
 
+var errBroken = errors.New("broken")
+
+var availableCases = []struct {
+	name     string
+	disk     disk
+	most     int64
+	pool     backend
+	image    backend
+	promises []space.Promise
+	want     int64 // of the backend pool
+	err      error
+}{
+	{
+		name:  "nothing is promised",
+		disk:  1000,
+		pool:  backend{limit: 600},
+		image: backend{limit: 9000},
+		want:  600,
+	},
+	{
+		name:  "the disk has less than the pool",
+		disk:  300,
+		pool:  backend{limit: 600},
+		image: backend{limit: 9000},
+		want:  300,
+	},
+	{
+		name:     "what is promised counts whole, written or not",
+		disk:     1000,
+		pool:     backend{limit: 600, written: 100},
+		image:    backend{limit: 9000},
+		promises: []space.Promise{{ID: "a", Backend: "pool", Bytes: 200}},
+		want:     400,
+	},
+	{
+		name:     "what another backend has still to write is not free",
+		disk:     500,
+		pool:     backend{limit: 600},
+		image:    backend{limit: 9000, written: 50},
+		promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
+		want:     300,
+	},
+	{
+		name:     "all backends together have a bound",
+		disk:     1000,
+		most:     500,
+		pool:     backend{limit: 600},
+		image:    backend{limit: 9000},
+		promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
+		want:     250,
+	},
+	{
+		name:     "a backend that cannot be measured has written nothing",
+		disk:     500,
+		pool:     backend{limit: 600},
+		image:    backend{written: 250, err: errBroken},
+		promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
+		want:     250,
+	},
+	{
+		name:  "the backend itself cannot be measured",
+		disk:  500,
+		pool:  backend{err: errBroken},
+		image: backend{},
+		err:   errBroken,
+	},
+	{
+		name:     "more is promised than there is",
+		disk:     1000,
+		pool:     backend{limit: 100, written: 200},
+		image:    backend{},
+		promises: []space.Promise{{ID: "a", Backend: "pool", Bytes: 200}},
+		want:     -100,
+	},
+}
+
 func TestAvailable(t *testing.T) {
-	broken := errors.New("broken")
-	for _, c := range []struct {
-		name     string
-		disk     disk
-		most     int64
-		pool     backend
-		image    backend
-		promises []space.Promise
-		want     int64 // of the backend pool
-		err      error
-	}{
-		{
-			name:  "nothing is promised",
-			disk:  1000,
-			pool:  backend{limit: 600},
-			image: backend{limit: 9000},
-			want:  600,
-		},
-		{
-			name:  "the disk has less than the pool",
-			disk:  300,
-			pool:  backend{limit: 600},
-			image: backend{limit: 9000},
-			want:  300,
-		},
-		{
-			name:     "what is promised counts whole, written or not",
-			disk:     1000,
-			pool:     backend{limit: 600, written: 100},
-			image:    backend{limit: 9000},
-			promises: []space.Promise{{ID: "a", Backend: "pool", Bytes: 200}},
-			want:     400,
-		},
-		{
-			name:     "what another backend has still to write is not free",
-			disk:     500,
-			pool:     backend{limit: 600},
-			image:    backend{limit: 9000, written: 50},
-			promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
-			want:     300,
-		},
-		{
-			name:     "all backends together have a bound",
-			disk:     1000,
-			most:     500,
-			pool:     backend{limit: 600},
-			image:    backend{limit: 9000},
-			promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
-			want:     250,
-		},
-		{
-			name:     "a backend that cannot be measured has written nothing",
-			disk:     500,
-			pool:     backend{limit: 600},
-			image:    backend{written: 250, err: broken},
-			promises: []space.Promise{{ID: "a", Backend: "image", Bytes: 250}},
-			want:     250,
-		},
-		{
-			name:  "the backend itself cannot be measured",
-			disk:  500,
-			pool:  backend{err: broken},
-			image: backend{},
-			err:   broken,
-		},
-		{
-			name:     "more is promised than there is",
-			disk:     1000,
-			pool:     backend{limit: 100, written: 200},
-			image:    backend{},
-			promises: []space.Promise{{ID: "a", Backend: "pool", Bytes: 200}},
-			want:     -100,
-		},
-	} {
+	for _, c := range availableCases {
 		t.Run(c.name, func(t *testing.T) {
 			l := space.New(space.Config{
 				Disk:     c.disk,
@@ -128,69 +131,45 @@ func newLedger(limit int64) *space.Ledger {
 
 func TestPromises(t *testing.T) {
 	type step struct {
-		promise  space.Promise
-		shortage *space.Shortage // nil: it is made
+		id, backend string
+		bytes       int64
+		short       string // the error; "": the promise is made
 	}
 
-	of := func(id, backend string, bytes int64) space.Promise {
-		return space.Promise{ID: id, Backend: backend, Bytes: bytes}
-	}
 	for _, c := range []struct {
 		name  string
 		steps []step
 		want  int64 // what backend pool has afterwards
 	}{
+		{"to the last byte", []step{{"a", "pool", 60, ""}, {"b", "pool", 40, ""}}, 0},
 		{
-			name:  "to the last byte",
-			steps: []step{{promise: of("a", "pool", 60)}, {promise: of("b", "pool", 40)}},
-			want:  0,
-		},
-		{
-			name: "and not further",
-			steps: []step{
-				{promise: of("a", "pool", 60)},
-				{
-					promise:  of("b", "pool", 41),
-					shortage: &space.Shortage{Promise: of("b", "pool", 41), More: 41, Free: 40},
-				},
+			"and not further",
+			[]step{
+				{"a", "pool", 60, ""},
+				{"b", "pool", 41, "volume b needs 41 bytes more, backend pool has 40"},
 			},
-			want: 40,
+			40,
 		},
+		{"a repeated one costs nothing", []step{{"a", "pool", 60, ""}, {"a", "pool", 60, ""}}, 40},
 		{
-			name:  "a repeated promise costs nothing",
-			steps: []step{{promise: of("a", "pool", 60)}, {promise: of("a", "pool", 60)}},
-			want:  40,
-		},
-		{
-			name: "a larger one costs the difference",
-			steps: []step{
-				{promise: of("a", "pool", 60)},
-				{promise: of("a", "pool", 90)},
-				{
-					promise:  of("a", "pool", 101),
-					shortage: &space.Shortage{Promise: of("a", "pool", 101), More: 11, Free: 10},
-				},
+			"a larger one costs the difference",
+			[]step{
+				{"a", "pool", 60, ""},
+				{"a", "pool", 90, ""},
+				{"a", "pool", 101, "volume a needs 11 bytes more, backend pool has 10"},
 			},
-			want: 10,
+			10,
 		},
-		{
-			name:  "a smaller one frees the difference",
-			steps: []step{{promise: of("a", "pool", 60)}, {promise: of("a", "pool", 10)}},
-			want:  90,
-		},
-		{
-			name:  "another backend has its own bytes",
-			steps: []step{{promise: of("a", "image", 60)}, {promise: of("a", "pool", 90)}},
-			want:  10,
-		},
+		{"a smaller one frees the difference", []step{{"a", "pool", 60, ""}, {"a", "pool", 10, ""}}, 90},
+		{"another backend has its own bytes", []step{{"a", "image", 60, ""}, {"a", "pool", 90, ""}}, 10},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLedger(100)
 			for i, s := range c.steps {
-				err := l.Promise(s.promise)
-				shortage, _ := errors.AsType[*space.Shortage](err)
-				if fmt.Sprint(shortage) != fmt.Sprint(s.shortage) || err != nil && shortage == nil {
-					t.Errorf("step %d: %v, want %v", i, err, s.shortage)
+				err := l.Promise(space.Promise{ID: s.id, Backend: s.backend, Bytes: s.bytes})
+				_, short := errors.AsType[*space.Shortage](err)
+				if short != (s.short != "") || short && err.Error() != s.short {
+					t.Errorf("step %d: %v, want %q", i, err, s.short)
 				}
 			}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/trivet-node/trivet/csi/space"
 )
@@ -16,7 +17,7 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 		return Volume{}, err
 	}
 
-	unlock, err := s.Lock(ctx, spec.ID)
+	unlock, err := s.lock(ctx, spec.ID)
 	if err != nil {
 		return Volume{}, err
 	}
@@ -41,7 +42,7 @@ func (s *Store) Create(ctx context.Context, r Request) (Volume, error) {
 		Version: recordVersion,
 		Phase:   making,
 		Spec:    spec,
-		Created: now(),
+		Created: time.Now().UTC().Truncate(time.Second),
 	}
 	if err := s.promise(intent); err != nil {
 		return Volume{}, err

@@ -1,53 +1,11 @@
 package volume
 
 import (
-	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/trivet-node/trivet/csi/space"
 )
-
-// phase is how far a volume has come.
-type phase string
-
-const (
-	making   phase = "making"
-	ready    phase = "ready"
-	deleting phase = "deleting"
-)
-
-var phases = []phase{making, ready, deleting}
-
-const recordVersion = 1
-
-// record is the durable state of a volume.
-type record struct {
-	Version int   `json:"version"`
-	Phase   phase `json:"phase"`
-	Spec    Spec  `json:"spec"`
-	Origin
-	Created time.Time `json:"created"`
-
-	damage error // why the volume cannot be used, or cannot be taken away; not on disk
-}
-
-// check returns ErrDamaged for a record that is not what this version writes.
-func (r record) check(id string) error {
-	if r.Version == recordVersion && r.Spec.ID == id && r.Spec.Size > 0 && slices.Contains(phases, r.Phase) {
-		return nil
-	}
-	return fmt.Errorf("%w: its record has version %d, phase %q, id %q and size %d",
-		ErrDamaged, r.Version, r.Phase, r.Spec.ID, r.Spec.Size)
-}
-
-// destroyed reports whether the content is gone, so that only the record is left.
-func (r record) destroyed() bool { return r.Phase == deleting && r.damage == nil }
-
-func (r record) promise(id string) space.Promise {
-	return space.Promise{ID: id, Backend: r.Spec.Backend, Bytes: max(r.Spec.Size, 0)}
-}
 
 // index is what is known of all volumes, in memory. Entering a record enters its promise into the ledger. It
 // is safe for concurrent use.
@@ -167,4 +125,9 @@ func (x *index) held() []record {
 		}
 	}
 	return held
+}
+
+// isIdle reports whether no volume of the backend is in use.
+func (x *index) isIdle(backend string) bool {
+	return !slices.ContainsFunc(x.held(), func(r record) bool { return r.Spec.Backend == backend })
 }

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -58,15 +57,15 @@ func inParallel(ids []string, do func(id string)) {
 }
 
 // recoverAll brings back all recorded volumes, or finishes taking them away.
-func (s *Store) recoverAll() (Report, error) {
+func recoverAll(c *catalog) (Report, error) {
 	report := Report{Damaged: map[string]error{}, Trouble: map[string]error{}}
-	records, torn, err := s.records.List()
+	records, torn, err := c.records.List()
 	if err != nil {
 		return report, fmt.Errorf("read volume records: %w", err)
 	}
 
 	report.Torn = torn
-	for name, backend := range s.backends.byName {
+	for name, backend := range c.backends.byName {
 		if checker, ok := backend.(Checker); ok {
 			if err := checker.Check(false); err != nil {
 				report.Trouble[name] = err
@@ -74,44 +73,45 @@ func (s *Store) recoverAll() (Report, error) {
 		}
 	}
 
-	var mu sync.Mutex // guards report
+	// guards report
+	var mu sync.Mutex
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
-		r := s.recovered(id, records[id])
-		s.index.put(id, r)
+		r := recovered(c, id, records[id])
+		c.index.put(id, r)
 
 		mu.Lock()
 		defer mu.Unlock()
+
 		report.add(id, records[id].Phase, r)
 	})
 
-	s.clearStrays(&report)
+	clearStrays(c, &report)
 
 	// What was recovered is recovered again by the next start if it cannot be committed.
-	for name, backend := range s.backends.byName {
+	for name, backend := range c.backends.byName {
 		if err := backend.Commit(); err != nil {
 			report.Trouble[name] = err
 		}
 	}
 
 	for name, err := range report.Trouble {
-		s.health.set(name, err)
+		c.health.set(name, err)
 	}
 
-	s.reap(context.Background())
 	return report, nil
 }
 
 // recovered brings one recorded volume back, or finishes taking it away, and returns the record that it has
 // now.
-func (s *Store) recovered(id string, r record) record {
-	backend := s.backends.byName[r.Spec.Backend]
+func recovered(c *catalog, id string, r record) record {
+	backend := c.backends.byName[r.Spec.Backend]
 	r.damage = r.check(id)
 	switch {
 	case r.damage != nil:
 	case backend == nil:
 		r.damage = fmt.Errorf("%w: backend %q does not work on this node", ErrDamaged, r.Spec.Backend)
 	case r.Phase == ready:
-		return s.broughtBack(backend, r)
+		return broughtBack(c, backend, r)
 	default:
 		if err := backend.Destroy(id); err != nil {
 			r.damage = fmt.Errorf("finish %s: %w", r.Phase, err)
@@ -126,41 +126,21 @@ func (s *Store) recovered(id string, r record) record {
 }
 
 // broughtBack makes a ready volume usable, or notes in the record why it is not.
-func (s *Store) broughtBack(backend Backend, r record) record {
+func broughtBack(c *catalog, backend Backend, r record) record {
 	origin, err := backend.Recover(r.Spec, r.Origin)
 	r.damage = err
 	if err == nil && origin != r.Origin {
 		// The record is of an earlier version. If it cannot be written, the next start does it.
 		r.Origin = origin
-		_ = s.records.Update(r.Spec.ID, r)
+		_ = c.records.Update(r.Spec.ID, r)
 	}
 	return r
 }
 
-// recoverDamaged tries the volumes of one backend again that could not be used, or not be taken away.
-func (s *Store) recoverDamaged(ctx context.Context, backend string) error {
-	damaged := func(r record) bool { return r.Spec.Backend == backend && r.damage != nil }
-	inParallel(s.index.selected(damaged), func(id string) {
-		unlock, err := s.Lock(ctx, id)
-		if err != nil {
-			return
-		}
-		defer unlock()
-
-		if r, ok := s.index.get(id); ok && damaged(r) {
-			s.index.put(id, s.recovered(id, r))
-		}
-	})
-
-	err := s.backends.byName[backend].Commit()
-	s.reap(ctx)
-	return err
-}
-
 // clearStrays removes what a power loss left of a creation that was never acknowledged. Data is never taken
 // away because a record is missing, nor an empty volume because its record is torn.
-func (s *Store) clearStrays(report *Report) {
-	for name, backend := range s.backends.byName {
+func clearStrays(c *catalog, report *Report) {
+	for name, backend := range c.backends.byName {
 		ids, err := backend.List()
 		if err != nil {
 			report.Trouble[name] = fmt.Errorf("list volumes of backend %s: %w", name, err)
@@ -168,10 +148,10 @@ func (s *Store) clearStrays(report *Report) {
 		}
 
 		for _, id := range ids {
-			if r, known := s.index.get(id); known && r.Spec.Backend == name {
+			if r, known := c.index.get(id); known && r.Spec.Backend == name {
 				continue
 			}
-			if !s.removeStray(backend, id) {
+			if !removeStray(c, backend, id) {
 				report.Strays = append(report.Strays, name+" "+id)
 			}
 		}
@@ -179,9 +159,9 @@ func (s *Store) clearStrays(report *Report) {
 }
 
 // removeStray removes a volume without a record if it is certainly empty.
-func (s *Store) removeStray(backend Backend, id string) bool {
+func removeStray(c *catalog, backend Backend, id string) bool {
 	empty, err := backend.Empty(id)
-	aside, asideErr := s.records.Quarantined(id)
+	aside, asideErr := c.records.Quarantined(id)
 	if errors.Join(err, asideErr) != nil || !empty || len(aside) > 0 {
 		return false
 	}

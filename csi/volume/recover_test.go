@@ -277,7 +277,7 @@ func TestTroubleAtTheStartIsReported(t *testing.T) {
 
 	f.files.FailOn("List", nil)
 	f.pool.FailOn("Commit", nil)
-	f.check(t.Context())
+	f.upkeep.check(t.Context())
 	if now, err := f.Get(v.ID); err != nil || now.Trouble != nil {
 		t.Errorf("afterwards: %+v, %v", now, err)
 	}

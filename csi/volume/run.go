@@ -20,74 +20,87 @@ const (
 	checkPeriod = 5 * time.Second
 )
 
-// Run finishes deletions, enforces sizes and checks backends until ctx ends, and returns when that work is
-// done. It must not be called before all volumes in use are held.
-func (s *Store) Run(ctx context.Context) {
+// upkeep is what a Store does by itself.
+type upkeep struct {
+	*catalog
+	destroyed chan struct{} // holds a value when records of destroyed volumes are left
+}
+
+// wake has the records of destroyed volumes removed soon.
+func (u *upkeep) wake() {
+	select {
+	case u.destroyed <- struct{}{}:
+	default:
+	}
+}
+
+func (u *upkeep) run(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
 
 	group.Go(func() {
 		for range retry.Every(ctx, enforcePeriod) {
-			s.enforce()
+			u.enforce()
 		}
 	})
 
 	group.Go(func() {
 		for range retry.Every(ctx, checkPeriod) {
-			s.check(ctx)
+			u.check(ctx)
 		}
 	})
 
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-		case <-s.destroyed:
+		case <-u.destroyed:
 			_ = retry.Sleep(ctx, reapPause)
 		}
 
-		s.reap(context.WithoutCancel(ctx))
+		u.reap(context.WithoutCancel(ctx))
 	}
 }
 
 // reap removes the records of all destroyed volumes, after one commit for as many as there are.
-func (s *Store) reap(ctx context.Context) {
-	for name, backend := range s.backends.byName {
-		ids := s.index.selected(func(r record) bool { return r.Spec.Backend == name && r.destroyed() })
+func (u *upkeep) reap(ctx context.Context) {
+	for name, backend := range u.backends.byName {
+		ids := u.index.selected(func(r record) bool { return r.Spec.Backend == name && r.destroyed() })
 		if len(ids) == 0 || backend.Commit() != nil {
-			continue // the records stay; the next deletion or start tries again
+			// the records stay; the next deletion or start tries again
+			continue
 		}
 
 		// Side by side they share their syncs.
-		inParallel(ids, func(id string) { s.forget(ctx, id) })
+		inParallel(ids, func(id string) { u.forget(ctx, id) })
 	}
 }
 
 // forget removes the record of a destroyed volume, unless one of the same name has been created meanwhile.
-func (s *Store) forget(ctx context.Context, id string) {
-	unlock, err := s.locks.Lock(ctx, id)
+func (u *upkeep) forget(ctx context.Context, id string) {
+	unlock, err := u.locks.Lock(ctx, id)
 	if err != nil {
 		return
 	}
 	defer unlock()
-	if r, ok := s.index.get(id); ok && r.Phase == deleting && s.records.Delete(id) == nil {
-		s.index.drop(id)
+	if r, ok := u.index.get(id); ok && r.Phase == deleting && u.records.Delete(id) == nil {
+		u.index.drop(id)
 	}
 }
 
 // enforce looks at all volumes in use. One that is being worked on, and one where it fails, are looked at
 // again the next time.
-func (s *Store) enforce() {
-	for _, r := range s.index.held() {
-		enforcer, ok := s.backends.byName[r.Spec.Backend].(Enforcer)
+func (u *upkeep) enforce() {
+	for _, r := range u.index.held() {
+		enforcer, ok := u.backends.byName[r.Spec.Backend].(Enforcer)
 		if !ok {
 			continue
 		}
 
-		unlock, free := s.locks.TryLock(r.Spec.ID)
+		unlock, free := u.locks.TryLock(r.Spec.ID)
 		if !free {
 			continue
 		}
-		if r, err := s.find(r.Spec.ID); err == nil && r.damage == nil {
+		if r, err := u.find(r.Spec.ID); err == nil && r.damage == nil {
 			_ = enforcer.Enforce(r.Spec)
 		}
 
@@ -97,32 +110,42 @@ func (s *Store) enforce() {
 
 // check looks after what holds the volumes. When a backend works again, so do its volumes. One that cannot
 // fail as a whole may have failed at the start all the same, and is tried again.
-func (s *Store) check(ctx context.Context) {
-	for name, backend := range s.backends.byName {
+func (u *upkeep) check(ctx context.Context) {
+	for name, backend := range u.backends.byName {
 		var err error
 		if checker, ok := backend.(Checker); ok {
-			err = checker.Check(s.idle(name))
+			err = checker.Check(u.index.isIdle(name))
 		}
-		if same(s.health.of(name), err) {
+		if same(u.health.of(name), err) {
 			continue
 		}
 		if err == nil {
-			err = s.recoverDamaged(ctx, name)
+			err = u.recoverDamaged(ctx, name)
 		}
 
-		s.health.set(name, err)
-		s.changed()
+		u.health.set(name, err)
+		u.changed()
 	}
 }
 
-// idle reports whether no volume of the backend is in use.
-func (s *Store) idle(backend string) bool {
-	for _, r := range s.index.held() {
-		if r.Spec.Backend == backend {
-			return false
+// recoverDamaged tries the volumes of one backend again that could not be used, or not be taken away.
+func (u *upkeep) recoverDamaged(ctx context.Context, backend string) error {
+	damaged := func(r record) bool { return r.Spec.Backend == backend && r.damage != nil }
+	inParallel(u.index.selected(damaged), func(id string) {
+		unlock, err := u.lock(ctx, id)
+		if err != nil {
+			return
 		}
-	}
-	return true
+		defer unlock()
+
+		if r, ok := u.index.get(id); ok && damaged(r) {
+			u.index.put(id, recovered(u.catalog, id, r))
+		}
+	})
+
+	err := u.backends.byName[backend].Commit()
+	u.reap(ctx)
+	return err
 }
 
 func same(a, b error) bool {

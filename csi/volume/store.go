@@ -3,12 +3,9 @@ package volume
 import (
 	"context"
 	"fmt"
-	"path/filepath"
-	"time"
 
 	"github.com/trivet-node/trivet/csi/space"
 	"github.com/trivet-node/trivet/internal/durable"
-	"github.com/trivet-node/trivet/internal/keylock"
 )
 
 // Config of a Store.
@@ -23,44 +20,52 @@ type Config struct {
 // Store is the set of volumes of a node. It is safe for concurrent use; operations on different volumes do
 // not wait for each other.
 type Store struct {
-	dir       string
-	backends  backends
-	records   *durable.Store[record]
-	ledger    *space.Ledger
-	index     *index
-	health    *health
-	locks     keylock.Locks[string] // by volume ID; held through each operation
-	destroyed chan struct{}         // holds a value when records of destroyed volumes are left
-	changes   chan struct{}         // holds a value when free space has changed
+	*catalog
+	ledger *space.Ledger
+	upkeep *upkeep
 }
 
 // Open reads the records and puts right what a killed process or a reboot left: unfinished volumes are
 // removed, ready ones recovered. Run has to be called for deletions to be finished.
 func Open(cfg Config) (*Store, Report, error) {
+	records, err := durable.OpenStore[record](cfg.Dir, false)
+	if err != nil {
+		return nil, Report{}, fmt.Errorf("open volume records: %w", err)
+	}
+
 	meters := map[string]space.Backend{}
 	for name, b := range cfg.Backends {
 		meters[name] = b
 	}
 
 	ledger := space.New(space.Config{Disk: cfg.Disk, Backends: meters, Most: cfg.Most})
+	c := &catalog{
+		dir:      cfg.Dir,
+		backends: backends{byName: cfg.Backends, preferred: cfg.Default},
+		records:  records,
+		index:    newIndex(ledger),
+		health:   newHealth(),
+		changes:  make(chan struct{}, 1),
+	}
+
+	report, err := recoverAll(c)
+	if err != nil {
+		return nil, report, err
+	}
+
 	s := &Store{
-		dir:       cfg.Dir,
-		backends:  backends{byName: cfg.Backends, preferred: cfg.Default},
-		ledger:    ledger,
-		index:     newIndex(ledger),
-		health:    newHealth(),
-		destroyed: make(chan struct{}, 1),
-		changes:   make(chan struct{}, 1),
+		catalog: c,
+		ledger:  ledger,
+		upkeep:  &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
 	}
 
-	var err error
-	if s.records, err = durable.OpenStore[record](cfg.Dir, false); err != nil {
-		return nil, Report{}, fmt.Errorf("open volume records: %w", err)
-	}
-
-	report, err := s.recoverAll()
-	return s, report, err
+	s.upkeep.reap(context.Background())
+	return s, report, nil
 }
+
+// Run finishes deletions, enforces sizes and checks backends until ctx ends, and returns when that work is
+// done. It must not be called before all volumes in use are held.
+func (s *Store) Run(ctx context.Context) { s.upkeep.run(ctx) }
 
 // Get returns a ready volume.
 func (s *Store) Get(id string) (Volume, error) {
@@ -100,10 +105,7 @@ func (s *Store) Available(r Request) (int64, error) {
 // Lock keeps everybody else from working on a volume until unlock is called, once. There need be no such
 // volume.
 func (s *Store) Lock(ctx context.Context, id string) (unlock func(), err error) {
-	if err := CheckID(id); err != nil {
-		return nil, err
-	}
-	return s.locks.Lock(ctx, id)
+	return s.lock(ctx, id)
 }
 
 // Acquire is Lock for a volume that can be used, which it returns.
@@ -113,25 +115,6 @@ func (s *Store) Acquire(ctx context.Context, id string) (v Volume, unlock func()
 		return Volume{}, nil, err
 	}
 	return s.view(r), unlock, nil
-}
-
-func (s *Store) acquire(ctx context.Context, id string) (r record, unlock func(), err error) {
-	unlock, err = s.Lock(ctx, id)
-	if err != nil {
-		return record{}, nil, err
-	}
-
-	r, err = s.find(id)
-	if err == nil && r.damage != nil {
-		err = fmt.Errorf("volume %s: %w", id, r.damage)
-	}
-
-	if err != nil {
-		unlock()
-		return record{}, nil, err
-	}
-
-	return r, unlock, nil
 }
 
 // Hold says that a volume is in use: it is not deleted then, and its size is enforced. where is part of the
@@ -148,54 +131,6 @@ func (s *Store) InUse() int { return len(s.index.held()) }
 // or a backend failed or recovered. It is for one reader.
 func (s *Store) Changes() <-chan struct{} { return s.changes }
 
-func (s *Store) changed() {
-	select {
-	case s.changes <- struct{}{}:
-	default:
-	}
-}
-
 // OnTrouble adds a function that is called with what is wrong with a backend, now and when it changes, and
 // with nil when nothing is any more. It must not block.
 func (s *Store) OnTrouble(f func(backend string, err error)) { s.health.listen(f) }
-
-func (s *Store) view(r record) Volume {
-	return Volume{
-		Spec:    r.Spec,
-		Created: r.Created,
-		Damage:  r.damage,
-		Trouble: s.health.of(r.Spec.Backend),
-	}
-}
-
-// find returns the record of a ready volume.
-func (s *Store) find(id string) (record, error) {
-	if err := CheckID(id); err != nil {
-		return record{}, err
-	}
-
-	r, ok := s.index.get(id)
-	if ok && r.Phase == ready {
-		return r, nil
-	}
-
-	// A volume whose record was set aside is there; the error says how to have it back.
-	if err := s.checkNotSetAside(id); err != nil {
-		return record{}, err
-	}
-
-	return record{}, fmt.Errorf("%w: %s", ErrNotFound, id)
-}
-
-// checkNotSetAside returns ErrDamaged if a record of the volume could not be read and was set aside.
-func (s *Store) checkNotSetAside(id string) error {
-	aside, err := s.records.Quarantined(id)
-	if err != nil || len(aside) == 0 {
-		return err
-	}
-	return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back,"+
-		" mend the record, move it to %s and restart the driver; to discard it, delete volume %s",
-		ErrDamaged, id, aside[0], filepath.Join(s.dir, id+".json"), id)
-}
-
-func now() time.Time { return time.Now().UTC().Truncate(time.Second) }

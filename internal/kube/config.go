@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -85,13 +84,20 @@ func (c Config) resolved() *rest.Config {
 	return out
 }
 
-// Server returns the host name or address of the API server, and its port.
+// Server returns the host name or address of the API server, and its port. As for kubectl, the configuration may
+// give them as a URL or as host:port.
 func (c Config) Server() (host, port string, err error) {
-	u, err := url.Parse(c.rest.Host)
-	if err != nil || u.Host == "" {
-		return "", "", fmt.Errorf("address of the API server %q is not a URL", c.rest.Host)
+	u, _, err := rest.DefaultServerUrlFor(c.rest)
+	if err != nil {
+		return "", "", fmt.Errorf("address of the API server %q: %w", c.rest.Host, err)
 	}
-	if port = u.Port(); port == "" {
+
+	port = u.Port()
+	switch {
+	case port != "":
+	case u.Scheme == "http":
+		port = "80"
+	default:
 		port = "443"
 	}
 	return u.Hostname(), port, nil

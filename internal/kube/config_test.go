@@ -61,7 +61,9 @@ func TestTheServerIsNamedByHostAndPort(t *testing.T) {
 		"https://192.0.2.1:6443": "192.0.2.1 6443",
 		"https://api.example":    "api.example 443",
 		"https://[2001:db8::1]":  "2001:db8::1 443",
-		"":                       "error",
+		"http://192.0.2.1":       "192.0.2.1 80",
+		"192.0.2.1:6443":         "192.0.2.1 6443",
+		"https://a b":            "error",
 	} {
 		host, port, err := kube.At(url).Server()
 		got := host + " " + port

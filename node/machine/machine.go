@@ -3,6 +3,7 @@
 package machine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,9 +26,11 @@ type Machine struct {
 
 // read reads a small file of the machine.
 func (m Machine) read(path string) (string, error) {
-	data, err := os.ReadFile(filepath.Join("/", m.Root, path))
+	data, err := os.ReadFile(m.path(path))
 	return string(data), err
 }
+
+func (m Machine) path(path string) string { return filepath.Join(cmp.Or(m.Root, "/"), path) }
 
 // line is the first and only line of a file, empty if that cannot be read.
 func (m Machine) line(path string) string {
@@ -209,7 +212,7 @@ func (m Machine) Capacity(dir string) (v1.ResourceList, error) {
 // addHugePages adds the huge pages of each size: /sys/kernel/mm/hugepages/hugepages-2048kB and its siblings.
 func (m Machine) addHugePages(out v1.ResourceList) {
 	const dir = "sys/kernel/mm/hugepages"
-	entries, err := os.ReadDir(filepath.Join("/", m.Root, dir))
+	entries, err := os.ReadDir(m.path(dir))
 	if err != nil {
 		// the kernel has none
 		return

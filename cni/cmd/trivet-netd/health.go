@@ -19,6 +19,7 @@ func serveHealth(address string, report func() netd.Report, log *slog.Logger) (s
 		return func() {}, nil
 	}
 
+	// An address that is taken is an error of the start, not of the first probe.
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		const hint = "another trivet-netd may be running; stop it, or choose another --healthz-address"

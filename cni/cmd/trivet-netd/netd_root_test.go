@@ -254,8 +254,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		// The configuration is written twice meanwhile.
 		w.api.put("a", []string{"10.244.0.0/24", "fd00:244::/64"}, []string{"10.99.0.1"})
 		w.api.put("a", []string{"fd00:244::/64"}, []string{"10.99.0.1"})
-		// This waits for nothing: the moment of the kill is random. A start takes some 50 ms.
-		time.Sleep(time.Duration(20+rand.IntN(230)) * time.Millisecond)
+		// The moment of the kill is random. A start takes some 50 ms.
+		<-time.After(time.Duration(20+rand.IntN(230)) * time.Millisecond)
 		w.kill()
 		w.subnets()
 	}

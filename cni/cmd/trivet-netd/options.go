@@ -85,6 +85,7 @@ func parse(env *program.Env) (options, error) {
 		return o, &program.UsageError{Err: fmt.Errorf("unexpected argument %q", fs.Arg(0))}
 	}
 
+	// What is wrong from here on is wrong use as well.
 	if err := o.complete(clusterCIDR, serviceCIDR); err != nil {
 		return o, &program.UsageError{Err: err}
 	}
@@ -103,6 +104,7 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) (err error) {
 		}
 	}
 
+	// Runtimes read .conf files as single plugins, and only a .conflist as a list.
 	if strings.Contains(o.ConfName, "/") || filepath.Ext(o.ConfName) != ".conflist" {
 		return fmt.Errorf("--conf-name %q must be a file name that ends with .conflist", o.ConfName)
 	}

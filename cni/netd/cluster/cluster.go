@@ -41,11 +41,8 @@ func New(cfg kube.Config, changed func(), log *slog.Logger) (*Cluster, error) {
 		return nil, err
 	}
 
-	host, _, err := cfg.Server()
-	if err != nil {
-		return nil, err
-	}
-
+	// client-go accepts a server that is not a URL as well. Its address is then not known here.
+	host, _, _ := cfg.Server()
 	return &Cluster{
 		nodes:    newNodes(kube.Nodes(client), changed, log),
 		services: newServices(serviceCIDRs(client), changed, log),

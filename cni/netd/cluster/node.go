@@ -155,6 +155,7 @@ func parseNode(node *corev1.Node) (parsed podcidr.Node, notes []string) {
 		notes = append(notes, fmt.Sprintf("node %s: ", node.Name)+fmt.Sprintf(format, values...))
 	}
 
+	// A Node may hold anything: what is wrong in it must not cost the rest of it, or other Nodes.
 	for _, text := range node.Spec.PodCIDRs {
 		p, err := netip.ParsePrefix(text)
 		switch {

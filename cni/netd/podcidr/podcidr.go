@@ -50,6 +50,7 @@ func (r Rules) Admit(own Node, all []Node) (admitted []Node, refused []Refusal) 
 	addresses := NewIndex[string](all)
 	accepted := make(map[string][]netip.Prefix, len(all))
 
+	// A Node is compared with those before it only, its own addresses included.
 	for _, n := range bySeniority(all) {
 		for _, a := range n.Addresses {
 			if !r.isPodAddress(a) {

@@ -30,79 +30,83 @@ func node(name string, minute int, cidr, address string) podcidr.Node {
 	}
 }
 
-func TestHostilePodCIDRsAreRefused(t *testing.T) {
-	const (
-		cluster = "10.244.0.0/16"
-		unknown = ""
-	)
+// What a claim says of the cluster's networks.
+const (
+	cluster = "10.244.0.0/16"
+	unknown = ""
+)
 
+// claims are pod CIDRs that somebody claims.
+var claims = []struct {
+	name    string
+	cluster string
+	cidr    string
+	// why is "" for one that is admitted.
+	why string
+}{
+	{"within the cluster", cluster, "10.244.9.0/24", ""},
+	{"a public network", cluster, "8.0.0.0/8", "not within the cluster's pod networks [10.244.0.0/16]"},
+	{"around the cluster", cluster, "10.0.0.0/8", "not within the cluster's pod networks"},
+	{"of a family that the cluster does not have", cluster, "fd00::/64", "no addresses of its family"},
+	{"everything", cluster, "0.0.0.0/0", "that is everything"},
+	{
+		"half of an earlier one's",
+		cluster,
+		"10.244.4.128/25",
+		"node victim, which was there before, has 10.244.4.0/24",
+	},
+	{
+		"around an earlier one's",
+		cluster,
+		"10.244.4.0/22",
+		"node victim, which was there before, has 10.244.4.0/24",
+	},
+	{
+		"an earlier one's",
+		cluster,
+		"10.244.4.0/24",
+		"node victim, which was there before, has 10.244.4.0/24",
+	},
+	{
+		"Services within the cluster's networks",
+		"10.0.0.0/8",
+		"10.96.0.0/16",
+		"addresses of Services or of the API server, 10.96.0.0/16",
+	},
+	{
+		"a part of the Services, networks unknown",
+		unknown,
+		"10.96.7.0/24",
+		"addresses of Services or of the API server, 10.96.0.0/16",
+	},
+	{
+		"a public network, networks unknown",
+		unknown,
+		"8.8.8.0/24",
+		"neither private nor beside this node's",
+	},
+	{
+		"a large network, networks unknown",
+		unknown,
+		"10.128.0.0/16",
+		"more than 16 times as large as this node's 10.244.0.0/24",
+	},
+	{"another private network, networks unknown", unknown, "172.16.3.0/24", ""},
+	{
+		"a node's network, networks unknown",
+		unknown,
+		"172.31.0.0/24",
+		"it holds node far's address 172.31.0.7",
+	},
+}
+
+func TestHostilePodCIDRsAreRefused(t *testing.T) {
 	own := node("own", 0, "10.244.0.0/24", "192.0.2.1")
 	victim := node("victim", 2, "10.244.4.0/24", "192.0.2.2")
 	far := node("far", 3, "10.244.5.0/24", "172.31.0.7")
 	services := prefixes("10.96.0.0/16")
 
-	for _, c := range []struct {
-		name    string
-		cluster string
-		cidr    string
-		// why is "" for one that is admitted.
-		why string
-	}{
-		{"within the cluster", cluster, "10.244.9.0/24", ""},
-		{"a public network", cluster, "8.0.0.0/8", "not within the cluster's pod networks [10.244.0.0/16]"},
-		{"around the cluster", cluster, "10.0.0.0/8", "not within the cluster's pod networks"},
-		{"of a family that the cluster does not have", cluster, "fd00::/64", "no addresses of its family"},
-		{"everything", cluster, "0.0.0.0/0", "that is everything"},
-		{
-			"half of an earlier one's",
-			cluster,
-			"10.244.4.128/25",
-			"node victim, which was there before, has 10.244.4.0/24",
-		},
-		{
-			"around an earlier one's",
-			cluster,
-			"10.244.4.0/22",
-			"node victim, which was there before, has 10.244.4.0/24",
-		},
-		{
-			"an earlier one's",
-			cluster,
-			"10.244.4.0/24",
-			"node victim, which was there before, has 10.244.4.0/24",
-		},
-		{
-			"Services within the cluster's networks",
-			"10.0.0.0/8",
-			"10.96.0.0/16",
-			"addresses of Services or of the API server, 10.96.0.0/16",
-		},
-		{
-			"a part of the Services, networks unknown",
-			unknown,
-			"10.96.7.0/24",
-			"addresses of Services or of the API server, 10.96.0.0/16",
-		},
-		{
-			"a public network, networks unknown",
-			unknown,
-			"8.8.8.0/24",
-			"neither private nor beside this node's",
-		},
-		{
-			"a large network, networks unknown",
-			unknown,
-			"10.128.0.0/16",
-			"more than 16 times as large as this node's 10.244.0.0/24",
-		},
-		{"another private network, networks unknown", unknown, "172.16.3.0/24", ""},
-		{
-			"a node's network, networks unknown",
-			unknown,
-			"172.31.0.0/24",
-			"it holds node far's address 172.31.0.7",
-		},
-	} {
+	for _, c := range claims {
 		t.Run(c.name, func(t *testing.T) {
 			rules := podcidr.Rules{Services: services}
 			if c.cluster != unknown {

@@ -54,6 +54,7 @@ func (h HostLocal) Add(c *call.Call) (err error) {
 	var back undo.Stack
 	defer back.Unwind(context.Background(), &err)
 
+	// From here on a failure, of printing the result too, releases the addresses.
 	_, leases, err := h.Reserve(i, c.Owner, &back)
 	if err != nil {
 		return err
@@ -152,6 +153,7 @@ func (h HostLocal) Status(c *call.Call) error {
 		return err
 	}
 
+	// A container gets an address of each set, so each must have one.
 	for _, set := range i.Sets {
 		free, held, err := pool.Free(set, 1)
 		if err != nil {

@@ -119,8 +119,8 @@ func TestARouteKeepsWhatItHas(t *testing.T) {
 		MTU:      1300,
 		AdvMSS:   1200,
 		Priority: 5,
-		Table:    types100.Int(7),
-		Scope:    types100.Int(253),
+		Table:    new(7),
+		Scope:    new(253),
 	}
 
 	r, err := call.ParseRoute(want)

@@ -89,10 +89,10 @@ func FormatRoute(r rtnl.Route) *types.Route {
 		route.GW = r.Gateway.AsSlice()
 	}
 	if r.Table != 0 {
-		route.Table = types100.Int(r.Table)
+		route.Table = new(r.Table)
 	}
 	if r.Scope != 0 {
-		route.Scope = types100.Int(r.Scope)
+		route.Scope = new(r.Scope)
 	}
 
 	return route

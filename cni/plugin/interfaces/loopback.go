@@ -36,7 +36,7 @@ func (Loopback) Add(c *call.Call) error {
 	}}
 
 	result.IPs = []*types100.IPConfig{{
-		Interface: types100.Int(0),
+		Interface: new(0),
 		Address:   prefix.IPNet(netip.MustParsePrefix("127.0.0.1/8")),
 	}}
 

@@ -60,6 +60,24 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		return nil, err
 	}
 
+	c, err := connectControllers(log, o, client, conn, volumes.Changes())
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+
+	volumes.OnTrouble(c.recordTrouble(o.nodeName))
+	return c, nil
+}
+
+// connectControllers makes the controllers over the objects that they watch together. A further one is added
+// here and in run.
+func connectControllers(
+	log *slog.Logger,
+	o options,
+	client *kube.Client,
+	conn *grpc.ClientConn,
+	changes <-chan struct{},
+) (*controllers, error) {
 	local := objects.Local{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: o.nodeName}
 	c := &controllers{
 		log:     log,
@@ -71,6 +89,7 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		),
 	}
 
+	var err error
 	c.provisioner, err = provision.New(provision.Config{
 		Dir:     filepath.Join(o.dataDir, "claims"),
 		Local:   local,
@@ -81,7 +100,7 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		Log:     log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, err
 	}
 
 	c.resizer = resize.New(resize.Config{
@@ -98,11 +117,10 @@ func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*contro
 		Objects: c.objects,
 		Client:  client,
 		CSI:     csi.NewControllerClient(conn),
-		Changes: volumes.Changes(),
+		Changes: changes,
 		Log:     log,
 	})
 
-	volumes.OnTrouble(c.recordTrouble(o.nodeName))
 	return c, nil
 }
 

@@ -16,9 +16,10 @@ import (
 )
 
 const about = `trivet-csi is a CSI driver for volumes on the disk of its node. Sizes are enforced: each volume
-is a btrfs subvolume with a quota in a pool, or a file system of its own in an image file. It needs no sidecars:
-it registers itself with kubelet, and with access to the Kubernetes API it provisions and deletes the volumes
-of the claims that were scheduled to its node.`
+is a btrfs subvolume with a quota in a pool, or a file system of its own in an image file.
+
+It needs no sidecars: it registers itself with kubelet, and with access to the Kubernetes API it provisions,
+grows and deletes the volumes of the claims that were scheduled to its node.`
 
 // options are the flags, checked and completed.
 type options struct {
@@ -32,6 +33,7 @@ type options struct {
 	backend         string
 	poolSize        int64 // bytes; 0: chosen by the size of the disk
 	reserve         int64 // bytes; 0: likewise
+	probe           bool  // ask a running driver, and end
 }
 
 func parse(env *program.Env) (options, error) {
@@ -59,6 +61,8 @@ func parse(env *program.Env) (options, error) {
 			" (default: 90% of the free disk when it is made)")
 	reserve := fs.String("reserve", "",
 		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
+	fs.BoolVar(&o.probe, "probe", false,
+		"ask the driver that serves on --endpoint whether it is ready, and exit: for the probes of a pod")
 	if err := env.Parse(fs); err != nil {
 		return o, err
 	}
@@ -69,6 +73,7 @@ func parse(env *program.Env) (options, error) {
 	if err := o.complete(*poolSize, *reserve); err != nil {
 		return o, &program.UsageError{Err: err}
 	}
+
 	return o, nil
 }
 
@@ -80,9 +85,11 @@ func (o *options) complete(poolSize, reserve string) error {
 			return fmt.Errorf("--node-name is not given and there is no host name: %w", err)
 		}
 	}
+
 	if o.endpoint, err = socket.Path(o.endpoint); err != nil {
 		return err
 	}
+
 	for flag, dir := range map[string]string{
 		"--data-dir":    o.dataDir,
 		"--state-dir":   o.stateDir,
@@ -99,6 +106,7 @@ func (o *options) complete(poolSize, reserve string) error {
 	if o.poolSize, err = parseSize("--pool-size", poolSize); err != nil {
 		return err
 	}
+
 	o.reserve, err = parseSize("--reserve", reserve)
 	return err
 }

@@ -35,6 +35,11 @@ func (s service) Status(context.Context, *cri.StatusRequest) (*cri.StatusRespons
 func (s service) RuntimeConfig(
 	context.Context, *cri.RuntimeConfigRequest,
 ) (*cri.RuntimeConfigResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.note("RuntimeConfig", ""); err != nil {
+		return nil, err
+	}
 	return &cri.RuntimeConfigResponse{
 		Linux: &cri.LinuxRuntimeConfiguration{CgroupDriver: cri.CgroupDriver_SYSTEMD},
 	}, nil
