@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 )
 
 // Client is a connection to the monitor that repairs itself: when the monitor dies, Client starts it again, hands back what it holds,
@@ -17,6 +18,7 @@ type Client struct {
 	cfg    Config
 	log    *slog.Logger
 	exits  *queue
+	runner ociruntime.Runner
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the keeper has returned
 	once   sync.Once     // of what Close must not do twice

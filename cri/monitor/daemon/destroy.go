@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cri/runc"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -100,7 +100,7 @@ func (d *Daemon) destroy(c *container) error {
 // endCreate kills whoever still works on the container's creation, until a look finds nobody.
 func endCreate(ctx context.Context, id string) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		pids, err := runc.Calls("create", id)
+		pids, err := ociruntime.Processes("create", id)
 		if err != nil || len(pids) == 0 {
 			return err
 		}
@@ -126,7 +126,7 @@ func (d *Daemon) runtimeDelete(c *container) error {
 	defer unix.Close(null)
 	rt := c.record.Runtime
 	err = d.reaper.do(call{runtime: rt, verb: "delete", id: c.id, args: rt.DeleteArgs(c.id), stdio: [3]int{null, null, null}})
-	if runc.NotThere(err) {
+	if ociruntime.IsNotFound(err) {
 		return nil
 	}
 	return err
