@@ -48,13 +48,14 @@ func Ended(e monitor.Exit) Ending {
 	return end
 }
 
-// Lost returns the ending of a container of which the monitor does not know.
-func Lost(now time.Time) Ending {
-	return Ended(monitor.Exit{
+// Lost returns the exit of a container of which the monitor does not know.
+func Lost(id string, now time.Time) monitor.Exit {
+	return monitor.Exit{
+		ID:      id,
 		Code:    monitor.UnknownCode,
 		Unknown: true,
 		At:      now,
-	})
+	}
 }
 
 // StartFailed returns the ending of a container whose program does not run and never will. reason is that of

@@ -94,7 +94,7 @@ func TestExitsAreToldWithReasonAndCode(t *testing.T) {
 			t.Errorf("%s: message %q", c.name, got.Message)
 		}
 	}
-	if got := life.Lost(now); got.Reason != "Unknown" || got.Code != 255 || got.At != now {
+	if got := life.Ended(life.Lost("c", now)); got.Reason != "Unknown" || got.Code != 255 || got.At != now {
 		t.Errorf("a container of which the monitor does not know: %+v", got)
 	}
 }

@@ -4,6 +4,8 @@
 package record
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -169,4 +171,11 @@ func (x *Index[R]) notFound(id string) error {
 
 func (x *Index[R]) notWritten(id string, err error) error {
 	return fmt.Errorf("record %s %s: %w", x.cfg.Kind, id, err)
+}
+
+// NewID returns a random ID in the form that clients of CRI expect: 64 hexadecimal digits.
+func NewID() string {
+	var b [32]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
 }

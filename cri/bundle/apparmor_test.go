@@ -1,4 +1,4 @@
-package container
+package bundle
 
 import (
 	"log/slog"
@@ -60,12 +60,12 @@ func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "profiles"), []byte(node.profiles), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			containers := &Containers{cfg: Config{
+			maker := New(Config{
 				AppArmor: apparmor.New(dir, "no-such-parser"),
 				Host:     spec.Host{AppArmor: node.enabled},
 				Log:      slog.New(slog.DiscardHandler),
-			}}
-			got, err := containers.appArmorProfile(t.Context(), c.security)
+			})
+			got, err := maker.appArmorProfile(t.Context(), c.security)
 			if err != nil {
 				got = refused
 			}
