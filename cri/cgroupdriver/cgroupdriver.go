@@ -72,8 +72,26 @@ func (d Driver) Group(parent, id string) string {
 	if id == "" {
 		return group
 	}
-	return path.Join(group, "trivet-"+id+".scope")
+	return path.Join(group, scopeName(id))
 }
+
+// Annotations are for the OCI spec: what the OCI runtime is to say to the cgroup driver beside its own words.
+// systemd keeps a scope that has failed, and the slice that it is in, until somebody resets it, and crun (to
+// 1.8 at least) does not ask for anything else.
+func (d Driver) Annotations() map[string]string {
+	if !d.Systemd {
+		return nil
+	}
+	return map[string]string{"org.systemd.property.CollectMode": "'inactive-or-failed'"}
+}
+
+// scopeName is the unit that a runtime makes for linux.cgroupsPath as OCI gives it.
+func scopeName(id string) string { return scopePrefix + id + scopeSuffix }
+
+const (
+	scopePrefix = "trivet-"
+	scopeSuffix = ".scope"
+)
 
 func slice(parent string) string {
 	if parent == "" {

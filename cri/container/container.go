@@ -52,6 +52,9 @@ type Config struct {
 	Log        *slog.Logger
 	AppArmor   *apparmor.Profiles
 
+	// CgroupAnnotations are those of the cgroup driver for the OCI runtime.
+	CgroupAnnotations map[string]string
+
 	// AllowedAnnotations are patterns of what of a pod's annotations a handler's OCI runtime may see.
 	AllowedAnnotations func(handler string) []string
 }
@@ -100,6 +103,8 @@ type Containers struct {
 	locks  keylock.Locks[string] // by ID
 	names  keylock.Locks[string] // by sandbox and name: a retry waits for the call in flight
 	notify func(Event)
+
+	creations creations
 
 	mu   sync.RWMutex // guards all below
 	all  map[string]Record

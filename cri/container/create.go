@@ -32,6 +32,8 @@ func (c *Containers) Create(ctx context.Context, sandboxID string, config *runti
 	if err != nil {
 		return "", err
 	}
+	done := c.creations.begin(box.ID)
+	defer done()
 	meta := config.GetMetadata()
 	if meta.GetName() == "" {
 		return "", errors.New("container: metadata has no name")
@@ -112,16 +114,35 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	}
 
 	r.State, r.Made = runtimeapi.ContainerState_CONTAINER_CREATED, true
+	if err := c.publish(*r); err != nil {
+		return err
+	}
+
+	// A sandbox may be stopped while a container is made in it: the one who does has not seen the container.
+	if now, err := c.cfg.Sandboxes.Get(box.ID); err != nil || now.State != sandbox.Ready {
+		return errors.Join(ErrSandboxNotReady, err)
+	}
+	return nil
+}
+
+// publish records a container that is made and shows it.
+func (c *Containers) publish(r Record) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.store.Put(r.ID, *r); err != nil {
+	if err := c.store.Put(r.ID, r); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	c.all[r.ID] = *r
+	c.all[r.ID] = r
 	if r.Refused == "" {
 		c.done[r.ID] = make(chan struct{})
 	}
 	return nil
+}
+
+// AwaitCreations returns when no creation is in flight in the sandbox. One in a sandbox that is not ready any
+// more is undone; what cannot be undone is listed by then, so that it is removed with its sandbox.
+func (c *Containers) AwaitCreations(ctx context.Context, sandboxID string) error {
+	return c.creations.wait(ctx, sandboxID)
 }
 
 // makeProcess has the container's first process made. A command that is not there, or anything else for
@@ -223,6 +244,7 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 		Files:              append(files, declared...),
 		ImageMounts:        volumes,
 		Host:               host,
+		CgroupAnnotations:  c.cfg.CgroupAnnotations,
 		AllowedAnnotations: c.cfg.AllowedAnnotations(box.Handler),
 	}
 	if cfg.AppArmor, err = c.appArmorProfile(ctx, security); err != nil {

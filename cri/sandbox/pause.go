@@ -67,7 +67,7 @@ func (s *Sandboxes) startPause(ctx context.Context, r Record) (pid int, err erro
 		return 0, err
 	}
 	adj := max(-998, s.cfg.OOMMin)
-	spec := specs.Spec{Version: "1.0.2", Root: &specs.Root{Path: filepath.Join(bundle, "rootfs"), Readonly: true},
+	spec := specs.Spec{Version: "1.0.2", Annotations: s.cfg.CgroupAnnotations, Root: &specs.Root{Path: filepath.Join(bundle, "rootfs"), Readonly: true},
 		Process: &specs.Process{Args: []string{"/pause", "pause"}, Cwd: "/", Env: []string{"GOMAXPROCS=1"}, OOMScoreAdj: &adj, NoNewPrivileges: true,
 			User: specs.User{UID: 65535, GID: 65535}},
 		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"},

@@ -45,8 +45,9 @@ type Config struct {
 	OOMMin   int
 	Log      *slog.Logger
 
-	UnprivilegedPorts bool // pods may bind ports below 1024 without a capability
-	UnprivilegedICMP  bool // and ping
+	CgroupAnnotations map[string]string // those of the cgroup driver for the OCI runtime
+	UnprivilegedPorts bool              // pods may bind ports below 1024 without a capability
+	UnprivilegedICMP  bool              // and ping
 }
 
 // State of a sandbox.

@@ -40,6 +40,9 @@ func (s *Server) StopPodSandbox(ctx context.Context, r *runtimeapi.StopPodSandbo
 	if err == nil {
 		err = s.cfg.Sandboxes.Stop(ctx, box.ID)
 	}
+	if err == nil { // their clients may have given up, and do not know of them
+		err = s.cfg.Containers.AwaitCreations(ctx, box.ID)
+	}
 	if err != nil {
 		return nil, coded(err)
 	}
@@ -54,6 +57,12 @@ func (s *Server) RemovePodSandbox(ctx context.Context, r *runtimeapi.RemovePodSa
 	box, err := s.cfg.Sandboxes.Get(r.PodSandboxId)
 	if errors.Is(err, sandbox.ErrNotFound) {
 		return &runtimeapi.RemovePodSandboxResponse{}, nil
+	}
+	if err == nil && box.State == sandbox.Ready { // so that no container is begun in it any more
+		_, err = s.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: box.ID})
+	}
+	if err == nil {
+		err = s.cfg.Containers.AwaitCreations(ctx, box.ID)
 	}
 	if err == nil {
 		err = s.each(box.ID, func(id string) error { return s.cfg.Containers.Remove(ctx, id) })

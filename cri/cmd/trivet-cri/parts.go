@@ -121,7 +121,20 @@ func (p *parts) open(ctx context.Context) error {
 	if err := p.images.Collect(); err != nil {
 		p.log.Warn("unneeded layers are not all deleted", "err", err)
 	}
+	if err := p.driver.ResetFailedScopes(ctx, p.knows); err != nil {
+		p.log.Warn("scopes of containers that are gone stay failed", "err", err)
+	}
 	return p.openStreams()
+}
+
+// knows reports whether id is that of a container, or of the first process of a sandbox.
+func (p *parts) knows(id string) bool {
+	if box, isPause := sandbox.OfPause(id); isPause {
+		_, err := p.sandboxes.Get(box)
+		return err == nil
+	}
+	_, err := p.containers.Get(id)
+	return err == nil
 }
 
 func (p *parts) close() {
@@ -140,6 +153,7 @@ func (p *parts) connectMonitor(ctx context.Context) (err error) {
 		Program:  p.monitorProgram,
 		LogFile:  p.stateDir("monitor.log"),
 		Log:      p.log,
+		Deleted:  p.driver.RemoveScope,
 	})
 	if err != nil {
 		return fmt.Errorf("trivet-monitor: %w", err)
@@ -186,6 +200,7 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 		OOMMin:   p.host.OOMScoreMin,
 		Log:      p.log,
 
+		CgroupAnnotations: p.driver.Annotations(),
 		UnprivilegedPorts: p.cfg.UnprivilegedPorts,
 		UnprivilegedICMP:  p.cfg.UnprivilegedICMP,
 	})
@@ -208,6 +223,7 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 		Log:        p.log,
 		AppArmor:   apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser"),
 
+		CgroupAnnotations:  p.driver.Annotations(),
 		AllowedAnnotations: p.runtimes.allowedAnnotations,
 	}, p.events.Put)
 	return err
