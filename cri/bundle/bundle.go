@@ -131,6 +131,7 @@ func (m *Maker) specConfig(
 		Namespaces:         r.Namespaces,
 		CgroupsPath:        m.cfg.Driver.Path(r.Pod.GetLinux().GetCgroupParent(), r.ID),
 		Host:               m.cfg.Host,
+		CgroupAnnotations:  m.cfg.Driver.Annotations(),
 		AllowedAnnotations: r.AllowedAnnotations,
 	}
 	if cfg.User, err = account.Resolve(root, r.Image.Config.Config.User, security); err != nil {

@@ -78,8 +78,26 @@ func (d Driver) Dir(parent, id string) string {
 	if id == "" {
 		return dir
 	}
-	return path.Join(dir, "trivet-"+id+".scope")
+	return path.Join(dir, scopeName(id))
 }
+
+// Annotations returns annotations for the OCI spec, by which the OCI runtime tells the cgroup driver how to
+// keep the container's unit. systemd keeps a scope that has failed, and the slice that it is in, until
+// somebody resets it, and crun (to 1.8 at least) does not ask for anything else by itself.
+func (d Driver) Annotations() map[string]string {
+	if !d.Systemd {
+		return nil
+	}
+	return map[string]string{"org.systemd.property.CollectMode": "'inactive-or-failed'"}
+}
+
+const (
+	scopePrefix = "trivet-"
+	scopeSuffix = ".scope"
+)
+
+// scopeName returns the unit that a runtime makes for a container's Path.
+func scopeName(id string) string { return scopePrefix + id + scopeSuffix }
 
 func slice(parent string) string {
 	if parent == "" {

@@ -102,6 +102,9 @@ type Service struct {
 	records *record.Index[Record]
 	ends    ends
 
+	// creations are those that are under way.
+	creations creations
+
 	// names are held by sandbox, name and attempt, so that a repeated Create waits for the one that is under
 	// way; locks are held by ID.
 	names keylock.Locks[string]
@@ -187,9 +190,8 @@ func (c *Service) ReleaseOrphans(ctx context.Context) {
 	if err != nil {
 		c.cfg.Log.Warn("root file systems without a container are left", "err", err)
 	}
-	known := c.Known()
 	for _, id := range ids {
-		if known[bundle.OwnerOf(id)] {
+		if c.Known(bundle.OwnerOf(id)) {
 			continue
 		}
 		if err := c.cfg.Bundles.Release(ctx, id); err != nil {
@@ -228,14 +230,8 @@ func (c *Service) list(wanted func(Record) bool) []Record {
 	return all
 }
 
-// Known returns the IDs of all containers, with those that are being created.
-func (c *Service) Known() map[string]bool {
-	ids := map[string]bool{}
-	for _, r := range c.records.List() {
-		ids[r.ID] = true
-	}
-	return ids
-}
+// Known reports whether there is a container of this ID, also one that is being created.
+func (c *Service) Known(id string) bool { return c.records.Has(id) }
 
 func (c *Service) dir(id string) string { return filepath.Join(c.cfg.Dir, id) }
 

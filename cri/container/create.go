@@ -31,6 +31,8 @@ func (c *Service) Create(
 	if err != nil {
 		return "", err
 	}
+	done := c.creations.begin(pod.ID)
+	defer done()
 	meta := config.GetMetadata()
 	if meta.GetName() == "" {
 		return "", fmt.Errorf("%w: metadata has no name", ErrInvalid)
@@ -51,11 +53,8 @@ func (c *Service) Create(
 	}
 
 	// The sandbox may have been stopped while this call waited.
-	if pod, err = c.cfg.Sandboxes.Get(sandboxID); err == nil && pod.State != life.Ready {
-		err = sandbox.ErrNotReady
-	}
-	if err != nil {
-		return "", fmt.Errorf("container %s in %s: %w", meta.Name, sandboxID, err)
+	if err := c.checkReady(pod.ID); err != nil {
+		return "", fmt.Errorf("container %s in %s: %w", meta.Name, pod.ID, err)
 	}
 	id, err = c.create(ctx, pod, config)
 	if err != nil {
@@ -150,7 +149,20 @@ func (c *Service) build(ctx context.Context, r *Record, p parts) (err error) {
 	if ctx.Err() != nil {
 		return fmt.Errorf("caller is gone: %w", context.Cause(ctx))
 	}
-	return c.complete(r)
+	if err := c.complete(r); err != nil {
+		return err
+	}
+	// A call that has stopped the sandbox meanwhile has not seen the container.
+	return c.checkReady(p.pod.ID)
+}
+
+// checkReady returns an error if a sandbox does not take containers.
+func (c *Service) checkReady(sandboxID string) error {
+	pod, err := c.cfg.Sandboxes.Get(sandboxID)
+	if err == nil && pod.State != life.Ready {
+		err = sandbox.ErrNotReady
+	}
+	return err
 }
 
 // createProcess has the container's first process made. If the OCI runtime cannot make it, such as for a

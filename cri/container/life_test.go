@@ -253,8 +253,8 @@ func TestContainerThatNeverStartedIsRemovedWithoutAnEnd(t *testing.T) {
 // An init can be killed for its memory as soon as it exists.
 func TestExitThatComesBeforeTheCreationIsRecordedIsNotLost(t *testing.T) {
 	f := open(t)
-	f.node.EndsAtOnce = func(id string) monitor.Exit {
-		return monitor.Exit{ID: id, Code: 137, OOM: true}
+	f.node.Creating = func(id string) {
+		f.Ended(monitor.Exit{ID: id, Code: 137, OOM: true})
 	}
 	id := f.create("app")
 	f.check(id, life.Exited, "OOMKilled", 137)
@@ -263,6 +263,25 @@ func TestExitThatComesBeforeTheCreationIsRecordedIsNotLost(t *testing.T) {
 	}
 	if err := f.Start(t.Context(), id); !errors.Is(err, life.ErrExited) {
 		t.Errorf("start: %v", err)
+	}
+}
+
+// The call that stops the sandbox has not seen the container.
+func TestContainerOfASandboxThatIsStoppedMeanwhileIsUndone(t *testing.T) {
+	f := open(t)
+	f.node.Creating = func(string) {
+		if err := f.sandboxes.Stop(t.Context(), f.pod); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := f.Create(t.Context(), f.pod, config("app")); !errors.Is(err, sandbox.ErrNotReady) {
+		t.Errorf("error %v", err)
+	}
+	if len(f.left()) > 0 {
+		t.Errorf("left: %v", f.left())
+	}
+	if err := f.AwaitCreations(t.Context(), f.pod); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"context"
 	"log/slog"
 
-	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/sandbox"
 )
@@ -24,13 +23,13 @@ type Monitor interface {
 // Containers are told of their exits.
 type Containers interface {
 	Ended(e monitor.Exit)
-	Known() map[string]bool
+	Known(id string) bool
 }
 
 // Sandboxes are told of the exits of their inits.
 type Sandboxes interface {
 	InitEnded(id string) (wasReady bool, err error)
-	Known() map[string]bool
+	Known(id string) bool
 }
 
 // Config is what a Router needs.
@@ -50,16 +49,23 @@ func New(cfg Config) *Router { return &Router{cfg: cfg} }
 // RemoveOrphans ends the processes that no record names. It is called once, when all records are read and
 // none is being made. A process that cannot be ended now is tried again at the next start.
 func (r *Router) RemoveOrphans(ctx context.Context) {
-	containers, sandboxes := r.cfg.Containers.Known(), r.cfg.Sandboxes.Known()
 	for _, s := range r.cfg.Monitor.List() {
-		sandboxID, isInit := sandbox.InitOf(s.ID)
-		if !life.OrphanedProcess(isInit, containers[s.ID], sandboxes[sandboxID]) {
+		if r.Knows(s.ID) {
 			continue
 		}
 		if err := r.cfg.Monitor.Delete(ctx, s.ID); err != nil {
 			r.cfg.Log.Warn("container without a record is left", "container", s.ID, "err", err)
 		}
 	}
+}
+
+// Knows reports whether a record names a process of the monitor: that of the container or, if it is an init,
+// that of the sandbox.
+func (r *Router) Knows(id string) bool {
+	if sandboxID, isInit := sandbox.InitOf(id); isInit {
+		return r.cfg.Sandboxes.Known(sandboxID)
+	}
+	return r.cfg.Containers.Known(id)
 }
 
 // Run routes exits until ctx ends or the monitor's client is closed.

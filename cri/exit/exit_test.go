@@ -36,12 +36,12 @@ func (f *fake) Delete(_ context.Context, id string) error {
 
 type containers struct{ *fake }
 
-func (c containers) Ended(e monitor.Exit)   { c.ended = append(c.ended, e.ID) }
-func (c containers) Known() map[string]bool { return c.fake.containers }
+func (c containers) Ended(e monitor.Exit) { c.ended = append(c.ended, e.ID) }
+func (c containers) Known(id string) bool { return c.fake.containers[id] }
 
 type sandboxes struct{ *fake }
 
-func (s sandboxes) Known() map[string]bool { return s.fake.sandboxes }
+func (s sandboxes) Known(id string) bool { return s.fake.sandboxes[id] }
 
 func (s sandboxes) InitEnded(id string) (bool, error) {
 	s.initEnded = append(s.initEnded, id)

@@ -187,18 +187,3 @@ func TestWhatStopDoes(t *testing.T) {
 		}
 	}
 }
-
-func TestProcessesThatNoRecordNamesAreOrphans(t *testing.T) {
-	for _, c := range []struct {
-		isInit, container, sandbox, want bool
-	}{
-		{isInit: false, container: true, want: false},
-		{isInit: false, container: false, want: true},
-		{isInit: true, sandbox: true, want: false},
-		{isInit: true, sandbox: false, want: true},
-	} {
-		if got := life.OrphanedProcess(c.isInit, c.container, c.sandbox); got != c.want {
-			t.Errorf("%+v: orphan is %t", c, got)
-		}
-	}
-}

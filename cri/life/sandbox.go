@@ -37,12 +37,3 @@ func SandboxAtStart(s Sandbox, initLives bool) Step {
 // EndsWithInit reports whether a sandbox whose init has ended, and with it all that ran in the PID namespace,
 // stops being ready. One that is being made finds out by itself.
 func EndsWithInit(s SandboxState) bool { return s == Ready }
-
-// OrphanedProcess reports whether a process of the monitor is to be ended at the start of the server: no
-// record names the container that it is of or, if it is a sandbox's init, the sandbox.
-func OrphanedProcess(isInit, containerKnown, sandboxKnown bool) bool {
-	if containerKnown {
-		return false
-	}
-	return !isInit || !sandboxKnown
-}

@@ -7,6 +7,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -24,6 +25,10 @@ type Config struct {
 	Args     []string // more flags for it, e.g. --log-level=debug
 	LogFile  string   // where its own log lines go when it is started from here; empty: this process's stderr
 	Log      *slog.Logger
+
+	// Deleted is called when the OCI runtime has deleted a container, or says that it has none of this ID, and
+	// removes what the runtime has left outside its state directory and its cgroup. May be nil.
+	Deleted func(ctx context.Context, id string) error
 }
 
 // Types shared with the monitor.

@@ -79,11 +79,17 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 	return nil
 }
 
+// endLimit bounds the wait for the end of a container that was killed.
+const endLimit = 10 * time.Second
+
 // Delete kills what is left of the container, removes the runtime's and the monitor's state of it, and forgets it. The CRI log stays. What is
 // not there is success.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	deleted := false
 	if h, err := c.lookup(id); err == nil {
+		if err := c.killAndWait(ctx, h); err != nil {
+			return err
+		}
 		if err = c.runner.Delete(ctx, h.status.Runtime, id); err != nil && ctx.Err() != nil {
 			return err
 		}
@@ -95,11 +101,41 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 	if err := c.simple(ctx, wire.Message{Op: wire.OpForget, ID: id, Deleted: deleted}, nil); err != nil {
 		return err
 	}
+	if c.cfg.Deleted != nil {
+		if err := c.cfg.Deleted(ctx, id); err != nil {
+			return err
+		}
+	}
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if h := c.held[id]; h != nil {
 		h.release()
 		delete(c.held, id)
+	}
+	return nil
+}
+
+// killAndWait kills the container and waits until all that ran in it has ended. A runtime would kill it, too, but crun
+// has systemd stop the scope without waiting: systemd finds processes in it that are about to end, waits for
+// them, and in a container on cgroup v1, where no event says that a group is empty, does so for 90 seconds.
+func (c *Client) killAndWait(ctx context.Context, h *held) error {
+	err := c.Kill(h.status.ID, unix.SIGKILL)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		c.log.Warn("container is not killed before the runtime deletes it", "container", h.status.ID, "err", err)
+		return nil
+	}
+
+	limit := time.NewTimer(endLimit)
+	defer limit.Stop()
+	select {
+	case <-h.done:
+	case <-limit.C: // such as in uninterruptible sleep: the runtime has the next try
+	case <-ctx.Done():
+		return fmt.Errorf("delete container %s: %w", h.status.ID, context.Cause(ctx))
 	}
 	return nil
 }

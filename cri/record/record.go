@@ -94,6 +94,14 @@ func (x *Index[R]) Get(id string) (R, error) {
 	return x.all[found[0]], nil
 }
 
+// Has reports whether there is a record of this whole ID.
+func (x *Index[R]) Has(id string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	_, ok := x.all[id]
+	return ok
+}
+
 // List returns all records, in no order.
 func (x *Index[R]) List() []R {
 	x.mu.RLock()

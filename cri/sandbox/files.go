@@ -109,9 +109,8 @@ func (s *Service) sweepFiles() error {
 	if err != nil {
 		return fmt.Errorf("files of pod sandboxes: %w", err)
 	}
-	known := s.Known()
 	for _, e := range entries {
-		if known[e.Name()] {
+		if s.Known(e.Name()) {
 			continue
 		}
 		if err := os.RemoveAll(s.filesOf(e.Name())); err != nil {

@@ -85,7 +85,8 @@ func (s *Service) initSpec(r Record, oomScore int) specs.Spec {
 	}
 
 	return specs.Spec{
-		Version: "1.0.2",
+		Version:     "1.0.2",
+		Annotations: s.cfg.Driver.Annotations(),
 		Root: &specs.Root{
 			Path:     filepath.Join(s.initBundle(r.ID), "rootfs"),
 			Readonly: true,

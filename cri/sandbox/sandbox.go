@@ -192,12 +192,6 @@ func (s *Service) List() []Record {
 	return all
 }
 
-// Known returns the IDs of all sandboxes, with those that are being made or were stopped: all these may be
-// joined to a network.
-func (s *Service) Known() map[string]bool {
-	ids := map[string]bool{}
-	for _, r := range s.records.List() {
-		ids[r.ID] = true
-	}
-	return ids
-}
+// Known reports whether there is a sandbox of this ID, also one that is being made or was stopped: all of
+// them may be joined to a network.
+func (s *Service) Known(id string) bool { return s.records.Has(id) }

@@ -38,47 +38,67 @@ func (s sandboxCalls) RunPodSandbox(
 func (s sandboxCalls) StopPodSandbox(
 	ctx context.Context, r *runtimeapi.StopPodSandboxRequest,
 ) (*runtimeapi.StopPodSandboxResponse, error) {
-	kill := func(id string) error { return s.containers.Stop(ctx, id, 0) }
-	stop := func(id string) error { return s.sandboxes.Stop(ctx, id) }
-	if err := s.end(r.PodSandboxId, kill, stop); err != nil {
-		return nil, err
+	pod, err := s.sandboxes.Get(r.PodSandboxId)
+	if errors.Is(err, record.ErrNotFound) {
+		return &runtimeapi.StopPodSandboxResponse{}, nil
 	}
-	return &runtimeapi.StopPodSandboxResponse{}, nil
+	if err == nil {
+		err = s.stop(ctx, pod.ID)
+	}
+	return &runtimeapi.StopPodSandboxResponse{}, err
+}
+
+func (s sandboxCalls) stop(ctx context.Context, id string) error {
+	if err := s.each(id, func(id string) error { return s.containers.Stop(ctx, id, 0) }); err != nil {
+		return err
+	}
+	if err := s.sandboxes.Stop(ctx, id); err != nil {
+		return err
+	}
+	// Clients that have given up a creation do not know of its container.
+	return s.containers.AwaitCreations(ctx, id)
 }
 
 // RemovePodSandbox removes the pod with all its containers. A sandbox that does not exist is success.
 func (s sandboxCalls) RemovePodSandbox(
 	ctx context.Context, r *runtimeapi.RemovePodSandboxRequest,
 ) (*runtimeapi.RemovePodSandboxResponse, error) {
-	removeContainer := func(id string) error { return s.containers.Remove(ctx, id) }
-	remove := func(id string) error { return s.sandboxes.Remove(ctx, id) }
-	if err := s.end(r.PodSandboxId, removeContainer, remove); err != nil {
-		return nil, err
+	pod, err := s.sandboxes.Get(r.PodSandboxId)
+	if errors.Is(err, record.ErrNotFound) {
+		return &runtimeapi.RemovePodSandboxResponse{}, nil
 	}
-	return &runtimeapi.RemovePodSandboxResponse{}, nil
+	if err == nil {
+		err = s.remove(ctx, pod)
+	}
+	return &runtimeapi.RemovePodSandboxResponse{}, err
 }
 
-// end ends all containers of a sandbox at once and, if none failed, the sandbox.
-func (s sandboxCalls) end(id string, endContainer, endSandbox func(id string) error) error {
-	pod, err := s.sandboxes.Get(id)
-	if errors.Is(err, record.ErrNotFound) {
-		return nil
+func (s sandboxCalls) remove(ctx context.Context, pod sandbox.Record) error {
+	// Once it is stopped, no container is begun in it any more.
+	if pod.State == life.Ready {
+		if err := s.stop(ctx, pod.ID); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	if err := s.containers.AwaitCreations(ctx, pod.ID); err != nil {
 		return err
 	}
+	if err := s.each(pod.ID, func(id string) error { return s.containers.Remove(ctx, id) }); err != nil {
+		return err
+	}
+	return s.sandboxes.Remove(ctx, pod.ID)
+}
 
-	containers := s.containers.Of(pod.ID)
+// each calls f for all containers of a sandbox at once.
+func (s sandboxCalls) each(sandboxID string, f func(id string) error) error {
+	containers := s.containers.Of(sandboxID)
 	errs := make([]error, len(containers))
 	var group sync.WaitGroup
 	for i, c := range containers {
-		group.Go(func() { errs[i] = endContainer(c.ID) })
+		group.Go(func() { errs[i] = f(c.ID) })
 	}
 	group.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return endSandbox(pod.ID)
+	return errors.Join(errs...)
 }
 
 // PodSandboxStatus returns the status of a sandbox.

@@ -126,6 +126,9 @@ func (p *parts) open(ctx context.Context) error {
 	if err := p.images.Collect(); err != nil {
 		p.log.Warn("unneeded layers are not all deleted", "err", err)
 	}
+	if err := p.driver.ResetFailedScopes(ctx, p.exits.Knows); err != nil {
+		p.log.Warn("failed scopes of containers that are gone are left", "err", err)
+	}
 	return p.openStreams()
 }
 
@@ -145,6 +148,7 @@ func (p *parts) connectMonitor(ctx context.Context) (err error) {
 		Program:  p.monitorProgram,
 		LogFile:  p.stateDir("monitor.log"),
 		Log:      p.log,
+		Deleted:  p.driver.RemoveScope,
 	})
 	if err != nil {
 		return fmt.Errorf("trivet-monitor: %w", err)

@@ -70,7 +70,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 // run serves both sockets until ctx ends or one of the parts fails.
 func (p *parts) run(ctx context.Context, listener, archives net.Listener) error {
 	all, ctx := errgroup.WithContext(ctx)
-	if err := p.network.Collect(ctx, p.sandboxes.Known(), p.sandboxesDir()); err != nil {
+	if err := p.network.Collect(ctx, p.sandboxes.Known, p.sandboxesDir()); err != nil {
 		p.log.Warn("not all networks of pods that are gone are released", "err", err)
 	}
 	g := p.server().GRPC()

@@ -24,9 +24,8 @@ type Node struct {
 	// Exited is called with the exit of each process that Kill or Delete ends; not if it is nil.
 	Exited func(monitor.Exit)
 
-	// EndsAtOnce returns the exit of a process that ends before Create returns. Processes live on if it is
-	// nil.
-	EndsAtOnce func(id string) monitor.Exit
+	// Creating is called for each process when it exists and Create has not returned yet; not if it is nil.
+	Creating func(id string)
 
 	// Image is the image that Get finds under any name.
 	Image image.Image
@@ -121,17 +120,19 @@ func (n *Node) do(operation string) error {
 // Create makes a process. If it was made to fail with the monitor's ErrRefused, there is none.
 func (n *Node) Create(_ context.Context, c monitor.Container) (int, error) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.do("Create"); err != nil {
+	err := n.do("Create")
+	status := monitor.Status{Container: c, Pid: 1000 + len(n.processes)}
+	if err == nil {
+		n.processes[c.ID] = status
+	}
+	n.mu.Unlock()
+
+	if err != nil {
 		return 0, err
 	}
-	status := monitor.Status{Container: c, Pid: 1000 + len(n.processes)}
-	if n.EndsAtOnce != nil {
-		exit := n.EndsAtOnce(c.ID)
-		status.Exit = &exit
-		n.Exited(exit)
+	if n.Creating != nil {
+		n.Creating(c.ID)
 	}
-	n.processes[c.ID] = status
 	return status.Pid, nil
 }
 

@@ -84,6 +84,13 @@ func (d *Daemon) destroy(c *container) error {
 	if err := endCreate(ctx, c.id); err != nil {
 		return err
 	}
+
+	// Before the runtime has systemd stop the scope, which would wait for what is in it.
+	if c.record.Cgroup != "" {
+		if err := d.cgroups.Kill(ctx, c.record.Cgroup); err != nil {
+			d.log.Warn("processes are left to the runtime", "container", c.id, "err", err)
+		}
+	}
 	deleted := d.runtimeDelete(c)
 	if c.record.Cgroup != "" {
 		if err := errors.Join(d.cgroups.Kill(ctx, c.record.Cgroup), d.cgroups.Remove(ctx, c.record.Cgroup)); err != nil {
