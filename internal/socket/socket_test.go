@@ -1,6 +1,7 @@
 package socket_test
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -18,12 +19,14 @@ import (
 // TestMain lets the test binary stand in for another server process.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("SOCKET_TEST_LISTEN"); path != "" {
-		if _, err := socket.Listen(path); err != nil {
+		if _, err := socket.Listen(context.Background(), path); err != nil {
 			println(err.Error())
 			os.Exit(1)
 		}
 		println("listening")
-		time.Sleep(time.Hour) // until killed; a process of nothing but select{} would be found deadlocked
+
+		// until killed; a process of nothing but select{} would be found deadlocked
+		time.Sleep(time.Hour)
 	}
 	os.Exit(m.Run())
 }
@@ -39,47 +42,60 @@ func TestASocketOfADeadServerIsTakenOverAndOfALiveOneRefused(t *testing.T) {
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := out.Read(make([]byte, 64)); err != nil { // "listening"
+
+	// "listening"
+	if _, err := out.Read(make([]byte, 64)); err != nil {
 		t.Fatal(err)
 	}
-	_, err = socket.Listen(path)
+
+	_, err = socket.Listen(t.Context(), path)
 	if _, ok := errors.AsType[*program.CantRunError](err); !ok || !strings.Contains(err.Error(), path) {
 		t.Errorf("with a live server: %v, want an error that names %s", err, path)
 	}
 	if err := other.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
+
 	other.Wait()
-	l, err := socket.Listen(path)
+	l, err := socket.Listen(t.Context(), path)
 	if err != nil {
 		t.Fatalf("after kill -9 of the server: %v", err)
 	}
 	defer l.Close()
+
 	if !socket.Alive(path) {
 		t.Error("nobody answers on the socket that was taken over")
 	}
 }
 
 func TestListenRefusesAPathTheKernelCannotTake(t *testing.T) {
-	if _, err := socket.Listen("/tmp/" + strings.Repeat("x", 110)); err == nil {
+	if _, err := socket.Listen(t.Context(), "/tmp/"+strings.Repeat("x", 110)); err == nil {
 		t.Error("a path of 115 bytes was accepted")
 	}
 }
 
 func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "s.sock")
-	l, err := net.Listen("unix", path) // a server that is not of our family: no lock file
+
+	// a server that is not of our family: no lock file
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := socket.Listen(path); err == nil {
+	if _, err := socket.Listen(t.Context(), path); err == nil {
 		t.Error("the socket of a live server was taken")
 	}
 }
 
 func TestPath(t *testing.T) {
-	for in, want := range map[string]string{"unix:///run/a.sock": "/run/a.sock", "/run/a.sock": "/run/a.sock", "tcp://1.2.3.4:5": "", "unix://a.sock": "", "": ""} {
+	for in, want := range map[string]string{
+		"unix:///run/a.sock": "/run/a.sock",
+		"/run/a.sock":        "/run/a.sock",
+		"tcp://1.2.3.4:5":    "",
+		"unix://a.sock":      "",
+		"":                   "",
+	} {
 		if got, err := socket.Path(in); got != want || (want == "") != (err != nil) {
 			t.Errorf("Path(%q) = %q, %v", in, got, err)
 		}

@@ -43,7 +43,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := socket.Listen(cfg.Socket) // the lock on all that follows
+	listener, err := socket.Listen(ctx, cfg.Socket) // the lock on all that follows
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-	archives, err := socket.Listen(importSocket(cfg.StateDir))
+	archives, err := socket.Listen(ctx, importSocket(cfg.StateDir))
 	if err != nil {
 		return err
 	}

@@ -22,15 +22,17 @@ func (d *Daemon) room(share uint64) error {
 	}
 
 	// A copy gets the lowest number that is free: all below it are in use.
-	lowest, err := unix.FcntlInt(uintptr(d.stateLock), unix.F_DUPFD_CLOEXEC, 0)
+	lowest, err := unix.FcntlInt(d.stateLock.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("the monitor has no free descriptor: %w", err)
 	}
+
 	unix.Close(lowest)
 
 	if uint64(lowest) > limit.Cur-limit.Cur/share {
 		return fmt.Errorf("the monitor keeps its last descriptors (%d of %d are in use) for logs and exits",
 			lowest, limit.Cur)
 	}
+
 	return nil
 }
