@@ -38,11 +38,13 @@ func open(t *testing.T) *fixture {
 		machine: sandboxtest.NewMachine(),
 		node:    containertest.NewNode(),
 	}
+
 	f.restart()
 	pod, err := f.sandboxes.Run(t.Context(), sandboxtest.Pod("web", false), "")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	f.pod = pod
 	f.told()
 	return f
@@ -71,6 +73,7 @@ func (f *fixture) restart() {
 	if err != nil {
 		f.tb.Fatal(err)
 	}
+
 	f.Service = service
 	f.node.Exited = service.Ended
 }
@@ -134,11 +137,13 @@ func (f *fixture) told() string {
 		event.Stopped: "stopped",
 		event.Deleted: "deleted",
 	}
+
 	var all []string
 	for len(f.events) > 0 {
 		e := <-f.events
 		all = append(all, names[e.Type])
 	}
+
 	return strings.Join(all, " ")
 }
 
@@ -163,6 +168,7 @@ func (f *fixture) rewrite(id string, before, after string) {
 	if !strings.Contains(string(data), before) {
 		f.tb.Fatalf("record %s has no %s", data, before)
 	}
+
 	changed := strings.Replace(string(data), before, after, 1)
 	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 		f.tb.Fatal(err)

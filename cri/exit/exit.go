@@ -94,7 +94,9 @@ func (r *Router) route(e monitor.Exit) {
 	if err != nil {
 		r.cfg.Log.Error("end of a sandbox is not recorded", "sandbox", sandboxID, "err", err)
 	}
+
 	if wasReady {
-		r.cfg.Log.Warn("the init of a shared PID namespace has ended, and all that ran there", "sandbox", sandboxID)
+		r.cfg.Log.Warn("the init of a shared PID namespace has ended, and all that ran there",
+			"sandbox", sandboxID)
 	}
 }

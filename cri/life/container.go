@@ -108,6 +108,7 @@ func ContainerAtStart(c Container, inSandbox bool, p Process) Step {
 	case c.State == Created:
 		return AdoptStart
 	}
+
 	return Adopt
 }
 

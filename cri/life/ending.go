@@ -45,6 +45,7 @@ func Ended(e monitor.Exit) Ending {
 	default:
 		end.Reason = ReasonError
 	}
+
 	return end
 }
 

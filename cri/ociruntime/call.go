@@ -26,7 +26,12 @@ func (r Runtime) NewCall(verb, id string) (*Call, error) {
 		return nil, fmt.Errorf("memory file for the runtime's log: %w", err)
 	}
 	log := os.NewFile(uintptr(fd), "oci-runtime-log")
-	return &Call{runtime: r, verb: verb, id: id, log: log}, nil
+	return &Call{
+		runtime: r,
+		verb:    verb,
+		id:      id,
+		log:     log,
+	}, nil
 }
 
 // Log returns the anonymous file that the runtime logs to. It belongs to the Call. It is named after the
@@ -73,14 +78,17 @@ func lastError(log []byte) string {
 		if json.Unmarshal(line, &entry) != nil || entry.Msg == "" {
 			continue
 		}
+
 		last = entry.Msg
 		if entry.Level == "error" || entry.Level == "fatal" {
 			lastSevere = entry.Msg
 		}
 	}
+
 	if lastSevere != "" {
 		return lastSevere
 	}
+
 	return last
 }
 
@@ -101,10 +109,12 @@ func Processes(verb, id string) ([]int, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
+
 		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, LogFd))
 		if err == nil && target == "/memfd:"+logName(verb, id)+" (deleted)" {
 			pids = append(pids, pid)
 		}
 	}
+
 	return pids, nil
 }

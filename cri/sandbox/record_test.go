@@ -49,10 +49,12 @@ func TestRecordOfAnEarlierVersionIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	encoded, err := json.Marshal(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	const before, after = `{"ID":"s","State":"ready","Raw":`, `,"Handler":"runc",
 		"Created":"2026-11-28T12:00:00Z","Stopped":"0001-01-01T00:00:00Z",
 		"IPs":["10.0.0.2"],"Pause":42,"Network":true}`
@@ -64,6 +66,7 @@ func TestRecordOfAnEarlierVersionIsRead(t *testing.T) {
 	if err := r.decode(); err != nil {
 		t.Fatal(err)
 	}
+
 	if r.State != life.Ready || r.InitPid != 42 || !r.Network || r.Handler != "runc" ||
 		len(r.IPs) != 1 || r.PodConfig().Hostname != "web" {
 		t.Errorf("%+v", r)

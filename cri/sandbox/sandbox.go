@@ -140,6 +140,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	for _, r := range s.records.List() {
 		s.reconcile(ctx, r)
 	}
+
 	return s, s.sweepFiles()
 }
 
@@ -161,9 +162,11 @@ func (s *Service) reconcile(ctx context.Context, r Record) {
 	case life.Undo:
 		ctx, cancel := context.WithTimeout(ctx, undoLimit)
 		defer cancel()
+
 		if err := s.undo(ctx, r); err != nil {
 			s.cfg.Log.Warn("half-made sandbox is not removed", "sandbox", r.ID, "err", err)
 		}
+
 	case life.Finish:
 		if _, err := s.InitEnded(r.ID); err != nil {
 			s.cfg.Log.Warn("end of a sandbox is not recorded", "sandbox", r.ID, "err", err)

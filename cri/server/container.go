@@ -88,6 +88,7 @@ func (s containerCalls) list(f *runtimeapi.ContainerFilter) []*runtimeapi.Contai
 		if !selectsContainer(f, c) {
 			continue
 		}
+
 		config := c.ContainerConfig()
 		all = append(all, &runtimeapi.Container{
 			Id:           c.ID,
@@ -102,6 +103,7 @@ func (s containerCalls) list(f *runtimeapi.ContainerFilter) []*runtimeapi.Contai
 			Annotations:  config.GetAnnotations(),
 		})
 	}
+
 	slices.SortFunc(all, func(a, b *runtimeapi.Container) int {
 		return cmp.Compare(b.CreatedAt, a.CreatedAt)
 	})
@@ -129,6 +131,7 @@ func (s containerCalls) ContainerStatus(
 	if err != nil {
 		return nil, err
 	}
+
 	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(c)}
 	if r.Verbose {
 		resp.Info = info("info", map[string]any{
@@ -137,6 +140,7 @@ func (s containerCalls) ContainerStatus(
 			"config":    c.ContainerConfig(),
 		})
 	}
+
 	return resp, nil
 }
 
@@ -202,7 +206,9 @@ func mountStatuses(c container.Record) []*runtimeapi.Mount {
 				ImageRef:    id,
 			}
 		}
+
 		all = append(all, status)
 	}
+
 	return all
 }

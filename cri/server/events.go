@@ -27,6 +27,7 @@ func (s eventCalls) GetContainerEvents(
 ) error {
 	events, cancel := s.events.Subscribe()
 	defer cancel()
+
 	for {
 		select {
 		case <-stream.Context().Done():
@@ -52,8 +53,10 @@ func (s eventCalls) response(e event.Event) *runtimeapi.ContainerEventResponse {
 	if pod, err := s.sandboxes.Get(e.Sandbox); err == nil {
 		resp.PodSandboxStatus = sandboxStatus(pod)
 	}
+
 	for _, c := range s.containers.Of(e.Sandbox) {
 		resp.ContainersStatuses = append(resp.ContainersStatuses, containerStatus(c))
 	}
+
 	return resp
 }

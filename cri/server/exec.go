@@ -41,10 +41,12 @@ func (s execCalls) ExecSync(
 	if err := checkCommand(c.ID, r.Cmd); err != nil {
 		return nil, err
 	}
+
 	result, err := s.streams.ExecSync(ctx, c.ID, r.Cmd, seconds(r.Timeout))
 	if err != nil {
 		return nil, err
 	}
+
 	return &runtimeapi.ExecSyncResponse{
 		Stdout:   result.Stdout,
 		Stderr:   result.Stderr,

@@ -22,6 +22,7 @@ func TestRealImages(t *testing.T) {
 	if len(names) == 0 {
 		t.Skip("TRIVET_TEST_IMAGES names no image")
 	}
+
 	testenv.Root(t)
 	dir := testenv.ShortDir(t)
 	hosts := os.Getenv("TRIVET_TEST_HOSTS")
@@ -32,6 +33,7 @@ func TestRealImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(images.Close)
 	roots, err := rootfs.Open(rootfs.Config{
 		Dir:      filepath.Join(dir, "rootfs"),
@@ -50,22 +52,26 @@ func TestRealImages(t *testing.T) {
 			t.Error(err)
 			continue
 		}
+
 		r, err := client.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: spec, Verbose: true})
 		if err != nil || r.Image.GetId() != pulled.ImageRef {
 			t.Errorf("%s: %v, %v", name, r, err)
 			continue
 		}
+
 		t.Log(r.Image)
 
 		img, err := images.Get(pulled.ImageRef)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		id := "c" + string(rune('a'+i))
 		path, err := roots.Prepare(t.Context(), id, img)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		list, err := os.ReadDir(path)
 		t.Log(list, err)
 		if err := roots.Release(t.Context(), id); err != nil {

@@ -31,6 +31,7 @@ func (s nodeCalls) Status(
 		network.Reason = "NetworkPluginNotReady"
 		network.Message = err.Error()
 	}
+
 	resp := &runtimeapi.StatusResponse{
 		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
@@ -46,9 +47,11 @@ func (s nodeCalls) Status(
 		handler := &runtimeapi.RuntimeHandler{Name: name, Features: features}
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, handler)
 	}
+
 	if r.Verbose {
 		resp.Info = info("config", s.cfg.Info)
 	}
+
 	return resp, nil
 }
 

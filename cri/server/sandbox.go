@@ -80,12 +80,14 @@ func (s sandboxCalls) remove(ctx context.Context, pod sandbox.Record) error {
 			return err
 		}
 	}
+
 	if err := s.containers.AwaitCreations(ctx, pod.ID); err != nil {
 		return err
 	}
 	if err := s.each(pod.ID, func(id string) error { return s.containers.Remove(ctx, id) }); err != nil {
 		return err
 	}
+
 	return s.sandboxes.Remove(ctx, pod.ID)
 }
 
@@ -109,6 +111,7 @@ func (s sandboxCalls) PodSandboxStatus(
 	if err != nil {
 		return nil, err
 	}
+
 	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(pod)}
 	if r.Verbose {
 		resp.Info = info("info", map[string]any{
@@ -118,6 +121,7 @@ func (s sandboxCalls) PodSandboxStatus(
 			"config":         pod.PodConfig(),
 		})
 	}
+
 	return resp, nil
 }
 
@@ -152,6 +156,7 @@ func sandboxStatus(pod sandbox.Record) *runtimeapi.PodSandboxStatus {
 		more := &runtimeapi.PodIP{Ip: ip.String()}
 		status.Network.AdditionalIps = append(status.Network.AdditionalIps, more)
 	}
+
 	return status
 }
 
@@ -178,6 +183,7 @@ func (s sandboxCalls) list(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSand
 		if !selectsSandbox(f, pod) {
 			continue
 		}
+
 		config := pod.PodConfig()
 		all = append(all, &runtimeapi.PodSandbox{
 			Id:             pod.ID,
@@ -189,6 +195,7 @@ func (s sandboxCalls) list(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSand
 			RuntimeHandler: pod.Handler,
 		})
 	}
+
 	slices.SortFunc(all, func(a, b *runtimeapi.PodSandbox) int {
 		return cmp.Compare(b.CreatedAt, a.CreatedAt)
 	})
