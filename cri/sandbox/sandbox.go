@@ -184,6 +184,15 @@ func (s *Service) Get(id string) (Record, error) {
 	return r, err
 }
 
+// NetnsOf returns the path of a pod's network namespace by its ID; empty for the host's.
+func (s *Service) NetnsOf(id string) (string, error) {
+	r, err := s.Get(id)
+	if err != nil {
+		return "", err
+	}
+	return s.Netns(r), nil
+}
+
 // List returns all sandboxes that are ready or stopped, in no order.
 func (s *Service) List() []Record {
 	var all []Record

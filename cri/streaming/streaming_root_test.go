@@ -58,12 +58,11 @@ func start(t *testing.T, runtime string, args []string, change func(*specs.Spec,
 		t.Fatal(err)
 	}
 
-	process := specs.Process{Cwd: "/", Env: []string{"PATH=/bin"}}
 	n.server, err = streaming.New(streaming.Config{
-		Addr:    "127.0.0.1:0",
-		Monitor: n.client,
-		Process: func(_ context.Context, id string) (specs.Process, error) { return process, nil },
-		Netns:   func(context.Context, string) (string, error) { return n.netns, nil },
+		Addr:       "127.0.0.1:0",
+		Processes:  n.client,
+		Containers: n,
+		Sandboxes:  n,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +80,14 @@ func start(t *testing.T, runtime string, args []string, change func(*specs.Spec,
 
 	return n
 }
+
+// Process is that of all containers.
+func (n *node) Process(context.Context, string) (specs.Process, error) {
+	return specs.Process{Cwd: "/", Env: []string{"PATH=/bin"}}, nil
+}
+
+// NetnsOf is the same for all pods.
+func (n *node) NetnsOf(string) (string, error) { return n.netns, nil }
 
 var idle = []string{"/bin/sleep", "1000"}
 

@@ -245,16 +245,11 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 
 func (p *parts) openStreams() (err error) {
 	p.streams, err = streaming.New(streaming.Config{
-		Addr:    p.cfg.StreamAddr,
-		Monitor: p.monitor,
-		Process: p.containers.Process,
-		Netns:   p.netns,
-		Log:     p.log,
+		Addr:       p.cfg.StreamAddr,
+		Processes:  p.monitor,
+		Containers: p.containers,
+		Sandboxes:  p.sandboxes,
+		Log:        p.log,
 	})
 	return err
-}
-
-func (p *parts) netns(_ context.Context, id string) (string, error) {
-	pod, err := p.sandboxes.Get(id)
-	return p.sandboxes.Netns(pod), err
 }
