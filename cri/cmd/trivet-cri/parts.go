@@ -206,7 +206,7 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 
 func (p *parts) openContainers(ctx context.Context) (err error) {
 	bundles := bundle.New(bundle.Config{
-		SeccompDir: p.cfg.Seccomp,
+		SeccompDir: p.cfg.SeccompDir,
 		Rootfs:     p.roots,
 		Images:     p.images,
 		AppArmor:   apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser"),
