@@ -19,7 +19,8 @@ esac
 exec crun "$@"
 `
 
-// A client that gave up a creation (its deadline passed, or the pod is not wanted any more) removes the pod next.
+// A client that gave up a creation (its deadline passed, or the pod is not wanted any more) removes the pod
+// next.
 func TestPodIsRemovedWithTheContainerThatIsStillBeingCreated(t *testing.T) {
 	n := newNode(t)
 	n.kill()
@@ -27,6 +28,7 @@ func TestPodIsRemovedWithTheContainerThatIsStillBeingCreated(t *testing.T) {
 	if err := os.WriteFile(slow, fmt.Appendf(nil, slowCreate, n.dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
+
 	n.config = fmt.Sprintf("[runtimes.slow]\nprogram = %q\n", slow)
 	n.start()
 	n.pull()
@@ -49,16 +51,20 @@ func TestPodIsRemovedWithTheContainerThatIsStillBeingCreated(t *testing.T) {
 				},
 			},
 		})
+
 		created <- err
 	}()
+
 	eventually(t, func() bool {
 		select {
 		case err := <-created:
 			t.Fatalf("the creation ended: %v", err)
 		default:
 		}
+
 		return isThere(n.dir + "/creating")
 	})
+
 	giveUp()
 	if err := <-created; err == nil {
 		t.Error("a creation succeeded that was given up")
@@ -68,10 +74,15 @@ func TestPodIsRemovedWithTheContainerThatIsStillBeingCreated(t *testing.T) {
 	go func() {
 		_, err := n.pods.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: pod})
 		if err == nil {
-			_, err = n.pods.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod})
+			_, err = n.pods.RemovePodSandbox(
+				t.Context(),
+				&runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod},
+			)
 		}
+
 		removed <- err
 	}()
+
 	eventually(t, func() bool {
 		s, err := n.pods.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: pod})
 		return err != nil || s.Status.State == runtimeapi.PodSandboxState_SANDBOX_NOTREADY
@@ -82,7 +93,13 @@ func TestPodIsRemovedWithTheContainerThatIsStillBeingCreated(t *testing.T) {
 	if err := <-removed; err != nil {
 		t.Error(err)
 	}
-	for _, dir := range []string{"containers/records", "sandboxes/records", "monitor/containers", "oci/slow"} {
+
+	for _, dir := range []string{
+		"containers/records",
+		"sandboxes/records",
+		"monitor/containers",
+		"oci/slow",
+	} {
 		left, err := os.ReadDir(filepath.Join(n.dir, "run", dir))
 		if err != nil || len(left) > 0 {
 			t.Errorf("%s: %v is left, %v", dir, left, err)
@@ -109,10 +126,12 @@ func (n *node) sandboxOf(handler, name string) (string, *runtimeapi.PodSandboxCo
 			},
 		},
 	}
+
 	request := &runtimeapi.RunPodSandboxRequest{Config: box, RuntimeHandler: handler}
 	pod, err := n.pods.RunPodSandbox(n.tb.Context(), request)
 	if err != nil {
 		n.tb.Fatal(err)
 	}
+
 	return pod.PodSandboxId, box
 }
