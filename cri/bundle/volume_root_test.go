@@ -1,16 +1,23 @@
-package main
+package bundle_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/nodetest"
 )
+
+func TestMain(m *testing.M) { os.Exit(nodetest.Main(m)) }
 
 // withVolumes changes an image to one with directories, links and VOLUMEs.
 func withVolumes(t *testing.T) func(root string, config *v1.Config) {
@@ -53,13 +60,13 @@ func withVolumes(t *testing.T) func(root string, config *v1.Config) {
 }
 
 func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
-	n := newNode(t)
-	n.image = pushImage(t, withVolumes(t))
-	n.pull()
-	pod, box := n.sandbox("volumes", nil)
+	n := nodetest.New(t)
+	n.Image = nodetest.PushImage(t, withVolumes(t))
+	n.Pull()
+	pod := n.Sandbox("volumes", nil)
 	data := t.TempDir()
 	start := func(name string) string {
-		return n.run(pod, box, name, []string{"sleep", "1000"}, func(c *runtimeapi.ContainerConfig) {
+		return n.Run(pod, name, []string{"sleep", "1000"}, func(c *runtimeapi.ContainerConfig) {
 			c.Linux.SecurityContext.ReadonlyRootfs = true
 			c.Mounts = []*runtimeapi.Mount{{HostPath: data, ContainerPath: "/mounted"}}
 		})
@@ -72,11 +79,11 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 		{"touch /empty/x /empty/nested/y /made/anew/z /out/x/w && ls /empty", "nested\nx\n"},
 		{"stat -c %a /empty", "1777\n"},
 		{"touch /x 2>/dev/null || echo read-only", "read-only\n"},
-		{"ls /mounted", ""}, // the pod's, not the image's
+		{"ls /mounted", ""},
 		{"cat /proc/1/comm", "sleep\n"},
 		{"grep -c ' /proc ' /proc/mounts", "1\n"},
 	} {
-		if out, code := n.exec(c, step.command); out != step.want || code != 0 {
+		if out, code := n.Exec(c, step.command); out != step.want || code != 0 {
 			t.Errorf("%s: %q, code %d, want %q", step.command, out, code, step.want)
 		}
 	}
@@ -87,82 +94,97 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 
 	// What one wrote, no other sees.
 	other := start("other")
-	if out, _ := n.exec(other, "cat /full/file; ls /empty"); out != "of the image\nnested\n" {
+	if out, _ := n.Exec(other, "cat /full/file; ls /empty"); out != "of the image\nnested\n" {
 		t.Errorf("the next container sees %q", out)
 	}
 
 	// It counts as written by the container, and goes with it, also after a crash.
-	if _, code := n.exec(c, "head -c 3000000 /dev/zero > /empty/large"); code != 0 {
+	if _, code := n.Exec(c, "head -c 3000000 /dev/zero > /empty/large"); code != 0 {
 		t.Fatal("not written")
 	}
 
-	stats, err := n.pods.ContainerStats(t.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: c})
+	stats, err := n.Pods.ContainerStats(t.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: c})
 	if err != nil || stats.Stats.WritableLayer.UsedBytes.Value < 3_000_000 {
 		t.Errorf("written: %v, %v", stats, err)
 	}
 
-	n.kill()
-	n.start()
+	n.Kill()
+	n.Start()
 	for _, id := range []string{c, other} {
-		if err := n.removeContainer(id); err != nil {
+		if err := n.RemoveContainer(id); err != nil {
 			t.Fatal(err)
 		}
 	}
 
-	if left, _ := filepath.Glob(n.dir + "/lib/rootfs/containers/*"); len(left) > 0 {
+	if left, _ := filepath.Glob(n.Dir + "/lib/rootfs/containers/*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
 }
 
-func TestManyVolumesOfAnImageAreRefused(t *testing.T) {
-	n := newNode(t)
-	n.image = pushImage(t, func(_ string, config *v1.Config) {
-		config.Volumes = map[string]struct{}{}
-		for i := range 300 {
-			config.Volumes[fmt.Sprint("/v/", i)] = struct{}{}
-		}
-	})
-
-	n.pull()
-	pod, box := n.sandbox("many", nil)
-	config := &runtimeapi.ContainerConfig{
-		Metadata: &runtimeapi.ContainerMetadata{Name: "app"},
-		Image:    &runtimeapi.ImageSpec{Image: n.image},
-		Command:  []string{"true"},
-		Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
-			NamespaceOptions: box.Linux.SecurityContext.NamespaceOptions,
-		}},
-	}
-
-	request := &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config}
-	_, err := n.pods.CreateContainer(t.Context(), request)
-	if err == nil || !strings.Contains(err.Error(), "300 volumes") {
-		t.Errorf("error %v does not name the number of volumes", err)
-	}
-}
-
-// What others read does not depend on the umask that the server was started with.
+// What containers read does not depend on the umask that the server was started with.
 func TestModesDoNotDependOnTheUmask(t *testing.T) {
-	n := newNode(t)
-	n.pull()
-	n.kill()
-	n.endMonitor()
-	func() {
-		defer unix.Umask(unix.Umask(0o077))
+	n := nodetest.New(t)
+	n.Pull()
+	n.Kill()
+	n.EndMonitor()
+	umask := unix.Umask(0o077)
+	n.Start()
+	unix.Umask(umask)
 
-		n.start()
-	}()
-
-	pod, box := n.sandbox("umask", nil)
-	source := filepath.Join(n.dir, "made-for-a-mount")
-	c := n.run(pod, box, "app", []string{"sleep", "1000"}, func(c *runtimeapi.ContainerConfig) {
+	pod := n.Sandbox("umask", nil)
+	source := filepath.Join(n.Dir, "made-for-a-mount")
+	c := n.Run(pod, "app", []string{"sleep", "1000"}, func(c *runtimeapi.ContainerConfig) {
 		c.Linux.SecurityContext.RunAsUser = &runtimeapi.Int64Value{Value: 1000}
 		c.Mounts = []*runtimeapi.Mount{{HostPath: source, ContainerPath: "/made"}}
 	})
 
 	for _, command := range []string{"cat /etc/resolv.conf", "cat /etc/hostname", "ls /made"} {
-		if _, code := n.exec(c, command); code != 0 {
+		if _, code := n.Exec(c, command); code != 0 {
 			t.Errorf("%s: code %d", command, code)
 		}
+	}
+}
+
+func TestArtifactIsMountedAndNotRun(t *testing.T) {
+	n := nodetest.New(t)
+	n.Pull()
+	artifact := strings.TrimSuffix(n.Image, "busybox:1") + "artifact:1"
+	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	img = mutate.ConfigMediaType(img, "application/vnd.oci.empty.v1+json")
+	img, err := mutate.Append(img, mutate.Addendum{
+		Layer:       static.NewLayer([]byte("weights"), "application/octet-stream"),
+		MediaType:   "application/octet-stream",
+		Annotations: map[string]string{"org.opencontainers.image.title": "model/weights.bin"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	nodetest.WriteImage(t, artifact, img)
+	spec := &runtimeapi.ImageSpec{Image: artifact}
+	if _, err := n.Images.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: spec}); err != nil {
+		t.Fatal(err)
+	}
+
+	pod := n.Sandbox("artifact", nil)
+	command := []string{"cat", "/whole/model/weights.bin", "/part/weights.bin"}
+	id := n.Run(pod, "reader", command, func(c *runtimeapi.ContainerConfig) {
+		c.Mounts = []*runtimeapi.Mount{
+			{ContainerPath: "/whole", Image: spec, Readonly: true},
+			{ContainerPath: "/part", Image: spec, Readonly: true, ImageSubPath: "model"},
+		}
+	})
+
+	n.AwaitExit(id)
+	log, err := os.ReadFile(n.Dir + "/logs/reader.log")
+	if err != nil || strings.Count(string(log), "weights") != 2 {
+		t.Errorf("log %q, %v", log, err)
+	}
+
+	config := n.Container(pod, "main", nil)
+	config.Image = spec
+	_, err = n.CreateContainer(t.Context(), pod, config)
+	if err == nil || !strings.Contains(err.Error(), "OCI artifact") {
+		t.Errorf("container of an artifact: %v", err)
 	}
 }
