@@ -1,14 +1,11 @@
 package streaming_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,144 +17,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
-	"github.com/trivet-node/trivet/cri/streaming"
-	"github.com/trivet-node/trivet/internal/namespace"
-	"github.com/trivet-node/trivet/internal/testenv"
 )
-
-func TestMain(m *testing.M) { os.Exit(monitortest.Main(m)) }
-
-// node is a monitor, a streaming server, and one container named "c".
-type node struct {
-	*monitortest.Env
-	client *monitor.Client
-	server *streaming.Server
-	netns  string
-}
-
-func start(t *testing.T, runtime string, args []string, change func(*specs.Spec, *monitor.Container)) *node {
-	t.Helper()
-	n := &node{Env: monitortest.New(t)}
-	var err error
-	if n.client, err = monitor.Connect(t.Context(), n.Config); err != nil {
-		t.Fatal(err)
-	}
-
-	t.Cleanup(func() { n.client.Close() })
-	c := n.Container(t, "c", n.Runtime(t, runtime), args, change)
-	if _, err := n.client.Create(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-
-	t.Cleanup(func() {
-		if err := n.client.Delete(context.WithoutCancel(t.Context()), "c"); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := n.client.Start(t.Context(), "c"); err != nil {
-		t.Fatal(err)
-	}
-
-	n.server, err = streaming.New(streaming.Config{
-		Addr:       "127.0.0.1:0",
-		Processes:  n.client,
-		Containers: n,
-		Sandboxes:  n,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- n.server.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-
-	return n
-}
-
-// Process is that of all containers.
-func (n *node) Process(context.Context, string) (specs.Process, error) {
-	return specs.Process{Cwd: "/", Env: []string{"PATH=/bin"}}, nil
-}
-
-// NetnsOf is the same for all pods.
-func (n *node) NetnsOf(string) (string, error) { return n.netns, nil }
-
-var idle = []string{"/bin/sleep", "1000"}
-
-func sh(script string) []string { return []string{"/bin/sh", "-c", script} }
-
-func runtimes(t *testing.T, f func(t *testing.T, runtime string)) {
-	for _, name := range []string{"crun", "runc"} {
-		t.Run(name, func(t *testing.T) { f(t, name) })
-	}
-}
-
-func TestExecSync(t *testing.T) {
-	runtimes(t, func(t *testing.T, runtime string) {
-		n := start(t, runtime, idle, nil)
-		r, err := n.server.ExecSync(t.Context(), "c", sh("echo out; echo err >&2; exit 3"), time.Minute)
-		if err != nil || string(r.Stdout) != "out\n" || string(r.Stderr) != "err\n" || r.Exit.Code != 3 {
-			t.Errorf("got %+v, %v", r, err)
-		}
-
-		r, err = n.server.ExecSync(t.Context(), "c", sh("kill -9 $$"), 0)
-		if err != nil || r.Exit.Code != 137 {
-			t.Errorf("got %+v, %v, want 137", r, err)
-		}
-
-		if _, err = n.server.ExecSync(t.Context(), "c", []string{"/bin/absent"}, 0); err == nil ||
-			!strings.Contains(err.Error(), "absent") {
-			t.Errorf("error %v does not name the program", err)
-		}
-
-		r, err = n.server.ExecSync(t.Context(), "c", sh("sleep 1000 & echo started"), 10*time.Second)
-		if err != nil || string(r.Stdout) != "started\n" {
-			t.Errorf("a process left behind: got %+v, %v", r, err)
-		}
-	})
-}
-
-func TestExecSyncTimeoutKillsTheTree(t *testing.T) {
-	n := start(t, "crun", idle, nil)
-	_, err := n.server.ExecSync(
-		t.Context(),
-		"c",
-		sh("sh -c 'sleep 4242 & sleep 4242; true' ; true"),
-		300*time.Millisecond,
-	)
-	if !errors.Is(err, streaming.ErrTimeout) {
-		t.Errorf("error %v, want a timeout", err)
-	}
-
-	monitortest.Eventually(t, func() error {
-		r, err := n.server.ExecSync(t.Context(), "c", sh("ps | grep -c '[s]leep 4242'"), time.Minute)
-		if err != nil || strings.TrimSpace(string(r.Stdout)) != "0" {
-			return fmt.Errorf("still running: %s, %v", r.Stdout, err)
-		}
-
-		return nil
-	})
-}
-
-func TestExecSyncOutputIsCapped(t *testing.T) {
-	n := start(t, "crun", idle, nil)
-	r, err := n.server.ExecSync(
-		t.Context(),
-		"c",
-		sh("head -c 12000000 /dev/zero; head -c 12000000 /dev/zero >&2"),
-		time.Minute,
-	)
-	if err != nil || len(r.Stdout) != 12_000_000 || len(r.Stdout)+len(r.Stderr) != streaming.MaxOutput {
-		t.Errorf("got %d and %d bytes, %v", len(r.Stdout), len(r.Stderr), err)
-	}
-}
 
 // streams are a client's ends of a SPDY connection.
 type streams struct{ stdin, stdout, stderr, resize, status httpstream.Stream }
@@ -194,16 +54,26 @@ func dial(t *testing.T, url string, want ...string) (httpstream.Connection, *str
 			t.Fatal(err)
 		}
 
-		*map[string]*httpstream.Stream{
-			"stdin":  &s.stdin,
-			"stdout": &s.stdout,
-			"stderr": &s.stderr,
-			"resize": &s.resize,
-			"error":  &s.status,
-		}[kind] = stream
+		s.set(kind, stream)
 	}
 
 	return conn, s
+}
+
+// set keeps a stream by the kind that the protocol names.
+func (s *streams) set(kind string, stream httpstream.Stream) {
+	switch kind {
+	case "stdin":
+		s.stdin = stream
+	case "stdout":
+		s.stdout = stream
+	case "stderr":
+		s.stderr = stream
+	case "resize":
+		s.resize = stream
+	case "error":
+		s.status = stream
+	}
 }
 
 func read(t *testing.T, s io.Reader) string {
@@ -381,102 +251,6 @@ func TestAttachSurvivesTheMonitorAndStdinOnceEnds(t *testing.T) {
 	if exit, err := n.client.Wait(t.Context(), "c"); err != nil || exit.Code != 6 {
 		t.Errorf("exit %+v, %v", exit, err)
 	}
-}
-
-func TestPortForward(t *testing.T) {
-	n := start(t, "crun", idle, nil)
-	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
-		n.netns = testenv.Netns(t)
-		port := echoServer(t, n.netns, address)
-		resp, err := n.server.PortForward(&runtimeapi.PortForwardRequest{
-			PodSandboxId: "p",
-			Port:         []int32{int32(port)},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := forward(t, resp.Url, port, "hello"); got != "hello" {
-			t.Errorf("%s: got %q", address, got)
-		}
-	}
-}
-
-// echoServer listens inside a network namespace and sends back what one client sends.
-func echoServer(t *testing.T, netns, address string) int {
-	t.Helper()
-	var l net.Listener
-	err := namespace.Do(func() (err error) {
-		if err := loopbackUp(); err != nil {
-			return err
-		}
-
-		l, err = net.Listen("tcp", address)
-		return err
-	}, netns)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	t.Cleanup(func() { l.Close() })
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-
-		io.Copy(conn, conn)
-	}()
-
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-func forward(t *testing.T, url string, port int, text string) string {
-	t.Helper()
-	rt, err := spdy.NewRoundTripper(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	req.Header.Set(httpstream.HeaderProtocolVersion, "portforward.k8s.io")
-	resp, err := (&http.Client{Transport: rt}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-
-	conn, err := rt.NewConnection(resp)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-
-	headers := http.Header{"Port": {fmt.Sprint(port)}, "Requestid": {"1"}, "Streamtype": {"error"}}
-	errors, err := conn.CreateStream(headers)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	errors.Close()
-	headers.Set("Streamtype", "data")
-	data, err := conn.CreateStream(headers)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	io.WriteString(data, text)
-	data.Close()
-	got := read(t, data)
-	if msg := read(t, errors); msg != "" {
-		t.Error(msg)
-	}
-
-	return got
 }
 
 func TestSlowClientGetsAllOutputOfAnEndedCommand(t *testing.T) {
