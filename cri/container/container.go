@@ -90,7 +90,7 @@ type Config struct {
 	// CgroupV2 says that the node has cgroup v2 alone.
 	CgroupV2 bool
 
-	// Events is told of every change of a container.
+	// Events gets an event for every change that clients see.
 	Events *event.Hub
 
 	Log *slog.Logger

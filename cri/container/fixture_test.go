@@ -46,7 +46,7 @@ func open(t *testing.T) *fixture {
 	}
 
 	f.pod = pod
-	f.told()
+	f.published()
 	return f
 }
 
@@ -129,8 +129,8 @@ func (f *fixture) check(id string, state life.State, reason string, code int) {
 	}
 }
 
-// told returns the types of the events until now, in words.
-func (f *fixture) told() string {
+// published returns the types of the events until now, in words.
+func (f *fixture) published() string {
 	names := map[event.Type]string{
 		event.Created: "created",
 		event.Started: "started",

@@ -56,8 +56,8 @@ func TestContainerIsCreatedStartedStoppedAndRemoved(t *testing.T) {
 	if _, err := f.Get(id); !errors.Is(err, record.ErrNotFound) || len(f.left()) > 0 {
 		t.Errorf("after the removal: %v; left: %v", err, f.left())
 	}
-	if told := f.told(); told != "created started stopped deleted" {
-		t.Errorf("events %s", told)
+	if got := f.published(); got != "created started stopped deleted" {
+		t.Errorf("events %s", got)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestStepsBeforeOneThatFailsAreUndone(t *testing.T) {
 			if _, err := f.Create(t.Context(), f.pod, config("app")); !errors.Is(err, errBroken) {
 				t.Fatalf("error %v", err)
 			}
-			if len(f.left()) > 0 || len(f.List()) > 0 || f.told() != "" {
+			if len(f.left()) > 0 || len(f.List()) > 0 || f.published() != "" {
 				t.Errorf("left: %v, listed: %v", f.left(), f.List())
 			}
 		})
@@ -242,8 +242,8 @@ func TestContainerThatNeverStartedIsRemovedWithoutAnEnd(t *testing.T) {
 	if err := f.Remove(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if told := f.told(); told != "created deleted" {
-		t.Errorf("events %s", told)
+	if got := f.published(); got != "created deleted" {
+		t.Errorf("events %s", got)
 	}
 
 	// A removal that is cut off after the process was killed.
@@ -273,8 +273,8 @@ func TestExitThatComesBeforeTheCreationIsRecordedIsNotLost(t *testing.T) {
 	}
 	id := f.create("app")
 	f.check(id, life.Exited, "OOMKilled", 137)
-	if told := f.told(); told != "stopped" {
-		t.Errorf("events %s", told)
+	if got := f.published(); got != "stopped" {
+		t.Errorf("events %s", got)
 	}
 	if err := f.Start(t.Context(), id); !errors.Is(err, life.ErrExited) {
 		t.Errorf("start: %v", err)

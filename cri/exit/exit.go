@@ -20,13 +20,13 @@ type Monitor interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// Containers are told of their exits.
+// Containers record the exits of containers.
 type Containers interface {
 	Ended(e monitor.Exit)
 	Known(id string) bool
 }
 
-// Sandboxes are told of the exits of their inits.
+// Sandboxes record the exits of inits.
 type Sandboxes interface {
 	InitEnded(id string) (wasReady bool, err error)
 	Known(id string) bool

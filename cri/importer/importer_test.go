@@ -146,7 +146,7 @@ func TestServerEndsThoughAClientStalls(t *testing.T) {
 	end()
 	begin.Close()
 	if err := <-sent; err == nil {
-		t.Error("the client was told of success")
+		t.Error("the client takes the import for a success")
 	}
 }
 

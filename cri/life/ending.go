@@ -31,7 +31,7 @@ type Ending struct {
 	At      time.Time
 }
 
-// Ended returns the ending that an exit is told as.
+// Ended returns the ending that an exit is reported as.
 func Ended(e monitor.Exit) Ending {
 	end := Ending{Code: e.Code, At: e.At}
 	switch {

@@ -77,7 +77,7 @@ func TestSandboxesAtTheStartOfTheServer(t *testing.T) {
 	}
 }
 
-func TestExitsAreToldWithReasonAndCode(t *testing.T) {
+func TestExitsAreReportedWithReasonAndCode(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		exit monitor.Exit

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// plugin is a CNI plugin that keeps one file per pod that it joined, and a copy of what it was told to
+// plugin is a CNI plugin that keeps one file per pod that it joined, and a copy of what it was asked to
 // collect. The files fail-ADD, fail-DEL and fail-STATUS make the call fail.
 const plugin = `#!/bin/sh
 input=$(cat)

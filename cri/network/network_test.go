@@ -86,7 +86,7 @@ func TestPodIsJoinedWithItsPortsAndReleased(t *testing.T) {
 		t.Fatalf("addresses %v, %v", ips, err)
 	}
 
-	told, err := os.ReadFile(f.path("joined/pod"))
+	input, err := os.ReadFile(f.path("joined/pod"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,8 +97,8 @@ func TestPodIsJoinedWithItsPortsAndReleased(t *testing.T) {
 		`"hostPort":80`,
 		"192.0.2.1",
 	} {
-		if !strings.Contains(string(told), want) {
-			t.Errorf("the plugin is not told %s: %s", want, told)
+		if !strings.Contains(string(input), want) {
+			t.Errorf("the input of the plugin has no %s: %s", want, input)
 		}
 	}
 

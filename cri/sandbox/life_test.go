@@ -61,8 +61,8 @@ func (f *fixture) state(id string) life.SandboxState {
 	return r.State
 }
 
-// told returns the types of the events until now.
-func (f *fixture) told() []event.Type {
+// published returns the types of the events until now.
+func (f *fixture) published() []event.Type {
 	var all []event.Type
 	for len(f.events) > 0 {
 		e := <-f.events
@@ -116,8 +116,8 @@ func TestSandboxIsMadeStoppedAndRemoved(t *testing.T) {
 	}
 
 	want := []event.Type{event.Started, event.Stopped, event.Deleted}
-	if told := f.told(); !slices.Equal(told, want) {
-		t.Errorf("events %v, want %v", told, want)
+	if got := f.published(); !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
 	}
 }
 
@@ -135,7 +135,7 @@ func TestStepsBeforeOneThatFailsAreUndone(t *testing.T) {
 			if left := append(f.machine.Left(), f.files()...); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
-			if len(f.List()) > 0 || len(f.told()) > 0 {
+			if len(f.List()) > 0 || len(f.published()) > 0 {
 				t.Errorf("clients see a sandbox that was never ready: %v", f.List())
 			}
 		})
@@ -220,7 +220,7 @@ func TestBrokenNetworkHoldsNothingButItself(t *testing.T) {
 func TestSandboxWhoseInitEndsIsNotReady(t *testing.T) {
 	f := open(t)
 	id := f.run(sandboxtest.Pod("web", true))
-	f.told()
+	f.published()
 	for _, want := range []bool{true, false} {
 		if wasReady, err := f.InitEnded(id); err != nil || wasReady != want {
 			t.Errorf("was ready: %t, %v", wasReady, err)
@@ -230,8 +230,8 @@ func TestSandboxWhoseInitEndsIsNotReady(t *testing.T) {
 	if f.state(id) != life.Stopped {
 		t.Errorf("state %s", f.state(id))
 	}
-	if told := f.told(); !slices.Equal(told, []event.Type{event.Stopped}) {
-		t.Errorf("events %v", told)
+	if got := f.published(); !slices.Equal(got, []event.Type{event.Stopped}) {
+		t.Errorf("events %v", got)
 	}
 	if _, err := f.InitEnded("of no sandbox"); err != nil {
 		t.Errorf("exit of an unknown init: %v", err)

@@ -100,7 +100,7 @@ type Config struct {
 	UnprivilegedPorts bool
 	UnprivilegedICMP  bool
 
-	// Events is told of every change of a sandbox.
+	// Events gets an event for every change that clients see.
 	Events *event.Hub
 
 	Log *slog.Logger

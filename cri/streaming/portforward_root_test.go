@@ -132,7 +132,7 @@ func TestInputThatThePodDoesNotReadStopsNoOtherConnection(t *testing.T) {
 		}()
 
 		if got := read(t, problems); !strings.Contains(got, "pod p") {
-			t.Errorf("the client is told %q", got)
+			t.Errorf("the client gets the error %q", got)
 		}
 
 		short, problems := connection(t, conn, port, 2*i+1)

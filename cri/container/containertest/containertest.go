@@ -99,7 +99,7 @@ func (n *Node) LoseProcess(id string) {
 	delete(n.processes, id)
 }
 
-// End ends a process with an exit that nobody is told of, as while no server runs.
+// End ends a process with an exit that is not reported, as while no server runs.
 func (n *Node) End(e monitor.Exit) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
