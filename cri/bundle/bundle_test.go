@@ -126,7 +126,7 @@ func TestBundleHasTheProcessThatWasAskedFor(t *testing.T) {
 }
 
 func TestBundlesThatCannotBeMadeSayWhy(t *testing.T) {
-	for want, change := range map[string]func(*Request){
+	cases := map[string]func(*Request){
 		"image volume /model": func(r *Request) {
 			r.Container.Mounts = []*runtimeapi.Mount{
 				{ContainerPath: "/model", Image: &runtimeapi.ImageSpec{Image: "absent"}},
@@ -154,7 +154,9 @@ func TestBundlesThatCannotBeMadeSayWhy(t *testing.T) {
 				r.Image.Config.Config.Volumes[fmt.Sprint("/v/", i)] = struct{}{}
 			}
 		},
-	} {
+	}
+
+	for want, change := range cases {
 		m, _ := maker(t)
 		req := request(t)
 		change(&req)

@@ -92,13 +92,28 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 		t.Error("a volume was made outside the container")
 	}
 
-	// What one wrote, no other sees.
+	// What one wrote, no other sees, and both end.
 	other := start("other")
 	if out, _ := n.Exec(other, "cat /full/file; ls /empty"); out != "of the image\nnested\n" {
 		t.Errorf("the next container sees %q", out)
 	}
 
-	// It counts as written by the container, and goes with it, also after a crash.
+	for _, id := range []string{c, other} {
+		if err := n.RemoveContainer(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	if left, _ := filepath.Glob(n.Dir + "/lib/rootfs/containers/*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestVolumesOfAnImageCountAsWrittenByTheContainer(t *testing.T) {
+	n := nodetest.New(t)
+	n.Image = nodetest.PushImage(t, withVolumes(t))
+	n.Pull()
+	c := n.Run(n.Sandbox("volumes", nil), "one", []string{"sleep", "1000"}, nil)
 	if _, code := n.Exec(c, "head -c 3000000 /dev/zero > /empty/large"); code != 0 {
 		t.Fatal("not written")
 	}
@@ -108,14 +123,12 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 		t.Errorf("written: %v, %v", stats, err)
 	}
 
+	// They are removed with the container, also after a crash.
 	n.Kill()
 	n.Start()
-	for _, id := range []string{c, other} {
-		if err := n.RemoveContainer(id); err != nil {
-			t.Fatal(err)
-		}
+	if err := n.RemoveContainer(c); err != nil {
+		t.Fatal(err)
 	}
-
 	if left, _ := filepath.Glob(n.Dir + "/lib/rootfs/containers/*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}

@@ -15,36 +15,14 @@ import (
 
 func TestEventsAreOfChangesThatClientsSee(t *testing.T) {
 	at := time.Unix(1, 0)
+	var never time.Time
 	half := &Record{ID: "c"}
-	created := &Record{ID: "c", Complete: true, Created: at}
-	discarded := &Record{
-		ID:        "c",
-		Complete:  true,
-		Discarded: true,
-		Created:   at,
-	}
-
-	running := &Record{
-		ID:       "c",
-		Complete: true,
-		State:    life.Running,
-		Started:  at,
-	}
-
-	exited := &Record{
-		ID:       "c",
-		Complete: true,
-		State:    life.Exited,
-		Started:  at,
-		Finished: at,
-	}
-
-	neverRan := &Record{
-		ID:       "c",
-		Complete: true,
-		State:    life.Exited,
-		Finished: at,
-	}
+	created := visibleRecord(life.Created, never, never)
+	discarded := visibleRecord(life.Created, never, never)
+	discarded.Discarded = true
+	running := visibleRecord(life.Running, at, never)
+	exited := visibleRecord(life.Exited, at, at)
+	neverRan := visibleRecord(life.Exited, never, at)
 
 	const none = event.Type(-1)
 	for _, c := range []struct {
@@ -72,6 +50,17 @@ func TestEventsAreOfChangesThatClientsSee(t *testing.T) {
 		if e.Type != c.want || ok && (e.ID != "c" || e.At != at) {
 			t.Errorf("%s: %+v, want type %d", c.name, e, c.want)
 		}
+	}
+}
+
+func visibleRecord(state life.State, started, finished time.Time) *Record {
+	return &Record{
+		ID:       "c",
+		State:    state,
+		Complete: true,
+		Created:  time.Unix(1, 0),
+		Started:  started,
+		Finished: finished,
 	}
 }
 

@@ -21,9 +21,9 @@ esac
 exec crun "$@"
 `
 
-// A client that gave up a creation (its deadline passed, or the pod is not wanted any more) removes the pod
-// next.
-func TestPodIsRemovedWithTheContainerThatIsStillBeingCreated(t *testing.T) {
+// slowNode returns a node with the handler slow.
+func slowNode(t *testing.T) *nodetest.Node {
+	t.Helper()
 	n := nodetest.New(t)
 	n.Kill()
 	slow := n.Dir + "/slow"
@@ -34,7 +34,13 @@ func TestPodIsRemovedWithTheContainerThatIsStillBeingCreated(t *testing.T) {
 	n.Config = fmt.Sprintf("[runtimes.slow]\nprogram = %q\n", slow)
 	n.Start()
 	n.Pull()
+	return n
+}
 
+// A client that gave up a creation (its deadline passed, or the pod is not wanted any more) removes the pod
+// next.
+func TestPodIsRemovedWithTheContainerThatIsStillBeingCreated(t *testing.T) {
+	n := slowNode(t)
 	pod := n.SandboxOf("slow", "unfinished", nil)
 	ctx, giveUp := context.WithCancel(t.Context())
 	created := make(chan error, 1)

@@ -22,7 +22,9 @@ func TestContainersOutliveTheServer(t *testing.T) {
 
 func TestEndsThatNoServerHasSeenAreRecorded(t *testing.T) {
 	f := open(t)
-	ended, lost, waiting := f.run("ended"), f.run("lost"), f.create("waiting")
+	ended := f.run("ended")
+	lost := f.run("lost")
+	waiting := f.create("waiting")
 	at := time.Unix(1_700_000_000, 0)
 	f.node.End(monitor.Exit{ID: ended, Code: 7, At: at})
 	f.node.End(monitor.Exit{

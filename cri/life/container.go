@@ -1,6 +1,6 @@
 // Package life decides what follows in the lives of pod sandboxes and their containers: what becomes of one
-// at the start of the server, what a call may do with it, and how an exit is reported. It is pure: the clock, the
-// kernel and the records are cri/sandbox's and cri/container's, which carry out what is decided here.
+// at the start of the server, what a call may do with it, and how an exit is reported. It is pure: the clock,
+// the kernel and the records are cri/sandbox's and cri/container's, which carry out what is decided here.
 package life
 
 import (

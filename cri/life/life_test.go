@@ -147,7 +147,7 @@ func TestExitOfAContainerThatWasDiscardedIsNotRecorded(t *testing.T) {
 }
 
 func TestWhatStartDoes(t *testing.T) {
-	for _, c := range []struct {
+	cases := []struct {
 		name      string
 		container life.Container
 		step      life.StartStep
@@ -164,7 +164,9 @@ func TestWhatStartDoes(t *testing.T) {
 		},
 		{"discarded", life.Container{Discarded: true, Refused: true}, life.StartNothing, life.ErrDiscarded},
 		{"refused", life.Container{Refused: true}, life.StartFails, nil},
-	} {
+	}
+
+	for _, c := range cases {
 		step, err := life.Start(c.container)
 		if step != c.step || !errors.Is(err, c.err) {
 			t.Errorf("%s: step %d, %v; want %d, %v", c.name, step, err, c.step, c.err)

@@ -21,45 +21,18 @@ func TestPodWhoseSharedInitEndsIsNotReady(t *testing.T) {
 	n.Pull()
 	pod := n.Sandbox("init", nodetest.SharePID)
 	c := n.Run(pod, "app", []string{"sleep", "1000"}, nil)
-	stream, err := n.Pods.GetContainerEvents(t.Context(), &runtimeapi.GetEventsRequest{})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	stopped := make(chan struct{})
-	go func() {
-		for e, err := stream.Recv(); err == nil; e, err = stream.Recv() {
-			if e.ContainerId == pod.ID &&
-				e.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT {
-				close(stopped)
-				return
-			}
-		}
-	}()
-
 	if out, _ := n.Exec(c, "cat /proc/1/comm"); strings.TrimSpace(out) != "pause" {
 		t.Fatalf("process 1 is %q", out)
 	}
 
 	// This command is killed with the namespace, so an error is as good as none.
-	_, err = n.Pods.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{
+	_, err := n.Pods.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{
 		ContainerId: c,
 		Cmd:         []string{"sh", "-c", "kill 1; sleep 1000"},
 	})
 
 	t.Log(err)
-	nodetest.Eventually(t, func() bool {
-		select {
-		case <-stopped:
-			return true
-		default:
-			return false
-		}
-	})
-	if state, _ := n.PodStatus(pod.ID); state != runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
-		t.Errorf("state %s", state)
-	}
-
+	awaitNotReady(t, n, pod)
 	n.AwaitExit(c)
 	_, err = n.CreateContainer(t.Context(), pod, n.Container(pod, "late", []string{"true"}))
 	if status.Code(err) != codes.FailedPrecondition {
@@ -70,17 +43,24 @@ func TestPodWhoseSharedInitEndsIsNotReady(t *testing.T) {
 	if again.ID == pod.ID {
 		t.Fatal("the pod got the same sandbox again")
 	}
+}
 
-	// Its init may also end while no server runs.
-	_, initPid := n.PodStatus(again.ID)
+func TestPodWhoseSharedInitEndsWithoutAServerIsNotReady(t *testing.T) {
+	n := nodetest.New(t)
+	pod := n.Sandbox("init", nodetest.SharePID)
+	_, initPid := n.PodStatus(pod.ID)
 	n.Kill()
 	if err := syscall.Kill(initPid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-
 	n.Start()
+	awaitNotReady(t, n, pod)
+}
+
+func awaitNotReady(t *testing.T, n *nodetest.Node, pod nodetest.Pod) {
+	t.Helper()
 	nodetest.Eventually(t, func() bool {
-		state, _ := n.PodStatus(again.ID)
+		state, _ := n.PodStatus(pod.ID)
 		return state == runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 	})
 }

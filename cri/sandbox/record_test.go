@@ -15,7 +15,7 @@ import (
 func TestEventsAreOfChangesThatClientsSee(t *testing.T) {
 	record := func(s life.SandboxState) *Record { return &Record{ID: "s", State: s} }
 	const none = event.Type(-1)
-	for _, c := range []struct {
+	cases := []struct {
 		name          string
 		before, after *Record
 		want          event.Type
@@ -28,7 +28,9 @@ func TestEventsAreOfChangesThatClientsSee(t *testing.T) {
 		{"its network is released", record(life.Stopped), record(life.Stopped), none},
 		{"removed", record(life.Stopped), nil, event.Deleted},
 		{"removed while it was ready", record(life.Ready), nil, event.Deleted},
-	} {
+	}
+
+	for _, c := range cases {
 		now := time.Unix(1, 0)
 		e, ok := changed(c.before, c.after, now)
 		if !ok {

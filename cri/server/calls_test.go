@@ -134,6 +134,36 @@ func TestPodWhoseContainerCannotBeRemovedIsKept(t *testing.T) {
 	}
 }
 
+// awaitEvents makes pods until a stream shows an event, so that it does not miss any after that.
+func (f *fixture) awaitEvents(stream runtimeapi.RuntimeService_GetContainerEventsClient) {
+	f.tb.Helper()
+	first := make(chan error, 1)
+	go func() {
+		_, err := stream.Recv()
+		first <- err
+	}()
+
+	for attempt := uint32(0); ; attempt++ {
+		config := sandboxtest.Pod("early", false)
+		config.Metadata.Attempt = attempt
+		request := &runtimeapi.RunPodSandboxRequest{Config: config}
+		if _, err := f.RunPodSandbox(f.tb.Context(), request); err != nil {
+			f.tb.Fatal(err)
+		}
+
+		select {
+		case err := <-first:
+			if err != nil {
+				f.tb.Fatal(err)
+			}
+
+			return
+
+		default:
+		}
+	}
+}
+
 func TestEventsShowTheWholePod(t *testing.T) {
 	f := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -144,32 +174,7 @@ func TestEventsShowTheWholePod(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The stream is open once it shows an event: pods are made until one comes.
-	first := make(chan *runtimeapi.ContainerEventResponse)
-	go func() {
-		e, err := stream.Recv()
-		if err != nil {
-			t.Error(err)
-		}
-
-		first <- e
-	}()
-
-	opened := false
-	for attempt := uint32(0); !opened; attempt++ {
-		config := sandboxtest.Pod("early", false)
-		config.Metadata.Attempt = attempt
-		if _, err := f.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config}); err != nil {
-			t.Fatal(err)
-		}
-
-		select {
-		case <-first:
-			opened = true
-		default:
-		}
-	}
-
+	f.awaitEvents(stream)
 	ids := f.run("web", "main")
 	types := ""
 	for {
@@ -234,7 +239,9 @@ func TestCodesReachTheClient(t *testing.T) {
 	if _, err := f.PortForward(ctx, forward); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("port-forward to a stopped pod: %v", err)
 	}
-	if _, err := f.CheckpointContainer(ctx, &runtimeapi.CheckpointContainerRequest{}); status.Code(err) != codes.Unimplemented {
+
+	_, err = f.CheckpointContainer(ctx, &runtimeapi.CheckpointContainerRequest{})
+	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("a call that is not served: %v", err)
 	}
 }
@@ -341,7 +348,8 @@ func TestImagesArePulledShownAndRemoved(t *testing.T) {
 		}
 	}
 
-	if _, err := f.images.PullImage(ctx, &runtimeapi.PullImageRequest{}); status.Code(err) != codes.InvalidArgument {
+	_, err = f.images.PullImage(ctx, &runtimeapi.PullImageRequest{})
+	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("no name: %v", err)
 	}
 }

@@ -25,7 +25,7 @@ import (
 )
 
 func TestErrorsHaveTheirCodes(t *testing.T) {
-	for _, c := range []struct {
+	cases := []struct {
 		err  error
 		want codes.Code
 	}{
@@ -43,7 +43,9 @@ func TestErrorsHaveTheirCodes(t *testing.T) {
 		{unix.ENOSPC, codes.ResourceExhausted},
 		{errors.New("anything else"), codes.Unknown},
 		{status.Error(codes.DataLoss, "chosen before"), codes.DataLoss},
-	} {
+	}
+
+	for _, c := range cases {
 		err := c.err
 		if err != nil && status.Code(err) == codes.Unknown {
 			err = fmt.Errorf("create container x: %w", err)
@@ -118,7 +120,11 @@ func TestEachFailedCallIsLoggedOnceWithItsObject(t *testing.T) {
 		}
 
 		for _, want := range []string{
-			"level=" + c.level, "method=" + c.method, "object=" + c.object, "code=NotFound", "container c1: not found",
+			"level=" + c.level,
+			"method=" + c.method,
+			"object=" + c.object,
+			"code=NotFound",
+			"container c1: not found",
 		} {
 			if !strings.Contains(line, want) {
 				t.Errorf("%s: %q is not in %q", c.method, want, line)

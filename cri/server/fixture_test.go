@@ -136,9 +136,13 @@ func (f *fixture) run(pod string, containers ...string) []string {
 				Metadata: &runtimeapi.ContainerMetadata{Name: name},
 				Image:    &runtimeapi.ImageSpec{Image: "registry.example/app:1"},
 				Labels:   map[string]string{"app": pod},
-				Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
-					NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
-				}},
+				Linux: &runtimeapi.LinuxContainerConfig{
+					SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
+						NamespaceOptions: &runtimeapi.NamespaceOption{
+							Pid: runtimeapi.NamespaceMode_CONTAINER,
+						},
+					},
+				},
 			},
 		})
 		if err != nil {

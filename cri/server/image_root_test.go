@@ -15,15 +15,9 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// TestRealImages pulls and mounts every image that TRIVET_TEST_IMAGES names (separated by spaces) through the
-// mirrors in TRIVET_TEST_HOSTS.
-func TestRealImages(t *testing.T) {
-	names := strings.Fields(os.Getenv("TRIVET_TEST_IMAGES"))
-	if len(names) == 0 {
-		t.Skip("TRIVET_TEST_IMAGES names no image")
-	}
-
-	testenv.Root(t)
+// store returns an image store, which pulls through the mirrors in TRIVET_TEST_HOSTS, and root file systems.
+func store(t *testing.T) (*image.Store, *rootfs.Manager) {
+	t.Helper()
 	dir := testenv.ShortDir(t)
 	hosts := os.Getenv("TRIVET_TEST_HOSTS")
 	images, err := image.Open(image.Config{
@@ -44,6 +38,18 @@ func TestRealImages(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	return images, roots
+}
+
+// TestRealImages pulls and mounts every image that TRIVET_TEST_IMAGES names (separated by spaces).
+func TestRealImages(t *testing.T) {
+	names := strings.Fields(os.Getenv("TRIVET_TEST_IMAGES"))
+	if len(names) == 0 {
+		t.Skip("TRIVET_TEST_IMAGES names no image")
+	}
+
+	testenv.Root(t)
+	images, roots := store(t)
 	client := runtimeapi.NewImageServiceClient(serve(t, server.Config{Images: images, Layers: roots}))
 	for i, name := range names {
 		spec := &runtimeapi.ImageSpec{Image: name}

@@ -35,7 +35,9 @@ func TestPipesCarryInputAndOutput(t *testing.T) {
 	}
 
 	// The process has ends of its own, as after an exec.
-	processIn, processOut, processErr := copyOf(t, stdin), copyOf(t, out), copyOf(t, errOut)
+	processIn := copyOf(t, stdin)
+	processOut := copyOf(t, out)
+	processErr := copyOf(t, errOut)
 	p.start()
 	input, err := io.ReadAll(processIn)
 	if err != nil || string(input) != "hello" {

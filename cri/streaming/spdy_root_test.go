@@ -122,7 +122,14 @@ func TestExecOverSPDY(t *testing.T) {
 
 // sized waits for the size that a test sets: it comes on a stream of its own, before or after the command
 // starts.
-const sized = `for i in $(seq 400); do [ "$(stty size)" = "43 132" ] && break; sleep 0.05; done; stty size; read x; echo got $x`
+const sized = `
+for i in $(seq 400); do
+	[ "$(stty size)" = "43 132" ] && break
+	sleep 0.05
+done
+stty size
+read x
+echo got $x`
 
 func TestExecWithTerminalOverSPDY(t *testing.T) {
 	runtimes(t, func(t *testing.T, runtime string) {
@@ -180,12 +187,37 @@ func TestClientThatGoesHangsUpItsTerminal(t *testing.T) {
 	monitortest.Eventually(t, count("0"))
 }
 
+// linesOf sends the lines of a stream until it ends.
+func linesOf(r io.Reader) <-chan string {
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+
+		buf := make([]byte, 4096)
+		for {
+			n, err := r.Read(buf)
+			for line := range strings.Lines(string(buf[:n])) {
+				lines <- strings.TrimSpace(line)
+			}
+
+			if err != nil {
+				return
+			}
+		}
+	}()
+
+	return lines
+}
+
 func TestAttachSurvivesTheMonitorAndStdinOnceEnds(t *testing.T) {
 	n := start(
 		t,
 		"crun",
 		sh("while read x; do echo got $x; done; echo end; exit 6"),
-		func(_ *specs.Spec, c *monitor.Container) { c.Stdin, c.StdinOnce = true, true },
+		func(_ *specs.Spec, c *monitor.Container) {
+			c.Stdin = true
+			c.StdinOnce = true
+		},
 	)
 
 	resp, err := n.server.Attach(&runtimeapi.AttachRequest{
@@ -199,23 +231,7 @@ func TestAttachSurvivesTheMonitorAndStdinOnceEnds(t *testing.T) {
 	}
 
 	_, s := dial(t, resp.Url, "stdin", "stdout", "stderr")
-	lines := make(chan string)
-	go func() {
-		defer close(lines)
-
-		buf := make([]byte, 4096)
-		for {
-			k, err := s.stdout.Read(buf)
-			for line := range strings.Lines(string(buf[:k])) {
-				lines <- strings.TrimSpace(line)
-			}
-
-			if err != nil {
-				return
-			}
-		}
-	}()
-
+	lines := linesOf(s.stdout)
 	io.WriteString(s.stdin, "one\n")
 	if got := <-lines; got != "got one" {
 		t.Errorf("got %q", got)
@@ -223,7 +239,7 @@ func TestAttachSurvivesTheMonitorAndStdinOnceEnds(t *testing.T) {
 
 	monitortest.KillMonitor(t, n.Config.Socket)
 
-	// until the attach is back: what is written before that is in the log only
+	// Until the attach is back, what is written is in the log only.
 	monitortest.Eventually(t, func() error {
 		io.WriteString(s.stdin, "two\n")
 		select {
@@ -273,7 +289,7 @@ func TestSlowClientGetsAllOutputOfAnEndedCommand(t *testing.T) {
 			break
 		}
 
-		// a slow line; the command ends long before its output is through
+		// Not a wait: the line is slow, and the command ends long before its output is through.
 		time.Sleep(5 * time.Millisecond)
 	}
 

@@ -16,7 +16,8 @@ func TestFlagsWinOverTheFileAndTheFileOverTheDefaults(t *testing.T) {
 
 	flags := flag.NewFlagSet("trivet-cri", flag.ContinueOnError)
 	s := newSettings(flags, options)
-	if err := flags.Parse([]string{"--config=" + file, "--socket=/flag", "--cni-bin-dir=/plugins"}); err != nil {
+	args := []string{"--config=" + file, "--socket=/flag", "--cni-bin-dir=/plugins"}
+	if err := flags.Parse(args); err != nil {
 		t.Fatal(err)
 	}
 

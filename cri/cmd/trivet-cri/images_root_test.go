@@ -32,8 +32,9 @@ func command(t *testing.T, n *nodetest.Node, stdin io.Reader, verb string, args 
 	return string(out), err
 }
 
-func TestImagesAreImportedBesideTheServer(t *testing.T) {
-	n := nodetest.New(t)
+// saved returns an archive of the node's image under another name, as docker save makes it.
+func saved(t *testing.T, n *nodetest.Node, as string) *bytes.Buffer {
+	t.Helper()
 	ref, err := name.ParseReference(n.Image)
 	if err != nil {
 		t.Fatal(err)
@@ -44,44 +45,62 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	tag, err := name.NewTag("imported.example/busybox:1")
+	tag, err := name.NewTag(as)
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	var saved bytes.Buffer
-	if err := tarball.Write(tag, img, &saved); err != nil {
+	var archive bytes.Buffer
+	if err := tarball.Write(tag, img, &archive); err != nil {
 		t.Fatal(err)
 	}
 
-	out, err := command(t, n, &saved, "import", "--pin")
-	if err != nil || !strings.Contains(out, "sha256:") || !strings.Contains(out, tag.String()) {
+	return &archive
+}
+
+const imported = "imported.example/busybox:1"
+
+func TestImagesAreImportedBesideTheServer(t *testing.T) {
+	n := nodetest.New(t)
+	out, err := command(t, n, saved(t, n, imported), "import", "--pin")
+	if err != nil || !strings.Contains(out, "sha256:") || !strings.Contains(out, imported) {
 		t.Fatalf("import: %s, %v", out, err)
 	}
 
 	pod := n.Sandbox("imported", nil)
 	id := n.Run(pod, "main", []string{"true"}, func(c *runtimeapi.ContainerConfig) {
-		c.Image.Image = tag.String()
+		c.Image.Image = imported
 	})
-	if st := n.AwaitExit(id); st.ExitCode != 0 || st.Image.Image != tag.String() {
+	if st := n.AwaitExit(id); st.ExitCode != 0 || st.Image.Image != imported {
 		t.Errorf("container of the imported image: %v", st)
 	}
 
 	out, err = command(t, n, nil, "list")
-	if err != nil || !strings.Contains(out, tag.String()) || !strings.Contains(out, "true") {
+	if err != nil || !strings.Contains(out, imported) || !strings.Contains(out, "true") {
 		t.Errorf("list: %s, %v", out, err)
 	}
-	if out, err := command(t, n, nil, "export", "-o", n.Dir+"/saved.tar", tag.String()); err != nil {
+
+	if out, err := command(t, n, nil, "export", "-o", n.Dir+"/saved.tar", imported); err != nil {
 		t.Errorf("export: %s, %v", out, err)
 	}
 
 	out, err = command(t, n, nil, "import", n.Dir+"/saved.tar")
-	if err != nil || !strings.Contains(out, tag.String()) {
+	if err != nil || !strings.Contains(out, imported) {
 		t.Errorf("import of what was exported: %s, %v", out, err)
 	}
 
-	if out, err := command(t, n, nil, "export", "absent:1"); err == nil ||
-		!strings.Contains(out, "not found") {
+	// The second removal finds nothing.
+	for i, want := range []bool{true, false} {
+		if out, err := command(t, n, nil, "remove", imported); (err == nil) != want {
+			t.Errorf("removal %d: %s, %v", i, out, err)
+		}
+	}
+}
+
+func TestImportsAndExportsThatFailSayWhy(t *testing.T) {
+	n := nodetest.New(t)
+	out, err := command(t, n, nil, "export", "absent:1")
+	if err == nil || !strings.Contains(out, "not found") {
 		t.Errorf("export of an absent image: %s, %v", out, err)
 	}
 
@@ -90,14 +109,9 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 		t.Errorf("import of nonsense: %s, %v", out, err)
 	}
 
-	for i, want := range []bool{true, false} {
-		if out, err := command(t, n, nil, "remove", tag.String()); (err == nil) != want {
-			t.Errorf("removal %d: %s, %v", i, out, err)
-		}
-	}
-
+	archive := saved(t, n, imported)
 	n.Kill()
-	out, err = command(t, n, &saved, "import")
+	out, err = command(t, n, archive, "import")
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != program.ExitCantRun {
 		t.Errorf("import without a server: %s, %v", out, err)
 	}
