@@ -18,7 +18,7 @@ type Call struct {
 	log      *os.File
 }
 
-// NewCall prepares a call of a verb for a container. The caller starts the runtime with Log as LogFd, and
+// NewCall prepares a call of a verb for a container. The caller starts the runtime with Log as logFd, and
 // closes the Call when that has ended.
 func (r Runtime) NewCall(verb, id string) (*Call, error) {
 	fd, err := unix.MemfdCreate(logName(verb, id), unix.MFD_CLOEXEC)
@@ -110,7 +110,7 @@ func Processes(verb, id string) ([]int, error) {
 			continue
 		}
 
-		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, LogFd))
+		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, logFd))
 		if err == nil && target == "/memfd:"+logName(verb, id)+" (deleted)" {
 			pids = append(pids, pid)
 		}

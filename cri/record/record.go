@@ -43,7 +43,8 @@ type Index[R any] struct {
 	cfg   Config[R]
 	files *durable.Store[R]
 
-	mu  sync.RWMutex // guards all; held while a file is written, so that files and memory change in one order
+	// mu guards all. It is held while a file is written, so that files and memory change in the same order.
+	mu  sync.RWMutex
 	all map[string]R
 }
 

@@ -22,7 +22,7 @@ type eventCalls struct {
 var errSlow = errors.New("list everything and open a new stream")
 
 // GetContainerEvents sends events until the client is gone.
-func (s eventCalls) GetContainerEvents(
+func (s *eventCalls) GetContainerEvents(
 	_ *runtimeapi.GetEventsRequest, stream runtimeapi.RuntimeService_GetContainerEventsServer,
 ) error {
 	events, cancel := s.events.Subscribe()
@@ -44,7 +44,7 @@ func (s eventCalls) GetContainerEvents(
 }
 
 // response adds the present status of the whole pod.
-func (s eventCalls) response(e event.Event) *runtimeapi.ContainerEventResponse {
+func (s *eventCalls) response(e event.Event) *runtimeapi.ContainerEventResponse {
 	resp := &runtimeapi.ContainerEventResponse{
 		ContainerId:        e.ID,
 		ContainerEventType: runtimeapi.ContainerEventType(e.Type),
