@@ -1,5 +1,6 @@
-// Package trivet holds the rules of the house as tests: who may import whom, one package comment each, file and package sizes.
-// The rules are checked by parsing the files, never by running the go command: go test would cache its answer wrongly.
+// Package trivet holds the rules of the house as tests: who may import whom, one package comment each, file
+// and package sizes. The rules are checked by parsing the files, never by running the go command: go test
+// would cache its answer wrongly.
 package trivet
 
 import (
@@ -47,34 +48,48 @@ func sources(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
+
 		if d.IsDir() {
 			if p != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || hasOwnModule(p)) {
 				return filepath.SkipDir
 			}
+
 			return nil
 		}
+
 		if !strings.HasSuffix(p, ".go") {
 			return nil
 		}
+
 		data, err := os.ReadFile(p)
 		if err != nil {
 			return err
 		}
+
 		f, err := parser.ParseFile(fset, p, data, parser.ImportsOnly|parser.ParseComments)
 		if err != nil {
 			return err
 		}
-		s := source{path: filepath.ToSlash(p), dir: path.Dir(filepath.ToSlash(p)), file: f,
-			lines: strings.Count(string(data), "\n"), isTest: strings.HasSuffix(p, "_test.go")}
+
+		s := source{
+			path:   filepath.ToSlash(p),
+			dir:    path.Dir(filepath.ToSlash(p)),
+			file:   f,
+			lines:  strings.Count(string(data), "\n"),
+			isTest: strings.HasSuffix(p, "_test.go"),
+		}
+
 		for _, i := range f.Imports {
 			s.imports = append(s.imports, strings.Trim(i.Path.Value, `"`))
 		}
+
 		out = append(out, s)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return out
 }
 
@@ -100,6 +115,7 @@ func TestPartsMeetOnlyOverProtocols(t *testing.T) {
 			if !ok {
 				continue
 			}
+
 			target := strings.Split(local, "/")[0]
 			switch {
 			case target == own, target == "internal" && own != ".":
@@ -117,9 +133,12 @@ func TestInternalKnowsNoProtocol(t *testing.T) {
 		if !within(s.dir, "internal") || s.isTest {
 			continue
 		}
+
 		for _, imp := range s.imports {
-			if strings.Contains(imp, ".") && !strings.HasPrefix(imp, module) && !hasAnyPrefix(imp, internalMay) {
-				t.Errorf("%s imports %s: internal may import the standard library and %v", s.path, imp, internalMay)
+			if strings.Contains(imp, ".") && !strings.HasPrefix(imp, module) &&
+				!hasAnyPrefix(imp, internalMay) {
+				t.Errorf("%s imports %s: internal may import the standard library and %v",
+					s.path, imp, internalMay)
 			}
 		}
 	}
@@ -153,11 +172,13 @@ func TestEachPackageHasOneComment(t *testing.T) {
 		if s.isTest && s.dir != "." {
 			continue
 		}
+
 		seen[s.dir] = true
 		if s.file.Doc != nil && strings.TrimSpace(s.file.Doc.Text()) != "" {
 			docs[s.dir] = append(docs[s.dir], s.path)
 		}
 	}
+
 	for dir := range seen {
 		if n := len(docs[dir]); n != 1 {
 			t.Errorf("package %s has %d package comments %v, want one", dir, n, docs[dir])
@@ -175,6 +196,7 @@ func TestFilesAndPackagesStaySmall(t *testing.T) {
 			files[s.dir]++
 		}
 	}
+
 	for dir, n := range files {
 		if n > maxPackageFiles {
 			t.Errorf("package %s has %d files, more than %d: is it two packages?", dir, n, maxPackageFiles)
@@ -189,7 +211,8 @@ func TestProductHasNoReplace(t *testing.T) {
 	}
 	for line := range strings.Lines(string(data)) {
 		if strings.HasPrefix(strings.TrimSpace(line), "replace ") {
-			t.Errorf("go.mod: %s: a replace breaks everyone who imports or installs the module", strings.TrimSpace(line))
+			t.Errorf("go.mod: %s: a replace breaks everyone who imports or installs the module",
+				strings.TrimSpace(line))
 		}
 	}
 }

@@ -27,12 +27,14 @@ func TestSecurityPageNamesTestsThatAreThere(t *testing.T) {
 			if name == "and" {
 				continue
 			}
+
 			found++
 			if !slices.Contains(there, name) {
 				t.Errorf("docs/security.md: %s has no %s", m[2], name)
 			}
 		}
 	}
+
 	if found < 70 {
 		t.Errorf("%d tests are named, want at least one for most lines", found)
 	}
@@ -47,14 +49,17 @@ func testsOf(t *testing.T, dir string) (names []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, file := range files {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		for _, m := range testFunc.FindAllStringSubmatch(string(source), -1) {
 			names = append(names, m[1])
 		}
 	}
+
 	return names
 }

@@ -24,22 +24,28 @@ func announce(host *rtnl.Conn, c Config, a Attachment, bridge rtnl.Link, mac net
 		if ip.Is4() && a.MAC == nil {
 			continue
 		}
+
 		moved = append(moved, ip)
 		messages = append(messages, rtnl.SetNeighbour(bridge.Index, ip, mac))
 	}
+
 	if len(moved) == 0 {
 		return nil
 	}
-	if c.IsGateway { // else the host does not talk to pods
+
+	// else the host does not talk to pods
+	if c.IsGateway {
 		if err := host.Must(messages...); err != nil {
 			return err
 		}
 	}
+
 	// Other pods have the gateway alone for a neighbour; or the kernel announces the address when it has
 	// checked it.
 	if c.HostRouted || c.DAD {
 		return nil
 	}
+
 	for _, ip := range moved {
 		tell := advertise
 		if ip.Is4() {
@@ -49,6 +55,7 @@ func announce(host *rtnl.Conn, c Config, a Attachment, bridge rtnl.Link, mac net
 			return fmt.Errorf("announce address %s on bridge %s: %w", ip, bridge.Name, err)
 		}
 	}
+
 	return nil
 }
 
@@ -71,7 +78,9 @@ var broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 func gratuitous(ip netip.Addr, mac net.HardwareAddr) []byte {
 	frame := append(append([]byte(nil), broadcast...), mac...)
 	frame = binary.BigEndian.AppendUint16(frame, unix.ETH_P_ARP)
-	frame = append(frame, 0, 1, 8, 0, 6, 4, 0, 1) // Ethernet, IPv4, their sizes, request
+
+	// Ethernet, IPv4, their sizes, request
+	frame = append(frame, 0, 1, 8, 0, 6, 4, 0, 1)
 	frame = append(append(frame, mac...), ip.AsSlice()...)
 	return append(append(frame, make([]byte, 6)...), ip.AsSlice()...)
 }
@@ -85,12 +94,15 @@ func advertise(bridge rtnl.Link, ip netip.Addr, mac net.HardwareAddr) error {
 		return fmt.Errorf("open raw socket: %w", err)
 	}
 	defer func() { _ = unix.Close(fd) }()
+
 	to := &unix.SockaddrInet6{Addr: allNodes.As16(), ZoneId: uint32(bridge.Index)}
 	err = unix.Sendto(fd, advertisement(ip, mac), 0, to)
 	if errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EADDRNOTAVAIL) ||
 		errors.Is(err, unix.ENETDOWN) {
-		return nil // IPv6 is off on the bridge of a network without gateway
+		// IPv6 is off on the bridge of a network without gateway
+		return nil
 	}
+
 	return os.NewSyscallError("sendto", err)
 }
 
@@ -105,6 +117,7 @@ func advertisement(ip netip.Addr, mac net.HardwareAddr) []byte {
 		override     = 0x20
 		targetOption = 2
 	)
+
 	target, to := ip.As16(), allNodes.As16()
 	message := append([]byte{kind, 0, 0, 0, override, 0, 0, 0}, target[:]...)
 	message = append(append(message, targetOption, 1), mac...)
@@ -112,7 +125,9 @@ func advertisement(ip netip.Addr, mac net.HardwareAddr) []byte {
 	packet := make([]byte, headerSize, headerSize+len(message))
 	packet[0] = 6 << 4
 	binary.BigEndian.PutUint16(packet[4:], uint16(len(message)))
-	packet[6], packet[7] = unix.IPPROTO_ICMPV6, 255 // a receiver drops what a router may have passed on
+
+	// a receiver drops what a router may have passed on
+	packet[6], packet[7] = unix.IPPROTO_ICMPV6, 255
 	copy(packet[8:], target[:])
 	copy(packet[24:], to[:])
 

@@ -11,12 +11,13 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Attach makes the bridge fit and connects the pod to it: two batches of messages, one on the host, one in the pod. On an error the
-// veth is gone again; the bridge stays.
+// Attach makes the bridge fit and connects the pod to it: two batches of messages, one on the host, one in
+// the pod. On an error the veth is gone again; the bridge stays.
 func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	if ends.Bridge, err = Ensure(host, c, a.Addresses); err != nil {
 		return ends, err
 	}
+
 	pod, err := os.Open(a.Netns)
 	if err != nil {
 		return ends, fmt.Errorf("open network namespace: %w", err)
@@ -38,6 +39,7 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	if err := connect(host, c, a, v); err != nil {
 		return ends, explain(err, c.Name)
 	}
+
 	podIndex := 0
 	err = namespace.Visit(func() error {
 		podIndex, err = setUp(c, a)
@@ -49,8 +51,15 @@ func Attach(host *rtnl.Conn, c Config, a Attachment) (ends Ends, err error) {
 	if err != nil {
 		return ends, errors.Join(err, host.DeleteIfThere(v.Name))
 	}
+
 	ends.Host = rtnl.Link{Name: v.Name, MAC: v.MAC, MTU: v.MTU}
-	ends.Pod = rtnl.Link{Name: v.PeerName, MAC: v.PeerMAC, MTU: v.MTU, Index: podIndex}
+	ends.Pod = rtnl.Link{
+		Name:  v.PeerName,
+		MAC:   v.PeerMAC,
+		MTU:   v.MTU,
+		Index: podIndex,
+	}
+
 	return ends, nil
 }
 
@@ -62,18 +71,24 @@ func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 		if err != nil {
 			return err
 		}
+
 		if errs[0] != nil {
-			return errs[0] // what follows from it need not be told
+			// what follows from it need not be told
+			return errs[0]
 		}
+
 		if err := errors.Join(errs...); err != nil {
 			return errors.Join(err, host.DeleteIfThere(v.Name))
 		}
+
 		return nil
 	}
+
 	err := try()
 	if !rtnl.Exists(err) {
 		return err
 	}
+
 	// Something of the same name is there, on the host or in the pod.
 	old, lookErr := host.LinkByName(v.Name)
 	switch {
@@ -85,9 +100,12 @@ func connect(host *rtnl.Conn, c Config, a Attachment, v rtnl.Veth) error {
 		return fmt.Errorf("interface %s of container %s is there already (host's end %s)", a.Owner.IfName,
 			a.Owner.ContainerID, v.Name)
 	}
-	if err := host.DeleteIfThere(v.Name); err != nil { // left by a DEL that did not wait
+
+	// left by a DEL that did not wait
+	if err := host.DeleteIfThere(v.Name); err != nil {
 		return err
 	}
+
 	return try()
 }
 
@@ -98,6 +116,7 @@ func setUp(c Config, a Attachment) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = pod.Close() }()
+
 	link, err := pod.LinkByName(a.Owner.IfName)
 	if err != nil {
 		return 0, err
@@ -108,6 +127,7 @@ func setUp(c Config, a Attachment) (int, error) {
 	if err := refuseAdvertisements(link.Name, a); err != nil {
 		return 0, err
 	}
+
 	return link.Index, pod.Must(podMessages(c, a, link.Index)...)
 }
 
@@ -121,10 +141,12 @@ func podMessages(c Config, a Attachment, index int) []*rtnl.Message {
 	if c.HostRouted {
 		flags |= rtnl.NoPrefixRoute
 	}
+
 	messages := []*rtnl.Message{rtnl.SetUp(loopbackIndex)}
 	for _, address := range a.Addresses {
 		messages = append(messages, rtnl.NewAddress(index, address.Prefix, flags))
 	}
+
 	messages = append(messages, rtnl.SetUp(index))
 	// Another network's routes to the same places stay: a container's second interface does not take the
 	// first one's default route.
@@ -132,6 +154,7 @@ func podMessages(c Config, a Attachment, index int) []*rtnl.Message {
 		r.Index = index
 		messages = append(messages, rtnl.NewRoute(r))
 	}
+
 	return messages
 }
 
@@ -143,11 +166,13 @@ func podRoutes(c Config, a Attachment) []rtnl.Route {
 			if !address.Gateway.IsValid() {
 				continue
 			}
+
 			routes = append(routes,
 				rtnl.Route{Dst: netip.PrefixFrom(address.Gateway, address.Gateway.BitLen())},
 				rtnl.Route{Dst: address.Prefix.Masked(), Gateway: address.Gateway})
 		}
 	}
+
 	return unique(append(routes, a.Routes...))
 }
 
@@ -165,28 +190,36 @@ func unique(routes []rtnl.Route) []rtnl.Route {
 // sysctls of the pod's namespace.
 func sysctls(c Config, a Attachment) error {
 	if c.HostRouted {
-		// The host sees packets that come in and go out by the same bridge and says so by ICMP redirects. A pod that believed them would
-		// bypass the host again. Both "all" and the interface count (IN_DEV_ORCONF).
+		// The host sees packets that come in and go out by the same bridge and says so by ICMP redirects. A
+		// pod that believed them would bypass the host again. Both "all" and the interface count
+		// (IN_DEV_ORCONF).
 		for _, name := range []string{"all", a.Owner.IfName} {
 			if err := set("net/ipv4/conf/"+name+"/accept_redirects", "0"); err != nil {
 				return err
 			}
 		}
 	}
+
 	for _, address := range a.Addresses {
 		if address.Prefix.Addr().Is4() {
 			continue
 		}
+
 		wanted := [][2]string{{"disable_ipv6", "0"}, {"accept_redirects", "0"}}
-		if c.DAD { // the kernel says that the address has moved when it knows that nobody else has it
+
+		// the kernel says that the address has moved when it knows that nobody else has it
+		if c.DAD {
 			wanted = append(wanted, [2]string{"ndisc_notify", "1"})
 		}
+
 		for _, s := range wanted {
 			if err := set("net/ipv6/conf/"+a.Owner.IfName+"/"+s[0], s[1]); err != nil {
 				return err
 			}
 		}
+
 		return set("net/ipv6/conf/lo/disable_ipv6", "0")
 	}
+
 	return nil
 }

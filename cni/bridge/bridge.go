@@ -1,4 +1,5 @@
-// Package bridge builds a pod's network: a veth pair between the pod's network namespace and a Linux bridge of the host.
+// Package bridge builds a pod's network: a veth pair between the pod's network namespace and a Linux bridge
+// of the host.
 package bridge
 
 import (
@@ -49,10 +50,12 @@ type Address struct {
 // Ends are the interfaces that Attach made.
 type Ends struct{ Bridge, Host, Pod rtnl.Link }
 
-// DiscardGroup is the interface group (ip link show group 29046) of cut off veths that wait for their namespace to go.
+// DiscardGroup is the interface group (ip link show group 29046) of cut off veths that wait for their
+// namespace to go.
 const DiscardGroup = 29046
 
-// HostName is the name of the host's end of an attachment's veth. It can be computed again, so that DEL needs no record.
+// HostName is the name of the host's end of an attachment's veth. It can be computed again, so that DEL needs
+// no record.
 func HostName(network string, owner ipam.Owner) string {
 	sum := sha256.Sum256([]byte(network + "/" + owner.String()))
 	return "veth" + hex.EncodeToString(sum[:5])
@@ -83,11 +86,12 @@ func forward(families [2]bool) error {
 	return nil
 }
 
-// RouteLoopback lets the host send from 127.0.0.1 to the pods of a bridge, which host ports on 127.0.0.1 need. It also lets pods send to
-// the host's 127.0.0.1: call it only when a rule drops that.
+// RouteLoopback lets the host send from 127.0.0.1 to the pods of a bridge, which host ports on 127.0.0.1
+// need. It also lets pods send to the host's 127.0.0.1: call it only when a rule drops that.
 func RouteLoopback(bridge string) error { return write("net/ipv4/conf/"+bridge+"/route_localnet", "1") }
 
-// write sets a sysctl of the network namespace that the thread is in, unless it has the value. A kernel without it (IPv6 off) is fine.
+// write sets a sysctl of the network namespace that the thread is in, unless it has the value. A kernel
+// without it (IPv6 off) is fine.
 func write(name, value string) error {
 	now, err := os.ReadFile("/proc/sys/" + name)
 	if err == nil && strings.TrimSpace(string(now)) == value {

@@ -9,7 +9,8 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Check tells what of an attachment is not as Attach made it. What is there beside it is other plugins' business.
+// Check tells what of an attachment is not as Attach made it. What is there beside it is other plugins'
+// business.
 func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	bridge, err := host.LinkByName(c.Name)
 	if err != nil {
@@ -18,6 +19,7 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	if !bridge.Up {
 		return fmt.Errorf("bridge %s is down", c.Name)
 	}
+
 	if c.IsGateway {
 		if err := checkGateway(host, c, bridge, a); err != nil {
 			return err
@@ -28,6 +30,7 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	if err != nil {
 		return err
 	}
+
 	switch {
 	case port.Master != bridge.Index:
 		return fmt.Errorf("interface %s is no port of bridge %s", port.Name, c.Name)
@@ -38,6 +41,7 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	case a.MTU != 0 && port.MTU != a.MTU:
 		return fmt.Errorf("interface %s has MTU %d, not %d", port.Name, port.MTU, a.MTU)
 	}
+
 	return namespace.Visit(func() error { return checkPod(c, a) }, a.Netns)
 }
 
@@ -47,7 +51,8 @@ func checkGateway(host *rtnl.Conn, c Config, bridge rtnl.Link, a Attachment) err
 		return err
 	}
 	for _, address := range a.Addresses {
-		if address.Gateway.IsValid() && !slices.ContainsFunc(have, func(p netip.Prefix) bool { return p.Addr() == address.Gateway }) {
+		if address.Gateway.IsValid() &&
+			!slices.ContainsFunc(have, func(p netip.Prefix) bool { return p.Addr() == address.Gateway }) {
 			return fmt.Errorf("bridge %s has not the gateway address %s", c.Name, address.Gateway)
 		}
 	}
@@ -60,6 +65,7 @@ func checkPod(c Config, a Attachment) error {
 		return err
 	}
 	defer func() { _ = pod.Close() }()
+
 	link, err := pod.LinkByName(a.Owner.IfName)
 	if err != nil {
 		return err
@@ -78,6 +84,7 @@ func checkPod(c Config, a Attachment) error {
 	if err != nil {
 		return err
 	}
+
 	for _, address := range a.Addresses {
 		if !slices.Contains(have, address.Prefix) {
 			return fmt.Errorf("interface %s has not the address %s", a.Owner.IfName, address.Prefix)
@@ -94,5 +101,6 @@ func checkPod(c Config, a Attachment) error {
 			return fmt.Errorf("route to %s by interface %s is not there", r.Dst, a.Owner.IfName)
 		}
 	}
+
 	return nil
 }

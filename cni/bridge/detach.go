@@ -10,7 +10,7 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Detach removes an attachment's interface and tells whether there was one: none is success, and so is a
+// Detach removes an attachment's interface and reports whether there was one: none is success, and so is a
 // namespace that is gone. With lazy set, the host's end is only cut off: the pair dies with the pod's
 // namespace.
 func Detach(host *rtnl.Conn, network string, owner ipam.Owner, lazy bool) (there bool, err error) {
@@ -33,12 +33,14 @@ func DetachForeign(host *rtnl.Conn, bridge, netns, ifname string) error {
 	if _, err := os.Stat(netns); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+
 	return namespace.Visit(func() error {
 		pod, err := rtnl.Open()
 		if err != nil {
 			return err
 		}
 		defer func() { _ = pod.Close() }()
+
 		link, err := pod.LinkByName(ifname)
 		if err == nil {
 			var foreign bool
@@ -46,9 +48,11 @@ func DetachForeign(host *rtnl.Conn, bridge, netns, ifname string) error {
 				return pod.DeleteIfThere(ifname)
 			}
 		}
+
 		if rtnl.Gone(err) {
 			return nil
 		}
+
 		return err
 	}, netns)
 }
@@ -58,6 +62,7 @@ func isForeign(host *rtnl.Conn, pod rtnl.Link, bridge string) (bool, error) {
 	if pod.Kind != "veth" {
 		return false, nil
 	}
+
 	peer, err := host.LinkByIndex(pod.Peer)
 	if rtnl.Gone(err) {
 		return false, nil
@@ -65,10 +70,13 @@ func isForeign(host *rtnl.Conn, pod rtnl.Link, bridge string) (bool, error) {
 	if err != nil || peer.Kind != "veth" || strings.HasPrefix(peer.Alias, "cni:") {
 		return false, err
 	}
+
 	master, err := host.LinkByName(bridge)
 	if rtnl.Gone(err) {
-		return false, nil // without its bridge it may be anybody's, such as ptp's; it goes with the namespace
+		// without its bridge it may be anybody's, such as ptp's; it goes with the namespace
+		return false, nil
 	}
+
 	return peer.Master == master.Index, err
 }
 
@@ -79,6 +87,7 @@ func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error 
 	if err != nil {
 		return err
 	}
+
 	prefix := aliasPrefix(network)
 	for _, l := range links {
 		label, ours := strings.CutPrefix(l.Alias, prefix)
@@ -89,5 +98,6 @@ func Keep(host *rtnl.Conn, network string, valid func(label string) bool) error 
 			err = errors.Join(err, host.DeleteIfThere(l.Name))
 		}
 	}
+
 	return err
 }

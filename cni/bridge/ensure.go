@@ -24,26 +24,32 @@ func Ensure(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	if err := pin(host, &link, bridgeMAC(c, addresses)); err != nil {
 		return rtnl.Link{}, err
 	}
+
 	if !link.Up {
 		if err := host.Must(rtnl.SetUp(link.Index)); err != nil {
 			return rtnl.Link{}, err
 		}
 	}
+
 	// Pods get the bridge's MTU, and a configuration may have changed it since the bridge was made.
 	if c.MTU != 0 && link.MTU != c.MTU {
 		if err := host.Must(rtnl.SetMTU(link.Index, c.MTU)); err != nil {
 			return rtnl.Link{}, err
 		}
+
 		link.MTU = c.MTU
 	}
+
 	if c.Promisc {
 		if err := host.Must(rtnl.SetPromiscuous(link.Index)); err != nil {
 			return rtnl.Link{}, err
 		}
 	}
+
 	if c.IsGateway {
 		err = gateway(host, c, link, addresses)
 	}
+
 	return link, err
 }
 
@@ -61,6 +67,7 @@ func create(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	if err != nil && !rtnl.Exists(err) {
 		return rtnl.Link{}, err
 	}
+
 	link, err := host.LinkByName(c.Name)
 	if err != nil {
 		return rtnl.Link{}, err
@@ -68,6 +75,7 @@ func create(host *rtnl.Conn, c Config, addresses []Address) (rtnl.Link, error) {
 	if err := write("net/ipv6/conf/"+c.Name+"/accept_ra", "0"); err != nil {
 		return rtnl.Link{}, err
 	}
+
 	return link, nil
 }
 
@@ -79,6 +87,7 @@ func gateway(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Address) e
 		if !a.Gateway.IsValid() {
 			continue
 		}
+
 		want := netip.PrefixFrom(a.Gateway, a.Prefix.Bits())
 		families[index(a.Gateway)] = true
 		if a.Gateway.Is6() {
@@ -98,6 +107,7 @@ func gateway(host *rtnl.Conn, c Config, bridge rtnl.Link, addresses []Address) e
 			return fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
 		}
 	}
+
 	return forward(families)
 }
 
@@ -107,15 +117,19 @@ func settle(host *rtnl.Conn, c Config, bridge rtnl.Link, want netip.Prefix) erro
 	if err != nil {
 		return err
 	}
+
 	for _, other := range rivals(have, want) {
 		if c.Force {
 			if err := host.Must(rtnl.DeleteAddress(bridge.Index, other)); err != nil && !rtnl.Gone(err) {
 				return err
 			}
+
 			continue
 		}
+
 		return errors.Join(occupied(other, want), host.Must(rtnl.DeleteAddress(bridge.Index, want)))
 	}
+
 	return nil
 }
 
@@ -147,15 +161,18 @@ func Usable(host *rtnl.Conn, c Config, sets [][]Address) error {
 	if err := isBridge(link); err != nil || !c.IsGateway || c.Force {
 		return err
 	}
+
 	have, err := host.Addresses(link.Index)
 	if err != nil {
 		return err
 	}
+
 	for _, set := range sets {
 		if err := oneFits(have, set); err != nil {
 			return fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
 		}
 	}
+
 	return nil
 }
 

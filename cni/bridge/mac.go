@@ -58,7 +58,8 @@ func pin(host *rtnl.Conn, bridge *rtnl.Link, own net.HardwareAddr) error {
 // pinned asks sysfs, which no netlink attribute replaces. A /sys of another network namespace may show
 // another interface of the same name: the address tells them apart.
 func pinned(bridge rtnl.Link) bool {
-	const set = "3" // NET_ADDR_SET of <uapi/linux/netdevice.h>
+	// NET_ADDR_SET of <uapi/linux/netdevice.h>
+	const set = "3"
 	dir := "/sys/class/net/" + bridge.Name + "/"
 	return line(dir+"addr_assign_type") == set && line(dir+"address") == bridge.MAC.String()
 }

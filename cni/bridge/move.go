@@ -15,14 +15,17 @@ import (
 func Move(host *rtnl.Conn, c Config, gateways []Address) (moved []netip.Prefix, err error) {
 	link, err := host.LinkByName(c.Name)
 	if rtnl.Gone(err) {
-		return nil, nil // the first pod's ADD makes it
+		// the first pod's ADD makes it
+		return nil, nil
 	}
+
 	if err == nil {
 		err = isBridge(link)
 	}
 	if err != nil {
 		return nil, err
 	}
+
 	have, err := host.Addresses(link.Index)
 	if err != nil {
 		return nil, err
@@ -36,8 +39,10 @@ func Move(host *rtnl.Conn, c Config, gateways []Address) (moved []netip.Prefix, 
 		if err := readdress(host, link, formerly(have, gateways, want), want); err != nil {
 			return moved, fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
 		}
+
 		moved = append(moved, want)
 	}
+
 	return moved, nil
 }
 
@@ -60,6 +65,7 @@ func readdress(host *rtnl.Conn, bridge rtnl.Link, former []netip.Prefix, want ne
 		if err != nil {
 			return err
 		}
+
 		if pods > 0 {
 			return fmt.Errorf("it has %v for %d pods that are still there, and gets %s when they are gone",
 				former, pods, want)
@@ -80,7 +86,8 @@ func readdress(host *rtnl.Conn, bridge rtnl.Link, former []netip.Prefix, want ne
 
 	err := host.Must(rtnl.NewAddress(bridge.Index, want, rtnl.NoDAD))
 	if rtnl.Exists(err) {
-		return nil // an ADD was quicker
+		// an ADD was quicker
+		return nil
 	}
 
 	return err

@@ -22,6 +22,7 @@ func parseArgs(args string) (a cniArgs, err error) {
 		if pair == "" {
 			continue
 		}
+
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
 			return a, fmt.Errorf("CNI_ARGS: %q is not KEY=VALUE", pair)
@@ -36,14 +37,17 @@ func parseArgs(args string) (a cniArgs, err error) {
 			if ignore, err = strconv.ParseBool(value); err != nil {
 				return a, fmt.Errorf("CNI_ARGS: IgnoreUnknown=%s is neither true nor false", value)
 			}
+
 		case "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID":
 		default:
 			unknown = append(unknown, key)
 		}
 	}
+
 	if len(unknown) > 0 && !ignore {
 		return a, fmt.Errorf("CNI_ARGS: unknown keys %q (IgnoreUnknown=1 ignores them; known are IP and MAC)",
 			unknown)
 	}
+
 	return a, nil
 }

@@ -1,5 +1,6 @@
-// Package conf reads CNI network configurations: the keys of upstream's bridge, host-local and loopback plugins, and of portmap, with the same
-// meaning, and a few of our own. What is not supported is refused by name, never ignored.
+// Package conf reads CNI network configurations: the keys of upstream's bridge, host-local and loopback
+// plugins, and of portmap, with the same meaning, and a few of our own. What is not supported is refused by
+// name, never ignored.
 package conf
 
 import (
@@ -33,13 +34,16 @@ type Network struct {
 	DAD              bool
 	MTU              int
 
-	// HostRouted sends all traffic of a pod through the host, that to pods of the same bridge too. So packets between pods pass
-	// the host's netfilter hooks, and Services work between pods of one node without br_netfilter.
+	// HostRouted sends all traffic of a pod through the host, that to pods of the same bridge too. So packets
+	// between pods pass the host's netfilter hooks, and Services work between pods of one node without
+	// br_netfilter.
 	HostRouted bool
-	// LazyUnlink lets DEL cut the host's end of the veth off instead of deleting it, which takes the kernel 16 to 30 ms: both ends
-	// go with the container's namespace. For runtimes which destroy the namespace after DEL.
+	// LazyUnlink lets DEL cut the host's end of the veth off instead of deleting it, which takes the kernel
+	// 16 to 30 ms: both ends go with the container's namespace. For runtimes which destroy the namespace
+	// after DEL.
 	LazyUnlink bool
-	// NoMasq are destinations which see the pod's own address, beside the network's subnets: other nodes' pods.
+	// NoMasq are destinations which see the pod's own address, beside the network's subnets: other nodes'
+	// pods.
 	NoMasq []netip.Prefix
 
 	IPAM *IPAM // nil: a network on layer 2 only
@@ -75,6 +79,7 @@ func Parse(program string, stdin []byte, args string) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	n := &Network{
 		CNIVersion: h.CNIVersion,
 		Name:       h.Name,
@@ -91,9 +96,11 @@ func Parse(program string, stdin []byte, args string) (*Network, error) {
 	default:
 		err = n.readMain(stdin, args)
 	}
+
 	if err != nil {
 		return nil, coded(h.Name, err)
 	}
+
 	return n, nil
 }
 
@@ -119,10 +126,12 @@ func (n *Network) readMain(stdin []byte, args string) error {
 	if err := w.refuse(); err != nil {
 		return types.NewError(types.ErrUnsupportedField, fmt.Sprintf("network %q", n.Name), err.Error())
 	}
+
 	cniArgs, err := parseArgs(args)
 	if err != nil {
 		return err
 	}
+
 	return w.fill(n, cniArgs)
 }
 
@@ -136,10 +145,12 @@ func (n *Network) readDelegated(stdin []byte, args string) error {
 	if w.IPAM.Type == "" && w.IPAM.Subnet == "" && len(w.IPAM.Ranges) == 0 {
 		return nil
 	}
+
 	cniArgs, err := parseArgs(args)
 	if err != nil {
 		return err
 	}
+
 	n.IPAM, err = w.ipam(n.CNIVersion, cniArgs)
 	return err
 }
@@ -170,6 +181,7 @@ func (w *wire) fill(n *Network, args cniArgs) (err error) {
 	if w.IPAM.Type != "" {
 		n.IPAM, err = w.ipam(n.CNIVersion, args)
 	}
+
 	return err
 }
 
@@ -197,13 +209,16 @@ func (w *wire) mac(args cniArgs) (net.HardwareAddr, error) {
 			text = better
 		}
 	}
+
 	if text == "" {
 		return nil, nil
 	}
+
 	mac, err := net.ParseMAC(text)
 	if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
 		return nil, fmt.Errorf("mac %q is no Ethernet unicast address", text)
 	}
+
 	return mac, nil
 }
 

@@ -20,16 +20,21 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	if !n.IsGateway || n.Bridge != "br9" || n.MTU != 1400 || len(n.NoMasq) != 1 ||
 		n.MAC.String() != "0a:00:00:00:00:01" {
 		t.Errorf("%+v", n)
 	}
+
 	if len(n.Ports) != 1 || n.Ports[0].Protocol != "tcp" || n.Ports[0].HostIP != netip.IPv4Unspecified() {
 		t.Errorf("ports %+v", n.Ports)
 	}
-	if len(n.IPAM.Sets) != 2 || n.IPAM.DataDir != conf.DefaultDataDir || len(n.IPAM.Requested) != 2 || len(n.IPAM.Routes) != 1 {
+
+	if len(n.IPAM.Sets) != 2 || n.IPAM.DataDir != conf.DefaultDataDir || len(n.IPAM.Requested) != 2 ||
+		len(n.IPAM.Routes) != 1 {
 		t.Errorf("ipam %+v", n.IPAM)
 	}
+
 	bare, err := conf.Parse("trivet-cni", []byte(`{"name":"n","type":"bridge"}`), "")
 	if err != nil || bare.IPAM != nil || bare.Bridge != "cni0" {
 		t.Errorf("%+v, %v", bare, err)

@@ -25,8 +25,8 @@ func (p Port) String() string {
 		p.ContainerPort)
 }
 
-// sameHost tells whether p and q, of one number and protocol, cannot both be had. A single address beside all
-// of them can: the more specific one wins.
+// sameHost reports whether p and q, of one number and protocol, cannot both be had. A single address beside
+// all of them can: the more specific one wins.
 func (p Port) sameHost(q Port) bool {
 	all := func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }
 	if all(p.HostIP) && all(q.HostIP) {
@@ -46,12 +46,15 @@ func (w *wire) ports() ([]Port, error) {
 	var all []Port
 	for _, m := range w.RuntimeConfig.PortMappings {
 		if m.HostPort == 0 {
-			continue // as upstream: no host port is wanted
+			// as upstream: no host port is wanted
+			continue
 		}
+
 		p, err := m.port()
 		if err != nil {
 			return nil, err
 		}
+
 		key, twice := number{p.Protocol, p.HostPort}, false
 		for _, q := range seen[key] {
 			if !p.sameHost(q) {
@@ -60,8 +63,10 @@ func (w *wire) ports() ([]Port, error) {
 			if p.ContainerPort != q.ContainerPort {
 				return nil, fmt.Errorf("%s and %s: one host port leads to one container port", q, p)
 			}
+
 			twice = twice || p.HostIP == q.HostIP
 		}
+
 		if !twice {
 			seen[key] = append(seen[key], p)
 			all = append(all, p)
@@ -80,16 +85,20 @@ func (m portMapping) port() (Port, error) {
 	if m.HostPort < 0 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
 		return p, fmt.Errorf("port mapping %d to %d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
 	}
+
 	if p.Protocol != "tcp" && p.Protocol != "udp" && p.Protocol != "sctp" {
 		return p, fmt.Errorf("port mapping of host port %d: protocol %q is none of tcp, udp, sctp",
 			m.HostPort, m.Protocol)
 	}
+
 	if m.HostIP != "" {
 		ip, err := netip.ParseAddr(m.HostIP)
 		if err != nil {
 			return p, fmt.Errorf("port mapping of host port %d: hostIP: %w", m.HostPort, err)
 		}
+
 		p.HostIP = ip.Unmap()
 	}
+
 	return p, nil
 }

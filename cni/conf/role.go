@@ -39,7 +39,8 @@ type head struct {
 }
 
 func readHead(program string, stdin []byte) (h head, role Role, err error) {
-	var misfit *json.UnmarshalTypeError // a key that has a value of another type counts as absent
+	// a key that has a value of another type counts as absent
+	var misfit *json.UnmarshalTypeError
 	if err := json.Unmarshal(stdin, &h); err != nil && !errors.As(err, &misfit) {
 		return h, "", undecodable(err)
 	}
@@ -58,12 +59,15 @@ func (h head) role(program string) Role {
 	case Bridge, HostLocal, Loopback:
 		return r
 	}
+
 	if h.IPAM.Type == program && h.Type != program {
 		return HostLocal
 	}
+
 	switch r := Role(h.Type); r {
 	case TrivetCNI, Bridge, HostLocal, Loopback:
 		return r
 	}
+
 	return ""
 }

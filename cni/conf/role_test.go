@@ -31,11 +31,13 @@ func TestRoleIsTheNameThatTheProgramIsCalledBy(t *testing.T) {
 		if c.ipam == "trivet-cni" && c.want != conf.HostLocal {
 			t.Fatal("such an IPAM plugin is always delegated to")
 		}
+
 		n, err := conf.Parse(c.program, []byte(stdin), "")
 		if err != nil || n.Role != c.want {
 			t.Errorf("%+v: %+v, %v", c, n, err)
 		}
 	}
+
 	if _, err := conf.Parse("trivet-cni", []byte(`{"name":"n","type":"ptp"}`), ""); err == nil {
 		t.Error("a main plugin that the program is not")
 	}
@@ -99,9 +101,12 @@ func TestOneHostPortLeadsToOneContainerPort(t *testing.T) {
 		if hostIP != any {
 			more += `,"hostIP":` + hostIP
 		}
+
 		return fmt.Sprintf(`{"hostPort":80,"containerPort":%d%s}`, container, more)
 	}
-	for mappings, want := range map[string]int{ // how many remain; 0: refused
+
+	// how many remain; 0: refused
+	for mappings, want := range map[string]int{
 		port(1, any, "") + "," + port(2, any, ""):                  0,
 		port(1, any, "") + "," + port(2, all4, ""):                 0,
 		port(1, all6, "") + "," + port(2, any, ""):                 0,
@@ -145,8 +150,13 @@ func TestTeardownReadsWhatParseRefuses(t *testing.T) {
 
 // An absent list is not an empty one, and one that cannot be read is neither.
 func TestTeardownMistakesNoListForAnEmptyOne(t *testing.T) {
-	for list, want := range map[string]string{`null`: "none", `[]`: "empty",
-		`[{"containerID":"a","ifname":"b"}]`: "one", `{}`: "error", `[5]`: "error"} {
+	for list, want := range map[string]string{
+		`null`:                               "none",
+		`[]`:                                 "empty",
+		`[{"containerID":"a","ifname":"b"}]`: "one",
+		`{}`:                                 "error",
+		`[5]`:                                "error",
+	} {
 		n, err := conf.ParseTeardown("bridge",
 			[]byte(`{"name":"n","type":"bridge","cni.dev/valid-attachments":`+list+`}`))
 		got := "none"
@@ -158,6 +168,7 @@ func TestTeardownMistakesNoListForAnEmptyOne(t *testing.T) {
 		case n.HasValid:
 			got = "one"
 		}
+
 		if got != want {
 			t.Errorf("%s is taken for %s, want %s", list, got, want)
 		}

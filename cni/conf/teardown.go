@@ -16,6 +16,7 @@ func ParseTeardown(program string, stdin []byte) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	n := &Network{
 		CNIVersion: h.CNIVersion,
 		Name:       h.Name,
@@ -27,6 +28,7 @@ func ParseTeardown(program string, stdin []byte) (*Network, error) {
 	if n.Bridge == "" {
 		n.Bridge = defaultBridge
 	}
+
 	n.IPAM = &IPAM{DataDir: h.IPAM.DataDir, BootScoped: h.IPAM.BootScoped}
 	if n.IPAM.DataDir == "" {
 		n.IPAM.DataDir = DefaultDataDir
@@ -36,10 +38,12 @@ func ParseTeardown(program string, stdin []byte) (*Network, error) {
 	if len(h.ValidAttachments) == 0 || bytes.Equal(h.ValidAttachments, []byte("null")) {
 		return n, nil
 	}
+
 	if err := json.Unmarshal(h.ValidAttachments, &n.Valid); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure,
 			fmt.Sprintf("network %q: cni.dev/valid-attachments", n.Name), err.Error())
 	}
+
 	n.HasValid = true
 	return n, nil
 }

@@ -35,5 +35,6 @@ func (n *Network) NATConfig() hostnat.Config {
 	if n.IPAM != nil {
 		c.Subnets = n.IPAM.Subnets
 	}
+
 	return c
 }

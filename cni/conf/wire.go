@@ -30,7 +30,8 @@ type wire struct {
 	VLANTrunk        []any `json:"vlanTrunk"`
 	MACSpoofCheck    bool  `json:"macspoofchk"`
 	DisableInterface bool  `json:"disableContainerInterface"`
-	PreserveDefault  *bool `json:"preserveDefaultVlan"` // true is upstream's default and means nothing without VLANs
+	// true is upstream's default and means nothing without VLANs
+	PreserveDefault *bool `json:"preserveDefaultVlan"`
 
 	HostRouted bool     `json:"hostRouted"`
 	LazyUnlink bool     `json:"lazyUnlink"`
@@ -98,19 +99,29 @@ type wireArgs struct {
 // refuse names the first key of upstream's that this plugin does not have.
 func (w *wire) refuse() error {
 	for key, set := range map[string]bool{
-		"vlan": w.VLAN != 0, "vlanTrunk": len(w.VLANTrunk) > 0, "macspoofchk": w.MACSpoofCheck,
-		"disableContainerInterface": w.DisableInterface, "preserveDefaultVlan": w.PreserveDefault != nil && !*w.PreserveDefault,
-		"conditionsV4": len(w.ConditionsV4) > 0, "conditionsV6": len(w.ConditionsV6) > 0,
-		"masqAll": w.MasqAll, "markMasqBit": w.MarkMasqBit != nil, "externalSetMarkChain": w.SetMarkChain != nil,
-		"ipMasqBackend": w.IPMasqBackend != "" && w.IPMasqBackend != "nftables", "backend": w.Backend != "" && w.Backend != "nftables",
+		"vlan":                      w.VLAN != 0,
+		"vlanTrunk":                 len(w.VLANTrunk) > 0,
+		"macspoofchk":               w.MACSpoofCheck,
+		"disableContainerInterface": w.DisableInterface,
+		"preserveDefaultVlan":       w.PreserveDefault != nil && !*w.PreserveDefault,
+		"conditionsV4":              len(w.ConditionsV4) > 0,
+		"conditionsV6":              len(w.ConditionsV6) > 0,
+		"masqAll":                   w.MasqAll,
+		"markMasqBit":               w.MarkMasqBit != nil,
+		"externalSetMarkChain":      w.SetMarkChain != nil,
+		"ipMasqBackend":             w.IPMasqBackend != "" && w.IPMasqBackend != "nftables",
+		"backend":                   w.Backend != "" && w.Backend != "nftables",
 	} {
 		if set {
-			return fmt.Errorf("key %q with this value is not supported (nftables is the only backend, VLANs and anti-spoofing are not built)", key)
+			return fmt.Errorf("key %q with this value is not supported (nftables is the only backend, "+
+				"VLANs and anti-spoofing are not built)", key)
 		}
 	}
+
 	if t := w.IPAM.Type; t != "" && t != "host-local" {
 		return fmt.Errorf("ipam type %q is not supported: the only one is host-local, which is built in", t)
 	}
+
 	return nil
 }
 
@@ -134,13 +145,16 @@ func (w *wireDelegated) ipam(cniVersion string, args cniArgs) (*IPAM, error) {
 	wanted := append(append(append([]string(nil), strings.Fields(args.ip)...), w.Args.CNI.IPs...),
 		w.RuntimeConfig.IPs...)
 	for _, text := range wanted {
-		host, _, _ := strings.Cut(text, "/") // addresses may carry a prefix length (CNI conventions, "ips")
+		// addresses may carry a prefix length (CNI conventions, "ips")
+		host, _, _ := strings.Cut(text, "/")
 		a, err := netip.ParseAddr(host)
 		if err != nil {
 			return nil, fmt.Errorf("requested address: %w", err)
 		}
+
 		c.Requested = append(c.Requested, a.Unmap())
 	}
+
 	return c, nil
 }
 
@@ -150,6 +164,7 @@ func (w *wireDelegated) ranges(c *IPAM) error {
 	if w.IPAM.Subnet != "" {
 		groups = append([][]wireRange{{w.IPAM.wireRange}}, groups...)
 	}
+
 	groups = append(append([][]wireRange(nil), w.RuntimeConfig.IPRanges...), groups...)
 	for i, group := range groups {
 		var set ipam.Set
@@ -158,16 +173,20 @@ func (w *wireDelegated) ranges(c *IPAM) error {
 			if err != nil {
 				return err
 			}
+
 			set = append(set, parsed)
 			if i >= len(w.RuntimeConfig.IPRanges) {
 				c.Subnets = append(c.Subnets, parsed.Subnet)
 			}
 		}
+
 		c.Sets = append(c.Sets, set)
 	}
+
 	if len(c.Sets) == 0 {
 		return errors.New("neither subnet nor ranges")
 	}
+
 	return ipam.CheckSets(c.Sets)
 }
 
@@ -176,17 +195,20 @@ func (c *IPAM) oneOfEachFamily(cniVersion string) error {
 	if cniVersion != "" && cniVersion != "0.1.0" && cniVersion != "0.2.0" {
 		return nil
 	}
+
 	var count [2]int
 	for _, set := range c.Sets {
 		family := 0
 		if set[0].Start.Is6() {
 			family = 1
 		}
+
 		if count[family]++; count[family] > 1 {
 			return fmt.Errorf("ipam: CNI version %q does not support more than one address of a family",
 				cniVersion)
 		}
 	}
+
 	return nil
 }
 
@@ -195,6 +217,7 @@ func (r wireRange) parse() (ipam.Range, error) {
 	if err != nil {
 		return ipam.Range{}, err
 	}
+
 	var addresses [3]netip.Addr
 	for i, text := range []string{r.RangeStart, r.RangeEnd, r.Gateway} {
 		if text == "" {
@@ -204,6 +227,7 @@ func (r wireRange) parse() (ipam.Range, error) {
 			return ipam.Range{}, err
 		}
 	}
+
 	return ipam.NewRange(subnet, addresses[0], addresses[1], addresses[2])
 }
 
@@ -213,11 +237,13 @@ func Resolver(path string) (dns types.DNS, err error) {
 	if err != nil {
 		return dns, err
 	}
+
 	for line := range strings.Lines(string(data)) {
 		words := strings.Fields(line)
 		if len(words) < 2 || strings.HasPrefix(words[0], "#") || strings.HasPrefix(words[0], ";") {
 			continue
 		}
+
 		switch words[0] {
 		case "nameserver":
 			dns.Nameservers = append(dns.Nameservers, words[1])
@@ -229,5 +255,6 @@ func Resolver(path string) (dns types.DNS, err error) {
 			dns.Options = append(dns.Options, words[1:]...)
 		}
 	}
+
 	return dns, nil
 }

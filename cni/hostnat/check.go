@@ -25,16 +25,19 @@ func (t *Table) Check() error {
 	if err != nil {
 		return err
 	}
+
 	have, err := t.chains()
 	if err != nil {
 		return err
 	}
+
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if have[name] != want[name] {
 			return fmt.Errorf("chain %s of nftables table %s has %d rules, not %d", name, t.table.Name,
 				have[name], want[name])
 		}
 	}
+
 	return t.checkNoMasq()
 }
 
@@ -48,10 +51,12 @@ func (t *Table) expected() (map[string]int, error) {
 		byFam:  t.byFam,
 		rules:  map[string]int{},
 	}
+
 	err := scratch.build()
 	if scratch.config.Ports {
 		scratch.rules[portChain] += len(portHooks)
 	}
+
 	return scratch.rules, err
 }
 
@@ -73,15 +78,18 @@ func (t *Table) checkNoMasq() error {
 	if !t.config.Masquerade {
 		return nil
 	}
+
 	for _, f := range t.byFam {
 		have, err := t.elements(f.noMasq)
 		if err != nil {
 			return err
 		}
+
 		keys := map[string]bool{}
 		for _, e := range have {
 			keys[string(e.Key)] = true
 		}
+
 		for _, e := range f.intervals(t.own(f)) {
 			if !keys[string(e.Key)] {
 				return fmt.Errorf("set %s of nftables table %s is not as configured", f.noMasq.Name,
@@ -89,6 +97,7 @@ func (t *Table) checkNoMasq() error {
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -96,17 +105,21 @@ func (t *Table) checkNoMasq() error {
 const repairTries = 4
 
 // Repair is Ensure for somebody who is not about to add a pod: rules that are missing in part are written
-// again, too. It tells whether there was something to do.
+// again, too. It reports whether there was something to do.
 func (t *Table) Repair() (repaired bool, err error) {
 	for range repairTries {
 		if err = t.Check(); err == nil {
 			return repaired, nil
 		}
+
 		wrong := t.replace()
 		if wrong != nil && !errors.Is(wrong, unix.EEXIST) && !errors.Is(wrong, unix.ENOENT) {
 			return repaired, wrong
 		}
-		repaired = wrong == nil // else an ADD was quicker
+
+		// else an ADD was quicker
+		repaired = wrong == nil
 	}
+
 	return repaired, fmt.Errorf("written again and not as it has to be: %w", err)
 }

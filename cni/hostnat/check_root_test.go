@@ -19,6 +19,7 @@ func TestRepairWritesRulesAgainAndLeavesElements(t *testing.T) {
 		SNAT:       true,
 		Ports:      true,
 	}
+
 	port := Port{HostPort: 80, Protocol: "tcp", Pod: netip.MustParseAddrPort("10.1.0.2:80")}
 	err := namespace.Do(func() error {
 		table, err := Open(config)
@@ -26,6 +27,7 @@ func TestRepairWritesRulesAgainAndLeavesElements(t *testing.T) {
 			return err
 		}
 		defer func() { _ = table.Close() }()
+
 		if err := table.Check(); err == nil {
 			t.Error("a table that is not there is as it has to be")
 		}
@@ -49,6 +51,7 @@ func TestRepairWritesRulesAgainAndLeavesElements(t *testing.T) {
 		if repaired, err := table.Repair(); !repaired || err != nil {
 			t.Errorf("repaired %v, %v", repaired, err)
 		}
+
 		return table.HasPorts([]Port{port})
 	}, testenv.Netns(t))
 	if err != nil {
@@ -59,7 +62,9 @@ func TestRepairWritesRulesAgainAndLeavesElements(t *testing.T) {
 func TestWatchTellsOfDeletionsInTheOwnTableAlone(t *testing.T) {
 	// struct nfgenmsg, and an attribute of 8 bytes with the table's name
 	body := []byte{1, 0, 0, 0, 8, 0, 1, 0, 'c', 'n', 'i', 0}
-	const del, add = 10<<8 | 2, 10<<8 | 0 // NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE
+
+	// NFT_MSG_DELTABLE, NFT_MSG_NEWTABLE
+	const del, add = 10<<8 | 2, 10<<8 | 0
 	if !takesFrom("cni", del, body) || takesFrom("cni", add, body) ||
 		takesFrom("other", del, body) || takesFrom("cni", del, body[:3]) {
 		t.Error("takesFrom")

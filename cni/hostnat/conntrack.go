@@ -26,54 +26,70 @@ const (
 	nfgenmsgSize = 4
 )
 
-// flushUDP forgets the connections to UDP host ports. A client that keeps sending would otherwise keep the connection tracking entry of
-// before alive for ever: past a new pod, or to one that is gone.
+// flushUDP forgets the connections to UDP host ports. A client that keeps sending would otherwise keep the
+// connection tracking entry of before alive forever: past a new pod, or to one that is gone.
 func flushUDP(ports []Port) error {
 	families := map[byte][]Port{}
 	for _, p := range ports {
 		if p.Protocol != "udp" {
 			continue
 		}
+
 		f := byte(unix.AF_INET6)
 		if p.Pod.Addr().Is4() {
 			f = unix.AF_INET
 		}
+
 		families[f] = append(families[f], p)
 	}
+
 	if len(families) == 0 {
 		return nil
 	}
+
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return fmt.Errorf("open conntrack socket: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
+
 	for f, ports := range families {
 		if err := flushFamily(conn, f, ports); err != nil {
 			return fmt.Errorf("forget tracked connections to UDP host ports: %w", err)
 		}
 	}
+
 	return nil
 }
 
 func flushFamily(conn *netlink.Conn, family byte, ports []Port) error {
 	header := []byte{family, unix.NFNETLINK_V0, 0, 0}
-	entries, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump}, Data: header})
+	entries, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump},
+		Data:   header,
+	})
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		return nil // no connection tracking netlink in this kernel: nothing can be forgotten
+		// no connection tracking netlink in this kernel: nothing can be forgotten
+		return nil
 	}
+
 	if err != nil {
 		return err
 	}
+
 	for _, e := range entries {
 		tuple, t := original(e.Data)
 		if tuple == nil || !t.matches(ports) {
 			continue
 		}
-		attributes, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: ctaTupleOrig | netlink.Nested, Data: tuple}})
+
+		attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
+			{Type: ctaTupleOrig | netlink.Nested, Data: tuple},
+		})
 		if err != nil {
 			return err
 		}
+
 		_, err = conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: ctDelete, Flags: netlink.Request | netlink.Acknowledge},
 			Data:   append(append([]byte(nil), header...), attributes...),
@@ -82,6 +98,7 @@ func flushFamily(conn *netlink.Conn, family byte, ports []Port) error {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -94,7 +111,8 @@ type destination struct {
 
 func (d destination) matches(ports []Port) bool {
 	for _, p := range ports {
-		if d.protocol == unix.IPPROTO_UDP && d.port == p.HostPort && (!p.HostIP.IsValid() || p.HostIP == d.address) {
+		if d.protocol == unix.IPPROTO_UDP && d.port == p.HostPort &&
+			(!p.HostIP.IsValid() || p.HostIP == d.address) {
 			return true
 		}
 	}
@@ -106,11 +124,13 @@ func original(data []byte) (tuple []byte, d destination) {
 	if len(data) < nfgenmsgSize {
 		return nil, d
 	}
+
 	walk(data[nfgenmsgSize:], func(kind uint16, value []byte) {
 		if kind == ctaTupleOrig {
 			tuple = value
 		}
 	})
+
 	walk(tuple, func(kind uint16, value []byte) {
 		switch kind {
 		case ctaTupleIP:
@@ -119,6 +139,7 @@ func original(data []byte) (tuple []byte, d destination) {
 					d.address, _ = netip.AddrFromSlice(value)
 				}
 			})
+
 		case ctaTupleProto:
 			walk(value, func(kind uint16, value []byte) {
 				switch {
@@ -130,6 +151,7 @@ func original(data []byte) (tuple []byte, d destination) {
 			})
 		}
 	})
+
 	return tuple, d
 }
 

@@ -19,8 +19,14 @@ type version struct {
 }
 
 var (
-	v4 = version{"4", unix.NFPROTO_IPV4, 4, 12, 16, nftables.TypeIPAddr, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/4")}
-	v6 = version{"6", unix.NFPROTO_IPV6, 16, 8, 24, nftables.TypeIP6Addr, netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("ff00::/8")}
+	v4 = version{
+		"4", unix.NFPROTO_IPV4, 4, 12, 16, nftables.TypeIPAddr, netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("224.0.0.0/4"),
+	}
+	v6 = version{
+		"6", unix.NFPROTO_IPV6, 16, 8, 24, nftables.TypeIP6Addr, netip.MustParsePrefix("::1/128"),
+		netip.MustParsePrefix("ff00::/8"),
+	}
 )
 
 // family holds the sets and maps of one IP version.
@@ -32,14 +38,32 @@ type family struct {
 func newFamily(table *nftables.Table, v version) *family {
 	target := nftables.MustConcatSetType(v.address, nftables.TypeInetService)
 	portMap := func(name string, key ...nftables.SetDatatype) *nftables.Set {
-		return &nftables.Set{Table: table, Name: name + v.suffix, IsMap: true, Concatenation: true, KeyType: nftables.MustConcatSetType(key...), DataType: target}
+		return &nftables.Set{
+			Table:         table,
+			Name:          name + v.suffix,
+			IsMap:         true,
+			Concatenation: true,
+			KeyType:       nftables.MustConcatSetType(key...),
+			DataType:      target,
+		}
 	}
+
 	return &family{
 		version:   v,
 		ports:     portMap("ports", nftables.TypeInetProto, nftables.TypeInetService),
 		addrPorts: portMap("addrports", v.address, nftables.TypeInetProto, nftables.TypeInetService),
-		hairpin:   &nftables.Set{Table: table, Name: "hairpin" + v.suffix, Concatenation: true, KeyType: nftables.MustConcatSetType(v.address, v.address)},
-		noMasq:    &nftables.Set{Table: table, Name: "nomasq" + v.suffix, Interval: true, KeyType: v.address},
+		hairpin: &nftables.Set{
+			Table:         table,
+			Name:          "hairpin" + v.suffix,
+			Concatenation: true,
+			KeyType:       nftables.MustConcatSetType(v.address, v.address),
+		},
+		noMasq: &nftables.Set{
+			Table:    table,
+			Name:     "nomasq" + v.suffix,
+			Interval: true,
+			KeyType:  v.address,
+		},
 	}
 }
 
@@ -94,9 +118,11 @@ func (f *family) udpPort(s *nftables.Set, e nftables.SetElement) []Port {
 	case s != f.ports || len(key) != 8:
 		return nil
 	}
+
 	if key[0] != unix.IPPROTO_UDP {
 		return nil
 	}
+
 	p.HostPort = binary.BigEndian.Uint16(key[4:])
 	return []Port{p}
 }
@@ -108,11 +134,15 @@ func (f *family) intervals(prefixes []netip.Prefix) []nftables.SetElement {
 		if p.Addr().BitLen() != f.size*8 || covered(p, i, prefixes) {
 			continue
 		}
+
 		all = append(all, nftables.SetElement{Key: p.Addr().AsSlice()})
-		if end := after(p); end.IsValid() { // an interval up to the last address has no end element
+
+		// an interval up to the last address has no end element
+		if end := after(p); end.IsValid() {
 			all = append(all, nftables.SetElement{Key: end.AsSlice(), IntervalEnd: true})
 		}
 	}
+
 	return all
 }
 

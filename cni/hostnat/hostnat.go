@@ -1,5 +1,6 @@
-// Package hostnat keeps the nftables table of one network: masquerading of what pods send out, and host ports. What is per pod are
-// elements of maps and sets, never rules, so a packet costs the same with one pod and with a thousand, and adding a pod does too.
+// Package hostnat keeps the nftables table of one network: masquerading of what pods send out, and host
+// ports. What is per pod are elements of maps and sets, never rules, so a packet costs the same with one pod
+// and with a thousand, and adding a pod does too.
 //
 //	table inet cni_NETWORK
 //	  map ports4      { protocol . host port : pod address . port }
@@ -34,8 +35,9 @@ type Config struct {
 	Masquerade bool
 	NoMasq     []netip.Prefix // destinations, beside Subnets, which see the pod's address
 	SNAT       bool           // masquerade what reaches a host port through loopback or from the same bridge
-	HostRouted bool           // traffic between pods passes the host anyway, so replies need no masquerading to come back by it
-	Ports      bool           // host ports are used
+	// traffic between pods passes the host anyway, so replies need no masquerading to come back by it
+	HostRouted bool
+	Ports      bool // host ports are used
 }
 
 // Port is a host port of a pod.
@@ -72,12 +74,21 @@ func Open(config Config) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	conn, err := nftables.New()
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare nftables socket: %w", err), kernel.Close())
 	}
+
 	table := &nftables.Table{Name: tableName(config.Network), Family: nftables.TableFamilyINet}
-	t := &Table{kernel: kernel, conn: conn, table: table, config: config, rules: map[string]int{}}
+	t := &Table{
+		kernel: kernel,
+		conn:   conn,
+		table:  table,
+		config: config,
+		rules:  map[string]int{},
+	}
+
 	t.byFam = map[bool]*family{true: newFamily(table, v4), false: newFamily(table, v6)}
 	return t, nil
 }
@@ -88,18 +99,22 @@ func (t *Table) Close() error { return t.kernel.Close() }
 // maxName keeps the name of a table within the kernel's 255 bytes.
 const maxName = 200
 
-// tableName is the network's name as nft(8) can write it. Names which had to be changed are told apart by a hash.
+// tableName is the network's name as nft(8) can write it. Names which had to be changed are told apart by a
+// hash.
 func tableName(network string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' {
 			return r
 		}
+
 		return '_'
 	}, network)
+
 	clean = clean[:min(len(clean), maxName)]
 	if clean == network {
 		return "cni_" + network
 	}
+
 	sum := sha256.Sum256([]byte(network))
 	return "cni_" + clean + "_" + hex.EncodeToString(sum[:4])
 }
@@ -115,8 +130,8 @@ func (t *Table) marker() string {
 // tries bounds how often a transaction is put together again because another process was quicker.
 const tries = 20
 
-// Ensure makes the table's rules fit the configuration. Elements stay. It is one message when nothing is to be done. Of several processes
-// that find the same to do one succeeds, and the others look again.
+// Ensure makes the table's rules fit the configuration. Elements stay. It is one message when nothing is to
+// be done. Of several processes that find the same to do one succeeds, and the others look again.
 func (t *Table) Ensure() error {
 	for range tries {
 		if ok, err := t.fits(); ok || err != nil {
@@ -130,24 +145,27 @@ func (t *Table) Ensure() error {
 	return fmt.Errorf("write nftables table %s: others keep changing it", t.table.Name)
 }
 
-// replace writes all rules in one transaction. The kernel refuses it when another process has made the table (EEXIST) or replaced the rules
-// that it means to replace (ENOENT).
+// replace writes all rules in one transaction. The kernel refuses it when another process has made the table
+// (EEXIST) or replaced the rules that it means to replace (ENOENT).
 func (t *Table) replace() error {
 	there, err := t.there()
 	if err != nil {
 		return err
 	}
+
 	if !there {
 		t.conn.CreateTable(t.table)
 	} else if err := t.empty(); err != nil {
 		return err
 	}
+
 	if err := t.build(); err != nil {
 		return err
 	}
 	if err := t.conn.Flush(); err != nil {
 		return fmt.Errorf("write nftables table %s: %w", t.table.Name, err)
 	}
+
 	return nil
 }
 
@@ -157,6 +175,7 @@ func (t *Table) empty() error {
 	if err != nil {
 		return fmt.Errorf("list nftables chains: %w", err)
 	}
+
 	for _, c := range all {
 		switch {
 		case c.Table.Name != t.table.Name:
@@ -167,10 +186,11 @@ func (t *Table) empty() error {
 			t.conn.FlushChain(c)
 		}
 	}
+
 	return nil
 }
 
-// Usable tells whether nftables can be spoken to at all.
+// Usable reports whether nftables can be spoken to at all.
 func (t *Table) Usable() error {
 	_, err := t.there()
 	return err
@@ -185,11 +205,13 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 		if err := t.conn.SetAddElements(m, []nftables.SetElement{element}); err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
+
 		hairpin := nftables.SetElement{Key: f.pair(p.Pod.Addr()), Comment: owner}
 		if err := t.conn.SetAddElements(f.hairpin, []nftables.SetElement{hairpin}); err != nil {
 			return fmt.Errorf("%s: %w", p, err)
 		}
 	}
+
 	err := t.conn.Flush()
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
 		return t.taken(ports, err)
@@ -197,6 +219,7 @@ func (t *Table) AddPorts(owner string, ports []Port) error {
 	if err != nil {
 		return fmt.Errorf("publish host ports of %s: %w", owner, err)
 	}
+
 	return flushUDP(ports)
 }
 
@@ -210,18 +233,21 @@ func (t *Table) taken(ports []Port, refused error) error {
 		if err != nil {
 			return errors.Join(refused, err)
 		}
+
 		for _, e := range elements {
 			if string(e.Key) == string(want.Key) && string(e.Val) != string(want.Val) {
 				return fmt.Errorf("%s is taken by %s", p, e.Comment)
 			}
 		}
 	}
+
 	return fmt.Errorf("publish host ports: %w", refused)
 }
 
 // HasPorts tells which of the ports are not published as wanted.
 func (t *Table) HasPorts(ports []Port) error {
-	published := map[*nftables.Set]map[string]string{} // value by key
+	// value by key
+	published := map[*nftables.Set]map[string]string{}
 	for _, p := range ports {
 		f := t.byFam[p.Pod.Addr().Is4()]
 		m := f.mapOf(p)
@@ -230,19 +256,23 @@ func (t *Table) HasPorts(ports []Port) error {
 			if err != nil {
 				return err
 			}
+
 			published[m] = map[string]string{}
 			for _, e := range elements {
 				published[m][string(e.Key)] = string(e.Val)
 			}
 		}
+
 		if want := f.portElement(p); published[m][string(want.Key)] != string(want.Val) {
 			return fmt.Errorf("%s to %s is not in nftables map %s", p, p.Pod, m.Name)
 		}
 	}
+
 	return nil
 }
 
-// Remove takes away every element of owner and every one that points to its addresses. A table that is not there is success.
+// Remove takes away every element of owner and every one that points to its addresses. A table that is not
+// there is success.
 func (t *Table) Remove(owner string, addresses []netip.Addr) error {
 	unwanted := func(element string, target netip.Addr) bool {
 		return element == owner || slices.Contains(addresses, target)
@@ -256,13 +286,17 @@ func (t *Table) Keep(valid func(owner string) bool) error {
 	return t.removeIf(func(owner string, _ netip.Addr) bool { return !valid(owner) }, (*family).perPod)
 }
 
-// removeIf deletes elements in one transaction: each that deletes costs the kernel the same 12 ms, however many it holds. Nothing is done
-// when none of the sets in first holds one.
-func (t *Table) removeIf(unwanted func(owner string, target netip.Addr) bool, first func(*family) []*nftables.Set) error {
+// removeIf deletes elements in one transaction: each that deletes costs the kernel the same 12 ms, however
+// many it holds. Nothing is done when none of the sets in first holds one.
+func (t *Table) removeIf(
+	unwanted func(owner string, target netip.Addr) bool,
+	first func(*family) []*nftables.Set,
+) error {
 	there, err := t.there()
 	if err != nil || !there {
 		return err
 	}
+
 	for range tries {
 		found, err := t.find(unwanted, first)
 		if err != nil || len(found) == 0 {
@@ -271,24 +305,31 @@ func (t *Table) removeIf(unwanted func(owner string, target netip.Addr) bool, fi
 		if found, err = t.find(unwanted, (*family).perPod); err != nil {
 			return err
 		}
+
 		var udp []Port
 		for _, part := range found {
 			for _, e := range part.elements {
 				udp = append(udp, part.family.udpPort(part.set, e)...)
 			}
+
 			if err := t.conn.SetDeleteElements(part.set, part.elements); err != nil {
 				return fmt.Errorf("delete from nftables set %s: %w", part.set.Name, err)
 			}
 		}
+
 		err = t.conn.Flush()
 		if errors.Is(err, unix.ENOENT) {
-			continue // another DEL or GC took one of them, and the kernel has refused the rest with it
+			// another DEL or GC took one of them, and the kernel has refused the rest with it
+			continue
 		}
+
 		if err != nil {
 			return fmt.Errorf("delete nftables elements: %w", err)
 		}
+
 		return flushUDP(udp)
 	}
+
 	return fmt.Errorf("delete nftables elements: others keep changing table %s", t.table.Name)
 }
 
@@ -300,23 +341,29 @@ type part struct {
 }
 
 // find returns the unwanted elements of some sets of each family.
-func (t *Table) find(unwanted func(owner string, target netip.Addr) bool, sets func(*family) []*nftables.Set) (found []part, err error) {
+func (t *Table) find(
+	unwanted func(owner string, target netip.Addr) bool,
+	sets func(*family) []*nftables.Set,
+) (found []part, err error) {
 	for _, f := range t.byFam {
 		for _, s := range sets(f) {
 			all, err := t.elements(s)
 			if err != nil {
 				return nil, err
 			}
+
 			p := part{family: f, set: s}
 			for _, e := range all {
 				if unwanted(e.Comment, f.target(s, e)) {
 					p.elements = append(p.elements, nftables.SetElement{Key: e.Key, Val: e.Val})
 				}
 			}
+
 			if len(p.elements) > 0 {
 				found = append(found, p)
 			}
 		}
 	}
+
 	return found, nil
 }

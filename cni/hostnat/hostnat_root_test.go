@@ -23,8 +23,14 @@ type host struct {
 
 func newHost(t *testing.T) *host {
 	testenv.Root(t)
-	return &host{t, testenv.Netns(t), hostnat.Config{Network: "test", Bridge: "br0", Masquerade: true, SNAT: true, Ports: true,
-		Subnets: []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16")}}}
+	return &host{t, testenv.Netns(t), hostnat.Config{
+		Network:    "test",
+		Bridge:     "br0",
+		Masquerade: true,
+		SNAT:       true,
+		Ports:      true,
+		Subnets:    []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16")},
+	}}
 }
 
 // with opens the table anew, as each call of the plugin does.
@@ -50,12 +56,20 @@ func (h *host) list() string {
 	h.t.Helper()
 	var out []byte
 	err := namespace.Do(func() (err error) {
-		out, err = exec.Command(testenv.Program(h.t, "nft", "nftables"), "list", "table", "inet", "cni_test").CombinedOutput()
+		out, err = exec.Command(
+			testenv.Program(h.t, "nft", "nftables"),
+			"list",
+			"table",
+			"inet",
+			"cni_test",
+		).CombinedOutput()
+
 		return err
 	}, h.netns)
 	if err != nil {
 		h.t.Fatalf("%v: %s", err, out)
 	}
+
 	return string(out)
 }
 
@@ -64,7 +78,9 @@ func owner(i int) string { return fmt.Sprintf("pod-%d/eth0", i) }
 func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 88, byte(i >> 8), byte(i)}) }
 
 func port(i int) []hostnat.Port {
-	return []hostnat.Port{{HostPort: uint16(10000 + i), Protocol: "tcp", Pod: netip.AddrPortFrom(address(i), 80)}}
+	return []hostnat.Port{
+		{HostPort: uint16(10000 + i), Protocol: "tcp", Pod: netip.AddrPortFrom(address(i), 80)},
+	}
 }
 
 // publish makes the table and gives each pod a port.
@@ -91,21 +107,29 @@ func TestListsAreWholeWhilePodsGo(t *testing.T) {
 	for i := range stay {
 		staying = append(staying, port(i)...)
 	}
+
 	gone := make(chan struct{})
 	var group sync.WaitGroup
 	for worker := range 4 {
 		group.Go(func() {
 			for i := stay + worker; i < pods; i += 4 {
-				h.must(func(table *hostnat.Table) error { return table.Remove(owner(i), []netip.Addr{address(i)}) })
+				h.must(func(table *hostnat.Table) error {
+					return table.Remove(
+						owner(i),
+						[]netip.Addr{address(i)},
+					)
+				})
 			}
 		})
 	}
+
 	go func() { group.Wait(); close(gone) }()
 	h.must(func(table *hostnat.Table) error {
 		for {
 			if err := table.HasPorts(staying); err != nil {
 				return err
 			}
+
 			select {
 			case <-gone:
 				return nil
@@ -113,8 +137,11 @@ func TestListsAreWholeWhilePodsGo(t *testing.T) {
 			}
 		}
 	})
+
 	<-gone
-	if left := strings.Count(h.list(), `comment "pod-`); left != 2*stay { // each in the map of ports and in the set of hairpins
+
+	// each in the map of ports and in the set of hairpins
+	if left := strings.Count(h.list(), `comment "pod-`); left != 2*stay {
 		t.Errorf("%d elements are left of %d pods", left, stay)
 	}
 }
@@ -126,23 +153,32 @@ func TestCollectionIsCompleteThoughPodsGoMeanwhile(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range pods / 2 {
 		group.Go(func() {
-			h.must(func(table *hostnat.Table) error { return table.Remove(owner(i), []netip.Addr{address(i)}) })
+			h.must(func(table *hostnat.Table) error {
+				return table.Remove(
+					owner(i),
+					[]netip.Addr{address(i)},
+				)
+			})
 		})
+
 		group.Go(func() {
 			h.must(func(table *hostnat.Table) error {
 				valid := func(o string) bool { return strings.HasPrefix(o, "pod-39/") }
 				if err := table.Keep(valid); err != nil {
 					return err
 				}
+
 				for i := range pods - 1 {
 					if table.HasPorts(port(i)) == nil {
 						return fmt.Errorf("pod %d outlives a collection that tells of success", i)
 					}
 				}
+
 				return table.HasPorts(port(pods - 1))
 			})
 		})
 	}
+
 	group.Wait()
 }
 
@@ -150,13 +186,18 @@ func TestCollectionIsCompleteThoughPodsGoMeanwhile(t *testing.T) {
 func TestManyMakeTheRulesAtOnce(t *testing.T) {
 	h := newHost(t)
 	for round := range 8 {
-		h.config.NoMasq = []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(round), 0, 0}), 16)}
+		h.config.NoMasq = []netip.Prefix{
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(round), 0, 0}), 16),
+		}
 		var group sync.WaitGroup
 		for range 12 {
 			group.Go(func() { h.must((*hostnat.Table).Ensure) })
 		}
+
 		group.Wait()
-		if rules := strings.Count(h.list(), "masquerade"); rules != 6 { // of hairpins and of what leaves the bridge for each family, of 127.0.0.1, of neighbours
+
+		// of hairpins and of what leaves the bridge for each family, of 127.0.0.1, of neighbours
+		if rules := strings.Count(h.list(), "masquerade"); rules != 6 {
 			t.Errorf("round %d: %d rules masquerade:\n%s", round, rules, h.list())
 		}
 		if markers := strings.Count(h.list(), "chain config_"); markers != 1 {

@@ -11,14 +11,19 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// What every call asks goes by a plain socket, which costs less than one of Go's poller. Its buffer lets the kernel send long lists in few parts.
+// What every call asks goes by a plain socket, which costs less than one of Go's poller. Its buffer lets the
+// kernel send long lists in few parts.
 
 // question is a request about this table, whose name is the first attribute of all of them.
 func (t *Table) question(what string, kind uint16) *rtnl.Message {
-	return rtnl.NewMessage(what, unix.NFNL_SUBSYS_NFTABLES<<8|kind, []byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}).String(unix.NFTA_TABLE_NAME, t.table.Name)
+	return rtnl.NewMessage(
+		what,
+		unix.NFNL_SUBSYS_NFTABLES<<8|kind,
+		[]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0},
+	).String(unix.NFTA_TABLE_NAME, t.table.Name)
 }
 
-// has tells whether the kernel knows what m asks for.
+// has reports whether the kernel knows what m asks for.
 func (t *Table) has(m *rtnl.Message) (bool, error) {
 	err := t.kernel.Get(m, func(uint16, []byte) {})
 	if rtnl.Gone(err) {
@@ -73,7 +78,12 @@ func parseChain(body []byte) (name string, uses int) {
 
 // generation is the number of the last transaction of the namespace.
 func (t *Table) generation() (id uint32, err error) {
-	m := rtnl.NewMessage("look up nftables generation", unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, []byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0})
+	m := rtnl.NewMessage(
+		"look up nftables generation",
+		unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN,
+		[]byte{unix.NFPROTO_UNSPEC, unix.NFNETLINK_V0, 0, 0},
+	)
+
 	err = t.kernel.Get(m, func(_ uint16, body []byte) {
 		visit(body, func(kind uint16, value []byte) {
 			if kind == unix.NFTA_GEN_ID && len(value) == 4 {
@@ -81,29 +91,36 @@ func (t *Table) generation() (id uint32, err error) {
 			}
 		})
 	})
+
 	return id, err
 }
 
-// elements lists a set. A list that takes several messages goes on where it was by counting, so elements that another process deletes
-// meanwhile hide others which stay: it is read again when there was a transaction.
+// elements lists a set. A list that takes several messages goes on where it was by counting, so elements that
+// another process deletes meanwhile hide others which stay: it is read again when there was a transaction.
 func (t *Table) elements(s *nftables.Set) ([]nftables.SetElement, error) {
 	for range tries {
 		before, err := t.generation()
 		if err != nil {
 			return nil, err
 		}
+
 		var all []nftables.SetElement
-		err = t.kernel.Dump(t.question("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).String(unix.NFTA_SET_ELEM_LIST_SET, s.Name), func(_ uint16, body []byte) {
+		err = t.kernel.Dump(t.question("list nftables set "+s.Name, unix.NFT_MSG_GETSETELEM).String(
+			unix.NFTA_SET_ELEM_LIST_SET,
+			s.Name,
+		), func(_ uint16, body []byte) {
 			all = append(all, parseElements(body)...)
 		})
 		if err != nil {
 			return nil, err
 		}
+
 		after, err := t.generation()
 		if err != nil || before == after {
 			return all, err
 		}
 	}
+
 	return nil, fmt.Errorf("list nftables set %s: %w", s.Name, rtnl.ErrChanging)
 }
 
@@ -120,6 +137,7 @@ func parseElements(body []byte) (all []nftables.SetElement) {
 		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			return
 		}
+
 		rtnl.Attributes(list, func(_ uint16, element []byte) {
 			var e nftables.SetElement
 			rtnl.Attributes(element, func(kind uint16, value []byte) {
@@ -132,9 +150,11 @@ func parseElements(body []byte) (all []nftables.SetElement) {
 					e.Comment = comment(value)
 				}
 			})
+
 			all = append(all, e)
 		})
 	})
+
 	return all
 }
 
@@ -148,7 +168,8 @@ func data(nest []byte) (value []byte) {
 	return value
 }
 
-// comment finds the comment in user data: a byte for the type (0), one for the length, and the text with a zero (libnftnl, udata.h).
+// comment finds the comment in user data: a byte for the type (0), one for the length, and the text with a
+// zero (libnftnl, udata.h).
 func comment(userdata []byte) string {
 	for len(userdata) >= 2 {
 		kind, size := userdata[0], int(userdata[1])

@@ -15,7 +15,13 @@ const element = "\x02\x00\x00\x00" + "\x38\x00\x03\x80" + "\x34\x00\x01\x80" +
 
 func TestParseElements(t *testing.T) {
 	got := parseElements([]byte(element))
-	want := []nftables.SetElement{{Key: []byte("\x06\x00\x00\x00\x1f\x90\x00\x00"), Val: []byte("\x0a\x58\x00\x02\x00\x50\x00\x00"), Comment: "a/e0"}}
+	want := []nftables.SetElement{
+		{
+			Key:     []byte("\x06\x00\x00\x00\x1f\x90\x00\x00"),
+			Val:     []byte("\x0a\x58\x00\x02\x00\x50\x00\x00"),
+			Comment: "a/e0",
+		},
+	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}

@@ -15,25 +15,49 @@ const reg0 = unix.NFT_REG32_00
 
 // build adds chains, sets and rules to the transaction.
 func (t *Table) build() error {
-	chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
-		return t.conn.AddChain(&nftables.Chain{Table: t.table, Name: name, Type: kind, Hooknum: hook, Priority: priority})
+	chain := func(
+		name string,
+		kind nftables.ChainType,
+		hook *nftables.ChainHook,
+		priority *nftables.ChainPriority,
+	) *nftables.Chain {
+		return t.conn.AddChain(&nftables.Chain{
+			Table:    t.table,
+			Name:     name,
+			Type:     kind,
+			Hooknum:  hook,
+			Priority: priority,
+		})
 	}
-	post := chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+
+	post := chain("postrouting",
+		nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	for _, f := range []*family{t.byFam[true], t.byFam[false]} {
 		for _, s := range f.perPod() {
 			if err := t.conn.AddSet(s, nil); err != nil {
 				return err
 			}
 		}
-		t.rule(post, f.is(), f.load(f.saddr, reg0), f.load(f.daddr, reg0+uint32(f.size)/4), in(f.hairpin), masquerade())
+
+		t.rule(
+			post,
+			f.is(),
+			f.load(f.saddr, reg0),
+			f.load(f.daddr, reg0+uint32(f.size)/4),
+			in(f.hairpin),
+			masquerade(),
+		)
 	}
+
 	if t.config.Ports {
 		t.portRules(chain, post)
 	}
+
 	t.rule(t.conn.AddChain(&nftables.Chain{Table: t.table, Name: t.marker()}), verdict(expr.VerdictReturn))
 	if t.config.Masquerade {
 		return t.masqueradeRules(post)
 	}
+
 	return nil
 }
 
@@ -45,32 +69,61 @@ var portHooks = map[string]*nftables.ChainHook{
 	"output":     nftables.ChainHookOutput,
 }
 
-func (t *Table) portRules(chain func(string, nftables.ChainType, *nftables.ChainHook, *nftables.ChainPriority) *nftables.Chain, post *nftables.Chain) {
+func (t *Table) portRules(
+	chain func(string, nftables.ChainType, *nftables.ChainHook, *nftables.ChainPriority) *nftables.Chain,
+	post *nftables.Chain,
+) {
 	ports := t.conn.AddChain(&nftables.Chain{Table: t.table, Name: portChain})
 	for _, f := range []*family{t.byFam[true], t.byFam[false]} {
 		words := uint32(f.size) / 4
-		t.rule(ports, f.is(), f.load(f.daddr, reg0), protocol(reg0+words), port(reg0+words+1), lookup(f.addrPorts), f.dnat())
+		t.rule(
+			ports,
+			f.is(),
+			f.load(f.daddr, reg0),
+			protocol(reg0+words),
+			port(reg0+words+1),
+			lookup(f.addrPorts),
+			f.dnat(),
+		)
+
 		t.rule(ports, f.is(), protocol(reg0), port(reg0+1), lookup(f.ports), f.dnat())
 	}
+
 	for name, hook := range portHooks {
 		t.rule(chain(name, nftables.ChainTypeNAT, hook, nftables.ChainPriorityNATDest), toThisHost(),
 			jump(ports.Name))
 	}
+
 	if !t.config.SNAT {
 		return
 	}
+
 	// route_localnet, which host ports on 127.0.0.1 need, also lets pods reach the host's loopback services,
 	// and reach others in the name of the host itself: not by our bridge.
-	raw := chain("loopback", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	raw := chain("loopback",
+		nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	f := t.byFam[true]
 	for _, side := range []uint32{f.daddr, f.saddr} {
 		t.rule(raw, interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge), f.is(), f.within(side, v4.loopback),
 			verdict(expr.VerdictDrop))
 	}
-	t.rule(post, interfaceIs(expr.MetaKeyOIFNAME, t.config.Bridge), f.is(), f.within(f.saddr, v4.loopback), masquerade())
+
+	t.rule(
+		post,
+		interfaceIs(expr.MetaKeyOIFNAME, t.config.Bridge),
+		f.is(),
+		f.within(f.saddr, v4.loopback),
+		masquerade(),
+	)
 	if !t.config.HostRouted {
 		// The pod would answer its neighbour on the bridge directly, past the translation.
-		t.rule(post, interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge), interfaceIs(expr.MetaKeyOIFNAME, t.config.Bridge), translated(), masquerade())
+		t.rule(
+			post,
+			interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge),
+			interfaceIs(expr.MetaKeyOIFNAME, t.config.Bridge),
+			translated(),
+			masquerade(),
+		)
 	}
 }
 
@@ -80,14 +133,25 @@ func (t *Table) masqueradeRules(post *nftables.Chain) error {
 		if err := t.conn.AddSet(f.noMasq, nil); err != nil {
 			return err
 		}
+
 		t.conn.FlushSet(f.noMasq)
 		if err := t.conn.SetAddElements(f.noMasq, f.intervals(t.own(f))); err != nil {
 			return err
 		}
-		// Told by the bridge, not by the source: one pod's runtimeConfig may bring a range that the configuration does not have.
-		t.rule(post, interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge), interfaceIsNot(expr.MetaKeyOIFNAME, t.config.Bridge),
-			f.is(), f.load(f.daddr, reg0), notIn(f.noMasq), masquerade())
+
+		// Told by the bridge, not by the source: one pod's runtimeConfig may bring a range that the
+		// configuration does not have.
+		t.rule(
+			post,
+			interfaceIs(expr.MetaKeyIIFNAME, t.config.Bridge),
+			interfaceIsNot(expr.MetaKeyOIFNAME, t.config.Bridge),
+			f.is(),
+			f.load(f.daddr, reg0),
+			notIn(f.noMasq),
+			masquerade(),
+		)
 	}
+
 	return nil
 }
 
@@ -112,7 +176,12 @@ func (f *family) is() []expr.Any {
 
 // load: ip saddr|daddr into a register.
 func (f *family) load(offset, register uint32) []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(f.size)}}
+	return []expr.Any{&expr.Payload{
+		DestRegister: register,
+		Base:         expr.PayloadBaseNetworkHeader,
+		Offset:       offset,
+		Len:          uint32(f.size),
+	}}
 }
 
 // within: ip saddr|daddr PREFIX.
@@ -121,14 +190,26 @@ func (f *family) within(offset uint32, p netip.Prefix) []expr.Any {
 	for i := range p.Bits() {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
+
 	return append(f.load(offset, reg0),
-		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: uint32(f.size), Mask: mask, Xor: make([]byte, f.size)},
+		&expr.Bitwise{
+			SourceRegister: reg0,
+			DestRegister:   reg0,
+			Len:            uint32(f.size),
+			Mask:           mask,
+			Xor:            make([]byte, f.size),
+		},
 		equal(p.Masked().Addr().AsSlice()))
 }
 
 // dnat: dnat to the address and port that a lookup left in the registers.
 func (f *family) dnat() []expr.Any {
-	return []expr.Any{&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.nfproto), RegAddrMin: reg0, RegProtoMin: reg0 + uint32(f.size)/4}}
+	return []expr.Any{&expr.NAT{
+		Type:        expr.NATTypeDestNAT,
+		Family:      uint32(f.nfproto),
+		RegAddrMin:  reg0,
+		RegProtoMin: reg0 + uint32(f.size)/4,
+	}}
 }
 
 func equal(value []byte) expr.Any {
@@ -141,11 +222,22 @@ func protocol(register uint32) []expr.Any {
 
 // port: th dport. TCP, UDP and SCTP have it in the same place.
 func port(register uint32) []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}}
+	return []expr.Any{&expr.Payload{
+		DestRegister: register,
+		Base:         expr.PayloadBaseTransportHeader,
+		Offset:       2,
+		Len:          2,
+	}}
 }
 
 func lookup(s *nftables.Set) []expr.Any {
-	return []expr.Any{&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: s.Name, SetID: s.ID}}
+	return []expr.Any{&expr.Lookup{
+		SourceRegister: reg0,
+		DestRegister:   reg0,
+		IsDestRegSet:   true,
+		SetName:        s.Name,
+		SetID:          s.ID,
+	}}
 }
 
 func in(s *nftables.Set) []expr.Any {
@@ -153,21 +245,36 @@ func in(s *nftables.Set) []expr.Any {
 }
 
 func notIn(s *nftables.Set) []expr.Any {
-	return []expr.Any{&expr.Lookup{SourceRegister: reg0, SetName: s.Name, SetID: s.ID, Invert: true}}
+	return []expr.Any{&expr.Lookup{
+		SourceRegister: reg0,
+		SetName:        s.Name,
+		SetID:          s.ID,
+		Invert:         true,
+	}}
 }
 
 // toThisHost: fib daddr type local.
 func toThisHost() []expr.Any {
-	return []expr.Any{&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true}, equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
+	return []expr.Any{
+		&expr.Fib{Register: reg0, FlagDADDR: true, ResultADDRTYPE: true},
+		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)),
+	}
 }
 
 // translated: ct status dnat.
 func translated() []expr.Any {
-	const ipsDstNAT = 1 << 5 // IPS_DST_NAT of <linux/netfilter/nf_conntrack_common.h>
+	// IPS_DST_NAT of <linux/netfilter/nf_conntrack_common.h>
+	const ipsDstNAT = 1 << 5
 	mask := binaryutil.NativeEndian.PutUint32(ipsDstNAT)
 	return []expr.Any{
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg0},
-		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Bitwise{
+			SourceRegister: reg0,
+			DestRegister:   reg0,
+			Len:            4,
+			Mask:           mask,
+			Xor:            make([]byte, 4),
+		},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: make([]byte, 4)},
 	}
 }

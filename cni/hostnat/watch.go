@@ -21,7 +21,7 @@ func Watch(ctx context.Context, network string, changed func()) error {
 	})
 }
 
-// takesFrom tells whether a message says that something of a table was deleted.
+// takesFrom reports whether a message says that something of a table was deleted.
 func takesFrom(table string, kind uint16, body []byte) (takes bool) {
 	switch kind &^ (unix.NFNL_SUBSYS_NFTABLES << 8) {
 	case unix.NFT_MSG_DELTABLE, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_DELRULE, unix.NFT_MSG_DELSET,
@@ -29,10 +29,13 @@ func takesFrom(table string, kind uint16, body []byte) (takes bool) {
 	default:
 		return false
 	}
+
 	visit(body, func(kind uint16, value []byte) {
-		if kind == unix.NFTA_TABLE_NAME { // the first attribute of all of them
+		// the first attribute of all of them
+		if kind == unix.NFTA_TABLE_NAME {
 			takes = string(bytes.TrimRight(value, "\x00")) == table
 		}
 	})
+
 	return takes
 }

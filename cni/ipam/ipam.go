@@ -4,7 +4,8 @@
 // .by-id/CONTAINER:IFNAME, a symbolic link to the list of the container's addresses, finds them without
 // reading every file, and .boot_id names the boot that the reservations belong to.
 //
-// A reservation is published whole (O_TMPFILE and linkat): kill -9 leaves none that is empty. The index is written first, as the intent.
+// A reservation is published whole (O_TMPFILE and linkat): kill -9 leaves none that is empty. The index is
+// written first, as the intent.
 package ipam
 
 import (
@@ -40,8 +41,8 @@ type Lease struct {
 // Pool is the directory of one network. Several processes may use it at once.
 type Pool struct{ dir string }
 
-// Open opens DATADIR/NETWORK and creates it if need be. With bootScoped set, reservations of an earlier boot are void, since no
-// container outlives a boot; they are dropped here.
+// Open opens DATADIR/NETWORK and creates it if need be. With bootScoped set, reservations of an earlier boot
+// are void, since no container outlives a boot; they are dropped here.
 func Open(dataDir, network string, bootScoped bool) (*Pool, error) {
 	dir := filepath.Join(dataDir, network)
 	if err := os.MkdirAll(filepath.Join(dir, indexDir), 0o755); err != nil {
@@ -77,23 +78,28 @@ func (p *Pool) dropEarlierBoot() error {
 	if err != nil {
 		return err
 	}
+
 	file := filepath.Join(p.dir, bootFile)
 	if seen, err := os.ReadFile(file); err == nil && string(seen) == string(now) {
 		return nil
 	}
+
 	return p.Locked(func() error {
 		// Another process may have done it while this one waited for the lock.
 		seen, err := os.ReadFile(file)
 		if err == nil && string(seen) == string(now) {
 			return nil
 		}
-		// Without a file it is not known which boot the reservations are of. They may be upstream's, for pods that run: they stay.
+
+		// Without a file it is not known which boot the reservations are of. They may be upstream's, for pods
+		// that run: they stay.
 		if err == nil {
 			err = errors.Join(p.keep(func(Owner) bool { return false }), os.RemoveAll(p.PortsDir()))
 			if err != nil {
 				return err
 			}
 		}
+
 		return durable.WriteVolatile(file, now, 0o644)
 	})
 }
@@ -108,22 +114,27 @@ func (p *Pool) Locked(f func() error) error {
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
-	defer func() { _ = file.Close() }() // closing unlocks
+
+	// closing unlocks
+	defer func() { _ = file.Close() }()
+
 	for {
 		err = unix.Flock(int(file.Fd()), unix.LOCK_EX)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
+
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
+
 	return f()
 }
 
-// Allocate gives owner one address of each set: the one in requested that lies in the set, else the next free one, round robin, so that
-// an address rests as long as possible before it is used again. An owner that has addresses already is an error, as host-local has it.
-// On an error nothing is kept.
+// Allocate gives owner one address of each set: the one in requested that lies in the set, else the next free
+// one, round robin, so that an address rests as long as possible before it is used again. An owner that has
+// addresses already is an error, as host-local has it. On an error nothing is kept.
 func (p *Pool) Allocate(owner Owner, sets []Set, requested []netip.Addr) (leases []Lease, err error) {
 	err = p.Locked(func() error {
 		leases, err = p.allocate(owner, sets, requested)
@@ -138,13 +149,15 @@ func (p *Pool) Allocate(owner Owner, sets []Set, requested []netip.Addr) (leases
 var errDuplicate = errors.New("address allocated already")
 
 func (p *Pool) allocate(owner Owner, sets []Set, requested []netip.Addr) ([]Lease, error) {
-	held, _, err := p.indexed(owner) // reading all reservations here would make the thousandth pod slow
+	// reading all reservations here would make the thousandth pod slow
+	held, _, err := p.indexed(owner)
 	if err != nil {
 		return nil, err
 	}
 	if len(held) > 0 {
 		return nil, fmt.Errorf("%w to %s: %s", errDuplicate, owner, held[0])
 	}
+
 	used := make([]bool, len(requested))
 	var leases []Lease
 	for i, set := range sets {
@@ -152,17 +165,21 @@ func (p *Pool) allocate(owner Owner, sets []Set, requested []netip.Addr) ([]Leas
 		if err != nil {
 			return nil, err
 		}
+
 		lease, err := p.reserve(owner, leases, i, set, wanted)
 		if err != nil {
 			return nil, err
 		}
+
 		leases = append(leases, lease)
 	}
+
 	for i, a := range requested {
 		if !used[i] {
 			return nil, fmt.Errorf("requested address %s is in no range of the network", a)
 		}
 	}
+
 	return leases, nil
 }
 
@@ -171,27 +188,38 @@ func pick(set Set, requested []netip.Addr, used []bool) (netip.Addr, error) {
 	for i, a := range requested {
 		for _, r := range set {
 			if a == r.Gateway {
-				return netip.Addr{}, fmt.Errorf("requested address %s is the gateway of subnet %s", a, r.Subnet)
+				return netip.Addr{}, fmt.Errorf("requested address %s is the gateway of subnet %s",
+					a, r.Subnet)
 			}
 		}
+
 		if _, in := set.find(a); in && !used[i] {
 			used[i] = true
 			return a, nil
 		}
 	}
+
 	return netip.Addr{}, nil
 }
 
 // reserve publishes one address: the wanted one, or the first free one after the last given out.
-func (p *Pool) reserve(owner Owner, before []Lease, number int, set Set, wanted netip.Addr) (lease Lease, err error) {
+func (p *Pool) reserve(
+	owner Owner,
+	before []Lease,
+	number int,
+	set Set,
+	wanted netip.Addr,
+) (lease Lease, err error) {
 	publish := func(a netip.Addr, r Range) (bool, error) {
 		if err := p.writeIndex(owner, append(before, Lease{Address: a})); err != nil {
 			return false, err
 		}
+
 		ok, err := p.publish(a, owner)
 		if ok {
 			lease = Lease{Address: a, Range: r}
 		}
+
 		return ok, err
 	}
 	if wanted.IsValid() {
@@ -200,30 +228,36 @@ func (p *Pool) reserve(owner Owner, before []Lease, number int, set Set, wanted 
 		if err == nil && !ok {
 			err = fmt.Errorf("requested address %s is taken", wanted)
 		}
+
 		return lease, err
 	}
+
 	last, _ := netip.ParseAddr(strings.TrimSpace(read(p.lastFile(number))))
 	tried, ok := 0, false
 	set.candidates(last, func(a netip.Addr, r Range) bool {
-		if tried++; tried > 16 && p.taken(a) { // near a full pool: a look is cheaper than the index and a failed link
+		// near a full pool: a look is cheaper than the index and a failed link
+		if tried++; tried > 16 && p.taken(a) {
 			return true
 		}
+
 		ok, err = publish(a, r)
 		return !ok && err == nil
 	})
+
 	switch {
 	case err != nil:
 		return lease, err
 	case !ok:
 		return lease, fmt.Errorf("%w in %s (%d addresses)", ErrExhausted, set[0].Subnet, tried)
 	}
+
 	// A lost last_reserved_ip costs only the rest of an address, so a failure to write it is none.
 	_ = overwrite(p.lastFile(number), lease.Address.String())
 	return lease, nil
 }
 
-// overwrite writes a file in place. ext4 sends a file that was truncated to nothing to the disk when it is closed, and this one is written for
-// each container.
+// overwrite writes a file in place. ext4 sends a file that was truncated to nothing to the disk when it is
+// closed, and this one is written for each container.
 func overwrite(path, content string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
@@ -239,7 +273,7 @@ func (p *Pool) lastFile(set int) string {
 	return filepath.Join(p.dir, lastPrefix+strconv.Itoa(set))
 }
 
-// taken tells whether a reservation exists; an empty one (torn by a crash of another plugin) is none.
+// taken reports whether a reservation exists; an empty one (torn by a crash of another plugin) is none.
 func (p *Pool) taken(a netip.Addr) bool { return read(p.file(a)) != "" }
 
 func (p *Pool) file(a netip.Addr) string { return filepath.Join(p.dir, a.String()) }

@@ -40,27 +40,35 @@ func TestEachOwnerGetsOneAddressOfEachSetAndAnAddressRestsBeforeItIsUsedAgain(t 
 	p := open(t, t.TempDir())
 	sets := []ipam.Set{set(t, "10.1.0.0/29"), set(t, "fd00::/125")}
 	var given []netip.Addr
-	for i := range 6 { // .1 is the gateway, .7 the broadcast address
+
+	// .1 is the gateway, .7 the broadcast address
+	for i := range 6 {
 		leases, err := p.Allocate(owner(i), sets[:1], nil)
 		if i == 5 {
 			if !errors.Is(err, ipam.ErrExhausted) {
 				t.Fatalf("the sixth of five addresses: %v, %v", leases, err)
 			}
+
 			break
 		}
+
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		given = append(given, leases[0].Address)
 	}
+
 	if want := netip.MustParseAddr("10.1.0.2"); given[0] != want || len(given) != 5 {
 		t.Fatalf("given %v", given)
 	}
+
 	for _, i := range []int{3, 0} {
 		if err := p.Release(owner(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	leases, err := p.Allocate(owner(10), sets, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -71,6 +79,7 @@ func TestEachOwnerGetsOneAddressOfEachSetAndAnAddressRestsBeforeItIsUsedAgain(t 
 	if _, err := p.Allocate(owner(10), sets, nil); err == nil {
 		t.Fatal("a second allocation of one owner is an error")
 	}
+
 	held, err := p.Find(owner(10))
 	if err != nil || len(held) != 2 {
 		t.Fatalf("the failed allocation took something away: %v, %v", held, err)
@@ -79,12 +88,15 @@ func TestEachOwnerGetsOneAddressOfEachSetAndAnAddressRestsBeforeItIsUsedAgain(t 
 
 func TestAFailedAllocationKeepsNothing(t *testing.T) {
 	p := open(t, t.TempDir())
-	full := set(t, "fd00::/126") // two addresses beside the gateway and the network
+
+	// two addresses beside the gateway and the network
+	full := set(t, "fd00::/126")
 	for i := range 2 {
 		if _, err := p.Allocate(owner(i), []ipam.Set{full}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	sets := []ipam.Set{set(t, "10.1.0.0/24"), full}
 	if _, err := p.Allocate(owner(9), sets, nil); !errors.Is(err, ipam.ErrExhausted) {
 		t.Fatal(err)
@@ -92,6 +104,7 @@ func TestAFailedAllocationKeepsNothing(t *testing.T) {
 	if held, err := p.Find(owner(9)); err != nil || len(held) > 0 {
 		t.Fatalf("still held: %v, %v", held, err)
 	}
+
 	free, _, err := p.Free(sets[0], 1000)
 	if err != nil || free != 253 {
 		t.Fatalf("%d free, %v", free, err)
@@ -102,10 +115,13 @@ func TestRequestedAddresses(t *testing.T) {
 	p := open(t, t.TempDir())
 	sets := []ipam.Set{set(t, "10.1.0.0/24")}
 	wanted := netip.MustParseAddr("10.1.0.77")
-	if leases, err := p.Allocate(owner(1), sets, []netip.Addr{wanted}); err != nil || leases[0].Address != wanted {
+	if leases, err := p.Allocate(owner(1), sets, []netip.Addr{wanted}); err != nil ||
+		leases[0].Address != wanted {
 		t.Fatal(leases, err)
 	}
-	for _, bad := range []string{"10.1.0.77", "10.1.0.1", "10.2.0.1"} { // taken, the gateway, outside
+
+	// taken, the gateway, outside
+	for _, bad := range []string{"10.1.0.77", "10.1.0.1", "10.2.0.1"} {
 		if leases, err := p.Allocate(owner(2), sets, []netip.Addr{netip.MustParseAddr(bad)}); err == nil {
 			t.Errorf("%s was given: %v", bad, leases)
 		}
@@ -121,15 +137,22 @@ func TestReservationsOfUpstreamAreRespectedFoundAndReleased(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	write("10.1.0.2", "theirs\r\neth0")
 	write("10.1.0.3", "ancient")
-	write("10.1.0.4", "") // torn: free
+
+	// torn: free
+	write("10.1.0.4", "")
 	write("last_reserved_ip.0", "10.1.0.1")
 	leases, err := p.Allocate(owner(1), []ipam.Set{set(t, "10.1.0.0/24")}, nil)
 	if err != nil || leases[0].Address.String() != "10.1.0.4" {
 		t.Fatal(leases, err)
 	}
-	for _, o := range []ipam.Owner{{ContainerID: "theirs", IfName: "eth0"}, {ContainerID: "ancient", IfName: "eth0"}} {
+
+	for _, o := range []ipam.Owner{
+		{ContainerID: "theirs", IfName: "eth0"},
+		{ContainerID: "ancient", IfName: "eth0"},
+	} {
 		if held, err := p.Find(o); err != nil || len(held) != 1 {
 			t.Errorf("%s holds %v, %v", o, held, err)
 		}
@@ -137,6 +160,7 @@ func TestReservationsOfUpstreamAreRespectedFoundAndReleased(t *testing.T) {
 			t.Error(err)
 		}
 	}
+
 	content, err := os.ReadFile(filepath.Join(dir, "net", "10.1.0.4"))
 	if err != nil || string(content) != "pod-1\r\neth0" {
 		t.Errorf("our reservation is %q, %v", content, err)
@@ -164,8 +188,10 @@ func TestReservationsOfAnEarlierBootAreVoid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return p
 	}
+
 	sets := []ipam.Set{set(t, "10.1.0.0/24")}
 	if _, err := scoped().Allocate(owner(1), sets, nil); err != nil {
 		t.Fatal(err)
@@ -197,21 +223,26 @@ func TestPoolAgainstAModel(t *testing.T) {
 				if err == nil {
 					t.Fatalf("%s has %v and got %v; %d owners", o, model[o], leases, len(model))
 				}
+
 			case err != nil:
 				t.Fatalf("%d owners: %v", len(model), err)
 			default:
 				model[o] = []netip.Addr{leases[0].Address, leases[1].Address}
 			}
+
 		case 0, 1, 2, 3, 4, 5, 6, 7:
 			if err := p.Release(o); err != nil {
 				t.Fatal(err)
 			}
+
 			delete(model, o)
+
 		case 8:
 			keep := func(o ipam.Owner) bool { return o.ContainerID[len(o.ContainerID)-1]%2 == 0 }
 			if err := p.Keep(keep); err != nil {
 				t.Fatal(err)
 			}
+
 			for o := range model {
 				if !keep(o) {
 					delete(model, o)
@@ -219,6 +250,7 @@ func TestPoolAgainstAModel(t *testing.T) {
 			}
 		}
 	}
+
 	for i := range 40 {
 		held, err := p.Find(owner(i))
 		if err != nil || !slices.Equal(held, model[owner(i)]) {
@@ -240,11 +272,14 @@ func TestManyAtOnceShareAPool(t *testing.T) {
 				t.Error(err)
 				return
 			}
+
 			mu.Lock()
 			defer mu.Unlock()
+
 			seen[leases[0].Address]++
 		})
 	}
+
 	group.Wait()
 	if len(seen) != 100 {
 		t.Errorf("100 owners got %d addresses", len(seen))
@@ -261,6 +296,7 @@ func TestRangesThatMakeNoSense(t *testing.T) {
 			t.Errorf("%+v is taken as %+v", c, r)
 		}
 	}
+
 	if err := ipam.CheckSets([]ipam.Set{set(t, "10.1.0.0/24"), set(t, "10.1.0.0/25")}); err == nil {
 		t.Error("overlapping ranges are taken")
 	}

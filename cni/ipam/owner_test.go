@@ -20,6 +20,7 @@ func TestOwnersWhoseNamesReadAlikeAreTwo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	for _, o := range owners {
 		if held, err := p.Find(o); err != nil || len(held) != 1 {
 			t.Errorf("%s holds %v, %v", o, held, err)
@@ -28,6 +29,7 @@ func TestOwnersWhoseNamesReadAlikeAreTwo(t *testing.T) {
 			t.Error(err)
 		}
 	}
+
 	if free, held, err := p.Free(sets[0], 10); free != 5 || held != 0 || err != nil {
 		t.Errorf("%d free, %d held, %v", free, held, err)
 	}
@@ -43,6 +45,7 @@ func TestLongNamesOfOwnersHaveAnIndexEntry(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if err := p.Keep(func(o ipam.Owner) bool { return o == keep }); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +69,7 @@ func TestIndexOfAnEarlierVersionIsReplaced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	index := filepath.Join(dir, "net", ".by-id")
 	if err := os.Rename(filepath.Join(index, "pod-1:eth0"), filepath.Join(index, "pod-1.eth0")); err != nil {
 		t.Fatal(err)

@@ -43,23 +43,33 @@ func linkWhole(dir, path, content string) error {
 			return err
 		}
 		defer func() { _ = os.Remove(temp.Name()) }()
+
 		if _, err = temp.WriteString(content); err == nil {
 			err = temp.Close()
 		}
 		if err != nil {
 			return err
 		}
+
 		return os.Link(temp.Name(), path)
 	}
+
 	defer func() { _ = unix.Close(fd) }()
 
 	if err := writeAll(fd, content); err != nil {
 		return err
 	}
+
 	if err := unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), unix.AT_FDCWD, path,
 		unix.AT_SYMLINK_FOLLOW); err != nil {
-		return &os.LinkError{Op: "link", Old: "new reservation", New: path, Err: err}
+		return &os.LinkError{
+			Op:  "link",
+			Old: "new reservation",
+			New: path,
+			Err: err,
+		}
 	}
+
 	return nil
 }
 
@@ -74,7 +84,7 @@ func writeAll(fd int, content string) error {
 	return nil
 }
 
-// Writable tells whether a reservation could be written now: a full disk takes none. It tries, and leaves
+// Writable reports whether a reservation could be written now: a full disk takes none. It tries, and leaves
 // nothing.
 func (p *Pool) Writable() error {
 	fd, err := unix.Open(p.dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
@@ -85,9 +95,11 @@ func (p *Pool) Writable() error {
 		return &os.PathError{Op: "write a reservation to", Path: p.dir, Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
+
 	if err := writeAll(fd, probe); err != nil {
 		return &os.PathError{Op: "write a reservation to", Path: p.dir, Err: err}
 	}
+
 	return nil
 }
 

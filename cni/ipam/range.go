@@ -13,8 +13,8 @@ type Range struct {
 	Gateway    netip.Addr
 }
 
-// NewRange checks a range and fills in what was left zero: the gateway is the first address of the subnet, Start follows the network
-// address, End precedes the broadcast address.
+// NewRange checks a range and fills in what was left zero: the gateway is the first address of the subnet,
+// Start follows the network address, End precedes the broadcast address.
 func NewRange(subnet netip.Prefix, start, end, gateway netip.Addr) (Range, error) {
 	switch {
 	case !subnet.IsValid():
@@ -24,7 +24,13 @@ func NewRange(subnet netip.Prefix, start, end, gateway netip.Addr) (Range, error
 	case subnet.Addr().BitLen()-subnet.Bits() < 2:
 		return Range{}, fmt.Errorf("subnet %s is too small to give out addresses", subnet)
 	}
-	r := Range{Subnet: subnet, Start: start, End: end, Gateway: gateway}
+
+	r := Range{
+		Subnet:  subnet,
+		Start:   start,
+		End:     end,
+		Gateway: gateway,
+	}
 	if !r.Gateway.IsValid() {
 		r.Gateway = subnet.Addr().Next()
 	}
@@ -34,14 +40,21 @@ func NewRange(subnet netip.Prefix, start, end, gateway netip.Addr) (Range, error
 	if !r.End.IsValid() {
 		r.End = lastAddress(subnet)
 	}
-	for name, a := range map[string]netip.Addr{"gateway": r.Gateway, "rangeStart": r.Start, "rangeEnd": r.End} {
+
+	for name, a := range map[string]netip.Addr{
+		"gateway":    r.Gateway,
+		"rangeStart": r.Start,
+		"rangeEnd":   r.End,
+	} {
 		if a.Is4() != subnet.Addr().Is4() || name != "gateway" && !subnet.Contains(a) {
 			return Range{}, fmt.Errorf("%s %s is not in subnet %s", name, a, subnet)
 		}
 	}
+
 	if r.End.Less(r.Start) {
 		return Range{}, fmt.Errorf("rangeEnd %s is before rangeStart %s", r.End, r.Start)
 	}
+
 	return r, nil
 }
 
@@ -58,7 +71,7 @@ func lastAddress(p netip.Prefix) netip.Addr {
 	return last
 }
 
-// Contains tells whether a may be given out of the range: the gateway never is.
+// Contains reports whether a may be given out of the range: the gateway never is.
 func (r Range) Contains(a netip.Addr) bool {
 	return a.Is4() == r.Start.Is4() && !a.Less(r.Start) && !r.End.Less(a) && a != r.Gateway
 }
@@ -73,18 +86,24 @@ func CheckSets(sets []Set) error {
 		if len(set) == 0 {
 			return fmt.Errorf("range set %d is empty", i)
 		}
+
 		for _, r := range set {
 			if r.Start.Is4() != set[0].Start.Is4() {
 				return fmt.Errorf("range set %d mixes IPv4 and IPv6", i)
 			}
+
 			for _, other := range all {
-				if r.Start.Is4() == other.Start.Is4() && !r.End.Less(other.Start) && !other.End.Less(r.Start) {
-					return fmt.Errorf("ranges %s-%s and %s-%s overlap", r.Start, r.End, other.Start, other.End)
+				if r.Start.Is4() == other.Start.Is4() && !r.End.Less(other.Start) &&
+					!other.End.Less(r.Start) {
+					return fmt.Errorf("ranges %s-%s and %s-%s overlap",
+						r.Start, r.End, other.Start, other.End)
 				}
 			}
+
 			all = append(all, r)
 		}
 	}
+
 	return nil
 }
 
@@ -106,10 +125,12 @@ func (s Set) candidates(last netip.Addr, try func(netip.Addr, Range) bool) {
 			first = i
 		}
 	}
+
 	from := s[first].Start
 	if s[first].Contains(last) && last != s[first].End {
 		from = last.Next()
 	}
+
 	walk := func(r Range, a, end netip.Addr) bool {
 		for ; !end.Less(a); a = a.Next() {
 			if a != r.Gateway && !try(a, r) {
@@ -119,17 +140,20 @@ func (s Set) candidates(last netip.Addr, try func(netip.Addr, Range) bool) {
 				break
 			}
 		}
+
 		return true
 	}
 	if !walk(s[first], from, s[first].End) {
 		return
 	}
+
 	for i := 1; i < len(s); i++ {
 		r := s[(first+i)%len(s)]
 		if !walk(r, r.Start, r.End) {
 			return
 		}
 	}
+
 	if from != s[first].Start {
 		walk(s[first], s[first].Start, from.Prev())
 	}

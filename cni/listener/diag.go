@@ -43,6 +43,7 @@ func ask(kernel *rtnl.Conn, protocol string, first, last uint16) (found []socket
 			return nil, false, err
 		}
 	}
+
 	return found, true, nil
 }
 
@@ -77,10 +78,12 @@ func parse(body []byte) (s socket, ok bool) {
 	if len(body) < answerSize {
 		return s, false
 	}
+
 	size := 16
 	if body[0] == unix.AF_INET {
 		size = 4
 	}
+
 	address, _ := netip.AddrFromSlice(body[8 : 8+size])
 	s.address = netip.AddrPortFrom(address.Unmap(), binary.BigEndian.Uint16(body[4:]))
 	s.uid, s.inode = binary.NativeEndian.Uint32(body[64:]), binary.NativeEndian.Uint32(body[68:])
@@ -89,5 +92,6 @@ func parse(body []byte) (s socket, ok bool) {
 			s.only6 = value[0] != 0
 		}
 	})
+
 	return s, true
 }

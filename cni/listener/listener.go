@@ -26,7 +26,7 @@ type socket struct {
 	uid     uint32
 }
 
-// meets tells whether packets to p would get to s.
+// meets reports whether packets to p would get to s.
 func (s socket) meets(p Port) bool {
 	a, b := s.address.Addr(), p.Address.Addr()
 	switch {
@@ -44,6 +44,7 @@ func Refuse(ports []Port) error {
 	if len(ports) == 0 {
 		return nil
 	}
+
 	kernel, err := rtnl.OpenSocketDiag()
 	if err != nil {
 		return err
@@ -55,6 +56,7 @@ func Refuse(ports []Port) error {
 		if len(wanted) == 0 {
 			continue
 		}
+
 		numbers := func(a, b Port) int { return int(a.Address.Port()) - int(b.Address.Port()) }
 		first, last := slices.MinFunc(wanted, numbers), slices.MaxFunc(wanted, numbers)
 		found, err := list(kernel, protocol, first.Address.Port(), last.Address.Port())
@@ -70,6 +72,7 @@ func Refuse(ports []Port) error {
 			}
 		}
 	}
+
 	return nil
 }
 

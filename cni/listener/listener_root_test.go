@@ -25,13 +25,16 @@ func host(t *testing.T) (in func(f func() error)) {
 			t.Error(err)
 		}
 	}
+
 	in(func() error {
 		c, err := rtnl.Open()
 		if err != nil {
 			return err
 		}
+
 		return errors.Join(c.Must(rtnl.SetUp(1)), c.Close())
 	})
+
 	return in
 }
 
@@ -63,6 +66,7 @@ func TestPortsThatAProcessListensOnAreRefusedWithItsName(t *testing.T) {
 					return err
 				}
 				defer func() { _ = closer() }()
+
 				protocol, address, _ := strings.Cut(c.wanted, " ")
 				p := Port{Protocol: protocol, Address: netip.MustParseAddrPort(address)}
 				err = Refuse([]Port{p})
@@ -76,13 +80,16 @@ func TestPortsThatAProcessListensOnAreRefusedWithItsName(t *testing.T) {
 				if err != nil {
 					return err
 				}
+
 				refused := false
 				for _, s := range found {
 					refused = refused || s.meets(p)
 				}
+
 				if refused != c.refused && c.network != "tcp6" {
 					t.Errorf("by /proc %v: %+v", refused, found)
 				}
+
 				return nil
 			})
 		})
@@ -95,12 +102,15 @@ func listen(network, address string) (func() error, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		return c.Close, nil
 	}
+
 	l, err := net.Listen(network, address)
 	if err != nil {
 		return nil, err
 	}
+
 	return l.Close, nil
 }
 
@@ -113,17 +123,20 @@ func TestConnectionsDoNotTakeTheirPort(t *testing.T) {
 			return err
 		}
 		defer func() { _ = l.Close() }()
+
 		for _, network := range []string{"tcp", "udp"} {
 			c, err := net.Dial(network, "127.0.0.1:80")
 			if err != nil {
 				return err
 			}
 			defer func() { _ = c.Close() }()
+
 			own := netip.MustParseAddrPort(c.LocalAddr().String())
 			if err := Refuse([]Port{{Protocol: network, Address: own}}); err != nil {
 				t.Error(err)
 			}
 		}
+
 		return nil
 	})
 }
@@ -148,6 +161,7 @@ func FuzzProc(f *testing.F) {
 			f.Add(line)
 		}
 	}
+
 	f.Add("  0: 0100007F:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1")
 	f.Fuzz(func(t *testing.T, line string) {
 		for _, s := range append(parseInet(strings.Fields(line)), parseSCTP(strings.Fields(line))...) {

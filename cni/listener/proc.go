@@ -13,25 +13,30 @@ import (
 	"time"
 )
 
-// read lists the sockets of a protocol by /proc/net. It does not tell whether one of :: takes IPv4 too: most
-// do.
+// read lists the sockets of a protocol by /proc/net. It does not report whether one of :: takes IPv4 too:
+// most do.
 func read(protocol string) (found []socket, err error) {
 	files, parse := []string{protocol, protocol + "6"}, parseInet
 	if protocol == "sctp" {
 		files, parse = []string{"sctp/eps"}, parseSCTP
 	}
+
 	for _, file := range files {
 		data, err := os.ReadFile(filepath.Join("/proc/thread-self/net", file))
 		if errors.Is(err, os.ErrNotExist) {
-			continue // the kernel has not the protocol, and so nobody listens
+			// the kernel has not the protocol, and so nobody listens
+			continue
 		}
+
 		if err != nil {
 			return nil, err
 		}
+
 		for line := range strings.Lines(string(data)) {
 			found = append(found, parse(strings.Fields(line))...)
 		}
 	}
+
 	return found, nil
 }
 
@@ -40,19 +45,24 @@ func parseInet(words []string) []socket {
 	if len(words) < 10 || words[3] != "0A" && words[3] != "07" {
 		return nil
 	}
+
 	host, port, _ := strings.Cut(words[1], ":")
 	raw, err := hex.DecodeString(host)
 	number, err2 := strconv.ParseUint(port, 16, 16)
 	if err != nil || err2 != nil || len(raw)%4 != 0 {
 		return nil
 	}
-	for word := range slices.Chunk(raw, 4) { // each is a number of 32 bits, lowest byte last
+
+	// each is a number of 32 bits, lowest byte last
+	for word := range slices.Chunk(raw, 4) {
 		slices.Reverse(word)
 	}
+
 	address, ok := netip.AddrFromSlice(raw)
 	if !ok {
 		return nil
 	}
+
 	s := socket{address: netip.AddrPortFrom(address.Unmap(), uint16(number))}
 	s.uid, s.inode = number32(words[7]), number32(words[9])
 	return []socket{s}
@@ -63,10 +73,12 @@ func parseSCTP(words []string) (found []socket) {
 	if len(words) < 9 {
 		return nil
 	}
+
 	port, err := strconv.ParseUint(words[5], 10, 16)
 	if err != nil {
 		return nil
 	}
+
 	for _, word := range words[8:] {
 		if address, err := netip.ParseAddr(word); err == nil {
 			s := socket{address: netip.AddrPortFrom(address.Unmap(), uint16(port))}
@@ -74,6 +86,7 @@ func parseSCTP(words []string) (found []socket) {
 			found = append(found, s)
 		}
 	}
+
 	return found
 }
 
@@ -101,15 +114,19 @@ func owner(s socket) string {
 			break
 		}
 	}
+
 	return fmt.Sprintf("a process of user %d", s.uid)
 }
 
 func holder(dir, socket string, deadline time.Time) (string, bool) {
 	fds, err := os.Open(dir + "/fd")
 	if err != nil {
-		return "", false // it has ended
+		// it has ended
+		return "", false
 	}
+
 	defer func() { _ = fds.Close() }()
+
 	for time.Now().Before(deadline) {
 		names, err := fds.Readdirnames(1000)
 		for _, name := range names {
@@ -119,9 +136,11 @@ func holder(dir, socket string, deadline time.Time) (string, bool) {
 					true
 			}
 		}
+
 		if err != nil {
 			break
 		}
 	}
+
 	return "", false
 }

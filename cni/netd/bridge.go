@@ -52,17 +52,20 @@ func (d *Daemon) repairRules(n *conf.Network) error {
 		return err
 	}
 	defer func() { _ = t.Close() }()
+
 	repaired, err := t.Repair()
 	if repaired {
 		d.log.Warn("nftables rules of the network were not as they have to be and are written again",
 			"network", n.Name)
 	}
+
 	if err == nil {
 		err = d.restorePorts(n, t)
 	}
 	if err != nil {
 		d.unmended.at, d.unmended.err = time.Now(), err
 	}
+
 	return err
 }
 
@@ -72,10 +75,12 @@ func (d *Daemon) restorePorts(n *conf.Network, t *hostnat.Table) error {
 	if err != nil || pool == nil {
 		return err
 	}
+
 	records, err := portrecord.Of(pool).All()
 	if err != nil {
 		return err
 	}
+
 	var running []portrecord.Record
 	var ports []hostnat.Port
 	for _, r := range records {
@@ -83,6 +88,7 @@ func (d *Daemon) restorePorts(n *conf.Network, t *hostnat.Table) error {
 			running, ports = append(running, r), append(ports, r.Ports...)
 		}
 	}
+
 	if len(ports) == 0 || t.HasPorts(ports) == nil {
 		return nil
 	}
@@ -90,21 +96,26 @@ func (d *Daemon) restorePorts(n *conf.Network, t *hostnat.Table) error {
 	var errs []error
 	for _, r := range running {
 		errs = append(errs, pool.Locked(func() error {
-			if !portrecord.Of(pool).Has(r.Owner) { // a DEL was quicker
+			// a DEL was quicker
+			if !portrecord.Of(pool).Has(r.Owner) {
 				return nil
 			}
+
 			return t.AddPorts(r.Owner.Label(), r.Ports)
 		}))
 	}
+
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
+
 	d.log.Warn("host ports of the network were not as they have to be and are published again",
 		"network", n.Name)
 	return nil
 }
 
-// runs tells whether an attachment has its interface. A record of one that ended without DEL stays until GC.
+// runs reports whether an attachment has its interface. A record of one that ended without DEL stays until
+// GC.
 func (d *Daemon) runs(n *conf.Network, owner ipam.Owner) bool {
 	link, err := d.kernel.LinkByName(bridge.HostName(n.Name, owner))
 	return err == nil && link.Group != bridge.DiscardGroup

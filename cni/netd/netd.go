@@ -1,8 +1,10 @@
-// Package netd is the network daemon of a node. It watches the cluster's Nodes and keeps two things on this node as they have to be: the
-// network configuration for the container runtime, made from the node's own pod CIDRs, and a route to every other node's pods.
+// Package netd is the network daemon of a node. It watches the cluster's Nodes and keeps two things on this
+// node as they have to be: the network configuration for the container runtime, made from the node's own pod
+// CIDRs, and a route to every other node's pods.
 //
-// It is level-triggered: whatever happens (a Node changes, somebody deletes a route, a link goes down) leads to the same look at all
-// Nodes and all routes. kill -9 at any point costs nothing: configuration and routes stay, the next start compares again.
+// It is level-triggered: whatever happens (a Node changes, somebody deletes a route, a link goes down) leads
+// to the same look at all Nodes and all routes. kill -9 at any point costs nothing: configuration and routes
+// stay, the next start compares again.
 package netd
 
 import (
@@ -42,8 +44,9 @@ func (o Options) confPath() string { return filepath.Join(o.ConfDir, o.ConfName)
 const (
 	// recheck finds what gave no event: a configuration file that somebody removed.
 	recheck = time.Minute
-	// Between two passes are at least quiet and share times what the last one took, but no more than longest: the veths of a hundred starting
-	// pods are a few events, not a hundred. The first event after that time is followed at once.
+	// Between two passes are at least quiet and share times what the last one took, but no more than longest:
+	// the veths of a hundred starting pods are a few events, not a hundred. The first event after that time
+	// is followed at once.
 	quiet, longest = 50 * time.Millisecond, time.Second
 	share          = 20
 	// After a failure the next attempt follows in firstRetry, then twice that, up to lastRetry.
@@ -71,7 +74,12 @@ type Daemon struct {
 
 // New makes a daemon; config says where the API server is.
 func New(config *rest.Config, o Options, log *slog.Logger) (*Daemon, error) {
-	d := &Daemon{options: o, log: log, dirty: make(chan struct{}, 1), report: Report{At: time.Now(), Errors: []string{"no look at the network yet"}}}
+	d := &Daemon{
+		options: o,
+		log:     log,
+		dirty:   make(chan struct{}, 1),
+		report:  Report{At: time.Now(), Errors: []string{"no look at the network yet"}},
+	}
 	var err error
 	d.cluster, err = cluster.New(config, d.look, log)
 	return d, err
@@ -83,17 +91,22 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = d.kernel.Close() }()
+
 	if err := durable.Sweep(d.options.confPath()); err != nil {
 		d.log.Warn("unfinished files of an earlier run stay", "dir", d.options.ConfDir, "err", err)
 	}
+
 	var running sync.WaitGroup
 	defer running.Wait()
+
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+
 	if len(d.options.ClusterCIDRs) == 0 {
 		d.log.Warn("--cluster-cidr is not given: a Node may claim any private network " +
 			"that is about as large as this node's pod CIDR")
 	}
+
 	watched := make(chan error, 2)
 	running.Go(func() { watched <- rtnl.Watch(ctx, d.look) })
 	running.Go(func() { watched <- hostnat.Watch(ctx, networkName, d.look) })
@@ -104,6 +117,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		case <-ctx.Done():
 		case <-time.After(min(max(quiet, share*d.Report().Took), longest)):
 		}
+
 		select {
 		case <-ctx.Done():
 			return nil
@@ -112,6 +126,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		case <-d.dirty:
 		case <-unasked.C:
 		}
+
 		unasked.Stop()
 	}
 }
@@ -133,13 +148,19 @@ func (d *Daemon) pass(ctx context.Context) time.Duration {
 	} else { // nothing is withdrawn on half a list
 		r.fail(waiting)
 	}
+
 	if ctx.Err() != nil {
-		return 0 // what failed because the daemon ends is no news
+		// what failed because the daemon ends is no news
+		return 0
 	}
+
 	r.Took = time.Since(r.At)
-	if !errors.Is(waiting, cluster.ErrNoListYet) { // every start begins so
+
+	// every start begins so
+	if !errors.Is(waiting, cluster.ErrNoListYet) {
 		d.tell(r)
 	}
+
 	d.mu.Lock()
 	d.report = r
 	d.mu.Unlock()
@@ -147,6 +168,7 @@ func (d *Daemon) pass(ctx context.Context) time.Duration {
 		d.retry = 0
 		return recheck
 	}
+
 	d.retry = min(max(2*d.retry, firstRetry), lastRetry)
 	return d.retry
 }
@@ -158,7 +180,8 @@ func (d *Daemon) Report() Report {
 	return d.report
 }
 
-// reconcile does one pass. The parts do not hinder each other: routes are repaired while the plugin is not there yet, and the other way round.
+// reconcile does one pass. The parts do not hinder each other: routes are repaired while the plugin is not
+// there yet, and the other way round.
 func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 	all, notes := d.cluster.Nodes()
 	r.Nodes, r.Notes = len(all), notes
@@ -168,6 +191,7 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		r.fail(fmt.Errorf("node %s is not in the cluster yet", d.options.NodeName))
 		return
 	}
+
 	admitted := d.admit(own, all, r)
 	r.fail(d.forward(own.PodCIDRs))
 	local, err := d.kernel.AllAddresses()
@@ -175,17 +199,25 @@ func (d *Daemon) reconcile(ctx context.Context, r *Report) {
 		r.fail(err)
 		return
 	}
+
 	if err := d.route(own, admitted, local, r); err != nil {
 		r.fail(err)
 		return
 	}
+
 	if len(own.PodCIDRs) == 0 {
-		r.fail(fmt.Errorf("node %s has no pod CIDR yet (the controller-manager gives it out: --allocate-node-cidrs, --cluster-cidr)", own.Name))
+		r.fail(fmt.Errorf("node %s has no pod CIDR yet (the controller-manager gives it out: "+
+			"--allocate-node-cidrs, --cluster-cidr)", own.Name))
 		return
 	}
+
 	d.configure(ctx, own, admitted, local, r)
 	if rival := rivals(d.options); rival != "" {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s sorts before %s: runtimes use that network, not this one", filepath.Join(d.options.ConfDir, rival), d.options.ConfName))
+		r.Notes = append(
+			r.Notes,
+			fmt.Sprintf("%s sorts before %s: runtimes use that network, not this one",
+				filepath.Join(d.options.ConfDir, rival), d.options.ConfName),
+		)
 	}
 }
 
@@ -211,6 +243,7 @@ func (d *Daemon) route(
 	if err := near.findRouters(d.kernel, own, admitted); err != nil {
 		return err
 	}
+
 	wanted, notes := wantedRoutes(own, admitted, near)
 	r.Routes, r.Notes = len(wanted), append(r.Notes, notes...)
 
@@ -219,6 +252,7 @@ func (d *Daemon) route(
 	if added+deleted > 0 {
 		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(admitted))
 	}
+
 	return nil
 }
 
@@ -243,11 +277,13 @@ func (d *Daemon) configure(
 		fail(err)
 		return
 	}
+
 	data, err := networkConfig(own.PodCIDRs, podNetworks(d.options.ClusterCIDRs, admitted), mtu)
 	if err != nil {
 		fail(err)
 		return
 	}
+
 	network, err := parseConfig(data)
 	if err != nil {
 		fail(err)
@@ -257,17 +293,21 @@ func (d *Daemon) configure(
 	r.fail(d.moveBridge(network))
 	written, err := publish(ctx, d.options, data)
 	if written {
-		d.log.Info("network configuration written", "file", d.options.confPath(), "podCIDRs", strings.Join(texts(own.PodCIDRs), ","), "mtu", mtu)
+		d.log.Info("network configuration written",
+			"file", d.options.confPath(), "podCIDRs", strings.Join(texts(own.PodCIDRs), ","), "mtu", mtu)
 	}
+
 	if err != nil {
 		fail(err)
 		return
 	}
-	r.fail(d.repairRules(network)) // by the configuration that the plugin has, too
+
+	// by the configuration that the plugin has, too
+	r.fail(d.repairRules(network))
 }
 
-// deviceMTU is that of the interface which has the node's address, since packets to other nodes' pods leave by it (the smallest one, if
-// there are several); or else that of the default route. 0 when neither is known.
+// deviceMTU is that of the interface which has the node's address, since packets to other nodes' pods leave
+// by it (the smallest one, if there are several); or else that of the default route. 0 when neither is known.
 func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddress) (int, error) {
 	devices := devicesOf(own, local)
 	if len(devices) == 0 {
@@ -275,10 +315,12 @@ func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddres
 		if err != nil {
 			return 0, err
 		}
+
 		for _, r := range defaults {
 			devices = append(devices, r.Index)
 		}
 	}
+
 	smallest := 0
 	for _, index := range devices {
 		link, err := kernel.LinkByIndex(index)
@@ -289,6 +331,7 @@ func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddres
 			smallest = link.MTU
 		}
 	}
+
 	return smallest, nil
 }
 

@@ -23,16 +23,29 @@ func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 	for _, p := range podCIDRs {
 		ranges = append(ranges, []map[string]string{{"subnet": p.String()}})
 	}
+
 	network := map[string]any{
 		"cniVersion": "1.1.0", "name": networkName,
 		"plugins": []map[string]any{{
-			"type": pluginType, "bridge": bridgeName, "isDefaultGateway": true, "ipMasq": true,
-			"hairpinMode": true, "hostRouted": true,
-			"lazyUnlink": true, "mtu": mtu, "noMasq": texts(noMasq),
-			"ipam":         map[string]any{"type": "host-local", "ranges": ranges, "bootScoped": true},
-			"capabilities": map[string]bool{"portMappings": true, "ipRanges": true, "ips": true, "mac": true},
+			"type":             pluginType,
+			"bridge":           bridgeName,
+			"isDefaultGateway": true,
+			"ipMasq":           true,
+			"hairpinMode":      true,
+			"hostRouted":       true,
+			"lazyUnlink":       true,
+			"mtu":              mtu,
+			"noMasq":           texts(noMasq),
+			"ipam":             map[string]any{"type": "host-local", "ranges": ranges, "bootScoped": true},
+			"capabilities": map[string]bool{
+				"portMappings": true,
+				"ipRanges":     true,
+				"ips":          true,
+				"mac":          true,
+			},
 		}},
 	}
+
 	data, err := json.MarshalIndent(network, "", "  ")
 	return append(data, '\n'), err
 }
@@ -45,7 +58,8 @@ func texts(prefixes []netip.Prefix) []string {
 	return out
 }
 
-// podNetworks are the destinations that see pods' own addresses: the cluster CIDRs if they are known, else every node's pod CIDRs.
+// podNetworks are the destinations that see pods' own addresses: the cluster CIDRs if they are known, else
+// every node's pod CIDRs.
 func podNetworks(clusterCIDRs []netip.Prefix, all []podcidr.Node) []netip.Prefix {
 	if len(clusterCIDRs) > 0 {
 		return clusterCIDRs

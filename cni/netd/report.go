@@ -16,18 +16,27 @@ type Report struct {
 	Notes         []string // what only somebody else can mend, such as a node behind a router
 }
 
-// stuck is the age of a report that says that the daemon hangs: a pass comes at least every recheck, and waits for one call of the plugin.
+// stuck is the age of a report that says that the daemon hangs: a pass comes at least every recheck, and
+// waits for one call of the plugin.
 const stuck = 3 * recheck
 
-// Ready tells whether configuration and routes are as they have to be.
+// Ready reports whether configuration and routes are as they have to be.
 func (r Report) Ready() bool { return len(r.Errors) == 0 }
 
-// Alive tells whether passes are made.
+// Alive reports whether passes are made.
 func (r Report) Alive(now time.Time) bool { return now.Sub(r.At) < stuck }
 
 // WriteTo writes the report for a person.
 func (r Report) WriteTo(w io.Writer) (int64, error) {
-	n, err := fmt.Fprintf(w, "last sync %s, took %s: %d nodes, %d routes\n", r.At.UTC().Format(time.RFC3339), r.Took.Round(time.Microsecond), r.Nodes, r.Routes)
+	n, err := fmt.Fprintf(
+		w,
+		"last sync %s, took %s: %d nodes, %d routes\n",
+		r.At.UTC().Format(time.RFC3339),
+		r.Took.Round(time.Microsecond),
+		r.Nodes,
+		r.Routes,
+	)
+
 	total := int64(n)
 	for _, list := range []struct {
 		kind string
@@ -41,6 +50,7 @@ func (r Report) WriteTo(w io.Writer) (int64, error) {
 			}
 		}
 	}
+
 	return total, err
 }
 
@@ -64,11 +74,14 @@ func (d *Daemon) tell(r Report) {
 		if !now[text] && !d.told[text] {
 			d.log.Warn("the network is not as it has to be", "node", d.options.NodeName, "err", text)
 		}
+
 		now[text] = true
 	}
+
 	over := len(now) == 0 && (d.told == nil || len(d.told) > 0)
 	d.told = now
 	if over {
-		d.log.Info("the network is as it has to be", "node", d.options.NodeName, "nodes", r.Nodes, "routes", r.Routes)
+		d.log.Info("the network is as it has to be",
+			"node", d.options.NodeName, "nodes", r.Nodes, "routes", r.Routes)
 	}
 }

@@ -14,26 +14,35 @@ import (
 const Protocol = 117
 
 const (
-	// peerPriority is the metric of the routes to other nodes' pods. It is not the kernel's default, so that a route which an administrator
-	// set (ip route add: 0 for IPv4, 1024 for IPv6) stands beside ours rather than in its place.
+	// peerPriority is the metric of the routes to other nodes' pods. It is not the kernel's default, so that
+	// a route which an administrator set (ip route add: 0 for IPv4, 1024 for IPv6) stands beside ours rather
+	// than in its place.
 	peerPriority = 117
-	// unreachablePriority is that of the route which answers for own pod addresses that no pod has: any other route wins.
+	// unreachablePriority is that of the route which answers for own pod addresses that no pod has: any other
+	// route wins.
 	unreachablePriority = 1 << 30
 )
 
-// wantedRoutes are the routes to other nodes' pods through the nodes' addresses, as far as those are on a network that this node is on,
-// and one that keeps packets to own pod addresses from leaving by the default route while the bridge is not there.
+// wantedRoutes are the routes to other nodes' pods through the nodes' addresses, as far as those are on a
+// network that this node is on, and one that keeps packets to own pod addresses from leaving by the default
+// route while the bridge is not there.
 func wantedRoutes(
 	own podcidr.Node, admitted []podcidr.Node, v vicinity,
 ) (routes []rtnl.Route, notes []string) {
 	for _, pods := range own.PodCIDRs {
-		routes = append(routes, rtnl.Route{Dst: pods, Unreachable: true, Priority: unreachablePriority, Protocol: Protocol})
+		routes = append(routes, rtnl.Route{
+			Dst:         pods,
+			Unreachable: true,
+			Priority:    unreachablePriority,
+			Protocol:    Protocol,
+		})
 	}
 
 	for _, node := range admitted {
 		if node.Name == own.Name {
 			continue
 		}
+
 		for _, pods := range node.PodCIDRs {
 			why := v.unfit(pods, own)
 			gateway, index := v.nextHop(node, pods)
@@ -41,11 +50,13 @@ func wantedRoutes(
 				const far = "none of its addresses %v is on a network of this node, and there is no overlay"
 				why = fmt.Sprintf(far, node.Addresses)
 			}
+
 			if why != "" {
 				notes = append(notes, fmt.Sprintf("node %s: no route to its pods %s: %s", node.Name, pods,
 					why))
 				continue
 			}
+
 			routes = append(routes, rtnl.Route{
 				Dst:      pods,
 				Gateway:  gateway,
@@ -55,6 +66,7 @@ func wantedRoutes(
 			})
 		}
 	}
+
 	return routes, notes
 }
 
@@ -72,15 +84,18 @@ func newVicinity(admitted []podcidr.Node, local []rtnl.InterfaceAddress) vicinit
 		addresses: podcidr.NewIndex[string](admitted),
 		nodes:     podcidr.NewIndex[string](admitted),
 	}
+
 	for _, l := range local {
 		v.networks.Add(l.Prefix, l.Index)
 		v.addresses.Add(single(l.Prefix.Addr()), "")
 	}
+
 	for _, n := range admitted {
 		for _, a := range n.Addresses {
 			v.nodes.Add(single(a), n.Name)
 		}
 	}
+
 	return v
 }
 
@@ -94,6 +109,7 @@ func (v vicinity) unfit(pods netip.Prefix, own podcidr.Node) string {
 			return fmt.Sprintf("it overlaps this node's pod CIDR %s", p)
 		}
 	}
+
 	if network, _, ok := v.networks.Within(pods); ok {
 		return fmt.Sprintf("this node is itself on the network %s", network)
 	}
@@ -103,19 +119,22 @@ func (v vicinity) unfit(pods netip.Prefix, own podcidr.Node) string {
 	if !v.onLink(pods) {
 		return ""
 	}
+
 	for _, r := range v.routers {
 		if pods.Contains(r) {
 			return fmt.Sprintf("it holds the router %s", r)
 		}
 	}
+
 	if address, name, ok := v.nodes.Within(pods); ok {
 		return fmt.Sprintf("it holds node %s's address %s", name, address.Addr())
 	}
+
 	return ""
 }
 
-// onLink tells whether pods are a part of a network that this node is on: what else is there must stay within
-// reach.
+// onLink reports whether pods are a part of a network that this node is on: what else is there must stay
+// within reach.
 func (v vicinity) onLink(pods netip.Prefix) bool {
 	_, _, ok := v.networks.Around(pods)
 	return ok
@@ -137,7 +156,8 @@ func (v *vicinity) findRouters(kernel *rtnl.Conn, own podcidr.Node, admitted []p
 	return err
 }
 
-// nextHop is the first address of a node, in the family of its pods, that is on link here, by the most specific network.
+// nextHop is the first address of a node, in the family of its pods, that is on link here, by the most
+// specific network.
 func (v vicinity) nextHop(node podcidr.Node, pods netip.Prefix) (netip.Addr, int) {
 	for _, address := range node.Addresses {
 		_, _, ours := v.addresses.Around(single(address))
@@ -153,10 +173,12 @@ func (v vicinity) nextHop(node podcidr.Node, pods netip.Prefix) (netip.Addr, int
 
 // difference compares the routes of our protocol that are there with the wanted ones.
 func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
-	due := make(map[rtnl.Route]bool, len(wanted)) // true until it is found
+	// true until it is found
+	due := make(map[rtnl.Route]bool, len(wanted))
 	for _, r := range wanted {
 		due[r] = true
 	}
+
 	for _, r := range have {
 		if _, ok := due[plain(r)]; ok {
 			due[plain(r)] = false
@@ -164,11 +186,13 @@ func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
 			stale = append(stale, r)
 		}
 	}
+
 	for _, r := range wanted {
 		if due[r] {
 			missing = append(missing, r)
 		}
 	}
+
 	return stale, missing
 }
 
@@ -176,18 +200,20 @@ func difference(have, wanted []rtnl.Route) (stale, missing []rtnl.Route) {
 func plain(r rtnl.Route) rtnl.Route {
 	r.Scope, r.Table = 0, 0
 	if r.Unreachable {
-		r.Index = 0 // IPv6 says: by lo
+		// IPv6 says: by lo
+		r.Index = 0
 	}
 	return r
 }
 
-// syncRoutes makes the routes of our protocol exactly the wanted ones and tells how many it had to add and to delete. What is stale goes
-// first: a node that got a new address has its route at the same place.
+// syncRoutes makes the routes of our protocol exactly the wanted ones and tells how many it had to add and to
+// delete. What is stale goes first: a node that got a new address has its route at the same place.
 func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err error) {
 	have, err := conn.Routes(Protocol)
 	if err != nil {
 		return 0, 0, err
 	}
+
 	stale, missing := difference(have, wanted)
 	var errs []error
 	for _, r := range stale {
@@ -195,18 +221,26 @@ func syncRoutes(conn *rtnl.Conn, wanted []rtnl.Route) (added, deleted int, err e
 			errs = append(errs, err)
 			continue
 		}
+
 		deleted++
 	}
+
 	for _, r := range missing {
 		err := conn.Must(rtnl.AddRoute(r))
 		switch {
 		case err == nil:
 			added++
 		case rtnl.Exists(err):
-			errs = append(errs, fmt.Errorf("add route %s: somebody else has one with the same metric %d (ip route show %s)", r.Dst, r.Priority, r.Dst))
+			errs = append(
+				errs,
+				fmt.Errorf("add route %s: somebody else has one with the same metric %d (ip route show %s)",
+					r.Dst, r.Priority, r.Dst),
+			)
+
 		default:
 			errs = append(errs, err)
 		}
 	}
+
 	return added, deleted, errors.Join(errs...)
 }

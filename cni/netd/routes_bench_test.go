@@ -12,10 +12,13 @@ import (
 // All that a pass thinks about the Nodes of a cluster: five times as many may take five times as long.
 func BenchmarkWantedRoutes(b *testing.B) {
 	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("172.16.0.1/12")}}
-	for i := range 100 { // addresses of Services, as IPVS has them
+
+	// addresses of Services, as IPVS has them
+	for i := range 100 {
 		a := netip.AddrFrom4([4]byte{10, 255, 0, byte(i)})
 		local = append(local, rtnl.InterfaceAddress{Index: 3, Prefix: single(a)})
 	}
+
 	for _, n := range []int{1000, 5000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			all := make([]podcidr.Node, n)
@@ -26,6 +29,7 @@ func BenchmarkWantedRoutes(b *testing.B) {
 					Addresses: addresses(fmt.Sprintf("172.16.%d.%d", i/250+1, i%250+1)),
 				}
 			}
+
 			rules := podcidr.Rules{Cluster: prefixes("10.0.0.0/8")}
 			for b.Loop() {
 				admitted, _ := rules.Admit(all[0], all)

@@ -32,6 +32,7 @@ func addBridge(c *call) (err error) {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	var back undo.Stack
 	ctx := context.Background()
 	defer back.Unwind(ctx, &err)
@@ -41,15 +42,19 @@ func addBridge(c *call) (err error) {
 	if err != nil {
 		return err
 	}
+
 	attachment, err := c.attachment(leases)
 	if err != nil {
 		return err
 	}
 
 	ends, err := bridge.Attach(host, c.BridgeConfig(), attachment)
-	if err != nil { // what is there now, if anything, is not this call's
+
+	// what is there now, if anything, is not this call's
+	if err != nil {
 		return err
 	}
+
 	back.Push("remove interface", func(context.Context) error {
 		_, err := bridge.Detach(host, c.Name, c.owner(), false)
 		return err
@@ -61,6 +66,7 @@ func addBridge(c *call) (err error) {
 	if err := c.describe(result, ends, attachment); err != nil {
 		return err
 	}
+
 	return types.PrintResult(result, c.CNIVersion)
 }
 
@@ -68,15 +74,18 @@ func (c *call) allocate(back *undo.Stack) ([]ipam.Lease, error) {
 	if c.IPAM == nil {
 		return nil, nil
 	}
+
 	pool, err := ipam.Open(c.IPAM.DataDir, c.Name, c.IPAM.BootScoped)
 	if err != nil {
 		return nil, err
 	}
+
 	c.pool = pool
 	leases, err := pool.Allocate(c.owner(), c.IPAM.Sets, c.IPAM.Requested)
 	if err == nil {
 		back.Push("release addresses", func(context.Context) error { return pool.Release(c.owner()) })
 	}
+
 	return leases, err
 }
 
@@ -87,6 +96,7 @@ func delBridge(c *call) error {
 	if err != nil {
 		return err
 	}
+
 	var held []netip.Addr
 	if pool != nil {
 		if held, err = pool.Find(c.owner()); err != nil {
@@ -98,6 +108,7 @@ func delBridge(c *call) error {
 		if err := forgetPorts(pool, c.owner()); err != nil {
 			return err
 		}
+
 		err := withNAT(c.NATConfig(), func(t *hostnat.Table) error {
 			return t.Remove(c.owner().Label(), held)
 		})
@@ -105,12 +116,16 @@ func delBridge(c *call) error {
 			return err
 		}
 	}
+
 	if err := c.detach(); err != nil {
-		return err // the address stays taken while the link may be there
+		// the address stays taken while the link may be there
+		return err
 	}
+
 	if pool == nil {
 		return nil
 	}
+
 	return pool.Release(c.owner())
 }
 
@@ -122,13 +137,17 @@ func (c *call) detach() error {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	there, err := bridge.Detach(host, c.Name, c.owner(), c.LazyUnlink)
 	if err != nil || there || c.args.Netns == "" {
 		return err
 	}
+
 	if own, err := isOwnNamespace(c.args.Netns); own || err != nil {
-		return nil // ADD refuses the host's own namespace, and one that is gone has nothing left
+		// ADD refuses the host's own namespace, and one that is gone has nothing left
+		return nil
 	}
+
 	return bridge.DetachForeign(host, c.Bridge, c.args.Netns, c.args.IfName)
 }
 
@@ -136,10 +155,12 @@ func checkBridge(c *call) error {
 	if c.previous == nil {
 		return types.NewError(types.ErrInvalidNetworkConfig, "check network "+c.Name, "prevResult is missing")
 	}
+
 	attachment, err := c.fromPrevious()
 	if err != nil {
 		return err
 	}
+
 	if c.IPAM != nil {
 		if err := checkHostLocal(c); err != nil {
 			return err
@@ -151,8 +172,10 @@ func checkBridge(c *call) error {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	if err := bridge.Check(host, c.BridgeConfig(), attachment); err != nil {
 		return err
 	}
+
 	return c.checkNAT(attachment.Addresses)
 }

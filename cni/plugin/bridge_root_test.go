@@ -14,7 +14,9 @@ func TestBridgeOfSomebodyElseKeepsItsMAC(t *testing.T) {
 	h := newHost(t, "")
 	h.ip(h.netns, "link add br0 type bridge")
 	h.ip(h.netns, "link add passing master br0 type veth peer name peer")
-	h.ip(h.netns, "link del passing") // the bridge has no address now
+
+	// the bridge has no address now
+	h.ip(h.netns, "link del passing")
 	first := ""
 	for i := range 4 {
 		netns := testenv.Netns(t)
@@ -27,6 +29,7 @@ func TestBridgeOfSomebodyElseKeepsItsMAC(t *testing.T) {
 			t.Errorf("ADD %d: the bridge has %s, first %s: %s", i, now, first, out)
 		}
 	}
+
 	h.must("DEL", "pod-1", "", h.config(""))
 	if now := h.bridge().MAC.String(); now != first {
 		t.Errorf("after DEL the bridge has %s, first %s", now, first)
@@ -48,6 +51,7 @@ func TestLongNamesAreCutWhereTheKernelHasALimit(t *testing.T) {
 	if links := h.ip(h.netns, "-o link show master br0"); strings.Count(links, "\n") != 1 {
 		t.Errorf("after GC: %s", links)
 	}
+
 	h.must("DEL", id+"1", netns, config(""))
 	if left := h.leftovers(); left != "" {
 		t.Error(left)
@@ -64,9 +68,11 @@ func TestStatusTellsThatTheBridgeHasAnotherGateway(t *testing.T) {
 		!strings.Contains(err.Error(), "has address 10.88.0.1/24 already") {
 		t.Errorf("STATUS: %v", err)
 	}
+
 	if _, err := h.call("ADD", "b", testenv.Netns(t), moved); err == nil {
 		t.Error("STATUS is bad and ADD works")
 	}
+
 	h.must("STATUS", "", "", strings.Replace(moved, `"ipMasq"`, `"forceAddress":true,"ipMasq"`, 1))
 }
 
@@ -132,6 +138,7 @@ func TestReusedIPv6AddressIsReachedAtOnce(t *testing.T) {
 				if v6 != address {
 					t.Fatalf("the pod has %s", v6)
 				}
+
 				h.serve(netns, 80)
 				for who, from := range map[string]string{"the host": h.netns, "a neighbour": neighbour} {
 					began := time.Now()
@@ -140,6 +147,7 @@ func TestReusedIPv6AddressIsReachedAtOnce(t *testing.T) {
 							time.Since(began).Round(time.Millisecond), err)
 					}
 				}
+
 				h.must("DEL", id, netns, h.config(""))
 			}
 		})
@@ -164,6 +172,7 @@ func TestReusedIPv4AddressWithAnotherMACIsReachedAtOnce(t *testing.T) {
 					time.Since(began).Round(time.Millisecond), err)
 			}
 		}
+
 		h.must("DEL", id, netns, h.config(""))
 	}
 }

@@ -41,14 +41,22 @@ type host struct {
 
 func newHost(t *testing.T, extra string) *host {
 	testenv.Root(t)
-	h := &host{t: t, netns: testenv.Netns(t), dataDir: t.TempDir(), extra: extra}
+	h := &host{
+		t:       t,
+		netns:   testenv.Netns(t),
+		dataDir: t.TempDir(),
+		extra:   extra,
+	}
+
 	h.in(h.netns, func() error {
 		c, err := rtnl.Open()
 		if err != nil {
 			return err
 		}
+
 		return errors.Join(c.Must(rtnl.SetUp(1)), c.Close())
 	})
+
 	return h
 }
 
@@ -60,14 +68,26 @@ func (h *host) in(netns string, f func() error) {
 }
 
 func (h *host) config(more string) string {
-	return fmt.Sprintf(`{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0","isDefaultGateway":true,"hairpinMode":true,"ipMasq":true,
-		"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.88.0.0/24"}],[{"subnet":"fd88::/64"}]]}%s%s}`, h.dataDir, h.extra, more)
+	return fmt.Sprintf(
+		`{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0","isDefaultGateway":true,"hairpinMode":true,"ipMasq":true,
+		"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.88.0.0/24"}],[{"subnet":"fd88::/64"}]]}%s%s}`,
+		h.dataDir,
+		h.extra,
+		more,
+	)
 }
 
 // command prepares a call in the host's namespace.
 func (h *host) command(verb, id, netns, config string) *exec.Cmd {
 	c := exec.Command("/proc/self/exe")
-	c.Env = append(os.Environ(), "CNI_COMMAND="+verb, "CNI_CONTAINERID="+id, "CNI_NETNS="+netns, "CNI_IFNAME=eth0", "CNI_PATH=/nowhere")
+	c.Env = append(
+		os.Environ(),
+		"CNI_COMMAND="+verb,
+		"CNI_CONTAINERID="+id,
+		"CNI_NETNS="+netns,
+		"CNI_IFNAME=eth0",
+		"CNI_PATH=/nowhere",
+	)
 	c.Stdin = strings.NewReader(config)
 	return c
 }
@@ -145,6 +165,7 @@ func (h *host) pod(id, more string) (netns string, v4, v6 netip.Addr) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+
 	ips := result.(*types100.Result).IPs
 	v4, _ = netip.AddrFromSlice(ips[0].Address.IP.To4())
 	v6, _ = netip.AddrFromSlice(ips[1].Address.IP)
@@ -160,6 +181,7 @@ func (h *host) serve(netns string, port int) {
 		if err != nil {
 			return err
 		}
+
 		h.t.Cleanup(func() { _ = l.Close() })
 		go func() {
 			for {
@@ -167,11 +189,13 @@ func (h *host) serve(netns string, port int) {
 				if err != nil {
 					return
 				}
+
 				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
 				_, _ = io.WriteString(c, strings.TrimPrefix(host, "::ffff:"))
 				_ = c.Close()
 			}
 		}()
+
 		return nil
 	})
 }
@@ -184,11 +208,13 @@ func (h *host) dial(netns, to string) (seen string, err error) {
 			return err
 		}
 		defer c.Close()
+
 		_ = c.SetDeadline(time.Now().Add(3 * time.Second))
 		data, err := io.ReadAll(c)
 		seen = string(data)
 		return err
 	}, netns)
+
 	return seen, err
 }
 
@@ -202,25 +228,30 @@ func (h *host) leftovers() string {
 			return err
 		}
 		defer c.Close()
+
 		links, err := c.Links()
 		for _, l := range links {
 			if l.Name != "lo" && l.Name != "br0" {
 				found = append(found, "link "+l.Name)
 			}
 		}
+
 		rules, listErr := exec.Command(testenv.Program(h.t, "nft", "nftables"), "list", "ruleset").Output()
 		for line := range strings.Lines(string(rules)) {
 			if strings.Contains(line, "comment") {
 				found = append(found, strings.TrimSpace(line))
 			}
 		}
+
 		return errors.Join(err, listErr)
 	})
+
 	for _, pattern := range []string{"[0-9]*.*", "fd*", ".by-id/*", ".ports/*"} {
 		files, _ := filepath.Glob(filepath.Join(h.dataDir, "test", pattern))
 		for _, f := range files {
 			found = append(found, "file "+filepath.Base(f))
 		}
 	}
+
 	return strings.Join(found, ", ")
 }

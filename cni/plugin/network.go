@@ -13,7 +13,8 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// valid tells which attachments the runtime still knows. Without a list nothing may be collected: an absent list is not an empty one.
+// valid tells which attachments the runtime still knows. Without a list nothing may be collected: an absent
+// list is not an empty one.
 func valid(n *conf.Network) (func(ipam.Owner) bool, bool) {
 	if !n.HasValid {
 		return nil, false
@@ -21,7 +22,9 @@ func valid(n *conf.Network) (func(ipam.Owner) bool, bool) {
 	known := make(map[ipam.Owner]bool, 2*len(n.Valid))
 	for _, a := range n.Valid {
 		known[ipam.Owner{ContainerID: a.ContainerID, IfName: a.IfName}] = true
-		known[ipam.Owner{ContainerID: a.ContainerID}] = true // a reservation in host-local's old format, which names no interface
+
+		// a reservation in host-local's old format, which names no interface
+		known[ipam.Owner{ContainerID: a.ContainerID}] = true
 	}
 	return func(o ipam.Owner) bool { return known[o] }, true
 }
@@ -35,21 +38,25 @@ func byName(n *conf.Network) func(string) bool {
 	return func(owner string) bool { return known[owner] }
 }
 
-// gcBridge goes on past errors: what can be given back is. Addresses come last, when nothing uses them any more.
+// gcBridge goes on past errors: what can be given back is. Addresses come last, when nothing uses them any
+// more.
 func gcBridge(n *conf.Network) error {
 	if !n.HasValid {
 		return nil
 	}
+
 	ports := errors.Join(gcRecords(n), gcNAT(n))
 	host, err := rtnl.Open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = host.Close() }()
+
 	links := bridge.Keep(host, n.Name, byName(n))
 	if links != nil {
 		return errors.Join(ports, links)
 	}
+
 	return errors.Join(ports, gcHostLocal(n))
 }
 
@@ -96,17 +103,21 @@ func statusBridge(n *conf.Network) error {
 		return unavailable(err)
 	}
 	defer func() { _ = host.Close() }()
+
 	if err := bridge.Usable(host, n.BridgeConfig(), gateways(n)); err != nil {
 		return unavailable(err)
 	}
+
 	if n.IPMasq || n.Role == conf.TrivetCNI {
 		if err := statusNAT(n); err != nil {
 			return err
 		}
 	}
+
 	if n.IPAM == nil {
 		return nil
 	}
+
 	return statusHostLocal(n)
 }
 
@@ -135,6 +146,7 @@ func statusHostLocal(n *conf.Network) error {
 	if n.IPAM == nil {
 		return unavailable(errors.New("ipam is missing"))
 	}
+
 	pool, err := ipam.Open(n.IPAM.DataDir, n.Name, n.IPAM.BootScoped)
 	if err != nil {
 		return unavailable(err)
@@ -142,14 +154,18 @@ func statusHostLocal(n *conf.Network) error {
 	if err := pool.Writable(); err != nil {
 		return unavailable(err)
 	}
+
 	for _, set := range n.IPAM.Sets {
 		free, held, err := pool.Free(set, 1)
 		if err != nil {
 			return unavailable(err)
 		}
+
 		if free == 0 {
-			return unavailable(fmt.Errorf("%w in %s (%d reservations)", ipam.ErrExhausted, set[0].Subnet, held))
+			return unavailable(fmt.Errorf("%w in %s (%d reservations)",
+				ipam.ErrExhausted, set[0].Subnet, held))
 		}
 	}
+
 	return nil
 }

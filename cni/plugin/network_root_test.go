@@ -32,9 +32,17 @@ func (h *host) rules() string {
 	h.t.Helper()
 	var out []byte
 	h.in(h.netns, func() (err error) {
-		out, err = exec.Command(testenv.Program(h.t, "nft", "nftables"), "list", "table", "inet", "cni_test").Output()
+		out, err = exec.Command(
+			testenv.Program(h.t, "nft", "nftables"),
+			"list",
+			"table",
+			"inet",
+			"cni_test",
+		).Output()
+
 		return err
 	})
+
 	return string(out)
 }
 
@@ -56,13 +64,16 @@ func (h *host) bridge() (link rtnl.Link) {
 func TestLoopbackIsRoutedOnlyBehindItsRule(t *testing.T) {
 	h := newHost(t, "")
 	sysctl := "/proc/sys/net/ipv4/conf/br0/route_localnet"
-	h.must("ADD", "plain", testenv.Netns(t), strings.Replace(h.config(""), `"ipMasq":true`, `"ipMasq":false`, 1))
+	h.must("ADD",
+		"plain", testenv.Netns(t), strings.Replace(h.config(""), `"ipMasq":true`, `"ipMasq":false`, 1))
 	h.pod("masqueraded", "")
 	if got := h.read(sysctl); got != "0" {
 		t.Errorf("route_localnet is %s without any host port", got)
 	}
+
 	h.pod("with-ports", twoPorts)
-	if got := h.read(sysctl); got != "1" || !strings.Contains(h.rules(), `iifname "br0" ip daddr 127.0.0.0/8 drop`) {
+	if got := h.read(sysctl); got != "1" ||
+		!strings.Contains(h.rules(), `iifname "br0" ip daddr 127.0.0.0/8 drop`) {
 		t.Errorf("route_localnet is %s with\n%s", got, h.rules())
 	}
 }
@@ -73,9 +84,11 @@ func TestSecondADDLeavesTheFirstOnesInterface(t *testing.T) {
 	netns := testenv.Netns(t)
 	h.must("ADD", "a", netns, layer2)
 	before := h.leftovers()
-	if _, err := h.call("ADD", "a", netns, layer2); err == nil || !strings.Contains(err.Error(), "is there already") {
+	if _, err := h.call("ADD", "a", netns, layer2); err == nil ||
+		!strings.Contains(err.Error(), "is there already") {
 		t.Errorf("a second ADD: %v", err)
 	}
+
 	if now := h.leftovers(); now != before || now == "" {
 		t.Errorf("before %q, after %q", before, now)
 	}
@@ -84,7 +97,8 @@ func TestSecondADDLeavesTheFirstOnesInterface(t *testing.T) {
 func TestBridgeFollowsTheConfiguredMTU(t *testing.T) {
 	h := newHost(t, "")
 	for _, mtu := range []int{1400, 1300, 1450} {
-		out := h.must("ADD", fmt.Sprintf("pod-%d", mtu), testenv.Netns(t), h.config(fmt.Sprintf(`,"mtu":%d`, mtu)))
+		out := h.must("ADD",
+			fmt.Sprintf("pod-%d", mtu), testenv.Netns(t), h.config(fmt.Sprintf(`,"mtu":%d`, mtu)))
 		if got := h.bridge().MTU; got != mtu || strings.Count(out, fmt.Sprintf(`"mtu": %d`, mtu)) != 3 {
 			t.Errorf("mtu %d is configured, the bridge has %d: %s", mtu, got, out)
 		}
@@ -105,9 +119,11 @@ func TestManyMakeTheRulesAtOnce(t *testing.T) {
 				}
 			})
 		}
+
 		group.Wait()
 		rules := h.rules()
-		if strings.Count(rules, "@nomasq4 masquerade") != 1 || strings.Count(rules, "chain config_") != 1 || !strings.Contains(rules, fmt.Sprintf("10.%d.0.0/16", round)) {
+		if strings.Count(rules, "@nomasq4 masquerade") != 1 || strings.Count(rules, "chain config_") != 1 ||
+			!strings.Contains(rules, fmt.Sprintf("10.%d.0.0/16", round)) {
 			t.Errorf("round %d:\n%s", round, rules)
 		}
 	}
@@ -124,9 +140,11 @@ func TestRangeOfOnePodIsItsOwn(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("ip %s: %w: %s", args, err, out)
 			}
+
 			return nil
 		})
 	}
+
 	h.pod("first", "")
 	before := h.rules()
 	netns := testenv.Netns(t)
@@ -134,6 +152,7 @@ func TestRangeOfOnePodIsItsOwn(t *testing.T) {
 	if after := h.rules(); after != before {
 		t.Errorf("rules before\n%s\nafter\n%s", before, after)
 	}
+
 	ip(h.netns, "link add up0 type veth peer name up1")
 	h.in(h.netns, func() error { return exec.Command("ip", "link", "set", "up1", "netns", beyond).Run() })
 	ip(h.netns, "addr add fd02::1/64 dev up0 nodad")
@@ -144,12 +163,17 @@ func TestRangeOfOnePodIsItsOwn(t *testing.T) {
 	seen := make([]byte, 64)
 	var n int
 	h.in(netns, func() error {
-		d := net.Dialer{Timeout: 3 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[fd77::2]:0"))}
+		d := net.Dialer{
+			Timeout:   3 * time.Second,
+			LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[fd77::2]:0")),
+		}
+
 		c, err := d.Dial("tcp", "[fd02::2]:80")
 		if err != nil {
 			return err
 		}
 		defer c.Close()
+
 		n, err = c.Read(seen)
 		return err
 	})
@@ -161,8 +185,14 @@ func TestRangeOfOnePodIsItsOwn(t *testing.T) {
 func TestCheckWithoutIPAMNamesIt(t *testing.T) {
 	h := newHost(t, "")
 	for _, verb := range []string{"ADD", "CHECK"} {
-		_, err := h.call(verb, "a", testenv.Netns(t), `{"cniVersion":"1.1.0","name":"test","type":"host-local","prevResult":{"cniVersion":"1.1.0"}}`)
-		if err == nil || !strings.Contains(err.Error(), `"code": 7`) || !strings.Contains(err.Error(), "ipam is missing") {
+		_, err := h.call(
+			verb,
+			"a",
+			testenv.Netns(t),
+			`{"cniVersion":"1.1.0","name":"test","type":"host-local","prevResult":{"cniVersion":"1.1.0"}}`,
+		)
+		if err == nil || !strings.Contains(err.Error(), `"code": 7`) ||
+			!strings.Contains(err.Error(), "ipam is missing") {
 			t.Errorf("%s: %v", verb, err)
 		}
 	}
@@ -170,12 +200,15 @@ func TestCheckWithoutIPAMNamesIt(t *testing.T) {
 
 func TestGCKnowsReservationsInHostLocalsOldFormat(t *testing.T) {
 	h := newHost(t, "")
-	h.must("STATUS", "", "", h.config("")) // makes the directory
+
+	// makes the directory
+	h.must("STATUS", "", "", h.config(""))
 	for address, id := range map[string]string{"10.88.0.8": "keep", "10.88.0.9": "drop"} {
 		if err := os.WriteFile(filepath.Join(h.dataDir, "test", address), []byte(id), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	h.must("GC", "", "", h.config(`,"cni.dev/valid-attachments":[{"containerID":"keep","ifname":"eth0"}]`))
 	if left := h.leftovers(); left != "file 10.88.0.8" {
 		t.Errorf("left: %s", left)

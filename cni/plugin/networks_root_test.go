@@ -24,6 +24,7 @@ func TestSecondNetworkLeavesTheFirstOnesRoutes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for family, gateways := range map[string][]string{"-4": {"10.88.0.1", "10.89.0.1"},
 		"-6": {"fd88::1", "fd89::1"}} {
 		for _, gateway := range gateways {
@@ -32,19 +33,23 @@ func TestSecondNetworkLeavesTheFirstOnesRoutes(t *testing.T) {
 			}
 		}
 	}
+
 	if _, err := h.callAs("trivet-cni", "CHECK", "a", netns, "eth1",
 		h.second(`,"prevResult":`+out)); err != nil {
 		t.Error(err)
 	}
+
 	h.checkFirst(netns)
 
 	if _, err := h.callAs("trivet-cni", "DEL", "a", netns, "eth1", h.second("")); err != nil {
 		t.Fatal(err)
 	}
+
 	if now4, now6 := h.ip(netns, "-4 route show default"),
 		h.ip(netns, "-6 route show default"); now4 != before4 || now6 != before6 {
 		t.Errorf("default routes before %s%safter %s%s", before4, before6, now4, now6)
 	}
+
 	h.checkFirst(netns)
 }
 
@@ -98,10 +103,13 @@ func TestDelTakesApartWhatUpstreamsBridgeMade(t *testing.T) {
 	h.ip(h.netns, "link set veth12345678 master br0")
 	h.ip(h.netns, "link set tmp0 netns "+netns)
 	h.ip(netns, "link set tmp0 name eth0")
-	h.must("DEL", "upstream", netns, h.second("")) // another bridge's
+
+	// another bridge's
+	h.must("DEL", "upstream", netns, h.second(""))
 	if now := h.leftovers(); !strings.Contains(now, "veth12345678") {
 		t.Errorf("DEL for another bridge took it: %s", now)
 	}
+
 	h.must("DEL", "upstream", netns, h.config(""))
 	if now := h.leftovers(); now != before {
 		t.Errorf("before %s, after %s", before, now)
@@ -120,14 +128,17 @@ func TestOtherMainPluginsDelegateAddressesToHostLocal(t *testing.T) {
 			strings.Contains(out, `"interfaces"`) {
 			t.Errorf("%s: %s, %v", main, out, err)
 		}
+
 		if _, err := h.callAs("host-local", "CHECK", main, netns, "eth0",
 			strings.TrimSuffix(config, "}")+`,"prevResult":`+out+"}"); err != nil {
 			t.Errorf("%s: %v", main, err)
 		}
+
 		if _, err := h.callAs("host-local", "DEL", main, netns, "eth0", config); err != nil {
 			t.Errorf("%s: %v", main, err)
 		}
 	}
+
 	if left := h.leftovers(); left != "" || strings.Contains(h.ip(h.netns, "link show"), "br0") {
 		t.Errorf("left: %s", left)
 	}

@@ -1,5 +1,6 @@
-// Package plugin is the CNI protocol round the parts: it turns a call (environment and JSON) into steps on addresses, links and nftables,
-// and their outcome into a result or a CNI error. https://www.cni.dev/docs/spec/ version 1.1.
+// Package plugin is the CNI protocol round the parts: it turns a call (environment and JSON) into steps on
+// addresses, links and nftables, and their outcome into a result or a CNI error.
+// https://www.cni.dev/docs/spec/ version 1.1.
 package plugin
 
 import (
@@ -23,7 +24,13 @@ var Versions = version.All
 
 // Functions are the operations, each by the role that the program is called in.
 func Functions() skel.CNIFuncs {
-	return skel.CNIFuncs{Add: add, Del: del, Check: check, GC: collect, Status: status}
+	return skel.CNIFuncs{
+		Add:    add,
+		Del:    del,
+		Check:  check,
+		GC:     collect,
+		Status: status,
+	}
 }
 
 // operations of one role.
@@ -63,10 +70,12 @@ func parse(args *skel.CmdArgs) (*call, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	c := &call{Network: n, args: args}
 	if n.Previous == nil {
 		return c, nil
 	}
+
 	pc := &types.PluginConf{CNIVersion: n.CNIVersion, RawPrevResult: n.Previous}
 	if err := version.ParsePrevResult(pc); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "prevResult", err.Error())
@@ -74,6 +83,7 @@ func parse(args *skel.CmdArgs) (*call, error) {
 	if c.previous, err = types100.NewResultFromResult(pc.PrevResult); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "prevResult", err.Error())
 	}
+
 	return c, nil
 }
 
@@ -143,6 +153,7 @@ func notOwnNamespace(args *skel.CmdArgs) error {
 	if override := strings.ToUpper(args.NetnsOverride); override == "TRUE" || override == "1" {
 		return nil
 	}
+
 	own, err := isOwnNamespace(args.Netns)
 	switch {
 	case err != nil:
@@ -151,6 +162,7 @@ func notOwnNamespace(args *skel.CmdArgs) error {
 		return types.NewError(types.ErrInvalidNetNS,
 			"CNI_NETNS is the network namespace of the plugin itself", args.Netns)
 	}
+
 	return nil
 }
 

@@ -19,7 +19,10 @@ import (
 const twoPorts = `,"runtimeConfig":{"portMappings":[{"hostPort":8080,"containerPort":80},{"hostPort":9090,"containerPort":80,"hostIP":"127.0.0.1"}]}`
 
 func TestPodsReachEachOtherTheHostAndHostPorts(t *testing.T) {
-	for name, extra := range map[string]string{"across the bridge": "", "through the host": `,"hostRouted":true`} {
+	for name, extra := range map[string]string{
+		"across the bridge": "",
+		"through the host":  `,"hostRouted":true`,
+	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, extra)
 			server, server4, server6 := h.pod("server", twoPorts)
@@ -42,13 +45,16 @@ func TestPodsReachEachOtherTheHostAndHostPorts(t *testing.T) {
 					t.Errorf("%s: seen as %q, want %q: %v", c.to, seen, c.seen, err)
 				}
 			}
+
 			if _, err := h.dial(client, "10.88.0.1:9090"); err == nil {
 				t.Error("a host port of 127.0.0.1 answers on another address")
 			}
+
 			h.must("DEL", "server", server, h.config(twoPorts))
 			if _, err := h.dial(h.netns, "127.0.0.1:8080"); err == nil {
 				t.Error("the host port outlives its pod")
 			}
+
 			h.must("DEL", "client", client, h.config(""))
 			if left := h.leftovers(); left != "" {
 				t.Error(left)
@@ -57,7 +63,8 @@ func TestPodsReachEachOtherTheHostAndHostPorts(t *testing.T) {
 	}
 }
 
-// Another host on a network beyond this one: pods appear there with the host's address, except where noMasq says otherwise.
+// Another host on a network beyond this one: pods appear there with the host's address, except where noMasq
+// says otherwise.
 func TestMasquerade(t *testing.T) {
 	h := newHost(t, `,"noMasq":["192.0.2.128/25"]`)
 	beyond := testenv.Netns(t)
@@ -68,22 +75,35 @@ func TestMasquerade(t *testing.T) {
 			if err != nil {
 				return fmt.Errorf("%v: %w: %s", args, err, out)
 			}
+
 			return nil
 		})
 	}
+
 	run(h.netns, "ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1")
-	h.in(h.netns, func() error { // the far end goes to the other host by its pin
+
+	// the far end goes to the other host by its pin
+	h.in(h.netns, func() error {
 		out, err := exec.Command("ip", "link", "set", "up1", "netns", beyond).CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
+
 		return nil
 	})
-	for _, c := range [][]string{{h.netns, "ip", "addr", "add", "192.0.2.1/24", "dev", "up0"}, {h.netns, "ip", "link", "set", "up0", "up"},
-		{beyond, "ip", "addr", "add", "192.0.2.2/24", "dev", "up1"}, {beyond, "ip", "addr", "add", "192.0.2.200/24", "dev", "up1"}, {beyond, "ip", "link", "set", "up1", "up"},
+
+	for _, c := range [][]string{{
+		h.netns, "ip", "addr", "add", "192.0.2.1/24", "dev", "up0",
+	}, {h.netns, "ip", "link", "set", "up0", "up"},
+		{
+			beyond, "ip", "addr", "add", "192.0.2.2/24", "dev", "up1",
+		}, {
+			beyond, "ip", "addr", "add", "192.0.2.200/24", "dev", "up1",
+		}, {beyond, "ip", "link", "set", "up1", "up"},
 		{beyond, "ip", "route", "add", "10.88.0.0/24", "via", "192.0.2.1"}} {
 		run(c[0], c[1:]...)
 	}
+
 	h.serve(beyond, 80)
 	pod, v4, _ := h.pod("pod", "")
 	for to, want := range map[string]string{"192.0.2.2:80": "192.0.2.1", "192.0.2.200:80": v4.String()} {
@@ -96,7 +116,9 @@ func TestMasquerade(t *testing.T) {
 func TestDelIsHarmlessWhateverIsLeft(t *testing.T) {
 	h := newHost(t, "")
 	netns, _, _ := h.pod("a", twoPorts)
-	h.must("DEL", "a", "", h.config("")) // no namespace, no runtimeConfig, no prevResult
+
+	// no namespace, no runtimeConfig, no prevResult
+	h.must("DEL", "a", "", h.config(""))
 	h.must("DEL", "a", netns, h.config(twoPorts))
 	h.must("DEL", "never-added", "/nowhere", h.config(""))
 	if left := h.leftovers(); left != "" {
@@ -148,6 +170,7 @@ func TestGCKeepsWhatIsListed(t *testing.T) {
 	if now := h.leftovers(); now != both {
 		t.Errorf("GC without a list changed something: %s", now)
 	}
+
 	h.must("GC", "", "", h.config(`,"cni.dev/valid-attachments":[{"containerID":"keep","ifname":"eth0"}]`))
 	if now := h.leftovers(); now != kept {
 		t.Errorf("after GC: %s\nwant     %s", now, kept)
@@ -160,7 +183,8 @@ func TestStatusTellsWhenAddWouldFail(t *testing.T) {
 	small := strings.Replace(h.config(""), "10.88.0.0/24", "10.88.0.0/30", 1)
 	h.must("ADD", "only", testenv.Netns(t), small)
 	_, err := h.call("STATUS", "", "", small)
-	if err == nil || !strings.Contains(err.Error(), `"code": 50`) || !strings.Contains(err.Error(), "no address is free") {
+	if err == nil || !strings.Contains(err.Error(), `"code": 50`) ||
+		!strings.Contains(err.Error(), "no address is free") {
 		t.Errorf("an exhausted range: %v", err)
 	}
 }
@@ -189,19 +213,24 @@ func TestKilledAnywhereThenCollected(t *testing.T) {
 				if err := c.Start(); err != nil {
 					return err
 				}
+
 				time.AfterFunc(time.Duration(rand.IntN(25))*time.Millisecond, func() { _ = c.Process.Kill() })
 				_ = c.Wait()
 				return nil
 			})
 		}
-		if i%10 == 0 { // a runtime calls DEL until it succeeds
+
+		// a runtime calls DEL until it succeeds
+		if i%10 == 0 {
 			h.must("DEL", id, netns, h.config(twoPorts))
 		}
 	}
+
 	h.must("GC", "", "", h.config(`,"cni.dev/valid-attachments":[]`))
 	if left := h.leftovers(); left != "" {
 		t.Error(left)
 	}
+
 	h.must("ADD", "after", netns, h.config(twoPorts))
 }
 
@@ -212,6 +241,7 @@ func TestManyAtOnce(t *testing.T) {
 	for i := range namespaces {
 		namespaces[i] = testenv.Netns(t)
 	}
+
 	all := func(verb string) {
 		var group sync.WaitGroup
 		for i := range pods {
@@ -222,8 +252,10 @@ func TestManyAtOnce(t *testing.T) {
 				}
 			})
 		}
+
 		group.Wait()
 	}
+
 	all("ADD")
 	all("DEL")
 	if left := h.leftovers(); left != "" {
@@ -239,13 +271,16 @@ func TestLoopbackAndHostLocal(t *testing.T) {
 		_, err := net.Listen("tcp", "127.0.0.1:0")
 		return err
 	})
+
 	config := fmt.Sprintf(`{"cniVersion":"0.4.0","name":"pool","type":"host-local","ipam":{"type":"host-local","dataDir":%q,"subnet":"10.7.0.0/24","routes":[{"dst":"0.0.0.0/0"}]}}`, h.dataDir)
 	var result struct {
 		IPs []struct{ Version, Address string }
 	}
-	if err := json.NewDecoder(bytes.NewReader([]byte(h.must("ADD", "a", netns, config)))).Decode(&result); err != nil || len(result.IPs) != 1 ||
+	if err := json.NewDecoder(bytes.NewReader([]byte(h.must("ADD",
+		"a", netns, config)))).Decode(&result); err != nil || len(result.IPs) != 1 ||
 		result.IPs[0].Version != "4" || result.IPs[0].Address != "10.7.0.2/24" {
 		t.Errorf("%+v, %v", result, err)
 	}
+
 	h.must("DEL", "a", "", config)
 }

@@ -25,30 +25,36 @@ func (c *call) nat(back *undo.Stack, addresses []bridge.Address) error {
 	if err := notListenedOn(ports); err != nil {
 		return err
 	}
+
 	return withNAT(c.NATConfig(), func(t *hostnat.Table) error {
 		if err := t.Ensure(); err != nil || len(ports) == 0 {
 			return err
 		}
+
 		// The rules are there now, those that keep pods from the host's loopback addresses among them.
 		if c.SNAT {
 			if err := bridge.RouteLoopback(c.Bridge); err != nil {
 				return err
 			}
 		}
+
 		back.Push("withdraw host ports", func(context.Context) error {
 			if err := forgetPorts(c.pool, c.owner()); err != nil {
 				return err
 			}
+
 			return withNAT(c.NATConfig(), func(t *hostnat.Table) error {
 				return t.Remove(c.owner().Label(), nil)
 			})
 		})
+
 		record := portrecord.Record{Owner: c.owner(), Ports: ports}
 		// With the lock held, as GC would take a record that is being written for what a killed ADD left.
 		err := c.pool.Locked(func() error { return portrecord.Of(c.pool).Write(record) })
 		if err != nil {
 			return err
 		}
+
 		return t.AddPorts(c.owner().Label(), ports)
 	})
 }
@@ -101,15 +107,18 @@ func (c *call) natPorts(addresses []bridge.Address) []hostnat.Port {
 			if done[fam] || p.HostIP.IsValid() && p.HostIP.Is4() != ip.Is4() {
 				continue
 			}
+
 			done[fam] = true
 			port := hostnat.Port{HostPort: p.HostPort, Protocol: p.Protocol,
 				Pod: netip.AddrPortFrom(ip, p.ContainerPort)}
 			if !p.HostIP.IsUnspecified() {
 				port.HostIP = p.HostIP
 			}
+
 			all = append(all, port)
 		}
 	}
+
 	return all
 }
 

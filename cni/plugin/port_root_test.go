@@ -29,6 +29,7 @@ func TestHostPortThatTheHostListensOnIsRefusedWithItsOwner(t *testing.T) {
 	if now := h.leftovers(); now != before {
 		t.Errorf("before %q, after %q", before, now)
 	}
+
 	for _, free := range []string{`{"hostPort":10250,"containerPort":80,"protocol":"udp"}`,
 		`{"hostPort":10251,"containerPort":80}`} {
 		h.pod("free"+free[12:17], ports(free))
@@ -47,6 +48,7 @@ func TestUnspecifiedHostIPIsOfItsFamily(t *testing.T) {
 				t.Errorf("hostIP %q: dial %s: %v", hostIP, to, err)
 			}
 		}
+
 		h.must("DEL", "a", netns, h.config(""))
 	}
 }
@@ -66,10 +68,13 @@ func TestPodsCannotSendInTheNameOfTheHostsLoopback(t *testing.T) {
 	for _, source := range []string{"127.0.0.2", "10.88.0.2"} {
 		h.in(netns, func() error { return sendFrom(source, "10.88.0.1", 5353) })
 	}
+
 	if err := service.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
-	_, from, err := service.ReadFrom(make([]byte, 100)) // in order: the forged one would come first
+
+	// in order: the forged one would come first
+	_, from, err := service.ReadFrom(make([]byte, 100))
 	if err != nil || !strings.HasPrefix(from.String(), "10.88.0.2:") {
 		t.Errorf("the service got a packet from %v, %v", from, err)
 	}
@@ -82,6 +87,7 @@ func sendFrom(source, to string, port uint16) error {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
+
 	packet := make([]byte, 28)
 	packet[0], packet[8], packet[9] = 0x45, 64, unix.IPPROTO_UDP
 	copy(packet[12:], net.ParseIP(source).To4())

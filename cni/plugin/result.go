@@ -23,7 +23,13 @@ var (
 func (c *call) attachment(leases []ipam.Lease) (bridge.Attachment, error) {
 	a := bridge.Attachment{Owner: c.owner(), Netns: c.args.Netns, MAC: c.MAC}
 	for _, l := range leases {
-		a.Addresses = append(a.Addresses, bridge.Address{Prefix: netip.PrefixFrom(l.Address, l.Range.Subnet.Bits()), Gateway: l.Range.Gateway})
+		a.Addresses = append(
+			a.Addresses,
+			bridge.Address{
+				Prefix:  netip.PrefixFrom(l.Address, l.Range.Subnet.Bits()),
+				Gateway: l.Range.Gateway,
+			},
+		)
 	}
 	return a, c.routes(&a)
 }
@@ -33,6 +39,7 @@ func (c *call) routes(a *bridge.Attachment) error {
 	if c.IPAM == nil {
 		return nil
 	}
+
 	seen := map[netip.Prefix]bool{}
 	for _, r := range c.IPAM.Routes {
 		route, err := toRoute(r)
@@ -42,18 +49,22 @@ func (c *call) routes(a *bridge.Attachment) error {
 		if !route.Gateway.IsValid() {
 			route.Gateway = gatewayFor(a.Addresses, route.Dst.Addr().Is4())
 		}
+
 		seen[route.Dst] = true
 		a.Routes = append(a.Routes, route)
 	}
+
 	if !c.IsDefaultGateway {
 		return nil
 	}
+
 	for _, dst := range []netip.Prefix{defaultV4, defaultV6} {
 		gateway := gatewayFor(a.Addresses, dst.Addr().Is4())
 		if gateway.IsValid() && !seen[dst] {
 			a.Routes = append(a.Routes, rtnl.Route{Dst: dst, Gateway: gateway})
 		}
 	}
+
 	return nil
 }
 
@@ -71,13 +82,21 @@ func toRoute(r types.Route) (rtnl.Route, error) {
 	if err != nil {
 		return rtnl.Route{}, err
 	}
-	route := rtnl.Route{Dst: dst.Masked(), Gateway: toAddr(r.GW), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority}
+
+	route := rtnl.Route{
+		Dst:      dst.Masked(),
+		Gateway:  toAddr(r.GW),
+		MTU:      r.MTU,
+		AdvMSS:   r.AdvMSS,
+		Priority: r.Priority,
+	}
 	if r.Table != nil {
 		route.Table = *r.Table
 	}
 	if r.Scope != nil {
 		route.Scope = *r.Scope
 	}
+
 	return route, nil
 }
 
@@ -112,21 +131,30 @@ func (c *call) describe(result *types100.Result, ends bridge.Ends, a bridge.Atta
 		{Name: ends.Host.Name, Mac: ends.Host.MAC.String(), Mtu: ends.Host.MTU},
 		{Name: ends.Pod.Name, Mac: ends.Pod.MAC.String(), Mtu: ends.Pod.MTU, Sandbox: c.args.Netns},
 	}
+
 	for _, address := range a.Addresses {
 		ip := &types100.IPConfig{Interface: types100.Int(podInterface), Address: fromPrefix(address.Prefix)}
 		if address.Gateway.IsValid() {
 			ip.Gateway = address.Gateway.AsSlice()
 		}
+
 		result.IPs = append(result.IPs, ip)
 	}
+
 	for _, r := range a.Routes {
 		result.Routes = append(result.Routes, fromRoute(r))
 	}
+
 	return c.resolver(result)
 }
 
 func fromRoute(r rtnl.Route) *types.Route {
-	route := &types.Route{Dst: fromPrefix(r.Dst), MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority}
+	route := &types.Route{
+		Dst:      fromPrefix(r.Dst),
+		MTU:      r.MTU,
+		AdvMSS:   r.AdvMSS,
+		Priority: r.Priority,
+	}
 	if r.Gateway.IsValid() {
 		route.GW = r.Gateway.AsSlice()
 	}
@@ -136,6 +164,7 @@ func fromRoute(r rtnl.Route) *types.Route {
 	if r.Scope != 0 {
 		route.Scope = types100.Int(r.Scope)
 	}
+
 	return route
 }
 
@@ -155,7 +184,13 @@ func (c *call) resolver(result *types100.Result) error {
 // fromPrevious is the attachment that prevResult tells of. Plugins later in the chain may have changed the
 // interface, and say so there.
 func (c *call) fromPrevious() (bridge.Attachment, error) {
-	a := bridge.Attachment{Owner: c.owner(), Netns: c.args.Netns, MAC: c.MAC, MTU: c.MTU}
+	a := bridge.Attachment{
+		Owner: c.owner(),
+		Netns: c.args.Netns,
+		MAC:   c.MAC,
+		MTU:   c.MTU,
+	}
+
 	for _, i := range c.previous.Interfaces {
 		if i.Sandbox == "" || i.Name != c.args.IfName {
 			continue
@@ -167,20 +202,25 @@ func (c *call) fromPrevious() (bridge.Attachment, error) {
 			a.MTU = i.Mtu
 		}
 	}
+
 	for _, ip := range c.previous.IPs {
 		if !c.isPods(ip.Interface) {
 			continue
 		}
+
 		prefix, err := toPrefix(ip.Address)
 		if err != nil {
 			return a, fmt.Errorf("prevResult: %w", err)
 		}
+
 		a.Addresses = append(a.Addresses, bridge.Address{Prefix: prefix, Gateway: toAddr(ip.Gateway)})
 	}
+
 	return a, c.routes(&a)
 }
 
-// isPods tells whether an address of prevResult is on the interface in question; one without interface is taken to be.
+// isPods reports whether an address of prevResult is on the interface in question; one without interface is
+// taken to be.
 func (c *call) isPods(index *int) bool {
 	if index == nil {
 		return true

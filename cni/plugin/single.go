@@ -18,27 +18,40 @@ import (
 
 // The plugins of upstream's chain that do one thing: host-local, loopback.
 
-// addHostLocal serves other plugins that delegate to an IPAM plugin (CNI specification, section 4): addresses, no interface.
+// addHostLocal serves other plugins that delegate to an IPAM plugin (CNI specification, section 4):
+// addresses, no interface.
 func addHostLocal(c *call) (err error) {
 	if c.IPAM == nil {
 		return c.withoutIPAM()
 	}
+
 	var back undo.Stack
 	defer back.Unwind(context.Background(), &err)
+
 	leases, err := c.allocate(&back)
 	if err != nil {
 		return err
 	}
+
 	result := &types100.Result{CNIVersion: types100.ImplementedSpecVersion}
 	for _, l := range leases {
-		result.IPs = append(result.IPs, &types100.IPConfig{Address: fromPrefix(netip.PrefixFrom(l.Address, l.Range.Subnet.Bits())), Gateway: l.Range.Gateway.AsSlice()})
+		result.IPs = append(
+			result.IPs,
+			&types100.IPConfig{
+				Address: fromPrefix(netip.PrefixFrom(l.Address, l.Range.Subnet.Bits())),
+				Gateway: l.Range.Gateway.AsSlice(),
+			},
+		)
 	}
+
 	for i := range c.IPAM.Routes {
 		result.Routes = append(result.Routes, &c.IPAM.Routes[i])
 	}
+
 	if err := c.resolver(result); err != nil {
 		return err
 	}
+
 	return types.PrintResult(result, c.CNIVersion)
 }
 
@@ -51,10 +64,12 @@ func checkHostLocal(c *call) error {
 	if c.IPAM == nil {
 		return c.withoutIPAM()
 	}
+
 	pool, err := ipam.Open(c.IPAM.DataDir, c.Name, c.IPAM.BootScoped)
 	if err != nil {
 		return err
 	}
+
 	held, err := pool.Find(c.owner())
 	if err != nil {
 		return err
@@ -65,11 +80,13 @@ func checkHostLocal(c *call) error {
 	if c.previous == nil {
 		return nil
 	}
+
 	for _, ip := range c.previous.IPs {
 		if a := toAddr(ip.Address.IP); c.isPods(ip.Interface) && !slices.Contains(held, a) {
 			return fmt.Errorf("address %s is not reserved for %s", a, c.owner())
 		}
 	}
+
 	return nil
 }
 
@@ -89,6 +106,7 @@ func addLoopback(c *call) error {
 			return err
 		}
 		defer func() { _ = pod.Close() }()
+
 		return pod.Must(rtnl.SetUp(1))
 	}, c.args.Netns)
 	if err != nil {
@@ -97,10 +115,15 @@ func addLoopback(c *call) error {
 	if c.previous != nil {
 		return types.PrintResult(c.previous, c.CNIVersion)
 	}
+
 	return types.PrintResult(&types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
-		Interfaces: []*types100.Interface{{Name: c.args.IfName, Mac: "00:00:00:00:00:00", Sandbox: c.args.Netns}},
-		IPs:        []*types100.IPConfig{{Interface: types100.Int(0), Address: fromPrefix(netip.MustParsePrefix("127.0.0.1/8"))}},
+		Interfaces: []*types100.Interface{
+			{Name: c.args.IfName, Mac: "00:00:00:00:00:00", Sandbox: c.args.Netns},
+		},
+		IPs: []*types100.IPConfig{
+			{Interface: types100.Int(0), Address: fromPrefix(netip.MustParsePrefix("127.0.0.1/8"))},
+		},
 	}, c.CNIVersion)
 }
 
@@ -111,10 +134,12 @@ func checkLoopback(c *call) error {
 			return err
 		}
 		defer func() { _ = pod.Close() }()
+
 		lo, err := pod.LinkByName("lo")
 		if err == nil && !lo.Up {
 			err = errors.New("interface lo is down")
 		}
+
 		return err
 	}, c.args.Netns)
 }

@@ -53,6 +53,7 @@ func TestDelWorksWhateverHasBecomeOfTheConfiguration(t *testing.T) {
 			if left := h.leftovers(); left != "" {
 				t.Error(left)
 			}
+
 			h.pod("c", twoPorts)
 			h.must("GC", "", "", strings.TrimSuffix(spoilt, "}")+`,"cni.dev/valid-attachments":[]}`)
 			if left := h.leftovers(); left != "" {
@@ -82,6 +83,7 @@ func TestTheHostsOwnNamespaceIsRefusedBeforeAnythingIsMade(t *testing.T) {
 			t.Errorf("%s: %v, %s", kind, err, out)
 		}
 	}
+
 	if links := h.ip(h.netns, "-o link show"); strings.Count(links, "\n") != 1 || h.leftovers() != "" {
 		t.Errorf("left: %s, %s", links, h.leftovers())
 	}
@@ -100,15 +102,18 @@ func TestStatusTellsOfAFullDisk(t *testing.T) {
 	if err := unix.Mount("full", h.dataDir, "tmpfs", 0, "size=64k,nr_inodes=100"); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() {
 		if err := unix.Unmount(h.dataDir, 0); err != nil {
 			t.Error(err)
 		}
 	})
+
 	h.must("STATUS", "", "", h.config(""))
 	if err := os.WriteFile(filepath.Join(h.dataDir, "ballast"), make([]byte, 1<<20), 0o600); err == nil {
 		t.Fatal("the disk is not full")
 	}
+
 	for _, kind := range []string{"trivet-cni", "host-local"} {
 		_, err := h.call("STATUS", "", "", strings.Replace(h.config(""), `"type":"trivet-cni"`,
 			`"type":"`+kind+`"`, 1))
@@ -117,6 +122,7 @@ func TestStatusTellsOfAFullDisk(t *testing.T) {
 			t.Errorf("%s: %v", kind, err)
 		}
 	}
+
 	if left := h.leftovers(); left != "" {
 		t.Error(left)
 	}

@@ -60,7 +60,7 @@ func (s Store) Remove(owner ipam.Owner) error {
 	return nil
 }
 
-// Has tells whether an attachment has a record.
+// Has reports whether an attachment has a record.
 func (s Store) Has(owner ipam.Owner) bool {
 	_, err := os.Lstat(s.file(owner))
 	return err == nil
@@ -72,6 +72,7 @@ func (s Store) All() (all []Record, err error) {
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
+
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
 		data, err := os.ReadFile(path)
@@ -79,8 +80,10 @@ func (s Store) All() (all []Record, err error) {
 		if err != nil || json.Unmarshal(data, &r) != nil || s.file(r.Owner) != path {
 			continue
 		}
+
 		all = append(all, r)
 	}
+
 	return all, err
 }
 
@@ -90,15 +93,18 @@ func (s Store) Keep(valid func(ipam.Owner) bool) error {
 	if err != nil {
 		return err
 	}
+
 	due := map[string]bool{}
 	for _, r := range all {
 		due[s.file(r.Owner)] = valid(r.Owner)
 	}
+
 	files, err := filepath.Glob(filepath.Join(s.dir, "*"))
 	for _, file := range files {
 		if !due[file] {
 			err = errors.Join(err, os.Remove(file))
 		}
 	}
+
 	return err
 }

@@ -17,10 +17,12 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	store := portrecord.Of(pool)
 	if all, err := store.All(); err != nil || all != nil {
 		t.Errorf("before the first: %v, %v", all, err)
 	}
+
 	ports := []hostnat.Port{
 		{HostPort: 80, Protocol: "tcp", Pod: netip.MustParseAddrPort("10.1.0.2:8080")},
 		{
@@ -30,17 +32,21 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 			Pod:      netip.MustParseAddrPort("[fd00::2]:53"),
 		},
 	}
+
 	var owners []ipam.Owner
 	for _, id := range []string{"a", "b", "c"} {
 		owners = append(owners, ipam.Owner{ContainerID: id, IfName: "eth0"})
 	}
+
 	for _, o := range owners {
-		for range 2 { // an ADD that is repeated
+		// an ADD that is repeated
+		for range 2 {
 			if err := store.Write(portrecord.Record{Owner: o, Ports: ports}); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
+
 	all, err := store.All()
 	if err != nil || len(all) != 3 || !slices.Equal(all[0].Ports, ports) {
 		t.Errorf("%+v, %v", all, err)
@@ -49,14 +55,17 @@ func TestRecordsSurviveUntilTheyAreRemovedOrCollected(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(pool.PortsDir(), "torn"), []byte(`{"owner":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	for range 2 {
 		if err := store.Remove(owners[0]); err != nil {
 			t.Error(err)
 		}
 	}
+
 	if err := store.Keep(func(o ipam.Owner) bool { return o == owners[1] }); err != nil {
 		t.Error(err)
 	}
+
 	left, err := os.ReadDir(pool.PortsDir())
 	if err != nil || len(left) != 1 || !store.Has(owners[1]) || store.Has(owners[0]) {
 		t.Errorf("left %v, %v", left, err)

@@ -30,9 +30,16 @@ func ifaddr(index int, prefix netip.Prefix) []byte {
 	return header
 }
 
-// NewAddress gives an interface an address with its prefix length. IPv4 addresses get the broadcast address of the subnet.
+// NewAddress gives an interface an address with its prefix length. IPv4 addresses get the broadcast address
+// of the subnet.
 func NewAddress(index int, prefix netip.Prefix, addressFlags uint32) *Message {
-	m := newMessage(fmt.Sprintf("add address %s", prefix), unix.RTM_NEWADDR, Create|Excl, ifaddr(index, prefix))
+	m := newMessage(
+		fmt.Sprintf("add address %s", prefix),
+		unix.RTM_NEWADDR,
+		Create|Excl,
+		ifaddr(index, prefix),
+	)
+
 	m.Bytes(unix.IFA_LOCAL, prefix.Addr().AsSlice()).Bytes(unix.IFA_ADDRESS, prefix.Addr().AsSlice())
 	if prefix.Addr().Is4() {
 		addressFlags &^= NoDAD
@@ -40,6 +47,7 @@ func NewAddress(index int, prefix netip.Prefix, addressFlags uint32) *Message {
 			m.Bytes(unix.IFA_BROADCAST, broadcast(prefix).AsSlice())
 		}
 	}
+
 	return m.Uint32(unix.IFA_FLAGS, addressFlags)
 }
 
@@ -53,7 +61,12 @@ func broadcast(p netip.Prefix) netip.Addr {
 
 // DeleteAddress takes an address from an interface.
 func DeleteAddress(index int, prefix netip.Prefix) *Message {
-	return newMessage(fmt.Sprintf("delete address %s", prefix), unix.RTM_DELADDR, 0, ifaddr(index, prefix)).Bytes(unix.IFA_LOCAL, prefix.Addr().AsSlice())
+	return newMessage(
+		fmt.Sprintf("delete address %s", prefix),
+		unix.RTM_DELADDR,
+		0,
+		ifaddr(index, prefix),
+	).Bytes(unix.IFA_LOCAL, prefix.Addr().AsSlice())
 }
 
 // InterfaceAddress is an address with the interface that has it.
@@ -92,6 +105,7 @@ func parseAddress(body []byte) (InterfaceAddress, bool) {
 	if len(body) < unix.SizeofIfAddrmsg || body[3] != unix.RT_SCOPE_UNIVERSE {
 		return InterfaceAddress{}, false
 	}
+
 	var local, address netip.Addr
 	Attributes(body[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
 		switch kind {
@@ -101,8 +115,14 @@ func parseAddress(body []byte) (InterfaceAddress, bool) {
 			address, _ = netip.AddrFromSlice(value)
 		}
 	})
-	if !local.IsValid() { // IPv6 has no IFA_LOCAL unless there is a peer
+
+	// IPv6 has no IFA_LOCAL unless there is a peer
+	if !local.IsValid() {
 		local = address
 	}
-	return InterfaceAddress{Index: int(native.Uint32(body[4:])), Prefix: netip.PrefixFrom(local, int(body[1]))}, local.IsValid()
+
+	return InterfaceAddress{
+		Index:  int(native.Uint32(body[4:])),
+		Prefix: netip.PrefixFrom(local, int(body[1])),
+	}, local.IsValid()
 }

@@ -18,21 +18,26 @@ func done(errno int32) reply {
 	return reply{kind: unix.NLMSG_DONE, body: string(native.AppendUint32(nil, uint32(-errno)))}
 }
 
-// kernel answers each request with the next of the lists; a real one marks a list as interrupted only when it is lucky with the time.
+// kernel answers each request with the next of the lists; a real one marks a list as interrupted only when it
+// is lucky with the time.
 func kernel(t *testing.T, lists ...[]reply) *Conn {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
+
 		request := make([]byte, 4096)
 		for _, list := range lists {
 			if n, _, err := unix.Recvfrom(pair[1], request, 0); err != nil || n < unix.NLMSG_HDRLEN {
-				return // the test has ended
+				// the test has ended
+				return
 			}
+
 			for _, r := range list {
 				m := newMessage("", r.kind, r.flags, []byte(r.body)).seal(native.Uint32(request[8:]), 0)
 				if _, err := unix.Write(pair[1], m); err != nil {
@@ -41,23 +46,36 @@ func kernel(t *testing.T, lists ...[]reply) *Conn {
 			}
 		}
 	}()
+
 	c := &Conn{fd: pair[0], buf: make([]byte, readBuffer)}
 	t.Cleanup(func() {
 		_ = c.Close()
 		<-answered
 		_ = unix.Close(pair[1])
 	})
+
 	return c
 }
 
 func list(c *Conn) (seen []string, err error) {
-	err = c.Dump(newMessage("list things", unix.RTM_GETLINK, 0, nil), func(_ uint16, body []byte) { seen = append(seen, string(body)) })
+	err = c.Dump(
+		newMessage("list things", unix.RTM_GETLINK, 0, nil),
+		func(_ uint16, body []byte) { seen = append(seen, string(body)) },
+	)
 	return seen, err
 }
 
 var (
-	interrupted = []reply{{unix.RTM_NEWLINK, unix.NLM_F_MULTI, "old!"}, {unix.RTM_NEWLINK, unix.NLM_F_MULTI | unix.NLM_F_DUMP_INTR, "half"}, done(0)}
-	whole       = []reply{{unix.RTM_NEWLINK, unix.NLM_F_MULTI, "one!"}, {unix.RTM_NEWLINK, unix.NLM_F_MULTI, "two!"}, done(0)}
+	interrupted = []reply{
+		{unix.RTM_NEWLINK, unix.NLM_F_MULTI, "old!"},
+		{unix.RTM_NEWLINK, unix.NLM_F_MULTI | unix.NLM_F_DUMP_INTR, "half"},
+		done(0),
+	}
+	whole = []reply{
+		{unix.RTM_NEWLINK, unix.NLM_F_MULTI, "one!"},
+		{unix.RTM_NEWLINK, unix.NLM_F_MULTI, "two!"},
+		done(0),
+	}
 )
 
 func TestListThatChangedMeanwhileIsReadAgain(t *testing.T) {

@@ -15,14 +15,16 @@ const (
 
 var native = binary.NativeEndian
 
-// Message is one request of a batch. Build it with the constructors of this package and its attribute methods.
+// Message is one request of a batch. Build it with the constructors of this package and its attribute
+// methods.
 type Message struct {
 	what  string // names the step in errors: "create veth vethab12"
 	data  []byte // netlink header, family header, attributes
 	nests []int  // offsets of open nested attributes
 }
 
-// NewMessage begins a request for OpenNetfilter's socket with the header of its family; what names it in errors.
+// NewMessage begins a request for OpenNetfilter's socket with the header of its family; what names it in
+// errors.
 func NewMessage(what string, kind uint16, header []byte) *Message {
 	return newMessage(what, kind, 0, header)
 }
@@ -98,7 +100,10 @@ func Attributes(data []byte, visit func(kind uint16, value []byte)) {
 		if size < unix.SizeofRtAttr || size > len(data) {
 			return
 		}
-		visit(native.Uint16(data[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), data[unix.SizeofRtAttr:size])
+		visit(
+			native.Uint16(data[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER),
+			data[unix.SizeofRtAttr:size],
+		)
 		data = data[min(len(data), (size+3)&^3):]
 	}
 }

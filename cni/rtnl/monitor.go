@@ -9,17 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// routeGroups are the multicast groups whose messages may mean that a route is not any more as it was made: a link that goes down takes
-// its IPv4 routes with it without a message about each.
+// routeGroups are the multicast groups whose messages may mean that a route is not any more as it was made: a
+// link that goes down takes its IPv4 routes with it without a message about each.
 const routeGroups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV4_ROUTE-1) |
 	1<<(unix.RTNLGRP_IPV6_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1)
 
 // tableGroup is that of all changes of nftables (NFNLGRP_NFTABLES).
 const tableGroup = 1 << (unix.NFNLGRP_NFTABLES - 1)
 
-// Watch calls changed whenever links, addresses or routes of the calling thread's namespace may have changed, until ctx ends. It says
-// that something changed, not what; a burst that overran the socket's buffer is one change too. The first call comes when Watch has begun
-// to listen: what the caller sees from then on cannot change unnoticed.
+// Watch calls changed whenever links, addresses or routes of the calling thread's namespace may have changed,
+// until ctx ends. It says that something changed, not what; a burst that overran the socket's buffer is one
+// change too. The first call comes when Watch has begun to listen: what the caller sees from then on cannot
+// change unnoticed.
 func Watch(ctx context.Context, changed func()) error {
 	return watch(ctx, unix.NETLINK_ROUTE, routeGroups, func([]byte) { changed() })
 }
@@ -48,10 +49,12 @@ func watch(ctx context.Context, protocol int, groups uint32, visit func(datagram
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		return errors.Join(fmt.Errorf("subscribe to netlink messages: %w", err), unix.Close(fd))
 	}
+
 	// As a file of the runtime's poller, the socket can be closed under a waiting read.
 	socket := os.NewFile(uintptr(fd), "netlink")
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
+
 	buffer := make([]byte, 16<<10)
 	visit(nil)
 	for {
@@ -64,6 +67,7 @@ func watch(ctx context.Context, protocol int, groups uint32, visit func(datagram
 		case err != nil:
 			return errors.Join(fmt.Errorf("read netlink messages: %w", err), socket.Close())
 		}
+
 		visit(buffer[:n])
 	}
 }

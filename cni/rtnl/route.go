@@ -26,7 +26,8 @@ type Route struct {
 // they share the traffic.
 func NewRoute(r Route) *Message { return r.create(0) }
 
-// AddRoute adds a route beside others. It is refused, Exists(err), when there is one to the same destination with the same priority.
+// AddRoute adds a route beside others. It is refused, Exists(err), when there is one to the same destination
+// with the same priority.
 func AddRoute(r Route) *Message { return r.create(Excl) }
 
 func (r Route) create(flag uint16) *Message {
@@ -38,6 +39,7 @@ func (r Route) create(flag uint16) *Message {
 	if r.Table > 0 {
 		m.Uint32(unix.RTA_TABLE, uint32(r.Table))
 	}
+
 	if r.MTU > 0 || r.AdvMSS > 0 {
 		m.Nest(unix.RTA_METRICS)
 		if r.MTU > 0 {
@@ -46,8 +48,10 @@ func (r Route) create(flag uint16) *Message {
 		if r.AdvMSS > 0 {
 			m.Uint32(unix.RTAX_ADVMSS, uint32(r.AdvMSS))
 		}
+
 		m.End()
 	}
+
 	return m
 }
 
@@ -80,11 +84,13 @@ func (r Route) header() []byte {
 	if r.Protocol != 0 {
 		header[5] = r.Protocol
 	}
+
 	header[6] = byte(r.scope())
 	header[7] = unix.RTN_UNICAST
 	if r.Unreachable {
 		header[6], header[7] = unix.RT_SCOPE_UNIVERSE, unix.RTN_UNREACHABLE
 	}
+
 	return header
 }
 
@@ -105,8 +111,8 @@ func (c *Conn) DefaultRoutes() ([]Route, error) {
 	return c.routes(0, func(r Route) bool { return r.Dst.Bits() == 0 && !r.Unreachable })
 }
 
-// routes lists what pick takes of the main table. A protocol other than 0 is sent along, so that newer kernels send nothing else: a router
-// may have a million routes.
+// routes lists what pick takes of the main table. A protocol other than 0 is sent along, so that newer
+// kernels send nothing else: a router may have a million routes.
 func (c *Conn) routes(protocol byte, pick func(Route) bool) ([]Route, error) {
 	var all []Route
 	for _, f := range []byte{unix.AF_INET, unix.AF_INET6} {
@@ -121,6 +127,7 @@ func (c *Conn) routes(protocol byte, pick func(Route) bool) ([]Route, error) {
 			return nil, err
 		}
 	}
+
 	return all, nil
 }
 
@@ -135,12 +142,14 @@ func parseAnyRoute(body []byte) (Route, bool) {
 	if len(body) < unix.SizeofRtMsg {
 		return Route{}, false
 	}
+
 	r := Route{
 		Protocol:    body[5],
 		Scope:       int(body[6]),
 		Unreachable: body[7] == unix.RTN_UNREACHABLE,
 		Table:       int(body[4]),
 	}
+
 	dst := netip.IPv6Unspecified()
 	if body[0] == unix.AF_INET {
 		dst = netip.IPv4Unspecified()
@@ -161,6 +170,7 @@ func parseAnyRoute(body []byte) (Route, bool) {
 			r.Table = int(native.Uint32(value))
 		}
 	})
+
 	r.Dst = netip.PrefixFrom(dst, int(body[1]))
 	return r, r.Dst.IsValid()
 }
@@ -175,17 +185,20 @@ func hops(body []byte) (all []Route) {
 		if kind != unix.RTA_MULTIPATH {
 			return
 		}
+
 		for len(value) >= unix.SizeofRtNexthop {
 			size := int(native.Uint16(value))
 			if size < unix.SizeofRtNexthop || size > len(value) {
 				return
 			}
+
 			hop := Route{Index: int(native.Uint32(value[4:]))}
 			Attributes(value[unix.SizeofRtNexthop:size], func(kind uint16, v []byte) {
 				if kind == unix.RTA_GATEWAY {
 					hop.Gateway, _ = netip.AddrFromSlice(v)
 				}
 			})
+
 			all = append(all, hop)
 			value = value[min(len(value), (size+3)&^3):]
 		}
@@ -194,12 +207,13 @@ func hops(body []byte) (all []Route) {
 	return all
 }
 
-// HasRoute tells whether there is a route to r's destination, in its table, that leaves by its interface,
+// HasRoute reports whether there is a route to r's destination, in its table, that leaves by its interface,
 // through its gateway if that is valid.
 func (c *Conn) HasRoute(r Route) (bool, error) {
 	if r.Table == 0 {
 		r.Table = unix.RT_TABLE_MAIN
 	}
+
 	found := false
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = family(r.Dst.Addr())
@@ -209,9 +223,11 @@ func (c *Conn) HasRoute(r Route) (bool, error) {
 			if !ok || have.Dst != r.Dst || have.Table != r.Table {
 				return
 			}
+
 			for _, hop := range append(hops(body), have) {
 				found = found || hop.Index == r.Index && (!r.Gateway.IsValid() || hop.Gateway == r.Gateway)
 			}
 		})
+
 	return found, err
 }

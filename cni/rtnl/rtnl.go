@@ -1,5 +1,6 @@
-// Package rtnl speaks rtnetlink(7) in batches: many requests in one write, all answers in one or two reads. Building a pod's
-// network is eight system calls this way, where one socket and one wait per request would be forty.
+// Package rtnl speaks rtnetlink(7) in batches: many requests in one write, all answers in one or two reads.
+// Building a pod's network is eight system calls this way, where one socket and one wait per request would be
+// forty.
 package rtnl
 
 import (
@@ -14,7 +15,8 @@ import (
 // readBuffer holds the answers of a whole batch; the kernel's dumps fit their parts to it.
 const readBuffer = 64 << 10
 
-// Conn is a netlink socket of one network namespace: the one of the thread that opened it. Not for concurrent use.
+// Conn is a netlink socket of one network namespace: the one of the thread that opened it. Not for concurrent
+// use.
 type Conn struct {
 	fd  int
 	seq uint32
@@ -62,8 +64,8 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Errno }
 
-// Do sends the messages in one write and waits for all answers. The kernel goes on past a refused message, so the answer to each is
-// returned: errs[i] is nil or an *Error. err is a failure of the socket itself.
+// Do sends the messages in one write and waits for all answers. The kernel goes on past a refused message, so
+// the answer to each is returned: errs[i] is nil or an *Error. err is a failure of the socket itself.
 func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 	first := c.seq + 1
 	var batch []byte
@@ -71,9 +73,11 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 		c.seq++
 		batch = append(batch, m.seal(c.seq, unix.NLM_F_ACK)...)
 	}
+
 	if err := unix.Sendto(c.fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, fmt.Errorf("send netlink batch: %w", err)
 	}
+
 	errs = make([]error, len(messages))
 	for left := len(messages); left > 0; {
 		err := c.receive(func(h unix.NlMsghdr, body []byte) error {
@@ -81,6 +85,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 			if h.Type != unix.NLMSG_ERROR || i < 0 || i >= len(errs) {
 				return nil
 			}
+
 			errs[i] = answer(messages[i].what, h, body)
 			left--
 			return nil
@@ -89,6 +94,7 @@ func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
 			return nil, err
 		}
 	}
+
 	return errs, nil
 }
 
@@ -104,26 +110,35 @@ var ErrChanging = errors.New("the list keeps changing while it is read")
 // dumpTries bounds how often a list that changed meanwhile is read again.
 const dumpTries = 5
 
-// Dump sends a request that the kernel answers with many messages and calls visit with the body of each (family header and attributes). A
-// list that changed while it was read may lack entries which were there throughout, so visit sees whole ones only.
+// Dump sends a request that the kernel answers with many messages and calls visit with the body of each
+// (family header and attributes). A list that changed while it was read may lack entries which were there
+// throughout, so visit sees whole ones only.
 func (c *Conn) Dump(m *Message, visit func(kind uint16, body []byte)) error {
 	type entry struct {
 		kind uint16
 		body []byte
 	}
+
 	for range dumpTries {
 		var entries []entry
-		whole, err := c.ask(m, unix.NLM_F_DUMP, func(kind uint16, body []byte) { entries = append(entries, entry{kind, bytes.Clone(body)}) })
+		whole, err := c.ask(
+			m,
+			unix.NLM_F_DUMP,
+			func(kind uint16, body []byte) { entries = append(entries, entry{kind, bytes.Clone(body)}) },
+		)
 		if err != nil {
 			return err
 		}
+
 		if whole {
 			for _, e := range entries {
 				visit(e.kind, e.body)
 			}
+
 			return nil
 		}
 	}
+
 	return fmt.Errorf("%s: %w", m.what, ErrChanging)
 }
 
@@ -136,20 +151,25 @@ func (c *Conn) Get(m *Message, visit func(kind uint16, body []byte)) error {
 // ask returns false for whole when the kernel says that what it listed changed meanwhile.
 func (c *Conn) ask(m *Message, flags uint16, visit func(kind uint16, body []byte)) (whole bool, err error) {
 	c.seq++
-	if err := unix.Sendto(c.fd, m.seal(c.seq, flags), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := unix.Sendto(c.fd, m.seal(c.seq, flags), 0, &unix.SockaddrNetlink{
+		Family: unix.AF_NETLINK,
+	}); err != nil {
 		return false, fmt.Errorf("%s: %w", m.what, err)
 	}
+
 	whole = true
 	for done := false; !done; {
 		err := c.receive(func(h unix.NlMsghdr, body []byte) error {
 			if h.Seq != c.seq {
 				return nil
 			}
+
 			whole = whole && h.Flags&unix.NLM_F_DUMP_INTR == 0
 			if h.Type == unix.NLMSG_ERROR || h.Type == unix.NLMSG_DONE {
 				done = true
 				return answer(m.what, h, body)
 			}
+
 			visit(h.Type, body)
 			return nil
 		})
@@ -157,6 +177,7 @@ func (c *Conn) ask(m *Message, flags uint16, visit func(kind uint16, body []byte
 			return false, err
 		}
 	}
+
 	return whole, nil
 }
 
@@ -175,44 +196,59 @@ func (c *Conn) receive(visit func(h unix.NlMsghdr, body []byte) error) error {
 // split calls visit with each message of a datagram.
 func split(data []byte, visit func(h unix.NlMsghdr, body []byte) error) error {
 	for len(data) >= unix.NLMSG_HDRLEN {
-		h := unix.NlMsghdr{Len: native.Uint32(data), Type: native.Uint16(data[4:]), Flags: native.Uint16(data[6:]), Seq: native.Uint32(data[8:])}
+		h := unix.NlMsghdr{
+			Len:   native.Uint32(data),
+			Type:  native.Uint16(data[4:]),
+			Flags: native.Uint16(data[6:]),
+			Seq:   native.Uint32(data[8:]),
+		}
 		if int(h.Len) < unix.NLMSG_HDRLEN || int(h.Len) > len(data) {
 			return fmt.Errorf("read netlink answer: message of %d bytes in %d", h.Len, len(data))
 		}
 		if err := visit(h, data[unix.NLMSG_HDRLEN:h.Len]); err != nil {
 			return err
 		}
+
 		data = data[min(len(data), int(h.Len+3)&^3):]
 	}
+
 	return nil
 }
 
-// answer decodes a struct nlmsgerr with its extended acknowledgement, or what ends a list: an errno, and the acknowledgement at once.
+// answer decodes a struct nlmsgerr with its extended acknowledgement, or what ends a list: an errno, and the
+// acknowledgement at once.
 func answer(what string, h unix.NlMsghdr, body []byte) error {
 	if len(body) < 4 {
 		return &Error{What: what, Errno: unix.EBADMSG}
 	}
+
 	errno := -int32(native.Uint32(body))
 	if errno == 0 {
 		return nil
 	}
+
 	e := &Error{What: what, Errno: unix.Errno(errno)}
-	echoed := 4 + unix.NLMSG_HDRLEN // errno and the header of the request (NETLINK_CAP_ACK leaves out its body)
+
+	// errno and the header of the request (NETLINK_CAP_ACK leaves out its body)
+	echoed := 4 + unix.NLMSG_HDRLEN
 	if h.Type == unix.NLMSG_DONE {
 		echoed = 4
 	}
+
 	if h.Flags&unix.NLM_F_ACK_TLVS != 0 && len(body) > echoed {
 		rest := body[echoed:]
 		if h.Type == unix.NLMSG_ERROR && h.Flags&unix.NLM_F_CAPPED == 0 {
 			size := int(native.Uint32(body[4:])) - unix.NLMSG_HDRLEN
 			rest = rest[max(0, min(len(rest), (size+3)&^3)):]
 		}
+
 		Attributes(rest, func(kind uint16, value []byte) {
 			if kind == unix.NLMSGERR_ATTR_MSG {
 				e.Reason = text(value)
 			}
 		})
 	}
+
 	return e
 }
 
@@ -225,10 +261,11 @@ func text(zeroTerminated []byte) string {
 	return string(zeroTerminated)
 }
 
-// Gone tells whether err means that the object is not there: deleting it again is success.
+// Gone reports whether err means that the object is not there: deleting it again is success.
 func Gone(err error) bool {
-	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, os.ErrNotExist)
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) ||
+		errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, os.ErrNotExist)
 }
 
-// Exists tells whether err means that the object is there already.
+// Exists reports whether err means that the object is there already.
 func Exists(err error) bool { return errors.Is(err, unix.EEXIST) }

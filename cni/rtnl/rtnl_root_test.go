@@ -18,6 +18,7 @@ func TestListThatTheKernelCannotMakeIsAnError(t *testing.T) {
 		if have, err := c.Addresses(4711); !rtnl.Gone(err) {
 			t.Errorf("addresses of an interface that is not there: %v, %v", have, err)
 		}
+
 		return c.Close()
 	}, testenv.Netns(t))
 	if err != nil {

@@ -19,7 +19,7 @@ type entry struct {
 	home     string
 }
 
-// numeric tells whether text is a number, which never is a name: an image could call a user of its own
+// numeric reports whether text is a number, which never is a name: an image could call a user of its own
 // 1000, with the uid 0. IDs are those that Kubernetes allows; 4294967295 means "none" to the kernel.
 func numeric(text string) (id uint32, isNumber bool, err error) {
 	if text == "" || strings.Trim(text, "0123456789") != "" {
@@ -47,11 +47,13 @@ func findAccount(passwd []byte, who string) (found entry, ok bool, err error) {
 	if err != nil {
 		return entry{}, false, err
 	}
+
 	for line := range bytes.Lines(passwd) {
 		fields := strings.SplitN(strings.TrimSpace(string(line)), ":", 7)
 		if len(fields) < 4 {
 			continue
 		}
+
 		id, idErr := field(fields[2])
 		if byNumber && (idErr != nil || id != uid) || !byNumber && fields[0] != who {
 			continue
@@ -62,12 +64,15 @@ func findAccount(passwd []byte, who string) (found entry, ok bool, err error) {
 			err = errors.Join(idErr, gidErr)
 			return entry{}, false, fmt.Errorf("user %q: /etc/passwd of the image: %w", who, err)
 		}
+
 		found = entry{name: fields[0], uid: id, gid: gid}
 		if len(fields) >= 6 {
 			found.home = fields[5]
 		}
+
 		return found, true, nil
 	}
+
 	return entry{}, false, nil
 }
 
@@ -77,6 +82,7 @@ func findGroup(group []byte, which string) (gid uint32, ok bool, err error) {
 	if err != nil || byNumber {
 		return want, err == nil, err
 	}
+
 	for line := range bytes.Lines(group) {
 		fields := strings.SplitN(strings.TrimSpace(string(line)), ":", 4)
 		if len(fields) < 3 || fields[0] != which {
@@ -85,8 +91,10 @@ func findGroup(group []byte, which string) (gid uint32, ok bool, err error) {
 		if gid, err = field(fields[2]); err != nil {
 			return 0, false, fmt.Errorf("group %q: /etc/group of the image: %w", which, err)
 		}
+
 		return gid, true, nil
 	}
+
 	return 0, false, nil
 }
 
@@ -98,15 +106,18 @@ func groupsOf(group []byte, name string) ([]uint32, error) {
 		if len(fields) < 4 || !isMember(fields[3], name) {
 			continue
 		}
+
 		gid, err := field(string(fields[2]))
 		if err != nil {
 			return nil, fmt.Errorf("group %q: /etc/group of the image: %w", fields[0], err)
 		}
+
 		gids = append(gids, gid)
 		if len(gids) > maxGroups {
 			return nil, fmt.Errorf("user %q: more than %d groups in /etc/group of the image", name, maxGroups)
 		}
 	}
+
 	return gids, nil
 }
 

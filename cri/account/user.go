@@ -36,10 +36,12 @@ func Resolve(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecuri
 	if err != nil {
 		return User{}, err
 	}
+
 	passwd, err := readImageFile(rootfs, "/etc/passwd")
 	if err != nil {
 		return User{}, err
 	}
+
 	group, err := readImageFile(rootfs, "/etc/group")
 	if err != nil {
 		return User{}, err
@@ -50,6 +52,7 @@ func Resolve(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecuri
 	if err != nil {
 		return User{}, err
 	}
+
 	var members []uint32
 	merge := security.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Merge
 	switch {
@@ -61,7 +64,9 @@ func Resolve(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecuri
 		if !ok {
 			return User{}, fmt.Errorf("group %q: not in /etc/group of the image", groupName)
 		}
+
 		who.gid = gid
+
 	case who.name != "" && merge:
 		if members, err = groupsOf(group, who.name); err != nil {
 			return User{}, err
@@ -78,10 +83,12 @@ func accountOf(passwd []byte, name string) (entry, error) {
 	if name == "" {
 		name = "0"
 	}
+
 	who, ok, err := findAccount(passwd, name)
 	if err != nil {
 		return entry{}, err
 	}
+
 	if !ok {
 		uid, isNumber, err := numeric(name)
 		if err != nil {
@@ -90,11 +97,14 @@ func accountOf(passwd []byte, name string) (entry, error) {
 		if !isNumber {
 			return entry{}, fmt.Errorf("user %q: not in /etc/passwd of the image", name)
 		}
+
 		who = entry{uid: uid}
 	}
+
 	if who.home == "" {
 		who.home = "/"
 	}
+
 	return who, nil
 }
 
@@ -107,18 +117,23 @@ func allGroups(gid uint32, members []uint32, asked []int64) ([]uint32, error) {
 			all = append(all, g)
 		}
 	}
+
 	for _, g := range members {
 		add(g)
 	}
+
 	for _, g := range asked {
 		if g < 0 || g > math.MaxInt32 {
 			return nil, fmt.Errorf("supplemental group %d is not between 0 and %d", g, math.MaxInt32)
 		}
+
 		add(uint32(g))
 	}
+
 	if len(all) > maxGroups {
 		return nil, fmt.Errorf("%d groups are more than the kernel's %d", len(all), maxGroups)
 	}
+
 	return all, nil
 }
 
@@ -131,15 +146,19 @@ func wanted(imageUser string, security *runtimeapi.LinuxContainerSecurityContext
 	case security.GetRunAsUsername() != "":
 		name = security.GetRunAsUsername()
 	}
+
 	if g := security.GetRunAsGroup(); g != nil {
 		if name == "" {
 			return "", errors.New("run_as_group is set without run_as_user or run_as_username")
 		}
+
 		return name + ":" + strconv.FormatInt(g.Value, 10), nil
 	}
+
 	if name != "" {
 		return name, nil
 	}
+
 	return strings.TrimSpace(imageUser), nil
 }
 
@@ -158,11 +177,13 @@ func readImageFile(rootfs, path string) ([]byte, error) {
 	if info, err := handle.Stat(); err != nil || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s of the image is no regular file", path)
 	}
+
 	f, err := pathrs.Reopen(handle, os.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("open %s of the image: %w", path, err)
 	}
 	defer f.Close()
+
 	data, err := boundedfile.Contents(f, maxImageFile)
 	// Without the path of the mount, which is a new one at each try: every event of the pod would be another.
 	if inMount, ok := errors.AsType[*fs.PathError](err); ok {
@@ -171,5 +192,6 @@ func readImageFile(rootfs, path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s of the image: %w", path, err)
 	}
+
 	return data, nil
 }

@@ -70,6 +70,7 @@ func TestUserIsLookedUpInTheImage(t *testing.T) {
 			}
 		})
 	}
+
 	_, err := Resolve(root, "nobody-here", nil)
 	if err == nil || !strings.Contains(err.Error(), "nobody-here") {
 		t.Errorf("error %v does not name the user", err)
@@ -91,6 +92,7 @@ func TestAccountFilesOfAnImageAreBounded(t *testing.T) {
 		if err := os.Truncate(root+"/etc/"+name, 1<<40); err != nil {
 			t.Fatal(err)
 		}
+
 		if _, err := Resolve(root, "web", nil); !errors.Is(err, boundedfile.ErrTooLarge) ||
 			!strings.Contains(err.Error(), "/etc/"+name) {
 			t.Errorf("error %v does not name /etc/%s and its size", err, name)
@@ -107,10 +109,12 @@ func TestNumberOfGroupsIsBounded(t *testing.T) {
 	for i := range maxGroups + 1 {
 		fmt.Fprintf(&group, "g%d:x:%d:web\n", i, i+1000)
 	}
+
 	write(t, root+"/etc/group", group.String())
 	if _, err := Resolve(root, "web", nil); err == nil || !strings.Contains(err.Error(), "groups") {
 		t.Errorf("error %v, want a refusal of more groups than the kernel takes", err)
 	}
+
 	if _, err := Resolve(root, "web", &runtimeapi.LinuxContainerSecurityContext{
 		SupplementalGroupsPolicy: runtimeapi.SupplementalGroupsPolicy_Strict,
 	}); err != nil {
@@ -133,6 +137,7 @@ func TestIDsOutOfRangeAreRefused(t *testing.T) {
 			t.Errorf("user %q is %d:%d", user, u.UID, u.GID)
 		}
 	}
+
 	for _, asked := range []*runtimeapi.LinuxContainerSecurityContext{
 		{RunAsUser: id(1 << 32)},
 		{RunAsUser: id(-1)},
@@ -144,6 +149,7 @@ func TestIDsOutOfRangeAreRefused(t *testing.T) {
 			t.Errorf("%v is %d:%d %v", asked, u.UID, u.GID, u.AdditionalGids)
 		}
 	}
+
 	if u, err := Resolve(root, "fine:fine", nil); err != nil || u.UID != 7 || u.GID != 9 {
 		t.Errorf("beside broken lines: %+v, %v", u, err)
 	}
@@ -178,6 +184,7 @@ func TestHostilePasswdIsNotOpened(t *testing.T) {
 			t.Errorf("error %v does not name /etc/%s", err, name)
 		}
 	}
+
 	root := imageRoot(t)
 	if err := os.Symlink(outside, root+"/etc/passwd"); err != nil {
 		t.Fatal(err)

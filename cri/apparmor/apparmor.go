@@ -37,19 +37,21 @@ type Profiles struct {
 // parser, a name to be found in PATH or a path. Neither needs to be there.
 func New(dir, parser string) *Profiles { return &Profiles{dir: dir, parser: parser} }
 
-// Loaded tells whether the kernel has a profile.
+// Loaded reports whether the kernel has a profile.
 func (p *Profiles) Loaded(name string) (bool, error) {
 	// The kernel's own file, a line for each profile: NAME (MODE).
 	data, err := os.ReadFile(filepath.Join(p.dir, "profiles"))
 	if err != nil {
 		return false, fmt.Errorf("profiles of AppArmor: %w (is securityfs mounted?)", err)
 	}
+
 	for line := range strings.Lines(string(data)) {
 		line = strings.TrimSpace(line)
 		if i := strings.LastIndex(line, " ("); i >= 0 && line[:i] == name {
 			return true, nil
 		}
 	}
+
 	return false, nil
 }
 
@@ -69,6 +71,7 @@ func (p *Profiles) Default(ctx context.Context) (string, error) {
 	if loaded, err = p.Loaded(DefaultProfile); err == nil && !loaded {
 		err = fmt.Errorf("load AppArmor profile %s: after %s the kernel has none", DefaultProfile, p.parser)
 	}
+
 	return DefaultProfile, err
 }
 
@@ -78,6 +81,7 @@ func (p *Profiles) load(ctx context.Context, text []byte) error {
 	if err != nil {
 		return err
 	}
+
 	ctx, cancel := context.WithTimeout(ctx, loadLimit)
 	defer cancel()
 
@@ -87,6 +91,7 @@ func (p *Profiles) load(ctx context.Context, text []byte) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s: %w: %s", program, err, bytes.TrimSpace(out)), ctx.Err())
 	}
+
 	return nil
 }
 

@@ -21,6 +21,7 @@ func fake(t *testing.T, profiles, parser string) *Profiles {
 	if err := os.WriteFile(filepath.Join(dir, "profiles"), []byte(profiles), 0o644); err != nil {
 		t.Fatal(err)
 	}
+
 	return New(dir, program)
 }
 
@@ -51,10 +52,12 @@ func TestDefaultProfileThatCannotBeLoadedIsAnError(t *testing.T) {
 			t.Errorf("%s: error %v does not say %q", c.name, err, c.says)
 		}
 	}
+
 	_, err := New(fake(t, "", "").dir, "no-such-parser").Default(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "no-such-parser") {
 		t.Errorf("error %v does not name the parser that is not there", err)
 	}
+
 	_, err = New(t.TempDir(), "no-such-parser").Default(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "securityfs") {
 		t.Errorf("error %v does not say that securityfs is missing", err)

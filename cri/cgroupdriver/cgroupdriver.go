@@ -45,6 +45,7 @@ func (d Driver) Check(parent string) error {
 		_, err := systemd.SlicePath(path.Base(parent))
 		return err
 	}
+
 	return nil
 }
 
@@ -62,16 +63,20 @@ func (d Driver) Group(parent, id string) string {
 		if parent == "" {
 			parent = defaultPath
 		}
+
 		return path.Join("/", parent, id)
 	}
 
 	group, err := systemd.SlicePath(slice(parent))
 	if err != nil {
-		group = path.Join("/", slice(parent)) // Check has refused it
+		// Check has refused it
+		group = path.Join("/", slice(parent))
 	}
+
 	if id == "" {
 		return group
 	}
+
 	return path.Join(group, "trivet-"+id+".scope")
 }
 

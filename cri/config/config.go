@@ -1,4 +1,5 @@
-// Package config is trivet-cri's configuration file (TOML). Unknown keys and wrong values are errors that name the line.
+// Package config is trivet-cri's configuration file (TOML). Unknown keys and wrong values are errors that
+// name the line.
 package config
 
 import (
@@ -14,18 +15,21 @@ import (
 
 // Config is the whole file. Flags of the same name win.
 type Config struct {
-	Socket       string             `toml:"socket"`        // CRI socket
-	StateDir     string             `toml:"state_dir"`     // ends with the boot
-	RootDir      string             `toml:"root_dir"`      // images
-	CertsDir     string             `toml:"certs_dir"`     // hosts.toml of registries
-	PinnedImages []string           `toml:"pinned_images"` // names of images that kubelet's garbage collection is to keep
-	OCIRuntime   string             `toml:"oci_runtime"`   // of the default handler: crun, runc or a path
-	CgroupDriver string             `toml:"cgroup_driver"` // cgroupfs or systemd
-	StreamAddr   string             `toml:"stream_addr"`   // exec, attach, port-forward
-	Seccomp      string             `toml:"seccomp_dir"`   // below which Localhost profiles with relative names are
-	CNI          CNI                `toml:"cni"`
-	Runtimes     map[string]Runtime `toml:"runtimes"` // further handlers, by the name that a RuntimeClass gives
-	Monitor      Monitor            `toml:"monitor"`
+	Socket   string `toml:"socket"`    // CRI socket
+	StateDir string `toml:"state_dir"` // ends with the boot
+	RootDir  string `toml:"root_dir"`  // images
+	CertsDir string `toml:"certs_dir"` // hosts.toml of registries
+	// names of images that kubelet's garbage collection is to keep
+	PinnedImages []string `toml:"pinned_images"`
+	OCIRuntime   string   `toml:"oci_runtime"`   // of the default handler: crun, runc or a path
+	CgroupDriver string   `toml:"cgroup_driver"` // cgroupfs or systemd
+	StreamAddr   string   `toml:"stream_addr"`   // exec, attach, port-forward
+	// below which Localhost profiles with relative names are
+	Seccomp string `toml:"seccomp_dir"`
+	CNI     CNI    `toml:"cni"`
+	// further handlers, by the name that a RuntimeClass gives
+	Runtimes map[string]Runtime `toml:"runtimes"`
+	Monitor  Monitor            `toml:"monitor"`
 
 	// Of pods with a network namespace of their own: anybody there may bind ports below 1024, and ping.
 	UnprivilegedPorts bool `toml:"enable_unprivileged_ports"`
@@ -62,9 +66,18 @@ type Monitor struct {
 // Default is the configuration without a file.
 func Default() Config {
 	return Config{
-		Socket: "/run/trivet/cri.sock", StateDir: "/run/trivet/cri", RootDir: "/var/lib/trivet/cri", CertsDir: "/etc/containerd/certs.d",
-		CgroupDriver: "cgroupfs", StreamAddr: "127.0.0.1:0", Seccomp: "/var/lib/kubelet/seccomp",
-		CNI:     CNI{ConfDir: "/etc/cni/net.d", BinDirs: []string{"/opt/cni/bin"}, CacheDir: "/var/lib/cni"},
+		Socket:       "/run/trivet/cri.sock",
+		StateDir:     "/run/trivet/cri",
+		RootDir:      "/var/lib/trivet/cri",
+		CertsDir:     "/etc/containerd/certs.d",
+		CgroupDriver: "cgroupfs",
+		StreamAddr:   "127.0.0.1:0",
+		Seccomp:      "/var/lib/kubelet/seccomp",
+		CNI: CNI{
+			ConfDir:  "/etc/cni/net.d",
+			BinDirs:  []string{"/opt/cni/bin"},
+			CacheDir: "/var/lib/cni",
+		},
 		Monitor: Monitor{Socket: "/run/trivet/monitor.sock"},
 
 		UnprivilegedPorts: true,
@@ -82,34 +95,46 @@ func Load(path string, required bool, cfg *Config) error {
 		return err
 	}
 	defer f.Close()
+
 	err = toml.NewDecoder(f).DisallowUnknownFields().Decode(cfg)
 	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		return fmt.Errorf("%s: unknown key:\n%s", path, strict.String())
 	}
+
 	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
 		row, column := decode.Position()
 		return fmt.Errorf("%s:%d:%d: %w", path, row, column, err)
 	}
+
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+
 	return nil
 }
 
 // Validate checks what can be checked without the machine.
 func (c Config) Validate() error {
-	for key, path := range map[string]string{"socket": c.Socket, "state_dir": c.StateDir, "root_dir": c.RootDir, "cni.conf_dir": c.CNI.ConfDir,
-		"cni.cache_dir": c.CNI.CacheDir, "monitor.socket": c.Monitor.Socket} {
+	for key, path := range map[string]string{
+		"socket":         c.Socket,
+		"state_dir":      c.StateDir,
+		"root_dir":       c.RootDir,
+		"cni.conf_dir":   c.CNI.ConfDir,
+		"cni.cache_dir":  c.CNI.CacheDir,
+		"monitor.socket": c.Monitor.Socket,
+	} {
 		if !filepath.IsAbs(path) {
 			return fmt.Errorf("%s: %q is no absolute path", key, path)
 		}
 	}
+
 	if c.CgroupDriver != "cgroupfs" && c.CgroupDriver != "systemd" {
 		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)
 	}
 	if len(c.CNI.BinDirs) == 0 {
 		return errors.New("cni.bin_dirs: no directory")
 	}
+
 	for name, r := range c.Runtimes {
 		if r.Program == "" {
 			return fmt.Errorf("runtimes.%s.program: no program", name)
@@ -118,9 +143,11 @@ func (c Config) Validate() error {
 			return fmt.Errorf("runtimes.%s.allowed_annotations: %w", name, err)
 		}
 	}
+
 	if err := checkPatterns(c.AllowedAnnotations); err != nil {
 		return fmt.Errorf("allowed_annotations: %w", err)
 	}
+
 	return nil
 }
 

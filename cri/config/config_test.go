@@ -14,6 +14,7 @@ func TestAnnotationsAreAllowedPerHandler(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	c := Default()
 	if len(c.AllowedAnnotations) > 0 {
 		t.Errorf("%v are allowed by default", c.AllowedAnnotations)

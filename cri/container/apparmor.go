@@ -29,6 +29,7 @@ func (c *Containers) appArmorProfile(
 		c.cfg.Log.Debug("a container that names no AppArmor profile is not confined", "err", err)
 		return "", nil
 	}
+
 	return name, err
 }
 
@@ -49,6 +50,7 @@ func appArmorAsked(security *runtimeapi.LinuxContainerSecurityContext) *runtimea
 	if p := security.GetApparmor(); p != nil {
 		return p
 	}
+
 	old := security.GetApparmorProfile() //nolint:staticcheck // deprecated, not gone
 	name, isLocal := strings.CutPrefix(old, "localhost/")
 	kind := runtimeapi.SecurityProfile_RuntimeDefault
@@ -60,5 +62,6 @@ func appArmorAsked(security *runtimeapi.LinuxContainerSecurityContext) *runtimea
 	case isLocal:
 		kind = runtimeapi.SecurityProfile_Localhost
 	}
+
 	return &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: name}
 }

@@ -25,6 +25,7 @@ func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
 		unconfined = runtimeapi.SecurityProfile_Unconfined
 		local      = runtimeapi.SecurityProfile_Localhost
 	)
+
 	privileged := of(byDefault, "")
 	privileged.Privileged = true
 
@@ -60,11 +61,13 @@ func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, "profiles"), []byte(node.profiles), 0o644); err != nil {
 				t.Fatal(err)
 			}
+
 			containers := &Containers{cfg: Config{
 				AppArmor: apparmor.New(dir, "no-such-parser"),
 				Host:     spec.Host{AppArmor: node.enabled},
 				Log:      slog.New(slog.DiscardHandler),
 			}}
+
 			got, err := containers.appArmorProfile(t.Context(), c.security)
 			if err != nil {
 				got = refused

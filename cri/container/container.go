@@ -1,5 +1,6 @@
-// Package container keeps the containers of pod sandboxes from creation to removal. The processes belong to the monitor; here are the records,
-// which are boot-scoped and written before the kernel is touched, and the order of steps.
+// Package container keeps the containers of pod sandboxes from creation to removal. The processes belong to
+// the monitor; here are the records, which are boot-scoped and written before the kernel is touched, and the
+// order of steps.
 package container
 
 import (
@@ -104,37 +105,52 @@ type Containers struct {
 	mu   sync.RWMutex // guards all below
 	all  map[string]Record
 	done map[string]chan struct{} // closed when the container has ended, of those that run
-	// making are containers that the monitor has been told to create and that are not in all yet, with the exit that came meanwhile.
+	// making are containers that the monitor has been told to create and that are not in all yet, with the
+	// exit that came meanwhile.
 	making map[string]*monitor.Exit
 }
 
-// Open reads the records, compares them with what the monitor has, and undoes what was half made or belongs to nobody.
+// Open reads the records, compares them with what the monitor has, and undoes what was half made or belongs
+// to nobody.
 func Open(ctx context.Context, cfg Config, notify func(Event)) (*Containers, error) {
 	store, err := durable.OpenStore[Record](filepath.Join(cfg.Dir, "records"), true)
 	if err != nil {
 		return nil, err
 	}
-	c := &Containers{cfg: cfg, store: store, notify: notify, all: map[string]Record{}, done: map[string]chan struct{}{},
-		making: map[string]*monitor.Exit{}}
+
+	c := &Containers{
+		cfg:    cfg,
+		store:  store,
+		notify: notify,
+		all:    map[string]Record{},
+		done:   map[string]chan struct{}{},
+		making: map[string]*monitor.Exit{},
+	}
+
 	records, torn, err := store.List()
 	if err != nil {
 		return nil, fmt.Errorf("read containers: %w", err)
 	}
+
 	for _, t := range torn {
 		cfg.Log.Warn("container record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
 	}
+
 	live := map[string]monitor.Status{}
 	for _, s := range cfg.Monitor.List() {
 		live[s.ID] = s
 	}
+
 	for id, r := range records {
 		r.config = &runtimeapi.ContainerConfig{}
 		if err := proto.Unmarshal(r.Raw, r.config); err != nil {
 			cfg.Log.Warn("container record has a broken configuration", "container", id, "err", err)
 		}
+
 		c.all[id] = r
 		c.reconcile(ctx, r, live)
 	}
+
 	c.removeOrphans(ctx, live)
 	return c, nil
 }
@@ -144,22 +160,33 @@ func (c *Containers) reconcile(ctx context.Context, r Record, live map[string]mo
 		if err := c.takeBack(ctx, r); err != nil {
 			c.cfg.Log.Warn("half-made container is not removed", "container", r.ID, "err", err)
 		}
+
 		return
 	}
+
 	if _, err := c.cfg.Sandboxes.Get(r.Sandbox); err != nil || r.Discarded {
 		if err := c.Remove(ctx, r.ID); err != nil {
 			c.cfg.Log.Warn("container that nobody wants is not removed", "container", r.ID, "err", err)
 		}
+
 		return
 	}
+
 	if r.State == runtimeapi.ContainerState_CONTAINER_EXITED || r.Refused != "" {
 		return
 	}
+
 	c.done[r.ID] = make(chan struct{})
 	s, ok := live[r.ID]
 	switch {
 	case !ok:
-		c.ended(monitor.Exit{ID: r.ID, Code: monitor.UnknownCode, Unknown: true, At: time.Now()})
+		c.ended(monitor.Exit{
+			ID:      r.ID,
+			Code:    monitor.UnknownCode,
+			Unknown: true,
+			At:      time.Now(),
+		})
+
 	case s.Exit != nil:
 		c.ended(*s.Exit)
 	case r.State == runtimeapi.ContainerState_CONTAINER_CREATED:
@@ -171,14 +198,18 @@ func (c *Containers) reconcile(ctx context.Context, r Record, live map[string]mo
 func (c *Containers) resume(ctx context.Context, id string) {
 	started, err := c.cfg.Monitor.Started(ctx, id)
 	if err == nil && started {
-		_, err = c.change(id, func(r *Record) { r.State, r.Started = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now() })
+		_, err = c.change(
+			id,
+			func(r *Record) { r.State, r.Started = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now() },
+		)
 	}
 	if err != nil {
 		c.cfg.Log.Warn("it is not known whether a container was started", "container", id, "err", err)
 	}
 }
 
-// removeOrphans ends what the monitor or the root file systems have and no record names. What cannot be ended now is tried again at the next start.
+// removeOrphans ends what the monitor or the root file systems have and no record names. What cannot be ended
+// now is tried again at the next start.
 func (c *Containers) removeOrphans(ctx context.Context, live map[string]monitor.Status) {
 	for id := range live {
 		box, isPause := sandbox.OfPause(id)
@@ -190,10 +221,12 @@ func (c *Containers) removeOrphans(ctx context.Context, live map[string]monitor.
 			c.cfg.Log.Warn("container without a record stays", "container", id, "err", err)
 		}
 	}
+
 	ids, err := c.cfg.Rootfs.IDs()
 	if err != nil {
 		c.cfg.Log.Warn("root file systems without a container stay", "err", err)
 	}
+
 	for _, id := range ids {
 		owner, _, _ := strings.Cut(id, "-")
 		if _, known := c.all[owner]; known {
@@ -215,6 +248,7 @@ func (c *Containers) Run(ctx context.Context) error {
 			if !ok {
 				return nil
 			}
+
 			if box, isPause := sandbox.OfPause(e.ID); isPause {
 				c.podEnded(box)
 			} else {
@@ -224,15 +258,22 @@ func (c *Containers) Run(ctx context.Context) error {
 	}
 }
 
-// podEnded follows the end of the init of a pod's shared PID namespace. In CRI's events a sandbox goes by its own ID as a container does.
+// podEnded follows the end of the init of a pod's shared PID namespace. In CRI's events a sandbox goes by its
+// own ID as a container does.
 func (c *Containers) podEnded(box string) {
 	news, err := c.cfg.Sandboxes.Ended(box)
 	if err != nil {
 		c.cfg.Log.Error("end of a sandbox is not recorded", "sandbox", box, "err", err)
 	}
+
 	if news {
 		c.cfg.Log.Warn("the init of a shared PID namespace has ended, and all that ran there", "sandbox", box)
-		c.notify(Event{ID: box, Sandbox: box, Type: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, At: time.Now()})
+		c.notify(Event{
+			ID:      box,
+			Sandbox: box,
+			Type:    runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
+			At:      time.Now(),
+		})
 	}
 }
 
@@ -244,17 +285,22 @@ func (c *Containers) ended(e monitor.Exit) {
 		if _, being := c.making[e.ID]; being {
 			c.making[e.ID] = &e
 		}
+
 		c.mu.Unlock()
 		return
 	}
+
 	if done := c.done[e.ID]; done != nil {
 		delete(c.done, e.ID)
 		defer close(done)
 	}
-	if r.Discarded { // what never started is not shown as ended
+
+	// what never started is not shown as ended
+	if r.Discarded {
 		c.mu.Unlock()
 		return
 	}
+
 	r.State, r.Finished, r.Code = runtimeapi.ContainerState_CONTAINER_EXITED, e.At, e.Code
 	switch {
 	case e.Unknown:
@@ -266,27 +312,39 @@ func (c *Containers) ended(e monitor.Exit) {
 	default:
 		r.Reason = "Error"
 	}
+
 	c.all[e.ID] = r
-	err := c.store.Put(r.ID, r) // with mu held: the order of records is the order of states
+
+	// with mu held: the order of records is the order of states
+	err := c.store.Put(r.ID, r)
 	c.mu.Unlock()
 	if err != nil {
 		c.cfg.Log.Error("exit is not recorded", "container", r.ID, "err", err)
 	}
-	c.notify(Event{ID: r.ID, Sandbox: r.Sandbox, Type: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT, At: r.Finished})
+
+	c.notify(Event{
+		ID:      r.ID,
+		Sandbox: r.Sandbox,
+		Type:    runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
+		At:      r.Finished,
+	})
 }
 
 // change edits a record on disk and in memory.
 func (c *Containers) change(id string, edit func(*Record)) (Record, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	r, ok := c.all[id]
 	if !ok {
 		return r, fmt.Errorf("%s: %w", id, ErrNotFound)
 	}
+
 	edit(&r)
 	if err := c.store.Put(id, r); err != nil {
 		return r, fmt.Errorf("record container %s: %w", id, err)
 	}
+
 	c.all[id] = r
 	return r, nil
 }
@@ -295,18 +353,22 @@ func (c *Containers) change(id string, edit func(*Record)) (Record, error) {
 func (c *Containers) Get(id string) (Record, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
+
 	if r, ok := c.all[id]; ok {
 		return r, nil
 	}
+
 	var found []Record
 	for full, r := range c.all {
 		if id != "" && strings.HasPrefix(full, id) {
 			found = append(found, r)
 		}
 	}
+
 	if len(found) == 1 {
 		return found[0], nil
 	}
+
 	return Record{}, fmt.Errorf("%s: %w", id, ErrNotFound)
 }
 
@@ -343,10 +405,12 @@ func (c *Containers) Process(_ context.Context, id string) (specs.Process, error
 	if r.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return specs.Process{}, fmt.Errorf("%s: %w", id, ErrNotRunning)
 	}
+
 	s, err := readSpec(c.dir(r.ID))
 	if err != nil {
 		return specs.Process{}, fmt.Errorf("container %s: %w", id, err)
 	}
+
 	return *s.Process, nil
 }
 

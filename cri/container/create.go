@@ -26,42 +26,71 @@ import (
 // ErrSandboxNotReady says that a stopped sandbox takes no new containers.
 var ErrSandboxNotReady = errors.New("pod sandbox is not ready")
 
-// Create makes a container that waits for Start. Called again for the same name and attempt, it returns the one that is there.
-func (c *Containers) Create(ctx context.Context, sandboxID string, config *runtimeapi.ContainerConfig) (id string, err error) {
+// Create makes a container that waits for Start. Called again for the same name and attempt, it returns the
+// one that is there.
+func (c *Containers) Create(
+	ctx context.Context,
+	sandboxID string,
+	config *runtimeapi.ContainerConfig,
+) (id string, err error) {
 	box, err := c.cfg.Sandboxes.Get(sandboxID)
 	if err != nil {
 		return "", err
 	}
+
 	meta := config.GetMetadata()
 	if meta.GetName() == "" {
 		return "", errors.New("container: metadata has no name")
 	}
+
 	unlock, err := c.names.Lock(ctx, fmt.Sprintf("%s/%s/%d", box.ID, meta.Name, meta.Attempt))
 	if err != nil {
 		return "", fmt.Errorf("container %s: %w", meta.Name, err)
 	}
 	defer unlock()
+
 	for _, r := range c.Of(box.ID) {
 		m := r.config.GetMetadata()
 		if m.GetName() == meta.Name && m.GetAttempt() == meta.Attempt {
 			if r.State == runtimeapi.ContainerState_CONTAINER_CREATED && !r.Discarded {
 				return r.ID, nil
 			}
-			return "", fmt.Errorf("container %s attempt %d exists in pod sandbox %s as %s", meta.Name, meta.Attempt, box.ID, r.ID)
+
+			return "", fmt.Errorf("container %s attempt %d exists in pod sandbox %s as %s",
+				meta.Name, meta.Attempt, box.ID, r.ID)
 		}
 	}
+
 	if box, err = c.cfg.Sandboxes.Get(sandboxID); err != nil || box.State != sandbox.Ready {
-		return "", errors.Join(fmt.Errorf("container %s in %s: %w", meta.Name, sandboxID, ErrSandboxNotReady), err)
+		return "", errors.Join(
+			fmt.Errorf("container %s in %s: %w", meta.Name, sandboxID, ErrSandboxNotReady),
+			err,
+		)
 	}
+
 	raw, err := proto.Marshal(config)
 	if err != nil {
 		return "", fmt.Errorf("container %s: %w", meta.Name, err)
 	}
-	r := Record{ID: sandbox.NewID(), Sandbox: box.ID, Raw: raw, Created: time.Now(), config: proto.CloneOf(config)}
+
+	r := Record{
+		ID:      sandbox.NewID(),
+		Sandbox: box.ID,
+		Raw:     raw,
+		Created: time.Now(),
+		config:  proto.CloneOf(config),
+	}
 	if err := c.build(ctx, &r, box); err != nil {
 		return "", fmt.Errorf("container %s: %w", meta.Name, err)
 	}
-	c.notify(Event{ID: r.ID, Sandbox: r.Sandbox, Type: runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, At: r.Created})
+
+	c.notify(Event{
+		ID:      r.ID,
+		Sandbox: r.Sandbox,
+		Type:    runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT,
+		At:      r.Created,
+	})
+
 	return r.ID, nil
 }
 
@@ -71,30 +100,37 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	if err != nil {
 		return err
 	}
+
 	runtime, err := c.cfg.Runtime(box.Handler)
 	if err != nil {
 		return err
 	}
+
 	r.ImageID = img.ID
 	r.StopSignal = spec.StopSignal(r.config.GetStopSignal(), img.Config.Config.StopSignal)
 	if r.config.LogPath != "" && box.PodConfig().GetLogDirectory() != "" {
 		r.LogPath = filepath.Join(box.PodConfig().LogDirectory, r.config.LogPath)
 	}
+
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
+
 	for i, m := range r.config.Mounts {
 		if m.GetImage().GetImage() != "" {
 			r.Volumes = append(r.Volumes, fmt.Sprintf("%s-volume%d", r.ID, i))
 		}
 	}
+
 	if err := c.store.Put(r.ID, *r); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
+
 	u.Push("container "+r.ID, func(ctx context.Context) error { return c.takeBack(ctx, *r) })
 	root, err := c.cfg.Rootfs.Prepare(ctx, r.ID, img)
 	if err != nil {
 		return err
 	}
+
 	oci, err := c.specOf(ctx, r, box, img, root)
 	if err != nil {
 		return err
@@ -102,8 +138,10 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	if err := writeSpec(c.dir(r.ID), oci); err != nil {
 		return err
 	}
+
 	c.expect(r.ID)
 	defer c.settle(r.ID)
+
 	if err := c.makeProcess(ctx, r, box, runtime, oci); err != nil {
 		return err
 	}
@@ -114,19 +152,22 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 	r.State, r.Made = runtimeapi.ContainerState_CONTAINER_CREATED, true
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if err := c.store.Put(r.ID, *r); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
+
 	c.all[r.ID] = *r
 	if r.Refused == "" {
 		c.done[r.ID] = make(chan struct{})
 	}
+
 	return nil
 }
 
 // makeProcess has the container's first process made. A command that is not there, or anything else for
 // which the OCI runtime cannot make the container, is no error of the creation: it is told at the start,
-// which ends the container. Clients would try the creation again for ever, while one that has ended is
+// which ends the container. Clients would try the creation again forever, while one that has ended is
 // restarted, or not, as its pod says.
 func (c *Containers) makeProcess(
 	ctx context.Context, r *Record, box sandbox.Record, runtime monitor.Runtime, oci *specs.Spec,
@@ -147,28 +188,32 @@ func (c *Containers) makeProcess(
 	if errors.Is(err, monitor.ErrRefused) {
 		r.Refused, err = err.Error(), nil
 	}
+
 	return err
 }
 
-// takeBack destroys a container that was not finished. One that cannot be destroyed now is listed as exited, so that it is removed with its
-// pod.
+// takeBack destroys a container that was not finished. One that cannot be destroyed now is listed as exited,
+// so that it is removed with its pod.
 func (c *Containers) takeBack(ctx context.Context, r Record) error {
 	err := c.destroy(ctx, r)
 	if err == nil {
 		return nil
 	}
+
 	r.State, r.Made, r.Finished, r.Code, r.Reason, r.Message = runtimeapi.ContainerState_CONTAINER_EXITED, true, time.Now(), 128, "ContainerCannotRun", err.Error()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	c.all[r.ID] = r
 	if recorded := c.store.Put(r.ID, r); recorded != nil {
 		return errors.Join(err, fmt.Errorf("record: %w", recorded))
 	}
+
 	return err
 }
 
-// expect and settle keep an exit that the monitor reports before the container's record is in memory: an init can be killed (out of
-// memory) in the moment that it is made.
+// expect and settle keep an exit that the monitor reports before the container's record is in memory: an init
+// can be killed (out of memory) in the moment that it is made.
 func (c *Containers) expect(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,17 +230,25 @@ func (c *Containers) settle(id string) {
 	}
 }
 
-func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, img image.Image, root string) (*specs.Spec, error) {
+func (c *Containers) specOf(
+	ctx context.Context,
+	r *Record,
+	box sandbox.Record,
+	img image.Image,
+	root string,
+) (*specs.Spec, error) {
 	security := r.config.GetLinux().GetSecurityContext()
 	user, err := account.Resolve(root, img.Config.Config.User, security)
 	if err != nil {
 		return nil, err
 	}
+
 	r.User = user
 	namespaces, err := c.namespaces(*r, box)
 	if err != nil {
 		return nil, err
 	}
+
 	volumes, err := c.mountImages(ctx, r)
 	if err != nil {
 		return nil, err
@@ -205,6 +258,7 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 	if host.Hostname, err = os.Hostname(); err != nil {
 		return nil, fmt.Errorf("host name of the node: %w", err)
 	}
+
 	files := c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs())
 	declared, err := c.imageVolumes(r, img, files)
 	if err != nil {
@@ -231,14 +285,17 @@ func (c *Containers) specOf(ctx context.Context, r *Record, box sandbox.Record, 
 	if cfg.Localhost, err = c.localSeccomp(security); err != nil {
 		return nil, err
 	}
+
 	if security.GetPrivileged() {
 		if cfg.Host.Devices, err = spec.Devices("/dev"); err != nil {
 			return nil, fmt.Errorf("host devices: %w", err)
 		}
 	}
+
 	if err := makeSources(r.config.Mounts); err != nil {
 		return nil, err
 	}
+
 	return spec.Generate(cfg)
 }
 
@@ -248,14 +305,17 @@ func (c *Containers) localSeccomp(security *runtimeapi.LinuxContainerSecurityCon
 	if p.GetProfileType() != runtimeapi.SecurityProfile_Localhost || security.GetPrivileged() {
 		return nil, nil
 	}
+
 	path := p.LocalhostRef
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(c.cfg.SeccompDir, path)
 	}
+
 	profile, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w", err)
 	}
+
 	return profile, nil
 }
 
@@ -286,7 +346,9 @@ func (c *Containers) namespaces(r Record, box sandbox.Record) (map[specs.LinuxNa
 		if pin == "" {
 			return nil, fmt.Errorf("shared PID namespace: pod sandbox %s was not made with one", box.ID)
 		}
+
 		all[specs.PIDNamespace] = pin
+
 	case runtimeapi.NamespaceMode_TARGET:
 		target, err := c.Get(o.TargetId)
 		if err != nil {
@@ -295,11 +357,14 @@ func (c *Containers) namespaces(r Record, box sandbox.Record) (map[specs.LinuxNa
 		if target.State != runtimeapi.ContainerState_CONTAINER_RUNNING || target.Sandbox != box.ID {
 			return nil, fmt.Errorf("PID namespace of target %s: %w in this pod", o.TargetId, ErrNotRunning)
 		}
+
 		all[specs.PIDNamespace] = fmt.Sprintf("/proc/%d/ns/pid", target.Pid)
 	}
+
 	if c.cfg.Host.CgroupV2 && !r.config.GetLinux().GetSecurityContext().GetPrivileged() {
 		all[specs.CgroupNamespace] = ""
 	}
+
 	return all, nil
 }
 
@@ -311,10 +376,12 @@ func (c *Containers) mountImages(ctx context.Context, r *Record) (map[string]str
 		if name == "" {
 			continue
 		}
+
 		img, err := c.cfg.Images.Get(name)
 		if err != nil {
 			return nil, fmt.Errorf("image volume %s: %w", m.ContainerPath, err)
 		}
+
 		dir, err := c.cfg.Rootfs.PrepareReadOnly(ctx, fmt.Sprintf("%s-volume%d", r.ID, i), img)
 		if err != nil {
 			return nil, fmt.Errorf("image volume %s: %w", m.ContainerPath, err)
@@ -322,29 +389,36 @@ func (c *Containers) mountImages(ctx context.Context, r *Record) (map[string]str
 		if r.VolumeIDs == nil {
 			r.VolumeIDs = map[string]string{}
 		}
+
 		r.VolumeIDs[m.ContainerPath] = img.ID
 		if dir, err = inside(dir, m.ImageSubPath); err != nil {
 			return nil, fmt.Errorf("image volume %s: sub-path %q: %w", m.ContainerPath, m.ImageSubPath, err)
 		}
+
 		paths[m.ContainerPath] = dir
 	}
+
 	return paths, nil
 }
 
-// inside finds a sub-path of an image, whose symlinks cannot lead out. The image is read-only, so the path found stays true.
+// inside finds a sub-path of an image, whose symlinks cannot lead out. The image is read-only, so the path
+// found stays true.
 func inside(root, sub string) (string, error) {
 	if sub == "" {
 		return root, nil
 	}
+
 	f, err := pathrs.OpenInRoot(root, sub)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+
 	found, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err == nil && !strings.HasPrefix(found, root) {
 		err = errors.New("leads out of the image")
 	}
+
 	return found, err
 }
 

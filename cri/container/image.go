@@ -25,14 +25,17 @@ func (c *Containers) findImage(r *Record) (image.Image, error) {
 	if asked == "" {
 		asked = spec.GetImage()
 	}
+
 	r.ImageRef, r.ImageName = img.Reference(asked), asked
 	if byID := strings.HasPrefix(img.ID, "sha256:"+strings.TrimPrefix(asked, "sha256:")); !byID {
 		return img, nil
 	}
+
 	r.ImageName = r.ImageRef
 	if len(img.Tags) > 0 {
 		r.ImageName = img.Tags[0]
 	}
+
 	return img, nil
 }
 
@@ -45,8 +48,11 @@ func (r Record) Image() *runtimeapi.ImageSpec {
 		UserSpecifiedImage: asked.GetUserSpecifiedImage(),
 		RuntimeHandler:     asked.GetRuntimeHandler(),
 	}
-	if spec.Image == "" { // of a record that an older version wrote
+
+	// of a record that an older version wrote
+	if spec.Image == "" {
 		spec.Image = asked.GetImage()
 	}
+
 	return spec
 }

@@ -21,26 +21,32 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
+
 	switch r.State {
 	case runtimeapi.ContainerState_CONTAINER_RUNNING:
 		return nil
 	case runtimeapi.ContainerState_CONTAINER_EXITED:
 		return fmt.Errorf("start container %s: it has exited", r.ID)
 	}
+
 	if r.Discarded {
 		return fmt.Errorf("start container %s: it is being removed", r.ID)
 	}
 	if r.Refused != "" {
 		return c.failStart(r.ID, errors.New(r.Refused))
 	}
+
 	if err := c.cfg.Monitor.Start(ctx, r.ID); errors.Is(err, monitor.ErrRefused) {
 		return c.failStart(r.ID, err)
 	} else if err != nil {
 		return fmt.Errorf("start container %s: %w", r.ID, err)
 	}
+
 	r, err = c.change(r.ID, func(r *Record) {
 		r.Started = time.Now()
-		if r.State != runtimeapi.ContainerState_CONTAINER_EXITED { // it may have ended already
+
+		// it may have ended already
+		if r.State != runtimeapi.ContainerState_CONTAINER_EXITED {
 			r.State = runtimeapi.ContainerState_CONTAINER_RUNNING
 		} else if r.Finished.Before(r.Started) {
 			r.Started = r.Finished
@@ -49,7 +55,14 @@ func (c *Containers) Start(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	c.notify(Event{ID: r.ID, Sandbox: r.Sandbox, Type: runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, At: r.Started})
+
+	c.notify(Event{
+		ID:      r.ID,
+		Sandbox: r.Sandbox,
+		Type:    runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT,
+		At:      r.Started,
+	})
+
 	return nil
 }
 
@@ -60,9 +73,11 @@ const startErrorCode = 128
 // is killed.
 func (c *Containers) failStart(id string, cause error) error {
 	r, err := c.change(id, func(r *Record) {
-		if r.Reason == "OOMKilled" { // it had ended before, and this is why
+		// it had ended before, and this is why
+		if r.Reason == "OOMKilled" {
 			return
 		}
+
 		r.State, r.Finished = runtimeapi.ContainerState_CONTAINER_EXITED, time.Now()
 		r.Code, r.Reason, r.Message = startErrorCode, "StartError", cause.Error()
 	})
@@ -80,12 +95,14 @@ func (c *Containers) failStart(id string, cause error) error {
 	if err := c.cfg.Monitor.Kill(id, unix.SIGKILL); err != nil && !errors.Is(err, monitor.ErrNotFound) {
 		c.cfg.Log.Warn("container that did not start is not killed", "container", id, "err", err)
 	}
+
 	c.notify(Event{
 		ID:      id,
 		Sandbox: r.Sandbox,
 		Type:    runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
 		At:      r.Finished,
 	})
+
 	return fmt.Errorf("start container %s: %w", id, cause)
 }
 
@@ -101,12 +118,14 @@ func (c *Containers) Stop(ctx context.Context, id string, grace time.Duration) e
 	if err != nil {
 		return err
 	}
+
 	c.mu.RLock()
 	done, state := c.done[r.ID], c.all[r.ID].State
 	c.mu.RUnlock()
 	if done == nil || state == runtimeapi.ContainerState_CONTAINER_EXITED {
 		return nil
 	}
+
 	if grace > 0 && state == runtimeapi.ContainerState_CONTAINER_RUNNING {
 		if err := c.cfg.Monitor.Kill(r.ID, c.stopSignal(r)); err != nil {
 			return err
@@ -118,12 +137,14 @@ func (c *Containers) Stop(ctx context.Context, id string, grace time.Duration) e
 			return fmt.Errorf("stop container %s: %w", r.ID, context.Cause(ctx))
 		}
 	}
+
 	if err := c.cfg.Monitor.Kill(r.ID, unix.SIGKILL); err != nil {
 		return err
 	}
 	if !waited(ctx, done, killWait) {
 		return fmt.Errorf("stop container %s: it does not end after SIGKILL", r.ID)
 	}
+
 	return nil
 }
 
@@ -161,16 +182,25 @@ func (c *Containers) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
-	// Whoever sees it meanwhile, or after a removal that was cut off, must not take its killed init for a program that failed.
+	// Whoever sees it meanwhile, or after a removal that was cut off, must not take its killed init for a
+	// program that failed.
 	if r.State == runtimeapi.ContainerState_CONTAINER_CREATED && !r.Discarded {
 		if r, err = c.change(r.ID, func(r *Record) { r.Discarded = true }); err != nil {
 			return err
 		}
 	}
+
 	if err := c.destroy(ctx, r); err != nil {
 		return fmt.Errorf("remove container %s: %w", r.ID, err)
 	}
-	c.notify(Event{ID: r.ID, Sandbox: r.Sandbox, Type: runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT, At: time.Now()})
+
+	c.notify(Event{
+		ID:      r.ID,
+		Sandbox: r.Sandbox,
+		Type:    runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT,
+		At:      time.Now(),
+	})
+
 	return nil
 }
 
@@ -179,17 +209,20 @@ func (c *Containers) destroy(ctx context.Context, r Record) error {
 	if err := c.cfg.Monitor.Delete(ctx, r.ID); err != nil {
 		return err
 	}
+
 	for _, id := range append([]string{r.ID}, r.Volumes...) {
 		if err := c.cfg.Rootfs.Release(ctx, id); err != nil {
 			return err
 		}
 	}
+
 	if err := removeDir(c.dir(r.ID)); err != nil {
 		return err
 	}
 	if err := c.store.Delete(r.ID); err != nil {
 		return err
 	}
+
 	c.mu.Lock()
 	done := c.done[r.ID]
 	delete(c.done, r.ID)
@@ -198,16 +231,22 @@ func (c *Containers) destroy(ctx context.Context, r Record) error {
 	if done != nil {
 		close(done)
 	}
+
 	return nil
 }
 
 // Update changes the resources of a container that lives.
-func (c *Containers) Update(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
+func (c *Containers) Update(
+	ctx context.Context,
+	id string,
+	resources *runtimeapi.LinuxContainerResources,
+) error {
 	r, unlock, err := c.lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+
 	if r.State == runtimeapi.ContainerState_CONTAINER_EXITED {
 		return fmt.Errorf("update container %s: %w", r.ID, ErrNotRunning)
 	}
@@ -217,6 +256,7 @@ func (c *Containers) Update(ctx context.Context, id string, resources *runtimeap
 	if err := c.cfg.Monitor.Update(ctx, r.ID, spec.Resources(resources, c.cfg.Host.CgroupV2)); err != nil {
 		return fmt.Errorf("update container %s: %w", r.ID, err)
 	}
+
 	_, err = c.change(r.ID, func(r *Record) {
 		merged := &runtimeapi.LinuxContainerResources{}
 		if old := r.Resources; old != nil {
@@ -224,9 +264,11 @@ func (c *Containers) Update(ctx context.Context, id string, resources *runtimeap
 		} else if old := r.config.GetLinux().GetResources(); old != nil {
 			proto.Merge(merged, old)
 		}
+
 		proto.Merge(merged, resources)
 		r.Resources = merged
 	})
+
 	return err
 }
 
@@ -247,13 +289,16 @@ func (c *Containers) lock(ctx context.Context, id string) (Record, func(), error
 	if err != nil {
 		return r, nil, err
 	}
+
 	unlock, err := c.locks.Lock(ctx, r.ID)
 	if err != nil {
 		return r, nil, err
 	}
+
 	if r, err = c.Get(r.ID); err != nil {
 		unlock()
 		return r, nil, err
 	}
+
 	return r, unlock, nil
 }

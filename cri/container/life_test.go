@@ -16,6 +16,7 @@ func TestContainerOfAnEarlierVersionIsAskedToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer images.Close()
+
 	c := &Containers{cfg: Config{Images: images}}
 
 	asks := &runtimeapi.ContainerConfig{StopSignal: runtimeapi.Signal_SIGNAL_SIGUSR1}

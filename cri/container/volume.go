@@ -22,10 +22,12 @@ func (c *Containers) imageVolumes(r *Record, img image.Image, files []specs.Moun
 	if len(declared) > maxVolumes {
 		return nil, fmt.Errorf("image %s: %d volumes are more than %d", img.ID, len(declared), maxVolumes)
 	}
+
 	taken := []string{"/proc", "/sys", "/dev"}
 	for _, f := range files {
 		taken = append(taken, f.Destination)
 	}
+
 	for _, m := range r.config.Mounts {
 		taken = append(taken, path.Join("/", m.ContainerPath))
 	}
@@ -36,13 +38,17 @@ func (c *Containers) imageVolumes(r *Record, img image.Image, files []specs.Moun
 		if isTaken(path.Join("/", name), taken) {
 			continue
 		}
+
 		source, target, err := c.cfg.Rootfs.Volume(r.ID, i, name)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", img.ID, err)
 		}
-		if made[target] || isTaken(target, taken) { // a symbolic link led there
+
+		// a symbolic link led there
+		if made[target] || isTaken(target, taken) {
 			continue
 		}
+
 		made[target] = true
 		volumes = append(volumes, specs.Mount{
 			Destination: target,
@@ -51,10 +57,11 @@ func (c *Containers) imageVolumes(r *Record, img image.Image, files []specs.Moun
 			Options:     []string{"rbind", "rprivate", "rw"},
 		})
 	}
+
 	return volumes, nil
 }
 
-// isTaken tells whether a path is the root, or one of taken or below one.
+// isTaken reports whether a path is the root, or one of taken or below one.
 func isTaken(p string, taken []string) bool {
 	return p == "/" || slices.ContainsFunc(taken, func(t string) bool {
 		return p == t || strings.HasPrefix(p, strings.TrimSuffix(t, "/")+"/")

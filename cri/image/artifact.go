@@ -33,6 +33,7 @@ func fileName(d ocispec.Descriptor) string {
 	if title == "" {
 		title = d.Annotations[modelAnnotation]
 	}
+
 	switch {
 	case d.Annotations[unpackAnnotation] == "true":
 		return ""
@@ -41,6 +42,7 @@ func fileName(d ocispec.Descriptor) string {
 	case isArchive(d.MediaType):
 		return ""
 	}
+
 	return d.Digest.Encoded()
 }
 

@@ -39,12 +39,14 @@ func (h *hub) pushArtifact(t *testing.T, repository string, blobs ...blob) (refe
 			t.Fatal(err)
 		}
 	}
+
 	reference = h.host + "/" + repository
 	h.write(t, reference, img)
 	digest, err := img.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return reference, digest.String()
 }
 
@@ -69,6 +71,7 @@ func TestArtifactIsAVolumeOfItsFiles(t *testing.T) {
 		blob{"application/x", "4", map[string]string{"org.cnai.model.filepath": "weights.bin"}},
 		blob{"application/x", "5", titled("../../.wh.outside")},
 	)
+
 	other, otherID := h.pushArtifact(t, "artifact:2", blob{"application/x", "other", titled("plain.txt")})
 
 	s := openStore(t, filepath.Join(dir, "images"))
@@ -76,24 +79,30 @@ func TestArtifactIsAVolumeOfItsFiles(t *testing.T) {
 	if !img.Artifact || img.ID != id || img.Size == 0 {
 		t.Errorf("pulled %+v, want artifact %s", img, id)
 	}
-	if second := pull(t, s, other); second.ID != otherID { // both have the same, empty configuration
+
+	// both have the same, empty configuration
+	if second := pull(t, s, other); second.ID != otherID {
 		t.Errorf("the other artifact is %s, want %s", second.ID, otherID)
 	}
+
 	s.Close()
 	s = openStore(t, filepath.Join(dir, "images"))
 	img, err := s.Get(reference)
 	if err != nil || !img.Artifact {
 		t.Fatalf("after a restart: %+v, %v", img, err)
 	}
+
 	config := rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: testenv.ShortDir(t), Images: s}
 	m, err := rootfs.Open(config)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	root, err := m.PrepareReadOnly(t.Context(), "v1", img)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	want := map[string]string{
 		"config/model.json": "{1}",
 		"plain.txt":         "no archive",
@@ -101,14 +110,17 @@ func TestArtifactIsAVolumeOfItsFiles(t *testing.T) {
 		"weights.bin":       "4",
 		".wh.outside":       "5",
 	}
+
 	got := map[string]string{}
 	for name := range want {
 		data, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			t.Error(err)
 		}
+
 		got[name] = string(data)
 	}
+
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

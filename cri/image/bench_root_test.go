@@ -30,17 +30,25 @@ import (
 func BenchmarkPull(b *testing.B) {
 	random := make([]byte, 210<<20)
 	rand.NewChaCha8([32]byte{1}).Read(random)
-	b.Run("one layer of 210 MB", func(b *testing.B) { benchmarkPull(b, []map[string][]byte{{"big": random}}) })
+	b.Run("one layer of 210 MB",
+		func(b *testing.B) { benchmarkPull(b, []map[string][]byte{{"big": random}}) })
 	small := make(map[string][]byte)
 	for i := range 11_000 {
-		text := strings.Repeat(fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007), 400)
-		small[fmt.Sprintf("src/d%03d/e%04d/f%05d.go", i/300, i/8, i)] = []byte(text[:4000+i%18000%len(text)%9000])
+		text := strings.Repeat(
+			fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007),
+			400,
+		)
+
+		small[fmt.Sprintf("src/d%03d/e%04d/f%05d.go",
+			i/300, i/8, i)] = []byte(text[:4000+i%18000%len(text)%9000])
 	}
+
 	b.Run("11000 small files", func(b *testing.B) { benchmarkPull(b, []map[string][]byte{small}) })
 	var twenty []map[string][]byte
 	for i := range 20 {
 		twenty = append(twenty, map[string][]byte{fmt.Sprint(i): random[i*5<<20 : (i+1)*5<<20]})
 	}
+
 	b.Run("20 layers of 5 MB", func(b *testing.B) { benchmarkPull(b, twenty) })
 }
 
@@ -48,6 +56,7 @@ func benchmarkPull(b *testing.B, layers []map[string][]byte) {
 	testenv.Root(b)
 	server := httptest.NewServer(ggcr.New(ggcr.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
+
 	reference := strings.TrimPrefix(server.URL, "http://") + "/bench:1"
 	size := pushLayers(b, reference, layers)
 	s, err := image.Open(image.Config{Dir: b.TempDir(), Registry: registry.NewClient(registry.Config{})})
@@ -55,16 +64,19 @@ func benchmarkPull(b *testing.B, layers []map[string][]byte) {
 		b.Fatal(err)
 	}
 	defer s.Close()
+
 	b.SetBytes(size)
 	for b.Loop() {
 		if _, err := s.Pull(b.Context(), reference, registry.Auth{}); err != nil {
 			b.Fatal(err)
 		}
+
 		b.StopTimer()
 		s.Close()
 		if err := s.Remove(reference); err != nil {
 			b.Fatal(err)
 		}
+
 		b.StartTimer()
 	}
 }
@@ -76,11 +88,18 @@ func pushLayers(b *testing.B, reference string, layers []map[string][]byte) (siz
 		w := tar.NewWriter(&buf)
 		for _, name := range slices.Sorted(maps.Keys(files)) {
 			body := files[name]
-			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(body)), Mode: 0o644}); err != nil {
+			if err := w.WriteHeader(&tar.Header{
+				Typeflag: tar.TypeReg,
+				Name:     name,
+				Size:     int64(len(body)),
+				Mode:     0o644,
+			}); err != nil {
 				b.Fatal(err)
 			}
+
 			w.Write(body)
 		}
+
 		w.Close()
 		data := buf.Bytes()
 		size += int64(len(data))
@@ -92,15 +111,18 @@ func pushLayers(b *testing.B, reference string, layers []map[string][]byte) (siz
 			b.Fatal(err)
 		}
 	}
+
 	config, err := img.ConfigFile()
 	if err != nil {
 		b.Fatal(err)
 	}
+
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", runtime.GOARCH
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		b.Fatal(err)
 	}
+
 	ref, err := name.ParseReference(reference)
 	if err != nil {
 		b.Fatal(err)
@@ -108,5 +130,6 @@ func pushLayers(b *testing.B, reference string, layers []map[string][]byte) (siz
 	if err := remote.Write(ref, img); err != nil {
 		b.Fatal(err)
 	}
+
 	return size
 }

@@ -38,13 +38,22 @@ func TestKilledPullLeavesNothing(t *testing.T) {
 	testenv.Root(t)
 	h, dir := newHub(t), t.TempDir()
 	big := strings.Repeat("0123456789abcdef", 1<<18)
-	reference, _ := h.push(t, "thing:1", map[string]string{"a": "1"}, map[string]string{"b": big}, map[string]string{"c": big})
-	for kill := range 3 { // before the configuration, with none and with one of the layers
+	reference, _ := h.push(
+		t,
+		"thing:1",
+		map[string]string{"a": "1"},
+		map[string]string{"b": big},
+		map[string]string{"c": big},
+	)
+
+	// before the configuration, with none and with one of the layers
+	for kill := range 3 {
 		reached, seen := make(chan struct{}), 0
 		hook := func(_ http.ResponseWriter, r *http.Request) bool {
 			if !strings.Contains(r.URL.Path, "/blobs/") {
 				return false
 			}
+
 			h.lock.Lock()
 			seen++
 			n := seen
@@ -55,9 +64,11 @@ func TestKilledPullLeavesNothing(t *testing.T) {
 			if n == kill+1 {
 				close(reached)
 			}
+
 			<-r.Context().Done()
 			return true
 		}
+
 		h.hook.Store(&hook)
 		c := exec.Command("/proc/self/exe", "-test.run=^TestHelperPull$", "-test.v")
 		c.Env = append(os.Environ(), "TRIVET_PULL_DIR="+dir, "TRIVET_PULL_REFERENCE="+reference)
@@ -68,30 +79,37 @@ func TestKilledPullLeavesNothing(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
+
 		ended := make(chan string, 1)
 		go func() {
 			var lines []string
 			for s := bufio.NewScanner(out); s.Scan(); {
 				lines = append(lines, s.Text())
 			}
+
 			ended <- strings.Join(lines, "\n")
 		}()
+
 		select {
 		case <-reached:
 		case text := <-ended:
 			t.Fatalf("the pull ended early:\n%s", text)
 		}
+
 		if err := c.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
+
 		<-ended
 		c.Wait()
 		s := openStore(t, dir)
 		if err := s.Collect(); err != nil {
 			t.Fatal(err)
 		}
+
 		nothingLeft(t, dir)
 	}
+
 	h.hook.Store(nil)
 	pull(t, openStore(t, dir), reference)
 }
@@ -117,30 +135,46 @@ func TestCancelledPullLeavesNothing(t *testing.T) {
 	s := openStore(t, dir)
 	random := make([]byte, 3<<20)
 	rand.NewChaCha8([32]byte{}).Read(random)
-	reference, _ := h.push(t, "thing:1", map[string]string{"small": "1"}, map[string]string{"big": string(random)})
+	reference, _ := h.push(
+		t,
+		"thing:1",
+		map[string]string{"small": "1"},
+		map[string]string{"big": string(random)},
+	)
+
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	hook := func(w http.ResponseWriter, r *http.Request) bool { // the big layer stops halfway
+
+	// the big layer stops halfway
+	hook := func(w http.ResponseWriter, r *http.Request) bool {
 		h.inner.ServeHTTP(&stopping{ResponseWriter: w, left: 2 << 20, stop: func() {
 			if list, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(list) == 0 {
 				t.Errorf("nothing is being unpacked: %v, %v", list, err)
 			}
+
 			cancel()
 			<-r.Context().Done()
 		}}, r)
+
 		return true
 	}
+
 	h.hook.Store(&hook)
 	if _, err := s.Pull(ctx, reference, registry.Auth{}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
-	s.Close() // the work is on its way down
+
+	// the work is on its way down
+	s.Close()
 	nothingLeft(t, dir)
 	h.hook.Store(nil)
-	pull(t, s, reference) // and it works the next time
+
+	// and it works the next time
+	pull(t, s, reference)
 }
 
-// A power loss takes the end of files and the last renames; here it takes a layer and, in another image, the proof that it was synced.
+// A power loss takes the end of files and the last renames; here it takes a layer and, in another image, the
+// proof that it was synced.
 func TestTornStateIsForgottenNotServed(t *testing.T) {
 	h, dir := newHub(t), t.TempDir()
 	s := openStore(t, dir)
@@ -155,6 +189,7 @@ func TestTornStateIsForgottenNotServed(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "images", second.ID[7:]+".json"), []byte(`{"ID":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	s = openStore(t, dir)
 	if err := s.Collect(); err != nil {
 		t.Fatal(err)
@@ -162,6 +197,7 @@ func TestTornStateIsForgottenNotServed(t *testing.T) {
 	if list := s.List(); len(list) != 1 || list[0].ID != third.ID {
 		t.Errorf("images: %v", list)
 	}
+
 	for _, reference := range []string{one, two} {
 		pull(t, s, reference)
 	}
@@ -173,11 +209,13 @@ func TestFullDiskFailsThePullAndLeavesNothing(t *testing.T) {
 	if err := mount.Tmpfs(dir, "size=8m"); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() {
 		if err := mount.Unmount(dir); err != nil {
 			t.Error(err)
 		}
 	})
+
 	s := openStore(t, dir)
 	small, _ := h.push(t, "small:1", map[string]string{"a": "1"})
 	pull(t, s, small)
@@ -189,6 +227,7 @@ func TestFullDiskFailsThePullAndLeavesNothing(t *testing.T) {
 	if err := s.Collect(); err != nil {
 		t.Fatal(err)
 	}
+
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil {
 		t.Fatal(err)
@@ -202,5 +241,6 @@ func TestFullDiskFailsThePullAndLeavesNothing(t *testing.T) {
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
 		t.Fatal(err)
 	}
+
 	pull(t, s, big)
 }

@@ -45,6 +45,7 @@ func (s *Store) awaitLayer(ctx context.Context, chain string) error {
 		if ok {
 			return nil
 		}
+
 		select {
 		case <-arrived:
 		case <-ctx.Done():
@@ -53,46 +54,58 @@ func (s *Store) awaitLayer(ctx context.Context, chain string) error {
 	}
 }
 
-// fetchLayer brings a layer in, or waits for another pull that does. If that other one fails, for reasons of its own perhaps, such as
-// worse credentials, this one tries itself.
+// fetchLayer brings a layer in, or waits for another pull that does. If that other one fails, for reasons of
+// its own perhaps, such as worse credentials, this one tries itself.
 func (s *Store) fetchLayer(ctx context.Context, job layerJob) error {
 	name := job.name()
 	for {
-		_, joined, err := s.layers.do(ctx, name, func(ctx context.Context) (layerInfo, error) { return s.bringIn(ctx, name, job) })
+		_, joined, err := s.layers.do(
+			ctx,
+			name,
+			func(ctx context.Context) (layerInfo, error) { return s.bringIn(ctx, name, job) },
+		)
 		if err == nil || !joined || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
-// bringIn fetches, verifies and unpacks into a temporary directory, adds what depends on the layers below, and renames it into place.
+// bringIn fetches, verifies and unpacks into a temporary directory, adds what depends on the layers below,
+// and renames it into place.
 func (s *Store) bringIn(ctx context.Context, name string, job layerJob) (info layerInfo, err error) {
 	if s.hasLayer(name) {
 		return info, nil
 	}
+
 	temp, err := os.MkdirTemp(filepath.Join(s.config.Dir, "tmp"), "layer-")
 	if err != nil {
 		return info, err
 	}
 	defer func() { err = errors.Join(err, removal.Tree(temp)) }()
+
 	result, err := s.unpack(ctx, filepath.Join(temp, "fs"), job)
 	if err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
+
 	var lower []string
 	for _, c := range job.chain[:len(job.chain)-1] {
 		if err := s.awaitLayer(ctx, c); err != nil {
 			return info, err
 		}
+
 		lower = append(lower, s.layerDir(c))
 	}
+
 	if err := layer.Settle(ctx, filepath.Join(temp, "fs"), lower, &result); err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
+
 	if result.Dropped > 0 {
 		s.config.Log.Info("attributes of overlayfs in a layer are left out",
 			"layer", job.blob.Digest, "number", result.Dropped)
 	}
+
 	info = layerInfo{Bytes: result.Bytes, Inodes: result.Inodes}
 	return info, s.commitLayer(temp, name, info)
 }
@@ -104,11 +117,13 @@ func (s *Store) unpack(ctx context.Context, dir string, job layerJob) (layer.Res
 	case <-ctx.Done():
 		return layer.Result{}, context.Cause(ctx)
 	}
+
 	blob, err := job.source.Blob(ctx, job.blob.Digest, job.blob.Size)
 	if err != nil {
 		return layer.Result{}, err
 	}
 	defer blob.Close()
+
 	from := layer.Source{
 		Blob:      blob,
 		Size:      job.blob.Size,
@@ -119,6 +134,7 @@ func (s *Store) unpack(ctx context.Context, dir string, job layerJob) (layer.Res
 	if job.file != "" {
 		return layer.UnpackFile(ctx, dir, job.file, from)
 	}
+
 	return layer.Unpack(ctx, dir, from)
 }
 
@@ -130,24 +146,34 @@ func (s *Store) commitLayer(temp, name string, info layerInfo) error {
 	if err := os.WriteFile(filepath.Join(temp, "layer.json"), data, 0o600); err != nil {
 		return err
 	}
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if _, there := s.sizes[name]; there {
-		return nil // a pull that was given up still finished it, and containers may use it by now
+		// a pull that was given up still finished it, and containers may use it by now
+		return nil
 	}
-	if !s.heldLocked(name) { // the pulls that wanted it have gone, and so has the collection after them
+
+	// the pulls that wanted it have gone, and so has the collection after them
+	if !s.heldLocked(name) {
 		return fmt.Errorf("put layer %s in place: nobody waits for it any more", name)
 	}
+
 	target := filepath.Join(s.config.Dir, "layers", name)
 	err = os.Rename(temp, target)
-	if errors.Is(err, fs.ErrExist) { // a torn one from before a power loss
+
+	// a torn one from before a power loss
+	if errors.Is(err, fs.ErrExist) {
 		if err = removal.Tree(target); err == nil {
 			err = os.Rename(temp, target)
 		}
 	}
+
 	if err != nil {
 		return fmt.Errorf("put layer %s in place: %w", name, err)
 	}
+
 	s.sizes[name] = info
 	close(s.arrived)
 	s.arrived = make(chan struct{})

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// flights lets calls for the same key share one piece of work. The work goes on as long as one caller waits for it, and is cancelled
-// when the last one has gone. The zero value is ready.
+// flights lets calls for the same key share one piece of work. The work goes on as long as one caller waits
+// for it, and is cancelled when the last one has gone. The zero value is ready.
 type flights[T any] struct {
 	running sync.WaitGroup
 
@@ -23,11 +23,16 @@ type flight[T any] struct {
 }
 
 // do runs work, or joins the one in the air for key; joined tells which.
-func (f *flights[T]) do(ctx context.Context, key string, work func(context.Context) (T, error)) (value T, joined bool, err error) {
+func (f *flights[T]) do(
+	ctx context.Context,
+	key string,
+	work func(context.Context) (T, error),
+) (value T, joined bool, err error) {
 	f.mu.Lock()
 	if f.open == nil {
 		f.open = make(map[string]*flight[T])
 	}
+
 	fl := f.open[key]
 	joined = fl != nil
 	if !joined {
@@ -36,6 +41,7 @@ func (f *flights[T]) do(ctx context.Context, key string, work func(context.Conte
 		f.open[key] = fl
 		f.running.Go(func() { f.run(inner, key, fl, work) })
 	}
+
 	fl.waiters++
 	f.mu.Unlock()
 
@@ -48,7 +54,12 @@ func (f *flights[T]) do(ctx context.Context, key string, work func(context.Conte
 	}
 }
 
-func (f *flights[T]) run(ctx context.Context, key string, fl *flight[T], work func(context.Context) (T, error)) {
+func (f *flights[T]) run(
+	ctx context.Context,
+	key string,
+	fl *flight[T],
+	work func(context.Context) (T, error),
+) {
 	fl.value, fl.err = work(ctx)
 	f.mu.Lock()
 	if f.open[key] == fl {

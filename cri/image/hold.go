@@ -10,7 +10,8 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is already gone.
+// Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is
+// already gone.
 func (s *Store) Hold(owner string, chain []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +66,8 @@ func (s *Store) Collect() error {
 	return err
 }
 
-// condemn moves unneeded layers out of the way, which is quick, and needs s.mu; the caller deletes them without it.
+// condemn moves unneeded layers out of the way, which is quick, and needs s.mu; the caller deletes them
+// without it.
 func (s *Store) condemn() (doomed []string, err error) {
 	needed := make(map[string]bool)
 	for _, r := range s.images {
@@ -73,29 +75,36 @@ func (s *Store) condemn() (doomed []string, err error) {
 			needed[c] = true
 		}
 	}
+
 	for _, chain := range s.holds {
 		for c := range chain {
 			needed[c] = true
 		}
 	}
+
 	entries, err := os.ReadDir(filepath.Join(s.config.Dir, "layers"))
 	if err != nil {
 		return nil, err
 	}
+
 	for _, e := range entries {
 		if needed[e.Name()] {
 			continue
 		}
+
 		trash, err := os.MkdirTemp(filepath.Join(s.config.Dir, "tmp"), "trash-")
 		if err != nil {
 			return doomed, err
 		}
+
 		doomed = append(doomed, trash)
 		err = os.Rename(filepath.Join(s.config.Dir, "layers", e.Name()), filepath.Join(trash, "layer"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return doomed, err
 		}
+
 		delete(s.sizes, e.Name())
 	}
+
 	return doomed, nil
 }

@@ -1,6 +1,7 @@
-// Package image keeps container images on disk: it pulls them (fetch, verify, decompress and unpack in one pass, layers in parallel), finds
-// them by name, digest or ID, and removes them with every layer that nothing else needs. Layers are overlayfs lower directories; no
-// compressed blob is kept. It knows neither CRI nor mounts; cri/rootfs mounts the layers.
+// Package image keeps container images on disk: it pulls them (fetch, verify, decompress and unpack in one
+// pass, layers in parallel), finds them by name, digest or ID, and removes them with every layer that nothing
+// else needs. Layers are overlayfs lower directories; no compressed blob is kept. It knows neither CRI nor
+// mounts; cri/rootfs mounts the layers.
 package image
 
 import (
@@ -37,20 +38,23 @@ type Image struct {
 
 // record is an image on disk: IMAGES/<hex of the ID>.json.
 type record struct {
-	ID      string
-	Config  []byte
-	Chain   []string             // chain IDs (OCI image-spec config.md) of the layers, as hex, the lowest first
+	ID     string
+	Config []byte
+	// chain IDs (OCI image-spec config.md) of the layers, as hex, the lowest first
+	Chain   []string
 	Tags    map[string]time.Time // when each was last pulled: in a tag that two records claim, the later wins
 	Digests []string             // the last pulled last
-	// Synced says that the layers are safe on the disk. Until then, the record counts only for the boot that wrote it.
+	// Synced says that the layers are safe on the disk. Until then, the record counts only for the boot that
+	// wrote it.
 	Synced bool
 	Boot   string
 
 	Pinned   bool // by its import
 	Artifact bool // Config is no configuration, and the ID is the digest of the manifest
 
-	parsed  *ocispec.Image
-	arrival int64 // counts pulls: tells this record from one of the same image that was removed and pulled again
+	parsed *ocispec.Image
+	// counts pulls: tells this record from one of the same image that was removed and pulled again
+	arrival int64
 }
 
 func (r *record) copy() *record {
@@ -91,6 +95,7 @@ func (i Image) Reference(name string) string {
 	if len(i.Digests) == 0 {
 		return i.ID
 	}
+
 	ref, err := registry.ParseReference(name)
 	if err != nil {
 		return i.Digests[0]
@@ -98,11 +103,13 @@ func (i Image) Reference(name string) string {
 	if ref.Digest != "" && slices.Contains(i.Digests, ref.String()) {
 		return ref.String()
 	}
+
 	for _, d := range i.Digests {
 		if strings.HasPrefix(d, ref.Name()+"@") {
 			return d
 		}
 	}
+
 	return i.Digests[0]
 }
 

@@ -36,11 +36,13 @@ func forPlatform(t *testing.T, h *hub, architecture, body string) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	config = config.DeepCopy()
 	config.Architecture = architecture
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
+
 	return img
 }
 
@@ -53,12 +55,15 @@ func dockerArchive(t *testing.T, images map[string]v1.Image) []byte {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		tagged[tag] = img
 	}
+
 	var b bytes.Buffer
 	if err := tarball.MultiWrite(tagged, &b); err != nil {
 		t.Fatal(err)
 	}
+
 	return b.Bytes()
 }
 
@@ -72,19 +77,23 @@ func layoutArchive(
 		platform := v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: architecture}}
 		inner = mutate.AppendManifests(inner, mutate.IndexAddendum{Add: img, Descriptor: platform})
 	}
+
 	index, err := inner.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	dir := t.TempDir()
 	path, err := layout.Write(dir, empty.Index)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	named := layout.WithAnnotations(map[string]string{annotation: name})
 	if err := path.AppendIndex(inner, named); err != nil {
 		t.Fatal(err)
 	}
+
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	if err := w.AddFS(os.DirFS(dir)); err != nil {
@@ -93,6 +102,7 @@ func layoutArchive(
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+
 	return b.Bytes(), index
 }
 
@@ -109,31 +119,38 @@ func TestDockerArchiveIsImportedAndSafe(t *testing.T) {
 	s := openStore(t, dir)
 	one, two := forPlatform(t, h, runtime.GOARCH, "1"), forPlatform(t, h, runtime.GOARCH, "2")
 	data := zipped(dockerArchive(t, map[string]v1.Image{"example.org/one:1": one, "two:2": two}))
-	for range 2 { // again is the same
+
+	// again is the same
+	for range 2 {
 		images, err := s.Import(t.Context(), bytes.NewReader(data), true)
 		if err != nil || len(images) != 2 {
 			t.Fatalf("%d images, %v", len(images), err)
 		}
 	}
+
 	for text, img := range map[string]v1.Image{"example.org/one:1": one, "docker.io/library/two:2": two} {
 		id, err := img.ConfigName()
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		got, err := s.Get(text)
 		if err != nil || got.ID != id.String() || !got.Pinned || got.Reference(text) != got.ID {
 			t.Errorf("%s: %+v, %v", text, got, err)
 			continue
 		}
+
 		if body, err := os.ReadFile(got.Layers[0] + "/f"); err != nil || len(body) != 1 {
 			t.Errorf("%s holds %q, %v", text, body, err)
 		}
+
 		record, err := os.ReadFile(filepath.Join(dir, "images", id.Hex+".json"))
 		var safe struct{ Synced bool }
 		if err != nil || json.Unmarshal(record, &safe) != nil || !safe.Synced {
 			t.Errorf("%s is not safe on the disk: %v", text, err)
 		}
 	}
+
 	if list, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(list) > 0 {
 		t.Errorf("left in tmp: %v, %v", list, err)
 	}
@@ -153,6 +170,7 @@ func TestLayoutArchiveGivesThisPlatformsImage(t *testing.T) {
 		if err != nil || len(got) != 1 {
 			t.Fatalf("%s: %d images, %v", annotation, len(got), err)
 		}
+
 		want := "docker.io/library/x@" + index.String()
 		if got[0].Pinned || len(got[0].Tags) != 1 || got[0].Reference("x:1") != want {
 			t.Errorf("%s: tags %v, digests %v, want %s", annotation, got[0].Tags, got[0].Digests, want)
@@ -167,11 +185,13 @@ func TestHostileArchivesLeaveNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	mixed := pack(t, map[string]string{
 		"manifest.json": `[{"Config":"c","RepoTags":["a:1"],"Layers":["l"]}]`,
 		"c":             string(config),
 		"l":             string(pack(t, map[string]string{"f": "2"})),
 	})
+
 	other := dockerArchive(t, map[string]v1.Image{"one:1": forPlatform(t, h, "s390x", "x")})
 	index := func(text string) []byte { return pack(t, map[string]string{"index.json": text}) }
 	docker := func(text string) []byte {
@@ -199,6 +219,7 @@ func TestHostileArchivesLeaveNothing(t *testing.T) {
 			if images, err := s.Import(t.Context(), bytes.NewReader(data), false); err == nil {
 				t.Errorf("imported %v", images)
 			}
+
 			s.Close()
 			nothingLeft(t, dir)
 			if _, err := os.Stat(filepath.Join(dir, "outside")); err == nil {
@@ -215,6 +236,7 @@ func TestLinksInAnArchiveAreFollowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	add := func(header tar.Header, body []byte) {
@@ -222,8 +244,10 @@ func TestLinksInAnArchiveAreFollowed(t *testing.T) {
 		if err := w.WriteHeader(&header); err != nil {
 			t.Fatal(err)
 		}
+
 		w.Write(body)
 	}
+
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "a/layer.tar"}, pack(t, map[string]string{"f": "1"}))
 	add(tar.Header{Typeflag: tar.TypeSymlink, Name: "b/layer.tar", Linkname: "../a/layer.tar"}, nil)
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "c.json"}, config)
@@ -246,10 +270,12 @@ func contents(t *testing.T, dir string) (list []string) {
 		if err != nil {
 			return err
 		}
+
 		var st unix.Stat_t
 		if err := unix.Lstat(name, &st); err != nil {
 			return err
 		}
+
 		links, body := st.Nlink, ""
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFREG:
@@ -257,16 +283,22 @@ func contents(t *testing.T, dir string) (list []string) {
 			if err != nil {
 				return err
 			}
+
 			body = string(data)
+
 		case unix.S_IFLNK:
 			if body, err = os.Readlink(name); err != nil {
 				return err
 			}
+
 		case unix.S_IFDIR:
-			links = 0 // some file systems count
+			// some file systems count
+			links = 0
 		case unix.S_IFCHR:
-			st.Mtim.Sec = 0 // of a whiteout
+			// of a whiteout
+			st.Mtim.Sec = 0
 		}
+
 		attribute := make([]byte, 100)
 		opaque, _ := unix.Lgetxattr(name, "trusted.overlay.opaque", attribute)
 		user, _ := unix.Lgetxattr(name, "user.note", attribute)
@@ -278,6 +310,7 @@ func contents(t *testing.T, dir string) (list []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return list
 }
 
@@ -301,11 +334,14 @@ func layered(t *testing.T) []byte {
 		if err := w.WriteHeader(&h); err != nil {
 			t.Fatal(err)
 		}
+
 		w.Write([]byte("x")[:h.Size])
 	}
+
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+
 	return b.Bytes()
 }
 
@@ -322,6 +358,7 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 	if img, err = mutate.AppendLayers(img, layer); err != nil {
 		t.Fatal(err)
 	}
+
 	from, to := openStore(t, t.TempDir()), openStore(t, t.TempDir())
 	saved := dockerArchive(t, map[string]v1.Image{"one:1": img})
 	before, err := from.Import(t.Context(), bytes.NewReader(saved), false)
@@ -333,6 +370,7 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 	if err := from.Export(t.Context(), []string{"one:1"}, &data); err != nil {
 		t.Fatal(err)
 	}
+
 	after, err := to.Import(t.Context(), &data, false)
 	if err != nil || len(after) != 1 {
 		t.Fatalf("%d images, %v", len(after), err)
@@ -343,11 +381,13 @@ func TestExportedImageIsTheSameElsewhere(t *testing.T) {
 	if diff := cmp.Diff(before[0].Config.Config, after[0].Config.Config); diff != "" {
 		t.Errorf("configuration (-before +after):\n%s", diff)
 	}
+
 	for i := range before[0].Layers {
 		if diff := cmp.Diff(contents(t, before[0].Layers[i]), contents(t, after[0].Layers[i])); diff != "" {
 			t.Errorf("layer %d (-before +after):\n%s", i, diff)
 		}
 	}
+
 	if err := from.Export(t.Context(), []string{"absent:1"}, &data); !errors.Is(err, image.ErrNotFound) {
 		t.Errorf("export of an absent image: %v", err)
 	}

@@ -12,7 +12,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// manifest is an image manifest, an index, or Docker's schema 2 forms of the two: their fields have the same names.
+// manifest is an image manifest, an index, or Docker's schema 2 forms of the two: their fields have the same
+// names.
 type manifest struct {
 	SchemaVersion int                  `json:"schemaVersion"`
 	MediaType     string               `json:"mediaType"`
@@ -42,17 +43,22 @@ func parseManifest(content []byte, d digest.Digest) (manifest, error) {
 	if len(m.Layers) > maxLayers {
 		return m, fmt.Errorf("image has %d layers; overlayfs takes %d", len(m.Layers), maxLayers)
 	}
+
 	for _, d := range append(append([]ocispec.Descriptor{}, m.Layers...), m.Manifests...) {
 		if err := checkDescriptor(d); err != nil {
 			return m, err
 		}
 	}
+
 	if m.Config.Digest == "" {
 		return m, nil
 	}
+
 	if m.Config.Size > maxConfig {
-		return m, fmt.Errorf("configuration %s has %d bytes; at most %d are read", m.Config.Digest, m.Config.Size, maxConfig)
+		return m, fmt.Errorf("configuration %s has %d bytes; at most %d are read",
+			m.Config.Digest, m.Config.Size, maxConfig)
 	}
+
 	return m, checkDescriptor(m.Config)
 }
 
@@ -66,26 +72,30 @@ func checkDescriptor(d ocispec.Descriptor) error {
 	return nil
 }
 
-// parseConfig reads an image's configuration and names its layers: each by the hex of its chain ID, so that a layer directory depends on
-// the layers below as the image does.
+// parseConfig reads an image's configuration and names its layers: each by the hex of its chain ID, so that a
+// layer directory depends on the layers below as the image does.
 func parseConfig(content []byte, layers int) (config ocispec.Image, chain []string, err error) {
 	if err := json.Unmarshal(content, &config); err != nil {
 		return config, nil, fmt.Errorf("image configuration: %w", err)
 	}
+
 	if p := normalize(config.Platform); p.OS != "linux" || p.Architecture != runtime.GOARCH {
 		err := fmt.Errorf("image is for %s, this node is linux/%s", platformName(p), runtime.GOARCH)
 		return config, nil, err
 	}
+
 	ids := config.RootFS.DiffIDs
 	if len(ids) != layers {
 		return config, nil, fmt.Errorf("image has %d layers, its configuration names %d", layers, len(ids))
 	}
+
 	for _, d := range ids {
 		if err := d.Validate(); err != nil {
 			err = fmt.Errorf("layer digest %s in the image configuration: %w", quote(d.String()), err)
 			return config, nil, err
 		}
 	}
+
 	return config, chainOf(ids), nil
 }
 

@@ -16,6 +16,7 @@ func TestReferenceIsThatOfTheNameAskedFor(t *testing.T) {
 			"docker.io/library/a" + d("a"),
 		},
 	}
+
 	for asked, want := range map[string]string{
 		"a":                            "docker.io/library/a" + d("c"), // the last pulled
 		"a:1":                          "docker.io/library/a" + d("c"),
@@ -32,6 +33,7 @@ func TestReferenceIsThatOfTheNameAskedFor(t *testing.T) {
 			t.Errorf("asked for as %s: %s, want %s", asked, got, want)
 		}
 	}
+
 	if got := (Image{ID: "sha256:9"}).Reference("a"); got != "sha256:9" {
 		t.Errorf("without a digest: %s", got)
 	}

@@ -18,14 +18,17 @@ func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
 			if len(list) == 1 {
 				return d, nil
 			}
+
 			continue
 		}
+
 		p := normalize(*d.Platform)
 		offered = append(offered, platformName(p))
 		if got := fit(p); got > score {
 			best, score = d, got
 		}
 	}
+
 	if score > 0 {
 		return best, nil
 	}
@@ -34,6 +37,7 @@ func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if more := len(offered) - most; more > 0 {
 		offered = append(slices.Clip(offered[:most]), fmt.Sprintf("%d more", more))
 	}
+
 	err := fmt.Errorf("no image for linux/%s; there are %s", runtime.GOARCH, strings.Join(offered, ", "))
 	return best, err
 }
@@ -69,6 +73,7 @@ func normalize(p ocispec.Platform) ocispec.Platform {
 	if p.OS == "" {
 		p.OS = "linux"
 	}
+
 	switch p.Architecture {
 	case "":
 		p.Architecture = runtime.GOARCH
@@ -83,6 +88,7 @@ func normalize(p ocispec.Platform) ocispec.Platform {
 	case "armel":
 		p.Architecture, p.Variant = "arm", "v6"
 	}
+
 	p.Variant = normalVariant(p.Architecture, strings.ToLower(p.Variant))
 	return p
 }

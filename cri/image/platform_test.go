@@ -45,6 +45,7 @@ func TestConfigurationAndIndexMayWriteThePlatformOtherwise(t *testing.T) {
 	if _, _, err := parseConfig(fmt.Appendf(nil, `{"os":"linux","architecture":%q}`, other), 0); err != nil {
 		t.Errorf("configuration for %s: %v", other, err)
 	}
+
 	want := ocispec.Descriptor{Size: 7, Platform: &ocispec.Platform{OS: "linux", Architecture: other}}
 	list := []ocispec.Descriptor{{Platform: &ocispec.Platform{OS: "linux", Architecture: "s390x"}}, want}
 	if got, err := choose(list); err != nil || got.Size != want.Size {
@@ -83,6 +84,7 @@ func TestManifestIsOneThing(t *testing.T) {
 			t.Errorf("%s: error %v, want one with %q", text, err, want)
 		}
 	}
+
 	long := fmt.Sprintf(`{"schemaVersion":2,"config":{"digest":%q}}`, strings.Repeat("x", 1<<20))
 	if _, err := parseManifest([]byte(long), ""); err == nil || len(err.Error()) > 500 {
 		t.Errorf("error of a digest of a megabyte: %.600v", err)
@@ -97,12 +99,15 @@ func FuzzManifest(f *testing.F) {
 		if err != nil {
 			return
 		}
+
 		if m.Config.Digest == "" {
 			if d, err := choose(m.Manifests); err == nil && d.Digest == "" {
 				t.Errorf("%s: a manifest without digest was chosen", data)
 			}
+
 			return
 		}
+
 		if chain := artifactChain(m); len(chain) != len(m.Layers) {
 			t.Errorf("%s: %d names for %d layers", data, len(chain), len(m.Layers))
 		}

@@ -16,6 +16,7 @@ func TestRepositoryThatHasNotTheConfigurationDoesNotGetTheImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	hasConfig := false
 	hook := func(w http.ResponseWriter, r *http.Request) bool {
 		switch {
@@ -26,8 +27,10 @@ func TestRepositoryThatHasNotTheConfigurationDoesNotGetTheImage(t *testing.T) {
 			http.NotFound(w, r)
 			return true
 		}
+
 		return false
 	}
+
 	h.hook.Store(&hook)
 	private := pull(t, s, reference)
 
@@ -43,7 +46,9 @@ func TestRepositoryThatHasNotTheConfigurationDoesNotGetTheImage(t *testing.T) {
 	before := h.blobs.Load()
 	pull(t, s, h.host+"/other:1")
 	pull(t, s, h.host+"/other:2")
-	if n := h.blobs.Load() - before; n != 1 { // the configuration, once
+
+	// the configuration, once
+	if n := h.blobs.Load() - before; n != 1 {
 		t.Errorf("%d blobs were fetched, want 1", n)
 	}
 }

@@ -21,13 +21,15 @@ import (
 	"github.com/trivet-node/trivet/cri/registry"
 )
 
-// Pull brings an image into the store and returns it. Pulls of the same reference at the same time share the work, pulls of different
-// images share layers. When it fails, or its context ends, nothing of it stays but layers that others use.
+// Pull brings an image into the store and returns it. Pulls of the same reference at the same time share the
+// work, pulls of different images share layers. When it fails, or its context ends, nothing of it stays but
+// layers that others use.
 func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Image, error) {
 	ref, err := registry.ParseReference(text)
 	if err != nil {
 		return Image{}, err
 	}
+
 	// Credentials are part of the key, quoted: nobody gets in on another's.
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", ref.String(), auth))
 	work := func(ctx context.Context) (string, error) { return s.pull(ctx, ref, auth) }
@@ -35,6 +37,7 @@ func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Imag
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
+
 	return s.Get(id)
 }
 
@@ -74,8 +77,11 @@ func (s *Store) bring(
 	if err != nil {
 		return "", err
 	}
+
 	r := &record{ID: m.Config.Digest.String()}
-	if m.isArtifact() { // many have the same, empty configuration
+
+	// many have the same, empty configuration
+	if m.isArtifact() {
 		r.ID = m.digest.String()
 	}
 
@@ -86,6 +92,7 @@ func (s *Store) bring(
 	if (m.isArtifact() || s.cameFrom(r.ID, n.digests)) && s.rename(r.ID, n) {
 		return r.ID, nil
 	}
+
 	jobs, err := describe(ctx, from, m, r)
 	if err != nil {
 		return "", err
@@ -101,6 +108,7 @@ func (s *Store) bring(
 	if err := s.fetchLayers(ctx, jobs); err != nil {
 		return "", err
 	}
+
 	return r.ID, s.add(r, n)
 }
 
@@ -113,10 +121,12 @@ func describe(ctx context.Context, from source, m manifest, r *record) (jobs []l
 		if r.Config, err = readConfig(ctx, from, m.Config); err != nil {
 			return nil, err
 		}
+
 		config, chain, err := parseConfig(r.Config, len(m.Layers))
 		if err != nil {
 			return nil, err
 		}
+
 		r.Chain, diffs = chain, config.RootFS.DiffIDs
 	}
 
@@ -127,8 +137,10 @@ func describe(ctx context.Context, from source, m manifest, r *record) (jobs []l
 		} else {
 			job.diff = diffs[i]
 		}
+
 		jobs = append(jobs, job)
 	}
+
 	return jobs, nil
 }
 
@@ -139,14 +151,18 @@ func resolve(ctx context.Context, from source) (top digest.Digest, m manifest, e
 	if err != nil {
 		return "", m, err
 	}
+
 	top = got.Digest
-	for range 3 { // an index may hold an index
+
+	// an index may hold an index
+	for range 3 {
 		if m, err = parseManifest(got.Content, got.Digest); err != nil {
 			return "", m, err
 		}
 		if m.Config.Digest != "" {
 			return top, m, nil
 		}
+
 		d, err := choose(m.Manifests)
 		if err != nil {
 			return "", m, err
@@ -155,6 +171,7 @@ func resolve(ctx context.Context, from source) (top digest.Digest, m manifest, e
 			return "", m, err
 		}
 	}
+
 	return "", m, errors.New("indexes are nested too deeply")
 }
 
@@ -164,6 +181,7 @@ func readConfig(ctx context.Context, from source, d ocispec.Descriptor) ([]byte,
 		return nil, err
 	}
 	defer blob.Close()
+
 	raw, err := io.ReadAll(blob)
 	if err != nil {
 		return nil, err
@@ -171,17 +189,20 @@ func readConfig(ctx context.Context, from source, d ocispec.Descriptor) ([]byte,
 	if got := d.Digest.Algorithm().FromBytes(raw); got != d.Digest {
 		return nil, fmt.Errorf("image configuration has digest %s, want %s", got, d.Digest)
 	}
+
 	return raw, nil
 }
 
-// cameFrom tells whether an image is here and has been pulled from the repository of one of these names.
+// cameFrom reports whether an image is here and has been pulled from the repository of one of these names.
 func (s *Store) cameFrom(id string, digests []string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	r := s.images[id]
 	if r == nil {
 		return false
 	}
+
 	return slices.ContainsFunc(digests, func(name string) bool {
 		repository, _, _ := strings.Cut(name, "@")
 		return slices.ContainsFunc(r.Digests, func(known string) bool {
@@ -216,9 +237,11 @@ func (s *Store) fetchLayers(ctx context.Context, jobs []layerJob) error {
 func (s *Store) add(r *record, n names) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if old := s.images[r.ID]; old != nil {
 		r = old
 	}
+
 	for _, c := range r.Chain {
 		if _, ok := s.sizes[c]; !ok {
 			return fmt.Errorf("layer %s: %w", c, ErrNotFound)
@@ -231,10 +254,12 @@ func (s *Store) add(r *record, n names) error {
 		s.arrivals++
 		next.Boot, next.Synced, next.arrival = s.boot, false, s.arrivals
 	}
+
 	next.Pinned = next.Pinned || n.pinned
 	for _, tag := range n.tags {
 		next.Tags[tag] = time.Now()
 	}
+
 	for _, name := range n.digests {
 		next.addDigest(name)
 	}
@@ -245,11 +270,13 @@ func (s *Store) add(r *record, n names) error {
 	if isNew {
 		s.syncLater(next)
 	}
+
 	for _, tag := range n.tags {
 		if err := s.untagOthers(next.ID, tag); err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -280,32 +307,39 @@ func (s *Store) untagOthers(id, tag string) error {
 	return nil
 }
 
-// syncLater makes the layers of a new image safe on the disk without anybody waiting: the image serves at once, and until the sync is
-// done, its record counts only for this boot, in which the page cache has what the disk lacks.
+// syncLater makes the layers of a new image safe on the disk without anybody waiting: the image serves at
+// once, and until the sync is done, its record counts only for this boot, in which the page cache has what
+// the disk lacks.
 func (s *Store) syncLater(r *record) {
 	s.syncing.Go(func() {
 		if err := s.sync(r); err != nil {
-			s.config.Log.Error("image is not safe on the disk; it will be pulled again after a reboot", "image", r.ID, "err", err)
+			s.config.Log.Error("image is not safe on the disk; it will be pulled again after a reboot",
+				"image", r.ID, "err", err)
 		}
 	})
 }
 
-// sync marks the image as safe, unless it was removed meanwhile: what has been pulled again since has a sync of its own.
+// sync marks the image as safe, unless it was removed meanwhile: what has been pulled again since has a sync
+// of its own.
 func (s *Store) sync(began *record) error {
 	dir, err := os.Open(s.config.Dir)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
+
 	if err := unix.Syncfs(int(dir.Fd())); err != nil {
 		return fmt.Errorf("syncfs %s: %w", s.config.Dir, err)
 	}
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	r := s.images[began.ID]
 	if r == nil || r.arrival != began.arrival {
 		return nil
 	}
+
 	next := r.copy()
 	next.Synced = true
 	return s.put(next)

@@ -47,7 +47,8 @@ func TestLayerThatNobodyWaitsForIsNotKept(t *testing.T) {
 	}
 }
 
-// An image may be removed and pulled again while its first sync is under way, which then says nothing about the new layers.
+// An image may be removed and pulled again while its first sync is under way, which then says nothing about
+// the new layers.
 func TestSyncOfARemovedImageDoesNotCountForTheNext(t *testing.T) {
 	s := openEmpty(t)
 	first := &record{ID: "sha256:aa", Config: []byte("{}"), arrival: 1}
@@ -55,6 +56,7 @@ func TestSyncOfARemovedImageDoesNotCountForTheNext(t *testing.T) {
 	if err := s.put(again); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, c := range []struct {
 		began  *record
 		synced bool
@@ -62,8 +64,10 @@ func TestSyncOfARemovedImageDoesNotCountForTheNext(t *testing.T) {
 		if err := s.sync(c.began); err != nil {
 			t.Fatal(err)
 		}
+
 		if got := s.images["sha256:aa"].Synced; got != c.synced {
-			t.Errorf("after the sync that began for pull %d: safe %t, want %t", c.began.arrival, got, c.synced)
+			t.Errorf("after the sync that began for pull %d: safe %t, want %t",
+				c.began.arrival, got, c.synced)
 		}
 	}
 }

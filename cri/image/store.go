@@ -52,9 +52,9 @@ type layerInfo struct {
 	Inodes int64
 }
 
-// Open reads the records of the directory. Torn records are set aside, and images whose layers are gone or may be torn by a power loss are
-// forgotten: they are pulled again. Nothing is hashed. Layers that no image refers to stay until Collect, so that holders of an
-// earlier process can be told first.
+// Open reads the records of the directory. Torn records are set aside, and images whose layers are gone or
+// may be torn by a power loss are forgotten: they are pulled again. Nothing is hashed. Layers that no image
+// refers to stay until Collect, so that holders of an earlier process can be told first.
 func Open(config Config) (*Store, error) {
 	if config.Log == nil {
 		config.Log = slog.New(slog.DiscardHandler)
@@ -62,35 +62,50 @@ func Open(config Config) (*Store, error) {
 	if config.Parallel <= 0 {
 		config.Parallel = 4
 	}
+
 	var err error
 	if config.Pinned, err = writtenOut(config.Pinned); err != nil {
 		return nil, err
 	}
+
 	// What killed pulls and removals left.
 	if err := removal.Tree(filepath.Join(config.Dir, "tmp")); err != nil {
 		return nil, err
 	}
+
 	for _, d := range []string{"layers", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(config.Dir, d), 0o700); err != nil {
 			return nil, err
 		}
 	}
+
 	if err := spread(filepath.Join(config.Dir, "tmp")); err != nil {
 		config.Log.Debug("layers are not spread over the file system", "err", err)
 	}
+
 	records, err := durable.OpenStore[record](filepath.Join(config.Dir, "images"), false)
 	if err != nil {
 		return nil, err
 	}
+
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{config: config, records: records, boot: strings.TrimSpace(string(boot)), images: make(map[string]*record),
-		sizes: make(map[string]layerInfo), holds: make(map[string]map[string]struct{}), arrived: make(chan struct{})}
+
+	s := &Store{
+		config:  config,
+		records: records,
+		boot:    strings.TrimSpace(string(boot)),
+		images:  make(map[string]*record),
+		sizes:   make(map[string]layerInfo),
+		holds:   make(map[string]map[string]struct{}),
+		arrived: make(chan struct{}),
+	}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("read the image store %s: %w", config.Dir, err)
 	}
+
 	return s, nil
 }
 
@@ -111,29 +126,36 @@ func (s *Store) load() error {
 	if err := s.loadLayers(); err != nil {
 		return err
 	}
+
 	all, torn, err := s.records.List()
 	if err != nil {
 		return err
 	}
+
 	for _, t := range torn {
 		s.config.Log.Warn("image record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
 	}
+
 	for name, r := range all {
 		if reason := s.unusable(name, &r); reason != "" {
 			s.config.Log.Warn("image forgotten", "image", r.ID, "reason", reason)
 			if err := s.records.Delete(name); err != nil {
 				return err
 			}
+
 			continue
 		}
+
 		s.images[r.ID] = &r
 	}
+
 	s.settleTags()
 	for _, r := range s.images {
 		if !r.Synced {
 			s.syncLater(r)
 		}
 	}
+
 	return nil
 }
 
@@ -142,18 +164,23 @@ func (s *Store) loadLayers() error {
 	if err != nil {
 		return err
 	}
+
 	for _, e := range entries {
 		data, err := os.ReadFile(filepath.Join(s.config.Dir, "layers", e.Name(), "layer.json"))
 		var info layerInfo
 		if err == nil {
 			err = json.Unmarshal(data, &info)
 		}
-		if err != nil { // torn by a power loss: its images are forgotten below, and Collect deletes it
+
+		// torn by a power loss: its images are forgotten below, and Collect deletes it
+		if err != nil {
 			s.config.Log.Warn("layer is torn", "layer", e.Name(), "err", err)
 			continue
 		}
+
 		s.sizes[e.Name()] = info
 	}
+
 	return nil
 }
 
@@ -167,15 +194,18 @@ func (s *Store) unusable(name string, r *record) string {
 	if err := r.parse(); err != nil {
 		return err.Error()
 	}
+
 	for _, c := range r.Chain {
 		if _, ok := s.sizes[c]; !ok {
 			return "layer " + c + " is missing"
 		}
 	}
+
 	return ""
 }
 
-// settleTags leaves each tag to the record that got it last: a crash can come between giving it to one and taking it from another.
+// settleTags leaves each tag to the record that got it last: a crash can come between giving it to one and
+// taking it from another.
 func (s *Store) settleTags() {
 	owner := make(map[string]string)
 	for _, id := range slices.Sorted(maps.Keys(s.images)) {
@@ -185,6 +215,7 @@ func (s *Store) settleTags() {
 			}
 		}
 	}
+
 	for id, r := range s.images {
 		c := r.copy()
 		maps.DeleteFunc(c.Tags, func(tag string, _ time.Time) bool { return owner[tag] != id })
@@ -192,7 +223,8 @@ func (s *Store) settleTags() {
 	}
 }
 
-// Get finds an image by ID ("sha256:<hex>", <hex>, or a unique beginning of it of 7 digits or more), name or digest.
+// Get finds an image by ID ("sha256:<hex>", <hex>, or a unique beginning of it of 7 digits or more), name or
+// digest.
 func (s *Store) Get(text string) (Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,26 +241,31 @@ func (s *Store) find(text string) *record {
 		if r := s.images["sha256:"+hex]; r != nil {
 			return r
 		}
+
 		var found []*record
 		for id, r := range s.images {
 			if strings.HasPrefix(hexOf(id), hex) {
 				found = append(found, r)
 			}
 		}
+
 		if len(found) == 1 {
 			return found[0]
 		}
 	}
+
 	ref, err := registry.ParseReference(text)
 	if err != nil {
 		return nil
 	}
+
 	name := ref.String()
 	for _, r := range s.images {
 		if _, tagged := r.Tags[name]; tagged || slices.Contains(r.Digests, name) {
 			return r
 		}
 	}
+
 	return nil
 }
 
@@ -254,6 +291,7 @@ func (s *Store) image(r *record) (Image, error) {
 	if err := r.parse(); err != nil {
 		return Image{}, err
 	}
+
 	i := Image{
 		ID:        r.ID,
 		Tags:      slices.Sorted(maps.Keys(r.Tags)),
@@ -265,15 +303,18 @@ func (s *Store) image(r *record) (Image, error) {
 		RawConfig: r.Config,
 		Chain:     slices.Clone(r.Chain),
 	}
+
 	slices.Reverse(i.Digests)
 
 	for _, c := range r.Chain {
 		i.Size += s.sizes[c].Bytes
 		i.Layers = append(i.Layers, s.layerDir(c))
 	}
+
 	for _, name := range slices.Concat(i.Tags, i.Digests) {
 		i.Pinned = i.Pinned || slices.Contains(s.config.Pinned, name)
 	}
+
 	return i, nil
 }
 
@@ -281,8 +322,8 @@ func (s *Store) layerDir(chain string) string {
 	return filepath.Join(s.config.Dir, "layers", chain, "fs")
 }
 
-// Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that hold layers keep them. An image
-// that is not there is success.
+// Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that
+// hold layers keep them. An image that is not there is success.
 func (s *Store) Remove(text string) error {
 	s.mu.Lock()
 	r := s.find(text)
@@ -290,10 +331,12 @@ func (s *Store) Remove(text string) error {
 		s.mu.Unlock()
 		return nil
 	}
+
 	if err := s.records.Delete(hexOf(r.ID)); err != nil {
 		s.mu.Unlock()
 		return fmt.Errorf("remove image %s: %w", r.ID, err)
 	}
+
 	delete(s.images, r.ID)
 	s.mu.Unlock()
 	return s.Collect()
@@ -313,7 +356,8 @@ func (s *Store) Usage() (bytes, inodes int64) {
 // Dir is where the store lives, for ImageFsInfo.
 func (s *Store) Dir() string { return s.config.Dir }
 
-// Close waits for what still runs in the background: pulls that were given up and are on their way down, and the syncs of pulled images.
+// Close waits for what still runs in the background: pulls that were given up and are on their way down, and
+// the syncs of pulled images.
 func (s *Store) Close() {
 	s.pulls.running.Wait()
 	s.layers.running.Wait()
@@ -330,10 +374,13 @@ func spread(dir string) error {
 		return err
 	}
 	defer f.Close()
+
 	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	if err != nil {
 		return fmt.Errorf("read flags of %s: %w", dir, err)
 	}
-	const topDir = 0x00020000 // FS_TOPDIR_FL
+
+	// FS_TOPDIR_FL
+	const topDir = 0x00020000
 	return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|topDir)
 }

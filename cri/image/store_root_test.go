@@ -51,14 +51,20 @@ func newHub(t *testing.T) *hub {
 		if hook := h.hook.Load(); hook != nil && (*hook)(w, r) {
 			return
 		}
+
 		h.inner.ServeHTTP(w, r)
 	}))
+
 	t.Cleanup(server.Close)
 	h.host = strings.TrimPrefix(server.URL, "http://")
 	return h
 }
 
-func (h *hub) push(t *testing.T, repository string, files ...map[string]string) (reference string, img v1.Image) {
+func (h *hub) push(
+	t *testing.T,
+	repository string,
+	files ...map[string]string,
+) (reference string, img v1.Image) {
 	t.Helper()
 	img = empty.Image
 	for _, f := range files {
@@ -71,15 +77,18 @@ func (h *hub) push(t *testing.T, repository string, files ...map[string]string) 
 			t.Fatal(err)
 		}
 	}
+
 	config, err := img.ConfigFile()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	config = config.DeepCopy()
 	config.OS, config.Architecture, config.Config.User = "linux", runtime.GOARCH, "1003:1004"
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
+
 	reference = h.host + "/" + repository
 	h.write(t, reference, img)
 	return reference, img
@@ -100,16 +109,24 @@ func pack(t *testing.T, files map[string]string) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for name, body := range files {
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(body)), Mode: 0o644}); err != nil {
+		if err := w.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeReg,
+			Name:     name,
+			Size:     int64(len(body)),
+			Mode:     0o644,
+		}); err != nil {
 			t.Error(err)
 		}
+
 		if _, err := w.Write([]byte(body)); err != nil {
 			t.Error(err)
 		}
 	}
+
 	if err := w.Close(); err != nil {
 		t.Error(err)
 	}
+
 	return b.Bytes()
 }
 
@@ -150,31 +167,38 @@ func TestPulledImageIsFoundByEveryNameAndAfterRestart(t *testing.T) {
 	if id, err := pushed.ConfigName(); err != nil || id.String() != img.ID {
 		t.Errorf("ID %s, want %s (%v)", img.ID, id, err)
 	}
+
 	digest, err := pushed.Digest()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	byDigest := h.host + "/some/thing@" + digest.String()
 	s.Close()
 	for range 2 {
 		for _, name := range []string{img.ID, img.ID[7:], img.ID[7:20], reference, byDigest} {
 			got, err := s.Get(name)
-			if err != nil || got.ID != img.ID || len(got.Layers) != 2 || len(got.Tags) != 1 || got.Config.Config.User != "1003:1004" {
+			if err != nil || got.ID != img.ID || len(got.Layers) != 2 || len(got.Tags) != 1 ||
+				got.Config.Config.User != "1003:1004" {
 				t.Errorf("%s: %+v, %v", name, got, err)
 			}
 		}
+
 		s = openStore(t, dir)
 	}
+
 	before := h.blobs.Load()
 	pull(t, s, reference)
 	if after := h.blobs.Load(); after != before {
 		t.Errorf("%d blobs were fetched for an image that is here", after-before)
 	}
+
 	for range 2 {
 		if err := s.Remove(reference); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	nothingLeft(t, dir)
 }
 
@@ -185,11 +209,13 @@ func TestTagsMoveAndDigestPullsHaveNoTag(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	byDigest := h.host + "/thing@" + digest.String()
 	img := pull(t, s, byDigest)
 	if len(img.Tags) != 0 || len(img.Digests) != 1 || img.Digests[0] != byDigest {
 		t.Errorf("tags %v digests %v", img.Tags, img.Digests)
 	}
+
 	pull(t, s, reference)
 	h.push(t, "thing:1", map[string]string{"a": "2"})
 	second := pull(t, s, reference)
@@ -203,15 +229,24 @@ func TestPinnedImagesAreMarked(t *testing.T) {
 	h := newHub(t)
 	kept, _ := h.push(t, "kept", map[string]string{"a": "1"})
 	other, _ := h.push(t, "other", map[string]string{"a": "2"})
-	s, err := image.Open(image.Config{Dir: t.TempDir(), Registry: registry.NewClient(registry.Config{}), Pinned: []string{kept}})
+	s, err := image.Open(image.Config{
+		Dir:      t.TempDir(),
+		Registry: registry.NewClient(registry.Config{}),
+		Pinned:   []string{kept},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
+
 	if a, b := pull(t, s, kept), pull(t, s, other); !a.Pinned || b.Pinned {
 		t.Errorf("pinned: %t and %t, want true and false", a.Pinned, b.Pinned)
 	}
-	if _, err := image.Open(image.Config{Dir: t.TempDir(), Pinned: []string{"no/Name"}}); err == nil || !strings.Contains(err.Error(), "no/Name") {
+
+	if _, err := image.Open(image.Config{
+		Dir:    t.TempDir(),
+		Pinned: []string{"no/Name"},
+	}); err == nil || !strings.Contains(err.Error(), "no/Name") {
 		t.Errorf("error %v does not name what is no image", err)
 	}
 }
@@ -226,8 +261,10 @@ func TestPullsAtOnceShareTheWork(t *testing.T) {
 		if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
 			<-gate
 		}
+
 		return false
 	}
+
 	h.hook.Store(&hook)
 	var wg sync.WaitGroup
 	for i := range 8 {
@@ -237,9 +274,12 @@ func TestPullsAtOnceShareTheWork(t *testing.T) {
 			}
 		})
 	}
+
 	close(gate)
 	wg.Wait()
-	if n := h.blobs.Load(); n != 5 { // 2 configurations, 1 shared layer, 2 own
+
+	// 2 configurations, 1 shared layer, 2 own
+	if n := h.blobs.Load(); n != 5 {
 		t.Errorf("%d blobs were fetched, want 5", n)
 	}
 }
@@ -269,9 +309,11 @@ func TestBrokenTransferGoesOnWhereItStopped(t *testing.T) {
 		if r.Method != http.MethodGet || !strings.Contains(r.URL.Path, "/blobs/") || breaks.Add(1) > 12 {
 			return false
 		}
+
 		h.inner.ServeHTTP(&breaking{ResponseWriter: w, left: 300_000}, r)
 		return true
 	}
+
 	h.hook.Store(&hook)
 	img, err := s.Pull(t.Context(), reference, registry.Auth{})
 	if err != nil {
@@ -285,24 +327,35 @@ func TestBrokenTransferGoesOnWhereItStopped(t *testing.T) {
 func TestContainersKeepTheLayersOfARemovedImage(t *testing.T) {
 	h, dir, state := newHub(t), t.TempDir(), testenv.ShortDir(t)
 	s := openStore(t, filepath.Join(dir, "images"))
-	reference, _ := h.push(t, "thing:1", map[string]string{"a": "1", "dir/b": "2"}, map[string]string{"dir/.wh.b": "", "dir/c": "3"})
+	reference, _ := h.push(
+		t,
+		"thing:1",
+		map[string]string{"a": "1", "dir/b": "2"},
+		map[string]string{"dir/.wh.b": "", "dir/c": "3"},
+	)
+
 	img := pull(t, s, reference)
 	config := rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: state, Images: s}
 	m, err := rootfs.Open(config)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var root string
 	for range 2 {
 		if root, err = m.Prepare(t.Context(), "c1", img); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if err := s.Remove(reference); err != nil {
 		t.Fatal(err)
 	}
+
 	s.Close()
-	s = openStore(t, filepath.Join(dir, "images")) // a restart
+
+	// a restart
+	s = openStore(t, filepath.Join(dir, "images"))
 	config.Images = s
 	if m, err = rootfs.Open(config); err != nil {
 		t.Fatal(err)
@@ -322,11 +375,13 @@ func TestContainersKeepTheLayersOfARemovedImage(t *testing.T) {
 	if u, err := m.Usage("c1"); err != nil || u.Inodes < 2 || u.Bytes == 0 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
+
 	for range 2 {
 		if err := m.Release(t.Context(), "c1"); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	nothingLeft(t, filepath.Join(dir, "images"))
 }
 
@@ -337,12 +392,14 @@ func TestManyLayersAndReadOnlyMounts(t *testing.T) {
 	for i := range 150 {
 		files = append(files, map[string]string{fmt.Sprint("f", i): fmt.Sprint(i)})
 	}
+
 	reference, _ := h.push(t, "deep:1", files...)
 	img := pull(t, s, reference)
 	m, err := rootfs.Open(rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: state, Images: s})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	root, err := m.PrepareReadOnly(t.Context(), "v1", img)
 	if err != nil {
 		t.Fatal(err)

@@ -25,10 +25,12 @@ func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, removal.Tree(dir)) }()
+
 	a, err := archive.Open(ctx, from, dir)
 	if err != nil {
 		return nil, err
 	}
+
 	all, err := a.Images()
 	if err != nil {
 		return nil, err
@@ -39,11 +41,14 @@ func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images
 		if err != nil {
 			return images, fmt.Errorf("import image %.200q: %w", i.Names, err)
 		}
+
 		images = append(images, img)
 	}
+
 	if len(images) == 0 {
 		return nil, errors.New("the archive has no image")
 	}
+
 	return images, nil
 }
 
@@ -55,7 +60,8 @@ func ours(all []archive.Image) (fitting []archive.Image) {
 		}
 	}
 	if len(fitting) == 0 {
-		return all // the error says what they are for
+		// the error says what they are for
+		return all
 	}
 	return fitting
 }
@@ -67,6 +73,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 		if err != nil {
 			return Image{}, err
 		}
+
 		refs = append(refs, ref)
 	}
 
@@ -80,6 +87,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 				n.digests = append(n.digests, ref.Name()+"@"+top.String())
 			}
 		}
+
 		return n
 	})
 	if err != nil {
@@ -94,6 +102,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 			return Image{}, err
 		}
 	}
+
 	return s.Get(id)
 }
 
@@ -102,6 +111,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err error) {
 	owner := "export:" + time.Now().String()
 	defer func() { err = errors.Join(err, s.Drop(owner)) }()
+
 	var images []Image
 	for _, name := range names {
 		img, err := s.Get(name)
@@ -114,6 +124,7 @@ func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err e
 		if err := s.Hold(owner, img.Chain); err != nil {
 			return err
 		}
+
 		images = append(images, img)
 	}
 
@@ -123,5 +134,6 @@ func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err e
 			return fmt.Errorf("export %s: %w", names[i], err)
 		}
 	}
+
 	return w.Close()
 }

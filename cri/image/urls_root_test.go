@@ -22,6 +22,7 @@ func TestURLsOfALayerAreNotAskedForIt(t *testing.T) {
 		t.Errorf("%s was asked for", r.URL)
 	}))
 	defer elsewhere.Close()
+
 	h, s := newHub(t), openStore(t, t.TempDir())
 
 	_, img := h.push(t, "thing:1", map[string]string{"a": "1"})
@@ -32,6 +33,7 @@ func TestURLsOfALayerAreNotAskedForIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	img, err = mutate.Append(img, mutate.Addendum{
 		Layer:       layer,
 		URLs:        []string{elsewhere.URL + "/layer"},
@@ -41,6 +43,7 @@ func TestURLsOfALayerAreNotAskedForIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	h.write(t, h.host+"/thing:2", img)
 	digest, err := layer.Digest()
 	if err != nil {
@@ -52,8 +55,10 @@ func TestURLsOfALayerAreNotAskedForIt(t *testing.T) {
 		if gone {
 			w.WriteHeader(http.StatusNotFound)
 		}
+
 		return gone
 	}
+
 	h.hook.Store(&hook)
 	_, err = s.Pull(t.Context(), h.host+"/thing:2", registry.Auth{Username: "me", Password: "secret"})
 	if err == nil || !strings.Contains(err.Error(), digest.Hex) {

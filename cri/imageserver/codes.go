@@ -30,6 +30,7 @@ func coded(err error) error {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		code = codes.ResourceExhausted
 	}
+
 	return status.Error(code, bounded(err.Error()))
 }
 

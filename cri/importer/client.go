@@ -31,13 +31,16 @@ func Receive(ctx context.Context, socket string, names []string, to io.Writer) e
 		return err
 	}
 	defer response.Body.Close()
+
 	if response.StatusCode != http.StatusOK {
 		_, err := read(response)
 		return err
 	}
+
 	if _, err := io.Copy(to, response.Body); err != nil {
 		return fmt.Errorf("the archive is not whole (trivet-cri's log says why): %w", err)
 	}
+
 	return nil
 }
 
@@ -52,11 +55,13 @@ func ask(
 	if err != nil {
 		return nil, err
 	}
+
 	response, err := client.Do(request)
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
 		what, do := "nobody serves "+socket, "start trivet-cri, or name its state directory"
 		return nil, &program.CantRunError{What: what, Do: do}
 	}
+
 	return response, err
 }
 

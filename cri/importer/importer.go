@@ -56,15 +56,22 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		ReadHeaderTimeout: 10 * time.Second,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
-	stop := context.AfterFunc(ctx, func() { server.Close() }) // imports end with their connections
+
+	// imports end with their connections
+	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
+
 	err := server.Serve(l)
-	for range cap(s.slots) { // those at work have ended then, and nobody enters any more
+
+	// those at work have ended then, and nobody enters any more
+	for range cap(s.slots) {
 		s.slots <- struct{}{}
 	}
+
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
+
 	return err
 }
 
@@ -84,15 +91,18 @@ func (s *Server) importing(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
+
 	pinned, _ := strconv.ParseBool(r.URL.Query().Get("pin"))
 	images, err := s.images.Import(r.Context(), r.Body, pinned)
 	var a answer
 	for _, i := range images {
 		a.Images = append(a.Images, Image{ID: i.ID, Tags: i.Tags})
 	}
+
 	if err != nil {
 		s.log.Warn("images were not imported", "err", err)
 	}
+
 	reply(w, a, err)
 }
 
@@ -102,15 +112,19 @@ func (s *Server) exporting(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
+
 	out := &begun{ResponseWriter: w}
 	err := s.images.Export(r.Context(), r.URL.Query()["name"], out)
 	if err == nil {
 		return
 	}
+
 	s.log.Warn("images were not exported", "err", err)
 	if out.begun {
-		panic(http.ErrAbortHandler) // the only way to say that what was sent is not whole
+		// the only way to say that what was sent is not whole
+		panic(http.ErrAbortHandler)
 	}
+
 	reply(w, answer{}, err)
 }
 
@@ -133,5 +147,7 @@ func reply(w http.ResponseWriter, a answer, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(a) // a client that has gone hears nothing
+
+	// a client that has gone hears nothing
+	_ = json.NewEncoder(w).Encode(a)
 }

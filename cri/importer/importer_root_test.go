@@ -27,11 +27,13 @@ func serve(t *testing.T) (socket, images string, end func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(store.Close)
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- importer.New(store, slog.New(slog.DiscardHandler)).Run(ctx, l) }()
@@ -40,8 +42,10 @@ func serve(t *testing.T) (socket, images string, end func()) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
+
 		ended <- nil
 	}
+
 	t.Cleanup(end)
 	return socket, images, end
 }
@@ -61,14 +65,18 @@ func TestServerEndsThoughAClientStalls(t *testing.T) {
 		_, err := importer.Send(context.Background(), socket, stalled, false)
 		sent <- err
 	}()
-	if _, err := begin.Write(make([]byte, 10_000)); err != nil { // has been read in part
+
+	// has been read in part
+	if _, err := begin.Write(make([]byte, 10_000)); err != nil {
 		t.Fatal(err)
 	}
+
 	end()
 	begin.Close()
 	if err := <-sent; err == nil {
 		t.Error("the client was told of success")
 	}
+
 	nothingIn(t, filepath.Join(images, "tmp"))
 }
 

@@ -19,8 +19,8 @@ type File struct {
 	dropped int64 // bytes of output lost to write errors since the last good write
 }
 
-// Open opens the log at path for appending, with its directory made if need be. The File is good also if that fails: it drops what it
-// gets until Reopen succeeds.
+// Open opens the log at path for appending, with its directory made if need be. The File is good also if that
+// fails: it drops what it gets until Reopen succeeds.
 func Open(path string) (*File, error) {
 	l := &File{path: path}
 	return l, l.Reopen()
@@ -82,7 +82,8 @@ func (l *File) place() (place, error) {
 	return place{dev: st.Dev, ino: st.Ino, start: st.Size}, nil
 }
 
-// find opens the file that p speaks of: the one at path, or one that it was renamed to in the same directory. fs.ErrNotExist if it is gone.
+// find opens the file that p speaks of: the one at path, or one that it was renamed to in the same directory.
+// fs.ErrNotExist if it is gone.
 func (p place) find(path string) (*os.File, error) {
 	candidates := []string{path}
 	if entries, err := os.ReadDir(filepath.Dir(path)); err == nil {
@@ -90,11 +91,14 @@ func (p place) find(path string) (*os.File, error) {
 			candidates = append(candidates, filepath.Join(filepath.Dir(path), e.Name()))
 		}
 	}
+
 	for _, name := range candidates {
 		var st unix.Stat_t
-		if unix.Lstat(name, &st) == nil && st.Dev == p.dev && st.Ino == p.ino && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		if unix.Lstat(name, &st) == nil && st.Dev == p.dev && st.Ino == p.ino &&
+			st.Mode&unix.S_IFMT == unix.S_IFREG {
 			return os.OpenFile(name, os.O_WRONLY, 0)
 		}
 	}
+
 	return nil, fs.ErrNotExist
 }

@@ -47,6 +47,7 @@ func plain(t *testing.T, log []byte) []byte {
 		if !ok || len(rest) < 3 || rest[1] != ' ' || len(rest) > MaxLine+3 {
 			t.Fatalf("malformed line %q", line)
 		}
+
 		switch content := rest[2:]; rest[0] {
 		case 'F':
 			out = append(out, content...)
@@ -56,6 +57,7 @@ func plain(t *testing.T, log []byte) []byte {
 			t.Fatalf("malformed line %q", line)
 		}
 	}
+
 	return out
 }
 
@@ -69,8 +71,10 @@ func FuzzRender(f *testing.F) {
 			if n == 0 || n > len(rest) {
 				t.Fatalf("consumed %d of %d bytes", n, len(rest))
 			}
+
 			log, rest = append(log, out...), rest[n:]
 		}
+
 		if got := plain(t, log); !bytes.Equal(got, data) {
 			t.Fatalf("%q became %q", data, got)
 		}
@@ -92,11 +96,13 @@ func newRig(t *testing.T) *rig {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	g.r, g.w = open3(t, fifo, unix.O_RDONLY|unix.O_NONBLOCK), open3(t, fifo, unix.O_WRONLY)
 	log, err := Open(filepath.Join(g.dir, "logs", "0.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { log.Close() })
 	g.source = Source{Key: "c/out", Stream: "stdout", Log: log}
 	g.open(t)
@@ -120,6 +126,7 @@ func (g *rig) open(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { j.Close() })
 	g.j = j
 	problems := j.Recover(func(key string) (string, string, bool) {
@@ -147,18 +154,22 @@ func (g *rig) drain(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+
 	data, err := os.ReadFile(g.source.Log.path)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var out strings.Builder
 	for line := range strings.Lines(string(data)) {
 		_, rest, ok := strings.Cut(line, " stdout ")
 		if !ok {
 			t.Fatalf("malformed line %q", line)
 		}
+
 		out.WriteString(rest)
 	}
+
 	return out.String()
 }
 
@@ -168,14 +179,18 @@ func TestMoveEndsWithTheLastWriter(t *testing.T) {
 	if got := g.drain(t); got != "F a\nP b\n" {
 		t.Errorf("log %q", got)
 	}
+
 	unix.Close(g.w)
 	if err := g.j.Move(g.r, &g.source); !errors.Is(err, io.EOF) {
 		t.Errorf("got %v, want io.EOF", err)
 	}
-	g.w = open3(t, filepath.Join(g.dir, "fifo"), unix.O_WRONLY) // for the cleanup's close
+
+	// for the cleanup's close
+	g.w = open3(t, filepath.Join(g.dir, "fifo"), unix.O_WRONLY)
 }
 
-// TestRecover plays a kill at each phase: the journal holds what the killed process had stored, FIFO and log what it had done.
+// TestRecover plays a kill at each phase: the journal holds what the killed process had stored, FIFO and log
+// what it had done.
 func TestRecover(t *testing.T) {
 	const text = "one\ntwo\nthree\n"
 	for _, c := range []struct {
@@ -204,15 +219,18 @@ func TestRecover(t *testing.T) {
 				if _, err := s.write(&g.source, len(text)); err != nil {
 					t.Fatal(err)
 				}
+
 				atomic.StoreUint32(&s.phase, c.phase)
 				if err := g.source.Log.f.Truncate(s.start + int64(float64(s.length)*c.logged)); err != nil {
 					t.Fatal(err)
 				}
+
 				if c.consumed > 0 {
 					if n, err := unix.Read(g.r, s.landing[:c.consumed]); n != c.consumed {
 						t.Fatal(n, err)
 					}
 				}
+
 				g.write(t, "four\n")
 				path := g.source.Log.path
 				var before []byte
@@ -221,12 +239,14 @@ func TestRecover(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+
 				g.open(t)
 				if rotated {
 					if err := g.source.Log.Reopen(); err != nil {
 						t.Fatal(err)
 					}
 				}
+
 				got := g.drain(t)
 				if rotated {
 					before, _ = os.ReadFile(path + ".1")
@@ -235,8 +255,10 @@ func TestRecover(t *testing.T) {
 						_, rest, _ := strings.Cut(line, " stdout ")
 						old.WriteString(rest)
 					}
+
 					got = old.String() + got
 				}
+
 				if want := "F zero\nF one\nF two\nF three\nF four\n"; got != want {
 					t.Errorf("got %q\nwant %q", got, want)
 				}
@@ -251,6 +273,7 @@ func TestFullDiskDropsAndGoesOn(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
+
 	good := g.source.Log.f
 	g.source.Log.f = full
 	g.write(t, "lost\n")
@@ -259,6 +282,7 @@ func TestFullDiskDropsAndGoesOn(t *testing.T) {
 	if !ok || !drop.First || drop.Bytes != 5 || !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("got %v (%+v)", err, drop)
 	}
+
 	g.source.Log.f = good
 	full.Close()
 	g.write(t, "kept\n")
@@ -273,18 +297,25 @@ func BenchmarkMove(b *testing.B) {
 	if err := unix.Pipe2(p[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
 		b.Fatal(err)
 	}
+
 	log, err := Open(filepath.Join(dir, "log"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer log.Close()
+
 	j, err := OpenJournal(filepath.Join(dir, "journal"), 1)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer j.Close()
+
 	j.Recover(nil)
-	batch := bytes.Repeat([]byte("a line of output as programs write them, of eighty bytes less one for newline.\n"), 400)
+	batch := bytes.Repeat(
+		[]byte("a line of output as programs write them, of eighty bytes less one for newline.\n"),
+		400,
+	)
+
 	b.SetBytes(int64(len(batch)))
 	src := Source{Key: "k", Stream: "stdout", Log: log}
 	for b.Loop() {
@@ -294,6 +325,7 @@ func BenchmarkMove(b *testing.B) {
 		if err := j.Move(p[0], &src); err != nil {
 			b.Fatal(err)
 		}
+
 		log.f.Truncate(0)
 	}
 }

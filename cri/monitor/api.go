@@ -1,9 +1,10 @@
-// Package monitor is trivet-cri's side of trivet-monitor, the one parent of all containers of a node. Client starts the monitor
-// when it is not there, asks it to create containers and to exec in them, tells of exits, and holds a second copy of what
-// must outlive the monitor: every container's pidfd, output FIFOs and terminal. docs/monitor.md has the picture.
+// Package monitor is trivet-cri's side of trivet-monitor, the one parent of all containers of a node. Client
+// starts the monitor when it is not there, asks it to create containers and to exec in them, tells of exits,
+// and holds a second copy of what must outlive the monitor: every container's pidfd, output FIFOs and
+// terminal. docs/monitor.md has the picture.
 //
-// What needs no parenthood is done here, in the caller's process, and never passes through the monitor: start, signals, delete,
-// resource updates, terminal size, and the way of stdin to the container.
+// What needs no parenthood is done here, in the caller's process, and never passes through the monitor:
+// start, signals, delete, resource updates, terminal size, and the way of stdin to the container.
 package monitor
 
 import (
@@ -39,10 +40,11 @@ const UnknownCode = wire.UnknownCode
 
 // ExecConfig is a process to be started in a running container.
 type ExecConfig struct {
-	ID      string
-	Process specs.Process // whole: args, env, cwd, user, capabilities...; take the container's and replace args and terminal
-	// Ends of pipes for the process, not used when Process.Terminal is set; nil is /dev/null. They are made blocking; the caller
-	// closes its copies after Exec.
+	ID string
+	// whole: args, env, cwd, user, capabilities...; take the container's and replace args and terminal
+	Process specs.Process
+	// Ends of pipes for the process, not used when Process.Terminal is set; nil is /dev/null. They are made
+	// blocking; the caller closes its copies after Exec.
 	Stdin, Stdout, Stderr *os.File
 }
 

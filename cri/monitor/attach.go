@@ -21,20 +21,24 @@ type Streams struct {
 	Stdout, Stderr io.Writer
 }
 
-// Attach connects s with a container's streams, from now on, until the container ends, a writer of s fails, or ctx ends. If the monitor dies,
-// Attach attaches again to the next one; what the container wrote in between is in its log only.
+// Attach connects s with a container's streams, from now on, until the container ends, a writer of s fails,
+// or ctx ends. If the monitor dies, Attach attaches again to the next one; what the container wrote in
+// between is in its log only.
 func (c *Client) Attach(ctx context.Context, id string, s Streams) error {
 	h, err := c.lookup(id)
 	if err != nil {
 		return err
 	}
+
 	select {
 	case <-h.done:
 		return fmt.Errorf("attach to container %s: %w", id, ErrExited)
 	default:
 	}
+
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+
 	attached := func() {}
 	if s.Stdin != nil {
 		stdin, err := c.openStdin(h)
@@ -45,6 +49,7 @@ func (c *Client) Attach(ctx context.Context, id string, s Streams) error {
 		// Only once output is attached: what the container answers to the input must not be missed.
 		attached = sync.OnceFunc(func() { go c.feed(ctx, h, stdin, s.Stdin) })
 	}
+
 	for {
 		again, err := c.attachOnce(ctx, h, s, attached)
 		if !again || err != nil {
@@ -53,13 +58,19 @@ func (c *Client) Attach(ctx context.Context, id string, s Streams) error {
 	}
 }
 
-// attachOnce copies output until the container ends (again is false) or the monitor died (again is true). It calls attached when no more
-// output can be missed.
-func (c *Client) attachOnce(ctx context.Context, h *held, s Streams, attached func()) (again bool, err error) {
+// attachOnce copies output until the container ends (again is false) or the monitor died (again is true). It
+// calls attached when no more output can be missed.
+func (c *Client) attachOnce(
+	ctx context.Context,
+	h *held,
+	s Streams,
+	attached func(),
+) (again bool, err error) {
 	l, err := c.connected(ctx)
 	if err != nil {
 		return false, err
 	}
+
 	files, copies := wire.Files{}, []func() error{}
 	var readers []*os.File
 	defer func() {
@@ -67,20 +78,25 @@ func (c *Client) attachOnce(ctx context.Context, h *held, s Streams, attached fu
 			r.Close()
 		}
 	}()
+
 	for name, w := range map[string]io.Writer{wire.FdOut: s.Stdout, wire.FdErr: s.Stderr} {
 		if w == nil {
 			continue
 		}
+
 		read, write, err := os.Pipe()
 		if err != nil {
 			files.Close()
 			return false, fmt.Errorf("attach to container %s: %w", h.status.ID, err)
 		}
+
 		defer write.Close()
+
 		readers = append(readers, read)
 		files[name] = fdOf(write)
 		copies = append(copies, func() error { write.Close(); return drain(w, read) })
 	}
+
 	_, got, err := l.call(ctx, wire.Message{Op: wire.OpAttach, ID: h.status.ID}, files, nil)
 	got.Close()
 	switch {
@@ -91,6 +107,7 @@ func (c *Client) attachOnce(ctx context.Context, h *held, s Streams, attached fu
 	case err != nil:
 		return false, err
 	}
+
 	attached()
 	stop := context.AfterFunc(ctx, func() {
 		for _, r := range readers {
@@ -98,11 +115,13 @@ func (c *Client) attachOnce(ctx context.Context, h *held, s Streams, attached fu
 		}
 	})
 	defer stop()
+
 	var wg sync.WaitGroup
 	errs := make([]error, len(copies))
 	for i, f := range copies {
 		wg.Go(func() { errs[i] = f() })
 	}
+
 	if len(copies) == 0 {
 		select {
 		case <-h.done:
@@ -110,6 +129,7 @@ func (c *Client) attachOnce(ctx context.Context, h *held, s Streams, attached fu
 		case <-ctx.Done():
 		}
 	}
+
 	wg.Wait()
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
@@ -117,6 +137,7 @@ func (c *Client) attachOnce(ctx context.Context, h *held, s Streams, attached fu
 	if err := errors.Join(errs...); err != nil {
 		return false, err
 	}
+
 	return c.lives(h, l), nil
 }
 
@@ -128,7 +149,8 @@ func (c *Client) lives(h *held, l *link) bool {
 	case <-l.lost:
 		return true
 	case <-time.After(200 * time.Millisecond):
-		return false // the container has closed its output but runs on
+		// the container has closed its output but runs on
+		return false
 	}
 }
 
@@ -145,7 +167,9 @@ func drain(w io.Writer, r *os.File) error {
 func (c *Client) feed(ctx context.Context, h *held, stdin *os.File, from io.Reader) {
 	stop := context.AfterFunc(ctx, func() { stdin.Close() })
 	defer stop()
-	io.Copy(stdin, from) // ends with the client's input, or when the container reads no more
+
+	// ends with the client's input, or when the container reads no more
+	io.Copy(stdin, from)
 	stdin.Close()
 	if h.status.StdinOnce && !h.status.TTY {
 		if err := c.closeStdin(context.WithoutCancel(ctx), h); err != nil {
@@ -172,6 +196,7 @@ func (c *Client) openStdin(h *held) (*os.File, error) {
 	id := h.status.ID
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	switch {
 	case h.exited():
 		return nil, fmt.Errorf("attach to container %s: %w", id, ErrExited)
@@ -182,16 +207,20 @@ func (c *Client) openStdin(h *held) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("terminal of container %s: %w", id, err)
 		}
+
 		return os.NewFile(uintptr(fd), "terminal"), nil
+
 	case h.status.TTY:
 		return nil, fmt.Errorf("terminal of container %s is lost: monitor and server were dead at once", id)
 	case h.status.StdinOnce && h.stdin < 0:
 		return nil, fmt.Errorf("stdin of container %s is closed (stdinOnce)", id)
 	}
+
 	path := filepath.Join(wire.ContainerDir(c.cfg.StateDir, id), wire.StdinFIFO)
 	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("stdin of container %s: %w", id, err)
 	}
+
 	return os.NewFile(uintptr(fd), path), nil
 }

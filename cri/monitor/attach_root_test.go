@@ -25,12 +25,14 @@ func pipes(t *testing.T, pid int) (n int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, fd := range list {
 		to, err := os.Readlink(filepath.Join(dir, fd.Name()))
 		if err == nil && strings.HasPrefix(to, "pipe:") {
 			n++
 		}
 	}
+
 	return n
 }
 
@@ -71,11 +73,13 @@ func TestDetachFromQuietContainerFreesDescriptorsOfMonitor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		done()
 		monitortest.Eventually(t, func() error {
 			if now := pipes(t, pid); now > before {
 				return fmt.Errorf("the monitor has %d pipes open, %d before", now, before)
 			}
+
 			return nil
 		})
 	}
@@ -97,11 +101,14 @@ func TestMonitorRefusesAttachBeforeItLacksDescriptors(t *testing.T) {
 		if refused = err; err != nil {
 			break
 		}
+
 		t.Cleanup(done)
 	}
+
 	if refused == nil {
 		t.Fatal("no attach was refused")
 	}
+
 	for _, want := range []string{"container q", "descriptors"} {
 		if !strings.Contains(refused.Error(), want) {
 			t.Errorf("refusal %q does not name %s", refused, want)
@@ -136,15 +143,19 @@ func TestClientsOfOneContainerAreBounded(t *testing.T) {
 		if refused = err; err != nil {
 			break
 		}
+
 		t.Cleanup(done)
 	}
+
 	if refused == nil || !strings.Contains(refused.Error(), "64 clients") {
 		t.Errorf("attach ended with %v, want a refusal that names the limit", refused)
 	}
+
 	done, err := attach(t, c, pid, "other", before+2*64)
 	if err != nil {
 		t.Fatalf("another container's client is refused: %v", err)
 	}
+
 	done()
 }
 
@@ -158,9 +169,11 @@ func execTrue(t *testing.T, c *monitor.Client, id string) error {
 		return err
 	}
 	defer e.Close()
+
 	exit, err := e.Wait(t.Context())
 	if err == nil && exit.Code != 0 {
 		err = fmt.Errorf("exit %+v", exit)
 	}
+
 	return err
 }

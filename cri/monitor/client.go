@@ -12,8 +12,8 @@ import (
 	"github.com/trivet-node/trivet/internal/lockfile"
 )
 
-// Client is a connection to the monitor that repairs itself: when the monitor dies, Client starts it again, hands back what it holds,
-// and goes on. Its methods may be called from many goroutines.
+// Client is a connection to the monitor that repairs itself: when the monitor dies, Client starts it again,
+// hands back what it holds, and goes on. Its methods may be called from many goroutines.
 type Client struct {
 	cfg    Config
 	log    *slog.Logger
@@ -48,18 +48,28 @@ type answer struct {
 // errLost is the end of a connection before the answer came.
 var errLost = errors.New("the monitor died before it answered")
 
-// Connect connects to the monitor, starts it if nobody answers, and takes hold of all containers that it knows. It returns when the first
-// connection is up; after that the connection is kept until Close. Exits that happened before are already waiting in Exits.
+// Connect connects to the monitor, starts it if nobody answers, and takes hold of all containers that it
+// knows. It returns when the first connection is up; after that the connection is kept until Close. Exits
+// that happened before are already waiting in Exits.
 func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Client{cfg: cfg, log: cfg.Log, exits: newQueue(), cancel: cancel,
-		ended: make(chan struct{}), end: make(chan struct{}),
-		up: make(chan struct{}), held: map[string]*held{}}
 
-	// A monitor that was killed may seem to live for a moment, so that neither dialling nor starting one succeeds.
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	c := &Client{
+		cfg:    cfg,
+		log:    cfg.Log,
+		exits:  newQueue(),
+		cancel: cancel,
+		ended:  make(chan struct{}),
+		end:    make(chan struct{}),
+		up:     make(chan struct{}),
+		held:   map[string]*held{},
+	}
+
+	// A monitor that was killed may seem to live for a moment, so that neither dialling nor starting one
+	// succeeds.
 	var l *link
 	var err error
 	lockfile.Await(ctx, func() bool {
@@ -71,6 +81,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		c.exits.close()
 		return nil, err
 	}
+
 	go c.keep(life, l)
 	return c, nil
 }
@@ -95,6 +106,7 @@ func (c *Client) Exits() <-chan Exit { return c.exits.out }
 // keep serves one connection after the other until ctx ends.
 func (c *Client) keep(ctx context.Context, l *link) {
 	defer close(c.ended)
+
 	for {
 		stop := context.AfterFunc(ctx, func() { l.conn.Close() })
 		c.serve(l)
@@ -102,6 +114,7 @@ func (c *Client) keep(ctx context.Context, l *link) {
 		if ctx.Err() != nil || c.dismissed() {
 			return
 		}
+
 		c.log.Warn("monitor is gone; starting it again", "socket", c.cfg.Socket)
 		pause := 10 * time.Millisecond
 		for {
@@ -110,6 +123,7 @@ func (c *Client) keep(ctx context.Context, l *link) {
 				l = next
 				break
 			}
+
 			c.mu.Lock()
 			c.down = err
 			c.mu.Unlock()
@@ -119,6 +133,7 @@ func (c *Client) keep(ctx context.Context, l *link) {
 				return
 			case <-time.After(pause):
 			}
+
 			pause = min(2*pause, 2*time.Second)
 		}
 	}
@@ -130,17 +145,27 @@ func (c *Client) open(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
+
 	if err := c.handBack(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("hand containers back to the monitor: %w", err)
 	}
+
 	if err := c.greet(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("take hold of the monitor's containers: %w", err)
 	}
-	l := &link{conn: conn, pending: map[uint64]chan answer{}, execs: map[uint64]*Exec{}, lost: make(chan struct{})}
+
+	l := &link{
+		conn:    conn,
+		pending: map[uint64]chan answer{},
+		execs:   map[uint64]*Exec{},
+		lost:    make(chan struct{}),
+	}
+
 	c.mu.Lock()
 	c.link, c.down = l, nil
 	close(c.up)
@@ -152,15 +177,18 @@ func (c *Client) open(ctx context.Context) (*link, error) {
 func (c *Client) handBack(conn *wire.Conn) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	for id, h := range c.held {
 		if h.exited() {
 			continue
 		}
+
 		files := wire.Files{wire.FdPid: h.pidfd, wire.FdTTY: h.tty}
 		if err := conn.Send(wire.Message{Op: wire.OpAdopt, ID: id}, files); err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -169,12 +197,14 @@ func (c *Client) greet(conn *wire.Conn) error {
 	if err := conn.Send(wire.Message{Op: wire.OpHello}, nil); err != nil {
 		return err
 	}
+
 	known := map[string]bool{}
 	for {
 		m, files, err := conn.Receive()
 		if err != nil {
 			return err
 		}
+
 		switch m.Op {
 		case wire.OpContainer:
 			known[m.Status.ID] = true
@@ -185,24 +215,35 @@ func (c *Client) greet(conn *wire.Conn) error {
 			c.forgetUnknown(known)
 			return m.Fail.Err()
 		}
+
 		files.Close()
 	}
 }
 
-// forgetUnknown lets go of containers that the monitor does not know (any more): its state directory was removed.
+// forgetUnknown lets go of containers that the monitor does not know (any more): its state directory was
+// removed.
 func (c *Client) forgetUnknown(known map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	for id, h := range c.held {
 		if known[id] {
 			continue
 		}
+
 		if !h.exited() {
-			e := Exit{ID: id, Code: UnknownCode, Unknown: true, At: time.Now()}
+			e := Exit{
+				ID:      id,
+				Code:    UnknownCode,
+				Unknown: true,
+				At:      time.Now(),
+			}
+
 			h.status.Exit = &e
 			close(h.done)
 			c.exits.put(e)
 		}
+
 		h.release()
 		delete(c.held, id)
 	}
@@ -215,13 +256,19 @@ func (c *Client) serve(l *link) {
 		if err != nil {
 			break
 		}
+
 		switch m.Op {
 		case wire.OpReply:
-			if m.Status != nil { // a created container: hold it before its exit can be told
+			// a created container: hold it before its exit can be told
+			if m.Status != nil {
 				c.take(*m.Status, files)
 			}
+
 			l.reply(m, files)
-			continue // the caller owns the files
+
+			// the caller owns the files
+			continue
+
 		case wire.OpExit:
 			c.exited(*m.Exit)
 		case wire.OpExecExit:
@@ -229,8 +276,10 @@ func (c *Client) serve(l *link) {
 		case wire.OpDismissed:
 			close(c.end)
 		}
+
 		files.Close()
 	}
+
 	l.conn.Close()
 	c.mu.Lock()
 	c.link, c.up = nil, make(chan struct{})
@@ -244,7 +293,8 @@ func (l *link) reply(m wire.Message, files wire.Files) {
 	delete(l.pending, m.Seq)
 	l.mu.Unlock()
 	if ch == nil {
-		files.Close() // the caller has given up
+		// the caller has given up
+		files.Close()
 		return
 	}
 	ch <- answer{m, files}
@@ -259,6 +309,7 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 		if l != nil {
 			return l, nil
 		}
+
 		select {
 		case <-up:
 		case <-c.ended:
@@ -269,9 +320,14 @@ func (c *Client) connected(ctx context.Context) (*link, error) {
 	}
 }
 
-// call sends a request and waits for its answer. errLost when the monitor died in between: the request may have been carried out or not.
-// before, if not nil, runs with the number of the request before it is sent.
-func (l *link) call(ctx context.Context, m wire.Message, files wire.Files, before func(seq uint64)) (wire.Message, wire.Files, error) {
+// call sends a request and waits for its answer. errLost when the monitor died in between: the request may
+// have been carried out or not. before, if not nil, runs with the number of the request before it is sent.
+func (l *link) call(
+	ctx context.Context,
+	m wire.Message,
+	files wire.Files,
+	before func(seq uint64),
+) (wire.Message, wire.Files, error) {
 	ch := make(chan answer, 1)
 	l.mu.Lock()
 	l.seq++
@@ -281,15 +337,19 @@ func (l *link) call(ctx context.Context, m wire.Message, files wire.Files, befor
 	if before != nil {
 		before(m.Seq)
 	}
+
 	if err := l.conn.Send(m, files); err != nil {
 		l.drop(m.Seq, ch)
 		select {
 		case <-l.lost:
 			return wire.Message{}, nil, errLost
-		case <-time.After(time.Second): // a message that cannot be sent, e.g. too large; the connection is good
+
+		// a message that cannot be sent, e.g. too large; the connection is good
+		case <-time.After(time.Second):
 			return wire.Message{}, nil, fmt.Errorf("%s %s: %w", m.Op, m.ID, err)
 		}
 	}
+
 	select {
 	case a := <-ch:
 		return a.message, a.files, a.message.Fail.Err()

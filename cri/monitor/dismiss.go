@@ -39,6 +39,7 @@ func Dismiss(ctx context.Context, socket string) error {
 	if err := conn.Send(wire.Message{Op: wire.OpDismiss}, nil); err != nil {
 		return fmt.Errorf("ask trivet-monitor to end: %w", err)
 	}
+
 	m, files, err := conn.Receive()
 	files.Close()
 	if ctx.Err() != nil {
@@ -47,5 +48,6 @@ func Dismiss(ctx context.Context, socket string) error {
 	if err != nil {
 		return fmt.Errorf("ask trivet-monitor to end: %w", err)
 	}
+
 	return m.Fail.Err()
 }

@@ -33,21 +33,25 @@ type Exec struct {
 	close   sync.Once
 }
 
-// Exec starts a process in a running container. Once asked for, the start is waited for even if ctx ends; then the process is killed. Its parent is the monitor; its descriptors are the caller's.
+// Exec starts a process in a running container. Once asked for, the start is waited for even if ctx ends;
+// then the process is killed. Its parent is the monitor; its descriptors are the caller's.
 func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	h, err := c.lookup(cfg.ID)
 	if err != nil {
 		return nil, err
 	}
+
 	process, err := processFile(cfg)
 	if err != nil {
 		return nil, err
 	}
 	defer process.Close()
+
 	l, err := c.connected(ctx)
 	if err != nil {
 		return nil, err
 	}
+
 	request := wire.Exec{Runtime: h.status.Runtime}
 	var terminal *console.Socket
 	if cfg.Process.Terminal {
@@ -55,18 +59,32 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 			return nil, fmt.Errorf("exec in container %s: %w", cfg.ID, err)
 		}
 		defer terminal.Close()
+
 		request.ConsoleSocket = terminal.Path
 	}
-	files := wire.Files{wire.FdProcess: int(process.Fd()), wire.FdIn: fdOf(cfg.Stdin), wire.FdOut: fdOf(cfg.Stdout), wire.FdErr: fdOf(cfg.Stderr)}
+
+	files := wire.Files{
+		wire.FdProcess: int(process.Fd()),
+		wire.FdIn:      fdOf(cfg.Stdin),
+		wire.FdOut:     fdOf(cfg.Stdout),
+		wire.FdErr:     fdOf(cfg.Stderr),
+	}
+
 	for _, name := range []string{wire.FdIn, wire.FdOut, wire.FdErr} {
-		if fd := files[name]; fd >= 0 { // os.Pipe makes both ends non-blocking; a program expects its stdio to block
+		// os.Pipe makes both ends non-blocking; a program expects its stdio to block
+		if fd := files[name]; fd >= 0 {
 			if err := unix.SetNonblock(fd, false); err != nil {
 				return nil, fmt.Errorf("exec in container %s: stdio: %w", cfg.ID, err)
 			}
 		}
 	}
+
 	e, number := newExec(cfg.ID), uint64(0)
-	m, got, err := l.call(context.WithoutCancel(ctx), wire.Message{Op: wire.OpExec, ID: cfg.ID, Exec: &request}, files,
+	m, got, err := l.call(context.WithoutCancel(ctx), wire.Message{
+		Op:   wire.OpExec,
+		ID:   cfg.ID,
+		Exec: &request,
+	}, files,
 		func(seq uint64) { number = seq; l.mu.Lock(); l.execs[seq] = e; l.mu.Unlock() })
 	if err != nil {
 		l.mu.Lock()
@@ -75,17 +93,28 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 		got.Close()
 		return nil, err
 	}
+
 	e.Pid, e.pidfd = m.Pid, got.Take(wire.FdPid)
 	got.Close()
 	go e.watch(l)
 	if terminal != nil {
 		if e.Terminal, err = terminal.Receive(ctx); err != nil {
-			return nil, errors.Join(fmt.Errorf("terminal of exec in container %s: %w", cfg.ID, err), e.Kill(), e.Close())
+			return nil, errors.Join(
+				fmt.Errorf("terminal of exec in container %s: %w", cfg.ID, err),
+				e.Kill(),
+				e.Close(),
+			)
 		}
 	}
+
 	if ctx.Err() != nil {
-		return nil, errors.Join(fmt.Errorf("exec in container %s: %w", cfg.ID, context.Cause(ctx)), e.Kill(), e.Close())
+		return nil, errors.Join(
+			fmt.Errorf("exec in container %s: %w", cfg.ID, context.Cause(ctx)),
+			e.Kill(),
+			e.Close(),
+		)
 	}
+
 	return e, nil
 }
 
@@ -114,6 +143,7 @@ func (l *link) execExited(m wire.Message) {
 // watch finds out the exit status by the pidfd if the monitor dies before the process does.
 func (e *Exec) watch(l *link) {
 	defer close(e.watched)
+
 	select {
 	case <-e.done:
 		return
@@ -121,17 +151,21 @@ func (e *Exec) watch(l *link) {
 		return
 	case <-l.lost:
 	}
+
 	select {
-	case <-e.done: // both at once
+	// both at once
+	case <-e.done:
 		return
 	default:
 	}
+
 	e.exit = Exit{ID: e.id, Code: UnknownCode, Unknown: true}
 	if e.pidfd >= 0 && pidfd.Wait(e.pidfd, e.closing) == nil {
 		if status, err := pidfd.Status(e.pidfd, e.Pid); err == nil {
 			e.exit = wire.ExitOf(e.id, status)
 		}
 	}
+
 	e.exit.At = time.Now()
 	close(e.done)
 }
@@ -161,34 +195,43 @@ func (e *Exec) Close() error {
 		if e.Terminal != nil {
 			e.Terminal.Close()
 		}
+
 		close(e.closing)
-		<-e.watched // which may be using the pidfd
+
+		// which may be using the pidfd
+		<-e.watched
 		if e.pidfd >= 0 {
 			unix.Close(e.pidfd)
 			e.pidfd = -1
 		}
 	})
+
 	return nil
 }
 
-// Kill ends the process and all of its descendants. It stops each one before it looks for its children, so none can fork away.
+// Kill ends the process and all of its descendants. It stops each one before it looks for its children, so
+// none can fork away.
 func (e *Exec) Kill() error {
 	select {
 	case <-e.done:
 		return nil
 	default:
 	}
+
 	if e.pidfd < 0 || pidfd.Ended(e.pidfd) {
 		return nil
 	}
+
 	var tree []int
 	collect(e.Pid, &tree)
 	for _, pid := range tree[1:] {
 		unix.Kill(pid, unix.SIGKILL)
 	}
+
 	if err := unix.PidfdSendSignal(e.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill exec in container %s: %w", e.id, err)
 	}
+
 	return nil
 }
 
@@ -202,6 +245,7 @@ func collect(pid int, tree *[]int) {
 		if err != nil {
 			continue
 		}
+
 		for field := range strings.FieldsSeq(string(data)) {
 			if child, err := strconv.Atoi(field); err == nil {
 				collect(child, tree)
@@ -216,15 +260,20 @@ func processFile(cfg ExecConfig) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode process for container %s: %w", cfg.ID, err)
 	}
+
 	fd, err := unix.MemfdCreate("process.json", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("memory file for a process: %w", err)
 	}
+
 	f := os.NewFile(uintptr(fd), "process.json")
-	if _, err := f.WriteAt(data, 0); err != nil { // leaves the offset at the start, for the reader
+
+	// leaves the offset at the start, for the reader
+	if _, err := f.WriteAt(data, 0); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("write process for container %s: %w", cfg.ID, err)
 	}
+
 	return f, nil
 }
 
@@ -235,7 +284,8 @@ func fdOf(f *os.File) int {
 	raw, err := f.SyscallConn()
 	fd := -1
 	if err == nil {
-		raw.Control(func(n uintptr) { fd = int(n) }) // unlike Fd, this leaves the file non-blocking
+		// unlike Fd, this leaves the file non-blocking
+		raw.Control(func(n uintptr) { fd = int(n) })
 	}
 	return fd
 }

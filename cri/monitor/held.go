@@ -8,8 +8,9 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
 
-// held is what the client knows and holds of one container: a second set of the descriptors without which the death of the monitor
-// would cost unread output (a FIFO's bytes vanish with its last holder), the exit status, the terminal or an open stdin.
+// held is what the client knows and holds of one container: a second set of the descriptors without which the
+// death of the monitor would cost unread output (a FIFO's bytes vanish with its last holder), the exit
+// status, the terminal or an open stdin.
 type held struct {
 	status Status
 	pidfd  int
@@ -40,27 +41,47 @@ func (c *Client) take(status Status, files wire.Files) {
 	h := c.held[status.ID]
 	switch {
 	case h == nil:
-		h = &held{pidfd: -1, tty: -1, stdin: -1, out: -1, err: -1, status: status, done: make(chan struct{})}
+		h = &held{
+			pidfd:  -1,
+			tty:    -1,
+			stdin:  -1,
+			out:    -1,
+			err:    -1,
+			status: status,
+			done:   make(chan struct{}),
+		}
+
 		c.held[status.ID] = h
+
 	case h.exited():
 		c.mu.Unlock()
 		return
 	}
-	for name, fd := range map[string]*int{wire.FdPid: &h.pidfd, wire.FdTTY: &h.tty, wire.FdIn: &h.stdin, wire.FdOut: &h.out, wire.FdErr: &h.err} {
+
+	for name, fd := range map[string]*int{
+		wire.FdPid: &h.pidfd,
+		wire.FdTTY: &h.tty,
+		wire.FdIn:  &h.stdin,
+		wire.FdOut: &h.out,
+		wire.FdErr: &h.err,
+	} {
 		if n := files.Take(name); n >= 0 {
 			if *fd >= 0 {
 				unix.Close(*fd)
 			}
+
 			*fd = n
 		}
 	}
+
 	c.mu.Unlock()
 	if exit != nil {
 		c.exited(*exit)
 	}
 }
 
-// exited notes an exit and tells it, the first time. The output is in the log by then, so the descriptors can go.
+// exited notes an exit and tells it, the first time. The output is in the log by then, so the descriptors can
+// go.
 func (c *Client) exited(e Exit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,7 +116,12 @@ type queue struct {
 }
 
 func newQueue() *queue {
-	q := &queue{out: make(chan Exit), wake: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
+	q := &queue{
+		out:    make(chan Exit),
+		wake:   make(chan struct{}, 1),
+		closed: make(chan struct{}),
+		ended:  make(chan struct{}),
+	}
 	go q.run()
 	return q
 }
@@ -113,6 +139,7 @@ func (q *queue) put(e Exit) {
 func (q *queue) run() {
 	defer close(q.ended)
 	defer close(q.out)
+
 	for {
 		q.mu.Lock()
 		items := q.items
@@ -125,6 +152,7 @@ func (q *queue) run() {
 				return
 			}
 		}
+
 		select {
 		case <-q.wake:
 		case <-q.closed:

@@ -61,7 +61,8 @@ func start(t *testing.T, c *monitor.Client, want monitor.Container) {
 	}
 }
 
-// checkCode checks the exit of a container whose monitor was killed: a kernel that keeps no status of what was reaped leaves it unknown at times.
+// checkCode checks the exit of a container whose monitor was killed: a kernel that keeps no status of what
+// was reaped leaves it unknown at times.
 func checkCode(t *testing.T, exit monitor.Exit, want int) {
 	t.Helper()
 	if exit.Unknown && !monitortest.KernelKeepsExits(t) {
@@ -91,7 +92,8 @@ func runtimes(t *testing.T, f func(t *testing.T, runtime string)) {
 
 // count prints numbered lines and exits with code.
 func count(prefix string, lines, code int) []string {
-	return sh(fmt.Sprintf("awk 'BEGIN { for (i = 1; i <= %d; i++) print \"%s\", i }'; exit %d", lines, prefix, code))
+	return sh(fmt.Sprintf("awk 'BEGIN { for (i = 1; i <= %d; i++) print \"%s\", i }'; exit %d",
+		lines, prefix, code))
 }
 
 func sh(script string) []string { return []string{"/bin/sh", "-c", script} }
@@ -111,6 +113,7 @@ func TestExitCodesSignalsAndLogs(t *testing.T) {
 		if got := monitortest.LogText(t, a.LogPath, "stderr"); got != "err\n" {
 			t.Errorf("stderr %q", got)
 		}
+
 		b := e.Container(t, "b", rt, sh("trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done"), nil)
 		run(t, c, b)
 		k := e.Container(t, "k", rt, []string{"/bin/sleep", "1000"}, nil)
@@ -119,6 +122,7 @@ func TestExitCodesSignalsAndLogs(t *testing.T) {
 			if data, err := os.ReadFile(b.LogPath); err != nil || len(data) == 0 {
 				return fmt.Errorf("no output yet: %v", err)
 			}
+
 			return nil
 		})
 		if err := c.Kill("b", unix.SIGTERM); err != nil {
@@ -133,10 +137,12 @@ func TestExitCodesSignalsAndLogs(t *testing.T) {
 		if exit := wait(t, c, "k"); exit.Code != 137 || exit.Signal != unix.SIGKILL {
 			t.Errorf("exit %+v, want SIGKILL", exit)
 		}
+
 		told := map[string]int{}
 		for range 3 {
 			told[(<-c.Exits()).ID]++
 		}
+
 		if len(told) != 3 {
 			t.Errorf("exits told: %v", told)
 		}
@@ -148,7 +154,9 @@ func TestFailedCreateIsClearAndLeavesNothing(t *testing.T) {
 		e, c := setup(t)
 		bad := e.Container(t, "bad", e.Runtime(t, name), []string{"/bin/absent"}, nil)
 		_, err := c.Create(t.Context(), bad)
-		if err == nil { // crun looks for the program at start only
+
+		// crun looks for the program at start only
+		if err == nil {
 			err = c.Start(t.Context(), "bad")
 		}
 		if err == nil || !strings.Contains(err.Error(), "absent") {
@@ -169,9 +177,13 @@ func TestFailedCreateIsClearAndLeavesNothing(t *testing.T) {
 func TestOOMIsTold(t *testing.T) {
 	e, c := setup(t)
 	limit := int64(16 << 20)
-	want := e.Container(t, "oom", e.Runtime(t, "runc"), sh("x=a; while :; do x=$x$x; done"), func(s *specs.Spec, _ *monitor.Container) {
+	want := e.Container(t, "oom", e.Runtime(
+		t,
+		"runc",
+	), sh("x=a; while :; do x=$x$x; done"), func(s *specs.Spec, _ *monitor.Container) {
 		s.Linux.Resources = &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &limit}}
 	})
+
 	run(t, c, want)
 	if exit := wait(t, c, "oom"); !exit.OOM {
 		t.Errorf("exit %+v, want OOM", exit)
@@ -180,8 +192,17 @@ func TestOOMIsTold(t *testing.T) {
 
 func TestLargeOutputIsWholeAndRotationLosesNothing(t *testing.T) {
 	e, c := setup(t)
-	const lines = 2_000_000 // about 100 MB
-	want := e.Container(t, "big", e.Runtime(t, "crun"), count("this is one line of a large output, number", lines, 0), nil)
+
+	// about 100 MB
+	const lines = 2_000_000
+	want := e.Container(
+		t,
+		"big",
+		e.Runtime(t, "crun"),
+		count("this is one line of a large output, number", lines, 0),
+		nil,
+	)
+
 	run(t, c, want)
 	for range 3 {
 		old := want.LogPath + "." + fmt.Sprint(time.Now().UnixNano())
@@ -192,12 +213,14 @@ func TestLargeOutputIsWholeAndRotationLosesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	wait(t, c, "big")
 	var all strings.Builder
 	files, _ := filepath.Glob(want.LogPath + ".*")
 	for _, f := range append(files, want.LogPath) {
 		all.WriteString(monitortest.LogText(t, f, "stdout"))
 	}
+
 	checkNumbered(t, all.String(), "this is one line of a large output, number ", lines)
 }
 
@@ -225,6 +248,7 @@ func TestKilledMonitorLosesAndDoublesNothing(t *testing.T) {
 		kills := 0
 		ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 		defer cancel()
+
 		for {
 			monitortest.KillMonitor(t, e.Config.Socket)
 			kills++
@@ -235,6 +259,7 @@ func TestKilledMonitorLosesAndDoublesNothing(t *testing.T) {
 				break
 			}
 		}
+
 		t.Logf("%d kills", kills)
 		checkCode(t, wait(t, c, "w"), 3)
 		checkNumbered(t, monitortest.LogText(t, want.LogPath, "stdout"), "line ", lines)
@@ -255,18 +280,23 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 			if data, err := os.ReadFile(want.LogPath); err != nil || len(data) == 0 {
 				return fmt.Errorf("no output yet: %v", err)
 			}
+
 			return nil
 		})
 	}
+
 	for _, s := range c.List() {
 		pids[s.ID] = s.Pid
 	}
+
 	monitorDead(t, e, func() {
 		if err := c.Kill("monitor-dead", unix.SIGTERM); err != nil {
 			t.Error(err)
 		}
+
 		waitGone(t, pids["monitor-dead"])
 	})
+
 	checkCode(t, wait(t, c, "monitor-dead"), 20)
 	c.Close()
 	unix.Kill(pids["server-dead"], unix.SIGTERM)
@@ -275,6 +305,7 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 	if exit := wait(t, c, "server-dead"); exit.Code != 21 || exit.Unknown {
 		t.Errorf("exit while the server was dead: %+v, want 21", exit)
 	}
+
 	c.Close()
 	monitortest.KillMonitor(t, e.Config.Socket)
 	unix.Kill(pids["both-dead"], unix.SIGTERM)
@@ -286,13 +317,16 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 	if err := c.Kill("lives", unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
+
 	checkCode(t, wait(t, c, "lives"), 23)
 	for _, id := range []string{"monitor-dead", "server-dead", "lives"} {
 		if got := monitortest.LogText(t, filepath.Join(e.Dir, "logs", id+".log"), "stdout"); got != "up\nbye\n" {
 			t.Errorf("%s: log %q", id, got)
 		}
 	}
-	for id := range pids { // the first client is closed: its cleanups find nothing
+
+	// the first client is closed: its cleanups find nothing
+	for id := range pids {
 		if err := c.Delete(t.Context(), id); err != nil {
 			t.Error(err)
 		}
@@ -307,16 +341,21 @@ func monitorDead(t *testing.T, e *monitortest.Env, f func()) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
+
 	done := make(chan error)
-	go func() { done <- unix.Flock(fd, unix.LOCK_EX) }() // gets the lock the moment that the monitor dies
+
+	// gets the lock the moment that the monitor dies
+	go func() { done <- unix.Flock(fd, unix.LOCK_EX) }()
 	monitortest.KillMonitor(t, e.Config.Socket)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
+
 	f()
 }
 
-// waitGone waits until a process that is not our child has ended; it may be a zombie unless that counts as alive.
+// waitGone waits until a process that is not our child has ended; it may be a zombie unless that counts as
+// alive.
 func waitGone(t *testing.T, pid int, alive ...string) {
 	t.Helper()
 	monitortest.Eventually(t, func() error {
@@ -331,7 +370,14 @@ func waitGone(t *testing.T, pid int, alive ...string) {
 func TestUpgradeKeepsChildrenAndTerminals(t *testing.T) {
 	e, c := setup(t)
 	rt := e.Runtime(t, "crun")
-	want := e.Container(t, "u", rt, sh("echo up; read x; echo got $x; exit 9"), func(_ *specs.Spec, c *monitor.Container) { c.TTY, c.Stdin = true, true })
+	want := e.Container(
+		t,
+		"u",
+		rt,
+		sh("echo up; read x; echo got $x; exit 9"),
+		func(_ *specs.Spec, c *monitor.Container) { c.TTY, c.Stdin = true, true },
+	)
+
 	run(t, c, want)
 	pid := monitortest.Pid(e.Config.Socket)
 	for range 3 {
@@ -339,16 +385,19 @@ func TestUpgradeKeepsChildrenAndTerminals(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	monitortest.Eventually(t, func() error {
 		log, _ := os.ReadFile(e.Config.LogFile)
 		if strings.Count(string(log), "monitor is ready") < 2 {
 			return fmt.Errorf("not executed anew")
 		}
+
 		return nil
 	})
 	if now := monitortest.Pid(e.Config.Socket); now != pid {
 		t.Errorf("monitor %d is another process than %d", now, pid)
 	}
+
 	in, out := io.Pipe()
 	go func() { fmt.Fprintln(out, "hello") }()
 	var got lockedBuffer

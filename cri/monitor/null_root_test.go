@@ -21,6 +21,7 @@ func TestNoProcessOfAContainerHoldsTheHostsNullDevice(t *testing.T) {
 	if err := unix.Stat(os.DevNull, &host); err != nil {
 		t.Fatal(err)
 	}
+
 	const tell = "stat -L -c '%d %t:%T %a' /proc/self/fd/0; echo >&0 && cat && readlink /proc/self/fd/0"
 	const want = "1:3 666\n/dev/null\n"
 	runtimes(t, func(t *testing.T, name string) {
@@ -34,6 +35,7 @@ func TestNoProcessOfAContainerHoldsTheHostsNullDevice(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer read.Close()
+
 			ex, err := c.Exec(t.Context(), monitor.ExecConfig{
 				ID:     "null",
 				Stdout: write,
@@ -44,6 +46,7 @@ func TestNoProcessOfAContainerHoldsTheHostsNullDevice(t *testing.T) {
 					Env:  []string{"PATH=/bin"},
 				},
 			})
+
 			write.Close()
 			if err != nil {
 				t.Fatal(err)
@@ -54,6 +57,7 @@ func TestNoProcessOfAContainerHoldsTheHostsNullDevice(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+
 			device, rest, _ := strings.Cut(string(text), " ")
 			if device == fmt.Sprint(host.Dev) || rest != want {
 				t.Errorf("exec of user %d has %q, want a device that is not in file system %d, and %q",
@@ -65,6 +69,7 @@ func TestNoProcessOfAContainerHoldsTheHostsNullDevice(t *testing.T) {
 				if device, _, whole := strings.Cut(got, " 1:3 "); !whole || device == fmt.Sprint(host.Dev) {
 					return fmt.Errorf("container of user %d has %q", uid, got)
 				}
+
 				return nil
 			})
 		}

@@ -20,34 +20,54 @@ import (
 	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
-// The monitor may be protected from the OOM killer; nothing that runs in a container may inherit that. A test without privileges can only raise
-// the value, so here the container's is higher than the monitor's.
+// The monitor may be protected from the OOM killer; nothing that runs in a container may inherit that. A test
+// without privileges can only raise the value, so here the container's is higher than the monitor's.
 func TestExecHasTheOOMScoreOfItsContainer(t *testing.T) {
 	runtimes(t, func(t *testing.T, name string) {
 		e, c := setup(t)
-		want := e.Container(t, "score", e.Runtime(t, name), sh("cat /proc/self/oom_score_adj; exec sleep 1000"), func(s *specs.Spec, c *monitor.Container) {
+		want := e.Container(t, "score", e.Runtime(
+			t,
+			name,
+		), sh("cat /proc/self/oom_score_adj; exec sleep 1000"), func(s *specs.Spec, c *monitor.Container) {
 			adj := 500
 			s.Process.OOMScoreAdj, c.OOMScoreAdj = &adj, adj
 		})
+
 		run(t, c, want)
 		read, write, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer read.Close()
-		ex, err := c.Exec(t.Context(), monitor.ExecConfig{ID: "score", Stdout: write, Process: specs.Process{Args: sh("cat /proc/self/oom_score_adj"), Cwd: "/", Env: []string{"PATH=/bin"}}})
+
+		ex, err := c.Exec(
+			t.Context(),
+			monitor.ExecConfig{
+				ID:     "score",
+				Stdout: write,
+				Process: specs.Process{
+					Args: sh("cat /proc/self/oom_score_adj"),
+					Cwd:  "/",
+					Env:  []string{"PATH=/bin"},
+				},
+			},
+		)
+
 		write.Close()
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer ex.Close()
+
 		if got, err := io.ReadAll(read); err != nil || string(got) != "500\n" {
 			t.Errorf("exec: %q, %v", got, err)
 		}
+
 		monitortest.Eventually(t, func() error {
 			if got := monitortest.LogText(t, want.LogPath, "stdout"); got != "500\n" {
 				return fmt.Errorf("container: %q", got)
 			}
+
 			return nil
 		})
 	})
@@ -58,11 +78,17 @@ func TestContainerInAnotherPIDNamespaceEndsWhole(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	runtimes(t, func(t *testing.T, name string) {
 		e, c := setup(t)
-		want := e.Container(t, "rest", e.Runtime(t, name), sh("sleep 1000 & sleep 1000 & echo up; exit 4"), func(s *specs.Spec, c *monitor.Container) {
-			s.Linux.Namespaces, c.SharedPID = s.Linux.Namespaces[1:], true // all but that of processes
+		want := e.Container(t, "rest", e.Runtime(
+			t,
+			name,
+		), sh("sleep 1000 & sleep 1000 & echo up; exit 4"), func(s *specs.Spec, c *monitor.Container) {
+			// all but that of processes
+			s.Linux.Namespaces, c.SharedPID = s.Linux.Namespaces[1:], true
 		})
+
 		run(t, c, want)
 		if exit := wait(t, c, "rest"); exit.Code != 4 {
 			t.Errorf("exit %+v, want 4", exit)
@@ -76,27 +102,41 @@ func TestContainerInAnotherPIDNamespaceEndsWhole(t *testing.T) {
 	})
 }
 
-// The monitor is stopped while containers end, so that it finds exits and the upgrade at once: whichever it takes first, no exit is lost, even
-// if nobody holds a pidfd from which a new kernel could still tell.
+// The monitor is stopped while containers end, so that it finds exits and the upgrade at once: whichever it
+// takes first, no exit is lost, even if nobody holds a pidfd from which a new kernel could still tell.
 func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 	e, c := setup(t)
 	rt := e.Runtime(t, "crun")
 	const n = 12
 	for i := range n {
-		start(t, c, e.Container(t, fmt.Sprint("u", i), rt, sh(fmt.Sprintf("trap 'exit %d' TERM; echo up; while :; do sleep 0.02; done", 30+i)), nil))
+		start(
+			t,
+			c,
+			e.Container(
+				t,
+				fmt.Sprint("u", i),
+				rt,
+				sh(fmt.Sprintf("trap 'exit %d' TERM; echo up; while :; do sleep 0.02; done", 30+i)),
+				nil,
+			),
+		)
 	}
+
 	for i := range n {
 		monitortest.Eventually(t, func() error {
 			if data, err := os.ReadFile(filepath.Join(e.Dir, "logs", fmt.Sprint("u", i, ".log"))); err != nil || len(data) == 0 {
 				return fmt.Errorf("no output yet: %v", err)
 			}
+
 			return nil
 		})
 	}
+
 	pids := map[string]int{}
 	for _, s := range c.List() {
 		pids[s.ID] = s.Pid
 	}
+
 	c.Close()
 	mon := monitortest.Pid(e.Config.Socket)
 	for i := range n {
@@ -104,6 +144,7 @@ func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 			unix.Kill(mon, unix.SIGSTOP)
 			unix.Kill(mon, unix.SIGUSR2)
 		}
+
 		pid := pids[fmt.Sprint("u", i)]
 		unix.Kill(pid, unix.SIGTERM)
 		waitGone(t, pid)
@@ -114,10 +155,12 @@ func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 				if strings.Count(string(log), "monitor is ready") < 2+i/4 {
 					return errors.New("not executed anew")
 				}
+
 				return nil
 			})
 		}
 	}
+
 	c = connect(t, e)
 	for i := range n {
 		id := fmt.Sprint("u", i)
@@ -128,6 +171,7 @@ func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 			t.Error(err)
 		}
 	}
+
 	if now := monitortest.Pid(e.Config.Socket); now != mon {
 		t.Errorf("monitor %d is another process than %d", now, mon)
 	}
@@ -137,14 +181,18 @@ func TestForgetThatFailsIsRepeated(t *testing.T) {
 	e, c := setup(t)
 	start(t, c, e.Container(t, "f", e.Runtime(t, "crun"), []string{"/bin/sleep", "1000"}, nil))
 	mon, dir := monitortest.Pid(e.Config.Socket), filepath.Join(e.Config.StateDir, "containers/f")
-	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o700); err != nil { // which os.Remove does not remove
+
+	// which os.Remove does not remove
+	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+
 	for range 2 {
 		if err := c.Delete(t.Context(), "f"); err == nil {
 			t.Error("deleted, though its directory cannot be removed")
 		}
 	}
+
 	if err := os.RemoveAll(filepath.Join(dir, "a")); err != nil {
 		t.Fatal(err)
 	}
@@ -166,21 +214,27 @@ func TestStartThatIsUnderWayIsWaitedFor(t *testing.T) {
 	if _, err := c.Create(t.Context(), want); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { c.Delete(context.WithoutCancel(t.Context()), "s") })
 	if started, err := c.Started(t.Context(), "s"); started || err != nil {
 		t.Errorf("before the start: %t, %v", started, err)
 	}
-	log, err := runc.NewLog("start", "s") // by which such a process is found
+
+	// by which such a process is found
+	log, err := runc.NewLog("start", "s")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("/bin/sh", "-c", fmt.Sprintf("read x; exec %s --root %s start s", rt.Program, rt.Root))
+
+	cmd := exec.Command("/bin/sh",
+		"-c", fmt.Sprintf("read x; exec %s --root %s start s", rt.Program, rt.Root))
 	cmd.ExtraFiles = []*os.File{log}
 	in, err := cmd.StdinPipe()
 	if err := errors.Join(err, cmd.Start()); err != nil {
 		t.Fatal(err)
 	}
+
 	go func() { fmt.Fprintln(in); cmd.Wait() }()
 	if started, err := c.Started(t.Context(), "s"); !started || err != nil {
 		t.Errorf("after it: %t, %v", started, err)

@@ -23,17 +23,27 @@ func TestBothKilledLosesAndDoublesNothing(t *testing.T) {
 	want := e.Container(t, "w", e.Runtime(t, "crun"), sh(countAndWait(lines)), nil)
 	start(t, c, want)
 	kills := 0
-	done := func() bool { return strings.Contains(tail(t, want.LogPath), " stdout F line "+fmt.Sprint(lines)+"\n") }
+	done := func() bool {
+		return strings.Contains(
+			tail(t, want.LogPath),
+			" stdout F line "+fmt.Sprint(lines)+"\n",
+		)
+	}
+
 	for deadline := time.Now().Add(60 * time.Second); !done() && time.Now().Before(deadline); kills++ {
 		c.Close()
 		monitortest.KillMonitor(t, e.Config.Socket)
 		c = connect(t, e)
-		time.Sleep(time.Duration(kills%7) * 5 * time.Millisecond) // how long a life lasts
+
+		// how long a life lasts
+		time.Sleep(time.Duration(kills%7) * 5 * time.Millisecond)
 	}
+
 	t.Logf("%d kills", kills)
 	if err := c.Kill("w", unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
+
 	checkCode(t, wait(t, c, "w"), 3)
 	checkNumbered(t, monitortest.LogText(t, want.LogPath, "stdout"), "line ", lines)
 	if err := c.Delete(t.Context(), "w"); err != nil {
@@ -43,7 +53,8 @@ func TestBothKilledLosesAndDoublesNothing(t *testing.T) {
 
 // countAndWait prints numbered lines, then waits for SIGTERM and exits with 3.
 func countAndWait(lines int) string {
-	return fmt.Sprintf("trap 'exit 3' TERM; awk 'BEGIN { for (i = 1; i <= %d; i++) print \"line\", i }'; while :; do sleep 0.02; done", lines)
+	return fmt.Sprintf("trap 'exit 3' TERM; awk 'BEGIN { for (i = 1; i <= %d; i++) print \"line\", i }'; "+
+		"while :; do sleep 0.02; done", lines)
 }
 
 // tail is the end of a file.
@@ -59,7 +70,14 @@ func tail(t *testing.T, path string) string {
 func TestTerminalOutlivesTheMonitor(t *testing.T) {
 	runtimes(t, func(t *testing.T, name string) {
 		e, c := setup(t)
-		want := e.Container(t, "t", e.Runtime(t, name), sh("i=0; while read x; do i=$((i+1)); echo $i got $x; done"), func(_ *specs.Spec, c *monitor.Container) { c.TTY, c.Stdin = true, true })
+		want := e.Container(
+			t,
+			"t",
+			e.Runtime(t, name),
+			sh("i=0; while read x; do i=$((i+1)); echo $i got $x; done"),
+			func(_ *specs.Spec, c *monitor.Container) { c.TTY, c.Stdin = true, true },
+		)
+
 		run(t, c, want)
 		for i := 1; i <= 5; i++ {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -68,16 +86,23 @@ func TestTerminalOutlivesTheMonitor(t *testing.T) {
 			go func() {
 				done <- c.Attach(ctx, "t", monitor.Streams{Stdin: strings.NewReader("hello\n"), Stdout: &got})
 			}()
+
 			monitortest.Eventually(t, func() error {
-				if text := monitortest.LogText(t, want.LogPath, "stdout"); !strings.Contains(text, fmt.Sprintf("%d got hello", i)) {
+				if text := monitortest.LogText(t, want.LogPath, "stdout"); !strings.Contains(
+					text,
+					fmt.Sprintf("%d got hello", i),
+				) {
 					return fmt.Errorf("round %d: log %q", i, text)
 				}
+
 				return nil
 			})
+
 			cancel()
 			<-done
 			monitortest.KillMonitor(t, e.Config.Socket)
 		}
+
 		if err := c.Resize("t", 100, 30); err != nil {
 			t.Error(err)
 		}
@@ -94,25 +119,34 @@ func TestHundredContainersAndAnExecStorm(t *testing.T) {
 		if _, err := c.Create(t.Context(), e.Container(t, id, rt, []string{"/bin/sleep", "1000"}, nil)); err != nil {
 			return err
 		}
+
 		return c.Start(t.Context(), id)
 	})
+
 	t.Logf("%d containers in %s", n, time.Since(began))
 	pid := monitortest.Pid(e.Config.Socket)
 	t.Logf("monitor with %d containers: %s", n, memory(pid))
 	began = time.Now()
 	parallel(t, 3*n, 8, func(i int) error {
 		ex, err := c.Exec(t.Context(), monitor.ExecConfig{ID: fmt.Sprintf("c%d", i%n),
-			Process: specs.Process{Args: sh(fmt.Sprintf("exit %d", i%200)), Cwd: "/", Env: []string{"PATH=/bin"}}})
+			Process: specs.Process{
+				Args: sh(fmt.Sprintf("exit %d", i%200)),
+				Cwd:  "/",
+				Env:  []string{"PATH=/bin"},
+			}})
 		if err != nil {
 			return err
 		}
 		defer ex.Close()
+
 		exit, err := ex.Wait(t.Context())
 		if err != nil || exit.Code != i%200 {
 			return fmt.Errorf("exec %d: %+v, %w", i, exit, err)
 		}
+
 		return nil
 	})
+
 	t.Logf("%d execs in %s; monitor: %s", 3*n, time.Since(began), memory(pid))
 	monitortest.KillMonitor(t, e.Config.Socket)
 	began = time.Now()
@@ -121,13 +155,16 @@ func TestHundredContainersAndAnExecStorm(t *testing.T) {
 		if err := c.Kill(id, unix.SIGKILL); err != nil {
 			return err
 		}
+
 		exit, err := c.Wait(t.Context(), id)
 		if err != nil {
 			return fmt.Errorf("%s: %w", id, err)
 		}
+
 		checkCode(t, exit, 137)
 		return c.Delete(t.Context(), id)
 	})
+
 	t.Logf("%d containers killed and deleted in %s", n, time.Since(began))
 	if left, _ := os.ReadDir(e.Config.StateDir + "/containers"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
@@ -151,9 +188,11 @@ func parallel(t *testing.T, n, workers int, f func(i int) error) {
 			}
 		})
 	}
+
 	for i := range n {
 		work <- i
 	}
+
 	close(work)
 	wg.Wait()
 	if t.Failed() {

@@ -1,5 +1,6 @@
-// Package network joins pod sandboxes to the network through CNI plugins (CNI 1.1), run by libcni as any runtime runs them. What an ADD gave is
-// kept in libcni's cache (/var/lib/cni), from which a DEL works though the conflist has changed or is gone.
+// Package network joins pod sandboxes to the network through CNI plugins (CNI 1.1), run by libcni as any
+// runtime runs them. What an ADD gave is kept in libcni's cache (/var/lib/cni), from which a DEL works though
+// the conflist has changed or is gone.
 package network
 
 import (
@@ -48,7 +49,11 @@ var ErrNotReady = errors.New("network is not ready")
 
 // New makes a Network; Run watches the configuration, Reload reads it once.
 func New(cfg Config) *Network {
-	return &Network{cfg: cfg, cni: libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, nil), ready: ErrNotReady}
+	return &Network{
+		cfg:   cfg,
+		cni:   libcni.NewCNIConfigWithCacheDir(cfg.BinDirs, cfg.CacheDir, nil),
+		ready: ErrNotReady,
+	}
 }
 
 // Run watches the configuration directory until ctx ends.
@@ -56,14 +61,17 @@ func (n *Network) Run(ctx context.Context) error {
 	if err := os.MkdirAll(n.cfg.ConfDir, 0o755); err != nil {
 		return fmt.Errorf("cni configuration directory: %w", err)
 	}
+
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", n.cfg.ConfDir, err)
 	}
 	defer watcher.Close()
+
 	if err := watcher.Add(n.cfg.ConfDir); err != nil {
 		return fmt.Errorf("watch %s: %w", n.cfg.ConfDir, err)
 	}
+
 	n.Reload(ctx)
 	for {
 		select {
@@ -83,6 +91,7 @@ func (n *Network) Reload(ctx context.Context) {
 	if err == nil {
 		err = n.status(ctx, list)
 	}
+
 	n.mu.Lock()
 	changed := (n.ready == nil) != (err == nil)
 	n.list, n.ready = list, err
@@ -106,8 +115,8 @@ func (n *Network) status(ctx context.Context, list *libcni.NetworkConfigList) er
 	return nil
 }
 
-// Ready is nil when pods can be joined. A network that was not ready is asked again: its plugins may have become so without any change of
-// a file.
+// Ready is nil when pods can be joined. A network that was not ready is asked again: its plugins may have
+// become so without any change of a file.
 func (n *Network) Ready(ctx context.Context) error {
 	n.mu.RLock()
 	err, known := n.ready, n.list != nil
@@ -127,6 +136,7 @@ func load(dir string) (*libcni.NetworkConfigList, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cni configuration in %s: %w", dir, err)
 	}
+
 	slices.Sort(files)
 	errs := []error{fmt.Errorf("%w: no cni configuration in %s", ErrNotReady, dir)}
 	for _, file := range files {
@@ -135,8 +145,10 @@ func load(dir string) (*libcni.NetworkConfigList, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", filepath.Base(file), err))
 			continue
 		}
+
 		return list, nil
 	}
+
 	return nil, errors.Join(errs...)
 }
 
@@ -168,11 +180,25 @@ func (a Attachment) runtimeConf() *libcni.RuntimeConf {
 	if a.CgroupPath != "" {
 		caps["cgroupPath"] = a.CgroupPath
 	}
-	return &libcni.RuntimeConf{ContainerID: a.ID, NetNS: a.Netns, IfName: Interface, CapabilityArgs: caps, Args: [][2]string{
-		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", a.Namespace}, {"K8S_POD_NAME", a.Name}, {"K8S_POD_INFRA_CONTAINER_ID", a.ID}, {"K8S_POD_UID", a.UID}}}
+
+	return &libcni.RuntimeConf{
+		ContainerID:    a.ID,
+		NetNS:          a.Netns,
+		IfName:         Interface,
+		CapabilityArgs: caps,
+		Args: [][2]string{
+			{
+				"IgnoreUnknown",
+				"1",
+			}, {
+				"K8S_POD_NAMESPACE",
+				a.Namespace,
+			}, {"K8S_POD_NAME", a.Name}, {"K8S_POD_INFRA_CONTAINER_ID", a.ID}, {"K8S_POD_UID", a.UID}},
+	}
 }
 
-// Setup joins a pod and returns its addresses. When it fails, what was half done is taken back as far as the plugins can.
+// Setup joins a pod and returns its addresses. When it fails, what was half done is taken back as far as the
+// plugins can.
 func (n *Network) Setup(ctx context.Context, a Attachment) ([]netip.Addr, error) {
 	n.mu.RLock()
 	list, ready := n.list, n.ready
@@ -180,20 +206,28 @@ func (n *Network) Setup(ctx context.Context, a Attachment) ([]netip.Addr, error)
 	if list == nil {
 		return nil, ready
 	}
+
 	result, err := n.cni.AddNetworkList(ctx, list, a.runtimeConf())
 	if err != nil {
 		err = fmt.Errorf("join pod %s/%s to network %s: %w", a.Namespace, a.Name, list.Name, err)
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
+
 		if del := n.cni.DelNetworkList(undo, list, a.runtimeConf()); del != nil {
 			err = errors.Join(err, fmt.Errorf("take it back: %w", del))
 		}
+
 		return nil, err
 	}
+
 	converted, err := types100.GetResult(result)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("result of network %s: %w", list.Name, err), n.Teardown(context.WithoutCancel(ctx), a))
+		return nil, errors.Join(
+			fmt.Errorf("result of network %s: %w", list.Name, err),
+			n.Teardown(context.WithoutCancel(ctx), a),
+		)
 	}
+
 	return addresses(converted), nil
 }
 
@@ -201,7 +235,8 @@ func (n *Network) Setup(ctx context.Context, a Attachment) ([]netip.Addr, error)
 func addresses(r *types100.Result) []netip.Addr {
 	var all []netip.Addr
 	for _, ip := range r.IPs {
-		if i := ip.Interface; i != nil && *i >= 0 && *i < len(r.Interfaces) && r.Interfaces[*i].Sandbox == "" {
+		if i := ip.Interface; i != nil && *i >= 0 && *i < len(r.Interfaces) &&
+			r.Interfaces[*i].Sandbox == "" {
 			continue
 		}
 		if addr, ok := netip.AddrFromSlice(ip.Address.IP); ok {
@@ -211,8 +246,9 @@ func addresses(r *types100.Result) []netip.Addr {
 	return all
 }
 
-// Teardown releases all networks that the pod was joined to, by the cached ADD. Without one, as after a kill in the middle of an ADD, the
-// present network is told to release what it may hold. A pod that was never joined is success.
+// Teardown releases all networks that the pod was joined to, by the cached ADD. Without one, as after a kill
+// in the middle of an ADD, the present network is told to release what it may hold. A pod that was never
+// joined is success.
 func (n *Network) Teardown(ctx context.Context, a Attachment) error {
 	attached, err := n.cni.GetCachedAttachments(a.ID)
 	if err != nil {
@@ -221,12 +257,17 @@ func (n *Network) Teardown(ctx context.Context, a Attachment) error {
 	if len(attached) == 0 {
 		return n.releaseUncached(ctx, a)
 	}
+
 	var errs []error
 	for _, at := range attached {
 		if err := n.release(ctx, at); err != nil {
-			errs = append(errs, fmt.Errorf("release pod %s/%s from network %s: %w", a.Namespace, a.Name, at.Network, err))
+			errs = append(
+				errs,
+				fmt.Errorf("release pod %s/%s from network %s: %w", a.Namespace, a.Name, at.Network, err),
+			)
 		}
 	}
+
 	return errors.Join(errs...)
 }
 
@@ -237,6 +278,7 @@ func (n *Network) releaseUncached(ctx context.Context, a Attachment) error {
 	if list == nil {
 		return nil
 	}
+
 	conf := a.runtimeConf()
 	if _, err := os.Stat(conf.NetNS); err != nil {
 		conf.NetNS = ""
@@ -244,6 +286,7 @@ func (n *Network) releaseUncached(ctx context.Context, a Attachment) error {
 	if err := n.cni.DelNetworkList(ctx, list, conf); err != nil {
 		return fmt.Errorf("release pod %s/%s from network %s: %w", a.Namespace, a.Name, list.Name, err)
 	}
+
 	return nil
 }
 
@@ -259,28 +302,40 @@ func (n *Network) release(ctx context.Context, at *libcni.NetworkAttachment) err
 			list, err = libcni.ConfListFromConf(one)
 		}
 	}
+
 	if err != nil {
 		return fmt.Errorf("cached configuration: %w", err)
 	}
+
 	netns := at.NetNS
 	if _, err := os.Stat(netns); err != nil {
-		netns = "" // gone; plugins then release what is outside of it
+		// gone; plugins then release what is outside of it
+		netns = ""
 	}
-	return n.cni.DelNetworkList(ctx, list, &libcni.RuntimeConf{ContainerID: at.ContainerID, NetNS: netns, IfName: at.IfName,
-		Args: at.CniArgs, CapabilityArgs: at.CapabilityArgs})
+
+	return n.cni.DelNetworkList(ctx, list, &libcni.RuntimeConf{
+		ContainerID:    at.ContainerID,
+		NetNS:          netns,
+		IfName:         at.IfName,
+		Args:           at.CniArgs,
+		CapabilityArgs: at.CapabilityArgs,
+	})
 }
 
-// collectLimit bounds one call of the plugins in Collect: one that hangs must not keep the server from starting.
+// collectLimit bounds one call of the plugins in Collect: one that hangs must not keep the server from
+// starting.
 const collectLimit = 30 * time.Second
 
-// Collect releases every network whose pod is not live, by the cached ADD, and lets the plugins that can (CNI 1.1) collect what no cache
-// tells of. Other runtimes share the cache: a pod whose network namespace is there and not below netnsDir is theirs, and live. It is for the
-// start, before pods are made: GC must not run beside an ADD (CNI specification, "GC").
+// Collect releases every network whose pod is not live, by the cached ADD, and lets the plugins that can (CNI
+// 1.1) collect what no cache tells of. Other runtimes share the cache: a pod whose network namespace is there
+// and not below netnsDir is theirs, and live. It is for the start, before pods are made: GC must not run
+// beside an ADD (CNI specification, "GC").
 func (n *Network) Collect(ctx context.Context, live map[string]bool, netnsDir string) error {
 	cached, err := n.cni.GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("cached networks: %w", err)
 	}
+
 	var errs []error
 	valid := []types.GCAttachment{}
 	for _, at := range cached {
@@ -288,27 +343,35 @@ func (n *Network) Collect(ctx context.Context, live map[string]bool, netnsDir st
 			valid = append(valid, types.GCAttachment{ContainerID: at.ContainerID, IfName: at.IfName})
 			continue
 		}
+
 		err := within(ctx, collectLimit, func(ctx context.Context) error { return n.release(ctx, at) })
 		if err != nil {
-			errs = append(errs, fmt.Errorf("release pod sandbox %s, which is gone, from network %s: %w", at.ContainerID, at.Network, err))
+			errs = append(
+				errs,
+				fmt.Errorf("release pod sandbox %s, which is gone, from network %s: %w",
+					at.ContainerID, at.Network, err),
+			)
 		}
 	}
+
 	n.mu.RLock()
 	list := n.list
 	n.mu.RUnlock()
 	if list == nil {
 		return errors.Join(errs...)
 	}
+
 	err = within(ctx, collectLimit, func(ctx context.Context) error {
 		return n.cni.GCNetworkList(ctx, list, &libcni.GCArgs{ValidAttachments: valid})
 	})
 	if err != nil {
 		errs = append(errs, fmt.Errorf("collect garbage of network %s: %w", list.Name, err))
 	}
+
 	return errors.Join(errs...)
 }
 
-// elsewhere tells whether a network namespace is there, but not below dir.
+// elsewhere reports whether a network namespace is there, but not below dir.
 func elsewhere(netns, dir string) bool {
 	if strings.HasPrefix(netns, dir+"/") {
 		return false

@@ -18,21 +18,25 @@ func TestTypeOfAPluginIsNoPath(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	program := filepath.Join(dir, "other")
 	if err := os.WriteFile(program, []byte("#!/bin/sh\n: >"+ran+"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, kind := range []string{"../other", program, "./../other"} {
 		list := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"test","plugins":[{"type":%q}]}`, kind)
 		if err := os.WriteFile(filepath.Join(dir, "net.d/10.conflist"), []byte(list), 0o644); err != nil {
 			t.Fatal(err)
 		}
+
 		n := New(Config{
 			ConfDir:  filepath.Join(dir, "net.d"),
 			BinDirs:  []string{filepath.Join(dir, "bin")},
 			CacheDir: filepath.Join(dir, "cache"),
 			Log:      slog.New(slog.DiscardHandler),
 		})
+
 		n.Reload(t.Context())
 		pod := Attachment{ID: "pod", Netns: filepath.Join(dir, "netns")}
 		if _, err := n.Setup(t.Context(), pod); err == nil {

@@ -20,19 +20,23 @@ type Auth struct {
 	ServerAddress      string // if set, the only registry that gets to see it
 }
 
-// ParseAuth makes an Auth of the fields of a docker configuration or a CRI AuthConfig, where both may stand in auth as base64("user:password").
+// ParseAuth makes an Auth of the fields of a docker configuration or a CRI AuthConfig, where both may stand
+// in auth as base64("user:password").
 func ParseAuth(a Auth, auth string) (Auth, error) {
 	if auth == "" || a.Username != "" {
 		return a, nil
 	}
+
 	text, err := base64.StdEncoding.DecodeString(auth)
 	if err != nil {
 		return Auth{}, errors.New("auth is not base64")
 	}
+
 	user, password, ok := strings.Cut(string(text), ":")
 	if !ok {
 		return Auth{}, errors.New("auth is not user:password in base64")
 	}
+
 	a.Username, a.Password = user, strings.Trim(password, "\x00")
 	return a, nil
 }
@@ -42,10 +46,12 @@ func (a Auth) of(host string) Auth {
 	if a.ServerAddress == "" {
 		return a
 	}
+
 	server := a.ServerAddress
 	if _, rest, ok := strings.Cut(server, "://"); ok {
 		server = rest
 	}
+
 	server, _, _ = strings.Cut(server, "/")
 	if server == "index.docker.io" {
 		server = "docker.io"
@@ -53,6 +59,7 @@ func (a Auth) of(host string) Auth {
 	if canonicalHost(server) == canonicalHost(host) {
 		return a
 	}
+
 	return Auth{}
 }
 
@@ -62,6 +69,7 @@ func (s *session) authorize(ctx context.Context, e endpoint, headers []string) (
 	if !e.mirror {
 		auth = s.auth.of(s.ref.Host)
 	}
+
 	var refused error
 	for _, c := range parseChallenges(headers) {
 		switch c.scheme {
@@ -69,26 +77,33 @@ func (s *session) authorize(ctx context.Context, e endpoint, headers []string) (
 			if auth.RegistryToken != "" {
 				return "Bearer " + auth.RegistryToken, nil
 			}
+
 			token, err := s.token(ctx, e, c, auth)
 			if err != nil {
 				return "", err
 			}
+
 			return "Bearer " + token, nil
+
 		case "basic":
 			if auth.Username == "" {
 				refused = errors.New("the registry wants a user name and password, and none was given")
 				continue
 			}
+
 			return "Basic " + base64.StdEncoding.EncodeToString([]byte(auth.Username+":"+auth.Password)), nil
 		}
 	}
+
 	if refused == nil {
 		refused = errors.New("access denied, and the registry offers no known way to authenticate")
 	}
+
 	return "", refused
 }
 
-// token gets an access token from the token server that the registry names (distribution-spec token authentication).
+// token gets an access token from the token server that the registry names (distribution-spec token
+// authentication).
 func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth) (string, error) {
 	realm, err := url.Parse(c.params["realm"])
 	if err != nil || realm.Scheme != "http" && realm.Scheme != "https" {
@@ -99,7 +114,12 @@ func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth)
 		return "", fmt.Errorf("token server %s is not https: credentials are not sent there", realm.Host)
 	}
 
-	grant := grant{realm: realm, service: c.params["service"], scope: c.params["scope"], auth: auth}
+	grant := grant{
+		realm:   realm,
+		service: c.params["service"],
+		scope:   c.params["scope"],
+		auth:    auth,
+	}
 	if grant.scope == "" {
 		grant.scope = "repository:" + s.ref.Repository + ":pull"
 	}
@@ -116,13 +136,14 @@ func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth)
 
 	token, postErr := grant.ask(ctx, e, grant.byPost)
 	if postErr != nil {
-		return "", err // of the two, what the more usual way said
+		// of the two, what the more usual way said
+		return "", err
 	}
 
 	return token, nil
 }
 
-// knowsPostOnly tells whether a token server may mean by its answer that it takes credentials by POST only.
+// knowsPostOnly reports whether a token server may mean by its answer that it takes credentials by POST only.
 // Some say "unauthorized".
 func knowsPostOnly(status int) bool {
 	switch status {
@@ -148,26 +169,33 @@ func (g grant) ask(
 	if err != nil {
 		return "", err
 	}
+
 	a, err := e.elsewhere(g.realm).send(request)
 	if err != nil {
 		return "", &connectionError{fmt.Errorf("ask %s for a token: %w", g.realm.Host, err)}
 	}
+
 	if a.StatusCode != http.StatusOK {
 		a.foreign = a.foreign || !sameOrigin(g.realm, &e.base)
 		refusal := a.refusal()
 		refusal.message = "token server " + g.realm.Host + ": " + refusal.message
 		return "", refusal
 	}
+
 	defer a.Body.Close()
+
 	body, err := io.ReadAll(io.LimitReader(a.Body, maxToken))
 	if err != nil {
 		return "", &connectionError{fmt.Errorf("read the token of %s: %w", g.realm.Host, err)}
 	}
+
 	var answer struct {
 		Token       string `json:"token"`
 		AccessToken string `json:"access_token"`
 	}
-	if json.Unmarshal(body, &answer) != nil { // the reason would quote the answer
+
+	// the reason would quote the answer
+	if json.Unmarshal(body, &answer) != nil {
 		return "", fmt.Errorf("token server %s answered with what is no token", g.realm.Host)
 	}
 	if answer.Token == "" {
@@ -176,6 +204,7 @@ func (g grant) ask(
 	if answer.Token == "" {
 		return "", fmt.Errorf("token server %s answered without a token", g.realm.Host)
 	}
+
 	return answer.Token, nil
 }
 
@@ -207,10 +236,12 @@ func (g grant) byPost(ctx context.Context) (*http.Request, error) {
 		form.Set("username", g.auth.Username)
 		form.Set("password", g.auth.Password)
 	}
+
 	body := strings.NewReader(form.Encode())
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, g.realm.String(), body)
 	if err == nil {
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
+
 	return request, err
 }

@@ -16,10 +16,11 @@ import (
 var errStuck = errors.New("too little came within the progress timeout")
 
 // minProgress is how much of a blob must come within the progress timeout: with less, a registry could hold
-// a pull for ever by a byte now and then.
+// a pull forever by a byte now and then.
 const minProgress = 64 << 10
 
-// stuck says that ctx ended for want of progress, which net/http reports as the caller's own cancellation or deadline.
+// stuck says that ctx ended for want of progress, which net/http reports as the caller's own cancellation or
+// deadline.
 func stuck(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStuck) {
 		return errStuck
@@ -27,21 +28,30 @@ func stuck(ctx context.Context, err error) error {
 	return err
 }
 
-// Blob opens a blob of size bytes. Reading goes on where it stopped after a broken or stuck connection, at the same host first and at
-// the others then. The content is not verified: the caller hashes what it reads. A blob longer than size ends with an error.
+// Blob opens a blob of size bytes. Reading goes on where it stopped after a broken or stuck connection, at
+// the same host first and at the others then. The content is not verified: the caller hashes what it reads. A
+// blob longer than size ends with an error.
 func (r *Repository) Blob(ctx context.Context, d digest.Digest, size int64) (io.ReadCloser, error) {
-	b := &blob{ctx: ctx, repository: r, digest: d, size: size}
+	b := &blob{
+		ctx:        ctx,
+		repository: r,
+		digest:     d,
+		size:       size,
+	}
+
 	for _, e := range r.endpoints {
 		if e.pull {
 			b.hosts = append(b.hosts, e)
 		}
 	}
+
 	if len(b.hosts) == 0 {
 		return nil, fmt.Errorf("get blob %s of %s: hosts.toml leaves no host that may be asked", d, r.ref)
 	}
 	if err := b.connect(); err != nil {
 		return nil, b.failed(err)
 	}
+
 	return b, nil
 }
 
@@ -86,15 +96,18 @@ func (b *blob) next(err error) error {
 	if b.ctx.Err() != nil {
 		return context.Cause(b.ctx)
 	}
+
 	b.failures++
 	if passing(err) && b.failures < b.repository.client.tries {
 		return wait(b.ctx, b.repository.client.retry(b.failures-1))
 	}
+
 	b.errs = append(b.errs, fmt.Errorf("%s: %w", b.hosts[0].base.Host, err))
 	b.hosts, b.failures = b.hosts[1:], 0
 	if len(b.hosts) == 0 {
 		return errors.Join(b.errs...)
 	}
+
 	return nil
 }
 
@@ -105,18 +118,29 @@ func (b *blob) open() error {
 	b.watch = time.AfterFunc(timeout, func() { cancel(errStuck) })
 	header := make(http.Header)
 	if b.offset > 0 {
-		header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.offset, b.size-1)) // with an end: not every registry takes an open range
+		// with an end: not every registry takes an open range
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.offset, b.size-1))
 	}
+
 	response, err := b.repository.get(ctx, b.hosts[0], "/blobs/"+b.digest.String(), header)
 	if err != nil {
 		return stuck(ctx, err)
 	}
-	b.body = &watchedReader{ReadCloser: response.Body, ctx: ctx, watch: b.watch, timeout: timeout}
-	if b.offset > 0 && response.StatusCode == http.StatusOK { // the host knows no ranges: skip what we have
+
+	b.body = &watchedReader{
+		ReadCloser: response.Body,
+		ctx:        ctx,
+		watch:      b.watch,
+		timeout:    timeout,
+	}
+
+	// the host knows no ranges: skip what we have
+	if b.offset > 0 && response.StatusCode == http.StatusOK {
 		if _, err := io.CopyN(io.Discard, b.body, b.offset); err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -163,11 +187,13 @@ func (b *blob) Read(p []byte) (int, error) {
 		if left := b.size - b.offset; int64(len(p)) > left {
 			p = p[:left]
 		}
+
 		n, err := b.body.Read(p)
 		if n > 0 {
 			b.delivered(int64(n))
 			return n, nil
 		}
+
 		if err == nil {
 			continue
 		}
@@ -196,7 +222,7 @@ func (b *blob) Close() error {
 	return nil
 }
 
-// isReset tells whether a connection that once worked broke.
+// isReset reports whether a connection that once worked broke.
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, errStuck)
 }

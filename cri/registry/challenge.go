@@ -18,20 +18,24 @@ func parseChallenges(headers []string) (list []challenge) {
 			if rest == "" {
 				break
 			}
+
 			end := strings.IndexAny(rest, " \t,=\"")
 			if end < 0 {
 				end = len(rest)
 			}
+
 			word := strings.ToLower(rest[:end])
 			rest = strings.TrimLeft(rest[end:], " \t")
 			if value, isParam := strings.CutPrefix(rest, "="); isParam && c.params != nil {
 				c.params[word], rest = parseValue(strings.TrimLeft(value, " \t"))
 				continue
 			}
+
 			c = challenge{scheme: word, params: make(map[string]string)}
 			list = append(list, c)
 		}
 	}
+
 	return list
 }
 
@@ -42,8 +46,10 @@ func parseValue(text string) (value, rest string) {
 		if end < 0 {
 			end = len(text)
 		}
+
 		return text[:end], text[end:]
 	}
+
 	var b strings.Builder
 	for i := 1; i < len(text); i++ {
 		switch {
@@ -52,7 +58,9 @@ func parseValue(text string) (value, rest string) {
 		case text[i] == '\\' && i+1 < len(text):
 			i++
 		}
+
 		b.WriteByte(text[i])
 	}
+
 	return b.String(), ""
 }

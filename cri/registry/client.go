@@ -57,7 +57,9 @@ func newHTTPClient(config *tls.Config) *http.Client {
 func transport(config *tls.Config) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = config
-	t.DisableCompression = true // blobs are verified as they were pushed
+
+	// blobs are verified as they were pushed
+	t.DisableCompression = true
 	t.MaxIdleConnsPerHost = 8
 	t.IdleConnTimeout = 20 * time.Second
 	t.ReadBufferSize = 256 << 10
@@ -77,7 +79,8 @@ type session struct {
 	tokens map[string]string
 }
 
-// Repository is one image's place in its registry, with the credentials of one pull. Its methods may be called concurrently.
+// Repository is one image's place in its registry, with the credentials of one pull. Its methods may be
+// called concurrently.
 type Repository struct{ session }
 
 // Open prepares a pull of ref.
@@ -86,11 +89,13 @@ func (c *Client) Open(ref Reference, auth Auth) (*Repository, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", ref.Host, err)
 	}
+
 	for i := range list {
 		list[i].client, list[i].foreign = c.plain, c.plain
 		if list[i].tls == nil {
 			continue
 		}
+
 		// Certificates of its own, so connections of its own, for the length of this pull.
 		list[i].client = newHTTPClient(list[i].tls)
 		list[i].foreign = list[i].client
@@ -100,7 +105,14 @@ func (c *Client) Open(ref Reference, auth Auth) (*Repository, error) {
 			list[i].foreign = newHTTPClient(others)
 		}
 	}
-	return &Repository{session{client: c, ref: ref, auth: auth, endpoints: list, tokens: make(map[string]string)}}, nil
+
+	return &Repository{session{
+		client:    c,
+		ref:       ref,
+		auth:      auth,
+		endpoints: list,
+		tokens:    make(map[string]string),
+	}}, nil
 }
 
 // Manifest is a verified manifest or index.
@@ -113,7 +125,8 @@ type Manifest struct {
 const (
 	maxManifest     = 8 << 20
 	acceptManifests = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
-		"application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1"
+		"application/vnd.docker.distribution.manifest.list.v2+json, " +
+		"application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1"
 )
 
 // Manifest reads what the reference names.
@@ -133,11 +146,13 @@ func (r *Repository) manifest(ctx context.Context, identifier string, want diges
 		// A manifest is small: one that has not come whole in this time is stuck.
 		ctx, cancel := context.WithTimeoutCause(ctx, r.client.config.ProgressTimeout, errStuck)
 		defer cancel()
+
 		response, err := r.get(ctx, e, "/manifests/"+identifier, accept)
 		if err != nil {
 			return stuck(ctx, err)
 		}
 		defer response.Body.Close()
+
 		content, err := io.ReadAll(io.LimitReader(response.Body, maxManifest+1))
 		if err != nil {
 			return stuck(ctx, err)
@@ -145,6 +160,7 @@ func (r *Repository) manifest(ctx context.Context, identifier string, want diges
 		if len(content) > maxManifest {
 			return fmt.Errorf("manifest is larger than %d bytes", maxManifest)
 		}
+
 		got := digest.FromBytes(content)
 		if want != "" {
 			got = want.Algorithm().FromBytes(content)
@@ -152,6 +168,7 @@ func (r *Repository) manifest(ctx context.Context, identifier string, want diges
 		if want != "" && got != want {
 			return fmt.Errorf("manifest has digest %s, want %s", got, want)
 		}
+
 		mediaType, _, _ := strings.Cut(response.Header.Get("Content-Type"), ";")
 		m = Manifest{MediaType: mediaType, Digest: got, Content: content}
 		return nil
@@ -159,6 +176,7 @@ func (r *Repository) manifest(ctx context.Context, identifier string, want diges
 	if err != nil {
 		return Manifest{}, fmt.Errorf("get manifest of %s: %w", r.ref, err)
 	}
+
 	return m, nil
 }
 
@@ -169,6 +187,7 @@ func (r *Repository) each(ctx context.Context, byTag bool, try func(endpoint) er
 		if byTag && !e.resolve || !byTag && !e.pull {
 			continue
 		}
+
 		err := r.retrying(ctx, func() error { return try(e) })
 		if err == nil {
 			return nil
@@ -176,11 +195,14 @@ func (r *Repository) each(ctx context.Context, byTag bool, try func(endpoint) er
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+
 		errs = append(errs, fmt.Errorf("%s: %w", e.base.Host, err))
 	}
+
 	if len(errs) == 0 {
 		return errors.New("hosts.toml leaves no host that may be asked")
 	}
+
 	return errors.Join(errs...)
 }
 
@@ -197,6 +219,7 @@ func (r *Repository) retrying(ctx context.Context, try func() error) (err error)
 			return err
 		}
 	}
+
 	return err
 }
 
@@ -239,27 +262,36 @@ func (e *statusError) Is(target error) bool {
 }
 
 // get asks once, and once more when the endpoint wants authentication.
-func (s *session) get(ctx context.Context, e endpoint, path string, header http.Header) (*http.Response, error) {
+func (s *session) get(
+	ctx context.Context,
+	e endpoint,
+	path string,
+	header http.Header,
+) (*http.Response, error) {
 	address := e.base
 	address.Path += "/" + s.ref.Repository + path
 	if e.mirror {
 		address.RawQuery = "ns=" + s.ref.Host
 	}
+
 	key := address.Scheme + "://" + address.Host
 	for second := false; ; second = true {
 		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 		if err != nil {
 			return nil, err
 		}
+
 		for _, h := range []http.Header{e.header, header} {
 			for key, values := range h {
 				request.Header[key] = values
 			}
 		}
+
 		request.Header.Set("User-Agent", s.client.config.UserAgent)
 		if token := s.storedToken(key); token != "" {
 			request.Header.Set("Authorization", token)
 		}
+
 		a, err := e.send(request)
 		if err != nil {
 			return nil, err
@@ -273,6 +305,7 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 		if a.StatusCode != http.StatusUnauthorized || a.foreign || second || len(challenges) == 0 {
 			return nil, refusal
 		}
+
 		token, err := s.authorize(ctx, e, challenges)
 		if err != nil {
 			_, status := errors.AsType[*statusError](err)
@@ -280,8 +313,10 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 			if status || connection {
 				return nil, err
 			}
+
 			return nil, &statusError{a.StatusCode, err.Error()}
 		}
+
 		s.mu.Lock()
 		s.tokens[key] = token
 		s.mu.Unlock()
@@ -300,8 +335,8 @@ type connectionError struct{ err error }
 func (e *connectionError) Error() string { return e.err.Error() }
 func (e *connectionError) Unwrap() error { return e.err }
 
-// passing tells whether an error may go away by itself. A refused connection or an unknown name rarely does within a pull, and a mirror
-// that is down must not hold up the next one: those are not repeated.
+// passing reports whether an error may go away by itself. A refused connection or an unknown name rarely does
+// within a pull, and a mirror that is down must not hold up the next one: those are not repeated.
 func passing(err error) bool {
 	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.status == http.StatusTooManyRequests || s.status >= 500

@@ -45,8 +45,9 @@ type hostsFile struct {
 	Host   map[string]hostEntry `toml:"host"`
 }
 
-// endpoints lists where the images of host come from, in order: the mirrors of DIR/<host>/hosts.toml (or DIR/_default/hosts.toml), then
-// the registry itself. The file is read at each pull, so a change needs no restart.
+// endpoints lists where the images of host come from, in order: the mirrors of DIR/<host>/hosts.toml (or
+// DIR/_default/hosts.toml), then the registry itself. The file is read at each pull, so a change needs no
+// restart.
 func endpoints(dir, host string) ([]endpoint, error) {
 	own := url.URL{Scheme: defaultScheme(host), Host: canonicalHost(host)}
 	for _, name := range directoryNames(host) {
@@ -58,12 +59,15 @@ func endpoints(dir, host string) ([]endpoint, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		list, err := parseHosts(data, filepath.Dir(path), host, own)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
+
 		return list, nil
 	}
+
 	own.Path = "/v2"
 	return []endpoint{{base: own, pull: true, resolve: true}}, nil
 }
@@ -84,13 +88,15 @@ func canonicalHost(host string) string {
 	return host
 }
 
-// defaultScheme is https, but http for a registry on this machine: nobody listens in between, and nobody gives 127.0.0.1 a certificate.
+// defaultScheme is https, but http for a registry on this machine: nobody listens in between, and nobody
+// gives 127.0.0.1 a certificate.
 func defaultScheme(host string) string {
 	name, port, err := net.SplitHostPort(host)
 	if err != nil {
 		name, port = host, ""
 	}
-	if ip := net.ParseIP(strings.Trim(name, "[]")); port != "443" && (name == "localhost" || ip != nil && ip.IsLoopback()) {
+	if ip := net.ParseIP(strings.Trim(name, "[]")); port != "443" &&
+		(name == "localhost" || ip != nil && ip.IsLoopback()) {
 		return "http"
 	}
 	return "https"
@@ -102,30 +108,37 @@ func parseHosts(data []byte, dir, host string, own url.URL) ([]endpoint, error) 
 	if err := toml.Unmarshal(data, &file); err != nil {
 		return nil, err
 	}
+
 	var list []endpoint
 	for _, address := range hostOrder(data) {
 		entry, known := file.Host[address]
 		if !known {
 			continue
 		}
+
 		e, err := entry.endpoint(address, dir, host)
 		if err != nil {
 			return nil, fmt.Errorf("host %q: %w", address, err)
 		}
+
 		list = append(list, e)
 	}
+
 	server := file.Server
 	if server == "" {
 		server = own.String()
 	}
+
 	e, err := file.hostEntry.endpoint(server, dir, host)
 	if err != nil {
 		return nil, fmt.Errorf("server %q: %w", server, err)
 	}
+
 	return append(list, e), nil
 }
 
-// hostOrder lists the [host."..."] tables as they stand in the file: the order is the order of trying, and a Go map would lose it.
+// hostOrder lists the [host."..."] tables as they stand in the file: the order is the order of trying, and a
+// Go map would lose it.
 func hostOrder(data []byte) (order []string) {
 	var p unstable.Parser
 	p.Reset(data)
@@ -135,15 +148,18 @@ func hostOrder(data []byte) (order []string) {
 		if e.Kind != unstable.Table {
 			continue
 		}
+
 		keys := e.Key()
 		if !keys.Next() || string(keys.Node().Data) != "host" || !keys.Next() {
 			continue
 		}
+
 		if address := string(keys.Node().Data); !seen[address] {
 			seen[address] = true
 			order = append(order, address)
 		}
 	}
+
 	return order
 }
 
@@ -151,6 +167,7 @@ func (h hostEntry) endpoint(address, dir, host string) (endpoint, error) {
 	if !strings.Contains(address, "://") {
 		address = defaultScheme(address) + "://" + address
 	}
+
 	base, err := url.Parse(address)
 	if err != nil {
 		return endpoint{}, err
@@ -158,18 +175,24 @@ func (h hostEntry) endpoint(address, dir, host string) (endpoint, error) {
 	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
 		return endpoint{}, errors.New("not an http or https address")
 	}
+
 	base.Host = canonicalHost(base.Host)
 	base.Path = strings.TrimRight(base.Path, "/")
 	if !h.OverridePath && !strings.HasSuffix(base.Path, "/v2") {
 		base.Path += "/v2"
 	}
-	e := endpoint{base: url.URL{Scheme: base.Scheme, Host: base.Host, Path: base.Path}, mirror: base.Host != canonicalHost(host)}
+
+	e := endpoint{
+		base:   url.URL{Scheme: base.Scheme, Host: base.Host, Path: base.Path},
+		mirror: base.Host != canonicalHost(host),
+	}
 	if err := h.capabilities(&e); err != nil {
 		return endpoint{}, err
 	}
 	if e.header, err = headers(h.Header); err != nil {
 		return endpoint{}, err
 	}
+
 	e.tls, err = h.tlsConfig(dir)
 	return e, err
 }
@@ -178,6 +201,7 @@ func (h hostEntry) capabilities(e *endpoint) error {
 	if len(h.Capabilities) == 0 {
 		e.pull, e.resolve = true, true
 	}
+
 	for _, c := range h.Capabilities {
 		switch strings.ToLower(c) {
 		case "pull":
@@ -189,6 +213,7 @@ func (h hostEntry) capabilities(e *endpoint) error {
 			return fmt.Errorf("unknown capability %q", c)
 		}
 	}
+
 	return nil
 }
 
@@ -211,19 +236,23 @@ func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 	if h.CA == nil && h.Client == nil && h.SkipVerify == nil {
 		return nil, nil
 	}
+
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if h.SkipVerify != nil {
 		config.InsecureSkipVerify = *h.SkipVerify
 	}
+
 	authorities, err := texts(h.CA)
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
 	}
+
 	if len(authorities) > 0 {
 		if config.RootCAs, err = x509.SystemCertPool(); err != nil {
 			config.RootCAs = x509.NewCertPool()
 		}
 	}
+
 	for _, name := range authorities {
 		pem, err := os.ReadFile(below(dir, name))
 		if err != nil {
@@ -233,21 +262,26 @@ func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 			return nil, fmt.Errorf("ca %s: no certificate in it", name)
 		}
 	}
+
 	pairs, err := clientPairs(h.Client)
 	if err != nil {
 		return nil, err
 	}
+
 	for _, pair := range pairs {
 		cert, err := tls.LoadX509KeyPair(below(dir, pair[0]), below(dir, pair[1]))
 		if err != nil {
 			return nil, fmt.Errorf("client certificate %s: %w", pair[0], err)
 		}
+
 		config.Certificates = append(config.Certificates, cert)
 	}
+
 	return config, nil
 }
 
-// clientPairs reads the three forms of "client": one file with both, a list of such files, or a list of [certificate, key].
+// clientPairs reads the three forms of "client": one file with both, a list of such files, or a list of
+// [certificate, key].
 func clientPairs(value any) (pairs [][2]string, err error) {
 	switch v := value.(type) {
 	case nil:
@@ -268,8 +302,10 @@ func clientPairs(value any) (pairs [][2]string, err error) {
 				return nil, fmt.Errorf("client: %d files, want certificate and key", len(files))
 			}
 		}
+
 		return pairs, nil
 	}
+
 	return nil, fmt.Errorf("client: %T is neither text nor list", value)
 }
 
@@ -286,10 +322,13 @@ func texts(value any) ([]string, error) {
 			if !ok {
 				return nil, fmt.Errorf("%T is not text", item)
 			}
+
 			out = append(out, s)
 		}
+
 		return out, nil
 	}
+
 	return nil, fmt.Errorf("%T is neither text nor list", value)
 }
 

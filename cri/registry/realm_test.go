@@ -19,11 +19,13 @@ func TestCredentialsGoToNoTokenServerWithoutTLS(t *testing.T) {
 		fmt.Fprint(w, `{"token":"t"}`)
 	}))
 	defer tokens.Close()
+
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="s"`, tokens.URL))
 		w.WriteHeader(http.StatusUnauthorized)
 	}))
 	defer s.Close()
+
 	dir := writeHosts(t, "secure.example", "server = \""+s.URL+"\"\nca = \"ca.pem\"\n")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
 	if err := os.WriteFile(filepath.Join(dir, "secure.example", "ca.pem"), certificate, 0o644); err != nil {

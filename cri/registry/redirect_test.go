@@ -20,15 +20,18 @@ func blobOf(t *testing.T, c *Client, host, content string, auth Auth) (string, e
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	r, err := c.Open(ref, auth)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	b, err := r.Blob(t.Context(), digest.FromString(content), int64(len(content)))
 	if err != nil {
 		return "", err
 	}
 	defer b.Close()
+
 	got, err := io.ReadAll(b)
 	return string(got), err
 }
@@ -39,6 +42,7 @@ func TestNothingOfTheFirstHostGoesWithARedirect(t *testing.T) {
 		leaked = r.Header.Clone()
 		fmt.Fprint(w, "content")
 	})
+
 	var own []string
 	host := fake(t, func(w http.ResponseWriter, r *http.Request) {
 		own = append(own, r.Header.Get("X-Secret"))
@@ -52,6 +56,7 @@ func TestNothingOfTheFirstHostGoesWithARedirect(t *testing.T) {
 			http.Redirect(w, r, "http://"+storage+"/blob?signature=S", http.StatusTemporaryRedirect)
 		}
 	})
+
 	hosts := fmt.Sprintf("server = \"http://%s\"\n[header]\nx-secret = \"S\"\nx-api-key = \"K\"\n", host)
 	c := NewClient(Config{HostsDir: writeHosts(t, strings.Replace(host, ":", "_", 1)+"_", hosts)})
 	got, err := blobOf(t, c, host, "content", Auth{Username: "me", Password: "secret"})
@@ -61,11 +66,13 @@ func TestNothingOfTheFirstHostGoesWithARedirect(t *testing.T) {
 	if len(own) != 3 || strings.Join(own, "") != "SSS" {
 		t.Errorf("the first host got its header in %q, want in each of 3 requests", own)
 	}
+
 	for _, name := range []string{"X-Secret", "X-Api-Key", "Authorization", "Referer"} {
 		if value := leaked.Get(name); value != "" {
 			t.Errorf("the other host got %s: %s", name, value)
 		}
 	}
+
 	if leaked.Get("User-Agent") != "trivet-cri" {
 		t.Errorf("the other host was asked by %q", leaked.Get("User-Agent"))
 	}
@@ -80,6 +87,7 @@ func TestAnotherHostCannotAskForCredentials(t *testing.T) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+storage+`/token"`)
 		w.WriteHeader(http.StatusUnauthorized)
 	})
+
 	host := fake(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://"+storage+"/blob", http.StatusFound)
 	})
@@ -94,6 +102,7 @@ func TestErrorsQuoteOnlyTheHostThatWasAsked(t *testing.T) {
 		w.WriteHeader(http.StatusForbidden)
 		fmt.Fprint(w, `{"errors":[{"code":"DENIED","message":"a secret of the metadata service"}]}`)
 	})
+
 	var host string
 	host = fake(t, func(w http.ResponseWriter, r *http.Request) {
 		switch repository := strings.Split(r.URL.Path, "/")[2]; repository {
@@ -113,6 +122,7 @@ func TestErrorsQuoteOnlyTheHostThatWasAsked(t *testing.T) {
 			fmt.Fprintf(w, text, strings.Repeat("x", 50_000))
 		}
 	})
+
 	for repository, want := range map[string]string{
 		"redirected": "DENIED",
 		"token":      "DENIED",
@@ -125,6 +135,7 @@ func TestErrorsQuoteOnlyTheHostThatWasAsked(t *testing.T) {
 			t.Errorf("%s: error %v does not tell %s", repository, err, want)
 			continue
 		}
+
 		text := err.Error()
 		if strings.Contains(text, "secret") || strings.Contains(text, "SIGNED") || len(text) > 600 ||
 			strings.ContainsAny(text, "\x1b\u202e\n") {
@@ -151,6 +162,7 @@ func TestAnotherOriginIsSpokenToAsAStranger(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	e := list[0]
 	e.client, e.foreign = newHTTPClient(nil), newHTTPClient(nil)
 	for address, same := range map[string]bool{
@@ -185,6 +197,7 @@ func tokens(t *testing.T, grant http.HandlerFunc) (host string) {
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	})
+
 	server.Start()
 	t.Cleanup(server.Close)
 	return strings.TrimPrefix(server.URL, "http://")
@@ -197,6 +210,7 @@ func TestTokenServerThatKnowsOnlyPost(t *testing.T) {
 				w.WriteHeader(refusal)
 				return
 			}
+
 			wanted := map[string]string{
 				"grant_type": "password",
 				"username":   "me",
@@ -205,15 +219,19 @@ func TestTokenServerThatKnowsOnlyPost(t *testing.T) {
 				"scope":      "repository:x:pull",
 				"client_id":  "trivet",
 			}
+
 			for name, value := range wanted {
 				if r.FormValue(name) == value {
 					continue
 				}
+
 				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}
+
 			fmt.Fprint(w, `{"access_token":"T","expires_in":60}`)
 		})
+
 		c := NewClient(Config{})
 		if _, err := manifestOf(t, c, host+"/x:1", Auth{Username: "me", Password: "secret"}); err != nil {
 			t.Errorf("GET answers %d: %v", refusal, err)
@@ -243,12 +261,14 @@ func TestTokenRequestWithCredentialsIsNotRedirected(t *testing.T) {
 		leaked += r.Header.Get("Authorization") + r.FormValue("refresh_token")
 		fmt.Fprint(w, `{"token":"T"}`)
 	})
+
 	host := tokens(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "http://"+thief+"/", http.StatusPermanentRedirect)
 	})
 	for _, auth := range []Auth{{IdentityToken: "R"}, {Username: "me", Password: "secret"}} {
 		_, _ = manifestOf(t, NewClient(Config{}), host+"/x:1", auth)
 	}
+
 	if leaked != "" {
 		t.Errorf("another host got %q", leaked)
 	}

@@ -1,6 +1,6 @@
-// Package registry reads images from registries by the OCI distribution specification (1.1, pull side): references, containerd's
-// hosts.toml, authentication, manifests, and blobs that go on after a broken connection. It stores nothing and verifies manifests only;
-// blobs are verified by whoever reads them.
+// Package registry reads images from registries by the OCI distribution specification (1.1, pull side):
+// references, containerd's hosts.toml, authentication, manifests, and blobs that go on after a broken
+// connection. It stores nothing and verifies manifests only; blobs are verified by whoever reads them.
 package registry
 
 import (
@@ -11,7 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Reference names an image in a registry. The short forms of Docker are written out: "busybox" is docker.io/library/busybox:latest.
+// Reference names an image in a registry. The short forms of Docker are written out: "busybox" is
+// docker.io/library/busybox:latest.
 type Reference struct {
 	Host       string        // registry, e.g. docker.io or localhost:5000
 	Repository string        // e.g. library/busybox
@@ -25,18 +26,23 @@ func ParseReference(text string) (Reference, error) {
 	if err != nil {
 		return Reference{}, fmt.Errorf("image reference %q: %w", text, err)
 	}
+
 	r := Reference{Host: reference.Domain(named), Repository: reference.Path(named)}
 	if d, ok := named.(reference.Digested); ok {
 		r.Digest = d.Digest()
 		if !r.Digest.Algorithm().Available() {
-			return Reference{}, fmt.Errorf("image reference %q: unknown digest algorithm %s", text, r.Digest.Algorithm())
+			return Reference{}, fmt.Errorf("image reference %q: unknown digest algorithm %s",
+				text, r.Digest.Algorithm())
 		}
+
 		return r, nil
 	}
+
 	t, ok := named.(reference.Tagged)
 	if !ok {
 		return Reference{}, fmt.Errorf("image reference %q: %w", text, errors.New("neither tag nor digest"))
 	}
+
 	r.Tag = t.Tag()
 	return r, nil
 }

@@ -33,6 +33,7 @@ func TestReferencesAreWrittenOut(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %s", text, got, err, want)
 		}
 	}
+
 	for _, text := range []string{"", "a/B", "x:y:z", "x@sha256:12", "../x", "x y"} {
 		if got, err := ParseReference(text); err == nil {
 			t.Errorf("%q was read as %v", text, got)
@@ -77,15 +78,21 @@ server = "https://docker.io"
   override_path = true
   skip_verify = true
 `)
+
 	list, err := endpoints(dir, "docker.io")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var got []string
 	for _, e := range list {
-		got = append(got, fmt.Sprintf("%s resolve=%t mirror=%t header=%d insecure=%t", e.base.String(), e.resolve, e.mirror,
-			len(e.header.Values("x-one")), e.tls != nil && e.tls.InsecureSkipVerify))
+		got = append(
+			got,
+			fmt.Sprintf("%s resolve=%t mirror=%t header=%d insecure=%t", e.base.String(), e.resolve, e.mirror,
+				len(e.header.Values("x-one")), e.tls != nil && e.tls.InsecureSkipVerify),
+		)
 	}
+
 	want := []string{
 		"http://zebra:5000/v2 resolve=true mirror=true header=2 insecure=false",
 		"https://alpha/prefix resolve=false mirror=true header=0 insecure=true",
@@ -94,7 +101,10 @@ server = "https://docker.io"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	for _, bad := range []string{"server = 1", `[host."ftp://x"]`, `capabilities = ["fly"]`, `ca = "missing"`, `client = 7`, "[[["} {
+
+	for _, bad := range []string{
+		"server = 1", `[host."ftp://x"]`, `capabilities = ["fly"]`, `ca = "missing"`, `client = 7`, "[[[",
+	} {
 		if list, err := endpoints(writeHosts(t, "docker.io", bad), "docker.io"); err == nil {
 			t.Errorf("%s gave %v", bad, list)
 		}
@@ -139,6 +149,7 @@ func TestTheNextHostServesWhatTheFirstDoesNot(t *testing.T) {
 		namespaces = append(namespaces, r.URL.Query().Get("ns"))
 		fmt.Fprint(w, "{}")
 	})
+
 	hosts := fmt.Sprintf("server = \"http://%s\"\n[host.\"http://127.0.0.1:1\"]\n[host.\"http://%s\"]\n[host.\"http://%s\"]\n", broken, broken, good)
 	c := NewClient(Config{HostsDir: writeHosts(t, "example.org", hosts)})
 	m, err := manifestOf(t, c, "example.org/a/b:1", Auth{})
@@ -159,30 +170,38 @@ func TestBearerAndBasicAuthentication(t *testing.T) {
 		switch {
 		case r.URL.Path == "/token":
 			user, password, _ := r.BasicAuth()
-			if user != "me" || password != "secret" || r.URL.Query().Get("scope") != "repository:x:pull" || r.URL.Query().Get("service") != "s, t" {
+			if user != "me" || password != "secret" || r.URL.Query().Get("scope") != "repository:x:pull" ||
+				r.URL.Query().Get("service") != "s, t" {
 				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}
+
 			fmt.Fprint(w, `{"access_token":"T"}`)
+
 		case r.Header.Get("Authorization") == "Bearer T":
 			fmt.Fprint(w, "{}")
 		default:
-			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+host+`/token",service="s, t",scope="repository:x:pull"`)
+			w.Header().Set("WWW-Authenticate",
+				`Bearer realm="http://`+host+`/token",service="s, t",scope="repository:x:pull"`)
 			w.WriteHeader(http.StatusUnauthorized)
 		}
 	}
+
 	basic := func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
+
 		fmt.Fprint(w, "{}")
 	}
+
 	encoded, err := ParseAuth(Auth{}, "bWU6c2VjcmV0")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for name, handler := range map[string]http.HandlerFunc{"bearer": bearer, "basic": basic} {
 		t.Run(name, func(t *testing.T) {
 			host = fake(t, handler)
@@ -190,7 +209,12 @@ func TestBearerAndBasicAuthentication(t *testing.T) {
 			if _, err := manifestOf(t, c, host+"/x:1", encoded); err != nil {
 				t.Error(err)
 			}
-			for _, auth := range []Auth{{}, {Username: "me", Password: "wrong"}, {Username: "me", Password: "secret", ServerAddress: "https://elsewhere.org/v1/"}} {
+
+			for _, auth := range []Auth{
+				{},
+				{Username: "me", Password: "wrong"},
+				{Username: "me", Password: "secret", ServerAddress: "https://elsewhere.org/v1/"},
+			} {
 				if _, err := manifestOf(t, c, host+"/x:1", auth); !errors.Is(err, ErrDenied) {
 					t.Errorf("%+v: %v", auth, err)
 				}
@@ -200,8 +224,14 @@ func TestBearerAndBasicAuthentication(t *testing.T) {
 }
 
 func TestCertificateOfHostsFile(t *testing.T) {
-	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }))
+	s := httptest.NewTLSServer(http.HandlerFunc(func(
+		w http.ResponseWriter,
+		_ *http.Request,
+	) {
+		fmt.Fprint(w, "{}")
+	}))
 	defer s.Close()
+
 	s.Config.ErrorLog = nil
 	dir := writeHosts(t, "secure.example", "server = \""+s.URL+"\"\nca = \"ca.pem\"\n")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
@@ -224,16 +254,20 @@ func TestStuckTransferIsBrokenOffAndGoesOn(t *testing.T) {
 			<-r.Context().Done()
 			return
 		}
+
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 	})
+
 	ref, err := ParseReference(host + "/x:1")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	r, err := NewClient(Config{ProgressTimeout: 50 * time.Millisecond}).Open(ref, Auth{})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	b, err := r.Blob(t.Context(), digest.FromBytes(content), int64(len(content)))
 	if err != nil {
 		t.Fatal(err)
@@ -250,29 +284,35 @@ func TestTransferThatTricklesIsGivenUp(t *testing.T) {
 	host := fake(t, func(w http.ResponseWriter, r *http.Request) {
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
+
 		for r.Context().Err() == nil {
 			w.Write([]byte{0})
 			w.(http.Flusher).Flush()
 			<-tick.C
 		}
 	})
+
 	ref, err := ParseReference(host + "/x:1")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	c := NewClient(Config{ProgressTimeout: 50 * time.Millisecond})
 	c.retry = func(int) time.Duration { return time.Millisecond }
 	r, err := c.Open(ref, Auth{})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
+
 	b, err := r.Blob(ctx, digest.FromString("x"), size)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
+
 	if _, err := io.ReadAll(b); !errors.Is(err, errStuck) {
 		t.Errorf("got %v", err)
 	}
@@ -284,18 +324,22 @@ func TestDeadlineIsReportedAsSuch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	r, err := NewClient(Config{}).Open(ref, Auth{})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
+
 	if _, err := r.Manifest(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// Both are asked for again: a manifest and a token that stop coming, and a token server that breaks the connection.
+// Both are asked for again: a manifest and a token that stop coming, and a token server that breaks the
+// connection.
 func TestManifestAndTokenThatStopComingAreAskedForAgain(t *testing.T) {
 	var host string
 	manifests, tokens := 0, 0
@@ -313,22 +357,29 @@ func TestManifestAndTokenThatStopComingAreAskedForAgain(t *testing.T) {
 			case 2:
 				panic(http.ErrAbortHandler)
 			}
+
 			fmt.Fprint(w, `{"token":"T"}`)
 			return
 		}
+
 		if r.Header.Get("Authorization") != "Bearer T" {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+host+`/token"`)
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
+
 		if manifests++; manifests == 1 {
 			half()
 			return
 		}
+
 		fmt.Fprint(w, "{}")
 	})
+
 	c := NewClient(Config{ProgressTimeout: 300 * time.Millisecond})
-	c.tries = 20 // a busy machine may break off an answer that comes, too
+
+	// a busy machine may break off an answer that comes, too
+	c.tries = 20
 	c.retry = func(int) time.Duration { return time.Millisecond }
 	if m, err := manifestOf(t, c, host+"/x:1", Auth{}); err != nil || string(m.Content) != "{}" {
 		t.Errorf("%+v, %v", m, err)

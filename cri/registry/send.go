@@ -33,27 +33,33 @@ func (e endpoint) send(request *http.Request) (answer, error) {
 		if err != nil {
 			return a, &connectionError{withoutAddress(err)}
 		}
+
 		a.Response = response
 		location := response.Header.Get("Location")
 		if !redirects(response.StatusCode) || location == "" || request.Method != http.MethodGet {
 			return a, nil
 		}
+
 		response.Body.Close()
 
 		to, err := request.URL.Parse(location)
 		if err != nil || to.Scheme != "http" && to.Scheme != "https" || to.Host == "" {
 			return a, errors.New("redirected to what is no http address")
 		}
+
 		header := request.Header
 		if a.foreign || !sameOrigin(to, origin) {
 			a.foreign, client, header = true, e.foreign, forAnybody(header)
 		}
+
 		request, err = http.NewRequestWithContext(request.Context(), http.MethodGet, to.String(), nil)
 		if err != nil {
 			return a, errors.New("redirected to what is no http address")
 		}
+
 		request.Header = header
 	}
+
 	return a, fmt.Errorf("more than %d redirects", maxRedirects)
 }
 
@@ -157,6 +163,7 @@ func protocolMessage(body []byte) string {
 	} else if e.Details != "" {
 		text = e.Details
 	}
+
 	shown := make([]rune, 0, maxQuoted)
 	for _, r := range strings.Join(strings.Fields(text[:min(len(text), 8*maxQuoted)]), " ") {
 		if len(shown) == maxQuoted {
@@ -165,7 +172,9 @@ func protocolMessage(body []byte) string {
 		if !unicode.IsPrint(r) {
 			r = unicode.ReplacementChar
 		}
+
 		shown = append(shown, r)
 	}
+
 	return string(shown)
 }

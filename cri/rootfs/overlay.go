@@ -15,8 +15,9 @@ type overlay struct {
 	upper, work string // both "" for a read-only one
 }
 
-// mount uses the new mount API, where each layer is an option of its own (lowerdir+, kernel >= 6.7), so that their number is limited by
-// overlayfs (500) and not by a page of text. Older kernels get one text with short names.
+// mount uses the new mount API, where each layer is an option of its own (lowerdir+, kernel >= 6.7), so that
+// their number is limited by overlayfs (500) and not by a page of text. Older kernels get one text with short
+// names.
 func (o overlay) mount(target string) error {
 	err := o.mountByParts(target)
 	if errors.Is(err, errOldKernel) {
@@ -33,20 +34,26 @@ func (o overlay) mountByParts(target string) error {
 		if errors.Is(err, unix.ENODEV) {
 			return errors.New("the kernel has no overlayfs (modprobe overlay)")
 		}
+
 		return errOldKernel
 	}
+
 	defer unix.Close(fsfd)
+
 	if legacy(fsfd) {
 		return errOldKernel
 	}
+
 	for _, dir := range o.lower {
 		if err := unix.FsconfigSetString(fsfd, "lowerdir+", dir); err != nil {
 			if errors.Is(err, unix.EINVAL) {
 				return errOldKernel
 			}
+
 			return fmt.Errorf("layer %s: %w%s", dir, err, kernelLog(fsfd))
 		}
 	}
+
 	if o.upper != "" {
 		if err := unix.FsconfigSetString(fsfd, "upperdir", o.upper); err != nil {
 			return fmt.Errorf("writable layer %s: %w%s", o.upper, err, kernelLog(fsfd))
@@ -54,36 +61,45 @@ func (o overlay) mountByParts(target string) error {
 		if err := unix.FsconfigSetString(fsfd, "workdir", o.work); err != nil {
 			return fmt.Errorf("work directory %s: %w%s", o.work, err, kernelLog(fsfd))
 		}
+
 		// A container's files need not survive a power loss: fsync of the container costs nothing then.
 		if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("volatile: %w%s", err, kernelLog(fsfd))
 		}
 	}
+
 	if err := unix.FsconfigCreate(fsfd); err != nil {
 		return fmt.Errorf("create overlay: %w%s", err, kernelLog(fsfd))
 	}
+
 	attributes := 0
 	if o.upper == "" {
 		attributes = unix.MOUNT_ATTR_RDONLY
 	}
+
 	mountfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
 		return fmt.Errorf("fsmount: %w%s", err, kernelLog(fsfd))
 	}
 	defer unix.Close(mountfd)
+
 	if err := unix.MoveMount(mountfd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("move mount to %s: %w", target, err)
 	}
+
 	return nil
 }
 
-// legacy tells whether the file system still takes its options as one text (overlayfs before 6.5): then fsconfig(2) collects whatever it
-// is given and only the creation fails, with a complaint in the kernel's log. One that knows its options refuses this one at once.
+// legacy reports whether the file system still takes its options as one text (overlayfs before 6.5): then
+// fsconfig(2) collects whatever it is given and only the creation fails, with a complaint in the kernel's
+// log. One that knows its options refuses this one at once.
 func legacy(fsfd int) bool {
 	if unix.FsconfigSetFlag(fsfd, "no-such-option") == nil {
 		return true
 	}
-	_ = kernelLog(fsfd) // the refusal is no part of the story
+
+	// the refusal is no part of the story
+	_ = kernelLog(fsfd)
 	return false
 }
 
@@ -96,15 +112,19 @@ func kernelLog(fsfd int) string {
 		if err != nil || n <= 0 {
 			break
 		}
+
 		lines = append(lines, strings.TrimSpace(string(buf[:n])))
 	}
+
 	if len(lines) == 0 {
 		return ""
 	}
+
 	return " (" + strings.Join(lines, "; ") + ")"
 }
 
-// mountByText passes each layer as /proc/self/fd/N, so that some 200 of them fit into the page that mount(2) takes.
+// mountByText passes each layer as /proc/self/fd/N, so that some 200 of them fit into the page that mount(2)
+// takes.
 func (o overlay) mountByText(target string) error {
 	var names []string
 	for _, dir := range o.lower {
@@ -113,8 +133,10 @@ func (o overlay) mountByText(target string) error {
 			return err
 		}
 		defer f.Close()
+
 		names = append(names, fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	}
+
 	options, flags := "lowerdir="+strings.Join(names, ":"), uintptr(unix.MS_RDONLY)
 	if o.upper != "" {
 		options, flags = options+",upperdir="+o.upper+",workdir="+o.work, 0
@@ -125,5 +147,6 @@ func (o overlay) mountByText(target string) error {
 	if err := unix.Mount("overlay", target, "overlay", flags, options); err != nil {
 		return fmt.Errorf("mount overlay: %w", err)
 	}
+
 	return nil
 }

@@ -30,14 +30,18 @@ func config(t *testing.T) Config {
 
 func TestNobodyElseComesToTheFilesOfContainers(t *testing.T) {
 	c := config(t)
-	for _, dir := range []string{c.Dir, c.StateDir} { // as an older one made them
+
+	// as an older one made them
+	for _, dir := range []string{c.Dir, c.StateDir} {
 		if err := errors.Join(os.Mkdir(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if _, err := Open(c); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, dir := range []string{c.Dir, c.StateDir} {
 		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
@@ -76,13 +80,16 @@ func nest(t *testing.T, dir string, depth int) {
 		if err = unix.Mkdirat(fd, "d", 0o700); err != nil {
 			break
 		}
+
 		next, openErr := unix.Openat(fd, "d", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		unix.Close(fd)
 		fd, err = next, openErr
 	}
+
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	unix.Close(fd)
 }
 
@@ -92,16 +99,19 @@ func TestReleaseDeletesVeryDeepTreesWithFewDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	_, err = m.Prepare(t.Context(), "deep", image.Image{})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	nest(t, filepath.Join(c.Dir, "containers/deep/upper"), 25_000)
 	few := unix.Rlimit{Cur: 256}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
+
 	few.Max = limit.Max
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
 		t.Fatal(err)
@@ -125,15 +135,18 @@ func TestUsageOfADirectoryOfManyPagesCountsEachNameOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	upper := filepath.Join(c.Dir, "containers/c/upper")
 	if err := os.MkdirAll(upper, 0o700); err != nil {
 		t.Fatal(err)
 	}
+
 	for i := range 3000 {
 		if err := os.Mkdir(fmt.Sprintf("%s/%d%s", upper, i, strings.Repeat("n", i%200)), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if err := os.Symlink("/", upper+"/root"); err != nil {
 		t.Fatal(err)
 	}
@@ -151,11 +164,18 @@ func TestUsageCountsWhatCanBeSeen(t *testing.T) {
 	if u, err := m.Usage("absent"); err != nil || u != (Usage{}) {
 		t.Errorf("of one that is not there: %v, %v", u, err)
 	}
+
 	upper := filepath.Join(c.Dir, "containers/c/upper")
-	err = errors.Join(os.MkdirAll(upper, 0o700), os.WriteFile(upper+"/a", make([]byte, 8192), 0o600), os.Link(upper+"/a", upper+"/b"))
+	err = errors.Join(
+		os.MkdirAll(upper, 0o700),
+		os.WriteFile(upper+"/a", make([]byte, 8192), 0o600),
+		os.Link(upper+"/a", upper+"/b"),
+	)
+
 	dir, openErr := os.OpenRoot(upper)
 	for err = errors.Join(err, openErr); err == nil; {
 		defer dir.Close()
+
 		name := strings.Repeat("n", 250)
 		if err = dir.Mkdir(name, 0o700); err == nil {
 			dir, err = dir.OpenRoot(name)
@@ -164,10 +184,15 @@ func TestUsageCountsWhatCanBeSeen(t *testing.T) {
 			break
 		}
 	}
+
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, count := range map[string]func() (Usage, error){"container": func() (Usage, error) { return m.Usage("c") }, "all": m.TotalUsage} {
+
+	for name, count := range map[string]func() (Usage, error){
+		"container": func() (Usage, error) { return m.Usage("c") },
+		"all":       m.TotalUsage,
+	} {
 		if u, err := count(); err != nil || u.Bytes < 8192 || u.Bytes >= 2<<20 || u.Inodes < 15 {
 			t.Errorf("%s: %+v, %v", name, u, err)
 		}

@@ -14,9 +14,9 @@ import (
 // Usage is what a container wrote.
 type Usage struct{ Bytes, Inodes int64 }
 
-// Usage walks the writable layer of a container: its cost grows with the number of files that the container wrote. One that is not
-// there uses nothing, and what cannot be seen (a path longer than the kernel takes, a file that is gone meanwhile) is not counted: no container
-// may keep the node from knowing about the others.
+// Usage walks the writable layer of a container: its cost grows with the number of files that the container
+// wrote. One that is not there uses nothing, and what cannot be seen (a path longer than the kernel takes, a
+// file that is gone meanwhile) is not counted: no container may keep the node from knowing about the others.
 func (m *Manager) Usage(id string) (Usage, error) {
 	if err := checkID(id); err != nil {
 		return Usage{}, err
@@ -62,11 +62,13 @@ func usage(dir string) (Usage, error) {
 		return Usage{}, fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer unix.Close(root)
+
 	w := walk{root: root, levels: []level{{name: "."}}, page: make([]byte, 16<<10)}
 	var st unix.Stat_t
 	if err := unix.Fstat(root, &st); err != nil {
 		return Usage{}, fmt.Errorf("stat %s: %w", dir, err)
 	}
+
 	w.add(st)
 
 	for len(w.levels) > 0 {
@@ -76,12 +78,14 @@ func usage(dir string) (Usage, error) {
 			down := l.name + "/" + l.dirs[0]
 			l.dirs = l.dirs[1:]
 			w.levels = append(w.levels, level{name: down})
+
 		case l.done:
 			w.levels = w.levels[:len(w.levels)-1]
 		default:
 			w.read(l)
 		}
 	}
+
 	return Usage{Bytes: int64(w.bytes), Inodes: int64(w.inodes + 0.5)}, nil
 }
 
@@ -97,6 +101,7 @@ func (w *walk) read(l *level) {
 		return
 	}
 	defer unix.Close(dir)
+
 	if _, err := unix.Seek(dir, l.next, unix.SEEK_SET); err != nil {
 		return
 	}
@@ -112,11 +117,13 @@ func (w *walk) read(l *level) {
 		if unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
 			continue
 		}
+
 		w.add(st)
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			l.dirs = append(l.dirs, name)
 		}
 	}
+
 	if l.next, err = unix.Seek(dir, 0, unix.SEEK_CUR); err == nil {
 		l.done = false
 	}

@@ -32,6 +32,7 @@ func (m *Manager) Volume(id string, number int, path string) (source, target str
 	if err := os.MkdirAll(inside, 0o755); err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
+
 	target = filepath.Join("/", strings.TrimPrefix(inside, root))
 
 	empty, err := isEmpty(inside)
@@ -41,6 +42,7 @@ func (m *Manager) Volume(id string, number int, path string) (source, target str
 	if !empty {
 		return inside, target, nil
 	}
+
 	source = filepath.Join(m.volumes(id), strconv.Itoa(number))
 	if err := os.MkdirAll(source, 0o700); err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
@@ -48,6 +50,7 @@ func (m *Manager) Volume(id string, number int, path string) (source, target str
 	if err := likeDirectory(source, inside); err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
+
 	return source, target, nil
 }
 
@@ -72,6 +75,7 @@ func likeDirectory(dir, model string) error {
 	if err != nil {
 		return err
 	}
+
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return fs.ErrInvalid
@@ -79,5 +83,6 @@ func likeDirectory(dir, model string) error {
 	if err := os.Chown(dir, int(st.Uid), int(st.Gid)); err != nil {
 		return err
 	}
+
 	return unix.Chmod(dir, st.Mode&0o7777)
 }

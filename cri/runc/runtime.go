@@ -1,5 +1,6 @@
-// Package runc drives an OCI runtime binary (runc, crun or any other with their command line) by the OCI runtime command line: it knows the
-// arguments of each verb and turns what the runtime logs into one clear error. It keeps no state.
+// Package runc drives an OCI runtime binary (runc, crun or any other with their command line) by the OCI
+// runtime command line: it knows the arguments of each verb and turns what the runtime logs into one clear
+// error. It keeps no state.
 package runc
 
 import (
@@ -31,8 +32,8 @@ const (
 	ProcessFd = 4 // exec: process.json
 )
 
-// CreateArgs is the argument list (program first) of create. The container's stdio is the runtime's own; consoleSocket is empty without a
-// terminal.
+// CreateArgs is the argument list (program first) of create. The container's stdio is the runtime's own;
+// consoleSocket is empty without a terminal.
 func (r Runtime) CreateArgs(id, bundle, pidFile, consoleSocket string) []string {
 	args := append(r.global(), "create", "--bundle", bundle, "--pid-file", pidFile)
 	if consoleSocket != "" {
@@ -43,20 +44,31 @@ func (r Runtime) CreateArgs(id, bundle, pidFile, consoleSocket string) []string 
 
 // ExecArgs is the argument list of a detached exec of the process.json at ProcessFd.
 func (r Runtime) ExecArgs(id, pidFile, consoleSocket string) []string {
-	args := append(r.global(), "exec", "--detach", "--process", fmt.Sprintf("/proc/self/fd/%d", ProcessFd), "--pid-file", pidFile)
+	args := append(
+		r.global(),
+		"exec",
+		"--detach",
+		"--process",
+		fmt.Sprintf("/proc/self/fd/%d", ProcessFd),
+		"--pid-file",
+		pidFile,
+	)
 	if consoleSocket != "" {
 		args = append(args, "--console-socket", consoleSocket, "--tty")
 	}
+
 	return append(args, id)
 }
 
 // DeleteArgs is the argument list of a delete that kills what is left.
 func (r Runtime) DeleteArgs(id string) []string { return append(r.global(), "delete", "--force", id) }
 
-// NotThere tells whether the runtime failed because it knows no such container.
+// NotThere reports whether the runtime failed because it knows no such container.
 func NotThere(err error) bool {
 	e, ok := errors.AsType[*Error](err)
-	return ok && (strings.Contains(e.Message, "does not exist") || strings.Contains(e.Message, "No such file or directory"))
+	return ok &&
+		(strings.Contains(e.Message, "does not exist") ||
+			strings.Contains(e.Message, "No such file or directory"))
 }
 
 func (r Runtime) global() []string {
@@ -74,7 +86,8 @@ func (r Runtime) Start(ctx context.Context, id string) error {
 	return err
 }
 
-// Delete kills what is left of the container and removes the runtime's state and cgroup. What is not there is success.
+// Delete kills what is left of the container and removes the runtime's state and cgroup. What is not there is
+// success.
 func (r Runtime) Delete(ctx context.Context, id string) error {
 	_, err := r.run(ctx, nil, "delete", "--force", id)
 	if err != nil && NotThere(err) {
@@ -101,25 +114,31 @@ func (r Runtime) State(ctx context.Context, id string) (specs.State, error) {
 		if NotThere(err) {
 			return state, fmt.Errorf("container %s: %w", id, os.ErrNotExist)
 		}
+
 		return state, err
 	}
+
 	if err := json.Unmarshal(out, &state); err != nil {
 		return state, fmt.Errorf("state of container %s: %w", id, err)
 	}
+
 	return state, nil
 }
 
-// run runs one verb and waits for it. A runtime that outlives this process finishes what it was asked for; all verbs here may be repeated.
+// run runs one verb and waits for it. A runtime that outlives this process finishes what it was asked for;
+// all verbs here may be repeated.
 func (r Runtime) run(ctx context.Context, stdin []byte, verb string, args ...string) ([]byte, error) {
 	path, err := r.Executable()
 	if err != nil {
 		return nil, err
 	}
+
 	log, err := NewLog(verb, args[len(args)-1])
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
+
 	cmd := exec.CommandContext(ctx, path)
 	cmd.Args = append(append(r.global(), verb), args...)
 	var stdout, stderr bytes.Buffer
@@ -136,10 +155,12 @@ func (r Runtime) run(ctx context.Context, stdin []byte, verb string, args ...str
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		err = ExitCode(exit.ExitCode())
 	}
+
 	return nil, Failure(r, verb, args[len(args)-1], err, log, stderr.Bytes())
 }
 
-// NewLog makes the anonymous file that a runtime logs to. It is named after the call, so that Calls finds who was started with it.
+// NewLog makes the anonymous file that a runtime logs to. It is named after the call, so that Calls finds who
+// was started with it.
 func NewLog(verb, id string) (*os.File, error) {
 	fd, err := unix.MemfdCreate(logName(verb, id), unix.MFD_CLOEXEC)
 	if err != nil {
@@ -150,24 +171,27 @@ func NewLog(verb, id string) (*os.File, error) {
 
 func logName(verb, id string) string { return "oci-runtime-" + verb + "-" + id }
 
-// Calls lists the other processes that work on a call of a runtime: its own and, as crun does not close the log, those that it forked, down to
-// the container's init until that executes the user's program.
+// Calls lists the other processes that work on a call of a runtime: its own and, as crun does not close the
+// log, those that it forked, down to the container's init until that executes the user's program.
 func Calls(verb, id string) ([]int, error) {
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
+
 	var pids []int
 	for _, p := range procs {
 		pid, err := strconv.Atoi(p.Name())
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
+
 		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, LogFd))
 		if err == nil && target == "/memfd:"+logName(verb, id)+" (deleted)" {
 			pids = append(pids, pid)
 		}
 	}
+
 	return pids, nil
 }
 
@@ -205,17 +229,25 @@ func (e *Error) Is(target error) bool {
 // maxLog bounds what is read of a runtime's log.
 const maxLog = 64 << 10
 
-// Failure makes the error of a runtime that ended with cause: its last logged error, else what it wrote to stderr.
+// Failure makes the error of a runtime that ended with cause: its last logged error, else what it wrote to
+// stderr.
 func Failure(r Runtime, verb, id string, cause error, log *os.File, stderr []byte) error {
-	e := &Error{Program: r.Program, Verb: verb, ID: id, Cause: cause}
+	e := &Error{
+		Program: r.Program,
+		Verb:    verb,
+		ID:      id,
+		Cause:   cause,
+	}
 	if log != nil {
 		data := make([]byte, maxLog)
 		n, _ := log.ReadAt(data, 0)
 		e.Message = lastError(data[:n])
 	}
+
 	if e.Message == "" {
 		e.Message = strings.TrimSpace(string(stderr[:min(len(stderr), maxLog)]))
 	}
+
 	return e
 }
 
@@ -227,6 +259,7 @@ func lastError(log []byte) string {
 		if json.Unmarshal(line, &entry) != nil || entry.Msg == "" {
 			continue
 		}
+
 		if severe := entry.Level == "error" || entry.Level == "fatal"; severe || level == "" {
 			last = entry.Msg
 			if severe {
@@ -234,6 +267,7 @@ func lastError(log []byte) string {
 			}
 		}
 	}
+
 	return last
 }
 

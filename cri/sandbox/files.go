@@ -24,6 +24,7 @@ func (s *Sandboxes) sweepFiles() error {
 	if err != nil {
 		return fmt.Errorf("files of pod sandboxes: %w", err)
 	}
+
 	for _, e := range entries {
 		if _, known := s.all[e.Name()]; known {
 			continue
@@ -32,10 +33,12 @@ func (s *Sandboxes) sweepFiles() error {
 			s.cfg.Log.Warn("files of a sandbox that is gone stay", "sandbox", e.Name(), "err", err)
 		}
 	}
+
 	return nil
 }
 
-// Mounts are what each container of the pod mounts beside its own. One whose root file system is read-only may not write its files either.
+// Mounts are what each container of the pod mounts beside its own. One whose root file system is read-only
+// may not write its files either.
 func (s *Sandboxes) Mounts(r Record, readOnly bool) []specs.Mount {
 	shm, access := "/dev/shm", "rw"
 	if r.Options().GetIpc() != runtimeapi.NamespaceMode_NODE {
@@ -44,13 +47,24 @@ func (s *Sandboxes) Mounts(r Record, readOnly bool) []specs.Mount {
 	if readOnly {
 		access = "ro"
 	}
+
 	bind := func(target, source, access string) specs.Mount {
-		return specs.Mount{Destination: target, Type: "bind", Source: source, Options: []string{"rbind", "rprivate", access}}
+		return specs.Mount{
+			Destination: target,
+			Type:        "bind",
+			Source:      source,
+			Options:     []string{"rbind", "rprivate", access},
+		}
 	}
-	mounts := []specs.Mount{bind("/dev/shm", shm, "rw"), bind("/etc/resolv.conf", filepath.Join(s.files(r.ID), "resolv.conf"), access)}
+
+	mounts := []specs.Mount{
+		bind("/dev/shm", shm, "rw"),
+		bind("/etc/resolv.conf", filepath.Join(s.files(r.ID), "resolv.conf"), access),
+	}
 	if r.config.GetHostname() != "" || r.Options().GetNetwork() == runtimeapi.NamespaceMode_NODE {
 		mounts = append(mounts, bind("/etc/hostname", filepath.Join(s.files(r.ID), "hostname"), access))
 	}
+
 	return mounts
 }
 
@@ -61,30 +75,36 @@ func (s *Sandboxes) makeFiles(r Record) error {
 			return err
 		}
 	}
+
 	resolv, err := resolvConf(r.config.GetDnsConfig())
 	if err != nil {
 		return err
 	}
+
 	hostname := r.config.GetHostname()
 	if hostname == "" {
 		hostname, _ = os.Hostname()
 	}
+
 	for name, data := range map[string][]byte{"resolv.conf": resolv, "hostname": []byte(hostname + "\n")} {
 		if err := os.WriteFile(filepath.Join(files, name), data, 0o644); err != nil {
 			return err
 		}
 	}
+
 	if r.config.GetLogDirectory() != "" {
 		if err := os.MkdirAll(r.config.LogDirectory, 0o755); err != nil {
 			return fmt.Errorf("log directory: %w", err)
 		}
 	}
+
 	if r.Options().GetIpc() == runtimeapi.NamespaceMode_NODE {
 		return nil
 	}
 	if err := unix.Mount("shm", shm, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size=65536k"); err != nil {
 		return fmt.Errorf("mount /dev/shm of the pod: %w", err)
 	}
+
 	return nil
 }
 
@@ -99,17 +119,22 @@ func resolvConf(dns *runtimeapi.DNSConfig) ([]byte, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
+
 		return data, err
 	}
+
 	var b strings.Builder
 	if len(dns.Searches) > 0 {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(dns.Searches, " "))
 	}
+
 	for _, server := range dns.Servers {
 		fmt.Fprintf(&b, "nameserver %s\n", server)
 	}
+
 	if len(dns.Options) > 0 {
 		fmt.Fprintf(&b, "options %s\n", strings.Join(dns.Options, " "))
 	}
+
 	return []byte(b.String()), nil
 }

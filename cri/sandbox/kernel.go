@@ -15,7 +15,8 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// pins are the namespaces that the pod has of its own, by where they are pinned. A shared PID namespace is made by its init instead.
+// pins are the namespaces that the pod has of its own, by where they are pinned. A shared PID namespace is
+// made by its init instead.
 func (s *Sandboxes) pins(r Record) map[namespace.Kind]string {
 	dir, o := filepath.Join(s.dir(r.ID), "ns"), r.Options()
 	pins := map[namespace.Kind]string{}
@@ -34,7 +35,11 @@ func (s *Sandboxes) Netns(r Record) string { return s.pins(r)[namespace.Net] }
 
 // Namespaces are what a container of the pod joins. PID is left to the container.
 func (s *Sandboxes) Namespaces(r Record) map[specs.LinuxNamespaceType]string {
-	names := map[namespace.Kind]specs.LinuxNamespaceType{namespace.Net: specs.NetworkNamespace, namespace.UTS: specs.UTSNamespace, namespace.IPC: specs.IPCNamespace}
+	names := map[namespace.Kind]specs.LinuxNamespaceType{
+		namespace.Net: specs.NetworkNamespace,
+		namespace.UTS: specs.UTSNamespace,
+		namespace.IPC: specs.IPCNamespace,
+	}
 	joined := map[specs.LinuxNamespaceType]string{}
 	for kind, path := range s.pins(r) {
 		joined[names[kind]] = path
@@ -50,23 +55,28 @@ func (s *Sandboxes) makeNamespaces(r Record) error {
 	if err := os.MkdirAll(filepath.Join(s.dir(r.ID), "ns"), 0o700); err != nil {
 		return err
 	}
+
 	err := namespace.Create(pins, func() error {
 		if pins[namespace.UTS] != "" && r.config.GetHostname() != "" {
 			if err := unix.Sethostname([]byte(r.config.Hostname)); err != nil {
 				return fmt.Errorf("set host name %q: %w", r.config.Hostname, err)
 			}
 		}
+
 		if pins[namespace.Net] != "" {
 			if err := loopbackUp(); err != nil {
 				return err
 			}
+
 			s.writeDefaults(r)
 		}
+
 		return writeSysctls(r, false)
 	})
 	if err != nil {
 		return fmt.Errorf("namespaces: %w", err)
 	}
+
 	return nil
 }
 
@@ -85,29 +95,45 @@ func loopbackUp() error {
 		return fmt.Errorf("loopback: %w", err)
 	}
 	defer unix.Close(fd)
+
 	ifr, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
 	}
+
 	ifr.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
 		return fmt.Errorf("loopback up: %w", err)
 	}
+
 	return nil
 }
 
 func (s *Sandboxes) attachment(r Record) network.Attachment {
 	meta := r.config.GetMetadata()
-	a := network.Attachment{ID: r.ID, Netns: s.Netns(r), Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid(),
-		CgroupPath: r.config.GetLinux().GetCgroupParent()}
+	a := network.Attachment{
+		ID:         r.ID,
+		Netns:      s.Netns(r),
+		Name:       meta.GetName(),
+		Namespace:  meta.GetNamespace(),
+		UID:        meta.GetUid(),
+		CgroupPath: r.config.GetLinux().GetCgroupParent(),
+	}
+
 	for _, p := range r.config.GetPortMappings() {
 		if p.HostPort > 0 {
-			a.Ports = append(a.Ports, network.PortMapping{HostPort: p.HostPort, ContainerPort: p.ContainerPort,
-				Protocol: strings.ToLower(p.Protocol.String()), HostIP: p.HostIp})
+			a.Ports = append(a.Ports, network.PortMapping{
+				HostPort:      p.HostPort,
+				ContainerPort: p.ContainerPort,
+				Protocol:      strings.ToLower(p.Protocol.String()),
+				HostIP:        p.HostIp,
+			})
 		}
 	}
+
 	if dns := r.config.GetDnsConfig(); dns != nil {
 		a.DNS = map[string]any{"servers": dns.Servers, "searches": dns.Searches, "options": dns.Options}
 	}
+
 	return a
 }

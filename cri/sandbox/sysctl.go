@@ -12,8 +12,9 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// sysctlPath is where a sysctl is below /proc/sys. The first separator of a name is the one between its parts, the other one belongs to them
-// (sysctl.d(5)): net.ipv4.conf.eth0/100.forwarding and net/ipv4/conf/eth0.100/forwarding are the same.
+// sysctlPath is where a sysctl is below /proc/sys. The first separator of a name is the one between its
+// parts, the other one belongs to them (sysctl.d(5)): net.ipv4.conf.eth0/100.forwarding and
+// net/ipv4/conf/eth0.100/forwarding are the same.
 func sysctlPath(name string) string {
 	if i := strings.IndexAny(name, "./"); i >= 0 && name[i] == '/' {
 		return name
@@ -21,7 +22,7 @@ func sysctlPath(name string) string {
 	return strings.NewReplacer(".", "/", "/", ".").Replace(name)
 }
 
-// ofNetwork tells whether a sysctl is one of the network namespace.
+// ofNetwork reports whether a sysctl is one of the network namespace.
 func ofNetwork(name string) bool { return strings.HasPrefix(sysctlPath(name), "net/") }
 
 // checkSysctls refuses those that would change the host.
@@ -29,7 +30,8 @@ func checkSysctls(r Record) error {
 	o := r.Options()
 	for name := range r.config.GetLinux().GetSysctls() {
 		p := sysctlPath(name)
-		ipc := strings.HasPrefix(p, "kernel/shm") || strings.HasPrefix(p, "kernel/msg") || p == "kernel/sem" || strings.HasPrefix(p, "fs/mqueue/")
+		ipc := strings.HasPrefix(p, "kernel/shm") || strings.HasPrefix(p, "kernel/msg") ||
+			p == "kernel/sem" || strings.HasPrefix(p, "fs/mqueue/")
 		switch {
 		case path.Clean("/"+p) != "/"+p:
 			return fmt.Errorf("sysctl %q: not a name", name)
@@ -39,6 +41,7 @@ func checkSysctls(r Record) error {
 			return fmt.Errorf("sysctl %s: the pod has no namespace of its own for it", name)
 		}
 	}
+
 	return nil
 }
 
@@ -55,7 +58,8 @@ func writeSysctls(r Record, network bool) error {
 	return nil
 }
 
-// writeNetSysctls is for after the pod was joined to the network: those of an interface are there with the interface only.
+// writeNetSysctls is for after the pod was joined to the network: those of an interface are there with the
+// interface only.
 func (s *Sandboxes) writeNetSysctls(r Record) error {
 	for name := range r.config.GetLinux().GetSysctls() {
 		if ofNetwork(name) {
@@ -80,11 +84,13 @@ func (s *Sandboxes) writeDefaults(r Record) {
 	if s.cfg.UnprivilegedPorts {
 		defaults[portStart] = "0"
 	}
+
 	// Where the pod has a user namespace, these groups are not all mapped.
 	users := r.Options().GetUsernsOptions()
 	if s.cfg.UnprivilegedICMP && (users == nil || users.Mode != runtimeapi.NamespaceMode_POD) {
 		defaults[pingGroups] = "0 2147483647"
 	}
+
 	for name, value := range defaults {
 		if err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0); err != nil {
 			s.cfg.Log.Debug("default of a sysctl is not set", "sandbox", r.ID, "sysctl", name, "err", err)

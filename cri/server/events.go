@@ -10,15 +10,18 @@ import (
 	"github.com/trivet-node/trivet/cri/container"
 )
 
-// Events hands changes on to the streams of GetContainerEvents. Nobody waits for a stream that does not read: when its buffer is full, it is
-// closed, and its client knows that it has to list everything anew.
+// Events hands changes on to the streams of GetContainerEvents. Nobody waits for a stream that does not read:
+// when its buffer is full, it is closed, and its client knows that it has to list everything anew.
 type Events struct {
 	mu      sync.Mutex // guards all below
 	streams map[chan container.Event]bool
 }
 
 // errSlow ends a stream whose client did not keep up.
-var errSlow = status.Error(codes.ResourceExhausted, "container events: the client did not read for 1024 events; list everything and open a new stream")
+var errSlow = status.Error(
+	codes.ResourceExhausted,
+	"container events: the client did not read for 1024 events; list everything and open a new stream",
+)
 
 // NewEvents makes an Events without streams.
 func NewEvents() *Events { return &Events{streams: map[chan container.Event]bool{}} }
@@ -39,7 +42,12 @@ func (e *Events) Put(event container.Event) {
 
 // sandbox tells of a sandbox: in CRI's events it goes by its own ID as a container does.
 func (e *Events) sandbox(s *Server, id string, kind runtimeapi.ContainerEventType) {
-	event := container.Event{ID: id, Sandbox: id, Type: kind, At: now()}
+	event := container.Event{
+		ID:      id,
+		Sandbox: id,
+		Type:    kind,
+		At:      now(),
+	}
 	e.Put(event)
 }
 
@@ -56,9 +64,13 @@ func (e *Events) open() (ch chan container.Event, done func()) {
 }
 
 // GetContainerEvents streams events until the client goes.
-func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runtimeapi.RuntimeService_GetContainerEventsServer) error {
+func (s *Server) GetContainerEvents(
+	_ *runtimeapi.GetEventsRequest,
+	stream runtimeapi.RuntimeService_GetContainerEventsServer,
+) error {
 	events, done := s.cfg.Events.open()
 	defer done()
+
 	for {
 		select {
 		case <-stream.Context().Done():
@@ -76,12 +88,18 @@ func (s *Server) GetContainerEvents(_ *runtimeapi.GetEventsRequest, stream runti
 
 // event adds how the whole pod is now.
 func (s *Server) event(e container.Event) *runtimeapi.ContainerEventResponse {
-	resp := &runtimeapi.ContainerEventResponse{ContainerId: e.ID, ContainerEventType: e.Type, CreatedAt: e.At.UnixNano()}
+	resp := &runtimeapi.ContainerEventResponse{
+		ContainerId:        e.ID,
+		ContainerEventType: e.Type,
+		CreatedAt:          e.At.UnixNano(),
+	}
 	if box, err := s.cfg.Sandboxes.Get(e.Sandbox); err == nil {
 		resp.PodSandboxStatus = podStatus(box)
 	}
+
 	for _, c := range s.cfg.Containers.Of(e.Sandbox) {
 		resp.ContainersStatuses = append(resp.ContainersStatuses, containerStatus(c))
 	}
+
 	return resp
 }

@@ -1,5 +1,5 @@
-// Package server speaks CRI v1's RuntimeService for cri/sandbox and cri/container: translation, gRPC codes, and the order in which a pod's
-// containers and its sandbox end.
+// Package server speaks CRI v1's RuntimeService for cri/sandbox and cri/container: translation, gRPC codes,
+// and the order in which a pod's containers and its sandbox end.
 package server
 
 import (
@@ -54,43 +54,75 @@ func New(cfg Config) *Server { return &Server{cfg: cfg, written: newWritten(cfg.
 
 // Version tells the runtime's name and version.
 func (s *Server) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
-	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "trivet-cri", RuntimeVersion: s.cfg.Version, RuntimeApiVersion: "v1"}, nil
+	return &runtimeapi.VersionResponse{
+		Version:           "0.1.0",
+		RuntimeName:       "trivet-cri",
+		RuntimeVersion:    s.cfg.Version,
+		RuntimeApiVersion: "v1",
+	}, nil
 }
 
-// Status tells whether pods can be run.
-func (s *Server) Status(ctx context.Context, r *runtimeapi.StatusRequest) (*runtimeapi.StatusResponse, error) {
+// Status reports whether pods can be run.
+func (s *Server) Status(
+	ctx context.Context,
+	r *runtimeapi.StatusRequest,
+) (*runtimeapi.StatusResponse, error) {
 	net := &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: true}
 	if err := s.cfg.Network.Ready(ctx); err != nil {
 		net.Status, net.Reason, net.Message = false, "NetworkPluginNotReady", err.Error()
 	}
+
 	resp := &runtimeapi.StatusResponse{Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
-		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{{Type: runtimeapi.RuntimeReady, Status: true}, net}}}
-	// Recursive read-only mounts need mount_setattr (kernel >= 5.12), crun >= 1.4 or runc >= 1.1: all older than what else is needed here.
+		Status: &runtimeapi.RuntimeStatus{
+			Conditions: []*runtimeapi.RuntimeCondition{{Type: runtimeapi.RuntimeReady, Status: true}, net},
+		}}
+
+	// Recursive read-only mounts need mount_setattr (kernel >= 5.12), crun >= 1.4 or runc >= 1.1: all older
+	// than what else is needed here.
 	for _, name := range s.cfg.Handlers {
-		resp.RuntimeHandlers = append(resp.RuntimeHandlers, &runtimeapi.RuntimeHandler{Name: name, Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true}})
+		resp.RuntimeHandlers = append(
+			resp.RuntimeHandlers,
+			&runtimeapi.RuntimeHandler{
+				Name:     name,
+				Features: &runtimeapi.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true},
+			},
+		)
 	}
+
 	if r.Verbose {
 		resp.Info = info("config", s.cfg.Info)
 	}
+
 	return resp, nil
 }
 
 // RuntimeConfig tells kubelet the cgroup driver.
-func (s *Server) RuntimeConfig(context.Context, *runtimeapi.RuntimeConfigRequest) (*runtimeapi.RuntimeConfigResponse, error) {
+func (s *Server) RuntimeConfig(
+	context.Context,
+	*runtimeapi.RuntimeConfigRequest,
+) (*runtimeapi.RuntimeConfigResponse, error) {
 	driver := runtimeapi.CgroupDriver_CGROUPFS
 	if s.cfg.Driver.Systemd {
 		driver = runtimeapi.CgroupDriver_SYSTEMD
 	}
-	return &runtimeapi.RuntimeConfigResponse{Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver}}, nil
+	return &runtimeapi.RuntimeConfigResponse{
+		Linux: &runtimeapi.LinuxRuntimeConfiguration{CgroupDriver: driver},
+	}, nil
 }
 
 // UpdateRuntimeConfig takes the node's pod CIDR and needs it for nothing: conflists carry their own ranges.
-func (s *Server) UpdateRuntimeConfig(context.Context, *runtimeapi.UpdateRuntimeConfigRequest) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
+func (s *Server) UpdateRuntimeConfig(
+	context.Context,
+	*runtimeapi.UpdateRuntimeConfigRequest,
+) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil
 }
 
 // ExecSync runs a command and returns its output.
-func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*runtimeapi.ExecSyncResponse, error) {
+func (s *Server) ExecSync(
+	ctx context.Context,
+	r *runtimeapi.ExecSyncRequest,
+) (*runtimeapi.ExecSyncResponse, error) {
 	c, err := s.cfg.Containers.Get(r.ContainerId)
 	if err != nil {
 		return nil, coded(err)
@@ -98,11 +130,17 @@ func (s *Server) ExecSync(ctx context.Context, r *runtimeapi.ExecSyncRequest) (*
 	if err := spec.CheckArgs(r.Cmd); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "exec in container %s: %v", c.ID, err)
 	}
+
 	res, err := s.cfg.Streaming.ExecSync(ctx, c.ID, r.Cmd, seconds(r.Timeout))
 	if err != nil {
 		return nil, coded(err)
 	}
-	return &runtimeapi.ExecSyncResponse{Stdout: res.Stdout, Stderr: res.Stderr, ExitCode: int32(res.Exit.Code)}, nil
+
+	return &runtimeapi.ExecSyncResponse{
+		Stdout:   res.Stdout,
+		Stderr:   res.Stderr,
+		ExitCode: int32(res.Exit.Code),
+	}, nil
 }
 
 // Exec gives the URL of an exec.
@@ -131,7 +169,10 @@ func (s *Server) Attach(_ context.Context, r *runtimeapi.AttachRequest) (*runtim
 }
 
 // PortForward gives the URL of a port-forward.
-func (s *Server) PortForward(_ context.Context, r *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
+func (s *Server) PortForward(
+	_ context.Context,
+	r *runtimeapi.PortForwardRequest,
+) (*runtimeapi.PortForwardResponse, error) {
 	box, err := s.cfg.Sandboxes.Get(r.PodSandboxId)
 	if err != nil {
 		return nil, coded(err)
@@ -174,9 +215,11 @@ func coded(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
+
 	code := codes.Unknown
 	switch {
-	case errors.Is(err, sandbox.ErrNotFound), errors.Is(err, container.ErrNotFound), errors.Is(err, image.ErrNotFound):
+	case errors.Is(err, sandbox.ErrNotFound), errors.Is(err, container.ErrNotFound),
+		errors.Is(err, image.ErrNotFound):
 		code = codes.NotFound
 	case errors.Is(err, container.ErrNotRunning), errors.Is(err, container.ErrSandboxNotReady):
 		code = codes.FailedPrecondition
@@ -187,5 +230,6 @@ func coded(err error) error {
 	case errors.Is(err, context.Canceled):
 		code = codes.Canceled
 	}
+
 	return status.Error(code, err.Error())
 }

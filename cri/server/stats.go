@@ -21,7 +21,10 @@ import (
 func now() time.Time { return time.Now() }
 
 // ContainerStats reads one container's cgroup.
-func (s *Server) ContainerStats(_ context.Context, r *runtimeapi.ContainerStatsRequest) (*runtimeapi.ContainerStatsResponse, error) {
+func (s *Server) ContainerStats(
+	_ context.Context,
+	r *runtimeapi.ContainerStatsRequest,
+) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := s.cfg.Containers.Get(r.ContainerId)
 	if err != nil {
 		return nil, coded(err)
@@ -34,12 +37,18 @@ func (s *Server) ContainerStats(_ context.Context, r *runtimeapi.ContainerStatsR
 }
 
 // ListContainerStats reads those of all running containers.
-func (s *Server) ListContainerStats(_ context.Context, r *runtimeapi.ListContainerStatsRequest) (*runtimeapi.ListContainerStatsResponse, error) {
+func (s *Server) ListContainerStats(
+	_ context.Context,
+	r *runtimeapi.ListContainerStatsRequest,
+) (*runtimeapi.ListContainerStatsResponse, error) {
 	return &runtimeapi.ListContainerStatsResponse{Stats: s.allStats(r.Filter)}, nil
 }
 
 // StreamContainerStats does so in pieces.
-func (s *Server) StreamContainerStats(r *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer) error {
+func (s *Server) StreamContainerStats(
+	r *runtimeapi.StreamContainerStatsRequest,
+	stream runtimeapi.RuntimeService_StreamContainerStatsServer,
+) error {
 	for piece := range slices.Chunk(s.allStats(r.Filter), piece) {
 		if err := stream.Send(&runtimeapi.StreamContainerStatsResponse{ContainerStats: piece}); err != nil {
 			return err
@@ -73,10 +82,12 @@ func (s *Server) statsOf(containers []container.Record) []*runtimeapi.ContainerS
 				if err != nil {
 					s.cfg.Log.Warn("container is left out of the stats", "container", c.ID, "err", err)
 				}
+
 				all[i] = st
 			}
 		})
 	}
+
 	wg.Wait()
 	return slices.DeleteFunc(all, func(st *runtimeapi.ContainerStats) bool { return st == nil })
 }
@@ -92,44 +103,77 @@ func (s *Server) forget(known []container.Record) {
 
 func (s *Server) stats(c container.Record) (*runtimeapi.ContainerStats, error) {
 	config := c.ContainerConfig()
-	st := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{Id: c.ID, Metadata: config.GetMetadata(), Labels: config.GetLabels(), Annotations: config.GetAnnotations()}}
+	st := &runtimeapi.ContainerStats{Attributes: &runtimeapi.ContainerAttributes{
+		Id:          c.ID,
+		Metadata:    config.GetMetadata(),
+		Labels:      config.GetLabels(),
+		Annotations: config.GetAnnotations(),
+	}}
+
 	written, counted, err := s.written.of(c.ID)
 	if err != nil {
 		return nil, err
 	}
-	st.WritableLayer = &runtimeapi.FilesystemUsage{Timestamp: counted.UnixNano(), FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: s.cfg.Rootfs.Dir()},
-		UsedBytes: &runtimeapi.UInt64Value{Value: uint64(written.Bytes)}, InodesUsed: &runtimeapi.UInt64Value{Value: uint64(written.Inodes)}}
+
+	st.WritableLayer = &runtimeapi.FilesystemUsage{
+		Timestamp:  counted.UnixNano(),
+		FsId:       &runtimeapi.FilesystemIdentifier{Mountpoint: s.cfg.Rootfs.Dir()},
+		UsedBytes:  &runtimeapi.UInt64Value{Value: uint64(written.Bytes)},
+		InodesUsed: &runtimeapi.UInt64Value{Value: uint64(written.Inodes)},
+	}
+
 	box, err := s.cfg.Sandboxes.Get(c.Sandbox)
 	if err != nil || c.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return st, nil
 	}
+
 	usage, err := s.cfg.Cgroups.Usage(s.cfg.Driver.Group(box.PodConfig().GetLinux().GetCgroupParent(), c.ID))
-	if errors.Is(err, fs.ErrNotExist) { // it ends just now
+
+	// it ends just now
+	if errors.Is(err, fs.ErrNotExist) {
 		return st, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+
 	st.Cpu, st.Memory = cpuUsage(usage), memoryUsage(usage)
-	st.Swap = &runtimeapi.SwapUsage{Timestamp: usage.Time.UnixNano(), SwapUsageBytes: &runtimeapi.UInt64Value{Value: usage.Swap}}
+	st.Swap = &runtimeapi.SwapUsage{
+		Timestamp:      usage.Time.UnixNano(),
+		SwapUsageBytes: &runtimeapi.UInt64Value{Value: usage.Swap},
+	}
+
 	return st, nil
 }
 
 func cpuUsage(u cgroup.Usage) *runtimeapi.CpuUsage {
-	return &runtimeapi.CpuUsage{Timestamp: u.Time.UnixNano(), UsageCoreNanoSeconds: &runtimeapi.UInt64Value{Value: uint64(u.CPU)}}
+	return &runtimeapi.CpuUsage{
+		Timestamp:            u.Time.UnixNano(),
+		UsageCoreNanoSeconds: &runtimeapi.UInt64Value{Value: uint64(u.CPU)},
+	}
 }
 
 func memoryUsage(u cgroup.Usage) *runtimeapi.MemoryUsage {
-	m := &runtimeapi.MemoryUsage{Timestamp: u.Time.UnixNano(), WorkingSetBytes: &runtimeapi.UInt64Value{Value: u.WorkingSet}, UsageBytes: &runtimeapi.UInt64Value{Value: u.Memory},
-		RssBytes: &runtimeapi.UInt64Value{Value: u.RSS}, PageFaults: &runtimeapi.UInt64Value{Value: u.PageFaults}, MajorPageFaults: &runtimeapi.UInt64Value{Value: u.MajorPageFaults}}
+	m := &runtimeapi.MemoryUsage{
+		Timestamp:       u.Time.UnixNano(),
+		WorkingSetBytes: &runtimeapi.UInt64Value{Value: u.WorkingSet},
+		UsageBytes:      &runtimeapi.UInt64Value{Value: u.Memory},
+		RssBytes:        &runtimeapi.UInt64Value{Value: u.RSS},
+		PageFaults:      &runtimeapi.UInt64Value{Value: u.PageFaults},
+		MajorPageFaults: &runtimeapi.UInt64Value{Value: u.MajorPageFaults},
+	}
 	if u.MemoryLimit > u.WorkingSet {
 		m.AvailableBytes = &runtimeapi.UInt64Value{Value: u.MemoryLimit - u.WorkingSet}
 	}
+
 	return m
 }
 
 // PodSandboxStats reads a pod's cgroup and those of its containers.
-func (s *Server) PodSandboxStats(_ context.Context, r *runtimeapi.PodSandboxStatsRequest) (*runtimeapi.PodSandboxStatsResponse, error) {
+func (s *Server) PodSandboxStats(
+	_ context.Context,
+	r *runtimeapi.PodSandboxStatsRequest,
+) (*runtimeapi.PodSandboxStatsResponse, error) {
 	box, err := s.cfg.Sandboxes.Get(r.PodSandboxId)
 	if err != nil {
 		return nil, coded(err)
@@ -138,12 +182,18 @@ func (s *Server) PodSandboxStats(_ context.Context, r *runtimeapi.PodSandboxStat
 }
 
 // ListPodSandboxStats reads those of all ready pods.
-func (s *Server) ListPodSandboxStats(_ context.Context, r *runtimeapi.ListPodSandboxStatsRequest) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+func (s *Server) ListPodSandboxStats(
+	_ context.Context,
+	r *runtimeapi.ListPodSandboxStatsRequest,
+) (*runtimeapi.ListPodSandboxStatsResponse, error) {
 	return &runtimeapi.ListPodSandboxStatsResponse{Stats: s.allPodStats(r.Filter)}, nil
 }
 
 // StreamPodSandboxStats does so in pieces.
-func (s *Server) StreamPodSandboxStats(r *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer) error {
+func (s *Server) StreamPodSandboxStats(
+	r *runtimeapi.StreamPodSandboxStatsRequest,
+	stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer,
+) error {
 	for piece := range slices.Chunk(s.allPodStats(r.Filter), piece) {
 		if err := stream.Send(&runtimeapi.StreamPodSandboxStatsResponse{PodSandboxStats: piece}); err != nil {
 			return err
@@ -156,7 +206,8 @@ func (s *Server) allPodStats(f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.
 	var all []*runtimeapi.PodSandboxStats
 	s.forget(s.cfg.Containers.List())
 	for _, box := range s.cfg.Sandboxes.List() {
-		if box.State != sandbox.Ready || !strings.HasPrefix(box.ID, f.GetId()) || !matches(box.PodConfig().GetLabels(), f.GetLabelSelector()) {
+		if box.State != sandbox.Ready || !strings.HasPrefix(box.ID, f.GetId()) ||
+			!matches(box.PodConfig().GetLabels(), f.GetLabelSelector()) {
 			continue
 		}
 		all = append(all, s.podStats(box))
@@ -166,14 +217,23 @@ func (s *Server) allPodStats(f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.
 
 func (s *Server) podStats(box sandbox.Record) *runtimeapi.PodSandboxStats {
 	config := box.PodConfig()
-	st := &runtimeapi.PodSandboxStats{Linux: &runtimeapi.LinuxPodSandboxStats{}, Attributes: &runtimeapi.PodSandboxAttributes{Id: box.ID, Metadata: config.GetMetadata(),
-		Labels: config.GetLabels(), Annotations: config.GetAnnotations()}}
+	st := &runtimeapi.PodSandboxStats{Linux: &runtimeapi.LinuxPodSandboxStats{}, Attributes: &runtimeapi.PodSandboxAttributes{
+		Id:          box.ID,
+		Metadata:    config.GetMetadata(),
+		Labels:      config.GetLabels(),
+		Annotations: config.GetAnnotations(),
+	}}
+
 	st.Linux.Containers = s.statsOf(s.cfg.Containers.Of(box.ID))
 	if parent := config.GetLinux().GetCgroupParent(); parent != "" {
 		if usage, err := s.cfg.Cgroups.Usage(s.cfg.Driver.Group(parent, "")); err == nil {
 			st.Linux.Cpu, st.Linux.Memory = cpuUsage(usage), memoryUsage(usage)
-			st.Linux.Process = &runtimeapi.ProcessUsage{Timestamp: usage.Time.UnixNano(), ProcessCount: &runtimeapi.UInt64Value{Value: usage.PIDs}}
+			st.Linux.Process = &runtimeapi.ProcessUsage{
+				Timestamp:    usage.Time.UnixNano(),
+				ProcessCount: &runtimeapi.UInt64Value{Value: usage.PIDs},
+			}
 		}
 	}
+
 	return st
 }

@@ -7,11 +7,13 @@ import (
 	"github.com/trivet-node/trivet/cri/rootfs"
 )
 
-// maxAge is how old the size of a writable layer may be that stats tell of. Kubelet asks every 10 s and evicts by what it hears.
+// maxAge is how old the size of a writable layer may be that stats tell of. Kubelet asks every 10 s and
+// evicts by what it hears.
 const maxAge = 10 * time.Second
 
-// written keeps the sizes of writable layers. To count one is to walk all files in it, which no caller of stats waits for but the first that
-// asks about a container: the others get the last size with its time, and start a new count when that is older than maxAge.
+// written keeps the sizes of writable layers. To count one is to walk all files in it, which no caller of
+// stats waits for but the first that asks about a container: the others get the last size with its time, and
+// start a new count when that is older than maxAge.
 type written struct {
 	count func(id string) (rootfs.Usage, error)
 
@@ -39,14 +41,17 @@ func (w *written) of(id string) (rootfs.Usage, time.Time, error) {
 		s = &size{first: make(chan struct{})}
 		w.sizes[id] = s
 	}
+
 	if !s.counting && time.Since(s.at) > maxAge {
 		s.counting = true
 		go w.renew(id, s)
 	}
+
 	w.mu.Unlock()
 	<-s.first
 	w.mu.Lock()
 	defer w.mu.Unlock()
+
 	return s.usage, s.at, s.err
 }
 

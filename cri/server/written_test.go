@@ -15,23 +15,31 @@ func TestWrittenIsCountedOffThePath(t *testing.T) {
 		<-hold
 		return rootfs.Usage{Bytes: 7, Inodes: 2}, nil
 	})
+
 	hold <- struct{}{}
-	for range 3 { // only the first call counts
+
+	// only the first call counts
+	for range 3 {
 		if u, at, err := w.of("a"); u.Bytes != 7 || at.IsZero() || err != nil {
 			t.Fatalf("%v %v %v", u, at, err)
 		}
 	}
+
 	if len(counts) != 1 {
 		t.Errorf("%d counts", len(counts))
 	}
+
 	w.mu.Lock()
 	w.sizes["a"].at = time.Now().Add(-2 * maxAge)
 	w.mu.Unlock()
-	for range 3 { // an old size is given while one count goes on
+
+	// an old size is given while one count goes on
+	for range 3 {
 		if u, _, _ := w.of("a"); u.Inodes != 2 {
 			t.Error(u)
 		}
 	}
+
 	<-counts
 	<-counts
 	hold <- struct{}{}

@@ -19,6 +19,7 @@ func annotations(cfg Config) map[string]string {
 	if given == nil {
 		given = map[string]string{}
 	}
+
 	maps.Copy(given, cfg.Container.GetAnnotations())
 	maps.DeleteFunc(given, func(name, _ string) bool { return !allowed(name, cfg.AllowedAnnotations) })
 
@@ -30,7 +31,7 @@ func annotations(cfg Config) map[string]string {
 	return given
 }
 
-// allowed tells whether a pattern (path.Match, where * does not match a slash) is that of name.
+// allowed reports whether a pattern (path.Match, where * does not match a slash) is that of name.
 func allowed(name string, patterns []string) bool {
 	return !strings.HasPrefix(name, ours) && slices.ContainsFunc(patterns, func(pattern string) bool {
 		matched, err := path.Match(pattern, name)

@@ -27,15 +27,18 @@ var defaults = []string{
 
 type capabilitySet struct{ bounding, ambient []string }
 
-// capabilities applies add and drop. Privileged and ALL mean all that the server itself holds: nobody can give what he has not.
+// capabilities applies add and drop. Privileged and ALL mean all that the server itself holds: nobody can
+// give what he has not.
 func capabilities(security *runtimeapi.LinuxContainerSecurityContext, held []string) (capabilitySet, error) {
 	if security.GetPrivileged() {
 		return capabilitySet{bounding: slices.Clone(held)}, nil
 	}
+
 	set := map[string]bool{}
 	for _, name := range defaults {
 		set[name] = true
 	}
+
 	asked := security.GetCapabilities()
 	drop, add := normal(asked.GetDropCapabilities()), normal(asked.GetAddCapabilities())
 	if slices.Contains(add, "CAP_ALL") {
@@ -43,6 +46,7 @@ func capabilities(security *runtimeapi.LinuxContainerSecurityContext, held []str
 			set[name] = true
 		}
 	}
+
 	if slices.Contains(drop, "CAP_ALL") {
 		clear(set)
 		if slices.Contains(add, "CAP_ALL") {
@@ -51,34 +55,47 @@ func capabilities(security *runtimeapi.LinuxContainerSecurityContext, held []str
 			}
 		}
 	}
+
 	for _, name := range append(slices.Clone(add), normal(asked.GetAddAmbientCapabilities())...) {
 		if name != "CAP_ALL" {
 			if !slices.Contains(Names, name) {
 				return capabilitySet{}, fmt.Errorf("unknown capability %q", name)
 			}
+
 			set[name] = true
 		}
 	}
+
 	for _, name := range drop {
 		delete(set, name)
 	}
+
 	var result capabilitySet
 	for _, name := range Names {
 		if set[name] && slices.Contains(held, name) {
 			result.bounding = append(result.bounding, name)
 		}
 	}
+
 	for _, name := range normal(asked.GetAddAmbientCapabilities()) {
 		if slices.Contains(result.bounding, name) {
 			result.ambient = append(result.ambient, name)
 		}
 	}
+
 	return result, nil
 }
 
-// of is the set as the runtime wants it. The inheritable set stays empty but for ambient ones (CVE-2022-24769).
+// of is the set as the runtime wants it. The inheritable set stays empty but for ambient ones
+// (CVE-2022-24769).
 func (c capabilitySet) of(uint32) *specs.LinuxCapabilities {
-	return &specs.LinuxCapabilities{Bounding: c.bounding, Effective: c.bounding, Permitted: c.bounding, Inheritable: c.ambient, Ambient: c.ambient}
+	return &specs.LinuxCapabilities{
+		Bounding:    c.bounding,
+		Effective:   c.bounding,
+		Permitted:   c.bounding,
+		Inheritable: c.ambient,
+		Ambient:     c.ambient,
+	}
 }
 
 func normal(names []string) []string {

@@ -24,24 +24,31 @@ func confine(s *specs.Spec, cfg Config) error {
 
 func confineSyscalls(s *specs.Spec, cfg Config, security *runtimeapi.LinuxContainerSecurityContext) error {
 	profile := security.GetSeccomp()
-	if security.GetPrivileged() || profile == nil || profile.ProfileType == runtimeapi.SecurityProfile_Unconfined {
+	if security.GetPrivileged() || profile == nil ||
+		profile.ProfileType == runtimeapi.SecurityProfile_Unconfined {
 		return nil
 	}
+
 	if !cfg.Host.Seccomp {
 		if profile.ProfileType == runtimeapi.SecurityProfile_Localhost {
 			return fmt.Errorf("seccomp profile %s: the kernel has no seccomp", profile.LocalhostRef)
 		}
+
 		return nil
 	}
+
 	var err error
 	if profile.ProfileType == runtimeapi.SecurityProfile_Localhost {
 		if s.Linux.Seccomp, err = seccomp.LoadProfile(string(cfg.Localhost), s); err != nil {
 			return fmt.Errorf("seccomp profile %s: %w", profile.LocalhostRef, err)
 		}
+
 		return nil
 	}
+
 	if s.Linux.Seccomp, err = seccomp.GetDefaultProfile(s); err != nil {
 		return fmt.Errorf("default seccomp profile: %w", err)
 	}
+
 	return nil
 }

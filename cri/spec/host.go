@@ -22,14 +22,18 @@ func Probe(cgroupV2 bool) Host {
 					h.Capabilities = append(h.Capabilities, name)
 				}
 			}
-			if bits&(1<<unix.CAP_SYS_RESOURCE) == 0 { // nobody may then go below his own score
+
+			// nobody may then go below his own score
+			if bits&(1<<unix.CAP_SYS_RESOURCE) == 0 {
 				own, _ := os.ReadFile("/proc/self/oom_score_adj")
 				h.OOMScoreMin, _ = strconv.Atoi(strings.TrimSpace(string(own)))
 			}
+
 		case "Seccomp":
 			h.Seccomp = true
 		}
 	}
+
 	enabled, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
 	h.AppArmor = strings.HasPrefix(string(enabled), "Y")
 	_, err := os.Stat("/sys/fs/selinux/enforce")

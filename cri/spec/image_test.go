@@ -25,13 +25,17 @@ func TestContainersOfOneImageShareNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { // when the other one has been made
+
+		// when the other one has been made
+		t.Cleanup(func() {
 			if !slices.Contains(s.Process.Env, "SECRET="+secret) || !slices.Contains(s.Process.Args, secret) {
 				t.Errorf("container %s has %v, %v", secret, s.Process.Args, s.Process.Env)
 			}
 		})
+
 		return encode(t, s)
 	}
+
 	one, other := generate("one"), generate("other")
 	if strings.Contains(other, `"one"`) || strings.Contains(one, `"other"`) {
 		t.Errorf("one container sees what is the other's:\n%s\n%s", one, other)
@@ -50,10 +54,12 @@ func TestLabelsOfAnImageDoNotReachTheOCIRuntime(t *testing.T) {
 		"io.kubernetes.cri.planted":  "planted",
 		"org.systemd.property.Slice": "planted",
 	}
+
 	s, err := Generate(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	text, err := json.Marshal(s)
 	if err != nil || strings.Contains(string(text), "planted") {
 		t.Errorf("%s, %v", text, err)

@@ -10,39 +10,79 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// mounts are the kernel's file systems, what the pod gives, and what the container asked for, parents before children.
+// mounts are the kernel's file systems, what the pod gives, and what the container asked for, parents before
+// children.
 func mounts(s *specs.Spec, cfg Config) error {
 	privileged := cfg.Container.GetLinux().GetSecurityContext().GetPrivileged()
 	asked := map[string]bool{}
 	for _, m := range cfg.Container.Mounts {
 		asked[path.Clean(m.ContainerPath)] = true
 	}
+
 	access := "ro"
 	if privileged {
 		access = "rw"
 	}
+
 	all := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", access}},
-		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "relatime", access}},
+		{
+			Destination: "/dev",
+			Type:        "tmpfs",
+			Source:      "tmpfs",
+			Options:     []string{"nosuid", "strictatime", "mode=755", "size=65536k"},
+		},
+		{
+			Destination: "/dev/pts",
+			Type:        "devpts",
+			Source:      "devpts",
+			Options:     []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"},
+		},
+		{
+			Destination: "/dev/mqueue",
+			Type:        "mqueue",
+			Source:      "mqueue",
+			Options:     []string{"nosuid", "noexec", "nodev"},
+		},
+		{
+			Destination: "/sys",
+			Type:        "sysfs",
+			Source:      "sysfs",
+			Options:     []string{"nosuid", "noexec", "nodev", access},
+		},
+		{
+			Destination: "/sys/fs/cgroup",
+			Type:        "cgroup",
+			Source:      "cgroup",
+			Options:     []string{"nosuid", "noexec", "nodev", "relatime", access},
+		},
 	}
-	all = slices.DeleteFunc(append(all, cfg.Files...), func(m specs.Mount) bool { return asked[path.Clean(m.Destination)] })
+
+	all = slices.DeleteFunc(
+		append(all, cfg.Files...),
+		func(m specs.Mount) bool { return asked[path.Clean(m.Destination)] },
+	)
+
 	for _, m := range cfg.Container.Mounts {
 		converted, err := mount(m, cfg)
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", m.ContainerPath, err)
 		}
+
 		if slices.Contains(converted.Options, "rshared") {
 			s.Linux.RootfsPropagation = "rshared"
 		} else if slices.Contains(converted.Options, "rslave") && s.Linux.RootfsPropagation == "" {
 			s.Linux.RootfsPropagation = "rslave"
 		}
+
 		all = append(all, converted)
 	}
-	slices.SortStableFunc(all, func(a, b specs.Mount) int { return depth(a.Destination) - depth(b.Destination) })
+
+	slices.SortStableFunc(
+		all,
+		func(a, b specs.Mount) int { return depth(a.Destination) - depth(b.Destination) },
+	)
+
 	s.Mounts = all
 	return nil
 }
@@ -73,16 +113,20 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 	if len(m.UidMappings)+len(m.GidMappings) > 0 {
 		return specs.Mount{}, fmt.Errorf("id-mapped volumes are not supported")
 	}
+
 	source := m.HostPath
 	if m.Image != nil && m.Image.Image != "" {
 		if !m.Readonly {
 			return specs.Mount{}, fmt.Errorf("an image volume must be read-only")
 		}
+
 		source = cfg.ImageMounts[m.ContainerPath]
 	}
+
 	if source == "" {
 		return specs.Mount{}, fmt.Errorf("no host path")
 	}
+
 	propagation := map[runtimeapi.MountPropagation]string{
 		runtimeapi.MountPropagation_PROPAGATION_PRIVATE:           "rprivate",
 		runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER: "rslave",
@@ -91,6 +135,7 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 	if propagation == "" {
 		return specs.Mount{}, fmt.Errorf("unknown propagation %d", m.Propagation)
 	}
+
 	access := "rw"
 	switch {
 	case m.RecursiveReadOnly && (!m.Readonly || propagation != "rprivate"):
@@ -100,6 +145,12 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 	case m.Readonly:
 		access = "ro"
 	}
+
 	options := append([]string{"rbind", propagation, access}, m.MountOptions...)
-	return specs.Mount{Destination: path.Join("/", m.ContainerPath), Type: "bind", Source: source, Options: options}, nil
+	return specs.Mount{
+		Destination: path.Join("/", m.ContainerPath),
+		Type:        "bind",
+		Source:      source,
+		Options:     options,
+	}, nil
 }

@@ -14,7 +14,12 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		m.ContainerPath = "/data"
 		return func(c *Config) { c.Container.Mounts = mountList{m} }
 	}
-	localhost := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "mine"}
+
+	localhost := &runtimeapi.SecurityProfile{
+		ProfileType:  runtimeapi.SecurityProfile_Localhost,
+		LocalhostRef: "mine",
+	}
+
 	for _, c := range []struct {
 		name, says string
 		change     func(*Config)
@@ -30,22 +35,66 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 			c.Container.Command = []string{"sh", "a\x00b"}
 		}},
 		{"no configuration", "c1", func(c *Config) { c.Container = nil }},
-		{"CDI", "vendor/gpu=0", func(c *Config) { c.Container.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor/gpu=0"}} }},
-		{"unknown capability", "CAP_FLY", func(c *Config) { security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"fly"}} }},
-		{"seccomp where there is none", "mine", func(c *Config) { security(c).Seccomp, c.Host.Seccomp = localhost, false }},
-		{"a profile that is none", "mine", func(c *Config) { security(c).Seccomp, c.Localhost = localhost, []byte("{") }},
+		{
+			"CDI",
+			"vendor/gpu=0",
+			func(c *Config) { c.Container.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor/gpu=0"}} },
+		},
+		{
+			"unknown capability",
+			"CAP_FLY",
+			func(c *Config) {
+				security(c).Capabilities = &runtimeapi.Capability{
+					AddCapabilities: []string{"fly"},
+				}
+			},
+		},
+		{
+			"seccomp where there is none",
+			"mine",
+			func(c *Config) { security(c).Seccomp, c.Host.Seccomp = localhost, false },
+		},
+		{
+			"a profile that is none",
+			"mine",
+			func(c *Config) { security(c).Seccomp, c.Localhost = localhost, []byte("{") },
+		},
 		{"permissions of a device", `"rx"`, func(c *Config) {
 			c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", Permissions: "rx"}}
 		}},
-		{"a device that is not there", "/dev/absent", func(c *Config) { c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/absent"}} }},
-		{"a device that is a file", "/proc/self/status", func(c *Config) { c.Container.Devices = []*runtimeapi.Device{{HostPath: "/proc/self/status"}} }},
+		{
+			"a device that is not there",
+			"/dev/absent",
+			func(c *Config) { c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/absent"}} },
+		},
+		{
+			"a device that is a file",
+			"/proc/self/status",
+			func(c *Config) { c.Container.Devices = []*runtimeapi.Device{{HostPath: "/proc/self/status"}} },
+		},
 		{"a mount without source", "/data", mounted(&runtimeapi.Mount{})},
-		{"an id-mapped mount", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}})},
+		{
+			"an id-mapped mount",
+			"/data",
+			mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}}),
+		},
 		{"an unknown propagation", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", Propagation: 9})},
-		{"recursively read-only and writable", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true})},
-		{"recursively read-only and propagated", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true, Readonly: true,
-			Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER})},
-		{"a writable image volume", "/data", mounted(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{Image: "x"}})},
+		{
+			"recursively read-only and writable",
+			"/data",
+			mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true}),
+		},
+		{"recursively read-only and propagated", "/data", mounted(&runtimeapi.Mount{
+			HostPath:          "/h",
+			RecursiveReadOnly: true,
+			Readonly:          true,
+			Propagation:       runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+		})},
+		{
+			"a writable image volume",
+			"/data",
+			mounted(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{Image: "x"}}),
+		},
 		{"an empty entry point and nothing else", "image web:1", func(c *Config) {
 			c.Image.Entrypoint, c.Image.Cmd = []string{""}, nil
 		}},
@@ -56,7 +105,11 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 		{"NUL in a masked path", "/proc/kcore", func(c *Config) {
 			security(c).MaskedPaths = []string{"/proc/kcore\x00"}
 		}},
-		{"a mount on nothing", "container path", func(c *Config) { c.Container.Mounts = mountList{{HostPath: "/h"}} }},
+		{
+			"a mount on nothing",
+			"container path",
+			func(c *Config) { c.Container.Mounts = mountList{{HostPath: "/h"}} },
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := plain()
@@ -68,10 +121,13 @@ func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
 	}
 }
 
-// The profile itself is moby's; here it counts that it is there, and made for the capabilities that the container has.
+// The profile itself is moby's; here it counts that it is there, and made for the capabilities that the
+// container has.
 func TestDefaultSeccompProfileFollowsTheCapabilities(t *testing.T) {
 	allows := func(cfg Config, name string) bool {
-		security(&cfg).Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+		security(&cfg).Seccomp = &runtimeapi.SecurityProfile{
+			ProfileType: runtimeapi.SecurityProfile_RuntimeDefault,
+		}
 		s, err := Generate(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -79,18 +135,24 @@ func TestDefaultSeccompProfileFollowsTheCapabilities(t *testing.T) {
 		if s.Linux.Seccomp == nil || s.Linux.Seccomp.DefaultAction != specs.ActErrno {
 			t.Fatalf("profile %+v", s.Linux.Seccomp)
 		}
+
 		return slices.ContainsFunc(s.Linux.Seccomp.Syscalls, func(c specs.LinuxSyscall) bool {
 			return c.Action == specs.ActAllow && len(c.Args) == 0 && slices.Contains(c.Names, name)
 		})
 	}
+
 	admin := plain()
 	security(&admin).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"SYS_ADMIN"}}
 	if !allows(plain(), "openat") || allows(plain(), "mount") || !allows(admin, "mount") {
-		t.Errorf("openat %t, mount %t, mount with CAP_SYS_ADMIN %t; want true, false, true", allows(plain(), "openat"), allows(plain(), "mount"), allows(admin, "mount"))
+		t.Errorf("openat %t, mount %t, mount with CAP_SYS_ADMIN %t; want true, false, true",
+			allows(plain(), "openat"), allows(plain(), "mount"), allows(admin, "mount"))
 	}
+
 	without := plain()
 	without.Host.Seccomp = false
-	security(&without).Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
+	security(&without).Seccomp = &runtimeapi.SecurityProfile{
+		ProfileType: runtimeapi.SecurityProfile_RuntimeDefault,
+	}
 	if s, err := Generate(without); err != nil || s.Linux.Seccomp != nil {
 		t.Errorf("a kernel without seccomp: %v", err)
 	}

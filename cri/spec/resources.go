@@ -11,6 +11,7 @@ func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResou
 	if r == nil {
 		return out
 	}
+
 	out.CPU = cpu(r)
 	if r.MemoryLimitInBytes != 0 {
 		out.Memory = &specs.LinuxMemory{Limit: &r.MemoryLimitInBytes}
@@ -18,12 +19,18 @@ func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResou
 			out.Memory.Swap = &r.MemorySwapLimitInBytes
 		}
 	}
+
 	for _, h := range r.HugepageLimits {
-		out.HugepageLimits = append(out.HugepageLimits, specs.LinuxHugepageLimit{Pagesize: h.PageSize, Limit: h.Limit})
+		out.HugepageLimits = append(
+			out.HugepageLimits,
+			specs.LinuxHugepageLimit{Pagesize: h.PageSize, Limit: h.Limit},
+		)
 	}
+
 	if v2 {
 		out.Unified = r.Unified
 	}
+
 	return out
 }
 
@@ -41,5 +48,6 @@ func cpu(r *runtimeapi.LinuxContainerResources) *specs.LinuxCPU {
 	if c.Shares == nil && c.Quota == nil && c.Period == nil && c.Cpus == "" && c.Mems == "" {
 		return nil
 	}
+
 	return c
 }

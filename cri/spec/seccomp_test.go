@@ -20,6 +20,7 @@ func TestDefaultSeccompProfileRefusesSocketsOfTheKernelsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for family, want := range map[uint64]bool{
 		unix.AF_UNIX:    true,
 		unix.AF_INET6:   true,
@@ -33,16 +34,18 @@ func TestDefaultSeccompProfileRefusesSocketsOfTheKernelsOwn(t *testing.T) {
 	}
 }
 
-// mayOpenSocket tells whether any rule lets socket(family, ...) pass.
+// mayOpenSocket reports whether any rule lets socket(family, ...) pass.
 func mayOpenSocket(t *testing.T, profile *specs.LinuxSeccomp, family uint64) bool {
 	t.Helper()
 	if profile.DefaultAction != specs.ActErrno {
 		t.Fatalf("default action %s", profile.DefaultAction)
 	}
+
 	return slices.ContainsFunc(profile.Syscalls, func(rule specs.LinuxSyscall) bool {
 		if rule.Action != specs.ActAllow || !slices.Contains(rule.Names, "socket") {
 			return false
 		}
+
 		return len(rule.Args) == 0 || slices.ContainsFunc(rule.Args, func(a specs.LinuxSeccompArg) bool {
 			return a.Index == 0 && compares(t, a, family)
 		})
@@ -65,6 +68,7 @@ func compares(t *testing.T, a specs.LinuxSeccompArg, value uint64) bool {
 	case specs.OpGreaterEqual:
 		return value >= a.Value
 	}
+
 	t.Fatalf("comparison %s is not known to this test", a.Op)
 	return false
 }

@@ -42,14 +42,17 @@ func Signal(text string) unix.Signal {
 		if n < 1 || n > rtMax {
 			return 0
 		}
+
 		return unix.Signal(n)
 	}
+
 	if n := realTime(name); n != 0 {
 		return n
 	}
 	if n := aliases[name]; n != 0 {
 		return n
 	}
+
 	return unix.SignalNum("SIG" + name)
 }
 

@@ -10,13 +10,39 @@ import (
 
 func TestSignalIsReadInAllItsSpellings(t *testing.T) {
 	for text, want := range map[string]unix.Signal{
-		"SIGTERM": 15, "TERM": 15, "term": 15, "sigusr1": 10, "USR1": 10, "15": 15, " 9 ": 9, "64": 64,
-		"SIGRTMIN": 34, "RTMIN": 34, "SIGRTMIN+3": 37, "RTMIN+3": 37, "rtmin+30": 64,
-		"SIGRTMAX": 64, "SIGRTMAX-3": 61, "RTMAX-30": 34,
-		"SIGCLD": unix.SIGCHLD, "IOT": unix.SIGABRT, "SIGPOLL": unix.SIGIO, "SIGKILL": unix.SIGKILL,
-		"": 0, "0": 0, "65": 0, "-1": 0, "RTMIN-1": 0, "RTMIN+31": 0, "RTMAX+1": 0, "RTMAX-31": 0,
-		"RTMIN+x": 0, "RTMIN+": 0,
-		"RTMIN+99999999999999999999": 0, "SIGNOTHING": 0, "SIG": 0,
+		"SIGTERM":                    15,
+		"TERM":                       15,
+		"term":                       15,
+		"sigusr1":                    10,
+		"USR1":                       10,
+		"15":                         15,
+		" 9 ":                        9,
+		"64":                         64,
+		"SIGRTMIN":                   34,
+		"RTMIN":                      34,
+		"SIGRTMIN+3":                 37,
+		"RTMIN+3":                    37,
+		"rtmin+30":                   64,
+		"SIGRTMAX":                   64,
+		"SIGRTMAX-3":                 61,
+		"RTMAX-30":                   34,
+		"SIGCLD":                     unix.SIGCHLD,
+		"IOT":                        unix.SIGABRT,
+		"SIGPOLL":                    unix.SIGIO,
+		"SIGKILL":                    unix.SIGKILL,
+		"":                           0,
+		"0":                          0,
+		"65":                         0,
+		"-1":                         0,
+		"RTMIN-1":                    0,
+		"RTMIN+31":                   0,
+		"RTMAX+1":                    0,
+		"RTMAX-31":                   0,
+		"RTMIN+x":                    0,
+		"RTMIN+":                     0,
+		"RTMIN+99999999999999999999": 0,
+		"SIGNOTHING":                 0,
+		"SIG":                        0,
 	} {
 		if got := Signal(text); got != want {
 			t.Errorf("%q is %d, want %d", text, got, want)
@@ -29,11 +55,13 @@ func TestEachStopSignalOfThePodIsKnown(t *testing.T) {
 		if number == int32(runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT) {
 			continue
 		}
+
 		got := StopSignal(runtimeapi.Signal(number), "SIGQUIT")
 		if got == unix.SIGQUIT && !strings.HasSuffix(name, "SIGQUIT") {
 			t.Errorf("%s is not known", name)
 		}
 	}
+
 	for _, c := range []struct {
 		pod   runtimeapi.Signal
 		image string

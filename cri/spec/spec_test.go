@@ -25,22 +25,54 @@ var update = flag.Bool("update", false, "write testdata anew from what comes out
 func plain() Config {
 	return Config{
 		ID: "c1",
-		Container: &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: "app"}, Image: &runtimeapi.ImageSpec{Image: "web:1"},
-			Linux: &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{}, SecurityContext: &runtimeapi.LinuxContainerSecurityContext{}}},
-		Sandbox: &runtimeapi.PodSandboxConfig{Metadata: &runtimeapi.PodSandboxMetadata{Name: "pod", Namespace: "default", Uid: "u1"}, Hostname: "pod"},
-		Image: imagespec.ImageConfig{Entrypoint: []string{"/web"}, Cmd: []string{"--port", "80"}, WorkingDir: "/srv",
-			Env: []string{"PATH=/bin", "MODE=image"}},
+		Container: &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{
+			Name: "app",
+		}, Image: &runtimeapi.ImageSpec{Image: "web:1"},
+			Linux: &runtimeapi.LinuxContainerConfig{
+				Resources:       &runtimeapi.LinuxContainerResources{},
+				SecurityContext: &runtimeapi.LinuxContainerSecurityContext{},
+			}},
+		Sandbox: &runtimeapi.PodSandboxConfig{
+			Metadata: &runtimeapi.PodSandboxMetadata{Name: "pod", Namespace: "default", Uid: "u1"},
+			Hostname: "pod",
+		},
+		Image: imagespec.ImageConfig{
+			Entrypoint: []string{"/web"},
+			Cmd:        []string{"--port", "80"},
+			WorkingDir: "/srv",
+			Env:        []string{"PATH=/bin", "MODE=image"},
+		},
 		Rootfs: "/roots/c1",
 		User: account.User{
 			User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}},
 			Home: "/home/web",
 		},
-		Namespaces: map[specs.LinuxNamespaceType]string{specs.NetworkNamespace: "/ns/net", specs.IPCNamespace: "/ns/ipc", specs.UTSNamespace: "/ns/uts",
-			specs.PIDNamespace: ""},
+		Namespaces: map[specs.LinuxNamespaceType]string{
+			specs.NetworkNamespace: "/ns/net",
+			specs.IPCNamespace:     "/ns/ipc",
+			specs.UTSNamespace:     "/ns/uts",
+			specs.PIDNamespace:     "",
+		},
 		CgroupsPath: "/pods/u1/c1",
-		Files: []specs.Mount{{Destination: "/dev/shm", Type: "bind", Source: "/pod/shm", Options: []string{"rbind", "rw"}},
-			{Destination: "/etc/resolv.conf", Type: "bind", Source: "/pod/resolv.conf", Options: []string{"rbind", "rw"}}},
-		Host: Host{Capabilities: Names, OOMScoreMin: -1000, Seccomp: true, AppArmor: true, SELinux: true},
+		Files: []specs.Mount{{
+			Destination: "/dev/shm",
+			Type:        "bind",
+			Source:      "/pod/shm",
+			Options:     []string{"rbind", "rw"},
+		},
+			{
+				Destination: "/etc/resolv.conf",
+				Type:        "bind",
+				Source:      "/pod/resolv.conf",
+				Options:     []string{"rbind", "rw"},
+			}},
+		Host: Host{
+			Capabilities: Names,
+			OOMScoreMin:  -1000,
+			Seccomp:      true,
+			AppArmor:     true,
+			SELinux:      true,
+		},
 	}
 }
 
@@ -57,9 +89,14 @@ var cases = []struct {
 }{
 	{"plain", func(*Config) {}},
 	{"the pod's command, arguments and directory replace the image's", func(c *Config) {
-		c.Container.Command, c.Container.Args, c.Container.WorkingDir = []string{"/bin/sh"}, []string{"-c", "true"}, "/tmp"
+		c.Container.Command, c.Container.Args, c.Container.WorkingDir = []string{
+			"/bin/sh",
+		}, []string{"-c", "true"}, "/tmp"
 	}},
-	{"arguments alone replace the image's command but not its entry point", func(c *Config) { c.Container.Args = []string{"--help"} }},
+	{
+		"arguments alone replace the image's command but not its entry point",
+		func(c *Config) { c.Container.Args = []string{"--help"} },
+	},
 	{"an empty entry point is none", func(c *Config) { c.Image.Entrypoint = []string{""} }},
 	{"a pod without a hostname has the node's", func(c *Config) {
 		c.Sandbox.Hostname, c.Host.Hostname = "", "node-1"
@@ -96,28 +133,52 @@ var cases = []struct {
 		}
 	}},
 	{"resources on cgroup v1", func(c *Config) {
-		c.Container.Linux.Resources = &runtimeapi.LinuxContainerResources{CpuPeriod: 100000, CpuQuota: 50000, CpuShares: 512, CpusetCpus: "0-1", CpusetMems: "0",
-			MemoryLimitInBytes: 128 << 20, MemorySwapLimitInBytes: 256 << 20, OomScoreAdj: 985, Unified: map[string]string{"memory.high": "1"},
-			HugepageLimits: []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}}}
+		c.Container.Linux.Resources = &runtimeapi.LinuxContainerResources{
+			CpuPeriod:              100000,
+			CpuQuota:               50000,
+			CpuShares:              512,
+			CpusetCpus:             "0-1",
+			CpusetMems:             "0",
+			MemoryLimitInBytes:     128 << 20,
+			MemorySwapLimitInBytes: 256 << 20,
+			OomScoreAdj:            985,
+			Unified:                map[string]string{"memory.high": "1"},
+			HugepageLimits:         []*runtimeapi.HugepageLimit{{PageSize: "2MB", Limit: 4 << 20}},
+		}
 	}},
 	{"resources on cgroup v2, with a cgroup namespace", func(c *Config) {
 		c.Host.CgroupV2, c.Namespaces[specs.CgroupNamespace] = true, ""
-		c.Container.Linux.Resources = &runtimeapi.LinuxContainerResources{CpuShares: 2, Unified: map[string]string{"memory.high": "1000000"}}
+		c.Container.Linux.Resources = &runtimeapi.LinuxContainerResources{
+			CpuShares: 2,
+			Unified:   map[string]string{"memory.high": "1000000"},
+		}
 	}},
 	{"an oom_score_adj below what the server may set is raised to that", func(c *Config) {
 		c.Host.OOMScoreMin, c.Container.Linux.Resources.OomScoreAdj = -500, -997
 	}},
 	{"capabilities: some added and dropped", func(c *Config) {
-		security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"sys_time", "CAP_SYS_PTRACE"}, DropCapabilities: []string{"CHOWN", "kill"}}
+		security(c).Capabilities = &runtimeapi.Capability{
+			AddCapabilities:  []string{"sys_time", "CAP_SYS_PTRACE"},
+			DropCapabilities: []string{"CHOWN", "kill"},
+		}
 	}},
 	{"capabilities: all dropped but one", func(c *Config) {
-		security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"NET_BIND_SERVICE"}, DropCapabilities: []string{"ALL"}}
+		security(c).Capabilities = &runtimeapi.Capability{
+			AddCapabilities:  []string{"NET_BIND_SERVICE"},
+			DropCapabilities: []string{"ALL"},
+		}
 	}},
 	{"capabilities: all added but one", func(c *Config) {
-		security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"ALL"}, DropCapabilities: []string{"SYS_ADMIN"}}
+		security(c).Capabilities = &runtimeapi.Capability{
+			AddCapabilities:  []string{"ALL"},
+			DropCapabilities: []string{"SYS_ADMIN"},
+		}
 	}},
 	{"capabilities: ambient", func(c *Config) {
-		security(c).Capabilities = &runtimeapi.Capability{DropCapabilities: []string{"CHOWN"}, AddAmbientCapabilities: []string{"NET_RAW", "CHOWN"}}
+		security(c).Capabilities = &runtimeapi.Capability{
+			DropCapabilities:       []string{"CHOWN"},
+			AddAmbientCapabilities: []string{"NET_RAW", "CHOWN"},
+		}
 	}},
 	{"capabilities that the server has not cannot be given", func(c *Config) {
 		c.Host.Capabilities = []string{"CAP_CHOWN", "CAP_KILL"}
@@ -130,10 +191,18 @@ var cases = []struct {
 	}},
 	{"seccomp profile of the node, AppArmor and SELinux", func(c *Config) {
 		s := security(c)
-		s.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "no-mkdir.json"}
+		s.Seccomp = &runtimeapi.SecurityProfile{
+			ProfileType:  runtimeapi.SecurityProfile_Localhost,
+			LocalhostRef: "no-mkdir.json",
+		}
 		c.Localhost = []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`)
 		c.AppArmor = "web-profile"
-		s.SelinuxOptions = &runtimeapi.SELinuxOption{User: "system_u", Role: "system_r", Type: "container_t", Level: "s0:c1,c2"}
+		s.SelinuxOptions = &runtimeapi.SELinuxOption{
+			User:  "system_u",
+			Role:  "system_r",
+			Type:  "container_t",
+			Level: "s0:c1,c2",
+		}
 	}},
 	{"privileged: everything that the server has, nothing masked", func(c *Config) {
 		s := security(c)
@@ -143,7 +212,9 @@ var cases = []struct {
 		c.Host.Devices = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}
 	}},
 	{"a device under another name", func(c *Config) {
-		c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", ContainerPath: "/dev/nothing", Permissions: "rw"}}
+		c.Container.Devices = []*runtimeapi.Device{
+			{HostPath: "/dev/null", ContainerPath: "/dev/nothing", Permissions: "rw"},
+		}
 	}},
 	{"namespaces of the host, and the pod's PID namespace", func(c *Config) {
 		c.Namespaces = map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "/ns/pid"}
@@ -151,14 +222,33 @@ var cases = []struct {
 	{"mounts with each propagation and access", func(c *Config) {
 		c.Container.Mounts = mountList{
 			{HostPath: "/h/a", ContainerPath: "/a"},
-			{HostPath: "/h/b", ContainerPath: "/b", Readonly: true, Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER},
-			{HostPath: "/h/c", ContainerPath: "/c", Readonly: true, RecursiveReadOnly: true, MountOptions: []string{"noexec"}},
+			{
+				HostPath:      "/h/b",
+				ContainerPath: "/b",
+				Readonly:      true,
+				Propagation:   runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+			},
+			{
+				HostPath:          "/h/c",
+				ContainerPath:     "/c",
+				Readonly:          true,
+				RecursiveReadOnly: true,
+				MountOptions:      []string{"noexec"},
+			},
 		}
 	}},
 	{"a bidirectional mount makes the root shared", func(c *Config) {
 		c.Container.Mounts = mountList{
-			{HostPath: "/h/b", ContainerPath: "/b", Propagation: runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL},
-			{HostPath: "/h/c", ContainerPath: "/c", Propagation: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER},
+			{
+				HostPath:      "/h/b",
+				ContainerPath: "/b",
+				Propagation:   runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL,
+			},
+			{
+				HostPath:      "/h/c",
+				ContainerPath: "/c",
+				Propagation:   runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+			},
 		}
 	}},
 	{"mounts of the container replace the pod's and the kernel's; image volumes", func(c *Config) {
@@ -182,25 +272,30 @@ func TestSpecs(t *testing.T) {
 			got.WriteString(strings.Join(base, "\n") + "\n\n")
 			continue
 		}
+
 		now := lines(t, cfg)
 		for _, l := range base {
 			if !slices.Contains(now, l) {
 				got.WriteString("- " + l + "\n")
 			}
 		}
+
 		for _, l := range now {
 			if !slices.Contains(base, l) {
 				got.WriteString("+ " + l + "\n")
 			}
 		}
+
 		got.WriteString("\n")
 	}
+
 	const file = "testdata/specs.txt"
 	if *update {
 		if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	want, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -217,18 +312,26 @@ func lines(t *testing.T, cfg Config) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.IsSortedFunc(s.Mounts, func(a, b specs.Mount) int { return depth(a.Destination) - depth(b.Destination) }) {
+
+	if !slices.IsSortedFunc(
+		s.Mounts,
+		func(a, b specs.Mount) int { return depth(a.Destination) - depth(b.Destination) },
+	) {
 		t.Errorf("a mount comes before one that it would be hidden by: %v", s.Mounts)
 	}
+
 	caps := s.Process.Capabilities
 	if !slices.Equal(caps.Bounding, caps.Effective) || !slices.Equal(caps.Bounding, caps.Permitted) {
 		t.Errorf("capabilities differ: %+v", caps)
 	}
-	caps.Effective, caps.Permitted = nil, nil // one of the three is enough to read
+
+	// one of the three is enough to read
+	caps.Effective, caps.Permitted = nil, nil
 	var value any
 	if err := json.Unmarshal([]byte(encode(t, s)), &value); err != nil {
 		t.Fatal(err)
 	}
+
 	return flatten(t, "", value)
 }
 
@@ -239,16 +342,22 @@ func flatten(t *testing.T, at string, value any) (out []string) {
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			out = append(out, flatten(t, path.Join(at, key), v[key])...)
 		}
+
 		return out
+
 	case []any:
-		if _, words := v[0].(string); words && !strings.Contains(at, "capabilities") { // words in an order, such as arguments
+		// words in an order, such as arguments
+		if _, words := v[0].(string); words && !strings.Contains(at, "capabilities") {
 			break
 		}
+
 		for _, element := range v {
 			out = append(out, at+" "+encode(t, element))
 		}
+
 		return out
 	}
+
 	return []string{at + " " + encode(t, value)}
 }
 

@@ -13,13 +13,16 @@ func checkText(args, env []string, cwd string) error {
 			return fmt.Errorf("argument %d of the command has a NUL byte", i)
 		}
 	}
+
 	for _, pair := range env {
 		if name, _, _ := strings.Cut(pair, "="); strings.ContainsRune(pair, 0) {
 			return fmt.Errorf("environment variable %q has a NUL byte", name)
 		}
 	}
+
 	if strings.ContainsRune(cwd, 0) {
 		return fmt.Errorf("working directory %q has a NUL byte", cwd)
 	}
+
 	return nil
 }

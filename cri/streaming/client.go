@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchedListener gives connections whose context ends when the client is gone. net/http sees to that until a connection is hijacked, and then the
-// stream's library alone reads from it.
+// watchedListener gives connections whose context ends when the client is gone. net/http sees to that until a
+// connection is hijacked, and then the stream's library alone reads from it.
 type watchedListener struct{ net.Listener }
 
 func (l watchedListener) Accept() (net.Conn, error) {
@@ -44,12 +44,13 @@ func connContext(ctx context.Context, conn net.Conn) context.Context {
 
 // watch ends the request's context when its client has closed the connection. A Read would tell, too, but
 // comes to that only after all that the client sent before, which a process that does not read its stdin
-// holds up for ever. It takes a descriptor, so only a connection that has shown a token is watched.
+// holds up forever. It takes a descriptor, so only a connection that has shown a token is watched.
 func watch(r *http.Request) {
 	c, ok := r.Context().Value(connKey{}).(*watchedConn)
 	if !ok {
 		return
 	}
+
 	tcp, ok := c.Conn.(*net.TCPConn)
 	if !ok {
 		return
@@ -57,14 +58,18 @@ func watch(r *http.Request) {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if c.closed || c.copy != nil {
 		return
 	}
+
 	// A copy, as the poller's events for the connection itself go to whoever reads from it.
 	f, err := tcp.File()
 	if err != nil {
-		return // its end is seen when somebody reads
+		// its end is seen when somebody reads
+		return
 	}
+
 	c.copy = f
 	go c.awaitHangUp(f)
 }
@@ -85,7 +90,9 @@ func (c *watchedConn) awaitHangUp(f *os.File) {
 
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) { // by a deadline net/http takes its own reader away
+
+	// by a deadline net/http takes its own reader away
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		c.gone()
 	}
 	return n, err

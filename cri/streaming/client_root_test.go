@@ -26,16 +26,19 @@ func descriptors(t *testing.T) map[string]bool {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, fd := range list {
 		to, err := os.Readlink("/proc/self/fd/" + fd.Name())
 		if err != nil {
 			continue
 		}
+
 		kind, _, _ := strings.Cut(to, ":")
 		if kind == "pipe" || kind == "socket" || strings.Contains(to, "pidfd") {
 			all[fd.Name()+" "+to] = true
 		}
 	}
+
 	return all
 }
 
@@ -61,9 +64,11 @@ func connectAs(t *testing.T, protocol, url string, stdin bool) (send func([]byte
 		if stdin {
 			streams = slices.Insert(streams, 0, "stdin")
 		}
+
 		conn, s := dial(t, url, streams...)
 		return func(p []byte) { s.stdin.Write(p) }, conn.Close
 	}
+
 	conn := dialWebSocket(t, url, protocol)
 	return func(p []byte) {
 		conn.WriteMessage(websocket.BinaryMessage, append([]byte{0}, p...))
@@ -78,8 +83,10 @@ func TestAttachToAQuietContainerEndsWithItsClient(t *testing.T) {
 		for _, stdin := range []bool{false, true} {
 			for _, sent := range []int{0, 10, 1 << 20} {
 				if protocol == "SPDY" && !stdin && sent > 0 {
-					continue // there is no stream to send on
+					// there is no stream to send on
+					continue
 				}
+
 				before := descriptors(t)
 				resp, err := n.server.Attach(&runtimeapi.AttachRequest{
 					ContainerId: "c",
@@ -90,17 +97,21 @@ func TestAttachToAQuietContainerEndsWithItsClient(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+
 				send, hangUp := connectAs(t, protocol, resp.Url, stdin)
 				if sent > 0 {
-					go func() { // the larger one waits until the connection ends
+					// the larger one waits until the connection ends
+					go func() {
 						for range sent/1024 + 1 {
 							send(make([]byte, min(sent, 1024)))
 						}
 					}()
 				}
+
 				if err := hangUp(); err != nil {
 					t.Error(err)
 				}
+
 				monitortest.Eventually(t, nothingMoreThan(t, before))
 				if t.Failed() {
 					t.Fatalf("%s, stdin %t, %d bytes sent", protocol, stdin, sent)
@@ -125,21 +136,25 @@ func TestExecLeavesNothingOpenWhenItsClientGoes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+
 			_, hangUp := connectAs(t, protocol, resp.Url, stdin)
 			monitortest.Eventually(t, processes(t, n, "sleep 6161", 1))
 			if err := hangUp(); err != nil {
 				t.Error(err)
 			}
+
 			monitortest.Eventually(t, nothingMoreThan(t, before))
 
 			// The command goes on all the same.
 			if err := processes(t, n, "sleep 6161", 1)(); err != nil {
 				t.Error(err)
 			}
+
 			end := sh("for p in $(pidof sleep); do [ $p = 1 ] || kill $p; done")
 			if _, err := n.server.ExecSync(t.Context(), "c", end, time.Minute); err != nil {
 				t.Fatal(err)
 			}
+
 			monitortest.Eventually(t, processes(t, n, "sleep 6161", 0))
 			if t.Failed() {
 				t.Fatalf("%s, stdin %t", protocol, stdin)
@@ -162,18 +177,29 @@ func processes(t *testing.T, n *node, command string, want int) func() error {
 
 func TestWebSocketMessageOfAnySizeIsNotHeld(t *testing.T) {
 	n := start(t, "crun", idle, nil)
-	resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh("head -c 100000 | wc -c; sleep 1000"), Stdin: true, Stdout: true})
+	resp, err := n.server.Exec(&runtimeapi.ExecRequest{
+		ContainerId: "c",
+		Cmd:         sh("head -c 100000 | wc -c; sleep 1000"),
+		Stdin:       true,
+		Stdout:      true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	conn := dialWebSocket(t, resp.Url, "v5.channel.k8s.io")
-	message, err := conn.NextWriter(websocket.BinaryMessage) // and it never ends
+
+	// and it never ends
+	message, err := conn.NextWriter(websocket.BinaryMessage)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := message.Write(make([]byte, 200_000)); err != nil { // the first byte is stdin's channel
+
+	// the first byte is stdin's channel
+	if _, err := message.Write(make([]byte, 200_000)); err != nil {
 		t.Fatal(err)
 	}
+
 	_, answer, err := conn.ReadMessage()
 	if err != nil || strings.TrimSpace(string(answer[1:])) != "100000" {
 		t.Errorf("answer %q, %v", answer, err)

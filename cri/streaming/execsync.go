@@ -12,7 +12,8 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor"
 )
 
-// MaxOutput is how much of both streams together ExecSync returns: kubelet takes gRPC messages of 16 MiB. What comes after it is read and dropped.
+// MaxOutput is how much of both streams together ExecSync returns: kubelet takes gRPC messages of 16 MiB.
+// What comes after it is read and dropped.
 const MaxOutput = 16<<20 - 64<<10
 
 // maxHeld is how much output all ExecSyncs that run hold together: whoever can create pods has as many probes
@@ -28,13 +29,19 @@ type Result struct {
 	Exit           monitor.Exit
 }
 
-// ExecSync runs a command in a container. When timeout (0: none) or ctx ends, the process and its descendants are killed; the error is then
-// ErrTimeout or the context's.
-func (s *Server) ExecSync(ctx context.Context, containerID string, cmd []string, timeout time.Duration) (Result, error) {
+// ExecSync runs a command in a container. When timeout (0: none) or ctx ends, the process and its descendants
+// are killed; the error is then ErrTimeout or the context's.
+func (s *Server) ExecSync(
+	ctx context.Context,
+	containerID string,
+	cmd []string,
+	timeout time.Duration,
+) (Result, error) {
 	process, err := s.cfg.Process(ctx, containerID)
 	if err != nil {
 		return Result{}, err
 	}
+
 	process.Args, process.Terminal = cmd, false
 	var room budget
 	room.left.Store(MaxOutput)
@@ -43,27 +50,37 @@ func (s *Server) ExecSync(ctx context.Context, containerID string, cmd []string,
 		return Result{}, fmt.Errorf("exec in container %s: %w", containerID, err)
 	}
 	defer stdout.close()
+
 	stderr, err := newCapture(&room, &s.held)
 	if err != nil {
 		return Result{}, fmt.Errorf("exec in container %s: %w", containerID, err)
 	}
 	defer stderr.close()
+
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w after %s", ErrTimeout, timeout))
 		defer cancel()
 	}
-	e, err := s.cfg.Monitor.Exec(ctx, monitor.ExecConfig{ID: containerID, Process: process, Stdout: stdout.write, Stderr: stderr.write})
+
+	e, err := s.cfg.Monitor.Exec(ctx, monitor.ExecConfig{
+		ID:      containerID,
+		Process: process,
+		Stdout:  stdout.write,
+		Stderr:  stderr.write,
+	})
 	if err != nil {
 		return Result{}, err
 	}
 	defer e.Close()
+
 	stdout.start()
 	stderr.start()
 	exit, err := e.Wait(ctx)
 	if err != nil {
 		return Result{}, errors.Join(fmt.Errorf("exec in container %s: %w", containerID, err), e.Kill())
 	}
+
 	return Result{Stdout: stdout.finish(), Stderr: stderr.finish(), Exit: exit}, nil
 }
 
@@ -90,7 +107,12 @@ func newCapture(room, all *budget) (*capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &capture{read: r, write: w, room: room, all: all}, nil
+	return &capture{
+		read:  r,
+		write: w,
+		room:  room,
+		all:   all,
+	}, nil
 }
 
 // start begins to read. Our writing end must go, else the pipe never ends.
@@ -105,7 +127,9 @@ func (c *capture) start() {
 			if err != nil {
 				return
 			}
-			if n == len(buf) && n < 64<<10 { // there is more where this came from
+
+			// there is more where this came from
+			if n == len(buf) && n < 64<<10 {
 				buf = make([]byte, 64<<10)
 			}
 		}

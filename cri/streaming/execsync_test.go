@@ -23,18 +23,24 @@ func TestOutputOfAllExecSyncsTogetherIsBounded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		captures = append(captures, c)
 		writer := c.write
 		if c.write, err = reopened(writer); err != nil {
 			t.Fatal(err)
 		}
-		writers.Go(func() { // as a process does that nobody stops
+
+		// as a process does that nobody stops
+		writers.Go(func() {
 			writer.Write(bytes.Repeat([]byte("x"), 1<<20))
 			writer.Close()
 		})
+
 		c.start()
 	}
-	writers.Wait() // all of it was read
+
+	// all of it was read
+	writers.Wait()
 
 	kept := 0
 	for _, c := range captures {
@@ -42,14 +48,18 @@ func TestOutputOfAllExecSyncsTogetherIsBounded(t *testing.T) {
 		if n > 30<<10 {
 			t.Errorf("one keeps %d bytes", n)
 		}
+
 		kept += n
 	}
+
 	if kept != limit {
 		t.Errorf("all keep %d bytes, want %d", kept, limit)
 	}
+
 	for _, c := range captures {
 		c.close()
 	}
+
 	if left := all.left.Load(); left != limit {
 		t.Errorf("%d bytes are free at the end, want %d", left, limit)
 	}

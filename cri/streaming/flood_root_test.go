@@ -28,6 +28,7 @@ func synStream(t *testing.T, headers uint32) []byte {
 	if err := z.Flush(); err != nil {
 		t.Fatal(err)
 	}
+
 	frame := []byte{
 		0x80, 3, 0, 1, // control frame of version 3, SYN_STREAM
 		0, 0, 0, byte(10 + block.Len()), // no flags, length
@@ -35,6 +36,7 @@ func synStream(t *testing.T, headers uint32) []byte {
 		0, 0, 0, 0, // associated with none
 		0, 0, // priority, slot
 	}
+
 	return append(frame, block.Bytes()...)
 }
 
@@ -45,23 +47,28 @@ func TestSPDYFrameCostsNoMoreThanItBrings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	u, err := url.Parse(resp.Url)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	conn, err := net.Dial("tcp", u.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
+
 	const upgrade = "POST %s HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n" +
 		"X-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n"
 	if _, err := fmt.Fprintf(conn, upgrade, u.RequestURI()); err != nil {
 		t.Fatal(err)
 	}
+
 	answers := bufio.NewReader(conn)
 	answer, err := http.ReadResponse(answers, nil)
 	if err != nil || answer.StatusCode != http.StatusSwitchingProtocols {
@@ -73,7 +80,9 @@ func TestSPDYFrameCostsNoMoreThanItBrings(t *testing.T) {
 	if _, err := conn.Write(synStream(t, 1<<22)); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = io.Copy(io.Discard, answers) // until the server gives the connection up
+
+	// until the server gives the connection up
+	_, _ = io.Copy(io.Discard, answers)
 	runtime.ReadMemStats(&after)
 	if cost := after.TotalAlloc - before.TotalAlloc; cost > 32<<20 {
 		t.Errorf("one frame of %d bytes cost %d", len(synStream(t, 1<<22)), cost)

@@ -52,6 +52,7 @@ func (f *forwarder) PortForward(
 	if err != nil {
 		return err
 	}
+
 	conn, err := dial(f.client, netns, int(port))
 	if err != nil {
 		return fmt.Errorf("pod %s: %w", podSandboxID, err)
@@ -62,6 +63,7 @@ func (f *forwarder) PortForward(
 	if err = join(conn, stream); err != nil && f.client.Err() == nil {
 		return fmt.Errorf("pod %s: %w", podSandboxID, err)
 	}
+
 	return nil
 }
 
@@ -79,15 +81,20 @@ func join(conn *net.TCPConn, stream io.ReadWriteCloser) error {
 	fromClient := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(conn, stream)
-		conn.CloseWrite() // the client has no more to say, but may want the answer
+
+		// the client has no more to say, but may want the answer
+		conn.CloseWrite()
 		fromClient <- err
 	}()
+
 	toClient := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(stream, conn)
 		if err == nil {
-			stream.Close() // so that the client knows that it has the whole answer
+			// so that the client knows that it has the whole answer
+			stream.Close()
 		}
+
 		toClient <- err
 	}()
 
@@ -96,13 +103,17 @@ func join(conn *net.TCPConn, stream io.ReadWriteCloser) error {
 		if err == nil {
 			return <-toClient
 		}
-		soon(toClient) // an answer that came before
+
+		// an answer that came before
+		soon(toClient)
 		return errors.Join(err, reset(stream))
+
 	case err := <-toClient:
 		sent, over := soon(fromClient)
 		if over && sent == nil {
 			return err
 		}
+
 		return errors.Join(err, sent, reset(stream))
 	}
 }
@@ -126,8 +137,8 @@ func reset(stream io.ReadWriteCloser) error {
 	return nil
 }
 
-// dial connects to the port on the loopback of a network namespace, IPv4 first. The addresses are literal, so that the dialler stays on the
-// thread that is in the namespace.
+// dial connects to the port on the loopback of a network namespace, IPv4 first. The addresses are literal, so
+// that the dialler stays on the thread that is in the namespace.
 func dial(ctx context.Context, netns string, port int) (*net.TCPConn, error) {
 	var conn net.Conn
 	connect := func() error {
@@ -138,18 +149,23 @@ func dial(ctx context.Context, netns string, port int) (*net.TCPConn, error) {
 			if conn, err = d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port))); err == nil {
 				return nil
 			}
+
 			errs = append(errs, err)
 		}
+
 		return errors.Join(errs...)
 	}
+
 	var err error
 	if netns == "" {
 		err = connect()
 	} else {
 		err = namespace.Do(connect, netns)
 	}
+
 	if err != nil {
 		return nil, err
 	}
+
 	return conn.(*net.TCPConn), nil
 }

@@ -25,12 +25,14 @@ func podServer(t *testing.T, netns string, serve func(net.Conn)) (port int) {
 		if err := loopbackUp(); err != nil {
 			return err
 		}
+
 		l, err = net.Listen("tcp", "127.0.0.1:0")
 		return err
 	}, netns)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		for {
@@ -38,9 +40,11 @@ func podServer(t *testing.T, netns string, serve func(net.Conn)) (port int) {
 			if err != nil {
 				return
 			}
+
 			go func() { defer conn.Close(); serve(conn) }()
 		}
 	}()
+
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -52,24 +56,29 @@ func forwarding(t *testing.T, n *node, port int) httpstream.Connection {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	rt, err := spdy.NewRoundTripper(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, at.Url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	req.Header.Set(httpstream.HeaderProtocolVersion, "portforward.k8s.io")
 	resp, err := (&http.Client{Transport: rt}).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+
 	conn, err := rt.NewConnection(resp)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -84,15 +93,18 @@ func connection(
 		"Requestid":  {fmt.Sprint(request)},
 		"Streamtype": {"error"},
 	}
+
 	problems, err := conn.CreateStream(headers)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	problems.Close()
 	headers.Set("Streamtype", "data")
 	if data, err = conn.CreateStream(headers); err != nil {
 		t.Fatal(err)
 	}
+
 	return data, problems
 }
 
@@ -105,8 +117,11 @@ func TestInputThatThePodDoesNotReadStopsNoOtherConnection(t *testing.T) {
 			io.WriteString(c, "answer")
 		}
 	})
+
 	conn := forwarding(t, n, port)
-	for i := range 6 { // as many as the library has workers, and one
+
+	// as many as the library has workers, and one
+	for i := range 6 {
 		large, problems := connection(t, conn, port, 2*i)
 		go func() {
 			for range 30 << 10 {
@@ -115,6 +130,7 @@ func TestInputThatThePodDoesNotReadStopsNoOtherConnection(t *testing.T) {
 				}
 			}
 		}()
+
 		if got := read(t, problems); !strings.Contains(got, "pod p") {
 			t.Errorf("the client is told %q", got)
 		}
@@ -124,6 +140,7 @@ func TestInputThatThePodDoesNotReadStopsNoOtherConnection(t *testing.T) {
 		if got := read(t, short); got != "answer" {
 			t.Errorf("a later connection gets %q", got)
 		}
+
 		short.Close()
 		if got := read(t, problems); got != "" {
 			t.Errorf("a later connection: %s", got)
@@ -136,19 +153,24 @@ func TestForwardedConnectionsEndWithTheirClient(t *testing.T) {
 	n.netns = testenv.Netns(t)
 	port := podServer(t, n.netns, func(c net.Conn) {
 		io.WriteString(c, "hello")
-		<-t.Context().Done() // it says nothing more, and stays when its client has nothing more to say
+
+		// it says nothing more, and stays when its client has nothing more to say
+		<-t.Context().Done()
 	})
+
 	before := descriptors(t)
 	conn := forwarding(t, n, port)
 	data, _ := connection(t, conn, port, 1)
 	if _, err := io.ReadFull(data, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
+
 	conn.Close()
 	monitortest.Eventually(t, func() error {
 		if now := descriptors(t); len(now) != len(before)+1 {
 			return fmt.Errorf("%d descriptors are open, want %d and the pod's", len(now), len(before))
 		}
+
 		return nil
 	})
 }

@@ -1,5 +1,6 @@
-// Package streaming serves exec, attach and port-forward over SPDY and WebSocket (CRI's streaming endpoints, as kubelet and crictl use them),
-// and ExecSync. Processes are started and attached to through the monitor; ports are dialled inside the pod's network namespace.
+// Package streaming serves exec, attach and port-forward over SPDY and WebSocket (CRI's streaming endpoints,
+// as kubelet and crictl use them), and ExecSync. Processes are started and attached to through the monitor;
+// ports are dialled inside the pod's network namespace.
 package streaming
 
 import (
@@ -24,8 +25,8 @@ import (
 type Config struct {
 	Addr    string // host:port to listen on; port 0 takes a free one
 	Monitor *monitor.Client
-	// Process tells the process of a running container, from which an exec takes everything but args and terminal. It is an error if there is no
-	// such container or it does not run.
+	// Process tells the process of a running container, from which an exec takes everything but args and
+	// terminal. It is an error if there is no such container or it does not run.
 	Process func(ctx context.Context, containerID string) (specs.Process, error)
 	// Netns tells the path of a pod's network namespace; empty for the host's.
 	Netns func(ctx context.Context, podSandboxID string) (string, error)
@@ -50,10 +51,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+
 	l, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for streams: %w", err)
 	}
+
 	config := cristreaming.DefaultConfig
 	config.Addr = l.Addr().String()
 	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
@@ -64,6 +67,7 @@ func New(cfg Config) (*Server, error) {
 		l.Close()
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
+
 	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second, ConnContext: connContext}
 	return s, nil
 }

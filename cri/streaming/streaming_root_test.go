@@ -42,11 +42,13 @@ func start(t *testing.T, runtime string, args []string, change func(*specs.Spec,
 	if n.client, err = monitor.Connect(t.Context(), n.Config); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { n.client.Close() })
 	c := n.Container(t, "c", n.Runtime(t, runtime), args, change)
 	if _, err := n.client.Create(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() {
 		if err := n.client.Delete(context.WithoutCancel(t.Context()), "c"); err != nil {
 			t.Error(err)
@@ -55,13 +57,18 @@ func start(t *testing.T, runtime string, args []string, change func(*specs.Spec,
 	if err := n.client.Start(t.Context(), "c"); err != nil {
 		t.Fatal(err)
 	}
+
 	process := specs.Process{Cwd: "/", Env: []string{"PATH=/bin"}}
-	n.server, err = streaming.New(streaming.Config{Addr: "127.0.0.1:0", Monitor: n.client,
+	n.server, err = streaming.New(streaming.Config{
+		Addr:    "127.0.0.1:0",
+		Monitor: n.client,
 		Process: func(_ context.Context, id string) (specs.Process, error) { return process, nil },
-		Netns:   func(context.Context, string) (string, error) { return n.netns, nil }})
+		Netns:   func(context.Context, string) (string, error) { return n.netns, nil },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- n.server.Run(ctx) }()
@@ -71,6 +78,7 @@ func start(t *testing.T, runtime string, args []string, change func(*specs.Spec,
 			t.Error(err)
 		}
 	})
+
 	return n
 }
 
@@ -91,13 +99,17 @@ func TestExecSync(t *testing.T) {
 		if err != nil || string(r.Stdout) != "out\n" || string(r.Stderr) != "err\n" || r.Exit.Code != 3 {
 			t.Errorf("got %+v, %v", r, err)
 		}
+
 		r, err = n.server.ExecSync(t.Context(), "c", sh("kill -9 $$"), 0)
 		if err != nil || r.Exit.Code != 137 {
 			t.Errorf("got %+v, %v, want 137", r, err)
 		}
-		if _, err = n.server.ExecSync(t.Context(), "c", []string{"/bin/absent"}, 0); err == nil || !strings.Contains(err.Error(), "absent") {
+
+		if _, err = n.server.ExecSync(t.Context(), "c", []string{"/bin/absent"}, 0); err == nil ||
+			!strings.Contains(err.Error(), "absent") {
 			t.Errorf("error %v does not name the program", err)
 		}
+
 		r, err = n.server.ExecSync(t.Context(), "c", sh("sleep 1000 & echo started"), 10*time.Second)
 		if err != nil || string(r.Stdout) != "started\n" {
 			t.Errorf("a process left behind: got %+v, %v", r, err)
@@ -107,22 +119,34 @@ func TestExecSync(t *testing.T) {
 
 func TestExecSyncTimeoutKillsTheTree(t *testing.T) {
 	n := start(t, "crun", idle, nil)
-	_, err := n.server.ExecSync(t.Context(), "c", sh("sh -c 'sleep 4242 & sleep 4242; true' ; true"), 300*time.Millisecond)
+	_, err := n.server.ExecSync(
+		t.Context(),
+		"c",
+		sh("sh -c 'sleep 4242 & sleep 4242; true' ; true"),
+		300*time.Millisecond,
+	)
 	if !errors.Is(err, streaming.ErrTimeout) {
 		t.Errorf("error %v, want a timeout", err)
 	}
+
 	monitortest.Eventually(t, func() error {
 		r, err := n.server.ExecSync(t.Context(), "c", sh("ps | grep -c '[s]leep 4242'"), time.Minute)
 		if err != nil || strings.TrimSpace(string(r.Stdout)) != "0" {
 			return fmt.Errorf("still running: %s, %v", r.Stdout, err)
 		}
+
 		return nil
 	})
 }
 
 func TestExecSyncOutputIsCapped(t *testing.T) {
 	n := start(t, "crun", idle, nil)
-	r, err := n.server.ExecSync(t.Context(), "c", sh("head -c 12000000 /dev/zero; head -c 12000000 /dev/zero >&2"), time.Minute)
+	r, err := n.server.ExecSync(
+		t.Context(),
+		"c",
+		sh("head -c 12000000 /dev/zero; head -c 12000000 /dev/zero >&2"),
+		time.Minute,
+	)
 	if err != nil || len(r.Stdout) != 12_000_000 || len(r.Stdout)+len(r.Stderr) != streaming.MaxOutput {
 		t.Errorf("got %d and %d bytes, %v", len(r.Stdout), len(r.Stderr), err)
 	}
@@ -137,20 +161,24 @@ func dial(t *testing.T, url string, want ...string) (httpstream.Connection, *str
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	req.Header.Set(httpstream.HeaderProtocolVersion, "v4.channel.k8s.io")
 	resp, err := (&http.Client{Transport: rt}).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+
 	conn, err := rt.NewConnection(resp)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { conn.Close() })
 	s := &streams{}
 	for _, kind := range append([]string{"error"}, want...) {
@@ -158,8 +186,16 @@ func dial(t *testing.T, url string, want ...string) (httpstream.Connection, *str
 		if err != nil {
 			t.Fatal(err)
 		}
-		*map[string]*httpstream.Stream{"stdin": &s.stdin, "stdout": &s.stdout, "stderr": &s.stderr, "resize": &s.resize, "error": &s.status}[kind] = stream
+
+		*map[string]*httpstream.Stream{
+			"stdin":  &s.stdin,
+			"stdout": &s.stdout,
+			"stderr": &s.stderr,
+			"resize": &s.resize,
+			"error":  &s.status,
+		}[kind] = stream
 	}
+
 	return conn, s
 }
 
@@ -175,10 +211,17 @@ func read(t *testing.T, s io.Reader) string {
 func TestExecOverSPDY(t *testing.T) {
 	runtimes(t, func(t *testing.T, runtime string) {
 		n := start(t, runtime, idle, nil)
-		resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh("cat; echo err >&2; exit 4"), Stdin: true, Stdout: true, Stderr: true})
+		resp, err := n.server.Exec(&runtimeapi.ExecRequest{
+			ContainerId: "c",
+			Cmd:         sh("cat; echo err >&2; exit 4"),
+			Stdin:       true,
+			Stdout:      true,
+			Stderr:      true,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		_, s := dial(t, resp.Url, "stdin", "stdout", "stderr")
 		big := strings.Repeat("0123456789abcdef", 1<<16)
 		go func() { io.WriteString(s.stdin, big); s.stdin.Close() }()
@@ -188,30 +231,41 @@ func TestExecOverSPDY(t *testing.T) {
 		if got := read(t, s.stderr); got != "err\n" {
 			t.Errorf("stderr %q", got)
 		}
+
 		var status struct {
 			Status  string
 			Details struct{ Causes []struct{ Message string } }
 		}
-		if err := json.Unmarshal([]byte(read(t, s.status)), &status); err != nil || len(status.Details.Causes) != 1 || status.Details.Causes[0].Message != "4" {
+		if err := json.Unmarshal([]byte(read(t, s.status)), &status); err != nil ||
+			len(status.Details.Causes) != 1 || status.Details.Causes[0].Message != "4" {
 			t.Errorf("status %+v, %v", status, err)
 		}
 	})
 }
 
-// sized waits for the size that a test sets: it comes on a stream of its own, before or after the command starts.
+// sized waits for the size that a test sets: it comes on a stream of its own, before or after the command
+// starts.
 const sized = `for i in $(seq 400); do [ "$(stty size)" = "43 132" ] && break; sleep 0.05; done; stty size; read x; echo got $x`
 
 func TestExecWithTerminalOverSPDY(t *testing.T) {
 	runtimes(t, func(t *testing.T, runtime string) {
 		n := start(t, runtime, idle, nil)
-		resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh(sized), Stdin: true, Stdout: true, Tty: true})
+		resp, err := n.server.Exec(&runtimeapi.ExecRequest{
+			ContainerId: "c",
+			Cmd:         sh(sized),
+			Stdin:       true,
+			Stdout:      true,
+			Tty:         true,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		_, s := dial(t, resp.Url, "stdin", "stdout", "resize")
 		if err := json.NewEncoder(s.resize).Encode(map[string]int{"Width": 132, "Height": 43}); err != nil {
 			t.Fatal(err)
 		}
+
 		io.WriteString(s.stdin, "hello\n")
 		if got := read(t, s.stdout); !strings.Contains(got, "43 132") || !strings.Contains(got, "got hello") {
 			t.Errorf("terminal shows %q", got)
@@ -221,10 +275,17 @@ func TestExecWithTerminalOverSPDY(t *testing.T) {
 
 func TestClientThatGoesHangsUpItsTerminal(t *testing.T) {
 	n := start(t, "crun", idle, nil)
-	resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh("sleep 5151"), Stdin: true, Stdout: true, Tty: true})
+	resp, err := n.server.Exec(&runtimeapi.ExecRequest{
+		ContainerId: "c",
+		Cmd:         sh("sleep 5151"),
+		Stdin:       true,
+		Stdout:      true,
+		Tty:         true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	conn, _ := dial(t, resp.Url, "stdin", "stdout", "resize")
 	count := func(want string) func() error {
 		return func() error {
@@ -232,57 +293,81 @@ func TestClientThatGoesHangsUpItsTerminal(t *testing.T) {
 			if err != nil || strings.TrimSpace(string(r.Stdout)) != want {
 				return fmt.Errorf("processes: %s, %v, want %s", r.Stdout, err, want)
 			}
+
 			return nil
 		}
 	}
+
 	monitortest.Eventually(t, count("1"))
 	conn.Close()
 	monitortest.Eventually(t, count("0"))
 }
 
 func TestAttachSurvivesTheMonitorAndStdinOnceEnds(t *testing.T) {
-	n := start(t, "crun", sh("while read x; do echo got $x; done; echo end; exit 6"), func(_ *specs.Spec, c *monitor.Container) { c.Stdin, c.StdinOnce = true, true })
-	resp, err := n.server.Attach(&runtimeapi.AttachRequest{ContainerId: "c", Stdin: true, Stdout: true, Stderr: true})
+	n := start(
+		t,
+		"crun",
+		sh("while read x; do echo got $x; done; echo end; exit 6"),
+		func(_ *specs.Spec, c *monitor.Container) { c.Stdin, c.StdinOnce = true, true },
+	)
+
+	resp, err := n.server.Attach(&runtimeapi.AttachRequest{
+		ContainerId: "c",
+		Stdin:       true,
+		Stdout:      true,
+		Stderr:      true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	_, s := dial(t, resp.Url, "stdin", "stdout", "stderr")
 	lines := make(chan string)
 	go func() {
 		defer close(lines)
+
 		buf := make([]byte, 4096)
 		for {
 			k, err := s.stdout.Read(buf)
 			for line := range strings.Lines(string(buf[:k])) {
 				lines <- strings.TrimSpace(line)
 			}
+
 			if err != nil {
 				return
 			}
 		}
 	}()
+
 	io.WriteString(s.stdin, "one\n")
 	if got := <-lines; got != "got one" {
 		t.Errorf("got %q", got)
 	}
+
 	monitortest.KillMonitor(t, n.Config.Socket)
-	monitortest.Eventually(t, func() error { // until the attach is back: what is written before that is in the log only
+
+	// until the attach is back: what is written before that is in the log only
+	monitortest.Eventually(t, func() error {
 		io.WriteString(s.stdin, "two\n")
 		select {
 		case got := <-lines:
 			if got != "got two" {
 				t.Errorf("got %q", got)
 			}
+
 			return nil
+
 		case <-time.After(100 * time.Millisecond):
 			return errors.New("attach is not back")
 		}
 	})
+
 	s.stdin.Close()
 	last := ""
 	for line := range lines {
 		last = line
 	}
+
 	if last != "end" {
 		t.Errorf("last line %q, want end", last)
 	}
@@ -296,7 +381,10 @@ func TestPortForward(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
 		n.netns = testenv.Netns(t)
 		port := echoServer(t, n.netns, address)
-		resp, err := n.server.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "p", Port: []int32{int32(port)}})
+		resp, err := n.server.PortForward(&runtimeapi.PortForwardRequest{
+			PodSandboxId: "p",
+			Port:         []int32{int32(port)},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -314,12 +402,14 @@ func echoServer(t *testing.T, netns, address string) int {
 		if err := loopbackUp(); err != nil {
 			return err
 		}
+
 		l, err = net.Listen("tcp", address)
 		return err
 	}, netns)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { l.Close() })
 	go func() {
 		conn, err := l.Accept()
@@ -327,8 +417,10 @@ func echoServer(t *testing.T, netns, address string) int {
 			return
 		}
 		defer conn.Close()
+
 		io.Copy(conn, conn)
 	}()
+
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -338,47 +430,59 @@ func forward(t *testing.T, url string, port int, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	req.Header.Set(httpstream.HeaderProtocolVersion, "portforward.k8s.io")
 	resp, err := (&http.Client{Transport: rt}).Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+
 	conn, err := rt.NewConnection(resp)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+
 	headers := http.Header{"Port": {fmt.Sprint(port)}, "Requestid": {"1"}, "Streamtype": {"error"}}
 	errors, err := conn.CreateStream(headers)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	errors.Close()
 	headers.Set("Streamtype", "data")
 	data, err := conn.CreateStream(headers)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	io.WriteString(data, text)
 	data.Close()
 	got := read(t, data)
 	if msg := read(t, errors); msg != "" {
 		t.Error(msg)
 	}
+
 	return got
 }
 
 func TestSlowClientGetsAllOutputOfAnEndedCommand(t *testing.T) {
 	n := start(t, "crun", idle, nil)
-	resp, err := n.server.Exec(&runtimeapi.ExecRequest{ContainerId: "c", Cmd: sh("head -c 3000000 /dev/zero"), Stdout: true})
+	resp, err := n.server.Exec(&runtimeapi.ExecRequest{
+		ContainerId: "c",
+		Cmd:         sh("head -c 3000000 /dev/zero"),
+		Stdout:      true,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	_, s := dial(t, resp.Url, "stdout")
 	got, buf := 0, make([]byte, 100_000)
 	for {
@@ -387,8 +491,11 @@ func TestSlowClientGetsAllOutputOfAnEndedCommand(t *testing.T) {
 		if err != nil {
 			break
 		}
-		time.Sleep(5 * time.Millisecond) // a slow line; the command ends long before its output is through
+
+		// a slow line; the command ends long before its output is through
+		time.Sleep(5 * time.Millisecond)
 	}
+
 	if got != 3_000_000 {
 		t.Errorf("%d bytes came, want 3000000", got)
 	}

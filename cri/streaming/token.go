@@ -47,6 +47,7 @@ func (s *Server) issue(owner string, request any, get func() (string, error)) er
 	if count >= maxTokensEach {
 		return fmt.Errorf("%s: %w (%d; each waits for %v)", owner, ErrTooManyStreams, count, tokenLife)
 	}
+
 	for len(t.requests) >= maxTokens {
 		oldest := t.oldest()
 		s.useUp(t.requests[oldest].url)
@@ -60,12 +61,14 @@ func (s *Server) issue(owner string, request any, get func() (string, error)) er
 	if t.requests == nil {
 		t.requests = map[string]tokenRequest{}
 	}
+
 	t.requests[path.Base(at)] = tokenRequest{
 		owner:   owner,
 		url:     at,
 		request: request,
 		expires: now.Add(tokenLife),
 	}
+
 	return nil
 }
 

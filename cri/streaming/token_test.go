@@ -35,10 +35,12 @@ func TestUnopenedStreamsOfOneContainerAreBounded(t *testing.T) {
 	for range maxTokensEach {
 		execURL(t, s, "many")
 	}
+
 	_, err := s.Attach(&runtimeapi.AttachRequest{ContainerId: "many", Stdout: true})
 	if !errors.Is(err, ErrTooManyStreams) || !strings.Contains(err.Error(), "container many") {
 		t.Errorf("error %v does not name the container and the cause", err)
 	}
+
 	execURL(t, s, "other")
 	_, err = s.PortForward(&runtimeapi.PortForwardRequest{PodSandboxId: "many", Port: []int32{80}})
 	if err != nil {
@@ -52,6 +54,7 @@ func TestUnopenedStreamsOfManyContainersRefuseNobody(t *testing.T) {
 	for i := range 1200 {
 		execURL(t, s, fmt.Sprint("c", i/50))
 	}
+
 	last := execURL(t, s, "last")
 
 	open := func(url string) int {
@@ -63,7 +66,9 @@ func TestUnopenedStreamsOfManyContainersRefuseNobody(t *testing.T) {
 	if code := open(first); code != http.StatusNotFound {
 		t.Errorf("the oldest URL answers %d, want %d", code, http.StatusNotFound)
 	}
-	if code := open(last); code != http.StatusBadRequest { // it is known, and asked for without an upgrade
+
+	// it is known, and asked for without an upgrade
+	if code := open(last); code != http.StatusBadRequest {
 		t.Errorf("the newest URL answers %d, want %d", code, http.StatusBadRequest)
 	}
 }

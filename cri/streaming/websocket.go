@@ -17,7 +17,8 @@ import (
 	utilexec "k8s.io/utils/exec"
 )
 
-// WebSocket subprotocols that k8s.io/cri-streaming does not know and newer clients ask for. Older ones, and SPDY, are left to it.
+// WebSocket subprotocols that k8s.io/cri-streaming does not know and newer clients ask for. Older ones, and
+// SPDY, are left to it.
 const (
 	remoteCommandV5   = "v5.channel.k8s.io"
 	portForwardTunnel = "SPDY/3.1+portforward.k8s.io"
@@ -29,7 +30,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	upgrade := websocket.IsWebSocketUpgrade(r)
 	kind := path.Base(path.Dir(r.URL.Path))
 	if upgrade && slices.Contains(offered, portForwardTunnel) && kind == "portforward" {
-		s.tunnel(w, r) // which comes back with the same token
+		// which comes back with the same token
+		s.tunnel(w, r)
 		return
 	}
 
@@ -37,6 +39,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if request != nil {
 		watch(r)
 	}
+
 	forward, isForward := request.(*runtimeapi.PortForwardRequest)
 	switch {
 	case isForward:
@@ -66,17 +69,24 @@ func (s *Server) remoteCommand(w http.ResponseWriter, r *http.Request, request a
 	upgrader := websocket.Upgrader{Subprotocols: []string{remoteCommandV5}}
 	conn, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
-		return // answered already
+		// answered already
+		return
 	}
+
 	defer conn.Close()
+
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
+
 	c := &v5{conn: conn}
 	stdinReader, stdin := io.Pipe()
 	defer stdinReader.Close()
+
 	if !wantsStdin(request) {
-		stdinReader.Close() // what comes nevertheless is dropped: nobody would read it
+		// what comes nevertheless is dropped: nobody would read it
+		stdinReader.Close()
 	}
+
 	resize := make(chan remotecommand.TerminalSize)
 	go c.read(ctx, stdin, resize)
 	a := (*adapter)(s)
@@ -88,6 +98,7 @@ func (s *Server) remoteCommand(w http.ResponseWriter, r *http.Request, request a
 		in, out, errOut := c.streams(req.Stdin, req.Stdout, req.Stderr, stdinReader)
 		err = a.Attach(ctx, req.ContainerId, in, out, errOut, req.Tty, resize)
 	}
+
 	c.status(err)
 }
 
@@ -120,28 +131,35 @@ func (c *v5) streams(stdin, stdout, stderr bool, pipe io.Reader) (in io.Reader, 
 func (c *v5) read(ctx context.Context, stdin *io.PipeWriter, resize chan<- remotecommand.TerminalSize) {
 	defer close(resize)
 	defer stdin.Close()
+
 	for {
-		_, message, err := c.conn.NextReader() // what is left of the one before is dropped
+		// what is left of the one before is dropped
+		_, message, err := c.conn.NextReader()
 		if err != nil {
 			return
 		}
+
 		var head [1]byte
 		if _, err := io.ReadFull(message, head[:]); err != nil {
 			continue
 		}
+
 		switch head[0] {
 		case channelStdin:
-			io.Copy(stdin, message) // fails when the process reads no more: no reason to stop reading
+			// fails when the process reads no more: no reason to stop reading
+			io.Copy(stdin, message)
 		case channelResize:
 			var size remotecommand.TerminalSize
 			if json.NewDecoder(io.LimitReader(message, maxResize)).Decode(&size) != nil {
 				continue
 			}
+
 			select {
 			case resize <- size:
 			case <-ctx.Done():
 				return
 			}
+
 		case channelClose:
 			if _, err := io.ReadFull(message, head[:]); err == nil && head[0] == channelStdin {
 				stdin.Close()
@@ -183,6 +201,7 @@ func (c *v5) status(err error) {
 		Reason  string `json:"reason"`
 		Message string `json:"message"`
 	}
+
 	type details struct {
 		Causes []cause `json:"causes"`
 	}
@@ -197,15 +216,23 @@ func (c *v5) status(err error) {
 		status.Status = "Failure"
 		if exit, ok := err.(utilexec.ExitError); ok {
 			status.Reason, status.Message = remotecommand.NonZeroExitCodeReason, fmt.Sprintf("command terminated with non-zero exit code: %v", err)
-			status.Details = &details{[]cause{{remotecommand.ExitCodeCauseType, fmt.Sprint(exit.ExitStatus())}}}
+			status.Details = &details{
+				[]cause{{remotecommand.ExitCodeCauseType, fmt.Sprint(exit.ExitStatus())}},
+			}
 		} else {
 			status.Reason, status.Code, status.Message = "InternalError", http.StatusInternalServerError, fmt.Sprintf("Internal error occurred: %v", err)
 		}
 	}
+
 	data, err := json.Marshal(status)
 	if err != nil {
 		return
 	}
+
 	c.send(channelStatus, data)
-	c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+	c.conn.WriteControl(
+		websocket.CloseMessage,
+		websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""),
+		time.Now().Add(time.Second),
+	)
 }

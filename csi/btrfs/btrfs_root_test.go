@@ -29,24 +29,29 @@ func fresh(t *testing.T) *os.File {
 	if out, err := exec.CommandContext(t.Context(), mkfs, "-q", img).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+
 	dev, err := loop.Attach(img, loop.Options{Tag: "trivet-btrfs-test", AutoClear: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dev.Close()
+
 	if err := unix.Mount(dev.Name(), root, "btrfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
+
 	f, err := os.Open(root)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() {
 		f.Close()
 		if err := mount.Unmount(root); err != nil {
 			t.Error(err)
 		}
 	})
+
 	return f
 }
 
@@ -57,39 +62,47 @@ func TestLimitStopsWritersAndIsAccounted(t *testing.T) {
 			t.Fatal(q, err)
 		}
 	}
+
 	if err := btrfs.Create(root, "v"); err != nil {
 		t.Fatal(err)
 	}
+
 	v, err := btrfs.Open(root, "v")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer v.Close()
+
 	sub, err := btrfs.Inspect(v)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	const limit = 16 << 20
 	if err := btrfs.Limit(root, sub, limit); err != nil {
 		t.Fatal(err)
 	}
+
 	file, err := os.Create(filepath.Join(v.Name(), "f"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
+
 	var n int
 	for err == nil && n < 2*limit {
 		var m int
 		m, err = file.Write(bytes.Repeat([]byte("x"), 1<<16))
 		n += m
 	}
+
 	if !errors.Is(err, unix.EDQUOT) || n < limit*9/10 || n > limit {
 		t.Fatalf("wrote %d of %d bytes, %v", n, limit, err)
 	}
 	if err := file.Sync(); err != nil {
 		t.Fatal(err)
 	}
+
 	info, err := btrfs.Stat(root)
 	if err != nil {
 		t.Fatal(err)
@@ -116,22 +129,26 @@ func TestDestroyTakesWhatIsThereAndNothingElse(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root.Name(), "v", "f"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	for range 2 {
 		if err := btrfs.Destroy(root, "v"); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if err := os.Mkdir(filepath.Join(root.Name(), "plain"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink("/", filepath.Join(root.Name(), "link")); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, name := range []string{"plain", "link", "..", "../x"} {
 		if err := btrfs.Destroy(root, name); err == nil {
 			t.Errorf("Destroy(%q) was accepted", name)
 		}
 	}
+
 	if err := btrfs.Sync(root); err != nil {
 		t.Error(err)
 	}

@@ -1,5 +1,5 @@
-// Package btrfs speaks to a mounted btrfs by ioctl: subvolumes, their size limits (simple quotas, else qgroups), growing the file system.
-// The numbers and structures are those of linux/btrfs.h.
+// Package btrfs speaks to a mounted btrfs by ioctl: subvolumes, their size limits (simple quotas, else
+// qgroups), growing the file system. The numbers and structures are those of linux/btrfs.h.
 package btrfs
 
 import (
@@ -94,7 +94,7 @@ func ioctl[T any](f *os.File, request uintptr, arg *T) error {
 	return nil
 }
 
-// On tells whether the file system of path is btrfs.
+// On reports whether the file system of path is btrfs.
 func On(path string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(path, &st) == nil && st.Type == unix.BTRFS_SUPER_MAGIC
@@ -113,7 +113,10 @@ func Stat(f *os.File) (Info, error) {
 		return Info{}, fmt.Errorf("btrfs of %s: %w", f.Name(), err)
 	}
 	id := arg.fsid
-	return Info{fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]), arg.generation}, nil
+	return Info{
+		fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]),
+		arg.generation,
+	}, nil
 }
 
 // Sync commits the running transaction: what was made or deleted before is on disk afterwards.
@@ -124,7 +127,8 @@ func Sync(f *os.File) error {
 	return nil
 }
 
-// Commit commits the running transaction and waits for no data that was not synced: beside others on the same disk it costs less than Sync.
+// Commit commits the running transaction and waits for no data that was not synced: beside others on the same
+// disk it costs less than Sync.
 func Commit(f *os.File) error {
 	var transaction uint64
 	err := ioctl(f, iocStartSync, &transaction)
@@ -139,8 +143,11 @@ func Commit(f *os.File) error {
 
 // Trim gives what is free in the file system back to the device below.
 func Trim(f *os.File) error {
-	const fitrim = read | write | 24<<16 | 'X'<<8 | 121 // FITRIM, linux/fs.h
-	everything := [3]uint64{1: math.MaxUint64}          // start, length, least length
+	// FITRIM, linux/fs.h
+	const fitrim = read | write | 24<<16 | 'X'<<8 | 121
+
+	// start, length, least length
+	everything := [3]uint64{1: math.MaxUint64}
 	if err := ioctl(f, fitrim, &everything); err != nil {
 		return fmt.Errorf("trim btrfs of %s: %w", f.Name(), err)
 	}
@@ -160,7 +167,8 @@ func GrowToDevice(f *os.File) error {
 // Quota is the accounting that enforces limits.
 type Quota string
 
-// The accountings of the kernel. Simple quotas (Linux 6.7) charge an extent to the subvolume that wrote it, at no cost to speak of.
+// The accountings of the kernel. Simple quotas (Linux 6.7) charge an extent to the subvolume that wrote it,
+// at no cost to speak of.
 const (
 	SimpleQuota Quota = "simple quota"
 	Qgroups     Quota = "qgroups"
@@ -172,12 +180,15 @@ func EnableQuota(f *os.File) (Quota, error) {
 	if err != nil {
 		return "", err
 	}
+
 	if mode, err := os.ReadFile("/sys/fs/btrfs/" + info.UUID + "/qgroups/mode"); err == nil {
 		if strings.TrimSpace(string(mode)) == "squota" {
 			return SimpleQuota, nil
 		}
+
 		return Qgroups, nil
 	}
+
 	const enable, enableSimple = 1, 4
 	err = ioctl(f, iocQuotaCtl, &quotaCtl{cmd: enableSimple})
 	if err == nil {
@@ -186,6 +197,7 @@ func EnableQuota(f *os.File) (Quota, error) {
 	if err := ioctl(f, iocQuotaCtl, &quotaCtl{cmd: enable}); err != nil {
 		return "", fmt.Errorf("enable quotas on btrfs of %s: %w", f.Name(), err)
 	}
+
 	return Qgroups, nil
 }
 

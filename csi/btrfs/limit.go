@@ -12,44 +12,56 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A limit on a subvolume's own group, 0/ID, would not hold: anybody who may write in a subvolume may make another one in it, without any
-// privilege, and that one has a group of its own. So each limited subvolume has a group above, level/ID, and all that are in it are its members.
-// A simple quota puts new ones into the group by itself, unless their maker asks for other groups; qgroups do not. Enforce does it for both.
+// A limit on a subvolume's own group, 0/ID, would not hold: anybody who may write in a subvolume may make
+// another one in it, without any privilege, and that one has a group of its own. So each limited subvolume
+// has a group above, level/ID, and all that are in it are its members. A simple quota puts new ones into the
+// group by itself, unless their maker asks for other groups; qgroups do not. Enforce does it for both.
 
-// The file that the functions of this file take is one outside of limited subvolumes: the kernel refuses changes of groups with EDQUOT, too, to
-// whoever makes them from within a full one.
+// The file that the functions of this file take is one outside of limited subvolumes: the kernel refuses
+// changes of groups with EDQUOT, too, to whoever makes them from within a full one.
 
 // level sets our groups apart from those that people make on a disk of their own.
 const level = 29
 
 func groupOf(id uint64) uint64 { return level<<48 | id }
 
-// Limit lets the subvolume sub, with all subvolumes in it, hold at most so many bytes. Writes beyond fail with EDQUOT.
+// Limit lets the subvolume sub, with all subvolumes in it, hold at most so many bytes. Writes beyond fail
+// with EDQUOT.
 func Limit(f *os.File, sub Subvolume, bytes int64) error {
 	group := groupOf(sub.ID)
-	if err := ioctl(f, iocQgroupCreate, &qgroupCreate{create: 1, id: group}); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := ioctl(f, iocQgroupCreate, &qgroupCreate{
+		create: 1,
+		id:     group,
+	}); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make the quota group of subvolume %d of %s: %w", sub.ID, f.Name(), err)
 	}
+
 	if err := Enforce(f, sub); err != nil {
 		return err
 	}
+
 	arg := qgroupLimit{id: group, flags: limitMaxReferenced, maxReferenced: uint64(bytes)}
 	if err := ioctl(f, iocQgroupLimit, &arg); err != nil {
 		return fmt.Errorf("limit subvolume %d of %s to %d bytes: %w", sub.ID, f.Name(), bytes, err)
 	}
+
 	return nil
 }
 
 // LiftOwn takes away the limit that the subvolume sub itself had before it was limited by a group.
 func LiftOwn(f *os.File, sub Subvolume) error {
-	if err := ioctl(f, iocQgroupLimit, &qgroupLimit{id: sub.ID, flags: limitMaxReferenced, maxReferenced: noLimit}); err != nil {
+	if err := ioctl(f, iocQgroupLimit, &qgroupLimit{
+		id:            sub.ID,
+		flags:         limitMaxReferenced,
+		maxReferenced: noLimit,
+	}); err != nil {
 		return fmt.Errorf("lift the old limit of subvolume %d of %s: %w", sub.ID, f.Name(), err)
 	}
 	return nil
 }
 
-// Enforce sees to it that the limited subvolume sub and all that were made in it since are charged to its group, and to no group
-// of another one. It reads only, where nothing is wrong.
+// Enforce sees to it that the limited subvolume sub and all that were made in it since are charged to its
+// group, and to no group of another one. It reads only, where nothing is wrong.
 func Enforce(f *os.File, sub Subvolume) error {
 	nested, err := descendants(f, sub.ID)
 	if err != nil {
@@ -68,19 +80,25 @@ func charge(f *os.File, id, group uint64) error {
 	if err != nil {
 		return err
 	}
+
 	if !slices.Contains(groups, group) {
 		if err := assign(f, 1, id, group); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("charge subvolume %d of %s to group %d: %w", id, f.Name(), group&^(level<<48), err)
+			return fmt.Errorf("charge subvolume %d of %s to group %d: %w",
+				id, f.Name(), group&^(level<<48), err)
 		}
 	}
+
 	for _, other := range groups {
 		if other == group || other>>48 != level {
 			continue
 		}
+
 		if err := assign(f, 0, id, other); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("take subvolume %d of %s out of group %d: %w", id, f.Name(), other&^(level<<48), err)
+			return fmt.Errorf("take subvolume %d of %s out of group %d: %w",
+				id, f.Name(), other&^(level<<48), err)
 		}
 	}
+
 	return nil
 }
 
@@ -95,24 +113,32 @@ func dissolve(f *os.File, sub Subvolume) error {
 	if err != nil {
 		return err
 	}
+
 	for _, member := range members {
 		if err := assign(f, 0, member, group); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("take subvolume %d of %s out of group %d: %w", member, f.Name(), sub.ID, err)
 		}
-		if member != sub.ID { // one that was deleted before
+
+		// one that was deleted before
+		if member != sub.ID {
 			dropOwnGroup(f, member)
 		}
 	}
+
 	err = ioctl(f, iocQgroupCreate, &qgroupCreate{create: 0, id: group})
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTCONN) { // ENOTCONN: quotas are off
+
+	// ENOTCONN: quotas are off
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTCONN) {
 		return fmt.Errorf("remove the quota group of subvolume %d of %s: %w", sub.ID, f.Name(), err)
 	}
+
 	return nil
 }
 
 func groupsPath(fs Info) string { return "/sys/fs/btrfs/" + fs.UUID + "/qgroups" }
 
-// Usage is how many bytes are charged to a limited subvolume, as accounted at this moment (the quota tree on disk lags by a transaction).
+// Usage is how many bytes are charged to a limited subvolume, as accounted at this moment (the quota tree on
+// disk lags by a transaction).
 func Usage(fs Info, sub Subvolume) (int64, error) {
 	return referenced(fs, fmt.Sprintf("%d_%d", level, sub.ID))
 }
@@ -125,13 +151,15 @@ func referenced(fs Info, group string) (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
 }
 
-// Held is how many bytes are charged to subvolumes that are gone: a simple quota charges what was copied by reflink to the first owner only,
-// and as long as a copy lives, that is so after the owner's end, too. What the kernel has yet to give back of a dead subvolume is not counted.
+// Held is how many bytes are charged to subvolumes that are gone: a simple quota charges what was copied by
+// reflink to the first owner only, and as long as a copy lives, that is so after the owner's end, too. What
+// the kernel has yet to give back of a dead subvolume is not counted.
 func Held(f *os.File, fs Info) (int64, error) {
 	groups, err := os.ReadDir(groupsPath(fs))
 	if err != nil {
 		return 0, err
 	}
+
 	var sum int64
 	for _, g := range groups {
 		number, own := strings.CutPrefix(g.Name(), "0_")
@@ -139,6 +167,7 @@ func Held(f *os.File, fs Info) (int64, error) {
 		if !own || err != nil || id < firstFree {
 			continue
 		}
+
 		alive, err := search(f, rootTree, id, rootItem)
 		if err != nil {
 			return 0, err
@@ -146,19 +175,26 @@ func Held(f *os.File, fs Info) (int64, error) {
 		if len(alive) > 0 {
 			continue
 		}
-		charged, err := search(f, quotaTree, id, qgroupRelation) // to a living one's group: it was in that
+
+		// to a living one's group: it was in that
+		charged, err := search(f, quotaTree, id, qgroupRelation)
 		if err != nil {
 			return 0, err
 		}
 		if len(charged) > 0 {
 			continue
 		}
+
 		bytes, err := referenced(fs, g.Name())
-		if err != nil && !errors.Is(err, os.ErrNotExist) { // the kernel drops empty ones
+
+		// the kernel drops empty ones
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return 0, err
 		}
+
 		sum += bytes
 	}
+
 	return sum, nil
 }
 
@@ -167,7 +203,7 @@ func LimitOf(fs Info, sub Subvolume) int64 {
 	return maxReferenced(fs, fmt.Sprintf("%d_%d", level, sub.ID))
 }
 
-// OwnLimit tells whether a subvolume has a limit of its own, beside that of its group.
+// OwnLimit reports whether a subvolume has a limit of its own, beside that of its group.
 func OwnLimit(fs Info, sub Subvolume) bool {
 	return maxReferenced(fs, fmt.Sprintf("0_%d", sub.ID)) >= 0
 }
@@ -178,17 +214,22 @@ func maxReferenced(fs Info, group string) int64 {
 	if err != nil {
 		return -1
 	}
+
 	set, err := strconv.ParseUint(strings.TrimSpace(string(flags)), 0, 64)
 	if err != nil || set&limitMaxReferenced == 0 {
 		return -1
 	}
+
 	data, err := os.ReadFile(dir + "max_referenced")
 	if err != nil {
 		return -1
 	}
+
 	bytes, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 	if err != nil || bytes > math.MaxInt64 {
-		return -1 // noLimit
+		// noLimit
+		return -1
 	}
+
 	return int64(bytes)
 }

@@ -24,10 +24,12 @@ func limited(t *testing.T, root *os.File, name string) (*os.File, btrfs.Subvolum
 	if err := btrfs.Create(root, name); err != nil {
 		t.Fatal(err)
 	}
+
 	f, err := btrfs.Open(root, name)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { f.Close() })
 	sub, err := btrfs.Inspect(f)
 	if err == nil {
@@ -36,6 +38,7 @@ func limited(t *testing.T, root *os.File, name string) (*os.File, btrfs.Subvolum
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return f, sub
 }
 
@@ -53,7 +56,13 @@ func createIn(t *testing.T, parent *os.File, name string, groups ...uint64) *os.
 		flags, count, _, _        uint64
 		limitFlags, most, _, _, _ uint64
 		groups                    [2]uint64
-	}{flags: 1, count: uint64(len(groups)), limitFlags: 1, most: 3 * limit} // a limit of its own, too
+	}{
+		flags:      1,
+		count:      uint64(len(groups)),
+		limitFlags: 1,
+		most:       3 * limit,
+	} // a limit of its own, too
+
 	copy(inherit.groups[:], groups)
 	arg := struct {
 		fd                   int64
@@ -62,8 +71,11 @@ func createIn(t *testing.T, parent *os.File, name string, groups ...uint64) *os.
 		_                    [2]uint64
 		name                 [4040]byte
 	}{flags: 1 << 2, size: uint64(72 + 8*len(groups)), inherit: unsafe.Pointer(&inherit)}
+
 	copy(arg.name[:], name)
-	ioctl(t, parent, 1<<30|4096<<16|0x94<<8|24, unsafe.Pointer(&arg)) // BTRFS_IOC_SUBVOL_CREATE_V2
+
+	// BTRFS_IOC_SUBVOL_CREATE_V2
+	ioctl(t, parent, 1<<30|4096<<16|0x94<<8|24, unsafe.Pointer(&arg))
 	return openIn(t, parent, name)
 }
 
@@ -85,12 +97,14 @@ func write(t *testing.T, dir *os.File, name string, most int) (int, error) {
 		return 0, err
 	}
 	defer f.Close()
+
 	var n int
 	for err == nil && n < most {
 		var m int
 		m, err = f.Write(make([]byte, 1<<16))
 		n += m
 	}
+
 	return n, err
 }
 
@@ -109,6 +123,7 @@ func TestLimitHoldsForSubvolumesInside(t *testing.T) {
 	if err := btrfs.Create(v, "x"); err != nil {
 		t.Fatal(err)
 	}
+
 	x := openIn(t, v, "x")
 	if n, err := write(t, x, "f", 4*limit); !errors.Is(err, unix.EDQUOT) || n > limit {
 		t.Errorf("wrote %d bytes in a subvolume, the limit is %d: %v", n, limit, err)
@@ -129,16 +144,19 @@ func TestEnforceChargesWhatWouldEscape(t *testing.T) {
 	if n, err := write(t, free, "f", 2*limit); err != nil {
 		t.Fatalf("wrote %d: the kernel holds the limit itself, is Enforce still needed? %v", n, err)
 	}
+
 	for range 2 {
 		if err := errors.Join(btrfs.Enforce(root, sub), btrfs.Enforce(root, otherSub)); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	for _, f := range []*os.File{v, free, onOther} {
 		if n, err := write(t, f, "g", limit); !errors.Is(err, unix.EDQUOT) {
 			t.Errorf("wrote %d bytes in %s: %v", n, f.Name(), err)
 		}
 	}
+
 	if n, err := write(t, other, "f", limit/2); err != nil {
 		t.Errorf("the other subvolume took %d bytes: %v", n, err)
 	}
@@ -150,39 +168,51 @@ func TestEnforceChargesWhatWouldEscape(t *testing.T) {
 func TestDestroyTakesSubvolumesInside(t *testing.T) {
 	root := fresh(t)
 	v, sub := limited(t, root, "v")
-	for i := range 300 { // more than one answer of the kernel holds
+
+	// more than one answer of the kernel holds
+	for i := range 300 {
 		if err := btrfs.Create(v, fmt.Sprint("n", i)); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	free := createIn(t, v, "free")
 	if err := os.Mkdir(filepath.Join(free.Name(), "dir"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+
 	dir, err := os.Open(filepath.Join(free.Name(), "dir"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dir.Close()
+
 	createIn(t, dir, "deep")
-	if err := os.Remove(filepath.Join(v.Name(), "n7")); err != nil { // dead already, and perhaps still charged
+
+	// dead already, and perhaps still charged
+	if err := os.Remove(filepath.Join(v.Name(), "n7")); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []*os.File{free, v} { // nothing must be refused for lack of space
+
+	// nothing must be refused for lack of space
+	for _, f := range []*os.File{free, v} {
 		if n, err := write(t, f, "f", 4*limit); !errors.Is(err, unix.EDQUOT) {
 			t.Errorf("wrote %d bytes, %v", n, err)
 		}
 	}
+
 	const setFlags = 1<<30 | 8<<16 | 0x94<<8 | 26
 	readOnly := uint64(1 << 1)
 	for _, f := range []*os.File{free, v} {
 		ioctl(t, f, setFlags, unsafe.Pointer(&readOnly))
 	}
+
 	for range 2 {
 		if err := btrfs.Destroy(root, "v"); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	group := fmt.Sprintf("/sys/fs/btrfs/%s/qgroups/29_%d", stat(t, root).UUID, sub.ID)
 	if _, err := os.Stat(group); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the group is left: %v", err)
@@ -197,21 +227,29 @@ func TestLimitOfEarlierVersionsIsLifted(t *testing.T) {
 	if err := btrfs.Create(root, "v"); err != nil {
 		t.Fatal(err)
 	}
+
 	v := openIn(t, root, "v")
-	old := [6]uint64{0, 1, limit} // the group of the subvolume itself
+
+	// the group of the subvolume itself
+	old := [6]uint64{0, 1, limit}
 	ioctl(t, v, 2<<30|48<<16|0x94<<8|43, unsafe.Pointer(&old))
-	if err := btrfs.Create(v, "x"); err != nil { // before there was a group to put it into
+
+	// before there was a group to put it into
+	if err := btrfs.Create(v, "x"); err != nil {
 		t.Fatal(err)
 	}
+
 	sub, err := btrfs.Inspect(v)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for range 2 {
 		if err := errors.Join(btrfs.Limit(root, sub, 2*limit), btrfs.LiftOwn(root, sub)); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if n, err := write(t, v, "f", limit*3/2); err != nil {
 		t.Errorf("the old limit holds at %d bytes: %v", n, err)
 	}

@@ -30,37 +30,53 @@ type searchArgs struct {
 
 const searchHeader = 32 // transaction, object, offset uint64, type, length uint32
 
-// search returns the offsets of all items with this object and type, in ascending order. It asks a tree as it is in memory, the transaction under way
-// included.
+// search returns the offsets of all items with this object and type, in ascending order. It asks a tree as it
+// is in memory, the transaction under way included.
 func search(f *os.File, tree, object uint64, kind uint32) ([]uint64, error) {
 	var offsets []uint64
 	for from := uint64(0); ; {
-		arg := searchArgs{tree: tree, minObject: object, maxObject: object, minType: kind, maxType: kind,
-			minOffset: from, maxOffset: math.MaxUint64, maxTransaction: math.MaxUint64, items: math.MaxUint32}
+		arg := searchArgs{
+			tree:           tree,
+			minObject:      object,
+			maxObject:      object,
+			minType:        kind,
+			maxType:        kind,
+			minOffset:      from,
+			maxOffset:      math.MaxUint64,
+			maxTransaction: math.MaxUint64,
+			items:          math.MaxUint32,
+		}
+
 		err := ioctl(f, iocTreeSearch, &arg)
 		if errors.Is(err, unix.ENOENT) {
-			return offsets, nil // there is no such tree: quotas are off
+			// there is no such tree: quotas are off
+			return offsets, nil
 		}
+
 		if err != nil {
 			return nil, fmt.Errorf("search tree %d of the btrfs of %s: %w", tree, f.Name(), err)
 		}
 		if arg.items == 0 {
 			return offsets, nil
 		}
+
 		at := arg.found[:]
 		for range arg.items {
 			offsets = append(offsets, binary.NativeEndian.Uint64(at[16:]))
 			at = at[searchHeader+binary.NativeEndian.Uint32(at[28:]):]
 		}
+
 		last := offsets[len(offsets)-1]
 		if last == math.MaxUint64 {
 			return offsets, nil
 		}
+
 		from = last + 1
 	}
 }
 
-// descendants are the subvolumes in a subvolume, those in them and so on; each comes after the one that it is in.
+// descendants are the subvolumes in a subvolume, those in them and so on; each comes after the one that it is
+// in.
 func descendants(f *os.File, id uint64) ([]uint64, error) {
 	all := []uint64{id}
 	for i := 0; i < len(all); i++ {

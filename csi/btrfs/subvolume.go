@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
 // firstFree is the inode number of every subvolume's root directory (BTRFS_FIRST_FREE_OBJECTID).
@@ -17,7 +19,8 @@ type Subvolume struct {
 	Created uint64 // number of the transaction that made it
 }
 
-// Create makes the empty subvolume name in the open directory parent. It is on disk with the next commit, at the latest when a file in it is fsynced.
+// Create makes the empty subvolume name in the open directory parent. It is on disk with the next commit, at
+// the latest when a file in it is fsynced.
 func Create(parent *os.File, name string) error {
 	var arg volArgs
 	copy(arg.name[:len(arg.name)-1], name)
@@ -27,19 +30,21 @@ func Create(parent *os.File, name string) error {
 	return nil
 }
 
-// Open opens the root directory of subvolume name of parent. A symbolic link, a file or a plain directory is refused.
+// Open opens the root directory of subvolume name of parent. A symbolic link, a file or a plain directory is
+// refused.
 func Open(parent *os.File, name string) (*os.File, error) {
-	fd, err := unix.Openat2(int(parent.Fd()), name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := beneath.Open(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY, beneath.NoLinks)
 	if err != nil {
 		return nil, &os.PathError{Op: "open subvolume", Path: parent.Name() + "/" + name, Err: err}
 	}
+
 	f := os.NewFile(uintptr(fd), parent.Name()+"/"+name)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Ino != firstFree {
 		f.Close()
 		return nil, &os.PathError{Op: "open subvolume", Path: f.Name(), Err: errors.Join(errNoSubvolume, err)}
 	}
+
 	return f, nil
 }
 

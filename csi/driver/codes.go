@@ -12,8 +12,9 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// errorCodes is the one place where gRPC codes are chosen. The codes steer the callers: external-provisioner gives up a node after
-// RESOURCE_EXHAUSTED, repeats after ABORTED and DEADLINE_EXCEEDED, and waits long after INVALID_ARGUMENT (CSI spec, "Error Scheme").
+// errorCodes is the one place where gRPC codes are chosen. The codes steer the callers: external-provisioner
+// gives up a node after RESOURCE_EXHAUSTED, repeats after ABORTED and DEADLINE_EXCEEDED, and waits long after
+// INVALID_ARGUMENT (CSI spec, "Error Scheme").
 var errorCodes = []struct {
 	err  error
 	code codes.Code
@@ -44,11 +45,13 @@ func toStatus(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
+
 	for _, c := range errorCodes {
 		if errors.Is(err, c.err) {
 			return status.Error(c.code, err.Error())
 		}
 	}
+
 	return status.Error(codes.Internal, err.Error())
 }
 

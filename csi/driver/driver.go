@@ -1,5 +1,6 @@
-// Package driver is the CSI 1.13 adapter of csi/volume: it checks requests, translates them, and chooses the gRPC code of each error (codes.go).
-// One process serves Identity, Controller and Node, for the volumes of the node it runs on.
+// Package driver is the CSI 1.13 adapter of csi/volume: it checks requests, translates them, and chooses the
+// gRPC code of each error (codes.go). One process serves Identity, Controller and Node, for the volumes of
+// the node it runs on.
 package driver
 
 import (
@@ -55,11 +56,17 @@ func (d *Driver) Server() *grpc.Server {
 }
 
 // observe turns domain errors into gRPC ones and logs each call once.
-func (d *Driver) observe(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+func (d *Driver) observe(
+	ctx context.Context,
+	req any,
+	info *grpc.UnaryServerInfo,
+	next grpc.UnaryHandler,
+) (any, error) {
 	began := time.Now()
 	resp, err := next(ctx, req)
 	if err = toStatus(err); err != nil {
-		d.cfg.Log.Warn("call fails", "method", info.FullMethod, "code", status.Code(err), "duration", time.Since(began), "err", err)
+		d.cfg.Log.Warn("call fails",
+			"method", info.FullMethod, "code", status.Code(err), "duration", time.Since(began), "err", err)
 		return nil, err
 	}
 	d.cfg.Log.Debug("call", "method", info.FullMethod, "duration", time.Since(began))
@@ -70,7 +77,7 @@ func (d *Driver) topology() *csi.Topology {
 	return &csi.Topology{Segments: map[string]string{TopologyKey: d.cfg.NodeID}}
 }
 
-// here tells whether a topology includes this node. Segments of other drivers are not ours to judge.
+// here reports whether a topology includes this node. Segments of other drivers are not ours to judge.
 func (d *Driver) here(t *csi.Topology) bool {
 	node, ok := t.GetSegments()[TopologyKey]
 	return !ok || node == d.cfg.NodeID

@@ -52,6 +52,7 @@ func healthOf(v volume.Volume) *csi.VolumeHealth {
 			Message: v.Damage,
 		})
 	}
+
 	if v.Trouble != "" {
 		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
 			Status:  csi.VolumeHealthErrorType_DEGRADED,
@@ -59,5 +60,6 @@ func healthOf(v volume.Volume) *csi.VolumeHealth {
 			Message: v.Trouble,
 		})
 	}
+
 	return health
 }

@@ -21,6 +21,7 @@ func TestSecretsOfACallAreNotLogged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	request := &csi.NodePublishVolumeRequest{
 		VolumeId:       "../v",
 		TargetPath:     "/target",
@@ -28,6 +29,7 @@ func TestSecretsOfACallAreNotLogged(t *testing.T) {
 		VolumeContext:  map[string]string{"csi.storage.k8s.io/serviceAccount.tokens": "s3cret"},
 		PublishContext: map[string]string{"key": "s3cret"},
 	}
+
 	info := &grpc.UnaryServerInfo{FullMethod: csi.Node_NodePublishVolume_FullMethodName}
 	for _, next := range []grpc.UnaryHandler{
 		func(ctx context.Context, req any) (any, error) {
@@ -40,6 +42,7 @@ func TestSecretsOfACallAreNotLogged(t *testing.T) {
 			t.Errorf("the answer says %v", err)
 		}
 	}
+
 	text := log.String()
 	if strings.Contains(text, "s3cret") || strings.Count(text, "NodePublishVolume") != 2 {
 		t.Errorf("the log says %s", text)

@@ -63,10 +63,16 @@ func FuzzToken(f *testing.F) {
 func TestCapabilities(t *testing.T) {
 	mode := func(m csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
 		return &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: m},
-			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "xfs", MountFlags: []string{"noatime"}}}}
+			AccessType: &csi.VolumeCapability_Mount{
+				Mount: &csi.VolumeCapability_MountVolume{FsType: "xfs", MountFlags: []string{"noatime"}},
+			}}
 	}
-	block := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+
+	block := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{
+		Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
+	},
 		AccessType: &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}}
+
 	for _, c := range []struct {
 		name string
 		caps []*csi.VolumeCapability
@@ -75,12 +81,22 @@ func TestCapabilities(t *testing.T) {
 		{"none", nil, false},
 		{"nil", []*csi.VolumeCapability{nil}, false},
 		{"writer", []*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)}, true},
-		{"many nodes", []*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)}, false},
+		{
+			"many nodes",
+			[]*csi.VolumeCapability{mode(csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER)},
+			false,
+		},
 		{"unknown mode", []*csi.VolumeCapability{mode(99)}, false},
 		{"no access type", []*csi.VolumeCapability{{AccessMode: block.GetAccessMode()}}, false},
 		{"unknown file system", []*csi.VolumeCapability{{AccessMode: block.GetAccessMode(),
-			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ntfs"}}}}, false},
-		{"both", []*csi.VolumeCapability{block, mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)}, false},
+			AccessType: &csi.VolumeCapability_Mount{
+				Mount: &csi.VolumeCapability_MountVolume{FsType: "ntfs"},
+			}}}, false},
+		{
+			"both",
+			[]*csi.VolumeCapability{block, mode(csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER)},
+			false,
+		},
 		{"block", []*csi.VolumeCapability{block}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -95,6 +111,7 @@ func TestCodes(t *testing.T) {
 	if toStatus(nil) != nil {
 		t.Error("no error became one")
 	}
+
 	for err, want := range map[error]codes.Code{
 		volume.ErrFull:          codes.ResourceExhausted,
 		volume.ErrSize:          codes.OutOfRange,
@@ -124,6 +141,7 @@ func TestHealthTellsOfDamageAndOfTroubleBelow(t *testing.T) {
 				t.Errorf("entry %v", entry)
 			}
 		}
+
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("health of %+v is %v, want %v", c.v, got, c.want)
 		}

@@ -20,7 +20,8 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// start serves a driver with the real backends in a directory of its own and returns the directory and the socket's path.
+// start serves a driver with the real backends in a directory of its own and returns the directory and the
+// socket's path.
 func start(t *testing.T, prefer ...string) (dir, socket string) {
 	t.Helper()
 	testenv.Root(t)
@@ -32,28 +33,44 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	im, err := image.Open(image.Config{Dir: dir, Instance: instance})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	targets, err := mount.OpenRoot(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	volumes, _, err := volume.Open(volume.Config{DataDir: dir, StateDir: filepath.Join(dir, "run"), Targets: targets, Default: prefer,
-		Backends: map[string]volume.Backend{pool.Name: p, image.Name: im}})
+
+	volumes, _, err := volume.Open(volume.Config{
+		DataDir:  dir,
+		StateDir: filepath.Join(dir, "run"),
+		Targets:  targets,
+		Default:  prefer,
+		Backends: map[string]volume.Backend{pool.Name: p, image.Name: im},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := driver.New(driver.Config{NodeID: "node-a", Version: "test", Volumes: volumes, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+
+	d, err := driver.New(driver.Config{
+		NodeID:  "node-a",
+		Version: "test",
+		Volumes: volumes,
+		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	socket = filepath.Join(dir, "csi.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	server := d.Server()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -67,24 +84,38 @@ func start(t *testing.T, prefer ...string) (dir, socket string) {
 				t.Error(err)
 			}
 		}
+
 		if left := volumes.List("", 0); len(left) > 0 {
 			t.Errorf("%d volumes are left: %v", len(left), left)
 		}
 	})
+
 	return dir, socket
 }
 
-// TestSanity runs csi-sanity against each backend. Ginkgo runs one suite per process, so each gets a process of its own.
+// TestSanity runs csi-sanity against each backend. Ginkgo runs one suite per process, so each gets a process
+// of its own.
 func TestSanity(t *testing.T) {
 	testenv.Root(t)
-	for _, c := range []struct{ prefer, access string }{{pool.Name, "mount"}, {image.Name, "mount"}, {image.Name, "block"}} {
+	for _, c := range []struct{ prefer, access string }{
+		{pool.Name, "mount"},
+		{image.Name, "mount"},
+		{image.Name, "block"},
+	} {
 		t.Run(c.prefer+" "+c.access, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSanityOfOneBackend$", "-test.v")
+			cmd := exec.CommandContext(
+				t.Context(),
+				os.Args[0],
+				"-test.run=^TestSanityOfOneBackend$",
+				"-test.v",
+			)
+
 			cmd.Env = append(os.Environ(), "SANITY_BACKEND="+c.prefer, "SANITY_ACCESS="+c.access)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
+
 			t.Logf("%s", regexp.MustCompile(`Ran \d+ of \d+ Specs.*\n.*`).Find(out))
 		})
 	}
@@ -95,6 +126,7 @@ func TestSanityOfOneBackend(t *testing.T) {
 	if prefer == "" {
 		t.Skip("run by TestSanity")
 	}
+
 	dir, socket := start(t, prefer, image.Name)
 	config := sanity.NewTestConfig()
 	config.Address = "unix://" + socket

@@ -27,14 +27,17 @@ func markUsed(path string) error {
 	if !unused(path) {
 		return nil
 	}
+
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+
 	if err := unix.Fremovexattr(int(f.Fd()), unusedMark); err != nil && !errors.Is(err, unix.ENODATA) {
 		return fmt.Errorf("mark %s as used: %w", path, err)
 	}
+
 	return f.Sync()
 }
 
@@ -45,12 +48,15 @@ func overwriteInPlace(dir string) error {
 	if err := unix.Statfs(dir, &st); err != nil || st.Type != unix.BTRFS_SUPER_MAGIC {
 		return err
 	}
+
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	const fsNoCOW = 0x00800000 // FS_NOCOW_FL
+
+	// FS_NOCOW_FL
+	const fsNoCOW = 0x00800000
 	flags, err := unix.IoctlGetUint32(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	if err == nil && flags&fsNoCOW == 0 {
 		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, int(flags|fsNoCOW))
@@ -58,5 +64,6 @@ func overwriteInPlace(dir string) error {
 	if err != nil {
 		return fmt.Errorf("switch off copy-on-write of %s: %w", dir, err)
 	}
+
 	return nil
 }

@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	ext4ResizeFS  = 1<<30 | 8<<16 | 'f'<<8 | 16                                 // _IOW('f', 16, __u64), linux/ext4.h
-	xfsGrowFSData = 1<<30 | unsafe.Sizeof(xfsGrowth{})<<16 | 'X'<<8 | 110       // _IOW('X', 110, struct xfs_growfs_data), xfs_fs.h
+	// _IOW('f', 16, __u64), linux/ext4.h
+	ext4ResizeFS = 1<<30 | 8<<16 | 'f'<<8 | 16
+	// _IOW('X', 110, struct xfs_growfs_data), xfs_fs.h
+	xfsGrowFSData = 1<<30 | unsafe.Sizeof(xfsGrowth{})<<16 | 'X'<<8 | 110
 	xfsGeometryV1 = 2<<30 | unsafe.Sizeof(xfsGeometryData{})<<16 | 'X'<<8 | 100 // XFS_IOC_FSGEOMETRY_V1
 )
 
@@ -44,21 +46,25 @@ func (im *Images) GrowAttached(s volume.Spec, root *os.File) error {
 		return fmt.Errorf("%w: %s has no device", volume.ErrNotStaged, s.ID)
 	}
 	defer dev.Close()
+
 	have, err := loop.Size(dev)
 	if err != nil {
 		return err
 	}
+
 	if have < s.Size {
 		if err := loop.Resize(dev); err != nil {
 			return err
 		}
 	}
+
 	switch s.FSType {
 	case "ext4":
 		return growExt4(dev, root, s.Size)
 	case "xfs":
 		return growXFS(root, s.Size)
 	}
+
 	return nil
 }
 
@@ -67,19 +73,23 @@ func growExt4(dev, root *os.File, size int64) error {
 	if err != nil {
 		return err
 	}
+
 	blocks := uint64(size / blockSize)
 	if blocks <= have {
 		return nil
 	}
+
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, root.Fd(), ext4ResizeFS, uintptr(unsafe.Pointer(&blocks)))
 	if errors.Is(errno, unix.EPERM) {
 		return fmt.Errorf("%w: grow ext4 of %s in use: %w (the kernel demands CAP_SYS_RESOURCE, not so"+
 			" for xfs); it grows when it is staged the next time: end all pods that use it",
 			volume.ErrInUse, root.Name(), errno)
 	}
+
 	if errno != 0 {
 		return fmt.Errorf("grow ext4 of %s to %d blocks: %w", root.Name(), blocks, errno)
 	}
+
 	return nil
 }
 
@@ -95,6 +105,7 @@ func growUnmounted(dev *os.File, size int64) {
 	if have, err := loop.Size(dev); err != nil || have < size && loop.Resize(dev) != nil {
 		return
 	}
+
 	blocks, blockSize, err := ext4Blocks(dev)
 	if err != nil || uint64(size/blockSize) <= blocks || mountedSomewhere(dev) {
 		return
@@ -102,14 +113,18 @@ func growUnmounted(dev *os.File, size int64) {
 
 	ctx, cancel := context.WithTimeout(context.Background(), resizeTimeout)
 	defer cancel()
-	err = exec.CommandContext(ctx, "e2fsck", "-f", "-p", dev.Name()).Run() // resize2fs demands it
+
+	// resize2fs demands it
+	err = exec.CommandContext(ctx, "e2fsck", "-f", "-p", dev.Name()).Run()
 	exit, failed := errors.AsType[*exec.ExitError](err)
-	if err == nil || failed && exit.ExitCode() == 1 { // 1: it has mended something
+
+	// 1: it has mended something
+	if err == nil || failed && exit.ExitCode() == 1 {
 		_ = exec.CommandContext(ctx, "resize2fs", dev.Name()).Run()
 	}
 }
 
-// mayGrowInUse tells whether the process has CAP_SYS_RESOURCE.
+// mayGrowInUse reports whether the process has CAP_SYS_RESOURCE.
 func mayGrowInUse() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData
@@ -127,7 +142,8 @@ func mountedSomewhere(dev *os.File) bool {
 	return false
 }
 
-// ext4Blocks reads the size of the file system from its superblock; statfs(2) would leave out what ext4 needs for itself.
+// ext4Blocks reads the size of the file system from its superblock; statfs(2) would leave out what ext4 needs
+// for itself.
 func ext4Blocks(dev *os.File) (blocks uint64, blockSize int64, err error) {
 	var super [1024]byte
 	if _, err := dev.ReadAt(super[:], 1024); err != nil {
@@ -145,6 +161,7 @@ func growXFS(root *os.File, size int64) error {
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, root.Fd(), xfsGeometryV1, uintptr(unsafe.Pointer(&g))); errno != 0 {
 		return fmt.Errorf("geometry of xfs of %s: %w", root.Name(), errno)
 	}
+
 	growth := xfsGrowth{blocks: uint64(size) / uint64(g.blockSize), maxPercent: g.imaxPercent}
 	if growth.blocks <= g.dataBlocks {
 		return nil
@@ -152,6 +169,7 @@ func growXFS(root *os.File, size int64) error {
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, root.Fd(), xfsGrowFSData, uintptr(unsafe.Pointer(&growth))); errno != 0 {
 		return fmt.Errorf("grow xfs of %s to %d blocks: %w", root.Name(), growth.blocks, errno)
 	}
+
 	return nil
 }
 
@@ -160,13 +178,19 @@ func (im *Images) Usage(s volume.Spec, root *os.File) (volume.Usage, error) {
 	if root == nil {
 		return volume.Usage{Total: s.Size}, nil
 	}
+
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(root.Fd()), &fs); err != nil {
 		return volume.Usage{}, &os.PathError{Op: "statfs", Path: root.Name(), Err: err}
 	}
+
 	block := fs.Bsize
 	return volume.Usage{
-		Total: int64(fs.Blocks) * block, Used: int64(fs.Blocks-fs.Bfree) * block, Available: int64(fs.Bavail) * block,
-		InodesTotal: int64(fs.Files), InodesUsed: int64(fs.Files - fs.Ffree), InodesAvailable: int64(fs.Ffree),
+		Total:           int64(fs.Blocks) * block,
+		Used:            int64(fs.Blocks-fs.Bfree) * block,
+		Available:       int64(fs.Bavail) * block,
+		InodesTotal:     int64(fs.Files),
+		InodesUsed:      int64(fs.Files - fs.Ffree),
+		InodesAvailable: int64(fs.Ffree),
 	}, nil
 }

@@ -57,26 +57,31 @@ func Open(cfg Config) (*Images, error) {
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		return nil, fmt.Errorf("no loop devices: %w", err)
 	}
+
 	for _, fs := range []string{"ext4", "xfs"} {
 		if path, err := exec.LookPath("mkfs." + fs); err == nil {
 			im.mkfs[fs] = path
 		}
 	}
+
 	return im, nil
 }
 
 func (im *Images) path(id string) string { return filepath.Join(im.dir, id+".img") }
 func (im *Images) tag(id string) string  { return loop.TagOf(im.cfg.Instance, id) }
 
-// Complete implements volume.Maker. Where the request leaves the file system open, it is xfs, which can always grow in use; ext4 for small
-// volumes, where mkfs.xfs is missing, and where xfs does not know a mount option.
+// Complete implements volume.Maker. Where the request leaves the file system open, it is xfs, which can
+// always grow in use; ext4 for small volumes, where mkfs.xfs is missing, and where xfs does not know a mount
+// option.
 func (im *Images) Complete(s *volume.Spec, options []string) error {
 	if s.Access == volume.Block {
 		if s.FSType != "" {
 			return fmt.Errorf("%w: a raw block volume has no file system %q", volume.ErrInvalid, s.FSType)
 		}
+
 		return nil
 	}
+
 	candidates := []string{s.FSType}
 	if s.FSType == "" {
 		candidates = []string{"ext4", "xfs"}
@@ -91,10 +96,12 @@ func (im *Images) Complete(s *volume.Spec, options []string) error {
 			errs = append(errs, err)
 			continue
 		}
+
 		s.FSType = fs
 		s.Size = max(s.Size, minimum[fs])
 		return nil
 	}
+
 	return fmt.Errorf("%w: backend %s: %w", volume.ErrInvalid, Name, errors.Join(errs...))
 }
 
@@ -115,23 +122,28 @@ func (im *Images) Create(s volume.Spec) (volume.Origin, error) {
 	if err := im.Destroy(s.ID); err != nil {
 		return volume.Origin{}, err
 	}
+
 	f, err := os.OpenFile(im.path(s.ID), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return volume.Origin{}, err
 	}
 	defer f.Close()
+
 	markUnused(f)
 	if err := allocate(f, s.Size); err != nil {
 		return volume.Origin{}, err
 	}
+
 	if s.FSType != "" {
 		if err := im.format(s); err != nil {
 			return volume.Origin{}, err
 		}
 	}
+
 	if err := f.Sync(); err != nil {
 		return volume.Origin{}, err
 	}
+
 	return volume.Origin{}, durable.SyncDir(im.dir)
 }
 
@@ -153,13 +165,16 @@ func allocate(f *os.File, size int64) error {
 func (im *Images) format(s volume.Spec) error {
 	ctx, cancel := context.WithTimeout(context.Background(), mkfsTimeout)
 	defer cancel()
-	args := []string{"-q", "-f", "-K", im.path(s.ID)} // -K: a sparse file has nothing to discard
+
+	// -K: a sparse file has nothing to discard
+	args := []string{"-q", "-f", "-K", im.path(s.ID)}
 	if s.FSType == "ext4" {
 		args = []string{"-q", "-F", "-m", "0", "-E", "nodiscard,lazy_itable_init=1", im.path(s.ID)}
 	}
 	if out, err := exec.CommandContext(ctx, im.mkfs[s.FSType], args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("mkfs.%s: %w: %s", s.FSType, err, out)
 	}
+
 	return nil
 }
 
@@ -171,7 +186,8 @@ func (im *Images) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, e
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case !st.Mode().IsRegular():
 		return origin, fmt.Errorf("%w: %s is not a regular file", volume.ErrDamaged, im.path(s.ID))
-	case st.Size() < s.Size: // a Grow was cut short
+	case st.Size() < s.Size:
+		// a Grow was cut short
 		return origin, os.Truncate(im.path(s.ID), s.Size)
 	}
 	return origin, nil
@@ -204,6 +220,7 @@ func (im *Images) Destroy(id string) error {
 	if err := im.Release(id); err != nil {
 		return err
 	}
+
 	for end := time.Now().Add(linger); ; {
 		attached, err := im.Attached(id)
 		switch {
@@ -214,11 +231,13 @@ func (im *Images) Destroy(id string) error {
 		case time.Now().After(end):
 			return fmt.Errorf("%w: %s is still mounted somewhere", volume.ErrInUse, id)
 		}
+
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-// linger is how long a released device may stay attached for no reason: whoever looks for a loop device of his own opens all of them.
+// linger is how long a released device may stay attached for no reason: whoever looks for a loop device of
+// his own opens all of them.
 const linger = time.Second
 
 // Commit implements volume.Maker.
@@ -231,15 +250,18 @@ func (im *Images) Grow(s volume.Spec) (nodeStep bool, err error) {
 		return false, err
 	}
 	defer f.Close()
+
 	st, err := f.Stat()
 	if err != nil {
 		return false, err
 	}
+
 	if st.Size() < s.Size {
 		if err := errors.Join(allocate(f, s.Size), f.Sync()); err != nil {
 			return false, err
 		}
 	}
+
 	return true, nil
 }
 
@@ -248,19 +270,24 @@ func (im *Images) Space(promised volume.Promised) (volume.Space, error) {
 	var unwritten int64
 	for _, s := range promised.Specs() {
 		var st unix.Stat_t
-		if unix.Stat(im.path(s.ID), &st) != nil { // being made or deleted
+
+		// being made or deleted
+		if unix.Stat(im.path(s.ID), &st) != nil {
 			unwritten += s.Size
 			continue
 		}
+
 		unwritten += max(0, s.Size-st.Blocks*512)
 	}
+
 	return volume.Space{Limit: math.MaxInt64 / 2, Unwritten: unwritten}, nil
 }
 
 // Check implements volume.Backend. An image that is broken concerns nobody but its own volume.
 func (im *Images) Check(bool) error { return nil }
 
-// Mount implements volume.Attacher. One file never has two devices: two file systems on the same bytes would destroy each other.
+// Mount implements volume.Attacher. One file never has two devices: two file systems on the same bytes would
+// destroy each other.
 func (im *Images) Mount(s volume.Spec, o mount.Options) (*mount.Tree, error) {
 	dev, err := im.attach(s.ID, true)
 	if err != nil {
@@ -292,14 +319,18 @@ func (im *Images) find(id string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var dev *os.File
 	for tag, f := range found {
 		if tag == im.tag(id) {
 			dev = f
 			continue
 		}
-		f.Close() // an ID that begins with this one
+
+		// an ID that begins with this one
+		f.Close()
 	}
+
 	return dev, nil
 }
 

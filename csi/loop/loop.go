@@ -1,5 +1,6 @@
-// Package loop attaches files to loop devices (loop(4)) by ioctl. Loop devices belong to the whole kernel, not to a mount namespace, and many
-// programs use them side by side: a device is recognised as ours only by the tag that was written into it when it was attached.
+// Package loop attaches files to loop devices (loop(4)) by ioctl. Loop devices belong to the whole kernel,
+// not to a mount namespace, and many programs use them side by side: a device is recognised as ours only by
+// the tag that was written into it when it was attached.
 package loop
 
 import (
@@ -24,47 +25,56 @@ const (
 type Options struct {
 	Tag string // at most 63 bytes; names the device's owner and volume
 
-	// AutoClear lets the kernel detach the device when its last user (the mount, and the *os.File that Attach returned) is gone, so that
-	// neither kill -9 nor the end of a mount namespace leaves a device behind. It doesn't suit raw block volumes, which nobody may hold open.
+	// AutoClear lets the kernel detach the device when its last user (the mount, and the *os.File that Attach
+	// returned) is gone, so that neither kill -9 nor the end of a mount namespace leaves a device behind. It
+	// doesn't suit raw block volumes, which nobody may hold open.
 	AutoClear bool
 }
 
-// Attach connects the regular file at path with a free device and returns it open. Its size is the file's size rounded down to 512 bytes.
-// Direct I/O is used where the file system of path can (no page is cached twice, and a flush means what it says).
+// Attach connects the regular file at path with a free device and returns it open. Its size is the file's
+// size rounded down to 512 bytes. Direct I/O is used where the file system of path can (no page is cached
+// twice, and a flush means what it says).
 func Attach(path string, o Options) (*os.File, error) {
 	if len(o.Tag) == 0 || len(o.Tag) > maxTag {
 		return nil, fmt.Errorf("attach %s: tag %q must have 1 to %d bytes", path, o.Tag, maxTag)
 	}
+
 	backing, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer backing.Close()
+
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("attach %s: no loop devices: %w", path, err)
 	}
 	defer control.Close()
 
-	// Between GET_FREE and CONFIGURE anybody may take the device: then it is busy and the next one is asked for.
+	// Between GET_FREE and CONFIGURE anybody may take the device: then it is busy and the next one is asked
+	// for.
 	for range attachSpin {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return nil, fmt.Errorf("find a free loop device for %s: %w", path, err)
 		}
+
 		dev, err := open(n, os.O_RDWR)
 		if err != nil {
 			return nil, err
 		}
+
 		err = configure(dev, backing, o)
 		if err == nil {
 			return dev, nil
 		}
+
 		dev.Close()
 		if !errors.Is(err, unix.EBUSY) {
 			return nil, fmt.Errorf("attach %s to %s: %w", path, dev.Name(), err)
 		}
 	}
+
 	return nil, fmt.Errorf("attach %s: every loop device was taken by somebody else", path)
 }
 
@@ -74,12 +84,16 @@ func configure(dev, backing *os.File, o Options) error {
 	if o.AutoClear {
 		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
 	}
+
 	direct := config
 	direct.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
 	err := unix.IoctlLoopConfigure(int(dev.Fd()), &direct)
-	if errors.Is(err, unix.EINVAL) { // e.g. tmpfs has no direct I/O
+
+	// e.g. tmpfs has no direct I/O
+	if errors.Is(err, unix.EINVAL) {
 		err = unix.IoctlLoopConfigure(int(dev.Fd()), &config)
 	}
+
 	return err
 }
 
@@ -90,36 +104,45 @@ func open(n, mode int) (*os.File, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return f, err
 	}
-	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, uint32(n)))); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, uint32(n)))); err != nil &&
+		!errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("make device node %s: %w", path, err)
 	}
 	return os.OpenFile(path, mode, 0)
 }
 
-// Find returns the devices whose tag starts with prefix, open for reading, by their tag. The caller closes them. To learn its tag, each device
-// of the machine is opened for a moment; for writing it would be probed anew when it is closed (udev(7), OPTIONS="watch").
+// Find returns the devices whose tag starts with prefix, open for reading, by their tag. The caller closes
+// them. To learn its tag, each device of the machine is opened for a moment; for writing it would be probed
+// anew when it is closed (udev(7), OPTIONS="watch").
 func Find(prefix string) (map[string]*os.File, error) {
-	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file") // exists for attached devices only
+	// exists for attached devices only
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return nil, err
 	}
+
 	found := map[string]*os.File{}
 	for _, f := range files {
 		n, err := strconv.Atoi(strings.TrimPrefix(strings.Split(f, "/")[3], "loop"))
 		if err != nil {
 			continue
 		}
+
 		dev, err := open(n, os.O_RDONLY)
 		if err != nil {
-			continue // detached meanwhile
+			// detached meanwhile
+			continue
 		}
+
 		tag, err := Tag(dev)
 		if err != nil || !strings.HasPrefix(tag, prefix) || found[tag] != nil {
 			dev.Close()
 			continue
 		}
+
 		found[tag] = dev
 	}
+
 	return found, nil
 }
 
@@ -132,18 +155,24 @@ func Tag(dev *os.File) (string, error) {
 	return unix.ByteSliceToString(info.File_name[:]), nil
 }
 
-// Detach frees the device if it still bears the tag. One that is in use is detached by the kernel when its last user goes.
+// Detach frees the device if it still bears the tag. One that is in use is detached by the kernel when its
+// last user goes.
 func Detach(dev *os.File, tag string) error {
 	got, err := Tag(dev)
 	if errors.Is(err, unix.ENXIO) || err == nil && got != tag {
-		return nil // gone, or somebody else's by now
+		// gone, or somebody else's by now
+		return nil
 	}
+
 	if err != nil {
 		return fmt.Errorf("status of %s: %w", dev.Name(), err)
 	}
-	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
+
+	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0); err != nil &&
+		!errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("detach %s: %w", dev.Name(), err)
 	}
+
 	return nil
 }
 
@@ -164,5 +193,6 @@ func Size(dev *os.File) (int64, error) {
 	return int64(size), nil
 }
 
-// TagOf is the tag of a thing that an owner keeps in a loop device. Owners choose an instance that is unique on the machine.
+// TagOf is the tag of a thing that an owner keeps in a loop device. Owners choose an instance that is unique
+// on the machine.
 func TagOf(instance, thing string) string { return "trivet/" + instance + "/" + thing }

@@ -31,16 +31,23 @@ func TestDeviceIsFoundByTagGrownAndDetached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dev.Close() // without AutoClear it stays
+
+	// without AutoClear it stays
+	dev.Close()
 	found, err := loop.Find(tag)
 	if err != nil || len(found) != 1 || found[tag] == nil {
 		t.Fatalf("Find = %v, %v", found, err)
 	}
+
 	dev = found[tag]
 	defer dev.Close()
-	if flags, err := unix.FcntlInt(dev.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_ACCMODE != unix.O_RDONLY {
-		t.Errorf("found devices are open for writing: their contents are probed again when they are closed; %#x, %v", flags, err)
+
+	if flags, err := unix.FcntlInt(dev.Fd(), unix.F_GETFL, 0); err != nil ||
+		flags&unix.O_ACCMODE != unix.O_RDONLY {
+		t.Errorf("found devices are open for writing: their contents are probed again when they are "+
+			"closed; %#x, %v", flags, err)
 	}
+
 	if err := os.Truncate(path, 2<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -56,6 +63,7 @@ func TestDeviceIsFoundByTagGrownAndDetached(t *testing.T) {
 	if _, err := loop.Tag(dev); err != nil {
 		t.Errorf("a device with a foreign tag was detached: %v", err)
 	}
+
 	for range 2 {
 		if err := loop.Detach(dev, tag); err != nil {
 			t.Error(err)

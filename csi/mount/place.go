@@ -1,6 +1,6 @@
-// Package mount puts file systems on the paths that a container orchestrator names. The paths are input from outside: they are resolved
-// beneath one directory (kubelet's) with no symbolic link followed, and every mount, check and removal works on descriptors, so that nobody
-// can swap a component in between.
+// Package mount puts file systems on the paths that a container orchestrator names. The paths are input from
+// outside: they are resolved beneath one directory (kubelet's) with no symbolic link followed, and every
+// mount, check and removal works on descriptors, so that nobody can swap a component in between.
 package mount
 
 import (
@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
 // ErrOutside is a path that is not beneath the root, or passes a symbolic link.
@@ -46,14 +48,15 @@ type Place struct {
 	path   string
 }
 
-// Place opens the directory that holds target. With create set, missing directories on the way are made (0750).
-// Without it the error is os.ErrNotExist when one is missing.
+// Place opens the directory that holds target. With create set, missing directories on the way are made
+// (0750). Without it the error is os.ErrNotExist when one is missing.
 func (r *Root) Place(target string, create bool) (*Place, error) {
 	clean := path.Clean(target)
 	rel, ok := strings.CutPrefix(clean, strings.TrimSuffix(r.path, "/")+"/")
 	if !ok || rel == "" || clean != strings.TrimSuffix(target, "/") || strings.Contains(target, "\x00") {
 		return nil, fmt.Errorf("%w: %q is not beneath %s", ErrOutside, target, r.path)
 	}
+
 	dir, name := path.Split(rel)
 	parent, err := r.open(path.Clean(dir))
 	if errors.Is(err, os.ErrNotExist) && create {
@@ -62,19 +65,19 @@ func (r *Root) Place(target string, create bool) (*Place, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	return &Place{parent: parent, name: name, path: clean}, nil
 }
 
 func (r *Root) open(dir string) (*os.File, error) { return openBeneath(r.dir, dir, r.path) }
 
 func openBeneath(at *os.File, dir, shown string) (*os.File, error) {
-	fd, err := unix.Openat2(int(at.Fd()), dir, &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS})
+	fd, err := beneath.Open(int(at.Fd()), dir, unix.O_PATH|unix.O_DIRECTORY, beneath.NoLinks)
 	shown = path.Join(shown, dir)
 	switch {
 	case err == nil:
 		return os.NewFile(uintptr(fd), shown), nil
-	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV), errors.Is(err, unix.ENOTDIR):
+	case beneath.Outside(err), errors.Is(err, unix.ENOTDIR):
 		return nil, fmt.Errorf("%w: %s: %w", ErrOutside, shown, err)
 	}
 	return nil, &os.PathError{Op: "open", Path: shown, Err: err}
@@ -86,18 +89,22 @@ func (r *Root) create(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	for part := range strings.SplitSeq(dir, "/") {
 		if err := unix.Mkdirat(int(at.Fd()), part, 0o750); err != nil && !errors.Is(err, unix.EEXIST) {
 			at.Close()
 			return nil, &os.PathError{Op: "mkdir", Path: path.Join(at.Name(), part), Err: err}
 		}
+
 		next, err := openBeneath(at, part, at.Name())
 		at.Close()
 		if err != nil {
 			return nil, err
 		}
+
 		at = next
 	}
+
 	return at, nil
 }
 
@@ -117,13 +124,19 @@ func (p *Place) MakeDir() error {
 
 // MakeFile makes the empty file that a device is mounted on, if it is not there.
 func (p *Place) MakeFile() error {
-	fd, err := unix.Openat(int(p.parent.Fd()), p.name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	fd, err := unix.Openat(
+		int(p.parent.Fd()),
+		p.name,
+		unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW,
+		0o600,
+	)
 	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
 	if err != nil {
 		return &os.PathError{Op: "create", Path: p.path, Err: err}
 	}
+
 	return unix.Close(fd)
 }
 
@@ -138,7 +151,13 @@ type State struct {
 // State asks the kernel about this one path; no table of mounts is read.
 func (p *Place) State() (State, error) {
 	var st unix.Statx_t
-	err := unix.Statx(int(p.parent.Fd()), p.name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
+	err := unix.Statx(
+		int(p.parent.Fd()),
+		p.name,
+		unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT,
+		unix.STATX_BASIC_STATS,
+		&st,
+	)
 	if errors.Is(err, unix.ENOENT) {
 		return State{}, nil
 	}
@@ -148,29 +167,42 @@ func (p *Place) State() (State, error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		return State{}, fmt.Errorf("%w: %s is a symbolic link", ErrOutside, p.path)
 	}
-	s := State{Exists: true, Mounted: st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, Inode: st.Ino,
-		Device: unix.Mkdev(st.Dev_major, st.Dev_minor), Special: unix.Mkdev(st.Rdev_major, st.Rdev_minor)}
+
+	s := State{
+		Exists:  true,
+		Mounted: st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0,
+		Inode:   st.Ino,
+		Device:  unix.Mkdev(st.Dev_major, st.Dev_minor),
+		Special: unix.Mkdev(st.Rdev_major, st.Rdev_minor),
+	}
 	if s.Mounted {
 		var fs unix.Statfs_t
 		if err := unix.Statfs(p.kernelPath(), &fs); err != nil {
 			return State{}, &os.PathError{Op: "statfs", Path: p.path, Err: err}
 		}
+
 		s.ReadOnly = fs.Flags&unix.ST_RDONLY != 0
 	}
+
 	return s, nil
 }
 
 // Open opens what is mounted there, a directory.
 func (p *Place) Open() (*os.File, error) {
-	fd, err := unix.Openat(int(p.parent.Fd()), p.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(
+		int(p.parent.Fd()),
+		p.name,
+		unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC,
+		0,
+	)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: p.path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), p.path), nil
 }
 
-// linger is how long a mount may be in use for no reason: a program that this process is about to start holds copies of all descriptors, also
-// of those beneath the mount, until it executes.
+// linger is how long a mount may be in use for no reason: a program that this process is about to start holds
+// copies of all descriptors, also of those beneath the mount, until it executes.
 const linger = time.Second
 
 // Clear unmounts whatever is stacked on the place. What is not mounted is success.
@@ -180,11 +212,13 @@ func (p *Place) Clear() error {
 		if err != nil || !s.Mounted {
 			return err
 		}
+
 		err = unix.Unmount(p.kernelPath(), unix.UMOUNT_NOFOLLOW)
 		if errors.Is(err, unix.EBUSY) && time.Now().Before(end) {
 			time.Sleep(5 * time.Millisecond)
 			continue
 		}
+
 		if errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("unmount %s: %w", p.path, ErrBusy)
 		}
@@ -194,7 +228,8 @@ func (p *Place) Clear() error {
 	}
 }
 
-// Remove clears the place and deletes the empty directory or file that was mounted on. Content is never deleted.
+// Remove clears the place and deletes the empty directory or file that was mounted on. Content is never
+// deleted.
 func (p *Place) Remove() error {
 	if err := p.Clear(); err != nil {
 		return err
@@ -222,5 +257,5 @@ func (p *Place) removeEmptyFile() error {
 
 // kernelPath names the place for system calls that take no directory descriptor.
 func (p *Place) kernelPath() string {
-	return fmt.Sprintf("/proc/self/fd/%d/%s", p.parent.Fd(), p.name)
+	return path.Join(beneath.Path(int(p.parent.Fd())), p.name)
 }

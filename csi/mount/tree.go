@@ -13,7 +13,8 @@ import (
 // Tree is a mount that is not yet anywhere in the file system. It is closed after use.
 type Tree struct{ fd int }
 
-// Options are those of mount(8), sorted by who understands them: attributes belong to the mount, the rest to the file system.
+// Options are those of mount(8), sorted by who understands them: attributes belong to the mount, the rest to
+// the file system.
 type Options struct {
 	ReadOnly bool
 	set      uint64
@@ -68,6 +69,7 @@ func ParseOptions(options []string) Options {
 			}
 		}
 	}
+
 	return o
 }
 
@@ -77,19 +79,23 @@ func Clone(f *os.File, o Options) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("clone the mount of %s: %w", f.Name(), err)
 	}
+
 	t := &Tree{fd}
 	attr := unix.MountAttr{Attr_set: o.set, Attr_clr: o.clear}
 	if o.ReadOnly {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 		attr.Attr_clr &^= unix.MOUNT_ATTR_RDONLY
 	}
+
 	if attr == (unix.MountAttr{}) {
 		return t, nil
 	}
+
 	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		t.Close()
 		return nil, fmt.Errorf("set attributes of the mount of %s: %w", f.Name(), err)
 	}
+
 	return t, nil
 }
 
@@ -108,20 +114,24 @@ func newTree(fsType, device string, o Options) (*Tree, error) {
 		return nil, err
 	}
 	defer unix.Close(fs)
+
 	if err := unix.FsconfigSetString(fs, "source", device); err != nil {
 		return nil, err
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return nil, reason(fs, err)
 	}
+
 	attr := o.set
 	if o.ReadOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY
 	}
+
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(attr))
 	if err != nil {
 		return nil, reason(fs, err)
 	}
+
 	return &Tree{fd}, nil
 }
 
@@ -130,22 +140,26 @@ func configure(fsType string, o Options) (fs int, err error) {
 	if fs, err = unix.Fsopen(fsType, unix.FSOPEN_CLOEXEC); err != nil {
 		return -1, err
 	}
+
 	for _, opt := range o.FS {
 		key, value, ok := strings.Cut(opt, "=")
 		switch {
-		case key == "source": // not for others to choose
+		case key == "source":
+			// not for others to choose
 			err = unix.EINVAL
 		case ok:
 			err = unix.FsconfigSetString(fs, key, value)
 		default:
 			err = unix.FsconfigSetFlag(fs, key)
 		}
+
 		if err != nil {
 			err = fmt.Errorf("mount option %q: %w", opt, reason(fs, err))
 			unix.Close(fs)
 			return -1, err
 		}
 	}
+
 	return fs, nil
 }
 
@@ -161,7 +175,8 @@ func CheckOptions(fsType string, o Options) error {
 	return unix.Close(fs)
 }
 
-// reason adds what the file system says about its refusal (fsopen(2): messages are read from the context's descriptor).
+// reason adds what the file system says about its refusal (fsopen(2): messages are read from the context's
+// descriptor).
 func reason(fs int, err error) error {
 	var buf [512]byte
 	if n, readErr := unix.Read(fs, buf[:]); readErr == nil && n > 0 {
@@ -196,7 +211,8 @@ func (t *Tree) Close() error {
 	return nil
 }
 
-// Supported tells whether the kernel has the calls of this package: mount_setattr(2), the youngest, came with Linux 5.12.
+// Supported reports whether the kernel has the calls of this package: mount_setattr(2), the youngest, came
+// with Linux 5.12.
 func Supported() error {
 	if err := unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}); errors.Is(err, unix.ENOSYS) {
 		return fmt.Errorf("mount_setattr: %w", err)

@@ -10,7 +10,8 @@ import (
 
 func TestOptionsGoToWhoUnderstandsThem(t *testing.T) {
 	o := ParseOptions([]string{"ro,noatime", "nodev", "dev", "discard", "commit=60", "", "defaults"})
-	if !o.ReadOnly || o.set != unix.MOUNT_ATTR_NOATIME || !slices.Equal(o.FS, []string{"discard", "commit=60"}) {
+	if !o.ReadOnly || o.set != unix.MOUNT_ATTR_NOATIME ||
+		!slices.Equal(o.FS, []string{"discard", "commit=60"}) {
 		t.Errorf("options %+v", o)
 	}
 }

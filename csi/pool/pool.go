@@ -1,5 +1,6 @@
-// Package pool holds volumes as subvolumes of one btrfs: a file system in a sparse file that is mounted over a loop device, or a directory
-// of a disk that is btrfs already. A volume's size is the limit of its quota group, so making, growing and deleting one takes a moment.
+// Package pool holds volumes as subvolumes of one btrfs: a file system in a sparse file that is mounted over
+// a loop device, or a directory of a disk that is btrfs already. A volume's size is the limit of its quota
+// group, so making, growing and deleting one takes a moment.
 package pool
 
 import (
@@ -31,7 +32,9 @@ const MinSize = 512 << 20
 type Config struct {
 	Dir      string // where the pool's file and its mount point are kept
 	Instance string // unique to Dir; marks the loop device as this pool's
-	Size     int64  // bytes; a larger size than before makes the pool grow, a smaller one changes nothing; 0: 90 % of the free disk when it is made
+	// bytes; a larger size than before makes the pool grow, a smaller one changes nothing; 0: 90 % of the
+	// free disk when it is made
+	Size int64
 }
 
 // Pool is a pool of volumes. It implements volume.Backend.
@@ -65,8 +68,10 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	if err := os.MkdirAll(p.root, 0o700); err != nil {
 		return nil, err
 	}
+
 	if btrfs.On(cfg.Dir) {
-		p.settled = math.MaxUint64 // Create commits here
+		// Create commits here
+		p.settled = math.MaxUint64
 	} else {
 		p.image = filepath.Join(cfg.Dir, "pool.img")
 	}
@@ -74,6 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 	if p.down = p.bringUp(ctx); p.down != nil && (p.image == "" || !p.exists()) {
 		return nil, p.down
 	}
+
 	return p, nil
 }
 
@@ -85,25 +91,42 @@ func (p *Pool) format(ctx context.Context) error {
 	if err := p.missing(); err != nil {
 		return err
 	}
+
 	size, err := p.sizeOfNew()
 	if err != nil {
 		return err
 	}
+
 	mkfs, err := exec.LookPath("mkfs.btrfs")
 	if err != nil {
 		return fmt.Errorf("make pool: %w (Debian package btrfs-progs)", err)
 	}
+
 	temp := p.image + ".new"
 	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
-	// The disk below has its own redundancy, or none: a second copy of the metadata in the same file would help nobody.
-	out, err := exec.CommandContext(ctx, mkfs, "--quiet", "--data", "single", "--metadata", "single", "--label", "trivet", temp).CombinedOutput()
+
+	// The disk below has its own redundancy, or none: a second copy of the metadata in the same file would
+	// help nobody.
+	out, err := exec.CommandContext(
+		ctx,
+		mkfs,
+		"--quiet",
+		"--data",
+		"single",
+		"--metadata",
+		"single",
+		"--label",
+		"trivet",
+		temp,
+	).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("make pool %s: %w: %s", temp, err, out)
 	}
@@ -113,6 +136,7 @@ func (p *Pool) format(ctx context.Context) error {
 	if err := os.Rename(temp, p.image); err != nil {
 		return err
 	}
+
 	return durable.SyncDir(p.cfg.Dir)
 }
 
@@ -123,12 +147,15 @@ func (p *Pool) sizeOfNew() (int64, error) {
 		if err := unix.Statfs(p.cfg.Dir, &disk); err != nil {
 			return 0, &os.PathError{Op: "statfs", Path: p.cfg.Dir, Err: err}
 		}
+
 		const align = 1 << 20
 		size = int64(disk.Bavail) * disk.Bsize / 10 * 9 / align * align
 	}
+
 	if size < MinSize {
 		return 0, fmt.Errorf("a pool of %d bytes is too small, it needs %d", size, int64(MinSize))
 	}
+
 	return size, nil
 }
 
@@ -138,25 +165,32 @@ func (p *Pool) mount() error {
 	if err != nil {
 		return err
 	}
-	defer dev.Close() // the mount keeps the device
+
+	// the mount keeps the device
+	defer dev.Close()
+
 	if mounted(p.root) {
 		err = p.readNote()
 	} else {
 		err = p.note()
 	}
+
 	if err != nil {
 		return err
 	}
+
 	if !mounted(p.root) {
 		tree, err := mount.New("btrfs", dev.Name(), mount.Options{FS: []string{"discard=async"}})
 		if err != nil {
 			return err
 		}
 		defer tree.Close()
+
 		if err := tree.AttachTo(p.root); err != nil {
 			return err
 		}
 	}
+
 	return p.grow(dev)
 }
 
@@ -166,7 +200,8 @@ func mounted(path string) bool {
 	return err == nil && st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 && btrfs.On(path)
 }
 
-// device finds the loop device of the pool or attaches one. It detaches itself with the last mount of the pool, wherever that was.
+// device finds the loop device of the pool or attaches one. It detaches itself with the last mount of the
+// pool, wherever that was.
 func (p *Pool) device() (*os.File, error) {
 	tag := loop.TagOf(p.cfg.Instance, "pool")
 	found, err := loop.Find(tag)
@@ -179,30 +214,37 @@ func (p *Pool) device() (*os.File, error) {
 	return loop.Attach(p.image, loop.Options{Tag: tag, AutoClear: true})
 }
 
-// grow brings file, device and file system to the configured size, in this order; each step looks at what is, not at what was done.
+// grow brings file, device and file system to the configured size, in this order; each step looks at what is,
+// not at what was done.
 func (p *Pool) grow(dev *os.File) error {
 	st, err := os.Stat(p.image)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // removed while it is mounted: what is mounted can be used, and be saved
+		// removed while it is mounted: what is mounted can be used, and be saved
+		return nil
 	}
+
 	if err != nil {
 		return err
 	}
+
 	size := max(st.Size(), p.cfg.Size/4096*4096)
 	if size > st.Size() {
 		if err := os.Truncate(p.image, size); err != nil {
 			return err
 		}
 	}
+
 	have, err := loop.Size(dev)
 	if err != nil {
 		return err
 	}
+
 	if have < size {
 		if err := loop.Resize(dev); err != nil {
 			return err
 		}
 	}
+
 	var fs unix.Statfs_t
 	if err := unix.Statfs(p.root, &fs); err != nil {
 		return &os.PathError{Op: "statfs", Path: p.root, Err: err}
@@ -210,11 +252,13 @@ func (p *Pool) grow(dev *os.File) error {
 	if int64(fs.Blocks)*fs.Bsize >= size {
 		return nil
 	}
+
 	root, err := os.Open(p.root)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+
 	return btrfs.GrowToDevice(root)
 }
 
@@ -225,6 +269,7 @@ func (p *Pool) open() error {
 		return err
 	}
 	defer root.Close()
+
 	if p.info, err = btrfs.Stat(root); err != nil {
 		return err
 	}
@@ -243,6 +288,7 @@ func (p *Pool) open() error {
 	if fresh == nil {
 		err = btrfs.Sync(p.volumes)
 	}
+
 	return err
 }
 

@@ -52,21 +52,26 @@ func TestPoolGrowsAndNeverShrinks(t *testing.T) {
 	d := dir(t)
 	p := open(t, d, "grow-"+filepath.Base(d), 1<<30)
 	small := limit(t, p)
-	closePool(t, p, false) // as if killed: it stays mounted
+
+	// as if killed: it stays mounted
+	closePool(t, p, false)
 	p = open(t, d, "grow-"+filepath.Base(d), 2<<30)
 	large := limit(t, p)
 	if large < small+900<<20 {
 		t.Errorf("grown from %d to %d", small, large)
 	}
+
 	var fs unix.Statfs_t
 	if err := unix.Statfs(filepath.Join(d, "pool"), &fs); err != nil || int64(fs.Blocks)*fs.Bsize != 2<<30 {
 		t.Errorf("the file system has %d bytes, %v", int64(fs.Blocks)*fs.Bsize, err)
 	}
+
 	closePool(t, p, true)
 	p = open(t, d, "grow-"+filepath.Base(d), 600<<20)
 	if got := limit(t, p); got != large {
 		t.Errorf("after opening with a smaller size: %d, want %d", got, large)
 	}
+
 	closePool(t, p, true)
 }
 
@@ -107,23 +112,35 @@ func TestVolumeOnABtrfsDiskIsThereBeforeItIsAcknowledged(t *testing.T) {
 	if err := os.Mkdir(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
+
 	p := open(t, data, "none", 0)
-	if _, err := p.Create(volume.Spec{ID: "vol-1", Size: 32 << 20, Backend: pool.Name, Access: volume.Filesystem}); err != nil {
+	if _, err := p.Create(volume.Spec{
+		ID:      "vol-1",
+		Size:    32 << 20,
+		Backend: pool.Name,
+		Access:  volume.Filesystem,
+	}); err != nil {
 		t.Fatal(err)
 	}
+
 	img, now := filepath.Join(d, "pool.img"), filepath.Join(d, "now.img")
-	if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", img, now).CombinedOutput(); err != nil { // the power fails now
+
+	// the power fails now
+	if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", img, now).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
+
 	closePool(t, p, true)
 	closePool(t, disk, true)
 	if err := os.Rename(now, img); err != nil {
 		t.Fatal(err)
 	}
+
 	disk = open(t, d, "power-"+filepath.Base(d), 1<<30)
 	if _, err := os.Stat(filepath.Join(data, "pool", "volumes", "vol-1")); err != nil {
 		t.Error(err)
 	}
+
 	closePool(t, disk, true)
 }
 
@@ -134,24 +151,38 @@ func TestDirectoryOfABtrfsDisk(t *testing.T) {
 	if err := os.Mkdir(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
+
 	p := open(t, data, "none", 0)
-	spec := volume.Spec{ID: "vol-1", Size: 32 << 20, Backend: pool.Name, Access: volume.Filesystem}
+	spec := volume.Spec{
+		ID:      "vol-1",
+		Size:    32 << 20,
+		Backend: pool.Name,
+		Access:  volume.Filesystem,
+	}
+
 	for range 2 {
 		if _, err := p.Create(spec); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	err := os.WriteFile(filepath.Join(data, "pool", "volumes", "vol-1", "f"), make([]byte, 64<<20), 0o600)
 	if !errors.Is(err, unix.EDQUOT) {
 		t.Errorf("writing 64 MiB to a volume of 32 MiB: %v", err)
 	}
-	space, err := p.Space(volume.Promised{Bytes: spec.Size, Count: 1, Specs: func() []volume.Spec { return []volume.Spec{spec} }})
+
+	space, err := p.Space(volume.Promised{
+		Bytes: spec.Size,
+		Count: 1,
+		Specs: func() []volume.Spec { return []volume.Spec{spec} },
+	})
 	if err != nil || space.Limit < 800<<20 || space.Unwritten > spec.Size/2 {
 		t.Errorf("space %+v, %v", space, err)
 	}
 	if err := errors.Join(p.Destroy(spec.ID), p.Commit()); err != nil {
 		t.Error(err)
 	}
+
 	closePool(t, p, true)
 	closePool(t, disk, true)
 }
@@ -176,11 +207,13 @@ func TestFileThatWasRemovedInUseIsMissedAtTheNextMount(t *testing.T) {
 	if err := os.Remove(filepath.Join(d, "pool.img")); err != nil {
 		t.Fatal(err)
 	}
+
 	closePool(t, p, false)
 	p = open(t, d, "gone-"+filepath.Base(d), 1<<30)
 	if err := p.Err(); err != nil {
 		t.Errorf("while it is mounted: %v", err)
 	}
+
 	closePool(t, p, true)
 	p = open(t, d, "gone-"+filepath.Base(d), 1<<30)
 	if err := p.Err(); !errors.Is(err, volume.ErrDamaged) {
@@ -189,5 +222,6 @@ func TestFileThatWasRemovedInUseIsMissedAtTheNextMount(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(d, "pool.img")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("another pool was made: %v", err)
 	}
+
 	closePool(t, p, true)
 }

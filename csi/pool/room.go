@@ -46,11 +46,13 @@ func (p *Pool) keepRoom() {
 	if st, err := os.Stat(p.roomPath()); err == nil && st.Size() >= keptRoom || p.freeBelow() < 2*keptRoom {
 		return
 	}
+
 	f, err := os.OpenFile(p.roomPath(), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return
 	}
 	defer f.Close()
+
 	if unix.Fallocate(int(f.Fd()), 0, 0, keptRoom) != nil {
 		_ = f.Truncate(0)
 	}
@@ -61,6 +63,7 @@ func (p *Pool) useRoom() error {
 	if p.image == "" || p.freeBelow() >= keptRoom {
 		return nil
 	}
+
 	p.counting.Lock()
 	p.deleted = time.Now()
 	p.counting.Unlock()
@@ -72,6 +75,7 @@ func (p *Pool) useRoom() error {
 		return err
 	}
 	defer f.Close()
+
 	return errors.Join(f.Truncate(0), f.Sync())
 }
 

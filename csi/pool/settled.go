@@ -38,16 +38,20 @@ func (p *Pool) note() error {
 	if err != nil {
 		return err
 	}
+
 	if found {
-		p.settled = known // a recovery was cut short: what it started from counts
+		// a recovery was cut short: what it started from counts
+		p.settled = known
 		return nil
 	}
+
 	if p.settled, err = generationOf(p.image); err != nil {
 		return err
 	}
 	if err := p.writeNote(p.settled); err != nil && !errors.Is(err, unix.ENOSPC) {
 		return err
 	}
+
 	return nil
 }
 
@@ -58,11 +62,13 @@ func (p *Pool) readNote() error {
 		p.settled = known
 		return err
 	}
+
 	root, err := os.Open(p.root)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+
 	info, err := btrfs.Stat(root)
 	p.settled = info.Generation
 	return err
@@ -78,7 +84,9 @@ func (p *Pool) noted() (generation uint64, found bool, err error) {
 		return 0, false, err
 	}
 	generation, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	return generation, err == nil && generation != noNote, nil // a torn one counts as none
+
+	// a torn one counts as none
+	return generation, err == nil && generation != noNote, nil
 }
 
 func (p *Pool) writeNote(generation uint64) error {
@@ -94,6 +102,7 @@ func (p *Pool) writeNote(generation uint64) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
+
 	return durable.SyncDir(p.cfg.Dir)
 }
 
@@ -106,19 +115,23 @@ func (p *Pool) clearNote() error {
 	return p.writeNote(noNote)
 }
 
-// generationOf reads the number of the last transaction from the superblock of a file system that is not mounted.
+// generationOf reads the number of the last transaction from the superblock of a file system that is not
+// mounted.
 func generationOf(image string) (uint64, error) {
 	f, err := os.Open(image)
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	var super [16]byte // magic and generation
+
+	// magic and generation
+	var super [16]byte
 	if _, err := f.ReadAt(super[:], 64<<10+64); err != nil {
 		return 0, fmt.Errorf("read superblock of %s: %w", image, err)
 	}
 	if magic := string(super[:8]); magic != "_BHRfS_M" {
 		return 0, fmt.Errorf("%s holds no btrfs (magic %q)", image, magic)
 	}
+
 	return binary.LittleEndian.Uint64(super[8:]), nil
 }

@@ -57,13 +57,16 @@ func (p *Pool) Check(idle bool) error {
 		if !broken {
 			p.keepRoom()
 		}
+
 		p.leave()
 		if !broken {
 			return nil
 		}
 	}
+
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	if p.down == nil && (!idle || p.freeBelow() < roomToHeal) {
 		return p.readOnlyError()
 	}
@@ -73,13 +76,15 @@ func (p *Pool) Check(idle bool) error {
 			return err
 		}
 	}
+
 	if p.down = p.bringUp(context.Background()); p.down == nil && p.readOnly() {
 		return p.readOnlyError()
 	}
+
 	return p.down
 }
 
-// readOnly tells whether the kernel has given the file system up. It was mounted to be written.
+// readOnly reports whether the kernel has given the file system up. It was mounted to be written.
 func (p *Pool) readOnly() bool {
 	var fs unix.Statfs_t
 	return p.image != "" && unix.Statfs(p.root, &fs) == nil && fs.Flags&unix.ST_RDONLY != 0
@@ -116,26 +121,31 @@ func (p *Pool) bringUp(ctx context.Context) error {
 
 func (p *Pool) tryUp(ctx context.Context) error {
 	if p.image != "" {
-		if !mounted(p.root) { // else the file is in use, even if its name is gone
+		// else the file is in use, even if its name is gone
+		if !mounted(p.root) {
 			if err := p.format(ctx); err != nil {
 				return err
 			}
 		}
+
 		if err := p.mount(); err != nil {
 			return err
 		}
 	}
+
 	if err := p.open(); err != nil {
 		return err
 	}
+
 	p.keepRoom()
 	if err := p.identify(); err != nil {
 		return errors.Join(err, p.volumes.Close())
 	}
+
 	return nil
 }
 
-// exists tells whether a pool was ever made here.
+// exists reports whether a pool was ever made here.
 func (p *Pool) exists() bool {
 	_, file := os.Lstat(p.image)
 	_, id := os.Lstat(p.idPath())
@@ -148,16 +158,21 @@ func (p *Pool) idPath() string { return filepath.Join(p.cfg.Dir, "pool.id") }
 
 func (p *Pool) identify() error {
 	if p.image == "" {
-		return nil // the note would be in the same file system
+		// the note would be in the same file system
+		return nil
 	}
+
 	known, err := os.ReadFile(p.idPath())
 	if err == nil && strings.TrimSpace(string(known)) == p.info.UUID {
 		return nil
 	}
+
 	err = durable.WriteFile(p.idPath(), []byte(p.info.UUID+"\n"), 0o600)
 	if errors.Is(err, unix.ENOSPC) {
-		return nil // the next start writes it
+		// the next start writes it
+		return nil
 	}
+
 	return err
 }
 
@@ -166,7 +181,8 @@ func (p *Pool) identify() error {
 func (p *Pool) missing() error {
 	id, err := os.ReadFile(p.idPath())
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // there never was one
+		// there never was one
+		return nil
 	}
 	if err != nil {
 		return err
@@ -190,15 +206,18 @@ func (p *Pool) Err() error {
 func (p *Pool) Close(unmount bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	var err error
 	if p.down == nil {
 		err = p.volumes.Close()
 		p.down = fmt.Errorf("%w: pool %s is closed", volume.ErrUnavailable, p.root)
 	}
+
 	if unmount && p.image != "" && btrfs.On(p.root) && mounted(p.root) {
 		if e := unix.Unmount(p.root, unix.UMOUNT_NOFOLLOW); e != nil {
 			err = errors.Join(err, fmt.Errorf("unmount pool %s: %w", p.root, e))
 		}
 	}
+
 	return err
 }

@@ -22,16 +22,20 @@ func (p *Pool) Complete(s *volume.Spec, options []string) error {
 		// Whatever it is: of a volume that is yet to be made nothing is lost.
 		return fmt.Errorf("%w: %s", volume.ErrUnavailable, err.Error())
 	}
+
 	defer p.leave()
+
 	switch {
 	case s.Access == volume.Block:
 		return fmt.Errorf("%w: backend %s has no raw block volumes", volume.ErrInvalid, Name)
 	case s.FSType != "" && s.FSType != "btrfs":
 		return fmt.Errorf("%w: backend %s has no file system %q", volume.ErrInvalid, Name, s.FSType)
 	}
+
 	if err := checkOptions(options); err != nil {
 		return err
 	}
+
 	s.FSType = "btrfs"
 	return nil
 }
@@ -45,8 +49,8 @@ func checkOptions(options []string) error {
 	return nil
 }
 
-// limit is what a volume's quota group may hold. The group is also charged for the volume's own metadata; the addition keeps that from
-// coming out of the bytes that were asked for, and stays below one percent.
+// limit is what a volume's quota group may hold. The group is also charged for the volume's own metadata; the
+// addition keeps that from coming out of the bytes that were asked for, and stays below one percent.
 func limit(size int64) int64 { return size + size/128 + 32<<10 }
 
 // Create implements volume.Maker. The token is the transaction that the volume was made in.
@@ -66,11 +70,13 @@ func (p *Pool) create(s volume.Spec) (uint64, error) {
 	if err := btrfs.Create(p.volumes, s.ID); err != nil {
 		return 0, err
 	}
+
 	root, err := btrfs.Open(p.volumes, s.ID)
 	if err != nil {
 		return 0, err
 	}
 	defer root.Close()
+
 	sub, err := btrfs.Inspect(root)
 	if err != nil {
 		return 0, err
@@ -81,20 +87,26 @@ func (p *Pool) create(s volume.Spec) (uint64, error) {
 	if err := root.Chmod(0o755); err != nil {
 		return 0, err
 	}
+
 	if s.NoCOW {
 		if err := noCOW(root); err != nil {
 			return 0, err
 		}
 	}
+
 	if p.image == "" {
-		err = btrfs.Commit(root) // nobody could tell after a power loss whether it had ever been on disk
+		// nobody could tell after a power loss whether it had ever been on disk
+		err = btrfs.Commit(root)
 	}
+
 	return sub.Created, err
 }
 
-// noCOW lets files that are made below overwrite their blocks in place (chattr +C): for databases, at the price of checksums.
+// noCOW lets files that are made below overwrite their blocks in place (chattr +C): for databases, at the
+// price of checksums.
 func noCOW(root *os.File) error {
-	const fsNoCOW = 0x00800000 // FS_NOCOW_FL
+	// FS_NOCOW_FL
+	const fsNoCOW = 0x00800000
 	flags, err := unix.IoctlGetUint32(int(root.Fd()), unix.FS_IOC_GETFLAGS)
 	if err == nil {
 		err = unix.IoctlSetPointerInt(int(root.Fd()), unix.FS_IOC_SETFLAGS, int(flags|fsNoCOW))
@@ -115,6 +127,7 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 		return origin, err
 	}
 	defer p.leave()
+
 	if origin.Pool != "" && origin.Pool != p.info.UUID {
 		return origin, fmt.Errorf("%w: it is in pool %s, and the pool here is %s",
 			volume.ErrDamaged, origin.Pool, p.info.UUID)
@@ -124,7 +137,9 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 	switch {
 	case err == nil:
 		defer root.Close()
+
 		return volume.Origin{Token: origin.Token, Pool: p.info.UUID}, p.recoverLimit(root, s)
+
 	case !errors.Is(err, os.ErrNotExist):
 		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
 	case origin.Pool == "":
@@ -139,6 +154,7 @@ func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, erro
 			p.settled,
 		)
 	}
+
 	created, err := p.create(s)
 	return volume.Origin{Token: created, Pool: p.info.UUID}, err
 }
@@ -151,14 +167,17 @@ func (p *Pool) recoverLimit(root *os.File, s volume.Spec) error {
 	if err != nil {
 		return err
 	}
+
 	if btrfs.LimitOf(p.info, sub) != limit(s.Size) {
 		if err := btrfs.Limit(p.volumes, sub, limit(s.Size)); err != nil {
 			return err
 		}
 	}
+
 	if btrfs.OwnLimit(p.info, sub) {
 		return btrfs.LiftOwn(p.volumes, sub)
 	}
+
 	return nil
 }
 
@@ -182,15 +201,18 @@ func (p *Pool) Empty(id string) (bool, error) {
 		return false, err
 	}
 	defer p.leave()
+
 	root, err := btrfs.Open(p.volumes, id)
 	if err != nil {
 		return false, err
 	}
 	defer root.Close()
+
 	names, err := root.Readdirnames(1)
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
+
 	return len(names) == 0 && err == nil, err
 }
 
@@ -227,15 +249,18 @@ func (p *Pool) Grow(s volume.Spec) (nodeStep bool, err error) {
 		return false, err
 	}
 	defer p.leave()
+
 	root, err := btrfs.Open(p.volumes, s.ID)
 	if err != nil {
 		return false, err
 	}
 	defer root.Close()
+
 	sub, err := btrfs.Inspect(root)
 	if err != nil {
 		return false, err
 	}
+
 	return false, btrfs.Limit(p.volumes, sub, limit(s.Size))
 }
 
@@ -245,14 +270,17 @@ func (p *Pool) Mount(s volume.Spec, o mount.Options) (*mount.Tree, error) {
 		return nil, err
 	}
 	defer p.leave()
+
 	if err := checkOptions(o.FS); err != nil {
 		return nil, err
 	}
+
 	root, err := btrfs.Open(p.volumes, s.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
+
 	return mount.Clone(root, o)
 }
 
@@ -273,15 +301,18 @@ func (p *Pool) Enforce(s volume.Spec) error {
 		return err
 	}
 	defer p.leave()
+
 	root, err := btrfs.Open(p.volumes, s.ID)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+
 	sub, err := btrfs.Inspect(root)
 	if err != nil {
 		return err
 	}
+
 	return btrfs.Enforce(p.volumes, sub)
 }
 

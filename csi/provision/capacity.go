@@ -17,8 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// The scheduler learns from CSIStorageCapacity objects what a node can still promise: one for each class that waits for its consumer, and for
-// each node. Without them a pod that prefers a full node is sent there again and again.
+// The scheduler learns from CSIStorageCapacity objects what a node can still promise: one for each class that
+// waits for its consumer, and for each node. Without them a pod that prefers a full node is sent there again
+// and again.
 
 const (
 	capacityNamespace = "kube-system"
@@ -26,7 +27,8 @@ const (
 	capacityPeriod    = time.Minute            // the disk below fills without a word to us
 	capacityRetry     = 5 * time.Second
 
-	// letThrough is told of a class that cannot be served as it is: the claim is sent here, and its event then says why.
+	// letThrough is told of a class that cannot be served as it is: the claim is sent here, and its event
+	// then says why.
 	letThrough = 1 << 60
 )
 
@@ -34,13 +36,15 @@ const (
 func (p *Provisioner) CapacityChanged() {
 	select {
 	case p.capacity <- struct{}{}:
-	default: // a look is due already
+	// a look is due already
+	default:
 	}
 }
 
 func (p *Provisioner) publishCapacity(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,16 +52,19 @@ func (p *Provisioner) publishCapacity(ctx context.Context) {
 		case <-p.capacity:
 		case <-timer.C:
 		}
+
 		next := capacityPeriod
 		if err := p.tellCapacity(ctx); err != nil && ctx.Err() == nil {
 			p.cfg.Log.Warn("capacity is not published", "node", p.cfg.Node, "err", err)
 			next = capacityRetry
 		}
+
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(capacityPause):
 		}
+
 		timer.Reset(next)
 	}
 }
@@ -69,6 +76,7 @@ func (p *Provisioner) tellCapacity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	have := map[string]*storagev1.CSIStorageCapacity{}
 	for _, object := range p.capacities.List() {
 		if object.Namespace == capacityNamespace {
@@ -83,11 +91,13 @@ func (p *Provisioner) tellCapacity(ctx context.Context) error {
 		if object != nil && p.tells(object, class, bytes) {
 			continue
 		}
+
 		if uid == "" {
 			if uid, err = p.cfg.Client.NodeUID(ctx, p.cfg.Node); err != nil {
 				return fmt.Errorf("node %s: %w", p.cfg.Node, err)
 			}
 		}
+
 		p.mu.Lock()
 		p.told[p.capacityName(class)] = bytes
 		p.mu.Unlock()
@@ -95,16 +105,18 @@ func (p *Provisioner) tellCapacity(ctx context.Context) error {
 			return fmt.Errorf("capacity of class %s: %w", class, err)
 		}
 	}
+
 	for name := range have {
 		if err := p.cfg.Client.DeleteCapacity(ctx, capacityNamespace, name); err != nil &&
 			!apierrors.IsNotFound(err) {
 			return fmt.Errorf("remove capacity %s, which no class is for: %w", name, err)
 		}
 	}
+
 	return nil
 }
 
-// tells tells whether an object says what it is to say.
+// tells reports whether an object says what it is to say.
 func (p *Provisioner) tells(object *storagev1.CSIStorageCapacity, class, bytes string) bool {
 	return object.StorageClassName == class && object.Capacity != nil && object.Capacity.String() == bytes &&
 		object.MaximumVolumeSize != nil && object.MaximumVolumeSize.String() == bytes &&
@@ -135,23 +147,29 @@ func (p *Provisioner) wantedCapacity(ctx context.Context) (map[string]string, er
 	if driver == nil || driver.Spec.StorageCapacity == nil || !*driver.Spec.StorageCapacity {
 		return wanted, nil
 	}
+
 	for _, class := range p.classes.List() {
 		if class.Provisioner != p.cfg.Driver || !delayed(class) ||
 			!allows(class, p.cfg.TopologyKey, p.cfg.Node) {
 			continue
 		}
+
 		bytes, err := p.free(ctx, class)
 		if err != nil {
 			return nil, err
 		}
+
 		wanted[class.Name] = resource.NewQuantity(bytes, resource.BinarySI).String()
 	}
+
 	return wanted, nil
 }
 
 // free is what the node can promise to the next volume of a class.
 func (p *Provisioner) free(ctx context.Context, class *storagev1.StorageClass) (int64, error) {
-	mount := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: accessModes[corev1.ReadWriteOnce]},
+	mount := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{
+		Mode: accessModes[corev1.ReadWriteOnce],
+	},
 		AccessType: mountOf(class)} // the file system decides which backend it is
 	resp, err := p.cfg.CSI.GetCapacity(ctx, &csi.GetCapacityRequest{VolumeCapabilities: []*csi.VolumeCapability{mount}, Parameters: ownParameters(class),
 		AccessibleTopology: &csi.Topology{Segments: map[string]string{p.cfg.TopologyKey: p.cfg.Node}}})
@@ -186,6 +204,7 @@ func (p *Provisioner) applyCapacity(ctx context.Context, class, bytes, nodeUID s
 	if err != nil {
 		return err
 	}
+
 	return p.cfg.Client.ApplyCapacity(ctx, capacityNamespace, name, object)
 }
 

@@ -25,6 +25,7 @@ func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
 		},
 	)
 	defer f.run()()
+
 	var told storagev1.CSIStorageCapacity
 	path := capacityPath("fast")
 	f.eventually("the capacity of the delayed class", func() bool { return f.server.read(path, &told) })
@@ -35,6 +36,7 @@ func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
 		Kind:       "StorageClass",
 		APIVersion: "storage.k8s.io/v1",
 	}
+
 	f.server.add("storageclasses/xfs", xfs)
 	var toldXFS storagev1.CSIStorageCapacity
 	f.eventually("that of a class with a file system of its own", func() bool {
@@ -43,11 +45,13 @@ func TestSchedulerLearnsWhatTheNodeHasLeft(t *testing.T) {
 	if toldXFS.Capacity.Value() != 5<<30 {
 		t.Errorf("capacity for xfs %+v", toldXFS)
 	}
+
 	if told.StorageClassName != "fast" || told.Capacity.Value() != 10<<30 ||
 		told.NodeTopology.MatchLabels[testKey] != "a" ||
 		told.OwnerReferences[0].UID != "node-1" {
 		t.Errorf("capacity %+v", told)
 	}
+
 	f.eventually("that of a class which is no more goes", func() bool { return !f.server.read(old, &told) })
 	f.server.remove("storageclasses/fast")
 	f.eventually("the class went, its capacity goes", func() bool { return !f.server.read(path, &told) })
@@ -60,6 +64,7 @@ func TestCapacityComesBackAfterItWasTaken(t *testing.T) {
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}}
 	f.server.add("nodes/a", node)
 	defer f.run()()
+
 	path := capacityPath("fast")
 	var told storagev1.CSIStorageCapacity
 	f.eventually("the capacity", func() bool { return f.server.read(path, &told) })
@@ -70,6 +75,7 @@ func TestCapacityComesBackAfterItWasTaken(t *testing.T) {
 		told = storagev1.CSIStorageCapacity{}
 		return f.server.read(path, &told) && told.OwnerReferences[0].UID == "node-2"
 	})
+
 	f.server.change(path, document{"capacity": "1"})
 	f.eventually(
 		"it is right again",
@@ -91,12 +97,20 @@ func TestCapacityGoesWithTheCSIDriver(t *testing.T) {
 func TestNodeTellsOfTroubleWithItsVolumes(t *testing.T) {
 	f := newFixture(t)
 	p, err := New(
-		Config{Driver: testDriver, TopologyKey: testKey, Node: "a", Dir: f.dir, Client: f.client, CSI: f.disk,
-			Log: slog.New(slog.NewTextHandler(t.Output(), nil))},
+		Config{
+			Driver:      testDriver,
+			TopologyKey: testKey,
+			Node:        "a",
+			Dir:         f.dir,
+			Client:      f.client,
+			CSI:         f.disk,
+			Log:         slog.New(slog.NewTextHandler(t.Output(), nil)),
+		},
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- p.Run(ctx) }()
@@ -107,6 +121,7 @@ func TestNodeTellsOfTroubleWithItsVolumes(t *testing.T) {
 				e.Type == corev1.EventTypeWarning
 		})
 	})
+
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -124,15 +139,20 @@ func TestCapacityOfABusyDiskIsNotToldWithoutAReason(t *testing.T) {
 	f.disk.busy = true
 	f.server.add("nodes/a", &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "node-1"}})
 	defer f.run()()
+
 	var told storagev1.CSIStorageCapacity
 	f.eventually("the capacity", func() bool { return f.server.read(capacityPath("fast"), &told) })
 	looks := func() int64 {
 		f.disk.mu.Lock()
 		defer f.disk.mu.Unlock()
+
 		return f.disk.looks
 	}
+
 	before := looks()
-	<-time.After(6 * capacityPause) // nothing is to happen in this time
+
+	// nothing is to happen in this time
+	<-time.After(6 * capacityPause)
 	if after := looks(); after > before+1 {
 		t.Errorf("%d looks without a reason", after-before)
 	}

@@ -21,18 +21,31 @@ var born = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 func newClaim(change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
 	c := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "data", UID: "uid-1", CreationTimestamp: metav1.NewTime(born),
-			Annotations: map[string]string{annProvisioner: testDriver}},
-		Spec: corev1.PersistentVolumeClaimSpec{StorageClassName: new("fast"), AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:         "ns",
+			Name:              "data",
+			UID:               "uid-1",
+			CreationTimestamp: metav1.NewTime(born),
+			Annotations:       map[string]string{annProvisioner: testDriver},
+		},
+		Spec: corev1.PersistentVolumeClaimSpec{
+			StorageClassName: new("fast"),
+			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		},
 	}
 	if change != nil {
 		change(c)
 	}
+
 	return c
 }
 
 func newClass(mode storagev1.VolumeBindingMode) *storagev1.StorageClass {
-	return &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Provisioner: testDriver, VolumeBindingMode: &mode}
+	return &storagev1.StorageClass{
+		ObjectMeta:        metav1.ObjectMeta{Name: "fast"},
+		Provisioner:       testDriver,
+		VolumeBindingMode: &mode,
+	}
 }
 
 func TestDecide(t *testing.T) {
@@ -41,7 +54,14 @@ func TestDecide(t *testing.T) {
 	}
 	delayedClass, immediate := newClass(storagev1.VolumeBindingWaitForFirstConsumer), newClass(storagev1.VolumeBindingImmediate)
 	elsewhere := newClass(storagev1.VolumeBindingImmediate)
-	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: testKey, Values: []string{"b"}}}}}
+	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{
+		{
+			MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
+				{Key: testKey, Values: []string{"b"}},
+			},
+		},
+	}
+
 	foreign := newClass(storagev1.VolumeBindingImmediate)
 	foreign.Provisioner = "other"
 	for _, c := range []struct {
@@ -57,7 +77,10 @@ func TestDecide(t *testing.T) {
 		{"handed to another provisioner", newClaim(func(c *corev1.PersistentVolumeClaim) {
 			c.Annotations[annSelectedNode], c.Annotations[annProvisioner] = "a", "other"
 		}), delayedClass, nil, ignore},
-		{"bound", newClaim(func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }), delayedClass, nil, bound},
+		{
+			"bound", newClaim(func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }),
+			delayedClass, nil, bound,
+		},
 		{"being deleted", newClaim(func(c *corev1.PersistentVolumeClaim) {
 			c.Annotations[annSelectedNode], c.DeletionTimestamp = "a", &metav1.Time{Time: born}
 		}), delayedClass, nil, ignore},
@@ -65,7 +88,13 @@ func TestDecide(t *testing.T) {
 		{"selected here", newClaim(selected("a")), delayedClass, nil, create},
 		{"selected elsewhere", newClaim(selected("b")), delayedClass, []string{"a", "b"}, ignore},
 		{"immediate, only node", newClaim(nil), immediate, []string{"a"}, take},
-		{"immediate, not handed out", newClaim(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) }), immediate, []string{"a"}, ignore},
+		{
+			"immediate, not handed out",
+			newClaim(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) }),
+			immediate,
+			[]string{"a"},
+			ignore,
+		},
 		{"delayed, not handed out", newClaim(func(c *corev1.PersistentVolumeClaim) {
 			c.Annotations = map[string]string{annSelectedNode: "a"}
 		}), delayedClass, nil, create},
@@ -90,7 +119,15 @@ func TestDecide(t *testing.T) {
 		}), delayedClass, nil, create},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := decide(facts{driver: testDriver, topologyKey: testKey, node: "a", claim: c.claim, class: c.class, nodes: c.nodes, now: born})
+			got := decide(facts{
+				driver:      testDriver,
+				topologyKey: testKey,
+				node:        "a",
+				claim:       c.claim,
+				class:       c.class,
+				nodes:       c.nodes,
+				now:         born,
+			})
 			if got.action != c.want {
 				t.Errorf("got %s (%s), want %s", got.action, got.reason, c.want)
 			}
@@ -98,7 +135,8 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// At each moment of an Immediate claim's life exactly one node more may take it, in an order that all nodes agree upon.
+// At each moment of an Immediate claim's life exactly one node more may take it, in an order that all nodes
+// agree upon.
 func TestNodesTakeTurns(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
@@ -106,12 +144,21 @@ func TestNodesTakeTurns(t *testing.T) {
 		for i := range 1 + random.IntN(20) {
 			nodes = append(nodes, fmt.Sprint("node-", i))
 		}
+
 		claim := newClaim(func(c *corev1.PersistentVolumeClaim) { c.UID = types.UID(fmt.Sprint(random.Uint64())) })
 		for moment := range len(nodes) {
 			takers := 0
 			for _, node := range nodes {
-				f := facts{driver: testDriver, topologyKey: testKey, node: node, nodes: nodes, claim: claim,
-					class: newClass(storagev1.VolumeBindingImmediate), now: born.Add(time.Duration(moment) * turn)}
+				f := facts{
+					driver:      testDriver,
+					topologyKey: testKey,
+					node:        node,
+					nodes:       nodes,
+					claim:       claim,
+					class:       newClass(storagev1.VolumeBindingImmediate),
+					now:         born.Add(time.Duration(moment) * turn),
+				}
+
 				switch d := decide(f); d.action {
 				case take:
 					takers++
@@ -119,10 +166,12 @@ func TestNodesTakeTurns(t *testing.T) {
 					if f.now = f.now.Add(d.after); decide(f).action != take {
 						t.Fatalf("%s was told to wait %s and may not take the claim then", node, d.after)
 					}
+
 				default:
 					t.Fatalf("%s decided %s", node, d.action)
 				}
 			}
+
 			if takers != moment+1 {
 				t.Fatalf("%d of %d nodes may take the claim in turn %d", takers, len(nodes), moment)
 			}
@@ -134,7 +183,10 @@ func TestNodesTakeTurns(t *testing.T) {
 func TestOneNodeCreates(t *testing.T) {
 	nodes := []string{"a", "b", "c"}
 	for _, selected := range []string{"", "a", "b", "c", "gone"} {
-		for _, mode := range []storagev1.VolumeBindingMode{storagev1.VolumeBindingImmediate, storagev1.VolumeBindingWaitForFirstConsumer} {
+		for _, mode := range []storagev1.VolumeBindingMode{
+			storagev1.VolumeBindingImmediate,
+			storagev1.VolumeBindingWaitForFirstConsumer,
+		} {
 			creators := 0
 			for _, node := range nodes {
 				claim := newClaim(func(c *corev1.PersistentVolumeClaim) {
@@ -142,10 +194,19 @@ func TestOneNodeCreates(t *testing.T) {
 						c.Annotations[annSelectedNode] = selected
 					}
 				})
-				if decide(facts{driver: testDriver, topologyKey: testKey, node: node, nodes: nodes, claim: claim, class: newClass(mode), now: born}).action == create {
+				if decide(facts{
+					driver:      testDriver,
+					topologyKey: testKey,
+					node:        node,
+					nodes:       nodes,
+					claim:       claim,
+					class:       newClass(mode),
+					now:         born,
+				}).action == create {
 					creators++
 				}
 			}
+
 			if creators > 1 {
 				t.Errorf("selected %q, %s: %d nodes create", selected, mode, creators)
 			}
@@ -155,15 +216,25 @@ func TestOneNodeCreates(t *testing.T) {
 
 func TestDispose(t *testing.T) {
 	pv := func(change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
-		v := &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{annProvisionedBy: testDriver}, Finalizers: []string{finalizer}}}
+		v := &corev1.PersistentVolume{
+			ObjectMeta: metav1.ObjectMeta{
+				Annotations: map[string]string{annProvisionedBy: testDriver},
+				Finalizers:  []string{finalizer},
+			},
+		}
+
 		v.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: testDriver}
 		v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
 		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: testKey, Operator: corev1.NodeSelectorOpIn, Values: []string{"a"}}}}}}}
+			MatchExpressions: []corev1.NodeSelectorRequirement{
+				{Key: testKey, Operator: corev1.NodeSelectorOpIn, Values: []string{"a"}},
+			}}}}}
+
 		v.Status.Phase = corev1.VolumeReleased
 		change(v)
 		return v
 	}
+
 	for _, c := range []struct {
 		name   string
 		change func(*corev1.PersistentVolume)

@@ -26,7 +26,8 @@ const (
 	eventText    = 1024 // the API refuses longer messages
 )
 
-// recorder tells users about their claims and volumes. It never blocks: one goroutine sends, and what it cannot keep up with is dropped.
+// recorder tells users about their claims and volumes. It never blocks: one goroutine sends, and what it
+// cannot keep up with is dropped.
 type recorder struct {
 	sink   eventSink
 	source string
@@ -35,7 +36,12 @@ type recorder struct {
 }
 
 func newRecorder(sink eventSink, source string, log *slog.Logger) *recorder {
-	return &recorder{sink: sink, source: source, log: log, queue: make(chan *corev1.Event, eventQueue)}
+	return &recorder{
+		sink:   sink,
+		source: source,
+		log:    log,
+		queue:  make(chan *corev1.Event, eventQueue),
+	}
 }
 
 func (r *recorder) claim(c *corev1.PersistentVolumeClaim, kind, reason, format string, args ...any) {
@@ -63,13 +69,30 @@ func (r *recorder) add(objectKind string, about *metav1.ObjectMeta, kind, reason
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
+
 	e := &corev1.Event{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", about.Name, now.UnixNano())},
-		InvolvedObject: corev1.ObjectReference{Kind: objectKind, APIVersion: "v1", Namespace: about.Namespace, Name: about.Name, UID: about.UID,
-			ResourceVersion: about.ResourceVersion},
-		Type: kind, Reason: reason, Message: text[:min(len(text), eventText)], FirstTimestamp: now, LastTimestamp: now, Count: 1,
-		Source: corev1.EventSource{Component: r.source}, ReportingController: r.source,
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace,
+			Name:      fmt.Sprintf("%s.%x", about.Name, now.UnixNano()),
+		},
+		InvolvedObject: corev1.ObjectReference{
+			Kind:            objectKind,
+			APIVersion:      "v1",
+			Namespace:       about.Namespace,
+			Name:            about.Name,
+			UID:             about.UID,
+			ResourceVersion: about.ResourceVersion,
+		},
+		Type:                kind,
+		Reason:              reason,
+		Message:             text[:min(len(text), eventText)],
+		FirstTimestamp:      now,
+		LastTimestamp:       now,
+		Count:               1,
+		Source:              corev1.EventSource{Component: r.source},
+		ReportingController: r.source,
 	}
+
 	select {
 	case r.queue <- e:
 	default:
@@ -96,8 +119,10 @@ func (r *recorder) run(ctx context.Context) {
 					delete(sent, key)
 				}
 			}
+
 			if err := r.send(ctx, sent, e); err != nil && ctx.Err() == nil {
-				r.log.Warn("event is not stored", "object", e.InvolvedObject.Name, "reason", e.Reason, "err", err)
+				r.log.Warn("event is not stored",
+					"object", e.InvolvedObject.Name, "reason", e.Reason, "err", err)
 			}
 		}
 	}
@@ -106,6 +131,7 @@ func (r *recorder) run(ctx context.Context) {
 func (r *recorder) send(ctx context.Context, sent map[said]*corev1.Event, e *corev1.Event) error {
 	ctx, cancel := context.WithTimeout(ctx, eventTimeout)
 	defer cancel()
+
 	key := said{e.InvolvedObject.UID, e.Type, e.Reason, e.Message}
 	if old := sent[key]; old != nil {
 		old.Count++
@@ -117,11 +143,15 @@ func (r *recorder) send(ctx context.Context, sent map[said]*corev1.Event, e *cor
 		if err := r.sink.PatchEvent(ctx, old.Namespace, old.Name, patch); !apierrors.IsNotFound(err) {
 			return err
 		}
-		e.Count, e.FirstTimestamp = old.Count, old.FirstTimestamp // the server has forgotten it meanwhile
+
+		// the server has forgotten it meanwhile
+		e.Count, e.FirstTimestamp = old.Count, old.FirstTimestamp
 	}
+
 	if err := r.sink.CreateEvent(ctx, e); err != nil {
 		return err
 	}
+
 	sent[key] = e
 	return nil
 }

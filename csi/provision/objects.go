@@ -25,24 +25,36 @@ func createRequest(f facts) (*csi.CreateVolumeRequest, error) {
 	if size.Sign() <= 0 {
 		return nil, fmt.Errorf("claim asks for %s of storage", size.String())
 	}
+
 	limit := c.Spec.Resources.Limits[corev1.ResourceStorage]
 	here := &csi.Topology{Segments: map[string]string{f.topologyKey: f.node}}
 	req := &csi.CreateVolumeRequest{
-		Name:                      volumeName(c),
-		CapacityRange:             &csi.CapacityRange{RequiredBytes: size.Value(), LimitBytes: limit.Value()},
-		Parameters:                ownParameters(class),
-		AccessibilityRequirements: &csi.TopologyRequirement{Requisite: []*csi.Topology{here}, Preferred: []*csi.Topology{here}},
+		Name:          volumeName(c),
+		CapacityRange: &csi.CapacityRange{RequiredBytes: size.Value(), LimitBytes: limit.Value()},
+		Parameters:    ownParameters(class),
+		AccessibilityRequirements: &csi.TopologyRequirement{
+			Requisite: []*csi.Topology{here},
+			Preferred: []*csi.Topology{here},
+		},
 	}
-	for what, name := range map[string]string{"pvc/name": c.Name, "pvc/namespace": c.Namespace, "pv/name": volumeName(c)} {
+
+	for what, name := range map[string]string{
+		"pvc/name":      c.Name,
+		"pvc/namespace": c.Namespace,
+		"pv/name":       volumeName(c),
+	} {
 		req.Parameters[paramPrefix+what] = name
 	}
+
 	for _, mode := range c.Spec.AccessModes {
 		capability, err := toCapability(c, class, mode)
 		if err != nil {
 			return nil, err
 		}
+
 		req.VolumeCapabilities = append(req.VolumeCapabilities, capability)
 	}
+
 	return req, nil
 }
 
@@ -53,7 +65,11 @@ var accessModes = map[corev1.PersistentVolumeAccessMode]csi.VolumeCapability_Acc
 	corev1.ReadWriteMany:    csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER,
 }
 
-func toCapability(c *corev1.PersistentVolumeClaim, class *storagev1.StorageClass, mode corev1.PersistentVolumeAccessMode) (*csi.VolumeCapability, error) {
+func toCapability(
+	c *corev1.PersistentVolumeClaim,
+	class *storagev1.StorageClass,
+	mode corev1.PersistentVolumeAccessMode,
+) (*csi.VolumeCapability, error) {
 	csiMode, ok := accessModes[mode]
 	if !ok {
 		return nil, fmt.Errorf("unknown access mode %s", mode)
@@ -68,10 +84,16 @@ func toCapability(c *corev1.PersistentVolumeClaim, class *storagev1.StorageClass
 }
 
 func mountOf(class *storagev1.StorageClass) *csi.VolumeCapability_Mount {
-	return &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: class.Parameters[paramFSType], MountFlags: class.MountOptions}}
+	return &csi.VolumeCapability_Mount{
+		Mount: &csi.VolumeCapability_MountVolume{
+			FsType:     class.Parameters[paramFSType],
+			MountFlags: class.MountOptions,
+		},
+	}
 }
 
-// persistentVolume is the object for a volume that was made for a claim. It names the claim, so nobody else can get it.
+// persistentVolume is the object for a volume that was made for a claim. It names the claim, so nobody else
+// can get it.
 func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 	c, class := f.claim, f.class
 	pv := &corev1.PersistentVolume{
@@ -81,14 +103,22 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 			Finalizers:  []string{finalizer},
 		},
 		Spec: corev1.PersistentVolumeSpec{
-			Capacity:                      corev1.ResourceList{corev1.ResourceStorage: *resource.NewQuantity(v.GetCapacityBytes(), resource.BinarySI)},
+			Capacity: corev1.ResourceList{
+				corev1.ResourceStorage: *resource.NewQuantity(v.GetCapacityBytes(), resource.BinarySI),
+			},
 			AccessModes:                   c.Spec.AccessModes,
 			VolumeMode:                    c.Spec.VolumeMode,
 			PersistentVolumeReclaimPolicy: policyOf(class),
 			StorageClassName:              className(c),
 			MountOptions:                  class.MountOptions,
-			ClaimRef: &corev1.ObjectReference{Kind: "PersistentVolumeClaim", APIVersion: "v1", Namespace: c.Namespace, Name: c.Name,
-				UID: c.UID, ResourceVersion: c.ResourceVersion},
+			ClaimRef: &corev1.ObjectReference{
+				Kind:            "PersistentVolumeClaim",
+				APIVersion:      "v1",
+				Namespace:       c.Namespace,
+				Name:            c.Name,
+				UID:             c.UID,
+				ResourceVersion: c.ResourceVersion,
+			},
 			NodeAffinity: affinity(v.GetAccessibleTopology()),
 			PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{
 				Driver: f.driver, VolumeHandle: v.GetVolumeId(), VolumeAttributes: v.GetVolumeContext()}},
@@ -97,6 +127,7 @@ func persistentVolume(f facts, v *csi.Volume) *corev1.PersistentVolume {
 	if c.Spec.VolumeMode == nil || *c.Spec.VolumeMode == corev1.PersistentVolumeFilesystem {
 		pv.Spec.CSI.FSType = class.Parameters[paramFSType]
 	}
+
 	return pv
 }
 
@@ -120,13 +151,15 @@ func affinity(topologies []*csi.Topology) *corev1.VolumeNodeAffinity {
 	return &corev1.VolumeNodeAffinity{Required: selector}
 }
 
-// onNode tells whether a volume is on the node alone, by the topology that it was made with.
+// onNode reports whether a volume is on the node alone, by the topology that it was made with.
 func onNode(pv *corev1.PersistentVolume, key, node string) bool {
-	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil || len(pv.Spec.NodeAffinity.Required.NodeSelectorTerms) != 1 {
+	if pv.Spec.NodeAffinity == nil || pv.Spec.NodeAffinity.Required == nil ||
+		len(pv.Spec.NodeAffinity.Required.NodeSelectorTerms) != 1 {
 		return false
 	}
 	for _, e := range pv.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions {
-		if e.Key == key && e.Operator == corev1.NodeSelectorOpIn && len(e.Values) == 1 && e.Values[0] == node {
+		if e.Key == key && e.Operator == corev1.NodeSelectorOpIn && len(e.Values) == 1 &&
+			e.Values[0] == node {
 			return true
 		}
 	}
@@ -145,13 +178,16 @@ const (
 
 // dispose decides about a PersistentVolume. It is pure.
 func dispose(pv *corev1.PersistentVolume, driver, topologyKey, node string) disposal {
-	if pv.Annotations[annProvisionedBy] != driver || pv.Spec.CSI == nil || pv.Spec.CSI.Driver != driver || !onNode(pv, topologyKey, node) {
+	if pv.Annotations[annProvisionedBy] != driver || pv.Spec.CSI == nil || pv.Spec.CSI.Driver != driver ||
+		!onNode(pv, topologyKey, node) {
 		return keep
 	}
+
 	deleted, inUse := pv.DeletionTimestamp != nil, pv.Status.Phase == corev1.VolumeBound
 	switch {
 	case !hasFinalizer(pv) && deleted:
-		return keep // the content is gone, the object is about to
+		// the content is gone, the object is about to
+		return keep
 	case !hasFinalizer(pv) && inUse:
 		return mark
 	case pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete && deleted && !inUse:
@@ -163,6 +199,7 @@ func dispose(pv *corev1.PersistentVolume, driver, topologyKey, node string) disp
 	case deleted && pv.Status.Phase == corev1.VolumeAvailable:
 		return destroy
 	}
+
 	return keep
 }
 

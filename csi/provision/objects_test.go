@@ -35,14 +35,18 @@ func TestContentGoesThoughTheObjectWasDeletedFirst(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
 	f.server.change("storageclasses/fast", document{"reclaimPolicy": "Retain"})
 	defer f.run()()
+
 	f.bind()
-	f.server.change(pvPath, document{"metadata": document{"finalizers": nil}}) // as earlier versions made it
+
+	// as earlier versions made it
+	f.server.change(pvPath, document{"metadata": document{"finalizers": nil}})
 	f.eventually("the finalizer", func() bool { return hasFinalizer(f.volume("pvc-uid-1")) })
 	f.server.change(pvPath, document{"spec": document{"persistentVolumeReclaimPolicy": "Delete"}})
 	f.server.remove(pvPath)
 	if f.volume("pvc-uid-1") == nil || f.disk.count() != 1 {
 		t.Fatal("the object or its content went before the claim")
 	}
+
 	f.server.remove(claimPath)
 	f.server.change(pvPath, document{"status": document{"phase": "Released"}})
 	f.eventually(
@@ -58,6 +62,7 @@ func TestVolumeIsKeptForAnotherObjectThatHasIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, wanting("1Gi", "fast", "a"))
 			defer f.run()()
+
 			f.bind()
 			rogue := f.volume("pvc-uid-1")
 			rogue.Name, rogue.UID, rogue.ResourceVersion = "rogue", "uid-rogue", ""
@@ -71,6 +76,7 @@ func TestVolumeIsKeptForAnotherObjectThatHasIt(t *testing.T) {
 			if f.disk.count() != 1 {
 				t.Fatal("somebody else's volume is gone")
 			}
+
 			if otherNode {
 				f.server.change(pvPath, document{"spec": document{"nodeAffinity": nil}})
 				f.server.add("persistentvolumes/rogue", rogue)
@@ -102,6 +108,7 @@ func TestRetainedMeanwhileIsNotDestroyed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	stale := f.volume("pvc-uid-1")
 	stale.Status.Phase = corev1.VolumeReleased
 	f.server.change(
@@ -146,17 +153,20 @@ func TestStatusTellsHowFarAGrowthHasCome(t *testing.T) {
 			if storageOf(s.AllocatedResources) != "2Gi" {
 				return false
 			}
+
 			if onNode {
 				return stepOf(f.claim()) == corev1.PersistentVolumeClaimNodeResizePending &&
 					storageOf(s.Capacity) == "1Gi" &&
 					len(s.Conditions) == 1 &&
 					s.Conditions[0].Type == corev1.PersistentVolumeClaimFileSystemResizePending
 			}
+
 			return stepOf(f.claim()) == "" && storageOf(s.Capacity) == "2Gi" && len(s.Conditions) == 0
 		})
 		if got := storageOf(f.volume("pvc-uid-1").Spec.Capacity); got != "2Gi" {
 			t.Errorf("the volume object has %s", got)
 		}
+
 		stop()
 	}
 }
@@ -164,6 +174,7 @@ func TestStatusTellsHowFarAGrowthHasCome(t *testing.T) {
 func TestInfeasibleGrowthIsRecoveredByASmallerOne(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
 	defer f.run()()
+
 	f.bind()
 	f.ask("20Gi")
 	f.eventually("it is infeasible", func() bool {
@@ -173,6 +184,7 @@ func TestInfeasibleGrowthIsRecoveredByASmallerOne(t *testing.T) {
 			s.Conditions[0].Type == corev1.PersistentVolumeClaimControllerResizeError &&
 			s.Conditions[0].Message == "too large"
 	})
+
 	f.ask("3Gi")
 	f.eventually("the smaller one", func() bool {
 		s := f.claim().Status
@@ -185,12 +197,14 @@ func TestInfeasibleGrowthIsRecoveredByASmallerOne(t *testing.T) {
 func TestGrowthThatWasGivenUpLeavesNoTrace(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
 	defer f.run()()
+
 	f.bind()
 	f.ask("20Gi")
 	f.eventually(
 		"it is infeasible",
 		func() bool { return stepOf(f.claim()) == infeasible },
 	)
+
 	f.ask("1Gi")
 	f.eventually(
 		"the status is as before",
@@ -229,10 +243,18 @@ func TestGrowth(t *testing.T) {
 					corev1.ResourceStorage: resource.MustParse(c.allocated),
 				}
 			}
+
 			pv := persistentVolume(
-				facts{driver: testDriver, topologyKey: testKey, node: "a", claim: claim, class: class},
+				facts{
+					driver:      testDriver,
+					topologyKey: testKey,
+					node:        "a",
+					claim:       claim,
+					class:       class,
+				},
 				volumeOn("a"),
 			)
+
 			pv.Spec.Capacity[corev1.ResourceStorage] = resource.MustParse(c.volume)
 			got, due := growth(claim, pv, testDriver, testKey, "a")
 			if due != (c.want != "") || due && got.String() != c.want {
@@ -245,6 +267,7 @@ func TestGrowth(t *testing.T) {
 func TestGrowthIsTriedAgainAfterALostAnswer(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
 	defer f.run()()
+
 	f.bind()
 	f.disk.mu.Lock()
 	f.disk.fail["ControllerExpandVolume"] = status.Error(codes.Unavailable, "gone")
@@ -254,6 +277,7 @@ func TestGrowthIsTriedAgainAfterALostAnswer(t *testing.T) {
 		"it is under way",
 		func() bool { return stepOf(f.claim()) == inProgress },
 	)
+
 	f.disk.mend()
 	f.eventually("it is done", func() bool { return storageOf(f.claim().Status.Capacity) == "2Gi" })
 }

@@ -1,6 +1,7 @@
-// Package provision makes the volumes that claims ask for and deletes those that nobody claims any more. Each node has one, beside the CSI
-// driver of that node: it serves the claims whose selected-node is its own and the volumes whose topology is its own, so no leader is needed
-// and no claim waits for another node. To the Kubernetes API and to the driver (over CSI) it behaves as external-provisioner does.
+// Package provision makes the volumes that claims ask for and deletes those that nobody claims any more. Each
+// node has one, beside the CSI driver of that node: it serves the claims whose selected-node is its own and
+// the volumes whose topology is its own, so no leader is needed and no claim waits for another node. To the
+// Kubernetes API and to the driver (over CSI) it behaves as external-provisioner does.
 package provision
 
 import (
@@ -73,6 +74,7 @@ func New(cfg Config) (*Provisioner, error) {
 	if cfg.Driver == "" || cfg.TopologyKey == "" || cfg.Node == "" || cfg.Client == nil || cfg.CSI == nil {
 		return nil, errors.New("provisioner: driver, topology key, node and clients are needed")
 	}
+
 	p := &Provisioner{
 		cfg:         cfg,
 		events:      newRecorder(cfg.Client, cfg.Driver+"_"+cfg.Node, cfg.Log),
@@ -85,24 +87,39 @@ func New(cfg Config) (*Provisioner, error) {
 		refused:     map[types.UID]refusal{},
 		told:        map[string]string{},
 	}
+
 	var err error
 	if p.intents, err = durable.OpenStore[intent](cfg.Dir, false); err != nil {
 		return nil, fmt.Errorf("open provisioning records: %w", err)
 	}
+
 	var torn []durable.Torn
 	if p.pending, torn, err = p.intents.List(); err != nil {
 		return nil, fmt.Errorf("read provisioning records: %w", err)
 	}
+
 	for _, t := range torn {
-		cfg.Log.Error("record cannot be read and is set aside", "record", t.Name, "kept_as", t.Moved, "err", t.Err)
+		cfg.Log.Error("record cannot be read and is set aside",
+			"record", t.Name, "kept_as", t.Moved, "err", t.Err)
 	}
-	// Every change is a hint to look at the object, or at all claims when something changed that all depend on.
+
+	// Every change is a hint to look at the object, or at all claims when something changed that all depend
+	// on.
 	all := func(string) {
 		p.enqueueAll()
 		p.CapacityChanged()
 	}
-	p.claims = cfg.Client.Claims(kubeapi.Hints{Changed: p.claimQueue.Add, Gone: p.claimQueue.Add}, p.slimClaim)
-	p.volumes = cfg.Client.Volumes(kubeapi.Hints{Changed: p.volumeQueue.Add, Gone: p.volumeQueue.Add}, p.slimVolume)
+
+	p.claims = cfg.Client.Claims(
+		kubeapi.Hints{Changed: p.claimQueue.Add, Gone: p.claimQueue.Add},
+		p.slimClaim,
+	)
+
+	p.volumes = cfg.Client.Volumes(
+		kubeapi.Hints{Changed: p.volumeQueue.Add, Gone: p.volumeQueue.Add},
+		p.slimVolume,
+	)
+
 	p.classes = cfg.Client.Classes(kubeapi.Hints{Changed: all, Gone: all})
 	p.csiNodes = cfg.Client.CSINodes(kubeapi.Hints{Gone: all})
 	capacity := func(string) { p.CapacityChanged() }
@@ -122,22 +139,27 @@ func (p *Provisioner) Trouble(backend string, err error) {
 }
 
 func newQueue(name string) workqueue.TypedRateLimitingInterface[string] {
-	return workqueue.NewTypedRateLimitingQueueWithConfig(workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryFirst, retryLast),
-		workqueue.TypedRateLimitingQueueConfig[string]{Name: name})
+	return workqueue.NewTypedRateLimitingQueueWithConfig(
+		workqueue.NewTypedItemExponentialFailureRateLimiter[string](retryFirst, retryLast),
+		workqueue.TypedRateLimitingQueueConfig[string]{Name: name},
+	)
 }
 
 // Run works until ctx ends, and returns when all it began has ended.
 func (p *Provisioner) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
+
 	for _, watch := range []func(context.Context){
 		p.classes.Run, p.csiNodes.Run, p.driver.Run, p.volumes.Run, p.claims.Run, p.capacities.Run,
 		p.events.run,
 	} {
 		group.Go(func() { watch(ctx) })
 	}
+
 	defer p.claimQueue.ShutDown()
 	defer p.volumeQueue.ShutDown()
+
 	if !cache.WaitForCacheSync(
 		ctx.Done(),
 		p.classes.Filled,
@@ -147,14 +169,19 @@ func (p *Provisioner) Run(ctx context.Context) error {
 		p.driver.Filled,
 		p.capacities.Filled,
 	) {
-		return nil // asked to end before the API server answered
+		// asked to end before the API server answered
+		return nil
 	}
+
 	p.cfg.Log.Info("provisioning claims", "node", p.cfg.Node)
-	debug.FreeOSMemory() // the first lists were there whole, and are kept slim
+
+	// the first lists were there whole, and are kept slim
+	debug.FreeOSMemory()
 	for range workers {
 		group.Go(func() { p.work(ctx, p.claimQueue, p.syncClaim) })
 		group.Go(func() { p.work(ctx, p.volumeQueue, p.syncVolume) })
 	}
+
 	group.Go(func() { p.settleNowAndThen(ctx) })
 	group.Go(func() { p.publishCapacity(ctx) })
 	<-ctx.Done()
@@ -168,12 +195,17 @@ func (p *Provisioner) enqueueAll() {
 }
 
 // work takes keys from a queue until it is shut down. A failed one comes again, later each time.
-func (p *Provisioner) work(ctx context.Context, queue workqueue.TypedRateLimitingInterface[string], sync func(context.Context, string) error) {
+func (p *Provisioner) work(
+	ctx context.Context,
+	queue workqueue.TypedRateLimitingInterface[string],
+	sync func(context.Context, string) error,
+) {
 	for {
 		key, down := queue.Get()
 		if down {
 			return
 		}
+
 		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
 		err := sync(callCtx, key)
 		cancel()
@@ -183,6 +215,7 @@ func (p *Provisioner) work(ctx context.Context, queue workqueue.TypedRateLimitin
 		} else {
 			queue.Forget(key)
 		}
+
 		queue.Done(key)
 	}
 }

@@ -40,22 +40,33 @@ func (d *disk) mend() {
 	clear(d.fail)
 }
 
-func (d *disk) CreateVolume(_ context.Context, r *csi.CreateVolumeRequest, _ ...grpc.CallOption) (*csi.CreateVolumeResponse, error) {
+func (d *disk) CreateVolume(
+	_ context.Context,
+	r *csi.CreateVolumeRequest,
+	_ ...grpc.CallOption,
+) (*csi.CreateVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+
 	d.calls[r.GetName()]++
 	if err := d.fail["CreateVolume"]; err != nil {
 		return nil, err
 	}
+
 	d.volumes[r.GetName()] = r.GetCapacityRange().GetRequiredBytes()
 	if err := d.fail["CreateVolume after it was made"]; err != nil {
 		return nil, err
 	}
+
 	return &csi.CreateVolumeResponse{Volume: &csi.Volume{VolumeId: r.GetName(), CapacityBytes: d.volumes[r.GetName()],
 		AccessibleTopology: r.GetAccessibilityRequirements().GetRequisite()}}, nil
 }
 
-func (d *disk) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest, _ ...grpc.CallOption) (*csi.DeleteVolumeResponse, error) {
+func (d *disk) DeleteVolume(
+	_ context.Context,
+	r *csi.DeleteVolumeRequest,
+	_ ...grpc.CallOption,
+) (*csi.DeleteVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.volumes, r.GetVolumeId())
@@ -69,12 +80,14 @@ func (d *disk) ControllerExpandVolume(
 ) (*csi.ControllerExpandVolumeResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+
 	if err := d.fail["ControllerExpandVolume"]; err != nil {
 		return nil, err
 	}
 	if r.GetCapacityRange().GetRequiredBytes() > 10<<30 {
 		return nil, status.Error(codes.OutOfRange, "too large")
 	}
+
 	d.volumes[r.GetVolumeId()] = r.GetCapacityRange().GetRequiredBytes()
 	return &csi.ControllerExpandVolumeResponse{
 		CapacityBytes:         d.volumes[r.GetVolumeId()],
@@ -82,16 +95,24 @@ func (d *disk) ControllerExpandVolume(
 	}, nil
 }
 
-func (d *disk) GetCapacity(_ context.Context, r *csi.GetCapacityRequest, _ ...grpc.CallOption) (*csi.GetCapacityResponse, error) {
+func (d *disk) GetCapacity(
+	_ context.Context,
+	r *csi.GetCapacityRequest,
+	_ ...grpc.CallOption,
+) (*csi.GetCapacityResponse, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+
 	d.looks++
-	if d.busy { // each look finds less
+
+	// each look finds less
+	if d.busy {
 		return &csi.GetCapacityResponse{AvailableCapacity: 10<<30 - d.looks<<20}, nil
 	}
 	if r.GetVolumeCapabilities()[0].GetMount().GetFsType() == "xfs" {
 		return &csi.GetCapacityResponse{AvailableCapacity: 5 << 30}, nil
 	}
+
 	return &csi.GetCapacityResponse{AvailableCapacity: 10 << 30}, nil
 }
 
@@ -125,6 +146,7 @@ func newFixture(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *fixture 
 		class.TypeMeta = metav1.TypeMeta{Kind: "StorageClass", APIVersion: "storage.k8s.io/v1"}
 		s.add("storageclasses/"+class.Name, class)
 	}
+
 	s.add(
 		"csinodes/a",
 		&storagev1.CSINode{
@@ -135,27 +157,44 @@ func newFixture(t *testing.T, claims ...*corev1.PersistentVolumeClaim) *fixture 
 			},
 		},
 	)
+
 	driver := &storagev1.CSIDriver{
 		ObjectMeta: metav1.ObjectMeta{Name: testDriver},
 		Spec:       storagev1.CSIDriverSpec{StorageCapacity: new(true)},
 	}
+
 	driver.TypeMeta = metav1.TypeMeta{Kind: "CSIDriver", APIVersion: "storage.k8s.io/v1"}
 	s.add("csidrivers/"+testDriver, driver)
 	for _, c := range claims {
 		c.TypeMeta = metav1.TypeMeta{Kind: "PersistentVolumeClaim", APIVersion: "v1"}
 		s.add("namespaces/ns/persistentvolumeclaims/"+c.Name, c)
 	}
-	return &fixture{t: t, server: s, client: client, dir: t.TempDir(), disk: &disk{volumes: map[string]int64{}, fail: map[string]error{}, calls: map[string]int{}}}
+
+	return &fixture{
+		t:      t,
+		server: s,
+		client: client,
+		dir:    t.TempDir(),
+		disk:   &disk{volumes: map[string]int64{}, fail: map[string]error{}, calls: map[string]int{}},
+	}
 }
 
 // run runs a provisioner; the returned function ends it.
 func (f *fixture) run() (stop func()) {
 	f.t.Helper()
-	p, err := New(Config{Driver: testDriver, TopologyKey: testKey, Node: "a", Dir: f.dir, Client: f.client, CSI: f.disk,
-		Log: slog.New(slog.NewTextHandler(f.t.Output(), nil))})
+	p, err := New(Config{
+		Driver:      testDriver,
+		TopologyKey: testKey,
+		Node:        "a",
+		Dir:         f.dir,
+		Client:      f.client,
+		CSI:         f.disk,
+		Log:         slog.New(slog.NewTextHandler(f.t.Output(), nil)),
+	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(f.t.Context())
 	done := make(chan error)
 	go func() { done <- p.Run(ctx) }()
@@ -212,18 +251,25 @@ func wanting(size, class, node string) *corev1.PersistentVolumeClaim {
 }
 
 func TestClaimGetsItsVolumeAndGivesItBack(t *testing.T) {
-	for _, claim := range []*corev1.PersistentVolumeClaim{wanting("1Gi", "fast", "a"), wanting("1Gi", "now", "")} {
+	for _, claim := range []*corev1.PersistentVolumeClaim{
+		wanting("1Gi", "fast", "a"),
+		wanting("1Gi", "now", ""),
+	} {
 		t.Run(*claim.Spec.StorageClassName, func(t *testing.T) {
 			f := newFixture(t, claim)
 			defer f.run()()
+
 			f.eventually("the volume object", func() bool { return f.volume("pvc-uid-1") != nil })
 			pv := f.volume("pvc-uid-1")
-			if pv.Spec.ClaimRef.UID != claim.UID || !onNode(pv, testKey, "a") || !hasFinalizer(pv) || pv.Spec.Capacity.Storage().Value() != 1<<30 {
+			if pv.Spec.ClaimRef.UID != claim.UID || !onNode(pv, testKey, "a") || !hasFinalizer(pv) ||
+				pv.Spec.Capacity.Storage().Value() != 1<<30 {
 				t.Errorf("volume object %+v", pv)
 			}
+
 			f.eventually("the event", func() bool { return f.event("ProvisioningSucceeded") })
 			f.server.change("persistentvolumes/pvc-uid-1", document{"status": document{"phase": "Released"}})
-			f.eventually("content and object are gone", func() bool { return f.volume("pvc-uid-1") == nil && f.disk.count() == 0 })
+			f.eventually("content and object are gone",
+				func() bool { return f.volume("pvc-uid-1") == nil && f.disk.count() == 0 })
 		})
 	}
 }
@@ -239,15 +285,22 @@ func TestFullNodeGivesTheClaimBackToTheScheduler(t *testing.T) {
 	}
 }
 
-// The driver says that there is room, and then that there is none. Nobody else takes the claim, so it comes back at once, again and again.
+// The driver says that there is room, and then that there is none. Nobody else takes the claim, so it comes
+// back at once, again and again.
 func TestImmediateClaimWithoutRoomIsLeftAloneForAWhile(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "now", ""))
 	f.disk.fail["CreateVolume"] = status.Error(codes.ResourceExhausted, "full")
 	defer f.run()()
-	f.eventually("it is tried", func() bool { return f.disk.asked("pvc-uid-1") > 0 && f.selected("data") == "" })
+
+	f.eventually("it is tried",
+		func() bool { return f.disk.asked("pvc-uid-1") > 0 && f.selected("data") == "" })
 	f.disk.mend()
 	other := wanting("1Gi", "now", "")
-	other.Name, other.UID, other.TypeMeta = "other", "uid-2", metav1.TypeMeta{Kind: "PersistentVolumeClaim", APIVersion: "v1"}
+	other.Name, other.UID, other.TypeMeta = "other", "uid-2", metav1.TypeMeta{
+		Kind:       "PersistentVolumeClaim",
+		APIVersion: "v1",
+	}
+
 	f.server.change(claimPath, document{"metadata": document{"labels": document{"a": "hint"}}})
 	f.server.add("namespaces/ns/persistentvolumeclaims/other", other)
 	f.eventually("another claim comes and is served", func() bool { return f.volume("pvc-uid-2") != nil })
@@ -268,7 +321,8 @@ func TestClaimOfAVanishedNodeGoesBackToTheScheduler(t *testing.T) {
 	}
 }
 
-// The driver made the volume, the answer got lost, and the claim went away meanwhile: nobody knows of the volume but the intent.
+// The driver made the volume, the answer got lost, and the claim went away meanwhile: nobody knows of the
+// volume but the intent.
 func TestVolumeOfAVanishedClaimIsDeleted(t *testing.T) {
 	f := newFixture(t, wanting("1Gi", "fast", "a"))
 	f.disk.fail["CreateVolume after it was made"] = status.Error(codes.DeadlineExceeded, "too late")
@@ -292,6 +346,7 @@ func TestVolumeOfAVanishedClaimIsRetained(t *testing.T) {
 	f.disk.mend()
 	f.server.remove(claimPath)
 	defer f.run()()
+
 	f.eventually("it is settled", func() bool {
 		left, err := filepath.Glob(filepath.Join(f.dir, "*.json"))
 		return err == nil && len(left) == 0
@@ -318,14 +373,24 @@ func TestRequestOfAClaim(t *testing.T) {
 	class.Parameters = map[string]string{"backend": "image", paramFSType: "xfs"}
 	claim := wanting("1500M", "fast", "a")
 	claim.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}
-	req, err := createRequest(facts{driver: testDriver, topologyKey: testKey, node: "a", claim: claim, class: class})
+	req, err := createRequest(facts{
+		driver:      testDriver,
+		topologyKey: testKey,
+		node:        "a",
+		claim:       claim,
+		class:       class,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	c := req.GetVolumeCapabilities()[0]
-	if req.GetName() != "pvc-uid-1" || req.GetCapacityRange().GetRequiredBytes() != 1_500_000_000 || c.GetMount().GetFsType() != "xfs" ||
-		c.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER || req.GetParameters()["backend"] != "image" ||
-		req.GetParameters()[paramFSType] != "" || fmt.Sprint(req.GetAccessibilityRequirements().GetRequisite()[0].GetSegments()) != "map["+testKey+":a]" {
+	if req.GetName() != "pvc-uid-1" || req.GetCapacityRange().GetRequiredBytes() != 1_500_000_000 ||
+		c.GetMount().GetFsType() != "xfs" ||
+		c.GetAccessMode().GetMode() != csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER ||
+		req.GetParameters()["backend"] != "image" ||
+		req.GetParameters()[paramFSType] != "" ||
+		fmt.Sprint(req.GetAccessibilityRequirements().GetRequisite()[0].GetSegments()) != "map["+testKey+":a]" {
 		t.Errorf("request %v", req)
 	}
 }

@@ -24,13 +24,16 @@ func growth(
 	pv *corev1.PersistentVolume,
 	driver, topologyKey, node string,
 ) (size resource.Quantity, due bool) {
-	if c.DeletionTimestamp != nil || c.Status.Phase != corev1.ClaimBound || pv.Spec.CSI == nil || pv.Spec.CSI.Driver != driver ||
+	if c.DeletionTimestamp != nil || c.Status.Phase != corev1.ClaimBound || pv.Spec.CSI == nil ||
+		pv.Spec.CSI.Driver != driver ||
 		!onNode(pv, topologyKey, node) || pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != c.UID {
 		return size, false
 	}
+
 	if !asksForMore(c) {
 		return size, false
 	}
+
 	want, allocated, step := asked(c), c.Status.AllocatedResources[corev1.ResourceStorage], stepOf(c)
 
 	// The volume may be large enough while its file system is not yet: then the rest is kubelet's.
@@ -38,12 +41,14 @@ func growth(
 	if want.Cmp(volume) <= 0 && onNodeNow(c) {
 		return size, false
 	}
+
 	// What came of the call for a size that the user has given up meanwhile is not known: it is brought to an
 	// end first.
 	if step == corev1.PersistentVolumeClaimControllerResizeInProgress && allocated.Cmp(want) > 0 &&
 		volume.Cmp(allocated) < 0 {
 		return allocated, true
 	}
+
 	return want, true
 }
 
@@ -51,7 +56,7 @@ func asked(c *corev1.PersistentVolumeClaim) resource.Quantity {
 	return c.Spec.Resources.Requests[corev1.ResourceStorage]
 }
 
-// asksForMore tells whether a claim asks for more than it has.
+// asksForMore reports whether a claim asks for more than it has.
 func asksForMore(c *corev1.PersistentVolumeClaim) bool {
 	want := asked(c)
 	return want.Cmp(c.Status.Capacity[corev1.ResourceStorage]) > 0
@@ -61,23 +66,26 @@ func stepOf(c *corev1.PersistentVolumeClaim) corev1.ClaimResourceStatus {
 	return c.Status.AllocatedResourceStatuses[corev1.ResourceStorage]
 }
 
-// onNodeNow tells whether it is kubelet's turn.
+// onNodeNow reports whether it is kubelet's turn.
 func onNodeNow(c *corev1.PersistentVolumeClaim) bool {
 	switch stepOf(c) {
 	case corev1.PersistentVolumeClaimNodeResizePending, corev1.PersistentVolumeClaimNodeResizeInProgress,
 		corev1.PersistentVolumeClaimNodeResizeInfeasible:
 		return true
 	}
+
 	for _, condition := range c.Status.Conditions {
-		if condition.Type == corev1.PersistentVolumeClaimFileSystemResizePending && condition.Status == corev1.ConditionTrue {
+		if condition.Type == corev1.PersistentVolumeClaimFileSystemResizePending &&
+			condition.Status == corev1.ConditionTrue {
 			return true
 		}
 	}
+
 	return false
 }
 
-// givenUp tells whether the user asks for no more than there is, while the status still tells of a growth. It
-// is pure.
+// givenUp reports whether the user asks for no more than there is, while the status still tells of a growth.
+// It is pure.
 func givenUp(c *corev1.PersistentVolumeClaim) bool {
 	step := stepOf(c)
 	return !asksForMore(c) && (step == corev1.PersistentVolumeClaimControllerResizeInProgress ||
@@ -94,24 +102,31 @@ type refusal struct {
 // another size.
 const refusedAgain = time.Minute
 
-// resize makes the volume of a bound claim as large as the claim asks, the way external-resizer does: first the volume, then the capacity of
-// its object, then the claim's status, or the condition that tells kubelet to let the file system grow.
+// resize makes the volume of a bound claim as large as the claim asks, the way external-resizer does: first
+// the volume, then the capacity of its object, then the claim's status, or the condition that tells kubelet
+// to let the file system grow.
 func (p *Provisioner) resize(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
 	pv := p.volumes.Get(c.Spec.VolumeName)
-	if pv == nil { // the news of a claim may be faster than that of its volume
+
+	// the news of a claim may be faster than that of its volume
+	if pv == nil {
 		if asksForMore(c) {
 			p.claimQueue.AddAfter(c.Namespace+"/"+c.Name, time.Second)
 		}
+
 		return nil
 	}
+
 	want, due := growth(c, pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node)
 	if !due {
 		if p.mine(pv) && givenUp(c) {
 			_, err := p.patchGrowth(ctx, c, grown{})
 			return err
 		}
+
 		return nil
 	}
+
 	if wait := p.refusedFor(c, want); wait > 0 {
 		p.claimQueue.AddAfter(c.Namespace+"/"+c.Name, wait)
 		return nil
@@ -126,6 +141,7 @@ func (p *Provisioner) resize(ctx context.Context, c *corev1.PersistentVolumeClai
 	if err != nil {
 		return err
 	}
+
 	resp, err := p.cfg.CSI.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
 		VolumeId:      pv.Spec.CSI.VolumeHandle,
 		CapacityRange: &csi.CapacityRange{RequiredBytes: want.Value()},
@@ -133,6 +149,7 @@ func (p *Provisioner) resize(ctx context.Context, c *corev1.PersistentVolumeClai
 	if err != nil {
 		return p.notResized(ctx, c, pv, want, err)
 	}
+
 	return p.resized(ctx, c, pv, resp)
 }
 
@@ -162,14 +179,22 @@ func (p *Provisioner) resized(
 			message:   "Waiting for user to (re-)start a pod to finish file system resize of volume on node.",
 		}
 	}
+
 	if _, err := p.patchGrowth(ctx, c, outcome); err != nil {
 		return err
 	}
+
 	if resp.GetNodeExpansionRequired() {
-		p.events.claim(c, corev1.EventTypeNormal, "FileSystemResizeRequired", "Require file system resize of volume on node")
+		p.events.claim(
+			c,
+			corev1.EventTypeNormal,
+			"FileSystemResizeRequired",
+			"Require file system resize of volume on node",
+		)
 	} else {
 		p.events.claim(c, corev1.EventTypeNormal, "VolumeResizeSuccessful", "Resize volume succeeded")
 	}
+
 	return nil
 }
 
@@ -191,6 +216,7 @@ func (p *Provisioner) notResized(
 		p.cfg.Driver,
 		cause,
 	)
+
 	switch status.Code(cause) {
 	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound:
 	default:
@@ -218,15 +244,18 @@ func (p *Provisioner) notResized(
 func (p *Provisioner) refusedFor(c *corev1.PersistentVolumeClaim, want resource.Quantity) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	now := time.Now()
 	for uid, r := range p.refused {
 		if now.After(r.until) {
 			delete(p.refused, uid)
 		}
 	}
+
 	if r := p.refused[c.UID]; r.bytes == want.Value() {
 		return r.until.Sub(now)
 	}
+
 	return 0
 }
 
@@ -260,6 +289,7 @@ func (p *Provisioner) patchGrowth(
 			conditions = append(conditions, old)
 		}
 	}
+
 	if g.condition != "" {
 		conditions = append(conditions, corev1.PersistentVolumeClaimCondition{
 			Type:               g.condition,
@@ -279,14 +309,17 @@ func (p *Provisioner) patchGrowth(
 	if g.capacity != nil {
 		status["capacity"] = corev1.ResourceList{corev1.ResourceStorage: *g.capacity}
 	}
+
 	meta := map[string]any{"uid": c.UID, "resourceVersion": c.ResourceVersion}
 	patch, err := json.Marshal(map[string]any{"metadata": meta, "status": status})
 	if err != nil {
 		return nil, err
 	}
+
 	after, err := p.cfg.Client.PatchClaimStatus(ctx, c.Namespace, c.Name, patch)
 	if err != nil {
 		return nil, fmt.Errorf("set status of claim %s/%s: %w", c.Namespace, c.Name, err)
 	}
+
 	return after, nil
 }

@@ -25,8 +25,8 @@ import (
 // document is an API object as JSON.
 type document = map[string]any
 
-// server is an API server that knows what the provisioner asks of one: get, list, watch, create, merge patch on the version that was read,
-// delete by UID with finalizers.
+// server is an API server that knows what the provisioner asks of one: get, list, watch, create, merge patch
+// on the version that was read, delete by UID with finalizers.
 type server struct {
 	t      *testing.T
 	decode runtime.Decoder
@@ -39,13 +39,20 @@ type server struct {
 
 func newServer(t *testing.T) (*server, *kubeapi.Client) {
 	scheme := kubeapi.Scheme()
-	s := &server{t: t, decode: serializer.NewCodecFactory(scheme).UniversalDeserializer(), objects: map[string]document{}, watchers: map[chan document]string{}}
+	s := &server{
+		t:        t,
+		decode:   serializer.NewCodecFactory(scheme).UniversalDeserializer(),
+		objects:  map[string]document{},
+		watchers: map[chan document]string{},
+	}
+
 	web := httptest.NewServer(s)
 	t.Cleanup(web.Close)
 	client, err := kubeapi.New(&rest.Config{Host: web.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return s, client
 }
 
@@ -86,7 +93,7 @@ func (s *server) remove(path string) {
 	s.delete(path)
 }
 
-// read decodes an object, and tells whether it is there.
+// read decodes an object, and reports whether it is there.
 func (s *server) read(path string, into any) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,15 +111,18 @@ func (s *server) read(path string, into any) bool {
 func (s *server) events() (all []corev1.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	for path, d := range s.objects {
 		if data, err := json.Marshal(d); err == nil && strings.Contains(path, "/events/") {
 			var e corev1.Event
 			if err := json.Unmarshal(data, &e); err != nil {
 				s.t.Error(err)
 			}
+
 			all = append(all, e)
 		}
 	}
+
 	return all
 }
 
@@ -126,6 +136,7 @@ func (s *server) store(kind, path string, d document) {
 		kind = "DELETED"
 		delete(s.objects, path)
 	}
+
 	for w, resource := range s.watchers {
 		if resource == resourceOf(path) {
 			w <- document{"type": kind, "object": clone(d)}
@@ -155,13 +166,16 @@ func merge(d, patch document) document {
 	if d == nil && patch == nil {
 		return nil
 	}
+
 	out := document{}
 	for k, v := range d {
 		if inner, ok := v.(document); ok {
 			v = clone(inner)
 		}
+
 		out[k] = v
 	}
+
 	for k, v := range patch {
 		inner, isMap := v.(document)
 		have, _ := out[k].(document)
@@ -174,6 +188,7 @@ func merge(d, patch document) document {
 			out[k] = v
 		}
 	}
+
 	return out
 }
 
@@ -184,36 +199,50 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.watch(w, r, path)
 		return
 	}
+
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		s.t.Error(err)
 	}
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	switch r.Method {
 	case http.MethodGet:
 		if !strings.Contains(path, "/") {
 			kind := listKinds[path]
-			answer(w, http.StatusOK, document{"apiVersion": kind.GroupVersion().String(), "kind": kind.Kind, "metadata": document{"resourceVersion": fmt.Sprint(s.version)}, "items": s.list(path)})
+			answer(w, http.StatusOK, document{
+				"apiVersion": kind.GroupVersion().String(),
+				"kind":       kind.Kind,
+				"metadata":   document{"resourceVersion": fmt.Sprint(s.version)},
+				"items":      s.list(path),
+			})
+
 			return
 		}
+
 	case http.MethodPost:
 		d, name := s.parse(body)
 		if path += "/" + name; s.objects[path] != nil {
 			fail(w, http.StatusConflict, "AlreadyExists")
 			return
 		}
+
 		s.store("ADDED", path, d)
+
 	case http.MethodPatch:
 		s.patch(w, path, body, r.Header.Get("Content-Type") == string(types.ApplyPatchType))
 		return
 	case http.MethodDelete:
 		s.delete(path)
 	}
+
 	if s.objects[path] == nil && r.Method != http.MethodDelete {
 		fail(w, http.StatusNotFound, "NotFound")
 		return
 	}
+
 	answer(w, http.StatusOK, s.objects[path])
 }
 
@@ -224,6 +253,7 @@ func (s *server) parse(body []byte) (d document, name string) {
 		s.t.Error(err)
 		return document{"metadata": document{}}, ""
 	}
+
 	data, err := json.Marshal(object)
 	if err == nil {
 		err = json.Unmarshal(data, &d)
@@ -231,6 +261,7 @@ func (s *server) parse(body []byte) (d document, name string) {
 	if err != nil {
 		s.t.Error(err)
 	}
+
 	d["kind"], d["apiVersion"] = kind.Kind, kind.GroupVersion().String()
 	return d, object.(metav1.Object).GetName()
 }
@@ -240,21 +271,26 @@ func (s *server) patch(w http.ResponseWriter, path string, body []byte, apply bo
 	if err := json.Unmarshal(body, &patch); err != nil {
 		s.t.Error(err)
 	}
+
 	have := s.objects[path]
 	if have == nil && apply {
 		s.store("ADDED", path, patch)
 		answer(w, http.StatusCreated, patch)
 		return
 	}
+
 	if have == nil {
 		fail(w, http.StatusNotFound, "NotFound")
 		return
 	}
+
 	meta, _ := patch["metadata"].(document)
-	if version := meta["resourceVersion"]; version != nil && version != have["metadata"].(document)["resourceVersion"] {
+	if version := meta["resourceVersion"]; version != nil &&
+		version != have["metadata"].(document)["resourceVersion"] {
 		fail(w, http.StatusConflict, "Conflict")
 		return
 	}
+
 	now := merge(have, patch)
 	s.store("MODIFIED", path, now)
 	answer(w, http.StatusOK, now)
@@ -276,18 +312,24 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, resource string) 
 		fail(w, http.StatusUnprocessableEntity, "Invalid")
 		return
 	}
+
 	changes := make(chan document, 1000)
 	s.mu.Lock()
 	s.watchers[changes] = resource
-	for _, d := range s.list(resource) { // what came between list and watch is told twice rather than not at all
+
+	// what came between list and watch is told twice rather than not at all
+	for _, d := range s.list(resource) {
 		changes <- document{"type": "MODIFIED", "object": clone(d)}
 	}
+
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+
 		delete(s.watchers, changes)
 	}()
+
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	flusher := w.(http.Flusher)
@@ -300,6 +342,7 @@ func (s *server) watch(w http.ResponseWriter, r *http.Request, resource string) 
 			if json.NewEncoder(w).Encode(change) != nil {
 				return
 			}
+
 			flusher.Flush()
 		}
 	}
@@ -312,5 +355,12 @@ func answer(w http.ResponseWriter, code int, d any) {
 }
 
 func fail(w http.ResponseWriter, code int, reason string) {
-	answer(w, code, document{"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason})
+	answer(w, code, document{
+		"kind":       "Status",
+		"apiVersion": "v1",
+		"status":     "Failure",
+		"code":       code,
+		"reason":     reason,
+		"message":    reason,
+	})
 }

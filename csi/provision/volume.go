@@ -18,6 +18,7 @@ func (p *Provisioner) syncVolume(ctx context.Context, name string) error {
 	if pv == nil {
 		return nil
 	}
+
 	switch dispose(pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node) {
 	case mark:
 		return p.patchFinalizers(ctx, pv, append(slices.Clone(pv.Finalizers), finalizer))
@@ -27,6 +28,7 @@ func (p *Provisioner) syncVolume(ctx context.Context, name string) error {
 		return p.destroy(ctx, pv)
 	case keep:
 	}
+
 	return nil
 }
 
@@ -40,9 +42,12 @@ func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolu
 	if err != nil {
 		return fmt.Errorf("read PersistentVolume %s: %w", cached.Name, err)
 	}
+
 	if pv.UID != cached.UID || dispose(pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node) != destroy {
-		return nil // the change comes as an event
+		// the change comes as an event
+		return nil
 	}
+
 	if other := p.otherWith(pv); other != "" {
 		return p.destroyObjectOnly(ctx, pv, other)
 	}
@@ -52,14 +57,18 @@ func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolu
 		p.events.volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete", "%v", err)
 		return fmt.Errorf("delete volume %s: %w", pv.Spec.CSI.VolumeHandle, err)
 	}
-	// The finalizer first: once the object is being deleted, the controller-manager changes it, too. Killed in between, all this is repeated.
+
+	// The finalizer first: once the object is being deleted, the controller-manager changes it, too. Killed
+	// in between, all this is repeated.
 	if err := p.removeFinalizer(ctx, pv); err != nil {
 		return err
 	}
+
 	err = p.cfg.Client.DeleteVolume(ctx, pv.Name, pv.UID)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete PersistentVolume %s: %w", pv.Name, err)
 	}
+
 	p.cfg.Log.Info("deleted", "volume", pv.Name)
 	return nil
 }
@@ -87,13 +96,15 @@ func (p *Provisioner) destroyObjectOnly(
 	p.cfg.Log.Warn("volume is kept for another PersistentVolume",
 		"volume", pv.Spec.CSI.VolumeHandle, "of", pv.Name, "other", other)
 	if pv.DeletionTimestamp == nil {
-		p.volumeQueue.AddAfter(pv.Name, lookAgain) // the other one may go
+		// the other one may go
+		p.volumeQueue.AddAfter(pv.Name, lookAgain)
 		return nil
 	}
 	return p.removeFinalizer(ctx, pv)
 }
 
-// removeFinalizer takes our finalizer off the very version whose list of finalizers was read; after a conflict it is tried again.
+// removeFinalizer takes our finalizer off the very version whose list of finalizers was read; after a
+// conflict it is tried again.
 func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.PersistentVolume) error {
 	if !hasFinalizer(pv) {
 		return nil
@@ -111,9 +122,11 @@ func (p *Provisioner) patchFinalizers(ctx context.Context, pv *corev1.Persistent
 	if err != nil {
 		return err
 	}
+
 	err = p.cfg.Client.PatchVolume(ctx, pv.Name, patch)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("set finalizers of PersistentVolume %s: %w", pv.Name, err)
 	}
+
 	return nil
 }

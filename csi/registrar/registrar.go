@@ -1,5 +1,6 @@
-// Package registrar makes a CSI driver known to kubelet, or to whatever takes its seat: it serves the plugin registration API (v1) on a
-// socket in the directory that kubelet watches. Kubelet asks who is there, calls the driver's NodeGetInfo, and writes the CSINode entry.
+// Package registrar makes a CSI driver known to kubelet, or to whatever takes its seat: it serves the plugin
+// registration API (v1) on a socket in the directory that kubelet watches. Kubelet asks who is there, calls
+// the driver's NodeGetInfo, and writes the CSINode entry.
 package registrar
 
 import (
@@ -35,12 +36,19 @@ func (r *Registrar) Server() *grpc.Server {
 
 // GetInfo tells what is registered. The version is that of the CSI major version, as kubelet checks it.
 func (r *Registrar) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
-	return &registerapi.PluginInfo{Type: registerapi.CSIPlugin, Name: r.cfg.Driver, Endpoint: r.cfg.Endpoint,
-		SupportedVersions: []string{"1.0.0"}}, nil
+	return &registerapi.PluginInfo{
+		Type:              registerapi.CSIPlugin,
+		Name:              r.cfg.Driver,
+		Endpoint:          r.cfg.Endpoint,
+		SupportedVersions: []string{"1.0.0"},
+	}, nil
 }
 
 // NotifyRegistrationStatus takes kubelet's answer. A refusal is logged; kubelet tries again by itself.
-func (r *Registrar) NotifyRegistrationStatus(_ context.Context, status *registerapi.RegistrationStatus) (*registerapi.RegistrationStatusResponse, error) {
+func (r *Registrar) NotifyRegistrationStatus(
+	_ context.Context,
+	status *registerapi.RegistrationStatus,
+) (*registerapi.RegistrationStatusResponse, error) {
 	if status.GetPluginRegistered() {
 		r.cfg.Log.Info("kubelet knows the driver")
 	} else {

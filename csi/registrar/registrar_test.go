@@ -18,23 +18,36 @@ func TestKubeletLearnsOfTheDriver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := registrar.New(registrar.Config{Driver: "csi.trivet.dev", Endpoint: "/plugins/csi.sock", Log: slog.New(slog.DiscardHandler)}).Server()
+
+	server := registrar.New(registrar.Config{
+		Driver:   "csi.trivet.dev",
+		Endpoint: "/plugins/csi.sock",
+		Log:      slog.New(slog.DiscardHandler),
+	}).Server()
+
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
 	defer func() { server.Stop(); <-done }()
+
 	conn, err := socket.Dial(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+
 	kubelet := registerapi.NewRegistrationClient(conn)
 	info, err := kubelet.GetInfo(t.Context(), &registerapi.InfoRequest{})
-	if err != nil || info.GetType() != registerapi.CSIPlugin || info.GetName() != "csi.trivet.dev" || info.GetEndpoint() != "/plugins/csi.sock" ||
+	if err != nil || info.GetType() != registerapi.CSIPlugin || info.GetName() != "csi.trivet.dev" ||
+		info.GetEndpoint() != "/plugins/csi.sock" ||
 		len(info.GetSupportedVersions()) != 1 {
 		t.Errorf("info %v, %v", info, err)
 	}
+
 	for _, registered := range []bool{true, false} {
-		if _, err := kubelet.NotifyRegistrationStatus(t.Context(), &registerapi.RegistrationStatus{PluginRegistered: registered, Error: "no"}); err != nil {
+		if _, err := kubelet.NotifyRegistrationStatus(t.Context(), &registerapi.RegistrationStatus{
+			PluginRegistered: registered,
+			Error:            "no",
+		}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -22,38 +22,48 @@ type Use struct {
 // rootDir is the open root directory of a volume with a file system, nil for raw block.
 type rootDir = *os.File
 
-// Stage makes a volume ready for use on this node: its file system is mounted on path, or its device attached. Pods get it by Publish.
+// Stage makes a volume ready for use on this node: its file system is mounted on path, or its device
+// attached. Pods get it by Publish.
 func (s *Service) Stage(ctx context.Context, id, path string, u Use) error {
 	r, unlock, err := s.use(ctx, id, u)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+
 	old, staged := s.staging(id)
 	if staged && old.Path != path {
 		return fmt.Errorf("%w: %s is staged on %s already", ErrInUse, id, old.Path)
 	}
+
 	place, err := s.cfg.Targets.Place(path, true)
 	if err != nil {
 		return err
 	}
 	defer place.Close()
+
 	state, err := place.State()
 	if err != nil || staged && state.Mounted && r.Spec.Access == Filesystem {
 		return err
 	}
+
 	if !staged {
 		if err := s.setStaging(id, staging{Path: path}); err != nil {
 			return err
 		}
 	}
+
 	if err := s.attach(r.Spec, place, state, u); err != nil {
 		err = fmt.Errorf("stage volume %s: %w", id, err)
-		if staged { // pods may be using it
+
+		// pods may be using it
+		if staged {
 			return err
 		}
+
 		return errors.Join(err, s.detach(r.Spec, place), s.dropStaging(id))
 	}
+
 	return nil
 }
 
@@ -64,21 +74,27 @@ func (s *Service) attach(spec Spec, place *mount.Place, state mount.State, u Use
 		if err != nil {
 			return err
 		}
+
 		return dev.Close()
 	}
-	if state.Mounted { // of unknown origin: the record is gone, or was never written
+
+	// of unknown origin: the record is gone, or was never written
+	if state.Mounted {
 		if err := place.Clear(); err != nil {
 			return err
 		}
 	}
+
 	tree, err := backend.Mount(spec, mount.ParseOptions(u.Options))
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
+
 	if err := place.MakeDir(); err != nil {
 		return err
 	}
+
 	return tree.Attach(place)
 }
 
@@ -95,35 +111,45 @@ func (s *Service) Unstage(ctx context.Context, id, path string) error {
 	if err := CheckID(id); err != nil {
 		return err
 	}
+
 	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	r, _ := s.peek(id) // even without a record what is mounted must go
+
+	// even without a record what is mounted must go
+	r, _ := s.peek(id)
 	staged, known := s.staging(id)
 	if known && staged.Path != path {
-		return nil // it is staged, but not there
+		// it is staged, but not there
+		return nil
 	}
+
 	place, err := s.cfg.Targets.Place(path, false)
 	switch {
-	case errors.Is(err, os.ErrNotExist): // nothing can be mounted there; a device may still be attached
+	case errors.Is(err, os.ErrNotExist):
+		// nothing can be mounted there; a device may still be attached
 	case err != nil:
 		return err
 	default:
 		defer place.Close()
+
 		if err := place.Clear(); err != nil {
 			return fmt.Errorf("unstage volume %s: %w", id, err)
 		}
 	}
+
 	if backend := s.cfg.Backends[r.Spec.Backend]; r.Spec.Access == Block && backend != nil {
 		if err := backend.Release(id); err != nil {
 			return fmt.Errorf("unstage volume %s: %w", id, err)
 		}
 	}
+
 	if !known {
 		return nil
 	}
+
 	return s.dropStaging(id)
 }
 
@@ -134,19 +160,24 @@ func (s *Service) Publish(ctx context.Context, id, target string, u Use) error {
 		return err
 	}
 	defer unlock()
+
 	staged, ok := s.staging(id)
 	if !ok {
 		return fmt.Errorf("%w: %s", ErrNotStaged, id)
 	}
+
 	others := slices.ContainsFunc(staged.Targets, func(t string) bool { return t != target })
 	if others && (u.SingleWriter || staged.SingleWriter) {
-		return fmt.Errorf("%w: %s has a single writer and is published on %s", ErrInUse, id, staged.Targets[0])
+		return fmt.Errorf("%w: %s has a single writer and is published on %s",
+			ErrInUse, id, staged.Targets[0])
 	}
+
 	place, err := s.cfg.Targets.Place(target, true)
 	if err != nil {
 		return err
 	}
 	defer place.Close()
+
 	before := staged
 	if !slices.Contains(staged.Targets, target) {
 		staged.Targets = append(slices.Clone(staged.Targets), target)
@@ -155,13 +186,17 @@ func (s *Service) Publish(ctx context.Context, id, target string, u Use) error {
 			return err
 		}
 	}
+
 	if err := s.show(r.Spec, staged.Path, place, u); err != nil {
 		err = fmt.Errorf("publish volume %s: %w", id, err)
 		if state, unknown := place.State(); unknown != nil || state.Mounted {
 			return err
 		}
-		return errors.Join(err, s.setStaging(id, before)) // a target without a mount would keep others from a single writer's volume
+
+		// a target without a mount would keep others from a single writer's volume
+		return errors.Join(err, s.setStaging(id, before))
 	}
+
 	return nil
 }
 
@@ -180,11 +215,13 @@ func (s *Service) source(spec Spec, stagingPath string) (*os.File, error) {
 	if spec.Access == Block {
 		return s.cfg.Backends[spec.Backend].Device(spec)
 	}
+
 	place, err := s.cfg.Targets.Place(stagingPath, false)
 	if err != nil {
 		return nil, err
 	}
 	defer place.Close()
+
 	state, err := place.State()
 	if err != nil {
 		return nil, err
@@ -192,6 +229,7 @@ func (s *Service) source(spec Spec, stagingPath string) (*os.File, error) {
 	if !state.Mounted {
 		return nil, fmt.Errorf("%w: nothing is mounted on %s", ErrNotStaged, stagingPath)
 	}
+
 	return place.Open()
 }
 
@@ -202,6 +240,7 @@ func publish(source *os.File, place *mount.Place, access Access, u Use) error {
 	if err != nil {
 		return err
 	}
+
 	if state.Mounted {
 		same, err := shows(state, source, access)
 		if err != nil || same && state.ReadOnly == options.ReadOnly {
@@ -210,8 +249,10 @@ func publish(source *os.File, place *mount.Place, access Access, u Use) error {
 		if same {
 			return fmt.Errorf("%w: it is on %s with read-only %t", ErrConflict, place, state.ReadOnly)
 		}
+
 		return fmt.Errorf("%w: something else is mounted on %s", ErrConflict, place)
 	}
+
 	makeTarget := place.MakeDir
 	if access == Block {
 		makeTarget = place.MakeFile
@@ -219,24 +260,29 @@ func publish(source *os.File, place *mount.Place, access Access, u Use) error {
 	if err := makeTarget(); err != nil {
 		return err
 	}
+
 	tree, err := mount.Clone(source, options)
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
+
 	return tree.Attach(place)
 }
 
-// Unpublish undoes Publish: unmounts target and removes the directory or file that it was mounted on. What is gone is success.
+// Unpublish undoes Publish: unmounts target and removes the directory or file that it was mounted on. What is
+// gone is success.
 func (s *Service) Unpublish(ctx context.Context, id, target string) error {
 	if err := CheckID(id); err != nil {
 		return err
 	}
+
 	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+
 	place, err := s.cfg.Targets.Place(target, false)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -244,15 +290,22 @@ func (s *Service) Unpublish(ctx context.Context, id, target string) error {
 		return err
 	default:
 		defer place.Close()
+
 		if err := place.Remove(); err != nil {
 			return fmt.Errorf("unpublish volume %s: %w", id, err)
 		}
 	}
+
 	staged, ok := s.staging(id)
 	if !ok || !slices.Contains(staged.Targets, target) {
 		return nil
 	}
-	staged.Targets = slices.DeleteFunc(slices.Clone(staged.Targets), func(t string) bool { return t == target })
+
+	staged.Targets = slices.DeleteFunc(
+		slices.Clone(staged.Targets),
+		func(t string) bool { return t == target },
+	)
+
 	return s.setStaging(id, staged)
 }
 
@@ -261,10 +314,12 @@ func (s *Service) use(ctx context.Context, id string, u Use) (record, func(), er
 	if err := CheckID(id); err != nil {
 		return record{}, nil, err
 	}
+
 	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
 		return record{}, nil, err
 	}
+
 	r, err := s.find(id)
 	switch {
 	case err != nil:
@@ -275,9 +330,11 @@ func (s *Service) use(ctx context.Context, id string, u Use) (record, func(), er
 	case u.FSType != "" && u.FSType != r.Spec.FSType:
 		err = fmt.Errorf("%w: volume %s has file system %s, not %s", ErrInvalid, id, r.Spec.FSType, u.FSType)
 	}
+
 	if err != nil {
 		unlock()
 		return record{}, nil, err
 	}
+
 	return r, unlock, nil
 }

@@ -37,28 +37,36 @@ func (r Request) size() (int64, error) {
 	case r.Required == 0:
 		size := min(defaultSize, r.Limit/granularity*granularity)
 		if size == 0 {
-			return 0, fmt.Errorf("%w: no volume is smaller than %d bytes, the limit is %d", ErrSize, granularity, r.Limit)
+			return 0, fmt.Errorf("%w: no volume is smaller than %d bytes, the limit is %d",
+				ErrSize, granularity, r.Limit)
 		}
+
 		return size, nil
 	}
+
 	size := (r.Required + granularity - 1) / granularity * granularity
 	if r.Limit > 0 && size > r.Limit {
-		return 0, fmt.Errorf("%w: sizes are multiples of %d bytes, none is between %d and %d", ErrSize, granularity, r.Required, r.Limit)
+		return 0, fmt.Errorf("%w: sizes are multiples of %d bytes, none is between %d and %d",
+			ErrSize, granularity, r.Required, r.Limit)
 	}
+
 	return size, nil
 }
 
-// Create makes a volume, or returns the one that an equal request made. When it returns nil, the volume survives a power loss.
+// Create makes a volume, or returns the one that an equal request made. When it returns nil, the volume
+// survives a power loss.
 func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
 	spec, err := s.complete(r)
 	if err != nil {
 		return Volume{}, err
 	}
+
 	unlock, err := s.locks.Lock(ctx, spec.ID)
 	if err != nil {
 		return Volume{}, err
 	}
 	defer unlock()
+
 	old, known := s.peek(spec.ID)
 	switch {
 	case known && old.Phase == ready:
@@ -70,17 +78,26 @@ func (s *Service) Create(ctx context.Context, r Request) (Volume, error) {
 			return Volume{}, err
 		}
 	}
+
 	if err := s.clearAway(spec); err != nil {
 		return Volume{}, err
 	}
-	intent := record{Version: recordVersion, Phase: making, Spec: spec, Created: s.now()}
+
+	intent := record{
+		Version: recordVersion,
+		Phase:   making,
+		Spec:    spec,
+		Created: s.now(),
+	}
 	if err := s.reserve(intent); err != nil {
 		return Volume{}, err
 	}
+
 	made, err := s.make(intent)
 	if err != nil {
 		return Volume{}, fmt.Errorf("create volume %s: %w", spec.ID, err)
 	}
+
 	s.put(spec.ID, made)
 	s.changed()
 	return s.view(made), nil
@@ -100,20 +117,24 @@ func (s *Service) unclaimed(id string) error {
 			return fmt.Errorf("%w: backend %s has data of a volume %s that no record tells of;"+
 				" to give it up, delete volume %s", ErrDamaged, name, id, id)
 		case err == nil, errors.Is(err, os.ErrNotExist):
-		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrDamaged): // then it is not the one that serves
+		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrDamaged):
+			// then it is not the one that serves
 		default:
 			return fmt.Errorf("create volume %s: %w", id, err)
 		}
 	}
+
 	return nil
 }
 
-// clearAway removes what an attempt with another backend left under the same ID; one with the same backend is replaced by Create itself.
+// clearAway removes what an attempt with another backend left under the same ID; one with the same backend is
+// replaced by Create itself.
 func (s *Service) clearAway(spec Spec) error {
 	old, ok := s.peek(spec.ID)
 	if !ok || old.Spec.Backend == spec.Backend {
 		return nil
 	}
+
 	backend := s.cfg.Backends[old.Spec.Backend]
 	if backend == nil {
 		return fmt.Errorf("create volume %s: an earlier attempt is in the way: %w", spec.ID, old.damage)
@@ -121,6 +142,7 @@ func (s *Service) clearAway(spec Spec) error {
 	if err := backend.Destroy(spec.ID); err != nil {
 		return fmt.Errorf("create volume %s: %w", spec.ID, err)
 	}
+
 	return backend.Commit()
 }
 
@@ -130,6 +152,7 @@ func (s *Service) complete(r Request) (Spec, error) {
 	if err != nil {
 		return Spec{}, err
 	}
+
 	candidates := s.cfg.Default
 	if r.Backend != "" {
 		candidates = []string{r.Backend}
@@ -137,6 +160,7 @@ func (s *Service) complete(r Request) (Spec, error) {
 	if r.Name == "" || len(r.Name) > 128 || r.Access != Filesystem && r.Access != Block {
 		return Spec{}, fmt.Errorf("%w: name %q, access %q", ErrInvalid, r.Name, r.Access)
 	}
+
 	var last error
 	for _, name := range candidates {
 		backend := s.cfg.Backends[name]
@@ -144,15 +168,20 @@ func (s *Service) complete(r Request) (Spec, error) {
 			last = fmt.Errorf("%w: backend %q does not work on this node", ErrInvalid, name)
 			continue
 		}
+
 		spec := r.spec(name, size)
 		if last = backend.Complete(&spec, r.Options); last != nil {
 			continue
 		}
+
 		if r.Limit > 0 && spec.Size > r.Limit {
-			return Spec{}, fmt.Errorf("%w: backend %s needs at least %d bytes, the limit is %d", ErrSize, name, spec.Size, r.Limit)
+			return Spec{}, fmt.Errorf("%w: backend %s needs at least %d bytes, the limit is %d",
+				ErrSize, name, spec.Size, r.Limit)
 		}
+
 		return spec, nil
 	}
+
 	return Spec{}, last
 }
 
@@ -187,26 +216,32 @@ func matches(spec Spec, r Request) error {
 	case r.NoCOW != nil && *r.NoCOW != spec.NoCOW:
 		return conflict("nocow", spec.NoCOW, *r.NoCOW)
 	}
+
 	return nil
 }
 
-// make brings an intended volume to life. What it leaves when it fails is taken away, at the latest by the next Create or start. The intent
-// is for a killed process; a power loss may take it away before the volume, which is then a stray without data.
+// make brings an intended volume to life. What it leaves when it fails is taken away, at the latest by the
+// next Create or start. The intent is for a killed process; a power loss may take it away before the volume,
+// which is then a stray without data.
 func (s *Service) make(r record) (record, error) {
 	id, backend := r.Spec.ID, s.cfg.Backends[r.Spec.Backend]
 	err := s.records.Note(id, r)
 	if err == nil {
 		r.Origin, err = backend.Create(r.Spec)
 	}
+
 	if err == nil {
 		r.Phase = ready
 		if err = s.records.Put(id, r); err == nil {
 			return r, nil
 		}
 	}
+
 	if undo := backend.Destroy(id); undo != nil || backend.Commit() != nil || s.records.Delete(id) != nil {
-		return r, fmt.Errorf("%w (what it left is removed later)", err) // the space stays reserved until then
+		// the space stays reserved until then
+		return r, fmt.Errorf("%w (what it left is removed later)", err)
 	}
+
 	s.drop(id)
 	return r, err
 }

@@ -7,17 +7,19 @@ import (
 	"os"
 )
 
-// Delete takes the volume and its content away. What does not exist is success. The space is free again when it returns; that the deletion
-// survives a power loss is seen to in the background, or by the next start.
+// Delete takes the volume and its content away. What does not exist is success. The space is free again when
+// it returns; that the deletion survives a power loss is seen to in the background, or by the next start.
 func (s *Service) Delete(ctx context.Context, id string) error {
 	if err := CheckID(id); err != nil {
 		return err
 	}
+
 	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+
 	r, known := s.peek(id)
 	if staged, ok := s.staging(id); ok {
 		return fmt.Errorf("%w: %s is staged on %s", ErrInUse, id, staged.Path)
@@ -25,30 +27,42 @@ func (s *Service) Delete(ctx context.Context, id string) error {
 	if !known {
 		return s.deleteUnknown(id)
 	}
+
 	backend := s.cfg.Backends[r.Spec.Backend]
 	if backend == nil {
 		return fmt.Errorf("delete volume %s: %w", id, r.damage)
 	}
+
 	before := r
 	r.Phase = deleting
-	if err := s.records.Update(id, r); err != nil { // a full disk must not keep anybody from making room
+
+	// a full disk must not keep anybody from making room
+	if err := s.records.Update(id, r); err != nil {
 		return fmt.Errorf("delete volume %s: %w", id, err)
 	}
+
 	if err := backend.Destroy(id); err != nil {
-		if errors.Is(err, ErrInUse) { // the backend saw a user that the staging records don't know: the volume lives on
+		// the backend saw a user that the staging records don't know: the volume lives on
+		if errors.Is(err, ErrInUse) {
 			return errors.Join(err, s.records.Update(id, before))
 		}
+
 		r.damage = err
-		s.put(id, r) // counts until a repeated Delete, or the next start, succeeds
+
+		// counts until a repeated Delete, or the next start, succeeds
+		s.put(id, r)
 		return fmt.Errorf("delete volume %s: %w", id, err)
 	}
+
 	r.damage = nil
 	s.put(id, r)
 
 	select {
 	case s.dead <- struct{}{}:
-	default: // Run is already woken
+	// Run is already woken
+	default:
 	}
+
 	s.changed()
 	return nil
 }
@@ -68,8 +82,10 @@ func (s *Service) deleteUnknown(id string) error {
 			return fmt.Errorf("delete volume %s of backend %s: %w", id, name, err)
 		}
 	}
+
 	if err := s.records.Discard(id); err != nil {
 		return fmt.Errorf("delete the record of volume %s that was set aside: %w", id, err)
 	}
+
 	return nil
 }

@@ -36,6 +36,7 @@ func newNodeOn(t *testing.T, disk, poolSize int64) *node {
 		os.Mkdir(n.kubelet, 0o700)); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, cmd := range [][]string{
 		{"mkfs.ext4", "-q", "-F", "-m", "0", file},
 		{"mount", "-o", "loop", file, root},
@@ -44,16 +45,20 @@ func newNodeOn(t *testing.T, disk, poolSize int64) *node {
 			t.Fatalf("%v: %v: %s", cmd, err, out)
 		}
 	}
+
 	if err := os.Mkdir(n.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() {
 		n.kill()
 		if err := imount.UnmountBelow(outside); err != nil {
 			t.Error(err)
 		}
+
 		n.noDevices()
 	})
+
 	n.start()
 	return n
 }
@@ -67,19 +72,23 @@ func (n *node) fillDisk() (makeRoom func()) {
 		n.t.Fatal(err)
 	}
 	defer f.Close()
+
 	end := int64(0)
 	for _, size := range []int64{64 << 20, 1 << 20, 4096} {
 		for err = nil; err == nil; end += size {
 			err = unix.Fallocate(int(f.Fd()), 0, end, size)
 		}
+
 		end -= size
 	}
+
 	if !errors.Is(err, unix.ENOSPC) {
 		n.t.Fatal(err)
 	}
 	if err := f.Sync(); err != nil {
 		n.t.Fatal(err)
 	}
+
 	return func() {
 		n.t.Helper()
 		if err := os.Remove(name); err != nil {
@@ -93,12 +102,14 @@ func eventually(t *testing.T, what string, ok func() error) {
 	t.Helper()
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
+
 	deadline := time.After(time.Minute)
 	for {
 		err := ok()
 		if err == nil {
 			return
 		}
+
 		select {
 		case <-ticker.C:
 		case <-deadline:
@@ -116,16 +127,20 @@ func TestRebootWithAFullDiskFindsAllVolumes(t *testing.T) {
 		n.leave(v.ID, "pod")
 		volumes = append(volumes, v)
 	}
+
 	if err := btrfsSync(n); err != nil {
 		t.Fatal(err)
 	}
+
 	makeRoom := n.fillDisk()
 	if report := n.reboot(); report.Recovered != len(volumes) || len(report.Damaged) > 0 {
 		t.Errorf("report %+v", report)
 	}
+
 	for _, v := range volumes {
 		read(t, v, n.publish(v, "pod"))
 	}
+
 	makeRoom()
 	for _, v := range volumes {
 		n.remove(v.ID, "pod")
@@ -142,6 +157,7 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 	if err := btrfsSync(n); err != nil {
 		t.Fatal(err)
 	}
+
 	trouble := make(chan error, 16)
 	n.OnTrouble(func(_ string, err error) { trouble <- err })
 
@@ -154,16 +170,24 @@ func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
 		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EIO) {
 			return nil
 		}
+
 		return errors.Join(errors.New("written"), err)
 	})
 	if err := <-trouble; !errors.Is(err, volume.ErrUnavailable) {
 		t.Errorf("trouble %v", err)
 	}
-	other := volume.Request{Name: "other", Required: 16 << 20, Backend: "btrfs", Access: volume.Filesystem}
+
+	other := volume.Request{
+		Name:     "other",
+		Required: 16 << 20,
+		Backend:  "btrfs",
+		Access:   volume.Filesystem,
+	}
 	if _, err := n.Create(t.Context(), other); !errors.Is(err, volume.ErrUnavailable) &&
 		!errors.Is(err, volume.ErrFull) {
 		t.Errorf("a new volume: %v", err)
 	}
+
 	read(t, v, target)
 	if seen, err := n.Get(v.ID); err != nil || seen.Trouble == "" {
 		t.Errorf("volume %+v, %v; want it to tell of the trouble", seen, err)
@@ -191,6 +215,7 @@ func TestDeleteNeedsNoRoom(t *testing.T) {
 					FSType:   map[string]string{"image": "ext4"}[backend],
 				},
 			)
+
 			fill(t, n.publish(v, "pod"), 100<<20)
 			n.leave(v.ID, "pod")
 			other := n.create(volume.Request{Name: "other", Required: 16 << 20, Backend: "btrfs"})
@@ -203,6 +228,7 @@ func TestDeleteNeedsNoRoom(t *testing.T) {
 			if err := n.Delete(t.Context(), v.ID); err != nil {
 				t.Fatal(err)
 			}
+
 			eventually(t, "there is room", func() error {
 				var disk unix.Statfs_t
 				if err := unix.Statfs(n.dir, &disk); err != nil {
@@ -211,8 +237,10 @@ func TestDeleteNeedsNoRoom(t *testing.T) {
 				if free := int64(disk.Bavail) * disk.Bsize; free < 50<<20 {
 					return fmt.Errorf("%d bytes are free", free)
 				}
+
 				return nil
 			})
+
 			write(t, other, n.target(other.ID, "pod"))
 			read(t, other, n.target(other.ID, "pod"))
 			n.remove(other.ID, "pod")
@@ -223,12 +251,20 @@ func TestDeleteNeedsNoRoom(t *testing.T) {
 // An image has all its blocks from the start.
 func TestImageKeepsItsPromiseOnAFullDisk(t *testing.T) {
 	n := newNodeOn(t, 1<<30, 512<<20)
-	v := n.create(volume.Request{Name: "v", Required: 128 << 20, Backend: "image", FSType: "ext4"})
+	v := n.create(volume.Request{
+		Name:     "v",
+		Required: 128 << 20,
+		Backend:  "image",
+		FSType:   "ext4",
+	})
+
 	target := n.publish(v, "pod")
 	defer n.fillDisk()()
+
 	if written := fill(t, target, 256<<20); written < 100<<20 {
 		t.Errorf("only %d bytes of 128 MiB could be written", written)
 	}
+
 	f, err := os.Open(filepath.Join(target, "filled"))
 	if err != nil {
 		t.Fatal(err)
@@ -236,6 +272,7 @@ func TestImageKeepsItsPromiseOnAFullDisk(t *testing.T) {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		t.Errorf("synced: %v", err)
 	}
+
 	n.remove(v.ID, "pod")
 }
 
@@ -249,21 +286,25 @@ func TestOverwritingInPlaceNeverRunsOutOfSpace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		const blocks = (50 << 20) / 8192
 		if _, err := f.Write(make([]byte, blocks*8192)); err != nil {
 			t.Fatal(err)
 		}
+
 		block := make([]byte, 8192)
 		for i := range 4 * blocks {
 			if _, err := f.WriteAt(block, rand.Int64N(blocks)*8192); err != nil {
 				t.Fatalf("%s: after %d writes: %v", r.Name, i, err)
 			}
+
 			if i%16 == 0 {
 				if err := unix.Fdatasync(int(f.Fd())); err != nil {
 					t.Fatalf("%s: after %d writes: %v", r.Name, i, err)
 				}
 			}
 		}
+
 		f.Close()
 		n.remove(v.ID, "pod")
 	}

@@ -53,6 +53,7 @@ func TestCreateNeverDestroysDataWithoutARecord(t *testing.T) {
 					Backend:  backend,
 					Access:   volume.Filesystem,
 				}
+
 				v := n.create(request)
 				write(t, v, n.publish(v, "pod"))
 				n.leave(v.ID, "pod")
@@ -73,6 +74,7 @@ func TestCreateNeverDestroysDataWithoutARecord(t *testing.T) {
 				if err := os.WriteFile(record, whole, 0o600); err != nil {
 					t.Fatal(err)
 				}
+
 				n.start()
 				read(t, v, n.publish(v, "pod"))
 				n.remove(v.ID, "pod")
@@ -90,6 +92,7 @@ func TestDeleteByIDEndsWhatNoRecordTellsOf(t *testing.T) {
 			Backend:  backend,
 			Access:   volume.Filesystem,
 		}
+
 		v := n.create(request)
 		write(t, v, n.publish(v, "pod"))
 		n.leave(v.ID, "pod")
@@ -97,8 +100,10 @@ func TestDeleteByIDEndsWhatNoRecordTellsOf(t *testing.T) {
 		if err := n.Delete(t.Context(), v.ID); err != nil {
 			t.Fatal(err)
 		}
+
 		n.remove(n.create(request).ID)
 	}
+
 	n.kill()
 	if report := n.start(); len(report.Strays) > 0 {
 		t.Errorf("left: %v", report.Strays)
@@ -109,7 +114,13 @@ func TestDeleteByIDEndsWhatNoRecordTellsOf(t *testing.T) {
 // it.
 func TestImageThatNobodyEverUsedGivesWay(t *testing.T) {
 	n := newNode(t, 1<<30)
-	request := volume.Request{Name: "new", Required: 16 << 20, Backend: "image", FSType: "ext4"}
+	request := volume.Request{
+		Name:     "new",
+		Required: 16 << 20,
+		Backend:  "image",
+		FSType:   "ext4",
+	}
+
 	v := n.create(request)
 	n.kill()
 	if err := os.Remove(filepath.Join(n.dir, "volumes", v.ID+".json")); err != nil {
@@ -118,6 +129,7 @@ func TestImageThatNobodyEverUsedGivesWay(t *testing.T) {
 	if report := n.start(); len(report.Strays) > 0 {
 		t.Errorf("left alone: %v", report.Strays)
 	}
+
 	n.remove(n.create(request).ID)
 }
 
@@ -132,6 +144,7 @@ func TestRecordOfAnUnknownPhaseIsNoReasonToDestroy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	future := strings.Replace(string(whole), `"phase":"ready"`, `"phase":"moving"`, 1)
 	if err := os.WriteFile(record, []byte(future), 0o600); err != nil {
 		t.Fatal(err)
@@ -139,6 +152,7 @@ func TestRecordOfAnUnknownPhaseIsNoReasonToDestroy(t *testing.T) {
 	if report := n.start(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
+
 	request := volume.Request{Name: "data", Required: 16 << 20, Access: volume.Filesystem}
 	if _, err := n.Create(t.Context(), request); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("made anew: %v", err)
@@ -148,6 +162,7 @@ func TestRecordOfAnUnknownPhaseIsNoReasonToDestroy(t *testing.T) {
 	if err := os.WriteFile(record, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	n.start()
 	read(t, v, n.publish(v, "pod"))
 	n.remove(v.ID, "pod")
@@ -158,11 +173,17 @@ func TestConflictNamesTheVolume(t *testing.T) {
 	v := n.create(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})
 	_, err := n.Create(
 		t.Context(),
-		volume.Request{Name: "v", Required: 16 << 20, Backend: "image", Access: volume.Filesystem},
+		volume.Request{
+			Name:     "v",
+			Required: 16 << 20,
+			Backend:  "image",
+			Access:   volume.Filesystem,
+		},
 	)
 	if !errors.Is(err, volume.ErrConflict) ||
 		!strings.Contains(err.Error(), "volume "+v.ID+" has backend btrfs, requested was image") {
 		t.Errorf("error %v", err)
 	}
+
 	n.remove(v.ID)
 }

@@ -61,9 +61,14 @@ func (n *node) instance() string { return filepath.Base(strings.TrimSuffix(n.dir
 func (n *node) start() volume.Report {
 	n.t.Helper()
 	var err error
-	if n.pool, err = pool.Open(n.t.Context(), pool.Config{Dir: n.dir, Instance: n.instance(), Size: n.poolSize}); err != nil {
+	if n.pool, err = pool.Open(n.t.Context(), pool.Config{
+		Dir:      n.dir,
+		Instance: n.instance(),
+		Size:     n.poolSize,
+	}); err != nil {
 		n.t.Fatal(err)
 	}
+
 	im, err := image.Open(image.Config{Dir: n.dir, Instance: n.instance()})
 	if err != nil {
 		n.t.Fatal(err)
@@ -71,6 +76,7 @@ func (n *node) start() volume.Report {
 	if n.targets, err = mount.OpenRoot(n.kubelet); err != nil {
 		n.t.Fatal(err)
 	}
+
 	s, report, err := volume.Open(volume.Config{
 		DataDir:  n.dir,
 		StateDir: n.state,
@@ -82,6 +88,7 @@ func (n *node) start() volume.Report {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+
 	n.Service = s
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -116,41 +123,50 @@ func (n *node) reboot() volume.Report {
 	if err := errors.Join(imount.UnmountBelow(n.kubelet), imount.UnmountBelow(n.dir)); err != nil {
 		n.t.Fatal(err)
 	}
+
 	found, err := loop.Find(loop.TagOf(n.instance(), ""))
 	if err != nil {
 		n.t.Fatal(err)
 	}
+
 	for tag, dev := range found {
 		if err := errors.Join(loop.Detach(dev, tag), dev.Close()); err != nil {
 			n.t.Fatal(err)
 		}
 	}
+
 	if err := os.RemoveAll(n.state); err != nil {
 		n.t.Fatal(err)
 	}
+
 	return n.start()
 }
 
-// noDevices fails the test when a loop device of the node is left, and detaches it. The kernel detaches in the background.
+// noDevices fails the test when a loop device of the node is left, and detaches it. The kernel detaches in
+// the background.
 func (n *node) noDevices() {
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		found, err := loop.Find(loop.TagOf(n.instance(), ""))
 		if err != nil {
 			n.t.Error(err)
 		}
+
 		late := time.Now().After(deadline)
 		for tag, dev := range found {
 			if late {
 				n.t.Errorf("loop device %s (%s) is left", dev.Name(), tag)
 				err = loop.Detach(dev, tag)
 			}
+
 			if err := errors.Join(err, dev.Close()); err != nil {
 				n.t.Error(err)
 			}
 		}
+
 		if late || len(found) == 0 {
 			return
 		}
+
 		runtime.Gosched()
 	}
 }
@@ -196,6 +212,7 @@ func (n *node) remove(id string, pods ...string) {
 			n.t.Fatal(err)
 		}
 	}
+
 	if err := n.Unstage(n.t.Context(), id, n.stagePath(id)); err != nil {
 		n.t.Fatal(err)
 	}
@@ -204,7 +221,8 @@ func (n *node) remove(id string, pods ...string) {
 	}
 }
 
-// fill writes to a new file until the volume is full and returns how many bytes it took. chunk is the size of each write.
+// fill writes to a new file until the volume is full and returns how many bytes it took. chunk is the size of
+// each write.
 func fill(t *testing.T, dir string, most int64) (written int64) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(dir, "filled"))
@@ -212,10 +230,12 @@ func fill(t *testing.T, dir string, most int64) (written int64) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+
 	chunk := make([]byte, 1<<20)
 	for i := range chunk {
 		chunk[i] = byte(i * 7)
 	}
+
 	for written < most {
 		n, err := f.Write(chunk)
 		written += int64(n)
@@ -226,5 +246,6 @@ func fill(t *testing.T, dir string, most int64) (written int64) {
 			t.Fatal(err)
 		}
 	}
+
 	return written
 }

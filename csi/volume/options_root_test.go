@@ -39,20 +39,25 @@ func TestMountOptionsDecideTheBackendOrAreRefusedByName(t *testing.T) {
 				if !errors.Is(err, volume.ErrInvalid) || !strings.Contains(err.Error(), c.want) {
 					t.Errorf("error %v, want %s", err, c.want)
 				}
+
 				// Were it only told as no room, the claim would wait for it without a word.
 				r := volume.Request{Backend: c.backend, Access: volume.Filesystem, Options: options}
 				if free, err := n.Available(r); !errors.Is(err, volume.ErrInvalid) {
 					t.Errorf("%d bytes are offered, %v; want the same refusal", free, err)
 				}
+
 				return
 			}
+
 			if got := v.Backend + " " + v.FSType; got != c.want {
 				t.Errorf("volume of %s, want %s", got, c.want)
 			}
+
 			u := volume.Use{Access: volume.Filesystem, Options: options}
 			if err := n.Stage(t.Context(), v.ID, n.stagePath(v.ID), u); err != nil {
 				t.Error(err)
 			}
+
 			n.remove(v.ID)
 		})
 	}

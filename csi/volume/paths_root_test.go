@@ -23,9 +23,13 @@ func TestPathsFromOutsideStayInside(t *testing.T) {
 	if err := os.Symlink(victim, filepath.Join(n.dir, "last")); err != nil {
 		t.Fatal(err)
 	}
+
 	fs := volume.Use{Access: volume.Filesystem}
 	n.publish(v, "pod")
-	for _, path := range []string{victim, n.dir, n.dir + "/link/victim", n.dir + "/last", n.dir + "/../x", n.dir + "/a/../../x", "relative", "", "/", n.dir + "/a\x00b"} {
+	for _, path := range []string{
+		victim, n.dir, n.dir + "/link/victim", n.dir + "/last", n.dir + "/../x", n.dir + "/a/../../x",
+		"relative", "", "/", n.dir + "/a\x00b",
+	} {
 		if err := n.Publish(t.Context(), v.ID, path, fs); !errors.Is(err, mount.ErrOutside) {
 			t.Errorf("publish on %q: %v", path, err)
 		}
@@ -33,14 +37,17 @@ func TestPathsFromOutsideStayInside(t *testing.T) {
 			t.Errorf("unpublish from %q: %v", path, err)
 		}
 	}
+
 	if _, err := os.Stat(victim); err != nil {
 		t.Error(err)
 	}
+
 	for _, id := range []string{"", "..", "../../etc", "a/b", "A", "a\x00", "-a"} {
 		if err := n.Delete(t.Context(), id); !errors.Is(err, volume.ErrInvalid) {
 			t.Errorf("delete %q: %v", id, err)
 		}
 	}
+
 	for _, left := range n.List("", 0) {
 		n.remove(left.ID, "pod")
 	}

@@ -23,6 +23,7 @@ func TestMissingPoolIsWaitedFor(t *testing.T) {
 	if report := n.reboot(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
+
 	stage := func() error {
 		return n.Stage(t.Context(), v.ID, n.stagePath(v.ID), volume.Use{Access: volume.Filesystem})
 	}
@@ -36,6 +37,7 @@ func TestMissingPoolIsWaitedFor(t *testing.T) {
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
+
 	eventually(t, "the volume is back", stage)
 	read(t, v, n.publish(v, "pod"))
 	n.remove(v.ID, "pod")
@@ -54,22 +56,31 @@ func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
 	if report := n.reboot(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
+
 	_, err := n.Create(
 		t.Context(),
-		volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs", Access: volume.Filesystem},
+		volume.Request{
+			Name:     "v",
+			Required: 16 << 20,
+			Backend:  "btrfs",
+			Access:   volume.Filesystem,
+		},
 	)
 	if !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("made anew: %v", err)
 	}
+
 	fresh := n.create(volume.Request{Name: "fresh", Required: 16 << 20, Backend: "btrfs"})
 
 	if err := os.Rename(file+".away", file); err != nil {
 		t.Fatal(err)
 	}
+
 	report := n.reboot()
 	if report.Damaged[v.ID] != nil || !errors.Is(report.Damaged[fresh.ID], volume.ErrDamaged) {
 		t.Errorf("with the old pool back: %+v", report)
 	}
+
 	for _, id := range []string{v.ID, fresh.ID} {
 		if err := n.Delete(t.Context(), id); err != nil {
 			t.Error(err)
@@ -80,17 +91,25 @@ func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
 // Records of earlier versions do not say which pool they are about.
 func TestOldRecordLearnsItsPool(t *testing.T) {
 	n := newNode(t, 1<<30)
-	v := n.create(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs", NoCOW: new(false)})
+	v := n.create(volume.Request{
+		Name:     "v",
+		Required: 16 << 20,
+		Backend:  "btrfs",
+		NoCOW:    new(false),
+	})
+
 	n.kill()
 	record := filepath.Join(n.dir, "volumes", v.ID+".json")
 	whole, err := os.ReadFile(record)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	pool, err := os.ReadFile(filepath.Join(n.dir, "pool.id"))
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	old := without(string(whole), `,"pool":"`+string(pool[:len(pool)-1])+`"`)
 	if err := os.WriteFile(record, []byte(old), 0o600); err != nil {
 		t.Fatal(err)
@@ -108,9 +127,11 @@ func TestOldRecordLearnsItsPool(t *testing.T) {
 		os.Remove(filepath.Join(n.dir, "pool.id"))); err != nil {
 		t.Fatal(err)
 	}
+
 	if report := n.reboot(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
 		t.Errorf("in a new pool: %+v", report)
 	}
+
 	n.remove(v.ID)
 }
 

@@ -14,7 +14,8 @@ import (
 	imount "github.com/trivet-node/trivet/internal/mount"
 )
 
-// The record of a volume is synced before the transaction that made it: after a power loss the volume may be missing, and that is no loss.
+// The record of a volume is synced before the transaction that made it: after a power loss the volume may be
+// missing, and that is no loss.
 func TestPowerLossRightAfterCreate(t *testing.T) {
 	n := newNode(t, 1<<30)
 	lost := n.create(volume.Request{Name: "lost", Required: 16 << 20})
@@ -24,6 +25,7 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 	if err := errors.Join(btrfsSync(n), copyFile(image, old)); err != nil {
 		t.Fatal(err)
 	}
+
 	n.start()
 	fresh := n.create(volume.Request{Name: "fresh", Required: 16 << 20})
 	n.kill()
@@ -37,6 +39,7 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 	if report := n.start(); len(report.Damaged) > 0 || report.Recovered != 2 {
 		t.Errorf("report %+v", report)
 	}
+
 	n.publish(fresh, "pod")
 	n.remove(fresh.ID, "pod")
 
@@ -46,22 +49,29 @@ func TestPowerLossRightAfterCreate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
+
 	if err := btrfs.Destroy(root, lost.ID); err != nil {
 		t.Fatal(err)
 	}
+
 	n.kill()
 	if report := n.start(); !errors.Is(report.Damaged[lost.ID], volume.ErrDamaged) {
 		t.Errorf("report %+v", report)
 	}
-	if err := n.Stage(t.Context(), lost.ID, n.stagePath(lost.ID), volume.Use{Access: volume.Filesystem}); !errors.Is(err, volume.ErrDamaged) {
+
+	if err := n.Stage(t.Context(), lost.ID, n.stagePath(lost.ID), volume.Use{
+		Access: volume.Filesystem,
+	}); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("staging a lost volume: %v", err)
 	}
+
 	if err := n.Delete(t.Context(), lost.ID); err != nil {
 		t.Error(err)
 	}
 }
 
-// Mounting the pool after a power loss replays the log of synced files, and commits that as the very transaction that the lost volume was made in.
+// Mounting the pool after a power loss replays the log of synced files, and commits that as the very
+// transaction that the lost volume was made in.
 func TestPowerLossWithALogToReplay(t *testing.T) {
 	n := newNode(t, 1<<30)
 	old := n.create(volume.Request{Name: "old", Required: 16 << 20})
@@ -69,6 +79,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	if err := btrfsSync(n); err != nil {
 		t.Fatal(err)
 	}
+
 	fresh := n.create(volume.Request{Name: "fresh", Required: 16 << 20})
 	write(t, old, target)
 	image := filepath.Join(n.dir, "pool.img")
@@ -76,19 +87,23 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	if err := copyFile(image, disk); err != nil {
 		t.Fatal(err)
 	}
+
 	n.kill()
 	if err := imount.UnmountBelow(n.dir); err != nil {
 		t.Fatal(err)
 	}
+
 	n.noDevices()
 	if err := os.Rename(disk, image); err != nil {
 		t.Fatal(err)
 	}
+
 	// The first start is killed when the pool is mounted and no volume is recovered.
 	p, err := pool.Open(t.Context(), pool.Config{Dir: n.dir, Instance: n.instance(), Size: n.poolSize})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	p.Close(false)
 	if _, err := os.Stat(filepath.Join(n.dir, "pool", "volumes", fresh.ID)); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("the volume was on disk: %v", err)
@@ -96,6 +111,7 @@ func TestPowerLossWithALogToReplay(t *testing.T) {
 	if report := n.start(); len(report.Damaged) > 0 || report.Recovered != 2 {
 		t.Errorf("report %+v", report)
 	}
+
 	read(t, old, n.publish(old, "pod"))
 	n.remove(old.ID, "pod")
 	n.publish(fresh, "pod")
@@ -118,18 +134,22 @@ func copyFile(from, to string) error {
 		return err
 	}
 	defer src.Close()
+
 	st, err := src.Stat()
 	if err != nil {
 		return err
 	}
+
 	dst, err := os.Create(to)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
+
 	if err := dst.Truncate(st.Size()); err != nil {
 		return err
 	}
+
 	for at := int64(0); ; {
 		data, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
@@ -138,10 +158,12 @@ func copyFile(from, to string) error {
 		if err != nil {
 			return err
 		}
+
 		hole, err := unix.Seek(int(src.Fd()), data, unix.SEEK_HOLE)
 		if err != nil {
 			return err
 		}
+
 		buf := make([]byte, hole-data)
 		if _, err := src.ReadAt(buf, data); err != nil {
 			return err
@@ -149,6 +171,7 @@ func copyFile(from, to string) error {
 		if _, err := dst.WriteAt(buf, data); err != nil {
 			return err
 		}
+
 		at = hole
 	}
 }

@@ -13,7 +13,8 @@ import (
 const atOnce = 16
 
 func (s *Service) recoverAll(records map[string]record, report *Report) {
-	var mu sync.Mutex // guards report
+	// guards report
+	var mu sync.Mutex
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
 		s.recover(id, records[id], func(tell func(*Report)) {
 			mu.Lock()
@@ -33,9 +34,11 @@ func inParallel(ids []string, do func(id string)) {
 			}
 		})
 	}
+
 	for _, id := range ids {
 		next <- id
 	}
+
 	close(next)
 	group.Wait()
 }
@@ -56,8 +59,11 @@ func (s *Service) recover(id string, r record, report func(func(*Report))) {
 			r.damage = fmt.Errorf("finish %s: %w", r.Phase, err)
 			break
 		}
+
 		doomed := r
-		doomed.Phase, doomed.damage = deleting, nil // the record goes after the commit
+
+		// the record goes after the commit
+		doomed.Phase, doomed.damage = deleting, nil
 		s.put(id, doomed)
 		report(func(to *Report) {
 			if r.Phase == making {
@@ -66,8 +72,10 @@ func (s *Service) recover(id string, r record, report func(func(*Report))) {
 				to.Deleted = append(to.Deleted, id)
 			}
 		})
+
 		return
 	}
+
 	s.put(id, r)
 
 	report(func(to *Report) {
@@ -85,7 +93,9 @@ func (s *Service) bringBack(backend Backend, r record) record {
 	r.damage = err
 	if err == nil && origin != r.Origin {
 		r.Origin = origin
-		_ = s.records.Update(r.Spec.ID, r) // of an earlier version; where it fails, the next start does it
+
+		// of an earlier version; where it fails, the next start does it
+		_ = s.records.Update(r.Spec.ID, r)
 	}
 	return r
 }
@@ -99,6 +109,7 @@ func (s *Service) recoverDamaged(ctx context.Context, backend string) error {
 			ids = append(ids, id)
 		}
 	}
+
 	s.mu.Unlock()
 
 	inParallel(ids, func(id string) {
@@ -107,10 +118,12 @@ func (s *Service) recoverDamaged(ctx context.Context, backend string) error {
 			return
 		}
 		defer unlock()
+
 		if r, ok := s.peek(id); ok && r.damage != nil {
 			s.recover(id, r, func(func(*Report)) {})
 		}
 	})
+
 	err := s.cfg.Backends[backend].Commit()
 	s.reap(ctx)
 	return err
@@ -125,10 +138,12 @@ func (s *Service) clearStrays(report *Report) {
 			report.Trouble[name] = fmt.Errorf("list volumes of backend %s: %w", name, err)
 			continue
 		}
+
 		for _, id := range ids {
 			if r, known := s.peek(id); known && r.Spec.Backend == name {
 				continue
 			}
+
 			empty, err := backend.Empty(id)
 			aside, asideErr := s.records.Quarantined(id)
 			nobodys := errors.Join(err, asideErr) == nil && empty && len(aside) == 0

@@ -11,7 +11,10 @@ func TestIDsAreStableAndSafe(t *testing.T) {
 	if ID(uid) != uid {
 		t.Errorf("ID(%s) = %s", uid, ID(uid))
 	}
-	for _, name := range []string{"x", "../../etc/passwd", "pvc-0dc44c05", uid + "x", "ü", "a/b", string(make([]byte, 128))} {
+
+	for _, name := range []string{
+		"x", "../../etc/passwd", "pvc-0dc44c05", uid + "x", "ü", "a/b", string(make([]byte, 128)),
+	} {
 		id := ID(name)
 		if err := CheckID(id); err != nil || id != ID(name) || id == name {
 			t.Errorf("ID(%q) = %s, %v", name, id, err)
@@ -46,7 +49,10 @@ func TestSizes(t *testing.T) {
 		{-1, 0, 0, ErrInvalid},
 		{math.MaxInt64, 0, 0, ErrSize},
 	} {
-		if got, err := (Request{Required: c.required, Limit: c.limit}).size(); got != c.want || !errors.Is(err, c.err) {
+		if got, err := (Request{
+			Required: c.required,
+			Limit:    c.limit,
+		}).size(); got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("size(%d, %d) = %d, %v; want %d, %v", c.required, c.limit, got, err, c.want, c.err)
 		}
 	}

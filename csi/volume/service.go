@@ -25,7 +25,8 @@ type Config struct {
 	Most     int64              // bytes that are promised to all volumes together; 0: as the disk allows
 }
 
-// Service is the set of volumes of a node. It is safe for concurrent use; operations on different volumes do not wait for each other.
+// Service is the set of volumes of a node. It is safe for concurrent use; operations on different volumes do
+// not wait for each other.
 type Service struct {
 	cfg     Config
 	records *durable.Store[record]
@@ -33,7 +34,8 @@ type Service struct {
 	locks   keylock.Locks[string] // per volume ID; held through each operation
 	dead    chan struct{}         // wakes Run when volumes were destroyed
 
-	ledger sync.Mutex // held while space is counted and promised, so that two volumes cannot be promised the same bytes
+	// held while space is counted and promised, so that two volumes cannot be promised the same bytes
+	ledger sync.Mutex
 
 	mu     sync.Mutex // guards what follows; never held during I/O
 	index  map[string]record
@@ -59,7 +61,8 @@ type Report struct {
 	Recovered int              // usable volumes
 }
 
-// Open reads the records and puts right what a killed process or a reboot left: unfinished volumes go, ready ones come back.
+// Open reads the records and puts right what a killed process or a reboot left: unfinished volumes go, ready
+// ones come back.
 func Open(cfg Config) (*Service, Report, error) {
 	s := &Service{
 		cfg:     cfg,
@@ -71,6 +74,7 @@ func Open(cfg Config) (*Service, Report, error) {
 		wake:    func() {},
 		trouble: map[string]error{},
 	}
+
 	report := Report{Damaged: map[string]error{}, Trouble: map[string]error{}}
 	var err error
 	if s.records, err = durable.OpenStore[record](filepath.Join(cfg.DataDir, "volumes"), false); err != nil {
@@ -79,39 +83,46 @@ func Open(cfg Config) (*Service, Report, error) {
 	if s.staged, err = durable.OpenStore[staging](filepath.Join(cfg.StateDir, "staged"), true); err != nil {
 		return nil, report, fmt.Errorf("open staging records: %w", err)
 	}
+
 	records, torn, err := s.records.List()
 	if err != nil {
 		return nil, report, fmt.Errorf("read volume records: %w", err)
 	}
+
 	report.Torn = torn
 	for name, backend := range cfg.Backends {
 		if err := backend.Check(false); err != nil {
 			report.Trouble[name] = err
 		}
 	}
+
 	s.recoverAll(records, &report)
 	s.clearStrays(&report)
 	for name, backend := range cfg.Backends {
 		if err := backend.Commit(); err != nil {
-			report.Trouble[name] = err // what was recovered is recovered again by the next start
+			// what was recovered is recovered again by the next start
+			report.Trouble[name] = err
 		}
 	}
+
 	maps.Copy(s.trouble, report.Trouble)
 	s.reap(context.Background())
 	if err := s.restage(&report); err != nil {
 		return nil, report, err
 	}
+
 	return s, report, nil
 }
 
 // reapPause gathers deletions: a commit of the backend holds up those who create and write at that moment.
 const reapPause = 2 * time.Second
 
-// Run finishes deletions in the background: the records of destroyed volumes go once the destruction is on disk. And it sees to it that sizes
-// hold. It returns when ctx ends, with the work done.
+// Run finishes deletions in the background: the records of destroyed volumes go once the destruction is on
+// disk. And it sees to it that sizes hold. It returns when ctx ends, with the work done.
 func (s *Service) Run(ctx context.Context) {
 	var group sync.WaitGroup
 	defer group.Wait()
+
 	group.Go(func() { s.enforceUntil(ctx) })
 	group.Go(func() { s.checkUntil(ctx) })
 	for {
@@ -124,6 +135,7 @@ func (s *Service) Run(ctx context.Context) {
 			case <-ctx.Done():
 			case <-time.After(reapPause):
 			}
+
 			s.reap(context.WithoutCancel(ctx))
 		}
 	}
@@ -137,12 +149,16 @@ func (s *Service) reap(ctx context.Context) {
 		backend := s.index[id].Spec.Backend
 		doomed[backend] = append(doomed[backend], id)
 	}
+
 	s.mu.Unlock()
 	for name, ids := range doomed {
 		if s.cfg.Backends[name].Commit() != nil {
-			continue // the records stay; the next deletion or start tries again
+			// the records stay; the next deletion or start tries again
+			continue
 		}
-		inParallel(ids, func(id string) { s.forget(ctx, id) }) // side by side, so that they share their syncs
+
+		// side by side, so that they share their syncs
+		inParallel(ids, func(id string) { s.forget(ctx, id) })
 	}
 }
 
@@ -187,24 +203,28 @@ func (s *Service) Get(id string) (Volume, error) {
 	return s.view(r), nil
 }
 
-// List returns up to limit ready volumes in the order of their IDs, beginning after the ID given (0: all of them).
+// List returns up to limit ready volumes in the order of their IDs, beginning after the ID given (0: all of
+// them).
 func (s *Service) List(after string, limit int) []Volume {
 	s.mu.Lock()
 	i, found := slices.BinarySearch(s.ids, after)
 	if found {
 		i++
 	}
+
 	var records []record
 	for ; i < len(s.ids) && (limit == 0 || len(records) < limit); i++ {
 		if r := s.index[s.ids[i]]; r.Phase == ready {
 			records = append(records, r)
 		}
 	}
+
 	s.mu.Unlock()
 	out := make([]Volume, len(records))
 	for i, r := range records {
 		out[i] = s.view(r)
 	}
+
 	return out
 }
 
@@ -234,6 +254,7 @@ func (s *Service) find(id string) (record, error) {
 	if err := CheckID(id); err != nil {
 		return record{}, err
 	}
+
 	r, ok := s.peek(id)
 	if ok && r.Phase == ready {
 		return r, nil
@@ -243,6 +264,7 @@ func (s *Service) find(id string) (record, error) {
 	if err := s.wholeRecord(id); err != nil {
 		return record{}, err
 	}
+
 	return record{}, fmt.Errorf("%w: %s", ErrNotFound, id)
 }
 
@@ -267,11 +289,13 @@ func (s *Service) peek(id string) (record, bool) {
 func (s *Service) put(id string, r record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if i, found := slices.BinarySearch(s.ids, id); !found {
 		s.ids = slices.Insert(s.ids, i, id)
 	} else {
 		s.account(s.index[id], -1)
 	}
+
 	s.index[id] = r
 	s.account(r, 1)
 	delete(s.doomed, id)

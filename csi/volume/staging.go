@@ -39,12 +39,14 @@ func (s *Service) dropStaging(id string) error {
 	return nil
 }
 
-// restage compares the staging records with what the kernel has mounted. After a reboot nothing is; after kill -9 everything is.
+// restage compares the staging records with what the kernel has mounted. After a reboot nothing is; after
+// kill -9 everything is.
 func (s *Service) restage(report *Report) error {
 	records, torn, err := s.staged.List()
 	if err != nil {
 		return fmt.Errorf("read staging records: %w", err)
 	}
+
 	report.Torn = append(report.Torn, torn...)
 	for id, st := range records {
 		r, ok := s.peek(id)
@@ -53,13 +55,16 @@ func (s *Service) restage(report *Report) error {
 			s.stages[id] = st
 			continue
 		}
+
 		report.Unstaged = append(report.Unstaged, id)
 		if err := s.staged.Delete(id); err != nil {
 			return err
 		}
 	}
-	// A device without a staging record is left alone: the record is written before and removed after it, so the record was lost, and a pod
-	// may be using the device. The next Stage finds it again, and Delete detaches it.
+
+	// A device without a staging record is left alone: the record is written before and removed after it, so
+	// the record was lost, and a pod may be using the device. The next Stage finds it again, and Delete
+	// detaches it.
 	return nil
 }
 
@@ -85,7 +90,7 @@ func (s *Service) mounted(path string) bool {
 	return err == nil && state.Mounted
 }
 
-// shows tells whether the mount with the given state shows the same directory or device as source.
+// shows reports whether the mount with the given state shows the same directory or device as source.
 func shows(state mount.State, source *os.File, access Access) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(source.Fd()), &st); err != nil {
@@ -97,16 +102,19 @@ func shows(state mount.State, source *os.File, access Access) (bool, error) {
 	return state.Device == st.Dev && state.Inode == st.Ino, nil
 }
 
-// withRoot runs f with the open root directory of a volume that is mounted on path, or with nil for raw block.
+// withRoot runs f with the open root directory of a volume that is mounted on path, or with nil for raw
+// block.
 func (s *Service) withRoot(spec Spec, path string, f func(rootDir) error) error {
 	if spec.Access == Block {
 		return f(nil)
 	}
+
 	place, err := s.cfg.Targets.Place(path, false)
 	if err != nil {
 		return err
 	}
 	defer place.Close()
+
 	state, err := place.State()
 	if err != nil {
 		return err
@@ -114,11 +122,13 @@ func (s *Service) withRoot(spec Spec, path string, f func(rootDir) error) error 
 	if !state.Mounted {
 		return fmt.Errorf("%w: nothing is mounted on %s", ErrNotFound, path)
 	}
+
 	root, err := place.Open()
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+
 	return f(root)
 }
 
@@ -132,6 +142,7 @@ func (s *Service) Stats(ctx context.Context, id, path string) (Volume, Usage, er
 	if r.damage != nil {
 		return Volume{}, Usage{}, fmt.Errorf("volume %s: %w", id, r.damage)
 	}
+
 	staged, ok := s.staging(id)
 	if ok && path != staged.Path && !slices.Contains(staged.Targets, path) {
 		ok = r.Spec.Access == Block && s.showsDevice(r.Spec, path)
@@ -148,25 +159,29 @@ func (s *Service) Stats(ctx context.Context, id, path string) (Volume, Usage, er
 	if errors.Is(err, os.ErrNotExist) {
 		err = fmt.Errorf("%w: %s is not on %s", ErrNotFound, id, path)
 	}
+
 	return s.view(r), usage, err
 }
 
-// showsDevice tells whether the device of a staged raw block volume is seen at path.
+// showsDevice reports whether the device of a staged raw block volume is seen at path.
 func (s *Service) showsDevice(spec Spec, path string) bool {
 	place, err := s.cfg.Targets.Place(path, false)
 	if err != nil {
 		return false
 	}
 	defer place.Close()
+
 	state, err := place.State()
 	if err != nil || !state.Mounted {
 		return false
 	}
+
 	dev, err := s.cfg.Backends[spec.Backend].Device(spec)
 	if err != nil {
 		return false
 	}
 	defer dev.Close()
+
 	same, err := shows(state, dev, Block)
 	return same && err == nil
 }

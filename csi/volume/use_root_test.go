@@ -14,7 +14,8 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// A pod makes a subvolume in its volume and asks that it be charged to nobody. It gets no further than the next look at volumes in use.
+// A pod makes a subvolume in its volume and asks that it be charged to nobody. It gets no further than the
+// next look at volumes in use.
 func TestPodThatLooksForAWayPastItsSizeIsStopped(t *testing.T) {
 	n := newNode(t, 1<<30)
 	v := n.create(volume.Request{Name: "v", Required: 16 << 20})
@@ -24,16 +25,20 @@ func TestPodThatLooksForAWayPastItsSizeIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer root.Close()
+
 	createUncharged(t, root, "free")
 	f, err := os.Create(filepath.Join(target, "free", "f"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+
 	if _, err := f.Write(make([]byte, 32<<20)); err != nil && !errors.Is(err, unix.EDQUOT) {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; { // the same block again and again, synced: more space is asked for each time, none is kept
+
+	// the same block again and again, synced: more space is asked for each time, none is kept
+	for deadline := time.Now().Add(10 * time.Second); ; {
 		_, err := f.WriteAt(make([]byte, 4096), 0)
 		if errors.Is(err, unix.EDQUOT) || errors.Is(f.Sync(), unix.EDQUOT) {
 			break
@@ -42,6 +47,7 @@ func TestPodThatLooksForAWayPastItsSizeIsStopped(t *testing.T) {
 			t.Fatalf("twice the volume's size is written, and more can be: %v", err)
 		}
 	}
+
 	f.Close()
 	root.Close()
 	n.remove(v.ID, "pod")
@@ -58,6 +64,7 @@ func createUncharged(t *testing.T, parent *os.File, name string) {
 		_                    [2]uint64
 		name                 [4040]byte
 	}{flags: 1 << 2, size: uint64(unsafe.Sizeof(inherit)), inherit: unsafe.Pointer(&inherit)}
+
 	copy(arg.name[:], name)
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, parent.Fd(), 1<<30|4096<<16|0x94<<8|24, uintptr(unsafe.Pointer(&arg))); errno != 0 {
 		t.Fatal(errno)
@@ -68,7 +75,11 @@ func createUncharged(t *testing.T, parent *os.File, name string) {
 func TestCopiesOfADeletedVolumeCount(t *testing.T) {
 	n := newNode(t, 2<<30)
 	const size = 512 << 20
-	old, copied := n.create(volume.Request{Name: "old", Required: size}), n.create(volume.Request{Name: "new", Required: size})
+	old, copied := n.create(volume.Request{
+		Name:     "old",
+		Required: size,
+	}), n.create(volume.Request{Name: "new", Required: size})
+
 	from, to := n.publish(old, "pod"), n.publish(copied, "pod")
 	fill(t, from, 400<<20)
 	src, err := os.Open(filepath.Join(from, "filled"))
@@ -76,37 +87,49 @@ func TestCopiesOfADeletedVolumeCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
+
 	dst, err := os.Create(filepath.Join(to, "copy"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dst.Close()
+
 	if err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(src.Close(), dst.Close()); err != nil {
 		t.Fatal(err)
 	}
+
 	available := func() int64 {
 		free, err := n.Available(volume.Request{Backend: "btrfs", Access: volume.Filesystem})
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return free
 	}
+
 	before := available()
 	n.remove(old.ID, "pod")
-	for deadline := time.Now().Add(time.Minute); ; { // the kernel takes deleted volumes apart in the background
+
+	// the kernel takes deleted volumes apart in the background
+	for deadline := time.Now().Add(time.Minute); ; {
 		free := available()
 		if free <= before+size-400<<20 {
 			break
 		}
+
 		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes were available beside a volume of %d; it was deleted, 400 MiB of it live on, and %d are available", before, int64(size), free)
+			t.Fatalf("%d bytes were available beside a volume of %d; it was deleted, 400 MiB of it live "+
+				"on, and %d are available", before, int64(size), free)
 		}
-		n.kill() // a start counts anew
+
+		// a start counts anew
+		n.kill()
 		n.start()
 	}
+
 	n.remove(copied.ID, "pod")
 }
 
@@ -117,6 +140,7 @@ func TestFailedPublishLeavesNoTrace(t *testing.T) {
 	if err := n.Stage(t.Context(), v.ID, n.stagePath(v.ID), u); err != nil {
 		t.Fatal(err)
 	}
+
 	file := n.target(v.ID, "a")
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o750), os.WriteFile(file, nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -130,12 +154,16 @@ func TestFailedPublishLeavesNoTrace(t *testing.T) {
 	if err := n.Publish(t.Context(), v.ID, n.target(v.ID, "c"), u); !errors.Is(err, volume.ErrInUse) {
 		t.Errorf("a second one: %v", err)
 	}
+
 	n.remove(v.ID, "b")
 }
 
 func TestReadOnlyByMountOptionMayBeRepeated(t *testing.T) {
 	n := newNode(t, 1<<30)
-	for _, r := range []volume.Request{{Name: "b", Required: 16 << 20}, {Name: "e", Required: 16 << 20, Backend: "image"}} {
+	for _, r := range []volume.Request{
+		{Name: "b", Required: 16 << 20},
+		{Name: "e", Required: 16 << 20, Backend: "image"},
+	} {
 		v := n.create(r)
 		u := volume.Use{Access: volume.Filesystem, Options: []string{"ro"}}
 		for range 2 {
@@ -143,6 +171,7 @@ func TestReadOnlyByMountOptionMayBeRepeated(t *testing.T) {
 				t.Errorf("%s: %v", r.Name, err)
 			}
 		}
+
 		n.remove(v.ID, "a")
 	}
 }
@@ -156,6 +185,7 @@ func TestDamagedVolumeIsNotGrown(t *testing.T) {
 	if err := os.Rename(image, image+".away"); err != nil {
 		t.Fatal(err)
 	}
+
 	n.start()
 	if _, err := n.GrowAttached(t.Context(), v.ID); !errors.Is(err, volume.ErrDamaged) {
 		t.Errorf("growing: %v", err)
@@ -163,6 +193,7 @@ func TestDamagedVolumeIsNotGrown(t *testing.T) {
 	if err := os.Rename(image+".away", image); err != nil {
 		t.Fatal(err)
 	}
+
 	n.kill()
 	n.start()
 	n.remove(v.ID, "a")
@@ -180,6 +211,7 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 	if err := errors.Join(n.Unpublish(t.Context(), v.ID, n.target(v.ID, "a")), n.Unstage(t.Context(), v.ID, n.stagePath(v.ID))); err != nil {
 		t.Fatal(err)
 	}
+
 	done := make(chan error, 1)
 	go func() { done <- n.Delete(t.Context(), v.ID) }()
 	for _, dev := range found {
@@ -188,8 +220,10 @@ func TestDeletionOutlivesAGlanceAtItsDevice(t *testing.T) {
 			t.Fatalf("deleted at once, or not at all: %v", err)
 		case <-time.After(50 * time.Millisecond):
 		}
+
 		dev.Close()
 	}
+
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -203,16 +237,20 @@ func TestAvailableKnowsTheSmallestVolume(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return bytes
 	}
+
 	pool := free("")
 	if disk := free("xfs"); disk == pool {
 		t.Errorf("volumes with xfs are no part of the pool, which has %d", pool)
 	}
+
 	n.create(volume.Request{Name: "most", Required: free("xfs") - 200<<20, Access: volume.Block})
 	if xfs, ext4 := free("xfs"), free("ext4"); xfs != 0 || ext4 == 0 {
 		t.Errorf("below 300 MiB there is no xfs: %d bytes for xfs, %d for ext4", xfs, ext4)
 	}
+
 	n.remove(volume.ID("most"))
 }
 
@@ -223,7 +261,12 @@ func TestBackendsTogetherPromiseNoMoreThanTheirPart(t *testing.T) {
 	n.create(volume.Request{Name: "image", Required: 400 << 20, Backend: "image"})
 	n.create(volume.Request{Name: "pool", Required: 400 << 20, Backend: "btrfs"})
 	for _, backend := range []string{"image", "btrfs"} {
-		r := volume.Request{Name: "another", Required: 400 << 20, Backend: backend, Access: volume.Filesystem}
+		r := volume.Request{
+			Name:     "another",
+			Required: 400 << 20,
+			Backend:  backend,
+			Access:   volume.Filesystem,
+		}
 		if _, err := n.Create(t.Context(), r); !errors.Is(err, volume.ErrFull) {
 			t.Errorf("1200 of 1024 MiB were promised with backend %s: %v", backend, err)
 		}
@@ -256,6 +299,7 @@ func TestStatsOfADeviceThatIsBoundElsewhere(t *testing.T) {
 	if err := unix.Unmount(bound, 0); err != nil {
 		t.Fatal(err)
 	}
+
 	n.remove(v.ID, "pod")
 	n.remove(other.ID, "pod")
 }

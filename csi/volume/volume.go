@@ -1,9 +1,11 @@
-// Package volume keeps the volumes of one node: it makes, grows, lists and deletes them, puts them on the paths where pods find them, and
-// never promises more bytes than the disk has. It knows no gRPC and no Kubernetes; how bytes are held and sizes enforced is a Backend's matter.
+// Package volume keeps the volumes of one node: it makes, grows, lists and deletes them, puts them on the
+// paths where pods find them, and never promises more bytes than the disk has. It knows no gRPC and no
+// Kubernetes; how bytes are held and sizes enforced is a Backend's matter.
 //
-// Each volume is one small record on disk. The record says what is about to happen before it happens (making, ready, deleting), so a process
-// that was killed at any instruction is put right by the next start: only a ready volume is ever acknowledged, and only what a record calls
-// unfinished is ever removed. Something in a backend that no record knows is reported and left alone.
+// Each volume is one small record on disk. The record says what is about to happen before it happens (making,
+// ready, deleting), so a process that was killed at any instruction is put right by the next start: only a
+// ready volume is ever acknowledged, and only what a record calls unfinished is ever removed. Something in a
+// backend that no record knows is reported and left alone.
 package volume
 
 import (
@@ -97,7 +99,8 @@ type staging struct {
 	SingleWriter bool     `json:"singleWriter,omitempty"`
 }
 
-// Backend holds the bytes of volumes and enforces their sizes. All methods may be repeated; calls for one ID never overlap.
+// Backend holds the bytes of volumes and enforces their sizes. All methods may be repeated; calls for one ID
+// never overlap.
 type Backend interface {
 	Maker
 	Attacher
@@ -112,7 +115,7 @@ type Maker interface {
 	// Complete fills what the request left open and refuses what the backend cannot do, those mount options
 	// among it, with ErrInvalid. It may raise the size.
 	Complete(s *Spec, options []string) error
-	// List names all volumes that the backend holds. Empty tells whether one holds no data for certain;
+	// List names all volumes that the backend holds. Empty reports whether one holds no data for certain;
 	// os.ErrNotExist if it is not there.
 	List() ([]string, error)
 	Empty(id string) (bool, error)
@@ -122,11 +125,12 @@ type Maker interface {
 	// It returns the origin that the volume's record is to have, and writes nothing where all is as it should
 	// be.
 	Recover(Spec, Origin) (Origin, error)
-	// Destroy deletes the volume; ErrInUse if it can tell that somebody uses it. Commit makes all finished destroys survive a power loss,
-	// and is called when all volumes are recovered.
+	// Destroy deletes the volume; ErrInUse if it can tell that somebody uses it. Commit makes all finished
+	// destroys survive a power loss, and is called when all volumes are recovered.
 	Destroy(id string) error
 	Commit() error
-	// Grow makes the volume as large as the Spec says. nodeStep reports that GrowAttached must follow where the volume is attached.
+	// Grow makes the volume as large as the Spec says. nodeStep reports that GrowAttached must follow where
+	// the volume is attached.
 	Grow(Spec) (nodeStep bool, err error)
 	// Space tells what the backend can promise, given what it has promised.
 	Space(Promised) (Space, error)
@@ -140,9 +144,11 @@ type Attacher interface {
 	Device(Spec) (*os.File, error)
 	Attached(id string) (bool, error)
 	Release(id string) error
-	// Enforce makes the size hold for what a pod has done to an attached volume since the last call, if that went past the limit.
+	// Enforce makes the size hold for what a pod has done to an attached volume since the last call, if that
+	// went past the limit.
 	Enforce(Spec) error
-	// GrowAttached finishes the growth of an attached volume. root is its open root directory, nil for raw block.
+	// GrowAttached finishes the growth of an attached volume. root is its open root directory, nil for raw
+	// block.
 	GrowAttached(s Spec, root *os.File) error
 	// Usage tells what is used; root as above.
 	Usage(s Spec, root *os.File) (Usage, error)
@@ -172,8 +178,8 @@ var (
 	plainID = regexp.MustCompile(`^pvc-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
-// ID derives a volume's ID from its name, so that a repeated request finds the same volume without a lookup. The names that Kubernetes
-// gives (pvc-UID) stay readable; all others are hashed.
+// ID derives a volume's ID from its name, so that a repeated request finds the same volume without a lookup.
+// The names that Kubernetes gives (pvc-UID) stay readable; all others are hashed.
 func ID(name string) string {
 	if plainID.MatchString(name) {
 		return name

@@ -37,6 +37,7 @@ func (s *Service) enforce() {
 		if r, err := s.find(id); err == nil && r.damage == nil {
 			_ = s.cfg.Backends[r.Spec.Backend].Enforce(r.Spec)
 		}
+
 		unlock()
 	}
 }
@@ -71,6 +72,7 @@ func (s *Service) check(ctx context.Context) {
 		if err == nil {
 			err = s.recoverDamaged(ctx, name)
 		}
+
 		s.tell(name, err)
 		s.changed()
 	}
@@ -89,7 +91,7 @@ func same(a, b error) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Error() == b.Error()
 }
 
-// idle tells whether no volume of the backend is in use.
+// idle reports whether no volume of the backend is in use.
 func (s *Service) idle(backend string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

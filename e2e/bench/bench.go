@@ -1,6 +1,6 @@
-// Package bench measures what a user of a node waits for: a pod from created to Ready and from deleted to gone, one at a time and fifty
-// at once. Nodes of different make stand side by side in one cluster, behind one control plane, and take turns, so that noise of the
-// machine meets all of them alike.
+// Package bench measures what a user of a node waits for: a pod from created to Ready and from deleted to
+// gone, one at a time and fifty at once. Nodes of different make stand side by side in one cluster, behind
+// one control plane, and take turns, so that noise of the machine meets all of them alike.
 package bench
 
 import (
@@ -29,8 +29,9 @@ type Bench struct {
 
 // Sample is the life of one pod on one node.
 type Sample struct {
-	Node    string
-	ToReady time.Duration // from the API server's answer to the create call to the Ready condition seen on a watch
+	Node string
+	// from the API server's answer to the create call to the Ready condition seen on a watch
+	ToReady time.Duration
 	ToGone  time.Duration // from the answer to the delete call to the DELETED event
 }
 
@@ -45,17 +46,21 @@ type Burst struct {
 // Prepare makes the namespace and runs one pod on each node, so that the image is there and caches are warm.
 func (b *Bench) Prepare(ctx context.Context, nodes []string) error {
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.Namespace}}
-	if _, err := b.Client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := b.Client.CoreV1().Namespaces().Create(ctx, ns, metav1.CreateOptions{}); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create namespace %s: %w", b.Namespace, err)
 	}
+
 	if err := b.awaitServiceAccount(ctx); err != nil {
 		return err
 	}
+
 	for _, n := range nodes {
 		if _, err := b.One(ctx, n, "warm-up-"+n); err != nil {
 			return fmt.Errorf("warm up %s: %w", n, err)
 		}
 	}
+
 	return nil
 }
 
@@ -79,39 +84,46 @@ func (b *Bench) One(ctx context.Context, node, name string) (Sample, error) {
 	return Sample{Node: node, ToReady: burst.AllReady, ToGone: burst.AllGone}, err
 }
 
-// Many creates the named pods on the node at once, waits until all are Ready, deletes all at once, and waits until all are gone.
-// What it created is deleted also when it returns an error.
+// Many creates the named pods on the node at once, waits until all are Ready, deletes all at once, and waits
+// until all are gone. What it created is deleted also when it returns an error.
 func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, error) {
 	life, err := b.watch(ctx)
 	if err != nil {
 		return Burst{}, err
 	}
 	defer life.stop()
+
 	out := Burst{Node: node, Pods: len(names)}
 	start := time.Now()
 	if err := each(names, func(n string) error { return b.create(ctx, node, n) }); err != nil {
 		return out, err
 	}
+
 	last, err := life.await(ctx, names, life.ready)
 	if err != nil {
 		b.deleteAll(context.WithoutCancel(ctx), names)
 		return out, fmt.Errorf("wait for %d pods on %s to be Ready: %w", len(names), node, err)
 	}
+
 	out.AllReady = last.Sub(start)
-	// A process that has just been started may not handle SIGTERM yet; as PID 1 it then misses it, and ends only when its grace is over.
+	// A process that has just been started may not handle SIGTERM yet; as PID 1 it then misses it, and ends
+	// only when its grace is over.
 	select {
 	case <-ctx.Done():
 		return out, context.Cause(ctx)
 	case <-time.After(settle):
 	}
+
 	start = time.Now()
 	if err := b.deleteAll(ctx, names); err != nil {
 		return out, err
 	}
+
 	last, err = life.await(ctx, names, life.gone)
 	if err != nil {
 		return out, fmt.Errorf("wait for %d pods on %s to be gone: %w", len(names), node, err)
 	}
+
 	out.AllGone = last.Sub(start)
 	return out, nil
 }
@@ -128,7 +140,8 @@ func Names(prefix string, n int) []string {
 	return out
 }
 
-// Start creates the named pods on the node and waits until all are Ready; Stop deletes them and waits until they are gone.
+// Start creates the named pods on the node and waits until all are Ready; Stop deletes them and waits until
+// they are gone.
 func (b *Bench) Start(ctx context.Context, node string, names []string) error {
 	life, err := b.watch(ctx)
 	if err != nil {
@@ -160,13 +173,19 @@ func (b *Bench) create(ctx context.Context, node, name string) error {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
-			NodeSelector: map[string]string{corev1.LabelHostname: node}, // through the scheduler, as a user's pod goes
+			// through the scheduler, as a user's pod goes
+			NodeSelector: map[string]string{corev1.LabelHostname: node},
 			Containers: []corev1.Container{{
-				Name: "main", Image: b.Image, Command: b.Command, ImagePullPolicy: corev1.PullIfNotPresent, ReadinessProbe: b.Readiness,
+				Name:            "main",
+				Image:           b.Image,
+				Command:         b.Command,
+				ImagePullPolicy: corev1.PullIfNotPresent,
+				ReadinessProbe:  b.Readiness,
 			}},
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 		},
 	}
+
 	_, err := b.Client.CoreV1().Pods(b.Namespace).Create(ctx, pod, metav1.CreateOptions{})
 	return err
 }
@@ -186,9 +205,11 @@ func each(names []string, f func(string) error) error {
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
+
 			errs[i] = f(n)
 		})
 	}
+
 	group.Wait()
 	return errors.Join(errs...)
 }
@@ -206,10 +227,15 @@ func (b *Bench) watch(ctx context.Context) (*life, error) {
 	if err != nil {
 		return nil, err
 	}
-	w, err := b.Client.CoreV1().Pods(b.Namespace).Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+
+	w, err := b.Client.CoreV1().Pods(b.Namespace).Watch(
+		ctx,
+		metav1.ListOptions{ResourceVersion: list.ResourceVersion},
+	)
 	if err != nil {
 		return nil, err
 	}
+
 	return &life{w: w, seen: map[string]times{}}, nil
 }
 
@@ -230,9 +256,11 @@ func (l *life) await(ctx context.Context, names []string, moment func(times) tim
 				latest = t
 			}
 		}
+
 		if missing == 0 {
 			return latest, nil
 		}
+
 		select {
 		case <-ctx.Done():
 			return latest, fmt.Errorf("%d of %d still missing: %w", missing, len(names), context.Cause(ctx))
@@ -240,6 +268,7 @@ func (l *life) await(ctx context.Context, names []string, moment func(times) tim
 			if !open {
 				return latest, fmt.Errorf("%d of %d still missing: the watch ended", missing, len(names))
 			}
+
 			l.note(e)
 		}
 	}
@@ -250,6 +279,7 @@ func (l *life) note(e watch.Event) {
 	if !ok {
 		return
 	}
+
 	t := l.seen[pod.Name]
 	switch {
 	case e.Type == watch.Deleted:
@@ -257,6 +287,7 @@ func (l *life) note(e watch.Event) {
 	case t.ready.IsZero() && isReady(pod):
 		t.ready = time.Now()
 	}
+
 	l.seen[pod.Name] = t
 }
 

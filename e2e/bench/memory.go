@@ -24,6 +24,7 @@ func MemoryOf(pids []int) Memory {
 			if len(fields) < 2 {
 				continue
 			}
+
 			n, _ := strconv.Atoi(fields[1])
 			switch fields[0] {
 			case "Rss:":
@@ -33,22 +34,28 @@ func MemoryOf(pids []int) Memory {
 			}
 		}
 	}
+
 	return m
 }
 
-// CPUOf is the processor time that processes have used so far, in clock ticks (proc(5): utime and stime, of which 100 are a second).
+// CPUOf is the processor time that processes have used so far, in clock ticks (proc(5): utime and stime, of
+// which 100 are a second).
 func CPUOf(pids []int) int {
 	ticks := 0
 	for _, pid := range pids {
 		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		_, rest, ok := strings.Cut(string(data), ") ") // the name before it may hold spaces
+
+		// the name before it may hold spaces
+		_, rest, ok := strings.Cut(string(data), ") ")
 		fields := strings.Fields(rest)
 		if !ok || len(fields) < 13 {
 			continue
 		}
+
 		user, _ := strconv.Atoi(fields[11])
 		system, _ := strconv.Atoi(fields[12])
 		ticks += user + system
 	}
+
 	return ticks
 }

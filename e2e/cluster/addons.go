@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// addons that every cluster has: rights of the API server at the nodes, and CoreDNS, which runs beside the control plane and is reached
-// through its usual Service.
+// addons that every cluster has: rights of the API server at the nodes, and CoreDNS, which runs beside the
+// control plane and is reached through its usual Service.
 const addons = `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -66,44 +66,57 @@ ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol
 endpoints: [{addresses: ["%[2]s"], conditions: {ready: true}}]
 `
 
-// installAddons applies the add-ons and the manifests of trivet's own parts, without the DaemonSets: on these nodes the parts run as
-// daemons of the node.
+// installAddons applies the add-ons and the manifests of trivet's own parts, without the DaemonSets: on these
+// nodes the parts run as daemons of the node.
 func (c *Cluster) installAddons(ctx context.Context) error {
 	secret, err := c.bootstrapSecret()
 	if err != nil {
 		return err
 	}
+
 	all := []string{fmt.Sprintf(addons, dnsService, gateway), secret}
 	for _, part := range []string{"cni", "csi"} {
 		files, err := filepath.Glob(filepath.Join(c.Deploy, part, "*.yaml"))
 		if err != nil {
 			return err
 		}
+
 		for _, f := range files {
 			if strings.HasSuffix(f, "daemonset.yaml") {
 				continue
 			}
+
 			text, err := os.ReadFile(f)
 			if err != nil {
 				return err
 			}
+
 			all = append(all, string(text))
 		}
 	}
+
 	if _, err := c.kubectl(ctx, strings.Join(all, "\n---\n"), "apply", "-f", "-"); err != nil {
 		return err
 	}
+
 	c.say("add-ons are installed")
 	return nil
 }
 
 // kubectl runs the real kubectl as the administrator.
 func (c *Cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, c.reference("kubectl"), append([]string{"--kubeconfig=" + c.Kubeconfig()}, args...)...)
+	cmd := exec.CommandContext(
+		ctx,
+		c.reference("kubectl"),
+		append([]string{"--kubeconfig=" + c.Kubeconfig()}, args...)...,
+	)
+
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		return string(out), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return string(out), fmt.Errorf("kubectl %s: %w: %s",
+			strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
+
 	return string(out), nil
 }

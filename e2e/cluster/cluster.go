@@ -1,6 +1,7 @@
-// Package cluster brings up a real Kubernetes cluster on one machine and takes it down again: etcd, API server, controller manager,
-// scheduler, registry and CoreDNS on a machine of their own, and any number of nodes, each with the agent, CRI server and CNI plugin
-// that was chosen for it. The machines are namespaces (package machine) on a LAN of theirs (package lan).
+// Package cluster brings up a real Kubernetes cluster on one machine and takes it down again: etcd, API
+// server, controller manager, scheduler, registry and CoreDNS on a machine of their own, and any number of
+// nodes, each with the agent, CRI server and CNI plugin that was chosen for it. The machines are namespaces
+// (package machine) on a LAN of theirs (package lan).
 package cluster
 
 import (
@@ -52,26 +53,36 @@ func (s Seats) Validate() error {
 		seat, value string
 		allowed     [2]string
 	}{
-		{"node agent", s.Agent, [2]string{"trivet", "kubelet"}}, {"CRI server", s.CRI, [2]string{"trivet", "containerd"}},
-		{"CNI plugin", s.CNI, [2]string{"trivet", "upstream"}}, {"OCI runtime", s.OCI, [2]string{"crun", "runc"}},
+		{
+			"node agent",
+			s.Agent,
+			[2]string{"trivet", "kubelet"},
+		}, {"CRI server", s.CRI, [2]string{"trivet", "containerd"}},
+		{
+			"CNI plugin",
+			s.CNI,
+			[2]string{"trivet", "upstream"},
+		}, {"OCI runtime", s.OCI, [2]string{"crun", "runc"}},
 		{"init", s.Init, [2]string{"trivet", "systemd"}},
 	} {
 		if c.value != c.allowed[0] && c.value != c.allowed[1] {
 			return fmt.Errorf("%s %q is neither %s nor %s", c.seat, c.value, c.allowed[0], c.allowed[1])
 		}
 	}
+
 	return nil
 }
 
-// fits refuses pairs of programs that cannot work together: containerd 2.4 writes OCI 1.3 configurations, which a crun of OCI 1.0
-// (Debian 12 has crun 1.8.1) turns away as "unknown version specified".
+// fits refuses pairs of programs that cannot work together: containerd 2.4 writes OCI 1.3 configurations,
+// which a crun of OCI 1.0 (Debian 12 has crun 1.8.1) turns away as "unknown version specified".
 func fits(s Seats) error {
 	out, err := exec.Command(s.OCI, "--version").Output()
 	if err != nil {
 		return fmt.Errorf("OCI runtime %s: %w; run make install", s.OCI, err)
 	}
 	if s.CRI == "containerd" && s.OCI == "crun" && strings.Contains(string(out), "spec: 1.0.0") {
-		return errors.New("this crun is too old for containerd 2.4 (it knows OCI 1.0 only): take OCI=runc, or a crun of 1.15 or newer")
+		return errors.New("this crun is too old for containerd 2.4 (it knows OCI 1.0 only): take " +
+			"OCI=runc, or a crun of 1.15 or newer")
 	}
 	return nil
 }
@@ -118,7 +129,8 @@ func (c *Cluster) pki() pki.Dir { return pki.Dir(c.path("pki")) }
 // Kubeconfig is the administrator's, good on the host.
 func (c *Cluster) Kubeconfig() string { return c.path("kubeconfig") }
 
-// kubectlCache is where kubectl keeps what it has learned of the cluster; by itself, it fills the user's home with it.
+// kubectlCache is where kubectl keeps what it has learned of the cluster; by itself, it fills the user's home
+// with it.
 const kubectlCache = "kubectl-cache"
 
 // KubectlCache is for kubectl's environment variable KUBECACHEDIR.
@@ -161,7 +173,8 @@ func (c *Cluster) writePlan(p Plan) error {
 	return durable.WriteVolatile(c.path("cluster.json"), data, 0o644)
 }
 
-// Up brings the cluster up and returns when all nodes are Ready. A cluster that is up stays as it is; what is missing of it is started.
+// Up brings the cluster up and returns when all nodes are Ready. A cluster that is up stays as it is; what is
+// missing of it is started.
 func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	c.start = time.Now()
 	plan, err := c.adopt(ctx, nodes)
@@ -174,6 +187,7 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	if err := c.startControlPlane(ctx, plan); err != nil {
 		return err
 	}
+
 	client, err := c.client()
 	if err != nil {
 		return err
@@ -190,17 +204,25 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	if err := c.installAddons(ctx); err != nil {
 		return err
 	}
-	if err := c.onEach(plan.Nodes, func(i int, n Node) error { return c.joinNode(ctx, client, i, n) }); err != nil {
+
+	if err := c.onEach(plan.Nodes, func(
+		i int,
+		n Node,
+	) error {
+		return c.joinNode(ctx, client, i, n)
+	}); err != nil {
 		return err
 	}
+
 	if err := c.startServiceProxy(plan); err != nil {
 		return err
 	}
+
 	return c.connectNodes(ctx, client, plan)
 }
 
-// adopt takes the nodes as the plan, or checks that they are what is up already. Without a plan, whatever runs is left of a cluster whose
-// directory was removed under it.
+// adopt takes the nodes as the plan, or checks that they are what is up already. Without a plan, whatever
+// runs is left of a cluster whose directory was removed under it.
 func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 	old, err := c.Plan()
 	switch {
@@ -208,10 +230,13 @@ func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 		if same, _ := json.Marshal(old.Nodes); string(same) != string(mustJSON(nodes)) {
 			return old, errors.New("a cluster with other nodes is up; take it down first (make down)")
 		}
+
 		return old, nil
+
 	case !errors.Is(err, fs.ErrNotExist):
 		return old, err
 	}
+
 	for _, n := range nodes {
 		if err := n.Validate(); err != nil {
 			return old, fmt.Errorf("node %s: %w", n.Name, err)
@@ -220,13 +245,16 @@ func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 			return old, fmt.Errorf("node %s: %w", n.Name, err)
 		}
 	}
+
 	if err := c.clear(ctx); err != nil {
 		return old, err
 	}
+
 	port, err := freePort()
 	if err != nil {
 		return old, err
 	}
+
 	plan := Plan{Port: port, Nodes: nodes}
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return plan, err
@@ -234,13 +262,15 @@ func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 	if err := c.rememberHost(); err != nil {
 		return plan, err
 	}
+
 	return plan, c.writePlan(plan)
 }
 
 func mustJSON(v any) []byte {
 	data, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // only for plain structs
+		// only for plain structs
+		panic(err)
 	}
 	return data
 }
@@ -259,7 +289,8 @@ func (c *Cluster) onEach(nodes []Node, f func(i int, n Node) error) error {
 	return errors.Join(errs...)
 }
 
-// Down ends every machine and removes what the cluster has made, except the reference programs and images. It is safe to repeat.
+// Down ends every machine and removes what the cluster has made, except the reference programs and images. It
+// is safe to repeat.
 func (c *Cluster) Down(ctx context.Context) error {
 	c.start = time.Now()
 	if err := c.clear(ctx); err != nil {
@@ -269,35 +300,42 @@ func (c *Cluster) Down(ctx context.Context) error {
 	return nil
 }
 
-// clear ends the machines that have records, then those that have none but are in the cluster's cgroup, and removes what a cluster makes.
+// clear ends the machines that have records, then those that have none but are in the cluster's cgroup, and
+// removes what a cluster makes.
 func (c *Cluster) clear(ctx context.Context) error {
 	machines, err := os.ReadDir(c.path("machines"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+
 	var group sync.WaitGroup
 	errs := make([]error, len(machines))
 	for i, e := range machines {
 		group.Go(func() { errs[i] = c.Machine(e.Name()).Halt(ctx) })
 	}
+
 	group.Wait()
 	if err := errors.Join(append(errs, c.stopProxy(), machine.Sweep(ctx, c.groups()), c.detachLoops())...); err != nil {
 		return err
 	}
+
 	for _, d := range []string{"machines", "pki", "kubeconfig", kubectlCache, "cluster.json"} {
 		if err := os.RemoveAll(c.path(d)); err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 
-// Reboot of a node: all its processes, mounts and cgroups go at once, then it boots with a new boot ID and the daemons of its seats.
+// Reboot of a node: all its processes, mounts and cgroups go at once, then it boots with a new boot ID and
+// the daemons of its seats.
 func (c *Cluster) Reboot(ctx context.Context, name string) error {
 	plan, err := c.Plan()
 	if err != nil {
 		return err
 	}
+
 	for i, n := range plan.Nodes {
 		if n.Name != name {
 			continue
@@ -308,6 +346,7 @@ func (c *Cluster) Reboot(ctx context.Context, name string) error {
 		if err := c.startNode(ctx, i, n); err != nil {
 			return err
 		}
+
 		client, err := c.client()
 		if err != nil {
 			return err
@@ -315,7 +354,9 @@ func (c *Cluster) Reboot(ctx context.Context, name string) error {
 		if err := c.joinNode(ctx, client, i, n); err != nil {
 			return err
 		}
+
 		return c.connectNodes(ctx, client, plan)
 	}
+
 	return fmt.Errorf("no node is called %q", name)
 }

@@ -26,8 +26,16 @@ var identities = []struct {
 	{"controller-manager", "system:kube-controller-manager", nil},
 	{"scheduler", "system:kube-scheduler", nil},
 	{"proxy", "system:kube-proxy", nil},
-	{"coredns", "system:serviceaccount:kube-system:coredns", []string{"system:serviceaccounts", "system:authenticated"}},
-	{"trivet-netd", "system:serviceaccount:kube-system:trivet-netd", []string{"system:serviceaccounts", "system:authenticated"}},
+	{
+		"coredns",
+		"system:serviceaccount:kube-system:coredns",
+		[]string{"system:serviceaccounts", "system:authenticated"},
+	},
+	{
+		"trivet-netd",
+		"system:serviceaccount:kube-system:trivet-netd",
+		[]string{"system:serviceaccounts", "system:authenticated"},
+	},
 }
 
 func (c *Cluster) makeIdentities(plan Plan) error {
@@ -36,6 +44,7 @@ func (c *Cluster) makeIdentities(plan Plan) error {
 	if err != nil {
 		return err
 	}
+
 	front, err := d.Authority("front-proxy-ca")
 	if err != nil {
 		return err
@@ -43,25 +52,30 @@ func (c *Cluster) makeIdentities(plan Plan) error {
 	if err := d.ServiceAccountKeys(); err != nil {
 		return err
 	}
+
 	if err := d.Server(ca, "apiserver", "kube-apiserver", gateway.String(), "127.0.0.1", "localhost", apiService,
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"); err != nil {
 		return err
 	}
+
 	if err := d.Client(ca, "apiserver-kubelet-client", "kube-apiserver-kubelet-client"); err != nil {
 		return err
 	}
 	if err := d.Client(front, "front-proxy-client", "front-proxy-client"); err != nil {
 		return err
 	}
+
 	for _, id := range identities {
 		if err := c.identity(ca, id.name, id.user, id.groups...); err != nil {
 			return err
 		}
 	}
+
 	for _, n := range plan.Nodes {
 		if err := c.identity(ca, n.Name, "system:node:"+n.Name, "system:nodes"); err != nil {
 			return err
 		}
+
 		// Its driver may write the volumes of its own node only (deploy/csi/policy.yaml), so each has an
 		// identity of its own.
 		err := c.identity(ca, csiIdentity(n), "csi.trivet.dev:node:"+n.Name, "csi.trivet.dev:nodes")
@@ -69,9 +83,11 @@ func (c *Cluster) makeIdentities(plan Plan) error {
 			return err
 		}
 	}
+
 	if err := c.bootstrapToken(ca); err != nil {
 		return err
 	}
+
 	return d.Kubeconfig(ca, "admin", fmt.Sprintf("https://127.0.0.1:%d", plan.Port), c.Kubeconfig())
 }
 
@@ -88,23 +104,34 @@ func (c *Cluster) identity(ca *pki.Authority, name, user string, groups ...strin
 
 func (c *Cluster) startControlPlane(ctx context.Context, plan Plan) error {
 	m := c.controlPlane()
-	config := machine.Config{Name: controlPlaneName, Group: c.group(controlPlaneName), Hosts: hosts(controlPlaneName, gateway.String()),
-		Expose: samePath(c.Dir, c.Bin, c.Programs, c.Images)}
+	config := machine.Config{
+		Name:   controlPlaneName,
+		Group:  c.group(controlPlaneName),
+		Hosts:  hosts(controlPlaneName, gateway.String()),
+		Expose: samePath(c.Dir, c.Bin, c.Programs, c.Images),
+	}
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
 	if err := lan.Switch(m.Pid(), netip.PrefixFrom(gateway, lanBits)); err != nil {
 		return err
 	}
+
 	daemons := []machine.Daemon{c.etcd(), c.apiServer()}
 	if _, err := os.Stat(c.program("trivet-images")); err == nil {
-		daemons = append(daemons, c.daemon("registry", c.program("trivet-images"), "serve", "--dir="+c.Images, "--listen="+registry))
+		daemons = append(
+			daemons,
+			c.daemon("registry",
+				c.program("trivet-images"), "serve", "--dir="+c.Images, "--listen="+registry),
+		)
 	}
+
 	for _, d := range daemons {
 		if err := m.Start(d); err != nil {
 			return err
 		}
 	}
+
 	c.say("control plane started")
 	return c.startProxy(plan.Port)
 }
@@ -115,7 +142,8 @@ func (c *Cluster) startControllers() error {
 		return err
 	}
 	for _, d := range []machine.Daemon{c.controllerManager(), c.scheduler(),
-		c.daemon("coredns", c.reference("coredns"), "-conf", c.path("machines", controlPlaneName, "Corefile"))} {
+		c.daemon("coredns",
+			c.reference("coredns"), "-conf", c.path("machines", controlPlaneName, "Corefile"))} {
 		if err := c.controlPlane().Start(d); err != nil {
 			return err
 		}
@@ -156,15 +184,23 @@ func (c *Cluster) daemon(name string, argv ...string) machine.Daemon {
 
 func (c *Cluster) etcd() machine.Daemon {
 	// The data is a test cluster's: it need not survive a power cut of the host, so etcd may skip fsync.
-	return c.daemon("etcd", c.reference("etcd"), "--data-dir="+c.path("machines", controlPlaneName, "etcd"), "--unsafe-no-fsync",
-		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
-		"--listen-peer-urls=http://127.0.0.1:2380", "--log-level=warn")
+	return c.daemon(
+		"etcd",
+		c.reference("etcd"),
+		"--data-dir="+c.path("machines", controlPlaneName, "etcd"),
+		"--unsafe-no-fsync",
+		"--listen-client-urls=http://127.0.0.1:2379",
+		"--advertise-client-urls=http://127.0.0.1:2379",
+		"--listen-peer-urls=http://127.0.0.1:2380",
+		"--log-level=warn",
+	)
 }
 
 func (c *Cluster) apiServer() machine.Daemon {
 	d := c.pki()
 	return c.daemon("kube-apiserver", c.reference("kube-apiserver"),
-		"--advertise-address="+gateway.String(), fmt.Sprintf("--secure-port=%d", apiPort), "--etcd-servers=http://127.0.0.1:2379",
+		"--advertise-address="+gateway.String(), fmt.Sprintf("--secure-port=%d",
+			apiPort), "--etcd-servers=http://127.0.0.1:2379",
 		"--client-ca-file="+d.Path("ca.crt"), "--tls-cert-file="+d.Path("apiserver.crt"), "--tls-private-key-file="+d.Path("apiserver.key"),
 		"--kubelet-client-certificate="+d.Path("apiserver-kubelet-client.crt"), "--kubelet-client-key="+d.Path("apiserver-kubelet-client.key"),
 		"--kubelet-preferred-address-types=InternalIP",
@@ -179,11 +215,14 @@ func (c *Cluster) apiServer() machine.Daemon {
 
 func (c *Cluster) controllerManager() machine.Daemon {
 	d := c.pki()
-	return c.daemon("kube-controller-manager", c.withKubeconfig("kube-controller-manager", "controller-manager",
-		"--allocate-node-cidrs=true", "--cluster-cidr="+podCIDR, "--service-cluster-ip-range="+serviceCIDR,
-		"--cluster-signing-cert-file="+d.Path("ca.crt"), "--cluster-signing-key-file="+d.Path("ca.key"), "--root-ca-file="+d.Path("ca.crt"),
-		"--service-account-private-key-file="+d.Path("sa.key"), "--use-service-account-credentials=true",
-		"--controllers=*,bootstrap-signer-controller,token-cleaner-controller")...)
+	return c.daemon(
+		"kube-controller-manager",
+		c.withKubeconfig("kube-controller-manager", "controller-manager",
+			"--allocate-node-cidrs=true", "--cluster-cidr="+podCIDR, "--service-cluster-ip-range="+serviceCIDR,
+			"--cluster-signing-cert-file="+d.Path("ca.crt"), "--cluster-signing-key-file="+d.Path("ca.key"), "--root-ca-file="+d.Path("ca.crt"),
+			"--service-account-private-key-file="+d.Path("sa.key"), "--use-service-account-credentials=true",
+			"--controllers=*,bootstrap-signer-controller,token-cleaner-controller")...,
+	)
 }
 
 func (c *Cluster) scheduler() machine.Daemon {
@@ -244,13 +283,16 @@ func (c *Cluster) died(m *machine.Machine, names ...string) error {
 	if err != nil {
 		return err
 	}
+
 	for _, s := range states {
 		for _, n := range names {
 			if s.Name == n && s.Pid == 0 {
-				return fmt.Errorf("%s on %s ended with %s; its log is %s", n, m.Name, s.Exit, filepath.Join(m.Dir, "log", n+".log"))
+				return fmt.Errorf("%s on %s ended with %s; its log is %s",
+					n, m.Name, s.Exit, filepath.Join(m.Dir, "log", n+".log"))
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -258,13 +300,16 @@ func (c *Cluster) died(m *machine.Machine, names ...string) error {
 func poll(ctx context.Context, every, limit time.Duration, f func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))
 	defer cancel()
+
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+
 	for {
 		done, err := f(ctx)
 		if done || err != nil {
 			return err
 		}
+
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

@@ -46,6 +46,7 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 	if err := seats.Validate(); err != nil {
 		return nil, err
 	}
+
 	report := c.path("critest", oci)
 	if err := os.MkdirAll(report, 0o755); err != nil {
 		return nil, err
@@ -53,6 +54,7 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 
 	m := c.Machine(critestName)
 	defer func() { err = errors.Join(err, m.Halt(context.WithoutCancel(ctx))) }()
+
 	if err := c.bootForCritest(ctx, Node{Name: critestName, Seats: seats}, report); err != nil {
 		return nil, fmt.Errorf("machine %s: %w", critestName, err)
 	}
@@ -75,7 +77,8 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 
 // bootForCritest boots a machine with a CRI server and a network, and nothing that knows of a cluster.
 func (c *Cluster) bootForCritest(ctx context.Context, n Node, report string) error {
-	if err := c.Machine(n.Name).Halt(ctx); err != nil { // of a run that was killed
+	// of a run that was killed
+	if err := c.Machine(n.Name).Halt(ctx); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(c.path("machines", n.Name)); err != nil {
@@ -96,10 +99,12 @@ func (c *Cluster) bootForCritest(ctx context.Context, n Node, report string) err
 		Keep:   keep,
 		Expose: samePath(c.Bin, c.Programs, report),
 	}
+
 	m := c.Machine(n.Name)
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
+
 	address := netip.PrefixFrom(critestIP, lanBits)
 	if err := lan.Plug(c.controlPlane().Pid(), m.Pid(), n.Name, address, gateway); err != nil {
 		return err
@@ -107,5 +112,6 @@ func (c *Cluster) bootForCritest(ctx context.Context, n Node, report string) err
 	if err := m.Start(c.criServer(n)); err != nil {
 		return err
 	}
+
 	return c.awaitSocket(ctx, m, n)
 }

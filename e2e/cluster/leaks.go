@@ -24,34 +24,41 @@ func (c *Cluster) loops() (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	kept := map[inode]string{}
 	images, err := filepath.Glob(c.path("machines", "*", "keep", "var", "lib", "trivet"))
 	if err != nil {
 		return nil, err
 	}
+
 	for _, dir := range images {
 		if err := inodes(dir, kept); err != nil {
 			return nil, err
 		}
 	}
+
 	out := map[string]string{}
 	for _, f := range files {
 		dev := "/dev/" + strings.Split(f, "/")[3]
 		backing, err := backingFile(dev)
 		if err != nil {
-			continue // detached meanwhile
+			// detached meanwhile
+			continue
 		}
+
 		if file, ours := kept[backing]; ours {
 			out[dev] = file
 		}
 	}
+
 	return out, nil
 }
 
 // inode names a file on this machine.
 type inode struct{ device, number uint64 }
 
-// inodes notes the files that a volume driver may have put on a loop device: any but those of container images.
+// inodes notes the files that a volume driver may have put on a loop device: any but those of container
+// images.
 func inodes(dir string, into map[inode]string) error {
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		switch {
@@ -67,11 +74,13 @@ func inodes(dir string, into map[inode]string) error {
 				into[inode{st.Dev, st.Ino}] = path
 			}
 		}
+
 		return nil
 	})
 }
 
-// backingFile identifies the file behind a loop device: its path is no help, because each node shows it with its own mounts' eyes.
+// backingFile identifies the file behind a loop device: its path is no help, because each node shows it with
+// its own mounts' eyes.
 func backingFile(dev string) (inode, error) {
 	f, err := os.Open(dev)
 	if err != nil {
@@ -91,6 +100,7 @@ func (c *Cluster) detachLoops() error {
 	if err != nil {
 		return err
 	}
+
 	var errs []error
 	for dev := range loops {
 		f, err := os.OpenFile(dev, os.O_RDWR, 0)
@@ -98,11 +108,15 @@ func (c *Cluster) detachLoops() error {
 			errs = append(errs, err)
 			continue
 		}
-		if err := unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0); err != nil && !errors.Is(err, unix.ENXIO) {
+
+		if err := unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0); err != nil &&
+			!errors.Is(err, unix.ENXIO) {
 			errs = append(errs, fmt.Errorf("detach %s: %w", dev, err))
 		}
+
 		f.Close()
 	}
+
 	return errors.Join(errs...)
 }
 
@@ -119,8 +133,8 @@ func (c *Cluster) rememberHost() error {
 	return durable.WriteVolatile(c.path("host.json"), data, 0o644)
 }
 
-// Leaks lists what must not be there: on the host, after the cluster went down (host.json of the last cluster is kept for that); on the
-// nodes, while it is up, whatever is left of pods that are gone.
+// Leaks lists what must not be there: on the host, after the cluster went down (host.json of the last cluster
+// is kept for that); on the nodes, while it is up, whatever is left of pods that are gone.
 func (c *Cluster) Leaks(ctx context.Context) ([]leaks.Leak, error) {
 	plan, err := c.Plan()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -129,16 +143,19 @@ func (c *Cluster) Leaks(ctx context.Context) ([]leaks.Leak, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var out []leaks.Leak
 	for _, n := range plan.Nodes {
 		found, err := c.nodeLeaks(ctx, n)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", n.Name, err)
 		}
+
 		for _, l := range found {
 			out = append(out, leaks.Leak{Kind: n.Name + ": " + l.Kind, What: l.What})
 		}
 	}
+
 	return out, nil
 }
 
@@ -152,6 +169,7 @@ func (c *Cluster) hostLeaks() ([]leaks.Leak, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	data, err := os.ReadFile(c.path("host.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, nil
@@ -159,14 +177,17 @@ func (c *Cluster) hostLeaks() ([]leaks.Leak, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var before leaks.Snapshot
 	if err := json.Unmarshal(data, &before); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.path("host.json"), err)
 	}
+
 	now, err := leaks.TakeSnapshot()
 	if err != nil {
 		return nil, err
 	}
+
 	return append(out, now.Since(before)...), nil
 }
 
@@ -179,53 +200,74 @@ func (c *Cluster) nodeLeaks(ctx context.Context, n Node) ([]leaks.Leak, error) {
 	if m.Pid() == 0 {
 		return nil, fmt.Errorf("machine %s is down", n.Name)
 	}
+
 	client, err := c.client()
 	if err != nil {
 		return nil, err
 	}
-	pods, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + n.Name})
+
+	pods, err := client.CoreV1().Pods("").List(
+		ctx,
+		metav1.ListOptions{FieldSelector: "spec.nodeName=" + n.Name},
+	)
 	if err != nil {
 		return nil, err
 	}
-	view := leaks.View{Pid: m.Pid(), Group: c.group(n.Name), Daemons: nodeDaemons, OldLogs: n.Agent == "kubelet"}
+
+	view := leaks.View{
+		Pid:     m.Pid(),
+		Group:   c.group(n.Name),
+		Daemons: nodeDaemons,
+		OldLogs: n.Agent == "kubelet",
+	}
+
 	for _, p := range pods.Items {
 		view.Live = append(view.Live, leaks.Pod{UID: string(p.UID), HostNetwork: p.Spec.HostNetwork})
 	}
+
 	volumes, err := client.CoreV1().PersistentVolumes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
+
 	for _, pv := range volumes.Items {
 		if pv.Spec.CSI != nil {
 			view.Volumes = append(view.Volumes, pv.Spec.CSI.VolumeHandle)
 		}
 	}
+
 	found, err := leaks.Node(view)
 	if err != nil {
 		return nil, err
 	}
+
 	loops, err := c.nodeLoops(n.Name, view.Volumes)
 	return append(found, loops...), err
 }
 
-// nodeLoops lists the loop devices of a node on files of volumes that are gone, and second ones on the same file.
+// nodeLoops lists the loop devices of a node on files of volumes that are gone, and second ones on the same
+// file.
 func (c *Cluster) nodeLoops(node string, volumes []string) ([]leaks.Leak, error) {
 	loops, err := c.loops()
 	if err != nil {
 		return nil, err
 	}
+
 	var out []leaks.Leak
 	seen := map[string]bool{}
 	for device, file := range loops {
 		if !strings.HasPrefix(file, c.path("machines", node)+"/") {
 			continue
 		}
+
 		volume, isImage := strings.CutSuffix(filepath.Base(file), ".img")
 		gone := isImage && volume != "pool" && !slices.Contains(volumes, volume)
 		if gone || seen[file] {
 			out = append(out, leaks.Leak{Kind: "loop device", What: device + " on " + file})
 		}
+
 		seen[file] = true
 	}
+
 	return out, nil
 }

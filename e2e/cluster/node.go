@@ -54,8 +54,14 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	if err := c.writeNodeFiles(n); err != nil {
 		return err
 	}
-	config := machine.Config{Name: n.Name, Group: c.group(n.Name), Hosts: hosts(n.Name, ip.String()), Keep: keep,
-		Expose: samePath(c.Bin, c.Programs)}
+
+	config := machine.Config{
+		Name:   n.Name,
+		Group:  c.group(n.Name),
+		Hosts:  hosts(n.Name, ip.String()),
+		Keep:   keep,
+		Expose: samePath(c.Bin, c.Programs),
+	}
 	if n.Init == machine.Systemd {
 		config.Init = machine.Systemd
 	}
@@ -65,10 +71,12 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	if err := lan.Plug(c.controlPlane().Pid(), m.Pid(), n.Name, netip.PrefixFrom(ip, lanBits), gateway); err != nil {
 		return err
 	}
+
 	return m.Start(c.criServer(n))
 }
 
-// samePath shows directories of the host under their own paths, even where those are covered inside (/tmp, /run).
+// samePath shows directories of the host under their own paths, even where those are covered inside (/tmp,
+// /run).
 func samePath(dirs ...string) map[string]string {
 	out := map[string]string{}
 	for _, d := range dirs {
@@ -85,6 +93,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 	if err := c.awaitSocket(ctx, m, n); err != nil {
 		return err
 	}
+
 	daemons := []machine.Daemon{c.agent(i, n), c.kubeProxy(n.Name, "/etc/kubernetes/kube-proxy.conf")}
 	if n.CNI == "trivet" {
 		daemons = append(daemons, c.netd(n))
@@ -92,32 +101,39 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 	if _, err := os.Stat(c.program("trivet-csi")); err == nil {
 		daemons = append(daemons, c.csi(n))
 	}
+
 	for _, d := range daemons {
 		if err := m.Start(d); err != nil {
 			return err
 		}
 	}
+
 	var names []string
 	for _, d := range append(daemons, c.criServer(n)) {
 		names = append(names, d.Name)
 	}
+
 	boot := m.BootID()
 	err := poll(ctx, 50*time.Millisecond, 2*time.Minute, func(ctx context.Context) (bool, error) {
 		node, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 		if err != nil || node.Spec.PodCIDR == "" {
 			return false, c.died(m, names...)
 		}
+
 		if n.CNI == "upstream" {
 			if err := c.writeUpstreamNetwork(n.Name, node.Spec.PodCIDRs); err != nil {
 				return false, err
 			}
 		}
-		// After a reboot, the Node says Ready for as long as nobody has noticed: only the new boot ID tells that its agent is back.
+
+		// After a reboot, the Node says Ready for as long as nobody has noticed: only the new boot ID tells
+		// that its agent is back.
 		return ready(node) && node.Status.NodeInfo.BootID == boot, c.died(m, names...)
 	})
 	if err != nil {
 		return fmt.Errorf("wait for it to be Ready: %w", err)
 	}
+
 	c.say("node %s is Ready (%s, %s, %s, %s, %s)", n.Name, n.Agent, n.CRI, n.CNI, n.OCI, n.cgroupDriver())
 	return nil
 }
@@ -130,11 +146,13 @@ func (c *Cluster) awaitSocket(ctx context.Context, m *machine.Machine, n Node) e
 		if err != nil {
 			return false, c.died(m, c.criServer(n).Name)
 		}
+
 		return true, conn.Close()
 	})
 	if err != nil {
 		return fmt.Errorf("wait for its CRI server: %w", err)
 	}
+
 	return nil
 }
 
@@ -147,17 +165,19 @@ func ready(n *corev1.Node) bool {
 	return false
 }
 
-// connectNodes lays the routes that nobody on the machines lays: the control plane reaches all pods (for the API server's proxy), and
-// nodes with the upstream plugins reach the pods of the others.
+// connectNodes lays the routes that nobody on the machines lays: the control plane reaches all pods (for the
+// API server's proxy), and nodes with the upstream plugins reach the pods of the others.
 func (c *Cluster) connectNodes(ctx context.Context, client kubernetes.Interface, plan Plan) error {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
+
 	cidrs := map[string]string{}
 	for _, n := range list.Items {
 		cidrs[n.Name] = n.Spec.PodCIDR
 	}
+
 	for i, target := range plan.Nodes {
 		cidr, err := netip.ParsePrefix(cidrs[target.Name])
 		if err != nil {
@@ -166,6 +186,7 @@ func (c *Cluster) connectNodes(ctx context.Context, client kubernetes.Interface,
 		if err := lan.Route(c.controlPlane().Pid(), cidr, nodeIP(i)); err != nil {
 			return err
 		}
+
 		for _, from := range plan.Nodes {
 			if from.CNI != "upstream" || from.Name == target.Name {
 				continue
@@ -175,6 +196,7 @@ func (c *Cluster) connectNodes(ctx context.Context, client kubernetes.Interface,
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -218,8 +240,8 @@ func (c *Cluster) writeKept(n Node, path, text string) error {
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 
-// copyIdentities gives the node its own identity and those of the daemons on it, at kubeadm's paths where it has one. Other nodes' keys
-// stay out of its sight.
+// copyIdentities gives the node its own identity and those of the daemons on it, at kubeadm's paths where it
+// has one. Other nodes' keys stay out of its sight.
 func (c *Cluster) copyIdentities(n Node) error {
 	files := map[string]string{
 		"ca.crt":                       "pki/ca.crt",
@@ -229,10 +251,12 @@ func (c *Cluster) copyIdentities(n Node) error {
 		"trivet-netd.kubeconfig":       "trivet-netd.conf",
 		csiIdentity(n) + ".kubeconfig": "trivet-csi.conf",
 	}
+
 	dir := c.kept(n.Name, "/etc/kubernetes")
 	if err := os.MkdirAll(filepath.Join(dir, "pki"), 0o755); err != nil {
 		return err
 	}
+
 	for from, to := range files {
 		data, err := os.ReadFile(c.pki().Path(from))
 		if err != nil {
@@ -242,19 +266,23 @@ func (c *Cluster) copyIdentities(n Node) error {
 			return err
 		}
 	}
+
 	return nil
 }
 
 func mirror(server string) string {
-	return fmt.Sprintf("server = %q\n\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n", server, "http://"+registry)
+	return fmt.Sprintf("server = %q\n\n[host.%q]\n  capabilities = [\"pull\", \"resolve\"]\n",
+		server, "http://"+registry)
 }
 
-// installPlugins fills /opt/cni/bin. The node sees the same files: they are linked or copied, never executed on the host.
+// installPlugins fills /opt/cni/bin. The node sees the same files: they are linked or copied, never executed
+// on the host.
 func (c *Cluster) installPlugins(n Node) error {
 	dir := c.kept(n.Name, "/opt/cni/bin")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+
 	// containerd calls a plugin by the name loopback for every pod, whatever the configuration says.
 	plugins := map[string]string{"trivet-cni": c.program("trivet-cni"), "loopback": c.program("trivet-cni")}
 	if n.CNI == "upstream" {
@@ -262,16 +290,19 @@ func (c *Cluster) installPlugins(n Node) error {
 		if err != nil {
 			return err
 		}
+
 		clear(plugins)
 		for _, program := range upstream {
 			plugins[filepath.Base(program)] = program
 		}
 	}
+
 	for name, program := range plugins {
 		if err := os.Symlink(program, filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -297,44 +328,73 @@ func (c *Cluster) agent(i int, n Node) machine.Daemon {
 	if n.Agent == "trivet" {
 		name, program = "trivet-node", c.program("trivet-node")
 	}
-	return c.daemon(name, program, "--kubeconfig=/etc/kubernetes/kubelet.conf", "--config=/etc/trivet/kubelet.json",
-		"--hostname-override="+n.Name, "--node-ip="+nodeIP(i).String())
+
+	return c.daemon(
+		name,
+		program,
+		"--kubeconfig=/etc/kubernetes/kubelet.conf",
+		"--config=/etc/trivet/kubelet.json",
+		"--hostname-override="+n.Name,
+		"--node-ip="+nodeIP(i).String(),
+	)
 }
 
 func (c *Cluster) netd(n Node) machine.Daemon {
-	return c.daemon("trivet-netd", c.program("trivet-netd"), "--kubeconfig=/etc/kubernetes/trivet-netd.conf", "--node-name="+n.Name,
-		"--cluster-cidr="+podCIDR)
+	return c.daemon(
+		"trivet-netd",
+		c.program("trivet-netd"),
+		"--kubeconfig=/etc/kubernetes/trivet-netd.conf",
+		"--node-name="+n.Name,
+		"--cluster-cidr="+podCIDR,
+	)
 }
 
-// poolSize is the sparse file that a node keeps its volumes in: nodes share the disk of one machine, so none may take it all.
+// poolSize is the sparse file that a node keeps its volumes in: nodes share the disk of one machine, so none
+// may take it all.
 const poolSize = "5Gi"
 
 func (c *Cluster) csi(n Node) machine.Daemon {
-	return c.daemon("trivet-csi", c.program("trivet-csi"), "--kubeconfig=/etc/kubernetes/trivet-csi.conf", "--node-name="+n.Name,
-		"--pool-size="+poolSize)
+	return c.daemon(
+		"trivet-csi",
+		c.program("trivet-csi"),
+		"--kubeconfig=/etc/kubernetes/trivet-csi.conf",
+		"--node-name="+n.Name,
+		"--pool-size="+poolSize,
+	)
 }
 
 // kubeletConfiguration is v1beta1, for kubelet and trivet-node alike.
 func kubeletConfiguration(n Node) string {
 	data, err := json.MarshalIndent(map[string]any{
-		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-		"authentication": map[string]any{"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true},
+		"apiVersion": "kubelet.config.k8s.io/v1beta1",
+		"kind":       "KubeletConfiguration",
+		"authentication": map[string]any{"anonymous": map[string]any{
+			"enabled": false,
+		}, "webhook": map[string]any{"enabled": true},
 			"x509": map[string]any{"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
-		"authorization":               map[string]any{"mode": "Webhook"},
-		"clusterDNS":                  []string{dnsService},
-		"clusterDomain":               "cluster.local",
-		"cgroupDriver":                n.cgroupDriver(),
-		"containerRuntimeEndpoint":    criEndpoint(n),
-		"staticPodPath":               "/etc/kubernetes/manifests",
-		"failCgroupV1":                false,
-		"failSwapOn":                  false,
-		"podPidsLimit":                4096,
-		"evictionHard":                map[string]string{"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
-		"imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+		"authorization":            map[string]any{"mode": "Webhook"},
+		"clusterDNS":               []string{dnsService},
+		"clusterDomain":            "cluster.local",
+		"cgroupDriver":             n.cgroupDriver(),
+		"containerRuntimeEndpoint": criEndpoint(n),
+		"staticPodPath":            "/etc/kubernetes/manifests",
+		"failCgroupV1":             false,
+		"failSwapOn":               false,
+		"podPidsLimit":             4096,
+		"evictionHard": map[string]string{
+			"memory.available":  "50Mi",
+			"nodefs.available":  "1%",
+			"imagefs.available": "1%",
+			"nodefs.inodesFree": "1%",
+		},
+		"imageGCHighThresholdPercent": 100,
+		"imageGCLowThresholdPercent":  99,
 	}, "", "  ")
 	if err != nil {
-		panic(err) // only for plain data
+		// only for plain data
+		panic(err)
 	}
+
 	return string(data)
 }
 
@@ -367,26 +427,44 @@ config_path = '/etc/containerd/certs.d'
 `, n.OCI, n.Init == machine.Systemd)
 }
 
-// writeUpstreamNetwork does by hand what a network add-on of the upstream plugins does: a conflist from the node's pod CIDRs.
+// writeUpstreamNetwork does by hand what a network add-on of the upstream plugins does: a conflist from the
+// node's pod CIDRs.
 func (c *Cluster) writeUpstreamNetwork(node string, podCIDRs []string) error {
 	var ranges [][]map[string]string
 	for _, cidr := range podCIDRs {
 		ranges = append(ranges, []map[string]string{{"subnet": cidr}})
 	}
+
 	data, err := json.MarshalIndent(map[string]any{
 		"cniVersion": "1.0.0", "name": "pods",
 		"plugins": []any{
-			map[string]any{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-				"ipam": map[string]any{"type": "host-local", "ranges": ranges, "routes": []any{map[string]string{"dst": "0.0.0.0/0"}}}},
-			map[string]any{"type": "portmap", "backend": "nftables", "capabilities": map[string]bool{"portMappings": true}},
+			map[string]any{
+				"type":        "bridge",
+				"bridge":      "cni0",
+				"isGateway":   true,
+				"ipMasq":      false,
+				"hairpinMode": true,
+				"ipam": map[string]any{
+					"type":   "host-local",
+					"ranges": ranges,
+					"routes": []any{map[string]string{"dst": "0.0.0.0/0"}},
+				},
+			},
+			map[string]any{
+				"type":         "portmap",
+				"backend":      "nftables",
+				"capabilities": map[string]bool{"portMappings": true},
+			},
 		},
 	}, "", "  ")
 	if err != nil {
 		return err
 	}
+
 	file := c.kept(node, "/etc/cni/net.d/10-pods.conflist")
 	if old, err := os.ReadFile(file); err == nil && string(old) == string(data) {
 		return nil
 	}
+
 	return os.WriteFile(file, data, 0o644)
 }

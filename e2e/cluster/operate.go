@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Daemon starts, stops (SIGTERM, after 10 s SIGKILL) or kills (SIGKILL) a daemon of a machine. A daemon is started as it was at first.
+// Daemon starts, stops (SIGTERM, after 10 s SIGKILL) or kills (SIGKILL) a daemon of a machine. A daemon is
+// started as it was at first.
 func (c *Cluster) Daemon(do, machineName, daemon string) error {
 	m := c.Machine(machineName)
 	switch do {
@@ -24,19 +25,23 @@ func (c *Cluster) Daemon(do, machineName, daemon string) error {
 	case "kill":
 		return c.kill(m, daemon)
 	}
+
 	states, err := m.List()
 	if err != nil {
 		return err
 	}
+
 	for _, s := range states {
 		if s.Name == daemon {
 			d := machine.Daemon{Name: s.Name, Argv: s.Argv}
 			if daemon == "containerd" {
 				d.Env = c.criServer(Node{Seats: Reference}).Env
 			}
+
 			return m.Start(d)
 		}
 	}
+
 	return fmt.Errorf("machine %s: no daemon is called %q", machineName, daemon)
 }
 
@@ -46,20 +51,24 @@ func (c *Cluster) kill(m *machine.Machine, name string) error {
 	if err != nil {
 		return err
 	}
+
 	for _, s := range states {
 		if s.Name == name {
 			return m.Kill(name)
 		}
 	}
+
 	pids := m.Find(name)
 	if len(pids) == 0 {
 		return fmt.Errorf("machine %s: nothing that is called %q runs", m.Name, name)
 	}
+
 	for _, pid := range pids {
 		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("kill %s of machine %s: %w", name, m.Name, err)
 		}
 	}
+
 	return nil
 }
 
@@ -88,6 +97,7 @@ func (c *Cluster) Status(out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("no cluster is up: %w", err)
 	}
+
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "MACHINE\tDAEMON\tHOST PID\tRSS KiB\tSTATE")
 	for _, e := range machines {
@@ -96,18 +106,22 @@ func (c *Cluster) Status(out io.Writer) error {
 			fmt.Fprintf(w, "%s\t\t\t\tdown\n", m.Name)
 			continue
 		}
+
 		states, err := m.List()
 		if err != nil {
 			return err
 		}
+
 		for _, s := range states {
 			state := "running"
 			if s.Pid == 0 {
 				state = s.Exit
 			}
+
 			fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", m.Name, s.Name, s.HostPid, residentKiB(s.HostPid), state)
 		}
 	}
+
 	return w.Flush()
 }
 

@@ -1,6 +1,7 @@
-// Command controlplane is the reference control plane in one static binary: etcd, kube-apiserver, kube-controller-manager,
-// kube-scheduler, kube-proxy and kubectl, each run under its own name (a link) exactly as its own main would run it. One binary links
-// once instead of six times, and is a third of their size. The kubelet is not in it: it is a peer that is measured, and stays alone.
+// Command controlplane is the reference control plane in one static binary: etcd, kube-apiserver,
+// kube-controller-manager, kube-scheduler, kube-proxy and kubectl, each run under its own name (a link)
+// exactly as its own main would run it. One binary links once instead of six times, and is a third of their
+// size. The kubelet is not in it: it is a peer that is measured, and stays alone.
 package main
 
 import (
@@ -37,6 +38,7 @@ func main() {
 		os.Args = os.Args[1:]
 		name = filepath.Base(os.Args[0])
 	}
+
 	switch command, known := programs[name]; {
 	case known:
 		os.Exit(cli.Run(command()))
@@ -46,8 +48,15 @@ func main() {
 		if err := cli.RunNoErrOutput(kubectlcli.NewDefaultKubectlCommand()); err != nil {
 			kubectlutil.CheckErr(err)
 		}
+
 	default:
-		fmt.Fprintf(os.Stderr, "controlplane: %q is none of etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy, kubectl\n", name)
+		fmt.Fprintf(
+			os.Stderr,
+			"controlplane: %q is none of etcd, kube-apiserver, kube-controller-manager, kube-scheduler, "+
+				"kube-proxy, kubectl\n",
+			name,
+		)
+
 		os.Exit(2)
 	}
 }

@@ -1,5 +1,6 @@
-// Package demo shows a stateful workload on a cluster, with the real kubectl, step by step as a person would: apply, get, describe, logs,
-// exec, port-forward, cp, scale, rolling update, delete a pod, delete a claim. Each step checks what it shows.
+// Package demo shows a stateful workload on a cluster, with the real kubectl, step by step as a person would:
+// apply, get, describe, logs, exec, port-forward, cp, scale, rolling update, delete a pod, delete a claim.
+// Each step checks what it shows.
 package demo
 
 import (
@@ -52,28 +53,44 @@ var steps = []step{
 	{"delete the namespace (the controller-manager looks at it 5 s later)", (*Demo).deleteRest},
 }
 
-// Run does all steps and prints each with its time. It starts by removing what an earlier run has left, and leaves nothing itself.
+// Run does all steps and prints each with its time. It starts by removing what an earlier run has left, and
+// leaves nothing itself.
 func (d *Demo) Run(ctx context.Context) (err error) {
 	d.start = time.Now()
 	if d.work, err = os.MkdirTemp("", "trivet-demo-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(d.work)
+
 	if _, err := d.kubectl(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s"); err != nil {
 		return err
 	}
+
 	for i, s := range steps {
 		began := time.Now()
 		if err := s.do(d, ctx); err != nil {
 			return fmt.Errorf("demo step %d, %s: %w", i+1, s.name, err)
 		}
-		fmt.Fprintf(d.Out, "%6.1fs  %2d. %s (%.1f s)\n", time.Since(d.start).Seconds(), i+1, s.name, time.Since(began).Seconds())
+
+		fmt.Fprintf(
+			d.Out,
+			"%6.1fs  %2d. %s (%.1f s)\n",
+			time.Since(d.start).Seconds(),
+			i+1,
+			s.name,
+			time.Since(began).Seconds(),
+		)
 	}
+
 	return nil
 }
 
 func (d *Demo) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, d.Kubectl, append([]string{"--kubeconfig=" + d.Kubeconfig, "--namespace=" + namespace}, args...)...)
+	cmd := exec.CommandContext(
+		ctx,
+		d.Kubectl,
+		append([]string{"--kubeconfig=" + d.Kubeconfig, "--namespace=" + namespace}, args...)...,
+	)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
@@ -85,7 +102,8 @@ func (d *Demo) kubectl(ctx context.Context, args ...string) (string, error) {
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
+		return out.String(), fmt.Errorf("kubectl %s: %w: %s",
+			strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
 	}
 	return out.String(), nil
 }
@@ -111,6 +129,7 @@ func until(ctx context.Context, limit time.Duration, look func() error) error {
 		if err == nil || time.Now().After(deadline) {
 			return err
 		}
+
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)

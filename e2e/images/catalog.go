@@ -25,12 +25,18 @@ const suite = "registry.k8s.io/e2e-test-images/"
 // catalog says what each image consists of. The versions of the suite's images are those of e2e.test v1.37.2.
 func catalog(base, bash, netcat []file, p programs) []image {
 	shell := layer{"busybox", base}
-	keeper := layer{"bash", bash} // a shell that keeps every variable
+
+	// a shell that keeps every variable
+	keeper := layer{"bash", bash}
 	program := func(name, path string, mode int64) layer {
 		return layer{name + path, []file{{path: path, mode: mode, source: p[name]}}}
 	}
 
-	names := layer{"names", []file{{path: "bin/dig", mode: 0o755, source: p["names"]}, {path: "bin/getent", link: "dig"}}}
+	names := layer{
+		"names",
+		[]file{{path: "bin/dig", mode: 0o755, source: p["names"]}, {path: "bin/getent", link: "dig"}},
+	}
+
 	agnhost := []layer{shell, keeper, {"netcat", netcat}, names, {"agnhost", agnhostFiles(p)}}
 	all := []image{
 		{
@@ -60,7 +66,11 @@ func catalog(base, bash, netcat []file, p programs) []image {
 		},
 		{[]string{suite + "agnhost:2.66.1"}, agnhost, agnhostConfig("2.66.1")},
 		{[]string{suite + "agnhost:2.55"}, agnhost, agnhostConfig("2.55")},
-		{[]string{suite + "nonroot:1.5"}, []layer{shell}, v1.Config{Env: searchPath, User: "1234", Cmd: []string{"sh"}}},
+		{
+			[]string{suite + "nonroot:1.5"},
+			[]layer{shell},
+			v1.Config{Env: searchPath, User: "1234", Cmd: []string{"sh"}},
+		},
 		{[]string{suite + "nonewprivs:1.4"}, []layer{shell, program("nonewprivs", "nnp", 0o4755)},
 			v1.Config{Env: searchPath, Cmd: []string{"/nnp"}}},
 		{[]string{suite + "nginx:1.27.0-2"}, nginx(shell, p, "1.27"), nginxConfig("1.27.0")},
@@ -77,19 +87,37 @@ func catalog(base, bash, netcat []file, p programs) []image {
 			[]layer{program("etcd", "usr/local/bin/etcd", 0o755)},
 			v1.Config{Env: searchPath, Cmd: []string{"etcd"}},
 		},
-		{[]string{suite + "glibc-dns-testing:2.1.1"}, []layer{shell, names}, v1.Config{Env: searchPath, Cmd: []string{"sh"}}},
+		{
+			[]string{suite + "glibc-dns-testing:2.1.1"},
+			[]layer{shell, names},
+			v1.Config{Env: searchPath, Cmd: []string{"sh"}},
+		},
 	}
 
 	for _, version := range []string{"1", "2"} {
-		all = append(all, image{[]string{"docker.io/trivet/demo:" + version}, []layer{shell, program("demo"+version, "bin/demo", 0o755)},
-			v1.Config{Env: searchPath, Entrypoint: []string{"/bin/demo"}, Cmd: []string{"serve"}, ExposedPorts: map[string]struct{}{"8080/tcp": {}}}})
+		all = append(all, image{[]string{
+			"docker.io/trivet/demo:" + version,
+		}, []layer{shell, program("demo"+version, "bin/demo", 0o755)},
+			v1.Config{
+				Env:          searchPath,
+				Entrypoint:   []string{"/bin/demo"},
+				Cmd:          []string{"serve"},
+				ExposedPorts: map[string]struct{}{"8080/tcp": {}},
+			}})
 	}
 
 	all = append(all, critestCatalog([]layer{shell, keeper}, p)...)
 	if p["coredns"] != "" {
-		all = append(all, image{[]string{"registry.k8s.io/coredns/coredns:v1.15.0"}, []layer{shell, program("coredns", "coredns", 0o755)},
-			v1.Config{Env: searchPath, User: "nonroot:nonroot", WorkingDir: "/", Entrypoint: []string{"/coredns"},
-				ExposedPorts: map[string]struct{}{"53/tcp": {}, "53/udp": {}}}})
+		all = append(all, image{[]string{
+			"registry.k8s.io/coredns/coredns:v1.15.0",
+		}, []layer{shell, program("coredns", "coredns", 0o755)},
+			v1.Config{
+				Env:          searchPath,
+				User:         "nonroot:nonroot",
+				WorkingDir:   "/",
+				Entrypoint:   []string{"/coredns"},
+				ExposedPorts: map[string]struct{}{"53/tcp": {}, "53/udp": {}},
+			}})
 	}
 
 	return all
@@ -112,8 +140,14 @@ func updateDemo(shell layer, animal string) image {
 
 func agnhostConfig(version string) v1.Config {
 	ports := map[string]struct{}{"80/tcp": {}, "8080/tcp": {}, "8081/tcp": {}, "9376/tcp": {}, "5000/tcp": {}}
-	return v1.Config{Env: searchPath, WorkingDir: "/", Entrypoint: []string{"/agnhost"}, Cmd: []string{"pause"}, ExposedPorts: ports,
-		Labels: map[string]string{"version": version}} // or both versions would be one image
+	return v1.Config{
+		Env:          searchPath,
+		WorkingDir:   "/",
+		Entrypoint:   []string{"/agnhost"},
+		Cmd:          []string{"pause"},
+		ExposedPorts: ports,
+		Labels:       map[string]string{"version": version},
+	} // or both versions would be one image
 }
 
 // agnhostFiles: the program under its two names, the user that a test of supplemental groups looks for, and
@@ -126,20 +160,36 @@ func agnhostFiles(p programs) []file {
 		{path: "home/user-defined-in-image/", mode: 0o755},
 		{path: "localhost.crt", mode: 0o644, source: p["localhost.crt"]},
 		{path: "localhost.key", mode: 0o644, source: p["localhost.key"]},
-		{path: "etc/passwd", mode: 0o644, data: []byte(passwd + "user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n")},
-		{path: "etc/group", mode: 0o644, data: []byte(group + "user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n")},
+		{
+			path: "etc/passwd",
+			mode: 0o644,
+			data: []byte(passwd + "user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n"),
+		},
+		{
+			path: "etc/group",
+			mode: 0o644,
+			data: []byte(group + "user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"),
+		},
 	}, curlFiles()...)
 }
 
 func nginx(shell layer, p programs, version string) []layer {
 	return []layer{shell, {"nginx" + version, []file{
 		{path: "usr/sbin/nginx", mode: 0o755, source: p["demo1"]},
-		{path: "usr/share/nginx/html/index.html", mode: 0o644, data: []byte("<title>Welcome to nginx!</title>\n")},
+		{
+			path: "usr/share/nginx/html/index.html",
+			mode: 0o644,
+			data: []byte("<title>Welcome to nginx!</title>\n"),
+		},
 		{path: "etc/nginx/version", mode: 0o644, data: []byte(version + "\n")},
 	}}}
 }
 
 func nginxConfig(version string) v1.Config {
-	return v1.Config{Env: append([]string{"NGINX_VERSION=" + version}, searchPath...), Cmd: []string{"nginx", "-g", "daemon off;"},
-		StopSignal: "SIGQUIT", ExposedPorts: map[string]struct{}{"80/tcp": {}}}
+	return v1.Config{
+		Env:          append([]string{"NGINX_VERSION=" + version}, searchPath...),
+		Cmd:          []string{"nginx", "-g", "daemon off;"},
+		StopSignal:   "SIGQUIT",
+		ExposedPorts: map[string]struct{}{"80/tcp": {}},
+	}
 }

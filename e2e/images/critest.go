@@ -18,6 +18,7 @@ func critestCatalog(shell []layer, p programs) []image {
 		mine := layer{"critest-" + mark, []file{{path: mark, mode: 0o644}}}
 		return image{names, append(base[:len(base):len(base)], mine), config}
 	}
+
 	as := func(user, name string) image {
 		mine := config
 		mine.User = user

@@ -1,7 +1,8 @@
-// Package images builds the images that a cluster without an internet connection needs, under their official names: busybox, pause,
-// CoreDNS, the images of the published test suite, and trivet/demo. They are stand-ins, made of programs built through the Go module
-// proxy and of Debian's busybox with the libraries it links; docs/images.md says which is which. The result is an OCI image layout
-// whose index names each image in the annotation org.opencontainers.image.ref.name. Equal inputs give equal digests.
+// Package images builds the images that a cluster without an internet connection needs, under their official
+// names: busybox, pause, CoreDNS, the images of the published test suite, and trivet/demo. They are
+// stand-ins, made of programs built through the Go module proxy and of Debian's busybox with the libraries it
+// links; docs/images.md says which is which. The result is an OCI image layout whose index names each image
+// in the annotation org.opencontainers.image.ref.name. Equal inputs give equal digests.
 package images
 
 import (
@@ -32,37 +33,47 @@ type Builder struct {
 // Build writes the layout to dir, which it replaces.
 func (b *Builder) Build(ctx context.Context, dir string) error {
 	work := filepath.Clean(dir) + ".new"
-	if err := os.RemoveAll(work); err != nil { // of a build that was killed
+
+	// of a build that was killed
+	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
+
 	programs, err := b.programs(ctx, filepath.Join(work, "bin"))
 	if err != nil {
 		return err
 	}
+
 	base, err := busyboxFiles(ctx, work)
 	if err != nil {
 		return fmt.Errorf("busybox: %w", err)
 	}
+
 	bash, err := bashFiles(ctx, work)
 	if err != nil {
 		return fmt.Errorf("bash: %w", err)
 	}
+
 	netcat, err := netcatFiles(ctx, work)
 	if err != nil {
 		return fmt.Errorf("netcat: %w", err)
 	}
+
 	fresh := filepath.Join(work, "layout")
 	path, err := layout.Write(fresh, empty.Index)
 	if err != nil {
 		return err
 	}
-	made := map[string]v1.Layer{} // layers that several images share are made once
+
+	// layers that several images share are made once
+	made := map[string]v1.Layer{}
 	for _, image := range catalog(base, bash, netcat, programs) {
 		if err := b.add(path, image, made); err != nil {
 			return fmt.Errorf("image %s: %w", image.names[0], err)
 		}
 	}
+
 	return replaceDir(dir, fresh)
 }
 
@@ -75,29 +86,37 @@ func (b *Builder) add(path layout.Path, image image, made map[string]v1.Layer) e
 			if err != nil {
 				return fmt.Errorf("layer %s: %w", l.name, err)
 			}
+
 			made[l.name] = layer
 		}
+
 		var err error
 		if built, err = mutate.Append(built, mutate.Addendum{Layer: made[l.name]}); err != nil {
 			return err
 		}
 	}
+
 	built, err := mutate.ConfigFile(built, withConfig(built, image.config))
 	if err != nil {
 		return err
 	}
+
 	platform := &v1.Platform{OS: "linux", Architecture: runtime.GOARCH}
 	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex),
 		mutate.IndexAddendum{Add: built, Descriptor: v1.Descriptor{Platform: platform}})
 	for _, name := range image.names {
-		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{RefName: name})); err != nil {
+		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{
+			RefName: name,
+		})); err != nil {
 			return err
 		}
 	}
+
 	digest, err := index.Digest()
 	if err != nil {
 		return err
 	}
+
 	b.Say("image %s %s", image.names[0], digest)
 	return nil
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// file of a layer: one of data, source (a file of the host), link (symbolic) or hard; a path that ends with a slash is a directory.
+// file of a layer: one of data, source (a file of the host), link (symbolic) or hard; a path that ends with a
+// slash is a directory.
 type file struct {
 	path   string
 	mode   int64
@@ -24,7 +25,8 @@ type file struct {
 	hard   string
 }
 
-// makeLayer packs files into a gzipped layer. Times and owners are all zero, so that equal files make an equal layer.
+// makeLayer packs files into a gzipped layer. Times and owners are all zero, so that equal files make an
+// equal layer.
 func makeLayer(files []file) (v1.Layer, error) {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -37,9 +39,11 @@ func makeLayer(files []file) (v1.Layer, error) {
 			return nil, fmt.Errorf("file %s: %w", f.path, err)
 		}
 	}
+
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
+
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil }
 	return tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 }
@@ -75,11 +79,14 @@ func addFile(w *tar.Writer, f file) error {
 				return err
 			}
 		}
+
 		h.Size = int64(len(f.data))
 	}
+
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
+
 	_, err := w.Write(f.data)
 	return err
 }

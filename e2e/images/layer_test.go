@@ -14,24 +14,29 @@ func TestEqualFilesMakeAnEqualLayerWithAllParents(t *testing.T) {
 		{path: "usr/bin/y", mode: 0o755, hard: "usr/bin/x"},
 		{path: "x", link: "usr/bin/x"},
 	}
+
 	one, err := makeLayer(files)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	two, err := makeLayer(files)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	first, _ := one.Digest()
 	second, _ := two.Digest()
 	if first != second {
 		t.Errorf("digests %s and %s of equal files", first, second)
 	}
+
 	r, err := one.Uncompressed()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
+
 	var names []string
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
@@ -41,9 +46,13 @@ func TestEqualFilesMakeAnEqualLayerWithAllParents(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		names = append(names, h.Name)
 	}
-	if want := []string{"tmp/", "usr/", "usr/bin/", "usr/bin/x", "usr/bin/y", "x"}; !slices.Equal(names, want) {
+
+	if want := []string{
+		"tmp/", "usr/", "usr/bin/", "usr/bin/x", "usr/bin/y", "x",
+	}; !slices.Equal(names, want) {
 		t.Errorf("names %q, want %q", names, want)
 	}
 }
@@ -61,10 +70,16 @@ func TestCatalogNamesEachImageOnce(t *testing.T) {
 			if seen[n] {
 				t.Errorf("%s is there twice", n)
 			}
+
 			seen[n] = true
 		}
 	}
-	for _, n := range []string{"registry.k8s.io/pause:3.10.2", "registry.k8s.io/e2e-test-images/agnhost:2.66.1", "docker.io/trivet/demo:2"} {
+
+	for _, n := range []string{
+		"registry.k8s.io/pause:3.10.2",
+		"registry.k8s.io/e2e-test-images/agnhost:2.66.1",
+		"docker.io/trivet/demo:2",
+	} {
 		if !seen[n] {
 			t.Errorf("%s is missing", n)
 		}

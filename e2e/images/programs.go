@@ -31,6 +31,7 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 		{"sample-apiserver", conformance, "k8s.io/sample-apiserver", ""},
 		{"etcd", controlPlane, "go.etcd.io/etcd/server/v3", ""},
 	}
+
 	p := programs{"coredns": b.CoreDNS}
 	for _, x := range builds {
 		b.Say("build %s", x.name)
@@ -39,13 +40,26 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 			return nil, err
 		}
 	}
-	source, err := exec.CommandContext(ctx, "go", "-C", conformance, "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes").Output()
+
+	source, err := exec.CommandContext(
+		ctx,
+		"go",
+		"-C",
+		conformance,
+		"list",
+		"-m",
+		"-f",
+		"{{.Dir}}",
+		"k8s.io/kubernetes",
+	).Output()
 	if err != nil {
 		return nil, fmt.Errorf("find the sources of k8s.io/kubernetes: %w", err)
 	}
+
 	for _, f := range []string{"localhost.crt", "localhost.key"} {
 		p[f] = filepath.Join(strings.TrimSpace(string(source)), "test/images/agnhost/porter", f)
 	}
+
 	return p, nil
 }
 
@@ -74,29 +88,53 @@ func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	applets, err := exec.CommandContext(ctx, bin, "--list").Output()
 	if err != nil {
 		return nil, err
 	}
+
 	files := []file{
-		{path: "tmp/", mode: 0o1777}, {path: "root/", mode: 0o700}, {path: "home/", mode: 0o755}, {path: "var/tmp/", mode: 0o1777},
-		{path: "etc/passwd", mode: 0o644, data: []byte(passwd)}, {path: "etc/group", mode: 0o644, data: []byte(group)},
-		{path: "etc/nsswitch.conf", mode: 0o644, data: []byte("passwd: files\ngroup: files\nhosts: files dns\n")},
+		{
+			path: "tmp/",
+			mode: 0o1777,
+		}, {path: "root/", mode: 0o700}, {path: "home/", mode: 0o755}, {path: "var/tmp/", mode: 0o1777},
+		{
+			path: "etc/passwd",
+			mode: 0o644,
+			data: []byte(passwd),
+		}, {path: "etc/group", mode: 0o644, data: []byte(group)},
+		{
+			path: "etc/nsswitch.conf",
+			mode: 0o644,
+			data: []byte("passwd: files\ngroup: files\nhosts: files dns\n"),
+		},
 		{path: "bin/busybox", mode: 0o755, source: bin},
 	}
+
 	for a := range strings.FieldsSeq(string(applets)) {
 		if a != "busybox" {
 			files = append(files, file{path: "bin/" + a, mode: 0o755, hard: "bin/busybox"})
 		}
 	}
+
 	libs, err := libraries(bin)
 	if err != nil {
 		return nil, err
 	}
+
 	files = append(files, libs...)
 	if _, err := os.Stat("/etc/ssl/certs/ca-certificates.crt"); err == nil {
-		files = append(files, file{path: "etc/ssl/certs/ca-certificates.crt", mode: 0o644, source: "/etc/ssl/certs/ca-certificates.crt"})
+		files = append(
+			files,
+			file{
+				path:   "etc/ssl/certs/ca-certificates.crt",
+				mode:   0o644,
+				source: "/etc/ssl/certs/ca-certificates.crt",
+			},
+		)
 	}
+
 	return files, nil
 }
 
@@ -109,7 +147,10 @@ func bashFiles(ctx context.Context, work string) ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return []file{{path: "bin/bash", mode: 0o755, source: bash}, {path: "usr/local/bin/sh", mode: 0o777, link: "/bin/bash"}}, nil
+	return []file{
+		{path: "bin/bash", mode: 0o755, source: bash},
+		{path: "usr/local/bin/sh", mode: 0o777, link: "/bin/bash"},
+	}, nil
 }
 
 // netcatFiles is a netcat that knows UDP, which the applet does not.
@@ -128,6 +169,7 @@ func download(ctx context.Context, work, name, program string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
+
 	if err := command(ctx, dir, "apt-get", "-q", "download", name); err != nil {
 		// There may be no package lists yet, or old ones, that name a version which the mirror has no more.
 		again := command(ctx, dir, "apt-get", "-q", "update")
@@ -138,6 +180,7 @@ func download(ctx context.Context, work, name, program string) (string, error) {
 			return "", errors.Join(err, again)
 		}
 	}
+
 	debs, err := filepath.Glob(filepath.Join(dir, name+"_*.deb"))
 	if err != nil || len(debs) != 1 {
 		return "", errors.Join(err, fmt.Errorf("apt-get download %s left %v", name, debs))
@@ -145,11 +188,14 @@ func download(ctx context.Context, work, name, program string) (string, error) {
 	if err := command(ctx, dir, "dpkg", "-x", debs[0], "root"); err != nil {
 		return "", err
 	}
-	for _, bin := range []string{"bin", "usr/bin"} { // usr/bin since Debian 13
+
+	// usr/bin since Debian 13
+	for _, bin := range []string{"bin", "usr/bin"} {
 		if path := filepath.Join(dir, "root", bin, program); fileExists(path) {
 			return path, nil
 		}
 	}
+
 	return "", fmt.Errorf("package %s has no program %s", name, program)
 }
 
@@ -169,7 +215,8 @@ func curlFiles() []file {
 // libraries are the dynamic loader and the shared libraries that a program of the host needs, each at its
 // path.
 func libraries(program string) ([]file, error) {
-	found := map[string]string{} // soname -> file
+	// soname -> file
+	found := map[string]string{}
 	queue := []string{program}
 	var loader string
 	for len(queue) > 0 {
@@ -177,16 +224,19 @@ func libraries(program string) ([]file, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		queue = queue[1:]
 		if s := f.Section(".interp"); s != nil && loader == "" {
 			data, _ := s.Data()
 			loader = strings.TrimRight(string(data), "\x00")
 		}
+
 		needed, err := f.ImportedLibraries()
 		f.Close()
 		if err != nil {
 			return nil, err
 		}
+
 		for _, n := range needed {
 			if found[n] != "" {
 				continue
@@ -194,23 +244,30 @@ func libraries(program string) ([]file, error) {
 			if found[n] = findLibrary(n); found[n] == "" {
 				return nil, fmt.Errorf("%s needs %s, which is not in %v", program, n, libraryDirs)
 			}
+
 			queue = append(queue, found[n])
 		}
 	}
+
 	out := []file{}
 	if loader != "" {
 		out = append(out, file{path: strings.TrimPrefix(loader, "/"), mode: 0o755, source: loader})
 	}
+
 	for name, source := range found {
 		if name != filepath.Base(loader) {
 			out = append(out, file{path: "lib/" + name, mode: 0o755, source: source})
 		}
 	}
+
 	slices.SortFunc(out, func(a, b file) int { return strings.Compare(a.path, b.path) })
 	return out, nil
 }
 
-var libraryDirs = []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib"}
+var libraryDirs = []string{
+	"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu",
+	"/usr/lib/aarch64-linux-gnu", "/lib64", "/usr/lib64", "/lib",
+}
 
 func findLibrary(name string) string {
 	for _, d := range libraryDirs {

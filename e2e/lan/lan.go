@@ -1,5 +1,6 @@
-// Package lan wires machines together: one of them, the switch, holds a bridge in its network namespace, the others hang on it by a
-// veth pair each. All of it ends with the machines' network namespaces; the host's own network is never touched.
+// Package lan wires machines together: one of them, the switch, holds a bridge in its network namespace, the
+// others hang on it by a veth pair each. All of it ends with the machines' network namespaces; the host's own
+// network is never touched.
 package lan
 
 import (
@@ -15,12 +16,14 @@ import (
 
 const bridge = "lan0"
 
-// Switch makes the bridge in the network namespace of process pid and gives it the address, the gateway of the LAN.
+// Switch makes the bridge in the network namespace of process pid and gives it the address, the gateway of
+// the LAN.
 func Switch(pid int, gateway netip.Prefix) error {
 	return in(pid, func(h *netlink.Handle) error {
 		if err := up(h, "lo"); err != nil {
 			return err
 		}
+
 		link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
 		if err := h.LinkAdd(link); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("create bridge %s: %w", bridge, err)
@@ -28,12 +31,13 @@ func Switch(pid int, gateway netip.Prefix) error {
 		if err := address(h, bridge, gateway); err != nil {
 			return err
 		}
+
 		return up(h, bridge)
 	})
 }
 
-// Plug connects the machine of process pid to the switch: its eth0 gets the address and a default route to the gateway. The port on the
-// switch is named after the machine.
+// Plug connects the machine of process pid to the switch: its eth0 gets the address and a default route to
+// the gateway. The port on the switch is named after the machine.
 func Plug(switchPid, pid int, port string, addr netip.Prefix, gateway netip.Addr) error {
 	err := in(switchPid, func(h *netlink.Handle) error {
 		old, err := h.LinkByName(port)
@@ -41,25 +45,29 @@ func Plug(switchPid, pid int, port string, addr netip.Prefix, gateway netip.Addr
 			if leadsTo(pid, old) {
 				return nil
 			}
+
 			// The machine was halted: the kernel takes its network away some time after its last process.
 			if err := h.LinkDel(old); err != nil && !errors.Is(err, unix.ENODEV) {
 				return fmt.Errorf("unplug the halted machine from port %s: %w", port, err)
 			}
 		}
+
 		return connect(h, port, pid)
 	})
 	if err != nil {
 		return err
 	}
+
 	return in(pid, func(h *netlink.Handle) error {
 		if err := errors.Join(up(h, "lo"), address(h, "eth0", addr), up(h, "eth0")); err != nil {
 			return err
 		}
+
 		return ignoreExists(h.RouteReplace(&netlink.Route{Gw: net.IP(gateway.AsSlice())}))
 	})
 }
 
-// leadsTo tells whether the other end of the port is the eth0 of the machine of process pid.
+// leadsTo reports whether the other end of the port is the eth0 of the machine of process pid.
 func leadsTo(pid int, port netlink.Link) bool {
 	err := in(pid, func(h *netlink.Handle) error {
 		eth0, err := h.LinkByName("eth0")

@@ -14,14 +14,16 @@ import (
 
 var gateway = netip.MustParseAddr("10.98.0.1")
 
-// host starts a process in a network namespace of its own. (Pdeathsig would come when the thread ends that started it, and tests end threads:
-// those that were in another namespace.)
+// host starts a process in a network namespace of its own. (Pdeathsig would come when the thread ends that
+// started it, and tests end threads: those that were in another namespace.)
 func host(t *testing.T) int {
 	t.Helper()
 	testenv.Root(t)
 	cmd := exec.Command("cat")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	stdin, err := cmd.StdinPipe() // it ends with this pipe
+
+	// it ends with this pipe
+	stdin, err := cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
 	t.Cleanup(func() { stdin.Close(); _ = cmd.Wait() })
@@ -30,23 +32,29 @@ func host(t *testing.T) int {
 
 func TestMachinesReachEachOtherUntilTheCableIsCut(t *testing.T) {
 	sw, a, b := host(t), host(t), host(t)
-	for range 2 { // repeating is harmless
+
+	// repeating is harmless
+	for range 2 {
 		must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
 		must(t, Plug(sw, a, "a", netip.MustParsePrefix("10.98.0.2/16"), gateway))
 		must(t, Plug(sw, b, "b", netip.MustParsePrefix("10.98.0.3/16"), gateway))
 	}
+
 	server := listenIn(t, b, "10.98.0.3:7")
 	sendFrom(t, a, "10.98.0.3:7", "one")
 	if got := receive(server, 10*time.Second); got != "one" {
 		t.Fatalf("got %q through the LAN, want one", got)
 	}
+
 	must(t, Cut(sw, "b"))
 	sendFrom(t, a, "10.98.0.3:7", "two")
 	if got := receive(server, 100*time.Millisecond); got != "" {
 		t.Fatalf("got %q through a cut cable", got)
 	}
+
 	must(t, Mend(sw, "b"))
-	// The bridge forwards again once the kernel has seen the carrier of the port; what is sent before that is lost.
+	// The bridge forwards again once the kernel has seen the carrier of the port; what is sent before that is
+	// lost.
 	for end := time.Now().Add(10 * time.Second); ; {
 		sendFrom(t, a, "10.98.0.3:7", "three")
 		if got := receive(server, 50*time.Millisecond); got == "three" {
@@ -58,7 +66,8 @@ func TestMachinesReachEachOtherUntilTheCableIsCut(t *testing.T) {
 	}
 }
 
-// The kernel takes the network of a halted machine away in its own time: a test on a busy machine met the old port after the reboot.
+// The kernel takes the network of a halted machine away in its own time: a test on a busy machine met the old
+// port after the reboot.
 func TestMachineIsPluggedInAgainWhileItsOldNetworkIsStillThere(t *testing.T) {
 	sw, before, after := host(t), host(t), host(t)
 	must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
@@ -84,7 +93,8 @@ func TestRouteIsReplaced(t *testing.T) {
 	pods := netip.MustParsePrefix("10.244.3.0/24")
 	must(t, Route(a, pods, netip.MustParseAddr("10.98.0.3")))
 	must(t, Route(a, pods, netip.MustParseAddr("10.98.0.4")))
-	if err := Route(a, pods, netip.MustParseAddr("192.0.2.1")); err == nil || !strings.Contains(err.Error(), pods.String()) {
+	if err := Route(a, pods, netip.MustParseAddr("192.0.2.1")); err == nil ||
+		!strings.Contains(err.Error(), pods.String()) {
 		t.Errorf("error %v for a gateway that is not on the LAN, want one that names the network", err)
 	}
 }

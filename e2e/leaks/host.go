@@ -20,7 +20,9 @@ type Snapshot struct {
 	Tables  []string // nft tables, "family name"
 	Forward string   // net.ipv4.ip_forward
 	Paths   []string // of ownPaths, those that exist
-	Loops   []string // devices whose file is deleted, "device on file": of nobody any more, or of a program that has not ended yet
+	// devices whose file is deleted, "device on file": of nobody any more, or of a program that has not ended
+	// yet
+	Loops []string
 }
 
 // ownPaths are what the four parts and their references keep on a node, and must never make on the host.
@@ -34,23 +36,28 @@ func TakeSnapshot() (Snapshot, error) {
 	if err != nil {
 		return s, fmt.Errorf("list links: %w", err)
 	}
+
 	for _, l := range links {
 		s.Links = append(s.Links, l.Attrs().Name)
 	}
+
 	s.Tables, err = tables()
 	if err != nil {
 		return s, err
 	}
+
 	forward, err := os.ReadFile("/proc/sys/net/ipv4/ip_forward")
 	if err != nil {
 		return s, err
 	}
+
 	s.Forward = strings.TrimSpace(string(forward))
 	for _, p := range ownPaths {
 		if _, err := os.Lstat(p); err == nil {
 			s.Paths = append(s.Paths, p)
 		}
 	}
+
 	s.Loops, err = loops(func(file string) bool { return strings.HasSuffix(file, "(deleted)") })
 	return s, err
 }
@@ -60,17 +67,23 @@ func tables() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	list, err := conn.ListTables()
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.EPROTONOSUPPORT) {
-		return nil, nil // a kernel without nftables has no tables
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOPROTOOPT) ||
+		errors.Is(err, unix.EPROTONOSUPPORT) {
+		// a kernel without nftables has no tables
+		return nil, nil
 	}
+
 	if err != nil {
 		return nil, fmt.Errorf("list nft tables: %w", err)
 	}
+
 	var out []string
 	for _, t := range list {
 		out = append(out, fmt.Sprintf("%d %s", t.Family, t.Name))
 	}
+
 	return out, nil
 }
 
@@ -84,26 +97,39 @@ func (s Snapshot) Since(before Snapshot) []Leak {
 			}
 		}
 	}
+
 	added("link", s.Links, before.Links)
 	added("nft table", s.Tables, before.Tables)
 	added("directory", s.Paths, before.Paths)
 	added("loop device", s.Loops, before.Loops)
 	if s.Forward != before.Forward {
-		out = append(out, Leak{"sysctl", fmt.Sprintf("net.ipv4.ip_forward was %s, is %s", before.Forward, s.Forward)})
+		out = append(
+			out,
+			Leak{"sysctl", fmt.Sprintf("net.ipv4.ip_forward was %s, is %s", before.Forward, s.Forward)},
+		)
 	}
+
 	return out
 }
 
-// Host lists what is left of a cluster that is down: state is its directory, group the cgroup above its machines.
+// Host lists what is left of a cluster that is down: state is its directory, group the cgroup above its
+// machines.
 func Host(state, group string) ([]Leak, error) {
 	var out []Leak
-	for _, look := range []func(state, group string) ([]Leak, error){hostProcesses, hostMounts, hostGroups, hostLoops} {
+	for _, look := range []func(state, group string) ([]Leak, error){
+		hostProcesses,
+		hostMounts,
+		hostGroups,
+		hostLoops,
+	} {
 		found, err := look(state, group)
 		if err != nil {
 			return nil, err
 		}
+
 		out = append(out, found...)
 	}
+
 	return out, nil
 }
 
@@ -112,6 +138,7 @@ func hostProcesses(state, group string) ([]Leak, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	own, parent := os.Getpid(), os.Getppid()
 	var out []Leak
 	for _, p := range all {
@@ -122,6 +149,7 @@ func hostProcesses(state, group string) ([]Leak, error) {
 			out = append(out, Leak{"process", p.String()})
 		}
 	}
+
 	return out, nil
 }
 
@@ -131,36 +159,51 @@ func hostMounts(state, _ string) ([]Leak, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	seen := map[string]bool{}
 	var out []Leak
 	for _, p := range all {
 		if p.mntNS == "" || seen[p.mntNS] {
 			continue
 		}
+
 		seen[p.mntNS] = true
 		lines, err := mounts(fmt.Sprintf("/proc/%d/mountinfo", p.pid))
 		if err != nil {
-			continue // it has ended
+			// it has ended
+			continue
 		}
+
 		for _, m := range lines {
-			if machines := filepath.Join(state, "machines"); within(m.point, machines) || within(m.root, machines) {
-				out = append(out, Leak{"mount", fmt.Sprintf("%s of %s (%s), seen by process %d", m.point, m.root, m.kind, p.pid)})
+			if machines := filepath.Join(state, "machines"); within(m.point, machines) ||
+				within(m.root, machines) {
+				out = append(
+					out,
+					Leak{
+						"mount",
+						fmt.Sprintf("%s of %s (%s), seen by process %d", m.point, m.root, m.kind, p.pid),
+					},
+				)
 			}
 		}
 	}
+
 	return out, nil
 }
 
-// hostGroups looks also into the hugetlb hierarchy, which machines mount for themselves: through a mount that is attached nowhere.
+// hostGroups looks also into the hugetlb hierarchy, which machines mount for themselves: through a mount that
+// is attached nowhere.
 func hostGroups(_, group string) ([]Leak, error) {
 	roots, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
 	if err != nil {
 		return nil, err
 	}
+
 	dirs := []string{"/sys/fs/cgroup"}
 	for _, r := range roots {
 		dirs = append(dirs, filepath.Dir(r))
 	}
+
 	var out []Leak
 	for _, d := range dirs {
 		path := filepath.Join(d, group)
@@ -168,34 +211,43 @@ func hostGroups(_, group string) ([]Leak, error) {
 			out = append(out, Leak{"cgroup", path})
 		}
 	}
-	if _, err := os.Stat("/sys/fs/cgroup/hugetlb"); errors.Is(err, fs.ErrNotExist) && hiddenGroup("hugetlb", group) {
+
+	if _, err := os.Stat("/sys/fs/cgroup/hugetlb"); errors.Is(err, fs.ErrNotExist) &&
+		hiddenGroup("hugetlb", group) {
 		out = append(out, Leak{"cgroup", "hugetlb (not mounted):" + group})
 	}
+
 	return out, nil
 }
 
 // hiddenGroup looks for a group of a v1 controller that the host has not mounted.
 func hiddenGroup(controller, group string) bool {
-	if data, err := os.ReadFile("/proc/cgroups"); err != nil || !strings.Contains(string(data), "\n"+controller+"\t") {
+	if data, err := os.ReadFile("/proc/cgroups"); err != nil ||
+		!strings.Contains(string(data), "\n"+controller+"\t") {
 		return false
 	}
+
 	var st unix.Statfs_t
 	if unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
 		return false
 	}
+
 	fsfd, err := unix.Fsopen("cgroup", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(fsfd)
+
 	if unix.FsconfigSetFlag(fsfd, controller) != nil || unix.FsconfigCreate(fsfd) != nil {
 		return false
 	}
+
 	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
 	defer unix.Close(mnt)
+
 	return unix.Faccessat(mnt, strings.TrimPrefix(group, "/"), unix.F_OK, 0) == nil
 }
 
@@ -214,15 +266,22 @@ func loops(ours func(file string) bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var out []string
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
-			continue // detached meanwhile
+			// detached meanwhile
+			continue
 		}
+
 		if backing := strings.TrimSpace(string(data)); ours(backing) {
-			out = append(out, fmt.Sprintf("/dev/%s on %s", filepath.Base(filepath.Dir(filepath.Dir(f))), backing))
+			out = append(
+				out,
+				fmt.Sprintf("/dev/%s on %s", filepath.Base(filepath.Dir(filepath.Dir(f))), backing),
+			)
 		}
 	}
+
 	return out, nil
 }

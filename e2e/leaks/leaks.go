@@ -1,6 +1,7 @@
-// Package leaks finds what must not be there: on the host after a cluster went down (processes, mounts, cgroups, loop devices, links, nft
-// tables, files), and on a running node for pods that no longer exist (mounts, pinned namespaces, cgroups, veths, addresses, processes,
-// directories). It only looks; it never cleans up.
+// Package leaks finds what must not be there: on the host after a cluster went down (processes, mounts,
+// cgroups, loop devices, links, nft tables, files), and on a running node for pods that no longer exist
+// (mounts, pinned namespaces, cgroups, veths, addresses, processes, directories). It only looks; it never
+// cleans up.
 package leaks
 
 import (
@@ -17,7 +18,9 @@ import (
 
 // Leak is one thing that was left behind.
 type Leak struct {
-	Kind string // process, mount, cgroup, loop device, link, nft table or element, address, veth, directory, record, volume, namespace, sysctl
+	// process, mount, cgroup, loop device, link, nft table or element, address, veth, directory, record,
+	// volume, namespace, sysctl
+	Kind string
 	What string
 }
 
@@ -35,8 +38,8 @@ func (e Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Await looks again and again until nothing is left or the time is over, for those who clean up a moment after the API says "gone".
-// Then it returns what is left as an Error.
+// Await looks again and again until nothing is left or the time is over, for those who clean up a moment
+// after the API says "gone". Then it returns what is left as an Error.
 func Await(ctx context.Context, limit time.Duration, look func() ([]Leak, error)) error {
 	deadline := time.Now().Add(limit)
 	for {
@@ -50,6 +53,7 @@ func Await(ctx context.Context, limit time.Duration, look func() ([]Leak, error)
 		if time.Now().After(deadline) {
 			return Error(left)
 		}
+
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -74,16 +78,21 @@ func processes() ([]process, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var out []process
 	for _, d := range dirs {
 		p := process{}
 		if _, err := fmt.Sscanf(filepath.Base(d), "%d", &p.pid); err != nil {
 			continue
 		}
+
 		cmdline, err := os.ReadFile(filepath.Join(d, "cmdline"))
-		if err != nil || len(cmdline) == 0 { // gone, a zombie or a kernel thread
+
+		// gone, a zombie or a kernel thread
+		if err != nil || len(cmdline) == 0 {
 			continue
 		}
+
 		p.command = strings.TrimSpace(strings.ReplaceAll(string(cmdline), "\x00", " "))
 		p.cwd, _ = os.Readlink(filepath.Join(d, "cwd"))
 		p.mntNS, _ = os.Readlink(filepath.Join(d, "ns", "mnt"))
@@ -94,8 +103,10 @@ func processes() ([]process, error) {
 				p.groups = append(p.groups, parts[2])
 			}
 		}
+
 		out = append(out, p)
 	}
+
 	return out, nil
 }
 
@@ -107,7 +118,7 @@ func (p process) String() string {
 	return fmt.Sprintf("%d: %s", p.pid, command)
 }
 
-// inGroup tells whether the process is in the cgroup or below it, in any hierarchy.
+// inGroup reports whether the process is in the cgroup or below it, in any hierarchy.
 func (p process) inGroup(group string) bool {
 	return slices.ContainsFunc(p.groups, func(g string) bool { return within(g, group) })
 }
@@ -124,6 +135,7 @@ func mounts(file string) ([]mountLine, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var out []mountLine
 	for line := range strings.Lines(string(data)) {
 		before, after, ok := strings.Cut(line, " - ")
@@ -132,6 +144,7 @@ func mounts(file string) ([]mountLine, error) {
 			out = append(out, mountLine{root: fields[3], point: fields[4], kind: super[0]})
 		}
 	}
+
 	return out, nil
 }
 
@@ -144,9 +157,11 @@ func entries(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	names := make([]string, 0, len(list))
 	for _, e := range list {
 		names = append(names, e.Name())
 	}
+
 	return names, nil
 }

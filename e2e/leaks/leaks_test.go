@@ -27,16 +27,25 @@ func TestAPodIsKnownByItsUIDHoweverItIsWritten(t *testing.T) {
 
 func TestSnapshotTellsWhatIsNew(t *testing.T) {
 	before := Snapshot{Links: []string{"lo", "eth0"}, Forward: "0"}
-	now := Snapshot{Links: []string{"lo", "eth0", "veth1"}, Tables: []string{"1 kube-proxy"}, Forward: "1", Paths: []string{"/run/trivet"},
-		Loops: []string{"/dev/loop0 on /pool.img (deleted)"}}
+	now := Snapshot{
+		Links:   []string{"lo", "eth0", "veth1"},
+		Tables:  []string{"1 kube-proxy"},
+		Forward: "1",
+		Paths:   []string{"/run/trivet"},
+		Loops:   []string{"/dev/loop0 on /pool.img (deleted)"},
+	}
+
 	var kinds []string
 	for _, l := range now.Since(before) {
 		kinds = append(kinds, l.Kind)
 	}
+
 	if got := strings.Join(kinds, ","); got != "link,nft table,directory,loop device,sysctl" {
 		t.Errorf("kinds %s", got)
 	}
-	if left := before.Since(now); len(left) != 1 { // only the sysctl: what went away is no leak
+
+	// only the sysctl: what went away is no leak
+	if left := before.Since(now); len(left) != 1 {
 		t.Errorf("left %v", left)
 	}
 }
@@ -47,18 +56,25 @@ func TestAwaitNamesWhatStays(t *testing.T) {
 		if calls++; calls < 3 {
 			return []Leak{{"mount", "/x"}}, nil
 		}
+
 		return nil, nil
 	})
 	if err != nil || calls != 3 {
 		t.Errorf("%v after %d looks, want none after 3", err, calls)
 	}
+
 	err = Await(t.Context(), 0, func() ([]Leak, error) { return []Leak{{"mount", "/x"}}, nil })
 	if _, ok := errors.AsType[Error](err); !ok || !strings.Contains(err.Error(), "mount /x") {
 		t.Errorf("error %v, want one that names the mount", err)
 	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Await(ctx, time.Hour, func() ([]Leak, error) { return []Leak{{"mount", "/x"}}, nil }); !errors.Is(err, context.Canceled) {
+	if err := Await(ctx, time.Hour, func() ([]Leak, error) {
+		return []Leak{
+			{"mount", "/x"},
+		}, nil
+	}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want canceled", err)
 	}
 }

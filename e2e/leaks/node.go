@@ -20,16 +20,19 @@ type Pod struct {
 
 // View is a node as the host sees it.
 type View struct {
-	Pid     int      // of its PID 1
-	Group   string   // its cgroup
-	Daemons []string // programs that belong there without any pod, by the base name of their command: kubelet, trivet-monitor, ...
+	Pid   int    // of its PID 1
+	Group string // its cgroup
+	// programs that belong there without any pod, by the base name of their command: kubelet, trivet-monitor,
+	// ...
+	Daemons []string
 	Live    []Pod    // pods of the API server's that are bound to it
 	Volumes []string // handles of the volumes that the API server knows
 	OldLogs bool     // log directories of old pods may be there: a kubelet removes them once a minute
 }
 
-// Node lists what is on the node for pods that are not there any more. What carries a pod's UID is told apart by it; of the rest
-// (addresses, veths, pinned network namespaces) there may be as many as there are pods with a network of their own.
+// Node lists what is on the node for pods that are not there any more. What carries a pod's UID is told apart
+// by it; of the rest (addresses, veths, pinned network namespaces) there may be as many as there are pods
+// with a network of their own.
 func Node(v View) ([]Leak, error) {
 	var out []Leak
 	for _, look := range []func(View) ([]Leak, error){nodeProcesses, nodeMounts, nodeGroups,
@@ -62,7 +65,8 @@ const podsDir = "/var/lib/kubelet/pods"
 
 var podUID = regexp.MustCompile(`[0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12}`)
 
-// foreign is the UID in text (also with underscores, as systemd's slices have it) that belongs to no live pod.
+// foreign is the UID in text (also with underscores, as systemd's slices have it) that belongs to no live
+// pod.
 func (v View) foreign(text string) string {
 	for _, uid := range podUID.FindAllString(text, -1) {
 		uid = strings.ReplaceAll(uid, "_", "-")
@@ -82,26 +86,31 @@ func (v View) lives(uid string) bool {
 	return false
 }
 
-// nodeProcesses: with live pods, only the cgroups tell whose a process is; without, there are daemons and nothing else.
+// nodeProcesses: with live pods, only the cgroups tell whose a process is; without, there are daemons and
+// nothing else.
 func nodeProcesses(v View) ([]Leak, error) {
 	all, err := processes()
 	if err != nil {
 		return nil, err
 	}
+
 	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", v.Pid))
 	if err != nil {
 		return nil, err
 	}
+
 	var out []Leak
 	for _, p := range all {
 		if p.pid == v.Pid || !p.inGroup(v.Group) {
 			continue
 		}
+
 		name, _, _ := strings.Cut(p.command, " ")
 		isDaemon := false
 		for _, d := range v.Daemons {
 			isDaemon = isDaemon || filepath.Base(name) == d
 		}
+
 		switch {
 		case v.foreign(strings.Join(p.groups, " ")) != "":
 			out = append(out, Leak{"process", p.String()})
@@ -111,6 +120,7 @@ func nodeProcesses(v View) ([]Leak, error) {
 			out = append(out, Leak{"process", p.String() + " (in a PID namespace of its own)"})
 		}
 	}
+
 	return out, nil
 }
 
@@ -119,26 +129,33 @@ func nodeMounts(v View) ([]Leak, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var out, pins, overlays []Leak
 	for _, m := range lines {
 		l := Leak{"mount", fmt.Sprintf("%s (%s)", m.point, m.kind)}
 		switch {
-		case within(m.point, podsDir) && v.foreign(podUID.FindString(m.point)) != "": // the first UID is the pod's, a second one its claim's
+		case within(m.point, podsDir) && v.foreign(podUID.FindString(m.point)) != "":
+			// the first UID is the pod's, a second one its claim's
 			out = append(out, l)
 		case m.kind == "nsfs" && strings.HasPrefix(m.root, "net:"):
 			pins = append(pins, l)
-		case m.kind == "nsfs", m.kind == "overlay" && !within(m.point, "/etc") && !within(m.point, "/opt") && !within(m.point, "/var"):
+		case m.kind == "nsfs",
+			m.kind == "overlay" && !within(m.point, "/etc") && !within(m.point, "/opt") &&
+				!within(m.point, "/var"):
 			overlays = append(overlays, l)
+
 		case within(m.point, "/var/lib/kubelet/plugins/kubernetes.io/csi") && len(v.Live) == 0:
 			out = append(out, l)
 		}
 	}
+
 	if len(pins) > v.networks() {
 		out = append(out, pins...)
 	}
 	if len(v.Live) == 0 {
 		out = append(out, overlays...)
 	}
+
 	return out, nil
 }
 
@@ -147,26 +164,32 @@ func nodeGroups(v View) ([]Leak, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	dirs := []string{"/sys/fs/cgroup"}
 	for _, r := range roots {
 		dirs = append(dirs, filepath.Dir(r))
 	}
+
 	var out []Leak
 	for _, d := range dirs {
 		err := filepath.WalkDir(filepath.Join(d, v.Group), func(path string, e os.DirEntry, err error) error {
 			if err != nil || !e.IsDir() {
-				return nil // gone meanwhile
+				// gone meanwhile
+				return nil
 			}
+
 			if v.foreign(e.Name()) != "" {
 				out = append(out, Leak{"cgroup", path})
 				return filepath.SkipDir
 			}
+
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
+
 	return out, nil
 }
 
@@ -176,6 +199,7 @@ func nodeUnits(v View) ([]Leak, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var out []Leak
 	for _, n := range names {
 		ofContainer := strings.HasSuffix(n, ".scope")
@@ -183,6 +207,7 @@ func nodeUnits(v View) ([]Leak, error) {
 			out = append(out, Leak{"unit", n})
 		}
 	}
+
 	return out, nil
 }
 
@@ -192,90 +217,110 @@ func nodeLinks(v View) ([]Leak, error) {
 		return nil, fmt.Errorf("network namespace of process %d: %w", v.Pid, err)
 	}
 	defer ns.Close()
+
 	h, err := netlink.NewHandleAt(ns)
 	if err != nil {
 		return nil, err
 	}
 	defer h.Close()
+
 	links, err := h.LinkList()
 	if err != nil {
 		return nil, err
 	}
+
 	var veths []Leak
 	for _, l := range links {
 		if l.Type() == "veth" && l.Attrs().Name != "eth0" {
 			veths = append(veths, Leak{"veth", l.Attrs().Name})
 		}
 	}
+
 	if len(veths) <= v.networks() {
 		return nil, nil
 	}
+
 	return veths, nil
 }
 
-// nodeAddresses counts host-local's reservations, one file each, named by the address; both families of one pod count as one.
+// nodeAddresses counts host-local's reservations, one file each, named by the address; both families of one
+// pod count as one.
 func nodeAddresses(v View) ([]Leak, error) {
 	files, err := filepath.Glob(v.root("/var/lib/cni/networks/*/*"))
 	if err != nil {
 		return nil, err
 	}
+
 	var v4, v6 []Leak
 	for _, f := range files {
 		addr, err := netip.ParseAddr(filepath.Base(f))
 		switch l := (Leak{"address", filepath.Base(f)}); {
-		case err != nil: // lock, last_reserved_ip.0
+		case err != nil:
+			// lock, last_reserved_ip.0
 		case addr.Is4():
 			v4 = append(v4, l)
 		default:
 			v6 = append(v6, l)
 		}
 	}
+
 	var out []Leak
 	for _, family := range [][]Leak{v4, v6} {
 		if len(family) > v.networks() {
 			out = append(out, family...)
 		}
 	}
+
 	return out, nil
 }
 
-// nodeFiles: directories named by a pod's UID, libcni's cached results, and trivet-cni's index of reservations by sandbox.
+// nodeFiles: directories named by a pod's UID, libcni's cached results, and trivet-cni's index of
+// reservations by sandbox.
 func nodeFiles(v View) ([]Leak, error) {
 	var out []Leak
 	dirs := []string{podsDir}
 	if !v.OldLogs {
 		dirs = append(dirs, "/var/log/pods")
 	}
+
 	for _, dir := range dirs {
 		names, err := entries(v.root(dir))
 		if err != nil {
 			return nil, err
 		}
+
 		for _, n := range names {
 			if v.foreign(n) != "" {
 				out = append(out, Leak{"directory", filepath.Join(dir, n)})
 			}
 		}
 	}
+
 	cached := []string{"/var/lib/cni/results", "/var/lib/cni/cache/results"}
 	reserved, err := filepath.Glob(v.root("/var/lib/cni/networks/*/.by-id"))
 	if err != nil {
 		return nil, err
 	}
+
 	for _, dir := range reserved {
 		cached = append(cached, strings.TrimPrefix(dir, v.root("/")))
 	}
+
 	for _, dir := range cached {
 		names, err := entries(v.root(dir))
 		if err != nil {
 			return nil, err
 		}
-		if len(names) <= 2*v.networks() { // the network and loopback
+
+		// the network and loopback
+		if len(names) <= 2*v.networks() {
 			continue
 		}
+
 		for _, n := range names {
 			out = append(out, Leak{"directory", filepath.Join(dir, n)})
 		}
 	}
+
 	return out, nil
 }

@@ -22,30 +22,36 @@ func nodeRecords(v View) ([]Leak, error) {
 	if len(v.Live) > 0 {
 		return nil, nil
 	}
+
 	var out []Leak
 	for _, dir := range perPod {
 		if v.OldLogs && strings.HasPrefix(dir, "/var/log/") {
 			continue
 		}
+
 		names, err := entries(v.root(dir))
 		if err != nil {
 			return nil, err
 		}
+
 		for _, n := range names {
 			out = append(out, Leak{"record", filepath.Join(dir, n)})
 		}
 	}
+
 	for _, dir := range []string{"/run/trivet/cri/sandboxes", "/run/trivet/cri/containers"} {
 		names, err := entries(v.root(dir))
 		if err != nil {
 			return nil, err
 		}
+
 		for _, n := range names {
 			if n != "records" {
 				out = append(out, Leak{"directory", filepath.Join(dir, n)})
 			}
 		}
 	}
+
 	return out, nil
 }
 
@@ -58,6 +64,7 @@ func nodeVolumes(v View) ([]Leak, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		for _, n := range names {
 			volume := strings.TrimSuffix(strings.TrimSuffix(n, ".json"), ".img")
 			if !slices.Contains(v.Volumes, volume) {
@@ -65,51 +72,66 @@ func nodeVolumes(v View) ([]Leak, error) {
 			}
 		}
 	}
+
 	return out, nil
 }
 
-// nodeElements counts the sandboxes that trivet-cni's sets and maps name, each in the comment "SANDBOX/INTERFACE" of an element.
+// nodeElements counts the sandboxes that trivet-cni's sets and maps name, each in the comment
+// "SANDBOX/INTERFACE" of an element.
 func nodeElements(v View) ([]Leak, error) {
 	ns, err := netns.GetFromPid(v.Pid)
 	if err != nil {
 		return nil, fmt.Errorf("network namespace of process %d: %w", v.Pid, err)
 	}
 	defer ns.Close()
+
 	conn, err := nftables.New(nftables.WithNetNSFd(int(ns)))
 	if err != nil {
 		return nil, err
 	}
+
 	list, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return nil, fmt.Errorf("list nft tables: %w", err)
 	}
-	named := map[string][]Leak{} // sandbox -> its elements
+
+	// sandbox -> its elements
+	named := map[string][]Leak{}
 	for _, t := range list {
 		if t.Name != "cni_trivet" {
 			continue
 		}
+
 		sets, err := conn.GetSets(t)
 		if err != nil {
 			return nil, fmt.Errorf("list sets of nft table %s: %w", t.Name, err)
 		}
+
 		for _, s := range sets {
 			elements, err := conn.GetSetElements(s)
 			if err != nil {
 				return nil, fmt.Errorf("list elements of nft set %s: %w", s.Name, err)
 			}
+
 			for _, e := range elements {
 				if sandbox, _, ok := strings.Cut(e.Comment, "/"); ok {
-					named[sandbox] = append(named[sandbox], Leak{"nft element", fmt.Sprintf("of %s, sandbox %s", s.Name, sandbox)})
+					named[sandbox] = append(
+						named[sandbox],
+						Leak{"nft element", fmt.Sprintf("of %s, sandbox %s", s.Name, sandbox)},
+					)
 				}
 			}
 		}
 	}
+
 	if len(named) <= v.networks() {
 		return nil, nil
 	}
+
 	var out []Leak
 	for _, l := range named {
 		out = append(out, l...)
 	}
+
 	return out, nil
 }

@@ -18,18 +18,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The verbs by which the program that uses this package runs itself; they are not for people. Its main calls Verb first.
+// The verbs by which the program that uses this package runs itself; they are not for people. Its main calls
+// Verb first.
 const (
 	BootVerb  = "machine-boot"
 	runVerb   = "machine-run"
 	SweepVerb = "machine-sweep"
 )
 
-// Verb carries out a verb of this package and tells whether args held one.
+// Verb carries out a verb of this package and reports whether args held one.
 func Verb(ctx context.Context, args []string) (bool, error) {
 	if len(args) != 2 {
 		return false, nil
 	}
+
 	switch args[0] {
 	case BootVerb:
 		return true, boot(args[1])
@@ -38,6 +40,7 @@ func Verb(ctx context.Context, args []string) (bool, error) {
 	case SweepVerb:
 		return true, sweepGroup(ctx, args[1])
 	}
+
 	return false, nil
 }
 
@@ -49,8 +52,9 @@ func readConfig(dir string) (c Config, err error) {
 	return c, json.Unmarshal(data, &c)
 }
 
-// boot is PID 1 before it is an init: in new namespaces, still with the host's mounts and cgroups. It ends in an exec, because
-// a cgroup namespace belongs to a thread and only an exec makes this thread the whole process.
+// boot is PID 1 before it is an init: in new namespaces, still with the host's mounts and cgroups. It ends in
+// an exec, because a cgroup namespace belongs to a thread and only an exec makes this thread the whole
+// process.
 func boot(dir string) error {
 	runtime.LockOSThread()
 	c, err := readConfig(dir)
@@ -66,6 +70,7 @@ func boot(dir string) error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+
 	hierarchies, err := enterCgroup(c.Group)
 	if err != nil {
 		return err
@@ -76,39 +81,51 @@ func boot(dir string) error {
 	if c.Init == Systemd {
 		return execSystemd(dir, hierarchies)
 	}
+
 	// Not by its path: that may lie below a directory that is covered now.
 	return unix.Exec("/proc/self/exe", []string{os.Args[0], runVerb, dir}, os.Environ())
 }
 
-// hierarchy is a cgroup v1 hierarchy: what names it in a mount call, and the directory that it has below /sys/fs/cgroup.
+// hierarchy is a cgroup v1 hierarchy: what names it in a mount call, and the directory that it has below
+// /sys/fs/cgroup.
 type hierarchy struct{ options, dir string }
 
-// hierarchies of the host (none on cgroup v2), and hugetlb, which crun insists on, even where the host has not mounted it.
+// hierarchies of the host (none on cgroup v2), and hugetlb, which crun insists on, even where the host has
+// not mounted it.
 func hierarchies() ([]hierarchy, error) {
 	if h, err := cgroup.Open(); err != nil || h.V2 {
 		return nil, err
 	}
+
 	f, err := os.Open("/proc/self/cgroup")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+
 	var out []hierarchy
 	for s := bufio.NewScanner(f); s.Scan(); {
 		fields := strings.SplitN(s.Text(), ":", 3)
 		if len(fields) != 3 || fields[1] == "" {
 			continue
 		}
+
 		if name, named := strings.CutPrefix(fields[1], "name="); named {
 			out = append(out, hierarchy{"none," + fields[1], name})
 		} else {
 			out = append(out, hierarchy{fields[1], fields[1]})
 		}
 	}
-	hasHugetlb := slices.ContainsFunc(out, func(h hierarchy) bool { return strings.Contains(h.options, "hugetlb") })
-	if known, _ := os.ReadFile("/proc/cgroups"); !hasHugetlb && strings.Contains(string(known), "\nhugetlb\t") {
+
+	hasHugetlb := slices.ContainsFunc(
+		out,
+		func(h hierarchy) bool { return strings.Contains(h.options, "hugetlb") },
+	)
+	if known, _ := os.ReadFile("/proc/cgroups"); !hasHugetlb &&
+		strings.Contains(string(known), "\nhugetlb\t") {
 		out = append(out, hierarchy{"hugetlb", "hugetlb"})
 	}
+
 	return out, nil
 }
 
@@ -121,6 +138,7 @@ func mountHierarchies(all []hierarchy) error {
 	if err := unix.Mount("cgroup", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
 		return err
 	}
+
 	for _, h := range all {
 		dir := filepath.Join(root, h.dir)
 		if err := os.Mkdir(dir, 0o755); err != nil {
@@ -130,6 +148,7 @@ func mountHierarchies(all []hierarchy) error {
 			return fmt.Errorf("mount cgroup hierarchy %s: %w", h.options, err)
 		}
 	}
+
 	return nil
 }
 
@@ -139,11 +158,14 @@ func enterCgroup(group string) ([]hierarchy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(all) > 0 { // v1: see also what the host has not mounted
+
+	// v1: see also what the host has not mounted
+	if len(all) > 0 {
 		if err := mountHierarchies(all); err != nil {
 			return nil, err
 		}
 	}
+
 	host, err := cgroup.Open()
 	if err != nil {
 		return nil, err
@@ -160,6 +182,7 @@ func enterCgroup(group string) ([]hierarchy, error) {
 	if host.V2 {
 		return all, leaveToChildren(host, group)
 	}
+
 	return all, nil
 }
 
@@ -183,26 +206,36 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 		return err
 	}
 	defer binds.close()
+
 	scratch := filepath.Join(dir, "scratch")
 	if err := unix.Mount("scratch", scratch, "tmpfs", 0, "mode=755"); err != nil {
 		return fmt.Errorf("mount %s: %w", scratch, err)
 	}
+
 	for _, d := range []string{"etc", "opt", "var"} {
 		if err := overlay("/"+d, filepath.Join(scratch, d)); err != nil {
 			return err
 		}
 	}
+
 	if err := shadowSysctls(scratch); err != nil {
 		return err
 	}
+
 	steps := []struct{ kind, target, options string }{
-		{"tmpfs", "/run", "mode=755"}, {"tmpfs", "/tmp", "mode=1777"}, {"tmpfs", "/dev/shm", "mode=1777"}, {"sysfs", "/sys", ""},
+		{
+			"tmpfs",
+			"/run",
+			"mode=755",
+		}, {"tmpfs", "/tmp", "mode=1777"}, {"tmpfs", "/dev/shm", "mode=1777"}, {"sysfs", "/sys", ""},
 	}
+
 	for _, s := range steps {
 		if err := unix.Mount(s.kind, s.target, s.kind, unix.MS_NOSUID|unix.MS_NODEV, s.options); err != nil {
 			return fmt.Errorf("mount %s: %w", s.target, err)
 		}
 	}
+
 	if err := mountHierarchies(all); err != nil {
 		return fmt.Errorf("mount cgroups: %w", err)
 	}
@@ -220,7 +253,9 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 	if err := unix.Mount("", "/", "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		return fmt.Errorf("make the host's files read-only: %w", err)
 	}
-	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "") // kubelets want to share mounts with containers
+
+	// kubelets want to share mounts with containers
+	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 }
 
 func overlay(target, scratch string) error {
@@ -236,13 +271,20 @@ func overlay(target, scratch string) error {
 }
 
 func writeEtc(c Config) error {
-	files := map[string]string{"/etc/hosts": c.Hosts, "/etc/hostname": c.Name + "\n", "/etc/resolv.conf": "# no resolver outside the cluster\n"}
+	files := map[string]string{
+		"/etc/hosts":       c.Hosts,
+		"/etc/hostname":    c.Name + "\n",
+		"/etc/resolv.conf": "# no resolver outside the cluster\n",
+	}
+
 	for path, text := range files {
-		_ = os.Remove(path) // it may be a symbolic link to a file of the host's /run
+		// it may be a symbolic link to a file of the host's /run
+		_ = os.Remove(path)
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -263,11 +305,14 @@ func openBinds(dir string, c Config) (bindMounts, error) {
 		if err := os.MkdirAll(kept, 0o755); err != nil {
 			return nil, err
 		}
+
 		sources[kept] = k
 	}
+
 	for source, target := range c.Expose {
 		sources[source] = target
 	}
+
 	var out bindMounts
 	for source, target := range sources {
 		f, err := os.OpenFile(source, unix.O_PATH, 0)
@@ -275,13 +320,16 @@ func openBinds(dir string, c Config) (bindMounts, error) {
 			out.close()
 			return nil, err
 		}
+
 		st, err := f.Stat()
 		if err != nil {
 			out.close()
 			return nil, err
 		}
+
 		out = append(out, bindMount{f, st.IsDir(), target})
 	}
+
 	slices.SortFunc(out, func(a, b bindMount) int { return strings.Compare(a.target, b.target) })
 	return out, nil
 }
@@ -318,28 +366,35 @@ func makeTarget(m bindMount) error {
 	return os.WriteFile(m.target, nil, 0o644)
 }
 
-// sweepGroup kills what is in the cgroup or below it, and removes it from every hierarchy; it runs with private mounts.
+// sweepGroup kills what is in the cgroup or below it, and removes it from every hierarchy; it runs with
+// private mounts.
 func sweepGroup(ctx context.Context, group string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
+
 	all, err := hierarchies()
 	if err != nil {
 		return err
 	}
+
 	if len(all) > 0 {
 		if err := mountHierarchies(all); err != nil {
 			return err
 		}
 	}
+
 	host, err := cgroup.Open()
 	if err != nil {
 		return err
 	}
+
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+
 	if err := host.Kill(ctx, group); err != nil {
 		return err
 	}
+
 	return host.Remove(ctx, group)
 }

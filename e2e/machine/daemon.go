@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Daemon is a program that the machine's PID 1 runs; its output goes to log/NAME.log of the machine's directory.
+// Daemon is a program that the machine's PID 1 runs; its output goes to log/NAME.log of the machine's
+// directory.
 type Daemon struct {
 	Name string
 	Argv []string
@@ -93,7 +94,12 @@ func (c children) start(d Daemon) error {
 }
 
 func (c children) end(name string, signal unix.Signal, grace time.Duration) error {
-	_, err := c.ask(request{Do: "end", Daemon: Daemon{Name: name}, Signal: int(signal), Grace: grace})
+	_, err := c.ask(request{
+		Do:     "end",
+		Daemon: Daemon{Name: name},
+		Signal: int(signal),
+		Grace:  grace,
+	})
 	return err
 }
 
@@ -115,6 +121,7 @@ func (m children) ask(q request) (response, error) {
 		return r, fmt.Errorf("machine %s does not answer: %w", m.Name, err)
 	}
 	defer conn.Close()
+
 	if err := json.NewEncoder(conn).Encode(q); err != nil {
 		return r, err
 	}
@@ -124,6 +131,7 @@ func (m children) ask(q request) (response, error) {
 	if r.Error != "" {
 		return r, fmt.Errorf("machine %s: %s", m.Name, r.Error)
 	}
+
 	return r, nil
 }
 
@@ -133,20 +141,24 @@ func (m *Machine) hostPids() map[int]int {
 	if init == 0 {
 		return nil
 	}
+
 	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", init))
 	if err != nil {
 		return nil
 	}
+
 	out := map[int]int{}
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	for _, d := range dirs {
 		if ns, err := os.Readlink(d + "/ns/pid"); err != nil || ns != own {
 			continue
 		}
+
 		status, err := os.ReadFile(d + "/status")
 		if err != nil {
 			continue
 		}
+
 		for line := range strings.Lines(string(status)) {
 			rest, ok := strings.CutPrefix(line, "NSpid:")
 			if pids := strings.Fields(rest); ok && len(pids) > 1 {
@@ -156,11 +168,12 @@ func (m *Machine) hostPids() map[int]int {
 			}
 		}
 	}
+
 	return out
 }
 
-// Processes lists the host's PIDs of the machine's processes by the name of the program that they run, except in PID namespaces below
-// the machine's own: those of its daemons and their helpers, not those of containers.
+// Processes lists the host's PIDs of the machine's processes by the name of the program that they run, except
+// in PID namespaces below the machine's own: those of its daemons and their helpers, not those of containers.
 func (m *Machine) Processes() map[string][]int {
 	out := map[string][]int{}
 	for _, pid := range m.hostPids() {
@@ -172,7 +185,8 @@ func (m *Machine) Processes() map[string][]int {
 	return out
 }
 
-// Find lists the host's PIDs of the machine's processes that run the named program, except in PID namespaces below the machine's own.
+// Find lists the host's PIDs of the machine's processes that run the named program, except in PID namespaces
+// below the machine's own.
 func (m *Machine) Find(program string) []int {
 	return m.Processes()[program]
 }

@@ -37,10 +37,12 @@ func runInit(dir string) error {
 	if os.Getpid() != 1 {
 		return errors.New(runVerb + " is for PID 1 of a machine only")
 	}
+
 	p := &initProcess{dir: dir, daemons: map[string]*running{}}
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, unix.SIGCHLD)
-	// Caught and dropped rather than ignored: the daemons would inherit that, and no shell can trap what was ignored when it started.
+	// Caught and dropped rather than ignored: the daemons would inherit that, and no shell can trap what was
+	// ignored when it started.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	if err := os.Chdir(dir); err != nil {
 		return err
@@ -48,14 +50,18 @@ func runInit(dir string) error {
 	if err := os.Remove("ctl"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	listener, err := net.Listen("unix", "ctl") // relative: the path may be longer than a socket's may be
+
+	// relative: the path may be longer than a socket's may be
+	listener, err := net.Listen("unix", "ctl")
 	if err != nil {
 		return err
 	}
+
 	go p.serve(listener)
 	for range children {
 		p.reap()
 	}
+
 	return nil
 }
 
@@ -68,6 +74,7 @@ func (p *initProcess) reap() {
 		if pid > 0 {
 			p.noteExit(pid, status)
 		}
+
 		p.mu.Unlock()
 		if errors.Is(err, syscall.EINTR) {
 			continue
@@ -99,19 +106,24 @@ func (p *initProcess) serve(l net.Listener) {
 			fmt.Fprintln(os.Stderr, "accept:", err)
 			return
 		}
+
 		go func() {
 			defer conn.Close()
+
 			var q request
 			if err := json.NewDecoder(conn).Decode(&q); err != nil {
 				if !errors.Is(err, io.EOF) {
 					fmt.Fprintln(os.Stderr, "request:", err)
 				}
+
 				return
 			}
+
 			var r response
 			if err := p.answer(q, &r); err != nil {
 				r.Error = err.Error()
 			}
+
 			_ = json.NewEncoder(conn).Encode(r)
 		}()
 	}
@@ -131,29 +143,52 @@ func (p *initProcess) answer(q request, r *response) error {
 }
 
 func (p *initProcess) start(d Daemon) error {
-	log, err := os.OpenFile(filepath.Join(p.dir, "log", d.Name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, err := os.OpenFile(
+		filepath.Join(p.dir, "log", d.Name+".log"),
+		os.O_CREATE|os.O_APPEND|os.O_WRONLY,
+		0o644,
+	)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
+
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
+
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	if old := p.daemons[d.Name]; old != nil && old.pid != 0 {
 		return nil
 	}
-	env := append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "LANG=C.UTF-8"}, d.Env...)
-	process, err := os.StartProcess(d.Argv[0], d.Argv, &os.ProcAttr{Dir: "/", Env: env,
-		Files: []*os.File{null, log, log}, Sys: &syscall.SysProcAttr{Setsid: true}})
+
+	env := append(
+		[]string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+			"HOME=/",
+			"LANG=C.UTF-8",
+		},
+		d.Env...,
+	)
+
+	process, err := os.StartProcess(d.Argv[0], d.Argv, &os.ProcAttr{
+		Dir:   "/",
+		Env:   env,
+		Files: []*os.File{null, log, log},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
 	if err != nil {
 		return fmt.Errorf("start %s: %w", d.Name, err)
 	}
+
 	p.daemons[d.Name] = &running{Daemon: d, pid: process.Pid, done: make(chan struct{})}
-	return process.Release() // reap waits for it
+
+	// reap waits for it
+	return process.Release()
 }
 
 func (p *initProcess) end(name string, sig syscall.Signal, grace time.Duration) error {
@@ -161,16 +196,19 @@ func (p *initProcess) end(name string, sig syscall.Signal, grace time.Duration) 
 	if err != nil || d == nil {
 		return err
 	}
+
 	if sig != syscall.SIGKILL {
 		select {
 		case <-d.done:
 			return nil
 		case <-time.After(grace):
 		}
+
 		if _, err := p.signal(name, syscall.SIGKILL); err != nil {
 			return err
 		}
 	}
+
 	<-d.done
 	return nil
 }
@@ -179,6 +217,7 @@ func (p *initProcess) end(name string, sig syscall.Signal, grace time.Duration) 
 func (p *initProcess) signal(name string, sig syscall.Signal) (*running, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	d := p.daemons[name]
 	if d == nil {
 		return nil, fmt.Errorf("no daemon is called %q", name)
@@ -189,16 +228,24 @@ func (p *initProcess) signal(name string, sig syscall.Signal) (*running, error) 
 	if err := syscall.Kill(d.pid, sig); err != nil {
 		return nil, fmt.Errorf("signal %s: %w", name, err)
 	}
+
 	return d, nil
 }
 
 func (p *initProcess) list() []State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+
 	var out []State
 	for _, d := range p.daemons {
-		out = append(out, State{Name: d.Name, Argv: d.Argv, Pid: d.pid, Exit: d.exit})
+		out = append(out, State{
+			Name: d.Name,
+			Argv: d.Argv,
+			Pid:  d.pid,
+			Exit: d.exit,
+		})
 	}
+
 	slices.SortFunc(out, func(a, b State) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }

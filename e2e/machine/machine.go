@@ -1,7 +1,8 @@
-// Package machine makes a pretended machine out of namespaces: its own network, mounts, processes, host name, IPC and cgroups, on the
-// kernel and the files of the host. Its PID 1 is this program; it starts daemons when asked over a socket, reaps what is left to it,
-// and takes everything with it when it ends. Nothing of the host changes: /etc, /opt and /var are overlays on a tmpfs, /run is empty,
-// and what must survive a reboot lies in the machine's own directory.
+// Package machine makes a pretended machine out of namespaces: its own network, mounts, processes, host name,
+// IPC and cgroups, on the kernel and the files of the host. Its PID 1 is this program; it starts daemons when
+// asked over a socket, reaps what is left to it, and takes everything with it when it ends. Nothing of the
+// host changes: /etc, /opt and /var are overlays on a tmpfs, /run is empty, and what must survive a reboot
+// lies in the machine's own directory.
 package machine
 
 import (
@@ -49,7 +50,8 @@ func (m *Machine) path(elem ...string) string {
 // bootLimit bounds a boot, which takes some 50 ms.
 const bootLimit = time.Minute
 
-// Boot starts the machine unless it runs, and returns when its PID 1 takes requests. A boot gives it a new boot ID.
+// Boot starts the machine unless it runs, and returns when its PID 1 takes requests. A boot gives it a new
+// boot ID.
 func (m *Machine) Boot(ctx context.Context, c Config) error {
 	if m.Pid() != 0 {
 		return nil
@@ -57,19 +59,25 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	if err := m.prepare(c); err != nil {
 		return err
 	}
-	if err := Sweep(ctx, c.Group); err != nil { // of what a machine has left that was not halted but lost
+
+	// of what a machine has left that was not halted but lost
+	if err := Sweep(ctx, c.Group); err != nil {
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
+
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
+
 	log, err := os.OpenFile(m.path("log", "init.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(self, BootVerb, m.Dir) // not bound to ctx: the machine outlives this process
+
+	// not bound to ctx: the machine outlives this process
+	cmd := exec.Command(self, BootVerb, m.Dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = m.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true,
@@ -77,18 +85,26 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
+
 	id := identity(cmd.Process.Pid)
 	if err := durable.WriteVolatile(m.path("pid"), []byte(id), 0o644); err != nil {
 		return errors.Join(err, cmd.Process.Kill())
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, bootLimit, fmt.Errorf("its PID 1 takes no requests after %s", bootLimit))
+
+	ctx, cancel := context.WithTimeoutCause(
+		ctx,
+		bootLimit,
+		fmt.Errorf("its PID 1 takes no requests after %s", bootLimit),
+	)
 	defer cancel()
+
 	died := make(chan error, 1)
 	go func() { died <- cmd.Wait() }()
 	if err := m.awaitInit(ctx, died); err != nil {
 		_ = cmd.Process.Kill()
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
+
 	return nil
 }
 
@@ -98,6 +114,7 @@ func (m *Machine) prepare(c Config) error {
 			return err
 		}
 	}
+
 	data, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return err
@@ -105,6 +122,7 @@ func (m *Machine) prepare(c Config) error {
 	if err := durable.WriteVolatile(m.path("config.json"), data, 0o644); err != nil {
 		return err
 	}
+
 	return durable.WriteVolatile(m.path("boot_id"), []byte(newUUID()+"\n"), 0o444)
 }
 
@@ -127,10 +145,12 @@ func newUUID() string {
 func (m *Machine) awaitInit(ctx context.Context, died <-chan error) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
+
 	for {
 		if _, err := m.List(); err == nil {
 			return nil
 		}
+
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -141,7 +161,8 @@ func (m *Machine) awaitInit(ctx context.Context, died <-chan error) error {
 	}
 }
 
-// Pid is the host's PID of the machine's PID 1; 0 when the machine is down. A PID that was reused by another process does not count.
+// Pid is the host's PID of the machine's PID 1; 0 when the machine is down. A PID that was reused by another
+// process does not count.
 func (m *Machine) Pid() int {
 	data, err := os.ReadFile(m.path("pid"))
 	if err != nil {
@@ -168,27 +189,33 @@ func identity(pid int) string {
 	return fmt.Sprintf("%d %s", pid, fields[19])
 }
 
-// Halt ends the machine as a power cut would: all its processes at once. Then its cgroups are removed. A machine that is down stays down.
+// Halt ends the machine as a power cut would: all its processes at once. Then its cgroups are removed. A
+// machine that is down stays down.
 func (m *Machine) Halt(ctx context.Context) error {
 	if pid := m.Pid(); pid != 0 {
 		if err := endProcess(ctx, pid); err != nil {
 			return fmt.Errorf("halt %s: %w", m.Name, err)
 		}
 	}
+
 	c, err := readConfig(m.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // it was never booted
+		// it was never booted
+		return nil
 	}
+
 	if err != nil {
 		return fmt.Errorf("halt %s: %w", m.Name, err)
 	}
 	if err := Sweep(ctx, c.Group); err != nil {
 		return fmt.Errorf("halt %s: %w", m.Name, err)
 	}
+
 	err = os.Remove(m.path("pid"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+
 	return err
 }
 
@@ -202,9 +229,11 @@ func endProcess(ctx context.Context, pid int) error {
 		return err
 	}
 	defer unix.Close(fd)
+
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
+
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 200)
 		if err != nil && !errors.Is(err, unix.EINTR) {
@@ -219,8 +248,9 @@ func endProcess(ctx context.Context, pid int) error {
 	}
 }
 
-// Sweep ends whatever is in a cgroup or below it, and removes it: a machine is found by it whose record was lost or never written. It runs
-// in a process of its own with private mounts, because hierarchies that the host has not mounted (hugetlb) are mounted for it.
+// Sweep ends whatever is in a cgroup or below it, and removes it: a machine is found by it whose record was
+// lost or never written. It runs in a process of its own with private mounts, because hierarchies that the
+// host has not mounted (hugetlb) are mounted for it.
 func Sweep(ctx context.Context, group string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -240,7 +270,15 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) (*ex
 	if pid == 0 {
 		return nil, fmt.Errorf("machine %s is down", m.Name)
 	}
-	all := append([]string{"--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--", name}, args...)
+
+	all := append(
+		[]string{
+			"--target", strconv.Itoa(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
+			name,
+		},
+		args...,
+	)
+
 	return exec.CommandContext(ctx, "nsenter", all...), nil
 }
 

@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// boot boots a machine below /tmp, a directory that is covered inside, and halts it at the end of the test, when nothing may be left.
+// boot boots a machine below /tmp, a directory that is covered inside, and halts it at the end of the test,
+// when nothing may be left.
 func bootForTest(t *testing.T) (*Machine, Config) { return bootWith(t, "") }
 
 func bootWith(t *testing.T, init string) (*Machine, Config) {
@@ -41,10 +42,12 @@ func bootWith(t *testing.T, init string) (*Machine, Config) {
 		Hosts: "127.0.0.1 localhost\n",
 		Keep:  []string{"/var/lib/kept"},
 	}
+
 	t.Cleanup(func() {
 		if err := m.Halt(context.Background()); err != nil {
 			t.Error(err)
 		}
+
 		left, err := leaks.Host(dir, group)
 		if err != nil || len(left) > 0 {
 			t.Errorf("after the halt: %v %v", left, err)
@@ -53,6 +56,7 @@ func bootWith(t *testing.T, init string) (*Machine, Config) {
 	if err := m.Boot(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
+
 	return m, c
 }
 
@@ -73,20 +77,29 @@ func TestMachineIsApartFromTheHost(t *testing.T) {
 	testenv.Root(t)
 	m, _ := bootForTest(t)
 	for script, want := range map[string]string{
-		"hostname": "m1", "cat /etc/hostname": "m1", "ls -A /tmp | grep -v ^trv; true": "", "ls /sys/class/net": "lo",
-		"cut -d: -f3 /proc/1/cgroup | sort -u": "/", "echo 1 >/proc/sys/kernel/panic; cat /proc/sys/kernel/panic": "1",
+		"hostname":                             "m1",
+		"cat /etc/hostname":                    "m1",
+		"ls -A /tmp | grep -v ^trv; true":      "",
+		"ls /sys/class/net":                    "lo",
+		"cut -d: -f3 /proc/1/cgroup | sort -u": "/",
+		"echo 1 >/proc/sys/kernel/panic; cat /proc/sys/kernel/panic": "1",
 	} {
-		if got := inside(t, m, script); got != want && !strings.HasPrefix(got, "/init") { // on v2, PID 1 is in a leaf
+		// on v2, PID 1 is in a leaf
+		if got := inside(t, m, script); got != want && !strings.HasPrefix(got, "/init") {
 			t.Errorf("%s: %q, want %q", script, got, want)
 		}
 	}
+
 	mark := filepath.Base(filepath.Dir(m.Dir))
 	for _, dir := range []string{"/etc", "/opt", "/var/lib", "/run", "/tmp"} {
 		inside(t, m, "touch "+dir+"/"+mark)
-		if _, err := os.Stat(filepath.Join(dir, mark)); err == nil && dir != "/tmp" { // in /tmp it is the test's own directory
+
+		// in /tmp it is the test's own directory
+		if _, err := os.Stat(filepath.Join(dir, mark)); err == nil && dir != "/tmp" {
 			t.Errorf("a file that was made in the machine's %s is on the host", dir)
 		}
 	}
+
 	for _, path := range []string{"/" + mark, "/usr/bin/" + mark} {
 		got := inside(t, m, "touch "+path+" 2>&1; true")
 		if !strings.Contains(got, "Read-only file system") {
@@ -94,11 +107,14 @@ func TestMachineIsApartFromTheHost(t *testing.T) {
 			t.Errorf("touch %s says %q: the machine can change the host", path, got)
 		}
 	}
+
 	host, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := inside(t, m, "cat /proc/sys/kernel/random/boot_id"); got == strings.TrimSpace(string(host)) || got != m.BootID() {
+
+	if got := inside(t, m, "cat /proc/sys/kernel/random/boot_id"); got == strings.TrimSpace(string(host)) ||
+		got != m.BootID() {
 		t.Errorf("boot ID %s, want one of its own", got)
 	}
 }
@@ -107,17 +123,27 @@ func TestOnlyKeptDirectoriesSurviveAReboot(t *testing.T) {
 	testenv.Root(t)
 	m, c := bootForTest(t)
 	first := m.BootID()
-	inside(t, m, "touch /var/lib/kept/x /var/lib/lost /run/lost; mkdir /sys/fs/cgroup/memory/pods 2>/dev/null || mkdir /sys/fs/cgroup/pods")
-	for range 2 { // a second halt is harmless
+	inside(
+		t,
+		m,
+		"touch /var/lib/kept/x /var/lib/lost /run/lost; mkdir /sys/fs/cgroup/memory/pods 2>/dev/null || "+
+			"mkdir /sys/fs/cgroup/pods",
+	)
+
+	// a second halt is harmless
+	for range 2 {
 		if err := m.Halt(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range 2 { // and so is a second boot
+
+	// and so is a second boot
+	for range 2 {
 		if err := m.Boot(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if got := inside(t, m, "ls -d /var/lib/kept/x /var/lib/lost /run/lost 2>/dev/null || true"); got != "/var/lib/kept/x" {
 		t.Errorf("after the reboot there are %q, want only what is kept", got)
 	}
@@ -132,24 +158,33 @@ func TestOnlyKeptDirectoriesSurviveAReboot(t *testing.T) {
 func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
 	testenv.Root(t)
 	m, _ := bootForTest(t)
-	d := Daemon{Name: "sleeper", Argv: []string{"/bin/sh", "-c", "echo started; trap 'exit 7' TERM; sleep 1000 & wait"}}
+	d := Daemon{
+		Name: "sleeper",
+		Argv: []string{"/bin/sh", "-c", "echo started; trap 'exit 7' TERM; sleep 1000 & wait"},
+	}
+
 	state := func() State {
 		t.Helper()
 		states, err := m.List()
 		if err != nil || len(states) != 1 {
 			t.Fatalf("states %v, %v", states, err)
 		}
+
 		return states[0]
 	}
-	for range 2 { // started once
+
+	// started once
+	for range 2 {
 		if err := m.Start(d); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	pid := state().Pid
 	if pid == 0 || state().HostPid == 0 {
 		t.Fatalf("state %+v, want it running", state())
 	}
+
 	awaitLog(t, m.path("log", "sleeper.log"), "started")
 	if err := m.Stop("sleeper", 10*time.Second); err != nil {
 		t.Fatal(err)
@@ -169,7 +204,11 @@ func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
 	if err := m.Kill("nobody"); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("error %v, want one that names the daemon", err)
 	}
-	if err := m.Start(Daemon{Name: "ghost", Argv: []string{"/no/such/program"}}); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+
+	if err := m.Start(Daemon{
+		Name: "ghost",
+		Argv: []string{"/no/such/program"},
+	}); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
 		t.Errorf("error %v, want one that names the program", err)
 	}
 }
@@ -203,7 +242,9 @@ func TestMachineWhoseDirectoryWasRemovedIsEndedByItsCgroup(t *testing.T) {
 	if err := os.RemoveAll(m.Dir); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // a second sweep is harmless
+
+	// a second sweep is harmless
+	for range 2 {
 		if err := Sweep(t.Context(), c.Group); err != nil {
 			t.Fatal(err)
 		}

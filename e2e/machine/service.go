@@ -27,10 +27,12 @@ func unitText(d Daemon, log string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
 	var quoted, env []string
 	for _, a := range d.Argv {
 		quoted = append(quoted, quote(strings.ReplaceAll(a, "$", "$$")))
 	}
+
 	for _, e := range append([]string{"HOME=/", "LANG=C.UTF-8"}, d.Env...) {
 		env = append(env, "Environment="+quote(e))
 	}
@@ -61,10 +63,12 @@ func quote(word string) string {
 func (s services) start(d Daemon) error {
 	ctx, cancel := context.WithTimeout(context.Background(), serviceCall)
 	defer cancel()
+
 	text, err := unitText(d, s.path("log", d.Name+".log"))
 	if err != nil {
 		return err
 	}
+
 	file := s.root(filepath.Join(daemonUnits, d.Name+serviceSuffix))
 	if old, err := os.ReadFile(file); err != nil || string(old) != text {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
@@ -74,6 +78,7 @@ func (s services) start(d Daemon) error {
 			return err
 		}
 	}
+
 	_, err = s.systemctl(ctx, "start", d.Name+serviceSuffix)
 	return err
 }
@@ -82,6 +87,7 @@ func (s services) start(d Daemon) error {
 func (s services) end(name string, signal unix.Signal, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace+serviceCall)
 	defer cancel()
+
 	if err := s.signal(ctx, name, signal); err != nil {
 		return err
 	}
@@ -89,16 +95,19 @@ func (s services) end(name string, signal unix.Signal, grace time.Duration) erro
 	kill := time.After(grace)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+
 	for {
 		state, err := s.state(ctx, name)
 		if err != nil || state.Pid == 0 {
 			return err
 		}
+
 		select {
 		case <-kill:
 			if err := s.signal(ctx, name, unix.SIGKILL); err != nil {
 				return err
 			}
+
 		case <-tick.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -111,13 +120,16 @@ func (s services) signal(ctx context.Context, name string, signal unix.Signal) e
 	if err != nil || state.Pid == 0 {
 		return err
 	}
+
 	number := "--signal=" + strconv.Itoa(int(signal))
 	_, err = s.systemctl(ctx, "kill", "--kill-who=main", number, name+serviceSuffix)
 	if err != nil {
 		if now, again := s.state(ctx, name); again == nil && now.Pid == 0 {
-			return nil // it has ended meanwhile
+			// it has ended meanwhile
+			return nil
 		}
 	}
+
 	return err
 }
 
@@ -125,8 +137,10 @@ func (s services) list() ([]State, error) {
 	if err := s.ready(); err != nil {
 		return nil, err
 	}
+
 	ctx, cancel := context.WithTimeout(context.Background(), serviceCall)
 	defer cancel()
+
 	entries, err := os.ReadDir(s.root(daemonUnits))
 	if err != nil {
 		return nil, err
@@ -138,12 +152,15 @@ func (s services) list() ([]State, error) {
 		if !ok {
 			continue
 		}
+
 		state, err := s.state(ctx, name)
 		if err != nil {
 			return nil, err
 		}
+
 		out = append(out, state)
 	}
+
 	return out, nil
 }
 
@@ -157,6 +174,7 @@ func (s services) state(ctx context.Context, name string) (State, error) {
 	if err != nil {
 		return state, err
 	}
+
 	for line := range strings.Lines(string(text)) {
 		if argv, ok := strings.CutPrefix(line, "X-Argv="); ok {
 			if err := json.Unmarshal([]byte(argv), &state.Argv); err != nil {
@@ -169,17 +187,22 @@ func (s services) state(ctx context.Context, name string) (State, error) {
 	if err != nil {
 		return state, err
 	}
+
 	values := map[string]int{}
 	for line := range strings.Lines(out) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
 		values[key], _ = strconv.Atoi(value)
 	}
+
 	state.Pid = values["MainPID"]
 	switch values["ExecMainCode"] {
-	case 1: // CLD_EXITED
+	case 1:
+		// CLD_EXITED
 		state.Exit = fmt.Sprintf("exit code %d", values["ExecMainStatus"])
-	case 2, 3: // CLD_KILLED, CLD_DUMPED
+	case 2, 3:
+		// CLD_KILLED, CLD_DUMPED
 		state.Exit = "signal " + unix.Signal(values["ExecMainStatus"]).String()
 	}
+
 	return state, nil
 }

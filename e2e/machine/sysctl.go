@@ -36,5 +36,6 @@ func shadowSysctls(scratch string) error {
 			return fmt.Errorf("shadow %s: %w", target, err)
 		}
 	}
+
 	return nil
 }

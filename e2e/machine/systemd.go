@@ -45,6 +45,7 @@ func execSystemd(dir string, all []hierarchy) error {
 	if err := hideControllers(dir, all); err != nil {
 		return err
 	}
+
 	// What systemd says must not appear on the host's console or in the kernel's log.
 	for _, device := range []string{"/dev/console", "/dev/kmsg"} {
 		err := unix.Mount(os.DevNull, device, "", unix.MS_BIND, "")
@@ -52,6 +53,7 @@ func execSystemd(dir string, all []hierarchy) error {
 			return fmt.Errorf("cover %s: %w", device, err)
 		}
 	}
+
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
@@ -62,6 +64,7 @@ func execSystemd(dir string, all []hierarchy) error {
 		"container=machine", // systemd leaves devices and the clock alone in containers
 		"SYSTEMD_UNIT_PATH=" + strings.Join(unitPath, ":"),
 	}
+
 	argv := []string{systemdProgram, "--unit=" + bootTarget, "--log-target=null", "--show-status=no"}
 	if len(all) > 0 {
 		// In a container, PID 1's arguments are its kernel command line. By default it would keep its groups
@@ -69,6 +72,7 @@ func execSystemd(dir string, all []hierarchy) error {
 		argv = append(argv, "systemd.unified_cgroup_hierarchy=no",
 			"systemd.legacy_systemd_cgroup_controller=yes")
 	}
+
 	return fmt.Errorf("execute %s: %w", systemdProgram, unix.Exec(systemdProgram, argv, env))
 }
 
@@ -92,12 +96,14 @@ func hideControllers(dir string, all []hierarchy) error {
 	if len(all) == 0 {
 		return nil
 	}
+
 	mounted := map[string]bool{}
 	for _, h := range all {
 		for c := range strings.SplitSeq(h.options, ",") {
 			mounted[c] = true
 		}
 	}
+
 	known, err := os.ReadFile("/proc/cgroups")
 	if err != nil {
 		return err
@@ -110,6 +116,7 @@ func hideControllers(dir string, all []hierarchy) error {
 			shown.WriteString(line)
 		}
 	}
+
 	file := filepath.Join(dir, "scratch", "cgroups")
 	if err := os.WriteFile(file, []byte(shown.String()), 0o444); err != nil {
 		return err
@@ -117,6 +124,7 @@ func hideControllers(dir string, all []hierarchy) error {
 	if err := unix.Mount(file, "/proc/cgroups", "", unix.MS_BIND, ""); err != nil {
 		return fmt.Errorf("cover /proc/cgroups: %w", err)
 	}
+
 	return nil
 }
 
@@ -142,6 +150,7 @@ func (s services) systemctl(ctx context.Context, args ...string) (string, error)
 	if err != nil {
 		return "", err
 	}
+
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
@@ -149,5 +158,6 @@ func (s services) systemctl(ctx context.Context, args ...string) (string, error)
 		return "", fmt.Errorf("machine %s: systemctl %s: %w: %s", s.Name, strings.Join(args, " "), err,
 			strings.TrimSpace(errs.String()))
 	}
+
 	return string(out), nil
 }

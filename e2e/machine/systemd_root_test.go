@@ -32,6 +32,7 @@ func TestSystemdBootsWithNoUnitOfTheHost(t *testing.T) {
 	if got := inside(t, m, "ls -d /sys/fs/cgroup/unified 2>/dev/null || true"); got != "" {
 		t.Errorf("the host's cgroup v2 is mounted at %s", got)
 	}
+
 	for line := range strings.Lines(inside(t, m, "systemctl list-units --plain --no-legend --type=service")) {
 		if !strings.HasPrefix(line, "dbus.service ") {
 			t.Errorf("a service runs: %s", line)
@@ -43,17 +44,21 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	m := bootSystemd(t)
 	d := Daemon{Name: "sleeper", Env: []string{"WHO=a $b %c"},
 		Argv: []string{"/bin/sh", "-c", `echo "started by $WHO"; trap 'exit 7' TERM; sleep 1000 & wait`}}
-	for range 2 { // a second start is harmless
+
+	// a second start is harmless
+	for range 2 {
 		if err := m.Start(d); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	state := func() State {
 		t.Helper()
 		all, err := m.List()
 		if err != nil || len(all) != 1 {
 			t.Fatalf("daemons: %+v, %v", all, err)
 		}
+
 		return all[0]
 	}
 	if s := state(); s.Pid == 0 || s.HostPid == 0 || s.Argv[2] != d.Argv[2] {
@@ -74,6 +79,7 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	if s := state(); s.Pid != 0 || s.Exit != "signal killed" {
 		t.Errorf("after the kill: %+v", s)
 	}
+
 	log, err := os.ReadFile(m.path("log", "sleeper.log"))
 	if want := "started by a $b %c\n"; err != nil || string(log) != want+want {
 		t.Errorf("log %q, %v", log, err)

@@ -18,10 +18,12 @@ func TestCertificatesVerifyAndAreKept(t *testing.T) {
 	if err := d.Server(ca, "apiserver", "kube-apiserver", "kubernetes.default.svc", "10.96.0.1"); err != nil {
 		t.Fatal(err)
 	}
+
 	pair, err := tls.LoadX509KeyPair(d.Path("apiserver.crt"), d.Path("apiserver.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca.PEM)
 	for _, host := range []string{"kubernetes.default.svc", "10.96.0.1"} {
@@ -29,6 +31,7 @@ func TestCertificatesVerifyAndAreKept(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
+
 	again, err := d.Authority("ca")
 	if err != nil || string(again.PEM) != string(ca.PEM) {
 		t.Errorf("the authority was made anew (%v)", err)
@@ -44,17 +47,22 @@ func TestNodeKubeconfigCarriesItsIdentity(t *testing.T) {
 	if err := d.Client(ca, "node", "system:node:n1", "system:nodes"); err != nil {
 		t.Fatal(err)
 	}
+
 	pair, err := tls.LoadX509KeyPair(d.Path("node.crt"), d.Path("node.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := pair.Leaf.Subject; s.CommonName != "system:node:n1" || len(s.Organization) != 1 || s.Organization[0] != "system:nodes" {
+
+	if s := pair.Leaf.Subject; s.CommonName != "system:node:n1" || len(s.Organization) != 1 ||
+		s.Organization[0] != "system:nodes" {
 		t.Errorf("subject %s", s)
 	}
+
 	file := d.Path("kubeconfig")
 	if err := d.Kubeconfig(ca, "node", "https://10.99.0.1:6443", file); err != nil {
 		t.Fatal(err)
 	}
+
 	data, err := os.ReadFile(file)
 	if err != nil || !strings.Contains(string(data), "server: https://10.99.0.1:6443") {
 		t.Errorf("kubeconfig %s (%v)", data, err)

@@ -1,6 +1,7 @@
-// Package registry serves an OCI image layout by the distribution protocol (OCI distribution-spec 1.1, pull only). One server stands for
-// several registries, as a mirror: an image is found by the repository's path, and by the registry's name where the client sends it
-// (the ns parameter that containerd's hosts.toml mirrors get). Files are served as they lie on disk, with ranges.
+// Package registry serves an OCI image layout by the distribution protocol (OCI distribution-spec 1.1, pull
+// only). One server stands for several registries, as a mirror: an image is found by the repository's path,
+// and by the registry's name where the client sends it (the ns parameter that containerd's hosts.toml mirrors
+// get). Files are served as they lie on disk, with ranges.
 package registry
 
 import (
@@ -18,7 +19,8 @@ import (
 
 const refName = "org.opencontainers.image.ref.name"
 
-// Handler serves the layout in Dir. The index is read at each request: it is small, and a rebuilt layout is seen at once.
+// Handler serves the layout in Dir. The index is read at each request: it is small, and a rebuilt layout is
+// seen at once.
 type Handler struct{ Dir string }
 
 type descriptor struct {
@@ -46,13 +48,17 @@ func (h Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		return
 	}
+
 	e := &protocolError{http.StatusInternalServerError, "UNKNOWN", err.Error()}
 	if known, ok := errors.AsType[*protocolError](err); ok {
 		e = known
 	}
+
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(e.status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"errors": []any{map[string]string{"code": e.code, "message": e.message}}})
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"errors": []any{map[string]string{"code": e.code, "message": e.message}},
+	})
 }
 
 func (h Handler) serve(w http.ResponseWriter, r *http.Request) error {
@@ -62,10 +68,12 @@ func (h Handler) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.URL.Path == "/v2/" || r.URL.Path == "/v2" {
 		return nil
 	}
+
 	parts := route.FindStringSubmatch(r.URL.Path)
 	if parts == nil {
 		return &protocolError{http.StatusNotFound, "UNSUPPORTED", "no such resource: " + r.URL.Path}
 	}
+
 	switch repository, kind, reference := parts[1], parts[2], parts[3]; kind {
 	case "manifests":
 		return h.manifest(w, r, repository, reference)
@@ -82,10 +90,12 @@ func (h Handler) images(ns string) (map[string]descriptor, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var index struct{ Manifests []descriptor }
 	if err := json.Unmarshal(data, &index); err != nil {
 		return nil, fmt.Errorf("index of %s: %w", h.Dir, err)
 	}
+
 	out := map[string]descriptor{}
 	for _, d := range index.Manifests {
 		registry, name, _ := strings.Cut(d.Annotations[refName], "/")
@@ -93,6 +103,7 @@ func (h Handler) images(ns string) (map[string]descriptor, error) {
 			out[name] = d
 		}
 	}
+
 	return out, nil
 }
 
@@ -100,14 +111,21 @@ func (h Handler) manifest(w http.ResponseWriter, r *http.Request, repository, re
 	if digestForm.MatchString(reference) {
 		return h.blob(w, r, reference, h.mediaType(reference), "MANIFEST_UNKNOWN")
 	}
+
 	images, err := h.images(r.URL.Query().Get("ns"))
 	if err != nil {
 		return err
 	}
+
 	d, ok := images[repository+":"+reference]
 	if !ok {
-		return &protocolError{http.StatusNotFound, "MANIFEST_UNKNOWN", fmt.Sprintf("%s:%s is not in this registry", repository, reference)}
+		return &protocolError{
+			http.StatusNotFound,
+			"MANIFEST_UNKNOWN",
+			fmt.Sprintf("%s:%s is not in this registry", repository, reference),
+		}
 	}
+
 	return h.blob(w, r, d.Digest, d.MediaType, "MANIFEST_UNKNOWN")
 }
 
@@ -130,6 +148,7 @@ func (h Handler) blob(w http.ResponseWriter, r *http.Request, digest, mediaType,
 	if !digestForm.MatchString(digest) {
 		return &protocolError{http.StatusBadRequest, "DIGEST_INVALID", digest + " is not a sha256 digest"}
 	}
+
 	f, err := os.Open(h.blobPath(digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return &protocolError{http.StatusNotFound, unknown, digest + " is not in this registry"}
@@ -138,10 +157,12 @@ func (h Handler) blob(w http.ResponseWriter, r *http.Request, digest, mediaType,
 		return err
 	}
 	defer f.Close()
+
 	info, err := f.Stat()
 	if err != nil {
 		return err
 	}
+
 	w.Header().Set("Content-Type", mediaType)
 	w.Header().Set("Docker-Content-Digest", digest)
 	w.Header().Set("Etag", `"`+digest+`"`)
@@ -154,15 +175,18 @@ func (h Handler) tags(w http.ResponseWriter, r *http.Request, repository string)
 	if err != nil {
 		return err
 	}
+
 	tags := []string{}
 	for name := range images {
 		if tag, ok := strings.CutPrefix(name, repository+":"); ok {
 			tags = append(tags, tag)
 		}
 	}
+
 	if len(tags) == 0 {
 		return &protocolError{http.StatusNotFound, "NAME_UNKNOWN", repository + " is not in this registry"}
 	}
+
 	slices.Sort(tags)
 	w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(w).Encode(map[string]any{"name": repository, "tags": tags})

@@ -28,10 +28,15 @@ func serve(t *testing.T) (server *httptest.Server, image v1.Image) {
 	if image, err = random.Image(1000, 2); err != nil {
 		t.Fatal(err)
 	}
-	err = path.AppendImage(image, layout.WithAnnotations(map[string]string{refName: "docker.io/library/thing:1"}))
+
+	err = path.AppendImage(
+		image,
+		layout.WithAnnotations(map[string]string{refName: "docker.io/library/thing:1"}),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	server = httptest.NewServer(Handler{Dir: dir})
 	t.Cleanup(server.Close)
 	return server, image
@@ -43,12 +48,14 @@ func TestAnImageIsPulledWholeByTagAndByDigest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	host := strings.TrimPrefix(server.URL, "http://")
 	for _, text := range []string{host + "/library/thing:1", host + "/library/thing@" + digest.String()} {
 		ref, err := name.ParseReference(text)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		got, err := remote.Image(ref)
 		if err != nil {
 			t.Fatal(err)
@@ -56,18 +63,23 @@ func TestAnImageIsPulledWholeByTagAndByDigest(t *testing.T) {
 		if d, err := got.Digest(); err != nil || d != digest {
 			t.Errorf("%s has digest %s (%v), want %s", text, d, err, digest)
 		}
+
 		layers, err := got.Layers()
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		for _, l := range layers {
 			r, err := l.Compressed()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := io.Copy(io.Discard, r); err != nil { // the reader verifies the digest
+
+			// the reader verifies the digest
+			if _, err := io.Copy(io.Discard, r); err != nil {
 				t.Error(err)
 			}
+
 			r.Close()
 		}
 	}
@@ -82,10 +94,12 @@ func get(t *testing.T, url string, header ...string) *http.Response {
 	if len(header) == 2 {
 		req.Header.Set(header[0], header[1])
 	}
+
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { resp.Body.Close() })
 	return resp
 }
@@ -96,6 +110,7 @@ func TestAPullCanBeResumed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	digest, _ := layers[0].Digest()
 	size, _ := layers[0].Size()
 	resp := get(t, server.URL+"/v2/library/thing/blobs/"+digest.String(), "Range", "bytes=100-")
@@ -112,7 +127,8 @@ func TestOnlyTheRegistryThatIsAskedForAnswers(t *testing.T) {
 		if resp.StatusCode != want {
 			t.Errorf("ns %q: %s, want %d", ns, resp.Status, want)
 		}
-		if media := resp.Header.Get("Content-Type"); want == 200 && media != string(types.DockerManifestSchema2) {
+		if media := resp.Header.Get("Content-Type"); want == 200 &&
+			media != string(types.DockerManifestSchema2) {
 			t.Errorf("ns %q: media type %s", ns, media)
 		}
 	}
@@ -124,20 +140,28 @@ func TestBadRequestsAreRefused(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	for path, want := range map[string]int{
-		"/v2/library/nothing/manifests/1": 404, "/v2/library/thing/blobs/sha256:../../etc": 404, "/v2/library/thing/blobs/sha256:00": 400,
-		"/v2/library/thing/blobs/sha256:" + strings.Repeat("0", 64): 404, "/elsewhere": 404, "/v2/": 200, "/v2/library/thing/tags/list": 200,
+		"/v2/library/nothing/manifests/1":                           404,
+		"/v2/library/thing/blobs/sha256:../../etc":                  404,
+		"/v2/library/thing/blobs/sha256:00":                         400,
+		"/v2/library/thing/blobs/sha256:" + strings.Repeat("0", 64): 404,
+		"/elsewhere":                    404,
+		"/v2/":                          200,
+		"/v2/library/thing/tags/list":   200,
 		"/v2/library/nothing/tags/list": 404,
 	} {
 		if resp := get(t, server.URL+path); resp.StatusCode != want {
 			t.Errorf("%s: %s, want %d", path, resp.Status, want)
 		}
 	}
+
 	resp, err := http.Post(server.URL+"/v2/library/thing/blobs/uploads/", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+
 	if resp.StatusCode != http.StatusMethodNotAllowed {
 		t.Errorf("a push gives %s", resp.Status)
 	}

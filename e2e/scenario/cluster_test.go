@@ -28,28 +28,40 @@ type cluster struct {
 	monitor   bool // there is a trivet-monitor
 }
 
-// open finds the cluster, makes a namespace for the test, and at its end removes it and looks for leaks on all nodes.
+// open finds the cluster, makes a namespace for the test, and at its end removes it and looks for leaks on
+// all nodes.
 func open(t *testing.T) *cluster {
 	t.Helper()
 	if os.Getenv("TRIVET_E2E") == "" {
 		t.Skip("runs on a cluster that is up, by make e2e (TRIVET_E2E is not set to its directory)")
 	}
+
 	testenv.Root(t)
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, root: root, dir: os.Getenv("TRIVET_E2E"), node: "node1", namespace: strings.ToLower(strings.TrimPrefix(t.Name(), "Test"))}
+
+	c := &cluster{
+		t:         t,
+		root:      root,
+		dir:       os.Getenv("TRIVET_E2E"),
+		node:      "node1",
+		namespace: strings.ToLower(strings.TrimPrefix(t.Name(), "Test")),
+	}
+
 	data, err := os.ReadFile(filepath.Join(c.dir, "cluster.json"))
 	if err != nil {
 		testenv.Skip(t, "needs a cluster that is up (make up): %v", err)
 	}
+
 	var plan struct {
 		Nodes []struct{ Name, Agent, CRI string }
 	}
 	if err := json.Unmarshal(data, &plan); err != nil {
 		t.Fatal(err)
 	}
+
 	c.node, c.agent, c.cri = plan.Nodes[0].Name, plan.Nodes[0].Agent, plan.Nodes[0].CRI
 	if c.agent == "trivet" {
 		c.agent = "trivet-node"
@@ -57,8 +69,14 @@ func open(t *testing.T) *cluster {
 	if c.cri == "trivet" {
 		c.cri, c.monitor = "trivet-cri", true
 	}
+
 	c.kubectl("create", "namespace", c.namespace)
-	c.eventually(time.Minute, "service account", func() error { _, err := c.try("get", "serviceaccount", "default"); return err })
+	c.eventually(
+		time.Minute,
+		"service account",
+		func() error { _, err := c.try("get", "serviceaccount", "default"); return err },
+	)
+
 	t.Cleanup(c.close)
 	return c
 }
@@ -69,12 +87,18 @@ func (c *cluster) close() {
 	for _, d := range []string{c.cri, c.agent} {
 		_, _ = c.cluster("start", c.node, d)
 	}
+
 	_, _ = c.cluster("start", "control-plane", "kube-apiserver")
-	c.eventually(time.Minute, "API server", func() error { _, err := c.try("get", "--raw=/readyz"); return err })
+	c.eventually(
+		time.Minute,
+		"API server",
+		func() error { _, err := c.try("get", "--raw=/readyz"); return err },
+	)
 	if c.t.Failed() {
 		out, _ := c.try("get", "pods,events", "-o", "wide")
 		c.t.Log(out)
 	}
+
 	c.kubectl("delete", "namespace", c.namespace, "--ignore-not-found", "--timeout=180s")
 	if out, err := c.cluster("leaks", "--wait=60s"); err != nil {
 		c.t.Errorf("after the test: %v: %s", err, out)
@@ -82,21 +106,30 @@ func (c *cluster) close() {
 }
 
 func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit) // not the test's: that is over in clean-ups
+	// not the test's: that is over in clean-ups
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir, cmd.Stdin = c.root, strings.NewReader(stdin)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.dir+"/kubeconfig", "KUBECACHEDIR="+c.dir+"/kubectl-cache")
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s %s: %w: %s", filepath.Base(name), strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
+		return out.String(), fmt.Errorf("%s %s: %w: %s",
+			filepath.Base(name), strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
 	}
+
 	return out.String(), nil
 }
 
 func (c *cluster) try(args ...string) (string, error) {
-	return c.run(4*time.Minute, "", filepath.Join(c.root, ".trivet/bin/kubectl"), append([]string{"--namespace=" + c.namespace}, args...)...)
+	return c.run(
+		4*time.Minute,
+		"",
+		filepath.Join(c.root, ".trivet/bin/kubectl"),
+		append([]string{"--namespace=" + c.namespace}, args...)...,
+	)
 }
 
 func (c *cluster) kubectl(args ...string) string {
@@ -111,14 +144,27 @@ func (c *cluster) kubectl(args ...string) string {
 // apply creates objects from YAML.
 func (c *cluster) apply(yaml string) {
 	c.t.Helper()
-	_, err := c.run(time.Minute, yaml, filepath.Join(c.root, ".trivet/bin/kubectl"), "--namespace="+c.namespace, "apply", "-f", "-")
+	_, err := c.run(
+		time.Minute,
+		yaml,
+		filepath.Join(c.root, ".trivet/bin/kubectl"),
+		"--namespace="+c.namespace,
+		"apply",
+		"-f",
+		"-",
+	)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 }
 
 func (c *cluster) cluster(args ...string) (string, error) {
-	return c.run(5*time.Minute, "", filepath.Join(c.root, "bin/trivet-cluster"), slices.Insert(args, 1, "--dir="+c.dir)...)
+	return c.run(
+		5*time.Minute,
+		"",
+		filepath.Join(c.root, "bin/trivet-cluster"),
+		slices.Insert(args, 1, "--dir="+c.dir)...,
+	)
 }
 
 // do calls trivet-cluster: kill, start, cut, mend, reboot.
@@ -141,7 +187,9 @@ func (c *cluster) eventually(limit time.Duration, what string, f func() error) {
 		if time.Now().After(deadline) {
 			c.t.Fatalf("%s: not within %s: %v", what, limit, err)
 		}
-		time.Sleep(100 * time.Millisecond) // between two looks at another process's state: there is nothing to wait on
+
+		// between two looks at another process's state: there is nothing to wait on
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
@@ -154,7 +202,8 @@ func (c *cluster) awaitReady(limit time.Duration, pods ...string) {
 	c.kubectl(args...)
 }
 
-// pod runs a shell script in a container on the test's node; it ends at once on SIGTERM if the script lets it.
+// pod runs a shell script in a container on the test's node; it ends at once on SIGTERM if the script lets
+// it.
 func (c *cluster) pod(name, script string) {
 	c.t.Helper()
 	c.apply(fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q},

@@ -30,11 +30,13 @@ func TestAgentKilledWhilePodsEnd(t *testing.T) {
 		names = append(names, fmt.Sprintf("p%d", i))
 		c.pod(names[i], counter)
 	}
+
 	c.awaitReady(2*time.Minute, names...)
 	for _, n := range names {
 		c.kubectl("delete", "pod", n, "--wait=false")
 		c.killAgent()
 	}
+
 	for _, n := range names {
 		c.kubectl("wait", "--for=delete", "pod/"+n, "--timeout=120s")
 	}
@@ -42,7 +44,9 @@ func TestAgentKilledWhilePodsEnd(t *testing.T) {
 
 func (c *cluster) killAgent() {
 	c.t.Helper()
-	time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond) // to hit another instruction each time
+
+	// to hit another instruction each time
+	time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
 	c.do("kill", c.node, c.agent)
 	c.do("start", c.node, c.agent)
 }
@@ -81,8 +85,10 @@ func (c *cluster) survives(kill, start func()) {
 		if time.Since(dead) < 3*time.Second {
 			return errors.New("not yet")
 		}
+
 		return nil
 	})
+
 	start()
 	c.pod("after", counter)
 	c.awaitReady(time.Minute, "after")
@@ -91,8 +97,10 @@ func (c *cluster) survives(kill, start func()) {
 		if c.counted("counter") <= lines {
 			return errors.New("none")
 		}
+
 		return nil
 	})
+
 	c.neverRestarted("counter")
 	out := c.kubectl("exec", "counter", "--", "echo", "alive")
 	if strings.TrimSpace(out) != "alive" {

@@ -11,7 +11,9 @@ import (
 func TestPodsLiveOnWhileTheAPIServerIsDead(t *testing.T) {
 	c := open(t)
 	c.pod("counter", counter)
-	c.pod("crasher", "sleep 2; exit 3") // restarts on its own while nobody can ask for it
+
+	// restarts on its own while nobody can ask for it
+	c.pod("crasher", "sleep 2; exit 3")
 	c.awaitReady(time.Minute, "counter")
 	c.do("kill", "control-plane", "kube-apiserver")
 	before := time.Now()
@@ -19,10 +21,17 @@ func TestPodsLiveOnWhileTheAPIServerIsDead(t *testing.T) {
 		if time.Since(before) < 8*time.Second {
 			return errors.New("not yet")
 		}
+
 		return nil
 	})
+
 	c.do("start", "control-plane", "kube-apiserver")
-	c.eventually(time.Minute, "API server", func() error { _, err := c.try("get", "--raw=/readyz"); return err })
+	c.eventually(
+		time.Minute,
+		"API server",
+		func() error { _, err := c.try("get", "--raw=/readyz"); return err },
+	)
+
 	c.pod("late", counter)
 	c.awaitReady(time.Minute, "late", "counter")
 	c.neverRestarted("counter")
@@ -30,6 +39,7 @@ func TestPodsLiveOnWhileTheAPIServerIsDead(t *testing.T) {
 		if c.restarts("crasher") == "0" {
 			return errors.New("its restart is not reported")
 		}
+
 		return nil
 	})
 	if c.counted("counter") < 8*5-10 {
@@ -49,8 +59,10 @@ func TestPodBoundDuringACutStartsWhenTheNetworkIsBack(t *testing.T) {
 		if time.Since(cut) < 30*time.Second {
 			return errors.New("not yet")
 		}
+
 		return nil
 	})
+
 	c.do("mend", c.node)
 	c.awaitReady(90*time.Second, "bound")
 	c.kubectl("wait", "--for=delete", "pod/before", "--timeout=90s")
@@ -69,9 +81,11 @@ func TestNodeRebooted(t *testing.T) {
 			if got := c.restarts(p); got != "1" {
 				return fmt.Errorf("restarted %s times, want once", got)
 			}
+
 			return nil
 		})
 	}
+
 	c.awaitReady(time.Minute, "counter", "keeper")
 	if got := c.kubectl("exec", "keeper", "--", "cat", "/v/starts"); got != "x\nx\n" {
 		t.Errorf("the emptyDir has %q after the reboot, want both starts", got)

@@ -24,6 +24,7 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 	), c.hostPathVolume(
 		"host-path",
 	)
+
 	c.apply(c.volumeOn("there", "elsewhere"))
 	t.Cleanup(func() {
 		c.kubectl(

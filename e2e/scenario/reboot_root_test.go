@@ -33,6 +33,7 @@ func TestWhatHasRunDoesNotRunAgainAfterAReboot(t *testing.T) {
 			if got := c.show(pod, states); len(got) < len("0 {") || got[:2] != "0 " {
 				return fmt.Errorf("containers %q", got)
 			}
+
 			return nil
 		})
 	}
@@ -44,13 +45,16 @@ func TestWhatHasRunDoesNotRunAgainAfterAReboot(t *testing.T) {
 	if got := c.show("never", ends); got != "0 0 Completed;0 255 Unknown;" {
 		t.Errorf("the pod that never restarts: %q", got)
 	}
+
 	const restarted = "{" + work + ".restartCount} {" + work + ".lastState.terminated.exitCode}"
 	c.eventually(time.Minute, "restart of what had not succeeded", func() error {
 		if got := c.show("onfailure", restarted); got != "1 255" {
 			return fmt.Errorf("restarts and last exit code %q, want 1 255", got)
 		}
+
 		return nil
 	})
+
 	const kept = "{" + done + ".restartCount} {" + done + ".state.terminated.exitCode}"
 	if got := c.show("onfailure", kept); got != "0 0" {
 		t.Errorf("what had succeeded: restarts and exit code %q", got)

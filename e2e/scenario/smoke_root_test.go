@@ -8,15 +8,22 @@ import (
 	"github.com/trivet-node/trivet/e2e/specs"
 )
 
-// TestSmokeSpecs runs specs of the published e2e.test against the cluster, each shown as a test of its own. Many of them measure time on a
-// machine that does much else meanwhile, so up to three that failed get a second attempt, which is told.
+// TestSmokeSpecs runs specs of the published e2e.test against the cluster, each shown as a test of its own.
+// Many of them measure time on a machine that does much else meanwhile, so up to three that failed get a
+// second attempt, which is told.
 func TestSmokeSpecs(t *testing.T) {
 	c := open(t)
 	bin := filepath.Join(c.root, ".trivet", "bin")
 	suite := specs.Config{
-		Suite: filepath.Join(bin, "e2e.test"), Kubectl: filepath.Join(bin, "kubectl"), Ginkgo: filepath.Join(bin, "ginkgo"), Procs: 4,
-		Kubeconfig: filepath.Join(c.dir, "kubeconfig"), ReportDir: filepath.Join(c.dir, "specs"), Names: specs.Smoke(),
+		Suite:      filepath.Join(bin, "e2e.test"),
+		Kubectl:    filepath.Join(bin, "kubectl"),
+		Ginkgo:     filepath.Join(bin, "ginkgo"),
+		Procs:      4,
+		Kubeconfig: filepath.Join(c.dir, "kubeconfig"),
+		ReportDir:  filepath.Join(c.dir, "specs"),
+		Names:      specs.Smoke(),
 	}
+
 	results := runSpecs(t, suite)
 	failed := suite
 	failed.Names, failed.Procs, failed.ReportDir = nil, 1, suite.ReportDir+"-again"
@@ -25,12 +32,14 @@ func TestSmokeSpecs(t *testing.T) {
 			failed.Names = append(failed.Names, r.Name)
 		}
 	}
+
 	again := map[string]specs.Result{}
 	if n := len(failed.Names); n > 0 && n <= 3 {
 		for _, r := range runSpecs(t, failed) {
 			again[r.Name] = r
 		}
 	}
+
 	for _, r := range results {
 		t.Run(r.Name, func(t *testing.T) {
 			second, tried := again[r.Name]

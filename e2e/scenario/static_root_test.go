@@ -30,9 +30,13 @@ func (c *cluster) static(name, note string) {
 			"annotations": map[string]string{"note": note},
 		},
 		"spec": map[string]any{
-			"hostNetwork": true, "madeUpField": true, "terminationGracePeriodSeconds": 10,
+			"hostNetwork":                   true,
+			"madeUpField":                   true,
+			"terminationGracePeriodSeconds": 10,
 			"containers": []any{map[string]any{
-				"name": "c", "image": "docker.io/trivet/demo:1", "command": []string{"sh", "-c", script},
+				"name":         "c",
+				"image":        "docker.io/trivet/demo:1",
+				"command":      []string{"sh", "-c", script},
 				"volumeMounts": []any{map[string]string{"name": "t", "mountPath": "/t"}},
 			}},
 			"volumes": []any{map[string]any{
@@ -43,6 +47,7 @@ func (c *cluster) static(name, note string) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+
 	c.onNode(string(data), "mkdir -p %[1]s && cat >%[1]s/.new && mv %[1]s/.new %[1]s/%[2]s.yaml",
 		manifests, name)
 }
@@ -75,7 +80,9 @@ func (c *cluster) runsStatic(name string, after time.Time) {
 	c.t.Helper()
 	c.eventually(time.Minute, "static pod "+name, func() error {
 		now := strings.TrimSpace(c.onNode("", "cat %s/%s.now 2>/dev/null || true", traces, name))
-		if now <= fmt.Sprint(after.Unix()) { // both have ten digits
+
+		// both have ten digits
+		if now <= fmt.Sprint(after.Unix()) {
 			return fmt.Errorf("it wrote %q at last", now)
 		}
 		return nil
@@ -114,10 +121,12 @@ func TestStaticPodsNeedNoAPIServer(t *testing.T) {
 	for _, name := range []string{"kept", "changed", "new"} {
 		c.runsStatic(name, time.Now())
 	}
+
 	c.eventually(time.Minute, "order of a changed pod's containers", func() error {
 		if got := c.onNode("", "cat %s/changed", traces); got != "start 1\nend 1\nstart 2\n" {
 			return errors.New(got)
 		}
+
 		return nil
 	})
 
@@ -126,6 +135,7 @@ func TestStaticPodsNeedNoAPIServer(t *testing.T) {
 		_, err := c.try("get", "--raw=/readyz")
 		return err
 	})
+
 	c.note("kept", "1")
 	c.note("changed", "2")
 	c.note("new", "1")
@@ -147,8 +157,10 @@ func TestMirrorsFollowTheirManifests(t *testing.T) {
 		if err == nil && got == uid {
 			err = errors.New("it is the same")
 		}
+
 		return err
 	})
+
 	c.note("web", "1")
 	c.onNode("", "rm %s/web.yaml", manifests)
 	c.kubectl("wait", "--for=delete", "pod/web-"+c.node, "--timeout=60s")
@@ -169,18 +181,23 @@ func TestAgentsAreExchangedUnderRunningPods(t *testing.T) {
 		const each = `{.metadata.name} {.status.containerStatuses[0].containerID}{"\n"}`
 		return c.kubectl("get", "pods", "-o", "jsonpath={range .items[*]}"+each+"{end}")
 	}
+
 	before := containers()
 	for _, agent := range []string{other, own} {
 		c.do("agent", c.node, agent)
-		c.pod("after-"+agent, counter) // it works
+
+		// it works
+		c.pod("after-"+agent, counter)
 		c.awaitReady(time.Minute, "after-"+agent, "counter", "etcd-"+c.node)
 		c.kubectl("delete", "pod", "after-"+agent)
 		if after := containers(); after != before {
 			t.Errorf("containers with %s in the seat:\n%s\nbefore:\n%s", agent, after, before)
 		}
 	}
+
 	if got := c.onNode("", "cat %s/etcd", traces); got != "start 1\n" {
 		t.Errorf("the static pod: %q", got)
 	}
+
 	c.neverRestarted("counter", "etcd-"+c.node)
 }

@@ -21,18 +21,21 @@ func onSystemd(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var plan struct {
 		Nodes []struct{ Name, Init string }
 	}
 	if err := json.Unmarshal(data, &plan); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, n := range plan.Nodes {
 		if n.Init == "systemd" {
 			c.node = n.Name
 			return c
 		}
 	}
+
 	testenv.Skip(t, "no node of the cluster has systemd as PID 1 (SYSTEMD=1)")
 	return nil
 }
@@ -81,17 +84,21 @@ func TestPodLimitsUnderSystemd(t *testing.T) {
 				t.Errorf("%s: limit of %s %s, want %s", when, l.what, l.got, l.want)
 			}
 		}
+
 		if all := c.limit("kubepods.slice", "pids", "pids.max", "pids.max"); all == "max" {
 			t.Errorf("%s: all pods together may have any number of processes", when)
 		}
 	}
+
 	check("at first")
 	c.do("exec", c.node, "systemctl", "daemon-reload")
 	check("after systemctl daemon-reload")
 
 	c.do("kill", c.node, c.agent)
 	c.do("start", c.node, c.agent)
-	c.pod("later", "sleep 1000 & wait") // when it runs, the agent does, too
+
+	// when it runs, the agent does, too
+	c.pod("later", "sleep 1000 & wait")
 	c.awaitReady(time.Minute, "later", "bounded")
 	check("after the agent was killed")
 
@@ -105,6 +112,7 @@ func TestPodLimitsUnderSystemd(t *testing.T) {
 		if err == nil && strings.TrimSpace(out) != "" {
 			err = errors.New(out)
 		}
+
 		return err
 	})
 }
@@ -127,6 +135,7 @@ func TestPodThatTakesMoreThanItsOwnLimitIsOOMKilledUnderSystemd(t *testing.T) {
 		case "":
 			return errors.New("it has not ended")
 		}
+
 		t.Fatalf("it ended as %s, want OOMKilled", got)
 		return nil
 	})

@@ -50,6 +50,7 @@ func RunCritest(ctx context.Context, c Critest, progress io.Writer) ([]Result, e
 	for i, name := range leftOut {
 		quoted[i] = regexp.QuoteMeta(name)
 	}
+
 	cmd, err := c.Command(ctx, c.Ginkgo, "run",
 		fmt.Sprintf("--procs=%d", c.Procs), "--no-color", "-v", "--keep-going",
 		"--skip="+strings.Join(quoted, "|"),

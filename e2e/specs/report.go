@@ -70,8 +70,10 @@ func readReport(data []byte) (map[string]Result, error) {
 				if m := cmp.Or(c.Failure, c.Error); m != nil && strings.HasSuffix(c.Name, "BeforeSuite]") {
 					return nil, fmt.Errorf("the suite did not begin: %s", m.firstLine())
 				}
+
 				continue
 			}
+
 			name = withoutLabels(name)
 			r := Result{Name: name, Outcome: Passed, Took: time.Duration(c.Seconds * float64(time.Second))}
 			switch {
@@ -82,6 +84,7 @@ func readReport(data []byte) (map[string]Result, error) {
 			case c.Skipped != nil:
 				r.Outcome, r.Message = Skipped, c.Skipped.firstLine()
 			}
+
 			found[name] = r
 		}
 	}

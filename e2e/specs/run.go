@@ -25,6 +25,7 @@ func runSuite(cmd *exec.Cmd, reportDir string, total int, progress io.Writer) (m
 	if err := errors.Join(os.MkdirAll(reportDir, 0o755), os.RemoveAll(report)); err != nil {
 		return nil, err
 	}
+
 	log, err := os.Create(filepath.Join(reportDir, "e2e.log"))
 	if err != nil {
 		return nil, err
@@ -39,10 +40,12 @@ func runSuite(cmd *exec.Cmd, reportDir string, total int, progress io.Writer) (m
 	if err != nil {
 		return nil, fmt.Errorf("the suite wrote no report, its output is in %s: %w", log.Name(), err)
 	}
+
 	found, err := readReport(data)
 	if err != nil {
 		return nil, fmt.Errorf("report %s: %w", report, err)
 	}
+
 	return found, nil
 }
 
@@ -61,12 +64,14 @@ func runLogged(cmd *exec.Cmd, log io.Writer, total int, progress io.Writer) erro
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
+
 	follow(io.TeeReader(out, log), total, progress)
 
 	err = cmd.Wait()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return nil
 	}
+
 	return err
 }
 
@@ -86,18 +91,23 @@ func follow(out io.Reader, total int, progress io.Writer) {
 			if verdict == "" {
 				verdict = "passed"
 			}
+
 			continue
 		}
+
 		if verdict != "" && strings.HasPrefix(line, "[") {
 			n++
 			of := ""
 			if total > 0 {
 				of = fmt.Sprintf("/%d", total)
 			}
+
 			fmt.Fprintf(progress, "%3d%s %-7s %6ss %s\n", n, of, verdict, took, line)
 		}
+
 		verdict = ""
 	}
 
-	_, _ = io.Copy(io.Discard, out) // after an over-long line the suite must not block
+	// after an over-long line the suite must not block
+	_, _ = io.Copy(io.Discard, out)
 }

@@ -73,9 +73,11 @@ func suiteCommand(ctx context.Context, c Config) *exec.Cmd {
 		args = append(args, "--ginkgo.no-color", "--ginkgo.v", focus)
 	} else {
 		name = c.Ginkgo
-		args = append([]string{"run", fmt.Sprintf("--procs=%d", max(c.Procs, 1)), "--no-color", "-v", "--keep-going",
+		args = append([]string{"run", fmt.Sprintf("--procs=%d",
+			max(c.Procs, 1)), "--no-color", "-v", "--keep-going",
 			strings.Replace(focus, "--ginkgo.focus", "--focus", 1), c.Suite, "--"}, args...)
 	}
+
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "KUBECACHEDIR="+filepath.Join(filepath.Dir(c.Kubeconfig), "kubectl-cache"))
 	return cmd

@@ -12,11 +12,13 @@ func TestSmokeSetHasEnoughDistinctSpecs(t *testing.T) {
 		if seen[n] {
 			t.Errorf("%s is listed twice", n)
 		}
+
 		seen[n] = true
 		if !strings.HasPrefix(n, "[sig-") {
 			t.Errorf("%q is not a spec name", n)
 		}
 	}
+
 	if len(seen) < 40 {
 		t.Errorf("%d specs, want at least 40", len(seen))
 	}
@@ -50,13 +52,21 @@ func TestReportGivesOneResultAName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names := []string{"[sig-node] A works [Conformance]", "[sig-node] B works [Slow]", "[sig-node] C works", "[sig-node] D works"}
+
+	names := []string{
+		"[sig-node] A works [Conformance]",
+		"[sig-node] B works [Slow]",
+		"[sig-node] C works",
+		"[sig-node] D works",
+	}
+
 	want := []Outcome{Passed, Failed, Skipped, Missing}
 	for i, r := range pick(found, names) {
 		if r.Outcome != want[i] || r.Name != names[i] {
 			t.Errorf("result %d is %+v, want %s %s", i, r, want[i], names[i])
 		}
 	}
+
 	if m := found[names[1]].Message; m != "boom" {
 		t.Errorf("message %q, want the first line", m)
 	}
@@ -74,10 +84,12 @@ func TestSuiteThatDidNotBeginIsAnError(t *testing.T) {
 }
 
 func TestFollowPrintsALineForEachSpecThatEnds(t *testing.T) {
-	out := "noise\n• [2.405 seconds]\n[sig-node] A works\n  detail\n• [FAILED] [12.1 seconds]\n[sig-node] B works\nx\nS [SKIPPED] [0.1 seconds]\n[sig-node] C\n"
+	out := "noise\n• [2.405 seconds]\n[sig-node] A works\n  detail\n• [FAILED] [12.1 " +
+		"seconds]\n[sig-node] B works\nx\nS [SKIPPED] [0.1 seconds]\n[sig-node] C\n"
 	var got strings.Builder
 	follow(strings.NewReader(out), 3, &got)
-	want := "  1/3 passed   2.405s [sig-node] A works\n  2/3 failed    12.1s [sig-node] B works\n  3/3 skipped    0.1s [sig-node] C\n"
+	want := "  1/3 passed   2.405s [sig-node] A works\n  2/3 failed    12.1s [sig-node] B works\n  3/3 " +
+		"skipped    0.1s [sig-node] C\n"
 	if got.String() != want {
 		t.Errorf("progress\n%s\nwant\n%s", got.String(), want)
 	}

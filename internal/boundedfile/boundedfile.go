@@ -66,13 +66,18 @@ func OpenBelow(dir, path string, flags int) (*os.File, error) {
 		Flags:   unix.O_PATH | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
 	}
+
 	handle, err := unix.Openat2(root, path, &how)
-	for range 128 { // EAGAIN: something was renamed meanwhile
+
+	// EAGAIN: something was renamed meanwhile
+	for range 128 {
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			break
 		}
+
 		handle, err = unix.Openat2(root, path, &how)
 	}
+
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -97,6 +102,7 @@ func reopen(handle int, path string, flags int) (*os.File, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
+
 	return os.NewFile(uintptr(fd), path), nil
 }
 
@@ -116,9 +122,11 @@ func Contents(f *os.File, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	if int64(len(data)) > limit {
 		err := fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limit)
 		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: err}
 	}
+
 	return data, nil
 }

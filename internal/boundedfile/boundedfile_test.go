@@ -47,6 +47,7 @@ func TestReadRefusesAllButRegularFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, path := range []string{fifo, link, dir, "/dev/zero"} {
 		if _, err := boundedfile.Read(path, 10); !errors.Is(err, boundedfile.ErrNotRegular) {
 			t.Errorf("Read(%s): %v, want ErrNotRegular", path, err)
@@ -62,6 +63,7 @@ func TestOpenDoesNotWaitForLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer holder.Close()
+
 	if _, err := unix.FcntlInt(holder.Fd(), unix.F_SETSIG, int(unix.SIGURG)); err != nil {
 		t.Fatal(err)
 	}
@@ -87,17 +89,20 @@ func TestOpenBelowStaysInDirectory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, path := range []string{"outside", "../secret", "fifo", "none", "."} {
 		if f, err := boundedfile.OpenBelow(volume, path, os.O_RDONLY); err == nil {
 			f.Close()
 			t.Errorf("OpenBelow(%s) succeeded", path)
 		}
 	}
+
 	f, err := boundedfile.OpenBelow(volume, "inside", os.O_RDONLY)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+
 	if data, err := boundedfile.Contents(f, 3); err != nil || string(data) != "own" {
 		t.Errorf("Contents = %q, %v", data, err)
 	}

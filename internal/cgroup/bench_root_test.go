@@ -14,15 +14,18 @@ func BenchmarkUsage(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
+
 	const group = "/trivet-cgroup-benchmark"
 	if err := host.Create(group); err != nil {
 		b.Fatal(err)
 	}
+
 	b.Cleanup(func() {
 		if err := host.Remove(context.Background(), group); err != nil {
 			b.Error(err)
 		}
 	})
+
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := host.Usage(group); err != nil {

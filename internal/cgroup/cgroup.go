@@ -1,5 +1,6 @@
-// Package cgroup makes, limits, reads, kills and removes control groups on cgroup v1 (also hybrid) and v2 hosts by their files.
-// A group is named by its path from the hierarchy's root ("/kubepods/burstable/pod1234"), the same in every v1 hierarchy.
+// Package cgroup makes, limits, reads, kills and removes control groups on cgroup v1 (also hybrid) and v2
+// hosts by their files. A group is named by its path from the hierarchy's root
+// ("/kubepods/burstable/pod1234"), the same in every v1 hierarchy.
 package cgroup
 
 import (
@@ -42,10 +43,12 @@ func Open() (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	h := legacy(string(mountinfo), visible)
 	if h.controllers["memory"] == "" || h.controllers["cpu"] == "" {
 		return nil, fmt.Errorf("no cgroup v1 memory and cpu controllers are mounted below %s", root)
 	}
+
 	return h, nil
 }
 
@@ -58,18 +61,21 @@ func legacy(mountinfo string, visible func(point, device string) bool) *Host {
 		if !ok || len(fields) < 5 || len(super) < 3 {
 			continue
 		}
+
 		// A mount deeper down is one of a group, which container engines and kind bind over itself.
 		point := fields[4]
 		if filepath.Dir(point) != root || !visible(point, fields[2]) {
 			continue
 		}
+
 		h.addMount(point, super[0], super[2])
 	}
+
 	return h
 }
 
-// visible tells whether the file system at point is that of the device (MAJOR:MINOR): mountinfo lists mounts
-// that a later one covers, too.
+// visible reports whether the file system at point is that of the device (MAJOR:MINOR): mountinfo lists
+// mounts that a later one covers, too.
 func visible(point, device string) bool {
 	var st unix.Stat_t
 	if unix.Stat(point, &st) != nil {
@@ -88,14 +94,17 @@ func (h *Host) addMount(point, kind, options string) {
 			if !named && !isController(opt) || h.controllers[name] != "" {
 				continue
 			}
+
 			h.controllers[name] = point
 			known = false
 		}
+
 	case "cgroup2":
 		// Hybrid: no controllers, but OCI runtimes make their groups there too, so they must be removed there
 		// too.
 		known = false
 	}
+
 	if !known && !slices.Contains(h.hierarchies, point) {
 		h.hierarchies = append(h.hierarchies, point)
 	}
@@ -110,7 +119,7 @@ func isController(opt string) bool {
 	return false
 }
 
-// Controller tells whether the controller (v1 or v2 name: cpu, memory, pids, hugetlb...) can be used.
+// Controller reports whether the controller (v1 or v2 name: cpu, memory, pids, hugetlb...) can be used.
 func (h *Host) Controller(name string) bool {
 	if !h.V2 {
 		return h.controllers[name] != ""
@@ -119,7 +128,8 @@ func (h *Host) Controller(name string) bool {
 	return err == nil && slices.Contains(strings.Fields(string(data)), name)
 }
 
-// Dir is the directory of group in the hierarchy of controller ("" if that is not mounted; v2 has only one hierarchy).
+// Dir is the directory of group in the hierarchy of controller ("" if that is not mounted; v2 has only one
+// hierarchy).
 func (h *Host) Dir(controller, group string) string {
 	if h.V2 {
 		return filepath.Join(root, group)
@@ -130,7 +140,8 @@ func (h *Host) Dir(controller, group string) string {
 	return ""
 }
 
-// Exists tells whether the group is there in any hierarchy: a Remove that was killed has taken it from some of them only.
+// Exists reports whether the group is there in any hierarchy: a Remove that was killed has taken it from some
+// of them only.
 func (h *Host) Exists(group string) bool {
 	return slices.ContainsFunc(h.hierarchies, func(hierarchy string) bool {
 		_, err := os.Stat(filepath.Join(hierarchy, group))
@@ -144,6 +155,7 @@ func PageSizes() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var out []string
 	for _, d := range dirs {
 		text := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(d), "hugepages-"), "kB")
@@ -151,8 +163,10 @@ func PageSizes() ([]string, error) {
 		if err != nil {
 			continue
 		}
+
 		out = append(out, PageSize(kib<<10))
 	}
+
 	return out, nil
 }
 
@@ -167,7 +181,8 @@ func PageSize(bytes uint64) string {
 	return strconv.FormatUint(bytes>>10, 10) + "KB"
 }
 
-// Children are the names of the groups directly below group in any hierarchy. A group that is not there has none.
+// Children are the names of the groups directly below group in any hierarchy. A group that is not there has
+// none.
 func (h *Host) Children(group string) ([]string, error) {
 	seen := map[string]bool{}
 	for _, hierarchy := range h.hierarchies {
@@ -175,17 +190,20 @@ func (h *Host) Children(group string) ([]string, error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("list cgroup %s: %w", group, err)
 		}
+
 		for _, e := range entries {
 			if e.IsDir() {
 				seen[e.Name()] = true
 			}
 		}
 	}
+
 	return slices.Sorted(maps.Keys(seen)), nil
 }
 
-// Create makes the group and its parents in every hierarchy. On v2 the controllers are handed down from parent to child; on v1 a new
-// cpuset group takes its parent's cpus and mems, without which no process can enter it. Repeating it is harmless.
+// Create makes the group and its parents in every hierarchy. On v2 the controllers are handed down from
+// parent to child; on v1 a new cpuset group takes its parent's cpus and mems, without which no process can
+// enter it. Repeating it is harmless.
 func (h *Host) Create(group string) error {
 	group = filepath.Join("/", group)
 	for _, hierarchy := range h.hierarchies {
@@ -196,11 +214,13 @@ func (h *Host) Create(group string) error {
 					return err
 				}
 			}
+
 			parent := dir
 			dir = filepath.Join(dir, part)
 			if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 				return fmt.Errorf("create cgroup %s: %w", dir, err)
 			}
+
 			if hierarchy == h.controllers["cpuset"] {
 				if err := inheritCpuset(parent, dir); err != nil {
 					return err
@@ -208,6 +228,7 @@ func (h *Host) Create(group string) error {
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -217,13 +238,16 @@ func handDown(dir string) error {
 	if err != nil {
 		return err
 	}
+
 	for c := range strings.FieldsSeq(string(have)) {
-		// One by one: a controller that the kernel refuses (e.g. cpu with realtime tasks) must not cost the others.
+		// One by one: a controller that the kernel refuses (e.g. cpu with realtime tasks) must not cost the
+		// others.
 		err := write(dir, "cgroup.subtree_control", "+"+c)
 		if err != nil && (c == "cpu" || c == "memory" || c == "pids") {
 			return fmt.Errorf("enable controller %s: %w", c, err)
 		}
 	}
+
 	return nil
 }
 
@@ -236,6 +260,7 @@ func inheritCpuset(parent, dir string) error {
 		if len(strings.TrimSpace(string(own))) > 0 {
 			continue
 		}
+
 		theirs, err := os.ReadFile(filepath.Join(parent, file))
 		if err != nil {
 			return err
@@ -244,6 +269,7 @@ func inheritCpuset(parent, dir string) error {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -251,35 +277,45 @@ func inheritCpuset(parent, dir string) error {
 func (h *Host) Procs(group string) ([]int, error) {
 	seen := map[int]bool{}
 	for _, hierarchy := range h.hierarchies {
-		err := filepath.WalkDir(filepath.Join(hierarchy, group), func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join(
+			hierarchy,
+			group,
+		), func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil
 			}
 			if err != nil || !d.IsDir() {
 				return err
 			}
+
 			data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 			if err != nil {
-				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP) {
+				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) ||
+					errors.Is(err, unix.EOPNOTSUPP) {
 					return nil
 				}
+
 				return err
 			}
+
 			for f := range strings.FieldsSeq(string(data)) {
 				if pid, err := strconv.Atoi(f); err == nil && pid > 0 {
 					seen[pid] = true
 				}
 			}
+
 			return nil
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
+
 	pids := make([]int, 0, len(seen))
 	for pid := range seen {
 		pids = append(pids, pid)
 	}
+
 	slices.Sort(pids)
 	return pids, nil
 }
@@ -294,7 +330,8 @@ func (h *Host) Add(group string, pid int) error {
 	return nil
 }
 
-// Kill sends SIGKILL to every process in the group and below until none is left or ctx ends. On v2 the kernel does it in one step.
+// Kill sends SIGKILL to every process in the group and below until none is left or ctx ends. On v2 the kernel
+// does it in one step.
 func (h *Host) Kill(ctx context.Context, group string) error {
 	if h.V2 {
 		err := write(filepath.Join(root, group), "cgroup.kill", "1")
@@ -305,26 +342,31 @@ func (h *Host) Kill(ctx context.Context, group string) error {
 			return err
 		}
 	}
+
 	return retry(ctx, func() (bool, error) {
 		pids, err := h.Procs(group)
 		if err != nil {
 			return false, err
 		}
+
 		for _, pid := range pids {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				return false, fmt.Errorf("kill process %d of cgroup %s: %w", pid, group, err)
 			}
 		}
+
 		return len(pids) == 0, nil
 	})
 }
 
-// Remove deletes the group and all groups below it in every hierarchy. It does not kill: with live processes it keeps trying until ctx
-// ends (a dying process leaves its group a moment after its exit is reported). What is not there is success.
+// Remove deletes the group and all groups below it in every hierarchy. It does not kill: with live processes
+// it keeps trying until ctx ends (a dying process leaves its group a moment after its exit is reported). What
+// is not there is success.
 func (h *Host) Remove(ctx context.Context, group string) error {
 	if group = filepath.Join("/", group); group == "/" {
 		return errors.New("refusing to remove the root cgroup")
 	}
+
 	return retry(ctx, func() (bool, error) {
 		gone := true
 		for _, hierarchy := range h.hierarchies {
@@ -332,8 +374,10 @@ func (h *Host) Remove(ctx context.Context, group string) error {
 			if err != nil {
 				return false, err
 			}
+
 			gone = gone && ok
 		}
+
 		return gone, nil
 	})
 }
@@ -347,10 +391,12 @@ func removeTree(dir string) (bool, error) {
 	case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY):
 		return false, fmt.Errorf("remove cgroup %s: %w", dir, err)
 	}
+
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist), nil
 	}
+
 	for _, e := range entries {
 		if e.IsDir() {
 			if ok, err := removeTree(filepath.Join(dir, e.Name())); !ok || err != nil {
@@ -358,6 +404,7 @@ func removeTree(dir string) (bool, error) {
 			}
 		}
 	}
+
 	return unix.Rmdir(dir) == nil, nil
 }
 
@@ -369,11 +416,13 @@ func retry(ctx context.Context, f func() (done bool, err error)) error {
 		if done || err != nil {
 			return err
 		}
+
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("cgroup is still busy: %w", context.Cause(ctx))
 		case <-time.After(pause):
 		}
+
 		pause = min(2*pause, 20*time.Millisecond)
 	}
 }

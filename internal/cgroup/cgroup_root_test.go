@@ -22,25 +22,37 @@ func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	parent := ownGroup(t)
 	group := parent + "/" + t.Name()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
+
 	t.Cleanup(func() {
 		if err := h.Remove(context.WithoutCancel(ctx), parent); err != nil {
 			t.Error(err)
 		}
 	})
+
 	for range 2 {
 		if err := h.Create(group); err != nil {
 			t.Fatal(err)
 		}
-		if err := h.Apply(group, cgroup.Limits{CPUShares: 512, CPUQuota: 50_000, Memory: 64 << 20, PIDs: 50}); err != nil {
+
+		if err := h.Apply(group, cgroup.Limits{
+			CPUShares: 512,
+			CPUQuota:  50_000,
+			Memory:    64 << 20,
+			PIDs:      50,
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	cmd := exec.Command("cat")
-	if _, err := cmd.StdinPipe(); err != nil { // it ends with this process, however that ends
+
+	// it ends with this process, however that ends
+	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
@@ -52,7 +64,9 @@ func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 	if u, err := h.Usage(group); err != nil || u.MemoryLimit != 64<<20 || u.PIDs != 1 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
-	go cmd.Wait() // a zombie stays in its group until it is reaped
+
+	// a zombie stays in its group until it is reaped
+	go cmd.Wait()
 	for range 2 {
 		if err := h.Kill(ctx, group); err != nil {
 			t.Error(err)
@@ -61,41 +75,50 @@ func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 			t.Error(err)
 		}
 	}
+
 	if h.Exists(group) {
 		t.Error("the group is still there")
 	}
 }
 
-// A Remove that is killed on v1 leaves the group in those hierarchies that it had not come to: it must still be seen, and go.
+// A Remove that is killed on v1 leaves the group in those hierarchies that it had not come to: it must still
+// be seen, and go.
 func TestGroupThatIsPartlyRemovedIsSeenAndRemoved(t *testing.T) {
 	testenv.Root(t)
 	h, err := cgroup.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	parent := ownGroup(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
+
 	t.Cleanup(func() {
 		if err := h.Remove(context.WithoutCancel(ctx), parent); err != nil {
 			t.Error(err)
 		}
 	})
+
 	for _, controller := range []string{"memory", "cpu", "pids"} {
 		group := parent + "/" + controller
 		if err := h.Create(group); err != nil {
 			t.Fatal(err)
 		}
-		if !h.V2 { // v2 has one hierarchy: nothing is removed in parts
+
+		// v2 has one hierarchy: nothing is removed in parts
+		if !h.V2 {
 			if err := os.Remove(h.Dir(controller, group)); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
+
 	children, err := h.Children(parent)
 	if want := []string{"cpu", "memory", "pids"}; err != nil || !slices.Equal(children, want) {
 		t.Errorf("groups %q, %v, want %q", children, err, want)
 	}
+
 	for _, c := range children {
 		if !h.Exists(parent + "/" + c) {
 			t.Errorf("group %s is not seen", c)
@@ -104,6 +127,7 @@ func TestGroupThatIsPartlyRemovedIsSeenAndRemoved(t *testing.T) {
 			t.Errorf("group %s is still there: %v", c, err)
 		}
 	}
+
 	if children, err := h.Children(parent + "/none"); err != nil || len(children) > 0 {
 		t.Errorf("a group that is not there has %q, %v", children, err)
 	}
@@ -116,6 +140,7 @@ func TestOOMKillsBelowAScopeAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	scope := ownGroup(t)
 	t.Cleanup(func() {
 		if err := h.Remove(context.WithoutCancel(t.Context()), scope); err != nil {
@@ -143,6 +168,7 @@ func TestOOMKillsBelowAScopeAreCounted(t *testing.T) {
 	if n, err := h.OOMKills(scope); err != nil || n != 0 {
 		t.Errorf("before: %d OOM kills, %v", n, err)
 	}
+
 	start.Close()
 	_ = greedy.Wait()
 	if n, err := h.OOMKills(scope); err != nil || n != 1 {

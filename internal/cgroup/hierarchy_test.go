@@ -29,6 +29,7 @@ func TestOnlyRootsOfHierarchiesAreTakenForThem(t *testing.T) {
 	if !slices.Equal(h.hierarchies, want) {
 		t.Errorf("hierarchies %q, want %q", h.hierarchies, want)
 	}
+
 	controllers := slices.Sorted(maps.Keys(h.controllers))
 	if want := []string{"cpu", "cpuacct", "memory", "systemd"}; !slices.Equal(controllers, want) {
 		t.Errorf("controllers %q, want %q", controllers, want)
@@ -44,8 +45,16 @@ func FuzzMountinfo(f *testing.F) {
 }
 
 func TestWeightIsTheOneOfRuntimesAndKubelet(t *testing.T) {
-	for shares, want := range map[uint64]uint64{0: 0, 2: 1, 102: 17, 512: 59, 1024: 100, 2048: 174,
-		262144: 10000, 1 << 40: 10000} {
+	for shares, want := range map[uint64]uint64{
+		0:       0,
+		2:       1,
+		102:     17,
+		512:     59,
+		1024:    100,
+		2048:    174,
+		262144:  10000,
+		1 << 40: 10000,
+	} {
 		if got := Weight(shares); got != want {
 			t.Errorf("%d shares: weight %d, want %d", shares, got, want)
 		}

@@ -34,16 +34,21 @@ func (h *Host) Apply(group string, l Limits) error {
 	for _, s := range h.settings(l) {
 		dir := h.Dir(s.controller, group)
 		if dir == "" {
-			continue // the controller is not mounted on this host
+			// the controller is not mounted on this host
+			continue
 		}
+
 		err := write(dir, s.file, s.value)
 		if s.controller == "hugetlb" && errors.Is(err, fs.ErrNotExist) {
-			continue // a page size, or a whole controller of v2, that the host has not
+			// a page size, or a whole controller of v2, that the host has not
+			continue
 		}
+
 		if err != nil {
 			return fmt.Errorf("limit cgroup %s: %w", filepath.Join("/", group), err)
 		}
 	}
+
 	return nil
 }
 
@@ -56,16 +61,20 @@ func (h *Host) settings(l Limits) []setting {
 		if h.V2 {
 			file = v2
 		}
+
 		out = append(out, setting{controller, file, value})
 	}
+
 	period := l.Period()
 	if l.CPUShares != 0 {
 		value := l.CPUShares
 		if h.V2 {
 			value = Weight(l.CPUShares)
 		}
+
 		add("cpu", "cpu.shares", "cpu.weight", strconv.FormatUint(value, 10))
 	}
+
 	switch {
 	case l.CPUQuota == 0:
 	case h.V2:
@@ -74,22 +83,29 @@ func (h *Host) settings(l Limits) []setting {
 		add("cpu", "cpu.cfs_period_us", "", strconv.FormatUint(period, 10))
 		add("cpu", "cpu.cfs_quota_us", "", strconv.FormatInt(l.CPUQuota, 10))
 	}
+
 	if l.Memory != 0 {
 		value := strconv.FormatInt(l.Memory, 10)
 		if h.V2 {
 			value = orMax(l.Memory)
 		}
+
 		add("memory", "memory.limit_in_bytes", "memory.max", value)
 	}
+
 	if l.PIDs != 0 {
 		add("pids", "pids.max", "pids.max", orMax(l.PIDs))
 	}
+
 	for size, limit := range l.HugePages {
 		file := "hugetlb." + size
 		value := strconv.FormatInt(limit, 10)
 		add("hugetlb", file+".limit_in_bytes", file+".max", value)
-		add("hugetlb", file+".rsvd.limit_in_bytes", file+".rsvd.max", value) // since Linux 5.7
+
+		// since Linux 5.7
+		add("hugetlb", file+".rsvd.limit_in_bytes", file+".rsvd.max", value)
 	}
+
 	return out
 }
 

@@ -38,12 +38,15 @@ func (h *Host) Usage(group string) (Usage, error) {
 	} else {
 		err = h.usageV1(group, &u)
 	}
-	if errors.Is(err, unix.ENODEV) { // it went between the opening of a file and the reading
+
+	// it went between the opening of a file and the reading
+	if errors.Is(err, unix.ENODEV) {
 		err = fs.ErrNotExist
 	}
 	if err != nil {
 		return Usage{}, fmt.Errorf("read cgroup %s: %w", group, err)
 	}
+
 	return u, nil
 }
 
@@ -53,26 +56,33 @@ func (h *Host) usageV1(group string, u *Usage) error {
 	if err != nil {
 		return err
 	}
+
 	u.CPU = time.Duration(ns)
 	if u.Memory, err = number(mem, "memory.usage_in_bytes"); err != nil {
 		return err
 	}
+
 	limit, err := number(mem, "memory.limit_in_bytes")
 	if err != nil {
 		return err
 	}
-	if limit < math.MaxInt64/4096*4096-4096 { // "unlimited" is the largest page multiple
+
+	// "unlimited" is the largest page multiple
+	if limit < math.MaxInt64/4096*4096-4096 {
 		u.MemoryLimit = limit
 	}
+
 	stat, err := keyed(mem, "memory.stat")
 	if err != nil {
 		return err
 	}
+
 	u.RSS, u.PageFaults, u.MajorPageFaults, u.Swap = stat["total_rss"], stat["total_pgfault"], stat["total_pgmajfault"], stat["total_swap"]
 	u.WorkingSet = u.Memory - min(u.Memory, stat["total_inactive_file"])
 	if dir := h.Dir("pids", group); dir != "" {
 		u.PIDs, _ = number(dir, "pids.current")
 	}
+
 	return nil
 }
 
@@ -81,15 +91,18 @@ func (h *Host) usageV2(dir string, u *Usage) error {
 	if err != nil {
 		return err
 	}
+
 	u.CPU = time.Duration(cpu["usage_usec"]) * time.Microsecond
 	if u.Memory, err = number(dir, "memory.current"); err != nil {
 		return err
 	}
+
 	u.MemoryLimit, _ = number(dir, "memory.max")
 	stat, err := keyed(dir, "memory.stat")
 	if err != nil {
 		return err
 	}
+
 	u.RSS, u.PageFaults, u.MajorPageFaults = stat["anon"], stat["pgfault"], stat["pgmajfault"]
 	u.WorkingSet = u.Memory - min(u.Memory, stat["inactive_file"])
 	u.Swap, _ = number(dir, "memory.swap.current")
@@ -112,14 +125,17 @@ func (h *Host) OOMKills(group string) (uint64, error) {
 	if dir == "" {
 		return 0, fmt.Errorf("OOM kills of cgroup %s: no memory controller: %w", group, errors.ErrUnsupported)
 	}
+
 	own, err := keyed(dir, "memory.oom_control")
 	if err != nil {
 		return 0, err
 	}
+
 	below, err := keyed(filepath.Join(dir, crunGroup), "memory.oom_control")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 		return 0, err
 	}
+
 	return own["oom_kill"] + below["oom_kill"], nil
 }
 
@@ -128,14 +144,17 @@ func number(dir, file string) (uint64, error) {
 	if dir == "" {
 		return 0, fmt.Errorf("%s: controller is not mounted: %w", file, errors.ErrUnsupported)
 	}
+
 	text, err := contents(dir, file)
 	if err != nil {
 		return 0, err
 	}
+
 	text = strings.TrimSpace(text)
 	if text == "max" {
 		return 0, nil
 	}
+
 	return strconv.ParseUint(text, 10, 64)
 }
 
@@ -145,6 +164,7 @@ func keyed(dir, file string) (map[string]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	out := make(map[string]uint64, strings.Count(text, "\n"))
 	for line := range strings.SplitSeq(text, "\n") {
 		key, value, _ := strings.Cut(line, " ")
@@ -152,11 +172,13 @@ func keyed(dir, file string) (map[string]uint64, error) {
 			out[key] = n
 		}
 	}
+
 	if len(out) == 0 {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
+
 	return out, nil
 }
 
@@ -176,6 +198,7 @@ func contents(dir, file string) (string, error) {
 
 	buf := buffers.Get().(*[16 << 10]byte)
 	defer buffers.Put(buf)
+
 	n, err := retried(func() (int, error) { return unix.Read(fd, buf[:]) })
 	if err == nil && n == len(buf) {
 		err = unix.EFBIG
@@ -183,6 +206,7 @@ func contents(dir, file string) (string, error) {
 	if err != nil {
 		return "", &fs.PathError{Op: "read", Path: path, Err: err}
 	}
+
 	return string(buf[:n]), nil
 }
 

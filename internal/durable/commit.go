@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// commits makes changes of a directory durable, many at once: a sync waits for the disk, and one of a directory covers all that was done in
-// it before. Whoever comes while a batch is being synced joins the next one, and the first of a batch who gets to it does the work for all.
+// commits makes changes of a directory durable, many at once: a sync waits for the disk, and one of a
+// directory covers all that was done in it before. Whoever comes while a batch is being synced joins the next
+// one, and the first of a batch who gets to it does the work for all.
 type commits struct {
 	dir string
 
@@ -50,35 +51,44 @@ func (c *commits) do(ch *change) error {
 	if c.next == nil {
 		c.next = &batch{}
 	}
+
 	b := c.next
 	b.changes = append(b.changes, ch)
 	c.mu.Unlock()
 
 	c.turn.Lock()
 	defer c.turn.Unlock()
+
 	if !b.done {
 		c.mu.Lock()
-		c.next = nil // b is complete: nobody joins any more
+
+		// b is complete: nobody joins any more
+		c.next = nil
 		c.mu.Unlock()
 		c.sync(b.changes)
 		b.done = true
 	}
+
 	return ch.err
 }
 
-// sync does all changes. On a journaling file system the first fsync takes the others' content along, once it is on its way to the disk.
+// sync does all changes. On a journaling file system the first fsync takes the others' content along, once it
+// is on its way to the disk.
 func (c *commits) sync(changes []*change) {
 	if len(changes) > 1 {
 		for _, ch := range changes {
 			if ch.temp != nil {
-				_ = unix.SyncFileRange(int(ch.temp.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE) // a hint; fsync follows
+				// a hint; fsync follows
+				_ = unix.SyncFileRange(int(ch.temp.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 			}
 		}
 	}
+
 	var group sync.WaitGroup
 	for _, ch := range changes {
 		group.Go(func() { ch.err = ch.apply() })
 	}
+
 	group.Wait()
 	if err := SyncDir(c.dir); err != nil {
 		for _, ch := range changes {
@@ -93,16 +103,20 @@ func (ch *change) apply() error {
 		if err := os.Remove(ch.path); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+
 		return nil
 	}
+
 	err := ch.temp.Sync()
 	err = errors.Join(err, ch.temp.Close())
 	if err == nil {
 		err = os.Rename(ch.temp.Name(), ch.path)
 	}
+
 	if err != nil {
 		os.Remove(ch.temp.Name())
 		return fmt.Errorf("write %s: %w", ch.path, err)
 	}
+
 	return nil
 }

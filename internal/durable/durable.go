@@ -1,5 +1,6 @@
-// Package durable writes small files so that a reader sees the old content or the new, never a mixture, whatever instruction the
-// writer was killed at; and keeps JSON records, one file per object, that survive a power loss.
+// Package durable writes small files so that a reader sees the old content or the new, never a mixture,
+// whatever instruction the writer was killed at; and keeps JSON records, one file per object, that survive a
+// power loss.
 package durable
 
 import (
@@ -11,13 +12,14 @@ import (
 	"strings"
 )
 
-// WriteFile replaces path with data: temporary file in the same directory, fsync, rename, fsync of the directory.
-// When it returns nil, the new content survives a power loss.
+// WriteFile replaces path with data: temporary file in the same directory, fsync, rename, fsync of the
+// directory. When it returns nil, the new content survives a power loss.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return write(path, data, mode, true)
 }
 
-// WriteVolatile is WriteFile without fsync: atomic against kill -9 but not against power loss. It is for what dies with the boot (/run).
+// WriteVolatile is WriteFile without fsync: atomic against kill -9 but not against power loss. It is for what
+// dies with the boot (/run).
 func WriteVolatile(path string, data []byte, mode fs.FileMode) error {
 	return write(path, data, mode, false)
 }
@@ -27,17 +29,20 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
 	if err != nil {
 		return err
 	}
+
 	defer func() {
 		if err != nil {
 			f.Close()
 			os.Remove(f.Name())
 		}
 	}()
+
 	if sync {
 		if err = f.Sync(); err != nil {
 			return err
 		}
 	}
+
 	if err = f.Close(); err != nil {
 		return err
 	}
@@ -47,6 +52,7 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
 	if sync {
 		return SyncDir(filepath.Dir(path))
 	}
+
 	return nil
 }
 
@@ -59,24 +65,28 @@ func writeTemp(path string, data []byte, mode fs.FileMode) (*os.File, error) {
 	if err = f.Chmod(mode); err == nil {
 		_, err = f.Write(data)
 	}
+
 	if err != nil {
 		f.Close()
 		os.Remove(f.Name())
 		return nil, err
 	}
+
 	return f, nil
 }
 
 // tempPrefix marks files that a killed writer left behind; Store.List and Sweep remove them.
 const tempPrefix = ".tmp-"
 
-// Sweep removes what killed writers of path have left beside it. There must be no other writer of path at the time.
+// Sweep removes what killed writers of path have left beside it. There must be no other writer of path at the
+// time.
 func Sweep(path string) error {
 	dir, prefix := filepath.Dir(path), tempPrefix+filepath.Base(path)+"-"
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+
 	var errs []error
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), prefix) || !e.Type().IsRegular() {
@@ -86,6 +96,7 @@ func Sweep(path string) error {
 			errs = append(errs, err)
 		}
 	}
+
 	return errors.Join(errs...)
 }
 

@@ -21,6 +21,7 @@ func TestStoreKeepsRecordsAcrossReopen(t *testing.T) {
 	if err := s.Put("a", record{7}); err != nil {
 		t.Fatal(err)
 	}
+
 	s, err = OpenStore[record](dir, false)
 	if err != nil {
 		t.Fatal(err)
@@ -28,11 +29,14 @@ func TestStoreKeepsRecordsAcrossReopen(t *testing.T) {
 	if got, err := s.Get("a"); err != nil || got.Size != 7 {
 		t.Fatalf("got %+v, %v", got, err)
 	}
-	for range 2 { // deleting twice is success
+
+	// deleting twice is success
+	for range 2 {
 		if err := s.Delete("a"); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if _, err := s.Get("a"); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("got %v, want fs.ErrNotExist", err)
 	}
@@ -47,12 +51,20 @@ func TestListSetsTornRecordsAsideAndGoesOn(t *testing.T) {
 	if err := s.Put("good", record{1}); err != nil {
 		t.Fatal(err)
 	}
-	for name, data := range map[string]string{"torn.json": `{"Size":`, "empty.json": "", "foreign": "x", ".tmp-good.json-1": "{"} {
+
+	for name, data := range map[string]string{
+		"torn.json":        `{"Size":`,
+		"empty.json":       "",
+		"foreign":          "x",
+		".tmp-good.json-1": "{",
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range 2 { // the second pass finds them gone
+
+	// the second pass finds them gone
+	for range 2 {
 		records, torn, err := s.List()
 		if err != nil {
 			t.Fatal(err)
@@ -60,12 +72,14 @@ func TestListSetsTornRecordsAsideAndGoesOn(t *testing.T) {
 		if len(records) != 1 || records["good"].Size != 1 {
 			t.Fatalf("records %v", records)
 		}
+
 		for _, x := range torn {
 			if _, err := os.Stat(x.Moved); err != nil {
 				t.Errorf("torn record %s was not kept: %v", x.Name, err)
 			}
 		}
 	}
+
 	if _, err := os.Stat(filepath.Join(dir, ".tmp-good.json-1")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the temporary file of a killed writer is still there: %v", err)
 	}
@@ -95,6 +109,7 @@ func TestConcurrentChangesAreAllThere(t *testing.T) {
 	if err := errors.Join(os.Remove(filepath.Join(dir, "blocked.json")), os.MkdirAll(filepath.Join(dir, "blocked.json", "x"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
+
 	var group sync.WaitGroup
 	for i := range 40 {
 		group.Go(func() {
@@ -102,26 +117,32 @@ func TestConcurrentChangesAreAllThere(t *testing.T) {
 			if err := errors.Join(s.Put(name, record{i}), s.Note(name, record{i + 100})); err != nil {
 				t.Error(err)
 			}
+
 			if i%2 == 0 {
 				if err := s.Delete(name); err != nil {
 					t.Error(err)
 				}
 			}
 		})
+
 		group.Go(func() {
-			if err := s.Put("blocked", record{i}); err == nil { // its failure is nobody else's
+			// its failure is nobody else's
+			if err := s.Put("blocked", record{i}); err == nil {
 				t.Error("a directory was replaced by a record")
 			}
 		})
 	}
+
 	group.Wait()
 	if err := os.RemoveAll(filepath.Join(dir, "blocked.json")); err != nil {
 		t.Fatal(err)
 	}
+
 	records, torn, err := s.List()
 	if err != nil || len(torn) > 0 || len(records) != 20 || records["r7"].Size != 107 {
 		t.Errorf("records %v, torn %v, %v", records, torn, err)
 	}
+
 	left, err := filepath.Glob(filepath.Join(dir, tempPrefix+"*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("temporary files %v, %v", left, err)
@@ -135,11 +156,14 @@ func TestSweepRemovesWhatAKilledWriterOfThisFileLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 2 { // sweeping twice is success
+
+	// sweeping twice is success
+	for range 2 {
 		if err := Sweep(filepath.Join(dir, "conf")); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 3 {
 		t.Errorf("left: %v, %v", entries, err)
@@ -155,10 +179,13 @@ func TestRecordIsWrittenOverWithinItsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, size := range []int{123456, 7, 1234567890} { // shorter and longer than before
+
+	// shorter and longer than before
+	for _, size := range []int{123456, 7, 1234567890} {
 		if err := s.Update("a", record{Size: 1}); err != nil {
 			t.Fatal(err)
 		}
+
 		path, data, err := s.encode("a", record{size})
 		if err != nil {
 			t.Fatal(err)
@@ -170,6 +197,7 @@ func TestRecordIsWrittenOverWithinItsFile(t *testing.T) {
 			t.Errorf("got %+v, %v; want %d", got, err, size)
 		}
 	}
+
 	if err := overwrite(filepath.Join(dir, "none.json"), nil); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("writing over nothing: %v", err)
 	}
@@ -181,22 +209,26 @@ func TestQuarantinedRecordIsFoundAndDiscarded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, name := range []string{"a", "ab"} {
 		if err := os.WriteFile(filepath.Join(dir, name+".json"), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if _, torn, err := s.List(); err != nil || len(torn) != 2 {
 		t.Fatal(torn, err)
 	}
 	if files, err := s.Quarantined("a"); err != nil || len(files) != 1 {
 		t.Errorf("set aside: %v, %v", files, err)
 	}
+
 	for range 2 {
 		if err := s.Discard("a"); err != nil {
 			t.Error(err)
 		}
 	}
+
 	gone, err1 := s.Quarantined("a")
 	kept, err2 := s.Quarantined("ab")
 	if len(gone) != 0 || len(kept) != 1 || err1 != nil || err2 != nil {

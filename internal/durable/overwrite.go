@@ -32,6 +32,7 @@ func overwrite(path string, data []byte) error {
 		return err
 	}
 	defer f.Close()
+
 	st, err := f.Stat()
 	if err != nil {
 		return err
@@ -43,5 +44,6 @@ func overwrite(path string, data []byte) error {
 	if _, err := f.WriteAt(data, 0); err != nil {
 		return err
 	}
+
 	return f.Sync()
 }

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// Store keeps one JSON file per object in a directory: DIR/NAME.json. Different names never touch the same file, so no lock is
-// needed between them; callers serialise calls for one name. Calls that run at the same time share their syncs.
+// Store keeps one JSON file per object in a directory: DIR/NAME.json. Different names never touch the same
+// file, so no lock is needed between them; callers serialise calls for one name. Calls that run at the same
+// time share their syncs.
 type Store[T any] struct {
 	dir      string
 	volatile bool
@@ -26,7 +27,8 @@ type Torn struct {
 	Err   error
 }
 
-// ValidName tells whether name can be a file's and nothing else: letters, digits, '.', '_' and '-', the first one a letter or digit, at most 200.
+// ValidName reports whether name can be a file's and nothing else: letters, digits, '.', '_' and '-', the
+// first one a letter or digit, at most 200.
 func ValidName(name string) bool { // no regexp: compiling one takes a CNI plugin a tenth of its life
 	for i := range len(name) {
 		c := name[i]
@@ -38,7 +40,8 @@ func ValidName(name string) bool { // no regexp: compiling one takes a CNI plugi
 	return name != "" && len(name) <= 200
 }
 
-// OpenStore makes dir (0700) if need be. With volatile set, records are atomic but not fsynced: for boot-scoped state in /run.
+// OpenStore makes dir (0700) if need be. With volatile set, records are atomic but not fsynced: for
+// boot-scoped state in /run.
 func OpenStore[T any](dir string, volatile bool) (*Store[T], error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -65,8 +68,8 @@ func (s *Store[T]) Put(name string, record T) error {
 	return s.commits.put(path, data)
 }
 
-// Note is Put without waiting for the disk: the record outlives kill -9 of its writer, but perhaps not a power loss, after which it may be
-// missing or torn.
+// Note is Put without waiting for the disk: the record outlives kill -9 of its writer, but perhaps not a
+// power loss, after which it may be missing or torn.
 func (s *Store[T]) Note(name string, record T) error {
 	path, data, err := s.encode(name, record)
 	if err != nil {
@@ -91,6 +94,7 @@ func (s *Store[T]) Get(name string) (record T, err error) {
 	if err != nil {
 		return record, err
 	}
+
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return record, err
@@ -98,6 +102,7 @@ func (s *Store[T]) Get(name string) (record T, err error) {
 	if err := json.Unmarshal(data, &record); err != nil {
 		return record, fmt.Errorf("record %s: %w", path, err)
 	}
+
 	return record, nil
 }
 
@@ -116,13 +121,14 @@ func (s *Store[T]) Delete(name string) error {
 	return s.commits.remove(path)
 }
 
-// List reads all records. Torn and foreign files are renamed into DIR/quarantine and returned; temporary files of killed writers
-// are removed. Call it at start, before others write.
+// List reads all records. Torn and foreign files are renamed into DIR/quarantine and returned; temporary
+// files of killed writers are removed. Call it at start, before others write.
 func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, nil, err
 	}
+
 	records = make(map[string]T, len(entries))
 	for _, e := range entries {
 		name, isRecord := strings.CutSuffix(e.Name(), ".json")
@@ -137,13 +143,16 @@ func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
+
 			if err != nil {
 				torn = append(torn, s.quarantine(e.Name(), err))
 				continue
 			}
+
 			records[name] = r
 		}
 	}
+
 	return records, torn, nil
 }
 

@@ -1,4 +1,5 @@
-// Package keylock gives one lock per key: operations on different keys never wait for each other, those on one key run one by one.
+// Package keylock gives one lock per key: operations on different keys never wait for each other, those on
+// one key run one by one.
 package keylock
 
 import (
@@ -6,7 +7,8 @@ import (
 	"sync"
 )
 
-// Locks is a set of locks by key. The zero value is ready. Keys that nobody holds or waits for take no memory.
+// Locks is a set of locks by key. The zero value is ready. Keys that nobody holds or waits for take no
+// memory.
 type Locks[K comparable] struct {
 	mu   sync.Mutex // guards held
 	held map[K]*entry
@@ -44,15 +46,18 @@ func (l *Locks[K]) TryLock(key K) (unlock func(), ok bool) {
 func (l *Locks[K]) join(key K) *entry {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+
 	if l.held == nil {
 		l.held = make(map[K]*entry)
 	}
+
 	e := l.held[key]
 	if e == nil {
 		e = &entry{token: make(chan struct{}, 1)}
 		e.token <- struct{}{}
 		l.held[key] = e
 	}
+
 	e.users++
 	return e
 }

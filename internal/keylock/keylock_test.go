@@ -19,17 +19,21 @@ func TestOneHolderPerKeyAndNoMemoryAfterwards(t *testing.T) {
 				t.Error(err)
 				return
 			}
+
 			defer unlock()
+
 			mu.Lock()
 			if inside[key]++; inside[key] != 1 {
 				t.Errorf("%d holders of %s", inside[key], key)
 			}
+
 			mu.Unlock()
 			mu.Lock()
 			inside[key]--
 			mu.Unlock()
 		})
 	}
+
 	wg.Wait()
 	if len(l.held) != 0 {
 		t.Errorf("%d keys are still in memory", len(l.held))
@@ -42,11 +46,13 @@ func TestLockGivesUpWithTheContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := l.Lock(ctx, "a"); err == nil {
 		t.Fatal("a second holder got the lock")
 	}
+
 	unlock()
 	if _, ok := l.TryLock("a"); !ok {
 		t.Fatal("the lock was not free after unlock")

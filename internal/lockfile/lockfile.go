@@ -1,6 +1,6 @@
 // Package lockfile makes one process the only user of something on disk: a directory of state, the path of a
-// socket. The lock is a flock(2) on an open file, so the kernel releases it however the process ends. The file
-// itself stays: if it were removed, two processes could lock two files of one name.
+// socket. The lock is a flock(2) on an open file, so the kernel releases it however the process ends. The
+// file itself stays: if it were removed, two processes could lock two files of one name.
 package lockfile
 
 import (
@@ -17,22 +17,22 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-// Grace is how long a process that was killed may seem to hold what it held. A child that it had forked, but that
-// has not yet executed its program, still has copies of all its descriptors: the kernel drops a lock, and refuses
-// connections to a socket, when the last copy is closed.
+// Grace is how long a process that was killed may seem to hold what it held. A child that it had forked, but
+// that has not yet executed its program, still has copies of all its descriptors: the kernel drops a lock,
+// and refuses connections to a socket, when the last copy is closed.
 const Grace = time.Second
 
 // interval is the pause between two tries within Grace. flock(2) can be waited for, but only by a thread that
 // nothing but a signal ends.
 const interval = 10 * time.Millisecond
 
-// Take locks the file at path, which it creates (0600) where it is missing, until the returned file is closed or
-// the process has ended. The descriptor is close-on-exec; one that is handed over an execve takes the lock along.
-// While another process holds the lock, Take waits for up to Grace, or until ctx ends.
+// Take locks the file at path, which it creates (0600) where it is missing, until the returned file is closed
+// or the process has ended. The descriptor is close-on-exec; one that is handed over an execve takes the lock
+// along. While another process holds the lock, Take waits for up to Grace, or until ctx ends.
 //
 // what names the thing that the lock protects and the flag that chooses it, for the message of the
-// *program.CantRunError that Take returns when another process keeps the lock:
-// "data directory /var/lib/trivet/csi (--data-dir)".
+// *program.CantRunError that Take returns when another process keeps the lock: "data directory
+// /var/lib/trivet/csi (--data-dir)".
 func Take(ctx context.Context, path, what string) (*os.File, error) {
 	fd, err := take(ctx, path, what)
 	if err != nil {
@@ -66,12 +66,14 @@ func take(ctx context.Context, path, what string) (int, error) {
 	if ctx.Err() != nil {
 		return -1, fmt.Errorf("lock %s: %w", path, context.Cause(ctx))
 	}
+
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return -1, &program.CantRunError{
 			What: fmt.Sprintf("%s is in use by %s", what, holder(fd)),
 			Do:   "stop that process or choose another path",
 		}
 	}
+
 	return -1, &os.PathError{Op: "flock", Path: path, Err: err}
 }
 
@@ -84,6 +86,7 @@ func Await(ctx context.Context, free func() bool) bool {
 
 	over := time.NewTimer(Grace)
 	defer over.Stop()
+
 	again := time.NewTicker(interval)
 	defer again.Stop()
 
@@ -110,6 +113,7 @@ func holder(fd int) string {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return unknown
 	}
+
 	id := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
 
 	locks, err := os.Open("/proc/locks")
@@ -124,12 +128,15 @@ func holder(fd int) string {
 		if len(fields) < 6 || string(fields[1]) != "FLOCK" || string(fields[5]) != id {
 			continue
 		}
+
 		pid := string(fields[4])
 		name, err := os.ReadFile("/proc/" + pid + "/comm")
 		if err != nil {
 			return "process " + pid
 		}
+
 		return fmt.Sprintf("process %s (%s)", pid, bytes.TrimSpace(name))
 	}
+
 	return unknown
 }

@@ -23,11 +23,13 @@ func TestMain(m *testing.M) {
 	if path == "" {
 		os.Exit(m.Run())
 	}
+
 	file, err := lockfile.Take(context.Background(), path, "the test's directory")
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
+
 	fmt.Println("taken")
 	io.Copy(io.Discard, os.Stdin)
 	file.Close()
@@ -42,6 +44,7 @@ func otherProcess(t *testing.T, path string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	stdout, err := other.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -49,6 +52,7 @@ func otherProcess(t *testing.T, path string) *exec.Cmd {
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() {
 		stdin.Close()
 		other.Wait()
@@ -58,6 +62,7 @@ func otherProcess(t *testing.T, path string) *exec.Cmd {
 	if n, err := stdout.Read(said); err != nil || string(said[:n]) != "taken\n" {
 		t.Fatalf("the other process said %q, %v", said[:n], err)
 	}
+
 	return other
 }
 
@@ -100,6 +105,7 @@ func TestALockThatIsReleasedWithinTheGracePeriodIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	release := time.AfterFunc(lockfile.Grace/10, func() { first.Close() })
 	defer release.Stop()
 
@@ -107,6 +113,7 @@ func TestALockThatIsReleasedWithinTheGracePeriodIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	second.Close()
 }
 

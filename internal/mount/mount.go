@@ -1,5 +1,6 @@
-// Package mount makes and removes mounts by system call. Every operation may be repeated: mounting what is mounted and unmounting
-// what is not are for the caller to decide with Mounted, which asks the kernel about one path and parses no table.
+// Package mount makes and removes mounts by system call. Every operation may be repeated: mounting what is
+// mounted and unmounting what is not are for the caller to decide with Mounted, which asks the kernel about
+// one path and parses no table.
 package mount
 
 import (
@@ -15,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mounted tells whether path is the root of a mount (statx STATX_ATTR_MOUNT_ROOT, kernel >= 5.8). A path that does not exist is not.
+// Mounted reports whether path is the root of a mount (statx STATX_ATTR_MOUNT_ROOT, kernel >= 5.8). A path
+// that does not exist is not.
 func Mounted(path string) (bool, error) {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
@@ -28,8 +30,8 @@ func Mounted(path string) (bool, error) {
 	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 }
 
-// Bind mounts source on target; recursive takes the mounts below source along. readOnly needs a second call on Linux
-// (MS_BIND ignores all other flags), which keeps the flags that a user namespace may have locked.
+// Bind mounts source on target; recursive takes the mounts below source along. readOnly needs a second call
+// on Linux (MS_BIND ignores all other flags), which keeps the flags that a user namespace may have locked.
 func Bind(source, target string, recursive, readOnly bool) error {
 	flags := uintptr(unix.MS_BIND)
 	if recursive {
@@ -41,10 +43,12 @@ func Bind(source, target string, recursive, readOnly bool) error {
 	if !readOnly {
 		return nil
 	}
+
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 	if err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, &attr); err != nil {
 		return errors.Join(fmt.Errorf("make %s read-only: %w", target, err), Unmount(target))
 	}
+
 	return nil
 }
 
@@ -75,6 +79,7 @@ func Unmount(path string) error {
 			if err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
 				return fmt.Errorf("unmount %s lazily: %w", path, err)
 			}
+
 		default:
 			return fmt.Errorf("unmount %s: %w", path, err)
 		}
@@ -93,11 +98,13 @@ func Below(dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mounts below %s: %w", dir, err)
 	}
+
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+
 	return below(f, filepath.Join(parent, filepath.Base(dir)))
 }
 
@@ -110,12 +117,15 @@ func below(r io.Reader, dir string) ([]string, error) {
 		if len(fields) < 5 {
 			continue
 		}
+
 		point := unescape(fields[4])
 		if point == dir || strings.HasPrefix(point, dir+"/") {
 			found = append(found, point)
 		}
 	}
-	// Later lines are mounted over earlier ones and children come after parents, so the reverse order is safe to unmount in.
+
+	// Later lines are mounted over earlier ones and children come after parents, so the reverse order is safe
+	// to unmount in.
 	slices.Reverse(found)
 	return found, s.Err()
 }
@@ -125,6 +135,7 @@ func unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}
+
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] == '\\' && i+3 < len(s) {
@@ -132,8 +143,10 @@ func unescape(s string) string {
 			i += 3
 			continue
 		}
+
 		b.WriteByte(s[i])
 	}
+
 	return b.String()
 }
 

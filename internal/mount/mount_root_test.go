@@ -22,6 +22,7 @@ func TestTmpfsBindAndUnmount(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if err := mount.Tmpfs(a, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
@@ -31,15 +32,18 @@ func TestTmpfsBindAndUnmount(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(b, "f"), nil, 0o600); err == nil {
 		t.Error("a read-only bind was written to")
 	}
+
 	below, err := mount.Below(dir)
 	if err != nil || len(below) != 2 || below[0] != b || below[1] != a {
 		t.Errorf("Below = %q, %v", below, err)
 	}
+
 	for range 2 {
 		if err := mount.UnmountBelow(dir); err != nil {
 			t.Error(err)
 		}
 	}
+
 	if on, err := mount.Mounted(a); on || err != nil {
 		t.Errorf("still mounted: %v, %v", on, err)
 	}
@@ -51,6 +55,7 @@ func TestTmpfsIsNeverSwappedOut(t *testing.T) {
 	if err := unix.Uname(&uts); err != nil {
 		t.Fatal(err)
 	}
+
 	var major, minor int
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(uts.Release[:]), "%d.%d", &major, &minor); err != nil {
 		t.Fatal(err)
@@ -58,16 +63,19 @@ func TestTmpfsIsNeverSwappedOut(t *testing.T) {
 	if major < 6 || major == 6 && minor < 4 {
 		testenv.Skip(t, "needs a kernel with tmpfs noswap (6.4), this is %d.%d", major, minor)
 	}
+
 	for _, options := range []string{"", "size=1m,mode=0700"} {
 		dir := testenv.ShortDir(t)
 		if err := mount.Tmpfs(dir, options); err != nil {
 			t.Fatal(err)
 		}
+
 		t.Cleanup(func() { _ = mount.Unmount(dir) })
 		table, err := os.ReadFile("/proc/self/mounts")
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		for line := range strings.Lines(string(table)) {
 			if strings.Contains(line, " "+dir+" ") && !strings.Contains(line, "noswap") {
 				t.Errorf("options %q: %s", options, line)

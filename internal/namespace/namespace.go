@@ -1,5 +1,5 @@
-// Package namespace makes, pins and enters Linux namespaces. It is the one place that locks threads: a thread that has changed a
-// namespace is never given back to the Go scheduler, it ends with its goroutine.
+// Package namespace makes, pins and enters Linux namespaces. It is the one place that locks threads: a thread
+// that has changed a namespace is never given back to the Go scheduler, it ends with its goroutine.
 package namespace
 
 import (
@@ -43,36 +43,43 @@ func (k Kind) cloneFlag() int {
 	case Cgroup:
 		return unix.CLONE_NEWCGROUP
 	}
+
 	return 0
 }
 
-// Create makes a new namespace of each kind in pins on one thread, calls setup there (nil for none; the place to set a host name or
-// sysctls), and pins each by a bind mount on the file pins[kind], which is created. On an error nothing stays pinned.
+// Create makes a new namespace of each kind in pins on one thread, calls setup there (nil for none; the place
+// to set a host name or sysctls), and pins each by a bind mount on the file pins[kind], which is created. On
+// an error nothing stays pinned.
 func Create(pins map[Kind]string, setup func() error) error {
 	flags := 0
 	for k, path := range pins {
 		if k.cloneFlag() == 0 {
 			return fmt.Errorf("unknown namespace kind %q", k)
 		}
+
 		flags |= k.cloneFlag()
 		if err := touch(path); err != nil {
 			return err
 		}
 	}
+
 	err := onThrowawayThread(func() error {
 		if err := unix.Unshare(flags); err != nil {
 			return fmt.Errorf("unshare: %w", err)
 		}
+
 		if setup != nil {
 			if err := setup(); err != nil {
 				return err
 			}
 		}
+
 		for k, path := range pins {
 			if err := unix.Mount(fmt.Sprintf("/proc/thread-self/ns/%s", k), path, "", unix.MS_BIND, ""); err != nil {
 				return fmt.Errorf("pin %s namespace on %s: %w", k, path, err)
 			}
 		}
+
 		return nil
 	})
 	if err != nil {
@@ -80,10 +87,12 @@ func Create(pins map[Kind]string, setup func() error) error {
 			err = errors.Join(err, Unpin(path))
 		}
 	}
+
 	return err
 }
 
-// Pin pins a namespace of a live process by a bind mount on the file path, which is created. The way back is Unpin.
+// Pin pins a namespace of a live process by a bind mount on the file path, which is created. The way back is
+// Unpin.
 func Pin(kind Kind, pid int, path string) error {
 	if err := touch(path); err != nil {
 		return err
@@ -110,27 +119,33 @@ func Unpin(path string) error {
 	for {
 		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if err == nil {
-			continue // a pin may have been mounted twice by a killed process
+			// a pin may have been mounted twice by a killed process
+			continue
 		}
+
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 			break
 		}
+
 		return fmt.Errorf("unpin %s: %w", path, err)
 	}
+
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+
 	return nil
 }
 
-// Pinned tells whether path is a namespace file of the given kind (an open pin), rather than an empty file or nothing.
+// Pinned reports whether path is a namespace file of the given kind (an open pin), rather than an empty file
+// or nothing.
 func Pinned(path string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
 }
 
-// Do runs f on a thread that has entered the namespace files given (in order). The thread is thrown away afterwards.
-// f must not start goroutines that rely on the namespace.
+// Do runs f on a thread that has entered the namespace files given (in order). The thread is thrown away
+// afterwards. f must not start goroutines that rely on the namespace.
 func Do(f func() error, paths ...string) error {
 	return onThrowawayThread(func() error {
 		for _, p := range paths {
@@ -138,18 +153,21 @@ func Do(f func() error, paths ...string) error {
 			if err != nil {
 				return fmt.Errorf("open namespace %s: %w", p, err)
 			}
+
 			err = unix.Setns(fd, 0)
 			unix.Close(fd)
 			if err != nil {
 				return fmt.Errorf("enter namespace %s: %w", p, err)
 			}
 		}
+
 		return f()
 	})
 }
 
-// Visit runs f on a thread that has entered the network namespace file given, and has it return. It is cheaper than Do, for programs that end
-// soon anyway: a thread that cannot return is never used again. f must not start goroutines that rely on the namespace.
+// Visit runs f on a thread that has entered the network namespace file given, and has it return. It is
+// cheaper than Do, for programs that end soon anyway: a thread that cannot return is never used again. f must
+// not start goroutines that rely on the namespace.
 func Visit(f func() error, path string) error {
 	runtime.LockOSThread()
 	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -157,42 +175,52 @@ func Visit(f func() error, path string) error {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("open own network namespace: %w", err)
 	}
+
 	defer unix.Close(home)
+
 	there, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		err = unix.Setns(there, unix.CLONE_NEWNET)
 		unix.Close(there)
 	}
+
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("enter network namespace %s: %w", path, err)
 	}
+
 	err = f()
 	if back := unix.Setns(home, unix.CLONE_NEWNET); back != nil {
 		return errors.Join(err, fmt.Errorf("return from network namespace %s: %w", path, back))
 	}
+
 	runtime.UnlockOSThread()
 	return err
 }
 
-// onThrowawayThread runs f on a goroutine that keeps its thread locked when it ends, which makes the runtime end the thread.
-// A mount namespace can only be entered by a thread that shares no fs attributes (setns(2)), hence CLONE_FS is always undone.
+// onThrowawayThread runs f on a goroutine that keeps its thread locked when it ends, which makes the runtime
+// end the thread. A mount namespace can only be entered by a thread that shares no fs attributes (setns(2)),
+// hence CLONE_FS is always undone.
 func onThrowawayThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			// The Go runtime never ends the process's first thread: a locked goroutine that ends on it leaves it asleep for ever, in the
-			// namespace that it entered, which then never goes away. While this goroutine waits here, locked to it, no other gets it.
+			// The Go runtime never ends the process's first thread: a locked goroutine that ends on it leaves
+			// it asleep forever, in the namespace that it entered, which then never goes away. While this
+			// goroutine waits here, locked to it, no other gets it.
 			done <- onThrowawayThread(f)
 			runtime.UnlockOSThread()
 			return
 		}
+
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			done <- fmt.Errorf("unshare fs attributes: %w", err)
 			return
 		}
+
 		done <- f()
 	}()
+
 	return <-done
 }

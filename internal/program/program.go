@@ -1,5 +1,6 @@
-// Package program is the frame round every trivet binary: signals become a cancelled context, logs are structured,
-// --version and --help answer the same way everywhere, and a start that fails ends with one clear line and an exit code.
+// Package program is the frame round every trivet binary: signals become a cancelled context, logs are
+// structured, --version and --help answer the same way everywhere, and a start that fails ends with one clear
+// line and an exit code.
 package program
 
 import (
@@ -21,10 +22,11 @@ var Version = "v0.0.0-dev"
 
 // Exit codes of all trivet binaries.
 const (
-	ExitOK      = 0
-	ExitFailed  = 1 // the program started and ended with an error
-	ExitUsage   = 2 // flags or configuration are wrong
-	ExitCantRun = 3 // the environment lacks something: not root, socket taken, kernel feature or OCI runtime missing
+	ExitOK     = 0
+	ExitFailed = 1 // the program started and ended with an error
+	ExitUsage  = 2 // flags or configuration are wrong
+	// the environment lacks something: not root, socket taken, kernel feature or OCI runtime missing
+	ExitCantRun = 3
 )
 
 // CantRunError says what the environment lacks and what to do about it. It ends the program with ExitCantRun.
@@ -51,8 +53,8 @@ type Env struct {
 	Log    *slog.Logger // set by Parse; before that it writes to Stderr at level info
 }
 
-// Main runs the program and ends the process. SIGINT and SIGTERM cancel ctx; a second one ends the process at once. To end by the first
-// is success: so daemons end.
+// Main runs the program and ends the process. SIGINT and SIGTERM cancel ctx; a second one ends the process at
+// once. To end by the first is success: so daemons end.
 func Main(name string, run func(ctx context.Context, env *Env) error) {
 	os.Exit(Run(name, os.Args[1:], run))
 }
@@ -79,12 +81,22 @@ func Run(name string, args []string, run func(ctx context.Context, env *Env) err
 	syscall.Umask(Umask)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	go func() { // after the first signal the default action is back: a second one kills
+
+	// after the first signal the default action is back: a second one kills
+	go func() {
 		<-ctx.Done()
 		stop()
 	}()
-	env := &Env{Name: name, Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+
+	env := &Env{
+		Name:   name,
+		Args:   args,
+		Stdin:  os.Stdin,
+		Stdout: os.Stdout,
+		Stderr: os.Stderr,
+		Log:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+
 	return exitCode(env, run(ctx, env))
 }
 
@@ -95,6 +107,7 @@ func exitCode(env *Env, err error) int {
 	case errors.Is(err, errVersionShown):
 		return ExitOK
 	}
+
 	fmt.Fprintf(env.Stderr, "%s: %v\n", env.Name, err)
 	if _, ok := errors.AsType[*CantRunError](err); ok {
 		return ExitCantRun
@@ -102,6 +115,7 @@ func exitCode(env *Env, err error) int {
 	if _, ok := errors.AsType[*UsageError](err); ok {
 		return ExitUsage
 	}
+
 	return ExitFailed
 }
 
@@ -126,7 +140,9 @@ func (e *Env) Parse(fs *flag.FlagSet) error {
 	format := fs.String("log-format", "text", "form of the log lines: text or json")
 	fs.Init(e.Name, flag.ContinueOnError)
 	out := fs.Output()
-	fs.SetOutput(io.Discard) // the flag package would print the error and the usage; one clear line is enough
+
+	// the flag package would print the error and the usage; one clear line is enough
+	fs.SetOutput(io.Discard)
 	usage := fs.Usage
 	fs.Usage = func() {}
 	err := fs.Parse(e.Args)
@@ -142,10 +158,12 @@ func (e *Env) Parse(fs *flag.FlagSet) error {
 		fmt.Fprintln(e.Stdout, e.Name, Version)
 		return errVersionShown
 	}
+
 	log, err := NewLogger(e.Stderr, *level, *format)
 	if err != nil {
 		return &UsageError{err}
 	}
+
 	e.Log = log
 	return nil
 }
@@ -156,6 +174,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, fmt.Errorf("log level %q is none of debug, info, warn, error", level)
 	}
+
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "text":
@@ -163,6 +182,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, opts)), nil
 	}
+
 	return nil, fmt.Errorf("log format %q is neither text nor json", format)
 }
 
@@ -171,7 +191,10 @@ func RequireRoot() error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	return &CantRunError{What: "not running as root", Do: "start it as root (it makes mounts, namespaces and cgroups)"}
+	return &CantRunError{
+		What: "not running as root",
+		Do:   "start it as root (it makes mounts, namespaces and cgroups)",
+	}
 }
 
 // SmallHeap trades a little CPU for memory: daemons of a node idle most of the time, so a lower GC target

@@ -15,8 +15,14 @@ import (
 // try runs a program frame with captured output.
 func try(args []string, run func(context.Context, *Env) error) (code int, out, errout string) {
 	var stdout, stderr strings.Builder
-	env := &Env{Name: "trivet-x", Args: args, Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	env := &Env{
+		Name:   "trivet-x",
+		Args:   args,
+		Stdin:  strings.NewReader(""),
+		Stdout: &stdout,
+		Stderr: &stderr,
+		Log:    slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
 	code = exitCode(env, run(context.Background(), env))
 	return code, stdout.String(), stderr.String()
 }
@@ -24,10 +30,12 @@ func try(args []string, run func(context.Context, *Env) error) (code int, out, e
 func parse(_ context.Context, env *Env) error { return env.Parse(env.Flags("Does x.")) }
 
 func TestHelpAndVersionAreAnswersNotFailures(t *testing.T) {
-	if code, out, errout := try([]string{"--help"}, parse); code != ExitOK || !strings.HasPrefix(out, "Does x.") || !strings.Contains(out, "-log-level") || errout != "" {
+	if code, out, errout := try([]string{"--help"}, parse); code != ExitOK ||
+		!strings.HasPrefix(out, "Does x.") || !strings.Contains(out, "-log-level") || errout != "" {
 		t.Errorf("--help: exit %d, stdout %q, stderr %q", code, out, errout)
 	}
-	if code, out, errout := try([]string{"--version"}, parse); code != ExitOK || out != "trivet-x "+Version+"\n" || errout != "" {
+	if code, out, errout := try([]string{"--version"}, parse); code != ExitOK ||
+		out != "trivet-x "+Version+"\n" || errout != "" {
 		t.Errorf("--version: exit %d, stdout %q, stderr %q", code, out, errout)
 	}
 }
@@ -37,7 +45,8 @@ func TestOnlyADaemonMayBeCutShort(t *testing.T) {
 	if code, _, errout := try(nil, canceled); code != ExitOK || errout != "" {
 		t.Errorf("daemon: exit %d, stderr %q", code, errout)
 	}
-	if code, _, errout := try(nil, toTheEnd(canceled)); code != ExitFailed || !strings.Contains(errout, "canceled") {
+	if code, _, errout := try(nil, toTheEnd(canceled)); code != ExitFailed ||
+		!strings.Contains(errout, "canceled") {
 		t.Errorf("tool: exit %d, stderr %q", code, errout)
 	}
 }
@@ -51,7 +60,12 @@ func TestFailuresAreOneLineAndAnExitCode(t *testing.T) {
 	}{
 		{"unknown flag", []string{"--nope"}, nil, ExitUsage},
 		{"bad level", []string{"--log-level=loud"}, nil, ExitUsage},
-		{"environment", nil, &CantRunError{What: "no OCI runtime found", Do: "install crun or runc"}, ExitCantRun},
+		{
+			"environment",
+			nil,
+			&CantRunError{What: "no OCI runtime found", Do: "install crun or runc"},
+			ExitCantRun,
+		},
 		{"run", nil, errors.New("disk on fire"), ExitFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -59,6 +73,7 @@ func TestFailuresAreOneLineAndAnExitCode(t *testing.T) {
 				if err := parse(ctx, env); err != nil {
 					return err
 				}
+
 				return c.err
 			})
 			if code != c.code {

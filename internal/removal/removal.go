@@ -32,6 +32,7 @@ func Tree(path string) error {
 	if err := At(parent, filepath.Base(path)); err != nil {
 		return fmt.Errorf("remove in %s: %w", filepath.Dir(path), err)
 	}
+
 	return nil
 }
 
@@ -59,6 +60,7 @@ func removeOne(dir int, name string) (full bool, err error) {
 			err = as
 		}
 	}
+
 	switch {
 	case err == nil, errors.Is(err, unix.ENOENT):
 		return false, nil
@@ -67,5 +69,6 @@ func removeOne(dir int, name string) (full bool, err error) {
 	case errors.Is(err, unix.EBUSY):
 		return false, ErrMounted
 	}
+
 	return false, err
 }

@@ -23,6 +23,7 @@ func TestTreeKeepsMountsAndRemovesTheRest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if err := mount.Tmpfs(point, "size=1m"); err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +38,9 @@ func TestTreeKeepsMountsAndRemovesTheRest(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(point, "precious")); err != nil {
 		t.Errorf("a file behind the mount point: %v", err)
 	}
-	if n := count(t, tree); n != 5 { // tree, a, b, point, precious
+
+	// tree, a, b, point, precious
+	if n := count(t, tree); n != 5 {
 		t.Errorf("%d entries are left, want 5", n)
 	}
 
@@ -47,6 +50,7 @@ func TestTreeKeepsMountsAndRemovesTheRest(t *testing.T) {
 	if err := removal.Tree(tree); err != nil {
 		t.Fatal(err)
 	}
+
 	gone(t, tree)
 }
 
@@ -58,23 +62,29 @@ func TestErrorNamesTheLeafAndStaysShort(t *testing.T) {
 	if err := os.Mkdir(tree, 0o700); err != nil {
 		t.Fatal(err)
 	}
+
 	bottom := descend(t, tree, 500, strings.Repeat("n", 200))
 	defer unix.Close(bottom)
+
 	if err := unix.Mkdirat(bottom, "leaf", 0o700); err != nil {
 		t.Fatal(err)
 	}
+
 	leaf, err := unix.Openat(bottom, "leaf", unix.O_PATH, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	fs, err := unix.OpenTree(leaf, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	const byDescriptor = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
 	if err := unix.MoveMount(fs, "", leaf, "", byDescriptor); err != nil {
 		t.Fatal(err)
 	}
+
 	unix.Close(fs)
 
 	err = removal.Tree(tree)
@@ -89,12 +99,15 @@ func TestErrorNamesTheLeafAndStaysShort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.Chdir("/")
+
 	if err := unix.Unmount("leaf", unix.MNT_DETACH); err != nil {
 		t.Fatal(err)
 	}
+
 	unix.Close(leaf)
 	if err := removal.Tree(tree); err != nil {
 		t.Fatal(err)
 	}
+
 	gone(t, tree)
 }

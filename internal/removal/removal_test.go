@@ -20,14 +20,17 @@ func descend(t *testing.T, dir string, depth int, name string) int {
 		if err = unix.Mkdirat(at, name, 0o700); err != nil {
 			break
 		}
+
 		var next int
 		next, err = unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		unix.Close(at)
 		at = next
 	}
+
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return at
 }
 
@@ -45,14 +48,17 @@ func limitDescriptors(t *testing.T, more int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var old unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
 		t.Fatal(err)
 	}
+
 	now := unix.Rlimit{Cur: uint64(len(open) + more), Max: old.Max}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
 }
 
@@ -78,16 +84,20 @@ func TestTreeRemovesWideAndDeepDirectories(t *testing.T) {
 		if err := os.MkdirAll(filepath.Join(at, "side", "of", fmt.Sprint(depth)), 0o700); err != nil {
 			t.Fatal(err)
 		}
+
 		for i := range 150 {
 			if err := os.WriteFile(filepath.Join(at, fmt.Sprint("file", i)), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
+
 		at = filepath.Join(at, "d")
 	}
+
 	if err := removal.Tree(tree); err != nil {
 		t.Fatal(err)
 	}
+
 	gone(t, tree)
 }
 
@@ -99,6 +109,7 @@ func TestTreeDoesNotFollowLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if err := os.WriteFile(filepath.Join(outside, "f"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -108,6 +119,7 @@ func TestTreeDoesNotFollowLinks(t *testing.T) {
 	if err := removal.Tree(tree); err != nil {
 		t.Fatal(err)
 	}
+
 	gone(t, tree)
 	if _, err := os.Lstat(filepath.Join(outside, "f")); err != nil {
 		t.Errorf("a file behind a link: %v", err)

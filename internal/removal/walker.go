@@ -53,6 +53,7 @@ func (w *walker) run() error {
 			}
 		}
 	}
+
 	return errors.Join(append(w.failures, errors.New("gave up after so many failures"))...)
 }
 
@@ -65,6 +66,7 @@ func (w *walker) next(l *level) (string, bool) {
 			if l.kept[name] {
 				continue
 			}
+
 			full, err := removeOne(l.fd, name)
 			if full {
 				return name, true
@@ -77,11 +79,13 @@ func (w *walker) next(l *level) (string, bool) {
 		if l.whole {
 			return "", false
 		}
+
 		var err error
 		l.names, err = l.dir.Readdirnames(batch)
 		if errors.Is(err, io.EOF) {
 			return "", false
 		}
+
 		if err != nil {
 			w.fail(l, ".", err)
 			return "", false
@@ -95,6 +99,7 @@ func (w *walker) enter(above *level, name string) {
 		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
 	})
+
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return
@@ -112,6 +117,7 @@ func (w *walker) enter(above *level, name string) {
 		w.fail(above, name, err)
 		return
 	}
+
 	w.levels = append(w.levels, below)
 	// The first is never closed: nothing leads back to it safely.
 	if far := len(w.levels) - 1 - window; far > 0 {
@@ -123,11 +129,13 @@ func (w *walker) enter(above *level, name string) {
 func (w *walker) leave() error {
 	left, above := w.levels[len(w.levels)-1], w.levels[len(w.levels)-2]
 	defer left.close()
+
 	if above.fd < 0 {
 		if err := above.reopen(left.fd); err != nil {
 			return fmt.Errorf("%s: %w", w.path(".."), err)
 		}
 	}
+
 	w.levels = w.levels[:len(w.levels)-1]
 	if len(left.kept) > 0 {
 		above.keep(left.name)
@@ -142,9 +150,11 @@ func (w *walker) leave() error {
 			err = unix.ENOTEMPTY
 		}
 	}
+
 	if err != nil {
 		w.fail(above, left.name, err)
 	}
+
 	return nil
 }
 
@@ -191,14 +201,17 @@ func (l *level) reopen(below int) error {
 	if err != nil {
 		return err
 	}
+
 	dev, ino, err := identity(fd)
 	if err == nil && (dev != l.dev || ino != l.ino) {
 		err = errors.New("the directory was moved during its removal")
 	}
+
 	if err != nil {
 		unix.Close(fd)
 		return err
 	}
+
 	l.fd, l.dir = fd, os.NewFile(uintptr(fd), l.name)
 	return nil
 }

@@ -16,7 +16,8 @@ import (
 // cleared the directory, or removed it), until ctx ends, and hands each new listener to serve, which must not
 // block. The old ones are closed. At the end the file is left for Remove.
 func Keep(ctx context.Context, listener net.Listener, path string, serve func(net.Listener)) error {
-	keepName(listener) // it may be another socket's by the time this one is closed
+	// it may be another socket's by the time this one is closed
+	keepName(listener)
 	for {
 		err := awaitGone(ctx, path)
 		if ctx.Err() != nil {
@@ -25,10 +26,12 @@ func Keep(ctx context.Context, listener net.Listener, path string, serve func(ne
 		if err != nil {
 			return fmt.Errorf("watch socket %s: %w", path, err)
 		}
+
 		next, err := listen(path)
 		if err != nil {
 			return fmt.Errorf("make socket %s again: %w", path, err)
 		}
+
 		keepName(next)
 		serve(next)
 		listener.Close()
@@ -56,16 +59,21 @@ func awaitGone(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	events := os.NewFile(uintptr(fd), "inotify") // read by the runtime's poller, so that Close ends a Read
+
+	// read by the runtime's poller, so that Close ends a Read
+	events := os.NewFile(uintptr(fd), "inotify")
 	defer events.Close()
+
 	stop := context.AfterFunc(ctx, func() { events.Close() })
 	defer stop()
 
 	const gone = unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 	_, err = unix.InotifyAddWatch(fd, filepath.Dir(path), gone)
 	if errors.Is(err, unix.ENOENT) {
-		return nil // with its directory
+		// with its directory
+		return nil
 	}
+
 	if err != nil {
 		return err
 	}
@@ -76,6 +84,7 @@ func awaitGone(ctx context.Context, path string) error {
 		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
+
 		n, err := events.Read(buf)
 		if err != nil {
 			return err
@@ -86,7 +95,7 @@ func awaitGone(ctx context.Context, path string) error {
 	}
 }
 
-// movedAway tells whether among the events of a watched directory is the end of the directory itself.
+// movedAway reports whether among the events of a watched directory is the end of the directory itself.
 func movedAway(buf []byte) bool {
 	for len(buf) >= unix.SizeofInotifyEvent {
 		event := (*unix.InotifyEvent)(unsafe.Pointer(&buf[0]))

@@ -1,5 +1,6 @@
 // Package socket serves and dials unix sockets the way a daemon that may be killed at any instruction needs:
-// a socket file left by a dead server is taken over, one that a live server answers on is refused with a clear error.
+// a socket file left by a dead server is taken over, one that a live server answers on is refused with a
+// clear error.
 package socket
 
 import (
@@ -34,14 +35,16 @@ func Path(endpoint string) (string, error) {
 	return p, nil
 }
 
-// Listen makes the directory of path (0755) and listens on path with mode 0660. A stale socket is replaced. If a live
-// process answers on it, or ctx ends first, that is an error; the first of them is a *program.CantRunError. Two
-// starts at once are decided by a lock file beside the socket (path + ".lock", held until the process ends), so
-// the loser never unlinks the winner's socket.
+// Listen makes the directory of path (0755) and listens on path with mode 0660. A stale socket is replaced.
+// If a live process answers on it, or ctx ends first, that is an error; the first of them is a
+// *program.CantRunError. Two starts at once are decided by a lock file beside the socket (path + ".lock",
+// held until the process ends), so the loser never unlinks the winner's socket.
 func Listen(ctx context.Context, path string) (net.Listener, error) {
 	if len(path) > maxPath {
-		return nil, fmt.Errorf("socket path %s is %d bytes long; the kernel takes at most %d", path, len(path), maxPath)
+		return nil, fmt.Errorf("socket path %s is %d bytes long; the kernel takes at most %d",
+			path, len(path), maxPath)
 	}
+
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
@@ -55,11 +58,13 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
+
 		return nil, &program.CantRunError{
 			What: "socket " + path + " is served by another process",
 			Do:   "stop that process or choose another path",
 		}
 	}
+
 	return listen(path)
 }
 
@@ -71,14 +76,17 @@ func listen(path string) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
+
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, err
 	}
+
 	if err := os.Chmod(path, 0o660); err != nil {
 		l.Close()
 		return nil, err
 	}
+
 	return l, nil
 }
 
@@ -92,8 +100,8 @@ func Alive(path string) bool {
 	return true
 }
 
-// Dial returns a gRPC client of the server on the unix socket path (with or without unix://). It connects lazily and reconnects by
-// itself; messages of up to 16 MiB are taken, as kubelet does.
+// Dial returns a gRPC client of the server on the unix socket path (with or without unix://). It connects
+// lazily and reconnects by itself; messages of up to 16 MiB are taken, as kubelet does.
 func Dial(endpoint string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	path, err := Path(endpoint)
 	if err != nil {

@@ -24,7 +24,9 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		println("listening")
-		time.Sleep(time.Hour) // until killed; a process of nothing but select{} would be found deadlocked
+
+		// until killed; a process of nothing but select{} would be found deadlocked
+		time.Sleep(time.Hour)
 	}
 	os.Exit(m.Run())
 }
@@ -40,9 +42,12 @@ func TestASocketOfADeadServerIsTakenOverAndOfALiveOneRefused(t *testing.T) {
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := out.Read(make([]byte, 64)); err != nil { // "listening"
+
+	// "listening"
+	if _, err := out.Read(make([]byte, 64)); err != nil {
 		t.Fatal(err)
 	}
+
 	_, err = socket.Listen(t.Context(), path)
 	if _, ok := errors.AsType[*program.CantRunError](err); !ok || !strings.Contains(err.Error(), path) {
 		t.Errorf("with a live server: %v, want an error that names %s", err, path)
@@ -50,12 +55,14 @@ func TestASocketOfADeadServerIsTakenOverAndOfALiveOneRefused(t *testing.T) {
 	if err := other.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
+
 	other.Wait()
 	l, err := socket.Listen(t.Context(), path)
 	if err != nil {
 		t.Fatalf("after kill -9 of the server: %v", err)
 	}
 	defer l.Close()
+
 	if !socket.Alive(path) {
 		t.Error("nobody answers on the socket that was taken over")
 	}
@@ -69,7 +76,9 @@ func TestListenRefusesAPathTheKernelCannotTake(t *testing.T) {
 
 func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "s.sock")
-	l, err := net.Listen("unix", path) // a server that is not of our family: no lock file
+
+	// a server that is not of our family: no lock file
+	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +89,13 @@ func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
 }
 
 func TestPath(t *testing.T) {
-	for in, want := range map[string]string{"unix:///run/a.sock": "/run/a.sock", "/run/a.sock": "/run/a.sock", "tcp://1.2.3.4:5": "", "unix://a.sock": "", "": ""} {
+	for in, want := range map[string]string{
+		"unix:///run/a.sock": "/run/a.sock",
+		"/run/a.sock":        "/run/a.sock",
+		"tcp://1.2.3.4:5":    "",
+		"unix://a.sock":      "",
+		"":                   "",
+	} {
 		if got, err := socket.Path(in); got != want || (want == "") != (err != nil) {
 			t.Errorf("Path(%q) = %q, %v", in, got, err)
 		}

@@ -1,4 +1,4 @@
-// Package systemd tells whether the machine runs systemd and how it names slices. It speaks to nobody.
+// Package systemd reports whether the machine runs systemd and how it names slices. It speaks to nobody.
 package systemd
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Running tells whether systemd is the machine's PID 1, as sd_booted(3) does.
+// Running reports whether systemd is the machine's PID 1, as sd_booted(3) does.
 func Running() bool {
 	info, err := os.Lstat("/run/systemd/system")
 	return err == nil && info.IsDir()
@@ -36,9 +36,11 @@ func SlicePath(name string) (string, error) {
 		if part == "" || strings.IndexFunc(part, notInUnitName) >= 0 {
 			return "", fmt.Errorf("%q is no name of a slice", name)
 		}
+
 		group = path.Join(group, parents+part+SliceSuffix)
 		parents += part + "-"
 	}
+
 	return group, nil
 }
 

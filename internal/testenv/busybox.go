@@ -8,18 +8,22 @@ import (
 	"testing"
 )
 
-// BusyboxRoot fills dir with the root of a small system: busybox under the names of all its applets, and mount points. The host's busybox
-// may be linked dynamically (Debian has a package of each kind): then what it is linked with comes along.
+// BusyboxRoot fills dir with the root of a small system: busybox under the names of all its applets, and
+// mount points. The host's busybox may be linked dynamically (Debian has a package of each kind): then what
+// it is linked with comes along.
 func BusyboxRoot(tb testing.TB, dir string) {
 	tb.Helper()
 	busybox := Program(tb, "busybox", "busybox-static")
 	files := map[string]string{"/bin/busybox": busybox}
-	linked, _ := exec.Command("ldd", busybox).Output() // fails where there is nothing to list
+
+	// fails where there is nothing to list
+	linked, _ := exec.Command("ldd", busybox).Output()
 	for field := range strings.FieldsSeq(string(linked)) {
 		if strings.HasPrefix(field, "/") {
 			files[field] = field
 		}
 	}
+
 	for path, source := range files {
 		data, err := os.ReadFile(source)
 		if err != nil {
@@ -32,10 +36,12 @@ func BusyboxRoot(tb testing.TB, dir string) {
 			tb.Fatal(err)
 		}
 	}
+
 	applets, err := exec.Command(busybox, "--list").Output()
 	if err != nil {
 		tb.Fatal(err)
 	}
+
 	for applet := range strings.FieldsSeq(string(applets)) {
 		if applet == "busybox" {
 			continue
@@ -44,6 +50,7 @@ func BusyboxRoot(tb testing.TB, dir string) {
 			tb.Fatal(err)
 		}
 	}
+
 	for _, d := range []string{"proc", "dev", "sys", "tmp", "etc"} {
 		if err := os.Mkdir(filepath.Join(dir, d), 0o755); err != nil {
 			tb.Fatal(err)

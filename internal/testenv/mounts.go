@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OwnMounts runs a package's tests in a mount namespace of their own, if it runs as root: what they mount is neither seen nor, by a namespace
-// that somebody else clones at that moment, kept. Use in TestMain: os.Exit(testenv.OwnMounts(m)).
+// OwnMounts runs a package's tests in a mount namespace of their own, if it runs as root: what they mount is
+// neither seen nor, by a namespace that somebody else clones at that moment, kept. Use in TestMain:
+// os.Exit(testenv.OwnMounts(m)).
 func OwnMounts(m *testing.M) int { return InOwnMounts(m.Run) }
 
 // InOwnMounts is OwnMounts for a TestMain that does more than run the tests: run does all of it.
@@ -23,13 +24,16 @@ func InOwnMounts(run func() int) int {
 	if os.Geteuid() != 0 {
 		return run()
 	}
+
 	if os.Getenv(inside) != "" {
 		if err := takeControllers(); err != nil {
 			fmt.Fprintln(os.Stderr, "take cgroup controllers:", err)
 			return 1
 		}
+
 		return run()
 	}
+
 	cmd := exec.Command(os.Args[0], os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -39,25 +43,31 @@ func InOwnMounts(run func() int) int {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return max(exit.ExitCode(), 1)
 	}
+
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "run tests in a mount namespace:", err)
 		return 1
 	}
+
 	return 0
 }
 
-// takeControllers holds, on a host of cgroup v1 with v2 beside it, those controllers that the host has mounted in no v1 hierarchy: they fall to
-// the v2 hierarchy, and crun refuses to run while there is one. Others may hold them just now, but not for as long as these tests take.
+// takeControllers holds, on a host of cgroup v1 with v2 beside it, those controllers that the host has
+// mounted in no v1 hierarchy: they fall to the v2 hierarchy, and crun refuses to run while there is one.
+// Others may hold them just now, but not for as long as these tests take.
 func takeControllers() error {
 	if _, err := os.Stat("/sys/fs/cgroup/unified/cgroup.controllers"); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+
 	known, err := os.ReadFile("/proc/cgroups")
 	if err != nil {
 		return err
 	}
+
 	for line := range strings.Lines(string(known)) {
-		fields := strings.Fields(line) // name, hierarchy, groups, enabled
+		// name, hierarchy, groups, enabled
+		fields := strings.Fields(line)
 		if len(fields) != 4 || fields[3] != "1" || slices.Contains(neverListed, fields[0]) {
 			continue
 		}
@@ -68,13 +78,15 @@ func takeControllers() error {
 			return fmt.Errorf("mount controller %s: %w", fields[0], err)
 		}
 	}
+
 	return nil
 }
 
 // neverListed are controllers which the v2 hierarchy does not have or always has, without listing them.
 var neverListed = []string{"net_cls", "net_prio", "perf_event", "freezer", "devices", "cpuacct"}
 
-// hold keeps a v1 hierarchy for the life of the process: an open directory does it, so that no path is needed and none is left behind.
+// hold keeps a v1 hierarchy for the life of the process: an open directory does it, so that no path is needed
+// and none is left behind.
 func hold(controller string) error {
 	dir, err := os.MkdirTemp("", "trivet-cgroup-")
 	if err != nil {

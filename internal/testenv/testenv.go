@@ -1,4 +1,5 @@
-// Package testenv is what root tests need: an honest skip, a network and mount namespace of their own, and a check that nothing is left.
+// Package testenv is what root tests need: an honest skip, a network and mount namespace of their own, and a
+// check that nothing is left.
 package testenv
 
 import (
@@ -13,7 +14,8 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Skip skips the test with a reason, or fails it when TRIVET_MUST_RUN is set (as in CI): a skipped root test proves nothing.
+// Skip skips the test with a reason, or fails it when TRIVET_MUST_RUN is set (as in CI): a skipped root test
+// proves nothing.
 func Skip(tb testing.TB, format string, args ...any) {
 	tb.Helper()
 	if os.Getenv("TRIVET_MUST_RUN") != "" {
@@ -40,7 +42,8 @@ func Program(tb testing.TB, name, debianPackage string) string {
 	return path
 }
 
-// Netns makes a network namespace with loopback down, pinned for the length of the test, and returns the pin's path.
+// Netns makes a network namespace with loopback down, pinned for the length of the test, and returns the
+// pin's path.
 func Netns(tb testing.TB) string {
 	tb.Helper()
 	Root(tb)
@@ -48,34 +51,41 @@ func Netns(tb testing.TB) string {
 	if err := namespace.Create(map[namespace.Kind]string{namespace.Net: path}, nil); err != nil {
 		tb.Fatal(err)
 	}
+
 	tb.Cleanup(func() {
 		if err := namespace.Unpin(path); err != nil {
 			tb.Error(err)
 		}
 	})
+
 	return path
 }
 
-// ShortDir is a temporary directory with a path short enough for unix sockets (t.TempDir carries the test's name). At the end of the
-// test everything mounted below it is an error, and is unmounted.
+// ShortDir is a temporary directory with a path short enough for unix sockets (t.TempDir carries the test's
+// name). At the end of the test everything mounted below it is an error, and is unmounted.
 func ShortDir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "trv")
 	if err != nil {
 		tb.Fatal(err)
 	}
+
 	tb.Cleanup(func() {
 		if left, err := mount.Below(dir); err != nil || len(left) > 0 {
 			tb.Errorf("mounts left behind: %v %v", left, err)
 			if err := mount.UnmountBelow(dir); err != nil {
 				tb.Errorf("unmount what was left below %s: %v", dir, err)
-				return // never delete through a mount
+
+				// never delete through a mount
+				return
 			}
 		}
+
 		if err := os.RemoveAll(dir); err != nil {
 			tb.Error(err)
 		}
 	})
+
 	return dir
 }
 
@@ -90,8 +100,10 @@ func Golden(tb testing.TB, name, got string) {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
 			tb.Fatal(err)
 		}
+
 		return
 	}
+
 	want, err := os.ReadFile(path)
 	if err != nil {
 		tb.Fatal(err)
@@ -115,5 +127,6 @@ func diffLines(want, got string) string {
 			return fmt.Sprintf("line %d:\n- %s\n+ %s", i+1, a, b)
 		}
 	}
+
 	return ""
 }

@@ -13,18 +13,22 @@ import (
 func build(ctx context.Context, failAt string, undone *[]string) (err error) {
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
+
 	for _, name := range []string{"a", "b", "c"} {
 		if name == failAt {
 			return errors.New(name + " failed")
 		}
+
 		u.Push(name, func(ctx context.Context) error {
 			*undone = append(*undone, name)
 			if name == "b" {
 				return errors.Join(ctx.Err(), errors.New("stuck"))
 			}
+
 			return ctx.Err()
 		})
 	}
+
 	return nil
 }
 
@@ -36,7 +40,8 @@ func TestUnwindGoesBackInReverseThoughAStepFailsAndTheCallerIsGone(t *testing.T)
 	if strings.Join(undone, "") != "ba" {
 		t.Errorf("undone %q, want b then a", undone)
 	}
-	if err == nil || !strings.Contains(err.Error(), "c failed") || !strings.Contains(err.Error(), "undo b: stuck") || strings.Contains(err.Error(), "canceled") {
+	if err == nil || !strings.Contains(err.Error(), "c failed") ||
+		!strings.Contains(err.Error(), "undo b: stuck") || strings.Contains(err.Error(), "canceled") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -27,7 +27,7 @@ type Verdict struct {
 	Preempt         []*v1.Pod // pods that must end before this one, which is critical, is asked about again
 }
 
-// Admitted tells whether the pod is let in at once.
+// Admitted reports whether the pod is let in at once.
 func (v Verdict) Admitted() bool { return v.Reason == "" && len(v.Preempt) == 0 }
 
 // reject is a refusal.
@@ -50,6 +50,7 @@ func Check(node Node, pod *v1.Pod, others []*v1.Pod) Verdict {
 			return verdict
 		}
 	}
+
 	return Verdict{}
 }
 

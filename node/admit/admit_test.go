@@ -183,10 +183,12 @@ func TestAHostPortIsGivenOnce(t *testing.T) {
 		return &v1.Pod{Spec: v1.PodSpec{Containers: []v1.Container{{Ports: []v1.ContainerPort{{HostIP: ip,
 			Protocol: protocol, HostPort: number}}}}}}
 	}
+
 	sidecar := func(policy *v1.ContainerRestartPolicy) *v1.Pod {
 		return &v1.Pod{Spec: v1.PodSpec{InitContainers: []v1.Container{{RestartPolicy: policy,
 			Ports: []v1.ContainerPort{{HostPort: 80}}}}}}
 	}
+
 	for name, c := range map[string]struct {
 		have, want *v1.Pod
 		taken      bool
@@ -207,6 +209,7 @@ func TestAHostPortIsGivenOnce(t *testing.T) {
 		if c.taken {
 			want = failed("NodePorts", "node(s) didn't have free ports for the requested pod ports")
 		}
+
 		got := Check(testNode(), c.want, []*v1.Pod{c.have})
 		if got.Reason != want.Reason || got.Message != want.Message {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
@@ -222,6 +225,7 @@ func TestPressureKeepsNewPodsAway(t *testing.T) {
 		pod.Spec.Tolerations = []v1.Toleration{{Key: key, Operator: v1.TolerationOpExists}}
 		return pod
 	}
+
 	important := asking(nil)
 	important.Spec.Priority = new(int32(2_000_000_000))
 	static := asking(nil)

@@ -40,21 +40,28 @@ func fit(node Node, pod *v1.Pod, others []*v1.Pod) []shortage {
 		if q.IsZero() {
 			continue
 		}
+
 		limit, ok := node.Allocatable[name]
 		if !ok {
-			limit, ok = node.Object.Status.Allocatable[name] // of device plugins and others
+			// of device plugins and others
+			limit, ok = node.Object.Status.Allocatable[name]
 		}
+
 		if !ok && extended(name) {
-			continue // the cluster's: a scheduler extender has counted it
+			// the cluster's: a scheduler extender has counted it
+			continue
 		}
+
 		if used == nil {
 			used = requests(others)
 		}
+
 		s := shortage{name, units(name, q), units(name, used[name]), units(name, limit)}
 		if s.missing() > 0 {
 			out = append(out, s)
 		}
 	}
+
 	return out
 }
 
@@ -83,7 +90,7 @@ func requests(pods []*v1.Pod) v1.ResourceList {
 	return out
 }
 
-// extended tells whether a resource is none of Kubernetes' own.
+// extended reports whether a resource is none of Kubernetes' own.
 func extended(name v1.ResourceName) bool {
 	return strings.Contains(string(name), "/") &&
 		!strings.Contains(string(name), v1.ResourceDefaultNamespacePrefix)

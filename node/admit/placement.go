@@ -23,6 +23,7 @@ func placement(node Node, pod *v1.Pod, others []*v1.Pod) Verdict {
 	if !static(pod) && repelled(node.Object, pod) {
 		return failed("TaintToleration", "node(s) had taints that the pod didn't tolerate")
 	}
+
 	return Verdict{}
 }
 
@@ -30,7 +31,7 @@ func failed(predicate, why string) Verdict {
 	return reject(predicate, "Predicate %s failed: %s", predicate, why)
 }
 
-// repelled tells whether the node has a taint under which the pod may not stay.
+// repelled reports whether the node has a taint under which the pod may not stay.
 func repelled(node *v1.Node, pod *v1.Pod) bool {
 	for i := range node.Spec.Taints {
 		t := &node.Spec.Taints[i]
@@ -50,12 +51,13 @@ type hostPort struct {
 
 const anyIP = "0.0.0.0"
 
-// portTaken tells whether another pod has a port of the node that this one wants.
+// portTaken reports whether another pod has a port of the node that this one wants.
 func portTaken(pod *v1.Pod, others []*v1.Pod) bool {
 	want := hostPorts(pod)
 	if len(want) == 0 {
 		return false
 	}
+
 	for _, o := range others {
 		for _, theirs := range hostPorts(o) {
 			for _, ours := range want {
@@ -65,6 +67,7 @@ func portTaken(pod *v1.Pod, others []*v1.Pod) bool {
 			}
 		}
 	}
+
 	return false
 }
 
@@ -80,6 +83,7 @@ func hostPorts(pod *v1.Pod) []hostPort {
 			if p.HostPort <= 0 {
 				continue
 			}
+
 			port := hostPort{ip: p.HostIP, protocol: p.Protocol, port: p.HostPort}
 			if port.ip == "" {
 				port.ip = anyIP
@@ -87,6 +91,7 @@ func hostPorts(pod *v1.Pod) []hostPort {
 			if port.protocol == "" {
 				port.protocol = v1.ProtocolTCP
 			}
+
 			out = append(out, port)
 		}
 	}
@@ -97,8 +102,10 @@ func hostPorts(pod *v1.Pod) []hostPort {
 			add(c)
 		}
 	}
+
 	for i := range pod.Spec.Containers {
 		add(&pod.Spec.Containers[i])
 	}
+
 	return out
 }

@@ -9,16 +9,16 @@ import (
 // systemCritical is the lowest priority of pods that the system needs (system-cluster-critical).
 const systemCritical = 2_000_000_000
 
-// static tells whether the pod is of a manifest on the node.
+// static reports whether the pod is of a manifest on the node.
 func static(pod *v1.Pod) bool { return manifest.IsStatic(pod.Annotations) }
 
-// critical tells whether the node lets the pod in whatever it takes.
+// critical reports whether the node lets the pod in whatever it takes.
 func critical(pod *v1.Pod) bool {
 	_, mirror := pod.Annotations[v1.MirrorPodAnnotationKey]
 	return static(pod) || mirror || pod.Spec.Priority != nil && *pod.Spec.Priority >= systemCritical
 }
 
-// mayPreempt tells whether one pod may push another one out.
+// mayPreempt reports whether one pod may push another one out.
 func mayPreempt(pod, victim *v1.Pod) bool {
 	if critical(pod) && !critical(victim) {
 		return true
@@ -36,10 +36,12 @@ func every(pod *v1.Pod, visit func(*v1.SecurityContext) bool) bool {
 			}
 		}
 	}
+
 	for i := range pod.Spec.EphemeralContainers {
 		if !visit(pod.Spec.EphemeralContainers[i].SecurityContext) {
 			return false
 		}
 	}
+
 	return true
 }

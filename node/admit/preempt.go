@@ -22,6 +22,7 @@ func preempt(pod *v1.Pod, others []*v1.Pod, short []shortage) Verdict {
 			all = append(all, o)
 		}
 	}
+
 	needs := needed(short)
 	if left := needs.without(all); len(left) > 0 {
 		return reject("UnexpectedAdmissionError",
@@ -104,14 +105,16 @@ func nearest(pods []*v1.Pod, left needs) []*v1.Pod {
 				best = i
 			}
 		}
+
 		out = append(out, pods[best])
 		left = left.without(pods[best : best+1])
 		pods = slices.Delete(pods, best, best+1)
 	}
+
 	return out
 }
 
-// smaller tells whether a asks for less than b: of memory, then of CPU.
+// smaller reports whether a asks for less than b: of memory, then of CPU.
 func smaller(a, b *v1.Pod) bool {
 	for _, name := range []v1.ResourceName{v1.ResourceMemory, v1.ResourceCPU} {
 		if x, y := frees(a, name), frees(b, name); x != y {

@@ -28,6 +28,7 @@ func TestACriticalPodPushesTheFewestAndLowestOut(t *testing.T) {
 		pod.Spec.Priority = new(int32(systemCritical))
 		return pod
 	}
+
 	for name, c := range map[string]struct {
 		pod    *v1.Pod
 		others []*v1.Pod
@@ -50,6 +51,7 @@ func TestACriticalPodPushesTheFewestAndLowestOut(t *testing.T) {
 		for _, v := range got.Preempt {
 			victims = append(victims, v.Name)
 		}
+
 		if got.Reason != "" || !slices.Equal(victims, c.want) {
 			t.Errorf("%s: %q %q, victims %v, want %v", name, got.Reason, got.Message, victims, c.want)
 		}

@@ -32,6 +32,7 @@ func sysctls(node Node, pod *v1.Pod) Verdict {
 	if pod.Spec.SecurityContext == nil {
 		return Verdict{}
 	}
+
 	hosts := map[sysctl.Namespace]bool{
 		sysctl.NetNamespace:  pod.Spec.HostNetwork,
 		sysctl.IPCNamespace:  pod.Spec.HostIPC,
@@ -44,11 +45,13 @@ func sysctls(node Node, pod *v1.Pod) Verdict {
 		if !slices.Contains(safe, name) && !slices.ContainsFunc(node.AllowedSysctls, allowed) {
 			return reject("SysctlForbidden", "forbidden sysctl: %q not allowlisted", name)
 		}
+
 		if space, _, _ := sysctl.GetNamespace(name); hosts[space] {
 			return reject("SysctlForbidden", "forbidden sysctl: %q not allowed with host %s enabled", name,
 				space)
 		}
 	}
+
 	return Verdict{}
 }
 

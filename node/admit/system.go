@@ -27,10 +27,12 @@ func system(node Node, pod *v1.Pod) Verdict {
 	if node.Object == nil {
 		return reject("InvalidNodeInfo", "Kubelet cannot get node info.")
 	}
+
 	if os, ok := pod.Labels[v1.LabelOSStable]; ok && os != string(v1.Linux) {
 		return reject("PodOSSelectorNodeLabelDoesNotMatch",
 			"Failed to admit pod as the `kubernetes.io/os` label doesn't match node label")
 	}
+
 	if pod.Spec.OS != nil && pod.Spec.OS.Name != v1.Linux {
 		return reject("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
 	}
@@ -41,6 +43,7 @@ func system(node Node, pod *v1.Pod) Verdict {
 		return reject("SupplementalGroupsPolicyNotSupported",
 			"SupplementalGroupsPolicy=Strict is not supported in this node")
 	}
+
 	return Verdict{}
 }
 
@@ -71,12 +74,14 @@ func wantsAppArmor(pod *v1.Pod) bool {
 	if !every(pod, func(c *v1.SecurityContext) bool { return c == nil || !confined(c.AppArmorProfile) }) {
 		return true
 	}
+
 	for key, value := range pod.Annotations {
 		if strings.HasPrefix(key, v1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix) &&
 			value != v1.DeprecatedAppArmorBetaProfileNameUnconfined {
 			return true
 		}
 	}
+
 	return false
 }
 
@@ -101,13 +106,16 @@ func features(node Node, pod *v1.Pod) Verdict {
 	if err != nil {
 		return reject(reason, "Failed to infer pod's feature requirements: %v", err)
 	}
+
 	match, err := framework.MatchNodeFeatureSet(needs, framework.TryMap(node.Features))
 	if err != nil {
 		return reject(reason, "Failed to match pod's feature requirements against the node: %v", err)
 	}
+
 	if !match.IsMatch {
 		return reject(reason, "Pod requires node features that are not available: %s",
 			strings.Join(match.UnsatisfiedRequirements, ", "))
 	}
+
 	return Verdict{}
 }

@@ -1,5 +1,5 @@
-// Package agent puts the parts of the node agent together: New makes them, Run runs them and returns when all have ended. Nothing is decided
-// here.
+// Package agent puts the parts of the node agent together: New makes them, Run runs them and returns when all
+// have ended. Nothing is decided here.
 package agent
 
 import (
@@ -60,18 +60,27 @@ type Agent struct {
 // New checks the surroundings. It connects to nothing.
 func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 	if cfg.Kubeconfig == "" {
-		return nil, &program.UsageError{Err: fmt.Errorf("--kubeconfig is missing: running without an API server is not served yet")}
+		return nil, &program.UsageError{
+			Err: fmt.Errorf("--kubeconfig is missing: running without an API server is not served yet"),
+		}
 	}
+
 	if err := checkFiles(&cfg.Kubelet); err != nil {
 		return nil, err
 	}
+
 	host, err := cgroup.Open()
 	if err != nil {
-		return nil, &program.CantRunError{What: err.Error(), Do: "mount cgroup v2 at /sys/fs/cgroup, or the v1 controllers below it"}
+		return nil, &program.CantRunError{
+			What: err.Error(),
+			Do:   "mount cgroup v2 at /sys/fs/cgroup, or the v1 controllers below it",
+		}
 	}
+
 	if err := checkMachine(&cfg.Kubelet, host.V2, "/proc"); err != nil {
 		return nil, err
 	}
+
 	a := &Agent{
 		cfg:     cfg,
 		log:     log,
@@ -84,6 +93,7 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 			CertDir:    cfg.CertDir,
 		},
 	}
+
 	// A runtime that was restarted is found again at once: gRPC's default waits up to two minutes.
 	reconnect := grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second,
 		Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}})
@@ -91,13 +101,16 @@ func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
 	if err != nil {
 		return nil, &program.UsageError{Err: err}
 	}
+
 	images := rt
 	if cfg.ImageEndpoint != cfg.RuntimeEndpoint {
 		if images, err = socket.Dial(cfg.ImageEndpoint, reconnect); err != nil {
 			return nil, &program.UsageError{Err: err}
 		}
+
 		a.conns = append(a.conns, images)
 	}
+
 	a.conns = append(a.conns, rt)
 	a.runtime = runtime.New(rt, images, log)
 	return a, nil
@@ -110,6 +123,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer only.Close()
+
 	setProcess(&a.cfg.Kubelet, a.log)
 
 	p := newParts(ctx)
@@ -119,6 +133,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			c.Close()
 		}
 	}()
+
 	p.run("healthz", a.serveHealth)
 	if err := a.waitForRuntime(p.ctx); err != nil {
 		return err
@@ -139,6 +154,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := context.Cause(p.ctx); err != nil && err != context.Canceled {
 		return err
 	}
+
 	return nil
 }
 
@@ -153,6 +169,7 @@ func (a *Agent) start(p *parts) error {
 	if err != nil {
 		return err
 	}
+
 	p.run("log rotation", rotate)
 	p.run("identity", a.keepIdentity)
 	p.run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
@@ -165,10 +182,12 @@ func (a *Agent) start(p *parts) error {
 	if !*a.cfg.Kubelet.EnableServer {
 		return nil
 	}
+
 	certificate, server, err := a.serveAPI()
 	if err != nil {
 		return err
 	}
+
 	p.run("serving certificate", certificate)
 	p.run("node API", server)
 	return nil
@@ -197,10 +216,12 @@ func (a *Agent) waitForRuntime(ctx context.Context) error {
 			a.info = info
 			return nil
 		}
+
 		if !told && ctx.Err() == nil {
 			a.log.Warn("waiting for the container runtime", "endpoint", a.cfg.RuntimeEndpoint, "err", err)
 			told = true
 		}
+
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}

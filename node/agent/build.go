@@ -30,7 +30,8 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API server's.
+// KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API
+// server's.
 const KubernetesVersion = "v1.37.2"
 
 // connect finds the node's identity, or how to get it, and its addresses.
@@ -56,22 +57,28 @@ func nodeIPs(configured []net.IP, rc *rest.Config) ([]string, error) {
 			out = append(out, ip.String())
 		}
 	}
+
 	if len(out) > 0 {
 		return out, nil
 	}
+
 	u, err := url.Parse(rc.Host)
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("address of the API server %q is not valid; set --node-ip", rc.Host)
 	}
+
 	port := u.Port()
 	if port == "" {
 		port = "443"
 	}
-	conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), port)) // sends nothing, only asks for the route
+
+	// sends nothing, only asks for the route
+	conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
 		return nil, fmt.Errorf("find the node's address: %w; set --node-ip", err)
 	}
 	defer conn.Close()
+
 	local, _, err := net.SplitHostPort(conn.LocalAddr().String())
 	return []string{local}, err
 }
@@ -84,6 +91,7 @@ func (a *Agent) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	for dir, mode := range map[string]os.FileMode{
 		a.cfg.RootDir:            0o750,
 		a.checkpoints():          0o700,
@@ -94,7 +102,16 @@ func (a *Agent) build(ctx context.Context) error {
 			return err
 		}
 	}
-	a.heart = heartbeat.New(a.heartConfig(reserved), a.client.Core, a.client.Coordination, a.runtime, a.events.Node, a.log)
+
+	a.heart = heartbeat.New(
+		a.heartConfig(reserved),
+		a.client.Core,
+		a.client.Coordination,
+		a.runtime,
+		a.events.Node,
+		a.log,
+	)
+
 	allocatable, err := a.heart.Allocatable()
 	if err != nil {
 		return err
@@ -102,15 +119,21 @@ func (a *Agent) build(ctx context.Context) error {
 	if err := a.makeCgroups(ctx); err != nil {
 		return err
 	}
+
 	a.source = podsource.New(func(uid types.UID) { a.worker.Enqueue(uid) }, a.log)
 	a.objects = objects.New(a.client, func(uid types.UID) { a.worker.ObjectChanged(uid) }, a.log)
 	node := podenv.Node{Name: a.cfg.NodeName, IPs: a.ips, Allocatable: allocatable}
 	if err := a.makeVolumes(node); err != nil {
 		return err
 	}
-	a.probes = probe.New(a.runtime, func(uid types.UID) { a.worker.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) {
+
+	a.probes = probe.New(a.runtime, func(uid types.UID) { a.worker.Enqueue(uid) }, func(
+		pod *v1.Pod,
+		container, reason, text string,
+	) {
 		a.events.Pod(pod, container, v1.EventTypeWarning, reason, text)
 	})
+
 	return a.makeWorker(node, allocatable)
 }
 
@@ -121,19 +144,39 @@ func (a *Agent) links() string {
 
 func (a *Agent) makeVolumes(node podenv.Node) error {
 	a.csiNode = &csiplugin.CSINodes{Client: a.client, Node: a.cfg.NodeName}
-	a.drivers = csiplugin.New(csiplugin.Config{Dir: filepath.Join(a.cfg.RootDir, "plugins_registry"), Publisher: a.csiNode, Log: a.log,
+	a.drivers = csiplugin.New(csiplugin.Config{
+		Dir:       filepath.Join(a.cfg.RootDir, "plugins_registry"),
+		Publisher: a.csiNode,
+		Log:       a.log,
 		Changed: func() {
 			for _, p := range a.source.List() {
 				a.worker.ObjectChanged(p.UID)
 			}
-		}})
+		},
+	})
+
 	tokens := volume.TokenIssuer{Client: a.client}
-	csi, err := csivolume.New(csivolume.Config{Root: a.cfg.RootDir, Node: a.cfg.NodeName, Objects: a.objects, Drivers: a.drivers, Tokens: tokens,
-		Claims: csivolume.ClaimStatus{Client: a.client}})
+	csi, err := csivolume.New(csivolume.Config{
+		Root:    a.cfg.RootDir,
+		Node:    a.cfg.NodeName,
+		Objects: a.objects,
+		Drivers: a.drivers,
+		Tokens:  tokens,
+		Claims:  csivolume.ClaimStatus{Client: a.client},
+	})
 	if err != nil {
 		return err
 	}
-	a.volumes = volume.New(volume.Config{Root: a.cfg.RootDir, Node: func() podenv.Node { return node }, Objects: a.objects, Tokens: tokens, CSI: csi, Log: a.log})
+
+	a.volumes = volume.New(volume.Config{
+		Root:    a.cfg.RootDir,
+		Node:    func() podenv.Node { return node },
+		Objects: a.objects,
+		Tokens:  tokens,
+		CSI:     csi,
+		Log:     a.log,
+	})
+
 	return nil
 }
 

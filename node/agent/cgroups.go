@@ -48,6 +48,7 @@ func (a *Agent) makeCgroups(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+
 	cfg := podcgroup.Config{
 		Host:     a.host,
 		Slices:   slices,
@@ -65,6 +66,7 @@ func (a *Agent) makeCgroups(ctx context.Context) error {
 	if err := a.boundPods(ctx); err != nil {
 		a.log.Warn("bound all pods together; it will be tried again", "err", err)
 	}
+
 	return nil
 }
 
@@ -99,10 +101,12 @@ func shareOfPods(k *kubeletconfig.Configuration) (v1.ResourceList, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	pids, err := heartbeat.MaxPIDs()
 	if err != nil {
 		return nil, err
 	}
+
 	kept, err := k.Reserved()
 	if err != nil {
 		return nil, err
@@ -113,6 +117,7 @@ func shareOfPods(k *kubeletconfig.Configuration) (v1.ResourceList, error) {
 		v1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI),
 		podcgroup.PIDs:    *resource.NewQuantity(pids, resource.DecimalSI),
 	}
+
 	for name, amount := range share {
 		amount.Sub(kept[name])
 		if amount.Sign() <= 0 {
@@ -121,8 +126,10 @@ func shareOfPods(k *kubeletconfig.Configuration) (v1.ResourceList, error) {
 				Do:   "leave some for pods in systemReserved, kubeReserved or reservedSystemCPUs",
 			}
 		}
+
 		share[name] = amount
 	}
+
 	return share, nil
 }
 
@@ -133,12 +140,14 @@ func (a *Agent) tendCgroups(ctx context.Context, keep func(types.UID) bool) erro
 	if err != nil {
 		return err
 	}
+
 	var errs []error
 	for _, uid := range uids {
 		if !keep(uid) {
 			errs = append(errs, a.cgroups.Remove(ctx, uid))
 		}
 	}
+
 	errs = append(errs, a.cgroups.Retire(ctx), a.boundPods(ctx), a.cgroups.Balance(ctx, a.source.List()))
 	return errors.Join(errs...)
 }

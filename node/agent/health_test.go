@@ -17,18 +17,22 @@ func TestHealthPortTellsNothingButHealth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	port := free.Addr().(*net.TCPAddr).Port
 	if err := free.Close(); err != nil {
 		t.Fatal(err)
 	}
+
 	a := &Agent{cfg: config.Defaults()}
 	a.cfg.Kubelet.HealthzPort, a.cfg.Kubelet.HealthzBindAddress = new(int32(port)), "127.0.0.1"
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {
 		defer close(served)
+
 		served <- a.serveHealth(ctx)
 	}()
+
 	defer func() {
 		cancel()
 		if err := <-served; err != nil {
@@ -42,8 +46,10 @@ func TestHealthPortTellsNothingButHealth(t *testing.T) {
 			return 0
 		}
 		defer response.Body.Close()
+
 		return response.StatusCode
 	}
+
 	for status("/healthz") != http.StatusOK {
 		select {
 		case err := <-served:
@@ -53,6 +59,7 @@ func TestHealthPortTellsNothingButHealth(t *testing.T) {
 		default:
 		}
 	}
+
 	for _, path := range []string{
 		"/", "/debug/pprof/", "/debug/pprof/heap", "/metrics", "/configz", "/pods", "/healthz/x",
 	} {

@@ -23,12 +23,14 @@ func TestFilesOfTheNodeAreReadAsTheyAreNow(t *testing.T) {
 	if data, err := a.pullSecrets(); err != nil || len(data) > 0 {
 		t.Errorf("no file: %q, %v", data, err)
 	}
+
 	for _, version := range []string{"192.0.2.1", "192.0.2.2"} {
 		for path, text := range map[string]string{resolv: "nameserver " + version + "\n", docker: version} {
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
+
 		if dns, err := a.hostDNS(); err != nil || len(dns.Servers) != 1 || dns.Servers[0] != version {
 			t.Errorf("resolver configuration %v, %v, want %s", dns, err, version)
 		}
@@ -36,7 +38,9 @@ func TestFilesOfTheNodeAreReadAsTheyAreNow(t *testing.T) {
 			t.Errorf("pull secrets %q, %v, want %s", data, err, version)
 		}
 	}
-	pipe := filepath.Join(a.cfg.RootDir, "pipe") // nobody writes to it
+
+	// nobody writes to it
+	pipe := filepath.Join(a.cfg.RootDir, "pipe")
 	if err := errors.Join(unix.Mkfifo(pipe, 0o600), os.Remove(docker), os.Symlink(pipe, docker)); err != nil {
 		t.Fatal(err)
 	}

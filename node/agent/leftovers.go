@@ -9,22 +9,24 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Leftovers are looked for at once when all pods are known, then now and then; sooner when something could not be removed yet, such as a
-// volume whose driver has not registered again.
+// Leftovers are looked for at once when all pods are known, then now and then; sooner when something could
+// not be removed yet, such as a volume whose driver has not registered again.
 const (
 	leftoversPeriod = time.Minute
 	leftoversRetry  = 5 * time.Second
 )
 
-// watchLeftovers removes what pods that are no more have left: those of earlier lives of the agent, and those that went before they were
-// looked at. What they had of the CPU goes, too.
+// watchLeftovers removes what pods that are no more have left: those of earlier lives of the agent, and those
+// that went before they were looked at. What they had of the CPU goes, too.
 func (a *Agent) watchLeftovers(ctx context.Context) {
 	select {
 	case <-a.source.Synced():
 	case <-ctx.Done():
 		return
 	}
-	for !a.source.Complete() { // the page of static pods may not answer: its pods are not gone
+
+	// the page of static pods may not answer: its pods are not gone
+	for !a.source.Complete() {
 		if pause(ctx, leftoversRetry) != nil {
 			return
 		}
@@ -39,8 +41,10 @@ func (a *Agent) watchLeftovers(ctx context.Context) {
 			if ctx.Err() == nil && err.Error() != told {
 				a.log.Warn("remove what pods that are gone have left", "err", err)
 			}
+
 			told = err.Error()
 		}
+
 		if pause(ctx, wait) != nil {
 			return
 		}
@@ -52,6 +56,7 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("pods of the container runtime: %w", err)
 	}
+
 	running := map[types.UID]bool{}
 	for p := range inRuntime {
 		uid := types.UID(p.UID)
@@ -60,7 +65,12 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 			a.worker.Enqueue(uid)
 		}
 	}
-	keep := func(uid types.UID) bool { return running[uid] || a.source.Get(uid) != nil || a.worker.Knows(uid) }
+
+	keep := func(uid types.UID) bool {
+		return running[uid] || a.source.Get(uid) != nil ||
+			a.worker.Knows(uid)
+	}
+
 	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep),
 		a.tendCgroups(ctx, keep), a.settleImages(ctx))
 }

@@ -24,23 +24,27 @@ func checkMachine(k *kubeletconfig.Configuration, cgroupV2 bool, proc string) er
 		return &program.CantRunError{What: "this machine has cgroup v1",
 			Do: "boot it with cgroup v2, or set failCgroupV1: false"}
 	}
+
 	if k.SingleProcessOOMKill != nil && !*k.SingleProcessOOMKill && !cgroupV2 {
 		return &program.CantRunError{
 			What: "singleProcessOOMKill: false needs cgroup v2",
 			Do:   "boot the machine with it, or leave the field out",
 		}
 	}
+
 	if *k.FailSwapOn {
 		if err := checkSwap(filepath.Join(proc, "swaps")); err != nil {
 			return err
 		}
 	}
+
 	if _, err := shareOfPods(k); err != nil {
 		return err
 	}
 	if k.ProtectKernelDefaults {
 		return checkKernel(filepath.Join(proc, "sys"))
 	}
+
 	return nil
 }
 
@@ -60,19 +64,23 @@ func checkSwap(path string) error {
 func swapArea(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", nil // the kernel has no swap
+		// the kernel has no swap
+		return "", nil
 	}
+
 	if err != nil {
 		return "", fmt.Errorf("swap of the machine: %w", err)
 	}
+
 	_, areas, _ := strings.Cut(string(data), "\n")
 	if fields := strings.Fields(areas); len(fields) > 0 {
 		return fields[0], nil
 	}
+
 	return "", nil
 }
 
-// swapToForbid tells whether containers could swap and can be kept from it: on cgroup v1 the kernel may not
+// swapToForbid reports whether containers could swap and can be kept from it: on cgroup v1 the kernel may not
 // count it.
 func swapToForbid(cgroupV2 bool) bool {
 	area, err := swapArea("/proc/swaps")
@@ -100,14 +108,17 @@ func checkKernel(sys string) error {
 		if err != nil {
 			return fmt.Errorf("kernel parameter: %w", err)
 		}
+
 		if have := strings.TrimSpace(string(data)); have != want {
 			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", strings.ReplaceAll(name, "/", "."), have,
 				want))
 		}
 	}
+
 	if len(wrong) == 0 {
 		return nil
 	}
+
 	slices.Sort(wrong)
 	return &program.CantRunError{
 		What: "protectKernelDefaults: " + strings.Join(wrong, ", "),
@@ -135,15 +146,18 @@ func setOpenFiles(most uint64) error {
 	if most == 0 {
 		return nil
 	}
+
 	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most})
 	if err == nil {
 		return nil
 	}
+
 	var now unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &now) == nil {
 		now.Cur = min(most, now.Max)
 		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &now)
 	}
+
 	return fmt.Errorf("set limit of open files: %w", err)
 }
 
@@ -159,10 +173,12 @@ func checkFiles(k *kubeletconfig.Configuration) error {
 			return &program.UsageError{Err: fmt.Errorf("authentication.x509.clientCAFile: %w", err)}
 		}
 	}
+
 	if k.TLSCertFile != "" {
 		if _, err := tls.LoadX509KeyPair(k.TLSCertFile, k.TLSPrivateKeyFile); err != nil {
 			return &program.UsageError{Err: fmt.Errorf("tlsCertFile, tlsPrivateKeyFile: %w", err)}
 		}
 	}
+
 	return nil
 }

@@ -19,9 +19,11 @@ func proc(t *testing.T, changes map[string]string) string {
 	for name, value := range kernelDefaults {
 		files["sys/"+name] = value + "\n"
 	}
+
 	for name, value := range changes {
 		files[name] = value
 	}
+
 	for name, value := range files {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -31,6 +33,7 @@ func proc(t *testing.T, changes map[string]string) string {
 			t.Fatal(err)
 		}
 	}
+
 	return dir
 }
 
@@ -83,8 +86,10 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+
 			continue
 		}
+
 		if _, ok := err.(*program.CantRunError); !ok || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q and advice", name, err, c.want)
 		}
@@ -96,6 +101,7 @@ func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
 	if err := os.WriteFile(empty, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	for name, set := range map[string]func(k *kubeletconfig.Configuration){
 		"clientCAFile, no certificate": func(k *kubeletconfig.Configuration) {
 			k.Authentication.X509.ClientCAFile = empty
@@ -116,6 +122,7 @@ func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
 		if err := checkFiles(&k); err != nil {
 			t.Fatalf("no files: %v", err)
 		}
+
 		set(&k)
 		field, _, _ := strings.Cut(strings.ReplaceAll(name, ",", " "), " ")
 		if err := checkFiles(&k); err == nil || !strings.Contains(err.Error(), field) {

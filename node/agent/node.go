@@ -84,6 +84,7 @@ func (a *Agent) admission(allocatable v1.ResourceList) func(pod *v1.Pod, others 
 		StrictGroups:   a.info.Features.GetSupplementalGroupsPolicy(),
 		PodResources:   k.Enabled("PodLevelResources"),
 	}
+
 	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
 		now := node
 		now.Object, now.Pressure = a.heart.Known(), a.heart.Pressure()
@@ -91,7 +92,7 @@ func (a *Agent) admission(allocatable v1.ResourceList) func(pod *v1.Pod, others 
 	}
 }
 
-// appArmorEnabled tells whether the kernel confines by AppArmor profiles.
+// appArmorEnabled reports whether the kernel confines by AppArmor profiles.
 func appArmorEnabled(parameter string) bool {
 	data, err := os.ReadFile(parameter)
 	return err == nil && strings.HasPrefix(string(data), "Y")

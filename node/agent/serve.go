@@ -27,19 +27,23 @@ func (a *Agent) serveHealth(ctx context.Context) error {
 	if *k.HealthzPort == 0 {
 		return nil
 	}
+
 	address := net.JoinHostPort(k.HealthzBindAddress, strconv.Itoa(int(*k.HealthzPort)))
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("%w; stop the other agent or choose another --healthz-port", err)
 	}
+
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
+
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+
 	return nil
 }
 
@@ -51,8 +55,15 @@ func (a *Agent) serveAPI() (certificate, server func(context.Context) error, err
 		request.Address(address)
 	}
 
-	cert := &kubeapi.Serving{CertFile: k.TLSCertFile, KeyFile: k.TLSPrivateKeyFile, CertDir: a.cfg.CertDir, Bootstrap: k.ServerTLSBootstrap,
-		Request: request, Client: a.client, Log: a.log}
+	cert := &kubeapi.Serving{
+		CertFile:  k.TLSCertFile,
+		KeyFile:   k.TLSPrivateKeyFile,
+		CertDir:   a.cfg.CertDir,
+		Bootstrap: k.ServerTLSBootstrap,
+		Request:   request,
+		Client:    a.client,
+		Log:       a.log,
+	}
 	if err := cert.Start(); err != nil {
 		return nil, nil, err
 	}
@@ -86,7 +97,14 @@ func (a *Agent) endpoints() (kubeletapi.Config, error) {
 		return kubeletapi.Config{}, err
 	}
 
-	figures := stats.New(stats.Config{NodeName: a.cfg.NodeName, Root: a.cfg.RootDir, Runtime: a.runtime.Runtime, Images: a.runtime.Images, Pods: podLister{a}.Pods})
+	figures := stats.New(stats.Config{
+		NodeName: a.cfg.NodeName,
+		Root:     a.cfg.RootDir,
+		Runtime:  a.runtime.Runtime,
+		Images:   a.runtime.Images,
+		Pods:     podLister{a}.Pods,
+	})
+
 	cfg := kubeletapi.Config{
 		Address: net.JoinHostPort(k.Address, strconv.Itoa(int(k.Port))),
 		TLS:     tls,
@@ -131,6 +149,7 @@ func (a *Agent) rotateLogs() (func(context.Context) error, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containerLogMaxSize %q: %w", k.ContainerLogMaxSize, err)
 	}
+
 	rotator, err := logrotate.New(logrotate.Config{
 		Runtime:  a.runtime.Runtime,
 		Log:      a.log,
@@ -141,6 +160,7 @@ func (a *Agent) rotateLogs() (func(context.Context) error, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	return rotator.Run, nil
 }
 

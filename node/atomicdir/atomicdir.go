@@ -1,6 +1,7 @@
-// Package atomicdir replaces the files of a directory all at once: readers see the old set or the new one, never a mixture. The layout
-// is the one that Kubernetes volumes have and programs in containers rely on: the files live in a directory ..DATE, the symbolic link
-// ..data leads to it, and each visible name is a link to ..data/NAME. An update writes a new directory and swings ..data by rename.
+// Package atomicdir replaces the files of a directory all at once: readers see the old set or the new one,
+// never a mixture. The layout is the one that Kubernetes volumes have and programs in containers rely on: the
+// files live in a directory ..DATE, the symbolic link ..data leads to it, and each visible name is a link to
+// ..data/NAME. An update writes a new directory and swings ..data by rename.
 package atomicdir
 
 import (
@@ -29,20 +30,23 @@ type File struct {
 	UID  int // owner; 0 is root
 }
 
-// Owner says to whom the files go beside their own UID: a group (fsGroup) that can read them. Nil: root's group, modes as they are.
+// Owner says to whom the files go beside their own UID: a group (fsGroup) that can read them. Nil: root's
+// group, modes as they are.
 type Owner struct{ GID *int64 }
 
 // readable is what an fsGroup adds to read-only content, execute and setgid for directories come on top.
 const readable = 0o440
 
-// Write makes the files of dir exactly these (slash-separated relative names). It writes nothing, and says so, when content, modes and
-// owners are right already. A write that was killed midway leaves the old set in force and is cleaned up by the next one.
+// Write makes the files of dir exactly these (slash-separated relative names). It writes nothing, and says
+// so, when content, modes and owners are right already. A write that was killed midway leaves the old set in
+// force and is cleaned up by the next one.
 func Write(dir string, files map[string]File, owner Owner) (changed bool, err error) {
 	for name := range files {
 		if err := check(name); err != nil {
 			return false, err
 		}
 	}
+
 	current, err := os.Readlink(filepath.Join(dir, link))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("read content of %s: %w", dir, err)
@@ -50,6 +54,7 @@ func Write(dir string, files map[string]File, owner Owner) (changed bool, err er
 	if current != "" && same(filepath.Join(dir, current), files, owner) {
 		return false, errors.Join(linkNames(dir, files), sweep(dir, current, files))
 	}
+
 	fresh, err := writeSet(dir, files, owner)
 	if err != nil {
 		return false, err
@@ -57,6 +62,7 @@ func Write(dir string, files map[string]File, owner Owner) (changed bool, err er
 	if err := swing(dir, fresh); err != nil {
 		return false, err
 	}
+
 	return true, errors.Join(linkNames(dir, files), sweep(dir, fresh, files))
 }
 
@@ -81,28 +87,34 @@ func mode(f File, owner Owner) fs.FileMode {
 	return m
 }
 
-// same tells whether the set in dir is files, nothing missing and nothing more.
+// same reports whether the set in dir is files, nothing missing and nothing more.
 func same(dir string, files map[string]File, owner Owner) bool {
 	found := 0
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
+
 		rel, err := filepath.Rel(dir, p)
 		if err != nil {
 			return err
 		}
+
 		want, ok := files[filepath.ToSlash(rel)]
 		if !ok {
 			return fs.ErrExist
 		}
+
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
-		if uid, gid := ids(info); info.Mode().Perm() != mode(want, owner) || uid != want.UID || gid != owner.gid() {
+
+		if uid, gid := ids(info); info.Mode().Perm() != mode(want, owner) || uid != want.UID ||
+			gid != owner.gid() {
 			return fs.ErrInvalid
 		}
+
 		have, err := boundedfile.Read(p, int64(len(want.Data)))
 		if err != nil {
 			return err
@@ -110,9 +122,11 @@ func same(dir string, files map[string]File, owner Owner) bool {
 		if !bytes.Equal(have, want.Data) {
 			return fs.ErrInvalid
 		}
+
 		found++
 		return nil
 	})
+
 	return err == nil && found == len(files)
 }
 
@@ -129,24 +143,29 @@ func writeSet(dir string, files map[string]File, owner Owner) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("write content of %s: %w", dir, err)
 	}
+
 	dirs := map[string]bool{fresh: true}
 	for name, f := range files {
 		file := filepath.Join(fresh, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return "", fmt.Errorf("write content of %s: %w", dir, err)
 		}
+
 		for d := filepath.Dir(file); d != fresh; d = filepath.Dir(d) {
 			dirs[d] = true
 		}
+
 		if err := writeFile(file, f, owner); err != nil {
 			return "", fmt.Errorf("write content of %s: %w", dir, err)
 		}
 	}
+
 	for d := range dirs {
 		if err := ownDir(d, owner); err != nil {
 			return "", fmt.Errorf("write content of %s: %w", dir, err)
 		}
 	}
+
 	return filepath.Base(fresh), nil
 }
 
@@ -159,7 +178,9 @@ func writeFile(file string, f File, owner Owner) error {
 			return err
 		}
 	}
-	return os.Chmod(file, mode(f, owner)) // the umask must not decide
+
+	// the umask must not decide
+	return os.Chmod(file, mode(f, owner))
 }
 
 func ownDir(dir string, owner Owner) error {
@@ -205,19 +226,23 @@ func sweep(dir, current string, files map[string]File) error {
 		top, _, _ := strings.Cut(name, "/")
 		keep[top] = true
 	}
+
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("clean %s: %w", dir, err)
 	}
+
 	for _, e := range entries {
 		if keep[e.Name()] {
 			continue
 		}
+
 		old := filepath.Join(dir, e.Name())
 		target, _ := os.Readlink(old)
 		if strings.HasPrefix(e.Name(), "..") || strings.HasPrefix(target, link+"/") {
 			err = errors.Join(err, os.RemoveAll(old))
 		}
 	}
+
 	return err
 }

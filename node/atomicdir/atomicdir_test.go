@@ -51,10 +51,14 @@ func TestFilesAreReplacedTogether(t *testing.T) {
 	if target, _ := os.Readlink(filepath.Join(dir, "c")); target != "..data/c" {
 		t.Errorf("c leads to %q", target)
 	}
+
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 4 { // ..DATE ..data a c
+
+	// ..DATE ..data a c
+	if err != nil || len(entries) != 4 {
 		t.Errorf("%d entries (%v), want 4: earlier sets must be removed", len(entries), err)
 	}
+
 	info, err := os.Stat(filepath.Join(dir, "a"))
 	if err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("mode of a: %v %v", info.Mode(), err)
@@ -69,9 +73,11 @@ func TestAKilledWriterLeavesTheOldSetInForce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if got := read(t, filepath.Join(dir, "a")); got != "1" {
 		t.Errorf("a = %q", got)
 	}
+
 	write(t, dir, map[string]atomicdir.File{"a": file("2")})
 	if entries, _ := os.ReadDir(dir); len(entries) != 3 {
 		t.Errorf("leftovers stay: %v", entries)
@@ -80,7 +86,9 @@ func TestAKilledWriterLeavesTheOldSetInForce(t *testing.T) {
 
 func TestNamesCannotLeaveTheVolume(t *testing.T) {
 	for _, name := range []string{"", "/etc/passwd", "../x", "a/../../x", "..data", "..x", "a//b", "."} {
-		if _, err := atomicdir.Write(t.TempDir(), map[string]atomicdir.File{name: file("x")}, atomicdir.Owner{}); err == nil {
+		if _, err := atomicdir.Write(t.TempDir(), map[string]atomicdir.File{
+			name: file("x"),
+		}, atomicdir.Owner{}); err == nil {
 			t.Errorf("%q is accepted", name)
 		}
 	}
@@ -97,12 +105,14 @@ func TestReadersNeverSeeAMixture(t *testing.T) {
 	done := make(chan string, 1)
 	go func() {
 		defer close(done)
+
 		for !stop.Load() {
 			at, err := os.Readlink(filepath.Join(dir, "..data"))
 			if err != nil {
 				done <- err.Error()
 				return
 			}
+
 			a, err1 := os.ReadFile(filepath.Join(dir, at, "a"))
 			b, err2 := os.ReadFile(filepath.Join(dir, at, "b"))
 			if err1 == nil && err2 == nil && string(a) != string(b) {
@@ -111,9 +121,11 @@ func TestReadersNeverSeeAMixture(t *testing.T) {
 			}
 		}
 	}()
+
 	for i := range 200 {
 		write(t, dir, set(sets[i%2]))
 	}
+
 	stop.Store(true)
 	if problem := <-done; problem != "" {
 		t.Error(problem)

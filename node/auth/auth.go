@@ -1,6 +1,7 @@
-// Package auth decides who may call the node's HTTPS endpoint: a client certificate signed by the cluster's CA or a bearer token that
-// the API server vouches for (TokenReview) says who it is, and the API server (SubjectAccessReview on nodes/SUBRESOURCE) whether it may.
-// Answers are kept for a while. Everything that is not clearly allowed is refused.
+// Package auth decides who may call the node's HTTPS endpoint: a client certificate signed by the cluster's
+// CA or a bearer token that the API server vouches for (TokenReview) says who it is, and the API server
+// (SubjectAccessReview on nodes/SUBRESOURCE) whether it may. Answers are kept for a while. Everything that is
+// not clearly allowed is refused.
 package auth
 
 import (
@@ -32,21 +33,25 @@ var anonymous = User{Name: "system:anonymous", Groups: []string{"system:unauthen
 // Reviews asks the API server (APIServer).
 type Reviews interface {
 	Token(ctx context.Context, token string) (authenticationv1.TokenReviewStatus, error)
-	Access(ctx context.Context, spec authorizationv1.SubjectAccessReviewSpec) (authorizationv1.SubjectAccessReviewStatus, error)
+	Access(
+		ctx context.Context,
+		spec authorizationv1.SubjectAccessReviewSpec,
+	) (authorizationv1.SubjectAccessReviewStatus, error)
 }
 
 // Config says how callers are judged. The zero value admits nobody.
 type Config struct {
 	NodeName     string
-	ClientCAFile string        // PEM; read again when it changes. Empty: no client certificates
-	Anonymous    bool          // let calls without credentials through to authorization
-	TokenReview  bool          // accept bearer tokens
-	AlwaysAllow  bool          // authorization mode AlwaysAllow: everyone who is authenticated may do everything
-	TokenTTL     time.Duration // how long an answer is kept; 0: 2 min
-	AllowTTL     time.Duration // 0: 5 min
-	DenyTTL      time.Duration // 0: 30 s
-	Reviews      Reviews
-	Now          func() time.Time // nil: time.Now
+	ClientCAFile string // PEM; read again when it changes. Empty: no client certificates
+	Anonymous    bool   // let calls without credentials through to authorization
+	TokenReview  bool   // accept bearer tokens
+	// authorization mode AlwaysAllow: everyone who is authenticated may do everything
+	AlwaysAllow bool
+	TokenTTL    time.Duration // how long an answer is kept; 0: 2 min
+	AllowTTL    time.Duration // 0: 5 min
+	DenyTTL     time.Duration // 0: 30 s
+	Reviews     Reviews
+	Now         func() time.Time // nil: time.Now
 }
 
 // Guard judges requests.
@@ -70,6 +75,7 @@ func New(cfg Config) *Guard {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+
 	for _, d := range []struct {
 		ttl      *time.Duration
 		fallback time.Duration
@@ -78,11 +84,12 @@ func New(cfg Config) *Guard {
 			*d.ttl = d.fallback
 		}
 	}
+
 	return &Guard{cfg: cfg}
 }
 
-// Wrap lets only those requests through to next that may be made. The answers are kubelet's: 401, 403 with the user and the
-// subresource, 500 when the API server could not be asked.
+// Wrap lets only those requests through to next that may be made. The answers are kubelet's: 401, 403 with
+// the user and the subresource, 500 when the API server could not be asked.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, err := g.authenticate(r)
@@ -90,23 +97,38 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
+
 		if !clean(r.URL) {
 			http.NotFound(w, r)
 			return
 		}
+
 		subresources, verb := attributes(r)
 		for _, sub := range subresources {
 			d, err := g.authorize(r.Context(), user, verb, sub)
 			if err != nil {
-				http.Error(w, fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)", user.Name, verb, sub), http.StatusInternalServerError)
+				http.Error(
+					w,
+					fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)",
+						user.Name, verb, sub),
+					http.StatusInternalServerError,
+				)
+
 				return
 			}
+
 			if d.allowed {
 				next.ServeHTTP(w, r)
 				return
 			}
 		}
-		http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)", user.Name, verb, subresources), http.StatusForbidden)
+
+		http.Error(
+			w,
+			fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)",
+				user.Name, verb, subresources),
+			http.StatusForbidden,
+		)
 	})
 }
 
@@ -123,17 +145,21 @@ func (g *Guard) authenticate(r *http.Request) (User, error) {
 			return User{}, err
 		}
 	}
+
 	if header := r.Header.Get("Authorization"); header != "" {
 		scheme, token, ok := strings.Cut(header, " ")
 		token = strings.TrimSpace(token)
 		if !ok || !strings.EqualFold(scheme, "Bearer") || token == "" || !g.cfg.TokenReview {
 			return User{}, errUnauthenticated
 		}
+
 		return g.token(r.Context(), token)
 	}
+
 	if g.cfg.Anonymous {
 		return anonymous, nil
 	}
+
 	return User{}, errUnauthenticated
 }
 
@@ -143,18 +169,25 @@ func (g *Guard) certificate(chain []*x509.Certificate) (User, error) {
 	if err != nil {
 		return User{}, err
 	}
+
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err = chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: intermediates, CurrentTime: g.cfg.Now(),
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+
+	_, err = chain[0].Verify(x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: intermediates,
+		CurrentTime:   g.cfg.Now(),
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
 	if err != nil {
 		return User{}, fmt.Errorf("client certificate: %w", err)
 	}
 	if chain[0].Subject.CommonName == "" {
 		return User{}, errors.New("client certificate: it has no common name")
 	}
+
 	groups := append([]string{}, chain[0].Subject.Organization...)
 	return User{Name: chain[0].Subject.CommonName, Groups: append(groups, "system:authenticated")}, nil
 }
@@ -165,29 +198,37 @@ func (g *Guard) clientCAs() (*x509.CertPool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client CA: %w", err)
 	}
+
 	g.mu.Lock()
 	defer g.mu.Unlock()
+
 	if g.pool != nil && info.ModTime().Equal(g.poolTime) {
 		return g.pool, nil
 	}
+
 	data, err := os.ReadFile(g.cfg.ClientCAFile)
 	if err != nil {
 		return nil, fmt.Errorf("client CA: %w", err)
 	}
+
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
 		return nil, fmt.Errorf("client CA %s: no certificate in it", g.cfg.ClientCAFile)
 	}
+
 	g.pool, g.poolTime = pool, info.ModTime()
 	return pool, nil
 }
 
 func (g *Guard) token(ctx context.Context, token string) (User, error) {
 	now := g.cfg.Now()
-	key := sha256.Sum256([]byte(token)) // the token itself is not kept
+
+	// the token itself is not kept
+	key := sha256.Sum256([]byte(token))
 	if user, ok := g.tokens.get(key, now); ok {
 		return user, nil
 	}
+
 	answer, err := g.cfg.Reviews.Token(ctx, token)
 	if err != nil {
 		return User{}, err
@@ -195,10 +236,18 @@ func (g *Guard) token(ctx context.Context, token string) (User, error) {
 	if !answer.Authenticated || answer.User.Username == "" {
 		return User{}, errUnauthenticated
 	}
-	user := User{Name: answer.User.Username, UID: answer.User.UID, Groups: answer.User.Groups, Extra: map[string][]string{}}
+
+	user := User{
+		Name:   answer.User.Username,
+		UID:    answer.User.UID,
+		Groups: answer.User.Groups,
+		Extra:  map[string][]string{},
+	}
+
 	for k, v := range answer.User.Extra {
 		user.Extra[k] = v
 	}
+
 	g.tokens.put(key, user, now.Add(g.cfg.TokenTTL), now)
 	return user, nil
 }
@@ -207,28 +256,43 @@ func (g *Guard) authorize(ctx context.Context, user User, verb, subresource stri
 	if g.cfg.AlwaysAllow {
 		return decision{allowed: true}, nil
 	}
-	spec := authorizationv1.SubjectAccessReviewSpec{User: user.Name, UID: user.UID, Groups: user.Groups,
-		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Version: "v1", Resource: "nodes", Subresource: subresource, Name: g.cfg.NodeName}}
+
+	spec := authorizationv1.SubjectAccessReviewSpec{
+		User:   user.Name,
+		UID:    user.UID,
+		Groups: user.Groups,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Verb:        verb,
+			Version:     "v1",
+			Resource:    "nodes",
+			Subresource: subresource,
+			Name:        g.cfg.NodeName,
+		},
+	}
 	if len(user.Extra) > 0 {
 		spec.Extra = map[string]authorizationv1.ExtraValue{}
 		for k, v := range user.Extra {
 			spec.Extra[k] = v
 		}
 	}
+
 	now := g.cfg.Now()
 	key := sha256.Sum256([]byte(spec.String()))
 	if d, ok := g.access.get(key, now); ok {
 		return d, nil
 	}
+
 	answer, err := g.cfg.Reviews.Access(ctx, spec)
 	if err != nil {
 		return decision{}, err
 	}
+
 	d := decision{allowed: answer.Allowed && !answer.Denied, reason: answer.Reason}
 	ttl := g.cfg.DenyTTL
 	if d.allowed {
 		ttl = g.cfg.AllowTTL
 	}
+
 	g.access.put(key, d, now.Add(ttl), now)
 	return d, nil
 }

@@ -38,10 +38,16 @@ func (c *cluster) Token(_ context.Context, token string) (authenticationv1.Token
 		return authenticationv1.TokenReviewStatus{}, errors.New("down")
 	}
 	user, ok := c.tokens[token]
-	return authenticationv1.TokenReviewStatus{Authenticated: ok, User: authenticationv1.UserInfo{Username: user}}, nil
+	return authenticationv1.TokenReviewStatus{
+		Authenticated: ok,
+		User:          authenticationv1.UserInfo{Username: user},
+	}, nil
 }
 
-func (c *cluster) Access(_ context.Context, s authorizationv1.SubjectAccessReviewSpec) (authorizationv1.SubjectAccessReviewStatus, error) {
+func (c *cluster) Access(
+	_ context.Context,
+	s authorizationv1.SubjectAccessReviewSpec,
+) (authorizationv1.SubjectAccessReviewStatus, error) {
 	c.asked++
 	if c.down {
 		return authorizationv1.SubjectAccessReviewStatus{}, errors.New("down")
@@ -50,7 +56,9 @@ func (c *cluster) Access(_ context.Context, s authorizationv1.SubjectAccessRevie
 	if a.Resource != "nodes" || a.Name != "n" {
 		return authorizationv1.SubjectAccessReviewStatus{}, errors.New("wrong question")
 	}
-	return authorizationv1.SubjectAccessReviewStatus{Allowed: c.allowed[s.User+" "+a.Verb+" "+a.Subresource]}, nil
+	return authorizationv1.SubjectAccessReviewStatus{
+		Allowed: c.allowed[s.User+" "+a.Verb+" "+a.Subresource],
+	}, nil
 }
 
 // authority signs certificates.
@@ -62,8 +70,16 @@ type authority struct {
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
 	a := &authority{key: newKey(t)}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "ca"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
+
 	a.cert = sign(t, template, template, &a.key.PublicKey, a.key)
 	return a
 }
@@ -75,7 +91,12 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-func sign(t *testing.T, template, parent *x509.Certificate, public any, key *ecdsa.PrivateKey) *x509.Certificate {
+func sign(
+	t *testing.T,
+	template, parent *x509.Certificate,
+	public any,
+	key *ecdsa.PrivateKey,
+) *x509.Certificate {
 	t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
 	must(t, err)
@@ -84,10 +105,20 @@ func sign(t *testing.T, template, parent *x509.Certificate, public any, key *ecd
 	return cert
 }
 
-func (a *authority) issue(t *testing.T, name string, ends time.Time, usage x509.ExtKeyUsage) *x509.Certificate {
+func (a *authority) issue(
+	t *testing.T,
+	name string,
+	ends time.Time,
+	usage x509.ExtKeyUsage,
+) *x509.Certificate {
 	t.Helper()
-	return sign(t, &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: ends,
-		ExtKeyUsage: []x509.ExtKeyUsage{usage}}, a.cert, &newKey(t).PublicKey, a.key)
+	return sign(t, &x509.Certificate{
+		SerialNumber: big.NewInt(2),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     ends,
+		ExtKeyUsage:  []x509.ExtKeyUsage{usage},
+	}, a.cert, &newKey(t).PublicKey, a.key)
 }
 
 func (a *authority) write(t *testing.T) string {
@@ -112,8 +143,15 @@ func call(g *auth.Guard, method, path, token string, cert *x509.Certificate) int
 	if cert != nil {
 		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}
 	}
+
 	w := httptest.NewRecorder()
-	g.Wrap(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })).ServeHTTP(w, r)
+	g.Wrap(http.HandlerFunc(func(
+		w http.ResponseWriter,
+		_ *http.Request,
+	) {
+		w.WriteHeader(http.StatusOK)
+	})).ServeHTTP(w, r)
+
 	return w.Code
 }
 
@@ -122,8 +160,20 @@ func TestWhoMayCall(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	good := ca.issue(t, "apiserver", later, x509.ExtKeyUsageClientAuth)
 	api := &cluster{tokens: map[string]string{"t1": "metrics", "t2": "reader"}, allowed: map[string]bool{
-		"apiserver create proxy": true, "apiserver get proxy": true, "apiserver get stats": true, "metrics get metrics": true, "reader get proxy": true}}
-	g := auth.New(auth.Config{NodeName: "n", ClientCAFile: ca.write(t), TokenReview: true, Reviews: api})
+		"apiserver create proxy": true,
+		"apiserver get proxy":    true,
+		"apiserver get stats":    true,
+		"metrics get metrics":    true,
+		"reader get proxy":       true,
+	}}
+
+	g := auth.New(auth.Config{
+		NodeName:     "n",
+		ClientCAFile: ca.write(t),
+		TokenReview:  true,
+		Reviews:      api,
+	})
+
 	for _, c := range []struct {
 		name, method, path, token string
 		cert                      *x509.Certificate
@@ -135,8 +185,14 @@ func TestWhoMayCall(t *testing.T) {
 		{"stats", "GET", "/stats/summary", "", good, 200},
 		{"metrics are not stats", "GET", "/metrics", "", good, 403},
 		{"wrong CA", "GET", "/pods", "", other.issue(t, "apiserver", later, x509.ExtKeyUsageClientAuth), 401},
-		{"ended", "GET", "/pods", "", ca.issue(t, "apiserver", time.Now().Add(-time.Minute), x509.ExtKeyUsageClientAuth), 401},
-		{"server certificate", "GET", "/pods", "", ca.issue(t, "apiserver", later, x509.ExtKeyUsageServerAuth), 401},
+		{
+			"ended", "GET", "/pods", "",
+			ca.issue(t, "apiserver", time.Now().Add(-time.Minute), x509.ExtKeyUsageClientAuth), 401,
+		},
+		{
+			"server certificate", "GET", "/pods", "",
+			ca.issue(t, "apiserver", later, x509.ExtKeyUsageServerAuth), 401,
+		},
 		{"no name", "GET", "/pods", "", ca.issue(t, "", later, x509.ExtKeyUsageClientAuth), 401},
 		{"token", "GET", "/metrics/resource", "Bearer t1", nil, 200},
 		{"token of little right", "GET", "/pods", "Bearer t1", nil, 403},
@@ -148,7 +204,10 @@ func TestWhoMayCall(t *testing.T) {
 		{"unknown token", "GET", "/pods", "Bearer zz", nil, 401},
 		{"basic", "GET", "/pods", "Basic dDE6", nil, 401},
 		{"empty token", "GET", "/pods", "Bearer ", nil, 401},
-		{"wrong certificate with a good token", "GET", "/pods", "Bearer t2", other.issue(t, "x", later, x509.ExtKeyUsageClientAuth), 200},
+		{
+			"wrong certificate with a good token", "GET", "/pods", "Bearer t2",
+			other.issue(t, "x", later, x509.ExtKeyUsageClientAuth), 200,
+		},
 		{"strange method", "TRACE", "/pods", "Bearer t2", nil, 403},
 	} {
 		if got := call(g, c.method, c.path, c.token, c.cert); got != c.want {
@@ -159,11 +218,22 @@ func TestWhoMayCall(t *testing.T) {
 
 func TestEndpointsHaveSubresourcesOfTheirOwn(t *testing.T) {
 	api := &cluster{
-		tokens: map[string]string{"statusz": "s", "configz": "c", "log": "l", "checkpoint": "k",
-			"proxy": "p"},
-		allowed: map[string]bool{"s get statusz": true, "c get configz": true, "l get log": true,
-			"k create checkpoint": true, "p get proxy": true},
+		tokens: map[string]string{
+			"statusz":    "s",
+			"configz":    "c",
+			"log":        "l",
+			"checkpoint": "k",
+			"proxy":      "p",
+		},
+		allowed: map[string]bool{
+			"s get statusz":       true,
+			"c get configz":       true,
+			"l get log":           true,
+			"k create checkpoint": true,
+			"p get proxy":         true,
+		},
 	}
+
 	g := auth.New(auth.Config{NodeName: "n", TokenReview: true, Reviews: api})
 	for _, c := range []struct{ method, path, right string }{
 		{"GET", "/statusz", "statusz"},
@@ -185,19 +255,28 @@ func TestEndpointsHaveSubresourcesOfTheirOwn(t *testing.T) {
 func TestAnswersAreKeptForAWhile(t *testing.T) {
 	now := time.Now()
 	api := &cluster{tokens: map[string]string{"t": "u"}, allowed: map[string]bool{"u get metrics": true}}
-	g := auth.New(auth.Config{NodeName: "n", TokenReview: true, Reviews: api, Now: func() time.Time { return now }})
+	g := auth.New(auth.Config{
+		NodeName:    "n",
+		TokenReview: true,
+		Reviews:     api,
+		Now:         func() time.Time { return now },
+	})
+
 	for range 3 {
 		if got := call(g, "GET", "/metrics", "Bearer t", nil); got != 200 {
 			t.Fatal(got)
 		}
 	}
+
 	if api.asked != 2 {
 		t.Errorf("the API server was asked %d times, want 2", api.asked)
 	}
+
 	api.down = true
 	if got := call(g, "GET", "/metrics", "Bearer t", nil); got != 200 {
 		t.Errorf("known caller while the API server is down: %d", got)
 	}
+
 	now = now.Add(10 * time.Minute)
 	if got := call(g, "GET", "/metrics", "Bearer t", nil); got != 401 {
 		t.Errorf("after the answers have ended: %d", got)

@@ -34,9 +34,11 @@ func (c *cache[T]) get(key [32]byte, now time.Time) (T, bool) {
 func (c *cache[T]) put(key [32]byte, value T, ends, now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if c.entries == nil {
 		c.entries = map[[32]byte]cached[T]{}
 	}
+
 	if len(c.entries) >= maxEntries {
 		for k, e := range c.entries {
 			if !now.Before(e.ends) {
@@ -44,8 +46,10 @@ func (c *cache[T]) put(key [32]byte, value T, ends, now time.Time) {
 			}
 		}
 	}
+
 	if len(c.entries) >= maxEntries {
 		clear(c.entries)
 	}
+
 	c.entries[key] = cached[T]{value, ends}
 }

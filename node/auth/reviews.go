@@ -30,7 +30,10 @@ func (a APIServer) Token(ctx context.Context, token string) (authenticationv1.To
 }
 
 // Access asks whether a user may do something.
-func (a APIServer) Access(ctx context.Context, spec authorizationv1.SubjectAccessReviewSpec) (authorizationv1.SubjectAccessReviewStatus, error) {
+func (a APIServer) Access(
+	ctx context.Context,
+	spec authorizationv1.SubjectAccessReviewSpec,
+) (authorizationv1.SubjectAccessReviewStatus, error) {
 	ctx, cancel := context.WithTimeout(ctx, reviewTimeout)
 	defer cancel()
 	out := &authorizationv1.SubjectAccessReview{}

@@ -152,6 +152,7 @@ func TestSettingsThatHardenAreServedOrRefused(t *testing.T) {
 		if (err != nil) != refused {
 			t.Errorf("%q: %v, refused should be %v", text, err, refused)
 		}
+
 		name, _, _ := strings.Cut(text, ":")
 		for _, notice := range c.Notices {
 			if strings.Contains(notice, "field "+name) {
@@ -169,6 +170,7 @@ func TestWhatHasNoEffectIsSaidOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	got := strings.Join(c.Notices, "\n")
 	for _, want := range []string{"imageGCHighThresholdPercent", "shutdownGracePeriod", "registryBurst",
 		"WatchList=false"} {
@@ -176,6 +178,7 @@ func TestWhatHasNoEffectIsSaidOnce(t *testing.T) {
 			t.Errorf("%s is not named once in:\n%s", want, got)
 		}
 	}
+
 	if strings.Contains(got, "registryPullQPS") {
 		t.Errorf("a default is named in:\n%s", got)
 	}
@@ -194,10 +197,12 @@ func TestConfigzCanBeReadAsAConfigurationFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	data, err := json.Marshal(&c.Kubelet)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	again, err := configured(t, string(data))
 	if err != nil {
 		t.Fatal(err)

@@ -111,6 +111,7 @@ func (c *Config) effects() error {
 		if f.effect == Served || equality.Semantic.DeepEqual(f.of(&c.Kubelet), f.of(&usual)) {
 			continue
 		}
+
 		switch {
 		case f.effect == NoEffect:
 			c.Notices = append(c.Notices, fmt.Sprintf("field %s has no effect here: %s", f.name, f.note))
@@ -118,6 +119,7 @@ func (c *Config) effects() error {
 			refused = append(refused, fmt.Errorf("%s is not served: %s", f.name, f.note))
 		}
 	}
+
 	return errors.Join(refused...)
 }
 
@@ -125,7 +127,8 @@ func (c *Config) effects() error {
 func (f field) of(k *kubeletconfig.Configuration) any {
 	p, err := k.Field(f.name)
 	if err != nil {
-		return err // no row is without its field: a test compares them
+		// no row is without its field: a test compares them
+		return err
 	}
 	return reflect.ValueOf(p).Elem().Interface()
 }

@@ -54,13 +54,16 @@ func configured(t *testing.T, file string, args ...string) (Config, error) {
 		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
 			t.Fatal(err)
 		}
+
 		args = append(args, "--config="+path)
 	}
+
 	set := flag.NewFlagSet("x", flag.ContinueOnError)
 	f := Register(set)
 	if err := set.Parse(args); err != nil {
 		t.Fatal(err)
 	}
+
 	c := Defaults()
 	if err := c.Load(f); err != nil {
 		return c, err
@@ -68,6 +71,7 @@ func configured(t *testing.T, file string, args ...string) (Config, error) {
 	if err := f.Apply(&c); err != nil {
 		return c, err
 	}
+
 	return c, c.Complete()
 }
 
@@ -79,11 +83,13 @@ func TestAFileOfKubeadmAndItsFlagsAreTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	// Zero values mean the default: nothing is said about them.
 	want := "flag --pod-infra-container-image has no effect here: the runtime knows its sandbox image"
 	if diff := cmp.Diff([]string{want}, c.Notices); diff != "" {
 		t.Error(diff)
 	}
+
 	k := c.Kubelet
 	if k.CgroupDriver != "systemd" || k.NodeStatusReportFrequency.Duration != 5*time.Minute ||
 		k.StaticPodPath != "/etc/kubernetes/manifests" || c.RuntimeEndpoint != "unix:///run/x.sock" ||
@@ -129,14 +135,17 @@ func TestFlagsAreLaidOverTheFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	k := c.Kubelet
 	if k.MaxPods != 30 || k.StreamingIdleTimeout.Duration != 0 || !*k.SerializeImagePulls {
 		t.Errorf("maxPods %d, idle %v, serial %v", k.MaxPods, k.StreamingIdleTimeout, *k.SerializeImagePulls)
 	}
+
 	if diff := cmp.Diff(map[string]string{"memory.available": "5%", "pid.available": "1%"},
 		k.EvictionHard); diff != "" {
 		t.Error(diff)
 	}
+
 	if k.Enabled("ContainerCheckpoint") || k.Enabled("ComponentFlagz") || !k.Enabled("ComponentStatusz") {
 		t.Errorf("gates %v", k.FeatureGates)
 	}
@@ -179,10 +188,14 @@ func TestZeroIsNotAlwaysTheDefault(t *testing.T) {
 	if err := c.apply([]byte(kubeadm + "resolvConf: \"\"\nmaxPods: 0\n")); err != nil {
 		t.Fatal(err)
 	}
+
 	if *c.Kubelet.HealthzPort != 10248 || *c.Kubelet.ResolverConfig != "" || c.Kubelet.MaxPods != 110 {
-		t.Errorf("healthzPort %d, resolvConf %q, maxPods %d", *c.Kubelet.HealthzPort, *c.Kubelet.ResolverConfig, c.Kubelet.MaxPods)
+		t.Errorf("healthzPort %d, resolvConf %q, maxPods %d",
+			*c.Kubelet.HealthzPort, *c.Kubelet.ResolverConfig, c.Kubelet.MaxPods)
 	}
-	off := strings.NewReplacer("healthzPort: 10248", "healthzPort: 0", "rotateCertificates: true", "rotateCertificates: false").Replace(kubeadm)
+
+	off := strings.NewReplacer("healthzPort: 10248",
+		"healthzPort: 0", "rotateCertificates: true", "rotateCertificates: false").Replace(kubeadm)
 	if err := c.apply([]byte(off)); err != nil || *c.Kubelet.HealthzPort != 0 ||
 		*c.Kubelet.RotateCertificates {
 		t.Errorf("what is switched off stays on: healthzPort %d, rotateCertificates %v, %v",

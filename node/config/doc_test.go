@@ -20,6 +20,7 @@ func TestThePageShowsTheTables(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	text := string(data)
 	for name, table := range map[string]string{"fields": fieldTable(), "flags": flagTable(),
 		"gates": gateTable()} {
@@ -31,8 +32,10 @@ func TestThePageShowsTheTables(t *testing.T) {
 		if have != table && os.Getenv("TRIVET_WRITE_DOCS") == "" {
 			t.Errorf("table of %s: run TRIVET_WRITE_DOCS=1 go test ./node/config", name)
 		}
+
 		text = before + "<!-- " + name + " -->\n" + table + "<!-- end -->" + after
 	}
+
 	if os.Getenv("TRIVET_WRITE_DOCS") != "" {
 		if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -57,12 +60,15 @@ func flagTable() string {
 	for _, row := range rows {
 		effect, note := row.result()
 		if row.field != "" {
-			note = "" // it is in the table of fields
+			// it is in the table of fields
+			note = ""
 		} else if effect == Served {
 			note = row.help
 		}
+
 		fmt.Fprintf(&b, "| --%s | %s | %s | %s |\n", row.name, row.field, effect, note)
 	}
+
 	return b.String()
 }
 

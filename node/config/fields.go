@@ -153,7 +153,7 @@ var fields = []field{
 	{"volumeStatsAggPeriod", NoEffect, "volumes are measured when somebody asks", nil},
 }
 
-// onlyPods tells whether nothing but pods is to be kept in the node's allocatable resources.
+// onlyPods reports whether nothing but pods is to be kept in the node's allocatable resources.
 func onlyPods(k *kubeletconfig.Configuration) bool {
 	for _, what := range k.EnforceNodeAllocatable {
 		if what != "pods" && what != "none" {

@@ -26,9 +26,11 @@ func (c *Config) Load(f *Flags) error {
 			return fmt.Errorf("kubelet configuration %s: %w", path, err)
 		}
 	}
+
 	if dir := f.last("config-dir"); dir != "" {
 		return c.dropIns(dir)
 	}
+
 	return nil
 }
 
@@ -52,6 +54,7 @@ func toJSON(data []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var header struct {
 		Kind       string `json:"kind"`
 		APIVersion string `json:"apiVersion"`
@@ -59,10 +62,12 @@ func toJSON(data []byte) ([]byte, error) {
 	if err := json.Unmarshal(asJSON, &header); err != nil {
 		return nil, err
 	}
+
 	if header.Kind != kubeletconfig.Kind || header.APIVersion != kubeletconfig.APIVersion {
 		return nil, fmt.Errorf("want %s %s, it is %q %q",
 			kubeletconfig.APIVersion, kubeletconfig.Kind, header.APIVersion, header.Kind)
 	}
+
 	return asJSON, nil
 }
 
@@ -96,10 +101,12 @@ func (c *Config) dropIns(dir string) error {
 		if err != nil || entry.IsDir() || filepath.Ext(path) != ".conf" {
 			return err
 		}
+
 		patch, err := readDropIn(path)
 		if err != nil {
 			return fmt.Errorf("kubelet configuration %s: %w", path, err)
 		}
+
 		merged = merge(merged, patch)
 		return nil
 	})
@@ -111,10 +118,12 @@ func (c *Config) dropIns(dir string) error {
 	if err != nil {
 		return fmt.Errorf("--config-dir %s: %w", dir, err)
 	}
+
 	k, err := decode(all)
 	if err != nil {
 		return fmt.Errorf("--config-dir %s: %w", dir, err)
 	}
+
 	c.Kubelet = *k
 	return nil
 }
@@ -125,6 +134,7 @@ func readDropIn(path string) (patch any, err error) {
 	if err != nil {
 		return nil, err
 	}
+
 	asJSON, err := toJSON(data)
 	if err != nil {
 		return nil, err
@@ -132,6 +142,7 @@ func readDropIn(path string) (patch any, err error) {
 	if _, err := decode(asJSON); err != nil {
 		return nil, err
 	}
+
 	return patch, json.Unmarshal(asJSON, &patch)
 }
 
@@ -141,17 +152,21 @@ func merge(base, patch any) any {
 	if !ok {
 		return patch
 	}
+
 	out, ok := base.(map[string]any)
 	if !ok {
 		out = map[string]any{}
 	}
+
 	for key, value := range changes {
 		if value == nil {
 			delete(out, key)
 			continue
 		}
+
 		out[key] = merge(out[key], value)
 	}
+
 	return out
 }
 
@@ -173,5 +188,6 @@ func readFile(path string) ([]byte, error) {
 	if len(data) > maxFile {
 		return nil, fmt.Errorf("kubelet configuration %s: more than %d bytes", path, maxFile)
 	}
+
 	return data, nil
 }

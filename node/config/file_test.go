@@ -54,6 +54,7 @@ func TestDropInsAreLaidOverTheFileInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	c, err := configured(t, kubeadm, "--config-dir="+dir)
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +67,7 @@ func TestDropInsAreLaidOverTheFileInOrder(t *testing.T) {
 	if len(k.EvictionHard) != 3 || k.EvictionHard["nodefs.available"] != "0%" {
 		t.Errorf("evictionHard %v, want that of the file and the drop-in", k.EvictionHard)
 	}
+
 	if k.Authentication.Webhook.CacheTTL.Minutes() != 1 ||
 		k.Authentication.X509.ClientCAFile != "/etc/kubernetes/pki/ca.crt" {
 		t.Errorf("authentication %+v", k.Authentication)

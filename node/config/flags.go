@@ -26,6 +26,7 @@ func Register(set *flag.FlagSet) *Flags {
 		if frame[row.name] {
 			continue
 		}
+
 		add := func(text string) error {
 			f.given = append(f.given, given{row.name, text})
 			return nil
@@ -36,6 +37,7 @@ func Register(set *flag.FlagSet) *Flags {
 			set.Func(row.name, row.usage(), add)
 		}
 	}
+
 	return f
 }
 
@@ -46,15 +48,18 @@ func Normalize(args []string) []string {
 		if arg == "--" {
 			break
 		}
+
 		name, value, hasValue := strings.Cut(arg, "=")
 		if !strings.HasPrefix(name, "--") {
 			continue
 		}
+
 		out[i] = strings.ReplaceAll(name, "_", "-")
 		if hasValue {
 			out[i] += "=" + value
 		}
 	}
+
 	return out
 }
 
@@ -82,20 +87,23 @@ func (r flagRow) usage() string {
 	return r.help
 }
 
-// boolean tells whether the flag may stand alone, meaning true.
+// boolean reports whether the flag may stand alone, meaning true.
 func (r flagRow) boolean() bool {
 	switch r.name {
 	case "exit-on-lock-contention", "experimental-allocatable-ignore-eviction":
 		return true
 	}
+
 	p, err := (&kubeletconfig.Configuration{}).Field(r.field)
 	if r.field == "" || err != nil {
 		return false
 	}
+
 	switch p.(type) {
 	case *bool, **bool:
 		return true
 	}
+
 	return false
 }
 
@@ -118,6 +126,7 @@ func (f *Flags) Apply(c *Config) error {
 	for _, g := range f.given {
 		c.Flags[g.name] = g.text
 	}
+
 	if c.Flags[secretFlag] != "" {
 		c.Flags[secretFlag] = "CLASSIFIED"
 	}
@@ -127,8 +136,10 @@ func (f *Flags) Apply(c *Config) error {
 		if err := c.setFlag(g.name, g.text, !seen[g.name]); err != nil {
 			return fmt.Errorf("--%s=%s: %w", g.name, g.text, err)
 		}
+
 		seen[g.name] = true
 	}
+
 	return nil
 }
 
@@ -140,6 +151,7 @@ func (c *Config) setFlag(name, text string, first bool) error {
 		if err != nil {
 			return err
 		}
+
 		return set(p, text, first)
 	}
 
@@ -150,6 +162,7 @@ func (c *Config) setFlag(name, text string, first bool) error {
 	case Refused:
 		return fmt.Errorf("not served: %s", row.help)
 	}
+
 	return c.setOwn(name, text)
 }
 
@@ -184,5 +197,6 @@ func (c *Config) setOwn(name, text string) (err error) {
 	case "experimental-allocatable-ignore-eviction":
 		err = set(&c.IgnoreEviction, text, true)
 	}
+
 	return err
 }

@@ -17,6 +17,7 @@ func checkLabels(labels map[string]string) error {
 		if len(wrong) > 0 {
 			return fmt.Errorf("--node-labels: %s=%s: %s", key, value, strings.Join(wrong, "; "))
 		}
+
 		if !mayLabel(key) {
 			return fmt.Errorf("--node-labels: a node may not give itself the label %s; those of "+
 				"kubernetes.io and k8s.io must be one of %s or below one of %s", key,
@@ -24,10 +25,11 @@ func checkLabels(labels map[string]string) error {
 				strings.Join(kubeletapis.KubeletLabelNamespaces(), ", "))
 		}
 	}
+
 	return nil
 }
 
-// mayLabel tells whether NodeRestriction lets a node give itself a label.
+// mayLabel reports whether NodeRestriction lets a node give itself a label.
 func mayLabel(key string) bool {
 	prefix, _, found := strings.Cut(key, "/")
 	below := func(domain string) bool { return prefix == domain || strings.HasSuffix(prefix, "."+domain) }

@@ -30,6 +30,7 @@ func TestEveryFlagOfKubeletHasARow(t *testing.T) {
 			t.Errorf("--%s has no row", name)
 			continue
 		}
+
 		if effect, note := row.result(); effect != Served && note == "" {
 			t.Errorf("--%s: no reason why it is %s", name, effect)
 		}
@@ -62,6 +63,7 @@ func TestEveryFieldHasARow(t *testing.T) {
 			tops = append(tops, top)
 		}
 	}
+
 	var rows []string
 	for _, f := range fields {
 		rows = append(rows, f.name)
@@ -69,6 +71,7 @@ func TestEveryFieldHasARow(t *testing.T) {
 			t.Errorf("%s: no reason why it is %s", f.name, f.effect)
 		}
 	}
+
 	slices.Sort(tops)
 	slices.Sort(rows)
 	if diff := cmp.Diff(tops, rows); diff != "" {

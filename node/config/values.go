@@ -27,7 +27,9 @@ func set(p any, text string, first bool) (err error) {
 		if first {
 			*p = []string{}
 		}
+
 		*p = append(*p, split(text)...)
+
 	case *bool:
 		*p, err = strconv.ParseBool(text)
 	case **bool:
@@ -38,6 +40,7 @@ func set(p any, text string, first bool) (err error) {
 		var d time.Duration
 		d, err = time.ParseDuration(text)
 		*p = &metav1.Duration{Duration: d}
+
 	case *map[string]string, *map[string]bool, *map[string][]string:
 		err = setMap(p, text, first)
 	case *[]v1.Taint:
@@ -68,6 +71,7 @@ func setNumber(p any, text string) (err error) {
 	default:
 		err = fmt.Errorf("cannot be set by a flag")
 	}
+
 	return err
 }
 
@@ -93,10 +97,12 @@ func setMap(p any, text string, first bool) error {
 		if item == "" {
 			continue
 		}
+
 		i := strings.IndexAny(item, "=<:")
 		if i < 1 {
 			return fmt.Errorf("%q is not key=value", item)
 		}
+
 		pairs[strings.TrimSpace(item[:i])] = strings.TrimSpace(item[i+1:])
 	}
 
@@ -105,26 +111,34 @@ func setMap(p any, text string, first bool) error {
 		if first || *p == nil {
 			*p = map[string]string{}
 		}
+
 		maps.Copy(*p, pairs)
+
 	case *map[string][]string:
 		if *p == nil {
 			*p = map[string][]string{}
 		}
+
 		for key, value := range pairs {
 			(*p)[key] = append((*p)[key], value)
 		}
-	case *map[string]bool: // feature gates: those of the file count, too
+
+	case *map[string]bool:
+		// feature gates: those of the file count, too
 		if *p == nil {
 			*p = map[string]bool{}
 		}
+
 		for key, value := range pairs {
 			on, err := strconv.ParseBool(value)
 			if err != nil {
 				return fmt.Errorf("%s: %q is neither true nor false", key, value)
 			}
+
 			(*p)[key] = on
 		}
 	}
+
 	return nil
 }
 
@@ -149,12 +163,15 @@ func parseIPs(text string) ([]net.IP, error) {
 		if s == "" {
 			continue
 		}
+
 		ip := net.ParseIP(strings.TrimSpace(s))
 		if ip == nil {
 			return nil, fmt.Errorf("%q is no IP address", s)
 		}
+
 		out = append(out, ip)
 	}
+
 	return out, nil
 }
 
@@ -166,13 +183,16 @@ func parseTaints(text string) ([]v1.Taint, error) {
 		if s == "" {
 			continue
 		}
+
 		head, effect, ok := strings.Cut(s, ":")
 		key, value, _ := strings.Cut(head, "=")
 		if !ok || key == "" {
 			return nil, fmt.Errorf("%q is not key=value:effect", s)
 		}
+
 		out = append(out, v1.Taint{Key: key, Value: value, Effect: v1.TaintEffect(effect)})
 	}
+
 	return out, nil
 }
 
@@ -183,6 +203,7 @@ func addReservation(p *[]kubeletconfig.MemoryReservation, text string) error {
 	if !ok || err != nil {
 		return fmt.Errorf("%q is not NODE:resource=quantity,...", text)
 	}
+
 	out := kubeletconfig.MemoryReservation{NumaNode: int32(number), Limits: v1.ResourceList{}}
 	for item := range strings.SplitSeq(list, ",") {
 		name, amount, _ := strings.Cut(item, "=")
@@ -190,8 +211,10 @@ func addReservation(p *[]kubeletconfig.MemoryReservation, text string) error {
 		if err != nil {
 			return fmt.Errorf("%q: %w", item, err)
 		}
+
 		out.Limits[v1.ResourceName(name)] = q
 	}
+
 	*p = append(*p, out)
 	return nil
 }

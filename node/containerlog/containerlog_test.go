@@ -40,20 +40,36 @@ func read(t *testing.T, path string, o containerlog.Options) string {
 
 func TestRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
-	write(t, path, line(1, "stdout", "F", "one")+line(2, "stderr", "P", "tw")+line(2, "stderr", "F", "o")+"torn\n"+line(3, "stdout", "F", ""))
+	write(
+		t,
+		path,
+		line(
+			1,
+			"stdout",
+			"F",
+			"one",
+		)+line(2, "stderr", "P", "tw")+line(2, "stderr", "F", "o")+"torn\n"+line(3, "stdout", "F", ""),
+	)
+
 	for name, c := range map[string]struct {
 		o    containerlog.Options
 		want string
 	}{
-		"all":        {containerlog.Options{Tail: -1}, "one\ntwo\n\n"},
-		"none":       {containerlog.Options{Tail: 0}, ""},
-		"tail 1":     {containerlog.Options{Tail: 1}, "\n"},
-		"tail 3":     {containerlog.Options{Tail: 3}, "two\n\n"}, // the torn line counts
-		"tail 99":    {containerlog.Options{Tail: 99}, "one\ntwo\n\n"},
-		"stderr":     {containerlog.Options{Tail: -1, Stream: "stderr"}, "two\n"},
-		"since":      {containerlog.Options{Tail: -1, Since: time.Date(2026, 1, 2, 3, 4, 3, 0, time.UTC)}, "\n"},
-		"limit":      {containerlog.Options{Tail: -1, LimitBytes: 6}, "one\ntw"},
-		"timestamps": {containerlog.Options{Tail: 3, Timestamps: true}, "2026-01-02T03:04:02.500000000Z two\n2026-01-02T03:04:03.500000000Z \n"},
+		"all":     {containerlog.Options{Tail: -1}, "one\ntwo\n\n"},
+		"none":    {containerlog.Options{Tail: 0}, ""},
+		"tail 1":  {containerlog.Options{Tail: 1}, "\n"},
+		"tail 3":  {containerlog.Options{Tail: 3}, "two\n\n"}, // the torn line counts
+		"tail 99": {containerlog.Options{Tail: 99}, "one\ntwo\n\n"},
+		"stderr":  {containerlog.Options{Tail: -1, Stream: "stderr"}, "two\n"},
+		"since": {
+			containerlog.Options{Tail: -1, Since: time.Date(2026, 1, 2, 3, 4, 3, 0, time.UTC)},
+			"\n",
+		},
+		"limit": {containerlog.Options{Tail: -1, LimitBytes: 6}, "one\ntw"},
+		"timestamps": {
+			containerlog.Options{Tail: 3, Timestamps: true},
+			"2026-01-02T03:04:02.500000000Z two\n2026-01-02T03:04:03.500000000Z \n",
+		},
 	} {
 		if got := read(t, path, c.o); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
@@ -69,6 +85,7 @@ func TestRotatedFilesBelongToTheLog(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
+
 	write(t, path+".20260101-000000.gz", z.String())
 	write(t, path+".20260102-000000", line(3, "stdout", "F", "3"))
 	write(t, path, line(4, "stdout", "F", "4"))
@@ -76,6 +93,7 @@ func TestRotatedFilesBelongToTheLog(t *testing.T) {
 	if got := read(t, path, containerlog.Options{Tail: -1}); got != "1\n2\n3\n4\n" {
 		t.Errorf("all: %q", got)
 	}
+
 	for tail, want := range map[int64]string{1: "4\n", 2: "3\n4\n", 3: "2\n3\n4\n", 9: "1\n2\n3\n4\n"} {
 		if got := read(t, path, containerlog.Options{Tail: tail}); got != want {
 			t.Errorf("tail %d: %q, want %q", tail, got, want)
@@ -93,9 +111,12 @@ func TestTailFindsTheLineOverChunks(t *testing.T) {
 		want = append(want, s+"\n")
 		text.WriteString(line(i%60, "stdout", "F", s))
 	}
+
 	write(t, path, text.String())
 	for _, n := range []int{1, 2, 700, 1500, 2999, 3000} {
-		if got := read(t, path, containerlog.Options{Tail: int64(n)}); got != strings.Join(want[len(want)-n:], "") {
+		if got := read(t, path, containerlog.Options{
+			Tail: int64(n),
+		}); got != strings.Join(want[len(want)-n:], "") {
 			t.Errorf("tail %d is wrong (%d bytes)", n, len(got))
 		}
 	}
@@ -127,6 +148,7 @@ func (s *shared) await(t *testing.T, want string) {
 		if have == want {
 			return
 		}
+
 		select {
 		case <-s.got:
 		case <-time.After(10 * time.Second):
@@ -143,6 +165,7 @@ func TestFollowOverRotationUntilTheContainerEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+
 	out := &shared{got: make(chan struct{}, 1)}
 	ended := make(chan struct{})
 	done := make(chan error, 1)
@@ -156,19 +179,23 @@ func TestFollowOverRotationUntilTheContainerEnds(t *testing.T) {
 			}
 		}}, out)
 	}()
+
 	out.await(t, "1\n")
 	say := func(f *os.File, text string) {
 		if _, err := f.WriteString(text); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	say(f, "2026-01-02T03:04:05Z stdo")
 	say(f, "ut F 2\n")
 	out.await(t, "1\n2\n")
 	if err := os.Rename(path, path+".20260101-000000"); err != nil {
 		t.Fatal(err)
 	}
-	say(f, line(3, "stdout", "F", "3")) // the runtime has not reopened yet
+
+	// the runtime has not reopened yet
+	say(f, line(3, "stdout", "F", "3"))
 	write(t, path, line(4, "stdout", "F", "4"))
 	out.await(t, "1\n2\n3\n4\n")
 	close(ended)
@@ -185,6 +212,7 @@ func TestFollowPrintsWhatWasWrittenLastEvenIfNobodyKnowsTheContainer(t *testing.
 		t.Fatal(err)
 	}
 	defer f.Close()
+
 	lost := errors.New("the runtime is away")
 	out := &shared{got: make(chan struct{}, 1)}
 	err = containerlog.Read(t.Context(), path, containerlog.Options{Tail: -1, Follow: true, Running: func(context.Context) (bool, error) {
@@ -194,6 +222,7 @@ func TestFollowPrintsWhatWasWrittenLastEvenIfNobodyKnowsTheContainer(t *testing.
 	if !errors.Is(err, lost) {
 		t.Errorf("error %v", err)
 	}
+
 	out.await(t, "1\n2\n")
 }
 
@@ -216,24 +245,30 @@ func hugeLine(t *testing.T, size, entry int) (path string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+
 	if entry == 0 {
 		entry = size
 	}
+
 	w := bufio.NewWriter(f)
 	for left := size; left > 0; left -= entry {
 		tag := "P"
 		if left <= entry {
 			tag = "F"
 		}
+
 		w.WriteString("2026-01-02T03:04:05Z stdout " + tag + " ")
 		for range min(entry, left) {
 			w.WriteByte('x')
 		}
+
 		w.WriteByte('\n')
 	}
+
 	if err := w.Flush(); err != nil {
 		t.Fatal(err)
 	}
+
 	return path
 }
 
@@ -249,7 +284,9 @@ func TestTailOfAHugeLineIsBounded(t *testing.T) {
 			if most := tail*bound + 100; int64(len(got)) > most || int64(len(got)) < tail*bound*9/10 {
 				t.Errorf("entries of %d, tail %d: %d bytes, want %d at most", entry, tail, len(got), most)
 			}
-			if took > 24<<20 { // most of it is what collects the output here
+
+			// most of it is what collects the output here
+			if took > 24<<20 {
 				t.Errorf("entries of %d, tail %d: %d bytes allocated", entry, tail, took)
 			}
 			if tail > 0 && !strings.HasSuffix(got, "x\n") {

@@ -1,5 +1,5 @@
-// Package containerlog reads the logs of containers in the CRI format, rotated files included, and follows them as they grow.
-// The format (one line per write: TIME STREAM TAG TEXT) is that of kubelet's
+// Package containerlog reads the logs of containers in the CRI format, rotated files included, and follows
+// them as they grow. The format (one line per write: TIME STREAM TAG TEXT) is that of kubelet's
 // https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cri-logging.md
 package containerlog
 
@@ -28,10 +28,12 @@ func ParseEntry(line []byte) (Entry, error) {
 	if !ok || !ok2 || (!ok3 && len(tags) == 0) {
 		return Entry{}, errFormat
 	}
+
 	at, err := time.Parse(time.RFC3339Nano, string(stamp))
 	if err != nil {
 		return Entry{}, fmt.Errorf("%w: %w", errFormat, err)
 	}
+
 	e := Entry{Time: at, Text: text}
 	switch string(stream) {
 	case "stdout", "stderr":
@@ -39,6 +41,7 @@ func ParseEntry(line []byte) (Entry, error) {
 	default:
 		return Entry{}, fmt.Errorf("%w: stream %q", errFormat, stream)
 	}
+
 	first, _, _ := bytes.Cut(tags, []byte(":"))
 	switch string(first) {
 	case "P":
@@ -47,5 +50,6 @@ func ParseEntry(line []byte) (Entry, error) {
 	default:
 		return Entry{}, fmt.Errorf("%w: tag %q", errFormat, tags)
 	}
+
 	return e, nil
 }

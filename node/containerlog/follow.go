@@ -14,31 +14,38 @@ import (
 	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
-// askRunning is how often an idle follower asks whether the container still runs: an exit writes nothing to the log.
+// askRunning is how often an idle follower asks whether the container still runs: an exit writes nothing to
+// the log.
 const askRunning = 500 * time.Millisecond
 
-// follow prints what is there and what comes, until the container has ended. current is exchanged when the log is rotated.
+// follow prints what is there and what comes, until the container has ended. current is exchanged when the
+// log is rotated.
 func (p *printer) follow(ctx context.Context, path string, current **os.File, lines *splitter) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("follow log: %w", err)
 	}
 	defer watcher.Close()
+
 	if err := watcher.Add(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("follow log %s: %w", path, err)
 	}
+
 	idle := time.NewTicker(askRunning)
 	defer idle.Stop()
+
 	ended, unknown := false, error(nil)
 	for {
 		if err := p.drain(ctx, *current, lines, p.entry); err != nil {
 			return err
 		}
+
 		if !sameFile(*current, path) {
 			fresh, err := reopen(path)
 			if err != nil {
 				return err
 			}
+
 			if fresh != nil {
 				// The runtime writes to the new file by now: what the old one got last is complete.
 				err = p.drain(ctx, *current, lines, p.entry)
@@ -47,9 +54,11 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File, li
 				if err != nil {
 					return err
 				}
+
 				continue
 			}
 		}
+
 		if ended {
 			return unknown
 		}
@@ -58,14 +67,18 @@ func (p *printer) follow(ctx context.Context, path string, current **os.File, li
 		if err := p.w.Flush(); err != nil {
 			return err
 		}
+
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-watcher.Events:
-		case <-watcher.Errors: // lost events: look
+		// lost events: look
+		case <-watcher.Errors:
 		case <-idle.C:
 			running, err := p.running(ctx)
-			ended, unknown = !running || err != nil, err // what it wrote last is still to be read
+
+			// what it wrote last is still to be read
+			ended, unknown = !running || err != nil, err
 		}
 	}
 }
@@ -77,7 +90,8 @@ func (p *printer) running(ctx context.Context) (bool, error) {
 	return p.o.Running(ctx)
 }
 
-// reopen opens the log that took the place of a rotated one. Between the two there may be none for a moment: nil.
+// reopen opens the log that took the place of a rotated one. Between the two there may be none for a moment:
+// nil.
 func reopen(path string) (*os.File, error) {
 	f, err := boundedfile.Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -89,7 +103,7 @@ func reopen(path string) (*os.File, error) {
 	return f, nil
 }
 
-// sameFile tells whether path still names f.
+// sameFile reports whether path still names f.
 func sameFile(f *os.File, path string) bool {
 	a, err := f.Stat()
 	if err != nil {

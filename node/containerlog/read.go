@@ -21,7 +21,7 @@ type Options struct {
 	LimitBytes int64     // at most so many bytes; 0: no limit
 	Stream     string    // stdout or stderr; empty: both
 	Follow     bool      // go on until the container has ended
-	// Running tells whether the container still runs; asked while following. Nil: it does not.
+	// Running reports whether the container still runs; asked while following. Nil: it does not.
 	Running func(ctx context.Context) (bool, error)
 }
 
@@ -35,14 +35,17 @@ func Read(ctx context.Context, path string, o Options, w io.Writer) error {
 	if o.LimitBytes == 0 {
 		out.left = -1
 	}
+
 	f, err := boundedfile.Open(path, os.O_RDONLY)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
+
 	err = out.all(ctx, path, f)
 	if errors.Is(err, errLimit) || (o.Follow && ctx.Err() != nil) {
 		err = nil
 	}
+
 	return errors.Join(err, out.w.Flush())
 }
 
@@ -60,6 +63,7 @@ type printer struct {
 func (p *printer) all(ctx context.Context, path string, f *os.File) error {
 	current := f
 	defer func() { current.Close() }()
+
 	lines := &splitter{}
 	if p.o.Tail == 0 {
 		if _, err := f.Seek(0, io.SeekEnd); err != nil {
@@ -68,10 +72,13 @@ func (p *printer) all(ctx context.Context, path string, f *os.File) error {
 	} else if err := p.history(ctx, path, f, lines); err != nil {
 		return err
 	}
+
 	if !p.o.Follow {
 		return p.copy(ctx, f, lines, p.entry)
 	}
-	return p.follow(ctx, path, &current, lines) // which exchanges the file when the log is rotated
+
+	// which exchanges the file when the log is rotated
+	return p.follow(ctx, path, &current, lines)
 }
 
 // history prints of the rotated files what is wanted and leaves f and lines where printing goes on.
@@ -83,19 +90,23 @@ func (p *printer) history(ctx context.Context, path string, f *os.File, lines *s
 	if p.o.Tail < 0 {
 		return p.older(ctx, rotated, 0)
 	}
+
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return fmt.Errorf("read log: %w", err)
 	}
+
 	from, found, err := tailOffset(ctx, f, end, p.o.Tail)
 	if err != nil {
 		return err
 	}
+
 	if found < p.o.Tail && p.o.Stream == "" {
 		if err := p.older(ctx, rotated, p.o.Tail-found); err != nil {
 			return err
 		}
 	}
+
 	return from.resume(f, lines)
 }
 
@@ -109,20 +120,24 @@ func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 				return err
 			}
 		}
+
 		skip = total.lines - tail
 	}
+
 	var passed counter
 	for _, name := range files {
 		err := p.file(ctx, name, func(e Entry) error {
 			if passed.lines < skip {
 				return passed.add(e)
 			}
+
 			return p.entry(e)
 		})
 		if err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -130,7 +145,8 @@ func (p *printer) older(ctx context.Context, files []string, tail int64) error {
 func (p *printer) file(ctx context.Context, name string, emit func(Entry) error) error {
 	f, err := open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // rotated away meanwhile
+		// rotated away meanwhile
+		return nil
 	}
 	if err != nil {
 		return err
@@ -162,6 +178,7 @@ func (p *printer) drain(ctx context.Context, r io.Reader, lines *splitter, emit 
 			return fmt.Errorf("read log: %w", err)
 		}
 	}
+
 	return ctx.Err()
 }
 
@@ -170,18 +187,22 @@ func (p *printer) entry(e Entry) error {
 	if (p.o.Stream != "" && e.Stream != p.o.Stream) || e.Time.Before(p.o.Since) {
 		return nil
 	}
+
 	if p.o.Timestamps && !p.mid {
 		if err := p.put(append(e.Time.AppendFormat(nil, stamp), ' ')); err != nil {
 			return err
 		}
 	}
+
 	if err := p.put(e.Text); err != nil {
 		return err
 	}
+
 	p.mid = e.Partial
 	if e.Partial {
 		return nil
 	}
+
 	return p.put([]byte("\n"))
 }
 
@@ -193,11 +214,14 @@ func (p *printer) put(text []byte) error {
 		if _, err := p.w.Write(text); err != nil {
 			return err
 		}
+
 		return errLimit
 	}
+
 	if p.left > 0 {
 		p.left -= int64(len(text))
 	}
+
 	_, err := p.w.Write(text)
 	return err
 }

@@ -20,12 +20,14 @@ func Rotated(path string) ([]string, error) {
 		return nil, fmt.Errorf("list rotated logs: %w", err)
 	}
 
-	byTime := map[string]string{} // a file and its half-written or finished .gz count once
+	// a file and its half-written or finished .gz count once
+	byTime := map[string]string{}
 	for _, e := range entries {
 		at, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
 		if !ok {
 			continue
 		}
+
 		at = strings.TrimSuffix(at, ".gz")
 		if _, err := time.Parse("20060102-150405", at); err != nil {
 			continue

@@ -22,6 +22,7 @@ func (s *splitter) feed(block []byte, emit func(Entry) error) error {
 		if end >= 0 {
 			part = part[:end]
 		}
+
 		piece := part
 		if len(s.pending) > 0 {
 			s.pending = append(s.pending, part...)
@@ -37,11 +38,14 @@ func (s *splitter) feed(block []byte, emit func(Entry) error) error {
 			s.pending = append(s.pending[:0], piece...)
 			return nil
 		}
+
 		if err := s.piece(piece, end >= 0, emit); err != nil {
 			return err
 		}
+
 		s.pending = s.pending[:0]
 	}
+
 	return nil
 }
 
@@ -66,10 +70,12 @@ func (s *splitter) piece(text []byte, last bool, emit func(Entry) error) error {
 		s.unknown = err != nil
 		s.header = Entry{Time: e.Time, Stream: e.Stream, Partial: e.Partial}
 	}
+
 	s.open = !last
 	if s.unknown {
 		return nil
 	}
+
 	e.Partial = e.Partial || !last
 	return emit(e)
 }

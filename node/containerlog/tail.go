@@ -58,7 +58,8 @@ func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from posit
 		return position{}, 0, nil
 	}
 
-	size := int64(maxLine) // of what was seen of the present line; the last one of the file always counts
+	// of what was seen of the present line; the last one of the file always counts
+	size := int64(maxLine)
 	for b.at > 0 && ctx.Err() == nil {
 		stop := b.at
 		start, err := b.line()
@@ -68,13 +69,16 @@ func tailOffset(ctx context.Context, f io.ReaderAt, end, want int64) (from posit
 		if e, err := headerAt(f, start); err != nil || !e.Partial {
 			size = maxLine
 		}
+
 		for at := stop; at > start; {
 			if size >= maxLine {
 				if found == want {
 					return between(start, at, stop), found, nil
 				}
+
 				found, size = found+1, 0
 			}
+
 			step := min(at-start, maxLine-size)
 			at, size = at-step, size+step
 		}
@@ -105,20 +109,24 @@ type backwards struct {
 
 // line returns where the line that ends at b.at begins, and makes that the end of the next.
 func (b *backwards) line() (start int64, err error) {
-	for at := b.at - 1; ; { // not the line end itself
+	// not the line end itself
+	for at := b.at - 1; ; {
 		if at <= 0 {
 			b.at = 0
 			return 0, nil
 		}
+
 		if at <= b.chunkAt {
 			if err := b.load(at); err != nil {
 				return 0, err
 			}
 		}
+
 		if i := bytes.LastIndexByte(b.chunk[:at-b.chunkAt], '\n'); i >= 0 {
 			b.at = b.chunkAt + int64(i) + 1
 			return b.at, nil
 		}
+
 		at = b.chunkAt
 	}
 }

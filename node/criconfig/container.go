@@ -39,14 +39,17 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig
 	if err != nil {
 		return nil, err
 	}
+
 	if in.Target != "" {
 		security.NamespaceOptions.Pid = cri.NamespaceMode_TARGET
 		security.NamespaceOptions.TargetId = in.Target
 	}
+
 	annotations, err := containerAnnotations(pod, c, in.Attempt)
 	if err != nil {
 		return nil, err
 	}
+
 	out := &cri.ContainerConfig{
 		Metadata:   &cri.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
 		Image:      &cri.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
@@ -56,8 +59,12 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig
 		Envs:       in.Env,
 		Mounts:     in.Mounts,
 		Devices:    in.Devices,
-		Labels: map[string]string{runtime.LabelPodName: pod.Name, runtime.LabelPodNamespace: pod.Namespace, runtime.LabelPodUID: string(pod.UID),
-			runtime.LabelContainerName: c.Name},
+		Labels: map[string]string{
+			runtime.LabelPodName:       pod.Name,
+			runtime.LabelPodNamespace:  pod.Namespace,
+			runtime.LabelPodUID:        string(pod.UID),
+			runtime.LabelContainerName: c.Name,
+		},
 		Annotations: annotations,
 		LogPath:     LogPath(c.Name, in.Attempt),
 		Stdin:       c.Stdin,
@@ -70,8 +77,10 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig
 		if !ok {
 			return nil, fmt.Errorf("container %s: stop signal %q is not known", c.Name, *l.StopSignal)
 		}
+
 		out.StopSignal = cri.Signal(signal)
 	}
+
 	return out, nil
 }
 
@@ -80,6 +89,7 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 	if path == "" {
 		path = v1.TerminationMessagePathDefault
 	}
+
 	out := map[string]string{
 		runtime.AnnotationHash:          plan.Hash(c),
 		runtime.AnnotationRestartCount:  strconv.FormatUint(uint64(attempt), 10),
@@ -92,19 +102,24 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		out[runtime.AnnotationTermGrace] = strconv.FormatInt(*s, 10)
 	}
+
 	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
 		data, err := json.Marshal(c.Lifecycle.PreStop)
 		if err != nil {
 			return nil, fmt.Errorf("container %s: encode preStop: %w", c.Name, err)
 		}
+
 		out[runtime.AnnotationPreStop] = string(data)
 	}
+
 	if len(c.Ports) > 0 {
 		data, err := json.Marshal(c.Ports)
 		if err != nil {
 			return nil, fmt.Errorf("container %s: encode ports: %w", c.Name, err)
 		}
+
 		out[runtime.AnnotationPorts] = string(data)
 	}
+
 	return out, nil
 }

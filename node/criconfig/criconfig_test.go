@@ -11,11 +11,24 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-var node = Node{ClusterDNS: []string{"10.96.0.10"}, ClusterDomain: "cluster.local", HostDNS: DNS{Servers: []string{"192.0.2.53"}, Searches: []string{"example.com"}, Options: []string{"timeout:1"}},
-	LogRoot: "/var/log/pods", MemoryCapacity: 8 << 30, CPUQuota: true}
+var node = Node{
+	ClusterDNS:    []string{"10.96.0.10"},
+	ClusterDomain: "cluster.local",
+	HostDNS: DNS{
+		Servers:  []string{"192.0.2.53"},
+		Searches: []string{"example.com"},
+		Options:  []string{"timeout:1"},
+	},
+	LogRoot:        "/var/log/pods",
+	MemoryCapacity: 8 << 30,
+	CPUQuota:       true,
+}
 
 func podOf(mod func(*v1.PodSpec)) *v1.Pod {
-	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web-0", Namespace: "shop", UID: "u"}, Spec: v1.PodSpec{DNSPolicy: v1.DNSClusterFirst, Containers: []v1.Container{{Name: "c"}}}}
+	p := &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "web-0", Namespace: "shop", UID: "u"},
+		Spec:       v1.PodSpec{DNSPolicy: v1.DNSClusterFirst, Containers: []v1.Container{{Name: "c"}}},
+	}
 	if mod != nil {
 		mod(&p.Spec)
 	}
@@ -27,16 +40,44 @@ func TestDNSPolicies(t *testing.T) {
 		mod  func(*v1.PodSpec)
 		want *cri.DNSConfig
 	}{
-		"ClusterFirst": {nil, &cri.DNSConfig{Servers: []string{"10.96.0.10"}, Searches: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.com"}, Options: []string{"ndots:5"}}},
+		"ClusterFirst": {
+			nil,
+			&cri.DNSConfig{
+				Servers: []string{"10.96.0.10"},
+				Searches: []string{
+					"shop.svc.cluster.local",
+					"svc.cluster.local",
+					"cluster.local",
+					"example.com",
+				},
+				Options: []string{"ndots:5"},
+			},
+		},
 		"ClusterFirst on the host's network": {func(s *v1.PodSpec) { s.HostNetwork = true },
-			&cri.DNSConfig{Servers: []string{"192.0.2.53"}, Searches: []string{"example.com"}, Options: []string{"timeout:1"}}},
+			&cri.DNSConfig{
+				Servers:  []string{"192.0.2.53"},
+				Searches: []string{"example.com"},
+				Options:  []string{"timeout:1"},
+			}},
 		"None with its own": {func(s *v1.PodSpec) {
 			s.DNSPolicy = v1.DNSNone
-			s.DNSConfig = &v1.PodDNSConfig{Nameservers: []string{"192.0.2.1"}, Searches: []string{"a.b"}, Options: []v1.PodDNSConfigOption{{Name: "ndots", Value: new("2")}, {Name: "edns0"}}}
-		}, &cri.DNSConfig{Servers: []string{"192.0.2.1"}, Searches: []string{"a.b"}, Options: []string{"ndots:2", "edns0"}}},
+			s.DNSConfig = &v1.PodDNSConfig{
+				Nameservers: []string{"192.0.2.1"},
+				Searches:    []string{"a.b"},
+				Options:     []v1.PodDNSConfigOption{{Name: "ndots", Value: new("2")}, {Name: "edns0"}},
+			}
+		}, &cri.DNSConfig{
+			Servers:  []string{"192.0.2.1"},
+			Searches: []string{"a.b"},
+			Options:  []string{"ndots:2", "edns0"},
+		}},
 		"options replace": {func(s *v1.PodSpec) {
 			s.DNSConfig = &v1.PodDNSConfig{Options: []v1.PodDNSConfigOption{{Name: "ndots", Value: new("1")}}}
-		}, &cri.DNSConfig{Servers: []string{"10.96.0.10"}, Searches: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.com"}, Options: []string{"ndots:1"}}},
+		}, &cri.DNSConfig{
+			Servers:  []string{"10.96.0.10"},
+			Searches: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.com"},
+			Options:  []string{"ndots:1"},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := podDNS(node, podOf(c.mod))
@@ -57,9 +98,17 @@ func TestHostnames(t *testing.T) {
 		"the pod's name":   {nil, "web-0", false},
 		"its own":          {func(s *v1.PodSpec) { s.Hostname = "h" }, "h", false},
 		"cut without dash": {func(s *v1.PodSpec) { s.Hostname = long }, strings.Repeat("a", 62), false},
-		"fully qualified":  {func(s *v1.PodSpec) { s.Subdomain = "sub"; s.SetHostnameAsFQDN = new(true) }, "web-0.sub.shop.svc.cluster.local", false},
-		"too long":         {func(s *v1.PodSpec) { s.Subdomain = strings.Repeat("s", 50); s.SetHostnameAsFQDN = new(true) }, "", true},
-		"the node's":       {func(s *v1.PodSpec) { s.HostNetwork = true }, "", false},
+		"fully qualified": {
+			func(s *v1.PodSpec) { s.Subdomain = "sub"; s.SetHostnameAsFQDN = new(true) },
+			"web-0.sub.shop.svc.cluster.local",
+			false,
+		},
+		"too long": {
+			func(s *v1.PodSpec) { s.Subdomain = strings.Repeat("s", 50); s.SetHostnameAsFQDN = new(true) },
+			"",
+			true,
+		},
+		"the node's": {func(s *v1.PodSpec) { s.HostNetwork = true }, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Hostname(podOf(c.mod), "cluster.local")
@@ -75,8 +124,14 @@ func TestHostsFile(t *testing.T) {
 		s.Subdomain = "sub"
 		s.HostAliases = []v1.HostAlias{{IP: "192.0.2.9", Hostnames: []string{"x", "y"}}}
 	})
+
 	got := string(Hosts(p, []string{"10.0.0.2", "fd00::2"}, "cluster.local", nil))
-	for _, want := range []string{"# Kubernetes-managed hosts file.\n", "10.0.0.2\tweb-0.sub.shop.svc.cluster.local\tweb-0\n", "fd00::2\tweb-0.sub", "\n# Entries added by HostAliases.\n192.0.2.9\tx\ty\n"} {
+	for _, want := range []string{
+		"# Kubernetes-managed hosts file.\n",
+		"10.0.0.2\tweb-0.sub.shop.svc.cluster.local\tweb-0\n",
+		"fd00::2\tweb-0.sub",
+		"\n# Entries added by HostAliases.\n192.0.2.9\tx\ty\n",
+	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
@@ -95,6 +150,7 @@ func TestResourcesAndOOMScores(t *testing.T) {
 	if got := OOMScore(node, podOf(nil), &v1.Container{}); got != 1000 {
 		t.Errorf("best effort: %d", got)
 	}
+
 	c.Resources.Requests = c.Resources.Limits
 	p.Spec.Containers[0] = c
 	if got := OOMScore(node, p, &c); got != -997 || QOS(p) != v1.PodQOSGuaranteed {
@@ -146,6 +202,7 @@ func TestNonRootIsEnforced(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+
 	if err := checkNonRoot(nil, new(int64(0)), User{}); err != nil {
 		t.Error(err)
 	}
@@ -154,20 +211,37 @@ func TestNonRootIsEnforced(t *testing.T) {
 func TestContainerSecurityOverridesThePods(t *testing.T) {
 	p := podOf(func(s *v1.PodSpec) {
 		s.ShareProcessNamespace = new(true)
-		s.SecurityContext = &v1.PodSecurityContext{RunAsUser: new(int64(1)), RunAsGroup: new(int64(2)), FSGroup: new(int64(3)), SupplementalGroups: []int64{4},
-			SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeRuntimeDefault}}
-		s.Containers[0].SecurityContext = &v1.SecurityContext{RunAsUser: new(int64(9)), AllowPrivilegeEscalation: new(false), SeccompProfile: &v1.SeccompProfile{Type: v1.SeccompProfileTypeLocalhost, LocalhostProfile: new("../../evil.json")}}
+		s.SecurityContext = &v1.PodSecurityContext{
+			RunAsUser:          new(int64(1)),
+			RunAsGroup:         new(int64(2)),
+			FSGroup:            new(int64(3)),
+			SupplementalGroups: []int64{4},
+			SeccompProfile:     &v1.SeccompProfile{Type: v1.SeccompProfileTypeRuntimeDefault},
+		}
+
+		s.Containers[0].SecurityContext = &v1.SecurityContext{
+			RunAsUser:                new(int64(9)),
+			AllowPrivilegeEscalation: new(false),
+			SeccompProfile: &v1.SeccompProfile{
+				Type:             v1.SeccompProfileTypeLocalhost,
+				LocalhostProfile: new("../../evil.json"),
+			},
+		}
 	})
+
 	n := node
 	n.SeccompRoot = "/seccomp"
 	got, err := CreateContainer(n, p, Container{Spec: &p.Spec.Containers[0], Groups: []int64{5}})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	s := got.Linux.SecurityContext
-	if s.RunAsUser.Value != 9 || s.RunAsGroup.Value != 2 || !s.NoNewPrivs || s.NamespaceOptions.Pid != cri.NamespaceMode_POD || len(s.MaskedPaths) == 0 {
+	if s.RunAsUser.Value != 9 || s.RunAsGroup.Value != 2 || !s.NoNewPrivs ||
+		s.NamespaceOptions.Pid != cri.NamespaceMode_POD || len(s.MaskedPaths) == 0 {
 		t.Errorf("%+v", s)
 	}
+
 	if diff := cmp.Diff([]int64{4, 3, 5}, s.SupplementalGroups); diff != "" {
 		t.Error(diff)
 	}

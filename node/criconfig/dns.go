@@ -28,21 +28,26 @@ func ParseResolvConf(data string) DNS {
 		if len(fields) < 2 || strings.HasPrefix(fields[0], "#") || strings.HasPrefix(fields[0], ";") {
 			continue
 		}
+
 		switch fields[0] {
 		case "nameserver":
 			out.Servers = append(out.Servers, fields[1])
-		case "search", "domain": // the last one wins
+		case "search", "domain":
+			// the last one wins
 			out.Searches = nil
 			for _, s := range fields[1:] {
 				if s != "." {
 					s = strings.TrimSuffix(s, ".")
 				}
+
 				out.Searches = append(out.Searches, s)
 			}
+
 		case "options":
 			out.Options = append(out.Options, fields[1:]...)
 		}
 	}
+
 	return out
 }
 
@@ -53,28 +58,43 @@ func podDNS(node Node, pod *v1.Pod) *cri.DNSConfig {
 	if policy == v1.DNSClusterFirst && pod.Spec.HostNetwork {
 		policy = v1.DNSDefault
 	}
+
 	if policy != v1.DNSNone && policy != v1.DNSDefault && len(node.ClusterDNS) == 0 {
-		policy = v1.DNSDefault // nothing better is known
+		// nothing better is known
+		policy = v1.DNSDefault
 	}
+
 	switch policy {
 	case v1.DNSNone:
 	case v1.DNSDefault:
-		out = DNS{slices.Clone(node.HostDNS.Servers), slices.Clone(node.HostDNS.Searches), slices.Clone(node.HostDNS.Options)}
+		out = DNS{
+			slices.Clone(node.HostDNS.Servers),
+			slices.Clone(node.HostDNS.Searches),
+			slices.Clone(node.HostDNS.Options),
+		}
+
 	default:
 		out.Servers = slices.Clone(node.ClusterDNS)
 		if node.ClusterDomain != "" {
 			svc := "svc." + node.ClusterDomain
 			out.Searches = []string{pod.Namespace + "." + svc, svc, node.ClusterDomain}
 		}
+
 		out.Searches = unique(append(out.Searches, node.HostDNS.Searches...))
 		out.Options = []string{"ndots:5"}
 	}
+
 	if c := pod.Spec.DNSConfig; c != nil {
 		out.Servers = unique(append(out.Servers, c.Nameservers...))
 		out.Searches = unique(append(out.Searches, c.Searches...))
 		out.Options = mergeOptions(out.Options, c.Options)
 	}
-	return &cri.DNSConfig{Servers: out.Servers[:min(len(out.Servers), maxServers)], Searches: limitSearches(out.Searches), Options: out.Options}
+
+	return &cri.DNSConfig{
+		Servers:  out.Servers[:min(len(out.Servers), maxServers)],
+		Searches: limitSearches(out.Searches),
+		Options:  out.Options,
+	}
 }
 
 func unique(in []string) []string {
@@ -94,13 +114,16 @@ func mergeOptions(old []string, more []v1.PodDNSConfigOption) []string {
 		if o.Value != nil && *o.Value != "" {
 			text += ":" + *o.Value
 		}
+
 		same := func(s string) bool { name, _, _ := strings.Cut(s, ":"); return name == o.Name }
 		if i := slices.IndexFunc(out, same); i >= 0 {
 			out[i] = text
 			continue
 		}
+
 		out = append(out, text)
 	}
+
 	return out
 }
 

@@ -51,25 +51,37 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *cri.LinuxContainerResou
 	if !hasRequest {
 		cpuRequest = cpuLimit
 	}
-	out := &cri.LinuxContainerResources{CpuPeriod: CPUPeriod, CpuShares: Shares(cpuRequest.MilliValue()),
-		MemoryLimitInBytes: valueOf(c.Resources.Limits, v1.ResourceMemory), OomScoreAdj: OOMScore(node, pod, c)}
+
+	out := &cri.LinuxContainerResources{
+		CpuPeriod:          CPUPeriod,
+		CpuShares:          Shares(cpuRequest.MilliValue()),
+		MemoryLimitInBytes: valueOf(c.Resources.Limits, v1.ResourceMemory),
+		OomScoreAdj:        OOMScore(node, pod, c),
+	}
 	if node.CPUQuota {
 		out.CpuQuota = Quota(cpuLimit.MilliValue())
 	}
+
 	for name, amount := range c.Resources.Limits {
 		if size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok {
-			out.HugepageLimits = append(out.HugepageLimits, &cri.HugepageLimit{PageSize: pageSize(size), Limit: uint64(amount.Value())})
+			out.HugepageLimits = append(
+				out.HugepageLimits,
+				&cri.HugepageLimit{PageSize: pageSize(size), Limit: uint64(amount.Value())},
+			)
 		}
 	}
+
 	if node.CgroupV2 {
 		out.Unified = map[string]string{}
 		if !node.SingleOOMKill {
 			out.Unified["memory.oom.group"] = "1"
 		}
 	}
+
 	if node.NoSwap {
 		forbidSwap(out, node.CgroupV2)
 	}
+
 	return out
 }
 
@@ -91,21 +103,24 @@ func valueOf(list v1.ResourceList, name v1.ResourceName) int64 {
 	return q.Value()
 }
 
-// OOMScore is the oom_score_adj of a container by the quality of service of its pod: the less of the node's memory a burstable one asked for, the
-// sooner it goes.
+// OOMScore is the oom_score_adj of a container by the quality of service of its pod: the less of the node's
+// memory a burstable one asked for, the sooner it goes.
 func OOMScore(node Node, pod *v1.Pod, c *v1.Container) int64 {
 	if critical(pod) {
 		return oomGuaranteed
 	}
+
 	switch QOS(pod) {
 	case v1.PodQOSGuaranteed:
 		return oomGuaranteed
 	case v1.PodQOSBestEffort:
 		return oomBestEffort
 	}
+
 	if node.MemoryCapacity <= 0 {
 		return 999
 	}
+
 	request := valueOf(c.Resources.Requests, v1.ResourceMemory)
 	score := int64(oomBestEffort - math.Floor(1000*float64(request)/float64(node.MemoryCapacity)))
 	return min(max(score, 1000+oomGuaranteed), oomBestEffort-1)
@@ -123,6 +138,7 @@ func QOS(pod *v1.Pod) v1.PodQOSClass {
 	if pod.Status.QOSClass != "" {
 		return pod.Status.QOSClass
 	}
+
 	guaranteed, any := true, false
 	check := func(r v1.ResourceRequirements) {
 		for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
@@ -137,16 +153,19 @@ func QOS(pod *v1.Pod) v1.PodQOSClass {
 		for _, c := range pod.Spec.InitContainers {
 			check(c.Resources)
 		}
+
 		for _, c := range pod.Spec.Containers {
 			check(c.Resources)
 		}
 	}
+
 	switch {
 	case !any:
 		return v1.PodQOSBestEffort
 	case guaranteed:
 		return v1.PodQOSGuaranteed
 	}
+
 	return v1.PodQOSBurstable
 }
 
@@ -169,11 +188,18 @@ func fromLists(node Node, requests, limits v1.ResourceList) *cri.LinuxContainerR
 		if !ok {
 			q = resource.Quantity{}
 		}
+
 		return q.MilliValue()
 	}
-	out := &cri.LinuxContainerResources{CpuPeriod: CPUPeriod, CpuShares: Shares(cpu(requests)), MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory)}
+
+	out := &cri.LinuxContainerResources{
+		CpuPeriod:          CPUPeriod,
+		CpuShares:          Shares(cpu(requests)),
+		MemoryLimitInBytes: valueOf(limits, v1.ResourceMemory),
+	}
 	if node.CPUQuota {
 		out.CpuQuota = Quota(cpu(limits))
 	}
+
 	return out
 }

@@ -1,5 +1,6 @@
-// Package criconfig translates a pod's spec into the configurations that CRI takes: sandbox and container. It is pure; what must be looked
-// up (environment, mounts, image user, DNS of the node) is given. Defaults and limits are kubelet's.
+// Package criconfig translates a pod's spec into the configurations that CRI takes: sandbox and container. It
+// is pure; what must be looked up (environment, mounts, image user, DNS of the node) is given. Defaults and
+// limits are kubelet's.
 package criconfig
 
 import (
@@ -40,8 +41,14 @@ func Sandbox(node Node, pod *v1.Pod, attempt uint32, cgroupParent string) (*cri.
 	if err != nil {
 		return nil, err
 	}
+
 	out := &cri.PodSandboxConfig{
-		Metadata:     &cri.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID), Attempt: attempt},
+		Metadata: &cri.PodSandboxMetadata{
+			Name:      pod.Name,
+			Namespace: pod.Namespace,
+			Uid:       string(pod.UID),
+			Attempt:   attempt,
+		},
 		Hostname:     hostname,
 		LogDirectory: LogDir(node.LogRoot, pod),
 		DnsConfig:    podDNS(node, pod),
@@ -58,11 +65,13 @@ func Sandbox(node Node, pod *v1.Pod, attempt uint32, cgroupParent string) (*cri.
 	if !pod.Spec.HostNetwork {
 		out.PortMappings = portMappings(pod)
 	}
+
 	if sc := pod.Spec.SecurityContext; sc != nil {
 		for _, s := range sc.Sysctls {
 			out.Linux.Sysctls[strings.ReplaceAll(s.Name, "/", ".")] = s.Value
 		}
 	}
+
 	return out, nil
 }
 
@@ -84,6 +93,7 @@ func portMappings(pod *v1.Pod) []*cri.PortMapping {
 			if p.HostPort == 0 {
 				continue
 			}
+
 			protocol := cri.Protocol_TCP
 			switch p.Protocol {
 			case v1.ProtocolUDP:
@@ -91,17 +101,27 @@ func portMappings(pod *v1.Pod) []*cri.PortMapping {
 			case v1.ProtocolSCTP:
 				protocol = cri.Protocol_SCTP
 			}
-			out = append(out, &cri.PortMapping{Protocol: protocol, ContainerPort: p.ContainerPort, HostPort: p.HostPort, HostIp: p.HostIP})
+
+			out = append(out, &cri.PortMapping{
+				Protocol:      protocol,
+				ContainerPort: p.ContainerPort,
+				HostPort:      p.HostPort,
+				HostIp:        p.HostIP,
+			})
 		}
 	}
+
 	for i := range pod.Spec.InitContainers {
-		if c := &pod.Spec.InitContainers[i]; c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways {
+		if c := &pod.Spec.InitContainers[i]; c.RestartPolicy != nil &&
+			*c.RestartPolicy == v1.ContainerRestartPolicyAlways {
 			add(c)
 		}
 	}
+
 	for i := range pod.Spec.Containers {
 		add(&pod.Spec.Containers[i])
 	}
+
 	return out
 }
 
@@ -116,14 +136,18 @@ func Hostname(pod *v1.Pod, clusterDomain string) (string, error) {
 	if o := pod.Spec.HostnameOverride; o != nil {
 		return *o, nil
 	}
+
 	short, domain := names(pod, clusterDomain)
 	if domain != "" && pod.Spec.SetHostnameAsFQDN != nil && *pod.Spec.SetHostnameAsFQDN {
 		full := short + "." + domain
 		if len(full) > maxHostname {
-			return "", fmt.Errorf("hostname %s: a fully qualified name may have %d characters, it has %d", full, maxHostname, len(full))
+			return "", fmt.Errorf("hostname %s: a fully qualified name may have %d characters, it has %d",
+				full, maxHostname, len(full))
 		}
+
 		return full, nil
 	}
+
 	return short, nil
 }
 
@@ -142,19 +166,22 @@ func names(pod *v1.Pod, clusterDomain string) (short, domain string) {
 	return short, domain
 }
 
-// Hosts is the pod's /etc/hosts. For a pod on the host's network it is the node's file, whose content is given, with the pod's aliases.
+// Hosts is the pod's /etc/hosts. For a pod on the host's network it is the node's file, whose content is
+// given, with the pod's aliases.
 func Hosts(pod *v1.Pod, ips []string, clusterDomain string, nodeFile []byte) []byte {
 	var b strings.Builder
 	if pod.Spec.HostNetwork {
 		b.WriteString("# Kubernetes-managed hosts file (host network).\n")
 		b.Write(nodeFile)
 	} else {
-		b.WriteString("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		b.WriteString("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost " +
+			"ip6-localhost ip6-loopback\n" +
 			"fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n")
 		short, domain := names(pod, clusterDomain)
 		if o := pod.Spec.HostnameOverride; o != nil {
 			short, domain = *o, ""
 		}
+
 		for _, ip := range ips {
 			if domain != "" {
 				fmt.Fprintf(&b, "%s\t%s.%s\t%s\n", ip, short, domain, short)
@@ -163,11 +190,13 @@ func Hosts(pod *v1.Pod, ips []string, clusterDomain string, nodeFile []byte) []b
 			}
 		}
 	}
+
 	if len(pod.Spec.HostAliases) > 0 {
 		b.WriteString("\n# Entries added by HostAliases.\n")
 		for _, a := range pod.Spec.HostAliases {
 			fmt.Fprintf(&b, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, "\t"))
 		}
 	}
+
 	return []byte(b.String())
 }

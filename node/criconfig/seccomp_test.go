@@ -25,6 +25,7 @@ func TestSeccompProfileWithoutANameIsNotUnconfined(t *testing.T) {
 		if err != nil {
 			continue
 		}
+
 		s := got.Linux.SecurityContext.Seccomp
 		if s == nil || s.ProfileType == cri.SecurityProfile_Unconfined ||
 			s.ProfileType == cri.SecurityProfile_Localhost && s.LocalhostRef == "" {

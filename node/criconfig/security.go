@@ -38,7 +38,8 @@ var (
 func throttling(cpus string) []string {
 	found, err := filepath.Glob(filepath.Join(cpus, "cpu[0-9]*", "thermal_throttle"))
 	if err != nil {
-		panic(err) // of a pattern that is not one
+		// of a pattern that is not one
+		panic(err)
 	}
 	return found
 }
@@ -51,31 +52,40 @@ func namespaces(pod *v1.Pod) *cri.NamespaceOption {
 	if pod.Spec.HostIPC {
 		out.Ipc = cri.NamespaceMode_NODE
 	}
+
 	switch {
 	case pod.Spec.HostPID:
 		out.Pid = cri.NamespaceMode_NODE
 	case pod.Spec.ShareProcessNamespace != nil && *pod.Spec.ShareProcessNamespace:
 		out.Pid = cri.NamespaceMode_POD
 	}
+
 	return out
 }
 
 func sandboxSecurity(node Node, pod *v1.Pod) *cri.LinuxSandboxSecurityContext {
-	out := &cri.LinuxSandboxSecurityContext{NamespaceOptions: namespaces(pod), Seccomp: &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}}
+	out := &cri.LinuxSandboxSecurityContext{
+		NamespaceOptions: namespaces(pod),
+		Seccomp:          &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault},
+	}
+
 	sc := pod.Spec.SecurityContext
 	for i := range pod.Spec.Containers {
 		if c := pod.Spec.Containers[i].SecurityContext; c != nil && c.Privileged != nil && *c.Privileged {
 			out.Privileged = true
 		}
 	}
+
 	for i := range pod.Spec.InitContainers {
 		if c := pod.Spec.InitContainers[i].SecurityContext; c != nil && c.Privileged != nil && *c.Privileged {
 			out.Privileged = true
 		}
 	}
+
 	if sc == nil {
 		return out
 	}
+
 	out.RunAsUser, out.RunAsGroup = int64Value(sc.RunAsUser), int64Value(sc.RunAsGroup)
 	out.SupplementalGroups = podGroups(sc)
 	out.SupplementalGroupsPolicy = groupsPolicy(sc)
@@ -99,7 +109,8 @@ func podGroups(sc *v1.PodSecurityContext) []int64 {
 }
 
 func groupsPolicy(sc *v1.PodSecurityContext) cri.SupplementalGroupsPolicy {
-	if sc.SupplementalGroupsPolicy != nil && *sc.SupplementalGroupsPolicy == v1.SupplementalGroupsPolicyStrict {
+	if sc.SupplementalGroupsPolicy != nil &&
+		*sc.SupplementalGroupsPolicy == v1.SupplementalGroupsPolicyStrict {
 		return cri.SupplementalGroupsPolicy_Strict
 	}
 	return cri.SupplementalGroupsPolicy_Merge
@@ -109,7 +120,12 @@ func selinux(o *v1.SELinuxOptions) *cri.SELinuxOption {
 	if o == nil {
 		return nil
 	}
-	return &cri.SELinuxOption{User: o.User, Role: o.Role, Type: o.Type, Level: o.Level}
+	return &cri.SELinuxOption{
+		User:  o.User,
+		Role:  o.Role,
+		Type:  o.Type,
+		Level: o.Level,
+	}
 }
 
 // User is the user an image says its processes run as: a number, a name, or neither.
@@ -119,7 +135,13 @@ type User struct {
 }
 
 // containerSecurity merges what the container says over what the pod says.
-func containerSecurity(node Node, pod *v1.Pod, c *v1.Container, image User, extraGroups []int64) (*cri.LinuxContainerSecurityContext, error) {
+func containerSecurity(
+	node Node,
+	pod *v1.Pod,
+	c *v1.Container,
+	image User,
+	extraGroups []int64,
+) (*cri.LinuxContainerSecurityContext, error) {
 	psc, csc := pod.Spec.SecurityContext, c.SecurityContext
 	if psc == nil {
 		psc = &v1.PodSecurityContext{}
@@ -127,14 +149,23 @@ func containerSecurity(node Node, pod *v1.Pod, c *v1.Container, image User, extr
 	if csc == nil {
 		csc = &v1.SecurityContext{}
 	}
-	out := &cri.LinuxContainerSecurityContext{NamespaceOptions: namespaces(pod), SelinuxOptions: selinux(first(csc.SELinuxOptions, psc.SELinuxOptions)),
-		RunAsGroup: int64Value(first(csc.RunAsGroup, psc.RunAsGroup)), SupplementalGroups: append(podGroups(psc), extraGroups...),
-		SupplementalGroupsPolicy: groupsPolicy(psc), Privileged: truth(csc.Privileged), ReadonlyRootfs: truth(csc.ReadOnlyRootFilesystem),
-		NoNewPrivs: csc.AllowPrivilegeEscalation != nil && !*csc.AllowPrivilegeEscalation}
+
+	out := &cri.LinuxContainerSecurityContext{
+		NamespaceOptions:         namespaces(pod),
+		SelinuxOptions:           selinux(first(csc.SELinuxOptions, psc.SELinuxOptions)),
+		RunAsGroup:               int64Value(first(csc.RunAsGroup, psc.RunAsGroup)),
+		SupplementalGroups:       append(podGroups(psc), extraGroups...),
+		SupplementalGroupsPolicy: groupsPolicy(psc),
+		Privileged:               truth(csc.Privileged),
+		ReadonlyRootfs:           truth(csc.ReadOnlyRootFilesystem),
+		NoNewPrivs:               csc.AllowPrivilegeEscalation != nil && !*csc.AllowPrivilegeEscalation,
+	}
+
 	user := first(csc.RunAsUser, psc.RunAsUser)
 	if err := checkNonRoot(first(csc.RunAsNonRoot, psc.RunAsNonRoot), user, image); err != nil {
 		return nil, err
 	}
+
 	switch {
 	case user != nil:
 		out.RunAsUser = int64Value(user)
@@ -143,12 +174,18 @@ func containerSecurity(node Node, pod *v1.Pod, c *v1.Container, image User, extr
 	default:
 		out.RunAsUsername = image.Name
 	}
+
 	if csc.Capabilities != nil {
-		out.Capabilities = &cri.Capability{AddCapabilities: capabilities(csc.Capabilities.Add), DropCapabilities: capabilities(csc.Capabilities.Drop)}
+		out.Capabilities = &cri.Capability{
+			AddCapabilities:  capabilities(csc.Capabilities.Add),
+			DropCapabilities: capabilities(csc.Capabilities.Drop),
+		}
 	}
+
 	if csc.ProcMount == nil || *csc.ProcMount == v1.DefaultProcMount {
 		out.MaskedPaths, out.ReadonlyPaths = maskedPaths(), readonlyPaths
 	}
+
 	out.Seccomp = seccomp(node, first(csc.SeccompProfile, psc.SeccompProfile))
 	var err error
 	out.Apparmor, err = apparmor(pod, c, first(csc.AppArmorProfile, psc.AppArmorProfile))
@@ -183,11 +220,14 @@ func checkNonRoot(nonRoot *bool, user *int64, image User) error {
 		return fmt.Errorf("container's runAsUser breaks non-root policy")
 	case user != nil:
 		return nil
-	case image.UID != nil && *image.UID == 0, image == User{}: // an image that says nothing runs as root
+	case image.UID != nil && *image.UID == 0, image == User{}:
+		// an image that says nothing runs as root
 		return fmt.Errorf("container has runAsNonRoot and image will run as root")
 	case image.UID == nil && image.Name != "":
-		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root", image.Name)
+		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify "+
+			"user is non-root", image.Name)
 	}
+
 	return nil
 }
 
@@ -198,8 +238,12 @@ func seccomp(node Node, p *v1.SeccompProfile) *cri.SecurityProfile {
 	case p == nil || p.Type == v1.SeccompProfileTypeUnconfined:
 		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
 	case p.Type == v1.SeccompProfileTypeLocalhost && p.LocalhostProfile != nil:
-		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: filepath.Join(node.SeccompRoot, filepath.Join("/", *p.LocalhostProfile))}
+		return &cri.SecurityProfile{
+			ProfileType:  cri.SecurityProfile_Localhost,
+			LocalhostRef: filepath.Join(node.SeccompRoot, filepath.Join("/", *p.LocalhostProfile)),
+		}
 	}
+
 	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}
 }
 
@@ -210,6 +254,7 @@ func apparmor(pod *v1.Pod, c *v1.Container, p *v1.AppArmorProfile) (*cri.Securit
 		if !ok {
 			return nil, nil
 		}
+
 		local, isLocal := strings.CutPrefix(text, v1.DeprecatedAppArmorBetaProfileNamePrefix)
 		switch {
 		case text == v1.DeprecatedAppArmorBetaProfileRuntimeDefault:
@@ -222,6 +267,7 @@ func apparmor(pod *v1.Pod, c *v1.Container, p *v1.AppArmorProfile) (*cri.Securit
 			return nil, fmt.Errorf("container %s: AppArmor annotation %q is not valid", c.Name, text)
 		}
 	}
+
 	switch p.Type {
 	case v1.AppArmorProfileTypeUnconfined:
 		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, nil
@@ -229,7 +275,12 @@ func apparmor(pod *v1.Pod, c *v1.Container, p *v1.AppArmorProfile) (*cri.Securit
 		if p.LocalhostProfile == nil {
 			return nil, fmt.Errorf("container %s: AppArmor profile of type Localhost has no name", c.Name)
 		}
-		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: *p.LocalhostProfile}, nil
+
+		return &cri.SecurityProfile{
+			ProfileType:  cri.SecurityProfile_Localhost,
+			LocalhostRef: *p.LocalhostProfile,
+		}, nil
 	}
+
 	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}, nil
 }

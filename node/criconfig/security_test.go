@@ -19,6 +19,7 @@ func TestThrottlingOfCPUsIsMasked(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	want := []string{
 		filepath.Join(cpus, "cpu0", "thermal_throttle"),
 		filepath.Join(cpus, "cpu12", "thermal_throttle"),
@@ -35,6 +36,7 @@ func TestMaskedPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, path := range []string{
 		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
 		"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
@@ -44,6 +46,7 @@ func TestMaskedPaths(t *testing.T) {
 			t.Errorf("%s is not masked", path)
 		}
 	}
+
 	pod.Spec.Containers[0].SecurityContext = &v1.SecurityContext{ProcMount: new(v1.UnmaskedProcMount)}
 	c, err = containerSecurity(node, pod, &pod.Spec.Containers[0], User{}, nil)
 	if err != nil || len(c.MaskedPaths) != 0 {

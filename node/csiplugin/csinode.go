@@ -20,7 +20,8 @@ import (
 	"github.com/trivet-node/trivet/node/kubeapi"
 )
 
-// CSINodes keeps the node's CSINode object and the topology labels and the node ID annotation of its Node. It is the Publisher of a real cluster.
+// CSINodes keeps the node's CSINode object and the topology labels and the node ID annotation of its Node. It
+// is the Publisher of a real cluster.
 type CSINodes struct {
 	Client *kubeapi.Client
 	Node   string
@@ -35,23 +36,31 @@ const nodeIDs = "csi.volume.kubernetes.io/nodeid"
 func (n *CSINodes) Add(ctx context.Context, d Info) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+
 	if err := n.labelNode(ctx, d); err != nil {
 		return err
 	}
+
 	keys := slices.Sorted(maps.Keys(d.Topology))
 	entry := storagev1.CSINodeDriver{Name: d.Name, NodeID: d.NodeID, TopologyKeys: keys}
 	if d.MaxVolumes > 0 {
 		entry.Allocatable = &storagev1.VolumeNodeResources{Count: new(int32(min(d.MaxVolumes, 1<<31-1)))}
 	}
+
 	return n.change(ctx, func(c *storagev1.CSINode) bool {
-		i := slices.IndexFunc(c.Spec.Drivers, func(x storagev1.CSINodeDriver) bool { return x.Name == d.Name })
+		i := slices.IndexFunc(
+			c.Spec.Drivers,
+			func(x storagev1.CSINodeDriver) bool { return x.Name == d.Name },
+		)
 		if i < 0 {
 			c.Spec.Drivers = append(c.Spec.Drivers, entry)
 			return true
 		}
+
 		if same(c.Spec.Drivers[i], entry) {
 			return false
 		}
+
 		// The API takes a changed entry only as a removal and an addition.
 		c.Spec.Drivers = append(slices.Delete(c.Spec.Drivers, i, i+1), entry)
 		return true
@@ -64,7 +73,10 @@ func (n *CSINodes) Remove(ctx context.Context, name string) error {
 	defer n.mu.Unlock()
 	return n.change(ctx, func(c *storagev1.CSINode) bool {
 		before := len(c.Spec.Drivers)
-		c.Spec.Drivers = slices.DeleteFunc(c.Spec.Drivers, func(x storagev1.CSINodeDriver) bool { return x.Name == name })
+		c.Spec.Drivers = slices.DeleteFunc(
+			c.Spec.Drivers,
+			func(x storagev1.CSINodeDriver) bool { return x.Name == name },
+		)
 		return len(c.Spec.Drivers) != before
 	})
 }
@@ -89,22 +101,27 @@ func (n *CSINodes) change(ctx context.Context, edit func(*storagev1.CSINode) boo
 			if err := n.create(ctx, edit); !apierrors.IsAlreadyExists(err) {
 				return err
 			}
+
 			continue
 		}
+
 		if err != nil {
 			return fmt.Errorf("read CSINode %s: %w", n.Node, err)
 		}
 		if !edit(obj) {
 			return nil
 		}
+
 		last = n.Client.Storage.Put().Resource("csinodes").Name(n.Node).Body(obj).Do(ctx).Error()
 		if !apierrors.IsConflict(last) {
 			break
 		}
 	}
+
 	if last != nil {
 		return fmt.Errorf("update CSINode %s: %w", n.Node, last)
 	}
+
 	return nil
 }
 
@@ -113,6 +130,7 @@ func (n *CSINodes) create(ctx context.Context, edit func(*storagev1.CSINode) boo
 	if err := n.Client.Core.Get().Resource("nodes").Name(n.Node).Do(ctx).Into(node); err != nil {
 		return fmt.Errorf("read node %s: %w", n.Node, err)
 	}
+
 	obj := &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: n.Node, OwnerReferences: []metav1.OwnerReference{
 		{APIVersion: "v1", Kind: "Node", Name: n.Node, UID: node.UID}}}}
 	obj.Spec.Drivers = []storagev1.CSINodeDriver{}
@@ -121,11 +139,12 @@ func (n *CSINodes) create(ctx context.Context, edit func(*storagev1.CSINode) boo
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create CSINode %s: %w", n.Node, err)
 	}
+
 	return err
 }
 
-// Init makes the CSINode object without drivers if there is none, as kubelet does, and tries until it can: the Node may not be registered
-// yet. It returns nil when done or when ctx ends.
+// Init makes the CSINode object without drivers if there is none, as kubelet does, and tries until it can:
+// the Node may not be registered yet. It returns nil when done or when ctx ends.
 func (n *CSINodes) Init(ctx context.Context) error {
 	for wait := 200 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 30*time.Second) {
 		n.mu.Lock()
@@ -134,51 +153,65 @@ func (n *CSINodes) Init(ctx context.Context) error {
 		if err == nil || apierrors.IsAlreadyExists(err) {
 			return nil
 		}
+
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
 		}
 	}
+
 	return nil
 }
 
-// labelNode writes the driver's topology as labels of the Node, and its node ID as annotation, in one patch; none if they are there.
+// labelNode writes the driver's topology as labels of the Node, and its node ID as annotation, in one patch;
+// none if they are there.
 func (n *CSINodes) labelNode(ctx context.Context, d Info) error {
 	node := &v1.Node{}
 	if err := n.Client.Core.Get().Resource("nodes").Name(n.Node).Do(ctx).Into(node); err != nil {
 		return fmt.Errorf("read node %s: %w", n.Node, err)
 	}
+
 	labels := map[string]string{}
 	for k, v := range d.Topology {
 		have, ok := node.Labels[k]
 		if ok && have != v {
-			return fmt.Errorf("label %s of node %s is %q, CSI driver %s says %q: detected topology value collision", k, n.Node, have, d.Name, v)
+			return fmt.Errorf("label %s of node %s is %q, CSI driver %s says %q: detected topology value "+
+				"collision", k, n.Node, have, d.Name, v)
 		}
+
 		if !ok {
 			labels[k] = v
 		}
 	}
+
 	ids := map[string]string{}
 	if text := node.Annotations[nodeIDs]; text != "" {
 		if err := json.Unmarshal([]byte(text), &ids); err != nil {
 			ids = map[string]string{}
 		}
 	}
+
 	if len(labels) == 0 && ids[d.Name] == d.NodeID {
 		return nil
 	}
+
 	ids[d.Name] = d.NodeID
 	text, err := json.Marshal(ids)
 	if err != nil {
 		return errors.New("node ID " + strconv.Quote(d.NodeID) + " cannot be written")
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels, "annotations": map[string]string{nodeIDs: string(text)}}})
+
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"labels": labels, "annotations": map[string]string{nodeIDs: string(text)}},
+	})
 	if err != nil {
 		return err
 	}
+
 	err = n.Client.Core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(n.Node).Body(patch).Do(ctx).Error()
 	if err != nil {
 		return fmt.Errorf("label node %s for CSI driver %s: %w", n.Node, d.Name, err)
 	}
+
 	return nil
 }

@@ -1,6 +1,7 @@
-// Package csiplugin finds CSI drivers on the node and calls their node service. A driver announces itself by a socket in the
-// plugins_registry directory (k8s.io/kubelet pluginregistration v1, as for kubelet: node-driver-registrar works unchanged); it is asked
-// for its name and node ID, entered into the CSINode object and the node's topology labels, and can be used from then on.
+// Package csiplugin finds CSI drivers on the node and calls their node service. A driver announces itself by
+// a socket in the plugins_registry directory (k8s.io/kubelet pluginregistration v1, as for kubelet:
+// node-driver-registrar works unchanged); it is asked for its name and node ID, entered into the CSINode
+// object and the node's topology labels, and can be used from then on.
 package csiplugin
 
 import (
@@ -42,8 +43,9 @@ type Info struct {
 type Config struct {
 	Dir       string // the directory to watch, /var/lib/kubelet/plugins_registry
 	Publisher Publisher
-	Changed   func() // called when a driver has come or gone: pods that wait for one look again; must not block
-	Log       *slog.Logger
+	// called when a driver has come or gone: pods that wait for one look again; must not block
+	Changed func()
+	Log     *slog.Logger
 }
 
 // Registry knows the drivers that are registered.
@@ -60,7 +62,12 @@ type Registry struct {
 
 // New returns a registry that knows no driver yet.
 func New(cfg Config) *Registry {
-	return &Registry{cfg: cfg, drivers: map[string]*Driver{}, sockets: map[string]string{}, trying: map[string]context.CancelFunc{}}
+	return &Registry{
+		cfg:     cfg,
+		drivers: map[string]*Driver{},
+		sockets: map[string]string{},
+		trying:  map[string]context.CancelFunc{},
+	}
 }
 
 // NotRegisteredError says that a driver is not (yet) on the node. The wording is kubelet's.
@@ -85,16 +92,19 @@ func (r *Registry) Run(ctx context.Context) error {
 	if err := os.MkdirAll(r.cfg.Dir, 0o750); err != nil {
 		return fmt.Errorf("plugin directory: %w", err)
 	}
+
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch plugin directory: %w", err)
 	}
 	defer watcher.Close()
+
 	if err := watcher.Add(r.cfg.Dir); err != nil {
 		return fmt.Errorf("watch plugin directory %s: %w", r.cfg.Dir, err)
 	}
 	defer r.running.Wait()
 	defer r.close()
+
 	r.scan(ctx)
 	for {
 		select {
@@ -104,7 +114,9 @@ func (r *Registry) Run(ctx context.Context) error {
 			if !ok {
 				return errors.New("watch of plugin directory ended")
 			}
+
 			r.event(ctx, event)
+
 		case err := <-watcher.Errors:
 			// An overflow of the kernel's queue: look at everything again.
 			r.cfg.Log.Warn("plugin events were lost", "dir", r.cfg.Dir, "err", err)
@@ -129,6 +141,7 @@ func (r *Registry) scan(ctx context.Context) {
 		r.cfg.Log.Warn("cannot list plugins", "dir", r.cfg.Dir, "err", err)
 		return
 	}
+
 	present := map[string]bool{}
 	for _, e := range entries {
 		path := filepath.Join(r.cfg.Dir, e.Name())
@@ -140,6 +153,7 @@ func (r *Registry) scan(ctx context.Context) {
 			r.appeared(ctx, path)
 		}
 	}
+
 	r.mu.Lock()
 	gone := []string{}
 	for path := range r.sockets {
@@ -147,36 +161,43 @@ func (r *Registry) scan(ctx context.Context) {
 			gone = append(gone, path)
 		}
 	}
+
 	r.mu.Unlock()
 	for _, path := range gone {
 		r.vanished(ctx, path)
 	}
 }
 
-// appeared registers the driver behind a socket, again and again until it answers, the socket vanishes or ctx ends: a socket that was
-// just made may not be served yet.
+// appeared registers the driver behind a socket, again and again until it answers, the socket vanishes or ctx
+// ends: a socket that was just made may not be served yet.
 func (r *Registry) appeared(ctx context.Context, path string) {
-	if info, err := os.Stat(path); err != nil || info.Mode()&os.ModeSocket == 0 || filepath.Base(path)[0] == '.' {
+	if info, err := os.Stat(path); err != nil || info.Mode()&os.ModeSocket == 0 ||
+		filepath.Base(path)[0] == '.' {
 		return
 	}
+
 	attempt, cancel := context.WithCancel(ctx)
 	r.mu.Lock()
 	if old := r.trying[path]; old != nil {
 		old()
 	}
+
 	r.trying[path] = cancel
 	r.mu.Unlock()
 	r.running.Go(func() {
 		defer cancel()
+
 		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
 			err := r.register(attempt, path)
 			if err == nil || attempt.Err() != nil {
 				return
 			}
+
 			if errors.Is(err, errNotServed) {
 				r.cfg.Log.Warn("plugin is not registered", "socket", path, "err", err)
 				return
 			}
+
 			r.cfg.Log.Warn("plugin is not registered", "socket", path, "err", err, "retry", wait)
 			select {
 			case <-attempt.Done():
@@ -194,6 +215,7 @@ func (r *Registry) vanished(ctx context.Context, path string) {
 		cancel()
 		delete(r.trying, path)
 	}
+
 	name := r.sockets[path]
 	delete(r.sockets, path)
 	var driver *Driver
@@ -201,10 +223,12 @@ func (r *Registry) vanished(ctx context.Context, path string) {
 		driver = r.drivers[name]
 		delete(r.drivers, name)
 	}
+
 	r.mu.Unlock()
 	if driver == nil {
 		return
 	}
+
 	driver.close()
 	r.cfg.Log.Info("CSI driver is gone", "driver", name)
 	r.cfg.Changed()
@@ -218,6 +242,7 @@ func (r *Registry) withdraw(ctx context.Context, name string) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
+
 		r.cfg.Log.Warn("CSI driver is not taken out of CSINode", "driver", name, "err", err, "retry", wait)
 		select {
 		case <-ctx.Done():
@@ -234,7 +259,8 @@ func (r *Registry) withdrawOnce(ctx context.Context, name string) error {
 	}
 	defer unlock()
 	if _, err := r.Driver(name); err == nil {
-		return nil // it is back
+		// it is back
+		return nil
 	}
 	return r.cfg.Publisher.Remove(ctx, name)
 }
@@ -246,13 +272,16 @@ func (r *Registry) register(ctx context.Context, path string) error {
 		return err
 	}
 	defer conn.Close()
+
 	client := registration.NewRegistrationClient(conn)
 	short, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+
 	info, err := client.GetInfo(short, &registration.InfoRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("ask plugin for its name: %w", err)
 	}
+
 	failure := r.admit(ctx, path, info)
 	status := &registration.RegistrationStatus{PluginRegistered: failure == nil}
 	if failure != nil {
@@ -261,6 +290,7 @@ func (r *Registry) register(ctx context.Context, path string) error {
 	if _, err := client.NotifyRegistrationStatus(short, status); err != nil && failure == nil {
 		r.cfg.Log.Warn("plugin did not take note of its registration", "plugin", info.Name, "err", err)
 	}
+
 	return failure
 }
 
@@ -271,39 +301,52 @@ func (r *Registry) admit(ctx context.Context, path string, info *registration.Pl
 	if info.Type != registration.CSIPlugin {
 		return fmt.Errorf("plugin %s is of type %s: %w", info.Name, info.Type, errNotServed)
 	}
-	if !slices.ContainsFunc(info.SupportedVersions, func(v string) bool { return v == "1.0.0" || len(v) > 1 && v[0] == '1' && v[1] == '.' }) {
+
+	if !slices.ContainsFunc(
+		info.SupportedVersions,
+		func(v string) bool { return v == "1.0.0" || len(v) > 1 && v[0] == '1' && v[1] == '.' },
+	) {
 		return fmt.Errorf("CSI driver %s supports versions %v, need 1.x", info.Name, info.SupportedVersions)
 	}
+
 	endpoint := info.Endpoint
 	if endpoint == "" {
 		endpoint = path
 	}
+
 	driver, about, err := open(ctx, info.Name, endpoint)
 	if err != nil {
 		return err
 	}
+
 	unlock, err := r.publish.Lock(ctx, info.Name)
 	if err != nil {
 		driver.close()
 		return err
 	}
+
 	defer unlock()
+
 	if err := r.cfg.Publisher.Add(ctx, about); err != nil {
 		driver.close()
 		return fmt.Errorf("enter CSI driver %s into CSINode: %w", info.Name, err)
 	}
+
 	r.mu.Lock()
 	old := r.drivers[info.Name]
 	r.drivers[info.Name], r.sockets[path] = driver, info.Name
 	for other, name := range r.sockets {
 		if name == info.Name && other != path {
-			delete(r.sockets, other) // the driver has moved: the old socket's end is not the driver's
+			// the driver has moved: the old socket's end is not the driver's
+			delete(r.sockets, other)
 		}
 	}
+
 	r.mu.Unlock()
 	if old != nil {
 		old.close()
 	}
+
 	r.cfg.Log.Info("CSI driver is registered", "driver", info.Name, "node_id", about.NodeID)
 	r.cfg.Changed()
 	return nil

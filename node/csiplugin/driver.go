@@ -26,25 +26,36 @@ func open(ctx context.Context, name, endpoint string) (*Driver, Info, error) {
 	if err != nil {
 		return nil, Info{}, fmt.Errorf("CSI driver %s: %w", name, err)
 	}
-	d := &Driver{Name: name, Node: csi.NewNodeClient(conn), conn: conn, caps: map[csi.NodeServiceCapability_RPC_Type]bool{}}
+
+	d := &Driver{
+		Name: name,
+		Node: csi.NewNodeClient(conn),
+		conn: conn,
+		caps: map[csi.NodeServiceCapability_RPC_Type]bool{},
+	}
+
 	about, err := d.ask(ctx)
 	if err != nil {
 		d.close()
 		return nil, Info{}, fmt.Errorf("CSI driver %s: %w", name, err)
 	}
+
 	return d, about, nil
 }
 
 func (d *Driver) ask(ctx context.Context) (Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
+
 	caps, err := d.Node.NodeGetCapabilities(ctx, &csi.NodeGetCapabilitiesRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return Info{}, fmt.Errorf("NodeGetCapabilities: %w", err)
 	}
+
 	for _, c := range caps.Capabilities {
 		d.caps[c.GetRpc().GetType()] = true
 	}
+
 	info, err := d.Node.NodeGetInfo(ctx, &csi.NodeGetInfoRequest{})
 	if err != nil {
 		return Info{}, fmt.Errorf("NodeGetInfo: %w", err)
@@ -52,10 +63,16 @@ func (d *Driver) ask(ctx context.Context) (Info, error) {
 	if info.NodeId == "" {
 		return Info{}, errors.New("NodeGetInfo: the node ID is empty")
 	}
-	return Info{Name: d.Name, NodeID: info.NodeId, MaxVolumes: info.MaxVolumesPerNode, Topology: info.AccessibleTopology.GetSegments()}, nil
+
+	return Info{
+		Name:       d.Name,
+		NodeID:     info.NodeId,
+		MaxVolumes: info.MaxVolumesPerNode,
+		Topology:   info.AccessibleTopology.GetSegments(),
+	}, nil
 }
 
-// Can tells whether the driver's node service has the capability.
+// Can reports whether the driver's node service has the capability.
 func (d *Driver) Can(c csi.NodeServiceCapability_RPC_Type) bool { return d.caps[c] }
 
 func (d *Driver) close() { _ = d.conn.Close() }

@@ -31,22 +31,26 @@ func TestReadOnlyVolumesAreNotGivenToTheGroup(t *testing.T) {
 			},
 		},
 	)
+
 	of := func(uid string, readOnly bool) volume.CSIRequest {
 		r := request(uid)
 		r.Pod.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(1234))}
 		r.FSGroup, r.ReadOnly = new(int64(1234)), readOnly
 		return r
 	}
+
 	path, err := n.mounter.Setup(t.Context(), of("reader", true))
 	must(t, err)
 	if gid := groupOf(t, path); gid != 0 {
 		t.Errorf("a read-only volume belongs to group %d", gid)
 	}
+
 	path, err = n.mounter.Setup(t.Context(), of("writer", false))
 	must(t, err)
 	if gid := groupOf(t, path); gid != 1234 {
 		t.Errorf("a volume belongs to group %d", gid)
 	}
+
 	must(t, errors.Join(n.mounter.Teardown(t.Context(), "reader"), n.mounter.Teardown(t.Context(), "writer")))
 }
 
@@ -57,22 +61,26 @@ func TestReadWriteOncePodKeepsASecondPodOut(t *testing.T) {
 		r.PV.Spec.AccessModes = []v1.PersistentVolumeAccessMode{v1.ReadWriteOncePod}
 		return r
 	}
+
 	for range 2 {
 		_, err := n.mounter.Setup(t.Context(), of("first"))
 		must(t, err)
 	}
+
 	_, err := n.mounter.Setup(t.Context(), of("second"))
 	const want = `MountVolume.SetUp failed for volume "pv1" : ` +
 		"volume uses the ReadWriteOncePod access mode and is already in use by another pod"
 	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
+
 	if _, err := os.Lstat(filepath.Join(n.root, "pods/second/volumes/kubernetes.io~csi/pv1")); !errors.Is(
 		err,
 		os.ErrNotExist,
 	) {
 		t.Errorf("the second pod has the volume in its directory: %v", err)
 	}
+
 	must(t, n.mounter.Teardown(t.Context(), "first"))
 	_, err = n.mounter.Setup(t.Context(), of("second"))
 	must(t, err)

@@ -1,6 +1,7 @@
-// Package csivolume makes the volumes of CSI drivers available to pods: wait for the attachment where a driver needs one, stage,
-// publish, hand over to the fsGroup, and all of it backwards. What is done is written down in kubelet's vol_data.json beside each mount
-// before the driver is called, so that Teardown works from the disk alone, after a crash, a reboot, or a change from kubelet.
+// Package csivolume makes the volumes of CSI drivers available to pods: wait for the attachment where a
+// driver needs one, stage, publish, hand over to the fsGroup, and all of it backwards. What is done is
+// written down in kubelet's vol_data.json beside each mount before the driver is called, so that Teardown
+// works from the disk alone, after a crash, a reboot, or a change from kubelet.
 package csivolume
 
 import (
@@ -27,8 +28,8 @@ import (
 // rpcTimeout bounds one call of a driver, as kubelet does.
 const rpcTimeout = 2 * time.Minute
 
-// attachWait is how long one Setup waits for an attachment: it holds the pod's volumes, and the pod may be deleted meanwhile. The caller
-// tries again.
+// attachWait is how long one Setup waits for an attachment: it holds the pod's volumes, and the pod may be
+// deleted meanwhile. The caller tries again.
 const attachWait = 10 * time.Second
 
 // Objects is what is read from the API server (objects.Cache).
@@ -69,7 +70,8 @@ func New(cfg Config) (*Mounter, error) {
 	return &Mounter{cfg: cfg, boot: strings.TrimSpace(string(id))}, nil
 }
 
-// Revisits tells whether the driver's volumes are to be set up again and again. A driver that cannot be looked up is not called.
+// Revisits reports whether the driver's volumes are to be set up again and again. A driver that cannot be
+// looked up is not called.
 func (m *Mounter) Revisits(ctx context.Context, name string, persistent bool) bool {
 	if policy, err := m.policy(ctx, name); err == nil && isTrue(policy.RequiresRepublish) {
 		return true
@@ -94,6 +96,7 @@ func (m *Mounter) Setup(ctx context.Context, r volume.CSIRequest) (string, error
 	if err != nil {
 		return "", err
 	}
+
 	done, err := c.place.done(m.boot)
 	if err != nil {
 		return "", err
@@ -116,6 +119,7 @@ func (m *Mounter) Setup(ctx context.Context, r volume.CSIRequest) (string, error
 	if err := c.place.finish(m.boot); err != nil {
 		return "", err
 	}
+
 	return m.grown(ctx, c)
 }
 
@@ -128,6 +132,7 @@ func (m *Mounter) prepare(ctx context.Context, r volume.CSIRequest) (*call, erro
 	} else {
 		name, c.handle, spec = r.PV.Spec.CSI.Driver, r.PV.Spec.CSI.VolumeHandle, r.PV.Name
 	}
+
 	var err error
 	if c.policy, err = m.policy(ctx, name); err != nil {
 		return nil, err
@@ -138,11 +143,13 @@ func (m *Mounter) prepare(ctx context.Context, r volume.CSIRequest) (*call, erro
 	if c.driver, err = m.cfg.Drivers.Driver(name); err != nil {
 		return nil, err
 	}
+
 	c.place = m.place(r.Pod.UID, spec, name, c.handle, r.Block)
 	c.place.record.Lifecycle = "Persistent"
 	if r.Inline != nil {
 		c.place.record.Lifecycle = "Ephemeral"
 	}
+
 	return c, nil
 }
 
@@ -156,6 +163,7 @@ func (m *Mounter) policy(ctx context.Context, driver string) (storagev1.CSIDrive
 	case !apierrors.IsNotFound(err):
 		return spec, fmt.Errorf("CSIDriver %s: %w", driver, err)
 	}
+
 	if spec.AttachRequired == nil {
 		spec.AttachRequired = new(true)
 	}
@@ -165,6 +173,7 @@ func (m *Mounter) policy(ctx context.Context, driver string) (storagev1.CSIDrive
 	if len(spec.VolumeLifecycleModes) == 0 {
 		spec.VolumeLifecycleModes = []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecyclePersistent}
 	}
+
 	return spec, nil
 }
 
@@ -178,16 +187,19 @@ func checkLifecycle(p storagev1.CSIDriverSpec, driver string, inline bool) error
 			return nil
 		}
 	}
-	return fmt.Errorf("volume mode %q not supported by driver %s (only supports %q)", want, driver, p.VolumeLifecycleModes)
+	return fmt.Errorf("volume mode %q not supported by driver %s (only supports %q)",
+		want, driver, p.VolumeLifecycleModes)
 }
 
-// stage makes the volume available on the node, once for all pods. The pod's own record is written first: it is what holds the stage.
+// stage makes the volume available on the node, once for all pods. The pod's own record is written first: it
+// is what holds the stage.
 func (m *Mounter) stage(ctx context.Context, c *call) error {
 	unlock, err := m.staged.Lock(ctx, c.driver.Name+"^"+c.handle)
 	if err != nil {
 		return fmt.Errorf("stage volume %s: %w", c.handle, err)
 	}
 	defer unlock()
+
 	if err := m.alone(c); err != nil {
 		return err
 	}
@@ -200,6 +212,7 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 	if done, err := c.place.staged(m.boot); done || err != nil {
 		return err
 	}
+
 	secrets, err := m.secrets(ctx, c.PV.Spec.CSI.NodeStageSecretRef)
 	if err != nil {
 		return err
@@ -207,15 +220,22 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 	if err := c.place.beginStage(); err != nil {
 		return err
 	}
+
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
+
 	_, err = c.driver.Node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
-		VolumeId: c.handle, PublishContext: c.context, StagingTargetPath: c.place.staging,
-		VolumeCapability: c.capability(), Secrets: secrets, VolumeContext: c.PV.Spec.CSI.VolumeAttributes,
+		VolumeId:          c.handle,
+		PublishContext:    c.context,
+		StagingTargetPath: c.place.staging,
+		VolumeCapability:  c.capability(),
+		Secrets:           secrets,
+		VolumeContext:     c.PV.Spec.CSI.VolumeAttributes,
 	})
 	if err != nil {
 		return fmt.Errorf("MountDevice: NodeStageVolume of %s: %w", c.handle, err)
 	}
+
 	return c.place.finishStage(m.boot)
 }
 
@@ -225,14 +245,17 @@ func (m *Mounter) alone(c *call) error {
 	if c.PV == nil || len(c.PV.Spec.AccessModes) != 1 || c.PV.Spec.AccessModes[0] != v1.ReadWriteOncePod {
 		return nil
 	}
+
 	others, err := m.usedByOthers(c.Pod.UID, &c.place)
 	if err != nil || !others {
 		return err
 	}
+
 	reason := "FailedMount"
 	if c.Block {
 		reason = "FailedMapVolume"
 	}
+
 	inUse := errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
 	return &volume.Error{Volume: c.PV.Name, Reason: reason, Err: inUse}
 }
@@ -243,13 +266,20 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+
 	attributes, secrets, err := m.attributes(ctx, c, secrets)
 	if err != nil {
 		return err
 	}
+
 	request := &csi.NodePublishVolumeRequest{
-		VolumeId: c.handle, PublishContext: c.context, TargetPath: c.place.target,
-		VolumeCapability: c.capability(), Readonly: c.ReadOnly, Secrets: secrets, VolumeContext: attributes,
+		VolumeId:         c.handle,
+		PublishContext:   c.context,
+		TargetPath:       c.place.target,
+		VolumeCapability: c.capability(),
+		Readonly:         c.ReadOnly,
+		Secrets:          secrets,
+		VolumeContext:    attributes,
 	}
 	if c.Inline == nil && c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		request.StagingTargetPath = c.place.staging
@@ -257,11 +287,14 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 	if err := os.MkdirAll(filepath.Dir(c.place.target), 0o750); err != nil {
 		return fmt.Errorf("make %s: %w", filepath.Dir(c.place.target), err)
 	}
+
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
+
 	if _, err := c.driver.Node.NodePublishVolume(ctx, request); err != nil {
 		return fmt.Errorf("NodePublishVolume of %s: %w", c.handle, err)
 	}
+
 	return nil
 }
 
@@ -274,13 +307,17 @@ func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
 		!c.wantsGroup() {
 		return nil
 	}
+
 	var fs unix.Statfs_t
 	if err := unix.Statfs(c.place.target, &fs); err != nil {
 		return fmt.Errorf("stat volume %s: %w", c.place.target, err)
 	}
-	if fs.Flags&unix.ST_RDONLY != 0 { // by its mount options, or by its driver
+
+	// by its mount options, or by its driver
+	if fs.Flags&unix.ST_RDONLY != 0 {
 		return nil
 	}
+
 	sc := c.Pod.Spec.SecurityContext
 	onMismatch := sc.FSGroupChangePolicy != nil && *sc.FSGroupChangePolicy == v1.FSGroupChangeOnRootMismatch
 	return fsgroup.Apply(ctx, c.place.target, *c.FSGroup, false, onMismatch)
@@ -293,14 +330,17 @@ func (c *call) wantsGroup() bool {
 	case storagev1.FileFSGroupPolicy:
 		return true
 	}
+
 	if c.PV == nil || c.PV.Spec.CSI.FSType == "" {
 		return false
 	}
+
 	for _, mode := range c.PV.Spec.AccessModes {
 		if mode == v1.ReadWriteOnce || mode == v1.ReadWriteOncePod {
 			return true
 		}
 	}
+
 	return false
 }
 
@@ -308,26 +348,32 @@ func (m *Mounter) secrets(ctx context.Context, ref *v1.SecretReference) (map[str
 	if ref == nil {
 		return nil, nil
 	}
+
 	s, err := m.cfg.Objects.Secret(ctx, ref.Namespace, ref.Name)
 	if err != nil {
 		return nil, fmt.Errorf("secret %s/%s for the CSI driver: %w", ref.Namespace, ref.Name, err)
 	}
+
 	out := make(map[string]string, len(s.Data))
 	for k, v := range s.Data {
 		out[k] = string(v)
 	}
+
 	return out, nil
 }
 
-// attached waits until the controller has attached the volume to this node, for drivers that need that. The Node authorizer allows to
-// read an attachment by name but not to watch it, so this looks again and again, less and less often.
+// attached waits until the controller has attached the volume to this node, for drivers that need that. The
+// Node authorizer allows to read an attachment by name but not to watch it, so this looks again and again,
+// less and less often.
 func (m *Mounter) attached(ctx context.Context, c *call) error {
 	if c.Inline != nil || !isTrue(c.policy.AttachRequired) {
 		return nil
 	}
+
 	name := attachmentName(c.handle, c.driver.Name, m.cfg.Node)
 	ctx, cancel := context.WithTimeout(ctx, attachWait)
 	defer cancel()
+
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		va, err := m.cfg.Objects.VolumeAttachment(ctx, name)
 		switch {
@@ -341,6 +387,7 @@ func (m *Mounter) attached(ctx context.Context, c *call) error {
 		case err == nil:
 			err = fmt.Errorf("volume attachment %s is not attached yet", name)
 		}
+
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the volume to be attached: %w", err)

@@ -34,7 +34,8 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// driver is a CSI driver on a real socket: it stages by a tmpfs and publishes by a bind mount, and notes its calls.
+// driver is a CSI driver on a real socket: it stages by a tmpfs and publishes by a bind mount, and notes its
+// calls.
 type driver struct {
 	csi.UnimplementedNodeServer
 	registration.UnimplementedRegistrationServer
@@ -63,34 +64,63 @@ func (d *driver) said() []string {
 }
 
 func (d *driver) GetInfo(context.Context, *registration.InfoRequest) (*registration.PluginInfo, error) {
-	return &registration.PluginInfo{Type: registration.CSIPlugin, Name: "fake.csi", Endpoint: d.endpoint, SupportedVersions: []string{"1.0.0"}}, nil
+	return &registration.PluginInfo{
+		Type:              registration.CSIPlugin,
+		Name:              "fake.csi",
+		Endpoint:          d.endpoint,
+		SupportedVersions: []string{"1.0.0"},
+	}, nil
 }
 
-func (d *driver) NotifyRegistrationStatus(_ context.Context, s *registration.RegistrationStatus) (*registration.RegistrationStatusResponse, error) {
+func (d *driver) NotifyRegistrationStatus(
+	_ context.Context,
+	s *registration.RegistrationStatus,
+) (*registration.RegistrationStatusResponse, error) {
 	d.status <- s
 	return &registration.RegistrationStatusResponse{}, nil
 }
 
-func (d *driver) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+func (d *driver) NodeGetCapabilities(
+	context.Context,
+	*csi.NodeGetCapabilitiesRequest,
+) (*csi.NodeGetCapabilitiesResponse, error) {
 	var can []*csi.NodeServiceCapability
-	for _, t := range []csi.NodeServiceCapability_RPC_Type{csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME, csi.NodeServiceCapability_RPC_EXPAND_VOLUME} {
-		can = append(can, &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}}})
+	for _, t := range []csi.NodeServiceCapability_RPC_Type{
+		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+	} {
+		can = append(
+			can,
+			&csi.NodeServiceCapability{
+				Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}},
+			},
+		)
 	}
+
 	return &csi.NodeGetCapabilitiesResponse{Capabilities: can}, nil
 }
 
 func (d *driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: "node-id", AccessibleTopology: &csi.Topology{Segments: map[string]string{"zone": "a"}}}, nil
+	return &csi.NodeGetInfoResponse{
+		NodeId:             "node-id",
+		AccessibleTopology: &csi.Topology{Segments: map[string]string{"zone": "a"}},
+	}, nil
 }
 
-func (d *driver) NodeStageVolume(_ context.Context, r *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+func (d *driver) NodeStageVolume(
+	_ context.Context,
+	r *csi.NodeStageVolumeRequest,
+) (*csi.NodeStageVolumeResponse, error) {
 	if err := d.note("stage"); err != nil {
 		return nil, err
 	}
 	return &csi.NodeStageVolumeResponse{}, mount.Tmpfs(r.StagingTargetPath, "mode=0755")
 }
 
-func (d *driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+func (d *driver) NodePublishVolume(
+	_ context.Context,
+	r *csi.NodePublishVolumeRequest,
+) (*csi.NodePublishVolumeResponse, error) {
 	d.mu.Lock()
 	d.last = r
 	d.mu.Unlock()
@@ -103,17 +133,27 @@ func (d *driver) NodePublishVolume(_ context.Context, r *csi.NodePublishVolumeRe
 	if r.StagingTargetPath == "" {
 		return &csi.NodePublishVolumeResponse{}, mount.Tmpfs(r.TargetPath, "mode=0755")
 	}
+
 	return &csi.NodePublishVolumeResponse{}, mount.Bind(r.StagingTargetPath, r.TargetPath, false, r.Readonly)
 }
 
-func (d *driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+func (d *driver) NodeUnpublishVolume(
+	_ context.Context,
+	r *csi.NodeUnpublishVolumeRequest,
+) (*csi.NodeUnpublishVolumeResponse, error) {
 	if err := d.note("unpublish"); err != nil {
 		return nil, err
 	}
-	return &csi.NodeUnpublishVolumeResponse{}, errors.Join(mount.Unmount(r.TargetPath), os.RemoveAll(r.TargetPath))
+	return &csi.NodeUnpublishVolumeResponse{}, errors.Join(
+		mount.Unmount(r.TargetPath),
+		os.RemoveAll(r.TargetPath),
+	)
 }
 
-func (d *driver) NodeUnstageVolume(_ context.Context, r *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+func (d *driver) NodeUnstageVolume(
+	_ context.Context,
+	r *csi.NodeUnstageVolumeRequest,
+) (*csi.NodeUnstageVolumeResponse, error) {
 	if err := d.note("unstage"); err != nil {
 		return nil, err
 	}
@@ -169,7 +209,12 @@ func start(t *testing.T, c *cluster) *node {
 	t.Helper()
 	testenv.Root(t)
 	root := testenv.ShortDir(t)
-	d := &driver{endpoint: filepath.Join(root, "csi.sock"), status: make(chan *registration.RegistrationStatus, 9), fail: map[string]error{}}
+	d := &driver{
+		endpoint: filepath.Join(root, "csi.sock"),
+		status:   make(chan *registration.RegistrationStatus, 9),
+		fail:     map[string]error{},
+	}
+
 	server := grpc.NewServer()
 	csi.RegisterNodeServer(server, d)
 	registration.RegisterRegistrationServer(server, d)
@@ -180,8 +225,15 @@ func start(t *testing.T, c *cluster) *node {
 		must(t, err)
 		go func() { _ = server.Serve(l) }()
 	}
+
 	c.removed = make(chan string, 9)
-	registry := csiplugin.New(csiplugin.Config{Dir: filepath.Dir(reg), Publisher: c, Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
+	registry := csiplugin.New(csiplugin.Config{
+		Dir:       filepath.Dir(reg),
+		Publisher: c,
+		Changed:   func() {},
+		Log:       slog.New(slog.DiscardHandler),
+	})
+
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- registry.Run(ctx) }()
@@ -193,13 +245,28 @@ func start(t *testing.T, c *cluster) *node {
 	if s := <-d.status; !s.PluginRegistered {
 		t.Fatalf("not registered: %s", s.Error)
 	}
-	m, err := csivolume.New(csivolume.Config{Root: root, Node: "n", Objects: c, Drivers: registry})
+
+	m, err := csivolume.New(csivolume.Config{
+		Root:    root,
+		Node:    "n",
+		Objects: c,
+		Drivers: registry,
+	})
+
 	must(t, err)
-	return &node{root: root, driver: d, cluster: c, mounter: m, socket: reg}
+	return &node{
+		root:    root,
+		driver:  d,
+		cluster: c,
+		mounter: m,
+		socket:  reg,
+	}
 }
 
 func request(uid string) volume.CSIRequest {
-	return volume.CSIRequest{Name: "data", Pod: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p-" + uid, Namespace: "ns", UID: types.UID(uid)}},
+	return volume.CSIRequest{Name: "data", Pod: &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "p-" + uid, Namespace: "ns", UID: types.UID(uid)},
+	},
 		PV: &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv1"}, Spec: v1.PersistentVolumeSpec{
 			AccessModes: []v1.PersistentVolumeAccessMode{v1.ReadWriteOnce},
 			PersistentVolumeSource: v1.PersistentVolumeSource{CSI: &v1.CSIPersistentVolumeSource{Driver: "fake.csi", VolumeHandle: "handle",
@@ -221,15 +288,22 @@ func wantCalls(t *testing.T, d *driver, want ...string) {
 }
 
 func TestAVolumeIsStagedOnceAndUnstagedByItsLastPod(t *testing.T) {
-	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false), PodInfoOnMount: new(true)}})
+	n := start(
+		t,
+		&cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false), PodInfoOnMount: new(true)}},
+	)
+
 	path, err := n.mounter.Setup(t.Context(), request("u1"))
 	must(t, err)
 	if want := filepath.Join(n.root, "pods/u1/volumes/kubernetes.io~csi/pv1/mount"); path != want {
 		t.Errorf("path %s, want %s", path, want)
 	}
-	if a := n.driver.last.VolumeContext; a["a"] != "1" || a["csi.storage.k8s.io/pod.name"] != "p-u1" || a["csi.storage.k8s.io/ephemeral"] != "false" {
+
+	if a := n.driver.last.VolumeContext; a["a"] != "1" || a["csi.storage.k8s.io/pod.name"] != "p-u1" ||
+		a["csi.storage.k8s.io/ephemeral"] != "false" {
 		t.Errorf("volume context %v", a)
 	}
+
 	_, err = n.mounter.Setup(t.Context(), request("u2"))
 	must(t, err)
 	_, err = n.mounter.Setup(t.Context(), request("u1"))
@@ -251,23 +325,31 @@ func TestAVolumeIsStagedOnceAndUnstagedByItsLastPod(t *testing.T) {
 }
 
 // NodeExpandVolume grows the tmpfs.
-func (d *driver) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+func (d *driver) NodeExpandVolume(
+	_ context.Context,
+	r *csi.NodeExpandVolumeRequest,
+) (*csi.NodeExpandVolumeResponse, error) {
 	if err := d.note("expand"); err != nil {
 		return nil, err
 	}
-	return &csi.NodeExpandVolumeResponse{}, unix.Mount("", r.StagingTargetPath, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", r.CapacityRange.RequiredBytes))
+	return &csi.NodeExpandVolumeResponse{}, unix.Mount("",
+		r.StagingTargetPath, "", unix.MS_REMOUNT, fmt.Sprintf("size=%d", r.CapacityRange.RequiredBytes))
 }
 
 func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
-	if !n.mounter.Revisits(t.Context(), "fake.csi", true) || n.mounter.Revisits(t.Context(), "fake.csi", false) {
+	if !n.mounter.Revisits(t.Context(), "fake.csi", true) ||
+		n.mounter.Revisits(t.Context(), "fake.csi", false) {
 		t.Error("a claim's volume is to be looked at again, an inline one is not")
 	}
+
 	capacity := func(mib int64) v1.ResourceList {
 		return v1.ResourceList{v1.ResourceStorage: *resource.NewQuantity(mib<<20, resource.BinarySI)}
 	}
 	r := request("u1")
-	r.PV.Spec.Capacity, r.Claim = capacity(16), &v1.PersistentVolumeClaim{Status: v1.PersistentVolumeClaimStatus{Capacity: capacity(16)}}
+	r.PV.Spec.Capacity, r.Claim = capacity(16), &v1.PersistentVolumeClaim{
+		Status: v1.PersistentVolumeClaimStatus{Capacity: capacity(16)},
+	}
 	path, err := n.mounter.Setup(t.Context(), r)
 	must(t, err)
 	wantCalls(t, n.driver, "stage", "publish")
@@ -277,6 +359,7 @@ func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Reason != volume.ResizeFailed || still != path {
 		t.Errorf("path %q, error %v: a volume that does not grow stays available", still, err)
 	}
+
 	delete(n.driver.fail, "expand")
 	_, err = n.mounter.Setup(t.Context(), r)
 	must(t, err)
@@ -286,6 +369,7 @@ func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	if size := int64(st.Blocks) * st.Bsize; size != 32<<20 {
 		t.Errorf("the pod sees %d bytes, want 32 MiB", size)
 	}
+
 	r.Claim.Status.Capacity = capacity(32)
 	_, err = n.mounter.Setup(t.Context(), r)
 	must(t, err)
@@ -300,6 +384,7 @@ func TestFailuresAreRepeatedFromWhereTheyHappened(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "not now") {
 		t.Fatalf("error %v", err)
 	}
+
 	delete(n.driver.fail, "publish")
 	_, err = n.mounter.Setup(t.Context(), request("u1"))
 	must(t, err)
@@ -313,23 +398,39 @@ func TestFailuresAreRepeatedFromWhereTheyHappened(t *testing.T) {
 	if err := n.mounter.Teardown(t.Context(), "u1"); err == nil {
 		t.Fatal("a failing unstage is no error")
 	}
+
 	delete(n.driver.fail, "unstage")
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
 	wantCalls(t, n.driver, "unpublish", "unstage", "unpublish", "unstage")
 }
 
 func TestInlineVolumes(t *testing.T) {
-	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecycleEphemeral}}})
+	n := start(
+		t,
+		&cluster{
+			spec: storagev1.CSIDriverSpec{
+				VolumeLifecycleModes: []storagev1.VolumeLifecycleMode{storagev1.VolumeLifecycleEphemeral},
+			},
+		},
+	)
+
 	r := request("u1")
-	r.PV, r.Inline = nil, &v1.CSIVolumeSource{Driver: "fake.csi", NodePublishSecretRef: &v1.LocalObjectReference{Name: "s"}}
+	r.PV, r.Inline = nil, &v1.CSIVolumeSource{
+		Driver:               "fake.csi",
+		NodePublishSecretRef: &v1.LocalObjectReference{Name: "s"},
+	}
+
 	path, err := n.mounter.Setup(t.Context(), r)
 	must(t, err)
 	if mounted, _ := mount.Mounted(path); !mounted || n.driver.last.Secrets["key"] != "hidden" {
 		t.Errorf("mounted %v, secrets %v", mounted, n.driver.last.Secrets)
 	}
-	if _, err := n.mounter.Setup(t.Context(), request("u2")); err == nil || !strings.Contains(err.Error(), "not supported by driver") {
+
+	if _, err := n.mounter.Setup(t.Context(), request("u2")); err == nil ||
+		!strings.Contains(err.Error(), "not supported by driver") {
 		t.Errorf("a persistent volume of an ephemeral driver: %v", err)
 	}
+
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
 	wantCalls(t, n.driver, "publish", "unpublish")
 }
@@ -339,16 +440,25 @@ func TestAttachmentIsAwaited(t *testing.T) {
 	n := start(t, c)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
+
 	_, err := n.mounter.Setup(ctx, request("u1"))
 	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Reason != "FailedAttachVolume" {
 		t.Fatalf("error %v", err)
 	}
-	c.attachment = &storagev1.VolumeAttachment{Status: storagev1.VolumeAttachmentStatus{Attached: true, AttachmentMetadata: map[string]string{"dev": "x"}}}
+
+	c.attachment = &storagev1.VolumeAttachment{
+		Status: storagev1.VolumeAttachmentStatus{
+			Attached:           true,
+			AttachmentMetadata: map[string]string{"dev": "x"},
+		},
+	}
+
 	_, err = n.mounter.Setup(t.Context(), request("u1"))
 	must(t, err)
 	if n.driver.last.PublishContext["dev"] != "x" {
 		t.Errorf("publish context %v", n.driver.last.PublishContext)
 	}
+
 	must(t, n.mounter.Teardown(t.Context(), "u1"))
 }
 
@@ -356,15 +466,19 @@ func TestADriverThatGoesIsTakenOut(t *testing.T) {
 	c := &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}}
 	n := start(t, c)
 	c.mu.Lock()
-	if len(c.added) != 1 || c.added[0].NodeID != "node-id" || !slices.Contains([]string{"a"}, c.added[0].Topology["zone"]) {
+	if len(c.added) != 1 || c.added[0].NodeID != "node-id" ||
+		!slices.Contains([]string{"a"}, c.added[0].Topology["zone"]) {
 		t.Errorf("added %+v", c.added)
 	}
+
 	c.mu.Unlock()
 	must(t, os.Remove(n.socket))
 	if name := <-c.removed; name != "fake.csi" {
 		t.Errorf("removed %s", name)
 	}
-	if _, err := n.mounter.Setup(t.Context(), request("u1")); err == nil || !strings.Contains(err.Error(), "not found in the list of registered CSI drivers") {
+
+	if _, err := n.mounter.Setup(t.Context(), request("u1")); err == nil ||
+		!strings.Contains(err.Error(), "not found in the list of registered CSI drivers") {
 		t.Errorf("error %v", err)
 	}
 }

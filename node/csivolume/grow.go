@@ -27,33 +27,44 @@ func (m *Mounter) grown(ctx context.Context, c *call) (string, error) {
 	return c.place.target, nil
 }
 
-// grow makes the file system or device on this node as large as the volume is by now, where the driver wants to be asked for that.
+// grow makes the file system or device on this node as large as the volume is by now, where the driver wants
+// to be asked for that.
 func (m *Mounter) grow(ctx context.Context, c *call) error {
 	if c.Claim == nil || c.ReadOnly || !c.driver.Can(csi.NodeServiceCapability_RPC_EXPAND_VOLUME) {
 		return nil
 	}
+
 	size, have := c.PV.Spec.Capacity[v1.ResourceStorage], c.Claim.Status.Capacity[v1.ResourceStorage]
 	if size.Cmp(have) <= 0 {
 		return nil
 	}
-	request := &csi.NodeExpandVolumeRequest{VolumeId: c.handle, VolumePath: c.place.target,
-		CapacityRange: &csi.CapacityRange{RequiredBytes: size.Value()}, VolumeCapability: c.capability()}
+
+	request := &csi.NodeExpandVolumeRequest{
+		VolumeId:         c.handle,
+		VolumePath:       c.place.target,
+		CapacityRange:    &csi.CapacityRange{RequiredBytes: size.Value()},
+		VolumeCapability: c.capability(),
+	}
 	if c.driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		request.StagingTargetPath = c.place.staging
 	}
+
 	secrets, err := m.secrets(ctx, c.PV.Spec.CSI.NodeExpandSecretRef)
 	if err != nil {
 		return err
 	}
+
 	request.Secrets = secrets
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
+
 	if _, err := c.driver.Node.NodeExpandVolume(ctx, request); err != nil {
 		return fmt.Errorf("NodeExpandVolume of %s: %w", c.handle, err)
 	}
 	if m.cfg.Claims == nil {
 		return nil
 	}
+
 	return m.cfg.Claims.Grown(ctx, c.Claim, size)
 }
 
@@ -61,13 +72,19 @@ func (m *Mounter) grow(ctx context.Context, c *call) error {
 type ClaimStatus struct{ Client *kubeapi.Client }
 
 // Grown writes the new capacity and takes the conditions that asked for the resize away.
-func (s ClaimStatus) Grown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity) error {
+func (s ClaimStatus) Grown(
+	ctx context.Context,
+	claim *v1.PersistentVolumeClaim,
+	size resource.Quantity,
+) error {
 	conditions := []v1.PersistentVolumeClaimCondition{}
 	for _, c := range claim.Status.Conditions {
-		if c.Type != v1.PersistentVolumeClaimFileSystemResizePending && c.Type != v1.PersistentVolumeClaimResizing {
+		if c.Type != v1.PersistentVolumeClaimFileSystemResizePending &&
+			c.Type != v1.PersistentVolumeClaimResizing {
 			conditions = append(conditions, c)
 		}
 	}
+
 	patch, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": claim.UID, "resourceVersion": claim.ResourceVersion},
 		"status": map[string]any{
@@ -79,10 +96,12 @@ func (s ClaimStatus) Grown(ctx context.Context, claim *v1.PersistentVolumeClaim,
 	if err != nil {
 		return err
 	}
+
 	err = s.Client.Core.Patch(types.MergePatchType).Namespace(claim.Namespace).Resource("persistentvolumeclaims").Name(claim.Name).
 		SubResource("status").Body(patch).Do(ctx).Error()
 	if err != nil {
 		return fmt.Errorf("note size of persistentvolumeclaim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}
+
 	return nil
 }

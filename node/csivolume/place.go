@@ -24,7 +24,8 @@ const (
 	maxRecord = 1 << 20 // bytes of a vol_data.json; kubelet's have some hundreds
 )
 
-// record is kubelet's vol_data.json. Ready is ours: the boot in which the work was finished; Mounted tells that a mount was seen then.
+// record is kubelet's vol_data.json. Ready is ours: the boot in which the work was finished; Mounted tells
+// that a mount was seen then.
 type record struct {
 	SpecName     string `json:"specVolID,omitempty"`
 	Handle       string `json:"volumeHandle"`
@@ -39,14 +40,16 @@ type record struct {
 // place is where a volume of a pod is on the node, and its records.
 type place struct {
 	record
-	dir      string // of the pod's record; removed at the end
-	target   string // what the driver publishes
-	link     string // block volumes: the pod's link to target, whose presence says that the pod uses the volume
+	dir    string // of the pod's record; removed at the end
+	target string // what the driver publishes
+	// block volumes: the pod's link to target, whose presence says that the pod uses the volume
+	link     string
 	stageDir string // of the stage's record
 	staging  string // what the driver stages on
 }
 
-// place computes the paths, kubelet's: for block volumes everything is below plugins/kubernetes.io/csi/volumeDevices.
+// place computes the paths, kubelet's: for block volumes everything is below
+// plugins/kubernetes.io/csi/volumeDevices.
 func (m *Mounter) place(pod types.UID, spec, driver, handle string, block bool) place {
 	p := place{record: record{SpecName: spec, Handle: handle, Driver: driver}}
 	name := strings.ReplaceAll(spec, "/", "~")
@@ -60,6 +63,7 @@ func (m *Mounter) place(pod types.UID, spec, driver, handle string, block bool) 
 		p.staging = filepath.Join(devices, "staging", name)
 		return p
 	}
+
 	p.dir = filepath.Join(m.cfg.Root, "pods", string(pod), "volumes", plugin, name)
 	p.target = filepath.Join(p.dir, "mount")
 	p.stageDir = filepath.Join(plugins, driver, fmt.Sprintf("%x", sha256.Sum256([]byte(handle))))
@@ -67,7 +71,8 @@ func (m *Mounter) place(pod types.UID, spec, driver, handle string, block bool) 
 	return p
 }
 
-// readyFile is where the pod's own state is: block volumes share one vol_data.json between pods, so they have another for that.
+// readyFile is where the pod's own state is: block volumes share one vol_data.json between pods, so they have
+// another for that.
 func (p *place) readyFile() string {
 	if p.link != "" {
 		return filepath.Join(p.dir, filepath.Base(p.target)+".json")
@@ -75,19 +80,20 @@ func (p *place) readyFile() string {
 	return filepath.Join(p.dir, dataFile)
 }
 
-// done tells whether the volume was made available in this boot and still is.
+// done reports whether the volume was made available in this boot and still is.
 func (p *place) done(boot string) (bool, error) {
 	r, found, err := readRecord(p.readyFile())
 	if !found {
 		return false, err
 	}
 	if r.Handle != p.Handle || r.Driver != p.Driver {
-		return false, fmt.Errorf("%s belongs to volume %s of driver %s: tear the pod's volumes down first", p.readyFile(), r.Handle, r.Driver)
+		return false, fmt.Errorf("%s belongs to volume %s of driver %s: tear the pod's volumes down first",
+			p.readyFile(), r.Handle, r.Driver)
 	}
 	return r.still(boot, p.target)
 }
 
-// still tells whether what the record says is so.
+// still reports whether what the record says is so.
 func (r *record) still(boot, path string) (bool, error) {
 	if r.Ready != boot {
 		return false, nil
@@ -113,6 +119,7 @@ func (p *place) begin(node string) error {
 			return err
 		}
 	}
+
 	return writeRecord(p.readyFile(), p.record)
 }
 
@@ -154,8 +161,8 @@ func (p *place) finishStage(boot string) error {
 	return p.stageRecord().complete(boot, p.staging, filepath.Join(p.stageDir, dataFile))
 }
 
-// writeRecord does without fsync: the mounts that a record tells of do not survive a power loss, and one that was lost or torn by it counts
-// as none.
+// writeRecord does without fsync: the mounts that a record tells of do not survive a power loss, and one that
+// was lost or torn by it counts as none.
 func writeRecord(file string, r record) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
 		return fmt.Errorf("make %s: %w", filepath.Dir(file), err)
@@ -170,8 +177,8 @@ func writeRecord(file string, r record) error {
 	return nil
 }
 
-// readRecord returns the record in a file, if there is a whole one. A torn one is of an earlier boot (or of a kubelet that was killed before it
-// called the driver), so nothing is mounted by it.
+// readRecord returns the record in a file, if there is a whole one. A torn one is of an earlier boot (or of a
+// kubelet that was killed before it called the driver), so nothing is mounted by it.
 func readRecord(file string) (r record, found bool, err error) {
 	data, err := boundedfile.Read(file, maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -32,6 +32,7 @@ func (c *call) capability() *csi.VolumeCapability {
 		out.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 		return out
 	}
+
 	fs := &csi.VolumeCapability_MountVolume{}
 	switch {
 	case c.PV != nil:
@@ -39,9 +40,11 @@ func (c *call) capability() *csi.VolumeCapability {
 	case c.Inline.FSType != nil:
 		fs.FsType = *c.Inline.FSType
 	}
+
 	if c.FSGroup != nil && c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) {
 		fs.VolumeMountGroup = strconv.FormatInt(*c.FSGroup, 10)
 	}
+
 	out.AccessType = &csi.VolumeCapability_Mount{Mount: fs}
 	return out
 }
@@ -51,6 +54,7 @@ func (c *call) accessMode() csi.VolumeCapability_AccessMode_Mode {
 	if c.PV != nil && len(c.PV.Spec.AccessModes) > 0 {
 		mode = c.PV.Spec.AccessModes[0]
 	}
+
 	exact := c.driver.Can(csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER)
 	switch {
 	case mode == v1.ReadOnlyMany:
@@ -79,14 +83,20 @@ func (c *call) publishSecret() *v1.SecretReference {
 // tokensKey is where a driver finds the tokens that its CSIDriver object asks for.
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens"
 
-// attributes are the volume context of NodePublishVolume: the volume's own, the pod's if podInfoOnMount, and tokens.
-func (m *Mounter) attributes(ctx context.Context, c *call, secrets map[string]string) (attributes, allSecrets map[string]string, err error) {
+// attributes are the volume context of NodePublishVolume: the volume's own, the pod's if podInfoOnMount, and
+// tokens.
+func (m *Mounter) attributes(
+	ctx context.Context,
+	c *call,
+	secrets map[string]string,
+) (attributes, allSecrets map[string]string, err error) {
 	attributes = map[string]string{}
 	if c.PV != nil {
 		maps.Copy(attributes, c.PV.Spec.CSI.VolumeAttributes)
 	} else {
 		maps.Copy(attributes, c.Inline.VolumeAttributes)
 	}
+
 	if isTrue(c.policy.PodInfoOnMount) {
 		attributes["csi.storage.k8s.io/pod.name"] = c.Pod.Name
 		attributes["csi.storage.k8s.io/pod.namespace"] = c.Pod.Namespace
@@ -94,21 +104,26 @@ func (m *Mounter) attributes(ctx context.Context, c *call, secrets map[string]st
 		attributes["csi.storage.k8s.io/serviceAccount.name"] = c.Pod.Spec.ServiceAccountName
 		attributes["csi.storage.k8s.io/ephemeral"] = strconv.FormatBool(c.Inline != nil)
 	}
+
 	if len(c.policy.TokenRequests) == 0 {
 		return attributes, secrets, nil
 	}
+
 	tokens, err := m.podTokens(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}
+
 	if isTrue(c.policy.ServiceAccountTokenInSecrets) {
 		secrets = maps.Clone(secrets)
 		if secrets == nil {
 			secrets = map[string]string{}
 		}
+
 		secrets[tokensKey] = tokens
 		return attributes, secrets, nil
 	}
+
 	attributes[tokensKey] = tokens
 	return attributes, secrets, nil
 }
@@ -119,19 +134,28 @@ func (m *Mounter) podTokens(ctx context.Context, c *call) (string, error) {
 		Token   string      `json:"token"`
 		Expires metav1.Time `json:"expirationTimestamp"`
 	}
+
 	out := map[string]token{}
 	for _, want := range c.policy.TokenRequests {
 		spec := authenticationv1.TokenRequestSpec{ExpirationSeconds: want.ExpirationSeconds,
-			BoundObjectRef: &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: c.Pod.Name, UID: c.Pod.UID}}
+			BoundObjectRef: &authenticationv1.BoundObjectReference{
+				APIVersion: "v1",
+				Kind:       "Pod",
+				Name:       c.Pod.Name,
+				UID:        c.Pod.UID,
+			}}
 		if want.Audience != "" {
 			spec.Audiences = []string{want.Audience}
 		}
+
 		answer, err := m.cfg.Tokens.Token(ctx, c.Pod.Namespace, c.Pod.Spec.ServiceAccountName, spec)
 		if err != nil {
 			return "", fmt.Errorf("token for CSI driver %s: %w", c.driver.Name, err)
 		}
+
 		out[want.Audience] = token{answer.Status.Token, answer.Status.ExpirationTimestamp}
 	}
+
 	text, err := json.Marshal(out)
 	return string(text), err
 }

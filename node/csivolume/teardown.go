@@ -18,7 +18,8 @@ import (
 	"github.com/trivet-node/trivet/node/csiplugin"
 )
 
-// Teardown unpublishes the pod's CSI volumes, all at once, and unstages those that no other pod on the node has.
+// Teardown unpublishes the pod's CSI volumes, all at once, and unstages those that no other pod on the node
+// has.
 func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
 	places, err := m.ofPod(pod)
 	if err != nil {
@@ -33,7 +34,8 @@ func (m *Mounter) Teardown(ctx context.Context, pod types.UID) error {
 	return errors.Join(errs...)
 }
 
-// ofPod finds the pod's volumes on disk. A directory without a record was made, but nothing was published on it yet.
+// ofPod finds the pod's volumes on disk. A directory without a record was made, but nothing was published on
+// it yet.
 func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 	var places []place
 	base := filepath.Join(m.cfg.Root, "pods", string(pod))
@@ -42,6 +44,7 @@ func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 		if block {
 			kind = "volumeDevices"
 		}
+
 		entries, err := os.ReadDir(filepath.Join(base, kind, plugin))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -49,27 +52,33 @@ func (m *Mounter) ofPod(pod types.UID) ([]place, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list CSI volumes of pod %s: %w", pod, err)
 		}
+
 		for _, e := range entries {
 			p := m.place(pod, e.Name(), "", "", block)
 			r, found, err := readRecord(filepath.Join(p.dir, dataFile))
 			if err != nil {
 				return nil, err
 			}
+
 			if !found {
 				if err := remove(&p); err != nil {
 					return nil, err
 				}
+
 				continue
 			}
+
 			p = m.place(pod, e.Name(), r.Driver, r.Handle, block)
 			p.record = r
 			places = append(places, p)
 		}
 	}
+
 	return places, nil
 }
 
-// teardown takes one volume from the pod. The pod's record goes last, so that an interrupted teardown is found and repeated.
+// teardown takes one volume from the pod. The pod's record goes last, so that an interrupted teardown is
+// found and repeated.
 func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
 	driver, err := m.cfg.Drivers.Driver(p.Driver)
 	if err != nil {
@@ -78,32 +87,41 @@ func (m *Mounter) teardown(ctx context.Context, pod types.UID, p *place) error {
 	if err := unpublish(ctx, driver, p); err != nil {
 		return err
 	}
+
 	unlock, err := m.staged.Lock(ctx, p.Driver+"^"+p.Handle)
 	if err != nil {
 		return fmt.Errorf("unstage volume %s: %w", p.SpecName, err)
 	}
 	defer unlock()
+
 	others, err := m.usedByOthers(pod, p)
 	if err != nil {
 		return err
 	}
-	if !others && p.Lifecycle != "Ephemeral" && driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
+
+	if !others && p.Lifecycle != "Ephemeral" &&
+		driver.Can(csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME) {
 		if err := unstage(ctx, driver, p); err != nil {
 			return err
 		}
 	}
+
 	if !others && p.link != "" {
 		if err := removal.Tree(filepath.Dir(p.dir)); err != nil {
 			return err
 		}
 	}
+
 	return remove(p)
 }
 
 func unpublish(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
-	_, err := driver.Node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: p.Handle, TargetPath: p.target})
+	_, err := driver.Node.NodeUnpublishVolume(
+		ctx,
+		&csi.NodeUnpublishVolumeRequest{VolumeId: p.Handle, TargetPath: p.target},
+	)
 	if err != nil && status.Code(err) != codes.NotFound {
 		return fmt.Errorf("NodeUnpublishVolume of %s: %w", p.Handle, err)
 	}
@@ -113,13 +131,18 @@ func unpublish(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 func unstage(ctx context.Context, driver *csiplugin.Driver, p *place) error {
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
-	_, err := driver.Node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: p.Handle, StagingTargetPath: p.staging})
+
+	_, err := driver.Node.NodeUnstageVolume(
+		ctx,
+		&csi.NodeUnstageVolumeRequest{VolumeId: p.Handle, StagingTargetPath: p.staging},
+	)
 	if err != nil && status.Code(err) != codes.NotFound {
 		return fmt.Errorf("UnmountDevice: NodeUnstageVolume of %s: %w", p.Handle, err)
 	}
 	if err := removal.Tree(p.staging); err != nil {
 		return err
 	}
+
 	return removal.Tree(p.stageDir)
 }
 
@@ -129,10 +152,12 @@ func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, fmt.Errorf("look for other users of volume %s: %w", p.SpecName, err)
 	}
+
 	for _, other := range pods {
 		if other.Name() == string(pod) {
 			continue
 		}
+
 		theirs := m.place(types.UID(other.Name()), p.SpecName, p.Driver, p.Handle, p.link != "")
 		file := filepath.Join(theirs.dir, dataFile)
 		if p.link != "" {
@@ -142,6 +167,7 @@ func (m *Mounter) usedByOthers(pod types.UID, p *place) (bool, error) {
 			return true, nil
 		}
 	}
+
 	return false, nil
 }
 

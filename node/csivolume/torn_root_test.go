@@ -16,16 +16,25 @@ func TestRecordsThatAPowerLossHasTornCountAsNone(t *testing.T) {
 	lose := func(uid string) {
 		t.Helper()
 		must(t, mount.UnmountBelow(n.root))
-		files, err := filepath.Glob(filepath.Join(n.root, "plugins/kubernetes.io/csi/fake.csi/*/vol_data.json"))
+		files, err := filepath.Glob(filepath.Join(
+			n.root,
+			"plugins/kubernetes.io/csi/fake.csi/*/vol_data.json",
+		))
+
 		must(t, err)
-		files = append(files, filepath.Join(n.root, "pods", uid, "volumes/kubernetes.io~csi/pv1/vol_data.json"))
+		files = append(
+			files,
+			filepath.Join(n.root, "pods", uid, "volumes/kubernetes.io~csi/pv1/vol_data.json"),
+		)
 		if len(files) != 2 {
 			t.Fatalf("records %v, want one of the stage and one of the pod", files)
 		}
+
 		for _, f := range files {
 			must(t, os.Truncate(f, 0))
 		}
 	}
+
 	_, err := n.mounter.Setup(t.Context(), request("still-wanted"))
 	must(t, err)
 	lose("still-wanted")

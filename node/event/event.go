@@ -1,5 +1,6 @@
-// Package event tells users what the agent does with their pods, as Event objects with kubelet's reasons. Recording never blocks and never
-// fails the caller: events are sent by one goroutine from a bounded queue; repeated ones raise a count; a pod that is noisy is rationed.
+// Package event tells users what the agent does with their pods, as Event objects with kubelet's reasons.
+// Recording never blocks and never fails the caller: events are sent by one goroutine from a bounded queue;
+// repeated ones raise a count; a pod that is noisy is rationed.
 package event
 
 import (
@@ -44,7 +45,12 @@ type Recorder struct {
 
 // New returns a recorder; events are sent while Run runs.
 func New(sink Sink, node string, log *slog.Logger) *Recorder {
-	return &Recorder{sink: sink, node: node, log: log, queue: make(chan *v1.Event, queueSize)}
+	return &Recorder{
+		sink:  sink,
+		node:  node,
+		log:   log,
+		queue: make(chan *v1.Event, queueSize),
+	}
 }
 
 // Limit bounds how many events are sent in a second, and at once; zero is no limit. It is called before Run.
@@ -56,10 +62,18 @@ func (r *Recorder) Limit(perSecond, atOnce int) {
 
 // Pod records an event about a pod or, when container is not empty, about one of its containers.
 func (r *Recorder) Pod(pod *v1.Pod, container, kind, reason, message string) {
-	ref := v1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion}
+	ref := v1.ObjectReference{
+		Kind:            "Pod",
+		APIVersion:      "v1",
+		Namespace:       pod.Namespace,
+		Name:            pod.Name,
+		UID:             pod.UID,
+		ResourceVersion: pod.ResourceVersion,
+	}
 	if container != "" {
 		ref.FieldPath = fieldPath(pod, container)
 	}
+
 	r.add(ref, kind, reason, message)
 }
 
@@ -79,7 +93,12 @@ func fieldPath(pod *v1.Pod, container string) string {
 
 // Node records an event about the node.
 func (r *Recorder) Node(kind, reason, message string) {
-	r.add(v1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: r.node, UID: types.UID(r.node)}, kind, reason, message)
+	r.add(v1.ObjectReference{
+		Kind:       "Node",
+		APIVersion: "v1",
+		Name:       r.node,
+		UID:        types.UID(r.node),
+	}, kind, reason, message)
 }
 
 const maxText = 1024 // the API refuses longer messages
@@ -93,11 +112,24 @@ func (r *Recorder) add(ref v1.ObjectReference, kind, reason, message string) {
 	if len(message) > maxText {
 		message = message[:maxText-3] + "..."
 	}
+
 	e := &v1.Event{
-		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%x", ref.Name, now.UnixNano())},
-		InvolvedObject: ref, Type: kind, Reason: reason, Message: message, FirstTimestamp: now, LastTimestamp: now, Count: 1,
-		Source: v1.EventSource{Component: "kubelet", Host: r.node}, ReportingController: "kubelet", ReportingInstance: r.node,
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace,
+			Name:      fmt.Sprintf("%s.%x", ref.Name, now.UnixNano()),
+		},
+		InvolvedObject:      ref,
+		Type:                kind,
+		Reason:              reason,
+		Message:             message,
+		FirstTimestamp:      now,
+		LastTimestamp:       now,
+		Count:               1,
+		Source:              v1.EventSource{Component: "kubelet", Host: r.node},
+		ReportingController: "kubelet",
+		ReportingInstance:   r.node,
 	}
+
 	select {
 	case r.queue <- e:
 	default:
@@ -125,6 +157,7 @@ func (r *Recorder) Run(ctx context.Context) {
 	seen, rations := map[key]*known{}, map[types.UID]*ration{}
 	tidy := time.NewTicker(rememberFor)
 	defer tidy.Stop()
+
 	for {
 		select {
 		case <-ctx.Done():
@@ -135,21 +168,27 @@ func (r *Recorder) Run(ctx context.Context) {
 					delete(seen, k)
 				}
 			}
+
 			for uid, q := range rations {
 				if time.Since(q.last) > burst*refill {
 					delete(rations, uid)
 				}
 			}
+
 			if n := r.dropped.Swap(0); n > 0 {
 				r.log.Warn("events dropped: the queue was full", "count", n)
 			}
+
 		case e := <-r.queue:
 			if !allowed(rations, e.InvolvedObject.UID) {
 				continue
 			}
+
 			if r.pace != nil && r.pace.Wait(ctx) != nil {
-				return // ctx has ended
+				// ctx has ended
+				return
 			}
+
 			r.send(ctx, seen, e)
 		}
 	}
@@ -161,13 +200,16 @@ func allowed(rations map[types.UID]*ration, uid types.UID) bool {
 		q = &ration{last: time.Now()}
 		rations[uid] = q
 	}
+
 	if back := int(time.Since(q.last) / refill); back > 0 {
 		q.used = max(q.used-back, 0)
 		q.last = time.Now()
 	}
+
 	if q.used >= burst {
 		return false
 	}
+
 	q.used++
 	return true
 }
@@ -175,6 +217,7 @@ func allowed(rations map[types.UID]*ration, uid types.UID) bool {
 func (r *Recorder) send(ctx context.Context, seen map[key]*known, e *v1.Event) {
 	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
 	defer cancel()
+
 	k := key{e.InvolvedObject.UID, e.InvolvedObject.FieldPath, e.Type, e.Reason, e.Message}
 	if old := seen[k]; old != nil {
 		old.event.Count++
@@ -183,22 +226,28 @@ func (r *Recorder) send(ctx context.Context, seen map[key]*known, e *v1.Event) {
 		if err == nil {
 			err = r.sink.Patch(ctx, old.event.Namespace, old.event.Name, patch)
 		}
+
 		if !apierrors.IsNotFound(err) {
 			r.report(e, err)
 			return
 		}
+
 		e.Count, e.FirstTimestamp = old.event.Count, old.event.FirstTimestamp
 	}
+
 	err := r.sink.Create(ctx, e)
 	if err == nil {
 		seen[k] = &known{event: e, last: time.Now()}
 	}
+
 	r.report(e, err)
 }
 
-// report: an event that cannot be stored is not worth more than a line; most often its namespace is going away.
+// report: an event that cannot be stored is not worth more than a line; most often its namespace is going
+// away.
 func (r *Recorder) report(e *v1.Event, err error) {
 	if err != nil {
-		r.log.Debug("event not stored", "reason", e.Reason, "object", e.InvolvedObject.Namespace+"/"+e.InvolvedObject.Name, "err", err)
+		r.log.Debug("event not stored",
+			"reason", e.Reason, "object", e.InvolvedObject.Namespace+"/"+e.InvolvedObject.Name, "err", err)
 	}
 }

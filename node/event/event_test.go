@@ -40,7 +40,10 @@ func (s *sink) Patch(_ context.Context, _, name string, patch []byte) error {
 }
 
 func testPod() *v1.Pod {
-	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", Name: "p", Namespace: "n"}, Spec: v1.PodSpec{InitContainers: []v1.Container{{Name: "i"}}}}
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{UID: "u", Name: "p", Namespace: "n"},
+		Spec:       v1.PodSpec{InitContainers: []v1.Container{{Name: "i"}}},
+	}
 }
 
 func TestRepeatedEventsRaiseACount(t *testing.T) {
@@ -52,13 +55,17 @@ func TestRepeatedEventsRaiseACount(t *testing.T) {
 		for range 3 {
 			r.Pod(testPod(), "i", v1.EventTypeWarning, "Unhealthy", "no")
 		}
+
 		synctest.Wait()
 		if len(s.created) != 1 || len(s.patches) != 2 || !strings.Contains(s.patches[1], `"count":3`) {
 			t.Fatalf("created %d, patches %v", len(s.created), s.patches)
 		}
-		if e := s.created[0]; e.InvolvedObject.FieldPath != "spec.initContainers{i}" || e.Source.Component != "kubelet" || e.Source.Host != "node1" {
+
+		if e := s.created[0]; e.InvolvedObject.FieldPath != "spec.initContainers{i}" ||
+			e.Source.Component != "kubelet" || e.Source.Host != "node1" {
 			t.Errorf("%+v", e)
 		}
+
 		s.mu.Lock()
 		s.lost = true
 		s.mu.Unlock()
@@ -67,6 +74,7 @@ func TestRepeatedEventsRaiseACount(t *testing.T) {
 		if len(s.created) != 2 || s.created[1].Count != 4 {
 			t.Errorf("an expired event was not made again: %d", len(s.created))
 		}
+
 		cancel()
 		synctest.Wait()
 	})
@@ -81,6 +89,7 @@ func TestANoisyPodIsRationedAndLongTextsAreCut(t *testing.T) {
 		for i := range 100 {
 			r.Pod(testPod(), "", v1.EventTypeNormal, "X", strings.Repeat("x", 2000+i))
 		}
+
 		synctest.Wait()
 		if n := len(s.created) + len(s.patches); n != burst {
 			t.Errorf("%d events were sent, want %d", n, burst)
@@ -88,6 +97,7 @@ func TestANoisyPodIsRationedAndLongTextsAreCut(t *testing.T) {
 		if got := len(s.created[0].Message); got != maxText {
 			t.Errorf("message of %d bytes", got)
 		}
+
 		cancel()
 		synctest.Wait()
 	})
@@ -95,7 +105,9 @@ func TestANoisyPodIsRationedAndLongTextsAreCut(t *testing.T) {
 
 func TestRecordingNeverBlocks(t *testing.T) {
 	r := New(&sink{}, "node1", slog.New(slog.DiscardHandler))
-	for range 2 * queueSize { // nobody sends
+
+	// nobody sends
+	for range 2 * queueSize {
 		r.Node(v1.EventTypeNormal, "X", "y")
 	}
 	if r.dropped.Load() != queueSize {
@@ -110,6 +122,7 @@ func TestEventsAreSentAtTheConfiguredPace(t *testing.T) {
 		r.Limit(2, 3)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
+
 		go r.Run(ctx)
 		for i := range 10 {
 			r.Pod(testPod(), "", v1.EventTypeNormal, "Pulled", strings.Repeat("x", i+1))
@@ -119,7 +132,8 @@ func TestEventsAreSentAtTheConfiguredPace(t *testing.T) {
 			after time.Duration
 			want  int
 		}{{0, 3}, {time.Second, 5}, {time.Second, 7}} {
-			time.Sleep(c.after) // of synctest: no time passes
+			// of synctest: no time passes
+			time.Sleep(c.after)
 			synctest.Wait()
 			if len(s.created) != c.want {
 				t.Errorf("%d events, want %d", len(s.created), c.want)

@@ -1,6 +1,7 @@
-// Package fsgroup hands a volume to a pod's fsGroup: every file gets the group and is readable and writable by it, every directory
-// passes the group on to what is made in it (setgid). It acts on file descriptors, so that a container which renames things at the same
-// time cannot lead it out of the volume, and it does not cross mount points.
+// Package fsgroup hands a volume to a pod's fsGroup: every file gets the group and is readable and writable
+// by it, every directory passes the group on to what is made in it (setgid). It acts on file descriptors, so
+// that a container which renames things at the same time cannot lead it out of the volume, and it does not
+// cross mount points.
 package fsgroup
 
 import (
@@ -16,18 +17,21 @@ const (
 	directory = 0o110 | unix.S_ISGID
 )
 
-// Apply gives the tree at root to the group gid. With onMismatch set it looks at the root directory only, and takes the whole for
-// right when that is (fsGroupChangePolicy OnRootMismatch). The root is changed last: an interrupted run is repeated.
+// Apply gives the tree at root to the group gid. With onMismatch set it looks at the root directory only, and
+// takes the whole for right when that is (fsGroupChangePolicy OnRootMismatch). The root is changed last: an
+// interrupted run is repeated.
 func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch bool) error {
 	fd, err := unix.Open(root, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open volume %s: %w", root, err)
 	}
 	defer unix.Close(fd)
+
 	t := tree{ctx: ctx, gid: int(gid), mask: writable}
 	if onlyRead {
 		t.mask = readOnly
 	}
+
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return fmt.Errorf("stat volume %s: %w", root, err)
@@ -43,6 +47,7 @@ func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch boo
 	if err != nil {
 		return fmt.Errorf("give volume %s to group %d: %w", root, gid, err)
 	}
+
 	return nil
 }
 
@@ -75,9 +80,11 @@ func (t tree) apply(fd int, st *unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
 		return nil
 	}
+
 	// fchmod(2) refuses O_PATH descriptors; the magic link leads to the same inode.
 	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), t.mode(st)); err != nil {
 		return fmt.Errorf("chmod: %w", err)
 	}
+
 	return nil
 }

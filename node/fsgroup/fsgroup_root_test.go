@@ -25,10 +25,12 @@ func check(t *testing.T, root string) (entries int) {
 		if err != nil {
 			return err
 		}
+
 		info, err := d.Info()
 		if err != nil {
 			return err
 		}
+
 		entries++
 		if got := info.Sys().(*syscall.Stat_t).Gid; got != gid {
 			t.Errorf("%s has group %d", path, got)
@@ -36,11 +38,13 @@ func check(t *testing.T, root string) (entries int) {
 		if info.Mode()&fs.ModeSymlink == 0 && info.Mode().Perm()&0o060 != 0o060 {
 			t.Errorf("%s has mode %v", path, info.Mode())
 		}
+
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return entries
 }
 
@@ -56,14 +60,17 @@ func TestEveryEntryOfAWideAndDeepTreeGetsTheGroup(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+
 		err := errors.Join(os.Mkdir(filepath.Join(at, "a"), 0o700), os.Mkdir(filepath.Join(at, "z"), 0o700),
 			os.Symlink("/etc/passwd", filepath.Join(at, "link")), os.Mkdir(filepath.Join(at, "d"), 0o700))
 		if err != nil {
 			t.Fatalf("level %d: %v", depth, err)
 		}
+
 		want += 24
 		at = filepath.Join(at, "d")
 	}
+
 	if err := fsgroup.Apply(t.Context(), root, gid, false, false); err != nil {
 		t.Fatal(err)
 	}
@@ -82,17 +89,21 @@ func TestDeepTreeTakesFewDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for range 2_000 {
 		if err := unix.Mkdirat(at, "d", 0o700); err != nil {
 			t.Fatal(err)
 		}
+
 		next, err := unix.Openat(at, "d", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		unix.Close(at)
 		at = next
 	}
+
 	defer unix.Close(at)
 
 	var old unix.Rlimit
@@ -103,9 +114,11 @@ func TestDeepTreeTakesFewDescriptors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+
 	if err := fsgroup.Apply(t.Context(), root, gid, false, false); err != nil {
 		t.Fatal(err)
 	}
+
 	var st unix.Stat_t
 	if err := unix.Fstat(at, &st); err != nil || st.Gid != gid {
 		t.Errorf("the deepest directory has group %d, %v", st.Gid, err)
@@ -119,6 +132,7 @@ func TestInterruptedRunLeavesTheRoot(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(root, "d"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := fsgroup.Apply(ctx, root, gid, false, true); !errors.Is(err, context.Canceled) {
@@ -130,5 +144,6 @@ func TestInterruptedRunLeavesTheRoot(t *testing.T) {
 	if err := fsgroup.Apply(t.Context(), root, gid, false, true); err != nil {
 		t.Fatal(err)
 	}
+
 	check(t, root)
 }

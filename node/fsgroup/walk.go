@@ -27,8 +27,10 @@ func (t tree) below(fd int, st *unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil
 	}
+
 	w := walk{tree: t}
 	defer w.close()
+
 	if err := w.enter(fd, ".", st); err != nil {
 		return err
 	}
@@ -37,6 +39,7 @@ func (t tree) below(fd int, st *unix.Stat_t) error {
 		if err := t.ctx.Err(); err != nil {
 			return err
 		}
+
 		here := w.levels[len(w.levels)-1]
 		name, err := here.read()
 		switch {
@@ -46,10 +49,12 @@ func (t tree) below(fd int, st *unix.Stat_t) error {
 		default:
 			err = w.child(here.fd, name)
 		}
+
 		if err != nil {
 			return fmt.Errorf("%d directories down, in %s: %s: %w", len(w.levels)-1, here.name, name, err)
 		}
 	}
+
 	return nil
 }
 
@@ -66,8 +71,10 @@ func (w *walk) child(dir int, name string) error {
 		Resolve: unix.RESOLVE_NO_XDEV,
 	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) {
-		return nil // gone meanwhile, or another file system that is not the volume's
+		// gone meanwhile, or another file system that is not the volume's
+		return nil
 	}
+
 	if err != nil {
 		return err
 	}
@@ -83,6 +90,7 @@ func (w *walk) child(dir int, name string) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil
 	}
+
 	return w.enter(fd, name, &st)
 }
 
@@ -92,6 +100,7 @@ func (w *walk) enter(fd int, name string, st *unix.Stat_t) error {
 	if err != nil {
 		return err
 	}
+
 	w.levels = append(w.levels, &level{
 		name: name,
 		dev:  st.Dev,
@@ -101,6 +110,7 @@ func (w *walk) enter(fd int, name string, st *unix.Stat_t) error {
 	if far := len(w.levels) - 1 - window; far >= 0 {
 		w.levels[far].close()
 	}
+
 	return nil
 }
 
@@ -128,6 +138,7 @@ func (l *level) read() (string, error) {
 		if err != nil {
 			return "", err
 		}
+
 		buffer := make([]byte, 8<<10)
 		n, err := unix.ReadDirent(l.fd, buffer)
 		if err != nil {
@@ -136,9 +147,11 @@ func (l *level) read() (string, error) {
 		if n == 0 {
 			return "", nil
 		}
+
 		_, _, names := unix.ParseDirent(buffer[:n], -1, nil)
 		l.offset, l.names, l.next = at, names, 0
 	}
+
 	l.next++
 	return l.names[l.next-1], nil
 }
@@ -153,6 +166,7 @@ func (l *level) reopen(below int) error {
 	if err != nil {
 		return err
 	}
+
 	l.fd = fd
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -166,11 +180,14 @@ func (l *level) reopen(below int) error {
 	if _, err := unix.Seek(fd, l.offset, unix.SEEK_SET); err != nil {
 		return err
 	}
-	for l.next, l.names = 0, nil; l.next < passed; { // the batch, again
+
+	// the batch, again
+	for l.next, l.names = 0, nil; l.next < passed; {
 		if name, err := l.read(); name == "" || err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 

@@ -45,7 +45,7 @@ func (g *Gate) Begun(uid types.UID) {
 	g.admitted[uid] = true
 }
 
-// Victim tells whether a pod must end for a critical one.
+// Victim reports whether a pod must end for a critical one.
 func (g *Gate) Victim(uid types.UID) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -72,12 +72,15 @@ func (g *Gate) Ask(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	if g.check == nil {
 		return admit.Verdict{}
 	}
+
 	for _, older := range g.open(all, pod) {
 		g.judge(older, all)
 	}
+
 	if verdict, ok := g.verdicts[pod.UID]; ok {
 		return verdict
 	}
+
 	return g.judge(pod, all)
 }
 
@@ -103,6 +106,7 @@ func (g *Gate) open(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
 			out = append(out, o)
 		}
 	}
+
 	slices.SortStableFunc(out, func(a, b *v1.Pod) int {
 		return a.CreationTimestamp.Compare(b.CreationTimestamp.Time)
 	})
@@ -123,18 +127,21 @@ func (g *Gate) judge(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 			g.victims[victim.UID] = pod.UID
 			g.ended(victim.UID)
 		}
+
 		return verdict
+
 	case verdict.Reason == admit.NodeAffinity:
 		return verdict
 	case verdict.Reason == "":
 		g.admitted[pod.UID] = true
 	}
+
 	delete(g.waiting, pod.UID)
 	g.verdicts[pod.UID] = verdict
 	return verdict
 }
 
-// counts tells whether a pod has a place on the node.
+// counts reports whether a pod has a place on the node.
 func (g *Gate) counts(pod *v1.Pod) bool {
 	return pod.Status.StartTime != nil || g.admitted[pod.UID] || g.waiting[pod.UID]
 }

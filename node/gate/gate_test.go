@@ -46,6 +46,7 @@ func TestTheOlderPodGetsTheRoom(t *testing.T) {
 	if v := g.Ask(all[0], all); v.Reason != "OutOfcpu" {
 		t.Errorf("young: %+v", v)
 	}
+
 	for _, p := range all[1:] {
 		if v := g.Ask(p, all); !v.Admitted() {
 			t.Errorf("%s: %+v", p.UID, v)
@@ -73,14 +74,17 @@ func TestRoomThatIsMadeIsForTheCriticalPod(t *testing.T) {
 	all := []*v1.Pod{victim, important, young}
 	g.Begun("victim")
 
-	for range 2 { // it waits
+	// it waits
+	for range 2 {
 		if v := g.Ask(important, all); len(v.Preempt) != 1 || v.Preempt[0] != victim {
 			t.Fatalf("%+v", v)
 		}
 	}
+
 	if !g.Victim("victim") || g.Victim("young") || len(ended) == 0 || ended[0] != "victim" {
 		t.Errorf("ended %v", ended)
 	}
+
 	const full = "Node didn't have enough resource: cpu, requested: 1000, used: 1000, capacity: 1000"
 	if v := g.Ask(young, all); v.Message != full {
 		t.Errorf("another pod takes the room: %+v", v)
@@ -120,9 +124,11 @@ func TestNoOtherPodEndsWhileThoseThatWereChosenDo(t *testing.T) {
 	for _, victim := range g.Ask(important, all).Preempt {
 		chosen[victim.UID] = true
 	}
+
 	if len(chosen) != 2 || !chosen["a"] || !chosen["b"] {
 		t.Fatalf("chosen %v", chosen)
 	}
+
 	b.Status.Phase = v1.PodFailed
 	for _, victim := range g.Ask(important, all).Preempt {
 		if !chosen[victim.UID] {

@@ -17,6 +17,7 @@ func TestANodeOfACloudWaitsForIt(t *testing.T) {
 		Taints:        []v1.Taint{{Key: "own", Effect: v1.TaintEffectNoExecute}},
 		ExternalCloud: true,
 	}, "")
+
 	node, err := h.initial(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -45,11 +45,13 @@ func (h *Heart) held(kind v1.NodeConditionType, low bool, now time.Time) bool {
 		h.low[kind] = now
 		return true
 	}
+
 	last, ever := h.low[kind]
 	if !ever || now.Sub(last) >= h.cfg.PressureHold {
 		delete(h.low, kind)
 		return false
 	}
+
 	return true
 }
 
@@ -98,7 +100,8 @@ func (h *Heart) diskLow(ctx context.Context) bool {
 		return true
 	}
 	if h.imageDir == "" {
-		h.imageDir, _ = h.runtime.ImageDir(ctx) // asked again at the next look
+		// asked again at the next look
+		h.imageDir, _ = h.runtime.ImageDir(ctx)
 	}
 	return h.imageDir != "" && h.fileSystemLow(h.imageDir, threshold.ImageFS, threshold.ImageFSInodes)
 }
@@ -127,30 +130,43 @@ func ready(info runtime.Info, err error) finding {
 	case !info.NetworkReady:
 		return bad("container runtime network not ready: NetworkReady=false reason:%s", info.NetworkWhy)
 	}
+
 	return finding{v1.NodeReady, true, "KubeletReady", "kubelet is posting ready status"}
 }
 
-// apply writes the findings into a status. It tells whether anything but the time changed.
+// apply writes the findings into a status. It reports whether anything but the time changed.
 func apply(s *v1.NodeStatus, findings []finding, now time.Time) (changed bool) {
 	for _, f := range findings {
 		status := v1.ConditionFalse
 		if f.on {
 			status = v1.ConditionTrue
 		}
-		want := v1.NodeCondition{Type: f.kind, Status: status, Reason: f.reason, Message: f.message,
-			LastHeartbeatTime: metav1.NewTime(now), LastTransitionTime: metav1.NewTime(now)}
+
+		want := v1.NodeCondition{
+			Type:               f.kind,
+			Status:             status,
+			Reason:             f.reason,
+			Message:            f.message,
+			LastHeartbeatTime:  metav1.NewTime(now),
+			LastTransitionTime: metav1.NewTime(now),
+		}
+
 		have := findCondition(s, f.kind)
 		if have == nil {
 			s.Conditions = append(s.Conditions, want)
 			changed = true
 			continue
 		}
+
 		if have.Status == want.Status {
 			want.LastTransitionTime = have.LastTransitionTime
 		}
-		changed = changed || have.Status != want.Status || have.Reason != want.Reason || have.Message != want.Message
+
+		changed = changed || have.Status != want.Status || have.Reason != want.Reason ||
+			have.Message != want.Message
 		*have = want
 	}
+
 	return changed
 }
 

@@ -1,5 +1,6 @@
-// Package heartbeat is the node's face in the cluster: it registers the Node object, keeps its status true (at once when something changed,
-// else every few minutes) and renews the Lease by which the control plane knows that the node lives.
+// Package heartbeat is the node's face in the cluster: it registers the Node object, keeps its status true
+// (at once when something changed, else every few minutes) and renews the Lease by which the control plane
+// knows that the node lives.
 package heartbeat
 
 import (
@@ -87,7 +88,13 @@ type Heart struct {
 }
 
 // New returns a heart that does not beat yet.
-func New(cfg Config, core, leases rest.Interface, rt Runtime, event func(kind, reason, message string), log *slog.Logger) *Heart {
+func New(
+	cfg Config,
+	core, leases rest.Interface,
+	rt Runtime,
+	event func(kind, reason, message string),
+	log *slog.Logger,
+) *Heart {
 	return &Heart{
 		cfg:        cfg,
 		core:       core,
@@ -151,11 +158,13 @@ func (h *Heart) Run(ctx context.Context) {
 		if err == nil {
 			break
 		}
+
 		h.log.Warn("register node", "node", h.cfg.Name, "err", err)
 		if !sleep(ctx, wait) {
 			return
 		}
 	}
+
 	close(h.registered)
 	var beats sync.WaitGroup
 	beats.Go(func() { h.keepLease(ctx) })
@@ -186,15 +195,19 @@ func (h *Heart) keepStatus(ctx context.Context) {
 			h.log.Warn("report node status", "node", h.cfg.Name, "err", err)
 			wait = min(wait, time.Second)
 			if apierrors.IsNotFound(err) && h.cfg.Register {
-				err = h.register(ctx) // somebody deleted the Node
+				// somebody deleted the Node
+				err = h.register(ctx)
 				h.log.Info("node registered again", "node", h.cfg.Name, "err", err)
 			}
+
 		case ok:
 			reported = time.Now()
 		}
+
 		if err == nil && !h.ready() {
 			wait = eager
 		}
+
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -207,7 +220,8 @@ func (h *Heart) keepStatus(ctx context.Context) {
 	}
 }
 
-// due tells whether the status is to be sent even if it has not changed. Of a Node that was deleted that shows that it must be registered again.
+// due reports whether the status is to be sent even if it has not changed. Of a Node that was deleted that
+// shows that it must be registered again.
 func (h *Heart) due(reported time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -225,30 +239,36 @@ func (h *Heart) ready() bool {
 	return c != nil && c.Status == v1.ConditionTrue
 }
 
-// report sends the status if it changed or is due. It tells whether it was sent.
+// report sends the status if it changed or is due. It reports whether it was sent.
 func (h *Heart) report(ctx context.Context, due bool) (sent bool, err error) {
 	info, runtimeErr := h.runtime.Info(ctx)
 	if ctx.Err() != nil {
 		return false, nil
 	}
+
 	h.mu.Lock()
 	node := h.node
 	h.mu.Unlock()
 	if cidrs := strings.Join(node.Spec.PodCIDRs, ","); cidrs != h.told && runtimeErr == nil {
-		if err := h.runtime.UpdatePodCIDR(ctx, cidrs); err != nil { // most runtimes do not need to know
+		// most runtimes do not need to know
+		if err := h.runtime.UpdatePodCIDR(ctx, cidrs); err != nil {
 			h.log.Warn("tell the runtime the pod ranges", "ranges", cidrs, "err", err)
 		}
+
 		h.told = cidrs
 	}
+
 	want := node.Status.DeepCopy()
 	if err := h.describe(want, info); err != nil {
 		return false, err
 	}
+
 	changed := !sameDescription(&node.Status, want)
 	wasReady := findCondition(&node.Status, v1.NodeReady)
 	if apply(want, h.inspect(ctx, info, runtimeErr), time.Now().Truncate(time.Second)) {
 		changed = true
 	}
+
 	h.mu.Lock()
 	h.want = want
 	h.mu.Unlock()
@@ -258,45 +278,64 @@ func (h *Heart) report(ctx context.Context, due bool) (sent bool, err error) {
 	if images, err := h.runtime.ListImages(ctx); err == nil {
 		want.Images = nodeImages(images, h.cfg.MaxImages)
 	}
+
 	if h.cfg.ExternalCloud && equality.Semantic.DeepEqual(want.Addresses, node.Status.Addresses) {
-		want.Addresses = nil // not in the patch: the cloud may have changed them meanwhile
+		// not in the patch: the cloud may have changed them meanwhile
+		want.Addresses = nil
 	}
+
 	patch, err := statusPatch(want)
 	if err != nil {
 		return false, err
 	}
+
 	out := &v1.Node{}
 	err = h.core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(h.cfg.Name).SubResource("status").Body(patch).Do(ctx).Into(out)
 	if err != nil {
 		return false, err
 	}
+
 	h.Saw(out)
 	if now := findCondition(want, v1.NodeReady); wasReady == nil || wasReady.Status != now.Status {
 		if now.Status == v1.ConditionTrue {
-			h.event(v1.EventTypeNormal, "NodeReady", fmt.Sprintf("Node %s status is now: NodeReady", h.cfg.Name))
+			h.event(
+				v1.EventTypeNormal,
+				"NodeReady",
+				fmt.Sprintf("Node %s status is now: NodeReady", h.cfg.Name),
+			)
 		} else {
-			h.event(v1.EventTypeNormal, "NodeNotReady", fmt.Sprintf("Node %s status is now: NodeNotReady", h.cfg.Name))
+			h.event(
+				v1.EventTypeNormal,
+				"NodeNotReady",
+				fmt.Sprintf("Node %s status is now: NodeNotReady", h.cfg.Name),
+			)
 		}
 	}
+
 	return true, nil
 }
 
-// statusPatch sends only what a node agent owns; conditions and addresses merge by type, so addresses are replaced as a whole.
+// statusPatch sends only what a node agent owns; conditions and addresses merge by type, so addresses are
+// replaced as a whole.
 func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 	data, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
+
 	var m map[string]any
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, err
 	}
+
 	for _, name := range []string{"volumesInUse", "volumesAttached", "config", "phase"} {
 		delete(m, name)
 	}
+
 	if a, ok := m["addresses"].([]any); ok {
 		m["addresses"] = append([]any{map[string]string{"$patch": "replace"}}, a...)
 	}
+
 	var own []any
 	if all, ok := m["conditions"].([]any); ok {
 		for _, c := range all {
@@ -305,13 +344,15 @@ func statusPatch(s *v1.NodeStatus) ([]byte, error) {
 			}
 		}
 	}
+
 	m["conditions"] = own
 	return json.Marshal(map[string]any{"status": m})
 }
 
 func ownCondition(kind any) bool {
 	switch kind {
-	case string(v1.NodeReady), string(v1.NodeMemoryPressure), string(v1.NodeDiskPressure), string(v1.NodePIDPressure):
+	case string(v1.NodeReady), string(v1.NodeMemoryPressure), string(v1.NodeDiskPressure),
+		string(v1.NodePIDPressure):
 		return true
 	}
 	return false

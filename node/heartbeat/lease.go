@@ -10,7 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// keepLease renews the node's Lease four times in its duration, as kubelet does; a renewal that fails is repeated soon.
+// keepLease renews the node's Lease four times in its duration, as kubelet does; a renewal that fails is
+// repeated soon.
 func (h *Heart) keepLease(ctx context.Context) {
 	var lease *coordination.Lease
 	interval := h.cfg.LeaseDuration / 4
@@ -18,11 +19,13 @@ func (h *Heart) keepLease(ctx context.Context) {
 		next, err := h.renew(ctx, lease)
 		wait := interval
 		if err != nil {
-			next, wait = nil, min(interval, time.Second) // start over from what the API has
+			// start over from what the API has
+			next, wait = nil, min(interval, time.Second)
 			if ctx.Err() == nil {
 				h.log.Warn("renew node lease", "node", h.cfg.Name, "err", err)
 			}
 		}
+
 		lease = next
 		if !sleep(ctx, wait) {
 			return
@@ -33,6 +36,7 @@ func (h *Heart) keepLease(ctx context.Context) {
 func (h *Heart) renew(ctx context.Context, known *coordination.Lease) (*coordination.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.LeaseDuration/4)
 	defer cancel()
+
 	request := h.leases.Get().Namespace(v1.NamespaceNodeLease).Resource("leases").Name(h.cfg.Name)
 	if known == nil {
 		known = &coordination.Lease{}
@@ -44,6 +48,7 @@ func (h *Heart) renew(ctx context.Context, known *coordination.Lease) (*coordina
 			return nil, err
 		}
 	}
+
 	lease := known.DeepCopy()
 	h.fill(lease)
 	out := &coordination.Lease{}
@@ -52,7 +57,9 @@ func (h *Heart) renew(ctx context.Context, known *coordination.Lease) (*coordina
 }
 
 func (h *Heart) createLease(ctx context.Context) (*coordination.Lease, error) {
-	lease := &coordination.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: v1.NamespaceNodeLease, Name: h.cfg.Name}}
+	lease := &coordination.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: v1.NamespaceNodeLease, Name: h.cfg.Name},
+	}
 	h.fill(lease)
 	out := &coordination.Lease{}
 	err := h.leases.Post().Namespace(v1.NamespaceNodeLease).Resource("leases").Body(lease).Do(ctx).Into(out)

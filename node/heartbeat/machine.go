@@ -22,15 +22,18 @@ func Memory() (total, available int64, err error) {
 		return 0, 0, err
 	}
 	defer f.Close()
+
 	for s := bufio.NewScanner(f); s.Scan(); {
 		fields := strings.Fields(s.Text())
 		if len(fields) < 2 {
 			continue
 		}
+
 		kib, err := strconv.ParseInt(fields[1], 10, 64)
 		if err != nil {
 			continue
 		}
+
 		switch fields[0] {
 		case "MemTotal:":
 			total = kib << 10
@@ -38,9 +41,11 @@ func Memory() (total, available int64, err error) {
 			available = kib << 10
 		}
 	}
+
 	if total == 0 {
 		return 0, 0, fmt.Errorf("/proc/meminfo has no MemTotal")
 	}
+
 	return total, available, nil
 }
 
@@ -60,14 +65,17 @@ func pids() (now, limit int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
+
 	fields := strings.Fields(string(data))
 	if len(fields) < 4 {
 		return 0, 0, fmt.Errorf("/proc/loadavg: %q", data)
 	}
+
 	_, tasks, _ := strings.Cut(fields[3], "/")
 	if now, err = strconv.ParseInt(tasks, 10, 64); err != nil {
 		return 0, 0, fmt.Errorf("/proc/loadavg: %w", err)
 	}
+
 	limit, err = MaxPIDs()
 	return now, limit, err
 }
@@ -80,12 +88,15 @@ func MaxPIDs() (int64, error) {
 		if err != nil {
 			return 0, err
 		}
+
 		n, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", file, err)
 		}
+
 		limit = min(limit, n)
 	}
+
 	return limit, nil
 }
 
@@ -95,16 +106,19 @@ func capacity(rootDir string, maxPods int64) (v1.ResourceList, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	space, _, _, _, err := disk(rootDir)
 	if err != nil {
 		return nil, err
 	}
+
 	out := v1.ResourceList{
 		v1.ResourceCPU:              *resource.NewQuantity(int64(goruntime.NumCPU()), resource.DecimalSI),
 		v1.ResourceMemory:           *resource.NewQuantity(total, resource.BinarySI),
 		v1.ResourceEphemeralStorage: *resource.NewQuantity(int64(space), resource.BinarySI),
 		v1.ResourcePods:             *resource.NewQuantity(maxPods, resource.DecimalSI),
 	}
+
 	addHugepages(out)
 	return out, nil
 }
@@ -114,35 +128,54 @@ func addHugepages(out v1.ResourceList) {
 	if err != nil {
 		return
 	}
+
 	for _, d := range dirs {
-		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(d), "hugepages-"), "kB"), 10, 64)
+		kib, err := strconv.ParseInt(
+			strings.TrimSuffix(strings.TrimPrefix(filepath.Base(d), "hugepages-"), "kB"),
+			10,
+			64,
+		)
 		if err != nil {
 			continue
 		}
+
 		data, err := os.ReadFile(filepath.Join(d, "nr_hugepages"))
 		if err != nil {
 			continue
 		}
+
 		count, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
 		if err != nil {
 			continue
 		}
+
 		size := resource.NewQuantity(kib<<10, resource.BinarySI)
-		out[v1.ResourceName(v1.ResourceHugePagesPrefix+size.String())] = *resource.NewQuantity(count*kib<<10, resource.BinarySI)
+		out[v1.ResourceName(v1.ResourceHugePagesPrefix+size.String())] = *resource.NewQuantity(
+			count*kib<<10,
+			resource.BinarySI,
+		)
 	}
 }
 
 // systemInfo is the part of NodeSystemInfo that the machine tells.
 func systemInfo() v1.NodeSystemInfo {
-	info := v1.NodeSystemInfo{MachineID: line("/etc/machine-id"), SystemUUID: line("/sys/class/dmi/id/product_uuid"),
-		BootID: line("/proc/sys/kernel/random/boot_id"), OperatingSystem: "linux", Architecture: goruntime.GOARCH, OSImage: osImage()}
+	info := v1.NodeSystemInfo{
+		MachineID:       line("/etc/machine-id"),
+		SystemUUID:      line("/sys/class/dmi/id/product_uuid"),
+		BootID:          line("/proc/sys/kernel/random/boot_id"),
+		OperatingSystem: "linux",
+		Architecture:    goruntime.GOARCH,
+		OSImage:         osImage(),
+	}
 	if info.SystemUUID == "" {
 		info.SystemUUID = info.MachineID
 	}
+
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		info.KernelVersion = unix.ByteSliceToString(u.Release[:])
 	}
+
 	return info
 }
 

@@ -79,7 +79,9 @@ func (h *Heart) describe(s *v1.NodeStatus, info runtime.Info) error {
 	if s.Capacity == nil {
 		s.Capacity, s.Allocatable = v1.ResourceList{}, v1.ResourceList{}
 	}
-	maps.Copy(s.Capacity, c) // others (device plugins) may have added their own
+
+	// others (device plugins) may have added their own
+	maps.Copy(s.Capacity, c)
 	maps.Copy(s.Allocatable, h.allocatable(c))
 	s.Addresses = h.addresses(s.Addresses)
 	s.DaemonEndpoints.KubeletEndpoint.Port = h.cfg.Port
@@ -88,18 +90,25 @@ func (h *Heart) describe(s *v1.NodeStatus, info runtime.Info) error {
 	if info.Name != "" {
 		s.NodeInfo.ContainerRuntimeVersion = info.Name + "://" + info.Version
 	}
+
 	s.DeclaredFeatures = slices.Clone(h.cfg.DeclaredFeatures)
 	s.RuntimeHandlers = nil
 	for _, r := range info.Handlers {
 		handler := v1.NodeRuntimeHandler{Name: r.Name}
 		if f := r.Features; f != nil {
-			handler.Features = &v1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: new(f.RecursiveReadOnlyMounts), UserNamespaces: new(f.UserNamespaces)}
+			handler.Features = &v1.NodeRuntimeHandlerFeatures{
+				RecursiveReadOnlyMounts: new(f.RecursiveReadOnlyMounts),
+				UserNamespaces:          new(f.UserNamespaces),
+			}
 		}
+
 		s.RuntimeHandlers = append(s.RuntimeHandlers, handler)
 	}
+
 	if info.Features != nil {
 		s.Features = &v1.NodeFeatures{SupplementalGroupsPolicy: new(info.Features.SupplementalGroupsPolicy)}
 	}
+
 	return nil
 }
 
@@ -108,15 +117,18 @@ func (h *Heart) addresses(now []v1.NodeAddress) []v1.NodeAddress {
 	if h.cfg.ExternalCloud && len(now) > 0 {
 		return now
 	}
+
 	ips := h.cfg.IPs
 	if h.cfg.ExternalCloud {
-		ips = h.cfg.GivenIPs // others are for the cloud to find
+		// others are for the cloud to find
+		ips = h.cfg.GivenIPs
 	}
 
 	var out []v1.NodeAddress
 	for _, ip := range ips {
 		out = append(out, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip})
 	}
+
 	return append(out, v1.NodeAddress{Type: v1.NodeHostName, Address: h.cfg.Hostname})
 }
 
@@ -152,16 +164,21 @@ func minus(capacity, reserved v1.ResourceList) v1.ResourceList {
 		if q.Sign() < 0 {
 			q = *resource.NewQuantity(0, q.Format)
 		}
+
 		out[name] = q
 	}
+
 	return out
 }
 
 // sameDescription compares all but conditions and images, which have rules of their own.
 func sameDescription(a, b *v1.NodeStatus) bool {
-	return equality.Semantic.DeepEqual(a.Capacity, b.Capacity) && equality.Semantic.DeepEqual(a.Allocatable, b.Allocatable) &&
-		equality.Semantic.DeepEqual(a.Addresses, b.Addresses) && a.NodeInfo == b.NodeInfo && a.DaemonEndpoints == b.DaemonEndpoints &&
-		equality.Semantic.DeepEqual(a.RuntimeHandlers, b.RuntimeHandlers) && equality.Semantic.DeepEqual(a.Features, b.Features) &&
+	return equality.Semantic.DeepEqual(a.Capacity, b.Capacity) &&
+		equality.Semantic.DeepEqual(a.Allocatable, b.Allocatable) &&
+		equality.Semantic.DeepEqual(a.Addresses, b.Addresses) && a.NodeInfo == b.NodeInfo &&
+		a.DaemonEndpoints == b.DaemonEndpoints &&
+		equality.Semantic.DeepEqual(a.RuntimeHandlers, b.RuntimeHandlers) &&
+		equality.Semantic.DeepEqual(a.Features, b.Features) &&
 		slices.Equal(a.DeclaredFeatures, b.DeclaredFeatures)
 }
 
@@ -174,12 +191,21 @@ func nodeImages(images []*cri.Image, limit int) []v1.ContainerImage {
 	if limit < 0 {
 		limit = len(images)
 	}
+
 	images = slices.Clone(images)
-	slices.SortFunc(images, func(a, b *cri.Image) int { return int(min(max(int64(b.Size)-int64(a.Size), -1), 1)) })
+	slices.SortFunc(
+		images,
+		func(a, b *cri.Image) int { return int(min(max(int64(b.Size)-int64(a.Size), -1), 1)) },
+	)
+
 	var out []v1.ContainerImage
 	for _, i := range images[:min(len(images), limit)] {
 		names := append(slices.Clone(i.RepoDigests), i.RepoTags...)
-		out = append(out, v1.ContainerImage{Names: names[:min(len(names), maxImageNames)], SizeBytes: int64(i.Size)})
+		out = append(
+			out,
+			v1.ContainerImage{Names: names[:min(len(names), maxImageNames)], SizeBytes: int64(i.Size)},
+		)
 	}
+
 	return out
 }

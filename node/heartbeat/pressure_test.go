@@ -38,7 +38,8 @@ func heart(t *testing.T, cfg Config, imageDir string) *Heart {
 }
 
 func TestEveryFormOfAThresholdBringsPressure(t *testing.T) {
-	all := "1000000000Gi" // more than any machine has
+	// more than any machine has
+	all := "1000000000Gi"
 	for _, c := range []struct {
 		signal, value string
 		want          v1.NodeConditionType
@@ -59,6 +60,7 @@ func TestEveryFormOfAThresholdBringsPressure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		h := heart(t, Config{Thresholds: set}, t.TempDir())
 		h.inspect(t.Context(), runtime.Info{}, nil)
 		got := h.Pressure()
@@ -74,10 +76,12 @@ func TestPressureIsShownForAWhileWhenItIsOver(t *testing.T) {
 	if h.held(v1.NodeMemoryPressure, false, now) {
 		t.Error("pressure that never was")
 	}
+
 	if !h.held(v1.NodeMemoryPressure, true, now) ||
 		!h.held(v1.NodeMemoryPressure, false, now.Add(299*time.Second)) {
 		t.Error("pressure ends too soon")
 	}
+
 	if len(h.Pressure()) != 1 {
 		t.Error("a pressure that is held does not count for pods")
 	}
@@ -107,6 +111,7 @@ func TestWhatThresholdsKeepFreeIsNotAllocatable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		got := heart(t, Config{Thresholds: set, Reserved: reserved, AllAllocatable: c.all},
 			"").allocatable(capacity)
 		memory, disk := got["memory"], got["ephemeral-storage"]

@@ -20,19 +20,24 @@ func TestRefreshIsNoOlderThanTheQuestion(t *testing.T) {
 	first, answer := make(chan struct{}), make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		n := asked.Add(1)
-		if n == 1 { // it has read the Node before it got the label
+
+		// it has read the Node before it got the label
+		if n == 1 {
 			close(first)
 			<-answer
 		}
+
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"kind":"Node","apiVersion":"v1","metadata":{"name":"n","resourceVersion":"%d",`+
 			`"labels":{"answer":"%d"}}}`, n, n)
 	}))
 	defer server.Close()
+
 	client, err := kubeapi.New(&rest.Config{Host: server.URL})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	h := New(Config{Name: "n"}, client.Core, nil, nil, nil, slog.New(slog.DiscardHandler))
 
 	var running sync.WaitGroup
@@ -46,6 +51,7 @@ func TestRefreshIsNoOlderThanTheQuestion(t *testing.T) {
 			}
 		})
 	}
+
 	close(answer)
 	running.Wait()
 }

@@ -26,6 +26,7 @@ func (h *Heart) register(ctx context.Context) error {
 			h.log.Info("node registered", "node", h.cfg.Name)
 			return nil
 		}
+
 		if !apierrors.IsAlreadyExists(err) {
 			return err
 		}
@@ -53,7 +54,7 @@ func (h *Heart) register(ctx context.Context) error {
 	return nil
 }
 
-// staleHint tells whether the Node still has the hint to a cloud that this agent does not give any more.
+// staleHint reports whether the Node still has the hint to a cloud that this agent does not give any more.
 func staleHint(have, want *v1.Node) bool {
 	return have.Annotations[providedIPs] != "" && want.Annotations[providedIPs] == ""
 }
@@ -87,18 +88,22 @@ func (h *Heart) Refresh(ctx context.Context) {
 	asked := time.Now()
 	h.refreshing.Lock()
 	defer h.refreshing.Unlock()
+
 	if h.refreshed.After(asked) {
 		return
 	}
+
 	h.refreshed = time.Now()
 
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+
 	node := &v1.Node{}
 	if err := h.core.Get().Resource("nodes").Name(h.cfg.Name).Do(ctx).Into(node); err != nil {
 		h.log.Debug("get node", "node", h.cfg.Name, "err", err)
 		return
 	}
+
 	h.Saw(node)
 }
 

@@ -16,7 +16,12 @@ func (h *Heart) Watch(ctx context.Context) {
 	lw := cache.NewFilteredListWatchFromClient(h.core, "nodes", metav1.NamespaceAll, func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, h.cfg.Name).String()
 	})
-	cache.NewReflectorWithOptions(lw, &v1.Node{}, (*ownNode)(h), cache.ReflectorOptions{Name: "this node"}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(
+		lw,
+		&v1.Node{},
+		(*ownNode)(h),
+		cache.ReflectorOptions{Name: "this node"},
+	).RunWithContext(ctx)
 }
 
 // ownNode is the heart as the reflector sees it.

@@ -1,5 +1,5 @@
-// Package hook runs the lifecycle hooks of containers (postStart, preStop): exec, HTTP GET, sleep. TCP is accepted by the API but does
-// nothing, as documented there.
+// Package hook runs the lifecycle hooks of containers (postStart, preStop): exec, HTTP GET, sleep. TCP is
+// accepted by the API but does nothing, as documented there.
 package hook
 
 import (
@@ -33,15 +33,20 @@ func Run(ctx context.Context, exec probe.Exec, h *v1.LifecycleHandler, t Target)
 		if err != nil {
 			return fmt.Errorf("exec %q: %w", strings.Join(h.Exec.Command, " "), err)
 		}
+
 		if code != 0 {
-			return fmt.Errorf("command '%s' exited with %d: %s", strings.Join(h.Exec.Command, " "), code, strings.ToValidUTF8(string(out), "?"))
+			return fmt.Errorf("command '%s' exited with %d: %s",
+				strings.Join(h.Exec.Command, " "), code, strings.ToValidUTF8(string(out), "?"))
 		}
+
 		return nil
+
 	case h.HTTPGet != nil:
 		return get(ctx, h.HTTPGet, t)
 	case h.Sleep != nil:
 		timer := time.NewTimer(time.Duration(h.Sleep.Seconds) * time.Second)
 		defer timer.Stop()
+
 		select {
 		case <-timer.C:
 			return nil
@@ -49,11 +54,12 @@ func Run(ctx context.Context, exec probe.Exec, h *v1.LifecycleHandler, t Target)
 			return ctx.Err()
 		}
 	}
+
 	return nil
 }
 
-// get falls back to plain HTTP when a hook of scheme HTTPS talks to a server that does not speak TLS: clusters rely on it since hooks
-// used to ignore the scheme.
+// get falls back to plain HTTP when a hook of scheme HTTPS talks to a server that does not speak TLS:
+// clusters rely on it since hooks used to ignore the scheme.
 func get(ctx context.Context, a *v1.HTTPGetAction, t Target) error {
 	_, err := probe.HTTPGet(ctx, a, t.Spec, t.IP, "kube-lifecycle/1.37")
 	if a.Scheme == v1.URISchemeHTTPS && err != nil && plainServer(err) {
@@ -71,5 +77,6 @@ func plainServer(err error) bool {
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return true
 	}
-	return errors.Is(err, http.ErrSchemeMismatch) || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+	return errors.Is(err, http.ErrSchemeMismatch) ||
+		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }

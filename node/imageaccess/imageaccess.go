@@ -50,6 +50,7 @@ func Open(cfg Config) (*Access, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	dir := filepath.Join(cfg.RootDir, "image_manager")
 	a := &Access{
 		policy:  p,
@@ -68,10 +69,11 @@ func Open(cfg Config) (*Access, error) {
 			return nil, fmt.Errorf("records of image pulls: %w", err)
 		}
 	}
+
 	return a, nil
 }
 
-// Granted tells whether a pod may use the image without a pull. name is how its container calls the image;
+// Granted reports whether a pod may use the image without a pull. name is how its container calls the image;
 // secrets gives what the pod has for the image, and is asked only when that decides.
 func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret, error)) (bool, error) {
 	a.mu.Lock()
@@ -81,13 +83,16 @@ func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret
 		a.log.Warn("record of image pulls; the image is pulled again", "image", name, "err", err)
 		return false, nil
 	}
+
 	if !a.policy.verifies(name, known) {
 		return true, nil
 	}
+
 	repository, err := trim(name)
 	if err != nil {
 		return false, nil //nolint:nilerr // what has no name was not pulled by it
 	}
+
 	have := r.Grants[repository]
 	if have.Everyone {
 		return true, nil
@@ -100,17 +105,22 @@ func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret
 	if err != nil {
 		return false, err
 	}
+
 	for _, s := range own {
 		if !have.fits(s) {
 			continue
 		}
-		if len(have.Secrets) < maxSecrets { // the secret is known from now on, or its new content is
+
+		// the secret is known from now on, or its new content is
+		if len(have.Secrets) < maxSecrets {
 			if err := a.record(name, image.Id, &grant{Secrets: []Secret{s}}); err != nil {
 				a.log.Warn("record of image pulls", "image", name, "err", err)
 			}
 		}
+
 		return true, nil
 	}
+
 	return false, nil
 }
 
@@ -125,10 +135,12 @@ func (a *Access) find(name string, image *cri.Image) (r record, known bool, err 
 	if a.pulling[name] > 0 && a.before[name] != image.Id {
 		return r, true, nil
 	}
+
 	intents, err := a.pulls.files()
 	if err != nil {
 		return r, false, err
 	}
+
 	own := names(image)
 	for _, f := range intents {
 		i, err := a.pulls.intent(f)
@@ -137,6 +149,7 @@ func (a *Access) find(name string, image *cri.Image) (r record, known bool, err 
 			return r, true, nil
 		}
 	}
+
 	return r, false, nil
 }
 
@@ -145,6 +158,7 @@ func (a *Access) find(name string, image *cri.Image) (r record, known bool, err 
 func (a *Access) Pulling(name string, have *cri.Image) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+
 	preloaded := false
 	if have != nil {
 		_, known, err := a.find(name, have)
@@ -156,10 +170,12 @@ func (a *Access) Pulling(name string, have *cri.Image) error {
 	if err != nil {
 		return fmt.Errorf("record that image %s is to be pulled: %w", name, err)
 	}
+
 	a.pulling[name]++
 	if preloaded {
 		a.before[name] = have.Id
 	}
+
 	return nil
 }
 
@@ -182,13 +198,16 @@ func (a *Access) Failed(name string, present bool) { a.ended(name, !present) }
 func (a *Access) ended(name string, settled bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+
 	if a.pulling[name]--; a.pulling[name] > 0 {
 		return
 	}
+
 	delete(a.pulling, name)
 	if !settled {
 		return
 	}
+
 	delete(a.before, name)
 	if err := a.pulls.remove(fileName(name)); err != nil {
 		a.log.Warn("record of image pulls", "image", name, "err", err)
@@ -209,11 +228,13 @@ func (a *Access) put(name, id string, g *grant) error {
 	if err != nil {
 		return err
 	}
+
 	r, found, err := a.images.record(id)
 	if err != nil {
 		a.log.Warn("record of image pulls is written anew", "image", name, "err", err)
 		r, found = record{}, false
 	}
+
 	changed := g != nil && r.add(repository, *g)
 	if found && !changed {
 		return nil
@@ -224,6 +245,7 @@ func (a *Access) put(name, id string, g *grant) error {
 	if err := a.images.write(id, r, true); err != nil {
 		return fmt.Errorf("record that image %s was pulled: %w", name, err)
 	}
+
 	return nil
 }
 
@@ -235,16 +257,21 @@ const settleAfter = time.Hour
 // images that are gone go, and pulls that nobody waits for any more (the agent was killed, or gave up) become
 // records without a grant, or go.
 func (a *Access) Settle(images []*cri.Image, asked time.Time) error {
-	present := map[string]bool{}      // names of records
-	byName := map[string]*cri.Image{} // by the images' full names
+	// names of records
+	present := map[string]bool{}
+
+	// by the images' full names
+	byName := map[string]*cri.Image{}
 	for _, i := range images {
 		present[fileName(i.Id)] = true
 		for n := range names(i) {
 			byName[n] = i
 		}
 	}
+
 	a.mu.Lock()
 	defer a.mu.Unlock()
+
 	return errors.Join(a.settleIntents(byName, asked), a.forget(present, asked))
 }
 
@@ -256,6 +283,7 @@ func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) er
 		if f.written.After(asked.Add(-settleAfter)) {
 			continue
 		}
+
 		i, err := a.pulls.intent(f)
 		if err != nil {
 			a.log.Warn("intent of an image pull is not readable and removed", "err", err)
@@ -263,12 +291,14 @@ func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) er
 		if a.pulling[i.Image] > 0 {
 			continue
 		}
+
 		if image := byName[normal(i.Image)]; image != nil && image.Id != a.before[i.Image] {
 			if err := a.put(i.Image, image.Id, nil); err != nil {
 				errs = append(errs, err)
 				continue
 			}
 		}
+
 		delete(a.before, i.Image)
 		errs = append(errs, a.pulls.remove(f.name))
 	}

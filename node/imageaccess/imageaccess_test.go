@@ -55,12 +55,19 @@ func files(t *testing.T, root, dir string) []string {
 
 var (
 	image = &cri.Image{Id: "sha256:1", RepoTags: []string{"docker.io/library/app:1"}}
-	owner = Secret{UID: "u", Namespace: "ns", Name: "pull", Hash: "h"}
+	owner = Secret{
+		UID:       "u",
+		Namespace: "ns",
+		Name:      "pull",
+		Hash:      "h",
+	}
 )
 
 func TestPoliciesVerifyAsKubelets(t *testing.T) {
 	const preloaded, public, secret = 0, 1, 2
-	for policy, want := range map[string][3]bool{ // whether a pod without secrets may use the image
+
+	// whether a pod without secrets may use the image
+	for policy, want := range map[string][3]bool{
 		"":                             {true, true, false},
 		"NeverVerify":                  {true, true, true},
 		"NeverVerifyPreloadedImages":   {true, true, false},
@@ -75,10 +82,13 @@ func TestPoliciesVerifyAsKubelets(t *testing.T) {
 			case secret:
 				pull(t, a, "app:1", image.Id, &owner)
 			}
+
 			if got := granted(t, a, "app:1", image); got != want {
 				t.Errorf("policy %q, image pulled in way %d: granted %v, want %v", policy, how, got, want)
 			}
-			if how == secret && !granted(t, a, "app:2", image, owner) { // another tag of the same
+
+			// another tag of the same
+			if how == secret && !granted(t, a, "app:2", image, owner) {
 				t.Errorf("policy %q: refused to the secret's holder", policy)
 			}
 		}
@@ -97,11 +107,13 @@ func TestAllowlistNamesImagesAndPrefixes(t *testing.T) {
 			t.Errorf("%s: granted %v, want %v", name, got, want)
 		}
 	}
+
 	for _, pattern := range []string{"", "*", "/*", "a*/*", "reg.example.com/app:1", " a"} {
 		if _, err := newPolicy("NeverVerifyAllowlistedImages", []string{pattern}); err == nil {
 			t.Errorf("pattern %q was accepted", pattern)
 		}
 	}
+
 	if _, err := Open(Config{RootDir: t.TempDir(), Policy: "Sometimes"}); err == nil {
 		t.Error("an unknown policy was accepted")
 	}
@@ -124,8 +136,14 @@ func TestSecretFitsByCoordinatesOrContent(t *testing.T) {
 			t.Errorf("%s: granted %v, want %v", c.what, got, c.want)
 		}
 	}
+
 	// What fitted is known from then on.
-	if !granted(t, a, "app:1", image, Secret{UID: "y", Namespace: "third", Name: "pull", Hash: "new"}) {
+	if !granted(t, a, "app:1", image, Secret{
+		UID:       "y",
+		Namespace: "third",
+		Name:      "pull",
+		Hash:      "new",
+	}) {
 		t.Error("the secret's new content is not known")
 	}
 }
@@ -137,6 +155,7 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	if err := open(t, root, "").Pulling("app:1", nil); err != nil {
 		t.Fatal(err)
 	}
+
 	a := open(t, root, "")
 	for _, name := range []string{"app:1", "docker.io/library/app:1", "sha256:1"} {
 		if granted(t, a, name, image) {
@@ -148,6 +167,7 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	if err := a.Settle([]*cri.Image{image}, now); err != nil || len(files(t, root, "pulling")) != 1 {
 		t.Errorf("a young intent did not stay: %v", err)
 	}
+
 	err := a.Settle([]*cri.Image{image}, now.Add(2*settleAfter))
 	if err != nil || len(files(t, root, "pulling")) != 0 {
 		t.Errorf("an old intent stays: %v", err)
@@ -164,6 +184,7 @@ func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
 	if err := a.Pulling("app:1", image); err != nil {
 		t.Fatal(err)
 	}
+
 	during := granted(t, a, "app:1", image)
 	a.Failed("app:1", true)
 	other := &cri.Image{Id: "sha256:2", RepoTags: image.RepoTags}
@@ -175,10 +196,12 @@ func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
 	if err := a.Pulling("app:1", other); err != nil {
 		t.Fatal(err)
 	}
+
 	a.Failed("app:1", true)
 	if granted(t, a, "app:1", other) {
 		t.Error("the second pull has opened it")
 	}
+
 	err := a.Settle([]*cri.Image{other}, time.Now().Add(2*settleAfter))
 	if err != nil || granted(t, a, "app:1", other) || !granted(t, a, "app:1", image) {
 		t.Errorf("settled: %v", err)
@@ -208,6 +231,7 @@ func TestIntentThatIsNotReadableIsPassedOver(t *testing.T) {
 	if !granted(t, a, "app:1", image) {
 		t.Error("a preloaded image is refused")
 	}
+
 	err := a.Settle(nil, time.Now().Add(2*settleAfter))
 	if err != nil || len(files(t, root, "pulling")) != 0 {
 		t.Errorf("it stays: %v", err)
@@ -253,10 +277,12 @@ func TestRecordIsKubelets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var got map[string]any
 	if err := json.Unmarshal(data, &got); err != nil {
 		t.Fatal(err)
 	}
+
 	delete(got, "lastUpdatedTime")
 	want := `map[apiVersion:kubelet.config.k8s.io/v1beta1 ` +
 		`credentialMapping:map[reg.example.com/app:map[kubernetesSecrets:[` +
@@ -280,12 +306,14 @@ func TestKubeletsRecordsAreRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if granted(t, a, "app:1", image) || !granted(t, a, "app:1", image, owner) {
 		t.Error("the record of an older kubelet does not count")
 	}
 	if granted(t, a, "app:1", &cri.Image{Id: "sha256:2"}, owner) {
 		t.Error("granted by a record that cannot be read")
 	}
+
 	pull(t, a, "app:1", "sha256:2", &owner)
 	if !granted(t, a, "app:1", &cri.Image{Id: "sha256:2"}, owner) {
 		t.Error("a record that cannot be read is not replaced by the next pull")
@@ -306,10 +334,12 @@ func TestRecordsAreBounded(t *testing.T) {
 		pull(t, a, "app:1", image.Id, &Secret{fmt.Sprint(i), "ns", "pull", fmt.Sprint(i)})
 		pull(t, a, fmt.Sprintf("app%d:1", i), image.Id, &owner)
 	}
+
 	r, _, err := a.images.record(image.Id)
 	if err != nil || len(r.Grants) > maxNames {
 		t.Fatalf("%d names, %v", len(r.Grants), err)
 	}
+
 	for name, g := range r.Grants {
 		if len(g.Secrets) > maxSecrets {
 			t.Errorf("%s: %d secrets", name, len(g.Secrets))
@@ -325,6 +355,7 @@ func FuzzRecord(f *testing.F) {
 		if err := os.WriteFile(a.images.path(image.Id), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
+
 		ok := granted(t, a, "app:1", image)
 		r, known, err := a.images.record(image.Id)
 		forAll := err == nil && known && r.Grants["app"].Everyone

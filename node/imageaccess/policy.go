@@ -25,6 +25,7 @@ func newPolicy(name string, allowlist []string) (policy, error) {
 	default:
 		return p, fmt.Errorf("imagePullCredentialsVerificationPolicy %q is unknown", name)
 	}
+
 	for _, pattern := range allowlist {
 		start, wildcard := strings.CutSuffix(pattern, "/*")
 		start += "/"
@@ -38,10 +39,11 @@ func newPolicy(name string, allowlist []string) (policy, error) {
 				"and digest nor a prefix that ends in /*", pattern)
 		}
 	}
+
 	return p, nil
 }
 
-// verifies tells whether the pods that use the image must show that they may. known: an agent pulled it.
+// verifies reports whether the pods that use the image must show that they may. known: an agent pulled it.
 func (p policy) verifies(name string, known bool) bool {
 	switch p.name {
 	case "NeverVerify":
@@ -53,9 +55,11 @@ func (p policy) verifies(name string, known bool) bool {
 		if err != nil {
 			bare = name
 		}
+
 		begins := func(prefix string) bool { return strings.HasPrefix(bare, prefix) }
 		return !slices.Contains(p.images, bare) && !slices.ContainsFunc(p.prefixes, begins)
 	}
+
 	return true
 }
 
@@ -80,7 +84,9 @@ func normal(name string) string {
 	if err != nil {
 		return ""
 	}
-	if d, ok := named.(reference.Digested); ok { // a tag beside it means nothing
+
+	// a tag beside it means nothing
+	if d, ok := named.(reference.Digested); ok {
 		return named.Name() + "@" + d.Digest().String()
 	}
 	return reference.TagNameOnly(named).String()

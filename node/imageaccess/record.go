@@ -46,8 +46,8 @@ type grant struct {
 	Everyone bool      `json:"nodePodsAccessible,omitempty"`
 }
 
-// fits tells whether a pod's secret is one that the image was pulled with: the same object, whatever is in it
-// by now, or the same content.
+// fits reports whether a pod's secret is one that the image was pulled with: the same object, whatever is in
+// it by now, or the same content.
 func (g grant) fits(s Secret) bool {
 	return slices.ContainsFunc(g.Secrets, func(have Secret) bool {
 		return have.same(s) || (have.Hash != "" && have.Hash == s.Hash)
@@ -75,12 +75,13 @@ type intent struct {
 	Image string `json:"image"`
 }
 
-// add merges a grant and tells whether that changed anything.
+// add merges a grant and reports whether that changed anything.
 func (r *record) add(name string, g grant) bool {
 	have, found := r.Grants[name]
 	if have.Everyone {
 		return false
 	}
+
 	if g.Everyone {
 		have = grant{Everyone: true}
 	} else {
@@ -93,12 +94,15 @@ func (r *record) add(name string, g grant) bool {
 	if r.Grants == nil {
 		r.Grants = map[string]grant{}
 	}
+
 	for other := range r.Grants {
 		if found || len(r.Grants) < maxNames {
 			break
 		}
+
 		delete(r.Grants, other)
 	}
+
 	r.Grants[name] = have
 	return true
 }
@@ -109,13 +113,16 @@ func (g *grant) merge(secrets []Secret) (changed bool) {
 		if slices.Contains(g.Secrets, s) {
 			continue
 		}
+
 		changed = true
 		g.Secrets = slices.DeleteFunc(g.Secrets, s.same)
 		if len(g.Secrets) >= maxSecrets {
 			g.Secrets = g.Secrets[1:]
 		}
+
 		g.Secrets = append(g.Secrets, s)
 	}
+
 	slices.SortFunc(g.Secrets, Secret.compare)
 	return changed
 }

@@ -38,16 +38,19 @@ func (s store) write(key string, v any, durably bool) error {
 	if len(data) > maxRecord {
 		return fmt.Errorf("%d bytes: %w", len(data), boundedfile.ErrTooLarge)
 	}
+
 	data = append(data, '\n')
 	if durably {
 		return durable.WriteFile(s.path(key), data, 0o600)
 	}
+
 	return durable.WriteVolatile(s.path(key), data, 0o600)
 }
 
 // sweep removes what writers that were killed have left. There must be no other writer.
 func (s store) sweep() error {
-	return durable.Sweep(filepath.Join(s.dir, strings.TrimSuffix(prefix, "-"))) // every name begins so
+	// every name begins so
+	return durable.Sweep(filepath.Join(s.dir, strings.TrimSuffix(prefix, "-")))
 }
 
 func (s store) remove(name string) error {
@@ -82,15 +85,19 @@ func (s store) files() ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	var out []file
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), prefix) || strings.HasSuffix(e.Name(), ".tmp") {
 			continue
 		}
-		if info, err := e.Info(); err == nil { // else it is gone
+
+		// else it is gone
+		if info, err := e.Info(); err == nil {
 			out = append(out, file{e.Name(), info.ModTime()})
 		}
 	}
+
 	return out, nil
 }
 

@@ -17,8 +17,9 @@ import (
 type Identity struct {
 	NodeName   string
 	Kubeconfig string // the node's own; written after a bootstrap
-	Bootstrap  string // kubeconfig with a bootstrap token; used when Kubeconfig is missing or its certificate has ended
-	CertDir    string // e.g. /var/lib/kubelet/pki
+	// kubeconfig with a bootstrap token; used when Kubeconfig is missing or its certificate has ended
+	Bootstrap string
+	CertDir   string // e.g. /var/lib/kubelet/pki
 }
 
 func (id Identity) store() Store { return Store{Dir: id.CertDir, Name: "kubelet-client"} }
@@ -33,13 +34,16 @@ func Connect(id Identity, log *slog.Logger) (cfg *rest.Config, join func(context
 		cfg, err = Load(id.Kubeconfig)
 		return cfg, func(context.Context) error { return nil }, err
 	}
+
 	if id.Bootstrap == "" {
 		return nil, nil, fmt.Errorf("%w; no bootstrap kubeconfig is given", reason)
 	}
+
 	bootstrap, err := Load(id.Bootstrap)
 	if err != nil {
 		return nil, nil, err
 	}
+
 	log.Info("asks for a client certificate", "node", id.NodeName, "because", reason.Error())
 	closed := &gate{opened: make(chan struct{})}
 	join = func(ctx context.Context) error {
@@ -47,8 +51,10 @@ func Connect(id Identity, log *slog.Logger) (cfg *rest.Config, join func(context
 		if err == nil {
 			closed.open(own)
 		}
+
 		return err
 	}
+
 	return &rest.Config{Host: bootstrap.Host, APIPath: bootstrap.APIPath, Transport: closed}, join, nil
 }
 
@@ -69,22 +75,26 @@ func (id Identity) become(
 	return rest.TransportFor(cfg)
 }
 
-// join gets the first certificate. One that an earlier run got, but was killed before it wrote the kubeconfig, is taken.
+// join gets the first certificate. One that an earlier run got, but was killed before it wrote the
+// kubeconfig, is taken.
 func (id Identity) join(ctx context.Context, bootstrap *rest.Config, log *slog.Logger) error {
 	if pair, err := id.store().Load(); err == nil && time.Now().Before(pair.Leaf.NotAfter) &&
 		pair.Leaf.Subject.CommonName == "system:node:"+id.NodeName {
 		return nil
 	}
+
 	client, err := New(bootstrap)
 	if err != nil {
 		return err
 	}
+
 	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
 		cert, key, err := client.Sign(ctx, Request{NodeName: id.NodeName})
 		if err == nil {
 			_, err = id.store().Put(cert, key, time.Now())
 			return err
 		}
+
 		log.Warn("no client certificate yet", "node", id.NodeName, "err", err, "retry", wait)
 		select {
 		case <-ctx.Done():
@@ -99,36 +109,46 @@ func usable(path string, now time.Time) error {
 	if _, err := os.Stat(path); err != nil {
 		return fmt.Errorf("kubeconfig: %w", err)
 	}
+
 	cfg, err := Load(path)
 	if err != nil {
 		return err
 	}
+
 	cert, key := cfg.CertData, cfg.KeyData
 	if cfg.CertFile != "" {
 		if cert, err = os.ReadFile(cfg.CertFile); err != nil {
 			return fmt.Errorf("kubeconfig %s: client certificate: %w", path, err)
 		}
 	}
+
 	if cfg.KeyFile != "" {
 		if key, err = os.ReadFile(cfg.KeyFile); err != nil {
 			return fmt.Errorf("kubeconfig %s: client key: %w", path, err)
 		}
 	}
+
 	if cert == nil {
-		return nil // a token, exec plugin, or no credentials: the server will say what it thinks of them
+		// a token, exec plugin, or no credentials: the server will say what it thinks of them
+		return nil
 	}
+
 	pair, err := parsePair(path, cert, key)
 	if err != nil {
 		return err
 	}
+
 	if now.After(pair.Leaf.NotAfter) {
-		return fmt.Errorf("kubeconfig %s: client certificate ended at %s", path, pair.Leaf.NotAfter.Format(time.RFC3339))
+		return fmt.Errorf("kubeconfig %s: client certificate ended at %s",
+			path, pair.Leaf.NotAfter.Format(time.RFC3339))
 	}
+
 	return nil
 }
 
-// Rotate renews the client certificate of an identity that Connect made, until ctx ends. client-go reads the new file by itself and
-// closes the connections that were made with the old one. A kubeconfig with a certificate from elsewhere is left alone.
+// Rotate renews the client certificate of an identity that Connect made, until ctx ends. client-go reads the
+// new file by itself and closes the connections that were made with the old one. A kubeconfig with a
+// certificate from elsewhere is left alone.
 func (id Identity) Rotate(ctx context.Context, client *Client, log *slog.Logger) error {
 	store := id.store()
 	return store.keep(ctx, log, func(ctx context.Context) (cert, key []byte, err error) {
@@ -136,8 +156,13 @@ func (id Identity) Rotate(ctx context.Context, client *Client, log *slog.Logger)
 	})
 }
 
-// keep replaces the certificate in the store when it is time. It returns nil when there is none to renew or ctx ends.
-func (s Store) keep(ctx context.Context, log *slog.Logger, sign func(context.Context) (cert, key []byte, err error)) error {
+// keep replaces the certificate in the store when it is time. It returns nil when there is none to renew or
+// ctx ends.
+func (s Store) keep(
+	ctx context.Context,
+	log *slog.Logger,
+	sign func(context.Context) (cert, key []byte, err error),
+) error {
 	for {
 		pair, err := s.Load()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -149,19 +174,23 @@ func (s Store) keep(ctx context.Context, log *slog.Logger, sign func(context.Con
 		if err := sleepUntil(ctx, RenewAt(pair.Leaf)); err != nil {
 			return nil //nolint:nilerr // the end of ctx is how keep ends
 		}
+
 		attempt, cancel := context.WithTimeout(ctx, 15*time.Minute)
 		cert, key, err := sign(attempt)
 		cancel()
 		if err == nil {
 			_, err = s.Put(cert, key, time.Now())
 		}
+
 		if err != nil {
 			log.Warn("certificate is not renewed", "name", s.Name, "ends", pair.Leaf.NotAfter, "err", err)
 			if sleepUntil(ctx, time.Now().Add(time.Minute)) != nil {
 				return nil
 			}
+
 			continue
 		}
+
 		log.Info("certificate is renewed", "name", s.Name)
 	}
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// Store keeps one certificate with its key as kubelet does: DIR/NAME-DATE.pem holds both, DIR/NAME-current.pem is a symbolic link
-// to the newest, exchanged in one step.
+// Store keeps one certificate with its key as kubelet does: DIR/NAME-DATE.pem holds both,
+// DIR/NAME-current.pem is a symbolic link to the newest, exchanged in one step.
 type Store struct {
 	Dir  string // e.g. /var/lib/kubelet/pki
 	Name string // kubelet-client or kubelet-server
@@ -60,6 +60,7 @@ func (s Store) Put(cert, key []byte, now time.Time) (*tls.Certificate, error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("certificate directory: %w", err)
 	}
+
 	file := fmt.Sprintf("%s-%s.pem", s.Name, now.UTC().Format("2006-01-02-15-04-05.000000"))
 	data := append(append(bytes.Clone(bytes.TrimSpace(cert)), '\n'), key...)
 	if err := durable.WriteFile(filepath.Join(s.Dir, file), data, 0o600); err != nil {
@@ -68,6 +69,7 @@ func (s Store) Put(cert, key []byte, now time.Time) (*tls.Certificate, error) {
 	if err := s.link(file); err != nil {
 		return nil, err
 	}
+
 	return pair, s.prune(file)
 }
 

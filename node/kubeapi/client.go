@@ -1,6 +1,7 @@
-// Package kubeapi connects the node agent to the Kubernetes API server: kubeconfig files, a small REST client with a scheme that
-// holds only the groups the agent uses (the full clientset costs 8 MB of resident memory), and the agent's client certificate,
-// which it gets with a bootstrap token by a CertificateSigningRequest and renews before it ends.
+// Package kubeapi connects the node agent to the Kubernetes API server: kubeconfig files, a small REST client
+// with a scheme that holds only the groups the agent uses (the full clientset costs 8 MB of resident memory),
+// and the agent's client certificate, which it gets with a bootstrap token by a CertificateSigningRequest and
+// renews before it ends.
 package kubeapi
 
 import (
@@ -22,8 +23,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Client is the agent's connection to the API server: one REST client per API group over one HTTP/2 transport. Requests are not
-// limited on this side; the server's priority and fairness does that.
+// Client is the agent's connection to the API server: one REST client per API group over one HTTP/2
+// transport. Requests are not limited on this side; the server's priority and fairness does that.
 type Client struct {
 	Core           *rest.RESTClient // v1
 	Coordination   *rest.RESTClient // coordination.k8s.io/v1
@@ -32,7 +33,8 @@ type Client struct {
 	Certificates   *rest.RESTClient // certificates.k8s.io/v1
 	Authentication *rest.RESTClient // authentication.k8s.io/v1
 	Authorization  *rest.RESTClient // authorization.k8s.io/v1
-	// Scheme and Params are those the clients encode with, e.g. for req.VersionedParams(&metav1.ListOptions{}, client.Params).
+	// Scheme and Params are those the clients encode with, e.g. for
+	// req.VersionedParams(&metav1.ListOptions{}, client.Params).
 	Scheme *runtime.Scheme
 	Params runtime.ParameterCodec
 }
@@ -43,6 +45,7 @@ func New(cfg *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	c := &Client{Scheme: scheme, Params: runtime.NewParameterCodec(scheme)}
 	codecs := serializer.NewCodecFactory(scheme)
 	base := rest.CopyConfig(cfg)
@@ -51,6 +54,7 @@ func New(cfg *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to API server %s: %w", cfg.Host, err)
 	}
+
 	for gv, target := range map[schema.GroupVersion]**rest.RESTClient{
 		corev1.SchemeGroupVersion:           &c.Core,
 		coordinationv1.SchemeGroupVersion:   &c.Coordination,
@@ -64,21 +68,29 @@ func New(cfg *rest.Config) (*Client, error) {
 			return nil, err
 		}
 	}
+
 	return c, nil
 }
 
-func groupClient(base *rest.Config, h *http.Client, gv schema.GroupVersion, codec runtime.NegotiatedSerializer) (*rest.RESTClient, error) {
+func groupClient(
+	base *rest.Config,
+	h *http.Client,
+	gv schema.GroupVersion,
+	codec runtime.NegotiatedSerializer,
+) (*rest.RESTClient, error) {
 	cfg := rest.CopyConfig(base)
 	cfg.GroupVersion, cfg.NegotiatedSerializer, cfg.APIPath = &gv, codec, "/apis"
 	if gv.Group == "" {
 		cfg.APIPath = "/api"
 	}
+
 	cfg.ContentType = runtime.ContentTypeProtobuf
 	cfg.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	client, err := rest.RESTClientForConfigAndClient(cfg, h)
 	if err != nil {
 		return nil, fmt.Errorf("client for %s: %w", gv, err)
 	}
+
 	return client, nil
 }
 

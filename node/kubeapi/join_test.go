@@ -44,20 +44,25 @@ func (s *signer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
 			ObjectMeta: metav1.ObjectMeta{Name: "n"},
 		}
+
 	case r.Method == http.MethodPost:
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			s.t.Error(err)
 		}
+
 		obj, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, nil)
 		if err != nil {
 			s.t.Error(err)
 		}
+
 		s.csr = obj.(*certificatesv1.CertificateSigningRequest)
 		s.csr.APIVersion, s.csr.Kind = "certificates.k8s.io/v1", "CertificateSigningRequest"
 		s.csr.Name = "csr-1"
 		out = s.csr
-	default: // the watch
+
+	default:
+		// the watch
 		<-s.allowed
 		signed := s.csr.DeepCopy()
 		signed.Status.Certificate = s.sign(signed.Spec.Request)
@@ -65,8 +70,10 @@ func (s *signer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Type:   certificatesv1.CertificateApproved,
 			Status: v1.ConditionTrue,
 		}}
+
 		out = map[string]any{"type": "ADDED", "object": signed}
 	}
+
 	w.Header().Set("Content-Type", "application/json")
 	if err := json.NewEncoder(w).Encode(out); err != nil {
 		s.t.Error(err)
@@ -80,20 +87,24 @@ func (s *signer) sign(request []byte) []byte {
 		s.t.Error(err)
 		return nil
 	}
+
 	ca, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		s.t.Error(err)
 		return nil
 	}
+
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		Subject:      csr.Subject,
 		NotAfter:     time.Now().Add(time.Hour),
 	}
+
 	der, err := x509.CreateCertificate(rand.Reader, template, template, csr.PublicKey, ca)
 	if err != nil {
 		s.t.Error(err)
 	}
+
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
@@ -102,6 +113,7 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 	s := &signer{t: t, allowed: make(chan struct{})}
 	server := httptest.NewServer(s)
 	defer server.Close()
+
 	dir := t.TempDir()
 	bootstrap := filepath.Join(dir, "bootstrap")
 	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c,
@@ -110,16 +122,19 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 	if err := os.WriteFile(bootstrap, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	id := kubeapi.Identity{
 		NodeName:   "n",
 		Kubeconfig: filepath.Join(dir, "own"),
 		Bootstrap:  bootstrap,
 		CertDir:    dir,
 	}
+
 	cfg, join, err := kubeapi.Connect(id, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	client, err := kubeapi.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -130,9 +145,11 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 	}
 	brief, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
+
 	if err := node(brief); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a request before the node has joined: %v", err)
 	}
+
 	answered := make(chan error)
 	go func() { answered <- node(t.Context()) }()
 	joined := make(chan error)
@@ -146,6 +163,7 @@ func TestNodeThatHasToJoinWaitsForNobody(t *testing.T) {
 	if err != nil || next(t.Context()) != nil {
 		t.Errorf("the next start: %v", err)
 	}
+
 	own, err := os.ReadFile(id.Kubeconfig)
 	if err != nil || !strings.Contains(string(own), "kubelet-client-current.pem") {
 		t.Errorf("kubeconfig %s, %v", own, err)

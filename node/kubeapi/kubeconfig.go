@@ -14,10 +14,14 @@ import (
 // userAgent names the program in the API server's audit log.
 const userAgent = "trivet-node"
 
-// Load reads a kubeconfig file as kubectl does: its current context, relative paths taken from the file's directory.
+// Load reads a kubeconfig file as kubectl does: its current context, relative paths taken from the file's
+// directory.
 func Load(path string) (*rest.Config, error) {
 	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: path}
-	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		rules,
+		&clientcmd.ConfigOverrides{},
+	).ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
@@ -26,23 +30,35 @@ func Load(path string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// writeKubeconfig writes the kubeconfig of the node's own identity: the server of cfg, and pem as certificate and key. client-go
-// reads the two again when the file changes, so a rotated certificate needs no new kubeconfig.
+// writeKubeconfig writes the kubeconfig of the node's own identity: the server of cfg, and pem as certificate
+// and key. client-go reads the two again when the file changes, so a rotated certificate needs no new
+// kubeconfig.
 func writeKubeconfig(path string, cfg *rest.Config, pem string) error {
 	abs, err := filepath.Abs(pem)
 	if err != nil {
 		return fmt.Errorf("kubeconfig %s: %w", path, err)
 	}
+
 	out := clientcmdapi.NewConfig()
 	out.Clusters["default-cluster"] = &clientcmdapi.Cluster{
-		Server: cfg.Host, TLSServerName: cfg.ServerName, InsecureSkipTLSVerify: cfg.Insecure,
-		CertificateAuthority: cfg.CAFile, CertificateAuthorityData: cfg.CAData,
+		Server:                   cfg.Host,
+		TLSServerName:            cfg.ServerName,
+		InsecureSkipTLSVerify:    cfg.Insecure,
+		CertificateAuthority:     cfg.CAFile,
+		CertificateAuthorityData: cfg.CAData,
 	}
+
 	out.AuthInfos["default-auth"] = &clientcmdapi.AuthInfo{ClientCertificate: abs, ClientKey: abs}
-	out.Contexts["default-context"] = &clientcmdapi.Context{Cluster: "default-cluster", AuthInfo: "default-auth", Namespace: "default"}
+	out.Contexts["default-context"] = &clientcmdapi.Context{
+		Cluster:   "default-cluster",
+		AuthInfo:  "default-auth",
+		Namespace: "default",
+	}
+
 	out.CurrentContext = "default-context"
 	if err := clientcmd.WriteToFile(*out, path); err != nil {
 		return fmt.Errorf("write kubeconfig %s: %w", path, err)
 	}
+
 	return nil
 }

@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// Serving is the certificate of the node's HTTPS endpoint. It comes from files that an administrator gives, from the cluster's signer
-// (serverTLSBootstrap), or is self-signed, as kubelet's.
+// Serving is the certificate of the node's HTTPS endpoint. It comes from files that an administrator gives,
+// from the cluster's signer (serverTLSBootstrap), or is self-signed, as kubelet's.
 type Serving struct {
 	CertFile, KeyFile string // given files; read again when they change
 	CertDir           string
@@ -39,16 +39,19 @@ func (s *Serving) Start() error {
 	if s.CertFile != "" {
 		return s.reload()
 	}
+
 	if s.Bootstrap {
 		pair, err := s.store().Load()
 		if err == nil && time.Now().Before(pair.Leaf.NotAfter) {
 			s.current.Store(pair)
 			return nil
 		}
+
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			s.Log.Warn("serving certificate is replaced", "err", err)
 		}
 	}
+
 	return s.selfSign()
 }
 
@@ -58,25 +61,36 @@ func (s *Serving) selfSign() error {
 	if err != nil {
 		return err
 	}
+
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return fmt.Errorf("self-signed certificate: %w", err)
 	}
+
 	now := time.Now()
 	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: fmt.Sprintf("%s@%d", s.Request.NodeName, now.Unix())},
-		NotBefore: now.Add(-5 * time.Minute), NotAfter: now.AddDate(1, 0, 0),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		BasicConstraintsValid: true, DNSNames: append([]string{s.Request.NodeName}, s.Request.DNSNames...), IPAddresses: s.Request.IPs,
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: fmt.Sprintf("%s@%d", s.Request.NodeName, now.Unix())},
+		NotBefore:             now.Add(-5 * time.Minute),
+		NotAfter:              now.AddDate(1, 0, 0),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		BasicConstraintsValid: true,
+		DNSNames:              append([]string{s.Request.NodeName}, s.Request.DNSNames...),
+		IPAddresses:           s.Request.IPs,
 	}
+
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return fmt.Errorf("self-signed certificate: %w", err)
 	}
-	pair, err := parsePair("self-signed", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyPEM)
+
+	pair, err := parsePair("self-signed",
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyPEM)
 	if err != nil {
 		return err
 	}
+
 	s.current.Store(pair)
 	return nil
 }
@@ -94,44 +108,53 @@ func (s *Serving) Certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errors.New("no serving certificate yet")
 }
 
-// reload reads the given files if they have changed. Files that cannot be read leave the certificate in force.
+// reload reads the given files if they have changed. Files that cannot be read leave the certificate in
+// force.
 func (s *Serving) reload() error {
 	info, err := os.Stat(s.CertFile)
 	if err != nil {
 		return fmt.Errorf("serving certificate: %w", err)
 	}
+
 	stamp := info.ModTime().UnixNano()
 	if stamp == s.loaded.Load() {
 		return nil
 	}
+
 	cert, err := os.ReadFile(s.CertFile)
 	if err != nil {
 		return fmt.Errorf("serving certificate: %w", err)
 	}
+
 	key, err := os.ReadFile(s.KeyFile)
 	if err != nil {
 		return fmt.Errorf("serving key: %w", err)
 	}
+
 	pair, err := parsePair(s.CertFile, cert, key)
 	if err != nil {
 		return err
 	}
+
 	s.current.Store(pair)
 	s.loaded.Store(stamp)
 	return nil
 }
 
-// Run gets and renews the certificate from the cluster's signer until ctx ends; without Bootstrap there is nothing to do.
+// Run gets and renews the certificate from the cluster's signer until ctx ends; without Bootstrap there is
+// nothing to do.
 func (s *Serving) Run(ctx context.Context) error {
 	if !s.Bootstrap || s.CertFile != "" {
 		return nil
 	}
+
 	for ctx.Err() == nil {
 		next := time.Now().Add(time.Minute)
 		pair, err := s.store().Load()
 		if err != nil || !time.Now().Before(RenewAt(pair.Leaf)) {
 			pair, err = s.sign(ctx)
 		}
+
 		switch {
 		case err == nil:
 			s.current.Store(pair)
@@ -139,10 +162,12 @@ func (s *Serving) Run(ctx context.Context) error {
 		case ctx.Err() == nil:
 			s.Log.Warn("no serving certificate from the cluster", "node", s.Request.NodeName, "err", err)
 		}
+
 		if sleepUntil(ctx, next) != nil {
 			return nil
 		}
 	}
+
 	return nil
 }
 
@@ -150,14 +175,17 @@ func (s *Serving) sign(ctx context.Context) (*tls.Certificate, error) {
 	if len(s.Request.IPs) == 0 && len(s.Request.DNSNames) == 0 {
 		return nil, errors.New("the node has no address or name to put into a serving certificate")
 	}
+
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
+
 	request := s.Request
 	request.Serving = true
 	cert, key, err := s.Client.Sign(ctx, request)
 	if err != nil {
 		return nil, err
 	}
+
 	return s.store().Put(cert, key, time.Now())
 }
 

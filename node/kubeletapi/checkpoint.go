@@ -25,10 +25,12 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+
 	if !hasContainer(pod, container) {
 		fail(w, notFound("container %v does not exist", container))
 		return
 	}
+
 	limit, err := checkpointLimit(r.URL.Query()["timeout"])
 	if err != nil {
 		fail(w, err)
@@ -42,10 +44,12 @@ func (s *Server) checkpoint(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = s.write(r.Context(), id, location, limit)
 	}
+
 	if err != nil {
 		fail(w, fmt.Errorf("checkpointing of %v/%v/%v failed (%w)", namespace, name, container, err))
 		return
 	}
+
 	writeJSON(w, map[string][]string{"items": {location}})
 }
 
@@ -69,7 +73,8 @@ func checkpointLimit(values []string) (time.Duration, error) {
 	}
 	seconds, err := strconv.ParseInt(values[len(values)-1], 10, 64)
 	if err != nil || seconds < 0 {
-		return 0, notFound("cannot parse value of timeout parameter") // kubelet's code and text
+		// kubelet's code and text
+		return 0, notFound("cannot parse value of timeout parameter")
 	}
 	limit := min(time.Duration(min(seconds, int64(maxCheckpointTime/time.Second)))*time.Second,
 		maxCheckpointTime)

@@ -16,22 +16,27 @@ const (
 	labelContainer = "io.kubernetes.container.name"
 )
 
-// pod finds a pod of the node by name, and by UID if one is given (a pod may have been made anew under its name).
+// pod finds a pod of the node by name, and by UID if one is given (a pod may have been made anew under its
+// name).
 func (s *Server) pod(namespace, name, uid string) (*v1.Pod, error) {
 	for _, p := range s.cfg.Pods.Pods() {
-		if p.Namespace == namespace && p.Name == name && (uid == "" || string(p.UID) == uid || p.Annotations["kubernetes.io/config.mirror"] == uid) {
+		if p.Namespace == namespace && p.Name == name &&
+			(uid == "" || string(p.UID) == uid || p.Annotations["kubernetes.io/config.mirror"] == uid) {
 			return p, nil
 		}
 	}
 	return nil, notFound("pod does not exist: %s/%s", namespace, name)
 }
 
-// hasContainer tells whether the pod's spec has a container of the name.
+// hasContainer reports whether the pod's spec has a container of the name.
 func hasContainer(pod *v1.Pod, name string) bool {
 	named := func(n string) bool { return n == name }
 	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return named(c.Name) }) ||
 		slices.ContainsFunc(pod.Spec.InitContainers, func(c v1.Container) bool { return named(c.Name) }) ||
-		slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return named(c.Name) })
+		slices.ContainsFunc(
+			pod.Spec.EphemeralContainers,
+			func(c v1.EphemeralContainer) bool { return named(c.Name) },
+		)
 }
 
 // instances are the runtime's containers of that name in the pod, newest first.
@@ -51,15 +56,18 @@ func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string)
 	if !hasContainer(pod, name) {
 		return "", notFound("container not found (%q)", name)
 	}
+
 	found, err := s.instances(ctx, pod, name)
 	if err != nil {
 		return "", err
 	}
+
 	for _, c := range found {
 		if c.State == cri.ContainerState_CONTAINER_RUNNING {
 			return c.Id, nil
 		}
 	}
+
 	return "", notFound("container not found (%q)", name)
 }
 
@@ -74,6 +82,11 @@ func (s *Server) sandbox(ctx context.Context, pod *v1.Pod) (string, error) {
 	if len(answer.Items) == 0 {
 		return "", notFound("pod %s/%s has no running sandbox", pod.Namespace, pod.Name)
 	}
-	newest := slices.MaxFunc(answer.Items, func(a, b *cri.PodSandbox) int { return cmp.Compare(a.CreatedAt, b.CreatedAt) })
+
+	newest := slices.MaxFunc(
+		answer.Items,
+		func(a, b *cri.PodSandbox) int { return cmp.Compare(a.CreatedAt, b.CreatedAt) },
+	)
+
 	return newest.Id, nil
 }

@@ -22,7 +22,9 @@ import (
 // ended is closed when the server has closed the connection.
 func speakHTTP2(t *testing.T, guard http.HandlerFunc) (framer *http2.Framer, ended <-chan struct{}) {
 	t.Helper()
-	certs := httptest.NewTLSServer(nil) // for its certificate
+
+	// for its certificate
+	certs := httptest.NewTLSServer(nil)
 	certs.Close()
 	server := New(Config{
 		Guard: func(http.Handler) http.Handler { return guard },
@@ -31,10 +33,12 @@ func speakHTTP2(t *testing.T, guard http.HandlerFunc) (framer *http2.Framer, end
 		},
 		Log: slog.New(slog.DiscardHandler),
 	})
+
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()
@@ -52,15 +56,19 @@ func speakHTTP2(t *testing.T, guard http.HandlerFunc) (framer *http2.Framer, end
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { conn.Close() })
 	if got := conn.ConnectionState().NegotiatedProtocol; got != http2.NextProtoTLS {
 		t.Fatalf("the endpoint speaks %q", got)
 	}
+
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
+
 		_, _ = io.Copy(io.Discard, conn)
 	}()
+
 	framer = http2.NewFramer(conn, conn)
 	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
 		t.Fatal(err)
@@ -68,6 +76,7 @@ func speakHTTP2(t *testing.T, guard http.HandlerFunc) (framer *http2.Framer, end
 	if err := framer.WriteSettings(); err != nil {
 		t.Fatal(err)
 	}
+
 	return framer, closed
 }
 
@@ -77,12 +86,16 @@ func request(t *testing.T) []byte {
 	var block bytes.Buffer
 	e := hpack.NewEncoder(&block)
 	for name, value := range map[string]string{
-		":method": "GET", ":scheme": "https", ":authority": "node", ":path": "/healthz",
+		":method":    "GET",
+		":scheme":    "https",
+		":authority": "node",
+		":path":      "/healthz",
 	} {
 		if err := e.WriteField(hpack.HeaderField{Name: name, Value: value}); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	return block.Bytes()
 }
 
@@ -105,6 +118,7 @@ func TestHeaderWithoutEndIsCutOff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var field bytes.Buffer
 	if err := hpack.NewEncoder(&field).WriteField(hpack.HeaderField{
 		Name:      "x",
@@ -119,9 +133,11 @@ func TestHeaderWithoutEndIsCutOff(t *testing.T) {
 	for ; err == nil && sent < bound; sent += field.Len() {
 		err = framer.WriteContinuation(1, false, field.Bytes())
 	}
+
 	if err == nil {
 		t.Errorf("%d bytes of one header were taken", sent)
 	}
+
 	awaitEnd(t, ended)
 }
 
@@ -134,6 +150,7 @@ func TestRequestsThatAreTakenBackDoNotPileUp(t *testing.T) {
 		<-release
 	})
 	defer close(release)
+
 	block := request(t)
 	var err error
 	for stream := uint32(1); err == nil && stream < 100_000; stream += 2 {
@@ -146,7 +163,9 @@ func TestRequestsThatAreTakenBackDoNotPileUp(t *testing.T) {
 			}),
 			framer.WriteRSTStream(stream, http2.ErrCodeCancel))
 	}
-	awaitEnd(t, ended) // the last of them may still be on their way when the server has given up
+
+	// the last of them may still be on their way when the server has given up
+	awaitEnd(t, ended)
 	if n := running.Load(); n == 0 || n > 250 {
 		t.Errorf("%d requests are served at once, want at most 250", n)
 	}

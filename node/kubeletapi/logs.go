@@ -25,23 +25,28 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+
 	pod, err := s.pod(r.PathValue("namespace"), r.PathValue("pod"), "")
 	if err != nil {
 		fail(w, err)
 		return
 	}
+
 	id, path, err := s.logFile(r.Context(), pod, r.PathValue("container"), previous)
 	if err != nil {
 		fail(w, err)
 		return
 	}
+
 	options.Running = func(ctx context.Context) (bool, error) { return s.isRunning(ctx, id) }
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(http.StatusOK)
 	out := flushing{w, http.NewResponseController(w)}
 	if options.Follow {
-		out.flush() // the caller sees at once that the stream is open
+		// the caller sees at once that the stream is open
+		out.flush()
 	}
+
 	if err := containerlog.Read(r.Context(), path, options, out); err != nil {
 		_, _ = fmt.Fprintf(w, "unable to retrieve container logs for %s: %v", id, err)
 	}
@@ -91,6 +96,7 @@ func logOptions(q url.Values, now time.Time) (o containerlog.Options, previous b
 	if o.Stream, err = stream(q); err != nil {
 		return o, false, err
 	}
+
 	previous, err = truth(q, "previous")
 	return o, previous, err
 }
@@ -127,12 +133,15 @@ func since(q url.Values, now time.Time) (time.Time, error) {
 		if err != nil {
 			return time.Time{}, badRequest("sinceTime %q must be a time in RFC 3339", text)
 		}
+
 		return at, nil
 	}
+
 	seconds, err := number(q, "sinceSeconds", -1)
 	if err != nil || seconds < 0 {
 		return time.Time{}, err
 	}
+
 	return now.Add(-time.Duration(min(seconds, maxSince)) * time.Second), nil
 }
 
@@ -150,24 +159,34 @@ func stream(q url.Values) (string, error) {
 }
 
 // logFile finds the container instance and its log.
-func (s *Server) logFile(ctx context.Context, pod *v1.Pod, name string, previous bool) (id, path string, err error) {
+func (s *Server) logFile(
+	ctx context.Context,
+	pod *v1.Pod,
+	name string,
+	previous bool,
+) (id, path string, err error) {
 	if !hasContainer(pod, name) {
 		return "", "", badRequest("container %s is not valid for pod %s", name, pod.Name)
 	}
+
 	found, err := s.instances(ctx, pod, name)
 	if err != nil {
 		return "", "", err
 	}
+
 	if previous {
 		last := lastID(pod, name)
 		found = slices.DeleteFunc(found, func(c *cri.Container) bool { return c.Id != last })
 	}
+
 	switch {
 	case len(found) == 0 && previous:
 		return "", "", badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
 	case len(found) == 0:
-		return "", "", badRequest("container %q in pod %q is waiting to start: %s", name, pod.Name, waiting(pod, name))
+		return "", "", badRequest("container %q in pod %q is waiting to start: %s",
+			name, pod.Name, waiting(pod, name))
 	}
+
 	answer, err := s.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: found[0].Id})
 	if err != nil {
 		return "", "", fmt.Errorf("status of container %s: %w", found[0].Id, err)
@@ -175,21 +194,28 @@ func (s *Server) logFile(ctx context.Context, pod *v1.Pod, name string, previous
 	if answer.Status.GetLogPath() == "" {
 		return "", "", fmt.Errorf("container %s has no log file", found[0].Id)
 	}
+
 	return found[0].Id, answer.Status.LogPath, nil
 }
 
 func statusOf(pod *v1.Pod, name string) v1.ContainerStatus {
-	for _, list := range [][]v1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses} {
+	for _, list := range [][]v1.ContainerStatus{
+		pod.Status.ContainerStatuses,
+		pod.Status.InitContainerStatuses,
+		pod.Status.EphemeralContainerStatuses,
+	} {
 		for _, c := range list {
 			if c.Name == name {
 				return c
 			}
 		}
 	}
+
 	return v1.ContainerStatus{}
 }
 
-// lastID is the instance that the API shows as the one before the present state: of a container that is backing off the one that ended last.
+// lastID is the instance that the API shows as the one before the present state: of a container that is
+// backing off the one that ended last.
 func lastID(pod *v1.Pod, name string) string {
 	ended := statusOf(pod, name).LastTerminationState.Terminated
 	if ended == nil {
@@ -214,7 +240,8 @@ func waiting(pod *v1.Pod, name string) string {
 func (s *Server) isRunning(ctx context.Context, id string) (bool, error) {
 	answer, err := s.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
 	if status.Code(err) == codes.NotFound {
-		return false, nil // a pod that is deleted takes its containers along
+		// a pod that is deleted takes its containers along
+		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("status of container %s: %w", id, err)

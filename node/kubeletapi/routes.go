@@ -47,6 +47,7 @@ func (s *Server) debugging(mux *http.ServeMux) {
 		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", s.portForward)
 		mux.HandleFunc(method+" /portForward/{namespace}/{pod}/{uid}", s.portForward)
 	}
+
 	mux.HandleFunc("POST /run/{namespace}/{pod}/{container}", s.run)
 	mux.HandleFunc("POST /run/{namespace}/{pod}/{uid}/{container}", s.run)
 }
@@ -59,6 +60,7 @@ func (s *Server) switched(mux *http.ServeMux) {
 	case s.cfg.LogDir != "":
 		mux.Handle("GET /logs/", nodelog.Dir(s.cfg.LogDir))
 	}
+
 	if s.cfg.Off.Profiling {
 		disabled(mux, "profiling endpoint is disabled.", "/debug/pprof/")
 	}

@@ -1,6 +1,6 @@
-// Package kubeletapi serves the node's HTTPS endpoint (:10250) as kubelet does: logs, exec, attach, port-forward, the pods of the node,
-// statistics and metrics. Streams are passed through to the container runtime's own streaming server, SPDY and WebSocket alike; who may
-// call is for the guard (node/auth) to say.
+// Package kubeletapi serves the node's HTTPS endpoint (:10250) as kubelet does: logs, exec, attach,
+// port-forward, the pods of the node, statistics and metrics. Streams are passed through to the container
+// runtime's own streaming server, SPDY and WebSocket alike; who may call is for the guard (node/auth) to say.
 package kubeletapi
 
 import (
@@ -95,11 +95,14 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if !mayHTTP2(server.TLSConfig) {
 		server.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	}
+
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
+
 	if err := server.ServeTLS(listener, "", ""); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", s.cfg.Address, err)
 	}
+
 	return nil
 }
 
@@ -116,7 +119,8 @@ func fail(w http.ResponseWriter, err error) {
 	switch e, ok := errors.AsType[*httpError](err); {
 	case ok:
 		code = e.code
-	case status.Code(err) == codes.ResourceExhausted: // too many streams were asked for and not opened
+	case status.Code(err) == codes.ResourceExhausted:
+		// too many streams were asked for and not opened
 		code = http.StatusTooManyRequests
 	}
 	http.Error(w, err.Error(), code)
@@ -140,21 +144,27 @@ func writeJSON(w http.ResponseWriter, v any) {
 	_, _ = w.Write(data)
 }
 
-// passThrough hands the request on to the URL that the runtime gave for a stream, and its connection too once it is upgraded.
+// passThrough hands the request on to the URL that the runtime gave for a stream, and its connection too once
+// it is upgraded.
 func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target string) {
 	u, err := url.Parse(target)
 	if err != nil || u.Host == "" {
 		fail(w, fmt.Errorf("the runtime gave the stream URL %q", target))
 		return
 	}
+
 	if s.cfg.StreamIdleTime > 0 {
 		w = &idleWriter{w, s.cfg.StreamIdleTime}
 	}
+
 	both := &ends{ResponseWriter: w}
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL = u                     // the Host header stays: WebSocket servers compare it with Origin
-			p.Out.Header.Del("Authorization") // the caller's token is not the runtime's business
+			// the Host header stays: WebSocket servers compare it with Origin
+			p.Out.URL = u
+
+			// the caller's token is not the runtime's business
+			p.Out.Header.Del("Authorization")
 		},
 		ModifyResponse: both.end,
 		FlushInterval:  -1,
@@ -163,5 +173,6 @@ func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target stri
 			http.Error(w, "connect to the container runtime: "+err.Error(), http.StatusBadGateway)
 		},
 	}
+
 	proxy.ServeHTTP(both, r)
 }

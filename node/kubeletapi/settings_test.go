@@ -40,18 +40,36 @@ func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
 		want map[string]int
 	}{
 		"nothing off": {kubeletapi.Off{}, map[string]int{
-			"/logs/": 200, "/runningpods/": 200, "/configz": 200, "/statusz": 200, "/flagz": 200,
-			"/debug/pprof/":  404,
-			"/debug/flags/v": 404, "/containerLogs/ns/p/c": 200, "/run/ns/p/c": 405,
-			"/checkpoint/ns/p/c": 405, "/allocatedPods": 404,
+			"/logs/":                200,
+			"/runningpods/":         200,
+			"/configz":              200,
+			"/statusz":              200,
+			"/flagz":                200,
+			"/debug/pprof/":         404,
+			"/debug/flags/v":        404,
+			"/containerLogs/ns/p/c": 200,
+			"/run/ns/p/c":           405,
+			"/checkpoint/ns/p/c":    405,
+			"/allocatedPods":        404,
 		}},
 		"debugging": {kubeletapi.Off{Debugging: true}, map[string]int{
-			"/healthz": 200, "/pods": 200, "/metrics": 501, "/stats/summary": 501,
-			"/logs/": off, "/logs/x": off, "/runningpods/": off, "/containerLogs/ns/p/c": off,
+			"/healthz":                        200,
+			"/pods":                           200,
+			"/metrics":                        501,
+			"/stats/summary":                  501,
+			"/logs/":                          off,
+			"/logs/x":                         off,
+			"/runningpods/":                   off,
+			"/containerLogs/ns/p/c":           off,
 			"/exec/ns/p/c?command=x&output=1": off,
-			"/attach/ns/p/c":                  off, "/portForward/ns/p": off, "/run/ns/p/c": off,
-			"/debug/pprof/heap": off,
-			"/configz":          404, "/checkpoint/ns/p/c": 404, "/statusz": 404, "/flagz": 404,
+			"/attach/ns/p/c":                  off,
+			"/portForward/ns/p":               off,
+			"/run/ns/p/c":                     off,
+			"/debug/pprof/heap":               off,
+			"/configz":                        404,
+			"/checkpoint/ns/p/c":              404,
+			"/statusz":                        404,
+			"/flagz":                          404,
 		}},
 		"logs": {kubeletapi.Off{SystemLogs: true},
 			map[string]int{"/logs/": off, "/logs/x": off, "/containerLogs/ns/p/c": 200}},
@@ -90,10 +108,12 @@ func post(t *testing.T, base *url.URL, path string) (int, string) {
 		t.Fatal(err)
 	}
 	defer r.Body.Close()
+
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return r.StatusCode, string(body)
 }
 
@@ -109,12 +129,15 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	for name, target := range map[string]string{"out": secret, "up": "../secret", "in": "syslog"} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil { // nobody writes to it
+
+	// nobody writes to it
+	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
@@ -169,6 +192,7 @@ func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
 	if code != 200 || !form.MatchString(body) {
 		t.Errorf("%d %q", code, body)
 	}
+
 	if rt.asked == nil || rt.asked.ContainerId != "id1" || rt.asked.Timeout != 300 ||
 		!strings.Contains(body, rt.asked.Location) {
 		t.Errorf("the runtime was asked for %v", rt.asked)
@@ -185,6 +209,7 @@ func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
 			t.Errorf("%s: %d %q, want %d", path, code, body, want)
 		}
 	}
+
 	if rt.asked.Timeout != 3600 {
 		t.Errorf("a checkpoint may take %d s", rt.asked.Timeout)
 	}
@@ -202,6 +227,7 @@ func TestZPagesAnswerInTextAndAsObjects(t *testing.T) {
 		!strings.Contains(body, "1 hr 01 min") {
 		t.Errorf("statusz: %d %q", code, body)
 	}
+
 	if code, body := get(t, base, "/flagz"); code != 200 || !strings.Contains(body, "node-ip: 192.0.2.7\n") {
 		t.Errorf("flagz: %d %q", code, body)
 	}
@@ -216,6 +242,7 @@ func TestZPagesAnswerInTextAndAsObjects(t *testing.T) {
 			object.APIVersion != "config.k8s.io/v1beta1" || object.Metadata.Name != "kubelet" {
 			t.Errorf("%s: %d %q, %v", path, code, body, err)
 		}
+
 		if code, _ := getAs(t, base, path, "application/json"); code != http.StatusNotAcceptable {
 			t.Errorf("%s as plain JSON: %d", path, code)
 		}
@@ -230,21 +257,25 @@ func getAs(t *testing.T, base *url.URL, path, accept string) (int, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	request.Header.Set("Accept", accept)
 	r, err := c.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Body.Close()
+
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return r.StatusCode, string(body)
 }
 
 func TestTLSIsServedAsConfigured(t *testing.T) {
-	const suite = tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 // without it HTTP/2 has no suite that it needs
+	// without it HTTP/2 has no suite that it needs
+	const suite = tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
 	for name, c := range map[string]struct {
 		server, client *tls.Config
 		ok             bool
@@ -292,6 +323,7 @@ func TestAStreamWithoutTrafficIsClosed(t *testing.T) {
 	// Traffic for longer than the limit keeps it open.
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+
 	for began := time.Now(); time.Since(began) < 2*time.Second; <-tick.C {
 		if err := conn.WriteMessage(websocket.BinaryMessage, []byte("\x00x")); err != nil {
 			t.Fatalf("after %v: %v", time.Since(began), err)
@@ -308,12 +340,14 @@ func TestAStreamWithoutTrafficIsClosed(t *testing.T) {
 	if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
+
 	began := time.Now()
 	for {
 		if _, _, err = conn.ReadMessage(); err != nil {
 			break
 		}
 	}
+
 	if time.Since(began) > 15*time.Second {
 		t.Errorf("closed after %v: %v", time.Since(began), err)
 	}

@@ -62,15 +62,18 @@ func (s *Server) metrics(set string) http.HandlerFunc {
 			http.NotFound(w, r)
 			return
 		}
+
 		if s.cfg.Stats == nil {
 			http.Error(w, "metrics are not available", http.StatusNotImplemented)
 			return
 		}
+
 		text, err := s.cfg.Stats.Metrics(r.Context(), set)
 		if err != nil {
 			fail(w, err)
 			return
 		}
+
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		_, _ = w.Write(text)
 	}

@@ -19,14 +19,21 @@ import (
 type streams struct{ stdin, stdout, stderr, tty bool }
 
 func streamsOf(r *http.Request) (streams, error) {
-	on := func(long string) bool { return r.URL.Query().Get(long) == "1" || r.URL.Query().Get(long) == "true" }
+	on := func(long string) bool {
+		return r.URL.Query().Get(long) == "1" ||
+			r.URL.Query().Get(long) == "true"
+	}
+
 	s := streams{on(v1.ExecStdinParam), on(v1.ExecStdoutParam), on(v1.ExecStderrParam), on(v1.ExecTTYParam)}
 	if s.tty {
-		s.stderr = false // a terminal has one output
+		// a terminal has one output
+		s.stderr = false
 	}
+
 	if !s.stdin && !s.stdout && !s.stderr {
 		return s, badRequest("you must specify at least 1 of stdin, stdout, stderr")
 	}
+
 	return s, nil
 }
 
@@ -44,19 +51,29 @@ func (s *Server) execURL(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
 	command := r.URL.Query()[v1.ExecCommandParam]
 	if len(command) == 0 {
 		return "", badRequest("you must specify at least one command")
 	}
+
 	id, err := s.target(r)
 	if err != nil {
 		return "", err
 	}
-	answer, err := s.cfg.Runtime.Exec(r.Context(), &cri.ExecRequest{ContainerId: id, Cmd: command,
-		Stdin: want.stdin, Stdout: want.stdout, Stderr: want.stderr, Tty: want.tty})
+
+	answer, err := s.cfg.Runtime.Exec(r.Context(), &cri.ExecRequest{
+		ContainerId: id,
+		Cmd:         command,
+		Stdin:       want.stdin,
+		Stdout:      want.stdout,
+		Stderr:      want.stderr,
+		Tty:         want.tty,
+	})
 	if err != nil {
 		return "", fmt.Errorf("prepare exec in container %s: %w", id, err)
 	}
+
 	return answer.Url, nil
 }
 
@@ -74,15 +91,23 @@ func (s *Server) attachURL(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
 	id, err := s.target(r)
 	if err != nil {
 		return "", err
 	}
-	answer, err := s.cfg.Runtime.Attach(r.Context(), &cri.AttachRequest{ContainerId: id,
-		Stdin: want.stdin, Stdout: want.stdout, Stderr: want.stderr, Tty: want.tty})
+
+	answer, err := s.cfg.Runtime.Attach(r.Context(), &cri.AttachRequest{
+		ContainerId: id,
+		Stdin:       want.stdin,
+		Stdout:      want.stdout,
+		Stderr:      want.stderr,
+		Tty:         want.tty,
+	})
 	if err != nil {
 		return "", fmt.Errorf("prepare attach to container %s: %w", id, err)
 	}
+
 	return answer.Url, nil
 }
 
@@ -110,6 +135,7 @@ func (s *Server) portForwardURL(r *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
 	var ports []int32
 	for _, list := range r.URL.Query()["port"] {
 		for text := range strings.SplitSeq(list, ",") {
@@ -117,17 +143,24 @@ func (s *Server) portForwardURL(r *http.Request) (string, error) {
 			if err != nil || port == 0 {
 				return "", badRequest("port %q must be between 1 and 65535", text)
 			}
+
 			ports = append(ports, int32(port))
 		}
 	}
+
 	id, err := s.sandbox(r.Context(), pod)
 	if err != nil {
 		return "", err
 	}
-	answer, err := s.cfg.Runtime.PortForward(r.Context(), &cri.PortForwardRequest{PodSandboxId: id, Port: ports})
+
+	answer, err := s.cfg.Runtime.PortForward(
+		r.Context(),
+		&cri.PortForwardRequest{PodSandboxId: id, Port: ports},
+	)
 	if err != nil {
 		return "", fmt.Errorf("prepare port-forward to pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+
 	return answer.Url, nil
 }
 
@@ -138,22 +171,30 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 		fail(w, err)
 		return
 	}
+
 	command := strings.Fields(r.URL.Query().Get("cmd"))
 	if len(command) == 0 {
 		fail(w, badRequest("cmd is empty"))
 		return
 	}
+
 	ctx, cancel := context.WithTimeout(r.Context(), time.Minute)
 	defer cancel()
-	answer, err := s.cfg.Runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: 60})
+
+	answer, err := s.cfg.Runtime.ExecSync(
+		ctx,
+		&cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: 60},
+	)
 	if err != nil {
 		fail(w, fmt.Errorf("run in container %s: %w", id, err))
 		return
 	}
+
 	if answer.ExitCode != 0 {
 		w.WriteHeader(http.StatusInternalServerError)
 		_, _ = fmt.Fprintf(w, "command terminated with exit code %d\n", answer.ExitCode)
 	}
+
 	_, _ = io.WriteString(w, string(answer.Stdout)+string(answer.Stderr))
 }
 

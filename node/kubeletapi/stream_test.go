@@ -22,36 +22,45 @@ func streamTo(t *testing.T, runtime func(net.Conn)) (caller net.Conn, served <-c
 			t.Error(err)
 			return
 		}
+
 		defer conn.Close()
+
 		const switched = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
 		if _, err := io.WriteString(conn, switched); err != nil {
 			t.Error(err)
 		}
+
 		runtime(conn)
 	}))
+
 	t.Cleanup(backend.Close)
 
 	ended := make(chan struct{})
 	s := New(Config{Log: slog.New(slog.DiscardHandler), StreamIdleTime: time.Hour})
 	front := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
+
 		s.passThrough(w, r, backend.URL+"/exec/token")
 	}))
+
 	t.Cleanup(front.Close)
 
 	caller, err := tls.Dial("tcp", front.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { caller.Close() })
 	const upgrade = "POST /exec HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
 	if _, err := io.WriteString(caller, upgrade); err != nil {
 		t.Fatal(err)
 	}
+
 	r, err := http.ReadResponse(bufio.NewReader(caller), nil)
 	if err != nil || r.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("%v, %v", r, err)
 	}
+
 	return caller, ended
 }
 
@@ -96,6 +105,7 @@ func TestStreamEndsWithTheRuntimeWhateverItsCallerSends(t *testing.T) {
 	server, caller := net.Pipe()
 	defer server.Close()
 	defer caller.Close()
+
 	conn := &idleConn{Conn: server, idle: time.Hour}
 	go func() {
 		for {
@@ -108,10 +118,12 @@ func TestStreamEndsWithTheRuntimeWhateverItsCallerSends(t *testing.T) {
 	if err := conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
+
 	ended := make(chan struct{})
 	go func() {
 		_, _ = io.Copy(io.Discard, conn)
 		close(ended)
 	}()
+
 	await(t, "reading", ended)
 }

@@ -12,11 +12,13 @@ func (s *Server) tlsConfig() *tls.Config {
 		cfg = s.cfg.TLS.Clone()
 	}
 	cfg.GetCertificate = s.cfg.Certificate
-	cfg.ClientAuth = tls.RequestClientCert // verified by the guard, against a CA file that may change
+
+	// verified by the guard, against a CA file that may change
+	cfg.ClientAuth = tls.RequestClientCert
 	return cfg
 }
 
-// mayHTTP2 tells whether the cipher suites have one of those without which HTTP/2 over TLS 1.2 cannot be
+// mayHTTP2 reports whether the cipher suites have one of those without which HTTP/2 over TLS 1.2 cannot be
 // served (RFC 9113, section 9.2.2); net/http would not start.
 func mayHTTP2(cfg *tls.Config) bool {
 	return cfg.CipherSuites == nil || cfg.MinVersion >= tls.VersionTLS13 ||

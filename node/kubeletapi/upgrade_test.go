@@ -21,6 +21,7 @@ func TestRefusedUpgradeIsNoTunnel(t *testing.T) {
 		t.Error("the redirect of a runtime was followed")
 	}))
 	defer elsewhere.Close()
+
 	for _, code := range []int{http.StatusOK, http.StatusFound, http.StatusBadRequest} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
 			backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -30,6 +31,7 @@ func TestRefusedUpgradeIsNoTunnel(t *testing.T) {
 				if strings.Contains(r.URL.Path, "smuggled") {
 					t.Error("a request passes by the guard")
 				}
+
 				w.Header().Set("Location", elsewhere.URL)
 				w.WriteHeader(code)
 			}))
@@ -43,6 +45,7 @@ func TestRefusedUpgradeIsNoTunnel(t *testing.T) {
 				}
 			}))
 			defer front.Close()
+
 			address, config := front.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true}
 			caller, err := tls.Dial("tcp", address, config)
 			if err != nil {
@@ -56,12 +59,15 @@ func TestRefusedUpgradeIsNoTunnel(t *testing.T) {
 			if _, err := io.WriteString(caller, upgrade+next); err != nil {
 				t.Fatal(err)
 			}
+
 			answers := bufio.NewReader(caller)
 			answer, err := http.ReadResponse(answers, nil)
 			if err != nil || answer.StatusCode != code {
 				t.Fatalf("%v, %v", answer, err)
 			}
-			_, _ = io.Copy(io.Discard, caller) // until the second request is answered, or refused
+
+			// until the second request is answered, or refused
+			_, _ = io.Copy(io.Discard, caller)
 		})
 	}
 }

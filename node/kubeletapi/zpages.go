@@ -55,6 +55,7 @@ func (s *Server) statusz(w http.ResponseWriter, r *http.Request) {
 		BinaryVersion: s.cfg.Statusz.Version,
 		Paths:         s.paths(),
 	}
+
 	text := func(w io.Writer) {
 		fmt.Fprintf(w, "\nStarted: %s\n", answer.StartTime.Format(time.UnixDate))
 		fmt.Fprintf(w, "Up: %d hr %02d min %02d sec\n",
@@ -62,6 +63,7 @@ func (s *Server) statusz(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "Go version: %s\nBinary version: %s\n\nPaths: %s\n",
 			answer.GoVersion, answer.BinaryVersion, strings.Join(answer.Paths, " "))
 	}
+
 	writeZPage(w, r, "Statusz", &answer.zpage, &answer, text)
 }
 
@@ -102,6 +104,7 @@ func writeZPage(w http.ResponseWriter, r *http.Request, kind string, head *zpage
 			"formatting compatibility guarantees and is for debugging purposes only.\n", component,
 			strings.ToLower(kind))
 		text(w)
+
 	default:
 		head.TypeMeta = metav1.TypeMeta{Kind: kind, APIVersion: zpagesGroup + "/" + version}
 		head.Name = component
@@ -114,11 +117,13 @@ func accepted(header, kind string) (version string, ok bool) {
 	if strings.TrimSpace(header) == "" {
 		return "", true
 	}
+
 	for want := range strings.SplitSeq(header, ",") {
 		media, params, err := mime.ParseMediaType(want)
 		if err != nil {
 			continue
 		}
+
 		switch media {
 		case "text/plain", "text/*", "*/*":
 			return "", true
@@ -129,5 +134,6 @@ func accepted(header, kind string) (version string, ok bool) {
 			}
 		}
 	}
+
 	return "", false
 }

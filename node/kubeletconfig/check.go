@@ -162,18 +162,21 @@ func (k *Configuration) checkPods(p *problems) {
 	for i, address := range k.ClusterDNS {
 		p.when(net.ParseIP(address) == nil, "clusterDNS[%d] %q is no IP address", i, address)
 	}
+
 	p.when(k.HTTPCheckFrequency.Duration <= 0, "httpCheckFrequency %v must be positive",
 		k.HTTPCheckFrequency.Duration)
 	if d := k.CrashLoopBackOff.MaxContainerRestartPeriod; d != nil {
 		p.when(d.Duration < time.Second || d.Duration > 5*time.Minute,
 			"crashLoopBackOff.maxContainerRestartPeriod %v must be between 1s and 5m", d.Duration)
 	}
+
 	for i, name := range k.AllowedUnsafeSysctls {
 		space, _, _ := sysctl.GetNamespace(name)
 		p.when(!sysctlPattern.MatchString(name), "allowedUnsafeSysctls[%d] %q is no sysctl", i, name)
 		p.when(space == sysctl.UnknownNamespace, "allowedUnsafeSysctls[%d] %q is not known to be namespaced",
 			i, name)
 	}
+
 	p.oneOf("configMapAndSecretChangeDetectionStrategy", k.ConfigMapAndSecretStrategy, "Get", "Cache",
 		"Watch")
 
@@ -206,6 +209,7 @@ func (k *Configuration) checkResources(p *problems) {
 			"kube-reserved-compressible", "none")
 		p.when(what != "none" && !*k.CgroupsPerQOS, "enforceNodeAllocatable %q needs cgroupsPerQOS", what)
 	}
+
 	for part, group := range map[string]string{
 		"system-reserved": k.SystemReservedCgroup,
 		"kube-reserved":   k.KubeReservedCgroup,

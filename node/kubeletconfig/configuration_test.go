@@ -40,20 +40,24 @@ func paths(prefix string, t reflect.Type, out *[]string) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
+
 	switch t {
 	case reflect.TypeFor[metav1.Duration](), reflect.TypeFor[resource.Quantity](),
 		reflect.TypeFor[metav1.Time]():
 		*out = append(*out, prefix)
 		return
 	}
+
 	if t.Kind() == reflect.Slice && t.Elem().Kind() == reflect.Struct {
 		paths(prefix+"[]", t.Elem(), out)
 		return
 	}
+
 	if t.Kind() != reflect.Struct {
 		*out = append(*out, prefix)
 		return
 	}
+
 	for i := range t.NumField() {
 		path := prefix + "." + jsonName(t.Field(i))
 		paths(strings.Trim(path, "."), t.Field(i).Type, out)
@@ -68,6 +72,7 @@ func TestDefaultsAreThoseOfKubelet(t *testing.T) {
 		&want); err != nil {
 		t.Fatal(err)
 	}
+
 	data, err := json.Marshal(usual)
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +88,7 @@ func TestDefaultsAreThoseOfKubelet(t *testing.T) {
 		delete(want, name)
 		delete(have, name)
 	}
+
 	if diff := cmp.Diff(want, have); diff != "" {
 		t.Error(diff)
 	}

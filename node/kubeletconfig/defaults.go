@@ -41,7 +41,9 @@ func (k *Configuration) defaultServer() {
 	or(&k.Port, 10250)
 	orNew(&k.HealthzPort, 10248)
 	or(&k.HealthzBindAddress, "127.0.0.1")
-	orNew(&k.RotateCertificates, true) // where kubelet has to be told: a node whose certificate ends is lost
+
+	// where kubelet has to be told: a node whose certificate ends is lost
+	orNew(&k.RotateCertificates, true)
 	or(&k.StreamingIdleTimeout.Duration, 4*time.Hour)
 
 	orNew(&k.Authentication.Anonymous.Enabled, false)
@@ -74,6 +76,7 @@ func (k *Configuration) defaultNode() {
 	if k.NodeStatusUpdateFrequency.Duration != 0 {
 		or(&k.NodeStatusReportFrequency, k.NodeStatusUpdateFrequency)
 	}
+
 	or(&k.NodeStatusReportFrequency.Duration, 5*time.Minute)
 	or(&k.NodeStatusUpdateFrequency.Duration, 10*time.Second)
 	or(&k.NodeLeaseDurationSeconds, 40)
@@ -84,7 +87,9 @@ func (k *Configuration) defaultNode() {
 	orNew(&k.OOMScoreAdj, -999)
 	or(&k.MaxOpenFiles, 1_000_000)
 	orNew(&k.FailSwapOn, true)
-	orNew(&k.FailCgroupV1, false) // kubelet: true
+
+	// kubelet: true
+	orNew(&k.FailCgroupV1, false)
 	orNew(&k.EnableControllerAttach, true)
 	orNew(&k.MakeIPTablesUtilChains, true)
 	orNew(&k.IPTablesMasqueradeBit, 14)
@@ -93,9 +98,12 @@ func (k *Configuration) defaultNode() {
 }
 
 func (k *Configuration) defaultRuntime() {
-	or(&k.ContainerRuntimeEndpoint, "unix:///run/trivet/cri.sock") // kubelet: containerd's
+	// kubelet: containerd's
+	or(&k.ContainerRuntimeEndpoint, "unix:///run/trivet/cri.sock")
 	or(&k.RuntimeRequestTimeout.Duration, 2*time.Minute)
-	orNew(&k.SerializeImagePulls, false) // kubelet: true unless maxParallelImagePulls is above 1
+
+	// kubelet: true unless maxParallelImagePulls is above 1
+	orNew(&k.SerializeImagePulls, false)
 	orNew(&k.RegistryPullQPS, 5)
 	or(&k.RegistryBurst, 10)
 
@@ -132,12 +140,14 @@ func (k *Configuration) defaultResources() {
 	if k.PodPidsLimit == nil || *k.PodPidsLimit < 0 {
 		k.PodPidsLimit = new(int64(-1))
 	}
+
 	orNew(&k.CPUCFSQuota, true)
 	orNew(&k.CPUCFSQuotaPeriod, metav1.Duration{Duration: 100 * time.Millisecond})
 	or(&k.MemoryReservationPolicy, "None")
 	if k.EnforceNodeAllocatable == nil {
 		k.EnforceNodeAllocatable = []string{"pods"}
 	}
+
 	orNew(&k.LocalStorageCapacityIsolation, true)
 
 	or(&k.CPUManagerPolicy, "none")

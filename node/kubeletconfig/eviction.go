@@ -26,16 +26,19 @@ func (k *Configuration) checkEviction() error {
 		p.when(!threshold.Known(signal), "evictionSoftGracePeriod: %s is no signal of eviction", signal)
 		p.when(err != nil || d < 0, "evictionSoftGracePeriod: %s: %q is no positive duration", signal, text)
 	}
+
 	for signal := range k.EvictionSoft {
 		_, ok := k.EvictionSoftGracePeriod[signal]
 		p.when(!ok, "evictionSoft: %s has no evictionSoftGracePeriod", signal)
 	}
+
 	for signal, text := range k.EvictionMinimumReclaim {
 		p.when(!threshold.Known(signal), "evictionMinimumReclaim: %s is no signal of eviction", signal)
 		if err := checkReclaim(text); err != nil {
 			p.add(fmt.Errorf("evictionMinimumReclaim: %s: %w", signal, err))
 		}
 	}
+
 	return errors.Join(p.errs...)
 }
 

@@ -58,7 +58,7 @@ var gates = sync.OnceValue(func() map[string]gate {
 // groups are gates that stand for all of a stage that are not set themselves.
 var groups = map[string]string{"AllAlpha": "ALPHA", "AllBeta": "BETA"}
 
-// Enabled tells whether a feature gate of kubelet is on.
+// Enabled reports whether a feature gate of kubelet is on.
 func (k *Configuration) Enabled(name string) bool {
 	if on, set := k.FeatureGates[name]; set {
 		return on
@@ -87,11 +87,13 @@ func (k *Configuration) checkGates() error {
 				name, k.FeatureGates[name], g.usual))
 		}
 	}
+
 	for _, name := range slices.Sorted(maps.Keys(RefusedGates)) {
 		if k.Enabled(name) {
 			errs = append(errs, fmt.Errorf("featureGates: %s is not served: %s", name, RefusedGates[name]))
 		}
 	}
+
 	return errors.Join(errs...)
 }
 

@@ -22,11 +22,13 @@ func (k *Configuration) checkImagePolicy() error {
 		return fmt.Errorf("preloadedImagesVerificationAllowlist is set, " +
 			"but imagePullCredentialsVerificationPolicy is not NeverVerifyAllowlistedImages")
 	}
+
 	for i, pattern := range list {
 		if err := checkImagePattern(pattern); err != nil {
 			return fmt.Errorf("preloadedImagesVerificationAllowlist[%d] %q: %w", i, pattern, err)
 		}
 	}
+
 	return nil
 }
 
@@ -37,6 +39,7 @@ func checkImagePattern(pattern string) error {
 		if prefix == "" || strings.ContainsAny(prefix, "* \t") {
 			return fmt.Errorf("want REGISTRY/* or REGISTRY/PATH/*")
 		}
+
 		return nil
 	}
 
@@ -44,10 +47,12 @@ func checkImagePattern(pattern string) error {
 	if err != nil {
 		return err
 	}
+
 	_, tagged := name.(reference.Tagged)
 	_, digested := name.(reference.Digested)
 	if tagged || digested {
 		return fmt.Errorf("want the name of an image without tag and digest")
 	}
+
 	return nil
 }

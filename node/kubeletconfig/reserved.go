@@ -32,8 +32,10 @@ func (k *Configuration) Reserved() (v1.ResourceList, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reservedSystemCPUs %q: %w", text, err)
 		}
+
 		out[v1.ResourceCPU] = *resource.NewQuantity(int64(cpus.Size()), resource.DecimalSI)
 	}
+
 	return out, nil
 }
 
@@ -43,6 +45,7 @@ func reserve(out v1.ResourceList, name v1.ResourceName, text string) error {
 	default:
 		return fmt.Errorf("%s cannot be reserved", name)
 	}
+
 	q, err := resource.ParseQuantity(text)
 	if err != nil {
 		return fmt.Errorf("%s=%q: %w", name, text, err)

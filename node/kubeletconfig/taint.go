@@ -18,16 +18,19 @@ func checkTaint(i int, t v1.Taint) error {
 	if t.Value != "" {
 		wrong = append(wrong, validation.IsValidLabelValue(t.Value)...)
 	}
+
 	switch t.Effect {
 	case v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute:
 	default:
 		wrong = append(wrong, fmt.Sprintf("%q is no effect of a taint", t.Effect))
 	}
+
 	if t.TimeAdded != nil {
 		wrong = append(wrong, "timeAdded must not be set")
 	}
 	if len(wrong) > 0 {
 		return fmt.Errorf("registerWithTaints[%d] %q: %s", i, t.Key, strings.Join(wrong, "; "))
 	}
+
 	return nil
 }

@@ -16,9 +16,11 @@ func (k *Configuration) TLS() (*tls.Config, error) {
 	case "", "VersionTLS12":
 	case "VersionTLS13":
 		out.MinVersion = tls.VersionTLS13
-	case "VersionTLS10", "VersionTLS11": // broken; kubelet still serves them when it is told to
+	case "VersionTLS10", "VersionTLS11":
+		// broken; kubelet still serves them when it is told to
 		return nil, fmt.Errorf("tlsMinVersion %s is not served: use VersionTLS12 or VersionTLS13",
 			k.TLSMinVersion)
+
 	default:
 		return nil, fmt.Errorf("tlsMinVersion %q is neither VersionTLS12 nor VersionTLS13", k.TLSMinVersion)
 	}
@@ -28,8 +30,10 @@ func (k *Configuration) TLS() (*tls.Config, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		out.CipherSuites = append(out.CipherSuites, id)
 	}
+
 	for _, id := range k.TLSCurvePreferences {
 		curve := tls.CurveID(id)
 		if id < 1 || id > math.MaxUint16 || strings.HasPrefix(curve.String(), "CurveID(") {
@@ -38,8 +42,10 @@ func (k *Configuration) TLS() (*tls.Config, error) {
 		if slices.Contains(out.CurvePreferences, curve) {
 			return nil, fmt.Errorf("tlsCurvePreferences: %d is there twice", id)
 		}
+
 		out.CurvePreferences = append(out.CurvePreferences, curve)
 	}
+
 	return out, nil
 }
 

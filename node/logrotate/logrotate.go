@@ -1,5 +1,6 @@
-// Package logrotate keeps containers' logs from filling the disk: a log that has grown beyond a size is renamed, the runtime is told to
-// open a new file (CRI ReopenContainerLog), older files are compressed, and the oldest are removed.
+// Package logrotate keeps containers' logs from filling the disk: a log that has grown beyond a size is
+// renamed, the runtime is told to open a new file (CRI ReopenContainerLog), older files are compressed, and
+// the oldest are removed.
 package logrotate
 
 import (
@@ -48,6 +49,7 @@ func New(cfg Config) (*Rotator, error) {
 	if cfg.MaxFiles < 2 {
 		return nil, fmt.Errorf("containerLogMaxFiles %d: must be at least 2", cfg.MaxFiles)
 	}
+
 	return &Rotator{cfg}, nil
 }
 
@@ -55,7 +57,9 @@ func New(cfg Config) (*Rotator, error) {
 func (r *Rotator) Run(ctx context.Context) error {
 	tick := time.NewTicker(r.cfg.Every)
 	defer tick.Stop()
-	paths := map[string]string{} // container -> log: a container's log path never changes
+
+	// container -> log: a container's log path never changes
+	paths := map[string]string{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -74,6 +78,7 @@ func (r *Rotator) check(ctx context.Context, paths map[string]string) error {
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
+
 	running := map[string]bool{}
 	var errs []error
 	for _, c := range answer.Containers {
@@ -81,26 +86,33 @@ func (r *Rotator) check(ctx context.Context, paths map[string]string) error {
 		if paths[c.Id] == "" {
 			status, err := r.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: c.Id})
 			if err != nil || status.Status.GetLogPath() == "" {
-				continue // gone meanwhile, or without a log
+				// gone meanwhile, or without a log
+				continue
 			}
+
 			paths[c.Id] = status.Status.LogPath
 		}
+
 		info, err := os.Stat(paths[c.Id])
 		if errors.Is(err, fs.ErrNotExist) {
 			// A rotation was cut off between the rename and the reopening.
 			errs = append(errs, r.reopen(ctx, c.Id))
 			continue
 		}
+
 		if err != nil || info.Size() < r.cfg.MaxSize {
 			continue
 		}
+
 		errs = append(errs, r.Rotate(ctx, c.Id, paths[c.Id]))
 	}
+
 	for id := range paths {
 		if !running[id] {
 			delete(paths, id)
 		}
 	}
+
 	return errors.Join(errs...)
 }
 
@@ -109,39 +121,47 @@ func (r *Rotator) Rotate(ctx context.Context, id, path string) error {
 	if err := r.makeRoom(path); err != nil {
 		return fmt.Errorf("rotate log %s: %w", path, err)
 	}
+
 	rotated := path + "." + time.Now().UTC().Format("20060102-150405")
 	if err := os.Rename(path, rotated); err != nil {
 		return fmt.Errorf("rotate log: %w", err)
 	}
+
 	if err := r.reopen(ctx, id); err != nil {
 		// The runtime still writes to the old file: give it its name back, or nobody finds what it writes.
 		return errors.Join(err, os.Rename(rotated, path))
 	}
+
 	return nil
 }
 
 func (r *Rotator) reopen(ctx context.Context, id string) error {
-	if _, err := r.cfg.Runtime.ReopenContainerLog(ctx, &cri.ReopenContainerLogRequest{ContainerId: id}); err != nil {
+	if _, err := r.cfg.Runtime.ReopenContainerLog(ctx, &cri.ReopenContainerLogRequest{
+		ContainerId: id,
+	}); err != nil {
 		return fmt.Errorf("reopen log of container %s: %w", id, err)
 	}
 	return nil
 }
 
-// makeRoom removes what is too old or half compressed and compresses the rest: the newest rotated file is compressed only at the next
-// rotation, because a reader may still be on it.
+// makeRoom removes what is too old or half compressed and compresses the rest: the newest rotated file is
+// compressed only at the next rotation, because a reader may still be on it.
 func (r *Rotator) makeRoom(path string) error {
 	if err := removeUnfinished(path); err != nil {
 		return err
 	}
+
 	files, err := containerlog.Rotated(path)
 	if err != nil {
 		return err
 	}
+
 	for keep := r.cfg.MaxFiles - 2; len(files) > keep; files = files[1:] {
 		if err := os.Remove(files[0]); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
+
 	for _, name := range files {
 		if !strings.HasSuffix(name, ".gz") {
 			if err := compress(name); err != nil {
@@ -149,6 +169,7 @@ func (r *Rotator) makeRoom(path string) error {
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -159,11 +180,13 @@ func compress(name string) (err error) {
 		return err
 	}
 	defer in.Close()
+
 	temporary := name + ".tmp"
 	out, err := os.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return err
 	}
+
 	z := gzip.NewWriter(out)
 	_, err = io.Copy(z, in)
 	err = errors.Join(err, z.Close(), out.Close())
@@ -173,6 +196,7 @@ func compress(name string) (err error) {
 	if err != nil {
 		return errors.Join(fmt.Errorf("compress log %s: %w", name, err), os.Remove(temporary))
 	}
+
 	return os.Remove(name)
 }
 

@@ -25,7 +25,11 @@ type runtime struct {
 	fail bool
 }
 
-func (r *runtime) ReopenContainerLog(context.Context, *cri.ReopenContainerLogRequest, ...grpc.CallOption) (*cri.ReopenContainerLogResponse, error) {
+func (r *runtime) ReopenContainerLog(
+	context.Context,
+	*cri.ReopenContainerLogRequest,
+	...grpc.CallOption,
+) (*cri.ReopenContainerLogResponse, error) {
 	if r.fail {
 		return nil, errors.New("no")
 	}
@@ -34,10 +38,15 @@ func (r *runtime) ReopenContainerLog(context.Context, *cri.ReopenContainerLogReq
 
 func TestRotateKeepsTheNewestFilesAndLosesNoLine(t *testing.T) {
 	r := &runtime{path: filepath.Join(t.TempDir(), "0.log")}
-	rotator, err := logrotate.New(logrotate.Config{MaxFiles: 4, Runtime: r, Log: slog.New(slog.DiscardHandler)})
+	rotator, err := logrotate.New(logrotate.Config{
+		MaxFiles: 4,
+		Runtime:  r,
+		Log:      slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	// Earlier rotations, one of them killed while it compressed.
 	for i := range 3 {
 		name := fmt.Sprintf("%s.2026010%d-000000", r.path, i+1)
@@ -45,6 +54,7 @@ func TestRotateKeepsTheNewestFilesAndLosesNoLine(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if err := os.WriteFile(r.path+".20260103-000000.tmp", []byte("torn"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +64,7 @@ func TestRotateKeepsTheNewestFilesAndLosesNoLine(t *testing.T) {
 	if err := rotator.Rotate(t.Context(), "id", r.path); err != nil {
 		t.Fatal(err)
 	}
+
 	var out bytes.Buffer
 	if err := containerlog.Read(t.Context(), r.path, containerlog.Options{Tail: -1}, &out); err != nil {
 		t.Fatal(err)
@@ -61,10 +72,13 @@ func TestRotateKeepsTheNewestFilesAndLosesNoLine(t *testing.T) {
 	if out.String() != "old 1\nold 2\nnow\n" {
 		t.Errorf("the log is %q", out.String())
 	}
+
 	files, err := containerlog.Rotated(r.path)
-	if err != nil || len(files) != 3 || !strings.HasSuffix(files[1], ".gz") || strings.HasSuffix(files[2], ".gz") {
+	if err != nil || len(files) != 3 || !strings.HasSuffix(files[1], ".gz") ||
+		strings.HasSuffix(files[2], ".gz") {
 		t.Errorf("files %v, %v", files, err)
 	}
+
 	if _, err := os.Stat(r.path + ".20260103-000000.tmp"); err == nil {
 		t.Error("a torn file stays")
 	}
@@ -75,6 +89,7 @@ func TestALogThatIsNotReopenedKeepsItsName(t *testing.T) {
 	if err := os.WriteFile(r.path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	rotator, err := logrotate.New(logrotate.Config{Runtime: r})
 	if err != nil {
 		t.Fatal(err)

@@ -38,15 +38,18 @@ func checkNames(pod *v1.Pod) error {
 	if len(pod.Spec.EphemeralContainers) > 0 {
 		return errors.New("a manifest cannot have ephemeral containers")
 	}
+
 	containers := slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers)
 	if err := labels("container", containers, func(c v1.Container) string { return c.Name }); err != nil {
 		return err
 	}
+
 	for _, c := range containers {
 		if c.Image == "" {
 			return fmt.Errorf("container %s has no image", c.Name)
 		}
 	}
+
 	return labels("volume", pod.Spec.Volumes, func(v v1.Volume) string { return v.Name })
 }
 
@@ -76,16 +79,19 @@ func references(spec *v1.PodSpec) string {
 	case len(spec.ResourceClaims) > 0:
 		return "resourceclaims"
 	}
+
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		if kind := environmentReference(c); kind != "" {
 			return kind
 		}
 	}
+
 	for _, v := range spec.Volumes {
 		if kind := volumeReference(v.VolumeSource); kind != "" {
 			return kind
 		}
 	}
+
 	return ""
 }
 
@@ -98,6 +104,7 @@ func environmentReference(c v1.Container) string {
 			return "configmaps"
 		}
 	}
+
 	for _, e := range c.Env {
 		switch from := e.ValueFrom; {
 		case from == nil:
@@ -107,6 +114,7 @@ func environmentReference(c v1.Container) string {
 			return "configmaps"
 		}
 	}
+
 	return ""
 }
 
@@ -133,6 +141,7 @@ func volumeReference(v v1.VolumeSource) string {
 		v.ScaleIO != nil && v.ScaleIO.SecretRef != nil,
 		v.StorageOS != nil && v.StorageOS.SecretRef != nil:
 		return "secrets"
+
 	case v.Projected != nil:
 		for _, source := range v.Projected.Sources {
 			if source.DownwardAPI == nil {

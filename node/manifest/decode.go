@@ -59,7 +59,9 @@ func one(text string, from Origin) (pod *v1.Pod, warnings []string, err error) {
 	if warnings, err = decode(text, pod); err != nil {
 		return nil, nil, err
 	}
-	if pod.Kind == "" && pod.APIVersion == "" { // a file that is being written is empty at first
+
+	// a file that is being written is empty at first
+	if pod.Kind == "" && pod.APIVersion == "" {
 		return nil, nil, errors.New("want a v1 Pod, but apiVersion and kind are missing")
 	}
 	if pod.Kind != "Pod" || pod.APIVersion != "v1" {
@@ -74,11 +76,13 @@ func one(text string, from Origin) (pod *v1.Pod, warnings []string, err error) {
 			return nil, nil, err
 		}
 	}
+
 	setDefaults(pod)
 	identify(pod, from)
 	if err := check(pod); err != nil {
 		return nil, nil, err
 	}
+
 	return pod, warnings, nil
 }
 
@@ -94,15 +98,18 @@ func decode(text string, pod *v1.Pod) (warnings []string, err error) {
 
 // identify makes the pod one of this node.
 func identify(pod *v1.Pod, from Origin) {
-	pod.Name += "-" + strings.ToLower(from.Node) // unique in the cluster
+	// unique in the cluster
+	pod.Name += "-" + strings.ToLower(from.Node)
 	if pod.Namespace == "" {
 		pod.Namespace = v1.NamespaceDefault
 	}
+
 	pod.Spec.NodeName = from.Node
 
 	if pod.Annotations == nil {
 		pod.Annotations = map[string]string{}
 	}
+
 	delete(pod.Annotations, v1.MirrorPodAnnotationKey)
 	pod.Annotations[AnnotationHash] = string(pod.UID)
 	pod.Annotations[AnnotationSource] = SourceFile

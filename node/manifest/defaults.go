@@ -15,6 +15,7 @@ func setDefaults(pod *v1.Pod) {
 	if s := spec.TerminationGracePeriodSeconds; s != nil && *s < 0 {
 		*s = 1
 	}
+
 	requestLimits(spec.InitContainers)
 	requestLimits(spec.Containers)
 	podDefaults(spec)
@@ -26,6 +27,7 @@ func setDefaults(pod *v1.Pod) {
 	for i := range spec.Volumes {
 		volumeDefaults(&spec.Volumes[i])
 	}
+
 	for _, all := range [][]v1.Container{spec.InitContainers, spec.Containers} {
 		for i := range all {
 			containerDefaults(&all[i])
@@ -36,6 +38,7 @@ func setDefaults(pod *v1.Pod) {
 	if spec.Resources != nil {
 		roundUp(spec.Resources.Limits, spec.Resources.Requests)
 	}
+
 	statusDefaults(&pod.Status)
 }
 
@@ -99,6 +102,7 @@ func containerDefaults(c *v1.Container) {
 	for i := range c.Ports {
 		unset(&c.Ports[i].Protocol, v1.ProtocolTCP)
 	}
+
 	for i := range c.Env {
 		if from := c.Env[i].ValueFrom; from != nil {
 			fieldDefaults(from.FieldRef)
@@ -112,6 +116,7 @@ func containerDefaults(c *v1.Container) {
 	for _, probe := range []*v1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 		probeDefaults(probe)
 	}
+
 	if c.Lifecycle != nil {
 		for _, hook := range []*v1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
 			if hook != nil {
@@ -172,6 +177,7 @@ func statusDefaults(s *v1.PodStatus) {
 	case s.PodIP == "" && len(s.PodIPs) > 0:
 		s.PodIP = s.PodIPs[0].IP
 	}
+
 	all := slices.Concat(s.InitContainerStatuses, s.ContainerStatuses, s.EphemeralContainerStatuses)
 	for _, c := range all {
 		roundUp(c.AllocatedResources)
@@ -179,6 +185,7 @@ func statusDefaults(s *v1.PodStatus) {
 			roundUp(c.Resources.Limits, c.Resources.Requests)
 		}
 	}
+
 	roundUp(s.AllocatedResources)
 	if s.Resources != nil {
 		roundUp(s.Resources.Limits, s.Resources.Requests)

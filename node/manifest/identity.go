@@ -27,9 +27,14 @@ func uid(text string, from Origin) (types.UID, error) {
 	if _, err := decode(exchange().hide.Replace(text), pod); err != nil {
 		return "", err
 	}
+
 	setDefaults(pod)
-	pod.Kind, pod.APIVersion = "", "" // the internal type does not say what it is
-	_ = time.Local.String()           // loads the time zone, which the dump shows of each time, as in kubelet
+
+	// the internal type does not say what it is
+	pod.Kind, pod.APIVersion = "", ""
+
+	// loads the time zone, which the dump shows of each time, as in kubelet
+	_ = time.Local.String()
 
 	h := fnv.New128a()
 	io.WriteString(h, exchange().rename.Replace(dump.ForHash(pod)))
@@ -38,6 +43,7 @@ func uid(text string, from Origin) (types.UID, error) {
 	} else {
 		fmt.Fprintf(h, "host:%sfile:%s", from.Node, from.File)
 	}
+
 	return types.UID(hex.EncodeToString(h.Sum(nil))), nil
 }
 
@@ -54,7 +60,8 @@ var exchange = sync.OnceValue(func() replacers {
 	addNames(names, reflect.TypeFor[v1.Pod](), map[reflect.Type]bool{})
 	var hide, rename []string
 	for name := range maps.Keys(names) {
-		for _, end := range []string{")", "]"} { // v1.Pod is not the beginning of v1.PodSpec
+		// v1.Pod is not the beginning of v1.PodSpec
+		for _, end := range []string{")", "]"} {
 			hide = append(hide, "v1."+name+end, `v1.\u0001`+name+end)
 			rename = append(rename, "v1."+name+end, "core."+name+end, "v1.\x01"+name+end, "v1."+name+end)
 		}
@@ -67,6 +74,7 @@ func addNames(names map[string]bool, t reflect.Type, seen map[reflect.Type]bool)
 	if seen[t] {
 		return
 	}
+
 	seen[t] = true
 	if t.PkgPath() == reflect.TypeFor[v1.Pod]().PkgPath() {
 		names[t.Name()] = true
@@ -77,6 +85,7 @@ func addNames(names map[string]bool, t reflect.Type, seen map[reflect.Type]bool)
 		for i := range t.NumField() {
 			addNames(names, t.Field(i).Type, seen)
 		}
+
 	case reflect.Map:
 		addNames(names, t.Key(), seen)
 		addNames(names, t.Elem(), seen)

@@ -15,6 +15,7 @@ func Pods(data []byte, from Origin) (pods []*v1.Pod, warnings []string, err erro
 	if err != nil {
 		return nil, nil, err
 	}
+
 	var list struct {
 		Kind, APIVersion string
 		Items            []map[string]json.RawMessage
@@ -22,6 +23,7 @@ func Pods(data []byte, from Origin) (pods []*v1.Pod, warnings []string, err erro
 	if err := json.Unmarshal(text, &list); err != nil {
 		return nil, nil, err
 	}
+
 	if list.Kind != "PodList" {
 		pod, warnings, err := one(string(text), from)
 		return []*v1.Pod{pod}, warnings, err
@@ -33,11 +35,14 @@ func Pods(data []byte, from Origin) (pods []*v1.Pod, warnings []string, err erro
 		if err != nil {
 			return nil, nil, fmt.Errorf("item %d: %w", i, err)
 		}
+
 		pod, told, err := one(string(text), from)
 		if err != nil {
 			return nil, nil, fmt.Errorf("item %d: %w", i, err)
 		}
+
 		pods, warnings = append(pods, pod), append(warnings, told...)
 	}
+
 	return pods, warnings, nil
 }

@@ -34,10 +34,13 @@ func TestNamesAndUIDsAreThoseOfKubelet(t *testing.T) {
 			t.Errorf("%s: %v", want[0], err)
 			continue
 		}
+
 		if pod.Name != want[1] || string(pod.UID) != want[2] || pod.Annotations[AnnotationHash] != want[2] {
 			t.Errorf("%s is %s %s, kubelet has %v", want[0], pod.Name, pod.UID, want[1:])
 		}
-		if got := plan.Hash(&pod.Spec.Containers[0]); got != want[3] { // else its container is replaced
+
+		// else its container is replaced
+		if got := plan.Hash(&pod.Spec.Containers[0]); got != want[3] {
 			t.Errorf("%s: container hash %s, kubelet has %s", want[0], got, want[3])
 		}
 	}
@@ -49,10 +52,12 @@ func TestPodsOfAListAreThoseOfKubelet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var got []string
 	for _, pod := range pods {
 		got = append(got, pod.Name+" "+string(pod.UID))
 	}
+
 	want := []string{"a-node1 40932b21cee08d6ad46b097d2c41a08c", "b-node1 00351ccd64c11d34cb8d556b96eb3f7a"}
 	if !slices.Equal(got, want) {
 		t.Errorf("pods %q, want %q", got, want)
@@ -67,13 +72,16 @@ func TestUIDDependsOnContentAndPlaceOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return string(pod.UID)
 	}
+
 	plain := manifest(t, "etcd.yaml")
 	first := uid(plain, from)
 	if got := uid(manifest(t, "etcd-commented.yaml"), from); got != first {
 		t.Error("comments made another pod")
 	}
+
 	for what, other := range map[string]string{
 		"argument":      uid([]byte(strings.Replace(string(plain), "/var/lib/etcd", "/data", 1)), from),
 		"file":          uid(plain, Origin{Node: "node1", File: "/m/other.yaml"}),
@@ -103,11 +111,13 @@ func TestUnknownFieldsAreWarnedOfAndTheRestCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	told := strings.Join(warnings, "\n")
 	if len(warnings) != 2 ||
 		!strings.Contains(told, "madeUpField") || !strings.Contains(told, "imagepullpolicy") {
 		t.Errorf("warnings %q", warnings)
 	}
+
 	if pod.Spec.Containers[0].ImagePullPolicy != v1.PullIfNotPresent {
 		t.Error("a field whose name has the wrong case was taken")
 	}
@@ -151,8 +161,10 @@ func FuzzPod(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
+
 		f.Add(data)
 	}
+
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if pods, _, err := Pods(data, Origin{Node: "node1", URL: "http://192.0.2.1"}); err == nil {
 			for _, pod := range pods {
@@ -161,15 +173,18 @@ func FuzzPod(f *testing.F) {
 				}
 			}
 		}
+
 		pod, _, err := Pod(data, Origin{Node: "node1", File: "/m/x.yaml"})
 		if err != nil {
 			return
 		}
+
 		for _, part := range []string{string(pod.UID), pod.Name, pod.Namespace} {
 			if part == "" || strings.ContainsAny(part, "/\x00") {
 				t.Errorf("accepted %q in a path", part)
 			}
 		}
+
 		again, _, err := Pod(data, Origin{Node: "node1", File: "/m/x.yaml"})
 		if err != nil || again.UID != pod.UID {
 			t.Errorf("read again it is %v, %v", again, err)

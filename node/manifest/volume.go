@@ -22,6 +22,7 @@ func volumeDefaults(v *v1.Volume) {
 		unset(&v.DownwardAPI.DefaultMode, new(v1.DownwardAPIVolumeSourceDefaultMode))
 		itemDefaults(v.DownwardAPI.Items)
 	}
+
 	if v.Projected != nil {
 		unset(&v.Projected.DefaultMode, new(v1.ProjectedVolumeSourceDefaultMode))
 		for _, source := range v.Projected.Sources {

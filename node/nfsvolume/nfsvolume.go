@@ -68,6 +68,7 @@ func (m *Mounter) Mount(ctx context.Context, e Export, dir string) error {
 	if there, err := mounted(dir); there || err != nil {
 		return err
 	}
+
 	source, err := e.source()
 	if err != nil {
 		return err
@@ -83,6 +84,7 @@ func (m *Mounter) Mount(ctx context.Context, e Export, dir string) error {
 		// A mount.nfs that was killed may have come to its end in the kernel.
 		return errors.Join(err, m.Unmount(ctx, dir))
 	}
+
 	return nil
 }
 
@@ -126,17 +128,21 @@ func (m *Mounter) checkHelper() error {
 func (m *Mounter) run(ctx context.Context, source string, options []string, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, mountTime)
 	defer cancel()
+
 	args := []string{"-t", "nfs"}
 	if len(options) > 0 {
 		args = append(args, "-o", strings.Join(options, ","))
 	}
+
 	program := m.Program
 	if program == "" {
 		program = "mount"
 	}
 
 	command := exec.CommandContext(ctx, program, append(args, "--", source, dir)...)
-	command.WaitDelay = time.Second // rpc.statd, which mount.nfs may start, keeps the output open
+
+	// rpc.statd, which mount.nfs may start, keeps the output open
+	command.WaitDelay = time.Second
 	output, err := command.CombinedOutput()
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
@@ -144,6 +150,7 @@ func (m *Mounter) run(ctx context.Context, source string, options []string, dir 
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
+
 	return fmt.Errorf("mount NFS export %s on %s with options %q: %w: %s",
 		source, dir, options, err, brief(output))
 }

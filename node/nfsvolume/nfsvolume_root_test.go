@@ -29,10 +29,12 @@ func fakeMount(t *testing.T, script string) (m *nfsvolume.Mounter, calls func() 
 			t.Fatal(err)
 		}
 	}
+
 	calls = func() string {
 		data, _ := os.ReadFile(log)
 		return string(data)
 	}
+
 	m = &nfsvolume.Mounter{Program: program, Helpers: []string{root}}
 	return m, calls, filepath.Join(root, "pod", nfsvolume.Plugin, "data")
 }
@@ -66,17 +68,20 @@ func TestMountCallsMountAsKubelet(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+
 		if got, want := calls(), c.want+" "+dir+"\n"; got != want {
 			t.Errorf("called with %q, want %q, once", got, want)
 		}
 		if !isMounted(t, dir) {
 			t.Error("not mounted")
 		}
+
 		for range 2 {
 			if err := m.Teardown(t.Context(), filepath.Dir(filepath.Dir(dir))); err != nil {
 				t.Error(err)
 			}
 		}
+
 		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the directory is still there: %v", err)
 		}
@@ -127,6 +132,7 @@ func TestMountDoesNotWaitForDaemons(t *testing.T) {
 	if err != nil || !isMounted(t, dir) {
 		t.Fatalf("not mounted: %v", err)
 	}
+
 	lines := strings.Fields(calls())
 	daemon, err := strconv.Atoi(lines[len(lines)-1])
 	if err != nil {
@@ -146,11 +152,13 @@ func TestUnmountOfABusyMountTakesItOutOfSight(t *testing.T) {
 	if err := m.Mount(t.Context(), nfsvolume.Export{Server: "s", Path: "/p"}, dir); err != nil {
 		t.Fatal(err)
 	}
+
 	held, err := os.Create(filepath.Join(dir, "held"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer held.Close()
+
 	if err := m.Unmount(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}

@@ -49,9 +49,12 @@ func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 		if !there {
 			break
 		}
+
 		if way.flags == unix.MNT_FORCE && !errors.Is(last, errNoAnswer) {
-			continue // it would make the writes of others fail
+			// it would make the writes of others fail
+			continue
 		}
+
 		last = m.unmounts.start(ctx, dir, way.flags, way.wait)
 		if ctx.Err() != nil {
 			return fmt.Errorf("unmount %s: %w", dir, errors.Join(ctx.Err(), last))
@@ -64,6 +67,7 @@ func (m *Mounter) Unmount(ctx context.Context, dir string) error {
 	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", dir, err)
 	}
+
 	return nil
 }
 
@@ -78,6 +82,7 @@ func (f *inFlight) start(ctx context.Context, dir string, flags int, wait time.D
 		if f.dirs == nil {
 			f.dirs = map[string]chan error{}
 		}
+
 		f.dirs[key] = answer
 		go func() {
 			err := unix.Unmount(dir, flags|unix.UMOUNT_NOFOLLOW)
@@ -88,10 +93,12 @@ func (f *inFlight) start(ctx context.Context, dir string, flags int, wait time.D
 			close(answer)
 		}()
 	}
+
 	f.mu.Unlock()
 
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+
 	select {
 	case err := <-answer:
 		return err
@@ -105,18 +112,22 @@ func (f *inFlight) start(ctx context.Context, dir string, flags int, wait time.D
 // Teardown unmounts all NFS volumes of a pod, whose volumes are in dir.
 func (m *Mounter) Teardown(ctx context.Context, dir string) error {
 	base := filepath.Join(dir, Plugin)
-	entries, err := os.ReadDir(base) // asks for no type, which would ask the servers
+
+	// asks for no type, which would ask the servers
+	entries, err := os.ReadDir(base)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("list NFS volumes: %w", err)
 	}
+
 	errs := make([]error, len(entries))
 	var running sync.WaitGroup
 	for i, e := range entries {
 		running.Go(func() { errs[i] = m.Unmount(ctx, filepath.Join(base, e.Name())) })
 	}
+
 	running.Wait()
 	return errors.Join(errs...)
 }

@@ -48,11 +48,13 @@ func (d Dir) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if name == "" {
 		name = "."
 	}
+
 	f, info, err := openBelow(string(d), name)
 	if err != nil {
 		fail(w, err)
 		return
 	}
+
 	defer f.Close()
 
 	w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -64,6 +66,7 @@ func (d Dir) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// another one.
 		w.Header().Set("Location", link(info.Name()+"/"))
 		w.WriteHeader(http.StatusMovedPermanently)
+
 	default:
 		list(w, f)
 	}
@@ -84,6 +87,7 @@ func openBelow(dir, name string) (*os.File, fs.FileInfo, error) {
 	if errors.Is(err, unix.ENOTDIR) {
 		f, err = boundedfile.OpenBelow(dir, name, os.O_RDONLY)
 	}
+
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
 		return nil, nil, &refusal{http.StatusNotFound, "404 page not found"}
@@ -100,6 +104,7 @@ func openBelow(dir, name string) (*os.File, fs.FileInfo, error) {
 		f.Close()
 		return nil, nil, err
 	}
+
 	return f, info, nil
 }
 
@@ -110,6 +115,7 @@ func list(w http.ResponseWriter, dir *os.File) {
 		fail(w, fmt.Errorf("list logs of the node: %w", err))
 		return
 	}
+
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -119,7 +125,9 @@ func list(w http.ResponseWriter, dir *os.File) {
 		if e.IsDir() {
 			name += "/"
 		}
+
 		fmt.Fprintf(w, "<a href=\"%s\">%s</a>\n", html.EscapeString(link(name)), html.EscapeString(name))
 	}
+
 	fmt.Fprint(w, "</pre>\n")
 }

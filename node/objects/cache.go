@@ -1,7 +1,8 @@
-// Package objects keeps the API objects that this node's pods refer to, and nothing else: ConfigMaps and Secrets are watched one by
-// one (all that the Node authorizer allows), for as long as a pod of this node names them; Services, CSIDrivers and RuntimeClasses by
-// one list-watch each, stripped to what the node needs; claims, volumes and attachments are read when asked for, as the authorizer
-// allows no watch of them. A change is a hint: the pods that refer to the object are enqueued and look again.
+// Package objects keeps the API objects that this node's pods refer to, and nothing else: ConfigMaps and
+// Secrets are watched one by one (all that the Node authorizer allows), for as long as a pod of this node
+// names them; Services, CSIDrivers and RuntimeClasses by one list-watch each, stripped to what the node
+// needs; claims, volumes and attachments are read when asked for, as the authorizer allows no watch of them.
+// A change is a hint: the pods that refer to the object are enqueued and look again.
 package objects
 
 import (
@@ -24,7 +25,8 @@ type Key struct {
 
 func (k Key) String() string { return k.Resource + " " + k.Namespace + "/" + k.Name }
 
-// Cache holds the objects. Make it with New, run Run, and tell it with Register and Unregister which pods are on the node.
+// Cache holds the objects. Make it with New, run Run, and tell it with Register and Unregister which pods are
+// on the node.
 type Cache struct {
 	client *kubeapi.Client
 	log    *slog.Logger
@@ -38,11 +40,17 @@ type Cache struct {
 	stopped sync.WaitGroup
 }
 
-// New returns a cache. notify is called, outside of any lock, with the UID of each registered pod whose ConfigMap or Secret has
-// appeared, changed or gone; it must not block (enqueue).
+// New returns a cache. notify is called, outside of any lock, with the UID of each registered pod whose
+// ConfigMap or Secret has appeared, changed or gone; it must not block (enqueue).
 func New(client *kubeapi.Client, notify func(pod types.UID), log *slog.Logger) *Cache {
-	return &Cache{client: client, notify: notify, log: log, lists: newLists(client),
-		entries: map[Key]*entry{}, pods: map[types.UID]map[Key]bool{}}
+	return &Cache{
+		client:  client,
+		notify:  notify,
+		log:     log,
+		lists:   newLists(client),
+		entries: map[Key]*entry{},
+		pods:    map[types.UID]map[Key]bool{},
+	}
 }
 
 // Run keeps the cache until ctx ends and returns when all watches have ended. Reads before Run wait for it.
@@ -52,32 +60,38 @@ func (c *Cache) Run(ctx context.Context) {
 	for key, e := range c.entries {
 		c.start(key, e)
 	}
+
 	c.mu.Unlock()
 	c.lists.run(ctx)
 	c.mu.Lock()
 	for _, e := range c.entries {
 		e.stop()
 	}
+
 	c.mu.Unlock()
 	c.stopped.Wait()
 }
 
-// Register says that the pod is on the node: the objects it names are watched from now on. Registering again updates what it names.
+// Register says that the pod is on the node: the objects it names are watched from now on. Registering again
+// updates what it names.
 func (c *Cache) Register(pod *v1.Pod) {
 	want := references(pod)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	have := c.pods[pod.UID]
 	for key := range want {
 		if !have[key] {
 			c.hold(key, pod.UID)
 		}
 	}
+
 	for key := range have {
 		if !want[key] {
 			c.release(key, pod.UID)
 		}
 	}
+
 	c.pods[pod.UID] = want
 }
 
@@ -123,8 +137,9 @@ func (c *Cache) start(key Key, e *entry) {
 	c.stopped.Go(func() { c.follow(ctx, key, e) })
 }
 
-// ConfigMap returns the object as last seen, waiting for the first answer of its watch. It is shared: do not change it. An object that
-// no registered pod names is read from the API server. The error is the server's (apierrors.IsNotFound...).
+// ConfigMap returns the object as last seen, waiting for the first answer of its watch. It is shared: do not
+// change it. An object that no registered pod names is read from the API server. The error is the server's
+// (apierrors.IsNotFound...).
 func (c *Cache) ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error) {
 	return get[v1.ConfigMap](ctx, c, Key{Resource: "configmaps", Namespace: namespace, Name: name})
 }
@@ -140,11 +155,19 @@ func get[T any](ctx context.Context, c *Cache, key Key) (*T, error) {
 	c.mu.Unlock()
 	if e == nil {
 		obj := newObject(key.Resource)
-		if err := kubeapi.Patient(ctx, func() error { return c.read(key.Resource, key.Namespace, key.Name).Do(ctx).Into(obj) }); err != nil {
+		if err := kubeapi.Patient(ctx, func() error {
+			return c.read(
+				key.Resource,
+				key.Namespace,
+				key.Name,
+			).Do(ctx).Into(obj)
+		}); err != nil {
 			return nil, err
 		}
+
 		return any(obj).(*T), nil
 	}
+
 	obj, err := e.wait(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
@@ -152,6 +175,7 @@ func get[T any](ctx context.Context, c *Cache, key Key) (*T, error) {
 	if obj == nil {
 		return nil, notFound(key.Resource, key.Name)
 	}
+
 	return any(obj).(*T), nil
 }
 

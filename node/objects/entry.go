@@ -43,14 +43,16 @@ func (e *entry) stop() {
 	}
 }
 
-// wait returns the object, nil when there is none, once the server has answered. A failing server is an error at once: the caller
-// retries with its own back-off, and is told by notify when the answer comes.
+// wait returns the object, nil when there is none, once the server has answered. A failing server is an error
+// at once: the caller retries with its own back-off, and is told by notify when the answer comes.
 func (e *entry) wait(ctx context.Context) (runtime.Object, error) {
 	e.mu.Lock()
 	if e.asked || e.err != nil {
 		defer e.mu.Unlock()
+
 		return e.obj, e.err
 	}
+
 	tried := e.tried
 	e.mu.Unlock()
 	select {
@@ -59,13 +61,15 @@ func (e *entry) wait(ctx context.Context) (runtime.Object, error) {
 	case <-e.known:
 	case <-tried:
 	}
+
 	e.mu.Lock()
 	defer e.mu.Unlock()
+
 	return e.obj, e.err
 }
 
-// set records what the server says and tells whether that is news to those who have asked: the first answer is not, as they wait for it,
-// unless they were given an error in its place.
+// set records what the server says and reports whether that is news to those who have asked: the first answer
+// is not, as they wait for it, unless they were given an error in its place.
 func (e *entry) set(obj runtime.Object) (news bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -82,7 +86,8 @@ func (e *entry) fail(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if !e.asked {
-		e.err = err // what was known stays good while the server is away
+		// what was known stays good while the server is away
+		e.err = err
 		close(e.tried)
 		e.tried = make(chan struct{})
 	}
@@ -96,9 +101,9 @@ func version(obj runtime.Object) string {
 	return ""
 }
 
-// follow keeps an entry fresh until ctx ends: list, then watch from there; after any failure wait a little and list again. An
-// immutable object is never watched: it cannot change. One that was deleted and made anew is seen, as with kubelet, only after no pod of the
-// node has named it.
+// follow keeps an entry fresh until ctx ends: list, then watch from there; after any failure wait a little
+// and list again. An immutable object is never watched: it cannot change. One that was deleted and made anew
+// is seen, as with kubelet, only after no pod of the node has named it.
 func (c *Cache) follow(ctx context.Context, key Key, e *entry) {
 	const firstWait, maxWait = 200 * time.Millisecond, 10 * time.Second
 	wait := firstWait
@@ -111,13 +116,16 @@ func (c *Cache) follow(ctx context.Context, key Key, e *entry) {
 		if errors.Is(err, errImmutable) {
 			return
 		}
+
 		if err != nil {
 			c.log.Debug("watch of an object failed", "object", key.String(), "err", err)
 			e.fail(err)
 		}
+
 		if time.Since(start) > maxWait {
 			wait = firstWait
 		}
+
 		pause := time.NewTimer(wait/2 + rand.N(wait))
 		select {
 		case <-ctx.Done():
@@ -125,6 +133,7 @@ func (c *Cache) follow(ctx context.Context, key Key, e *entry) {
 			return
 		case <-pause.C:
 		}
+
 		wait = min(2*wait, maxWait)
 	}
 }
@@ -145,6 +154,7 @@ func (c *Cache) listAndWatch(ctx context.Context, key Key, e *entry) error {
 	if err := c.accept(e, obj); err != nil {
 		return err
 	}
+
 	opts.ResourceVersion, opts.AllowWatchBookmarks = version, true
 	for ctx.Err() == nil {
 		opts.TimeoutSeconds = new(int64(300 + rand.N(300)))
@@ -152,37 +162,50 @@ func (c *Cache) listAndWatch(ctx context.Context, key Key, e *entry) error {
 			return fmt.Errorf("watch %s: %w", key, err)
 		}
 	}
+
 	return nil
 }
 
 func (c *Cache) list(ctx context.Context, key Key, opts metav1.ListOptions) (runtime.Object, string, error) {
-	request := c.client.Core.Get().Resource(key.Resource).Namespace(key.Namespace).VersionedParams(&opts, c.client.Params)
+	request := c.client.Core.Get().Resource(key.Resource).Namespace(key.Namespace).VersionedParams(
+		&opts,
+		c.client.Params,
+	)
+
 	switch key.Resource {
 	case "configmaps":
 		var l v1.ConfigMapList
 		if err := request.Do(ctx).Into(&l); err != nil || len(l.Items) == 0 {
 			return nil, l.ResourceVersion, err
 		}
+
 		return &l.Items[0], l.ResourceVersion, nil
+
 	default:
 		var l v1.SecretList
 		if err := request.Do(ctx).Into(&l); err != nil || len(l.Items) == 0 {
 			return nil, l.ResourceVersion, err
 		}
+
 		return &l.Items[0], l.ResourceVersion, nil
 	}
 }
 
-// watch follows one watch and returns the resource version to continue from. A watch that merely ended is no error.
+// watch follows one watch and returns the resource version to continue from. A watch that merely ended is no
+// error.
 func (c *Cache) watch(ctx context.Context, key Key, e *entry, opts metav1.ListOptions) (string, error) {
 	opts.Watch = true
 	start := time.Now()
-	w, err := c.client.Core.Get().Resource(key.Resource).Namespace(key.Namespace).VersionedParams(&opts, c.client.Params).
+	w, err := c.client.Core.Get().Resource(key.Resource).Namespace(key.Namespace).VersionedParams(
+		&opts,
+		c.client.Params,
+	).
 		Timeout(0).Watch(ctx)
 	if err != nil {
 		return "", err
 	}
 	defer w.Stop()
+
 	at, events := opts.ResourceVersion, 0
 	for event := range w.ResultChan() {
 		events++
@@ -192,19 +215,23 @@ func (c *Cache) watch(ctx context.Context, key Key, e *entry, opts metav1.ListOp
 		if m, ok := event.Object.(metav1.Object); ok {
 			at = m.GetResourceVersion()
 		}
+
 		switch event.Type {
 		case watch.Added, watch.Modified:
 			err = c.accept(e, event.Object)
 		case watch.Deleted:
 			err = c.accept(e, nil)
 		}
+
 		if err != nil {
 			return "", err
 		}
 	}
+
 	if events == 0 && time.Since(start) < time.Second {
 		return "", errors.New("the server ended the watch at once")
 	}
+
 	return at, nil
 }
 
@@ -218,14 +245,17 @@ func (c *Cache) accept(e *entry, obj runtime.Object) error {
 		strip(&o.ObjectMeta)
 		immutable = o.Immutable != nil && *o.Immutable
 	}
+
 	if e.set(obj) {
 		for _, uid := range c.users(e) {
 			c.notify(uid)
 		}
 	}
+
 	if immutable {
 		return errImmutable
 	}
+
 	return nil
 }
 

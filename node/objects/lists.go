@@ -87,36 +87,47 @@ func stripService(obj any) (any, error) {
 	if !ok {
 		return obj, nil
 	}
+
 	return &v1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID, ResourceVersion: s.ResourceVersion},
-		Spec:       v1.ServiceSpec{ClusterIP: s.Spec.ClusterIP, Ports: s.Spec.Ports, Type: s.Spec.Type},
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            s.Name,
+			Namespace:       s.Namespace,
+			UID:             s.UID,
+			ResourceVersion: s.ResourceVersion,
+		},
+		Spec: v1.ServiceSpec{ClusterIP: s.Spec.ClusterIP, Ports: s.Spec.Ports, Type: s.Spec.Type},
 	}, nil
 }
 
-// Services returns the services of a namespace that have a cluster IP, sorted by name, with only names, cluster IP and ports filled in.
-// Without waiting for the API server they are those known so far.
+// Services returns the services of a namespace that have a cluster IP, sorted by name, with only names,
+// cluster IP and ports filled in. Without waiting for the API server they are those known so far.
 func (c *Cache) Services(ctx context.Context, namespace string, wait bool) ([]*v1.Service, error) {
 	if wait {
 		if err := c.lists.services.synced(ctx); err != nil {
 			return nil, fmt.Errorf("list services: %w", err)
 		}
 	}
+
 	found, err := c.lists.services.store.ByIndex(cache.NamespaceIndex, namespace)
 	if err != nil {
 		return nil, err
 	}
+
 	var out []*v1.Service
 	for _, o := range found {
 		if s, ok := o.(*v1.Service); ok && net.ParseIP(s.Spec.ClusterIP) != nil {
 			out = append(out, s)
 		}
 	}
+
 	slices.SortFunc(out, func(a, b *v1.Service) int {
 		if a.Name < b.Name {
 			return -1
 		}
+
 		return 1
 	})
+
 	return out, nil
 }
 
@@ -130,7 +141,8 @@ func (c *Cache) RuntimeClass(ctx context.Context, name string) (*nodev1.RuntimeC
 	return byName[nodev1.RuntimeClass](ctx, c.lists.classes, c.client.Node, "runtimeclasses", name)
 }
 
-// byName looks into the list, and asks the server when that has nothing: the object may be newer than the last event.
+// byName looks into the list, and asks the server when that has nothing: the object may be newer than the
+// last event.
 func byName[T any](ctx context.Context, l *list, client *rest.RESTClient, resource, name string) (*T, error) {
 	if err := l.synced(ctx); err != nil {
 		return nil, fmt.Errorf("list %s: %w", resource, err)
@@ -146,21 +158,33 @@ func byName[T any](ctx context.Context, l *list, client *rest.RESTClient, resour
 }
 
 // PersistentVolumeClaim reads a claim from the API server.
-func (c *Cache) PersistentVolumeClaim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error) {
+func (c *Cache) PersistentVolumeClaim(
+	ctx context.Context,
+	namespace, name string,
+) (*v1.PersistentVolumeClaim, error) {
 	claim := &v1.PersistentVolumeClaim{}
-	err := kubeapi.Patient(ctx, func() error { return c.read("persistentvolumeclaims", namespace, name).Do(ctx).Into(claim) })
+	err := kubeapi.Patient(
+		ctx,
+		func() error { return c.read("persistentvolumeclaims", namespace, name).Do(ctx).Into(claim) },
+	)
 	return claim, err
 }
 
 // PersistentVolume reads a volume from the API server.
 func (c *Cache) PersistentVolume(ctx context.Context, name string) (*v1.PersistentVolume, error) {
 	pv := &v1.PersistentVolume{}
-	err := kubeapi.Patient(ctx, func() error { return c.client.Core.Get().Resource("persistentvolumes").Name(name).Do(ctx).Into(pv) })
+	err := kubeapi.Patient(
+		ctx,
+		func() error { return c.client.Core.Get().Resource("persistentvolumes").Name(name).Do(ctx).Into(pv) },
+	)
 	return pv, err
 }
 
 // ClusterTrustBundle reads a bundle from the API server.
-func (c *Cache) ClusterTrustBundle(ctx context.Context, name string) (*certificatesv1.ClusterTrustBundle, error) {
+func (c *Cache) ClusterTrustBundle(
+	ctx context.Context,
+	name string,
+) (*certificatesv1.ClusterTrustBundle, error) {
 	bundle := &certificatesv1.ClusterTrustBundle{}
 	err := kubeapi.Patient(ctx, func() error {
 		return c.client.Certificates.Get().Resource("clustertrustbundles").Name(name).Do(ctx).Into(bundle)
@@ -169,19 +193,34 @@ func (c *Cache) ClusterTrustBundle(ctx context.Context, name string) (*certifica
 }
 
 // ClusterTrustBundles reads the bundles of a signer that the selector selects.
-func (c *Cache) ClusterTrustBundles(ctx context.Context, signer string, selector labels.Selector) ([]certificatesv1.ClusterTrustBundle, error) {
-	options := &metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("spec.signerName", signer).String(), LabelSelector: selector.String()}
+func (c *Cache) ClusterTrustBundles(
+	ctx context.Context,
+	signer string,
+	selector labels.Selector,
+) ([]certificatesv1.ClusterTrustBundle, error) {
+	options := &metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("spec.signerName", signer).String(),
+		LabelSelector: selector.String(),
+	}
+
 	found := &certificatesv1.ClusterTrustBundleList{}
 	err := kubeapi.Patient(ctx, func() error {
-		return c.client.Certificates.Get().Resource("clustertrustbundles").VersionedParams(options, c.client.Params).Do(ctx).Into(found)
+		return c.client.Certificates.Get().Resource("clustertrustbundles").VersionedParams(
+			options,
+			c.client.Params,
+		).Do(ctx).Into(found)
 	})
+
 	return found.Items, err
 }
 
 // VolumeAttachment reads an attachment from the API server.
 func (c *Cache) VolumeAttachment(ctx context.Context, name string) (*storagev1.VolumeAttachment, error) {
 	va := &storagev1.VolumeAttachment{}
-	err := kubeapi.Patient(ctx, func() error { return c.client.Storage.Get().Resource("volumeattachments").Name(name).Do(ctx).Into(va) })
+	err := kubeapi.Patient(
+		ctx,
+		func() error { return c.client.Storage.Get().Resource("volumeattachments").Name(name).Do(ctx).Into(va) },
+	)
 	return va, err
 }
 

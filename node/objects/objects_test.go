@@ -33,13 +33,22 @@ type server struct {
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	if r.URL.Path != "/api/v1/namespaces/ns/configmaps" || r.URL.Query().Get("fieldSelector") != "metadata.name=m" {
+	if r.URL.Path != "/api/v1/namespaces/ns/configmaps" ||
+		r.URL.Query().Get("fieldSelector") != "metadata.name=m" {
 		if strings.Contains(r.URL.Path, "configmaps") {
 			w.WriteHeader(http.StatusNotFound)
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"apiVersion": "v1", "kind": "List", "metadata": map[string]any{"resourceVersion": "1"}, "items": []any{}})
+
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"apiVersion": "v1",
+			"kind":       "List",
+			"metadata":   map[string]any{"resourceVersion": "1"},
+			"items":      []any{},
+		})
+
 		return
 	}
+
 	s.mu.Lock()
 	if s.forbid {
 		s.mu.Unlock()
@@ -47,16 +56,22 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(apierrors.NewForbidden(v1.Resource("configmaps"), "m", nil).Status())
 		return
 	}
+
 	if r.URL.Query().Get("watch") == "" {
 		s.lists++
-		list := v1.ConfigMapList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"}, ListMeta: metav1.ListMeta{ResourceVersion: "10"}}
+		list := v1.ConfigMapList{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"},
+			ListMeta: metav1.ListMeta{ResourceVersion: "10"},
+		}
 		if s.value != nil {
 			list.Items = append(list.Items, *s.value)
 		}
+
 		s.mu.Unlock()
 		_ = json.NewEncoder(w).Encode(list)
 		return
 	}
+
 	events := make(chan any, 9)
 	s.mu.Unlock()
 	w.WriteHeader(http.StatusOK)
@@ -70,6 +85,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if !ok {
 				return
 			}
+
 			_ = json.NewEncoder(w).Encode(e)
 			w.(http.Flusher).Flush()
 		}
@@ -78,7 +94,11 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func configMap(version, value string) *v1.ConfigMap {
 	return &v1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-		ObjectMeta: metav1.ObjectMeta{Name: "m", Namespace: "ns", ResourceVersion: version}, Data: map[string]string{"k": value}}
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            "m",
+			Namespace:       "ns",
+			ResourceVersion: version,
+		}, Data: map[string]string{"k": value}}
 }
 
 // send gives an event to the one watch, once it is there.
@@ -91,6 +111,7 @@ func (s *server) send(t *testing.T, kind string, obj any) {
 			t.Fatal("nobody watches")
 		}
 	}
+
 	s.current <- map[string]any{"type": kind, "object": obj}
 	if kind == "ERROR" {
 		close(s.current)
@@ -106,6 +127,7 @@ func start(t *testing.T, s *server) (*objects.Cache, chan types.UID) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	told := make(chan types.UID, 99)
 	cache := objects.New(client, func(uid types.UID) { told <- uid }, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -117,7 +139,17 @@ func start(t *testing.T, s *server) (*objects.Cache, chan types.UID) {
 
 func pod(uid types.UID) *v1.Pod {
 	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: string(uid), UID: uid}}
-	p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "m"}}}}}
+	p.Spec.Volumes = []v1.Volume{
+		{
+			Name: "v",
+			VolumeSource: v1.VolumeSource{
+				ConfigMap: &v1.ConfigMapVolumeSource{
+					LocalObjectReference: v1.LocalObjectReference{Name: "m"},
+				},
+			},
+		},
+	}
+
 	return p
 }
 
@@ -140,14 +172,17 @@ func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	if _, err := cache.ConfigMap(t.Context(), "ns", "m"); !apierrors.IsNotFound(err) {
 		t.Errorf("a map that is not there: %v", err)
 	}
+
 	s.send(t, "ADDED", configMap("11", "1"))
 	if uid := await(t, told); uid != "u1" {
 		t.Errorf("told %s", uid)
 	}
+
 	m, err := cache.ConfigMap(t.Context(), "ns", "m")
 	if err != nil || m.Data["k"] != "1" {
 		t.Fatalf("%v %v", m, err)
 	}
+
 	// Another pod shares the watch.
 	cache.Register(pod("u2"))
 	s.send(t, "MODIFIED", configMap("12", "2"))
@@ -157,6 +192,7 @@ func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	if m, _ := cache.ConfigMap(t.Context(), "ns", "m"); m.Data["k"] != "2" {
 		t.Error("the change is not there")
 	}
+
 	// The server has lost history: list again.
 	s.mu.Lock()
 	s.value = configMap("99", "3")
@@ -167,6 +203,7 @@ func TestAnObjectIsFollowedWhilePodsNameIt(t *testing.T) {
 	if m, _ := cache.ConfigMap(t.Context(), "ns", "m"); m.Data["k"] != "3" || before != 1 || s.lists != 2 {
 		t.Errorf("after 410: %v, %d lists", m.Data, s.lists)
 	}
+
 	cache.Unregister("u1")
 	cache.Unregister("u2")
 	if _, err := cache.ConfigMap(t.Context(), "ns", "m"); err == nil || s.lists != 2 {
@@ -181,6 +218,7 @@ func TestARefusalIsAnErrorAtOnce(t *testing.T) {
 	if _, err := cache.ConfigMap(t.Context(), "ns", "m"); !apierrors.IsForbidden(err) {
 		t.Errorf("error %v", err)
 	}
+
 	s.mu.Lock()
 	s.forbid, s.value = false, configMap("1", "1")
 	s.mu.Unlock()

@@ -8,18 +8,23 @@ func references(pod *v1.Pod) map[Key]bool {
 	for _, s := range pod.Spec.ImagePullSecrets {
 		r.secret(s.Name)
 	}
+
 	for _, c := range pod.Spec.InitContainers {
 		r.environment(c.Env, c.EnvFrom)
 	}
+
 	for _, c := range pod.Spec.Containers {
 		r.environment(c.Env, c.EnvFrom)
 	}
+
 	for _, c := range pod.Spec.EphemeralContainers {
 		r.environment(c.Env, c.EnvFrom)
 	}
+
 	for i := range pod.Spec.Volumes {
 		r.volume(&pod.Spec.Volumes[i])
 	}
+
 	return r.keys
 }
 
@@ -46,6 +51,7 @@ func (r refs) environment(env []v1.EnvVar, from []v1.EnvFromSource) {
 			r.secret(f.SecretRef.Name)
 		}
 	}
+
 	for _, e := range env {
 		if e.ValueFrom == nil {
 			continue

@@ -2,8 +2,8 @@ package plan
 
 import "time"
 
-// The back-off of restarts, as kubelet has it: the first restart is immediate, then 10 s doubling up to 5 min after the exit; ten minutes
-// without a crash forget it.
+// The back-off of restarts, as kubelet has it: the first restart is immediate, then 10 s doubling up to 5 min
+// after the exit; ten minutes without a crash forget it.
 const (
 	FirstBackoff = 10 * time.Second
 	MaxBackoff   = 300 * time.Second

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// world is a runtime and an agent's memory that obey every step, at random moments and in random order, with crashes of containers,
-// sandboxes and the agent in between.
+// world is a runtime and an agent's memory that obey every step, at random moments and in random order, with
+// crashes of containers, sandboxes and the agent in between.
 type world struct {
 	t   *testing.T
 	rng *rand.Rand
@@ -31,7 +31,13 @@ func (w *world) apply(s Step) {
 		m.Images[s.Name] = s.Name
 	case CreateSandbox:
 		w.ids++
-		o.Sandboxes = append(o.Sandboxes, Sandbox{ID: fmt.Sprint("s", w.ids), Attempt: s.Attempt, Ready: true, Created: w.in.Now})
+		o.Sandboxes = append(o.Sandboxes, Sandbox{
+			ID:      fmt.Sprint("s", w.ids),
+			Attempt: s.Attempt,
+			Ready:   true,
+			Created: w.in.Now,
+		})
+
 	case StopSandbox:
 		m.Stopped[s.ID] = true
 		for i := range o.Sandboxes {
@@ -39,6 +45,7 @@ func (w *world) apply(s Step) {
 				o.Sandboxes[i].Ready = false
 			}
 		}
+
 	case RemoveSandbox:
 		o.Sandboxes = slices.DeleteFunc(o.Sandboxes, func(x Sandbox) bool { return x.ID == s.ID })
 		o.Containers = slices.DeleteFunc(o.Containers, func(x Container) bool { return x.SandboxID == s.ID })
@@ -46,12 +53,22 @@ func (w *world) apply(s Step) {
 		w.ids++
 		delete(m.Images, s.Name)
 		id := fmt.Sprint("c", w.ids)
-		o.Containers = append(o.Containers, Container{ID: id, Name: s.Name, SandboxID: s.ID, Attempt: s.Attempt, State: Running,
-			Created: w.in.Now, Started: w.in.Now, Hash: Hash(&v1.Container{Name: s.Name, Image: s.Name})})
+		o.Containers = append(o.Containers, Container{
+			ID:        id,
+			Name:      s.Name,
+			SandboxID: s.ID,
+			Attempt:   s.Attempt,
+			State:     Running,
+			Created:   w.in.Now,
+			Started:   w.in.Now,
+			Hash:      Hash(&v1.Container{Name: s.Name, Image: s.Name}),
+		})
+
 		m.Health[id] = Health{Started: true, Ready: true}
 		if s.Restart {
 			m.Backoffs[s.Name] = m.Backoffs[s.Name].Next(w.in.Now, MaxBackoff)
 		}
+
 	case Stop:
 		w.exit(s.ID, 143)
 	case RemoveContainer:
@@ -79,17 +96,20 @@ func (w *world) check(d Decision) {
 			running[c.Name]++
 		}
 	}
+
 	ready := 0
 	for _, s := range w.in.Observed.Sandboxes {
 		if s.Ready {
 			ready++
 		}
 	}
+
 	seen := map[string]bool{}
 	for _, s := range d.Steps {
 		if seen[s.Key()] {
 			w.t.Fatalf("step %s twice in %v", s.Key(), d.Steps)
 		}
+
 		seen[s.Key()] = true
 		switch {
 		case s.Verb == Start && running[s.Name] > 0:
@@ -127,8 +147,10 @@ func TestEveryHistoryConverges(t *testing.T) {
 					w.apply(d.Steps[i])
 				}
 			}
+
 			w.disturb(round)
 		}
+
 		w.settle(seed)
 	}
 }
@@ -139,6 +161,7 @@ func (w *world) disturb(round int) {
 		if c.State != Running {
 			continue
 		}
+
 		init := strings.Contains("ij", c.Name)
 		if init && w.rng.IntN(3) == 0 {
 			w.exit(c.ID, int32(w.rng.IntN(8)/7))
@@ -146,30 +169,40 @@ func (w *world) disturb(round int) {
 			w.exit(c.ID, int32(w.rng.IntN(2)))
 		}
 	}
+
 	if round < 60 && w.rng.IntN(40) == 0 {
 		for i := range w.in.Observed.Sandboxes {
 			w.in.Observed.Sandboxes[i].Ready = false
 		}
+
 		for _, c := range w.in.Observed.Containers {
 			w.exit(c.ID, 137)
 		}
 	}
-	if round < 60 && w.rng.IntN(40) == 0 { // the agent is killed: all but the API and the runtime is lost
+
+	// the agent is killed: all but the API and the runtime is lost
+	if round < 60 && w.rng.IntN(40) == 0 {
 		fresh := input(w.in.Pod).Memory
 		fresh.Mounted, fresh.Prepared = false, false
 		clear(fresh.Images)
 		for _, c := range w.in.Observed.Containers {
 			fresh.Health[c.ID] = Health{Started: true, Ready: true}
 		}
+
 		fresh.Reported = w.in.Memory.Reported
 		w.in.Memory = fresh
 	}
+
 	if round == 120 && w.in.Pod.DeletionTimestamp == nil {
 		p := w.in.Pod.DeepCopy()
 		p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: w.in.Now}, new(int64(0))
 		w.in.Pod = p
 	}
-	running := slices.ContainsFunc(w.in.Observed.Containers, func(c Container) bool { return c.State == Running })
+
+	running := slices.ContainsFunc(
+		w.in.Observed.Containers,
+		func(c Container) bool { return c.State == Running },
+	)
 	if !running && Decide(w.in).Ending {
 		w.in.Memory.Reported = true
 	}

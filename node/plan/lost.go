@@ -24,12 +24,13 @@ func (v view) recall(pod *v1.Pod) {
 			}
 		}
 	}
+
 	add(s.InitContainerStatuses)
 	add(s.ContainerStatuses)
 	add(s.EphemeralContainerStatuses)
 }
 
-// removed tells whether an instance that the runtime does not have was removed by restartAll, so that its
+// removed reports whether an instance that the runtime does not have was removed by restartAll, so that its
 // container begins anew: then it was of the sandbox that is there. The API's times are whole seconds.
 func (v view) removed(pod *v1.Pod, c *Container) bool {
 	return mayRestartAll(pod) && v.sandbox != nil &&
@@ -43,6 +44,7 @@ func ran(s *v1.ContainerStatus) *Container {
 	if ended == nil {
 		ended = s.LastTerminationState.Terminated
 	}
+
 	switch {
 	case s.State.Running != nil:
 		out.ExitCode, out.Started = LostExitCode, s.State.Running.StartedAt.Time
@@ -51,10 +53,11 @@ func ran(s *v1.ContainerStatus) *Container {
 	default:
 		return nil
 	}
+
 	return out
 }
 
-// over tells whether an application container has run and will not run again.
+// over reports whether an application container has run and will not run again.
 func (p *planner) over(c *v1.Container) bool {
 	last := p.latest[c.Name]
 	return last != nil && last.State == Exited && p.isMain(c) && !restartAfter(p.Pod, c, last)

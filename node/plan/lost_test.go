@@ -37,16 +37,36 @@ func TestWhatOnlyTheAPIKnowsToHaveRunIsOver(t *testing.T) {
 		starts []string
 	}{
 		{name: "Never, ran", pod: podOf("Never", "a"), mains: all(shown("a", 0, nil)), ending: true},
-		{name: "Never, one of two", pod: podOf("Never", "a", "b"), mains: all(shown("a", 0, nil)),
-			ending: true},
-		{name: "Never, an init container had failed", pod: podOf("Never", "init:i", "a"),
-			inits: all(shown("i", 0, one)), ending: true},
-		{name: "OnFailure, succeeded", pod: podOf("OnFailure", "a"), mains: all(shown("a", 0, zero)),
-			ending: true},
-		{name: "OnFailure, some", pod: podOf("OnFailure", "a", "b", "c"), starts: []string{"start/b"},
-			mains: all(shown("a", 0, zero), shown("b", 0, nil), shown("c", 0, zero))},
-		{name: "Always, succeeded", pod: podOf("Always", "a"), mains: all(shown("a", 0, zero)),
-			starts: []string{"start/a"}},
+		{
+			name:   "Never, one of two",
+			pod:    podOf("Never", "a", "b"),
+			mains:  all(shown("a", 0, nil)),
+			ending: true,
+		},
+		{
+			name:   "Never, an init container had failed",
+			pod:    podOf("Never", "init:i", "a"),
+			inits:  all(shown("i", 0, one)),
+			ending: true,
+		},
+		{
+			name:   "OnFailure, succeeded",
+			pod:    podOf("OnFailure", "a"),
+			mains:  all(shown("a", 0, zero)),
+			ending: true,
+		},
+		{
+			name:   "OnFailure, some",
+			pod:    podOf("OnFailure", "a", "b", "c"),
+			starts: []string{"start/b"},
+			mains:  all(shown("a", 0, zero), shown("b", 0, nil), shown("c", 0, zero)),
+		},
+		{
+			name:   "Always, succeeded",
+			pod:    podOf("Always", "a"),
+			mains:  all(shown("a", 0, zero)),
+			starts: []string{"start/a"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			in := Input{Pod: c.pod, Now: t0.Add(time.Hour)}
@@ -58,10 +78,12 @@ func TestWhatOnlyTheAPIKnowsToHaveRunIsOver(t *testing.T) {
 			if c.ending {
 				return
 			}
+
 			in.Observed.Sandboxes = []Sandbox{{ID: "s", Attempt: 0, Ready: true, Created: in.Now}}
 			for _, k := range in.Pod.Spec.Containers {
 				in.Memory.Images[k.Name] = k.Image
 			}
+
 			d := Decide(in)
 			if got := keys(d); !slices.Equal(got, c.starts) {
 				t.Errorf("steps %v, want %v", got, c.starts)
@@ -86,6 +108,7 @@ func TestWhatWasRemovedFromItsSandboxBeginsAnew(t *testing.T) {
 			Values:   []int32{7},
 		},
 	}}
+
 	in.Pod.Status.ContainerStatuses = []v1.ContainerStatus{shown("a", 0, new(int32(7)))}
 	if got := keys(Decide(in)); !slices.Equal(got, []string{"start/a"}) {
 		t.Errorf("steps %v", got)

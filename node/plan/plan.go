@@ -1,10 +1,12 @@
-// Package plan decides what happens next to one pod. It is pure: it sees the pod that the API wants, what the container runtime has, what
-// this agent remembers and the time, and answers with the steps to take now and the time to look again. It does no I/O, so the same
-// input always gives the same answer, and any loss, delay or repetition of events only changes when it is asked.
+// Package plan decides what happens next to one pod. It is pure: it sees the pod that the API wants, what the
+// container runtime has, what this agent remembers and the time, and answers with the steps to take now and
+// the time to look again. It does no I/O, so the same input always gives the same answer, and any loss, delay
+// or repetition of events only changes when it is asked.
 //
-// The rules are those of kubelet: init containers one after the other, restartable init containers (sidecars) gate the next one by being
-// started, application containers start in the order of the spec, back-off per container, and termination takes the sidecars last, in
-// reverse order (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/).
+// The rules are those of kubelet: init containers one after the other, restartable init containers (sidecars)
+// gate the next one by being started, application containers start in the order of the spec, back-off per
+// container, and termination takes the sidecars last, in reverse order
+// (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/).
 package plan
 
 import (
@@ -18,7 +20,8 @@ import (
 // State is the state of a container as the runtime tells it.
 type State int
 
-// The states of a container. A container of a runtime that answers "unknown" counts as exited with an unknown code.
+// The states of a container. A container of a runtime that answers "unknown" counts as exited with an unknown
+// code.
 const (
 	Created State = iota
 	Running
@@ -81,20 +84,23 @@ type Health struct {
 	Grace          *int64 // the failed probe's own terminationGracePeriodSeconds
 }
 
-// Memory is what the agent knows beside the API and the runtime. All of it may be lost: it is then found again, at worst after a retry.
+// Memory is what the agent knows beside the API and the runtime. All of it may be lost: it is then found
+// again, at worst after a retry.
 type Memory struct {
 	InFlight map[string]bool    // keys of steps that are being done
 	Failures map[string]Failure // by key of the step
 	Backoffs map[string]Backoff // by container name
 	Images   map[string]string  // by container name: the image that was found or pulled for the next start
 	Health   map[string]Health  // by container ID
-	Stopped  map[string]bool    // sandboxes whose stop was carried through: one that is not ready may still hold its network
-	Mounted  bool               // all volumes that containers use are mounted, were they out of date: containers can start
-	Prepared bool               // what the volumes show is up to date
-	TornDown bool               // volumes are unmounted and the cgroup is gone
-	Reported bool               // the API has the final status
-	Ended    *Ending            // the agent ended the pod: deadline, eviction, admission
-	Gone     bool               // the API has no such pod (any more)
+	// sandboxes whose stop was carried through: one that is not ready may still hold its network
+	Stopped map[string]bool
+	// all volumes that containers use are mounted, were they out of date: containers can start
+	Mounted  bool
+	Prepared bool    // what the volumes show is up to date
+	TornDown bool    // volumes are unmounted and the cgroup is gone
+	Reported bool    // the API has the final status
+	Ended    *Ending // the agent ended the pod: deadline, eviction, admission
+	Gone     bool    // the API has no such pod (any more)
 }
 
 // Ending is a decision of the agent that the pod must end.
@@ -172,6 +178,7 @@ func Decide(in Input) Decision {
 	if p.MaxBackoff == 0 {
 		p.MaxBackoff = MaxBackoff
 	}
+
 	switch {
 	case p.ending():
 		p.out.Ending = true
@@ -179,6 +186,7 @@ func Decide(in Input) Decision {
 	default:
 		p.live()
 	}
+
 	return p.out
 }
 
@@ -194,13 +202,16 @@ func (p *planner) do(s Step) bool {
 	if p.Memory.InFlight[key] {
 		return false
 	}
+
 	if f, failed := p.Memory.Failures[key]; failed && f.Retry.After(p.Now) {
 		p.wake(f.Retry)
 		if shown := f.At.Add(PullErrorShown); s.Verb == Pull && shown.After(p.Now) {
 			p.wake(shown)
 		}
+
 		return false
 	}
+
 	p.out.Steps = append(p.out.Steps, s)
 	return true
 }
@@ -214,23 +225,28 @@ func (p *planner) wake(at time.Time) {
 	}
 }
 
-// ending tells whether the pod must go: the API said so, the agent said so, it ended by itself, or its time is up.
+// ending reports whether the pod must go: the API said so, the agent said so, it ended by itself, or its time
+// is up.
 func (p *planner) ending() bool {
-	if p.Memory.Gone || p.Pod.DeletionTimestamp != nil || p.Memory.Ended != nil || Terminal(p.Pod.Status.Phase) {
+	if p.Memory.Gone || p.Pod.DeletionTimestamp != nil || p.Memory.Ended != nil ||
+		Terminal(p.Pod.Status.Phase) {
 		return true
 	}
+
 	if limit := p.Pod.Spec.ActiveDeadlineSeconds; limit != nil && p.Pod.Status.StartTime != nil {
 		at := p.Pod.Status.StartTime.Add(time.Duration(*limit) * time.Second)
 		if !p.Now.Before(at) {
 			p.out.Deadline = true
 			return true
 		}
+
 		p.wake(at)
 	}
+
 	return p.finished(p.Pod)
 }
 
-// Terminal tells whether a phase is final.
+// Terminal reports whether a phase is final.
 func Terminal(phase v1.PodPhase) bool { return phase == v1.PodSucceeded || phase == v1.PodFailed }
 
 // view is the observation, sorted: the sandbox that counts and, of each container, the newest instance.
@@ -246,12 +262,14 @@ func viewOf(pod *v1.Pod, o Observed) view {
 	if v.sandbox != nil && v.sandbox.Ready {
 		v.ready = v.sandbox
 	}
+
 	for i := range o.Containers {
 		c := &o.Containers[i]
 		if old := v.latest[c.Name]; old == nil || newer(c, old) {
 			v.latest[c.Name] = c
 		}
 	}
+
 	v.recall(pod)
 	return v
 }
@@ -261,18 +279,27 @@ func newestSandbox(all []Sandbox) *Sandbox {
 		return nil
 	}
 	i := slices.MaxFunc(all, func(a, b Sandbox) int {
-		return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(
+			cmp.Compare(a.Attempt, b.Attempt),
+			a.Created.Compare(b.Created),
+			cmp.Compare(a.ID, b.ID),
+		)
 	})
 	return &i
 }
 
-// newer orders instances of one container. A running instance counts before any other: two cannot run, but if a runtime ever says so,
-// the higher attempt is the one we keep.
+// newer orders instances of one container. A running instance counts before any other: two cannot run, but if
+// a runtime ever says so, the higher attempt is the one we keep.
 func newer(a, b *Container) bool {
-	return cmp.Or(cmp.Compare(a.Attempt, b.Attempt), a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) > 0
+	return cmp.Or(
+		cmp.Compare(a.Attempt, b.Attempt),
+		a.Created.Compare(b.Created),
+		cmp.Compare(a.ID, b.ID),
+	) > 0
 }
 
-// current is the newest instance, if it belongs to the sandbox that counts. Instances of earlier sandboxes are history.
+// current is the newest instance, if it belongs to the sandbox that counts. Instances of earlier sandboxes
+// are history.
 func (v view) current(name string) *Container {
 	if c := v.latest[name]; c != nil && v.sandbox != nil && c.SandboxID == v.sandbox.ID {
 		return c

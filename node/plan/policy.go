@@ -11,12 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/dump"
 )
 
-// Sidecar tells whether an init container keeps running beside the application (restartPolicy Always).
+// Sidecar reports whether an init container keeps running beside the application (restartPolicy Always).
 func Sidecar(c *v1.Container) bool {
 	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
 }
 
-// restartAfter tells whether the policy wants a new instance after this one ended.
+// restartAfter reports whether the policy wants a new instance after this one ended.
 func restartAfter(pod *v1.Pod, c *v1.Container, last *Container) bool {
 	if last.State == Unknown || last.State == Created {
 		return true
@@ -29,16 +29,19 @@ func ShouldRestart(pod *v1.Pod, c *v1.Container, exitCode int32) bool {
 	if rule := MatchRule(c, exitCode); rule != nil {
 		return true
 	}
+
 	policy := pod.Spec.RestartPolicy
 	if c.RestartPolicy != nil {
 		policy = v1.RestartPolicy(*c.RestartPolicy)
 	}
+
 	switch policy {
 	case v1.RestartPolicyNever:
 		return false
 	case v1.RestartPolicyOnFailure:
 		return exitCode != 0
 	}
+
 	return true
 }
 
@@ -57,18 +60,22 @@ func MatchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
 	return nil
 }
 
-// finished tells whether the pod is done by itself: all application containers ended for good, or an init container failed for good.
+// finished reports whether the pod is done by itself: all application containers ended for good, or an init
+// container failed for good.
 func (v view) finished(pod *v1.Pod) bool {
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
 		last := v.latest[c.Name]
-		if !Sidecar(c) && last != nil && last.State == Exited && last.ExitCode != 0 && !ShouldRestart(pod, c, last.ExitCode) && !v.begun(pod) {
+		if !Sidecar(c) && last != nil && last.State == Exited && last.ExitCode != 0 &&
+			!ShouldRestart(pod, c, last.ExitCode) && !v.begun(pod) {
 			return true
 		}
 	}
+
 	if len(pod.Spec.Containers) == 0 {
 		return false
 	}
+
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
 		last := v.latest[c.Name]
@@ -81,25 +88,34 @@ func (v view) finished(pod *v1.Pod) bool {
 			return false
 		}
 	}
+
 	return true
 }
 
 func (v view) begun(pod *v1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return v.latest[c.Name] != nil })
+	return slices.ContainsFunc(
+		pod.Spec.Containers,
+		func(c v1.Container) bool { return v.latest[c.Name] != nil },
+	)
 }
 
 // lostSandbox: a pod that never restarts does not get a second sandbox once containers ran in the first,
 // which may be forgotten.
 func (v view) lostSandbox(pod *v1.Pod) bool {
 	return pod.Spec.RestartPolicy == v1.RestartPolicyNever && v.ready == nil && len(v.latest) > 0 &&
-		!slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 })
+		!slices.ContainsFunc(
+			pod.Spec.Containers,
+			func(c v1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 },
+		)
 }
 
-// Hash identifies what of a container's spec may change in place, as kubelet computes it: another hash means another instance.
+// Hash identifies what of a container's spec may change in place, as kubelet computes it: another hash means
+// another instance.
 func Hash(c *v1.Container) string {
 	data, err := json.Marshal(map[string]string{"name": c.Name, "image": c.Image})
 	if err != nil {
-		return "" // strings always marshal
+		// strings always marshal
+		return ""
 	}
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%v", dump.ForHash(data))

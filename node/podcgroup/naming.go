@@ -72,6 +72,7 @@ func newSlices(root string) (sliceNames, error) {
 		if at != root && root != "/"+last {
 			return sliceNames{}, fmt.Errorf("slice %s is at %s, not at %s", last, at, root)
 		}
+
 		return sliceNames{prefix: strings.TrimSuffix(last, systemd.SliceSuffix) + "-"}, nil
 	}
 
@@ -79,9 +80,11 @@ func newSlices(root string) (sliceNames, error) {
 	for name := range strings.SplitSeq(root[1:], "/") {
 		prefix += escape(name) + "-"
 	}
+
 	if _, err := systemd.SlicePath(prefix + "kubepods" + systemd.SliceSuffix); err != nil {
 		return sliceNames{}, err
 	}
+
 	return sliceNames{prefix}, nil
 }
 
@@ -96,10 +99,12 @@ func (s sliceNames) group(names ...string) string {
 			prefix += part + "-"
 		}
 	}
+
 	for _, name := range names {
 		group = path.Join(group, prefix+escape(name)+systemd.SliceSuffix)
 		prefix += escape(name) + "-"
 	}
+
 	return group
 }
 

@@ -13,8 +13,11 @@ func TestUIDsAreReadFromNamesOnlyWhenThatIsSure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	const prefix = "kubelet-kubepods-burstable-pod"
-	const static = "0a1b2c3d4e5f60718293a4b5c6d7e8f9" // the UID of a static pod is a hash
+
+	// the UID of a static pod is a hash
+	const static = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 	for dir, want := range map[string]types.UID{
 		prefix + "0a1b2c3d_0000_4000_8000_0123456789ab.slice": "0a1b2c3d-0000-4000-8000-0123456789ab",
 		prefix + static + ".slice":                            static,
@@ -37,6 +40,7 @@ func TestUIDsThatLeadOutOfTheTreeAreRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, uid := range []types.UID{"", "/../../../system.slice", "a/b"} {
 		pod := &v1.Pod{}
 		pod.UID = uid

@@ -1,5 +1,6 @@
-// Package podcgroup keeps the control groups above containers: kubepods, its burstable and besteffort tiers, and one group per pod
-// with the pod's limits, named as kubelet names them, on cgroup v1 and v2. Containers' own groups are the runtime's.
+// Package podcgroup keeps the control groups above containers: kubepods, its burstable and besteffort tiers,
+// and one group per pod with the pod's limits, named as kubelet names them, on cgroup v1 and v2. Containers'
+// own groups are the runtime's.
 //
 // With the driver cgroupfs they are made by file. With systemd they are slices
 // (kubepods-burstable-podUID.slice), so that the runtime's scopes land in them; systemd makes them and holds
@@ -51,16 +52,21 @@ func New(cfg Config) (*Tree, error) {
 
 	switch cfg.Driver {
 	case "cgroupfs":
-		if err != nil { // then the root was never systemd's
+		// then the root was never systemd's
+		if err != nil {
 			return &Tree{cfg: cfg, names: byPath}, nil
 		}
+
 		return &Tree{cfg: cfg, names: byPath, others: []naming{bySlice}}, nil
+
 	case "systemd":
 		if err != nil {
 			return nil, fmt.Errorf("cgroupRoot %q with the cgroup driver systemd: %w", cfg.Root, err)
 		}
+
 		return &Tree{cfg: cfg, names: bySlice, others: []naming{byPath}}, nil
 	}
+
 	return nil, fmt.Errorf("cgroup driver %q: must be cgroupfs or systemd", cfg.Driver)
 }
 
@@ -111,19 +117,23 @@ func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
 	return nil
 }
 
-// Balance gives the burstable tier the CPU share of all that its pods request, so that each is worth its request beside the guaranteed pods,
-// which are the tier's siblings. It is to be repeated when pods come and go.
+// Balance gives the burstable tier the CPU share of all that its pods request, so that each is worth its
+// request beside the guaranteed pods, which are the tier's siblings. It is to be repeated when pods come and
+// go.
 func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+
 	want := burstableShares(pods)
 	if want == t.burstable {
 		return nil
 	}
+
 	group := t.names.group(tier(v1.PodQOSBurstable)...)
 	if err := t.ensure(ctx, group, cgroup.Limits{CPUShares: want}); err != nil {
 		return fmt.Errorf("balance pods: %w", err)
 	}
+
 	t.burstable = want
 	return nil
 }
@@ -148,6 +158,7 @@ func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) e
 		if t.cfg.Slices == nil {
 			return fmt.Errorf("cgroup %s: systemd does not run on this machine", group)
 		}
+
 		limits = unit.Rounded(limits)
 		properties := unit.Properties(limits, t.cfg.Host.V2)
 		if err := t.cfg.Slices.Ensure(ctx, path.Base(group), properties); err != nil {
@@ -161,6 +172,7 @@ func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) e
 	if err := t.cfg.Host.Apply(group, limits); err != nil {
 		return fmt.Errorf("cgroup %s: %w", group, err)
 	}
+
 	return nil
 }
 
@@ -171,6 +183,7 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	if err := check(uid); err != nil {
 		return err
 	}
+
 	for _, qos := range tiers {
 		group := podGroup(t.names, qos, uid)
 		if !t.cfg.Host.Exists(group) {
@@ -191,6 +204,7 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -226,6 +240,7 @@ func (t *Tree) Pods() ([]types.UID, error) {
 			if err != nil {
 				return nil, err
 			}
+
 			for _, c := range children {
 				if uid, ok := names.uid(c, tier(qos)); ok && !seen[uid] {
 					seen[uid] = true
@@ -234,6 +249,7 @@ func (t *Tree) Pods() ([]types.UID, error) {
 			}
 		}
 	}
+
 	return uids, nil
 }
 
@@ -246,9 +262,11 @@ func (t *Tree) Retire(ctx context.Context) error {
 			errs = append(errs, err)
 			continue
 		}
+
 		for _, qos := range []v1.PodQOSClass{v1.PodQOSBurstable, v1.PodQOSBestEffort, v1.PodQOSGuaranteed} {
 			errs = append(errs, t.removeIdle(ctx, names.group(tier(qos)...)))
 		}
 	}
+
 	return errors.Join(errs...)
 }

@@ -22,12 +22,14 @@ func TestAllPodsTogetherAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	root := "/trivet-test-" + t.Name()
 	t.Cleanup(func() {
 		if err := host.Remove(context.WithoutCancel(t.Context()), root); err != nil {
 			t.Error(err)
 		}
 	})
+
 	tree, err := podcgroup.New(podcgroup.Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)
@@ -35,11 +37,13 @@ func TestAllPodsTogetherAreBounded(t *testing.T) {
 	if err := tree.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+
 	for range 2 {
 		if err := tree.Bound(t.Context(), cgroup.Limits{PIDs: 30000, Memory: 1 << 30}); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	pids, err := os.ReadFile(filepath.Join(host.Dir("pids", root+"/kubepods"), "pids.max"))
 	if err != nil || strings.TrimSpace(string(pids)) != "30000" {
 		t.Errorf("pids.max of kubepods %q, %v; want 30000", pids, err)
@@ -55,12 +59,14 @@ func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	root := "/trivet-test-" + t.Name()
 	t.Cleanup(func() {
 		if err := host.Remove(context.WithoutCancel(t.Context()), root); err != nil {
 			t.Error(err)
 		}
 	})
+
 	tree, err := podcgroup.New(podcgroup.Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)
@@ -68,9 +74,13 @@ func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 	if err := tree.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+
 	requesting := func(cpu string) *v1.Pod {
-		return pod(v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpu)}})
+		return pod(v1.ResourceRequirements{
+			Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpu)},
+		})
 	}
+
 	ended := requesting("8")
 	ended.Status.Phase = v1.PodSucceeded
 	guaranteed := pod(v1.ResourceRequirements{Requests: amounts("4", "1Mi"), Limits: amounts("4", "1Mi")})
@@ -86,10 +96,12 @@ func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 		if err := tree.Balance(t.Context(), c.pods); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
+
 		file, want := "cpu.shares", c.want
 		if host.V2 {
 			file, want = "cpu.weight", cgroup.Weight(c.want)
 		}
+
 		got, err := os.ReadFile(filepath.Join(host.Dir("cpu", root+"/kubepods/burstable"), file))
 		if err != nil || strings.TrimSpace(string(got)) != strconv.FormatUint(want, 10) {
 			t.Errorf("%s: %s %q, %v; want %d", c.name, file, got, err, want)

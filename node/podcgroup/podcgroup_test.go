@@ -43,14 +43,31 @@ func TestClassNameAndLimits(t *testing.T) {
 		limits           cgroup.Limits
 	}{
 		{"guaranteed", pod(full, full), v1.PodQOSGuaranteed, "/kubepods/pod12-34", "kubepods-pod12_34.slice",
-			cgroup.Limits{CPUShares: 1024, CPUQuota: 100_000, CPUPeriod: 100_000, Memory: 128 << 20}},
-		{"burstable", pod(full, v1.ResourceRequirements{}), v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
+			cgroup.Limits{
+				CPUShares: 1024,
+				CPUQuota:  100_000,
+				CPUPeriod: 100_000,
+				Memory:    128 << 20,
+			}},
+		{"burstable", pod(
+			full,
+			v1.ResourceRequirements{},
+		), v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
 			cgroup.Limits{CPUShares: 512}},
 		{"best effort", pod(v1.ResourceRequirements{}), v1.PodQOSBestEffort, "/kubepods/besteffort/pod12-34", "kubepods-besteffort-pod12_34.slice",
 			cgroup.Limits{CPUShares: 2}},
-		{"only limits", pod(v1.ResourceRequirements{Limits: amounts("1", "1Mi")}), v1.PodQOSGuaranteed, "/kubepods/pod12-34", "kubepods-pod12_34.slice",
-			cgroup.Limits{CPUShares: 1024, CPUQuota: 100_000, CPUPeriod: 100_000, Memory: 1 << 20}},
-		{"only memory", pod(v1.ResourceRequirements{Limits: amounts("", "1Mi")}), v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
+		{"only limits", pod(v1.ResourceRequirements{
+			Limits: amounts("1", "1Mi"),
+		}), v1.PodQOSGuaranteed, "/kubepods/pod12-34", "kubepods-pod12_34.slice",
+			cgroup.Limits{
+				CPUShares: 1024,
+				CPUQuota:  100_000,
+				CPUPeriod: 100_000,
+				Memory:    1 << 20,
+			}},
+		{"only memory", pod(v1.ResourceRequirements{
+			Limits: amounts("", "1Mi"),
+		}), v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
 			cgroup.Limits{CPUShares: 2, Memory: 1 << 20}},
 		{"CPU of one of two limited", pod(full, v1.ResourceRequirements{Limits: amounts("", "1Mi")}),
 			v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
@@ -60,14 +77,25 @@ func TestClassNameAndLimits(t *testing.T) {
 			cgroup.Limits{CPUShares: 2, Memory: 60 << 20}},
 		{"a whole that leaves CPU to containers", whole(pod(full, full), amounts("", "60Mi")),
 			v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
-			cgroup.Limits{CPUShares: 1024, CPUQuota: 100_000, CPUPeriod: 100_000, Memory: 60 << 20}},
+			cgroup.Limits{
+				CPUShares: 1024,
+				CPUQuota:  100_000,
+				CPUPeriod: 100_000,
+				Memory:    60 << 20,
+			}},
 		{"a sidecar and overhead", sidecar(pod(full)), v1.PodQOSGuaranteed,
 			"/kubepods/pod12-34", "kubepods-pod12_34.slice",
-			cgroup.Limits{CPUShares: 1126, CPUQuota: 110_000, CPUPeriod: 100_000, Memory: 136 << 20}},
+			cgroup.Limits{
+				CPUShares: 1126,
+				CPUQuota:  110_000,
+				CPUPeriod: 100_000,
+				Memory:    136 << 20,
+			}},
 	} {
 		if got := criconfig.QOS(c.pod); got != c.qos {
 			t.Errorf("%s: class %s", c.name, got)
 		}
+
 		for driver, want := range map[string]string{"cgroupfs": c.cgroupfs, "systemd": c.slices} {
 			tree, err := podcgroup.New(podcgroup.Config{Host: &cgroup.Host{}, Driver: driver})
 			if err != nil {
@@ -77,6 +105,7 @@ func TestClassNameAndLimits(t *testing.T) {
 				t.Errorf("%s with %s: %s, want %s", c.name, driver, got, want)
 			}
 		}
+
 		if d := cmp.Diff(c.limits, podcgroup.Limits(c.pod)); d != "" {
 			t.Errorf("%s: %s", c.name, d)
 		}
@@ -118,6 +147,7 @@ func TestSlicesNestBelowARoot(t *testing.T) {
 			t.Errorf("root %q: %v", root, err)
 			continue
 		}
+
 		if got := tree.Group(pod(v1.ResourceRequirements{})); got != want {
 			t.Errorf("root %q: %s, want %s", root, got, want)
 		}

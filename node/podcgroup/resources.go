@@ -45,11 +45,13 @@ func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
 	if err != nil {
 		return out, err
 	}
+
 	asked := out.HugePages
 	out.HugePages = map[string]int64{}
 	for _, size := range sizes {
 		out.HugePages[size] = asked[size]
 	}
+
 	return out, nil
 }
 
@@ -73,9 +75,11 @@ func Limits(pod *v1.Pod) cgroup.Limits {
 			out.CPUShares = uint64(criconfig.Shares(limits.Cpu().MilliValue()))
 		}
 	}
+
 	if qos == v1.PodQOSGuaranteed || limited(pod, v1.ResourceMemory) {
 		out.Memory = limits.Memory().Value()
 	}
+
 	return out
 }
 
@@ -91,8 +95,10 @@ func hugePages(list v1.ResourceList) map[string]int64 {
 		if out == nil {
 			out = map[string]int64{}
 		}
+
 		out[cgroup.PageSize(uint64(size.Value()))] += amount.Value()
 	}
+
 	return out
 }
 
@@ -100,7 +106,8 @@ func hugePages(list v1.ResourceList) map[string]int64 {
 func burstableShares(pods []*v1.Pod) uint64 {
 	var milli int64
 	for _, p := range pods {
-		if criconfig.QOS(p) == v1.PodQOSBurstable && p.Status.Phase != v1.PodSucceeded && p.Status.Phase != v1.PodFailed {
+		if criconfig.QOS(p) == v1.PodQOSBurstable && p.Status.Phase != v1.PodSucceeded &&
+			p.Status.Phase != v1.PodFailed {
 			requests := helpers.PodRequests(p, helpers.PodResourcesOptions{})
 			milli += requests.Cpu().MilliValue()
 		}
@@ -108,13 +115,14 @@ func burstableShares(pods []*v1.Pod) uint64 {
 	return uint64(criconfig.Shares(milli))
 }
 
-// limited tells whether the pod as a whole has a limit of the resource.
+// limited reports whether the pod as a whole has a limit of the resource.
 func limited(pod *v1.Pod, name v1.ResourceName) bool {
 	if pod.Spec.Resources != nil {
 		if q := pod.Spec.Resources.Limits[name]; !q.IsZero() {
 			return true
 		}
 	}
+
 	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range containers {
 			if q := containers[i].Resources.Limits[name]; q.IsZero() {
@@ -122,5 +130,6 @@ func limited(pod *v1.Pod, name v1.ResourceName) bool {
 			}
 		}
 	}
+
 	return len(pod.Spec.Containers) > 0
 }

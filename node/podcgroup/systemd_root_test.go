@@ -27,11 +27,13 @@ func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 	if os.Getenv("TRIVET_SYSTEMD") == "" {
 		t.Skip("runs in a machine whose PID 1 is systemd, by the tests of e2e/machine: no TRIVET_SYSTEMD")
 	}
+
 	testenv.Root(t)
 	host, err := cgroup.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	cfg := podcgroup.Config{
 		Host:     host,
 		Slices:   &unit.Slices{},
@@ -40,6 +42,7 @@ func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 		PodPIDs:  60,
 		CPUQuota: true,
 	}
+
 	tree, err := podcgroup.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -47,11 +50,13 @@ func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 	if err := tree.Setup(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() {
 		systemctl(t, "stop", path.Base(root)+".slice")
 		awaitNoUnits(t, path.Base(root)+"*")
 		cfg.Slices.Close()
 	})
+
 	return tree, cfg
 }
 
@@ -73,11 +78,13 @@ func awaitNoUnits(t *testing.T, pattern string) {
 	limit := time.After(10 * time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+
 	for {
 		left := systemctl(t, "list-units", "--all", "--plain", "--no-legend", pattern)
 		if left == "" {
 			return
 		}
+
 		select {
 		case <-tick.C:
 		case <-limit:
@@ -103,20 +110,31 @@ func inScope(t *testing.T, slice, script string) error {
 // limitsOf reads the limits of a group from the kernel.
 func limitsOf(t *testing.T, host *cgroup.Host, group string) map[string]string {
 	t.Helper()
-	files := map[string][2]string{"shares": {"cpu", "cpu.shares"}, "quota": {"cpu", "cpu.cfs_quota_us"},
-		"memory": {"memory", "memory.limit_in_bytes"}, "pids": {"pids", "pids.max"}}
-	if host.V2 {
-		files = map[string][2]string{"shares": {"cpu", "cpu.weight"}, "quota": {"cpu", "cpu.max"},
-			"memory": {"memory", "memory.max"}, "pids": {"pids", "pids.max"}}
+	files := map[string][2]string{
+		"shares": {"cpu", "cpu.shares"},
+		"quota":  {"cpu", "cpu.cfs_quota_us"},
+		"memory": {"memory", "memory.limit_in_bytes"},
+		"pids":   {"pids", "pids.max"},
 	}
+	if host.V2 {
+		files = map[string][2]string{
+			"shares": {"cpu", "cpu.weight"},
+			"quota":  {"cpu", "cpu.max"},
+			"memory": {"memory", "memory.max"},
+			"pids":   {"pids", "pids.max"},
+		}
+	}
+
 	out := map[string]string{}
 	for name, f := range files {
 		data, err := os.ReadFile(filepath.Join(host.Dir(f[0], group), f[1]))
 		if err != nil {
 			t.Error(err)
 		}
+
 		out[name], _, _ = strings.Cut(strings.TrimSpace(string(data)), " ")
 	}
+
 	return out
 }
 
@@ -134,10 +152,12 @@ func TestPodLimitsAreInForceUnderSystemd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	shares := "102"
 	if cfg.Host.V2 {
 		shares = "17"
 	}
+
 	check := func(when string) {
 		t.Helper()
 		got := limitsOf(t, cfg.Host, tree.Group(p))
@@ -148,12 +168,15 @@ func TestPodLimitsAreInForceUnderSystemd(t *testing.T) {
 			}
 		}
 	}
+
 	check("at first")
 
 	if err := inScope(t, tree.Parent(p), "true"); err != nil {
 		t.Error(err)
 	}
-	check("after a scope") // a slice that systemd does not know of is set to its defaults by that
+
+	// a slice that systemd does not know of is set to its defaults by that
+	check("after a scope")
 	systemctl(t, "daemon-reload")
 	check("after a reload")
 	systemctl(t, "daemon-reexec")
@@ -177,18 +200,22 @@ func TestSlicesOfPodsThatAreGoneGo(t *testing.T) {
 	if err := inScope(t, tree.Parent(p), "sleep 1000 </dev/null >/dev/null 2>&1 &"); err != nil {
 		t.Error(err)
 	}
+
 	uids, err := tree.Pods()
 	if err != nil || len(uids) != 1 || uids[0] != podUID {
 		t.Errorf("pods with a group: %v, %v", uids, err)
 	}
+
 	for range 2 {
 		if err := tree.Remove(t.Context(), podUID); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if cfg.Host.Exists(tree.Group(p)) {
 		t.Error("the pod's group is still there")
 	}
+
 	awaitNoUnits(t, tree.Parent(p))
 }
 
@@ -220,6 +247,7 @@ func TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	p := limitedPod()
 	for now, before := range map[*podcgroup.Tree]*podcgroup.Tree{bySlice: byPath, byPath: bySlice} {
 		if err := before.Setup(t.Context()); err != nil {
@@ -228,6 +256,7 @@ func TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem(t *testing.T) {
 		if err := before.Ensure(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
+
 		sleep := exec.Command("sleep", "1000")
 		if err := sleep.Start(); err != nil {
 			t.Fatal(err)
@@ -241,8 +270,10 @@ func TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem(t *testing.T) {
 				if err := sleep.Process.Kill(); err != nil {
 					t.Error(err)
 				}
+
 				_ = sleep.Wait()
 			}
+
 			uids, err := now.Pods()
 			if running && (err != nil || len(uids) != 1) {
 				t.Errorf("pods with a group: %v, %v", uids, err)
@@ -257,11 +288,13 @@ func TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem(t *testing.T) {
 				t.Errorf("with a process %v: the old group is there %v", running, got)
 			}
 		}
+
 		kubepods := path.Dir(path.Dir(before.Group(p)))
 		if cfg.Host.Exists(kubepods) {
 			t.Errorf("%s is still there", kubepods)
 		}
 	}
+
 	if err := cfg.Host.Remove(context.WithoutCancel(t.Context()), "/both"); err != nil {
 		t.Error(err)
 	}

@@ -2,18 +2,20 @@ package podenv
 
 import "strings"
 
-// Expand replaces $(NAME) by the value that lookup has for NAME. $$ is a literal $; $(NAME) without a value, and any other $, stay as
-// they are. This is the syntax of env values, command, args and subPathExpr.
+// Expand replaces $(NAME) by the value that lookup has for NAME. $$ is a literal $; $(NAME) without a value,
+// and any other $, stay as they are. This is the syntax of env values, command, args and subPathExpr.
 func Expand(s string, lookup func(name string) (string, bool)) string {
 	if !strings.Contains(s, "$") {
 		return s
 	}
+
 	var out strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] != '$' || i+1 == len(s) {
 			out.WriteByte(s[i])
 			continue
 		}
+
 		switch s[i+1] {
 		case '$':
 			out.WriteByte('$')
@@ -25,19 +27,23 @@ func Expand(s string, lookup func(name string) (string, bool)) string {
 				i++
 				continue
 			}
+
 			name := s[i+2 : i+2+end]
 			if value, ok := lookup(name); ok {
 				out.WriteString(value)
 			} else {
 				out.WriteString("$(" + name + ")")
 			}
+
 			i += 2 + end
+
 		default:
 			out.WriteByte('$')
 			out.WriteByte(s[i+1])
 			i++
 		}
 	}
+
 	return out.String()
 }
 

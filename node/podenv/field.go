@@ -24,7 +24,8 @@ type FieldError struct{ Path string }
 
 func (e *FieldError) Error() string { return fmt.Sprintf("fieldPath %q is not supported", e.Path) }
 
-// Field is the value of a fieldRef: of environment variables and of downwardAPI volumes. podIPs are those of the running sandbox.
+// Field is the value of a fieldRef: of environment variables and of downwardAPI volumes. podIPs are those of
+// the running sandbox.
 func Field(pod *v1.Pod, path string, node Node, podIPs []string) (string, error) {
 	if base, key, ok := subscript(path); ok {
 		switch base {
@@ -33,8 +34,10 @@ func Field(pod *v1.Pod, path string, node Node, podIPs []string) (string, error)
 		case "metadata.annotations":
 			return pod.Annotations[key], nil
 		}
+
 		return "", &FieldError{path}
 	}
+
 	switch path {
 	case "metadata.name":
 		return pod.Name, nil
@@ -59,6 +62,7 @@ func Field(pod *v1.Pod, path string, node Node, podIPs []string) (string, error)
 	case "status.podIPs":
 		return strings.Join(podIPs, ","), nil
 	}
+
 	return "", &FieldError{path}
 }
 
@@ -88,15 +92,18 @@ func pairs(m map[string]string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Resource is the value of a resourceFieldRef. container is the one that holds the reference, for references that name none.
+// Resource is the value of a resourceFieldRef. container is the one that holds the reference, for references
+// that name none.
 func Resource(pod *v1.Pod, container string, ref *v1.ResourceFieldSelector, node Node) (string, error) {
 	if ref.ContainerName != "" {
 		container = ref.ContainerName
 	}
+
 	requirements, ok := resources(pod, container)
 	if !ok {
 		return "", fmt.Errorf("resourceFieldRef %s: the pod has no container %q", ref.Resource, container)
 	}
+
 	kind, name, _ := strings.Cut(ref.Resource, ".")
 	var amount resource.Quantity
 	switch kind {
@@ -105,11 +112,13 @@ func Resource(pod *v1.Pod, container string, ref *v1.ResourceFieldSelector, node
 		if !ok || amount.IsZero() {
 			amount = allocatable(pod, v1.ResourceName(name), node)
 		}
+
 	case "requests":
 		amount = requirements.Requests[v1.ResourceName(name)]
 	default:
 		return "", fmt.Errorf("resourceFieldRef %q: must begin with limits. or requests.", ref.Resource)
 	}
+
 	return divide(v1.ResourceName(name), amount, ref.Divisor)
 }
 

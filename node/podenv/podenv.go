@@ -1,5 +1,6 @@
-// Package podenv makes the environment of a container: service variables, envFrom, and env of all kinds, in kubelet's order and with
-// kubelet's $(NAME) expansion; and the downward API's field and resource values, which volumes use too.
+// Package podenv makes the environment of a container: service variables, envFrom, and env of all kinds, in
+// kubelet's order and with kubelet's $(NAME) expansion; and the downward API's field and resource values,
+// which volumes use too.
 package podenv
 
 import (
@@ -41,8 +42,9 @@ type Request struct {
 	Static bool
 }
 
-// Make returns the container's environment in a stable order: service variables first, then envFrom, then env; a later value of a name
-// replaces an earlier one. An error says which variable has no value (kubelet's CreateContainerConfigError).
+// Make returns the container's environment in a stable order: service variables first, then envFrom, then
+// env; a later value of a name replaces an earlier one. An error says which variable has no value (kubelet's
+// CreateContainerConfigError).
 func Make(ctx context.Context, r Request) ([]Variable, error) {
 	b := builder{Request: r, values: map[string]string{}, services: map[string]string{}}
 	if err := b.addServices(ctx); err != nil {
@@ -51,11 +53,13 @@ func Make(ctx context.Context, r Request) ([]Variable, error) {
 	if err := b.addFrom(ctx); err != nil {
 		return nil, err
 	}
+
 	for i := range r.Container.Env {
 		if err := b.addVariable(ctx, &r.Container.Env[i]); err != nil {
 			return nil, err
 		}
 	}
+
 	return b.result(), nil
 }
 
@@ -95,28 +99,34 @@ func (b *builder) result() []Variable {
 	return out
 }
 
-// addServices adds the variables of the services in the pod's namespace (enableServiceLinks) and of the API server's service.
+// addServices adds the variables of the services in the pod's namespace (enableServiceLinks) and of the API
+// server's service.
 func (b *builder) addServices(ctx context.Context) error {
 	links := b.Pod.Spec.EnableServiceLinks == nil || *b.Pod.Spec.EnableServiceLinks
 	master, err := b.Source.Services(ctx, v1.NamespaceDefault, !b.Static)
 	if err != nil {
 		return fmt.Errorf("service variables: %w", err)
 	}
+
 	for _, s := range master {
 		if s.Name == "kubernetes" {
 			serviceVariables(b.services, s)
 		}
 	}
+
 	if !links {
 		return nil
 	}
+
 	services, err := b.Source.Services(ctx, b.Pod.Namespace, !b.Static)
 	if err != nil {
 		return fmt.Errorf("service variables: %w", err)
 	}
+
 	for _, s := range services {
 		serviceVariables(b.services, s)
 	}
+
 	return nil
 }
 
@@ -132,9 +142,11 @@ func (b *builder) addFrom(ctx context.Context) error {
 			if err != nil {
 				return objectError("configmap", ref.Name, err)
 			}
+
 			for _, k := range slices.Sorted(maps.Keys(cm.Data)) {
 				b.set(from.Prefix+k, cm.Data[k])
 			}
+
 		case from.SecretRef != nil:
 			ref := from.SecretRef
 			s, err := b.Source.Secret(ctx, b.Pod.Namespace, ref.Name)
@@ -144,11 +156,13 @@ func (b *builder) addFrom(ctx context.Context) error {
 			if err != nil {
 				return objectError("secret", ref.Name, err)
 			}
+
 			for _, k := range slices.Sorted(maps.Keys(s.Data)) {
 				b.set(from.Prefix+k, string(s.Data[k]))
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -157,6 +171,7 @@ func (b *builder) addVariable(ctx context.Context, e *v1.EnvVar) error {
 		b.set(e.Name, Expand(e.Value, b.lookup))
 		return nil
 	}
+
 	value, ok, err := b.reference(ctx, e.ValueFrom)
 	if err != nil {
 		return fmt.Errorf("environment variable %s: %w", e.Name, err)
@@ -164,6 +179,7 @@ func (b *builder) addVariable(ctx context.Context, e *v1.EnvVar) error {
 	if ok {
 		b.set(e.Name, value)
 	}
+
 	return nil
 }
 
@@ -183,6 +199,7 @@ func (b *builder) reference(ctx context.Context, from *v1.EnvVarSource) (value s
 	default:
 		err = errors.New("valueFrom names a source that this agent does not know")
 	}
+
 	return value, err == nil, err
 }
 
@@ -194,10 +211,13 @@ func (b *builder) configMapKey(ctx context.Context, ref *v1.ConfigMapKeySelector
 	if err != nil {
 		return "", false, objectError("configmap", ref.Name, err)
 	}
+
 	value, ok := cm.Data[ref.Key]
 	if !ok && !optional(ref.Optional) {
-		return "", false, fmt.Errorf("couldn't find key %v in ConfigMap %v/%v", ref.Key, b.Pod.Namespace, ref.Name)
+		return "", false, fmt.Errorf("couldn't find key %v in ConfigMap %v/%v",
+			ref.Key, b.Pod.Namespace, ref.Name)
 	}
+
 	return value, ok, nil
 }
 
@@ -209,10 +229,13 @@ func (b *builder) secretKey(ctx context.Context, ref *v1.SecretKeySelector) (str
 	if err != nil {
 		return "", false, objectError("secret", ref.Name, err)
 	}
+
 	value, ok := s.Data[ref.Key]
 	if !ok && !optional(ref.Optional) {
-		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, b.Pod.Namespace, ref.Name)
+		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v",
+			ref.Key, b.Pod.Namespace, ref.Name)
 	}
+
 	return string(value), ok, nil
 }
 
@@ -220,23 +243,28 @@ func (b *builder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
 	if b.Files == nil {
 		return "", false, errors.New("fileKeyRef is not available here")
 	}
+
 	values, err := b.Files.EnvFile(b.Pod, ref.VolumeName, ref.Path)
 	if err != nil {
 		if optional(ref.Optional) {
 			return "", false, nil
 		}
+
 		return "", false, err
 	}
+
 	value, ok := values[ref.Key]
 	if !ok && !optional(ref.Optional) {
-		return "", false, fmt.Errorf("environment variable key %q not found in file %q of volume %q", ref.Key, ref.Path, ref.VolumeName)
+		return "", false, fmt.Errorf("environment variable key %q not found in file %q of volume %q",
+			ref.Key, ref.Path, ref.VolumeName)
 	}
+
 	return value, ok, nil
 }
 
 func optional(o *bool) bool { return o != nil && *o }
 
-// missing tells whether an object is not there and need not be.
+// missing reports whether an object is not there and need not be.
 func missing(err error, opt *bool) bool { return optional(opt) && apierrors.IsNotFound(err) }
 
 // objectError words the absence of an object as kubelet does: people search for it.

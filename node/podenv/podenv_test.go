@@ -53,6 +53,7 @@ func TestStaticPodsTakeWhatServicesAreKnown(t *testing.T) {
 	if _, err := podenv.Make(t.Context(), r); err == nil {
 		t.Error("a pod of the API began without the services of its cluster")
 	}
+
 	r.Static = true
 	if env, err := podenv.Make(t.Context(), r); err != nil || len(env) != 1 {
 		t.Errorf("static pod: environment %v, error %v", env, err)
@@ -63,8 +64,20 @@ func TestExpand(t *testing.T) {
 	values := map[string]string{"A": "1", "B": "$(A)"}
 	lookup := func(n string) (string, bool) { v, ok := values[n]; return v, ok }
 	for in, want := range map[string]string{
-		"": "", "x": "x", "$(A)": "1", "$$(A)": "$(A)", "$(B)": "$(A)", "$(C)": "$(C)", "$": "$", "a$": "a$", "$(A": "$(A",
-		"$x$(A)$": "$x1$", "$$$(A)": "$1", "$((A))": "$((A))", "$()": "$()", "$(A)$(A)": "11",
+		"":         "",
+		"x":        "x",
+		"$(A)":     "1",
+		"$$(A)":    "$(A)",
+		"$(B)":     "$(A)",
+		"$(C)":     "$(C)",
+		"$":        "$",
+		"a$":       "a$",
+		"$(A":      "$(A",
+		"$x$(A)$":  "$x1$",
+		"$$$(A)":   "$1",
+		"$((A))":   "$((A))",
+		"$()":      "$()",
+		"$(A)$(A)": "11",
 	} {
 		if got := podenv.Expand(in, lookup); got != want {
 			t.Errorf("Expand(%q) = %q, want %q", in, got, want)
@@ -83,39 +96,132 @@ func FuzzExpand(f *testing.F) {
 }
 
 func TestMake(t *testing.T) {
-	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "u", Labels: map[string]string{"b": "2", "a": "1"}}}
-	pod.Spec.Containers = []v1.Container{{Name: "c",
-		Resources: v1.ResourceRequirements{Limits: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1250m")}},
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name:      "p",
+		Namespace: "ns",
+		UID:       "u",
+		Labels:    map[string]string{"b": "2", "a": "1"},
+	}}
+
+	pod.Spec.Containers = []v1.Container{{
+		Name: "c",
+		Resources: v1.ResourceRequirements{
+			Limits: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1250m")},
+		},
 		EnvFrom: []v1.EnvFromSource{
-			{Prefix: "P_", ConfigMapRef: &v1.ConfigMapEnvSource{LocalObjectReference: v1.LocalObjectReference{Name: "m"}}},
-			{SecretRef: &v1.SecretEnvSource{LocalObjectReference: v1.LocalObjectReference{Name: "gone"}, Optional: new(true)}},
+			{
+				Prefix: "P_",
+				ConfigMapRef: &v1.ConfigMapEnvSource{
+					LocalObjectReference: v1.LocalObjectReference{Name: "m"},
+				},
+			},
+			{
+				SecretRef: &v1.SecretEnvSource{
+					LocalObjectReference: v1.LocalObjectReference{Name: "gone"},
+					Optional:             new(true),
+				},
+			},
 		},
 		Env: []v1.EnvVar{
 			{Name: "X", Value: "$(P_k)-$(S_SERVICE_HOST)"},
 			{Name: "P_k", Value: "over"},
-			{Name: "NAME", ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
-			{Name: "LABEL", ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels['a']"}}},
-			{Name: "IP", ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: "status.podIPs"}}},
-			{Name: "CPU", ValueFrom: &v1.EnvVarSource{ResourceFieldRef: &v1.ResourceFieldSelector{Resource: "limits.cpu"}}},
-			{Name: "MEM", ValueFrom: &v1.EnvVarSource{ResourceFieldRef: &v1.ResourceFieldSelector{Resource: "limits.memory", Divisor: resource.MustParse("1Mi")}}},
-			{Name: "SECRET", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: v1.LocalObjectReference{Name: "s"}, Key: "k"}}},
-			{Name: "NONE", ValueFrom: &v1.EnvVarSource{ConfigMapKeyRef: &v1.ConfigMapKeySelector{LocalObjectReference: v1.LocalObjectReference{Name: "m"}, Key: "no", Optional: new(true)}}},
+			{
+				Name:      "NAME",
+				ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.name"}},
+			},
+			{
+				Name: "LABEL",
+				ValueFrom: &v1.EnvVarSource{
+					FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels['a']"},
+				},
+			},
+			{
+				Name:      "IP",
+				ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{FieldPath: "status.podIPs"}},
+			},
+			{
+				Name: "CPU",
+				ValueFrom: &v1.EnvVarSource{
+					ResourceFieldRef: &v1.ResourceFieldSelector{Resource: "limits.cpu"},
+				},
+			},
+			{
+				Name: "MEM",
+				ValueFrom: &v1.EnvVarSource{
+					ResourceFieldRef: &v1.ResourceFieldSelector{
+						Resource: "limits.memory",
+						Divisor:  resource.MustParse("1Mi"),
+					},
+				},
+			},
+			{
+				Name: "SECRET",
+				ValueFrom: &v1.EnvVarSource{
+					SecretKeyRef: &v1.SecretKeySelector{
+						LocalObjectReference: v1.LocalObjectReference{Name: "s"},
+						Key:                  "k",
+					},
+				},
+			},
+			{
+				Name: "NONE",
+				ValueFrom: &v1.EnvVarSource{
+					ConfigMapKeyRef: &v1.ConfigMapKeySelector{
+						LocalObjectReference: v1.LocalObjectReference{Name: "m"},
+						Key:                  "no",
+						Optional:             new(true),
+					},
+				},
+			},
 		},
 	}}
+
 	src := source{
-		maps:     map[string]*v1.ConfigMap{"m": {Data: map[string]string{"k": "v"}}},
-		secrets:  map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden")}}},
-		services: map[string][]*v1.Service{"ns": {{ObjectMeta: metav1.ObjectMeta{Name: "s"}, Spec: v1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []v1.ServicePort{{Port: 80}}}}}},
+		maps:    map[string]*v1.ConfigMap{"m": {Data: map[string]string{"k": "v"}}},
+		secrets: map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden")}}},
+		services: map[string][]*v1.Service{
+			"ns": {
+				{
+					ObjectMeta: metav1.ObjectMeta{Name: "s"},
+					Spec:       v1.ServiceSpec{ClusterIP: "10.0.0.1", Ports: []v1.ServicePort{{Port: 80}}},
+				},
+			},
+		},
 	}
-	got, err := podenv.Make(t.Context(), podenv.Request{Pod: pod, Container: &pod.Spec.Containers[0], PodIPs: []string{"10.1.1.1", "fd00::1"}, Source: src,
-		Node: podenv.Node{Name: "n", Allocatable: v1.ResourceList{v1.ResourceMemory: resource.MustParse("3Mi")}}})
+
+	got, err := podenv.Make(t.Context(), podenv.Request{
+		Pod:       pod,
+		Container: &pod.Spec.Containers[0],
+		PodIPs:    []string{"10.1.1.1", "fd00::1"},
+		Source:    src,
+		Node: podenv.Node{
+			Name:        "n",
+			Allocatable: v1.ResourceList{v1.ResourceMemory: resource.MustParse("3Mi")},
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	want := []podenv.Variable{
-		{"S_PORT", "tcp://10.0.0.1:80"}, {"S_PORT_80_TCP", "tcp://10.0.0.1:80"}, {"S_PORT_80_TCP_ADDR", "10.0.0.1"}, {"S_PORT_80_TCP_PORT", "80"},
+		{
+			"S_PORT",
+			"tcp://10.0.0.1:80",
+		}, {
+			"S_PORT_80_TCP",
+			"tcp://10.0.0.1:80",
+		}, {"S_PORT_80_TCP_ADDR", "10.0.0.1"}, {"S_PORT_80_TCP_PORT", "80"},
 		{"S_PORT_80_TCP_PROTO", "tcp"}, {"S_SERVICE_HOST", "10.0.0.1"}, {"S_SERVICE_PORT", "80"},
-		{"P_k", "over"}, {"X", "v-10.0.0.1"}, {"NAME", "p"}, {"LABEL", "1"}, {"IP", "10.1.1.1,fd00::1"}, {"CPU", "2"}, {"MEM", "3"}, {"SECRET", "hidden"},
+		{
+			"P_k",
+			"over",
+		}, {
+			"X",
+			"v-10.0.0.1",
+		}, {
+			"NAME",
+			"p",
+		}, {"LABEL", "1"}, {"IP", "10.1.1.1,fd00::1"}, {"CPU", "2"}, {"MEM", "3"}, {"SECRET", "hidden"},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -136,9 +242,16 @@ func TestParseFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(map[string]string{"A": "1 $(x)", "B": "two\nlines", "C": "plain", "D": "x"}, got); d != "" {
+
+	if d := cmp.Diff(map[string]string{
+		"A": "1 $(x)",
+		"B": "two\nlines",
+		"C": "plain",
+		"D": "x",
+	}, got); d != "" {
 		t.Error(d)
 	}
+
 	for _, bad := range []string{"A", "=x", "A='x", "A='x'y", "A B='x'", `A="x"`} {
 		if _, err := podenv.ParseFile([]byte(bad)); err == nil {
 			t.Errorf("%q is accepted", bad)

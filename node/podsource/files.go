@@ -57,14 +57,18 @@ func (f *Files) Follow(ctx context.Context) error {
 		return fmt.Errorf("watch static pods: %w", err)
 	}
 	defer watcher.Close()
+
 	for {
 		wait := readAgain
-		if err := watcher.Add(f.Path); err != nil { // again each time: a watch ends with what it is of
+
+		// again each time: a watch ends with what it is of
+		if err := watcher.Add(f.Path); err != nil {
 			wait = lookForPath
 			if !errors.Is(err, fs.ErrNotExist) {
 				f.Source.tellOnce(f.Path, err.Error())
 			}
 		}
+
 		f.read()
 
 		again := time.NewTimer(wait)
@@ -76,10 +80,12 @@ func (f *Files) Follow(ctx context.Context) error {
 			if !ok {
 				return errors.New("watch of static pods ended")
 			}
+
 		case err := <-watcher.Errors:
 			f.Source.log.Warn("events of static pods were lost", "path", f.Path, "err", err)
 		case <-again.C:
 		}
+
 		again.Stop()
 	}
 }
@@ -104,6 +110,7 @@ func (f *Files) read() {
 			f.Source.tellOnce(file, err.Error())
 			next = f.last[file]
 		}
+
 		if next.pod != nil {
 			now[file] = next
 			found = append(found, next.pod.DeepCopy())
@@ -123,10 +130,12 @@ func (f *Files) understand(file string) (understood, error) {
 	if last := f.last[file]; last.pod != nil && bytes.Equal(last.data, data) {
 		return last, nil
 	}
+
 	pod, warnings, err := manifest.Pod(data, manifest.Origin{Node: f.Node, File: file})
 	for _, w := range warnings {
 		f.Source.tellOnce(file, w)
 	}
+
 	return understood{data, pod}, err
 }
 
@@ -148,11 +157,13 @@ func manifests(path string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("static pods: %w", err)
 	}
+
 	var out []string
 	for _, e := range entries {
 		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
 			out = append(out, filepath.Join(path, e.Name()))
 		}
 	}
+
 	return out, nil
 }

@@ -66,10 +66,12 @@ func TestStaticPodsFollowTheirFiles(t *testing.T) {
 	if first.Name != "etcd-node1" || !Static(first) || first.Annotations[annotationSeen] == "" {
 		t.Fatalf("pod %+v", first)
 	}
+
 	d.write("etcd.yaml", etcd+" # a comment")
 	if d.only() != first {
 		t.Error("a comment made another pod")
 	}
+
 	d.write("etcd.yaml", "half writ")
 	if d.only().UID != first.UID {
 		t.Error("a half-written file ended the pod")
@@ -77,11 +79,13 @@ func TestStaticPodsFollowTheirFiles(t *testing.T) {
 	if err := (*apiStore)(s).Replace(nil, "1"); err != nil {
 		t.Fatal(err)
 	}
+
 	d.only()
 	d.write("etcd.yaml", strings.Replace(etcd, "example/etcd", "example/etcd:2", 1))
 	if d.only().UID == first.UID {
 		t.Error("another image, the same pod")
 	}
+
 	d.remove("etcd.yaml")
 	if got := s.List(); len(got) != 0 {
 		t.Errorf("the file is gone, the pod is not: %v", got)
@@ -130,6 +134,7 @@ func TestFilesThatAreNoManifestsAreLeftOut(t *testing.T) {
 	if err := os.Symlink("nowhere", filepath.Join(d.Path, "dangling.yaml")); err != nil {
 		t.Fatal(err)
 	}
+
 	d.write("etcd.yaml", etcd)
 	if got := d.only().Name; got != "etcd-node1" {
 		t.Errorf("pod %s", got)
@@ -155,8 +160,11 @@ func TestStaticPodsAreSettledApartFromTheAPI(t *testing.T) {
 	if s.Settled(manifest.SourceFile) {
 		t.Error("settled before the files were read")
 	}
+
 	d := manifestsOf(t, s)
-	d.Load() // nothing is there
+
+	// nothing is there
+	d.Load()
 	if !s.Settled(manifest.SourceFile) || s.Settled(SourceAPI) {
 		t.Error("the files are not settled, or the API is")
 	}
@@ -181,6 +189,7 @@ func TestManifestsAreFollowedWhenTheirDirectoryComesAndGoes(t *testing.T) {
 			t.Error(err)
 		}
 	})
+
 	wait := func(what string, uid types.UID, want bool) {
 		t.Helper()
 		deadline := time.After(10 * time.Second)
@@ -192,19 +201,23 @@ func TestManifestsAreFollowedWhenTheirDirectoryComesAndGoes(t *testing.T) {
 			}
 		}
 	}
+
 	for round := range 2 {
 		uid := fmt.Sprint("u", round)
 		if err := os.MkdirAll(d.Path, 0o750); err != nil {
 			t.Fatal(err)
 		}
+
 		text := strings.Replace(etcd, "name: etcd,", "name: etcd, uid: "+uid+",", 1)
 		if err := os.WriteFile(filepath.Join(d.Path, "etcd.yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+
 		wait("the manifest is not seen", types.UID(uid), true)
 		if err := os.RemoveAll(d.Path); err != nil {
 			t.Fatal(err)
 		}
+
 		wait("the pod outlives its directory", types.UID(uid), false)
 	}
 }

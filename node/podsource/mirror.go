@@ -32,20 +32,24 @@ func (m Mirrors) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*v
 	if err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
+
 	var change map[string]any
 	if err := json.Unmarshal(patch, &change); err != nil {
 		return nil, err
 	}
+
 	change["metadata"] = map[string]any{"uid": mirror.UID}
 	if patch, err = json.Marshal(change); err != nil {
 		return nil, err
 	}
+
 	out := &v1.Pod{}
 	err = m.Core.Patch(types.StrategicMergePatchType).Namespace(pod.Namespace).Resource("pods").
 		Name(pod.Name).SubResource("status").Body(patch).Do(ctx).Into(out)
 	if err != nil {
 		return nil, err
 	}
+
 	return m.Source.mirrored(pod, out), nil
 }
 
@@ -62,6 +66,7 @@ func (m Mirrors) ensure(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 			return nil, err
 		}
 	}
+
 	if shows(mirror, pod) {
 		return mirror, nil
 	}
@@ -71,6 +76,7 @@ func (m Mirrors) ensure(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 	if err := m.Delete(ctx, mirror); err != nil {
 		return nil, err
 	}
+
 	return m.create(ctx, pod)
 }
 
@@ -79,6 +85,7 @@ func (m Mirrors) create(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 	if node == nil {
 		return nil, ErrNoNode
 	}
+
 	want := pod.DeepCopy()
 	want.UID, want.Status = "", v1.PodStatus{}
 	want.Annotations[v1.MirrorPodAnnotationKey] = string(pod.UID)
@@ -89,6 +96,7 @@ func (m Mirrors) create(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 		UID:        node.UID,
 		Controller: new(true),
 	}}
+
 	out := &v1.Pod{}
 	err := m.Core.Post().Namespace(want.Namespace).Resource("pods").Body(want).Do(ctx).Into(out)
 	return out, err
@@ -114,7 +122,7 @@ func (m Mirrors) Delete(ctx context.Context, pod *v1.Pod) error {
 	return err
 }
 
-// Mirror tells whether the API's pod only shows a static one: it is not run for itself.
+// Mirror reports whether the API's pod only shows a static one: it is not run for itself.
 func Mirror(pod *v1.Pod) bool {
 	_, ok := pod.Annotations[v1.MirrorPodAnnotationKey]
 	return ok
@@ -125,12 +133,12 @@ func StaticOf(mirror *v1.Pod) types.UID {
 	return types.UID(mirror.Annotations[v1.MirrorPodAnnotationKey])
 }
 
-// shows tells whether a pod of the API is the mirror of the static pod and stays.
+// shows reports whether a pod of the API is the mirror of the static pod and stays.
 func shows(mirror, static *v1.Pod) bool {
 	return Mirror(mirror) && StaticOf(mirror) == static.UID && mirror.DeletionTimestamp == nil
 }
 
-// Shows tells whether a mirror still has something to show: its static pod is there, or not read yet, and
+// Shows reports whether a mirror still has something to show: its static pod is there, or not read yet, and
 // nobody deletes it.
 func (s *Source) Shows(mirror *v1.Pod) bool {
 	s.mu.Lock()
@@ -177,12 +185,16 @@ func (s *Source) mirrored(static, mirror *v1.Pod) *v1.Pod {
 	shown.Status = *mirror.Status.DeepCopy()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if have := s.static[static.UID]; have != nil {
-		shown.ObjectMeta, shown.Spec = have.ObjectMeta, have.Spec // the manifest may have changed meanwhile
+		// the manifest may have changed meanwhile
+		shown.ObjectMeta, shown.Spec = have.ObjectMeta, have.Spec
 		s.static[static.UID] = shown
 	}
+
 	if old := s.pods[mirror.UID]; old != nil && newer(mirror, old) {
 		s.pods[mirror.UID] = strip(mirror)
 	}
+
 	return shown
 }

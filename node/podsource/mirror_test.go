@@ -30,10 +30,12 @@ type apiServer struct {
 func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		panic(err)
 	}
+
 	out, failed := a.do(r.Method, path.Base(path.Dir(r.URL.Path)), path.Base(r.URL.Path), body)
 	w.Header().Set("Content-Type", "application/json")
 	if failed != nil {
@@ -41,6 +43,7 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(failed.Status())
 		return
 	}
+
 	_ = json.NewEncoder(w).Encode(out)
 }
 
@@ -50,10 +53,12 @@ func (a *apiServer) do(method, parent, name string, body []byte) (*v1.Pod, *apie
 	if method == http.MethodPatch {
 		name = parent
 	}
+
 	have := a.pods[name]
 	if have == nil && method != http.MethodPost {
 		return nil, apierrors.NewNotFound(resource, name)
 	}
+
 	a.version++
 	pod := &v1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
 	switch method {
@@ -64,12 +69,15 @@ func (a *apiServer) do(method, parent, name string, body []byte) (*v1.Pod, *apie
 		if a.pods[pod.Name] != nil {
 			return nil, apierrors.NewAlreadyExists(resource, pod.Name)
 		}
+
 		pod.UID = types.UID(fmt.Sprint("api-", a.version))
+
 	case http.MethodPatch:
 		before, err := json.Marshal(have)
 		if err != nil {
 			panic(err)
 		}
+
 		after, err := strategicpatch.StrategicMergePatch(before, body, v1.Pod{})
 		if err != nil {
 			panic(err)
@@ -77,6 +85,7 @@ func (a *apiServer) do(method, parent, name string, body []byte) (*v1.Pod, *apie
 		if err := json.Unmarshal(after, pod); err != nil {
 			panic(err)
 		}
+
 	case http.MethodDelete:
 		options := metav1.DeleteOptions{}
 		if err := json.Unmarshal(body, &options); err != nil {
@@ -85,11 +94,14 @@ func (a *apiServer) do(method, parent, name string, body []byte) (*v1.Pod, *apie
 		if *options.Preconditions.UID != have.UID {
 			return nil, apierrors.NewConflict(resource, name, nil)
 		}
+
 		delete(a.pods, name)
 		return have, nil
+
 	default:
 		return have, nil
 	}
+
 	pod.ResourceVersion = fmt.Sprint(a.version)
 	a.pods[pod.Name] = pod
 	return pod, nil
@@ -111,6 +123,7 @@ func mirrorsOf(t *testing.T, s *Source) (Mirrors, *apiServer) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1", UID: "node-uid"}}
 	return Mirrors{Source: s, Core: client, Node: func() *v1.Node { return node }}, api
 }
@@ -142,19 +155,24 @@ func TestMirrorShowsItsStaticPod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	mirror := api.pods["etcd-node1"]
 	if !Mirror(mirror) || StaticOf(mirror) != static.UID || mirror.Status.Phase != v1.PodRunning ||
 		mirror.OwnerReferences[0].UID != "node-uid" {
 		t.Errorf("mirror %+v", mirror)
 	}
+
 	if shown.UID != static.UID || s.Get(static.UID).Status.Phase != v1.PodRunning {
 		t.Error("the source does not know what is shown")
 	}
+
 	api.watched(t, s)
 	if have, known := s.MirrorOf(static); !known || have.UID != mirror.UID || !s.Shows(have) {
 		t.Errorf("the source's mirror is %v", have)
 	}
-	d.only() // mirrors are not among the pods that run
+
+	// mirrors are not among the pods that run
+	d.only()
 }
 
 func TestMirrorIsMadeWhenItsNodeIsThere(t *testing.T) {
@@ -179,6 +197,7 @@ func TestMirrorWhoseManifestIsGoneHasNothingToShow(t *testing.T) {
 			if _, err := m.PatchStatus(t.Context(), d.only(), running); err != nil {
 				t.Fatal(err)
 			}
+
 			api.watched(t, s)
 			if restarted {
 				s, told = source(t)
@@ -189,6 +208,7 @@ func TestMirrorWhoseManifestIsGoneHasNothingToShow(t *testing.T) {
 					t.Error("a mirror is not needed before the manifests were read")
 				}
 			}
+
 			*told = nil
 			d.remove("etcd.yaml")
 			mirror := api.pods["etcd-node1"]
@@ -211,6 +231,7 @@ func TestMirrorThatSomebodyDeletesComesBack(t *testing.T) {
 	if _, err := m.PatchStatus(t.Context(), d.only(), running); err != nil {
 		t.Fatal(err)
 	}
+
 	api.watched(t, s)
 	static, first := d.only(), api.pods["etcd-node1"]
 	*told = nil
@@ -224,6 +245,7 @@ func TestMirrorThatSomebodyDeletesComesBack(t *testing.T) {
 	if mirror, known := s.MirrorOf(static); mirror != nil || !known {
 		t.Errorf("mirror %v", mirror)
 	}
+
 	_, err := m.PatchStatus(t.Context(), static, running)
 	if err != nil || api.pods["etcd-node1"].UID == first.UID {
 		t.Errorf("error %v, mirror %v", err, api.pods)
@@ -242,6 +264,7 @@ func TestMirrorOfAnotherManifestIsReplaced(t *testing.T) {
 	if s.Shows(old) {
 		t.Error("it shows this one")
 	}
+
 	// The watch has not told of the old one yet.
 	if _, err := m.PatchStatus(t.Context(), static, running); err != nil {
 		t.Fatal(err)
@@ -274,12 +297,14 @@ func TestRestartedAgentTakesUpWhatItsMirrorShows(t *testing.T) {
 	if _, err := m.PatchStatus(t.Context(), d.only(), running); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, apiFirst := range []bool{true, false} {
 		s, _ := source(t)
 		d := directory{&Files{Source: s, Path: d.Path, Node: "node1"}, t}
 		if apiFirst {
 			api.watched(t, s)
 		}
+
 		d.read()
 		if !apiFirst {
 			api.watched(t, s)

@@ -44,10 +44,12 @@ func NewPage(source *Source, url string, header http.Header, node string, every 
 func (p *Page) Follow(ctx context.Context) {
 	again := time.NewTicker(p.every)
 	defer again.Stop()
+
 	for {
 		if err := p.read(ctx); err != nil && ctx.Err() == nil {
 			p.source.tellOnce(p.place(), err.Error())
 		}
+
 		select {
 		case <-ctx.Done():
 			return
@@ -65,6 +67,7 @@ func (p *Page) read(ctx context.Context) error {
 	if p.last != nil && bytes.Equal(data, p.last) {
 		return nil
 	}
+
 	var pods []*v1.Pod
 	if len(data) > 0 {
 		var warnings []string
@@ -72,10 +75,12 @@ func (p *Page) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+
 		for _, w := range warnings {
 			p.source.tellOnce(p.place(), w)
 		}
 	}
+
 	p.last = data
 	p.source.setStatic(manifest.SourceURL, pods)
 	return nil
@@ -89,18 +94,22 @@ func (p *Page) get(ctx context.Context) ([]byte, error) {
 	if p.header != nil {
 		request.Header = p.header.Clone()
 	}
+
 	answer, err := p.client.Do(request)
 	if err != nil {
 		return nil, err
 	}
 	defer answer.Body.Close()
+
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s: %s", p.place(), answer.Status)
 	}
+
 	data, err := io.ReadAll(io.LimitReader(answer.Body, maxManifest+1))
 	if err == nil && len(data) > maxManifest {
 		err = fmt.Errorf("%s has more than %d bytes", p.place(), maxManifest)
 	}
+
 	return data, err
 }
 

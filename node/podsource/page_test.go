@@ -17,15 +17,18 @@ func TestStaticPodsFollowAPage(t *testing.T) {
 		if r.Header.Get("Authorization") != "Bearer t" {
 			code = http.StatusUnauthorized
 		}
+
 		w.WriteHeader(code)
 		fmt.Fprint(w, text)
 	}))
 	defer server.Close()
+
 	s, _ := source(t)
 	p := NewPage(s, server.URL, http.Header{"Authorization": {"Bearer t"}}, "node1", time.Hour)
 	if s.Settled(manifest.SourceURL) {
 		t.Error("settled before the page was read")
 	}
+
 	item := "{" + strings.TrimPrefix(etcd, "{apiVersion: v1, kind: Pod, ")
 	list := "{apiVersion: v1, kind: PodList, items: [" + item + "]}"
 	for _, step := range []struct {
@@ -49,6 +52,7 @@ func TestStaticPodsFollowAPage(t *testing.T) {
 			t.Errorf("%s: %d pods", step.name, got)
 		}
 	}
+
 	if !s.Settled(manifest.SourceURL) {
 		t.Error("not settled")
 	}
@@ -59,7 +63,9 @@ func TestPodOfAPageIsStatic(t *testing.T) {
 	if err != nil || len(pods) != 1 || SourceOf(pods[0].Annotations) != manifest.SourceURL {
 		t.Fatalf("pods %v, %v", pods, err)
 	}
-	if len(pods[0].Spec.Tolerations) > 0 { // only those from files tolerate all, as under kubelet
+
+	// only those from files tolerate all, as under kubelet
+	if len(pods[0].Spec.Tolerations) > 0 {
 		t.Errorf("tolerations %v", pods[0].Spec.Tolerations)
 	}
 }

@@ -36,7 +36,8 @@ type Source struct {
 	told     map[string]bool // complaints about manifests
 }
 
-// New returns an empty source. notify is called with the UID of each pod that appeared, changed or went; it must not block.
+// New returns an empty source. notify is called with the UID of each pod that appeared, changed or went; it
+// must not block.
 func New(notify func(types.UID), log *slog.Logger) *Source {
 	return &Source{
 		notify:   notify,
@@ -54,7 +55,12 @@ func (s *Source) Watch(ctx context.Context, core rest.Interface, node string) {
 	lw := cache.NewFilteredListWatchFromClient(core, "pods", metav1.NamespaceAll, func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
 	})
-	cache.NewReflectorWithOptions(lw, &v1.Pod{}, (*apiStore)(s), cache.ReflectorOptions{Name: "pods of this node"}).RunWithContext(ctx)
+	cache.NewReflectorWithOptions(
+		lw,
+		&v1.Pod{},
+		(*apiStore)(s),
+		cache.ReflectorOptions{Name: "pods of this node"},
+	).RunWithContext(ctx)
 }
 
 // Synced is closed when the API's list is known: before, a pod that is absent may only be unknown.
@@ -74,6 +80,7 @@ func (s *Source) Get(uid types.UID) *v1.Pod {
 func (s *Source) List() []*v1.Pod {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	all := slices.AppendSeq(slices.Collect(maps.Values(s.static)), maps.Values(s.pods))
 	all = slices.DeleteFunc(all, Mirror)
 	return slices.SortedFunc(slices.Values(all), func(a, b *v1.Pod) int {
@@ -83,11 +90,13 @@ func (s *Source) List() []*v1.Pod {
 		if a.UID < b.UID {
 			return -1
 		}
+
 		return 1
 	})
 }
 
-// Saw takes the API's answer to a write: it may be newer than the watch. A pod that is not known is not added: it has gone.
+// Saw takes the API's answer to a write: it may be newer than the watch. A pod that is not known is not
+// added: it has gone.
 func (s *Source) Saw(pod *v1.Pod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,8 +105,8 @@ func (s *Source) Saw(pod *v1.Pod) {
 	}
 }
 
-// newer orders two versions of one pod by resource version (KEP-5504: comparable since 1.35). Versions that do not compare are taken as
-// they come.
+// newer orders two versions of one pod by resource version (KEP-5504: comparable since 1.35). Versions that
+// do not compare are taken as they come.
 func newer(a, b *v1.Pod) bool {
 	c, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
 	return err != nil || c > 0
@@ -121,17 +130,20 @@ func (a *apiStore) put(obj any) error {
 	if !ok {
 		return fmt.Errorf("watch of pods: unexpected %T", obj)
 	}
+
 	a.mu.Lock()
 	old := a.pods[pod.UID]
 	stale := old != nil && !newer(pod, old)
 	if !stale {
 		a.pods[pod.UID] = strip(pod)
 	}
+
 	changed := a.concerned(pod)
 	a.mu.Unlock()
 	if !stale {
 		a.tell(changed)
 	}
+
 	return nil
 }
 
@@ -187,31 +199,39 @@ func (a *apiStore) Replace(list []any, _ string) error {
 		if !ok {
 			continue
 		}
+
 		if old := a.pods[pod.UID]; old != nil && !newer(pod, old) {
 			now[pod.UID] = old
 			continue
 		}
+
 		now[pod.UID] = strip(pod)
 		differ = append(differ, pod)
 	}
+
 	for uid, old := range a.pods {
 		if now[uid] == nil {
 			differ = append(differ, old)
 		}
 	}
+
 	a.pods = now
 
 	var changed []types.UID
 	for _, pod := range differ {
 		changed = append(changed, a.concerned(pod)...)
 	}
+
 	if a.expected[SourceAPI] {
 		delete(a.expected, SourceAPI)
 		close(a.synced)
-		for uid := range a.static { // the API may not show it
+
+		// the API may not show it
+		for uid := range a.static {
 			changed = append(changed, uid)
 		}
 	}
+
 	a.mu.Unlock()
 	a.tell(changed)
 	return nil

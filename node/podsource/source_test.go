@@ -19,7 +19,12 @@ func source(t *testing.T) (*Source, *[]types.UID) {
 }
 
 func version(uid, rv string) *v1.Pod {
-	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: types.UID(uid), Name: "p", Namespace: "n", ResourceVersion: rv}}
+	return &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+		UID:             types.UID(uid),
+		Name:            "p",
+		Namespace:       "n",
+		ResourceVersion: rv,
+	}}
 }
 
 func TestLateEventsDoNotReplaceWhatIsNewer(t *testing.T) {
@@ -28,14 +33,17 @@ func TestLateEventsDoNotReplaceWhatIsNewer(t *testing.T) {
 	if err := a.Replace([]any{version("u", "5")}, "5"); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, late := range []string{"4", "5"} {
 		if err := a.Update(version("u", late)); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if got := s.Get("u").ResourceVersion; got != "5" || len(*told) != 1 {
 		t.Errorf("version %s after late events, told %v", got, *told)
 	}
+
 	s.Saw(version("u", "9"))
 	if err := a.Update(version("u", "8")); err != nil {
 		t.Fatal(err)
@@ -48,14 +56,20 @@ func TestLateEventsDoNotReplaceWhatIsNewer(t *testing.T) {
 func TestAPodOfTheSameNameIsAnotherPod(t *testing.T) {
 	s, told := source(t)
 	a := (*apiStore)(s)
-	for _, do := range []error{a.Add(version("old", "1")), a.Add(version("new", "3")), a.Delete(version("old", "2"))} {
+	for _, do := range []error{
+		a.Add(version("old", "1")),
+		a.Add(version("new", "3")),
+		a.Delete(version("old", "2")),
+	} {
 		if do != nil {
 			t.Fatal(do)
 		}
 	}
+
 	if s.Get("old") != nil || s.Get("new") == nil || !slices.Equal(*told, []types.UID{"old", "new", "old"}) {
 		t.Errorf("pods %v, told %v", s.List(), *told)
 	}
+
 	s.Saw(version("old", "9"))
 	if s.Get("old") != nil {
 		t.Error("the answer to a write brought a deleted pod back")
@@ -68,6 +82,7 @@ func TestARelistTellsWhatWentMissing(t *testing.T) {
 	if err := a.Replace([]any{version("a", "1"), version("b", "1")}, "1"); err != nil {
 		t.Fatal(err)
 	}
+
 	*told = nil
 	if err := a.Replace([]any{version("b", "1")}, "7"); err != nil {
 		t.Fatal(err)

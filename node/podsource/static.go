@@ -17,7 +17,7 @@ const annotationSeen = "kubernetes.io/config.seen"
 // SourceAPI is the API server among the sources of pods.
 const SourceAPI = "api"
 
-// Static tells whether the pod comes from a manifest. That no pod of the API says so of itself is seen to
+// Static reports whether the pod comes from a manifest. That no pod of the API says so of itself is seen to
 // where they come in.
 func Static(pod *v1.Pod) bool { return SourceOf(pod.Annotations) != SourceAPI }
 
@@ -39,14 +39,14 @@ func (s *Source) Expect(source string) {
 	s.expected[source] = true
 }
 
-// Settled tells whether all pods of a source are known, so that one which is absent has gone.
+// Settled reports whether all pods of a source are known, so that one which is absent has gone.
 func (s *Source) Settled(source string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.expected[source]
 }
 
-// Complete tells whether all pods of all sources are known.
+// Complete reports whether all pods of all sources are known.
 func (s *Source) Complete() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,6 +77,7 @@ func (s *Source) setStatic(source string, found []*v1.Pod) {
 			s.tellOnce(source, "two manifests have a pod "+FullName(pod)+": the later one counts")
 			delete(byUID, other.UID)
 		}
+
 		byName[FullName(pod)], byUID[pod.UID] = pod, pod
 	}
 
@@ -88,16 +89,21 @@ func (s *Source) setStatic(source string, found []*v1.Pod) {
 			changed = append(changed, uid)
 		}
 	}
+
 	for uid, old := range s.static {
 		if SourceOf(old.Annotations) == source && byUID[uid] == nil {
 			delete(s.static, uid)
 			changed = append(changed, uid)
 		}
 	}
+
 	if first := s.expected[source]; first || len(changed) > 0 {
 		delete(s.expected, source)
-		changed = append(changed, s.mirrors()...) // one may show what is no more
+
+		// one may show what is no more
+		changed = append(changed, s.mirrors()...)
 	}
+
 	s.mu.Unlock()
 
 	for _, uid := range changed {
@@ -105,8 +111,8 @@ func (s *Source) setStatic(source string, found []*v1.Pod) {
 	}
 }
 
-// same tells whether a manifest still says the same. It can say something else under one UID only if it gives
-// that itself.
+// same reports whether a manifest still says the same. It can say something else under one UID only if it
+// gives that itself.
 func same(old, pod *v1.Pod) bool {
 	had := maps.Clone(old.Annotations)
 	delete(had, annotationSeen)

@@ -89,6 +89,7 @@ func (w *Worker) action(p *pod, in plan.Input, s plan.Step) func(context.Context
 	case plan.Forget:
 		return func(context.Context) error { return w.farewell(in.Pod) }
 	}
+
 	return func(context.Context) error { return fmt.Errorf("step %s is not known", s.Verb) }
 }
 
@@ -97,33 +98,42 @@ func (w *Worker) done(p *pod, s plan.Step, err error) {
 	p.mu.Lock()
 	key := s.Key()
 	if err == nil && s.Verb == plan.Finalize {
-		p.mu.Unlock() // stays in flight: finalizers of others may keep the object for long
+		// stays in flight: finalizers of others may keep the object for long
+		p.mu.Unlock()
 		return
 	}
+
 	delete(p.memory.InFlight, key)
 	switch {
 	case err == nil:
 		delete(p.memory.Failures, key)
 		p.succeeded(s)
-	case errors.Is(err, context.Canceled): // not wanted any more, or to be done in another way
+	case errors.Is(err, context.Canceled):
+		// not wanted any more, or to be done in another way
 	default:
 		p.memory.Failures[key] = nextFailure(p.memory.Failures[key], s, err)
 	}
+
 	if s.Verb == plan.Start && s.Restart && !errors.Is(err, context.Canceled) {
 		p.memory.Backoffs[s.Name] = p.memory.Backoffs[s.Name].Next(time.Now(), w.backoffLimit())
 	}
+
 	if s.Verb == plan.Start {
-		delete(p.images, s.Name) // the next start looks again
+		// the next start looks again
+		delete(p.images, s.Name)
 	}
+
 	spec := p.spec
 	p.mu.Unlock()
 	if err != nil && !errors.Is(err, context.Canceled) {
 		w.tell(spec, s, err)
 	}
+
 	if s.Verb == plan.Forget && err == nil {
 		w.probes.Sync(spec, "", nil)
 		w.forget(p.uid)
 	}
+
 	w.Enqueue(p.uid)
 }
 
@@ -139,7 +149,8 @@ func (p *pod) succeeded(s plan.Step) {
 	}
 }
 
-// Retries of failed steps: short ones first, as most causes go away by themselves, or are announced by an event.
+// Retries of failed steps: short ones first, as most causes go away by themselves, or are announced by an
+// event.
 const (
 	firstRetry = 500 * time.Millisecond
 	lastRetry  = 30 * time.Second
@@ -152,12 +163,19 @@ func nextFailure(old plan.Failure, s plan.Step, err error) plan.Failure {
 	if s.Verb == plan.Pull {
 		first, last = firstPull, lastPull
 	}
+
 	now := time.Now()
 	delay := min(first<<min(old.Count, 10), last)
-	f := plan.Failure{At: now, Retry: now.Add(delay), Count: old.Count + 1, Message: err.Error()}
+	f := plan.Failure{
+		At:      now,
+		Retry:   now.Add(delay),
+		Count:   old.Count + 1,
+		Message: err.Error(),
+	}
 	if x, ok := errors.AsType[*failure](err); ok {
 		f.Reason = x.reason
 	}
+
 	return f
 }
 
@@ -170,9 +188,17 @@ func (w *Worker) tell(pod *v1.Pod, s plan.Step, err error) {
 			return
 		}
 	}
+
 	switch s.Verb {
 	case plan.CreateSandbox:
-		w.events.Pod(pod, "", v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
+		w.events.Pod(
+			pod,
+			"",
+			v1.EventTypeWarning,
+			"FailedCreatePodSandBox",
+			fmt.Sprintf("Failed to create pod sandbox: %v", err),
+		)
+
 	case plan.StopSandbox:
 		w.events.Pod(pod, "", v1.EventTypeWarning, "FailedKillPod", fmt.Sprintf("error killing pod: %v", err))
 	case plan.Pull:
@@ -180,5 +206,7 @@ func (w *Worker) tell(pod *v1.Pod, s plan.Step, err error) {
 	case plan.Start:
 		w.events.Pod(pod, s.Name, v1.EventTypeWarning, "Failed", fmt.Sprintf("Error: %v", err))
 	}
-	w.log.Warn("step failed", "pod", pod.Namespace+"/"+pod.Name, "step", s.Key(), "reason", reason, "err", err)
+
+	w.log.Warn("step failed",
+		"pod", pod.Namespace+"/"+pod.Name, "step", s.Key(), "reason", reason, "err", err)
 }

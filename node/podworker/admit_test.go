@@ -64,12 +64,14 @@ func TestTheOlderOfTwoPodsIsLetIn(t *testing.T) {
 			uid := types.UID(fmt.Sprintf("young-%d", i))
 			c.put(sized(uid, "1", time.Duration(i)*time.Minute))
 		}
+
 		c.put(sized("old", "1", time.Hour))
 		stop := c.start(s, t.TempDir())
 		c.waitFor("old", "ready", ready)
 		for i := range 5 {
 			c.waitFor(types.UID(fmt.Sprintf("young-%d", i)), "failed", failed)
 		}
+
 		stop()
 	}
 }
@@ -92,12 +94,14 @@ func TestACriticalPodStartsWhenThoseInItsWayHaveEnded(t *testing.T) {
 		victim.Status.Message != "Preempted in order to admit critical pod" {
 		t.Errorf("%q %q", victim.Status.Reason, victim.Status.Message)
 	}
+
 	if !slices.ContainsFunc(victim.Status.Conditions, func(x v1.PodCondition) bool {
 		return x.Type == v1.DisruptionTarget && x.Status == v1.ConditionTrue &&
 			x.Reason == v1.PodReasonTerminationByKubelet
 	}) {
 		t.Errorf("conditions %+v", victim.Status.Conditions)
 	}
+
 	c.waitFor("small", "ready still", ready)
 	c.waitForEvent("victim", "Preempting")
 
@@ -107,6 +111,7 @@ func TestACriticalPodStartsWhenThoseInItsWayHaveEnded(t *testing.T) {
 	for last > 0 && calls[last] != "RunPodSandbox 0" {
 		last--
 	}
+
 	if !slices.Contains(calls[:last], "StopContainer app/0 30") {
 		t.Errorf("calls %q", calls)
 	}
@@ -120,8 +125,10 @@ func TestAPodIsLetInByALabelThatWasNotKnownYet(t *testing.T) {
 		if known.Load() {
 			return map[string]string{"zone": "a"}
 		}
+
 		return nil
 	})
+
 	c.start(s, t.TempDir())
 	pod := sized("uid-1", "1", 0)
 	pod.Spec.NodeSelector = map[string]string{"zone": "a"}
@@ -153,6 +160,7 @@ func TestWhatRunsIsNotAskedAboutAgain(t *testing.T) {
 		asked.Add(1)
 		return admit.Verdict{Reason: "No", Message: "no"}
 	}
+
 	c.start(s, root)
 	c.waitFor("uid-1", "ready again", ready)
 	if asked.Load() != 0 {

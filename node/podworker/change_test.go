@@ -20,7 +20,11 @@ func (c *cluster) change(pod *v1.Pod, mod func(*v1.PodSpec)) {
 	p.Generation++
 	mod(&p.Spec)
 	c.put(p)
-	c.waitFor(pod.UID, "seen as changed", func(now *v1.Pod) bool { return now.Status.ObservedGeneration == p.Generation })
+	c.waitFor(
+		pod.UID,
+		"seen as changed",
+		func(now *v1.Pod) bool { return now.Status.ObservedGeneration == p.Generation },
+	)
 }
 
 func TestAnImageThatIsChangedWhileItsContainerWaitsIsTheOneThatRuns(t *testing.T) {
@@ -50,7 +54,9 @@ func TestACorrectedImageIsPulledAtOnce(t *testing.T) {
 	s.FailOn("PullImage", nil)
 	c.change(pod, func(s *v1.PodSpec) { s.Containers[0].Image = "typo" })
 	c.waitFor(pod.UID, "ready", ready)
-	if took := time.Since(failed); took > 5*time.Second { // the back-off is 10 s
+
+	// the back-off is 10 s
+	if took := time.Since(failed); took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}
 }
@@ -64,7 +70,11 @@ func TestACrashOfTheOldImageDoesNotHoldBackTheNewOne(t *testing.T) {
 	c.change(pod, func(s *v1.PodSpec) { s.Containers[0].Image = "run" })
 	c.waitFor(pod.UID, "ready", ready)
 	s.Exit("app", 1)
-	p := c.waitFor(pod.UID, "backing off", func(p *v1.Pod) bool { return p.Status.ContainerStatuses[0].State.Waiting != nil })
+	p := c.waitFor(
+		pod.UID,
+		"backing off",
+		func(p *v1.Pod) bool { return p.Status.ContainerStatuses[0].State.Waiting != nil },
+	)
 	if got := p.Status.ContainerStatuses[0].State.Waiting.Message; !strings.HasPrefix(got, "back-off 10s") {
 		t.Errorf("the new image's first crash: %s", got)
 	}
@@ -81,11 +91,15 @@ func TestAVolumeThatOnlyALaterContainerUsesIsMounted(t *testing.T) {
 		s.EphemeralContainers = []v1.EphemeralContainer{{EphemeralContainerCommon: v1.EphemeralContainerCommon{Name: "debug", Image: "run",
 			VolumeMounts: []v1.VolumeMount{{Name: "data", MountPath: "/data"}}}}}
 	})
+
 	c.waitFor(pod.UID, "joined by the debugger", func(p *v1.Pod) bool {
-		return len(p.Status.EphemeralContainerStatuses) == 1 && p.Status.EphemeralContainerStatuses[0].State.Running != nil
+		return len(p.Status.EphemeralContainerStatuses) == 1 &&
+			p.Status.EphemeralContainerStatuses[0].State.Running != nil
 	})
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if slices.Contains(c.events, "Failed debug") {
 		t.Error("it was started before its volume was mounted")
 	}

@@ -52,7 +52,7 @@ type cluster struct {
 	down      []types.UID
 	forgotten []types.UID
 	setups    int
-	renewal   time.Duration    // how long volumes are good; 0: for ever
+	renewal   time.Duration    // how long volumes are good; 0: forever
 	patches   int              // begun
 	cut       chan struct{}    // patches hang until it is closed; nil: they do not
 	host      podworker.Config // what the node's files say, if anything
@@ -60,7 +60,13 @@ type cluster struct {
 }
 
 func newCluster(t *testing.T) *cluster {
-	c := &cluster{t: t, pods: map[types.UID]*v1.Pod{}, changed: make(chan struct{}), synced: make(chan struct{}), enqueue: func(types.UID) {}}
+	c := &cluster{
+		t:       t,
+		pods:    map[types.UID]*v1.Pod{},
+		changed: make(chan struct{}),
+		synced:  make(chan struct{}),
+		enqueue: func(types.UID) {},
+	}
 	close(c.synced)
 	return c
 }
@@ -84,6 +90,7 @@ func (c *cluster) Settled(source string) bool {
 		c.pods[late.UID], c.late = late, nil
 		close(c.synced)
 	}
+
 	c.mu.Unlock()
 	select {
 	case <-c.synced:
@@ -118,24 +125,30 @@ func (c *cluster) PatchStatus(ctx context.Context, pod *v1.Pod, patch []byte) (*
 			return nil, ctx.Err()
 		}
 	}
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	old := c.pods[pod.UID]
 	if old == nil {
 		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, pod.Name)
 	}
+
 	before, err := json.Marshal(old)
 	if err != nil {
 		return nil, err
 	}
+
 	after, err := strategicpatch.StrategicMergePatch(before, patch, v1.Pod{})
 	if err != nil {
 		return nil, err
 	}
+
 	out := &v1.Pod{}
 	if err := json.Unmarshal(after, out); err != nil {
 		return nil, err
 	}
+
 	c.pods[pod.UID] = out
 	c.changes()
 	return out, nil
@@ -165,7 +178,12 @@ func (c *cluster) Setup(_ context.Context, pod *v1.Pod) (*volume.Volumes, error)
 	}
 	return out, c.objects
 }
-func (c *cluster) Container(*v1.Pod, *v1.Container, *volume.Volumes, []podenv.Variable) ([]volume.Mount, []volume.Device, error) {
+func (c *cluster) Container(
+	*v1.Pod,
+	*v1.Container,
+	*volume.Volumes,
+	[]podenv.Variable,
+) ([]volume.Mount, []volume.Device, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.mounts), nil, nil
@@ -258,6 +276,7 @@ func (c *cluster) waitFor(uid types.UID, what string, ok func(*v1.Pod) bool) *v1
 		if ok(p) {
 			return p
 		}
+
 		select {
 		case <-next:
 		case <-deadline:
@@ -279,14 +298,21 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+
 	log := slog.New(slog.DiscardHandler)
 	access, err := imageaccess.Open(imageaccess.Config{RootDir: root, Log: log})
 	if err != nil {
 		c.t.Fatal(err)
 	}
+
 	rt := runtime.New(conn, conn, log)
 	var w *podworker.Worker
-	probes := probe.New(rt, func(uid types.UID) { w.Enqueue(uid) }, func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) })
+	probes := probe.New(
+		rt,
+		func(uid types.UID) { w.Enqueue(uid) },
+		func(pod *v1.Pod, container, reason, text string) { c.Pod(pod, container, "", reason, text) },
+	)
+
 	w = podworker.New(podworker.Config{
 		Node:        criconfig.Node{LogRoot: root + "/logs"},
 		RootDir:     root,
@@ -312,6 +338,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 		Access:  access,
 		Log:     log,
 	})
+
 	c.mu.Lock()
 	c.enqueue, c.changedObject = w.Enqueue, w.ObjectChanged
 	c.mu.Unlock()
@@ -322,6 +349,7 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 	for _, p := range c.List() {
 		w.Enqueue(p.UID)
 	}
+
 	var once sync.Once
 	stop = func() {
 		once.Do(func() { cancel(); parts.Wait(); probes.Close(); conn.Close() })
@@ -331,20 +359,36 @@ func (c *cluster) start(s *runtimetest.Server, root string) (stop func()) {
 }
 
 func newPod(policy v1.RestartPolicy, containers ...v1.Container) *v1.Pod {
-	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "uid-1", Name: "web", Namespace: "shop", Generation: 1},
-		Spec: v1.PodSpec{RestartPolicy: policy, Containers: containers, TerminationGracePeriodSeconds: new(int64(30))}}
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+		UID:        "uid-1",
+		Name:       "web",
+		Namespace:  "shop",
+		Generation: 1,
+	},
+		Spec: v1.PodSpec{
+			RestartPolicy:                 policy,
+			Containers:                    containers,
+			TerminationGracePeriodSeconds: new(int64(30)),
+		}}
+
 	p.Status.Phase = v1.PodPending
 	return p
 }
 
 func ready(p *v1.Pod) bool {
-	return p != nil && slices.ContainsFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodReady && c.Status == v1.ConditionTrue })
+	return p != nil &&
+		slices.ContainsFunc(
+			p.Status.Conditions,
+			func(c v1.PodCondition) bool { return c.Type == v1.PodReady && c.Status == v1.ConditionTrue },
+		)
 }
 
 func (c *cluster) remove(uid types.UID, grace int64) {
 	c.mu.Lock()
 	p := c.pods[uid].DeepCopy()
-	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: time.Now().Add(time.Duration(grace) * time.Second)}, &grace
+	p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{
+		Time: time.Now().Add(time.Duration(grace) * time.Second),
+	}, &grace
 	c.mu.Unlock()
 	c.put(p)
 }

@@ -23,6 +23,7 @@ func TestFilesOfTheNodeAreReadForEachPod(t *testing.T) {
 		const text = `{"auths": {"registry.example": {"username": "u%d", "password": "p"}}}`
 		return fmt.Appendf(nil, text, version.Load()), nil
 	}
+
 	c.start(s, t.TempDir())
 	for i := range int32(2) {
 		version.Store(i)
@@ -32,6 +33,7 @@ func TestFilesOfTheNodeAreReadForEachPod(t *testing.T) {
 		c.put(pod)
 		c.waitFor(pod.UID, "ready", ready)
 	}
+
 	if got := s.Resolvers(); !slices.Equal(got, []string{"192.0.2.0", "192.0.2.1"}) {
 		t.Errorf("name servers of the pods: %q", got)
 	}

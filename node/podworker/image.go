@@ -25,13 +25,17 @@ func (w *Worker) pull(ctx context.Context, p *pod, pod *v1.Pod, name string) err
 	if c == nil {
 		return fmt.Errorf("container %s is not in the spec", name)
 	}
+
 	have, err := w.ensureImage(ctx, pod, c)
 	if err != nil && !p.wants(name, c.Image) {
-		return context.Canceled // the spec was changed meanwhile: that failure holds nothing back
+		// the spec was changed meanwhile: that failure holds nothing back
+		return context.Canceled
 	}
+
 	if err != nil {
 		return err
 	}
+
 	w.keepImage(p, c, have)
 	return nil
 }
@@ -44,8 +48,11 @@ func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) 
 		w.events.Pod(pod, c.Name, v1.EventTypeWarning, "InspectFailed", message)
 		return nil, fail("InvalidImageName", errors.New(message))
 	}
+
 	spec := &cri.ImageSpec{Image: name, UserSpecifiedImage: c.Image, Annotations: pod.Annotations}
-	unlock, err := w.images.Lock(ctx, c.Image) // one pull for all containers that wait for it
+
+	// one pull for all containers that wait for it
+	unlock, err := w.images.Lock(ctx, c.Image)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +62,7 @@ func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) 
 	if err != nil {
 		return nil, err
 	}
+
 	usable := false
 	if have != nil && c.ImagePullPolicy != v1.PullAlways {
 		secrets := func() ([]imageaccess.Secret, error) { return w.secrets(ctx, pod, name) }
@@ -62,18 +70,21 @@ func (w *Worker) ensureImage(ctx context.Context, pod *v1.Pod, c *v1.Container) 
 			return nil, err
 		}
 	}
+
 	switch {
 	case usable:
 		message := fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod",
 			c.Image)
 		w.events.Pod(pod, c.Name, v1.EventTypeNormal, "Pulled", message)
 		return have, nil
+
 	case c.ImagePullPolicy == v1.PullNever:
 		// The same words whether it is there or not: that is nobody's business.
 		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", c.Image)
 		w.events.Pod(pod, c.Name, v1.EventTypeWarning, "ErrImageNeverPull", message)
 		return nil, fail("ErrImageNeverPull", errors.New(message))
 	}
+
 	return w.fetch(ctx, pod, c, spec, have)
 }
 
@@ -110,9 +121,11 @@ func (w *Worker) fetch(
 			return nil, ctx.Err()
 		}
 	}
+
 	if err := w.access.Pulling(c.Image, have); err != nil {
 		return nil, fail("ErrImagePull", err)
 	}
+
 	with, err := w.pullAny(ctx, pod, c, spec)
 	if err != nil {
 		w.access.Failed(c.Image, maybePulled(ctx, err))
@@ -123,19 +136,22 @@ func (w *Worker) fetch(
 	if err == nil && have == nil {
 		err = fail("ImageInspectError", fmt.Errorf("image %q is not there after it was pulled", c.Image))
 	}
+
 	if err != nil {
 		w.access.Failed(c.Image, true)
 		return nil, err
 	}
+
 	// Without a record the intent stays: the next pod shows anew that it may.
 	if err := w.access.Pulled(c.Image, have.Id, with); err != nil {
 		w.log.Warn("record of image pulls", "image", c.Image, "err", err)
 	}
+
 	return have, nil
 }
 
-// maybePulled tells whether a pull that failed may have brought the image nevertheless: nobody waited for its
-// end.
+// maybePulled reports whether a pull that failed may have brought the image nevertheless: nobody waited for
+// its end.
 func maybePulled(ctx context.Context, err error) bool {
 	switch status.Code(err) {
 	case codes.Canceled, codes.DeadlineExceeded, codes.Unavailable:
@@ -154,6 +170,7 @@ func (w *Worker) pullAny(
 	if err != nil {
 		w.events.Pod(pod, "", v1.EventTypeWarning, "FailedToRetrieveImagePullSecret", err.Error())
 	}
+
 	config, err := criconfig.Sandbox(w.Node, pod, 0, w.cgroups.Parent(pod))
 	if err != nil {
 		return nil, err
@@ -162,6 +179,7 @@ func (w *Worker) pullAny(
 	if len(auths) == 0 {
 		auths = []pullauth.Credentials{{}}
 	}
+
 	began := time.Now()
 	for _, auth := range auths {
 		if _, err = w.runtime.Pull(ctx, spec, auth.AuthConfig, config); err == nil {
@@ -172,6 +190,7 @@ func (w *Worker) pullAny(
 			return secretOf(auth), nil
 		}
 	}
+
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -180,11 +199,20 @@ func (w *Worker) pullAny(
 	if strings.Contains(err.Error(), "invalid reference format") {
 		reason = "InvalidImageName"
 	}
-	w.events.Pod(pod, c.Name, v1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", c.Image, err))
+
+	w.events.Pod(
+		pod,
+		c.Name,
+		v1.EventTypeWarning,
+		"Failed",
+		fmt.Sprintf("Failed to pull image %q: %v", c.Image, err),
+	)
+
 	return nil, fail(reason, err)
 }
 
-// credentials are those of the pod's pull secrets and of the node that fit the image, the most specific first.
+// credentials are those of the pod's pull secrets and of the node that fit the image, the most specific
+// first.
 func (w *Worker) credentials(ctx context.Context, pod *v1.Pod, image string) ([]pullauth.Credentials, error) {
 	var files []pullauth.File
 	var missing []error
@@ -194,17 +222,21 @@ func (w *Worker) credentials(ctx context.Context, pod *v1.Pod, image string) ([]
 			missing = append(missing, fmt.Errorf("pull secret %s/%s: %w", pod.Namespace, ref.Name, err))
 			continue
 		}
+
 		for _, key := range []string{v1.DockerConfigJsonKey, v1.DockerConfigKey} {
 			files = append(files, pullauth.File{Data: secret.Data[key], Secret: secret})
 		}
 	}
+
 	if w.PullSecrets != nil {
 		own, err := w.PullSecrets()
 		if err != nil {
 			missing = append(missing, err)
 		}
+
 		files = append(files, pullauth.File{Data: own})
 	}
+
 	return pullauth.For(image, files...), errors.Join(missing...)
 }
 
@@ -240,18 +272,22 @@ func (w *Worker) pullVolumes(ctx context.Context, pod *v1.Pod, c *v1.Container, 
 		if m.Image == nil {
 			continue
 		}
-		as := c.DeepCopy() // events and errors are the container's
+
+		// events and errors are the container's
+		as := c.DeepCopy()
 		as.Image, as.ImagePullPolicy = m.Image.Reference, m.Image.PullPolicy
 		have, err := w.ensureImage(ctx, pod, as)
 		if err != nil {
 			return err
 		}
+
 		m.ImageID = have.Id
 	}
+
 	return nil
 }
 
-// wants tells whether the spec, as it is by now, has this image for a container.
+// wants reports whether the spec, as it is by now, has this image for a container.
 func (p *pod) wants(container, image string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

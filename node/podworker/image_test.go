@@ -55,6 +55,7 @@ func privateImage(t *testing.T) (s *runtimetest.Server, c *cluster, restart func
 		"thief/pull": pullSecret("thief", "wrong"),
 		"guest/pull": pullSecret("guest", "right"),
 	}
+
 	stop := c.start(s, root)
 	first := podOf("owner", v1.PullIfNotPresent, private)
 	c.put(first)
@@ -88,12 +89,16 @@ func TestImagePulledWithASecretIsForItsHolders(t *testing.T) {
 		others := func(call string) bool { return call != "PullImage "+private }
 		return len(slices.DeleteFunc(s.Calls(), others))
 	}
+
 	before := pulls()
-	for _, namespace := range []string{"guest", "owner"} { // the guest has another secret of the same content
+
+	// the guest has another secret of the same content
+	for _, namespace := range []string{"guest", "owner"} {
 		pod := podOf(namespace, v1.PullNever, private)
 		c.put(pod)
 		c.waitFor(pod.UID, "ready", ready)
 	}
+
 	if got := pulls(); got != before {
 		t.Errorf("pulled %d times more", got-before)
 	}
@@ -133,7 +138,9 @@ func TestPreloadedImageIsForEverybody(t *testing.T) {
 func TestNameThatIsNoImageNameIsRefused(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	c.start(s, t.TempDir())
-	pod := podOf("thief", v1.PullIfNotPresent, strings.Repeat("a1", 32)) // 64 digits: an ID of an image
+
+	// 64 digits: an ID of an image
+	pod := podOf("thief", v1.PullIfNotPresent, strings.Repeat("a1", 32))
 	c.put(pod)
 	c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "InvalidImageName" })
 }
@@ -147,6 +154,7 @@ func TestImageVolumeIsForHoldersOfTheSecret(t *testing.T) {
 		ReadOnly:      true,
 		Image:         &v1.ImageVolumeSource{Reference: private, PullPolicy: v1.PullIfNotPresent},
 	}}, nil)
+
 	thief := podOf("thief", v1.PullIfNotPresent, "run")
 	c.put(thief)
 	c.waitFor(thief.UID, "refused", func(p *v1.Pod) bool { return waitingReason(p) == "ErrImagePull" })

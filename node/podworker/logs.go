@@ -20,7 +20,8 @@ import (
 	"github.com/trivet-node/trivet/node/podsource"
 )
 
-// link shows an instance's log where kubelet does, for those who collect logs: LINKS/NAME_NAMESPACE_CONTAINER-ID.log.
+// link shows an instance's log where kubelet does, for those who collect logs:
+// LINKS/NAME_NAMESPACE_CONTAINER-ID.log.
 func (w *Worker) link(pod *v1.Pod, container string, attempt uint32, id string) error {
 	log := filepath.Join(criconfig.LogDir(w.Node.LogRoot, pod), criconfig.LogPath(container, attempt))
 	if err := os.Symlink(log, w.linkPath(pod, container, id)); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -30,7 +31,8 @@ func (w *Worker) link(pod *v1.Pod, container string, attempt uint32, id string) 
 }
 
 func (w *Worker) linkPath(pod *v1.Pod, container, id string) string {
-	const longest = 255 - len(".log") // file names on Linux; names of pods may be as long
+	// file names on Linux; names of pods may be as long
+	const longest = 255 - len(".log")
 	name := pod.Name + "_" + pod.Namespace + "_" + container + "-" + id
 	return filepath.Join(w.Links, name[:min(len(name), longest)]+".log")
 }
@@ -41,12 +43,15 @@ func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
 	if !podsource.Static(pod) || len(observed.Containers) > 0 {
 		return nil
 	}
+
 	out := map[string]uint32{}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		entries, err := os.ReadDir(filepath.Join(criconfig.LogDir(w.Node.LogRoot, pod), c.Name))
 		if err != nil {
-			continue // no logs, no earlier attempts
+			// no logs, no earlier attempts
+			continue
 		}
+
 		for _, e := range entries {
 			number, _, _ := strings.Cut(e.Name(), ".log")
 			if attempt, err := strconv.ParseUint(number, 10, 31); err == nil {
@@ -54,63 +59,82 @@ func (w *Worker) logged(pod *v1.Pod, observed plan.Observed) map[string]uint32 {
 			}
 		}
 	}
+
 	return out
 }
 
-// removeContainer removes an instance with its logs, rotated ones and the link included, and its termination message.
+// removeContainer removes an instance with its logs, rotated ones and the link included, and its termination
+// message.
 func (w *Worker) removeContainer(ctx context.Context, in plan.Input, id string) error {
 	if err := w.runtime.RemoveContainer(ctx, id); err != nil {
 		return err
 	}
+
 	for _, c := range in.Observed.Containers {
 		if c.ID != id || c.Name == "" || filepath.Base(c.Name) != c.Name {
 			continue
 		}
+
 		log := filepath.Join(criconfig.LogDir(w.Node.LogRoot, in.Pod), criconfig.LogPath(c.Name, c.Attempt))
 		files, err := filepath.Glob(log + "*")
 		if err != nil {
 			return err
 		}
-		for _, f := range append(files, w.linkPath(in.Pod, c.Name, c.ID), filepath.Join(w.podDir(in.Pod), "containers", c.Name, messageFile(c.Attempt))) {
+
+		for _, f := range append(
+			files,
+			w.linkPath(in.Pod, c.Name, c.ID),
+			filepath.Join(w.podDir(in.Pod), "containers", c.Name, messageFile(c.Attempt)),
+		) {
 			if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
 	}
+
 	return nil
 }
 
 // farewell removes the logs of a pod that is gone.
 func (w *Worker) farewell(pod *v1.Pod) error {
 	dirs := []string{criconfig.LogDir(w.Node.LogRoot, pod)}
-	if pod.Name == "unknown" { // found by its UID only
+
+	// found by its UID only
+	if pod.Name == "unknown" {
 		found, err := filepath.Glob(filepath.Join(w.Node.LogRoot, "*_"+string(pod.UID)))
 		if err != nil {
 			return err
 		}
+
 		dirs = found
 	}
+
 	for _, d := range dirs {
 		if err := removal.Tree(d); err != nil {
 			return err
 		}
 	}
+
 	return w.deadLinks()
 }
 
-// deadLinks removes the links to logs of pods that have none any more. A log that is missing is no sign: it may be rotated just now.
+// deadLinks removes the links to logs of pods that have none any more. A log that is missing is no sign: it
+// may be rotated just now.
 func (w *Worker) deadLinks() error {
 	links, err := os.ReadDir(w.Links)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+
 	var errs []error
 	for _, l := range links {
 		path := filepath.Join(w.Links, l.Name())
 		target, err := os.Readlink(path)
 		if err != nil {
-			continue // not ours, or just gone
+			// not ours, or just gone
+			continue
 		}
+
 		pod, ours := strings.CutPrefix(target, filepath.Clean(w.Node.LogRoot)+string(filepath.Separator))
 		pod, _, _ = strings.Cut(pod, string(filepath.Separator))
 		if !ours {
@@ -123,22 +147,26 @@ func (w *Worker) deadLinks() error {
 			errs = append(errs, err)
 		}
 	}
+
 	return errors.Join(errs...)
 }
 
-// OrphanLogs removes the logs of all pods for which keep is false: an agent that was killed after it had removed a pod's sandbox did not
-// come to its logs any more. Call it when all pods of the node are known.
+// OrphanLogs removes the logs of all pods for which keep is false: an agent that was killed after it had
+// removed a pod's sandbox did not come to its logs any more. Call it when all pods of the node are known.
 func (w *Worker) OrphanLogs(keep func(types.UID) bool) error {
 	dirs, err := os.ReadDir(w.Node.LogRoot)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+
 	var errs []error
 	for _, d := range dirs {
-		parts := strings.SplitN(d.Name(), "_", 3) // NAMESPACE_NAME_UID
+		// NAMESPACE_NAME_UID
+		parts := strings.SplitN(d.Name(), "_", 3)
 		if len(parts) == 3 && d.IsDir() && !keep(types.UID(parts[2])) {
 			errs = append(errs, removal.Tree(filepath.Join(w.Node.LogRoot, d.Name())))
 		}
 	}
+
 	return errors.Join(append(errs, w.deadLinks())...)
 }

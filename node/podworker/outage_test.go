@@ -25,10 +25,16 @@ func TestAContainerIsRestartedWhileItsVolumesCannotBeRefreshed(t *testing.T) {
 	c.waitFor(pod.UID, "set up again, in vain", func(*v1.Pod) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+
 		return c.setups > before
 	})
+
 	s.Exit("app", 1)
-	c.waitFor(pod.UID, "restarted", func(p *v1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
+	c.waitFor(
+		pod.UID,
+		"restarted",
+		func(p *v1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 },
+	)
 }
 
 func TestPodsLiveOnWhileTheirStatusCannotBeSent(t *testing.T) {
@@ -42,6 +48,7 @@ func TestPodsLiveOnWhileTheirStatusCannotBeSent(t *testing.T) {
 		c.put(pod)
 		c.waitForEvent(pod.UID, "Started "+name)
 	}
+
 	// What happens while a patch is on its way is reported after it.
 	s.Exit("silent0", 3)
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "late", Image: "run"})
@@ -51,7 +58,12 @@ func TestPodsLiveOnWhileTheirStatusCannotBeSent(t *testing.T) {
 	close(c.cut)
 	c.cut = nil
 	c.mu.Unlock()
-	c.waitFor("silent0", "restarted", func(p *v1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
+	c.waitFor(
+		"silent0",
+		"restarted",
+		func(p *v1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 },
+	)
+
 	c.waitFor(pod.UID, "ready", ready)
 }
 
@@ -71,10 +83,14 @@ func TestADeletionThatTheAnswerToAPatchShowsIsSeen(t *testing.T) {
 	c.waitFor(pod.UID, "being patched", func(*v1.Pod) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+
 		return c.patches > before
 	})
+
 	c.mu.Lock()
-	c.enqueue = func(types.UID) {} // for the watch it will be old
+
+	// for the watch it will be old
+	c.enqueue = func(types.UID) {}
 	c.mu.Unlock()
 	c.remove(pod.UID, 30)
 	close(c.cut)

@@ -53,7 +53,7 @@ func runs(name string, restarts int32) func(*v1.Pod) bool {
 	}
 }
 
-// lost tells whether a container is shown to have ended with its node.
+// lost reports whether a container is shown to have ended with its node.
 func lost(end *v1.ContainerStateTerminated) bool {
 	return end != nil && end.ExitCode == 255 && end.Reason == "Unknown"
 }
@@ -78,10 +78,12 @@ func TestOnlyWhatFailedRestartsAfterAReboot(t *testing.T) {
 	if last := status(p, "app").LastTerminationState.Terminated; !lost(last) {
 		t.Errorf("last state of what ran: %+v", last)
 	}
+
 	done := status(p, "done")
 	if end := done.State.Terminated; end == nil || end.ExitCode != 0 || done.RestartCount != 0 {
 		t.Errorf("what had succeeded: %+v", done)
 	}
+
 	for _, call := range s.Calls() {
 		if strings.Contains(call, "done") || call == "PullImage exit:0" {
 			t.Errorf("for what had succeeded: %s", call)
@@ -97,7 +99,9 @@ func TestRestartCountsGoOnAfterAReboot(t *testing.T) {
 	if last := status(p, "app").LastTerminationState.Terminated; !lost(last) {
 		t.Errorf("last state %+v", last)
 	}
-	s.Await(t, "StartContainer done-first/1") // a new sandbox is initialised anew
+
+	// a new sandbox is initialised anew
+	s.Await(t, "StartContainer done-first/1")
 }
 
 func TestStaticPodCountsByItsLogsWhatTheAPIDoesNotTell(t *testing.T) {
@@ -109,6 +113,7 @@ func TestStaticPodCountsByItsLogsWhatTheAPIDoesNotTell(t *testing.T) {
 	if err := os.WriteFile(log, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	stop()
 	s := runtimetest.Start(t)
 	c.start(s, root)

@@ -19,7 +19,8 @@ import (
 
 func (w *Worker) podDir(pod *v1.Pod) string { return filepath.Join(w.RootDir, "pods", string(pod.UID)) }
 
-// prepare mounts the volumes. It is repeated when an object changed that a volume shows, and when a token must be renewed.
+// prepare mounts the volumes. It is repeated when an object changed that a volume shows, and when a token
+// must be renewed.
 func (w *Worker) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 	p.mu.Lock()
 	p.prepared = p.changes
@@ -33,17 +34,21 @@ func (w *Worker) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
 		if ctx.Err() == nil {
 			w.events.Pod(pod, "", v1.EventTypeWarning, reason, err.Error())
 		}
+
 		return &failure{err: err, quiet: true}
 	}
+
 	for _, e := range mounted.Ungrown {
 		w.events.Pod(pod, "", v1.EventTypeWarning, e.Reason, e.Error())
 	}
+
 	p.mu.Lock()
 	p.volumes = mounted
 	p.mu.Unlock()
 	if at := w.volumes.Refresh(pod.UID); !at.IsZero() {
 		w.refreshAt(p, at)
 	}
+
 	return nil
 }
 
@@ -56,15 +61,19 @@ func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 			return err
 		}
 	}
-	select { // not before the API server was asked: others need no class
+
+	// not before the API server was asked: others need no class
+	select {
 	case w.sandboxes <- struct{}{}:
 		defer func() { <-w.sandboxes }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+
 	if err := w.cgroups.Ensure(ctx, pod); err != nil {
 		return err
 	}
+
 	config, err := w.sandboxConfig(pod, attempt)
 	if err != nil {
 		return err
@@ -72,6 +81,7 @@ func (w *Worker) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32)
 	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
 		return err
 	}
+
 	_, err = w.runtime.RunSandbox(ctx, config, handler)
 	return err
 }
@@ -101,6 +111,7 @@ func (w *Worker) hostsFile(pod *v1.Pod, ips []string) (string, error) {
 			return "", err
 		}
 	}
+
 	path := filepath.Join(w.podDir(pod), "etc-hosts")
 	want := criconfig.Hosts(pod, ips, w.Node.ClusterDomain, node)
 	if have, err := boundedfile.Read(path, int64(len(want))); err == nil && bytes.Equal(have, want) {
@@ -110,11 +121,13 @@ func (w *Worker) hostsFile(pod *v1.Pod, ips []string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return "", err
 	}
+
 	// In place, so that running containers see it.
 	if f, err := boundedfile.Open(path, os.O_WRONLY|os.O_TRUNC); err == nil {
 		_, err = f.Write(want)
 		return path, errors.Join(err, f.Close())
 	}
+
 	return path, durable.WriteVolatile(path, want, 0o644)
 }
 

@@ -18,11 +18,16 @@ func TestHooksThatWaitForAnotherPodDoNotKeepItFromStarting(t *testing.T) {
 	c.start(s, t.TempDir())
 	hook := &v1.Lifecycle{PostStart: &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: 3600}}}
 	for i := range 2 * startsAtOnce {
-		pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: fmt.Sprint("hooked", i), Image: "run", Lifecycle: hook})
+		pod := newPod(
+			v1.RestartPolicyAlways,
+			v1.Container{Name: fmt.Sprint("hooked", i), Image: "run", Lifecycle: hook},
+		)
+
 		pod.UID = types.UID(fmt.Sprint("hooked", i))
 		c.put(pod)
 		c.waitForEvent(pod.UID, fmt.Sprint("Started hooked", i))
 	}
+
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "awaited", Image: "run"})
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
@@ -34,12 +39,22 @@ func TestSidecarsWithoutStartupProbesCostNoTime(t *testing.T) {
 	c.start(s, t.TempDir())
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
 	for i := range 20 {
-		pod.Spec.InitContainers = append(pod.Spec.InitContainers, v1.Container{Name: fmt.Sprint("side", i), Image: "run", RestartPolicy: new(v1.ContainerRestartPolicyAlways)})
+		pod.Spec.InitContainers = append(
+			pod.Spec.InitContainers,
+			v1.Container{
+				Name:          fmt.Sprint("side", i),
+				Image:         "run",
+				RestartPolicy: new(v1.ContainerRestartPolicyAlways),
+			},
+		)
 	}
+
 	began := time.Now()
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
-	if took := time.Since(began); took > 2*time.Second { // a status that can wait does so for 300 ms
+
+	// a status that can wait does so for 300 ms
+	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("took %s", took)
 	}
 }
@@ -58,6 +73,7 @@ func TestAStartThatADeletionCutsShortIsNoFailure(t *testing.T) {
 
 			c.mu.Lock()
 			defer c.mu.Unlock()
+
 			for _, event := range c.events {
 				if strings.HasPrefix(event, "Failed") {
 					t.Errorf("event %q", event)
@@ -84,6 +100,7 @@ func TestVariableWithANULByteIsRefused(t *testing.T) {
 			t.Errorf("%s: message %q", uid, text)
 		}
 	}
+
 	for _, call := range s.Calls() {
 		if strings.HasPrefix(call, "CreateContainer") {
 			t.Errorf("the runtime was asked: %s", call)
@@ -113,6 +130,7 @@ func TestRecursiveReadOnlyAsTheRuntimeCan(t *testing.T) {
 			Propagation:   v1.MountPropagationNone,
 			Recursive:     k.mode,
 		}}, k.handlers)
+
 		pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
 		pod.UID = types.UID(fmt.Sprint(k.mode, len(k.handlers)))
 		pod.Spec.Containers[0].VolumeMounts = []v1.VolumeMount{{
@@ -121,6 +139,7 @@ func TestRecursiveReadOnlyAsTheRuntimeCan(t *testing.T) {
 			ReadOnly:          true,
 			RecursiveReadOnly: &k.mode,
 		}}
+
 		c.put(pod)
 		if k.want == "" {
 			c.waitFor(pod.UID, "refused", func(p *v1.Pod) bool {
@@ -128,6 +147,7 @@ func TestRecursiveReadOnlyAsTheRuntimeCan(t *testing.T) {
 			})
 			continue
 		}
+
 		p := c.waitFor(pod.UID, "ready", ready)
 		shown := p.Status.ContainerStatuses[0].VolumeMounts
 		if len(shown) != 1 || shown[0].RecursiveReadOnly == nil || *shown[0].RecursiveReadOnly != k.want {

@@ -17,6 +17,7 @@ func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) {
 	if w.pods.Shows(mirror) {
 		return
 	}
+
 	w.mu.Lock()
 	busy := w.deleting[mirror.UID]
 	w.deleting[mirror.UID] = true
@@ -24,6 +25,7 @@ func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) {
 	if busy {
 		return
 	}
+
 	w.steps.Go(func() {
 		err := w.api.Delete(ctx, mirror)
 		w.mu.Lock()
@@ -42,15 +44,18 @@ func (w *Worker) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
 	if !podsource.Static(pod) {
 		return pod, true
 	}
+
 	mirror, known := w.pods.MirrorOf(pod)
 	if !known {
 		return nil, false
 	}
+
 	out := *pod
 	out.Status = v1.PodStatus{}
 	if mirror != nil && podsource.StaticOf(mirror) == pod.UID && mirror.DeletionTimestamp == nil {
 		out.Status = mirror.Status
 	}
+
 	return &out, true
 }
 
@@ -58,21 +63,24 @@ func (w *Worker) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
 // its time has come.
 const anotherTry = time.Second
 
-// mayBegin tells whether a static pod may run. One whose manifest replaces another's waits until that pod, of
-// the same full name, has gone: both would use the same ports and files. The other one may be of an earlier
-// life of the agent, so the runtime is asked.
+// mayBegin reports whether a static pod may run. One whose manifest replaces another's waits until that pod,
+// of the same full name, has gone: both would use the same ports and files. The other one may be of an
+// earlier life of the agent, so the runtime is asked.
 func (w *Worker) mayBegin(ctx context.Context, pod *v1.Pod, observed plan.Observed) (bool, error) {
 	if !podsource.Static(pod) {
 		return true, nil
 	}
+
 	if len(observed.Sandboxes) == 0 {
 		others, err := w.runtime.Namesakes(ctx, pod.Namespace, pod.Name)
 		if err != nil {
 			return false, err
 		}
+
 		for uid, annotations := range others {
 			if types.UID(uid) != pod.UID && podsource.SourceOf(annotations) != podsource.SourceAPI {
-				w.Enqueue(types.UID(uid)) // perhaps nobody has looked at it yet
+				// perhaps nobody has looked at it yet
+				w.Enqueue(types.UID(uid))
 				return false, nil
 			}
 		}
@@ -81,9 +89,11 @@ func (w *Worker) mayBegin(ctx context.Context, pod *v1.Pod, observed plan.Observ
 	name := podsource.FullName(pod)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+
 	if holder, held := w.holders[name]; held && holder != pod.UID {
 		return false, nil
 	}
+
 	w.holders[name] = pod.UID
 	return true, nil
 }
@@ -98,10 +108,12 @@ func (w *Worker) release(uid types.UID) {
 			freed = name
 		}
 	}
+
 	w.mu.Unlock()
 	if freed == "" {
 		return
 	}
+
 	for _, pod := range w.pods.List() {
 		if podsource.Static(pod) && podsource.FullName(pod) == freed {
 			w.Enqueue(pod.UID)
@@ -109,22 +121,27 @@ func (w *Worker) release(uid types.UID) {
 	}
 }
 
-// settled tells whether a pod that is not desired has gone, rather than not been read yet. A static pod does
-// not come from the API, and need not wait for its list.
+// settled reports whether a pod that is not desired has gone, rather than not been read yet. A static pod
+// does not come from the API, and need not wait for its list.
 func (w *Worker) settled(uid types.UID, observed plan.Observed) bool {
 	source := podsource.SourceAPI
 	for _, s := range observed.Sandboxes {
 		source = podsource.SourceOf(s.Annotations)
 	}
+
 	w.mu.Lock()
 	p := w.known[uid]
 	w.mu.Unlock()
 	if p != nil {
 		p.mu.Lock()
-		if p.spec != nil && podsource.Static(p.spec) { // nothing of it may have been made yet
+
+		// nothing of it may have been made yet
+		if p.spec != nil && podsource.Static(p.spec) {
 			source = podsource.SourceOf(p.spec.Annotations)
 		}
+
 		p.mu.Unlock()
 	}
+
 	return w.pods.Settled(source)
 }

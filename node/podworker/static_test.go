@@ -57,15 +57,19 @@ func TestStaticPodWhoseManifestIsGoneEndsWithoutTheAPIServer(t *testing.T) {
 
 	stop()
 	c.mu.Lock()
-	clear(c.pods) // the other pod is only not known yet
+
+	// the other pod is only not known yet
+	clear(c.pods)
 	c.mu.Unlock()
 	c.start(s, root)
 	s.Await(t, "StopContainer etcd/0 2")
 	c.waitFor("uid-a", "forgotten", func(*v1.Pod) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+
 		return slices.Contains(c.forgotten, "uid-a")
 	})
+
 	stops := slices.DeleteFunc(s.Calls(), func(call string) bool {
 		return !strings.HasPrefix(call, "StopPodSandbox")
 	})
@@ -87,10 +91,12 @@ func TestChangedManifestWaitsForThePodItReplaces(t *testing.T) {
 			if restart {
 				stop()
 			}
+
 			c.replace("uid-a", static("uid-b", "new"))
 			if restart {
 				c.start(s, root)
 			}
+
 			c.waitForEvent("uid-b", "Started new")
 			calls := s.Calls()
 			ended := slices.Index(calls, "RemovePodSandbox sandbox1")
@@ -113,6 +119,7 @@ func TestManifestChangedBeforeItsPodBegan(t *testing.T) {
 	c.waitForEvent("uid-b", "Started new")
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if slices.Contains(c.events, "Started old") {
 		t.Error("the pod whose manifest is gone was started")
 	}

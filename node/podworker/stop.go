@@ -24,14 +24,23 @@ func (w *Worker) stop(ctx context.Context, in plan.Input, s plan.Step) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+
 		if err != nil {
-			w.events.Pod(in.Pod, s.Name, v1.EventTypeWarning, "FailedPreStopHook", fmt.Sprintf("PreStopHook failed: %v", err))
+			w.events.Pod(
+				in.Pod,
+				s.Name,
+				v1.EventTypeWarning,
+				"FailedPreStopHook",
+				fmt.Sprintf("PreStopHook failed: %v", err),
+			)
 		}
 	}
+
 	err := w.runtime.StopContainer(ctx, s.ID, max(grace-time.Since(began), plan.LeastGrace))
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+
 	return err
 }
 

@@ -1,6 +1,7 @@
-// Package podworker makes pods real: for each pod that is worth a look it observes the runtime, asks plan what to do, begins those steps
-// and reports the status. A pod is looked at by one worker at a time; steps that take long run beside, so a slow pull, hook or stop never
-// holds up a look. Whatever ends, fails or changes only enqueues the pod's UID.
+// Package podworker makes pods real: for each pod that is worth a look it observes the runtime, asks plan
+// what to do, begins those steps and reports the status. A pod is looked at by one worker at a time; steps
+// that take long run beside, so a slow pull, hook or stop never holds up a look. Whatever ends, fails or
+// changes only enqueues the pod's UID.
 package podworker
 
 import (
@@ -31,11 +32,11 @@ type Pods interface {
 	Get(uid types.UID) *v1.Pod
 	List() []*v1.Pod
 	Saw(pod *v1.Pod)
-	// Settled tells whether all pods of a source are known.
+	// Settled reports whether all pods of a source are known.
 	Settled(source string) bool
 	// MirrorOf is what the API has in the place of a static pod's mirror.
 	MirrorOf(static *v1.Pod) (mirror *v1.Pod, known bool)
-	// Shows tells whether a mirror has something to show.
+	// Shows reports whether a mirror has something to show.
 	Shows(mirror *v1.Pod) bool
 }
 
@@ -52,7 +53,12 @@ type API interface {
 // Volumes mounts what pods ask for (volume.Manager).
 type Volumes interface {
 	Setup(ctx context.Context, pod *v1.Pod) (*volume.Volumes, error)
-	Container(pod *v1.Pod, c *v1.Container, volumes *volume.Volumes, env []podenv.Variable) ([]volume.Mount, []volume.Device, error)
+	Container(
+		pod *v1.Pod,
+		c *v1.Container,
+		volumes *volume.Volumes,
+		env []podenv.Variable,
+	) ([]volume.Mount, []volume.Device, error)
 	EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error)
 	Refresh(pod types.UID) time.Time
 	Teardown(ctx context.Context, uid types.UID) error
@@ -118,12 +124,13 @@ type Worker struct {
 	log     *slog.Logger
 
 	queue     workqueue.TypedDelayingInterface[types.UID]
-	sandboxes chan struct{}         // slots: sandboxes being made
-	starts    chan struct{}         // slots: containers being started; apart, so that a burst finishes its first pods first
-	pulls     chan struct{}         // slots, nil: no limit
-	images    keylock.Locks[string] // by name: being pulled
-	steps     sync.WaitGroup
-	gate      *gate.Gate
+	sandboxes chan struct{} // slots: sandboxes being made
+	// slots: containers being started; apart, so that a burst finishes its first pods first
+	starts chan struct{}
+	pulls  chan struct{}         // slots, nil: no limit
+	images keylock.Locks[string] // by name: being pulled
+	steps  sync.WaitGroup
+	gate   *gate.Gate
 
 	mu       sync.Mutex // guards what follows; never held while a pod's lock is taken
 	known    map[types.UID]*pod
@@ -199,17 +206,21 @@ func (w *Worker) next(ctx context.Context) bool {
 		return false
 	}
 	defer w.queue.Done(uid)
+
 	if ctx.Err() != nil {
 		return true
 	}
+
 	if err := w.look(ctx, uid); err != nil && ctx.Err() == nil {
 		w.log.Warn("look at pod", "pod", uid, "err", err)
 		w.queue.AddAfter(uid, time.Second)
 	}
+
 	return true
 }
 
-// pod is what the worker remembers of one pod. Looks at it never overlap; steps that end do overlap with looks.
+// pod is what the worker remembers of one pod. Looks at it never overlap; steps that end do overlap with
+// looks.
 type pod struct {
 	uid types.UID
 
@@ -242,18 +253,30 @@ type image struct {
 func (w *Worker) pod(ctx context.Context, uid types.UID) *pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+
 	p := w.known[uid]
 	if p == nil {
-		p = &pod{uid: uid, root: ctx, images: map[string]image{}, memory: plan.Memory{InFlight: map[string]bool{}, Failures: map[string]plan.Failure{},
-			Backoffs: map[string]plan.Backoff{}, Stopped: map[string]bool{}}}
+		p = &pod{
+			uid:    uid,
+			root:   ctx,
+			images: map[string]image{},
+			memory: plan.Memory{
+				InFlight: map[string]bool{},
+				Failures: map[string]plan.Failure{},
+				Backoffs: map[string]plan.Backoff{},
+				Stopped:  map[string]bool{},
+			},
+		}
+
 		p.starting, p.giveUp = context.WithCancel(ctx)
 		p.stopping, p.hurry = context.WithCancel(ctx)
 		w.known[uid] = p
 	}
+
 	return p
 }
 
-// Knows tells whether the worker still has to do with a pod, its teardown included.
+// Knows reports whether the worker still has to do with a pod, its teardown included.
 func (w *Worker) Knows(uid types.UID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -298,21 +321,26 @@ func (w *Worker) inFlight(uid types.UID) map[string]bool {
 	return maps.Clone(p.memory.InFlight)
 }
 
-// ObjectChanged says that a ConfigMap or Secret that the pod refers to has appeared, changed or gone: what waited for it is tried at once.
+// ObjectChanged says that a ConfigMap or Secret that the pod refers to has appeared, changed or gone: what
+// waited for it is tried at once.
 func (w *Worker) ObjectChanged(uid types.UID) {
 	w.mu.Lock()
 	p := w.known[uid]
 	w.mu.Unlock()
 	if p != nil {
 		p.mu.Lock()
-		p.stale() // brings what is mounted up to date
+
+		// brings what is mounted up to date
+		p.stale()
 		clear(p.memory.Failures)
 		p.mu.Unlock()
 	}
+
 	w.Enqueue(uid)
 }
 
-// stale says that the volumes show something old: they are set up again, also if that is being done right now. The caller holds the lock.
+// stale says that the volumes show something old: they are set up again, also if that is being done right
+// now. The caller holds the lock.
 func (p *pod) stale() {
 	p.changes++
 	p.memory.Prepared = false
@@ -322,7 +350,9 @@ func (p *pod) stale() {
 func (w *Worker) refreshAt(p *pod, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.refresh = at // the look that follows each step sees to it
+
+	// the look that follows each step sees to it
+	p.refresh = at
 }
 
 // Look is called by the runtime's watch.

@@ -16,13 +16,24 @@ import (
 func TestPodLivesAndLeavesNothing(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	c.start(s, t.TempDir())
-	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"}, v1.Container{Name: "two", Image: "run"})
-	pod.Spec.InitContainers = []v1.Container{{Name: "first", Image: "exit:0"}, {Name: "side", Image: "run", RestartPolicy: new(v1.ContainerRestartPolicyAlways)}}
+	pod := newPod(
+		v1.RestartPolicyAlways,
+		v1.Container{Name: "app", Image: "run"},
+		v1.Container{Name: "two", Image: "run"},
+	)
+
+	pod.Spec.InitContainers = []v1.Container{
+		{Name: "first", Image: "exit:0"},
+		{Name: "side", Image: "run", RestartPolicy: new(v1.ContainerRestartPolicyAlways)},
+	}
+
 	c.put(pod)
 	p := c.waitFor(pod.UID, "ready", ready)
-	if p.Status.Phase != v1.PodRunning || p.Status.PodIP == "" || p.Status.HostIP != "192.0.2.1" || len(p.Status.ContainerStatuses) != 2 || p.Status.ObservedGeneration != 1 {
+	if p.Status.Phase != v1.PodRunning || p.Status.PodIP == "" || p.Status.HostIP != "192.0.2.1" ||
+		len(p.Status.ContainerStatuses) != 2 || p.Status.ObservedGeneration != 1 {
 		t.Errorf("status %+v", p.Status)
 	}
+
 	c.remove(pod.UID, 30)
 	c.waitFor(pod.UID, "gone", gone)
 	var order []string
@@ -31,12 +42,18 @@ func TestPodLivesAndLeavesNothing(t *testing.T) {
 			order = append(order, verb[:4]+" "+strings.Fields(name)[0])
 		}
 	}
+
 	stops := order[len(order)-3:]
-	slices.Sort(stops[:2]) // application containers stop side by side
-	want := []string{"Star first/0", "Star side/0", "Star app/0", "Star two/0", "Stop app/0", "Stop two/0", "Stop side/0"}
+
+	// application containers stop side by side
+	slices.Sort(stops[:2])
+	want := []string{
+		"Star first/0", "Star side/0", "Star app/0", "Star two/0", "Stop app/0", "Stop two/0", "Stop side/0",
+	}
 	if !slices.Equal(order, want) {
 		t.Errorf("order %v, want %v", order, want)
 	}
+
 	c.empty(s)
 	if !slices.Contains(c.down, pod.UID) {
 		t.Error("volumes were not torn down")
@@ -47,13 +64,16 @@ func TestPodLivesAndLeavesNothing(t *testing.T) {
 func TestVolumesAreRenewedAgainAndAgain(t *testing.T) {
 	s := runtimetest.Start(t)
 	c := newCluster(t)
-	c.renewal = time.Second // more than the worker waits to show a status
+
+	// more than the worker waits to show a status
+	c.renewal = time.Second
 	c.start(s, t.TempDir())
 	c.put(newPod(v1.RestartPolicyAlways, v1.Container{Name: "a", Image: "img"}))
 	c.waitFor("uid-1", "ready", ready)
 	c.waitFor("uid-1", "set up three times", func(*v1.Pod) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+
 		return c.setups >= 3
 	})
 }
@@ -65,13 +85,24 @@ func TestContainerThatEndsIsRestartedAndCounted(t *testing.T) {
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
 	s.Exit("app", 3)
-	p := c.waitFor(pod.UID, "restarted", func(p *v1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
-	if last := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; last == nil || last.ExitCode != 3 || last.Reason != "Error" {
+	p := c.waitFor(
+		pod.UID,
+		"restarted",
+		func(p *v1.Pod) bool { return ready(p) && p.Status.ContainerStatuses[0].RestartCount == 1 },
+	)
+	if last := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; last == nil ||
+		last.ExitCode != 3 || last.Reason != "Error" {
 		t.Errorf("last state %+v", last)
 	}
+
 	s.Exit("app", 3)
-	p = c.waitFor(pod.UID, "backing off", func(p *v1.Pod) bool { return p.Status.ContainerStatuses[0].State.Waiting != nil })
-	if got := p.Status.ContainerStatuses[0].State.Waiting; got.Reason != "CrashLoopBackOff" || !strings.HasPrefix(got.Message, "back-off 10s restarting failed container=app") {
+	p = c.waitFor(
+		pod.UID,
+		"backing off",
+		func(p *v1.Pod) bool { return p.Status.ContainerStatuses[0].State.Waiting != nil },
+	)
+	if got := p.Status.ContainerStatuses[0].State.Waiting; got.Reason != "CrashLoopBackOff" ||
+		!strings.HasPrefix(got.Message, "back-off 10s restarting failed container=app") {
 		t.Errorf("waiting %+v", got)
 	}
 }
@@ -93,7 +124,17 @@ func TestAgentThatWasKilledAdoptsWhatRuns(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()
 	stop := c.start(s, root)
-	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run", ReadinessProbe: &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"true"}}}}})
+	pod := newPod(
+		v1.RestartPolicyAlways,
+		v1.Container{
+			Name:  "app",
+			Image: "run",
+			ReadinessProbe: &v1.Probe{
+				ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"true"}}},
+			},
+		},
+	)
+
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
 	stop()
@@ -106,6 +147,7 @@ func TestAgentThatWasKilledAdoptsWhatRuns(t *testing.T) {
 			t.Errorf("the new agent did %s", call)
 		}
 	}
+
 	c.empty(s)
 }
 
@@ -114,7 +156,13 @@ func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
 	root := t.TempDir()
 	stop := c.start(s, root)
 	hook := &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"farewell"}}}}
-	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run", Lifecycle: hook, Ports: []v1.ContainerPort{{ContainerPort: 80}}})
+	pod := newPod(v1.RestartPolicyAlways, v1.Container{
+		Name:      "app",
+		Image:     "run",
+		Lifecycle: hook,
+		Ports:     []v1.ContainerPort{{ContainerPort: 80}},
+	})
+
 	c.put(pod)
 	c.waitFor(pod.UID, "ready", ready)
 	stop()
@@ -124,7 +172,8 @@ func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
 	before := len(s.Calls())
 	c.start(s, root)
 	c.empty(s)
-	if calls := s.Calls()[before:]; len(calls) < 2 || calls[0] != "ExecSync farewell" || calls[1] != "StopContainer app/0 30" {
+	if calls := s.Calls()[before:]; len(calls) < 2 || calls[0] != "ExecSync farewell" ||
+		calls[1] != "StopContainer app/0 30" {
 		t.Errorf("calls %v", calls)
 	}
 }
@@ -162,7 +211,12 @@ func TestForcedDeletionCutsALongStopShort(t *testing.T) {
 	s.Await(t, "StopContainer app/0 600")
 	c.remove(pod.UID, 0)
 	c.waitFor(pod.UID, "gone", gone)
-	if got := slices.DeleteFunc(s.Calls(), func(call string) bool { return !strings.HasPrefix(call, "StopContainer") }); !slices.Equal(got, []string{"StopContainer app/0 600", "StopContainer app/0 2"}) {
+	if got := slices.DeleteFunc(s.Calls(), func(call string) bool {
+		return !strings.HasPrefix(
+			call,
+			"StopContainer",
+		)
+	}); !slices.Equal(got, []string{"StopContainer app/0 600", "StopContainer app/0 2"}) {
 		t.Errorf("stops %v", got)
 	}
 }
@@ -174,11 +228,13 @@ func TestFailedPullShowsAndMissingVolumeWaits(t *testing.T) {
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: "app", Image: "run"})
 	c.put(pod)
 	p := c.waitFor(pod.UID, "waiting for the image", func(p *v1.Pod) bool {
-		return len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].State.Waiting != nil && p.Status.ContainerStatuses[0].State.Waiting.Reason == "ErrImagePull"
+		return len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].State.Waiting != nil &&
+			p.Status.ContainerStatuses[0].State.Waiting.Reason == "ErrImagePull"
 	})
 	if p.Status.Phase != v1.PodPending {
 		t.Errorf("phase %s", p.Status.Phase)
 	}
+
 	c.remove(pod.UID, 0)
 	c.waitFor(pod.UID, "gone", gone)
 }

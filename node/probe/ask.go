@@ -24,7 +24,8 @@ import (
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// errUnknown: the probe could not be asked at all (the runtime is away); that says nothing about the container.
+// errUnknown: the probe could not be asked at all (the runtime is away); that says nothing about the
+// container.
 var errUnknown = errors.New("probe could not run")
 
 // warning is an answer that counts as healthy and is worth telling.
@@ -43,16 +44,20 @@ func ask(ctx context.Context, exec Exec, p *v1.Probe, pod *v1.Pod, c *v1.Contain
 	case p.HTTPGet != nil:
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
+
 		body, err := HTTPGet(ctx, p.HTTPGet, c, ip, "kube-probe/1.37")
 		if errors.Is(err, ErrRedirected) {
 			return &warning{"Probe terminated redirects, Response body: " + body}
 		}
+
 		return err
+
 	case p.TCPSocket != nil:
 		return askTCP(ctx, p.TCPSocket, c, ip, timeout)
 	case p.GRPC != nil:
 		return askGRPC(ctx, p.GRPC, ip, timeout)
 	}
+
 	return nil
 }
 
@@ -79,33 +84,44 @@ func Port(port intstr.IntOrString, c *v1.Container) (int, error) {
 			}
 		}
 	}
+
 	if number < 1 || number > 65535 {
 		return 0, fmt.Errorf("container %s has no port %s", c.Name, port.String())
 	}
+
 	return number, nil
 }
 
 // transport makes a connection for each request and forgets it: a probe must see what a new client would see.
-var transport = &http.Transport{DisableKeepAlives: true, DisableCompression: true, Proxy: nil, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+var transport = &http.Transport{
+	DisableKeepAlives:  true,
+	DisableCompression: true,
+	Proxy:              nil,
+	TLSClientConfig:    &tls.Config{InsecureSkipVerify: true},
+}
 
-// ErrRedirected is returned with the body of a redirect to another host: it was not followed, as that would ask somebody else.
+// ErrRedirected is returned with the body of a redirect to another host: it was not followed, as that would
+// ask somebody else.
 var ErrRedirected = errors.New("redirected to another host")
 
-// HTTPGet does the request of a probe or hook and returns the body's beginning. A status from 200 to 299 is a success, others are errors;
-// redirects on the same host are followed.
+// HTTPGet does the request of a probe or hook and returns the body's beginning. A status from 200 to 299 is a
+// success, others are errors; redirects on the same host are followed.
 func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agent string) (string, error) {
 	port, err := Port(a.Port, c)
 	if err != nil {
 		return "", err
 	}
+
 	host := a.Host
 	if host == "" {
 		host = ip
 	}
+
 	u, err := url.Parse(a.Path)
 	if err != nil {
 		u = &url.URL{Path: a.Path}
 	}
+
 	u.Scheme, u.Host = strings.ToLower(string(a.Scheme)), net.JoinHostPort(host, strconv.Itoa(port))
 	if u.Scheme == "" {
 		u.Scheme = "http"
@@ -113,10 +129,12 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 	if !strings.HasPrefix(u.Path, "/") {
 		u.Path = "/" + u.Path
 	}
+
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return "", err
 	}
+
 	req.Header.Set("User-Agent", agent)
 	req.Header.Set("Accept", "*/*")
 	for _, h := range a.HTTPHeaders {
@@ -124,6 +142,7 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 			req.Host = h.Value
 			continue
 		}
+
 		if strings.EqualFold(h.Name, "User-Agent") || strings.EqualFold(h.Name, "Accept") {
 			req.Header.Del(h.Name)
 		}
@@ -131,12 +150,14 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 			req.Header.Add(h.Name, h.Value)
 		}
 	}
+
 	client := http.Client{Transport: transport, CheckRedirect: sameHost}
 	resp, err := client.Do(req)
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
+
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
 		return "", err
@@ -147,6 +168,7 @@ func HTTPGet(ctx context.Context, a *v1.HTTPGetAction, c *v1.Container, ip, agen
 	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
 		return string(body), fmt.Errorf("HTTP probe failed with statuscode: %d", resp.StatusCode)
 	}
+
 	return string(body), nil
 }
 
@@ -160,54 +182,82 @@ func sameHost(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-func askTCP(ctx context.Context, a *v1.TCPSocketAction, c *v1.Container, ip string, timeout time.Duration) error {
+func askTCP(
+	ctx context.Context,
+	a *v1.TCPSocketAction,
+	c *v1.Container,
+	ip string,
+	timeout time.Duration,
+) error {
 	port, err := Port(a.Port, c)
 	if err != nil {
 		return err
 	}
+
 	host := a.Host
 	if host == "" {
 		host = ip
 	}
-	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+
+	conn, err := (&net.Dialer{Timeout: timeout}).DialContext(
+		ctx,
+		"tcp",
+		net.JoinHostPort(host, strconv.Itoa(port)),
+	)
 	if err != nil {
 		return err
 	}
+
 	return conn.Close()
 }
 
 func askGRPC(ctx context.Context, a *v1.GRPCAction, ip string, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+
 	address := net.JoinHostPort(ip, strconv.Itoa(int(a.Port)))
 	service := ""
 	if a.Service != nil {
 		service = *a.Service
 	}
+
 	// Connected here, as grpc would tell of a refusal only in words.
 	tcp, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("timeout: failed to connect service %q within %v: %w", address, timeout, err)
 	}
 	defer tcp.Close()
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUserAgent("kube-probe/1.37"),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return tcp, nil }))
+
+	conn, err := grpc.NewClient(
+		"passthrough:///"+address,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithUserAgent("kube-probe/1.37"),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return tcp, nil }),
+	)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	r, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{Service: service})
+
+	r, err := grpc_health_v1.NewHealthClient(conn).Check(
+		ctx,
+		&grpc_health_v1.HealthCheckRequest{Service: service},
+	)
+
 	switch status.Code(err) {
 	case codes.OK:
 	case codes.DeadlineExceeded, codes.Unavailable:
 		return fmt.Errorf("timeout: failed to connect service %q within %v: %w", address, timeout, err)
 	case codes.Unimplemented:
-		return fmt.Errorf("error: this server does not implement the grpc health protocol (grpc.health.v1.Health): %w", err)
+		return fmt.Errorf("error: this server does not implement the grpc health protocol "+
+			"(grpc.health.v1.Health): %w", err)
 	default:
 		return fmt.Errorf("error: health rpc probe failed: %w", err)
 	}
+
 	if r.Status != grpc_health_v1.HealthCheckResponse_SERVING {
 		return fmt.Errorf("service unhealthy (responded with %q)", r.Status)
 	}
+
 	return nil
 }

@@ -16,7 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// closedPort is a socket on a port of 127.0.0.1 that refuses connections until it listens: it is bound, so nobody else gets the port.
+// closedPort is a socket on a port of 127.0.0.1 that refuses connections until it listens: it is bound, so
+// nobody else gets the port.
 type closedPort struct {
 	socket *os.File
 	port   int
@@ -28,15 +29,18 @@ func newClosedPort(t *testing.T) closedPort {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	socket := os.NewFile(uintptr(fd), "socket")
 	t.Cleanup(func() { socket.Close() })
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		t.Fatal(err)
 	}
+
 	address, err := unix.Getsockname(fd)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return closedPort{socket, address.(*unix.SockaddrInet4).Port}
 }
 
@@ -80,21 +84,38 @@ func TestAProgramIsReadyAsSoonAsItListens(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			closed := newClosedPort(t)
 			ready := make(chan struct{}, 1)
-			m := New(&execs{}, func(types.UID) { ready <- struct{}{} }, func(_ *v1.Pod, _, _, text string) { t.Errorf("event: %s", text) })
+			m := New(
+				&execs{},
+				func(types.UID) { ready <- struct{}{} },
+				func(_ *v1.Pod, _, _, text string) { t.Errorf("event: %s", text) },
+			)
 			defer m.Close()
-			c := &v1.Container{Name: "c", ReadinessProbe: &v1.Probe{ProbeHandler: handlers(closed.port)[how], PeriodSeconds: 3600, FailureThreshold: 1}}
+
+			c := &v1.Container{
+				Name: "c",
+				ReadinessProbe: &v1.Probe{
+					ProbeHandler:     handlers(closed.port)[how],
+					PeriodSeconds:    3600,
+					FailureThreshold: 1,
+				},
+			}
+
 			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
 			refused := func() bool {
 				m.mu.Lock()
 				defer m.mu.Unlock()
+
 				return m.pods["u"]["x"].probes[readiness].pause > 0
 			}
+
 			for !refused() {
 				time.Sleep(time.Millisecond)
 			}
+
 			if m.Health("u")["x"].Ready {
 				t.Fatal("ready before it listens")
 			}
+
 			serve(t, how, closed.listen(t))
 			<-ready
 			if !m.Health("u")["x"].Ready {
@@ -109,14 +130,26 @@ func TestAProgramThatNeverListensFailsOncePerPeriod(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			failed := make(chan struct{}, 1)
-			var events int // written by the goroutine that notifies next
-			m := New(&execs{}, func(types.UID) { failed <- struct{}{} }, func(*v1.Pod, string, string, string) { events++ })
+
+			// written by the goroutine that notifies next
+			var events int
+			m := New(
+				&execs{},
+				func(types.UID) { failed <- struct{}{} },
+				func(*v1.Pod, string, string, string) { events++ },
+			)
 			defer m.Close()
+
 			began := time.Now()
-			c := &v1.Container{Name: "c", StartupProbe: &v1.Probe{ProbeHandler: handler, PeriodSeconds: 1, FailureThreshold: 3}}
+			c := &v1.Container{
+				Name:         "c",
+				StartupProbe: &v1.Probe{ProbeHandler: handler, PeriodSeconds: 1, FailureThreshold: 3},
+			}
+
 			m.Sync(testPod(), "127.0.0.1", []Instance{{ID: "x", Spec: c, Started: began}})
 			<-failed
-			if took := time.Since(began); took < 2*time.Second || events != 3 || m.Health("u")["x"].Unhealthy != "Startup" {
+			if took := time.Since(began); took < 2*time.Second || events != 3 ||
+				m.Health("u")["x"].Unhealthy != "Startup" {
 				t.Errorf("unhealthy %q after %v and %d failures", m.Health("u")["x"].Unhealthy, took, events)
 			}
 		})

@@ -1,5 +1,6 @@
-// Package probe asks containers how they are: startup, liveness and readiness probes by exec, HTTP, TCP or gRPC, with kubelet's meaning of
-// delays, periods and thresholds. A probe that waits for its next turn costs a timer, no goroutine; how many ask at once is bounded.
+// Package probe asks containers how they are: startup, liveness and readiness probes by exec, HTTP, TCP or
+// gRPC, with kubelet's meaning of delays, periods and thresholds. A probe that waits for its next turn costs
+// a timer, no goroutine; how many ask at once is bounded.
 package probe
 
 import (
@@ -18,7 +19,12 @@ import (
 
 // Exec runs a command in a container; code is its exit code.
 type Exec interface {
-	ExecSync(ctx context.Context, id string, command []string, timeout time.Duration) (output []byte, code int32, err error)
+	ExecSync(
+		ctx context.Context,
+		id string,
+		command []string,
+		timeout time.Duration,
+	) (output []byte, code int32, err error)
 }
 
 // Instance is a running container to be probed.
@@ -26,14 +32,16 @@ type Instance struct {
 	ID      string
 	Spec    *v1.Container
 	Started time.Time
-	// What the API showed of this very instance when the agent started: readiness does not flap because an agent was restarted.
+	// What the API showed of this very instance when the agent started: readiness does not flap because an
+	// agent was restarted.
 	WasStarted, WasReady bool
 }
 
 // Manager probes the running containers of the node.
 type Manager struct {
-	exec   Exec
-	notify func(types.UID)                                   // the health of a container of the pod has changed
+	exec Exec
+	// the health of a container of the pod has changed
+	notify func(types.UID)
 	event  func(pod *v1.Pod, container, reason, text string) // a warning about a pod
 	slots  chan struct{}
 
@@ -46,8 +54,18 @@ type Manager struct {
 const maxAtOnce = 32
 
 // New returns a manager that probes nothing yet.
-func New(exec Exec, notify func(types.UID), event func(pod *v1.Pod, container, reason, text string)) *Manager {
-	return &Manager{exec: exec, notify: notify, event: event, slots: make(chan struct{}, maxAtOnce), pods: map[types.UID]map[string]*target{}}
+func New(
+	exec Exec,
+	notify func(types.UID),
+	event func(pod *v1.Pod, container, reason, text string),
+) *Manager {
+	return &Manager{
+		exec:   exec,
+		notify: notify,
+		event:  event,
+		slots:  make(chan struct{}, maxAtOnce),
+		pods:   map[types.UID]map[string]*target{},
+	}
 }
 
 // target is one container instance.
@@ -73,14 +91,17 @@ const (
 func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	if m.down {
 		return
 	}
+
 	targets := m.pods[pod.UID]
 	if targets == nil {
 		targets = map[string]*target{}
 		m.pods[pod.UID] = targets
 	}
+
 	keep := map[string]bool{}
 	for _, i := range instances {
 		keep[i.ID] = true
@@ -88,20 +109,24 @@ func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) {
 			t.pod, t.ip = pod, ip
 			continue
 		}
+
 		targets[i.ID] = m.begin(pod, ip, i)
 	}
+
 	for id, t := range targets {
 		if !keep[id] {
 			t.end()
 			delete(targets, id)
 		}
 	}
+
 	if len(targets) == 0 {
 		delete(m.pods, pod.UID)
 	}
 }
 
-// StopLiveness ends the probes that could restart containers of a pod that is going away. Its readiness is still asked.
+// StopLiveness ends the probes that could restart containers of a pod that is going away. Its readiness is
+// still asked.
 func (m *Manager) StopLiveness(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -140,13 +165,23 @@ func (m *Manager) Close() {
 }
 
 func (m *Manager) begin(pod *v1.Pod, ip string, i Instance) *target {
-	t := &target{Instance: i, pod: pod, ip: ip, probes: map[kind]*runner{}}
+	t := &target{
+		Instance: i,
+		pod:      pod,
+		ip:       ip,
+		probes:   map[kind]*runner{},
+	}
+
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	t.health = plan.Health{Started: i.Spec.StartupProbe == nil || i.WasStarted, Ready: i.Spec.ReadinessProbe == nil || i.WasReady}
+	t.health = plan.Health{
+		Started: i.Spec.StartupProbe == nil || i.WasStarted,
+		Ready:   i.Spec.ReadinessProbe == nil || i.WasReady,
+	}
 	if !t.health.Started {
 		m.add(t, startup, i.Spec.StartupProbe)
 		return t
 	}
+
 	m.addRest(t)
 	return t
 }
@@ -192,10 +227,12 @@ func (m *Manager) fire(t *target, r *runner) {
 	case <-t.ctx.Done():
 		return
 	}
+
 	m.mu.Lock()
 	if r.turn.IsZero() {
 		r.turn = time.Now()
 	}
+
 	pod, ip := t.pod, t.ip
 	m.mu.Unlock()
 	err := ask(t.ctx, m.exec, r.spec, pod, t.Spec, t.ID, ip)
@@ -203,36 +240,51 @@ func (m *Manager) fire(t *target, r *runner) {
 	if t.ctx.Err() != nil || m.knockAgain(t, r, err) {
 		return
 	}
+
 	unknown := errors.Is(err, errUnknown)
 	if !unknown {
 		m.record(t, r, pod, err)
 	}
+
 	m.mu.Lock()
 	again := unknown && r.unknown
 	r.unknown = unknown
 	m.mu.Unlock()
-	if again { // not only because the container has just ended
-		m.event(pod, t.Spec.Name, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", r.kind, err))
+
+	// not only because the container has just ended
+	if again {
+		m.event(
+			pod,
+			t.Spec.Name,
+			"Unhealthy",
+			fmt.Sprintf("%s probe errored and resulted in unknown state: %v", r.kind, err),
+		)
 	}
+
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	if t.probes[r.kind] == r && t.ctx.Err() == nil && t.health.Unhealthy == "" {
 		r.timer.Reset(max(time.Until(r.turn.Add(r.period())), time.Millisecond))
 	}
+
 	r.turn = time.Time{}
 }
 
-// firstPause is how long a program gets to open its port before it is looked for again; then twice that, and so on.
+// firstPause is how long a program gets to open its port before it is looked for again; then twice that, and
+// so on.
 const firstPause = 10 * time.Millisecond
 
-// knockAgain prolongs the turn of a probe whose connection was refused by a container in its first period: programs need some milliseconds
-// to open their port, and to wait for a whole period after that would be most of the time that their pod takes to be ready. Nobody saw the
-// question, and the refusal counts, once, when the period is over. Liveness gains nothing by it.
+// knockAgain prolongs the turn of a probe whose connection was refused by a container in its first period:
+// programs need some milliseconds to open their port, and to wait for a whole period after that would be most
+// of the time that their pod takes to be ready. Nobody saw the question, and the refusal counts, once, when
+// the period is over. Liveness gains nothing by it.
 func (m *Manager) knockAgain(t *target, r *runner, err error) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	end := t.Started.Add(r.delay() + r.period())
-	if !errors.Is(err, syscall.ECONNREFUSED) || r.kind == liveness || time.Now().After(end) || t.probes[r.kind] != r {
+	if !errors.Is(err, syscall.ECONNREFUSED) || r.kind == liveness || time.Now().After(end) ||
+		t.probes[r.kind] != r {
 		return false
 	}
 	r.pause = max(2*r.pause, firstPause)
@@ -255,17 +307,20 @@ func orDefault(v, d int32) int32 {
 	return d
 }
 
-// record counts an answer of a probe that is still wanted and, when a threshold is reached, changes the health.
+// record counts an answer of a probe that is still wanted and, when a threshold is reached, changes the
+// health.
 func (m *Manager) record(t *target, r *runner, pod *v1.Pod, err error) {
 	if w, ok := errors.AsType[*warning](err); ok {
 		m.event(pod, t.Spec.Name, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", r.kind, w.text))
 		err = nil
 	}
+
 	m.mu.Lock()
 	if t.probes[r.kind] != r {
 		m.mu.Unlock()
 		return
 	}
+
 	before := t.health
 	if err == nil {
 		r.successes, r.failures = r.successes+1, 0
@@ -278,6 +333,7 @@ func (m *Manager) record(t *target, r *runner, pod *v1.Pod, err error) {
 			t.fail(r)
 		}
 	}
+
 	changed := t.health != before
 	m.mu.Unlock()
 	if err != nil {

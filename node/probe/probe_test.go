@@ -30,7 +30,12 @@ type execs struct {
 	runs []string
 }
 
-func (e *execs) ExecSync(_ context.Context, _ string, command []string, _ time.Duration) ([]byte, int32, error) {
+func (e *execs) ExecSync(
+	_ context.Context,
+	_ string,
+	command []string,
+	_ time.Duration,
+) ([]byte, int32, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.runs = append(e.runs, command[0])
@@ -51,7 +56,12 @@ func (e *execs) set(command string, bad bool, err error) {
 }
 
 func probeOf(command string, period int32) *v1.Probe {
-	return &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{command}}}, PeriodSeconds: period, FailureThreshold: 2, SuccessThreshold: 1}
+	return &v1.Probe{
+		ProbeHandler:     v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{command}}},
+		PeriodSeconds:    period,
+		FailureThreshold: 2,
+		SuccessThreshold: 1,
+	}
 }
 
 func testPod() *v1.Pod {
@@ -64,16 +74,27 @@ func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 		told := 0
 		m := New(e, func(types.UID) { told++ }, func(*v1.Pod, string, string, string) {})
 		defer m.Close()
-		c := &v1.Container{Name: "c", StartupProbe: probeOf("startup", 1), LivenessProbe: probeOf("live", 5), ReadinessProbe: probeOf("ready", 5)}
+
+		c := &v1.Container{
+			Name:           "c",
+			StartupProbe:   probeOf("startup", 1),
+			LivenessProbe:  probeOf("live", 5),
+			ReadinessProbe: probeOf("ready", 5),
+		}
+
 		c.StartupProbe.FailureThreshold = 100
 		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
 		time.Sleep(10500 * time.Millisecond)
 		synctest.Wait()
-		if h := m.Health("u")["x"]; h.Started || h.Ready || slices.Contains(e.runs, "live") || slices.Contains(e.runs, "ready") {
+		if h := m.Health("u")["x"]; h.Started || h.Ready || slices.Contains(e.runs, "live") ||
+			slices.Contains(e.runs, "ready") {
 			t.Fatalf("before startup: %+v, runs %v", h, e.runs)
 		}
+
 		e.set("startup", false, nil)
-		time.Sleep(600 * time.Millisecond) // the next turn; readiness is asked at once after it
+
+		// the next turn; readiness is asked at once after it
+		time.Sleep(600 * time.Millisecond)
 		synctest.Wait()
 		if h := m.Health("u")["x"]; !h.Started || !h.Ready || told == 0 {
 			t.Fatalf("after startup: %+v, told %d times", h, told)
@@ -85,8 +106,13 @@ func TestThresholdsAndRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &execs{bad: map[string]error{}}
 		var said []string
-		m := New(e, func(types.UID) {}, func(_ *v1.Pod, _, reason, text string) { said = append(said, reason+": "+text) })
+		m := New(
+			e,
+			func(types.UID) {},
+			func(_ *v1.Pod, _, reason, text string) { said = append(said, reason+": "+text) },
+		)
 		defer m.Close()
+
 		c := &v1.Container{Name: "c", LivenessProbe: probeOf("live", 1), ReadinessProbe: probeOf("ready", 1)}
 		c.LivenessProbe.TerminationGracePeriodSeconds = new(int64(5))
 		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
@@ -94,6 +120,7 @@ func TestThresholdsAndRecovery(t *testing.T) {
 		if h := health(100 * time.Millisecond); !h.Ready || h.Unhealthy != "" {
 			t.Fatalf("healthy: %+v", h)
 		}
+
 		e.set("ready", true, nil)
 		if h := health(time.Second); !h.Ready {
 			t.Fatal("one failure of two is enough")
@@ -101,17 +128,22 @@ func TestThresholdsAndRecovery(t *testing.T) {
 		if h := health(time.Second); h.Ready {
 			t.Fatal("two failures are not enough")
 		}
+
 		e.set("ready", false, nil)
 		if h := health(time.Second); !h.Ready {
 			t.Fatal("one success is not enough")
 		}
+
 		e.set("live", true, errors.New("runtime is away"))
 		if h := health(5 * time.Second); h.Unhealthy != "" {
 			t.Fatal("a probe that could not run counted as a failure")
 		}
-		if want := "Unhealthy: Liveness probe errored and resulted in unknown state: probe could not run: runtime is away"; !slices.Contains(said, want) {
+
+		if want := "Unhealthy: Liveness probe errored and resulted in unknown state: probe could not run: " +
+			"runtime is away"; !slices.Contains(said, want) {
 			t.Fatalf("a probe that could not run was kept secret: %v", said)
 		}
+
 		e.set("live", true, runtime.ErrTimeout)
 		if h := health(3 * time.Second); h.Unhealthy != "Liveness" || *h.Grace != 5 {
 			t.Fatalf("timeouts did not count: %+v", h)
@@ -121,13 +153,25 @@ func TestThresholdsAndRecovery(t *testing.T) {
 
 func TestARestartedAgentStartsFromWhatWasShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := New(&execs{bad: map[string]error{}}, func(types.UID) {}, func(*v1.Pod, string, string, string) {})
+		m := New(
+			&execs{bad: map[string]error{}},
+			func(types.UID) {},
+			func(*v1.Pod, string, string, string) {},
+		)
 		defer m.Close()
+
 		c := &v1.Container{Name: "c", StartupProbe: probeOf("s", 10), ReadinessProbe: probeOf("r", 10)}
-		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now(), WasStarted: true, WasReady: true}})
+		m.Sync(testPod(), "", []Instance{{
+			ID:         "x",
+			Spec:       c,
+			Started:    time.Now(),
+			WasStarted: true,
+			WasReady:   true,
+		}})
 		if h := m.Health("u")["x"]; !h.Started || !h.Ready {
 			t.Errorf("%+v", h)
 		}
+
 		m.Sync(testPod(), "", nil)
 		if left := m.Health("u"); len(left) != 0 {
 			t.Errorf("left %v", left)
@@ -138,12 +182,14 @@ func TestARestartedAgentStartsFromWhatWasShown(t *testing.T) {
 func TestHTTPProbes(t *testing.T) {
 	other := httptest.NewServer(http.NotFoundHandler())
 	defer other.Close()
+
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/ok":
 			if r.Host != "app.example" || !strings.HasPrefix(r.UserAgent(), "kube-probe/") {
 				w.WriteHeader(http.StatusBadRequest)
 			}
+
 		case "/same":
 			http.Redirect(w, r, "/fail", http.StatusFound)
 		case "/loop":
@@ -155,22 +201,39 @@ func TestHTTPProbes(t *testing.T) {
 		}
 	}))
 	defer server.Close()
+
 	u, err := url.Parse(server.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	port, err := strconv.Atoi(u.Port())
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	c := &v1.Container{Name: "c", Ports: []v1.ContainerPort{{Name: "web", ContainerPort: int32(port)}}}
-	for path, healthy := range map[string]bool{"/ok": true, "/fail": false, "/same": false, "/loop": false, "/away": true} {
-		a := &v1.HTTPGetAction{Path: path, Port: intstr.FromString("web"), HTTPHeaders: []v1.HTTPHeader{{Name: "host", Value: "app.example"}}}
-		if _, err := HTTPGet(t.Context(), a, c, "127.0.0.1", "kube-probe/1.37"); (err == nil || errors.Is(err, ErrRedirected)) != healthy {
+	for path, healthy := range map[string]bool{
+		"/ok":   true,
+		"/fail": false,
+		"/same": false,
+		"/loop": false,
+		"/away": true,
+	} {
+		a := &v1.HTTPGetAction{
+			Path:        path,
+			Port:        intstr.FromString("web"),
+			HTTPHeaders: []v1.HTTPHeader{{Name: "host", Value: "app.example"}},
+		}
+		if _, err := HTTPGet(t.Context(), a, c, "127.0.0.1", "kube-probe/1.37"); (err == nil ||
+			errors.Is(err, ErrRedirected)) != healthy {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
-	if _, err := HTTPGet(t.Context(), &v1.HTTPGetAction{Port: intstr.FromString("nope")}, c, "127.0.0.1", ""); err == nil {
+
+	if _, err := HTTPGet(t.Context(), &v1.HTTPGetAction{
+		Port: intstr.FromString("nope"),
+	}, c, "127.0.0.1", ""); err == nil {
 		t.Error("a port that does not exist was found")
 	}
 }

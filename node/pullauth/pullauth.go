@@ -1,5 +1,6 @@
-// Package pullauth finds the registry credentials that fit an image in docker configuration files (config.json, .dockercfg), by kubelet's
-// matching rules: host with * per label, optional port, and a path prefix; the longest match first.
+// Package pullauth finds the registry credentials that fit an image in docker configuration files
+// (config.json, .dockercfg), by kubelet's matching rules: host with * per label, optional port, and a path
+// prefix; the longest match first.
 package pullauth
 
 import (
@@ -44,12 +45,14 @@ type match struct {
 	Credentials
 }
 
-// For returns the credentials for the image, the most specific first. Files that are empty or not valid are skipped.
+// For returns the credentials for the image, the most specific first. Files that are empty or not valid are
+// skipped.
 func For(image string, files ...File) []Credentials {
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return nil
 	}
+
 	var found []match
 	for _, f := range files {
 		for key, e := range parse(f.Data) {
@@ -66,12 +69,15 @@ func For(image string, files ...File) []Credentials {
 		if len(a.key) != len(b.key) {
 			return len(b.key) - len(a.key)
 		}
+
 		return strings.Compare(a.key, b.key)
 	})
+
 	var out []Credentials
 	for _, m := range found {
 		out = append(out, m.Credentials)
 	}
+
 	return out
 }
 
@@ -93,16 +99,19 @@ func parse(data []byte) map[string]entry {
 	if len(data) == 0 {
 		return nil
 	}
+
 	var modern struct {
 		Auths map[string]entry `json:"auths"`
 	}
 	if json.Unmarshal(data, &modern) == nil && len(modern.Auths) > 0 {
 		return modern.Auths
 	}
+
 	var old map[string]entry
 	if json.Unmarshal(data, &old) != nil {
 		return nil
 	}
+
 	return old
 }
 
@@ -114,12 +123,15 @@ func (e entry) config() *cri.AuthConfig {
 		if err != nil {
 			return nil
 		}
+
 		user, password, ok := strings.Cut(string(raw), ":")
 		if !ok {
 			return nil
 		}
+
 		e.Username, e.Password = user, strings.TrimRight(password, "\x00")
 	}
+
 	return &cri.AuthConfig{
 		Username:      e.Username,
 		Password:      e.Password,
@@ -128,11 +140,12 @@ func (e entry) config() *cri.AuthConfig {
 	}
 }
 
-// fits tells whether a key of a docker configuration is for the repository.
+// fits reports whether a key of a docker configuration is for the repository.
 func fits(key, host, repository string) bool {
 	if !strings.Contains(key, "://") {
 		key = "https://" + key
 	}
+
 	u, err := url.Parse(key)
 	if err != nil || u.Host == "" {
 		return false
@@ -143,10 +156,12 @@ func fits(key, host, repository string) bool {
 	if !sameHost(u.Host, host) {
 		return false
 	}
+
 	prefix := strings.Trim(u.Path, "/")
 	if prefix == "" || prefix == "v1" || prefix == "v2" {
 		return true
 	}
+
 	return repository == prefix || strings.HasPrefix(repository, prefix+"/")
 }
 

@@ -23,12 +23,15 @@ func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
 			if a.ServerAddress != "" {
 				t.Errorf("%s: the runtime would compare a key with its hosts: %s", image, a.ServerAddress)
 			}
+
 			got = append(got, a.Username)
 		}
+
 		if len(got) != len(want) {
 			t.Errorf("%s: %v, want %v", image, got, want)
 			continue
 		}
+
 		for i := range got {
 			if got[i] != want[i] {
 				t.Errorf("%s: %v, want %v", image, got, want)

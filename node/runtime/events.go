@@ -9,8 +9,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// How often everything is listed: with an event stream only to be safe, without one (a runtime that lacks it, or lost it) because nothing
-// else tells.
+// How often everything is listed: with an event stream only to be safe, without one (a runtime that lacks it,
+// or lost it) because nothing else tells.
 const (
 	relistWithEvents    = 45 * time.Second
 	relistWithoutEvents = time.Second
@@ -24,7 +24,8 @@ type Watcher interface {
 	Listed(pods map[Pod]string)
 }
 
-// Watch reports changes until ctx ends: by the runtime's events where it has them, and by comparing lists always.
+// Watch reports changes until ctx ends: by the runtime's events where it has them, and by comparing lists
+// always.
 func (c *Client) Watch(ctx context.Context, w Watcher) error {
 	streaming := make(chan bool, 1)
 	go c.stream(ctx, w, streaming)
@@ -32,6 +33,7 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 	interval := relistWithoutEvents
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+
 	for {
 		select {
 		case <-ctx.Done():
@@ -41,7 +43,10 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 			if on {
 				interval = relistWithEvents
 			}
-			timer.Reset(0) // what happened while nobody listened
+
+			// what happened while nobody listened
+			timer.Reset(0)
+
 		case <-timer.C:
 			if pods, err := c.Pods(ctx); err == nil {
 				report(w, last, pods)
@@ -49,6 +54,7 @@ func (c *Client) Watch(ctx context.Context, w Watcher) error {
 			} else if ctx.Err() == nil {
 				c.log.Warn("list of the container runtime", "err", err)
 			}
+
 			timer.Reset(interval)
 		}
 	}
@@ -80,18 +86,23 @@ func (c *Client) stream(ctx context.Context, w Watcher, on chan<- bool) {
 					told = true
 					tell(ctx, on, true)
 				}
+
 				if e, err = events.Recv(); err != nil {
 					break
 				}
+
 				wait = 100 * time.Millisecond
 				w.Look(e.GetPodSandboxStatus().GetMetadata().GetUid())
 			}
+
 			tell(ctx, on, false)
 		}
+
 		if status.Code(err) == codes.Unimplemented {
 			c.log.Info("the container runtime has no events: listing every second instead")
 			return
 		}
+
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):

@@ -19,8 +19,14 @@ func (c *Client) Image(ctx context.Context, spec *cri.ImageSpec) (*cri.Image, er
 	return r.Image, nil
 }
 
-// Pull fetches an image and returns the runtime's reference of it. It takes as long as it takes: cancel ctx to give up.
-func (c *Client) Pull(ctx context.Context, spec *cri.ImageSpec, auth *cri.AuthConfig, pod *cri.PodSandboxConfig) (string, error) {
+// Pull fetches an image and returns the runtime's reference of it. It takes as long as it takes: cancel ctx
+// to give up.
+func (c *Client) Pull(
+	ctx context.Context,
+	spec *cri.ImageSpec,
+	auth *cri.AuthConfig,
+	pod *cri.PodSandboxConfig,
+) (string, error) {
 	r, err := c.Images.PullImage(ctx, &cri.PullImageRequest{Image: spec, Auth: auth, SandboxConfig: pod})
 	if err != nil {
 		return "", plain(err)
@@ -43,15 +49,18 @@ func (c *Client) ListImages(ctx context.Context) ([]*cri.Image, error) {
 func (c *Client) ImageDir(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+
 	r, err := c.Images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
 	if err != nil {
 		return "", plain(err)
 	}
+
 	for _, fs := range r.ImageFilesystems {
 		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
 			return dir, nil
 		}
 	}
+
 	return "", errors.New("the runtime names no file system of images")
 }
 
@@ -69,15 +78,24 @@ type Info struct {
 func (c *Client) Info(ctx context.Context) (Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+
 	v, err := c.Runtime.Version(ctx, &cri.VersionRequest{Version: "v1"})
 	if err != nil {
 		return Info{}, plain(err)
 	}
+
 	s, err := c.Runtime.Status(ctx, &cri.StatusRequest{})
 	if err != nil {
 		return Info{}, plain(err)
 	}
-	out := Info{Name: v.RuntimeName, Version: v.RuntimeVersion, Handlers: s.RuntimeHandlers, Features: s.Features}
+
+	out := Info{
+		Name:     v.RuntimeName,
+		Version:  v.RuntimeVersion,
+		Handlers: s.RuntimeHandlers,
+		Features: s.Features,
+	}
+
 	for _, cond := range s.GetStatus().GetConditions() {
 		why := cond.Reason + ": " + cond.Message
 		switch cond.Type {
@@ -87,6 +105,7 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 			out.NetworkReady, out.NetworkWhy = cond.Status, why
 		}
 	}
+
 	return out, nil
 }
 

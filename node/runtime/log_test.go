@@ -8,7 +8,8 @@ import (
 )
 
 func FuzzLogTail(f *testing.F) {
-	f.Add([]byte("2026-01-01T00:00:00Z stdout F hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z stderr F ld\n"))
+	f.Add([]byte("2026-01-01T00:00:00Z stdout F hello\n2026-01-01T00:00:00Z stderr P " +
+		"wor\n2026-01-01T00:00:00Z stderr F ld\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(t.TempDir(), "0.log")
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -22,7 +23,8 @@ func FuzzLogTail(f *testing.F) {
 
 func TestLogTailJoinsPartialLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
-	text := "2026-01-01T00:00:00Z stdout F hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z stderr F ld\n"
+	text := "2026-01-01T00:00:00Z stdout F hello\n2026-01-01T00:00:00Z stderr P wor\n2026-01-01T00:00:00Z " +
+		"stderr F ld\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

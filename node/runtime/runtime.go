@@ -1,6 +1,7 @@
-// Package runtime is the agent's side of CRI v1 (k8s.io/cri-api): it turns what the runtime lists into plan.Observed, by the labels and
-// annotations that kubelet uses too, and offers the few calls the agent makes. It keeps what cannot change (a container that ended, the
-// addresses of a sandbox) and asks again for the rest.
+// Package runtime is the agent's side of CRI v1 (k8s.io/cri-api): it turns what the runtime lists into
+// plan.Observed, by the labels and annotations that kubelet uses too, and offers the few calls the agent
+// makes. It keeps what cannot change (a container that ended, the addresses of a sandbox) and asks again for
+// the rest.
 package runtime
 
 import (
@@ -16,7 +17,8 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Labels and annotations of sandboxes and containers, kubelet's names: a node can be handed from one to the other.
+// Labels and annotations of sandboxes and containers, kubelet's names: a node can be handed from one to the
+// other.
 const (
 	LabelPodName       = "io.kubernetes.pod.name"
 	LabelPodNamespace  = "io.kubernetes.pod.namespace"
@@ -48,12 +50,21 @@ type Client struct {
 
 // New returns a client on open connections; images may be the same one.
 func New(runtime, images grpc.ClientConnInterface, log *slog.Logger) *Client {
-	return &Client{Runtime: cri.NewRuntimeServiceClient(runtime), Images: cri.NewImageServiceClient(images), log: log,
-		ended: map[string]*cri.ContainerStatus{}, ready: map[string]*cri.PodSandboxStatus{}}
+	return &Client{
+		Runtime: cri.NewRuntimeServiceClient(runtime),
+		Images:  cri.NewImageServiceClient(images),
+		log:     log,
+		ended:   map[string]*cri.ContainerStatus{},
+		ready:   map[string]*cri.PodSandboxStatus{},
+	}
 }
 
 // RunSandbox makes and starts a sandbox and returns its ID.
-func (c *Client) RunSandbox(ctx context.Context, config *cri.PodSandboxConfig, handler string) (string, error) {
+func (c *Client) RunSandbox(
+	ctx context.Context,
+	config *cri.PodSandboxConfig,
+	handler string,
+) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, sandboxTimeout)
 	defer cancel()
 	r, err := c.Runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
@@ -82,10 +93,18 @@ func (c *Client) RemoveSandbox(ctx context.Context, id string) error {
 }
 
 // CreateContainer makes a container in a sandbox and returns its ID.
-func (c *Client) CreateContainer(ctx context.Context, sandbox string, config *cri.ContainerConfig, pod *cri.PodSandboxConfig) (string, error) {
+func (c *Client) CreateContainer(
+	ctx context.Context,
+	sandbox string,
+	config *cri.ContainerConfig,
+	pod *cri.PodSandboxConfig,
+) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := c.Runtime.CreateContainer(ctx, &cri.CreateContainerRequest{PodSandboxId: sandbox, Config: config, SandboxConfig: pod})
+	r, err := c.Runtime.CreateContainer(
+		ctx,
+		&cri.CreateContainerRequest{PodSandboxId: sandbox, Config: config, SandboxConfig: pod},
+	)
 	if err != nil {
 		return "", plain(err)
 	}
@@ -100,7 +119,8 @@ func (c *Client) StartContainer(ctx context.Context, id string) error {
 	return plain(err)
 }
 
-// StopContainer sends the stop signal and, after grace, SIGKILL; it returns when the container ended. One that is gone is a success.
+// StopContainer sends the stop signal and, after grace, SIGKILL; it returns when the container ended. One
+// that is gone is a success.
 func (c *Client) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
@@ -121,7 +141,12 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 }
 
 // ExecSync runs a command in a container. A command that ran and failed is no error: its code tells.
-func (c *Client) ExecSync(ctx context.Context, id string, command []string, timeout time.Duration) (output []byte, code int32, err error) {
+func (c *Client) ExecSync(
+	ctx context.Context,
+	id string,
+	command []string,
+	timeout time.Duration,
+) (output []byte, code int32, err error) {
 	seconds := int64((timeout + time.Second - 1) / time.Second)
 	if timeout > 0 {
 		var cancel context.CancelFunc

@@ -32,15 +32,36 @@ func connect(t *testing.T) (*runtimetest.Server, *runtime.Client) {
 // run makes a pod with one container, whose termination message goes to file.
 func run(t *testing.T, c *runtime.Client, uid, file string, annotations map[string]string) string {
 	t.Helper()
-	labels := map[string]string{runtime.LabelPodUID: uid, runtime.LabelPodName: "p", runtime.LabelPodNamespace: "n"}
-	sandbox := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "p", Namespace: "n", Uid: uid}, Labels: labels}
+	labels := map[string]string{
+		runtime.LabelPodUID:       uid,
+		runtime.LabelPodName:      "p",
+		runtime.LabelPodNamespace: "n",
+	}
+
+	sandbox := &cri.PodSandboxConfig{
+		Metadata: &cri.PodSandboxMetadata{Name: "p", Namespace: "n", Uid: uid},
+		Labels:   labels,
+	}
+
 	id, err := c.RunSandbox(t.Context(), sandbox, "")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	annotations[runtime.AnnotationMessagePath] = "/dev/termination-log"
-	config := &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "c", Attempt: 2}, Image: &cri.ImageSpec{Image: "run"}, Annotations: annotations,
-		Labels: map[string]string{runtime.LabelPodUID: uid, runtime.LabelPodName: "p", runtime.LabelPodNamespace: "n", runtime.LabelContainerName: "c"}, Mounts: []*cri.Mount{{ContainerPath: "/dev/termination-log", HostPath: file}}}
+	config := &cri.ContainerConfig{
+		Metadata:    &cri.ContainerMetadata{Name: "c", Attempt: 2},
+		Image:       &cri.ImageSpec{Image: "run"},
+		Annotations: annotations,
+		Labels: map[string]string{
+			runtime.LabelPodUID:        uid,
+			runtime.LabelPodName:       "p",
+			runtime.LabelPodNamespace:  "n",
+			runtime.LabelContainerName: "c",
+		},
+		Mounts: []*cri.Mount{{ContainerPath: "/dev/termination-log", HostPath: file}},
+	}
+
 	container, err := c.CreateContainer(t.Context(), id, config, sandbox)
 	if err != nil {
 		t.Fatal(err)
@@ -48,6 +69,7 @@ func run(t *testing.T, c *runtime.Client, uid, file string, annotations map[stri
 	if err := c.StartContainer(t.Context(), container); err != nil {
 		t.Fatal(err)
 	}
+
 	return container
 }
 
@@ -57,22 +79,30 @@ func TestObservationIsOfOnePodAndFollowsItsStates(t *testing.T) {
 	if err := os.WriteFile(file, []byte("goodbye"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	run(t, c, "a", file, map[string]string{runtime.AnnotationHash: "7", runtime.AnnotationTermGrace: "12"})
 	run(t, c, "b", file, map[string]string{})
 	o, err := c.Observe(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(o.Sandboxes) != 1 || !o.Sandboxes[0].Ready || len(o.Sandboxes[0].IPs) != 1 || len(o.Containers) != 1 {
+
+	if len(o.Sandboxes) != 1 || !o.Sandboxes[0].Ready || len(o.Sandboxes[0].IPs) != 1 ||
+		len(o.Containers) != 1 {
 		t.Fatalf("%+v", o)
 	}
-	if got := o.Containers[0]; got.State != plan.Running || got.Attempt != 2 || got.Hash != "7" || got.Grace != 12 || got.SandboxID != o.Sandboxes[0].ID {
+
+	if got := o.Containers[0]; got.State != plan.Running || got.Attempt != 2 || got.Hash != "7" ||
+		got.Grace != 12 || got.SandboxID != o.Sandboxes[0].ID {
 		t.Errorf("%+v", got)
 	}
+
 	s.Exit("c", 3)
-	if o, err = c.Observe(t.Context(), "a"); err != nil || o.Containers[0].State != plan.Exited || o.Containers[0].ExitCode != 3 || o.Containers[0].Message != "goodbye" {
+	if o, err = c.Observe(t.Context(), "a"); err != nil || o.Containers[0].State != plan.Exited ||
+		o.Containers[0].ExitCode != 3 || o.Containers[0].Message != "goodbye" {
 		t.Errorf("after the exit: %+v, %v", o.Containers, err)
 	}
+
 	if o, err = c.Observe(t.Context(), "nobody"); err != nil || len(o.Sandboxes)+len(o.Containers) != 0 {
 		t.Errorf("a pod that is not there: %+v, %v", o, err)
 	}
@@ -88,6 +118,7 @@ func TestTerminationMessageIsNotReadThroughALink(t *testing.T) {
 	if err := os.Symlink(secret, link); err != nil {
 		t.Fatal(err)
 	}
+
 	run(t, c, "a", link, map[string]string{})
 	s.Exit("c", 1)
 	o, err := c.Observe(t.Context(), "a")
@@ -98,13 +129,20 @@ func TestTerminationMessageIsNotReadThroughALink(t *testing.T) {
 
 func TestWhatIsGoneIsASuccessAndErrorsAreInPlainWords(t *testing.T) {
 	s, c := connect(t)
-	for _, err := range []error{c.StopContainer(t.Context(), "nope", 0), c.RemoveContainer(t.Context(), "nope"), c.RemoveSandbox(t.Context(), "nope")} {
+	for _, err := range []error{
+		c.StopContainer(t.Context(), "nope", 0),
+		c.RemoveContainer(t.Context(), "nope"),
+		c.RemoveSandbox(t.Context(), "nope"),
+	} {
 		if err != nil {
 			t.Error(err)
 		}
 	}
+
 	s.FailOn("RunPodSandbox", errors.New("no network"))
-	if _, err := c.RunSandbox(t.Context(), &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{}}, ""); err == nil || err.Error() != "no network" {
+	if _, err := c.RunSandbox(t.Context(), &cri.PodSandboxConfig{
+		Metadata: &cri.PodSandboxMetadata{},
+	}, ""); err == nil || err.Error() != "no network" {
 		t.Errorf("error %v", err)
 	}
 }
@@ -127,15 +165,18 @@ func TestWatchHearsExits(t *testing.T) {
 	if uid := <-h.looks; uid != "a" || <-h.listed != 1 {
 		t.Errorf("listed %q", uid)
 	}
+
 	s.Exit("c", 0)
 	select {
 	case uid := <-h.looks:
 		if uid != "a" {
 			t.Errorf("heard of %q", uid)
 		}
+
 	case <-time.After(5 * time.Second):
 		t.Error("the exit was not heard")
 	}
+
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -26,6 +26,7 @@ func (c *Collector) Metrics(ctx context.Context, set string) ([]byte, error) {
 	case "probes":
 		return nil, nil
 	}
+
 	return nil, fmt.Errorf("there are no metrics %q", set)
 }
 
@@ -40,19 +41,23 @@ func (c *Collector) own(ctx context.Context, p *page) {
 				ready++
 			}
 		}
+
 		p.head("kubelet_running_pods", "gauge", "Number of pods that have a running pod sandbox")
 		p.value("kubelet_running_pods", float64(ready))
 	}
+
 	if answer, err := c.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{}); err == nil {
 		count := map[string]int{"created": 0, "exited": 0, "running": 0, "unknown": 0}
 		for _, one := range answer.Containers {
 			count[strings.ToLower(strings.TrimPrefix(one.State.String(), "CONTAINER_"))]++
 		}
+
 		p.head("kubelet_running_containers", "gauge", "Number of containers by state")
 		for _, state := range []string{"created", "exited", "running", "unknown"} {
 			p.value("kubelet_running_containers", float64(count[state]), "container_state", state)
 		}
 	}
+
 	p.head("kubelet_desired_pods", "gauge", "The number of pods the agent is being instructed to run")
 	p.value("kubelet_desired_pods", float64(len(c.cfg.Pods())))
 	process(p, c.start)
@@ -72,11 +77,14 @@ func process(p *page, start time.Time) {
 	if err != nil {
 		return
 	}
-	// The fields after the program's name, which may hold blanks: 14 utime, 15 stime, 24 rss of proc_pid_stat(5).
+
+	// The fields after the program's name, which may hold blanks: 14 utime, 15 stime, 24 rss of
+	// proc_pid_stat(5).
 	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 	if len(fields) < 22 {
 		return
 	}
+
 	user, _ := strconv.ParseFloat(fields[11], 64)
 	system, _ := strconv.ParseFloat(fields[12], 64)
 	pages, _ := strconv.ParseFloat(fields[21], 64)
@@ -96,51 +104,80 @@ func (c *Collector) resource(ctx context.Context, p *page) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.head("node_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the node in core-seconds")
+
+	p.head("node_cpu_usage_seconds_total",
+		"counter", "Cumulative cpu time consumed by the node in core-seconds")
 	p.value("node_cpu_usage_seconds_total", float64(*node.CPU.UsageCoreNanoSeconds)/1e9)
 	p.head("node_memory_working_set_bytes", "gauge", "Current working set of the node in bytes")
 	p.value("node_memory_working_set_bytes", float64(*node.Memory.WorkingSetBytes))
 	sandboxes, started, err := c.sandboxes(ctx)
 	failed := 0.0
 	if err != nil {
-		failed = 1 // the node's figures are good all the same
+		// the node's figures are good all the same
+		failed = 1
 	}
+
 	each := func(name, kind, help string, read func(*cri.ContainerStats) (float64, bool)) {
 		p.head(name, kind, help)
 		for _, s := range sandboxes {
 			for _, one := range s.Linux.GetContainers() {
 				if v, ok := read(one); ok {
-					p.value(name, v, "container", one.GetAttributes().GetMetadata().GetName(), "namespace", s.Attributes.Metadata.Namespace, "pod", s.Attributes.Metadata.Name)
+					p.value(
+						name,
+						v,
+						"container",
+						one.GetAttributes().GetMetadata().GetName(),
+						"namespace",
+						s.Attributes.Metadata.Namespace,
+						"pod",
+						s.Attributes.Metadata.Name,
+					)
 				}
 			}
 		}
 	}
-	each("container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the container in core-seconds", containerCPU)
-	each("container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes", containerWorkingSet)
+
+	each("container_cpu_usage_seconds_total",
+		"counter", "Cumulative cpu time consumed by the container in core-seconds", containerCPU)
+	each("container_memory_working_set_bytes",
+		"gauge", "Current working set of the container in bytes", containerWorkingSet)
 	each("container_start_time_seconds", "gauge", "Start time of the container since unix epoch in seconds", func(s *cri.ContainerStats) (float64, bool) {
-		_, ok := containerCPU(s) // metrics-server drops the whole pod for a start time without the rest
+		// metrics-server drops the whole pod for a start time without the rest
+		_, ok := containerCPU(s)
 		return float64(started[s.GetAttributes().GetId()]) / 1e9, ok
 	})
+
 	pods := func(name, kind, help string, read func(*cri.PodSandboxStats) (float64, bool)) {
 		p.head(name, kind, help)
 		for _, s := range sandboxes {
 			if v, ok := read(s); ok {
-				p.value(name, v, "namespace", s.Attributes.Metadata.Namespace, "pod", s.Attributes.Metadata.Name)
+				p.value(
+					name,
+					v,
+					"namespace",
+					s.Attributes.Metadata.Namespace,
+					"pod",
+					s.Attributes.Metadata.Name,
+				)
 			}
 		}
 	}
+
 	pods("pod_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed by the pod in core-seconds", func(s *cri.PodSandboxStats) (float64, bool) {
 		u := s.Linux.GetCpu().GetUsageCoreNanoSeconds()
 		return float64(u.GetValue()) / 1e9, u != nil
 	})
+
 	pods("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes", func(s *cri.PodSandboxStats) (float64, bool) {
 		u := s.Linux.GetMemory().GetWorkingSetBytes()
 		return float64(u.GetValue()), u != nil
 	})
+
 	for _, name := range []string{"resource_scrape_error", "scrape_error"} {
 		p.head(name, "gauge", "1 if there was an error while getting container metrics, 0 otherwise")
 		p.value(name, failed)
 	}
+
 	return p.Bytes(), nil
 }
 
@@ -160,11 +197,17 @@ func (c *Collector) cadvisor(ctx context.Context, p *page) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	for _, m := range []struct {
 		name, kind, help string
 		read             func(*cri.ContainerStats) (float64, bool)
 	}{
-		{"container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", containerCPU},
+		{
+			"container_cpu_usage_seconds_total",
+			"counter",
+			"Cumulative cpu time consumed in seconds.",
+			containerCPU,
+		},
 		{"container_memory_working_set_bytes", "gauge", "Current working set in bytes.", containerWorkingSet},
 		{"container_memory_usage_bytes", "gauge", "Current memory usage in bytes, including all memory.", func(s *cri.ContainerStats) (float64, bool) {
 			u := s.GetMemory().GetUsageBytes()
@@ -174,7 +217,8 @@ func (c *Collector) cadvisor(ctx context.Context, p *page) ([]byte, error) {
 			u := s.GetMemory().GetRssBytes()
 			return float64(u.GetValue()), u != nil
 		}},
-		{"container_fs_usage_bytes", "gauge", "Number of bytes that are consumed by the container on this filesystem.", func(s *cri.ContainerStats) (float64, bool) {
+		{"container_fs_usage_bytes", "gauge", "Number of bytes that are consumed by the container on this " +
+			"filesystem.", func(s *cri.ContainerStats) (float64, bool) {
 			u := s.GetWritableLayer().GetUsedBytes()
 			return float64(u.GetValue()), u != nil
 		}},
@@ -183,12 +227,23 @@ func (c *Collector) cadvisor(ctx context.Context, p *page) ([]byte, error) {
 		for _, s := range sandboxes {
 			for _, one := range s.Linux.GetContainers() {
 				if v, ok := m.read(one); ok {
-					p.value(m.name, v, "container", one.GetAttributes().GetMetadata().GetName(), "id", one.GetAttributes().GetId(),
-						"namespace", s.Attributes.Metadata.Namespace, "pod", s.Attributes.Metadata.Name)
+					p.value(
+						m.name,
+						v,
+						"container",
+						one.GetAttributes().GetMetadata().GetName(),
+						"id",
+						one.GetAttributes().GetId(),
+						"namespace",
+						s.Attributes.Metadata.Namespace,
+						"pod",
+						s.Attributes.Metadata.Name,
+					)
 				}
 			}
 		}
 	}
+
 	for _, m := range []struct {
 		name string
 		read func(*cri.NetworkInterfaceUsage) *cri.UInt64Value
@@ -200,9 +255,19 @@ func (c *Collector) cadvisor(ctx context.Context, p *page) ([]byte, error) {
 		for _, s := range sandboxes {
 			i := s.Linux.GetNetwork().GetDefaultInterface()
 			if v := m.read(i); v != nil {
-				p.value(m.name, float64(v.Value), "interface", i.Name, "namespace", s.Attributes.Metadata.Namespace, "pod", s.Attributes.Metadata.Name)
+				p.value(
+					m.name,
+					float64(v.Value),
+					"interface",
+					i.Name,
+					"namespace",
+					s.Attributes.Metadata.Namespace,
+					"pod",
+					s.Attributes.Metadata.Name,
+				)
 			}
 		}
 	}
+
 	return p.Bytes(), nil
 }

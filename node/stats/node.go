@@ -22,19 +22,34 @@ func (c *Collector) node(ctx context.Context, few bool) (*statsapi.NodeStats, er
 	if err != nil {
 		return nil, err
 	}
+
 	mem, err := meminfo()
 	if err != nil {
 		return nil, err
 	}
+
 	now := metav1.Now()
 	working := mem["MemTotal"] - mem["MemAvailable"]
-	out := &statsapi.NodeStats{NodeName: c.cfg.NodeName, StartTime: metav1.NewTime(boot),
-		CPU: &statsapi.CPUStats{Time: now, UsageCoreNanoSeconds: new(uint64(used)), UsageNanoCores: c.rate("node", sample{now.Time, uint64(used)})},
-		Memory: &statsapi.MemoryStats{Time: now, AvailableBytes: new(mem["MemAvailable"]), UsageBytes: new(mem["MemTotal"] - mem["MemFree"]),
-			WorkingSetBytes: &working, RSSBytes: new(mem["AnonPages"])}}
+	out := &statsapi.NodeStats{
+		NodeName:  c.cfg.NodeName,
+		StartTime: metav1.NewTime(boot),
+		CPU: &statsapi.CPUStats{
+			Time:                 now,
+			UsageCoreNanoSeconds: new(uint64(used)),
+			UsageNanoCores:       c.rate("node", sample{now.Time, uint64(used)}),
+		},
+		Memory: &statsapi.MemoryStats{
+			Time:            now,
+			AvailableBytes:  new(mem["MemAvailable"]),
+			UsageBytes:      new(mem["MemTotal"] - mem["MemFree"]),
+			WorkingSetBytes: &working,
+			RSSBytes:        new(mem["AnonPages"]),
+		},
+	}
 	if few {
 		return out, nil
 	}
+
 	out.Fs = diskUsage(c.cfg.Root)
 	out.Runtime = &statsapi.RuntimeStats{ImageFs: c.imageFs(ctx)}
 	return out, nil
@@ -54,34 +69,42 @@ func (c *Collector) imageFs(ctx context.Context) *statsapi.FsStats {
 	return fs
 }
 
-// cpuTime is the CPU time that the machine has used since it booted, and when it booted (proc(5): cpu and btime of /proc/stat).
+// cpuTime is the CPU time that the machine has used since it booted, and when it booted (proc(5): cpu and
+// btime of /proc/stat).
 func cpuTime() (used time.Duration, boot time.Time, err error) {
 	text, err := readFile("/proc/stat")
 	if err != nil {
 		return 0, time.Time{}, err
 	}
+
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		switch {
 		case len(fields) >= 9 && fields[0] == "cpu":
 			for i, f := range fields[1:9] {
-				if i == 3 || i == 4 { // idle and waiting for I/O
+				// idle and waiting for I/O
+				if i == 3 || i == 4 {
 					continue
 				}
+
 				n, err := strconv.ParseUint(f, 10, 64)
 				if err != nil {
 					return 0, time.Time{}, fmt.Errorf("read /proc/stat: %w", err)
 				}
+
 				used += time.Duration(n) * tick
 			}
+
 		case len(fields) == 2 && fields[0] == "btime":
 			n, err := strconv.ParseInt(fields[1], 10, 64)
 			if err != nil {
 				return 0, time.Time{}, fmt.Errorf("read /proc/stat: %w", err)
 			}
+
 			boot = time.Unix(n, 0)
 		}
 	}
+
 	return used, boot, nil
 }
 
@@ -91,6 +114,7 @@ func meminfo() (map[string]uint64, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	out := map[string]uint64{}
 	for line := range strings.Lines(text) {
 		name, rest, ok := strings.Cut(line, ":")
@@ -98,6 +122,7 @@ func meminfo() (map[string]uint64, error) {
 		if !ok || len(fields) == 0 {
 			continue
 		}
+
 		n, err := strconv.ParseUint(fields[0], 10, 64)
 		if err != nil {
 			return nil, fmt.Errorf("read /proc/meminfo: %w", err)
@@ -105,8 +130,10 @@ func meminfo() (map[string]uint64, error) {
 		if len(fields) == 2 {
 			n *= 1024
 		}
+
 		out[name] = n
 	}
+
 	return out, nil
 }
 
@@ -125,11 +152,14 @@ func (p *page) value(name string, v float64, labels ...string) {
 		if i == 0 {
 			sep = "{"
 		}
+
 		fmt.Fprintf(p, "%s%s=%s", sep, labels[i], quote(labels[i+1]))
 	}
+
 	if len(labels) > 1 {
 		p.WriteByte('}')
 	}
+
 	p.WriteByte(' ')
 	p.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
 	p.WriteByte('\n')

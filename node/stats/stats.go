@@ -1,5 +1,6 @@
-// Package stats answers the node's statistics endpoints: kubelet's /stats/summary and Prometheus metrics by kubelet's names. Figures of
-// pods and containers are the container runtime's (CRI stats), those of the node come from /proc; nothing is sampled in between calls.
+// Package stats answers the node's statistics endpoints: kubelet's /stats/summary and Prometheus metrics by
+// kubelet's names. Figures of pods and containers are the container runtime's (CRI stats), those of the node
+// come from /proc; nothing is sampled in between calls.
 package stats
 
 import (
@@ -72,10 +73,12 @@ func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, map[
 	if err != nil {
 		return nil, nil, fmt.Errorf("statistics of the container runtime: %w", err)
 	}
+
 	running, err := c.running(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+
 	newest := map[string]*cri.PodSandboxStats{}
 	for _, s := range answer.Stats {
 		m := s.GetAttributes().GetMetadata()
@@ -83,12 +86,17 @@ func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, map[
 			newest[m.GetUid()] = s
 		}
 	}
+
 	out := make([]*cri.PodSandboxStats, 0, len(newest))
 	for _, s := range newest {
 		out = append(out, s)
 	}
+
 	slices.SortFunc(out, func(a, b *cri.PodSandboxStats) int {
-		return strings.Compare(a.Attributes.Metadata.Namespace+"/"+a.Attributes.Metadata.Name, b.Attributes.Metadata.Namespace+"/"+b.Attributes.Metadata.Name)
+		return strings.Compare(
+			a.Attributes.Metadata.Namespace+"/"+a.Attributes.Metadata.Name,
+			b.Attributes.Metadata.Namespace+"/"+b.Attributes.Metadata.Name,
+		)
 	})
 
 	for _, s := range out {
@@ -98,6 +106,7 @@ func (c *Collector) sandboxes(ctx context.Context) ([]*cri.PodSandboxStats, map[
 			})
 		}
 	}
+
 	return out, running, nil
 }
 
@@ -110,12 +119,14 @@ func (c *Collector) running(ctx context.Context) (map[string]int64, error) {
 	if err != nil {
 		return nil, fmt.Errorf("containers of the container runtime: %w", err)
 	}
+
 	out := map[string]int64{}
 	for _, one := range answer.Containers {
 		if one.State == cri.ContainerState_CONTAINER_RUNNING {
 			out[one.Id] = one.CreatedAt
 		}
 	}
+
 	return out, nil
 }
 
@@ -124,24 +135,32 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 	if err != nil {
 		return nil, err
 	}
+
 	known := map[string]*v1.Pod{}
 	for _, p := range c.cfg.Pods() {
 		known[string(p.UID)] = p
 	}
+
 	out := []statsapi.PodStats{}
 	for _, s := range sandboxes {
 		m := s.Attributes.Metadata
-		pod := statsapi.PodStats{PodRef: statsapi.PodReference{Name: m.Name, Namespace: m.Namespace, UID: m.Uid}, Containers: []statsapi.ContainerStats{}}
+		pod := statsapi.PodStats{
+			PodRef:     statsapi.PodReference{Name: m.Name, Namespace: m.Namespace, UID: m.Uid},
+			Containers: []statsapi.ContainerStats{},
+		}
+
 		pod.CPU, pod.Memory = c.cpu("pod/"+m.Uid, s.Linux.GetCpu()), memory(s.Linux.GetMemory())
 		for _, one := range s.Linux.GetContainers() {
 			stats := c.container(one, few)
 			stats.StartTime = stamp(started[one.GetAttributes().GetId()])
 			pod.Containers = append(pod.Containers, stats)
 		}
+
 		p := known[m.Uid]
 		if p != nil && p.Status.StartTime != nil {
 			pod.StartTime = *p.Status.StartTime
 		}
+
 		if !few {
 			pod.Network = network(s.Linux.GetNetwork())
 			if n := s.Linux.GetProcess().GetProcessCount(); n != nil {
@@ -151,8 +170,10 @@ func (c *Collector) pods(ctx context.Context, few bool) ([]statsapi.PodStats, er
 				pod.VolumeStats = c.volumes(p)
 			}
 		}
+
 		out = append(out, pod)
 	}
+
 	return out, nil
 }
 
@@ -160,7 +181,11 @@ func (c *Collector) container(s *cri.ContainerStats, few bool) statsapi.Containe
 	out := statsapi.ContainerStats{Name: s.GetAttributes().GetMetadata().GetName()}
 	out.CPU, out.Memory = c.cpu("container/"+s.GetAttributes().GetId(), s.Cpu), memory(s.Memory)
 	if !few && s.WritableLayer != nil {
-		out.Rootfs = &statsapi.FsStats{Time: stamp(s.WritableLayer.Timestamp), UsedBytes: value(s.WritableLayer.UsedBytes), InodesUsed: value(s.WritableLayer.InodesUsed)}
+		out.Rootfs = &statsapi.FsStats{
+			Time:       stamp(s.WritableLayer.Timestamp),
+			UsedBytes:  value(s.WritableLayer.UsedBytes),
+			InodesUsed: value(s.WritableLayer.InodesUsed),
+		}
 	}
 	return out
 }
@@ -179,26 +204,36 @@ func (c *Collector) cpu(name string, u *cri.CpuUsage) *statsapi.CPUStats {
 	if u == nil {
 		return nil
 	}
-	out := &statsapi.CPUStats{Time: stamp(u.Timestamp), UsageCoreNanoSeconds: value(u.UsageCoreNanoSeconds), UsageNanoCores: value(u.UsageNanoCores)}
+
+	out := &statsapi.CPUStats{
+		Time:                 stamp(u.Timestamp),
+		UsageCoreNanoSeconds: value(u.UsageCoreNanoSeconds),
+		UsageNanoCores:       value(u.UsageNanoCores),
+	}
 	if out.UsageNanoCores == nil && out.UsageCoreNanoSeconds != nil {
 		out.UsageNanoCores = c.rate(name, sample{out.Time.Time, *out.UsageCoreNanoSeconds})
 	}
+
 	return out
 }
 
-// rate is the mean since the last reading, nil for the first. Readings of what is gone are dropped when there are many.
+// rate is the mean since the last reading, nil for the first. Readings of what is gone are dropped when there
+// are many.
 func (c *Collector) rate(name string, now sample) *uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	before, ok := c.last[name]
 	if len(c.last) > 2048 {
 		clear(c.last)
 	}
+
 	c.last[name] = now
 	elapsed := now.at.Sub(before.at).Nanoseconds()
 	if !ok || elapsed <= 0 || now.total < before.total {
 		return nil
 	}
+
 	return new(uint64(float64(now.total-before.total) / float64(elapsed) * 1e9))
 }
 
@@ -206,33 +241,59 @@ func memory(m *cri.MemoryUsage) *statsapi.MemoryStats {
 	if m == nil {
 		return nil
 	}
-	return &statsapi.MemoryStats{Time: stamp(m.Timestamp), AvailableBytes: value(m.AvailableBytes), UsageBytes: value(m.UsageBytes),
-		WorkingSetBytes: value(m.WorkingSetBytes), RSSBytes: value(m.RssBytes), PageFaults: value(m.PageFaults), MajorPageFaults: value(m.MajorPageFaults)}
+
+	return &statsapi.MemoryStats{
+		Time:            stamp(m.Timestamp),
+		AvailableBytes:  value(m.AvailableBytes),
+		UsageBytes:      value(m.UsageBytes),
+		WorkingSetBytes: value(m.WorkingSetBytes),
+		RSSBytes:        value(m.RssBytes),
+		PageFaults:      value(m.PageFaults),
+		MajorPageFaults: value(m.MajorPageFaults),
+	}
 }
 
 func network(n *cri.NetworkUsage) *statsapi.NetworkStats {
 	if n == nil || n.DefaultInterface == nil {
 		return nil
 	}
+
 	one := func(i *cri.NetworkInterfaceUsage) statsapi.InterfaceStats {
-		return statsapi.InterfaceStats{Name: i.Name, RxBytes: value(i.RxBytes), RxErrors: value(i.RxErrors), TxBytes: value(i.TxBytes), TxErrors: value(i.TxErrors)}
+		return statsapi.InterfaceStats{
+			Name:     i.Name,
+			RxBytes:  value(i.RxBytes),
+			RxErrors: value(i.RxErrors),
+			TxBytes:  value(i.TxBytes),
+			TxErrors: value(i.TxErrors),
+		}
 	}
+
 	out := &statsapi.NetworkStats{Time: stamp(n.Timestamp), InterfaceStats: one(n.DefaultInterface)}
 	for _, i := range append([]*cri.NetworkInterfaceUsage{n.DefaultInterface}, n.Interfaces...) {
 		out.Interfaces = append(out.Interfaces, one(i))
 	}
+
 	return out
 }
 
-// volumes are those of the pod that are a file system of their own; sizes of plain directories are not counted.
+// volumes are those of the pod that are a file system of their own; sizes of plain directories are not
+// counted.
 func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
 	var out []statsapi.VolumeStats
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
-		found, err := filepath.Glob(filepath.Join(c.cfg.Root, "pods", string(pod.UID), "volumes", "*", vol.Name))
+		found, err := filepath.Glob(filepath.Join(
+			c.cfg.Root,
+			"pods",
+			string(pod.UID),
+			"volumes",
+			"*",
+			vol.Name,
+		))
 		if err != nil {
 			continue
 		}
+
 		claim := ""
 		switch {
 		case vol.PersistentVolumeClaim != nil:
@@ -240,24 +301,28 @@ func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
 		case vol.Ephemeral != nil:
 			claim = pod.Name + "-" + vol.Name
 		}
+
 		if claim != "" || vol.CSI != nil {
 			found = c.csiMounts(pod, vol.Name, claim)
 		}
+
 		for _, dir := range found {
 			if fs := c.asked.usage(dir, mountUsage); fs != nil {
 				one := statsapi.VolumeStats{FsStats: *fs, Name: vol.Name}
 				if claim != "" {
 					one.PVCRef = &statsapi.PVCReference{Name: claim, Namespace: pod.Namespace}
 				}
+
 				out = append(out, one)
 			}
 		}
 	}
+
 	return out
 }
 
-// csiMounts are where the pod's volume can be: by its own name if it is inline; else there is one directory for each claim, named after
-// the persistent volume, which is unambiguous only if the pod has one claim.
+// csiMounts are where the pod's volume can be: by its own name if it is inline; else there is one directory
+// for each claim, named after the persistent volume, which is unambiguous only if the pod has one claim.
 func (c *Collector) csiMounts(pod *v1.Pod, name, claim string) []string {
 	base := filepath.Join(c.cfg.Root, "pods", string(pod.UID), "volumes", "kubernetes.io~csi")
 	if claim == "" {
@@ -285,6 +350,7 @@ func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *stats
 	if !q.begin(dir) {
 		return nil
 	}
+
 	answer := make(chan *statsapi.FsStats, 1)
 	go func() {
 		fs := ask(dir)
@@ -294,6 +360,7 @@ func (q *questions) usage(dir string, ask func(string) *statsapi.FsStats) *stats
 
 	timer := time.NewTimer(answerTime)
 	defer timer.Stop()
+
 	select {
 	case fs := <-answer:
 		return fs
@@ -334,9 +401,17 @@ func diskUsage(dir string) *statsapi.FsStats {
 	if unix.Statfs(dir, &st) != nil {
 		return nil
 	}
+
 	size := uint64(st.Bsize)
-	return &statsapi.FsStats{Time: metav1.Now(), AvailableBytes: new(st.Bavail * size), CapacityBytes: new(st.Blocks * size), UsedBytes: new((st.Blocks - st.Bfree) * size),
-		Inodes: new(st.Files), InodesFree: new(st.Ffree), InodesUsed: new(st.Files - st.Ffree)}
+	return &statsapi.FsStats{
+		Time:           metav1.Now(),
+		AvailableBytes: new(st.Bavail * size),
+		CapacityBytes:  new(st.Blocks * size),
+		UsedBytes:      new((st.Blocks - st.Bfree) * size),
+		Inodes:         new(st.Files),
+		InodesFree:     new(st.Ffree),
+		InodesUsed:     new(st.Files - st.Ffree),
+	}
 }
 
 func readFile(path string) (string, error) {

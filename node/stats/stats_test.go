@@ -64,6 +64,7 @@ func TestResourceMetricsAreOfRunningContainersThatHaveAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, name := range []string{
 		"container_cpu_usage_seconds_total",
 		"container_memory_working_set_bytes",
@@ -75,6 +76,7 @@ func TestResourceMetricsAreOfRunningContainersThatHaveAll(t *testing.T) {
 				found = append(found, line)
 			}
 		}
+
 		if len(found) != 1 || !strings.Contains(found[0], `container="app"`) {
 			t.Errorf("%s: %q, want the one of app", name, found)
 		}
@@ -99,15 +101,18 @@ func TestVolumeThatDoesNotAnswerIsAskedOnce(t *testing.T) {
 	var asked atomic.Int32
 	gone := make(chan struct{})
 	defer close(gone)
+
 	for range 3 {
 		got := q.usage("/dead", func(string) *statsapi.FsStats { asked.Add(1); <-gone; return nil })
 		if got != nil {
 			t.Errorf("%+v", got)
 		}
 	}
+
 	if n := asked.Load(); n != 1 {
 		t.Errorf("asked %d times", n)
 	}
+
 	want := &statsapi.FsStats{}
 	if got := q.usage("/alive", func(string) *statsapi.FsStats { return want }); got != want {
 		t.Errorf("%+v", got)

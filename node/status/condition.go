@@ -22,30 +22,48 @@ func (c *computer) conditions() {
 		reason, message = c.gates()
 		ready = reason == ""
 	}
+
 	c.set(v1.PodReady, ready, reason, message)
 	c.resizeCondition()
 	if e := c.Memory.Ended; e != nil && e.Disruption != "" {
 		c.set(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, e.Disruption)
 	}
-	if have, ok := condition(c.out.Conditions, v1.AllContainersRestarting); len(plan.RestartingAll(c.Pod, c.Observed)) > 0 && !c.Decision.Ending {
+
+	if have, ok := condition(c.out.Conditions, v1.AllContainersRestarting); len(plan.RestartingAll(
+		c.Pod,
+		c.Observed,
+	)) > 0 && !c.Decision.Ending {
 		c.set(v1.AllContainersRestarting, true, "", "")
 	} else if ok && have.Status == v1.ConditionTrue {
 		c.set(v1.AllContainersRestarting, false, "", "")
 	}
+
 	if _, ok := condition(c.out.Conditions, v1.PodScheduled); !ok {
 		c.set(v1.PodScheduled, true, "", "")
 	} else {
-		i := slices.IndexFunc(c.out.Conditions, func(x v1.PodCondition) bool { return x.Type == v1.PodScheduled })
+		i := slices.IndexFunc(
+			c.out.Conditions,
+			func(x v1.PodCondition) bool { return x.Type == v1.PodScheduled },
+		)
+
 		c.out.Conditions[i].ObservedGeneration = c.Pod.Generation
 	}
 }
 
-// resizeCondition says that resources of running containers are not changed in place (yet): the containers keep what they have.
+// resizeCondition says that resources of running containers are not changed in place (yet): the containers
+// keep what they have.
 func (c *computer) resizeCondition() {
 	if c.resized {
-		c.set(v1.PodResizePending, true, v1.PodReasonInfeasible, "in-place resize is not served by this node agent")
+		c.set(
+			v1.PodResizePending,
+			true,
+			v1.PodReasonInfeasible,
+			"in-place resize is not served by this node agent",
+		)
+
 		return
 	}
+
 	if have, ok := condition(c.out.Conditions, v1.PodResizePending); ok && have.Status == v1.ConditionTrue {
 		c.set(v1.PodResizePending, false, "", "")
 	}
@@ -61,20 +79,29 @@ func condition(all []v1.PodCondition, t v1.PodConditionType) (v1.PodCondition, b
 }
 
 func (c *computer) set(t v1.PodConditionType, on bool, reason, message string) {
-	want := v1.PodCondition{Type: t, Status: v1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: c.Pod.Generation}
+	want := v1.PodCondition{
+		Type:               t,
+		Status:             v1.ConditionFalse,
+		Reason:             reason,
+		Message:            message,
+		ObservedGeneration: c.Pod.Generation,
+	}
 	if on {
 		want.Status = v1.ConditionTrue
 	}
+
 	for i := range c.out.Conditions {
 		if have := &c.out.Conditions[i]; have.Type == t {
 			want.LastTransitionTime, want.LastProbeTime = have.LastTransitionTime, have.LastProbeTime
 			if have.Status != want.Status || want.LastTransitionTime.IsZero() {
 				want.LastTransitionTime = metav1.NewTime(c.Now.Truncate(time.Second))
 			}
+
 			*have = want
 			return
 		}
 	}
+
 	want.LastTransitionTime = metav1.NewTime(c.Now.Truncate(time.Second))
 	c.out.Conditions = append(c.out.Conditions, want)
 }
@@ -84,10 +111,18 @@ func (c *computer) initializedCondition() {
 		c.set(v1.PodInitialized, true, "PodCompleted", "")
 		return
 	}
+
 	if names := c.incompleteInits(); len(names) > 0 {
-		c.set(v1.PodInitialized, false, "ContainersNotInitialized", fmt.Sprintf("containers with incomplete status: %s", list(names)))
+		c.set(
+			v1.PodInitialized,
+			false,
+			"ContainersNotInitialized",
+			fmt.Sprintf("containers with incomplete status: %s", list(names)),
+		)
+
 		return
 	}
+
 	c.set(v1.PodInitialized, true, "", "")
 }
 
@@ -100,20 +135,24 @@ func (c *computer) containersReady() (ready bool, reason, message string) {
 	case v1.PodFailed:
 		return false, "PodFailed", ""
 	}
+
 	var unready []string
 	for i, s := range c.out.InitContainerStatuses {
 		if plan.Sidecar(&c.Pod.Spec.InitContainers[i]) && !s.Ready {
 			unready = append(unready, s.Name)
 		}
 	}
+
 	for _, s := range c.out.ContainerStatuses {
 		if !s.Ready {
 			unready = append(unready, s.Name)
 		}
 	}
+
 	if len(unready) > 0 {
 		return false, "ContainersNotReady", fmt.Sprintf("containers with unready status: %s", list(unready))
 	}
+
 	return true, "", ""
 }
 
@@ -124,13 +163,24 @@ func (c *computer) gates() (reason, message string) {
 		have, ok := condition(c.out.Conditions, g.ConditionType)
 		switch {
 		case !ok:
-			missing = append(missing, fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", g.ConditionType))
+			missing = append(
+				missing,
+				fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.",
+					g.ConditionType),
+			)
+
 		case have.Status != v1.ConditionTrue:
-			missing = append(missing, fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %s", g.ConditionType, have.Status))
+			missing = append(
+				missing,
+				fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %s",
+					g.ConditionType, have.Status),
+			)
 		}
 	}
+
 	if len(missing) > 0 {
 		return "ReadinessGatesNotReady", strings.Join(missing, ", ")
 	}
+
 	return "", ""
 }

@@ -17,30 +17,57 @@ import (
 var now = time.Unix(1_800_000_000, 0)
 
 func podOf(policy v1.RestartPolicy, inits, mains []string) *v1.Pod {
-	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "n", UID: "u", Generation: 3}, Spec: v1.PodSpec{RestartPolicy: policy}}
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name:       "p",
+		Namespace:  "n",
+		UID:        "u",
+		Generation: 3,
+	}, Spec: v1.PodSpec{RestartPolicy: policy}}
+
 	for _, n := range inits {
 		name, side := strings.CutPrefix(n, "side:")
 		c := v1.Container{Name: name, Image: name}
 		if side {
 			c.RestartPolicy = new(v1.ContainerRestartPolicyAlways)
 		}
+
 		p.Spec.InitContainers = append(p.Spec.InitContainers, c)
 	}
+
 	for _, n := range mains {
 		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: n, Image: n})
 	}
+
 	return p
 }
 
 func compute(p *v1.Pod, o plan.Observed, mod func(*plan.Memory)) v1.PodStatus {
-	in := plan.Input{Pod: p, Observed: o, Now: now, Memory: plan.Memory{Prepared: true, Health: map[string]plan.Health{}, InFlight: map[string]bool{}, Failures: map[string]plan.Failure{}}}
+	in := plan.Input{
+		Pod:      p,
+		Observed: o,
+		Now:      now,
+		Memory: plan.Memory{
+			Prepared: true,
+			Health:   map[string]plan.Health{},
+			InFlight: map[string]bool{},
+			Failures: map[string]plan.Failure{},
+		},
+	}
+
 	for _, c := range o.Containers {
 		in.Memory.Health[c.ID] = plan.Health{Started: true, Ready: true}
 	}
+
 	if mod != nil {
 		mod(&in.Memory)
 	}
-	return Compute(Input{Input: in, Decision: plan.Decide(in), HostIPs: []string{"192.0.2.1"}, Runtime: "rt"})
+
+	return Compute(Input{
+		Input:    in,
+		Decision: plan.Decide(in),
+		HostIPs:  []string{"192.0.2.1"},
+		Runtime:  "rt",
+	})
 }
 
 func up() []plan.Sandbox {
@@ -48,8 +75,17 @@ func up() []plan.Sandbox {
 }
 
 func instance(name string, attempt uint32, state plan.State, code int32) plan.Container {
-	return plan.Container{ID: name + string(rune('0'+attempt)), Name: name, SandboxID: "s", Attempt: attempt, State: state, ExitCode: code,
-		Created: now.Add(time.Duration(attempt) * time.Second), Started: now, Finished: now}
+	return plan.Container{
+		ID:        name + string(rune('0'+attempt)),
+		Name:      name,
+		SandboxID: "s",
+		Attempt:   attempt,
+		State:     state,
+		ExitCode:  code,
+		Created:   now.Add(time.Duration(attempt) * time.Second),
+		Started:   now,
+		Finished:  now,
+	}
 }
 
 func is(s v1.PodStatus, t v1.PodConditionType) string {
@@ -66,28 +102,84 @@ func TestPhasesAndConditions(t *testing.T) {
 		initialized string
 		ready       string
 	}{
-		{"new", podOf("Always", nil, []string{"a"}), plan.Observed{}, v1.PodPending, "True ", "False ContainersNotReady"},
-		{"running", podOf("Always", nil, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Running, 0)}}, v1.PodRunning, "True ", "True "},
-		{"initialising", podOf("Always", []string{"i"}, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("i", 0, plan.Running, 0)}},
+		{
+			"new",
+			podOf("Always", nil, []string{"a"}),
+			plan.Observed{},
+			v1.PodPending,
+			"True ",
+			"False ContainersNotReady",
+		},
+		{
+			"running",
+			podOf("Always", nil, []string{"a"}),
+			plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Running, 0)}},
+			v1.PodRunning,
+			"True ",
+			"True ",
+		},
+		{"initialising", podOf("Always",
+			[]string{
+				"i",
+			}, []string{
+				"a",
+			}), plan.Observed{
+			Sandboxes:  up(),
+			Containers: []plan.Container{instance("i", 0, plan.Running, 0)},
+		},
 			v1.PodPending, "False ContainersNotInitialized", "False ContainersNotReady"},
-		{"init failed for good", podOf("Never", []string{"i"}, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("i", 0, plan.Exited, 1)}},
+		{"init failed for good", podOf("Never",
+			[]string{
+				"i",
+			}, []string{
+				"a",
+			}), plan.Observed{
+			Sandboxes:  up(),
+			Containers: []plan.Container{instance("i", 0, plan.Exited, 1)},
+		},
 			v1.PodFailed, "False ContainersNotInitialized", "False PodFailed"},
-		{"succeeded", podOf("Never", nil, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Exited, 0)}}, v1.PodSucceeded, "True PodCompleted", "False PodCompleted"},
-		{"a sidecar still runs", podOf("Never", []string{"side:s"}, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("s", 0, plan.Running, 0), instance("a", 0, plan.Exited, 0)}},
+		{
+			"succeeded",
+			podOf("Never", nil, []string{"a"}),
+			plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Exited, 0)}},
+			v1.PodSucceeded,
+			"True PodCompleted",
+			"False PodCompleted",
+		},
+		{"a sidecar still runs", podOf("Never",
+			[]string{
+				"side:s",
+			}, []string{
+				"a",
+			}), plan.Observed{
+			Sandboxes:  up(),
+			Containers: []plan.Container{instance("s", 0, plan.Running, 0), instance("a", 0, plan.Exited, 0)},
+		},
 			v1.PodRunning, "True ", "False ContainersNotReady"},
-		{"one of two ended", podOf("Never", nil, []string{"a", "b"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Running, 0), instance("b", 0, plan.Exited, 1)}},
+		{"one of two ended", podOf("Never",
+			nil, []string{
+				"a",
+				"b",
+			}), plan.Observed{
+			Sandboxes:  up(),
+			Containers: []plan.Container{instance("a", 0, plan.Running, 0), instance("b", 0, plan.Exited, 1)},
+		},
 			v1.PodRunning, "True ", "False ContainersNotReady"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := compute(c.pod, c.o, nil)
-			if s.Phase != c.phase || is(s, v1.PodInitialized) != c.initialized || is(s, v1.PodReady) != c.ready {
-				t.Errorf("phase %s, initialized %q, ready %q; want %s, %q, %q", s.Phase, is(s, v1.PodInitialized), is(s, v1.PodReady), c.phase, c.initialized, c.ready)
+			if s.Phase != c.phase || is(s, v1.PodInitialized) != c.initialized ||
+				is(s, v1.PodReady) != c.ready {
+				t.Errorf("phase %s, initialized %q, ready %q; want %s, %q, %q",
+					s.Phase, is(s, v1.PodInitialized), is(s, v1.PodReady), c.phase, c.initialized, c.ready)
 			}
+
 			for _, x := range s.Conditions {
 				if x.ObservedGeneration != 3 {
 					t.Errorf("condition %s is of generation %d", x.Type, x.ObservedGeneration)
 				}
 			}
+
 			again := *c.pod
 			again.Status = s
 			if next := compute(&again, c.o, nil); !Equal(&s, &next) {
@@ -98,7 +190,11 @@ func TestPhasesAndConditions(t *testing.T) {
 }
 
 func TestContainersOfAPodThatNeverInitialisedAreWaiting(t *testing.T) {
-	s := compute(podOf("Never", []string{"i", "j"}, []string{"a"}), plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("i", 0, plan.Exited, 1)}}, nil)
+	s := compute(
+		podOf("Never", []string{"i", "j"}, []string{"a"}),
+		plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("i", 0, plan.Exited, 1)}},
+		nil,
+	)
 	for _, c := range []v1.ContainerStatus{s.InitContainerStatuses[1], s.ContainerStatuses[0]} {
 		if c.State.Waiting == nil || c.State.Waiting.Reason != ReasonInitializing {
 			t.Errorf("%s: %+v", c.Name, c.State)
@@ -107,12 +203,18 @@ func TestContainersOfAPodThatNeverInitialisedAreWaiting(t *testing.T) {
 }
 
 func TestCrashLoopIsShownWithTheLastExit(t *testing.T) {
-	o := plan.Observed{Sandboxes: up(), Containers: []plan.Container{instance("a", 0, plan.Exited, 1), instance("a", 1, plan.Exited, 2)}}
+	o := plan.Observed{
+		Sandboxes:  up(),
+		Containers: []plan.Container{instance("a", 0, plan.Exited, 1), instance("a", 1, plan.Exited, 2)},
+	}
+
 	s := compute(podOf("Always", nil, []string{"a"}), o, func(m *plan.Memory) {
 		m.Backoffs = map[string]plan.Backoff{"a": {Delay: 20 * time.Second, Updated: now}}
 	})
 	c := s.ContainerStatuses[0]
-	if c.RestartCount != 1 || c.State.Waiting == nil || c.State.Waiting.Message != "back-off 20s restarting failed container=a pod=p_n(u)" || c.LastTerminationState.Terminated.ExitCode != 2 {
+	if c.RestartCount != 1 || c.State.Waiting == nil ||
+		c.State.Waiting.Message != "back-off 20s restarting failed container=a pod=p_n(u)" ||
+		c.LastTerminationState.Terminated.ExitCode != 2 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -126,8 +228,10 @@ func TestTerminationMessagesOfManyContainersAreCut(t *testing.T) {
 		ended.Message = "x" + strings.Repeat("ä", 2000)
 		o.Containers = append(o.Containers, ended)
 	}
+
 	for _, c := range compute(p, o, nil).ContainerStatuses {
-		if got := c.State.Terminated.Message; len(got) != 2047 || !utf8.ValidString(got) { // 2 KiB each, less half a character
+		// 2 KiB each, less half a character
+		if got := c.State.Terminated.Message; len(got) != 2047 || !utf8.ValidString(got) {
 			t.Errorf("%s: %d bytes, valid %v", c.Name, len(got), utf8.ValidString(got))
 		}
 	}
@@ -136,9 +240,12 @@ func TestTerminationMessagesOfManyContainersAreCut(t *testing.T) {
 func TestAContainerTheRuntimeLostIsUnknown(t *testing.T) {
 	p := podOf("Always", nil, []string{"a"})
 	p.DeletionTimestamp = &metav1.Time{Time: now}
-	p.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "a", RestartCount: 2, State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}}}
+	p.Status.ContainerStatuses = []v1.ContainerStatus{
+		{Name: "a", RestartCount: 2, State: v1.ContainerState{Running: &v1.ContainerStateRunning{}}},
+	}
 	s := compute(p, plan.Observed{}, nil)
-	if got := s.ContainerStatuses[0].State.Terminated; s.Phase != v1.PodFailed || got == nil || got.Reason != ReasonUnknown || got.ExitCode != 137 {
+	if got := s.ContainerStatuses[0].State.Terminated; s.Phase != v1.PodFailed || got == nil ||
+		got.Reason != ReasonUnknown || got.ExitCode != 137 {
 		t.Errorf("phase %s, %+v", s.Phase, got)
 	}
 }
@@ -150,14 +257,18 @@ func TestReadinessGatesAndForeignConditionsAreKept(t *testing.T) {
 	if got := is(compute(p, o, nil), v1.PodReady); got != "False ReadinessGatesNotReady" {
 		t.Errorf("without the gate: %q", got)
 	}
+
 	p.Status.Conditions = []v1.PodCondition{{Type: "example.com/gate", Status: v1.ConditionTrue}}
 	s := compute(p, o, nil)
 	if got := is(s, v1.PodReady); got != "True " {
 		t.Errorf("with the gate: %q", got)
 	}
-	if before := compute(podOf("Always", nil, []string{"a"}), o, nil); SameOfOthers(&before, &s) || SameOfOthers(&s, &before) || !SameOfOthers(&s, &p.Status) {
+
+	if before := compute(podOf("Always", nil, []string{"a"}), o, nil); SameOfOthers(&before, &s) ||
+		SameOfOthers(&s, &before) || !SameOfOthers(&s, &p.Status) {
 		t.Error("the gate is of others, and nothing else is")
 	}
+
 	patch, err := Patch(p, &s)
 	if err != nil {
 		t.Fatal(err)
@@ -165,6 +276,7 @@ func TestReadinessGatesAndForeignConditionsAreKept(t *testing.T) {
 	if strings.Contains(string(patch), "example.com/gate") || !strings.Contains(string(patch), `"uid":"u"`) {
 		t.Errorf("the patch writes what is not ours, or lacks the UID: %s", patch)
 	}
+
 	var m map[string]any
 	if err := json.Unmarshal(patch, &m); err != nil {
 		t.Fatal(err)
@@ -183,27 +295,33 @@ func TestPatchClearsTheReasonOfAConditionThatHasBecomeTrue(t *testing.T) {
 		Sandboxes:  up(),
 		Containers: []plan.Container{instance("a", 0, plan.Running, 0)},
 	}, nil)
+
 	patch, err := Patch(p, &running)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	before, err := json.Marshal(p)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	merged, err := strategicpatch.StrategicMergePatch(before, patch, v1.Pod{})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var after v1.Pod
 	if err := json.Unmarshal(merged, &after); err != nil {
 		t.Fatal(err)
 	}
+
 	for _, c := range after.Status.Conditions {
 		if c.Status == v1.ConditionTrue && c.Reason+c.Message != "" {
 			t.Errorf("%s is True and still says %s: %s", c.Type, c.Reason, c.Message)
 		}
 	}
+
 	if c, _ := condition(after.Status.Conditions, v1.PodReady); c.Status != v1.ConditionTrue {
 		t.Errorf("the pod runs and is not Ready: %+v", c)
 	}
@@ -245,7 +363,12 @@ func TestAReplacedContainerIsOnItsWayUntilSomethingStandsInIt(t *testing.T) {
 		{"its image cannot be pulled", p, []plan.Container{old}, pull, false},
 		{"the pod is deleted", deleted, []plan.Container{old}, nil, false},
 	} {
-		in := plan.Input{Pod: c.pod, Observed: plan.Observed{Sandboxes: up(), Containers: c.all}, Memory: plan.Memory{Failures: c.fail}, Now: now}
+		in := plan.Input{
+			Pod:      c.pod,
+			Observed: plan.Observed{Sandboxes: up(), Containers: c.all},
+			Memory:   plan.Memory{Failures: c.fail},
+			Now:      now,
+		}
 		if got := Replacing(in, plan.Decision{}); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}

@@ -23,6 +23,7 @@ func TestLinkThatIsSwappedInMeanwhileLeadsNowhere(t *testing.T) {
 	for _, d := range []string{"vol/a/sub", "secret/sub"} {
 		must(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
 	}
+
 	must(t, os.WriteFile(filepath.Join(secret, "sub", "host"), nil, 0o600))
 	must(t, os.Symlink(secret, filepath.Join(volume, "b")))
 
@@ -35,6 +36,7 @@ func TestLinkThatIsSwappedInMeanwhileLeadsNowhere(t *testing.T) {
 				return
 			default:
 			}
+
 			a, b := filepath.Join(volume, "a"), filepath.Join(volume, "b")
 			if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
 				t.Error(err)
@@ -51,6 +53,7 @@ func TestLinkThatIsSwappedInMeanwhileLeadsNowhere(t *testing.T) {
 			refused++
 			continue
 		}
+
 		bound++
 		_, err := os.Stat(filepath.Join(target, "host"))
 		must(t, mount.Unmount(target))

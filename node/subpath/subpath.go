@@ -1,6 +1,6 @@
-// Package subpath opens a path inside a volume without ever leaving the volume, whatever symbolic links a container put there and
-// however it changes them meanwhile: the kernel resolves the path below the volume's root (openat2 RESOLVE_BENEATH), and what was
-// opened, not its name, is bind-mounted for the container.
+// Package subpath opens a path inside a volume without ever leaving the volume, whatever symbolic links a
+// container put there and however it changes them meanwhile: the kernel resolves the path below the volume's
+// root (openat2 RESOLVE_BENEATH), and what was opened, not its name, is bind-mounted for the container.
 package subpath
 
 import (
@@ -32,21 +32,25 @@ func Check(sub string) error {
 	return nil
 }
 
-// Bind mounts sub of the volume on target (a file or directory is made there). A missing sub is made, with the mode of the volume's
-// root, unless readOnly is set. What target already holds is kept when it is the same file, replaced otherwise.
+// Bind mounts sub of the volume on target (a file or directory is made there). A missing sub is made, with
+// the mode of the volume's root, unless readOnly is set. What target already holds is kept when it is the
+// same file, replaced otherwise.
 func Bind(volume, sub, target string, readOnly bool) error {
 	if err := Check(sub); err != nil {
 		return err
 	}
+
 	fd, err := open(volume, sub, !readOnly)
 	if err != nil {
 		return fmt.Errorf("subPath %q of volume %s: %w", sub, volume, err)
 	}
 	defer unix.Close(fd)
+
 	var want, have unix.Stat_t
 	if err := unix.Fstat(fd, &want); err != nil {
 		return fmt.Errorf("subPath %q of volume %s: %w", sub, volume, err)
 	}
+
 	if mounted, err := mount.Mounted(target); err != nil {
 		return err
 	} else if mounted {
@@ -57,9 +61,11 @@ func Bind(volume, sub, target string, readOnly bool) error {
 			return err
 		}
 	}
+
 	if err := place(target, want.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 		return err
 	}
+
 	return mount.Bind(fmt.Sprintf("/proc/self/fd/%d", fd), target, true, false)
 }
 
@@ -70,6 +76,7 @@ func open(volume, sub string, create bool) (int, error) {
 		return -1, err
 	}
 	defer unix.Close(root)
+
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: beneath}
 	fd, err := openRetry(root, sub, how)
 	if !errors.Is(err, unix.ENOENT) || !create {
@@ -78,11 +85,13 @@ func open(volume, sub string, create bool) (int, error) {
 	if err := makeAll(root, sub); err != nil {
 		return -1, explain(err)
 	}
+
 	fd, err = openRetry(root, sub, how)
 	return fd, explain(err)
 }
 
-// openRetry repeats what the kernel asks to repeat: EAGAIN says that something was renamed during the resolution.
+// openRetry repeats what the kernel asks to repeat: EAGAIN says that something was renamed during the
+// resolution.
 func openRetry(root int, sub string, how unix.OpenHow) (fd int, err error) {
 	for range 128 {
 		fd, err = unix.Openat2(root, sub, &how)
@@ -106,19 +115,27 @@ func makeAll(root int, sub string) error {
 	if err := unix.Fstat(root, &st); err != nil {
 		return err
 	}
+
 	at := ""
 	for part := range strings.SplitSeq(filepath.Clean(sub), "/") {
-		parent, err := openRetry(root, filepath.Join(".", at), unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath})
+		parent, err := openRetry(
+			root,
+			filepath.Join(".", at),
+			unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath},
+		)
 		if err != nil {
 			return err
 		}
+
 		err = makeOne(parent, part, st.Mode&0o7777)
 		unix.Close(parent)
 		if err != nil {
 			return fmt.Errorf("make %s: %w", filepath.Join(at, part), err)
 		}
+
 		at = filepath.Join(at, part)
 	}
+
 	return nil
 }
 
@@ -130,12 +147,14 @@ func makeOne(parent int, name string, mode uint32) error {
 	if err != nil {
 		return err
 	}
+
 	// mkdir(2) obeys the umask, the volume's mode shall not.
 	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
+
 	return unix.Fchmod(fd, mode)
 }
 
@@ -144,12 +163,14 @@ func place(target string, dir bool) error {
 	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
 		return fmt.Errorf("mount point %s: %w", target, err)
 	}
+
 	info, err := os.Lstat(target)
 	if err == nil && info.IsDir() != dir {
 		if err = os.Remove(target); err == nil {
 			err = fs.ErrNotExist
 		}
 	}
+
 	switch {
 	case err == nil:
 		return nil
@@ -160,8 +181,10 @@ func place(target string, dir bool) error {
 	default:
 		err = os.WriteFile(target, nil, 0o640)
 	}
+
 	if err != nil {
 		return fmt.Errorf("mount point %s: %w", target, err)
 	}
+
 	return nil
 }

@@ -22,10 +22,12 @@ func TestBindShowsWhatIsInTheVolume(t *testing.T) {
 	for range 2 {
 		must(t, subpath.Bind(volume, "key", target, true))
 	}
+
 	data, err := os.ReadFile(target)
 	if err != nil || string(data) != "value" {
 		t.Errorf("read %q, %v", data, err)
 	}
+
 	points, err := mount.Below(target)
 	if err != nil || len(points) != 1 {
 		t.Errorf("mounts at target: %v %v: repeating must not stack", points, err)
@@ -58,7 +60,9 @@ func TestNoWayLeadsOut(t *testing.T) {
 	must(t, os.Symlink(secret, filepath.Join(volume, "absolute")))
 	must(t, os.Symlink("../secret", filepath.Join(volume, "climbs")))
 	must(t, os.Symlink("/proc/self/root", filepath.Join(volume, "magic")))
-	for _, sub := range []string{"absolute", "climbs", "climbs/new", "magic", "magic/etc", "../secret", "/etc", "a/../../secret"} {
+	for _, sub := range []string{
+		"absolute", "climbs", "climbs/new", "magic", "magic/etc", "../secret", "/etc", "a/../../secret",
+	} {
 		target := filepath.Join(dir, "target")
 		err := subpath.Bind(volume, sub, target, false)
 		if err == nil {
@@ -66,10 +70,15 @@ func TestNoWayLeadsOut(t *testing.T) {
 			t.Errorf("%s leads out", sub)
 		}
 	}
+
 	if entries, _ := os.ReadDir(secret); len(entries) != 0 {
 		t.Errorf("something was made outside: %v", entries)
 	}
-	if err := subpath.Bind(volume, "climbs", filepath.Join(dir, "target"), false); !strings.Contains(err.Error(), "leads out") {
+
+	if err := subpath.Bind(volume, "climbs", filepath.Join(dir, "target"), false); !strings.Contains(
+		err.Error(),
+		"leads out",
+	) {
 		t.Errorf("error %q does not say why", err)
 	}
 }

@@ -31,7 +31,7 @@ var signals = []string{
 	PIDs,
 }
 
-// Known tells whether there is a signal of that name.
+// Known reports whether there is a signal of that name.
 func Known(signal string) bool { return slices.Contains(signals, signal) }
 
 // Threshold is an amount, or a share of the capacity. The zero value is never crossed.
@@ -50,9 +50,12 @@ func Parse(text string) (Threshold, error) {
 		if err != nil || math.IsNaN(percent) || percent < 0 || percent > 100 {
 			return Threshold{}, fmt.Errorf("%q is no percentage between 0%% and 100%%", text)
 		}
-		if percent == 100 { // as in kubelet: switched off
+
+		// as in kubelet: switched off
+		if percent == 100 {
 			percent = 0
 		}
+
 		return Threshold{Share: percent / 100}, nil
 	}
 
@@ -63,6 +66,7 @@ func Parse(text string) (Threshold, error) {
 	if q.Sign() <= 0 {
 		return Threshold{}, fmt.Errorf("%q must be positive", text)
 	}
+
 	return Threshold{Amount: q.Value()}, nil
 }
 
@@ -73,12 +77,15 @@ func ParseSet(statements map[string]string) (Set, error) {
 		if !Known(signal) {
 			return nil, fmt.Errorf("%s is no signal of eviction", signal)
 		}
+
 		t, err := Parse(statements[signal])
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", signal, err)
 		}
+
 		out[signal] = t
 	}
+
 	return out, nil
 }
 
@@ -90,5 +97,5 @@ func (t Threshold) Of(capacity int64) int64 {
 	return t.Amount
 }
 
-// Crossed tells whether less is left of a resource than the threshold of a signal allows.
+// Crossed reports whether less is left of a resource than the threshold of a signal allows.
 func (s Set) Crossed(signal string, left, capacity int64) bool { return left < s[signal].Of(capacity) }

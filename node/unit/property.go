@@ -41,7 +41,9 @@ func Properties(l cgroup.Limits, v2 bool) []Property {
 	if l.CPUQuota != 0 {
 		add("CPUQuotaPerSecUSec", quotaPerSecond(l))
 	}
-	if l.CPUQuota != 0 && l.Period() != defaultPeriod { // systemd can set it since version 242
+
+	// systemd can set it since version 242
+	if l.CPUQuota != 0 && l.Period() != defaultPeriod {
 		add("CPUQuotaPeriodUSec", l.Period())
 	}
 	if l.Memory != 0 {
@@ -50,6 +52,7 @@ func Properties(l cgroup.Limits, v2 bool) []Property {
 	if l.PIDs != 0 {
 		add("TasksMax", orInfinity(l.PIDs))
 	}
+
 	return out
 }
 
@@ -89,10 +92,12 @@ func sliceProperties(name string) []systemd1.Property {
 		{"TasksAccounting", true},
 		{"IOAccounting", true},
 	}
+
 	base := strings.TrimSuffix(name, systemd.SliceSuffix)
 	if dash := strings.LastIndexByte(base, '-'); dash > 0 {
 		properties = append(properties, Property{"Wants", []string{base[:dash] + systemd.SliceSuffix}})
 	}
+
 	return values(properties)
 }
 

@@ -11,7 +11,14 @@ import (
 )
 
 func TestPropertiesSayWhatLimitsSay(t *testing.T) {
-	limits := cgroup.Limits{CPUShares: 1024, CPUQuota: 1550, CPUPeriod: 10_000, Memory: 60 << 20, PIDs: -1}
+	limits := cgroup.Limits{
+		CPUShares: 1024,
+		CPUQuota:  1550,
+		CPUPeriod: 10_000,
+		Memory:    60 << 20,
+		PIDs:      -1,
+	}
+
 	for v2, want := range map[bool][]unit.Property{
 		false: {
 			{"CPUShares", uint64(1024)},
@@ -32,9 +39,11 @@ func TestPropertiesSayWhatLimitsSay(t *testing.T) {
 			t.Errorf("v2 %v: %s", v2, d)
 		}
 	}
+
 	if got := unit.Rounded(limits).CPUQuota; got != 1600 {
 		t.Errorf("rounded quota %d, want 1600", got)
 	}
+
 	limits = cgroup.Limits{CPUQuota: 50_000, CPUPeriod: 100_000}
 	usual := []unit.Property{{"CPUQuotaPerSecUSec", uint64(500_000)}}
 	if d := cmp.Diff(usual, unit.Properties(limits, true)); d != "" {

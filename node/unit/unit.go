@@ -51,6 +51,7 @@ func (s *Slices) Ensure(ctx context.Context, name string, limits []Property) err
 		_, err := c.StartUnitContext(ctx, name, "replace", done)
 		return err
 	})
+
 	return wrap(err, "start slice "+name)
 }
 
@@ -72,6 +73,7 @@ func (s *Slices) Stop(ctx context.Context, name string) error {
 	if err != nil && !named(err, "NoSuchUnit") {
 		return wrap(err, "forget slice "+name)
 	}
+
 	return nil
 }
 
@@ -111,17 +113,21 @@ func (s *Slices) await(ctx context.Context, begin func(c *systemd1.Conn, done ch
 
 	look := time.NewTicker(200 * time.Millisecond)
 	defer look.Stop()
+
 	for {
 		select {
 		case result := <-done:
 			if result != "done" {
 				return fmt.Errorf("systemd's job ended as %q", result)
 			}
+
 			return nil
+
 		case <-look.C:
 			if !used.Connected() {
 				return errLost
 			}
+
 		case <-ctx.Done():
 			return s.late(ctx)
 		}
@@ -153,6 +159,7 @@ func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error
 		if answer := (dbus.Error{}); attempt > 0 || errors.As(err, &answer) {
 			return err
 		}
+
 		s.Close()
 	}
 }
@@ -160,6 +167,7 @@ func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error
 func (s *Slices) connection() (*systemd1.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if s.conn != nil && s.conn.Connected() {
 		return s.conn, nil
 	}
@@ -183,10 +191,12 @@ func connect() (*systemd1.Conn, error) {
 	if direct == nil {
 		return c, nil
 	}
+
 	c, bus := systemd1.NewSystemConnectionContext(life)
 	if bus == nil {
 		return c, nil
 	}
+
 	giveUp()
 	return nil, errors.Join(direct, bus)
 }
@@ -196,7 +206,7 @@ func withLimit(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, callLimit, late)
 }
 
-// named tells whether systemd gave this error.
+// named reports whether systemd gave this error.
 func named(err error, name string) bool {
 	var e dbus.Error
 	return errors.As(err, &e) && e.Name == "org.freedesktop.systemd1."+name

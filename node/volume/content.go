@@ -27,25 +27,30 @@ const defaultMode = 0o644
 
 type files = map[string]atomicdir.File
 
-// content writes a volume that is made of API objects. Those that can hold secrets are in memory, never on disk.
+// content writes a volume that is made of API objects. Those that can hold secrets are in memory, never on
+// disk.
 func (m *Manager) content(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
 	plugin, payload, err := m.payload(ctx, pod, vol)
 	if err != nil {
 		return "", err
 	}
+
 	dir := m.volumeDir(pod.UID, plugin, vol.Name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}
+
 	if plugin != configMapPlugin {
 		if err := ensureTmpfs(dir, "0755", m.memorySize(pod, nil)); err != nil {
 			return "", err
 		}
 	}
+
 	owner := atomicdir.Owner{GID: fsGroup(pod)}
 	if err := ownRoot(dir, owner.GID); err != nil {
 		return "", err
 	}
+
 	_, err = atomicdir.Write(dir, payload, owner)
 	return dir, err
 }
@@ -65,16 +70,22 @@ func ownRoot(dir string, gid *int64) error {
 	return nil
 }
 
-func (m *Manager) payload(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (plugin string, out files, err error) {
+func (m *Manager) payload(
+	ctx context.Context,
+	pod *v1.Pod,
+	vol *v1.Volume,
+) (plugin string, out files, err error) {
 	switch {
 	case vol.ConfigMap != nil:
 		s := vol.ConfigMap
 		out, err = m.configMap(ctx, pod, s.Name, s.Items, mode(s.DefaultMode), s.Optional)
 		return configMapPlugin, out, err
+
 	case vol.Secret != nil:
 		s := vol.Secret
 		out, err = m.secret(ctx, pod, s.SecretName, s.Items, mode(s.DefaultMode), s.Optional)
 		return secretPlugin, out, err
+
 	case vol.DownwardAPI != nil:
 		out, err = m.downward(pod, vol.DownwardAPI.Items, mode(vol.DownwardAPI.DefaultMode))
 		return downwardPlugin, out, err
@@ -91,7 +102,14 @@ func mode(m *int32) fs.FileMode {
 	return fs.FileMode(*m).Perm()
 }
 
-func (m *Manager) configMap(ctx context.Context, pod *v1.Pod, name string, items []v1.KeyToPath, mode fs.FileMode, optional *bool) (files, error) {
+func (m *Manager) configMap(
+	ctx context.Context,
+	pod *v1.Pod,
+	name string,
+	items []v1.KeyToPath,
+	mode fs.FileMode,
+	optional *bool,
+) (files, error) {
 	cm, err := m.cfg.Objects.ConfigMap(ctx, pod.Namespace, name)
 	if err != nil {
 		return absent("configmap", name, err, optional)
@@ -104,7 +122,14 @@ func (m *Manager) configMap(ctx context.Context, pod *v1.Pod, name string, items
 	return project("configmap", name, data, items, mode, optional)
 }
 
-func (m *Manager) secret(ctx context.Context, pod *v1.Pod, name string, items []v1.KeyToPath, mode fs.FileMode, optional *bool) (files, error) {
+func (m *Manager) secret(
+	ctx context.Context,
+	pod *v1.Pod,
+	name string,
+	items []v1.KeyToPath,
+	mode fs.FileMode,
+	optional *bool,
+) (files, error) {
 	s, err := m.cfg.Objects.Secret(ctx, pod.Namespace, name)
 	if err != nil {
 		return absent("secret", name, err, optional)
@@ -125,24 +150,35 @@ func absent(kind, name string, err error, optional *bool) (files, error) {
 }
 
 // project picks the items out of an object's data, or all of it.
-func project(kind, name string, data map[string][]byte, items []v1.KeyToPath, mode fs.FileMode, optional *bool) (files, error) {
+func project(
+	kind, name string,
+	data map[string][]byte,
+	items []v1.KeyToPath,
+	mode fs.FileMode,
+	optional *bool,
+) (files, error) {
 	out := files{}
 	if len(items) == 0 {
 		for k, v := range data {
 			out[k] = atomicdir.File{Data: v, Mode: mode}
 		}
+
 		return out, nil
 	}
+
 	for _, item := range items {
 		value, ok := data[item.Key]
 		if !ok {
 			if optional != nil && *optional {
 				continue
 			}
+
 			return nil, fmt.Errorf("%s references non-existent %s key: %s", kind, name, item.Key)
 		}
+
 		out[item.Path] = atomicdir.File{Data: value, Mode: itemMode(item.Mode, mode)}
 	}
+
 	return out, nil
 }
 
@@ -153,7 +189,11 @@ func itemMode(own *int32, fallback fs.FileMode) fs.FileMode {
 	return mode(own)
 }
 
-func (m *Manager) downward(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, fallback fs.FileMode) (files, error) {
+func (m *Manager) downward(
+	pod *v1.Pod,
+	items []v1.DownwardAPIVolumeFile,
+	fallback fs.FileMode,
+) (files, error) {
 	out := files{}
 	for _, item := range items {
 		var value string
@@ -166,11 +206,14 @@ func (m *Manager) downward(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, fallba
 		default:
 			err = errors.New("it has no fieldRef and no resourceFieldRef")
 		}
+
 		if err != nil {
 			return nil, fmt.Errorf("downward API item %s: %w", item.Path, err)
 		}
+
 		out[item.Path] = atomicdir.File{Data: []byte(value), Mode: itemMode(item.Mode, fallback)}
 	}
+
 	return out, nil
 }
 
@@ -184,7 +227,15 @@ func (m *Manager) projected(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (f
 		var err error
 		switch {
 		case s.ConfigMap != nil:
-			part, err = m.configMap(ctx, pod, s.ConfigMap.Name, s.ConfigMap.Items, fallback, s.ConfigMap.Optional)
+			part, err = m.configMap(
+				ctx,
+				pod,
+				s.ConfigMap.Name,
+				s.ConfigMap.Items,
+				fallback,
+				s.ConfigMap.Optional,
+			)
+
 		case s.Secret != nil:
 			part, err = m.secret(ctx, pod, s.Secret.Name, s.Secret.Items, fallback, s.Secret.Optional)
 		case s.DownwardAPI != nil:
@@ -194,12 +245,16 @@ func (m *Manager) projected(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (f
 		case s.ClusterTrustBundle != nil:
 			part, err = m.trustFile(ctx, pod, s.ClusterTrustBundle, fallback)
 		default:
-			err = fmt.Errorf("projected source %d is of a type that this agent does not serve (podCertificate is not)", i)
+			err = fmt.Errorf("projected source %d is of a type that this agent does not serve "+
+				"(podCertificate is not)", i)
 		}
+
 		if err != nil {
 			return nil, err
 		}
+
 		maps.Copy(out, part)
 	}
+
 	return out, nil
 }

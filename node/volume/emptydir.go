@@ -20,17 +20,21 @@ import (
 
 const emptyDirPlugin = "kubernetes.io~empty-dir"
 
-// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs. It lives as long as the pod. Once it is made it belongs to the
-// pod's containers, its mode and owner, too: a file that kubelet has as well tells that.
+// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs. It lives as long as the pod.
+// Once it is made it belongs to the pod's containers, its mode and owner, too: a file that kubelet has as
+// well tells that.
 func (m *Manager) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
 	dir := m.volumeDir(pod.UID, emptyDirPlugin, vol.Name)
 	made := filepath.Join(m.podDir(pod.UID), "plugins", emptyDirPlugin, vol.Name, "ready")
-	if done, err := stillThere(dir, made, vol.EmptyDir.Medium != v1.StorageMediumDefault); done || err != nil {
+	if done, err := stillThere(dir, made, vol.EmptyDir.Medium != v1.StorageMediumDefault); done ||
+		err != nil {
 		return dir, err
 	}
+
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}
+
 	src := vol.EmptyDir
 	switch {
 	case src.Medium == v1.StorageMediumDefault:
@@ -38,31 +42,38 @@ func (m *Manager) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (st
 		if err := ensureTmpfs(dir, "1777", m.memorySize(pod, src.SizeLimit)); err != nil {
 			return "", err
 		}
+
 	case strings.HasPrefix(string(src.Medium), string(v1.StorageMediumHugePages)):
 		if err := ensureHugetlbfs(dir, pod, src.Medium); err != nil {
 			return "", err
 		}
+
 	default:
 		return "", fmt.Errorf("emptyDir medium %q is unknown", src.Medium)
 	}
+
 	if err := openToAll(dir); err != nil {
 		return "", err
 	}
+
 	if gid := fsGroup(pod); gid != nil {
 		if err := fsgroup.Apply(ctx, dir, *gid, false, onRootMismatch(pod)); err != nil {
 			return "", err
 		}
 	}
+
 	if err := os.MkdirAll(filepath.Dir(made), 0o750); err != nil {
 		return "", fmt.Errorf("make %s: %w", filepath.Dir(made), err)
 	}
 	if err := os.WriteFile(made, nil, 0o644); err != nil {
 		return "", fmt.Errorf("note that %s is made: %w", dir, err)
 	}
+
 	return dir, nil
 }
 
-// stillThere tells whether the directory was made and, if it is one in memory, no reboot has taken it since.
+// stillThere reports whether the directory was made and, if it is one in memory, no reboot has taken it
+// since.
 func stillThere(dir, made string, inMemory bool) (bool, error) {
 	for _, path := range []string{made, dir} {
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
@@ -94,7 +105,8 @@ func openToAll(dir string) error {
 
 func onRootMismatch(pod *v1.Pod) bool {
 	sc := pod.Spec.SecurityContext
-	return sc != nil && sc.FSGroupChangePolicy != nil && *sc.FSGroupChangePolicy == v1.FSGroupChangeOnRootMismatch
+	return sc != nil && sc.FSGroupChangePolicy != nil &&
+		*sc.FSGroupChangePolicy == v1.FSGroupChangeOnRootMismatch
 }
 
 // ensureTmpfs mounts a tmpfs of at most size bytes (0: the kernel's default) unless it is there.
@@ -131,14 +143,17 @@ func podMemory(pod *v1.Pod) int64 {
 			return q.Value()
 		}
 	}
+
 	var sum int64
 	for _, c := range pod.Spec.Containers {
 		q, ok := c.Resources.Limits[v1.ResourceMemory]
 		if !ok || q.IsZero() {
 			return 0
 		}
+
 		sum += q.Value()
 	}
+
 	for _, c := range pod.Spec.InitContainers {
 		q, ok := c.Resources.Limits[v1.ResourceMemory]
 		switch {
@@ -150,6 +165,7 @@ func podMemory(pod *v1.Pod) int64 {
 			sum = max(sum, q.Value())
 		}
 	}
+
 	return sum
 }
 
@@ -158,22 +174,27 @@ func ensureHugetlbfs(dir string, pod *v1.Pod, medium v1.StorageMedium) error {
 	if err != nil || mounted {
 		return err
 	}
+
 	size, err := pageSize(pod, medium)
 	if err != nil {
 		return err
 	}
+
 	options := "pagesize=" + strconv.FormatInt(size.Value()>>20, 10) + "M"
 	if err := unix.Mount("hugetlbfs", dir, "hugetlbfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return fmt.Errorf("mount hugetlbfs (%s) on %s: %w", options, dir, err)
 	}
+
 	return nil
 }
 
-// pageSize is that of the medium HugePages-2Mi, or for plain HugePages the one that the pod's containers request.
+// pageSize is that of the medium HugePages-2Mi, or for plain HugePages the one that the pod's containers
+// request.
 func pageSize(pod *v1.Pod, medium v1.StorageMedium) (resource.Quantity, error) {
 	if s, ok := strings.CutPrefix(string(medium), string(v1.StorageMediumHugePagesPrefix)); ok {
 		return resource.ParseQuantity(s)
 	}
+
 	found := map[string]bool{}
 	for _, c := range append(append([]v1.Container{}, pod.Spec.InitContainers...), pod.Spec.Containers...) {
 		for name := range c.Resources.Requests {
@@ -182,11 +203,15 @@ func pageSize(pod *v1.Pod, medium v1.StorageMedium) (resource.Quantity, error) {
 			}
 		}
 	}
+
 	if len(found) != 1 {
-		return resource.Quantity{}, fmt.Errorf("emptyDir medium HugePages needs exactly one huge page size requested by the pod, found %d", len(found))
+		return resource.Quantity{}, fmt.Errorf("emptyDir medium HugePages needs exactly one huge page "+
+			"size requested by the pod, found %d", len(found))
 	}
+
 	for s := range found {
 		return resource.ParseQuantity(s)
 	}
+
 	panic("unreachable")
 }

@@ -20,21 +20,28 @@ import (
 func TestAnEmptyDirBelongsToItsContainersOnceItIsMade(t *testing.T) {
 	m, _ := newManager(t, &api{})
 	p := pod(v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
-		v1.Volume{Name: "mem", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory}}})
+		v1.Volume{
+			Name:         "mem",
+			VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory}},
+		})
+
 	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(1234))}
 	made := setup(t, m, p)
 	for _, v := range made.ByName {
 		must(t, os.Chmod(v.Path, 0o700))
 		must(t, os.WriteFile(filepath.Join(v.Path, "private"), nil, 0o600))
 	}
+
 	setup(t, m, p)
 	for name, v := range made.ByName {
 		mode, _, _ := stat(t, v.Path)
 		file, _, _ := stat(t, filepath.Join(v.Path, "private"))
 		if mode.Perm() != 0o700 || file.Perm() != 0o600 {
-			t.Errorf("%s: directory %v, file in it %v: a container had made them 0700 and 0600", name, mode, file)
+			t.Errorf("%s: directory %v, file in it %v: a container had made them 0700 and 0600",
+				name, mode, file)
 		}
 	}
+
 	// A reboot takes what is in memory.
 	must(t, mount.UnmountBelow(made.ByName["mem"].Path))
 	setup(t, m, p)
@@ -44,6 +51,7 @@ func TestAnEmptyDirBelongsToItsContainersOnceItIsMade(t *testing.T) {
 	if mode, _, gid := stat(t, made.ByName["mem"].Path); mode.Perm() != 0o777 || gid != 1234 {
 		t.Errorf("the one in memory has mode %v, group %d after a reboot", mode, gid)
 	}
+
 	must(t, m.Teardown(t.Context(), p.UID))
 }
 
@@ -58,6 +66,7 @@ func TestMemoryVolumesHaveTheSizeOfWhatMayUseThem(t *testing.T) {
 		Tokens:  &api{},
 		Log:     slog.New(slog.DiscardHandler),
 	})
+
 	for _, c := range []struct {
 		what        string
 		limit, own  string
@@ -73,16 +82,19 @@ func TestMemoryVolumesHaveTheSizeOfWhatMayUseThem(t *testing.T) {
 		if c.limit != "" {
 			source.SizeLimit = new(resource.MustParse(c.limit))
 		}
+
 		p := pod(v1.Volume{Name: "mem", VolumeSource: v1.VolumeSource{EmptyDir: source}})
 		if c.own != "" {
 			limits := v1.ResourceList{v1.ResourceMemory: resource.MustParse(c.own)}
 			p.Spec.Containers[0].Resources.Limits = limits
 		}
+
 		var st unix.Statfs_t
 		must(t, unix.Statfs(setup(t, m, p).ByName["mem"].Path, &st))
 		if got := st.Blocks * uint64(st.Bsize) >> 20; got != c.wantMiBytes {
 			t.Errorf("%s: %d MiB, want %d", c.what, got, c.wantMiBytes)
 		}
+
 		must(t, m.Teardown(t.Context(), p.UID))
 	}
 }
@@ -96,6 +108,7 @@ func TestAnEnvFileMustBeASmallFile(t *testing.T) {
 	if got, err := m.EnvFile(p, "disk", "env"); err != nil || got["A"] != "1" {
 		t.Errorf("variables %v, %v", got, err)
 	}
+
 	must(t, unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, 64<<10+1), 0o600))
 	must(t, os.Mkdir(filepath.Join(dir, "directory"), 0o700))
@@ -108,9 +121,11 @@ func TestAnEnvFileMustBeASmallFile(t *testing.T) {
 			if err == nil {
 				t.Errorf("%s is accepted", name)
 			}
+
 		case <-time.After(10 * time.Second):
 			t.Fatalf("%s is waited for", name)
 		}
 	}
+
 	must(t, m.Teardown(t.Context(), p.UID))
 }

@@ -23,5 +23,6 @@ func TestRepositoriesOfTenantsAreNotCloned(t *testing.T) {
 	if left, err := os.ReadDir(hooks); err != nil || len(left) > 0 {
 		t.Errorf("the repository holds %v, %v", left, err)
 	}
+
 	must(t, m.Teardown(t.Context(), p.UID))
 }

@@ -9,7 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// checkHostPath makes sure that the path is what the volume's type says; DirectoryOrCreate and FileOrCreate make it.
+// checkHostPath makes sure that the path is what the volume's type says; DirectoryOrCreate and FileOrCreate
+// make it.
 func checkHostPath(src *v1.HostPathVolumeSource) error {
 	kind := v1.HostPathUnset
 	if src.Type != nil {
@@ -18,6 +19,7 @@ func checkHostPath(src *v1.HostPathVolumeSource) error {
 	if kind == v1.HostPathUnset {
 		return nil
 	}
+
 	info, err := os.Stat(src.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		switch kind {
@@ -27,9 +29,11 @@ func checkHostPath(src *v1.HostPathVolumeSource) error {
 			return makeHostFile(src.Path)
 		}
 	}
+
 	if err != nil {
 		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", src.Path, words[kind], err)
 	}
+
 	mode := info.Mode()
 	ok := false
 	switch kind {
@@ -46,17 +50,23 @@ func checkHostPath(src *v1.HostPathVolumeSource) error {
 	default:
 		return fmt.Errorf("hostPath type %q is unknown", kind)
 	}
+
 	if !ok {
 		return fmt.Errorf("hostPath type check failed: %s is not a %s", src.Path, words[kind])
 	}
+
 	return nil
 }
 
 // words are kubelet's names of the types in its error, which users and tests search for.
 var words = map[v1.HostPathType]string{
-	v1.HostPathDirectory: "directory", v1.HostPathDirectoryOrCreate: "directory",
-	v1.HostPathFile: "file", v1.HostPathFileOrCreate: "file",
-	v1.HostPathSocket: "socket file", v1.HostPathCharDev: "character device", v1.HostPathBlockDev: "block device",
+	v1.HostPathDirectory:         "directory",
+	v1.HostPathDirectoryOrCreate: "directory",
+	v1.HostPathFile:              "file",
+	v1.HostPathFileOrCreate:      "file",
+	v1.HostPathSocket:            "socket file",
+	v1.HostPathCharDev:           "character device",
+	v1.HostPathBlockDev:          "block device",
 }
 
 func makeHostDir(path string) error {

@@ -29,6 +29,7 @@ func TestVolumesAreTakenDownBelowARootThatIsALink(t *testing.T) {
 		Tokens:  a,
 		Log:     slog.New(slog.DiscardHandler),
 	})
+
 	p := pod(v1.Volume{Name: "secret"}, v1.Volume{Name: "mem"})
 	p.Spec.Volumes[0].Secret = &v1.SecretVolumeSource{SecretName: "s"}
 	p.Spec.Volumes[1].EmptyDir = &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory}

@@ -14,36 +14,46 @@ import (
 
 const localPlugin = "kubernetes.io~local-volume"
 
-// local serves a local persistent volume: a directory of the node, bind-mounted into the pod's directory, or a block device as it is.
+// local serves a local persistent volume: a directory of the node, bind-mounted into the pod's directory, or
+// a block device as it is.
 func (m *Manager) local(ctx context.Context, r CSIRequest, src *v1.LocalVolumeSource) (string, error) {
 	info, err := os.Stat(src.Path)
 	if err != nil {
 		return "", fmt.Errorf("local volume %q: %w", r.PV.Name, err)
 	}
+
 	if r.Block {
 		if info.Mode()&fs.ModeDevice == 0 {
 			return "", fmt.Errorf("local volume %q: %s is not a block device", r.PV.Name, src.Path)
 		}
+
 		return src.Path, nil
 	}
+
 	if !info.IsDir() {
-		return "", fmt.Errorf("local volume %q: %s is not a directory (formatting a device is not supported)", r.PV.Name, src.Path)
+		return "", fmt.Errorf("local volume %q: %s is not a directory (formatting a device is not supported)",
+			r.PV.Name, src.Path)
 	}
+
 	dir := m.volumeDir(r.Pod.UID, localPlugin, r.PV.Name)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}
+
 	mounted, err := mount.Mounted(dir)
 	if err != nil {
 		return "", err
 	}
+
 	if !mounted {
 		if err := mount.Bind(src.Path, dir, false, r.ReadOnly); err != nil {
 			return "", err
 		}
 	}
+
 	if r.FSGroup != nil && !r.ReadOnly && !mounted {
 		return dir, fsgroup.Apply(ctx, dir, *r.FSGroup, false, onRootMismatch(r.Pod))
 	}
+
 	return dir, nil
 }

@@ -28,7 +28,8 @@ type Mount struct {
 	ImageID       string // the runtime's, once it is there and the pod may use it
 }
 
-// RecursiveReadOnly tells whether the mounts below are read-only, too. supported is whether the runtime can.
+// RecursiveReadOnly reports whether the mounts below are read-only, too. supported is whether the runtime
+// can.
 func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
 	refused := func(why string) (bool, error) {
 		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is %s", m.Name, why)
@@ -47,6 +48,7 @@ func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
 	case !supported:
 		return refused("not supported by the runtime")
 	}
+
 	return true, nil
 }
 
@@ -56,36 +58,65 @@ type Device struct {
 	ReadOnly                bool
 }
 
-// Container resolves the volumeMounts and volumeDevices of a container, subPath and subPathExpr (with env) included. It does not wait for a
-// Setup, which may wait for the API server; the caller sees to it that no Teardown begins meanwhile.
-func (m *Manager) Container(pod *v1.Pod, c *v1.Container, volumes *Volumes, env []podenv.Variable) ([]Mount, []Device, error) {
+// Container resolves the volumeMounts and volumeDevices of a container, subPath and subPathExpr (with env)
+// included. It does not wait for a Setup, which may wait for the API server; the caller sees to it that no
+// Teardown begins meanwhile.
+func (m *Manager) Container(
+	pod *v1.Pod,
+	c *v1.Container,
+	volumes *Volumes,
+	env []podenv.Variable,
+) ([]Mount, []Device, error) {
 	var mounts []Mount
 	for i := range c.VolumeMounts {
 		vm := &c.VolumeMounts[i]
 		vol, ok := volumes.ByName[vm.Name]
 		if !ok {
-			return nil, nil, fmt.Errorf("container %s: volume %q of mount %s is not mounted", c.Name, vm.Name, vm.MountPath)
+			return nil, nil, fmt.Errorf("container %s: volume %q of mount %s is not mounted",
+				c.Name, vm.Name, vm.MountPath)
 		}
+
 		mount, err := m.containerMount(pod, c.Name, i, vm, vol, env)
 		if err != nil {
 			return nil, nil, fmt.Errorf("container %s: volume mount %s: %w", c.Name, vm.MountPath, err)
 		}
+
 		mounts = append(mounts, mount)
 	}
+
 	var devices []Device
 	for _, vd := range c.VolumeDevices {
 		vol, ok := volumes.ByName[vd.Name]
 		if !ok || !vol.Block {
-			return nil, nil, fmt.Errorf("container %s: volume %q of device %s is not a block volume", c.Name, vd.Name, vd.DevicePath)
+			return nil, nil, fmt.Errorf("container %s: volume %q of device %s is not a block volume",
+				c.Name, vd.Name, vd.DevicePath)
 		}
-		devices = append(devices, Device{HostPath: vol.Path, ContainerPath: vd.DevicePath, ReadOnly: vol.ReadOnly})
+
+		devices = append(
+			devices,
+			Device{HostPath: vol.Path, ContainerPath: vd.DevicePath, ReadOnly: vol.ReadOnly},
+		)
 	}
+
 	return mounts, devices, nil
 }
 
-func (m *Manager) containerMount(pod *v1.Pod, container string, index int, vm *v1.VolumeMount, vol Mounted, env []podenv.Variable) (Mount, error) {
-	out := Mount{Name: vm.Name, HostPath: vol.Path, ContainerPath: vm.MountPath, ReadOnly: vm.ReadOnly || vol.ReadOnly,
-		Propagation: v1.MountPropagationNone, Image: vol.Image}
+func (m *Manager) containerMount(
+	pod *v1.Pod,
+	container string,
+	index int,
+	vm *v1.VolumeMount,
+	vol Mounted,
+	env []podenv.Variable,
+) (Mount, error) {
+	out := Mount{
+		Name:          vm.Name,
+		HostPath:      vol.Path,
+		ContainerPath: vm.MountPath,
+		ReadOnly:      vm.ReadOnly || vol.ReadOnly,
+		Propagation:   v1.MountPropagationNone,
+		Image:         vol.Image,
+	}
 	if vm.MountPropagation != nil {
 		out.Propagation = *vm.MountPropagation
 	}
@@ -95,6 +126,7 @@ func (m *Manager) containerMount(pod *v1.Pod, container string, index int, vm *v
 	if !filepath.IsAbs(out.ContainerPath) {
 		out.ContainerPath = "/" + out.ContainerPath
 	}
+
 	sub := vm.SubPath
 	if vm.SubPathExpr != "" {
 		var missing []string
@@ -104,41 +136,51 @@ func (m *Manager) containerMount(pod *v1.Pod, container string, index int, vm *v
 			if !ok {
 				missing = append(missing, name)
 			}
+
 			return v, ok
 		})
 		if len(missing) > 0 {
-			return Mount{}, fmt.Errorf("missing value for %s in subPathExpr %q", strings.Join(missing, ", "), vm.SubPathExpr)
+			return Mount{}, fmt.Errorf("missing value for %s in subPathExpr %q",
+				strings.Join(missing, ", "), vm.SubPathExpr)
 		}
 	}
+
 	if sub == "" {
 		return out, nil
 	}
 	if err := subpath.Check(sub); err != nil {
 		return Mount{}, err
 	}
+
 	if vol.Image != nil {
 		out.ImageSubPath = sub
 		return out, nil
 	}
+
 	target := filepath.Join(m.subpathsDir(pod.UID), vm.Name, container, strconv.Itoa(index))
 	if err := subpath.Bind(vol.Path, sub, target, vol.ReadOnly); err != nil {
-		return Mount{}, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w", vm.Name, container, err)
+		return Mount{}, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w",
+			vm.Name, container, err)
 	}
+
 	out.HostPath = target
 	return out, nil
 }
 
-// EnvFile reads the variables of an env file (KEY=value lines, # comments) in a volume of the pod, for fileKeyRef. The file may have
-// been written by a container: it is opened below the volume and read up to a limit.
+// EnvFile reads the variables of an env file (KEY=value lines, # comments) in a volume of the pod, for
+// fileKeyRef. The file may have been written by a container: it is opened below the volume and read up to a
+// limit.
 func (m *Manager) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error) {
 	const maxSize = 64 << 10
 	if err := subpath.Check(path); err != nil {
 		return nil, err
 	}
+
 	dir := m.volumeDir(pod.UID, emptyDirPlugin, volume)
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("env file %q: volume %q is not a mounted emptyDir", path, volume)
 	}
+
 	f, err := boundedfile.OpenBelow(dir, path, os.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
@@ -149,5 +191,6 @@ func (m *Manager) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, 
 	if err != nil {
 		return nil, fmt.Errorf("env file %q in volume %q: %w", path, volume, err)
 	}
+
 	return podenv.ParseFile(data)
 }

@@ -54,6 +54,7 @@ func TestNFSVolumesOfPodsAndClaims(t *testing.T) {
 		NFS:     &nfsvolume.Mounter{Program: program, Helpers: []string{tools}},
 		Log:     slog.New(slog.DiscardHandler),
 	})
+
 	p := pod(
 		v1.Volume{Name: "own", VolumeSource: v1.VolumeSource{
 			NFS: &v1.NFSVolumeSource{Server: "store", Path: "/own", ReadOnly: true},
@@ -76,6 +77,7 @@ func TestNFSVolumesOfPodsAndClaims(t *testing.T) {
 			t.Errorf("%s is not mounted: %v", want.Path, err)
 		}
 	}
+
 	calls, err := os.ReadFile(log)
 	must(t, err)
 	for _, want := range []string{"-o ro -- store:/own ", "-o nfsvers=4.2 -- store:/pv "} {
@@ -87,6 +89,7 @@ func TestNFSVolumesOfPodsAndClaims(t *testing.T) {
 	for range 2 {
 		must(t, m.Teardown(t.Context(), p.UID))
 	}
+
 	if left, err := mount.Below(root); err != nil || len(left) > 0 {
 		t.Errorf("still mounted: %v, %v", left, err)
 	}

@@ -18,7 +18,11 @@ import (
 type TokenIssuer struct{ Client *kubeapi.Client }
 
 // Token makes a TokenRequest for the service account.
-func (t TokenIssuer) Token(ctx context.Context, namespace, account string, spec authenticationv1.TokenRequestSpec) (*authenticationv1.TokenRequest, error) {
+func (t TokenIssuer) Token(
+	ctx context.Context,
+	namespace, account string,
+	spec authenticationv1.TokenRequestSpec,
+) (*authenticationv1.TokenRequest, error) {
 	out := &authenticationv1.TokenRequest{}
 	err := kubeapi.Patient(ctx, func() error {
 		return t.Client.Core.Post().Namespace(namespace).Resource("serviceaccounts").Name(account).SubResource("token").
@@ -48,7 +52,8 @@ type tokenCache struct {
 	tokens map[tokenKey]token
 }
 
-// maxTokenAge is when a token is renewed at the latest, as kubelet does: it bounds for how long a stolen one is of use.
+// maxTokenAge is when a token is renewed at the latest, as kubelet does: it bounds for how long a stolen one
+// is of use.
 const maxTokenAge = 24 * time.Hour
 
 // renewToken is at 80 % of a token's life.
@@ -95,7 +100,13 @@ func (c *tokenCache) forget(pod types.UID) {
 }
 
 // tokenFile is the file of a projected service account token, bound to the pod.
-func (m *Manager) tokenFile(ctx context.Context, pod *v1.Pod, volume string, src *v1.ServiceAccountTokenProjection, mode fs.FileMode) (files, error) {
+func (m *Manager) tokenFile(
+	ctx context.Context,
+	pod *v1.Pod,
+	volume string,
+	src *v1.ServiceAccountTokenProjection,
+	mode fs.FileMode,
+) (files, error) {
 	seconds := int64(3600)
 	if src.ExpirationSeconds != nil {
 		seconds = *src.ExpirationSeconds
@@ -107,12 +118,14 @@ func (m *Manager) tokenFile(ctx context.Context, pod *v1.Pod, volume string, src
 	return files{src.Path: credential(pod, []byte(t.value), mode)}, nil
 }
 
-// token is the one at hand or, when that is to be renewed, a new one. One that cannot be renewed is good until it expires.
+// token is the one at hand or, when that is to be renewed, a new one. One that cannot be renewed is good
+// until it expires.
 func (m *Manager) token(ctx context.Context, pod *v1.Pod, key tokenKey) (token, error) {
 	t, now := m.tokens.get(key), time.Now()
 	if now.Before(t.renewAt) {
 		return t, nil
 	}
+
 	fresh, err := m.requestToken(ctx, pod, key)
 	switch {
 	case err == nil:
@@ -120,9 +133,11 @@ func (m *Manager) token(ctx context.Context, pod *v1.Pod, key tokenKey) (token, 
 	case !now.Before(t.expires):
 		return token{}, err
 	default:
-		m.cfg.Log.Warn("token is not renewed yet", "pod", pod.Namespace+"/"+pod.Name, "expires", t.expires, "err", err)
+		m.cfg.Log.Warn("token is not renewed yet",
+			"pod", pod.Namespace+"/"+pod.Name, "expires", t.expires, "err", err)
 		t.renewAt = now.Add(revisitAfter)
 	}
+
 	m.tokens.put(key, t)
 	return t, nil
 }
@@ -130,20 +145,28 @@ func (m *Manager) token(ctx context.Context, pod *v1.Pod, key tokenKey) (token, 
 func (m *Manager) requestToken(ctx context.Context, pod *v1.Pod, key tokenKey) (token, error) {
 	spec := authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: new(key.seconds),
-		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		BoundObjectRef: &authenticationv1.BoundObjectReference{
+			APIVersion: "v1",
+			Kind:       "Pod",
+			Name:       pod.Name,
+			UID:        pod.UID,
+		},
 	}
 	if key.audience != "" {
 		spec.Audiences = []string{key.audience}
 	}
+
 	account := pod.Spec.ServiceAccountName
 	if account == "" {
 		account = "default"
 	}
+
 	issued := time.Now()
 	answer, err := m.cfg.Tokens.Token(ctx, pod.Namespace, account, spec)
 	if err != nil {
 		return token{}, err
 	}
+
 	expires := answer.Status.ExpirationTimestamp.Time
 	return token{answer.Status.Token, renewToken(issued, expires), expires}, nil
 }
@@ -154,6 +177,7 @@ func commonUser(pod *v1.Pod) *int64 {
 	if pod.Spec.SecurityContext != nil {
 		podUser = pod.Spec.SecurityContext.RunAsUser
 	}
+
 	first := true
 	same := func(sc *v1.SecurityContext) bool {
 		user := podUser
@@ -163,23 +187,28 @@ func commonUser(pod *v1.Pod) *int64 {
 		if user == nil || (!first && *user != *common) {
 			return false
 		}
+
 		common, first = user, false
 		return true
 	}
+
 	for _, c := range pod.Spec.InitContainers {
 		if !same(c.SecurityContext) {
 			return nil
 		}
 	}
+
 	for _, c := range pod.Spec.Containers {
 		if !same(c.SecurityContext) {
 			return nil
 		}
 	}
+
 	for _, c := range pod.Spec.EphemeralContainers {
 		if !same(c.SecurityContext) {
 			return nil
 		}
 	}
+
 	return common
 }

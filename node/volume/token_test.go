@@ -20,12 +20,22 @@ type issuer struct {
 	issued int
 }
 
-func (i *issuer) Token(context.Context, string, string, authenticationv1.TokenRequestSpec) (*authenticationv1.TokenRequest, error) {
+func (i *issuer) Token(
+	context.Context,
+	string,
+	string,
+	authenticationv1.TokenRequestSpec,
+) (*authenticationv1.TokenRequest, error) {
 	if i.away != nil {
 		return nil, i.away
 	}
 	i.issued++
-	return &authenticationv1.TokenRequest{Status: authenticationv1.TokenRequestStatus{Token: fmt.Sprint("token", i.issued), ExpirationTimestamp: metav1.NewTime(time.Now().Add(time.Hour))}}, nil
+	return &authenticationv1.TokenRequest{
+		Status: authenticationv1.TokenRequestStatus{
+			Token:               fmt.Sprint("token", i.issued),
+			ExpirationTimestamp: metav1.NewTime(time.Now().Add(time.Hour)),
+		},
+	}, nil
 }
 
 func TestATokenThatCannotBeRenewedIsGoodUntilItExpires(t *testing.T) {
@@ -41,6 +51,7 @@ func TestATokenThatCannotBeRenewedIsGoodUntilItExpires(t *testing.T) {
 				t.Errorf("token %q, error %v; want %q, %v", got.value, e, value, err)
 			}
 		}
+
 		want(0, "token1", nil)
 		want(47*time.Minute, "token1", nil)
 		i.away = errors.New("nobody is there")
@@ -48,6 +59,7 @@ func TestATokenThatCannotBeRenewedIsGoodUntilItExpires(t *testing.T) {
 		if wait := time.Until(m.tokens.refreshAt("u")); wait <= 0 || wait > revisitAfter {
 			t.Errorf("asked for again in %s", wait)
 		}
+
 		want(10*time.Minute, "token1", nil)
 		want(2*time.Minute, "", i.away)
 		i.away = nil

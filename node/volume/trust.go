@@ -18,7 +18,12 @@ import (
 )
 
 // trustFile writes the trust anchors of the ClusterTrustBundles that the source names or selects.
-func (m *Manager) trustFile(ctx context.Context, pod *v1.Pod, src *v1.ClusterTrustBundleProjection, mode fs.FileMode) (files, error) {
+func (m *Manager) trustFile(
+	ctx context.Context,
+	pod *v1.Pod,
+	src *v1.ClusterTrustBundleProjection,
+	mode fs.FileMode,
+) (files, error) {
 	bundles, err := m.trustBundles(ctx, src)
 	if err != nil {
 		return nil, err
@@ -31,7 +36,10 @@ func (m *Manager) trustFile(ctx context.Context, pod *v1.Pod, src *v1.ClusterTru
 }
 
 // trustBundles finds the bundles. None is an error unless the source is optional.
-func (m *Manager) trustBundles(ctx context.Context, src *v1.ClusterTrustBundleProjection) ([]certificatesv1.ClusterTrustBundle, error) {
+func (m *Manager) trustBundles(
+	ctx context.Context,
+	src *v1.ClusterTrustBundleProjection,
+) ([]certificatesv1.ClusterTrustBundle, error) {
 	optional := src.Optional != nil && *src.Optional
 	switch {
 	case src.Name != nil:
@@ -42,11 +50,15 @@ func (m *Manager) trustBundles(ctx context.Context, src *v1.ClusterTrustBundlePr
 		if err != nil {
 			return nil, fmt.Errorf("clustertrustbundle %q: %w", *src.Name, err)
 		}
+
 		return []certificatesv1.ClusterTrustBundle{*bundle}, nil
+
 	case src.SignerName != nil:
 		var bundles []certificatesv1.ClusterTrustBundle
 		selector, err := metav1.LabelSelectorAsSelector(src.LabelSelector)
-		if err == nil && src.LabelSelector != nil { // no selector selects nothing, an empty one everything
+
+		// no selector selects nothing, an empty one everything
+		if err == nil && src.LabelSelector != nil {
 			bundles, err = m.cfg.Objects.ClusterTrustBundles(ctx, *src.SignerName, selector)
 		}
 		if err != nil {
@@ -55,13 +67,15 @@ func (m *Manager) trustBundles(ctx context.Context, src *v1.ClusterTrustBundlePr
 		if len(bundles) == 0 && !optional {
 			return nil, fmt.Errorf("no clustertrustbundle of signer %q matches %q", *src.SignerName, selector)
 		}
+
 		return bundles, nil
 	}
+
 	return nil, errors.New("a clusterTrustBundle source needs a name or a signerName")
 }
 
-// trustAnchors joins the certificates of all bundles: each one once, without headers and text between them, in an order that does not depend on
-// that of the bundles.
+// trustAnchors joins the certificates of all bundles: each one once, without headers and text between them,
+// in an order that does not depend on that of the bundles.
 func trustAnchors(bundles []certificatesv1.ClusterTrustBundle) ([]byte, error) {
 	var all [][]byte
 	for _, b := range bundles {
@@ -71,12 +85,16 @@ func trustAnchors(bundles []certificatesv1.ClusterTrustBundle) ([]byte, error) {
 			if block, rest = pem.Decode(rest); block == nil {
 				break
 			}
+
 			if block.Type != "CERTIFICATE" {
-				return nil, fmt.Errorf("clustertrustbundle %q holds a PEM block of type %q", b.Name, block.Type)
+				return nil, fmt.Errorf("clustertrustbundle %q holds a PEM block of type %q",
+					b.Name, block.Type)
 			}
+
 			all = append(all, block.Bytes)
 		}
 	}
+
 	slices.SortFunc(all, bytes.Compare)
 	all = slices.CompactFunc(all, bytes.Equal)
 	var out bytes.Buffer
@@ -85,6 +103,7 @@ func trustAnchors(bundles []certificatesv1.ClusterTrustBundle) ([]byte, error) {
 			return nil, err
 		}
 	}
+
 	return out.Bytes(), nil
 }
 

@@ -1,6 +1,7 @@
-// Package volume mounts and unmounts the volumes of pods below ROOT/pods/UID/volumes, in kubelet's layout. Setup may be repeated at any
-// time and brings what is there up to date; Teardown works from what is on disk alone, so it needs no memory of the pod and cleans up
-// after a crash or a reboot as well. It never deletes across a mount point.
+// Package volume mounts and unmounts the volumes of pods below ROOT/pods/UID/volumes, in kubelet's layout.
+// Setup may be repeated at any time and brings what is there up to date; Teardown works from what is on disk
+// alone, so it needs no memory of the pod and cleans up after a crash or a reboot as well. It never deletes
+// across a mount point.
 package volume
 
 import (
@@ -32,23 +33,33 @@ type Objects interface {
 	PersistentVolumeClaim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error)
 	PersistentVolume(ctx context.Context, name string) (*v1.PersistentVolume, error)
 	ClusterTrustBundle(ctx context.Context, name string) (*certificatesv1.ClusterTrustBundle, error)
-	ClusterTrustBundles(ctx context.Context, signer string, selector labels.Selector) ([]certificatesv1.ClusterTrustBundle, error)
+	ClusterTrustBundles(
+		ctx context.Context,
+		signer string,
+		selector labels.Selector,
+	) ([]certificatesv1.ClusterTrustBundle, error)
 }
 
 // Tokens issues service account tokens (TokenIssuer).
 type Tokens interface {
-	Token(ctx context.Context, namespace, serviceAccount string, spec authenticationv1.TokenRequestSpec) (*authenticationv1.TokenRequest, error)
+	Token(
+		ctx context.Context,
+		namespace, serviceAccount string,
+		spec authenticationv1.TokenRequestSpec,
+	) (*authenticationv1.TokenRequest, error)
 }
 
 // CSI mounts volumes of CSI drivers (csivolume.Mounter).
 type CSI interface {
-	// Setup makes the volume available and returns the directory, or the device for a block volume. With a *Error of reason ResizeFailed it is
-	// available nevertheless.
+	// Setup makes the volume available and returns the directory, or the device for a block volume. With a
+	// *Error of reason ResizeFailed it is available nevertheless.
 	Setup(ctx context.Context, request CSIRequest) (path string, err error)
-	// Revisits tells whether Setup is to be called again and again: the driver wants that (CSIDriver requiresRepublish), or it grows file
-	// systems on the node and the claim may have been given a larger size. (A node may not watch claims.)
+	// Revisits reports whether Setup is to be called again and again: the driver wants that (CSIDriver
+	// requiresRepublish), or it grows file systems on the node and the claim may have been given a larger
+	// size. (A node may not watch claims.)
 	Revisits(ctx context.Context, driver string, persistent bool) bool
-	// Teardown unpublishes and, when no other pod needs it, unstages every CSI volume of the pod, from what is on disk.
+	// Teardown unpublishes and, when no other pod needs it, unstages every CSI volume of the pod, from what
+	// is on disk.
 	Teardown(ctx context.Context, pod types.UID) error
 }
 
@@ -85,7 +96,8 @@ type Manager struct {
 	refresh map[types.UID]time.Time
 }
 
-// revisitAfter is how long a volume is left alone that is to be set up again and again: about kubelet's resync.
+// revisitAfter is how long a volume is left alone that is to be set up again and again: about kubelet's
+// resync.
 const revisitAfter = time.Minute
 
 // New returns a manager. It touches nothing yet.
@@ -93,7 +105,11 @@ func New(cfg Config) *Manager {
 	if cfg.NFS == nil {
 		cfg.NFS = &nfsvolume.Mounter{}
 	}
-	return &Manager{cfg: cfg, tokens: tokenCache{tokens: map[tokenKey]token{}}, refresh: map[types.UID]time.Time{}}
+	return &Manager{
+		cfg:     cfg,
+		tokens:  tokenCache{tokens: map[tokenKey]token{}},
+		refresh: map[types.UID]time.Time{},
+	}
 }
 
 // Mounted is one volume of a pod that is ready for containers.
@@ -114,7 +130,8 @@ type Volumes struct {
 	Ungrown []*Error // volumes that could not be made larger (ResizeFailed); the pod can use them as they are
 }
 
-// Cover tells whether every volume that a container of the pod uses is mounted. Nil covers nothing: the pod was never set up.
+// Cover reports whether every volume that a container of the pod uses is mounted. Nil covers nothing: the pod
+// was never set up.
 func (v *Volumes) Cover(pod *v1.Pod) bool {
 	if v == nil {
 		return false
@@ -129,7 +146,8 @@ func (v *Volumes) Cover(pod *v1.Pod) bool {
 // ResizeFailed is the reason of a volume that is there, but not as large as it should be.
 const ResizeFailed = "VolumeResizeFailed"
 
-// Error is a volume that cannot be mounted. Reason is kubelet's event reason: FailedMount, FailedAttachVolume, FailedMapVolume or ResizeFailed.
+// Error is a volume that cannot be mounted. Reason is kubelet's event reason: FailedMount,
+// FailedAttachVolume, FailedMapVolume or ResizeFailed.
 type Error struct {
 	Volume string
 	Reason string
@@ -148,17 +166,20 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Setup mounts the volumes of the pod that its containers use, all at once, or brings them up to date. On an error, which joins one
-// *Error for each volume that failed, call it again: what was mounted stays. A pod that must not exist (any more) needs Teardown.
+// Setup mounts the volumes of the pod that its containers use, all at once, or brings them up to date. On an
+// error, which joins one *Error for each volume that failed, call it again: what was mounted stays. A pod
+// that must not exist (any more) needs Teardown.
 func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 	unlock, err := m.locks.Lock(ctx, pod.UID)
 	if err != nil {
 		return nil, fmt.Errorf("set up volumes of pod %s: %w", pod.UID, err)
 	}
 	defer unlock()
+
 	if err := os.MkdirAll(m.volumesDir(pod.UID), 0o750); err != nil {
 		return nil, fmt.Errorf("make volume directory: %w", err)
 	}
+
 	used := usedVolumes(pod)
 	out := &Volumes{ByName: map[string]Mounted{}}
 	var (
@@ -166,31 +187,36 @@ func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 		errs    []error
 		running sync.WaitGroup
 	)
+
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
 		if !used[vol.Name] {
 			continue
 		}
+
 		running.Go(func() {
 			mounted, groups, err := m.setupOne(ctx, pod, vol)
 			mu.Lock()
 			defer mu.Unlock()
+
 			if e := asError(vol.Name, err); e != nil && e.Reason == ResizeFailed {
 				out.Ungrown = append(out.Ungrown, e)
 			} else if e != nil {
 				errs = append(errs, e)
 				return
 			}
+
 			out.ByName[vol.Name] = mounted
 			out.Groups = append(out.Groups, groups...)
 		})
 	}
+
 	running.Wait()
 	m.setRefresh(pod, trusts(pod) || m.revisits(ctx, out))
 	return out, errors.Join(errs...)
 }
 
-// revisits tells whether one of the volumes is to be set up again after a while.
+// revisits reports whether one of the volumes is to be set up again after a while.
 func (m *Manager) revisits(ctx context.Context, mounted *Volumes) bool {
 	for _, v := range mounted.ByName {
 		if v.driver != "" && m.cfg.CSI.Revisits(ctx, v.driver, v.persistent) {
@@ -200,14 +226,20 @@ func (m *Manager) revisits(ctx context.Context, mounted *Volumes) bool {
 	return false
 }
 
-// trusts tells whether a volume shows trust bundles. They are not watched but read again after a while: few pods have them, and they change rarely.
+// trusts reports whether a volume shows trust bundles. They are not watched but read again after a while: few
+// pods have them, and they change rarely.
 func trusts(pod *v1.Pod) bool {
 	return slices.ContainsFunc(pod.Spec.Volumes, func(v v1.Volume) bool {
-		return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s v1.VolumeProjection) bool { return s.ClusterTrustBundle != nil })
+		return v.Projected != nil &&
+			slices.ContainsFunc(
+				v.Projected.Sources,
+				func(s v1.VolumeProjection) bool { return s.ClusterTrustBundle != nil },
+			)
 	})
 }
 
-// Refresh is when Setup must be called again, to renew a service account token or for a driver that wants it; zero for never.
+// Refresh is when Setup must be called again, to renew a service account token or for a driver that wants it;
+// zero for never.
 func (m *Manager) Refresh(pod types.UID) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -254,8 +286,16 @@ func (m *Manager) setupOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mo
 		return Mounted{Image: src.Image, ReadOnly: true}, nil, nil
 	case src.CSI != nil:
 		readOnly := src.CSI.ReadOnly != nil && *src.CSI.ReadOnly
-		path, err := m.csi(ctx, CSIRequest{Pod: pod, Name: vol.Name, Inline: src.CSI, ReadOnly: readOnly, FSGroup: fsGroup(pod)})
+		path, err := m.csi(ctx, CSIRequest{
+			Pod:      pod,
+			Name:     vol.Name,
+			Inline:   src.CSI,
+			ReadOnly: readOnly,
+			FSGroup:  fsGroup(pod),
+		})
+
 		return Mounted{Path: path, ReadOnly: readOnly, driver: src.CSI.Driver}, nil, err
+
 	case src.NFS != nil:
 		path, err := m.nfs(ctx, pod, vol.Name, nfsvolume.OfVolume(src.NFS))
 		return Mounted{Path: path, ReadOnly: src.NFS.ReadOnly}, nil, err
@@ -264,7 +304,9 @@ func (m *Manager) setupOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mo
 	case src.Ephemeral != nil:
 		return m.claim(ctx, pod, vol, pod.Name+"-"+vol.Name, false)
 	}
-	return Mounted{}, nil, errors.New("its type is not supported by this agent (in-tree drivers have CSI drivers in their place)")
+
+	return Mounted{}, nil, errors.New("its type is not supported by this agent (in-tree drivers have CSI " +
+		"drivers in their place)")
 }
 
 func (m *Manager) nfs(
@@ -288,24 +330,30 @@ func usedVolumes(pod *v1.Pod) map[string]bool {
 		for _, x := range mounts {
 			used[x.Name] = true
 		}
+
 		for _, x := range devices {
 			used[x.Name] = true
 		}
+
 		for _, x := range env {
 			if x.ValueFrom != nil && x.ValueFrom.FileKeyRef != nil {
 				used[x.ValueFrom.FileKeyRef.VolumeName] = true
 			}
 		}
 	}
+
 	for _, c := range pod.Spec.InitContainers {
 		add(c.VolumeMounts, c.VolumeDevices, c.Env)
 	}
+
 	for _, c := range pod.Spec.Containers {
 		add(c.VolumeMounts, c.VolumeDevices, c.Env)
 	}
+
 	for _, c := range pod.Spec.EphemeralContainers {
 		add(c.VolumeMounts, c.VolumeDevices, c.Env)
 	}
+
 	return used
 }
 

@@ -81,7 +81,11 @@ func (a *api) ClusterTrustBundle(_ context.Context, name string) (*certificatesv
 	return nil, absent("clustertrustbundles", name)
 }
 
-func (a *api) ClusterTrustBundles(_ context.Context, signer string, selector labels.Selector) (out []certificatesv1.ClusterTrustBundle, _ error) {
+func (a *api) ClusterTrustBundles(
+	_ context.Context,
+	signer string,
+	selector labels.Selector,
+) (out []certificatesv1.ClusterTrustBundle, _ error) {
 	for _, b := range a.bundles {
 		if b.Spec.SignerName == signer && selector.Matches(labels.Set(b.Labels)) {
 			out = append(out, b)
@@ -90,12 +94,17 @@ func (a *api) ClusterTrustBundles(_ context.Context, signer string, selector lab
 	return out, nil
 }
 
-func (a *api) Token(_ context.Context, _, account string, _ authenticationv1.TokenRequestSpec) (*authenticationv1.TokenRequest, error) {
+func (a *api) Token(
+	_ context.Context,
+	_, account string,
+	_ authenticationv1.TokenRequestSpec,
+) (*authenticationv1.TokenRequest, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.tokens++
 	return &authenticationv1.TokenRequest{Status: authenticationv1.TokenRequestStatus{
-		Token: fmt.Sprintf("%s-%d", account, a.tokens), ExpirationTimestamp: metav1.NewTime(time.Now().Add(a.life))}}, nil
+		Token: fmt.Sprintf("%s-%d",
+			account, a.tokens), ExpirationTimestamp: metav1.NewTime(time.Now().Add(a.life))}}, nil
 }
 
 func newManager(t *testing.T, a *api) (*volume.Manager, string) {
@@ -105,17 +114,31 @@ func newManager(t *testing.T, a *api) (*volume.Manager, string) {
 	if a.life == 0 {
 		a.life = time.Hour
 	}
-	return volume.New(volume.Config{Root: root, Node: func() podenv.Node { return podenv.Node{Name: "n"} }, Objects: a, Tokens: a, Log: slog.New(slog.DiscardHandler)}), root
+
+	return volume.New(volume.Config{
+		Root:    root,
+		Node:    func() podenv.Node { return podenv.Node{Name: "n"} },
+		Objects: a,
+		Tokens:  a,
+		Log:     slog.New(slog.DiscardHandler),
+	}), root
 }
 
 // pod makes a pod whose one container mounts all the volumes at /NAME.
 func pod(volumes ...v1.Volume) *v1.Pod {
-	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "ns", UID: "uid-1", Labels: map[string]string{"a": "1"}}}
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Name:      "p",
+		Namespace: "ns",
+		UID:       "uid-1",
+		Labels:    map[string]string{"a": "1"},
+	}}
+
 	p.Spec.Volumes = volumes
 	c := v1.Container{Name: "c"}
 	for _, v := range volumes {
 		c.VolumeMounts = append(c.VolumeMounts, v1.VolumeMount{Name: v.Name, MountPath: "/" + v.Name})
 	}
+
 	p.Spec.Containers = []v1.Container{c}
 	return p
 }
@@ -151,14 +174,32 @@ func read(t *testing.T, path string) string {
 
 func TestEveryVolumeOfAPod(t *testing.T) {
 	a := &api{
-		maps:    map[string]*v1.ConfigMap{"m": {Data: map[string]string{"k": "v"}, BinaryData: map[string][]byte{"b": {0, 1}}}},
+		maps: map[string]*v1.ConfigMap{
+			"m": {Data: map[string]string{"k": "v"}, BinaryData: map[string][]byte{"b": {0, 1}}},
+		},
 		secrets: map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden")}}},
 	}
+
 	m, root := newManager(t, a)
 	p := pod(
 		v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
-		v1.Volume{Name: "mem", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory, SizeLimit: new(resource.MustParse("1Mi"))}}},
-		v1.Volume{Name: "map", VolumeSource: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "m"}}}},
+		v1.Volume{
+			Name: "mem",
+			VolumeSource: v1.VolumeSource{
+				EmptyDir: &v1.EmptyDirVolumeSource{
+					Medium:    v1.StorageMediumMemory,
+					SizeLimit: new(resource.MustParse("1Mi")),
+				},
+			},
+		},
+		v1.Volume{
+			Name: "map",
+			VolumeSource: v1.VolumeSource{
+				ConfigMap: &v1.ConfigMapVolumeSource{
+					LocalObjectReference: v1.LocalObjectReference{Name: "m"},
+				},
+			},
+		},
 		v1.Volume{Name: "secret", VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{SecretName: "s", DefaultMode: new(int32(0o400)),
 			Items: []v1.KeyToPath{{Key: "k", Path: "deep/key", Mode: new(int32(0o440))}}}}},
 		v1.Volume{Name: "info", VolumeSource: v1.VolumeSource{DownwardAPI: &v1.DownwardAPIVolumeSource{Items: []v1.DownwardAPIVolumeFile{
@@ -166,8 +207,14 @@ func TestEveryVolumeOfAPod(t *testing.T) {
 		v1.Volume{Name: "all", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
 			{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}},
 			{ConfigMap: &v1.ConfigMapProjection{LocalObjectReference: v1.LocalObjectReference{Name: "m"}}},
-			{Secret: &v1.SecretProjection{LocalObjectReference: v1.LocalObjectReference{Name: "none"}, Optional: new(true)}}}}}},
+			{
+				Secret: &v1.SecretProjection{
+					LocalObjectReference: v1.LocalObjectReference{Name: "none"},
+					Optional:             new(true),
+				},
+			}}}}},
 	)
+
 	got := setup(t, m, p)
 	if mode, _, _ := stat(t, got.ByName["disk"].Path); mode.Perm() != 0o777 {
 		t.Errorf("emptyDir has mode %v", mode)
@@ -175,21 +222,35 @@ func TestEveryVolumeOfAPod(t *testing.T) {
 	if mode, _, _ := stat(t, got.ByName["mem"].Path); mode.Perm() != 0o777 {
 		t.Errorf("memory emptyDir has mode %v", mode)
 	}
+
 	var fs syscall.Statfs_t
 	must(t, syscall.Statfs(got.ByName["mem"].Path, &fs))
 	if size := int64(fs.Blocks) * fs.Bsize; size != 1<<20 {
 		t.Errorf("memory emptyDir has %d bytes", size)
 	}
-	for path, want := range map[string]string{"map/k": "v", "map/b": "\x00\x01", "secret/deep/key": "hidden", "info/labels": `a="1"`, "all/token": "default-1", "all/k": "v"} {
+
+	for path, want := range map[string]string{
+		"map/k":           "v",
+		"map/b":           "\x00\x01",
+		"secret/deep/key": "hidden",
+		"info/labels":     `a="1"`,
+		"all/token":       "default-1",
+		"all/k":           "v",
+	} {
 		name, file, _ := strings.Cut(path, "/")
 		if got := read(t, filepath.Join(got.ByName[name].Path, file)); got != want {
 			t.Errorf("%s = %q, want %q", path, got, want)
 		}
 	}
+
 	if mode, _, _ := stat(t, filepath.Join(got.ByName["secret"].Path, "deep/key")); mode.Perm() != 0o440 {
 		t.Errorf("secret item has mode %v", mode)
 	}
-	if !strings.HasPrefix(got.ByName["map"].Path, filepath.Join(root, "pods", string(p.UID), "volumes", "kubernetes.io~configmap")) {
+
+	if !strings.HasPrefix(
+		got.ByName["map"].Path,
+		filepath.Join(root, "pods", string(p.UID), "volumes", "kubernetes.io~configmap"),
+	) {
 		t.Errorf("configMap is at %s", got.ByName["map"].Path)
 	}
 
@@ -202,9 +263,12 @@ func TestEveryVolumeOfAPod(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(got.ByName["map"].Path, "k")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the old key is still there: %v", err)
 	}
-	if read(t, filepath.Join(got.ByName["map"].Path, "k2")) != "v2" || read(t, filepath.Join(got.ByName["disk"].Path, "mine")) != "x" {
+
+	if read(t, filepath.Join(got.ByName["map"].Path, "k2")) != "v2" ||
+		read(t, filepath.Join(got.ByName["disk"].Path, "mine")) != "x" {
 		t.Error("content is wrong after an update")
 	}
+
 	if a.tokens != 1 {
 		t.Errorf("%d tokens were requested, want 1", a.tokens)
 	}
@@ -229,26 +293,40 @@ func TestGroupAndUserOfThePod(t *testing.T) {
 	m, _ := newManager(t, a)
 	p := pod(
 		v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
-		v1.Volume{Name: "secret", VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{SecretName: "s", DefaultMode: new(int32(0o400))}}},
+		v1.Volume{
+			Name: "secret",
+			VolumeSource: v1.VolumeSource{
+				Secret: &v1.SecretVolumeSource{SecretName: "s", DefaultMode: new(int32(0o400))},
+			},
+		},
 		v1.Volume{Name: "all", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
 			{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}}}}}},
 	)
+
 	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(1234))}
 	got := setup(t, m, p)
-	if mode, _, gid := stat(t, got.ByName["disk"].Path); gid != 1234 || mode.Perm() != 0o777 || mode&os.ModeSetgid == 0 {
+	if mode, _, gid := stat(t, got.ByName["disk"].Path); gid != 1234 || mode.Perm() != 0o777 ||
+		mode&os.ModeSetgid == 0 {
 		t.Errorf("emptyDir: %v group %d", mode, gid)
 	}
-	if mode, _, gid := stat(t, filepath.Join(got.ByName["secret"].Path, "k")); gid != 1234 || mode.Perm() != 0o440 {
+
+	if mode, _, gid := stat(t, filepath.Join(got.ByName["secret"].Path, "k")); gid != 1234 ||
+		mode.Perm() != 0o440 {
 		t.Errorf("secret: %v group %d", mode, gid)
 	}
-	if mode, _, gid := stat(t, filepath.Join(got.ByName["all"].Path, "token")); gid != 1234 || mode.Perm() != 0o640 {
+
+	if mode, _, gid := stat(t, filepath.Join(got.ByName["all"].Path, "token")); gid != 1234 ||
+		mode.Perm() != 0o640 {
 		t.Errorf("token: %v group %d", mode, gid)
 	}
+
 	p.UID, p.Spec.SecurityContext = "uid-2", &v1.PodSecurityContext{RunAsUser: new(int64(1000))}
 	got = setup(t, m, p)
-	if mode, uid, _ := stat(t, filepath.Join(got.ByName["all"].Path, "token")); uid != 1000 || mode.Perm() != 0o600 {
+	if mode, uid, _ := stat(t, filepath.Join(got.ByName["all"].Path, "token")); uid != 1000 ||
+		mode.Perm() != 0o600 {
 		t.Errorf("token: %v user %d", mode, uid)
 	}
+
 	must(t, m.Orphans(t.Context(), func(types.UID) bool { return false }))
 }
 
@@ -257,34 +335,69 @@ func TestTrustAnchorsAreJoinedAndEachIsThereOnce(t *testing.T) {
 		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(text)}))
 	}
 	bundle := func(name, signer, alive, text string) certificatesv1.ClusterTrustBundle {
-		return certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"alive": alive}},
+		return certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{
+			Name:   name,
+			Labels: map[string]string{"alive": alive},
+		},
 			Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: text}}
 	}
+
 	m, root := newManager(t, &api{bundles: []certificatesv1.ClusterTrustBundle{
-		bundle("one", "x/s", "yes", "a comment\n"+anchor("b")+anchor("a")), bundle("two", "x/s", "yes", anchor("b")), bundle("three", "x/s", "no", anchor("c")), bundle("four", "y/s", "yes", anchor("d")),
+		bundle("one",
+			"x/s", "yes", "a comment\n"+anchor("b")+anchor("a")), bundle("two",
+			"x/s", "yes", anchor("b")), bundle("three",
+			"x/s", "no", anchor("c")), bundle("four", "y/s", "yes", anchor("d")),
 	}})
+
 	for _, c := range []struct {
 		what string
 		src  v1.ClusterTrustBundleProjection
 		want string // or what the error says
 	}{
 		{"by name", v1.ClusterTrustBundleProjection{Name: new("one")}, anchor("a") + anchor("b")},
-		{"by label", v1.ClusterTrustBundleProjection{SignerName: new("x/s"), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}}, anchor("a") + anchor("b")},
-		{"all", v1.ClusterTrustBundleProjection{SignerName: new("x/s"), LabelSelector: &metav1.LabelSelector{}}, anchor("a") + anchor("b") + anchor("c")},
+		{
+			"by label",
+			v1.ClusterTrustBundleProjection{
+				SignerName:    new("x/s"),
+				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}},
+			},
+			anchor("a") + anchor("b"),
+		},
+		{
+			"all",
+			v1.ClusterTrustBundleProjection{SignerName: new("x/s"), LabelSelector: &metav1.LabelSelector{}},
+			anchor("a") + anchor("b") + anchor("c"),
+		},
 		{"no selector", v1.ClusterTrustBundleProjection{SignerName: new("x/s")}, "x/s"},
-		{"no selector, optional", v1.ClusterTrustBundleProjection{SignerName: new("x/s"), Optional: new(true)}, ""},
+		{
+			"no selector, optional",
+			v1.ClusterTrustBundleProjection{SignerName: new("x/s"), Optional: new(true)},
+			"",
+		},
 		{"missing", v1.ClusterTrustBundleProjection{Name: new("five")}, "five"},
 		{"missing, optional", v1.ClusterTrustBundleProjection{Name: new("five"), Optional: new(true)}, ""},
 	} {
 		c.src.Path = "ca.pem"
-		p := pod(v1.Volume{Name: "trust", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{{ClusterTrustBundle: &c.src}}}}})
+		p := pod(v1.Volume{
+			Name: "trust",
+			VolumeSource: v1.VolumeSource{
+				Projected: &v1.ProjectedVolumeSource{
+					Sources: []v1.VolumeProjection{{ClusterTrustBundle: &c.src}},
+				},
+			},
+		})
 		if _, err := m.Setup(t.Context(), p); err != nil {
 			if !strings.Contains(err.Error(), c.want) || c.want == "" {
 				t.Errorf("%s: %v", c.what, err)
 			}
+
 			continue
 		}
-		got, err := os.ReadFile(filepath.Join(root, "pods/uid-1/volumes/kubernetes.io~projected/trust/ca.pem"))
+
+		got, err := os.ReadFile(filepath.Join(
+			root,
+			"pods/uid-1/volumes/kubernetes.io~projected/trust/ca.pem",
+		))
 		if err != nil || string(got) != c.want {
 			t.Errorf("%s: %q %v, want %q", c.what, got, err, c.want)
 		}
@@ -292,26 +405,47 @@ func TestTrustAnchorsAreJoinedAndEachIsThereOnce(t *testing.T) {
 			t.Errorf("%s: is never looked at again", c.what)
 		}
 	}
+
 	must(t, m.Teardown(t.Context(), "uid-1"))
 }
 
 func TestMissingObjectsAreNamedAndComeLater(t *testing.T) {
 	a := &api{maps: map[string]*v1.ConfigMap{}}
 	m, _ := newManager(t, a)
-	p := pod(v1.Volume{Name: "map", VolumeSource: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "late"}}}},
-		v1.Volume{Name: "host", VolumeSource: v1.VolumeSource{HostPath: &v1.HostPathVolumeSource{Path: "/nowhere", Type: new(v1.HostPathDirectory)}}})
+	p := pod(
+		v1.Volume{
+			Name: "map",
+			VolumeSource: v1.VolumeSource{
+				ConfigMap: &v1.ConfigMapVolumeSource{
+					LocalObjectReference: v1.LocalObjectReference{Name: "late"},
+				},
+			},
+		},
+		v1.Volume{
+			Name: "host",
+			VolumeSource: v1.VolumeSource{
+				HostPath: &v1.HostPathVolumeSource{Path: "/nowhere", Type: new(v1.HostPathDirectory)},
+			},
+		},
+	)
+
 	_, err := m.Setup(t.Context(), p)
-	for _, want := range []string{`MountVolume.SetUp failed for volume "map" : configmap "late" not found`, "/nowhere is not a directory"} {
+	for _, want := range []string{
+		`MountVolume.SetUp failed for volume "map" : configmap "late" not found`,
+		"/nowhere is not a directory",
+	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v does not say %q", err, want)
 		}
 	}
+
 	a.maps["late"] = &v1.ConfigMap{Data: map[string]string{"k": "v"}}
 	p.Spec.Volumes = p.Spec.Volumes[:1]
 	p.Spec.Containers[0].VolumeMounts = p.Spec.Containers[0].VolumeMounts[:1]
 	if got := setup(t, m, p); read(t, filepath.Join(got.ByName["map"].Path, "k")) != "v" {
 		t.Error("wrong content")
 	}
+
 	must(t, m.Teardown(t.Context(), p.UID))
 }
 
@@ -319,7 +453,11 @@ func TestSubPathsOfAContainer(t *testing.T) {
 	m, root := newManager(t, &api{})
 	p := pod(v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
 	c := &p.Spec.Containers[0]
-	c.VolumeMounts = []v1.VolumeMount{{Name: "disk", MountPath: "/a", SubPathExpr: "$(NAME)/x"}, {Name: "disk", MountPath: "b", ReadOnly: true}}
+	c.VolumeMounts = []v1.VolumeMount{
+		{Name: "disk", MountPath: "/a", SubPathExpr: "$(NAME)/x"},
+		{Name: "disk", MountPath: "b", ReadOnly: true},
+	}
+
 	got := setup(t, m, p)
 	mounts, _, err := m.Container(p, c, got, []podenv.Variable{{Name: "NAME", Value: "sub"}})
 	must(t, err)
@@ -333,6 +471,7 @@ func TestSubPathsOfAContainer(t *testing.T) {
 	if _, _, err := m.Container(p, c, got, nil); err == nil || !strings.Contains(err.Error(), "NAME") {
 		t.Errorf("a variable that is missing: %v", err)
 	}
+
 	must(t, m.Teardown(t.Context(), p.UID))
 	if points, _ := mount.Below(root); len(points) != 0 {
 		t.Errorf("still mounted: %v", points)
@@ -344,19 +483,23 @@ func TestTeardownRemovesDeepDirectories(t *testing.T) {
 	p := pod(v1.Volume{Name: "deep", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
 	at, err := unix.Open(setup(t, m, p).ByName["deep"].Path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	must(t, err)
-	for range 3_000 { // a path of 6,000 bytes: no system call takes it
+
+	// a path of 6,000 bytes: no system call takes it
+	for range 3_000 {
 		must(t, unix.Mkdirat(at, "d", 0o700))
 		next, err := unix.Openat(at, "d", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		must(t, err)
 		unix.Close(at)
 		at = next
 	}
+
 	unix.Close(at)
 
 	var old unix.Rlimit
 	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 256, Max: old.Max}))
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+
 	must(t, m.Teardown(t.Context(), p.UID))
 	if _, err := os.Lstat(filepath.Join(root, "pods", string(p.UID))); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the pod's directory is still there: %v", err)

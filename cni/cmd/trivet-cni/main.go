@@ -1,9 +1,10 @@
-// Soon after each start the Go runtime would look whether its share of the processors has changed, and stop the world for it: in a process of a few
-// milliseconds, a twentieth of them.
+// Soon after each start the Go runtime would look whether its share of the processors has changed, and stop
+// the world for it: in a process of a few milliseconds, a twentieth of them.
 //
 //go:debug updatemaxprocs=0
 
-// Command trivet-cni is a CNI plugin: bridge, addresses, masquerading, host ports and loopback in one program.
+// Command trivet-cni is a CNI plugin: bridge, addresses, masquerading, host ports and loopback in one
+// program.
 package main
 
 import (
@@ -52,7 +53,13 @@ func main() {
 			fmt.Fprintf(os.Stderr, "trivet-cni: unknown argument %q; see trivet-cni --help\n", os.Args[1])
 			os.Exit(program.ExitUsage)
 		}
+
 		return
 	}
-	skel.PluginMainFuncs(plugin.Functions(), plugin.Versions, "trivet-cni "+program.Version+": a CNI plugin, see trivet-cni --help")
+
+	skel.PluginMainFuncs(
+		plugin.Functions(),
+		plugin.Versions,
+		"trivet-cni "+program.Version+": a CNI plugin, see trivet-cni --help",
+	)
 }

@@ -21,8 +21,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// api speaks the part of the Kubernetes API that trivet-netd uses: list and watch of Nodes with resource versions, initial events and
-// bookmarks, ServiceCIDRs, and Events. The real API server is in e2e.
+// api speaks the part of the Kubernetes API that trivet-netd uses: list and watch of Nodes with resource
+// versions, initial events and bookmarks, ServiceCIDRs, and Events. The real API server is in e2e.
 type api struct {
 	t       *testing.T
 	mu      sync.Mutex
@@ -42,26 +42,41 @@ type change struct {
 }
 
 func newAPI(t *testing.T) *api {
-	return &api{t: t, version: 1, nodes: map[string]corev1.Node{}, events: map[string]corev1.Event{},
-		news: make(chan struct{})}
+	return &api{
+		t:       t,
+		version: 1,
+		nodes:   map[string]corev1.Node{},
+		events:  map[string]corev1.Event{},
+		news:    make(chan struct{}),
+	}
 }
 
 func (a *api) put(name string, cidrs, addresses []string) {
-	n := corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: name}}
+	n := corev1.Node{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+	}
 	if n.Spec.PodCIDRs = cidrs; len(cidrs) > 0 {
 		n.Spec.PodCIDR = cidrs[0]
 	}
+
 	for _, ip := range addresses {
-		n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip})
+		n.Status.Addresses = append(
+			n.Status.Addresses,
+			corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: ip},
+		)
 	}
+
 	a.mu.Lock()
 	defer a.mu.Unlock()
+
 	kind := watch.Added
 	n.UID, n.CreationTimestamp = types.UID("uid-"+name), metav1.NewTime(time.Unix(int64(a.version), 0))
 	if before, ok := a.nodes[name]; ok {
 		kind = watch.Modified
 		n.UID, n.CreationTimestamp = before.UID, before.CreationTimestamp
 	}
+
 	a.happen(kind, n)
 	a.nodes[name] = a.history[len(a.history)-1].node
 }
@@ -101,16 +116,20 @@ func (a *api) serveServices(w http.ResponseWriter, r *http.Request) {
 	item := networkingv1.ServiceCIDR{TypeMeta: meta,
 		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes", ResourceVersion: "1"}}
 	item.Spec.CIDRs = []string{serviceCIDR}
-	if r.URL.Query().Get("watch") != "" { // as a server without initial events: the client lists then
+
+	// as a server without initial events: the client lists then
+	if r.URL.Query().Get("watch") != "" {
 		if r.URL.Query().Get("sendInitialEvents") == "true" {
 			http.Error(w, "no initial events", http.StatusBadRequest)
 			return
 		}
+
 		w.WriteHeader(http.StatusOK)
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 		return
 	}
+
 	list := networkingv1.ServiceCIDRList{TypeMeta: metav1.TypeMeta{APIVersion: meta.APIVersion,
 		Kind: "ServiceCIDRList"}}
 	list.ResourceVersion, list.Items = "1", []networkingv1.ServiceCIDR{item}
@@ -130,11 +149,14 @@ func (a *api) takeEvent(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		a.t.Error("event:", err)
 	}
+
 	a.mu.Lock()
 	defer a.mu.Unlock()
+
 	if _, there := a.events[event.Name]; there {
 		a.t.Errorf("Event %s is written again", event.Name)
 	}
+
 	a.events[event.Name] = event
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(event)
@@ -146,14 +168,17 @@ func (w *world) eventOf(node string) (found corev1.Event) {
 	w.await("an Event of node "+node, func() bool {
 		w.api.mu.Lock()
 		defer w.api.mu.Unlock()
+
 		for _, e := range w.api.events {
 			if e.InvolvedObject.Name == node {
 				found = e
 				return true
 			}
 		}
+
 		return false
 	})
+
 	return found
 }
 
@@ -161,14 +186,20 @@ func (a *api) serveNodes(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	if r.URL.Query().Get("watch") == "" {
 		a.mu.Lock()
-		list := corev1.NodeList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"}, Items: slices.Collect(maps.Values(a.nodes))}
+		list := corev1.NodeList{
+			TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "NodeList"},
+			Items:    slices.Collect(maps.Values(a.nodes)),
+		}
+
 		list.ResourceVersion = strconv.Itoa(a.version)
 		a.mu.Unlock()
 		if err := json.NewEncoder(w).Encode(list); err != nil {
 			a.t.Log("list:", err)
 		}
+
 		return
 	}
+
 	if err := a.watch(w, r); err != nil && r.Context().Err() == nil {
 		a.t.Log("watch:", err)
 	}
@@ -176,8 +207,12 @@ func (a *api) serveNodes(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) watch(w http.ResponseWriter, r *http.Request) error {
 	send := func(kind watch.EventType, n corev1.Node) error {
-		return json.NewEncoder(w).Encode(metav1.WatchEvent{Type: string(kind), Object: runtime.RawExtension{Object: &n}})
+		return json.NewEncoder(w).Encode(metav1.WatchEvent{
+			Type:   string(kind),
+			Object: runtime.RawExtension{Object: &n},
+		})
 	}
+
 	at, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	if r.URL.Query().Get("sendInitialEvents") == "true" {
 		a.mu.Lock()
@@ -189,12 +224,17 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request) error {
 				return err
 			}
 		}
-		mark := corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{ResourceVersion: fmt.Sprint(at),
+
+		mark := corev1.Node{TypeMeta: metav1.TypeMeta{
+			APIVersion: "v1",
+			Kind:       "Node",
+		}, ObjectMeta: metav1.ObjectMeta{ResourceVersion: fmt.Sprint(at),
 			Annotations: map[string]string{metav1.InitialEventsAnnotationKey: "true"}}}
 		if err := send(watch.Bookmark, mark); err != nil {
 			return err
 		}
 	}
+
 	for {
 		a.mu.Lock()
 		news, history := a.news, a.history
@@ -206,11 +246,14 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request) error {
 			if err := send(c.kind, c.node); err != nil {
 				return err
 			}
+
 			at = c.version
 		}
+
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			return err
 		}
+
 		select {
 		case <-news:
 		case <-r.Context().Done():

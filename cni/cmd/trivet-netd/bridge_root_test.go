@@ -29,6 +29,7 @@ func TestBridgeMovesToTheNewPodCIDRWhenNoPodOfTheOldOneLives(t *testing.T) {
 		return strings.Contains(addresses(), "10.244.0.1/24") &&
 			strings.Contains(addresses(), "fd00:244::1/64")
 	})
+
 	w.ip("link add pod0 master trivet0 type veth peer name pod1")
 
 	w.api.put("a", []string{"10.244.5.0/24", "fd00:244:5::/64"}, []string{"10.99.0.1", "fd99::1"})
@@ -37,6 +38,7 @@ func TestBridgeMovesToTheNewPodCIDRWhenNoPodOfTheOldOneLives(t *testing.T) {
 	if now := addresses(); !strings.Contains(now, "10.244.0.1/24") || strings.Contains(now, "10.244.5.1") {
 		t.Errorf("the bridge of a pod has %s", now)
 	}
+
 	w.await("new pods get no old addresses",
 		func() bool { return w.subnets() == "10.244.5.0/24,fd00:244:5::/64 mtu 1400" })
 
@@ -48,6 +50,7 @@ func TestBridgeMovesToTheNewPodCIDRWhenNoPodOfTheOldOneLives(t *testing.T) {
 			t.Errorf("the bridge has not %s: %s", want, now)
 		}
 	}
+
 	if strings.Contains(now, "10.244.0.1") || strings.Contains(now, "fd00:244::1") {
 		t.Errorf("the bridge has addresses of before: %s", now)
 	}
@@ -91,14 +94,17 @@ func sameRules(a, b string) bool {
 	for line := range strings.Lines(a) {
 		count[line]++
 	}
+
 	for line := range strings.Lines(b) {
 		count[line]--
 	}
+
 	for _, n := range count {
 		if n != 0 {
 			return false
 		}
 	}
+
 	return true
 }
 
@@ -112,11 +118,13 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 	if err := unix.Mount("cni", "/var/lib/cni", "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { _ = unix.Unmount("/var/lib/cni", unix.MNT_DETACH) })
 	pool, err := ipam.Open("/var/lib/cni/networks", "trivet", false)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	pod := ipam.Owner{ContainerID: "pod", IfName: "eth0"}
 	gone := ipam.Owner{ContainerID: "gone", IfName: "eth0"}
 	for i, owner := range []ipam.Owner{pod, gone} {
@@ -125,6 +133,7 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 			Protocol: "tcp",
 			Pod:      netip.AddrPortFrom(netip.MustParseAddr("10.244.0.9"), 80),
 		}
+
 		r := portrecord.Record{Owner: owner, Ports: []hostnat.Port{port}}
 		if err := portrecord.Of(pool).Write(r); err != nil {
 			t.Fatal(err)
@@ -140,6 +149,7 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 		rules := w.in(w.node, "nft", "list", "ruleset")
 		return strings.Contains(rules, `tcp . 8080 comment "pod/eth0" : 10.244.0.9 . 80`)
 	}
+
 	w.await("the host port on record", published)
 	w.awaitReport(200, "1 nodes")
 	for _, damage := range []string{"flush ruleset", "flush map inet cni_trivet ports4"} {
@@ -150,6 +160,7 @@ func TestHostPortsOfRunningPodsAreBackWithinASecond(t *testing.T) {
 			t.Errorf("%s: published after %s", damage, took)
 		}
 	}
+
 	if rules := w.in(w.node, "nft", "list", "ruleset"); strings.Contains(rules, "8081") {
 		t.Errorf("the host port of a pod that is gone: %s", rules)
 	}

@@ -17,10 +17,16 @@ func serveHealth(address string, report func() netd.Report, log *slog.Logger) (s
 	if address == "" {
 		return func() {}, nil
 	}
+
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, &program.CantRunError{What: "health address: " + err.Error(), Do: "another trivet-netd may be running; stop it, or choose another address by --healthz-address"}
+		return nil, &program.CantRunError{
+			What: "health address: " + err.Error(),
+			Do: "another trivet-netd may be running; stop it, or choose another address by " +
+				"--healthz-address",
+		}
 	}
+
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", answer(report, func(r netd.Report) bool { return r.Alive(time.Now()) }))
 	mux.HandleFunc("GET /readyz", answer(report, netd.Report.Ready))
@@ -28,10 +34,12 @@ func serveHealth(address string, report func() netd.Report, log *slog.Logger) (s
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			log.Error("health endpoint ended", "err", err)
 		}
 	}()
+
 	return func() {
 		_ = server.Close()
 		<-ended
@@ -42,7 +50,9 @@ func answer(report func() netd.Report, good func(netd.Report) bool) http.Handler
 	return func(w http.ResponseWriter, _ *http.Request) {
 		r := report()
 		var body bytes.Buffer
-		_, _ = r.WriteTo(&body) // a buffer takes everything
+
+		// a buffer takes everything
+		_, _ = r.WriteTo(&body)
 		if !good(r) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}

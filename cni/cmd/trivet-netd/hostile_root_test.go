@@ -22,6 +22,7 @@ func TestNodesWithHostilePodCIDRsGetNoRoute(t *testing.T) {
 	} {
 		w.api.put(name, []string{cidr}, []string{"10.99.0.66"})
 	}
+
 	w.start()
 	w.awaitRoutes(own4, own6, b4, b6)
 	for name, why := range map[string]string{
@@ -39,6 +40,7 @@ func TestNodesWithHostilePodCIDRsGetNoRoute(t *testing.T) {
 			t.Errorf("event %+v", event)
 		}
 	}
+
 	if conf := w.in(w.node, "cat", w.dir+"/conf/10-trivet.conflist"); strings.Contains(conf, "8.0.0.0/8") {
 		t.Errorf("what is sent to 8.0.0.0/8 is not masqueraded: %s", conf)
 	}

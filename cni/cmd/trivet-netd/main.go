@@ -1,5 +1,5 @@
-// Command trivet-netd is the network daemon of a node: it writes the node's network configuration for trivet-cni and keeps the routes to the
-// other nodes' pods.
+// Command trivet-netd is the network daemon of a node: it writes the node's network configuration for
+// trivet-cni and keeps the routes to the other nodes' pods.
 package main
 
 import (
@@ -28,26 +28,31 @@ func run(ctx context.Context, env *program.Env) error {
 	if o.cleanup {
 		return netd.Cleanup(o.Options)
 	}
+
 	program.SmallHeap()
 	klog.SetSlogLogger(env.Log)
 	config, err := apiConfig(o.kubeconfig)
 	if err != nil {
 		return err
 	}
+
 	if o.installFrom != "" {
 		if err := netd.Install(o.installFrom, o.Plugin); err != nil {
 			return err
 		}
 	}
+
 	daemon, err := netd.New(config, o.Options, env.Log)
 	if err != nil {
 		return err
 	}
+
 	stop, err := serveHealth(o.healthz, daemon.Report, env.Log)
 	if err != nil {
 		return err
 	}
 	defer stop()
+
 	return daemon.Run(ctx)
 }
 
@@ -60,9 +65,14 @@ func apiConfig(kubeconfig string) (*rest.Config, error) {
 	} else {
 		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
 	}
+
 	if err != nil {
-		return nil, &program.CantRunError{What: "API server: " + err.Error(), Do: "give --kubeconfig, or run as a pod with a service account"}
+		return nil, &program.CantRunError{
+			What: "API server: " + err.Error(),
+			Do:   "give --kubeconfig, or run as a pod with a service account",
+		}
 	}
+
 	config.UserAgent = "trivet-netd/" + program.Version
 	return config, nil
 }

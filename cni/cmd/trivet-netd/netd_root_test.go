@@ -27,8 +27,10 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	own4, own6 = "unreachable 10.244.0.0/24 metric 1073741824", "unreachable fd00:244::/64 dev lo metric 1073741824"
-	b4, b6     = "10.244.1.0/24 via 10.99.0.2 dev eth0 metric 117", "fd00:244:0:1::/64 via fd99::2 dev eth0 metric 117"
+	own4, own6 = "unreachable 10.244.0.0/24 metric 1073741824", "unreachable fd00:244::/64 dev lo metric " +
+		"1073741824"
+	b4, b6 = "10.244.1.0/24 via 10.99.0.2 dev eth0 metric 117", "fd00:244:0:1::/64 via fd99::2 dev " +
+		"eth0 metric 117"
 )
 
 func (w *world) putOwn() {
@@ -47,10 +49,15 @@ func TestRoutesFollowTheNodes(t *testing.T) {
 	w.api.put("far", []string{"10.244.9.0/24"}, []string{"192.0.2.9"})
 	w.start()
 	w.awaitRoutes(own4, own6, b4, b6)
-	w.awaitReport(200, "note: node far: no route to its pods 10.244.9.0/24: none of its addresses [192.0.2.9] is on a network of this node")
+	w.awaitReport(
+		200,
+		"note: node far: no route to its pods 10.244.9.0/24: none of its addresses [192.0.2.9] is on a "+
+			"network of this node",
+	)
 	if got := w.in(w.node, "cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"); got != "1\n1\n" {
 		t.Errorf("forwarding %q", got)
 	}
+
 	w.api.put("c", []string{"10.244.2.0/24"}, []string{"10.99.0.3"})
 	c4 := "10.244.2.0/24 via 10.99.0.3 dev eth0 metric 117"
 	w.awaitRoutes(own4, own6, b4, b6, c4)
@@ -86,12 +93,16 @@ func TestRoutesAreRepairedAndThoseOfOthersStay(t *testing.T) {
 		w.awaitRoutes(own4, own6, b4, b6)
 		t.Logf("%s: repaired within %s", damage, time.Since(began).Round(time.Millisecond))
 	}
-	w.ip("link set eth0 down") // takes the IPv4 routes, and the IPv6 addresses
+
+	// takes the IPv4 routes, and the IPv6 addresses
+	w.ip("link set eth0 down")
 	w.await("IPv4 routes gone", func() bool { return !slices.Contains(w.routes(), b4) })
 	w.ip("link set eth0 up")
 	w.ip("addr replace fd99::1/64 dev eth0 nodad")
 	w.awaitRoutes(own4, own6, b4, b6)
-	w.ip("route add 10.244.1.0/24 via 10.99.0.77 proto static") // the kernel had taken it, too
+
+	// the kernel had taken it, too
+	w.ip("route add 10.244.1.0/24 via 10.99.0.77 proto static")
 	w.api.remove("b")
 	w.awaitRoutes(own4, own6)
 	if got := strings.Join(strings.Fields(w.ip("route show 10.244.1.0/24")+"proto static"), " "); !strings.HasPrefix(got, strings.TrimSuffix(foreign, " proto static")) {
@@ -112,35 +123,44 @@ func TestConfigurationWaitsForThePlugin(t *testing.T) {
 	if status, body := w.ask("/healthz"); status != 200 || !strings.Contains(body, "last sync 20") {
 		t.Errorf("/healthz: %d %s", status, body)
 	}
-	w.awaitRoutes(own4) // they do not wait for the plugin
+
+	// they do not wait for the plugin
+	w.awaitRoutes(own4)
 	w.write("good", 0o600, "")
 	w.awaitReport(200, "1 nodes, 1 routes")
 	if got := w.subnets(); got != "10.244.0.0/24 mtu 1400" {
 		t.Errorf("configuration for %s", got)
 	}
+
 	asked, err := os.ReadFile(filepath.Join(w.dir, "asked"))
-	if err != nil || !strings.Contains(string(asked), `"cniVersion":"1.1.0"`) || !strings.Contains(string(asked), `"name":"trivet"`) {
+	if err != nil || !strings.Contains(string(asked), `"cniVersion":"1.1.0"`) ||
+		!strings.Contains(string(asked), `"name":"trivet"`) {
 		t.Errorf("STATUS was asked with %s, %v", asked, err)
 	}
+
 	// A plugin that turns bad does not take the configuration away, but a new one waits.
 	if err := os.Remove(filepath.Join(w.dir, "good")); err != nil {
 		t.Fatal(err)
 	}
+
 	w.ip("link set eth0 mtu 1300")
 	w.awaitReport(503, "nftables is not usable")
 	if got := w.subnets(); got != "10.244.0.0/24 mtu 1400" {
 		t.Errorf("configuration for %s", got)
 	}
+
 	w.write("good", 0o600, "")
 	w.awaitReport(200, "1 routes")
 	if got := w.subnets(); got != "10.244.0.0/24 mtu 1300" {
 		t.Errorf("configuration for %s", got)
 	}
+
 	// One that gives out addresses which are not this node's any more is worse than one that waits for the
 	// plugin.
 	if err := os.Remove(filepath.Join(w.dir, "good")); err != nil {
 		t.Fatal(err)
 	}
+
 	w.api.put("a", []string{"10.244.5.0/24"}, []string{"10.99.0.1"})
 	w.await("the new pod CIDR", func() bool { return w.subnets() == "10.244.5.0/24 mtu 1300" })
 	w.awaitRoutes("unreachable 10.244.5.0/24 metric 1073741824")
@@ -149,7 +169,9 @@ func TestConfigurationWaitsForThePlugin(t *testing.T) {
 func TestMTUIsThatOfTheWayOut(t *testing.T) {
 	w := newWorld(t)
 	w.write("good", 0o600, "")
-	w.api.put("a", []string{"10.244.0.0/24"}, []string{"192.0.2.1"}) // an address that the machine does not have, as behind NAT
+
+	// an address that the machine does not have, as behind NAT
+	w.api.put("a", []string{"10.244.0.0/24"}, []string{"192.0.2.1"})
 	w.start()
 	w.await("no MTU without a way out", func() bool { return w.subnets() == "10.244.0.0/24 mtu 0" })
 	w.ip("route add default via 10.99.0.254")
@@ -162,7 +184,13 @@ func TestForwardingDoesNotCutTheNodeFromItsRouter(t *testing.T) {
 	w := newWorld(t)
 	w.write("good", 0o600, "")
 	w.ip("link add pods type veth peer name pod")
-	w.in(w.node, "sh", "-c", "echo 1 | tee /proc/sys/net/ipv6/conf/eth0/accept_ra /proc/sys/net/ipv6/conf/pods/accept_ra")
+	w.in(
+		w.node,
+		"sh",
+		"-c",
+		"echo 1 | tee /proc/sys/net/ipv6/conf/eth0/accept_ra /proc/sys/net/ipv6/conf/pods/accept_ra",
+	)
+
 	w.ip("-6 route add default via fd99::fe dev eth0 proto ra")
 	w.putOwn()
 	w.start()
@@ -182,7 +210,9 @@ func TestNothingIsTakenAwayWithoutTheAPIServer(t *testing.T) {
 	if err := w.server.Close(); err != nil {
 		t.Fatal(err)
 	}
-	w.ip("route flush proto 117") // repaired from memory
+
+	// repaired from memory
+	w.ip("route flush proto 117")
 	w.awaitRoutes(own4, own6, b4, b6)
 	w.kill()
 	w.start()
@@ -193,11 +223,14 @@ func TestNothingIsTakenAwayWithoutTheAPIServer(t *testing.T) {
 	if got := w.subnets(); got != "10.244.0.0/24,fd00:244::/64 mtu 1400" {
 		t.Errorf("configuration for %s", got)
 	}
+
 	w.api.remove("b")
 	w.listen(w.address)
 	w.awaitReport(200, "1 nodes, 2 routes")
 	w.awaitRoutes(own4, own6)
-	w.api.remove("a") // the Node of a machine that still runs: nothing to act on
+
+	// the Node of a machine that still runs: nothing to act on
+	w.api.remove("a")
 	w.awaitReport(503, "node a is not in the cluster")
 	w.awaitRoutes(own4, own6)
 }
@@ -217,13 +250,16 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		} else {
 			want = append(want, fmt.Sprintf("%s via 10.99.0.%d dev eth0 metric 117", cidr, i+10))
 		}
-		w.api.put("a", []string{"10.244.0.0/24", "fd00:244::/64"}, []string{"10.99.0.1"}) // the configuration is written again and again
+
+		// the configuration is written again and again
+		w.api.put("a", []string{"10.244.0.0/24", "fd00:244::/64"}, []string{"10.99.0.1"})
 		w.api.put("a", []string{"fd00:244::/64"}, []string{"10.99.0.1"})
 		// Not to wait for anything: the moment of death is random. A start takes some 50 ms.
 		time.Sleep(time.Duration(20+rand.IntN(230)) * time.Millisecond)
 		w.kill()
 		w.subnets()
 	}
+
 	w.putOwn()
 	w.write("conf/.tmp-10-trivet.conflist-123", 0o600, "half")
 	w.start()
@@ -232,6 +268,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	if got := w.subnets(); got != "10.244.0.0/24,fd00:244::/64 mtu 1400" {
 		t.Errorf("configuration for %s", got)
 	}
+
 	w.end(syscall.SIGTERM)
 	entries, err := os.ReadDir(filepath.Join(w.dir, "conf"))
 	if err != nil || len(entries) != 1 {
@@ -249,7 +286,9 @@ func TestCleanupRemovesRoutesAndConfigurationAndNothingElse(t *testing.T) {
 	w.start()
 	w.awaitReport(200, "4 routes")
 	w.end(syscall.SIGTERM)
-	for range 2 { // twice is harmless
+
+	// twice is harmless
+	for range 2 {
 		cmd := w.command("--cleanup")
 		cmd.SysProcAttr = nil
 		if err := namespace.Do(cmd.Run, w.node); err != nil {
@@ -259,6 +298,7 @@ func TestCleanupRemovesRoutesAndConfigurationAndNothingElse(t *testing.T) {
 			t.Errorf("left: %q %s", got, w.subnets())
 		}
 	}
+
 	if got := w.ip("route show proto bird"); !strings.Contains(got, "10.244.7.0/24") {
 		t.Errorf("the foreign route is gone: %q", got)
 	}
@@ -277,7 +317,8 @@ func TestSecondDaemonSaysThatOneIsRunning(t *testing.T) {
 	var said strings.Builder
 	second.Stderr, second.SysProcAttr = &said, nil
 	err := namespace.Do(second.Run, w.node)
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != program.ExitCantRun || !strings.Contains(said.String(), "another trivet-netd may be running") {
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != program.ExitCantRun ||
+		!strings.Contains(said.String(), "another trivet-netd may be running") {
 		t.Errorf("%v: %s", err, said.String())
 	}
 }

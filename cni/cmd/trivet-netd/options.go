@@ -28,20 +28,56 @@ func parse(env *program.Env) (options, error) {
 	fs.StringVar(&o.kubeconfig, "kubeconfig", "", `credentials for the Kubernetes API (get, list,
 watch of nodes; list, watch of servicecidrs; create of events in the namespace default);
 "" takes those of the pod it runs in`)
-	fs.StringVar(&o.NodeName, "node-name", os.Getenv("NODE_NAME"), "name of the Node (default: $NODE_NAME, else the host name)")
-	fs.StringVar(&o.ConfDir, "conf-dir", "/etc/cni/net.d", "directory where the runtime looks for network configurations")
+	fs.StringVar(
+		&o.NodeName,
+		"node-name",
+		os.Getenv("NODE_NAME"),
+		"name of the Node (default: $NODE_NAME, else the host name)",
+	)
+
+	fs.StringVar(
+		&o.ConfDir,
+		"conf-dir",
+		"/etc/cni/net.d",
+		"directory where the runtime looks for network configurations",
+	)
+
 	fs.StringVar(&o.ConfName, "conf-name", "10-trivet.conflist", "name of the file written there")
-	fs.StringVar(&o.Plugin, "plugin", "/opt/cni/bin/trivet-cni", "the plugin that the runtime will call; its STATUS is asked before the configuration is written")
-	fs.StringVar(&o.installFrom, "install-plugin", "", "copy this file to --plugin first (for a DaemonSet, whose image carries trivet-cni)")
+	fs.StringVar(
+		&o.Plugin,
+		"plugin",
+		"/opt/cni/bin/trivet-cni",
+		"the plugin that the runtime will call; its STATUS is asked before the configuration is written",
+	)
+
+	fs.StringVar(
+		&o.installFrom,
+		"install-plugin",
+		"",
+		"copy this file to --plugin first (for a DaemonSet, whose image carries trivet-cni)",
+	)
+
 	fs.StringVar(&clusterCIDR, "cluster-cidr", "", `pod networks of the whole cluster, comma separated: what
 is sent there keeps the pod's address, and a Node that claims pods elsewhere is refused
 (default: unknown. Then a pod CIDR is believed that is private and about as large as
 this node's, and the configuration is written anew whenever a node joins)`)
+
 	fs.StringVar(&serviceCIDR, "service-cidr", "", `networks of Services, comma separated, beside those that
 the API names (ServiceCIDR): a Node that claims pods there is refused`)
-	fs.StringVar(&o.healthz, "healthz-address", "127.0.0.1:10261", `address that answers /healthz (200 while the daemon works) and /readyz (200 when configuration and
-routes are as they have to be; else 503), both with the last sync, errors and notes; "" for none`)
-	fs.BoolVar(&o.cleanup, "cleanup", false, "remove the routes and the configuration that trivet-netd made on this node, and end")
+	fs.StringVar(
+		&o.healthz,
+		"healthz-address",
+		"127.0.0.1:10261",
+		`address that answers /healthz (200 while the daemon works) and /readyz (200 when configuration and
+routes are as they have to be; else 503), both with the last sync, errors and notes; "" for none`,
+	)
+
+	fs.BoolVar(
+		&o.cleanup,
+		"cleanup",
+		false,
+		"remove the routes and the configuration that trivet-netd made on this node, and end",
+	)
 	if err := env.Parse(fs); err != nil {
 		return o, err
 	}
@@ -51,6 +87,7 @@ routes are as they have to be; else 503), both with the last sync, errors and no
 	if err := o.complete(clusterCIDR, serviceCIDR); err != nil {
 		return o, &program.UsageError{Err: err}
 	}
+
 	return o, nil
 }
 
@@ -60,9 +97,11 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) error {
 			return fmt.Errorf("%s %q must be an absolute path", flag, path)
 		}
 	}
+
 	if strings.Contains(o.ConfName, "/") || filepath.Ext(o.ConfName) != ".conflist" {
 		return fmt.Errorf("--conf-name %q must be a file name that ends with .conflist", o.ConfName)
 	}
+
 	var err error
 	if o.ClusterCIDRs, err = networks("--cluster-cidr", clusterCIDR); err != nil {
 		return err
@@ -70,11 +109,13 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) error {
 	if o.ServiceCIDRs, err = networks("--service-cidr", serviceCIDR); err != nil {
 		return err
 	}
+
 	if o.NodeName == "" {
 		if o.NodeName, err = os.Hostname(); err != nil {
 			return fmt.Errorf("--node-name is not given and there is no host name: %w", err)
 		}
 	}
+
 	return nil
 }
 

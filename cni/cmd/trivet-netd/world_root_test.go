@@ -37,7 +37,13 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	testenv.Root(t)
 	testenv.Program(t, "ip", "iproute2")
-	w := &world{t: t, dir: testenv.ShortDir(t), node: testenv.Netns(t), api: newAPI(t)}
+	w := &world{
+		t:    t,
+		dir:  testenv.ShortDir(t),
+		node: testenv.Netns(t),
+		api:  newAPI(t),
+	}
+
 	lan := testenv.Netns(t)
 	w.ip("link set lo up")
 	w.ip("link add eth0 mtu 1400 type veth peer name node netns " + lan)
@@ -50,9 +56,21 @@ func newWorld(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
+
 	// STATUS is good when the file "good" is there. What it was asked is in "asked".
-	w.write("bin/trivet-cni", 0o755, fmt.Sprintf("#!/bin/sh\n[ \"$CNI_COMMAND\" = STATUS ] || exit 9\ncat > %[1]s/asked\n[ -e %[1]s/good ] && exit 0\n"+
-		"echo '{\"code\":50,\"msg\":\"nftables is not usable\",\"details\":\"operation not supported\"}'; exit 1\n", w.dir))
+	w.write(
+		"bin/trivet-cni",
+		0o755,
+		fmt.Sprintf(
+			"#!/bin/sh\n[ \"$CNI_COMMAND\" = STATUS ] || exit 9\ncat > %[1]s/asked\n[ -e %[1]s/good ] && "+
+				"exit 0\n"+
+				"echo '{\"code\":50,\"msg\":\"nftables is not usable\",\"details\":\"operation not "+
+				"supported\"}'; "+
+				"exit 1\n",
+			w.dir,
+		),
+	)
+
 	w.listen("127.0.0.1:0")
 	t.Cleanup(func() { _ = w.server.Close() })
 	return w
@@ -69,11 +87,19 @@ func (w *world) listen(address string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+
 	w.address = l.Addr().String()
 	w.server = &http.Server{Handler: w.api, ReadHeaderTimeout: time.Minute}
 	go func() { _ = w.server.Serve(l) }()
-	w.write("kubeconfig", 0o600, fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":"http://%s"}}],`+
-		`"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{}}]}`, w.address))
+	w.write(
+		"kubeconfig",
+		0o600,
+		fmt.Sprintf(
+			`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":"http://%s"}}],`+
+				`"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{}}]}`,
+			w.address,
+		),
+	)
 }
 
 func (w *world) write(name string, mode os.FileMode, text string) {
@@ -126,7 +152,8 @@ func (w *world) command(more ...string) *exec.Cmd {
 func (w *world) start() {
 	w.t.Helper()
 	w.cmd = w.command()
-	// The namespace is that of the thread which starts the process. (Pdeathsig comes when that thread ends, so it must not be asked for.)
+	// The namespace is that of the thread which starts the process. (Pdeathsig comes when that thread ends,
+	// so it must not be asked for.)
 	w.cmd.SysProcAttr = nil
 	if err := namespace.Do(w.cmd.Start, w.node); err != nil {
 		w.t.Fatal(err)
@@ -141,6 +168,7 @@ func (w *world) end(signal syscall.Signal) {
 	if w.cmd == nil {
 		return
 	}
+
 	cmd := w.cmd
 	w.cmd = nil
 	if err := cmd.Process.Signal(signal); err != nil {
@@ -153,22 +181,30 @@ func (w *world) end(signal syscall.Signal) {
 
 // ask asks the daemon for /healthz or /readyz; 0 when nobody answers.
 func (w *world) ask(path string) (status int, body string) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (conn net.Conn, err error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(
+		context.Context,
+		string,
+		string,
+	) (conn net.Conn, err error) {
 		err = namespace.Do(func() (err error) {
 			conn, err = net.Dial("tcp", health)
 			return err
 		}, w.node)
+
 		return conn, err
 	}}}
+
 	resp, err := client.Get("http://" + health + path)
 	if err != nil {
 		return 0, err.Error()
 	}
 	defer resp.Body.Close()
+
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return 0, err.Error()
 	}
+
 	return resp.StatusCode, string(data)
 }
 
@@ -205,6 +241,7 @@ func (w *world) subnets() string {
 	if errors.Is(err, os.ErrNotExist) {
 		return ""
 	}
+
 	var list struct {
 		Plugins []struct {
 			MTU  int
@@ -214,9 +251,11 @@ func (w *world) subnets() string {
 	if e := json.Unmarshal(data, &list); err != nil || e != nil || len(list.Plugins) != 1 {
 		w.t.Fatalf("torn configuration: %v %v\n%s", err, e, data)
 	}
+
 	var out []string
 	for _, r := range list.Plugins[0].IPAM.Ranges {
 		out = append(out, r[0].Subnet)
 	}
+
 	return fmt.Sprintf("%s mtu %d", strings.Join(out, ","), list.Plugins[0].MTU)
 }

@@ -43,6 +43,7 @@ func restClient(
 	if err != nil {
 		return nil, fmt.Errorf("make client of API group %q: %w", group, err)
 	}
+
 	return client, nil
 }
 
@@ -68,11 +69,14 @@ func (n *nodes) reach(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+
 		n.setBroken(err)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause + rand.N(pause)): // not all nodes of a cluster at once
+
+		// not all nodes of a cluster at once
+		case <-time.After(pause + rand.N(pause)):
 		}
 	}
 }

@@ -29,10 +29,12 @@ func New(config *rest.Config, changed func(), log *slog.Logger) (*Cluster, error
 	if err != nil {
 		return nil, err
 	}
+
 	networking, err := networkingClient(config)
 	if err != nil {
 		return nil, err
 	}
+
 	c := &Cluster{services: newServices(networking, changed, log), events: newEvents(core, log),
 		servers: apiServers(config)}
 	c.nodes, err = newNodes(core, changed)
@@ -46,6 +48,7 @@ func apiServers(config *rest.Config) []netip.Prefix {
 	if u, err := url.Parse(config.Host); err == nil {
 		hosts = append(hosts, u.Hostname())
 	}
+
 	var all []netip.Prefix
 	for _, h := range hosts {
 		if a, err := netip.ParseAddr(h); err == nil {
@@ -53,6 +56,7 @@ func apiServers(config *rest.Config) []netip.Prefix {
 			all = append(all, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
+
 	return all
 }
 

@@ -70,6 +70,7 @@ func (e *events) write(ctx context.Context, all []podcidr.Refusal, now time.Time
 			delete(e.told, name)
 		}
 	}
+
 	for _, r := range all {
 		event := refusalEvent(r, now)
 		if _, there := e.told[event.Name]; there {
@@ -78,6 +79,7 @@ func (e *events) write(ctx context.Context, all []podcidr.Refusal, now time.Time
 		if len(e.told) >= maxEvents {
 			return
 		}
+
 		e.told[event.Name] = now
 		request := e.client.Post().Namespace(eventNamespace).Resource("events").Body(event)
 		err := request.Timeout(answerTimeout).Do(ctx).Error()

@@ -29,17 +29,25 @@ type nodes struct {
 	broken error // why the last list or watch ended
 }
 
-// newNodes prepares the list-watch. changed is called when the first list is there and after every difference that matters here.
+// newNodes prepares the list-watch. changed is called when the first list is there and after every difference
+// that matters here.
 func newNodes(client *rest.RESTClient, changed func()) (*nodes, error) {
 	n := &nodes{client: client, changed: changed,
-		informer: cache.NewSharedIndexInformerWithOptions(nodeListWatch(client), &corev1.Node{}, cache.SharedIndexInformerOptions{})}
-	// A Node carries its images and conditions, which change every few seconds and are half of an agent's memory.
+		informer: cache.NewSharedIndexInformerWithOptions(
+			nodeListWatch(client),
+			&corev1.Node{},
+			cache.SharedIndexInformerOptions{},
+		)}
+
+	// A Node carries its images and conditions, which change every few seconds and are half of an agent's
+	// memory.
 	if err := n.informer.SetTransform(strip); err != nil {
 		return nil, err
 	}
 	if err := n.informer.SetWatchErrorHandlerWithContext(n.interrupted); err != nil {
 		return nil, err
 	}
+
 	_, err := n.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { changed() },
 		UpdateFunc: func(old, now any) {
@@ -49,6 +57,7 @@ func newNodes(client *rest.RESTClient, changed func()) (*nodes, error) {
 		},
 		DeleteFunc: func(any) { changed() },
 	})
+
 	return n, err
 }
 
@@ -77,7 +86,8 @@ func (n *nodes) listed(ctx context.Context) bool {
 	}
 }
 
-// interrupted remembers why there is no list yet. Once there is one, a broken watch is the reflector's own business: it resumes.
+// interrupted remembers why there is no list yet. Once there is one, a broken watch is the reflector's own
+// business: it resumes.
 func (n *nodes) interrupted(ctx context.Context, r *cache.Reflector, err error) {
 	if n.synced() {
 		cache.DefaultWatchErrorHandler(ctx, r, err)
@@ -130,21 +140,25 @@ func strip(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
+
 	slim := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
 		Name:              n.Name,
 		UID:               n.UID,
 		ResourceVersion:   n.ResourceVersion,
 		CreationTimestamp: n.CreationTimestamp,
 	}}
+
 	slim.Spec.PodCIDRs = n.Spec.PodCIDRs
 	if len(slim.Spec.PodCIDRs) == 0 && n.Spec.PodCIDR != "" {
 		slim.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
 	}
+
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			slim.Status.Addresses = append(slim.Status.Addresses, a)
 		}
 	}
+
 	return slim, nil
 }
 
@@ -155,7 +169,7 @@ func same(old, now any) bool {
 		slices.Equal(a.Status.Addresses, b.Status.Addresses)
 }
 
-// synced tells whether the first list is complete. Before that nothing may be withdrawn.
+// synced reports whether the first list is complete. Before that nothing may be withdrawn.
 func (n *nodes) synced() bool { return n.informer.HasSynced() }
 
 // list returns the nodes by name. What cannot be parsed is left out and told in notes.
@@ -179,20 +193,27 @@ func parseNode(node *corev1.Node) (parsed podcidr.Node, notes []string) {
 		case err != nil:
 			notes = append(notes, fmt.Sprintf("node %s: pod CIDR %q: %v", node.Name, text, err))
 		case p.Addr().Is4In6():
-			notes = append(notes, fmt.Sprintf("node %s: pod CIDR %q: an IPv4 network in IPv6 writing", node.Name, text))
+			notes = append(
+				notes,
+				fmt.Sprintf("node %s: pod CIDR %q: an IPv4 network in IPv6 writing", node.Name, text),
+			)
+
 		default:
 			parsed.PodCIDRs = append(parsed.PodCIDRs, p.Masked())
 		}
 	}
+
 	for _, a := range node.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {
 			continue
 		}
+
 		if ip, err := netip.ParseAddr(a.Address); err == nil {
 			parsed.Addresses = append(parsed.Addresses, ip.WithZone("").Unmap())
 		} else {
 			notes = append(notes, fmt.Sprintf("node %s: InternalIP %q: %v", node.Name, a.Address, err))
 		}
 	}
+
 	return parsed, notes
 }

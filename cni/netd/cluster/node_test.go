@@ -16,6 +16,7 @@ func TestStripKeepsWhatRoutingNeeds(t *testing.T) {
 		ResourceVersion:   "7",
 		CreationTimestamp: metav1.NewTime(time.Unix(1e9, 0)),
 	}
+
 	node := &corev1.Node{ObjectMeta: *meta.DeepCopy(), Spec: corev1.NodeSpec{PodCIDR: "10.244.0.0/24"}}
 	node.Labels = map[string]string{"x": "y"}
 	node.Status = corev1.NodeStatus{Images: []corev1.ContainerImage{{SizeBytes: 1}},
@@ -24,6 +25,7 @@ func TestStripKeepsWhatRoutingNeeds(t *testing.T) {
 			{Type: corev1.NodeInternalIP, Address: "10.99.0.1"},
 			{Type: corev1.NodeExternalIP, Address: "192.0.2.1"},
 		}}
+
 	got, err := strip(node)
 	want := &corev1.Node{ObjectMeta: meta, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP,

@@ -71,11 +71,13 @@ func (s *services) networks() (all []netip.Prefix) {
 		if !ok {
 			continue
 		}
+
 		for _, text := range c.Spec.CIDRs {
 			if p, err := netip.ParsePrefix(text); err == nil {
 				all = append(all, p.Masked())
 			}
 		}
 	}
+
 	return all
 }

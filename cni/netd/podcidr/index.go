@@ -51,12 +51,14 @@ func (x *Index[V]) Add(p netip.Prefix, value V) {
 	if _, there := x.around[p]; there {
 		return
 	}
+
 	x.around[p] = value
 	use(&x.held, p)
 	for _, bits := range x.asked[family(p.Addr())] {
 		if bits > p.Bits() {
 			continue
 		}
+
 		key := netip.PrefixFrom(p.Addr(), bits).Masked()
 		if _, there := x.within[key]; !there {
 			x.within[key] = entry[V]{prefix: p, value: value}

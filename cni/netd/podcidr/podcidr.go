@@ -50,11 +50,13 @@ func (r Rules) Admit(own Node, all []Node) (admitted []Node, refused []Refusal) 
 				addresses.Add(netip.PrefixFrom(a, a.BitLen()), n.Name)
 			}
 		}
+
 		for _, pods := range n.PodCIDRs {
 			if why := r.refuse(pods, own, taken, addresses); why != "" {
 				refused = append(refused, Refusal{Node: n, CIDR: pods, Why: why})
 				continue
 			}
+
 			taken.Add(pods, n.Name)
 			accepted[n.Name] = append(accepted[n.Name], pods)
 		}
@@ -64,6 +66,7 @@ func (r Rules) Admit(own Node, all []Node) (admitted []Node, refused []Refusal) 
 	for i := range admitted {
 		admitted[i].PodCIDRs = accepted[admitted[i].Name]
 	}
+
 	return admitted, refused
 }
 
@@ -76,8 +79,8 @@ func bySeniority(all []Node) []Node {
 	return sorted
 }
 
-// pods tells whether an address is known to be one of pods. A Node that claims such an address says nothing:
-// it could take the pod CIDR of a later Node away with it.
+// pods reports whether an address is known to be one of pods. A Node that claims such an address says
+// nothing: it could take the pod CIDR of a later Node away with it.
 func (r Rules) pods(a netip.Addr) bool {
 	return slices.ContainsFunc(r.Cluster, func(c netip.Prefix) bool { return c.Contains(a) })
 }
@@ -91,17 +94,20 @@ func (r Rules) refuse(pods netip.Prefix, own Node, taken, addresses *Index[strin
 	if why := r.outside(pods, own); why != "" {
 		return why
 	}
+
 	for _, s := range r.Services {
 		if s.Overlaps(pods) {
 			return fmt.Sprintf("it holds addresses of Services or of the API server, %s", s)
 		}
 	}
+
 	if other, name, ok := taken.Meets(pods); ok {
 		return fmt.Sprintf("node %s, which was there before, has %s", name, other)
 	}
 	if address, name, ok := addresses.Within(pods); ok {
 		return fmt.Sprintf("it holds node %s's address %s", name, address.Addr())
 	}
+
 	return ""
 }
 
@@ -141,19 +147,23 @@ func unlikely(pods netip.Prefix, own Node) string {
 	if i < 0 && len(own.PodCIDRs) > 0 {
 		return "this node's pods have no addresses of its family (--cluster-cidr allows it)"
 	}
+
 	if i >= 0 && pods.Bits() < own.PodCIDRs[i].Bits()-wider {
 		return fmt.Sprintf("it is more than %d times as large as this node's %s (--cluster-cidr allows it)",
 			1<<wider, own.PodCIDRs[i])
 	}
+
 	near := private
 	if i >= 0 {
 		near = append(slices.Clip(near), neighbours(own.PodCIDRs[i]))
 	}
+
 	for _, p := range near {
 		if p.Bits() <= pods.Bits() && p.Contains(pods.Addr()) {
 			return ""
 		}
 	}
+
 	return "it is neither private nor beside this node's (--cluster-cidr allows it)"
 }
 

@@ -75,12 +75,15 @@ func TestHostilePodCIDRsAreRefused(t *testing.T) {
 				if len(refused) != 0 || len(admitted[0].PodCIDRs) != 1 {
 					t.Fatalf("refused %v", refused)
 				}
+
 				return
 			}
+
 			if len(refused) != 1 || refused[0].Node.Name != "hostile" ||
 				!strings.Contains(refused[0].Why, c.why) {
 				t.Fatalf("refused %v, want %q", refused, c.why)
 			}
+
 			if len(admitted[0].PodCIDRs) != 0 || len(admitted[2].PodCIDRs) != 1 {
 				t.Errorf("admitted %+v", admitted)
 			}
@@ -108,6 +111,7 @@ func TestAnEarlierNodeTakesNoPodCIDRAwayByAnAddress(t *testing.T) {
 	if _, refused := rules.Admit(late, []podcidr.Node{liar, late}); len(refused) != 0 {
 		t.Errorf("refused %v", refused)
 	}
+
 	late.Addresses, liar.Addresses = liar.Addresses, late.Addresses
 	liar.PodCIDRs = prefixes("10.244.2.0/24")
 	late.PodCIDRs = prefixes("10.244.1.0/24")
@@ -162,6 +166,7 @@ func FuzzAdmit(f *testing.F) {
 			all = append(all, podcidr.Node{Name: fmt.Sprint(i), Created: epoch.Add(time.Duration(i)),
 				PodCIDRs: []netip.Prefix{p}})
 		}
+
 		admitted, refused := podcidr.Rules{Cluster: prefixes("10.0.0.0/8")}.Admit(podcidr.Node{}, all)
 		overlaps := func(p netip.Prefix, before time.Time) bool {
 			for _, n := range admitted {
@@ -171,8 +176,10 @@ func FuzzAdmit(f *testing.F) {
 					}
 				}
 			}
+
 			return false
 		}
+
 		for _, n := range admitted {
 			for _, p := range n.PodCIDRs {
 				if overlaps(p, n.Created) {
@@ -180,6 +187,7 @@ func FuzzAdmit(f *testing.F) {
 				}
 			}
 		}
+
 		for _, r := range refused {
 			if !overlaps(r.CIDR, r.Node.Created) {
 				t.Fatalf("refused without reason: %s", r)

@@ -19,6 +19,7 @@ func BenchmarkListContainerStats(b *testing.B) {
 	for i := range 100 {
 		n.run(pod, box, fmt.Sprint("c", i), []string{"sleep", "1000"}, nil)
 	}
+
 	before := cpuTime(b, n.cmd.Process.Pid)
 	for b.Loop() {
 		resp, err := n.pods.ListContainerStats(b.Context(), &runtimeapi.ListContainerStatsRequest{})
@@ -26,6 +27,7 @@ func BenchmarkListContainerStats(b *testing.B) {
 			b.Fatalf("%d stats, %v", len(resp.GetStats()), err)
 		}
 	}
+
 	used := cpuTime(b, n.cmd.Process.Pid) - before
 	// Unlike the time, it does not depend on the load.
 	b.ReportMetric(used.Seconds()*1000/float64(b.N), "server-cpu-ms/op")
@@ -38,14 +40,19 @@ func cpuTime(b *testing.B, pid int) time.Duration {
 	if err != nil {
 		b.Fatal(err)
 	}
+
 	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
 	var ticks int64
-	for _, f := range fields[11:13] { // utime and stime, the 14th and 15th of proc_pid_stat(5)
+
+	// utime and stime, the 14th and 15th of proc_pid_stat(5)
+	for _, f := range fields[11:13] {
 		n, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
 			b.Fatal(err)
 		}
+
 		ticks += n
 	}
+
 	return time.Duration(ticks) * 10 * time.Millisecond
 }

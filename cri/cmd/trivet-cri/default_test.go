@@ -17,6 +17,7 @@ func TestRuncIsTakenWhereCrunIsNotThere(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+
 		t.Setenv("PATH", dir)
 		if got := defaultRuntime(); got != c.want {
 			t.Errorf("with %q: %s, want %s", c.there, got, c.want)

@@ -17,6 +17,7 @@ func TestValueOfASysctlSetsNoOther(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, value := range []string{"1+kernel.core_pattern=|/evil", "1,kernel.core_pattern=|/evil"} {
 		config := &runtimeapi.PodSandboxConfig{
 			Metadata: &runtimeapi.PodSandboxMetadata{Name: "sysctl", Namespace: "test", Uid: value},
@@ -27,11 +28,13 @@ func TestValueOfASysctlSetsNoOther(t *testing.T) {
 				},
 			},
 		}
+
 		request := &runtimeapi.RunPodSandboxRequest{Config: config}
 		if _, err := n.pods.RunPodSandbox(t.Context(), request); err == nil {
 			t.Errorf("value %q was accepted", value)
 		}
 	}
+
 	after, err := os.ReadFile("/proc/sys/kernel/core_pattern")
 	if err != nil || string(after) != string(before) {
 		t.Errorf("core_pattern is %q, was %q, %v", after, before, err)
@@ -48,10 +51,12 @@ func TestContainerInheritsNoDescriptorAndNoWayOut(t *testing.T) {
 	if out, _ := n.exec(c, "ls /proc/1/fd"); out != "0\n1\n2\n" {
 		t.Errorf("process 1 has descriptors %q", out)
 	}
+
 	out, _ := n.exec(c, "for fd in /proc/$$/fd/*; do readlink $fd; done")
 	if strings.Contains(strings.ReplaceAll(out, "/dev/null\n", ""), "/") {
 		t.Errorf("an exec has descriptors %q", out)
 	}
+
 	for fd := range 12 {
 		config := func(c *runtimeapi.ContainerConfig) {
 			c.WorkingDir = fmt.Sprintf("/proc/self/fd/%d/../../..", fd)
@@ -79,21 +84,25 @@ func TestNoSocketOfOursIsReachableByItsNameAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		for _, l := range links {
 			if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, "socket:[") {
 				ours[strings.Trim(to, "socket:[]")] = true
 			}
 		}
 	}
+
 	table, err := os.ReadFile("/proc/net/unix")
 	if err != nil || len(ours) == 0 {
 		t.Fatalf("%d sockets, %v", len(ours), err)
 	}
+
 	for line := range strings.Lines(string(table)) {
 		fields := strings.Fields(line)
 		if len(fields) > 7 && ours[fields[6]] && strings.HasPrefix(fields[7], "@") {
 			t.Errorf("abstract socket %s", fields[7])
 		}
+
 		if len(fields) > 7 && ours[fields[6]] && strings.HasPrefix(fields[7], "/") {
 			if info, err := os.Stat(fields[7]); err != nil || info.Mode().Perm()&0o007 != 0 {
 				t.Errorf("socket %s: %v, %v", fields[7], info, err)

@@ -42,15 +42,18 @@ func TestStatusNamesTheImageAsItWasWhenTheContainerWasMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	manifest, err := remote.Head(ref)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	spec := &runtimeapi.ImageSpec{Image: n.image}
 	pulled, err := n.images.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: spec})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	pod, box := n.sandbox("names", nil)
 	byKubelet := n.create(pod, box, "by-kubelet", []string{"true"}, func(c *runtimeapi.ContainerConfig) {
 		c.Image = &runtimeapi.ImageSpec{Image: pulled.ImageRef, UserSpecifiedImage: n.image}
@@ -69,12 +72,14 @@ func TestStatusNamesTheImageAsItWasWhenTheContainerWasMade(t *testing.T) {
 			}
 		}
 	}
+
 	check("at first")
 
 	other, err := mutate.Config(empty.Image, v1.Config{Env: []string{"OTHER=yes"}})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	n.write(n.image, other)
 	n.pull()
 	check("after the tag has moved")
@@ -82,6 +87,7 @@ func TestStatusNamesTheImageAsItWasWhenTheContainerWasMade(t *testing.T) {
 	if _, err := n.images.RemoveImage(t.Context(), &runtimeapi.RemoveImageRequest{Image: spec}); err != nil {
 		t.Fatal(err)
 	}
+
 	check("after the image was removed")
 	n.kill()
 	n.start()
@@ -102,6 +108,7 @@ func TestArtifactIsMountedAndNotRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	n.write(artifact, img)
 	spec := &runtimeapi.ImageSpec{Image: artifact}
 	if _, err := n.images.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: spec}); err != nil {
@@ -116,6 +123,7 @@ func TestArtifactIsMountedAndNotRun(t *testing.T) {
 			{ContainerPath: "/part", Image: spec, Readonly: true, ImageSubPath: "model"},
 		}
 	})
+
 	eventually(t, func() bool { return n.status(id).State == runtimeapi.ContainerState_CONTAINER_EXITED })
 	log, err := os.ReadFile(n.dir + "/logs/reader.log")
 	if err != nil || strings.Count(string(log), "weights") != 2 {
@@ -151,14 +159,17 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	img, err := remote.Image(ref)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	tag, err := name.NewTag("imported.example/busybox:1")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var saved bytes.Buffer
 	if err := tarball.Write(tag, img, &saved); err != nil {
 		t.Fatal(err)
@@ -168,6 +179,7 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 	if err != nil || !strings.Contains(out, "sha256:") || !strings.Contains(out, tag.String()) {
 		t.Fatalf("import: %s, %v", out, err)
 	}
+
 	pod, box := n.sandbox("imported", nil)
 	id := n.run(pod, box, "main", []string{"true"}, func(c *runtimeapi.ContainerConfig) {
 		c.Image.Image = tag.String()
@@ -176,6 +188,7 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 	if st := n.status(id); st.ExitCode != 0 || st.Image.Image != tag.String() {
 		t.Errorf("container of the imported image: %v", st)
 	}
+
 	out, err = n.command(nil, "list")
 	if err != nil || !strings.Contains(out, tag.String()) || !strings.Contains(out, "true") {
 		t.Errorf("list: %s, %v", out, err)
@@ -183,6 +196,7 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 	if out, err := n.command(nil, "export", "-o", n.dir+"/saved.tar", tag.String()); err != nil {
 		t.Errorf("export: %s, %v", out, err)
 	}
+
 	out, err = n.command(nil, "import", n.dir+"/saved.tar")
 	if err != nil || !strings.Contains(out, tag.String()) {
 		t.Errorf("import of what was exported: %s, %v", out, err)
@@ -190,19 +204,23 @@ func TestImagesAreImportedBesideTheServer(t *testing.T) {
 	if out, err := n.command(nil, "export", "absent:1"); err == nil || !strings.Contains(out, "not found") {
 		t.Errorf("export of an absent image: %s, %v", out, err)
 	}
+
 	out, err = n.command(strings.NewReader("nonsense"), "import", "-")
 	if err == nil || !strings.Contains(out, "archive") {
 		t.Errorf("import of nonsense: %s, %v", out, err)
 	}
+
 	for i, want := range []bool{true, false} {
 		if out, err := n.command(nil, "remove", tag.String()); (err == nil) != want {
 			t.Errorf("removal %d: %s, %v", i, out, err)
 		}
 	}
+
 	n.kill()
 	out, err = n.command(&saved, "import")
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != program.ExitCantRun {
 		t.Errorf("import without a server: %s, %v", out, err)
 	}
+
 	n.start()
 }

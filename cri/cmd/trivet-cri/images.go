@@ -64,6 +64,7 @@ func images(ctx context.Context, env *program.Env) error {
 	case "remove":
 		return removeImages(ctx, cfg, fs.Args())
 	}
+
 	err := errors.New("say one of import, export, list, remove (see trivet-cri images --help)")
 	return &program.UsageError{Err: err}
 }
@@ -72,15 +73,18 @@ func importImages(ctx context.Context, env *program.Env, cfg config.Config, file
 	if len(files) == 0 {
 		files = []string{"-"}
 	}
+
 	for _, name := range files {
 		done, err := importFile(ctx, env, cfg, name, pin)
 		for _, i := range done {
 			fmt.Fprintln(env.Stdout, strings.Join(append([]string{i.ID}, i.Tags...), " "))
 		}
+
 		if err != nil {
 			return fmt.Errorf("import %s: %w", name, err)
 		}
 	}
+
 	return nil
 }
 
@@ -108,15 +112,20 @@ func exportImages(
 	if out == "-" {
 		return importer.Receive(ctx, importSocket(cfg.StateDir), names, env.Stdout)
 	}
+
 	f, err := os.CreateTemp(filepath.Dir(out), "."+filepath.Base(out)+"-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // until it has its name
+
+	// until it has its name
+	defer os.Remove(f.Name())
+
 	err = importer.Receive(ctx, importSocket(cfg.StateDir), names, f)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+
 	return os.Rename(f.Name(), out)
 }
 
@@ -126,10 +135,12 @@ func listImages(ctx context.Context, env *program.Env, cfg config.Config) error 
 		return err
 	}
 	defer conn.Close()
+
 	list, err := runtimeapi.NewImageServiceClient(conn).ListImages(ctx, &runtimeapi.ListImagesRequest{})
 	if err != nil {
 		return err
 	}
+
 	w := tabwriter.NewWriter(env.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tBYTES\tPINNED\tNAMES")
 	for _, i := range list.Images {
@@ -137,8 +148,10 @@ func listImages(ctx context.Context, env *program.Env, cfg config.Config) error 
 		if len(names) == 0 {
 			names = i.RepoDigests
 		}
+
 		fmt.Fprintf(w, "%s\t%d\t%t\t%s\n", i.Id, i.Size, i.Pinned, strings.Join(names, " "))
 	}
+
 	return w.Flush()
 }
 
@@ -146,6 +159,7 @@ func removeImages(ctx context.Context, cfg config.Config, names []string) error 
 	if len(names) == 0 {
 		return &program.UsageError{Err: errors.New("remove: no image is named")}
 	}
+
 	conn, err := socket.Dial(cfg.Socket)
 	if err != nil {
 		return err
@@ -166,5 +180,6 @@ func removeImages(ctx context.Context, cfg config.Config, names []string) error 
 			return fmt.Errorf("remove %s: %w", name, err)
 		}
 	}
+
 	return nil
 }

@@ -17,40 +17,59 @@ func TestPodLivesFromPullToRemoval(t *testing.T) {
 	if again != pod {
 		t.Errorf("a repeated RunPodSandbox made %s beside %s", again, pod)
 	}
+
 	c := n.run(pod, box, "app", []string{"sh", "-c", "echo out; echo $FROM_IMAGE; exec sleep 1000"}, nil)
 	if s := n.status(c); s.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		t.Fatalf("state %s", s.State)
 	}
-	exec, err := n.pods.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"sh", "-c", "id -u; exit 3"}})
+
+	exec, err := n.pods.ExecSync(
+		t.Context(),
+		&runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"sh", "-c", "id -u; exit 3"}},
+	)
 	if err != nil || string(exec.Stdout) != "0\n" || exec.ExitCode != 3 {
 		t.Errorf("exec: %v %v", exec, err)
 	}
+
 	log := ""
 	eventually(t, func() bool {
 		data, _ := os.ReadFile(n.dir + "/logs/app.log")
 		log = string(data)
 		return strings.Contains(log, "stdout F yes\n")
 	})
+
 	stats, err := n.pods.ContainerStats(t.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: c})
 	if err != nil || stats.Stats.Memory.GetWorkingSetBytes().GetValue() == 0 {
 		t.Errorf("stats: %v %v", stats, err)
 	}
+
 	for range 2 {
-		if _, err := n.pods.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{ContainerId: c, Timeout: 0}); err != nil {
+		if _, err := n.pods.StopContainer(t.Context(), &runtimeapi.StopContainerRequest{
+			ContainerId: c,
+			Timeout:     0,
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if s := n.status(c); s.State != runtimeapi.ContainerState_CONTAINER_EXITED || s.ExitCode != 137 {
 		t.Errorf("after stop: %s, code %d", s.State, s.ExitCode)
 	}
+
 	for range 2 {
-		if _, err := n.pods.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: pod}); err != nil {
+		if _, err := n.pods.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{
+			PodSandboxId: pod,
+		}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.pods.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod}); err != nil {
+
+		if _, err := n.pods.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{
+			PodSandboxId: pod,
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	list, err := n.pods.ListContainers(t.Context(), &runtimeapi.ListContainersRequest{})
 	if err != nil || len(list.Containers) != 0 {
 		t.Errorf("left: %v %v", list, err)
@@ -74,12 +93,17 @@ func TestContainersOutliveTheServer(t *testing.T) {
 	if s := n.status(lasting).State; s != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("state %s", s)
 	}
-	if _, err := n.pods.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: lasting, Cmd: []string{"true"}}); err != nil {
+
+	if _, err := n.pods.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{
+		ContainerId: lasting,
+		Cmd:         []string{"true"},
+	}); err != nil {
 		t.Error(err)
 	}
 }
 
-// A node agent that was killed between create and start removes such a container, and must not see it end: it would count as a restart.
+// A node agent that was killed between create and start removes such a container, and must not see it end: it
+// would count as a restart.
 func TestContainerThatNeverStartedIsRemovedWithoutAnEnd(t *testing.T) {
 	n := newNode(t)
 	n.pull()
@@ -88,17 +112,25 @@ func TestContainerThatNeverStartedIsRemovedWithoutAnEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	events := make(chan runtimeapi.ContainerEventType, 100)
 	go func() {
 		for e, err := stream.Recv(); err == nil; e, err = stream.Recv() {
 			events <- e.ContainerEventType
 		}
 	}()
-	eventually(t, func() bool { // once the events flow
-		id := n.create(pod, box, "app", []string{"sleep", "1000"}, nil) // the same attempt again and again
-		if _, err := n.pods.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{ContainerId: id}); err != nil {
+
+	// once the events flow
+	eventually(t, func() bool {
+
+		// the same attempt again and again
+		id := n.create(pod, box, "app", []string{"sleep", "1000"}, nil)
+		if _, err := n.pods.RemoveContainer(t.Context(), &runtimeapi.RemoveContainerRequest{
+			ContainerId: id,
+		}); err != nil {
 			t.Fatal(err)
 		}
+
 		for {
 			select {
 			case e := <-events:
@@ -108,6 +140,7 @@ func TestContainerThatNeverStartedIsRemovedWithoutAnEnd(t *testing.T) {
 				if e == runtimeapi.ContainerEventType_CONTAINER_DELETED_EVENT {
 					return true
 				}
+
 			default:
 				return false
 			}
@@ -123,20 +156,28 @@ func TestUsersAndSandboxRules(t *testing.T) {
 		c.Linux.SecurityContext.RunAsUsername = "web"
 		c.Linux.SecurityContext.SupplementalGroups = []int64{6000}
 	})
+
 	out, err := n.pods.ExecSync(t.Context(), &runtimeapi.ExecSyncRequest{ContainerId: c, Cmd: []string{"id"}})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, want := range []string{"uid=1002", "gid=1003", "5000", "6000"} {
 		if !strings.Contains(string(out.Stdout), want) {
 			t.Errorf("id says %q, not %s", out.Stdout, want)
 		}
 	}
-	if _, err := n.pods.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: pod}); err != nil {
+
+	if _, err := n.pods.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{
+		PodSandboxId: pod,
+	}); err != nil {
 		t.Fatal(err)
 	}
+
 	if _, err := n.pods.CreateContainer(t.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: &runtimeapi.ContainerConfig{
-		Metadata: &runtimeapi.ContainerMetadata{Name: "late"}, Image: &runtimeapi.ImageSpec{Image: n.image}}}); err == nil {
+		Metadata: &runtimeapi.ContainerMetadata{
+			Name: "late",
+		}, Image: &runtimeapi.ImageSpec{Image: n.image}}}); err == nil {
 		t.Error("a stopped sandbox took a container")
 	}
 }
@@ -157,24 +198,32 @@ func TestCommandThatIsNotThereFailsAtTheStart(t *testing.T) {
 		if s := n.status(id); s.State != runtimeapi.ContainerState_CONTAINER_CREATED {
 			t.Errorf("%s: state %s", name, s.State)
 		}
-		if name == "absent" { // the record outlives the server
+
+		// the record outlives the server
+		if name == "absent" {
 			n.kill()
 			n.start()
 		}
+
 		for range 2 {
 			if err := n.startContainer(id); err == nil {
 				t.Errorf("%s: it was started", name)
 			}
 		}
+
 		s := n.status(id)
 		exited := s.State == runtimeapi.ContainerState_CONTAINER_EXITED && s.FinishedAt != 0
 		if !exited || s.Reason != "StartError" || s.ExitCode != 128 {
 			t.Errorf("%s: %s, %s, code %d, finished %d", name, s.State, s.Reason, s.ExitCode, s.FinishedAt)
 		}
-		if !strings.Contains(s.Message, "exec") { // "open executable" of crun, "exec:" of runc
+
+		// "open executable" of crun, "exec:" of runc
+		if !strings.Contains(s.Message, "exec") {
 			t.Errorf("%s: message %q does not tell of the command", name, s.Message)
 		}
-		for _, id := range []string{before, id} { // one of them was never started
+
+		// one of them was never started
+		for _, id := range []string{before, id} {
 			if err := errors.Join(n.stopContainer(id, 1), n.removeContainer(id)); err != nil {
 				t.Error(err)
 			}

@@ -25,7 +25,8 @@ func main() {
 
 func run(ctx context.Context, env *program.Env) error {
 	fs := env.Flags(about)
-	file := fs.String("config", "/etc/trivet/cri.toml", "configuration file (TOML); the default one may be missing")
+	file := fs.String("config",
+		"/etc/trivet/cri.toml", "configuration file (TOML); the default one may be missing")
 	cfg := config.Default()
 	values := map[string]*string{}
 	for _, f := range []struct {
@@ -49,13 +50,18 @@ func run(ctx context.Context, env *program.Env) error {
 		values[f.name] = f.field
 		fs.String(f.name, *f.field, f.help)
 	}
+
 	end := fs.Bool("shutdown", false, "end the running trivet-cri and trivet-monitor, if no pod is left")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
+
 	if fs.NArg() > 0 {
-		return &program.UsageError{Err: fmt.Errorf("unexpected argument %q (see trivet-cri --help)", fs.Arg(0))}
+		return &program.UsageError{
+			Err: fmt.Errorf("unexpected argument %q (see trivet-cri --help)", fs.Arg(0)),
+		}
 	}
+
 	if err := configure(fs, *file, &cfg, values); err != nil {
 		return &program.UsageError{Err: err}
 	}
@@ -65,6 +71,7 @@ func run(ctx context.Context, env *program.Env) error {
 	if *end {
 		return shutdown(ctx, cfg)
 	}
+
 	program.SmallHeap()
 	return serve(ctx, cfg, env.Log)
 }

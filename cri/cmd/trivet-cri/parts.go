@@ -45,12 +45,14 @@ func inspect(cfg config.Config) (m machine, err error) {
 	if m.driver, err = cgroupdriver.New(cfg.CgroupDriver); err != nil {
 		return m, err
 	}
+
 	if m.cgroups, err = cgroup.Open(); err != nil {
 		return m, &program.CantRunError{
 			What: "cgroups: " + err.Error(),
 			Do:   "mount cgroup v2 or the v1 hierarchies below /sys/fs/cgroup",
 		}
 	}
+
 	m.host = spec.Probe(m.cgroups.V2)
 	m.monitorProgram, err = findMonitor(cfg.Monitor.Program)
 	return m, err
@@ -60,11 +62,13 @@ func findMonitor(configured string) (string, error) {
 	if configured != "" {
 		return configured, nil
 	}
+
 	if own, err := os.Executable(); err == nil {
 		if beside := filepath.Join(filepath.Dir(own), "trivet-monitor"); isFile(beside) {
 			return beside, nil
 		}
 	}
+
 	found, err := exec.LookPath("trivet-monitor")
 	if err != nil {
 		return "", &program.CantRunError{
@@ -72,6 +76,7 @@ func findMonitor(configured string) (string, error) {
 			Do:   "install it there, or name it with --monitor",
 		}
 	}
+
 	return found, nil
 }
 
@@ -121,6 +126,7 @@ func (p *parts) open(ctx context.Context) error {
 	if err := p.images.Collect(); err != nil {
 		p.log.Warn("unneeded layers are not all deleted", "err", err)
 	}
+
 	return p.openStreams()
 }
 
@@ -157,12 +163,14 @@ func (p *parts) openImages() (err error) {
 	if err != nil {
 		return err
 	}
+
 	p.roots, err = rootfs.Open(rootfs.Config{
 		Dir:      filepath.Join(p.cfg.RootDir, "rootfs"),
 		StateDir: p.stateDir("rootfs"),
 		Images:   p.images,
 		Log:      p.log,
 	})
+
 	return err
 }
 
@@ -173,7 +181,9 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 		CacheDir: p.cfg.CNI.CacheDir,
 		Log:      p.log,
 	})
-	p.network.Reload(ctx) // half-made sandboxes are released from it
+
+	// half-made sandboxes are released from it
+	p.network.Reload(ctx)
 	p.sandboxes, err = sandbox.Open(ctx, sandbox.Config{
 		Dir:      p.stateDir("sandboxes"),
 		FilesDir: filepath.Join(p.cfg.RootDir, "sandboxes"),
@@ -189,6 +199,7 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 		UnprivilegedPorts: p.cfg.UnprivilegedPorts,
 		UnprivilegedICMP:  p.cfg.UnprivilegedICMP,
 	})
+
 	return err
 }
 
@@ -210,6 +221,7 @@ func (p *parts) openContainers(ctx context.Context) (err error) {
 
 		AllowedAnnotations: p.runtimes.allowedAnnotations,
 	}, p.events.Put)
+
 	return err
 }
 

@@ -49,11 +49,14 @@ func newNode(tb testing.TB) *node {
 	if err := os.Mkdir(n.dir+"/bin", 0o755); err != nil {
 		tb.Fatal(err)
 	}
-	for _, p := range []string{"trivet-cri", "trivet-monitor"} { // by paths of their own this node's processes are told from another's
+
+	// by paths of their own this node's processes are told from another's
+	for _, p := range []string{"trivet-cri", "trivet-monitor"} {
 		if err := os.Link(built+"/"+p, n.dir+"/bin/"+p); err != nil {
 			tb.Fatal(err)
 		}
 	}
+
 	n.image = pushBusybox(tb)
 	n.start()
 	tb.Cleanup(n.end)
@@ -80,14 +83,17 @@ func (n *node) start() {
 	if err := os.WriteFile(n.dir+"/cri.toml", nil, 0o644); err != nil {
 		n.tb.Fatal(err)
 	}
+
 	n.cmd.Stdout, n.cmd.Stderr = n.tb.Output(), n.tb.Output()
 	if err := n.cmd.Start(); err != nil {
 		n.tb.Fatal(err)
 	}
+
 	conn, err := socket.Dial(n.dir + "/cri.sock")
 	if err != nil {
 		n.tb.Fatal(err)
 	}
+
 	n.conns = append(n.conns, conn)
 	n.pods, n.images = runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(conn)
 	eventually(n.tb, func() bool {
@@ -105,18 +111,24 @@ func (n *node) kill() {
 func (n *node) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+
 	list, err := n.pods.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
 		n.tb.Error(err)
 	}
+
 	for _, p := range list.GetItems() {
-		if _, err := n.pods.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: p.Id}); err != nil {
+		if _, err := n.pods.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{
+			PodSandboxId: p.Id,
+		}); err != nil {
 			n.tb.Error(err)
 		}
 	}
+
 	for _, c := range n.conns {
 		c.Close()
 	}
+
 	n.cmd.Process.Signal(syscall.SIGTERM)
 	n.cmd.Wait()
 	n.endMonitor()
@@ -144,7 +156,8 @@ func (n *node) monitors() (pids []int) {
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range procs {
 		line, _ := os.ReadFile(p)
-		if pid, err := strconv.Atoi(strings.Split(p, "/")[2]); err == nil && bytes.HasPrefix(line, []byte(n.dir+"/bin/trivet-monitor")) {
+		if pid, err := strconv.Atoi(strings.Split(p, "/")[2]); err == nil &&
+			bytes.HasPrefix(line, []byte(n.dir+"/bin/trivet-monitor")) {
 			pids = append(pids, pid)
 		}
 	}
@@ -168,15 +181,20 @@ func pushBusybox(tb testing.TB) string { return pushImage(tb, nil) }
 func pushImage(tb testing.TB, change func(root string, config *v1.Config)) string {
 	root := tb.TempDir()
 	testenv.BusyboxRoot(tb, root)
-	for name, text := range map[string]string{"passwd": "root:x:0:0::/root:/bin/sh\nweb:x:1002:1003::/home/web:/bin/sh\n", "group": "root:x:0:\nextra:x:5000:web\n"} {
+	for name, text := range map[string]string{
+		"passwd": "root:x:0:0::/root:/bin/sh\nweb:x:1002:1003::/home/web:/bin/sh\n",
+		"group":  "root:x:0:\nextra:x:5000:web\n",
+	} {
 		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
 			tb.Fatal(err)
 		}
 	}
+
 	config := v1.Config{Env: []string{"FROM_IMAGE=yes"}}
 	if change != nil {
 		change(root, &config)
 	}
+
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	if err := w.AddFS(os.DirFS(root)); err != nil {
@@ -185,10 +203,12 @@ func pushImage(tb testing.TB, change func(root string, config *v1.Config)) strin
 	if err := w.Close(); err != nil {
 		tb.Fatal(err)
 	}
+
 	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
 	if err != nil {
 		tb.Fatal(err)
 	}
+
 	img, err := mutate.AppendLayers(empty.Image, layer)
 	if err != nil {
 		tb.Fatal(err)
@@ -196,6 +216,7 @@ func pushImage(tb testing.TB, change func(root string, config *v1.Config)) strin
 	if img, err = mutate.ConfigFile(img, configured(tb, img, config)); err != nil {
 		tb.Fatal(err)
 	}
+
 	server := httptest.NewServer(cranereg.New(cranereg.Logger(log.New(io.Discard, "", 0))))
 	tb.Cleanup(server.Close)
 	ref, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/busybox:1")
@@ -205,6 +226,7 @@ func pushImage(tb testing.TB, change func(root string, config *v1.Config)) strin
 	if err := remote.Write(ref, img); err != nil {
 		tb.Fatal(err)
 	}
+
 	return ref.String()
 }
 
@@ -219,41 +241,79 @@ func configured(tb testing.TB, img v1.Image, config v1.Config) *v1.ConfigFile {
 	return cf
 }
 
-func (n *node) sandbox(name string, change func(*runtimeapi.PodSandboxConfig)) (string, *runtimeapi.PodSandboxConfig) {
+func (n *node) sandbox(
+	name string,
+	change func(*runtimeapi.PodSandboxConfig),
+) (string, *runtimeapi.PodSandboxConfig) {
 	n.tb.Helper()
-	config := &runtimeapi.PodSandboxConfig{Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "test", Uid: "uid-" + name}, LogDirectory: n.dir + "/logs",
+	config := &runtimeapi.PodSandboxConfig{Metadata: &runtimeapi.PodSandboxMetadata{
+		Name:      name,
+		Namespace: "test",
+		Uid:       "uid-" + name,
+	}, LogDirectory: n.dir + "/logs",
 		Linux: &runtimeapi.LinuxPodSandboxConfig{CgroupParent: "/trivet-cri-test-" + filepath.Base(n.dir), SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
-			NamespaceOptions: &runtimeapi.NamespaceOption{Network: runtimeapi.NamespaceMode_NODE, Pid: runtimeapi.NamespaceMode_CONTAINER}}}}
+			NamespaceOptions: &runtimeapi.NamespaceOption{
+				Network: runtimeapi.NamespaceMode_NODE,
+				Pid:     runtimeapi.NamespaceMode_CONTAINER,
+			}}}}
 	if change != nil {
 		change(config)
 	}
+
 	resp, err := n.pods.RunPodSandbox(n.tb.Context(), &runtimeapi.RunPodSandboxRequest{Config: config})
 	if err != nil {
 		n.tb.Fatal(err)
 	}
+
 	return resp.PodSandboxId, config
 }
 
 // create makes a container that waits for its start.
-func (n *node) create(pod string, box *runtimeapi.PodSandboxConfig, name string, command []string, change func(*runtimeapi.ContainerConfig)) string {
+func (n *node) create(
+	pod string,
+	box *runtimeapi.PodSandboxConfig,
+	name string,
+	command []string,
+	change func(*runtimeapi.ContainerConfig),
+) string {
 	n.tb.Helper()
-	config := &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{Name: name}, Image: &runtimeapi.ImageSpec{Image: n.image}, Command: command, LogPath: name + ".log",
-		Linux: &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 64 << 20}, SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
-			NamespaceOptions: box.Linux.SecurityContext.NamespaceOptions, Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}}}}
+	config := &runtimeapi.ContainerConfig{
+		Metadata: &runtimeapi.ContainerMetadata{Name: name},
+		Image:    &runtimeapi.ImageSpec{Image: n.image},
+		Command:  command,
+		LogPath:  name + ".log",
+		Linux: &runtimeapi.LinuxContainerConfig{Resources: &runtimeapi.LinuxContainerResources{
+			MemoryLimitInBytes: 64 << 20,
+		}, SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
+			NamespaceOptions: box.Linux.SecurityContext.NamespaceOptions, Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}}},
+	}
 	if change != nil {
 		change(config)
 	}
-	created, err := n.pods.CreateContainer(n.tb.Context(), &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config, SandboxConfig: box})
+
+	created, err := n.pods.CreateContainer(
+		n.tb.Context(),
+		&runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config, SandboxConfig: box},
+	)
 	if err != nil {
 		n.tb.Fatal(err)
 	}
+
 	return created.ContainerId
 }
 
-func (n *node) run(pod string, box *runtimeapi.PodSandboxConfig, name string, command []string, change func(*runtimeapi.ContainerConfig)) string {
+func (n *node) run(
+	pod string,
+	box *runtimeapi.PodSandboxConfig,
+	name string,
+	command []string,
+	change func(*runtimeapi.ContainerConfig),
+) string {
 	n.tb.Helper()
 	id := n.create(pod, box, name, command, change)
-	if _, err := n.pods.StartContainer(n.tb.Context(), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+	if _, err := n.pods.StartContainer(n.tb.Context(), &runtimeapi.StartContainerRequest{
+		ContainerId: id,
+	}); err != nil {
 		n.tb.Fatal(err)
 	}
 	return id
@@ -277,7 +337,9 @@ func (n *node) removeContainer(id string) error {
 
 func (n *node) pull() {
 	n.tb.Helper()
-	if _, err := n.images.PullImage(n.tb.Context(), &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: n.image}}); err != nil {
+	if _, err := n.images.PullImage(n.tb.Context(), &runtimeapi.PullImageRequest{
+		Image: &runtimeapi.ImageSpec{Image: n.image},
+	}); err != nil {
 		n.tb.Fatal(err)
 	}
 }

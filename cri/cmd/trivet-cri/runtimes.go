@@ -38,13 +38,16 @@ func findRuntimes(cfg config.Config) (runtimeSet, error) {
 				Do:   "install crun or runc, or choose one with --oci-runtime",
 			}
 		}
+
 		args := r.Args
 		if cfg.CgroupDriver == "systemd" {
 			args = append(slices.Clone(args), "--systemd-cgroup")
 		}
+
 		root := filepath.Join(cfg.StateDir, "oci", path.Base(found))
 		set[name] = handler{monitor.Runtime{Program: found, Root: root, Args: args}, r.AllowedAnnotations}
 	}
+
 	return set, nil
 }
 

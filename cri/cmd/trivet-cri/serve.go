@@ -30,12 +30,14 @@ func configure(fs *flag.FlagSet, file string, cfg *config.Config, values map[str
 	if len(cfg.CNI.BinDirs) == 0 {
 		return fmt.Errorf("%s: cni.bin_dirs: no directory", file)
 	}
+
 	values["cni-bin-dir"] = &cfg.CNI.BinDirs[0]
 	fs.Visit(func(f *flag.Flag) {
 		if field := values[f.Name]; field != nil {
 			*field = f.Value.String()
 		}
 	})
+
 	return cfg.Validate()
 }
 
@@ -45,7 +47,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := socket.Listen(ctx, cfg.Socket) // the lock on all that follows
+
+	// the lock on all that follows
+	listener, err := socket.Listen(ctx, cfg.Socket)
 	if err != nil {
 		return err
 	}
@@ -53,9 +57,11 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	p := &parts{machine: host, cfg: cfg, log: log}
 	defer p.close()
+
 	if err := p.open(ctx); err != nil {
 		return err
 	}
+
 	archives, err := socket.Listen(ctx, importSocket(cfg.StateDir))
 	if err != nil {
 		return err
@@ -66,6 +72,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if errors.Is(err, errDismissed) {
 		return nil
 	}
+
 	return err
 }
 
@@ -75,6 +82,7 @@ func (p *parts) run(ctx context.Context, listener, archives net.Listener) error 
 	if err := p.network.Collect(ctx, p.sandboxes.Live(), p.stateDir("sandboxes")); err != nil {
 		p.log.Warn("not all networks of pods that are gone are released", "err", err)
 	}
+
 	g := p.grpcServer()
 
 	all.Go(func() error { return p.network.Run(ctx) })
@@ -106,5 +114,6 @@ func (p *parts) grpcServer() *grpc.Server {
 		Info:       p.cfg,
 		Log:        p.log,
 	}))
+
 	return g
 }

@@ -38,6 +38,7 @@ func shutdown(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return fmt.Errorf("look for pods: %w", err)
 	}
+
 	if len(left) > 0 {
 		what := fmt.Sprintf("%d pods are left (records such as %s)", len(left), left[0])
 		return &program.CantRunError{What: what, Do: how}
@@ -46,9 +47,11 @@ func shutdown(ctx context.Context, cfg config.Config) error {
 	late := fmt.Errorf("no answer within %s", shutdownLimit)
 	ctx, cancel := context.WithTimeoutCause(ctx, shutdownLimit, late)
 	defer cancel()
+
 	if err := monitor.Dismiss(ctx, cfg.Monitor.Socket); err != nil {
 		return &program.CantRunError{What: err.Error(), Do: how}
 	}
+
 	return awaitSilence(ctx, cfg.Socket)
 }
 
@@ -56,11 +59,13 @@ func shutdown(ctx context.Context, cfg config.Config) error {
 func awaitSilence(ctx context.Context, socket string) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+
 	for {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			return nil
 		}
+
 		conn.Close()
 		select {
 		case <-tick.C:

@@ -17,6 +17,7 @@ func TestShutdownEndsServerAndMonitorWhenNoPodIsLeft(t *testing.T) {
 	if err == nil || !strings.Contains(string(out), "1 pods are left") {
 		t.Errorf("with a pod: %v %s", err, out)
 	}
+
 	_, err = n.pods.Version(t.Context(), &runtimeapi.VersionRequest{})
 	if err != nil || len(n.monitors()) != 1 {
 		t.Errorf("after it was refused: %v, monitors %v", err, n.monitors())
@@ -26,16 +27,22 @@ func TestShutdownEndsServerAndMonitorWhenNoPodIsLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // a second one finds nothing to do
+
+	// a second one finds nothing to do
+	for range 2 {
 		if out, err := n.program("--shutdown").CombinedOutput(); err != nil {
 			t.Fatalf("without a pod: %v %s", err, out)
 		}
 	}
+
 	if err := n.cmd.Wait(); err != nil {
 		t.Errorf("the server ended with %v, which its supervisor takes for a failure", err)
 	}
+
 	eventually(t, func() bool { return len(n.monitors()) == 0 })
-	n.start() // and both can be started again
+
+	// and both can be started again
+	n.start()
 }
 
 // Containers of a server whose records were lost are still the monitor's.
@@ -52,6 +59,7 @@ func TestShutdownIsRefusedWhileTheMonitorHasAContainer(t *testing.T) {
 	if err := os.Remove(record); err != nil {
 		t.Fatal(err)
 	}
+
 	out, err := n.program("--shutdown").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "containers are left") {
 		t.Errorf("with a container: %v %s", err, out)

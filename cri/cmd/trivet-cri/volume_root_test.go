@@ -20,11 +20,13 @@ func withVolumes(t *testing.T) func(root string, config *v1.Config) {
 				t.Fatal(err)
 			}
 		}
+
 		for _, path := range []string{"full/file", "mounted/file"} {
 			if err := os.WriteFile(filepath.Join(root, path), []byte("of the image\n"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
+
 		for link, to := range map[string]string{
 			"to-full": "full",
 			"to-proc": "/proc",
@@ -34,9 +36,11 @@ func withVolumes(t *testing.T) func(root string, config *v1.Config) {
 				t.Fatal(err)
 			}
 		}
+
 		if err := os.Chmod(filepath.Join(root, "empty"), 0o777|os.ModeSticky); err != nil {
 			t.Fatal(err)
 		}
+
 		config.Volumes = map[string]struct{}{}
 		for _, path := range []string{
 			"/full", "/empty/", "/empty/nested", "made/anew", "/mounted", "/mounted/below",
@@ -60,6 +64,7 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 			c.Mounts = []*runtimeapi.Mount{{HostPath: data, ContainerPath: "/mounted"}}
 		})
 	}
+
 	c := start("one")
 	for _, step := range []struct{ command, want string }{
 		{"cat /full/file", "of the image\n"},
@@ -75,6 +80,7 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 			t.Errorf("%s: %q, code %d, want %q", step.command, out, code, step.want)
 		}
 	}
+
 	if _, err := os.Stat("/etc/cron.d/x"); err == nil {
 		t.Error("a volume was made outside the container")
 	}
@@ -89,10 +95,12 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 	if _, code := n.exec(c, "head -c 3000000 /dev/zero > /empty/large"); code != 0 {
 		t.Fatal("not written")
 	}
+
 	stats, err := n.pods.ContainerStats(t.Context(), &runtimeapi.ContainerStatsRequest{ContainerId: c})
 	if err != nil || stats.Stats.WritableLayer.UsedBytes.Value < 3_000_000 {
 		t.Errorf("written: %v, %v", stats, err)
 	}
+
 	n.kill()
 	n.start()
 	for _, id := range []string{c, other} {
@@ -100,6 +108,7 @@ func TestVolumesOfAnImageAreWritableAndEndWithTheContainer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if left, _ := filepath.Glob(n.dir + "/lib/rootfs/containers/*"); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
@@ -113,6 +122,7 @@ func TestManyVolumesOfAnImageAreRefused(t *testing.T) {
 			config.Volumes[fmt.Sprint("/v/", i)] = struct{}{}
 		}
 	})
+
 	n.pull()
 	pod, box := n.sandbox("many", nil)
 	config := &runtimeapi.ContainerConfig{
@@ -123,6 +133,7 @@ func TestManyVolumesOfAnImageAreRefused(t *testing.T) {
 			NamespaceOptions: box.Linux.SecurityContext.NamespaceOptions,
 		}},
 	}
+
 	request := &runtimeapi.CreateContainerRequest{PodSandboxId: pod, Config: config}
 	_, err := n.pods.CreateContainer(t.Context(), request)
 	if err == nil || !strings.Contains(err.Error(), "300 volumes") {
@@ -138,14 +149,17 @@ func TestModesDoNotDependOnTheUmask(t *testing.T) {
 	n.endMonitor()
 	func() {
 		defer unix.Umask(unix.Umask(0o077))
+
 		n.start()
 	}()
+
 	pod, box := n.sandbox("umask", nil)
 	source := filepath.Join(n.dir, "made-for-a-mount")
 	c := n.run(pod, box, "app", []string{"sleep", "1000"}, func(c *runtimeapi.ContainerConfig) {
 		c.Linux.SecurityContext.RunAsUser = &runtimeapi.Int64Value{Value: 1000}
 		c.Mounts = []*runtimeapi.Mount{{HostPath: source, ContainerPath: "/made"}}
 	})
+
 	for _, command := range []string{"cat /etc/resolv.conf", "cat /etc/hostname", "ls /made"} {
 		if _, code := n.exec(c, command); code != 0 {
 			t.Errorf("%s: code %d", command, code)

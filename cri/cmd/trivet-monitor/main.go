@@ -31,18 +31,30 @@ func run(ctx context.Context, env *program.Env) error {
 	fs := env.Flags(about)
 	cfg := daemon.Config{}
 	fs.StringVar(&cfg.Socket, "socket", "/run/trivet/monitor.sock", "unix socket that trivet-cri connects to")
-	fs.StringVar(&cfg.StateDir, "state-dir", "/run/trivet/monitor", "directory of records and FIFOs; must be on tmpfs, its content ends with the boot")
+	fs.StringVar(
+		&cfg.StateDir,
+		"state-dir",
+		"/run/trivet/monitor",
+		"directory of records and FIFOs; must be on tmpfs, its content ends with the boot",
+	)
+
 	ready := fs.Int("ready-fd", -1, "descriptor that is written to once the socket answers")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
+
 	if fs.NArg() > 0 {
-		return &program.UsageError{Err: fmt.Errorf("unexpected argument %q (see trivet-monitor --help)", fs.Arg(0))}
+		return &program.UsageError{
+			Err: fmt.Errorf("unexpected argument %q (see trivet-monitor --help)", fs.Arg(0)),
+		}
 	}
+
 	if err := program.RequireRoot(); err != nil {
 		return err
 	}
-	// Little to compute, little to keep: two threads of Go code are enough, and memory counts more than collector time.
+
+	// Little to compute, little to keep: two threads of Go code are enough, and memory counts more than
+	// collector time.
 	runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
 	debug.SetGCPercent(25)
 	cfg.Log = env.Log
@@ -53,5 +65,6 @@ func run(ctx context.Context, env *program.Env) error {
 			f.Close()
 		}
 	}
+
 	return daemon.Run(ctx, cfg)
 }

@@ -50,6 +50,7 @@ func Open(ctx context.Context, from io.Reader, dir string) (*Archive, error) {
 		return nil, fmt.Errorf("decompress archive: %w", err)
 	}
 	defer plain.Close()
+
 	a := &Archive{dir: dir, files: make(map[string]file), blobs: make(map[digest.Digest]file)}
 	for reader := tar.NewReader(plain); ; {
 		header, err := reader.Next()
@@ -63,9 +64,11 @@ func Open(ctx context.Context, from io.Reader, dir string) (*Archive, error) {
 			return nil, fmt.Errorf("read %.100q from archive: %w", header.Name, err)
 		}
 	}
+
 	if len(a.files) == 0 {
 		return nil, errors.New("the archive is empty")
 	}
+
 	return a, nil
 }
 
@@ -81,14 +84,18 @@ func (a *Archive) entry(ctx context.Context, h *tar.Header, content io.Reader) e
 	name := clean(h.Name)
 	switch h.Typeflag {
 	case tar.TypeReg:
-		if isSparse(h) { // a few bytes could be any number of zeros
+		// a few bytes could be any number of zeros
+		if isSparse(h) {
 			return errors.New("sparse file")
 		}
+
 		f, err := a.write(ctx, content)
 		if err != nil {
 			return err
 		}
+
 		a.files[name], a.blobs[f.digest] = f, f
+
 	case tar.TypeSymlink:
 		a.files[name] = file{link: clean(path.Join(path.Dir(name), h.Linkname))}
 	case tar.TypeLink:
@@ -149,8 +156,10 @@ func (a *Archive) find(name string) (file, error) {
 		if f.link == "" {
 			return f, nil
 		}
+
 		at = f.link
 	}
+
 	return file{}, fmt.Errorf("too many links lead to %.100q in the archive", name)
 }
 

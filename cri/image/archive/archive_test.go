@@ -28,9 +28,11 @@ func tarOf(tb testing.TB, headers []tar.Header, bodies ...string) []byte {
 			w.Write([]byte(bodies[i]))
 		}
 	}
+
 	if err := w.Close(); err != nil {
 		tb.Fatal(err)
 	}
+
 	return b.Bytes()
 }
 
@@ -40,10 +42,12 @@ func TestArchivesAreBounded(t *testing.T) {
 		{Typeflag: tar.TypeSymlink, Name: "manifest.json", Linkname: "a"},
 		{Typeflag: tar.TypeSymlink, Name: "a", Linkname: "./manifest.json"},
 	}
+
 	_, err := Open(t.Context(), bytes.NewReader(tarOf(t, []tar.Header{long})), t.TempDir())
 	if err == nil || len(err.Error()) > 500 {
 		t.Errorf("long name: %.600v", err)
 	}
+
 	a, err := Open(t.Context(), bytes.NewReader(tarOf(t, loop)), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -59,15 +63,18 @@ func TestBlobIsOpenedOnlyWithItsSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	i := Image{archive: a}
 	if _, err := i.Blob(t.Context(), digest.FromString("content"), 6); err == nil {
 		t.Error("a blob of another size was opened")
 	}
+
 	b, err := i.Blob(t.Context(), digest.FromString("content"), 7)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer b.Close()
+
 	if got, err := io.ReadAll(b); err != nil || string(got) != "content" {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -81,6 +88,7 @@ func TestOfSeveralEntriesOfANameTheLastCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for name, want := range map[string]string{"a": "second", "b": "third"} {
 		f, err := a.find(name)
 		if err != nil {
@@ -112,6 +120,7 @@ func FuzzArchive(f *testing.F) {
 		{Typeflag: tar.TypeReg, Name: "manifest.json"},
 		{Typeflag: tar.TypeReg, Name: "../c"},
 	}
+
 	f.Add(tarOf(f, headers, manifest, "{}"))
 	headers = []tar.Header{{Typeflag: tar.TypeReg, Name: "index.json"}}
 	f.Add(tarOf(f, headers, `{"manifests":[{"digest":"sha256:a"}]}`))

@@ -69,18 +69,23 @@ func (a *Archive) ofIndex() (list []Image, err error) {
 	if len(index.Manifests) > maxImages {
 		return nil, fmt.Errorf("index.json lists more than %d images", maxImages)
 	}
+
 	for _, d := range index.Manifests {
 		i := Image{Platform: d.Platform, archive: a, digest: d.Digest}
 		name := d.Annotations[containerdName]
 		ref := d.Annotations[ocispec.AnnotationRefName]
-		if name == "" && strings.ContainsAny(ref, "/:") { // else it is a tag of an unknown name
+
+		// else it is a tag of an unknown name
+		if name == "" && strings.ContainsAny(ref, "/:") {
 			name = ref
 		}
 		if name != "" {
 			i.Names = []string{name}
 		}
+
 		list = append(list, i)
 	}
+
 	return list, nil
 }
 
@@ -100,17 +105,21 @@ func (a *Archive) ofDocker() (list []Image, err error) {
 	if len(images) > maxImages {
 		return nil, fmt.Errorf("manifest.json lists more than %d images", maxImages)
 	}
+
 	for _, d := range images {
 		if len(d.RepoTags) > maxNames {
 			return nil, fmt.Errorf("manifest.json: an image has more than %d names", maxNames)
 		}
+
 		i := Image{Names: d.RepoTags, MadeUp: true, archive: a}
 		if i.manifest, err = a.makeManifest(d); err != nil {
 			return nil, fmt.Errorf("manifest.json: %w", err)
 		}
+
 		i.digest = digest.FromBytes(i.manifest)
 		list = append(list, i)
 	}
+
 	return list, nil
 }
 
@@ -119,18 +128,22 @@ func (a *Archive) makeManifest(d dockerImage) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
 		Config:    describe(config, ocispec.MediaTypeImageConfig),
 	}
+
 	for _, name := range d.Layers {
 		f, err := a.find(name)
 		if err != nil {
 			return nil, err
 		}
+
 		m.Layers = append(m.Layers, describe(f, ocispec.MediaTypeImageLayer))
 	}
+
 	return json.Marshal(m)
 }
 
@@ -143,6 +156,7 @@ func (a *Archive) decode(name string, into any) error {
 	if err != nil {
 		return err
 	}
+
 	data, err := a.read(f)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -150,6 +164,7 @@ func (a *Archive) decode(name string, into any) error {
 	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+
 	return nil
 }
 

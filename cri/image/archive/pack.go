@@ -24,6 +24,7 @@ func pack(ctx context.Context, dir string, to io.Writer) error {
 		return err
 	}
 	defer root.Close()
+
 	p := packer{root: root, tar: tar.NewWriter(to), names: make(map[uint64]string)}
 	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
@@ -35,11 +36,13 @@ func pack(ctx context.Context, dir string, to io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("pack %.200q: %w", name, err)
 		}
+
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+
 	return p.tar.Close()
 }
 
@@ -55,10 +58,12 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
+
 	st := info.Sys().(*syscall.Stat_t)
 	if info.Mode()&fs.ModeCharDevice != 0 && st.Rdev == 0 {
 		return p.mark(path.Join(path.Dir(name), ".wh."+path.Base(name)))
 	}
+
 	header := &tar.Header{
 		Name:    name,
 		Mode:    int64(st.Mode & 0o7777),
@@ -71,6 +76,7 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		header.Typeflag, header.Linkname = tar.TypeLink, first
 		return p.tar.WriteHeader(header)
 	}
+
 	if st.Nlink > 1 && !d.IsDir() {
 		p.names[st.Ino] = name
 	}
@@ -87,6 +93,7 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		if header.Linkname, err = p.root.Readlink(name); err != nil {
 			return err
 		}
+
 	case info.Mode()&fs.ModeNamedPipe != 0:
 		header.Typeflag = tar.TypeFifo
 	case info.Mode()&fs.ModeDevice != 0:
@@ -94,10 +101,13 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		if info.Mode()&fs.ModeCharDevice != 0 {
 			header.Typeflag = tar.TypeChar
 		}
+
 		header.Devmajor, header.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+
 	default:
 		return errors.New("a kind of file that layers do not have")
 	}
+
 	return p.tar.WriteHeader(header)
 }
 
@@ -112,6 +122,7 @@ func (p *packer) directory(header *tar.Header, name string) error {
 		return err
 	}
 	defer f.Close()
+
 	opaque, err := attributes(f, header)
 	if err != nil {
 		return err
@@ -119,6 +130,7 @@ func (p *packer) directory(header *tar.Header, name string) error {
 	if err := p.tar.WriteHeader(header); err != nil || !opaque {
 		return err
 	}
+
 	return p.mark(path.Join(name, ".wh..wh..opq"))
 }
 
@@ -128,12 +140,14 @@ func (p *packer) file(header *tar.Header, name string) error {
 		return err
 	}
 	defer f.Close()
+
 	if _, err := attributes(f, header); err != nil {
 		return err
 	}
 	if err := p.tar.WriteHeader(header); err != nil {
 		return err
 	}
+
 	_, err = io.Copy(p.tar, f)
 	return err
 }
@@ -158,6 +172,7 @@ func attributes(f *os.File, header *tar.Header) (opaque bool, err error) {
 		if key == "" || strings.HasPrefix(key, "trusted.overlay.") {
 			continue
 		}
+
 		value := make([]byte, 64<<10)
 		size, err := unix.Fgetxattr(fd, key, value)
 		if err != nil {
@@ -166,7 +181,9 @@ func attributes(f *os.File, header *tar.Header) (opaque bool, err error) {
 		if header.PAXRecords == nil {
 			header.PAXRecords = make(map[string]string)
 		}
+
 		header.PAXRecords["SCHILY.xattr."+key] = string(value[:size])
 	}
+
 	return opaque, nil
 }

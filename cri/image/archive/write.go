@@ -42,14 +42,17 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest,
 	}
+
 	var diffs []digest.Digest
 	for _, dir := range layers {
 		d, err := w.layer(ctx, dir)
 		if err != nil {
 			return err
 		}
+
 		m.Layers, diffs = append(m.Layers, d), append(diffs, d.Digest)
 	}
+
 	config, err := withLayers(config, diffs)
 	if err != nil {
 		return err
@@ -57,10 +60,12 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 	if m.Config, err = w.blob(config, ocispec.MediaTypeImageConfig); err != nil {
 		return err
 	}
+
 	manifest, err := json.Marshal(m)
 	if err != nil {
 		return err
 	}
+
 	d, err := w.blob(manifest, ocispec.MediaTypeImageManifest)
 	if err != nil {
 		return err
@@ -70,15 +75,18 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 	for _, l := range m.Layers {
 		image.Layers = append(image.Layers, blobName(l.Digest))
 	}
+
 	w.docker = append(w.docker, image)
 	if len(names) == 0 {
 		w.index.Manifests = append(w.index.Manifests, d)
 	}
+
 	for _, name := range names {
 		named := d
 		named.Annotations = map[string]string{containerdName: name}
 		w.index.Manifests = append(w.index.Manifests, named)
 	}
+
 	return nil
 }
 
@@ -88,13 +96,17 @@ func withLayers(config []byte, diffs []digest.Digest) ([]byte, error) {
 	if err := json.Unmarshal(config, &fields); err != nil {
 		return nil, fmt.Errorf("image configuration: %w", err)
 	}
-	if fields == nil { // of "null"
+
+	// of "null"
+	if fields == nil {
 		fields = make(map[string]json.RawMessage)
 	}
+
 	rootfs, err := json.Marshal(ocispec.RootFS{Type: "layers", DiffIDs: diffs})
 	if err != nil {
 		return nil, err
 	}
+
 	fields["rootfs"] = rootfs
 	return json.Marshal(fields)
 }
@@ -106,20 +118,24 @@ func (w *Writer) layer(ctx context.Context, dir string) (ocispec.Descriptor, err
 	if d, known := w.layers[dir]; known {
 		return d, nil
 	}
+
 	sum := digest.Canonical.Digester()
 	size := &counter{to: sum.Hash()}
 	if err := pack(ctx, dir, size); err != nil {
 		return ocispec.Descriptor{}, err
 	}
+
 	d := describe(file{digest: sum.Digest(), size: size.n}, ocispec.MediaTypeImageLayer)
 	w.layers[dir] = d
 	if w.blobs[d.Digest] {
 		return d, nil
 	}
+
 	w.blobs[d.Digest] = true
 	if err := w.header(blobName(d.Digest), d.Size); err != nil {
 		return d, err
 	}
+
 	return d, pack(ctx, dir, w.tar)
 }
 
@@ -145,7 +161,12 @@ func (w *Writer) blob(content []byte, mediaType string) (ocispec.Descriptor, err
 }
 
 func (w *Writer) header(name string, size int64) error {
-	return w.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: size, Mode: 0o644})
+	return w.tar.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg,
+		Name:     name,
+		Size:     size,
+		Mode:     0o644,
+	})
 }
 
 func (w *Writer) write(name string, content []byte) error {
@@ -174,5 +195,6 @@ func (w *Writer) Close() error {
 			return fmt.Errorf("write %s: %w", f.name, err)
 		}
 	}
+
 	return w.tar.Close()
 }

@@ -46,8 +46,10 @@ func (b *below) at(name string) (layer int, st unix.Stat_t, err error) {
 		if len(b.roots) == 0 {
 			return -1, st, unix.ENOENT
 		}
+
 		return 0, st, unix.Fstat(b.roots[0], &st)
 	}
+
 	layers, err := b.layersOf(parentOf(name))
 	if err != nil {
 		return -1, st, err
@@ -63,8 +65,10 @@ func (b *below) at(name string) (layer int, st unix.Stat_t, err error) {
 		case isWhiteout(&st):
 			return -1, st, unix.ENOENT
 		}
+
 		return int(i), st, nil
 	}
+
 	return -1, st, unix.ENOENT
 }
 
@@ -73,6 +77,7 @@ func (b *below) layersOf(dir string) (layers []int16, err error) {
 	if layers, known := b.seen[dir]; known {
 		return layers, nil
 	}
+
 	if dir == "" {
 		for i := range b.roots {
 			layers = append(layers, int16(i))
@@ -86,9 +91,11 @@ func (b *below) layersOf(dir string) (layers []int16, err error) {
 			return nil, fmt.Errorf("look for %q in the layers below: %w", shorten(dir), err)
 		}
 	}
+
 	if len(b.seen) >= maxSeen {
 		clear(b.seen)
 	}
+
 	b.seen[dir] = layers
 	return layers, nil
 }
@@ -107,12 +114,14 @@ func (b *below) merged(dir string, within []int16) (layers []int16, err error) {
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			return layers, nil
 		}
+
 		layers = append(layers, i)
 		hides, err := isOpaque(b.roots[i], dir)
 		if err != nil || hides {
 			return layers, err
 		}
 	}
+
 	return layers, nil
 }
 

@@ -34,6 +34,7 @@ func benchmarkUnpack(b *testing.B, entries ...entry) {
 		b.Skip("no file system in memory: ", err)
 	}
 	defer os.RemoveAll(base)
+
 	data := archive(b, entries...)
 	d := digest.FromBytes(data)
 	b.SetBytes(int64(len(data)))
@@ -43,10 +44,12 @@ func benchmarkUnpack(b *testing.B, entries ...entry) {
 		if _, err := Unpack(context.Background(), dir, source); err != nil {
 			b.Fatal(err)
 		}
+
 		b.StopTimer()
 		if err := os.RemoveAll(dir); err != nil {
 			b.Fatal(err)
 		}
+
 		b.StartTimer()
 	}
 }

@@ -47,10 +47,12 @@ func TestReplacedLinksAmongManyDirectoriesCostInProportion(t *testing.T) {
 	for i := range n {
 		entries = append(entries, dir(fmt.Sprint("d", i), 0o755))
 	}
+
 	for i := range n {
 		name := fmt.Sprint("l", i)
 		entries = append(entries, symlink(name, "d0"), file(name, ""))
 	}
+
 	root := filepath.Join(memoryDir(t), "fs")
 	data := archive(t, entries...)
 	within(t, func(ctx context.Context) error {
@@ -69,16 +71,19 @@ func TestLinksBelowCostInProportion(t *testing.T) {
 		name := fmt.Sprintf("l%d/x", i)
 		high = append(high, file(name, ""), linked(tar.TypeLink, fmt.Sprint("h", i), name))
 	}
+
 	base := memoryDir(t)
 	lower, upper := filepath.Join(base, "lower"), filepath.Join(base, "upper")
 	within(t, func(ctx context.Context) error {
 		if _, err := unpackTo(t, lower, archive(t, low...)); err != nil {
 			return err
 		}
+
 		result, err := unpackTo(t, upper, archive(t, high...))
 		if err != nil {
 			return err
 		}
+
 		return Settle(ctx, upper, []string{lower}, &result)
 	})
 }
@@ -93,13 +98,16 @@ func TestHardLinksToOneFileBelowAreOneCopy(t *testing.T) {
 	for i := range content {
 		content[i] = 1
 	}
+
 	if _, err := unpackTo(t, lower, archive(t, file("big", string(content)))); err != nil {
 		t.Fatal(err)
 	}
+
 	var links []entry
 	for i := range 1000 {
 		links = append(links, linked(tar.TypeLink, fmt.Sprint("h", i), "big"))
 	}
+
 	result, err := unpackTo(t, upper, archive(t, links...))
 	if err != nil {
 		t.Fatal(err)
@@ -118,17 +126,20 @@ func TestUnpackEndsWithItsContext(t *testing.T) {
 	for i := range 2000 {
 		entries = append(entries, file(fmt.Sprint("f", i), ""))
 	}
+
 	tree, err := newTree(filepath.Join(t.TempDir(), "fs"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tree.close()
+
 	ctx, cancel := context.WithCancel(t.Context())
 	data, reads := bytes.NewReader(archive(t, entries...)), 0
 	err = tree.unpack(ctx, tar.NewReader(readerFunc(func(p []byte) (int, error) {
 		if reads++; reads == 100 {
 			cancel()
 		}
+
 		return data.Read(p)
 	})))
 	if !errors.Is(err, context.Canceled) || tree.result.Inodes > 100 {
@@ -144,6 +155,7 @@ func TestSettleEndsWithItsContext(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := Settle(ctx, filepath.Join(base, "upper"), nil, &result); !errors.Is(err, context.Canceled) {

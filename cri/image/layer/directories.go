@@ -55,12 +55,18 @@ func (d *directories) add(parent int32, base string) (int32, error) {
 	if len(d.all) >= maxDirectories {
 		return noDirectory, fmt.Errorf("layer has more than %d directories", maxDirectories)
 	}
+
 	length := d.all[parent].length + 1 + int32(len(base))
-	if length >= unix.PathMax { // by way of links, a short name can be that of a long one
+
+	// by way of links, a short name can be that of a long one
+	if length >= unix.PathMax {
 		return noDirectory, unix.ENAMETOOLONG
 	}
+
 	id := int32(len(d.all))
-	at := place{parent, strings.Clone(base)} // not the whole name that base is cut from
+
+	// not the whole name that base is cut from
+	at := place{parent, strings.Clone(base)}
 	d.all = append(d.all, directory{place: at, length: length})
 	d.at[at] = id
 	return id, nil

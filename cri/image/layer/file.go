@@ -39,6 +39,7 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 	if n != h.Size {
 		return fmt.Errorf("%d bytes, want %d", n, h.Size)
 	}
+
 	t.result.Bytes += written
 	t.result.Inodes++
 	return t.describeFile(fd, h)
@@ -48,7 +49,8 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 // the files. Blocks of zeros become holes, be they holes of a sparse file (which archive/tar reads as zeros)
 // or not; written counts the blocks that are none.
 func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) {
-	end := int64(0) // of what is written
+	// of what is written
+	end := int64(0)
 	for {
 		n, err := fill(content, t.buffer)
 		for rest := t.buffer[:n]; len(rest) > 0; {
@@ -60,11 +62,14 @@ func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) 
 				if err := writeAt(fd, piece, size); err != nil {
 					return size, written, err
 				}
+
 				end = size + int64(len(piece))
 				written += wholeBlocks(end) - wholeBlocks(size)
 			}
+
 			size += int64(len(piece))
 		}
+
 		if t.holes > maxHoles {
 			return size, written, fmt.Errorf("the layer's files have more than %d GB of zeros", maxHoles>>30)
 		}
@@ -90,10 +95,12 @@ func wholeBlocks(size int64) int64 { return (size + blockSize - 1) &^ (blockSize
 // cut returns the beginning of data that is to be handled at once: as many blocks of zeros as there are, or
 // what comes before the next one. offset is the place of data in its file, by which blocks are counted.
 func cut(data []byte, offset int64) (piece []byte, zeros bool) {
-	block := func(from int) int { // where the block at from ends
+	// where the block at from ends
+	block := func(from int) int {
 		to := from + blockSize - int((offset+int64(from))%blockSize)
 		return min(to, len(data))
 	}
+
 	end := block(0)
 	zeros = isZero(data[:end])
 	for end < len(data) {
@@ -101,12 +108,14 @@ func cut(data []byte, offset int64) (piece []byte, zeros bool) {
 		if isZero(data[end:next]) != zeros {
 			break
 		}
+
 		end = next
 	}
+
 	return data[:end], zeros
 }
 
-// isZero tells whether a block is all zeros.
+// isZero reports whether a block is all zeros.
 func isZero(block []byte) bool {
 	return block[0] == 0 && bytes.Equal(block[:len(block)-1], block[1:])
 }
@@ -137,19 +146,23 @@ func (t *tree) describeFile(fd int, h *tar.Header) error {
 	if err := unix.Fchmod(fd, uint32(h.Mode)&0o7777); err != nil {
 		return fmt.Errorf("mode %o: %w", h.Mode, err)
 	}
+
 	for key, value := range h.PAXRecords {
 		name, ok := strings.CutPrefix(key, xattrPrefix)
 		if !ok {
 			continue
 		}
+
 		if overlaysOwn(name) {
 			t.result.Dropped++
 			continue
 		}
+
 		if err := setXattr(fd, name, []byte(value)); err != nil {
 			return err
 		}
 	}
+
 	return setTime(fd, "", h.ModTime, unix.AT_EMPTY_PATH)
 }
 

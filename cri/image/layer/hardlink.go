@@ -28,17 +28,22 @@ func (s *settling) makeLink(ctx context.Context, l link) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+
 	name, err := s.place(l.name)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EEXIST) {
-		return nil // a later entry took its place
+		// a later entry took its place
+		return nil
 	}
+
 	if err != nil {
 		return err
 	}
+
 	in, err := s.resolve(parentOf(l.target))
 	if err != nil {
 		return err
 	}
+
 	target := join(in.name, path.Base(l.target))
 
 	var st unix.Stat_t
@@ -48,15 +53,18 @@ func (s *settling) makeLink(ctx context.Context, l link) error {
 		return unix.Linkat(s.root, target, s.root, name, 0)
 	case err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR):
 		return err
-	case err == nil || in.hidden: // the layer removes it, after it was linked to
+	case err == nil || in.hidden:
+		// the layer removes it, after it was linked to
 		return s.copyUp(ctx, target, name)
 	}
+
 	if _, err := s.ensure(in.name); err != nil {
 		return err
 	}
 	if err := s.copyUp(ctx, target, target); err != nil || name == target {
 		return err
 	}
+
 	return unix.Linkat(s.root, target, s.root, name, 0)
 }
 
@@ -67,10 +75,12 @@ func (s *settling) place(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
 	parent, err := s.ensure(in.name)
 	if err != nil {
 		return "", err
 	}
+
 	s.dirs.all[parent].touched = true
 	name = join(in.name, path.Base(name))
 	var st unix.Stat_t
@@ -83,6 +93,7 @@ func (s *settling) place(name string) (string, error) {
 	case isWhiteout(&st):
 		return name, unix.Unlinkat(s.root, name, 0)
 	}
+
 	return name, unix.EEXIST
 }
 
@@ -104,13 +115,16 @@ func (s *settling) copyUp(ctx context.Context, from, to string) error {
 		if linkErr != nil {
 			return linkErr
 		}
+
 		err = errors.Join(unix.Symlinkat(target, s.root, to), s.statOf(to, st))
+
 	default:
 		err = unix.Mknodat(s.root, to, st.Mode&unix.S_IFMT|0o600, int(st.Rdev))
 		if err == nil {
 			err = s.statOf(to, st)
 		}
 	}
+
 	s.result.Inodes++
 	return err
 }
@@ -133,21 +147,26 @@ func (s *settling) copyFile(ctx context.Context, layer int, from, to string, st 
 	if err != nil {
 		return err
 	}
+
 	source := os.NewFile(uintptr(in), from)
 	defer source.Close()
+
 	flags := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	out, err := unix.Openat(s.root, to, flags, 0o600)
 	if err != nil {
 		return err
 	}
+
 	target := os.NewFile(uintptr(out), to)
 	defer target.Close()
 
-	if unix.IoctlFileClone(out, in) != nil { // the file system shares no blocks
+	// the file system shares no blocks
+	if unix.IoctlFileClone(out, in) != nil {
 		if err := copyData(ctx, target, source, st.Size); err != nil {
 			return err
 		}
 	}
+
 	return copyAttributes(in, out, st)
 }
 
@@ -158,26 +177,33 @@ func copyData(ctx context.Context, to, from *os.File, size int64) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+
 		start, err := unix.Seek(int(from.Fd()), offset, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) { // a hole up to the end
+
+		// a hole up to the end
+		if errors.Is(err, unix.ENXIO) {
 			break
 		}
 		if err != nil {
 			return os.NewSyscallError("lseek", err)
 		}
+
 		end, err := unix.Seek(int(from.Fd()), start, unix.SEEK_HOLE)
 		if err != nil {
 			return os.NewSyscallError("lseek", err)
 		}
+
 		end = min(end, start+piece)
 		for _, f := range []*os.File{from, to} {
 			if _, err := f.Seek(start, io.SeekStart); err != nil {
 				return err
 			}
 		}
+
 		if _, err := io.CopyN(to, from, end-start); err != nil {
 			return err
 		}
+
 		offset = end
 	}
 
@@ -190,16 +216,19 @@ func copyAttributes(from, to int, st unix.Stat_t) error {
 	if err := copyStat(to, st); err != nil {
 		return err
 	}
+
 	names := make([]byte, 64<<10)
 	n, err := unix.Flistxattr(from, names)
 	if err != nil && !errors.Is(err, unix.ENOTSUP) {
 		return err
 	}
+
 	value := make([]byte, 64<<10)
 	for name := range strings.SplitSeq(strings.TrimRight(string(names[:max(n, 0)]), "\x00"), "\x00") {
 		if name == "" || overlaysOwn(name) {
 			continue
 		}
+
 		size, err := unix.Fgetxattr(from, name, value)
 		if err != nil {
 			return err
@@ -208,5 +237,6 @@ func copyAttributes(from, to int, st unix.Stat_t) error {
 			return err
 		}
 	}
+
 	return nil
 }

@@ -28,15 +28,30 @@ type entry struct {
 }
 
 func dir(name string, mode int64) entry {
-	return entry{Header: tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: mode, ModTime: time.Unix(1000, 0)}}
+	return entry{Header: tar.Header{
+		Typeflag: tar.TypeDir,
+		Name:     name,
+		Mode:     mode,
+		ModTime:  time.Unix(1000, 0),
+	}}
 }
 
 func file(name, body string) entry {
-	return entry{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, ModTime: time.Unix(1000, 0)}, body}
+	return entry{tar.Header{
+		Typeflag: tar.TypeReg,
+		Name:     name,
+		Mode:     0o644,
+		ModTime:  time.Unix(1000, 0),
+	}, body}
 }
 
 func linked(kind byte, name, target string) entry {
-	return entry{Header: tar.Header{Typeflag: kind, Name: name, Linkname: target, Mode: 0o777}}
+	return entry{Header: tar.Header{
+		Typeflag: kind,
+		Name:     name,
+		Linkname: target,
+		Mode:     0o777,
+	}}
 }
 
 func archive(tb testing.TB, entries ...entry) []byte {
@@ -60,6 +75,7 @@ func pack(entries ...entry) ([]byte, error) {
 			return nil, err
 		}
 	}
+
 	err := w.Close()
 	return b.Bytes(), err
 }
@@ -76,29 +92,60 @@ func TestUnpackKeepsWhatTheLayerSays(t *testing.T) {
 	suid := file("bin/su", "x")
 	suid.Mode, suid.Uid, suid.Gid = 0o4755, 7, 8
 	caps := file("bin/ping", "p")
-	caps.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}
-	_, err := unpackTo(t, root, archive(t, dir("./", 0o755), dir("tmp/", 0o1777), dir("bin", 0o755), suid, caps, file("bin/a", "first"),
-		file("bin/a", "second"), linked(tar.TypeLink, "bin/b", "bin/a"), linked(tar.TypeSymlink, "sh", "/bin/a"), file("bin/.wh.gone", ""),
-		file("etc/.wh..wh..opq", ""), file("sh/../etc/x", "1")))
+	caps.PAXRecords = map[string]string{
+		"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+	}
+	_, err := unpackTo(
+		t,
+		root,
+		archive(
+			t,
+			dir("./", 0o755),
+			dir("tmp/", 0o1777),
+			dir("bin", 0o755),
+			suid,
+			caps,
+			file("bin/a", "first"),
+			file("bin/a",
+				"second"),
+			linked(
+				tar.TypeLink,
+				"bin/b",
+				"bin/a",
+			),
+			linked(tar.TypeSymlink, "sh", "/bin/a"),
+			file("bin/.wh.gone", ""),
+			file("etc/.wh..wh..opq", ""),
+			file("sh/../etc/x", "1"),
+		),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var st unix.Stat_t
-	if err := unix.Stat(root+"/bin/su", &st); err != nil || st.Mode&0o7777 != 0o4755 || st.Uid != 7 || st.Gid != 8 {
+	if err := unix.Stat(root+"/bin/su", &st); err != nil || st.Mode&0o7777 != 0o4755 || st.Uid != 7 ||
+		st.Gid != 8 {
 		t.Errorf("su: mode %o owner %d:%d, %v", st.Mode, st.Uid, st.Gid, err)
 	}
-	if n, err := unix.Getxattr(root+"/bin/ping", "security.capability", make([]byte, 64)); err != nil || n != 20 {
+
+	if n, err := unix.Getxattr(root+"/bin/ping", "security.capability", make([]byte, 64)); err != nil ||
+		n != 20 {
 		t.Errorf("capabilities: %d bytes, %v", n, err)
 	}
+
 	if err := unix.Stat(root+"/tmp", &st); err != nil || st.Mode&0o7777 != 0o1777 || st.Mtim.Sec != 1000 {
 		t.Errorf("tmp: mode %o time %d, %v", st.Mode, st.Mtim.Sec, err)
 	}
 	if err := unix.Stat(root+"/bin/b", &st); err != nil || st.Nlink != 2 || st.Size != 6 {
 		t.Errorf("hard link: %d links, %d bytes, %v", st.Nlink, st.Size, err)
 	}
-	if err := unix.Lstat(root+"/bin/gone", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+
+	if err := unix.Lstat(root+"/bin/gone", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR ||
+		st.Rdev != 0 {
 		t.Errorf("whiteout: mode %o, %v", st.Mode, err)
 	}
+
 	if n, err := unix.Getxattr(root+"/etc", "trusted.overlay.opaque", make([]byte, 8)); err != nil || n != 1 {
 		t.Errorf("opaque: %v", err)
 	}
@@ -120,11 +167,23 @@ func TestHostileLayersStayInside(t *testing.T) {
 		{"absolute", []entry{file("/outside/x", "evil")}, false},
 		{"symlink up", []entry{linked(tar.TypeSymlink, "l", "../outside"), file("l/x", "evil")}, false},
 		{"symlink absolute", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), file("l/x", "evil")}, false},
-		{"symlink to dot dot", []entry{linked(tar.TypeSymlink, "l", ".."), file("l/outside/x", "evil")}, false},
+		{
+			"symlink to dot dot",
+			[]entry{linked(tar.TypeSymlink, "l", ".."), file("l/outside/x", "evil")},
+			false,
+		},
 		{"through proc", []entry{symlink("l", "/proc/self/root/OUTSIDE"), file("l/x", "evil")}, false},
 		{"file over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE/x"), file("l", "evil")}, false},
 		{"hard link up", []entry{linked(tar.TypeLink, "l", "../outside/x"), file("l", "evil")}, false},
-		{"hard link by symlink", []entry{linked(tar.TypeSymlink, "d", "../outside"), linked(tar.TypeLink, "l", "d/x"), file("l", "evil")}, false},
+		{
+			"hard link by symlink",
+			[]entry{
+				linked(tar.TypeSymlink, "d", "../outside"),
+				linked(tar.TypeLink, "l", "d/x"),
+				file("l", "evil"),
+			},
+			false,
+		},
 		{"directory over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), dir("l", 0o777)}, false},
 		{"whiteout up", []entry{file(".wh...", "")}, true},
 		{"whiteout of nothing", []entry{file(".wh.", "")}, true},
@@ -146,13 +205,16 @@ func TestHostileLayersStayInside(t *testing.T) {
 			if err := os.WriteFile(outside+"/x", []byte("good"), 0o600); err != nil {
 				t.Fatal(err)
 			}
+
 			for i := range c.entries {
 				c.entries[i].Linkname = strings.Replace(c.entries[i].Linkname, "OUTSIDE", outside, 1)
 			}
+
 			_, err := unpackTo(t, filepath.Join(base, "fs"), archive(t, c.entries...))
 			if (err != nil) != c.refused {
 				t.Errorf("error %v, want refused %v", err, c.refused)
 			}
+
 			data, err := os.ReadFile(outside + "/x")
 			info, _ := os.Stat(outside)
 			list, _ := os.ReadDir(outside)
@@ -174,12 +236,18 @@ func TestCompressionsAndDigests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	zstandard := encoder.EncodeAll(plain, nil)
 	diff := digest.FromBytes(plain)
 	for name, blob := range map[string][]byte{"plain": plain, "gzip": zipped.Bytes(), "zstd": zstandard} {
 		t.Run(name, func(t *testing.T) {
 			unpack := func(blob []byte, d, diff digest.Digest) error {
-				_, err := Unpack(t.Context(), filepath.Join(t.TempDir(), "fs"), Source{Blob: bytes.NewReader(blob), Digest: d, DiffID: diff})
+				_, err := Unpack(
+					t.Context(),
+					filepath.Join(t.TempDir(), "fs"),
+					Source{Blob: bytes.NewReader(blob), Digest: d, DiffID: diff},
+				)
+
 				return err
 			}
 			if err := unpack(blob, digest.FromBytes(blob), diff); err != nil {
@@ -207,6 +275,7 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 	if _, err := unpackTo(t, lower, archive(t, tmp, file("data", "shared"))); err != nil {
 		t.Fatal(err)
 	}
+
 	result, err := unpackTo(t, upper, archive(t, file("tmp/new", "n"), linked(tar.TypeLink, "again", "data")))
 	if err != nil {
 		t.Fatal(err)
@@ -214,6 +283,7 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 	if err := Settle(t.Context(), upper, []string{lower}, &result); err != nil {
 		t.Fatal(err)
 	}
+
 	info, err := os.Stat(upper + "/tmp")
 	if err != nil || info.Mode()&os.ModeSticky == 0 || info.Sys().(*syscall.Stat_t).Uid != 5 {
 		t.Errorf("tmp is %v, %v", info, err)
@@ -221,10 +291,16 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 	if data, err := os.ReadFile(upper + "/again"); err != nil || string(data) != "shared" {
 		t.Errorf("the file linked to holds %q, %v", data, err)
 	}
-	result, err = unpackTo(t, filepath.Join(base, "bad"), archive(t, linked(tar.TypeLink, "again", "nowhere")))
+
+	result, err = unpackTo(
+		t,
+		filepath.Join(base, "bad"),
+		archive(t, linked(tar.TypeLink, "again", "nowhere")),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	err = Settle(t.Context(), filepath.Join(base, "bad"), []string{lower}, &result)
 	if !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a link to nowhere: %v", err)
@@ -234,15 +310,24 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 // sparse is a file that is one hole, in GNU's old format, which archive/tar reads but does not write.
 func sparse(t *testing.T, name string, size int64) []byte {
 	t.Helper()
-	data := archive(t, entry{Header: tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Format: tar.FormatGNU}})
+	data := archive(t, entry{Header: tar.Header{
+		Typeflag: tar.TypeReg,
+		Name:     name,
+		Mode:     0o644,
+		Format:   tar.FormatGNU,
+	}})
+
 	data[156] = tar.TypeGNUSparse
-	copy(data[386:], fmt.Sprintf("%011o\x00%011o", size, 0)) // the only piece: nothing, at the end
+
+	// the only piece: nothing, at the end
+	copy(data[386:], fmt.Sprintf("%011o\x00%011o", size, 0))
 	copy(data[483:], fmt.Sprintf("%011o", size))
 	copy(data[148:156], "        ")
 	sum := 0
 	for _, b := range data[:512] {
 		sum += int(b)
 	}
+
 	copy(data[148:156], fmt.Sprintf("%06o\x00 ", sum))
 	return data
 }
@@ -253,6 +338,7 @@ func TestCancelledUnpackEndsInsideAHole(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tree.close()
+
 	ctx, cancel := context.WithCancel(t.Context())
 	header := bytes.NewReader(sparse(t, "hole", 1<<30))
 	err = tree.unpack(ctx, tar.NewReader(readerFunc(func(p []byte) (int, error) {
@@ -279,6 +365,7 @@ func TestHolesStayHoles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var st unix.Stat_t
 	if err := unix.Stat(root+"/sparse", &st); err != nil || st.Size != size || st.Blocks*512 > 64<<10 {
 		t.Errorf("sparse file: %d bytes, %d on the disk, %v", st.Size, st.Blocks*512, err)
@@ -286,11 +373,13 @@ func TestHolesStayHoles(t *testing.T) {
 	if err := unix.Stat(root+"/zeros", &st); err != nil || st.Blocks*512 > 256<<10 {
 		t.Errorf("file with zeros inside: %d on the disk, %v", st.Blocks*512, err)
 	}
+
 	for name, want := range map[string]string{"zeros": body, "short": "\x00"} {
 		if got, err := os.ReadFile(root + "/" + name); err != nil || string(got) != want {
 			t.Errorf("%s holds %d bytes, %v", name, len(got), err)
 		}
 	}
+
 	if result.Bytes > 256<<10 {
 		t.Errorf("the layer is said to take %d bytes", result.Bytes)
 	}
@@ -320,6 +409,7 @@ func TestEntriesThroughLinksAreUnpackedInside(t *testing.T) {
 		file(".wh.gone", ""), file("gone/z", "4"),
 		linked(tar.TypeLink, "hard", "via/y"),
 	})
+
 	want := []string{"a/ 755", "a/b/ 755", "a/b/c/ 755", "a/b/c/x = 2", "a/b/c/y = 3", "abs -> /a/b",
 		"gone/ 755",
 		"gone/z = 4",
@@ -337,10 +427,12 @@ func TestAttributesOfOverlayfsAreDropped(t *testing.T) {
 		"SCHILY.xattr.user.overlay.impure":    "y",
 		"SCHILY.xattr.trusted.overlay.opaque": "y",
 	}
+
 	result, err := unpackTo(t, root, archive(t, impure))
 	if err != nil || result.Dropped != 2 {
 		t.Errorf("%d attributes were dropped, %v; want 2", result.Dropped, err)
 	}
+
 	for _, name := range []string{"user.overlay.impure", "trusted.overlay.opaque"} {
 		if n, err := unix.Getxattr(root+"/d", name, nil); err == nil {
 			t.Errorf("%s is there, with %d bytes", name, n)
@@ -355,6 +447,7 @@ func TestLayersOfSeveralFramesAreRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	half := len(plain) / 2
 	frames := append(encoder.EncodeAll(plain[:half], nil), encoder.EncodeAll(plain[half:], nil)...)
 	skippable := []byte{0x5e, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 'a', 'b', 'c'}
@@ -364,6 +457,7 @@ func TestLayersOfSeveralFramesAreRead(t *testing.T) {
 		w.Write(part)
 		w.Close()
 	}
+
 	for name, blob := range map[string][]byte{
 		"zstd frames":             frames,
 		"zstd, a skippable first": append(bytes.Clone(skippable), frames...),
@@ -382,7 +476,14 @@ func TestLayersOfSeveralFramesAreRead(t *testing.T) {
 }
 
 func FuzzUnpack(f *testing.F) {
-	f.Add(archive(f, dir("d", 0o755), file("d/f", "x"), linked(tar.TypeSymlink, "l", "../.."), file("l/.wh.f", "")))
+	f.Add(archive(
+		f,
+		dir("d", 0o755),
+		file("d/f", "x"),
+		linked(tar.TypeSymlink, "l", "../.."),
+		file("l/.wh.f", ""),
+	))
+
 	f.Add(archive(f, linked(tar.TypeLink, "h", "d/f"), file(".wh..wh..opq", "")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		testenv.Root(t)

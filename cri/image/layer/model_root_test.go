@@ -46,6 +46,7 @@ func (m *model) walk(name string, create bool) (string, error) {
 			at = parentOf(at)
 			continue
 		}
+
 		next := join(at, step)
 		n, there := m.nodes[next]
 		switch {
@@ -61,10 +62,13 @@ func (m *model) walk(name string, create bool) (string, error) {
 			if path.IsAbs(n.text) {
 				at = ""
 			}
+
 			continue
 		}
+
 		at = next
 	}
+
 	return at, nil
 }
 
@@ -74,13 +78,21 @@ func (m *model) apply(e entry) error {
 	if err != nil {
 		return err
 	}
+
 	if hidden, ok := strings.CutPrefix(path.Base(name), whiteout); ok {
 		m.passed[dir] = true
 		m.remove(join(dir, hidden))
 		return nil
 	}
+
 	at := join(dir, path.Base(name))
-	n := node{kind: e.Typeflag, text: e.body, mode: e.Mode, layer: m.layer}
+	n := node{
+		kind:  e.Typeflag,
+		text:  e.body,
+		mode:  e.Mode,
+		layer: m.layer,
+	}
+
 	switch e.Typeflag {
 	case tar.TypeSymlink:
 		n.text = e.Linkname
@@ -89,27 +101,33 @@ func (m *model) apply(e entry) error {
 		if err != nil {
 			return err
 		}
+
 		target, ok := m.nodes[join(in, path.Base(e.Linkname))]
 		if !ok || target.kind == tar.TypeDir || join(in, path.Base(e.Linkname)) == at {
 			return errUnsure
 		}
+
 		n.kind, n.text, n.mode, n.hard = target.kind, target.text, target.mode, true
 		m.passed[join(in, path.Base(e.Linkname))] = true
 	}
+
 	if old, there := m.nodes[at]; there && old.kind == tar.TypeDir && n.kind == tar.TypeDir {
 		m.nodes[at] = n
 		return nil
 	}
+
 	for other, o := range m.nodes {
 		if within := other == at || strings.HasPrefix(other, at+"/"); within && o.layer == m.layer {
 			return errUnsure
 		}
 	}
+
 	for used := range m.passed {
 		if used == at || strings.HasPrefix(used, at+"/") {
 			return errUnsure
 		}
 	}
+
 	m.remove(at)
 	m.nodes[at] = n
 	return nil
@@ -150,6 +168,7 @@ func overlaid(t *testing.T, dirs []string) []string {
 			if err != nil || name == "" {
 				return err
 			}
+
 			n := node{kind: tar.TypeReg, mode: int64(st.Mode & 0o7777)}
 			switch st.Mode & unix.S_IFMT {
 			case unix.S_IFDIR:
@@ -158,6 +177,7 @@ func overlaid(t *testing.T, dirs []string) []string {
 				if old, there := m.nodes[name]; !there || old.kind != tar.TypeDir || size == 1 {
 					m.remove(name)
 				}
+
 			case unix.S_IFCHR:
 				m.remove(name)
 				return nil
@@ -165,12 +185,14 @@ func overlaid(t *testing.T, dirs []string) []string {
 				n.kind = tar.TypeSymlink
 				n.text, err = os.Readlink(p)
 				m.remove(name)
+
 			default:
 				var data []byte
 				data, err = os.ReadFile(p)
 				n.text = string(data)
 				m.remove(name)
 			}
+
 			m.nodes[name] = n
 			return err
 		})
@@ -178,6 +200,7 @@ func overlaid(t *testing.T, dirs []string) []string {
 			t.Fatal(err)
 		}
 	}
+
 	return m.list()
 }
 
@@ -219,19 +242,24 @@ func TestLayersAreAsIfUnpackedOntoEachOther(t *testing.T) {
 				name := someName(r)
 				layers[i] = append(layers[i], file(join(parentOf(name), whiteout+path.Base(name)), ""))
 			}
+
 			for n := range 1 + r.IntN(5) {
 				layers[i] = append(layers[i], someEntry(r, n))
 			}
+
 			for _, e := range layers[i] {
 				sure = sure && m.apply(e) == nil
 			}
 		}
+
 		if !sure {
 			continue
 		}
+
 		compared++
 		compareWithModel(t, filepath.Join(base, fmt.Sprint(seed)), layers, m.list())
 	}
+
 	if compared < 500 {
 		t.Errorf("only %d stacks of layers were compared", compared)
 	}
@@ -242,23 +270,28 @@ func compareWithModel(t *testing.T, base string, layers [][]entry, want []string
 	if err := os.Mkdir(base, 0o700); err != nil {
 		t.Fatal(err)
 	}
+
 	var dirs []string
 	text := ""
 	for i, entries := range layers {
 		for _, e := range entries {
 			text += fmt.Sprintf("%d: %c %s -> %s %o\n", i, e.Typeflag, e.Name, e.Linkname, e.Mode)
 		}
+
 		dir := filepath.Join(base, fmt.Sprint(i))
 		result, err := unpackTo(t, dir, archive(t, entries...))
 		if err == nil {
 			err = Settle(t.Context(), dir, dirs, &result)
 		}
+
 		if err != nil {
 			t.Errorf("%v\n%s", err, text)
 			return
 		}
+
 		dirs = append(dirs, dir)
 	}
+
 	if diff := cmp.Diff(want, overlaid(t, dirs)); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, text)
 	}

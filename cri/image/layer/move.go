@@ -18,10 +18,12 @@ import (
 // come after those that they are in, and everything is moved straight to where it stays, so that the work is
 // in proportion to the layer.
 func (s *settling) moveThrough(ctx context.Context) error {
-	for id := rootDirectory + 1; int(id) < len(s.dirs.all); id++ { // moving adds more
+	// moving adds more
+	for id := rootDirectory + 1; int(id) < len(s.dirs.all); id++ {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+
 		name, hidden, ok := s.dirs.path(id)
 		if !ok {
 			continue
@@ -32,14 +34,17 @@ func (s *settling) moveThrough(ctx context.Context) error {
 		if s.dirs.all[id].described || hidden {
 			continue
 		}
+
 		into, err := s.leads(name)
 		if err != nil {
 			return fmt.Errorf("directory %q: %w", shorten(name), err)
 		}
+
 		if into == noDirectory {
 			s.dirs.all[id].settled = true
 			continue
 		}
+
 		if err := s.merge(ctx, id, into); err != nil {
 			return fmt.Errorf("move %q to where it leads: %w", shorten(name), err)
 		}
@@ -74,10 +79,12 @@ func (s *settling) follow(name string) (int32, error) {
 	if can, err := s.canBeDirectory(to); err != nil || !can {
 		return noDirectory, err
 	}
+
 	into, err := s.ensure(to.name)
 	if errors.Is(err, unix.ENOTDIR) {
 		return noDirectory, nil
 	}
+
 	return into, err
 }
 
@@ -93,8 +100,10 @@ func (s *settling) ensure(name string) (int32, error) {
 				return noDirectory, err
 			}
 		}
+
 		at = next
 	}
+
 	return at, nil
 }
 
@@ -103,15 +112,18 @@ func (s *settling) make(parent int32, path, base string) (int32, error) {
 	if err != nil {
 		return noDirectory, err
 	}
+
 	id, err := s.dirs.add(parent, base)
 	if err != nil {
 		return noDirectory, err
 	}
+
 	s.dirs.all[parent].touched = true
 	s.result.addDirectory()
 	if hides {
 		err = s.hide(id, path)
 	}
+
 	return id, err
 }
 
@@ -141,10 +153,12 @@ func (s *settling) merge(ctx context.Context, from, into int32) error {
 		if len(names) == 0 {
 			break
 		}
+
 		for _, base := range names {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
+
 			m := movement{
 				base:   base,
 				from:   from,
@@ -207,7 +221,8 @@ func (s *settling) move(ctx context.Context, m movement) error {
 
 	isLink := st.Mode&unix.S_IFMT == unix.S_IFLNK
 	if isDir && isLink && !s.dirs.all[moved].described && !s.dirs.all[moved].opaque {
-		into, err := s.follow(m.target) // what passes through the directory passes through the link
+		// what passes through the directory passes through the link
+		into, err := s.follow(m.target)
 		if err != nil {
 			return err
 		}
@@ -229,10 +244,12 @@ func (s *settling) replace(m movement, hides bool) error {
 	if err != nil {
 		return err
 	}
+
 	if isWhiteout(&st) {
 		if meets {
 			err = s.hide(there, m.target)
 		}
+
 		return errors.Join(err, unix.Unlinkat(s.root, m.source, 0))
 	}
 
@@ -245,6 +262,7 @@ func (s *settling) replace(m movement, hides bool) error {
 	if err := s.rename(m, moved, isDir); err != nil || !isDir || !hides {
 		return err
 	}
+
 	return s.hide(moved, m.target)
 }
 
@@ -255,13 +273,16 @@ func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32
 		if err := s.describeAs(m); err != nil {
 			return err
 		}
+
 		s.dirs.all[there].described, s.dirs.all[there].time = true, s.dirs.all[moved].time
 	}
+
 	if s.dirs.all[moved].opaque {
 		if err := s.hide(there, m.target); err != nil {
 			return err
 		}
 	}
+
 	if d := &s.dirs.all[there]; d.described || d.settled {
 		return s.merge(ctx, moved, there)
 	}
@@ -270,6 +291,7 @@ func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32
 	if hidden {
 		return s.merge(ctx, moved, there)
 	}
+
 	further, err := s.leads(m.target)
 	if err != nil {
 		return err
@@ -277,6 +299,7 @@ func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32
 	if further == noDirectory {
 		further = there
 	}
+
 	return s.merge(ctx, moved, further)
 }
 
@@ -287,15 +310,18 @@ func (s *settling) describeAs(m movement) error {
 		return err
 	}
 	defer unix.Close(from)
+
 	to, err := openIn(s.root, m.target, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(to)
+
 	var st unix.Stat_t
 	if err := unix.Fstat(from, &st); err != nil {
 		return err
 	}
+
 	return copyAttributes(from, to, st)
 }
 

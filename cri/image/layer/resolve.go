@@ -103,10 +103,12 @@ func (m *merged) resolve(name string) (spot, error) {
 		if err != nil {
 			return spot{}, err
 		}
+
 		if target == "" {
 			passed = append(passed, next)
 			continue
 		}
+
 		if err := way.follow(target); err != nil {
 			return spot{}, err
 		}
@@ -114,6 +116,7 @@ func (m *merged) resolve(name string) (spot, error) {
 			passed = passed[:1]
 		}
 	}
+
 	return passed[len(passed)-1], nil
 }
 
@@ -124,6 +127,7 @@ func (m *merged) step(here spot, base string) (next spot, target string, err err
 	if len(next.name) >= unix.PathMax {
 		return next, "", fmt.Errorf("follow links to %q: %w", shorten(next.name), unix.ENAMETOOLONG)
 	}
+
 	if own, ok := m.dirs.child(here.own, base); ok {
 		dir := &m.dirs.all[own]
 		next.own, next.hidden = own, here.hidden || dir.opaque
@@ -132,14 +136,18 @@ func (m *merged) step(here spot, base string) (next spot, target string, err err
 		}
 	} else if here.own != noDirectory {
 		target, err := readlink(m.root, next.name)
-		if errors.Is(err, unix.EINVAL) { // a file or a whiteout
+
+		// a file or a whiteout
+		if errors.Is(err, unix.EINVAL) {
 			next.hidden = true
 			return next, "", nil
 		}
+
 		if !errors.Is(err, unix.ENOENT) {
 			return next, target, err
 		}
 	}
+
 	if next.hidden {
 		return next, "", nil
 	}
@@ -151,16 +159,18 @@ func (m *merged) step(here spot, base string) (next spot, target string, err err
 	if err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return next, "", err
 	}
+
 	target, err = m.below.readlink(layer, next.name)
 	return next, target, err
 }
 
-// canBeDirectory tells whether there is, or can be, a directory. What is on the way to it is left to the one
-// who makes it.
+// canBeDirectory reports whether there is, or can be, a directory. What is on the way to it is left to the
+// one who makes it.
 func (m *merged) canBeDirectory(s spot) (bool, error) {
 	if s.own != noDirectory {
 		return true, nil
 	}
+
 	var st unix.Stat_t
 	err := unix.Fstatat(m.root, s.name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if err == nil {
@@ -172,9 +182,11 @@ func (m *merged) canBeDirectory(s spot) (bool, error) {
 	if s.hidden {
 		return true, nil
 	}
+
 	_, st, err = m.below.at(s.name)
 	if errors.Is(err, unix.ENOENT) {
 		return true, nil
 	}
+
 	return st.Mode&unix.S_IFMT == unix.S_IFDIR, err
 }

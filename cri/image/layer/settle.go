@@ -16,11 +16,13 @@ func Settle(ctx context.Context, dir string, lower []string, result *Result) err
 	if len(lower) == 0 && len(result.links) == 0 {
 		return nil
 	}
+
 	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer unix.Close(root)
+
 	below, err := openBelow(lower)
 	if err != nil {
 		return err
@@ -33,6 +35,7 @@ func Settle(ctx context.Context, dir string, lower []string, result *Result) err
 			return err
 		}
 	}
+
 	return nil
 }
 
@@ -49,6 +52,7 @@ func (s *settling) inherit(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+
 		d := &s.dirs.all[id]
 		name, hidden, ok := s.dirs.path(int32(id))
 		var err error
@@ -60,26 +64,32 @@ func (s *settling) inherit(ctx context.Context) error {
 		case !d.described && !hidden:
 			err = s.inheritOne(name)
 		}
+
 		if err != nil {
 			return fmt.Errorf("directory %q: %w", shorten(name), err)
 		}
 	}
+
 	return nil
 }
 
 func (s *settling) inheritOne(name string) error {
 	_, st, err := s.below.at(name)
 	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil // new in this layer
+		// new in this layer
+		return nil
 	}
+
 	if err != nil {
 		return err
 	}
+
 	fd, err := openIn(s.root, name, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
+
 	return copyStat(fd, st)
 }
 

@@ -43,6 +43,7 @@ func TestMapOfASparseFileIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	start := bytes.ReplaceAll(header.Bytes(), []byte("GNU.xparse"), []byte("GNU.sparse"))
 
 	pieces := &counted{}

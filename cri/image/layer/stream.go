@@ -16,8 +16,9 @@ import (
 
 // Source is a layer's blob as a registry gives it.
 type Source struct {
-	Blob      io.Reader
-	MediaType string        // tells foreign and unknown kinds; the compression is read from the content itself
+	Blob io.Reader
+	// tells foreign and unknown kinds; the compression is read from the content itself
+	MediaType string
 	Digest    digest.Digest // of the blob
 	DiffID    digest.Digest // of the tar stream in it; "": not known
 	Size      int64         // of the blob; UnpackFile needs it
@@ -28,8 +29,8 @@ const (
 	chunksHeld = 4 // on the way between two stages
 )
 
-// stage is one step of the way of the bytes: a goroutine reads from one side and hashes, the reader of the other side works meanwhile.
-// Chunks go round, so that a layer of any size costs a megabyte.
+// stage is one step of the way of the bytes: a goroutine reads from one side and hashes, the reader of the
+// other side works meanwhile. Chunks go round, so that a layer of any size costs a megabyte.
 type stage struct {
 	full, free chan []byte
 	current    []byte // being read; part of whole
@@ -42,10 +43,18 @@ type stage struct {
 
 // startStage begins to read source. It ends at the end of source or of ctx; finish waits for it.
 func startStage(ctx context.Context, source io.Reader, h hash.Hash) *stage {
-	s := &stage{full: make(chan []byte, chunksHeld), free: make(chan []byte, chunksHeld), hash: h, done: make(chan struct{}), ctx: ctx}
+	s := &stage{
+		full: make(chan []byte, chunksHeld),
+		free: make(chan []byte, chunksHeld),
+		hash: h,
+		done: make(chan struct{}),
+		ctx:  ctx,
+	}
+
 	for range chunksHeld {
 		s.free <- make([]byte, chunkSize)
 	}
+
 	go s.pump(source)
 	return s
 }
@@ -53,6 +62,7 @@ func startStage(ctx context.Context, source io.Reader, h hash.Hash) *stage {
 func (s *stage) pump(source io.Reader) {
 	defer close(s.done)
 	defer close(s.full)
+
 	for {
 		var chunk []byte
 		select {
@@ -61,6 +71,7 @@ func (s *stage) pump(source io.Reader) {
 			s.err = context.Cause(s.ctx)
 			return
 		}
+
 		n, err := fill(source, chunk)
 		if n > 0 {
 			s.hash.Write(chunk[:n])
@@ -71,16 +82,19 @@ func (s *stage) pump(source io.Reader) {
 				return
 			}
 		}
+
 		if err != nil {
 			if err != io.EOF {
 				s.err = err
 			}
+
 			return
 		}
 	}
 }
 
-// fill reads until the chunk is worth passing on. Unlike io.ReadAtLeast it leaves the source's own error as it is.
+// fill reads until the chunk is worth passing on. Unlike io.ReadAtLeast it leaves the source's own error as
+// it is.
 func fill(source io.Reader, chunk []byte) (n int, err error) {
 	for n < chunkSize/4 && err == nil {
 		var m int
@@ -97,15 +111,19 @@ func (s *stage) Read(p []byte) (int, error) {
 			s.free <- s.whole[:chunkSize]
 			s.whole = nil
 		}
+
 		chunk, ok := <-s.full
 		if !ok {
 			if s.err != nil {
 				return 0, s.err
 			}
+
 			return 0, io.EOF
 		}
+
 		s.current, s.whole = chunk, chunk
 	}
+
 	n := copy(p, s.current)
 	s.current = s.current[n:]
 	return n, nil
@@ -133,6 +151,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
+
 	switch {
 	case len(head) >= 2 && head[0] == 0x1f && head[1] == 0x8b:
 		return gzip.NewReader(b)
@@ -141,8 +160,10 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		return z.IOReadCloser(), nil
 	}
+
 	return io.NopCloser(b), nil
 }
 

@@ -15,7 +15,8 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// stack unpacks layers, the lowest first, and returns what the last one holds: "name mode", "name -> target", "name = content".
+// stack unpacks layers, the lowest first, and returns what the last one holds: "name mode", "name -> target",
+// "name = content".
 func stack(t *testing.T, base string, layers ...[]entry) []string {
 	t.Helper()
 	var lower []string
@@ -28,8 +29,10 @@ func stack(t *testing.T, base string, layers ...[]entry) []string {
 		if err := Settle(t.Context(), dir, lower, &result); err != nil {
 			t.Fatal(err)
 		}
+
 		lower = append(lower, dir)
 	}
+
 	return held(t, lower[len(lower)-1])
 }
 
@@ -39,58 +42,113 @@ func held(t *testing.T, dir string) (list []string) {
 		if err != nil || p == dir {
 			return err
 		}
+
 		name := strings.TrimPrefix(p, dir+"/")
 		switch {
 		case d.IsDir():
 			i, err := d.Info()
 			list = append(list, fmt.Sprintf("%s/ %o", name, i.Mode().Perm()))
 			return err
+
 		case d.Type()&os.ModeSymlink != 0:
 			to, err := os.Readlink(p)
 			list = append(list, name+" -> "+to)
 			return err
+
 		case d.Type().IsRegular():
 			data, err := os.ReadFile(p)
 			list = append(list, name+" = "+string(data))
 			return err
 		}
+
 		list = append(list, name+" hidden")
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return list
 }
 
 func symlink(name, target string) entry { return linked(tar.TypeSymlink, name, target) }
 
-// A layer that has lib/x without an entry for lib means whatever lib is: in an image whose lib is a link to usr/lib, a file there.
+// A layer that has lib/x without an entry for lib means whatever lib is: in an image whose lib is a link to
+// usr/lib, a file there.
 func TestFilesGoWhereTheLinksBelowLead(t *testing.T) {
 	testenv.Root(t)
-	merged := []entry{dir("usr", 0o755), dir("usr/lib", 0o750), file("usr/lib/old", ""), symlink("lib", "usr/lib")}
+	merged := []entry{
+		dir("usr", 0o755),
+		dir("usr/lib", 0o750),
+		file("usr/lib/old", ""),
+		symlink("lib", "usr/lib"),
+	}
+
 	for name, c := range map[string]struct {
 		layers [][]entry
 		want   []string
 	}{
-		"relative": {[][]entry{merged, {file("lib/x", "1")}}, []string{"usr/ 755", "usr/lib/ 750", "usr/lib/x = 1"}},
-		"with what the layer has there itself": {[][]entry{merged, {file("lib/d/x", "1"), file("usr/lib/d/y", "2"), file("lib/.wh.old", "")}},
-			[]string{"usr/ 755", "usr/lib/ 750", "usr/lib/d/ 755", "usr/lib/d/x = 1", "usr/lib/d/y = 2", "usr/lib/old hidden"}},
-		"a directory that the layer describes keeps its description": {[][]entry{merged, {dir("usr/lib", 0o711), file("lib/x", "1")}},
+		"relative": {
+			[][]entry{merged, {file("lib/x", "1")}},
+			[]string{"usr/ 755", "usr/lib/ 750", "usr/lib/x = 1"},
+		},
+		"with what the layer has there itself": {[][]entry{
+			merged,
+			{file("lib/d/x", "1"), file("usr/lib/d/y", "2"), file("lib/.wh.old", "")},
+		},
+			[]string{
+				"usr/ 755", "usr/lib/ 750", "usr/lib/d/ 755", "usr/lib/d/x = 1", "usr/lib/d/y = 2",
+				"usr/lib/old hidden",
+			}},
+		"a directory that the layer describes keeps its description": {[][]entry{
+			merged,
+			{dir("usr/lib", 0o711), file("lib/x", "1")},
+		},
 			[]string{"usr/ 755", "usr/lib/ 711", "usr/lib/x = 1"}},
-		"absolute, to what is not there": {[][]entry{{symlink("opt", "/srv/opt")}, {file("opt/x", "1")}}, []string{"srv/ 755", "srv/opt/ 755", "srv/opt/x = 1"}},
-		"never out": {[][]entry{{symlink("out", "../../../outside"), symlink("sly", "/proc/self/root/outside")}, {file("out/x", "1"), file("sly/y", "2")}},
-			[]string{"outside/ 755", "outside/x = 1", "proc/ 755", "proc/self/ 755", "proc/self/root/ 755", "proc/self/root/outside/ 755", "proc/self/root/outside/y = 2"}},
-		"to the root": {[][]entry{{symlink("top", "/")}, {file("top/a/x", "1")}}, []string{"a/ 755", "a/x = 1"}},
-		"links to links, in different layers": {[][]entry{{dir("c", 0o700), symlink("b", "c")}, {symlink("a", "b")}, {file("a/x", "1"), file("b/y", "2")}},
+		"absolute, to what is not there": {
+			[][]entry{{symlink("opt", "/srv/opt")}, {file("opt/x", "1")}},
+			[]string{"srv/ 755", "srv/opt/ 755", "srv/opt/x = 1"},
+		},
+		"never out": {[][]entry{
+			{symlink("out", "../../../outside"), symlink("sly", "/proc/self/root/outside")},
+			{file("out/x", "1"), file("sly/y", "2")},
+		},
+			[]string{
+				"outside/ 755", "outside/x = 1", "proc/ 755", "proc/self/ 755", "proc/self/root/ 755",
+				"proc/self/root/outside/ 755", "proc/self/root/outside/y = 2",
+			}},
+		"to the root": {
+			[][]entry{{symlink("top", "/")}, {file("top/a/x", "1")}},
+			[]string{"a/ 755", "a/x = 1"},
+		},
+		"links to links, in different layers": {[][]entry{
+			{dir("c", 0o700), symlink("b", "c")},
+			{symlink("a", "b")},
+			{file("a/x", "1"), file("b/y", "2")},
+		},
 			[]string{"c/ 700", "c/x = 1", "c/y = 2"}},
-		"a link on the way of a link": {[][]entry{{dir("real", 0o700), symlink("usr", "real"), symlink("lib", "usr/lib")}, {file("lib/x", "1"), file("usr/y", "2")}},
+		"a link on the way of a link": {[][]entry{
+			{dir("real", 0o700), symlink("usr", "real"), symlink("lib", "usr/lib")},
+			{file("lib/x", "1"), file("usr/y", "2")},
+		},
 			[]string{"real/ 700", "real/lib/ 755", "real/lib/x = 1", "real/y = 2"}},
-		"an entry for the directory replaces the link": {[][]entry{merged, {dir("lib", 0o700), file("lib/x", "1")}}, []string{"lib/ 700", "lib/x = 1"}},
-		"so does hiding what is below":                 {[][]entry{merged, {file("lib/.wh..wh..opq", ""), file("lib/x", "1")}}, []string{"lib/ 755", "lib/x = 1"}},
-		"a link that a layer between has removed leads nowhere": {[][]entry{merged, {file(".wh.lib", "")}, {file("lib/x", "1")}},
+		"an entry for the directory replaces the link": {
+			[][]entry{merged, {dir("lib", 0o700), file("lib/x", "1")}},
+			[]string{"lib/ 700", "lib/x = 1"},
+		},
+		"so does hiding what is below": {
+			[][]entry{merged, {file("lib/.wh..wh..opq", ""), file("lib/x", "1")}},
+			[]string{"lib/ 755", "lib/x = 1"},
+		},
+		"a link that a layer between has removed leads nowhere": {[][]entry{
+			merged,
+			{file(".wh.lib", "")},
+			{file("lib/x", "1")},
+		},
 			[]string{"lib/ 755", "lib/x = 1"}},
-		"links in a circle and to a file are replaced": {[][]entry{{symlink("a", "b"), symlink("b", "a"), file("f", ""), symlink("c", "f"), symlink("d", "d/d")},
+		"links in a circle and to a file are replaced": {[][]entry{{
+			symlink("a", "b"), symlink("b", "a"), file("f", ""), symlink("c", "f"), symlink("d", "d/d"),
+		},
 			{file("a/x", "1"), file("c/x", "2"), file("d/d/x", "3")}},
 			[]string{"a/ 755", "a/x = 1", "c/ 755", "c/x = 2", "d/ 755", "d/d/ 755", "d/d/x = 3"}},
 		"a hard link's target by a link": {[][]entry{merged, {linked(tar.TypeLink, "lib/again", "lib/old")}},
@@ -147,6 +205,7 @@ func TestHardLinksAcrossLayers(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Fatalf("(-want +got):\n%s", diff)
 	}
+
 	links := map[string]uint64{"f1": 4, "usr/f": 4, "s1": 2, "fifo1": 2, "own1": 2, "kept": 1}
 	for name, want := range links {
 		var st unix.Stat_t
@@ -167,6 +226,7 @@ func TestHardLinkKeepsTheHolesBelow(t *testing.T) {
 	if _, err := unpackTo(t, lower, sparse(t, "sparse", size)); err != nil {
 		t.Fatal(err)
 	}
+
 	result, err := unpackTo(t, upper, archive(t, linked(tar.TypeLink, "again", "sparse")))
 	if err != nil {
 		t.Fatal(err)
@@ -174,6 +234,7 @@ func TestHardLinkKeepsTheHolesBelow(t *testing.T) {
 	if err := Settle(t.Context(), upper, []string{lower}, &result); err != nil {
 		t.Fatal(err)
 	}
+
 	var st unix.Stat_t
 	if err := unix.Stat(upper+"/again", &st); err != nil || st.Size != size || st.Blocks*512 > 64<<10 {
 		t.Errorf("%d bytes, %d on the disk, %v", st.Size, st.Blocks*512, err)
@@ -198,7 +259,8 @@ func TestHiddenDirectoriesPassNothingOn(t *testing.T) {
 	}
 }
 
-// Whatever links a layer has and whatever passes through them in the next one, settling changes nothing but that one.
+// Whatever links a layer has and whatever passes through them in the next one, settling changes nothing but
+// that one.
 func FuzzSettle(f *testing.F) {
 	f.Add("lib", "usr/lib", "usr", "/real", "lib/x", "usr/lib/d/y", "hard", "lib")
 	f.Add("a", "../b/.", "b", "/a/c", "a/x", "a/c/.wh.y", "a/hard", "b/a/x")
@@ -208,17 +270,21 @@ func FuzzSettle(f *testing.F) {
 		low, err1 := pack(symlink(link1, to1), symlink(link2, to2))
 		high, err2 := pack(file(file1, "1"), linked(tar.TypeLink, hard, target), file(file2, "2"))
 		if err1 != nil || err2 != nil {
-			return // no tar can say that
+			// no tar can say that
+			return
 		}
+
 		base := t.TempDir()
 		lower, upper := filepath.Join(base, "lower"), filepath.Join(base, "upper")
 		if _, err := unpackTo(t, lower, low); err != nil {
 			return
 		}
+
 		result, err := unpackTo(t, upper, high)
 		if err != nil {
 			return
 		}
+
 		before := held(t, lower)
 		_ = Settle(t.Context(), upper, []string{lower}, &result)
 		if diff := cmp.Diff(before, held(t, lower)); diff != "" {

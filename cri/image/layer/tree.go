@@ -43,19 +43,24 @@ func newTree(dir string) (*tree, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask
+
+	// whatever the umask
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
+
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
+
 	t := &tree{
 		fd:     fd,
 		dirs:   newDirectories(),
 		buffer: make([]byte, chunkSize),
 		open:   make(map[string]openDirectory),
 	}
+
 	return t, nil
 }
 
@@ -84,6 +89,7 @@ func openIn(root int, name string, flags int) (int, error) {
 	if name == "" {
 		name = "."
 	}
+
 	for {
 		fd, err := unix.Openat2(root, name, &unix.OpenHow{
 			Flags:   uint64(flags | unix.O_CLOEXEC),
@@ -92,6 +98,7 @@ func openIn(root int, name string, flags int) (int, error) {
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) {
 			continue
 		}
+
 		return fd, err
 	}
 }
@@ -104,10 +111,12 @@ func (t *tree) dir(name string, create bool) (openDirectory, error) {
 	if dir, ok := t.open[name]; ok {
 		return dir, nil
 	}
+
 	dir, err := t.walk(name, create)
 	if err != nil {
 		return dir, fmt.Errorf("directory %q: %w", shorten(name), err)
 	}
+
 	t.open[name] = dir
 	return dir, nil
 }
@@ -129,6 +138,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 		if step != ".." {
 			next, known = t.dirs.child(dir.id, step)
 		}
+
 		if known {
 			t.leave(&dir, next)
 			continue
@@ -137,6 +147,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 		if err := t.enter(&dir); err != nil {
 			return dir, err
 		}
+
 		target, err := readlink(dir.fd, step)
 		switch {
 		case err == nil:
@@ -146,6 +157,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 			if path.IsAbs(target) {
 				t.leave(&dir, rootDirectory)
 			}
+
 		case !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT):
 			return dir, err
 		case !create:
@@ -156,6 +168,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 			}
 		}
 	}
+
 	return dir, t.enter(&dir)
 }
 
@@ -187,19 +200,23 @@ func (t *tree) makeImplicit(dir *openDirectory, base string) error {
 	if err != nil {
 		return err
 	}
+
 	id, err := t.dirs.add(dir.id, base)
 	if err != nil {
 		return err
 	}
+
 	fd, err := openIn(dir.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}
+
 	unix.Close(dir.fd)
 	*dir = openDirectory{fd, id}
 	if hides {
 		return t.makeOpaque(*dir)
 	}
+
 	return nil
 }
 
@@ -229,13 +246,17 @@ func mkdir(at int, name string, mode uint32, replace bool) (replaced, hides bool
 		if err := unix.Unlinkat(at, name, 0); err != nil {
 			return false, hides, err
 		}
+
 		replaced = true
 		err = unix.Mkdirat(at, name, mode)
 	}
+
 	if err != nil {
 		return replaced, hides, err
 	}
-	return replaced, hides, unix.Fchmodat(at, name, mode, 0) // whatever the umask
+
+	// whatever the umask
+	return replaced, hides, unix.Fchmodat(at, name, mode, 0)
 }
 
 // put makes a file by the given function. If there is something of that name, the later entry counts.
@@ -244,6 +265,7 @@ func (t *tree) put(parent openDirectory, base string, create func() error) error
 	if !errors.Is(err, unix.EEXIST) {
 		return err
 	}
+
 	t.stale = true
 	if id, ok := t.dirs.child(parent.id, base); ok {
 		t.dirs.remove(id)
@@ -251,9 +273,11 @@ func (t *tree) put(parent openDirectory, base string, create func() error) error
 	} else {
 		err = unix.Unlinkat(parent.fd, base, 0)
 	}
+
 	if err != nil {
 		return err
 	}
+
 	return create()
 }
 
@@ -280,8 +304,11 @@ func (t *tree) directory(parent openDirectory, base string, h *tar.Header) error
 		return err
 	}
 	defer unix.Close(fd)
+
 	dir := openDirectory{fd, id}
-	if hides { // the layer removes a directory and makes a new one: nothing of the old one may show through
+
+	// the layer removes a directory and makes a new one: nothing of the old one may show through
+	if hides {
 		if err := t.makeOpaque(dir); err != nil {
 			return err
 		}
@@ -313,20 +340,23 @@ func setOpaque(fd int) error {
 	return nil
 }
 
-// whiteout hides a name of the lower layers. What this layer itself has under the name stays (OCI image-spec: a whiteout is about
-// lower layers only): a file hides the lower one anyway, a directory must become opaque.
+// whiteout hides a name of the lower layers. What this layer itself has under the name stays (OCI image-spec:
+// a whiteout is about lower layers only): a file hides the lower one anyway, a directory must become opaque.
 func (t *tree) whiteout(parent openDirectory, base string) error {
 	if base == "" || base == "." || base == ".." {
 		return errors.New("whiteout of no name")
 	}
+
 	if id, ok := t.dirs.child(parent.id, base); ok {
 		fd, err := openIn(parent.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			return err
 		}
 		defer unix.Close(fd)
+
 		return t.makeOpaque(openDirectory{fd, id})
 	}
+
 	err := unix.Mknodat(parent.fd, base, unix.S_IFCHR, 0)
 	if errors.Is(err, unix.EEXIST) {
 		return nil
@@ -334,6 +364,7 @@ func (t *tree) whiteout(parent openDirectory, base string) error {
 	if err != nil {
 		return fmt.Errorf("make whiteout: %w", err)
 	}
+
 	t.result.Inodes++
 	return nil
 }
@@ -346,7 +377,8 @@ func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 
 	from, err := t.dir(parentOf(target), false)
 	if id, ok := t.dirs.child(from.id, path.Base(target)); err == nil && ok && !t.dirs.all[id].described {
-		err = unix.ENOENT // a layer below may have a link there
+		// a layer below may have a link there
+		err = unix.ENOENT
 	}
 
 	if err == nil {
@@ -359,6 +391,7 @@ func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 		if err != nil {
 			return fmt.Errorf("link to %q: %w", shorten(target), err)
 		}
+
 		return nil
 	}
 
@@ -377,6 +410,7 @@ func (t *tree) finish() error {
 		if !d.described {
 			continue
 		}
+
 		name, _, ok := t.dirs.path(int32(id))
 		if !ok {
 			continue
@@ -385,6 +419,7 @@ func (t *tree) finish() error {
 			return fmt.Errorf("time of %q: %w", shorten(name), err)
 		}
 	}
+
 	t.result.dirs = t.dirs
 	return nil
 }

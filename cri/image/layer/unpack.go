@@ -1,5 +1,6 @@
-// Package layer unpacks the layers of images into overlayfs lower directories: whiteouts become what overlayfs understands, and no name,
-// link or device in a layer, however hostile, reaches outside the directory (OCI image-spec layer.md).
+// Package layer unpacks the layers of images into overlayfs lower directories: whiteouts become what
+// overlayfs understands, and no name, link or device in a layer, however hostile, reaches outside the
+// directory (OCI image-spec layer.md).
 package layer
 
 import (
@@ -31,8 +32,8 @@ func (r *Result) addDirectory() {
 	r.Bytes += blockSize
 }
 
-// Unpack fetches, verifies, decompresses and unpacks a layer in one pass into dir, which must not exist. After an error, dir is worth nothing.
-// A layer with parents then needs Settle.
+// Unpack fetches, verifies, decompresses and unpacks a layer in one pass into dir, which must not exist.
+// After an error, dir is worth nothing. A layer with parents then needs Settle.
 func Unpack(ctx context.Context, dir string, source Source) (result Result, err error) {
 	diffs := digest.Canonical
 	if source.DiffID != "" {
@@ -44,13 +45,16 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	if !known(source.MediaType) {
 		return result, fmt.Errorf("media type %q is not known as a layer", shorten(source.MediaType))
 	}
+
 	ctx, cancel := context.WithCancel(ctx)
 	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
 	defer func() { cancel(); <-blob.done }()
+
 	plain, err := Decompress(blob)
 	if err != nil {
 		return result, fmt.Errorf("decompress: %w", err)
 	}
+
 	content := startStage(ctx, plain, diffs.Hash())
 	defer func() { cancel(); <-content.done; plain.Close() }()
 
@@ -59,12 +63,14 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 		return result, err
 	}
 	defer t.close()
+
 	if err := t.unpack(ctx, tar.NewReader(content)); err != nil {
 		return result, err
 	}
 	if err := content.verify("unpacked layer", source.DiffID); err != nil {
 		return result, err
 	}
+
 	return t.result, blob.verify("blob", source.Digest)
 }
 
@@ -74,26 +80,35 @@ func UnpackFile(ctx context.Context, dir, name string, source Source) (result Re
 	if !source.Digest.Algorithm().Available() {
 		return result, fmt.Errorf("unknown digest algorithm in %s", source.Digest)
 	}
+
 	ctx, cancel := context.WithCancel(ctx)
 	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
 	defer func() { cancel(); <-blob.done }()
+
 	t, err := newTree(dir)
 	if err != nil {
 		return result, err
 	}
 	defer t.close()
 
-	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: source.Size}
+	header := &tar.Header{
+		Typeflag: tar.TypeReg,
+		Name:     name,
+		Mode:     0o644,
+		Size:     source.Size,
+	}
 	if err := t.entry(header, blob, true); err != nil {
 		return result, fmt.Errorf("file %q: %w", shorten(name), err)
 	}
 	if err := t.finish(); err != nil {
 		return result, err
 	}
+
 	return t.result, blob.verify("blob", source.Digest)
 }
 
-// known tells the media types of layers: all of OCI and Docker are tar, plain or compressed. Foreign (non-distributable) ones are those of Windows.
+// known tells the media types of layers: all of OCI and Docker are tar, plain or compressed. Foreign
+// (non-distributable) ones are those of Windows.
 func known(mediaType string) bool {
 	switch {
 	case mediaType == "":
@@ -117,6 +132,7 @@ func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+
 		header, err := reader.Next()
 		if err == io.EOF {
 			return t.finish()
@@ -142,7 +158,8 @@ func shorten(name string) string {
 	return name[:most/2] + "..." + name[len(name)-most/2:]
 }
 
-// contentReader ends with its context, as the layer's stream does: the holes of a sparse file are not read from there, and may be of any size.
+// contentReader ends with its context, as the layer's stream does: the holes of a sparse file are not read
+// from there, and may be of any size.
 type contentReader struct {
 	ctx     context.Context
 	content io.Reader
@@ -166,11 +183,13 @@ func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 			return fmt.Errorf("name of %d bytes: %w", len(name), unix.ENAMETOOLONG)
 		}
 	}
+
 	name := path.Clean("/" + header.Name)[1:]
 	if name == "" {
 		if header.Typeflag != tar.TypeDir {
 			return errors.New("the layer's root is no directory")
 		}
+
 		return t.root(header)
 	}
 
@@ -192,6 +211,7 @@ func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 	if hidden, ok := strings.CutPrefix(base, whiteout); ok {
 		return t.whiteout(parent, hidden)
 	}
+
 	return t.create(parent, name, base, header, content)
 }
 
@@ -208,18 +228,22 @@ func (t *tree) create(parent openDirectory, name, base string, h *tar.Header, co
 		if err != nil {
 			return err
 		}
+
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		if done, err := t.device(parent, base, h); err != nil || !done {
 			return err
 		}
+
 	default:
 		return fmt.Errorf("entry of unknown kind %q", h.Typeflag)
 	}
+
 	t.result.Inodes++
 	return t.describe(parent.fd, base, h)
 }
 
-// device makes a device node or FIFO. A node that this process may not make is left out, as every container gets its own /dev.
+// device makes a device node or FIFO. A node that this process may not make is left out, as every container
+// gets its own /dev.
 func (t *tree) device(parent openDirectory, base string, h *tar.Header) (done bool, err error) {
 	mode, dev := uint32(unix.S_IFIFO), uint64(0)
 	switch h.Typeflag {
@@ -228,12 +252,15 @@ func (t *tree) device(parent openDirectory, base string, h *tar.Header) (done bo
 		if dev == 0 {
 			return false, errors.New("character device 0:0 would hide a file of the layer below")
 		}
+
 	case tar.TypeBlock:
 		mode, dev = unix.S_IFBLK, unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))
 	}
+
 	err = t.put(parent, base, func() error { return unix.Mknodat(parent.fd, base, mode|0o600, int(dev)) })
 	if errors.Is(err, unix.EPERM) && mode != unix.S_IFIFO {
 		return false, nil
 	}
+
 	return err == nil, err
 }

@@ -1,4 +1,5 @@
-// Package console receives the master of a terminal that an OCI runtime made, over the unix socket named by its --console-socket.
+// Package console receives the master of a terminal that an OCI runtime made, over the unix socket named by
+// its --console-socket.
 package console
 
 import (
@@ -19,20 +20,24 @@ type Socket struct {
 	dir  string
 }
 
-// Listen makes a socket in a new directory below parent, which is made if need be. Socket paths must be short (unix(7): 107 bytes).
+// Listen makes a socket in a new directory below parent, which is made if need be. Socket paths must be short
+// (unix(7): 107 bytes).
 func Listen(parent string) (*Socket, error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, err
 	}
+
 	dir, err := os.MkdirTemp(parent, "tty")
 	if err != nil {
 		return nil, fmt.Errorf("directory of a console socket: %w", err)
 	}
+
 	s := &Socket{Path: filepath.Join(dir, "s"), dir: dir}
 	if s.l, err = net.ListenUnix("unix", &net.UnixAddr{Name: s.Path, Net: "unix"}); err != nil {
 		os.RemoveAll(dir)
 		return nil, fmt.Errorf("console socket: %w", err)
 	}
+
 	return s, nil
 }
 
@@ -45,29 +50,38 @@ func (s *Socket) Close() error {
 func (s *Socket) Receive(ctx context.Context) (*os.File, error) {
 	stop := context.AfterFunc(ctx, func() { s.l.Close() })
 	defer stop()
+
 	conn, err := s.l.AcceptUnix()
 	if err != nil {
 		return nil, errors.Join(err, context.Cause(ctx))
 	}
 	defer conn.Close()
+
 	stopRead := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stopRead()
+
 	name, oob := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := conn.ReadMsgUnix(name, oob)
 	if err != nil {
 		return nil, fmt.Errorf("receive terminal: %w", err)
 	}
+
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(messages) != 1 {
-		return nil, fmt.Errorf("receive terminal: %d control messages: %w", len(messages), errors.Join(err, unix.EBADMSG))
+		return nil, fmt.Errorf("receive terminal: %d control messages: %w",
+			len(messages), errors.Join(err, unix.EBADMSG))
 	}
+
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil || len(fds) != 1 {
-		return nil, fmt.Errorf("receive terminal: %d descriptors: %w", len(fds), errors.Join(err, unix.EBADMSG))
+		return nil, fmt.Errorf("receive terminal: %d descriptors: %w",
+			len(fds), errors.Join(err, unix.EBADMSG))
 	}
+
 	if err := unix.SetNonblock(fds[0], true); err != nil {
 		unix.Close(fds[0])
 		return nil, err
 	}
+
 	return os.NewFile(uintptr(fds[0]), "terminal"), nil
 }

@@ -22,12 +22,14 @@ import (
 // record is the file that a container's successor monitor goes by.
 type record struct {
 	wire.Status
-	Creating    bool   `json:",omitempty"` // the runtime has been asked to make it: a monitor that finds this undoes it
+	// the runtime has been asked to make it: a monitor that finds this undoes it
+	Creating    bool   `json:",omitempty"`
 	StartTime   uint64 `json:",omitempty"` // of Pid, see pidfd.StartTime
 	StdinClosed bool   `json:",omitempty"`
 }
 
-// container is one container of the node. created -> exited -> forgotten; log and streams never change after it was made or revived.
+// container is one container of the node. created -> exited -> forgotten; log and streams never change after
+// it was made or revived.
 type container struct {
 	id     string
 	dir    string
@@ -126,15 +128,18 @@ func (c *container) setTerminal(fd int) {
 func (c *container) share() (wire.Status, wire.Files) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if c.record.Exit != nil {
 		return c.record.Status, nil
 	}
+
 	files := wire.Files{}
 	add := func(name string, fd int) {
 		if fd >= 0 {
 			files[name] = fd
 		}
 	}
+
 	add(wire.FdPid, dup(c.pidfd))
 	add(wire.FdIn, dup(c.stdin))
 	if c.stdout != nil {
@@ -143,18 +148,21 @@ func (c *container) share() (wire.Status, wire.Files) {
 	if c.stderr != nil {
 		add(wire.FdErr, c.stderr.Share())
 	}
+
 	if c.tty != nil {
 		if raw, err := c.tty.SyscallConn(); err == nil {
 			raw.Control(func(fd uintptr) { add(wire.FdTTY, dup(int(fd))) })
 		}
 	}
+
 	return c.record.Status, files
 }
 
 // watch waits for the end of a container that is not our child, because the monitor that made it was killed.
 func (d *Daemon) watch(c *container, fd, pid int) {
 	if pidfd.Wait(fd, c.gone) != nil {
-		return // forgotten
+		// forgotten
+		return
 	}
 	status, err := pidfd.Status(fd, pid)
 	if err != nil {
@@ -164,8 +172,8 @@ func (d *Daemon) watch(c *container, fd, pid int) {
 	d.finish(c, wire.ExitOf(c.id, status))
 }
 
-// giveUp is called when everybody has handed back what he held: a terminal that is still missing is gone, and so is the status of a process that
-// ended while nobody looked.
+// giveUp is called when everybody has handed back what he held: a terminal that is still missing is gone, and
+// so is the status of a process that ended while nobody looked.
 func (d *Daemon) giveUp(c *container) {
 	c.mu.Lock()
 	if c.stage >= 0 {
@@ -189,13 +197,16 @@ func (d *Daemon) adopt(id string, files wire.Files) {
 	if fd := files.Take("tty"); fd >= 0 {
 		c.setTerminal(fd)
 	}
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if fd := files.Take("pid"); fd >= 0 {
 		if !c.lost {
 			unix.Close(fd)
 			return
 		}
+
 		c.lost, c.pidfd = false, fd
 		go d.watch(c, fd, c.record.Pid)
 	}
@@ -209,20 +220,25 @@ func (d *Daemon) finisher(c *container) func(unix.WaitStatus) {
 // finish records and tells an exit, after all output that came before it is in the log.
 func (d *Daemon) finish(c *container, exit wire.Exit) {
 	exit.At = time.Now()
-	exit.OOM = d.oomKilled(c, exit) // at once: systemd removes an empty group as soon as it hears of it
+
+	// at once: systemd removes an empty group as soon as it hears of it
+	exit.OOM = d.oomKilled(c, exit)
 	if c.record.SharedPID {
 		d.endRest(c)
 	}
+
 	c.drain()
 	c.mu.Lock()
 	if c.record.Exit != nil {
 		c.mu.Unlock()
 		return
 	}
+
 	c.record.Exit = &exit
 	if err := c.save(); err != nil {
 		d.log.Error("exit is not recorded", "container", c.id, "err", err)
 	}
+
 	c.mu.Unlock()
 	<-c.told
 	d.tell(wire.Message{Op: wire.OpExit, Exit: &exit})
@@ -230,7 +246,8 @@ func (d *Daemon) finish(c *container, exit wire.Exit) {
 	close(c.ended)
 }
 
-// endRest kills what a container has left running: only the init of a PID namespace takes the others along, and they would hold the output open.
+// endRest kills what a container has left running: only the init of a PID namespace takes the others along,
+// and they would hold the output open.
 func (d *Daemon) endRest(c *container) {
 	if c.record.Cgroup == "" {
 		return
@@ -242,13 +259,15 @@ func (d *Daemon) endRest(c *container) {
 	}
 }
 
-// drainTimeout bounds the wait for output that is already written. Processes that outlive the container may hold its FIFOs open.
+// drainTimeout bounds the wait for output that is already written. Processes that outlive the container may
+// hold its FIFOs open.
 const drainTimeout = 5 * time.Second
 
 // drain waits until the output has ended or, if others still hold it open, until what is there now was read.
 func (c *container) drain() {
 	timeout := time.NewTimer(drainTimeout)
 	defer timeout.Stop()
+
 	for _, st := range c.streams() {
 		pause := 10 * time.Millisecond
 	wait:
@@ -267,7 +286,8 @@ func (c *container) drain() {
 	}
 }
 
-// closedOrEmpty tells, for a stream that somebody still holds open, that nothing is in it. A terminal may have more to give than its FIFO.
+// closedOrEmpty tells, for a stream that somebody still holds open, that nothing is in it. A terminal may
+// have more to give than its FIFO.
 func (c *container) closedOrEmpty(st *output.Stream) bool {
 	c.mu.Lock()
 	terminal := c.tty != nil
@@ -275,7 +295,7 @@ func (c *container) closedOrEmpty(st *output.Stream) bool {
 	return !terminal && st.Empty()
 }
 
-// oomKilled tells whether the OOM killer struck in the container's group. systemd removes the group of a
+// oomKilled reports whether the OOM killer struck in the container's group. systemd removes the group of a
 // scope, and the kernel's count with it, when it hears that it is empty, which may be before we do. On cgroup
 // v2 the pod's group has the count of all its containers; it serves for one that was killed.
 func (d *Daemon) oomKilled(c *container, exit wire.Exit) bool {
@@ -309,18 +329,22 @@ func (c *container) close() {
 	for _, st := range c.streams() {
 		st.Close()
 	}
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if c.log != nil {
 		c.log.Close()
 	}
 	if c.tty != nil {
 		c.tty.Close()
 	}
+
 	for _, fd := range []*int{&c.pidfd, &c.stage, &c.stdin} {
 		if *fd >= 0 {
 			unix.Close(*fd)
 		}
+
 		*fd = -1
 	}
 }

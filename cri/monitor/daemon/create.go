@@ -27,13 +27,17 @@ func (d *Daemon) create(s *session, m wire.Message) {
 		s.conn.Send(reply, nil)
 		return
 	}
+
 	status, files := c.share()
 	reply.Status = &status
 	err = s.conn.Send(reply, files)
 	files.Close()
 	close(c.told)
-	if err != nil { // the client is gone, and its successor may already have asked us to forget what was not there yet
-		d.log.Info("container is dropped: who asked for it is gone", "container", c.id, "err", errors.Join(err, d.forget(c.id, false)))
+
+	// the client is gone, and its successor may already have asked us to forget what was not there yet
+	if err != nil {
+		d.log.Info("container is dropped: who asked for it is gone",
+			"container", c.id, "err", errors.Join(err, d.forget(c.id, false)))
 	}
 }
 
@@ -41,20 +45,25 @@ func (d *Daemon) makeContainer(want *wire.Container) (c *container, err error) {
 	if want == nil || !durable.ValidName(want.ID) {
 		return nil, fmt.Errorf("create: the container has no valid ID")
 	}
+
 	unlock, err := d.locks.Lock(context.Background(), want.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+
 	if _, err := d.lookup(want.ID); err == nil {
 		return nil, fmt.Errorf("create container %s: %w", want.ID, wire.ErrExists)
 	}
+
 	c = d.newContainer(record{Status: wire.Status{Container: *want}, Creating: true})
 	d.reaper.begin()
 	defer d.reaper.end()
+
 	if err := d.build(c); err != nil {
 		return nil, errors.Join(fmt.Errorf("create container %s: %w", c.id, err), d.discard(c))
 	}
+
 	d.mu.Lock()
 	d.containers[c.id] = c
 	d.mu.Unlock()
@@ -62,7 +71,8 @@ func (d *Daemon) makeContainer(want *wire.Container) (c *container, err error) {
 	return c, nil
 }
 
-// build writes the intent, makes the FIFOs, and lets the runtime make the container. On an error, discard undoes all of it.
+// build writes the intent, makes the FIFOs, and lets the runtime make the container. On an error, discard
+// undoes all of it.
 func (d *Daemon) build(c *container) error {
 	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
@@ -79,15 +89,18 @@ func (d *Daemon) build(c *container) error {
 	if err := d.openStreams(c); err != nil {
 		return err
 	}
+
 	var err error
 	if c.record.TTY {
 		err = d.buildWithTerminal(c)
 	} else {
 		err = d.buildWithFIFOs(c)
 	}
+
 	if err != nil {
 		return err
 	}
+
 	return c.identify()
 }
 
@@ -99,15 +112,18 @@ func (c *container) makeFIFOs() error {
 			names = append(names, wire.StdinFIFO)
 		}
 	}
+
 	for _, name := range names {
 		if err := unix.Mkfifo(c.path(name), 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("make FIFO %s: %w", c.path(name), err)
 		}
 	}
+
 	return nil
 }
 
-// buildWithFIFOs gives the container FIFOs that it holds open itself, for reading and writing: so it is never told that nobody reads.
+// buildWithFIFOs gives the container FIFOs that it holds open itself, for reading and writing: so it is never
+// told that nobody reads.
 func (d *Daemon) buildWithFIFOs(c *container) error {
 	var stdio [3]int
 	for i, name := range []string{"", wire.StdoutFIFO, wire.StderrFIFO} {
@@ -117,24 +133,34 @@ func (d *Daemon) buildWithFIFOs(c *container) error {
 		} else {
 			stdio[i], err = unix.Open(c.path(name), unix.O_RDWR|unix.O_CLOEXEC, 0)
 		}
+
 		if err != nil {
 			return fmt.Errorf("open stdio of the container: %w", err)
 		}
 		defer unix.Close(stdio[i])
 	}
-	return d.reaper.do(call{runtime: c.record.Runtime, verb: "create", id: c.id, args: c.record.Runtime.CreateArgs(c.id, c.record.Bundle, c.path("pid"), ""), stdio: stdio})
+
+	return d.reaper.do(call{
+		runtime: c.record.Runtime,
+		verb:    "create",
+		id:      c.id,
+		args:    c.record.Runtime.CreateArgs(c.id, c.record.Bundle, c.path("pid"), ""),
+		stdio:   stdio,
+	})
 }
 
-// openStdin returns the container's end of its stdin. Normally it can be written through the same descriptor, so it never ends. With StdinOnce it ends with
-// its last writer, and we are the first one.
+// openStdin returns the container's end of its stdin. Normally it can be written through the same descriptor,
+// so it never ends. With StdinOnce it ends with its last writer, and we are the first one.
 func (c *container) openStdin() (int, error) {
 	if !c.record.Stdin {
 		return nulldevice.Open()
 	}
+
 	path := c.path(wire.StdinFIFO)
 	if !c.record.StdinOnce {
 		return unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}
+
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -142,10 +168,12 @@ func (c *container) openStdin() (int, error) {
 	if c.stdin, err = unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
 		err = unix.SetNonblock(fd, false)
 	}
+
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
+
 	return fd, nil
 }
 
@@ -158,27 +186,39 @@ func (d *Daemon) buildWithTerminal(c *container) error {
 		return err
 	}
 	defer socket.Close()
+
 	null, err := nulldevice.Open()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(null)
+
 	rt := c.record.Runtime
 	args := rt.CreateArgs(c.id, c.record.Bundle, c.path("pid"), socket.Path)
-	if err := d.reaper.do(call{runtime: rt, verb: "create", id: c.id, args: args, stdio: [3]int{null, null, null}}); err != nil {
+	if err := d.reaper.do(call{
+		runtime: rt,
+		verb:    "create",
+		id:      c.id,
+		args:    args,
+		stdio:   [3]int{null, null, null},
+	}); err != nil {
 		return err
 	}
+
 	ctx, cancel := context.WithTimeout(context.Background(), terminalTimeout)
 	defer cancel()
+
 	master, err := socket.Receive(ctx)
 	if err != nil {
 		return err
 	}
 	defer master.Close()
+
 	if fd := dup(int(master.Fd())); fd >= 0 {
 		c.setTerminal(fd)
 		return nil
 	}
+
 	return errors.New("no descriptor is left for the terminal")
 }
 
@@ -188,7 +228,9 @@ func (c *container) identify() error {
 	if err != nil {
 		return err
 	}
-	setOOMScore(pid, c.record.OOMScoreAdj) // older crun leaves ours where the value is 0
+
+	// older crun leaves ours where the value is 0
+	setOOMScore(pid, c.record.OOMScoreAdj)
 	c.record.Pid, c.record.Creating = pid, false
 	if c.record.StartTime, err = pidfd.StartTime(pid); err != nil {
 		return fmt.Errorf("container's first process: %w", err)
@@ -196,6 +238,7 @@ func (c *container) identify() error {
 	if c.pidfd, err = pidfd.Open(pid); err != nil {
 		return err
 	}
+
 	return c.save()
 }
 

@@ -1,6 +1,6 @@
-// Package daemon is trivet-monitor itself: the parent of all containers of a node. It starts OCI runtimes, copies output to the CRI logs,
-// reaps, tells of exits, and does nothing else. Everything it knows is in small files and FIFOs on tmpfs, so a killed monitor's successor goes
-// on where it was.
+// Package daemon is trivet-monitor itself: the parent of all containers of a node. It starts OCI runtimes,
+// copies output to the CRI logs, reaps, tells of exits, and does nothing else. Everything it knows is in
+// small files and FIFOs on tmpfs, so a killed monitor's successor goes on where it was.
 package daemon
 
 import (
@@ -33,7 +33,8 @@ type Config struct {
 	Ready    func() // called once the socket answers, but not again after an upgrade
 }
 
-// journalSlots is how many batches of output are moved at once: a slow disk must stall more than one container before it stalls all.
+// journalSlots is how many batches of output are moved at once: a slow disk must stall more than one
+// container before it stalls all.
 const journalSlots = 4
 
 // Daemon is the monitor.
@@ -50,7 +51,8 @@ type Daemon struct {
 	locks     keylock.Locks[string] // one operation per container
 	dismissed chan struct{}         // closed when the daemon is to end for good
 
-	// busy is read-locked by operations that must not be cut by an upgrade; telling are exits of children that are on their way to record and client.
+	// busy is read-locked by operations that must not be cut by an upgrade; telling are exits of children
+	// that are on their way to record and client.
 	busy    sync.RWMutex
 	telling sync.WaitGroup
 
@@ -59,12 +61,14 @@ type Daemon struct {
 	sessions   map[*session]struct{}
 }
 
-// Run serves until ctx ends. Containers go on after it. SIGUSR2 makes it execute its binary anew, children and terminals kept.
+// Run serves until ctx ends. Containers go on after it. SIGUSR2 makes it execute its binary anew, children
+// and terminals kept.
 func Run(ctx context.Context, cfg Config) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
+
 	cgroups, err := cgroup.Open()
 	if err != nil {
 		return fmt.Errorf("cgroups: %w", err)
@@ -75,27 +79,40 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(filepath.Join(cfg.StateDir, "containers"), 0o700); err != nil {
 		return err
 	}
+
 	inherited, err := takeInherited(cfg.StateDir)
 	if err != nil {
 		cfg.Log.Error("descriptors of the earlier life are lost", "err", err)
 	}
+
 	l, err := listen(ctx, cfg.Socket, inherited)
 	if err != nil {
 		return err
 	}
 	defer l.close()
+
 	stateLock, err := lockState(ctx, cfg.StateDir, inherited)
 	if err != nil {
 		return err
 	}
 	defer stateLock.Close()
-	d := &Daemon{cfg: cfg, log: cfg.Log, program: program, cgroups: cgroups, reaper: newReaper(), listen: l, stateLock: stateLock,
+
+	d := &Daemon{
+		cfg:        cfg,
+		log:        cfg.Log,
+		program:    program,
+		cgroups:    cgroups,
+		reaper:     newReaper(),
+		listen:     l,
+		stateLock:  stateLock,
 		dismissed:  make(chan struct{}),
 		containers: map[string]*container{},
-		sessions:   map[*session]struct{}{}}
+		sessions:   map[*session]struct{}{},
+	}
 	if d.journal, err = logfile.OpenJournal(filepath.Join(cfg.StateDir, "journal"), journalSlots); err != nil {
 		return err
 	}
+
 	return d.run(ctx, inherited)
 }
 
@@ -112,14 +129,18 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer close(stop)
-	// Our stderr may be a pipe of a server that is gone: logging into it must not kill us. (Handled, not ignored: that would be inherited.)
+	// Our stderr may be a pipe of a server that is gone: logging into it must not kill us. (Handled, not
+	// ignored: that would be inherited.)
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, unix.SIGPIPE)
 	defer signal.Stop(broken)
+
 	upgrade := make(chan os.Signal, 1)
 	signal.Notify(upgrade, unix.SIGUSR2)
 	defer signal.Stop(upgrade)
-	d.reaper.begin() // children that end before recover knows them
+
+	// children that end before recover knows them
+	d.reaper.begin()
 	wg.Go(func() { d.reaper.run(stop) })
 	d.recover(inherited)
 	d.reaper.end()
@@ -127,10 +148,12 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 	if d.cfg.Ready != nil && inherited == nil {
 		d.cfg.Ready()
 	}
+
 	d.log.Info("monitor is ready", "socket", d.cfg.Socket, "containers", len(d.containers))
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { d.listen.sock.Close() })()
+
 	wg.Go(func() {
 		for {
 			select {
@@ -145,14 +168,17 @@ func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
 			}
 		}
 	})
+
 	for {
 		conn, err := d.listen.sock.AcceptUnix()
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
+
 			return fmt.Errorf("accept on %s: %w", d.cfg.Socket, err)
 		}
+
 		go d.serve(conn)
 	}
 }
@@ -184,8 +210,8 @@ func (d *Daemon) tell(m wire.Message) {
 	}
 }
 
-// protect keeps the OOM killer away from the one process that all containers of the node hang on. Where the privilege is missing, the
-// value stays as it is.
+// protect keeps the OOM killer away from the one process that all containers of the node hang on. Where the
+// privilege is missing, the value stays as it is.
 func protect(log *slog.Logger) {
 	const score = "-999"
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(score), 0); err != nil {
@@ -204,15 +230,20 @@ func takeInherited(stateDir string) (map[string]int, error) {
 		return nil, err
 	}
 	defer os.Remove(path)
+
 	var record inheritance
 	if err := json.Unmarshal(data, &record); err != nil {
 		return nil, err
 	}
+
 	if record.Pid != os.Getpid() || os.Getenv(inheritEnv) == "" {
-		return nil, nil // of a monitor that was killed just before its execve
+		// of a monitor that was killed just before its execve
+		return nil, nil
 	}
+
 	for _, fd := range record.Fds {
 		unix.CloseOnExec(fd)
 	}
+
 	return record.Fds, nil
 }

@@ -24,38 +24,48 @@ func (d *Daemon) forget(id string, deleted bool) error {
 		return err
 	}
 	defer unlock()
+
 	c, err := d.lookup(id)
 	if err != nil {
 		return d.discardLeft(id)
 	}
+
 	if !deleted {
 		if err := d.destroy(c); err != nil {
 			return fmt.Errorf("forget container %s: %w", id, err)
 		}
 	}
+
 	if err := c.kill(); err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
+
 	select {
 	case <-c.ended:
 	case <-time.After(destroyTimeout):
 		return fmt.Errorf("forget container %s: it still runs %s after SIGKILL", id, destroyTimeout)
 	}
+
 	d.mu.Lock()
-	delete(d.containers, id) // should its files stay, the next forget goes by them
+
+	// should its files stay, the next forget goes by them
+	delete(d.containers, id)
 	d.mu.Unlock()
 	c.close()
 	if err := c.remove(); err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
+
 	return nil
 }
 
 // discardLeft tries again what failed when the container was forgotten or its creation undone.
 func (d *Daemon) discardLeft(id string) error {
 	if !durable.ValidName(id) {
-		return nil // never made
+		// never made
+		return nil
 	}
+
 	r, err := d.readRecord(id)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -63,10 +73,12 @@ func (d *Daemon) discardLeft(id string) error {
 	if err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
+
 	return d.discard(d.newContainer(r))
 }
 
-// discard undoes a container that is half made. The record goes last, so that a kill in between leaves something to go by.
+// discard undoes a container that is half made. The record goes last, so that a kill in between leaves
+// something to go by.
 func (d *Daemon) discard(c *container) error {
 	if err := d.destroy(c); err != nil {
 		return fmt.Errorf("undo container %s: %w", c.id, err)
@@ -75,24 +87,28 @@ func (d *Daemon) discard(c *container) error {
 	return c.remove()
 }
 
-// destroy takes back all that a runtime makes of a container, however far it came. A runtime that was killed in the middle of "create" leaves
-// what its own "delete" does not find: the process that it forked to do the work goes on without it, and an init, its cgroup and the state
-// directory are there before the state is.
+// destroy takes back all that a runtime makes of a container, however far it came. A runtime that was killed
+// in the middle of "create" leaves what its own "delete" does not find: the process that it forked to do the
+// work goes on without it, and an init, its cgroup and the state directory are there before the state is.
 func (d *Daemon) destroy(c *container) error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
+
 	if err := endCreate(ctx, c.id); err != nil {
 		return err
 	}
+
 	deleted := d.runtimeDelete(c)
 	if c.record.Cgroup != "" {
 		if err := errors.Join(d.cgroups.Kill(ctx, c.record.Cgroup), d.cgroups.Remove(ctx, c.record.Cgroup)); err != nil {
 			return errors.Join(deleted, err)
 		}
 	}
+
 	if c.record.Runtime.Root == "" {
 		return deleted
 	}
+
 	// Nothing lives any more, so the state is only a directory, also one that the runtime cannot read.
 	return os.RemoveAll(filepath.Join(c.record.Runtime.Root, c.id))
 }
@@ -104,11 +120,13 @@ func endCreate(ctx context.Context, id string) error {
 		if err != nil || len(pids) == 0 {
 			return err
 		}
+
 		for _, pid := range pids {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("kill process %d, which creates it: %w", pid, err)
 			}
 		}
+
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("processes %v, which create it, do not end", pids)
@@ -124,11 +142,19 @@ func (d *Daemon) runtimeDelete(c *container) error {
 		return err
 	}
 	defer unix.Close(null)
+
 	rt := c.record.Runtime
-	err = d.reaper.do(call{runtime: rt, verb: "delete", id: c.id, args: rt.DeleteArgs(c.id), stdio: [3]int{null, null, null}})
+	err = d.reaper.do(call{
+		runtime: rt,
+		verb:    "delete",
+		id:      c.id,
+		args:    rt.DeleteArgs(c.id),
+		stdio:   [3]int{null, null, null},
+	})
 	if runc.NotThere(err) {
 		return nil
 	}
+
 	return err
 }
 
@@ -153,6 +179,7 @@ func (c *container) remove() error {
 	if err != nil {
 		return err
 	}
+
 	for _, e := range entries {
 		if e.Name() == "record.json" {
 			continue
@@ -161,5 +188,6 @@ func (c *container) remove() error {
 			return err
 		}
 	}
+
 	return os.RemoveAll(c.dir)
 }

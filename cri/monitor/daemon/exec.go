@@ -14,10 +14,12 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
 
-// exec starts a process in a container, answers, and tells this client of its end. Nothing of it is kept or written anywhere.
+// exec starts a process in a container, answers, and tells this client of its end. Nothing of it is kept or
+// written anywhere.
 func (d *Daemon) exec(s *session, m wire.Message, files wire.Files) {
 	d.reaper.begin()
 	defer d.reaper.end()
+
 	reply := wire.Message{Op: wire.OpReply, Seq: m.Seq}
 	pid, err := d.startExec(m, files)
 	if err != nil {
@@ -25,12 +27,15 @@ func (d *Daemon) exec(s *session, m wire.Message, files wire.Files) {
 		s.conn.Send(reply, nil)
 		return
 	}
+
 	fd, err := pidfd.Open(pid)
 	if err != nil {
-		fd = -1 // it has ended and was reaped already
+		// it has ended and was reaped already
+		fd = -1
 	} else {
 		defer unix.Close(fd)
 	}
+
 	reply.Pid = pid
 	s.conn.Send(reply, wire.Files{wire.FdPid: fd})
 	d.reaper.claim(pid, fd, func(status unix.WaitStatus) {
@@ -48,6 +53,7 @@ func (d *Daemon) startExec(m wire.Message, files wire.Files) (pid int, err error
 	if m.Exec == nil || files[wire.FdProcess] == 0 {
 		return 0, fmt.Errorf("exec in container %s: the request names no process", m.ID)
 	}
+
 	c.mu.Lock()
 	exited := c.record.Exit != nil
 	c.mu.Unlock()
@@ -65,24 +71,40 @@ func (d *Daemon) startExec(m wire.Message, files wire.Files) (pid int, err error
 			if fd, err = nulldevice.Open(); err != nil {
 				return 0, err
 			}
-			files[name] = fd // closed with the others
+
+			// closed with the others
+			files[name] = fd
 		}
+
 		stdio[i] = fd
 	}
+
 	pidFile, err := d.pidFile()
 	if err != nil {
 		return 0, fmt.Errorf("exec in container %s: %w", m.ID, err)
 	}
 	defer os.Remove(pidFile)
-	rt, adj := m.Exec.Runtime, c.record.OOMScoreAdj // which never changes
-	err = d.reaper.do(call{runtime: rt, verb: "exec", id: m.ID, args: rt.ExecArgs(m.ID, pidFile, m.Exec.ConsoleSocket), stdio: stdio,
-		extra: []int{files[wire.FdProcess]}, oomScoreAdj: &adj})
+
+	// which never changes
+	rt, adj := m.Exec.Runtime, c.record.OOMScoreAdj
+	err = d.reaper.do(call{
+		runtime:     rt,
+		verb:        "exec",
+		id:          m.ID,
+		args:        rt.ExecArgs(m.ID, pidFile, m.Exec.ConsoleSocket),
+		stdio:       stdio,
+		extra:       []int{files[wire.FdProcess]},
+		oomScoreAdj: &adj,
+	})
 	if err != nil {
 		return 0, err
 	}
+
 	if pid, err = readPid(pidFile); err == nil {
-		setOOMScore(pid, adj) // should the runtime have been faster than we
+		// should the runtime have been faster than we
+		setOOMScore(pid, adj)
 	}
+
 	return pid, err
 }
 
@@ -101,5 +123,9 @@ const execDir = "exec"
 // cleanExec removes what execs of a killed monitor left.
 func (d *Daemon) cleanExec() error {
 	dir := filepath.Join(d.cfg.StateDir, execDir)
-	return errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o700), os.RemoveAll(wire.ConsoleDir(d.cfg.StateDir)))
+	return errors.Join(
+		os.RemoveAll(dir),
+		os.MkdirAll(dir, 0o700),
+		os.RemoveAll(wire.ConsoleDir(d.cfg.StateDir)),
+	)
 }

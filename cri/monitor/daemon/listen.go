@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/internal/lockfile"
 )
 
-// listener is the socket and the lock that says whose it is. Both can be carried over an execve. (internal/socket would bring gRPC into this
-// small process.)
+// listener is the socket and the lock that says whose it is. Both can be carried over an execve.
+// (internal/socket would bring gRPC into this small process.)
 type listener struct {
 	path string
 	sock *net.UnixListener
@@ -36,40 +36,50 @@ func listen(ctx context.Context, path string, inherited map[string]int) (*listen
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
 	}
+
 	lock, err := lockfile.Take(ctx, path+".lock", "socket "+path+" (--socket)")
 	if err != nil {
 		return nil, err
 	}
+
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		lock.Close()
 		return nil, err
 	}
+
 	sock, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
 		lock.Close()
 		return nil, err
 	}
+
 	sock.SetUnlinkOnClose(false)
 	if err := os.Chmod(path, 0o600); err != nil {
 		sock.Close()
 		lock.Close()
 		return nil, err
 	}
+
 	return &listener{path: path, sock: sock, lock: lock}, nil
 }
 
 func inheritedListener(path string, fd int, lock *os.File) (*listener, error) {
 	f := os.NewFile(uintptr(fd), path)
-	defer f.Close() // FileListener has its own copy
+
+	// FileListener has its own copy
+	defer f.Close()
+
 	l, err := net.FileListener(f)
 	if err != nil {
 		return nil, fmt.Errorf("inherited socket %s: %w", path, err)
 	}
+
 	sock, ok := l.(*net.UnixListener)
 	if !ok {
 		l.Close()
 		return nil, fmt.Errorf("inherited socket %s is no unix socket", path)
 	}
+
 	sock.SetUnlinkOnClose(false)
 	return &listener{path: path, sock: sock, lock: lock}, nil
 }

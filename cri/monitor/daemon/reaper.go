@@ -16,12 +16,13 @@ import (
 	"github.com/trivet-node/trivet/cri/runc"
 )
 
-// reaper is the only one in the process that waits for children: the OCI runtimes that it starts, and what those leave to us as their
-// subreaper: containers, execs, and anything else, whose status nobody wants.
+// reaper is the only one in the process that waits for children: the OCI runtimes that it starts, and what
+// those leave to us as their subreaper: containers, execs, and anything else, whose status nobody wants.
 type reaper struct {
-	mu       sync.Mutex // guards all below
-	waiting  map[int]func(unix.WaitStatus)
-	orphans  map[int]unix.WaitStatus // ended before anybody knew of them; kept while an operation is on its way
+	mu      sync.Mutex // guards all below
+	waiting map[int]func(unix.WaitStatus)
+	// ended before anybody knew of them; kept while an operation is on its way
+	orphans  map[int]unix.WaitStatus
 	inFlight int
 }
 
@@ -45,8 +46,10 @@ func (r *reaper) run(stop <-chan struct{}) {
 }
 
 func (r *reaper) sweep() {
-	r.mu.Lock() // so that whoever finds no process any more finds its status
+	// so that whoever finds no process any more finds its status
+	r.mu.Lock()
 	defer r.mu.Unlock()
+
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
@@ -56,6 +59,7 @@ func (r *reaper) sweep() {
 		if err != nil || pid <= 0 {
 			return
 		}
+
 		f := r.waiting[pid]
 		delete(r.waiting, pid)
 		if f != nil {
@@ -70,7 +74,8 @@ func (r *reaper) sweep() {
 func (r *reaper) pause()  { r.mu.Lock() }
 func (r *reaper) resume() { r.mu.Unlock() }
 
-// begin keeps the statuses of unknown children until end: one of them may be the container that is being made.
+// begin keeps the statuses of unknown children until end: one of them may be the container that is being
+// made.
 func (r *reaper) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -85,8 +90,9 @@ func (r *reaper) end() {
 	}
 }
 
-// claim calls f (which must not block, nor use the reaper) with the status of child pid once it has ended. fd is its pidfd, which tells the pid from an
-// earlier use of the number; -1 if it could not be opened, because the process has ended.
+// claim calls f (which must not block, nor use the reaper) with the status of child pid once it has ended. fd
+// is its pidfd, which tells the pid from an earlier use of the number; -1 if it could not be opened, because
+// the process has ended.
 func (r *reaper) claim(pid, fd int, f func(unix.WaitStatus)) {
 	r.mu.Lock()
 	status, ended := r.orphans[pid]
@@ -115,18 +121,23 @@ func (r *reaper) orphan(pid, fd int) (unix.WaitStatus, bool) {
 func (r *reaper) spawn(path string, args []string, files []uintptr, f func(unix.WaitStatus)) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+
 	pid, err := syscall.ForkExec(path, args, &syscall.ProcAttr{
-		Dir: "/", Env: []string{"PATH=" + os.Getenv("PATH")}, Files: files,
-		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
+		Dir:   "/",
+		Env:   []string{"PATH=" + os.Getenv("PATH")},
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true},
 	})
 	if err == nil {
 		r.waiting[pid] = f
 		delete(r.orphans, pid)
 	}
+
 	return pid, err
 }
 
-// setOOMScore gives a process its container's value. Where that is refused, it is lower than ours, which was inherited.
+// setOOMScore gives a process its container's value. Where that is refused, it is lower than ours, which was
+// inherited.
 func setOOMScore(pid, value int) {
 	os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(value)), 0)
 }
@@ -151,15 +162,18 @@ func (r *reaper) do(c call) error {
 	if err != nil {
 		return err
 	}
+
 	log, err := runc.NewLog(verb, id)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
+
 	files := []uintptr{uintptr(c.stdio[0]), uintptr(c.stdio[1]), uintptr(c.stdio[2]), log.Fd()}
 	for _, fd := range c.extra {
 		files = append(files, uintptr(fd))
 	}
+
 	ended := make(chan unix.WaitStatus, 1)
 	pid, err := r.spawn(path, c.args, files, func(s unix.WaitStatus) { ended <- s })
 	if err != nil {
@@ -168,16 +182,27 @@ func (r *reaper) do(c call) error {
 	if c.oomScoreAdj != nil {
 		setOOMScore(pid, *c.oomScoreAdj)
 	}
+
 	timer := time.AfterFunc(runtimeTimeout, func() { unix.Kill(-pid, unix.SIGKILL) })
 	status := <-ended
 	if inTime := timer.Stop(); !inTime {
 		return runc.Failure(rt, verb, id, fmt.Errorf("not done after %s", runtimeTimeout), nil, nil)
 	}
+
 	switch {
 	case status.Signaled():
-		return runc.Failure(rt, verb, id, fmt.Errorf("killed by %s", unix.SignalName(status.Signal())), log, nil)
+		return runc.Failure(
+			rt,
+			verb,
+			id,
+			fmt.Errorf("killed by %s", unix.SignalName(status.Signal())),
+			log,
+			nil,
+		)
+
 	case status.ExitStatus() != 0:
 		return runc.Failure(rt, verb, id, runc.ExitCode(status.ExitStatus()), log, nil)
 	}
+
 	return nil
 }

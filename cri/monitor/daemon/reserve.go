@@ -26,11 +26,13 @@ func (d *Daemon) room(share uint64) error {
 	if err != nil {
 		return fmt.Errorf("the monitor has no free descriptor: %w", err)
 	}
+
 	unix.Close(lowest)
 
 	if uint64(lowest) > limit.Cur-limit.Cur/share {
 		return fmt.Errorf("the monitor keeps its last descriptors (%d of %d are in use) for logs and exits",
 			lowest, limit.Cur)
 	}
+
 	return nil
 }

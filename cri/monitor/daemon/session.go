@@ -25,7 +25,9 @@ type session struct {
 func (s *session) event(m wire.Message) {
 	s.order.Lock()
 	defer s.order.Unlock()
-	s.conn.Send(m, nil) // a client that is gone asks again when it is back
+
+	// a client that is gone asks again when it is back
+	s.conn.Send(m, nil)
 }
 
 // serve reads a client's requests until it is gone.
@@ -37,11 +39,13 @@ func (d *Daemon) serve(sock *net.UnixConn) {
 		d.mu.Unlock()
 		s.conn.Close()
 	}()
+
 	for {
 		m, files, err := s.conn.Receive()
 		if err != nil {
 			return
 		}
+
 		switch m.Op {
 		case wire.OpAdopt:
 			d.adopt(m.ID, files)
@@ -63,6 +67,7 @@ func (d *Daemon) request(s *session, m wire.Message, files wire.Files) {
 	d.busy.RLock()
 	defer d.busy.RUnlock()
 	defer files.Close()
+
 	reply := wire.Message{Op: wire.OpReply, Seq: m.Seq}
 	var err error
 	switch m.Op {
@@ -83,17 +88,21 @@ func (d *Daemon) request(s *session, m wire.Message, files wire.Files) {
 	default:
 		err = fmt.Errorf("monitor knows no request %q", m.Op)
 	}
+
 	reply.Fail = wire.FailOf(err)
 	s.conn.Send(reply, nil)
 }
 
-// greet ends the hand-back: what nobody has brought is lost. It tells the client of all containers, and from now on of exits.
+// greet ends the hand-back: what nobody has brought is lost. It tells the client of all containers, and from
+// now on of exits.
 func (d *Daemon) greet(s *session, seq uint64) {
 	for _, c := range d.all() {
 		d.giveUp(c)
 	}
+
 	s.order.Lock()
 	defer s.order.Unlock()
+
 	d.mu.Lock()
 	d.sessions[s] = struct{}{}
 	d.mu.Unlock()
@@ -105,6 +114,7 @@ func (d *Daemon) greet(s *session, seq uint64) {
 			return
 		}
 	}
+
 	s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq}, nil)
 }
 
@@ -120,19 +130,23 @@ func (d *Daemon) reopenLog(id string) error {
 	return c.log.Reopen()
 }
 
-// closeStdin gives up our writing end; the container sees the end of its stdin when the client has given up its own.
+// closeStdin gives up our writing end; the container sees the end of its stdin when the client has given up
+// its own.
 func (d *Daemon) closeStdin(id string) error {
 	c, err := d.lookup(id)
 	if err != nil {
 		return err
 	}
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	c.record.StdinClosed = true
 	if c.stdin >= 0 {
 		unix.Close(c.stdin)
 		c.stdin = -1
 	}
+
 	return c.save()
 }
 
@@ -142,6 +156,7 @@ func (d *Daemon) attach(id string, files wire.Files) error {
 	if err != nil {
 		return err
 	}
+
 	c.mu.Lock()
 	exited := c.record.Exit != nil
 	c.mu.Unlock()
@@ -159,6 +174,7 @@ func (d *Daemon) attach(id string, files wire.Files) error {
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -174,13 +190,17 @@ func (d *Daemon) retire(s *session, seq uint64) error {
 	if !d.busy.TryLock() {
 		return errors.New("trivet-monitor is at work; try again")
 	}
+
 	if err := d.idle(); err != nil {
 		d.busy.Unlock()
 		return err
 	}
+
 	if err := s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq}, nil); err != nil {
 		d.busy.Unlock()
-		return err // whoever asked has given up
+
+		// whoever asked has given up
+		return err
 	}
 
 	// busy stays locked: a request that comes in from now on waits until the process has ended.
@@ -189,6 +209,7 @@ func (d *Daemon) retire(s *session, seq uint64) error {
 	if err := os.Remove(d.listen.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		d.log.Warn("remove the socket", "err", err)
 	}
+
 	close(d.dismissed)
 	return nil
 }

@@ -16,16 +16,18 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// recover takes over from an earlier monitor that was killed, or from ourselves before an execve. No problem of one container keeps the
-// others from being looked after.
+// recover takes over from an earlier monitor that was killed, or from ourselves before an execve. No problem
+// of one container keeps the others from being looked after.
 func (d *Daemon) recover(inherited map[string]int) {
 	if err := d.cleanExec(); err != nil {
 		d.log.Warn("leftovers of execs stay", "err", err)
 	}
+
 	found := d.records()
 	for _, err := range d.journal.Recover(d.resolve(found)) {
 		d.log.Error("output of a killed monitor", "err", err)
 	}
+
 	for _, r := range found {
 		c := d.newContainer(r)
 		close(c.told)
@@ -33,13 +35,16 @@ func (d *Daemon) recover(inherited map[string]int) {
 			if err := d.discard(c); err != nil {
 				d.log.Error("container that was half made stays", "container", r.ID, "err", err)
 			}
+
 			continue
 		}
+
 		d.containers[r.ID] = c
 		if err := d.revive(c, inherited); err != nil {
 			d.log.Error("container is not looked after", "container", r.ID, "err", err)
 		}
 	}
+
 	d.closeUnclaimed(inherited)
 }
 
@@ -51,23 +56,30 @@ func (d *Daemon) records() map[string]record {
 		d.log.Error("read records", "err", err)
 		return nil
 	}
+
 	found := map[string]record{}
 	for _, e := range entries {
 		if !durable.ValidName(e.Name()) || !e.IsDir() {
 			continue
 		}
+
 		r, err := d.readRecord(e.Name())
-		if errors.Is(err, os.ErrNotExist) { // killed before the intent was written or after it was removed: nothing was made, or nothing is left
+
+		// killed before the intent was written or after it was removed: nothing was made, or nothing is left
+		if errors.Is(err, os.ErrNotExist) {
 			os.RemoveAll(filepath.Join(dir, e.Name()))
 			continue
 		}
+
 		if err != nil {
 			d.log.Error("record is set aside", "container", e.Name(), "err", err)
 			os.Rename(filepath.Join(dir, e.Name()), filepath.Join(dir, ".torn-"+e.Name()))
 			continue
 		}
+
 		found[r.ID] = r
 	}
+
 	return found
 }
 
@@ -101,31 +113,40 @@ func (d *Daemon) revive(c *container, inherited map[string]int) error {
 		close(c.ended)
 		return nil
 	}
+
 	fd, alive := c.find()
 	c.pidfd = fd
-	streamsErr := errors.Join(c.openLog(), d.openStreams(c)) // without its log, a container must still not be blocked by a full FIFO
+
+	// without its log, a container must still not be blocked by a full FIFO
+	streamsErr := errors.Join(c.openLog(), d.openStreams(c))
 	for _, st := range c.streams() {
 		go st.Pump(d.journal)
 	}
+
 	if tty, ok := inherited[inheritTTY+c.id]; ok && c.record.TTY {
 		delete(inherited, inheritTTY+c.id)
 		c.setTerminal(tty)
 	}
+
 	if stdin, ok := inherited[inheritStdin+c.id]; ok {
 		delete(inherited, inheritStdin+c.id)
 		c.stdin = stdin
 	} else if c.record.StdinOnce && !c.record.StdinClosed && !c.record.TTY {
-		c.stdin, _ = unix.Open(c.path(wire.StdinFIFO), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // ENXIO: nobody reads any more
+		// ENXIO: nobody reads any more
+		c.stdin, _ = unix.Open(c.path(wire.StdinFIFO), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	}
+
 	if parent, err := pidfd.Parent(c.record.Pid); alive && err == nil && parent == os.Getpid() {
 		d.reaper.claim(c.record.Pid, fd, d.finisher(c))
-	} else if status, ended := d.reaper.orphan(c.record.Pid, fd); ended { // in the execve of an upgrade, or just now
+	} else if status, ended := d.reaper.orphan(c.record.Pid, fd); ended {
+		// in the execve of an upgrade, or just now
 		d.finisher(c)(status)
 	} else if alive {
 		go d.watch(c, fd, c.record.Pid)
 	} else {
 		c.lost = true
 	}
+
 	return streamsErr
 }
 
@@ -163,30 +184,38 @@ type inheritance struct {
 	Fds map[string]int
 }
 
-// upgrade executes our binary anew in this very process: children stay children, so no exit status depends on anyone else. It waits for running
-// operations and for exits that are on their way, and returns only on an error.
+// upgrade executes our binary anew in this very process: children stay children, so no exit status depends on
+// anyone else. It waits for running operations and for exits that are on their way, and returns only on an
+// error.
 func (d *Daemon) upgrade() error {
 	d.busy.Lock()
 	defer d.busy.Unlock()
+
 	d.reaper.pause()
 	defer d.reaper.resume()
+
 	d.telling.Wait()
 	fds, closeFds, err := d.heirlooms()
 	defer closeFds()
+
 	if err != nil {
 		return err
 	}
+
 	data, err := json.Marshal(inheritance{Pid: os.Getpid(), Fds: fds})
 	if err != nil {
 		return err
 	}
+
 	path := filepath.Join(d.cfg.StateDir, inheritFile)
 	if err := durable.WriteVolatile(path, data, 0o600); err != nil {
 		return err
 	}
+
 	d.log.Info("executing anew", "program", d.program)
 	env := append(withoutReexec(os.Environ()), inheritEnv+"=1")
-	// Until the new program handles it, a second SIGUSR2 would be the death of it. "Ignore" is what survives an execve.
+	// Until the new program handles it, a second SIGUSR2 would be the death of it. "Ignore" is what survives
+	// an execve.
 	signal.Ignore(unix.SIGUSR2)
 	err = unix.Exec(d.program, os.Args, env)
 	os.Remove(path)
@@ -201,40 +230,53 @@ func (d *Daemon) heirlooms() (fds map[string]int, closeAll func(), err error) {
 			unix.Close(fd)
 		}
 	}
+
 	add := func(name string, fd int) error {
 		n, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD, 3)
 		if err != nil {
 			return fmt.Errorf("keep %s: %w", name, err)
 		}
+
 		fds[name] = n
 		return nil
 	}
 	if err := errors.Join(add(inheritLock, int(d.listen.lock.Fd())), add(inheritState, int(d.stateLock.Fd()))); err != nil {
 		return fds, closeAll, err
 	}
+
 	raw, err := d.listen.sock.SyscallConn()
 	if err != nil {
 		return fds, closeAll, err
 	}
+
 	var addErr error
-	if err := raw.Control(func(fd uintptr) { addErr = add(inheritListener, int(fd)) }); err != nil || addErr != nil {
+	if err := raw.Control(func(fd uintptr) {
+		addErr = add(
+			inheritListener,
+			int(fd),
+		)
+	}); err != nil || addErr != nil {
 		return fds, closeAll, fmt.Errorf("keep socket: %w", errors.Join(err, addErr))
 	}
+
 	for _, c := range d.all() {
 		c.mu.Lock()
 		if c.stdin >= 0 {
 			addErr = add(inheritStdin+c.id, c.stdin)
 		}
+
 		if c.tty != nil && addErr == nil {
 			if raw, err := c.tty.SyscallConn(); err == nil {
 				raw.Control(func(fd uintptr) { addErr = add(inheritTTY+c.id, int(fd)) })
 			}
 		}
+
 		c.mu.Unlock()
 		if addErr != nil {
 			return fds, closeAll, addErr
 		}
 	}
+
 	return fds, closeAll, nil
 }
 

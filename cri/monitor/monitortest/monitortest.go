@@ -36,18 +36,32 @@ func buildAndRun(m *testing.M) int {
 	if os.Geteuid() != 0 {
 		return m.Run()
 	}
+
 	dir, err := os.MkdirTemp("", "trvm")
 	if err != nil {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
+
 	built = dir
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir, "github.com/trivet-node/trivet/cri/cmd/trivet-monitor")
+	cmd := exec.Command(
+		"go",
+		"build",
+		"-trimpath",
+		"-buildvcs=false",
+		"-ldflags",
+		"-s -w",
+		"-o",
+		dir,
+		"github.com/trivet-node/trivet/cri/cmd/trivet-monitor",
+	)
+
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build trivet-monitor: %v\n%s", err, out)
 		return 1
 	}
+
 	return m.Run()
 }
 
@@ -58,18 +72,25 @@ type Env struct {
 	rootfs string
 }
 
-// New prepares an Env. At the end of the test its monitor, if any, is killed, and every process that was left in a container's
-// cgroup is an error.
+// New prepares an Env. At the end of the test its monitor, if any, is killed, and every process that was left
+// in a container's cgroup is an error.
 func New(tb testing.TB) *Env {
 	tb.Helper()
 	testenv.Root(tb)
 	if built == "" {
 		tb.Fatal("TestMain must call monitortest.Main")
 	}
+
 	dir := testenv.ShortDir(tb)
 	e := &Env{Dir: dir, rootfs: filepath.Join(dir, "rootfs")}
-	e.Config = monitor.Config{Socket: filepath.Join(dir, "m.sock"), StateDir: filepath.Join(dir, "s"), Program: e.Program(),
-		LogFile: filepath.Join(dir, "monitor.log"), Log: slog.New(slog.NewTextHandler(tb.Output(), nil))}
+	e.Config = monitor.Config{
+		Socket:   filepath.Join(dir, "m.sock"),
+		StateDir: filepath.Join(dir, "s"),
+		Program:  e.Program(),
+		LogFile:  filepath.Join(dir, "monitor.log"),
+		Log:      slog.New(slog.NewTextHandler(tb.Output(), nil)),
+	}
+
 	testenv.BusyboxRoot(tb, e.rootfs)
 	tb.Cleanup(func() {
 		KillMonitor(tb, e.Config.Socket)
@@ -78,6 +99,7 @@ func New(tb testing.TB) *Env {
 			tb.Logf("monitor's log:\n%s", log)
 		}
 	})
+
 	return e
 }
 
@@ -104,26 +126,55 @@ func (e *Env) Runtime(tb testing.TB, name string) monitor.Runtime {
 	return monitor.Runtime{Program: testenv.Program(tb, name, name), Root: filepath.Join(e.Dir, name)}
 }
 
-// Container makes a bundle that runs args and returns what Create needs. change, if not nil, edits spec and container before they are written.
-func (e *Env) Container(tb testing.TB, id string, rt monitor.Runtime, args []string, change func(*specs.Spec, *monitor.Container)) monitor.Container {
+// Container makes a bundle that runs args and returns what Create needs. change, if not nil, edits spec and
+// container before they are written.
+func (e *Env) Container(
+	tb testing.TB,
+	id string,
+	rt monitor.Runtime,
+	args []string,
+	change func(*specs.Spec, *monitor.Container),
+) monitor.Container {
 	tb.Helper()
 	adj := 100
 	group := "/trivet-monitor-test-" + filepath.Base(e.Dir) + "/" + id
 	spec := &specs.Spec{
 		Version: "1.0.2",
-		Process: &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin", "TERM=xterm"}, OOMScoreAdj: &adj},
-		Root:    &specs.Root{Path: e.rootfs},
+		Process: &specs.Process{
+			Args:        args,
+			Cwd:         "/",
+			Env:         []string{"PATH=/bin", "TERM=xterm"},
+			OOMScoreAdj: &adj,
+		},
+		Root: &specs.Root{Path: e.rootfs},
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
-			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666"}},
+			{
+				Destination: "/dev/pts",
+				Type:        "devpts",
+				Source:      "devpts",
+				Options:     []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666"},
+			},
 		},
-		Linux: &specs.Linux{CgroupsPath: group, Namespaces: []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "ipc"}, {Type: "uts"}}},
+		Linux: &specs.Linux{
+			CgroupsPath: group,
+			Namespaces:  []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "ipc"}, {Type: "uts"}},
+		},
 	}
-	c := monitor.Container{ID: id, Bundle: filepath.Join(e.Dir, "bundle-"+id), Runtime: rt, LogPath: filepath.Join(e.Dir, "logs", id+".log"), Cgroup: group, OOMScoreAdj: adj}
+
+	c := monitor.Container{
+		ID:          id,
+		Bundle:      filepath.Join(e.Dir, "bundle-"+id),
+		Runtime:     rt,
+		LogPath:     filepath.Join(e.Dir, "logs", id+".log"),
+		Cgroup:      group,
+		OOMScoreAdj: adj,
+	}
 	if change != nil {
 		change(spec, &c)
 	}
+
 	spec.Process.Terminal = c.TTY
 	data, err := json.Marshal(spec)
 	if err != nil {
@@ -135,6 +186,7 @@ func (e *Env) Container(tb testing.TB, id string, rt monitor.Runtime, args []str
 	if err := os.WriteFile(filepath.Join(c.Bundle, "config.json"), data, 0o644); err != nil {
 		tb.Fatal(err)
 	}
+
 	return c
 }
 
@@ -145,16 +197,19 @@ func Pid(socket string) int {
 		return 0
 	}
 	defer conn.Close()
+
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return 0
 	}
+
 	pid := 0
 	raw.Control(func(fd uintptr) {
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 			pid = int(cred.Pid)
 		}
 	})
+
 	return pid
 }
 
@@ -165,6 +220,7 @@ func KillMonitor(tb testing.TB, socket string) {
 	if pid == 0 {
 		return
 	}
+
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return
@@ -173,9 +229,11 @@ func KillMonitor(tb testing.TB, socket string) {
 		tb.Fatal(err)
 	}
 	defer unix.Close(fd)
+
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		tb.Fatal(err)
 	}
+
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10_000)
 		if errors.Is(err, unix.EINTR) {
@@ -184,22 +242,27 @@ func KillMonitor(tb testing.TB, socket string) {
 		if n != 1 {
 			tb.Fatalf("monitor %d does not die: %v", pid, err)
 		}
+
 		return
 	}
 }
 
-// KernelKeepsExits tells whether the exit status of a process can be learnt after somebody else has reaped it (Linux 6.15).
+// KernelKeepsExits reports whether the exit status of a process can be learnt after somebody else has reaped
+// it (Linux 6.15).
 func KernelKeepsExits(tb testing.TB) bool {
 	tb.Helper()
 	cmd := exec.Command("true")
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	fd, err := pidfd.Open(cmd.Process.Pid) // not reaped yet, so it is there
+
+	// not reaped yet, so it is there
+	fd, err := pidfd.Open(cmd.Process.Pid)
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		tb.Fatal(err)
 	}
 	defer unix.Close(fd)
+
 	_, err = pidfd.Status(fd, cmd.Process.Pid)
 	return err == nil
 }
@@ -216,30 +279,37 @@ func Eventually(tb testing.TB, f func() error) {
 	tb.Fatal(err)
 }
 
-// LogText reads a CRI log and puts its lines together again, as kubelet does: partial lines have no newline. It fails on a malformed line.
+// LogText reads a CRI log and puts its lines together again, as kubelet does: partial lines have no newline.
+// It fails on a malformed line.
 func LogText(tb testing.TB, path, stream string) string {
 	tb.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
 		tb.Fatal(err)
 	}
+
 	var text strings.Builder
 	for line := range strings.Lines(string(data)) {
 		parts := strings.SplitN(line, " ", 4)
-		if len(parts) != 4 || !strings.HasSuffix(line, "\n") || (parts[2] != "P" && parts[2] != "F") || (parts[1] != "stdout" && parts[1] != "stderr") {
+		if len(parts) != 4 || !strings.HasSuffix(line, "\n") || (parts[2] != "P" && parts[2] != "F") ||
+			(parts[1] != "stdout" && parts[1] != "stderr") {
 			tb.Fatalf("malformed log line %q", line)
 		}
+
 		if _, err := time.Parse(time.RFC3339Nano, parts[0]); err != nil {
 			tb.Fatalf("malformed time in log line %q", line)
 		}
 		if parts[1] != stream {
 			continue
 		}
+
 		content := parts[3]
 		if parts[2] == "P" {
 			content = strings.TrimSuffix(content, "\n")
 		}
+
 		text.WriteString(content)
 	}
+
 	return text.String()
 }

@@ -32,9 +32,11 @@ func create() (int, error) {
 		return -1, err
 	}
 	defer unix.Close(fs)
+
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, err
 	}
+
 	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -44,12 +46,17 @@ func create() (int, error) {
 	if err := unix.Mkdirat(root, "dev", 0o755); err != nil {
 		return -1, err
 	}
-	device := int(unix.Mkdev(1, 3)) // of /dev/null, in the kernel's list of devices
+
+	// of /dev/null, in the kernel's list of devices
+	device := int(unix.Mkdev(1, 3))
 	if err := unix.Mknodat(root, "dev/null", unix.S_IFCHR|0o666, device); err != nil {
 		return -1, err
 	}
-	if err := unix.Fchmodat(root, "dev/null", 0o666, 0); err != nil { // whatever the umask
+
+	// whatever the umask
+	if err := unix.Fchmodat(root, "dev/null", 0o666, 0); err != nil {
 		return -1, err
 	}
+
 	return unix.Openat(root, "dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 }

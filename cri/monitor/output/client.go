@@ -24,6 +24,7 @@ func (st *Stream) Attach(fd int) error {
 	if st == nil {
 		return unix.Close(fd)
 	}
+
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return err
@@ -31,13 +32,16 @@ func (st *Stream) Attach(fd int) error {
 
 	st.mu.Lock()
 	defer st.mu.Unlock()
+
 	if st.over {
 		return unix.Close(fd)
 	}
+
 	if len(st.taps) >= maxTaps {
 		unix.Close(fd)
 		return fmt.Errorf("%d clients are attached to it, which is the limit", maxTaps)
 	}
+
 	t := &tap{f: os.NewFile(uintptr(fd), "attached client")}
 	st.taps = append(st.taps, t)
 	go st.watch(t)
@@ -96,6 +100,7 @@ func (st *Stream) catchUp() {
 		if len(t.late) == 0 {
 			continue
 		}
+
 		err := t.write(t.late)
 		t.late = nil
 		if err != nil {

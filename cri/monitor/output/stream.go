@@ -35,6 +35,7 @@ func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stre
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+
 	// A larger pipe widens the time that a container can write while no monitor reads; where the user's pipe
 	// budget is used up, it stays at 64 KiB.
 	unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 256<<10)
@@ -44,7 +45,14 @@ func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stre
 		log:  logger.With("stream", key),
 		done: make(chan struct{}),
 	}
-	st.src = logfile.Source{Key: key, Stream: name, Log: log, Tap: st.deliver}
+
+	st.src = logfile.Source{
+		Key:    key,
+		Stream: name,
+		Log:    log,
+		Tap:    st.deliver,
+	}
+
 	return st, nil
 }
 
@@ -52,6 +60,7 @@ func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stre
 // anything that others need.
 func (st *Stream) Pump(j *logfile.Journal) {
 	defer st.finish()
+
 	raw, err := st.f.SyscallConn()
 	if err != nil {
 		return
@@ -75,6 +84,7 @@ func (st *Stream) Pump(j *logfile.Journal) {
 			st.log.Error("output cannot be moved", "err", moved)
 			return
 		}
+
 		st.catchUp()
 	}
 }
@@ -96,7 +106,7 @@ func (st *Stream) Done() <-chan struct{} { return st.done }
 // Close ends Pump without waiting for the output's end.
 func (st *Stream) Close() { st.f.Close() }
 
-// Empty tells whether the FIFO holds nothing.
+// Empty reports whether the FIFO holds nothing.
 func (st *Stream) Empty() bool {
 	raw, err := st.f.SyscallConn()
 	if err != nil {

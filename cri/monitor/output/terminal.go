@@ -14,10 +14,12 @@ import (
 // the end of the FIFO.
 func PumpTerminal(master *os.File, fifo int) {
 	defer unix.Close(fifo)
+
 	raw, err := master.SyscallConn()
 	if err != nil {
 		return
 	}
+
 	buffered := make([]byte, 0)
 	for {
 		var n int64
@@ -25,9 +27,12 @@ func PumpTerminal(master *os.File, fifo int) {
 		err := raw.Read(func(fd uintptr) bool {
 			// Blocks when the FIFO is full, never for the terminal, which is non-blocking.
 			n, moved = unix.Splice(int(fd), nil, fifo, nil, 64<<10, unix.SPLICE_F_MOVE)
-			if errors.Is(moved, unix.EINVAL) { // terminals can be spliced from Linux 6.5 (and before 5.10) on
+
+			// terminals can be spliced from Linux 6.5 (and before 5.10) on
+			if errors.Is(moved, unix.EINVAL) {
 				n, moved = readWrite(int(fd), fifo, &buffered)
 			}
+
 			return !errors.Is(moved, unix.EAGAIN)
 		})
 		if errors.Is(moved, unix.EINTR) {
@@ -47,6 +52,7 @@ func readWrite(from, to int, buffer *[]byte) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
+
 	for done := 0; done < n; {
 		m, err := unix.Write(to, (*buffer)[done:n])
 		if errors.Is(err, syscall.EINTR) {
@@ -55,7 +61,9 @@ func readWrite(from, to int, buffer *[]byte) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
+
 		done += m
 	}
+
 	return int64(n), nil
 }

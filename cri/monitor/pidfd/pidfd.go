@@ -1,5 +1,5 @@
-// Package pidfd watches processes by descriptors that never mean another process, and learns the exit status also of one that is
-// not a child.
+// Package pidfd watches processes by descriptors that never mean another process, and learns the exit status
+// also of one that is not a child.
 package pidfd
 
 import (
@@ -22,22 +22,28 @@ func Open(pid int) (int, error) {
 	return fd, nil
 }
 
-// Wait blocks until the process has ended (it may still be a zombie) or closing is closed. It uses a thread only while it runs.
+// Wait blocks until the process has ended (it may still be a zombie) or closing is closed. It uses a thread
+// only while it runs.
 func Wait(fd int, closing <-chan struct{}) error {
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(own), "pidfd") // non-blocking, so that the wait is the runtime's poller's, not a thread's
+
+	// non-blocking, so that the wait is the runtime's poller's, not a thread's
+	f := os.NewFile(uintptr(own), "pidfd")
 	defer f.Close()
+
 	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
+
 	done := make(chan error, 1)
 	go func() {
 		done <- raw.Read(func(fd uintptr) bool { return Ended(int(fd)) })
 	}()
+
 	select {
 	case err := <-done:
 		return err
@@ -59,7 +65,8 @@ func Ended(fd int) bool {
 	}
 }
 
-// ErrUnknown says that the exit status cannot be learnt: not a child, reaped by another, and the kernel keeps no status (before 6.15).
+// ErrUnknown says that the exit status cannot be learnt: not a child, reaped by another, and the kernel keeps
+// no status (before 6.15).
 var ErrUnknown = errors.New("exit status is unknown")
 
 // info is struct pidfd_info of linux/pidfd.h, version 0 (64 bytes).
@@ -79,10 +86,11 @@ const (
 	getInfo = 3<<30 | unsafe.Sizeof(info{})<<16 | 0xFF<<8 | 11
 )
 
-// Status returns the wait status of an ended process that is not our child. The kernel tells it once the process was reaped; as long as it
-// is a zombie, /proc does.
+// Status returns the wait status of an ended process that is not our child. The kernel tells it once the
+// process was reaped; as long as it is a zombie, /proc does.
 func Status(fd, pid int) (unix.WaitStatus, error) {
-	for range 2 { // it may be reaped between the two looks
+	// it may be reaped between the two looks
+	for range 2 {
 		i := info{mask: infoExit}
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), getInfo, uintptr(unsafe.Pointer(&i)))
 		if errno == 0 && i.mask&infoExit != 0 {
@@ -92,6 +100,7 @@ func Status(fd, pid int) (unix.WaitStatus, error) {
 			return status, nil
 		}
 	}
+
 	return 0, ErrUnknown
 }
 
@@ -102,14 +111,16 @@ func zombie(pid, fd int) (unix.WaitStatus, bool) {
 		return 0, false
 	}
 	code, err := strconv.Atoi(fields[49])
-	// A signal of 0 still reaches a zombie: then it was this process that was read, not a later one of the same number.
+	// A signal of 0 still reaches a zombie: then it was this process that was read, not a later one of the
+	// same number.
 	if err != nil || unix.PidfdSendSignal(fd, 0, nil, 0) != nil {
 		return 0, false
 	}
 	return unix.WaitStatus(code), true
 }
 
-// StartTime is when a process started, in clock ticks since boot. With the pid it names a process of this boot.
+// StartTime is when a process started, in clock ticks since boot. With the pid it names a process of this
+// boot.
 func StartTime(pid int) (uint64, error) {
 	fields, err := stat(pid)
 	if err != nil {
@@ -133,7 +144,8 @@ func Parent(pid int) (int, error) {
 	return strconv.Atoi(fields[1])
 }
 
-// stat returns the fields of /proc/PID/stat from the third (state) on: the second, the name, may hold blanks and brackets.
+// stat returns the fields of /proc/PID/stat from the third (state) on: the second, the name, may hold blanks
+// and brackets.
 func stat(pid int) ([]string, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -70,6 +70,7 @@ func (c *Conn) Send(m Message, files Files) error {
 			m.Fds, fds = append(m.Fds, name), append(fds, fd)
 		}
 	}
+
 	data, err := json.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode %s message: %w", m.Op, err)
@@ -77,12 +78,15 @@ func (c *Conn) Send(m Message, files Files) error {
 	if len(data) > MaxMessage || len(fds) > maxFds {
 		return fmt.Errorf("%s message of %d bytes and %d descriptors is too large", m.Op, len(data), len(fds))
 	}
+
 	var oob []byte
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
 	}
+
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	_, _, err = c.sock.WriteMsgUnix(data, oob, nil)
 	return err
 }
@@ -92,28 +96,35 @@ func (c *Conn) Receive() (Message, Files, error) {
 	if c.buf == nil {
 		c.buf = make([]byte, MaxMessage)
 	}
+
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.buf, c.oob)
 	if err != nil {
 		return Message{}, nil, err
 	}
+
 	fds, err := parseRights(c.oob[:oobn])
 	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		err = fmt.Errorf("message of the peer was cut short (flags %#x)", flags)
 	}
+
 	var m Message
 	if err == nil {
 		m, err = Decode(c.buf[:n], len(fds))
 	}
+
 	if err != nil {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
+
 		return Message{}, nil, err
 	}
+
 	files := make(Files, len(fds))
 	for i, name := range m.Fds {
 		files[name] = fds[i]
 	}
+
 	return m, files, nil
 }
 
@@ -126,16 +137,21 @@ func Decode(data []byte, descriptors int) (Message, error) {
 	if m.Op == "" {
 		return Message{}, fmt.Errorf("message without an op")
 	}
+
 	if len(m.Fds) != descriptors {
-		return Message{}, fmt.Errorf("%s message names %d descriptors and brings %d", m.Op, len(m.Fds), descriptors)
+		return Message{}, fmt.Errorf("%s message names %d descriptors and brings %d",
+			m.Op, len(m.Fds), descriptors)
 	}
+
 	seen := make(map[string]bool, len(m.Fds))
 	for _, name := range m.Fds {
 		if seen[name] {
 			return Message{}, fmt.Errorf("%s message names descriptor %q twice", m.Op, name)
 		}
+
 		seen[name] = true
 	}
+
 	return m, nil
 }
 
@@ -144,15 +160,18 @@ func parseRights(oob []byte) ([]int, error) {
 	if len(oob) == 0 {
 		return nil, nil
 	}
+
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil, fmt.Errorf("control message: %w", err)
 	}
+
 	var fds []int
 	for i := range messages {
 		if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
 			fds = append(fds, got...)
 		}
 	}
+
 	return fds, nil
 }

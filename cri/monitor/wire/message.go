@@ -1,5 +1,6 @@
-// Package wire is what trivet-monitor and its clients say to each other: one JSON message per packet on a SOCK_SEQPACKET unix
-// socket, file descriptors beside it (SCM_RIGHTS). Packets keep their borders, so there is no framing to get wrong.
+// Package wire is what trivet-monitor and its clients say to each other: one JSON message per packet on a
+// SOCK_SEQPACKET unix socket, file descriptors beside it (SCM_RIGHTS). Packets keep their borders, so there
+// is no framing to get wrong.
 package wire
 
 import (
@@ -13,20 +14,26 @@ import (
 	"github.com/trivet-node/trivet/cri/runc"
 )
 
-// Op names a message. Requests carry a Seq that the reply repeats; events carry none, except ExecExit, which repeats the Exec's.
+// Op names a message. Requests carry a Seq that the reply repeats; events carry none, except ExecExit, which
+// repeats the Exec's.
 type Op string
 
 // Requests, from client to monitor.
 const (
-	OpAdopt      Op = "adopt"       // hand a descriptor back after the monitor died; Descriptors: FdPid, FdTTY
-	OpHello      Op = "hello"       // "that was all I hold": Container events for all containers, then the reply, then Exit events
-	OpCreate     Op = "create"      // Container -> Pid, descriptors as in a Container event
-	OpForget     Op = "forget"      // drop the container's record and FIFOs; Deleted, if the runtime needs not be asked to delete it; unknown is success
+	// hand a descriptor back after the monitor died; Descriptors: FdPid, FdTTY
+	OpAdopt Op = "adopt"
+	// "that was all I hold": Container events for all containers, then the reply, then Exit events
+	OpHello  Op = "hello"
+	OpCreate Op = "create" // Container -> Pid, descriptors as in a Container event
+	// drop the container's record and FIFOs; Deleted, if the runtime needs not be asked to delete it; unknown
+	// is success
+	OpForget     Op = "forget"
 	OpReopenLog  Op = "reopen-log"  //
 	OpAttach     Op = "attach"      // copy output to the descriptors FdOut, FdErr from now on
 	OpCloseStdin Op = "close-stdin" // give up the monitor's writing end of a StdinOnce container
 	OpDismiss    Op = "dismiss"     // end, with the clients, unless a container is left
-	OpExec       Op = "exec"        // Descriptors: FdProcess, FdIn, FdOut, FdErr -> Pid, FdPid; later ExecExit
+	// Descriptors: FdProcess, FdIn, FdOut, FdErr -> Pid, FdPid; later ExecExit
+	OpExec Op = "exec"
 )
 
 // Messages from monitor to client.
@@ -40,8 +47,9 @@ const (
 
 // Names of the descriptors that go with a message.
 const (
-	FdPid     = "pid"     // pidfd
-	FdOut     = "out"     // reading end of the stdout FIFO (of the terminal's staging FIFO); in attach and exec a writing end
+	FdPid = "pid" // pidfd
+	// reading end of the stdout FIFO (of the terminal's staging FIFO); in attach and exec a writing end
+	FdOut     = "out"
 	FdErr     = "err"     // the same for stderr
 	FdIn      = "in"      // writing end of the stdin FIFO of a StdinOnce container; in exec a reading end
 	FdTTY     = "tty"     // terminal master
@@ -51,20 +59,27 @@ const (
 // Runtime is an OCI runtime binary.
 type Runtime = runc.Runtime
 
-// Container is what create needs. The bundle must hold a config.json whose process.terminal equals TTY and whose process.oomScoreAdj equals
-// OOMScoreAdj.
+// Container is what create needs. The bundle must hold a config.json whose process.terminal equals TTY and
+// whose process.oomScoreAdj equals OOMScoreAdj.
 type Container struct {
-	ID        string
-	Bundle    string
-	Runtime   Runtime
-	LogPath   string `json:",omitempty"` // CRI log file; its directory is made if need be; empty: output is read and dropped
-	TTY       bool   `json:",omitempty"`
-	Stdin     bool   `json:",omitempty"` // keep a stdin that Attach can write to; otherwise stdin is /dev/null
-	StdinOnce bool   `json:",omitempty"` // the container's stdin ends when the first attached client closes its own
-	Cgroup    string `json:",omitempty"` // its cgroup, below the root: read at exit to tell whether the OOM killer struck, emptied when it is destroyed
-	// The monitor protects itself from the OOM killer, and children inherit: crun gives an exec no value of its own.
-	OOMScoreAdj int  `json:",omitempty"`
-	SharedPID   bool `json:",omitempty"` // its PID namespace is not its own, so that what it started does not end with its first process
+	ID      string
+	Bundle  string
+	Runtime Runtime
+	// CRI log file; its directory is made if need be; empty: output is read and dropped
+	LogPath string `json:",omitempty"`
+	TTY     bool   `json:",omitempty"`
+	// keep a stdin that Attach can write to; otherwise stdin is /dev/null
+	Stdin bool `json:",omitempty"`
+	// the container's stdin ends when the first attached client closes its own
+	StdinOnce bool `json:",omitempty"`
+	// its cgroup, below the root: read at exit to report whether the OOM killer struck, emptied when it is
+	// destroyed
+	Cgroup string `json:",omitempty"`
+	// The monitor protects itself from the OOM killer, and children inherit: crun gives an exec no value of
+	// its own.
+	OOMScoreAdj int `json:",omitempty"`
+	// its PID namespace is not its own, so that what it started does not end with its first process
+	SharedPID bool `json:",omitempty"`
 }
 
 // Exit tells how a container ended.
@@ -77,8 +92,8 @@ type Exit struct {
 	Unknown bool `json:",omitempty"` // nobody was there to see the status; Code is UnknownCode
 }
 
-// UnknownCode is the Code of an Exit whose status nobody saw: monitor and trivet-cri were dead at once, or the monitor on a kernel
-// before 6.15.
+// UnknownCode is the Code of an Exit whose status nobody saw: monitor and trivet-cri were dead at once, or
+// the monitor on a kernel before 6.15.
 const UnknownCode = 255
 
 func (e Exit) String() string {
@@ -115,8 +130,9 @@ type Message struct {
 
 // Exec is a process to be started in a running container. The process itself is in the descriptor FdProcess.
 type Exec struct {
-	Runtime       Runtime
-	ConsoleSocket string `json:",omitempty"` // where the caller waits for the terminal master; empty: no terminal
+	Runtime Runtime
+	// where the caller waits for the terminal master; empty: no terminal
+	ConsoleSocket string `json:",omitempty"`
 }
 
 // Fail is an error on its way to the client.

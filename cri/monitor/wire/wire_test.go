@@ -18,6 +18,7 @@ func pair(t *testing.T) (a, b *Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "s")
 	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
@@ -25,14 +26,17 @@ func pair(t *testing.T) (a, b *Conn) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+
 	a, err = Dial(path)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	sock, err := l.AcceptUnix()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	b = NewConn(sock)
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
@@ -47,6 +51,7 @@ func TestMessagesAndDescriptorsArrive(t *testing.T) {
 	if err := a.Send(Message{Op: OpAttach, Seq: 7, ID: "x"}, Files{FdOut: p[1], FdErr: -1}); err != nil {
 		t.Fatal(err)
 	}
+
 	unix.Close(p[1])
 	m, files, err := b.Receive()
 	if err != nil || m.Op != OpAttach || m.Seq != 7 || m.ID != "x" || len(files) != 1 {
@@ -55,15 +60,18 @@ func TestMessagesAndDescriptorsArrive(t *testing.T) {
 	if _, err := unix.Write(files[FdOut], []byte("hi")); err != nil {
 		t.Error(err)
 	}
+
 	files.Close()
 	buf := make([]byte, 8)
 	if n, err := unix.Read(p[0], buf); string(buf[:n]) != "hi" {
 		t.Errorf("read %q, %v", buf[:n], err)
 	}
+
 	unix.Close(p[0])
 	if err := a.Send(Message{Op: OpForget, ID: strings.Repeat("x", MaxMessage)}, nil); err == nil {
 		t.Error("a message that is too large was sent")
 	}
+
 	a.Close()
 	if _, _, err := b.Receive(); err == nil {
 		t.Error("no error at the end of the connection")

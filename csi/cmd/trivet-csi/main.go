@@ -1,4 +1,5 @@
-// Command trivet-csi serves local volumes with enforced sizes over CSI, registers itself with kubelet, and provisions the claims of its node.
+// Command trivet-csi serves local volumes with enforced sizes over CSI, registers itself with kubelet, and
+// provisions the claims of its node.
 package main
 
 import (

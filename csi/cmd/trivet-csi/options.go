@@ -29,26 +29,76 @@ func parse(env *program.Env) (options, error) {
 	var o options
 	var poolSize, reserve string
 	fs := env.Flags(about)
-	fs.StringVar(&o.endpoint, "endpoint", "unix:///var/lib/kubelet/plugins/"+driver.Name+"/csi.sock", "socket on which CSI is served")
-	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "name of the Node (default: $NODE_NAME, else the host name)")
+	fs.StringVar(
+		&o.endpoint,
+		"endpoint",
+		"unix:///var/lib/kubelet/plugins/"+driver.Name+"/csi.sock",
+		"socket on which CSI is served",
+	)
+
+	fs.StringVar(
+		&o.nodeName,
+		"node-name",
+		os.Getenv("NODE_NAME"),
+		"name of the Node (default: $NODE_NAME, else the host name)",
+	)
+
 	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/trivet/csi", "directory of volumes and their records")
 	fs.StringVar(&o.stateDir, "state-dir", "/run/trivet/csi", "directory of what dies with the boot")
-	fs.StringVar(&o.kubeletDir, "kubelet-dir", "/var/lib/kubelet", "directory beneath which volumes may be mounted for pods")
-	fs.StringVar(&o.registrationDir, "registration-dir", "/var/lib/kubelet/plugins_registry", `directory that kubelet watches for plugins; "" registers nowhere`)
-	fs.StringVar(&o.kubeconfig, "kubeconfig", "", `credentials for the Kubernetes API; "" takes those of the pod it runs in; without either it is a plain CSI driver`)
-	fs.StringVar(&o.backend, "backend", "auto", "what holds volumes whose class names no backend: auto (the best that works), btrfs or image")
-	fs.StringVar(&poolSize, "pool-size", "", "size of the btrfs pool's sparse file, e.g. 100Gi; a larger one than before makes it grow (default: 90% of the free disk when it is made)")
-	fs.StringVar(&reserve, "reserve", "", "space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
+	fs.StringVar(
+		&o.kubeletDir,
+		"kubelet-dir",
+		"/var/lib/kubelet",
+		"directory beneath which volumes may be mounted for pods",
+	)
+
+	fs.StringVar(
+		&o.registrationDir,
+		"registration-dir",
+		"/var/lib/kubelet/plugins_registry",
+		`directory that kubelet watches for plugins; "" registers nowhere`,
+	)
+
+	fs.StringVar(
+		&o.kubeconfig,
+		"kubeconfig",
+		"",
+		`credentials for the Kubernetes API; "" takes those of the pod it runs in; without either it is a plain CSI driver`,
+	)
+
+	fs.StringVar(
+		&o.backend,
+		"backend",
+		"auto",
+		"what holds volumes whose class names no backend: auto (the best that works), btrfs or image",
+	)
+
+	fs.StringVar(
+		&poolSize,
+		"pool-size",
+		"",
+		"size of the btrfs pool's sparse file, e.g. 100Gi; a larger one than before makes it grow "+
+			"(default: 90% of the free disk when it is made)",
+	)
+
+	fs.StringVar(
+		&reserve,
+		"reserve",
+		"",
+		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)",
+	)
 	if err := env.Parse(fs); err != nil {
 		return o, err
 	}
 	if fs.NArg() > 0 {
 		return o, &program.UsageError{Err: fmt.Errorf("unexpected argument %q", fs.Arg(0))}
 	}
+
 	err := o.complete(poolSize, reserve)
 	if err != nil {
 		err = &program.UsageError{Err: err}
 	}
+
 	return o, err
 }
 
@@ -60,20 +110,28 @@ func (o *options) complete(poolSize, reserve string) error {
 			return fmt.Errorf("--node-name is not given and there is no host name: %w", err)
 		}
 	}
+
 	if o.endpoint, err = socket.Path(o.endpoint); err != nil {
 		return err
 	}
-	for flag, dir := range map[string]string{"--data-dir": o.dataDir, "--state-dir": o.stateDir, "--kubelet-dir": o.kubeletDir} {
+
+	for flag, dir := range map[string]string{
+		"--data-dir":    o.dataDir,
+		"--state-dir":   o.stateDir,
+		"--kubelet-dir": o.kubeletDir,
+	} {
 		if !filepath.IsAbs(dir) {
 			return fmt.Errorf("%s %q must be an absolute path", flag, dir)
 		}
 	}
+
 	if !slices.Contains([]string{"auto", pool.Name, image.Name}, o.backend) {
 		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, pool.Name, image.Name)
 	}
 	if o.poolSize, err = size("--pool-size", poolSize); err != nil {
 		return err
 	}
+
 	o.reserve, err = size("--reserve", reserve)
 	return err
 }

@@ -22,26 +22,43 @@ import (
 )
 
 // startProvisioner starts the provisioner where there are credentials for the Kubernetes API.
-func startProvisioner(ctx context.Context, group *errgroup.Group, log *slog.Logger, o options, volumes *volume.Service) error {
+func startProvisioner(
+	ctx context.Context,
+	group *errgroup.Group,
+	log *slog.Logger,
+	o options,
+	volumes *volume.Service,
+) error {
 	config, err := credentials(o.kubeconfig)
 	if config == nil || err != nil {
 		return err
 	}
+
 	klog.SetSlogLogger(log)
 	config.UserAgent = "trivet-csi/" + program.Version
 	client, err := kubeapi.New(config)
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}
+
 	conn, err := socket.Dial(o.endpoint)
 	if err != nil {
 		return err
 	}
-	p, err := provision.New(provision.Config{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: o.nodeName,
-		Dir: filepath.Join(o.dataDir, "claims"), Client: client, CSI: csi.NewControllerClient(conn), Log: log})
+
+	p, err := provision.New(provision.Config{
+		Driver:      driver.Name,
+		TopologyKey: driver.TopologyKey,
+		Node:        o.nodeName,
+		Dir:         filepath.Join(o.dataDir, "claims"),
+		Client:      client,
+		CSI:         csi.NewControllerClient(conn),
+		Log:         log,
+	})
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
+
 	volumes.OnChange(p.CapacityChanged)
 	volumes.OnTrouble(p.Trouble)
 	group.Go(func() error { return errors.Join(p.Run(ctx), conn.Close()) })
@@ -55,11 +72,14 @@ func credentials(kubeconfig string) (*rest.Config, error) {
 		if errors.Is(err, rest.ErrNotInCluster) {
 			return nil, nil
 		}
+
 		return config, err
 	}
+
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, &program.UsageError{Err: fmt.Errorf("--kubeconfig %s: %w", kubeconfig, err)}
 	}
+
 	return config, nil
 }

@@ -26,15 +26,23 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 		return err
 	}
 	defer listener.Close()
+
 	store, err := openStorage(ctx, log, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.close()) }()
-	d, err := driver.New(driver.Config{NodeID: o.nodeName, Version: program.Version, Volumes: store.volumes, Log: log})
+
+	d, err := driver.New(driver.Config{
+		NodeID:  o.nodeName,
+		Version: program.Version,
+		Volumes: store.volumes,
+		Log:     log,
+	})
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}
+
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { store.volumes.Run(ctx); return nil })
@@ -44,11 +52,14 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	if err == nil {
 		err = startProvisioner(ctx, group, log, o, store.volumes)
 	}
+
 	if err != nil {
 		cancel()
 		return errors.Join(err, group.Wait())
 	}
+
 	defer cancel()
+
 	return group.Wait()
 }
 
@@ -85,6 +96,7 @@ func serveUntil(
 			}
 		}()
 	}
+
 	serve(listener)
 	go func() {
 		if err := socket.Keep(ctx, listener, path, serve); err != nil {
@@ -98,8 +110,10 @@ func serveUntil(
 		return err
 	case <-ctx.Done():
 	}
+
 	hurry := time.AfterFunc(stopTimeout, server.Stop)
 	defer hurry.Stop()
+
 	server.GracefulStop()
 	return socket.Remove(path)
 }

@@ -29,10 +29,12 @@ func TestRemovedSocketsAreMadeAgain(t *testing.T) {
 		if err := remove(); err != nil {
 			t.Fatal(err)
 		}
+
 		for _, path := range []string{reg, p.dir + "/csi.sock"} {
 			awaitSocket(t, what, path)
 		}
 	}
+
 	p.ready()
 	p.end(syscall.SIGTERM)
 	for _, path := range []string{reg, p.dir + "/csi.sock"} {

@@ -36,9 +36,14 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, er
 			return nil, err
 		}
 	}
+
 	if err := mount.Supported(); err != nil {
-		return nil, &program.CantRunError{What: "the kernel is too old: " + err.Error(), Do: "use Linux 5.12 or newer"}
+		return nil, &program.CantRunError{
+			What: "the kernel is too old: " + err.Error(),
+			Do:   "use Linux 5.12 or newer",
+		}
 	}
+
 	s := &storage{}
 	var err error
 	what := "data directory " + o.dataDir + " (--data-dir)"
@@ -51,10 +56,12 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, er
 	if err := chooseReserve(&o); err != nil {
 		return nil, err
 	}
+
 	backends, order, err := s.openBackends(ctx, log, o)
 	if err != nil {
 		return nil, err
 	}
+
 	volumes, report, err := volume.Open(volume.Config{
 		DataDir:  o.dataDir,
 		StateDir: o.stateDir,
@@ -67,6 +74,7 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, er
 	if err != nil {
 		return nil, err
 	}
+
 	s.volumes = volumes
 	tell(log, report)
 	volumes.OnTrouble(func(backend string, err error) {
@@ -76,28 +84,38 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, er
 			log.Error("backend is in trouble", "backend", backend, "err", err)
 		}
 	})
+
 	return s, nil
 }
 
 // openBackends opens all that work, in the order in which volumes prefer them.
-func (s *storage) openBackends(ctx context.Context, log *slog.Logger, o options) (map[string]volume.Backend, []string, error) {
+func (s *storage) openBackends(
+	ctx context.Context,
+	log *slog.Logger,
+	o options,
+) (map[string]volume.Backend, []string, error) {
 	instance, err := instanceOf(o.dataDir)
 	if err != nil {
 		return nil, nil, err
 	}
+
 	backends, order := map[string]volume.Backend{}, []string{}
 	p, poolErr := pool.Open(ctx, pool.Config{Dir: o.dataDir, Instance: instance, Size: o.poolSize})
 	if poolErr == nil {
 		s.pool = p
-		poolErr = p.Err() // tried again while the driver runs
+
+		// tried again while the driver runs
+		poolErr = p.Err()
 		backends[pool.Name] = p
 		order = append(order, pool.Name)
 	}
+
 	if poolErr == nil {
 		log.Info("backend works", "backend", pool.Name, "pool", p.String())
 	} else {
 		log.Warn("backend does not work", "backend", pool.Name, "err", poolErr)
 	}
+
 	im, imageErr := image.Open(image.Config{Dir: o.dataDir, Instance: instance})
 	if imageErr == nil {
 		backends[image.Name] = im
@@ -106,22 +124,29 @@ func (s *storage) openBackends(ctx context.Context, log *slog.Logger, o options)
 	} else {
 		log.Warn("backend does not work", "backend", image.Name, "err", imageErr)
 	}
+
 	if o.backend != "auto" {
 		if backends[o.backend] == nil {
-			return nil, nil, &program.CantRunError{What: fmt.Sprintf("backend %s does not work: %v", o.backend, errors.Join(poolErr, imageErr)),
+			return nil, nil, &program.CantRunError{What: fmt.Sprintf("backend %s does not work: %v",
+				o.backend, errors.Join(poolErr, imageErr)),
 				Do: "choose another one with --backend"}
 		}
+
 		// Raw block volumes are images whatever the preference is.
 		order = append([]string{o.backend}, image.Name)
 	}
+
 	if len(order) == 0 {
-		return nil, nil, &program.CantRunError{What: fmt.Sprintf("no backend works: %v", errors.Join(poolErr, imageErr)),
+		return nil, nil, &program.CantRunError{What: fmt.Sprintf("no backend works: %v",
+			errors.Join(poolErr, imageErr)),
 			Do: "give it loop devices and mkfs.btrfs, mkfs.xfs or mkfs.ext4"}
 	}
+
 	return backends, order, nil
 }
 
-// instanceOf returns the random name that marks the loop devices of this data directory, which outlives the process and the boot.
+// instanceOf returns the random name that marks the loop devices of this data directory, which outlives the
+// process and the boot.
 func instanceOf(dir string) (string, error) {
 	path := filepath.Join(dir, "instance")
 	data, err := os.ReadFile(path)
@@ -131,10 +156,12 @@ func instanceOf(dir string) (string, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
+
 	var id [4]byte
 	if _, err := rand.Read(id[:]); err != nil {
 		return "", err
 	}
+
 	name := hex.EncodeToString(id[:])
 	return name, durable.WriteFile(path, []byte(name+"\n"), 0o600)
 }
@@ -154,21 +181,28 @@ func chooseReserve(o *options) error {
 // tell logs what the start found.
 func tell(log *slog.Logger, r volume.Report) {
 	for _, t := range r.Torn {
-		log.Error("record cannot be read and is set aside", "record", t.Name, "kept_as", t.Moved, "err", t.Err)
+		log.Error("record cannot be read and is set aside",
+			"record", t.Name, "kept_as", t.Moved, "err", t.Err)
 	}
+
 	for id, err := range r.Damaged {
 		log.Error("volume cannot be used", "volume", id, "err", err)
 	}
+
 	for _, id := range r.Unmade {
 		log.Info("removed a volume whose creation was cut short", "volume", id)
 	}
+
 	for _, id := range r.Deleted {
 		log.Info("finished the deletion of a volume", "volume", id)
 	}
+
 	for _, what := range r.Strays {
 		log.Warn("a volume that no record knows is left alone", "volume", what)
 	}
-	log.Info("volumes are ready", "volumes", r.Recovered, "damaged", len(r.Damaged), "unstaged_by_reboot", len(r.Unstaged))
+
+	log.Info("volumes are ready",
+		"volumes", r.Recovered, "damaged", len(r.Damaged), "unstaged_by_reboot", len(r.Unstaged))
 }
 
 // close gives back what the process holds. The pool stays mounted while pods use it.

@@ -1,5 +1,6 @@
-// Package kubeapi is the provisioner's connection to the Kubernetes API: the few calls and list-watches that it needs, over REST clients
-// whose scheme knows only their types. client-go's clientset knows all types and takes some 20 MB of resident memory for that.
+// Package kubeapi is the provisioner's connection to the Kubernetes API: the few calls and list-watches that
+// it needs, over REST clients whose scheme knows only their types. client-go's clientset knows all types and
+// takes some 20 MB of resident memory for that.
 package kubeapi
 
 import (
@@ -25,7 +26,8 @@ const (
 	capacities = "csistoragecapacities"
 )
 
-// Client speaks to the API server. Requests are not rationed on this side; the server's priority and fairness does that.
+// Client speaks to the API server. Requests are not rationed on this side; the server's priority and fairness
+// does that.
 type Client struct {
 	core, storage *rest.RESTClient
 }
@@ -41,6 +43,7 @@ func New(cfg *rest.Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to API server %s: %w", cfg.Host, err)
 	}
+
 	c := &Client{}
 	if c.core, err = group(base, conn, "/api", corev1.SchemeGroupVersion); err != nil {
 		return nil, err
@@ -48,10 +51,16 @@ func New(cfg *rest.Config) (*Client, error) {
 	if c.storage, err = group(base, conn, "/apis", storagev1.SchemeGroupVersion); err != nil {
 		return nil, err
 	}
+
 	return c, nil
 }
 
-func group(base *rest.Config, conn *http.Client, path string, version schema.GroupVersion) (*rest.RESTClient, error) {
+func group(
+	base *rest.Config,
+	conn *http.Client,
+	path string,
+	version schema.GroupVersion,
+) (*rest.RESTClient, error) {
 	cfg := rest.CopyConfig(base)
 	cfg.APIPath, cfg.GroupVersion = path, &version
 	client, err := rest.RESTClientForConfigAndClient(cfg, conn)
@@ -64,11 +73,27 @@ func group(base *rest.Config, conn *http.Client, path string, version schema.Gro
 // Scheme knows the types that the provisioner reads and writes.
 func Scheme() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.PersistentVolumeClaim{}, &corev1.PersistentVolumeClaimList{},
-		&corev1.PersistentVolume{}, &corev1.PersistentVolumeList{}, &corev1.Event{})
-	scheme.AddKnownTypes(storagev1.SchemeGroupVersion, &storagev1.StorageClass{}, &storagev1.StorageClassList{},
-		&storagev1.CSINode{}, &storagev1.CSINodeList{}, &storagev1.CSIDriver{}, &storagev1.CSIDriverList{},
-		&storagev1.CSIStorageCapacity{}, &storagev1.CSIStorageCapacityList{})
+	scheme.AddKnownTypes(
+		corev1.SchemeGroupVersion,
+		&corev1.PersistentVolumeClaim{},
+		&corev1.PersistentVolumeClaimList{},
+		&corev1.PersistentVolume{},
+		&corev1.PersistentVolumeList{},
+		&corev1.Event{},
+	)
+
+	scheme.AddKnownTypes(
+		storagev1.SchemeGroupVersion,
+		&storagev1.StorageClass{},
+		&storagev1.StorageClassList{},
+		&storagev1.CSINode{},
+		&storagev1.CSINodeList{},
+		&storagev1.CSIDriver{},
+		&storagev1.CSIDriverList{},
+		&storagev1.CSIStorageCapacity{},
+		&storagev1.CSIStorageCapacityList{},
+	)
+
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
 	metav1.AddToGroupVersion(scheme, storagev1.SchemeGroupVersion)
 	return scheme
@@ -133,7 +158,8 @@ func (c *Client) DeleteVolume(ctx context.Context, name string, uid types.UID) e
 
 // NodeUID returns the UID of a Node, and NotFound when there is none of that name.
 func (c *Client) NodeUID(ctx context.Context, name string) (string, error) {
-	data, err := c.core.Get().Resource("nodes").Name(name).SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").Do(ctx).Raw()
+	data, err := c.core.Get().Resource("nodes").Name(name).SetHeader("Accept",
+		"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").Do(ctx).Raw()
 	if err != nil {
 		return "", err
 	}

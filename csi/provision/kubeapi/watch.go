@@ -12,19 +12,24 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Watch keeps the objects of one kind as the server last told of them. What it returns is shared: do not change it.
+// Watch keeps the objects of one kind as the server last told of them. What it returns is shared: do not
+// change it.
 type Watch[T any] struct {
 	store      cache.Indexer
 	controller cache.Controller
 }
 
-// Hints are called with the key ("namespace/name" or "name") of an object that came or changed, or went. They must not block.
+// Hints are called with the key ("namespace/name" or "name") of an object that came or changed, or went. They
+// must not block.
 type Hints struct {
 	Changed, Gone func(key string)
 }
 
 // Claims watches all claims. slim takes away what need not be kept of one.
-func (c *Client) Claims(h Hints, slim func(*corev1.PersistentVolumeClaim)) *Watch[corev1.PersistentVolumeClaim] {
+func (c *Client) Claims(
+	h Hints,
+	slim func(*corev1.PersistentVolumeClaim),
+) *Watch[corev1.PersistentVolumeClaim] {
 	return newWatch(c.core, claims, all, &corev1.PersistentVolumeClaim{}, h, slim, nil)
 }
 
@@ -42,6 +47,7 @@ func (c *Client) Volumes(h Hints, slim func(*corev1.PersistentVolume)) *Watch[co
 			if pv.Spec.CSI == nil {
 				return nil
 			}
+
 			return []string{pv.Spec.CSI.VolumeHandle}
 		},
 	)
@@ -108,11 +114,13 @@ func newWatch[T any, P interface {
 			}
 		}
 	}
+
 	changed := hint(h.Changed)
 	indexers := cache.Indexers{byIndex: func(obj any) ([]string, error) {
 		if o, ok := obj.(*T); ok && index != nil {
 			return index(o), nil
 		}
+
 		return nil, nil
 	}}
 
@@ -129,16 +137,18 @@ func newWatch[T any, P interface {
 			if o, ok := obj.(*T); ok {
 				slim(o)
 			}
+
 			return obj, nil
 		},
 	})
+
 	return &Watch[T]{store: store.(cache.Indexer), controller: controller}
 }
 
 // Run watches until ctx ends.
 func (w *Watch[T]) Run(ctx context.Context) { w.controller.RunWithContext(ctx) }
 
-// Filled tells whether all objects that there were at the start are there.
+// Filled reports whether all objects that there were at the start are there.
 func (w *Watch[T]) Filled() bool { return w.controller.HasSynced() }
 
 // Get returns an object by key, nil when there is none.

@@ -1,5 +1,6 @@
-// Command cni-bench measures ADD and DEL of trivet-cni beside upstream's bridge, host-local and portmap, by libcni, as a runtime calls them:
-// each in a pretended host's network namespace of its own, in turns. Nothing touches the network of this machine.
+// Command cni-bench measures ADD and DEL of trivet-cni beside upstream's bridge, host-local and portmap, by
+// libcni, as a runtime calls them: each in a pretended host's network namespace of its own, in turns. Nothing
+// touches the network of this machine.
 package main
 
 import (
@@ -40,12 +41,14 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := program.RequireRoot(); err != nil {
 		return err
 	}
+
 	fmt.Fprintf(env.Stdout, "%d rounds with %d pods present, p50/p95 in ms\n", o.rounds, o.present)
 	for _, c := range cases {
 		if err := o.compare(ctx, env.Stdout, c); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}
+
 	return nil
 }
 
@@ -72,9 +75,24 @@ var bootScoped = `,"bootScoped":true`
 
 var cases = []testCase{
 	{"bridge + addresses", oursHead + ipamPart + "}" + end, theirsHead + ipamPart + "}" + end, false},
-	{"with masquerade (upstream: nftables)", oursHead + masqOurs + ipamPart + "}" + end, theirsHead + masqNFT + ipamPart + "}" + end, false},
-	{"with masquerade and 2 host ports (upstream: nftables)", oursHead + masqOurs + ipamPart + mapPorts + end, theirsHead + masqNFT + ipamPart + portmapNFT + end, true},
-	{"with masquerade and 2 host ports (upstream: iptables)", oursHead + masqOurs + ipamPart + mapPorts + end, theirsHead + `"ipMasq":true,"ipMasqBackend":"iptables",` + ipamPart + portmapIPT + end, true},
+	{
+		"with masquerade (upstream: nftables)",
+		oursHead + masqOurs + ipamPart + "}" + end,
+		theirsHead + masqNFT + ipamPart + "}" + end,
+		false,
+	},
+	{
+		"with masquerade and 2 host ports (upstream: nftables)",
+		oursHead + masqOurs + ipamPart + mapPorts + end,
+		theirsHead + masqNFT + ipamPart + portmapNFT + end,
+		true,
+	},
+	{
+		"with masquerade and 2 host ports (upstream: iptables)",
+		oursHead + masqOurs + ipamPart + mapPorts + end,
+		theirsHead + `"ipMasq":true,"ipMasqBackend":"iptables",` + ipamPart + portmapIPT + end,
+		true,
+	},
 }
 
 // compare runs one case on both sides, in turns.
@@ -84,16 +102,19 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
+
 	ours, err := newSide(filepath.Join(dir, "ours"), c.ours, bootScoped, filepath.Dir(o.plugin), c.ports)
 	if err != nil {
 		return err
 	}
 	defer ours.close()
+
 	theirs, err := newSide(filepath.Join(dir, "theirs"), c.upstream, "", o.upstream, c.ports)
 	if err != nil {
 		return err
 	}
 	defer theirs.close()
+
 	sides := []*side{ours, theirs}
 	for _, s := range sides {
 		for i := range o.present {
@@ -102,6 +123,7 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 			}
 		}
 	}
+
 	for i := range o.rounds {
 		for _, s := range sides {
 			if err := s.measure(ctx, o.present+i); err != nil {
@@ -109,11 +131,20 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 			}
 		}
 	}
+
 	fmt.Fprintf(out, "\n%s\n", c.name)
 	for n, what := range []string{"ADD", "DEL"} {
 		a, b := ours.took[n], theirs.took[n]
-		fmt.Fprintf(out, "  %s  trivet-cni %s   upstream %s   ratio 1/%.1f\n", what, spread(a), spread(b), float64(quantile(b, 50))/float64(quantile(a, 50)))
+		fmt.Fprintf(
+			out,
+			"  %s  trivet-cni %s   upstream %s   ratio 1/%.1f\n",
+			what,
+			spread(a),
+			spread(b),
+			float64(quantile(b, 50))/float64(quantile(a, 50)),
+		)
 	}
+
 	return nil
 }
 
@@ -131,6 +162,7 @@ func newSide(dir, list, extra, plugins string, ports bool) (*side, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+
 	var err error
 	if s.list, err = libcni.ConfListFromBytes(fmt.Appendf(nil, list, filepath.Join(dir, "data"), extra)); err != nil {
 		return nil, err
@@ -138,6 +170,7 @@ func newSide(dir, list, extra, plugins string, ports bool) (*side, error) {
 	if plugins, err = filepath.Abs(plugins); err != nil {
 		return nil, err
 	}
+
 	s.cni = libcni.NewCNIConfigWithCacheDir([]string{plugins}, filepath.Join(dir, "cache"), nil)
 	return s, namespace.Create(map[namespace.Kind]string{namespace.Net: s.host}, nil)
 }
@@ -152,12 +185,21 @@ func (s *side) close() {
 }
 
 func (s *side) attachment(i int) *libcni.RuntimeConf {
-	rt := &libcni.RuntimeConf{ContainerID: fmt.Sprintf("pod-%d", i), NetNS: filepath.Join(s.dir, fmt.Sprintf("pod-%d", i)), IfName: "eth0"}
+	rt := &libcni.RuntimeConf{
+		ContainerID: fmt.Sprintf("pod-%d", i),
+		NetNS:       filepath.Join(s.dir, fmt.Sprintf("pod-%d", i)),
+		IfName:      "eth0",
+	}
 	if s.ports {
 		rt.CapabilityArgs = map[string]any{"portMappings": []map[string]any{
-			{"hostPort": 10000 + 2*i, "containerPort": 80, "protocol": "tcp"}, {"hostPort": 10001 + 2*i, "containerPort": 443, "protocol": "tcp"},
+			{
+				"hostPort":      10000 + 2*i,
+				"containerPort": 80,
+				"protocol":      "tcp",
+			}, {"hostPort": 10001 + 2*i, "containerPort": 443, "protocol": "tcp"},
 		}}
 	}
+
 	return rt
 }
 
@@ -167,12 +209,15 @@ func (s *side) add(ctx context.Context, i int) (took time.Duration, err error) {
 	if err := namespace.Create(map[namespace.Kind]string{namespace.Net: rt.NetNS}, nil); err != nil {
 		return 0, err
 	}
-	err = namespace.Do(func() error { // plugins inherit the pretended host's namespace from the thread
+
+	// plugins inherit the pretended host's namespace from the thread
+	err = namespace.Do(func() error {
 		start := time.Now()
 		_, err := s.cni.AddNetworkList(ctx, s.list, rt)
 		took = time.Since(start)
 		return err
 	}, s.host)
+
 	return took, err
 }
 
@@ -181,6 +226,7 @@ func (s *side) measure(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
+
 	rt := s.attachment(i)
 	var deleted time.Duration
 	err = namespace.Do(func() error {
@@ -189,6 +235,7 @@ func (s *side) measure(ctx context.Context, i int) error {
 		deleted = time.Since(start)
 		return err
 	}, s.host)
+
 	s.took[0], s.took[1] = append(s.took[0], added), append(s.took[1], deleted)
 	return errors.Join(err, namespace.Unpin(rt.NetNS))
 }

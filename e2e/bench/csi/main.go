@@ -1,6 +1,7 @@
-// Command csi measures a trivet-csi binary over its socket: create, stage, publish, unpublish, unstage and delete alone and 16 at once, with few and
-// with many volumes present, a page of ListVolumes, the start, and the resident memory. It prints medians as a Markdown table. With
-// --peer the same is measured, in turns, of another driver that listens on a socket already.
+// Command csi measures a trivet-csi binary over its socket: create, stage, publish, unpublish, unstage and
+// delete alone and 16 at once, with few and with many volumes present, a page of ListVolumes, the start, and
+// the resident memory. It prints medians as a Markdown table. With --peer the same is measured, in turns, of
+// another driver that listens on a socket already.
 package main
 
 import (
@@ -30,26 +31,31 @@ func run(ctx context.Context, env *program.Env) (err error) {
 	fs := env.Flags("Measures trivet-csi and prints medians. Needs root and some GiB of disk.")
 	binary := fs.String("binary", "bin/trivet-csi", "the program to measure")
 	dir := fs.String("dir", "", "directory for its volumes (default: a temporary one)")
-	peer := fs.String("peer", "", "socket of a running driver to compare with; best started in a mount namespace of its own")
+	peer := fs.String("peer",
+		"", "socket of a running driver to compare with; best started in a mount namespace of its own")
 	many := fs.Int("volumes", 5000, "how many volumes are present in the second half")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
+
 	if *dir == "" {
 		if *dir, err = os.MkdirTemp("", "bench"); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(*dir)) }()
 	}
+
 	b := &bench{driver: driver{name: "trivet-csi", dir: *dir}, binary: *binary}
 	if b.state, err = os.MkdirTemp("/dev/shm", "bench"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.state)) }()
+
 	if err := b.start(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.stop()) }()
+
 	drivers := []*driver{&b.driver}
 	if *peer != "" {
 		other, err := connect(ctx, *peer, *dir)
@@ -57,29 +63,44 @@ func run(ctx context.Context, env *program.Env) (err error) {
 			return err
 		}
 		defer other.conn.Close()
+
 		drivers = append(drivers, other)
 	}
+
 	if err := compare(ctx, env, drivers, *many); err != nil {
 		return err
 	}
+
 	return b.rest(ctx, env)
 }
 
 // compare measures the drivers in turns, so that what else happens on the machine hits all of them.
 func compare(ctx context.Context, env *program.Env, drivers []*driver, many int) error {
-	fmt.Fprintln(env.Stdout, "| driver | volumes | at once | create | stage | publish | unpublish | unstage | delete | lives/s |\n|---|---|---|---|---|---|---|---|---|---|")
-	for _, c := range []struct{ present, atOnce, lives int }{{0, 1, 200}, {0, 16, 800}, {many, 1, 200}, {many, 16, 800}} {
+	fmt.Fprintln(
+		env.Stdout,
+		"| driver | volumes | at once | create | stage | publish | unpublish | unstage | delete | lives/s "+
+			"|\n|---|---|---|---|---|---|---|---|---|---|",
+	)
+
+	for _, c := range []struct{ present, atOnce, lives int }{
+		{0, 1, 200},
+		{0, 16, 800},
+		{many, 1, 200},
+		{many, 16, 800},
+	} {
 		for _, d := range drivers {
 			if err := d.fill(ctx, c.present); err != nil {
 				return fmt.Errorf("%s: %w", d.name, err)
 			}
 		}
+
 		for _, d := range drivers {
 			if err := d.measure(ctx, env, c.present, c.atOnce, c.lives); err != nil {
 				return fmt.Errorf("%s: %w", d.name, err)
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -114,17 +135,30 @@ type bench struct {
 
 // start runs the program in a mount namespace of its own and waits until it answers.
 func (b *bench) start(ctx context.Context) error {
-	b.cmd = exec.CommandContext(ctx, b.binary, "--endpoint=unix://"+b.dir+"/csi.sock", "--node-name=bench", "--data-dir="+b.dir+"/data",
-		"--state-dir="+b.state, "--kubelet-dir="+b.dir+"/kubelet", "--registration-dir=", "--pool-size=20Gi", "--log-level=error")
+	b.cmd = exec.CommandContext(
+		ctx,
+		b.binary,
+		"--endpoint=unix://"+b.dir+"/csi.sock",
+		"--node-name=bench",
+		"--data-dir="+b.dir+"/data",
+		"--state-dir="+b.state,
+		"--kubelet-dir="+b.dir+"/kubelet",
+		"--registration-dir=",
+		"--pool-size=20Gi",
+		"--log-level=error",
+	)
+
 	b.cmd.Stderr = os.Stderr
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	if err := b.cmd.Start(); err != nil {
 		return err
 	}
+
 	var err error
 	if b.conn, err = socket.Dial(b.dir + "/csi.sock"); err != nil {
 		return err
 	}
+
 	_, err = csi.NewIdentityClient(b.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
 	return err
 }
@@ -135,13 +169,17 @@ func (b *bench) stop() error {
 }
 
 func capability() *csi.VolumeCapability {
-	return &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER},
+	return &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{
+		Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
+	},
 		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}
 }
 
 func (d *driver) create(ctx context.Context, name string) (string, error) {
 	resp, err := csi.NewControllerClient(d.conn).CreateVolume(ctx, &csi.CreateVolumeRequest{Name: name,
-		CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 20}, VolumeCapabilities: []*csi.VolumeCapability{capability()}})
+		CapacityRange: &csi.CapacityRange{
+			RequiredBytes: 1 << 20,
+		}, VolumeCapabilities: []*csi.VolumeCapability{capability()}})
 	return resp.GetVolume().GetVolumeId(), err
 }
 
@@ -158,6 +196,7 @@ func inParallel(workers, n int, f func(i int) error) error {
 	if n <= 0 {
 		return nil
 	}
+
 	var group sync.WaitGroup
 	var next atomic.Int64
 	var once sync.Once
@@ -167,11 +206,14 @@ func inParallel(workers, n int, f func(i int) error) error {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				if err := f(i); err != nil {
 					once.Do(func() { failure = err })
-					next.Store(int64(n)) // the others stop, too
+
+					// the others stop, too
+					next.Store(int64(n))
 				}
 			}
 		})
 	}
+
 	group.Wait()
 	return failure
 }
@@ -186,19 +228,23 @@ func (d *driver) measure(ctx context.Context, env *program.Env, present, atOnce,
 		times, err := d.life(ctx, fmt.Sprintf("life-%d-%d-%d", present, atOnce, i))
 		mu.Lock()
 		defer mu.Unlock()
+
 		for step, t := range times {
 			took[steps[step]] = append(took[steps[step]], t)
 		}
+
 		return err
 	})
 	if err != nil {
 		return err
 	}
+
 	row := []string{d.name, fmt.Sprint(present), fmt.Sprint(atOnce)}
 	for _, step := range steps {
 		slices.Sort(took[step])
 		row = append(row, fmt.Sprintf("%.2f ms", took[step][len(took[step])/2].Seconds()*1000))
 	}
+
 	row = append(row, fmt.Sprintf("%.0f", float64(lives)/time.Since(began).Seconds()))
 	_, err = fmt.Fprintf(env.Stdout, "| %s |\n", strings.Join(row, " | "))
 	return err
@@ -207,30 +253,59 @@ func (d *driver) measure(ctx context.Context, env *program.Env, present, atOnce,
 // life takes one volume from creation to deletion and returns how long each step took.
 func (d *driver) life(ctx context.Context, name string) ([]time.Duration, error) {
 	controller, node := csi.NewControllerClient(d.conn), csi.NewNodeClient(d.conn)
-	stage, target := filepath.Join(d.dir, "kubelet/stage", name), filepath.Join(d.dir, "kubelet/pods", name, "mount")
-	for _, path := range []string{stage, filepath.Dir(target)} { // as kubelet does
+	stage, target := filepath.Join(
+		d.dir,
+		"kubelet/stage",
+		name,
+	), filepath.Join(d.dir, "kubelet/pods", name, "mount")
+
+	// as kubelet does
+	for _, path := range []string{stage, filepath.Dir(target)} {
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			return nil, err
 		}
 	}
+
 	var id string
 	var times []time.Duration
 	for _, step := range []func() error{
 		func() (err error) { id, err = d.create(ctx, name); return err },
 		func() error {
-			_, err := node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: stage, VolumeCapability: capability()})
+			_, err := node.NodeStageVolume(
+				ctx,
+				&csi.NodeStageVolumeRequest{
+					VolumeId:          id,
+					StagingTargetPath: stage,
+					VolumeCapability:  capability(),
+				},
+			)
+
 			return err
 		},
 		func() error {
-			_, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{VolumeId: id, StagingTargetPath: stage, TargetPath: target, VolumeCapability: capability()})
+			_, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
+				VolumeId:          id,
+				StagingTargetPath: stage,
+				TargetPath:        target,
+				VolumeCapability:  capability(),
+			})
+
 			return err
 		},
 		func() error {
-			_, err := node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: target})
+			_, err := node.NodeUnpublishVolume(
+				ctx,
+				&csi.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: target},
+			)
+
 			return err
 		},
 		func() error {
-			_, err := node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: stage})
+			_, err := node.NodeUnstageVolume(
+				ctx,
+				&csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: stage},
+			)
+
 			return err
 		},
 		func() error {
@@ -242,8 +317,10 @@ func (d *driver) life(ctx context.Context, name string) ([]time.Duration, error)
 		if err := step(); err != nil {
 			return times, err
 		}
+
 		times = append(times, time.Since(began))
 	}
+
 	return times, nil
 }
 
@@ -252,10 +329,13 @@ func (b *bench) rest(ctx context.Context, env *program.Env) error {
 	began := time.Now()
 	const pages = 50
 	for range pages {
-		if _, err := csi.NewControllerClient(b.conn).ListVolumes(ctx, &csi.ListVolumesRequest{MaxEntries: 100}); err != nil {
+		if _, err := csi.NewControllerClient(b.conn).ListVolumes(ctx, &csi.ListVolumesRequest{
+			MaxEntries: 100,
+		}); err != nil {
 			return err
 		}
 	}
+
 	page := time.Since(began) / pages
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid))
 	if err != nil {
@@ -264,15 +344,25 @@ func (b *bench) rest(ctx context.Context, env *program.Env) error {
 	if err := b.stop(); err != nil {
 		return err
 	}
+
 	began = time.Now()
 	if err := b.start(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "\n%d volumes present: page of 100 in ListVolumes %.2f ms; start to first answer %.0f ms; ", b.filled, page.Seconds()*1000, time.Since(began).Seconds()*1000)
+
+	fmt.Fprintf(
+		env.Stdout,
+		"\n%d volumes present: page of 100 in ListVolumes %.2f ms; start to first answer %.0f ms; ",
+		b.filled,
+		page.Seconds()*1000,
+		time.Since(began).Seconds()*1000,
+	)
+
 	for line := range strings.Lines(string(status)) {
 		if field, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			fmt.Fprintln(env.Stdout, "resident memory", strings.TrimSpace(field))
 		}
 	}
+
 	return nil
 }

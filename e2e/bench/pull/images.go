@@ -40,10 +40,12 @@ func catalog() []benchImage {
 		noise.Read(data)
 		return []file{{name, data}}
 	}
+
 	var twenty [][]file
 	for i := range 20 {
 		twenty = append(twenty, random(fmt.Sprintf("part%d", i), 5<<20))
 	}
+
 	return []benchImage{
 		{"big", "one layer of 210 MB", [][]file{random("big", 210<<20)}},
 		{"layers", "20 layers of 5 MB", twenty},
@@ -54,8 +56,14 @@ func catalog() []benchImage {
 // smallFiles are like the sources of a program.
 func smallFiles() (files []file) {
 	for i := range 11_000 {
-		text := strings.Repeat(fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007), 300)
-		files = append(files, file{fmt.Sprintf("src/d%03d/e%04d/f%05d.go", i/300, i/8, i), []byte(text[:4000+i*7919%9000])})
+		text := strings.Repeat(
+			fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007),
+			300,
+		)
+		files = append(
+			files,
+			file{fmt.Sprintf("src/d%03d/e%04d/f%05d.go", i/300, i/8, i), []byte(text[:4000+i*7919%9000])},
+		)
 	}
 	return files
 }
@@ -66,28 +74,36 @@ func writeImages(dir, registry string, list []benchImage) error {
 	if err != nil {
 		return err
 	}
+
 	for _, i := range list {
 		image, err := i.build()
 		if err != nil {
 			return fmt.Errorf("image %s: %w", i.name, err)
 		}
+
 		name := map[string]string{images.RefName: i.reference(registry)}
 		if err := index.AppendImage(image, layout.WithAnnotations(name)); err != nil {
 			return fmt.Errorf("image %s in %s: %w", i.name, dir, err)
 		}
 	}
+
 	return nil
 }
 
 func (i benchImage) reference(registry string) string { return registry + "/bench/" + i.name + ":1" }
 
 func (i benchImage) build() (v1.Image, error) {
-	image := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	image := mutate.ConfigMediaType(
+		mutate.MediaType(empty.Image, types.OCIManifestSchema1),
+		types.OCIConfigJSON,
+	)
+
 	for _, files := range i.layers {
 		data, err := pack(files)
 		if err != nil {
 			return nil, err
 		}
+
 		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
 			tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 		if err != nil {
@@ -97,10 +113,12 @@ func (i benchImage) build() (v1.Image, error) {
 			return nil, err
 		}
 	}
+
 	config, err := image.ConfigFile()
 	if err != nil {
 		return nil, err
 	}
+
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", runtime.GOARCH
 	return mutate.ConfigFile(image, config)
@@ -116,23 +134,34 @@ func pack(files []file) ([]byte, error) {
 		if seen[name] {
 			return nil
 		}
+
 		seen[name] = true
 		if err := directory(filepath.Dir(name)); err != nil {
 			return err
 		}
+
 		return w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755})
 	}
+
 	for _, f := range files {
 		if err := directory(filepath.Dir(f.name)); err != nil {
 			return nil, err
 		}
-		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.name, Size: int64(len(f.data)), Mode: 0o644}); err != nil {
+
+		if err := w.WriteHeader(&tar.Header{
+			Typeflag: tar.TypeReg,
+			Name:     f.name,
+			Size:     int64(len(f.data)),
+			Mode:     0o644,
+		}); err != nil {
 			return nil, err
 		}
+
 		if _, err := w.Write(f.data); err != nil {
 			return nil, err
 		}
 	}
+
 	err := w.Close()
 	return out.Bytes(), err
 }

@@ -1,5 +1,6 @@
-// Command pull-bench measures image pulls of trivet-cri beside containerd, both by CRI and in turns, from a registry on loopback. All of it runs
-// on a pretended machine, whose /var/lib is on this machine's disk. Nothing of this machine's own images is touched.
+// Command pull-bench measures image pulls of trivet-cri beside containerd, both by CRI and in turns, from a
+// registry on loopback. All of it runs on a pretended machine, whose /var/lib is on this machine's disk.
+// Nothing of this machine's own images is touched.
 package main
 
 import (
@@ -40,9 +41,16 @@ func run(ctx context.Context, env *program.Env) error {
 	if done, err := machine.Verb(ctx, env.Args); done {
 		return err
 	}
+
 	var o options
 	fs := env.Flags(about)
-	fs.StringVar(&o.dir, "dir", ".trivet/pull-bench", "directory for all that it writes, on the disk to measure; removed in the end")
+	fs.StringVar(
+		&o.dir,
+		"dir",
+		".trivet/pull-bench",
+		"directory for all that it writes, on the disk to measure; removed in the end",
+	)
+
 	fs.StringVar(&o.programs, "programs", "bin", "directory of trivet-cri, trivet-monitor and trivet-images")
 	fs.StringVar(&o.references, "references", ".trivet/bin", "directory of containerd")
 	fs.StringVar(&o.oci, "oci-runtime", "crun", "trivet-cri does not start without one")
@@ -53,13 +61,16 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := program.RequireRoot(); err != nil {
 		return err
 	}
+
 	for _, dir := range []*string{&o.dir, &o.programs, &o.references} {
 		abs, err := filepath.Abs(*dir)
 		if err != nil {
 			return err
 		}
+
 		*dir = abs
 	}
+
 	return o.measure(ctx, env)
 }
 
@@ -68,19 +79,30 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 	clean := func() error {
 		return errors.Join(m.Halt(context.WithoutCancel(ctx)), os.RemoveAll(o.dir))
 	}
-	if err := clean(); err != nil { // what a killed run left
+
+	// what a killed run left
+	if err := clean(); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, clean()) }()
+
 	list := catalog()
 	if err := writeImages(filepath.Join(o.dir, "images"), registryAddress, list); err != nil {
 		return err
 	}
+
 	sides, err := o.boot(ctx, m)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Stdout, "| %d pulls each, in turns | trivet-cri p50 (min, max) s | CPU s | containerd s | CPU s | ratio of the medians |\n|---|---|---|---|---|---|\n", o.rounds)
+
+	fmt.Fprintf(
+		env.Stdout,
+		"| %d pulls each, in turns | trivet-cri p50 (min, max) s | CPU s | containerd s | CPU s | ratio "+
+			"of the medians |\n|---|---|---|---|---|---|\n",
+		o.rounds,
+	)
+
 	for _, image := range list {
 		took := map[*side][]pull{}
 		for range o.rounds {
@@ -89,23 +111,40 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 				if err != nil {
 					return fmt.Errorf("%s: %w", s.program, err)
 				}
+
 				took[s] = append(took[s], p)
 			}
 		}
+
 		ours, theirs := took[sides[0]], took[sides[1]]
-		fmt.Fprintf(env.Stdout, "| %s | %s | %s | 1/%.1f |\n", image.about, row(ours), row(theirs), seconds(theirs)[len(theirs)/2]/seconds(ours)[len(ours)/2])
+		fmt.Fprintf(
+			env.Stdout,
+			"| %s | %s | %s | 1/%.1f |\n",
+			image.about,
+			row(ours),
+			row(theirs),
+			seconds(theirs)[len(theirs)/2]/seconds(ours)[len(ours)/2],
+		)
 	}
+
 	return nil
 }
 
 // boot starts the machine, the registry, and both CRI servers.
 func (o options) boot(ctx context.Context, m *machine.Machine) ([]*side, error) {
-	config := machine.Config{Name: "pull-bench", Group: fmt.Sprintf("/trivet-pull-bench-%d", os.Getpid()), Hosts: "127.0.0.1 localhost\n",
-		Keep:   []string{"/var/lib/containerd", "/var/lib/trivet", "/var/lib/cni", "/etc/cni/net.d", "/etc/containerd"},
-		Expose: map[string]string{o.dir: o.dir, o.programs: o.programs, o.references: o.references}}
+	config := machine.Config{
+		Name:  "pull-bench",
+		Group: fmt.Sprintf("/trivet-pull-bench-%d", os.Getpid()),
+		Hosts: "127.0.0.1 localhost\n",
+		Keep: []string{
+			"/var/lib/containerd", "/var/lib/trivet", "/var/lib/cni", "/etc/cni/net.d", "/etc/containerd",
+		},
+		Expose: map[string]string{o.dir: o.dir, o.programs: o.programs, o.references: o.references},
+	}
 	if err := m.Boot(ctx, config); err != nil {
 		return nil, err
 	}
+
 	up, err := m.Command(ctx, "ip", "link", "set", "lo", "up")
 	if err != nil {
 		return nil, err
@@ -113,12 +152,22 @@ func (o options) boot(ctx context.Context, m *machine.Machine) ([]*side, error) 
 	if out, err := up.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("set lo up: %w: %s", err, out)
 	}
+
 	file := filepath.Join(o.dir, "containerd.toml")
 	if err := os.WriteFile(file, []byte("version = 3\n"), 0o644); err != nil {
 		return nil, err
 	}
+
 	for _, d := range []machine.Daemon{
-		{Name: "registry", Argv: []string{o.programs + "/trivet-images", "serve", "--dir=" + o.dir + "/images", "--listen=" + registryAddress}},
+		{
+			Name: "registry",
+			Argv: []string{
+				o.programs + "/trivet-images",
+				"serve",
+				"--dir=" + o.dir + "/images",
+				"--listen=" + registryAddress,
+			},
+		},
 		{Name: "trivet-cri", Argv: []string{o.programs + "/trivet-cri", "--oci-runtime=" + o.oci}},
 		{Name: "containerd", Argv: []string{o.references + "/containerd", "--config=" + file}},
 	} {
@@ -126,10 +175,12 @@ func (o options) boot(ctx context.Context, m *machine.Machine) ([]*side, error) 
 			return nil, err
 		}
 	}
+
 	ours, err := connect(ctx, m, "trivet-cri", "/run/trivet/cri.sock")
 	if err != nil {
 		return nil, err
 	}
+
 	theirs, err := connect(ctx, m, "containerd", "/run/containerd/containerd.sock")
 	return []*side{ours, theirs}, err
 }
@@ -152,15 +203,19 @@ func connect(ctx context.Context, m *machine.Machine, program, path string) (*si
 	if err != nil {
 		return nil, err
 	}
+
 	s := &side{machine: m, program: program, images: runtimeapi.NewImageServiceClient(conn)}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+
 	for {
 		_, err := s.images.ListImages(ctx, &runtimeapi.ListImagesRequest{}, grpc.WaitForReady(true))
 		if err == nil {
 			return s, nil
 		}
-		select { // containerd answers "not initialized yet" at first
+
+		// containerd answers "not initialized yet" at first
+		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%s does not answer: %w", program, err)
 		case <-time.After(20 * time.Millisecond):
@@ -170,7 +225,8 @@ func connect(ctx context.Context, m *machine.Machine, program, path string) (*si
 
 // pull measures one pull and removes the image.
 func (s *side) pull(ctx context.Context, reference string) (pull, error) {
-	unix.Sync() // what the other one wrote is not to be this one's work
+	// what the other one wrote is not to be this one's work
+	unix.Sync()
 	image := &runtimeapi.ImageSpec{Image: reference}
 	before, start := bench.CPUOf(s.machine.Find(s.program)), time.Now()
 	if _, err := s.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: image}); err != nil {

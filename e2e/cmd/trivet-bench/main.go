@@ -1,4 +1,5 @@
-// Command trivet-bench measures a trivet node beside a reference node (kubelet + containerd + runc) on one control plane.
+// Command trivet-bench measures a trivet node beside a reference node (kubelet + containerd + runc) on one
+// control plane.
 package main
 
 import (
@@ -36,8 +37,15 @@ func run(ctx context.Context, env *program.Env) error {
 	r := &comparison{out: env.Stdout}
 	fs := env.Flags(about)
 	dir := fs.String("dir", ".trivet", "directory of the cluster")
-	image := fs.String("image", "registry.k8s.io/pause:3.10.2", "image of the pods; its process must end at once on SIGTERM")
-	fs.StringVar(&r.serverImage, "server-image", "registry.k8s.io/e2e-test-images/nginx:1.28.0-2", "image that serves HTTP on port 80")
+	image := fs.String("image",
+		"registry.k8s.io/pause:3.10.2", "image of the pods; its process must end at once on SIGTERM")
+	fs.StringVar(
+		&r.serverImage,
+		"server-image",
+		"registry.k8s.io/e2e-test-images/nginx:1.28.0-2",
+		"image that serves HTTP on port 80",
+	)
+
 	fs.IntVar(&r.served, "served", 7, "servers with a readiness probe measured one by one on each node")
 	fs.IntVar(&r.singles, "singles", 21, "pods measured one by one on each node")
 	fs.IntVar(&r.many, "many", 50, "pods of a burst")
@@ -45,19 +53,28 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
-	r.cluster = &cluster.Cluster{Dir: *dir, Bin: *dir + "/bin", Programs: "bin", Out: env.Stdout}
+
+	r.cluster = &cluster.Cluster{
+		Dir:      *dir,
+		Bin:      *dir + "/bin",
+		Programs: "bin",
+		Out:      env.Stdout,
+	}
 	if err := r.findNodes(); err != nil {
 		return err
 	}
+
 	config, err := clientcmd.BuildConfigFromFlags("", r.cluster.Kubeconfig())
 	if err != nil {
 		return err
 	}
+
 	config.QPS, config.Burst = 1000, 1000
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
+
 	r.Bench = &bench.Bench{Client: client, Namespace: "bench", Image: *image}
 	return r.all(ctx)
 }
@@ -68,6 +85,7 @@ func (r *comparison) findNodes() error {
 	if err != nil {
 		return err
 	}
+
 	var ours, theirs *cluster.Node
 	for i, n := range plan.Nodes {
 		if n.Agent == "trivet" && ours == nil {
@@ -77,9 +95,14 @@ func (r *comparison) findNodes() error {
 			theirs = &plan.Nodes[i]
 		}
 	}
+
 	if ours == nil || theirs == nil {
-		return &program.CantRunError{What: "the cluster has not a node of each make", Do: "make up NODES=1 REFERENCE_NODES=1"}
+		return &program.CantRunError{
+			What: "the cluster has not a node of each make",
+			Do:   "make up NODES=1 REFERENCE_NODES=1",
+		}
 	}
+
 	r.nodes = []cluster.Node{*ours, *theirs}
 	fmt.Fprintf(r.out, "%s (%s) beside %s (%s)\n", ours.Name, ours.Seats, theirs.Name, theirs.Seats)
 	return nil
@@ -89,5 +112,12 @@ func (r *comparison) all(ctx context.Context) error {
 	if err := r.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
 		return err
 	}
-	return errors.Join(r.fresh(ctx), r.oneByOne(ctx), r.withProbe(ctx), r.atOnce(ctx), r.memory(ctx), r.Clean(context.WithoutCancel(ctx)))
+	return errors.Join(
+		r.fresh(ctx),
+		r.oneByOne(ctx),
+		r.withProbe(ctx),
+		r.atOnce(ctx),
+		r.memory(ctx),
+		r.Clean(context.WithoutCancel(ctx)),
+	)
 }

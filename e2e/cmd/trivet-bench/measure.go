@@ -21,11 +21,16 @@ func (r *comparison) oneByOne(ctx context.Context) error {
 	return r.single(ctx, r.Bench, "one", "pod", r.singles)
 }
 
-// withProbe: single pods whose program is asked by HTTP whether it is ready, as often as the API server has it when nothing else is said.
+// withProbe: single pods whose program is asked by HTTP whether it is ready, as often as the API server has
+// it when nothing else is said.
 func (r *comparison) withProbe(ctx context.Context) error {
 	servers := *r.Bench
 	servers.Image = r.serverImage
-	servers.Readiness = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(80)}}}
+	servers.Readiness = &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{
+			HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(80)},
+		},
+	}
 	if err := servers.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
 		return err
 	}
@@ -40,9 +45,11 @@ func (r *comparison) single(ctx context.Context, b *bench.Bench, prefix, what st
 			if err != nil {
 				return err
 			}
+
 			ready[n], gone[n] = append(ready[n], s.ToReady), append(gone[n], s.ToGone)
 		}
 	}
+
 	r.title("one %s at a time, %d on each node in turns", what, rounds)
 	r.durations("created -> Ready", ready)
 	r.durations("deleted -> gone", gone)
@@ -58,17 +65,23 @@ func (r *comparison) atOnce(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+
 			ready[n], gone[n] = append(ready[n], b.AllReady), append(gone[n], b.AllGone)
 		}
 	}
+
 	r.title("%d pods at once, %d bursts on each node in turns", r.many, r.bursts)
 	r.durations("all Ready", ready)
 	r.durations("all gone", gone)
 	return nil
 }
 
-// daemons are the programs that count as a node's own: agent, runtime and what the runtime keeps for its containers.
-var daemons = []string{"trivet-node", "trivet-cri", "trivet-monitor", "trivet-netd", "trivet-csi", "kubelet", "containerd", "containerd-shim-runc-v2"}
+// daemons are the programs that count as a node's own: agent, runtime and what the runtime keeps for its
+// containers.
+var daemons = []string{
+	"trivet-node", "trivet-cri", "trivet-monitor", "trivet-netd", "trivet-csi", "kubelet", "containerd",
+	"containerd-shim-runc-v2",
+}
 
 const idleFor = 30 * time.Second
 
@@ -84,6 +97,7 @@ func (r *comparison) memory(ctx context.Context) error {
 	if err := r.usage(ctx); err != nil {
 		return err
 	}
+
 	var names []string
 	for n, node := range r.nodes {
 		mine := bench.Names(fmt.Sprintf("stay-%d", n), r.many)
@@ -92,10 +106,12 @@ func (r *comparison) memory(ctx context.Context) error {
 			return err
 		}
 	}
+
 	r.title("memory with %d pods on each node, and processor time over %s", r.many, idleFor)
 	if err := r.usage(ctx); err != nil {
 		return err
 	}
+
 	return r.Stop(ctx, names)
 }
 
@@ -107,11 +123,14 @@ func (r *comparison) usage(ctx context.Context) error {
 			before[n][program] = bench.CPUOf(pids)
 		}
 	}
-	select { // the length of the measurement
+
+	// the length of the measurement
+	select {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-time.After(idleFor):
 	}
+
 	w := tabwriter.NewWriter(r.out, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "node\tprogram\tprocesses\tRSS MiB\tPSS MiB\tCPU %\t")
 	for n, node := range r.nodes {
@@ -122,18 +141,31 @@ func (r *comparison) usage(ctx context.Context) error {
 			if !slices.Contains(daemons, program) {
 				continue
 			}
+
 			m, used := bench.MemoryOf(processes[program]), bench.CPUOf(processes[program])-before[n][program]
 			r.row(w, node.Name, program, m, used)
 			sum.Processes, sum.RSS, sum.PSS, ticks = sum.Processes+m.Processes, sum.RSS+m.RSS, sum.PSS+m.PSS, ticks+used
 		}
+
 		r.row(w, node.Name, "all", sum, ticks)
 	}
+
 	return w.Flush()
 }
 
 func (r *comparison) row(w *tabwriter.Writer, node, program string, m bench.Memory, ticks int) {
-	percent := float64(ticks) / idleFor.Seconds() // a tick is a hundredth of a second
-	fmt.Fprintf(w, "%s\t%s\t%d\t%.1f\t%.1f\t%.1f\t\n", node, program, m.Processes, float64(m.RSS)/1024, float64(m.PSS)/1024, percent)
+	// a tick is a hundredth of a second
+	percent := float64(ticks) / idleFor.Seconds()
+	fmt.Fprintf(
+		w,
+		"%s\t%s\t%d\t%.1f\t%.1f\t%.1f\t\n",
+		node,
+		program,
+		m.Processes,
+		float64(m.RSS)/1024,
+		float64(m.PSS)/1024,
+		percent,
+	)
 }
 
 // title of a table, with the load of the machine: what the figures are worth depends on it.
@@ -148,7 +180,14 @@ func (r *comparison) durations(what string, all [][]time.Duration) {
 	ours, theirs := bench.Median(all[0]), bench.Median(all[1])
 	fmt.Fprintf(r.out, "  %-18s", what)
 	for n, node := range r.nodes {
-		fmt.Fprintf(r.out, "%s p50 %5d ms, max %5d ms;  ", node.Name, bench.Median(all[n]).Milliseconds(), slices.Max(all[n]).Milliseconds())
+		fmt.Fprintf(
+			r.out,
+			"%s p50 %5d ms, max %5d ms;  ",
+			node.Name,
+			bench.Median(all[n]).Milliseconds(),
+			slices.Max(all[n]).Milliseconds(),
+		)
 	}
+
 	fmt.Fprintf(r.out, "ratio 1/%.1f\n", float64(theirs)/float64(ours))
 }

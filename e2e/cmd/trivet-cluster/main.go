@@ -1,5 +1,5 @@
-// Command trivet-cluster brings a real Kubernetes cluster up on this machine, takes it down, and lets a person or a test do to its nodes
-// what happens to nodes: daemons killed, cables cut, reboots.
+// Command trivet-cluster brings a real Kubernetes cluster up on this machine, takes it down, and lets a
+// person or a test do to its nodes what happens to nodes: daemons killed, cables cut, reboots.
 package main
 
 import (
@@ -47,10 +47,12 @@ func run(ctx context.Context, env *program.Env) error {
 	if len(env.Args) == 3 && env.Args[0] == cluster.ProxyVerb {
 		return (&cluster.Cluster{Dir: env.Args[1]}).ServeProxy(ctx, env.Args[2], env.Log)
 	}
+
 	verb := ""
 	if len(env.Args) > 0 && !strings.HasPrefix(env.Args[0], "-") {
 		verb, env.Args = env.Args[0], env.Args[1:]
 	}
+
 	s, err := configure(env)
 	if err != nil {
 		return err
@@ -61,6 +63,7 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := program.RequireRoot(); err != nil {
 		return err
 	}
+
 	return s.do(ctx, verb)
 }
 
@@ -83,51 +86,91 @@ func configure(env *program.Env) (*session, error) {
 	images := fs.String("images", ".trivet/images", "OCI layout that the cluster's registry serves")
 	deploy := fs.String("deploy", "deploy", "directory with the manifests of trivet's parts")
 	count := fs.Int("nodes", 1, "number of nodes: node1, node2, ...")
-	reference := fs.Int("reference-nodes", 0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
+	reference := fs.Int("reference-nodes",
+		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
 	seats := cluster.Seats{Init: "trivet"}
 	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
 	fs.StringVar(&seats.OCI, "oci", "crun", "OCI runtime: crun or runc")
-	fs.DurationVar(&s.wait, "wait", 0, "leaks: how long it may take until nothing is left (a kubelet needs some seconds, as the kernel may after down)")
+	fs.DurationVar(
+		&s.wait,
+		"wait",
+		0,
+		"leaks: how long it may take until nothing is left (a kubelet needs some seconds, as the kernel "+
+			"may after down)",
+	)
 	if err := env.Parse(fs); err != nil {
 		return nil, err
 	}
+
 	for _, p := range []*string{dir, bin, programs, images, deploy} {
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return nil, err
 		}
+
 		*p = abs
 	}
+
 	if *count < 0 || *reference < 0 || *count+*reference < 1 || *count+*reference > 200 {
-		return nil, &program.UsageError{Err: fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together", *count, *reference)}
+		return nil, &program.UsageError{
+			Err: fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together",
+				*count, *reference),
+		}
 	}
+
 	if *systemd < 0 || *systemd > *count {
 		err := fmt.Errorf("%d of %d nodes cannot have systemd", *systemd, *count)
 		return nil, &program.UsageError{Err: err}
 	}
+
 	for i := range *count {
 		if i >= *count-*systemd {
 			seats.Init = "systemd"
 		}
+
 		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("node%d", i+1), Seats: seats})
 	}
+
 	for i := range *reference {
 		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("ref%d", i+1), Seats: cluster.Reference})
 	}
-	s.Cluster = &cluster.Cluster{Dir: *dir, Bin: *bin, Programs: *programs, Images: *images, Deploy: *deploy, Out: env.Stdout}
+
+	s.Cluster = &cluster.Cluster{
+		Dir:      *dir,
+		Bin:      *bin,
+		Programs: *programs,
+		Images:   *images,
+		Deploy:   *deploy,
+		Out:      env.Stdout,
+	}
+
 	s.args, s.oci = fs.Args(), seats.OCI
-	return s, os.Setenv("KUBECACHEDIR", s.KubectlCache()) // of every kubectl that is run
+
+	// of every kubectl that is run
+	return s, os.Setenv("KUBECACHEDIR", s.KubectlCache())
 }
 
 func (s *session) do(ctx context.Context, verb string) error {
-	need := map[string]int{"logs": 2, "start": 2, "stop": 2, "kill": 2, "agent": 2, "reboot": 1, "cut": 1,
-		"mend": 1, "exec": 2}[verb]
+	need := map[string]int{
+		"logs":   2,
+		"start":  2,
+		"stop":   2,
+		"kill":   2,
+		"agent":  2,
+		"reboot": 1,
+		"cut":    1,
+		"mend":   1,
+		"exec":   2,
+	}[verb]
 	if len(s.args) < need {
-		return &program.UsageError{Err: fmt.Errorf("%s needs %d arguments, see trivet-cluster --help", verb, need)}
+		return &program.UsageError{
+			Err: fmt.Errorf("%s needs %d arguments, see trivet-cluster --help", verb, need),
+		}
 	}
+
 	switch verb {
 	case "up":
 		return s.up(ctx)
@@ -154,6 +197,7 @@ func (s *session) do(ctx context.Context, verb string) error {
 	case "exec":
 		return s.exec(ctx)
 	}
+
 	return &program.UsageError{Err: fmt.Errorf("%q is not something to do, see trivet-cluster --help", verb)}
 }
 
@@ -175,8 +219,15 @@ func (s *session) demo(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("no cluster is up: %w", err)
 	}
-	d := demo.Demo{Kubectl: filepath.Join(s.Bin, "kubectl"), Kubeconfig: s.Kubeconfig(), Manifests: filepath.Join(s.Deploy, "demo"),
-		Out: s.Stdout, Nodes: len(plan.Nodes)}
+
+	d := demo.Demo{
+		Kubectl:    filepath.Join(s.Bin, "kubectl"),
+		Kubeconfig: s.Kubeconfig(),
+		Manifests:  filepath.Join(s.Deploy, "demo"),
+		Out:        s.Stdout,
+		Nodes:      len(plan.Nodes),
+	}
+
 	return d.Run(ctx)
 }
 
@@ -205,10 +256,12 @@ func (s *session) critest(ctx context.Context) error {
 	for _, why := range slices.Sorted(maps.Keys(skipped)) {
 		fmt.Fprintf(s.Stdout, "%d skipped: %s\n", skipped[why], why)
 	}
+
 	if bad > 0 {
 		report := filepath.Join(s.Dir, "critest", s.oci, "e2e.log")
 		return fmt.Errorf("%d specs of critest did not pass; %s has their output", bad, report)
 	}
+
 	return nil
 }
 

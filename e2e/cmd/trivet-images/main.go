@@ -28,6 +28,7 @@ func run(ctx context.Context, env *program.Env) error {
 	if len(env.Args) > 0 && !strings.HasPrefix(env.Args[0], "-") {
 		verb, env.Args = env.Args[0], env.Args[1:]
 	}
+
 	fs := env.Flags(about)
 	out := fs.String("out", ".trivet/images", "build: directory to replace with the layout")
 	source := fs.String("source", ".", "build: root of the repository")
@@ -37,13 +38,17 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
+
 	switch verb {
 	case "build":
 		return build(ctx, env, *source, *coredns, *out)
 	case "serve":
 		return serve(ctx, env, *dir, *listen)
 	}
-	return &program.UsageError{Err: fmt.Errorf("%q is neither build nor serve, see trivet-images --help", verb)}
+
+	return &program.UsageError{
+		Err: fmt.Errorf("%q is neither build nor serve, see trivet-images --help", verb),
+	}
 }
 
 func build(ctx context.Context, env *program.Env, source, coredns, out string) error {
@@ -51,13 +56,21 @@ func build(ctx context.Context, env *program.Env, source, coredns, out string) e
 		if *p == "" {
 			continue
 		}
+
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return err
 		}
+
 		*p = abs
 	}
-	b := images.Builder{Source: source, CoreDNS: coredns, Say: func(format string, args ...any) { fmt.Fprintf(env.Stdout, format+"\n", args...) }}
+
+	b := images.Builder{
+		Source:  source,
+		CoreDNS: coredns,
+		Say:     func(format string, args ...any) { fmt.Fprintf(env.Stdout, format+"\n", args...) },
+	}
+
 	return b.Build(ctx, out)
 }
 
@@ -66,12 +79,15 @@ func serve(ctx context.Context, env *program.Env, dir, listen string) error {
 	if err != nil {
 		return &program.CantRunError{What: err.Error(), Do: "choose another address with --listen"}
 	}
+
 	s := &http.Server{Handler: registry.Handler{Dir: dir}, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
+
 	env.Log.Info("serving", "dir", dir, "address", l.Addr().String())
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+
 	return nil
 }

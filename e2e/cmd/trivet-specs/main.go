@@ -1,4 +1,5 @@
-// Command trivet-specs runs chosen specs of the published Kubernetes end-to-end suite against a cluster and prints what passed.
+// Command trivet-specs runs chosen specs of the published Kubernetes end-to-end suite against a cluster and
+// prints what passed.
 package main
 
 import (
@@ -24,28 +25,41 @@ func run(ctx context.Context, env *program.Env) error {
 	if err != nil {
 		return err
 	}
+
 	c.Names = specs.Smoke()
 	if list != "" {
 		text, err := os.ReadFile(list)
 		if err != nil {
 			return &program.UsageError{Err: err}
 		}
+
 		c.Names = specs.Parse(string(text))
 	}
+
 	if len(c.Names) == 0 {
 		return &program.UsageError{Err: errors.New("no specs are named")}
 	}
+
 	start := time.Now()
 	fmt.Fprintf(env.Stdout, "%d specs of %s\n", len(c.Names), c.Suite)
 	results, err := specs.Run(ctx, c, env.Stdout)
 	if err != nil {
 		return err
 	}
+
 	passed := summarize(env.Stdout, results)
-	fmt.Fprintf(env.Stdout, "%d of %d specs passed in %s; report in %s\n", passed, len(results), time.Since(start).Round(time.Second), c.ReportDir)
+	fmt.Fprintf(
+		env.Stdout,
+		"%d of %d specs passed in %s; report in %s\n",
+		passed,
+		len(results),
+		time.Since(start).Round(time.Second),
+		c.ReportDir,
+	)
 	if passed != len(results) {
 		return fmt.Errorf("%d of %d specs did not pass", len(results)-passed, len(results))
 	}
+
 	return nil
 }
 
@@ -60,23 +74,29 @@ func configure(env *program.Env) (specs.Config, string, error) {
 	if err := env.Parse(fs); err != nil {
 		return c, "", err
 	}
+
 	c.Suite, c.Kubectl = filepath.Join(*bin, "e2e.test"), filepath.Join(*bin, "kubectl")
 	if c.Procs > 1 {
 		c.Ginkgo = filepath.Join(*bin, "ginkgo")
 	}
+
 	for _, p := range []*string{&c.Suite, &c.Kubectl, &c.Kubeconfig, &c.ReportDir, &c.Ginkgo} {
 		if *p == "" {
 			continue
 		}
+
 		abs, err := filepath.Abs(*p)
 		if err != nil {
 			return c, "", err
 		}
+
 		*p = abs
 	}
+
 	if _, err := os.Stat(c.Suite); err != nil {
 		return c, "", &program.CantRunError{What: err.Error(), Do: "run make e2e, which builds it"}
 	}
+
 	return c, *list, nil
 }
 

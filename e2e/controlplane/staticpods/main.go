@@ -39,15 +39,18 @@ func run(from, at, node string) error {
 	if err != nil {
 		return err
 	}
+
 	slices.Sort(files)
 	for _, file := range files {
 		pod, err := read(file, at, node)
 		if err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
+
 		hash := container.HashContainer(&pod.Spec.Containers[0])
 		fmt.Printf("%s %s %s %x\n", filepath.Base(file), pod.Name, pod.UID, hash)
 	}
+
 	return nil
 }
 
@@ -60,12 +63,14 @@ func read(file, at, node string) (*v1.Pod, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(at)
+
 	if err := os.WriteFile(filepath.Join(at, filepath.Base(file)), data, 0o600); err != nil {
 		return nil, err
 	}
 
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+
 	pods := config.NewPodConfig(record.NewFakeRecorder(10), nil)
 	files := pods.Channel(ctx, kubelettypes.FileSource)
 	config.NewSourceFile(klog.Background(), at, types.NodeName(node), time.Minute, files)
@@ -74,7 +79,9 @@ func read(file, at, node string) (*v1.Pod, error) {
 		if len(update.Pods) != 1 {
 			return nil, fmt.Errorf("kubelet sees %d pods", len(update.Pods))
 		}
+
 		return update.Pods[0], nil
+
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -35,6 +35,7 @@ func main() {
 		if !errors.Is(err, errNone) {
 			fmt.Fprintln(os.Stderr, err)
 		}
+
 		os.Exit(1)
 	}
 }
@@ -43,6 +44,7 @@ func pgrep(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: pgrep NAME")
 	}
+
 	names, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return err
@@ -55,9 +57,11 @@ func pgrep(args []string) error {
 		if err != nil || pid == strconv.Itoa(os.Getpid()) || !strings.Contains(string(name), args[0]) {
 			continue
 		}
+
 		fmt.Println(pid)
 		found = nil
 	}
+
 	return found
 }
 
@@ -76,8 +80,10 @@ func ipcs() error {
 		if len(f) < 8 {
 			continue
 		}
+
 		key, _ := strconv.ParseInt(f[0], 10, 64)
 		fmt.Printf("0x%08x %-10s %-10s %-10s %-10s %-10s\n", uint32(key), f[1], f[7], f[2], f[3], f[6])
 	}
+
 	return nil
 }

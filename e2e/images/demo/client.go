@@ -16,12 +16,15 @@ func sidecar(ctx context.Context, log *slog.Logger, address, url string) error {
 	look := func() string {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
+
 		text, err := fetch(ctx, http.MethodGet, url+"/info", "")
 		if err != nil {
 			return "server is down"
 		}
+
 		return strings.TrimSpace(text)
 	}
+
 	go func() {
 		last := ""
 		for ctx.Err() == nil {
@@ -29,14 +32,17 @@ func sidecar(ctx context.Context, log *slog.Logger, address, url string) error {
 				log.Info("server changed", "state", now)
 				last = now
 			}
+
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second):
 			}
 		}
 	}()
+
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /state", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(look()) })
+	mux.HandleFunc("GET /state",
+		func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(look()) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	return listen(ctx, address, mux)
 }
@@ -45,12 +51,14 @@ func sidecar(ctx context.Context, log *slog.Logger, address, url string) error {
 func client(ctx context.Context, log *slog.Logger, url string, count int) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+
 	run := time.Now().Unix()
 	for i := range count {
 		k, want := fmt.Sprintf("job-%d", i), fmt.Sprintf("value %d of run %d", i, run)
 		if err := untilWritten(ctx, log, url+"/kv/"+k, want); err != nil {
 			return fmt.Errorf("write %s: %w", k, err)
 		}
+
 		got, err := fetch(ctx, http.MethodGet, url+"/kv/"+k, "")
 		if err != nil {
 			return fmt.Errorf("read %s: %w", k, err)
@@ -59,6 +67,7 @@ func client(ctx context.Context, log *slog.Logger, url string, count int) error 
 			return fmt.Errorf("%s reads %q, want %q", k, got, want)
 		}
 	}
+
 	log.Info("all values were written and read back", "url", url, "count", count)
 	return nil
 }
@@ -69,6 +78,7 @@ func untilWritten(ctx context.Context, log *slog.Logger, url, value string) erro
 		if err == nil {
 			return nil
 		}
+
 		log.Warn("server does not answer yet", "url", url, "err", err)
 		select {
 		case <-ctx.Done():
@@ -83,11 +93,13 @@ func fetch(ctx context.Context, method, url, body string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
+
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxValue))
 	if err != nil {
 		return "", err
@@ -95,5 +107,6 @@ func fetch(ctx context.Context, method, url, body string) (string, error) {
 	if resp.StatusCode >= 300 {
 		return "", fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(data)))
 	}
+
 	return string(data), nil
 }

@@ -1,5 +1,5 @@
-// Command demo is the workload of the demonstration: a key-value server that keeps each value in a file of its volume, and the helpers
-// around it. Its sub-commands are the containers of a stateful application:
+// Command demo is the workload of the demonstration: a key-value server that keeps each value in a file of
+// its volume, and the helpers around it. Its sub-commands are the containers of a stateful application:
 //
 //	demo init    --data DIR              prepares the volume and counts the starts
 //	demo serve   --data DIR --listen A   serves GET and PUT /kv/KEY, /version, /info, /healthz
@@ -43,6 +43,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if len(args) < 2 {
 		return errors.New("usage: demo init|serve|sidecar|client|version [flags]")
 	}
+
 	fs := flag.NewFlagSet(args[1], flag.ContinueOnError)
 	data := fs.String("data", "/data", "directory of the volume")
 	address := fs.String("listen", ":8080", "address to serve on")
@@ -51,6 +52,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 	if err := fs.Parse(args[2:]); err != nil {
 		return err
 	}
+
 	switch args[1] {
 	case "init":
 		return prepare(log, *data)
@@ -64,6 +66,7 @@ func run(ctx context.Context, log *slog.Logger, args []string) error {
 		fmt.Println(version)
 		return nil
 	}
+
 	return fmt.Errorf("%q is none of init, serve, sidecar, client, version", args[1])
 }
 

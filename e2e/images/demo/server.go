@@ -40,6 +40,7 @@ func save(path string, content io.Reader) error {
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
+
 	if _, err := io.Copy(f, content); err != nil {
 		return err
 	}
@@ -49,11 +50,13 @@ func save(path string, content io.Reader) error {
 	if err := os.Rename(f.Name(), path); err != nil {
 		return err
 	}
+
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
+
 	return dir.Sync()
 }
 
@@ -63,10 +66,12 @@ func serve(ctx context.Context, log *slog.Logger, address, data string) error {
 	if _, err := os.Stat(filepath.Join(data, "kv")); err != nil {
 		return fmt.Errorf("the volume was not prepared by demo init: %w", err)
 	}
+
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, version) })
-	mux.HandleFunc("GET /info", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(info(data)) })
+	mux.HandleFunc("GET /info",
+		func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(info(data)) })
 	mux.HandleFunc("GET /kv/{key}", func(w http.ResponseWriter, r *http.Request) { get(w, r, data) })
 	mux.HandleFunc("PUT /kv/{key}", func(w http.ResponseWriter, r *http.Request) { put(w, r, log, data) })
 	log.Info("serving", "address", address, "data", data)
@@ -80,8 +85,15 @@ func info(data string) map[string]any {
 	starts, _ := os.ReadFile(filepath.Join(data, "starts"))
 	greeting, _ := os.ReadFile("/config/greeting")
 	_, err := os.Stat("/secret/password")
-	return map[string]any{"version": version, "host": host, "keys": len(entries), "starts": strings.TrimSpace(string(starts)),
-		"greeting": strings.TrimSpace(string(greeting)), "secret": err == nil, "node": os.Getenv("NODE_NAME")}
+	return map[string]any{
+		"version":  version,
+		"host":     host,
+		"keys":     len(entries),
+		"starts":   strings.TrimSpace(string(starts)),
+		"greeting": strings.TrimSpace(string(greeting)),
+		"secret":   err == nil,
+		"node":     os.Getenv("NODE_NAME"),
+	}
 }
 
 func get(w http.ResponseWriter, r *http.Request, data string) {
@@ -90,6 +102,7 @@ func get(w http.ResponseWriter, r *http.Request, data string) {
 		http.Error(w, "not a key", http.StatusBadRequest)
 		return
 	}
+
 	value, err := os.ReadFile(filepath.Join(data, "kv", k))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -107,11 +120,13 @@ func put(w http.ResponseWriter, r *http.Request, log *slog.Logger, data string) 
 		http.Error(w, "not a key", http.StatusBadRequest)
 		return
 	}
+
 	if err := save(filepath.Join(data, "kv", k), http.MaxBytesReader(w, r.Body, maxValue)); err != nil {
 		log.Error("value is not stored", "key", k, "err", err)
 		http.Error(w, err.Error(), http.StatusInsufficientStorage)
 		return
 	}
+
 	log.Info("value is stored", "key", k)
 	w.WriteHeader(http.StatusCreated)
 }

@@ -1,5 +1,5 @@
-// Command names stands in for dig and getent in images of the end-to-end suite: the queries that its specs make, answered by real DNS messages to
-// the name server of /etc/resolv.conf.
+// Command names stands in for dig and getent in images of the end-to-end suite: the queries that its specs
+// make, answered by real DNS messages to the name server of /etc/resolv.conf.
 //
 //	dig [+tcp|+notcp] [+short] [+search] [+noall] [+answer] NAME [TYPE]
 //	getent hosts NAME
@@ -46,13 +46,20 @@ func getent(args []string) error {
 	return err
 }
 
-var types = map[string]dnsmessage.Type{"A": dnsmessage.TypeA, "AAAA": dnsmessage.TypeAAAA, "CNAME": dnsmessage.TypeCNAME, "SRV": dnsmessage.TypeSRV, "PTR": dnsmessage.TypePTR}
+var types = map[string]dnsmessage.Type{
+	"A":     dnsmessage.TypeA,
+	"AAAA":  dnsmessage.TypeAAAA,
+	"CNAME": dnsmessage.TypeCNAME,
+	"SRV":   dnsmessage.TypeSRV,
+	"PTR":   dnsmessage.TypePTR,
+}
 
 func dig(args []string) error {
 	config, err := resolvConf("/etc/resolv.conf")
 	if err != nil {
 		return err
 	}
+
 	network, short, search, name, kind := "udp", false, false, "", dnsmessage.TypeA
 	for _, a := range args {
 		switch {
@@ -72,22 +79,27 @@ func dig(args []string) error {
 			}
 		}
 	}
+
 	names := []string{strings.TrimSuffix(name, ".") + "."}
 	if search {
 		names = config.candidates(name)
 	}
+
 	for _, full := range names {
 		answers, err := ask(network, config.server, full, kind)
 		if err != nil {
 			return err
 		}
+
 		for _, r := range answers {
 			show(r, short)
 		}
+
 		if len(answers) > 0 {
 			return nil
 		}
 	}
+
 	return nil
 }
 
@@ -97,24 +109,29 @@ func ask(network, server, name string, kind dnsmessage.Type) ([]dnsmessage.Resou
 	if err != nil {
 		return nil, err
 	}
+
 	id := uint16(rand.Uint32())
 	query, err := (&dnsmessage.Message{Header: dnsmessage.Header{ID: id, RecursionDesired: true},
 		Questions: []dnsmessage.Question{{Name: full, Type: kind, Class: dnsmessage.ClassINET}}}).Pack()
 	if err != nil {
 		return nil, err
 	}
+
 	conn, err := net.DialTimeout(network, net.JoinHostPort(server, "53"), 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
+
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return nil, err
 	}
+
 	data, err := exchange(conn, network == "tcp", query)
 	if err != nil {
 		return nil, err
 	}
+
 	var reply dnsmessage.Message
 	if err := reply.Unpack(data); err != nil {
 		return nil, err
@@ -122,6 +139,7 @@ func ask(network, server, name string, kind dnsmessage.Type) ([]dnsmessage.Resou
 	if reply.ID != id {
 		return nil, errors.New("an answer to another question")
 	}
+
 	return reply.Answers, nil
 }
 
@@ -132,15 +150,18 @@ func exchange(conn net.Conn, framed bool, query []byte) ([]byte, error) {
 	if _, err := conn.Write(query); err != nil {
 		return nil, err
 	}
+
 	if !framed {
 		data := make([]byte, 64<<10)
 		n, err := conn.Read(data)
 		return data[:n], err
 	}
+
 	var size [2]byte
 	if _, err := io.ReadFull(conn, size[:]); err != nil {
 		return nil, err
 	}
+
 	data := make([]byte, binary.BigEndian.Uint16(size[:]))
 	_, err := io.ReadFull(conn, data)
 	return data, err
@@ -163,9 +184,12 @@ func show(r dnsmessage.Resource, short bool) {
 	default:
 		return
 	}
+
 	if !short {
-		text = fmt.Sprintf("%s\t%d\tIN\t%s\t%s", r.Header.Name, r.Header.TTL, strings.TrimPrefix(r.Header.Type.String(), "Type"), text)
+		text = fmt.Sprintf("%s\t%d\tIN\t%s\t%s",
+			r.Header.Name, r.Header.TTL, strings.TrimPrefix(r.Header.Type.String(), "Type"), text)
 	}
+
 	fmt.Println(text)
 }
 
@@ -182,6 +206,7 @@ func resolvConf(path string) (config, error) {
 	if err != nil {
 		return c, err
 	}
+
 	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
 		switch {
@@ -195,9 +220,11 @@ func resolvConf(path string) (config, error) {
 			}
 		}
 	}
+
 	if c.server == "" {
 		return c, fmt.Errorf("%s names no name server", path)
 	}
+
 	return c, nil
 }
 

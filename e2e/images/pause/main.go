@@ -1,5 +1,5 @@
-// Command pause is the stand-in for the sandbox container of runtimes that need one: it sleeps until a signal and reaps what a shared
-// PID namespace leaves to it.
+// Command pause is the stand-in for the sandbox container of runtimes that need one: it sleeps until a signal
+// and reaps what a shared PID namespace leaves to it.
 package main
 
 import (

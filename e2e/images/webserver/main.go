@@ -46,6 +46,7 @@ func run() error {
 	if err := os.WriteFile("/var/run/nginx.pid", []byte(strconv.Itoa(os.Getpid())+"\n"), 0o644); err != nil {
 		return err
 	}
+
 	return serve()
 }
 
@@ -58,16 +59,19 @@ func serve() error {
 	if port == "" {
 		port = "80"
 	}
+
 	answer := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, page) }
 	server := &http.Server{
 		Addr:              ":" + port,
 		Handler:           http.HandlerFunc(answer),
 		ReadHeaderTimeout: 10 * time.Second,
 	}
+
 	context.AfterFunc(ctx, func() { server.Close() })
 
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+
 	return nil
 }

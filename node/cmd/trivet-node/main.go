@@ -25,31 +25,38 @@ func main() { program.Main("trivet-node", run) }
 
 func run(ctx context.Context, env *program.Env) error {
 	if slices.Equal(env.Args, []string{"--version"}) && filepath.Base(os.Args[0]) == "kubelet" {
-		_, err := fmt.Fprintln(env.Stdout, "Kubernetes", agent.KubernetesVersion) // kubeadm asks the program by this name
+		// kubeadm asks the program by this name
+		_, err := fmt.Fprintln(env.Stdout, "Kubernetes", agent.KubernetesVersion)
 		return err
 	}
+
 	env.Args = config.Normalize(env.Args)
 	fs := env.Flags(about)
 	flags := config.Register(fs)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
+
 	cfg, err := configure(flags)
 	if err != nil {
 		return &program.UsageError{Err: oneLine(err)}
 	}
+
 	for _, notice := range cfg.Notices {
 		env.Log.Warn(notice)
 	}
+
 	if err := program.RequireRoot(); err != nil {
 		return err
 	}
+
 	klog.SetSlogLogger(env.Log)
 	program.SmallHeap()
 	a, err := agent.New(cfg, env.Log)
 	if err != nil {
 		return err
 	}
+
 	return a.Run(ctx)
 }
 

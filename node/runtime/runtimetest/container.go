@@ -12,17 +12,30 @@ import (
 )
 
 // CreateContainer makes a container.
-func (s *Server) CreateContainer(_ context.Context, r *cri.CreateContainerRequest) (*cri.CreateContainerResponse, error) {
+func (s *Server) CreateContainer(
+	_ context.Context,
+	r *cri.CreateContainerRequest,
+) (*cri.CreateContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &cri.ContainerStatus{Metadata: r.Config.Metadata, State: cri.ContainerState_CONTAINER_CREATED, CreatedAt: time.Now().UnixNano(),
-		Image: r.Config.Image, ImageRef: r.Config.Image.Image, Labels: r.Config.Labels, Annotations: r.Config.Annotations, Mounts: r.Config.Mounts}
+
+	c := &cri.ContainerStatus{
+		Metadata:    r.Config.Metadata,
+		State:       cri.ContainerState_CONTAINER_CREATED,
+		CreatedAt:   time.Now().UnixNano(),
+		Image:       r.Config.Image,
+		ImageRef:    r.Config.Image.Image,
+		Labels:      r.Config.Labels,
+		Annotations: r.Config.Annotations,
+		Mounts:      r.Config.Mounts,
+	}
 	if err := s.note("CreateContainer", label(c)); err != nil {
 		return nil, err
 	}
 	if b := s.sandboxes[r.PodSandboxId]; b == nil || b.State != cri.PodSandboxState_SANDBOX_READY {
 		return nil, status.Error(codes.NotFound, "no such sandbox")
 	}
+
 	s.serial++
 	c.Id = "container" + strconv.Itoa(s.serial)
 	s.containers[c.Id], s.parents[c.Id] = c, r.PodSandboxId
@@ -30,9 +43,13 @@ func (s *Server) CreateContainer(_ context.Context, r *cri.CreateContainerReques
 }
 
 // StartContainer runs it.
-func (s *Server) StartContainer(_ context.Context, r *cri.StartContainerRequest) (*cri.StartContainerResponse, error) {
+func (s *Server) StartContainer(
+	_ context.Context,
+	r *cri.StartContainerRequest,
+) (*cri.StartContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		return nil, status.Error(codes.NotFound, "no such container")
@@ -40,49 +57,63 @@ func (s *Server) StartContainer(_ context.Context, r *cri.StartContainerRequest)
 	if err := s.note("StartContainer", label(c)); err != nil {
 		return nil, err
 	}
+
 	c.State, c.StartedAt = cri.ContainerState_CONTAINER_RUNNING, time.Now().UnixNano()
 	s.publish(c.Id, cri.ContainerEventType_CONTAINER_STARTED_EVENT)
 	if code, ok := exitCodeOf(c.Image.Image); ok {
 		s.exit(c.Id, code)
 	}
+
 	return &cri.StartContainerResponse{}, nil
 }
 
 // StopContainer ends it: with 143, or with 137 after the grace if it is stubborn.
-func (s *Server) StopContainer(ctx context.Context, r *cri.StopContainerRequest) (*cri.StopContainerResponse, error) {
+func (s *Server) StopContainer(
+	ctx context.Context,
+	r *cri.StopContainerRequest,
+) (*cri.StopContainerResponse, error) {
 	s.mu.Lock()
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		s.mu.Unlock()
 		return nil, status.Error(codes.NotFound, "no such container")
 	}
+
 	err := s.note("StopContainer", label(c)+" "+strconv.FormatInt(r.Timeout, 10))
 	stubborn := s.stubborn[c.Metadata.Name]
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
+
 	code := int32(143)
 	if stubborn {
 		code = 137
 		timer := time.NewTimer(time.Duration(r.Timeout) * time.Second)
 		defer timer.Stop()
+
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
 	}
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if c.State == cri.ContainerState_CONTAINER_RUNNING {
 		s.exit(c.Id, code)
 	}
+
 	return &cri.StopContainerResponse{}, nil
 }
 
 // RemoveContainer removes it.
-func (s *Server) RemoveContainer(_ context.Context, r *cri.RemoveContainerRequest) (*cri.RemoveContainerResponse, error) {
+func (s *Server) RemoveContainer(
+	_ context.Context,
+	r *cri.RemoveContainerRequest,
+) (*cri.RemoveContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.containers[r.ContainerId]; c != nil {
@@ -96,28 +127,57 @@ func (s *Server) RemoveContainer(_ context.Context, r *cri.RemoveContainerReques
 }
 
 // ListContainers lists by label.
-func (s *Server) ListContainers(_ context.Context, r *cri.ListContainersRequest) (*cri.ListContainersResponse, error) {
+func (s *Server) ListContainers(
+	_ context.Context,
+	r *cri.ListContainersRequest,
+) (*cri.ListContainersResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	out := &cri.ListContainersResponse{}
 	for id, c := range s.containers {
 		if selected(c.Labels, r.GetFilter().GetLabelSelector()) {
-			out.Containers = append(out.Containers, &cri.Container{Id: id, PodSandboxId: s.parents[id], Metadata: c.Metadata, State: c.State, CreatedAt: c.CreatedAt, Labels: c.Labels})
+			out.Containers = append(out.Containers, &cri.Container{
+				Id:           id,
+				PodSandboxId: s.parents[id],
+				Metadata:     c.Metadata,
+				State:        c.State,
+				CreatedAt:    c.CreatedAt,
+				Labels:       c.Labels,
+			})
 		}
 	}
+
 	return out, nil
 }
 
 // ContainerStatus answers.
-func (s *Server) ContainerStatus(_ context.Context, r *cri.ContainerStatusRequest) (*cri.ContainerStatusResponse, error) {
+func (s *Server) ContainerStatus(
+	_ context.Context,
+	r *cri.ContainerStatusRequest,
+) (*cri.ContainerStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		return nil, status.Error(codes.NotFound, "no such container")
 	}
-	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{Id: c.Id, Metadata: c.Metadata, State: c.State, CreatedAt: c.CreatedAt, StartedAt: c.StartedAt,
-		FinishedAt: c.FinishedAt, ExitCode: c.ExitCode, Image: c.Image, ImageRef: c.ImageRef, Labels: c.Labels, Annotations: c.Annotations, Mounts: c.Mounts}}, nil
+
+	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{
+		Id:          c.Id,
+		Metadata:    c.Metadata,
+		State:       c.State,
+		CreatedAt:   c.CreatedAt,
+		StartedAt:   c.StartedAt,
+		FinishedAt:  c.FinishedAt,
+		ExitCode:    c.ExitCode,
+		Image:       c.Image,
+		ImageRef:    c.ImageRef,
+		Labels:      c.Labels,
+		Annotations: c.Annotations,
+		Mounts:      c.Mounts,
+	}}, nil
 }
 
 // ExecSync answers with nothing: every command succeeds.

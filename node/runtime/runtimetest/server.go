@@ -1,5 +1,6 @@
-// Package runtimetest is a container runtime in memory, served over a real CRI socket, for tests of what speaks CRI. Containers of image
-// "exit:N" end with code N as soon as they are started; all others run until they are stopped or told to end.
+// Package runtimetest is a container runtime in memory, served over a real CRI socket, for tests of what
+// speaks CRI. Containers of image "exit:N" end with code N as soon as they are started; all others run until
+// they are stopped or told to end.
 package runtimetest
 
 import (
@@ -102,12 +103,14 @@ func (s *Server) intercept(
 	if held {
 		_ = s.note("Hold", method)
 	}
+
 	s.mu.Unlock()
 
 	if held {
 		<-ctx.Done()
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
+
 	return handler(ctx, r)
 }
 
@@ -136,6 +139,7 @@ func (s *Server) Await(tb testing.TB, call string) {
 		if slices.Contains(calls, call) {
 			return
 		}
+
 		select {
 		case <-next:
 		case <-deadline:
@@ -180,7 +184,7 @@ func label(c *cri.ContainerStatus) string {
 	return fmt.Sprintf("%s/%d", c.Metadata.Name, c.Metadata.Attempt)
 }
 
-// note records a call and tells whether it must fail. The caller holds the lock.
+// note records a call and reports whether it must fail. The caller holds the lock.
 func (s *Server) note(method, object string) error {
 	s.calls = append(s.calls, method+" "+object)
 	close(s.called)
@@ -195,7 +199,11 @@ func (s *Server) exit(id string, code int32) {
 }
 
 func (s *Server) publish(id string, kind cri.ContainerEventType) {
-	e := &cri.ContainerEventResponse{ContainerId: id, ContainerEventType: kind, PodSandboxStatus: statusOf(s.sandboxes[s.parents[id]])}
+	e := &cri.ContainerEventResponse{
+		ContainerId:        id,
+		ContainerEventType: kind,
+		PodSandboxStatus:   statusOf(s.sandboxes[s.parents[id]]),
+	}
 	for l := range s.listeners {
 		select {
 		case l <- e:
@@ -205,7 +213,10 @@ func (s *Server) publish(id string, kind cri.ContainerEventType) {
 }
 
 // GetContainerEvents streams events.
-func (s *Server) GetContainerEvents(_ *cri.GetEventsRequest, stream grpc.ServerStreamingServer[cri.ContainerEventResponse]) error {
+func (s *Server) GetContainerEvents(
+	_ *cri.GetEventsRequest,
+	stream grpc.ServerStreamingServer[cri.ContainerEventResponse],
+) error {
 	events := make(chan *cri.ContainerEventResponse, 100)
 	s.mu.Lock()
 	s.listeners[events] = true
@@ -215,6 +226,7 @@ func (s *Server) GetContainerEvents(_ *cri.GetEventsRequest, stream grpc.ServerS
 		delete(s.listeners, events)
 		s.mu.Unlock()
 	}()
+
 	for {
 		select {
 		case <-stream.Context().Done():
@@ -234,55 +246,88 @@ func (s *Server) Version(context.Context, *cri.VersionRequest) (*cri.VersionResp
 
 // Status is always ready.
 func (s *Server) Status(context.Context, *cri.StatusRequest) (*cri.StatusResponse, error) {
-	return &cri.StatusResponse{Status: &cri.RuntimeStatus{Conditions: []*cri.RuntimeCondition{{Type: cri.RuntimeReady, Status: true}, {Type: cri.NetworkReady, Status: true}}}}, nil
+	return &cri.StatusResponse{
+		Status: &cri.RuntimeStatus{
+			Conditions: []*cri.RuntimeCondition{
+				{Type: cri.RuntimeReady, Status: true},
+				{Type: cri.NetworkReady, Status: true},
+			},
+		},
+	}, nil
 }
 
 // RunPodSandbox makes a sandbox.
-func (s *Server) RunPodSandbox(_ context.Context, r *cri.RunPodSandboxRequest) (*cri.RunPodSandboxResponse, error) {
+func (s *Server) RunPodSandbox(
+	_ context.Context,
+	r *cri.RunPodSandboxRequest,
+) (*cri.RunPodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.note("RunPodSandbox", fmt.Sprint(r.Config.Metadata.Attempt)); err != nil {
 		return nil, err
 	}
+
 	s.resolvers = append(s.resolvers, strings.Join(r.Config.GetDnsConfig().GetServers(), ","))
 	s.serial++
 	id := "sandbox" + strconv.Itoa(s.serial)
-	s.sandboxes[id] = &cri.PodSandboxStatus{Id: id, Metadata: r.Config.Metadata, State: cri.PodSandboxState_SANDBOX_READY, CreatedAt: time.Now().UnixNano(),
-		Labels: r.Config.Labels, Annotations: r.Config.Annotations, Network: &cri.PodSandboxNetworkStatus{Ip: "10.0.0." + strconv.Itoa(s.serial)}}
+	s.sandboxes[id] = &cri.PodSandboxStatus{
+		Id:          id,
+		Metadata:    r.Config.Metadata,
+		State:       cri.PodSandboxState_SANDBOX_READY,
+		CreatedAt:   time.Now().UnixNano(),
+		Labels:      r.Config.Labels,
+		Annotations: r.Config.Annotations,
+		Network:     &cri.PodSandboxNetworkStatus{Ip: "10.0.0." + strconv.Itoa(s.serial)},
+	}
+
 	return &cri.RunPodSandboxResponse{PodSandboxId: id}, nil
 }
 
 // StopPodSandbox stops a sandbox and its containers.
-func (s *Server) StopPodSandbox(_ context.Context, r *cri.StopPodSandboxRequest) (*cri.StopPodSandboxResponse, error) {
+func (s *Server) StopPodSandbox(
+	_ context.Context,
+	r *cri.StopPodSandboxRequest,
+) (*cri.StopPodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.note("StopPodSandbox", r.PodSandboxId); err != nil {
 		return nil, err
 	}
+
 	for id, parent := range s.parents {
 		if parent == r.PodSandboxId && s.containers[id].State == cri.ContainerState_CONTAINER_RUNNING {
 			s.exit(id, 137)
 		}
 	}
+
 	if b := s.sandboxes[r.PodSandboxId]; b != nil {
 		b.State = cri.PodSandboxState_SANDBOX_NOTREADY
 	}
+
 	return &cri.StopPodSandboxResponse{}, nil
 }
 
 // RemovePodSandbox removes a sandbox and its containers.
-func (s *Server) RemovePodSandbox(_ context.Context, r *cri.RemovePodSandboxRequest) (*cri.RemovePodSandboxResponse, error) {
+func (s *Server) RemovePodSandbox(
+	_ context.Context,
+	r *cri.RemovePodSandboxRequest,
+) (*cri.RemovePodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if err := s.note("RemovePodSandbox", r.PodSandboxId); err != nil {
 		return nil, err
 	}
+
 	for id, parent := range s.parents {
 		if parent == r.PodSandboxId {
 			delete(s.containers, id)
 			delete(s.parents, id)
 		}
 	}
+
 	delete(s.sandboxes, r.PodSandboxId)
 	return &cri.RemovePodSandboxResponse{}, nil
 }
@@ -297,9 +342,13 @@ func selected(labels map[string]string, selector map[string]string) bool {
 }
 
 // ListPodSandbox lists by label.
-func (s *Server) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
+func (s *Server) ListPodSandbox(
+	_ context.Context,
+	r *cri.ListPodSandboxRequest,
+) (*cri.ListPodSandboxResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	out := &cri.ListPodSandboxResponse{}
 	for _, b := range s.sandboxes {
 		if selected(b.Labels, r.GetFilter().GetLabelSelector()) {
@@ -313,11 +362,15 @@ func (s *Server) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest)
 			})
 		}
 	}
+
 	return out, nil
 }
 
 // PodSandboxStatus answers.
-func (s *Server) PodSandboxStatus(_ context.Context, r *cri.PodSandboxStatusRequest) (*cri.PodSandboxStatusResponse, error) {
+func (s *Server) PodSandboxStatus(
+	_ context.Context,
+	r *cri.PodSandboxStatusRequest,
+) (*cri.PodSandboxStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b := s.sandboxes[r.PodSandboxId]
@@ -329,7 +382,14 @@ func (s *Server) PodSandboxStatus(_ context.Context, r *cri.PodSandboxStatusRequ
 
 // statusOf is a copy: it is sent while the sandbox goes on changing.
 func statusOf(b *cri.PodSandboxStatus) *cri.PodSandboxStatus {
-	return &cri.PodSandboxStatus{Id: b.GetId(), Metadata: b.GetMetadata(), State: b.GetState(), CreatedAt: b.GetCreatedAt(), Labels: b.GetLabels(), Network: b.GetNetwork()}
+	return &cri.PodSandboxStatus{
+		Id:        b.GetId(),
+		Metadata:  b.GetMetadata(),
+		State:     b.GetState(),
+		CreatedAt: b.GetCreatedAt(),
+		Labels:    b.GetLabels(),
+		Network:   b.GetNetwork(),
+	}
 }
 
 func exitCodeOf(image string) (int32, bool) {

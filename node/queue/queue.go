@@ -1,0 +1,180 @@
+// Package queue holds the UIDs of the pods that are worth a look, each with the reasons why. Whatever happens
+// to a pod only adds a reason; the look finds out what is to be done. One pod is looked at by one worker at a
+// time, reasons that come meanwhile lead to one more look, and pods take turns in the order of their first
+// reason.
+package queue
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Queue is the queue of one node. All methods may be called at the same time and none but Run blocks.
+type Queue struct {
+	mu     sync.Mutex // guards what follows
+	filled *sync.Cond // signalled when a turn was added, or closed was set
+	closed bool
+	turns  []types.UID // in the order in which they are looked at, each once
+	pods   map[types.UID]*pod
+}
+
+// pod is what the queue knows of one pod. It is dropped when there is nothing to know.
+type pod struct {
+	why  Reasons // for the next look; 0: none is wanted
+	busy bool    // a look is on its way; the next one takes its turn after it
+
+	timer *time.Timer // nil: no later look is wanted
+	due   time.Time   // of the timer
+}
+
+// New returns an empty queue.
+func New() *Queue {
+	q := &Queue{pods: map[types.UID]*pod{}}
+	q.filled = sync.NewCond(&q.mu)
+	return q
+}
+
+// Look asks for a look at a pod. After the end of Run it does nothing.
+func (q *Queue) Look(uid types.UID, why Reason) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.add(uid, why)
+}
+
+// LookAfter asks for a look after a delay. Of several delays of one pod only the earliest end is kept, so
+// each look must ask for the next one itself.
+func (q *Queue) LookAfter(uid types.UID, delay time.Duration, why Reason) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	if delay <= 0 {
+		q.add(uid, why)
+		return
+	}
+
+	if q.closed {
+		return
+	}
+
+	p := q.pod(uid)
+	due := time.Now().Add(delay)
+	if p.timer != nil {
+		if !due.Before(p.due) {
+			return
+		}
+
+		p.timer.Stop()
+	}
+
+	// A timer that was replaced may have fired already and wait for the lock: it must not count.
+	var timer *time.Timer
+	timer = time.AfterFunc(delay, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+
+		if p.timer == timer {
+			p.timer = nil
+			q.add(uid, why)
+		}
+	})
+
+	p.timer, p.due = timer, due
+}
+
+// Run has pods looked at by a number of workers until ctx ends, and returns when the last look has. look gets
+// all reasons that were given since the look before.
+func (q *Queue) Run(ctx context.Context, workers int, look func(context.Context, types.UID, Reasons)) {
+	stop := context.AfterFunc(ctx, q.close)
+	defer stop()
+
+	var running sync.WaitGroup
+	for range max(workers, 1) {
+		running.Go(func() {
+			for {
+				uid, why, open := q.next()
+				if !open {
+					return
+				}
+
+				look(ctx, uid, why)
+				q.done(uid)
+			}
+		})
+	}
+
+	running.Wait()
+}
+
+// add gives a pod a reason, and a turn if it has none. The caller holds the lock, as in pod and drop.
+func (q *Queue) add(uid types.UID, why Reason) {
+	if q.closed {
+		return
+	}
+	p := q.pod(uid)
+	waiting := p.why != 0
+	p.why |= Of(why)
+	if !waiting && !p.busy {
+		q.turns = append(q.turns, uid)
+		q.filled.Signal()
+	}
+}
+
+func (q *Queue) pod(uid types.UID) *pod {
+	p := q.pods[uid]
+	if p == nil {
+		p = &pod{}
+		q.pods[uid] = p
+	}
+	return p
+}
+
+// next waits for a turn. It is not open when the queue is closed.
+func (q *Queue) next() (uid types.UID, why Reasons, open bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+
+	for len(q.turns) == 0 && !q.closed {
+		q.filled.Wait()
+	}
+
+	if q.closed {
+		return "", 0, false
+	}
+
+	uid = q.turns[0]
+	q.turns = q.turns[1:]
+	p := q.pods[uid]
+	why = p.why
+	p.why, p.busy = 0, true
+	return uid, why, true
+}
+
+// done ends a look, and lets the pod take its next turn if a reason has come meanwhile.
+func (q *Queue) done(uid types.UID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	p := q.pods[uid]
+	p.busy = false
+	switch {
+	case p.why != 0:
+		q.turns = append(q.turns, uid)
+		q.filled.Signal()
+	case p.timer == nil:
+		delete(q.pods, uid)
+	}
+}
+
+func (q *Queue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	for _, p := range q.pods {
+		if p.timer != nil {
+			p.timer.Stop()
+		}
+	}
+	q.filled.Broadcast()
+}
