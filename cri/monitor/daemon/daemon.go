@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cri/logfile"
+	"github.com/trivet-node/trivet/cri/logjournal"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/keylock"
@@ -44,7 +44,7 @@ type Daemon struct {
 	program string // our binary, found before anybody replaces it
 	cgroups *cgroup.Host
 	reaper  *reaper
-	journal *logfile.Journal
+	journal *logjournal.Journal
 	listen  *listener
 	// stateLock keeps a second monitor, at another socket, away from the same FIFOs.
 	stateLock *os.File
@@ -109,7 +109,7 @@ func Run(ctx context.Context, cfg Config) error {
 		containers: map[string]*container{},
 		sessions:   map[*session]struct{}{},
 	}
-	if d.journal, err = logfile.OpenJournal(filepath.Join(cfg.StateDir, "journal"), journalSlots); err != nil {
+	if d.journal, err = logjournal.Open(filepath.Join(cfg.StateDir, "journal"), journalSlots); err != nil {
 		return err
 	}
 

@@ -14,13 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/logfile"
+	"github.com/trivet-node/trivet/cri/logjournal"
 )
 
 // Stream is one output of a container on its way from the FIFO to the log and to those attached.
 type Stream struct {
 	path string
 	f    *os.File // reading end, non-blocking
-	src  logfile.Source
+	src  logjournal.Source
 	log  *slog.Logger
 	done chan struct{} // closed at the end of the output
 
@@ -46,7 +47,7 @@ func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stre
 		done: make(chan struct{}),
 	}
 
-	st.src = logfile.Source{
+	st.src = logjournal.Source{
 		Key:    key,
 		Stream: name,
 		Log:    log,
@@ -58,7 +59,7 @@ func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stre
 
 // Pump moves output until it ends. Each turn moves one batch, and waits for slow clients without holding
 // anything that others need.
-func (st *Stream) Pump(j *logfile.Journal) {
+func (st *Stream) Pump(j *logjournal.Journal) {
 	defer st.finish()
 
 	raw, err := st.f.SyscallConn()
@@ -70,7 +71,7 @@ func (st *Stream) Pump(j *logfile.Journal) {
 		var moved error
 		err := raw.Read(func(fd uintptr) bool {
 			moved = j.Move(int(fd), &st.src)
-			return !errors.Is(moved, logfile.ErrEmpty)
+			return !errors.Is(moved, logjournal.ErrEmpty)
 		})
 		if err != nil || errors.Is(moved, io.EOF) {
 			return
