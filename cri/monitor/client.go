@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/cri/monitor/wire"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/lockfile"
 )
 
@@ -18,6 +19,7 @@ type Client struct {
 	cfg    Config
 	log    *slog.Logger
 	exits  *queue
+	runner ociruntime.Runner
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the keeper has returned
 	once   sync.Once     // of what Close must not do twice

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/monitor/wire"
-	"github.com/trivet-node/trivet/cri/runc"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 )
 
 // Create creates the container; its first process waits for Start. On an error nothing is left. Once asked
@@ -58,11 +58,11 @@ func (c *Client) Start(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
 	defer cancel()
 
-	if err = h.status.Runtime.Start(ctx, id); err == nil {
+	if err = c.runner.Start(ctx, h.status.Runtime, id); err == nil {
 		return nil
 	}
 
-	if state, stateErr := h.status.Runtime.State(ctx, id); stateErr == nil &&
+	if state, stateErr := c.runner.State(ctx, h.status.Runtime, id); stateErr == nil &&
 		state.Status == specs.StateRunning {
 		return nil
 	}
@@ -97,7 +97,7 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 func (c *Client) Delete(ctx context.Context, id string) error {
 	deleted := false
 	if h, err := c.lookup(id); err == nil {
-		if err = h.status.Runtime.Delete(ctx, id); err != nil && ctx.Err() != nil {
+		if err = c.runner.Delete(ctx, h.status.Runtime, id); err != nil && ctx.Err() != nil {
 			return err
 		}
 
@@ -129,7 +129,7 @@ func (c *Client) Update(ctx context.Context, id string, resources *specs.LinuxRe
 	if err != nil {
 		return err
 	}
-	return h.status.Runtime.Update(ctx, id, resources)
+	return c.runner.Update(ctx, h.status.Runtime, id, resources)
 }
 
 // ReopenLog makes the monitor open the container's log path anew, after it was renamed by a log rotation.
@@ -194,7 +194,7 @@ func (c *Client) Started(ctx context.Context, id string) (bool, error) {
 	defer cancel()
 
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		calls, err := runc.Calls("start", id)
+		calls, err := ociruntime.Processes("start", id)
 		if err != nil {
 			return false, fmt.Errorf("look for a start of container %s: %w", id, err)
 		}
@@ -209,7 +209,7 @@ func (c *Client) Started(ctx context.Context, id string) (bool, error) {
 		}
 	}
 
-	state, err := h.status.Runtime.State(ctx, id)
+	state, err := c.runner.State(ctx, h.status.Runtime, id)
 	return err == nil && state.Status == specs.StateRunning, err
 }
 

@@ -16,7 +16,6 @@ import (
 
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
-	"github.com/trivet-node/trivet/cri/runc"
 	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
@@ -220,16 +219,16 @@ func TestStartThatIsUnderWayIsWaitedFor(t *testing.T) {
 		t.Errorf("before the start: %t, %v", started, err)
 	}
 
-	// by which such a process is found
-	log, err := runc.NewLog("start", "s")
+	// by whose log such a process is found
+	call, err := rt.NewCall("start", "s")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer call.Close()
 
 	cmd := exec.Command("/bin/sh",
 		"-c", fmt.Sprintf("read x; exec %s --root %s start s", rt.Program, rt.Root))
-	cmd.ExtraFiles = []*os.File{log}
+	cmd.ExtraFiles = []*os.File{call.Log()}
 	in, err := cmd.StdinPipe()
 	if err := errors.Join(err, cmd.Start()); err != nil {
 		t.Fatal(err)

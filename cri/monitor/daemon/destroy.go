@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cri/runc"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
@@ -116,7 +116,7 @@ func (d *Daemon) destroy(c *container) error {
 // endCreate kills whoever still works on the container's creation, until a look finds nobody.
 func endCreate(ctx context.Context, id string) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		pids, err := runc.Calls("create", id)
+		pids, err := ociruntime.Processes("create", id)
 		if err != nil || len(pids) == 0 {
 			return err
 		}
@@ -151,7 +151,7 @@ func (d *Daemon) runtimeDelete(c *container) error {
 		args:    rt.DeleteArgs(c.id),
 		stdio:   [3]int{null, null, null},
 	})
-	if runc.NotThere(err) {
+	if ociruntime.IsNotFound(err) {
 		return nil
 	}
 

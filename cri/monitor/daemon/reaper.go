@@ -13,12 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
-	"github.com/trivet-node/trivet/cri/runc"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 )
 
 // reaper is the only one in the process that waits for children: the OCI runtimes that it starts, and what
 // those leave to us as their subreaper: containers, execs, and anything else, whose status nobody wants.
 type reaper struct {
+	runner ociruntime.Runner
+
 	mu      sync.Mutex // guards all below
 	waiting map[int]func(unix.WaitStatus)
 	// ended before anybody knew of them; kept while an operation is on its way
@@ -147,29 +149,28 @@ const runtimeTimeout = 2 * time.Minute
 
 // call is one call of an OCI runtime.
 type call struct {
-	runtime     runc.Runtime
+	runtime     ociruntime.Runtime
 	verb, id    string
 	args        []string
 	stdio       [3]int
-	extra       []int // descriptors beside its log, from runc.ProcessFd on
+	extra       []int // descriptors beside its log, from ociruntime.ProcessFd on
 	oomScoreAdj *int  // that what it starts inherits; nil: ours
 }
 
 // do makes the call. The runtime dies with us.
 func (r *reaper) do(c call) error {
-	rt, verb, id := c.runtime, c.verb, c.id
-	path, err := rt.Executable()
+	path, err := r.runner.Executable(c.runtime)
 	if err != nil {
 		return err
 	}
 
-	log, err := runc.NewLog(verb, id)
+	logged, err := c.runtime.NewCall(c.verb, c.id)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
+	defer logged.Close()
 
-	files := []uintptr{uintptr(c.stdio[0]), uintptr(c.stdio[1]), uintptr(c.stdio[2]), log.Fd()}
+	files := []uintptr{uintptr(c.stdio[0]), uintptr(c.stdio[1]), uintptr(c.stdio[2]), logged.Log().Fd()}
 	for _, fd := range c.extra {
 		files = append(files, uintptr(fd))
 	}
@@ -177,7 +178,7 @@ func (r *reaper) do(c call) error {
 	ended := make(chan unix.WaitStatus, 1)
 	pid, err := r.spawn(path, c.args, files, func(s unix.WaitStatus) { ended <- s })
 	if err != nil {
-		return fmt.Errorf("start OCI runtime %s: %w", rt.Program, err)
+		return fmt.Errorf("start OCI runtime %s: %w", c.runtime.Program, err)
 	}
 	if c.oomScoreAdj != nil {
 		setOOMScore(pid, *c.oomScoreAdj)
@@ -186,22 +187,14 @@ func (r *reaper) do(c call) error {
 	timer := time.AfterFunc(runtimeTimeout, func() { unix.Kill(-pid, unix.SIGKILL) })
 	status := <-ended
 	if inTime := timer.Stop(); !inTime {
-		return runc.Failure(rt, verb, id, fmt.Errorf("not done after %s", runtimeTimeout), nil, nil)
+		return logged.Abandoned(fmt.Errorf("not done after %s", runtimeTimeout))
 	}
 
 	switch {
 	case status.Signaled():
-		return runc.Failure(
-			rt,
-			verb,
-			id,
-			fmt.Errorf("killed by %s", unix.SignalName(status.Signal())),
-			log,
-			nil,
-		)
-
+		return logged.Failed(fmt.Errorf("killed by %s", unix.SignalName(status.Signal())), nil)
 	case status.ExitStatus() != 0:
-		return runc.Failure(rt, verb, id, runc.ExitCode(status.ExitStatus()), log, nil)
+		return logged.Failed(ociruntime.ExitCode(status.ExitStatus()), nil)
 	}
 
 	return nil

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cri/runc"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 )
 
 // Op names a message. Requests carry a Seq that the reply repeats; events carry none, except ExecExit, which
@@ -57,7 +57,7 @@ const (
 )
 
 // Runtime is an OCI runtime binary.
-type Runtime = runc.Runtime
+type Runtime = ociruntime.Runtime
 
 // Container is what create needs. The bundle must hold a config.json whose process.terminal equals TTY and
 // whose process.oomScoreAdj equals OOMScoreAdj.
@@ -146,7 +146,7 @@ var (
 	ErrNotFound = errors.New("no such container in the monitor")
 	ErrExists   = errors.New("container exists in the monitor")
 	ErrExited   = errors.New("container has exited")
-	ErrRefused  = runc.ErrRefused
+	ErrRefused  = ociruntime.ErrRefused
 )
 
 var kinds = map[string]error{
