@@ -46,7 +46,9 @@ type Files map[string]int
 // Close closes all that is still in f.
 func (f Files) Close() {
 	for name, fd := range f {
-		unix.Close(fd)
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 		delete(f, name)
 	}
 }
