@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -50,30 +50,36 @@ func shell(script string, out *os.File) reaper.Command {
 	}
 }
 
-// orphan starts a process that is reparented to this one and returns its pid. It ends when its stdin does.
-func orphan(t *testing.T, script string) int {
+// orphan starts a process that is reparented to this one. It exits with code when end is called: not before, because
+// its parent might reap it.
+func orphan(t *testing.T, code int) (pid int, end func()) {
 	t.Helper()
+	fifo := filepath.Join(t.TempDir(), "end")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer read.Close()
 
-	status, err := all.Do(shell("("+script+") >/dev/null & echo $!", write))
+	script := fmt.Sprintf("(read line <%s; exit %d) >/dev/null & echo $!", fifo, code)
+	status, err := all.Do(shell(script, write))
 	write.Close()
 	if err != nil || status.ExitStatus() != 0 {
 		t.Fatalf("start an orphan: %v, status %d", err, status)
 	}
-	said := make([]byte, 32)
-	n, err := read.Read(said)
-	if err != nil {
+
+	if _, err := fmt.Fscan(read, &pid); err != nil {
 		t.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(said[:n])))
-	if err != nil {
-		t.Fatal(err)
+	return pid, func() {
+		t.Helper()
+		if err := os.WriteFile(fifo, []byte("end\n"), 0); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return pid
 }
 
 func TestACommandsStatusIsReturned(t *testing.T) {
@@ -116,38 +122,33 @@ func TestACommandThatTakesTooLongIsKilledWithItsChildren(t *testing.T) {
 
 func TestTheStatusOfAReparentedProcessIsHandedOver(t *testing.T) {
 	defer all.KeepUnclaimed()()
-	fifo := t.TempDir() + "/go"
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	pid := orphan(t, "read x <"+fifo+"; exit 5")
-	fd, err := pidfd.Open(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
+	pid, end := orphan(t, 5)
+	fd := open(t, pid)
 
 	statuses := make(chan unix.WaitStatus, 1)
 	all.Claim(pid, fd, func(s unix.WaitStatus) { statuses <- s })
-	if err := os.WriteFile(fifo, []byte("go\n"), 0); err != nil {
-		t.Fatal(err)
-	}
+	end()
 	if s := <-statuses; s.ExitStatus() != 5 {
 		t.Errorf("exit status %d, want 5", s.ExitStatus())
 	}
 }
 
-// reaped waits until an orphan has been reaped.
-func reaped(t *testing.T, pid int) {
+// open returns a pidfd until the end of the test.
+func open(t *testing.T, pid int) int {
 	t.Helper()
 	fd, err := pidfd.Open(pid)
-	if errors.Is(err, unix.ESRCH) {
-		return
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(fd)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// ended ends an orphan and waits until it has been reaped.
+func ended(t *testing.T, pid int, end func()) {
+	t.Helper()
+	fd := open(t, pid)
+	end()
 	if err := pidfd.Wait(fd, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -160,8 +161,8 @@ func reaped(t *testing.T, pid int) {
 
 func TestAStatusIsKeptOnlyWhileSomebodyMayClaimIt(t *testing.T) {
 	release := all.KeepUnclaimed()
-	pid := orphan(t, "exit 6")
-	reaped(t, pid)
+	pid, end := orphan(t, 6)
+	ended(t, pid, end)
 	if s, ok := all.Unclaimed(pid, -1); !ok || s.ExitStatus() != 6 {
 		t.Errorf("during an operation: status %d, known %t; want 6", s.ExitStatus(), ok)
 	}
@@ -169,48 +170,34 @@ func TestAStatusIsKeptOnlyWhileSomebodyMayClaimIt(t *testing.T) {
 		t.Error("one status was handed out twice")
 	}
 
-	pid = orphan(t, "exit 6")
-	reaped(t, pid)
+	pid, end = orphan(t, 6)
+	ended(t, pid, end)
 	release()
-	release() // repeating it changes nothing
 	if _, ok := all.Unclaimed(pid, -1); ok {
 		t.Error("a status was kept after the last operation had ended")
 	}
+	release()
 }
 
 func TestTheStatusOfAnEarlierProcessOfTheSameNumberIsNotTaken(t *testing.T) {
 	defer all.KeepUnclaimed()()
-	pid := orphan(t, "exit 6")
-	reaped(t, pid)
+	pid, end := orphan(t, 6)
+	ended(t, pid, end)
 
-	self, err := pidfd.Open(os.Getpid()) // stands for a process that got the number again and lives
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(self)
-	if _, ok := all.Unclaimed(pid, self); ok {
+	// This process stands for one that got the number again, and lives.
+	if _, ok := all.Unclaimed(pid, open(t, os.Getpid())); ok {
 		t.Error("the status of the process before it was taken for that of one that lives")
 	}
 }
 
 func TestChildrenThatEndDuringAPauseStayZombies(t *testing.T) {
 	defer all.KeepUnclaimed()()
-	fifo := t.TempDir() + "/go"
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	pid := orphan(t, "read x <"+fifo+"; exit 4")
-	fd, err := pidfd.Open(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
+	pid, end := orphan(t, 4)
+	fd := open(t, pid)
 
 	all.Pause()
-	if err := os.WriteFile(fifo, []byte("go\n"), 0); err != nil {
-		t.Fatal(err)
-	}
-	err = pidfd.Wait(fd, nil)
+	end()
+	err := pidfd.Wait(fd, nil)
 	state, readErr := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	all.Resume()
 	if err != nil || readErr != nil || !strings.Contains(string(state), ") Z ") {
