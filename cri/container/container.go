@@ -25,6 +25,7 @@ import (
 	"github.com/trivet-node/trivet/cri/apparmor"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/spec"
@@ -46,7 +47,7 @@ type Config struct {
 	Rootfs     *rootfs.Manager
 	Monitor    *monitor.Client
 	Sandboxes  *sandbox.Sandboxes
-	Runtime    func(handler string) (monitor.Runtime, error)
+	Runtime    func(handler string) (ociruntime.Runtime, error)
 	Cgroup     func(parent, id string) string // cgroupsPath in the OCI spec
 	Group      func(parent, id string) string // the same below the cgroup root
 	Host       spec.Host

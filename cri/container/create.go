@@ -18,6 +18,7 @@ import (
 	"github.com/trivet-node/trivet/cri/account"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/internal/undo"
@@ -170,7 +171,7 @@ func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (
 // which ends the container. Clients would try the creation again forever, while one that has ended is
 // restarted, or not, as its pod says.
 func (c *Containers) makeProcess(
-	ctx context.Context, r *Record, box sandbox.Record, runtime monitor.Runtime, oci *specs.Spec,
+	ctx context.Context, r *Record, box sandbox.Record, runtime ociruntime.Runtime, oci *specs.Spec,
 ) (err error) {
 	options := r.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
 	r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{

@@ -19,8 +19,6 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
 )
 
-func TestMain(m *testing.M) { os.Exit(monitortest.Main(m)) }
-
 // setup connects to a fresh monitor.
 func setup(t *testing.T) (*monitortest.Env, *monitor.Client) {
 	t.Helper()

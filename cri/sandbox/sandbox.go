@@ -23,6 +23,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/network"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
@@ -41,7 +42,7 @@ type Config struct {
 	Network  *network.Network
 	Monitor  *monitor.Client
 	Pause    string // program that is the init of a shared PID namespace
-	Runtime  func(handler string) (monitor.Runtime, error)
+	Runtime  func(handler string) (ociruntime.Runtime, error)
 	Cgroup   func(parent, id string) string // cgroupsPath of a process of a pod
 	Group    func(parent, id string) string // the same below the cgroup root
 	OOMMin   int

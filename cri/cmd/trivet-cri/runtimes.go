@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/trivet-node/trivet/cri/config"
-	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -19,7 +19,7 @@ type runtimeSet map[string]handler
 
 // handler is an OCI runtime and the annotations of pods that it may see.
 type handler struct {
-	runtime     monitor.Runtime
+	runtime     ociruntime.Runtime
 	annotations []string
 }
 
@@ -45,13 +45,13 @@ func findRuntimes(cfg config.Config) (runtimeSet, error) {
 		}
 
 		root := filepath.Join(cfg.StateDir, "oci", path.Base(found))
-		set[name] = handler{monitor.Runtime{Program: found, Root: root, Args: args}, r.AllowedAnnotations}
+		set[name] = handler{ociruntime.Runtime{Program: found, Root: root, Args: args}, r.AllowedAnnotations}
 	}
 
 	return set, nil
 }
 
-func (s runtimeSet) find(name string) (monitor.Runtime, error) {
+func (s runtimeSet) find(name string) (ociruntime.Runtime, error) {
 	h, ok := s[name]
 	if !ok {
 		there := strings.Join(s.names(), ", ")

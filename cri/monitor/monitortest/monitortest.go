@@ -20,6 +20,7 @@ import (
 
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
@@ -121,9 +122,9 @@ func removeCgroups(tb testing.TB, group string) {
 func (e *Env) Program() string { return filepath.Join(built, "trivet-monitor") }
 
 // Runtime finds an OCI runtime with its own state directory.
-func (e *Env) Runtime(tb testing.TB, name string) monitor.Runtime {
+func (e *Env) Runtime(tb testing.TB, name string) ociruntime.Runtime {
 	tb.Helper()
-	return monitor.Runtime{Program: testenv.Program(tb, name, name), Root: filepath.Join(e.Dir, name)}
+	return ociruntime.Runtime{Program: testenv.Program(tb, name, name), Root: filepath.Join(e.Dir, name)}
 }
 
 // Container makes a bundle that runs args and returns what Create needs. change, if not nil, edits spec and
@@ -131,7 +132,7 @@ func (e *Env) Runtime(tb testing.TB, name string) monitor.Runtime {
 func (e *Env) Container(
 	tb testing.TB,
 	id string,
-	rt monitor.Runtime,
+	rt ociruntime.Runtime,
 	args []string,
 	change func(*specs.Spec, *monitor.Container),
 ) monitor.Container {

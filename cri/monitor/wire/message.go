@@ -56,15 +56,12 @@ const (
 	FdProcess = "process" // memfd with an OCI process.json
 )
 
-// Runtime is an OCI runtime binary.
-type Runtime = ociruntime.Runtime
-
 // Container is what create needs. The bundle must hold a config.json whose process.terminal equals TTY and
 // whose process.oomScoreAdj equals OOMScoreAdj.
 type Container struct {
 	ID      string
 	Bundle  string
-	Runtime Runtime
+	Runtime ociruntime.Runtime
 	// CRI log file; its directory is made if need be; empty: output is read and dropped
 	LogPath string `json:",omitempty"`
 	TTY     bool   `json:",omitempty"`
@@ -130,7 +127,7 @@ type Message struct {
 
 // Exec is a process to be started in a running container. The process itself is in the descriptor FdProcess.
 type Exec struct {
-	Runtime Runtime
+	Runtime ociruntime.Runtime
 	// where the caller waits for the terminal master; empty: no terminal
 	ConsoleSocket string `json:",omitempty"`
 }
