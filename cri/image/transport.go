@@ -20,7 +20,7 @@ import (
 // nobody can pull them again. If pinned is set, garbage collection should keep them. After an error, the
 // images before it are there.
 func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images []Image, err error) {
-	dir, err := os.MkdirTemp(filepath.Join(s.config.Dir, "tmp"), "import-")
+	dir, err := os.MkdirTemp(filepath.Join(s.cfg.Dir, "tmp"), "import-")
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,8 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 		refs = append(refs, ref)
 	}
 
-	id, err := s.bring(ctx, i, func(top digest.Digest) names {
+	p := &pull{store: s, from: i}
+	id, err := p.run(ctx, func(top digest.Digest) names {
 		n := names{pinned: pinned}
 		for _, ref := range refs {
 			if ref.Tag != "" {
@@ -94,10 +95,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 		return Image{}, err
 	}
 
-	s.mu.Lock()
-	r := s.images[id]
-	s.mu.Unlock()
-	if r != nil && !r.Synced {
+	if r := s.record(id); r != nil && !r.Synced {
 		if err := s.sync(r); err != nil {
 			return Image{}, err
 		}

@@ -84,7 +84,7 @@ func TestLinksBelowCostInProportion(t *testing.T) {
 			return err
 		}
 
-		return Settle(ctx, upper, []string{lower}, &result)
+		return Complete(ctx, upper, []string{lower}, &result)
 	})
 }
 
@@ -112,7 +112,7 @@ func TestHardLinksToOneFileBelowAreOneCopy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Settle(t.Context(), upper, []string{lower}, &result); err != nil {
+	if err := Complete(t.Context(), upper, []string{lower}, &result); err != nil {
 		t.Fatal(err)
 	}
 	if result.Bytes > 2*size {
@@ -147,7 +147,7 @@ func TestUnpackEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestSettleEndsWithItsContext(t *testing.T) {
+func TestCompleteEndsWithItsContext(t *testing.T) {
 	testenv.Root(t)
 	base := t.TempDir()
 	data := archive(t, file("d/x", ""), linked(tar.TypeLink, "l", "nowhere"))
@@ -158,7 +158,7 @@ func TestSettleEndsWithItsContext(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Settle(ctx, filepath.Join(base, "upper"), nil, &result); !errors.Is(err, context.Canceled) {
+	if err := Complete(ctx, filepath.Join(base, "upper"), nil, &result); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want a cancellation", err)
 	}
 }

@@ -26,8 +26,8 @@ type directory struct {
 	place
 	described bool // it has an entry; else it was made on the way to one, and a lower layer may describe it
 	opaque    bool // what lower layers have there is not seen
-	settled   bool // Settle has found where it belongs
-	touched   bool // Settle has changed what is in it
+	stays     bool // Complete has found that it is where it belongs
+	touched   bool // Complete has changed what is in it
 	gone      bool
 	length    int32         // of its name below the root
 	time      unix.Timespec // set at the end, since filling a directory changes its time

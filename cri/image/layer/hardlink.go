@@ -13,7 +13,7 @@ import (
 )
 
 // makeLinks makes the hard links whose targets the layer did not have when it was unpacked.
-func (s *settling) makeLinks(ctx context.Context) error {
+func (s *completion) makeLinks(ctx context.Context) error {
 	for _, l := range s.result.links {
 		if err := s.makeLink(ctx, l); err != nil {
 			return fmt.Errorf("hard link %q to %q: %w", shorten(l.name), shorten(l.target), err)
@@ -24,12 +24,12 @@ func (s *settling) makeLinks(ctx context.Context) error {
 
 // makeLink links to a file of the layer. One of a layer below is first copied to the same name in this one,
 // as overlayfs does when a file is linked to, so that all its names stay one file.
-func (s *settling) makeLink(ctx context.Context, l link) error {
+func (s *completion) makeLink(ctx context.Context, l link) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 
-	name, err := s.place(l.name)
+	name, err := s.placeFor(l.name)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EEXIST) {
 		// a later entry took its place
 		return nil
@@ -68,9 +68,9 @@ func (s *settling) makeLink(ctx context.Context, l link) error {
 	return unix.Linkat(s.root, target, s.root, name, 0)
 }
 
-// place finds where in the layer a name is. The error is unix.EEXIST if it is taken. A whiteout gives way: a
+// placeFor finds where in the layer a name is. The error is unix.EEXIST if it is taken. A whiteout gives way: a
 // file hides what is below, too.
-func (s *settling) place(name string) (string, error) {
+func (s *completion) placeFor(name string) (string, error) {
 	in, err := s.resolve(parentOf(name))
 	if err != nil {
 		return "", err
@@ -98,7 +98,7 @@ func (s *settling) place(name string) (string, error) {
 }
 
 // copyUp copies a file of a lower layer to a name in this one.
-func (s *settling) copyUp(ctx context.Context, from, to string) error {
+func (s *completion) copyUp(ctx context.Context, from, to string) error {
 	layer, st, err := s.below.at(from)
 	if err != nil {
 		return err
@@ -130,7 +130,7 @@ func (s *settling) copyUp(ctx context.Context, from, to string) error {
 }
 
 // statOf gives what cannot be opened the owner, mode and times of another file.
-func (s *settling) statOf(name string, st unix.Stat_t) error {
+func (s *completion) statOf(name string, st unix.Stat_t) error {
 	if err := unix.Fchownat(s.root, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
@@ -142,7 +142,7 @@ func (s *settling) statOf(name string, st unix.Stat_t) error {
 	return unix.UtimesNanoAt(s.root, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func (s *settling) copyFile(ctx context.Context, layer int, from, to string, st unix.Stat_t) error {
+func (s *completion) copyFile(ctx context.Context, layer int, from, to string, st unix.Stat_t) error {
 	in, err := openIn(s.below.roots[layer], from, unix.O_RDONLY|unix.O_NOFOLLOW)
 	if err != nil {
 		return err

@@ -266,7 +266,7 @@ func TestCompressionsAndDigests(t *testing.T) {
 	}
 }
 
-func TestSettleTakesFromTheLayersBelow(t *testing.T) {
+func TestCompleteTakesFromTheLayersBelow(t *testing.T) {
 	testenv.Root(t)
 	base := t.TempDir()
 	lower, upper := filepath.Join(base, "lower"), filepath.Join(base, "upper")
@@ -280,7 +280,7 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Settle(t.Context(), upper, []string{lower}, &result); err != nil {
+	if err := Complete(t.Context(), upper, []string{lower}, &result); err != nil {
 		t.Fatal(err)
 	}
 
@@ -301,7 +301,7 @@ func TestSettleTakesFromTheLayersBelow(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	err = Settle(t.Context(), filepath.Join(base, "bad"), []string{lower}, &result)
+	err = Complete(t.Context(), filepath.Join(base, "bad"), []string{lower}, &result)
 	if !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a link to nowhere: %v", err)
 	}

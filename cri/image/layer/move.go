@@ -12,12 +12,12 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// moveThrough moves what lies in a directory that the layer only passes through (it has lib/x and no entry
+// moveAlongLinks moves what lies in a directory that the layer only passes through (it has lib/x and no entry
 // for lib) and that is a link in the layers below (lib -> usr/lib) to where the link leads, as if it had been
 // unpacked through it. Else the directory would hide the link, and all that is reached by it. Directories
 // come after those that they are in, and everything is moved straight to where it stays, so that the work is
 // in proportion to the layer.
-func (s *settling) moveThrough(ctx context.Context) error {
+func (s *completion) moveAlongLinks(ctx context.Context) error {
 	// moving adds more
 	for id := rootDirectory + 1; int(id) < len(s.dirs.all); id++ {
 		if ctx.Err() != nil {
@@ -35,13 +35,13 @@ func (s *settling) moveThrough(ctx context.Context) error {
 			continue
 		}
 
-		into, err := s.leads(name)
+		into, err := s.linkedDirectory(name)
 		if err != nil {
 			return fmt.Errorf("directory %q: %w", shorten(name), err)
 		}
 
 		if into == noDirectory {
-			s.dirs.all[id].settled = true
+			s.dirs.all[id].stays = true
 			continue
 		}
 
@@ -53,9 +53,9 @@ func (s *settling) moveThrough(ctx context.Context) error {
 	return nil
 }
 
-// leads finds, and makes, the directory to which a link below leads. It is noDirectory if there is no link,
+// linkedDirectory finds, and makes, the directory to which a link below leads. It is noDirectory if there is no link,
 // or one that leads to none.
-func (s *settling) leads(name string) (int32, error) {
+func (s *completion) linkedDirectory(name string) (int32, error) {
 	_, st, err := s.below.at(name)
 	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return noDirectory, nil
@@ -68,7 +68,7 @@ func (s *settling) leads(name string) (int32, error) {
 
 // follow finds, and makes, the directory to which a link leads, in the layer or below. It is noDirectory if
 // that can be none.
-func (s *settling) follow(name string) (int32, error) {
+func (s *completion) follow(name string) (int32, error) {
 	to, err := s.resolve(name)
 	if errors.Is(err, unix.ELOOP) {
 		return noDirectory, nil
@@ -89,7 +89,7 @@ func (s *settling) follow(name string) (int32, error) {
 }
 
 // ensure makes the directories of a resolved name that are not there.
-func (s *settling) ensure(name string) (int32, error) {
+func (s *completion) ensure(name string) (int32, error) {
 	at, way, path := rootDirectory, stepsOf(name), ""
 	for step := way.next(); step != ""; step = way.next() {
 		path = join(path, step)
@@ -107,7 +107,7 @@ func (s *settling) ensure(name string) (int32, error) {
 	return at, nil
 }
 
-func (s *settling) make(parent int32, path, base string) (int32, error) {
+func (s *completion) make(parent int32, path, base string) (int32, error) {
 	_, hides, err := mkdir(s.root, path, 0o755, false)
 	if err != nil {
 		return noDirectory, err
@@ -128,7 +128,7 @@ func (s *settling) make(parent int32, path, base string) (int32, error) {
 }
 
 // hide makes a directory opaque.
-func (s *settling) hide(id int32, path string) error {
+func (s *completion) hide(id int32, path string) error {
 	fd, err := openIn(s.root, path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -140,7 +140,7 @@ func (s *settling) hide(id int32, path string) error {
 
 // merge moves all that is in one directory into another, and deletes the first. Of two files, the one that is
 // moved counts.
-func (s *settling) merge(ctx context.Context, from, into int32) error {
+func (s *completion) merge(ctx context.Context, from, into int32) error {
 	source, _, _ := s.dirs.path(from)
 	target, _, _ := s.dirs.path(into)
 	s.dirs.all[into].touched, s.dirs.all[s.dirs.all[from].parent].touched = true, true
@@ -177,7 +177,7 @@ func (s *settling) merge(ctx context.Context, from, into int32) error {
 }
 
 // names lists some of what is in a directory. Merging takes them away before it asks again.
-func (s *settling) names(dir string) ([]string, error) {
+func (s *completion) names(dir string) ([]string, error) {
 	fd, err := openIn(s.root, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
@@ -198,7 +198,7 @@ type movement struct {
 	source, target string // the whole names
 }
 
-func (s *settling) move(ctx context.Context, m movement) error {
+func (s *completion) move(ctx context.Context, m movement) error {
 	if len(m.target) >= unix.PathMax {
 		return fmt.Errorf("%q: %w", shorten(m.target), unix.ENAMETOOLONG)
 	}
@@ -236,7 +236,7 @@ func (s *settling) move(ctx context.Context, m movement) error {
 
 // replace moves a name onto another one. Of two files the moved one counts, but not if it is a whiteout: that
 // is about lower layers only.
-func (s *settling) replace(m movement, hides bool) error {
+func (s *completion) replace(m movement, hides bool) error {
 	moved, isDir := s.dirs.child(m.from, m.base)
 	there, meets := s.dirs.child(m.into, m.base)
 	var st unix.Stat_t
@@ -268,7 +268,7 @@ func (s *settling) replace(m movement, hides bool) error {
 
 // mergeBoth moves a directory onto another one. That one may have to move on itself; then both go to the same
 // place.
-func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32) error {
+func (s *completion) mergeBoth(ctx context.Context, m movement, moved, there int32) error {
 	if s.dirs.all[moved].described {
 		if err := s.describeAs(m); err != nil {
 			return err
@@ -283,7 +283,7 @@ func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32
 		}
 	}
 
-	if d := &s.dirs.all[there]; d.described || d.settled {
+	if d := &s.dirs.all[there]; d.described || d.stays {
 		return s.merge(ctx, moved, there)
 	}
 
@@ -292,7 +292,7 @@ func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32
 		return s.merge(ctx, moved, there)
 	}
 
-	further, err := s.leads(m.target)
+	further, err := s.linkedDirectory(m.target)
 	if err != nil {
 		return err
 	}
@@ -304,7 +304,7 @@ func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32
 }
 
 // describeAs gives the directory at the target what is known of the one that is moved there.
-func (s *settling) describeAs(m movement) error {
+func (s *completion) describeAs(m movement) error {
 	from, err := openIn(s.root, m.source, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -325,7 +325,7 @@ func (s *settling) describeAs(m movement) error {
 	return copyAttributes(from, to, st)
 }
 
-func (s *settling) rename(m movement, moved int32, isDir bool) error {
+func (s *completion) rename(m movement, moved int32, isDir bool) error {
 	if err := unix.Renameat(s.root, m.source, s.root, m.target); err != nil {
 		return err
 	}
@@ -336,7 +336,7 @@ func (s *settling) rename(m movement, moved int32, isDir bool) error {
 }
 
 // remove deletes what is at a name.
-func (s *settling) remove(name, base string) error {
+func (s *completion) remove(name, base string) error {
 	parent, err := openIn(s.root, parentOf(name), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err

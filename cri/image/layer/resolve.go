@@ -74,7 +74,7 @@ func readlink(root int, name string) (string, error) {
 
 func isWhiteout(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }
 
-// merged is a layer and those below it, seen as one tree: what Settle is done towards.
+// merged is a layer and those below it, seen as one tree: what Complete is done towards.
 type merged struct {
 	root  int // descriptor of the layer
 	dirs  *directories
@@ -121,7 +121,7 @@ func (m *merged) resolve(name string) (spot, error) {
 }
 
 // step goes to a name in a directory. If it is a link, target is where it leads. A directory that the layer
-// only passes through is what the layers below say, unless Settle has found that it stays.
+// only passes through is what the layers below say, unless Complete has found that it stays.
 func (m *merged) step(here spot, base string) (next spot, target string, err error) {
 	next = spot{name: join(here.name, base), own: noDirectory, hidden: here.hidden}
 	if len(next.name) >= unix.PathMax {
@@ -131,7 +131,7 @@ func (m *merged) step(here spot, base string) (next spot, target string, err err
 	if own, ok := m.dirs.child(here.own, base); ok {
 		dir := &m.dirs.all[own]
 		next.own, next.hidden = own, here.hidden || dir.opaque
-		if next.hidden || dir.described || dir.settled {
+		if next.hidden || dir.described || dir.stays {
 			return next, "", nil
 		}
 	} else if here.own != noDirectory {

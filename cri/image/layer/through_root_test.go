@@ -26,7 +26,7 @@ func stack(t *testing.T, base string, layers ...[]entry) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := Settle(t.Context(), dir, lower, &result); err != nil {
+		if err := Complete(t.Context(), dir, lower, &result); err != nil {
 			t.Fatal(err)
 		}
 
@@ -231,7 +231,7 @@ func TestHardLinkKeepsTheHolesBelow(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Settle(t.Context(), upper, []string{lower}, &result); err != nil {
+	if err := Complete(t.Context(), upper, []string{lower}, &result); err != nil {
 		t.Fatal(err)
 	}
 
@@ -259,9 +259,9 @@ func TestHiddenDirectoriesPassNothingOn(t *testing.T) {
 	}
 }
 
-// Whatever links a layer has and whatever passes through them in the next one, settling changes nothing but
+// Whatever links a layer has and whatever passes through them in the next one, Complete changes nothing but
 // that one.
-func FuzzSettle(f *testing.F) {
+func FuzzComplete(f *testing.F) {
 	f.Add("lib", "usr/lib", "usr", "/real", "lib/x", "usr/lib/d/y", "hard", "lib")
 	f.Add("a", "../b/.", "b", "/a/c", "a/x", "a/c/.wh.y", "a/hard", "b/a/x")
 	f.Add("a/b", "a", "c", "a/b/c", "a/b/c/d", "c/.wh..wh..opq", "a/b/c/d", "c")
@@ -286,7 +286,7 @@ func FuzzSettle(f *testing.F) {
 		}
 
 		before := held(t, lower)
-		_ = Settle(t.Context(), upper, []string{lower}, &result)
+		_ = Complete(t.Context(), upper, []string{lower}, &result)
 		if diff := cmp.Diff(before, held(t, lower)); diff != "" {
 			t.Errorf("the layer below was changed:\n%s", diff)
 		}

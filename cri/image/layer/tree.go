@@ -369,7 +369,7 @@ func (t *tree) whiteout(parent openDirectory, base string) error {
 	return nil
 }
 
-// hardlink links to an earlier file. One that is not in this layer may be in a layer below: Settle finds it.
+// hardlink links to an earlier file. One that is not in this layer may be in a layer below: Complete finds it.
 func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 	if target == "" {
 		return errors.New("hard link to the root")

@@ -33,7 +33,7 @@ func (r *Result) addDirectory() {
 }
 
 // Unpack fetches, verifies, decompresses and unpacks a layer in one pass into dir, which must not exist.
-// After an error, dir is worth nothing. A layer with parents then needs Settle.
+// After an error, dir is worth nothing. A layer with parents then needs Complete.
 func Unpack(ctx context.Context, dir string, source Source) (result Result, err error) {
 	diffs := digest.Canonical
 	if source.DiffID != "" {

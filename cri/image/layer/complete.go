@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settle adds to an unpacked layer what it takes from those below (lower, the lowest first), as if all were
+// Complete adds to an unpacked layer what it takes from those below (lower, the lowest first), as if all were
 // one tree: it moves what the layer has in a directory that is a link below, makes hard links to files below,
 // and sets owner and mode of directories that it only passes through. Unpacking does not need the layers
 // below, so that all can be unpacked at once.
-func Settle(ctx context.Context, dir string, lower []string, result *Result) error {
+func Complete(ctx context.Context, dir string, lower []string, result *Result) error {
 	if len(lower) == 0 && len(result.links) == 0 {
 		return nil
 	}
@@ -29,8 +29,8 @@ func Settle(ctx context.Context, dir string, lower []string, result *Result) err
 	}
 	defer below.close()
 
-	s := settling{merged: merged{root: root, dirs: result.dirs, below: below}, result: result}
-	for _, step := range []func(context.Context) error{s.moveThrough, s.makeLinks, s.inherit} {
+	s := completion{merged: merged{root: root, dirs: result.dirs, below: below}, result: result}
+	for _, step := range []func(context.Context) error{s.moveAlongLinks, s.makeLinks, s.inherit} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -39,15 +39,15 @@ func Settle(ctx context.Context, dir string, lower []string, result *Result) err
 	return nil
 }
 
-// settling is one run of Settle.
-type settling struct {
+// completion is one call of Complete.
+type completion struct {
 	merged
 	result *Result
 }
 
 // inherit gives directories that the layer does not describe the owner, mode and time of those that they are
 // merged with, and the others their time again if something was moved there.
-func (s *settling) inherit(ctx context.Context) error {
+func (s *completion) inherit(ctx context.Context) error {
 	for id := range s.dirs.all {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -73,7 +73,7 @@ func (s *settling) inherit(ctx context.Context) error {
 	return nil
 }
 
-func (s *settling) inheritOne(name string) error {
+func (s *completion) inheritOne(name string) error {
 	_, st, err := s.below.at(name)
 	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		// new in this layer
