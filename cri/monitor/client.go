@@ -171,14 +171,10 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 func (c *Client) Delete(ctx context.Context, id string) error {
 	deleted := false
 	if h, err := c.containers.find(id); err == nil {
-		err = c.runner.Delete(ctx, h.status.Runtime, id)
-		if err != nil && ctx.Err() != nil {
-			return err
-		}
+		deleted, err = c.deleteByRuntime(ctx, h)
 		if err != nil {
-			c.cfg.Log.Warn("the runtime cannot delete a container; the monitor removes it", "container", id, "err", err)
+			return fmt.Errorf("delete container %s: %w", id, err)
 		}
-		deleted = err == nil
 	}
 
 	// The monitor is asked even about a container that it has not announced: a server that was killed may have asked
@@ -186,7 +182,58 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 	if err := c.keeper.request(ctx, wire.Message{Op: wire.OpForget, ID: id, Deleted: deleted}); err != nil {
 		return err
 	}
+	if c.cfg.Deleted != nil {
+		if err := c.cfg.Deleted(ctx, id); err != nil {
+			return err
+		}
+	}
 	c.containers.remove(id)
+	return nil
+}
+
+// deleteByRuntime kills a container and has the runtime delete it. If the runtime cannot, deleted is false, and the
+// monitor has to remove the container.
+func (c *Client) deleteByRuntime(ctx context.Context, h *container) (deleted bool, err error) {
+	if err := c.killAndWait(ctx, h); err != nil {
+		return false, err
+	}
+
+	id := h.status.ID
+	err = c.runner.Delete(ctx, h.status.Runtime, id)
+	if err != nil && ctx.Err() != nil {
+		return false, err
+	}
+	if err != nil {
+		c.cfg.Log.Warn("the runtime cannot delete a container; the monitor removes it", "container", id, "err", err)
+	}
+	return err == nil, nil
+}
+
+// endLimit bounds the wait for the end of a container that was killed.
+const endLimit = 10 * time.Second
+
+// killAndWait kills the container and waits until all that ran in it has ended. A runtime would kill it, too, but crun
+// has systemd stop the scope without waiting: systemd finds processes in it that are about to end, waits for them, and
+// in a container on cgroup v1, where no event says that a group is empty, does so for 90 seconds.
+func (c *Client) killAndWait(ctx context.Context, h *container) error {
+	err := c.Kill(h.status.ID, unix.SIGKILL)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		c.cfg.Log.Warn("container is not killed before the runtime deletes it", "container", h.status.ID, "err", err)
+		return nil
+	}
+
+	limit := time.NewTimer(endLimit)
+	defer limit.Stop()
+	select {
+	case <-h.done:
+	case <-limit.C:
+		// It may be in uninterruptible sleep. The runtime makes the next attempt.
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -35,6 +36,10 @@ type Config struct {
 	LogFile string
 
 	Log *slog.Logger
+
+	// Deleted, if not nil, is called when the OCI runtime has deleted a container, or does not know it. It removes
+	// what the runtime has left outside its state directory and its cgroup.
+	Deleted func(ctx context.Context, id string) error
 }
 
 // Types of the protocol that callers use.

@@ -326,11 +326,11 @@ func (n *Network) release(ctx context.Context, at *libcni.NetworkAttachment) err
 // starting.
 const collectLimit = 30 * time.Second
 
-// Collect releases every network whose pod is not live, by the cached ADD, and lets the plugins that can (CNI
-// 1.1) collect what no cache tells of. Other runtimes share the cache: a pod whose network namespace is there
-// and not below netnsDir is theirs, and live. It is for the start, before pods are made: GC must not run
-// beside an ADD (CNI specification, "GC").
-func (n *Network) Collect(ctx context.Context, live map[string]bool, netnsDir string) error {
+// Collect releases every network whose pod does not live, by its container ID, by the cached ADD, and lets
+// the plugins that can (CNI 1.1) collect what no cache tells of. Other runtimes share the cache: a pod whose
+// network namespace is there and not below netnsDir is theirs, and live. It is for the start, before pods are
+// made: GC must not run beside an ADD (CNI specification, "GC").
+func (n *Network) Collect(ctx context.Context, lives func(id string) bool, netnsDir string) error {
 	cached, err := n.cni.GetCachedAttachments("")
 	if err != nil {
 		return fmt.Errorf("cached networks: %w", err)
@@ -339,7 +339,7 @@ func (n *Network) Collect(ctx context.Context, live map[string]bool, netnsDir st
 	var errs []error
 	valid := []types.GCAttachment{}
 	for _, at := range cached {
-		if live[at.ContainerID] || elsewhere(at.NetNS, netnsDir) {
+		if lives(at.ContainerID) || elsewhere(at.NetNS, netnsDir) {
 			valid = append(valid, types.GCAttachment{ContainerID: at.ContainerID, IfName: at.IfName})
 			continue
 		}

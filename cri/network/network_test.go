@@ -75,7 +75,7 @@ func TestCollectReleasesOnlyPodsThatAreGone(t *testing.T) {
 	}
 
 	for range 2 {
-		if err := n.Collect(t.Context(), map[string]bool{"live": true}, own); err != nil {
+		if err := n.Collect(t.Context(), func(id string) bool { return id == "live" }, own); err != nil {
 			t.Fatal(err)
 		}
 

@@ -28,17 +28,10 @@ func TestSysctlsOfTheHostAreRefused(t *testing.T) {
 		if host {
 			mode = runtimeapi.NamespaceMode_NODE
 		}
-
 		return Record{config: &runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{Sysctls: map[string]string{name: "1"},
-			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
-				NamespaceOptions: &runtimeapi.NamespaceOption{Network: mode, Ipc: mode},
-			}}}}
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: &runtimeapi.NamespaceOption{Network: mode, Ipc: mode}}}}}
 	}
-
-	for _, name := range []string{
-		"net.ipv4.ip_forward", "net/ipv4/conf/eth0.100/forwarding", "kernel.shmmax", "kernel.msgmax",
-		"kernel.sem", "fs.mqueue.msg_max",
-	} {
+	for _, name := range []string{"net.ipv4.ip_forward", "net/ipv4/conf/eth0.100/forwarding", "kernel.shmmax", "kernel.msgmax", "kernel.sem", "fs.mqueue.msg_max"} {
 		if err := checkSysctls(record(name, false)); err != nil {
 			t.Error(err)
 		}
@@ -46,10 +39,7 @@ func TestSysctlsOfTheHostAreRefused(t *testing.T) {
 			t.Errorf("%s of the host can be set", name)
 		}
 	}
-
-	for _, name := range []string{
-		"vm.swappiness", "kernel.domainname", "net/../vm/swappiness", "net//ipv4/x", "net.", "net", "",
-	} {
+	for _, name := range []string{"vm.swappiness", "kernel.domainname", "net/../vm/swappiness", "net//ipv4/x", "net.", "net", ""} {
 		if err := checkSysctls(record(name, false)); err == nil {
 			t.Errorf("%q can be set", name)
 		}

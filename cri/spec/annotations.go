@@ -23,6 +23,7 @@ func annotations(cfg Config) map[string]string {
 	maps.Copy(given, cfg.Container.GetAnnotations())
 	maps.DeleteFunc(given, func(name, _ string) bool { return !allowed(name, cfg.AllowedAnnotations) })
 
+	maps.Copy(given, cfg.CgroupAnnotations)
 	given[ours+"container-type"] = "container"
 	given[ours+"container-name"] = cfg.Container.GetMetadata().GetName()
 	given[ours+"sandbox-name"] = cfg.Sandbox.GetMetadata().GetName()

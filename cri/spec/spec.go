@@ -43,6 +43,8 @@ type Config struct {
 	AppArmor    string            // profile, which the kernel has
 	Host        Host
 
+	// CgroupAnnotations are those of the cgroup driver for the OCI runtime.
+	CgroupAnnotations map[string]string
 	// AllowedAnnotations are patterns of names: what matches one goes from the pod and the container to the
 	// OCI runtime.
 	AllowedAnnotations []string

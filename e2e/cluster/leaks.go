@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/leaks"
+	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/durable"
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -215,10 +216,11 @@ func (c *Cluster) nodeLeaks(ctx context.Context, n Node) ([]leaks.Leak, error) {
 	}
 
 	view := leaks.View{
-		Pid:     m.Pid(),
-		Group:   c.group(n.Name),
-		Daemons: nodeDaemons,
-		OldLogs: n.Agent == "kubelet",
+		Pid:        m.Pid(),
+		Group:      c.group(n.Name),
+		Daemons:    nodeDaemons,
+		OldLogs:    n.Agent == "kubelet",
+		UnitStates: func(names []string) map[string]string { return unitStates(ctx, m, names) },
 	}
 
 	for _, p := range pods.Items {
@@ -243,6 +245,43 @@ func (c *Cluster) nodeLeaks(ctx context.Context, n Node) ([]leaks.Leak, error) {
 
 	loops, err := c.nodeLoops(n.Name, view.Volumes)
 	return append(found, loops...), err
+}
+
+// unitStates asks a machine's systemd how its units are: "failed, failed, timeout".
+func unitStates(ctx context.Context, m *machine.Machine, names []string) map[string]string {
+	args := append([]string{"show", "--property=Id,ActiveState,SubState,Result", "--"}, names...)
+	cmd, err := m.Command(ctx, "systemctl", args...)
+	if err != nil {
+		return nil
+	}
+
+	// a unit may be gone by now; the others are shown
+	out, _ := cmd.Output()
+	return parseUnitStates(string(out))
+}
+
+// parseUnitStates reads what "systemctl show" prints of several units: NAME=VALUE lines, and a blank line
+// between two units.
+func parseUnitStates(shown string) map[string]string {
+	states := map[string]string{}
+	for unit := range strings.SplitSeq(shown, "\n\n") {
+		properties := map[string]string{}
+		for line := range strings.Lines(unit) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+			properties[name] = value
+		}
+
+		state := []string{properties["ActiveState"], properties["SubState"]}
+
+		// slices have none
+		if result := properties["Result"]; result != "" {
+			state = append(state, result)
+		}
+
+		states[properties["Id"]] = strings.Join(state, ", ")
+	}
+
+	return states
 }
 
 // nodeLoops lists the loop devices of a node on files of volumes that are gone, and second ones on the same

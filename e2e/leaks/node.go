@@ -28,6 +28,9 @@ type View struct {
 	Live    []Pod    // pods of the API server's that are bound to it
 	Volumes []string // handles of the volumes that the API server knows
 	OldLogs bool     // log directories of old pods may be there: a kubelet removes them once a minute
+
+	// UnitStates returns the states of units, which say how one was left, by name. May be nil.
+	UnitStates func(names []string) map[string]string
 }
 
 // Node lists what is on the node for pods that are not there any more. What carries a pod's UID is told apart
@@ -200,15 +203,39 @@ func nodeUnits(v View) ([]Leak, error) {
 		return nil, err
 	}
 
-	var out []Leak
-	for _, n := range names {
-		ofContainer := strings.HasSuffix(n, ".scope")
-		if v.foreign(n) != "" || ofContainer && len(v.Live) == 0 {
-			out = append(out, Leak{"unit", n})
+	left := v.foreignUnits(names)
+	if len(left) == 0 {
+		return nil, nil
+	}
+
+	var states map[string]string
+	if v.UnitStates != nil {
+		states = v.UnitStates(left)
+	}
+
+	out := make([]Leak, len(left))
+	for i, n := range left {
+		what := n
+		if state := states[n]; state != "" {
+			what += " (" + state + ")"
 		}
+
+		out[i] = Leak{"unit", what}
 	}
 
 	return out, nil
+}
+
+// foreignUnits are those of pods that are gone. Scopes do not say whose container is in them.
+func (v View) foreignUnits(names []string) []string {
+	var out []string
+	for _, n := range names {
+		ofContainer := strings.HasSuffix(n, ".scope")
+		if v.foreign(n) != "" || ofContainer && len(v.Live) == 0 {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 func nodeLinks(v View) ([]Leak, error) {

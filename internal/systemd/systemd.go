@@ -2,7 +2,9 @@
 package systemd
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -12,6 +14,30 @@ import (
 func Running() bool {
 	info, err := os.Lstat("/run/systemd/system")
 	return err == nil && info.IsDir()
+}
+
+// transientUnits is where systemd keeps the units that were made by a call, each as a file of its name for as
+// long as it knows the unit.
+const transientUnits = "/run/systemd/transient"
+
+// Transient reports whether systemd knows a transient unit of this name. It asks the file system, not systemd.
+func Transient(name string) bool {
+	_, err := os.Lstat(path.Join(transientUnits, name))
+	return err == nil
+}
+
+// TransientUnits returns the names of all transient units, and of directories of settings such as
+// kubepods.slice.d.
+func TransientUnits() ([]string, error) {
+	entries, err := os.ReadDir(transientUnits)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names, err
 }
 
 // SliceSuffix ends the name of every slice.

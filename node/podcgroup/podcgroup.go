@@ -186,7 +186,7 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 
 	for _, qos := range tiers {
 		group := podGroup(t.names, qos, uid)
-		if !t.cfg.Host.Exists(group) {
+		if !t.cfg.Host.Exists(group) && !t.isUnit(group) {
 			continue
 		}
 		if err := t.cfg.Host.Kill(ctx, group); err != nil {
@@ -208,9 +208,26 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
+// sliceOf is the name of the slice whose group this is. A directory that is only named as a slice is not one's.
+func (t *Tree) sliceOf(group string) (name string, isSlice bool) {
+	if t.cfg.Slices == nil {
+		return "", false
+	}
+	name = path.Base(group)
+	at, err := systemd.SlicePath(name)
+	return name, err == nil && at == group
+}
+
+// isUnit reports whether the group is a slice that systemd knows, which it may do longer than there is a
+// directory: an earlier removal was cut off, or a unit that has failed is in the slice.
+func (t *Tree) isUnit(group string) bool {
+	name, isSlice := t.sliceOf(group)
+	return isSlice && systemd.Transient(name)
+}
+
 // remove removes a group in which nothing runs.
 func (t *Tree) remove(ctx context.Context, group string) error {
-	if name := path.Base(group); strings.HasSuffix(name, systemd.SliceSuffix) && t.cfg.Slices != nil {
+	if name, isSlice := t.sliceOf(group); isSlice {
 		if err := t.cfg.Slices.Stop(ctx, name); err != nil {
 			return err
 		}
@@ -220,7 +237,7 @@ func (t *Tree) remove(ctx context.Context, group string) error {
 
 // removeIdle removes a group if nothing runs in it.
 func (t *Tree) removeIdle(ctx context.Context, group string) error {
-	if !t.cfg.Host.Exists(group) {
+	if !t.cfg.Host.Exists(group) && !t.isUnit(group) {
 		return nil
 	}
 	pids, err := t.cfg.Host.Procs(group)
@@ -230,13 +247,14 @@ func (t *Tree) removeIdle(ctx context.Context, group string) error {
 	return t.remove(ctx, group)
 }
 
-// Pods lists the UIDs that have a group in any hierarchy, of either driver, to find those whose pod has gone.
+// Pods lists the UIDs that have a group in any hierarchy, of either driver, or a slice that systemd knows, to
+// find those whose pod has gone.
 func (t *Tree) Pods() ([]types.UID, error) {
 	seen := map[types.UID]bool{}
 	var uids []types.UID
 	for _, names := range append([]naming{t.names}, t.others...) {
 		for _, qos := range tiers {
-			children, err := t.cfg.Host.Children(names.group(tier(qos)...))
+			children, err := t.children(names.group(tier(qos)...))
 			if err != nil {
 				return nil, err
 			}
@@ -251,6 +269,21 @@ func (t *Tree) Pods() ([]types.UID, error) {
 	}
 
 	return uids, nil
+}
+
+// children are the names of the groups directly below a group, and of slices there that have no directory.
+func (t *Tree) children(group string) ([]string, error) {
+	children, err := t.cfg.Host.Children(group)
+	if err != nil || t.cfg.Slices == nil {
+		return children, err
+	}
+	units, err := systemd.TransientUnits()
+	for _, unit := range units {
+		if _, isSlice := t.sliceOf(path.Join(group, unit)); isSlice {
+			children = append(children, unit)
+		}
+	}
+	return children, err
 }
 
 // Retire removes what the driver that is not in use any more has made, once no process is left in it.

@@ -219,6 +219,52 @@ func TestSlicesOfPodsThatAreGoneGo(t *testing.T) {
 	awaitNoUnits(t, tree.Parent(p))
 }
 
+// crun has scopes kept that have failed. One keeps the slice that it is in.
+func TestSlicesGoWithTheUnitsThatHaveFailedInThem(t *testing.T) {
+	tree, cfg := onSystemd(t, "/failed")
+	p := limitedPod()
+	if err := tree.Ensure(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	const scope = "trivet-test-failed.scope"
+	start := exec.CommandContext(t.Context(), "systemd-run", "--quiet", "--scope", "--unit="+scope,
+		"--slice="+tree.Parent(p), "--property=TimeoutStopSec=1",
+		"sh", "-c", "trap '' TERM; echo; while :; do sleep 1; done")
+	output, err := start.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := start.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := output.Read(make([]byte, 1)); err != nil { // now it ignores SIGTERM
+		t.Error(err)
+	}
+	systemctl(t, "stop", scope)
+	if state := systemctl(t, "show", "--property=ActiveState", "--value", scope); state != "failed" {
+		t.Errorf("the scope is %s, want it failed", state)
+	}
+
+	// As an earlier removal left it: no directory is there any more.
+	_ = start.Wait()
+	systemctl(t, "stop", tree.Parent(p))
+	if err := cfg.Host.Remove(t.Context(), tree.Group(p)); err != nil {
+		t.Error(err)
+	}
+	uids, err := tree.Pods()
+	if err != nil || len(uids) != 1 || uids[0] != podUID {
+		t.Errorf("pods with a slice: %v, %v", uids, err)
+	}
+	if err := tree.Remove(t.Context(), podUID); err != nil {
+		t.Error(err)
+	}
+	awaitNoUnits(t, tree.Parent(p))
+	awaitNoUnits(t, scope)
+	if uids, err := tree.Pods(); err != nil || len(uids) > 0 {
+		t.Errorf("pods with a slice after the removal: %v, %v", uids, err)
+	}
+}
+
 func TestSystemdMayBeRestartedBetweenCalls(t *testing.T) {
 	tree, cfg := onSystemd(t, "/restarts")
 	restarts := [][]string{{"daemon-reexec"}, {"stop", "dbus.socket", "dbus.service"},

@@ -86,6 +86,7 @@ func Rounded(l cgroup.Limits) cgroup.Limits {
 func sliceProperties(name string) []systemd1.Property {
 	properties := []Property{
 		{"Description", "Kubernetes pods " + name},
+		{"CollectMode", "inactive-or-failed"},
 		{"DefaultDependencies", false}, // pods are not to be stopped before the node's other services are
 		{"CPUAccounting", true},
 		{"MemoryAccounting", true},

@@ -12,6 +12,8 @@ import (
 
 	systemd1 "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+
+	"github.com/trivet-node/trivet/internal/systemd"
 )
 
 // callLimit bounds what is asked of systemd, the wait for its job included: a PID 1 that hangs must not take
@@ -55,26 +57,65 @@ func (s *Slices) Ensure(ctx context.Context, name string, limits []Property) err
 	return wrap(err, "start slice "+name)
 }
 
-// Stop stops the slice and what is in it. One that is not known is stopped.
+// Stop stops the slice and what is in it, and has systemd forget both. One that is not known is stopped.
 func (s *Slices) Stop(ctx context.Context, name string) error {
 	ctx, cancel := withLimit(ctx)
 	defer cancel()
 
+	if err := s.stop(ctx, name); err != nil {
+		return wrap(err, "stop slice "+name)
+	}
+	if !systemd.Transient(name) {
+		return nil
+	}
+
+	// A unit that is in a slice keeps it known, and a scope that has failed is known until it is reset: not
+	// every container runtime does that.
+	within, err := s.within(ctx, name)
+	if err != nil {
+		return wrap(err, "list what is in slice "+name)
+	}
+
+	for _, unit := range within {
+		if err := s.stop(ctx, unit); err != nil {
+			return wrap(err, "stop "+unit+" in slice "+name)
+		}
+	}
+
+	return nil
+}
+
+// stop stops one unit and resets it if it has failed. One that is not known is stopped.
+func (s *Slices) stop(ctx context.Context, name string) error {
 	err := s.job(ctx, func(c *systemd1.Conn, done chan<- string) error {
 		_, err := c.StopUnitContext(ctx, name, "replace", done)
 		return err
 	})
 	if err != nil && !named(err, "NoSuchUnit") {
-		return wrap(err, "stop slice "+name)
+		return err
 	}
 
 	// Without it, systemd would remember one that has failed.
 	err = s.call(ctx, func(c *systemd1.Conn) error { return c.ResetFailedUnitContext(ctx, name) })
-	if err != nil && !named(err, "NoSuchUnit") {
-		return wrap(err, "forget slice "+name)
+	if named(err, "NoSuchUnit") {
+		return nil
 	}
 
-	return nil
+	return err
+}
+
+// within lists the units that are directly in the slice: each of them requires it.
+func (s *Slices) within(ctx context.Context, name string) ([]string, error) {
+	var units []string
+	err := s.call(ctx, func(c *systemd1.Conn) error {
+		property, err := c.GetUnitPropertyContext(ctx, name, "RequiredBy")
+		if err != nil {
+			return err
+		}
+		units, _ = property.Value.Value().([]string)
+		return nil
+	})
+	return units, err
 }
 
 // Close gives up the connection. A later call makes another.

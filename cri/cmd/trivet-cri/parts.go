@@ -9,16 +9,19 @@ import (
 	"path/filepath"
 
 	"github.com/trivet-node/trivet/cri/apparmor"
+	"github.com/trivet-node/trivet/cri/bundle"
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/container"
+	"github.com/trivet-node/trivet/cri/event"
+	"github.com/trivet-node/trivet/cri/exit"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/network"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/registry"
 	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
-	"github.com/trivet-node/trivet/cri/server"
 	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/cri/streaming"
 	"github.com/trivet-node/trivet/internal/cgroup"
@@ -27,7 +30,7 @@ import (
 
 // machine is what this machine has for the server.
 type machine struct {
-	runtimes       runtimeSet
+	handlers       ociruntime.Handlers
 	driver         cgroupdriver.Driver
 	cgroups        *cgroup.Host
 	host           spec.Host
@@ -39,20 +42,18 @@ func inspect(cfg config.Config) (m machine, err error) {
 	if cfg.OCIRuntime == "" {
 		cfg.OCIRuntime = defaultRuntime()
 	}
-	if m.runtimes, err = findRuntimes(cfg); err != nil {
+	if m.handlers, err = findHandlers(cfg); err != nil {
 		return m, err
 	}
 	if m.driver, err = cgroupdriver.New(cfg.CgroupDriver); err != nil {
 		return m, err
 	}
-
 	if m.cgroups, err = cgroup.Open(); err != nil {
 		return m, &program.CantRunError{
 			What: "cgroups: " + err.Error(),
 			Do:   "mount cgroup v2 or the v1 hierarchies below /sys/fs/cgroup",
 		}
 	}
-
 	m.host = spec.Probe(m.cgroups.V2)
 	m.monitorProgram, err = findMonitor(cfg.Monitor.Program)
 	return m, err
@@ -62,13 +63,11 @@ func findMonitor(configured string) (string, error) {
 	if configured != "" {
 		return configured, nil
 	}
-
 	if own, err := os.Executable(); err == nil {
 		if beside := filepath.Join(filepath.Dir(own), "trivet-monitor"); isFile(beside) {
 			return beside, nil
 		}
 	}
-
 	found, err := exec.LookPath("trivet-monitor")
 	if err != nil {
 		return "", &program.CantRunError{
@@ -76,7 +75,6 @@ func findMonitor(configured string) (string, error) {
 			Do:   "install it there, or name it with --monitor",
 		}
 	}
-
 	return found, nil
 }
 
@@ -95,13 +93,15 @@ type parts struct {
 	images     *image.Store
 	roots      *rootfs.Manager
 	network    *network.Network
-	sandboxes  *sandbox.Sandboxes
-	events     *server.Events
-	containers *container.Containers
+	events     event.Hub
+	sandboxes  *sandbox.Service
+	containers *container.Service
+	exits      *exit.Router
 	streams    *streaming.Server
 }
 
 func (p *parts) stateDir(name string) string { return filepath.Join(p.cfg.StateDir, name) }
+func (p *parts) sandboxesDir() string        { return p.stateDir("sandboxes") }
 
 // open takes over what an earlier server has left: first the monitor's word on what runs, then from the
 // layers of images up to the containers. close is to be called even after an error.
@@ -126,7 +126,9 @@ func (p *parts) open(ctx context.Context) error {
 	if err := p.images.Collect(); err != nil {
 		p.log.Warn("unneeded layers are not all deleted", "err", err)
 	}
-
+	if err := p.driver.ResetFailedScopes(ctx, p.exits.Knows); err != nil {
+		p.log.Warn("failed scopes of containers that are gone are left", "err", err)
+	}
 	return p.openStreams()
 }
 
@@ -146,6 +148,7 @@ func (p *parts) connectMonitor(ctx context.Context) (err error) {
 		Program:  p.monitorProgram,
 		LogFile:  p.stateDir("monitor.log"),
 		Log:      p.log,
+		Deleted:  p.driver.RemoveScope,
 	})
 	if err != nil {
 		return fmt.Errorf("trivet-monitor: %w", err)
@@ -163,14 +166,12 @@ func (p *parts) openImages() (err error) {
 	if err != nil {
 		return err
 	}
-
 	p.roots, err = rootfs.Open(rootfs.Config{
 		Dir:      filepath.Join(p.cfg.RootDir, "rootfs"),
 		StateDir: p.stateDir("rootfs"),
 		Images:   p.images,
 		Log:      p.log,
 	})
-
 	return err
 }
 
@@ -181,48 +182,65 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 		CacheDir: p.cfg.CNI.CacheDir,
 		Log:      p.log,
 	})
-
-	// half-made sandboxes are released from it
+	// Half-made sandboxes are released from it while they are opened.
 	p.network.Reload(ctx)
+
 	p.sandboxes, err = sandbox.Open(ctx, sandbox.Config{
-		Dir:      p.stateDir("sandboxes"),
-		FilesDir: filepath.Join(p.cfg.RootDir, "sandboxes"),
-		Network:  p.network,
-		Monitor:  p.monitor,
-		Pause:    p.monitorProgram,
-		Runtime:  p.runtimes.find,
-		Cgroup:   p.driver.OCI,
-		Group:    p.driver.Group,
-		OOMMin:   p.host.OOMScoreMin,
-		Log:      p.log,
+		Dir:         p.sandboxesDir(),
+		FilesDir:    filepath.Join(p.cfg.RootDir, "sandboxes"),
+		Network:     p.network,
+		Processes:   p.monitor,
+		Kernel:      sandbox.Linux{},
+		InitProgram: p.monitorProgram,
+		Handlers:    p.handlers,
+		Driver:      p.driver,
+		OOMScoreMin: p.host.OOMScoreMin,
+		Events:      &p.events,
+		Log:         p.log,
 
 		UnprivilegedPorts: p.cfg.UnprivilegedPorts,
 		UnprivilegedICMP:  p.cfg.UnprivilegedICMP,
 	})
-
 	return err
 }
 
 func (p *parts) openContainers(ctx context.Context) (err error) {
-	p.events = server.NewEvents()
-	p.containers, err = container.Open(ctx, container.Config{
-		Dir:        p.stateDir("containers"),
+	bundles := bundle.New(bundle.Config{
 		SeccompDir: p.cfg.Seccomp,
-		Images:     p.images,
 		Rootfs:     p.roots,
-		Monitor:    p.monitor,
-		Sandboxes:  p.sandboxes,
-		Runtime:    p.runtimes.find,
-		Cgroup:     p.driver.OCI,
-		Group:      p.driver.Group,
-		Host:       p.host,
-		Log:        p.log,
+		Images:     p.images,
 		AppArmor:   apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser"),
+		Host:       p.host,
+		Driver:     p.driver,
+		Log:        p.log,
+	})
+	p.containers, err = container.Open(ctx, container.Config{
+		Dir:       p.stateDir("containers"),
+		Sandboxes: p.sandboxes,
+		Images:    p.images,
+		Bundles:   bundles,
+		Processes: p.monitor,
+		Inventory: p.monitor,
+		Handlers:  p.handlers,
+		Driver:    p.driver,
+		CgroupV2:  p.host.CgroupV2,
+		Events:    &p.events,
+		Log:       p.log,
+	})
+	if err != nil {
+		return err
+	}
 
-		AllowedAnnotations: p.runtimes.allowedAnnotations,
-	}, p.events.Put)
-
-	return err
+	// Processes first: they hold the root file systems.
+	p.exits = exit.New(exit.Config{
+		Monitor:    p.monitor,
+		Containers: p.containers,
+		Sandboxes:  p.sandboxes,
+		Log:        p.log,
+	})
+	p.exits.RemoveOrphans(ctx)
+	p.containers.ReleaseOrphans(ctx)
+	return nil
 }
 
 func (p *parts) openStreams() (err error) {
@@ -237,6 +255,6 @@ func (p *parts) openStreams() (err error) {
 }
 
 func (p *parts) netns(_ context.Context, id string) (string, error) {
-	box, err := p.sandboxes.Get(id)
-	return p.sandboxes.Netns(box), err
+	pod, err := p.sandboxes.Get(id)
+	return p.sandboxes.Netns(pod), err
 }

@@ -36,6 +36,7 @@ type node struct {
 	tb     testing.TB
 	dir    string
 	image  string
+	config string // cri.toml
 	cmd    *exec.Cmd
 	conns  []io.Closer
 	pods   runtimeapi.RuntimeServiceClient
@@ -80,7 +81,7 @@ func (n *node) program(more ...string) *exec.Cmd {
 
 func (n *node) start() {
 	n.cmd = n.program()
-	if err := os.WriteFile(n.dir+"/cri.toml", nil, 0o644); err != nil {
+	if err := os.WriteFile(n.dir+"/cri.toml", []byte(n.config), 0o644); err != nil {
 		n.tb.Fatal(err)
 	}
 

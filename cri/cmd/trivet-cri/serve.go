@@ -9,13 +9,11 @@ import (
 	"net"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/config"
-	"github.com/trivet-node/trivet/cri/imageserver"
 	"github.com/trivet-node/trivet/cri/importer"
 	"github.com/trivet-node/trivet/cri/server"
+	"github.com/trivet-node/trivet/cri/stats"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
@@ -30,14 +28,12 @@ func configure(fs *flag.FlagSet, file string, cfg *config.Config, values map[str
 	if len(cfg.CNI.BinDirs) == 0 {
 		return fmt.Errorf("%s: cni.bin_dirs: no directory", file)
 	}
-
 	values["cni-bin-dir"] = &cfg.CNI.BinDirs[0]
 	fs.Visit(func(f *flag.Flag) {
 		if field := values[f.Name]; field != nil {
 			*field = f.Value.String()
 		}
 	})
-
 	return cfg.Validate()
 }
 
@@ -47,9 +43,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-
-	// the lock on all that follows
-	listener, err := socket.Listen(ctx, cfg.Socket)
+	listener, err := socket.Listen(ctx, cfg.Socket) // the lock on all that follows
 	if err != nil {
 		return err
 	}
@@ -57,11 +51,9 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	p := &parts{machine: host, cfg: cfg, log: log}
 	defer p.close()
-
 	if err := p.open(ctx); err != nil {
 		return err
 	}
-
 	archives, err := socket.Listen(ctx, importSocket(cfg.StateDir))
 	if err != nil {
 		return err
@@ -72,21 +64,19 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if errors.Is(err, errDismissed) {
 		return nil
 	}
-
 	return err
 }
 
 // run serves both sockets until ctx ends or one of the parts fails.
 func (p *parts) run(ctx context.Context, listener, archives net.Listener) error {
 	all, ctx := errgroup.WithContext(ctx)
-	if err := p.network.Collect(ctx, p.sandboxes.Live(), p.stateDir("sandboxes")); err != nil {
+	if err := p.network.Collect(ctx, p.sandboxes.Known, p.sandboxesDir()); err != nil {
 		p.log.Warn("not all networks of pods that are gone are released", "err", err)
 	}
-
-	g := p.grpcServer()
+	g := p.server().GRPC()
 
 	all.Go(func() error { return p.network.Run(ctx) })
-	all.Go(func() error { return p.containers.Run(ctx) })
+	all.Go(func() error { return p.exits.Run(ctx) })
 	all.Go(func() error { return p.streams.Run(ctx) })
 	all.Go(func() error { return g.Serve(listener) })
 	all.Go(func() error { return importer.New(p.images, p.log).Run(ctx, archives) })
@@ -96,24 +86,26 @@ func (p *parts) run(ctx context.Context, listener, archives net.Listener) error 
 	return all.Wait()
 }
 
-func (p *parts) grpcServer() *grpc.Server {
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(16<<20), grpc.MaxSendMsgSize(16<<20))
-	runtimeapi.RegisterImageServiceServer(g, imageserver.New(p.images, p.roots))
-	runtimeapi.RegisterRuntimeServiceServer(g, server.New(server.Config{
+func (p *parts) server() *server.Server {
+	return server.New(server.Config{
 		Version:    program.Version,
 		Sandboxes:  p.sandboxes,
 		Containers: p.containers,
 		Images:     p.images,
-		Rootfs:     p.roots,
+		Layers:     p.roots,
 		Network:    p.network,
-		Streaming:  p.streams,
-		Events:     p.events,
-		Cgroups:    p.cgroups,
-		Driver:     p.driver,
-		Handlers:   p.runtimes.names(),
-		Info:       p.cfg,
-		Log:        p.log,
-	}))
-
-	return g
+		Streams:    p.streams,
+		Stats: stats.New(stats.Config{
+			Sandboxes: p.sandboxes,
+			Cgroups:   p.cgroups,
+			Driver:    p.driver,
+			Layers:    p.roots,
+			Log:       p.log,
+		}),
+		Events:   &p.events,
+		Driver:   p.driver,
+		Handlers: p.handlers.Names(),
+		Info:     p.cfg,
+		Log:      p.log,
+	})
 }

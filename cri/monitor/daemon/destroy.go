@@ -50,8 +50,16 @@ func (c *container) destroy() error {
 		return err
 	}
 
+	// Nothing may run when the runtime has systemd stop the scope, which would wait for what is in it.
+	group := c.record.Cgroup
+	if group != "" {
+		if err := c.node.cgroups.Kill(ctx, group); err != nil {
+			c.node.log.Warn("processes are left to the runtime", "container", c.id, "err", err)
+		}
+	}
 	deleteErr := c.deleteByRuntime()
-	if group := c.record.Cgroup; group != "" {
+
+	if group != "" {
 		err := errors.Join(c.node.cgroups.Kill(ctx, group), c.node.cgroups.Remove(ctx, group))
 		if err != nil {
 			return errors.Join(deleteErr, err)
