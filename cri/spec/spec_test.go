@@ -67,7 +67,7 @@ func plain() Config {
 				Options:     []string{"rbind", "rw"},
 			}},
 		Host: Host{
-			Capabilities: Names,
+			Capabilities: knownCapabilities(),
 			OOMScoreMin:  -1000,
 			Seccomp:      true,
 			AppArmor:     true,
@@ -209,12 +209,21 @@ var cases = []struct {
 		s.Privileged = true
 		s.MaskedPaths, s.ReadonlyPaths = []string{"/proc/kcore"}, []string{"/proc/sys"}
 		s.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
-		c.Host.Devices = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}
+		c.Devices = map[string][]specs.LinuxDevice{"/dev": {{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}}
 	}},
 	{"a device under another name", func(c *Config) {
 		c.Container.Devices = []*runtimeapi.Device{
 			{HostPath: "/dev/null", ContainerPath: "/dev/nothing", Permissions: "rw"},
 		}
+		c.Devices = map[string][]specs.LinuxDevice{"/dev/null": {{
+			Path:     "/dev/null",
+			Type:     "c",
+			Major:    1,
+			Minor:    3,
+			FileMode: new(os.FileMode(0o666)),
+			UID:      new(uint32(0)),
+			GID:      new(uint32(0)),
+		}}}
 	}},
 	{"namespaces of the host, and the pod's PID namespace", func(c *Config) {
 		c.Namespaces = map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "/ns/pid"}

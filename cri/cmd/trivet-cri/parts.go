@@ -15,6 +15,7 @@ import (
 	"github.com/trivet-node/trivet/cri/container"
 	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/exit"
+	"github.com/trivet-node/trivet/cri/host"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/network"
@@ -54,7 +55,9 @@ func inspect(cfg config.Config) (m machine, err error) {
 			Do:   "mount cgroup v2 or the v1 hierarchies below /sys/fs/cgroup",
 		}
 	}
-	m.host = spec.Probe(m.cgroups.V2)
+	if m.host, err = host.Probe(m.cgroups.V2); err != nil {
+		return m, fmt.Errorf("look at the machine: %w", err)
+	}
 	m.monitorProgram, err = findMonitor(cfg.Monitor.Program)
 	return m, err
 }
