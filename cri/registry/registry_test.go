@@ -298,7 +298,7 @@ func TestTransferThatTricklesIsGivenUp(t *testing.T) {
 	}
 
 	c := NewClient(Config{ProgressTimeout: 50 * time.Millisecond})
-	c.retry = func(int) time.Duration { return time.Millisecond }
+	c.pause = func(int) time.Duration { return time.Millisecond }
 	r, err := c.Open(ref, Auth{})
 	if err != nil {
 		t.Fatal(err)
@@ -379,8 +379,8 @@ func TestManifestAndTokenThatStopComingAreAskedForAgain(t *testing.T) {
 	c := NewClient(Config{ProgressTimeout: 300 * time.Millisecond})
 
 	// a busy machine may break off an answer that comes, too
-	c.tries = 20
-	c.retry = func(int) time.Duration { return time.Millisecond }
+	c.attempts = 20
+	c.pause = func(int) time.Duration { return time.Millisecond }
 	if m, err := manifestOf(t, c, host+"/x:1", Auth{}); err != nil || string(m.Content) != "{}" {
 		t.Errorf("%+v, %v", m, err)
 	}

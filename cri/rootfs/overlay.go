@@ -26,7 +26,7 @@ func (o overlay) mount(target string) error {
 	return err
 }
 
-var errOldKernel = errors.New("kernel has no lowerdir+")
+var errOldKernel = errors.New("the kernel does not have lowerdir+")
 
 func (o overlay) mountByParts(target string) error {
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
@@ -90,20 +90,20 @@ func (o overlay) mountByParts(target string) error {
 	return nil
 }
 
-// legacy reports whether the file system still takes its options as one text (overlayfs before 6.5): then
-// fsconfig(2) collects whatever it is given and only the creation fails, with a complaint in the kernel's
-// log. One that knows its options refuses this one at once.
+// legacy reports whether the filesystem still takes its options as one text (overlayfs before 6.5): then fsconfig(2)
+// collects all options and only the creation fails, with a message in the kernel's log. A filesystem that knows its
+// options refuses an unknown one at once.
 func legacy(fsfd int) bool {
 	if unix.FsconfigSetFlag(fsfd, "no-such-option") == nil {
 		return true
 	}
 
-	// the refusal is no part of the story
+	// What it wrote about the refusal must not be part of a later error.
 	_ = kernelLog(fsfd)
 	return false
 }
 
-// kernelLog is what the kernel wrote on the mount's own log (fsopen(2)): the reason behind an EINVAL.
+// kernelLog returns what the kernel wrote to the log of the mount (fsopen(2)): the reason for an EINVAL.
 func kernelLog(fsfd int) string {
 	var lines []string
 	buf := make([]byte, 1024)
