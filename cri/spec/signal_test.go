@@ -44,7 +44,7 @@ func TestSignalIsReadInAllItsSpellings(t *testing.T) {
 		"SIGNOTHING":                 0,
 		"SIG":                        0,
 	} {
-		if got := Signal(text); got != want {
+		if got := signalOf(text); got != want {
 			t.Errorf("%q is %d, want %d", text, got, want)
 		}
 	}

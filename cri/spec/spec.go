@@ -144,7 +144,7 @@ func processOf(cfg Config) (*specs.Process, error) {
 	return p, checkText(p.Args, p.Env, p.Cwd)
 }
 
-// CheckArgs refuses a command whose arguments the kernel would cut short.
+// CheckArgs returns an error for a command with an argument that the kernel would cut short.
 func CheckArgs(args []string) error { return checkText(args, nil, "") }
 
 // command follows the rule of Kubernetes: command replaces the image's entry point and command, args only the latter.

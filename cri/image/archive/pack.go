@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pack writes an unpacked layer as a tar stream that unpacks to the same. It is the same stream each time.
+// pack writes an unpacked layer as a tar stream, from which the same layer is unpacked. The stream is the same each
+// time.
 func pack(ctx context.Context, dir string, to io.Writer) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -46,7 +47,7 @@ func pack(ctx context.Context, dir string, to io.Writer) error {
 	return p.tar.Close()
 }
 
-// packer is one layer on its way into a tar stream.
+// packer writes one layer into a tar stream.
 type packer struct {
 	root  *os.Root
 	tar   *tar.Writer
@@ -73,7 +74,8 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		Format:  tar.FormatPAX,
 	}
 	if first, again := p.names[st.Ino]; again && !d.IsDir() {
-		header.Typeflag, header.Linkname = tar.TypeLink, first
+		header.Typeflag = tar.TypeLink
+		header.Linkname = first
 		return p.tar.WriteHeader(header)
 	}
 
@@ -83,10 +85,12 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 
 	switch {
 	case d.IsDir():
-		header.Typeflag, header.Name = tar.TypeDir, name+"/"
+		header.Typeflag = tar.TypeDir
+		header.Name = name + "/"
 		return p.directory(header, name)
 	case info.Mode().IsRegular():
-		header.Typeflag, header.Size = tar.TypeReg, info.Size()
+		header.Typeflag = tar.TypeReg
+		header.Size = info.Size()
 		return p.file(header, name)
 	case info.Mode()&fs.ModeSymlink != 0:
 		header.Typeflag = tar.TypeSymlink
@@ -102,7 +106,8 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 			header.Typeflag = tar.TypeChar
 		}
 
-		header.Devmajor, header.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
+		header.Devmajor = int64(unix.Major(st.Rdev))
+		header.Devminor = int64(unix.Minor(st.Rdev))
 
 	default:
 		return errors.New("a kind of file that layers do not have")
@@ -111,7 +116,7 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 	return p.tar.WriteHeader(header)
 }
 
-// mark writes an empty file whose name has a meaning.
+// mark writes a whiteout: an empty file whose name says what is hidden.
 func (p *packer) mark(name string) error {
 	return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600})
 }
@@ -152,10 +157,11 @@ func (p *packer) file(header *tar.Header, name string) error {
 	return err
 }
 
-// attributes puts the extended attributes of an open file into its header. One of overlayfs says that a
-// directory is opaque.
+// attributes adds the extended attributes of an open file to its header. Those of overlayfs are left out; one of them
+// says that a directory is opaque.
 func attributes(f *os.File, header *tar.Header) (opaque bool, err error) {
-	fd, list := int(f.Fd()), make([]byte, 64<<10)
+	fd := int(f.Fd())
+	list := make([]byte, 64<<10)
 	n, err := unix.Flistxattr(fd, list)
 	if errors.Is(err, unix.ENOTSUP) {
 		return false, nil

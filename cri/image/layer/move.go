@@ -12,13 +12,12 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// moveAlongLinks moves what lies in a directory that the layer only passes through (it has lib/x and no entry
-// for lib) and that is a link in the layers below (lib -> usr/lib) to where the link leads, as if it had been
-// unpacked through it. Else the directory would hide the link, and all that is reached by it. Directories
-// come after those that they are in, and everything is moved straight to where it stays, so that the work is
-// in proportion to the layer.
+// moveAlongLinks moves what is in a directory for which the layer has no entry (it has lib/x but not lib) and that is a
+// link in the layers below (lib -> usr/lib) to where the link leads, as if it had been unpacked there. Else the directory
+// would hide the link, and all that is reached by it. Directories come after those that they are in, and everything is
+// moved at once to where it stays, so the work is in proportion to the layer.
 func (s *completion) moveAlongLinks(ctx context.Context) error {
-	// moving adds more
+	// Moving adds directories.
 	for id := rootDirectory + 1; int(id) < len(s.dirs.all); id++ {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -53,8 +52,8 @@ func (s *completion) moveAlongLinks(ctx context.Context) error {
 	return nil
 }
 
-// linkedDirectory finds, and makes, the directory to which a link below leads. It is noDirectory if there is no link,
-// or one that leads to none.
+// linkedDirectory returns the directory to which a link below leads, which it makes if it is missing. It is noDirectory
+// if there is no link, or one that cannot lead to a directory.
 func (s *completion) linkedDirectory(name string) (int32, error) {
 	_, st, err := s.below.at(name)
 	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFLNK {
@@ -66,8 +65,8 @@ func (s *completion) linkedDirectory(name string) (int32, error) {
 	return s.follow(name)
 }
 
-// follow finds, and makes, the directory to which a link leads, in the layer or below. It is noDirectory if
-// that can be none.
+// follow returns the directory to which a link leads, in the layer or below, and makes it if it is missing. It is
+// noDirectory if there cannot be one.
 func (s *completion) follow(name string) (int32, error) {
 	to, err := s.resolve(name)
 	if errors.Is(err, unix.ELOOP) {
@@ -88,9 +87,11 @@ func (s *completion) follow(name string) (int32, error) {
 	return into, err
 }
 
-// ensure makes the directories of a resolved name that are not there.
+// ensure makes the directories of a resolved name that are missing.
 func (s *completion) ensure(name string) (int32, error) {
-	at, way, path := rootDirectory, stepsOf(name), ""
+	at := rootDirectory
+	path := ""
+	way := stepsOf(name)
 	for step := way.next(); step != ""; step = way.next() {
 		path = join(path, step)
 		next, ok := s.dirs.child(at, step)
@@ -143,7 +144,8 @@ func (s *completion) hide(id int32, path string) error {
 func (s *completion) merge(ctx context.Context, from, into int32) error {
 	source, _, _ := s.dirs.path(from)
 	target, _, _ := s.dirs.path(into)
-	s.dirs.all[into].touched, s.dirs.all[s.dirs.all[from].parent].touched = true, true
+	s.dirs.all[into].touched = true
+	s.dirs.all[s.dirs.all[from].parent].touched = true
 
 	for {
 		names, err := s.names(source)
@@ -176,7 +178,7 @@ func (s *completion) merge(ctx context.Context, from, into int32) error {
 	return unix.Unlinkat(s.root, source, unix.AT_REMOVEDIR)
 }
 
-// names lists some of what is in a directory. Merging takes them away before it asks again.
+// names returns some of the names in a directory. merge moves these before it asks for more.
 func (s *completion) names(dir string) ([]string, error) {
 	fd, err := openIn(s.root, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
@@ -191,7 +193,7 @@ func (s *completion) names(dir string) ([]string, error) {
 	return names, err
 }
 
-// movement is one name on its way from a directory into another.
+// movement is one name that is moved from a directory into another.
 type movement struct {
 	base           string
 	from, into     int32
@@ -221,7 +223,7 @@ func (s *completion) move(ctx context.Context, m movement) error {
 
 	isLink := st.Mode&unix.S_IFMT == unix.S_IFLNK
 	if isDir && isLink && !s.dirs.all[moved].described && !s.dirs.all[moved].opaque {
-		// what passes through the directory passes through the link
+		// The layer has no entry for the directory, so its files belong where the link leads.
 		into, err := s.follow(m.target)
 		if err != nil {
 			return err
@@ -234,8 +236,8 @@ func (s *completion) move(ctx context.Context, m movement) error {
 	return s.replace(m, isWhiteout(&st))
 }
 
-// replace moves a name onto another one. Of two files the moved one counts, but not if it is a whiteout: that
-// is about lower layers only.
+// replace moves a name onto another one. Of two files the moved one counts, unless it is a whiteout, which is about
+// lower layers only.
 func (s *completion) replace(m movement, hides bool) error {
 	moved, isDir := s.dirs.child(m.from, m.base)
 	there, meets := s.dirs.child(m.into, m.base)
@@ -266,15 +268,15 @@ func (s *completion) replace(m movement, hides bool) error {
 	return s.hide(moved, m.target)
 }
 
-// mergeBoth moves a directory onto another one. That one may have to move on itself; then both go to the same
-// place.
+// mergeBoth moves a directory onto another one. If that one has to be moved itself, both go to the same place.
 func (s *completion) mergeBoth(ctx context.Context, m movement, moved, there int32) error {
 	if s.dirs.all[moved].described {
 		if err := s.describeAs(m); err != nil {
 			return err
 		}
 
-		s.dirs.all[there].described, s.dirs.all[there].time = true, s.dirs.all[moved].time
+		s.dirs.all[there].described = true
+		s.dirs.all[there].time = s.dirs.all[moved].time
 	}
 
 	if s.dirs.all[moved].opaque {
@@ -303,7 +305,7 @@ func (s *completion) mergeBoth(ctx context.Context, m movement, moved, there int
 	return s.merge(ctx, moved, further)
 }
 
-// describeAs gives the directory at the target what is known of the one that is moved there.
+// describeAs gives the directory at the target the owner, mode and attributes of the one that is moved there.
 func (s *completion) describeAs(m movement) error {
 	from, err := openIn(s.root, m.source, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {

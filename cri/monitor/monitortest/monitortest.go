@@ -25,7 +25,7 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// built is where Main put what all tests of the process share.
+// built is the directory of the program that Main has built for all tests of the process.
 var built string
 
 // Main builds trivet-monitor, runs the tests, cleans up, and returns the exit code. Call it from TestMain.
@@ -66,7 +66,7 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// Env is a directory with a monitor's socket and state, and a root file system.
+// Env is a directory with a monitor's socket and state, and a root filesystem.
 type Env struct {
 	Dir    string
 	Config monitor.Config
@@ -118,10 +118,10 @@ func removeCgroups(tb testing.TB, group string) {
 	}
 }
 
-// Program is the path of the monitor's binary.
+// Program returns the path of the monitor's binary.
 func (e *Env) Program() string { return filepath.Join(built, "trivet-monitor") }
 
-// Runtime finds an OCI runtime with its own state directory.
+// Runtime returns an installed OCI runtime with a state directory of its own.
 func (e *Env) Runtime(tb testing.TB, name string) ociruntime.Runtime {
 	tb.Helper()
 	return ociruntime.Runtime{Program: testenv.Program(tb, name, name), Root: filepath.Join(e.Dir, name)}
@@ -191,7 +191,7 @@ func (e *Env) Container(
 	return c
 }
 
-// Pid finds the process that listens on a socket; 0 if nobody does.
+// Pid returns the PID of the process that listens on a socket; 0 if none does.
 func Pid(socket string) int {
 	conn, err := net.Dial("unixpacket", socket)
 	if err != nil {
@@ -214,7 +214,7 @@ func Pid(socket string) int {
 	return pid
 }
 
-// KillMonitor ends the monitor behind socket with SIGKILL and waits until it is gone.
+// KillMonitor kills the monitor that listens on socket and waits until it has ended.
 func KillMonitor(tb testing.TB, socket string) {
 	tb.Helper()
 	pid := Pid(socket)
@@ -248,8 +248,8 @@ func KillMonitor(tb testing.TB, socket string) {
 	}
 }
 
-// KernelKeepsExits reports whether the exit status of a process can be learnt after somebody else has reaped
-// it (Linux 6.15).
+// KernelKeepsExits reports whether the exit status of a process can be found out after another process
+// has reaped it (Linux 6.15).
 func KernelKeepsExits(tb testing.TB) bool {
 	tb.Helper()
 	cmd := exec.Command("true")
@@ -257,7 +257,7 @@ func KernelKeepsExits(tb testing.TB) bool {
 		tb.Fatal(err)
 	}
 
-	// not reaped yet, so it is there
+	// It has not been reaped yet, so it can be opened.
 	fd, err := pidfd.Open(cmd.Process.Pid)
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		tb.Fatal(err)
@@ -280,8 +280,8 @@ func Eventually(tb testing.TB, f func() error) {
 	tb.Fatal(err)
 }
 
-// LogText reads a CRI log and puts its lines together again, as kubelet does: partial lines have no newline.
-// It fails on a malformed line.
+// LogText returns the output of a stream by its CRI log, as kubelet does: partial lines have no newline. A malformed
+// line fails the test.
 func LogText(tb testing.TB, path, stream string) string {
 	tb.Helper()
 	data, err := os.ReadFile(path)
