@@ -13,8 +13,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// DevicesFor returns the devices that a container may be given, by the paths that spec.Config.Devices wants: all
-// below /dev if it is privileged, else those that it asks for.
+// DevicesFor returns the devices that a container may be given, by the paths that spec.Config.Devices wants:
+// all below /dev if it is privileged, else those that it asks for.
 func DevicesFor(container *runtimeapi.ContainerConfig) (map[string][]specs.LinuxDevice, error) {
 	var paths []string
 	if container.GetLinux().GetSecurityContext().GetPrivileged() {
@@ -31,8 +31,10 @@ func DevicesFor(container *runtimeapi.ContainerConfig) (map[string][]specs.Linux
 		if err != nil {
 			return nil, fmt.Errorf("device %s: %w", path, err)
 		}
+
 		found[path] = devices
 	}
+
 	return found, nil
 }
 
@@ -57,13 +59,16 @@ func devicesAt(path string) ([]specs.LinuxDevice, error) {
 		if err != nil {
 			return nil
 		}
+
 		if slices.Contains(madeByContainer, p) {
 			// For what is not a directory, SkipDir would leave out all that comes after it in /dev.
 			if d.IsDir() {
 				return fs.SkipDir
 			}
+
 			return nil
 		}
+
 		if d.Type()&fs.ModeSymlink != 0 && p != path {
 			return nil
 		}
@@ -74,8 +79,10 @@ func devicesAt(path string) ([]specs.LinuxDevice, error) {
 		} else if p == path && !d.IsDir() {
 			return errors.New("not a device")
 		}
+
 		return nil
 	})
+
 	return all, err
 }
 
@@ -93,6 +100,7 @@ func deviceAt(path string) (device specs.LinuxDevice, ok bool) {
 		UID:      &st.Uid,
 		GID:      &st.Gid,
 	}
+
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFCHR:
 		device.Type = "c"
@@ -101,5 +109,6 @@ func deviceAt(path string) (device specs.LinuxDevice, ok bool) {
 	default:
 		return device, false
 	}
+
 	return device, true
 }

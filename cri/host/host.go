@@ -1,5 +1,5 @@
-// Package host finds out what the machine can do and what this process may do on it, and which devices it has, for
-// cri/spec, which looks at nothing itself.
+// Package host finds out what the machine can do and what this process may do on it, and which devices it
+// has, for cri/spec, which looks at nothing itself.
 package host
 
 import (
@@ -14,13 +14,14 @@ import (
 	"github.com/trivet-node/trivet/cri/spec"
 )
 
-// Probe returns what the machine can do, except for its hostname, which may change. cgroupV2 says which version of
-// cgroups the containers are in.
+// Probe returns what the machine can do, except for its hostname, which may change. cgroupV2 says which
+// version of cgroups the containers are in.
 func Probe(cgroupV2 bool) (spec.Host, error) {
 	caps, err := boundingSet()
 	if err != nil {
 		return spec.Host{}, err
 	}
+
 	h := spec.Host{CgroupV2: cgroupV2, Capabilities: caps.names()}
 
 	// Without the capability, nobody may set a lower score than the own one.
@@ -35,6 +36,7 @@ func Probe(cgroupV2 bool) (spec.Host, error) {
 	if err != nil {
 		return spec.Host{}, err
 	}
+
 	h.Seccomp = strings.Contains(string(status), "\nSeccomp:")
 	h.AppArmor = apparmorIsEnabled()
 	_, err = os.Stat("/sys/fs/selinux/enforce")
@@ -62,6 +64,7 @@ func boundingSet() (capabilities, error) {
 			set = append(set, c)
 		}
 	}
+
 	return set, nil
 }
 

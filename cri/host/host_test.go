@@ -15,18 +15,22 @@ func TestProbeFindsTheCapabilitiesOfTheBoundingSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if empty := strings.Contains(string(status), "CapBnd:\t0000000000000000"); empty != (len(h.Capabilities) == 0) {
+	empty := strings.Contains(string(status), "CapBnd:\t0000000000000000")
+	if empty != (len(h.Capabilities) == 0) {
 		t.Errorf("capabilities %v, and the bounding set is empty: %t", h.Capabilities, empty)
 	}
+
 	for _, name := range h.Capabilities {
 		if !strings.HasPrefix(name, "CAP_") || name != strings.ToUpper(name) {
 			t.Errorf("capability %q is not named as in linux/capability.h", name)
 		}
 	}
+
 	if !h.CgroupV2 || h.OOMScoreMin < -1000 || h.OOMScoreMin > 1000 {
 		t.Errorf("host %+v", h)
 	}
@@ -49,10 +53,12 @@ func TestADeviceIsFoundAlsoByALink(t *testing.T) {
 	if err := os.Symlink("/dev/null", link); err != nil {
 		t.Fatal(err)
 	}
+
 	found, err := DevicesFor(asking("/dev/null", link))
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, path := range []string{"/dev/null", link} {
 		d := found[path]
 		if len(d) != 1 || d[0].Path != path || d[0].Type != "c" || d[0].Major != 1 || d[0].Minor != 3 {
@@ -81,13 +87,16 @@ func TestAPrivilegedContainerGetsAllButTheDevicesThatItMakesItself(t *testing.T)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var paths []string
 	for _, d := range found["/dev"] {
 		paths = append(paths, d.Path)
 	}
+
 	if !slices.Contains(paths, "/dev/null") || !slices.Contains(paths, "/dev/zero") {
 		t.Errorf("devices %v are without those that every machine has", paths)
 	}
+
 	for _, p := range paths {
 		if p == "/dev/ptmx" || p == "/dev/console" || strings.HasPrefix(p, "/dev/pts/") {
 			t.Errorf("%s is given, and a container makes its own", p)

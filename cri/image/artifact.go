@@ -15,8 +15,8 @@ const (
 	unpackAnnotation = "io.deis.oras.content.unpack"
 )
 
-// isArtifact reports whether the manifest is of an OCI artifact, which does not have the configuration of an image
-// (image-spec manifest.md, "Guidelines for Artifact Usage"). It holds files to be mounted.
+// isArtifact reports whether the manifest is of an OCI artifact, which does not have the configuration of an
+// image (image-spec manifest.md, "Guidelines for Artifact Usage"). It holds files to be mounted.
 func (m manifest) isArtifact() bool {
 	switch m.Config.MediaType {
 	case "",
@@ -30,8 +30,8 @@ func (m manifest) isArtifact() bool {
 	return true
 }
 
-// fileName returns the name of an artifact's file; "" if the blob is an archive of files, as the layers of images are.
-// oras gives files the media type of an archive, so a name counts more.
+// fileName returns the name of an artifact's file; "" if the blob is an archive of files, as the layers of
+// images are. oras gives files the media type of an archive, so a name counts more.
 func fileName(d ocispec.Descriptor) string {
 	title := d.Annotations[titleAnnotation]
 	if title == "" {
@@ -59,8 +59,8 @@ func isArchive(mediaType string) bool {
 	return false
 }
 
-// artifactChain returns names for the layers of an artifact. They depend on the blobs, since nothing else describes the
-// content.
+// artifactChain returns names for the layers of an artifact. They depend on the blobs, since nothing else
+// describes the content.
 func artifactChain(m manifest) []string {
 	var ids []digest.Digest
 	for _, d := range m.Layers {

@@ -186,7 +186,8 @@ func TestTornStateIsForgottenNotServed(t *testing.T) {
 	if err := os.Truncate(filepath.Join(filepath.Dir(first.Layers[0]), "layer.json"), 3); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "images", second.ID[7:]+".json"), []byte(`{"ID":`), 0o600); err != nil {
+	torn := filepath.Join(dir, "images", second.ID[7:]+".json")
+	if err := os.WriteFile(torn, []byte(`{"ID":`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 

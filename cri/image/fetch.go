@@ -33,8 +33,9 @@ func (j layerJob) name() string { return j.chain[len(j.chain)-1] }
 
 func (j layerJob) below() []string { return j.chain[:len(j.chain)-1] }
 
-// fetchLayer brings a layer in, or waits for another pull that does. If that fails, for reasons of its own perhaps,
-// such as worse credentials, this one tries itself. slots limits how many layers are fetched at once.
+// fetchLayer brings a layer in, or waits for another pull that does. If that fails, for reasons of its own
+// perhaps, such as worse credentials, this one tries itself. slots limits how many layers are fetched at
+// once.
 func (p *pull) fetchLayer(ctx context.Context, job layerJob, slots chan struct{}) error {
 	for {
 		work := func(ctx context.Context) (layerInfo, error) { return p.bringIn(ctx, job, slots) }
@@ -45,18 +46,20 @@ func (p *pull) fetchLayer(ctx context.Context, job layerJob, slots chan struct{}
 	}
 }
 
-// bringIn fetches, verifies and unpacks into a temporary directory, adds what depends on the layers below, and renames
-// it into place.
+// bringIn fetches, verifies and unpacks into a temporary directory, adds what depends on the layers below,
+// and renames it into place.
 func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (info layerInfo, err error) {
 	s := p.store
 	if s.hasLayer(job.name()) {
 		return info, nil
 	}
+
 	temp, err := os.MkdirTemp(filepath.Join(s.cfg.Dir, "tmp"), "layer-")
 	if err != nil {
 		return info, err
 	}
 	defer func() { err = errors.Join(err, removal.Tree(temp)) }()
+
 	files := filepath.Join(temp, "fs")
 	result, err := p.unpack(ctx, files, job, slots)
 	if err != nil {
@@ -68,11 +71,14 @@ func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (
 		if err := s.awaitLayer(ctx, chain); err != nil {
 			return info, err
 		}
+
 		lower = append(lower, s.layers.path(chain))
 	}
+
 	if err := layer.Complete(ctx, files, lower, &result); err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
+
 	if result.Dropped > 0 {
 		s.cfg.Log.Info("attributes of overlayfs in a layer are left out",
 			"layer", job.blob.Digest, "number", result.Dropped)
@@ -108,6 +114,7 @@ func (p *pull) unpack(
 	if job.file != "" {
 		return layer.UnpackFile(ctx, dir, job.file, from)
 	}
+
 	return layer.Unpack(ctx, dir, from)
 }
 

@@ -1,7 +1,7 @@
-// Package image keeps container images on disk: it pulls them (fetch, verify, decompress and unpack in one pass,
-// layers in parallel), finds them by name, digest or ID, and removes them with every layer that nothing else needs.
-// Layers are overlayfs lower directories; no compressed blob is kept. It knows neither CRI nor mounts; cri/rootfs
-// mounts the layers.
+// Package image keeps container images on disk: it pulls them (fetch, verify, decompress and unpack in one
+// pass, layers in parallel), finds them by name, digest or ID, and removes them with every layer that nothing
+// else needs. Layers are overlayfs lower directories; no compressed blob is kept. It knows neither CRI nor
+// mounts; cri/rootfs mounts the layers.
 package image
 
 import (
@@ -60,17 +60,19 @@ func imageOf(r *record) Image {
 		RawConfig: r.Config,
 		Chain:     slices.Clone(r.Chain),
 	}
+
 	slices.Reverse(i.Digests)
 	return i
 }
 
-// Reference returns the image's name with the digest of the manifest, "docker.io/library/busybox@sha256:...", for a
-// caller who asked for the image by name: of the repository in the name, if the image was pulled from there. It is
-// the ID if the image has no such name.
+// Reference returns the image's name with the digest of the manifest, "docker.io/library/busybox@sha256:...",
+// for a caller who asked for the image by name: of the repository in the name, if the image was pulled from
+// there. It is the ID if the image has no such name.
 func (i Image) Reference(name string) string {
 	if len(i.Digests) == 0 {
 		return i.ID
 	}
+
 	ref, err := registry.ParseReference(name)
 	if err != nil {
 		return i.Digests[0]
@@ -84,5 +86,6 @@ func (i Image) Reference(name string) string {
 			return d
 		}
 	}
+
 	return i.Digests[0]
 }

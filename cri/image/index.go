@@ -29,20 +29,22 @@ type record struct {
 	// Digests are names with digests, the last pulled one last.
 	Digests []string
 
-	// Synced says that the layers are safe on the disk. Until then, the record counts only for the boot that wrote it.
+	// Synced says that the layers are safe on the disk. Until then, the record counts only for the boot that
+	// wrote it.
 	Synced bool
 	Boot   string
 
 	// Pinned is set by an import.
 	Pinned bool
 
-	// Artifact says that Config is not the configuration of an image, and that the ID is the digest of the manifest.
+	// Artifact says that Config is not the configuration of an image, and that the ID is the digest of the
+	// manifest.
 	Artifact bool
 
 	parsed *ocispec.Image
 
-	// arrival counts the images that were added: it tells this record from one of the same image that was removed
-	// and pulled again.
+	// arrival counts the images that were added: it tells this record from one of the same image that was
+	// removed and pulled again.
 	arrival int64
 }
 
@@ -56,7 +58,8 @@ func (r *record) copy() *record {
 	return &c
 }
 
-// parse reads the configuration once: with one of megabytes, each look at the image would cost a tenth of a second.
+// parse reads the configuration once: with one of megabytes, each look at the image would cost a tenth of a
+// second.
 func (r *record) parse() error {
 	if r.parsed != nil {
 		return nil
@@ -108,6 +111,7 @@ func (x *index) load(log *slog.Logger, unusable func(*record) string) error {
 	if err != nil {
 		return err
 	}
+
 	for _, t := range torn {
 		log.Warn("image record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
 	}
@@ -117,15 +121,18 @@ func (x *index) load(log *slog.Logger, unusable func(*record) string) error {
 		if reason == "" {
 			reason = unusable(&r)
 		}
+
 		if reason == "" {
 			x.byID[r.ID] = &r
 			continue
 		}
+
 		log.Warn("image forgotten", "image", r.ID, "reason", reason)
 		if err := x.records.Delete(name); err != nil {
 			return err
 		}
 	}
+
 	x.resolveTags()
 	return nil
 }
@@ -144,8 +151,8 @@ func (x *index) invalid(name string, r *record) string {
 	return ""
 }
 
-// resolveTags leaves each tag to the record that got it last: a crash can come between giving it to one record and
-// taking it from another.
+// resolveTags leaves each tag to the record that got it last: a crash can come between giving it to one
+// record and taking it from another.
 func (x *index) resolveTags() {
 	owner := make(map[string]string)
 	for _, id := range slices.Sorted(maps.Keys(x.byID)) {
@@ -163,8 +170,8 @@ func (x *index) resolveTags() {
 	}
 }
 
-// find returns the image of an ID, a unique beginning of one of 7 digits or more, a tag or a digest; nil if there is
-// none.
+// find returns the image of an ID, a unique beginning of one of 7 digits or more, a tag or a digest; nil if
+// there is none.
 func (x *index) find(text string) *record {
 	if r := x.findByID(strings.TrimPrefix(text, "sha256:")); r != nil {
 		return r
@@ -174,12 +181,14 @@ func (x *index) find(text string) *record {
 	if err != nil {
 		return nil
 	}
+
 	name := ref.String()
 	for _, r := range x.byID {
 		if _, tagged := r.Tags[name]; tagged || slices.Contains(r.Digests, name) {
 			return r
 		}
 	}
+
 	return nil
 }
 
@@ -200,9 +209,11 @@ func (x *index) findByID(hex string) *record {
 			found = append(found, r)
 		}
 	}
+
 	if len(found) != 1 {
 		return nil
 	}
+
 	return found[0]
 }
 
@@ -221,13 +232,14 @@ func hexOf(id string) string {
 // ids returns the IDs of all images, sorted.
 func (x *index) ids() []string { return slices.Sorted(maps.Keys(x.byID)) }
 
-// add writes the record of an image with its new names and takes its tags from the images that had them. It returns
-// the record that is stored; isNew reports whether the image was not there before.
+// add writes the record of an image with its new names and takes its tags from the images that had them. It
+// returns the record that is stored; isNew reports whether the image was not there before.
 func (x *index) add(r *record, n names) (stored *record, isNew bool, err error) {
 	known := x.byID[r.ID]
 	if known != nil {
 		r = known
 	}
+
 	next := r.copy()
 	if known == nil {
 		x.arrivals++
@@ -240,9 +252,11 @@ func (x *index) add(r *record, n names) (stored *record, isNew bool, err error) 
 	for _, tag := range n.tags {
 		next.Tags[tag] = time.Now()
 	}
+
 	for _, name := range n.digests {
 		next.addDigest(name)
 	}
+
 	if err := x.put(next); err != nil {
 		return nil, false, err
 	}
@@ -252,6 +266,7 @@ func (x *index) add(r *record, n names) (stored *record, isNew bool, err error) 
 			return next, known == nil, err
 		}
 	}
+
 	return next, known == nil, nil
 }
 
@@ -280,8 +295,8 @@ func (x *index) untagOthers(id, tag string) error {
 	return nil
 }
 
-// setSynced marks an image as safe on the disk, unless it was removed since added was stored: what has been pulled
-// again has a sync of its own.
+// setSynced marks an image as safe on the disk, unless it was removed since added was stored: what has been
+// pulled again has a sync of its own.
 func (x *index) setSynced(added *record) error {
 	r := x.byID[added.ID]
 	if r == nil || r.arrival != added.arrival {

@@ -18,8 +18,8 @@ type layerInfo struct {
 	Inodes int64
 }
 
-// layers are the unpacked layers on disk, by chain ID, and those who need them. They are not safe for concurrent use:
-// Store.mu guards them.
+// layers are the unpacked layers on disk, by chain ID, and those who need them. They are not safe for
+// concurrent use: Store.mu guards them.
 type layers struct {
 	dir string // LAYERS
 	tmp string // on the same filesystem
@@ -45,18 +45,22 @@ func (l *layers) load(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+
 	for _, e := range entries {
 		data, err := os.ReadFile(filepath.Join(l.dir, e.Name(), "layer.json"))
 		var info layerInfo
 		if err == nil {
 			err = json.Unmarshal(data, &info)
 		}
+
 		if err != nil {
 			log.Warn("layer is damaged", "layer", e.Name(), "err", err)
 			continue
 		}
+
 		l.present[e.Name()] = info
 	}
+
 	return nil
 }
 
@@ -124,6 +128,7 @@ func (l *layers) commit(temp, chain string, info layerInfo) error {
 			err = os.Rename(temp, target)
 		}
 	}
+
 	if err != nil {
 		return fmt.Errorf("put layer %s in place: %w", chain, err)
 	}
@@ -134,13 +139,14 @@ func (l *layers) commit(temp, chain string, info layerInfo) error {
 	return nil
 }
 
-// collect moves layers that nobody needs out of the way, which is quick, and returns where: the caller deletes them
-// without the lock. referenced are those that images need.
+// collect moves layers that nobody needs out of the way, which is quick, and returns where: the caller
+// deletes them without the lock. referenced are those that images need.
 func (l *layers) collect(referenced map[string]bool) (unneeded []string, err error) {
 	entries, err := os.ReadDir(l.dir)
 	if err != nil {
 		return nil, err
 	}
+
 	for _, e := range entries {
 		chain := e.Name()
 		if referenced[chain] || l.isHeld(chain) {
@@ -151,13 +157,16 @@ func (l *layers) collect(referenced map[string]bool) (unneeded []string, err err
 		if err != nil {
 			return unneeded, err
 		}
+
 		unneeded = append(unneeded, trash)
 		err = os.Rename(filepath.Join(l.dir, chain), filepath.Join(trash, "layer"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return unneeded, err
 		}
+
 		delete(l.present, chain)
 	}
+
 	return unneeded, nil
 }
 

@@ -94,6 +94,7 @@ func TestCollectKeepsWhatImagesAndHoldersNeed(t *testing.T) {
 	for _, chain := range []string{"ofImage", "held", "heldTwice", "unneeded"} {
 		l.put(t, chain)
 	}
+
 	l.hold("container", []string{"held", "heldTwice"})
 	l.hold("export", []string{"heldTwice"})
 
@@ -103,18 +104,22 @@ func TestCollectKeepsWhatImagesAndHoldersNeed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		for _, dir := range trash {
 			if !strings.HasPrefix(dir, l.tmp+"/") {
 				t.Errorf("unneeded layers are in %s, want them below %s", dir, l.tmp)
 			}
 		}
+
 		entries, err := os.ReadDir(l.dir)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		for _, e := range entries {
 			left = append(left, e.Name())
 		}
+
 		return left
 	}
 
@@ -143,8 +148,8 @@ func openEmpty(t *testing.T) *Store {
 	return s
 }
 
-// An image may be removed and pulled again while its first sync is under way, which then says nothing about the new
-// layers.
+// An image may be removed and pulled again while its first sync is under way, which then says nothing about
+// the new layers.
 func TestTheSyncOfARemovedImageDoesNotCountForTheNextOne(t *testing.T) {
 	x := openEmpty(t).images
 	first, _, err := x.add(&record{ID: "sha256:aa", Config: []byte("{}")}, names{})
@@ -154,6 +159,7 @@ func TestTheSyncOfARemovedImageDoesNotCountForTheNextOne(t *testing.T) {
 	if err := x.remove(first); err != nil {
 		t.Fatal(err)
 	}
+
 	again, isNew, err := x.add(&record{ID: "sha256:aa", Config: []byte("{}")}, names{})
 	if err != nil || !isNew {
 		t.Fatalf("added again: new %t, %v", isNew, err)
@@ -184,6 +190,7 @@ func TestATagBelongsToTheImageThatGotItLast(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if img, err := s.Get("a:1"); err != nil || img.ID != "sha256:bb" {
 		t.Errorf("a:1 is %s, %v; want the later image", img.ID, err)
 	}
@@ -199,6 +206,7 @@ func TestAnImageIsFoundByTheUniqueBeginningOfItsID(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	for text, want := range map[string]string{
 		"1111111aa":        "sha256:1111111aa",
 		"sha256:1111111ab": "sha256:1111111ab",
@@ -224,6 +232,7 @@ func TestRecordsOfAnotherBootCountOnlyOnceSynced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for _, r := range []*record{
 		{ID: "sha256:aa", Config: []byte("{}"), Boot: "an earlier one", Synced: true},
 		{ID: "sha256:bb", Config: []byte("{}"), Boot: "an earlier one"},
@@ -234,6 +243,7 @@ func TestRecordsOfAnotherBootCountOnlyOnceSynced(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	s.Close()
 
 	again, err := Open(Config{Dir: dir})
@@ -241,6 +251,7 @@ func TestRecordsOfAnotherBootCountOnlyOnceSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
+
 	if ids := again.images.ids(); !slices.Equal(ids, []string{"sha256:aa", "sha256:cc"}) {
 		t.Errorf("after a restart there are %v", ids)
 	}

@@ -12,8 +12,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// manifest is an image manifest, an index, or one of Docker's schema 2 forms of the two, whose fields have the same
-// names.
+// manifest is an image manifest, an index, or one of Docker's schema 2 forms of the two, whose fields have
+// the same names.
 type manifest struct {
 	SchemaVersion int                  `json:"schemaVersion"`
 	MediaType     string               `json:"mediaType"`
@@ -72,8 +72,8 @@ func checkDescriptor(d ocispec.Descriptor) error {
 	return nil
 }
 
-// parseConfig reads an image's configuration and returns the names of its layers: the hex of their chain IDs, because
-// the files of a layer directory depend on the layers below.
+// parseConfig reads an image's configuration and returns the names of its layers: the hex of their chain IDs,
+// because the files of a layer directory depend on the layers below.
 func parseConfig(content []byte, layers int) (config ocispec.Image, chain []string, err error) {
 	if err := json.Unmarshal(content, &config); err != nil {
 		return config, nil, fmt.Errorf("image configuration: %w", err)

@@ -53,8 +53,8 @@ func platformName(p ocispec.Platform) string {
 	return name
 }
 
-// fit returns 0 for a platform that cannot run here, and a higher number for one that fits better. The variant counts
-// only on arm: arm64 is always v8, and 32-bit arm runs its own version and older ones.
+// fit returns 0 for a platform that cannot run here, and a higher number for one that fits better. The
+// variant counts only on arm: arm64 is always v8, and 32-bit arm runs its own version and older ones.
 func fit(p ocispec.Platform) int {
 	if p.OS != "linux" || p.Architecture != runtime.GOARCH {
 		return 0
@@ -68,8 +68,8 @@ func fit(p ocispec.Platform) int {
 	return 0
 }
 
-// normalize returns a platform by the names that Go has for it, as containerd does: build tools also write those of
-// uname(1) and of Debian. A name that is missing is taken to be this machine's.
+// normalize returns a platform by the names that Go has for it, as containerd does: build tools also write
+// those of uname(1) and of Debian. A name that is missing is taken to be this machine's.
 func normalize(p ocispec.Platform) ocispec.Platform {
 	p.OS = strings.ToLower(p.OS)
 	p.Architecture = strings.ToLower(p.Architecture)

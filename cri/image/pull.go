@@ -17,9 +17,9 @@ import (
 	"github.com/trivet-node/trivet/cri/registry"
 )
 
-// Pull brings an image into the store and returns it. Pulls of the same reference at the same time share the work,
-// pulls of different images share layers. When it fails, or ctx ends, nothing of the image stays but layers that
-// others use.
+// Pull brings an image into the store and returns it. Pulls of the same reference at the same time share the
+// work, pulls of different images share layers. When it fails, or ctx ends, nothing of the image stays but
+// layers that others use.
 func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Image, error) {
 	ref, err := registry.ParseReference(text)
 	if err != nil {
@@ -34,6 +34,7 @@ func (s *Store) Pull(ctx context.Context, text string, auth registry.Auth) (Imag
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
+
 	return s.Get(id)
 }
 
@@ -44,12 +45,14 @@ func (s *Store) pullFromRegistry(
 	if err != nil {
 		return "", err
 	}
+
 	p := &pull{store: s, from: from}
 	return p.run(ctx, func(top digest.Digest) names {
 		n := names{digests: []string{ref.Name() + "@" + top.String()}}
 		if ref.Tag != "" {
 			n.tags = []string{ref.String()}
 		}
+
 		return n
 	})
 }
@@ -67,8 +70,8 @@ type pull struct {
 	from  source
 }
 
-// run brings the image in. namesOf returns its names, given the digest of the manifest or index that the source
-// begins with.
+// run brings the image in. namesOf returns its names, given the digest of the manifest or index that the
+// source begins with.
 func (p *pull) run(ctx context.Context, namesOf func(top digest.Digest) names) (id string, err error) {
 	top, m, err := p.resolve(ctx)
 	if err != nil {
@@ -80,6 +83,7 @@ func (p *pull) run(ctx context.Context, namesOf func(top digest.Digest) names) (
 	if m.isArtifact() {
 		r.ID = m.digest.String()
 	}
+
 	n := namesOf(top)
 	if p.mayRename(m, r.ID, n) && p.store.rename(r.ID, n) {
 		return r.ID, nil
@@ -93,15 +97,18 @@ func (p *pull) run(ctx context.Context, namesOf func(top digest.Digest) names) (
 	// The hold keeps the layers from being collected between their arrival and the record.
 	release := p.hold(r)
 	defer func() { err = errors.Join(err, release()) }()
+
 	if err := p.fetchLayers(ctx, jobs); err != nil {
 		return "", err
 	}
+
 	return r.ID, p.store.add(r, n)
 }
 
-// mayRename reports whether an image that is here need not be fetched again. The digest of its configuration is not
-// secret (the status of a pod has it), and whoever knows only that must not get the image: a repository that has not
-// given the image before must have the configuration. The manifest of an artifact has been fetched, and is its ID.
+// mayRename reports whether an image that is here need not be fetched again. The digest of its configuration
+// is not secret (the status of a pod has it), and whoever knows only that must not get the image: a
+// repository that has not given the image before must have the configuration. The manifest of an artifact has
+// been fetched, and is its ID.
 func (p *pull) mayRename(m manifest, id string, n names) bool {
 	if m.isArtifact() {
 		return true
@@ -119,13 +126,14 @@ func (p *pull) hold(r *record) (release func() error) {
 	return func() error { return p.store.Drop(owner) }
 }
 
-// resolve reads the manifest that the source begins with, and the one for this platform if that is an index. top is
-// the digest of the first.
+// resolve reads the manifest that the source begins with, and the one for this platform if that is an index.
+// top is the digest of the first.
 func (p *pull) resolve(ctx context.Context) (top digest.Digest, m manifest, err error) {
 	got, err := p.from.Manifest(ctx)
 	if err != nil {
 		return "", m, err
 	}
+
 	top = got.Digest
 
 	// An index may hold an index.
@@ -142,11 +150,13 @@ func (p *pull) resolve(ctx context.Context) (top digest.Digest, m manifest, err 
 		if err != nil {
 			return "", m, err
 		}
+
 		got, err = p.from.ManifestByDigest(ctx, d.Digest)
 		if err != nil {
 			return "", m, err
 		}
 	}
+
 	return "", m, errors.New("indexes are nested too deeply")
 }
 
@@ -159,6 +169,7 @@ func (p *pull) describe(ctx context.Context, m manifest, r *record) (jobs []laye
 		for i, d := range m.Layers {
 			jobs = append(jobs, layerJob{blob: d, chain: r.Chain[:i+1], file: fileName(d)})
 		}
+
 		return jobs, nil
 	}
 
@@ -166,14 +177,17 @@ func (p *pull) describe(ctx context.Context, m manifest, r *record) (jobs []laye
 	if err != nil {
 		return nil, err
 	}
+
 	config, chain, err := parseConfig(r.Config, len(m.Layers))
 	if err != nil {
 		return nil, err
 	}
+
 	r.Chain = chain
 	for i, d := range m.Layers {
 		jobs = append(jobs, layerJob{blob: d, chain: r.Chain[:i+1], diff: config.RootFS.DiffIDs[i]})
 	}
+
 	return jobs, nil
 }
 
@@ -191,6 +205,7 @@ func (p *pull) readConfig(ctx context.Context, d ocispec.Descriptor) ([]byte, er
 	if got := d.Digest.Algorithm().FromBytes(raw); got != d.Digest {
 		return nil, fmt.Errorf("image configuration has digest %s, want %s", got, d.Digest)
 	}
+
 	return raw, nil
 }
 

@@ -47,9 +47,10 @@ type Store struct {
 	layers *layers
 }
 
-// Open reads the records of the directory. Records that cannot be read are set aside. Images whose layers are gone,
-// or may have been damaged by a power loss, are forgotten: they are pulled again. Nothing is hashed. Layers that no
-// image refers to stay until Collect, so that those who held them before a restart can hold them again.
+// Open reads the records of the directory. Records that cannot be read are set aside. Images whose layers are
+// gone, or may have been damaged by a power loss, are forgotten: they are pulled again. Nothing is hashed.
+// Layers that no image refers to stay until Collect, so that those who held them before a restart can hold
+// them again.
 func Open(cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -57,6 +58,7 @@ func Open(cfg Config) (*Store, error) {
 	if cfg.Parallel <= 0 {
 		cfg.Parallel = 4
 	}
+
 	var err error
 	cfg.Pinned, err = fullNames(cfg.Pinned)
 	if err != nil {
@@ -70,10 +72,12 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	boot, err := bootid.Read()
 	if err != nil {
 		return nil, err
 	}
+
 	s := &Store{
 		cfg: cfg,
 		images: &index{
@@ -86,6 +90,7 @@ func Open(cfg Config) (*Store, error) {
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("read the image store %s: %w", cfg.Dir, err)
 	}
+
 	return s, nil
 }
 
@@ -95,33 +100,38 @@ func prepare(cfg Config) error {
 	if err := removal.Tree(tmp); err != nil {
 		return err
 	}
+
 	for _, dir := range []string{filepath.Join(cfg.Dir, "layers"), tmp} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
 	}
+
 	if err := distribute(tmp); err != nil {
 		cfg.Log.Debug("layers are not distributed over the filesystem", "err", err)
 	}
+
 	return nil
 }
 
-// distribute asks ext4 to put the directories in dir far from each other (chattr +T). Without it, a layer lands in
-// the block group where another one was just deleted, and ext4, which does not reuse the inodes of the last minutes,
-// walks over all of those for each new file: a pull of many small files takes three times as long then. Other
-// filesystems do not know the flag, which is not an error.
+// distribute asks ext4 to put the directories in dir far from each other (chattr +T). Without it, a layer
+// lands in the block group where another one was just deleted, and ext4, which does not reuse the inodes of
+// the last minutes, walks over all of those for each new file: a pull of many small files takes three times
+// as long then. Other filesystems do not know the flag, which is not an error.
 func distribute(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
+
 	flags, err := unix.IoctlGetInt(int(f.Fd()), unix.FS_IOC_GETFLAGS)
 	if err != nil {
 		return fmt.Errorf("read flags of %s: %w", dir, err)
 	}
 
-	const topDir = 0x00020000 // FS_TOPDIR_FL
+	// FS_TOPDIR_FL
+	const topDir = 0x00020000
 	return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|topDir)
 }
 
@@ -142,10 +152,12 @@ func (s *Store) load() error {
 	if err := s.layers.load(s.cfg.Log); err != nil {
 		return err
 	}
+
 	err := s.images.load(s.cfg.Log, func(r *record) string {
 		if missing := s.layers.missing(r.Chain); missing != "" {
 			return "layer " + missing + " is missing"
 		}
+
 		return ""
 	})
 	if err != nil {
@@ -157,10 +169,12 @@ func (s *Store) load() error {
 			s.syncLater(r)
 		}
 	}
+
 	return nil
 }
 
-// Get finds an image by ID ("sha256:<hex>", <hex>, or a unique beginning of it of 7 digits or more), name or digest.
+// Get finds an image by ID ("sha256:<hex>", <hex>, or a unique beginning of it of 7 digits or more), name or
+// digest.
 func (s *Store) Get(text string) (Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,19 +203,22 @@ func (s *Store) image(r *record) (Image, error) {
 	if err := r.parse(); err != nil {
 		return Image{}, err
 	}
+
 	i := imageOf(r)
 	for _, c := range r.Chain {
 		i.Size += s.layers.present[c].Bytes
 		i.Layers = append(i.Layers, s.layers.path(c))
 	}
+
 	for _, name := range slices.Concat(i.Tags, i.Digests) {
 		i.Pinned = i.Pinned || slices.Contains(s.cfg.Pinned, name)
 	}
+
 	return i, nil
 }
 
-// Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that hold
-// layers keep them. An image that is not there is success.
+// Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that
+// hold layers keep them. An image that is not there is success.
 func (s *Store) Remove(text string) error {
 	if err := s.forget(text); err != nil {
 		return err
@@ -219,8 +236,8 @@ func (s *Store) forget(text string) error {
 	return s.images.remove(r)
 }
 
-// Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is already
-// gone.
+// Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is
+// already gone.
 func (s *Store) Hold(owner string, chain []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,8 +259,8 @@ func (s *Store) Drop(owner string) error {
 	return s.Collect()
 }
 
-// Collect deletes the layers that no image refers to and nobody holds. Call it once after a start, when all who hold
-// layers have said so; Remove and Drop call it themselves.
+// Collect deletes the layers that no image refers to and nobody holds. Call it once after a start, when all
+// who hold layers have said so; Remove and Drop call it themselves.
 func (s *Store) Collect() error {
 	s.mu.Lock()
 	referenced := make(map[string]bool)
@@ -252,12 +269,14 @@ func (s *Store) Collect() error {
 			referenced[c] = true
 		}
 	}
+
 	unneeded, err := s.layers.collect(referenced)
 	s.mu.Unlock()
 
 	for _, dir := range unneeded {
 		err = errors.Join(err, removal.Tree(dir))
 	}
+
 	return err
 }
 
@@ -271,7 +290,8 @@ func (s *Store) Usage() (bytes, inodes int64) {
 // Dir returns where the store lives, for ImageFsInfo.
 func (s *Store) Dir() string { return s.cfg.Dir }
 
-// Close waits for what still runs in the background: pulls that were cancelled, and the syncs of pulled images.
+// Close waits for what still runs in the background: pulls that were cancelled, and the syncs of pulled
+// images.
 func (s *Store) Close() {
 	s.pulls.Wait()
 	s.fetches.Wait()
@@ -282,6 +302,7 @@ func (s *Store) Close() {
 func (s *Store) add(r *record, n names) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if known := s.images.byID[r.ID]; known != nil {
 		r = known
 	}
@@ -293,10 +314,12 @@ func (s *Store) add(r *record, n names) error {
 	if isNew {
 		s.syncLater(stored)
 	}
+
 	return err
 }
 
-// rename gives an image that is here the names by which it has come again. It reports whether the image is here.
+// rename gives an image that is here the names by which it has come again. It reports whether the image is
+// here.
 func (s *Store) rename(id string, n names) bool {
 	r := s.record(id)
 	return r != nil && s.add(r, n) == nil
@@ -309,8 +332,9 @@ func (s *Store) record(id string) *record {
 	return s.images.byID[id]
 }
 
-// syncLater makes the layers of a new image safe on the disk without anybody waiting: the image serves at once, and
-// until the sync is done, its record counts only for this boot, in which the page cache has what the disk lacks.
+// syncLater makes the layers of a new image safe on the disk without anybody waiting: the image serves at
+// once, and until the sync is done, its record counts only for this boot, in which the page cache has what
+// the disk lacks.
 func (s *Store) syncLater(r *record) {
 	s.syncing.Go(func() {
 		if err := s.sync(r); err != nil {
@@ -327,12 +351,14 @@ func (s *Store) sync(added *record) error {
 		return err
 	}
 	defer dir.Close()
+
 	if err := unix.Syncfs(int(dir.Fd())); err != nil {
 		return fmt.Errorf("syncfs %s: %w", s.cfg.Dir, err)
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	return s.images.setSynced(added)
 }
 

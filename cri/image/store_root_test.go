@@ -69,7 +69,9 @@ func (h *hub) push(
 	img = empty.Image
 	for _, f := range files {
 		data := pack(t, f)
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(data)), nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

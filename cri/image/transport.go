@@ -16,9 +16,9 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// Import adds the images of an archive that are for this platform. They are safe on the disk when it returns, as they
-// cannot be pulled again. If pinned is set, garbage collection should keep them. After an error, the images before it
-// are there.
+// Import adds the images of an archive that are for this platform. They are safe on the disk when it returns,
+// as they cannot be pulled again. If pinned is set, garbage collection should keep them. After an error, the
+// images before it are there.
 func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images []Image, err error) {
 	dir, err := os.MkdirTemp(filepath.Join(s.cfg.Dir, "tmp"), "import-")
 	if err != nil {
@@ -104,8 +104,8 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 	return s.Get(id)
 }
 
-// Export writes images into an archive. Their layers are packed again, so digests and IDs are different where they are
-// imported.
+// Export writes images into an archive. Their layers are packed again, so digests and IDs are different where
+// they are imported.
 func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err error) {
 	owner := "export:" + time.Now().String()
 	defer func() { err = errors.Join(err, s.Drop(owner)) }()

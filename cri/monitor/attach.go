@@ -21,8 +21,9 @@ type Streams struct {
 	Stdout, Stderr io.Writer
 }
 
-// Attach connects s with a container's streams, from now on, until the container ends, a writer of s fails, or ctx
-// ends. If the monitor dies, Attach attaches to the next one; what the container wrote in between is in its log only.
+// Attach connects s with a container's streams, from now on, until the container ends, a writer of s fails,
+// or ctx ends. If the monitor dies, Attach attaches to the next one; what the container wrote in between is
+// in its log only.
 func (c *Client) Attach(ctx context.Context, id string, s Streams) error {
 	h, err := c.containers.find(id)
 	if err != nil {
@@ -31,6 +32,7 @@ func (c *Client) Attach(ctx context.Context, id string, s Streams) error {
 	if isClosed(h.done) {
 		return fmt.Errorf("attach to container %s: %w", id, ErrExited)
 	}
+
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
@@ -46,6 +48,7 @@ func (c *Client) Attach(ctx context.Context, id string, s Streams) error {
 			return err
 		}
 		defer stdin.Close()
+
 		a.feed = sync.OnceFunc(func() { go c.feed(ctx, h, stdin, s.Stdin) })
 	}
 
@@ -63,8 +66,8 @@ type attachment struct {
 	container *container
 	streams   Streams
 
-	// feed starts to copy the input. It is called once output is attached, because what the container answers to the
-	// input must not be missed. Repeating it changes nothing.
+	// feed starts to copy the input. It is called once output is attached, because what the container answers
+	// to the input must not be missed. Repeating it changes nothing.
 	feed func()
 }
 
@@ -74,8 +77,10 @@ func (a *attachment) copyOutput(ctx context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
+
 	pipes, err := a.openPipes()
 	defer pipes.close()
+
 	if err != nil {
 		return false, fmt.Errorf("attach to container %s: %w", a.container.status.ID, err)
 	}
@@ -96,6 +101,7 @@ func (a *attachment) copyOutput(ctx context.Context) (again bool, err error) {
 	if err := pipes.copy(ctx); err != nil {
 		return false, err
 	}
+
 	if len(pipes) == 0 {
 		select {
 		case <-a.container.done:
@@ -103,17 +109,19 @@ func (a *attachment) copyOutput(ctx context.Context) (again bool, err error) {
 		case <-ctx.Done():
 		}
 	}
+
 	if ctx.Err() != nil {
 		return false, context.Cause(ctx)
 	}
+
 	return a.monitorDied(l), nil
 }
 
 // endGrace is how long the news of an end may take after the end of the output.
 const endGrace = 200 * time.Millisecond
 
-// monitorDied finds out, after the output has ended, whether that is because the monitor died. If neither it nor the
-// container ended, the container has closed its output and runs on.
+// monitorDied finds out, after the output has ended, whether that is because the monitor died. If neither it
+// nor the container ended, the container has closed its output and runs on.
 func (a *attachment) monitorDied(l *link) bool {
 	select {
 	case <-a.container.done:
@@ -135,7 +143,8 @@ type pipe struct {
 
 type pipes []*pipe
 
-// openPipes makes a pipe for each output that the caller wants. Those that were made are returned on an error, too.
+// openPipes makes a pipe for each output that the caller wants. Those that were made are returned on an
+// error, too.
 func (a *attachment) openPipes() (pipes, error) {
 	var all pipes
 	for _, p := range []*pipe{
@@ -145,13 +154,16 @@ func (a *attachment) openPipes() (pipes, error) {
 		if p.to == nil {
 			continue
 		}
+
 		var err error
 		p.read, p.write, err = os.Pipe()
 		if err != nil {
 			return all, err
 		}
+
 		all = append(all, p)
 	}
+
 	return all, nil
 }
 
@@ -185,11 +197,13 @@ func (ps pipes) copy(ctx context.Context) error {
 			}
 		})
 	}
+
 	copying.Wait()
 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+
 	return errors.Join(errs...)
 }
 
@@ -200,7 +214,8 @@ func (ps pipes) close() {
 	}
 }
 
-// feed copies the caller's input to the container. The end of the input is the end of a StdinOnce container's stdin.
+// feed copies the caller's input to the container. The end of the input is the end of a StdinOnce container's
+// stdin.
 func (c *Client) feed(ctx context.Context, h *container, stdin *os.File, from io.Reader) {
 	stop := context.AfterFunc(ctx, func() { stdin.Close() })
 	defer stop()
@@ -229,11 +244,13 @@ func (c *Client) closeStdin(ctx context.Context, id string) error {
 			unix.Close(h.stdin)
 			h.stdin = -1
 		}
+
 		return nil
 	})
 	if err != nil {
 		return err
 	}
+
 	return c.keeper.request(ctx, wire.Message{Op: wire.OpCloseStdin, ID: id})
 }
 
@@ -254,11 +271,14 @@ func (c *Client) openStdin(id string) (stdin *os.File, err error) {
 		default:
 			stdin, err = openFIFO(filepath.Join(wire.ContainerDir(c.cfg.StateDir, id), wire.StdinFIFO))
 		}
+
 		if err != nil {
 			return fmt.Errorf("stdin of container %s: %w", id, err)
 		}
+
 		return nil
 	})
+
 	return stdin, err
 }
 

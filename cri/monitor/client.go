@@ -15,8 +15,8 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// Client is a connection to the monitor that repairs itself: when the monitor dies, Client starts it again, hands it
-// the descriptors that it has lost, and goes on. Its methods may be called concurrently.
+// Client is a connection to the monitor that repairs itself: when the monitor dies, Client starts it again,
+// hands it the descriptors that it has lost, and goes on. Its methods may be called concurrently.
 type Client struct {
 	cfg        Config
 	runner     ociruntime.Runner
@@ -26,12 +26,13 @@ type Client struct {
 }
 
 // Connect connects to the monitor, starts it if nobody answers, and takes a second set of descriptors of all
-// containers that the monitor knows. It returns when the first connection is up; from then on a connection is kept
-// until Close. Exits that happened before are already waiting in Exits.
+// containers that the monitor knows. It returns when the first connection is up; from then on a connection is
+// kept until Close. Exits that happened before are already waiting in Exits.
 func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+
 	c := &Client{cfg: cfg, containers: newContainers()}
 	c.keeper = newKeeper(cfg, c.containers)
 
@@ -58,13 +59,14 @@ func (c *Client) Close() error {
 // Exits returns the channel of exits: each container's, once for each Client. Close closes it.
 func (c *Client) Exits() <-chan Exit { return c.containers.exits.out }
 
-// Dismissed returns a channel that is closed when the monitor was asked to end for good: it is not started again.
+// Dismissed returns a channel that is closed when the monitor was asked to end for good: it is not started
+// again.
 func (c *Client) Dismissed() <-chan struct{} { return c.keeper.dismissed }
 
-// Create makes a container, whose program waits for Start, and returns the PID of its first process. On an error
-// nothing of it is left. Once asked for, a creation is waited for even if ctx ends (the monitor bounds it), so that
-// the caller always knows what there is. If the monitor is killed meanwhile, the next one undoes what was made, and
-// Create asks it again.
+// Create makes a container, whose program waits for Start, and returns the PID of its first process. On an
+// error nothing of it is left. Once asked for, a creation is waited for even if ctx ends (the monitor bounds
+// it), so that the caller always knows what there is. If the monitor is killed meanwhile, the next one undoes
+// what was made, and Create asks it again.
 func (c *Client) Create(ctx context.Context, container Container) (pid int, err error) {
 	request := wire.Message{Op: wire.OpCreate, ID: container.ID, Container: &container}
 	for {
@@ -72,6 +74,7 @@ func (c *Client) Create(ctx context.Context, container Container) (pid int, err 
 		if err != nil {
 			return 0, err
 		}
+
 		m, files, err := l.call(context.WithoutCancel(ctx), request, nil)
 		files.Close()
 		if err == nil {
@@ -94,14 +97,15 @@ func (c *Client) Create(ctx context.Context, container Container) (pid int, err 
 // startLimit bounds what a runtime takes to let a program run that is all prepared.
 const startLimit = 2 * time.Minute
 
-// Start starts the user's program of a created container. A program that runs already is success, because a caller
-// that was killed may have started it. Once asked for, a start is carried out even if ctx ends: a runtime that is
-// killed may have let the program run already.
+// Start starts the user's program of a created container. A program that runs already is success, because a
+// caller that was killed may have started it. Once asked for, a start is carried out even if ctx ends: a
+// runtime that is killed may have let the program run already.
 func (c *Client) Start(ctx context.Context, id string) error {
 	h, err := c.containers.find(id)
 	if err != nil {
 		return err
 	}
+
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
 	defer cancel()
 
@@ -109,22 +113,26 @@ func (c *Client) Start(ctx context.Context, id string) error {
 	if err == nil {
 		return nil
 	}
+
 	state, stateErr := c.runner.State(ctx, h.status.Runtime, id)
 	if stateErr == nil && state.Status == specs.StateRunning {
 		return nil
 	}
+
 	return err
 }
 
-// Started reports whether the program of a created container was started. It waits for a start that an earlier
-// process asked for and that may still be under way.
+// Started reports whether the program of a created container was started. It waits for a start that an
+// earlier process asked for and that may still be under way.
 func (c *Client) Started(ctx context.Context, id string) (bool, error) {
 	h, err := c.containers.find(id)
 	if err != nil {
 		return false, err
 	}
+
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
+
 	if err := awaitStarts(ctx, id); err != nil {
 		return false, err
 	}
@@ -146,6 +154,7 @@ func awaitStarts(ctx context.Context, id string) error {
 			return nil
 		}
 	}
+
 	return fmt.Errorf("processes %v, which start container %s, do not end", working, id)
 }
 
@@ -158,16 +167,18 @@ func (c *Client) Kill(id string, signal unix.Signal) error {
 		if h.pidfd < 0 {
 			return fmt.Errorf("signal container %s: its process is not held", id)
 		}
+
 		err := unix.PidfdSendSignal(h.pidfd, signal, nil, 0)
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("signal container %s: %w", id, err)
 		}
+
 		return nil
 	})
 }
 
-// Delete kills what is left of the container and removes the runtime's and the monitor's state of it. The CRI log
-// stays. A container that is not there is success.
+// Delete kills what is left of the container and removes the runtime's and the monitor's state of it. The CRI
+// log stays. A container that is not there is success.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	deleted := false
 	if h, err := c.containers.find(id); err == nil {
@@ -177,22 +188,24 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 		}
 	}
 
-	// The monitor is asked even about a container that it has not announced: a server that was killed may have asked
-	// for one that is being made.
+	// The monitor is asked even about a container that it has not announced: a server that was killed may
+	// have asked for one that is being made.
 	if err := c.keeper.request(ctx, wire.Message{Op: wire.OpForget, ID: id, Deleted: deleted}); err != nil {
 		return err
 	}
+
 	if c.cfg.Deleted != nil {
 		if err := c.cfg.Deleted(ctx, id); err != nil {
 			return err
 		}
 	}
+
 	c.containers.remove(id)
 	return nil
 }
 
-// deleteByRuntime kills a container and has the runtime delete it. If the runtime cannot, deleted is false, and the
-// monitor has to remove the container.
+// deleteByRuntime kills a container and has the runtime delete it. If the runtime cannot, deleted is false,
+// and the monitor has to remove the container.
 func (c *Client) deleteByRuntime(ctx context.Context, h *container) (deleted bool, err error) {
 	if err := c.killAndWait(ctx, h); err != nil {
 		return false, err
@@ -203,30 +216,37 @@ func (c *Client) deleteByRuntime(ctx context.Context, h *container) (deleted boo
 	if err != nil && ctx.Err() != nil {
 		return false, err
 	}
+
 	if err != nil {
-		c.cfg.Log.Warn("the runtime cannot delete a container; the monitor removes it", "container", id, "err", err)
+		c.cfg.Log.Warn("the runtime cannot delete a container; the monitor removes it",
+			"container", id, "err", err)
 	}
+
 	return err == nil, nil
 }
 
 // endLimit bounds the wait for the end of a container that was killed.
 const endLimit = 10 * time.Second
 
-// killAndWait kills the container and waits until all that ran in it has ended. A runtime would kill it, too, but crun
-// has systemd stop the scope without waiting: systemd finds processes in it that are about to end, waits for them, and
-// in a container on cgroup v1, where no event says that a group is empty, does so for 90 seconds.
+// killAndWait kills the container and waits until all that ran in it has ended. A runtime would kill it, too,
+// but crun has systemd stop the scope without waiting: systemd finds processes in it that are about to end,
+// waits for them, and in a container on cgroup v1, where no event says that a group is empty, does so for 90
+// seconds.
 func (c *Client) killAndWait(ctx context.Context, h *container) error {
 	err := c.Kill(h.status.ID, unix.SIGKILL)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
+
 	if err != nil {
-		c.cfg.Log.Warn("container is not killed before the runtime deletes it", "container", h.status.ID, "err", err)
+		c.cfg.Log.Warn("container is not killed before the runtime deletes it",
+			"container", h.status.ID, "err", err)
 		return nil
 	}
 
 	limit := time.NewTimer(endLimit)
 	defer limit.Stop()
+
 	select {
 	case <-h.done:
 	case <-limit.C:
@@ -234,6 +254,7 @@ func (c *Client) killAndWait(ctx context.Context, h *container) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+
 	return nil
 }
 
@@ -297,5 +318,6 @@ func (c *Client) Lives(id string) bool {
 	return lives
 }
 
-// List returns every container that was created and not deleted, as far as this client has heard, in no order.
+// List returns every container that was created and not deleted, as far as this client has heard, in no
+// order.
 func (c *Client) List() []Status { return c.containers.list() }

@@ -24,8 +24,8 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// asMonitor is set in the environment when a Client starts the test binary in place of trivet-monitor, which would
-// refuse to run without root.
+// asMonitor is set in the environment when a Client starts the test binary in place of trivet-monitor, which
+// would refuse to run without root.
 const asMonitor = "MONITOR_TEST_AS_MONITOR"
 
 func TestMain(m *testing.M) {
@@ -48,6 +48,7 @@ func runMonitor() error {
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		return err
 	}
+
 	cfg.Ready = func() {
 		f := os.NewFile(uintptr(*ready), "ready")
 		f.WriteString("ready\n")
@@ -56,6 +57,7 @@ func runMonitor() error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
+
 	return daemon.Run(ctx, cfg)
 }
 
@@ -81,6 +83,7 @@ func newRootless(t *testing.T) *rootless {
 		},
 		runtime: monitortest.FakeRuntime(t, dir),
 	}
+
 	t.Cleanup(func() { monitortest.KillMonitor(t, r.cfg.Socket) })
 	return r
 }
@@ -107,20 +110,25 @@ func (r *rootless) create(
 		Runtime: r.runtime,
 		LogPath: filepath.Join(r.dir, "logs", id+".log"),
 	}
+
 	for _, f := range change {
 		f(&want)
 	}
+
 	pid, err := c.Create(t.Context(), want)
 	if err != nil || pid <= 1 {
 		t.Fatalf("create container %s: pid %d, %v", id, pid, err)
 	}
+
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 20*time.Second)
 		defer cancel()
+
 		if err := c.Delete(ctx, id); err != nil {
 			t.Error(err)
 		}
 	})
+
 	return want
 }
 
@@ -199,6 +207,7 @@ func TestTheClientStartsAKilledMonitorAgain(t *testing.T) {
 	if err != nil {
 		t.Errorf("attach through the next monitor: %v", err)
 	}
+
 	exit, err := c.Wait(t.Context(), "a")
 	if err != nil {
 		t.Fatal(err)
@@ -222,6 +231,7 @@ func TestExitsFromBeforeAConnectionWaitForIt(t *testing.T) {
 	if exit := <-second.Exits(); exit.ID != "a" || exit.Code != 3 {
 		t.Errorf("exit %+v, want code 3 of container a", exit)
 	}
+
 	second.Close()
 	if _, ok := <-second.Exits(); ok {
 		t.Error("Exits goes on after Close")
@@ -253,6 +263,7 @@ func TestAnExecsOutputAndExitReachTheCaller(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
+
 	cfg.Stdout.Close()
 	if said, err := io.ReadAll(stdout); err != nil || string(said) != "from the exec\n" {
 		t.Errorf("stdout %q, %v", said, err)
@@ -275,6 +286,7 @@ func TestAKilledExecTakesItsChildrenAlong(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
+
 	cfg.Stdout.Close()
 	if _, err := stdout.Read(make([]byte, 3)); err != nil {
 		t.Fatal(err)
@@ -346,6 +358,7 @@ func TestWhatCannotBeDoneSaysWhy(t *testing.T) {
 			t.Errorf("%s of a container that is not there: %v", name, err)
 		}
 	}
+
 	if err := c.Delete(t.Context(), "missing"); err != nil {
 		t.Errorf("delete of a container that is not there: %v", err)
 	}
@@ -364,10 +377,12 @@ func TestADismissedMonitorIsNotStartedAgain(t *testing.T) {
 	if err := monitor.Dismiss(t.Context(), r.cfg.Socket); err != nil {
 		t.Errorf("without a monitor: %v", err)
 	}
+
 	c := r.connect(t)
 	if err := monitor.Dismiss(t.Context(), r.cfg.Socket); err != nil {
 		t.Fatal(err)
 	}
+
 	<-c.Dismissed()
 	if err := c.ReopenLog(t.Context(), "a"); err == nil {
 		t.Error("a request to a monitor that was dismissed succeeded")

@@ -18,9 +18,9 @@ type containers struct {
 	byID map[string]*container
 }
 
-// container is what the client knows and holds of one: a second set of the descriptors without which the death of
-// the monitor would cost unread output (a FIFO's bytes vanish with its last holder), the exit status, the terminal or
-// an open stdin. A descriptor that there is not, is -1.
+// container is what the client knows and holds of one: a second set of the descriptors without which the
+// death of the monitor would cost unread output (a FIFO's bytes vanish with its last holder), the exit
+// status, the terminal or an open stdin. A descriptor that there is not, is -1.
 type container struct {
 	status Status
 	done   chan struct{} // closed when status.Exit is set
@@ -95,8 +95,8 @@ func (cs *containers) list() []Status {
 	return all
 }
 
-// announced takes what the monitor sends of a container. Descriptors that are kept are taken out of files; they
-// replace those from an earlier monitor.
+// announced takes what the monitor sends of a container. Descriptors that are kept are taken out of files;
+// they replace those from an earlier monitor.
 func (cs *containers) announced(status Status, files wire.Files) {
 	exit := status.Exit
 	status.Exit = nil
@@ -113,18 +113,22 @@ func (cs *containers) announced(status Status, files wire.Files) {
 			stdout: -1,
 			stderr: -1,
 		}
+
 		cs.byID[status.ID] = c
 	}
+
 	if !c.exited() {
 		for name, kept := range c.descriptors() {
 			if fd := files.Take(name); fd >= 0 {
 				if *kept >= 0 {
 					unix.Close(*kept)
 				}
+
 				*kept = fd
 			}
 		}
 	}
+
 	cs.mu.Unlock()
 
 	if exit != nil {
@@ -147,12 +151,17 @@ func (cs *containers) exited(e Exit) {
 	cs.exits.put(e)
 }
 
-// keepOnly drops containers that the monitor does not know any more, because its state directory was removed. One
-// that has not exited ends with an unknown status.
+// keepOnly drops containers that the monitor does not know any more, because its state directory was removed.
+// One that has not exited ends with an unknown status.
 func (cs *containers) keepOnly(known map[string]bool) {
 	for _, status := range cs.list() {
 		if !known[status.ID] {
-			cs.exited(Exit{ID: status.ID, Code: UnknownCode, Unknown: true, At: time.Now()})
+			cs.exited(Exit{
+				ID:      status.ID,
+				Code:    UnknownCode,
+				Unknown: true,
+				At:      time.Now(),
+			})
 			cs.remove(status.ID)
 		}
 	}
@@ -167,19 +176,23 @@ func (cs *containers) remove(id string) {
 	}
 }
 
-// handBack sends the monitor copies of what it may have lost when it died. A monitor that has not died ignores them.
+// handBack sends the monitor copies of what it may have lost when it died. A monitor that has not died
+// ignores them.
 func (cs *containers) handBack(conn *wire.Conn) error {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
+
 	for id, c := range cs.byID {
 		if c.exited() {
 			continue
 		}
+
 		files := wire.Files{wire.FdPid: c.pidfd, wire.FdTTY: c.tty}
 		if err := conn.Send(wire.Message{Op: wire.OpAdopt, ID: id}, files); err != nil {
 			return err
 		}
 	}
+
 	return nil
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
 
-// Dismiss ends the monitor at the socket, and the trivet-cri that is its client. It fails if a container is left. If
-// there is no monitor, that is success.
+// Dismiss ends the monitor at the socket, and the trivet-cri that is its client. It fails if a container is
+// left. If there is no monitor, that is success.
 func Dismiss(ctx context.Context, socket string) error {
 	conn, err := wire.Dial(socket)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {

@@ -33,13 +33,14 @@ type Exec struct {
 	close   sync.Once
 }
 
-// Exec starts a process in a running container. Its parent is the monitor; its descriptors are the caller's. Once
-// asked for, the start is waited for even if ctx ends; the process is killed then.
+// Exec starts a process in a running container. Its parent is the monitor; its descriptors are the caller's.
+// Once asked for, the start is waited for even if ctx ends; the process is killed then.
 func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	h, err := c.containers.find(cfg.ID)
 	if err != nil {
 		return nil, err
 	}
+
 	request := wire.Exec{Runtime: h.status.Runtime}
 
 	var terminal *console.Socket
@@ -49,6 +50,7 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 			return nil, fmt.Errorf("exec in container %s: %w", cfg.ID, err)
 		}
 		defer terminal.Close()
+
 		request.ConsoleSocket = terminal.Path
 	}
 
@@ -65,6 +67,7 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("exec in container %s: %w", cfg.ID, err), e.Kill(), e.Close())
 	}
+
 	return e, nil
 }
 
@@ -75,10 +78,12 @@ func (c *Client) startExec(ctx context.Context, cfg ExecConfig, request wire.Exe
 		return nil, err
 	}
 	defer process.Close()
+
 	files := wire.Files{wire.FdProcess: int(process.Fd())}
 	if err := addStdio(files, cfg); err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", cfg.ID, err)
 	}
+
 	l, err := c.keeper.connected(ctx)
 	if err != nil {
 		return nil, err
@@ -91,12 +96,15 @@ func (c *Client) startExec(ctx context.Context, cfg ExecConfig, request wire.Exe
 		ID:   cfg.ID,
 		Exec: &request,
 	}
+
 	got, gotFiles, err := l.callAs(context.WithoutCancel(ctx), m, files)
 	defer gotFiles.Close()
+
 	if err != nil {
 		l.takeExec(m.Seq)
 		return nil, err
 	}
+
 	e.Pid = got.Pid
 	e.pidfd = gotFiles.Take(wire.FdPid)
 	go e.watch(l)
@@ -111,6 +119,7 @@ func addStdio(files wire.Files, cfg ExecConfig) error {
 		wire.FdOut: cfg.Stdout,
 		wire.FdErr: cfg.Stderr,
 	}
+
 	for name, f := range stdio {
 		fd := fdOf(f)
 		if fd < 0 {
@@ -119,8 +128,10 @@ func addStdio(files wire.Files, cfg ExecConfig) error {
 		if err := unix.SetNonblock(fd, false); err != nil {
 			return fmt.Errorf("stdio of the process: %w", err)
 		}
+
 		files[name] = fd
 	}
+
 	return nil
 }
 
@@ -137,6 +148,7 @@ func newExec(id string) *Exec {
 // watch finds out the exit status by the pidfd if the monitor dies before the process does.
 func (e *Exec) watch(l *link) {
 	defer close(e.watched)
+
 	select {
 	case <-e.done:
 		return
@@ -156,6 +168,7 @@ func (e *Exec) watch(l *link) {
 			e.exit = wire.ExitOf(e.id, status)
 		}
 	}
+
 	e.exit.At = time.Now()
 	close(e.done)
 }
@@ -178,8 +191,8 @@ func (e *Exec) Resize(width, height uint16) error {
 	return setWinsize(fdOf(e.Terminal), width, height)
 }
 
-// Close closes the descriptors. A process that still runs goes on (with a terminal it gets SIGHUP), and nobody waits
-// for it.
+// Close closes the descriptors. A process that still runs goes on (with a terminal it gets SIGHUP), and
+// nobody waits for it.
 func (e *Exec) Close() error {
 	e.close.Do(func() {
 		if e.Terminal != nil {
@@ -194,11 +207,12 @@ func (e *Exec) Close() error {
 			e.pidfd = -1
 		}
 	})
+
 	return nil
 }
 
-// Kill ends the process and all of its descendants. It stops each one before it looks for its children, so none can
-// fork in between.
+// Kill ends the process and all of its descendants. It stops each one before it looks for its children, so
+// none can fork in between.
 func (e *Exec) Kill() error {
 	if isClosed(e.done) || e.pidfd < 0 || pidfd.Ended(e.pidfd) {
 		return nil
@@ -213,6 +227,7 @@ func (e *Exec) Kill() error {
 	if err := unix.PidfdSendSignal(e.pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill exec in container %s: %w", e.id, err)
 	}
+
 	return nil
 }
 
@@ -257,7 +272,8 @@ func processFile(cfg ExecConfig) (*os.File, error) {
 	return f, nil
 }
 
-// fdOf returns the descriptor of a file; -1 if it is nil or closed. Unlike File.Fd, it leaves the file non-blocking.
+// fdOf returns the descriptor of a file; -1 if it is nil or closed. Unlike File.Fd, it leaves the file
+// non-blocking.
 func fdOf(f *os.File) int {
 	if f == nil {
 		return -1

@@ -48,6 +48,7 @@ func (q *queue) take() []Exit {
 func (q *queue) run() {
 	defer close(q.ended)
 	defer close(q.out)
+
 	for {
 		for _, e := range q.take() {
 			select {

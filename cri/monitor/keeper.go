@@ -12,8 +12,8 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// keeper keeps a connection to the monitor: it starts a monitor when there is none and passes on what the monitor
-// sends.
+// keeper keeps a connection to the monitor: it starts a monitor when there is none and passes on what the
+// monitor sends.
 type keeper struct {
 	cfg        Config
 	containers *containers
@@ -36,8 +36,8 @@ func newKeeper(cfg Config, containers *containers) *keeper {
 	}
 }
 
-// openFirst makes the first connection. A monitor that was killed may seem to live for a moment, so that neither a
-// connection to it nor a start of another one succeeds.
+// openFirst makes the first connection. A monitor that was killed may seem to live for a moment, so that
+// neither a connection to it nor a start of another one succeeds.
 func (k *keeper) openFirst(ctx context.Context) (l *link, err error) {
 	lockfile.Await(ctx, func() bool {
 		l, err = k.open(ctx)
@@ -82,6 +82,7 @@ func (k *keeper) open(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 
@@ -89,6 +90,7 @@ func (k *keeper) open(ctx context.Context) (*link, error) {
 		conn.Close()
 		return nil, fmt.Errorf("hand descriptors back to the monitor: %w", err)
 	}
+
 	if err := k.hello(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("get the monitor's containers: %w", err)
@@ -97,6 +99,7 @@ func (k *keeper) open(ctx context.Context) (*link, error) {
 	l := newLink(conn)
 	k.mu.Lock()
 	defer k.mu.Unlock()
+
 	k.link = l
 	k.down = nil
 	close(k.up)
@@ -115,6 +118,7 @@ func (k *keeper) hello(conn *wire.Conn) error {
 		if err != nil {
 			return err
 		}
+
 		switch m.Op {
 		case wire.OpContainer:
 			known[m.Status.ID] = true
@@ -126,6 +130,7 @@ func (k *keeper) hello(conn *wire.Conn) error {
 			k.containers.keepOnly(known)
 			return m.Fail.Err()
 		}
+
 		files.Close()
 	}
 }
@@ -137,14 +142,17 @@ func (k *keeper) serve(l *link) {
 		if err != nil {
 			break
 		}
+
 		switch m.Op {
 		case wire.OpReply:
 			// A container that was made is known before its exit can come.
 			if m.Status != nil {
 				k.containers.announced(*m.Status, files)
 			}
+
 			l.answered(m, files)
 			continue
+
 		case wire.OpExit:
 			k.containers.exited(*m.Exit)
 		case wire.OpExecExit:
@@ -152,6 +160,7 @@ func (k *keeper) serve(l *link) {
 		case wire.OpDismissed:
 			close(k.dismissed)
 		}
+
 		files.Close()
 	}
 

@@ -38,7 +38,8 @@ func newLink(conn *wire.Conn) *link {
 // errLost is the end of a connection before the answer came: the request may have been carried out or not.
 var errLost = errors.New("the monitor died before it answered")
 
-// sendGrace is how long a call waits, after a message could not be sent, to find out that the connection has ended.
+// sendGrace is how long a call waits, after a message could not be sent, to find out that the connection has
+// ended.
 const sendGrace = time.Second
 
 // call sends a request and waits for its answer. The caller closes the files of the answer.
@@ -50,7 +51,11 @@ func (l *link) call(ctx context.Context, m wire.Message, files wire.Files) (wire
 }
 
 // callAs is call with the number of the request in m.Seq.
-func (l *link) callAs(ctx context.Context, m wire.Message, files wire.Files) (wire.Message, wire.Files, error) {
+func (l *link) callAs(
+	ctx context.Context,
+	m wire.Message,
+	files wire.Files,
+) (wire.Message, wire.Files, error) {
 	answers := make(chan answer, 1)
 	l.mu.Lock()
 	l.pending[m.Seq] = answers
@@ -113,8 +118,8 @@ func (l *link) answered(m wire.Message, files wire.Files) {
 	answers <- answer{m, files}
 }
 
-// addExec registers an exec and returns the number that its request must have: its exit may come right after the
-// answer.
+// addExec registers an exec and returns the number that its request must have: its exit may come right after
+// the answer.
 func (l *link) addExec(e *Exec) (seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

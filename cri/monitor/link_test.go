@@ -15,6 +15,7 @@ func refusing(t *testing.T, socket, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	served := make(chan struct{})
 	t.Cleanup(func() {
 		l.Close()
@@ -23,16 +24,19 @@ func refusing(t *testing.T, socket, id string) {
 
 	go func() {
 		defer close(served)
+
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
 		defer conn.Close()
+
 		for {
 			m, files, err := conn.Receive()
 			if err != nil {
 				return
 			}
+
 			files.Close()
 			reply := wire.Message{Op: wire.OpReply, Seq: m.Seq}
 			if m.Op == wire.OpHello {
@@ -41,6 +45,7 @@ func refusing(t *testing.T, socket, id string) {
 			} else {
 				reply.Fail = &wire.Fail{Text: "no such program"}
 			}
+
 			conn.Send(reply, nil)
 		}
 	}()
@@ -56,19 +61,25 @@ func TestRequestsThatFailLeaveNothingBehind(t *testing.T) {
 	defer c.Close()
 
 	for range 3 {
-		if _, err := c.Exec(t.Context(), ExecConfig{ID: "a"}); err == nil || err.Error() != "no such program" {
+		if _, err := c.Exec(t.Context(), ExecConfig{
+			ID: "a",
+		}); err == nil || err.Error() != "no such program" {
 			t.Errorf("exec: %v, want what the monitor said", err)
 		}
+
 		if _, err := c.Create(t.Context(), Container{ID: "b"}); err == nil {
 			t.Error("a create that was refused succeeded")
 		}
 	}
+
 	l, err := c.keeper.connected(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
+
 	if len(l.execs)+len(l.pending) > 0 {
 		t.Errorf("%d execs and %d requests are kept", len(l.execs), len(l.pending))
 	}
@@ -79,6 +90,7 @@ func TestExitsAreQueuedWithoutAReader(t *testing.T) {
 	for code := range 1000 {
 		q.put(Exit{Code: code})
 	}
+
 	for code := range 1000 {
 		if e := <-q.out; e.Code != code {
 			t.Fatalf("exit %d came as number %d", e.Code, code)

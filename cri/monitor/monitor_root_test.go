@@ -318,7 +318,8 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 
 	checkCode(t, wait(t, c, "lives"), 23)
 	for _, id := range []string{"monitor-dead", "server-dead", "lives"} {
-		if got := monitortest.LogText(t, filepath.Join(e.Dir, "logs", id+".log"), "stdout"); got != "up\nbye\n" {
+		log := filepath.Join(e.Dir, "logs", id+".log")
+		if got := monitortest.LogText(t, log, "stdout"); got != "up\nbye\n" {
 			t.Errorf("%s: log %q", id, got)
 		}
 	}
@@ -387,7 +388,7 @@ func TestUpgradeKeepsChildrenAndTerminals(t *testing.T) {
 	monitortest.Eventually(t, func() error {
 		log, _ := os.ReadFile(e.Config.LogFile)
 		if strings.Count(string(log), "monitor is ready") < 2 {
-			return fmt.Errorf("not executed anew")
+			return fmt.Errorf("the program was not executed again")
 		}
 
 		return nil

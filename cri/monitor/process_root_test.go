@@ -123,7 +123,8 @@ func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 
 	for i := range n {
 		monitortest.Eventually(t, func() error {
-			if data, err := os.ReadFile(filepath.Join(e.Dir, "logs", fmt.Sprint("u", i, ".log"))); err != nil || len(data) == 0 {
+			data, err := os.ReadFile(filepath.Join(e.Dir, "logs", fmt.Sprint("u", i, ".log")))
+			if err != nil || len(data) == 0 {
 				return fmt.Errorf("no output yet: %v", err)
 			}
 

@@ -116,7 +116,8 @@ func TestHundredContainersAndAnExecStorm(t *testing.T) {
 	began := time.Now()
 	parallel(t, n, 8, func(i int) error {
 		id := fmt.Sprintf("c%d", i)
-		if _, err := c.Create(t.Context(), e.Container(t, id, rt, []string{"/bin/sleep", "1000"}, nil)); err != nil {
+		want := e.Container(t, id, rt, []string{"/bin/sleep", "1000"}, nil)
+		if _, err := c.Create(t.Context(), want); err != nil {
 			return err
 		}
 

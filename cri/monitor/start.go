@@ -15,8 +15,8 @@ import (
 // startTimeout bounds how long a monitor may take until it answers.
 const startTimeout = 10 * time.Second
 
-// dialOrStart connects to the monitor and starts it first if nobody answers. If two clients start one at the same
-// time, the second monitor finds the socket locked and ends.
+// dialOrStart connects to the monitor and starts it first if nobody answers. If two clients start one at the
+// same time, the second monitor finds the socket locked and ends.
 func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
@@ -31,8 +31,9 @@ func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
 	}
 	defer ready.Close()
 
-	// The wait does not end with ctx: a caller that stops waiting must leave a monitor that is there, and not one
-	// that comes up later. What is read is the ready line; the end of file says that the monitor has ended.
+	// The wait does not end with ctx: a caller that stops waiting must leave a monitor that is there, and not
+	// one that comes up later. What is read is the ready line; the end of file says that the monitor has
+	// ended.
 	ready.SetReadDeadline(time.Now().Add(startTimeout))
 	said := make([]byte, 4096)
 	n, readErr := ready.Read(said)
@@ -44,11 +45,13 @@ func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
 	if n > 0 {
 		return nil, fmt.Errorf("%s did not start: %s", cfg.Program, said[:n])
 	}
+
 	err = errors.Join(readErr, err, context.Cause(ctx))
 	return nil, fmt.Errorf("%s did not start (its log says why): %w", cfg.Program, err)
 }
 
-// start starts the monitor detached, in a session of its own, and returns a pipe to which it writes when it is ready.
+// start starts the monitor detached, in a session of its own, and returns a pipe to which it writes when it
+// is ready.
 func start(cfg Config) (*os.File, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -63,10 +66,15 @@ func start(cfg Config) (*os.File, error) {
 			read.Close()
 			return nil, err
 		}
+
 		defer log.Close()
 	}
 
-	args := append([]string{"--socket", cfg.Socket, "--state-dir", cfg.StateDir, "--ready-fd", "3"}, cfg.Args...)
+	args := append(
+		[]string{"--socket", cfg.Socket, "--state-dir", cfg.StateDir, "--ready-fd", "3"},
+		cfg.Args...,
+	)
+
 	cmd := exec.Command(cfg.Program, args...)
 	cmd.Stderr = log
 	cmd.Stdout = log

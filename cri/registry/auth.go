@@ -26,8 +26,8 @@ type Auth struct {
 	ServerAddress string
 }
 
-// ParseAuth returns the credentials of a docker configuration or a CRI AuthConfig, in which auth may hold user name
-// and password as base64("user:password").
+// ParseAuth returns the credentials of a docker configuration or a CRI AuthConfig, in which auth may hold
+// user name and password as base64("user:password").
 func ParseAuth(a Auth, auth string) (Auth, error) {
 	if auth == "" || a.Username != "" {
 		return a, nil
@@ -228,11 +228,13 @@ func (g grant) byGet(ctx context.Context) (*http.Request, error) {
 	if g.service != "" {
 		query.Set("service", g.service)
 	}
+
 	address.RawQuery = query.Encode()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 	if err == nil && g.auth.Username != "" {
 		request.SetBasicAuth(g.auth.Username, g.auth.Password)
 	}
+
 	return request, err
 }
 

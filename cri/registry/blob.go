@@ -21,8 +21,8 @@ var errStuck = errors.New("too little came within the progress timeout")
 // a pull forever by a byte now and then.
 const minProgress = 64 << 10
 
-// stuck returns errStuck if ctx ended because there was no progress, which net/http reports as a cancellation by the
-// caller, or as a deadline; else err.
+// stuck returns errStuck if ctx ended because there was no progress, which net/http reports as a cancellation
+// by the caller, or as a deadline; else err.
 func stuck(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStuck) {
 		return errStuck
@@ -30,9 +30,9 @@ func stuck(ctx context.Context, err error) error {
 	return err
 }
 
-// Blob opens a blob of size bytes. After a broken or stuck connection, reading goes on where it stopped, at the same
-// host first and then at the others. The content is not verified: the caller hashes what it reads. Not more than size
-// bytes are read.
+// Blob opens a blob of size bytes. After a broken or stuck connection, reading goes on where it stopped, at
+// the same host first and then at the others. The content is not verified: the caller hashes what it reads.
+// Not more than size bytes are read.
 func (r *Repository) Blob(ctx context.Context, d digest.Digest, size int64) (io.ReadCloser, error) {
 	b := &blob{
 		ctx:        ctx,
@@ -79,7 +79,8 @@ func (b *blob) failed(err error) error {
 	return fmt.Errorf("get blob %s of %s: %w", b.digest, b.repository.ref, err)
 }
 
-// connect opens the transfer at the offset: it repeats that, and asks the other hosts, as long as it may help.
+// connect opens the transfer at the offset: it repeats that, and asks the other hosts, as long as it may
+// help.
 func (b *blob) connect() error {
 	for {
 		err := b.open()

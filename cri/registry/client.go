@@ -20,18 +20,20 @@ import (
 
 // Config is how registries are reached.
 type Config struct {
-	// HostsDir is the directory of <host>/hosts.toml. If it is "" or missing, every registry is reached directly.
+	// HostsDir is the directory of <host>/hosts.toml. If it is "" or missing, every registry is reached
+	// directly.
 	HostsDir string
 
 	// UserAgent is sent with each request; "" means trivet-cri.
 	UserAgent string
 
-	// ProgressTimeout is after how long a transfer that moves less than 64 KiB is cancelled and tried again; 0 means
-	// one minute.
+	// ProgressTimeout is after how long a transfer that moves less than 64 KiB is cancelled and tried again;
+	// 0 means one minute.
 	ProgressTimeout time.Duration
 }
 
-// Client reads from registries. It keeps connections and nothing else. Its methods may be called concurrently.
+// Client reads from registries. It keeps connections and nothing else. Its methods may be called
+// concurrently.
 type Client struct {
 	cfg      Config
 	plain    *http.Client
@@ -47,10 +49,16 @@ func NewClient(cfg Config) *Client {
 	if cfg.UserAgent == "" {
 		cfg.UserAgent = "trivet-cri"
 	}
+
 	return &Client{
-		cfg:      cfg,
-		plain:    newHTTPClient(nil),
-		pause:    func(attempt int) time.Duration { return min(100*time.Millisecond<<attempt, 5*time.Second) },
+		cfg:   cfg,
+		plain: newHTTPClient(nil),
+		pause: func(attempt int) time.Duration {
+			return min(
+				100*time.Millisecond<<attempt,
+				5*time.Second,
+			)
+		},
 		attempts: 5,
 	}
 }
@@ -112,8 +120,8 @@ func (c *Client) Open(ref Reference, auth Auth) (*Repository, error) {
 	}}, nil
 }
 
-// connectBy chooses the endpoint's HTTP clients: the plain one, unless it has certificates of its own. Then it has
-// connections of its own as well, for the length of one pull.
+// connectBy chooses the endpoint's HTTP clients: the plain one, unless it has certificates of its own. Then
+// it has connections of its own as well, for the length of one pull.
 func (e *endpoint) connectBy(plain *http.Client) {
 	e.client = plain
 	e.foreign = plain
@@ -139,7 +147,8 @@ type Manifest struct {
 
 const (
 	maxManifest     = 8 << 20
-	acceptManifests = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
+	acceptManifests = "application/vnd.oci.image.index.v1+json, " +
+		"application/vnd.oci.image.manifest.v1+json, " +
 		"application/vnd.docker.distribution.manifest.list.v2+json, " +
 		"application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1"
 )
@@ -195,14 +204,15 @@ func (r *Repository) manifest(ctx context.Context, identifier string, want diges
 	return m, nil
 }
 
-// each calls try with the endpoints in order until one serves. byTag says that a tag is asked for, which not every
-// endpoint may resolve.
+// each calls try with the endpoints in order until one serves. byTag says that a tag is asked for, which not
+// every endpoint may resolve.
 func (r *Repository) each(ctx context.Context, byTag bool, try func(endpoint) error) error {
 	var errs []error
 	for _, e := range r.endpoints {
 		if byTag && !e.resolve || !byTag && !e.pull {
 			continue
 		}
+
 		err := r.repeat(ctx, func() error { return try(e) })
 		if err == nil {
 			return nil
@@ -210,12 +220,14 @@ func (r *Repository) each(ctx context.Context, byTag bool, try func(endpoint) er
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+
 		errs = append(errs, fmt.Errorf("%s: %w", e.base.Host, err))
 	}
 
 	if len(errs) == 0 {
 		return errNoHost
 	}
+
 	return errors.Join(errs...)
 }
 
@@ -266,7 +278,12 @@ func (e *statusError) Is(target error) bool {
 }
 
 // get sends a request, and sends it again with a token if the endpoint wants authentication.
-func (s *session) get(ctx context.Context, e endpoint, path string, header http.Header) (*http.Response, error) {
+func (s *session) get(
+	ctx context.Context,
+	e endpoint,
+	path string,
+	header http.Header,
+) (*http.Response, error) {
 	address := e.base
 	address.Path += "/" + s.ref.Repository + path
 	if e.mirror {
@@ -280,6 +297,7 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 	if a.isContent() {
 		return a.Response, nil
 	}
+
 	challenges := a.Header.Values("WWW-Authenticate")
 	refusal := a.refusal()
 	if a.StatusCode != http.StatusUnauthorized || a.foreign || len(challenges) == 0 {
@@ -289,6 +307,7 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 	if err := s.authenticate(ctx, e, address, challenges); err != nil {
 		return nil, err
 	}
+
 	a, err = s.ask(ctx, e, address, header)
 	if err != nil {
 		return nil, err
@@ -296,6 +315,7 @@ func (s *session) get(ctx context.Context, e endpoint, path string, header http.
 	if !a.isContent() {
 		return nil, a.refusal()
 	}
+
 	return a.Response, nil
 }
 
@@ -305,6 +325,7 @@ func (s *session) ask(ctx context.Context, e endpoint, address url.URL, header h
 	if err != nil {
 		return answer{}, err
 	}
+
 	maps.Copy(request.Header, e.header)
 	maps.Copy(request.Header, header)
 	request.Header.Set("User-Agent", s.client.cfg.UserAgent)
@@ -315,11 +336,12 @@ func (s *session) ask(ctx context.Context, e endpoint, address url.URL, header h
 	if token != "" {
 		request.Header.Set("Authorization", token)
 	}
+
 	return e.send(request)
 }
 
-// authenticate gets a token for the origin of an address. An error that does not come from a server says that access
-// is denied.
+// authenticate gets a token for the origin of an address. An error that does not come from a server says that
+// access is denied.
 func (s *session) authenticate(ctx context.Context, e endpoint, address url.URL, challenges []string) error {
 	token, err := s.authorize(ctx, e, challenges)
 	if err != nil {
@@ -328,11 +350,13 @@ func (s *session) authenticate(ctx context.Context, e endpoint, address url.URL,
 		if status || connection {
 			return err
 		}
+
 		return &statusError{http.StatusUnauthorized, err.Error()}
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	s.tokens[originOf(address)] = token
 	return nil
 }
@@ -345,8 +369,8 @@ type connectionError struct{ err error }
 func (e *connectionError) Error() string { return e.err.Error() }
 func (e *connectionError) Unwrap() error { return e.err }
 
-// isTemporary reports whether an error may go away by itself. A refused connection or an unknown name rarely does
-// within a pull, and a mirror that is down must not hold up the next one: those are not repeated.
+// isTemporary reports whether an error may go away by itself. A refused connection or an unknown name rarely
+// does within a pull, and a mirror that is down must not hold up the next one: those are not repeated.
 func isTemporary(err error) bool {
 	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.status == http.StatusTooManyRequests || s.status >= 500

@@ -29,7 +29,8 @@ type endpoint struct {
 	foreign *http.Client // for other servers that the endpoint names: without its client certificate
 }
 
-// hostEntry is what hosts.toml says about one host. The same keys at the top level are about the registry itself.
+// hostEntry is what hosts.toml says about one host. The same keys at the top level are about the registry
+// itself.
 type hostEntry struct {
 	Capabilities []string       `toml:"capabilities"`
 	CA           any            `toml:"ca"`
@@ -46,8 +47,8 @@ type hostsFile struct {
 }
 
 // endpoints returns where the images of host come from, in order: the mirrors of DIR/<host>/hosts.toml (or
-// DIR/_default/hosts.toml), then the registry itself. The file is read at each pull, so a change does not need a
-// restart.
+// DIR/_default/hosts.toml), then the registry itself. The file is read at each pull, so a change does not
+// need a restart.
 func endpoints(dir, host string) ([]endpoint, error) {
 	own := url.URL{Scheme: defaultScheme(host), Host: canonicalHost(host)}
 	for _, name := range directoryNames(host) {
@@ -88,8 +89,8 @@ func canonicalHost(host string) string {
 	return host
 }
 
-// defaultScheme returns https, but http for a registry on this machine: nobody listens in between, and nobody issues a
-// certificate for 127.0.0.1.
+// defaultScheme returns https, but http for a registry on this machine: nobody listens in between, and nobody
+// issues a certificate for 127.0.0.1.
 func defaultScheme(host string) string {
 	name, port, err := net.SplitHostPort(host)
 	if err != nil {
@@ -139,8 +140,8 @@ func parseHosts(data []byte, dir, host string, own url.URL) ([]endpoint, error) 
 	return append(list, e), nil
 }
 
-// hostOrder returns the names of the [host."..."] tables in the order of the file, which is the order in which hosts
-// are asked. A Go map would lose it.
+// hostOrder returns the names of the [host."..."] tables in the order of the file, which is the order in
+// which hosts are asked. A Go map would lose it.
 func hostOrder(data []byte) (order []string) {
 	var p unstable.Parser
 	p.Reset(data)
@@ -283,8 +284,8 @@ func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 	return config, nil
 }
 
-// clientPairs reads the three forms of "client": one file with certificate and key, a list of such files, or a list of
-// [certificate, key].
+// clientPairs reads the three forms of "client": one file with certificate and key, a list of such files, or
+// a list of [certificate, key].
 func clientPairs(value any) (pairs [][2]string, err error) {
 	switch v := value.(type) {
 	case nil:

@@ -119,8 +119,8 @@ func withoutCredentials(header http.Header) http.Header {
 	return kept
 }
 
-// withoutAddress removes the address from an error of net/http: that of a redirect may be signed, which makes it a
-// credential.
+// withoutAddress removes the address from an error of net/http: that of a redirect may be signed, which makes
+// it a credential.
 func withoutAddress(err error) error {
 	u, ok := errors.AsType[*url.Error](err)
 	if !ok {
@@ -133,8 +133,9 @@ func withoutAddress(err error) error {
 	return fmt.Errorf("%s: %w", at.Host, u.Err)
 }
 
-// refusal returns the error of an answer other than success, and closes it. Only what the origin that was asked says
-// itself is quoted: else a registry could have this node read, and show, what only the node can reach.
+// refusal returns the error of an answer other than success, and closes it. Only what the origin that was
+// asked says itself is quoted: else a registry could have this node read, and show, what only the node can
+// reach.
 func (a answer) refusal() *statusError {
 	defer a.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(a.Body, maxErrorBody))
@@ -153,7 +154,8 @@ type errorBody struct {
 	Details string                           `json:"details"` // Docker Hub's token server
 }
 
-// protocolCode returns the code of an error body as the specification has it, in capital letters; "" if there is none.
+// protocolCode returns the code of an error body as the specification has it, in capital letters; "" if there
+// is none.
 func protocolCode(body []byte) string {
 	var e errorBody
 	if json.Unmarshal(body, &e) != nil || len(e.Errors) == 0 {

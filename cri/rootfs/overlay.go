@@ -90,9 +90,9 @@ func (o overlay) mountByParts(target string) error {
 	return nil
 }
 
-// legacy reports whether the filesystem still takes its options as one text (overlayfs before 6.5): then fsconfig(2)
-// collects all options and only the creation fails, with a message in the kernel's log. A filesystem that knows its
-// options refuses an unknown one at once.
+// legacy reports whether the filesystem still takes its options as one text (overlayfs before 6.5): then
+// fsconfig(2) collects all options and only the creation fails, with a message in the kernel's log. A
+// filesystem that knows its options refuses an unknown one at once.
 func legacy(fsfd int) bool {
 	if unix.FsconfigSetFlag(fsfd, "no-such-option") == nil {
 		return true

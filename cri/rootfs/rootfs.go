@@ -1,5 +1,6 @@
-// Package rootfs makes the root filesystems of containers: an overlayfs mount of an image's layers and a writable
-// directory, or a read-only one for image volumes. Each is found again after a kill -9, and is gone after a reboot.
+// Package rootfs makes the root filesystems of containers: an overlayfs mount of an image's layers and a
+// writable directory, or a read-only one for image volumes. Each is found again after a kill -9, and is gone
+// after a reboot.
 package rootfs
 
 import (
@@ -26,15 +27,16 @@ type Config struct {
 	// Dir is for writable layers, such as /var/lib/trivet/cri/rootfs. It must not be on overlayfs.
 	Dir string
 
-	// StateDir is for records and mount points, such as /run/trivet/cri/rootfs. Its content must end with the boot.
+	// StateDir is for records and mount points, such as /run/trivet/cri/rootfs. Its content must end with the
+	// boot.
 	StateDir string
 
 	Images *image.Store
 	Log    *slog.Logger
 }
 
-// Store is the root filesystems of a node's containers. Its methods may be called concurrently; only calls for one ID
-// wait for each other.
+// Store is the root filesystems of a node's containers. Its methods may be called concurrently; only calls
+// for one ID wait for each other.
 type Store struct {
 	cfg     Config
 	records *durable.Store[record]
@@ -47,8 +49,8 @@ type record struct {
 	ReadOnly bool
 }
 
-// Open finds the root filesystems of an earlier process of this boot, holds their layers, and deletes the writable
-// layers of those that a reboot has ended. Call image.Store.Collect after it.
+// Open finds the root filesystems of an earlier process of this boot, holds their layers, and deletes the
+// writable layers of those that a reboot has ended. Call image.Store.Collect after it.
 func Open(cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -76,6 +78,7 @@ func Open(cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	return s, s.recover()
 }
 
@@ -85,10 +88,15 @@ func checkUpper(dir string) error {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
+
 	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
-		return fmt.Errorf("%s is on overlayfs, where the kernel does not allow writable container layers: put "+
-			"the root directory on a disk or tmpfs", dir)
+		return fmt.Errorf(
+			"%s is on overlayfs, where the kernel does not allow writable container layers: put "+
+				"the root directory on a disk or tmpfs",
+			dir,
+		)
 	}
+
 	return nil
 }
 
@@ -97,9 +105,11 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
+
 	for _, t := range torn {
 		s.cfg.Log.Warn("rootfs record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
 	}
+
 	for id, r := range known {
 		if err := s.cfg.Images.Hold(owner(id), r.Chain); err != nil {
 			s.cfg.Log.Warn("rootfs has lost layers", "container", id, "err", err)
@@ -109,13 +119,14 @@ func (s *Store) recover() error {
 	return errors.Join(s.deleteUnknown(s.containers(), known), s.deleteUnknown(s.mounts(), known))
 }
 
-// deleteUnknown deletes the root filesystems in a directory that have no record. One that cannot be deleted is tried
-// again at the next start.
+// deleteUnknown deletes the root filesystems in a directory that have no record. One that cannot be deleted
+// is tried again at the next start.
 func (s *Store) deleteUnknown(dir string, known map[string]record) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+
 	for _, e := range entries {
 		if _, ok := known[e.Name()]; ok {
 			continue
@@ -124,6 +135,7 @@ func (s *Store) deleteUnknown(dir string, known map[string]record) error {
 			s.cfg.Log.Warn("rootfs without a record stays", "rootfs", e.Name(), "err", err)
 		}
 	}
+
 	return nil
 }
 
@@ -140,14 +152,14 @@ func (s *Store) work(id string) string     { return filepath.Join(s.containers()
 func (s *Store) writable(id string) string { return filepath.Join(s.containers(), id) }
 func (s *Store) empty() string             { return filepath.Join(s.cfg.Dir, "empty") }
 
-// Prepare mounts a writable root filesystem of img for a container and returns its path. For an ID that has one, it
-// returns that. On an error nothing is left. Release undoes it.
+// Prepare mounts a writable root filesystem of img for a container and returns its path. For an ID that has
+// one, it returns that. On an error nothing is left. Release undoes it.
 func (s *Store) Prepare(ctx context.Context, id string, img image.Image) (path string, err error) {
 	return s.prepare(ctx, id, img, false)
 }
 
-// PrepareReadOnly mounts an image's files read-only, such as for a volume of a container. id must differ from those of
-// all containers. Release undoes it.
+// PrepareReadOnly mounts an image's files read-only, such as for a volume of a container. id must differ from
+// those of all containers. Release undoes it.
 func (s *Store) PrepareReadOnly(ctx context.Context, id string, img image.Image) (path string, err error) {
 	return s.prepare(ctx, id, img, true)
 }
@@ -236,7 +248,8 @@ func (s *Store) mount(id string, layers []string, readOnly bool) error {
 	return o.mount(path)
 }
 
-// Release unmounts and deletes a root filesystem with everything that the container wrote. Repeating it is success.
+// Release unmounts and deletes a root filesystem with everything that the container wrote. Repeating it is
+// success.
 func (s *Store) Release(ctx context.Context, id string) error {
 	if err := checkID(id); err != nil {
 		return err

@@ -52,7 +52,12 @@ func TestNobodyElseComesToTheFilesOfContainers(t *testing.T) {
 func TestWhatCannotBeDeletedIsTriedAgainAtTheNextStart(t *testing.T) {
 	c := config(t)
 	stuck, orphan := filepath.Join(c.Dir, "containers/stuck"), filepath.Join(c.Dir, "containers/orphan")
-	if err := errors.Join(os.MkdirAll(stuck+"/upper", 0o700), os.MkdirAll(orphan, 0o700), unix.Mount("tmpfs", stuck+"/upper", "tmpfs", 0, "")); err != nil {
+	err := errors.Join(
+		os.MkdirAll(stuck+"/upper", 0o700),
+		os.MkdirAll(orphan, 0o700),
+		unix.Mount("tmpfs", stuck+"/upper", "tmpfs", 0, ""),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(c); err != nil {

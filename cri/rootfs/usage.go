@@ -14,9 +14,9 @@ import (
 // Usage is what a container wrote.
 type Usage struct{ Bytes, Inodes int64 }
 
-// Usage walks the writable layer of a container: its cost grows with the number of files that the container wrote. One
-// that is not there uses nothing. What cannot be seen (a path longer than the kernel takes, a file that is removed
-// meanwhile) is not counted: no container may keep the node from knowing about the others.
+// Usage walks the writable layer of a container: its cost grows with the number of files that the container
+// wrote. One that is not there uses nothing. What cannot be seen (a path longer than the kernel takes, a file
+// that is removed meanwhile) is not counted: no container may keep the node from knowing about the others.
 func (s *Store) Usage(id string) (Usage, error) {
 	if err := checkID(id); err != nil {
 		return Usage{}, err
@@ -89,8 +89,8 @@ func usage(dir string) (Usage, error) {
 	return Usage{Bytes: int64(w.bytes), Inodes: int64(w.inodes + 0.5)}, nil
 }
 
-// read counts a page of a directory. One that cannot be opened, because it is gone or its path is too long for the
-// kernel, is done.
+// read counts a page of a directory. One that cannot be opened, because it is gone or its path is too long
+// for the kernel, is done.
 func (w *walk) read(l *level) {
 	l.done = true
 	dir, err := unix.Openat2(w.root, l.name, &unix.OpenHow{

@@ -15,9 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Volume makes a directory of the image writable, even in a read-only root filesystem, as the image's VOLUME wants it:
-// source is to be bound to target, which is path without symbolic links. It is deleted with the root filesystem, which
-// must be mounted, and not yet be in use. number distinguishes the volumes of one root filesystem.
+// Volume makes a directory of the image writable, even in a read-only root filesystem, as the image's VOLUME
+// wants it: source is to be bound to target, which is path without symbolic links. It is deleted with the
+// root filesystem, which must be mounted, and not yet be in use. number distinguishes the volumes of one root
+// filesystem.
 //
 // A directory with files is bound to itself: the overlay's, which has the image's files and takes what is
 // written. An empty one gets a directory of its own on the disk, since that is what it is for: not all that

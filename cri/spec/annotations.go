@@ -10,10 +10,10 @@ import (
 // reserved is how the names begin by which CRI runtimes describe a container themselves.
 const reserved = "io.kubernetes.cri."
 
-// annotations say which pod the container belongs to, by the names that tools look for. An OCI runtime acts on others:
-// crun's run.oci.* replace the seccomp filter, and runc sets org.systemd.property.* on the container's unit. Everybody
-// who may create a pod writes its annotations, so only those are passed on that the administrator has allowed for this
-// handler.
+// annotations say which pod the container belongs to, by the names that tools look for. An OCI runtime acts
+// on others: crun's run.oci.* replace the seccomp filter, and runc sets org.systemd.property.* on the
+// container's unit. Everybody who may create a pod writes its annotations, so only those are passed on that
+// the administrator has allowed for this handler.
 func annotations(cfg Config) map[string]string {
 	given := maps.Clone(cfg.Sandbox.GetAnnotations())
 	if given == nil {
@@ -32,8 +32,8 @@ func annotations(cfg Config) map[string]string {
 	return given
 }
 
-// allowed reports whether one of the patterns (path.Match, where * does not match a slash) matches name, which must not
-// be reserved.
+// allowed reports whether one of the patterns (path.Match, where * does not match a slash) matches name,
+// which must not be reserved.
 func allowed(name string, patterns []string) bool {
 	return !strings.HasPrefix(name, reserved) && slices.ContainsFunc(patterns, func(pattern string) bool {
 		matched, err := path.Match(pattern, name)

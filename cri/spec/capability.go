@@ -22,7 +22,8 @@ func knownCapabilities() []string {
 	return names
 }
 
-// defaultCapabilities are what a container has that asks for nothing. All runtimes of the field have the same ones.
+// defaultCapabilities are what a container has that asks for nothing. All runtimes of the field have the same
+// ones.
 var defaultCapabilities = []string{
 	"CAP_CHOWN",
 	"CAP_DAC_OVERRIDE",
@@ -42,15 +43,16 @@ var defaultCapabilities = []string{
 
 const allCapabilities = "CAP_ALL"
 
-// capabilities returns the capabilities of a container's process: the default ones, less those dropped, with those
-// added. Privileged and ALL mean all that the server itself holds, since nobody can give more. The inheritable set
-// has only the ambient ones (CVE-2022-24769).
+// capabilities returns the capabilities of a container's process: the default ones, less those dropped, with
+// those added. Privileged and ALL mean all that the server itself holds, since nobody can give more. The
+// inheritable set has only the ambient ones (CVE-2022-24769).
 func capabilities(
 	security *runtimeapi.LinuxContainerSecurityContext, held []string,
 ) (*specs.LinuxCapabilities, error) {
 	if security.GetPrivileged() {
 		return capabilitySets(slices.Clone(held), nil), nil
 	}
+
 	asked := security.GetCapabilities()
 	add := fullNames(asked.GetAddCapabilities())
 	drop := fullNames(asked.GetDropCapabilities())
@@ -63,6 +65,7 @@ func capabilities(
 	if slices.Contains(add, allCapabilities) {
 		include(set, held)
 	}
+
 	include(set, add)
 	include(set, ambient)
 	delete(set, allCapabilities)
@@ -73,11 +76,16 @@ func capabilities(
 			return nil, fmt.Errorf("unknown capability %q", name)
 		}
 	}
+
 	for _, name := range drop {
 		delete(set, name)
 	}
 
-	given := slices.DeleteFunc(known, func(name string) bool { return !set[name] || !slices.Contains(held, name) })
+	given := slices.DeleteFunc(
+		known,
+		func(name string) bool { return !set[name] || !slices.Contains(held, name) },
+	)
+
 	ambient = slices.DeleteFunc(ambient, func(name string) bool { return !slices.Contains(given, name) })
 	return capabilitySets(given, ambient), nil
 }

@@ -18,8 +18,10 @@ func devices(s *specs.Spec, cfg Config) error {
 	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
 	for _, asked := range cfg.Container.Devices {
 		if strings.Trim(asked.Permissions, "rwm") != "" {
-			return fmt.Errorf("device %s: permissions %q are not of r, w and m", asked.HostPath, asked.Permissions)
+			return fmt.Errorf("device %s: permissions %q are not of r, w and m",
+				asked.HostPath, asked.Permissions)
 		}
+
 		found, ok := cfg.Devices[asked.HostPath]
 		if !ok {
 			return fmt.Errorf("device %s: it was not looked for", asked.HostPath)
@@ -37,5 +39,6 @@ func devices(s *specs.Spec, cfg Config) error {
 			})
 		}
 	}
+
 	return nil
 }

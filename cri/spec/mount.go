@@ -10,7 +10,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// mounts adds the kernel's filesystems, what the pod gives, and what the container asks for, parents before children.
+// mounts adds the kernel's filesystems, what the pod gives, and what the container asks for, parents before
+// children.
 func mounts(s *specs.Spec, cfg Config) error {
 	privileged := cfg.Container.GetLinux().GetSecurityContext().GetPrivileged()
 	asked := map[string]bool{}
@@ -86,8 +87,8 @@ func mounts(s *specs.Spec, cfg Config) error {
 	return nil
 }
 
-// checkPaths returns an error for a path with a NUL byte: an OCI runtime that is written in C takes the part before it,
-// which is another path than the one that was checked.
+// checkPaths returns an error for a path with a NUL byte: an OCI runtime that is written in C takes the part
+// before it, which is another path than the one that was checked.
 func checkPaths(s *specs.Spec) error {
 	for _, m := range s.Mounts {
 		if strings.ContainsRune(m.Source+m.Destination+strings.Join(m.Options, ""), 0) {

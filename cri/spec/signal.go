@@ -34,8 +34,8 @@ func StopSignal(pod runtimeapi.Signal, image string) unix.Signal {
 	return unix.SIGTERM
 }
 
-// signalOf reads an image's STOPSIGNAL: a number, or a name with or without SIG, in upper or lower case, also RTMIN+n and
-// RTMAX-n. It returns 0 if the text is none of them.
+// signalOf reads an image's STOPSIGNAL: a number, or a name with or without SIG, in upper or lower case, also
+// RTMIN+n and RTMAX-n. It returns 0 if the text is none of them.
 func signalOf(text string) unix.Signal {
 	name := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(text)), "SIG")
 	if n, ok := number(name); ok {

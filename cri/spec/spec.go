@@ -1,6 +1,7 @@
-// Package spec turns a CRI container into an OCI runtime spec (config.json). What it needs of the machine and of the
-// image comes in Config, so that equal configurations give equal specs. There is one exception: the default seccomp
-// profile depends on the version of the kernel, which moby/profiles asks for itself (uname(2)).
+// Package spec turns a CRI container into an OCI runtime spec (config.json). What it needs of the machine and
+// of the image comes in Config, so that equal configurations give equal specs. There is one exception: the
+// default seccomp profile depends on the version of the kernel, which moby/profiles asks for itself
+// (uname(2)).
 package spec
 
 import (
@@ -39,7 +40,8 @@ type Config struct {
 	User      account.User
 	Host      Host
 
-	// Namespaces are those to join, by path; an empty path is a new one. A kind that is not here is the host's.
+	// Namespaces are those to join, by path; an empty path is a new one. A kind that is not here is the
+	// host's.
 	Namespaces map[specs.LinuxNamespaceType]string
 
 	CgroupsPath string
@@ -50,8 +52,8 @@ type Config struct {
 	// ImageMounts are the host directories of image mounts, by their paths in the container.
 	ImageMounts map[string]string
 
-	// Devices are those of the machine that each device of Container stands for, by its path on the host, where a
-	// directory stands for all below it. For a privileged container, they are those at "/dev".
+	// Devices are those of the machine that each device of Container stands for, by its path on the host,
+	// where a directory stands for all below it. For a privileged container, they are those at "/dev".
 	Devices map[string][]specs.LinuxDevice
 
 	// Localhost is the seccomp profile of a container that asks for one of the node.
@@ -63,8 +65,8 @@ type Config struct {
 	// CgroupAnnotations are those of the cgroup driver for the OCI runtime.
 	CgroupAnnotations map[string]string
 
-	// AllowedAnnotations are patterns of names: what matches one goes from the pod and the container to the OCI
-	// runtime.
+	// AllowedAnnotations are patterns of names: what matches one goes from the pod and the container to the
+	// OCI runtime.
 	AllowedAnnotations []string
 }
 
@@ -84,6 +86,7 @@ func generate(cfg Config) (*specs.Spec, error) {
 	if len(cfg.Container.CDIDevices) > 0 {
 		return nil, fmt.Errorf("CDI device %s: CDI is not supported", cfg.Container.CDIDevices[0].Name)
 	}
+
 	linux := cfg.Container.GetLinux()
 	security := linux.GetSecurityContext()
 
@@ -91,6 +94,7 @@ func generate(cfg Config) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	s := &specs.Spec{
 		Version:     "1.0.2",
 		Process:     process,
@@ -116,6 +120,7 @@ func generate(cfg Config) (*specs.Spec, error) {
 	if err := confine(s, cfg); err != nil {
 		return nil, err
 	}
+
 	return s, checkPaths(s)
 }
 
@@ -125,6 +130,7 @@ func processOf(cfg Config) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	caps, err := capabilities(security, cfg.Host.Capabilities)
 	if err != nil {
 		return nil, err
@@ -141,13 +147,15 @@ func processOf(cfg Config) (*specs.Process, error) {
 		NoNewPrivileges: security.GetNoNewPrivs(),
 		OOMScoreAdj:     &adj,
 	}
+
 	return p, checkText(p.Args, p.Env, p.Cwd)
 }
 
 // CheckArgs returns an error for a command with an argument that the kernel would cut short.
 func CheckArgs(args []string) error { return checkText(args, nil, "") }
 
-// command follows the rule of Kubernetes: command replaces the image's entry point and command, args only the latter.
+// command follows the rule of Kubernetes: command replaces the image's entry point and command, args only the
+// latter.
 func command(cfg Config) ([]string, error) {
 	entry, args := cfg.Container.Command, cfg.Container.Args
 	if len(entry) == 0 {
@@ -164,8 +172,10 @@ func command(cfg Config) ([]string, error) {
 
 	all := slices.Concat(entry, args)
 	if len(all) == 0 {
-		return nil, fmt.Errorf("no command: neither the pod nor image %s names one", cfg.Container.GetImage().GetImage())
+		return nil, fmt.Errorf("no command: neither the pod nor image %s names one",
+			cfg.Container.GetImage().GetImage())
 	}
+
 	return all, nil
 }
 
@@ -178,8 +188,8 @@ func workingDir(cfg Config) string {
 	return "/"
 }
 
-// environment returns the defaults, then the image's variables, then the container's. A later value replaces an
-// earlier one in its place.
+// environment returns the defaults, then the image's variables, then the container's. A later value replaces
+// an earlier one in its place.
 func environment(cfg Config) []string {
 	all := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	if cfg.Container.Tty {
@@ -191,10 +201,12 @@ func environment(cfg Config) []string {
 	if cfg.User.Home != "" {
 		all = append(all, "HOME="+cfg.User.Home)
 	}
+
 	all = append(all, cfg.Image.Env...)
 	for _, kv := range cfg.Container.Envs {
 		all = append(all, kv.Key+"="+string(kv.Value))
 	}
+
 	return lastValues(all)
 }
 
@@ -208,9 +220,11 @@ func lastValues(pairs []string) []string {
 			env[i] = pair
 			continue
 		}
+
 		index[name] = len(env)
 		env = append(env, pair)
 	}
+
 	return env
 }
 
@@ -227,5 +241,6 @@ func namespaces(cfg Config) []specs.LinuxNamespace {
 			all = append(all, specs.LinuxNamespace{Type: kind, Path: p})
 		}
 	}
+
 	return append(all, specs.LinuxNamespace{Type: specs.MountNamespace})
 }

@@ -195,7 +195,8 @@ var cases = []struct {
 			ProfileType:  runtimeapi.SecurityProfile_Localhost,
 			LocalhostRef: "no-mkdir.json",
 		}
-		c.Localhost = []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`)
+		c.Localhost = []byte(`{"defaultAction":"SCMP_ACT_ALLOW",
+			"syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`)
 		c.AppArmor = "web-profile"
 		s.SelinuxOptions = &runtimeapi.SELinuxOption{
 			User:  "system_u",
@@ -209,7 +210,12 @@ var cases = []struct {
 		s.Privileged = true
 		s.MaskedPaths, s.ReadonlyPaths = []string{"/proc/kcore"}, []string{"/proc/sys"}
 		s.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
-		c.Devices = map[string][]specs.LinuxDevice{"/dev": {{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}}
+		c.Devices = map[string][]specs.LinuxDevice{"/dev": {{
+			Path:  "/dev/fuse",
+			Type:  "c",
+			Major: 10,
+			Minor: 229,
+		}}}
 	}},
 	{"a device under another name", func(c *Config) {
 		c.Container.Devices = []*runtimeapi.Device{

@@ -1,6 +1,6 @@
-// Package archive reads and writes archives of images, as docker save, nerdctl save, skopeo and buildx write them: the
-// OCI image layout (image-spec image-layout.md) and Docker's older form, plain or compressed. The content of an archive
-// is served by digest, as a registry serves it.
+// Package archive reads and writes archives of images, as docker save, nerdctl save, skopeo and buildx write
+// them: the OCI image layout (image-spec image-layout.md) and Docker's older form, plain or compressed. The
+// content of an archive is served by digest, as a registry serves it.
 package archive
 
 import (
@@ -98,6 +98,7 @@ func (a *Archive) entry(ctx context.Context, h *tar.Header, content io.Reader) e
 
 		a.files[name] = f
 		a.blobs[f.digest] = f
+
 	case tar.TypeSymlink:
 		a.files[name] = file{link: clean(path.Join(path.Dir(name), h.Linkname))}
 	case tar.TypeLink:

@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pack writes an unpacked layer as a tar stream, from which the same layer is unpacked. The stream is the same each
-// time.
+// pack writes an unpacked layer as a tar stream, from which the same layer is unpacked. The stream is the
+// same each time.
 func pack(ctx context.Context, dir string, to io.Writer) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -88,10 +88,12 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		header.Typeflag = tar.TypeDir
 		header.Name = name + "/"
 		return p.directory(header, name)
+
 	case info.Mode().IsRegular():
 		header.Typeflag = tar.TypeReg
 		header.Size = info.Size()
 		return p.file(header, name)
+
 	case info.Mode()&fs.ModeSymlink != 0:
 		header.Typeflag = tar.TypeSymlink
 		if header.Linkname, err = p.root.Readlink(name); err != nil {
@@ -157,8 +159,8 @@ func (p *packer) file(header *tar.Header, name string) error {
 	return err
 }
 
-// attributes adds the extended attributes of an open file to its header. Those of overlayfs are left out; one of them
-// says that a directory is opaque.
+// attributes adds the extended attributes of an open file to its header. Those of overlayfs are left out; one
+// of them says that a directory is opaque.
 func attributes(f *os.File, header *tar.Header) (opaque bool, err error) {
 	fd := int(f.Fd())
 	list := make([]byte, 64<<10)

@@ -34,9 +34,9 @@ func NewWriter(to io.Writer) *Writer {
 	}
 }
 
-// Add writes an image: its configuration, and its layers, whose directories are given the lowest first. The layers are
-// packed again, so their digests, and those of the configuration and the manifest, differ from those that the image was
-// pulled by.
+// Add writes an image: its configuration, and its layers, whose directories are given the lowest first. The
+// layers are packed again, so their digests, and those of the configuration and the manifest, differ from
+// those that the image was pulled by.
 func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers []string) error {
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},

@@ -1,7 +1,7 @@
 // Package flight lets calls for the same key share one piece of work.
 //
-// It is not golang.org/x/sync/singleflight: there, the work cannot be cancelled when the last caller that waits for
-// it has gone, and a pull that nobody wants any more must not go on.
+// It is not golang.org/x/sync/singleflight: there, the work cannot be cancelled when the last caller that
+// waits for it has gone, and a pull that nobody wants any more must not go on.
 package flight
 
 import (
@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// Group is a set of work by key. The work of a key goes on as long as one caller waits for it, and is cancelled when
-// the last one has gone. The zero value is ready.
+// Group is a set of work by key. The work of a key goes on as long as one caller waits for it, and is
+// cancelled when the last one has gone. The zero value is ready.
 type Group[T any] struct {
 	running sync.WaitGroup
 
@@ -26,8 +26,8 @@ type flight[T any] struct {
 	cancel  context.CancelFunc
 }
 
-// Do runs work, or waits for the work that is under way for key; joined reports which. When ctx ends, Do returns its
-// cause at once.
+// Do runs work, or waits for the work that is under way for key; joined reports which. When ctx ends, Do
+// returns its cause at once.
 func (g *Group[T]) Do(
 	ctx context.Context,
 	key string,
@@ -52,6 +52,7 @@ func (g *Group[T]) join(
 ) (f *flight[T], joined bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+
 	if f := g.open[key]; f != nil {
 		f.waiters++
 		return f, true
@@ -62,6 +63,7 @@ func (g *Group[T]) join(
 	if g.open == nil {
 		g.open = make(map[string]*flight[T])
 	}
+
 	g.open[key] = f
 	g.running.Go(func() { g.run(inner, key, f, work) })
 	return f, false

@@ -27,9 +27,11 @@ func TestCallersOfOneKeyShareTheWork(t *testing.T) {
 				if value != 1 || err != nil {
 					t.Errorf("got %d, %v", value, err)
 				}
+
 				joined <- j
 			}()
 		}
+
 		synctest.Wait()
 		close(finish)
 
@@ -39,6 +41,7 @@ func TestCallersOfOneKeyShareTheWork(t *testing.T) {
 				started++
 			}
 		}
+
 		if started != 1 || calls != 1 {
 			t.Errorf("%d callers started %d pieces of work", started, calls)
 		}
@@ -54,6 +57,7 @@ func TestTheWorkEndsWithItsLastWaiter(t *testing.T) {
 			cancelled = true
 			return 0, ctx.Err()
 		}
+
 		gone := errors.New("the caller is gone")
 		first, leaveFirst := context.WithCancelCause(t.Context())
 		second, leaveSecond := context.WithCancelCause(t.Context())
@@ -71,6 +75,7 @@ func TestTheWorkEndsWithItsLastWaiter(t *testing.T) {
 		if cancelled {
 			t.Error("the work ended although a caller waited for it")
 		}
+
 		leaveSecond(gone)
 		g.Wait()
 		if !cancelled {
@@ -87,16 +92,22 @@ func TestWorkThatWasCancelledIsNotJoined(t *testing.T) {
 			<-end
 			return "cancelled", nil
 		}
+
 		ctx, cancel := context.WithCancel(t.Context())
 		go g.Do(ctx, "key", slow)
 		synctest.Wait()
 		cancel()
 		synctest.Wait()
 
-		value, joined, err := g.Do(t.Context(), "key", func(context.Context) (string, error) { return "new", nil })
+		value, joined, err := g.Do(
+			t.Context(),
+			"key",
+			func(context.Context) (string, error) { return "new", nil },
+		)
 		if value != "new" || joined || err != nil {
 			t.Errorf("got %q, joined %t, %v", value, joined, err)
 		}
+
 		close(end)
 		g.Wait()
 	})
@@ -105,10 +116,13 @@ func TestWorkThatWasCancelledIsNotJoined(t *testing.T) {
 func TestAnErrorIsNotKept(t *testing.T) {
 	var g flight.Group[int]
 	failed := errors.New("failed")
-	if _, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 0, failed }); err != failed {
+	_, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 0, failed })
+	if !errors.Is(err, failed) {
 		t.Errorf("got %v, want the error of the work", err)
 	}
-	if value, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 7, nil }); value != 7 {
+
+	value, _, err := g.Do(t.Context(), "key", func(context.Context) (int, error) { return 7, nil })
+	if value != 7 || err != nil {
 		t.Errorf("the next call: %d, %v", value, err)
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Complete adds to an unpacked layer what depends on those below (lower, the lowest first), as if all had been unpacked
-// into one tree: it moves what the layer has in a directory that is a link below, makes hard links to files below, and
-// sets owner and mode of directories for which the layer has no entry. Unpacking does not need the layers below, so all
-// layers can be unpacked at once.
+// Complete adds to an unpacked layer what depends on those below (lower, the lowest first), as if all had
+// been unpacked into one tree: it moves what the layer has in a directory that is a link below, makes hard
+// links to files below, and sets owner and mode of directories for which the layer has no entry. Unpacking
+// does not need the layers below, so all layers can be unpacked at once.
 func Complete(ctx context.Context, dir string, lower []string, result *Result) error {
 	if len(lower) == 0 && len(result.links) == 0 {
 		return nil
@@ -45,8 +45,8 @@ type completion struct {
 	result *Result
 }
 
-// inherit gives directories for which the layer has no entry the owner, mode and time of those that they are merged
-// with, and sets the time of the others again if something was moved there.
+// inherit gives directories for which the layer has no entry the owner, mode and time of those that they are
+// merged with, and sets the time of the others again if something was moved there.
 func (s *completion) inherit(ctx context.Context) error {
 	for id := range s.dirs.all {
 		if ctx.Err() != nil {

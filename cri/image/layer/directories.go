@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// directories are the directories that a layer makes, each by its place in the tree: a directory that several names lead
-// to, by links, is there once, and is removed with all that is in it in one step. A directory is an index of all; that of
-// the root is 0.
+// directories are the directories that a layer makes, each by its place in the tree: a directory that several
+// names lead to, by links, is there once, and is removed with all that is in it in one step. A directory is
+// an index of all; that of the root is 0.
 type directories struct {
 	all []directory
 	at  map[place]int32
@@ -85,8 +85,8 @@ func (d *directories) move(id, parent int32, base string) {
 	d.at[d.all[id].place] = id
 }
 
-// path returns the name of a directory below the layer's root. hidden says that lower layers are not seen there, ok that
-// it still exists.
+// path returns the name of a directory below the layer's root. hidden says that lower layers are not seen
+// there, ok that it still exists.
 func (d *directories) path(id int32) (name string, hidden, ok bool) {
 	var steps []string
 	for ; id != rootDirectory; id = d.all[id].parent {

@@ -68,8 +68,8 @@ func (s *completion) makeLink(ctx context.Context, l link) error {
 	return unix.Linkat(s.root, target, s.root, name, 0)
 }
 
-// placeFor returns where in the layer a name is, with all links resolved. The error is unix.EEXIST if there is a file of
-// that name. A whiteout is removed: a file hides what is below as well.
+// placeFor returns where in the layer a name is, with all links resolved. The error is unix.EEXIST if there
+// is a file of that name. A whiteout is removed: a file hides what is below as well.
 func (s *completion) placeFor(name string) (string, error) {
 	in, err := s.resolve(parentOf(name))
 	if err != nil {
@@ -210,8 +210,8 @@ func copyData(ctx context.Context, to, from *os.File, size int64) error {
 	return to.Truncate(size)
 }
 
-// copyAttributes gives an open file owner, mode, times and extended attributes of another one. The attributes come after
-// the owner, whose change drops capabilities; writing them does not change the time.
+// copyAttributes gives an open file owner, mode, times and extended attributes of another one. The attributes
+// come after the owner, whose change drops capabilities; writing them does not change the time.
 func copyAttributes(from, to int, st unix.Stat_t) error {
 	if err := copyStat(to, st); err != nil {
 		return err

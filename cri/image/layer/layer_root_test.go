@@ -93,7 +93,7 @@ func TestUnpackKeepsWhatTheLayerSays(t *testing.T) {
 	suid.Mode, suid.Uid, suid.Gid = 0o4755, 7, 8
 	caps := file("bin/ping", "p")
 	caps.PAXRecords = map[string]string{
-		"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20" + strings.Repeat("\x00", 14),
 	}
 	_, err := unpackTo(
 		t,

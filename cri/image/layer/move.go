@@ -12,10 +12,11 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// moveAlongLinks moves what is in a directory for which the layer has no entry (it has lib/x but not lib) and that is a
-// link in the layers below (lib -> usr/lib) to where the link leads, as if it had been unpacked there. Else the directory
-// would hide the link, and all that is reached by it. Directories come after those that they are in, and everything is
-// moved at once to where it stays, so the work is in proportion to the layer.
+// moveAlongLinks moves what is in a directory for which the layer has no entry (it has lib/x but not lib) and
+// that is a link in the layers below (lib -> usr/lib) to where the link leads, as if it had been unpacked
+// there. Else the directory would hide the link, and all that is reached by it. Directories come after those
+// that they are in, and everything is moved at once to where it stays, so the work is in proportion to the
+// layer.
 func (s *completion) moveAlongLinks(ctx context.Context) error {
 	// Moving adds directories.
 	for id := rootDirectory + 1; int(id) < len(s.dirs.all); id++ {
@@ -52,8 +53,8 @@ func (s *completion) moveAlongLinks(ctx context.Context) error {
 	return nil
 }
 
-// linkedDirectory returns the directory to which a link below leads, which it makes if it is missing. It is noDirectory
-// if there is no link, or one that cannot lead to a directory.
+// linkedDirectory returns the directory to which a link below leads, which it makes if it is missing. It is
+// noDirectory if there is no link, or one that cannot lead to a directory.
 func (s *completion) linkedDirectory(name string) (int32, error) {
 	_, st, err := s.below.at(name)
 	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFLNK {
@@ -65,8 +66,8 @@ func (s *completion) linkedDirectory(name string) (int32, error) {
 	return s.follow(name)
 }
 
-// follow returns the directory to which a link leads, in the layer or below, and makes it if it is missing. It is
-// noDirectory if there cannot be one.
+// follow returns the directory to which a link leads, in the layer or below, and makes it if it is missing.
+// It is noDirectory if there cannot be one.
 func (s *completion) follow(name string) (int32, error) {
 	to, err := s.resolve(name)
 	if errors.Is(err, unix.ELOOP) {
@@ -236,8 +237,8 @@ func (s *completion) move(ctx context.Context, m movement) error {
 	return s.replace(m, isWhiteout(&st))
 }
 
-// replace moves a name onto another one. Of two files the moved one counts, unless it is a whiteout, which is about
-// lower layers only.
+// replace moves a name onto another one. Of two files the moved one counts, unless it is a whiteout, which is
+// about lower layers only.
 func (s *completion) replace(m movement, hides bool) error {
 	moved, isDir := s.dirs.child(m.from, m.base)
 	there, meets := s.dirs.child(m.into, m.base)
@@ -268,7 +269,8 @@ func (s *completion) replace(m movement, hides bool) error {
 	return s.hide(moved, m.target)
 }
 
-// mergeBoth moves a directory onto another one. If that one has to be moved itself, both go to the same place.
+// mergeBoth moves a directory onto another one. If that one has to be moved itself, both go to the same
+// place.
 func (s *completion) mergeBoth(ctx context.Context, m movement, moved, there int32) error {
 	if s.dirs.all[moved].described {
 		if err := s.describeAs(m); err != nil {

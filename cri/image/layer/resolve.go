@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// steps are the elements that are left of a name that is being resolved. Links add more in front, with a bound: else a
-// short name that leads through long links would cost many times the work of reading it.
+// steps are the elements that are left of a name that is being resolved. Links add more in front, with a
+// bound: else a short name that leads through long links would cost many times the work of reading it.
 type steps struct {
 	left         []string
 	links, added int
@@ -88,8 +88,8 @@ type spot struct {
 	hidden bool  // the layers below are not seen there
 }
 
-// resolve follows the links in a name as a container does, whose root nothing leads above. Elements that do not exist are
-// kept.
+// resolve follows the links in a name as a container does, whose root nothing leads above. Elements that do
+// not exist are kept.
 func (m *merged) resolve(name string) (spot, error) {
 	passed := []spot{{own: rootDirectory}}
 	way := stepsOf(name)
@@ -120,8 +120,8 @@ func (m *merged) resolve(name string) (spot, error) {
 	return passed[len(passed)-1], nil
 }
 
-// step goes to a name in a directory. If it is a link, target is where it leads. A directory for which the layer has no
-// entry is what the layers below say, unless Complete has found that it stays.
+// step goes to a name in a directory. If it is a link, target is where it leads. A directory for which the
+// layer has no entry is what the layers below say, unless Complete has found that it stays.
 func (m *merged) step(here spot, base string) (next spot, target string, err error) {
 	next = spot{name: join(here.name, base), own: noDirectory, hidden: here.hidden}
 	if len(next.name) >= unix.PathMax {
@@ -165,7 +165,8 @@ func (m *merged) step(here spot, base string) (next spot, target string, err err
 	return next, target, err
 }
 
-// canBeDirectory reports whether there is a directory, or one can be made. It does not look at the directories above.
+// canBeDirectory reports whether there is a directory, or one can be made. It does not look at the
+// directories above.
 func (m *merged) canBeDirectory(s spot) (bool, error) {
 	if s.own != noDirectory {
 		return true, nil

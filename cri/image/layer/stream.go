@@ -18,7 +18,8 @@ import (
 type Source struct {
 	Blob io.Reader
 
-	// MediaType says whether the layer is of a kind that can be unpacked. The compression is read from the content.
+	// MediaType says whether the layer is of a kind that can be unpacked. The compression is read from the
+	// content.
 	MediaType string
 
 	Digest digest.Digest // of the blob
@@ -31,8 +32,8 @@ const (
 	chunksHeld = 4 // between two stages
 )
 
-// stage is one step of a pipeline: a goroutine reads the source and hashes, while the reader of the stage works on what
-// came before. Chunks are used again, so a layer of any size costs a megabyte.
+// stage is one step of a pipeline: a goroutine reads the source and hashes, while the reader of the stage
+// works on what came before. Chunks are used again, so a layer of any size costs a megabyte.
 type stage struct {
 	full, free chan []byte
 	current    []byte // being read; part of whole
@@ -152,8 +153,9 @@ func (s *stage) verify(what string, want digest.Digest) error {
 	return nil
 }
 
-// Decompress returns the content of a stream that may be compressed by gzip or zstd. It looks at the first bytes, because
-// the media types of registries and build tools are not always right. The caller closes the result.
+// Decompress returns the content of a stream that may be compressed by gzip or zstd. It looks at the first
+// bytes, because the media types of registries and build tools are not always right. The caller closes the
+// result.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	head, err := b.Peek(4)
@@ -176,8 +178,8 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	return io.NopCloser(b), nil
 }
 
-// isZstd reports whether head begins one of the two kinds of frames that zstd has (RFC 8878 section 3.1): some tools
-// begin with a skippable one.
+// isZstd reports whether head begins one of the two kinds of frames that zstd has (RFC 8878 section 3.1):
+// some tools begin with a skippable one.
 func isZstd(head []byte) bool {
 	magic := binary.LittleEndian.Uint32(head)
 	return magic == 0xfd2fb528 || magic&^0xf == 0x184d2a50

@@ -12,8 +12,9 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// tree is a layer directory that is being filled. Links in a name are followed here and never lead above the root.
-// Directories are opened by names in which no link is left; if there is one all the same, openat2(2) refuses it.
+// tree is a layer directory that is being filled. Links in a name are followed here and never lead above the
+// root. Directories are opened by names in which no link is left; if there is one all the same, openat2(2)
+// refuses it.
 type tree struct {
 	fd     int
 	dirs   *directories
@@ -102,7 +103,8 @@ func openIn(root int, name string, flags int) (int, error) {
 	}
 }
 
-// dir returns the directory of a name. With create, directories that are missing are made; else the error is unix.ENOENT.
+// dir returns the directory of a name. With create, directories that are missing are made; else the error is
+// unix.ENOENT.
 func (t *tree) dir(name string, create bool) (openDirectory, error) {
 	if name == "" {
 		return openDirectory{t.fd, rootDirectory}, nil
@@ -120,8 +122,8 @@ func (t *tree) dir(name string, create bool) (openDirectory, error) {
 	return dir, nil
 }
 
-// walk resolves the name of a directory step by step, in memory as far as it leads through the layer's own directories.
-// The caller closes the descriptor.
+// walk resolves the name of a directory step by step, in memory as far as it leads through the layer's own
+// directories. The caller closes the descriptor.
 func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 	dir = openDirectory{fd: -1, id: rootDirectory}
 	defer func() {
@@ -192,8 +194,8 @@ func (t *tree) enter(dir *openDirectory) error {
 	return err
 }
 
-// makeImplicit makes a directory for which there is no entry, and makes it the present one. One that replaces a whiteout
-// hides the lower layers.
+// makeImplicit makes a directory for which there is no entry, and makes it the present one. One that replaces
+// a whiteout hides the lower layers.
 func (t *tree) makeImplicit(dir *openDirectory, base string) error {
 	hides, err := t.mkdir(dir.fd, base, 0o755, false)
 	if err != nil {
@@ -230,8 +232,8 @@ func (t *tree) mkdir(parent int, base string, mode uint32, replace bool) (hides 
 	return hides, nil
 }
 
-// mkdir makes a directory. It replaces a whiteout (hides: the directory must hide the lower layers then) and, if replace
-// is set, any other file; else the error is unix.ENOTDIR.
+// mkdir makes a directory. It replaces a whiteout (hides: the directory must hide the lower layers then) and,
+// if replace is set, any other file; else the error is unix.ENOTDIR.
 func mkdir(at int, name string, mode uint32, replace bool) (replaced, hides bool, err error) {
 	err = unix.Mkdirat(at, name, mode)
 	if errors.Is(err, unix.EEXIST) {
@@ -340,8 +342,9 @@ func setOpaque(fd int) error {
 	return nil
 }
 
-// whiteout hides a name of the lower layers. What this layer has under the name stays (OCI image-spec: a whiteout applies
-// to lower layers only): a file hides the lower one in any case, a directory must become opaque.
+// whiteout hides a name of the lower layers. What this layer has under the name stays (OCI image-spec: a
+// whiteout applies to lower layers only): a file hides the lower one in any case, a directory must become
+// opaque.
 func (t *tree) whiteout(parent openDirectory, base string) error {
 	if base == "" || base == "." || base == ".." {
 		return errors.New("whiteout of no name")
@@ -369,7 +372,8 @@ func (t *tree) whiteout(parent openDirectory, base string) error {
 	return nil
 }
 
-// hardlink links to an earlier file. If it is not in this layer, it may be in a layer below, where Complete finds it.
+// hardlink links to an earlier file. If it is not in this layer, it may be in a layer below, where Complete
+// finds it.
 func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 	if target == "" {
 		return errors.New("hard link to the root")

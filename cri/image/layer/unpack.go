@@ -75,8 +75,8 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	return t.result, blob.verify("blob", source.Digest)
 }
 
-// UnpackFile makes a layer of a blob that is not an archive, but the content of a file. The file has the given name,
-// below the layer's root in any case.
+// UnpackFile makes a layer of a blob that is not an archive, but the content of a file. The file has the
+// given name, below the layer's root in any case.
 func UnpackFile(ctx context.Context, dir, name string, source Source) (result Result, err error) {
 	if !source.Digest.Algorithm().Available() {
 		return result, fmt.Errorf("unknown digest algorithm in %s", source.Digest)
@@ -108,8 +108,8 @@ func UnpackFile(ctx context.Context, dir, name string, source Source) (result Re
 	return t.result, blob.verify("blob", source.Digest)
 }
 
-// known reports whether a media type is that of a layer which can be unpacked: those of OCI and Docker are tar, plain
-// or compressed. Foreign (non-distributable) ones are those of Windows.
+// known reports whether a media type is that of a layer which can be unpacked: those of OCI and Docker are
+// tar, plain or compressed. Foreign (non-distributable) ones are those of Windows.
 func known(mediaType string) bool {
 	switch {
 	case mediaType == "":
@@ -173,8 +173,8 @@ func (c contentReader) Read(p []byte) (int, error) {
 	return c.content.Read(p)
 }
 
-// entry unpacks one entry. All names are below the layer's root: "/x" and "../x" are x. With asIs, a name is never that
-// of a whiteout.
+// entry unpacks one entry. All names are below the layer's root: "/x" and "../x" are x. With asIs, a name is
+// never that of a whiteout.
 func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 	for _, name := range []string{header.Name, header.Linkname} {
 		if strings.ContainsRune(name, 0) {

@@ -1,5 +1,5 @@
-// Package console receives the master of a terminal that an OCI runtime made, over the unix socket that its flag
-// --console-socket names.
+// Package console receives the master of a terminal that an OCI runtime made, over the unix socket that its
+// flag --console-socket names.
 package console
 
 import (
@@ -20,8 +20,8 @@ type Socket struct {
 	dir  string
 }
 
-// Listen makes a socket in a new directory below parent, which is made if it is missing. The path must be short: at
-// most 107 bytes (unix(7)).
+// Listen makes a socket in a new directory below parent, which is made if it is missing. The path must be
+// short: at most 107 bytes (unix(7)).
 func Listen(parent string) (*Socket, error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, err
@@ -46,7 +46,8 @@ func (s *Socket) Close() error {
 	return errors.Join(s.l.Close(), os.RemoveAll(s.dir))
 }
 
-// Receive waits for the terminal's master and returns it, non-blocking and close-on-exec. The caller closes it.
+// Receive waits for the terminal's master and returns it, non-blocking and close-on-exec. The caller closes
+// it.
 func (s *Socket) Receive(ctx context.Context) (*os.File, error) {
 	stop := context.AfterFunc(ctx, func() { s.l.Close() })
 	defer stop()

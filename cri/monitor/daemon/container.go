@@ -17,22 +17,23 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// recordFile is the file that the successor of a killed monitor reads, in the container's directory. Monitors of
-// other versions read it.
+// recordFile is the file that the successor of a killed monitor reads, in the container's directory. Monitors
+// of other versions read it.
 const recordFile = "record.json"
 
 type record struct {
 	wire.Status
 
-	// Creating says that the runtime has been asked to make the container: a monitor that finds this undoes it.
+	// Creating says that the runtime has been asked to make the container: a monitor that finds this undoes
+	// it.
 	Creating bool `json:",omitempty"`
 
 	StartTime   uint64 `json:",omitempty"` // of Pid, as from pidfd.StartTime
 	StdinClosed bool   `json:",omitempty"`
 }
 
-// container is one container of the node: created, then ended, then forgotten. Its outputs never change after it was
-// made or resumed.
+// container is one container of the node: created, then ended, then forgotten. Its outputs never change after
+// it was made or resumed.
 type container struct {
 	node *node
 	id   string
@@ -118,7 +119,8 @@ func (c *container) openStream(fifo, name string) (*output.Stream, error) {
 	return output.Open(c.path(fifo), c.id+"/"+fifo, name, c.out.log, c.node.log)
 }
 
-// setTerminal takes the master of the container's terminal and starts to read it. If it has one, fd is closed.
+// setTerminal takes the master of the container's terminal and starts to read it. If it has one, fd is
+// closed.
 func (c *container) setTerminal(fd int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -132,7 +134,8 @@ func (c *container) setTerminal(fd int) {
 	c.fds.staging = -1
 }
 
-// setProcess takes a client's pidfd of the container's process, for its status. If that is not lost, fd is closed.
+// setProcess takes a client's pidfd of the container's process, for its status. If that is not lost, fd is
+// closed.
 func (c *container) setProcess(fd int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -145,14 +148,15 @@ func (c *container) setProcess(fd int) {
 	go c.watch(fd, c.record.Pid)
 }
 
-// acceptLoss gives up what no client has handed back: the terminal, and the status of a process that ended while no
-// monitor lived.
+// acceptLoss gives up what no client has handed back: the terminal, and the status of a process that ended
+// while no monitor lived.
 func (c *container) acceptLoss() {
 	c.mu.Lock()
 	if c.fds.staging >= 0 {
 		unix.Close(c.fds.staging)
 		c.fds.staging = -1
 	}
+
 	lost := c.statusLost
 	c.statusLost = false
 	c.mu.Unlock()
@@ -166,6 +170,7 @@ func (c *container) acceptLoss() {
 func (c *container) share() (wire.Status, wire.Files) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if c.record.Exit != nil {
 		return c.record.Status, nil
 	}
@@ -181,6 +186,7 @@ func (c *container) share() (wire.Status, wire.Files) {
 			raw.Control(func(fd uintptr) { files[wire.FdTTY] = dup(int(fd)) })
 		}
 	}
+
 	return c.record.Status, files
 }
 
@@ -207,8 +213,8 @@ func (c *container) reopenLog() error {
 	return c.out.log.Reopen()
 }
 
-// closeStdin closes the monitor's writing end. The container sees the end of its stdin when the client has closed
-// its own.
+// closeStdin closes the monitor's writing end. The container sees the end of its stdin when the client has
+// closed its own.
 func (c *container) closeStdin() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -236,6 +242,7 @@ func (c *container) attach(files wire.Files) error {
 			}
 		}
 	}
+
 	return nil
 }
 
@@ -246,14 +253,17 @@ func (c *container) close() {
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
+
 	if c.fds.tty != nil {
 		c.fds.tty.Close()
 	}
+
 	for _, fd := range []int{c.fds.pid, c.fds.stdin, c.fds.staging} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
+
 	c.fds = descriptors{pid: -1, stdin: -1, staging: -1}
 }
 

@@ -32,6 +32,7 @@ func TestOutputAndExitOfAContainerArrive(t *testing.T) {
 	if got := monitortest.LogText(t, want.LogPath, "stderr"); got != "two\n" {
 		t.Errorf("stderr in the log: %q", got)
 	}
+
 	c.forget(t, "a")
 	if left := w.left(t); len(left) > 0 {
 		t.Errorf("%v is left", left)
@@ -63,6 +64,7 @@ func TestACreateThatTheRuntimeRefusesSaysWhyAndLeavesNothing(t *testing.T) {
 	} else {
 		contains(t, err.Error(), "container a", "the bundle is refused")
 	}
+
 	if left := w.left(t); len(left) > 0 {
 		t.Errorf("%v is left", left)
 	}
@@ -88,6 +90,7 @@ func TestAnIDIsUsedOnceAndIsNotAPath(t *testing.T) {
 			t.Errorf("forget of the ID %q: %v", id, err)
 		}
 	}
+
 	c.forget(t, "a")
 }
 
@@ -111,6 +114,7 @@ func TestRequestsForAContainerThatIsNotThereSaySo(t *testing.T) {
 			t.Errorf("%s: %v, want ErrNotFound", op, err)
 		}
 	}
+
 	if err := c.do(t, "paint", "missing"); err == nil {
 		t.Error("an unknown request succeeded")
 	} else {
@@ -127,6 +131,7 @@ func TestAnAttachedClientGetsTheOutputAndItsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer read.Close()
+
 	m, _ := c.call(t, wire.Message{Op: wire.OpAttach, ID: "a"}, wire.Files{wire.FdOut: int(write.Fd())})
 	write.Close()
 	if m.Fail != nil {
@@ -138,10 +143,12 @@ func TestAnAttachedClientGetsTheOutputAndItsEnd(t *testing.T) {
 	if err != nil || string(got) != "hello\n" {
 		t.Errorf("attached: %q, %v", got, err)
 	}
+
 	c.exit(t, "a")
 	if err := c.do(t, wire.OpAttach, "a"); !errors.Is(err, wire.ErrExited) {
 		t.Errorf("attach after the exit: %v, want ErrExited", err)
 	}
+
 	c.forget(t, "a")
 }
 
@@ -158,6 +165,7 @@ func TestStdinOnceEndsWithItsLastWriter(t *testing.T) {
 	if _, err := stdin.WriteString("hello\n"); err != nil {
 		t.Fatal(err)
 	}
+
 	stdin.Close()
 	if err := c.do(t, wire.OpCloseStdin, "a"); err != nil {
 		t.Fatal(err)
@@ -168,6 +176,7 @@ func TestStdinOnceEndsWithItsLastWriter(t *testing.T) {
 	if got := w.log(t, "a"); got != "hello\n" {
 		t.Errorf("log %q", got)
 	}
+
 	c.forget(t, "a")
 }
 
@@ -183,6 +192,7 @@ func TestTheLogIsReopenedAfterARotation(t *testing.T) {
 		if got := w.log(t, "a"); got != "old\n" {
 			return errors.New("log " + got)
 		}
+
 		return nil
 	})
 
@@ -195,6 +205,7 @@ func TestTheLogIsReopenedAfterARotation(t *testing.T) {
 	if _, err := unix.Write(c.files["a"][wire.FdIn], []byte("go\n")); err != nil {
 		t.Fatal(err)
 	}
+
 	c.exit(t, "a")
 	if old := monitortest.LogText(t, want.LogPath+".1", "stdout"); old != "old\n" {
 		t.Errorf("the rotated log: %q", old)
@@ -202,6 +213,7 @@ func TestTheLogIsReopenedAfterARotation(t *testing.T) {
 	if got := w.log(t, "a"); got != "new\n" {
 		t.Errorf("the log: %q", got)
 	}
+
 	c.forget(t, "a")
 }
 
@@ -212,11 +224,13 @@ func process(t *testing.T, w *world, path string, stdout *os.File) (wire.Message
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	file := os.NewFile(uintptr(fd), "process.json")
 	t.Cleanup(func() { file.Close() })
 	if _, err := file.WriteAt([]byte(`{"args":["`+path+`"],"cwd":"/"}`), 0); err != nil {
 		t.Fatal(err)
 	}
+
 	m := wire.Message{Op: wire.OpExec, ID: "a", Exec: &wire.Exec{Runtime: w.runtime}}
 	return m, wire.Files{wire.FdProcess: fd, wire.FdOut: int(stdout.Fd())}
 }
@@ -232,14 +246,21 @@ func TestAnExecWritesToItsClientAndOnlyThatOneHearsOfItsEnd(t *testing.T) {
 	}
 	defer read.Close()
 
-	program := monitortest.FakeBundle(t, filepath.Join(w.dir, "exec"), "echo from the exec; exit 3") + "/program"
+	program := monitortest.FakeBundle(
+		t,
+		filepath.Join(w.dir, "exec"),
+		"echo from the exec; exit 3",
+	) + "/program"
+
 	m, files := process(t, w, program, write)
 	got, gotFiles := c.call(t, m, files)
 	write.Close()
 	defer gotFiles.Close()
+
 	if got.Fail != nil || got.Pid <= 1 {
 		t.Fatalf("exec: pid %d, %v", got.Pid, got.Fail.Err())
 	}
+
 	said, err := io.ReadAll(read)
 	if err != nil || string(said) != "from the exec\n" {
 		t.Errorf("stdout %q, %v", said, err)
@@ -264,6 +285,7 @@ func TestAnExecThatCannotBeStartedSaysWhy(t *testing.T) {
 	} else {
 		contains(t, got.Fail.Text, "container a", "no such program")
 	}
+
 	if err := c.do(t, wire.OpExec, "a"); err == nil {
 		t.Error("an exec without a process succeeded")
 	}
@@ -273,5 +295,6 @@ func TestAnExecThatCannotBeStartedSaysWhy(t *testing.T) {
 	if got, _ := c.call(t, m, files); !errors.Is(got.Fail.Err(), wire.ErrExited) {
 		t.Errorf("after the exit: %v, want ErrExited", got.Fail.Err())
 	}
+
 	c.forget(t, "a")
 }

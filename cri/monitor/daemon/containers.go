@@ -59,11 +59,13 @@ func (cs *containers) create(want *wire.Container) (*container, error) {
 	if want == nil || !durable.ValidName(want.ID) {
 		return nil, errors.New("create: the container has no valid ID")
 	}
+
 	unlock, err := cs.locks.Lock(context.Background(), want.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
+
 	if _, err := cs.find(want.ID); err == nil {
 		return nil, fmt.Errorf("create container %s: %w", want.ID, wire.ErrExists)
 	}
@@ -76,6 +78,7 @@ func (cs *containers) create(want *wire.Container) (*container, error) {
 	if err := (&creation{c}).run(); err != nil {
 		return nil, errors.Join(fmt.Errorf("create container %s: %w", c.id, err), c.undo())
 	}
+
 	cs.put(c)
 	c.out.pump(cs.node.journal)
 	cs.node.reaper.Claim(c.record.Pid, c.fds.pid, c.childEnded)
@@ -96,8 +99,8 @@ func (cs *containers) adopt(id string, files wire.Files) {
 	}
 }
 
-// forget ends a container and removes all of it. deleted says that the client has had the runtime delete it. A
-// container that is not there is success.
+// forget ends a container and removes all of it. deleted says that the client has had the runtime delete it.
+// A container that is not there is success.
 func (cs *containers) forget(id string, deleted bool) error {
 	unlock, err := cs.locks.Lock(context.Background(), id)
 	if err != nil {
@@ -109,6 +112,7 @@ func (cs *containers) forget(id string, deleted bool) error {
 	if err != nil {
 		return cs.undoLeft(id)
 	}
+
 	if !deleted {
 		if err := c.destroy(); err != nil {
 			return fmt.Errorf("forget container %s: %w", id, err)
@@ -118,6 +122,7 @@ func (cs *containers) forget(id string, deleted bool) error {
 	if err := c.kill(); err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
+
 	select {
 	case <-c.ended:
 	case <-time.After(destroyTimeout):
@@ -130,16 +135,18 @@ func (cs *containers) forget(id string, deleted bool) error {
 	if err := c.removeFiles(); err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
+
 	return nil
 }
 
-// undoLeft removes what is left of a container that could not be removed when it was forgotten, or when its creation
-// failed.
+// undoLeft removes what is left of a container that could not be removed when it was forgotten, or when its
+// creation failed.
 func (cs *containers) undoLeft(id string) error {
 	// A container without a valid ID was never made.
 	if !durable.ValidName(id) {
 		return nil
 	}
+
 	r, err := readRecord(cs.node.stateDir, id)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -147,6 +154,7 @@ func (cs *containers) undoLeft(id string) error {
 	if err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
+
 	return newContainer(cs.node, r).undo()
 }
 

@@ -47,6 +47,7 @@ func (b *creation) run() error {
 	if err := makeProcess(); err != nil {
 		return err
 	}
+
 	return b.identify()
 }
 
@@ -64,22 +65,25 @@ func (b *creation) makeFIFOs() error {
 			return fmt.Errorf("make FIFO %s: %w", b.c.path(name), err)
 		}
 	}
+
 	return nil
 }
 
-// withFIFOs gives the container FIFOs that it holds open itself, for reading and writing: so it never gets SIGPIPE
-// because the monitor is dead.
+// withFIFOs gives the container FIFOs that it holds open itself, for reading and writing: so it never gets
+// SIGPIPE because the monitor is dead.
 func (b *creation) withFIFOs() error {
 	stdin, err := b.openStdin()
 	if err != nil {
 		return fmt.Errorf("open stdin of the container: %w", err)
 	}
 	defer unix.Close(stdin)
+
 	stdout, err := unix.Open(b.c.path(wire.StdoutFIFO), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open stdout of the container: %w", err)
 	}
 	defer unix.Close(stdout)
+
 	stderr, err := unix.Open(b.c.path(wire.StderrFIFO), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open stderr of the container: %w", err)
@@ -89,12 +93,13 @@ func (b *creation) withFIFOs() error {
 	return b.callRuntime([3]int{stdin, stdout, stderr}, "")
 }
 
-// openStdin returns the container's end of its stdin. Normally it can be written through the same descriptor, so it
-// never ends. With StdinOnce it ends with its last writer, and the monitor is the first one.
+// openStdin returns the container's end of its stdin. Normally it can be written through the same descriptor,
+// so it never ends. With StdinOnce it ends with its last writer, and the monitor is the first one.
 func (b *creation) openStdin() (int, error) {
 	if !b.c.record.Stdin {
 		return nulldevice.Open()
 	}
+
 	path := b.c.path(wire.StdinFIFO)
 	if !b.c.record.StdinOnce {
 		return unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -104,14 +109,17 @@ func (b *creation) openStdin() (int, error) {
 	if err != nil {
 		return -1, err
 	}
+
 	b.c.fds.stdin, err = unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err == nil {
 		err = unix.SetNonblock(fd, false)
 	}
+
 	if err != nil {
 		unix.Close(fd)
 		return -1, err
 	}
+
 	return fd, nil
 }
 
@@ -124,6 +132,7 @@ func (b *creation) withTerminal() error {
 		return err
 	}
 	defer socket.Close()
+
 	null, err := nulldevice.Open()
 	if err != nil {
 		return err
@@ -136,6 +145,7 @@ func (b *creation) withTerminal() error {
 
 	ctx, cancel := context.WithTimeout(context.Background(), terminalTimeout)
 	defer cancel()
+
 	master, err := socket.Receive(ctx)
 	if err != nil {
 		return err
@@ -146,6 +156,7 @@ func (b *creation) withTerminal() error {
 	if fd < 0 {
 		return errors.New("no descriptor is left for the terminal")
 	}
+
 	b.c.setTerminal(fd)
 	return nil
 }
@@ -164,8 +175,8 @@ func (b *creation) callRuntime(stdio [3]int, consoleSocket string) error {
 // pidFile is where the runtime writes the PID of the container's first process, in the container's directory.
 const pidFile = "pid"
 
-// identify records the container's first process so that it cannot be mistaken for a later one of the same PID. The
-// creation is complete then.
+// identify records the container's first process so that it cannot be mistaken for a later one of the same
+// PID. The creation is complete then.
 func (b *creation) identify() error {
 	r := &b.c.record
 	pid, err := readPid(b.c.path(pidFile))
@@ -183,6 +194,7 @@ func (b *creation) identify() error {
 	if b.c.fds.pid, err = pidfd.Open(pid); err != nil {
 		return err
 	}
+
 	r.Pid = pid
 	r.StartTime = start
 	r.Creating = false

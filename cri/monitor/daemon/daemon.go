@@ -1,9 +1,9 @@
-// Package daemon is trivet-monitor: the parent of all containers of a node. It starts OCI runtimes, copies output to
-// the CRI logs, reaps, reports exits, and does nothing else. All that it knows is in small files and FIFOs on tmpfs,
-// so the successor of a killed monitor goes on where that was.
+// Package daemon is trivet-monitor: the parent of all containers of a node. It starts OCI runtimes, copies
+// output to the CRI logs, reaps, reports exits, and does nothing else. All that it knows is in small files
+// and FIFOs on tmpfs, so the successor of a killed monitor goes on where that was.
 //
-// Calls go one way: Daemon (the life of the process) -> server (requests of clients) -> containers (all of the node)
-// -> container (one of them) -> node (what all of them share).
+// Calls go one way: Daemon (the life of the process) -> server (requests of clients) -> containers (all of
+// the node) -> container (one of them) -> node (what all of them share).
 package daemon
 
 import (
@@ -45,8 +45,8 @@ const (
 	handStdin      = "in/"
 )
 
-// journalSlots is how many batches of output are moved at once: a slow disk must stall more than one container
-// before it stalls all.
+// journalSlots is how many batches of output are moved at once: a slow disk must stall more than one
+// container before it stalls all.
 const journalSlots = 4
 
 // Daemon is the monitor's process: its locks, its socket, and its upgrade.
@@ -61,14 +61,15 @@ type Daemon struct {
 	server     *server
 }
 
-// Run serves until ctx ends or a client dismisses the monitor. Containers go on after it. SIGUSR2 makes it execute
-// its program again, which may have been replaced by then; children and terminals stay.
+// Run serves until ctx ends or a client dismisses the monitor. Containers go on after it. SIGUSR2 makes it
+// execute its program again, which may have been replaced by then; children and terminals stay.
 func Run(ctx context.Context, cfg Config) error {
 	// The path is found before the file at it is replaced.
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
+
 	cgroups, err := cgroup.Open()
 	if err != nil {
 		return fmt.Errorf("cgroups: %w", err)
@@ -84,8 +85,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		cfg.Log.Error("descriptors from before the upgrade are lost", "err", err)
 	}
+
 	d := &Daemon{cfg: cfg, program: program}
 	defer d.close()
+
 	if err := d.claim(ctx, inherited); err != nil {
 		return err
 	}
@@ -94,6 +97,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+
 	d.node = &node{
 		stateDir: cfg.StateDir,
 		log:      cfg.Log,
@@ -102,13 +106,14 @@ func Run(ctx context.Context, cfg Config) error {
 		journal:  journal,
 		clients:  &clients{all: map[*session]struct{}{}},
 	}
+
 	d.containers = &containers{node: d.node, byID: map[string]*container{}}
 	d.server = newServer(d.containers, d.listener)
 	return d.run(ctx, inherited)
 }
 
-// claim takes the locks and the socket: from the program before this one in the process, or from a monitor that has
-// died, but not from one that lives.
+// claim takes the locks and the socket: from the program before this one in the process, or from a monitor
+// that has died, but not from one that lives.
 func (d *Daemon) claim(ctx context.Context, inherited handover.Descriptors) error {
 	var err error
 	d.socketLock, err = takeLock(ctx, inherited, handSocketLock, d.cfg.Socket+".lock",
@@ -116,6 +121,7 @@ func (d *Daemon) claim(ctx context.Context, inherited handover.Descriptors) erro
 	if err != nil {
 		return err
 	}
+
 	d.stateLock, err = takeLock(ctx, inherited, handStateLock, filepath.Join(d.cfg.StateDir, "lock"),
 		"state directory "+d.cfg.StateDir+" (--state-dir)")
 	if err != nil {
@@ -127,6 +133,7 @@ func (d *Daemon) claim(ctx context.Context, inherited handover.Descriptors) erro
 	} else {
 		d.listener, err = wire.Listen(d.cfg.Socket)
 	}
+
 	return err
 }
 
@@ -166,6 +173,7 @@ func (d *Daemon) run(ctx context.Context, inherited handover.Descriptors) error 
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, unix.SIGPIPE)
 	defer signal.Stop(broken)
+
 	upgrades := make(chan os.Signal, 1)
 	signal.Notify(upgrades, unix.SIGUSR2)
 	defer signal.Stop(upgrades)
@@ -181,9 +189,11 @@ func (d *Daemon) run(ctx context.Context, inherited handover.Descriptors) error 
 	if d.cfg.Ready != nil && !upgraded {
 		d.cfg.Ready()
 	}
+
 	d.cfg.Log.Info("monitor is ready", "socket", d.cfg.Socket, "containers", len(d.containers.list()))
 
 	defer context.AfterFunc(ctx, func() { d.listener.Close() })()
+
 	background.Go(func() { d.control(ctx, upgrades, cancel) })
 	return d.accept(ctx)
 }
@@ -226,27 +236,32 @@ func (d *Daemon) protect() {
 	}
 }
 
-// upgrade executes the program again in this process: children stay children, so no exit status depends on anybody
-// else. It returns only on an error.
+// upgrade executes the program again in this process: children stay children, so no exit status depends on
+// anybody else. It returns only on an error.
 func (d *Daemon) upgrade() error {
-	// Requests that are being served and exits that are being recorded are waited for; children that end from here
-	// on are reaped by the next program.
+	// Requests that are being served and exits that are being recorded are waited for; children that end from
+	// here on are reaped by the next program.
 	d.server.busy.Lock()
 	defer d.server.busy.Unlock()
+
 	d.node.reaper.Pause()
 	defer d.node.reaper.Resume()
+
 	d.node.exits.Wait()
 
 	descriptors := handover.Descriptors{}
 	defer descriptors.Close()
+
 	err := errors.Join(
 		descriptors.AddConn(handListener, d.listener),
 		descriptors.AddConn(handSocketLock, d.socketLock),
 		descriptors.AddConn(handStateLock, d.stateLock),
 	)
+
 	for _, c := range d.containers.list() {
 		err = errors.Join(err, c.handOver(descriptors))
 	}
+
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// TestMain lets the test binary stand in for trivet-monitor: the daemon must be a process of its own, as it waits for
-// all children.
+// TestMain lets the test binary stand in for trivet-monitor: the daemon must be a process of its own, as it
+// waits for all children.
 func TestMain(m *testing.M) {
 	dir := os.Getenv("DAEMON_TEST_DIR")
 	if dir == "" {
@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
+
 	err := daemon.Run(ctx, daemon.Config{
 		Socket:   filepath.Join(dir, "m.sock"),
 		StateDir: filepath.Join(dir, "state"),
@@ -73,21 +74,25 @@ func (w *world) start(t *testing.T) (*monitor, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	log, err := os.OpenFile(m.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer log.Close()
+
 	m.cmd.Stderr = log
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { m.kill() })
 
 	said, err := bufio.NewReader(stdout).ReadString('\n')
 	if said == "ready\n" {
 		return m, nil
 	}
+
 	m.cmd.Wait()
 	return nil, fmt.Errorf("the monitor said %q: %w", said, err)
 }
@@ -169,6 +174,7 @@ func (w *world) dial(t *testing.T) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	c := &client{conn: conn, known: map[string]wire.Status{}, files: map[string]wire.Files{}}
 	t.Cleanup(func() {
 		conn.Close()
@@ -176,6 +182,7 @@ func (w *world) dial(t *testing.T) *client {
 			files.Close()
 		}
 	})
+
 	return c
 }
 
@@ -194,11 +201,13 @@ func (c *client) call(t *testing.T, m wire.Message, files wire.Files) (wire.Mess
 	if err := c.conn.Send(m, files); err != nil {
 		t.Fatal(err)
 	}
+
 	for {
 		got, gotFiles := c.receive(t)
 		if got.Op == wire.OpReply && got.Seq == m.Seq {
 			return got, gotFiles
 		}
+
 		gotFiles.Close()
 		c.events = append(c.events, got)
 	}
@@ -227,12 +236,14 @@ func (c *client) event(t *testing.T, op wire.Op) wire.Message {
 			return m
 		}
 	}
+
 	for {
 		m, files := c.receive(t)
 		files.Close()
 		if m.Op == op {
 			return m
 		}
+
 		c.events = append(c.events, m)
 	}
 }

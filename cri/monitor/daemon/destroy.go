@@ -24,14 +24,15 @@ func (c *container) kill() error {
 	if c.record.Exit != nil || c.fds.pid < 0 {
 		return nil
 	}
-	if err := unix.PidfdSendSignal(c.fds.pid, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := unix.PidfdSendSignal(c.fds.pid, unix.SIGKILL, nil, 0); err != nil &&
+		!errors.Is(err, unix.ESRCH) {
 		return err
 	}
 	return nil
 }
 
-// undo removes a container that is not made completely. Its record goes last, so that a kill in between leaves it for
-// the next monitor.
+// undo removes a container that is not made completely. Its record goes last, so that a kill in between
+// leaves it for the next monitor.
 func (c *container) undo() error {
 	if err := c.destroy(); err != nil {
 		return fmt.Errorf("undo container %s: %w", c.id, err)
@@ -40,12 +41,13 @@ func (c *container) undo() error {
 	return c.removeFiles()
 }
 
-// destroy removes all that a runtime makes of a container, whatever it has made so far. A runtime that was killed
-// during a create leaves what its own delete does not find: the process that it forked to do the work goes on
-// without it, and an init, its cgroup and the state directory are there before the state is.
+// destroy removes all that a runtime makes of a container, whatever it has made so far. A runtime that was
+// killed during a create leaves what its own delete does not find: the process that it forked to do the work
+// goes on without it, and an init, its cgroup and the state directory are there before the state is.
 func (c *container) destroy() error {
 	ctx, cancel := context.WithTimeout(context.Background(), destroyTimeout)
 	defer cancel()
+
 	if err := endCreate(ctx, c.id); err != nil {
 		return err
 	}
@@ -57,6 +59,7 @@ func (c *container) destroy() error {
 			c.node.log.Warn("processes are left to the runtime", "container", c.id, "err", err)
 		}
 	}
+
 	deleteErr := c.deleteByRuntime()
 
 	if group != "" {
@@ -65,6 +68,7 @@ func (c *container) destroy() error {
 			return errors.Join(deleteErr, err)
 		}
 	}
+
 	if c.record.Runtime.Root == "" {
 		return deleteErr
 	}
@@ -82,12 +86,14 @@ func endCreate(ctx context.Context, id string) error {
 		if err != nil || len(working) == 0 {
 			return err
 		}
+
 		for _, pid := range working {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("kill process %d, which creates it: %w", pid, err)
 			}
 		}
 	}
+
 	return fmt.Errorf("processes %v, which create it, do not end", working)
 }
 
@@ -110,6 +116,7 @@ func (c *container) deleteByRuntime() error {
 	if ociruntime.IsNotFound(err) {
 		return nil
 	}
+
 	return err
 }
 
@@ -131,5 +138,6 @@ func (c *container) removeFiles() error {
 			return err
 		}
 	}
+
 	return os.RemoveAll(c.dir)
 }

@@ -22,13 +22,14 @@ type execProcess struct {
 	pidfd     int // -1 if it has ended and was reaped already
 }
 
-// exec starts the process of a request in a container. Descriptors that it opens are added to files, which the
-// caller closes.
+// exec starts the process of a request in a container. Descriptors that it opens are added to files, which
+// the caller closes.
 func (cs *containers) exec(m wire.Message, files wire.Files) (*execProcess, error) {
 	c, err := cs.find(m.ID)
 	if err != nil {
 		return nil, err
 	}
+
 	pid, err := c.exec(m.Exec, files)
 	if err != nil {
 		return nil, fmt.Errorf("exec in container %s: %w", m.ID, err)
@@ -38,6 +39,7 @@ func (cs *containers) exec(m wire.Message, files wire.Files) (*execProcess, erro
 	if p.pidfd, err = pidfd.Open(pid); err != nil {
 		p.pidfd = -1
 	}
+
 	return p, nil
 }
 
@@ -56,6 +58,7 @@ func (c *container) exec(want *wire.Exec, files wire.Files) (pid int, err error)
 	if err != nil {
 		return 0, err
 	}
+
 	pidFile, err := c.node.execFile()
 	if err != nil {
 		return 0, err
@@ -84,8 +87,8 @@ func (c *container) exec(want *wire.Exec, files wire.Files) (pid int, err error)
 	return pid, nil
 }
 
-// stdioOf returns the descriptors for a process' stdio. What the client did not bring is a null device, which is
-// added to files.
+// stdioOf returns the descriptors for a process' stdio. What the client did not bring is a null device, which
+// is added to files.
 func stdioOf(files wire.Files) (stdio [3]int, err error) {
 	for i, name := range []string{wire.FdIn, wire.FdOut, wire.FdErr} {
 		fd, ok := files[name]

@@ -29,8 +29,8 @@ func (c *container) watch(fd, pid int) {
 	c.end(wire.ExitOf(c.id, status))
 }
 
-// end records an exit and sends it to the clients, after all output that came before it is in the log. The first
-// exit counts.
+// end records an exit and sends it to the clients, after all output that came before it is in the log. The
+// first exit counts.
 func (c *container) end(exit wire.Exit) {
 	exit.At = time.Now()
 
@@ -39,6 +39,7 @@ func (c *container) end(exit wire.Exit) {
 	if c.record.SharedPID {
 		c.killRest()
 	}
+
 	c.drain()
 
 	c.mu.Lock()
@@ -46,10 +47,12 @@ func (c *container) end(exit wire.Exit) {
 		c.mu.Unlock()
 		return
 	}
+
 	c.record.Exit = &exit
 	if err := c.save(); err != nil {
 		c.node.log.Error("exit is not recorded", "container", c.id, "err", err)
 	}
+
 	c.mu.Unlock()
 
 	<-c.announced
@@ -58,8 +61,8 @@ func (c *container) end(exit wire.Exit) {
 	close(c.ended)
 }
 
-// killRest kills what a container has left running. Only the end of a PID namespace's first process ends the others,
-// and they would hold the output open.
+// killRest kills what a container has left running. Only the end of a PID namespace's first process ends the
+// others, and they would hold the output open.
 func (c *container) killRest() {
 	if c.record.Cgroup == "" {
 		return
@@ -72,16 +75,16 @@ func (c *container) killRest() {
 }
 
 const (
-	// drainTimeout bounds the wait for output that is already written: processes that outlive the container may
-	// hold its FIFOs open.
+	// drainTimeout bounds the wait for output that is already written: processes that outlive the container
+	// may hold its FIFOs open.
 	drainTimeout = 5 * time.Second
 
 	// drainInterval is the pause between two looks at a FIFO that is still open.
 	drainInterval = 10 * time.Millisecond
 )
 
-// drain waits until all output is in the log: until it has ended or, if others still hold it open, until what is
-// there now was read.
+// drain waits until all output is in the log: until it has ended or, if others still hold it open, until what
+// is there now was read.
 func (c *container) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
@@ -112,9 +115,9 @@ func (c *container) hasTerminal() bool {
 	return c.fds.tty != nil
 }
 
-// oomKilled reports whether the OOM killer struck in the container's group. systemd removes the group of a scope, and
-// the kernel's count with it, when it hears that it is empty, which may be before this is called. On cgroup v2 the
-// pod's group has the count of all its containers; it serves for one that was killed.
+// oomKilled reports whether the OOM killer struck in the container's group. systemd removes the group of a
+// scope, and the kernel's count with it, when it hears that it is empty, which may be before this is called.
+// On cgroup v2 the pod's group has the count of all its containers; it serves for one that was killed.
 func (c *container) oomKilled(exit wire.Exit) bool {
 	group := c.record.Cgroup
 	if group == "" {

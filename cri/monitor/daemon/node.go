@@ -52,6 +52,7 @@ func (n *node) call(c runtimeCall) error {
 	if err != nil {
 		return err
 	}
+
 	call, err := c.runtime.NewCall(c.verb, c.id)
 	if err != nil {
 		return err
@@ -67,6 +68,7 @@ func (n *node) call(c runtimeCall) error {
 	if c.process > 0 {
 		files = append(files, uintptr(c.process))
 	}
+
 	status, err := n.reaper.Do(reaper.Command{
 		Path:        path,
 		Args:        c.args,
@@ -85,6 +87,7 @@ func (n *node) call(c runtimeCall) error {
 	case status.ExitStatus() != 0:
 		return call.Failed(ociruntime.ExitCode(status.ExitStatus()), nil)
 	}
+
 	return nil
 }
 
@@ -101,8 +104,8 @@ func readPid(path string) (int, error) {
 	return pid, nil
 }
 
-// podKills returns how many OOM kills there were up to now in the group above a container's. cgroup v1 does not
-// count them there, so the answer is 0.
+// podKills returns how many OOM kills there were up to now in the group above a container's. cgroup v1 does
+// not count them there, so the answer is 0.
 func (n *node) podKills(group string) uint64 {
 	if !n.cgroups.V2 || group == "" {
 		return 0
@@ -114,9 +117,9 @@ func (n *node) podKills(group string) uint64 {
 	return kills
 }
 
-// A monitor without free descriptors can neither make nor end a container, nor reopen a log. So what serves one
-// client alone is refused before that, attaches first: a refused exec may be a probe, and cost a container its life.
-// One of so many descriptors must be free:
+// A monitor without free descriptors can neither make nor end a container, nor reopen a log. So what serves
+// one client alone is refused before that, attaches first: a refused exec may be a probe, and cost a
+// container its life. One of so many descriptors must be free:
 const (
 	freeForAttach = 2
 	freeForExec   = 4
@@ -134,12 +137,14 @@ func checkDescriptors(share uint64) error {
 	if err != nil {
 		return fmt.Errorf("the monitor has no free descriptor: %w", err)
 	}
+
 	unix.Close(lowest)
 
 	if uint64(lowest) > limit.Cur-limit.Cur/share {
 		return fmt.Errorf("the monitor keeps its last descriptors (%d of %d are in use) for logs and exits",
 			lowest, limit.Cur)
 	}
+
 	return nil
 }
 

@@ -16,10 +16,11 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// recover takes over the containers of an earlier monitor that was killed, or of this process before an upgrade. A
-// problem with one container does not keep the others from being taken over.
+// recover takes over the containers of an earlier monitor that was killed, or of this process before an
+// upgrade. A problem with one container does not keep the others from being taken over.
 func (cs *containers) recover(inherited handover.Descriptors) {
 	defer inherited.Close()
+
 	n := cs.node
 	if err := n.removeExecFiles(); err != nil {
 		n.log.Warn("files of earlier execs stay", "err", err)
@@ -39,8 +40,10 @@ func (cs *containers) recover(inherited handover.Descriptors) {
 			if err := c.undo(); err != nil {
 				n.log.Error("container that was not made completely stays", "container", r.ID, "err", err)
 			}
+
 			continue
 		}
+
 		cs.put(c)
 		if err := c.resume(inherited); err != nil {
 			n.log.Error("container is not served completely", "container", r.ID, "err", err)
@@ -63,6 +66,7 @@ func (cs *containers) records() map[string]record {
 		if !durable.ValidName(e.Name()) || !e.IsDir() {
 			continue
 		}
+
 		r, err := readRecord(cs.node.stateDir, e.Name())
 		switch {
 		case errors.Is(err, os.ErrNotExist):
@@ -75,6 +79,7 @@ func (cs *containers) records() map[string]record {
 			found[r.ID] = r
 		}
 	}
+
 	return found
 }
 
@@ -91,6 +96,7 @@ func readRecord(stateDir, id string) (record, error) {
 	if r.ID != id {
 		return r, fmt.Errorf("record of container %s has the ID %q", id, r.ID)
 	}
+
 	return r, nil
 }
 
@@ -120,6 +126,7 @@ func (c *container) resume(inherited handover.Descriptors) error {
 	if tty, ok := inherited.Take(handTerminal + c.id); ok {
 		c.setTerminal(tty)
 	}
+
 	if stdin, ok := inherited.Take(handStdin + c.id); ok {
 		c.fds.stdin = stdin
 	} else if c.record.StdinOnce && !c.record.StdinClosed && !c.record.TTY {
@@ -153,6 +160,7 @@ func (c *container) resumeProcess() {
 		go c.watch(fd, pid)
 		return
 	}
+
 	c.statusLost = true
 }
 

@@ -27,9 +27,11 @@ func TestExitsAreKeptUntilAClientForgetsTheContainer(t *testing.T) {
 		if got := next.known["a"]; got.Exit == nil || got.Exit.Code != 9 || got.LogPath == "" {
 			t.Errorf("%s: %+v, want an exit with code 9", life, got)
 		}
+
 		m.kill()
 		m, c = w.serve(t)
 	}
+
 	c.forget(t, "a")
 	if known := w.connect(t).known; len(known) > 0 {
 		t.Errorf("after it was forgotten: %v", known)
@@ -53,23 +55,27 @@ func TestTheSuccessorOfAKilledMonitorServesTheContainers(t *testing.T) {
 	if _, err := w.start(t); err != nil {
 		t.Fatal(err)
 	}
+
 	next := w.dial(t)
 	if err := next.conn.Send(wire.Message{Op: wire.OpAdopt, ID: "a"},
 		wire.Files{wire.FdPid: c.files["a"][wire.FdPid]}); err != nil {
 		t.Fatal(err)
 	}
+
 	next.hello(t)
 	exit := next.known["a"].Exit
 	if exit == nil {
 		got := next.exit(t, "a")
 		exit = &got
 	}
+
 	if unknown := !monitortest.KernelKeepsExits(t); exit.Unknown != unknown || !unknown && exit.Code != 5 {
 		t.Errorf("exit %+v, want code 5 where the kernel keeps it", exit)
 	}
 	if got := w.log(t, "a"); got != "one\ntwo\n" {
 		t.Errorf("log %q", got)
 	}
+
 	next.forget(t, "a")
 }
 
@@ -87,9 +93,11 @@ func TestAStatusThatNobodyBroughtIsUnknown(t *testing.T) {
 		got := next.exit(t, "a")
 		exit = &got
 	}
+
 	if !exit.Unknown || exit.Code != wire.UnknownCode {
 		t.Errorf("exit %+v, want an unknown one", exit)
 	}
+
 	next.forget(t, "a")
 }
 
@@ -124,6 +132,7 @@ func TestAnUpgradeKeepsChildrenAndStdin(t *testing.T) {
 	if _, err := unix.Write(stdin, []byte("hello\n")); err != nil {
 		t.Fatal(err)
 	}
+
 	unix.Close(stdin)
 	if exit := next.exit(t, "a"); exit.Code != 4 || exit.Unknown {
 		t.Errorf("exit %+v, want code 4", exit)
@@ -131,6 +140,7 @@ func TestAnUpgradeKeepsChildrenAndStdin(t *testing.T) {
 	if got := w.log(t, "a"); got != "got hello\n" {
 		t.Errorf("log %q", got)
 	}
+
 	next.forget(t, "a")
 }
 
@@ -164,6 +174,7 @@ func TestWhatAnEarlierMonitorLeftIsTakenOverOrUndone(t *testing.T) {
 	if got := c.known["exited"]; got.Exit == nil || got.Exit.Code != 2 || len(c.known) != 1 {
 		t.Errorf("known are %+v, want the one that has exited with code 2", c.known)
 	}
+
 	left := w.left(t)
 	if want := []string{".torn-other", ".torn-torn", "exited"}; !slices.Equal(left, want) {
 		t.Errorf("left are %v, want %v", left, want)
@@ -209,6 +220,7 @@ func TestAMonitorIsDismissedOnlyWhenNoContainerIsLeft(t *testing.T) {
 	if err := c.dismiss(t); err != nil {
 		t.Fatal(err)
 	}
+
 	other.event(t, wire.OpDismissed)
 	if err := m.cmd.Wait(); err != nil {
 		t.Errorf("the monitor ended with %v", err)

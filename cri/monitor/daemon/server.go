@@ -18,7 +18,8 @@ type session struct {
 	order sync.Mutex
 }
 
-// event sends an event. A client that is gone asks for the state when it is back, so an error changes nothing.
+// event sends an event. A client that is gone asks for the state when it is back, so an error changes
+// nothing.
 func (s *session) event(m wire.Message) {
 	s.order.Lock()
 	defer s.order.Unlock()
@@ -65,7 +66,8 @@ type server struct {
 	clients    *clients
 	listener   *wire.Listener
 
-	// busy is read-locked by requests. It is locked by an upgrade, and for good once the monitor is dismissed.
+	// busy is read-locked by requests. It is locked by an upgrade, and for good once the monitor is
+	// dismissed.
 	busy      sync.RWMutex
 	dismissed chan struct{} // closed when the daemon is to end
 }
@@ -161,7 +163,8 @@ func (v *server) create(s *session, m wire.Message) {
 	}
 }
 
-// exec starts a process in a container and answers. Its end is sent to this client alone, and nothing of it is kept.
+// exec starts a process in a container and answers. Its end is sent to this client alone, and nothing of it
+// is kept.
 func (v *server) exec(s *session, m wire.Message, files wire.Files) {
 	release := v.containers.node.reaper.KeepUnclaimed()
 	defer release()
@@ -171,6 +174,7 @@ func (v *server) exec(s *session, m wire.Message, files wire.Files) {
 		s.reply(m.Seq, err)
 		return
 	}
+
 	defer process.close()
 
 	reply := wire.Message{Op: wire.OpReply, Seq: m.Seq, Pid: process.pid}
@@ -180,8 +184,8 @@ func (v *server) exec(s *session, m wire.Message, files wire.Files) {
 	})
 }
 
-// hello ends what a client hands back: descriptors that no client has brought by now are lost. It sends the client
-// all containers; from then on the client gets events.
+// hello ends what a client hands back: descriptors that no client has brought by now are lost. It sends the
+// client all containers; from then on the client gets events.
 func (v *server) hello(s *session, seq uint64) {
 	for _, c := range v.containers.list() {
 		c.acceptLoss()
@@ -189,6 +193,7 @@ func (v *server) hello(s *session, seq uint64) {
 
 	s.order.Lock()
 	defer s.order.Unlock()
+
 	v.clients.add(s)
 	for _, c := range v.containers.list() {
 		status, files := c.share()
@@ -198,6 +203,7 @@ func (v *server) hello(s *session, seq uint64) {
 			return
 		}
 	}
+
 	s.reply(seq, nil)
 }
 
@@ -213,11 +219,13 @@ func (v *server) retire(s *session, seq uint64) error {
 	if !v.busy.TryLock() {
 		return errors.New("trivet-monitor is at work; try again")
 	}
+
 	err := v.containers.noneLeft()
 	if err == nil {
 		// A client that does not get the answer has given up.
 		err = s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq}, nil)
 	}
+
 	if err != nil {
 		v.busy.Unlock()
 		return err
@@ -230,6 +238,7 @@ func (v *server) retire(s *session, seq uint64) error {
 	if err := v.listener.Remove(); err != nil {
 		log.Warn("remove the socket", "err", err)
 	}
+
 	close(v.dismissed)
 	return nil
 }

@@ -1,5 +1,6 @@
-// Package handover passes open descriptors from one program to the next one in the same process. execve(2) keeps
-// descriptors, children and the PID, so a program that was upgraded goes on where the one before it was.
+// Package handover passes open descriptors from one program to the next one in the same process. execve(2)
+// keeps descriptors, children and the PID, so a program that was upgraded goes on where the one before it
+// was.
 package handover
 
 import (
@@ -20,8 +21,8 @@ const (
 	// recordFile names the descriptors, below a directory that both programs know.
 	recordFile = "inherit.json"
 
-	// marker is set in the environment of the next program. Without it, a record was left by a process that was
-	// killed just before its execve, and whose PID this process happens to have.
+	// marker is set in the environment of the next program. Without it, a record was left by a process that
+	// was killed just before its execve, and whose PID this process happens to have.
 	marker = "TRIVET_MONITOR_REEXEC"
 )
 
@@ -34,8 +35,9 @@ type record struct {
 // Descriptors are open descriptors by name.
 type Descriptors map[string]int
 
-// Receive returns the descriptors that the program before this one handed over, close-on-exec; nil if this process
-// has executed no other program. It removes the record from dir, so it must be called once, at the start.
+// Receive returns the descriptors that the program before this one handed over, close-on-exec; nil if this
+// process has executed no other program. It removes the record from dir, so it must be called once, at the
+// start.
 func Receive(dir string) (Descriptors, error) {
 	path := filepath.Join(dir, recordFile)
 	data, err := os.ReadFile(path)
@@ -58,6 +60,7 @@ func Receive(dir string) (Descriptors, error) {
 	for _, fd := range r.Fds {
 		unix.CloseOnExec(fd)
 	}
+
 	return r.Fds, nil
 }
 
@@ -100,13 +103,14 @@ func (d Descriptors) Close() {
 	}
 }
 
-// Exec executes program in this process, with the same arguments, and hands the descriptors over to it by a record
-// in dir. It returns only on an error; the descriptors are still open then.
+// Exec executes program in this process, with the same arguments, and hands the descriptors over to it by a
+// record in dir. It returns only on an error; the descriptors are still open then.
 func (d Descriptors) Exec(program, dir string) error {
 	data, err := json.Marshal(record{Pid: os.Getpid(), Fds: d})
 	if err != nil {
 		return err
 	}
+
 	path := filepath.Join(dir, recordFile)
 	if err := durable.WriteVolatile(path, data, 0o600); err != nil {
 		return err

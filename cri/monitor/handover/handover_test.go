@@ -31,6 +31,7 @@ func executeTwice(dir string) error {
 	if err != nil {
 		return err
 	}
+
 	out, ok := received.Take("out")
 	if !ok {
 		out = 3
@@ -46,12 +47,14 @@ func executeTwice(dir string) error {
 	if err := next.Add("out", out); err != nil {
 		return err
 	}
+
 	unix.Close(out)
 	if received != nil {
 		if err := next.AddConn("second time", os.Stdout); err != nil {
 			return err
 		}
 	}
+
 	return next.Exec(os.Args[0], dir)
 }
 
@@ -61,6 +64,7 @@ func TestDescriptorsReachTheNextProgramInTheSameProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer read.Close()
+
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "HANDOVER_TEST_DIR="+dir)
@@ -69,6 +73,7 @@ func TestDescriptorsReachTheNextProgramInTheSameProcess(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+
 	write.Close()
 
 	said, err := io.ReadAll(read)
@@ -121,6 +126,7 @@ func TestAFailedExecKeepsTheDescriptorsAndLeavesNoRecord(t *testing.T) {
 	dir := t.TempDir()
 	d := handover.Descriptors{}
 	defer d.Close()
+
 	if err := d.AddConn("stdout", os.Stdout); err != nil {
 		t.Fatal(err)
 	}

@@ -8,9 +8,9 @@ import (
 	"github.com/trivet-node/trivet/cri/ociruntime"
 )
 
-// fakeRuntime is an OCI runtime whose containers are ordinary processes, so that tests need neither root nor a root
-// file system. A container runs the file "program" of its bundle, an exec runs the file that its first argument
-// names. A bundle with a file "refuse" cannot be made into a container.
+// fakeRuntime is an OCI runtime whose containers are ordinary processes, so that tests need neither root nor
+// a root file system. A container runs the file "program" of its bundle, an exec runs the file that its first
+// argument names. A bundle with a file "refuse" cannot be made into a container.
 const fakeRuntime = `#!/bin/sh
 while [ $# -gt 1 ]; do
 	case $1 in

@@ -22,6 +22,7 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -268,11 +269,14 @@ func KernelKeepsExits(tb testing.TB) bool {
 	return err == nil
 }
 
-// Eventually calls f, with short pauses, until it returns nil; after 20 s its error fails the test.
+// Eventually calls f, with short pauses, until it returns nil. After 20 s its error fails the test.
 func Eventually(tb testing.TB, f func() error) {
 	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for range retry.Every(ctx, 5*time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}
@@ -280,8 +284,8 @@ func Eventually(tb testing.TB, f func() error) {
 	tb.Fatal(err)
 }
 
-// LogText returns the output of a stream by its CRI log, as kubelet does: partial lines have no newline. A malformed
-// line fails the test.
+// LogText returns the output of a stream by its CRI log, as kubelet does: partial lines have no newline. A
+// malformed line fails the test.
 func LogText(tb testing.TB, path, stream string) string {
 	tb.Helper()
 	data, err := os.ReadFile(path)

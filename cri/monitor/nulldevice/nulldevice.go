@@ -1,6 +1,6 @@
-// Package nulldevice makes devices like /dev/null for processes in containers, which must not get the host's own: crun
-// makes the container's user the owner of the stdio of an exec, and root in a container may change the mode of what it
-// has open, which would be the mode of /dev/null for everybody on the node.
+// Package nulldevice makes devices like /dev/null for processes in containers, which must not get the host's
+// own: crun makes the container's user the owner of the stdio of an exec, and root in a container may change
+// the mode of what it has open, which would be the mode of /dev/null for everybody on the node.
 package nulldevice
 
 import (
@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open returns a descriptor of a new device, alone in a filesystem that ends when the descriptor is closed. The caller
-// closes it.
+// Open returns a descriptor of a new device, alone in a filesystem that ends when the descriptor is closed.
+// The caller closes it.
 func Open() (int, error) {
 	fd, err := create()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
@@ -25,8 +25,8 @@ func Open() (int, error) {
 	return fd, nil
 }
 
-// create makes the device in a tmpfs that is not mounted. Runtimes recognise it by its number, and open the container's
-// own in its place when they can; people recognise it by its name.
+// create makes the device in a tmpfs that is not mounted. Runtimes recognise it by its number, and open the
+// container's own in its place when they can; people recognise it by its name.
 func create() (int, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {

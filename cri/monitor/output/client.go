@@ -24,6 +24,7 @@ func (st *Stream) Attach(fd int) error {
 	if st == nil {
 		return unix.Close(fd)
 	}
+
 	if err := unix.SetNonblock(fd, true); err != nil {
 		unix.Close(fd)
 		return err
@@ -31,9 +32,11 @@ func (st *Stream) Attach(fd int) error {
 
 	st.mu.Lock()
 	defer st.mu.Unlock()
+
 	if st.over {
 		return unix.Close(fd)
 	}
+
 	if len(st.clients) >= maxClients {
 		unix.Close(fd)
 		return fmt.Errorf("%d clients are attached to it, which is the limit", maxClients)
@@ -45,7 +48,8 @@ func (st *Stream) Attach(fd int) error {
 	return nil
 }
 
-// watch detaches a client when it closes its end. A write would fail as well, but a quiet container writes nothing.
+// watch detaches a client when it closes its end. A write would fail as well, but a quiet container writes
+// nothing.
 func (st *Stream) watch(c *client) {
 	raw, err := c.pipe.SyscallConn()
 	if err != nil {
@@ -58,6 +62,7 @@ func (st *Stream) watch(c *client) {
 		n, err := unix.Poll(poll, 0)
 		return err == nil && n > 0 && poll[0].Revents&unix.POLLERR != 0
 	})
+
 	st.detach(c)
 }
 
@@ -98,6 +103,7 @@ func (st *Stream) deliverRest() {
 		if len(c.rest) == 0 {
 			continue
 		}
+
 		err := c.write(c.rest)
 		c.rest = nil
 		if err != nil {

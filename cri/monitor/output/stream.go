@@ -1,5 +1,5 @@
-// Package output moves what a container writes, from its FIFO or its terminal, into its log and to the clients that
-// are attached.
+// Package output moves what a container writes, from its FIFO or its terminal, into its log and to the
+// clients that are attached.
 package output
 
 import (
@@ -16,8 +16,8 @@ import (
 	"github.com/trivet-node/trivet/cri/logjournal"
 )
 
-// Stream is one output of a container on its way from the FIFO to the log and to attached clients. A nil Stream is an
-// output that the container does not have: Attach and Share accept it.
+// Stream is one output of a container on its way from the FIFO to the log and to attached clients. A nil
+// Stream is an output that the container does not have: Attach and Share accept it.
 type Stream struct {
 	fifo *os.File // reading end, non-blocking
 	src  logjournal.Source
@@ -29,16 +29,16 @@ type Stream struct {
 	over    bool
 }
 
-// Open opens the reading end of the FIFO at path. The output waits in it until Pump runs. key names the stream in the
-// journal, name is its name in the log ("stdout" or "stderr"); log may be nil.
+// Open opens the reading end of the FIFO at path. The output waits in it until Pump runs. key names the
+// stream in the journal, name is its name in the log ("stdout" or "stderr"); log may be nil.
 func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stream, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 
-	// A larger pipe extends the time that a container can write while no monitor reads. Where the user's pipe budget
-	// is used up, it stays at 64 KiB.
+	// A larger pipe extends the time that a container can write while no monitor reads. Where the user's pipe
+	// budget is used up, it stays at 64 KiB.
 	unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, 256<<10)
 
 	st := &Stream{
@@ -46,19 +46,22 @@ func Open(path, key, name string, log *logfile.File, logger *slog.Logger) (*Stre
 		log:  logger.With("stream", key),
 		done: make(chan struct{}),
 	}
+
 	st.src = logjournal.Source{
 		Key:    key,
 		Stream: name,
 		Log:    log,
 		Tap:    st.deliver,
 	}
+
 	return st, nil
 }
 
-// Pump moves output until it ends. Each turn moves one batch, and waits for slow clients without holding a slot of
-// the journal.
+// Pump moves output until it ends. Each turn moves one batch, and waits for slow clients without holding a
+// slot of the journal.
 func (st *Stream) Pump(j *logjournal.Journal) {
 	defer st.finish()
+
 	raw, err := st.fifo.SyscallConn()
 	if err != nil {
 		return
@@ -82,6 +85,7 @@ func (st *Stream) Pump(j *logjournal.Journal) {
 			st.log.Error("output cannot be moved", "err", moved)
 			return
 		}
+
 		st.deliverRest()
 	}
 }
@@ -122,6 +126,7 @@ func (st *Stream) Share() int {
 	if st == nil {
 		return -1
 	}
+
 	raw, err := st.fifo.SyscallConn()
 	if err != nil {
 		return -1
@@ -133,5 +138,6 @@ func (st *Stream) Share() int {
 			copied = n
 		}
 	})
+
 	return copied
 }

@@ -1,5 +1,5 @@
-// Package pidfd watches processes by pidfds (pidfd_open(2)), which never mean another process of the same number, and
-// finds out the exit status even of a process that is not a child.
+// Package pidfd watches processes by pidfds (pidfd_open(2)), which never mean another process of the same
+// number, and finds out the exit status even of a process that is not a child.
 package pidfd
 
 import (
@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open returns a close-on-exec, non-blocking pidfd of a process that has not been reaped; ESRCH when there is none.
+// Open returns a close-on-exec, non-blocking pidfd of a process that has not been reaped; ESRCH when there is
+// none.
 func Open(pid int) (int, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
@@ -22,8 +23,8 @@ func Open(pid int) (int, error) {
 	return fd, nil
 }
 
-// Wait blocks until the process has ended (it may still be a zombie), or until closing is closed: then it returns
-// os.ErrClosed. It does not close fd.
+// Wait blocks until the process has ended (it may still be a zombie), or until closing is closed: then it
+// returns os.ErrClosed. It does not close fd.
 func Wait(fd int, closing <-chan struct{}) error {
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
@@ -65,8 +66,8 @@ func Ended(fd int) bool {
 	}
 }
 
-// ErrUnknown is returned when the exit status cannot be found out: the process was not a child, another process has
-// reaped it, and the kernel does not keep the status (before 6.15).
+// ErrUnknown is returned when the exit status cannot be found out: the process was not a child, another
+// process has reaped it, and the kernel does not keep the status (before 6.15).
 var ErrUnknown = errors.New("exit status is unknown")
 
 // info is struct pidfd_info of linux/pidfd.h, version 0 (64 bytes).
@@ -86,8 +87,8 @@ const (
 	getInfo = 3<<30 | unsafe.Sizeof(info{})<<16 | 0xFF<<8 | 11
 )
 
-// Status returns the wait status of a process that has ended and is not a child. The kernel has it once the process
-// was reaped; as long as it is a zombie, /proc does.
+// Status returns the wait status of a process that has ended and is not a child. The kernel has it once the
+// process was reaped; as long as it is a zombie, /proc does.
 func Status(fd, pid int) (unix.WaitStatus, error) {
 	// It may be reaped between the two attempts.
 	for range 2 {
@@ -119,8 +120,8 @@ func zombie(pid, fd int) (unix.WaitStatus, bool) {
 	return unix.WaitStatus(code), true
 }
 
-// StartTime returns when a process started, in clock ticks since boot. With the pid it names a process of this
-// boot.
+// StartTime returns when a process started, in clock ticks since boot. With the pid it names a process of
+// this boot.
 func StartTime(pid int) (uint64, error) {
 	fields, err := stat(pid)
 	if err != nil {

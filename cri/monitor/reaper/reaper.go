@@ -1,6 +1,6 @@
-// Package reaper waits for the children of a process that is the parent of all containers: those that it starts
-// itself, and those that are reparented to it because it is a child subreaper (prctl(2), PR_SET_CHILD_SUBREAPER).
-// A process has one Reaper, and nothing else in it may wait for children.
+// Package reaper waits for the children of a process that is the parent of all containers: those that it
+// starts itself, and those that are reparented to it because it is a child subreaper (prctl(2),
+// PR_SET_CHILD_SUBREAPER). A process has one Reaper, and nothing else in it may wait for children.
 package reaper
 
 import (
@@ -19,7 +19,8 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
 )
 
-// Reaper hands the wait status of each child to the one who asked for it. Its methods may be called concurrently.
+// Reaper hands the wait status of each child to the one who asked for it. Its methods may be called
+// concurrently.
 type Reaper struct {
 	mu         sync.Mutex // guards all below
 	waiting    map[int]func(unix.WaitStatus)
@@ -52,8 +53,8 @@ func (r *Reaper) Run(ctx context.Context) {
 	}
 }
 
-// reapEnded reaps all children that have ended. It holds the lock, so that a caller who finds that a process is
-// gone finds its status as well.
+// reapEnded reaps all children that have ended. It holds the lock, so that a caller who finds that a process
+// is gone finds its status as well.
 func (r *Reaper) reapEnded() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,23 +79,25 @@ func (r *Reaper) reapEnded() {
 	}
 }
 
-// Pause leaves children that end from now on as zombies, until Resume. A program that is executed in this process
-// meanwhile finds them.
+// Pause leaves children that end from now on as zombies, until Resume. A program that is executed in this
+// process meanwhile finds them.
 func (r *Reaper) Pause() { r.mu.Lock() }
 
 // Resume ends a Pause.
 func (r *Reaper) Resume() { r.mu.Unlock() }
 
-// KeepUnclaimed keeps the statuses of children that end before they are claimed, until release is called: one of
-// them may be the container that is being made.
+// KeepUnclaimed keeps the statuses of children that end before they are claimed, until release is called: one
+// of them may be the container that is being made.
 func (r *Reaper) KeepUnclaimed() (release func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+
 	r.operations++
 
 	return sync.OnceFunc(func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+
 		r.operations--
 		if r.operations == 0 {
 			clear(r.unclaimed)
@@ -102,9 +105,9 @@ func (r *Reaper) KeepUnclaimed() (release func()) {
 	})
 }
 
-// Claim calls f with the status of the child pid once it has ended. f must not block and must not call the Reaper.
-// fd is the child's pidfd, which tells it from an earlier process of the same number; -1 if it could not be opened,
-// because the process has ended.
+// Claim calls f with the status of the child pid once it has ended. f must not block and must not call the
+// Reaper. fd is the child's pidfd, which tells it from an earlier process of the same number; -1 if it could
+// not be opened, because the process has ended.
 func (r *Reaper) Claim(pid, fd int, f func(unix.WaitStatus)) {
 	r.mu.Lock()
 	status, ended := r.takeUnclaimed(pid, fd)
@@ -163,10 +166,12 @@ func (r *Reaper) Do(cmd Command) (unix.WaitStatus, error) {
 	if inTime := timer.Stop(); !inTime {
 		return status, fmt.Errorf("%w after %s", ErrTimeout, cmd.Timeout)
 	}
+
 	return status, nil
 }
 
-// start starts a child; f is called with its status. The lock keeps the child from being reaped before f is known.
+// start starts a child; f is called with its status. The lock keeps the child from being reaped before f is
+// known.
 func (r *Reaper) start(cmd Command, f func(unix.WaitStatus)) (pid int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -186,8 +191,8 @@ func (r *Reaper) start(cmd Command, f func(unix.WaitStatus)) (pid int, err error
 	return pid, nil
 }
 
-// SetOOMScore sets oom_score_adj of a process. Where that is refused, the process keeps the lower value that it
-// inherited.
+// SetOOMScore sets oom_score_adj of a process. Where that is refused, the process keeps the lower value that
+// it inherited.
 func SetOOMScore(pid, value int) {
 	os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(strconv.Itoa(value)), 0)
 }

@@ -23,20 +23,25 @@ func TestMain(m *testing.M) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		panic(err)
 	}
+
 	code := 1
 	func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
+
 			all.Run(ctx)
 		}()
+
 		defer func() {
 			cancel()
 			<-ended
 		}()
+
 		code = m.Run()
 	}()
+
 	os.Exit(code)
 }
 
@@ -50,14 +55,15 @@ func shell(script string, out *os.File) reaper.Command {
 	}
 }
 
-// orphan starts a process that is reparented to this one. It exits with code when end is called: not before, because
-// its parent might reap it.
+// orphan starts a process that is reparented to this one. It exits with code when end is called: not before,
+// because its parent might reap it.
 func orphan(t *testing.T, code int) (pid int, end func()) {
 	t.Helper()
 	fifo := filepath.Join(t.TempDir(), "end")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +80,7 @@ func orphan(t *testing.T, code int) (pid int, end func()) {
 	if _, err := fmt.Fscan(read, &pid); err != nil {
 		t.Fatal(err)
 	}
+
 	return pid, func() {
 		t.Helper()
 		if err := os.WriteFile(fifo, []byte("end\n"), 0); err != nil {
@@ -107,6 +114,7 @@ func TestACommandThatTakesTooLongIsKilledWithItsChildren(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer read.Close()
+
 	cmd := shell("sleep 1000 & sleep 1000", write)
 	cmd.Timeout = 50 * time.Millisecond
 
@@ -176,6 +184,7 @@ func TestAStatusIsKeptOnlyWhileSomebodyMayClaimIt(t *testing.T) {
 	if _, ok := all.Unclaimed(pid, -1); ok {
 		t.Error("a status was kept after the last operation had ended")
 	}
+
 	release()
 }
 
@@ -192,6 +201,7 @@ func TestTheStatusOfAnEarlierProcessOfTheSameNumberIsNotTaken(t *testing.T) {
 
 func TestChildrenThatEndDuringAPauseStayZombies(t *testing.T) {
 	defer all.KeepUnclaimed()()
+
 	pid, end := orphan(t, 4)
 	fd := open(t, pid)
 

@@ -15,8 +15,8 @@ type Listener struct {
 	sock *net.UnixListener
 }
 
-// Listen makes the socket at path (0600) and its directory. A socket file that is there is replaced, so the caller
-// must hold the lock that says that nobody serves it.
+// Listen makes the socket at path (0600) and its directory. A socket file that is there is replaced, so the
+// caller must hold the lock that says that nobody serves it.
 func Listen(path string) (*Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -29,11 +29,13 @@ func Listen(path string) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	sock.SetUnlinkOnClose(false)
 	if err := os.Chmod(path, 0o600); err != nil {
 		sock.Close()
 		return nil, err
 	}
+
 	return &Listener{path: path, sock: sock}, nil
 }
 
@@ -42,6 +44,7 @@ func Inherit(path string, fd int) (*Listener, error) {
 	// FileListener makes a copy of its own.
 	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
+
 	l, err := net.FileListener(f)
 	if err != nil {
 		return nil, fmt.Errorf("inherited socket %s: %w", path, err)
@@ -52,6 +55,7 @@ func Inherit(path string, fd int) (*Listener, error) {
 		l.Close()
 		return nil, fmt.Errorf("inherited socket %s is not a unix socket", path)
 	}
+
 	sock.SetUnlinkOnClose(false)
 	return &Listener{path: path, sock: sock}, nil
 }

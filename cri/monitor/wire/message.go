@@ -1,6 +1,6 @@
 // Package wire is the protocol between trivet-monitor and its clients: one JSON message in each packet of a
-// SOCK_SEQPACKET unix socket, with file descriptors beside it (SCM_RIGHTS). The socket keeps packets apart, so the
-// protocol needs no framing.
+// SOCK_SEQPACKET unix socket, with file descriptors beside it (SCM_RIGHTS). The socket keeps packets apart,
+// so the protocol needs no framing.
 package wire
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/trivet-node/trivet/cri/ociruntime"
 )
 
-// Op names a message. A request carries a Seq, which its reply repeats. Events carry none, except ExecExit, which
-// repeats that of the Exec.
+// Op names a message. A request carries a Seq, which its reply repeats. Events carry none, except ExecExit,
+// which repeats that of the Exec.
 type Op string
 
 // Requests, from client to monitor. All but Adopt are answered by a Reply.
@@ -23,15 +23,15 @@ const (
 	// OpAdopt hands descriptors back that a monitor had when it died: FdPid, FdTTY.
 	OpAdopt Op = "adopt"
 
-	// OpHello follows the last Adopt. The monitor sends a Container event for each container, then the Reply, and from
-	// then on Exit events.
+	// OpHello follows the last Adopt. The monitor sends a Container event for each container, then the Reply,
+	// and from then on Exit events.
 	OpHello Op = "hello"
 
 	// OpCreate makes a container. The Reply has its Status, and descriptors as a Container event.
 	OpCreate Op = "create"
 
-	// OpForget removes a container's record and FIFOs. Deleted says that the runtime has deleted it already. A container
-	// that the monitor does not know is success.
+	// OpForget removes a container's record and FIFOs. Deleted says that the runtime has deleted it already.
+	// A container that the monitor does not know is success.
 	OpForget Op = "forget"
 
 	// OpReopenLog opens a container's log again.
@@ -46,8 +46,8 @@ const (
 	// OpDismiss ends the monitor and its clients, unless a container is left.
 	OpDismiss Op = "dismiss"
 
-	// OpExec starts a process in a container, with the descriptors FdProcess, FdIn, FdOut and FdErr. The Reply has Pid
-	// and FdPid; an ExecExit follows.
+	// OpExec starts a process in a container, with the descriptors FdProcess, FdIn, FdOut and FdErr. The
+	// Reply has Pid and FdPid; an ExecExit follows.
 	OpExec Op = "exec"
 )
 
@@ -65,7 +65,8 @@ const (
 	// FdPid is a pidfd.
 	FdPid = "pid"
 
-	// FdOut is the reading end of the stdout FIFO, or of the FIFO behind a terminal; in Attach and Exec a writing end.
+	// FdOut is the reading end of the stdout FIFO, or of the FIFO behind a terminal; in Attach and Exec a
+	// writing end.
 	FdOut = "out"
 
 	// FdErr is the same for stderr.
@@ -81,14 +82,15 @@ const (
 	FdProcess = "process"
 )
 
-// Container is what a create needs. The bundle must hold a config.json whose process.terminal equals TTY and whose
-// process.oomScoreAdj equals OOMScoreAdj.
+// Container is what a create needs. The bundle must hold a config.json whose process.terminal equals TTY and
+// whose process.oomScoreAdj equals OOMScoreAdj.
 type Container struct {
 	ID      string
 	Bundle  string
 	Runtime ociruntime.Runtime
 
-	// LogPath is the CRI log file, whose directory is made if it is missing. If it is empty, output is read and dropped.
+	// LogPath is the CRI log file, whose directory is made if it is missing. If it is empty, output is read
+	// and dropped.
 	LogPath string `json:",omitempty"`
 
 	TTY bool `json:",omitempty"`
@@ -99,16 +101,16 @@ type Container struct {
 	// StdinOnce says that stdin ends when the first attached client closes its own.
 	StdinOnce bool `json:",omitempty"`
 
-	// Cgroup is the container's, below the root of the hierarchy. At the exit it says whether the OOM killer struck, and
-	// it is emptied when the container is destroyed.
+	// Cgroup is the container's, below the root of the hierarchy. At the exit it says whether the OOM killer
+	// struck, and it is emptied when the container is destroyed.
 	Cgroup string `json:",omitempty"`
 
-	// OOMScoreAdj is given to the container and its execs, which would inherit the monitor's protection otherwise: crun
-	// does not give an exec a value of its own.
+	// OOMScoreAdj is given to the container and its execs, which would inherit the monitor's protection
+	// otherwise: crun does not give an exec a value of its own.
 	OOMScoreAdj int `json:",omitempty"`
 
-	// SharedPID says that the container joins another PID namespace, so that what it started does not end with its
-	// first process.
+	// SharedPID says that the container joins another PID namespace, so that what it started does not end
+	// with its first process.
 	SharedPID bool `json:",omitempty"`
 }
 
@@ -122,8 +124,8 @@ type Exit struct {
 	Unknown bool `json:",omitempty"` // nobody saw the status; Code is UnknownCode
 }
 
-// UnknownCode is the Code of an Exit whose status nobody saw: monitor and trivet-cri were dead at the same time, or the
-// monitor on a kernel before 6.15.
+// UnknownCode is the Code of an Exit whose status nobody saw: monitor and trivet-cri were dead at the same
+// time, or the monitor on a kernel before 6.15.
 const UnknownCode = 255
 
 // String returns "exit code N", "killed by SIGNAME" or that the status is unknown.
