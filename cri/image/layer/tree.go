@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"archive/tar"
 	"errors"
 	"fmt"
 	"os"
@@ -280,66 +279,6 @@ func (t *tree) put(parent openDirectory, base string, create func() error) error
 	}
 
 	return create()
-}
-
-func (t *tree) root(h *tar.Header) error {
-	return t.describeDirectory(openDirectory{t.fd, rootDirectory}, h)
-}
-
-// directory makes a directory, or describes the one that is there.
-func (t *tree) directory(parent openDirectory, base string, h *tar.Header) error {
-	id, known := t.dirs.child(parent.id, base)
-	hides := false
-	if !known {
-		var err error
-		if hides, err = t.mkdir(parent.fd, base, 0o700, true); err != nil {
-			return err
-		}
-		if id, err = t.dirs.add(parent.id, base); err != nil {
-			return err
-		}
-	}
-
-	fd, err := openIn(parent.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-
-	dir := openDirectory{fd, id}
-
-	// The layer removes a directory and makes a new one, in which nothing of the old one may be seen.
-	if hides {
-		if err := t.makeOpaque(dir); err != nil {
-			return err
-		}
-	}
-
-	return t.describeDirectory(dir, h)
-}
-
-func (t *tree) describeDirectory(dir openDirectory, h *tar.Header) error {
-	at, err := timeOf(h.ModTime)
-	if err != nil {
-		return err
-	}
-	d := &t.dirs.all[dir.id]
-	d.described = true
-	d.time = at
-	return t.describeFile(dir.fd, h)
-}
-
-// makeOpaque hides what lower layers have in a directory.
-func (t *tree) makeOpaque(dir openDirectory) error {
-	t.dirs.all[dir.id].opaque = true
-	return setOpaque(dir.fd)
-}
-
-func setOpaque(fd int) error {
-	if err := unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
-		return fmt.Errorf("make opaque: %w", err)
-	}
-	return nil
 }
 
 // whiteout hides a name of the lower layers. What this layer has under the name stays (OCI image-spec: a

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-
-	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // Some layers cost the square of their size where each entry looks at all others. The limit is far above what
@@ -41,7 +39,6 @@ func within(t *testing.T, work func(context.Context) error) {
 }
 
 func TestReplacedLinksAmongManyDirectoriesCostInProportion(t *testing.T) {
-	testenv.Root(t)
 	const n = 30_000
 	var entries []entry
 	for i := range n {
@@ -63,7 +60,6 @@ func TestReplacedLinksAmongManyDirectoriesCostInProportion(t *testing.T) {
 }
 
 func TestLinksBelowCostInProportion(t *testing.T) {
-	testenv.Root(t)
 	const n = 8_000
 	var low, high []entry
 	for i := range n {
@@ -90,7 +86,6 @@ func TestLinksBelowCostInProportion(t *testing.T) {
 
 // Thousands of hard links to one large file below are one copy of it.
 func TestHardLinksToOneFileBelowAreOneCopy(t *testing.T) {
-	testenv.Root(t)
 	base := t.TempDir()
 	lower, upper := filepath.Join(base, "lower"), filepath.Join(base, "upper")
 	const size = 1 << 20
@@ -121,7 +116,6 @@ func TestHardLinksToOneFileBelowAreOneCopy(t *testing.T) {
 }
 
 func TestUnpackEndsWithItsContext(t *testing.T) {
-	testenv.Root(t)
 	var entries []entry
 	for i := range 2000 {
 		entries = append(entries, file(fmt.Sprint("f", i), ""))
@@ -148,7 +142,6 @@ func TestUnpackEndsWithItsContext(t *testing.T) {
 }
 
 func TestCompleteEndsWithItsContext(t *testing.T) {
-	testenv.Root(t)
 	base := t.TempDir()
 	data := archive(t, file("d/x", ""), linked(tar.TypeLink, "l", "nowhere"))
 	result, err := unpackTo(t, filepath.Join(base, "upper"), data)
