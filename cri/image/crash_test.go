@@ -1,23 +1,20 @@
 package image_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/registry"
-	"github.com/trivet-node/trivet/internal/mount"
-	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // TestHelperPull is no test: it is the process that TestKilledPullLeavesNothing kills.
@@ -35,7 +32,6 @@ func TestHelperPull(t *testing.T) {
 }
 
 func TestKilledPullLeavesNothing(t *testing.T) {
-	testenv.Root(t)
 	h, dir := newHub(t), t.TempDir()
 	big := strings.Repeat("0123456789abcdef", 1<<18)
 	reference, _ := h.push(
@@ -46,62 +42,9 @@ func TestKilledPullLeavesNothing(t *testing.T) {
 		map[string]string{"c": big},
 	)
 
-	// before the configuration, with none and with one of the layers
-	for kill := range 3 {
-		reached, seen := make(chan struct{}), 0
-		hook := func(_ http.ResponseWriter, r *http.Request) bool {
-			if !strings.Contains(r.URL.Path, "/blobs/") {
-				return false
-			}
-
-			h.lock.Lock()
-			seen++
-			n := seen
-			h.lock.Unlock()
-			if n <= kill {
-				return false
-			}
-			if n == kill+1 {
-				close(reached)
-			}
-
-			<-r.Context().Done()
-			return true
-		}
-
-		h.hook.Store(&hook)
-		c := exec.Command("/proc/self/exe", "-test.run=^TestHelperPull$", "-test.v")
-		c.Env = append(os.Environ(), "TRIVET_PULL_DIR="+dir, "TRIVET_PULL_REFERENCE="+reference)
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-
-		ended := make(chan string, 1)
-		go func() {
-			var lines []string
-			for s := bufio.NewScanner(out); s.Scan(); {
-				lines = append(lines, s.Text())
-			}
-
-			ended <- strings.Join(lines, "\n")
-		}()
-
-		select {
-		case <-reached:
-		case text := <-ended:
-			t.Fatalf("the pull ended early:\n%s", text)
-		}
-
-		if err := c.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-
-		<-ended
-		c.Wait()
+	// Killed before the configuration is there, with none of the layers, and with one.
+	for blobs := range 3 {
+		killPull(t, h, dir, reference, blobs)
 		s := openStore(t, dir)
 		if err := s.Collect(); err != nil {
 			t.Fatal(err)
@@ -112,6 +55,66 @@ func TestKilledPullLeavesNothing(t *testing.T) {
 
 	h.hook.Store(nil)
 	pull(t, openStore(t, dir), reference)
+}
+
+// killPull kills a process that pulls when it has got that many blobs and asks for the next.
+func killPull(t *testing.T, h *hub, dir, reference string, blobs int) {
+	t.Helper()
+	reached := h.stopAfter(blobs)
+	c := exec.Command("/proc/self/exe", "-test.run=^TestHelperPull$", "-test.v")
+	c.Env = append(os.Environ(), "TRIVET_PULL_DIR="+dir, "TRIVET_PULL_REFERENCE="+reference)
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+
+	ended := make(chan string, 1)
+	go func() {
+		text, _ := io.ReadAll(out)
+		ended <- string(text)
+	}()
+
+	select {
+	case <-reached:
+	case text := <-ended:
+		t.Fatalf("the pull ended early:\n%s", text)
+	}
+
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+
+	<-ended
+	c.Wait()
+}
+
+// stopAfter serves that many blobs and never answers requests for more. The channel is closed at the first of
+// these.
+func (h *hub) stopAfter(blobs int) (reached chan struct{}) {
+	reached = make(chan struct{})
+	var seen atomic.Int64
+	hook := func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/blobs/") {
+			return false
+		}
+
+		n := int(seen.Add(1))
+		if n <= blobs {
+			return false
+		}
+		if n == blobs+1 {
+			close(reached)
+		}
+
+		<-r.Context().Done()
+		return true
+	}
+
+	h.hook.Store(&hook)
+	return reached
 }
 
 // stopping calls stop when left bytes are through, and gives no more.
@@ -186,6 +189,7 @@ func TestTornStateIsForgottenNotServed(t *testing.T) {
 	if err := os.Truncate(filepath.Join(filepath.Dir(first.Layers[0]), "layer.json"), 3); err != nil {
 		t.Fatal(err)
 	}
+
 	torn := filepath.Join(dir, "images", second.ID[7:]+".json")
 	if err := os.WriteFile(torn, []byte(`{"ID":`), 0o600); err != nil {
 		t.Fatal(err)
@@ -202,46 +206,4 @@ func TestTornStateIsForgottenNotServed(t *testing.T) {
 	for _, reference := range []string{one, two} {
 		pull(t, s, reference)
 	}
-}
-
-func TestFullDiskFailsThePullAndLeavesNothing(t *testing.T) {
-	testenv.Root(t)
-	h, dir := newHub(t), testenv.ShortDir(t)
-	if err := mount.Tmpfs(dir, "size=8m"); err != nil {
-		t.Fatal(err)
-	}
-
-	t.Cleanup(func() {
-		if err := mount.Unmount(dir); err != nil {
-			t.Error(err)
-		}
-	})
-
-	s := openStore(t, dir)
-	small, _ := h.push(t, "small:1", map[string]string{"a": "1"})
-	pull(t, s, small)
-	big, _ := h.push(t, "big:1", map[string]string{"b": strings.Repeat("0123456789abcdef", 1<<20)})
-	_, err := s.Pull(t.Context(), big, registry.Auth{})
-	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), big) {
-		t.Errorf("error %v, want one that names the image and says that there is no space", err)
-	}
-	if err := s.Collect(); err != nil {
-		t.Fatal(err)
-	}
-
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		t.Fatal(err)
-	}
-	if used := int64(fs.Blocks-fs.Bfree) * fs.Bsize; used > 1<<20 {
-		t.Errorf("%d bytes are still used after the pull failed", used)
-	}
-	if _, err := s.Get(small); err != nil {
-		t.Errorf("the image that was there: %v", err)
-	}
-	if err := unix.Mount("", dir, "", unix.MS_REMOUNT, "size=64m"); err != nil {
-		t.Fatal(err)
-	}
-
-	pull(t, s, big)
 }

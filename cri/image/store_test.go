@@ -3,8 +3,6 @@ package image_test
 import (
 	"archive/tar"
 	"bytes"
-	"errors"
-	"fmt"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -28,8 +26,6 @@ import (
 
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/registry"
-	"github.com/trivet-node/trivet/cri/rootfs"
-	"github.com/trivet-node/trivet/internal/testenv"
 )
 
 // hub is a registry on loopback whose requests can be watched and held up.
@@ -116,6 +112,8 @@ func pack(t *testing.T, files map[string]string) []byte {
 			Name:     name,
 			Size:     int64(len(body)),
 			Mode:     0o644,
+			Uid:      os.Getuid(),
+			Gid:      os.Getgid(),
 		}); err != nil {
 			t.Error(err)
 		}
@@ -134,7 +132,6 @@ func pack(t *testing.T, files map[string]string) []byte {
 
 func openStore(t *testing.T, dir string) *image.Store {
 	t.Helper()
-	testenv.Root(t)
 	s, err := image.Open(image.Config{Dir: dir, Registry: registry.NewClient(registry.Config{})})
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +224,6 @@ func TestTagsMoveAndDigestPullsHaveNoTag(t *testing.T) {
 }
 
 func TestPinnedImagesAreMarked(t *testing.T) {
-	testenv.Root(t)
 	h := newHub(t)
 	kept, _ := h.push(t, "kept", map[string]string{"a": "1"})
 	other, _ := h.push(t, "other", map[string]string{"a": "2"})
@@ -323,99 +319,5 @@ func TestBrokenTransferGoesOnWhereItStopped(t *testing.T) {
 	}
 	if data, err := os.ReadFile(img.Layers[0] + "/a"); err != nil || !bytes.Equal(data, random) {
 		t.Errorf("content differs (%d bytes, %v)", len(data), err)
-	}
-}
-
-func TestContainersKeepTheLayersOfARemovedImage(t *testing.T) {
-	h, dir, state := newHub(t), t.TempDir(), testenv.ShortDir(t)
-	s := openStore(t, filepath.Join(dir, "images"))
-	reference, _ := h.push(
-		t,
-		"thing:1",
-		map[string]string{"a": "1", "dir/b": "2"},
-		map[string]string{"dir/.wh.b": "", "dir/c": "3"},
-	)
-
-	img := pull(t, s, reference)
-	config := rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: state, Images: s}
-	m, err := rootfs.Open(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	var root string
-	for range 2 {
-		if root, err = m.Prepare(t.Context(), "c1", img); err != nil {
-			t.Fatal(err)
-		}
-	}
-
-	if err := s.Remove(reference); err != nil {
-		t.Fatal(err)
-	}
-
-	s.Close()
-
-	// a restart
-	s = openStore(t, filepath.Join(dir, "images"))
-	config.Images = s
-	if m, err = rootfs.Open(config); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Collect(); err != nil {
-		t.Fatal(err)
-	}
-	if data, err := os.ReadFile(root + "/a"); err != nil || string(data) != "1" {
-		t.Errorf("%q, %v", data, err)
-	}
-	if _, err := os.Stat(root + "/dir/b"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the removed file: %v", err)
-	}
-	if err := os.WriteFile(root+"/dir/new", []byte("written"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if u, err := m.Usage("c1"); err != nil || u.Inodes < 2 || u.Bytes == 0 {
-		t.Errorf("usage %+v, %v", u, err)
-	}
-
-	for range 2 {
-		if err := m.Release(t.Context(), "c1"); err != nil {
-			t.Fatal(err)
-		}
-	}
-
-	nothingLeft(t, filepath.Join(dir, "images"))
-}
-
-func TestManyLayersAndReadOnlyMounts(t *testing.T) {
-	h, dir, state := newHub(t), t.TempDir(), testenv.ShortDir(t)
-	s := openStore(t, filepath.Join(dir, "images"))
-	var files []map[string]string
-	for i := range 150 {
-		files = append(files, map[string]string{fmt.Sprint("f", i): fmt.Sprint(i)})
-	}
-
-	reference, _ := h.push(t, "deep:1", files...)
-	img := pull(t, s, reference)
-	m, err := rootfs.Open(rootfs.Config{Dir: filepath.Join(dir, "rootfs"), StateDir: state, Images: s})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	root, err := m.PrepareReadOnly(t.Context(), "v1", img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if list, err := os.ReadDir(root); err != nil || len(list) != 150 {
-		t.Errorf("%d files, %v", len(list), err)
-	}
-	if err := os.WriteFile(root+"/x", nil, 0o600); err == nil {
-		t.Error("a read-only mount was written to")
-	}
-	if err := m.Release(t.Context(), "v1"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := m.Prepare(t.Context(), "../x", img); err == nil {
-		t.Error("a path was taken as an ID")
 	}
 }

@@ -5,9 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -24,8 +21,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"golang.org/x/sys/unix"
-
-	"github.com/trivet-node/trivet/cri/image"
 )
 
 // forPlatform makes an image of one file.
@@ -343,52 +338,4 @@ func layered(t *testing.T) []byte {
 	}
 
 	return b.Bytes()
-}
-
-func TestExportedImageIsTheSameElsewhere(t *testing.T) {
-	h := newHub(t)
-	_, img := h.push(t, "unused:1", map[string]string{"a": "1", "d/gone": "2", "o/p": "3"})
-	second := layered(t)
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(second)), nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if img, err = mutate.AppendLayers(img, layer); err != nil {
-		t.Fatal(err)
-	}
-
-	from, to := openStore(t, t.TempDir()), openStore(t, t.TempDir())
-	saved := dockerArchive(t, map[string]v1.Image{"one:1": img})
-	before, err := from.Import(t.Context(), bytes.NewReader(saved), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	var data bytes.Buffer
-	if err := from.Export(t.Context(), []string{"one:1"}, &data); err != nil {
-		t.Fatal(err)
-	}
-
-	after, err := to.Import(t.Context(), &data, false)
-	if err != nil || len(after) != 1 {
-		t.Fatalf("%d images, %v", len(after), err)
-	}
-	if diff := cmp.Diff(before[0].Tags, after[0].Tags); diff != "" {
-		t.Errorf("tags (-before +after):\n%s", diff)
-	}
-	if diff := cmp.Diff(before[0].Config.Config, after[0].Config.Config); diff != "" {
-		t.Errorf("configuration (-before +after):\n%s", diff)
-	}
-
-	for i := range before[0].Layers {
-		if diff := cmp.Diff(contents(t, before[0].Layers[i]), contents(t, after[0].Layers[i])); diff != "" {
-			t.Errorf("layer %d (-before +after):\n%s", i, diff)
-		}
-	}
-
-	if err := from.Export(t.Context(), []string{"absent:1"}, &data); !errors.Is(err, image.ErrNotFound) {
-		t.Errorf("export of an absent image: %v", err)
-	}
 }
