@@ -30,63 +30,65 @@ var errOldKernel = errors.New("the kernel does not have lowerdir+")
 
 func (o overlay) mountByParts(target string) error {
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENODEV) {
+		return errors.New("the kernel has no overlayfs (modprobe overlay)")
+	}
 	if err != nil {
-		if errors.Is(err, unix.ENODEV) {
-			return errors.New("the kernel has no overlayfs (modprobe overlay)")
-		}
-
 		return errOldKernel
 	}
-
 	defer unix.Close(fsfd)
-
 	if legacy(fsfd) {
 		return errOldKernel
 	}
-
-	for _, dir := range o.lower {
-		if err := unix.FsconfigSetString(fsfd, "lowerdir+", dir); err != nil {
-			if errors.Is(err, unix.EINVAL) {
-				return errOldKernel
-			}
-
-			return fmt.Errorf("layer %s: %w%s", dir, err, kernelLog(fsfd))
-		}
-	}
-
-	if o.upper != "" {
-		if err := unix.FsconfigSetString(fsfd, "upperdir", o.upper); err != nil {
-			return fmt.Errorf("writable layer %s: %w%s", o.upper, err, kernelLog(fsfd))
-		}
-		if err := unix.FsconfigSetString(fsfd, "workdir", o.work); err != nil {
-			return fmt.Errorf("work directory %s: %w%s", o.work, err, kernelLog(fsfd))
-		}
-
-		// A container's files need not survive a power loss: fsync of the container costs nothing then.
-		if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("volatile: %w%s", err, kernelLog(fsfd))
-		}
+	if err := o.configure(fsfd); err != nil {
+		return err
 	}
 
 	if err := unix.FsconfigCreate(fsfd); err != nil {
 		return fmt.Errorf("create overlay: %w%s", err, kernelLog(fsfd))
 	}
-
 	attributes := 0
 	if o.upper == "" {
 		attributes = unix.MOUNT_ATTR_RDONLY
 	}
-
 	mountfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
 		return fmt.Errorf("fsmount: %w%s", err, kernelLog(fsfd))
 	}
 	defer unix.Close(mountfd)
-
 	if err := unix.MoveMount(mountfd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("move mount to %s: %w", target, err)
 	}
+	return nil
+}
 
+// configure sets the options of a new overlay.
+func (o overlay) configure(fsfd int) error {
+	for _, dir := range o.lower {
+		err := unix.FsconfigSetString(fsfd, "lowerdir+", dir)
+		if errors.Is(err, unix.EINVAL) {
+			return errOldKernel
+		}
+		if err != nil {
+			return fmt.Errorf("layer %s: %w%s", dir, err, kernelLog(fsfd))
+		}
+	}
+	if o.upper == "" {
+		return nil
+	}
+
+	if err := unix.FsconfigSetString(fsfd, "upperdir", o.upper); err != nil {
+		return fmt.Errorf("writable layer %s: %w%s", o.upper, err, kernelLog(fsfd))
+	}
+	if err := unix.FsconfigSetString(fsfd, "workdir", o.work); err != nil {
+		return fmt.Errorf("work directory %s: %w%s", o.work, err, kernelLog(fsfd))
+	}
+
+	// A container's files need not survive a power loss: its fsync costs nothing then. Older kernels do not know the
+	// option.
+	if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("volatile: %w%s", err, kernelLog(fsfd))
+	}
 	return nil
 }
 

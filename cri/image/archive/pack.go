@@ -59,7 +59,6 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-
 	st := info.Sys().(*syscall.Stat_t)
 	if info.Mode()&fs.ModeCharDevice != 0 && st.Rdev == 0 {
 		return p.mark(path.Join(path.Dir(name), ".wh."+path.Base(name)))
@@ -78,7 +77,6 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		header.Linkname = first
 		return p.tar.WriteHeader(header)
 	}
-
 	if st.Nlink > 1 && !d.IsDir() {
 		p.names[st.Ino] = name
 	}
@@ -88,33 +86,36 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		header.Typeflag = tar.TypeDir
 		header.Name = name + "/"
 		return p.directory(header, name)
-
 	case info.Mode().IsRegular():
 		header.Typeflag = tar.TypeReg
 		header.Size = info.Size()
 		return p.file(header, name)
+	}
+	return p.special(header, name, st)
+}
 
-	case info.Mode()&fs.ModeSymlink != 0:
+// special writes a file whose content is all in its header.
+func (p *packer) special(header *tar.Header, name string, st *syscall.Stat_t) (err error) {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
 		header.Typeflag = tar.TypeSymlink
 		if header.Linkname, err = p.root.Readlink(name); err != nil {
 			return err
 		}
-
-	case info.Mode()&fs.ModeNamedPipe != 0:
+	case unix.S_IFIFO:
 		header.Typeflag = tar.TypeFifo
-	case info.Mode()&fs.ModeDevice != 0:
+	case unix.S_IFBLK:
 		header.Typeflag = tar.TypeBlock
-		if info.Mode()&fs.ModeCharDevice != 0 {
-			header.Typeflag = tar.TypeChar
-		}
-
-		header.Devmajor = int64(unix.Major(st.Rdev))
-		header.Devminor = int64(unix.Minor(st.Rdev))
-
+	case unix.S_IFCHR:
+		header.Typeflag = tar.TypeChar
 	default:
 		return errors.New("a kind of file that layers do not have")
 	}
 
+	if header.Typeflag == tar.TypeBlock || header.Typeflag == tar.TypeChar {
+		header.Devmajor = int64(unix.Major(st.Rdev))
+		header.Devminor = int64(unix.Minor(st.Rdev))
+	}
 	return p.tar.WriteHeader(header)
 }
 

@@ -138,15 +138,42 @@ func (e *Env) Container(
 	change func(*specs.Spec, *monitor.Container),
 ) monitor.Container {
 	tb.Helper()
-	adj := 100
-	group := "/trivet-monitor-test-" + filepath.Base(e.Dir) + "/" + id
-	spec := &specs.Spec{
+	c := monitor.Container{
+		ID:          id,
+		Bundle:      filepath.Join(e.Dir, "bundle-"+id),
+		Runtime:     rt,
+		LogPath:     filepath.Join(e.Dir, "logs", id+".log"),
+		Cgroup:      "/trivet-monitor-test-" + filepath.Base(e.Dir) + "/" + id,
+		OOMScoreAdj: 100,
+	}
+	spec := e.spec(c, args)
+	if change != nil {
+		change(spec, &c)
+	}
+	spec.Process.Terminal = c.TTY
+
+	data, err := json.Marshal(spec)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.MkdirAll(c.Bundle, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.Bundle, "config.json"), data, 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// spec is an OCI runtime spec that runs args in the busybox root.
+func (e *Env) spec(c monitor.Container, args []string) *specs.Spec {
+	return &specs.Spec{
 		Version: "1.0.2",
 		Process: &specs.Process{
 			Args:        args,
 			Cwd:         "/",
 			Env:         []string{"PATH=/bin", "TERM=xterm"},
-			OOMScoreAdj: &adj,
+			OOMScoreAdj: &c.OOMScoreAdj,
 		},
 		Root: &specs.Root{Path: e.rootfs},
 		Mounts: []specs.Mount{
@@ -160,36 +187,10 @@ func (e *Env) Container(
 			},
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: group,
+			CgroupsPath: c.Cgroup,
 			Namespaces:  []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "ipc"}, {Type: "uts"}},
 		},
 	}
-
-	c := monitor.Container{
-		ID:          id,
-		Bundle:      filepath.Join(e.Dir, "bundle-"+id),
-		Runtime:     rt,
-		LogPath:     filepath.Join(e.Dir, "logs", id+".log"),
-		Cgroup:      group,
-		OOMScoreAdj: adj,
-	}
-	if change != nil {
-		change(spec, &c)
-	}
-
-	spec.Process.Terminal = c.TTY
-	data, err := json.Marshal(spec)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.MkdirAll(c.Bundle, 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(c.Bundle, "config.json"), data, 0o644); err != nil {
-		tb.Fatal(err)
-	}
-
-	return c
 }
 
 // Pid returns the PID of the process that listens on a socket; 0 if none does.
