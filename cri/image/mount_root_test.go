@@ -76,7 +76,6 @@ func TestContainersKeepTheLayersOfARemovedImage(t *testing.T) {
 	if u, err := m.Usage("c1"); err != nil || u.Inodes < 2 || u.Bytes == 0 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
-
 	for range 2 {
 		if err := m.Release(t.Context(), "c1"); err != nil {
 			t.Fatal(err)

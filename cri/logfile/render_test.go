@@ -24,6 +24,8 @@ func TestOutputBecomesLogLines(t *testing.T) {
 		{"lines", "a\n\nb\n", prefix + "F a\n" + prefix + "F \n" + prefix + "F b\n", 5},
 		{"an unfinished line alone is partial", "ab", prefix + "P ab\n", 2},
 		{"an unfinished line after others waits", "a\nb", prefix + "F a\n", 2},
+
+		// The longest line, and one that is longer.
 		{
 			"a line of the greatest length is whole",
 			long + "\n",

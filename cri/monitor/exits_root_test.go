@@ -13,8 +13,8 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
 )
 
-// startTrapped starts a container that says "up" and, when it gets SIGTERM, says "bye" and exits with code. It returns
-// when the container is up.
+// startTrapped starts a container that says "up" and, when it gets SIGTERM, says "bye" and exits with code.
+// It returns when the container is up.
 func startTrapped(t *testing.T, e *monitortest.Env, c *monitor.Client, id string, code int) {
 	t.Helper()
 	script := fmt.Sprintf("trap 'echo bye; exit %d' TERM; echo up; while :; do sleep 0.02; done", code)
@@ -42,14 +42,17 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 	for i, id := range []string{"monitor-dead", "server-dead", "both-dead", "lives"} {
 		startTrapped(t, e, c, id, 20+i)
 	}
+
 	pids := pidsOf(c)
 
 	monitorDead(t, e, func() {
 		if err := c.Kill("monitor-dead", unix.SIGTERM); err != nil {
 			t.Error(err)
 		}
+
 		waitGone(t, pids["monitor-dead"])
 	})
+
 	checkCode(t, wait(t, c, "monitor-dead"), 20)
 
 	c.Close()
@@ -72,6 +75,7 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 	if err := c.Kill("lives", unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
+
 	checkCode(t, wait(t, c, "lives"), 23)
 	for _, id := range []string{"monitor-dead", "server-dead", "lives"} {
 		log := filepath.Join(e.Dir, "logs", id+".log")
@@ -79,6 +83,7 @@ func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
 			t.Errorf("%s: log %q", id, got)
 		}
 	}
+
 	deleteAll(t, c)
 }
 

@@ -101,14 +101,16 @@ func TestContainerInAnotherPIDNamespaceEndsWhole(t *testing.T) {
 	})
 }
 
-// The monitor is stopped while containers end, so that it finds exits and the upgrade at once: whichever it takes first,
-// no exit is lost, even if nobody holds a pidfd from which a new kernel could still tell the status.
+// The monitor is stopped while containers end, so that it finds exits and the upgrade at once: whichever it
+// takes first, no exit is lost, even if nobody holds a pidfd from which a new kernel could still tell the
+// status.
 func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 	e, c := setup(t)
 	const n = 12
 	for i := range n {
 		startTrapped(t, e, c, fmt.Sprint("u", i), 30+i)
 	}
+
 	pids := pidsOf(c)
 	c.Close()
 
@@ -121,6 +123,7 @@ func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 			unix.Kill(pid, unix.SIGTERM)
 			waitGone(t, pid)
 		}
+
 		unix.Kill(mon, unix.SIGCONT)
 		awaitUpgrades(t, e, 1+i/4)
 	}
@@ -132,6 +135,7 @@ func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 			t.Errorf("%s: exit %+v, want %d", id, exit, 30+i)
 		}
 	}
+
 	deleteAll(t, c)
 	if now := monitortest.Pid(e.Config.Socket); now != mon {
 		t.Errorf("monitor %d is another process than %d", now, mon)

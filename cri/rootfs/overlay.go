@@ -37,6 +37,7 @@ func (o overlay) mountByParts(target string) error {
 		return errOldKernel
 	}
 	defer unix.Close(fsfd)
+
 	if legacy(fsfd) {
 		return errOldKernel
 	}
@@ -47,18 +48,22 @@ func (o overlay) mountByParts(target string) error {
 	if err := unix.FsconfigCreate(fsfd); err != nil {
 		return fmt.Errorf("create overlay: %w%s", err, kernelLog(fsfd))
 	}
+
 	attributes := 0
 	if o.upper == "" {
 		attributes = unix.MOUNT_ATTR_RDONLY
 	}
+
 	mountfd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
 		return fmt.Errorf("fsmount: %w%s", err, kernelLog(fsfd))
 	}
 	defer unix.Close(mountfd)
+
 	if err := unix.MoveMount(mountfd, "", unix.AT_FDCWD, target, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("move mount to %s: %w", target, err)
 	}
+
 	return nil
 }
 
@@ -73,6 +78,7 @@ func (o overlay) configure(fsfd int) error {
 			return fmt.Errorf("layer %s: %w%s", dir, err, kernelLog(fsfd))
 		}
 	}
+
 	if o.upper == "" {
 		return nil
 	}
@@ -84,11 +90,12 @@ func (o overlay) configure(fsfd int) error {
 		return fmt.Errorf("work directory %s: %w%s", o.work, err, kernelLog(fsfd))
 	}
 
-	// A container's files need not survive a power loss: its fsync costs nothing then. Older kernels do not know the
-	// option.
+	// A container's files need not survive a power loss: its fsync costs nothing then. Older kernels do not
+	// know the option.
 	if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("volatile: %w%s", err, kernelLog(fsfd))
 	}
+
 	return nil
 }
 

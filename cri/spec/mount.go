@@ -27,11 +27,14 @@ func mounts(s *specs.Spec, cfg Config) error {
 		if err != nil {
 			return fmt.Errorf("mount %s: %w", m.ContainerPath, err)
 		}
+
 		asked = append(asked, converted)
 	}
 
 	all = append(all, asked...)
-	slices.SortStableFunc(all, func(a, b specs.Mount) int { return depth(a.Destination) - depth(b.Destination) })
+	slices.SortStableFunc(all, func(a, b specs.Mount) int {
+		return depth(a.Destination) - depth(b.Destination)
+	})
 	s.Mounts = all
 	s.Linux.RootfsPropagation = rootPropagation(asked)
 	return nil
@@ -40,8 +43,10 @@ func mounts(s *specs.Spec, cfg Config) error {
 // rootPropagation returns the propagation that the container's root needs for the mounts that it asks for.
 func rootPropagation(asked []specs.Mount) string {
 	for _, propagation := range []string{"rshared", "rslave"} {
-		if slices.ContainsFunc(asked, func(m specs.Mount) bool { return slices.Contains(m.Options, propagation) }) {
-			return propagation
+		for _, m := range asked {
+			if slices.Contains(m.Options, propagation) {
+				return propagation
+			}
 		}
 	}
 	return ""
@@ -53,6 +58,7 @@ func kernelMounts(cfg Config) []specs.Mount {
 	if cfg.Container.GetLinux().GetSecurityContext().GetPrivileged() {
 		access = "rw"
 	}
+
 	kernel := func(path, kind string, options ...string) specs.Mount {
 		return specs.Mount{
 			Destination: path,
@@ -65,7 +71,10 @@ func kernelMounts(cfg Config) []specs.Mount {
 	return []specs.Mount{
 		kernel("/proc", "proc", "nosuid", "noexec", "nodev"),
 		kernel("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-		kernel("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+		kernel(
+			"/dev/pts", "devpts",
+			"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5",
+		),
 		kernel("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
 		kernel("/sys", "sysfs", "nosuid", "noexec", "nodev", access),
 		kernel("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", access),
@@ -98,13 +107,16 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 	if len(m.UidMappings)+len(m.GidMappings) > 0 {
 		return specs.Mount{}, errors.New("id-mapped volumes are not supported")
 	}
+
 	source := m.HostPath
 	if m.Image != nil && m.Image.Image != "" {
 		if !m.Readonly {
 			return specs.Mount{}, errors.New("an image volume must be read-only")
 		}
+
 		source = cfg.ImageMounts[m.ContainerPath]
 	}
+
 	if source == "" {
 		return specs.Mount{}, errors.New("no host path")
 	}
@@ -113,10 +125,12 @@ func mount(m *runtimeapi.Mount, cfg Config) (specs.Mount, error) {
 	if !ok {
 		return specs.Mount{}, fmt.Errorf("unknown propagation %d", m.Propagation)
 	}
+
 	access, err := accessOf(m)
 	if err != nil {
 		return specs.Mount{}, err
 	}
+
 	return specs.Mount{
 		Destination: path.Join("/", m.ContainerPath),
 		Type:        "bind",

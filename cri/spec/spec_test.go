@@ -25,13 +25,14 @@ var update = flag.Bool("update", false, "write testdata anew from what comes out
 func plain() Config {
 	return Config{
 		ID: "c1",
-		Container: &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{
-			Name: "app",
-		}, Image: &runtimeapi.ImageSpec{Image: "web:1"},
+		Container: &runtimeapi.ContainerConfig{
+			Metadata: &runtimeapi.ContainerMetadata{Name: "app"},
+			Image:    &runtimeapi.ImageSpec{Image: "web:1"},
 			Linux: &runtimeapi.LinuxContainerConfig{
 				Resources:       &runtimeapi.LinuxContainerResources{},
 				SecurityContext: &runtimeapi.LinuxContainerSecurityContext{},
-			}},
+			},
+		},
 		Sandbox: &runtimeapi.PodSandboxConfig{
 			Metadata: &runtimeapi.PodSandboxMetadata{Name: "pod", Namespace: "default", Uid: "u1"},
 			Hostname: "pod",
@@ -43,6 +44,7 @@ func plain() Config {
 			Env:        []string{"PATH=/bin", "MODE=image"},
 		},
 		Rootfs: "/roots/c1",
+
 		User: account.User{
 			User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}},
 			Home: "/home/web",
@@ -54,18 +56,21 @@ func plain() Config {
 			specs.PIDNamespace:     "",
 		},
 		CgroupsPath: "/pods/u1/c1",
-		Files: []specs.Mount{{
-			Destination: "/dev/shm",
-			Type:        "bind",
-			Source:      "/pod/shm",
-			Options:     []string{"rbind", "rw"},
-		},
+		Files: []specs.Mount{
+			{
+				Destination: "/dev/shm",
+				Type:        "bind",
+				Source:      "/pod/shm",
+				Options:     []string{"rbind", "rw"},
+			},
 			{
 				Destination: "/etc/resolv.conf",
 				Type:        "bind",
 				Source:      "/pod/resolv.conf",
 				Options:     []string{"rbind", "rw"},
-			}},
+			},
+		},
+
 		Host: Host{
 			Capabilities: knownCapabilities(),
 			OOMScoreMin:  -1000,

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,50 +88,64 @@ func unpackTo(tb testing.TB, dir string, data []byte) (Result, error) {
 	return Unpack(context.Background(), dir, Source{Blob: bytes.NewReader(data), Digest: d, DiffID: d})
 }
 
+// hostile are layers that try to change what is outside; OUTSIDE stands for its path. Some are refused.
+var hostile = []struct {
+	name    string
+	entries []entry
+	refused bool
+}{
+	{"dot dot", []entry{file("../outside/x", "evil"), file("a/../../outside/x", "evil")}, false},
+	{"absolute", []entry{file("/outside/x", "evil")}, false},
+	{"symlink up", []entry{linked(tar.TypeSymlink, "l", "../outside"), file("l/x", "evil")}, false},
+	{"symlink absolute", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), file("l/x", "evil")}, false},
+	{
+		"symlink to dot dot",
+		[]entry{linked(tar.TypeSymlink, "l", ".."), file("l/outside/x", "evil")},
+		false,
+	},
+	{"through proc", []entry{symlink("l", "/proc/self/root/OUTSIDE"), file("l/x", "evil")}, false},
+	{"file over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE/x"), file("l", "evil")}, false},
+	{"hard link up", []entry{linked(tar.TypeLink, "l", "../outside/x"), file("l", "evil")}, false},
+	{
+		"hard link by symlink",
+		[]entry{
+			linked(tar.TypeSymlink, "d", "../outside"),
+			linked(tar.TypeLink, "l", "d/x"),
+			file("l", "evil"),
+		},
+		false,
+	},
+	{"directory over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), dir("l", 0o777)}, false},
+	{"whiteout up", []entry{file(".wh...", "")}, true},
+	{"whiteout of nothing", []entry{file(".wh.", "")}, true},
+	{"overlay attribute", []entry{redirecting()}, false},
+	{"links in a circle", []entry{symlink("a", "b"), symlink("b", "a"), file("a/x", "evil")}, true},
+	{"name that is too long", []entry{file(strings.Repeat("d/", unix.PathMax/2)+"f", "evil")}, true},
+	{"link that is too long", []entry{symlink("l", dots), file("l/x", "evil")}, true},
+	{"two long links", []entry{symlink("l", longName), symlink("m", "l/"+longName), file("m/x", "")}, true},
+	{"whiteout device", []entry{whiteoutDevice}, true},
+	{"file as directory", []entry{file("f", ""), file("f/x", "")}, true},
+	{"unknown kind", []entry{{Header: tar.Header{Typeflag: 'Z', Name: "z"}}}, true},
+}
+
+// Names that links make longer than the kernel takes.
+var (
+	longName = strings.Repeat(strings.Repeat("n", 200)+"/", 15)
+	dots     = strings.Repeat("./", 1100) + "d"
+)
+
+var whiteoutDevice = entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null"}}
+
+// redirecting is a file with an attribute by which overlayfs looks elsewhere.
+func redirecting() entry {
+	e := file("f", "")
+	e.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}
+	return e
+}
+
 // Whatever a hostile layer says, what is beside its directory stays as it was.
 func TestHostileLayersStayInside(t *testing.T) {
-	overlayAttr := file("f", "")
-	overlayAttr.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.redirect": "/etc"}
-	long, dots := strings.Repeat(strings.Repeat("n", 200)+"/", 15), strings.Repeat("./", 1100)+"d"
-	device := entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "null"}}
-	for _, c := range []struct {
-		name    string
-		entries []entry
-		refused bool
-	}{
-		{"dot dot", []entry{file("../outside/x", "evil"), file("a/../../outside/x", "evil")}, false},
-		{"absolute", []entry{file("/outside/x", "evil")}, false},
-		{"symlink up", []entry{linked(tar.TypeSymlink, "l", "../outside"), file("l/x", "evil")}, false},
-		{"symlink absolute", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), file("l/x", "evil")}, false},
-		{
-			"symlink to dot dot",
-			[]entry{linked(tar.TypeSymlink, "l", ".."), file("l/outside/x", "evil")},
-			false,
-		},
-		{"through proc", []entry{symlink("l", "/proc/self/root/OUTSIDE"), file("l/x", "evil")}, false},
-		{"file over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE/x"), file("l", "evil")}, false},
-		{"hard link up", []entry{linked(tar.TypeLink, "l", "../outside/x"), file("l", "evil")}, false},
-		{
-			"hard link by symlink",
-			[]entry{
-				linked(tar.TypeSymlink, "d", "../outside"),
-				linked(tar.TypeLink, "l", "d/x"),
-				file("l", "evil"),
-			},
-			false,
-		},
-		{"directory over symlink", []entry{linked(tar.TypeSymlink, "l", "OUTSIDE"), dir("l", 0o777)}, false},
-		{"whiteout up", []entry{file(".wh...", "")}, true},
-		{"whiteout of nothing", []entry{file(".wh.", "")}, true},
-		{"overlay attribute", []entry{overlayAttr}, false},
-		{"links in a circle", []entry{symlink("a", "b"), symlink("b", "a"), file("a/x", "evil")}, true},
-		{"name that is too long", []entry{file(strings.Repeat("d/", unix.PathMax/2)+"f", "evil")}, true},
-		{"link that is too long", []entry{symlink("l", dots), file("l/x", "evil")}, true},
-		{"two long links", []entry{symlink("l", long), symlink("m", "l/"+long), file("m/x", "")}, true},
-		{"whiteout device", []entry{device}, true},
-		{"file as directory", []entry{file("f", ""), file("f/x", "")}, true},
-		{"unknown kind", []entry{{Header: tar.Header{Typeflag: 'Z', Name: "z"}}}, true},
-	} {
+	for _, c := range hostile {
 		t.Run(c.name, func(t *testing.T) {
 			base := t.TempDir()
 			outside := filepath.Join(base, "outside")
@@ -141,11 +156,11 @@ func TestHostileLayersStayInside(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			for i := range c.entries {
-				c.entries[i].Linkname = strings.Replace(c.entries[i].Linkname, "OUTSIDE", outside, 1)
+			entries := slices.Clone(c.entries)
+			for i := range entries {
+				entries[i].Linkname = strings.Replace(entries[i].Linkname, "OUTSIDE", outside, 1)
 			}
-
-			_, err := unpackTo(t, filepath.Join(base, "fs"), archive(t, c.entries...))
+			_, err := unpackTo(t, filepath.Join(base, "fs"), archive(t, entries...))
 			if (err != nil) != c.refused {
 				t.Errorf("error %v, want refused %v", err, c.refused)
 			}

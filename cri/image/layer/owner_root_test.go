@@ -19,65 +19,60 @@ func TestUnpackKeepsWhatTheLayerSays(t *testing.T) {
 	testenv.Root(t)
 	root := filepath.Join(t.TempDir(), "fs")
 	suid := file("bin/su", "x")
-	suid.Mode, suid.Uid, suid.Gid = 0o4755, 7, 8
+	suid.Mode = 0o4755
+	suid.Uid = 7
+	suid.Gid = 8
 	caps := file("bin/ping", "p")
 	caps.PAXRecords = map[string]string{
 		"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x20" + strings.Repeat("\x00", 14),
 	}
-	_, err := unpackTo(
+	_, err := unpackTo(t, root, archive(
 		t,
-		root,
-		archive(
-			t,
-			dir("./", 0o755),
-			dir("tmp/", 0o1777),
-			dir("bin", 0o755),
-			suid,
-			caps,
-			file("bin/a", "first"),
-			file("bin/a",
-				"second"),
-			linked(
-				tar.TypeLink,
-				"bin/b",
-				"bin/a",
-			),
-			linked(tar.TypeSymlink, "sh", "/bin/a"),
-			file("bin/.wh.gone", ""),
-			file("etc/.wh..wh..opq", ""),
-			file("sh/../etc/x", "1"),
-		),
-	)
+		dir("./", 0o755),
+		dir("tmp/", 0o1777),
+		dir("bin", 0o755),
+		suid,
+		caps,
+		file("bin/a", "first"),
+		file("bin/a", "second"),
+		linked(tar.TypeLink, "bin/b", "bin/a"),
+		linked(tar.TypeSymlink, "sh", "/bin/a"),
+		file("bin/.wh.gone", ""),
+		file("etc/.wh..wh..opq", ""),
+		file("sh/../etc/x", "1"),
+	))
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	var st unix.Stat_t
-	if err := unix.Stat(root+"/bin/su", &st); err != nil || st.Mode&0o7777 != 0o4755 || st.Uid != 7 ||
-		st.Gid != 8 {
-		t.Errorf("su: mode %o owner %d:%d, %v", st.Mode, st.Uid, st.Gid, err)
+	if st := stat(t, root+"/bin/su"); st.Mode&0o7777 != 0o4755 || st.Uid != 7 || st.Gid != 8 {
+		t.Errorf("su: mode %o owner %d:%d", st.Mode, st.Uid, st.Gid)
+	}
+	if st := stat(t, root+"/tmp"); st.Mode&0o7777 != 0o1777 || st.Mtim.Sec != 1000 {
+		t.Errorf("tmp: mode %o time %d", st.Mode, st.Mtim.Sec)
+	}
+	if st := stat(t, root+"/bin/b"); st.Nlink != 2 || st.Size != 6 {
+		t.Errorf("hard link: %d links, %d bytes", st.Nlink, st.Size)
+	}
+	if st := stat(t, root+"/bin/gone"); st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != 0 {
+		t.Errorf("whiteout: mode %o", st.Mode)
 	}
 
-	if n, err := unix.Getxattr(root+"/bin/ping", "security.capability", make([]byte, 64)); err != nil ||
-		n != 20 {
+	value := make([]byte, 64)
+	if n, err := unix.Getxattr(root+"/bin/ping", "security.capability", value); err != nil || n != 20 {
 		t.Errorf("capabilities: %d bytes, %v", n, err)
 	}
-
-	if err := unix.Stat(root+"/tmp", &st); err != nil || st.Mode&0o7777 != 0o1777 || st.Mtim.Sec != 1000 {
-		t.Errorf("tmp: mode %o time %d, %v", st.Mode, st.Mtim.Sec, err)
-	}
-	if err := unix.Stat(root+"/bin/b", &st); err != nil || st.Nlink != 2 || st.Size != 6 {
-		t.Errorf("hard link: %d links, %d bytes, %v", st.Nlink, st.Size, err)
-	}
-
-	if err := unix.Lstat(root+"/bin/gone", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR ||
-		st.Rdev != 0 {
-		t.Errorf("whiteout: mode %o, %v", st.Mode, err)
-	}
-
-	if n, err := unix.Getxattr(root+"/etc", "trusted.overlay.opaque", make([]byte, 8)); err != nil || n != 1 {
+	if n, err := unix.Getxattr(root+"/etc", "trusted.overlay.opaque", value); err != nil || n != 1 {
 		t.Errorf("opaque: %v", err)
 	}
+}
+
+func stat(t *testing.T, path string) (st unix.Stat_t) {
+	t.Helper()
+	if err := unix.Lstat(path, &st); err != nil {
+		t.Error(err)
+	}
+	return st
 }
 
 func TestCompleteTakesFromTheLayersBelow(t *testing.T) {

@@ -30,7 +30,8 @@ func TestMapOfASparseFileIsBounded(t *testing.T) {
 		Name:     "sparse",
 		Size:     8 << 30,
 		Mode:     0o644,
-		PAXRecords: map[string]string{ // archive/tar reads GNU.sparse, and does not write it
+		// archive/tar reads GNU.sparse but does not write it, so the name is changed afterwards.
+		PAXRecords: map[string]string{
 			"GNU.xparse.major":    "1",
 			"GNU.xparse.minor":    "0",
 			"GNU.xparse.name":     "sparse",

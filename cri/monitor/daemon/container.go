@@ -103,20 +103,20 @@ func (c *container) openLog() (err error) {
 
 // openStreams opens the reading ends of the output FIFOs, which exist.
 func (c *container) openStreams() (err error) {
-	c.out.stdout, err = c.openStream(wire.StdoutFIFO, "stdout")
+	open := func(fifo, name string) (*output.Stream, error) {
+		return output.Open(c.path(fifo), c.id+"/"+fifo, name, c.out.log, c.node.log)
+	}
+
+	c.out.stdout, err = open(wire.StdoutFIFO, "stdout")
 	if err != nil {
 		return err
 	}
 	if !c.record.TTY {
-		c.out.stderr, err = c.openStream(wire.StderrFIFO, "stderr")
+		c.out.stderr, err = open(wire.StderrFIFO, "stderr")
 		return err
 	}
 	c.fds.staging, err = unix.Open(c.path(wire.StdoutFIFO), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	return err
-}
-
-func (c *container) openStream(fifo, name string) (*output.Stream, error) {
-	return output.Open(c.path(fifo), c.id+"/"+fifo, name, c.out.log, c.node.log)
 }
 
 // setTerminal takes the master of the container's terminal and starts to read it. If it has one, fd is
@@ -206,11 +206,11 @@ func (c *container) handOver(to handover.Descriptors) error {
 }
 
 // reopenLog opens the log again after a rotation.
-func (c *container) reopenLog() error {
-	if c.out.log == nil {
+func (o outputs) reopenLog() error {
+	if o.log == nil {
 		return nil
 	}
-	return c.out.log.Reopen()
+	return o.log.Reopen()
 }
 
 // closeStdin closes the monitor's writing end. The container sees the end of its stdin when the client has

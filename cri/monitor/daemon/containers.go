@@ -132,7 +132,7 @@ func (cs *containers) forget(id string, deleted bool) error {
 	// If its files cannot be removed, the next forget finds its record.
 	cs.remove(id)
 	c.close()
-	if err := c.removeFiles(); err != nil {
+	if err := removeDirectory(c.dir); err != nil {
 		return fmt.Errorf("forget container %s: %w", id, err)
 	}
 

@@ -38,7 +38,7 @@ func (c *container) undo() error {
 		return fmt.Errorf("undo container %s: %w", c.id, err)
 	}
 	c.close()
-	return c.removeFiles()
+	return removeDirectory(c.dir)
 }
 
 // destroy removes all that a runtime makes of a container, whatever it has made so far. A runtime that was
@@ -60,7 +60,7 @@ func (c *container) destroy() error {
 		}
 	}
 
-	deleteErr := c.deleteByRuntime()
+	deleteErr := c.node.delete(c.record.Runtime, c.id)
 
 	if group != "" {
 		err := errors.Join(c.node.cgroups.Kill(ctx, group), c.node.cgroups.Remove(ctx, group))
@@ -97,32 +97,30 @@ func endCreate(ctx context.Context, id string) error {
 	return fmt.Errorf("processes %v, which create it, do not end", working)
 }
 
-// deleteByRuntime has the runtime delete the container. One that the runtime does not know is success.
-func (c *container) deleteByRuntime() error {
+// delete has the runtime delete a container. One that the runtime does not know is success.
+func (n *node) delete(rt ociruntime.Runtime, id string) error {
 	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(null)
 
-	rt := c.record.Runtime
-	err = c.node.call(runtimeCall{
+	err = n.call(runtimeCall{
 		runtime: rt,
 		verb:    "delete",
-		id:      c.id,
-		args:    rt.DeleteArgs(c.id),
+		id:      id,
+		args:    rt.DeleteArgs(id),
 		stdio:   [3]int{null, null, null},
 	})
 	if ociruntime.IsNotFound(err) {
 		return nil
 	}
-
 	return err
 }
 
-// removeFiles removes the container's directory, the record last.
-func (c *container) removeFiles() error {
-	entries, err := os.ReadDir(c.dir)
+// removeDirectory removes a container's directory, the record last.
+func removeDirectory(dir string) error {
+	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -134,10 +132,9 @@ func (c *container) removeFiles() error {
 		if e.Name() == recordFile {
 			continue
 		}
-		if err := os.Remove(c.path(e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}
-
-	return os.RemoveAll(c.dir)
+	return os.RemoveAll(dir)
 }

@@ -35,7 +35,7 @@ func (c *container) end(exit wire.Exit) {
 	exit.At = time.Now()
 
 	// At once: systemd removes an empty group as soon as it hears of it.
-	exit.OOM = c.oomKilled(exit)
+	exit.OOM = c.node.oomKilled(c.record.Cgroup, exit, c.podKills)
 	if c.record.SharedPID {
 		c.killRest()
 	}
@@ -89,22 +89,7 @@ func (c *container) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	for _, s := range c.out.streams() {
-		c.drainStream(ctx, s)
-	}
-}
-
-func (c *container) drainStream(ctx context.Context, s *output.Stream) {
-	for {
-		select {
-		case <-s.Done():
-			return
-		case <-ctx.Done():
-			return
-		case <-time.After(drainInterval):
-			if !c.hasTerminal() && s.Empty() {
-				return
-			}
-		}
+		drainStream(ctx, s, c.hasTerminal)
 	}
 }
 
@@ -115,17 +100,32 @@ func (c *container) hasTerminal() bool {
 	return c.fds.tty != nil
 }
 
-// oomKilled reports whether the OOM killer struck in the container's group. systemd removes the group of a
+func drainStream(ctx context.Context, s *output.Stream, hasTerminal func() bool) {
+	for {
+		select {
+		case <-s.Done():
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(drainInterval):
+			if !hasTerminal() && s.Empty() {
+				return
+			}
+		}
+	}
+}
+
+// oomKilled reports whether the OOM killer struck in a container's group. systemd removes the group of a
 // scope, and the kernel's count with it, when it hears that it is empty, which may be before this is called.
-// On cgroup v2 the pod's group has the count of all its containers; it serves for one that was killed.
-func (c *container) oomKilled(exit wire.Exit) bool {
-	group := c.record.Cgroup
+// On cgroup v2 the pod's group has the count of all its containers; it serves for one that was killed. before
+// is that count from before the container was made.
+func (n *node) oomKilled(group string, exit wire.Exit, before uint64) bool {
 	if group == "" {
 		return false
 	}
-	if kills, err := c.node.cgroups.OOMKills(group); err == nil {
+	if kills, err := n.cgroups.OOMKills(group); err == nil {
 		return kills > 0
 	}
 	wasKilled := exit.Code == 128+int(unix.SIGKILL)
-	return wasKilled && c.node.podKills(group) > c.podKills
+	return wasKilled && n.podKills(group) > before
 }

@@ -123,7 +123,7 @@ func (v *server) request(s *session, m wire.Message, files wire.Files) {
 	case wire.OpForget:
 		s.reply(m.Seq, v.containers.forget(m.ID, m.Deleted))
 	case wire.OpReopenLog:
-		s.reply(m.Seq, v.with(m.ID, (*container).reopenLog))
+		s.reply(m.Seq, v.with(m.ID, func(c *container) error { return c.out.reopenLog() }))
 	case wire.OpAttach:
 		s.reply(m.Seq, v.with(m.ID, func(c *container) error { return c.attach(files) }))
 	case wire.OpCloseStdin:

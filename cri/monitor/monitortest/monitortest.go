@@ -176,6 +176,7 @@ func (e *Env) spec(c monitor.Container, args []string) *specs.Spec {
 			OOMScoreAdj: &c.OOMScoreAdj,
 		},
 		Root: &specs.Root{Path: e.rootfs},
+
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
