@@ -18,6 +18,7 @@ import (
 	"github.com/trivet-node/trivet/cri/account"
 	"github.com/trivet-node/trivet/cri/apparmor"
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
+	"github.com/trivet-node/trivet/cri/host"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/spec"
 )
@@ -141,15 +142,12 @@ func (m *Maker) specConfig(
 		return cfg, nil, err
 	}
 
-	// What the container sees of the node: its present host name and, if it is privileged, its devices.
+	// What the container sees of the node: its present host name, and devices.
 	if cfg.Host.Hostname, err = os.Hostname(); err != nil {
 		return cfg, nil, fmt.Errorf("host name of the node: %w", err)
 	}
-
-	if security.GetPrivileged() {
-		if cfg.Host.Devices, err = spec.Devices("/dev"); err != nil {
-			return cfg, nil, fmt.Errorf("host devices: %w", err)
-		}
+	if cfg.Devices, err = host.DevicesFor(r.Container); err != nil {
+		return cfg, nil, err
 	}
 
 	if cfg.ImageMounts, mounted, err = m.mountImages(ctx, r); err != nil {

@@ -23,13 +23,14 @@ esac
 exec crun "$@"
 `
 
-// With systemd as the cgroup driver, a process that is about to end in a scope that is stopped can keep systemd
-// waiting for 90 seconds, after which the scope has failed.
+// With systemd as the cgroup driver, a process that is about to end in a scope that is stopped can keep
+// systemd waiting for 90 seconds, after which the scope has failed.
 func TestRuntimeDeletesOnlyContainersInWhichNothingRuns(t *testing.T) {
 	host, err := cgroup.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	e, c := setup(t)
 	rt := e.Runtime(t, "crun")
 	rt.Program = filepath.Join(e.Dir, "watchful")
@@ -39,6 +40,7 @@ func TestRuntimeDeletesOnlyContainersInWhichNothingRuns(t *testing.T) {
 		if err := os.WriteFile(rt.Program, script, 0o755); err != nil {
 			t.Fatal(err)
 		}
+
 		return want
 	}
 
@@ -66,6 +68,7 @@ func TestRuntimeDeletesOnlyContainersInWhichNothingRuns(t *testing.T) {
 		if err := c.Delete(t.Context(), name); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+
 		noted, err := os.ReadFile(filepath.Join(e.Dir, "deletions"))
 		if err != nil || string(noted) != "deleted\n" {
 			t.Errorf("%s: processes at its deletion: %q, %v", name, noted, err)
@@ -76,7 +79,8 @@ func TestRuntimeDeletesOnlyContainersInWhichNothingRuns(t *testing.T) {
 	}
 }
 
-// What a runtime leaves outside its state and the cgroup is the caller's to remove, once nothing runs any more.
+// What a runtime leaves outside its state and the cgroup is the caller's to remove, once nothing runs any
+// more.
 func TestDeletionEndsWithTheCallersPart(t *testing.T) {
 	e := monitortest.New(t)
 	var removed []string
@@ -85,8 +89,10 @@ func TestDeletionEndsWithTheCallersPart(t *testing.T) {
 		if len(removed) == 1 {
 			return errors.New("systemd does not answer")
 		}
+
 		return nil
 	}
+
 	c, err := monitor.Connect(t.Context(), e.Config)
 	if err != nil {
 		t.Fatal(err)
@@ -98,11 +104,14 @@ func TestDeletionEndsWithTheCallersPart(t *testing.T) {
 	if err := c.Delete(t.Context(), want.ID); err == nil {
 		t.Error("the deletion succeeded without its last part")
 	}
-	for range 2 { // the second is of one that is not there any more
+
+	// the second is of one that is not there any more
+	for range 2 {
 		if err := c.Delete(t.Context(), want.ID); err != nil {
 			t.Error(err)
 		}
 	}
+
 	if len(removed) != 3 {
 		t.Errorf("removed %v, want each deletion to end with it", removed)
 	}

@@ -102,62 +102,30 @@ func TestContainerInAnotherPIDNamespaceEndsWhole(t *testing.T) {
 }
 
 // The monitor is stopped while containers end, so that it finds exits and the upgrade at once: whichever it
-// takes first, no exit is lost, even if nobody holds a pidfd from which a new kernel could still tell.
+// takes first, no exit is lost, even if nobody holds a pidfd from which a new kernel could still tell the
+// status.
 func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 	e, c := setup(t)
-	rt := e.Runtime(t, "crun")
 	const n = 12
 	for i := range n {
-		start(
-			t,
-			c,
-			e.Container(
-				t,
-				fmt.Sprint("u", i),
-				rt,
-				sh(fmt.Sprintf("trap 'exit %d' TERM; echo up; while :; do sleep 0.02; done", 30+i)),
-				nil,
-			),
-		)
+		startTrapped(t, e, c, fmt.Sprint("u", i), 30+i)
 	}
 
-	for i := range n {
-		monitortest.Eventually(t, func() error {
-			if data, err := os.ReadFile(filepath.Join(e.Dir, "logs", fmt.Sprint("u", i, ".log"))); err != nil || len(data) == 0 {
-				return fmt.Errorf("no output yet: %v", err)
-			}
-
-			return nil
-		})
-	}
-
-	pids := map[string]int{}
-	for _, s := range c.List() {
-		pids[s.ID] = s.Pid
-	}
-
+	pids := pidsOf(c)
 	c.Close()
+
 	mon := monitortest.Pid(e.Config.Socket)
-	for i := range n {
-		if i%4 == 0 {
-			unix.Kill(mon, unix.SIGSTOP)
-			unix.Kill(mon, unix.SIGUSR2)
+	for i := 0; i < n; i += 4 {
+		unix.Kill(mon, unix.SIGSTOP)
+		unix.Kill(mon, unix.SIGUSR2)
+		for j := i; j < i+4; j++ {
+			pid := pids[fmt.Sprint("u", j)]
+			unix.Kill(pid, unix.SIGTERM)
+			waitGone(t, pid)
 		}
 
-		pid := pids[fmt.Sprint("u", i)]
-		unix.Kill(pid, unix.SIGTERM)
-		waitGone(t, pid)
-		if i%4 == 3 {
-			unix.Kill(mon, unix.SIGCONT)
-			monitortest.Eventually(t, func() error {
-				log, _ := os.ReadFile(e.Config.LogFile)
-				if strings.Count(string(log), "monitor is ready") < 2+i/4 {
-					return errors.New("not executed anew")
-				}
-
-				return nil
-			})
-		}
+		unix.Kill(mon, unix.SIGCONT)
+		awaitUpgrades(t, e, 1+i/4)
 	}
 
 	c = connect(t, e)
@@ -166,14 +134,24 @@ func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 		if exit := wait(t, c, id); exit.Code != 30+i || exit.Unknown {
 			t.Errorf("%s: exit %+v, want %d", id, exit, 30+i)
 		}
-		if err := c.Delete(t.Context(), id); err != nil {
-			t.Error(err)
-		}
 	}
 
+	deleteAll(t, c)
 	if now := monitortest.Pid(e.Config.Socket); now != mon {
 		t.Errorf("monitor %d is another process than %d", now, mon)
 	}
+}
+
+// awaitUpgrades waits until the monitor has executed its program that many times since its start.
+func awaitUpgrades(t *testing.T, e *monitortest.Env, n int) {
+	t.Helper()
+	monitortest.Eventually(t, func() error {
+		log, err := os.ReadFile(e.Config.LogFile)
+		if err != nil || strings.Count(string(log), "monitor is ready") < 1+n {
+			return fmt.Errorf("fewer than %d upgrades: %v", n, err)
+		}
+		return nil
+	})
 }
 
 func TestForgetThatFailsIsRepeated(t *testing.T) {

@@ -51,16 +51,25 @@ func TestNobodyElseComesToTheFilesOfContainers(t *testing.T) {
 
 func TestWhatCannotBeDeletedIsTriedAgainAtTheNextStart(t *testing.T) {
 	c := config(t)
-	stuck, orphan := filepath.Join(c.Dir, "containers/stuck"), filepath.Join(c.Dir, "containers/orphan")
-	if err := errors.Join(os.MkdirAll(stuck+"/upper", 0o700), os.MkdirAll(orphan, 0o700), unix.Mount("tmpfs", stuck+"/upper", "tmpfs", 0, "")); err != nil {
+	stuck := filepath.Join(c.Dir, "containers/stuck")
+	orphan := filepath.Join(c.Dir, "containers/orphan")
+	err := errors.Join(
+		os.MkdirAll(stuck+"/upper", 0o700),
+		os.MkdirAll(orphan, 0o700),
+		unix.Mount("tmpfs", stuck+"/upper", "tmpfs", 0, ""),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
+
+	// A mount keeps the one from being deleted, but not the other.
 	if _, err := Open(c); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(orphan); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the other one: %v", err)
 	}
+
 	if err := unix.Unmount(stuck+"/upper", 0); err != nil {
 		t.Fatal(err)
 	}

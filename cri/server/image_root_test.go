@@ -16,7 +16,7 @@ import (
 )
 
 // store returns an image store, which pulls through the mirrors in TRIVET_TEST_HOSTS, and root file systems.
-func store(t *testing.T) (*image.Store, *rootfs.Manager) {
+func store(t *testing.T) (*image.Store, *rootfs.Store) {
 	t.Helper()
 	dir := testenv.ShortDir(t)
 	hosts := os.Getenv("TRIVET_TEST_HOSTS")

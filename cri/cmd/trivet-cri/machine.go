@@ -1,12 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
 	"github.com/trivet-node/trivet/cri/config"
+	"github.com/trivet-node/trivet/cri/host"
 	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/internal/cgroup"
@@ -42,7 +44,9 @@ func inspect(cfg config.Config) (m machine, err error) {
 		}
 	}
 
-	m.host = spec.Probe(m.cgroups.V2)
+	if m.host, err = host.Probe(m.cgroups.V2); err != nil {
+		return m, fmt.Errorf("look at the machine: %w", err)
+	}
 	m.monitorProgram, err = findMonitor(cfg.Monitor.Program)
 	return m, err
 }

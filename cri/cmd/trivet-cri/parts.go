@@ -30,7 +30,7 @@ type parts struct {
 
 	monitor    *monitor.Client
 	images     *image.Store
-	roots      *rootfs.Manager
+	roots      *rootfs.Store
 	network    *network.Network
 	events     event.Hub
 	sandboxes  *sandbox.Service

@@ -281,7 +281,7 @@ func compareWithModel(t *testing.T, base string, layers [][]entry, want []string
 		dir := filepath.Join(base, fmt.Sprint(i))
 		result, err := unpackTo(t, dir, archive(t, entries...))
 		if err == nil {
-			err = Settle(t.Context(), dir, dirs, &result)
+			err = Complete(t.Context(), dir, dirs, &result)
 		}
 
 		if err != nil {
