@@ -153,6 +153,7 @@ func (l *layers) collect(referenced map[string]bool) (unneeded []string, err err
 			continue
 		}
 
+		// Each goes into a directory of its own, so that names cannot clash.
 		trash, err := os.MkdirTemp(l.tmp, "trash-")
 		if err != nil {
 			return unneeded, err

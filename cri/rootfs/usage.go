@@ -71,6 +71,7 @@ func usage(dir string) (Usage, error) {
 
 	w.add(st)
 
+	// Depth first: what is remembered grows with the depth, not with the number of files.
 	for len(w.levels) > 0 {
 		l := &w.levels[len(w.levels)-1]
 		switch {

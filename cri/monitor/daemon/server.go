@@ -93,6 +93,7 @@ func (v *server) serve(conn *wire.Conn) {
 			return
 		}
 
+		// Adopt and hello must be handled in their order; other requests may take long.
 		switch m.Op {
 		case wire.OpAdopt:
 			v.containers.adopt(m.ID, files)

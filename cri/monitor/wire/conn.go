@@ -18,7 +18,7 @@ const (
 // Conn is one end of a connection. Send may be called from many goroutines, Receive from one.
 type Conn struct {
 	sock *net.UnixConn
-	mu   sync.Mutex // of Send: a packet is written whole
+	mu   sync.Mutex // of Send: one packet at once
 	buf  []byte
 	oob  []byte
 }
@@ -105,6 +105,7 @@ func (c *Conn) Receive() (Message, Files, error) {
 		return Message{}, nil, err
 	}
 
+	// Descriptors that came are open, whatever is wrong with the message.
 	fds, err := parseRights(c.oob[:oobn])
 	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		err = fmt.Errorf("message of the peer was cut short (flags %#x)", flags)
