@@ -29,6 +29,7 @@ func (m *Maker) appArmorProfile(
 		m.cfg.Log.Debug("a container that names no AppArmor profile is not confined", "err", err)
 		return "", nil
 	}
+
 	return name, err
 }
 
@@ -50,6 +51,7 @@ func requestedAppArmor(security *runtimeapi.LinuxContainerSecurityContext) *runt
 	if p := security.GetApparmor(); p != nil {
 		return p
 	}
+
 	old := security.GetApparmorProfile() //nolint:staticcheck // deprecated, not gone
 	name, isLocal := strings.CutPrefix(old, "localhost/")
 	kind := runtimeapi.SecurityProfile_RuntimeDefault
@@ -61,5 +63,6 @@ func requestedAppArmor(security *runtimeapi.LinuxContainerSecurityContext) *runt
 	case isLocal:
 		kind = runtimeapi.SecurityProfile_Localhost
 	}
+
 	return &runtimeapi.SecurityProfile{ProfileType: kind, LocalhostRef: name}
 }

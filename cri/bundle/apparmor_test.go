@@ -25,6 +25,7 @@ func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
 		unconfined = runtimeapi.SecurityProfile_Unconfined
 		local      = runtimeapi.SecurityProfile_Localhost
 	)
+
 	privileged := of(byDefault, "")
 	privileged.Privileged = true
 
@@ -56,15 +57,7 @@ func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
 			{"no parser", "web (enforce)\n", c.broken, true},
 			{"no AppArmor", "", c.noLSM, false},
 		} {
-			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "profiles"), []byte(node.profiles), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			maker := New(Config{
-				AppArmor: apparmor.New(dir, "no-such-parser"),
-				Host:     spec.Host{AppArmor: node.enabled},
-				Log:      slog.New(slog.DiscardHandler),
-			})
+			maker := makerWithProfiles(t, node.profiles, node.enabled)
 			got, err := maker.appArmorProfile(t.Context(), c.security)
 			if err != nil {
 				got = refused
@@ -74,4 +67,18 @@ func TestContainerRunsUnderItsAppArmorProfileOrNotAtAll(t *testing.T) {
 			}
 		}
 	}
+}
+
+// makerWithProfiles returns a Maker on a node whose kernel shows these profiles, and has AppArmor or not.
+func makerWithProfiles(t *testing.T, profiles string, enabled bool) *Maker {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "profiles"), []byte(profiles), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return New(Config{
+		AppArmor: apparmor.New(dir, "no-such-parser"),
+		Host:     spec.Host{AppArmor: enabled},
+		Log:      slog.New(slog.DiscardHandler),
+	})
 }

@@ -99,10 +99,12 @@ func (m *Maker) Make(ctx context.Context, r Request) (Bundle, error) {
 	if err != nil {
 		return Bundle{}, err
 	}
+
 	cfg, mounted, err := m.specConfig(ctx, r, root)
 	if err != nil {
 		return Bundle{}, err
 	}
+
 	generated, err := spec.Generate(cfg)
 	if err != nil {
 		return Bundle{}, err
@@ -110,6 +112,7 @@ func (m *Maker) Make(ctx context.Context, r Request) (Bundle, error) {
 	if err := writeSpec(r.Dir, generated); err != nil {
 		return Bundle{}, err
 	}
+
 	return Bundle{
 		User:          cfg.User,
 		OOMScoreAdj:   *generated.Process.OOMScoreAdj,
@@ -150,10 +153,12 @@ func (m *Maker) specConfig(
 	if cfg.ImageMounts, mounted, err = m.mountImages(ctx, r); err != nil {
 		return cfg, nil, err
 	}
+
 	volumes, err := m.imageVolumes(r)
 	if err != nil {
 		return cfg, nil, err
 	}
+
 	cfg.Files = append(r.Files, volumes...)
 
 	if cfg.AppArmor, err = m.appArmorProfile(ctx, security); err != nil {
@@ -162,6 +167,7 @@ func (m *Maker) specConfig(
 	if cfg.Localhost, err = m.localSeccomp(security); err != nil {
 		return cfg, nil, err
 	}
+
 	return cfg, mounted, makeSources(r.Container.Mounts)
 }
 
@@ -171,14 +177,17 @@ func (m *Maker) localSeccomp(security *runtimeapi.LinuxContainerSecurityContext)
 	if p.GetProfileType() != runtimeapi.SecurityProfile_Localhost || security.GetPrivileged() {
 		return nil, nil
 	}
+
 	path := p.LocalhostRef
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(m.cfg.SeccompDir, path)
 	}
+
 	profile, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w", err)
 	}
+
 	return profile, nil
 }
 
@@ -230,6 +239,7 @@ func Process(dir string) (specs.Process, error) {
 	if err != nil {
 		return specs.Process{}, err
 	}
+
 	var s specs.Spec
 	if err := json.Unmarshal(data, &s); err != nil {
 		return specs.Process{}, fmt.Errorf("%s: %w", specFile, err)
@@ -237,5 +247,6 @@ func Process(dir string) (specs.Process, error) {
 	if s.Process == nil {
 		return specs.Process{}, fmt.Errorf("%s has no process", specFile)
 	}
+
 	return *s.Process, nil
 }

@@ -44,14 +44,17 @@ func (m *Maker) mountImages(ctx context.Context, r Request) (dirs, ids map[strin
 		if name == "" {
 			continue
 		}
+
 		img, err := m.cfg.Images.Get(name)
 		if err != nil {
 			return nil, nil, fmt.Errorf("image volume %s: %w", mount.ContainerPath, err)
 		}
+
 		dir, err := m.cfg.Rootfs.PrepareReadOnly(ctx, mountID(r.ID, i), img)
 		if err != nil {
 			return nil, nil, fmt.Errorf("image volume %s: %w", mount.ContainerPath, err)
 		}
+
 		if dir, err = inside(dir, mount.ImageSubPath); err != nil {
 			const format = "image volume %s: sub-path %q: %w"
 			return nil, nil, fmt.Errorf(format, mount.ContainerPath, mount.ImageSubPath, err)
@@ -60,9 +63,11 @@ func (m *Maker) mountImages(ctx context.Context, r Request) (dirs, ids map[strin
 		if ids == nil {
 			ids = map[string]string{}
 		}
+
 		ids[mount.ContainerPath] = img.ID
 		dirs[mount.ContainerPath] = dir
 	}
+
 	return dirs, ids, nil
 }
 
@@ -72,15 +77,18 @@ func inside(root, sub string) (string, error) {
 	if sub == "" {
 		return root, nil
 	}
+
 	f, err := pathrs.OpenInRoot(root, sub)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
+
 	found, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
 	if err == nil && !strings.HasPrefix(found, root) {
 		err = errors.New("leads out of the image")
 	}
+
 	return found, err
 }
 
@@ -95,10 +103,12 @@ func (m *Maker) imageVolumes(r Request) ([]specs.Mount, error) {
 		const format = "image %s: %d volumes are more than %d"
 		return nil, fmt.Errorf(format, r.Image.ID, len(declared), maxVolumes)
 	}
+
 	taken := []string{"/proc", "/sys", "/dev"}
 	for _, f := range r.Files {
 		taken = append(taken, f.Destination)
 	}
+
 	for _, mount := range r.Container.Mounts {
 		taken = append(taken, path.Join("/", mount.ContainerPath))
 	}
@@ -109,14 +119,17 @@ func (m *Maker) imageVolumes(r Request) ([]specs.Mount, error) {
 		if isTaken(path.Join("/", name), taken) {
 			continue
 		}
+
 		source, target, err := m.cfg.Rootfs.Volume(r.ID, i, name)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", r.Image.ID, err)
 		}
+
 		// A symbolic link may have led there.
 		if mounted[target] || isTaken(target, taken) {
 			continue
 		}
+
 		mounted[target] = true
 		volumes = append(volumes, specs.Mount{
 			Destination: target,
@@ -125,6 +138,7 @@ func (m *Maker) imageVolumes(r Request) ([]specs.Mount, error) {
 			Options:     []string{"rbind", "rprivate", "rw"},
 		})
 	}
+
 	return volumes, nil
 }
 

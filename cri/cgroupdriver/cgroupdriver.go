@@ -48,6 +48,7 @@ func (d Driver) Check(parent string) error {
 		_, err := systemd.SlicePath(path.Base(parent))
 		return err
 	}
+
 	return nil
 }
 
@@ -67,6 +68,7 @@ func (d Driver) Dir(parent, id string) string {
 		if parent == "" {
 			parent = defaultPath
 		}
+
 		return path.Join("/", parent, id)
 	}
 
@@ -75,9 +77,11 @@ func (d Driver) Dir(parent, id string) string {
 		// Only for a parent that Check refuses.
 		dir = path.Join("/", slice(parent))
 	}
+
 	if id == "" {
 		return dir
 	}
+
 	return path.Join(dir, scopeName(id))
 }
 

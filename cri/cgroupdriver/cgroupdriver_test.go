@@ -11,7 +11,7 @@ import (
 
 func TestContainersGoBelowTheirPods(t *testing.T) {
 	cgroupfs, systemd := cgroupdriver.Driver{}, cgroupdriver.Driver{Systemd: true}
-	for _, c := range []struct {
+	cases := []struct {
 		driver     cgroupdriver.Driver
 		parent, id string
 		path, dir  string
@@ -55,7 +55,9 @@ func TestContainersGoBelowTheirPods(t *testing.T) {
 			path:   "system.slice:trivet:c",
 			dir:    "/system.slice/trivet-c.scope",
 		},
-	} {
+	}
+
+	for _, c := range cases {
 		if got := c.driver.Path(c.parent, c.id); got != c.path {
 			t.Errorf("%+v: cgroupsPath %s", c, got)
 		}

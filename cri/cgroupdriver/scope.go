@@ -25,6 +25,7 @@ func (d Driver) RemoveScope(ctx context.Context, id string) error {
 	if err := systemctl(ctx, "reset-failed", name); err != nil && systemd.Transient(name) {
 		return err
 	}
+
 	return nil
 }
 
@@ -35,10 +36,12 @@ func (d Driver) ResetFailedScopes(ctx context.Context, known func(id string) boo
 	if !d.Systemd {
 		return nil
 	}
+
 	units, err := systemd.TransientUnits()
 	if err != nil {
 		return err
 	}
+
 	for _, unit := range units {
 		name, isScope := strings.CutSuffix(unit, scopeSuffix)
 		id, isOurs := strings.CutPrefix(name, scopePrefix)
@@ -46,6 +49,7 @@ func (d Driver) ResetFailedScopes(ctx context.Context, known func(id string) boo
 			return systemctl(ctx, "reset-failed", scopePrefix+"*"+scopeSuffix)
 		}
 	}
+
 	return nil
 }
 

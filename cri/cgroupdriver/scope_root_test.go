@@ -30,6 +30,7 @@ func startScope(t *testing.T, id string, properties ...string) {
 	for _, p := range properties {
 		args = append(args, "--property="+p)
 	}
+
 	args = append(args, "sh", "-c", "trap '' TERM; echo; while :; do sleep 1; done")
 	cmd := exec.Command("systemd-run", args...)
 	output, err := cmd.StdoutPipe()
@@ -42,6 +43,7 @@ func startScope(t *testing.T, id string, properties ...string) {
 	if _, err := output.Read(make([]byte, 1)); err != nil {
 		t.Error(err)
 	}
+
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -63,6 +65,7 @@ func awaitForgotten(t *testing.T, id string) {
 	limit := time.After(10 * time.Second)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+
 	for systemd.Transient("trivet-" + id + ".scope") {
 		select {
 		case <-tick.C:
@@ -84,6 +87,7 @@ func TestScopeThatARuntimeLeftIsRemoved(t *testing.T) {
 				t.Errorf("%s: %v", id, err)
 			}
 		}
+
 		awaitForgotten(t, id)
 	}
 }
@@ -101,10 +105,12 @@ func TestFailedScopesOfUnknownContainersAreForgotten(t *testing.T) {
 	if !systemd.Transient("trivet-failed.scope") {
 		t.Error("the failed scope of a known container is forgotten")
 	}
+
 	onlyTheOther := func(id string) bool { return id == "runs" }
 	if err := onSystemd.ResetFailedScopes(t.Context(), onlyTheOther); err != nil {
 		t.Error(err)
 	}
+
 	awaitForgotten(t, "failed")
 	if !systemd.Transient("trivet-runs.scope") {
 		t.Error("a scope in which something runs is forgotten")

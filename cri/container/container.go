@@ -90,7 +90,7 @@ type Config struct {
 	// CgroupV2 says that the node has cgroup v2 alone.
 	CgroupV2 bool
 
-	// Events is told of every change of a container.
+	// Events gets an event for every change that clients see.
 	Events *event.Hub
 
 	Log *slog.Logger
@@ -131,10 +131,12 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	for _, s := range cfg.Inventory.List() {
 		statuses[s.ID] = s
 	}
+
 	for _, r := range c.records.List() {
 		status, known := statuses[r.ID]
 		c.reconcile(ctx, r, status, known)
 	}
+
 	return c, nil
 }
 
@@ -154,16 +156,19 @@ func (c *Service) reconcile(ctx context.Context, r Record, status monitor.Status
 		if err := c.undo(ctx, r); err != nil {
 			c.cfg.Log.Warn("half-made container is not removed", "container", r.ID, "err", err)
 		}
+
 	case life.Remove:
 		if err := c.Remove(ctx, r.ID); err != nil {
 			c.cfg.Log.Warn("container without a pod is not removed", "container", r.ID, "err", err)
 		}
+
 	case life.Finish:
 		if status.Exit != nil {
 			c.Ended(*status.Exit)
 		} else {
 			c.Ended(life.Lost(r.ID, time.Now()))
 		}
+
 	case life.Adopt:
 		c.ends.expect(r.ID)
 	case life.AdoptStart:
@@ -190,6 +195,7 @@ func (c *Service) ReleaseOrphans(ctx context.Context) {
 	if err != nil {
 		c.cfg.Log.Warn("root file systems without a container are left", "err", err)
 	}
+
 	for _, id := range ids {
 		if c.Known(bundle.OwnerOf(id)) {
 			continue
@@ -240,14 +246,17 @@ func (c *Service) lock(ctx context.Context, id string) (r Record, unlock func(),
 	if r, err = c.Get(id); err != nil {
 		return r, nil, err
 	}
+
 	unlock, err = c.locks.Lock(ctx, r.ID)
 	if err != nil {
 		return r, nil, err
 	}
+
 	// It may have changed, or gone, while this call waited.
 	if r, err = c.Get(r.ID); err != nil {
 		unlock()
 		return r, nil, err
 	}
+
 	return r, unlock, nil
 }

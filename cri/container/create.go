@@ -31,8 +31,10 @@ func (c *Service) Create(
 	if err != nil {
 		return "", err
 	}
+
 	done := c.creations.begin(pod.ID)
 	defer done()
+
 	meta := config.GetMetadata()
 	if meta.GetName() == "" {
 		return "", fmt.Errorf("%w: metadata has no name", ErrInvalid)
@@ -44,10 +46,12 @@ func (c *Service) Create(
 		return "", fmt.Errorf("container %s: %w", meta.Name, err)
 	}
 	defer unlock()
+
 	if existing, ok := c.attempt(pod.ID, meta); ok {
 		if existing.State == life.Created && !existing.Discarded {
 			return existing.ID, nil
 		}
+
 		const format = "container %s attempt %d exists in pod sandbox %s as %s"
 		return "", fmt.Errorf(format, meta.Name, meta.Attempt, pod.ID, existing.ID)
 	}
@@ -56,10 +60,12 @@ func (c *Service) Create(
 	if err := c.checkReady(pod.ID); err != nil {
 		return "", fmt.Errorf("container %s in %s: %w", meta.Name, pod.ID, err)
 	}
+
 	id, err = c.create(ctx, pod, config)
 	if err != nil {
 		return "", fmt.Errorf("container %s: %w", meta.Name, err)
 	}
+
 	return id, nil
 }
 
@@ -82,6 +88,7 @@ func (c *Service) create(
 	if err != nil {
 		return "", err
 	}
+
 	r := Record{
 		ID:      record.NewID(),
 		Sandbox: pod.ID,
@@ -89,10 +96,12 @@ func (c *Service) create(
 		Created: time.Now(),
 		config:  proto.CloneOf(config),
 	}
+
 	img, err := c.findImage(&r)
 	if err != nil {
 		return "", err
 	}
+
 	handler, err := c.cfg.Handlers.Find(pod.Handler)
 	if err != nil {
 		return "", err
@@ -103,6 +112,7 @@ func (c *Service) create(
 	if logs := pod.PodConfig().GetLogDirectory(); logs != "" && config.LogPath != "" {
 		r.LogPath = filepath.Join(logs, config.LogPath)
 	}
+
 	return r.ID, c.build(ctx, &r, parts{pod: pod, image: img, handler: handler})
 }
 
@@ -117,15 +127,19 @@ type parts struct {
 func (c *Service) build(ctx context.Context, r *Record, p parts) (err error) {
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
+
 	if err := c.records.Put(r.ID, *r); err != nil {
 		return err
 	}
+
 	u.Push("container "+r.ID, func(ctx context.Context) error { return c.undo(ctx, *r) })
 
 	namespaces, err := c.namespaces(*r, p.pod)
 	if err != nil {
 		return err
 	}
+
+	readOnly := r.config.GetLinux().GetSecurityContext().GetReadonlyRootfs()
 	made, err := c.cfg.Bundles.Make(ctx, bundle.Request{
 		ID:                 r.ID,
 		Dir:                c.dir(r.ID),
@@ -133,18 +147,20 @@ func (c *Service) build(ctx context.Context, r *Record, p parts) (err error) {
 		Pod:                p.pod.PodConfig(),
 		Image:              p.image,
 		Namespaces:         namespaces,
-		Files:              c.cfg.Sandboxes.Mounts(p.pod, r.config.GetLinux().GetSecurityContext().GetReadonlyRootfs()),
+		Files:              c.cfg.Sandboxes.Mounts(p.pod, readOnly),
 		AllowedAnnotations: p.handler.AllowedAnnotations,
 	})
 	if err != nil {
 		return err
 	}
+
 	r.User = made.User
 	r.MountedImages = made.MountedImages
 
 	if err := c.createProcess(ctx, r, p, made.OOMScoreAdj); err != nil {
 		return err
 	}
+
 	// Nobody would remove the container of a caller that is gone.
 	if ctx.Err() != nil {
 		return fmt.Errorf("caller is gone: %w", context.Cause(ctx))
@@ -152,6 +168,7 @@ func (c *Service) build(ctx context.Context, r *Record, p parts) (err error) {
 	if err := c.complete(r); err != nil {
 		return err
 	}
+
 	// A call that has stopped the sandbox meanwhile has not seen the container.
 	return c.checkReady(p.pod.ID)
 }
@@ -185,12 +202,14 @@ func (c *Service) createProcess(ctx context.Context, r *Record, p parts, oomScor
 		OOMScoreAdj: oomScore,
 		SharedPID:   r.options().GetPid() != runtimeapi.NamespaceMode_CONTAINER,
 	})
+
 	r.Pid = pid
 	if errors.Is(err, monitor.ErrRefused) {
 		r.Refused = err.Error()
 		c.ends.close(r.ID)
 		return nil
 	}
+
 	return err
 }
 
@@ -236,7 +255,9 @@ func (c *Service) namespaces(r Record, pod sandbox.Record) (map[specs.LinuxNames
 		if pin == "" {
 			return nil, fmt.Errorf("shared PID namespace: pod sandbox %s was not made with one", pod.ID)
 		}
+
 		all[specs.PIDNamespace] = pin
+
 	case runtimeapi.NamespaceMode_TARGET:
 		id := r.options().TargetId
 		target, err := c.Get(id)
@@ -246,7 +267,9 @@ func (c *Service) namespaces(r Record, pod sandbox.Record) (map[specs.LinuxNames
 		if target.State != life.Running || target.Sandbox != pod.ID {
 			return nil, fmt.Errorf("PID namespace of target %s: %w in this pod", id, ErrNotRunning)
 		}
+
 		all[specs.PIDNamespace] = fmt.Sprintf("/proc/%d/ns/pid", target.Pid)
 	}
+
 	return all, nil
 }

@@ -61,6 +61,7 @@ func (c *creations) wait(ctx context.Context, sandbox string) error {
 	case <-none:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("a container is still being created in pod sandbox %s: %w", sandbox, context.Cause(ctx))
+		return fmt.Errorf("a container is still being created in pod sandbox %s: %w",
+			sandbox, context.Cause(ctx))
 	}
 }

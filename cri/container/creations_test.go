@@ -19,6 +19,7 @@ func TestRemovalWaitsForTheCreationsOfItsSandboxOnly(t *testing.T) {
 	if err := c.wait(gaveUp, "b"); err != nil {
 		t.Errorf("sandbox without a creation: %v", err)
 	}
+
 	first()
 	if err := c.wait(gaveUp, "a"); !errors.Is(err, context.Canceled) {
 		t.Errorf("with one in flight: %v, want context.Canceled", err)

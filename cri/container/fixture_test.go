@@ -38,13 +38,15 @@ func open(t *testing.T) *fixture {
 		machine: sandboxtest.NewMachine(),
 		node:    containertest.NewNode(),
 	}
+
 	f.restart()
 	pod, err := f.sandboxes.Run(t.Context(), sandboxtest.Pod("web", false), "")
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	f.pod = pod
-	f.told()
+	f.published()
 	return f
 }
 
@@ -71,6 +73,7 @@ func (f *fixture) restart() {
 	if err != nil {
 		f.tb.Fatal(err)
 	}
+
 	f.Service = service
 	f.node.Exited = service.Ended
 }
@@ -126,19 +129,21 @@ func (f *fixture) check(id string, state life.State, reason string, code int) {
 	}
 }
 
-// told returns the types of the events until now, in words.
-func (f *fixture) told() string {
+// published returns the types of the events until now, in words.
+func (f *fixture) published() string {
 	names := map[event.Type]string{
 		event.Created: "created",
 		event.Started: "started",
 		event.Stopped: "stopped",
 		event.Deleted: "deleted",
 	}
+
 	var all []string
 	for len(f.events) > 0 {
 		e := <-f.events
 		all = append(all, names[e.Type])
 	}
+
 	return strings.Join(all, " ")
 }
 
@@ -163,6 +168,7 @@ func (f *fixture) rewrite(id string, before, after string) {
 	if !strings.Contains(string(data), before) {
 		f.tb.Fatalf("record %s has no %s", data, before)
 	}
+
 	changed := strings.Replace(string(data), before, after, 1)
 	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 		f.tb.Fatal(err)

@@ -15,6 +15,7 @@ func (c *Service) findImage(r *Record) (image.Image, error) {
 	if err != nil {
 		return img, err
 	}
+
 	if img.Artifact {
 		const format = "image %s is an OCI artifact, to be mounted, not run"
 		return img, fmt.Errorf(format, requested.GetImage())
@@ -24,6 +25,7 @@ func (c *Service) findImage(r *Record) (image.Image, error) {
 	if name == "" {
 		name = requested.GetImage()
 	}
+
 	r.ImageID = img.ID
 	r.ImageRef = img.Reference(name)
 	r.ImageName = name
@@ -35,5 +37,6 @@ func (c *Service) findImage(r *Record) (image.Image, error) {
 			r.ImageName = img.Tags[0]
 		}
 	}
+
 	return img, nil
 }

@@ -27,12 +27,14 @@ func TestContainerIsCreatedStartedStoppedAndRemoved(t *testing.T) {
 	if steps := strings.Join(f.node.Steps(), " "); steps != "Get Make Create" {
 		t.Errorf("created by %s", steps)
 	}
+
 	f.check(id, life.Created, "", 0)
 	for range 2 {
 		if err := f.Start(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	f.check(id, life.Running, "", 0)
 	if steps := strings.Join(f.node.Steps(), " "); steps != "Start" {
 		t.Errorf("started twice by %s", steps)
@@ -43,17 +45,19 @@ func TestContainerIsCreatedStartedStoppedAndRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	f.check(id, life.Exited, "Error", 137)
 	for range 2 {
 		if err := f.Remove(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if _, err := f.Get(id); !errors.Is(err, record.ErrNotFound) || len(f.left()) > 0 {
 		t.Errorf("after the removal: %v; left: %v", err, f.left())
 	}
-	if told := f.told(); told != "created started stopped deleted" {
-		t.Errorf("events %s", told)
+	if got := f.published(); got != "created started stopped deleted" {
+		t.Errorf("events %s", got)
 	}
 }
 
@@ -65,7 +69,7 @@ func TestStepsBeforeOneThatFailsAreUndone(t *testing.T) {
 			if _, err := f.Create(t.Context(), f.pod, config("app")); !errors.Is(err, errBroken) {
 				t.Fatalf("error %v", err)
 			}
-			if len(f.left()) > 0 || len(f.List()) > 0 || f.told() != "" {
+			if len(f.left()) > 0 || len(f.List()) > 0 || f.published() != "" {
 				t.Errorf("left: %v, listed: %v", f.left(), f.List())
 			}
 		})
@@ -91,10 +95,12 @@ func TestContainerThatCannotBeUndoneIsListedAsExited(t *testing.T) {
 	if _, err := f.Create(t.Context(), f.pod, config("app")); err == nil {
 		t.Fatal("no error")
 	}
+
 	list := f.List()
 	if len(list) != 1 {
 		t.Fatalf("listed: %v", list)
 	}
+
 	f.check(list[0].ID, life.Exited, "ContainerCannotRun", 128)
 
 	f.node.FailOn("Release", nil)
@@ -146,6 +152,7 @@ func TestContainersThatCannotBeCreatedAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
+
 	if _, err := f.Create(t.Context(), "absent", config("app")); !errors.Is(err, record.ErrNotFound) {
 		t.Errorf("no sandbox: %v", err)
 	}
@@ -172,11 +179,13 @@ func TestWhatTheRuntimeRefusesFailsAtTheStart(t *testing.T) {
 			// What was refused outlives the server.
 			f.restart()
 		}
+
 		for range 2 {
 			if err := f.Start(t.Context(), id); err == nil {
 				t.Errorf("%s: it was started", name)
 			}
 		}
+
 		f.check(id, life.Exited, "StartError", 128)
 		if r := f.get(id); !strings.Contains(r.Message, "no such command") || r.Finished.IsZero() {
 			t.Errorf("%s: message %q, finished %v", name, r.Message, r.Finished)
@@ -184,6 +193,7 @@ func TestWhatTheRuntimeRefusesFailsAtTheStart(t *testing.T) {
 		if err := errors.Join(f.Stop(t.Context(), id, time.Hour), f.Remove(t.Context(), id)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+
 		f.node.FailOn(step, nil)
 	}
 }
@@ -194,6 +204,7 @@ func TestContainerIsAskedToEndBeforeItIsKilled(t *testing.T) {
 	if err := f.Stop(t.Context(), polite, time.Hour); err != nil {
 		t.Fatal(err)
 	}
+
 	f.check(polite, life.Exited, "Error", 128+int(unix.SIGTERM))
 
 	// One that was never started has nothing to be asked.
@@ -201,6 +212,7 @@ func TestContainerIsAskedToEndBeforeItIsKilled(t *testing.T) {
 	if err := f.Stop(t.Context(), waiting, time.Hour); err != nil {
 		t.Fatal(err)
 	}
+
 	f.check(waiting, life.Exited, "Error", 137)
 
 	f.node.Ignore(unix.SIGTERM)
@@ -208,6 +220,7 @@ func TestContainerIsAskedToEndBeforeItIsKilled(t *testing.T) {
 	if err := f.Stop(t.Context(), stubborn, time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
+
 	f.check(stubborn, life.Exited, "Error", 137)
 }
 
@@ -229,8 +242,8 @@ func TestContainerThatNeverStartedIsRemovedWithoutAnEnd(t *testing.T) {
 	if err := f.Remove(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}
-	if told := f.told(); told != "created deleted" {
-		t.Errorf("events %s", told)
+	if got := f.published(); got != "created deleted" {
+		t.Errorf("events %s", got)
 	}
 
 	// A removal that is cut off after the process was killed.
@@ -239,10 +252,12 @@ func TestContainerThatNeverStartedIsRemovedWithoutAnEnd(t *testing.T) {
 	if err := f.Remove(t.Context(), id); err == nil {
 		t.Fatal("no error")
 	}
+
 	f.check(id, life.Created, "", 0)
 	if err := f.Start(t.Context(), id); !errors.Is(err, life.ErrDiscarded) {
 		t.Errorf("started meanwhile: %v", err)
 	}
+
 	f.node.FailOn("Release", nil)
 	f.restart()
 	if len(f.List()) > 0 || len(f.left()) > 0 {
@@ -258,8 +273,8 @@ func TestExitThatComesBeforeTheCreationIsRecordedIsNotLost(t *testing.T) {
 	}
 	id := f.create("app")
 	f.check(id, life.Exited, "OOMKilled", 137)
-	if told := f.told(); told != "stopped" {
-		t.Errorf("events %s", told)
+	if got := f.published(); got != "stopped" {
+		t.Errorf("events %s", got)
 	}
 	if err := f.Start(t.Context(), id); !errors.Is(err, life.ErrExited) {
 		t.Errorf("start: %v", err)
@@ -293,10 +308,12 @@ func TestResourcesThatWereUpdatedAreShownWithTheOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	change := &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 2 << 20}
 	if err := f.Update(t.Context(), id, change); err != nil {
 		t.Fatal(err)
 	}
+
 	f.restart()
 	got := f.get(id).CurrentResources()
 	if got.CpuShares != 100 || got.MemoryLimitInBytes != 2<<20 {
@@ -325,6 +342,7 @@ func TestImageIsNamedAsItWasAskedFor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		r := f.get(id)
 		if r.Image().Image != "registry.example/app:1" || r.ImageID != "sha256:1234" {
 			t.Errorf("%s: image %v, ID %s", name, r.Image(), r.ImageID)

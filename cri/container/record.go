@@ -84,10 +84,12 @@ func (r Record) Image() *runtimeapi.ImageSpec {
 		UserSpecifiedImage: requested.GetUserSpecifiedImage(),
 		RuntimeHandler:     requested.GetRuntimeHandler(),
 	}
+
 	// The records of earlier versions have no name.
 	if spec.Image == "" {
 		spec.Image = requested.GetImage()
 	}
+
 	return spec
 }
 
@@ -136,6 +138,7 @@ func changed(before, after *Record, now time.Time) (event.Event, bool) {
 	case was.Started.IsZero() && !is.Started.IsZero():
 		return is.event(event.Started, is.Started), true
 	}
+
 	return event.Event{}, false
 }
 

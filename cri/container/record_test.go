@@ -15,12 +15,14 @@ import (
 
 func TestEventsAreOfChangesThatClientsSee(t *testing.T) {
 	at := time.Unix(1, 0)
+	var never time.Time
 	half := &Record{ID: "c"}
-	created := &Record{ID: "c", Complete: true, Created: at}
-	discarded := &Record{ID: "c", Complete: true, Discarded: true, Created: at}
-	running := &Record{ID: "c", Complete: true, State: life.Running, Started: at}
-	exited := &Record{ID: "c", Complete: true, State: life.Exited, Started: at, Finished: at}
-	neverRan := &Record{ID: "c", Complete: true, State: life.Exited, Finished: at}
+	created := visibleRecord(life.Created, never, never)
+	discarded := visibleRecord(life.Created, never, never)
+	discarded.Discarded = true
+	running := visibleRecord(life.Running, at, never)
+	exited := visibleRecord(life.Exited, at, at)
+	neverRan := visibleRecord(life.Exited, never, at)
 
 	const none = event.Type(-1)
 	for _, c := range []struct {
@@ -51,20 +53,34 @@ func TestEventsAreOfChangesThatClientsSee(t *testing.T) {
 	}
 }
 
+func visibleRecord(state life.State, started, finished time.Time) *Record {
+	return &Record{
+		ID:       "c",
+		State:    state,
+		Complete: true,
+		Created:  time.Unix(1, 0),
+		Started:  started,
+		Finished: finished,
+	}
+}
+
 // A server must find the containers of the version before it.
 func TestRecordOfAnEarlierVersionIsRead(t *testing.T) {
 	const text = `{"ID":"c","Sandbox":"s","State":1,"Made":true,"Discarded":false,"Refused":"","Raw":"",
 		"ImageID":"sha256:1","Created":"2026-11-28T12:00:00Z","Pid":42,"Code":0,
 		"User":{"uid":7,"gid":8,"Home":"/"},"Resources":{"cpu_shares":100},
 		"Volumes":["c-volume0"],"VolumeIDs":{"/data":"sha256:2"},"StopSignal":3}`
+
 	var r Record
 	if err := json.Unmarshal([]byte(text), &r); err != nil {
 		t.Fatal(err)
 	}
+
 	if r.State != life.Running || !r.Complete || r.Pid != 42 || r.User.UID != 7 ||
 		r.Resources.CpuShares != 100 || r.StopSignal != unix.SIGQUIT {
 		t.Errorf("%+v", r)
 	}
+
 	if len(r.ImageMounts) != 1 || r.ImageMounts[0] != "c-volume0" || r.MountedImages["/data"] != "sha256:2" {
 		t.Errorf("image mounts %v of %v", r.ImageMounts, r.MountedImages)
 	}

@@ -37,12 +37,17 @@ func (c *Service) Process(_ context.Context, id string) (specs.Process, error) {
 }
 
 // Update changes the resources of a container that has not ended. Those that are zero stay as they are.
-func (c *Service) Update(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
+func (c *Service) Update(
+	ctx context.Context,
+	id string,
+	resources *runtimeapi.LinuxContainerResources,
+) error {
 	r, unlock, err := c.lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+
 	if r.State == life.Exited {
 		return fmt.Errorf("update container %s: %w", r.ID, ErrNotRunning)
 	}
@@ -54,10 +59,12 @@ func (c *Service) Update(ctx context.Context, id string, resources *runtimeapi.L
 	if err != nil {
 		return fmt.Errorf("update container %s: %w", r.ID, err)
 	}
+
 	_, err = c.records.Change(r.ID, func(r *Record) bool {
 		r.Resources = merged(r.CurrentResources(), resources)
 		return true
 	})
+
 	return err
 }
 

@@ -19,6 +19,7 @@ func (c *Service) Start(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
+
 	step, err := life.Start(r.life())
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", r.ID, err)
@@ -30,6 +31,7 @@ func (c *Service) Start(ctx context.Context, id string) error {
 	case life.StartFails:
 		return c.failStart(r.ID, errors.New(r.Refused))
 	}
+
 	err = c.cfg.Processes.Start(ctx, r.ID)
 	if errors.Is(err, monitor.ErrRefused) {
 		return c.failStart(r.ID, err)
@@ -37,6 +39,7 @@ func (c *Service) Start(ctx context.Context, id string) error {
 	if err != nil {
 		return fmt.Errorf("start container %s: %w", r.ID, err)
 	}
+
 	_, err = c.records.Change(r.ID, (*Record).start)
 	return err
 }
@@ -50,12 +53,16 @@ func (c *Service) failStart(id string, cause error) error {
 		if changed {
 			r.end(end)
 		}
+
 		return changed
 	})
+
 	c.ends.close(id)
 
-	if killErr := c.cfg.Processes.Kill(id, unix.SIGKILL); killErr != nil && !errors.Is(killErr, monitor.ErrNotFound) {
+	if killErr := c.cfg.Processes.Kill(id, unix.SIGKILL); killErr != nil &&
+		!errors.Is(killErr, monitor.ErrNotFound) {
 		c.cfg.Log.Warn("container that did not start is not killed", "container", id, "err", killErr)
 	}
+
 	return errors.Join(failed, err)
 }

@@ -22,10 +22,18 @@ func TestContainersOutliveTheServer(t *testing.T) {
 
 func TestEndsThatNoServerHasSeenAreRecorded(t *testing.T) {
 	f := open(t)
-	ended, lost, waiting := f.run("ended"), f.run("lost"), f.create("waiting")
+	ended := f.run("ended")
+	lost := f.run("lost")
+	waiting := f.create("waiting")
 	at := time.Unix(1_700_000_000, 0)
 	f.node.End(monitor.Exit{ID: ended, Code: 7, At: at})
-	f.node.End(monitor.Exit{ID: waiting, Code: 137, OOM: true, At: at})
+	f.node.End(monitor.Exit{
+		ID:   waiting,
+		Code: 137,
+		OOM:  true,
+		At:   at,
+	})
+
 	f.node.LoseProcess(lost)
 	f.restart()
 
@@ -38,6 +46,7 @@ func TestEndsThatNoServerHasSeenAreRecorded(t *testing.T) {
 	if err := f.Start(t.Context(), waiting); err == nil {
 		t.Error("a container whose init was killed for its memory was started")
 	}
+
 	f.check(waiting, life.Exited, "OOMKilled", 137)
 }
 

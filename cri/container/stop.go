@@ -51,6 +51,7 @@ func (c *Service) Stop(ctx context.Context, id string, grace time.Duration) erro
 	if !ended(ctx, end, killWait) {
 		return fmt.Errorf("stop container %s: it does not end after SIGKILL", r.ID)
 	}
+
 	return nil
 }
 
@@ -103,9 +104,11 @@ func (c *Service) Remove(ctx context.Context, id string) error {
 			return err
 		}
 	}
+
 	if err := c.destroy(ctx, r); err != nil {
 		return fmt.Errorf("remove container %s: %w", r.ID, err)
 	}
+
 	return nil
 }
 
@@ -124,6 +127,7 @@ func (c *Service) destroy(ctx context.Context, r Record) error {
 	if err := c.records.Delete(r.ID); err != nil {
 		return err
 	}
+
 	c.ends.close(r.ID)
 	return nil
 }

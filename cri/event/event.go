@@ -58,14 +58,17 @@ func (h *Hub) Subscribe() (events <-chan Event, cancel func()) {
 	ch := make(chan Event, Buffer)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+
 	if h.subscribers == nil {
 		h.subscribers = map[chan Event]bool{}
 	}
+
 	h.subscribers[ch] = true
 
 	return ch, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
+
 		delete(h.subscribers, ch)
 	}
 }

@@ -27,6 +27,7 @@ func TestEverySubscriberGetsTheEventsInOrder(t *testing.T) {
 		if len(events) != len(want) {
 			t.Fatalf("%s has %d events, want %q", name, len(events), want)
 		}
+
 		for _, id := range want {
 			if e := <-events; e.ID != id {
 				t.Errorf("%s got %s, want %s", name, e.ID, id)
@@ -40,6 +41,7 @@ func TestSubscriberThatDoesNotReadIsCutOffAndKnowsIt(t *testing.T) {
 	var hub event.Hub
 	slow, cancelSlow := hub.Subscribe()
 	defer cancelSlow()
+
 	quick, cancelQuick := hub.Subscribe()
 	defer cancelQuick()
 
@@ -55,6 +57,7 @@ func TestSubscriberThatDoesNotReadIsCutOffAndKnowsIt(t *testing.T) {
 	for range slow {
 		got++
 	}
+
 	if got != event.Buffer {
 		t.Errorf("the slow one got %d events before its channel was closed, want %d", got, event.Buffer)
 	}

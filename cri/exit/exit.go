@@ -20,13 +20,13 @@ type Monitor interface {
 	Delete(ctx context.Context, id string) error
 }
 
-// Containers are told of their exits.
+// Containers record the exits of containers.
 type Containers interface {
 	Ended(e monitor.Exit)
 	Known(id string) bool
 }
 
-// Sandboxes are told of the exits of their inits.
+// Sandboxes record the exits of inits.
 type Sandboxes interface {
 	InitEnded(id string) (wasReady bool, err error)
 	Known(id string) bool
@@ -94,7 +94,9 @@ func (r *Router) route(e monitor.Exit) {
 	if err != nil {
 		r.cfg.Log.Error("end of a sandbox is not recorded", "sandbox", sandboxID, "err", err)
 	}
+
 	if wasReady {
-		r.cfg.Log.Warn("the init of a shared PID namespace has ended, and all that ran there", "sandbox", sandboxID)
+		r.cfg.Log.Warn("the init of a shared PID namespace has ended, and all that ran there",
+			"sandbox", sandboxID)
 	}
 }

@@ -1,6 +1,6 @@
 // Package life decides what follows in the lives of pod sandboxes and their containers: what becomes of one
-// at the start of the server, what a call may do with it, and how an exit is told. It is pure: the clock, the
-// kernel and the records are cri/sandbox's and cri/container's, which carry out what is decided here.
+// at the start of the server, what a call may do with it, and how an exit is reported. It is pure: the clock,
+// the kernel and the records are cri/sandbox's and cri/container's, which carry out what is decided here.
 package life
 
 import (
@@ -108,6 +108,7 @@ func ContainerAtStart(c Container, inSandbox bool, p Process) Step {
 	case c.State == Created:
 		return AdoptStart
 	}
+
 	return Adopt
 }
 
@@ -152,7 +153,7 @@ func Start(c Container) (StartStep, error) {
 }
 
 // Started returns the state and the time of the start that are recorded after the program was let run at now.
-// It may have ended already, at finished: then it has not started after that.
+// It may have ended already, at finished: then it did not start after that.
 func Started(s State, finished, now time.Time) (State, time.Time) {
 	if s != Exited {
 		return Running, now

@@ -8,16 +8,16 @@ import (
 
 // Reasons that ContainerStatus shows. Kubelet and its users know the first four from other runtimes.
 const (
-	ReasonCompleted  = "Completed"
-	ReasonError      = "Error"
-	ReasonOOMKilled  = "OOMKilled"
-	ReasonStartError = "StartError"
+	reasonCompleted  = "Completed"
+	reasonError      = "Error"
+	reasonOOMKilled  = "OOMKilled"
+	reasonStartError = "StartError"
 
-	// ReasonUnknown is that of a container whose exit nobody has seen.
-	ReasonUnknown = "Unknown"
+	// reasonUnknown is that of a container whose exit nobody has seen.
+	reasonUnknown = "Unknown"
 
-	// ReasonCannotRun is that of a container whose creation failed and could not be undone.
-	ReasonCannotRun = "ContainerCannotRun"
+	// reasonCannotRun is that of a container whose creation failed and could not be undone.
+	reasonCannotRun = "ContainerCannotRun"
 )
 
 // startErrorCode is the exit code of a container whose program never ran, as with Docker and containerd.
@@ -31,20 +31,21 @@ type Ending struct {
 	At      time.Time
 }
 
-// Ended returns the ending that an exit is told as.
+// Ended returns the ending that an exit is reported as.
 func Ended(e monitor.Exit) Ending {
 	end := Ending{Code: e.Code, At: e.At}
 	switch {
 	case e.Unknown:
-		end.Reason = ReasonUnknown
+		end.Reason = reasonUnknown
 		end.Message = "exit status unknown: monitor and server were dead when it ended"
 	case e.OOM:
-		end.Reason = ReasonOOMKilled
+		end.Reason = reasonOOMKilled
 	case e.Code == 0:
-		end.Reason = ReasonCompleted
+		end.Reason = reasonCompleted
 	default:
-		end.Reason = ReasonError
+		end.Reason = reasonError
 	}
+
 	return end
 }
 
@@ -62,12 +63,12 @@ func Lost(id string, now time.Time) monitor.Exit {
 // an ending that is recorded already, empty if none is: a container that was killed for its memory before it
 // was started keeps that as the reason.
 func StartFailed(reason string, cause error, now time.Time) (end Ending, changed bool) {
-	if reason == ReasonOOMKilled {
+	if reason == reasonOOMKilled {
 		return Ending{}, false
 	}
 	return Ending{
 		Code:    startErrorCode,
-		Reason:  ReasonStartError,
+		Reason:  reasonStartError,
 		Message: cause.Error(),
 		At:      now,
 	}, true
@@ -77,7 +78,7 @@ func StartFailed(reason string, cause error, now time.Time) (end Ending, changed
 func NotUndone(cause error, now time.Time) Ending {
 	return Ending{
 		Code:    startErrorCode,
-		Reason:  ReasonCannotRun,
+		Reason:  reasonCannotRun,
 		Message: cause.Error(),
 		At:      now,
 	}

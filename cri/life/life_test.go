@@ -30,7 +30,13 @@ func TestContainersAtTheStartOfTheServer(t *testing.T) {
 		want      life.Step
 	}{
 		{"half made", life.Container{}, false, life.ProcessAlive, life.Undo},
-		{"half made, ended before its record was whole", life.Container{State: life.Exited}, false, life.ProcessEnded, life.Undo},
+		{
+			"half made, ended before its record was whole",
+			life.Container{State: life.Exited},
+			false,
+			life.ProcessEnded,
+			life.Undo,
+		},
 		{"created", created, false, life.ProcessAlive, life.AdoptStart},
 		{"created, its init was killed", created, false, life.ProcessEnded, life.Finish},
 		{"created, unknown to the monitor", created, false, life.ProcessUnknown, life.Finish},
@@ -71,7 +77,7 @@ func TestSandboxesAtTheStartOfTheServer(t *testing.T) {
 	}
 }
 
-func TestExitsAreToldWithReasonAndCode(t *testing.T) {
+func TestExitsAreReportedWithReasonAndCode(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		exit monitor.Exit
@@ -94,6 +100,7 @@ func TestExitsAreToldWithReasonAndCode(t *testing.T) {
 			t.Errorf("%s: message %q", c.name, got.Message)
 		}
 	}
+
 	if got := life.Ended(life.Lost("c", now)); got.Reason != "Unknown" || got.Code != 255 || got.At != now {
 		t.Errorf("a container of which the monitor does not know: %+v", got)
 	}
@@ -102,7 +109,12 @@ func TestExitsAreToldWithReasonAndCode(t *testing.T) {
 func TestStartThatFailsEndsTheContainer(t *testing.T) {
 	cause := errors.New("no such file")
 	end, changed := life.StartFailed("", cause, now)
-	want := life.Ending{Code: 128, Reason: "StartError", Message: "no such file", At: now}
+	want := life.Ending{
+		Code:    128,
+		Reason:  "StartError",
+		Message: "no such file",
+		At:      now,
+	}
 	if !changed || end != want {
 		t.Errorf("%+v, want %+v", end, want)
 	}
@@ -135,7 +147,7 @@ func TestExitOfAContainerThatWasDiscardedIsNotRecorded(t *testing.T) {
 }
 
 func TestWhatStartDoes(t *testing.T) {
-	for _, c := range []struct {
+	cases := []struct {
 		name      string
 		container life.Container
 		step      life.StartStep
@@ -144,10 +156,17 @@ func TestWhatStartDoes(t *testing.T) {
 		{"created", life.Container{}, life.StartProgram, nil},
 		{"running", life.Container{State: life.Running}, life.StartNothing, nil},
 		{"exited", life.Container{State: life.Exited}, life.StartNothing, life.ErrExited},
-		{"exited after it was refused", life.Container{State: life.Exited, Refused: true}, life.StartNothing, life.ErrExited},
+		{
+			"exited after it was refused",
+			life.Container{State: life.Exited, Refused: true},
+			life.StartNothing,
+			life.ErrExited,
+		},
 		{"discarded", life.Container{Discarded: true, Refused: true}, life.StartNothing, life.ErrDiscarded},
 		{"refused", life.Container{Refused: true}, life.StartFails, nil},
-	} {
+	}
+
+	for _, c := range cases {
 		step, err := life.Start(c.container)
 		if step != c.step || !errors.Is(err, c.err) {
 			t.Errorf("%s: step %d, %v; want %d, %v", c.name, step, err, c.step, c.err)

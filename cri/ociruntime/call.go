@@ -18,7 +18,7 @@ type Call struct {
 	log      *os.File
 }
 
-// NewCall prepares a call of a verb for a container. The caller starts the runtime with Log as LogFd, and
+// NewCall prepares a call of a verb for a container. The caller starts the runtime with Log as logFd, and
 // closes the Call when that has ended.
 func (r Runtime) NewCall(verb, id string) (*Call, error) {
 	fd, err := unix.MemfdCreate(logName(verb, id), unix.MFD_CLOEXEC)
@@ -26,7 +26,12 @@ func (r Runtime) NewCall(verb, id string) (*Call, error) {
 		return nil, fmt.Errorf("memory file for the runtime's log: %w", err)
 	}
 	log := os.NewFile(uintptr(fd), "oci-runtime-log")
-	return &Call{runtime: r, verb: verb, id: id, log: log}, nil
+	return &Call{
+		runtime: r,
+		verb:    verb,
+		id:      id,
+		log:     log,
+	}, nil
 }
 
 // Log returns the anonymous file that the runtime logs to. It belongs to the Call. It is named after the
@@ -73,14 +78,17 @@ func lastError(log []byte) string {
 		if json.Unmarshal(line, &entry) != nil || entry.Msg == "" {
 			continue
 		}
+
 		last = entry.Msg
 		if entry.Level == "error" || entry.Level == "fatal" {
 			lastSevere = entry.Msg
 		}
 	}
+
 	if lastSevere != "" {
 		return lastSevere
 	}
+
 	return last
 }
 
@@ -101,10 +109,12 @@ func Processes(verb, id string) ([]int, error) {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, LogFd))
+
+		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, logFd))
 		if err == nil && target == "/memfd:"+logName(verb, id)+" (deleted)" {
 			pids = append(pids, pid)
 		}
 	}
+
 	return pids, nil
 }

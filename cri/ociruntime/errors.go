@@ -52,5 +52,6 @@ func IsNotFound(err error) bool {
 	if !ok {
 		return false
 	}
-	return strings.Contains(e.Message, "does not exist") || strings.Contains(e.Message, "No such file or directory")
+	return strings.Contains(e.Message, "does not exist") ||
+		strings.Contains(e.Message, "No such file or directory")
 }

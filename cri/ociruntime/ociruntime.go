@@ -20,8 +20,8 @@ type Runtime struct {
 
 // Descriptors that a started runtime finds beside its standard ones.
 const (
-	// LogFd is its log, JSON lines.
-	LogFd = 3
+	// logFd is its log, JSON lines.
+	logFd = 3
 
 	// ProcessFd is the process.json of an exec.
 	ProcessFd = 4
@@ -59,5 +59,5 @@ func (r Runtime) global() []string {
 		args = append(args, "--root", r.Root)
 	}
 	args = append(args, r.Args...)
-	return append(args, "--log", fmt.Sprintf("/proc/self/fd/%d", LogFd), "--log-format", "json")
+	return append(args, "--log", fmt.Sprintf("/proc/self/fd/%d", logFd), "--log-format", "json")
 }

@@ -31,6 +31,7 @@ func TestFailureSaysWhatTheRuntimeLogged(t *testing.T) {
 		missing = `{"level":"error","msg":"no such file"}` + "\n"
 		warning = `{"level":"warning","msg":"cleanup"}` + "\n"
 	)
+
 	for _, c := range []struct {
 		name, log, stderr, want string
 	}{
@@ -46,6 +47,7 @@ func TestFailureSaysWhatTheRuntimeLogged(t *testing.T) {
 			if _, err := call.Log().WriteString(c.log); err != nil {
 				t.Fatal(err)
 			}
+
 			err := call.Failed(ociruntime.ExitCode(1), []byte(c.stderr))
 			if want := "crun create c: " + c.want; err.Error() != want {
 				t.Errorf("got %q, want %q", err, want)
@@ -70,7 +72,8 @@ func TestOnlyARuntimeThatEndedByItselfHasRefused(t *testing.T) {
 
 	late := errors.New("not done after 2m0s")
 	err := call.Abandoned(late)
-	if errors.Is(err, ociruntime.ErrRefused) || !errors.Is(err, late) || strings.Contains(err.Error(), "half") {
+	if errors.Is(err, ociruntime.ErrRefused) || !errors.Is(err, late) ||
+		strings.Contains(err.Error(), "half") {
 		t.Errorf("abandoned: %v", err)
 	}
 }
@@ -86,6 +89,7 @@ func TestContainerThatARuntimeDoesNotKnowIsNotFound(t *testing.T) {
 			t.Errorf("%s: not found is %t, want %t", message, got, want)
 		}
 	}
+
 	if ociruntime.IsNotFound(os.ErrNotExist) {
 		t.Error("a runtime that is not installed counts as a container that is not there")
 	}

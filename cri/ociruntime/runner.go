@@ -43,7 +43,13 @@ func (r *Runner) Update(ctx context.Context, rt Runtime, id string, resources *s
 		return fmt.Errorf("encode resources of %s: %w", id, err)
 	}
 
-	_, err = r.run(ctx, rt, command{verb: "update", flags: []string{"--resources", "-"}, id: id, stdin: data})
+	_, err = r.run(ctx, rt, command{
+		verb:  "update",
+		flags: []string{"--resources", "-"},
+		id:    id,
+		stdin: data,
+	})
+
 	return err
 }
 
@@ -56,12 +62,14 @@ func (r *Runner) State(ctx context.Context, rt Runtime, id string) (specs.State,
 		if IsNotFound(err) {
 			return state, fmt.Errorf("container %s: %w", id, os.ErrNotExist)
 		}
+
 		return state, err
 	}
 
 	if err := json.Unmarshal(out, &state); err != nil {
 		return state, fmt.Errorf("state of container %s: %w", id, err)
 	}
+
 	return state, nil
 }
 
@@ -79,6 +87,7 @@ func (r *Runner) run(ctx context.Context, rt Runtime, c command) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
+
 	call, err := rt.NewCall(c.verb, c.id)
 	if err != nil {
 		return nil, err
@@ -103,5 +112,6 @@ func (r *Runner) run(ctx context.Context, rt Runtime, c command) ([]byte, error)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		err = ExitCode(exit.ExitCode())
 	}
+
 	return nil, call.Failed(err, stderr.Bytes())
 }

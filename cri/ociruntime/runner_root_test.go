@@ -21,9 +21,11 @@ func TestWhatIsNotThereIsDeletedAndHasNoState(t *testing.T) {
 					t.Error(err)
 				}
 			}
+
 			if _, err := runner.State(t.Context(), rt, "absent"); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("state: %v", err)
 			}
+
 			err := runner.Start(t.Context(), rt, "absent")
 			if err == nil || !strings.Contains(err.Error(), name+" start absent: ") {
 				t.Errorf("start: %v", err)

@@ -43,6 +43,7 @@ func (r *Runner) Executable(rt Runtime) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("OCI runtime: %w", err)
 	}
+
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("OCI runtime: %w", err)
@@ -52,6 +53,7 @@ func (r *Runner) Executable(rt Runtime) (string, error) {
 	if file == nil {
 		return path, nil
 	}
+
 	// Not /proc/self: a descriptor's number may mean something else in the child before it executes.
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd()), nil
 }
@@ -60,6 +62,7 @@ func (r *Runner) Executable(rt Runtime) (string, error) {
 func (s *copies) of(path string, info os.FileInfo) *os.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	if c, ok := s.byPath[path]; ok && c.isOf(info) {
 		return c.file
 	}
@@ -69,6 +72,7 @@ func (s *copies) of(path string, info os.FileInfo) *os.File {
 	if s.byPath == nil {
 		s.byPath = map[string]sealedCopy{}
 	}
+
 	s.byPath[path] = c
 	return c.file
 }
@@ -79,6 +83,7 @@ func seal(path string, size int64) *os.File {
 	if size > maxSealed {
 		return nil
 	}
+
 	program, err := os.ReadFile(path)
 	if err != nil || len(program) < 4 || string(program[:4]) != "\x7fELF" {
 		return nil
@@ -89,11 +94,14 @@ func seal(path string, size int64) *os.File {
 		// Before Linux 6.3 all memory files could be executed.
 		fd, err = unix.MemfdCreate("oci-runtime", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
+
 	if err != nil {
 		return nil
 	}
+
 	w := os.NewFile(uintptr(fd), "oci-runtime")
 	defer w.Close()
+
 	if _, err := w.Write(program); err != nil {
 		return nil
 	}
@@ -103,10 +111,12 @@ func seal(path string, size int64) *os.File {
 	if _, err := unix.FcntlInt(w.Fd(), unix.F_ADD_SEALS, seals); err != nil {
 		return nil
 	}
+
 	// A file that is open for writing cannot be executed, so the copy is opened a second time.
 	r, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", w.Fd()))
 	if err != nil {
 		return nil
 	}
+
 	return r
 }

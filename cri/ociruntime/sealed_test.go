@@ -20,6 +20,7 @@ func TestASmallRuntimeIsExecutedFromSealedMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return path
 	}
 
@@ -27,6 +28,7 @@ func TestASmallRuntimeIsExecutedFromSealedMemory(t *testing.T) {
 	if again := executable(); again != first {
 		t.Errorf("copied twice: %s, %s", first, again)
 	}
+
 	out, err := exec.Command(first, "--version").Output()
 	if err != nil || !strings.Contains(string(out), "crun") {
 		t.Errorf("%s --version: %q, %v", first, out, err)
@@ -59,11 +61,13 @@ func TestARuntimeThatCannotBeSealedIsExecutedAsItIs(t *testing.T) {
 	if err := os.Truncate(program, maxSealed+1); err != nil {
 		t.Fatal(err)
 	}
+
 	check("a big program")
 
 	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+
 	check("a script")
 
 	if err := os.Remove(program); err != nil {

@@ -43,7 +43,8 @@ type Index[R any] struct {
 	cfg   Config[R]
 	files *durable.Store[R]
 
-	mu  sync.RWMutex // guards all; held while a file is written, so that files and memory change in one order
+	// mu guards all. It is held while a file is written, so that files and memory change in the same order.
+	mu  sync.RWMutex
 	all map[string]R
 }
 
@@ -54,12 +55,15 @@ func Open[R any](cfg Config[R]) (*Index[R], error) {
 	if err != nil {
 		return nil, err
 	}
+
 	all, torn, err := files.List()
 	if err != nil {
 		return nil, fmt.Errorf("read records of kind %s: %w", cfg.Kind, err)
 	}
+
 	for _, t := range torn {
-		cfg.Log.Warn("record is set aside", "kind", cfg.Kind, "record", t.Name, "moved", t.Moved, "err", t.Err)
+		cfg.Log.Warn("record is set aside",
+			"kind", cfg.Kind, "record", t.Name, "moved", t.Moved, "err", t.Err)
 	}
 
 	if cfg.Decode != nil {
@@ -67,9 +71,11 @@ func Open[R any](cfg Config[R]) (*Index[R], error) {
 			if err := cfg.Decode(&r); err != nil {
 				cfg.Log.Warn("record has a broken part", "kind", cfg.Kind, "record", id, "err", err)
 			}
+
 			all[id] = r
 		}
 	}
+
 	return &Index[R]{cfg: cfg, files: files, all: all}, nil
 }
 
@@ -77,6 +83,7 @@ func Open[R any](cfg Config[R]) (*Index[R], error) {
 func (x *Index[R]) Get(id string) (R, error) {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
+
 	if r, ok := x.all[id]; ok {
 		return r, nil
 	}
@@ -87,10 +94,12 @@ func (x *Index[R]) Get(id string) (R, error) {
 			found = append(found, full)
 		}
 	}
+
 	if len(found) != 1 {
 		var none R
 		return none, x.notFound(id)
 	}
+
 	return x.all[found[0]], nil
 }
 
@@ -130,6 +139,7 @@ func (x *Index[R]) Put(id string, r R) error {
 func (x *Index[R]) Change(id string, edit func(*R) bool) (R, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+
 	r, ok := x.all[id]
 	if !ok {
 		return r, x.notFound(id)
@@ -143,6 +153,7 @@ func (x *Index[R]) Change(id string, edit func(*R) bool) (R, error) {
 	if err != nil {
 		return r, x.notWritten(id, err)
 	}
+
 	return r, nil
 }
 

@@ -33,6 +33,7 @@ func open(t *testing.T, dir string, changed func(before, after *object)) *record
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	return index
 }
 
@@ -96,18 +97,21 @@ func TestObserverSeesEveryChangeInOrder(t *testing.T) {
 			seen = append(seen, "changed "+after.Name)
 		}
 	})
+
 	put(t, index, "a")
 	for _, changes := range []bool{true, false} {
 		if _, err := index.Change("a", func(*object) bool { return changes }); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	// Deleting what is not there is success, and not a change.
 	for range 2 {
 		if err := index.Delete("a"); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if want := []string{"new a", "changed a", "gone a"}; !slices.Equal(seen, want) {
 		t.Errorf("seen %q, want %q", seen, want)
 	}
@@ -164,6 +168,7 @@ func TestChangesOfOneRecordDoNotOverwriteEachOther(t *testing.T) {
 			}
 		})
 	}
+
 	group.Wait()
 	if got, err := open(t, dir, nil).Get("a"); err != nil || got.Size != 20 {
 		t.Errorf("after 20 changes %+v, %v", got, err)

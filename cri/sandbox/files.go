@@ -19,6 +19,7 @@ func (p paths) Mounts(r Record, readOnly bool) []specs.Mount {
 	if r.ownsIPC() {
 		shm = p.shm(r.ID)
 	}
+
 	access := "rw"
 	if readOnly {
 		access = "ro"
@@ -31,6 +32,7 @@ func (p paths) Mounts(r Record, readOnly bool) []specs.Mount {
 	if r.config.GetHostname() != "" || !r.ownsNetwork() {
 		mounts = append(mounts, bind("/etc/hostname", p.hostname(r.ID), access))
 	}
+
 	return mounts
 }
 
@@ -61,6 +63,7 @@ func (s *Service) makeFiles(r Record) error {
 	if err := os.WriteFile(s.resolvConf(r.ID), resolv, 0o644); err != nil {
 		return err
 	}
+
 	name := r.config.GetHostname()
 	if name == "" {
 		name, _ = os.Hostname()
@@ -74,9 +77,11 @@ func (s *Service) makeFiles(r Record) error {
 			return fmt.Errorf("log directory: %w", err)
 		}
 	}
+
 	if !r.ownsIPC() {
 		return nil
 	}
+
 	return s.cfg.Kernel.MountShm(s.shm(r.ID))
 }
 
@@ -87,6 +92,7 @@ func resolvConf(dns *runtimeapi.DNSConfig) ([]byte, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		}
+
 		return data, err
 	}
 
@@ -94,12 +100,15 @@ func resolvConf(dns *runtimeapi.DNSConfig) ([]byte, error) {
 	if len(dns.Searches) > 0 {
 		fmt.Fprintf(&b, "search %s\n", strings.Join(dns.Searches, " "))
 	}
+
 	for _, server := range dns.Servers {
 		fmt.Fprintf(&b, "nameserver %s\n", server)
 	}
+
 	if len(dns.Options) > 0 {
 		fmt.Fprintf(&b, "options %s\n", strings.Join(dns.Options, " "))
 	}
+
 	return []byte(b.String()), nil
 }
 
@@ -109,6 +118,7 @@ func (s *Service) sweepFiles() error {
 	if err != nil {
 		return fmt.Errorf("files of pod sandboxes: %w", err)
 	}
+
 	for _, e := range entries {
 		if s.Known(e.Name()) {
 			continue
@@ -117,5 +127,6 @@ func (s *Service) sweepFiles() error {
 			s.cfg.Log.Warn("files of a sandbox that is gone are left", "sandbox", e.Name(), "err", err)
 		}
 	}
+
 	return nil
 }

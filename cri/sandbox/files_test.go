@@ -13,6 +13,7 @@ func TestResolvConfIsThePodsOrTheHosts(t *testing.T) {
 		Searches: []string{"a.test", "b.test"},
 		Options:  []string{"ndots:5"},
 	})
+
 	want := "search a.test b.test\nnameserver 192.0.2.1\nnameserver 192.0.2.2\noptions ndots:5\n"
 	if err != nil || string(got) != want {
 		t.Errorf("%q, %v; want %q", got, err, want)
@@ -32,6 +33,7 @@ func TestFilesOfThePodAreReadOnlyWithTheRoot(t *testing.T) {
 		Network: runtimeapi.NamespaceMode_NODE,
 		Ipc:     runtimeapi.NamespaceMode_NODE,
 	}
+
 	p := paths{state: "/run/s", disk: "/lib/s"}
 	for _, c := range []struct {
 		name     string
@@ -73,10 +75,12 @@ func TestFilesOfThePodAreReadOnlyWithTheRoot(t *testing.T) {
 				SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{NamespaceOptions: c.options},
 			},
 		}}
+
 		mounts := p.Mounts(r, c.readOnly)
 		if len(mounts) != len(c.want) {
 			t.Errorf("%s: %v", c.name, mounts)
 		}
+
 		for _, m := range mounts {
 			if got := m.Source + " " + m.Options[len(m.Options)-1]; got != c.want[m.Destination] {
 				t.Errorf("%s: %s is %s, want %s", c.name, m.Destination, got, c.want[m.Destination])

@@ -34,6 +34,7 @@ func (s *Service) startInit(ctx context.Context, r Record) (pid int, err error) 
 	if err != nil {
 		return 0, err
 	}
+
 	score := max(initOOMScore, s.cfg.OOMScoreMin)
 	if err := s.writeInitBundle(r, score); err != nil {
 		return 0, err
@@ -49,10 +50,12 @@ func (s *Service) startInit(ctx context.Context, r Record) (pid int, err error) 
 	if err != nil {
 		return 0, fmt.Errorf("init of the shared PID namespace: %w", err)
 	}
+
 	// Before the start, which fails if the init has ended: so it was the init that had this process ID.
 	if err := s.cfg.Kernel.PinPID(pid, s.PIDNamespace(r)); err != nil {
 		return 0, fmt.Errorf("shared PID namespace: %w", err)
 	}
+
 	return pid, s.cfg.Processes.Start(ctx, initID(r.ID))
 }
 
@@ -64,6 +67,7 @@ func (s *Service) writeInitBundle(r Record, oomScore int) error {
 			return err
 		}
 	}
+
 	if err := os.WriteFile(filepath.Join(bundle, "rootfs/pause"), nil, 0o755); err != nil {
 		return err
 	}
@@ -72,6 +76,7 @@ func (s *Service) writeInitBundle(r Record, oomScore int) error {
 	if err != nil {
 		return err
 	}
+
 	return os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600)
 }
 
@@ -80,6 +85,7 @@ func (s *Service) initSpec(r Record, oomScore int) specs.Spec {
 		{Type: specs.PIDNamespace},
 		{Type: specs.MountNamespace},
 	}
+
 	for kind, path := range s.Namespaces(r) {
 		namespaces = append(namespaces, specs.LinuxNamespace{Type: kind, Path: path})
 	}

@@ -61,8 +61,8 @@ func (f *fixture) state(id string) life.SandboxState {
 	return r.State
 }
 
-// told returns the types of the events until now.
-func (f *fixture) told() []event.Type {
+// published returns the types of the events until now.
+func (f *fixture) published() []event.Type {
 	var all []event.Type
 	for len(f.events) > 0 {
 		e := <-f.events
@@ -88,6 +88,7 @@ func TestSandboxIsMadeStoppedAndRemoved(t *testing.T) {
 	if want := "MountShm CreateNamespaces Create PinPID Start Setup InNamespace"; steps != want {
 		t.Errorf("made by %s, want %s", steps, want)
 	}
+
 	r, err := f.Get(id)
 	if err != nil || r.State != life.Ready || len(r.IPs) != 1 || r.InitPid == 0 {
 		t.Errorf("%+v, %v", r, err)
@@ -99,20 +100,24 @@ func TestSandboxIsMadeStoppedAndRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if f.state(id) != life.Stopped || len(f.machine.Left()) > 0 {
 		t.Errorf("after the stop it is %s; left: %v", f.state(id), f.machine.Left())
 	}
+
 	for range 2 {
 		if err := f.Remove(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if _, err := f.Get(id); !errors.Is(err, record.ErrNotFound) || len(f.files()) > 0 {
 		t.Errorf("after the removal: %v; left: %v", err, f.files())
 	}
+
 	want := []event.Type{event.Started, event.Stopped, event.Deleted}
-	if told := f.told(); !slices.Equal(told, want) {
-		t.Errorf("events %v, want %v", told, want)
+	if got := f.published(); !slices.Equal(got, want) {
+		t.Errorf("events %v, want %v", got, want)
 	}
 }
 
@@ -130,7 +135,7 @@ func TestStepsBeforeOneThatFailsAreUndone(t *testing.T) {
 			if left := append(f.machine.Left(), f.files()...); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
-			if len(f.List()) > 0 || len(f.told()) > 0 {
+			if len(f.List()) > 0 || len(f.published()) > 0 {
 				t.Errorf("clients see a sandbox that was never ready: %v", f.List())
 			}
 		})
@@ -156,6 +161,7 @@ func TestSandboxThatCannotBeUndoneIsListedAsStopped(t *testing.T) {
 	if _, err := f.Run(t.Context(), sandboxtest.Pod("web", false), ""); err == nil {
 		t.Fatal("no error")
 	}
+
 	list := f.List()
 	if len(list) != 1 || list[0].State != life.Stopped {
 		t.Fatalf("listed: %+v", list)
@@ -176,6 +182,7 @@ func TestRepeatedRunReturnsTheReadySandbox(t *testing.T) {
 	if again := f.run(sandboxtest.Pod("web", false)); again != first {
 		t.Errorf("a repeated call made %s beside %s", again, first)
 	}
+
 	next := sandboxtest.Pod("web", false)
 	next.Metadata.Attempt++
 	if other := f.run(next); other == first {
@@ -213,17 +220,18 @@ func TestBrokenNetworkHoldsNothingButItself(t *testing.T) {
 func TestSandboxWhoseInitEndsIsNotReady(t *testing.T) {
 	f := open(t)
 	id := f.run(sandboxtest.Pod("web", true))
-	f.told()
+	f.published()
 	for _, want := range []bool{true, false} {
 		if wasReady, err := f.InitEnded(id); err != nil || wasReady != want {
 			t.Errorf("was ready: %t, %v", wasReady, err)
 		}
 	}
+
 	if f.state(id) != life.Stopped {
 		t.Errorf("state %s", f.state(id))
 	}
-	if told := f.told(); !slices.Equal(told, []event.Type{event.Stopped}) {
-		t.Errorf("events %v", told)
+	if got := f.published(); !slices.Equal(got, []event.Type{event.Stopped}) {
+		t.Errorf("events %v", got)
 	}
 	if _, err := f.InitEnded("of no sandbox"); err != nil {
 		t.Errorf("exit of an unknown init: %v", err)
@@ -303,6 +311,7 @@ func TestConfigurationsThatCannotBeServedAreRefused(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+
 	if _, err := f.Run(t.Context(), sandboxtest.Pod("web", false), "absent"); err == nil {
 		t.Error("a handler that is not configured is accepted")
 	}

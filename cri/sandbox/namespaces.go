@@ -78,10 +78,12 @@ func (s *Service) makeNamespaces(r Record) error {
 	if err := os.MkdirAll(s.pinsDir(r.ID), 0o700); err != nil {
 		return err
 	}
+
 	err := s.cfg.Kernel.CreateNamespaces(pins, func() error { return s.initNamespaces(r) })
 	if err != nil {
 		return fmt.Errorf("namespaces: %w", err)
 	}
+
 	return nil
 }
 
@@ -93,11 +95,14 @@ func (s *Service) initNamespaces(r Record) error {
 				return fmt.Errorf("set host name %q: %w", name, err)
 			}
 		}
+
 		if err := loopbackUp(); err != nil {
 			return err
 		}
+
 		s.writeDefaults(r)
 	}
+
 	return writeSysctls(r, false)
 }
 
@@ -116,6 +121,7 @@ func loopbackUp() error {
 		return fmt.Errorf("loopback: %w", err)
 	}
 	defer unix.Close(fd)
+
 	ifr, err := unix.NewIfreq("lo")
 	if err != nil {
 		return err
@@ -125,5 +131,6 @@ func loopbackUp() error {
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
 		return fmt.Errorf("loopback up: %w", err)
 	}
+
 	return nil
 }

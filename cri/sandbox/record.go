@@ -66,6 +66,7 @@ func changed(before, after *Record, now time.Time) (event.Event, bool) {
 	if after == nil {
 		subject = before
 	}
+
 	e := event.Event{ID: subject.ID, Sandbox: subject.ID, At: now}
 	switch is {
 	case life.Ready:
@@ -75,6 +76,7 @@ func changed(before, after *Record, now time.Time) (event.Event, bool) {
 	default:
 		e.Type = event.Deleted
 	}
+
 	return e, true
 }
 

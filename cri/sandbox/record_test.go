@@ -15,7 +15,7 @@ import (
 func TestEventsAreOfChangesThatClientsSee(t *testing.T) {
 	record := func(s life.SandboxState) *Record { return &Record{ID: "s", State: s} }
 	const none = event.Type(-1)
-	for _, c := range []struct {
+	cases := []struct {
 		name          string
 		before, after *Record
 		want          event.Type
@@ -28,7 +28,9 @@ func TestEventsAreOfChangesThatClientsSee(t *testing.T) {
 		{"its network is released", record(life.Stopped), record(life.Stopped), none},
 		{"removed", record(life.Stopped), nil, event.Deleted},
 		{"removed while it was ready", record(life.Ready), nil, event.Deleted},
-	} {
+	}
+
+	for _, c := range cases {
 		now := time.Unix(1, 0)
 		e, ok := changed(c.before, c.after, now)
 		if !ok {
@@ -49,10 +51,12 @@ func TestRecordOfAnEarlierVersionIsRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	encoded, err := json.Marshal(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	const before, after = `{"ID":"s","State":"ready","Raw":`, `,"Handler":"runc",
 		"Created":"2026-11-28T12:00:00Z","Stopped":"0001-01-01T00:00:00Z",
 		"IPs":["10.0.0.2"],"Pause":42,"Network":true}`
@@ -64,6 +68,7 @@ func TestRecordOfAnEarlierVersionIsRead(t *testing.T) {
 	if err := r.decode(); err != nil {
 		t.Fatal(err)
 	}
+
 	if r.State != life.Ready || r.InitPid != 42 || !r.Network || r.Handler != "runc" ||
 		len(r.IPs) != 1 || r.PodConfig().Hostname != "web" {
 		t.Errorf("%+v", r)

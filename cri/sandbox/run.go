@@ -26,6 +26,7 @@ func (s *Service) Run(
 	if meta.GetName() == "" || meta.GetUid() == "" {
 		return "", fmt.Errorf("%w: metadata has no name or no uid", ErrInvalid)
 	}
+
 	name := fmt.Sprintf("%s/%s/%s/%d", meta.Namespace, meta.Name, meta.Uid, meta.Attempt)
 
 	// A repeated call waits here until the first one has ended.
@@ -34,6 +35,7 @@ func (s *Service) Run(
 		return "", fmt.Errorf("pod sandbox %s: %w", name, err)
 	}
 	defer unlock()
+
 	if found, ok := s.readyOf(meta); ok {
 		return found, nil
 	}
@@ -42,14 +44,17 @@ func (s *Service) Run(
 	if err != nil {
 		return "", fmt.Errorf("pod sandbox %s: %w", name, err)
 	}
+
 	unlockID, err := s.locks.Lock(ctx, r.ID)
 	if err != nil {
 		return "", err
 	}
 	defer unlockID()
+
 	if err := s.build(ctx, &r); err != nil {
 		return "", fmt.Errorf("pod sandbox %s: %w", name, err)
 	}
+
 	return r.ID, nil
 }
 
@@ -75,6 +80,7 @@ func (s *Service) newRecord(config *runtimeapi.PodSandboxConfig, handler string)
 	if err != nil {
 		return Record{}, err
 	}
+
 	r := Record{
 		ID:      record.NewID(),
 		State:   life.Making,
@@ -83,6 +89,7 @@ func (s *Service) newRecord(config *runtimeapi.PodSandboxConfig, handler string)
 		Created: time.Now(),
 		config:  proto.CloneOf(config),
 	}
+
 	r.Network = r.ownsNetwork()
 
 	if err := s.cfg.Driver.Check(r.CgroupParent()); err != nil {
@@ -94,6 +101,7 @@ func (s *Service) newRecord(config *runtimeapi.PodSandboxConfig, handler string)
 	if err := checkSysctls(r); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+
 	_, err = s.cfg.Handlers.Find(handler)
 	return r, err
 }
@@ -103,9 +111,11 @@ func (s *Service) newRecord(config *runtimeapi.PodSandboxConfig, handler string)
 func (s *Service) build(ctx context.Context, r *Record) (err error) {
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
+
 	if err := s.records.Put(r.ID, *r); err != nil {
 		return err
 	}
+
 	u.Push("sandbox "+r.ID, func(ctx context.Context) error { return s.undo(ctx, *r) })
 
 	if err := s.makeFiles(*r); err != nil {
@@ -114,11 +124,13 @@ func (s *Service) build(ctx context.Context, r *Record) (err error) {
 	if err := s.makeNamespaces(*r); err != nil {
 		return err
 	}
+
 	if r.sharesPID() {
 		if r.InitPid, err = s.startInit(ctx, *r); err != nil {
 			return err
 		}
 	}
+
 	if r.Network {
 		if r.IPs, err = s.cfg.Network.Setup(ctx, s.attachment(*r)); err != nil {
 			return err
@@ -132,14 +144,17 @@ func (s *Service) build(ctx context.Context, r *Record) (err error) {
 	if ctx.Err() != nil {
 		return fmt.Errorf("caller is gone: %w", context.Cause(ctx))
 	}
+
 	r.State = life.Ready
 	if err := s.records.Put(r.ID, *r); err != nil {
 		return err
 	}
+
 	// InitEnded may have been called while the sandbox was not ready yet, and has done nothing then.
 	if r.InitPid != 0 && !s.cfg.Processes.Lives(initID(r.ID)) {
 		return errors.New("init of the shared PID namespace has ended already")
 	}
+
 	return nil
 }
 
@@ -166,10 +181,12 @@ func (s *Service) attachment(r Record) network.Attachment {
 		UID:        meta.GetUid(),
 		CgroupPath: r.CgroupParent(),
 	}
+
 	for _, p := range r.config.GetPortMappings() {
 		if p.HostPort <= 0 {
 			continue
 		}
+
 		a.Ports = append(a.Ports, network.PortMapping{
 			HostPort:      p.HostPort,
 			ContainerPort: p.ContainerPort,
@@ -177,6 +194,7 @@ func (s *Service) attachment(r Record) network.Attachment {
 			HostIP:        p.HostIp,
 		})
 	}
+
 	if dns := r.config.GetDnsConfig(); dns != nil {
 		a.DNS = map[string]any{
 			"servers":  dns.Servers,
@@ -184,5 +202,6 @@ func (s *Service) attachment(r Record) network.Attachment {
 			"options":  dns.Options,
 		}
 	}
+
 	return a
 }

@@ -100,7 +100,7 @@ type Config struct {
 	UnprivilegedPorts bool
 	UnprivilegedICMP  bool
 
-	// Events is told of every change of a sandbox.
+	// Events gets an event for every change that clients see.
 	Events *event.Hub
 
 	Log *slog.Logger
@@ -140,6 +140,7 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 	for _, r := range s.records.List() {
 		s.reconcile(ctx, r)
 	}
+
 	return s, s.sweepFiles()
 }
 
@@ -161,9 +162,11 @@ func (s *Service) reconcile(ctx context.Context, r Record) {
 	case life.Undo:
 		ctx, cancel := context.WithTimeout(ctx, undoLimit)
 		defer cancel()
+
 		if err := s.undo(ctx, r); err != nil {
 			s.cfg.Log.Warn("half-made sandbox is not removed", "sandbox", r.ID, "err", err)
 		}
+
 	case life.Finish:
 		if _, err := s.InitEnded(r.ID); err != nil {
 			s.cfg.Log.Warn("end of a sandbox is not recorded", "sandbox", r.ID, "err", err)
@@ -179,6 +182,15 @@ func (s *Service) Get(id string) (Record, error) {
 		return Record{}, fmt.Errorf("pod sandbox %s: %w", id, record.ErrNotFound)
 	}
 	return r, err
+}
+
+// NetnsOf returns the path of a pod's network namespace by its ID; empty for the host's.
+func (s *Service) NetnsOf(id string) (string, error) {
+	r, err := s.Get(id)
+	if err != nil {
+		return "", err
+	}
+	return s.Netns(r), nil
 }
 
 // List returns all sandboxes that are ready or stopped, in no order.

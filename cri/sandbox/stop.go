@@ -19,6 +19,7 @@ func (s *Service) Stop(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
+
 	r, err := s.Get(id)
 	if err != nil || r.State == life.Stopped && !r.Network && r.InitPid == 0 {
 		return nil
@@ -31,11 +32,13 @@ func (s *Service) Stop(ctx context.Context, id string) error {
 	if err := s.teardown(ctx, &r); err != nil {
 		return fmt.Errorf("stop pod sandbox %s: %w", id, err)
 	}
+
 	_, err = s.records.Change(id, func(kept *Record) bool {
 		kept.Network = r.Network
 		kept.InitPid = r.InitPid
 		return true
 	})
+
 	return err
 }
 
@@ -72,13 +75,16 @@ func (s *Service) teardown(ctx context.Context, r *Record) error {
 		r.Network = err != nil
 		errs = append(errs, err)
 	}
+
 	if pin := s.PIDNamespace(*r); pin != "" {
 		err := errors.Join(s.cfg.Processes.Delete(ctx, initID(r.ID)), s.cfg.Kernel.Unpin(pin))
 		if err == nil {
 			r.InitPid = 0
 		}
+
 		errs = append(errs, err)
 	}
+
 	errs = append(errs, s.removeNamespaces(*r), s.cfg.Kernel.Unmount(s.shm(r.ID)))
 	return errors.Join(errs...)
 }
@@ -90,6 +96,7 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	defer unlock()
+
 	r, err := s.Get(id)
 	if err != nil {
 		return nil
@@ -97,6 +104,7 @@ func (s *Service) Remove(ctx context.Context, id string) error {
 	if err := s.destroy(ctx, r); err != nil {
 		return fmt.Errorf("remove pod sandbox %s: %w", id, err)
 	}
+
 	return nil
 }
 

@@ -47,6 +47,7 @@ func checkSysctls(r Record) error {
 			return fmt.Errorf("sysctl %s: the pod has no namespace of its own for it", name)
 		}
 	}
+
 	return nil
 }
 
@@ -90,6 +91,7 @@ func (s *Service) writeDefaults(r Record) {
 	if s.cfg.UnprivilegedPorts {
 		defaults[portStart] = "0"
 	}
+
 	// In a user namespace of the pod these groups are not all mapped.
 	users := r.Options().GetUsernsOptions()
 	if s.cfg.UnprivilegedICMP && (users == nil || users.Mode != runtimeapi.NamespaceMode_POD) {

@@ -22,11 +22,13 @@ func TestStatusSaysWhyTheNetworkIsNotReady(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		conditions := r.Status.Conditions
 		if !conditions[0].Status || conditions[1].Type != runtimeapi.NetworkReady ||
 			conditions[1].Status != (cause == nil) || (conditions[1].Message != "") != (cause != nil) {
 			t.Errorf("%v: conditions %v", cause, conditions)
 		}
+
 		if len(r.RuntimeHandlers) != 2 {
 			t.Errorf("handlers %v", r.RuntimeHandlers)
 		}
@@ -86,12 +88,15 @@ func TestPodEndsWithItsContainers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	for _, id := range ids[1:] {
 		r, err := f.ContainerStatus(t.Context(), &runtimeapi.ContainerStatusRequest{ContainerId: id})
-		if err != nil || r.Status.State != runtimeapi.ContainerState_CONTAINER_EXITED || r.Status.ExitCode != 137 {
+		if err != nil || r.Status.State != runtimeapi.ContainerState_CONTAINER_EXITED ||
+			r.Status.ExitCode != 137 {
 			t.Errorf("container: %v, %v", r, err)
 		}
 	}
+
 	pod, err := f.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: ids[0]})
 	if err != nil || pod.Status.State != runtimeapi.PodSandboxState_SANDBOX_NOTREADY {
 		t.Errorf("pod: %v, %v", pod, err)
@@ -103,6 +108,7 @@ func TestPodEndsWithItsContainers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+
 	if left := append(f.machine.Left(), f.node.Left()...); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
@@ -116,13 +122,45 @@ func TestPodWhoseContainerCannotBeRemovedIsKept(t *testing.T) {
 	if _, err := f.RemovePodSandbox(t.Context(), remove); err == nil {
 		t.Error("no error")
 	}
+
 	status := &runtimeapi.PodSandboxStatusRequest{PodSandboxId: ids[0]}
 	if _, err := f.PodSandboxStatus(t.Context(), status); err != nil {
 		t.Errorf("%v: nobody would remove its container any more", err)
 	}
+
 	f.node.FailOn("Release", nil)
 	if _, err := f.RemovePodSandbox(t.Context(), remove); err != nil {
 		t.Error(err)
+	}
+}
+
+// awaitEvents makes pods until a stream shows an event, so that it does not miss any after that.
+func (f *fixture) awaitEvents(stream runtimeapi.RuntimeService_GetContainerEventsClient) {
+	f.tb.Helper()
+	first := make(chan error, 1)
+	go func() {
+		_, err := stream.Recv()
+		first <- err
+	}()
+
+	for attempt := uint32(0); ; attempt++ {
+		config := sandboxtest.Pod("early", false)
+		config.Metadata.Attempt = attempt
+		request := &runtimeapi.RunPodSandboxRequest{Config: config}
+		if _, err := f.RunPodSandbox(f.tb.Context(), request); err != nil {
+			f.tb.Fatal(err)
+		}
+
+		select {
+		case err := <-first:
+			if err != nil {
+				f.tb.Fatal(err)
+			}
+
+			return
+
+		default:
+		}
 	}
 }
 
@@ -130,33 +168,13 @@ func TestEventsShowTheWholePod(t *testing.T) {
 	f := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
+
 	stream, err := f.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The stream is open once it shows an event: pods are made until one comes.
-	first := make(chan *runtimeapi.ContainerEventResponse)
-	go func() {
-		e, err := stream.Recv()
-		if err != nil {
-			t.Error(err)
-		}
-		first <- e
-	}()
-	opened := false
-	for attempt := uint32(0); !opened; attempt++ {
-		config := sandboxtest.Pod("early", false)
-		config.Metadata.Attempt = attempt
-		if _, err := f.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: config}); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-first:
-			opened = true
-		default:
-		}
-	}
 
+	f.awaitEvents(stream)
 	ids := f.run("web", "main")
 	types := ""
 	for {
@@ -167,14 +185,18 @@ func TestEventsShowTheWholePod(t *testing.T) {
 		if e.PodSandboxStatus.GetId() != ids[0] {
 			continue
 		}
+
 		types += " " + strings.Split(e.ContainerEventType.String(), "_")[1]
 		if e.ContainerId == ids[1] && len(e.ContainersStatuses) != 1 {
 			t.Errorf("event %v does not show the container", e)
 		}
-		if e.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT && e.ContainerId == ids[1] {
+
+		if e.ContainerEventType == runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT &&
+			e.ContainerId == ids[1] {
 			break
 		}
 	}
+
 	if types != " STARTED CREATED STARTED" {
 		t.Errorf("events%s", types)
 	}
@@ -185,10 +207,15 @@ func TestCodesReachTheClient(t *testing.T) {
 	ids := f.run("web", "main")
 	ctx := t.Context()
 	notFound := func(err error) bool { return status.Code(err) == codes.NotFound }
-	if _, err := f.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: "absent"}); !notFound(err) {
+	if _, err := f.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{
+		ContainerId: "absent",
+	}); !notFound(err) {
 		t.Errorf("absent container: %v", err)
 	}
-	if _, err := f.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: "absent"}); !notFound(err) {
+
+	if _, err := f.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{
+		PodSandboxId: "absent",
+	}); !notFound(err) {
 		t.Errorf("absent pod: %v", err)
 	}
 
@@ -202,15 +229,19 @@ func TestCodesReachTheClient(t *testing.T) {
 	if _, err := f.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: ids[0]}); err != nil {
 		t.Fatal(err)
 	}
+
 	exec := &runtimeapi.ExecRequest{ContainerId: ids[1], Cmd: []string{"true"}}
 	if _, err := f.Exec(ctx, exec); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("exec in a container that has ended: %v", err)
 	}
+
 	forward := &runtimeapi.PortForwardRequest{PodSandboxId: ids[0]}
 	if _, err := f.PortForward(ctx, forward); status.Code(err) != codes.FailedPrecondition {
 		t.Errorf("port-forward to a stopped pod: %v", err)
 	}
-	if _, err := f.CheckpointContainer(ctx, &runtimeapi.CheckpointContainerRequest{}); status.Code(err) != codes.Unimplemented {
+
+	_, err = f.CheckpointContainer(ctx, &runtimeapi.CheckpointContainerRequest{})
+	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("a call that is not served: %v", err)
 	}
 }
@@ -219,20 +250,29 @@ func TestStreamsAreOfWholeIDs(t *testing.T) {
 	f := open(t)
 	ids := f.run("web", "main")
 	ctx, short := t.Context(), ids[1][:20]
-	if r, err := f.Exec(ctx, &runtimeapi.ExecRequest{ContainerId: short, Cmd: []string{"a"}}); err != nil || r.Url != "exec/"+ids[1] {
+	if r, err := f.Exec(ctx, &runtimeapi.ExecRequest{
+		ContainerId: short,
+		Cmd:         []string{"a"},
+	}); err != nil || r.Url != "exec/"+ids[1] {
 		t.Errorf("exec: %v, %v", r, err)
 	}
-	if r, err := f.Attach(ctx, &runtimeapi.AttachRequest{ContainerId: short}); err != nil || r.Url != "attach/"+ids[1] {
+
+	if r, err := f.Attach(ctx, &runtimeapi.AttachRequest{
+		ContainerId: short,
+	}); err != nil || r.Url != "attach/"+ids[1] {
 		t.Errorf("attach: %v, %v", r, err)
 	}
+
 	forward := &runtimeapi.PortForwardRequest{PodSandboxId: ids[0][:20]}
 	if r, err := f.PortForward(ctx, forward); err != nil || r.Url != "portforward/"+ids[0] {
 		t.Errorf("port-forward: %v, %v", r, err)
 	}
+
 	sync := &runtimeapi.ExecSyncRequest{ContainerId: short, Cmd: []string{"a"}, Timeout: 3}
 	if r, err := f.ExecSync(ctx, sync); err != nil || string(r.Stdout) != "[a] in "+ids[1]+" for 3s" {
 		t.Errorf("exec: %v, %v", r, err)
 	}
+
 	sync.Cmd = []string{"a\x00b"}
 	if _, err := f.ExecSync(ctx, sync); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("an argument with a zero byte: %v", err)
@@ -246,10 +286,12 @@ func TestStatsAreOfRunningContainers(t *testing.T) {
 	if _, err := f.StopContainer(t.Context(), stop); err != nil {
 		t.Fatal(err)
 	}
+
 	r, err := f.ListContainerStats(t.Context(), &runtimeapi.ListContainerStatsRequest{})
 	if err != nil || len(r.Stats) != 2 {
 		t.Fatalf("%v, %v", r, err)
 	}
+
 	for _, st := range r.Stats {
 		runs := st.Attributes.Id == ids[1]
 		if st.WritableLayer.UsedBytes.Value != 7 || (st.Memory != nil) != runs {
@@ -259,6 +301,7 @@ func TestStatsAreOfRunningContainers(t *testing.T) {
 			t.Errorf("usage %v", st)
 		}
 	}
+
 	pods, err := f.ListPodSandboxStats(t.Context(), &runtimeapi.ListPodSandboxStatsRequest{})
 	if err != nil || len(pods.Stats) != 1 || len(pods.Stats[0].Linux.Containers) != 2 {
 		t.Errorf("pods: %v, %v", pods, err)
@@ -272,6 +315,7 @@ func TestImagesArePulledShownAndRemoved(t *testing.T) {
 	if err != nil || absent.Image != nil {
 		t.Errorf("an image that does not exist: %v, %v", absent, err)
 	}
+
 	auth := &runtimeapi.AuthConfig{Username: "u", Password: "p"}
 	pulled, err := f.images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: spec, Auth: auth})
 	if err != nil || pulled.ImageRef != "sha256:1" || f.rest.auth.Username != "u" {
@@ -279,9 +323,11 @@ func TestImagesArePulledShownAndRemoved(t *testing.T) {
 	}
 
 	shown, err := f.images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec, Verbose: true})
-	if err != nil || shown.Image.GetUid().GetValue() != 1000 || !strings.Contains(shown.Info["info"], "sha256:c2") {
+	if err != nil || shown.Image.GetUid().GetValue() != 1000 ||
+		!strings.Contains(shown.Info["info"], "sha256:c2") {
 		t.Errorf("shown: %v, %v", shown, err)
 	}
+
 	for name, want := range map[string]int{"": 1, spec.Image: 1, "other:1": 0} {
 		filter := &runtimeapi.ImageFilter{Image: &runtimeapi.ImageSpec{Image: name}}
 		list, err := f.images.ListImages(ctx, &runtimeapi.ListImagesRequest{Filter: filter})
@@ -289,8 +335,10 @@ func TestImagesArePulledShownAndRemoved(t *testing.T) {
 			t.Errorf("list by %q: %v, %v", name, list, err)
 		}
 	}
+
 	usage, err := f.images.ImageFsInfo(ctx, &runtimeapi.ImageFsInfoRequest{})
-	if err != nil || usage.ImageFilesystems[0].UsedBytes.Value != 1000 || usage.ContainerFilesystems[0].UsedBytes.Value != 7 {
+	if err != nil || usage.ImageFilesystems[0].UsedBytes.Value != 1000 ||
+		usage.ContainerFilesystems[0].UsedBytes.Value != 7 {
 		t.Errorf("file systems: %v, %v", usage, err)
 	}
 
@@ -299,7 +347,9 @@ func TestImagesArePulledShownAndRemoved(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if _, err := f.images.PullImage(ctx, &runtimeapi.PullImageRequest{}); status.Code(err) != codes.InvalidArgument {
+
+	_, err = f.images.PullImage(ctx, &runtimeapi.PullImageRequest{})
+	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("no name: %v", err)
 	}
 }

@@ -25,9 +25,9 @@ import (
 // errInvalid is a request that cannot be served, now or later.
 var errInvalid = errors.New("invalid request")
 
-// errorCodes is the one place where gRPC codes are chosen. Kubelet and crictl tell a missing object (NOT_FOUND)
-// and a call that may be repeated from a failure by them. The first error that matches counts: a pull that was
-// cancelled may have been denied by one of several mirrors before.
+// errorCodes is the one place where gRPC codes are chosen. Kubelet and crictl tell a missing object
+// (NOT_FOUND) and a call that may be repeated from a failure by them. The first error that matches counts: a
+// pull that was cancelled may have been denied by one of several mirrors before.
 var errorCodes = []struct {
 	err  error
 	code codes.Code
@@ -58,11 +58,13 @@ func toStatus(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
+
 	for _, c := range errorCodes {
 		if errors.Is(err, c.err) {
 			return status.Error(c.code, bounded(err.Error()))
 		}
 	}
+
 	return status.Error(codes.Unknown, bounded(err.Error()))
 }
 
@@ -146,5 +148,6 @@ func object(req any) string {
 	case interface{ GetImage() *runtimeapi.ImageSpec }:
 		return r.GetImage().GetImage()
 	}
+
 	return ""
 }

@@ -25,7 +25,7 @@ import (
 )
 
 func TestErrorsHaveTheirCodes(t *testing.T) {
-	for _, c := range []struct {
+	cases := []struct {
 		err  error
 		want codes.Code
 	}{
@@ -43,7 +43,9 @@ func TestErrorsHaveTheirCodes(t *testing.T) {
 		{unix.ENOSPC, codes.ResourceExhausted},
 		{errors.New("anything else"), codes.Unknown},
 		{status.Error(codes.DataLoss, "chosen before"), codes.DataLoss},
-	} {
+	}
+
+	for _, c := range cases {
 		err := c.err
 		if err != nil && status.Code(err) == codes.Unknown {
 			err = fmt.Errorf("create container x: %w", err)
@@ -86,22 +88,43 @@ func TestEachFailedCallIsLoggedOnceWithItsObject(t *testing.T) {
 		{"ContainerStatus", "DEBUG", "c1", &runtimeapi.ContainerStatusRequest{ContainerId: "c1"}},
 		{"PodSandboxStatus", "DEBUG", "s1", &runtimeapi.PodSandboxStatusRequest{PodSandboxId: "s1"}},
 		{"RunPodSandbox", "WARN", "shop/web", &runtimeapi.RunPodSandboxRequest{Config: pod}},
-		{"CreateContainer", "WARN", "s1/main", &runtimeapi.CreateContainerRequest{PodSandboxId: "s1", Config: main}},
-		{"PullImage", "WARN", "app:1", &runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: "app:1"}}},
+		{
+			"CreateContainer",
+			"WARN",
+			"s1/main",
+			&runtimeapi.CreateContainerRequest{PodSandboxId: "s1", Config: main},
+		},
+		{
+			"PullImage",
+			"WARN",
+			"app:1",
+			&runtimeapi.PullImageRequest{Image: &runtimeapi.ImageSpec{Image: "app:1"}},
+		},
 	} {
 		var log bytes.Buffer
 		o := observer{log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 		call := &grpc.UnaryServerInfo{FullMethod: "/runtime.v1.RuntimeService/" + c.method}
-		_, err := o.unary(t.Context(), c.request, call, func(context.Context, any) (any, error) { return nil, gone })
+		_, err := o.unary(
+			t.Context(),
+			c.request,
+			call,
+			func(context.Context, any) (any, error) { return nil, gone },
+		)
 		if status.Code(err) != codes.NotFound {
 			t.Errorf("%s: %v", c.method, err)
 		}
+
 		line := log.String()
 		if strings.Count(line, "\n") != 1 {
 			t.Errorf("%s: logged %q", c.method, line)
 		}
+
 		for _, want := range []string{
-			"level=" + c.level, "method=" + c.method, "object=" + c.object, "code=NotFound", "container c1: not found",
+			"level=" + c.level,
+			"method=" + c.method,
+			"object=" + c.object,
+			"code=NotFound",
+			"container c1: not found",
 		} {
 			if !strings.Contains(line, want) {
 				t.Errorf("%s: %q is not in %q", c.method, want, line)
@@ -117,9 +140,11 @@ func TestStreamsHaveCodesAndALogLine(t *testing.T) {
 	call := &grpc.StreamServerInfo{FullMethod: "/runtime.v1.RuntimeService/GetContainerEvents"}
 
 	err := o.stream(nil, stream, call, func(any, grpc.ServerStream) error { return errSlow })
-	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(log.String(), "method=GetContainerEvents") {
+	if status.Code(err) != codes.ResourceExhausted ||
+		!strings.Contains(log.String(), "method=GetContainerEvents") {
 		t.Errorf("%v, logged %q", err, log.String())
 	}
+
 	log.Reset()
 	err = o.stream(nil, stream, call, func(any, grpc.ServerStream) error { return nil })
 	if err != nil || log.Len() > 0 {

@@ -18,7 +18,7 @@ type containerCalls struct {
 }
 
 // CreateContainer makes a container that waits for StartContainer.
-func (s containerCalls) CreateContainer(
+func (s *containerCalls) CreateContainer(
 	ctx context.Context, r *runtimeapi.CreateContainerRequest,
 ) (*runtimeapi.CreateContainerResponse, error) {
 	id, err := s.containers.Create(ctx, r.PodSandboxId, r.Config)
@@ -29,14 +29,14 @@ func (s containerCalls) CreateContainer(
 }
 
 // StartContainer lets the program of a created container run.
-func (s containerCalls) StartContainer(
+func (s *containerCalls) StartContainer(
 	ctx context.Context, r *runtimeapi.StartContainerRequest,
 ) (*runtimeapi.StartContainerResponse, error) {
 	return &runtimeapi.StartContainerResponse{}, s.containers.Start(ctx, r.ContainerId)
 }
 
 // StopContainer asks a container to end, and kills it after the timeout.
-func (s containerCalls) StopContainer(
+func (s *containerCalls) StopContainer(
 	ctx context.Context, r *runtimeapi.StopContainerRequest,
 ) (*runtimeapi.StopContainerResponse, error) {
 	err := s.containers.Stop(ctx, r.ContainerId, seconds(r.Timeout))
@@ -44,14 +44,14 @@ func (s containerCalls) StopContainer(
 }
 
 // RemoveContainer removes a container, by force if it runs.
-func (s containerCalls) RemoveContainer(
+func (s *containerCalls) RemoveContainer(
 	ctx context.Context, r *runtimeapi.RemoveContainerRequest,
 ) (*runtimeapi.RemoveContainerResponse, error) {
 	return &runtimeapi.RemoveContainerResponse{}, s.containers.Remove(ctx, r.ContainerId)
 }
 
 // UpdateContainerResources changes the limits of a container that has not ended.
-func (s containerCalls) UpdateContainerResources(
+func (s *containerCalls) UpdateContainerResources(
 	ctx context.Context, r *runtimeapi.UpdateContainerResourcesRequest,
 ) (*runtimeapi.UpdateContainerResourcesResponse, error) {
 	err := s.containers.Update(ctx, r.ContainerId, r.Linux)
@@ -59,21 +59,21 @@ func (s containerCalls) UpdateContainerResources(
 }
 
 // ReopenContainerLog makes a container write to a new log file after a log rotation.
-func (s containerCalls) ReopenContainerLog(
+func (s *containerCalls) ReopenContainerLog(
 	ctx context.Context, r *runtimeapi.ReopenContainerLogRequest,
 ) (*runtimeapi.ReopenContainerLogResponse, error) {
 	return &runtimeapi.ReopenContainerLogResponse{}, s.containers.ReopenLog(ctx, r.ContainerId)
 }
 
 // ListContainers lists containers.
-func (s containerCalls) ListContainers(
+func (s *containerCalls) ListContainers(
 	_ context.Context, r *runtimeapi.ListContainersRequest,
 ) (*runtimeapi.ListContainersResponse, error) {
 	return &runtimeapi.ListContainersResponse{Containers: s.list(r.Filter)}, nil
 }
 
 // StreamContainers lists containers in pieces.
-func (s containerCalls) StreamContainers(
+func (s *containerCalls) StreamContainers(
 	r *runtimeapi.StreamContainersRequest, stream runtimeapi.RuntimeService_StreamContainersServer,
 ) error {
 	return sendPieces(s.list(r.Filter), func(piece []*runtimeapi.Container) error {
@@ -82,12 +82,13 @@ func (s containerCalls) StreamContainers(
 }
 
 // list returns the containers that a filter selects, the newest first.
-func (s containerCalls) list(f *runtimeapi.ContainerFilter) []*runtimeapi.Container {
+func (s *containerCalls) list(f *runtimeapi.ContainerFilter) []*runtimeapi.Container {
 	var all []*runtimeapi.Container
 	for _, c := range s.containers.List() {
 		if !selectsContainer(f, c) {
 			continue
 		}
+
 		config := c.ContainerConfig()
 		all = append(all, &runtimeapi.Container{
 			Id:           c.ID,
@@ -102,6 +103,7 @@ func (s containerCalls) list(f *runtimeapi.ContainerFilter) []*runtimeapi.Contai
 			Annotations:  config.GetAnnotations(),
 		})
 	}
+
 	slices.SortFunc(all, func(a, b *runtimeapi.Container) int {
 		return cmp.Compare(b.CreatedAt, a.CreatedAt)
 	})
@@ -122,13 +124,14 @@ func containerState(c container.Record) runtimeapi.ContainerState {
 }
 
 // ContainerStatus returns the status of a container.
-func (s containerCalls) ContainerStatus(
+func (s *containerCalls) ContainerStatus(
 	_ context.Context, r *runtimeapi.ContainerStatusRequest,
 ) (*runtimeapi.ContainerStatusResponse, error) {
 	c, err := s.containers.Get(r.ContainerId)
 	if err != nil {
 		return nil, err
 	}
+
 	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(c)}
 	if r.Verbose {
 		resp.Info = info("info", map[string]any{
@@ -137,6 +140,7 @@ func (s containerCalls) ContainerStatus(
 			"config":    c.ContainerConfig(),
 		})
 	}
+
 	return resp, nil
 }
 
@@ -202,7 +206,9 @@ func mountStatuses(c container.Record) []*runtimeapi.Mount {
 				ImageRef:    id,
 			}
 		}
+
 		all = append(all, status)
 	}
+
 	return all
 }

@@ -22,11 +22,12 @@ type eventCalls struct {
 var errSlow = errors.New("list everything and open a new stream")
 
 // GetContainerEvents sends events until the client is gone.
-func (s eventCalls) GetContainerEvents(
+func (s *eventCalls) GetContainerEvents(
 	_ *runtimeapi.GetEventsRequest, stream runtimeapi.RuntimeService_GetContainerEventsServer,
 ) error {
 	events, cancel := s.events.Subscribe()
 	defer cancel()
+
 	for {
 		select {
 		case <-stream.Context().Done():
@@ -43,7 +44,7 @@ func (s eventCalls) GetContainerEvents(
 }
 
 // response adds the present status of the whole pod.
-func (s eventCalls) response(e event.Event) *runtimeapi.ContainerEventResponse {
+func (s *eventCalls) response(e event.Event) *runtimeapi.ContainerEventResponse {
 	resp := &runtimeapi.ContainerEventResponse{
 		ContainerId:        e.ID,
 		ContainerEventType: runtimeapi.ContainerEventType(e.Type),
@@ -52,8 +53,10 @@ func (s eventCalls) response(e event.Event) *runtimeapi.ContainerEventResponse {
 	if pod, err := s.sandboxes.Get(e.Sandbox); err == nil {
 		resp.PodSandboxStatus = sandboxStatus(pod)
 	}
+
 	for _, c := range s.containers.Of(e.Sandbox) {
 		resp.ContainersStatuses = append(resp.ContainersStatuses, containerStatus(c))
 	}
+
 	return resp
 }

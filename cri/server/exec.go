@@ -31,7 +31,7 @@ type execCalls struct {
 }
 
 // ExecSync runs a command and returns its output and exit code.
-func (s execCalls) ExecSync(
+func (s *execCalls) ExecSync(
 	ctx context.Context, r *runtimeapi.ExecSyncRequest,
 ) (*runtimeapi.ExecSyncResponse, error) {
 	c, err := s.containers.Get(r.ContainerId)
@@ -41,10 +41,12 @@ func (s execCalls) ExecSync(
 	if err := checkCommand(c.ID, r.Cmd); err != nil {
 		return nil, err
 	}
+
 	result, err := s.streams.ExecSync(ctx, c.ID, r.Cmd, seconds(r.Timeout))
 	if err != nil {
 		return nil, err
 	}
+
 	return &runtimeapi.ExecSyncResponse{
 		Stdout:   result.Stdout,
 		Stderr:   result.Stderr,
@@ -53,7 +55,7 @@ func (s execCalls) ExecSync(
 }
 
 // Exec returns the URL of a stream that runs a command.
-func (s execCalls) Exec(_ context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
+func (s *execCalls) Exec(_ context.Context, r *runtimeapi.ExecRequest) (*runtimeapi.ExecResponse, error) {
 	c, err := s.containers.Running(r.ContainerId)
 	if err != nil {
 		return nil, err
@@ -73,7 +75,7 @@ func checkCommand(id string, cmd []string) error {
 }
 
 // Attach returns the URL of a stream to and from a container's process.
-func (s execCalls) Attach(
+func (s *execCalls) Attach(
 	_ context.Context, r *runtimeapi.AttachRequest,
 ) (*runtimeapi.AttachResponse, error) {
 	c, err := s.containers.Running(r.ContainerId)
@@ -85,7 +87,7 @@ func (s execCalls) Attach(
 }
 
 // PortForward returns the URL of streams to ports of a pod.
-func (s execCalls) PortForward(
+func (s *execCalls) PortForward(
 	_ context.Context, r *runtimeapi.PortForwardRequest,
 ) (*runtimeapi.PortForwardResponse, error) {
 	pod, err := s.sandboxes.Get(r.PodSandboxId)

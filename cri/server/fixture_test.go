@@ -34,6 +34,7 @@ func serve(t *testing.T, cfg server.Config) *grpc.ClientConn {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+
 	listener := bufconn.Listen(1 << 20)
 	g := server.New(cfg).GRPC()
 	go g.Serve(listener)
@@ -47,6 +48,7 @@ func serve(t *testing.T, cfg server.Config) *grpc.ClientConn {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -69,6 +71,7 @@ func open(t *testing.T) *fixture {
 		node:    containertest.NewNode(),
 		rest:    &rest{},
 	}
+
 	dir := t.TempDir()
 	log := slog.New(slog.DiscardHandler)
 	hub := &event.Hub{}
@@ -87,6 +90,7 @@ func open(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	f.node.Exited = containers.Ended
 
 	conn := serve(t, server.Config{
@@ -107,6 +111,7 @@ func open(t *testing.T) *fixture {
 		Handlers: []string{"", "crun"},
 		Log:      log,
 	})
+
 	f.RuntimeServiceClient = runtimeapi.NewRuntimeServiceClient(conn)
 	f.images = runtimeapi.NewImageServiceClient(conn)
 	return f
@@ -122,6 +127,7 @@ func (f *fixture) run(pod string, containers ...string) []string {
 	if err != nil {
 		f.tb.Fatal(err)
 	}
+
 	ids := []string{made.PodSandboxId}
 	for _, name := range containers {
 		created, err := f.CreateContainer(ctx, &runtimeapi.CreateContainerRequest{
@@ -130,20 +136,27 @@ func (f *fixture) run(pod string, containers ...string) []string {
 				Metadata: &runtimeapi.ContainerMetadata{Name: name},
 				Image:    &runtimeapi.ImageSpec{Image: "registry.example/app:1"},
 				Labels:   map[string]string{"app": pod},
-				Linux: &runtimeapi.LinuxContainerConfig{SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
-					NamespaceOptions: &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER},
-				}},
+				Linux: &runtimeapi.LinuxContainerConfig{
+					SecurityContext: &runtimeapi.LinuxContainerSecurityContext{
+						NamespaceOptions: &runtimeapi.NamespaceOption{
+							Pid: runtimeapi.NamespaceMode_CONTAINER,
+						},
+					},
+				},
 			},
 		})
 		if err != nil {
 			f.tb.Fatal(err)
 		}
+
 		start := &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}
 		if _, err := f.StartContainer(ctx, start); err != nil {
 			f.tb.Fatal(err)
 		}
+
 		ids = append(ids, created.ContainerId)
 	}
+
 	return ids
 }
 
@@ -177,7 +190,12 @@ func (r *rest) Get(name string) (image.Image, error) {
 }
 
 func (r *rest) image() image.Image {
-	img := image.Image{ID: "sha256:1", Tags: []string{r.pulled}, Chain: []string{"c1", "c2"}, RawConfig: []byte("{}")}
+	img := image.Image{
+		ID:        "sha256:1",
+		Tags:      []string{r.pulled},
+		Chain:     []string{"c1", "c2"},
+		RawConfig: []byte("{}"),
+	}
 	img.Config.Config.User = "1000:1000"
 	return img
 }
@@ -214,7 +232,12 @@ type writable struct{ *rest }
 
 func (writable) Usage(string) (rootfs.Usage, error) { return rootfs.Usage{Bytes: 7, Inodes: 2}, nil }
 
-func (r *rest) ExecSync(_ context.Context, id string, cmd []string, timeout time.Duration) (streaming.Result, error) {
+func (r *rest) ExecSync(
+	_ context.Context,
+	id string,
+	cmd []string,
+	timeout time.Duration,
+) (streaming.Result, error) {
 	return streaming.Result{Stdout: fmt.Append(nil, cmd, " in ", id, " for ", timeout)}, nil
 }
 

@@ -80,6 +80,7 @@ func (s *imageService) list(filter *runtimeapi.ImageFilter) ([]*runtimeapi.Image
 		if err != nil {
 			return nil, err
 		}
+
 		list = func() []image.Image { return []image.Image{img} }
 	}
 
@@ -87,6 +88,7 @@ func (s *imageService) list(filter *runtimeapi.ImageFilter) ([]*runtimeapi.Image
 	for _, img := range list() {
 		all = append(all, imageStatus(img))
 	}
+
 	return all, nil
 }
 
@@ -99,6 +101,7 @@ func (s *imageService) ImageStatus(
 	if err != nil {
 		return nil, err
 	}
+
 	img, err := s.images.Get(name)
 	if errors.Is(err, image.ErrNotFound) {
 		return &runtimeapi.ImageStatusResponse{}, nil
@@ -114,6 +117,7 @@ func (s *imageService) ImageStatus(
 			ImageSpec: img.RawConfig,
 		})
 	}
+
 	return response, nil
 }
 
@@ -138,14 +142,17 @@ func (s *imageService) PullImage(
 	if err != nil {
 		return nil, err
 	}
+
 	auth, err := authOf(r.GetAuth())
 	if err != nil {
 		return nil, fmt.Errorf("%w: credentials for %s: %w", errInvalid, name, err)
 	}
+
 	img, err := s.images.Pull(ctx, name, auth)
 	if err != nil {
 		return nil, err
 	}
+
 	return &runtimeapi.PullImageResponse{ImageRef: img.ID}, nil
 }
 
@@ -196,15 +203,18 @@ func imageStatus(img image.Image) *runtimeapi.Image {
 		Pinned:      img.Pinned,
 		Spec:        &runtimeapi.ImageSpec{Image: img.ID},
 	}
+
 	user, _, _ := strings.Cut(img.Config.Config.User, ":")
 	if user == "" {
 		return status
 	}
+
 	if uid, err := strconv.ParseInt(user, 10, 64); err == nil {
 		status.Uid = &runtimeapi.Int64Value{Value: uid}
 	} else {
 		status.Username = user
 	}
+
 	return status
 }
 

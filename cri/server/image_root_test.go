@@ -15,14 +15,9 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// TestRealImages pulls and mounts every image that TRIVET_TEST_IMAGES names (separated by spaces) through the
-// mirrors in TRIVET_TEST_HOSTS.
-func TestRealImages(t *testing.T) {
-	names := strings.Fields(os.Getenv("TRIVET_TEST_IMAGES"))
-	if len(names) == 0 {
-		t.Skip("TRIVET_TEST_IMAGES names no image")
-	}
-	testenv.Root(t)
+// store returns an image store, which pulls through the mirrors in TRIVET_TEST_HOSTS, and root file systems.
+func store(t *testing.T) (*image.Store, *rootfs.Store) {
+	t.Helper()
 	dir := testenv.ShortDir(t)
 	hosts := os.Getenv("TRIVET_TEST_HOSTS")
 	images, err := image.Open(image.Config{
@@ -32,6 +27,7 @@ func TestRealImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	t.Cleanup(images.Close)
 	roots, err := rootfs.Open(rootfs.Config{
 		Dir:      filepath.Join(dir, "rootfs"),
@@ -42,6 +38,18 @@ func TestRealImages(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	return images, roots
+}
+
+// TestRealImages pulls and mounts every image that TRIVET_TEST_IMAGES names (separated by spaces).
+func TestRealImages(t *testing.T) {
+	names := strings.Fields(os.Getenv("TRIVET_TEST_IMAGES"))
+	if len(names) == 0 {
+		t.Skip("TRIVET_TEST_IMAGES names no image")
+	}
+
+	testenv.Root(t)
+	images, roots := store(t)
 	client := runtimeapi.NewImageServiceClient(serve(t, server.Config{Images: images, Layers: roots}))
 	for i, name := range names {
 		spec := &runtimeapi.ImageSpec{Image: name}
@@ -50,22 +58,26 @@ func TestRealImages(t *testing.T) {
 			t.Error(err)
 			continue
 		}
+
 		r, err := client.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: spec, Verbose: true})
 		if err != nil || r.Image.GetId() != pulled.ImageRef {
 			t.Errorf("%s: %v, %v", name, r, err)
 			continue
 		}
+
 		t.Log(r.Image)
 
 		img, err := images.Get(pulled.ImageRef)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		id := "c" + string(rune('a'+i))
 		path, err := roots.Prepare(t.Context(), id, img)
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		list, err := os.ReadDir(path)
 		t.Log(list, err)
 		if err := roots.Release(t.Context(), id); err != nil {

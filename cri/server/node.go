@@ -10,7 +10,7 @@ import (
 type nodeCalls struct{ cfg Config }
 
 // Version returns the runtime's name and version.
-func (s nodeCalls) Version(
+func (s *nodeCalls) Version(
 	context.Context, *runtimeapi.VersionRequest,
 ) (*runtimeapi.VersionResponse, error) {
 	return &runtimeapi.VersionResponse{
@@ -22,7 +22,7 @@ func (s nodeCalls) Version(
 }
 
 // Status returns the runtime's conditions, RuntimeReady and NetworkReady, and its features.
-func (s nodeCalls) Status(
+func (s *nodeCalls) Status(
 	ctx context.Context, r *runtimeapi.StatusRequest,
 ) (*runtimeapi.StatusResponse, error) {
 	network := &runtimeapi.RuntimeCondition{Type: runtimeapi.NetworkReady, Status: true}
@@ -31,6 +31,7 @@ func (s nodeCalls) Status(
 		network.Reason = "NetworkPluginNotReady"
 		network.Message = err.Error()
 	}
+
 	resp := &runtimeapi.StatusResponse{
 		Features: &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
@@ -46,14 +47,16 @@ func (s nodeCalls) Status(
 		handler := &runtimeapi.RuntimeHandler{Name: name, Features: features}
 		resp.RuntimeHandlers = append(resp.RuntimeHandlers, handler)
 	}
+
 	if r.Verbose {
 		resp.Info = info("config", s.cfg.Info)
 	}
+
 	return resp, nil
 }
 
 // RuntimeConfig returns the cgroup driver, which kubelet then uses, too.
-func (s nodeCalls) RuntimeConfig(
+func (s *nodeCalls) RuntimeConfig(
 	context.Context, *runtimeapi.RuntimeConfigRequest,
 ) (*runtimeapi.RuntimeConfigResponse, error) {
 	driver := runtimeapi.CgroupDriver_CGROUPFS
@@ -65,7 +68,7 @@ func (s nodeCalls) RuntimeConfig(
 }
 
 // UpdateRuntimeConfig ignores the node's pod CIDR: the CNI configuration has its own ranges.
-func (s nodeCalls) UpdateRuntimeConfig(
+func (s *nodeCalls) UpdateRuntimeConfig(
 	context.Context, *runtimeapi.UpdateRuntimeConfigRequest,
 ) (*runtimeapi.UpdateRuntimeConfigResponse, error) {
 	return &runtimeapi.UpdateRuntimeConfigResponse{}, nil

@@ -23,7 +23,7 @@ type sandboxCalls struct {
 }
 
 // RunPodSandbox makes a pod's sandbox.
-func (s sandboxCalls) RunPodSandbox(
+func (s *sandboxCalls) RunPodSandbox(
 	ctx context.Context, r *runtimeapi.RunPodSandboxRequest,
 ) (*runtimeapi.RunPodSandboxResponse, error) {
 	id, err := s.sandboxes.Run(ctx, r.Config, r.RuntimeHandler)
@@ -35,7 +35,7 @@ func (s sandboxCalls) RunPodSandbox(
 
 // StopPodSandbox kills what runs in the pod, then releases its network and namespaces. A sandbox that does
 // not exist is success.
-func (s sandboxCalls) StopPodSandbox(
+func (s *sandboxCalls) StopPodSandbox(
 	ctx context.Context, r *runtimeapi.StopPodSandboxRequest,
 ) (*runtimeapi.StopPodSandboxResponse, error) {
 	pod, err := s.sandboxes.Get(r.PodSandboxId)
@@ -48,7 +48,7 @@ func (s sandboxCalls) StopPodSandbox(
 	return &runtimeapi.StopPodSandboxResponse{}, err
 }
 
-func (s sandboxCalls) stop(ctx context.Context, id string) error {
+func (s *sandboxCalls) stop(ctx context.Context, id string) error {
 	if err := s.each(id, func(id string) error { return s.containers.Stop(ctx, id, 0) }); err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (s sandboxCalls) stop(ctx context.Context, id string) error {
 }
 
 // RemovePodSandbox removes the pod with all its containers. A sandbox that does not exist is success.
-func (s sandboxCalls) RemovePodSandbox(
+func (s *sandboxCalls) RemovePodSandbox(
 	ctx context.Context, r *runtimeapi.RemovePodSandboxRequest,
 ) (*runtimeapi.RemovePodSandboxResponse, error) {
 	pod, err := s.sandboxes.Get(r.PodSandboxId)
@@ -73,24 +73,26 @@ func (s sandboxCalls) RemovePodSandbox(
 	return &runtimeapi.RemovePodSandboxResponse{}, err
 }
 
-func (s sandboxCalls) remove(ctx context.Context, pod sandbox.Record) error {
+func (s *sandboxCalls) remove(ctx context.Context, pod sandbox.Record) error {
 	// Once it is stopped, no container is begun in it any more.
 	if pod.State == life.Ready {
 		if err := s.stop(ctx, pod.ID); err != nil {
 			return err
 		}
 	}
+
 	if err := s.containers.AwaitCreations(ctx, pod.ID); err != nil {
 		return err
 	}
 	if err := s.each(pod.ID, func(id string) error { return s.containers.Remove(ctx, id) }); err != nil {
 		return err
 	}
+
 	return s.sandboxes.Remove(ctx, pod.ID)
 }
 
 // each calls f for all containers of a sandbox at once.
-func (s sandboxCalls) each(sandboxID string, f func(id string) error) error {
+func (s *sandboxCalls) each(sandboxID string, f func(id string) error) error {
 	containers := s.containers.Of(sandboxID)
 	errs := make([]error, len(containers))
 	var group sync.WaitGroup
@@ -102,13 +104,14 @@ func (s sandboxCalls) each(sandboxID string, f func(id string) error) error {
 }
 
 // PodSandboxStatus returns the status of a sandbox.
-func (s sandboxCalls) PodSandboxStatus(
+func (s *sandboxCalls) PodSandboxStatus(
 	_ context.Context, r *runtimeapi.PodSandboxStatusRequest,
 ) (*runtimeapi.PodSandboxStatusResponse, error) {
 	pod, err := s.sandboxes.Get(r.PodSandboxId)
 	if err != nil {
 		return nil, err
 	}
+
 	resp := &runtimeapi.PodSandboxStatusResponse{Status: sandboxStatus(pod)}
 	if r.Verbose {
 		resp.Info = info("info", map[string]any{
@@ -118,6 +121,7 @@ func (s sandboxCalls) PodSandboxStatus(
 			"config":         pod.PodConfig(),
 		})
 	}
+
 	return resp, nil
 }
 
@@ -152,18 +156,19 @@ func sandboxStatus(pod sandbox.Record) *runtimeapi.PodSandboxStatus {
 		more := &runtimeapi.PodIP{Ip: ip.String()}
 		status.Network.AdditionalIps = append(status.Network.AdditionalIps, more)
 	}
+
 	return status
 }
 
 // ListPodSandbox lists sandboxes.
-func (s sandboxCalls) ListPodSandbox(
+func (s *sandboxCalls) ListPodSandbox(
 	_ context.Context, r *runtimeapi.ListPodSandboxRequest,
 ) (*runtimeapi.ListPodSandboxResponse, error) {
 	return &runtimeapi.ListPodSandboxResponse{Items: s.list(r.Filter)}, nil
 }
 
 // StreamPodSandboxes lists sandboxes in pieces.
-func (s sandboxCalls) StreamPodSandboxes(
+func (s *sandboxCalls) StreamPodSandboxes(
 	r *runtimeapi.StreamPodSandboxesRequest, stream runtimeapi.RuntimeService_StreamPodSandboxesServer,
 ) error {
 	return sendPieces(s.list(r.Filter), func(piece []*runtimeapi.PodSandbox) error {
@@ -172,12 +177,13 @@ func (s sandboxCalls) StreamPodSandboxes(
 }
 
 // list returns the sandboxes that a filter selects, the newest first.
-func (s sandboxCalls) list(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
+func (s *sandboxCalls) list(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSandbox {
 	var all []*runtimeapi.PodSandbox
 	for _, pod := range s.sandboxes.List() {
 		if !selectsSandbox(f, pod) {
 			continue
 		}
+
 		config := pod.PodConfig()
 		all = append(all, &runtimeapi.PodSandbox{
 			Id:             pod.ID,
@@ -189,6 +195,7 @@ func (s sandboxCalls) list(f *runtimeapi.PodSandboxFilter) []*runtimeapi.PodSand
 			RuntimeHandler: pod.Handler,
 		})
 	}
+
 	slices.SortFunc(all, func(a, b *runtimeapi.PodSandbox) int {
 		return cmp.Compare(b.CreatedAt, a.CreatedAt)
 	})
@@ -204,7 +211,7 @@ func selectsSandbox(f *runtimeapi.PodSandboxFilter, pod sandbox.Record) bool {
 
 // UpdatePodSandboxResources changes nothing: it is a notice, kubelet has resized the pod's control group
 // already.
-func (s sandboxCalls) UpdatePodSandboxResources(
+func (s *sandboxCalls) UpdatePodSandboxResources(
 	_ context.Context, r *runtimeapi.UpdatePodSandboxResourcesRequest,
 ) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
 	_, err := s.sandboxes.Get(r.PodSandboxId)

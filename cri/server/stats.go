@@ -20,7 +20,7 @@ type statsCalls struct {
 }
 
 // ContainerStats returns the stats of a container.
-func (s statsCalls) ContainerStats(
+func (s *statsCalls) ContainerStats(
 	_ context.Context, r *runtimeapi.ContainerStatsRequest,
 ) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := s.containers.Get(r.ContainerId)
@@ -35,14 +35,14 @@ func (s statsCalls) ContainerStats(
 }
 
 // ListContainerStats returns those of all containers that a filter selects.
-func (s statsCalls) ListContainerStats(
+func (s *statsCalls) ListContainerStats(
 	_ context.Context, r *runtimeapi.ListContainerStatsRequest,
 ) (*runtimeapi.ListContainerStatsResponse, error) {
 	return &runtimeapi.ListContainerStatsResponse{Stats: s.ofContainers(r.Filter)}, nil
 }
 
 // StreamContainerStats returns them in pieces.
-func (s statsCalls) StreamContainerStats(
+func (s *statsCalls) StreamContainerStats(
 	r *runtimeapi.StreamContainerStatsRequest, stream runtimeapi.RuntimeService_StreamContainerStatsServer,
 ) error {
 	return sendPieces(s.ofContainers(r.Filter), func(piece []*runtimeapi.ContainerStats) error {
@@ -50,7 +50,7 @@ func (s statsCalls) StreamContainerStats(
 	})
 }
 
-func (s statsCalls) ofContainers(f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
+func (s *statsCalls) ofContainers(f *runtimeapi.ContainerStatsFilter) []*runtimeapi.ContainerStats {
 	all := s.containers.List()
 	s.stats.Keep(all)
 
@@ -65,7 +65,7 @@ func (s statsCalls) ofContainers(f *runtimeapi.ContainerStatsFilter) []*runtimea
 }
 
 // PodSandboxStats returns the stats of a pod and of its containers.
-func (s statsCalls) PodSandboxStats(
+func (s *statsCalls) PodSandboxStats(
 	_ context.Context, r *runtimeapi.PodSandboxStatsRequest,
 ) (*runtimeapi.PodSandboxStatsResponse, error) {
 	pod, err := s.sandboxes.Get(r.PodSandboxId)
@@ -77,14 +77,14 @@ func (s statsCalls) PodSandboxStats(
 }
 
 // ListPodSandboxStats returns those of all ready pods that a filter selects.
-func (s statsCalls) ListPodSandboxStats(
+func (s *statsCalls) ListPodSandboxStats(
 	_ context.Context, r *runtimeapi.ListPodSandboxStatsRequest,
 ) (*runtimeapi.ListPodSandboxStatsResponse, error) {
 	return &runtimeapi.ListPodSandboxStatsResponse{Stats: s.ofPods(r.Filter)}, nil
 }
 
 // StreamPodSandboxStats returns them in pieces.
-func (s statsCalls) StreamPodSandboxStats(
+func (s *statsCalls) StreamPodSandboxStats(
 	r *runtimeapi.StreamPodSandboxStatsRequest, stream runtimeapi.RuntimeService_StreamPodSandboxStatsServer,
 ) error {
 	return sendPieces(s.ofPods(r.Filter), func(piece []*runtimeapi.PodSandboxStats) error {
@@ -92,7 +92,7 @@ func (s statsCalls) StreamPodSandboxStats(
 	})
 }
 
-func (s statsCalls) ofPods(f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
+func (s *statsCalls) ofPods(f *runtimeapi.PodSandboxStatsFilter) []*runtimeapi.PodSandboxStats {
 	s.stats.Keep(s.containers.List())
 
 	var all []*runtimeapi.PodSandboxStats

@@ -48,15 +48,18 @@ func (s *sizes) of(id string) (rootfs.Usage, time.Time, error) {
 func (s *sizes) entry(id string) *size {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
 	entry := s.byID[id]
 	if entry == nil {
 		entry = &size{first: make(chan struct{})}
 		s.byID[id] = entry
 	}
+
 	if !entry.counting && s.now().Sub(entry.at) > maxAge {
 		entry.counting = true
 		go s.renew(id, entry)
 	}
+
 	return entry
 }
 

@@ -38,6 +38,7 @@ func TestOldSizeIsGivenWhileANewOneIsCounted(t *testing.T) {
 			t.Fatalf("%+v at %v, %v", u, at, err)
 		}
 	}
+
 	if len(counts) != 1 {
 		t.Errorf("%d counts, want 1", len(counts))
 	}
@@ -50,6 +51,7 @@ func TestOldSizeIsGivenWhileANewOneIsCounted(t *testing.T) {
 			t.Errorf("%+v at %v", u, at)
 		}
 	}
+
 	<-counts
 	<-counts
 	close(proceed)
@@ -64,17 +66,20 @@ func TestSizesOfContainersThatAreGoneAreForgotten(t *testing.T) {
 		counts++
 		return rootfs.Usage{}, nil
 	}, newClock().now)
+
 	for _, id := range []string{"a", "b"} {
 		if _, _, err := s.of(id); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	s.keep(map[string]bool{"b": true})
 	for _, id := range []string{"a", "b"} {
 		if _, _, err := s.of(id); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if counts != 3 {
 		t.Errorf("%d counts, want 3: a, b, and a once more", counts)
 	}

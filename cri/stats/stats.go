@@ -86,10 +86,12 @@ func (r *Reader) Containers(containers []container.Record) []*runtimeapi.Contain
 					id := containers[i].ID
 					r.cfg.Log.Warn("container is left out of the stats", "container", id, "err", err)
 				}
+
 				all[i] = st
 			}
 		})
 	}
+
 	group.Wait()
 	return slices.DeleteFunc(all, func(st *runtimeapi.ContainerStats) bool { return st == nil })
 }
@@ -101,6 +103,7 @@ func (r *Reader) Container(c container.Record) (*runtimeapi.ContainerStats, erro
 	if err != nil {
 		return nil, err
 	}
+
 	st := &runtimeapi.ContainerStats{
 		Attributes: &runtimeapi.ContainerAttributes{
 			Id:          c.ID,
@@ -115,20 +118,24 @@ func (r *Reader) Container(c container.Record) (*runtimeapi.ContainerStats, erro
 	if err != nil || c.State != life.Running {
 		return st, nil
 	}
+
 	usage, err := r.cfg.Cgroups.Usage(r.cfg.Driver.Dir(pod.CgroupParent(), c.ID))
 	if errors.Is(err, fs.ErrNotExist) {
 		// It is ending just now.
 		return st, nil
 	}
+
 	if err != nil {
 		return nil, err
 	}
+
 	st.Cpu = cpuUsage(usage)
 	st.Memory = memoryUsage(usage)
 	st.Swap = &runtimeapi.SwapUsage{
 		Timestamp:      usage.Time.UnixNano(),
 		SwapUsageBytes: value(usage.Swap),
 	}
+
 	return st, nil
 }
 
@@ -167,12 +174,14 @@ func (r *Reader) Pod(pod sandbox.Record, containers []container.Record) *runtime
 	if err != nil {
 		return st
 	}
+
 	st.Linux.Cpu = cpuUsage(usage)
 	st.Linux.Memory = memoryUsage(usage)
 	st.Linux.Process = &runtimeapi.ProcessUsage{
 		Timestamp:    usage.Time.UnixNano(),
 		ProcessCount: value(usage.PIDs),
 	}
+
 	return st
 }
 
@@ -195,6 +204,7 @@ func memoryUsage(u cgroup.Usage) *runtimeapi.MemoryUsage {
 	if u.MemoryLimit > u.WorkingSet {
 		m.AvailableBytes = value(u.MemoryLimit - u.WorkingSet)
 	}
+
 	return m
 }
 

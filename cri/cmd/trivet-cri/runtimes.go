@@ -32,6 +32,7 @@ func findHandlers(cfg config.Config) (ociruntime.Handlers, error) {
 		"":                        byDefault,
 		path.Base(cfg.OCIRuntime): byDefault,
 	}
+
 	maps.Copy(wanted, cfg.Runtimes)
 
 	handlers := ociruntime.Handlers{}
@@ -43,10 +44,12 @@ func findHandlers(cfg config.Config) (ociruntime.Handlers, error) {
 				Do:   "install crun or runc, or choose one with --oci-runtime",
 			}
 		}
+
 		args := r.Args
 		if cfg.CgroupDriver == "systemd" {
 			args = append(slices.Clone(args), "--systemd-cgroup")
 		}
+
 		handlers[name] = ociruntime.Handler{
 			Runtime: ociruntime.Runtime{
 				Program: found,
@@ -56,5 +59,6 @@ func findHandlers(cfg config.Config) (ociruntime.Handlers, error) {
 			AllowedAnnotations: r.AllowedAnnotations,
 		}
 	}
+
 	return handlers, nil
 }

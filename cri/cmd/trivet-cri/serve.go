@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"log/slog"
 	"net"
 
@@ -18,32 +16,15 @@ import (
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
-// configure reads the file, then the flags that were given over it.
-func configure(fs *flag.FlagSet, file string, cfg *config.Config, values map[string]*string) error {
-	required := false
-	fs.Visit(func(f *flag.Flag) { required = required || f.Name == "config" })
-	if err := config.Load(file, required, cfg); err != nil {
-		return err
-	}
-	if len(cfg.CNI.BinDirs) == 0 {
-		return fmt.Errorf("%s: cni.bin_dirs: no directory", file)
-	}
-	values["cni-bin-dir"] = &cfg.CNI.BinDirs[0]
-	fs.Visit(func(f *flag.Flag) {
-		if field := values[f.Name]; field != nil {
-			*field = f.Value.String()
-		}
-	})
-	return cfg.Validate()
-}
-
 // serve opens the parts, and serves until ctx ends.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	host, err := inspect(cfg)
 	if err != nil {
 		return err
 	}
-	listener, err := socket.Listen(ctx, cfg.Socket) // the lock on all that follows
+
+	// The lock of the socket is that of all state, too: of two servers, only one comes further.
+	listener, err := socket.Listen(ctx, cfg.Socket)
 	if err != nil {
 		return err
 	}
@@ -51,9 +32,11 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	p := &parts{machine: host, cfg: cfg, log: log}
 	defer p.close()
+
 	if err := p.open(ctx); err != nil {
 		return err
 	}
+
 	archives, err := socket.Listen(ctx, importSocket(cfg.StateDir))
 	if err != nil {
 		return err
@@ -64,28 +47,36 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if errors.Is(err, errDismissed) {
 		return nil
 	}
+
 	return err
 }
 
 // run serves both sockets until ctx ends or one of the parts fails.
 func (p *parts) run(ctx context.Context, listener, archives net.Listener) error {
 	all, ctx := errgroup.WithContext(ctx)
+	// Before the first pod is made: see Collect.
 	if err := p.network.Collect(ctx, p.sandboxes.Known, p.sandboxesDir()); err != nil {
 		p.log.Warn("not all networks of pods that are gone are released", "err", err)
 	}
-	g := p.server().GRPC()
 
+	g := p.server().GRPC()
 	all.Go(func() error { return p.network.Run(ctx) })
 	all.Go(func() error { return p.exits.Run(ctx) })
 	all.Go(func() error { return p.streams.Run(ctx) })
-	all.Go(func() error { return g.Serve(listener) })
 	all.Go(func() error { return importer.New(p.images, p.log).Run(ctx, archives) })
-	all.Go(func() error { <-ctx.Done(); g.Stop(); return nil })
 	all.Go(func() error { return awaitDismissal(ctx, p.monitor, p.log) })
+	all.Go(func() error { return g.Serve(listener) })
+	all.Go(func() error {
+		<-ctx.Done()
+		g.Stop()
+		return nil
+	})
+
 	p.log.Info("serving CRI", "socket", p.cfg.Socket)
 	return all.Wait()
 }
 
+// server returns the CRI server, which is not started.
 func (p *parts) server() *server.Server {
 	return server.New(server.Config{
 		Version:    program.Version,

@@ -99,7 +99,7 @@ func (n *Node) LoseProcess(id string) {
 	delete(n.processes, id)
 }
 
-// End ends a process with an exit that nobody is told of, as while no server runs.
+// End ends a process with an exit that is not reported, as while no server runs.
 func (n *Node) End(e monitor.Exit) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -125,6 +125,7 @@ func (n *Node) Create(_ context.Context, c monitor.Container) (int, error) {
 	if err == nil {
 		n.processes[c.ID] = status
 	}
+
 	n.mu.Unlock()
 
 	if err != nil {
@@ -133,6 +134,7 @@ func (n *Node) Create(_ context.Context, c monitor.Container) (int, error) {
 	if n.Creating != nil {
 		n.Creating(c.ID)
 	}
+
 	return status.Pid, nil
 }
 
@@ -165,11 +167,13 @@ func (n *Node) Kill(id string, signal unix.Signal) error {
 		status.Exit = &exit
 		n.processes[id] = status
 	}
+
 	n.mu.Unlock()
 
 	if ends && n.Exited != nil {
 		n.Exited(exit)
 	}
+
 	return err
 }
 
@@ -182,11 +186,13 @@ func (n *Node) Delete(_ context.Context, id string) error {
 	if err == nil {
 		delete(n.processes, id)
 	}
+
 	n.mu.Unlock()
 
 	if ended && n.Exited != nil {
 		n.Exited(monitor.Exit{ID: id, Code: 137, Signal: unix.SIGKILL})
 	}
+
 	return err
 }
 

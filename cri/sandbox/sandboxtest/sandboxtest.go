@@ -78,10 +78,12 @@ func (m *Machine) Kill(id string) {
 func (m *Machine) do(operation string, changes ...string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+
 	m.steps = append(m.steps, operation)
 	if err := m.failing[operation]; err != nil {
 		return fmt.Errorf("%s: %w", operation, err)
 	}
+
 	for _, change := range changes {
 		if thing, removed := strings.CutPrefix(change, "-"); removed {
 			delete(m.things, thing)
@@ -89,6 +91,7 @@ func (m *Machine) do(operation string, changes ...string) error {
 			m.things[change] = true
 		}
 	}
+
 	return nil
 }
 
@@ -172,6 +175,7 @@ func Open(tb testing.TB, dir string, m *Machine, events *event.Hub) *sandbox.Ser
 	if err != nil {
 		tb.Fatal(err)
 	}
+
 	return sandboxes
 }
 
@@ -182,6 +186,7 @@ func Pod(name string, sharesPID bool) *runtimeapi.PodSandboxConfig {
 	if sharesPID {
 		options.Pid = runtimeapi.NamespaceMode_POD
 	}
+
 	return &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{Name: name, Namespace: "test", Uid: "uid-" + name},
 		Hostname: name,
