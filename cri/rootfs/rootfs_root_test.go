@@ -31,7 +31,7 @@ func config(t *testing.T) Config {
 func TestNobodyElseComesToTheFilesOfContainers(t *testing.T) {
 	c := config(t)
 
-	// as an older one made them
+	// As an older one made them.
 	for _, dir := range []string{c.Dir, c.StateDir} {
 		if err := errors.Join(os.Mkdir(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
 			t.Fatal(err)

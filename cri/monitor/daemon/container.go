@@ -148,7 +148,7 @@ func (c *container) setProcess(fd int) {
 	go c.watch(fd, c.record.Pid)
 }
 
-// acceptLoss gives up what no client has handed back: the terminal, and the status of a process that ended
+// acceptLoss ends the wait for what no client has handed back: the terminal, and the status of a process that ended
 // while no monitor lived.
 func (c *container) acceptLoss() {
 	c.mu.Lock()
