@@ -43,8 +43,8 @@ type record struct {
 
 	parsed *ocispec.Image
 
-	// arrival counts the images that were added: it distinguishes this record from one of the same image that was
-	// removed and pulled again.
+	// arrival counts the images that were added: it distinguishes this record from one of the same image that
+	// was removed and pulled again.
 	arrival int64
 }
 

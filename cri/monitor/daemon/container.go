@@ -111,10 +111,12 @@ func (c *container) openStreams() (err error) {
 	if err != nil {
 		return err
 	}
+
 	if !c.record.TTY {
 		c.out.stderr, err = open(wire.StderrFIFO, "stderr")
 		return err
 	}
+
 	c.fds.staging, err = unix.Open(c.path(wire.StdoutFIFO), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	return err
 }
@@ -148,8 +150,8 @@ func (c *container) setProcess(fd int) {
 	go c.watch(fd, c.record.Pid)
 }
 
-// acceptLoss ends the wait for what no client has handed back: the terminal, and the status of a process that ended
-// while no monitor lived.
+// acceptLoss ends the wait for what no client has handed back: the terminal, and the status of a process that
+// ended while no monitor lived.
 func (c *container) acceptLoss() {
 	c.mu.Lock()
 	if c.fds.staging >= 0 {
