@@ -16,6 +16,7 @@ Id=kubepods-pod1.slice
 ActiveState=inactive
 SubState=dead
 `
+
 	want := map[string]string{
 		"trivet-1.scope":      "failed, failed, timeout",
 		"kubepods-pod1.slice": "inactive, dead",

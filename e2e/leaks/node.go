@@ -235,6 +235,7 @@ func (v View) foreignUnits(names []string) []string {
 			out = append(out, n)
 		}
 	}
+
 	return out
 }
 

@@ -92,9 +92,15 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 
 // Some tests of other packages need a systemd of their own.
 func TestPodGroupsOnSystemd(t *testing.T) {
-	runOnSystemd(t, "./node/podcgroup", "TestPodLimitsAreInForceUnderSystemd", "TestSlicesOfPodsThatAreGoneGo",
-		"TestSlicesGoWithTheUnitsThatHaveFailedInThem", "TestSystemdMayBeRestartedBetweenCalls",
-		"TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem")
+	runOnSystemd(
+		t,
+		"./node/podcgroup",
+		"TestPodLimitsAreInForceUnderSystemd",
+		"TestSlicesOfPodsThatAreGoneGo",
+		"TestSlicesGoWithTheUnitsThatHaveFailedInThem",
+		"TestSystemdMayBeRestartedBetweenCalls",
+		"TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem",
+	)
 }
 
 func TestScopesOfContainersOnSystemd(t *testing.T) {

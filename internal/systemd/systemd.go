@@ -20,7 +20,8 @@ func Running() bool {
 // long as it knows the unit.
 const transientUnits = "/run/systemd/transient"
 
-// Transient reports whether systemd knows a transient unit of this name. It asks the file system, not systemd.
+// Transient reports whether systemd knows a transient unit of this name. It asks the file system, not
+// systemd.
 func Transient(name string) bool {
 	_, err := os.Lstat(path.Join(transientUnits, name))
 	return err == nil

@@ -208,7 +208,8 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
-// sliceOf is the name of the slice whose group this is. A directory that is only named as a slice is not one's.
+// sliceOf is the name of the slice whose group this is. A directory that is only named as a slice is not
+// one's.
 func (t *Tree) sliceOf(group string) (name string, isSlice bool) {
 	if t.cfg.Slices == nil {
 		return "", false

@@ -226,6 +226,7 @@ func TestSlicesGoWithTheUnitsThatHaveFailedInThem(t *testing.T) {
 	if err := tree.Ensure(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
+
 	const scope = "trivet-test-failed.scope"
 	start := exec.CommandContext(t.Context(), "systemd-run", "--quiet", "--scope", "--unit="+scope,
 		"--slice="+tree.Parent(p), "--property=TimeoutStopSec=1",
@@ -237,9 +238,12 @@ func TestSlicesGoWithTheUnitsThatHaveFailedInThem(t *testing.T) {
 	if err := start.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := output.Read(make([]byte, 1)); err != nil { // now it ignores SIGTERM
+
+	// now it ignores SIGTERM
+	if _, err := output.Read(make([]byte, 1)); err != nil {
 		t.Error(err)
 	}
+
 	systemctl(t, "stop", scope)
 	if state := systemctl(t, "show", "--property=ActiveState", "--value", scope); state != "failed" {
 		t.Errorf("the scope is %s, want it failed", state)
@@ -251,6 +255,7 @@ func TestSlicesGoWithTheUnitsThatHaveFailedInThem(t *testing.T) {
 	if err := cfg.Host.Remove(t.Context(), tree.Group(p)); err != nil {
 		t.Error(err)
 	}
+
 	uids, err := tree.Pods()
 	if err != nil || len(uids) != 1 || uids[0] != podUID {
 		t.Errorf("pods with a slice: %v, %v", uids, err)
@@ -258,6 +263,7 @@ func TestSlicesGoWithTheUnitsThatHaveFailedInThem(t *testing.T) {
 	if err := tree.Remove(t.Context(), podUID); err != nil {
 		t.Error(err)
 	}
+
 	awaitNoUnits(t, tree.Parent(p))
 	awaitNoUnits(t, scope)
 	if uids, err := tree.Pods(); err != nil || len(uids) > 0 {

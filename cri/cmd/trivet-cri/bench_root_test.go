@@ -35,6 +35,32 @@ func BenchmarkListContainerStats(b *testing.B) {
 	b.ReportMetric(used.Seconds()*1000/float64(b.N), "server-cpu-ms/op")
 }
 
+// BenchmarkPodOfOneContainer makes a pod, runs a container in it, lists, and removes both, beside 50 pods
+// that stay.
+func BenchmarkPodOfOneContainer(b *testing.B) {
+	n := nodetest.New(b)
+	n.Pull()
+	for i := range 50 {
+		n.Run(n.Sandbox(fmt.Sprint("stays", i), nil), "c", []string{"sleep", "1000"}, nil)
+	}
+
+	before := cpuTime(b, n.Cmd.Process.Pid)
+	for b.Loop() {
+		pod := n.Sandbox("comes-and-goes", nil)
+		n.Run(pod, "c", []string{"sleep", "1000"}, nil)
+		list, err := n.Pods.ListContainers(b.Context(), &runtimeapi.ListContainersRequest{})
+		if err != nil || len(list.Containers) != 51 {
+			b.Fatalf("%d containers, %v", len(list.GetContainers()), err)
+		}
+		if err := n.RemovePod(b.Context(), pod.ID); err != nil {
+			b.Fatal(err)
+		}
+	}
+
+	used := cpuTime(b, n.Cmd.Process.Pid) - before
+	b.ReportMetric(used.Seconds()*1000/float64(b.N), "server-cpu-ms/op")
+}
+
 // cpuTime is what a process has used, by the kernel's ticks of 10 ms.
 func cpuTime(b *testing.B, pid int) time.Duration {
 	b.Helper()
