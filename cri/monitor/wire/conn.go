@@ -23,8 +23,8 @@ type Conn struct {
 	oob  []byte
 }
 
-// NewConn wraps a SOCK_SEQPACKET connection.
-func NewConn(sock *net.UnixConn) *Conn {
+// newConn wraps a SOCK_SEQPACKET connection.
+func newConn(sock *net.UnixConn) *Conn {
 	return &Conn{sock: sock, oob: make([]byte, unix.CmsgSpace(maxFds*4))}
 }
 
@@ -34,7 +34,7 @@ func Dial(path string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewConn(sock), nil
+	return newConn(sock), nil
 }
 
 // Close ends the connection; a Receive that waits returns an error.
