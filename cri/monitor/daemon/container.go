@@ -207,14 +207,6 @@ func (c *container) handOver(to handover.Descriptors) error {
 	return nil
 }
 
-// reopenLog opens the log again after a rotation.
-func (o outputs) reopenLog() error {
-	if o.log == nil {
-		return nil
-	}
-	return o.log.Reopen()
-}
-
 // closeStdin closes the monitor's writing end. The container sees the end of its stdin when the client has
 // closed its own.
 func (c *container) closeStdin() error {
@@ -291,6 +283,14 @@ func (o outputs) pump(j *logjournal.Journal) {
 	for _, s := range o.streams() {
 		go s.Pump(j)
 	}
+}
+
+// reopenLog opens the log again after a rotation.
+func (o outputs) reopenLog() error {
+	if o.log == nil {
+		return nil
+	}
+	return o.log.Reopen()
 }
 
 func (o outputs) close() {
