@@ -148,7 +148,7 @@ func TestCancelledPullLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 
-	// the big layer stops halfway
+	// The big layer stops halfway.
 	hook := func(w http.ResponseWriter, r *http.Request) bool {
 		h.inner.ServeHTTP(&stopping{ResponseWriter: w, left: 2 << 20, stop: func() {
 			if list, err := os.ReadDir(filepath.Join(dir, "tmp")); err != nil || len(list) == 0 {
@@ -167,12 +167,12 @@ func TestCancelledPullLeavesNothing(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 
-	// the work is on its way down
+	// The cancelled work ends.
 	s.Close()
 	nothingLeft(t, dir)
 	h.hook.Store(nil)
 
-	// and it works the next time
+	// And it works the next time.
 	pull(t, s, reference)
 }
 

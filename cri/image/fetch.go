@@ -54,6 +54,7 @@ func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (
 		return info, nil
 	}
 
+	// Until the rename, all is below tmp, which the next start empties.
 	temp, err := os.MkdirTemp(filepath.Join(s.cfg.Dir, "tmp"), "layer-")
 	if err != nil {
 		return info, err
@@ -66,6 +67,7 @@ func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
 
+	// The layers below may still be on their way. They come without this one, so nobody waits in a circle.
 	var lower []string
 	for _, chain := range job.below() {
 		if err := s.awaitLayer(ctx, chain); err != nil {
@@ -75,6 +77,7 @@ func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (
 		lower = append(lower, s.layers.path(chain))
 	}
 
+	// All layers below are in place, and this pull holds them.
 	if err := layer.Complete(ctx, files, lower, &result); err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
@@ -91,6 +94,7 @@ func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (
 func (p *pull) unpack(
 	ctx context.Context, dir string, job layerJob, slots chan struct{},
 ) (layer.Result, error) {
+	// A layer that waits for those below keeps no slot: only fetching is limited.
 	select {
 	case slots <- struct{}{}:
 		defer func() { <-slots }()

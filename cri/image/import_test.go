@@ -115,7 +115,7 @@ func TestDockerArchiveIsImportedAndSafe(t *testing.T) {
 	one, two := forPlatform(t, h, runtime.GOARCH, "1"), forPlatform(t, h, runtime.GOARCH, "2")
 	data := zipped(dockerArchive(t, map[string]v1.Image{"example.org/one:1": one, "two:2": two}))
 
-	// again is the same
+	// Repeating it changes nothing.
 	for range 2 {
 		images, err := s.Import(t.Context(), bytes.NewReader(data), true)
 		if err != nil || len(images) != 2 {
@@ -287,10 +287,10 @@ func contents(t *testing.T, dir string) (list []string) {
 			}
 
 		case unix.S_IFDIR:
-			// some file systems count
+			// Some filesystems count links of directories.
 			links = 0
 		case unix.S_IFCHR:
-			// of a whiteout
+			// The time of a whiteout is not kept.
 			st.Mtim.Sec = 0
 		}
 

@@ -43,8 +43,8 @@ type record struct {
 
 	parsed *ocispec.Image
 
-	// arrival counts the images that were added: it tells this record from one of the same image that was
-	// removed and pulled again.
+	// arrival counts the images that were added: it distinguishes this record from one of the same image that
+	// was removed and pulled again.
 	arrival int64
 }
 
@@ -116,6 +116,7 @@ func (x *index) load(log *slog.Logger, unusable func(*record) string) error {
 		log.Warn("image record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
 	}
 
+	// An image that does not count any more is pulled again when it is needed.
 	for name, r := range all {
 		reason := x.invalid(name, &r)
 		if reason == "" {
@@ -240,6 +241,7 @@ func (x *index) add(r *record, n names) (stored *record, isNew bool, err error) 
 		r = known
 	}
 
+	// Readers may have the old record: it is not changed.
 	next := r.copy()
 	if known == nil {
 		x.arrivals++
@@ -261,6 +263,7 @@ func (x *index) add(r *record, n names) (stored *record, isNew bool, err error) 
 		return nil, false, err
 	}
 
+	// A crash in between leaves a tag with two records; resolveTags then gives it to the later one.
 	for _, tag := range n.tags {
 		if err := x.untagOthers(next.ID, tag); err != nil {
 			return next, known == nil, err

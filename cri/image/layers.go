@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -142,6 +143,13 @@ func (l *layers) commit(temp, chain string, info layerInfo) error {
 // collect moves layers that nobody needs out of the way, which is quick, and returns where: the caller
 // deletes them without the lock. referenced are those that images need.
 func (l *layers) collect(referenced map[string]bool) (unneeded []string, err error) {
+	needed := maps.Clone(referenced)
+	for _, held := range l.holds {
+		for c := range held {
+			needed[c] = true
+		}
+	}
+
 	entries, err := os.ReadDir(l.dir)
 	if err != nil {
 		return nil, err
@@ -149,10 +157,11 @@ func (l *layers) collect(referenced map[string]bool) (unneeded []string, err err
 
 	for _, e := range entries {
 		chain := e.Name()
-		if referenced[chain] || l.isHeld(chain) {
+		if needed[chain] {
 			continue
 		}
 
+		// Each goes into a directory of its own, so that names cannot clash.
 		trash, err := os.MkdirTemp(l.tmp, "trash-")
 		if err != nil {
 			return unneeded, err

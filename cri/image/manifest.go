@@ -37,6 +37,8 @@ func parseManifest(content []byte, d digest.Digest) (manifest, error) {
 	if m.SchemaVersion != 2 {
 		return m, fmt.Errorf("manifest has schema version %d; only 2 is known", m.SchemaVersion)
 	}
+
+	// A document that is both would be one thing to this reader and another to the next.
 	if (len(m.Manifests) > 0) == (m.Config.Digest != "") {
 		return m, errors.New("manifest is neither an image nor an index")
 	}
@@ -44,6 +46,7 @@ func parseManifest(content []byte, d digest.Digest) (manifest, error) {
 		return m, fmt.Errorf("image has %d layers; overlayfs takes %d", len(m.Layers), maxLayers)
 	}
 
+	// Digests become paths and addresses, so they are checked before anything uses them.
 	for _, d := range append(append([]ocispec.Descriptor{}, m.Layers...), m.Manifests...) {
 		if err := checkDescriptor(d); err != nil {
 			return m, err

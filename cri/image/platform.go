@@ -15,6 +15,7 @@ func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	score := 0
 	var offered []string
 	for _, d := range list {
+		// A single manifest without a platform is taken; parseConfig checks what it is for.
 		if d.Platform == nil {
 			if len(list) == 1 {
 				return d, nil
@@ -35,6 +36,7 @@ func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
 		return best, nil
 	}
 
+	// An index may have any number of entries, and the error becomes an event of the pod.
 	const most = 12
 	if more := len(offered) - most; more > 0 {
 		offered = append(slices.Clip(offered[:most]), fmt.Sprintf("%d more", more))

@@ -47,7 +47,7 @@ func TestRepositoryThatHasNotTheConfigurationDoesNotGetTheImage(t *testing.T) {
 	pull(t, s, h.host+"/other:1")
 	pull(t, s, h.host+"/other:2")
 
-	// the configuration, once
+	// The configuration, once.
 	if n := h.blobs.Load() - before; n != 1 {
 		t.Errorf("%d blobs were fetched, want 1", n)
 	}

@@ -106,7 +106,7 @@ func (p *pull) run(ctx context.Context, namesOf func(top digest.Digest) names) (
 }
 
 // mayRename reports whether an image that is here need not be fetched again. The digest of its configuration
-// is not secret (the status of a pod has it), and whoever knows only that must not get the image: a
+// is not secret (the status of a pod has it), and to know only that must not be enough to get the image: a
 // repository that has not given the image before must have the configuration. The manifest of an artifact has
 // been fetched, and is its ID.
 func (p *pull) mayRename(m manifest, id string, n names) bool {

@@ -68,6 +68,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 
+	// The records count only together with the boot that wrote them, unless they are synced.
 	records, err := durable.OpenStore[record](filepath.Join(cfg.Dir, "images"), false)
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images
 	}
 	defer func() { err = errors.Join(err, removal.Tree(dir)) }()
 
+	// The archive is read once, into files that serve as a registry does.
 	a, err := archive.Open(ctx, from, dir)
 	if err != nil {
 		return nil, err
@@ -95,6 +96,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 		return Image{}, err
 	}
 
+	// A pull returns before the sync; an import cannot be repeated, so it waits.
 	if r := s.record(id); r != nil && !r.Synced {
 		if err := s.sync(r); err != nil {
 			return Image{}, err
@@ -119,6 +121,8 @@ func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err e
 		if img.Artifact {
 			return fmt.Errorf("export %s: an OCI artifact can only be pulled from its registry", name)
 		}
+
+		// The layers must stay while they are packed, whatever happens to the image.
 		if err := s.Hold(owner, img.Chain); err != nil {
 			return err
 		}

@@ -28,6 +28,8 @@ func Render(dst, data []byte, at time.Time, stream string, limit int) (out []byt
 
 	for consumed < len(data) && len(dst) < limit {
 		rest := data[consumed:]
+
+		// A newline may come right after the longest line.
 		end := bytes.IndexByte(rest[:min(len(rest), MaxLine+1)], '\n')
 
 		switch {

@@ -52,6 +52,7 @@ func (c *Client) Attach(ctx context.Context, id string, s Streams) error {
 		a.feed = sync.OnceFunc(func() { go c.feed(ctx, h, stdin, s.Stdin) })
 	}
 
+	// Each turn is one life of the monitor.
 	for {
 		again, err := a.copyOutput(ctx)
 		if err != nil || !again {
@@ -85,6 +86,7 @@ func (a *attachment) copyOutput(ctx context.Context) (again bool, err error) {
 		return false, fmt.Errorf("attach to container %s: %w", a.container.status.ID, err)
 	}
 
+	// The monitor writes to the pipes from the answer on.
 	m := wire.Message{Op: wire.OpAttach, ID: a.container.status.ID}
 	_, got, err := l.call(ctx, m, pipes.files())
 	got.Close()
@@ -102,6 +104,7 @@ func (a *attachment) copyOutput(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 
+	// Without output to copy, only the ends are waited for.
 	if len(pipes) == 0 {
 		select {
 		case <-a.container.done:

@@ -157,8 +157,8 @@ func TestAContainersLife(t *testing.T) {
 	if err != nil || exit.Code != 6 {
 		t.Errorf("exit %+v, %v; want code 6", exit, err)
 	}
-	if told := <-c.Exits(); told != exit {
-		t.Errorf("Exits gave %+v, Wait %+v", told, exit)
+	if reported := <-c.Exits(); reported != exit {
+		t.Errorf("Exits gave %+v, Wait %+v", reported, exit)
 	}
 	if c.Lives("a") {
 		t.Error("it lives after its exit")

@@ -131,6 +131,7 @@ func (cs *containers) announced(status Status, files wire.Files) {
 
 	cs.mu.Unlock()
 
+	// The exit goes the way of all exits, so that it is reported once.
 	if exit != nil {
 		cs.exited(*exit)
 	}

@@ -58,6 +58,8 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	// The process runs from here on. If the caller gets an error, it must not go on.
 	if terminal != nil {
 		e.Terminal, err = terminal.Receive(ctx)
 	}
@@ -89,6 +91,7 @@ func (c *Client) startExec(ctx context.Context, cfg ExecConfig, request wire.Exe
 		return nil, err
 	}
 
+	// The exec is registered before it is asked for, as its exit may come right after the answer.
 	e := newExec(cfg.ID)
 	m := wire.Message{
 		Op:   wire.OpExec,

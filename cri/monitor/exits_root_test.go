@@ -108,7 +108,7 @@ func monitorDead(t *testing.T, e *monitortest.Env, f func()) {
 
 	done := make(chan error)
 
-	// gets the lock the moment that the monitor dies
+	// It gets the lock at the moment at which the monitor dies.
 	go func() { done <- unix.Flock(fd, unix.LOCK_EX) }()
 	monitortest.KillMonitor(t, e.Config.Socket)
 	if err := <-done; err != nil {

@@ -86,6 +86,7 @@ func (k *keeper) open(ctx context.Context) (*link, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 
+	// Descriptors come before hello: what was not handed back by then counts as lost.
 	if err := k.containers.handBack(conn); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("hand descriptors back to the monitor: %w", err)
@@ -96,6 +97,7 @@ func (k *keeper) open(ctx context.Context) (*link, error) {
 		return nil, fmt.Errorf("get the monitor's containers: %w", err)
 	}
 
+	// The containers are known: callers that wait for a connection can go on.
 	l := newLink(conn)
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -136,13 +136,13 @@ func TestExitCodesSignalsAndLogs(t *testing.T) {
 			t.Errorf("exit %+v, want SIGKILL", exit)
 		}
 
-		told := map[string]int{}
+		reported := map[string]int{}
 		for range 3 {
-			told[(<-c.Exits()).ID]++
+			reported[(<-c.Exits()).ID]++
 		}
 
-		if len(told) != 3 {
-			t.Errorf("exits told: %v", told)
+		if len(reported) != 3 {
+			t.Errorf("exits reported: %v", reported)
 		}
 	})
 }
@@ -153,7 +153,7 @@ func TestFailedCreateIsClearAndLeavesNothing(t *testing.T) {
 		bad := e.Container(t, "bad", e.Runtime(t, name), []string{"/bin/absent"}, nil)
 		_, err := c.Create(t.Context(), bad)
 
-		// crun looks for the program at start only
+		// crun looks for the program at start only.
 		if err == nil {
 			err = c.Start(t.Context(), "bad")
 		}
@@ -191,7 +191,7 @@ func TestOOMIsTold(t *testing.T) {
 func TestLargeOutputIsWholeAndRotationLosesNothing(t *testing.T) {
 	e, c := setup(t)
 
-	// about 100 MB
+	// About 100 MB.
 	const lines = 2_000_000
 	want := e.Container(
 		t,

@@ -84,7 +84,7 @@ func TestContainerInAnotherPIDNamespaceEndsWhole(t *testing.T) {
 			t,
 			name,
 		), sh("sleep 1000 & sleep 1000 & echo up; exit 4"), func(s *specs.Spec, c *monitor.Container) {
-			// all but that of processes
+			// All namespaces but that of processes.
 			s.Linux.Namespaces, c.SharedPID = s.Linux.Namespaces[1:], true
 		})
 
@@ -102,7 +102,7 @@ func TestContainerInAnotherPIDNamespaceEndsWhole(t *testing.T) {
 }
 
 // The monitor is stopped while containers end, so that it finds exits and the upgrade at once: whichever it
-// takes first, no exit is lost, even if nobody holds a pidfd from which a new kernel could still tell the
+// takes first, no exit is lost, even if nobody holds a pidfd from which a new kernel could still read the
 // status.
 func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 	e, c := setup(t)
@@ -159,7 +159,7 @@ func TestForgetThatFailsIsRepeated(t *testing.T) {
 	start(t, c, e.Container(t, "f", e.Runtime(t, "crun"), []string{"/bin/sleep", "1000"}, nil))
 	mon, dir := monitortest.Pid(e.Config.Socket), filepath.Join(e.Config.StateDir, "containers/f")
 
-	// which os.Remove does not remove
+	// os.Remove does not remove a directory that is not empty.
 	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +197,7 @@ func TestStartThatIsUnderWayIsWaitedFor(t *testing.T) {
 		t.Errorf("before the start: %t, %v", started, err)
 	}
 
-	// by whose log such a process is found
+	// A process that starts a container is found by the log that it has open.
 	call, err := rt.NewCall("start", "s")
 	if err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func TestBothKilledLosesAndDoublesNothing(t *testing.T) {
 		monitortest.KillMonitor(t, e.Config.Socket)
 		c = connect(t, e)
 
-		// how long a life lasts
+		// How long the monitor lives.
 		time.Sleep(time.Duration(kills%7) * 5 * time.Millisecond)
 	}
 
@@ -207,7 +207,7 @@ func parallel(t *testing.T, n, workers int, f func(i int) error) {
 	}
 }
 
-// memory tells what a process takes.
+// memory returns what a process takes.
 func memory(pid int) string {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	var out []string

@@ -72,12 +72,15 @@ func (a Auth) of(host string) Auth {
 
 // authorize returns the Authorization header that answers one of the challenges.
 func (s *session) authorize(ctx context.Context, e endpoint, headers []string) (string, error) {
+	// A mirror gets credentials only if they are for it.
 	auth := s.auth.of(e.base.Host)
 	if !e.mirror {
 		auth = s.auth.of(s.ref.Host)
 	}
 
 	var refused error
+
+	// The first challenge that can be answered counts.
 	for _, c := range parseChallenges(headers) {
 		switch c.scheme {
 		case "bearer":

@@ -298,6 +298,7 @@ func (s *session) get(
 		return a.Response, nil
 	}
 
+	// A foreign server's challenge is not answered: it could ask for the credentials of another.
 	challenges := a.Header.Values("WWW-Authenticate")
 	refusal := a.refusal()
 	if a.StatusCode != http.StatusUnauthorized || a.foreign || len(challenges) == 0 {

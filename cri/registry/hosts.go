@@ -127,6 +127,7 @@ func parseHosts(data []byte, dir, host string, own url.URL) ([]endpoint, error) 
 		list = append(list, e)
 	}
 
+	// The registry itself comes last, or the server that the file names in its place.
 	server := file.Server
 	if server == "" {
 		server = own.String()
@@ -246,6 +247,7 @@ func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 		config.InsecureSkipVerify = *h.SkipVerify
 	}
 
+	// Authorities of the file are trusted beside those of the system.
 	authorities, err := texts(h.CA)
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
@@ -267,6 +269,7 @@ func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 		}
 	}
 
+	// Client certificates are shown to this host only.
 	pairs, err := clientPairs(h.Client)
 	if err != nil {
 		return nil, err

@@ -125,7 +125,7 @@ client=[["a","b"]]
 	})
 }
 
-// fake is a registry that answers as it is told.
+// fake is a registry whose answers a test chooses.
 func fake(t *testing.T, handler http.HandlerFunc) (host string) {
 	t.Helper()
 	s := httptest.NewServer(handler)
@@ -387,7 +387,7 @@ func TestManifestAndTokenThatStopComingAreAskedForAgain(t *testing.T) {
 
 	c := NewClient(Config{ProgressTimeout: 300 * time.Millisecond})
 
-	// a busy machine may break off an answer that comes, too
+	// On a busy machine, answers that make progress may be cancelled, too.
 	c.attempts = 20
 	c.pause = func(int) time.Duration { return time.Millisecond }
 	if m, err := manifestOf(t, c, host+"/x:1", Auth{}); err != nil || string(m.Content) != "{}" {

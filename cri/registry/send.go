@@ -49,6 +49,7 @@ func (e endpoint) send(request *http.Request) (answer, error) {
 			return a, errors.New("redirected to something that is not an http address")
 		}
 
+		// Once the request has left the origin, it stays without credentials, even if it is led back.
 		header := request.Header
 		if a.foreign || !sameOrigin(to, origin) {
 			a.foreign = true

@@ -45,6 +45,7 @@ func (o overlay) mountByParts(target string) error {
 		return err
 	}
 
+	// Errors of the layers show up here at the latest.
 	if err := unix.FsconfigCreate(fsfd); err != nil {
 		return fmt.Errorf("create overlay: %w%s", err, kernelLog(fsfd))
 	}

@@ -35,7 +35,7 @@ func (s *Store) TotalUsage() (Usage, error) { return usage(s.containers()) }
 // Dir returns where the writable layers are, for ImageFsInfo.
 func (s *Store) Dir() string { return s.cfg.Dir }
 
-// walk counts what is below a directory that somebody else writes to. Of each directory on the way it
+// walk counts what is below a directory that a container writes to. Of each directory on the way it
 // remembers a page of names, so that neither descriptors nor memory grow with what is there.
 type walk struct {
 	root   int
@@ -71,6 +71,7 @@ func usage(dir string) (Usage, error) {
 
 	w.add(st)
 
+	// Depth first: what is remembered grows with the depth, not with the number of files.
 	for len(w.levels) > 0 {
 		l := &w.levels[len(w.levels)-1]
 		switch {

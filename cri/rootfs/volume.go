@@ -33,6 +33,7 @@ func (s *Store) Volume(id string, number int, path string) (source, target strin
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
 
+	// The target is inside the container, without links that its programs could change.
 	target = filepath.Join("/", strings.TrimPrefix(inside, root))
 
 	empty, err := isEmpty(inside)

@@ -58,6 +58,7 @@ func capabilities(
 	drop := fullNames(asked.GetDropCapabilities())
 	ambient := fullNames(asked.GetAddAmbientCapabilities())
 
+	// ALL in drop comes before what is added by name: "drop ALL, add CHOWN" is CHOWN.
 	set := map[string]bool{}
 	if !slices.Contains(drop, allCapabilities) {
 		include(set, defaultCapabilities)
@@ -81,6 +82,7 @@ func capabilities(
 		delete(set, name)
 	}
 
+	// The server cannot give what it does not hold.
 	given := slices.DeleteFunc(
 		known,
 		func(name string) bool { return !set[name] || !slices.Contains(held, name) },

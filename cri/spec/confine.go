@@ -29,6 +29,7 @@ func confineSyscalls(s *specs.Spec, cfg Config, security *runtimeapi.LinuxContai
 		return nil
 	}
 
+	// A kernel without seccomp cannot confine; only a profile by name insists on it.
 	if !cfg.Host.Seccomp {
 		if profile.ProfileType == runtimeapi.SecurityProfile_Localhost {
 			return fmt.Errorf("seccomp profile %s: the kernel has no seccomp", profile.LocalhostRef)

@@ -15,6 +15,7 @@ func devices(s *specs.Spec, cfg Config) error {
 		return nil
 	}
 
+	// All devices are denied but those that follow, and those that every container has by the OCI runtime.
 	s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
 	for _, asked := range cfg.Container.Devices {
 		if strings.Trim(asked.Permissions, "rwm") != "" {

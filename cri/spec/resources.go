@@ -27,6 +27,7 @@ func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResou
 		)
 	}
 
+	// The names of cgroup files are those of v2.
 	if v2 {
 		out.Unified = r.Unified
 	}

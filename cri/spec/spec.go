@@ -106,11 +106,14 @@ func generate(cfg Config) (*specs.Spec, error) {
 			Resources:   Resources(linux.GetResources(), cfg.Host.CgroupV2),
 		},
 	}
+
+	// A privileged container sees all of /proc and /sys.
 	if !security.GetPrivileged() {
 		s.Linux.MaskedPaths = security.GetMaskedPaths()
 		s.Linux.ReadonlyPaths = security.GetReadonlyPaths()
 	}
 
+	// The order matters only for confine: the default seccomp profile depends on the capabilities.
 	if err := devices(s, cfg); err != nil {
 		return nil, err
 	}

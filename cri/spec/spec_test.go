@@ -19,7 +19,7 @@ import (
 	"github.com/trivet-node/trivet/cri/account"
 )
 
-var update = flag.Bool("update", false, "write testdata anew from what comes out")
+var update = flag.Bool("update", false, "write testdata from the results")
 
 // plain is a container that asks for nothing, in a pod on a machine that can do everything.
 func plain() Config {
@@ -185,7 +185,7 @@ var cases = []struct {
 			AddAmbientCapabilities: []string{"NET_RAW", "CHOWN"},
 		}
 	}},
-	{"capabilities that the server has not cannot be given", func(c *Config) {
+	{"capabilities that the server does not have cannot be given", func(c *Config) {
 		c.Host.Capabilities = []string{"CAP_CHOWN", "CAP_KILL"}
 		security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"SYS_TIME"}}
 	}},
@@ -345,7 +345,7 @@ func lines(t *testing.T, cfg Config) []string {
 		t.Errorf("capabilities differ: %+v", caps)
 	}
 
-	// one of the three is enough to read
+	// One of the three is enough to read.
 	caps.Effective, caps.Permitted = nil, nil
 	var value any
 	if err := json.Unmarshal([]byte(encode(t, s)), &value); err != nil {

@@ -64,6 +64,7 @@ func take(ctx context.Context, path, what string) (int, error) {
 	}
 	defer unix.Close(fd)
 
+	// The caller has stopped waiting, so it is not the other process that keeps it from starting.
 	if ctx.Err() != nil {
 		return -1, fmt.Errorf("lock %s: %w", path, context.Cause(ctx))
 	}

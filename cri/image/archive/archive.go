@@ -84,6 +84,8 @@ func (a *Archive) entry(ctx context.Context, h *tar.Header, content io.Reader) e
 	}
 
 	name := clean(h.Name)
+
+	// Directories are not needed, and other kinds of files have no content to serve.
 	switch h.Typeflag {
 	case tar.TypeReg:
 		// A few bytes could stand for any number of zeros.

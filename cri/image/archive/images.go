@@ -116,6 +116,8 @@ func (a *Archive) ofDocker() (list []Image, err error) {
 		}
 
 		i := Image{Names: d.RepoTags, MadeUp: true, archive: a}
+
+		// The manifest gives the image a digest, by which its content is served.
 		if i.manifest, err = a.makeManifest(d); err != nil {
 			return nil, fmt.Errorf("manifest.json: %w", err)
 		}

@@ -59,7 +59,10 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
+
 	st := info.Sys().(*syscall.Stat_t)
+
+	// A device 0:0 is overlayfs' whiteout.
 	if info.Mode()&fs.ModeCharDevice != 0 && st.Rdev == 0 {
 		return p.mark(path.Join(path.Dir(name), ".wh."+path.Base(name)))
 	}
@@ -72,11 +75,14 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec),
 		Format:  tar.FormatPAX,
 	}
+
+	// All names of a file but the first are links to that.
 	if first, again := p.names[st.Ino]; again && !d.IsDir() {
 		header.Typeflag = tar.TypeLink
 		header.Linkname = first
 		return p.tar.WriteHeader(header)
 	}
+
 	if st.Nlink > 1 && !d.IsDir() {
 		p.names[st.Ino] = name
 	}
@@ -86,11 +92,13 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		header.Typeflag = tar.TypeDir
 		header.Name = name + "/"
 		return p.directory(header, name)
+
 	case info.Mode().IsRegular():
 		header.Typeflag = tar.TypeReg
 		header.Size = info.Size()
 		return p.file(header, name)
 	}
+
 	return p.special(header, name, st)
 }
 
@@ -102,6 +110,7 @@ func (p *packer) special(header *tar.Header, name string, st *syscall.Stat_t) (e
 		if header.Linkname, err = p.root.Readlink(name); err != nil {
 			return err
 		}
+
 	case unix.S_IFIFO:
 		header.Typeflag = tar.TypeFifo
 	case unix.S_IFBLK:
@@ -116,6 +125,7 @@ func (p *packer) special(header *tar.Header, name string, st *syscall.Stat_t) (e
 		header.Devmajor = int64(unix.Major(st.Rdev))
 		header.Devminor = int64(unix.Minor(st.Rdev))
 	}
+
 	return p.tar.WriteHeader(header)
 }
 

@@ -54,6 +54,7 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 		diffs = append(diffs, d.Digest)
 	}
 
+	// The configuration names the layers by their new digests.
 	config, err := withLayers(config, diffs)
 	if err != nil {
 		return err
@@ -72,6 +73,7 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 		return err
 	}
 
+	// Docker reads manifest.json, others the index, in which each name is an entry.
 	image := dockerImage{Config: blobName(m.Config.Digest), RepoTags: names}
 	for _, l := range m.Layers {
 		image.Layers = append(image.Layers, blobName(l.Digest))

@@ -92,6 +92,7 @@ func (b *below) layersOf(dir string) (layers []int16, err error) {
 		}
 	}
 
+	// A layer with very many directories must not cost memory without bound.
 	if len(b.seen) >= maxSeen {
 		clear(b.seen)
 	}

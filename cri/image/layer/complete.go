@@ -29,6 +29,7 @@ func Complete(ctx context.Context, dir string, lower []string, result *Result) e
 	}
 	defer below.close()
 
+	// Moving comes first: links and owners are looked for where files are in the end.
 	s := completion{merged: merged{root: root, dirs: result.dirs, below: below}, result: result}
 	for _, step := range []func(context.Context) error{s.moveAlongLinks, s.makeLinks, s.inherit} {
 		if err := step(ctx); err != nil {

@@ -50,7 +50,7 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 // the files. Blocks of zeros become holes, whether they were holes in the archive (which archive/tar reads as
 // zeros) or not; written counts the bytes of the other blocks.
 func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) {
-	// of what is written
+	// end is where the last data that was written ends.
 	end := int64(0)
 	for {
 		n, err := fill(content, t.buffer)

@@ -38,7 +38,7 @@ func FuzzComplete(f *testing.F) {
 		low, err1 := pack(symlink(link1, to1), symlink(link2, to2))
 		high, err2 := pack(file(file1, "1"), linked(tar.TypeLink, hard, target), file(file2, "2"))
 		if err1 != nil || err2 != nil {
-			// no tar can say that
+			// No tar can say that.
 			return
 		}
 

@@ -125,6 +125,7 @@ func (s *completion) copyUp(ctx context.Context, from, to string) error {
 		}
 	}
 
+	// The copy is a file of this layer.
 	s.result.Inodes++
 	return err
 }

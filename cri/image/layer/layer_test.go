@@ -187,7 +187,7 @@ func sparse(t *testing.T, name string, size int64) []byte {
 
 	data[156] = tar.TypeGNUSparse
 
-	// the only piece: nothing, at the end
+	// The only piece: nothing, at the end.
 	copy(data[386:], fmt.Sprintf("%011o\x00%011o", size, 0))
 	copy(data[483:], fmt.Sprintf("%011o", size))
 	copy(data[148:156], "        ")

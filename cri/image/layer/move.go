@@ -148,6 +148,7 @@ func (s *completion) merge(ctx context.Context, from, into int32) error {
 	s.dirs.all[into].touched = true
 	s.dirs.all[s.dirs.all[from].parent].touched = true
 
+	// Directories of any size are read in parts.
 	for {
 		names, err := s.names(source)
 		if err != nil {
@@ -248,6 +249,7 @@ func (s *completion) replace(m movement, hides bool) error {
 		return err
 	}
 
+	// A whiteout that is moved hides what is below the target; the file there does so already.
 	if isWhiteout(&st) {
 		if meets {
 			err = s.hide(there, m.target)
@@ -281,6 +283,7 @@ func (s *completion) mergeBoth(ctx context.Context, m movement, moved, there int
 		s.dirs.all[there].time = s.dirs.all[moved].time
 	}
 
+	// What either of the two hides is hidden.
 	if s.dirs.all[moved].opaque {
 		if err := s.hide(there, m.target); err != nil {
 			return err
@@ -296,6 +299,7 @@ func (s *completion) mergeBoth(ctx context.Context, m movement, moved, there int
 		return s.merge(ctx, moved, there)
 	}
 
+	// The target itself may be a link in the layers below.
 	further, err := s.linkedDirectory(m.target)
 	if err != nil {
 		return err

@@ -94,6 +94,7 @@ func (m *merged) resolve(name string) (spot, error) {
 	passed := []spot{{own: rootDirectory}}
 	way := stepsOf(name)
 	for step := way.next(); step != ""; step = way.next() {
+		// ".." leaves the directory by the way that led to it, and never the root.
 		if step == ".." {
 			passed = passed[:max(1, len(passed)-1)]
 			continue

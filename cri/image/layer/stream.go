@@ -81,6 +81,7 @@ func (s *stage) pump(source io.Reader) {
 			return
 		}
 
+		// Hashing happens here, so that the reader's goroutine does not wait for it.
 		n, err := fill(source, chunk)
 		if n > 0 {
 			s.hash.Write(chunk[:n])

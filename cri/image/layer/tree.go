@@ -144,6 +144,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 			continue
 		}
 
+		// The step is not a directory of the layer: it is a link, a file, or missing.
 		if err := t.enter(&dir); err != nil {
 			return dir, err
 		}
@@ -289,6 +290,7 @@ func (t *tree) whiteout(parent openDirectory, base string) error {
 		return errors.New("whiteout of no name")
 	}
 
+	// The directory of this layer stays, and must hide the one below.
 	if id, ok := t.dirs.child(parent.id, base); ok {
 		fd, err := openIn(parent.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {

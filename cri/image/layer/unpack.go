@@ -46,6 +46,7 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 		return result, fmt.Errorf("media type %q is not known as a layer", shorten(source.MediaType))
 	}
 
+	// Three goroutines work at once: one fetches and hashes, one decompresses and hashes, this one unpacks.
 	ctx, cancel := context.WithCancel(ctx)
 	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
 	defer blob.stop(cancel)
@@ -68,6 +69,8 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	if err := t.unpack(ctx, tar.NewReader(content)); err != nil {
 		return result, err
 	}
+
+	// What follows the end of the tar stream is hashed, too: the digests are of everything.
 	if err := content.verify("unpacked layer", source.DiffID); err != nil {
 		return result, err
 	}
@@ -185,6 +188,7 @@ func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 		}
 	}
 
+	// The leading slash makes Clean drop every ".." that would lead out.
 	name := path.Clean("/" + header.Name)[1:]
 	if name == "" {
 		if header.Typeflag != tar.TypeDir {
@@ -203,6 +207,8 @@ func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 	if asIs {
 		return t.create(parent, name, base, header, content)
 	}
+
+	// Whiteouts are entries with a name that begins with .wh.
 	if base == opaque {
 		return t.makeOpaque(parent)
 	}

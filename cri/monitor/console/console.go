@@ -67,6 +67,7 @@ func (s *Socket) Receive(ctx context.Context) (*os.File, error) {
 		return nil, fmt.Errorf("receive terminal: %w", err)
 	}
 
+	// The runtime sends one message with one descriptor.
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(messages) != 1 {
 		return nil, fmt.Errorf("receive terminal: %d control messages: %w",

@@ -111,10 +111,12 @@ func (c *container) openStreams() (err error) {
 	if err != nil {
 		return err
 	}
+
 	if !c.record.TTY {
 		c.out.stderr, err = open(wire.StderrFIFO, "stderr")
 		return err
 	}
+
 	c.fds.staging, err = unix.Open(c.path(wire.StdoutFIFO), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	return err
 }
@@ -148,8 +150,8 @@ func (c *container) setProcess(fd int) {
 	go c.watch(fd, c.record.Pid)
 }
 
-// acceptLoss gives up what no client has handed back: the terminal, and the status of a process that ended
-// while no monitor lived.
+// acceptLoss ends the wait for what no client has handed back: the terminal, and the status of a process that
+// ended while no monitor lived.
 func (c *container) acceptLoss() {
 	c.mu.Lock()
 	if c.fds.staging >= 0 {
@@ -203,14 +205,6 @@ func (c *container) handOver(to handover.Descriptors) error {
 		return to.AddConn(handTerminal+c.id, c.fds.tty)
 	}
 	return nil
-}
-
-// reopenLog opens the log again after a rotation.
-func (o outputs) reopenLog() error {
-	if o.log == nil {
-		return nil
-	}
-	return o.log.Reopen()
 }
 
 // closeStdin closes the monitor's writing end. The container sees the end of its stdin when the client has
@@ -289,6 +283,14 @@ func (o outputs) pump(j *logjournal.Journal) {
 	for _, s := range o.streams() {
 		go s.Pump(j)
 	}
+}
+
+// reopenLog opens the log again after a rotation.
+func (o outputs) reopenLog() error {
+	if o.log == nil {
+		return nil
+	}
+	return o.log.Reopen()
 }
 
 func (o outputs) close() {

@@ -105,6 +105,7 @@ func (b *creation) openStdin() (int, error) {
 		return unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}
 
+	// Non-blocking, or the open would wait for a writer.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -139,6 +140,7 @@ func (b *creation) withTerminal() error {
 	}
 	defer unix.Close(null)
 
+	// The container's stdio is the terminal, which the runtime opens; what is given here is for itself.
 	if err := b.callRuntime([3]int{null, null, null}, socket.Path); err != nil {
 		return err
 	}
@@ -152,6 +154,7 @@ func (b *creation) withTerminal() error {
 	}
 	defer master.Close()
 
+	// The container owns its copy of the master.
 	fd := dup(int(master.Fd()))
 	if fd < 0 {
 		return errors.New("no descriptor is left for the terminal")

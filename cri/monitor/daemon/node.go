@@ -59,6 +59,7 @@ func (n *node) call(c runtimeCall) error {
 	}
 	defer call.Close()
 
+	// The runtime finds its log and the process.json by these positions.
 	files := []uintptr{
 		uintptr(c.stdio[0]),
 		uintptr(c.stdio[1]),
@@ -77,6 +78,7 @@ func (n *node) call(c runtimeCall) error {
 		Timeout:     runtimeTimeout,
 	})
 
+	// Only a runtime that ended by itself has refused; one that was killed may be asked again.
 	switch {
 	case errors.Is(err, reaper.ErrTimeout):
 		return call.Abandoned(err)

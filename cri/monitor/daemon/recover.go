@@ -35,7 +35,7 @@ func (cs *containers) recover(inherited handover.Descriptors) {
 		c := newContainer(n, r)
 		close(c.announced)
 
-		// The monitor that began to make it was killed: nobody has been told that it exists.
+		// The monitor that began to make it was killed, and no client knows that it exists.
 		if r.Creating {
 			if err := c.undo(); err != nil {
 				n.log.Error("container that was not made completely stays", "container", r.ID, "err", err)

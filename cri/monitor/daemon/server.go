@@ -93,6 +93,7 @@ func (v *server) serve(conn *wire.Conn) {
 			return
 		}
 
+		// Adopt and hello must be handled in their order; other requests may take long.
 		switch m.Op {
 		case wire.OpAdopt:
 			v.containers.adopt(m.ID, files)
@@ -207,7 +208,7 @@ func (v *server) hello(s *session, seq uint64) {
 	s.reply(seq, nil)
 }
 
-// dismiss ends the daemon, unless a container is left, and tells the clients not to start another one.
+// dismiss ends the daemon, unless a container is left, and has its clients not start another one.
 func (v *server) dismiss(s *session, seq uint64) {
 	if err := v.retire(s, seq); err != nil {
 		s.reply(seq, err)
@@ -222,7 +223,7 @@ func (v *server) retire(s *session, seq uint64) error {
 
 	err := v.containers.noneLeft()
 	if err == nil {
-		// A client that does not get the answer has given up.
+		// A client that does not get the answer does not wait for it any more.
 		err = s.conn.Send(wire.Message{Op: wire.OpReply, Seq: seq}, nil)
 	}
 

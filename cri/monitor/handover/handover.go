@@ -57,6 +57,7 @@ func Receive(dir string) (Descriptors, error) {
 		return nil, nil
 	}
 
+	// Children must not inherit them.
 	for _, fd := range r.Fds {
 		unix.CloseOnExec(fd)
 	}

@@ -26,7 +26,7 @@ done
 id=$1
 dir=$root/$id
 
-# The shell gives background processes /dev/null as stdin, unless it is told otherwise.
+# The shell gives background processes /dev/null as stdin, unless they are given another.
 exec 5<&0
 
 fail() {

@@ -30,6 +30,7 @@ func (st *Stream) Attach(fd int) error {
 		return err
 	}
 
+	// Under the lock, a client is either added before the end of the output or sees the end.
 	st.mu.Lock()
 	defer st.mu.Unlock()
 

@@ -77,6 +77,7 @@ func (st *Stream) Pump(j *logjournal.Journal) {
 			return
 		}
 
+		// A full disk must not stop the container; the first loss is logged.
 		drop, dropped := errors.AsType[*logfile.DropError](moved)
 		switch {
 		case dropped && drop.First:

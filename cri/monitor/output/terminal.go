@@ -28,7 +28,7 @@ func PumpTerminal(master *os.File, fifo int) {
 			// Blocks when the FIFO is full, never for the terminal, which is non-blocking.
 			n, moved = unix.Splice(int(fd), nil, fifo, nil, 64<<10, unix.SPLICE_F_MOVE)
 
-			// terminals can be spliced from Linux 6.5 (and before 5.10) on
+			// Terminals can be spliced from Linux 6.5 (and before 5.10) on.
 			if errors.Is(moved, unix.EINVAL) {
 				n, moved = readWrite(int(fd), fifo, &buffered)
 			}

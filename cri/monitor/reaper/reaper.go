@@ -106,8 +106,8 @@ func (r *Reaper) KeepUnclaimed() (release func()) {
 }
 
 // Claim calls f with the status of the child pid once it has ended. f must not block and must not call the
-// Reaper. fd is the child's pidfd, which tells it from an earlier process of the same number; -1 if it could
-// not be opened, because the process has ended.
+// Reaper. fd is the child's pidfd, which distinguishes it from an earlier process of the same number; -1 if
+// it could not be opened, because the process has ended.
 func (r *Reaper) Claim(pid, fd int, f func(unix.WaitStatus)) {
 	r.mu.Lock()
 	status, ended := r.takeUnclaimed(pid, fd)

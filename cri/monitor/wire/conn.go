@@ -18,13 +18,13 @@ const (
 // Conn is one end of a connection. Send may be called from many goroutines, Receive from one.
 type Conn struct {
 	sock *net.UnixConn
-	mu   sync.Mutex // of Send: a packet is written whole
+	mu   sync.Mutex // of Send: one packet at once
 	buf  []byte
 	oob  []byte
 }
 
-// NewConn wraps a SOCK_SEQPACKET connection.
-func NewConn(sock *net.UnixConn) *Conn {
+// newConn wraps a SOCK_SEQPACKET connection.
+func newConn(sock *net.UnixConn) *Conn {
 	return &Conn{sock: sock, oob: make([]byte, unix.CmsgSpace(maxFds*4))}
 }
 
@@ -34,7 +34,7 @@ func Dial(path string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewConn(sock), nil
+	return newConn(sock), nil
 }
 
 // Close ends the connection; a Receive that waits returns an error.
@@ -105,6 +105,7 @@ func (c *Conn) Receive() (Message, Files, error) {
 		return Message{}, nil, err
 	}
 
+	// Descriptors that came are open, whatever is wrong with the message.
 	fds, err := parseRights(c.oob[:oobn])
 	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		err = fmt.Errorf("message of the peer was cut short (flags %#x)", flags)

@@ -66,7 +66,7 @@ func (l *Listener) Accept() (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewConn(sock), nil
+	return newConn(sock), nil
 }
 
 // SyscallConn gives access to the descriptor.

@@ -37,7 +37,7 @@ func pair(t *testing.T) (a, b *Conn) {
 		t.Fatal(err)
 	}
 
-	b = NewConn(sock)
+	b = newConn(sock)
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
