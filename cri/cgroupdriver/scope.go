@@ -10,8 +10,8 @@ import (
 )
 
 // RemoveScope has systemd stop and forget the scope of a container that the OCI runtime has deleted, or never
-// finished. There is none as a rule, and systemd is not asked: a runtime stops the scope that it started. One
-// that was killed in between, before it wrote its state, has forgotten it.
+// finished. As a rule there is none, and systemd is not asked: a runtime stops the scope that it started,
+// unless it was killed before it had written its state.
 func (d Driver) RemoveScope(ctx context.Context, id string) error {
 	name := scopeName(id)
 	if !d.Systemd || !systemd.Transient(name) {
@@ -30,8 +30,8 @@ func (d Driver) RemoveScope(ctx context.Context, id string) error {
 }
 
 // ResetFailedScopes has systemd forget scopes of containers that have failed, if there are scopes of any
-// container that is not known: what an earlier version, or a runtime that was killed with its server, has
-// left.
+// container that is not known. An earlier version, or a runtime that was killed with its server, leaves such
+// ones.
 func (d Driver) ResetFailedScopes(ctx context.Context, known func(id string) bool) error {
 	if !d.Systemd {
 		return nil
@@ -53,21 +53,13 @@ func (d Driver) ResetFailedScopes(ctx context.Context, known func(id string) boo
 	return nil
 }
 
-// systemctl speaks to systemd by its own program: the calls are so rare that a D-Bus client would only make
-// the server bigger.
+// systemctl calls systemd by its own program: the calls are so rare that a D-Bus client would only make the
+// server bigger.
 func systemctl(ctx context.Context, verb, unit string) error {
-	out, err := exec.CommandContext(
-		ctx,
-		"systemctl",
-		"--quiet",
-		"--no-ask-password",
-		verb,
-		"--",
-		unit,
-	).CombinedOutput()
+	cmd := exec.CommandContext(ctx, "systemctl", "--quiet", "--no-ask-password", verb, "--", unit)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("systemctl %s %s: %w: %s", verb, unit, err, strings.TrimSpace(string(out)))
 	}
-
 	return nil
 }

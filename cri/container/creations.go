@@ -6,11 +6,19 @@ import (
 	"sync"
 )
 
-// creations counts the creations that are in flight in each sandbox. The zero value is ready.
+// AwaitCreations returns when no creation is under way in a sandbox. One in a sandbox that is not ready any
+// more is undone; what cannot be undone is listed by then, so that it is removed with its sandbox.
+func (c *Service) AwaitCreations(ctx context.Context, sandboxID string) error {
+	return c.creations.wait(ctx, sandboxID)
+}
+
+// creations counts the creations that are under way in each sandbox. The zero value is ready.
 type creations struct {
 	mu    sync.Mutex // guards all below
 	count map[string]int
-	none  map[string]chan struct{} // closed when the sandbox's last one has ended
+
+	// none are closed when the sandbox's last creation has ended.
+	none map[string]chan struct{}
 }
 
 // begin counts a creation until done is called.
@@ -18,9 +26,11 @@ func (c *creations) begin(sandbox string) (done func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.count == nil {
-		c.count, c.none = map[string]int{}, map[string]chan struct{}{}
+		c.count = map[string]int{}
+		c.none = map[string]chan struct{}{}
 	}
-	if c.count[sandbox]++; c.count[sandbox] == 1 {
+	c.count[sandbox]++
+	if c.count[sandbox] == 1 {
 		c.none[sandbox] = make(chan struct{})
 	}
 	return func() { c.end(sandbox) }
@@ -29,7 +39,8 @@ func (c *creations) begin(sandbox string) (done func()) {
 func (c *creations) end(sandbox string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.count[sandbox]--; c.count[sandbox] > 0 {
+	c.count[sandbox]--
+	if c.count[sandbox] > 0 {
 		return
 	}
 	close(c.none[sandbox])
@@ -37,7 +48,7 @@ func (c *creations) end(sandbox string) {
 	delete(c.none, sandbox)
 }
 
-// wait returns when no creation is in flight in the sandbox, or ctx has ended.
+// wait returns when no creation is under way in the sandbox, or ctx has ended.
 func (c *creations) wait(ctx context.Context, sandbox string) error {
 	c.mu.Lock()
 	none := c.none[sandbox]

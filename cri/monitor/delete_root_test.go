@@ -105,7 +105,7 @@ func TestDeletionEndsWithTheCallersPart(t *testing.T) {
 		t.Error("the deletion succeeded without its last part")
 	}
 
-	// the second is of one that is not there any more
+	// The second is of one that is not there any more.
 	for range 2 {
 		if err := c.Delete(t.Context(), want.ID); err != nil {
 			t.Error(err)
