@@ -12,6 +12,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/e2e/loopdev"
 )
 
 // Snapshot is the part of the host's own state that a cluster could change by mistake.
@@ -20,8 +22,9 @@ type Snapshot struct {
 	Tables  []string // nft tables, "family name"
 	Forward string   // net.ipv4.ip_forward
 	Paths   []string // of ownPaths, those that exist
-	// devices whose file is deleted, "device on file": of nobody any more, or of a program that has not ended
-	// yet
+
+	// Loops are loop devices whose file is deleted, "device on file": the file of a cluster that is gone, or
+	// of a program that has not ended yet.
 	Loops []string
 }
 
@@ -58,7 +61,12 @@ func TakeSnapshot() (Snapshot, error) {
 		}
 	}
 
-	s.Loops, err = loops(func(file string) bool { return strings.HasSuffix(file, "(deleted)") })
+	all, err := loopdev.List()
+	for _, d := range all {
+		if strings.HasSuffix(d.Backing, "(deleted)") {
+			s.Loops = append(s.Loops, d.Path+" on "+d.Backing)
+		}
+	}
 	return s, err
 }
 
@@ -252,36 +260,16 @@ func hiddenGroup(controller, group string) bool {
 }
 
 func hostLoops(state, _ string) ([]Leak, error) {
-	found, err := loops(func(file string) bool { return within(file, state) })
+	all, err := loopdev.List()
 	var out []Leak
-	for _, l := range found {
-		out = append(out, Leak{"loop device", l})
+	for _, d := range all {
+		if within(d.Backing, state) {
+			out = append(out, loopLeak(d))
+		}
 	}
 	return out, err
 }
 
-// loops lists the loop devices on files that are ours.
-func loops(ours func(file string) bool) ([]string, error) {
-	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return nil, err
-	}
-
-	var out []string
-	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			// detached meanwhile
-			continue
-		}
-
-		if backing := strings.TrimSpace(string(data)); ours(backing) {
-			out = append(
-				out,
-				fmt.Sprintf("/dev/%s on %s", filepath.Base(filepath.Dir(filepath.Dir(f))), backing),
-			)
-		}
-	}
-
-	return out, nil
+func loopLeak(d loopdev.Device) Leak {
+	return Leak{"loop device", d.Path + " on " + d.Backing}
 }

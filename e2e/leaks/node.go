@@ -22,8 +22,10 @@ type Pod struct {
 type View struct {
 	Pid   int    // of its PID 1
 	Group string // its cgroup
-	// programs that belong there without any pod, by the base name of their command: kubelet, trivet-monitor,
-	// ...
+	Keep  string // the host's directory of what survives its reboots; empty: it has no volumes
+
+	// Daemons are programs that belong there without any pod, by the base name of their command: kubelet,
+	// trivet-monitor, ...
 	Daemons []string
 	Live    []Pod    // pods of the API server's that are bound to it
 	Volumes []string // handles of the volumes that the API server knows
@@ -38,9 +40,19 @@ type View struct {
 // with a network of their own.
 func Node(v View) ([]Leak, error) {
 	var out []Leak
-	for _, look := range []func(View) ([]Leak, error){nodeProcesses, nodeMounts, nodeGroups,
-		nodeUnits, nodeLinks, nodeAddresses, nodeFiles,
-		nodeRecords, nodeVolumes, nodeElements} {
+	for _, look := range []func(View) ([]Leak, error){
+		nodeProcesses,
+		nodeMounts,
+		nodeGroups,
+		nodeUnits,
+		nodeLinks,
+		nodeAddresses,
+		nodeFiles,
+		nodeRecords,
+		nodeVolumes,
+		nodeElements,
+		nodeLoops,
+	} {
 		found, err := look(v)
 		if err != nil {
 			return nil, err
@@ -194,49 +206,6 @@ func nodeGroups(v View) ([]Leak, error) {
 	}
 
 	return out, nil
-}
-
-// nodeUnits: the slices of pods and the scopes of their containers, where systemd is the cgroup driver.
-func nodeUnits(v View) ([]Leak, error) {
-	names, err := entries(v.root("/run/systemd/transient"))
-	if err != nil {
-		return nil, err
-	}
-
-	left := v.foreignUnits(names)
-	if len(left) == 0 {
-		return nil, nil
-	}
-
-	var states map[string]string
-	if v.UnitStates != nil {
-		states = v.UnitStates(left)
-	}
-
-	out := make([]Leak, len(left))
-	for i, n := range left {
-		what := n
-		if state := states[n]; state != "" {
-			what += " (" + state + ")"
-		}
-
-		out[i] = Leak{"unit", what}
-	}
-
-	return out, nil
-}
-
-// foreignUnits are those of pods that are gone. Scopes do not say whose container is in them.
-func (v View) foreignUnits(names []string) []string {
-	var out []string
-	for _, n := range names {
-		ofContainer := strings.HasSuffix(n, ".scope")
-		if v.foreign(n) != "" || ofContainer && len(v.Live) == 0 {
-			out = append(out, n)
-		}
-	}
-
-	return out
 }
 
 func nodeLinks(v View) ([]Leak, error) {

@@ -241,6 +241,7 @@ func (p *initProcess) list() []State {
 		out = append(out, State{
 			Name: d.Name,
 			Argv: d.Argv,
+			Env:  d.Env,
 			Pid:  d.pid,
 			Exit: d.exit,
 		})

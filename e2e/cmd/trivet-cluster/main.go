@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/cluster"
+	"github.com/trivet-node/trivet/e2e/cluster/apiproxy"
+	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
+	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/demo"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/e2e/specs"
@@ -44,8 +47,9 @@ func run(ctx context.Context, env *program.Env) error {
 	if done, err := machine.Verb(ctx, env.Args); done {
 		return err
 	}
-	if len(env.Args) == 3 && env.Args[0] == cluster.ProxyVerb {
-		return (&cluster.Cluster{Dir: env.Args[1]}).ServeProxy(ctx, env.Args[2], env.Log)
+	if len(env.Args) == 3 && env.Args[0] == apiproxy.Verb {
+		plane := (&cluster.Cluster{Dir: env.Args[1]}).Machine(controlplane.Name)
+		return apiproxy.Serve(ctx, env.Args[2], plane.Pid, env.Log)
 	}
 
 	verb := ""
@@ -89,7 +93,7 @@ func configure(env *program.Env) (*session, error) {
 	reference := fs.Int("reference-nodes",
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
-	seats := cluster.Seats{Init: "trivet"}
+	seats := seat.Ours
 	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
@@ -114,28 +118,9 @@ func configure(env *program.Env) (*session, error) {
 		*p = abs
 	}
 
-	if *count < 0 || *reference < 0 || *count+*reference < 1 || *count+*reference > 200 {
-		return nil, &program.UsageError{
-			Err: fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together",
-				*count, *reference),
-		}
-	}
-
-	if *systemd < 0 || *systemd > *count {
-		err := fmt.Errorf("%d of %d nodes cannot have systemd", *systemd, *count)
+	var err error
+	if s.nodes, err = cluster.Nodes(seats, *count, *systemd, *reference); err != nil {
 		return nil, &program.UsageError{Err: err}
-	}
-
-	for i := range *count {
-		if i >= *count-*systemd {
-			seats.Init = "systemd"
-		}
-
-		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("node%d", i+1), Seats: seats})
-	}
-
-	for i := range *reference {
-		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("ref%d", i+1), Seats: cluster.Reference})
 	}
 
 	s.Cluster = &cluster.Cluster{
@@ -153,19 +138,21 @@ func configure(env *program.Env) (*session, error) {
 	return s, os.Setenv("KUBECACHEDIR", s.KubectlCache())
 }
 
+// operands is how many arguments a verb needs at least.
+var operands = map[string]int{
+	"logs":   2,
+	"start":  2,
+	"stop":   2,
+	"kill":   2,
+	"agent":  2,
+	"reboot": 1,
+	"cut":    1,
+	"mend":   1,
+	"exec":   2,
+}
+
 func (s *session) do(ctx context.Context, verb string) error {
-	need := map[string]int{
-		"logs":   2,
-		"start":  2,
-		"stop":   2,
-		"kill":   2,
-		"agent":  2,
-		"reboot": 1,
-		"cut":    1,
-		"mend":   1,
-		"exec":   2,
-	}[verb]
-	if len(s.args) < need {
+	if need := operands[verb]; len(s.args) < need {
 		return &program.UsageError{
 			Err: fmt.Errorf("%s needs %d arguments, see trivet-cluster --help", verb, need),
 		}
@@ -177,7 +164,7 @@ func (s *session) do(ctx context.Context, verb string) error {
 	case "down":
 		return s.Down(ctx)
 	case "status":
-		return s.Status(s.Stdout)
+		return s.status()
 	case "leaks":
 		return s.AwaitNoLeaks(ctx, s.wait)
 	case "demo":
@@ -185,9 +172,13 @@ func (s *session) do(ctx context.Context, verb string) error {
 	case "critest":
 		return s.critest(ctx)
 	case "logs":
-		return s.CopyLog(s.Stdout, s.args[0], s.args[1])
-	case "start", "stop", "kill":
-		return s.Daemon(verb, s.args[0], s.args[1])
+		return s.logs()
+	case "start":
+		return s.restart()
+	case "stop":
+		return s.stop()
+	case "kill":
+		return s.kill()
 	case "agent":
 		return s.Exchange(ctx, s.args[0], s.args[1])
 	case "reboot":
@@ -263,13 +254,4 @@ func (s *session) critest(ctx context.Context) error {
 	}
 
 	return nil
-}
-
-func (s *session) exec(ctx context.Context) error {
-	cmd, err := s.Machine(s.args[0]).Command(ctx, s.args[1], s.args[2:]...)
-	if err != nil {
-		return err
-	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, s.Stdout, s.Stderr
-	return cmd.Run()
 }
