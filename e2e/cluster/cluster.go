@@ -11,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -20,7 +19,6 @@ import (
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/lan"
 	"github.com/trivet-node/trivet/e2e/machine"
-	"github.com/trivet-node/trivet/e2e/pki"
 )
 
 // Cluster is a handle on what lives below a state directory. All paths are absolute.
@@ -36,46 +34,26 @@ type Cluster struct {
 	mu    sync.Mutex // guards Out: one line of progress at a time
 }
 
-func (c *Cluster) path(elem ...string) string {
-	return filepath.Join(append([]string{c.Dir}, elem...)...)
-}
-
-func (c *Cluster) pki() pki.Dir { return pki.Dir(c.path("pki")) }
+func (c *Cluster) state() stateDir { return stateDir(c.Dir) }
 
 func (c *Cluster) programs() seat.Programs {
 	return seat.Programs{Ours: c.Programs, Reference: c.Bin}
 }
 
 // Kubeconfig is the administrator's, good on the host.
-func (c *Cluster) Kubeconfig() string { return c.path("kubeconfig") }
-
-// kubectlCache is where kubectl keeps what it has learned of the cluster; by itself, it fills the user's home
-// with it.
-const kubectlCache = "kubectl-cache"
+func (c *Cluster) Kubeconfig() string { return c.state().path(kubeconfigFile) }
 
 // KubectlCache is for kubectl's environment variable KUBECACHEDIR.
-func (c *Cluster) KubectlCache() string { return c.path(kubectlCache) }
+func (c *Cluster) KubectlCache() string { return c.state().path(kubectlCache) }
+
+// Plan returns the plan of the cluster that is up; fs.ErrNotExist when none is.
+func (c *Cluster) Plan() (Plan, error) { return c.state().plan() }
 
 // Machine is that of the control plane (controlplane.Name) or of a node.
-func (c *Cluster) Machine(name string) *machine.Machine {
-	return machine.At(c.path("machines", name))
-}
-
-func (c *Cluster) controlPlane() *machine.Machine { return c.Machine(controlplane.Name) }
+func (c *Cluster) Machine(name string) *machine.Machine { return c.state().machine(name) }
 
 // Machines are those that have a record, up or down, by name.
-func (c *Cluster) Machines() ([]*machine.Machine, error) {
-	entries, err := os.ReadDir(c.path("machines"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-
-	machines := make([]*machine.Machine, len(entries))
-	for i, e := range entries {
-		machines[i] = c.Machine(e.Name())
-	}
-	return machines, nil
-}
+func (c *Cluster) Machines() ([]*machine.Machine, error) { return c.state().machines() }
 
 func (c *Cluster) say(format string, args ...any) {
 	c.mu.Lock()
@@ -96,7 +74,7 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	}
 
 	server := fmt.Sprintf("https://127.0.0.1:%d", plan.Port)
-	if err := controlplane.MakeIdentities(c.pki(), plan.names(), server, c.Kubeconfig()); err != nil {
+	if err := controlplane.MakeIdentities(c.state().pki(), plan.names(), server, c.Kubeconfig()); err != nil {
 		return err
 	}
 
@@ -112,7 +90,7 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 	if err != nil {
 		return err
 	}
-	if err := awaitAPI(ctx, client, c.controlPlane()); err != nil {
+	if err := awaitAPI(ctx, client, c.state().controlPlane()); err != nil {
 		return err
 	}
 
@@ -132,7 +110,7 @@ func (c *Cluster) Up(ctx context.Context, nodes []Node) error {
 		return err
 	}
 
-	return c.connectNodes(ctx, client, plan)
+	return connectNodes(ctx, client, c.state(), plan)
 }
 
 // adopt takes the nodes as the plan, or checks that they are those that are up already. Without a plan,
@@ -166,11 +144,11 @@ func (c *Cluster) adopt(ctx context.Context, nodes []Node) (Plan, error) {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return plan, err
 	}
-	if err := c.rememberHost(); err != nil {
+	if err := rememberHost(c.state()); err != nil {
 		return plan, err
 	}
 
-	return plan, c.writePlan(plan)
+	return plan, c.state().writePlan(plan)
 }
 
 // Down ends every machine and removes what the cluster has made, except the reference programs and images. It
@@ -199,13 +177,13 @@ func (c *Cluster) clear(ctx context.Context) error {
 	}
 	group.Wait()
 
-	errs = append(errs, apiproxy.Stop(c.Dir), machine.Sweep(ctx, c.groups()), detachLoops(machines))
+	errs = append(errs, apiproxy.Stop(c.Dir), machine.Sweep(ctx, c.state().groups()), detachLoops(machines))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 
-	for _, d := range []string{"machines", "pki", "kubeconfig", kubectlCache, "cluster.json"} {
-		if err := os.RemoveAll(c.path(d)); err != nil {
+	for _, name := range removable {
+		if err := os.RemoveAll(c.state().path(name)); err != nil {
 			return err
 		}
 	}
@@ -241,7 +219,7 @@ func (c *Cluster) Reboot(ctx context.Context, name string) error {
 		return err
 	}
 
-	return c.connectNodes(ctx, client, plan)
+	return connectNodes(ctx, client, c.state(), plan)
 }
 
 // Exchange puts another agent, trivet or kubelet, in the seat of a node that runs, as an administrator would:
@@ -271,7 +249,7 @@ func (c *Cluster) Exchange(ctx context.Context, name, agent string) error {
 
 	// From here on, the new one is the node's.
 	plan.Nodes[i] = next
-	if err := c.writePlan(plan); err != nil {
+	if err := c.state().writePlan(plan); err != nil {
 		return err
 	}
 
@@ -294,7 +272,7 @@ const stopGrace = 10 * time.Second
 // Cable pulls or plugs the network cable of a node.
 func (c *Cluster) Cable(node string, plugged bool) error {
 	if plugged {
-		return lan.Mend(c.controlPlane().Pid(), node)
+		return lan.Mend(c.state().controlPlane().Pid(), node)
 	}
-	return lan.Cut(c.controlPlane().Pid(), node)
+	return lan.Cut(c.state().controlPlane().Pid(), node)
 }

@@ -18,20 +18,20 @@ import (
 func (c *Cluster) plane() controlplane.Plane {
 	return controlplane.Plane{
 		Programs: c.programs(),
-		PKI:      c.pki(),
+		PKI:      c.state().pki(),
 		Images:   c.Images,
-		Data:     c.path("machines", controlplane.Name, "etcd"),
-		Corefile: c.path("machines", controlplane.Name, "Corefile"),
+		Data:     c.state().path(machinesDir, controlplane.Name, "etcd"),
+		Corefile: c.state().path(machinesDir, controlplane.Name, "Corefile"),
 	}
 }
 
 // startControlPlane boots the control plane's machine and starts the API server, what it needs, and the host's
 // way to it.
 func (c *Cluster) startControlPlane(ctx context.Context, plan Plan) error {
-	m := c.controlPlane()
+	m := c.state().controlPlane()
 	config := machine.Config{
 		Name:   controlplane.Name,
-		Group:  c.group(controlplane.Name),
+		Group:  c.state().group(controlplane.Name),
 		Hosts:  hosts(controlplane.Name, address.ControlPlane),
 		Expose: samePath(c.Dir, c.Bin, c.Programs, c.Images),
 	}
@@ -55,7 +55,7 @@ func (c *Cluster) startControllers() error {
 	if err := os.WriteFile(p.Corefile, []byte(p.DNSConfig()), 0o644); err != nil {
 		return err
 	}
-	return startAll(c.controlPlane(), p.Controllers())
+	return startAll(c.state().controlPlane(), p.Controllers())
 }
 
 func startAll(m *machine.Machine, daemons []machine.Daemon) error {
@@ -72,17 +72,17 @@ func startAll(m *machine.Machine, daemons []machine.Daemon) error {
 func (c *Cluster) startServiceProxy(plan Plan) error {
 	// A Service's address is translated on the way out, which a packet without a route never goes.
 	services := netip.MustParsePrefix(address.Services)
-	if err := lan.Route(c.controlPlane().Pid(), services, address.Node(0)); err != nil {
+	if err := lan.Route(c.state().controlPlane().Pid(), services, address.Node(0)); err != nil {
 		return err
 	}
 
-	kubeconfig := c.pki().Path("proxy.kubeconfig")
-	return c.controlPlane().Start(c.programs().KubeProxy(plan.Nodes[0].Name, kubeconfig))
+	kubeconfig := c.state().pki().Path("proxy.kubeconfig")
+	return c.state().controlPlane().Start(c.programs().KubeProxy(plan.Nodes[0].Name, kubeconfig))
 }
 
 // installManifests applies what a cluster starts with, by the real kubectl as the administrator.
 func (c *Cluster) installManifests(ctx context.Context) error {
-	manifests, err := controlplane.Manifests(c.pki(), c.Deploy)
+	manifests, err := controlplane.Manifests(c.state().pki(), c.Deploy)
 	if err != nil {
 		return err
 	}

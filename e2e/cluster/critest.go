@@ -41,7 +41,7 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 		return nil, err
 	}
 
-	report := c.path("critest", oci)
+	report := c.state().path("critest", oci)
 	if err := os.MkdirAll(report, 0o755); err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 	m := c.Machine(n.Name)
 	defer func() { err = errors.Join(err, m.Halt(context.WithoutCancel(ctx))) }()
 
-	if err := c.bootForCritest(ctx, n, report); err != nil {
+	if err := bootForCritest(ctx, c.state(), c.programs(), n, report); err != nil {
 		return nil, fmt.Errorf("machine %s: %w", n.Name, err)
 	}
 
@@ -65,13 +65,15 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 		return nil, err
 	}
 
-	view := leaks.View{Pid: m.Pid(), Group: c.group(n.Name), Daemons: nodeDaemons}
+	view := leaks.View{Pid: m.Pid(), Group: c.state().group(n.Name), Daemons: nodeDaemons}
 	return results, leaks.Await(ctx, 30*time.Second, func() ([]leaks.Leak, error) { return leaks.Node(view) })
 }
 
 // bootForCritest boots a machine with a CRI server and a network, and nothing that knows of a cluster.
-func (c *Cluster) bootForCritest(ctx context.Context, n Node, report string) error {
-	m := c.Machine(n.Name)
+func bootForCritest(
+	ctx context.Context, state stateDir, programs seat.Programs, n Node, report string,
+) error {
+	m := state.machine(n.Name)
 
 	// A run that was killed may have left one.
 	if err := m.Halt(ctx); err != nil {
@@ -81,29 +83,30 @@ func (c *Cluster) bootForCritest(ctx context.Context, n Node, report string) err
 		return err
 	}
 
-	if err := c.writeRuntimeFiles(n); err != nil {
+	files := state.nodeFiles(n.Name)
+	if err := writeRuntimeFiles(files, programs, n.Seats); err != nil {
 		return err
 	}
 	network := map[string]string{"/etc/cni/net.d/10-critest.conflist": critestNetwork}
-	if err := c.nodeFiles(n.Name).write(network); err != nil {
+	if err := files.write(network); err != nil {
 		return err
 	}
 
 	config := machine.Config{
 		Name:   n.Name,
-		Group:  c.group(n.Name),
+		Group:  state.group(n.Name),
 		Hosts:  hosts(n.Name, address.Critest),
 		Keep:   kept,
-		Expose: samePath(c.Bin, c.Programs, report),
+		Expose: samePath(programs.Reference, programs.Ours, report),
 	}
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
-	if err := c.plug(m, address.Critest); err != nil {
+	if err := plug(state.controlPlane(), m, address.Critest); err != nil {
 		return err
 	}
 
-	server := c.programs().CRIServer(n.Seats)
+	server := programs.CRIServer(n.Seats)
 	if err := m.Start(server); err != nil {
 		return err
 	}

@@ -20,11 +20,8 @@ import (
 	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// hostFile has the host as it was before the cluster came up. It outlives the cluster, for Leaks.
-const hostFile = "host.json"
-
 // rememberHost writes down how the host looks before the cluster comes up.
-func (c *Cluster) rememberHost() error {
+func rememberHost(state stateDir) error {
 	now, err := leaks.TakeSnapshot()
 	if err != nil {
 		return err
@@ -34,7 +31,7 @@ func (c *Cluster) rememberHost() error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteVolatile(c.path(hostFile), data, 0o644)
+	return durable.WriteVolatile(state.path(hostFile), data, 0o644)
 }
 
 // Leaks lists what must not be there: on the host, when the cluster is down; on the nodes, while it is up,
@@ -42,7 +39,7 @@ func (c *Cluster) rememberHost() error {
 func (c *Cluster) Leaks(ctx context.Context) ([]leaks.Leak, error) {
 	plan, err := c.Plan()
 	if errors.Is(err, fs.ErrNotExist) {
-		return c.hostLeaks()
+		return hostLeaks(c.state())
 	}
 	if err != nil {
 		return nil, err
@@ -55,7 +52,7 @@ func (c *Cluster) Leaks(ctx context.Context) ([]leaks.Leak, error) {
 
 	var out []leaks.Leak
 	for _, n := range plan.Nodes {
-		found, err := c.nodeLeaks(ctx, client, n)
+		found, err := nodeLeaks(ctx, client, c.state(), n)
 		if err != nil {
 			return nil, fmt.Errorf("node %s: %w", n.Name, err)
 		}
@@ -73,13 +70,13 @@ func (c *Cluster) AwaitNoLeaks(ctx context.Context, limit time.Duration) error {
 	return leaks.Await(ctx, limit, func() ([]leaks.Leak, error) { return c.Leaks(ctx) })
 }
 
-func (c *Cluster) hostLeaks() ([]leaks.Leak, error) {
-	out, err := leaks.Host(c.Dir, c.groups())
+func hostLeaks(state stateDir) ([]leaks.Leak, error) {
+	out, err := leaks.Host(string(state), state.groups())
 	if err != nil {
 		return nil, err
 	}
 
-	data, err := os.ReadFile(c.path(hostFile))
+	data, err := os.ReadFile(state.path(hostFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return out, nil
 	}
@@ -89,7 +86,7 @@ func (c *Cluster) hostLeaks() ([]leaks.Leak, error) {
 
 	var before leaks.Snapshot
 	if err := json.Unmarshal(data, &before); err != nil {
-		return nil, fmt.Errorf("%s: %w", c.path(hostFile), err)
+		return nil, fmt.Errorf("%s: %w", state.path(hostFile), err)
 	}
 
 	now, err := leaks.TakeSnapshot()
@@ -106,8 +103,10 @@ var nodeDaemons = []string{
 	"trivet-csi", "dbus-daemon",
 }
 
-func (c *Cluster) nodeLeaks(ctx context.Context, client kubernetes.Interface, n Node) ([]leaks.Leak, error) {
-	m := c.Machine(n.Name)
+func nodeLeaks(
+	ctx context.Context, client kubernetes.Interface, state stateDir, n Node,
+) ([]leaks.Leak, error) {
+	m := state.machine(n.Name)
 	if m.Pid() == 0 {
 		return nil, fmt.Errorf("machine %s is down", n.Name)
 	}
@@ -124,8 +123,8 @@ func (c *Cluster) nodeLeaks(ctx context.Context, client kubernetes.Interface, n 
 
 	return leaks.Node(leaks.View{
 		Pid:        m.Pid(),
-		Group:      c.group(n.Name),
-		Keep:       string(c.nodeFiles(n.Name)),
+		Group:      state.group(n.Name),
+		Keep:       string(state.nodeFiles(n.Name)),
 		Daemons:    nodeDaemons,
 		Live:       livePods(pods.Items),
 		Volumes:    volumeHandles(volumes.Items),

@@ -47,14 +47,14 @@ func isThere(path string) bool {
 
 // startNode boots the node's machine and starts what does not need the API server: its CRI server.
 func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
-	files := c.nodeFiles(n.Name)
-	if err := c.writeRuntimeFiles(n); err != nil {
+	files := c.state().nodeFiles(n.Name)
+	if err := writeRuntimeFiles(files, c.programs(), n.Seats); err != nil {
 		return err
 	}
 	if err := files.write(seat.AgentFiles(n.Seats)); err != nil {
 		return err
 	}
-	if err := files.copySecrets(c.pki(), "/etc/kubernetes", controlplane.NodeFiles(n.Name)); err != nil {
+	if err := files.copySecrets(c.state().pki(), "/etc/kubernetes", controlplane.NodeFiles(n.Name)); err != nil {
 		return err
 	}
 
@@ -62,7 +62,7 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	config := machine.Config{
 		Name:   n.Name,
 		Init:   n.MachineInit(),
-		Group:  c.group(n.Name),
+		Group:  c.state().group(n.Name),
 		Hosts:  hosts(n.Name, address.Node(i)),
 		Keep:   kept,
 		Expose: samePath(c.Bin, c.Programs),
@@ -70,30 +70,29 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
-	if err := c.plug(m, address.Node(i)); err != nil {
+	if err := plug(c.state().controlPlane(), m, address.Node(i)); err != nil {
 		return err
 	}
 
 	return m.Start(c.programs().CRIServer(n.Seats))
 }
 
-// plug connects a machine to the LAN.
-func (c *Cluster) plug(m *machine.Machine, ip netip.Addr) error {
-	return lan.Plug(c.controlPlane().Pid(), m.Pid(), m.Name, address.OnLAN(ip), address.ControlPlane)
+// plug connects a machine to the LAN, whose switch is on the control plane.
+func plug(plane, m *machine.Machine, ip netip.Addr) error {
+	return lan.Plug(plane.Pid(), m.Pid(), m.Name, address.OnLAN(ip), address.ControlPlane)
 }
 
 // writeRuntimeFiles writes what a CRI server needs: its configuration, mirrors, and the CNI plugins.
-func (c *Cluster) writeRuntimeFiles(n Node) error {
-	files := c.nodeFiles(n.Name)
-	if err := files.write(seat.RuntimeFiles(n.Seats)); err != nil {
+func writeRuntimeFiles(files nodeFiles, programs seat.Programs, seats seat.Seats) error {
+	if err := files.write(seat.RuntimeFiles(seats)); err != nil {
 		return err
 	}
 
-	upstream, err := filepath.Glob(filepath.Join(c.Bin, "cni", "*"))
+	upstream, err := filepath.Glob(programs.Peer("cni/*"))
 	if err != nil {
 		return err
 	}
-	return files.link("/opt/cni/bin", c.programs().Plugins(n.Seats, upstream))
+	return files.link("/opt/cni/bin", programs.Plugins(seats, upstream))
 }
 
 // joiners are the daemons of a node that watch the API.
@@ -128,7 +127,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 	if n.CNI == "upstream" {
 		onCIDRs = func(podCIDRs []string) error {
 			path, conflist := seat.UpstreamNetwork(podCIDRs)
-			return c.nodeFiles(n.Name).write(map[string]string{path: conflist})
+			return c.state().nodeFiles(n.Name).write(map[string]string{path: conflist})
 		}
 	}
 	if err := awaitNode(ctx, client, m, names, onCIDRs); err != nil {
@@ -141,7 +140,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 
 // connectNodes lays the routes that nobody on the machines lays: the control plane reaches all pods (for the
 // API server's proxy), and nodes with the upstream plugins reach the pods of the others.
-func (c *Cluster) connectNodes(ctx context.Context, client kubernetes.Interface, plan Plan) error {
+func connectNodes(ctx context.Context, client kubernetes.Interface, state stateDir, plan Plan) error {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
@@ -159,7 +158,7 @@ func (c *Cluster) connectNodes(ctx context.Context, client kubernetes.Interface,
 		}
 
 		for _, from := range append([]string{controlplane.Name}, plan.routeless(target.Name)...) {
-			if err := lan.Route(c.Machine(from).Pid(), cidr, address.Node(i)); err != nil {
+			if err := lan.Route(state.machine(from).Pid(), cidr, address.Node(i)); err != nil {
 				return err
 			}
 		}

@@ -13,10 +13,6 @@ import (
 // inside the machine.
 type nodeFiles string
 
-func (c *Cluster) nodeFiles(node string) nodeFiles {
-	return nodeFiles(c.path("machines", node, "keep"))
-}
-
 // write writes files, path -> content. A file that has the content is not touched.
 func (d nodeFiles) write(files map[string]string) error {
 	for path, text := range files {

@@ -1,17 +1,13 @@
 package cluster
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/fnv"
-	"os"
 	"slices"
 	"sync"
 
 	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/machine"
-	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // Node of the cluster.
@@ -24,27 +20,6 @@ type Node struct {
 type Plan struct {
 	Port  int // on 127.0.0.1 of the host, for kubectl
 	Nodes []Node
-}
-
-// Plan reads the plan of the cluster that is up; fs.ErrNotExist when none is.
-func (c *Cluster) Plan() (Plan, error) {
-	var p Plan
-	data, err := os.ReadFile(c.path("cluster.json"))
-	if err != nil {
-		return p, err
-	}
-	if err := json.Unmarshal(data, &p); err != nil {
-		return p, fmt.Errorf("%s: %w", c.path("cluster.json"), err)
-	}
-	return p, nil
-}
-
-func (c *Cluster) writePlan(p Plan) error {
-	data, err := json.MarshalIndent(p, "", "  ")
-	if err != nil {
-		return err
-	}
-	return durable.WriteVolatile(c.path("cluster.json"), data, 0o644)
 }
 
 // check returns an error when a cluster with these nodes cannot be the one of the plan.
@@ -109,13 +84,3 @@ func Nodes(seats seat.Seats, count, systemd, reference int) ([]Node, error) {
 	}
 	return nodes, nil
 }
-
-// groups is the cgroup above those of the machines. Clusters in different directories have different ones.
-func (c *Cluster) groups() string {
-	h := fnv.New32a()
-	h.Write([]byte(c.Dir))
-	return fmt.Sprintf("/trivet-%x", h.Sum32())
-}
-
-// group is the cgroup of a machine.
-func (c *Cluster) group(name string) string { return c.groups() + "/" + name }

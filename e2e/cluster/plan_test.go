@@ -61,16 +61,16 @@ func TestClusterThatIsUpKeepsItsNodes(t *testing.T) {
 }
 
 func TestPlanIsReadAsItWasWritten(t *testing.T) {
-	c := &Cluster{Dir: t.TempDir()}
+	d := stateDir(t.TempDir())
 	nodes, err := Nodes(seat.Ours, 2, 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.writePlan(Plan{Port: 4711, Nodes: nodes}); err != nil {
+	if err := d.writePlan(Plan{Port: 4711, Nodes: nodes}); err != nil {
 		t.Fatal(err)
 	}
 
-	got, err := c.Plan()
+	got, err := d.plan()
 	if err != nil || got.Port != 4711 || got.check(nodes) != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
@@ -104,7 +104,7 @@ func TestOnlyNodesWithTheUpstreamPluginsNeedRoutesToOthers(t *testing.T) {
 }
 
 func TestClustersInDifferentDirectoriesHaveDifferentCgroups(t *testing.T) {
-	a, b := &Cluster{Dir: "/a/.trivet"}, &Cluster{Dir: "/a/.trivet/e2e"}
+	a, b := stateDir("/a/.trivet"), stateDir("/a/.trivet/e2e")
 	if a.group("node1") == b.group("node1") {
 		t.Errorf("both have %s", a.group("node1"))
 	}
