@@ -20,7 +20,7 @@ import (
 type Daemon struct {
 	Name string
 	Argv []string
-	Env  []string // added to a short environment with PATH
+	Env  []string // added to a short environment with PATH, or in place of what is there
 }
 
 // State of a daemon.

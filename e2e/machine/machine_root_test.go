@@ -205,12 +205,36 @@ func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
 		t.Errorf("error %v, want one that names the daemon", err)
 	}
 
+	if err := m.Restart("nobody"); err == nil {
+		t.Error("a daemon that was never started is started again")
+	}
 	if err := m.Start(Daemon{
 		Name: "ghost",
 		Argv: []string{"/no/such/program"},
 	}); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
 		t.Errorf("error %v, want one that names the program", err)
 	}
+}
+
+func TestDaemonIsRestartedInTheEnvironmentOfItsStart(t *testing.T) {
+	testenv.Root(t)
+	m, _ := bootForTest(t)
+	if err := m.Start(Daemon{
+		Name: "sleeper",
+		Argv: []string{"/bin/sh", "-c", "echo PATH=$PATH; exec /bin/sleep 1000"},
+		Env:  []string{"PATH=/elsewhere"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+
+	awaitLog(t, m.LogFile("sleeper"), "PATH=/elsewhere\n")
+	if err := m.KillProgram("sleeper"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Restart("sleeper"); err != nil {
+		t.Fatal(err)
+	}
+	awaitLog(t, m.LogFile("sleeper"), "PATH=/elsewhere\nPATH=/elsewhere\n")
 }
 
 func TestHaltAfterPID1WasKilled(t *testing.T) {

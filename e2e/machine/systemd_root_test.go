@@ -71,7 +71,7 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	if s := state(); s.Pid != 0 || s.Exit != "exit code 7" {
 		t.Errorf("after the stop: %+v", s)
 	}
-	if err := m.Start(d); err != nil {
+	if err := m.Restart("sleeper"); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Kill("sleeper"); err != nil {
