@@ -25,6 +25,10 @@ func TestSmokeSpecs(t *testing.T) {
 	}
 
 	results := runSpecs(t, suite)
+	if len(results) != len(suite.Names) {
+		t.Errorf("%d results of %d specs", len(results), len(suite.Names))
+	}
+
 	failed := suite
 	failed.Names, failed.Procs, failed.ReportDir = nil, 1, suite.ReportDir+"-again"
 	for _, r := range results {

@@ -52,17 +52,6 @@ func (c *cluster) static(name, note string) {
 		manifests, name)
 }
 
-// onNode runs a shell script on the test's node.
-func (c *cluster) onNode(stdin, script string, args ...any) string {
-	c.t.Helper()
-	out, err := c.run(time.Minute, stdin, c.root+"/bin/trivet-cluster", "exec", "--dir="+c.dir, c.node,
-		"sh", "-c", fmt.Sprintf(script, args...))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return out
-}
-
 // noStatics removes all static pods at the end of a test.
 func (c *cluster) noStatics() {
 	c.onNode("", "rm -rf %s/*", manifests)
@@ -131,10 +120,7 @@ func TestStaticPodsNeedNoAPIServer(t *testing.T) {
 	})
 
 	c.do("start", "control-plane", "kube-apiserver")
-	c.eventually(time.Minute, "API server", func() error {
-		_, err := c.try("get", "--raw=/readyz")
-		return err
-	})
+	c.awaitAPI()
 
 	c.note("kept", "1")
 	c.note("changed", "2")

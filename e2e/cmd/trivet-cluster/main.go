@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -222,36 +220,18 @@ func (s *session) demo(ctx context.Context) error {
 	return d.Run(ctx)
 }
 
-// critest is an error when a spec has failed, or was skipped for a reason that is not known.
+// critest prints what passed, and is an error unless all did.
 func (s *session) critest(ctx context.Context) error {
 	results, err := s.Critest(ctx, s.oci, critestProcs)
 	if err != nil {
 		return err
 	}
 
-	passed, bad, skipped := 0, 0, map[string]int{}
-	for _, r := range results {
-		why := specs.WhySkipped(r)
-		switch {
-		case r.Outcome == specs.Passed:
-			passed++
-		case r.Outcome == specs.Skipped && why != "":
-			skipped[why]++
-		default:
-			bad++
-			fmt.Fprintf(s.Stdout, "%-7s %s\n        %s\n", r.Outcome, r.Name, r.Message)
-		}
-	}
-
-	fmt.Fprintf(s.Stdout, "critest over %s: %d passed, %d failed\n", s.oci, passed, bad)
-	for _, why := range slices.Sorted(maps.Keys(skipped)) {
-		fmt.Fprintf(s.Stdout, "%d skipped: %s\n", skipped[why], why)
-	}
-
-	if bad > 0 {
+	verdict := specs.Judge(results)
+	verdict.Print(s.Stdout, s.oci)
+	if err := verdict.Err(); err != nil {
 		report := filepath.Join(s.Dir, "critest", s.oci, "e2e.log")
-		return fmt.Errorf("%d specs of critest did not pass; %s has their output", bad, report)
+		return fmt.Errorf("%w; %s has the output", err, report)
 	}
-
 	return nil
 }
