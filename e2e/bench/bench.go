@@ -16,6 +16,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Bench creates pods in one namespace and watches them.
@@ -108,10 +110,8 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 	out.AllReady = last.Sub(start)
 	// A process that has just been started may not handle SIGTERM yet; as PID 1 it then misses it, and ends
 	// only when its grace is over.
-	select {
-	case <-ctx.Done():
-		return out, context.Cause(ctx)
-	case <-time.After(settle):
+	if err := retry.Sleep(ctx, settle); err != nil {
+		return out, err
 	}
 
 	start = time.Now()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 
+	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -26,6 +27,7 @@ func main() { program.Main("cni-bench", run) }
 type options struct {
 	plugin, upstream string
 	rounds, present  int
+	figures          *figure.Writer
 }
 
 func run(ctx context.Context, env *program.Env) error {
@@ -35,6 +37,7 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.StringVar(&o.upstream, "upstream", ".trivet/bin/cni", "directory of upstream's plugins")
 	fs.IntVar(&o.rounds, "rounds", 60, "ADD and DEL of each, in turns")
 	fs.IntVar(&o.present, "present", 10, "pods that are there meanwhile")
+	file := fs.String("json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
@@ -42,6 +45,7 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 
+	o.figures = figure.NewWriter(*file)
 	fmt.Fprintf(env.Stdout, "%d rounds with %d pods present, p50/p95 in ms\n", o.rounds, o.present)
 	for _, c := range cases {
 		if err := o.compare(ctx, env.Stdout, c); err != nil {
@@ -49,7 +53,7 @@ func run(ctx context.Context, env *program.Env) error {
 		}
 	}
 
-	return nil
+	return o.figures.Close()
 }
 
 // testCase is one configuration in both dialects; %q is the data directory.
@@ -135,6 +139,9 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 	fmt.Fprintf(out, "\n%s\n", c.name)
 	for n, what := range []string{"ADD", "DEL"} {
 		a, b := ours.took[n], theirs.took[n]
+		o.figures.Add(
+			figure.Of("cni", c.name+": "+what, figure.Ours, a),
+			figure.Of("cni", c.name+": "+what, "upstream plugins", b))
 		fmt.Fprintf(
 			out,
 			"  %s  trivet-cni %s   upstream %s   ratio 1/%.1f\n",

@@ -17,8 +17,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/e2e/bench"
+	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
@@ -30,6 +32,7 @@ func main() { program.Main("pull-bench", run) }
 type options struct {
 	dir, programs, references, oci string
 	rounds                         int
+	json                           string
 }
 
 const (
@@ -55,6 +58,7 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.StringVar(&o.references, "references", ".trivet/bin", "directory of containerd")
 	fs.StringVar(&o.oci, "oci-runtime", "crun", "trivet-cri does not start without one")
 	fs.IntVar(&o.rounds, "rounds", 9, "pulls of each image by each")
+	fs.StringVar(&o.json, "json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
@@ -103,6 +107,7 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		o.rounds,
 	)
 
+	figures := figure.NewWriter(o.json)
 	for _, image := range list {
 		took := map[*side][]pull{}
 		for range o.rounds {
@@ -117,6 +122,8 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		}
 
 		ours, theirs := took[sides[0]], took[sides[1]]
+		figures.Add(figuresOf(image.about, figure.Ours, ours)...)
+		figures.Add(figuresOf(image.about, sides[1].program, theirs)...)
 		fmt.Fprintf(
 			env.Stdout,
 			"| %s | %s | %s | 1/%.1f |\n",
@@ -127,7 +134,7 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		)
 	}
 
-	return nil
+	return figures.Close()
 }
 
 // boot starts the machine, the registry, and both CRI servers.
@@ -208,19 +215,16 @@ func connect(ctx context.Context, m *machine.Machine, program, path string) (*si
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 
-	for {
+	// containerd answers "not initialized yet" at first.
+	backoff := retry.Backoff{First: 20 * time.Millisecond, Max: 20 * time.Millisecond}
+	err = retry.Until(ctx, backoff, func(ctx context.Context) error {
 		_, err := s.images.ListImages(ctx, &runtimeapi.ListImagesRequest{}, grpc.WaitForReady(true))
-		if err == nil {
-			return s, nil
-		}
-
-		// containerd answers "not initialized yet" at first
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%s does not answer: %w", program, err)
-		case <-time.After(20 * time.Millisecond):
-		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s does not answer: %w", program, err)
 	}
+	return s, nil
 }
 
 // pull measures one pull and removes the image.
@@ -246,10 +250,36 @@ func seconds(all []pull) (sorted []float64) {
 	return sorted
 }
 
-func row(all []pull) string {
-	took, cpu := seconds(all), 0.0
+// figuresOf are the time and the processor time of pulls of an image.
+func figuresOf(image, side string, all []pull) []figure.Figure {
+	var took []time.Duration
+	for _, p := range all {
+		took = append(took, p.took)
+	}
+
+	return []figure.Figure{
+		figure.Of("pull", image, side, took),
+		{
+			Bench:  "pull",
+			What:   image + ": processor time",
+			Side:   side,
+			Unit:   "s",
+			Median: meanCPU(all),
+			Count:  len(all),
+		},
+	}
+}
+
+// meanCPU is the processor time of a pull in seconds. The kernel counts it in hundredths.
+func meanCPU(all []pull) float64 {
+	cpu := 0.0
 	for _, p := range all {
 		cpu += p.cpu / float64(len(all))
 	}
+	return cpu
+}
+
+func row(all []pull) string {
+	took, cpu := seconds(all), meanCPU(all)
 	return fmt.Sprintf("%.2f (%.2f, %.2f) | %.2f", took[len(took)/2], took[0], took[len(took)-1], cpu)
 }

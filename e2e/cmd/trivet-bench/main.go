@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/trivet-node/trivet/e2e/bench"
+	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/internal/program"
 )
@@ -31,6 +32,8 @@ type comparison struct {
 	served        int
 	serverImage   string
 	nodes         []cluster.Node // ours, then the reference
+	figures       *figure.Writer
+	section       string // what is being measured, for figures
 }
 
 func run(ctx context.Context, env *program.Env) error {
@@ -50,10 +53,12 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.IntVar(&r.singles, "singles", 21, "pods measured one by one on each node")
 	fs.IntVar(&r.many, "many", 50, "pods of a burst")
 	fs.IntVar(&r.bursts, "bursts", 3, "bursts on each node")
+	file := fs.String("json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
 
+	r.figures = figure.NewWriter(*file)
 	r.cluster = &cluster.Cluster{
 		Dir:      *dir,
 		Bin:      *dir + "/bin",
@@ -119,5 +124,6 @@ func (r *comparison) all(ctx context.Context) error {
 		r.atOnce(ctx),
 		r.memory(ctx),
 		r.Clean(context.WithoutCancel(ctx)),
+		r.figures.Close(),
 	)
 }
