@@ -1,6 +1,6 @@
 // Package cluster brings up a real Kubernetes cluster on one host and takes it down again: etcd, API server,
-// controller manager, scheduler, registry and CoreDNS on a machine of their own, and any number of nodes, each
-// with the agent, CRI server and CNI plugin that was chosen for it. The machines are namespaces (package
+// controller manager, scheduler, registry and CoreDNS on a machine of their own, and any number of nodes,
+// each with the agent, CRI server and CNI plugin that was chosen for it. The machines are namespaces (package
 // machine) on a LAN of theirs (package lan). What runs on them is decided by packages seat and controlplane.
 package cluster
 
@@ -175,6 +175,7 @@ func (c *Cluster) clear(ctx context.Context) error {
 	for i, m := range machines {
 		group.Go(func() { errs[i] = m.Halt(ctx) })
 	}
+
 	group.Wait()
 
 	errs = append(errs, apiproxy.Stop(c.Dir), machine.Sweep(ctx, c.state().groups()), detachLoops(machines))
@@ -223,8 +224,8 @@ func (c *Cluster) Reboot(ctx context.Context, name string) error {
 }
 
 // Exchange puts another agent, trivet or kubelet, in the seat of a node that runs, as an administrator would:
-// the old one is stopped, the new one started, and nothing else touched. It returns when the Node says that the
-// new one is there.
+// the old one is stopped, the new one started, and nothing else touched. It returns when the Node says that
+// the new one is there.
 func (c *Cluster) Exchange(ctx context.Context, name, agent string) error {
 	plan, err := c.Plan()
 	if err != nil {

@@ -25,8 +25,8 @@ func (c *Cluster) plane() controlplane.Plane {
 	}
 }
 
-// startControlPlane boots the control plane's machine and starts the API server, what it needs, and the host's
-// way to it.
+// startControlPlane boots the control plane's machine and starts the API server, what it needs, and the
+// host's way to it.
 func (c *Cluster) startControlPlane(ctx context.Context, plan Plan) error {
 	m := c.state().controlPlane()
 	config := machine.Config{
@@ -93,5 +93,6 @@ func (c *Cluster) installManifests(ctx context.Context) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl apply: %w: %s", err, strings.TrimSpace(string(out)))
 	}
+
 	return nil
 }

@@ -33,8 +33,8 @@ func critestNode(oci string) Node {
 	return Node{Name: critestName, Seats: seats}
 }
 
-// Critest runs the published critest against trivet-cri over an OCI runtime, on a machine of its own beside the
-// cluster, and returns one result a spec. What the specs leave behind is an error.
+// Critest runs the published critest against trivet-cri over an OCI runtime, on a machine of its own beside
+// the cluster, and returns one result a spec. What the specs leave behind is an error.
 func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results []specs.Result, err error) {
 	n := critestNode(oci)
 	if err := n.Validate(); err != nil {
@@ -87,6 +87,7 @@ func bootForCritest(
 	if err := writeRuntimeFiles(files, programs, n.Seats); err != nil {
 		return err
 	}
+
 	network := map[string]string{"/etc/cni/net.d/10-critest.conflist": critestNetwork}
 	if err := files.write(network); err != nil {
 		return err
@@ -110,5 +111,6 @@ func bootForCritest(
 	if err := m.Start(server); err != nil {
 		return err
 	}
+
 	return awaitSocket(ctx, m, n.CRISocket(), server.Name)
 }

@@ -111,7 +111,10 @@ func nodeLeaks(
 		return nil, fmt.Errorf("machine %s is down", n.Name)
 	}
 
-	pods, err := client.CoreV1().Pods("").List(ctx, metav1.ListOptions{FieldSelector: "spec.nodeName=" + n.Name})
+	pods, err := client.CoreV1().Pods("").List(
+		ctx,
+		metav1.ListOptions{FieldSelector: "spec.nodeName=" + n.Name},
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -120,6 +120,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 		if err := m.Start(d); err != nil {
 			return err
 		}
+
 		names = append(names, d.Name)
 	}
 
@@ -130,6 +131,7 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 			return c.state().nodeFiles(n.Name).write(map[string]string{path: conflist})
 		}
 	}
+
 	if err := awaitNode(ctx, client, m, names, onCIDRs); err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ func TestDaemonsOfANodeFollowItsSeats(t *testing.T) {
 		for _, d := range joiners(seat.Programs{}, 0, Node{Name: "node1", Seats: seats}) {
 			names = append(names, d.Name)
 		}
+
 		if got := strings.Join(names, " "); got != want {
 			t.Errorf("daemons %s, want %s", got, want)
 		}
@@ -63,6 +64,7 @@ func TestNodeFilesAreWrittenOnceAndSecretsForRootOnly(t *testing.T) {
 	if err := d.copySecrets(from, "/etc/kubernetes", map[string]string{"a.key": "pki/b.key"}); err != nil {
 		t.Fatal(err)
 	}
+
 	info, err := os.Stat(filepath.Join(string(d), "etc/kubernetes/pki/b.key"))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of the secret %v, %v", info, err)
@@ -90,6 +92,7 @@ func TestNodeIsBackWhenItSaysReadyWithItsNewBootID(t *testing.T) {
 			{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionTrue},
 			{Type: corev1.NodeReady, Status: status},
 		}
+
 		return n
 	}
 

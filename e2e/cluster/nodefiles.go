@@ -9,8 +9,8 @@ import (
 	"github.com/trivet-node/trivet/e2e/pki"
 )
 
-// nodeFiles is the directory of a machine's files that survive its reboot, as the host sees it. Paths are those
-// inside the machine.
+// nodeFiles is the directory of a machine's files that survive its reboot, as the host sees it. Paths are
+// those inside the machine.
 type nodeFiles string
 
 // write writes files, path -> content. A file that has the content is not touched.

@@ -68,6 +68,7 @@ func Nodes(seats seat.Seats, count, systemd, reference int) ([]Node, error) {
 		return nil, fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together",
 			count, reference)
 	}
+
 	if systemd < 0 || systemd > count {
 		return nil, fmt.Errorf("%d of %d nodes cannot have systemd", systemd, count)
 	}
@@ -77,10 +78,13 @@ func Nodes(seats seat.Seats, count, systemd, reference int) ([]Node, error) {
 		if i >= count-systemd {
 			seats.Init = machine.Systemd
 		}
+
 		nodes = append(nodes, Node{Name: fmt.Sprintf("node%d", i+1), Seats: seats})
 	}
+
 	for i := range reference {
 		nodes = append(nodes, Node{Name: fmt.Sprintf("ref%d", i+1), Seats: seat.Reference})
 	}
+
 	return nodes, nil
 }

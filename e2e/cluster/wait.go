@@ -106,8 +106,8 @@ func awaitSocket(ctx context.Context, m *machine.Machine, socket, server string)
 	return await(ctx, "its CRI server", 10*time.Millisecond, m, []string{server}, accepts)
 }
 
-// awaitNode waits until the Node of a machine is Ready. onCIDRs, if it is not nil, is called when the Node has
-// ranges of pod addresses.
+// awaitNode waits until the Node of a machine is Ready. onCIDRs, if it is not nil, is called when the Node
+// has ranges of pod addresses.
 func awaitNode(
 	ctx context.Context, client kubernetes.Interface, m *machine.Machine, daemons []string,
 	onCIDRs func(podCIDRs []string) error,
@@ -127,11 +127,12 @@ func awaitNode(
 
 		return readySince(node, boot), nil
 	}
+
 	return await(ctx, "it to be Ready", 50*time.Millisecond, m, daemons, isReady)
 }
 
-// readySince reports whether the Node is Ready in this boot. After a reboot, the Node says Ready until somebody
-// notices: only the new boot ID shows that its agent is back.
+// readySince reports whether the Node is Ready in this boot. After a reboot, the Node says Ready until
+// somebody notices: only the new boot ID shows that its agent is back.
 func readySince(n *corev1.Node, boot string) bool {
 	return ready(n) && n.Status.NodeInfo.BootID == boot
 }

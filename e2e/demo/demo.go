@@ -72,6 +72,7 @@ func (d *Demo) Run(ctx context.Context) error {
 		nodes:     d.Nodes,
 		work:      work,
 	}
+
 	start := time.Now()
 	_, err = s.run(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
 	if err != nil {

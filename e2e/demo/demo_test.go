@@ -28,6 +28,7 @@ func fakeKubectl(t *testing.T, script string) (*stage, func() string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+
 		return string(data)
 	}
 }
@@ -100,7 +101,12 @@ func TestLookThatNeverSucceedsEndsWithItsLastError(t *testing.T) {
 
 func TestStepIsNamedWhenItFails(t *testing.T) {
 	s, _ := fakeKubectl(t, `[ "$1" = apply ] && exit 1; exit 0`)
-	d := Demo{Kubectl: s.program, Manifests: "/manifests", Out: s.out, Nodes: 1}
+	d := Demo{
+		Kubectl:   s.program,
+		Manifests: "/manifests",
+		Out:       s.out,
+		Nodes:     1,
+	}
 	err := d.Run(t.Context())
 	if err == nil || !strings.HasPrefix(err.Error(), "demo step 1, apply the application") {
 		t.Errorf("error %v", err)

@@ -55,8 +55,8 @@ func checkSpread(ctx context.Context, s *stage) error {
 	return nil
 }
 
-// spread checks that three replicas are on as many nodes as they can be in a cluster of this size. used has the
-// node of each replica.
+// spread checks that three replicas are on as many nodes as they can be in a cluster of this size. used has
+// the node of each replica.
 func spread(used []string, size int) error {
 	different := map[string]bool{}
 	for _, node := range used {
@@ -110,6 +110,7 @@ func update(ctx context.Context, s *stage) error {
 	if version := strings.TrimSpace(out); version != "2" {
 		return fmt.Errorf("version %q after the update, want 2", version)
 	}
+
 	return nil
 }
 
@@ -133,6 +134,7 @@ func deletePod(ctx context.Context, s *stage) error {
 		if err == nil && now == uid {
 			err = errors.New("the old pod is still there")
 		}
+
 		return err
 	})
 	if err != nil {
@@ -149,6 +151,7 @@ func deletePod(ctx context.Context, s *stage) error {
 	if out != want {
 		return fmt.Errorf("the value reads %q after the pod was replaced, want %q", out, want)
 	}
+
 	return nil
 }
 
@@ -169,12 +172,16 @@ func deleteClaims(ctx context.Context, s *stage) error {
 	for _, name := range names {
 		wait = append(wait, "persistentvolume/"+name)
 	}
+
 	_, err = s.run(ctx, wait...)
 	return err
 }
 
 func deleteRest(ctx context.Context, s *stage) error {
 	files := []string{"-f", s.manifest("app.yaml"), "-f", s.manifest("job.yaml")}
-	_, err := s.run(ctx, append(append([]string{"delete"}, files...), "--ignore-not-found", "--timeout=120s")...)
+	_, err := s.run(
+		ctx,
+		append(append([]string{"delete"}, files...), "--ignore-not-found", "--timeout=120s")...,
+	)
 	return err
 }

@@ -116,7 +116,8 @@ func read(ctx context.Context, s *stage, pod, path string) (string, error) {
 	return s.run(ctx, "exec", pod, "-c", "kv", "--", "wget", "-q", "-O", "-", "http://"+path)
 }
 
-// execOnTerminal runs a shell on a terminal: kubectl gets a pseudo terminal of its own, as from a person's window.
+// execOnTerminal runs a shell on a terminal: kubectl gets a pseudo terminal of its own, as from a person's
+// window.
 func execOnTerminal(ctx context.Context, s *stage) error {
 	terminal, err := openTerminal()
 	if err != nil {

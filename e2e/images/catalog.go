@@ -179,8 +179,8 @@ func nginxConfig(version string) v1.Config {
 	}
 }
 
-// pictureConfig is that of the two versions that the specs named Update Demo replace by each other: each serves
-// the name of its picture.
+// pictureConfig is that of the two versions that the specs named Update Demo replace by each other: each
+// serves the name of its picture.
 var pictureConfig = v1.Config{
 	Env: searchPath,
 	Cmd: []string{"sh", "-c", "busybox httpd -f -p 80 -h /"},

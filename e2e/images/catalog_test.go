@@ -40,6 +40,7 @@ func fakeInputs(t *testing.T) inputs {
 		netcat:   []file{{path: "bin/nc", mode: 0o755, data: []byte("nc")}},
 		programs: programs{},
 	}
+
 	for _, name := range []string{
 		"pause", "names", "applets", "webserver", "demo1", "demo2", "agnhost", "nonewprivs",
 		"sample-apiserver", "etcd", "coredns", "localhost.crt", "localhost.key",
@@ -49,6 +50,7 @@ func fakeInputs(t *testing.T) inputs {
 			t.Fatal(err)
 		}
 	}
+
 	return in
 }
 
@@ -81,6 +83,7 @@ func TestEqualInputsGiveEqualImagesAndNoTwoAreTheSame(t *testing.T) {
 		if same := seen[digest]; same != "" {
 			t.Errorf("%s and %s are one image, which critest could not tell apart", same, name)
 		}
+
 		seen[digest] = name
 	}
 }

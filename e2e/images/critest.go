@@ -36,7 +36,11 @@ var critestImages = []image{
 		config: shell,
 	},
 	{
-		names:  []string{tools + "test-image-tags:1", tools + "test-image-tags:2", tools + "test-image-tags:3"},
+		names: []string{
+			tools + "test-image-tags:1",
+			tools + "test-image-tags:2",
+			tools + "test-image-tags:3",
+		},
 		layers: critestBase("mark test-image-tags"),
 		config: shell,
 	},

@@ -49,6 +49,7 @@ func (b *Builder) Build(ctx context.Context, dir string) error {
 	if err := b.write(fresh, catalog(), in); err != nil {
 		return err
 	}
+
 	return replaceDir(dir, fresh)
 }
 
@@ -66,6 +67,7 @@ func (b *Builder) inputs(ctx context.Context, work string) (in inputs, err error
 	if in.netcat, err = netcatFiles(ctx, work); err != nil {
 		return in, fmt.Errorf("netcat: %w", err)
 	}
+
 	return in, nil
 }
 
@@ -85,6 +87,7 @@ func (b *Builder) write(dir string, all []image, in inputs) error {
 			return fmt.Errorf("image %s: %w", image.names[0], err)
 		}
 	}
+
 	return nil
 }
 

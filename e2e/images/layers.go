@@ -53,6 +53,7 @@ func (in inputs) files(layer string) ([]file, error) {
 	case "predefined-group":
 		return predefinedGroup(), nil
 	}
+
 	return nil, fmt.Errorf("no layer is called %q", layer)
 }
 
@@ -75,6 +76,7 @@ func (in inputs) agnhost() []file {
 		groups = "user-defined-in-image:x:1000:\n" +
 			"group-defined-in-image:x:50000:user-defined-in-image\n"
 	)
+
 	return append([]file{
 		{path: "agnhost", mode: 0o755, source: in.programs["agnhost"]},
 		{path: "agnhost-2", link: "agnhost"},

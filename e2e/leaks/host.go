@@ -67,6 +67,7 @@ func TakeSnapshot() (Snapshot, error) {
 			s.Loops = append(s.Loops, d.Path+" on "+d.Backing)
 		}
 	}
+
 	return s, err
 }
 

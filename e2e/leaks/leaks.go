@@ -57,6 +57,7 @@ func Await(ctx context.Context, limit time.Duration, look func() ([]Leak, error)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+
 	return Error(left)
 }
 

@@ -18,8 +18,9 @@ func nodeLoops(v View) ([]Leak, error) {
 	return staleLoops(devices, v.Volumes), err
 }
 
-// VolumeLoops returns the loop devices on files that a volume driver may have attached on a node, device -> file.
-// keep is the directory of the node's files that survive a reboot. Files of container images do not count.
+// VolumeLoops returns the loop devices on files that a volume driver may have attached on a node, device ->
+// file. keep is the directory of the node's files that survive a reboot. Files of container images do not
+// count.
 func VolumeLoops(keep string) (map[string]string, error) {
 	dir := filepath.Join(keep, "var/lib/trivet")
 	return loopdev.OnFilesBelow(dir, filepath.Join(dir, "cri"))
@@ -38,5 +39,6 @@ func staleLoops(devices map[string]string, volumes []string) []Leak {
 
 		seen[file] = true
 	}
+
 	return out
 }

@@ -57,8 +57,10 @@ func Node(v View) ([]Leak, error) {
 		if err != nil {
 			return nil, err
 		}
+
 		out = append(out, found...)
 	}
+
 	return out, nil
 }
 

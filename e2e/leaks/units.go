@@ -7,8 +7,9 @@ import (
 // UnitProperties are the properties of units that ParseUnitStates reads.
 const UnitProperties = "Id,ActiveState,SubState,Result"
 
-// ParseUnitStates reads what "systemctl show --property=UnitProperties" prints of units: NAME=VALUE lines, and a
-// blank line between two units. It returns the state of each unit by its name: "failed, failed, timeout".
+// ParseUnitStates reads what "systemctl show --property=UnitProperties" prints of units: NAME=VALUE lines,
+// and a blank line between two units. It returns the state of each unit by its name: "failed, failed,
+// timeout".
 func ParseUnitStates(shown string) map[string]string {
 	states := map[string]string{}
 	for unit := range strings.SplitSeq(shown, "\n\n") {
@@ -26,6 +27,7 @@ func ParseUnitStates(shown string) map[string]string {
 
 		states[properties["Id"]] = strings.Join(state, ", ")
 	}
+
 	return states
 }
 
@@ -52,13 +54,15 @@ func nodeUnits(v View) ([]Leak, error) {
 		if state := states[n]; state != "" {
 			what += " (" + state + ")"
 		}
+
 		out[i] = Leak{"unit", what}
 	}
+
 	return out, nil
 }
 
-// foreignUnits are those of pods that are gone. The name of a scope does not say whose container is in it, so it
-// counts only when no pod is left.
+// foreignUnits are those of pods that are gone. The name of a scope does not say whose container is in it, so
+// it counts only when no pod is left.
 func (v View) foreignUnits(names []string) []string {
 	var out []string
 	for _, n := range names {

@@ -33,6 +33,7 @@ func TestDevicesOnFilesOfVolumesThatAreGoneAreLeft(t *testing.T) {
 		"/dev/loop2": "/keep/var/lib/trivet/csi/pool.img",
 		"/dev/loop3": "/keep/var/lib/trivet/csi/other",
 	}
+
 	left := staleLoops(devices, []string{"live"})
 	if len(left) != 1 || left[0].What != "/dev/loop1 on /keep/var/lib/trivet/csi/images/gone.img" {
 		t.Errorf("left %v", left)

@@ -68,9 +68,9 @@ func backingFile(path string) (fileID, error) {
 	return fileID{info.Device, info.Inode}, nil
 }
 
-// OnFilesBelow returns the devices on files in a directory and below it, but not below skip: path of the device
-// -> path of the file. Files are recognized by their inode: Backing is no help for one that was attached in
-// another mount namespace. A directory that does not exist has none.
+// OnFilesBelow returns the devices on files in a directory and below it, but not below skip: path of the
+// device -> path of the file. Files are recognized by their inode: Backing is no help for one that was
+// attached in another mount namespace. A directory that does not exist has none.
 func OnFilesBelow(dir string, skip ...string) (map[string]string, error) {
 	all, err := List()
 	if err != nil || len(all) == 0 {
@@ -88,6 +88,7 @@ func OnFilesBelow(dir string, skip ...string) (map[string]string, error) {
 			found[d.Path] = path
 		}
 	}
+
 	return found, nil
 }
 
@@ -109,8 +110,10 @@ func filesBelow(dir string, skip []string) (map[fileID]string, error) {
 		if unix.Lstat(path, &st) == nil {
 			files[fileID{st.Dev, st.Ino}] = path
 		}
+
 		return nil
 	})
+
 	return files, err
 }
 

@@ -35,6 +35,7 @@ func TestDevicesAreFoundByTheirFilesAndDetached(t *testing.T) {
 				t.Error(err)
 			}
 		})
+
 		return device
 	}
 
@@ -53,6 +54,7 @@ func TestDevicesAreFoundByTheirFilesAndDetached(t *testing.T) {
 			t.Error(err)
 		}
 	}
+
 	if found, err := loopdev.OnFilesBelow(filepath.Join(dir, "moved")); err != nil || len(found) > 0 {
 		t.Errorf("after the detach: %v, %v", found, err)
 	}

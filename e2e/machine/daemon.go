@@ -111,6 +111,7 @@ func (m *Machine) KillProgram(name string) error {
 			return fmt.Errorf("kill %s of machine %s: %w", name, m.Name, err)
 		}
 	}
+
 	return nil
 }
 

@@ -182,8 +182,8 @@ func (p *initProcess) start(d Daemon) error {
 	return process.Release()
 }
 
-// environment has the defaults of every daemon, unless they are among its own variables: of two with one name,
-// some programs take the first and some the last.
+// environment has the defaults of every daemon, unless they are among its own variables: of two with one
+// name, some programs take the first and some the last.
 func environment(own []string) []string {
 	env := slices.Clone(own)
 	for _, variable := range []string{
@@ -196,6 +196,7 @@ func environment(own []string) []string {
 			env = append(env, variable)
 		}
 	}
+
 	return env
 }
 

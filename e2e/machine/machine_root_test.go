@@ -208,6 +208,7 @@ func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
 	if err := m.Restart("nobody"); err == nil {
 		t.Error("a daemon that was never started is started again")
 	}
+
 	if err := m.Start(Daemon{
 		Name: "ghost",
 		Argv: []string{"/no/such/program"},
@@ -234,6 +235,7 @@ func TestDaemonIsRestartedInTheEnvironmentOfItsStart(t *testing.T) {
 	if err := m.Restart("sleeper"); err != nil {
 		t.Fatal(err)
 	}
+
 	awaitLog(t, m.LogFile("sleeper"), "PATH=/elsewhere\nPATH=/elsewhere\n")
 }
 

@@ -185,6 +185,7 @@ func (s services) state(ctx context.Context, name string) (State, error) {
 			if err := json.Unmarshal([]byte(text), &d); err != nil {
 				return state, err
 			}
+
 			state.Argv, state.Env = d.Argv, d.Env
 		}
 	}

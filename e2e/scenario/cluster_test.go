@@ -172,8 +172,8 @@ func (c *cluster) do(args ...string) {
 	}
 }
 
-// eventually waits for something that has no kubectl wait. It also works in clean-ups, when the context of the
-// test is over.
+// eventually waits for something that has no kubectl wait. It also works in clean-ups, when the context of
+// the test is over.
 func (c *cluster) eventually(limit time.Duration, what string, look func() error) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -205,8 +205,8 @@ func (c *cluster) awaitReady(limit time.Duration, pods ...string) {
 	c.kubectl(args...)
 }
 
-// pod runs a shell script in a container on the test's node. The script has a directory /n, which the test can
-// read (notes). It ends at once on SIGTERM if the script lets it.
+// pod runs a shell script in a container on the test's node. The script has a directory /n, which the test
+// can read (notes). It ends at once on SIGTERM if the script lets it.
 func (c *cluster) pod(name, script string) {
 	c.t.Helper()
 	const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, "spec": {"nodeName": %q,
@@ -216,8 +216,8 @@ func (c *cluster) pod(name, script string) {
 	c.apply(fmt.Sprintf(pod, name, c.node, "trap 'exit 0' TERM; "+script))
 }
 
-// notes returns a function that reads a file of a pod's /n on its node: what the pod does can be seen while the
-// API server, the agent or the CRI server is dead.
+// notes returns a function that reads a file of a pod's /n on its node: what the pod does can be seen while
+// the API server, the agent or the CRI server is dead.
 func (c *cluster) notes(pod, file string) func() string {
 	c.t.Helper()
 	uid := c.kubectl("get", "pod", pod, "-o", "jsonpath={.metadata.uid}")
@@ -257,6 +257,7 @@ func (c *cluster) awaitLines(count func() string, n int) {
 		if now < first+n {
 			return fmt.Errorf("it counts %d, and began at %d", now, first)
 		}
+
 		return nil
 	})
 }

@@ -98,6 +98,7 @@ func (c *cluster) survives(kill, start func()) {
 		if c.counted("counter") <= lines {
 			return errors.New("none")
 		}
+
 		return nil
 	})
 

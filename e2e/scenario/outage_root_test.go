@@ -23,6 +23,7 @@ func TestPodsLiveOnWhileTheAPIServerIsDead(t *testing.T) {
 		if now := starts(); len(now) <= len(before) {
 			return fmt.Errorf("it was started %d times", strings.Count(now, "x"))
 		}
+
 		return nil
 	})
 
@@ -36,6 +37,7 @@ func TestPodsLiveOnWhileTheAPIServerIsDead(t *testing.T) {
 		if c.restarts("crasher") == "0" {
 			return errors.New("its restart is not reported")
 		}
+
 		return nil
 	})
 }

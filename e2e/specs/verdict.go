@@ -32,6 +32,7 @@ func Judge(results []Result) Verdict {
 			v.Bad = append(v.Bad, r)
 		}
 	}
+
 	return v
 }
 
@@ -57,8 +58,10 @@ func (v Verdict) Err() error {
 	for _, n := range v.Skipped {
 		ran += n
 	}
+
 	if ran != critestSpecs {
 		return fmt.Errorf("critest has reported %d specs, want %d", ran, critestSpecs)
 	}
+
 	return nil
 }

@@ -19,8 +19,15 @@ func TestVerdictNeedsEverySpecOfCritest(t *testing.T) {
 		{"one less", all[1:], "135 specs"},
 		{"one more", append(slices.Clone(all), passed), "137 specs"},
 		{"none", nil, "0 specs"},
-		{"a failure", append(slices.Clone(all[1:]), Result{Outcome: Failed}), "1 specs of critest did not pass"},
-		{"an unknown reason", append(slices.Clone(all[1:]), Result{Outcome: Skipped, Message: "skipped - moon"}),
+		{
+			"a failure",
+			append(slices.Clone(all[1:]), Result{Outcome: Failed}),
+			"1 specs of critest did not pass",
+		},
+		{"an unknown reason", append(
+			slices.Clone(all[1:]),
+			Result{Outcome: Skipped, Message: "skipped - moon"},
+		),
 			"1 specs of critest did not pass"},
 	} {
 		err := Judge(c.results).Err()
@@ -37,7 +44,8 @@ func TestVerdictCountsSkipsByReason(t *testing.T) {
 		{Outcome: Skipped, Message: "skipped - AppArmor is disabled on this host"},
 		{Name: "bad", Outcome: Failed, Message: "boom"},
 	}).Print(&out, "crun")
-	const want = "failed  bad\n        boom\ncritest over crun: 1 passed, 1 failed\n1 skipped: this kernel has no AppArmor\n"
+	const want = "failed  bad\n        boom\ncritest over crun: 1 passed, 1 failed\n1 skipped: this " +
+		"kernel has no AppArmor\n"
 	if out.String() != want {
 		t.Errorf("printed:\n%s", out.String())
 	}

@@ -107,6 +107,7 @@ func compare(
 			if err != nil {
 				return fmt.Errorf("%s: %w", d.name, err)
 			}
+
 			figures.Add(figuresOf(d, c, took)...)
 		}
 	}
@@ -129,12 +130,19 @@ func connect(ctx context.Context, socketPath, dir string) (*driver, error) {
 	if err != nil {
 		return nil, err
 	}
+
 	info, err := csi.NewIdentityClient(conn).GetPluginInfo(ctx, &csi.GetPluginInfoRequest{})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("peer at %s: %w", socketPath, err), conn.Close())
 	}
+
 	name := info.GetName()
-	return &driver{name: name, side: name, dir: filepath.Join(dir, "peer"), conn: conn}, nil
+	return &driver{
+		name: name,
+		side: name,
+		dir:  filepath.Join(dir, "peer"),
+		conn: conn,
+	}, nil
 }
 
 // bench is the driver that is started here.

@@ -95,7 +95,9 @@ func Read(path string) ([]Figure, error) {
 		if err := decoder.Decode(&f); err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
 		}
+
 		figures = append(figures, f)
 	}
+
 	return figures, lines.Err()
 }

@@ -70,6 +70,7 @@ func TestResultsInTheRepositoryAreComplete(t *testing.T) {
 			if f.Bench != bench || f.What == "" || !units[f.Unit] || f.Median < 0 {
 				t.Errorf("%s: %+v", bench, f)
 			}
+
 			ours[f.What] = ours[f.What] || f.Side == figure.Ours
 		}
 

@@ -224,6 +224,7 @@ func connect(ctx context.Context, m *machine.Machine, program, path string) (*si
 	if err != nil {
 		return nil, fmt.Errorf("%s does not answer: %w", program, err)
 	}
+
 	return s, nil
 }
 

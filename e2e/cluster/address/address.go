@@ -1,5 +1,5 @@
-// Package address has the addresses inside a cluster. They exist in the cluster's own namespaces only, so that
-// two clusters on one host do not meet.
+// Package address has the addresses inside a cluster. They exist in the cluster's own namespaces only, so
+// that two clusters on one host do not meet.
 package address
 
 import "net/netip"

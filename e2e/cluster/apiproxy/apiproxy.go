@@ -33,8 +33,8 @@ func FreePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// Start starts the proxy of the cluster with this state directory, unless it runs. One that listens on another
-// port is an earlier cluster's and ends.
+// Start starts the proxy of the cluster with this state directory, unless it runs. One that listens on
+// another port is an earlier cluster's and ends.
 func Start(state string, port int, workDir, logFile string) error {
 	running, err := find(state)
 	if err != nil {
@@ -46,6 +46,7 @@ func Start(state string, port int, workDir, logFile string) error {
 			return nil
 		}
 	}
+
 	if err := Stop(state); err != nil {
 		return err
 	}
@@ -119,8 +120,8 @@ func find(state string) ([]process, error) {
 	return found, nil
 }
 
-// portOf reads the port from a command line (proc(5): each argument ends with a zero byte), if it is that of a
-// proxy of this cluster.
+// portOf reads the port from a command line (proc(5): each argument ends with a zero byte), if it is that of
+// a proxy of this cluster.
 func portOf(cmdline, state string) (port string, isProxy bool) {
 	_, port, isProxy = strings.Cut(cmdline, "\x00"+Verb+"\x00"+state+"\x00")
 	return strings.TrimSuffix(port, "\x00"), isProxy

@@ -145,8 +145,8 @@ func (p Plane) coreDNS() machine.Daemon {
 	}
 }
 
-// DNSConfig is the content of the Corefile. CoreDNS runs beside the control plane, not as a pod: a node without
-// any pod can be checked for leaks.
+// DNSConfig is the content of the Corefile. CoreDNS runs beside the control plane, not as a pod: a node
+// without any pod can be checked for leaks.
 func (p Plane) DNSConfig() string {
 	return fmt.Sprintf(`.:53 {
     bind %s

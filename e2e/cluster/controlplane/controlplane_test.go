@@ -25,6 +25,7 @@ func TestEveryFileOnACommandLineIsOneThatIsMade(t *testing.T) {
 		Data:     "/data",
 		Corefile: "/corefile",
 	}
+
 	for _, daemon := range append(p.Base(), p.Controllers()...) {
 		for _, arg := range daemon.Argv {
 			_, value, _ := strings.Cut(arg, "=")

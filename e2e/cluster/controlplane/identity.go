@@ -50,8 +50,8 @@ func identities(nodes []string) []identity {
 
 func csiIdentity(node string) string { return node + "-csi" }
 
-// NodeFiles are the keys and kubeconfigs of a node: file of the PKI -> file below /etc/kubernetes, at kubeadm's
-// path where it has one. Other nodes' identities stay out of its sight.
+// NodeFiles are the keys and kubeconfigs of a node: file of the PKI -> file below /etc/kubernetes, at
+// kubeadm's path where it has one. Other nodes' identities stay out of its sight.
 func NodeFiles(node string) map[string]string {
 	return map[string]string{
 		"ca.crt":                          "pki/ca.crt",

@@ -14,8 +14,8 @@ import (
 
 const tokenFile = "bootstrap-token"
 
-// makeToken makes the token by which an agent without a certificate may join ("ID.SECRET"), and the kubeconfig
-// that carries it. The token does not expire: agents may join as long as the cluster is up.
+// makeToken makes the token by which an agent without a certificate may join ("ID.SECRET"), and the
+// kubeconfig that carries it. The token does not expire: agents may join as long as the cluster is up.
 func makeToken(d pki.Dir, ca *pki.Authority) error {
 	token, err := os.ReadFile(d.Path(tokenFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -23,11 +23,18 @@ func makeToken(d pki.Dir, ca *pki.Authority) error {
 		token = []byte(text[:6] + "." + text[6:22])
 		err = os.WriteFile(d.Path(tokenFile), token, 0o600)
 	}
+
 	if err != nil {
 		return err
 	}
 
-	return pki.TokenKubeconfig(ca, "bootstrap", string(token), address.APIServer, d.Path("bootstrap.kubeconfig"))
+	return pki.TokenKubeconfig(
+		ca,
+		"bootstrap",
+		string(token),
+		address.APIServer,
+		d.Path("bootstrap.kubeconfig"),
+	)
 }
 
 // tokenSecret is a bootstrap token as the API server knows it.

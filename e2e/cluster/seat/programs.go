@@ -37,7 +37,9 @@ func (p Programs) CRIServer(s Seats) machine.Daemon {
 		Argv: []string{p.Peer("containerd"), "--config=" + containerdConfigPath},
 
 		// It looks for its shim there.
-		Env: []string{"PATH=" + p.Reference + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		Env: []string{
+			"PATH=" + p.Reference + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		},
 	}
 }
 
@@ -116,6 +118,7 @@ func (p Programs) Plugins(s Seats, upstream []string) map[string]string {
 		for _, program := range upstream {
 			plugins[filepath.Base(program)] = program
 		}
+
 		return plugins
 	}
 

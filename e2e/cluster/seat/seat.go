@@ -1,5 +1,5 @@
-// Package seat says which program may sit in which seat of a node (agent, CRI server, CNI plugin, OCI runtime,
-// init), and how each of them is started: its command line and its configuration. It starts nothing.
+// Package seat says which program may sit in which seat of a node (agent, CRI server, CNI plugin, OCI
+// runtime, init), and how each of them is started: its command line and its configuration. It starts nothing.
 package seat
 
 import (
@@ -58,8 +58,8 @@ func (s Seats) Validate() error {
 	return nil
 }
 
-// CheckRuntime asks the OCI runtime of this host for its version and returns an error when it cannot work with
-// the CRI server.
+// CheckRuntime asks the OCI runtime of this host for its version and returns an error when it cannot work
+// with the CRI server.
 func (s Seats) CheckRuntime() error {
 	out, err := exec.Command(s.OCI, "--version").Output()
 	if err != nil {
@@ -68,8 +68,8 @@ func (s Seats) CheckRuntime() error {
 	return s.fits(string(out))
 }
 
-// fits refuses pairs of programs that cannot work together: containerd 2.4 writes OCI 1.3 configurations, which
-// a crun of OCI 1.0 (Debian 12 has crun 1.8.1) rejects as "unknown version specified".
+// fits refuses pairs of programs that cannot work together: containerd 2.4 writes OCI 1.3 configurations,
+// which a crun of OCI 1.0 (Debian 12 has crun 1.8.1) rejects as "unknown version specified".
 func (s Seats) fits(runtimeVersion string) error {
 	if s.CRI == "containerd" && s.OCI == "crun" && strings.Contains(runtimeVersion, "spec: 1.0.0") {
 		return errors.New("this crun is too old for containerd 2.4 (it knows OCI 1.0 only): take " +

@@ -117,6 +117,7 @@ func (r *comparison) all(ctx context.Context) error {
 	if err := r.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
 		return err
 	}
+
 	return errors.Join(
 		r.fresh(ctx),
 		r.oneByOne(ctx),

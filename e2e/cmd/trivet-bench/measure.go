@@ -188,8 +188,15 @@ func (r *comparison) side(n int) string {
 // usageFigures are those of all daemons of a node together.
 func usageFigures(when, side string, m bench.Memory, ticks int) []figure.Figure {
 	of := func(what, unit string, value float64) figure.Figure {
-		return figure.Figure{Bench: "pods", What: what, Side: side, Unit: unit, Median: value}
+		return figure.Figure{
+			Bench:  "pods",
+			What:   what,
+			Side:   side,
+			Unit:   unit,
+			Median: value,
+		}
 	}
+
 	return []figure.Figure{
 		of("memory of the daemons "+when+": RSS", "MiB", float64(m.RSS)/1024),
 		of("memory of the daemons "+when+": PSS", "MiB", float64(m.PSS)/1024),

@@ -45,6 +45,7 @@ func run(ctx context.Context, env *program.Env) error {
 	if done, err := machine.Verb(ctx, env.Args); done {
 		return err
 	}
+
 	if len(env.Args) == 3 && env.Args[0] == apiproxy.Verb {
 		plane := (&cluster.Cluster{Dir: env.Args[1]}).Machine(controlplane.Name)
 		return apiproxy.Serve(ctx, env.Args[2], plane.Pid, env.Log)
@@ -233,5 +234,6 @@ func (s *session) critest(ctx context.Context) error {
 		report := filepath.Join(s.Dir, "critest", s.oci, "e2e.log")
 		return fmt.Errorf("%w; %s has the output", err, report)
 	}
+
 	return nil
 }

@@ -65,6 +65,7 @@ func (s *session) status() error {
 		if err != nil {
 			return err
 		}
+
 		printDaemons(w, m.Name, states)
 	}
 
