@@ -31,7 +31,7 @@ type Cluster struct {
 	Out      io.Writer // progress
 
 	start time.Time
-	mu    sync.Mutex // guards Out: one line of progress at a time
+	mu    sync.Mutex // guards Out, so that lines of progress stay whole
 }
 
 func (c *Cluster) state() stateDir { return stateDir(c.Dir) }

@@ -68,7 +68,7 @@ func startAll(m *machine.Machine, daemons []machine.Daemon) error {
 }
 
 // startServiceProxy makes Services reachable for the API server, which calls webhooks and aggregated APIs by
-// them. The control plane has no Node of its own, so kube-proxy is told the name of one that is there.
+// them. The control plane has no Node of its own, so kube-proxy is given the name of another.
 func (c *Cluster) startServiceProxy(plan Plan) error {
 	// A Service's address is translated on the way out, which a packet without a route never goes.
 	services := netip.MustParsePrefix(address.Services)

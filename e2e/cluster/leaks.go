@@ -111,10 +111,8 @@ func nodeLeaks(
 		return nil, fmt.Errorf("machine %s is down", n.Name)
 	}
 
-	pods, err := client.CoreV1().Pods("").List(
-		ctx,
-		metav1.ListOptions{FieldSelector: "spec.nodeName=" + n.Name},
-	)
+	here := metav1.ListOptions{FieldSelector: "spec.nodeName=" + n.Name}
+	pods, err := client.CoreV1().Pods("").List(ctx, here)
 	if err != nil {
 		return nil, err
 	}

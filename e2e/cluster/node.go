@@ -54,7 +54,9 @@ func (c *Cluster) startNode(ctx context.Context, i int, n Node) error {
 	if err := files.write(seat.AgentFiles(n.Seats)); err != nil {
 		return err
 	}
-	if err := files.copySecrets(c.state().pki(), "/etc/kubernetes", controlplane.NodeFiles(n.Name)); err != nil {
+
+	secrets := controlplane.NodeFiles(n.Name)
+	if err := files.copySecrets(c.state().pki(), "/etc/kubernetes", secrets); err != nil {
 		return err
 	}
 
@@ -140,8 +142,8 @@ func (c *Cluster) joinNode(ctx context.Context, client kubernetes.Interface, i i
 	return nil
 }
 
-// connectNodes lays the routes that nobody on the machines lays: the control plane reaches all pods (for the
-// API server's proxy), and nodes with the upstream plugins reach the pods of the others.
+// connectNodes adds the routes that no daemon on the machines adds: the control plane reaches all pods (for
+// the API server's proxy), and nodes with the upstream plugins reach the pods of the others.
 func connectNodes(ctx context.Context, client kubernetes.Interface, state stateDir, plan Plan) error {
 	list, err := client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -169,7 +171,7 @@ func connectNodes(ctx context.Context, client kubernetes.Interface, state stateD
 	return nil
 }
 
-// routeless are the nodes on which no daemon lays a route to the pods of target.
+// routeless are the nodes on which no daemon adds routes to the pods of target.
 func (p Plan) routeless(target string) []string {
 	var names []string
 	for _, n := range p.Nodes {

@@ -178,10 +178,7 @@ func deleteClaims(ctx context.Context, s *stage) error {
 }
 
 func deleteRest(ctx context.Context, s *stage) error {
-	files := []string{"-f", s.manifest("app.yaml"), "-f", s.manifest("job.yaml")}
-	_, err := s.run(
-		ctx,
-		append(append([]string{"delete"}, files...), "--ignore-not-found", "--timeout=120s")...,
-	)
+	_, err := s.run(ctx, "delete", "-f", s.manifest("app.yaml"), "-f", s.manifest("job.yaml"),
+		"--ignore-not-found", "--timeout=120s")
 	return err
 }

@@ -59,7 +59,8 @@ func runJob(ctx context.Context, s *stage) error {
 		return err
 	}
 
-	if _, err := s.run(ctx, "wait", "--for=condition=Complete", "job/kv-client", "--timeout=120s"); err != nil {
+	_, err := s.run(ctx, "wait", "--for=condition=Complete", "job/kv-client", "--timeout=120s")
+	if err != nil {
 		logs, _ := s.run(ctx, "logs", "job/kv-client")
 		return fmt.Errorf("%w; its log: %s", err, logs)
 	}

@@ -29,8 +29,21 @@ type Snapshot struct {
 }
 
 // ownPaths are what the four parts and their references keep on a node, and must never make on the host.
-var ownPaths = []string{"/etc/cni", "/etc/trivet", "/etc/kubernetes", "/opt/cni", "/run/trivet", "/run/containerd", "/run/kubelet",
-	"/var/lib/kubelet", "/var/lib/trivet", "/var/lib/cni", "/var/lib/containerd", "/var/log/pods", "/var/log/containers"}
+var ownPaths = []string{
+	"/etc/cni",
+	"/etc/trivet",
+	"/etc/kubernetes",
+	"/opt/cni",
+	"/run/trivet",
+	"/run/containerd",
+	"/run/kubelet",
+	"/var/lib/kubelet",
+	"/var/lib/trivet",
+	"/var/lib/cni",
+	"/var/lib/containerd",
+	"/var/log/pods",
+	"/var/log/containers",
+}
 
 // TakeSnapshot looks at the host; keep it from before the cluster came up.
 func TakeSnapshot() (Snapshot, error) {
@@ -80,7 +93,7 @@ func tables() ([]string, error) {
 	list, err := conn.ListTables()
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOPROTOOPT) ||
 		errors.Is(err, unix.EPROTONOSUPPORT) {
-		// a kernel without nftables has no tables
+		// A kernel without nftables.
 		return nil, nil
 	}
 
@@ -112,10 +125,8 @@ func (s Snapshot) Since(before Snapshot) []Leak {
 	added("directory", s.Paths, before.Paths)
 	added("loop device", s.Loops, before.Loops)
 	if s.Forward != before.Forward {
-		out = append(
-			out,
-			Leak{"sysctl", fmt.Sprintf("net.ipv4.ip_forward was %s, is %s", before.Forward, s.Forward)},
-		)
+		what := fmt.Sprintf("net.ipv4.ip_forward was %s, is %s", before.Forward, s.Forward)
+		out = append(out, Leak{"sysctl", what})
 	}
 
 	return out
@@ -169,6 +180,7 @@ func hostMounts(state, _ string) ([]Leak, error) {
 		return nil, err
 	}
 
+	machines := filepath.Join(state, "machines")
 	seen := map[string]bool{}
 	var out []Leak
 	for _, p := range all {
@@ -179,20 +191,14 @@ func hostMounts(state, _ string) ([]Leak, error) {
 		seen[p.mntNS] = true
 		lines, err := mounts(fmt.Sprintf("/proc/%d/mountinfo", p.pid))
 		if err != nil {
-			// it has ended
+			// It has ended.
 			continue
 		}
 
 		for _, m := range lines {
-			if machines := filepath.Join(state, "machines"); within(m.point, machines) ||
-				within(m.root, machines) {
-				out = append(
-					out,
-					Leak{
-						"mount",
-						fmt.Sprintf("%s of %s (%s), seen by process %d", m.point, m.root, m.kind, p.pid),
-					},
-				)
+			if within(m.point, machines) || within(m.root, machines) {
+				what := fmt.Sprintf("%s of %s (%s), seen by process %d", m.point, m.root, m.kind, p.pid)
+				out = append(out, Leak{"mount", what})
 			}
 		}
 	}

@@ -61,7 +61,7 @@ func Await(ctx context.Context, limit time.Duration, look func() ([]Leak, error)
 	return Error(left)
 }
 
-// process is what a look at /proc tells of one.
+// process is what /proc shows of one.
 type process struct {
 	pid     int
 	command string

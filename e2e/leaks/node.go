@@ -35,7 +35,7 @@ type View struct {
 	UnitStates func(names []string) map[string]string
 }
 
-// Node lists what is on the node for pods that are not there any more. What carries a pod's UID is told apart
+// Node lists what is on the node for pods that are not there any more. What carries a pod's UID is recognized
 // by it; of the rest (addresses, veths, pinned network namespaces) there may be as many as there are pods
 // with a network of their own.
 func Node(v View) ([]Leak, error) {
@@ -103,8 +103,8 @@ func (v View) lives(uid string) bool {
 	return false
 }
 
-// nodeProcesses: with live pods, only the cgroups tell whose a process is; without, there are daemons and
-// nothing else.
+// nodeProcesses lists processes of pods that are gone. With live pods, only the cgroups say whose a process
+// is; without, there are daemons and nothing else.
 func nodeProcesses(v View) ([]Leak, error) {
 	all, err := processes()
 	if err != nil {

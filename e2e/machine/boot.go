@@ -52,6 +52,9 @@ func readConfig(dir string) (c Config, err error) {
 	return c, json.Unmarshal(data, &c)
 }
 
+// plain is how file systems of the kernel's own are mounted.
+const plain = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+
 // boot is PID 1 before it is an init: in new namespaces, still with the host's mounts and cgroups. It ends in
 // an exec, because a cgroup namespace belongs to a thread and only an exec makes this thread the whole
 // process.
@@ -67,7 +70,7 @@ func boot(dir string) error {
 	if err := unix.Sethostname([]byte(c.Name)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+	if err := unix.Mount("proc", "/proc", "proc", plain, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
 
@@ -133,9 +136,9 @@ func hierarchies() ([]hierarchy, error) {
 func mountHierarchies(all []hierarchy) error {
 	const root = "/sys/fs/cgroup"
 	if len(all) == 0 {
-		return unix.Mount("cgroup2", root, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		return unix.Mount("cgroup2", root, "cgroup2", plain, "")
 	}
-	if err := unix.Mount("cgroup", root, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=755"); err != nil {
+	if err := unix.Mount("cgroup", root, "tmpfs", plain, "mode=755"); err != nil {
 		return err
 	}
 
@@ -144,7 +147,7 @@ func mountHierarchies(all []hierarchy) error {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount("cgroup", dir, "cgroup", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, h.options); err != nil {
+		if err := unix.Mount("cgroup", dir, "cgroup", plain, h.options); err != nil {
 			return fmt.Errorf("mount cgroup hierarchy %s: %w", h.options, err)
 		}
 	}
@@ -260,8 +263,10 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 
 func overlay(target, scratch string) error {
 	upper, work := scratch+"/upper", scratch+"/work"
-	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755), os.MkdirAll(target, 0o755)); err != nil {
-		return err
+	for _, dir := range []string{upper, work, target} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
 	}
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", target, upper, work)
 	if err := unix.Mount("overlay", target, "overlay", 0, options); err != nil {

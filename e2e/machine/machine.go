@@ -1,4 +1,4 @@
-// Package machine makes a pretended machine out of namespaces: its own network, mounts, processes, host name,
+// Package machine makes a machine out of namespaces: its own network, mounts, processes, host name,
 // IPC and cgroups, on the kernel and the files of the host. Its PID 1 is this program; it starts daemons when
 // asked over a socket, reaps what is left to it, and takes everything with it when it ends. Nothing of the
 // host changes: /etc, /opt and /var are overlays on a tmpfs, /run is empty, and what must survive a reboot
@@ -47,6 +47,10 @@ func (m *Machine) path(elem ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elem...)...)
 }
 
+// namespaces are those that a machine has of its own from the start; its cgroup namespace comes later.
+const namespaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID |
+	syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
+
 // bootLimit bounds a boot, which takes some 50 ms.
 const bootLimit = time.Minute
 
@@ -60,7 +64,7 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 		return err
 	}
 
-	// of what a machine has left that was not halted but lost
+	// A machine whose record was lost may have left something.
 	if err := Sweep(ctx, c.Group); err != nil {
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
@@ -76,12 +80,11 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	}
 	defer log.Close()
 
-	// not bound to ctx: the machine outlives this process
+	// Not bound to ctx: the machine outlives this process.
 	cmd := exec.Command(self, BootVerb, m.Dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = m.Dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true,
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: namespaces}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
@@ -200,7 +203,7 @@ func (m *Machine) Halt(ctx context.Context) error {
 
 	c, err := readConfig(m.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		// it was never booted
+		// It was never booted.
 		return nil
 	}
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/leaks"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -144,14 +145,16 @@ func TestOnlyKeptDirectoriesSurviveAReboot(t *testing.T) {
 		}
 	}
 
-	if got := inside(t, m, "ls -d /var/lib/kept/x /var/lib/lost /run/lost 2>/dev/null || true"); got != "/var/lib/kept/x" {
-		t.Errorf("after the reboot there are %q, want only what is kept", got)
+	kept := inside(t, m, "ls -d /var/lib/kept/x /var/lib/lost /run/lost 2>/dev/null || true")
+	if kept != "/var/lib/kept/x" {
+		t.Errorf("after the reboot there are %q, want only what is kept", kept)
 	}
 	if m.BootID() == first {
 		t.Error("the boot ID is the same after a reboot")
 	}
-	if got := inside(t, m, "ls -d /sys/fs/cgroup/memory/pods /sys/fs/cgroup/pods 2>/dev/null || true"); got != "" {
-		t.Errorf("cgroup %s is still there after the reboot", got)
+	groups := inside(t, m, "ls -d /sys/fs/cgroup/memory/pods /sys/fs/cgroup/pods 2>/dev/null || true")
+	if groups != "" {
+		t.Errorf("cgroup %s is still there after the reboot", groups)
 	}
 }
 
@@ -279,7 +282,10 @@ func TestMachineWhoseDirectoryWasRemovedIsEndedByItsCgroup(t *testing.T) {
 
 func awaitLog(t *testing.T, file, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+
+	for range retry.Every(ctx, time.Millisecond) {
 		if data, err := os.ReadFile(file); err == nil && strings.Contains(string(data), want) {
 			return
 		}

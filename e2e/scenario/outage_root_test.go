@@ -58,12 +58,17 @@ func TestPodBoundDuringACutStartsWhenTheNetworkIsBack(t *testing.T) {
 	c.kubectl("wait", "node/"+c.node, "--for=condition=Ready", "--timeout=90s")
 }
 
+// keeper is a pod that notes each start in an emptyDir.
+const keeper = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "keeper"}, "spec": {"nodeName": %q,
+	"terminationGracePeriodSeconds": 1, "volumes": [{"name": "v", "emptyDir": {}}], "containers": [
+	{"name": "c", "image": "docker.io/trivet/demo:1",
+	"command": ["sh", "-c", "echo x >>/v/starts; exec sleep 1000"],
+	"volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}}`
+
 func TestNodeRebooted(t *testing.T) {
 	c := open(t)
 	c.pod("counter", counter)
-	c.apply(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "keeper"}, "spec": {"nodeName": "` + c.node + `",
-		"terminationGracePeriodSeconds": 1, "volumes": [{"name": "v", "emptyDir": {}}], "containers": [{"name": "c", "image": "docker.io/trivet/demo:1",
-		"command": ["sh", "-c", "echo x >>/v/starts; exec sleep 1000"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]}}`)
+	c.apply(fmt.Sprintf(keeper, c.node))
 	c.awaitReady(time.Minute, "counter", "keeper")
 	c.do("reboot", c.node)
 	for _, p := range []string{"counter", "keeper"} {
@@ -80,7 +85,9 @@ func TestNodeRebooted(t *testing.T) {
 	if got := c.kubectl("exec", "keeper", "--", "cat", "/v/starts"); got != "x\nx\n" {
 		t.Errorf("the emptyDir has %q after the reboot, want both starts", got)
 	}
-	if got := c.kubectl("get", "pods", "-o", "jsonpath={.items[*].status.podIP}"); len(strings.Fields(got)) != 2 || strings.Fields(got)[0] == strings.Fields(got)[1] {
-		t.Errorf("pod addresses %q, want two different ones", got)
+
+	addresses := strings.Fields(c.kubectl("get", "pods", "-o", "jsonpath={.items[*].status.podIP}"))
+	if len(addresses) != 2 || addresses[0] == addresses[1] {
+		t.Errorf("pod addresses %q, want two different ones", addresses)
 	}
 }

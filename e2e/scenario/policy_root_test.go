@@ -63,7 +63,8 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 
 // volumeOn is a volume of the driver's on a node.
 func volumeOn(namespace, name, node string) string {
-	const volume = `{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "%[1]s-%[2]s"}, "spec": {
+	const volume = `{"apiVersion": "v1", "kind": "PersistentVolume",
+		"metadata": {"name": "%[1]s-%[2]s"}, "spec": {
 		"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
 		"persistentVolumeReclaimPolicy": "Retain", "storageClassName": "none",
 		"csi": {"driver": "csi.trivet.dev", "volumeHandle": "%[1]s-%[2]s"},

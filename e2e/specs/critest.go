@@ -65,7 +65,7 @@ func RunCritest(ctx context.Context, c Critest, progress io.Writer) ([]Result, e
 		return nil, err
 	}
 
-	// A spec that was left out is told as skipped, without a reason of its own.
+	// A spec that was left out is reported as skipped, without a reason of its own.
 	maps.DeleteFunc(found, func(_ string, r Result) bool {
 		return r.Outcome == Skipped && r.Message == "skipped"
 	})

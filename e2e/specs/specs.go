@@ -1,5 +1,5 @@
 // Package specs runs chosen specs of the published Kubernetes end-to-end suite (e2e.test) against a cluster
-// and tells, spec by spec, what passed. The suite is the real one: this package only chooses by exact name,
+// and returns a result for each. The suite is the real one: this package only chooses by exact name,
 // follows the run, and reads its JUnit report.
 package specs
 

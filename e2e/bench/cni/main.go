@@ -1,6 +1,6 @@
 // Command cni-bench measures ADD and DEL of trivet-cni beside upstream's bridge, host-local and portmap, by
-// libcni, as a runtime calls them: each in a pretended host's network namespace of its own, in turns. Nothing
-// touches the network of this machine.
+// libcni, as a runtime calls them: each in a network namespace of its own that stands for the host's, in
+// turns. Nothing touches the network of this machine.
 package main
 
 import (
@@ -20,7 +20,8 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `cni-bench measures the CNI operations ADD and DEL of trivet-cni beside those of upstream's plugins, both called by libcni.`
+const about = `cni-bench measures the CNI operations ADD and DEL of trivet-cni beside those of upstream's
+plugins, both called by libcni.`
 
 func main() { program.Main("cni-bench", run) }
 
@@ -54,49 +55,6 @@ func run(ctx context.Context, env *program.Env) error {
 	}
 
 	return o.figures.Close()
-}
-
-// testCase is one configuration in both dialects; %q is the data directory.
-type testCase struct {
-	name           string
-	ours, upstream string
-	ports          bool
-}
-
-const (
-	ipamPart   = `"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.99.0.0/16"}]]%s}`
-	oursHead   = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"trivet-cni","bridge":"bench0","isDefaultGateway":true,"hairpinMode":true,"hostRouted":true,"lazyUnlink":true,`
-	theirsHead = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"bridge","bridge":"bench0","isDefaultGateway":true,"hairpinMode":true,`
-	masqOurs   = `"ipMasq":true,`
-	masqNFT    = `"ipMasq":true,"ipMasqBackend":"nftables",`
-	mapPorts   = `,"capabilities":{"portMappings":true}}`
-	portmapNFT = `},{"type":"portmap","backend":"nftables","capabilities":{"portMappings":true}}`
-	portmapIPT = `},{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}`
-	end        = `]}`
-)
-
-var bootScoped = `,"bootScoped":true`
-
-var cases = []testCase{
-	{"bridge + addresses", oursHead + ipamPart + "}" + end, theirsHead + ipamPart + "}" + end, false},
-	{
-		"with masquerade (upstream: nftables)",
-		oursHead + masqOurs + ipamPart + "}" + end,
-		theirsHead + masqNFT + ipamPart + "}" + end,
-		false,
-	},
-	{
-		"with masquerade and 2 host ports (upstream: nftables)",
-		oursHead + masqOurs + ipamPart + mapPorts + end,
-		theirsHead + masqNFT + ipamPart + portmapNFT + end,
-		true,
-	},
-	{
-		"with masquerade and 2 host ports (upstream: iptables)",
-		oursHead + masqOurs + ipamPart + mapPorts + end,
-		theirsHead + `"ipMasq":true,"ipMasqBackend":"iptables",` + ipamPart + portmapIPT + end,
-		true,
-	},
 }
 
 // compare runs one case on both sides, in turns.
@@ -170,8 +128,9 @@ func newSide(dir, list, extra, plugins string, ports bool) (*side, error) {
 		return nil, err
 	}
 
+	text := fmt.Appendf(nil, list, filepath.Join(dir, "data"), extra)
 	var err error
-	if s.list, err = libcni.ConfListFromBytes(fmt.Appendf(nil, list, filepath.Join(dir, "data"), extra)); err != nil {
+	if s.list, err = libcni.ConfListFromBytes(text); err != nil {
 		return nil, err
 	}
 	if plugins, err = filepath.Abs(plugins); err != nil {
@@ -217,7 +176,7 @@ func (s *side) add(ctx context.Context, i int) (took time.Duration, err error) {
 		return 0, err
 	}
 
-	// plugins inherit the pretended host's namespace from the thread
+	// Plugins inherit the namespace that stands for the host's from the thread.
 	err = namespace.Do(func() error {
 		start := time.Now()
 		_, err := s.cni.AddNetworkList(ctx, s.list, rt)

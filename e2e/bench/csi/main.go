@@ -124,7 +124,7 @@ type driver struct {
 	filled int
 }
 
-// connect finds a driver that somebody else has started.
+// connect connects to a driver that runs already.
 func connect(ctx context.Context, socketPath, dir string) (*driver, error) {
 	conn, err := socket.Dial(socketPath)
 	if err != nil {

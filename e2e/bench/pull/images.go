@@ -104,8 +104,9 @@ func (i benchImage) build() (v1.Image, error) {
 			return nil, err
 		}
 
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
-			tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
+		open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+		layer, err := tarball.LayerFromOpener(
+			open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 		if err != nil {
 			return nil, err
 		}

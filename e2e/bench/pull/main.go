@@ -1,6 +1,6 @@
 // Command pull-bench measures image pulls of trivet-cri beside containerd, both by CRI and in turns, from a
-// registry on loopback. All of it runs on a pretended machine, whose /var/lib is on this machine's disk.
-// Nothing of this machine's own images is touched.
+// registry on loopback. All of it runs on a machine made of namespaces, whose /var/lib is on this machine's
+// disk. Nothing of this machine's own images is touched.
 package main
 
 import (
@@ -24,8 +24,9 @@ import (
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
-const about = `pull-bench measures image pulls of trivet-cri beside containerd's: the same images from the same registry, each removed after its pull, in
-turns, so that the noise of the machine meets both alike. The disk is synced before each pull.`
+const about = `pull-bench measures image pulls of trivet-cri beside containerd's: the same images from the
+same registry, each removed after its pull, in turns, so that the noise of the host meets both alike. The disk
+is synced before each pull.`
 
 func main() { program.Main("pull-bench", run) }
 
@@ -36,7 +37,7 @@ type options struct {
 }
 
 const (
-	registryAddress = "127.0.0.1:5000" // on the pretended machine
+	registryAddress = "127.0.0.1:5000" // on that machine
 	startTimeout    = 30 * time.Second
 )
 

@@ -28,13 +28,8 @@ func makeToken(d pki.Dir, ca *pki.Authority) error {
 		return err
 	}
 
-	return pki.TokenKubeconfig(
-		ca,
-		"bootstrap",
-		string(token),
-		address.APIServer,
-		d.Path("bootstrap.kubeconfig"),
-	)
+	kubeconfig := d.Path("bootstrap.kubeconfig")
+	return pki.TokenKubeconfig(ca, "bootstrap", string(token), address.APIServer, kubeconfig)
 }
 
 // tokenSecret is a bootstrap token as the API server knows it.

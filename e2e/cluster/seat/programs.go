@@ -92,7 +92,7 @@ func (p Programs) CSI(node string) machine.Daemon {
 	}
 }
 
-// KubeProxy serves Services on a machine. It waits half a minute for the Node that it is told to be.
+// KubeProxy serves Services on a machine. It waits half a minute for the Node with its name.
 func (p Programs) KubeProxy(node, kubeconfig string) machine.Daemon {
 	return machine.Daemon{
 		Name: "kube-proxy",

@@ -17,9 +17,10 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `trivet-bench measures two nodes of a running cluster, one of trivet and one of kubelet + containerd + runc, side by side: pods created
-until Ready and deleted until gone, one by one and many at once, in turns, so that the noise of the machine meets both alike; then the
-memory of each node's daemons, idle and with many pods. make bench-pods brings the cluster up for it.`
+const about = `trivet-bench measures two nodes of a running cluster, one of trivet and one of kubelet +
+containerd + runc, side by side: pods created until Ready and deleted until gone, one by one and many at once,
+in turns, so that the noise of the host meets both alike; then the memory of each node's daemons, idle and with
+many pods. make bench-pods brings the cluster up for it.`
 
 func main() { program.Tool("trivet-bench", run) }
 
@@ -103,7 +104,7 @@ func (r *comparison) findNodes() error {
 
 	if ours == nil || theirs == nil {
 		return &program.CantRunError{
-			What: "the cluster has not a node of each make",
+			What: "the cluster does not have a node of each make",
 			Do:   "make up NODES=1 REFERENCE_NODES=1",
 		}
 	}

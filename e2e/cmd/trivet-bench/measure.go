@@ -149,7 +149,8 @@ func (r *comparison) usage(ctx context.Context) error {
 
 			m, used := bench.MemoryOf(processes[program]), bench.CPUOf(processes[program])-before[n][program]
 			r.row(w, node.Name, program, m, used)
-			sum.Processes, sum.RSS, sum.PSS, ticks = sum.Processes+m.Processes, sum.RSS+m.RSS, sum.PSS+m.PSS, ticks+used
+			sum = sum.Plus(m)
+			ticks += used
 		}
 
 		r.row(w, node.Name, "all", sum, ticks)

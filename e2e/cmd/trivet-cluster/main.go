@@ -23,12 +23,13 @@ import (
 
 const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of this machine.
 
-  up                       bring the cluster up (see the flags for what sits where) and wait until its nodes are Ready
+  up                       bring the cluster up (the flags say what sits where), until its nodes are Ready
   down                     take it down; nothing is left of it
   status                   its machines and their daemons
   demo                     show a stateful workload on it, step by step, and remove it
   critest                  run the published critest against trivet-cri over --oci, on a machine of its own
-  leaks                    what must not be there, after down on this machine, while up on the nodes; an error if there is anything
+  leaks                    what must not be there: while up on the nodes, after down on this host; an error if
+                           there is anything
   logs M D                 the log of the daemon D of the machine M
   start|stop|kill M D      a daemon D of the machine M (control-plane or a node)
   agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet

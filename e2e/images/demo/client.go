@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// sidecar looks at the server every second, tells of changes in its log, and serves the newest state.
+// sidecar looks at the server every second, logs changes, and serves the newest state.
 func sidecar(ctx context.Context, log *slog.Logger, address, url string) error {
 	look := func() string {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
