@@ -14,8 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/trivet-node/trivet/internal/cgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
 // The verbs by which the program that uses this package runs itself; they are not for people. Its main calls

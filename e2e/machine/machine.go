@@ -20,8 +20,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/trivet-node/trivet/internal/durable"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // Config of a machine. It is written to config.json in its directory, where its PID 1 reads it.
