@@ -31,9 +31,10 @@ type Bench struct {
 // Sample is the life of one pod on one node.
 type Sample struct {
 	Node string
-	// from the API server's answer to the create call to the Ready condition seen on a watch
-	ToReady time.Duration
-	ToGone  time.Duration // from the answer to the delete call to the DELETED event
+
+	// ToReady is from the API server's answer to the create call to the Ready condition as seen on a watch,
+	// ToGone from the answer to the delete call to the DELETED event.
+	ToReady, ToGone time.Duration
 }
 
 // Burst is many pods at once on one node: the time until the last one was there.

@@ -54,7 +54,7 @@ func CPUOf(pids []int) int {
 	for _, pid := range pids {
 		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 
-		// the name before it may hold spaces
+		// The name before it may have spaces.
 		_, rest, ok := strings.Cut(string(data), ") ")
 		fields := strings.Fields(rest)
 		if !ok || len(fields) < 13 {

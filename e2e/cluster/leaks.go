@@ -34,9 +34,9 @@ func rememberHost(state stateDir) error {
 	return durable.WriteVolatile(state.path(hostFile), data, 0o644)
 }
 
-// Leaks lists what must not be there: on the host, when the cluster is down; on the nodes, while it is up,
-// what is left of pods that are gone.
-func (c *Cluster) Leaks(ctx context.Context) ([]leaks.Leak, error) {
+// findLeaks lists what must not be there: on the host, when the cluster is down; on the nodes, while it is
+// up, what is left of pods that are gone.
+func (c *Cluster) findLeaks(ctx context.Context) ([]leaks.Leak, error) {
 	plan, err := c.Plan()
 	if errors.Is(err, fs.ErrNotExist) {
 		return hostLeaks(c.state())
@@ -65,9 +65,11 @@ func (c *Cluster) Leaks(ctx context.Context) ([]leaks.Leak, error) {
 	return out, nil
 }
 
-// AwaitNoLeaks gives the nodes the time to clean up after pods that have just gone.
+// AwaitNoLeaks returns when nothing is left that must not be there (see package leaks), and after the limit
+// what is left as an error. The limit is the time that nodes may take to clean up after pods that have just
+// gone.
 func (c *Cluster) AwaitNoLeaks(ctx context.Context, limit time.Duration) error {
-	return leaks.Await(ctx, limit, func() ([]leaks.Leak, error) { return c.Leaks(ctx) })
+	return leaks.Await(ctx, limit, func() ([]leaks.Leak, error) { return c.findLeaks(ctx) })
 }
 
 func hostLeaks(state stateDir) ([]leaks.Leak, error) {

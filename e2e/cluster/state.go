@@ -19,8 +19,8 @@ import (
 type stateDir string
 
 // What a cluster keeps in it. hostFile has the host as it was before the cluster came up, and outlives the
-// cluster: Leaks compares. kubectlCache is where kubectl keeps what it has learned of the cluster; by itself,
-// it fills the user's home with it.
+// cluster: it is compared with it. kubectlCache is where kubectl keeps what it has learned of the cluster; by
+// itself, it fills the user's home with it.
 const (
 	planFile       = "cluster.json"
 	hostFile       = "host.json"

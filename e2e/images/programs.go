@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// programs: name -> file on the host.
+// programs are files on the host by name.
 type programs map[string]string
 
 // programs builds what the images run.
@@ -175,7 +175,7 @@ func download(ctx context.Context, work, name, program string) (string, error) {
 		return "", err
 	}
 
-	// usr/bin since Debian 13
+	// It is in usr/bin since Debian 13.
 	for _, bin := range []string{"bin", "usr/bin"} {
 		if path := filepath.Join(dir, "root", bin, program); fileExists(path) {
 			return path, nil
@@ -201,7 +201,7 @@ func curlFiles() []file {
 // libraries are the dynamic loader and the shared libraries that a program of the host needs, each at its
 // path.
 func libraries(program string) ([]file, error) {
-	// soname -> file
+	// By soname.
 	found := map[string]string{}
 	queue := []string{program}
 	var loader string

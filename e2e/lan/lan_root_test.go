@@ -22,7 +22,7 @@ func host(t *testing.T) int {
 	cmd := exec.Command("cat")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 
-	// it ends with this pipe
+	// It ends with this pipe.
 	stdin, err := cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())

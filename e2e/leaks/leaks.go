@@ -87,7 +87,7 @@ func processes() ([]process, error) {
 
 		cmdline, err := os.ReadFile(filepath.Join(d, "cmdline"))
 
-		// gone, a zombie or a kernel thread
+		// It is gone, a zombie or a kernel thread.
 		if err != nil || len(cmdline) == 0 {
 			continue
 		}

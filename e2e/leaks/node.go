@@ -152,7 +152,7 @@ func nodeMounts(v View) ([]Leak, error) {
 		l := Leak{"mount", fmt.Sprintf("%s (%s)", m.point, m.kind)}
 		switch {
 		case within(m.point, podsDir) && v.foreign(podUID.FindString(m.point)) != "":
-			// the first UID is the pod's, a second one its claim's
+			// The first UID is the pod's, a second one its claim's.
 			out = append(out, l)
 		case m.kind == "nsfs" && strings.HasPrefix(m.root, "net:"):
 			pins = append(pins, l)
@@ -311,7 +311,7 @@ func nodeFiles(v View) ([]Leak, error) {
 			return nil, err
 		}
 
-		// the network and loopback
+		// Each pod has two: the network and loopback.
 		if len(names) <= 2*v.networks() {
 			continue
 		}

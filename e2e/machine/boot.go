@@ -22,9 +22,9 @@ import (
 // The verbs by which the program that uses this package runs itself; they are not for people. Its main calls
 // Verb first.
 const (
-	BootVerb  = "machine-boot"
+	bootVerb  = "machine-boot"
 	runVerb   = "machine-run"
-	SweepVerb = "machine-sweep"
+	sweepVerb = "machine-sweep"
 )
 
 // Verb carries out a verb of this package and reports whether args held one.
@@ -34,11 +34,11 @@ func Verb(ctx context.Context, args []string) (bool, error) {
 	}
 
 	switch args[0] {
-	case BootVerb:
+	case bootVerb:
 		return true, boot(args[1])
 	case runVerb:
 		return true, runInit(args[1])
-	case SweepVerb:
+	case sweepVerb:
 		return true, sweepGroup(ctx, args[1])
 	}
 
@@ -163,7 +163,7 @@ func enterCgroup(group string) ([]hierarchy, error) {
 		return nil, err
 	}
 
-	// v1: see also what the host has not mounted
+	// On v1, also in hierarchies that the host has not mounted.
 	if len(all) > 0 {
 		if err := mountHierarchies(all); err != nil {
 			return nil, err
@@ -258,7 +258,7 @@ func buildRoot(dir string, c Config, all []hierarchy) error {
 		return fmt.Errorf("make the host's files read-only: %w", err)
 	}
 
-	// kubelets want to share mounts with containers
+	// Kubelets share mounts with containers.
 	return unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, "")
 }
 
@@ -284,7 +284,7 @@ func writeEtc(c Config) error {
 	}
 
 	for path, text := range files {
-		// it may be a symbolic link to a file of the host's /run
+		// It may be a symbolic link to a file of the host's /run.
 		_ = os.Remove(path)
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			return err

@@ -51,7 +51,7 @@ func runInit(dir string) error {
 		return err
 	}
 
-	// relative: the path may be longer than a socket's may be
+	// A relative path: the whole one may be longer than a socket's may be.
 	listener, err := net.Listen("unix", "ctl")
 	if err != nil {
 		return err

@@ -82,7 +82,7 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	defer log.Close()
 
 	// Not bound to ctx: the machine outlives this process.
-	cmd := exec.Command(self, BootVerb, m.Dir)
+	cmd := exec.Command(self, bootVerb, m.Dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = m.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: namespaces}
@@ -260,7 +260,7 @@ func Sweep(ctx context.Context, group string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, SweepVerb, group)
+	cmd := exec.CommandContext(ctx, self, sweepVerb, group)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("remove cgroup %s: %w: %s", group, err, strings.TrimSpace(string(out)))

@@ -85,7 +85,7 @@ func TestMachineIsApartFromTheHost(t *testing.T) {
 		"cut -d: -f3 /proc/1/cgroup | sort -u": "/",
 		"echo 1 >/proc/sys/kernel/panic; cat /proc/sys/kernel/panic": "1",
 	} {
-		// on v2, PID 1 is in a leaf
+		// On v2, PID 1 is in a leaf.
 		if got := inside(t, m, script); got != want && !strings.HasPrefix(got, "/init") {
 			t.Errorf("%s: %q, want %q", script, got, want)
 		}
@@ -95,7 +95,7 @@ func TestMachineIsApartFromTheHost(t *testing.T) {
 	for _, dir := range []string{"/etc", "/opt", "/var/lib", "/run", "/tmp"} {
 		inside(t, m, "touch "+dir+"/"+mark)
 
-		// in /tmp it is the test's own directory
+		// In /tmp it is the test's own directory.
 		if _, err := os.Stat(filepath.Join(dir, mark)); err == nil && dir != "/tmp" {
 			t.Errorf("a file that was made in the machine's %s is on the host", dir)
 		}
@@ -131,14 +131,14 @@ func TestOnlyKeptDirectoriesSurviveAReboot(t *testing.T) {
 			"mkdir /sys/fs/cgroup/pods",
 	)
 
-	// a second halt is harmless
+	// A second halt is harmless.
 	for range 2 {
 		if err := m.Halt(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 
-	// and so is a second boot
+	// So is a second boot.
 	for range 2 {
 		if err := m.Boot(t.Context(), c); err != nil {
 			t.Fatal(err)
@@ -152,6 +152,7 @@ func TestOnlyKeptDirectoriesSurviveAReboot(t *testing.T) {
 	if m.BootID() == first {
 		t.Error("the boot ID is the same after a reboot")
 	}
+
 	groups := inside(t, m, "ls -d /sys/fs/cgroup/memory/pods /sys/fs/cgroup/pods 2>/dev/null || true")
 	if groups != "" {
 		t.Errorf("cgroup %s is still there after the reboot", groups)
@@ -176,7 +177,7 @@ func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
 		return states[0]
 	}
 
-	// started once
+	// It is started once.
 	for range 2 {
 		if err := m.Start(d); err != nil {
 			t.Fatal(err)
@@ -204,19 +205,24 @@ func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
 	if s := state(); s.Pid != 0 || s.Exit != "signal killed" {
 		t.Errorf("state %+v after the kill", s)
 	}
-	if err := m.Kill("nobody"); err == nil || !strings.Contains(err.Error(), "nobody") {
-		t.Errorf("error %v, want one that names the daemon", err)
+}
+
+func TestDaemonThatIsNotThereIsNamed(t *testing.T) {
+	testenv.Root(t)
+	m, _ := bootForTest(t)
+	for what, err := range map[string]error{
+		"kill":         m.Kill("nobody"),
+		"restart":      m.Restart("nobody"),
+		"kill program": m.KillProgram("nobody"),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "nobody") {
+			t.Errorf("%s: error %v, want one that names the daemon", what, err)
+		}
 	}
 
-	if err := m.Restart("nobody"); err == nil {
-		t.Error("a daemon that was never started is started again")
-	}
-
-	if err := m.Start(Daemon{
-		Name: "ghost",
-		Argv: []string{"/no/such/program"},
-	}); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
-		t.Errorf("error %v, want one that names the program", err)
+	err := m.Start(Daemon{Name: "ghost", Argv: []string{"/no/such/program"}})
+	if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+		t.Errorf("start: error %v, want one that names the program", err)
 	}
 }
 
@@ -272,7 +278,7 @@ func TestMachineWhoseDirectoryWasRemovedIsEndedByItsCgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// a second sweep is harmless
+	// A second sweep is harmless.
 	for range 2 {
 		if err := Sweep(t.Context(), c.Group); err != nil {
 			t.Fatal(err)

@@ -129,7 +129,7 @@ func (s services) signal(ctx context.Context, name string, signal unix.Signal) e
 	_, err = s.systemctl(ctx, "kill", "--kill-who=main", number, name+serviceSuffix)
 	if err != nil {
 		if now, again := s.state(ctx, name); again == nil && now.Pid == 0 {
-			// it has ended meanwhile
+			// It has ended meanwhile.
 			return nil
 		}
 	}

@@ -82,7 +82,8 @@ func open(t *testing.T) *cluster {
 	return c
 }
 
-// close also brings back what a failed test has left dead or cut off.
+// close starts and connects what a failed test has left dead or cut off, removes the namespace, and looks for
+// leaks.
 func (c *cluster) close() {
 	_, _ = c.cluster("mend", c.node)
 	for _, d := range []string{c.cri, c.agent} {
@@ -103,7 +104,7 @@ func (c *cluster) close() {
 }
 
 func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (string, error) {
-	// not the test's: that is over in clean-ups
+	// Not the test's context, which is over in clean-ups.
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 

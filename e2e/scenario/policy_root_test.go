@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestNodeDriverWritesOnlyWhatIsOnItsNode acts as the CSI driver of one node, with the credentials that
-// somebody who is root there has.
+// TestNodeDriverWritesOnlyWhatIsOnItsNode acts as the CSI driver of one node, with the credentials that root
+// has there.
 func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 	c := open(t)
 	mine := []string{"--as=csi.trivet.dev:node:" + c.node, "--as-group=csi.trivet.dev:nodes"}

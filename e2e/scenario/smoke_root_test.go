@@ -10,7 +10,7 @@ import (
 
 // TestSmokeSpecs runs specs of the published e2e.test against the cluster, each shown as a test of its own.
 // Many of them measure time on a machine that does much else meanwhile, so up to three that failed get a
-// second attempt, which is told.
+// second attempt, which is logged.
 func TestSmokeSpecs(t *testing.T) {
 	c := open(t)
 	bin := filepath.Join(c.root, ".trivet", "bin")

@@ -70,7 +70,7 @@ func (c *cluster) runsStatic(name string, after time.Time) {
 	c.eventually(time.Minute, "static pod "+name, func() error {
 		now := strings.TrimSpace(c.onNode("", "cat %s/%s.now 2>/dev/null || true", traces, name))
 
-		// both have ten digits
+		// Both have ten digits.
 		if now <= fmt.Sprint(after.Unix()) {
 			return fmt.Errorf("it wrote %q at last", now)
 		}
@@ -172,7 +172,7 @@ func TestAgentsAreExchangedUnderRunningPods(t *testing.T) {
 	for _, agent := range []string{other, own} {
 		c.do("agent", c.node, agent)
 
-		// it works
+		// The new agent works.
 		c.pod("after-"+agent, counter)
 		c.awaitReady(time.Minute, "after-"+agent, "counter", "etcd-"+c.node)
 		c.kubectl("delete", "pod", "after-"+agent)

@@ -26,8 +26,8 @@ var skips = map[string]string{
 	"no runtime handler found which supports user namespaces":     "trivet-cri refuses user namespaces",
 }
 
-// WhySkipped is why a skipped spec of critest cannot pass; "" if it should.
-func WhySkipped(r Result) string {
+// whySkipped is why a skipped spec of critest cannot pass; "" if it should.
+func whySkipped(r Result) string {
 	return skips[strings.TrimPrefix(r.Message, "skipped - ")]
 }
 

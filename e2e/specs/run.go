@@ -108,6 +108,6 @@ func follow(out io.Reader, total int, progress io.Writer) {
 		verdict = ""
 	}
 
-	// after an over-long line the suite must not block
+	// After an over-long line the suite must not block.
 	_, _ = io.Copy(io.Discard, out)
 }

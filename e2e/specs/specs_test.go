@@ -26,7 +26,7 @@ func TestSmokeSetHas158DistinctSpecs(t *testing.T) {
 }
 
 func TestFocusMatchesJustTheNames(t *testing.T) {
-	re := regexp.MustCompile(Focus([]string{"[sig-node] Pods should be updated [Conformance]", "a.b (c)"}))
+	re := regexp.MustCompile(focusOn([]string{"[sig-node] Pods should be updated [Conformance]", "a.b (c)"}))
 	for text, want := range map[string]bool{
 		"[sig-node] Pods should be updated [Conformance]": true,
 		"a.b (c)": true,

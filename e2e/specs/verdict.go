@@ -22,7 +22,7 @@ type Verdict struct {
 func Judge(results []Result) Verdict {
 	v := Verdict{Skipped: map[string]int{}}
 	for _, r := range results {
-		why := WhySkipped(r)
+		why := whySkipped(r)
 		switch {
 		case r.Outcome == Passed:
 			v.Passed++

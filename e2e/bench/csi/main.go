@@ -188,21 +188,6 @@ func (b *bench) stop() error {
 	return errors.Join(b.cmd.Process.Signal(syscall.SIGTERM), b.cmd.Wait())
 }
 
-func capability() *csi.VolumeCapability {
-	return &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{
-		Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
-	},
-		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}
-}
-
-func (d *driver) create(ctx context.Context, name string) (string, error) {
-	resp, err := csi.NewControllerClient(d.conn).CreateVolume(ctx, &csi.CreateVolumeRequest{Name: name,
-		CapacityRange: &csi.CapacityRange{
-			RequiredBytes: 1 << 20,
-		}, VolumeCapabilities: []*csi.VolumeCapability{capability()}})
-	return resp.GetVolume().GetVolumeId(), err
-}
-
 // fill brings the number of volumes that are just there to n.
 func (d *driver) fill(ctx context.Context, n int) error {
 	return inParallel(16, n-d.filled, func(int) error {
@@ -227,7 +212,7 @@ func inParallel(workers, n int, f func(i int) error) error {
 				if err := f(i); err != nil {
 					once.Do(func() { failure = err })
 
-					// the others stop, too
+					// The others stop, too.
 					next.Store(int64(n))
 				}
 			}
@@ -237,8 +222,6 @@ func inParallel(workers, n int, f func(i int) error) error {
 	group.Wait()
 	return failure
 }
-
-var steps = []string{"create", "stage", "publish", "unpublish", "unstage", "delete"}
 
 // load is under what the calls are measured.
 type load struct {
@@ -251,8 +234,8 @@ type load struct {
 func figuresOf(d *driver, l load, took map[string][]time.Duration) []figure.Figure {
 	var all []figure.Figure
 	for _, step := range steps {
-		what := fmt.Sprintf("%s, %d volumes present, %d at once", step, l.present, l.atOnce)
-		all = append(all, figure.Of("csi", what, d.side, took[step]))
+		what := fmt.Sprintf("%s, %d volumes present, %d at once", step.name, l.present, l.atOnce)
+		all = append(all, figure.Of("csi", what, d.side, took[step.name]))
 	}
 	return all
 }
@@ -268,7 +251,7 @@ func (d *driver) measure(ctx context.Context, env *program.Env, l load) (map[str
 		defer mu.Unlock()
 
 		for step, t := range times {
-			took[steps[step]] = append(took[steps[step]], t)
+			took[steps[step].name] = append(took[steps[step].name], t)
 		}
 
 		return err
@@ -279,87 +262,14 @@ func (d *driver) measure(ctx context.Context, env *program.Env, l load) (map[str
 
 	row := []string{d.name, fmt.Sprint(l.present), fmt.Sprint(l.atOnce)}
 	for _, step := range steps {
-		slices.Sort(took[step])
-		row = append(row, fmt.Sprintf("%.2f ms", took[step][len(took[step])/2].Seconds()*1000))
+		slices.Sort(took[step.name])
+		median := took[step.name][len(took[step.name])/2]
+		row = append(row, fmt.Sprintf("%.2f ms", median.Seconds()*1000))
 	}
 
 	row = append(row, fmt.Sprintf("%.0f", float64(l.lives)/time.Since(began).Seconds()))
 	_, err = fmt.Fprintf(env.Stdout, "| %s |\n", strings.Join(row, " | "))
 	return took, err
-}
-
-// life takes one volume from creation to deletion and returns how long each step took.
-func (d *driver) life(ctx context.Context, name string) ([]time.Duration, error) {
-	controller, node := csi.NewControllerClient(d.conn), csi.NewNodeClient(d.conn)
-	stage, target := filepath.Join(
-		d.dir,
-		"kubelet/stage",
-		name,
-	), filepath.Join(d.dir, "kubelet/pods", name, "mount")
-
-	// as kubelet does
-	for _, path := range []string{stage, filepath.Dir(target)} {
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			return nil, err
-		}
-	}
-
-	var id string
-	var times []time.Duration
-	for _, step := range []func() error{
-		func() (err error) { id, err = d.create(ctx, name); return err },
-		func() error {
-			_, err := node.NodeStageVolume(
-				ctx,
-				&csi.NodeStageVolumeRequest{
-					VolumeId:          id,
-					StagingTargetPath: stage,
-					VolumeCapability:  capability(),
-				},
-			)
-
-			return err
-		},
-		func() error {
-			_, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
-				VolumeId:          id,
-				StagingTargetPath: stage,
-				TargetPath:        target,
-				VolumeCapability:  capability(),
-			})
-
-			return err
-		},
-		func() error {
-			_, err := node.NodeUnpublishVolume(
-				ctx,
-				&csi.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: target},
-			)
-
-			return err
-		},
-		func() error {
-			_, err := node.NodeUnstageVolume(
-				ctx,
-				&csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: stage},
-			)
-
-			return err
-		},
-		func() error {
-			_, err := controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id})
-			return err
-		},
-	} {
-		began := time.Now()
-		if err := step(); err != nil {
-			return times, err
-		}
-
-		times = append(times, time.Since(began))
-	}
-
-	return times, nil
 }
 
 // rest measures what there is one of.

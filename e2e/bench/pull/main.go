@@ -85,7 +85,7 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		return errors.Join(m.Halt(context.WithoutCancel(ctx)), os.RemoveAll(o.dir))
 	}
 
-	// what a killed run left
+	// A killed run may have left something.
 	if err := clean(); err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func connect(ctx context.Context, m *machine.Machine, program, path string) (*si
 
 // pull measures one pull and removes the image.
 func (s *side) pull(ctx context.Context, reference string) (pull, error) {
-	// what the other one wrote is not to be this one's work
+	// What the other one wrote must not be this one's work.
 	unix.Sync()
 	image := &runtimeapi.ImageSpec{Image: reference}
 	before, start := bench.CPUOf(s.machine.Find(s.program)), time.Now()

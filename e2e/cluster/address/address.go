@@ -4,9 +4,8 @@ package address
 
 import "net/netip"
 
-// The LAN of the machines, and what listens on the control plane.
+// What listens on the control plane.
 const (
-	LANBits   = 16
 	APIPort   = 6443
 	APIServer = "https://10.99.0.1:6443"
 	Registry  = "10.99.0.1:5000"
@@ -31,5 +30,8 @@ var (
 // Node is the address of the node with this index in the plan.
 func Node(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 99, 1, byte(i + 1)}) }
 
+// lanBits is the length of the LAN's prefix: 10.99.0.0/16.
+const lanBits = 16
+
 // OnLAN is a machine's address with the length of the LAN's prefix.
-func OnLAN(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, LANBits) }
+func OnLAN(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, lanBits) }

@@ -24,7 +24,7 @@ func (r *comparison) oneByOne(ctx context.Context) error {
 }
 
 // withProbe: single pods whose program is asked by HTTP whether it is ready, as often as the API server has
-// it when nothing else is said.
+// it by default.
 func (r *comparison) withProbe(ctx context.Context) error {
 	servers := *r.Bench
 	servers.Image = r.serverImage

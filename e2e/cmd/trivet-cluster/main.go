@@ -134,7 +134,7 @@ func configure(env *program.Env) (*session, error) {
 
 	s.args, s.oci = fs.Args(), seats.OCI
 
-	// of every kubectl that is run
+	// For every kubectl that is run.
 	return s, os.Setenv("KUBECACHEDIR", s.KubectlCache())
 }
 
