@@ -206,29 +206,38 @@ func hostMounts(state, _ string) ([]Leak, error) {
 	return out, nil
 }
 
-// hostGroups looks also into the hugetlb hierarchy, which machines mount for themselves: through a mount that
-// is attached nowhere.
-func hostGroups(_, group string) ([]Leak, error) {
-	roots, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+// hierarchies are the directories in which cgroup hierarchies are, or may be, mounted on the host.
+func hierarchies() ([]string, error) {
+	files, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
 	if err != nil {
 		return nil, err
 	}
 
 	dirs := []string{"/sys/fs/cgroup"}
-	for _, r := range roots {
-		dirs = append(dirs, filepath.Dir(r))
+	for _, f := range files {
+		dirs = append(dirs, filepath.Dir(f))
+	}
+	return dirs, nil
+}
+
+// hostGroups also looks into the hugetlb hierarchy, which machines mount for themselves: through a mount that
+// is attached nowhere.
+func hostGroups(_, group string) ([]Leak, error) {
+	hierarchies, err := hierarchies()
+	if err != nil {
+		return nil, err
 	}
 
 	var out []Leak
-	for _, d := range dirs {
-		path := filepath.Join(d, group)
+	for _, h := range hierarchies {
+		path := filepath.Join(h, group)
 		if _, err := os.Stat(path); err == nil {
 			out = append(out, Leak{"cgroup", path})
 		}
 	}
 
-	if _, err := os.Stat("/sys/fs/cgroup/hugetlb"); errors.Is(err, fs.ErrNotExist) &&
-		hiddenGroup("hugetlb", group) {
+	_, err = os.Stat("/sys/fs/cgroup/hugetlb")
+	if errors.Is(err, fs.ErrNotExist) && hiddenGroup("hugetlb", group) {
 		out = append(out, Leak{"cgroup", "hugetlb (not mounted):" + group})
 	}
 
