@@ -130,7 +130,8 @@ func execOnTerminal(ctx context.Context, s *stage) error {
 	defer cancel()
 
 	cmd := s.command(ctx, "exec", "-it", "kv-0", "-c", "kv", "--", "sh")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal.user, terminal.user, terminal.user
+	cmd.Stdin = terminal.user
+	cmd.Stdout, cmd.Stderr = terminal.user, terminal.user
 	if err := cmd.Start(); err != nil {
 		return err
 	}

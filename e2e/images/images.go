@@ -146,7 +146,8 @@ func withConfig(built v1.Image, config v1.Config) *v1.ConfigFile {
 		file = &v1.ConfigFile{}
 	}
 	file = file.DeepCopy()
-	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
+	file.OS, file.Architecture = "linux", runtime.GOARCH
+	file.Config = config
 	return file
 }
 

@@ -64,7 +64,9 @@ func open(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 
-	c.node, c.agent, c.cri = plan.Nodes[0].Name, plan.Nodes[0].Agent, plan.Nodes[0].CRI
+	first := plan.Nodes[0]
+	c.node = first.Name
+	c.agent, c.cri = first.Agent, first.CRI
 	if c.agent == "trivet" {
 		c.agent = "trivet-node"
 	}

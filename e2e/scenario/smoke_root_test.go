@@ -30,7 +30,9 @@ func TestSmokeSpecs(t *testing.T) {
 	}
 
 	failed := suite
-	failed.Names, failed.Procs, failed.ReportDir = nil, 1, suite.ReportDir+"-again"
+	failed.Names = nil
+	failed.Procs = 1
+	failed.ReportDir = suite.ReportDir + "-again"
 	for _, r := range results {
 		if r.Outcome == specs.Failed {
 			failed.Names = append(failed.Names, r.Name)

@@ -154,8 +154,11 @@ func TestMirrorsFollowTheirManifests(t *testing.T) {
 
 func TestAgentsAreExchangedUnderRunningPods(t *testing.T) {
 	c := open(t)
-	other := map[string]string{"trivet-node": "kubelet", "kubelet": "trivet"}[c.agent]
-	own := strings.TrimSuffix(c.agent, "-node")
+	own, other := "trivet", "kubelet"
+	if c.agent == "kubelet" {
+		own, other = "kubelet", "trivet"
+	}
+
 	t.Cleanup(func() { c.do("agent", c.node, own) })
 	t.Cleanup(c.noStatics)
 	c.static("etcd", "1")

@@ -83,7 +83,8 @@ var ended = regexp.MustCompile(
 func follow(out io.Reader, total int, progress io.Writer) {
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 4<<20)
-	n, verdict, took := 0, "", ""
+	var n int
+	var verdict, took string
 	for lines.Scan() {
 		line := lines.Text()
 		if m := ended.FindStringSubmatch(line); m != nil {

@@ -39,7 +39,8 @@ func (s *session) exec(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, s.Stdout, s.Stderr
+	cmd.Stdin = os.Stdin
+	cmd.Stdout, cmd.Stderr = s.Stdout, s.Stderr
 	return cmd.Run()
 }
 
