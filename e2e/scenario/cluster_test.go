@@ -123,15 +123,17 @@ func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (
 	return out.String(), nil
 }
 
+// try calls kubectl in the test's namespace.
 func (c *cluster) try(args ...string) (string, error) {
-	return c.run(
-		4*time.Minute,
-		"",
-		filepath.Join(c.root, ".trivet/bin/kubectl"),
-		append([]string{"--namespace=" + c.namespace}, args...)...,
-	)
+	return c.kubectlWith("", args...)
 }
 
+func (c *cluster) kubectlWith(stdin string, args ...string) (string, error) {
+	kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
+	return c.run(4*time.Minute, stdin, kubectl, append([]string{"--namespace=" + c.namespace}, args...)...)
+}
+
+// kubectl returns what the command prints; the test ends when it fails.
 func (c *cluster) kubectl(args ...string) string {
 	c.t.Helper()
 	out, err := c.try(args...)
@@ -144,30 +146,18 @@ func (c *cluster) kubectl(args ...string) string {
 // apply creates objects from YAML.
 func (c *cluster) apply(yaml string) {
 	c.t.Helper()
-	_, err := c.run(
-		time.Minute,
-		yaml,
-		filepath.Join(c.root, ".trivet/bin/kubectl"),
-		"--namespace="+c.namespace,
-		"apply",
-		"-f",
-		"-",
-	)
-	if err != nil {
+	if _, err := c.kubectlWith(yaml, "apply", "-f", "-"); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
+// cluster calls trivet-cluster with a verb and its arguments.
 func (c *cluster) cluster(args ...string) (string, error) {
-	return c.run(
-		5*time.Minute,
-		"",
-		filepath.Join(c.root, "bin/trivet-cluster"),
-		slices.Insert(args, 1, "--dir="+c.dir)...,
-	)
+	program := filepath.Join(c.root, "bin/trivet-cluster")
+	return c.run(5*time.Minute, "", program, slices.Insert(args, 1, "--dir="+c.dir)...)
 }
 
-// do calls trivet-cluster: kill, start, cut, mend, reboot.
+// do calls trivet-cluster (kill, start, cut, mend, reboot); the test ends when it fails.
 func (c *cluster) do(args ...string) {
 	c.t.Helper()
 	if out, err := c.cluster(args...); err != nil {
