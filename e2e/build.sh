@@ -15,12 +15,24 @@ fresh=$out/.fresh-$name
 rm -rf "$fresh" && mkdir -p "$fresh"
 target=$name
 
+# report says every half minute how many lines a log has, until it gets SIGTERM.
+report() {
+	local pause
+	trap 'kill "$pause" 2>/dev/null; exit 0' TERM
+	while :; do
+		sleep 30 &
+		pause=$!
+		wait "$pause"
+		say "$name: $(wc -l <"$1") packages are compiled"
+	done
+}
+
 # compile is go build. Kubernetes takes many minutes when nothing of it is in the cache: every half minute it says
 # how many packages are compiled.
 compile() {
 	local log=$fresh/.log ticker status=0
 	: >"$log"
-	(while sleep 30 >/dev/null 2>&1; do say "$name: $(wc -l <"$log") packages are compiled"; done) &
+	report "$log" &
 	ticker=$!
 	go build -v "$@" 2>"$log" || status=$?
 	kill "$ticker"
