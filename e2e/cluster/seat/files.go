@@ -44,20 +44,24 @@ func kubeletConfig(s Seats) string {
 	return mustIndent(map[string]any{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1",
 		"kind":       "KubeletConfiguration",
+
 		"authentication": map[string]any{
 			"anonymous": map[string]any{"enabled": false},
 			"webhook":   map[string]any{"enabled": true},
 			"x509":      map[string]any{"clientCAFile": "/etc/kubernetes/pki/ca.crt"},
 		},
-		"authorization":            map[string]any{"mode": "Webhook"},
+		"authorization": map[string]any{"mode": "Webhook"},
+
 		"clusterDNS":               []string{address.DNSService},
 		"clusterDomain":            "cluster.local",
 		"cgroupDriver":             s.CgroupDriver(),
 		"containerRuntimeEndpoint": s.CRIEndpoint(),
 		"staticPodPath":            "/etc/kubernetes/manifests",
-		"failCgroupV1":             false,
-		"failSwapOn":               false,
-		"podPidsLimit":             4096,
+
+		"failCgroupV1": false,
+		"failSwapOn":   false,
+		"podPidsLimit": 4096,
+
 		"evictionHard": map[string]string{
 			"memory.available":  "50Mi",
 			"nodefs.available":  "1%",
