@@ -42,7 +42,7 @@ func TestUnitsOfPodsThatAreGoneAreLeft(t *testing.T) {
 	}
 }
 
-func TestSnapshotTellsWhatIsNew(t *testing.T) {
+func TestSnapshotShowsWhatIsNew(t *testing.T) {
 	before := Snapshot{Links: []string{"lo", "eth0"}, Forward: "0"}
 	now := Snapshot{
 		Links:   []string{"lo", "eth0", "veth1"},
@@ -61,7 +61,7 @@ func TestSnapshotTellsWhatIsNew(t *testing.T) {
 		t.Errorf("kinds %s", got)
 	}
 
-	// only the sysctl: what went away is no leak
+	// Only the sysctl: what went away is not a leak.
 	if left := before.Since(now); len(left) != 1 {
 		t.Errorf("left %v", left)
 	}

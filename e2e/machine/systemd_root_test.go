@@ -46,7 +46,7 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	d := Daemon{Name: "sleeper", Env: []string{"WHO=a $b %c"},
 		Argv: []string{"/bin/sh", "-c", `echo "started by $WHO"; trap 'exit 7' TERM; sleep 1000 & wait`}}
 
-	// a second start is harmless
+	// A second start is harmless.
 	for range 2 {
 		if err := m.Start(d); err != nil {
 			t.Fatal(err)
@@ -71,7 +71,7 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	if s := state(); s.Pid != 0 || s.Exit != "exit code 7" {
 		t.Errorf("after the stop: %+v", s)
 	}
-	if err := m.Start(d); err != nil {
+	if err := m.Restart("sleeper"); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Kill("sleeper"); err != nil {

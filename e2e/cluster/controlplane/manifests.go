@@ -1,17 +1,18 @@
-package cluster
+package controlplane
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/trivet-node/trivet/e2e/cluster/address"
+	"github.com/trivet-node/trivet/e2e/pki"
 )
 
-// addons that every cluster has: rights of the API server at the nodes, and CoreDNS, which runs beside the
-// control plane and is reached through its usual Service.
-const addons = `
+// base has the rights of the API server at the nodes and of joining nodes, and CoreDNS's usual Service, which
+// leads to the control plane's machine.
+const base = `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: "trivet:apiserver-to-nodes"}
@@ -40,13 +41,19 @@ subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:boot
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: "trivet:approve-node-certificates"}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient"}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: "system:certificates.k8s.io:certificatesigningrequests:nodeclient"
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:bootstrappers"}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: "trivet:renew-node-certificates"}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: ClusterRole
+  name: "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient"
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: "system:nodes"}]
 ---
 apiVersion: v1
@@ -60,25 +67,37 @@ spec:
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: kube-dns-control-plane, namespace: kube-system, labels: {kubernetes.io/service-name: kube-dns}}
+metadata:
+  name: kube-dns-control-plane
+  namespace: kube-system
+  labels: {kubernetes.io/service-name: kube-dns}
 addressType: IPv4
 ports: [{name: dns, port: 53, protocol: UDP}, {name: dns-tcp, port: 53, protocol: TCP}]
 endpoints: [{addresses: ["%[2]s"], conditions: {ready: true}}]
 `
 
-// installAddons applies the add-ons and the manifests of trivet's own parts, without the DaemonSets: on these
-// nodes the parts run as daemons of the node.
-func (c *Cluster) installAddons(ctx context.Context) error {
-	secret, err := c.bootstrapSecret()
+// kubeletClient is the API server's user name at the nodes.
+const kubeletClient = "kube-apiserver-kubelet-client"
+
+// Manifests are what a cluster starts with, as YAML documents: the rights of the API server at the nodes,
+// CoreDNS's Service, the bootstrap token, and the manifests of trivet's own parts below deploy, without their
+// DaemonSets: on these nodes the parts run as daemons of the machine.
+func Manifests(d pki.Dir, deploy string) (string, error) {
+	token, err := os.ReadFile(d.Path(tokenFile))
 	if err != nil {
-		return err
+		return "", err
 	}
 
-	all := []string{fmt.Sprintf(addons, dnsService, gateway), secret}
+	secret, err := tokenSecret(string(token))
+	if err != nil {
+		return "", err
+	}
+
+	all := []string{fmt.Sprintf(base, address.DNSService, address.ControlPlane), secret}
 	for _, part := range []string{"cni", "csi"} {
-		files, err := filepath.Glob(filepath.Join(c.Deploy, part, "*.yaml"))
+		files, err := filepath.Glob(filepath.Join(deploy, part, "*.yaml"))
 		if err != nil {
-			return err
+			return "", err
 		}
 
 		for _, f := range files {
@@ -88,35 +107,12 @@ func (c *Cluster) installAddons(ctx context.Context) error {
 
 			text, err := os.ReadFile(f)
 			if err != nil {
-				return err
+				return "", err
 			}
 
 			all = append(all, string(text))
 		}
 	}
 
-	if _, err := c.kubectl(ctx, strings.Join(all, "\n---\n"), "apply", "-f", "-"); err != nil {
-		return err
-	}
-
-	c.say("add-ons are installed")
-	return nil
-}
-
-// kubectl runs the real kubectl as the administrator.
-func (c *Cluster) kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
-	cmd := exec.CommandContext(
-		ctx,
-		c.reference("kubectl"),
-		append([]string{"--kubeconfig=" + c.Kubeconfig()}, args...)...,
-	)
-
-	cmd.Stdin = strings.NewReader(stdin)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return string(out), fmt.Errorf("kubectl %s: %w: %s",
-			strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-
-	return string(out), nil
+	return strings.Join(all, "\n---\n"), nil
 }
