@@ -12,9 +12,12 @@ log=$(mktemp)
 ticker=
 trap 'kill $ticker 2>/dev/null; rm -f "$log"' EXIT
 
+# It waits by reading a pipe to which nobody writes: a sleep would outlive it and keep the output open.
 report() {
+	local total
 	total=$(go list -deps "$package" 2>/dev/null | wc -l)
-	while sleep 30; do say "$name: $(grep -cv '^#' "$log") of $total packages"; done
+	exec 3<> <(:)
+	while ! read -r -t 30 -u 3; do say "$name: $(grep -cv '^#' "$log") of $total packages"; done
 }
 report &
 ticker=$!
