@@ -23,13 +23,25 @@ help: ## list the targets
 .PHONY: build
 build: ## build the six programs into bin/
 	@mkdir -p bin
-	@for p in $(PROGRAMS); do echo "build $$(basename $$p)"; go build -ldflags '$(LDFLAGS)' -o bin/ ./$$p || exit 1; done
+	@for p in $(PROGRAMS); do e2e/progress.sh $$(basename $$p) go build -ldflags '$(LDFLAGS)' -o bin/ ./$$p || exit 1; done
 
 .PHONY: lint
-lint: ## gofmt, go vet and, where installed, golangci-lint
+lint: .trivet/bin/golangci-lint ## gofmt and the linters of .golangci.yml, pinned in internal/lint
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo 'run gofmt -w on these'; exit 1; }
-	go vet ./...
-	@if command -v golangci-lint >/dev/null; then golangci-lint run ./...; else echo 'golangci-lint is not installed: skipped'; fi
+	.trivet/bin/golangci-lint run ./...
+
+.trivet/bin/golangci-lint: internal/lint/go.mod internal/lint/go.sum
+	@mkdir -p .trivet/bin
+	@cd internal/lint && GOFLAGS='-trimpath -buildvcs=false' ../../e2e/progress.sh golangci-lint \
+		go build -ldflags '-s -w' -o ../../$@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: page
+page: ## what the source is like to read, in figures, part by part
+	@go run ./internal/page/cmd/trivet-page
+
+.PHONY: pictures
+pictures: ## draw the pictures of the documents from docs/data
+	@go run ./e2e/cmd/trivet-pictures
 
 .PHONY: test-unit
 test-unit: ## go vet and the tests; those that need root skip with a reason when it is missing

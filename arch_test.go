@@ -1,217 +1,173 @@
-// Package trivet holds the rules of the house as tests: who may import whom, one package comment each, file
-// and package sizes. The rules are checked by parsing the files, never by running the go command: go test
-// would cache its answer wrongly.
+// Package trivet holds the rules of the house as tests: who may import whom and how packages are made
+// (arch_test.go), what a page looks like (page_test.go), and that the documents say what is there
+// (docs_test.go). The rules are checked by parsing the files, never by running the go command: go test does
+// not see what another process reads, and would keep an answer that is no longer true.
 package trivet
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/trivet-node/trivet/internal/page"
 )
 
 const module = "github.com/trivet-node/trivet"
 
-// budgets
-const (
-	maxFileLines    = 400
-	maxPackageFiles = 10
-)
+// maxPackageFiles is the number of files that a package of one noun needs at most.
+const maxPackageFiles = 10
 
-var parts = []string{"cni", "csi", "cri", "node"}
-
-// clientGo are the only packages of the product (and those below) that may speak to the Kubernetes API. Tests
-// may, too.
-var clientGo = []string{"internal/kube", "e2e"}
-
-// criAPI are the only packages of the node agent that may know CRI's types: its client and server side, and what
-// makes the configurations that the client passes on. Everybody else gets plain types from node/runtime.
-var criAPI = []string{"node/runtime", "node/criconfig"}
-
-// internalMay is what leaf helpers may import beside the standard library and each other.
-var internalMay = []string{"golang.org/x/sys/", "google.golang.org/grpc"}
-
-type source struct {
-	path    string // slash-separated, from the root of the repository
-	dir     string
-	file    *ast.File
-	lines   int
-	isTest  bool
-	imports []string
+// mayImport names, for libraries that bring a protocol or a server into the house, the only directories whose
+// packages (and those below) may import them.
+var mayImport = map[string][]string{
+	"k8s.io/client-go":                       {"internal/kube", "e2e"},
+	"k8s.io/cri-api":                         {"cri", "node/runtime", "node/criconfig", "e2e"},
+	"github.com/container-storage-interface": {"csi", "node/csiplugin", "node/csivolume", "e2e"},
+	"github.com/containernetworking/cni":     {"cni", "cri/network", "e2e"},
+	"k8s.io/kubernetes":                      {},
 }
 
-func sources(t *testing.T) []source {
+// internalMay is what the packages of internal may import beside the standard library and each other;
+// internal/kube may import Kubernetes' own as well.
+var internalMay = []string{"golang.org/x/sys/", "google.golang.org/grpc", "github.com/moby/sys/mountinfo"}
+
+// notNouns are names of packages that say nothing of what is in them.
+var notNouns = []string{"util", "utils", "common", "helpers", "manager", "base", "types", "impl", "misc"}
+
+var read = sync.OnceValues(func() ([]page.Source, error) { return page.Read(os.DirFS(".")) })
+
+// sources are the files of the whole repository, those of nested modules included.
+func sources(t *testing.T) []page.Source {
 	t.Helper()
-	var out []source
-	fset := token.NewFileSet()
-	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
+	all, err := read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
 
-		if d.IsDir() {
-			if p != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || hasOwnModule(p)) {
-				return filepath.SkipDir
-			}
-
-			return nil
-		}
-
-		if !strings.HasSuffix(p, ".go") {
-			return nil
-		}
-
-		data, err := os.ReadFile(p)
-		if err != nil {
-			return err
-		}
-
-		f, err := parser.ParseFile(fset, p, data, parser.ImportsOnly|parser.ParseComments)
-		if err != nil {
-			return err
-		}
-
-		s := source{
-			path:   filepath.ToSlash(p),
-			dir:    path.Dir(filepath.ToSlash(p)),
-			file:   f,
-			lines:  strings.Count(string(data), "\n"),
-			isTest: strings.HasSuffix(p, "_test.go"),
-		}
-
-		for _, i := range f.Imports {
-			s.imports = append(s.imports, strings.Trim(i.Path.Value, `"`))
-		}
-
-		out = append(out, s)
-		return nil
-	})
+// ownSources are the files of this module.
+func ownSources(t *testing.T) []page.Source {
+	t.Helper()
+	nested, err := filepath.Glob("*/*/go.mod")
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	return out
-}
+	deeper, err := filepath.Glob("*/*/*/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
 
-func hasOwnModule(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "go.mod"))
-	return dir != "." && err == nil
+	var modules []string
+	for _, file := range append(nested, deeper...) {
+		modules = append(modules, filepath.Dir(file))
+	}
+
+	var own []page.Source
+	for _, s := range sources(t) {
+		if !within(s.Dir(), modules...) {
+			own = append(own, s)
+		}
+	}
+	return own
 }
 
 func within(dir string, roots ...string) bool {
-	for _, r := range roots {
-		if dir == r || strings.HasPrefix(dir, r+"/") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(roots, func(root string) bool {
+		return dir == root || strings.HasPrefix(dir, root+"/")
+	})
 }
 
 func TestPartsMeetOnlyOverProtocols(t *testing.T) {
-	for _, s := range sources(t) {
-		own := strings.Split(s.dir, "/")[0]
-		for _, imp := range s.imports {
-			local, ok := strings.CutPrefix(imp, module+"/")
+	for _, s := range ownSources(t) {
+		own, _, _ := strings.Cut(s.Dir(), "/")
+		for _, imported := range s.Imports() {
+			local, ok := strings.CutPrefix(imported, module+"/")
 			if !ok {
 				continue
 			}
 
-			target := strings.Split(local, "/")[0]
+			part, _, _ := strings.Cut(local, "/")
 			switch {
-			case target == own, target == "internal" && own != ".":
+			case part == own, part == "internal":
 			case own == "internal":
-				t.Errorf("%s imports %s: internal packages are leaves", s.path, imp)
+				t.Errorf("%s imports %s: internal packages import none of the parts", s.Path, imported)
 			default:
-				t.Errorf("%s imports %s: %s may import itself and internal only", s.path, imp, own)
+				t.Errorf("%s imports %s: %s may import itself and internal only", s.Path, imported, own)
 			}
 		}
 	}
 }
 
 func TestInternalKnowsNoProtocol(t *testing.T) {
-	for _, s := range sources(t) {
-		if !within(s.dir, "internal") || within(s.dir, "internal/kube") || s.isTest {
+	for _, s := range ownSources(t) {
+		if !within(s.Dir(), "internal") || within(s.Dir(), "internal/kube") || s.IsTest() {
 			continue
 		}
 
-		for _, imp := range s.imports {
-			if strings.Contains(imp, ".") && !strings.HasPrefix(imp, module) &&
-				!hasAnyPrefix(imp, internalMay) {
+		for _, imported := range s.Imports() {
+			standard := !strings.Contains(imported, ".")
+			if !standard && !strings.HasPrefix(imported, module) && !hasAnyPrefix(imported, internalMay) {
 				t.Errorf("%s imports %s: internal may import the standard library and %v",
-					s.path, imp, internalMay)
+					s.Path, imported, internalMay)
 			}
 		}
 	}
 }
 
-func TestOnlyTheseSpeakToTheAPIServer(t *testing.T) {
-	for _, s := range sources(t) {
-		for _, imp := range s.imports {
-			if strings.HasPrefix(imp, "k8s.io/client-go") && !s.isTest && !within(s.dir, clientGo...) {
-				t.Errorf("%s imports %s: client-go lives in %v only", s.path, imp, clientGo)
-			}
-			if strings.HasPrefix(imp, "k8s.io/kubernetes") {
-				t.Errorf("%s imports %s: k8s.io/kubernetes belongs in nested modules below e2e/", s.path, imp)
-			}
-		}
-	}
-}
-
-func TestOnlyTheClientKnowsCRI(t *testing.T) {
-	for _, s := range sources(t) {
-		if !within(s.dir, "node") || within(s.dir, criAPI...) {
+func TestEachServerHasOneDoor(t *testing.T) {
+	for _, s := range ownSources(t) {
+		if s.IsTest() {
 			continue
 		}
-		for _, imp := range s.imports {
-			if strings.HasPrefix(imp, "k8s.io/cri-api") {
-				t.Errorf("%s imports %s: in node, CRI's types live in %v only", s.path, imp, criAPI)
+
+		for _, imported := range s.Imports() {
+			for library, doors := range mayImport {
+				if strings.HasPrefix(imported, library) && !within(s.Dir(), doors...) {
+					t.Errorf("%s imports %s: only %v may", s.Path, imported, doors)
+				}
 			}
 		}
 	}
 }
 
 func hasAnyPrefix(s string, prefixes []string) bool {
-	for _, p := range prefixes {
-		if strings.HasPrefix(s, p) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(s, prefix) })
 }
 
 func TestEachPackageHasOneComment(t *testing.T) {
-	docs, seen := map[string][]string{}, map[string]bool{}
-	for _, s := range sources(t) {
-		if s.isTest && s.dir != "." {
+	comments := map[string][]string{}
+	for _, s := range ownSources(t) {
+		if s.IsTest() && s.Dir() != "." {
 			continue
 		}
 
-		seen[s.dir] = true
-		if s.file.Doc != nil && strings.TrimSpace(s.file.Doc.Text()) != "" {
-			docs[s.dir] = append(docs[s.dir], s.path)
+		with := comments[s.Dir()]
+		if s.File.Doc != nil && strings.TrimSpace(s.File.Doc.Text()) != "" {
+			with = append(with, s.Path)
 		}
+		comments[s.Dir()] = with
 	}
 
-	for dir := range seen {
-		if n := len(docs[dir]); n != 1 {
-			t.Errorf("package %s has %d package comments %v, want one", dir, n, docs[dir])
+	for dir, files := range comments {
+		if len(files) != 1 {
+			t.Errorf("package %s has %d package comments %v, want one", dir, len(files), files)
 		}
 	}
 }
 
-func TestFilesAndPackagesStaySmall(t *testing.T) {
+func TestPackagesAreOneNoun(t *testing.T) {
 	files := map[string]int{}
-	for _, s := range sources(t) {
-		if s.lines > maxFileLines {
-			t.Errorf("%s has %d lines, more than %d: is it two things?", s.path, s.lines, maxFileLines)
+	for _, s := range ownSources(t) {
+		if slices.Contains(notNouns, s.File.Name.Name) {
+			t.Errorf("%s is of package %s: name it after what is in it", s.Path, s.File.Name.Name)
 		}
-		if !s.isTest {
-			files[s.dir]++
+		if !s.IsTest() {
+			files[s.Dir()]++
 		}
 	}
 
@@ -227,10 +183,10 @@ func TestProductHasNoReplace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	for line := range strings.Lines(string(data)) {
-		if strings.HasPrefix(strings.TrimSpace(line), "replace ") {
-			t.Errorf("go.mod: %s: a replace breaks everyone who imports or installs the module",
-				strings.TrimSpace(line))
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "replace ") {
+			t.Errorf("go.mod: %s: a replace breaks everyone who imports or installs the module", line)
 		}
 	}
 }

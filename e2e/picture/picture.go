@@ -1,0 +1,86 @@
+package picture
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// kinds are how the data of a file is drawn, by the word before the first dash of its name.
+var kinds = map[string]func(data []byte) ([]byte, error){
+	"bars": func(data []byte) ([]byte, error) {
+		b, err := read[Bars](data)
+		return b.Draw(), err
+	},
+	"parts": func(data []byte) ([]byte, error) {
+		p, err := read[Parts](data)
+		if err != nil {
+			return nil, err
+		}
+		return p.Draw()
+	},
+	"spans": func(data []byte) ([]byte, error) {
+		s, err := read[Spans](data)
+		return s.Draw(), err
+	},
+	"table": func(data []byte) ([]byte, error) {
+		t, err := read[Table](data)
+		return t.Draw(), err
+	},
+}
+
+// read decodes JSON strictly: a misspelt key would leave something out of the picture.
+func read[T any](data []byte) (T, error) {
+	var value T
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	err := decoder.Decode(&value)
+	return value, err
+}
+
+// File draws the data of one file, whose name says the kind of picture: bars-benchmarks.json.
+func File(path string) ([]byte, error) {
+	kind, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(path), ".json"), "-")
+	draw, ok := kinds[kind]
+	if !ok {
+		return nil, fmt.Errorf("%s: no picture is of kind %q", path, kind)
+	}
+
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	svg, err := draw(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return svg, nil
+}
+
+// Drawn is a picture and the file that it belongs into.
+type Drawn struct {
+	Path string
+	SVG  []byte
+}
+
+// Directory draws every file of data in a directory, for another directory of pictures.
+func Directory(data, pictures string) ([]Drawn, error) {
+	files, err := filepath.Glob(filepath.Join(data, "*.json"))
+	if err != nil {
+		return nil, err
+	}
+
+	var all []Drawn
+	for _, file := range files {
+		svg, err := File(file)
+		if err != nil {
+			return nil, err
+		}
+		name := strings.TrimSuffix(filepath.Base(file), ".json") + ".svg"
+		all = append(all, Drawn{Path: filepath.Join(pictures, name), SVG: svg})
+	}
+	return all, nil
+}
