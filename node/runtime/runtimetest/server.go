@@ -60,7 +60,7 @@ type pods struct {
 
 // record is what the runtime was asked for.
 type record struct {
-	asked     map[string]int // by method
+	counts    map[string]int // by method
 	calls     []string
 	called    chan struct{}     // closed and replaced at every call
 	resolvers []string          // name servers of each sandbox
@@ -87,7 +87,7 @@ func Start(tb testing.TB) *Server {
 		},
 		images:    map[string]bool{},
 		passwords: map[string]string{},
-		record:    record{asked: map[string]int{}, called: make(chan struct{})},
+		record:    record{counts: map[string]int{}, called: make(chan struct{})},
 		behaviour: behaviour{
 			fail:     map[string]error{},
 			held:     map[string]bool{},
@@ -148,7 +148,7 @@ func (s *Server) intercept(
 ) (any, error) {
 	method := path.Base(info.FullMethod)
 	s.mu.Lock()
-	s.record.asked[method]++
+	s.record.counts[method]++
 	err := s.behaviour.fail[method]
 	held := s.behaviour.held[method]
 	if held {
@@ -183,11 +183,11 @@ func (s *Server) Calls() []string {
 	return slices.Clone(s.record.calls)
 }
 
-// Asked returns how often a method was called.
-func (s *Server) Asked(method string) int {
+// Count returns how often a method was called.
+func (s *Server) Count(method string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.record.asked[method]
+	return s.record.counts[method]
 }
 
 // Await waits until a call was made, named as in Calls.
