@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -218,22 +219,12 @@ func (c *Service) Get(id string) (Record, error) {
 
 // List returns all containers, in no order.
 func (c *Service) List() []Record {
-	return c.list(func(Record) bool { return true })
+	return slices.DeleteFunc(c.records.List(), func(r Record) bool { return !r.Complete })
 }
 
 // Of returns the containers of a sandbox, in no order.
 func (c *Service) Of(sandboxID string) []Record {
-	return c.list(func(r Record) bool { return r.Sandbox == sandboxID })
-}
-
-func (c *Service) list(wanted func(Record) bool) []Record {
-	var all []Record
-	for _, r := range c.records.List() {
-		if r.Complete && wanted(r) {
-			all = append(all, r)
-		}
-	}
-	return all
+	return slices.DeleteFunc(c.List(), func(r Record) bool { return r.Sandbox != sandboxID })
 }
 
 // Known reports whether there is a container of this ID, also one that is being created.

@@ -18,8 +18,8 @@ import (
 const killWait = 2 * time.Minute
 
 // Stop asks the container to end, and kills it after the grace period. A container that has ended or does not
-// exist is success. It takes no lock by ID, so that one with a
-// shorter grace period need not wait for an earlier one.
+// exist is success. It takes no lock by ID, so that a call with a shorter grace period need not wait for an
+// earlier one.
 func (c *Service) Stop(ctx context.Context, id string, grace time.Duration) error {
 	r, err := c.Get(id)
 	if errors.Is(err, record.ErrNotFound) {

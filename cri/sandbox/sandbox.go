@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/trivet-node/trivet/cri/cgroupdriver"
@@ -195,13 +196,7 @@ func (s *Service) NetnsOf(id string) (string, error) {
 
 // List returns all sandboxes that are ready or stopped, in no order.
 func (s *Service) List() []Record {
-	var all []Record
-	for _, r := range s.records.List() {
-		if r.State != life.Making {
-			all = append(all, r)
-		}
-	}
-	return all
+	return slices.DeleteFunc(s.records.List(), func(r Record) bool { return r.State == life.Making })
 }
 
 // Known reports whether there is a sandbox of this ID, also one that is being made or was stopped: all of

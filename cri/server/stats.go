@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -54,13 +55,10 @@ func (s *statsCalls) ofContainers(f *runtimeapi.ContainerStatsFilter) []*runtime
 	all := s.containers.List()
 	s.stats.Keep(all)
 
-	var selected []container.Record
-	for _, c := range all {
-		if strings.HasPrefix(c.ID, f.GetId()) && strings.HasPrefix(c.Sandbox, f.GetPodSandboxId()) &&
-			matches(c.ContainerConfig().GetLabels(), f.GetLabelSelector()) {
-			selected = append(selected, c)
-		}
-	}
+	selected := slices.DeleteFunc(all, func(c container.Record) bool {
+		return !strings.HasPrefix(c.ID, f.GetId()) || !strings.HasPrefix(c.Sandbox, f.GetPodSandboxId()) ||
+			!matches(c.ContainerConfig().GetLabels(), f.GetLabelSelector())
+	})
 	return s.stats.Containers(selected)
 }
 
