@@ -251,7 +251,7 @@ func TestRecordsOfAnotherBootCountOnlyOnceSynced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
+	again.Close()
 
 	if ids := again.images.ids(); !slices.Equal(ids, []string{"sha256:aa", "sha256:cc"}) {
 		t.Errorf("after a restart there are %v", ids)
