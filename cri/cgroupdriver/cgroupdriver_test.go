@@ -59,7 +59,7 @@ func TestSystemdIsRefusedWhereItDoesNotRun(t *testing.T) {
 	}
 }
 
-func TestOnlySystemdIsToldAnything(t *testing.T) {
+func TestAnnotationsAreForSystemdOnly(t *testing.T) {
 	if got := (cgroupdriver.Driver{}).Annotations(); len(got) != 0 {
 		t.Errorf("annotations with cgroupfs: %v", got)
 	}
@@ -68,7 +68,7 @@ func TestOnlySystemdIsToldAnything(t *testing.T) {
 	}
 }
 
-func TestWithoutSystemdNoScopeIsLookedFor(t *testing.T) {
+func TestWithoutSystemdThereAreNoScopes(t *testing.T) {
 	d := cgroupdriver.Driver{}
 	if err := d.RemoveScope(t.Context(), "c"); err != nil {
 		t.Error(err)
