@@ -201,12 +201,15 @@ func TestOneObjectIsFollowed(t *testing.T) {
 			words <- "none"
 			return nil
 		}
+
 		words <- m.Data["k"]
 		if m.Data["k"] == "3" {
 			return stop
 		}
+
 		return nil
 	}
+
 	run(t, func(ctx context.Context) {
 		ended <- kube.Follow(ctx, kube.ConfigMaps(server.Client()), "ns", "a", see)
 	})

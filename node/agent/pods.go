@@ -62,8 +62,8 @@ func (s *surroundings) runPods(parts *parts, in podInputs) error {
 		return err
 	}
 
-	// What brings pods in comes first. Static pods in files must be known before pods are worked on: what runs
-	// and is not known is ended.
+	// What brings pods in comes first. Static pods in files must be known before pods are worked on: what
+	// runs and is not known is ended.
 	s.runSources(parts, in)
 	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
 	parts.runSafe("pod workers", worker.Run)

@@ -26,6 +26,7 @@ func read(t *testing.T, file string, args ...string) (Config, error) {
 	if err := set.Parse(append(args, "--config="+path)); err != nil {
 		t.Fatal(err)
 	}
+
 	return Read(flags)
 }
 
@@ -38,14 +39,17 @@ func TestDefaultsAreKubelets(t *testing.T) {
 	if !c.Node.Register || c.Node.MaxPods != 110 || c.Node.LeaseDuration != 40*time.Second {
 		t.Errorf("node %+v", c.Node)
 	}
+
 	if !c.API.Enabled || c.API.Address != "0.0.0.0:10250" || c.API.Anonymous || !c.API.TokenReview ||
 		c.API.TokenTTL != 2*time.Minute {
 		t.Errorf("API %+v", c.API)
 	}
+
 	if c.HealthAddress != "127.0.0.1:10248" || c.Images.ParallelPulls != 0 ||
 		c.Containers.MaxBackoff != 5*time.Minute {
 		t.Errorf("health %s, images %+v, containers %+v", c.HealthAddress, c.Images, c.Containers)
 	}
+
 	if c.Logs.MaxSize != 10<<20 || c.Logs.MaxFiles != 5 {
 		t.Errorf("logs %+v", c.Logs)
 	}
@@ -70,6 +74,7 @@ clusterDNS: [192.0.2.10]
 	if reserved.Value() != 1524<<20 {
 		t.Errorf("reserved %v", c.Resources.Reserved)
 	}
+
 	hard := c.Resources.EvictionHard
 	if hard[threshold.Memory].Share != 0.1 || hard[threshold.NodeFS].Amount != 1<<30 {
 		t.Errorf("evictionHard %v", hard)

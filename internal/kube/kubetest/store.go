@@ -135,6 +135,7 @@ func (s *Server) store(at place, doc document) {
 		s.drop(at)
 		return
 	}
+
 	event := "ADDED"
 	if old != nil {
 		event = "MODIFIED"
@@ -157,10 +158,12 @@ func (s *Server) remove(at place) {
 	if old == nil {
 		return
 	}
+
 	if len(old.GetFinalizers()) == 0 {
 		s.drop(at)
 		return
 	}
+
 	if old.GetDeletionTimestamp() == nil {
 		doc := old.DeepCopy()
 		doc.SetDeletionTimestamp(new(metav1.Now()))
