@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Keep makes the socket of a listener that Listen returned again whenever its file is gone, as when the
-// directory has been cleared or removed, until ctx ends. It calls serve, which must not block, with each new
-// listener, and closes the old one. At the end it leaves the file, which the caller removes with Remove.
+// Keep makes the socket of a listener that Listen returned again whenever its file is gone (the directory was
+// cleared or removed), until ctx ends, and calls serve with each new listener. serve must not block. The old
+// listeners are closed. At the end the file is left for Remove.
 func Keep(ctx context.Context, listener net.Listener, path string, serve func(net.Listener)) error {
-	// The name may be another socket's by the time the listener is closed.
+	// By the time this listener is closed, the file may be that of another one.
 	keepName(listener)
 	for {
 		err := awaitGone(ctx, path)
@@ -46,7 +46,7 @@ func keepName(l net.Listener) {
 	}
 }
 
-// Remove removes the file of a socket that is not served any more. The caller must have got it from Listen.
+// Remove removes the file of a socket of Listen that is not served any more.
 func Remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -61,7 +61,7 @@ func awaitGone(ctx context.Context, path string) error {
 		return err
 	}
 
-	// It is not blocking, so that Go's poller waits for it and Close ends a Read.
+	// Read by the runtime's poller, so that Close ends a Read.
 	events := os.NewFile(uintptr(fd), "inotify")
 	defer events.Close()
 
@@ -71,7 +71,7 @@ func awaitGone(ctx context.Context, path string) error {
 	const gone = unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 	_, err = unix.InotifyAddWatch(fd, filepath.Dir(path), gone)
 	if errors.Is(err, unix.ENOENT) {
-		// The directory is gone, and the file with it.
+		// It is gone with its directory.
 		return nil
 	}
 

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 		}
 		println("listening")
 
-		// It is killed. Go would find a process deadlocked that has nothing but select{}.
+		// It is killed before that. With select{} alone, the runtime would find a deadlock.
 		time.Sleep(time.Hour)
 	}
 	os.Exit(m.Run())
@@ -77,7 +77,7 @@ func TestListenRefusesAPathTheKernelCannotTake(t *testing.T) {
 func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "s.sock")
 
-	// A server of another project does not make a lock file.
+	// A server of another program has no lock file.
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
