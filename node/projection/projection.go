@@ -13,6 +13,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
 
 	"github.com/trivet-node/trivet/node/atomicdir"
 	"github.com/trivet-node/trivet/node/podenv"
@@ -51,10 +52,10 @@ func (p *Projector) Files(ctx context.Context, pod *v1.Pod, volume *v1.Volume) (
 	switch {
 	case volume.ConfigMap != nil:
 		s := volume.ConfigMap
-		return p.configMap(ctx, pod, s.Name, keys{s.Items, mode(s.DefaultMode), isTrue(s.Optional)})
+		return p.configMap(ctx, pod, s.Name, keys{s.Items, mode(s.DefaultMode), ptr.Deref(s.Optional, false)})
 	case volume.Secret != nil:
 		s := volume.Secret
-		return p.secret(ctx, pod, s.SecretName, keys{s.Items, mode(s.DefaultMode), isTrue(s.Optional)})
+		return p.secret(ctx, pod, s.SecretName, keys{s.Items, mode(s.DefaultMode), ptr.Deref(s.Optional, false)})
 	case volume.DownwardAPI != nil:
 		return p.downward(pod, volume.DownwardAPI.Items, mode(volume.DownwardAPI.DefaultMode))
 	case volume.Projected != nil:
@@ -97,10 +98,10 @@ func (p *Projector) source(
 	switch {
 	case source.ConfigMap != nil:
 		s := source.ConfigMap
-		return p.configMap(ctx, pod, s.Name, keys{s.Items, fallback, isTrue(s.Optional)})
+		return p.configMap(ctx, pod, s.Name, keys{s.Items, fallback, ptr.Deref(s.Optional, false)})
 	case source.Secret != nil:
 		s := source.Secret
-		return p.secret(ctx, pod, s.Name, keys{s.Items, fallback, isTrue(s.Optional)})
+		return p.secret(ctx, pod, s.Name, keys{s.Items, fallback, ptr.Deref(s.Optional, false)})
 	case source.DownwardAPI != nil:
 		return p.downward(pod, source.DownwardAPI.Items, fallback)
 	case source.ServiceAccountToken != nil:
@@ -147,5 +148,3 @@ func itemMode(own *int32, fallback fs.FileMode) fs.FileMode {
 	}
 	return fs.FileMode(*own).Perm()
 }
-
-func isTrue(b *bool) bool { return b != nil && *b }

@@ -13,6 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 )
 
 // trust is the file of the trust anchors of the ClusterTrustBundles that the source names or selects.
@@ -38,7 +39,7 @@ func (p *Projector) trustBundles(
 	ctx context.Context,
 	src *v1.ClusterTrustBundleProjection,
 ) ([]certificatesv1.ClusterTrustBundle, error) {
-	optional := isTrue(src.Optional)
+	optional := ptr.Deref(src.Optional, false)
 	switch {
 	case src.Name != nil:
 		bundle, err := p.Objects.ClusterTrustBundle(ctx, *src.Name)
