@@ -130,7 +130,7 @@ func TestSecretFitsByCoordinatesOrContent(t *testing.T) {
 		{"another object with that content", Secret{"v", "other", "mine", "h"}, true},
 		{"the same object with other content", Secret{"u", "ns", "pull", "new"}, true},
 		{"another object", Secret{"w", "other", "pull", "x"}, false},
-		{"the same name made anew", Secret{"x", "ns", "pull", "x"}, false},
+		{"a new secret of the same name", Secret{"x", "ns", "pull", "x"}, false},
 	} {
 		if got := granted(t, a, "app:1", image, c.own); got != c.want {
 			t.Errorf("%s: granted %v, want %v", c.what, got, c.want)
@@ -177,7 +177,7 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	}
 }
 
-// Whoever may make pods can begin pulls and have them cut off.
+// Everybody who may make pods can begin pulls and have them cut off.
 func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
 	root := t.TempDir()
 	a := open(t, root, "")
@@ -221,7 +221,7 @@ func TestOpenRemovesWhatAKilledWriterLeft(t *testing.T) {
 	}
 }
 
-// Anybody's torn file must neither close the preloaded images nor be met again and again.
+// A torn file must neither close the preloaded images nor be met again at every start.
 func TestIntentThatIsNotReadableIsPassedOver(t *testing.T) {
 	root := t.TempDir()
 	a := open(t, root, "")
