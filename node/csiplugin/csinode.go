@@ -21,8 +21,8 @@ import (
 	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// CSINodes keeps the node's CSINode object, and the topology labels and the node ID annotation of its Node. It
-// is the Publisher of a real cluster.
+// CSINodes keeps the node's CSINode object, and the topology labels and the node ID annotation of its Node.
+// It is the Publisher of a real cluster.
 type CSINodes struct {
 	CSINodes kube.Objects[storagev1.CSINode]
 	Nodes    kube.Objects[v1.Node]
@@ -146,10 +146,12 @@ func (n *CSINodes) create(ctx context.Context, edit func(*storagev1.CSINode) boo
 		Name:       n.Node,
 		UID:        node.UID,
 	}
+
 	obj := &storagev1.CSINode{
 		ObjectMeta: metav1.ObjectMeta{Name: n.Node, OwnerReferences: []metav1.OwnerReference{owner}},
 		Spec:       storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{}},
 	}
+
 	edit(obj)
 
 	if _, err := n.CSINodes.Create(ctx, obj); err != nil {

@@ -62,8 +62,8 @@ type Registry struct {
 	// sockets are the names of the registered drivers by registration socket.
 	sockets map[string]string
 
-	// trying has, for each socket that is there, the function that ends the attempts to register what is behind
-	// it. An entry stays when the attempts have ended.
+	// trying has, for each socket that is there, the function that ends the attempts to register what is
+	// behind it. An entry stays when the attempts have ended.
 	trying map[string]context.CancelFunc
 }
 

@@ -261,9 +261,9 @@ func (m *Mounter) stage(ctx context.Context, c *call) error {
 // stagingKey names a staged volume: the pods of a node share it.
 func stagingKey(driver, handle string) string { return driver + "^" + handle }
 
-// checkSinglePod refuses a volume that only one pod may use (ReadWriteOncePod) if another pod of this node has
-// it, whether its driver cares or not. The scheduler does so, too, but not every pod is scheduled. It needs the
-// lock of the staging.
+// checkSinglePod refuses a volume that only one pod may use (ReadWriteOncePod) if another pod of this node
+// has it, whether its driver cares or not. The scheduler does so, too, but not every pod is scheduled. It
+// needs the lock of the staging.
 func (m *Mounter) checkSinglePod(c *call) error {
 	if c.PV == nil || len(c.PV.Spec.AccessModes) != 1 || c.PV.Spec.AccessModes[0] != v1.ReadWriteOncePod {
 		return nil

@@ -15,8 +15,8 @@ import (
 )
 
 // giveToGroup gives the volume to the pod's fsGroup as the driver's fsGroupPolicy says, unless the driver has
-// done so (VOLUME_MOUNT_GROUP). A volume that the pod can only read is left as it is, because other pods would
-// see it change.
+// done so (VOLUME_MOUNT_GROUP). A volume that the pod can only read is left as it is, because other pods
+// would see it change.
 func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
 	if c.FSGroup == nil || c.Block || c.ReadOnly || !c.wantsGroup() {
 		return nil

@@ -51,8 +51,8 @@ func (c *call) capability() *csi.VolumeCapability {
 	return out
 }
 
-// accessMode translates the first access mode of the volume: what it is bound with. A driver that does not know
-// the single-node modes apart gets the older one that stands for both.
+// accessMode translates the first access mode of the volume: what it is bound with. A driver that does not
+// know the single-node modes apart gets the older one that stands for both.
 func (c *call) accessMode() csi.VolumeCapability_AccessMode_Mode {
 	mode := v1.ReadWriteOnce
 	if c.PV != nil && len(c.PV.Spec.AccessModes) > 0 {
@@ -74,8 +74,8 @@ func (c *call) accessMode() csi.VolumeCapability_AccessMode_Mode {
 	}
 }
 
-// publishSecret names the secret for NodePublishVolume, nil if there is none. That of an inline volume is in the
-// pod's namespace.
+// publishSecret names the secret for NodePublishVolume, nil if there is none. That of an inline volume is in
+// the pod's namespace.
 func (c *call) publishSecret() *v1.SecretReference {
 	switch {
 	case c.PV != nil:
@@ -89,9 +89,9 @@ func (c *call) publishSecret() *v1.SecretReference {
 // tokensKey is where a driver finds the tokens that its CSIDriver object asks for.
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens"
 
-// attributes returns the volume context of NodePublishVolume: the volume's own attributes, those of the pod if
-// the driver wants them (podInfoOnMount), and tokens. Tokens are among the secrets instead if the driver wants
-// that; secrets itself is not changed.
+// attributes returns the volume context of NodePublishVolume: the volume's own attributes, those of the pod
+// if the driver wants them (podInfoOnMount), and tokens. Tokens are among the secrets instead if the driver
+// wants that; secrets itself is not changed.
 func (m *Mounter) attributes(
 	ctx context.Context,
 	c *call,

@@ -43,6 +43,7 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 		// Only the errors of image volumes have a reason already.
 		err = reason.New(configError, err)
 	}
+
 	if err != nil {
 		return err
 	}
@@ -182,7 +183,8 @@ func (e *executor) containerConfig(
 	return criconfig.CreateContainer(e.cfg.Node, view.Pod, out)
 }
 
-// prepared returns what earlier steps have left for the start of a container: the pod's volumes and the image.
+// prepared returns what earlier steps have left for the start of a container: the pod's volumes and the
+// image.
 func (p *pod) prepared(c *v1.Container) (*volume.Volumes, *image, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -34,8 +34,8 @@ func (p *Projector) trust(
 	return Files{src.Path: credential(pod, anchors, mode)}, nil
 }
 
-// trustBundles returns the bundles that the source names or selects. Finding none is an error unless the source
-// is optional.
+// trustBundles returns the bundles that the source names or selects. Finding none is an error unless the
+// source is optional.
 func (p *Projector) trustBundles(
 	ctx context.Context,
 	src *v1.ClusterTrustBundleProjection,

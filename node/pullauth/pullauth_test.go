@@ -41,7 +41,8 @@ func TestTheMostSpecificCredentialsComeFirst(t *testing.T) {
 	}
 }
 
-// The hash is in kubelet's records of pulls: another one would have every image verified again after an exchange of the agents.
+// The hash is in kubelet's records of pulls: another one would have every image verified again after an
+// exchange of the agents.
 func TestHashIsKubelets(t *testing.T) {
 	file := []byte(`{"auths":{"reg.example.com":{"auth":"dGVhbTpzZWNyZXQ=","email":"a@example.com"}}}`)
 	got := For("reg.example.com/app", File{Data: file})

@@ -118,6 +118,7 @@ func (m *Mounter) bound(
 	if err != nil {
 		return nil, nil, fmt.Errorf("persistentvolume %q: %w", claim.Spec.VolumeName, err)
 	}
+
 	if pv.Spec.ClaimRef == nil || pv.Spec.ClaimRef.UID != claim.UID {
 		return nil, nil, fmt.Errorf("persistentvolume %q is not bound to persistentvolumeclaim %q",
 			pv.Name, name)
@@ -126,8 +127,8 @@ func (m *Mounter) bound(
 	return claim, pv, nil
 }
 
-// checkClaim refuses a claim that the pod may not use, or not yet. A claim that is being deleted stays as long as
-// its finalizer protects it, that is while pods use it.
+// checkClaim refuses a claim that the pod may not use, or not yet. A claim that is being deleted stays as
+// long as its finalizer protects it, that is while pods use it.
 func checkClaim(pod *v1.Pod, vol *v1.Volume, claim *v1.PersistentVolumeClaim) error {
 	switch {
 	case vol.Ephemeral != nil && !metav1.IsControlledBy(claim, pod):

@@ -20,8 +20,8 @@ const (
 	projectedPlugin = "kubernetes.io~projected"
 )
 
-// content writes a volume that is made of API objects, and returns its directory. Volumes that can hold secrets
-// are in memory, never on disk.
+// content writes a volume that is made of API objects, and returns its directory. Volumes that can hold
+// secrets are in memory, never on disk.
 func (m *Mounter) content(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
 	files, err := m.projector.Files(ctx, pod, vol)
 	if err != nil {
@@ -71,6 +71,7 @@ func ownRoot(dir string, gid *int64) error {
 		if err := os.Lchown(dir, 0, int(*gid)); err != nil {
 			return fmt.Errorf("give volume to group: %w", err)
 		}
+
 		mode |= fs.ModeSetgid
 	}
 

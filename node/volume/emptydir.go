@@ -22,9 +22,9 @@ import (
 
 const emptyDirPlugin = "kubernetes.io~empty-dir"
 
-// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs, and returns its path. It lives
-// as long as the pod. Once it is made its content, mode and owner are the containers', and it is not changed
-// again: kubelet's file "ready" says so.
+// emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs, and returns its path. It
+// lives as long as the pod. Once it is made its content, mode and owner are the containers', and it is not
+// changed again: kubelet's file "ready" says so.
 func (m *Mounter) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
 	dir := m.dirs.volume(pod.UID, emptyDirPlugin, vol.Name)
 	ready := m.dirs.ready(pod.UID, emptyDirPlugin, vol.Name)
@@ -74,8 +74,8 @@ func (m *Mounter) mountMedium(dir string, pod *v1.Pod, src *v1.EmptyDirVolumeSou
 	return fmt.Errorf("emptyDir medium %q is unknown", src.Medium)
 }
 
-// handedOver reports whether the directory was handed to the containers and, if it is one in memory, no reboot
-// has taken it since.
+// handedOver reports whether the directory was handed to the containers and, if it is one in memory, no
+// reboot has taken it since.
 func handedOver(dir, ready string, inMemory bool) (bool, error) {
 	for _, path := range []string{ready, dir} {
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
@@ -88,11 +88,12 @@ func handedOver(dir, ready string, inMemory bool) (bool, error) {
 	if inMemory {
 		return mount.Mounted(dir)
 	}
+
 	return true, nil
 }
 
-// openToAll lets all containers of the pod write, whatever their users and the agent's umask are. A sticky bit
-// stays.
+// openToAll lets all containers of the pod write, whatever their users and the agent's umask are. A sticky
+// bit stays.
 func openToAll(dir string) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
@@ -105,11 +106,12 @@ func openToAll(dir string) error {
 	if err := os.Chmod(dir, 0o777); err != nil {
 		return fmt.Errorf("open %s for all: %w", dir, err)
 	}
+
 	return nil
 }
 
-// ensureTmpfs mounts a tmpfs on the directory unless it is mounted. Its root has the mode, in octal; it holds at
-// most size bytes, or with 0 the kernel's default, half of the memory.
+// ensureTmpfs mounts a tmpfs on the directory unless it is mounted. Its root has the mode, in octal; it holds
+// at most size bytes, or with 0 the kernel's default, half of the memory.
 func ensureTmpfs(dir, mode string, size int64) error {
 	mounted, err := mount.Mounted(dir)
 	if err != nil || mounted {
@@ -124,8 +126,8 @@ func ensureTmpfs(dir, mode string, size int64) error {
 	return mount.Tmpfs(dir, options)
 }
 
-// memorySize is the size of a volume in memory, in bytes: the smallest of the volume's limit, what the pod may
-// use, and what all pods of the node together may use. It is 0 if none of them is limited.
+// memorySize is the size of a volume in memory, in bytes: the smallest of the volume's limit, what the pod
+// may use, and what all pods of the node together may use. It is 0 if none of them is limited.
 func (m *Mounter) memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
 	limits := []int64{m.cfg.Node.Allocatable.Memory().Value(), podMemory(pod)}
 	if limit != nil {
@@ -138,11 +140,12 @@ func (m *Mounter) memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
 			size = l
 		}
 	}
+
 	return size
 }
 
-// podMemory is the memory limit of the pod in bytes, 0 if it has none: its own, or what its containers may use
-// together. An init container ends before the next one starts, but a sidecar stays.
+// podMemory is the memory limit of the pod in bytes, 0 if it has none: its own, or what its containers may
+// use together. An init container ends before the next one starts, but a sidecar stays.
 func podMemory(pod *v1.Pod) int64 {
 	if pod.Spec.Resources != nil {
 		if q, ok := pod.Spec.Resources.Limits[v1.ResourceMemory]; ok {
@@ -195,8 +198,8 @@ func ensureHugetlbfs(dir string, pod *v1.Pod, medium v1.StorageMedium) error {
 	return nil
 }
 
-// pageSize is the size of huge pages that the medium names, as HugePages-2Mi does. The medium HugePages stands
-// for the one size that the pod's containers request.
+// pageSize is the size of huge pages that the medium names, as HugePages-2Mi does. The medium HugePages
+// stands for the one size that the pod's containers request.
 func pageSize(pod *v1.Pod, medium v1.StorageMedium) (resource.Quantity, error) {
 	if s, ok := strings.CutPrefix(string(medium), string(v1.StorageMediumHugePagesPrefix)); ok {
 		return resource.ParseQuantity(s)

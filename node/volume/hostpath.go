@@ -10,8 +10,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// checkHostPath makes sure that the path is what the volume's type says. DirectoryOrCreate and FileOrCreate make
-// what does not exist.
+// checkHostPath makes sure that the path is what the volume's type says. DirectoryOrCreate and FileOrCreate
+// make what does not exist.
 func checkHostPath(src *v1.HostPathVolumeSource) error {
 	kind := ptr.Deref(src.Type, v1.HostPathUnset)
 	if kind == v1.HostPathUnset {
@@ -52,6 +52,7 @@ func hasType(mode fs.FileMode, kind v1.HostPathType) bool {
 	case v1.HostPathBlockDev:
 		return mode&fs.ModeDevice != 0 && mode&fs.ModeCharDevice == 0
 	}
+
 	return false
 }
 

@@ -15,8 +15,8 @@ import (
 
 const localPlugin = "kubernetes.io~local-volume"
 
-// local serves a local persistent volume: a block device as it is, or a directory of the node, bind-mounted into
-// the pod's directory. It returns the path.
+// local serves a local persistent volume: a block device as it is, or a directory of the node, bind-mounted
+// into the pod's directory. It returns the path.
 func (m *Mounter) local(ctx context.Context, r Request, src *v1.LocalVolumeSource) (string, error) {
 	info, err := os.Stat(src.Path)
 	switch {
@@ -47,5 +47,6 @@ func (m *Mounter) local(ctx context.Context, r Request, src *v1.LocalVolumeSourc
 	if r.FSGroup != nil && !r.ReadOnly {
 		return dir, fsgroup.Apply(ctx, dir, *r.FSGroup, false, podspec.FSGroupOnRootMismatch(r.Pod))
 	}
+
 	return dir, nil
 }

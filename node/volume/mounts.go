@@ -32,8 +32,8 @@ type Mount struct {
 	ImageSubPath string
 }
 
-// RecursiveReadOnly reports whether the mounts below are to be read-only, too. supported says whether the runtime
-// can do that; it is an error if the mount insists and the runtime cannot.
+// RecursiveReadOnly reports whether the mounts below are to be read-only, too. supported says whether the
+// runtime can do that; it is an error if the mount insists and the runtime cannot.
 func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
 	refused := func(why string) (bool, error) {
 		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is %s", m.Name, why)
@@ -64,9 +64,9 @@ type Device struct {
 	ReadOnly      bool
 }
 
-// Container returns the volumeMounts and volumeDevices of a container, with subPath and subPathExpr resolved: the
-// latter with the variables env. It does not wait for a Setup of the pod, which may wait for the API server. The
-// caller makes sure that no Teardown begins meanwhile.
+// Container returns the volumeMounts and volumeDevices of a container, with subPath and subPathExpr resolved:
+// the latter with the variables env. It does not wait for a Setup of the pod, which may wait for the API
+// server. The caller makes sure that no Teardown begins meanwhile.
 func (m *Mounter) Container(
 	pod *v1.Pod,
 	c *v1.Container,
@@ -87,6 +87,7 @@ func (m *Mounter) Container(
 		if err != nil {
 			return nil, nil, fmt.Errorf("container %s: volume mount %s: %w", c.Name, wanted.MountPath, err)
 		}
+
 		mounts = append(mounts, mount)
 	}
 
@@ -110,11 +111,12 @@ func containerDevices(c *v1.Container, volumes *Volumes) ([]Device, error) {
 			ReadOnly:      volume.ReadOnly,
 		})
 	}
+
 	return devices, nil
 }
 
-// containerMount returns the mount of a volume or of a path in it. Such a path is bind-mounted on bind, and that
-// is what the container gets.
+// containerMount returns the mount of a volume or of a path in it. Such a path is bind-mounted on bind, and
+// that is what the container gets.
 func containerMount(
 	wanted *v1.VolumeMount,
 	volume Mounted,
@@ -136,6 +138,7 @@ func containerMount(
 	if err := subpath.Bind(volume.Path, sub, bind, volume.ReadOnly); err != nil {
 		return Mount{}, fmt.Errorf("failed to prepare subPath for volumeMount %q: %w", wanted.Name, err)
 	}
+
 	mount.HostPath = bind
 	return mount, nil
 }
@@ -159,6 +162,7 @@ func whole(wanted *v1.VolumeMount, volume Mounted) Mount {
 	if !filepath.IsAbs(mount.ContainerPath) {
 		mount.ContainerPath = "/" + mount.ContainerPath
 	}
+
 	return mount
 }
 
@@ -175,6 +179,7 @@ func subPath(wanted *v1.VolumeMount, env []podenv.Variable) (string, error) {
 	if sub == "" {
 		return "", nil
 	}
+
 	return sub, subpath.Check(sub)
 }
 
@@ -187,12 +192,14 @@ func expand(expr string, env []podenv.Variable) (string, error) {
 		if !ok {
 			missing = append(missing, name)
 		}
+
 		return value, ok
 	})
 
 	if len(missing) > 0 {
 		return "", fmt.Errorf("missing value for %s in subPathExpr %q", strings.Join(missing, ", "), expr)
 	}
+
 	return expanded, nil
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// Teardown unmounts all volumes of the pod and removes the pod's directory (ROOT/pods/UID). It works from what is
-// on disk alone, and is repeated after an error. Nothing to tear down is success.
+// Teardown unmounts all volumes of the pod and removes the pod's directory (ROOT/pods/UID). It works from
+// what is on disk alone, and is repeated after an error. Nothing to tear down is success.
 func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 	if err := checkUID(uid); err != nil {
 		return err
@@ -57,15 +57,15 @@ func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 	return removal.Tree(m.dirs.pod(uid))
 }
 
-// hasCSIVolumes reports whether a pod has volumes of CSI drivers, as kubelet or an earlier start with CSI left
-// them.
+// hasCSIVolumes reports whether a pod has volumes of CSI drivers, as kubelet or an earlier start with CSI
+// left them.
 func hasCSIVolumes(dir string) bool {
 	entries, err := os.ReadDir(filepath.Join(dir, "kubernetes.io~csi"))
 	return err == nil && len(entries) > 0
 }
 
-// checkUID refuses a UID that would lead out of the pods directory. Static pods have a hash in place of a UUID,
-// so the form is not checked.
+// checkUID refuses a UID that would lead out of the pods directory. Static pods have a hash in place of a
+// UUID, so the form is not checked.
 func checkUID(uid types.UID) error {
 	if s := string(uid); s == "" || filepath.Base(s) != s || s == "." || s == ".." {
 		return fmt.Errorf("pod UID %q is not a directory name", uid)
@@ -93,8 +93,8 @@ func (m *Mounter) Pods() ([]types.UID, error) {
 	return uids, nil
 }
 
-// Orphans tears down the directory of every pod for which keep returns false. It must not be called before all
-// pods of the node are known.
+// Orphans tears down the directory of every pod for which keep returns false. It must not be called before
+// all pods of the node are known.
 func (m *Mounter) Orphans(ctx context.Context, keep func(types.UID) bool) error {
 	uids, err := m.Pods()
 	if err != nil {

@@ -48,8 +48,8 @@ type CSI interface {
 type Provided struct {
 	// Path is the directory, or the device of a block volume.
 	Path string
-	// Revisit asks for another Setup after a while: the driver wants that (CSIDriver requiresRepublish), or it
-	// grows file systems on the node and the claim may get a larger size. A node may not watch claims.
+	// Revisit asks for another Setup after a while: the driver wants that (CSIDriver requiresRepublish), or
+	// it grows file systems on the node and the claim may get a larger size. A node may not watch claims.
 	Revisit bool
 }
 
@@ -155,9 +155,9 @@ func (v *Volumes) Cover(pod *v1.Pod) bool {
 	})
 }
 
-// Setup mounts the volumes that the pod's containers use, all at the same time, or brings them up to date. The
-// error joins one *reason.Error for each volume that failed. What was mounted stays, also after an error, until
-// Teardown; Setup is repeated for the rest.
+// Setup mounts the volumes that the pod's containers use, all at the same time, or brings them up to date.
+// The error joins one *reason.Error for each volume that failed. What was mounted stays, also after an error,
+// until Teardown; Setup is repeated for the rest.
 func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 	unlock, err := m.locks.Lock(ctx, pod.UID)
 	if err != nil {
@@ -218,8 +218,8 @@ func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) 
 // kubelet.
 const revisitAfter = time.Minute
 
-// setUpAgain returns when the first token is due for renewal or a volume must be visited, zero for never. Trust
-// bundles are not watched but read again after a while: few pods have them, and they change rarely.
+// setUpAgain returns when the first token is due for renewal or a volume must be visited, zero for never.
+// Trust bundles are not watched but read again after a while: few pods have them, and they change rarely.
 func (m *Mounter) setUpAgain(pod *v1.Pod, volumes *Volumes) time.Time {
 	revisit := showsTrustBundles(pod)
 	for _, mounted := range volumes.ByName {
@@ -314,8 +314,8 @@ func (m *Mounter) csi(ctx context.Context, r Request) (Provided, error) {
 	return m.cfg.CSI.Setup(ctx, r)
 }
 
-// usedVolumes returns the names of the volumes that a container mounts or reads an env file from. Others are not
-// mounted, so that an image or a claim that no container uses costs nothing and holds up nothing.
+// usedVolumes returns the names of the volumes that a container mounts or reads an env file from. Others are
+// not mounted, so that an image or a claim that no container uses costs nothing and holds up nothing.
 func usedVolumes(pod *v1.Pod) map[string]bool {
 	used := map[string]bool{}
 	for c := range podspec.All(pod) {

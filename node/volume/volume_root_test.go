@@ -20,13 +20,14 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// everyKind returns a pod with a volume of each kind that needs no other program, and the API that has the objects
-// which they show.
+// everyKind returns a pod with a volume of each kind that needs no other program, and the API that has the
+// objects which they show.
 func everyKind() (*api, *v1.Pod) {
 	config := &v1.ConfigMap{
 		Data:       map[string]string{"k": "v"},
 		BinaryData: map[string][]byte{"b": {0, 1}},
 	}
+
 	a := &api{
 		maps:    map[string]*v1.ConfigMap{"m": config},
 		secrets: map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden")}}},
@@ -37,11 +38,13 @@ func everyKind() (*api, *v1.Pod) {
 		Medium:    v1.StorageMediumMemory,
 		SizeLimit: new(resource.MustParse("1Mi")),
 	}
+
 	secret := v1.SecretVolumeSource{
 		SecretName:  "s",
 		DefaultMode: new(int32(0o400)),
 		Items:       []v1.KeyToPath{{Key: "k", Path: "deep/key", Mode: new(int32(0o440))}},
 	}
+
 	labels := v1.DownwardAPIVolumeFile{
 		Path:     "labels",
 		FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels"},
