@@ -24,10 +24,13 @@ type Publisher interface {
 // Info is what a driver says about itself on this node.
 type Info struct {
 	Name string
+
 	// NodeID is the driver's name of the node.
 	NodeID string
+
 	// MaxVolumes is how many of its volumes the node can have; 0 is no limit.
 	MaxVolumes int64
+
 	// Topology is the accessible topology of the node.
 	Topology map[string]string
 }
@@ -37,6 +40,7 @@ type Config struct {
 	// Dir is the directory to watch, /var/lib/kubelet/plugins_registry.
 	Dir       string
 	Publisher Publisher
+
 	// Changed is called when a driver has come or gone, so that pods which wait for one are looked at again.
 	// It must not block.
 	Changed func()

@@ -49,11 +49,13 @@ type Drivers interface {
 type Config struct {
 	// Root is kubelet's root directory.
 	Root string
+
 	// Node is the node's name.
 	Node    string
 	Objects Objects
 	Drivers Drivers
 	Tokens  token.Issuer
+
 	// Claims records in the API that claims have grown; nil records nothing.
 	Claims Claims
 }
@@ -61,8 +63,10 @@ type Config struct {
 // Mounter is the volume.CSI of a real node.
 type Mounter struct {
 	cfg Config
+
 	// boot is the ID of the present boot. Records of another one describe mounts that are gone.
 	boot string
+
 	// staging locks the staging of a volume, by its stagingKey.
 	staging keylock.Locks[string]
 }
@@ -80,10 +84,12 @@ func New(cfg Config) (*Mounter, error) {
 type call struct {
 	volume.Request
 	driver *csiplugin.Driver
+
 	// policy is the spec of the CSIDriver object, defaults filled in.
 	policy storagev1.CSIDriverSpec
 	handle string
 	place  place
+
 	// context is the metadata of the attachment, which the driver gets as publish context.
 	context map[string]string
 }

@@ -25,21 +25,34 @@ import (
 
 // Config says where the records are and what the policy is.
 type Config struct {
-	RootDir   string   // /var/lib/kubelet
-	Policy    string   // imagePullCredentialsVerificationPolicy; empty: NeverVerifyPreloadedImages
-	Allowlist []string // preloadedImagesVerificationAllowlist
+	// RootDir is kubelet's root directory, /var/lib/kubelet.
+	RootDir string
+
+	// Policy is imagePullCredentialsVerificationPolicy; empty stands for NeverVerifyPreloadedImages.
+	Policy string
+
+	// Allowlist is preloadedImagesVerificationAllowlist: names of images, or prefixes that end in /*.
+	Allowlist []string
 	Log       *slog.Logger
 }
 
 // Access answers for one node.
 type Access struct {
 	policy policy
-	pulls  store // intents, by the image's name in the pod
-	images store // records, by the image's ID
+
+	// pulls are the intents, by the image's name in the pod.
+	pulls store
+
+	// images are the records, by the image's ID.
+	images store
 	log    *slog.Logger
 
-	mu      sync.Mutex     // guards the files and what follows
-	pulling map[string]int // pulls that go on, by name
+	// mu guards the files and what follows.
+	mu sync.Mutex
+
+	// pulling counts the pulls that are on their way, by name.
+	pulling map[string]int
+
 	// before is, for names with an intent, the ID of the preloaded image that was there when its pull began:
 	// a pull that is cut off and leaves that image has changed nothing.
 	before map[string]string

@@ -12,9 +12,13 @@ import (
 
 // policy is imagePullCredentialsVerificationPolicy.
 type policy struct {
-	name     string
-	images   []string // allowed names
-	prefixes []string // of allowed names
+	name string
+
+	// images are the names of the allowlist.
+	images []string
+
+	// prefixes are those of the allowlist, each with its slash.
+	prefixes []string
 }
 
 func newPolicy(name string, allowlist []string) (policy, error) {

@@ -9,7 +9,8 @@ import (
 
 // Bounds of a record. What does not fit is forgotten, so that it is verified again.
 const (
-	maxSecrets = 100 // per name, as many as kubelet adds without a pull
+	// maxSecrets is per name: as many as kubelet adds without a pull.
+	maxSecrets = 100
 	maxNames   = 100
 )
 
@@ -64,9 +65,11 @@ func (t typed) is() typed { return t }
 // record is kubelet's ImagePulledRecord.
 type record struct {
 	typed
-	Updated  metav1.Time      `json:"lastUpdatedTime"`
-	ImageRef string           `json:"imageRef"`
-	Grants   map[string]grant `json:"credentialMapping,omitempty"` // by name without tag and digest
+	Updated  metav1.Time `json:"lastUpdatedTime"`
+	ImageRef string      `json:"imageRef"`
+
+	// Grants are by the image's name without tag and digest.
+	Grants map[string]grant `json:"credentialMapping,omitempty"`
 }
 
 // intent is kubelet's ImagePullIntent.

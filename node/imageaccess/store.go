@@ -16,10 +16,12 @@ import (
 )
 
 const (
-	version   = "kubelet.config.k8s.io/v1beta1"
-	alpha     = "kubelet.config.k8s.io/v1alpha1" // as kubelets before 1.35 wrote
-	prefix    = "sha256-"
-	maxRecord = 1 << 20 // bytes of a file
+	version = "kubelet.config.k8s.io/v1beta1"
+	// alpha is what kubelets before 1.35 wrote.
+	alpha  = "kubelet.config.k8s.io/v1alpha1"
+	prefix = "sha256-"
+	// maxRecord bounds the bytes of a file.
+	maxRecord = 1 << 20
 )
 
 // store is a directory of kubelet's records: one JSON file each, named by the SHA-256 of what it is about.

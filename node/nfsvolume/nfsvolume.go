@@ -28,7 +28,9 @@ type Export struct {
 	Server   string
 	Path     string
 	ReadOnly bool
-	Options  []string // of mount(8)
+
+	// Options are those of mount(8), option -o.
+	Options []string
 }
 
 // OfVolume is the export of a volume in a pod.
@@ -54,8 +56,11 @@ func OfPersistent(pv *v1.PersistentVolume, readOnly bool) Export {
 
 // Mounter mounts and unmounts. The zero value is ready.
 type Mounter struct {
-	Program string   // mount(8); empty: found in PATH
-	Helpers []string // directories where mount(8) finds mount.nfs; nil: the usual ones
+	// Program is mount(8); empty finds it in PATH.
+	Program string
+
+	// Helpers are the directories where mount(8) finds mount.nfs; nil stands for the usual ones.
+	Helpers []string
 
 	unmounts inFlight
 }

@@ -15,20 +15,34 @@ import (
 // View is a pod as one look sees it: what is wanted, what the node has, and what was decided. It does not
 // change any more, so the status is computed from it and steps may keep it.
 type View struct {
-	Pod      *v1.Pod
-	Observed Observed // without what only steps in flight have brought about
-	Sandbox  *Sandbox // the newest one, ready or not; nil: none
+	Pod *v1.Pod
+
+	// Observed is without what only steps in flight have brought about.
+	Observed Observed
+
+	// Sandbox is the newest one, ready or not; nil: none.
+	Sandbox *Sandbox
 
 	// What only Decide knows.
-	Now    time.Time
-	Health map[string]Health // by ID of the instance
-	Ending bool              // the pod is on its way out: nothing is started any more
-	Ended  *Ending           // the agent's own reason for that; nil: it has none
+	Now time.Time
 
-	instances map[string][]*Container // of the runtime, by name, newest first
-	recalled  map[string]*Container   // by name: those that only the API knows to have run
+	// Health is what the probes found, by the ID of the instance.
+	Health map[string]Health
 
-	starting bool // a step that makes something is in flight
+	// Ending means that the pod must end: nothing is started any more.
+	Ending bool
+
+	// Ended is the agent's own reason for that; nil: it has none.
+	Ended *Ending
+
+	// instances are those of the runtime, by the name of the container, the newest first.
+	instances map[string][]*Container
+
+	// recalled are those that only the API knows to have run, by the name of the container.
+	recalled map[string]*Container
+
+	// starting means that a step which makes something is in flight.
+	starting bool
 	failures map[Key]backoff.Failure
 	restarts map[string]backoff.Restarts
 	limit    time.Duration

@@ -35,10 +35,15 @@ type Files interface {
 type Request struct {
 	Pod       *v1.Pod
 	Container *v1.Container
-	PodIPs    []string // of the running sandbox, primary first
-	Node      Node
-	Source    Source
-	Files     Files // may be nil when there are no fileKeyRefs
+
+	// PodIPs are the addresses of the running sandbox, the primary one first.
+	PodIPs []string
+	Node   Node
+	Source Source
+
+	// Files may be nil when the container has no fileKeyRef.
+	Files Files
+
 	// Static pods do not wait for the API server, which may be one of them: they get what services are known.
 	Static bool
 }

@@ -23,7 +23,8 @@ type mirrors struct {
 	log   *slog.Logger
 	steps *sync.WaitGroup
 
-	mu       sync.Mutex // guards deleting
+	// mu guards deleting: the mirrors that are being deleted, by UID.
+	mu       sync.Mutex
 	deleting map[types.UID]bool
 }
 
@@ -55,7 +56,8 @@ func (m *mirrors) look(ctx context.Context, mirror *v1.Pod) {
 
 // names holds the full names of static pods: a name is held by one pod at a time.
 type names struct {
-	mu      sync.Mutex // guards holders
+	// mu guards holders: who holds a name.
+	mu      sync.Mutex
 	holders map[string]types.UID
 }
 

@@ -18,6 +18,7 @@ type keys struct {
 	// items are the keys and their paths; none stands for all keys, each at its own name.
 	items []v1.KeyToPath
 	mode  fs.FileMode
+
 	// optional objects and keys may be missing.
 	optional bool
 }

@@ -35,6 +35,7 @@ type Objects interface {
 type Projector struct {
 	Objects Objects
 	Tokens  *token.Cache
+
 	// Node is what the downward API says about the node.
 	Node podenv.Node
 }

@@ -19,14 +19,17 @@ import (
 type Mount struct {
 	// Name is that of the volume.
 	Name string
+
 	// HostPath is empty for an image volume.
 	HostPath      string
 	ContainerPath string
 	ReadOnly      bool
+
 	// Recursive says of a read-only mount whether the mounts below are read-only, too; empty stands for
 	// Disabled.
 	Recursive   v1.RecursiveReadOnlyMode
 	Propagation v1.MountPropagationMode
+
 	// Image is set for an image volume.
 	Image        *v1.ImageVolumeSource
 	ImageSubPath string

@@ -48,6 +48,7 @@ type CSI interface {
 type Provided struct {
 	// Path is the directory, or the device of a block volume.
 	Path string
+
 	// Revisit asks for another Setup after a while: the driver wants that (CSIDriver requiresRepublish), or
 	// it grows file systems on the node and the claim may get a larger size. A node may not watch claims.
 	Revisit bool
@@ -56,18 +57,22 @@ type Provided struct {
 // Request is one volume of a pod that is persistent, or that a CSI driver provides.
 type Request struct {
 	Pod *v1.Pod
+
 	// Name is the name of the volume in the pod.
 	Name string
 
 	// PV and Claim are those of a persistent volume, otherwise nil.
 	PV    *v1.PersistentVolume
 	Claim *v1.PersistentVolumeClaim
+
 	// Inline is the source of a CSI driver's ephemeral volume, otherwise nil.
 	Inline *v1.CSIVolumeSource
 
 	ReadOnly bool
+
 	// Block asks for a device in place of a file system.
 	Block bool
+
 	// FSGroup is the group that the volume is given to, nil if the pod names none.
 	FSGroup *int64
 }
@@ -79,8 +84,10 @@ type Config struct {
 	Node    podenv.Node
 	Objects Objects
 	Tokens  token.Issuer
+
 	// CSI may be nil: volumes of CSI drivers are refused then.
 	CSI CSI
+
 	// NFS is nil for the node's mount(8).
 	NFS *nfsvolume.Mounter
 	Log *slog.Logger
@@ -118,10 +125,13 @@ func New(cfg Config) *Mounter {
 type Mounted struct {
 	// Path is a directory, file, or device on the node; empty for an image volume.
 	Path string
+
 	// Block reports whether Path is a block device.
 	Block bool
+
 	// ReadOnly holds whatever the mount of a container says.
 	ReadOnly bool
+
 	// Image is set for an image volume, which the runtime mounts.
 	Image *v1.ImageVolumeSource
 
@@ -132,10 +142,13 @@ type Mounted struct {
 // Volumes are the mounted volumes of a pod.
 type Volumes struct {
 	ByName map[string]Mounted
+
 	// Groups are supplemental groups that persistent volumes ask for (pv.beta.kubernetes.io/gid).
 	Groups []int64
+
 	// Ungrown are volumes that could not be made larger (ResizeFailed); the pod can use them as they are.
 	Ungrown []*reason.Error
+
 	// SetUpAgain is when Setup must be called again, to renew a service account token or for a driver that
 	// wants it; zero for never.
 	SetUpAgain time.Time
