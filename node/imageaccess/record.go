@@ -55,11 +55,13 @@ func (g grant) fits(s Secret) bool {
 	})
 }
 
+// typed is what each of kubelet's files begins with.
 type typed struct {
 	Kind       string `json:"kind"`
 	APIVersion string `json:"apiVersion"`
 }
 
+// is lets read check what a file has said that it is.
 func (t typed) is() typed { return t }
 
 // record is kubelet's ImagePulledRecord.
@@ -98,16 +100,23 @@ func (r *record) add(name string, g grant) bool {
 		r.Grants = map[string]grant{}
 	}
 
-	for other := range r.Grants {
-		if found || len(r.Grants) < maxNames {
-			break
-		}
-
-		delete(r.Grants, other)
+	if !found {
+		r.makeRoom()
 	}
 
 	r.Grants[name] = have
 	return true
+}
+
+// makeRoom forgets names, whichever, until one more fits.
+func (r *record) makeRoom() {
+	for other := range r.Grants {
+		if len(r.Grants) < maxNames {
+			return
+		}
+
+		delete(r.Grants, other)
+	}
 }
 
 // merge adds secrets, or the new content of those that are there, and keeps them in kubelet's order.

@@ -51,10 +51,11 @@ func (s store) write(key string, v any, durably bool) error {
 
 // sweep removes what writers that were killed have left. There must be no other writer.
 func (s store) sweep() error {
-	// every name begins so
+	// The name of every file begins with the prefix.
 	return durable.Sweep(filepath.Join(s.dir, strings.TrimSuffix(prefix, "-")))
 }
 
+// remove removes a file, if it is there.
 func (s store) remove(name string) error {
 	if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -72,6 +73,7 @@ func (s store) record(id string) (r record, found bool, err error) {
 	if err == nil && r.ImageRef != id {
 		err = fmt.Errorf("%s: record of image %q", s.path(id), r.ImageRef)
 	}
+
 	return r, err == nil, err
 }
 
@@ -81,7 +83,7 @@ type file struct {
 	written time.Time
 }
 
-// files lists the store. What is no record (temporary files of a writer that was killed) is left out.
+// files lists the store, without the temporary files of a writer that was killed.
 func (s store) files() ([]file, error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -94,7 +96,7 @@ func (s store) files() ([]file, error) {
 			continue
 		}
 
-		// else it is gone
+		// An error says that it has been removed meanwhile.
 		if info, err := e.Info(); err == nil {
 			out = append(out, file{e.Name(), info.ModTime()})
 		}
@@ -103,7 +105,7 @@ func (s store) files() ([]file, error) {
 	return out, nil
 }
 
-// intent reads one of the files.
+// intent reads the intent in a file.
 func (s store) intent(f file) (i intent, err error) {
 	err = read(filepath.Join(s.dir, f.name), "ImagePullIntent", &i)
 	return i, err
@@ -118,8 +120,10 @@ func read(path, kind string, into interface{ is() typed }) error {
 	if err := json.Unmarshal(data, into); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+
 	if t := into.is(); t.Kind != kind || (t.APIVersion != version && t.APIVersion != alpha) {
 		return fmt.Errorf("%s: is a %s of %s, not a %s of %s", path, t.Kind, t.APIVersion, kind, version)
 	}
+
 	return nil
 }

@@ -48,6 +48,7 @@ type View struct {
 	limit    time.Duration
 }
 
+// viewOf orders what was observed. What only Decide knows is not in it.
 func viewOf(pod *v1.Pod, o Observed) View {
 	v := View{Pod: pod, Observed: o, instances: make(map[string][]*Container, len(o.Containers))}
 	for i := range o.Sandboxes {
@@ -81,6 +82,8 @@ func newer(a, b *Container) bool {
 	) > 0
 }
 
+// newerSandbox reports whether a sandbox came after another one. After a reboot attempts begin at 0 again, so
+// their time counts, too.
 func newerSandbox(a, b *Sandbox) bool {
 	return cmp.Or(
 		cmp.Compare(a.Attempt, b.Attempt),
@@ -100,7 +103,7 @@ func (v *View) keep(p *Pod, health map[string]Health, now time.Time) {
 	v.limit = p.limit
 }
 
-// Ready returns the pod's sandbox if it is ready, else nil. An older one does not count, be it ready or not.
+// Ready returns the newest sandbox of the pod if it is ready, else nil. Older ones do not count.
 func (v *View) Ready() *Sandbox {
 	if v.Sandbox != nil && v.Sandbox.Ready {
 		return v.Sandbox
@@ -197,10 +200,8 @@ func (v *View) RestartingAll() []string {
 // applicationsBegun reports whether an application container was created in the current sandbox: then
 // initialization is over.
 func (v *View) applicationsBegun() bool {
-	return slices.ContainsFunc(
-		v.Pod.Spec.Containers,
-		func(c v1.Container) bool { return v.current(c.Name) != nil },
-	)
+	created := func(c v1.Container) bool { return v.current(c.Name) != nil }
+	return slices.ContainsFunc(v.Pod.Spec.Containers, created)
 }
 
 // attempt is the restart count of the next instance: one more than that of the newest one that the runtime or

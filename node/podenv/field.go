@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Node is what the downward API tells about the node.
+// Node is what the downward API shows of the node.
 type Node struct {
 	Name string
 
