@@ -18,7 +18,7 @@ import (
 // done so (VOLUME_MOUNT_GROUP). A volume that the pod can only read is left as it is, because other pods
 // would see it change.
 func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
-	if c.FSGroup == nil || c.Block || c.ReadOnly || !c.wantsGroup() {
+	if c.FSGroup == nil || c.Block || c.ReadOnly || !mayHaveGroup(*c.policy.FSGroupPolicy, c.PV) {
 		return nil
 	}
 	if c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) {
@@ -39,20 +39,21 @@ func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
 	return fsgroup.Apply(ctx, c.place.target, *c.FSGroup, false, onMismatch)
 }
 
-// wantsGroup reports whether the fsGroupPolicy of the driver lets the fsGroup have the volume. The default,
-// ReadWriteOnceWithFSType, takes a volume for one that only this pod uses by its type and access modes.
-func (c *call) wantsGroup() bool {
-	switch *c.policy.FSGroupPolicy {
+// mayHaveGroup reports whether the policy of a driver lets the fsGroup have a volume; pv is nil for an inline one.
+// The default policy, ReadWriteOnceWithFSType, infers from file system and access modes that only pods of this
+// node use the volume.
+func mayHaveGroup(policy storagev1.FSGroupPolicy, pv *v1.PersistentVolume) bool {
+	switch policy {
 	case storagev1.NoneFSGroupPolicy:
 		return false
 	case storagev1.FileFSGroupPolicy:
 		return true
 	}
 
-	if c.PV == nil || c.PV.Spec.CSI.FSType == "" {
+	if pv == nil || pv.Spec.CSI.FSType == "" {
 		return false
 	}
 
-	modes := c.PV.Spec.AccessModes
+	modes := pv.Spec.AccessModes
 	return slices.Contains(modes, v1.ReadWriteOnce) || slices.Contains(modes, v1.ReadWriteOncePod)
 }

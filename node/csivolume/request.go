@@ -28,7 +28,13 @@ func attachmentName(handle, driver, node string) string {
 
 // capability is how the pod uses the volume, as CSI's VolumeCapability.
 func (c *call) capability() *csi.VolumeCapability {
-	out := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: c.accessMode()}}
+	var modes []v1.PersistentVolumeAccessMode
+	if c.PV != nil {
+		modes = c.PV.Spec.AccessModes
+	}
+
+	mode := accessMode(modes, c.driver.Can(csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER))
+	out := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode}}
 	if c.Block {
 		out.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
 		return out
@@ -51,15 +57,15 @@ func (c *call) capability() *csi.VolumeCapability {
 	return out
 }
 
-// accessMode translates the first access mode of the volume: what it is bound with. A driver that does not
-// know the single-node modes apart gets the older one that stands for both.
-func (c *call) accessMode() csi.VolumeCapability_AccessMode_Mode {
+// accessMode translates the first access mode of a volume, which is what it is bound with; none stands for
+// ReadWriteOnce. A driver that does not know the two single-node modes apart (exact is false) gets the older one
+// that stands for both.
+func accessMode(modes []v1.PersistentVolumeAccessMode, exact bool) csi.VolumeCapability_AccessMode_Mode {
 	mode := v1.ReadWriteOnce
-	if c.PV != nil && len(c.PV.Spec.AccessModes) > 0 {
-		mode = c.PV.Spec.AccessModes[0]
+	if len(modes) > 0 {
+		mode = modes[0]
 	}
 
-	exact := c.driver.Can(csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER)
 	switch {
 	case mode == v1.ReadOnlyMany:
 		return csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY
