@@ -68,8 +68,8 @@ func (e *executor) start(ctx context.Context, p *pod, view *plan.View, s plan.St
 	return e.postStart(ctx, view, spec, id)
 }
 
-// run has the runtime create and start the instance. Only this takes a slot: how long images and hooks take
-// is not up to the node, and a hook may wait for another pod of this node.
+// run has the runtime create and start the instance, and returns its ID. Only this takes a slot: images and
+// hooks may take long whatever the node does, and a hook may wait for another pod of this node.
 func (e *executor) run(
 	ctx context.Context,
 	pod *v1.Pod,
@@ -92,7 +92,7 @@ func (e *executor) run(
 		return "", reason.New(runError, err)
 	}
 
-	// Without the link it runs nevertheless.
+	// Log collectors need the link, the container does not.
 	instance := podlog.Instance{
 		Pod:       pod,
 		Container: s.Name,
@@ -259,7 +259,8 @@ func (e *executor) mounts(
 	return out, nil
 }
 
-// volumeImage makes sure of an image that a container mounts. Events and errors are the container's.
+// volumeImage returns an image that a container mounts, pulled if need be. Events and errors are those of the
+// container.
 func (e *executor) volumeImage(
 	ctx context.Context,
 	pod *v1.Pod,

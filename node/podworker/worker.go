@@ -1,6 +1,6 @@
 // Package podworker makes pods real. For each pod that is worth a look it observes the node, has the plan
-// decide, begins those steps and reports the status. Steps run beside the looks, so a slow pull, hook or stop
-// never holds up a look; when they end, or anything changes, the queue gets the pod's UID.
+// decide, begins the steps and reports the status. Steps run beside the looks, so that a slow pull, hook or
+// stop never holds up a look. When a step ends, or anything changes, the pod is put into the queue.
 //
 // A look is in look.go, what steps do in executor.go, start.go and stop.go, and the report in report.go.
 package podworker
@@ -153,7 +153,7 @@ type Worker struct {
 	known map[types.UID]*pod
 }
 
-// New returns a worker; nothing happens before Run.
+// New returns a worker. Nothing happens before Run.
 func New(cfg Config, d Deps) *Worker {
 	w := &Worker{cfg: cfg, deps: d, known: map[types.UID]*pod{}}
 	w.gate = gate.New(cfg.Admit, func(uid types.UID) { d.Queue.Look(uid, queue.Preempted) })
@@ -181,8 +181,8 @@ func New(cfg Config, d Deps) *Worker {
 	return w
 }
 
-// Run looks at the pods of the queue until ctx ends; then it returns when all steps have ended, and the
-// probes. Containers are left as they are.
+// Run looks at the pods of the queue until ctx ends, and returns when all steps and probes have ended.
+// Containers are left as they are.
 func (w *Worker) Run(ctx context.Context) {
 	w.deps.Queue.Run(ctx, w.cfg.Workers, func(ctx context.Context, uid types.UID, why queue.Reasons) {
 		if err := w.look(ctx, uid, why); err != nil && ctx.Err() == nil {
@@ -190,6 +190,7 @@ func (w *Worker) Run(ctx context.Context) {
 			w.deps.Queue.LookAfter(uid, lookRetry, queue.Retry)
 		}
 	})
+
 	w.steps.Wait()
 	w.deps.Probes.Close()
 }
@@ -223,11 +224,13 @@ func (w *Worker) find(uid types.UID) *pod {
 func (w *Worker) pod(uid types.UID) *pod {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+
 	p := w.known[uid]
 	if p == nil {
 		p = newPod(uid, w.cfg.MaxBackoff)
 		w.known[uid] = p
 	}
+
 	return p
 }
 
@@ -236,6 +239,7 @@ func (w *Worker) forget(uid types.UID) {
 	w.mu.Lock()
 	delete(w.known, uid)
 	w.mu.Unlock()
+
 	w.gate.Forget(uid)
 	w.deps.Objects.Unregister(uid)
 	w.freeName(uid)
