@@ -39,9 +39,9 @@ func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
 	return fsgroup.Apply(ctx, c.place.target, *c.FSGroup, false, onMismatch)
 }
 
-// mayHaveGroup reports whether the policy of a driver lets the fsGroup have a volume; pv is nil for an inline one.
-// The default policy, ReadWriteOnceWithFSType, infers from file system and access modes that only pods of this
-// node use the volume.
+// mayHaveGroup reports whether the policy of a driver lets the fsGroup have a volume; pv is nil for an inline
+// one. The default policy, ReadWriteOnceWithFSType, infers from file system and access modes that only pods
+// of this node use the volume.
 func mayHaveGroup(policy storagev1.FSGroupPolicy, pv *v1.PersistentVolume) bool {
 	switch policy {
 	case storagev1.NoneFSGroupPolicy:

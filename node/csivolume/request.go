@@ -58,8 +58,8 @@ func (c *call) capability() *csi.VolumeCapability {
 }
 
 // accessMode translates the first access mode of a volume, which is what it is bound with; none stands for
-// ReadWriteOnce. A driver that does not know the two single-node modes apart (exact is false) gets the older one
-// that stands for both.
+// ReadWriteOnce. A driver that does not know the two single-node modes apart (exact is false) gets the older
+// one that stands for both.
 func accessMode(modes []v1.PersistentVolumeAccessMode, exact bool) csi.VolumeCapability_AccessMode_Mode {
 	mode := v1.ReadWriteOnce
 	if len(modes) > 0 {
