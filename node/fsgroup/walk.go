@@ -156,7 +156,9 @@ func (l *level) read() (string, error) {
 		}
 
 		_, _, names := unix.ParseDirent(buffer[:n], -1, nil)
-		l.offset, l.names, l.next = at, names, 0
+		l.offset = at
+		l.names = names
+		l.next = 0
 	}
 
 	l.next++

@@ -55,7 +55,9 @@ func TestWhatStepsInFlightHaveBroughtAboutIsHidden(t *testing.T) {
 				p.Begin(*c.inFlight)
 			}
 
-			c.instance.ID, c.instance.Name, c.instance.Attempt = "1", "c", 1
+			c.instance.ID = "1"
+			c.instance.Name = "c"
+			c.instance.Attempt = 1
 			seen := p.See(Observed{Containers: []Container{old, c.instance}}).Observed.Containers
 			if seen[0].State != Exited || seen[1].State != c.want {
 				t.Errorf("states %v and %v, want %v for the second", seen[0].State, seen[1].State, c.want)

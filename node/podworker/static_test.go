@@ -17,7 +17,9 @@ import (
 // static is a pod as its manifest makes it.
 func static(uid types.UID, container string) *v1.Pod {
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{Name: container, Image: "run"})
-	pod.UID, pod.Namespace, pod.Name = uid, "kube-system", "etcd-node1"
+	pod.UID = uid
+	pod.Namespace = "kube-system"
+	pod.Name = "etcd-node1"
 	pod.Annotations = map[string]string{manifest.AnnotationSource: manifest.SourceFile}
 	pod.Spec.TerminationGracePeriodSeconds = new(int64(1))
 	return pod
