@@ -20,7 +20,8 @@ import (
 const about = `trivet-bench measures two nodes of a running cluster, one of trivet and one of kubelet +
 containerd + runc, side by side: pods created until Ready and deleted until gone, one by one and many at once,
 in turns, so that the noise of the host meets both alike; the steps of a start, as each runtime dates them;
-then the memory of each node's daemons, idle and with many pods. make bench-pods brings the cluster up for it.`
+then the memory of each node's daemons, idle and with many pods. make bench-pods brings the cluster up for
+it.`
 
 func main() { program.Tool("trivet-bench", run) }
 
