@@ -65,7 +65,7 @@ func (i inits) start(ctx context.Context, r Record) (pid int, err error) {
 	return pid, i.cfg.Processes.Start(ctx, initID(r.ID))
 }
 
-// remove ends the init of a pod and removes the pin of its PID namespace. If nothing is left, that is success.
+// remove ends the init of a pod and removes the pin of its PID namespace. Those that are gone are success.
 func (i inits) remove(ctx context.Context, r Record) error {
 	return errors.Join(
 		i.cfg.Processes.Delete(ctx, initID(r.ID)),
