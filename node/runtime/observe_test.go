@@ -158,10 +158,10 @@ func TestWhatIsKnownIsNotAskedForAgain(t *testing.T) {
 			observe(t, c, "a")
 		}
 
-		if n := s.Count("ContainerStatus"); n != want {
+		if n := s.Asked("ContainerStatus"); n != want {
 			t.Errorf("%s: %d questions for the container, want %d", state, n, want)
 		}
-		if n := s.Count("PodSandboxStatus"); n != 1 {
+		if n := s.Asked("PodSandboxStatus"); n != 1 {
 			t.Errorf("%s: %d questions for the sandbox", state, n)
 		}
 	}

@@ -183,8 +183,8 @@ func (s *Server) Calls() []string {
 	return slices.Clone(s.record.calls)
 }
 
-// Count returns how often a method was called.
-func (s *Server) Count(method string) int {
+// Asked returns how often a method was called.
+func (s *Server) Asked(method string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.record.counts[method]
