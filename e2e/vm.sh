@@ -61,7 +61,7 @@ make_disk() {
 	cp -r "$project"/{bin,deploy} "$root/trivet/" && cp -r "$project/.trivet/images" "$root/trivet/.trivet/"
 	mkdir -p "$root/trivet/e2e/scenario"
 	(cd "$project" && go test -c -vet=off -o "$root/trivet/e2e/scenario/" ./e2e/scenario &&
-		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup)
+		go test -c -vet=off -o "$root/trivet/bin/" ./e2e/machine ./node/podcgroup ./cri/cgroupdriver)
 	(cd "$project/.trivet/bin" && cp -a controlplane etcd kube-* kubectl coredns "$root/trivet/.trivet/bin/")
 	cat >"$root/init" <<-EOF
 		#!/bin/bash
@@ -71,7 +71,7 @@ make_disk() {
 		mount -t cgroup2 cgroup2 /sys/fs/cgroup; mount --make-rshared /
 		ip link set lo up
 		for m in overlay bridge veth tun loop btrfs xfs nf_tables br_netfilter nf_conntrack_netlink; do modprobe \$m; done
-		export TRIVET_MUST_RUN=1 TRIVET_PODCGROUP_TEST=/trivet/bin/podcgroup.test
+		export TRIVET_MUST_RUN=1 TRIVET_TESTS=/trivet/bin
 		limits() { # on the node whose PID 1 is systemd
 			(cd e2e/scenario && TRIVET_E2E=/trivet/.trivet ./scenario.test -test.v -test.run UnderSystemd)
 		}

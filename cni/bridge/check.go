@@ -9,8 +9,8 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Check tells what of an attachment is not as Attach made it. What is there beside it is other plugins'
-// business.
+// Check returns an error that names the first thing of an attachment that is not as Attach made it. What
+// other plugins have added is not looked at.
 func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	bridge, err := host.LinkByName(c.Name)
 	if err != nil {
@@ -21,19 +21,44 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	}
 
 	if c.IsGateway {
-		if err := checkGateway(host, c, bridge, a); err != nil {
+		have, err := host.Addresses(bridge.Index)
+		if err != nil {
+			return err
+		}
+		if err := checkGateways(c, have, a.Addresses); err != nil {
 			return err
 		}
 	}
 
+	// The host's end first: the pod's cannot be right without it.
 	port, err := host.LinkByName(HostName(c.Network, a.Owner))
 	if err != nil {
 		return err
 	}
+	if err := checkPort(c, a, bridge, port); err != nil {
+		return err
+	}
 
+	return namespace.Visit(func() error { return checkPod(c, a) }, a.Netns)
+}
+
+// checkGateways compares the addresses that the bridge has with the gateways of a pod's addresses.
+func checkGateways(c Config, have []netip.Prefix, addresses []Address) error {
+	for _, address := range addresses {
+		gateway := address.Gateway
+		isGateway := func(p netip.Prefix) bool { return p.Addr() == gateway }
+		if gateway.IsValid() && !slices.ContainsFunc(have, isGateway) {
+			return fmt.Errorf("bridge %s does not have the gateway address %s", c.Name, gateway)
+		}
+	}
+	return nil
+}
+
+// checkPort compares the host's end of the pair with the configuration.
+func checkPort(c Config, a Attachment, bridge, port rtnl.Link) error {
 	switch {
 	case port.Master != bridge.Index:
-		return fmt.Errorf("interface %s is no port of bridge %s", port.Name, c.Name)
+		return fmt.Errorf("interface %s is not a port of bridge %s", port.Name, c.Name)
 	case !port.Up:
 		return fmt.Errorf("interface %s is down", port.Name)
 	case port.Port == nil || *port.Port != c.Port:
@@ -41,24 +66,10 @@ func Check(host *rtnl.Conn, c Config, a Attachment) error {
 	case a.MTU != 0 && port.MTU != a.MTU:
 		return fmt.Errorf("interface %s has MTU %d, not %d", port.Name, port.MTU, a.MTU)
 	}
-
-	return namespace.Visit(func() error { return checkPod(c, a) }, a.Netns)
-}
-
-func checkGateway(host *rtnl.Conn, c Config, bridge rtnl.Link, a Attachment) error {
-	have, err := host.Addresses(bridge.Index)
-	if err != nil {
-		return err
-	}
-	for _, address := range a.Addresses {
-		if address.Gateway.IsValid() &&
-			!slices.ContainsFunc(have, func(p netip.Prefix) bool { return p.Addr() == address.Gateway }) {
-			return fmt.Errorf("bridge %s has not the gateway address %s", c.Name, address.Gateway)
-		}
-	}
 	return nil
 }
 
+// checkPod looks at the pod's end of the pair, in the pod's network namespace.
 func checkPod(c Config, a Attachment) error {
 	pod, err := rtnl.Open()
 	if err != nil {
@@ -70,27 +81,16 @@ func checkPod(c Config, a Attachment) error {
 	if err != nil {
 		return err
 	}
-	if !link.Up {
-		return fmt.Errorf("interface %s is down", a.Owner.IfName)
-	}
-	if a.MAC != nil && link.MAC.String() != a.MAC.String() {
-		return fmt.Errorf("interface %s has MAC address %s, not %s", a.Owner.IfName, link.MAC, a.MAC)
-	}
-	if a.MTU != 0 && link.MTU != a.MTU {
-		return fmt.Errorf("interface %s has MTU %d, not %d", a.Owner.IfName, link.MTU, a.MTU)
-	}
 
 	have, err := pod.Addresses(link.Index)
 	if err != nil {
 		return err
 	}
-
-	for _, address := range a.Addresses {
-		if !slices.Contains(have, address.Prefix) {
-			return fmt.Errorf("interface %s has not the address %s", a.Owner.IfName, address.Prefix)
-		}
+	if err := checkInterface(a, link, have); err != nil {
+		return err
 	}
 
+	// Other networks may have routes to the same destinations: only those by this interface count.
 	for _, r := range podRoutes(c, a) {
 		r.Index = link.Index
 		there, err := pod.HasRoute(r)
@@ -99,6 +99,27 @@ func checkPod(c Config, a Attachment) error {
 		}
 		if !there {
 			return fmt.Errorf("route to %s by interface %s is not there", r.Dst, a.Owner.IfName)
+		}
+	}
+
+	return nil
+}
+
+// checkInterface compares the pod's interface, which has some addresses, with the attachment.
+func checkInterface(a Attachment, link rtnl.Link, have []netip.Prefix) error {
+	ifname := a.Owner.IfName
+	switch {
+	case !link.Up:
+		return fmt.Errorf("interface %s is down", ifname)
+	case a.MAC != nil && link.MAC.String() != a.MAC.String():
+		return fmt.Errorf("interface %s has MAC address %s, not %s", ifname, link.MAC, a.MAC)
+	case a.MTU != 0 && link.MTU != a.MTU:
+		return fmt.Errorf("interface %s has MTU %d, not %d", ifname, link.MTU, a.MTU)
+	}
+
+	for _, address := range a.Addresses {
+		if !slices.Contains(have, address.Prefix) {
+			return fmt.Errorf("interface %s does not have the address %s", ifname, address.Prefix)
 		}
 	}
 

@@ -11,14 +11,14 @@ import (
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// hashMAC is a locally administered address made of a hash: the same each time.
+// hashMAC returns a locally administered address made of a hash: the same each time.
 func hashMAC(seed string, addresses []Address) net.HardwareAddr {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s %v", seed, addresses))
 	return net.HardwareAddr{sum[0]&^0x01 | 0x02, sum[1], sum[2], sum[3], sum[4], sum[5]}
 }
 
-// podMAC is made of the pod's IPv4 address: whoever has that address in an ARP cache stays right when the
-// next pod gets it.
+// podMAC returns the MAC address of a pod's interface. It is derived from the pod's IPv4 address, so that an
+// entry of an ARP cache is still right when the next pod gets the address.
 func podMAC(a Attachment) net.HardwareAddr {
 	if a.MAC != nil {
 		return a.MAC
@@ -32,8 +32,9 @@ func podMAC(a Attachment) net.HardwareAddr {
 	return hashMAC(a.Owner.String(), a.Addresses)
 }
 
-// bridgeMAC is the address of a bridge that this plugin makes: of its name and the gateway's address, so that
-// it is known again, or else of the first pod's.
+// bridgeMAC returns the MAC address of a bridge that this package makes. It is derived from the bridge's name
+// and the gateway, so that a bridge that is made again has the same one, or else from the first pod's
+// addresses.
 func bridgeMAC(c Config, addresses []Address) net.HardwareAddr {
 	if c.IsGateway && len(addresses) > 0 && addresses[0].Gateway.IsValid() {
 		return hashMAC("bridge "+c.Name+" "+addresses[0].Gateway.String(), nil)
@@ -41,30 +42,32 @@ func bridgeMAC(c Config, addresses []Address) net.HardwareAddr {
 	return hashMAC("bridge "+c.Name, addresses)
 }
 
-// pin keeps a bridge that somebody else made from taking over its ports' MAC addresses: those change with the
-// pods, under the ARP caches of everybody on the bridge. The kernel stops doing so once an address has been
-// set, be it the one that is there. own is the address of a bridge made here, which one gets too that has
-// none: the kernel takes it away with the last port.
-func pin(host *rtnl.Conn, bridge *rtnl.Link, own net.HardwareAddr) error {
-	switch {
-	case bytes.Equal(bridge.MAC, make(net.HardwareAddr, len(own))):
-		bridge.MAC = own
-	case bytes.Equal(bridge.MAC, own), pinned(*bridge):
+// fixMAC keeps a bridge that somebody else made from taking over the MAC addresses of its ports: those change
+// with the pods, under the ARP caches of everybody on the bridge. The kernel stops doing so once an address
+// has been set, even the one that the bridge has. own is what a bridge made here has; one without any address
+// gets it, since the kernel removes the address with the last port.
+func fixMAC(host *rtnl.Conn, bridge *rtnl.Link, own net.HardwareAddr) error {
+	isZero := bytes.Equal(bridge.MAC, make(net.HardwareAddr, len(own)))
+	if bytes.Equal(bridge.MAC, own) || !isZero && hasFixedMAC(*bridge) {
 		return nil
+	}
+	if isZero {
+		bridge.MAC = own
 	}
 	return host.Must(rtnl.SetMAC(bridge.Index, bridge.MAC))
 }
 
-// pinned asks sysfs, which no netlink attribute replaces. A /sys of another network namespace may show
-// another interface of the same name: the address tells them apart.
-func pinned(bridge rtnl.Link) bool {
-	// NET_ADDR_SET of <uapi/linux/netdevice.h>
+// hasFixedMAC reports whether somebody has set the bridge's MAC address. It asks sysfs, for which there is no
+// netlink attribute. A /sys of another network namespace may show another interface of the same name: the
+// address tells them apart.
+func hasFixedMAC(bridge rtnl.Link) bool {
+	// NET_ADDR_SET of <uapi/linux/netdevice.h>.
 	const set = "3"
 	dir := "/sys/class/net/" + bridge.Name + "/"
-	return line(dir+"addr_assign_type") == set && line(dir+"address") == bridge.MAC.String()
+	return readLine(dir+"addr_assign_type") == set && readLine(dir+"address") == bridge.MAC.String()
 }
 
-func line(path string) string {
+func readLine(path string) string {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return ""

@@ -5,22 +5,24 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// Move gives a bridge that is there the gateway addresses of other subnets, in place of those that it has. It
-// is for the owner of the bridge, whose node has got another pod CIDR. Nothing is done while pods with
-// addresses of the former subnets are on it: they would lose their gateway. moved tells what the bridge has
-// now that it had not.
+// Move gives a bridge that exists the gateway addresses of other subnets, in place of those that it has. It
+// is for the owner of the bridge, whose node has got another pod CIDR. It fails while pods with addresses of
+// the former subnets are on the bridge: they would lose their gateway. moved are the addresses that the
+// bridge has got.
 func Move(host *rtnl.Conn, c Config, gateways []Address) (moved []netip.Prefix, err error) {
 	link, err := host.LinkByName(c.Name)
-	if rtnl.Gone(err) {
-		// the first pod's ADD makes it
+	if netlink.IsNotExist(err) {
+		// The ADD of the first pod makes it.
 		return nil, nil
 	}
 
 	if err == nil {
-		err = isBridge(link)
+		err = requireBridge(link)
 	}
 	if err != nil {
 		return nil, err
@@ -32,11 +34,11 @@ func Move(host *rtnl.Conn, c Config, gateways []Address) (moved []netip.Prefix, 
 	}
 
 	for _, g := range gateways {
-		want := netip.PrefixFrom(g.Gateway, g.Prefix.Bits())
+		want := g.gatewayPrefix()
 		if slices.Contains(have, want) {
 			continue
 		}
-		if err := readdress(host, link, formerly(have, gateways, want), want); err != nil {
+		if err := readdress(host, link, former(have, gateways, want), want); err != nil {
 			return moved, fmt.Errorf("gateway of bridge %s: %w", c.Name, err)
 		}
 
@@ -46,60 +48,51 @@ func Move(host *rtnl.Conn, c Config, gateways []Address) (moved []netip.Prefix, 
 	return moved, nil
 }
 
-// formerly are the addresses of want's family that no gateway has.
-func formerly(have []netip.Prefix, gateways []Address, want netip.Prefix) (all []netip.Prefix) {
+// former returns the addresses of want's family that are not gateways any more.
+func former(have []netip.Prefix, gateways []Address, want netip.Prefix) (all []netip.Prefix) {
 	for _, other := range have {
-		wanted := slices.ContainsFunc(gateways, func(g Address) bool { return g.Gateway == other.Addr() })
-		if !wanted && other.Addr().Is4() == want.Addr().Is4() {
+		isGateway := func(g Address) bool { return g.Gateway == other.Addr() }
+		if prefix.SameFamily(other.Addr(), want.Addr()) && !slices.ContainsFunc(gateways, isGateway) {
 			all = append(all, other)
 		}
 	}
 	return all
 }
 
-// readdress takes the former addresses away first: as long as the wanted one is not there, the next call goes
-// on.
+// readdress removes the former addresses first: as long as the wanted one is not there, the next call
+// continues.
 func readdress(host *rtnl.Conn, bridge rtnl.Link, former []netip.Prefix, want netip.Prefix) error {
 	if len(former) > 0 {
-		pods, err := ports(host, bridge.Index)
+		links, err := host.Links()
 		if err != nil {
 			return err
 		}
 
-		if pods > 0 {
-			return fmt.Errorf("it has %v for %d pods that are still there, and gets %s when they are gone",
-				former, pods, want)
+		if pods := countPorts(links, bridge.Index); pods > 0 {
+			const format = "it has %v for %d pods that are still there, and gets %s when they are gone"
+			return fmt.Errorf(format, former, pods, want)
 		}
 	}
 
-	for _, other := range former {
-		if err := host.Must(rtnl.DeleteAddress(bridge.Index, other)); err != nil && !rtnl.Gone(err) {
-			return err
-		}
+	if err := removeAddresses(host, bridge, former); err != nil {
+		return err
 	}
 
-	if want.Addr().Is6() {
-		if err := write("net/ipv6/conf/"+bridge.Name+"/disable_ipv6", "0"); err != nil {
-			return err
-		}
-	}
-
-	err := host.Must(rtnl.NewAddress(bridge.Index, want, rtnl.NoDAD))
-	if rtnl.Exists(err) {
-		// an ADD was quicker
+	err := addAddress(host, bridge, want)
+	if netlink.IsExist(err) {
+		// An ADD was faster.
 		return nil
 	}
 
 	return err
 }
 
-// ports counts the pods on a bridge; those cut off by DEL are no ports any more.
-func ports(host *rtnl.Conn, bridge int) (count int, err error) {
-	links, err := host.Links()
+// countPorts counts the pods on a bridge; those that DEL has cut off are not ports any more.
+func countPorts(links []rtnl.Link, bridge int) (count int) {
 	for _, l := range links {
 		if l.Master == bridge {
 			count++
 		}
 	}
-	return count, err
+	return count
 }

@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -12,9 +11,9 @@ type cniArgs struct {
 	mac string
 }
 
-// parseArgs reads KEY=VALUE;KEY=VALUE. A key that is not known is an error unless IgnoreUnknown is set, so
-// that a misspelt one does not go unnoticed (CNI conventions, "CNI_ARGS"). Kubernetes' own keys are known and
-// none of this plugin's business.
+// parseArgs reads KEY=VALUE;KEY=VALUE. An unknown key is an error unless IgnoreUnknown is set, so that a
+// misspelt one is noticed (CNI conventions, "CNI_ARGS"). The keys of Kubernetes are known and mean nothing
+// here.
 func parseArgs(args string) (a cniArgs, err error) {
 	var unknown []string
 	ignore := false
@@ -25,7 +24,7 @@ func parseArgs(args string) (a cniArgs, err error) {
 
 		key, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return a, fmt.Errorf("CNI_ARGS: %q is not KEY=VALUE", pair)
+			return a, invalid("CNI_ARGS: %q is not KEY=VALUE", pair)
 		}
 
 		switch key {
@@ -35,7 +34,7 @@ func parseArgs(args string) (a cniArgs, err error) {
 			a.mac = value
 		case "IgnoreUnknown":
 			if ignore, err = strconv.ParseBool(value); err != nil {
-				return a, fmt.Errorf("CNI_ARGS: IgnoreUnknown=%s is neither true nor false", value)
+				return a, invalid("CNI_ARGS: IgnoreUnknown=%s is neither true nor false", value)
 			}
 
 		case "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID":
@@ -44,9 +43,10 @@ func parseArgs(args string) (a cniArgs, err error) {
 		}
 	}
 
+	// IgnoreUnknown may come after what it ignores.
 	if len(unknown) > 0 && !ignore {
-		return a, fmt.Errorf("CNI_ARGS: unknown keys %q (IgnoreUnknown=1 ignores them; known are IP and MAC)",
-			unknown)
+		const hint = "IgnoreUnknown=1 ignores them; known are IP and MAC"
+		return a, invalid("CNI_ARGS: unknown keys %q (%s)", unknown, hint)
 	}
 
 	return a, nil

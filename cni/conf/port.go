@@ -6,14 +6,15 @@ import (
 	"strings"
 )
 
-// Port is a host port of a container.
+// Port is a host port that the runtime asks for.
 type Port struct {
-	// HostIP is the node's address that the port is of: all addresses of the family if it is unspecified
-	// (0.0.0.0, ::), all of both families if it is zero.
+	// HostIP is the node's address that the port is published on: all addresses of the family if it is
+	// unspecified (0.0.0.0, ::), all of both families if it is zero.
 	HostIP        netip.Addr
 	HostPort      uint16
 	ContainerPort uint16
-	Protocol      string // "tcp", "udp" or "sctp"
+	// Protocol is "tcp", "udp" or "sctp".
+	Protocol string
 }
 
 func (p Port) String() string {
@@ -21,22 +22,31 @@ func (p Port) String() string {
 	if p.HostIP.IsValid() {
 		host = p.HostIP.String()
 	}
-	return fmt.Sprintf("host port %s:%d/%s to container port %d", host, p.HostPort, p.Protocol,
-		p.ContainerPort)
+	const format = "host port %s:%d/%s to container port %d"
+	return fmt.Sprintf(format, host, p.HostPort, p.Protocol, p.ContainerPort)
 }
 
-// sameHost reports whether p and q, of one number and protocol, cannot both be had. A single address beside
-// all of them can: the more specific one wins.
-func (p Port) sameHost(q Port) bool {
-	all := func(a netip.Addr) bool { return !a.IsValid() || a.IsUnspecified() }
-	if all(p.HostIP) && all(q.HostIP) {
-		return !p.HostIP.IsValid() || !q.HostIP.IsValid() || p.HostIP == q.HostIP
+// conflicts reports whether p and q, of one number and protocol, cannot both be published. A single address
+// beside all of them can: the more specific one wins.
+func (p Port) conflicts(q Port) bool {
+	if !p.onAllAddresses() || !q.onAllAddresses() {
+		return p.HostIP == q.HostIP
 	}
-	return p.HostIP == q.HostIP
+	return !p.HostIP.IsValid() || !q.HostIP.IsValid() || p.HostIP == q.HostIP
 }
 
-// ports reads the wanted host ports. One that is named twice for the same container port counts once.
-func (w *wire) ports() ([]Port, error) {
+func (p Port) onAllAddresses() bool { return !p.HostIP.IsValid() || p.HostIP.IsUnspecified() }
+
+// portMapping is the JSON of a host port.
+type portMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP"`
+}
+
+// readPorts reads the host ports. One that is named twice for the same container port counts once.
+func readPorts(mappings []portMapping) ([]Port, error) {
 	type number struct {
 		protocol string
 		port     uint16
@@ -44,30 +54,24 @@ func (w *wire) ports() ([]Port, error) {
 
 	seen := map[number][]Port{}
 	var all []Port
-	for _, m := range w.RuntimeConfig.PortMappings {
+	for _, m := range mappings {
+		// As in upstream's portmap, no host port is wanted.
 		if m.HostPort == 0 {
-			// as upstream: no host port is wanted
 			continue
 		}
 
-		p, err := m.port()
+		p, err := m.parse()
 		if err != nil {
 			return nil, err
 		}
 
-		key, twice := number{p.Protocol, p.HostPort}, false
-		for _, q := range seen[key] {
-			if !p.sameHost(q) {
-				continue
-			}
-			if p.ContainerPort != q.ContainerPort {
-				return nil, fmt.Errorf("%s and %s: one host port leads to one container port", q, p)
-			}
-
-			twice = twice || p.HostIP == q.HostIP
+		key := number{p.Protocol, p.HostPort}
+		known, err := isAmong(seen[key], p)
+		if err != nil {
+			return nil, err
 		}
 
-		if !twice {
+		if !known {
 			seen[key] = append(seen[key], p)
 			all = append(all, p)
 		}
@@ -76,29 +80,55 @@ func (w *wire) ports() ([]Port, error) {
 	return all, nil
 }
 
-func (m portMapping) port() (Port, error) {
-	p := Port{HostPort: uint16(m.HostPort), ContainerPort: uint16(m.ContainerPort),
-		Protocol: strings.ToLower(m.Protocol)}
+// isAmong reports whether p is one of some ports of its number and protocol. It is an error if one of them
+// leads what is sent to p to another container port.
+func isAmong(ports []Port, p Port) (known bool, err error) {
+	for _, q := range ports {
+		if !p.conflicts(q) {
+			continue
+		}
+		if p.ContainerPort != q.ContainerPort {
+			return false, invalid("%s and %s: one host port leads to one container port", q, p)
+		}
+		if p.HostIP == q.HostIP {
+			known = true
+		}
+	}
+
+	return known, nil
+}
+
+func (m portMapping) parse() (Port, error) {
+	p := Port{
+		HostPort:      uint16(m.HostPort),
+		ContainerPort: uint16(m.ContainerPort),
+		Protocol:      strings.ToLower(m.Protocol),
+	}
 	if p.Protocol == "" {
 		p.Protocol = "tcp"
 	}
+
 	if m.HostPort < 0 || m.HostPort > 65535 || m.ContainerPort < 1 || m.ContainerPort > 65535 {
-		return p, fmt.Errorf("port mapping %d to %d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
+		return p, invalid("port mapping %d to %d: ports are 1 to 65535", m.HostPort, m.ContainerPort)
 	}
 
-	if p.Protocol != "tcp" && p.Protocol != "udp" && p.Protocol != "sctp" {
-		return p, fmt.Errorf("port mapping of host port %d: protocol %q is none of tcp, udp, sctp",
-			m.HostPort, m.Protocol)
+	switch p.Protocol {
+	case "tcp", "udp", "sctp":
+	default:
+		const format = "port mapping of host port %d: protocol %q is not one of tcp, udp, sctp"
+		return p, invalid(format, m.HostPort, m.Protocol)
 	}
 
-	if m.HostIP != "" {
-		ip, err := netip.ParseAddr(m.HostIP)
-		if err != nil {
-			return p, fmt.Errorf("port mapping of host port %d: hostIP: %w", m.HostPort, err)
-		}
-
-		p.HostIP = ip.Unmap()
+	// No address is all of them, of both families.
+	if m.HostIP == "" {
+		return p, nil
 	}
 
+	ip, err := netip.ParseAddr(m.HostIP)
+	if err != nil {
+		return p, invalid("port mapping of host port %d: hostIP: %w", m.HostPort, err)
+	}
+
+	p.HostIP = ip.Unmap()
 	return p, nil
 }

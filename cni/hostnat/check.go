@@ -1,86 +1,54 @@
 package hostnat
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-
-	"github.com/google/nftables"
-	"golang.org/x/sys/unix"
 )
 
-// Check tells which rules of the network are not there. Unlike Ensure it looks into every chain: rules of one
-// may have been flushed.
+// Check returns an error that names the first difference between the table and the configuration. Unlike
+// Ensure it looks into every chain: the rules of one may have been flushed.
 func (t *Table) Check() error {
-	ok, err := t.fits()
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("nftables table %s has not the rules of this configuration", t.table.Name)
-	}
-
-	want, err := t.expected()
+	upToDate, err := t.kernel.hasMarker(t.want.marker())
 	if err != nil {
 		return err
 	}
 
-	have, err := t.chains()
+	if !upToDate {
+		return fmt.Errorf("nftables table %s does not have the rules of this configuration",
+			t.want.table.Name)
+	}
+
+	// The marker alone does not say that every chain still has its rules.
+	have, err := t.kernel.countRules()
 	if err != nil {
 		return err
 	}
 
+	want := countExpected(t.want.chains())
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if have[name] != want[name] {
-			return fmt.Errorf("chain %s of nftables table %s has %d rules, not %d", name, t.table.Name,
-				have[name], want[name])
+			return fmt.Errorf(
+				"chain %s of nftables table %s has %d rules, not %d",
+				name,
+				t.want.table.Name,
+				have[name],
+				want[name],
+			)
 		}
 	}
 
 	return t.checkNoMasq()
 }
 
-// expected counts the rules of each chain, by putting together a transaction that is not sent. A jump counts
-// for its target.
-func (t *Table) expected() (map[string]int, error) {
-	scratch := &Table{
-		conn:   &nftables.Conn{},
-		table:  t.table,
-		config: t.config,
-		byFam:  t.byFam,
-		rules:  map[string]int{},
-	}
-
-	err := scratch.build()
-	if scratch.config.Ports {
-		scratch.rules[portChain] += len(portHooks)
-	}
-
-	return scratch.rules, err
-}
-
-// chains counts the rules of each chain that is there.
-func (t *Table) chains() (map[string]int, error) {
-	have := map[string]int{}
-	err := t.kernel.Dump(t.question("list nftables chains of "+t.table.Name, unix.NFT_MSG_GETCHAIN),
-		func(_ uint16, body []byte) {
-			if table := tableOf(body); table == t.table.Name {
-				name, rules := parseChain(body)
-				have[name] = rules
-			}
-		})
-	return have, err
-}
-
 // checkNoMasq compares the destinations that see the pods' own addresses.
 func (t *Table) checkNoMasq() error {
-	if !t.config.Masquerade {
+	if !t.want.config.Masquerade {
 		return nil
 	}
 
-	for _, f := range t.byFam {
-		have, err := t.elements(f.noMasq)
+	for _, f := range t.want.families {
+		have, err := t.kernel.elements(f.noMasq)
 		if err != nil {
 			return err
 		}
@@ -90,10 +58,11 @@ func (t *Table) checkNoMasq() error {
 			keys[string(e.Key)] = true
 		}
 
-		for _, e := range f.intervals(t.own(f)) {
+		// Elements that somebody has added take nothing from pods, and stay.
+		for _, e := range f.intervals(t.want.notMasqueraded(f)) {
 			if !keys[string(e.Key)] {
-				return fmt.Errorf("set %s of nftables table %s is not as configured", f.noMasq.Name,
-					t.table.Name)
+				return fmt.Errorf("set %s of nftables table %s is not as configured",
+					f.noMasq.Name, t.want.table.Name)
 			}
 		}
 	}
@@ -104,22 +73,22 @@ func (t *Table) checkNoMasq() error {
 // repairTries is small: what is still wrong then, somebody keeps undoing.
 const repairTries = 4
 
-// Repair is Ensure for somebody who is not about to add a pod: rules that are missing in part are written
-// again, too. It reports whether there was something to do.
+// Repair is Ensure for a caller that is not about to add a pod: it also writes the rules again when only some
+// of them are missing. It reports whether there was something to do.
 func (t *Table) Repair() (repaired bool, err error) {
 	for range repairTries {
 		if err = t.Check(); err == nil {
 			return repaired, nil
 		}
 
-		wrong := t.replace()
-		if wrong != nil && !errors.Is(wrong, unix.EEXIST) && !errors.Is(wrong, unix.ENOENT) {
-			return repaired, wrong
+		// After a race the other process, an ADD, has done it.
+		failure := t.replace()
+		if failure != nil && !isRace(failure) {
+			return repaired, failure
 		}
 
-		// else an ADD was quicker
-		repaired = wrong == nil
+		repaired = failure == nil
 	}
 
-	return repaired, fmt.Errorf("written again and not as it has to be: %w", err)
+	return repaired, fmt.Errorf("rules were written and are still wrong: %w", err)
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/netlink"
 )
 
 // Message and attribute numbers of <linux/netfilter/nfnetlink_conntrack.h>.
@@ -22,54 +24,52 @@ const (
 	ctaTupleProto = 2
 	ctaProtoNum   = 1
 	ctaProtoDst   = 3
-
-	nfgenmsgSize = 4
 )
 
-// flushUDP forgets the connections to UDP host ports. A client that keeps sending would otherwise keep the
-// connection tracking entry of before alive forever: past a new pod, or to one that is gone.
-func flushUDP(ports []Port) error {
-	families := map[byte][]Port{}
+// forgetUDP deletes the tracked connections to UDP host ports. A client that keeps sending would otherwise
+// keep its entry alive without end: past a new pod, or to one that has ended.
+func (k kernel) forgetUDP(ports []Port) error {
+	var v4, v6 []Port
 	for _, p := range ports {
-		if p.Protocol != "udp" {
-			continue
+		switch {
+		case p.Protocol != "udp":
+		case p.Pod.Addr().Is4():
+			v4 = append(v4, p)
+		default:
+			v6 = append(v6, p)
 		}
-
-		f := byte(unix.AF_INET6)
-		if p.Pod.Addr().Is4() {
-			f = unix.AF_INET
-		}
-
-		families[f] = append(families[f], p)
 	}
 
-	if len(families) == 0 {
-		return nil
-	}
-
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	err := errors.Join(k.forget(unix.NFPROTO_IPV4, v4), k.forget(unix.NFPROTO_IPV6, v6))
 	if err != nil {
-		return fmt.Errorf("open conntrack socket: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-
-	for f, ports := range families {
-		if err := flushFamily(conn, f, ports); err != nil {
-			return fmt.Errorf("forget tracked connections to UDP host ports: %w", err)
-		}
+		return fmt.Errorf("forget tracked connections to UDP host ports: %w", err)
 	}
 
 	return nil
 }
 
-func flushFamily(conn *netlink.Conn, family byte, ports []Port) error {
-	header := []byte{family, unix.NFNETLINK_V0, 0, 0}
-	entries, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: ctGet, Flags: netlink.Request | netlink.Dump},
-		Data:   header,
+// batch bounds how many entries are deleted at once.
+const batch = 128
+
+// forget deletes the connections of an address family to some UDP host ports.
+func (k kernel) forget(nfproto byte, ports []Port) error {
+	if len(ports) == 0 {
+		return nil
+	}
+
+	var deletions []*netlink.Message
+	list := netlink.NewMessage("list tracked connections", ctGet, 0, nfgenmsg(nfproto))
+	err := k.conn.Dump(list, func(_ uint16, body []byte) {
+		tuple := originalTuple(body)
+		if !parseTuple(tuple).isOneOf(ports) {
+			return
+		}
+
+		m := netlink.NewMessage("delete tracked connection", ctDelete, 0, nfgenmsg(nfproto))
+		deletions = append(deletions, m.Bytes(ctaTupleOrig|unix.NLA_F_NESTED, tuple))
 	})
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		// no connection tracking netlink in this kernel: nothing can be forgotten
+		// This kernel has no netlink for connection tracking: nothing can be deleted.
 		return nil
 	}
 
@@ -77,25 +77,16 @@ func flushFamily(conn *netlink.Conn, family byte, ports []Port) error {
 		return err
 	}
 
-	for _, e := range entries {
-		tuple, t := original(e.Data)
-		if tuple == nil || !t.matches(ports) {
-			continue
-		}
-
-		attributes, err := netlink.MarshalAttributes([]netlink.Attribute{
-			{Type: ctaTupleOrig | netlink.Nested, Data: tuple},
-		})
+	for part := range slices.Chunk(deletions, batch) {
+		errs, err := k.conn.Do(part...)
 		if err != nil {
 			return err
 		}
 
-		_, err = conn.Execute(netlink.Message{
-			Header: netlink.Header{Type: ctDelete, Flags: netlink.Request | netlink.Acknowledge},
-			Data:   append(append([]byte(nil), header...), attributes...),
-		})
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return err
+		for _, err := range errs {
+			if err != nil && !netlink.IsNotExist(err) {
+				return err
+			}
 		}
 	}
 
@@ -109,58 +100,36 @@ type destination struct {
 	port     uint16
 }
 
-func (d destination) matches(ports []Port) bool {
-	for _, p := range ports {
-		if d.protocol == unix.IPPROTO_UDP && d.port == p.HostPort &&
-			(!p.HostIP.IsValid() || p.HostIP == d.address) {
-			return true
-		}
-	}
-	return false
+// isOneOf reports whether d is one of some UDP host ports.
+func (d destination) isOneOf(ports []Port) bool {
+	return d.protocol == unix.IPPROTO_UDP && slices.ContainsFunc(ports, func(p Port) bool {
+		return d.port == p.HostPort && (!p.HostIP.IsValid() || p.HostIP == d.address)
+	})
 }
 
-// original returns the original tuple of an entry, raw and read.
-func original(data []byte) (tuple []byte, d destination) {
-	if len(data) < nfgenmsgSize {
-		return nil, d
-	}
-
-	walk(data[nfgenmsgSize:], func(kind uint16, value []byte) {
+// originalTuple returns the tuple of a connection's first packet, as the kernel sends it.
+func originalTuple(body []byte) (tuple []byte) {
+	attributes(body, func(kind uint16, value []byte) {
 		if kind == ctaTupleOrig {
 			tuple = value
 		}
 	})
-
-	walk(tuple, func(kind uint16, value []byte) {
-		switch kind {
-		case ctaTupleIP:
-			walk(value, func(kind uint16, value []byte) {
-				if kind == ctaIPv4Dst || kind == ctaIPv6Dst {
-					d.address, _ = netip.AddrFromSlice(value)
-				}
-			})
-
-		case ctaTupleProto:
-			walk(value, func(kind uint16, value []byte) {
-				switch {
-				case kind == ctaProtoNum && len(value) == 1:
-					d.protocol = value[0]
-				case kind == ctaProtoDst && len(value) == 2:
-					d.port = binary.BigEndian.Uint16(value)
-				}
-			})
-		}
-	})
-
-	return tuple, d
+	return tuple
 }
 
-func walk(data []byte, visit func(kind uint16, value []byte)) {
-	decoder, err := netlink.NewAttributeDecoder(data)
-	if err != nil {
-		return
-	}
-	for decoder.Next() {
-		visit(decoder.Type(), decoder.Bytes())
-	}
+func parseTuple(tuple []byte) (d destination) {
+	netlink.Attributes(tuple, func(kind uint16, nest []byte) {
+		netlink.Attributes(nest, func(inner uint16, value []byte) {
+			switch {
+			case kind == ctaTupleIP && (inner == ctaIPv4Dst || inner == ctaIPv6Dst):
+				d.address, _ = netip.AddrFromSlice(value)
+			case kind == ctaTupleProto && inner == ctaProtoNum && len(value) == 1:
+				d.protocol = value[0]
+			case kind == ctaTupleProto && inner == ctaProtoDst && len(value) == 2:
+				d.port = binary.BigEndian.Uint16(value)
+			}
+		})
+	})
+
+	return d
 }

@@ -23,17 +23,18 @@ type host struct {
 
 func newHost(t *testing.T) *host {
 	testenv.Root(t)
-	return &host{t, testenv.Netns(t), hostnat.Config{
+	config := hostnat.Config{
 		Network:    "test",
 		Bridge:     "br0",
 		Masquerade: true,
 		SNAT:       true,
 		Ports:      true,
 		Subnets:    []netip.Prefix{netip.MustParsePrefix("10.88.0.0/16")},
-	}}
+	}
+	return &host{t, testenv.Netns(t), config}
 }
 
-// with opens the table anew, as each call of the plugin does.
+// with opens the table, as each call of the plugin does.
 func (h *host) with(f func(*hostnat.Table) error) error {
 	return namespace.Do(func() error {
 		table, err := hostnat.Open(h.config)
@@ -54,16 +55,10 @@ func (h *host) must(f func(*hostnat.Table) error) {
 // list is the table as nft(8) shows it.
 func (h *host) list() string {
 	h.t.Helper()
+	program := testenv.Program(h.t, "nft", "nftables")
 	var out []byte
 	err := namespace.Do(func() (err error) {
-		out, err = exec.Command(
-			testenv.Program(h.t, "nft", "nftables"),
-			"list",
-			"table",
-			"inet",
-			"cni_test",
-		).CombinedOutput()
-
+		out, err = exec.Command(program, "list", "table", "inet", "cni_test").CombinedOutput()
 		return err
 	}, h.netns)
 	if err != nil {
@@ -98,7 +93,14 @@ func (h *host) publish(pods int) {
 	})
 }
 
-// The kernel goes on with a long list by counting, so elements that are deleted meanwhile hide others.
+// remove withdraws the port of a pod.
+func (h *host) remove(pod int) {
+	h.must(func(table *hostnat.Table) error {
+		return table.Remove(owner(pod), []netip.Addr{address(pod)})
+	})
+}
+
+// The kernel continues a long list by counting, so elements that are deleted meanwhile hide others.
 func TestListsAreWholeWhilePodsGo(t *testing.T) {
 	const pods, stay = 1600, 1400
 	h := newHost(t)
@@ -113,17 +115,16 @@ func TestListsAreWholeWhilePodsGo(t *testing.T) {
 	for worker := range 4 {
 		group.Go(func() {
 			for i := stay + worker; i < pods; i += 4 {
-				h.must(func(table *hostnat.Table) error {
-					return table.Remove(
-						owner(i),
-						[]netip.Addr{address(i)},
-					)
-				})
+				h.remove(i)
 			}
 		})
 	}
 
-	go func() { group.Wait(); close(gone) }()
+	go func() {
+		group.Wait()
+		close(gone)
+	}()
+
 	h.must(func(table *hostnat.Table) error {
 		for {
 			if err := table.HasPorts(staying); err != nil {
@@ -140,7 +141,7 @@ func TestListsAreWholeWhilePodsGo(t *testing.T) {
 
 	<-gone
 
-	// each in the map of ports and in the set of hairpins
+	// Each pod is in the map of ports and in the set of hairpins.
 	if left := strings.Count(h.list(), `comment "pod-`); left != 2*stay {
 		t.Errorf("%d elements are left of %d pods", left, stay)
 	}
@@ -152,15 +153,7 @@ func TestCollectionIsCompleteThoughPodsGoMeanwhile(t *testing.T) {
 	h.publish(pods)
 	var group sync.WaitGroup
 	for i := range pods / 2 {
-		group.Go(func() {
-			h.must(func(table *hostnat.Table) error {
-				return table.Remove(
-					owner(i),
-					[]netip.Addr{address(i)},
-				)
-			})
-		})
-
+		group.Go(func() { h.remove(i) })
 		group.Go(func() {
 			h.must(func(table *hostnat.Table) error {
 				valid := func(o string) bool { return strings.HasPrefix(o, "pod-39/") }
@@ -170,7 +163,7 @@ func TestCollectionIsCompleteThoughPodsGoMeanwhile(t *testing.T) {
 
 				for i := range pods - 1 {
 					if table.HasPorts(port(i)) == nil {
-						return fmt.Errorf("pod %d outlives a collection that tells of success", i)
+						return fmt.Errorf("pod %d outlives a collection that succeeded", i)
 					}
 				}
 
@@ -196,7 +189,8 @@ func TestManyMakeTheRulesAtOnce(t *testing.T) {
 
 		group.Wait()
 
-		// of hairpins and of what leaves the bridge for each family, of 127.0.0.1, of neighbours
+		// For each family that of hairpins and of what leaves the bridge, and those of 127.0.0.1 and
+		// neighbours.
 		if rules := strings.Count(h.list(), "masquerade"); rules != 6 {
 			t.Errorf("round %d: %d rules masquerade:\n%s", round, rules, h.list())
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 // An element of a map of ports with a comment, as the kernel sends it behind the header.
@@ -30,16 +31,54 @@ func TestParseElements(t *testing.T) {
 // What is in the kernel is not only ours: another program may have put it there.
 func FuzzParseElements(f *testing.F) {
 	f.Add([]byte(element))
-	table := &nftables.Table{}
-	families := []*family{newFamily(table, v4), newFamily(table, v6)}
+	want := newRuleset(Config{})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, e := range parseElements(body) {
-			for _, f := range families {
-				for _, s := range f.perPod() {
-					f.target(s, e)
-					f.udpPort(s, e)
-				}
+			for _, family := range want.families {
+				checkElement(t, family, e)
 			}
 		}
 	})
+}
+
+func checkElement(t *testing.T, f *family, e nftables.SetElement) {
+	t.Helper()
+	for _, s := range f.perPod() {
+		pod := f.podOf(s, e)
+		if pod.IsValid() && pod.BitLen() != 8*f.size {
+			t.Errorf("%+v in %s is of %s", e, s.Name, pod)
+		}
+		p, ok := f.udpPort(s, e)
+		if ok && (p.Protocol != "udp" || s == f.hairpin) {
+			t.Errorf("%+v in %s is %s", e, s.Name, p)
+		}
+	}
+}
+
+func TestOnlyDeletionsFromTheOwnTableMatter(t *testing.T) {
+	// A struct nfgenmsg, and an attribute of 8 bytes with the table's name.
+	body := []byte{1, 0, 0, 0, 8, 0, 1, 0, 'c', 'n', 'i', 0}
+	const (
+		nftables   = unix.NFNL_SUBSYS_NFTABLES << 8
+		tableAdded = nftables | unix.NFT_MSG_NEWTABLE
+		tableGone  = nftables | unix.NFT_MSG_DELTABLE
+		ruleGone   = nftables | unix.NFT_MSG_DELRULE
+	)
+
+	for _, c := range []struct {
+		table string
+		kind  uint16
+		body  []byte
+		want  bool
+	}{
+		{"cni", tableGone, body, true},
+		{"cni", ruleGone, body, true},
+		{"cni", tableAdded, body, false},
+		{"other", tableGone, body, false},
+		{"cni", tableGone, body[:3], false},
+	} {
+		if got := deletesFrom(c.table, c.kind, c.body); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
 }

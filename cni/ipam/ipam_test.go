@@ -3,11 +3,13 @@ package ipam_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -16,7 +18,7 @@ import (
 
 func set(t testing.TB, subnet string) ipam.Set {
 	t.Helper()
-	r, err := ipam.NewRange(netip.MustParsePrefix(subnet), netip.Addr{}, netip.Addr{}, netip.Addr{})
+	r, err := ipam.NewRange(ipam.Range{Subnet: netip.MustParsePrefix(subnet)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +27,7 @@ func set(t testing.TB, subnet string) ipam.Set {
 
 func open(t testing.TB, dir string) *ipam.Pool {
 	t.Helper()
-	p, err := ipam.Open(dir, "net", false)
+	p, err := ipam.Location{DataDir: dir, Network: "net"}.Create()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,19 +41,11 @@ func owner(i int) ipam.Owner {
 func TestEachOwnerGetsOneAddressOfEachSetAndAnAddressRestsBeforeItIsUsedAgain(t *testing.T) {
 	p := open(t, t.TempDir())
 	sets := []ipam.Set{set(t, "10.1.0.0/29"), set(t, "fd00::/125")}
+
+	// .1 is the gateway, .7 the broadcast address.
 	var given []netip.Addr
-
-	// .1 is the gateway, .7 the broadcast address
-	for i := range 6 {
+	for i := range 5 {
 		leases, err := p.Allocate(owner(i), sets[:1], nil)
-		if i == 5 {
-			if !errors.Is(err, ipam.ErrExhausted) {
-				t.Fatalf("the sixth of five addresses: %v, %v", leases, err)
-			}
-
-			break
-		}
-
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,6 +53,9 @@ func TestEachOwnerGetsOneAddressOfEachSetAndAnAddressRestsBeforeItIsUsedAgain(t 
 		given = append(given, leases[0].Address)
 	}
 
+	if leases, err := p.Allocate(owner(5), sets[:1], nil); !errors.Is(err, ipam.ErrExhausted) {
+		t.Fatalf("the sixth of five addresses: %v, %v", leases, err)
+	}
 	if want := netip.MustParseAddr("10.1.0.2"); given[0] != want || len(given) != 5 {
 		t.Fatalf("given %v", given)
 	}
@@ -88,8 +85,7 @@ func TestEachOwnerGetsOneAddressOfEachSetAndAnAddressRestsBeforeItIsUsedAgain(t 
 
 func TestAFailedAllocationKeepsNothing(t *testing.T) {
 	p := open(t, t.TempDir())
-
-	// two addresses beside the gateway and the network
+	// It has two addresses beside the gateway and the network.
 	full := set(t, "fd00::/126")
 	for i := range 2 {
 		if _, err := p.Allocate(owner(i), []ipam.Set{full}, nil); err != nil {
@@ -115,15 +111,19 @@ func TestRequestedAddresses(t *testing.T) {
 	p := open(t, t.TempDir())
 	sets := []ipam.Set{set(t, "10.1.0.0/24")}
 	wanted := netip.MustParseAddr("10.1.0.77")
-	if leases, err := p.Allocate(owner(1), sets, []netip.Addr{wanted}); err != nil ||
-		leases[0].Address != wanted {
+	leases, err := p.Allocate(owner(1), sets, []netip.Addr{wanted})
+	if err != nil || leases[0].Address != wanted {
 		t.Fatal(leases, err)
 	}
 
-	// taken, the gateway, outside
-	for _, bad := range []string{"10.1.0.77", "10.1.0.1", "10.2.0.1"} {
-		if leases, err := p.Allocate(owner(2), sets, []netip.Addr{netip.MustParseAddr(bad)}); err == nil {
-			t.Errorf("%s was given: %v", bad, leases)
+	for bad, why := range map[string]string{
+		"10.1.0.77": "is taken",
+		"10.1.0.1":  "is the gateway of subnet 10.1.0.0/24",
+		"10.2.0.1":  "is in no range of the network",
+	} {
+		leases, err := p.Allocate(owner(2), sets, []netip.Addr{netip.MustParseAddr(bad)})
+		if err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v, %v", bad, leases, err)
 		}
 	}
 }
@@ -140,8 +140,7 @@ func TestReservationsOfUpstreamAreRespectedFoundAndReleased(t *testing.T) {
 
 	write("10.1.0.2", "theirs\r\neth0")
 	write("10.1.0.3", "ancient")
-
-	// torn: free
+	// One that was torn is free.
 	write("10.1.0.4", "")
 	write("last_reserved_ip.0", "10.1.0.1")
 	leases, err := p.Allocate(owner(1), []ipam.Set{set(t, "10.1.0.0/24")}, nil)
@@ -172,10 +171,17 @@ func TestEmptyFilesAreFreeAddresses(t *testing.T) {
 	p := open(t, dir)
 	sets := set(t, "10.1.0.0/29")
 	for i := 2; i <= 6; i++ {
-		if err := os.WriteFile(filepath.Join(dir, "net", fmt.Sprintf("10.1.0.%d", i)), []byte("theirs\r\neth0")[:i%2*9], 0o600); err != nil {
+		content := ""
+		if i%2 == 1 {
+			content = "theirs\r\neth0"
+		}
+
+		path := filepath.Join(dir, "net", fmt.Sprintf("10.1.0.%d", i))
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+
 	if free, _, err := p.Free(sets, 10); err != nil || free != 3 {
 		t.Errorf("%d free, %v", free, err)
 	}
@@ -183,8 +189,9 @@ func TestEmptyFilesAreFreeAddresses(t *testing.T) {
 
 func TestReservationsOfAnEarlierBootAreVoid(t *testing.T) {
 	dir := t.TempDir()
+	bootFile := filepath.Join(dir, "net", ".boot_id")
 	scoped := func() *ipam.Pool {
-		p, err := ipam.Open(dir, "net", true)
+		p, err := ipam.Location{DataDir: dir, Network: "net", BootScoped: true}.Create()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,16 +203,53 @@ func TestReservationsOfAnEarlierBootAreVoid(t *testing.T) {
 	if _, err := scoped().Allocate(owner(1), sets, nil); err != nil {
 		t.Fatal(err)
 	}
-	if held, _ := scoped().Find(owner(1)); len(held) != 1 {
-		t.Fatal("lost within one boot")
+	if held, err := scoped().Find(owner(1)); err != nil || len(held) != 1 {
+		t.Fatalf("within one boot %v, %v", held, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "net", ".boot_id"), []byte("another\n"), 0o644); err != nil {
+
+	// Programs of other versions compare the whole line.
+	kernels, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if held, err := scoped().Find(owner(1)); err != nil || len(held) != 0 {
-		t.Fatalf("still held after a reboot: %v, %v", held, err)
+
+	noted, err := os.ReadFile(bootFile)
+	if err != nil || string(noted) != string(kernels) {
+		t.Errorf("noted %q, %v", noted, err)
+	}
+
+	// A power cut leaves an empty file.
+	for _, former := range []string{"another\n", ""} {
+		if err := os.WriteFile(bootFile, []byte(former), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if held, err := scoped().Find(owner(1)); err != nil || len(held) != 0 {
+			t.Fatalf("still held after a reboot: %v, %v", held, err)
+		}
+		if _, err := scoped().Allocate(owner(1), sets, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
+
+// It is not known which boot they are of: they may be upstream's, for containers that run.
+func TestReservationsOfAnUnknownBootStay(t *testing.T) {
+	dir := t.TempDir()
+	sets := []ipam.Set{set(t, "10.1.0.0/24")}
+	if _, err := open(t, dir).Allocate(owner(1), sets, nil); err != nil {
+		t.Fatal(err)
+	}
+
+	p, err := ipam.Location{DataDir: dir, Network: "net", BootScoped: true}.Create()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if held, err := p.Find(owner(1)); err != nil || len(held) != 1 {
+		t.Errorf("held %v, %v", held, err)
+	}
+}
+
+func isEven(o ipam.Owner) bool { return o.ContainerID[len(o.ContainerID)-1]%2 == 0 }
 
 // Whatever the order of calls: no address is held twice, and what is kept is what the model says.
 func TestPoolAgainstAModel(t *testing.T) {
@@ -215,38 +259,29 @@ func TestPoolAgainstAModel(t *testing.T) {
 	model := map[ipam.Owner][]netip.Addr{}
 	for range 800 {
 		o := owner(random.IntN(40))
-		switch random.IntN(20) {
-		default:
-			leases, err := p.Allocate(o, sets, nil)
-			switch {
-			case len(model[o]) > 0 || len(model) >= 29:
-				if err == nil {
-					t.Fatalf("%s has %v and got %v; %d owners", o, model[o], leases, len(model))
-				}
-
-			case err != nil:
-				t.Fatalf("%d owners: %v", len(model), err)
-			default:
-				model[o] = []netip.Addr{leases[0].Address, leases[1].Address}
-			}
-
-		case 0, 1, 2, 3, 4, 5, 6, 7:
+		switch n := random.IntN(20); {
+		case n < 8:
 			if err := p.Release(o); err != nil {
 				t.Fatal(err)
 			}
 
 			delete(model, o)
 
-		case 8:
-			keep := func(o ipam.Owner) bool { return o.ContainerID[len(o.ContainerID)-1]%2 == 0 }
-			if err := p.Keep(keep); err != nil {
+		case n == 8:
+			if err := p.Keep(isEven); err != nil {
 				t.Fatal(err)
 			}
 
-			for o := range model {
-				if !keep(o) {
-					delete(model, o)
-				}
+			maps.DeleteFunc(model, func(o ipam.Owner, _ []netip.Addr) bool { return !isEven(o) })
+
+		default:
+			leases, err := p.Allocate(o, sets, nil)
+			mayHave := len(model[o]) == 0 && len(model) < 29
+			if mayHave != (err == nil) {
+				t.Fatalf("%s has %v and got %v, %v; %d owners", o, model[o], leases, err, len(model))
+			}
+			if err == nil {
+				model[o] = []netip.Addr{leases[0].Address, leases[1].Address}
 			}
 		}
 	}
@@ -287,13 +322,23 @@ func TestManyAtOnceShareAPool(t *testing.T) {
 }
 
 func TestRangesThatMakeNoSense(t *testing.T) {
-	addr := func(s string) (a netip.Addr) { a, _ = netip.ParseAddr(s); return a }
-	for _, c := range []struct{ subnet, start, end, gateway string }{
-		{"10.1.0.1/24", "", "", ""}, {"10.1.0.0/31", "", "", ""}, {"10.1.0.0/24", "10.2.0.1", "", ""},
-		{"10.1.0.0/24", "10.1.0.9", "10.1.0.3", ""}, {"10.1.0.0/24", "", "", "fd00::1"},
+	subnet := netip.MustParsePrefix("10.1.0.0/24")
+	for why, r := range map[string]ipam.Range{
+		"range without subnet":       {},
+		"has host bits set":          {Subnet: netip.MustParsePrefix("10.1.0.1/24")},
+		"is too small":               {Subnet: netip.MustParsePrefix("10.1.0.0/31")},
+		"rangeStart 10.2.0.1 is not": {Subnet: subnet, Start: netip.MustParseAddr("10.2.0.1")},
+		"rangeEnd 10.2.0.1 is not":   {Subnet: subnet, End: netip.MustParseAddr("10.2.0.1")},
+		"gateway fd00::1 is not":     {Subnet: subnet, Gateway: netip.MustParseAddr("fd00::1")},
+		"rangeEnd 10.1.0.3 is before": {
+			Subnet: subnet,
+			Start:  netip.MustParseAddr("10.1.0.9"),
+			End:    netip.MustParseAddr("10.1.0.3"),
+		},
 	} {
-		if r, err := ipam.NewRange(netip.MustParsePrefix(c.subnet), addr(c.start), addr(c.end), addr(c.gateway)); err == nil {
-			t.Errorf("%+v is taken as %+v", c, r)
+		got, err := ipam.NewRange(r)
+		if err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%+v is taken as %+v, %v; want %s", r, got, err, why)
 		}
 	}
 

@@ -88,7 +88,8 @@ func TestIndexOfAnEarlierVersionIsReplaced(t *testing.T) {
 func TestNetworkThatNeverWasHasNoPoolAndMakesNoDirectory(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{dir, filepath.Join(dir, "absent")} {
-		if p, err := ipam.OpenIfThere(path, "net", true); p != nil || err != nil {
+		p, err := ipam.Location{DataDir: path, Network: "net", BootScoped: true}.Open()
+		if p != nil || err != nil {
 			t.Errorf("%+v, %v", p, err)
 		}
 	}

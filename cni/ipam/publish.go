@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// temporary is the pattern of files that are not yet a reservation.
+// temporary is the pattern of files that are not a reservation yet.
 const temporary = ".new-*"
 
-// publish creates the reservation whole, unless there is one.
+// publish creates the reservation with its content, and reports false when there is one already. An empty
+// one, torn by a crash of another plugin, is replaced.
 func (p *Pool) publish(a netip.Addr, owner Owner) (bool, error) {
 	for {
 		err := linkWhole(p.dir, p.file(a), owner.content())
@@ -24,7 +25,7 @@ func (p *Pool) publish(a netip.Addr, owner Owner) (bool, error) {
 		if !errors.Is(err, os.ErrExist) {
 			return false, fmt.Errorf("reserve address %s: %w", a, err)
 		}
-		if p.taken(a) {
+		if p.isTaken(a) {
 			return false, nil
 		}
 		if err := os.Remove(p.file(a)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -33,35 +34,22 @@ func (p *Pool) publish(a netip.Addr, owner Owner) (bool, error) {
 	}
 }
 
-// linkWhole makes a file appear at path with its content, or fails with ErrExist. File systems without
-// O_TMPFILE get a temporary name.
+// linkWhole makes a file appear at path with its content, or fails with ErrExist.
 func linkWhole(dir, path, content string) error {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		temp, err := os.CreateTemp(dir, temporary)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = os.Remove(temp.Name()) }()
-
-		if _, err = temp.WriteString(content); err == nil {
-			err = temp.Close()
-		}
-		if err != nil {
-			return err
-		}
-
-		return os.Link(temp.Name(), path)
+		return linkNamed(dir, path, content)
 	}
-
 	defer func() { _ = unix.Close(fd) }()
 
 	if err := writeAll(fd, content); err != nil {
 		return err
 	}
 
-	if err := unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd), unix.AT_FDCWD, path,
-		unix.AT_SYMLINK_FOLLOW); err != nil {
+	// open(2), O_TMPFILE: this is how an unprivileged process gives such a file a name.
+	unnamed := "/proc/self/fd/" + strconv.Itoa(fd)
+	err = unix.Linkat(unix.AT_FDCWD, unnamed, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+	if err != nil {
 		return &os.LinkError{
 			Op:  "link",
 			Old: "new reservation",
@@ -71,6 +59,20 @@ func linkWhole(dir, path, content string) error {
 	}
 
 	return nil
+}
+
+// linkNamed is linkWhole for file systems without O_TMPFILE, by a temporary name.
+func linkNamed(dir, path, content string) error {
+	temp, err := os.CreateTemp(dir, temporary)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(temp.Name()) }()
+	_, err = temp.WriteString(content)
+	if err := errors.Join(err, temp.Close()); err != nil {
+		return err
+	}
+	return os.Link(temp.Name(), path)
 }
 
 func writeAll(fd int, content string) error {
@@ -84,8 +86,8 @@ func writeAll(fd int, content string) error {
 	return nil
 }
 
-// Writable reports whether a reservation could be written now: a full disk takes none. It tries, and leaves
-// nothing.
+// Writable returns an error when a reservation could not be written now, as on a full disk. It tries, and
+// leaves nothing behind.
 func (p *Pool) Writable() error {
 	fd, err := unix.Open(p.dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
@@ -106,7 +108,7 @@ func (p *Pool) Writable() error {
 // probe is as long as a reservation.
 var probe = strings.Repeat("x", 80)
 
-// writableByName is for file systems without O_TMPFILE. What a kill leaves, GC sweeps.
+// writableByName is Writable for file systems without O_TMPFILE. GC removes what a kill leaves.
 func (p *Pool) writableByName() error {
 	temp, err := os.CreateTemp(p.dir, temporary)
 	if err != nil {

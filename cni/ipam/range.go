@@ -4,82 +4,92 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/trivet-node/trivet/cni/prefix"
 )
 
-// Range is a run of addresses of one subnet, in host-local's terms.
+// Range is a run of addresses of one subnet, as in host-local.
 type Range struct {
-	Subnet     netip.Prefix
-	Start, End netip.Addr // first and last address given out
+	Subnet netip.Prefix
+	// Start and End are the first and the last address that are allocated.
+	Start, End netip.Addr
 	Gateway    netip.Addr
 }
 
-// NewRange checks a range and fills in what was left zero: the gateway is the first address of the subnet,
+// NewRange checks a range and completes what is zero in it: the gateway is the first address of the subnet,
 // Start follows the network address, End precedes the broadcast address.
-func NewRange(subnet netip.Prefix, start, end, gateway netip.Addr) (Range, error) {
+func NewRange(r Range) (Range, error) {
+	subnet := r.Subnet
 	switch {
 	case !subnet.IsValid():
 		return Range{}, errors.New("range without subnet")
 	case subnet.Masked() != subnet:
 		return Range{}, fmt.Errorf("subnet %s has host bits set (the network is %s)", subnet, subnet.Masked())
 	case subnet.Addr().BitLen()-subnet.Bits() < 2:
-		return Range{}, fmt.Errorf("subnet %s is too small to give out addresses", subnet)
+		return Range{}, fmt.Errorf("subnet %s is too small to allocate addresses", subnet)
 	}
 
-	r := Range{
-		Subnet:  subnet,
-		Start:   start,
-		End:     end,
-		Gateway: gateway,
-	}
-	if !r.Gateway.IsValid() {
-		r.Gateway = subnet.Addr().Next()
-	}
-	if !r.Start.IsValid() {
-		r.Start = subnet.Addr().Next()
-	}
-	if !r.End.IsValid() {
-		r.End = lastAddress(subnet)
-	}
+	first := subnet.Addr().Next()
+	r.Gateway = orElse(r.Gateway, first)
+	r.Start = orElse(r.Start, first)
+	r.End = orElse(r.End, lastAddress(subnet))
 
-	for name, a := range map[string]netip.Addr{
-		"gateway":    r.Gateway,
-		"rangeStart": r.Start,
-		"rangeEnd":   r.End,
-	} {
-		if a.Is4() != subnet.Addr().Is4() || name != "gateway" && !subnet.Contains(a) {
-			return Range{}, fmt.Errorf("%s %s is not in subnet %s", name, a, subnet)
-		}
-	}
-
-	if r.End.Less(r.Start) {
+	// The gateway may lie outside the subnet, as in host-local.
+	switch {
+	case !prefix.SameFamily(r.Gateway, subnet.Addr()):
+		return Range{}, fmt.Errorf("gateway %s is not in subnet %s", r.Gateway, subnet)
+	case !subnet.Contains(r.Start):
+		return Range{}, fmt.Errorf("rangeStart %s is not in subnet %s", r.Start, subnet)
+	case !subnet.Contains(r.End):
+		return Range{}, fmt.Errorf("rangeEnd %s is not in subnet %s", r.End, subnet)
+	case r.End.Less(r.Start):
 		return Range{}, fmt.Errorf("rangeEnd %s is before rangeStart %s", r.End, r.Start)
 	}
 
 	return r, nil
 }
 
-// lastAddress is the one before the broadcast address in IPv4, the very last in IPv6.
-func lastAddress(p netip.Prefix) netip.Addr {
-	raw := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(raw)*8; i++ {
-		raw[i/8] |= 0x80 >> (i % 8)
+func orElse(a, standard netip.Addr) netip.Addr {
+	if a.IsValid() {
+		return a
 	}
-	last, _ := netip.AddrFromSlice(raw)
+	return standard
+}
+
+// lastAddress returns the address before the broadcast address in IPv4, the very last one in IPv6.
+func lastAddress(p netip.Prefix) netip.Addr {
+	last := prefix.Last(p)
 	if last.Is4() {
 		return last.Prev()
 	}
 	return last
 }
 
-// Contains reports whether a may be given out of the range: the gateway never is.
+// Contains reports whether a may be allocated from the range: the gateway never is.
 func (r Range) Contains(a netip.Addr) bool {
-	return a.Is4() == r.Start.Is4() && !a.Less(r.Start) && !r.End.Less(a) && a != r.Gateway
+	return prefix.SameFamily(a, r.Start) && !a.Less(r.Start) && !r.End.Less(a) && a != r.Gateway
 }
 
-// Set are ranges of one family of which a container gets one address.
+// overlaps reports whether two ranges have addresses in common.
+func (r Range) overlaps(other Range) bool {
+	return prefix.SameFamily(r.Start, other.Start) && !r.End.Less(other.Start) && !other.End.Less(r.Start)
+}
+
+// each calls visit with every address from from to to that may be allocated, until visit returns false; then
+// each returns false.
+func (r Range) each(from, to netip.Addr, visit func(netip.Addr, Range) bool) bool {
+	for a := from; a.IsValid() && !to.Less(a); a = a.Next() {
+		if a != r.Gateway && !visit(a, r) {
+			return false
+		}
+	}
+	return true
+}
+
+// Set is the ranges, all of one family, of which a container gets one address.
 type Set []Range
 
-// CheckSets makes sure that the ranges of a set are of one family and that none overlaps another.
+// CheckSets returns an error unless the ranges of each set are of one family and no range overlaps another.
 func CheckSets(sets []Set) error {
 	var all []Range
 	for i, set := range sets {
@@ -88,13 +98,12 @@ func CheckSets(sets []Set) error {
 		}
 
 		for _, r := range set {
-			if r.Start.Is4() != set[0].Start.Is4() {
+			if !prefix.SameFamily(r.Start, set[0].Start) {
 				return fmt.Errorf("range set %d mixes IPv4 and IPv6", i)
 			}
 
 			for _, other := range all {
-				if r.Start.Is4() == other.Start.Is4() && !r.End.Less(other.Start) &&
-					!other.End.Less(r.Start) {
+				if r.overlaps(other) {
 					return fmt.Errorf("ranges %s-%s and %s-%s overlap",
 						r.Start, r.End, other.Start, other.End)
 				}
@@ -107,7 +116,7 @@ func CheckSets(sets []Set) error {
 	return nil
 }
 
-// find returns the range that may give out a.
+// find returns the range that a may be allocated from.
 func (s Set) find(a netip.Addr) (Range, bool) {
 	for _, r := range s {
 		if r.Contains(a) {
@@ -117,8 +126,18 @@ func (s Set) find(a netip.Addr) (Range, bool) {
 	return Range{}, false
 }
 
-// candidates calls try with every address of the set once, beginning after last, until try returns false.
-func (s Set) candidates(last netip.Addr, try func(netip.Addr, Range) bool) {
+// gatewayOf returns the range whose gateway a is.
+func (s Set) gatewayOf(a netip.Addr) (Range, bool) {
+	for _, r := range s {
+		if r.Gateway == a {
+			return r, true
+		}
+	}
+	return Range{}, false
+}
+
+// eachAfter calls visit with every address of the set once, beginning behind last, until visit returns false.
+func (s Set) eachAfter(last netip.Addr, visit func(netip.Addr, Range) bool) {
 	first := 0
 	for i, r := range s {
 		if r.Contains(last) {
@@ -126,35 +145,25 @@ func (s Set) candidates(last netip.Addr, try func(netip.Addr, Range) bool) {
 		}
 	}
 
-	from := s[first].Start
-	if s[first].Contains(last) && last != s[first].End {
+	begin := s[first]
+	from := begin.Start
+	if begin.Contains(last) && last != begin.End {
 		from = last.Next()
 	}
 
-	walk := func(r Range, a, end netip.Addr) bool {
-		for ; !end.Less(a); a = a.Next() {
-			if a != r.Gateway && !try(a, r) {
-				return false
-			}
-			if !a.Next().IsValid() {
-				break
-			}
-		}
-
-		return true
-	}
-	if !walk(s[first], from, s[first].End) {
+	// The rest of the range that last is in, the other ranges, and the beginning of the first one.
+	if !begin.each(from, begin.End, visit) {
 		return
 	}
 
 	for i := 1; i < len(s); i++ {
 		r := s[(first+i)%len(s)]
-		if !walk(r, r.Start, r.End) {
+		if !r.each(r.Start, r.End, visit) {
 			return
 		}
 	}
 
-	if from != s[first].Start {
-		walk(s[first], s[first].Start, from.Prev())
+	if from != begin.Start {
+		begin.each(begin.Start, from.Prev(), visit)
 	}
 }

@@ -9,77 +9,7 @@ import (
 	"strings"
 )
 
-// writeIndex notes which addresses owner has or is about to take. Replacing a link is two steps; in between
-// the reservations themselves still tell.
-func (p *Pool) writeIndex(owner Owner, leases []Lease) error {
-	words := make([]string, len(leases))
-	for i, l := range leases {
-		words[i] = l.Address.String()
-	}
-
-	path := filepath.Join(p.dir, indexDir, owner.index())
-	err := os.Symlink(strings.Join(words, " "), path)
-	if errors.Is(err, os.ErrExist) {
-		if err = os.Remove(path); err == nil {
-			err = os.Symlink(strings.Join(words, " "), path)
-		}
-	}
-
-	if err != nil {
-		return fmt.Errorf("note addresses of %s: %w", owner, err)
-	}
-
-	return nil
-}
-
-// Find returns the addresses that owner holds, those of a reservation made by upstream's host-local too.
-func (p *Pool) Find(owner Owner) (held []netip.Addr, err error) {
-	err = p.Locked(func() error {
-		held, err = p.find(owner)
-		return err
-	})
-	return held, err
-}
-
-// find uses the index, and reads all reservations when the owner is not in it: another plugin may have made
-// them.
-func (p *Pool) find(owner Owner) ([]netip.Addr, error) {
-	held, known, err := p.indexed(owner)
-	if known || err != nil {
-		return held, err
-	}
-	err = p.each(func(a netip.Addr, content string) error {
-		if matches(content, owner) {
-			held = append(held, a)
-		}
-		return nil
-	})
-	return held, err
-}
-
-// indexed returns what the index says that owner holds, less what it does not hold any more. known is false
-// for an owner without entry.
-func (p *Pool) indexed(owner Owner) (held []netip.Addr, known bool, err error) {
-	list, err := os.Readlink(filepath.Join(p.dir, indexDir, owner.index()))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, false, nil
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("look up addresses of %s: %w", owner, err)
-	}
-
-	for _, word := range strings.Fields(list) {
-		if a, err := netip.ParseAddr(word); err == nil && p.holds(a, owner) {
-			held = append(held, a)
-		}
-	}
-
-	return held, true, nil
-}
-
-func (p *Pool) holds(a netip.Addr, owner Owner) bool { return matches(read(p.file(a)), owner) }
-
-// Release gives back what owner holds. Holding nothing is success.
+// Release releases what owner holds. Holding nothing is success.
 func (p *Pool) Release(owner Owner) error {
 	return p.Locked(func() error { return p.release(owner) })
 }
@@ -91,19 +21,27 @@ func (p *Pool) release(owner Owner) error {
 	}
 
 	for _, a := range held {
-		if err := os.Remove(p.file(a)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := removeIfExists(p.file(a)); err != nil {
 			return fmt.Errorf("release address %s: %w", a, err)
 		}
 	}
 
 	for _, name := range []string{owner.index(), owner.formerIndex()} {
-		err := os.Remove(filepath.Join(p.dir, indexDir, name))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("forget addresses of %s: %w", owner, err)
+		if err := removeIfExists(filepath.Join(p.dir, indexDir, name)); err != nil {
+			return fmt.Errorf("remove index of %s: %w", owner, err)
 		}
 	}
 
 	return nil
+}
+
+// removeIfExists removes a file; none is success.
+func removeIfExists(path string) error {
+	err := os.Remove(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // Keep releases every reservation whose owner is not valid: CNI's GC.
@@ -112,9 +50,9 @@ func (p *Pool) Keep(valid func(Owner) bool) error {
 }
 
 func (p *Pool) keep(valid func(Owner) bool) error {
-	// index entries of those who hold something
+	// The index entries of those who still hold something.
 	due := map[string]bool{}
-	err := p.each(func(a netip.Addr, content string) error {
+	err := p.eachReservation(func(a netip.Addr, content string) error {
 		owner := parseOwner(content)
 		if valid(owner) {
 			due[owner.index()] = true
@@ -124,13 +62,12 @@ func (p *Pool) keep(valid func(Owner) bool) error {
 		return os.Remove(p.file(a))
 	})
 
+	// A directory that upstream's plugin made has no index.
 	entries, listErr := os.ReadDir(filepath.Join(p.dir, indexDir))
-	if errors.Is(listErr, os.ErrNotExist) {
-		// a directory that upstream's plugin made
-		listErr = nil
+	if !errors.Is(listErr, os.ErrNotExist) {
+		err = errors.Join(err, listErr)
 	}
 
-	err = errors.Join(err, listErr)
 	for _, e := range entries {
 		if !due[e.Name()] {
 			err = errors.Join(err, os.Remove(filepath.Join(p.dir, indexDir, e.Name())))
@@ -149,8 +86,8 @@ func (p *Pool) removeTemporary() error {
 	return err
 }
 
-// reservations lists the file names in the directory.
-func (p *Pool) reservations() ([]string, error) {
+// names lists the file names in the directory.
+func (p *Pool) names() ([]string, error) {
 	dir, err := os.Open(p.dir)
 	if err != nil {
 		return nil, err
@@ -159,10 +96,10 @@ func (p *Pool) reservations() ([]string, error) {
 	return dir.Readdirnames(-1)
 }
 
-// each calls visit for every reservation that has an owner, and removes those that a crash of another plugin
-// left empty.
-func (p *Pool) each(visit func(a netip.Addr, content string) error) error {
-	names, err := p.reservations()
+// eachReservation calls visit for every reservation that has an owner, and removes those that a crash of
+// another plugin left empty. It continues after an error.
+func (p *Pool) eachReservation(visit func(a netip.Addr, content string) error) error {
+	names, err := p.names()
 	for _, name := range names {
 		a, notAddress := netip.ParseAddr(name)
 		if notAddress != nil {
@@ -181,10 +118,10 @@ func (p *Pool) each(visit func(a netip.Addr, content string) error) error {
 	return err
 }
 
-// Free counts the addresses of a set that nobody holds, but not beyond limit; held is how many reservations
-// the network has.
-func (p *Pool) Free(set Set, limit int) (free, held int, err error) {
-	names, err := p.reservations()
+// Free counts the addresses of a set that are free, up to limit; reserved counts the reservations of the
+// network.
+func (p *Pool) Free(set Set, limit int) (free, reserved int, err error) {
+	names, err := p.names()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -196,22 +133,24 @@ func (p *Pool) Free(set Set, limit int) (free, held int, err error) {
 		}
 	}
 
-	count := func(taken func(netip.Addr) bool) {
-		set.candidates(netip.Addr{}, func(a netip.Addr, _ Range) bool {
-			if !taken(a) {
-				free++
-			}
+	isNamed := func(a netip.Addr) bool { return named[a] }
+	free = countFree(set, limit, isNamed)
 
-			return free < limit
-		})
-	}
-
-	count(func(a netip.Addr) bool { return named[a] })
-
-	// some of the files may be empty; reading them all is for this case only
+	// Some of the files may be empty. Reading them all is for this case only.
 	if free == 0 {
-		count(p.taken)
+		free = countFree(set, limit, p.isTaken)
 	}
 
 	return free, len(named), nil
+}
+
+// countFree counts the addresses of a set that are not taken, up to limit.
+func countFree(set Set, limit int, isTaken func(netip.Addr) bool) (free int) {
+	set.eachAfter(netip.Addr{}, func(a netip.Addr, _ Range) bool {
+		if !isTaken(a) {
+			free++
+		}
+		return free < limit
+	})
+	return free
 }

@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/cni/netlink"
 )
 
 // Numbers of <linux/sock_diag.h> and <linux/inet_diag.h>.
@@ -18,21 +18,32 @@ const (
 	portAtMost    = 3  // INET_DIAG_BC_S_LE
 	only6         = 11 // INET_DIAG_SKV6ONLY
 
-	stateClosed = 7 // a socket of UDP that is not connected, or an endpoint of SCTP
-	stateListen = 10
-
 	requestSize = 56 // struct inet_diag_req_v2
 	answerSize  = 72 // struct inet_diag_msg
 )
 
-var numbers = map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}
+// States of <net/tcp_states.h>. A socket of UDP that is not connected, and an endpoint of SCTP, is closed.
+const (
+	stateClosed = 7
+	stateListen = 10
+)
 
-// ask lists the sockets that listen on ports first to last; known is false when the kernel cannot answer for
-// the protocol.
-func ask(kernel *rtnl.Conn, protocol string, first, last uint16) (found []socket, known bool, err error) {
+var numbers = map[string]byte{
+	"tcp":  unix.IPPROTO_TCP,
+	"udp":  unix.IPPROTO_UDP,
+	"sctp": unix.IPPROTO_SCTP,
+}
+
+// query lists the sockets that listen on ports first to last; known is false when the kernel cannot answer
+// for the protocol.
+func query(
+	kernel *netlink.Conn,
+	protocol string,
+	first, last uint16,
+) (found []socket, known bool, err error) {
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		err := kernel.Dump(question(family, protocol, first, last), func(_ uint16, body []byte) {
-			if s, ok := parse(body); ok {
+		err := kernel.Dump(request(family, protocol, first, last), func(_ uint16, body []byte) {
+			if s, ok := parseDiag(body); ok {
 				found = append(found, s)
 			}
 		})
@@ -47,19 +58,21 @@ func ask(kernel *rtnl.Conn, protocol string, first, last uint16) (found []socket
 	return found, true, nil
 }
 
-func question(family byte, protocol string, first, last uint16) *rtnl.Message {
-	header := make([]byte, requestSize)
-	header[0], header[1] = family, numbers[protocol]
+func request(family byte, protocol string, first, last uint16) *netlink.Message {
 	states := uint32(1 << stateListen)
 	if protocol != "tcp" {
 		states |= 1 << stateClosed
 	}
+
+	header := make([]byte, requestSize)
+	header[0] = family
+	header[1] = numbers[protocol]
 	binary.NativeEndian.PutUint32(header[4:], states)
-	return rtnl.NewMessage("list sockets that listen", byFamily, header).Bytes(requestFilter,
-		filter(first, last))
+	return netlink.NewMessage("list sockets that listen", byFamily, 0, header).
+		Bytes(requestFilter, filter(first, last))
 }
 
-// filter is a program for the kernel: of each step, the offsets of the next one if it holds and if not.
+// filter returns a program for the kernel. Each step has the offset of the next one if it holds, and if not.
 // Behind the end is a refusal.
 func filter(first, last uint16) []byte {
 	var code []byte
@@ -73,8 +86,8 @@ func filter(first, last uint16) []byte {
 	return code
 }
 
-// parse reads a struct inet_diag_msg with its attributes.
-func parse(body []byte) (s socket, ok bool) {
+// parseDiag reads a struct inet_diag_msg with its attributes.
+func parseDiag(body []byte) (s socket, ok bool) {
 	if len(body) < answerSize {
 		return s, false
 	}
@@ -85,9 +98,11 @@ func parse(body []byte) (s socket, ok bool) {
 	}
 
 	address, _ := netip.AddrFromSlice(body[8 : 8+size])
+
 	s.address = netip.AddrPortFrom(address.Unmap(), binary.BigEndian.Uint16(body[4:]))
-	s.uid, s.inode = binary.NativeEndian.Uint32(body[64:]), binary.NativeEndian.Uint32(body[68:])
-	rtnl.Attributes(body[answerSize:], func(kind uint16, value []byte) {
+	s.uid = binary.NativeEndian.Uint32(body[64:])
+	s.inode = binary.NativeEndian.Uint32(body[68:])
+	netlink.Attributes(body[answerSize:], func(kind uint16, value []byte) {
 		if kind == only6 && len(value) == 1 {
 			s.only6 = value[0] != 0
 		}

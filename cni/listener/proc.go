@@ -13,21 +13,22 @@ import (
 	"time"
 )
 
-// read lists the sockets of a protocol by /proc/net. It does not report whether one of :: takes IPv4 too:
-// most do.
-func read(protocol string) (found []socket, err error) {
-	files, parse := []string{protocol, protocol + "6"}, parseInet
+// readProc lists the sockets of a protocol by /proc/net. That does not say whether a socket on :: takes IPv4
+// too: most do.
+func readProc(protocol string) (found []socket, err error) {
+	files := []string{protocol, protocol + "6"}
+	parse := parseInet
 	if protocol == "sctp" {
-		files, parse = []string{"sctp/eps"}, parseSCTP
+		files = []string{"sctp/eps"}
+		parse = parseSCTP
 	}
 
 	for _, file := range files {
 		data, err := os.ReadFile(filepath.Join("/proc/thread-self/net", file))
+		// The kernel does not have the protocol, so nobody listens.
 		if errors.Is(err, os.ErrNotExist) {
-			// the kernel has not the protocol, and so nobody listens
 			continue
 		}
-
 		if err != nil {
 			return nil, err
 		}
@@ -47,13 +48,13 @@ func parseInet(words []string) []socket {
 	}
 
 	host, port, _ := strings.Cut(words[1], ":")
-	raw, err := hex.DecodeString(host)
-	number, err2 := strconv.ParseUint(port, 16, 16)
-	if err != nil || err2 != nil || len(raw)%4 != 0 {
+	raw, hostErr := hex.DecodeString(host)
+	number, portErr := strconv.ParseUint(port, 16, 16)
+	if hostErr != nil || portErr != nil || len(raw)%4 != 0 {
 		return nil
 	}
 
-	// each is a number of 32 bits, lowest byte last
+	// Each word is a number of 32 bits, lowest byte last.
 	for word := range slices.Chunk(raw, 4) {
 		slices.Reverse(word)
 	}
@@ -63,9 +64,11 @@ func parseInet(words []string) []socket {
 		return nil
 	}
 
-	s := socket{address: netip.AddrPortFrom(address.Unmap(), uint16(number))}
-	s.uid, s.inode = number32(words[7]), number32(words[9])
-	return []socket{s}
+	return []socket{{
+		address: netip.AddrPortFrom(address.Unmap(), uint16(number)),
+		uid:     number32(words[7]),
+		inode:   number32(words[9]),
+	}}
 }
 
 // parseSCTP reads "ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS...": one socket for each address.
@@ -80,11 +83,16 @@ func parseSCTP(words []string) (found []socket) {
 	}
 
 	for _, word := range words[8:] {
-		if address, err := netip.ParseAddr(word); err == nil {
-			s := socket{address: netip.AddrPortFrom(address.Unmap(), uint16(port))}
-			s.uid, s.inode = number32(words[6]), number32(words[7])
-			found = append(found, s)
+		address, err := netip.ParseAddr(word)
+		if err != nil {
+			continue
 		}
+
+		found = append(found, socket{
+			address: netip.AddrPortFrom(address.Unmap(), uint16(port)),
+			uid:     number32(words[6]),
+			inode:   number32(words[7]),
+		})
 	}
 
 	return found
@@ -98,18 +106,20 @@ func number32(word string) uint32 {
 	return uint32(n)
 }
 
-// search bounds the look for a socket's process: processes may have a million descriptors.
-const search = 2 * time.Second
+// searchTimeout bounds the search for a socket's process: processes may have a million descriptors.
+const searchTimeout = 2 * time.Second
 
-// owner names a process that has the socket. It is looked for only when a port is refused.
+// owner names a process that has the socket, for the error about a port that is taken.
 func owner(s socket) string {
-	wanted, deadline := fmt.Sprintf("socket:[%d]", s.inode), time.Now().Add(search)
+	wanted := fmt.Sprintf("socket:[%d]", s.inode)
+	deadline := time.Now().Add(searchTimeout)
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, dir := range processes {
-		name, ok := holder(dir, wanted, deadline)
-		if ok {
-			return name
+		if holds(dir, wanted, deadline) {
+			command, _ := os.ReadFile(dir + "/comm")
+			return fmt.Sprintf("process %s (%s)", filepath.Base(dir), strings.TrimSpace(string(command)))
 		}
+
 		if time.Now().After(deadline) {
 			break
 		}
@@ -118,22 +128,19 @@ func owner(s socket) string {
 	return fmt.Sprintf("a process of user %d", s.uid)
 }
 
-func holder(dir, socket string, deadline time.Time) (string, bool) {
+// holds reports whether the process of a directory of /proc has the socket open. One that has ended does not.
+func holds(dir, socket string, deadline time.Time) bool {
 	fds, err := os.Open(dir + "/fd")
 	if err != nil {
-		// it has ended
-		return "", false
+		return false
 	}
-
 	defer func() { _ = fds.Close() }()
 
 	for time.Now().Before(deadline) {
 		names, err := fds.Readdirnames(1000)
 		for _, name := range names {
 			if target, err := os.Readlink(dir + "/fd/" + name); err == nil && target == socket {
-				command, _ := os.ReadFile(dir + "/comm")
-				return fmt.Sprintf("process %s (%s)", filepath.Base(dir), strings.TrimSpace(string(command))),
-					true
+				return true
 			}
 		}
 
@@ -142,5 +149,5 @@ func holder(dir, socket string, deadline time.Time) (string, bool) {
 		}
 	}
 
-	return "", false
+	return false
 }

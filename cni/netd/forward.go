@@ -4,15 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/sysctl"
 )
 
 const (
-	forward4 = "/proc/sys/net/ipv4/ip_forward"
-	forward6 = "/proc/sys/net/ipv6/conf/all/forwarding"
+	forward4 = "net/ipv4/ip_forward"
+	forward6 = "net/ipv6/conf/all/forwarding"
 )
 
 // forward lets the host pass packets between pods and networks, in the families that the pods have.
@@ -23,36 +23,29 @@ func (d *Daemon) forward(podCIDRs []netip.Prefix) error {
 		if p.Addr().Is4() {
 			name = forward4
 		}
-		if sysctl(name) == "1" {
+		if sysctl.Get(name) == "1" {
 			continue
 		}
+
 		if name == forward6 {
 			errs = append(errs, d.keepLearntRoutes())
 		}
 
-		if err := os.WriteFile(name, []byte("1"), 0o644); err != nil {
+		if err := sysctl.Set(name, "1"); err != nil {
 			errs = append(errs, fmt.Errorf("let the host forward packets of pods %s: %w", p, err))
 			continue
 		}
 
-		d.log.Info("the host forwards packets", "sysctl", name, "podCIDR", p.String())
+		d.log.Info("the host forwards packets", "sysctl", name, "pod_cidr", p.String())
 	}
 
 	return errors.Join(errs...)
 }
 
-func sysctl(name string) string {
-	data, err := os.ReadFile(name)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(data))
-}
-
-// keepLearntRoutes makes interfaces with a default route from a router's advertisement go on listening to
-// that router. With accept_ra=1 the kernel drops the route and stops listening as soon as the host forwards;
-// 2 means "even then" (Documentation/networking/ip-sysctl.rst). Other interfaces, above all those that pods
-// are behind, are left as they are: nobody there may set the host's routes.
+// keepLearntRoutes makes interfaces with a default route from a router advertisement keep listening to that
+// router. With accept_ra=1 the kernel drops the route and stops listening as soon as the host forwards; 2
+// means "even then" (Documentation/networking/ip-sysctl.rst). Other interfaces, above all those with pods
+// behind them, are left as they are: nobody there may set the host's routes.
 func (d *Daemon) keepLearntRoutes() error {
 	routes, err := d.kernel.DefaultRoutes()
 	if err != nil {
@@ -65,19 +58,20 @@ func (d *Daemon) keepLearntRoutes() error {
 			continue
 		}
 
+		// An interface that has gone meanwhile has no route to keep.
 		link, err := d.kernel.LinkByIndex(r.Index)
-		name := "/proc/sys/net/ipv6/conf/" + link.Name + "/accept_ra"
-		if err != nil || sysctl(name) != "1" {
+		name := "net/ipv6/conf/" + link.Name + "/accept_ra"
+		if err != nil || sysctl.Get(name) != "1" {
 			continue
 		}
 
-		if err := os.WriteFile(name, []byte("2"), 0o644); err != nil {
+		if err := sysctl.Set(name, "2"); err != nil {
 			errs = append(errs, fmt.Errorf("keep interface %s listening to its router: %w", link.Name, err))
 			continue
 		}
 
-		d.log.Info("interface goes on listening to its router though the host forwards",
-			"interface", link.Name, "sysctl", name)
+		const message = "interface keeps listening to its router although the host forwards"
+		d.log.Info(message, "interface", link.Name, "sysctl", name)
 	}
 
 	return errors.Join(errs...)

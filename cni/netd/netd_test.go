@@ -2,6 +2,7 @@ package netd
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -67,164 +68,214 @@ func TestPluginGetsItsPartOfTheList(t *testing.T) {
 }
 
 func TestPodNetworksAreTheClusterCIDRsOrAllNodesCIDRs(t *testing.T) {
-	all := []podcidr.Node{{Name: "a", PodCIDRs: prefixes("10.244.10.0/24", "fd00::/64")},
-		{Name: "b", PodCIDRs: prefixes("10.244.9.0/24")}, {Name: "c", PodCIDRs: prefixes("10.244.9.0/24")}}
-	if got := texts(podNetworks(prefixes("10.244.0.0/16"), all)); !cmp.Equal(got, []string{"10.244.0.0/16"}) {
-		t.Errorf("with cluster CIDRs: %v", got)
+	all := []podcidr.Node{
+		{Name: "a", PodCIDRs: prefixes("10.244.10.0/24", "fd00::/64")},
+		{Name: "b", PodCIDRs: prefixes("10.244.9.0/24")},
+		{Name: "c", PodCIDRs: prefixes("10.244.9.0/24")},
 	}
-	if got := texts(podNetworks(nil, all)); !cmp.Equal(
-		got,
-		[]string{"10.244.9.0/24", "10.244.10.0/24", "fd00::/64"},
-	) {
-		t.Errorf("without: %v", got)
+
+	known := texts(podNetworks(prefixes("10.244.0.0/16"), all))
+	if d := cmp.Diff([]string{"10.244.0.0/16"}, known); d != "" {
+		t.Errorf("with cluster CIDRs: %s", d)
+	}
+
+	unknown := texts(podNetworks(nil, all))
+	if d := cmp.Diff([]string{"10.244.9.0/24", "10.244.10.0/24", "fd00::/64"}, unknown); d != "" {
+		t.Errorf("without: %s", d)
 	}
 }
 
+// self is this node, and lan what it is connected to.
+var (
+	self = podcidr.Node{
+		Name:      "self",
+		PodCIDRs:  prefixes("10.244.0.0/24", "fd00:244::/64"),
+		Addresses: addresses("10.99.0.1", "fd99::1"),
+	}
+	lan = []rtnl.InterfaceAddress{
+		{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")},
+		{Index: 2, Prefix: netip.MustParsePrefix("fd99::1/64")},
+		{Index: 3, Prefix: netip.MustParsePrefix("10.99.7.1/24")},
+		{Index: 4, Prefix: netip.MustParsePrefix("10.244.0.1/24")},
+		{Index: 5, Prefix: netip.MustParsePrefix("172.16.0.1/12")},
+	}
+)
+
+// peers are Nodes as another one sees them, and what route they get.
+var peers = []struct {
+	name      string
+	pods      string
+	addresses []netip.Addr
+	// want are routes as GATEWAY dev INDEX, or why there is none.
+	want string
+}{
+	{"same network", "10.244.1.0/24", addresses("10.99.0.2"), "10.99.0.2 dev 2"},
+	{"same network, IPv6", "fd00:244:0:1::/64", addresses("10.99.0.2", "fd99::2"), "fd99::2 dev 2"},
+	{"the most specific network wins", "10.244.1.0/24", addresses("10.99.7.2"), "10.99.7.2 dev 3"},
+	{
+		"the second address is on link",
+		"10.244.1.0/24",
+		addresses("192.0.2.1", "10.99.0.2"),
+		"10.99.0.2 dev 2",
+	},
+	{
+		"behind a router",
+		"10.244.1.0/24",
+		addresses("192.0.2.1"),
+		"none of its addresses [192.0.2.1] is on a network of this node, and there is no overlay",
+	},
+	{"no address of the family", "fd00:1::/64", addresses("10.99.0.2"), "none of its addresses"},
+	{"an address of this node", "10.244.1.0/24", addresses("10.99.0.1"), "none of its addresses"},
+	{
+		"this node's pods",
+		"10.244.0.128/25",
+		addresses("10.99.0.2"),
+		"it overlaps this node's pod CIDR 10.244.0.0/24",
+	},
+	{
+		"the node network",
+		"10.99.0.0/16",
+		addresses("10.99.0.2"),
+		"this node is itself on the network 10.99.0.0/16",
+	},
+	{
+		"a part of a larger network of this node",
+		"172.16.5.0/24",
+		addresses("10.99.0.2"),
+		"10.99.0.2 dev 2",
+	},
+	{
+		"a part of the node network with this node's address",
+		"10.99.7.0/25",
+		addresses("10.99.0.2"),
+		"it holds this node's address 10.99.7.1",
+	},
+	{
+		"a part of the node network with a node's address",
+		"10.99.3.0/24",
+		addresses("10.99.3.2"),
+		"it holds node b's address 10.99.3.2",
+	},
+	{
+		"a part of a network with its router",
+		"172.16.9.0/24",
+		addresses("10.99.0.2"),
+		"it holds the router 172.16.9.254",
+	},
+}
+
 func TestWantedRoutes(t *testing.T) {
-	own := podcidr.Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"),
-		Addresses: addresses("10.99.0.1", "fd99::1")}
-	local := []rtnl.InterfaceAddress{{
-		Index:  2,
-		Prefix: netip.MustParsePrefix("10.99.0.1/16"),
-	}, {Index: 2, Prefix: netip.MustParsePrefix("fd99::1/64")},
-		{
-			Index:  3,
-			Prefix: netip.MustParsePrefix("10.99.7.1/24"),
-		}, {
-			Index:  4,
-			Prefix: netip.MustParsePrefix("10.244.0.1/24"),
-		}, {Index: 5, Prefix: netip.MustParsePrefix("172.16.0.1/12")}}
-
-	for _, c := range []struct {
-		name string
-		peer podcidr.Node
-		want []string // "DST via GATEWAY dev INDEX"
-		note string
-	}{
-		{"same network, both families", podcidr.Node{Name: "b",
-			PodCIDRs:  prefixes("10.244.1.0/24", "fd00:244:0:1::/64"),
-			Addresses: addresses("10.99.0.2", "fd99::2")},
-			[]string{"10.244.1.0/24 via 10.99.0.2 dev 2", "fd00:244:0:1::/64 via fd99::2 dev 2"}, ""},
-		{"the most specific network wins", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
-			Addresses: addresses("10.99.7.2")},
-			[]string{"10.244.1.0/24 via 10.99.7.2 dev 3"}, ""},
-		{"the second address is on link", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
-			Addresses: addresses("192.0.2.1", "10.99.0.2")},
-			[]string{"10.244.1.0/24 via 10.99.0.2 dev 2"}, ""},
-		{"behind a router", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
-			Addresses: addresses("192.0.2.1")},
-			nil, "node b: no route to its pods 10.244.1.0/24: none of its addresses [192.0.2.1] is on a " +
-				"network of this node, and there is no overlay"},
-		{"no address of the family", podcidr.Node{Name: "b", PodCIDRs: prefixes("fd00:1::/64"),
-			Addresses: addresses("10.99.0.2")}, nil, "none of its addresses"},
-		{"an address of this node", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.1.0/24"),
-			Addresses: addresses("10.99.0.1")}, nil, "none of its addresses"},
-		{"this node's pods", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.244.0.128/25"),
-			Addresses: addresses("10.99.0.2")}, nil, "overlaps this node's pod CIDR 10.244.0.0/24"},
-		{"the node network", podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.0.0/16"),
-			Addresses: addresses("10.99.0.2")}, nil, "this node is itself on the network 10.99.0.0/16"},
-		{"a part of a larger network of this node",
-			podcidr.Node{Name: "b", PodCIDRs: prefixes("172.16.5.0/24"), Addresses: addresses("10.99.0.2")},
-			[]string{"172.16.5.0/24 via 10.99.0.2 dev 2"}, ""},
-		{"a part of the node network with this node's address",
-			podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.7.0/25"), Addresses: addresses("10.99.0.2")},
-			nil, "it holds this node's address 10.99.7.1"},
-		{"a part of the node network with a node's address",
-			podcidr.Node{Name: "b", PodCIDRs: prefixes("10.99.3.0/24"), Addresses: addresses("10.99.3.2")},
-			nil, "it holds node b's address 10.99.3.2"},
-		{"a part of a network with its router",
-			podcidr.Node{Name: "b", PodCIDRs: prefixes("172.16.9.0/24"), Addresses: addresses("10.99.0.2")},
-			nil, "it holds the router 172.16.9.254"},
-		{"no pod CIDR yet", podcidr.Node{Name: "b", Addresses: addresses("10.99.0.2")}, nil, ""},
-	} {
+	for _, c := range peers {
 		t.Run(c.name, func(t *testing.T) {
-			near := newVicinity([]podcidr.Node{c.peer, own}, local)
+			peer := podcidr.Node{Name: "b", PodCIDRs: prefixes(c.pods), Addresses: c.addresses}
+			all := []podcidr.Node{peer, self}
+			near := newVicinity(all, lan)
 			near.routers = addresses("172.16.9.254")
-			routes, notes := wantedRoutes(own, []podcidr.Node{c.peer, own}, near)
-			if len(routes) < 2 || !routes[0].Unreachable || !routes[1].Unreachable ||
-				routes[0].Priority != unreachablePriority {
-				t.Fatalf("own pod CIDRs: %+v", routes)
-			}
 
-			var got []string
-			for _, r := range routes[2:] {
-				if r.Protocol != Protocol || r.Priority != peerPriority {
+			routes, notes := wantedRoutes(self, all, near)
+			got := strings.Join(notes, "\n")
+			for _, r := range routes[len(self.PodCIDRs):] {
+				got = fmt.Sprintf("%s dev %d", r.Gateway, r.Index)
+				if r.Dst.String() != c.pods || r.Protocol != protocol || r.Priority != peerPriority {
 					t.Errorf("route %+v", r)
 				}
-
-				got = append(got, r.Dst.String()+" via "+r.Gateway.String()+" dev "+string(rune('0'+r.Index)))
 			}
 
-			if d := cmp.Diff(c.want, got); d != "" {
-				t.Error(d)
-			}
-
-			if all := strings.Join(notes, "\n"); (c.note == "") != (all == "") ||
-				!strings.Contains(all, c.note) {
-				t.Errorf("notes %q, want %q", all, c.note)
+			reason := strings.TrimPrefix(got, "node b: no route to its pods "+c.pods+": ")
+			if !strings.HasPrefix(reason, c.want) {
+				t.Errorf("%s, want %s", got, c.want)
 			}
 		})
 	}
 }
 
-func TestDifferenceIgnoresWhatTheKernelFillsIn(t *testing.T) {
-	pods, own := netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00::/64")
-	wanted := []rtnl.Route{{
-		Dst:      pods,
+func TestOwnPodAddressesThatNoPodHasAreUnreachable(t *testing.T) {
+	late := podcidr.Node{Name: "late", Addresses: addresses("10.99.0.2")}
+	routes, notes := wantedRoutes(self, []podcidr.Node{self, late}, newVicinity(nil, lan))
+	if len(routes) != 2 || len(notes) != 0 {
+		t.Fatalf("routes %+v, notes %q", routes, notes)
+	}
+	for i, r := range routes {
+		if r.Dst != self.PodCIDRs[i] || !r.Unreachable || r.Priority != unreachablePriority {
+			t.Errorf("route %+v", r)
+		}
+	}
+}
+
+func TestDifferenceIgnoresWhatTheKernelAdds(t *testing.T) {
+	peer := rtnl.Route{
+		Dst:      netip.MustParsePrefix("10.244.1.0/24"),
 		Gateway:  netip.MustParseAddr("10.99.0.2"),
 		Index:    2,
 		Priority: peerPriority,
-		Protocol: Protocol,
-	},
-		{Dst: own, Unreachable: true, Priority: unreachablePriority, Protocol: Protocol}}
+		Protocol: protocol,
+	}
 
-	have := []rtnl.Route{wanted[0], wanted[1]}
+	own := rtnl.Route{
+		Dst:         netip.MustParsePrefix("fd00::/64"),
+		Unreachable: true,
+		Priority:    unreachablePriority,
+		Protocol:    protocol,
+	}
 
-	// IPv6: unreachable dev lo
-	have[1].Index = 1
-	if stale, missing := difference(have, wanted); len(stale)+len(missing) > 0 {
+	wanted := []rtnl.Route{peer, own}
+
+	// The kernel shows tables and scopes, and IPv6 that what is unreachable is so by lo.
+	shownPeer := peer
+	shownPeer.Table = 254
+	shownOwn := own
+	shownOwn.Index = 1
+	shownOwn.Scope = 253
+	stale, missing := difference([]rtnl.Route{shownPeer, shownOwn}, wanted)
+	if len(stale)+len(missing) > 0 {
 		t.Errorf("stale %+v, missing %+v", stale, missing)
 	}
 
-	have[0].Gateway = netip.MustParseAddr("10.99.0.3")
-	stale, missing := difference(have, wanted)
-	if !cmp.Equal(len(stale), 1) || stale[0].Gateway.String() != "10.99.0.3" || len(missing) != 1 ||
-		missing[0].Gateway.String() != "10.99.0.2" {
-		t.Errorf("stale %+v, missing %+v", stale, missing)
+	moved := shownPeer
+	moved.Gateway = netip.MustParseAddr("10.99.0.3")
+	stale, missing = difference([]rtnl.Route{moved, shownOwn}, wanted)
+	if d := cmp.Diff(fmt.Sprint([]rtnl.Route{moved}), fmt.Sprint(stale)); d != "" {
+		t.Errorf("stale: %s", d)
+	}
+	if d := cmp.Diff(fmt.Sprint([]rtnl.Route{peer}), fmt.Sprint(missing)); d != "" {
+		t.Errorf("missing: %s", d)
 	}
 
-	if stale, missing := difference(have, nil); len(stale) != 2 || len(missing) != 0 {
+	stale, missing = difference([]rtnl.Route{shownPeer, shownOwn}, nil)
+	if len(stale) != 2 || len(missing) != 0 {
 		t.Errorf("nothing wanted: stale %+v, missing %+v", stale, missing)
 	}
 }
 
 func TestNetworkThatRuntimesTakeFirstIsNamed(t *testing.T) {
-	o := Options{ConfDir: t.TempDir(), ConfName: "10-trivet.conflist"}
+	cfg := Config{ConfDir: t.TempDir(), ConfName: "10-trivet.conflist"}
 	for _, name := range []string{
 		"00-readme.txt",
 		"10-trivet.conflist",
 		"99-later.conflist",
 		".tmp-10-trivet.conflist-1",
 	} {
-		if err := os.WriteFile(filepath.Join(o.ConfDir, name), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(cfg.ConfDir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 
-	if got := rivals(o); got != "" {
+	if got := sortsBefore(cfg); got != "" {
 		t.Errorf("%s is taken for a rival", got)
 	}
-	if err := os.WriteFile(filepath.Join(o.ConfDir, "05-other.conf"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(cfg.ConfDir, "05-other.conf"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := rivals(o); got != "05-other.conf" {
+	if got := sortsBefore(cfg); got != "05-other.conf" {
 		t.Errorf("rival %q", got)
 	}
 }
 
 func TestInstallReplacesAnotherPluginAndSweepsWhatAKilledRunLeft(t *testing.T) {
 	dir := t.TempDir()
-	from, path := filepath.Join(dir, "trivet-cni"), filepath.Join(dir, "bin", "trivet-cni")
+	from := filepath.Join(dir, "trivet-cni")
+	path := filepath.Join(dir, "bin", "trivet-cni")
+	unfinished := filepath.Join(dir, "bin", ".tmp-trivet-cni-77")
 	for _, content := range []string{"one", "two", "two"} {
 		if err := os.WriteFile(from, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -232,7 +283,7 @@ func TestInstallReplacesAnotherPluginAndSweepsWhatAKilledRunLeft(t *testing.T) {
 		if err := Install(from, path); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, "bin", ".tmp-trivet-cni-77"), []byte("half"), 0o600); err != nil {
+		if err := os.WriteFile(unfinished, []byte("half"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 
@@ -254,8 +305,8 @@ func TestInstallReplacesAnotherPluginAndSweepsWhatAKilledRunLeft(t *testing.T) {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 
-	if err := Install(filepath.Join(dir, "absent"), path); err == nil ||
-		!strings.Contains(err.Error(), path) {
+	err = Install(filepath.Join(dir, "absent"), path)
+	if err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("an absent plugin is installed: %v", err)
 	}
 }
@@ -269,8 +320,8 @@ func TestReportNamesErrorsAndNotes(t *testing.T) {
 		Routes: 2,
 		Notes:  []string{"node c is far away"},
 	}
-	if !r.Ready() || !r.Alive(now.Add(stuck/2)) || r.Alive(now.Add(stuck)) {
-		t.Error("a note is no error, and age tells whether it lives")
+	if !r.Ready() || !r.Alive(now.Add(stuckAfter/2)) || r.Alive(now.Add(stuckAfter)) {
+		t.Error("a note is an error, or a report does not age")
 	}
 
 	r.fail(nil)
@@ -280,8 +331,9 @@ func TestReportNamesErrorsAndNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	want := "last sync 2026-11-23T21:00:00Z, took 1.5ms: 3 nodes, 2 routes\nerror: permission " +
-		"denied\nnote: node c is far away\n"
+	const want = "last sync 2026-11-23T21:00:00Z, took 1.5ms: 3 nodes, 2 routes\n" +
+		"error: permission denied\n" +
+		"note: node c is far away\n"
 	if text.String() != want || r.Ready() {
 		t.Errorf("got %q", text.String())
 	}
@@ -291,30 +343,44 @@ func FuzzWantedRoutes(f *testing.F) {
 	f.Add("10.244.1.0/24", "10.99.0.2")
 	f.Add("fd00:244::/64", "fd99::1")
 	f.Add("0.0.0.0/0", "10.99.0.1")
-	local := []rtnl.InterfaceAddress{
-		{Index: 2, Prefix: netip.MustParsePrefix("10.99.0.1/16")},
-		{Index: 2, Prefix: netip.MustParsePrefix("fd99::1/64")},
-	}
-
-	own := podcidr.Node{Name: "self", PodCIDRs: prefixes("10.244.0.0/24", "fd00:244::/64"),
-		Addresses: addresses("10.99.0.1")}
+	local := lan[:2]
 	f.Fuzz(func(t *testing.T, cidr, address string) {
 		pods, err := netip.ParsePrefix(cidr)
-		a, err2 := netip.ParseAddr(address)
-		if err != nil || err2 != nil || pods.Addr().Is4In6() {
+		if err != nil || pods.Addr().Is4In6() {
 			return
 		}
 
-		node := podcidr.Node{Name: "b", PodCIDRs: []netip.Prefix{pods.Masked()},
-			Addresses: []netip.Addr{a.WithZone("").Unmap()}}
-		admitted, _ := podcidr.Rules{}.Admit(own, []podcidr.Node{own, node})
-		routes, _ := wantedRoutes(own, admitted, newVicinity(admitted, local))
-		for _, r := range routes[2:] {
-			if r.Dst.Bits() == 0 || r.Dst != r.Dst.Masked() || r.Dst.Overlaps(own.PodCIDRs[0]) ||
-				r.Dst.Overlaps(own.PodCIDRs[1]) ||
-				r.Dst.Contains(local[0].Prefix.Addr()) || r.Dst.Contains(local[1].Prefix.Addr()) ||
-				r.Dst.Addr().Is4() != r.Gateway.Is4() || r.Index != 2 {
+		a, err := netip.ParseAddr(address)
+		if err != nil {
+			return
+		}
+
+		node := podcidr.Node{
+			Name:      "b",
+			PodCIDRs:  []netip.Prefix{pods.Masked()},
+			Addresses: []netip.Addr{a.WithZone("").Unmap()},
+		}
+
+		admitted, _ := podcidr.Rules{}.Admit(self, []podcidr.Node{self, node})
+		routes, _ := wantedRoutes(self, admitted, newVicinity(admitted, local))
+		for _, r := range routes[len(self.PodCIDRs):] {
+			if r.Dst.Bits() == 0 || r.Dst != r.Dst.Masked() || r.Index != 2 {
 				t.Fatalf("route %+v", r)
+			}
+			if r.Dst.Addr().Is4() != r.Gateway.Is4() {
+				t.Fatalf("route %+v through another family", r)
+			}
+
+			for _, l := range local {
+				if r.Dst.Contains(l.Prefix.Addr()) {
+					t.Fatalf("route %+v takes this node's address", r)
+				}
+			}
+
+			for _, own := range self.PodCIDRs {
+				if r.Dst.Overlaps(own) {
+					t.Fatalf("route %+v takes this node's pods", r)
+				}
 			}
 		}
 	})

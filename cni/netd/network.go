@@ -3,6 +3,7 @@ package netd
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -17,39 +18,71 @@ const (
 	pluginType  = "trivet-cni"
 )
 
-// networkConfig is the configuration list for a node with these pod CIDRs (CNI specification, section 1).
+// networkConfig returns the configuration list for a node with these pod CIDRs (CNI specification, section
+// 1).
 func networkConfig(podCIDRs, noMasq []netip.Prefix, mtu int) ([]byte, error) {
 	var ranges [][]map[string]string
 	for _, p := range podCIDRs {
 		ranges = append(ranges, []map[string]string{{"subnet": p.String()}})
 	}
 
-	network := map[string]any{
-		"cniVersion": "1.1.0", "name": networkName,
-		"plugins": []map[string]any{{
-			"type":             pluginType,
-			"bridge":           bridgeName,
-			"isDefaultGateway": true,
-			"ipMasq":           true,
-			"hairpinMode":      true,
-			"hostRouted":       true,
-			"lazyUnlink":       true,
-			"mtu":              mtu,
-			"noMasq":           texts(noMasq),
-			"ipam":             map[string]any{"type": "host-local", "ranges": ranges, "bootScoped": true},
-			"capabilities": map[string]bool{
-				"portMappings": true,
-				"ipRanges":     true,
-				"ips":          true,
-				"mac":          true,
-			},
-		}},
+	plugin := map[string]any{
+		"type":             pluginType,
+		"bridge":           bridgeName,
+		"isDefaultGateway": true,
+		"ipMasq":           true,
+		"hairpinMode":      true,
+		"hostRouted":       true,
+		"lazyUnlink":       true,
+		"mtu":              mtu,
+		"noMasq":           texts(noMasq),
+		"ipam": map[string]any{
+			"type":       "host-local",
+			"ranges":     ranges,
+			"bootScoped": true,
+		},
+		"capabilities": map[string]bool{
+			"portMappings": true,
+			"ipRanges":     true,
+			"ips":          true,
+			"mac":          true,
+		},
 	}
 
-	data, err := json.MarshalIndent(network, "", "  ")
+	// encoding/json writes maps sorted by key, so the same node has the same file.
+	list := map[string]any{
+		"cniVersion": "1.1.0",
+		"name":       networkName,
+		"plugins":    []map[string]any{plugin},
+	}
+
+	data, err := json.MarshalIndent(list, "", "  ")
 	return append(data, '\n'), err
 }
 
+// pluginConfig returns the configuration of the list's first plugin as a runtime hands it over: with name and
+// version of the list, and without its capabilities.
+func pluginConfig(list []byte) ([]byte, error) {
+	var l struct {
+		CNIVersion string           `json:"cniVersion"`
+		Name       string           `json:"name"`
+		Plugins    []map[string]any `json:"plugins"`
+	}
+	if err := json.Unmarshal(list, &l); err != nil {
+		return nil, err
+	}
+	if len(l.Plugins) == 0 {
+		return nil, errors.New("configuration list without plugins")
+	}
+
+	p := l.Plugins[0]
+	p["cniVersion"] = l.CNIVersion
+	p["name"] = l.Name
+	delete(p, "capabilities")
+	return json.Marshal(p)
+}
+
+// texts returns the prefixes as strings; none is an empty list, not null.
 func texts(prefixes []netip.Prefix) []string {
 	out := make([]string, len(prefixes))
 	for i, p := range prefixes {
@@ -58,8 +91,8 @@ func texts(prefixes []netip.Prefix) []string {
 	return out
 }
 
-// podNetworks are the destinations that see pods' own addresses: the cluster CIDRs if they are known, else
-// every node's pod CIDRs.
+// podNetworks returns the destinations that see pods' own addresses: the cluster CIDRs if they are known,
+// else every node's pod CIDRs.
 func podNetworks(clusterCIDRs []netip.Prefix, all []podcidr.Node) []netip.Prefix {
 	if len(clusterCIDRs) > 0 {
 		return clusterCIDRs
@@ -74,7 +107,7 @@ func podNetworks(clusterCIDRs []netip.Prefix, all []podcidr.Node) []netip.Prefix
 	return slices.Compact(union)
 }
 
-// devicesOf are the indexes of the interfaces that have one of the node's addresses.
+// devicesOf returns the indexes of the interfaces that have one of the node's addresses.
 func devicesOf(own podcidr.Node, local []rtnl.InterfaceAddress) []int {
 	var devices []int
 	for _, l := range local {

@@ -4,59 +4,56 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
 // Report is what a pass found.
 type Report struct {
-	At            time.Time
-	Took          time.Duration
-	Nodes, Routes int
-	Errors        []string // what is tried again soon
-	Notes         []string // what only somebody else can mend, such as a node behind a router
+	// At is when the pass began.
+	At   time.Time
+	Took time.Duration
+	// Nodes and Routes count those of the cluster and those that are wanted here.
+	Nodes  int
+	Routes int
+	// Errors are what is tried again soon.
+	Errors []string
+	// Notes are what only somebody else can mend, such as a node behind a router.
+	Notes []string
 }
 
-// stuck is the age of a report that says that the daemon hangs: a pass comes at least every recheck, and
-// waits for one call of the plugin.
-const stuck = 3 * recheck
+// stuckAfter is the age of a report that means that the daemon hangs: a pass is made at least every recheck,
+// and waits for one call of the plugin.
+const stuckAfter = 3 * recheck
 
-// Ready reports whether configuration and routes are as they have to be.
+// Ready reports whether configuration and routes are as they should be.
 func (r Report) Ready() bool { return len(r.Errors) == 0 }
 
 // Alive reports whether passes are made.
-func (r Report) Alive(now time.Time) bool { return now.Sub(r.At) < stuck }
+func (r Report) Alive(now time.Time) bool { return now.Sub(r.At) < stuckAfter }
 
 // WriteTo writes the report for a person.
 func (r Report) WriteTo(w io.Writer) (int64, error) {
-	n, err := fmt.Fprintf(
-		w,
-		"last sync %s, took %s: %d nodes, %d routes\n",
-		r.At.UTC().Format(time.RFC3339),
-		r.Took.Round(time.Microsecond),
-		r.Nodes,
-		r.Routes,
-	)
-
-	total := int64(n)
-	for _, list := range []struct {
-		kind string
-		of   []string
-	}{{"error", r.Errors}, {"note", r.Notes}} {
-		for _, text := range list.of {
-			n, e := fmt.Fprintf(w, "%s: %s\n", list.kind, text)
-			total += int64(n)
-			if err == nil {
-				err = e
-			}
-		}
+	var text strings.Builder
+	at := r.At.UTC().Format(time.RFC3339)
+	took := r.Took.Round(time.Microsecond)
+	fmt.Fprintf(&text, "last sync %s, took %s: %d nodes, %d routes\n", at, took, r.Nodes, r.Routes)
+	for _, e := range r.Errors {
+		fmt.Fprintf(&text, "error: %s\n", e)
 	}
 
-	return total, err
+	for _, n := range r.Notes {
+		fmt.Fprintf(&text, "note: %s\n", n)
+	}
+
+	n, err := io.WriteString(w, text.String())
+	return int64(n), err
 }
 
-// fail adds an error, each part of a joined one by itself; nil is none.
+// fail adds an error, and each part of a joined one separately; nil is none.
 func (r *Report) fail(err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only what errors.Join made, not what wraps it
+	// Only what errors.Join made is taken apart, not what wraps it.
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, e := range joined.Unwrap() {
 			r.fail(e)
 		}
@@ -67,21 +64,23 @@ func (r *Report) fail(err error) {
 	}
 }
 
-// tell logs what is new in the report, and what is over. The same error again and again is told once.
-func (d *Daemon) tell(r Report) {
+// logChanges logs what is new in the report, and that nothing is left of what was wrong. What lasts is logged
+// once.
+func (d *Daemon) logChanges(r Report) {
 	now := map[string]bool{}
 	for _, text := range slices.Concat(r.Errors, r.Notes) {
-		if !now[text] && !d.told[text] {
-			d.log.Warn("the network is not as it has to be", "node", d.options.NodeName, "err", text)
+		if !now[text] && !d.logged[text] {
+			d.log.Warn("the network is not as it should be", "node", d.cfg.NodeName, "err", text)
 		}
 
 		now[text] = true
 	}
 
-	over := len(now) == 0 && (d.told == nil || len(d.told) > 0)
-	d.told = now
-	if over {
-		d.log.Info("the network is as it has to be",
-			"node", d.options.NodeName, "nodes", r.Nodes, "routes", r.Routes)
+	isFirst := d.logged == nil
+	if len(now) == 0 && (isFirst || len(d.logged) > 0) {
+		d.log.Info("the network is as it should be",
+			"node", d.cfg.NodeName, "nodes", r.Nodes, "routes", r.Routes)
 	}
+
+	d.logged = now
 }

@@ -6,17 +6,19 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/cni/prefix"
 	"github.com/trivet-node/trivet/cni/rtnl"
 )
 
-// All that a pass thinks about the Nodes of a cluster: five times as many may take five times as long.
+// BenchmarkWantedRoutes measures all decisions of a pass: five times as many Nodes may take five times as
+// long.
 func BenchmarkWantedRoutes(b *testing.B) {
 	local := []rtnl.InterfaceAddress{{Index: 2, Prefix: netip.MustParsePrefix("172.16.0.1/12")}}
 
-	// addresses of Services, as IPVS has them
+	// Like the addresses of Services with IPVS.
 	for i := range 100 {
 		a := netip.AddrFrom4([4]byte{10, 255, 0, byte(i)})
-		local = append(local, rtnl.InterfaceAddress{Index: 3, Prefix: single(a)})
+		local = append(local, rtnl.InterfaceAddress{Index: 3, Prefix: prefix.Single(a)})
 	}
 
 	for _, n := range []int{1000, 5000} {

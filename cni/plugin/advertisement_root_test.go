@@ -37,7 +37,7 @@ func TestPodsTakeNoRouterAdvertisements(t *testing.T) {
 	}
 }
 
-// A network without IPAM leaves addresses to whoever gives them there.
+// On a network without IPAM, addresses come from a router.
 func TestRouterAdvertisementsAreTheAddressesOfANetworkWithoutIPAM(t *testing.T) {
 	h := newHost(t, "")
 	pod := testenv.Netns(t)

@@ -36,7 +36,8 @@ type host struct {
 	t       *testing.T
 	netns   string
 	dataDir string
-	extra   string // more keys of the configuration
+	// extra are more keys of the configuration.
+	extra string
 }
 
 func newHost(t *testing.T, extra string) *host {
@@ -68,14 +69,14 @@ func (h *host) in(netns string, f func() error) {
 }
 
 func (h *host) config(more string) string {
-	return fmt.Sprintf(
-		`{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0","isDefaultGateway":true,"hairpinMode":true,"ipMasq":true,
-		"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.88.0.0/24"}],[{"subnet":"fd88::/64"}]]}%s%s}`,
-		h.dataDir,
-		h.extra,
-		more,
-	)
+	const format = `{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0",
+		"isDefaultGateway":true,"hairpinMode":true,"ipMasq":true,"ipam":{"type":"host-local","dataDir":%q,
+		"ranges":[[{"subnet":"10.88.0.0/24"}],[{"subnet":"fd88::/64"}]]}%s%s}`
+	return fmt.Sprintf(format, h.dataDir, h.extra, more)
 }
+
+// ports are capability arguments with host ports.
+func ports(mappings string) string { return `,"runtimeConfig":{"portMappings":[` + mappings + `]}` }
 
 // command prepares a call in the host's namespace.
 func (h *host) command(verb, id, netns, config string) *exec.Cmd {
@@ -115,7 +116,7 @@ func (h *host) callAs(name, verb, id, netns, ifname, config string) (string, err
 	h.t.Helper()
 	path := filepath.Join(h.t.TempDir(), name)
 	c := h.command(verb, id, netns, config)
-	c.Path, c.Args = "/proc/self/exe", []string{path}
+	c.Args = []string{path}
 	c.Env = append(c.Env, "CNI_IFNAME="+ifname)
 	return h.run(c)
 }
@@ -123,9 +124,9 @@ func (h *host) callAs(name, verb, id, netns, ifname, config string) (string, err
 // nft runs nft(8) in the host's namespace.
 func (h *host) nft(args string) {
 	h.t.Helper()
+	program := testenv.Program(h.t, "nft", "nftables")
 	h.in(h.netns, func() error {
-		out, err := exec.Command(testenv.Program(h.t, "nft", "nftables"),
-			strings.Fields(args)...).CombinedOutput()
+		out, err := exec.Command(program, strings.Fields(args)...).CombinedOutput()
 		if err != nil {
 			err = fmt.Errorf("nft %s: %w: %s", args, err, out)
 		}
@@ -136,15 +137,27 @@ func (h *host) nft(args string) {
 // ip runs ip(8) in a namespace.
 func (h *host) ip(netns, args string) string {
 	h.t.Helper()
+	program := testenv.Program(h.t, "ip", "iproute2")
 	var out []byte
 	h.in(netns, func() (err error) {
-		if out, err = exec.Command(testenv.Program(h.t, "ip", "iproute2"),
-			strings.Fields(args)...).CombinedOutput(); err != nil {
+		out, err = exec.Command(program, strings.Fields(args)...).CombinedOutput()
+		if err != nil {
 			err = fmt.Errorf("ip %s: %w: %s", args, err, out)
 		}
 		return err
 	})
 	return string(out)
+}
+
+// uplink connects the host, with an address, to a namespace beyond it by the veth up0, up1.
+func (h *host) uplink(address string) (beyond string) {
+	h.t.Helper()
+	beyond = testenv.Netns(h.t)
+	h.ip(h.netns, "link add up0 type veth peer name up1 netns "+beyond)
+	h.ip(h.netns, "addr add dev up0 "+address)
+	h.ip(h.netns, "link set up0 up")
+	h.ip(beyond, "link set up1 up")
+	return beyond
 }
 
 func (h *host) must(verb, id, netns, config string) string {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -30,19 +29,12 @@ func (h *host) read(path string) string {
 // rules is the network's table without its elements and handles.
 func (h *host) rules() string {
 	h.t.Helper()
+	program := testenv.Program(h.t, "nft", "nftables")
 	var out []byte
 	h.in(h.netns, func() (err error) {
-		out, err = exec.Command(
-			testenv.Program(h.t, "nft", "nftables"),
-			"list",
-			"table",
-			"inet",
-			"cni_test",
-		).Output()
-
+		out, err = exec.Command(program, "list", "table", "inet", "cni_test").Output()
 		return err
 	})
-
 	return string(out)
 }
 
@@ -63,9 +55,9 @@ func (h *host) bridge() (link rtnl.Link) {
 // Without the rule that guards it, the sysctl would let pods reach what listens on the host's 127.0.0.1.
 func TestLoopbackIsRoutedOnlyBehindItsRule(t *testing.T) {
 	h := newHost(t, "")
-	sysctl := "/proc/sys/net/ipv4/conf/br0/route_localnet"
-	h.must("ADD",
-		"plain", testenv.Netns(t), strings.Replace(h.config(""), `"ipMasq":true`, `"ipMasq":false`, 1))
+	const sysctl = "/proc/sys/net/ipv4/conf/br0/route_localnet"
+	plain := strings.Replace(h.config(""), `"ipMasq":true`, `"ipMasq":false`, 1)
+	h.must("ADD", "plain", testenv.Netns(t), plain)
 	h.pod("masqueraded", "")
 	if got := h.read(sysctl); got != "0" {
 		t.Errorf("route_localnet is %s without any host port", got)
@@ -80,15 +72,14 @@ func TestLoopbackIsRoutedOnlyBehindItsRule(t *testing.T) {
 
 func TestSecondADDLeavesTheFirstOnesInterface(t *testing.T) {
 	h := newHost(t, "")
-	layer2 := `{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0"}`
+	const layer2 = `{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0"}`
 	netns := testenv.Netns(t)
 	h.must("ADD", "a", netns, layer2)
 	before := h.leftovers()
-	if _, err := h.call("ADD", "a", netns, layer2); err == nil ||
-		!strings.Contains(err.Error(), "is there already") {
+	_, err := h.call("ADD", "a", netns, layer2)
+	if err == nil || !strings.Contains(err.Error(), "is there already") {
 		t.Errorf("a second ADD: %v", err)
 	}
-
 	if now := h.leftovers(); now != before || now == "" {
 		t.Errorf("before %q, after %q", before, now)
 	}
@@ -97,8 +88,8 @@ func TestSecondADDLeavesTheFirstOnesInterface(t *testing.T) {
 func TestBridgeFollowsTheConfiguredMTU(t *testing.T) {
 	h := newHost(t, "")
 	for _, mtu := range []int{1400, 1300, 1450} {
-		out := h.must("ADD",
-			fmt.Sprintf("pod-%d", mtu), testenv.Netns(t), h.config(fmt.Sprintf(`,"mtu":%d`, mtu)))
+		config := h.config(fmt.Sprintf(`,"mtu":%d`, mtu))
+		out := h.must("ADD", fmt.Sprintf("pod-%d", mtu), testenv.Netns(t), config)
 		if got := h.bridge().MTU; got != mtu || strings.Count(out, fmt.Sprintf(`"mtu": %d`, mtu)) != 3 {
 			t.Errorf("mtu %d is configured, the bridge has %d: %s", mtu, got, out)
 		}
@@ -114,13 +105,15 @@ func TestManyMakeTheRulesAtOnce(t *testing.T) {
 		for i := range 12 {
 			netns := testenv.Netns(t)
 			group.Go(func() {
-				if _, err := h.call("ADD", fmt.Sprintf("pod-%d-%d", round, i), netns, h.config(more)); err != nil {
+				id := fmt.Sprintf("pod-%d-%d", round, i)
+				if _, err := h.call("ADD", id, netns, h.config(more)); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 
 		group.Wait()
+
 		rules := h.rules()
 		if strings.Count(rules, "@nomasq4 masquerade") != 1 || strings.Count(rules, "chain config_") != 1 ||
 			!strings.Contains(rules, fmt.Sprintf("10.%d.0.0/16", round)) {
@@ -132,19 +125,6 @@ func TestManyMakeTheRulesAtOnce(t *testing.T) {
 // A range that the runtime asks for one pod changes nothing for the others, and is masqueraded too.
 func TestRangeOfOnePodIsItsOwn(t *testing.T) {
 	h := newHost(t, "")
-	beyond := testenv.Netns(t)
-	ip := func(netns, args string) {
-		t.Helper()
-		h.in(netns, func() error {
-			out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("ip %s: %w: %s", args, err, out)
-			}
-
-			return nil
-		})
-	}
-
 	h.pod("first", "")
 	before := h.rules()
 	netns := testenv.Netns(t)
@@ -153,21 +133,15 @@ func TestRangeOfOnePodIsItsOwn(t *testing.T) {
 		t.Errorf("rules before\n%s\nafter\n%s", before, after)
 	}
 
-	ip(h.netns, "link add up0 type veth peer name up1")
-	h.in(h.netns, func() error { return exec.Command("ip", "link", "set", "up1", "netns", beyond).Run() })
-	ip(h.netns, "addr add fd02::1/64 dev up0 nodad")
-	ip(h.netns, "link set up0 up")
-	ip(beyond, "addr add fd02::2/64 dev up1 nodad")
-	ip(beyond, "link set up1 up")
+	beyond := h.uplink("fd02::1/64 nodad")
+	h.ip(beyond, "addr add fd02::2/64 dev up1 nodad")
 	h.serve(beyond, 80)
 	seen := make([]byte, 64)
 	var n int
 	h.in(netns, func() error {
-		d := net.Dialer{
-			Timeout:   3 * time.Second,
-			LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[fd77::2]:0")),
-		}
-
+		// The pod has an address of the network's range as well.
+		own := net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[fd77::2]:0"))
+		d := net.Dialer{Timeout: 3 * time.Second, LocalAddr: own}
 		c, err := d.Dial("tcp", "[fd02::2]:80")
 		if err != nil {
 			return err
@@ -179,38 +153,5 @@ func TestRangeOfOnePodIsItsOwn(t *testing.T) {
 	})
 	if got := string(seen[:n]); got != "fd02::1" {
 		t.Errorf("the pod's own range is seen as %s", got)
-	}
-}
-
-func TestCheckWithoutIPAMNamesIt(t *testing.T) {
-	h := newHost(t, "")
-	for _, verb := range []string{"ADD", "CHECK"} {
-		_, err := h.call(
-			verb,
-			"a",
-			testenv.Netns(t),
-			`{"cniVersion":"1.1.0","name":"test","type":"host-local","prevResult":{"cniVersion":"1.1.0"}}`,
-		)
-		if err == nil || !strings.Contains(err.Error(), `"code": 7`) ||
-			!strings.Contains(err.Error(), "ipam is missing") {
-			t.Errorf("%s: %v", verb, err)
-		}
-	}
-}
-
-func TestGCKnowsReservationsInHostLocalsOldFormat(t *testing.T) {
-	h := newHost(t, "")
-
-	// makes the directory
-	h.must("STATUS", "", "", h.config(""))
-	for address, id := range map[string]string{"10.88.0.8": "keep", "10.88.0.9": "drop"} {
-		if err := os.WriteFile(filepath.Join(h.dataDir, "test", address), []byte(id), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-
-	h.must("GC", "", "", h.config(`,"cni.dev/valid-attachments":[{"containerID":"keep","ifname":"eth0"}]`))
-	if left := h.leftovers(); left != "file 10.88.0.8" {
-		t.Errorf("left: %s", left)
 	}
 }

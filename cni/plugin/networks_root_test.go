@@ -18,24 +18,22 @@ func (h *host) second(more string) string {
 func TestSecondNetworkLeavesTheFirstOnesRoutes(t *testing.T) {
 	h := newHost(t, "")
 	netns, _, _ := h.pod("a", "")
-	before4, before6 := h.ip(netns, "-4 route show default"), h.ip(netns, "-6 route show default")
+	before := h.defaultRoutes(netns)
 
 	out, err := h.callAs("trivet-cni", "ADD", "a", netns, "eth1", h.second(""))
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	for family, gateways := range map[string][]string{"-4": {"10.88.0.1", "10.89.0.1"},
-		"-6": {"fd88::1", "fd89::1"}} {
-		for _, gateway := range gateways {
-			if now := h.ip(netns, family+" route show default"); !strings.Contains(now, "via "+gateway) {
-				t.Errorf("no default route through %s: %s", gateway, now)
-			}
+	now := h.defaultRoutes(netns)
+	for _, gateway := range []string{"10.88.0.1", "10.89.0.1", "fd88::1", "fd89::1"} {
+		if !strings.Contains(now, "via "+gateway) {
+			t.Errorf("no default route through %s: %s", gateway, now)
 		}
 	}
 
-	if _, err := h.callAs("trivet-cni", "CHECK", "a", netns, "eth1",
-		h.second(`,"prevResult":`+out)); err != nil {
+	previous := h.second(`,"prevResult":` + out)
+	if _, err := h.callAs("trivet-cni", "CHECK", "a", netns, "eth1", previous); err != nil {
 		t.Error(err)
 	}
 
@@ -44,13 +42,17 @@ func TestSecondNetworkLeavesTheFirstOnesRoutes(t *testing.T) {
 	if _, err := h.callAs("trivet-cni", "DEL", "a", netns, "eth1", h.second("")); err != nil {
 		t.Fatal(err)
 	}
-
-	if now4, now6 := h.ip(netns, "-4 route show default"),
-		h.ip(netns, "-6 route show default"); now4 != before4 || now6 != before6 {
-		t.Errorf("default routes before %s%safter %s%s", before4, before6, now4, now6)
+	if now := h.defaultRoutes(netns); now != before {
+		t.Errorf("default routes before %s, after %s", before, now)
 	}
 
 	h.checkFirst(netns)
+}
+
+// defaultRoutes are those of a namespace, of both families.
+func (h *host) defaultRoutes(netns string) string {
+	h.t.Helper()
+	return h.ip(netns, "-4 route show default") + h.ip(netns, "-6 route show default")
 }
 
 // checkFirst calls CHECK for pod a of the first network, which has the first addresses.
@@ -67,15 +69,16 @@ func (h *host) checkFirst(netns string) {
 func TestCheckFindsRoutesOfOtherTables(t *testing.T) {
 	h := newHost(t, "")
 	netns := testenv.Netns(t)
-	config := strings.Replace(h.config(""), `"ranges"`,
-		`"routes":[{"dst":"192.0.2.0/24","table":77},
-		{"dst":"198.51.100.0/24"},{"dst":"198.51.100.0/24"}],"ranges"`, 1)
+	const routes = `"routes":[{"dst":"192.0.2.0/24","table":77},
+		{"dst":"198.51.100.0/24"},{"dst":"198.51.100.0/24"}],"ranges"`
+	config := strings.Replace(h.config(""), `"ranges"`, routes, 1)
 	out := h.must("ADD", "a", netns, config)
 	check := strings.TrimSuffix(config, "}") + `,"prevResult":` + out + "}"
 	h.must("CHECK", "a", netns, check)
+
 	h.ip(netns, "route del 192.0.2.0/24 table 77")
-	if _, err := h.call("CHECK", "a", netns, check); err == nil ||
-		!strings.Contains(err.Error(), "route to 192.0.2.0/24") {
+	_, err := h.call("CHECK", "a", netns, check)
+	if err == nil || !strings.Contains(err.Error(), "route to 192.0.2.0/24") {
 		t.Errorf("CHECK without the route: %v", err)
 	}
 }
@@ -104,7 +107,7 @@ func TestDelTakesApartWhatUpstreamsBridgeMade(t *testing.T) {
 	h.ip(h.netns, "link set tmp0 netns "+netns)
 	h.ip(netns, "link set tmp0 name eth0")
 
-	// another bridge's
+	// This is the network of another bridge.
 	h.must("DEL", "upstream", netns, h.second(""))
 	if now := h.leftovers(); !strings.Contains(now, "veth12345678") {
 		t.Errorf("DEL for another bridge took it: %s", now)
@@ -116,39 +119,12 @@ func TestDelTakesApartWhatUpstreamsBridgeMade(t *testing.T) {
 	}
 }
 
-// Upstream's ptp, bridge and macvlan call the program host-local with their own configuration.
-func TestOtherMainPluginsDelegateAddressesToHostLocal(t *testing.T) {
-	h := newHost(t, "")
-	for _, main := range []string{"ptp", "bridge", "macvlan"} {
-		netns := testenv.Netns(t)
-		config := h.config(`,"vlan":0,"ipMasqBackend":"iptables","mode":"bridge","master":"eth0"`)
-		config = strings.Replace(config, `"type":"trivet-cni"`, `"type":"`+main+`"`, 1)
-		out, err := h.callAs("host-local", "ADD", main, netns, "eth0", config)
-		if err != nil || !strings.Contains(out, `"address": "10.88.0.`) ||
-			strings.Contains(out, `"interfaces"`) {
-			t.Errorf("%s: %s, %v", main, out, err)
-		}
-
-		if _, err := h.callAs("host-local", "CHECK", main, netns, "eth0",
-			strings.TrimSuffix(config, "}")+`,"prevResult":`+out+"}"); err != nil {
-			t.Errorf("%s: %v", main, err)
-		}
-
-		if _, err := h.callAs("host-local", "DEL", main, netns, "eth0", config); err != nil {
-			t.Errorf("%s: %v", main, err)
-		}
-	}
-
-	if left := h.leftovers(); left != "" || strings.Contains(h.ip(h.netns, "link show"), "br0") {
-		t.Errorf("left: %s", left)
-	}
-}
-
 func TestLoopbackNeedsNoTypeAndNoArgs(t *testing.T) {
 	h := newHost(t, "")
 	netns := testenv.Netns(t)
 	c := h.command("ADD", "a", netns, `{"cniVersion":"1.0.0","name":"lo"}`)
-	c.Args, c.Env = []string{"/opt/cni/bin/loopback"}, append(c.Env, "CNI_ARGS=none")
+	c.Args = []string{"/opt/cni/bin/loopback"}
+	c.Env = append(c.Env, "CNI_ARGS=none")
 	if out, err := h.run(c); err != nil {
 		t.Error(out, err)
 	}

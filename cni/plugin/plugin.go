@@ -1,176 +1,146 @@
-// Package plugin is the CNI protocol round the parts: it turns a call (environment and JSON) into steps on
-// addresses, links and nftables, and their outcome into a result or a CNI error.
-// https://www.cni.dev/docs/spec/ version 1.1.
+// Package plugin is the CNI protocol round the plugins: it finds the one that is called, hands the call to
+// it, and gives an error its CNI code. https://www.cni.dev/docs/spec/ version 1.1.
+//
+// A new plugin is one file, in interfaces if it makes a container's interface or in addresses if it allocates
+// addresses, and one line in the table of this file.
 package plugin
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/skel"
-	"github.com/containernetworking/cni/pkg/types"
-	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/trivet-node/trivet/cni/conf"
-	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/plugin/addresses"
+	"github.com/trivet-node/trivet/cni/plugin/call"
+	"github.com/trivet-node/trivet/cni/plugin/interfaces"
 )
 
-// Versions that the plugin speaks.
+// Versions are the versions of CNI that all plugins speak.
 var Versions = version.All
 
-// Functions are the operations, each by the role that the program is called in.
+// network is one plugin. Add and Check see the container's namespace and prevResult. Del must work without
+// both, and with a configuration that Add refuses. GC deletes nothing unless the runtime sent a list of its
+// attachments. Status returns an error when Add would fail.
+type network interface {
+	Add(*call.Call) error
+	Check(*call.Call) error
+	Del(*call.Call) error
+	GC(*call.Call) error
+	Status(*call.Call) error
+}
+
+// own is the type of the plugin that upstream does not have, and the name of the program.
+const own = "trivet-cni"
+
+// hostLocal is the type of the IPAM plugin that is built in.
+const hostLocal = "host-local"
+
+// plugins are what the program can be called for, by type.
+var plugins = map[string]network{
+	own:        interfaces.Bridge{HostPorts: true},
+	"bridge":   interfaces.Bridge{},
+	"loopback": interfaces.Loopback{},
+	hostLocal:  addresses.HostLocal{},
+}
+
+// typeOf returns the type of the plugin that is called. A plugin is called by the name of its type, and an
+// IPAM plugin by that of ipam.type, while type is then that of the main plugin, which called it (CNI
+// specification, section 4). A program of another name, as in a test, is taken for what type says.
+func typeOf(program string, h conf.Head) string {
+	if _, ok := plugins[program]; ok && program != own {
+		return program
+	}
+	if h.IPAM.Type == program && h.Type != program {
+		return hostLocal
+	}
+	return h.Type
+}
+
+// Functions returns the operations, for the CNI library.
 func Functions() skel.CNIFuncs {
 	return skel.CNIFuncs{
-		Add:    add,
-		Del:    del,
-		Check:  check,
-		GC:     collect,
-		Status: status,
+		Add:    operation{verb: "ADD", do: network.Add, inPod: true}.run,
+		Check:  operation{verb: "CHECK", do: network.Check, inPod: true}.run,
+		Del:    operation{verb: "DEL", do: network.Del}.run,
+		GC:     operation{verb: "GC", do: network.GC}.run,
+		Status: operation{verb: "STATUS", do: status}.run,
 	}
 }
 
-// operations of one role.
-type operations struct {
-	add, check  func(*call) error
-	del         func(*call) error
-	gc, status_ func(*conf.Network) error
+// operation is one verb of the protocol.
+type operation struct {
+	verb string
+	do   func(network, *call.Call) error
+	// inPod is set for those that need the container's namespace and read prevResult.
+	inPod bool
 }
 
-var byRole = map[conf.Role]operations{
-	conf.TrivetCNI: {addBridge, checkBridge, delBridge, gcBridge, statusBridge},
-	conf.Bridge:    {addBridge, checkBridge, delBridge, gcBridge, statusBridge},
-	conf.HostLocal: {addHostLocal, checkHostLocal, delHostLocal, gcHostLocal, statusHostLocal},
-	conf.Loopback:  {addLoopback, checkLoopback, nothing, keepAll, keepAll},
-}
-
-func nothing(*call) error         { return nil }
-func keepAll(*conf.Network) error { return nil }
-
-// call is one ADD, CHECK or DEL.
-type call struct {
-	*conf.Network
-	args     *skel.CmdArgs
-	pool     *ipam.Pool       // in ADD, of a network with IPAM
-	previous *types100.Result // nil when the runtime sent none, and in DEL, which does without
-}
-
-func (c *call) owner() ipam.Owner {
-	return ipam.Owner{ContainerID: c.args.ContainerID, IfName: c.args.IfName}
-}
-
-// program is the name that this program was called by.
-func program() string { return filepath.Base(os.Args[0]) }
-
-func parse(args *skel.CmdArgs) (*call, error) {
-	n, err := conf.Parse(program(), args.StdinData, args.Args)
+// run serves a call. Its errors are CNI errors.
+func (o operation) run(args *skel.CmdArgs) error {
+	program := filepath.Base(os.Args[0])
+	h, err := conf.ReadHead(args.StdinData)
 	if err != nil {
-		return nil, err
+		return cniError(o.verb, err)
 	}
 
-	c := &call{Network: n, args: args}
-	if n.Previous == nil {
-		return c, nil
+	kind := typeOf(program, h)
+	what := o.describe(args, h, kind)
+	p, ok := plugins[kind]
+	if !ok {
+		err := fmt.Errorf("%w: program %s is not a plugin of type %q", conf.ErrInvalid, program, h.Type)
+		return cniError(what, err)
 	}
 
-	pc := &types.PluginConf{CNIVersion: n.CNIVersion, RawPrevResult: n.Previous}
-	if err := version.ParsePrevResult(pc); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "prevResult", err.Error())
+	c := call.New(h, args)
+	if o.inPod {
+		err = prepare(c, args.NetnsOverride)
 	}
-	if c.previous, err = types100.NewResultFromResult(pc.PrevResult); err != nil {
-		return nil, types.NewError(types.ErrDecodingFailure, "prevResult", err.Error())
-	}
-
-	return c, nil
-}
-
-// explain gives an error its CNI code and names network and operation.
-func explain(verb string, n *conf.Network, err error) error {
-	var coded *types.Error
-	if err == nil || errors.As(err, &coded) {
-		return err
-	}
-	code := types.ErrInternal
-	if errors.Is(err, ipam.ErrExhausted) {
-		code = types.ErrTryAgainLater
-	}
-	return types.NewError(code, fmt.Sprintf("%s network %s (%s)", verb, n.Name, n.Role), err.Error())
-}
-
-func add(args *skel.CmdArgs) error {
-	c, err := parse(args)
 	if err == nil {
-		err = notOwnNamespace(args)
+		err = o.do(p, c)
 	}
-	if err != nil {
-		return err
-	}
-	return explain("add container "+args.ContainerID+" to", c.Network, byRole[c.Role].add(c))
+
+	return cniError(what, err)
 }
 
-func check(args *skel.CmdArgs) error {
-	c, err := parse(args)
-	if err == nil {
-		err = notOwnNamespace(args)
+// describe names the call in errors.
+func (o operation) describe(args *skel.CmdArgs, h conf.Head, kind string) string {
+	what := fmt.Sprintf("%s of network %s (%s)", o.verb, h.Name, kind)
+	if args.ContainerID != "" {
+		what += ", container " + args.ContainerID
 	}
-	if err != nil {
-		return err
-	}
-	return explain("check container "+args.ContainerID+" in", c.Network, byRole[c.Role].check(c))
+	return what
 }
 
-func del(args *skel.CmdArgs) error {
-	n, err := conf.ParseTeardown(program(), args.StdinData)
-	if err != nil {
+// prepare reads prevResult, and refuses the namespace that the plugin itself runs in before anything is made
+// there: the CNI library refuses it when all is done and the result is out. override is CNI_NETNS_OVERRIDE.
+func prepare(c *call.Call, override string) error {
+	if err := c.ReadPrevious(); err != nil {
 		return err
 	}
-	return explain("delete container "+args.ContainerID+" from", n,
-		byRole[n.Role].del(&call{Network: n, args: args}))
-}
-
-func collect(args *skel.CmdArgs) error {
-	n, err := conf.ParseTeardown(program(), args.StdinData)
-	if err != nil {
-		return err
-	}
-	return explain("collect garbage of", n, byRole[n.Role].gc(n))
-}
-
-func status(args *skel.CmdArgs) error {
-	n, err := conf.Parse(program(), args.StdinData, "")
-	if err != nil {
-		return err
-	}
-	return explain("status of", n, byRole[n.Role].status_(n))
-}
-
-// notOwnNamespace refuses the namespace that the plugin itself runs in, before anything is made there. The
-// CNI library refuses it when all is done and the result is out.
-func notOwnNamespace(args *skel.CmdArgs) error {
-	if override := strings.ToUpper(args.NetnsOverride); override == "TRUE" || override == "1" {
+	if o := strings.ToUpper(override); o == "TRUE" || o == "1" {
 		return nil
 	}
 
-	own, err := isOwnNamespace(args.Netns)
+	own, err := c.InOwnNamespace()
 	switch {
 	case err != nil:
-		return types.NewError(types.ErrInvalidNetNS, "CNI_NETNS cannot be looked at", err.Error())
+		return fmt.Errorf("%w: CNI_NETNS: %w", errNetns, err)
 	case own:
-		return types.NewError(types.ErrInvalidNetNS,
-			"CNI_NETNS is the network namespace of the plugin itself", args.Netns)
+		return fmt.Errorf("%w: CNI_NETNS %s is that of the plugin itself", errNetns, c.Netns)
 	}
 
 	return nil
 }
 
-func isOwnNamespace(path string) (bool, error) {
-	wanted, err := os.Stat(path)
-	if err != nil {
-		return false, err
+// status marks what keeps ADD from working, so that it has the code that says so.
+func status(p network, c *call.Call) error {
+	if err := p.Status(c); err != nil {
+		return fmt.Errorf("%w: %w", errUnavailable, err)
 	}
-	own, err := os.Stat("/proc/self/ns/net")
-	return err == nil && os.SameFile(own, wanted), err
+	return nil
 }

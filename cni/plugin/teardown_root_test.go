@@ -1,6 +1,7 @@
 package plugin_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,53 +10,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The configuration has become one that ADD refuses, with pods from before.
+// The configuration was changed to one that ADD refuses, with pods from before. Package conf has more cases.
 func TestDelWorksWhateverHasBecomeOfTheConfiguration(t *testing.T) {
 	h := newHost(t, "")
-	for name, spoil := range map[string]func(string) string{
-		"an unsupported key": func(c string) string {
-			return strings.Replace(c, `"ipMasq":true`,
-				`"vlan":5,"macspoofchk":true`, 1)
-		},
-		"another backend": func(c string) string {
-			return strings.Replace(c, `"ipMasq":true`,
-				`"ipMasqBackend":"iptables"`, 1)
-		},
-		"another IPAM plugin": func(c string) string {
-			return strings.Replace(c, `"type":"host-local"`,
-				`"type":"dhcp"`, 1)
-		},
-		"a subnet with a typo": func(c string) string {
-			return strings.Replace(c, "10.88.0.0/24",
-				"10.88.0.0/240", 1)
-		},
-		"a value of another type": func(c string) string {
-			return strings.Replace(c, `"ipMasq":true`,
-				`"mtu":"1500","ipMasq":"yes"`, 1)
-		},
-		"a port without sense": func(c string) string {
-			return strings.TrimSuffix(c, "}") + `,"runtimeConfig":{"portMappings":[{"hostPort":-1}]}}`
-		},
-		"an old prevResult": func(c string) string {
-			return strings.TrimSuffix(c, "}") +
-				`,"prevResult":{"cniVersion":"0.2.0","ip4":{"ip":"10.88.0.2/24"}}}`
-		},
-		"a prevResult of nothing": func(c string) string {
-			return strings.TrimSuffix(c, "}") +
-				`,"prevResult":{"ips":5}}`
-		},
+	for _, c := range []struct{ name, old, now string }{
+		{"an unsupported key", `"ipMasq":true`, `"vlan":5,"macspoofchk":true`},
+		{"another IPAM plugin", `"type":"host-local"`, `"type":"dhcp"`},
+		{"a subnet with a typo", "10.88.0.0/24", "10.88.0.0/240"},
+		{"a value of another type", `"ipMasq":true`, `"mtu":"1500","ipMasq":"yes"`},
+		{"a prevResult of nothing", `"ipMasq":true`, `"prevResult":{"ips":5}`},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			netns, _, _ := h.pod("a", twoPorts)
-			spoilt := spoil(h.config(""))
-			h.must("DEL", "a", netns, spoilt)
-			h.must("DEL", "b", "", spoilt)
+			changed := strings.Replace(h.config(""), c.old, c.now, 1)
+			h.must("DEL", "a", netns, changed)
+			h.must("DEL", "b", "", changed)
 			if left := h.leftovers(); left != "" {
 				t.Error(left)
 			}
 
 			h.pod("c", twoPorts)
-			h.must("GC", "", "", strings.TrimSuffix(spoilt, "}")+`,"cni.dev/valid-attachments":[]}`)
+			h.must("GC", "", "", strings.TrimSuffix(changed, "}")+`,"cni.dev/valid-attachments":[]}`)
 			if left := h.leftovers(); left != "" {
 				t.Errorf("after GC: %s", left)
 			}
@@ -66,9 +41,9 @@ func TestDelWorksWhateverHasBecomeOfTheConfiguration(t *testing.T) {
 func TestDelOfANetworkWithoutIPAMNowReleasesWhatIsRecorded(t *testing.T) {
 	h := newHost(t, "")
 	netns, _, _ := h.pod("a", "")
-	h.must("DEL", "a", netns,
-		`{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0",
-			"ipam":{"dataDir":"`+h.dataDir+`"}}`)
+	const format = `{"cniVersion":"1.1.0","name":"test","type":"trivet-cni","bridge":"br0",
+		"ipam":{"dataDir":%q}}`
+	h.must("DEL", "a", netns, fmt.Sprintf(format, h.dataDir))
 	if left := h.leftovers(); left != "" {
 		t.Error(left)
 	}
@@ -97,7 +72,7 @@ func TestTheHostsOwnNamespaceIsRefusedBeforeAnythingIsMade(t *testing.T) {
 	}
 }
 
-func TestStatusTellsOfAFullDisk(t *testing.T) {
+func TestStatusFailsOnAFullDisk(t *testing.T) {
 	h := newHost(t, "")
 	if err := unix.Mount("full", h.dataDir, "tmpfs", 0, "size=64k,nr_inodes=100"); err != nil {
 		t.Fatal(err)
@@ -115,8 +90,8 @@ func TestStatusTellsOfAFullDisk(t *testing.T) {
 	}
 
 	for _, kind := range []string{"trivet-cni", "host-local"} {
-		_, err := h.call("STATUS", "", "", strings.Replace(h.config(""), `"type":"trivet-cni"`,
-			`"type":"`+kind+`"`, 1))
+		config := strings.Replace(h.config(""), `"type":"trivet-cni"`, `"type":"`+kind+`"`, 1)
+		_, err := h.call("STATUS", "", "", config)
 		if err == nil || !strings.Contains(err.Error(), `"code": 50`) ||
 			!strings.Contains(err.Error(), "no space left") {
 			t.Errorf("%s: %v", kind, err)

@@ -5,9 +5,12 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/prefix"
 )
 
-// Address flags (IFA_F_*).
+// Flags of an address (IFA_F_*).
 const (
 	// NoDAD makes an IPv6 address usable at once, without duplicate address detection.
 	NoDAD = unix.IFA_F_NODAD
@@ -15,61 +18,45 @@ const (
 	NoPrefixRoute = unix.IFA_F_NOPREFIXROUTE
 )
 
-func family(a netip.Addr) byte {
-	if a.Is4() {
-		return unix.AF_INET
-	}
-	return unix.AF_INET6
-}
-
-func ifaddr(index int, prefix netip.Prefix) []byte {
+// ifaddr returns a struct ifaddrmsg.
+func ifaddr(index int, address netip.Prefix) []byte {
 	header := make([]byte, unix.SizeofIfAddrmsg)
-	header[0] = family(prefix.Addr())
-	header[1] = byte(prefix.Bits())
+	header[0] = family(address.Addr())
+	header[1] = byte(address.Bits())
 	native.PutUint32(header[4:], uint32(index))
 	return header
 }
 
-// NewAddress gives an interface an address with its prefix length. IPv4 addresses get the broadcast address
-// of the subnet.
-func NewAddress(index int, prefix netip.Prefix, addressFlags uint32) *Message {
-	m := newMessage(
-		fmt.Sprintf("add address %s", prefix),
+// NewAddress adds an address to an interface; IsExist(err) when the interface has it. An IPv4 address gets
+// the broadcast address of its subnet.
+func NewAddress(index int, address netip.Prefix, flags uint32) *netlink.Message {
+	ip := address.Addr()
+	m := netlink.NewMessage(
+		fmt.Sprintf("add address %s", address),
 		unix.RTM_NEWADDR,
-		Create|Excl,
-		ifaddr(index, prefix),
+		netlink.Create|netlink.Excl,
+		ifaddr(index, address),
 	)
 
-	m.Bytes(unix.IFA_LOCAL, prefix.Addr().AsSlice()).Bytes(unix.IFA_ADDRESS, prefix.Addr().AsSlice())
-	if prefix.Addr().Is4() {
-		addressFlags &^= NoDAD
-		if prefix.Bits() < 31 {
-			m.Bytes(unix.IFA_BROADCAST, broadcast(prefix).AsSlice())
+	m.Bytes(unix.IFA_LOCAL, ip.AsSlice()).Bytes(unix.IFA_ADDRESS, ip.AsSlice())
+	if ip.Is4() {
+		flags &^= NoDAD
+		if address.Bits() < 31 {
+			m.Bytes(unix.IFA_BROADCAST, prefix.Last(address).AsSlice())
 		}
 	}
 
-	return m.Uint32(unix.IFA_FLAGS, addressFlags)
+	return m.Uint32(unix.IFA_FLAGS, flags)
 }
 
-func broadcast(p netip.Prefix) netip.Addr {
-	a := p.Masked().Addr().As4()
-	for i := p.Bits(); i < 32; i++ {
-		a[i/8] |= 0x80 >> (i % 8)
-	}
-	return netip.AddrFrom4(a)
+// DeleteAddress removes an address from an interface; IsNotExist(err) when the interface does not have it.
+func DeleteAddress(index int, address netip.Prefix) *netlink.Message {
+	op := fmt.Sprintf("delete address %s", address)
+	return netlink.NewMessage(op, unix.RTM_DELADDR, 0, ifaddr(index, address)).
+		Bytes(unix.IFA_LOCAL, address.Addr().AsSlice())
 }
 
-// DeleteAddress takes an address from an interface.
-func DeleteAddress(index int, prefix netip.Prefix) *Message {
-	return newMessage(
-		fmt.Sprintf("delete address %s", prefix),
-		unix.RTM_DELADDR,
-		0,
-		ifaddr(index, prefix),
-	).Bytes(unix.IFA_LOCAL, prefix.Addr().AsSlice())
-}
-
-// InterfaceAddress is an address with the interface that has it.
+// InterfaceAddress is an address with the index of the interface that has it.
 type InterfaceAddress struct {
 	Index  int
 	Prefix netip.Prefix
@@ -77,23 +64,26 @@ type InterfaceAddress struct {
 
 // Addresses lists the global addresses of an interface.
 func (c *Conn) Addresses(index int) ([]netip.Prefix, error) {
-	var prefixes []netip.Prefix
-	all, err := c.addresses(fmt.Sprintf("list addresses of interface %d", index), index)
+	var addresses []netip.Prefix
+	all, err := c.listAddresses(fmt.Sprintf("list addresses of interface %d", index), index)
 	for _, a := range all {
-		prefixes = append(prefixes, a.Prefix)
+		addresses = append(addresses, a.Prefix)
 	}
-	return prefixes, err
+	return addresses, err
 }
 
 // AllAddresses lists the global addresses of all interfaces.
-func (c *Conn) AllAddresses() ([]InterfaceAddress, error) { return c.addresses("list addresses", 0) }
+func (c *Conn) AllAddresses() ([]InterfaceAddress, error) {
+	return c.listAddresses("list addresses", 0)
+}
 
-// addresses lists those of one interface, or of all for index 0. Older kernels send all in either case.
-func (c *Conn) addresses(what string, index int) ([]InterfaceAddress, error) {
-	var all []InterfaceAddress
+// listAddresses lists those of one interface, or of all for index 0. Older kernels send all in either case.
+func (c *Conn) listAddresses(op string, index int) ([]InterfaceAddress, error) {
 	header := make([]byte, unix.SizeofIfAddrmsg)
 	native.PutUint32(header[4:], uint32(index))
-	err := c.Dump(newMessage(what, unix.RTM_GETADDR, 0, header), func(_ uint16, body []byte) {
+
+	var all []InterfaceAddress
+	err := c.Dump(netlink.NewMessage(op, unix.RTM_GETADDR, 0, header), func(_ uint16, body []byte) {
 		if a, ok := parseAddress(body); ok && (index == 0 || a.Index == index) {
 			all = append(all, a)
 		}
@@ -101,13 +91,14 @@ func (c *Conn) addresses(what string, index int) ([]InterfaceAddress, error) {
 	return all, err
 }
 
-func parseAddress(body []byte) (InterfaceAddress, bool) {
+// parseAddress reads an address; ok is false for one that is not global.
+func parseAddress(body []byte) (a InterfaceAddress, ok bool) {
 	if len(body) < unix.SizeofIfAddrmsg || body[3] != unix.RT_SCOPE_UNIVERSE {
-		return InterfaceAddress{}, false
+		return a, false
 	}
 
 	var local, address netip.Addr
-	Attributes(body[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
+	netlink.Attributes(body[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) {
 		switch kind {
 		case unix.IFA_LOCAL:
 			local, _ = netip.AddrFromSlice(value)
@@ -116,13 +107,12 @@ func parseAddress(body []byte) (InterfaceAddress, bool) {
 		}
 	})
 
-	// IPv6 has no IFA_LOCAL unless there is a peer
+	// IPv6 has no IFA_LOCAL unless there is a peer.
 	if !local.IsValid() {
 		local = address
 	}
 
-	return InterfaceAddress{
-		Index:  int(native.Uint32(body[4:])),
-		Prefix: netip.PrefixFrom(local, int(body[1])),
-	}, local.IsValid()
+	a.Index = int(native.Uint32(body[4:]))
+	a.Prefix = netip.PrefixFrom(local, int(body[1]))
+	return a, local.IsValid()
 }

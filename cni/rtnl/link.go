@@ -6,27 +6,40 @@ import (
 	"net"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/netlink"
 )
 
-// vethInfoPeer is VETH_INFO_PEER of <linux/veth.h>: the peer's ifinfomsg and attributes.
-const vethInfoPeer = 1
+// Kinds of interfaces (IFLA_INFO_KIND).
+const (
+	KindBridge = "bridge"
+	KindVeth   = "veth"
+)
 
-// Link is what a pod's network needs to know of an interface.
+// Link is an interface as the kernel describes it.
 type Link struct {
-	Index, Master int
-	Peer          int // of a veth: the index of the other end, in its namespace
-	Name, Alias   string
-	Kind          string // "bridge", "veth", ""
-	MAC           net.HardwareAddr
-	MTU           int
-	Up            bool // IFF_UP: wanted up, with or without carrier
-	Group         uint32
-	Port          *Port // bridge port flags, nil for what is no port
+	Index int
+	Name  string
+	Alias string
+	// Kind is IFLA_INFO_KIND, "" for a physical interface.
+	Kind string
+	MAC  net.HardwareAddr
+	MTU  int
+	// Up is IFF_UP: the interface is wanted up, with or without carrier.
+	Up bool
+	// Master is the index of the bridge that the interface is a port of, or 0.
+	Master int
+	// Peer is the index of a veth's other end, in the namespace where that is.
+	Peer  int
+	Group uint32
+	// Port are the flags of a bridge port; nil for an interface that is not one.
+	Port *Port
 }
 
 // Port are the flags of a bridge port.
 type Port struct{ Hairpin, Isolated bool }
 
+// ifinfo returns a struct ifinfomsg.
 func ifinfo(index int, flags, change uint32) []byte {
 	header := make([]byte, unix.SizeofIfInfomsg)
 	native.PutUint32(header[4:], uint32(index))
@@ -35,30 +48,28 @@ func ifinfo(index int, flags, change uint32) []byte {
 	return header
 }
 
-// LinkByName reads one interface; Gone(err) when there is none of that name.
+// LinkByName reads one interface; IsNotExist(err) when there is none of that name.
 func (c *Conn) LinkByName(name string) (Link, error) {
-	var link Link
-	m := newMessage("look up interface "+name, unix.RTM_GETLINK, 0, ifinfo(0, 0, 0)).String(
-		unix.IFLA_IFNAME,
-		name,
-	)
-	err := c.Get(m, func(_ uint16, body []byte) { link = parseLink(body) })
-	return link, err
+	m := netlink.NewMessage("look up interface "+name, unix.RTM_GETLINK, 0, ifinfo(0, 0, 0))
+	return c.link(m.String(unix.IFLA_IFNAME, name))
 }
 
-// LinkByIndex reads one interface; Gone(err) when there is none of that index.
+// LinkByIndex reads one interface; IsNotExist(err) when there is none of that index.
 func (c *Conn) LinkByIndex(index int) (Link, error) {
-	var link Link
-	m := newMessage(fmt.Sprintf("look up interface %d", index), unix.RTM_GETLINK, 0, ifinfo(index, 0, 0))
-	err := c.Get(m, func(_ uint16, body []byte) { link = parseLink(body) })
-	return link, err
+	op := fmt.Sprintf("look up interface %d", index)
+	return c.link(netlink.NewMessage(op, unix.RTM_GETLINK, 0, ifinfo(index, 0, 0)))
+}
+
+func (c *Conn) link(m *netlink.Message) (l Link, err error) {
+	err = c.Get(m, func(_ uint16, body []byte) { l = parseLink(body) })
+	return l, err
 }
 
 // Links lists the interfaces of the namespace.
 func (c *Conn) Links() ([]Link, error) {
+	m := netlink.NewMessage("list interfaces", unix.RTM_GETLINK, 0, ifinfo(0, 0, 0))
 	var links []Link
-	err := c.Dump(newMessage("list interfaces",
-		unix.RTM_GETLINK, 0, ifinfo(0, 0, 0)), func(kind uint16, body []byte) {
+	err := c.Dump(m, func(kind uint16, body []byte) {
 		if kind == unix.RTM_NEWLINK {
 			links = append(links, parseLink(body))
 		}
@@ -71,13 +82,18 @@ func parseLink(body []byte) Link {
 		return Link{}
 	}
 
-	l := Link{Index: int(native.Uint32(body[4:])), Up: native.Uint32(body[8:])&unix.IFF_UP != 0}
-	Attributes(body[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) {
+	l := Link{
+		Index: int(native.Uint32(body[4:])),
+		Up:    native.Uint32(body[8:])&unix.IFF_UP != 0,
+	}
+
+	// Behind the case for the size, values are numbers of 32 bits.
+	netlink.Attributes(body[unix.SizeofIfInfomsg:], func(kind uint16, value []byte) {
 		switch {
 		case kind == unix.IFLA_IFNAME:
-			l.Name = text(value)
+			l.Name = netlink.Text(value)
 		case kind == unix.IFLA_IFALIAS:
-			l.Alias = text(value)
+			l.Alias = netlink.Text(value)
 		case kind == unix.IFLA_ADDRESS:
 			l.MAC = append(net.HardwareAddr(nil), value...)
 		case kind == unix.IFLA_LINKINFO:
@@ -97,178 +113,177 @@ func parseLink(body []byte) Link {
 	return l
 }
 
+// parseInfo reads the nested attributes that depend on the kind of the interface and of its master.
 func (l *Link) parseInfo(info []byte) {
-	isPort := false
+	var masterKind string
 	var port Port
-	Attributes(info, func(kind uint16, value []byte) {
+	netlink.Attributes(info, func(kind uint16, value []byte) {
 		switch kind {
 		case unix.IFLA_INFO_KIND:
-			l.Kind = text(value)
+			l.Kind = netlink.Text(value)
 		case unix.IFLA_INFO_SLAVE_KIND:
-			isPort = text(value) == "bridge"
+			masterKind = netlink.Text(value)
 		case unix.IFLA_INFO_SLAVE_DATA:
-			Attributes(value, func(kind uint16, value []byte) {
-				switch on := len(value) == 1 && value[0] != 0; kind {
-				case unix.IFLA_BRPORT_MODE:
-					port.Hairpin = on
-				case unix.IFLA_BRPORT_ISOLATED:
-					port.Isolated = on
-				}
-			})
+			port = parsePort(value)
 		}
 	})
-	if isPort {
+	if masterKind == KindBridge {
 		l.Port = &port
 	}
 }
 
-// NewBridge creates a bridge that is up. Its MAC is explicit, so that it does not follow its ports'.
-func NewBridge(name string, mac net.HardwareAddr, mtu int) *Message {
-	m := newMessage(
-		"create bridge "+name,
-		unix.RTM_NEWLINK,
-		Create|Excl,
-		ifinfo(0, unix.IFF_UP, unix.IFF_UP),
-	).
-		String(unix.IFLA_IFNAME, name).Bytes(unix.IFLA_ADDRESS, mac)
-	if mtu > 0 {
-		m.Uint32(unix.IFLA_MTU, uint32(mtu))
-	}
-	return m.Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, "bridge").End()
+func parsePort(data []byte) (p Port) {
+	netlink.Attributes(data, func(kind uint16, value []byte) {
+		set := len(value) == 1 && value[0] != 0
+		switch kind {
+		case unix.IFLA_BRPORT_MODE:
+			p.Hairpin = set
+		case unix.IFLA_BRPORT_ISOLATED:
+			p.Isolated = set
+		}
+	})
+	return p
 }
 
-// Veth describes a pair: one end in this namespace, a port of the bridge Master; the other in the namespace
-// PeerNamespace.
+// create begins the request for a new interface that is up.
+func create(op, name string, mac net.HardwareAddr) *netlink.Message {
+	const flags = netlink.Create | netlink.Excl
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, flags, ifinfo(0, unix.IFF_UP, unix.IFF_UP)).
+		String(unix.IFLA_IFNAME, name).
+		Bytes(unix.IFLA_ADDRESS, mac)
+}
+
+// NewBridge creates a bridge that is up; an mtu of 0 leaves the kernel's. Its MAC address is explicit, so
+// that it does not follow those of its ports.
+func NewBridge(name string, mac net.HardwareAddr, mtu int) *netlink.Message {
+	m := create("create bridge "+name, name, mac)
+	appendMTU(m, mtu)
+	return m.Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, KindBridge).End()
+}
+
+// vethInfoPeer is VETH_INFO_PEER of <linux/veth.h>: the ifinfomsg and attributes of the peer.
+const vethInfoPeer = 1
+
+// Veth describes a pair: one end in this namespace, as a port of a bridge, and the other in another one.
 type Veth struct {
-	Name          string
-	Master        int
-	MTU           int // 0: the kernel's default
-	MAC           net.HardwareAddr
-	PeerName      string
-	PeerMAC       net.HardwareAddr
-	PeerNamespace int // file descriptor
+	Name string
+	// Master is the index of the bridge.
+	Master int
+	// MTU is that of both ends; 0 leaves the kernel's.
+	MTU      int
+	MAC      net.HardwareAddr
+	PeerName string
+	PeerMAC  net.HardwareAddr
+	// PeerNamespace is a file descriptor of the peer's network namespace.
+	PeerNamespace int
 }
 
-// NewVeth creates the pair with this end up and attached. The far end comes up in its own namespace (asked
-// for here, the kernel opens it before the pair is tied and answers ENOTCONN). A veth uses one queue unless
-// more are asked for; saying so keeps the kernel from making one for each processor first, with files in
-// /sys, and removing them again.
-func NewVeth(v Veth) *Message {
-	m := newMessage(
-		fmt.Sprintf("create veth %s with peer %s", v.Name, v.PeerName),
-		unix.RTM_NEWLINK,
-		Create|Excl,
-		ifinfo(0, unix.IFF_UP, unix.IFF_UP),
-	).
-		String(unix.IFLA_IFNAME, v.Name).Bytes(unix.IFLA_ADDRESS, v.MAC).Uint32(
-		unix.IFLA_MASTER,
-		uint32(v.Master),
-	).
-		Uint32(unix.IFLA_NUM_TX_QUEUES, 1).Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
-	if v.MTU > 0 {
-		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
-	}
+// NewVeth creates the pair, with this end up and attached to the bridge. The other end is to be set up in its
+// own namespace: set up here, the kernel would open it before the pair is tied, and answer ENOTCONN.
+func NewVeth(v Veth) *netlink.Message {
+	op := fmt.Sprintf("create veth %s with peer %s", v.Name, v.PeerName)
+	m := create(op, v.Name, v.MAC).Uint32(unix.IFLA_MASTER, uint32(v.Master))
+	appendOneQueue(m)
+	appendMTU(m, v.MTU)
 
-	m.Nest(unix.IFLA_LINKINFO).String(
-		unix.IFLA_INFO_KIND,
-		"veth",
-	).Nest(unix.IFLA_INFO_DATA).Nest(vethInfoPeer)
+	m.Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_KIND, KindVeth)
+	m.Nest(unix.IFLA_INFO_DATA).Nest(vethInfoPeer)
+	m.Raw(ifinfo(0, 0, 0)).
+		String(unix.IFLA_IFNAME, v.PeerName).
+		Bytes(unix.IFLA_ADDRESS, v.PeerMAC).
+		Uint32(unix.IFLA_NET_NS_FD, uint32(v.PeerNamespace))
 
-	m.Raw(ifinfo(0, 0, 0)).String(unix.IFLA_IFNAME, v.PeerName).Bytes(unix.IFLA_ADDRESS, v.PeerMAC).Uint32(
-		unix.IFLA_NET_NS_FD,
-		uint32(v.PeerNamespace),
-	).
-		Uint32(unix.IFLA_NUM_TX_QUEUES, 1).Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
-	if v.MTU > 0 {
-		m.Uint32(unix.IFLA_MTU, uint32(v.MTU))
-	}
+	appendOneQueue(m)
+	appendMTU(m, v.MTU)
 
 	return m.End().End().End()
 }
 
-// Describe sets the alias of an interface (ip link show prints it).
-func Describe(name, alias string) *Message {
-	return newMessage("describe interface "+name, unix.RTM_NEWLINK, 0, ifinfo(0, 0, 0)).
-		String(unix.IFLA_IFNAME, name).String(unix.IFLA_IFALIAS, alias)
+// appendOneQueue asks for the number of queues that a veth uses unless more are asked for. Without it the
+// kernel makes one for each processor first, with files in /sys, and removes them again.
+func appendOneQueue(m *netlink.Message) {
+	m.Uint32(unix.IFLA_NUM_TX_QUEUES, 1).Uint32(unix.IFLA_NUM_RX_QUEUES, 1)
+}
+
+func appendMTU(m *netlink.Message, mtu int) {
+	if mtu > 0 {
+		m.Uint32(unix.IFLA_MTU, uint32(mtu))
+	}
+}
+
+// change begins a request that changes the interface of a name.
+func change(op, name string) *netlink.Message {
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(0, 0, 0)).String(unix.IFLA_IFNAME, name)
+}
+
+// SetAlias sets the alias of an interface, which ip link show prints.
+func SetAlias(name, alias string) *netlink.Message {
+	return change("set alias of interface "+name, name).String(unix.IFLA_IFALIAS, alias)
 }
 
 // SetPort sets the flags of a bridge port.
-func SetPort(name string, p Port) *Message {
-	return newMessage("set bridge port flags of "+name, unix.RTM_NEWLINK, 0, ifinfo(0, 0, 0)).String(
-		unix.IFLA_IFNAME,
-		name,
-	).
-		Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_SLAVE_KIND, "bridge").Nest(unix.IFLA_INFO_SLAVE_DATA).
-		Uint8(unix.IFLA_BRPORT_MODE, bit(p.Hairpin)).Uint8(
-		unix.IFLA_BRPORT_ISOLATED,
-		bit(p.Isolated),
-	).End().End()
+func SetPort(name string, p Port) *netlink.Message {
+	return change("set bridge port flags of "+name, name).
+		Nest(unix.IFLA_LINKINFO).String(unix.IFLA_INFO_SLAVE_KIND, KindBridge).
+		Nest(unix.IFLA_INFO_SLAVE_DATA).
+		Uint8(unix.IFLA_BRPORT_MODE, bit(p.Hairpin)).
+		Uint8(unix.IFLA_BRPORT_ISOLATED, bit(p.Isolated)).
+		End().End()
 }
 
-func bit(on bool) uint8 {
-	if on {
+func bit(set bool) uint8 {
+	if set {
 		return 1
 	}
 	return 0
 }
 
 // SetUp brings an interface up.
-func SetUp(index int) *Message {
-	return newMessage(
-		fmt.Sprintf("set interface %d up", index),
-		unix.RTM_NEWLINK,
-		0,
-		ifinfo(index, unix.IFF_UP, unix.IFF_UP),
-	)
+func SetUp(index int) *netlink.Message {
+	op := fmt.Sprintf("set interface %d up", index)
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, unix.IFF_UP, unix.IFF_UP))
 }
 
 // SetPromiscuous makes an interface take every frame.
-func SetPromiscuous(index int) *Message {
-	return newMessage(
-		fmt.Sprintf("set interface %d promiscuous", index),
-		unix.RTM_NEWLINK,
-		0,
-		ifinfo(index, unix.IFF_PROMISC, unix.IFF_PROMISC),
-	)
+func SetPromiscuous(index int) *netlink.Message {
+	op := fmt.Sprintf("set interface %d promiscuous", index)
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, unix.IFF_PROMISC, unix.IFF_PROMISC))
 }
 
-// SetMAC sets the address of an interface. A bridge keeps it from then on, whatever its ports have.
-func SetMAC(index int, mac net.HardwareAddr) *Message {
-	return newMessage(fmt.Sprintf("set MAC address of interface %d", index), unix.RTM_NEWLINK, 0,
-		ifinfo(index, 0, 0)).
-		Bytes(unix.IFLA_ADDRESS, mac)
+// SetMAC sets the MAC address of an interface. A bridge keeps it from then on, whatever its ports have.
+func SetMAC(index int, mac net.HardwareAddr) *netlink.Message {
+	op := fmt.Sprintf("set MAC address of interface %d", index)
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, 0, 0)).Bytes(unix.IFLA_ADDRESS, mac)
 }
 
-// SetMTU sets the largest packet of an interface.
-func SetMTU(index, mtu int) *Message {
-	return newMessage(
-		fmt.Sprintf("set mtu of interface %d to %d", index, mtu),
-		unix.RTM_NEWLINK,
-		0,
-		ifinfo(index, 0, 0),
-	).Uint32(unix.IFLA_MTU, uint32(mtu))
+// SetMTU sets the MTU of an interface.
+func SetMTU(index, mtu int) *netlink.Message {
+	op := fmt.Sprintf("set mtu of interface %d to %d", index, mtu)
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(index, 0, 0)).Uint32(unix.IFLA_MTU, uint32(mtu))
 }
 
-// Discard cuts an interface off: down, no port of any bridge, in the given group. Unlike DeleteLink it does
-// not wait for the kernel's RCU callbacks (16–30 ms), so it suits a link whose other end is about to die with
+// Discard cuts an interface off: down, without a master, in the given group. Unlike DeleteLink it does not
+// wait for the kernel's RCU callbacks (16 to 30 ms), so it suits a veth whose other end is about to go with
 // its namespace.
-func Discard(name string, group uint32) *Message {
-	return newMessage("discard interface "+name, unix.RTM_NEWLINK, 0, ifinfo(0, 0, unix.IFF_UP)).
-		String(unix.IFLA_IFNAME, name).Uint32(unix.IFLA_MASTER, 0).Uint32(unix.IFLA_GROUP, group)
+func Discard(name string, group uint32) *netlink.Message {
+	op := "discard interface " + name
+	return netlink.NewMessage(op, unix.RTM_NEWLINK, 0, ifinfo(0, 0, unix.IFF_UP)).
+		String(unix.IFLA_IFNAME, name).
+		Uint32(unix.IFLA_MASTER, 0).
+		Uint32(unix.IFLA_GROUP, group)
 }
 
-// DeleteLink deletes an interface by name.
-func DeleteLink(name string) *Message {
-	return newMessage("delete interface "+name, unix.RTM_DELLINK, 0, ifinfo(0, 0, 0)).String(
-		unix.IFLA_IFNAME,
-		name,
-	)
+// DeleteLink deletes an interface; IsNotExist(err) when there is none of that name.
+func DeleteLink(name string) *netlink.Message {
+	op := "delete interface " + name
+	return netlink.NewMessage(op, unix.RTM_DELLINK, 0, ifinfo(0, 0, 0)).String(unix.IFLA_IFNAME, name)
 }
 
-// DeleteIfThere deletes an interface; one that is not there is success.
-func (c *Conn) DeleteIfThere(name string) error {
-	if err := c.Must(DeleteLink(name)); err != nil && !errors.Is(err, unix.ENODEV) {
-		return err
+// EnsureNoLink deletes the interface of a name, if there is one.
+func (c *Conn) EnsureNoLink(name string) error {
+	err := c.Must(DeleteLink(name))
+	if errors.Is(err, unix.ENODEV) {
+		return nil
 	}
-	return nil
+	return err
 }

@@ -5,37 +5,43 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/netlink"
 )
 
-// Route is an entry of the main routing table, or of Table.
+// Route is an entry of a routing table.
 type Route struct {
-	Dst      netip.Prefix // 0.0.0.0/0 and ::/0 are the default routes
-	Gateway  netip.Addr   // zero: on link
-	Index    int          // outgoing interface
+	// Dst is the destination; 0.0.0.0/0 and ::/0 are the default routes.
+	Dst netip.Prefix
+	// Gateway is the next hop; the zero Addr means that the destination is on link.
+	Gateway netip.Addr
+	// Index is that of the outgoing interface.
+	Index    int
 	MTU      int
 	AdvMSS   int
 	Priority int
-	Table    int  // 0: main
-	Scope    int  // 0: link for what is on link, else universe
-	Protocol byte // who made it (ip route: "proto"); 0: static
-	// Unreachable routes answer that the destination is not there, instead of sending anywhere.
+	// Table is the number of the routing table; 0 is the main table.
+	Table int
+	// Scope 0 is link for what is on link, else universe.
+	Scope int
+	// Protocol says who made the route (ip route: "proto"); 0 is static.
+	Protocol byte
+	// Unreachable routes answer that the destination is unreachable, instead of sending anywhere.
 	Unreachable bool
 }
 
 // NewRoute adds a route. Others to the same destination stay: in IPv4 the new one comes before them, in IPv6
 // they share the traffic.
-func NewRoute(r Route) *Message { return r.create(0) }
+func NewRoute(r Route) *netlink.Message { return r.create(0) }
 
-// AddRoute adds a route beside others. It is refused, Exists(err), when there is one to the same destination
-// with the same priority.
-func AddRoute(r Route) *Message { return r.create(Excl) }
+// AddRoute adds a route beside others; IsExist(err) when there is one to the same destination with the same
+// priority.
+func AddRoute(r Route) *netlink.Message { return r.create(netlink.Excl) }
 
-func (r Route) create(flag uint16) *Message {
-	m := newMessage(fmt.Sprintf("add route %s", r.Dst), unix.RTM_NEWROUTE, Create|flag, r.header())
-	r.target(m)
-	if r.Priority > 0 {
-		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
-	}
+func (r Route) create(flag uint16) *netlink.Message {
+	op := fmt.Sprintf("add route %s", r.Dst)
+	m := netlink.NewMessage(op, unix.RTM_NEWROUTE, netlink.Create|flag, r.header())
+	r.appendTarget(m)
 	if r.Table > 0 {
 		m.Uint32(unix.RTA_TABLE, uint32(r.Table))
 	}
@@ -55,17 +61,17 @@ func (r Route) create(flag uint16) *Message {
 	return m
 }
 
-// DeleteRoute deletes the route with this destination, target and protocol; Gone(err) when there is none.
-func DeleteRoute(r Route) *Message {
-	m := newMessage(fmt.Sprintf("delete route %s", r.Dst), unix.RTM_DELROUTE, 0, r.header())
-	r.target(m)
-	if r.Priority > 0 {
-		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
-	}
+// DeleteRoute deletes the route with this destination, next hop, priority and protocol; IsNotExist(err) when
+// there is none.
+func DeleteRoute(r Route) *netlink.Message {
+	op := fmt.Sprintf("delete route %s", r.Dst)
+	m := netlink.NewMessage(op, unix.RTM_DELROUTE, 0, r.header())
+	r.appendTarget(m)
 	return m
 }
 
-func (r Route) target(m *Message) {
+// appendTarget appends what a route is found by.
+func (r Route) appendTarget(m *netlink.Message) {
 	m.Bytes(unix.RTA_DST, r.Dst.Addr().AsSlice())
 	if r.Index > 0 && !r.Unreachable {
 		m.Uint32(unix.RTA_OIF, uint32(r.Index))
@@ -73,8 +79,12 @@ func (r Route) target(m *Message) {
 	if r.Gateway.IsValid() {
 		m.Bytes(unix.RTA_GATEWAY, r.Gateway.AsSlice())
 	}
+	if r.Priority > 0 {
+		m.Uint32(unix.RTA_PRIORITY, uint32(r.Priority))
+	}
 }
 
+// header returns a struct rtmsg.
 func (r Route) header() []byte {
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0] = family(r.Dst.Addr())
@@ -88,7 +98,8 @@ func (r Route) header() []byte {
 	header[6] = byte(r.scope())
 	header[7] = unix.RTN_UNICAST
 	if r.Unreachable {
-		header[6], header[7] = unix.RT_SCOPE_UNIVERSE, unix.RTN_UNREACHABLE
+		header[6] = unix.RT_SCOPE_UNIVERSE
+		header[7] = unix.RTN_UNREACHABLE
 	}
 
 	return header
@@ -101,25 +112,28 @@ func (r Route) scope() int {
 	return r.Scope
 }
 
-// Routes lists the routes of the main table that were made under a protocol number.
+// Routes lists the routes of the main table that have a protocol number.
 func (c *Conn) Routes(protocol byte) ([]Route, error) {
-	return c.routes(protocol, func(r Route) bool { return r.Protocol == protocol })
+	return c.mainRoutes(protocol, func(r Route) bool { return r.Protocol == protocol })
 }
 
 // DefaultRoutes lists the default routes of the main table.
 func (c *Conn) DefaultRoutes() ([]Route, error) {
-	return c.routes(0, func(r Route) bool { return r.Dst.Bits() == 0 && !r.Unreachable })
+	return c.mainRoutes(0, func(r Route) bool { return r.Dst.Bits() == 0 && !r.Unreachable })
 }
 
-// routes lists what pick takes of the main table. A protocol other than 0 is sent along, so that newer
-// kernels send nothing else: a router may have a million routes.
-func (c *Conn) routes(protocol byte, pick func(Route) bool) ([]Route, error) {
+// mainRoutes lists the routes of the main table for which keep is true. A protocol other than 0 is sent
+// along, so that newer kernels send nothing else: a router may have a million routes.
+func (c *Conn) mainRoutes(protocol byte, keep func(Route) bool) ([]Route, error) {
 	var all []Route
-	for _, f := range []byte{unix.AF_INET, unix.AF_INET6} {
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		header := make([]byte, unix.SizeofRtMsg)
-		header[0], header[5] = f, protocol
-		err := c.Dump(newMessage("list routes", unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
-			if r, ok := parseRoute(body); ok && pick(r) {
+		header[0] = family
+		header[5] = protocol
+
+		err := c.Dump(netlink.NewMessage("list routes",
+			unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
+			if r, ok := parseRoute(body); ok && r.Table == unix.RT_TABLE_MAIN && keep(r) {
 				all = append(all, r)
 			}
 		})
@@ -131,31 +145,61 @@ func (c *Conn) routes(protocol byte, pick func(Route) bool) ([]Route, error) {
 	return all, nil
 }
 
-// parseRoute reads a route of the main table. One with several next hops, as IPv6 routes to one destination
-// are shown, has the first.
-func parseRoute(body []byte) (Route, bool) {
-	r, ok := parseAnyRoute(body)
-	return r, ok && r.Table == unix.RT_TABLE_MAIN
-}
-
-func parseAnyRoute(body []byte) (Route, bool) {
-	if len(body) < unix.SizeofRtMsg {
-		return Route{}, false
+// HasRoute reports whether there is a route to r's destination, in its table, that leaves by its interface,
+// through its gateway if that is valid.
+func (c *Conn) HasRoute(r Route) (bool, error) {
+	if r.Table == 0 {
+		r.Table = unix.RT_TABLE_MAIN
 	}
 
-	r := Route{
+	header := make([]byte, unix.SizeofRtMsg)
+	header[0] = family(r.Dst.Addr())
+
+	found := false
+	op := fmt.Sprintf("list routes to %s", r.Dst)
+	err := c.Dump(netlink.NewMessage(op, unix.RTM_GETROUTE, 0, header), func(_ uint16, body []byte) {
+		if leads(body, r) {
+			found = true
+		}
+	})
+
+	return found, err
+}
+
+// leads reports whether the route in body is to the destination of r and has a next hop like r's.
+func leads(body []byte, r Route) bool {
+	have, ok := parseRoute(body)
+	if !ok || have.Dst != r.Dst || have.Table != r.Table {
+		return false
+	}
+	for _, hop := range append(nextHops(body), have) {
+		if hop.Index == r.Index && (!r.Gateway.IsValid() || hop.Gateway == r.Gateway) {
+			return true
+		}
+	}
+	return false
+}
+
+// parseRoute reads a route. The next hops of one that has several are not in it: see nextHops.
+func parseRoute(body []byte) (r Route, ok bool) {
+	if len(body) < unix.SizeofRtMsg {
+		return r, false
+	}
+
+	r = Route{
 		Protocol:    body[5],
 		Scope:       int(body[6]),
 		Unreachable: body[7] == unix.RTN_UNREACHABLE,
 		Table:       int(body[4]),
 	}
 
+	// A default route has no destination attribute.
 	dst := netip.IPv6Unspecified()
 	if body[0] == unix.AF_INET {
 		dst = netip.IPv4Unspecified()
 	}
 
-	Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
+	netlink.Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
 		switch {
 		case kind == unix.RTA_DST:
 			dst, _ = netip.AddrFromSlice(value)
@@ -175,59 +219,37 @@ func parseAnyRoute(body []byte) (Route, bool) {
 	return r, r.Dst.IsValid()
 }
 
-// hops are the next hops of a route that has several (struct rtnexthop, rtnetlink(7)): interface and gateway.
-func hops(body []byte) (all []Route) {
+// nextHops reads the next hops of a route that has several (struct rtnexthop, rtnetlink(7)): their Index and
+// Gateway. IPv6 routes to one destination are shown so.
+func nextHops(body []byte) (all []Route) {
 	if len(body) < unix.SizeofRtMsg {
 		return nil
 	}
-
-	Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
-		if kind != unix.RTA_MULTIPATH {
-			return
-		}
-
-		for len(value) >= unix.SizeofRtNexthop {
-			size := int(native.Uint16(value))
-			if size < unix.SizeofRtNexthop || size > len(value) {
-				return
-			}
-
-			hop := Route{Index: int(native.Uint32(value[4:]))}
-			Attributes(value[unix.SizeofRtNexthop:size], func(kind uint16, v []byte) {
-				if kind == unix.RTA_GATEWAY {
-					hop.Gateway, _ = netip.AddrFromSlice(v)
-				}
-			})
-
-			all = append(all, hop)
-			value = value[min(len(value), (size+3)&^3):]
+	netlink.Attributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) {
+		if kind == unix.RTA_MULTIPATH {
+			all = parseNextHops(value)
 		}
 	})
-
 	return all
 }
 
-// HasRoute reports whether there is a route to r's destination, in its table, that leaves by its interface,
-// through its gateway if that is valid.
-func (c *Conn) HasRoute(r Route) (bool, error) {
-	if r.Table == 0 {
-		r.Table = unix.RT_TABLE_MAIN
-	}
+func parseNextHops(data []byte) (all []Route) {
+	for len(data) >= unix.SizeofRtNexthop {
+		size := int(native.Uint16(data))
+		if size < unix.SizeofRtNexthop || size > len(data) {
+			return all
+		}
 
-	found := false
-	header := make([]byte, unix.SizeofRtMsg)
-	header[0] = family(r.Dst.Addr())
-	err := c.Dump(newMessage(fmt.Sprintf("list routes to %s", r.Dst), unix.RTM_GETROUTE, 0, header),
-		func(_ uint16, body []byte) {
-			have, ok := parseAnyRoute(body)
-			if !ok || have.Dst != r.Dst || have.Table != r.Table {
-				return
-			}
-
-			for _, hop := range append(hops(body), have) {
-				found = found || hop.Index == r.Index && (!r.Gateway.IsValid() || hop.Gateway == r.Gateway)
+		hop := Route{Index: int(native.Uint32(data[4:]))}
+		netlink.Attributes(data[unix.SizeofRtNexthop:size], func(kind uint16, value []byte) {
+			if kind == unix.RTA_GATEWAY {
+				hop.Gateway, _ = netip.AddrFromSlice(value)
 			}
 		})
 
-	return found, err
+		all = append(all, hop)
+		data = data[min(len(data), (size+3)&^3):]
+	}
+
+	return all
 }

@@ -12,15 +12,16 @@ import (
 // maxGroups is the kernel's NGROUPS_MAX.
 const maxGroups = 65536
 
-// entry is a line of passwd(5).
+// entry is what is used of a line of passwd(5).
 type entry struct {
 	name     string
 	uid, gid uint32
 	home     string
 }
 
-// numeric reports whether text is a number, which never is a name: an image could call a user of its own
-// 1000, with the uid 0. IDs are those that Kubernetes allows; 4294967295 means "none" to the kernel.
+// numeric returns the number in text, and whether it is one. A number is never looked up as a name: an image
+// could have a user called 1000 with the uid 0. It is an error above the IDs that Kubernetes allows;
+// 4294967295 means "none" to the kernel.
 func numeric(text string) (id uint32, isNumber bool, err error) {
 	if text == "" || strings.Trim(text, "0123456789") != "" {
 		return 0, false, nil
@@ -32,16 +33,16 @@ func numeric(text string) (id uint32, isNumber bool, err error) {
 	return uint32(n), true, nil
 }
 
-// field is the numeric field of a line.
+// field returns the ID in a field of a line.
 func field(text string) (uint32, error) {
 	id, isNumber, err := numeric(text)
 	if err == nil && !isNumber {
-		err = fmt.Errorf("ID %q is no number", text)
+		err = fmt.Errorf("ID %q is not a number", text)
 	}
 	return id, err
 }
 
-// findAccount finds a user by name or number. The first line counts, as for getpwnam(3).
+// findAccount finds a user by name or number. The first line that matches counts, as for getpwnam(3).
 func findAccount(passwd []byte, who string) (found entry, ok bool, err error) {
 	uid, byNumber, err := numeric(who)
 	if err != nil {
@@ -98,7 +99,7 @@ func findGroup(group []byte, which string) (gid uint32, ok bool, err error) {
 	return 0, false, nil
 }
 
-// groupsOf lists the groups of which a user is a member, beside his first.
+// groupsOf returns the groups that have a user as a member.
 func groupsOf(group []byte, name string) ([]uint32, error) {
 	var gids []uint32
 	for line := range bytes.Lines(group) {
@@ -121,6 +122,7 @@ func groupsOf(group []byte, name string) ([]uint32, error) {
 	return gids, nil
 }
 
+// isMember reports whether a list of names, separated by commas, has a name.
 func isMember(list []byte, name string) bool {
 	for member := range bytes.SplitSeq(list, []byte(",")) {
 		if string(member) == name {

@@ -1,6 +1,6 @@
-// Package account finds who a container runs as: the user and groups that it asks for, or its image does, by
-// the image's own passwd(5) and group(5). All of that is an image author's: read bounded, never outside the
-// root file system, and no number is taken for another.
+// Package account finds the user and groups that a container runs as: those that it asks for, or its image
+// does, by the image's own passwd(5) and group(5). The author of the image may be hostile: files are read up
+// to a limit and never outside the root file system, and a number is never a name.
 package account
 
 import (
@@ -20,19 +20,22 @@ import (
 	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
-// User is who a container runs as.
+// User is the user that a container runs as, with its groups.
 type User struct {
 	specs.User
+
+	// Home is its home directory; "/" if it has none.
 	Home string
 }
 
-// maxImageFile bounds what is read of a file of an image.
+// maxImageFile is the size in bytes up to which a file of an image is read.
 const maxImageFile = 10 << 20
 
-// Resolve finds the user in the image's passwd and group files: what the container asks for, else what the
-// image says. Paths in the image never lead out of rootfs.
+// Resolve finds the user in the image's passwd and group files, below rootfs: the one that the container asks
+// for, else imageUser, USER[:GROUP] of the image's configuration. A number needs no entry; root is the user
+// if nothing is asked for.
 func Resolve(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecurityContext) (User, error) {
-	asked, err := wanted(imageUser, security)
+	requested, err := requestedUser(imageUser, security)
 	if err != nil {
 		return User{}, err
 	}
@@ -47,12 +50,13 @@ func Resolve(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecuri
 		return User{}, err
 	}
 
-	name, groupName, _ := strings.Cut(asked, ":")
+	name, groupName, _ := strings.Cut(requested, ":")
 	who, err := accountOf(passwd, name)
 	if err != nil {
 		return User{}, err
 	}
 
+	// Only a user without a group of its own choice gets those that the image makes it a member of.
 	var members []uint32
 	merge := security.GetSupplementalGroupsPolicy() == runtimeapi.SupplementalGroupsPolicy_Merge
 	switch {
@@ -78,7 +82,8 @@ func Resolve(rootfs, imageUser string, security *runtimeapi.LinuxContainerSecuri
 	return u, err
 }
 
-// accountOf finds a user. Nobody asked for is root; a number needs no entry.
+// accountOf returns the entry of a user, one without a name for a number that has none. An empty name is
+// root.
 func accountOf(passwd []byte, name string) (entry, error) {
 	if name == "" {
 		name = "0"
@@ -108,9 +113,10 @@ func accountOf(passwd []byte, name string) (entry, error) {
 	return who, nil
 }
 
-// allGroups puts the groups together, each once.
-func allGroups(gid uint32, members []uint32, asked []int64) ([]uint32, error) {
-	all, seen := []uint32{gid}, map[uint32]bool{gid: true}
+// allGroups returns all groups, each once, the primary one first.
+func allGroups(gid uint32, members []uint32, requested []int64) ([]uint32, error) {
+	all := []uint32{gid}
+	seen := map[uint32]bool{gid: true}
 	add := func(g uint32) {
 		if !seen[g] {
 			seen[g] = true
@@ -122,7 +128,7 @@ func allGroups(gid uint32, members []uint32, asked []int64) ([]uint32, error) {
 		add(g)
 	}
 
-	for _, g := range asked {
+	for _, g := range requested {
 		if g < 0 || g > math.MaxInt32 {
 			return nil, fmt.Errorf("supplemental group %d is not between 0 and %d", g, math.MaxInt32)
 		}
@@ -137,8 +143,8 @@ func allGroups(gid uint32, members []uint32, asked []int64) ([]uint32, error) {
 	return all, nil
 }
 
-// wanted is USER[:GROUP] in passwd's words.
-func wanted(imageUser string, security *runtimeapi.LinuxContainerSecurityContext) (string, error) {
+// requestedUser returns USER[:GROUP], each a name or a number; empty if nothing is asked for.
+func requestedUser(imageUser string, security *runtimeapi.LinuxContainerSecurityContext) (string, error) {
 	name := ""
 	switch {
 	case security.GetRunAsUser() != nil:
@@ -162,7 +168,7 @@ func wanted(imageUser string, security *runtimeapi.LinuxContainerSecurityContext
 	return strings.TrimSpace(imageUser), nil
 }
 
-// readImageFile reads a file of an image; nil if it is not there.
+// readImageFile reads a file of an image. It returns nil if the file does not exist.
 func readImageFile(rootfs, path string) ([]byte, error) {
 	handle, err := pathrs.OpenInRoot(rootfs, path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -173,9 +179,10 @@ func readImageFile(rootfs, path string) ([]byte, error) {
 	}
 	defer handle.Close()
 
-	// Before it is opened: that would wait for a FIFO's writer, and make a device do what it does on open.
+	// This is checked before the file is opened: that would wait for the writer of a FIFO, and some devices
+	// do something when they are opened.
 	if info, err := handle.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s of the image is no regular file", path)
+		return nil, fmt.Errorf("%s of the image is not a regular file", path)
 	}
 
 	f, err := pathrs.Reopen(handle, os.O_RDONLY|unix.O_NONBLOCK)
@@ -185,7 +192,8 @@ func readImageFile(rootfs, path string) ([]byte, error) {
 	defer f.Close()
 
 	data, err := boundedfile.Contents(f, maxImageFile)
-	// Without the path of the mount, which is a new one at each try: every event of the pod would be another.
+	// The path of the mount is left out: it is a new one at each attempt, so each would be a new event of the
+	// pod.
 	if inMount, ok := errors.AsType[*fs.PathError](err); ok {
 		err = inMount.Err
 	}

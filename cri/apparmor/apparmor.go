@@ -1,5 +1,5 @@
-// Package apparmor knows which AppArmor profiles the kernel has, and loads the one that containers get
-// which ask for none of their own (apparmor.d(5), apparmor_parser(8)). It does not say who gets which.
+// Package apparmor finds out which AppArmor profiles the kernel has, and loads the default one of containers
+// (apparmor.d(5), apparmor_parser(8)). It does not decide which container gets which.
 package apparmor
 
 import (
@@ -22,22 +22,23 @@ const DefaultProfile = "trivet-default"
 //go:embed default.profile
 var defaultProfile []byte
 
-// loadLimit bounds what the parser takes for one small profile.
+// loadLimit bounds the time that the parser takes for one small profile.
 const loadLimit = 30 * time.Second
 
-// Profiles are those of the kernel.
+// Profiles are the kernel's profiles. They may be used by many goroutines.
 type Profiles struct {
-	dir    string // of AppArmor in securityfs
-	parser string // name or path of the program
+	// dir is AppArmor's in securityfs, parser is the name or the path of the program.
+	dir, parser string
 
-	mu sync.Mutex // one load at a time
+	// mu is held while a profile is loaded.
+	mu sync.Mutex
 }
 
-// New finds the kernel's profiles below dir, /sys/kernel/security/apparmor on any node, and loads with
-// parser, a name to be found in PATH or a path. Neither needs to be there.
+// New returns the profiles that the kernel shows below dir, on a node /sys/kernel/security/apparmor. They are
+// loaded by parser, a name to be found in PATH, or a path. Neither needs to exist.
 func New(dir, parser string) *Profiles { return &Profiles{dir: dir, parser: parser} }
 
-// Loaded reports whether the kernel has a profile.
+// Loaded reports whether the kernel has a profile of this name.
 func (p *Profiles) Loaded(name string) (bool, error) {
 	// The kernel's own file, a line for each profile: NAME (MODE).
 	data, err := os.ReadFile(filepath.Join(p.dir, "profiles"))
@@ -55,8 +56,8 @@ func (p *Profiles) Loaded(name string) (bool, error) {
 	return false, nil
 }
 
-// Default returns the name of the default profile, which the kernel has then. It is looked for each time:
-// an administrator can unload it (aa-teardown), or have loaded another one of the same name.
+// Default loads the default profile if the kernel does not have it, and returns its name. It looks each time:
+// an administrator may have unloaded it (aa-teardown), or loaded another one of the same name.
 func (p *Profiles) Default(ctx context.Context) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,7 +96,8 @@ func (p *Profiles) load(ctx context.Context, text []byte) error {
 	return nil
 }
 
-// findParser looks in /sbin, too, which the PATH of a service may lack.
+// findParser returns the path of the parser. It looks in /sbin, too, which the PATH of a service may not
+// have.
 func findParser(name string) (string, error) {
 	program, err := exec.LookPath(name)
 	if err != nil && !strings.Contains(name, "/") {

@@ -11,34 +11,37 @@ import (
 	"github.com/trivet-node/trivet/internal/systemd"
 )
 
-// Driver is a cgroup driver.
+// Driver is a cgroup driver: cgroupfs, or systemd.
 type Driver struct{ Systemd bool }
 
-// Where containers go for which nobody names a parent.
+// Parents of containers for which the client names none.
 const (
 	defaultPath  = "/trivet"
 	defaultSlice = "system.slice"
 )
 
-// New returns the driver of this name, if the machine has it.
+// New returns the driver of a name, cgroupfs or systemd. The error is a program.CantRunError if the machine
+// does not have it.
 func New(name string) (Driver, error) {
 	d := Driver{Systemd: name == "systemd"}
 	if d.Systemd && !systemd.Running() {
-		return d, &program.CantRunError{What: "cgroup driver systemd: systemd is not PID 1 of this machine",
-			Do: "choose the other one with --cgroup-driver=cgroupfs, here and for the node agent"}
+		return d, &program.CantRunError{
+			What: "cgroup driver systemd: systemd is not PID 1 of this machine",
+			Do:   "choose the other one with --cgroup-driver=cgroupfs, here and for the node agent",
+		}
 	}
 	return d, nil
 }
 
 // Check refuses a parent (CRI's cgroup_parent) that was named for the other driver: the pod's limits would
-// not be those of its containers.
+// not be those of its containers. An empty parent is accepted.
 func (d Driver) Check(parent string) error {
 	isSlice := strings.HasSuffix(parent, systemd.SliceSuffix)
 	switch {
 	case parent == "":
 		return nil
 	case d.Systemd && !isSlice:
-		return fmt.Errorf("cgroup parent %q is no slice, but the cgroup driver is systemd", parent)
+		return fmt.Errorf("cgroup parent %q is not a slice, but the cgroup driver is systemd", parent)
 	case !d.Systemd && isSlice && !strings.Contains(parent, "/"):
 		return fmt.Errorf("cgroup parent %q is a slice, but the cgroup driver is cgroupfs", parent)
 	case d.Systemd:
@@ -49,16 +52,18 @@ func (d Driver) Check(parent string) error {
 	return nil
 }
 
-// OCI is linux.cgroupsPath of the OCI spec: a path, or slice:prefix:name for systemd.
-func (d Driver) OCI(parent, id string) string {
+// Path returns linux.cgroupsPath of the OCI spec for a container: a path, or slice:prefix:name for systemd.
+// Check must have accepted the parent.
+func (d Driver) Path(parent, id string) string {
 	if !d.Systemd {
-		return d.Group(parent, id)
+		return d.Dir(parent, id)
 	}
 	return slice(parent) + ":trivet:" + id
 }
 
-// Group is where that is below the roots of the hierarchies. An empty id is the pod itself.
-func (d Driver) Group(parent, id string) string {
+// Dir returns the container's directory below the roots of the hierarchies; that of the pod if id is empty.
+// Check must have accepted the parent.
+func (d Driver) Dir(parent, id string) string {
 	if !d.Systemd {
 		if parent == "" {
 			parent = defaultPath
@@ -67,18 +72,36 @@ func (d Driver) Group(parent, id string) string {
 		return path.Join("/", parent, id)
 	}
 
-	group, err := systemd.SlicePath(slice(parent))
+	dir, err := systemd.SlicePath(slice(parent))
 	if err != nil {
-		// Check has refused it
-		group = path.Join("/", slice(parent))
+		// Only for a parent that Check refuses.
+		dir = path.Join("/", slice(parent))
 	}
 
 	if id == "" {
-		return group
+		return dir
 	}
 
-	return path.Join(group, "trivet-"+id+".scope")
+	return path.Join(dir, scopeName(id))
 }
+
+// Annotations returns annotations for the OCI spec, by which the OCI runtime tells the cgroup driver how to
+// keep the container's unit. systemd keeps a scope that has failed, and the slice that it is in, until
+// somebody resets it, and crun (to 1.8 at least) does not ask for anything else by itself.
+func (d Driver) Annotations() map[string]string {
+	if !d.Systemd {
+		return nil
+	}
+	return map[string]string{"org.systemd.property.CollectMode": "'inactive-or-failed'"}
+}
+
+const (
+	scopePrefix = "trivet-"
+	scopeSuffix = ".scope"
+)
+
+// scopeName returns the unit that a runtime makes for a container's Path.
+func scopeName(id string) string { return scopePrefix + id + scopeSuffix }
 
 func slice(parent string) string {
 	if parent == "" {

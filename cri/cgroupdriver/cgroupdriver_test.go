@@ -10,28 +10,61 @@ import (
 )
 
 func TestContainersGoBelowTheirPods(t *testing.T) {
-	for _, c := range []struct {
-		systemd    bool
+	cgroupfs, systemd := cgroupdriver.Driver{}, cgroupdriver.Driver{Systemd: true}
+	cases := []struct {
+		driver     cgroupdriver.Driver
 		parent, id string
-		oci, group string
+		path, dir  string
 	}{
-		{false, "/kubepods/burstable/pod1", "c", "/kubepods/burstable/pod1/c", "/kubepods/burstable/pod1/c"},
-		{false, "", "c", "/trivet/c", "/trivet/c"},
-		{false, "/kubepods/pod1", "", "/kubepods/pod1", "/kubepods/pod1"},
-		{true, "kubepods-burstable-pod1.slice", "c", "kubepods-burstable-pod1.slice:trivet:c",
-			"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/trivet-c.scope"},
-		{true, "kubelet-kubepods-pod1.slice", "c", "kubelet-kubepods-pod1.slice:trivet:c",
-			"/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod1.slice/trivet-c.scope"},
-		{true, "", "c", "system.slice:trivet:c", "/system.slice/trivet-c.scope"},
-	} {
-		d := cgroupdriver.Driver{Systemd: c.systemd}
-		if got := d.OCI(c.parent, c.id); got != c.oci {
+		{
+			driver: cgroupfs,
+			parent: "/kubepods/burstable/pod1",
+			id:     "c",
+			path:   "/kubepods/burstable/pod1/c",
+			dir:    "/kubepods/burstable/pod1/c",
+		},
+		{
+			driver: cgroupfs,
+			id:     "c",
+			path:   "/trivet/c",
+			dir:    "/trivet/c",
+		},
+		{
+			driver: cgroupfs,
+			parent: "/kubepods/pod1",
+			path:   "/kubepods/pod1",
+			dir:    "/kubepods/pod1",
+		},
+		{
+			driver: systemd,
+			parent: "kubepods-burstable-pod1.slice",
+			id:     "c",
+			path:   "kubepods-burstable-pod1.slice:trivet:c",
+			dir:    "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/trivet-c.scope",
+		},
+		{
+			driver: systemd,
+			parent: "kubelet-kubepods-pod1.slice",
+			id:     "c",
+			path:   "kubelet-kubepods-pod1.slice:trivet:c",
+			dir:    "/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod1.slice/trivet-c.scope",
+		},
+		{
+			driver: systemd,
+			id:     "c",
+			path:   "system.slice:trivet:c",
+			dir:    "/system.slice/trivet-c.scope",
+		},
+	}
+
+	for _, c := range cases {
+		if got := c.driver.Path(c.parent, c.id); got != c.path {
 			t.Errorf("%+v: cgroupsPath %s", c, got)
 		}
-		if got := d.Group(c.parent, c.id); got != c.group {
-			t.Errorf("%+v: group %s", c, got)
+		if got := c.driver.Dir(c.parent, c.id); got != c.dir {
+			t.Errorf("%+v: directory %s", c, got)
 		}
-		if err := d.Check(c.parent); err != nil {
+		if err := c.driver.Check(c.parent); err != nil {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
@@ -44,7 +77,7 @@ func TestParentsOfTheOtherDriverAreRefused(t *testing.T) {
 		"kubepods-burstable-pod1.slice": {},
 	} {
 		if err := driver.Check(parent); err == nil {
-			t.Errorf("%s is taken by %+v", parent, driver)
+			t.Errorf("%s is accepted by %+v", parent, driver)
 		}
 	}
 }

@@ -15,55 +15,80 @@ import (
 
 // Config is the whole file. Flags of the same name win.
 type Config struct {
-	Socket   string `toml:"socket"`    // CRI socket
-	StateDir string `toml:"state_dir"` // ends with the boot
-	RootDir  string `toml:"root_dir"`  // images
-	CertsDir string `toml:"certs_dir"` // hosts.toml of registries
-	// names of images that kubelet's garbage collection is to keep
-	PinnedImages []string `toml:"pinned_images"`
-	OCIRuntime   string   `toml:"oci_runtime"`   // of the default handler: crun, runc or a path
-	CgroupDriver string   `toml:"cgroup_driver"` // cgroupfs or systemd
-	StreamAddr   string   `toml:"stream_addr"`   // exec, attach, port-forward
-	// below which Localhost profiles with relative names are
-	Seccomp string `toml:"seccomp_dir"`
-	CNI     CNI    `toml:"cni"`
-	// further handlers, by the name that a RuntimeClass gives
-	Runtimes map[string]Runtime `toml:"runtimes"`
-	Monitor  Monitor            `toml:"monitor"`
+	// Socket is the unix socket that CRI is served on.
+	Socket string `toml:"socket"`
 
-	// Of pods with a network namespace of their own: anybody there may bind ports below 1024, and ping.
-	UnprivilegedPorts bool `toml:"enable_unprivileged_ports"`
-	UnprivilegedICMP  bool `toml:"enable_unprivileged_icmp"`
+	// StateDir holds what ends with the boot; it is on tmpfs.
+	StateDir string `toml:"state_dir"`
+
+	// RootDir holds images and writable layers.
+	RootDir string `toml:"root_dir"`
+
+	// CertsDir holds the hosts.toml of registries.
+	CertsDir string `toml:"certs_dir"`
+
+	// PinnedImages are names of images that kubelet's garbage collection keeps.
+	PinnedImages []string `toml:"pinned_images"`
+
+	// OCIRuntime is that of the default handler: crun, runc or a path. Empty is crun, or runc where only that
+	// is installed.
+	OCIRuntime string `toml:"oci_runtime"`
 
 	// AllowedAnnotations are those of the default handler, as Runtime's.
 	AllowedAnnotations []string `toml:"allowed_annotations"`
+
+	// Runtimes are further handlers, by the name that a RuntimeClass gives.
+	Runtimes map[string]Runtime `toml:"runtimes"`
+
+	// CgroupDriver is cgroupfs or systemd.
+	CgroupDriver string `toml:"cgroup_driver"`
+
+	// StreamAddr is the host:port of exec, attach and port-forward; port 0 is a free one.
+	StreamAddr string `toml:"stream_addr"`
+
+	// SeccompDir is where Localhost profiles with relative names are.
+	SeccompDir string `toml:"seccomp_dir"`
+
+	// UnprivilegedPorts and UnprivilegedICMP are for pods with a network namespace of their own: any process
+	// may bind ports below 1024 there, and send pings.
+	UnprivilegedPorts bool `toml:"enable_unprivileged_ports"`
+	UnprivilegedICMP  bool `toml:"enable_unprivileged_icmp"`
+
+	CNI     CNI     `toml:"cni"`
+	Monitor Monitor `toml:"monitor"`
 }
 
-// CNI says where conflists, plugins and libcni's cache are.
+// CNI says where CNI configurations, plugins and libcni's cache are.
 type CNI struct {
 	ConfDir  string   `toml:"conf_dir"`
 	BinDirs  []string `toml:"bin_dirs"`
 	CacheDir string   `toml:"cache_dir"`
 }
 
-// Runtime is an OCI runtime of a handler.
+// Runtime is the OCI runtime of a handler.
 type Runtime struct {
-	Program string   `toml:"program"`
-	Args    []string `toml:"args"`
+	// Program is its path or its name.
+	Program string `toml:"program"`
 
-	// AllowedAnnotations are names, or patterns of path.Match, of annotations of pods and containers that
-	// go to the OCI runtime, which may take orders from them: whoever can create a pod for this handler
-	// gives these.
+	// Args are global flags for it.
+	Args []string `toml:"args"`
+
+	// AllowedAnnotations are names, or patterns of path.Match, of annotations of pods and containers that go
+	// to the OCI runtime. Some runtimes obey them, so these are orders that every user gives who can create a
+	// pod for this handler.
 	AllowedAnnotations []string `toml:"allowed_annotations"`
 }
 
 // Monitor says where trivet-monitor is.
 type Monitor struct {
-	Program string `toml:"program"` // empty: beside trivet-cri's own executable
-	Socket  string `toml:"socket"`
+	// Program is its path; empty: beside trivet-cri's own executable, or in PATH.
+	Program string `toml:"program"`
+
+	// Socket is the unix socket that it serves.
+	Socket string `toml:"socket"`
 }
 
-// Default is the configuration without a file.
+// Default returns the configuration without a file.
 func Default() Config {
 	return Config{
 		Socket:       "/run/trivet/cri.sock",
@@ -72,7 +97,7 @@ func Default() Config {
 		CertsDir:     "/etc/containerd/certs.d",
 		CgroupDriver: "cgroupfs",
 		StreamAddr:   "127.0.0.1:0",
-		Seccomp:      "/var/lib/kubelet/seccomp",
+		SeccompDir:   "/var/lib/kubelet/seccomp",
 		CNI: CNI{
 			ConfDir:  "/etc/cni/net.d",
 			BinDirs:  []string{"/opt/cni/bin"},
@@ -85,7 +110,7 @@ func Default() Config {
 	}
 }
 
-// Load reads the file over cfg. A file that is not there is no error unless it is required.
+// Load reads a file over cfg. A file that does not exist is not an error unless it is required.
 func Load(path string, required bool, cfg *Config) error {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) && !required {
@@ -96,24 +121,26 @@ func Load(path string, required bool, cfg *Config) error {
 	}
 	defer f.Close()
 
-	err = toml.NewDecoder(f).DisallowUnknownFields().Decode(cfg)
-	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
-		return fmt.Errorf("%s: unknown key:\n%s", path, strict.String())
-	}
-
-	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
-		row, column := decode.Position()
-		return fmt.Errorf("%s:%d:%d: %w", path, row, column, err)
-	}
-
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if err := toml.NewDecoder(f).DisallowUnknownFields().Decode(cfg); err != nil {
+		return located(path, err)
 	}
 
 	return nil
 }
 
-// Validate checks what can be checked without the machine.
+// located adds to an error where in the file it is.
+func located(path string, err error) error {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
+		return fmt.Errorf("%s: unknown key:\n%s", path, strict.String())
+	}
+	if decode, ok := errors.AsType[*toml.DecodeError](err); ok {
+		row, column := decode.Position()
+		return fmt.Errorf("%s:%d:%d: %w", path, row, column, err)
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// Validate checks what can be checked without looking at the machine.
 func (c Config) Validate() error {
 	for key, path := range map[string]string{
 		"socket":         c.Socket,
@@ -124,7 +151,7 @@ func (c Config) Validate() error {
 		"monitor.socket": c.Monitor.Socket,
 	} {
 		if !filepath.IsAbs(path) {
-			return fmt.Errorf("%s: %q is no absolute path", key, path)
+			return fmt.Errorf("%s: %q is not an absolute path", key, path)
 		}
 	}
 
@@ -132,7 +159,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("cgroup_driver: %q is neither cgroupfs nor systemd", c.CgroupDriver)
 	}
 	if len(c.CNI.BinDirs) == 0 {
-		return errors.New("cni.bin_dirs: no directory")
+		return errors.New("cni.bin_dirs: names no directory")
 	}
 
 	for name, r := range c.Runtimes {
@@ -151,6 +178,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// checkPatterns returns an error for a pattern that path.Match cannot use.
 func checkPatterns(patterns []string) error {
 	for _, p := range patterns {
 		if _, err := path.Match(p, ""); err != nil {

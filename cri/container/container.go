@@ -1,424 +1,253 @@
-// Package container keeps the containers of pod sandboxes from creation to removal. The processes belong to
-// the monitor; here are the records, which are boot-scoped and written before the kernel is touched, and the
-// order of steps.
+// Package container creates, starts, stops and removes the containers of pod sandboxes. The processes belong
+// to the monitor; here are the records, which are boot-scoped and written before the kernel is touched, and
+// the order of steps. What follows in a container's life is decided in cri/life.
 package container
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"maps"
-	"os"
 	"path/filepath"
-	"strings"
-	"sync"
+	"slices"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/proto"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/cri/account"
-	"github.com/trivet-node/trivet/cri/apparmor"
+	"github.com/trivet-node/trivet/cri/bundle"
+	"github.com/trivet-node/trivet/cri/cgroupdriver"
+	"github.com/trivet-node/trivet/cri/event"
 	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/monitor"
-	"github.com/trivet-node/trivet/cri/rootfs"
+	"github.com/trivet-node/trivet/cri/ociruntime"
+	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/cri/sandbox"
-	"github.com/trivet-node/trivet/cri/spec"
-	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/keylock"
 )
 
-// Errors a caller branches on.
+// Errors that a caller branches on. A container that does not exist is record.ErrNotFound, one of a stopped
+// sandbox sandbox.ErrNotReady.
 var (
-	ErrNotFound   = errors.New("container not found")
+	// ErrInvalid is a configuration that cannot be served, now or later.
+	ErrInvalid = errors.New("invalid container configuration")
+
+	// ErrNotRunning is a call that needs a running container.
 	ErrNotRunning = errors.New("container is not running")
 )
 
-// Config is what containers need.
+// Processes runs the containers' processes. The monitor does.
+type Processes interface {
+	// Create makes the first process, which waits for Start. ErrRefused of the monitor says that the OCI
+	// runtime cannot make it.
+	Create(ctx context.Context, c monitor.Container) (pid int, err error)
+
+	Start(ctx context.Context, id string) error
+
+	// Kill sends a signal to the first process. One that has ended is success.
+	Kill(id string, signal unix.Signal) error
+
+	// Delete kills what is left of a container and forgets it. One that does not exist is success.
+	Delete(ctx context.Context, id string) error
+
+	Update(ctx context.Context, id string, resources *specs.LinuxResources) error
+	ReopenLog(ctx context.Context, id string) error
+}
+
+// Inventory says what became of the containers of an earlier server.
+type Inventory interface {
+	List() []monitor.Status
+
+	// Started reports whether the user's program was let run.
+	Started(ctx context.Context, id string) (bool, error)
+}
+
+// Bundles makes OCI bundles; see cri/bundle.
+type Bundles interface {
+	Make(ctx context.Context, r bundle.Request) (bundle.Bundle, error)
+	Release(ctx context.Context, ids ...string) error
+	IDs() ([]string, error)
+}
+
+// Images finds images by name or ID.
+type Images interface {
+	Get(name string) (image.Image, error)
+}
+
+// Config is what a Service needs.
 type Config struct {
-	Dir        string // boot-scoped, e.g. /run/trivet/cri/containers
-	SeccompDir string
-	Images     *image.Store
-	Rootfs     *rootfs.Manager
-	Monitor    *monitor.Client
-	Sandboxes  *sandbox.Sandboxes
-	Runtime    func(handler string) (monitor.Runtime, error)
-	Cgroup     func(parent, id string) string // cgroupsPath in the OCI spec
-	Group      func(parent, id string) string // the same below the cgroup root
-	Host       spec.Host
-	Log        *slog.Logger
-	AppArmor   *apparmor.Profiles
+	// Dir is boot-scoped, such as /run/trivet/cri/containers.
+	Dir string
 
-	// AllowedAnnotations are patterns of what of a pod's annotations a handler's OCI runtime may see.
-	AllowedAnnotations func(handler string) []string
+	Sandboxes *sandbox.Service
+	Images    Images
+	Bundles   Bundles
+	Processes Processes
+	Inventory Inventory
+	Handlers  ociruntime.Handlers
+	Driver    cgroupdriver.Driver
+
+	// CgroupV2 says that the node has cgroup v2 alone.
+	CgroupV2 bool
+
+	// Events gets an event for every change that clients see.
+	Events *event.Hub
+
+	Log *slog.Logger
 }
 
-// Record is a container on disk. Copies are handed out; they are never changed.
-type Record struct {
-	ID, Sandbox string
-	State       runtimeapi.ContainerState
-	Made        bool   // creation was finished; what is not is undone at the next start
-	Discarded   bool   // its removal has begun, before it was ever started
-	Refused     string // why the OCI runtime did not make it, so that its start fails; empty: it made it
-	Raw         []byte
-	ImageID     string
-	ImageRef    string // name of the image with the digest of its manifest, as long as it has one
-	ImageName   string // as it was asked for
-	LogPath     string
-	Created     time.Time
-	Started     time.Time
-	Finished    time.Time
-	Pid         int
-	Code        int
-	Reason      string
-	Message     string
-	User        account.User
-	Resources   *runtimeapi.LinuxContainerResources // as updated; nil: as asked for
-	Volumes     []string                            // IDs of mounted image volumes
-	VolumeIDs   map[string]string                   // container path -> image ID
-	StopSignal  unix.Signal                         // kept here, as the image may be removed while it runs
-	config      *runtimeapi.ContainerConfig
+// Service is the containers of a node. It may be used by many goroutines.
+type Service struct {
+	cfg     Config
+	records *record.Index[Record]
+	ends    ends
+
+	// creations are those that are under way.
+	creations creations
+
+	// names are held by sandbox, name and attempt, so that a repeated Create waits for the one that is under
+	// way; locks are held by ID.
+	names keylock.Locks[string]
+	locks keylock.Locks[string]
 }
 
-// ContainerConfig is what kubelet asked for. It must not be changed.
-func (r Record) ContainerConfig() *runtimeapi.ContainerConfig { return r.config }
-
-// Event is a change of state.
-type Event struct {
-	ID, Sandbox string
-	Type        runtimeapi.ContainerEventType
-	At          time.Time
-}
-
-// Containers is all of them.
-type Containers struct {
-	cfg    Config
-	store  *durable.Store[Record]
-	locks  keylock.Locks[string] // by ID
-	names  keylock.Locks[string] // by sandbox and name: a retry waits for the call in flight
-	notify func(Event)
-
-	mu   sync.RWMutex // guards all below
-	all  map[string]Record
-	done map[string]chan struct{} // closed when the container has ended, of those that run
-	// making are containers that the monitor has been told to create and that are not in all yet, with the
-	// exit that came meanwhile.
-	making map[string]*monitor.Exit
-}
-
-// Open reads the records, compares them with what the monitor has, and undoes what was half made or belongs
-// to nobody.
-func Open(ctx context.Context, cfg Config, notify func(Event)) (*Containers, error) {
-	store, err := durable.OpenStore[Record](filepath.Join(cfg.Dir, "records"), true)
+// Open reads the records of an earlier server, compares them with what the monitor has, and undoes or
+// finishes what was half done.
+func Open(ctx context.Context, cfg Config) (*Service, error) {
+	c := &Service{cfg: cfg}
+	var err error
+	c.records, err = record.Open(record.Config[Record]{
+		Dir:     filepath.Join(cfg.Dir, "records"),
+		Kind:    "container",
+		Decode:  (*Record).decode,
+		Changed: c.publish,
+		Log:     cfg.Log,
+	})
 	if err != nil {
 		return nil, err
 	}
 
-	c := &Containers{
-		cfg:    cfg,
-		store:  store,
-		notify: notify,
-		all:    map[string]Record{},
-		done:   map[string]chan struct{}{},
-		making: map[string]*monitor.Exit{},
+	statuses := map[string]monitor.Status{}
+	for _, s := range cfg.Inventory.List() {
+		statuses[s.ID] = s
 	}
 
-	records, torn, err := store.List()
-	if err != nil {
-		return nil, fmt.Errorf("read containers: %w", err)
+	for _, r := range c.records.List() {
+		status, known := statuses[r.ID]
+		c.reconcile(ctx, r, status, known)
 	}
 
-	for _, t := range torn {
-		cfg.Log.Warn("container record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
-	}
-
-	live := map[string]monitor.Status{}
-	for _, s := range cfg.Monitor.List() {
-		live[s.ID] = s
-	}
-
-	for id, r := range records {
-		r.config = &runtimeapi.ContainerConfig{}
-		if err := proto.Unmarshal(r.Raw, r.config); err != nil {
-			cfg.Log.Warn("container record has a broken configuration", "container", id, "err", err)
-		}
-
-		c.all[id] = r
-		c.reconcile(ctx, r, live)
-	}
-
-	c.removeOrphans(ctx, live)
 	return c, nil
 }
 
-func (c *Containers) reconcile(ctx context.Context, r Record, live map[string]monitor.Status) {
-	if !r.Made {
-		if err := c.takeBack(ctx, r); err != nil {
-			c.cfg.Log.Warn("half-made container is not removed", "container", r.ID, "err", err)
-		}
-
-		return
-	}
-
-	if _, err := c.cfg.Sandboxes.Get(r.Sandbox); err != nil || r.Discarded {
-		if err := c.Remove(ctx, r.ID); err != nil {
-			c.cfg.Log.Warn("container that nobody wants is not removed", "container", r.ID, "err", err)
-		}
-
-		return
-	}
-
-	if r.State == runtimeapi.ContainerState_CONTAINER_EXITED || r.Refused != "" {
-		return
-	}
-
-	c.done[r.ID] = make(chan struct{})
-	s, ok := live[r.ID]
-	switch {
-	case !ok:
-		c.ended(monitor.Exit{
-			ID:      r.ID,
-			Code:    monitor.UnknownCode,
-			Unknown: true,
-			At:      time.Now(),
-		})
-
-	case s.Exit != nil:
-		c.ended(*s.Exit)
-	case r.State == runtimeapi.ContainerState_CONTAINER_CREATED:
-		c.resume(ctx, r.ID)
+func (c *Service) publish(before, after *Record) {
+	if e, ok := changed(before, after, time.Now()); ok {
+		c.cfg.Events.Publish(e)
 	}
 }
 
-// resume finishes a start that was cut off between the runtime and the record.
-func (c *Containers) resume(ctx context.Context, id string) {
-	started, err := c.cfg.Monitor.Started(ctx, id)
+// reconcile brings a recorded container to what cri/life decides. What fails is tried again at the next start
+// or when the client removes the container.
+func (c *Service) reconcile(ctx context.Context, r Record, status monitor.Status, known bool) {
+	_, err := c.cfg.Sandboxes.Get(r.Sandbox)
+	inSandbox := err == nil
+	switch life.ContainerAtStart(r.life(), inSandbox, life.ProcessOf(status, known)) {
+	case life.Undo:
+		if err := c.undo(ctx, r); err != nil {
+			c.cfg.Log.Warn("half-made container is not removed", "container", r.ID, "err", err)
+		}
+
+	case life.Remove:
+		if err := c.Remove(ctx, r.ID); err != nil {
+			c.cfg.Log.Warn("container without a pod is not removed", "container", r.ID, "err", err)
+		}
+
+	case life.Finish:
+		if status.Exit != nil {
+			c.Ended(*status.Exit)
+		} else {
+			c.Ended(life.Lost(r.ID, time.Now()))
+		}
+
+	case life.Adopt:
+		c.ends.expect(r.ID)
+	case life.AdoptStart:
+		c.ends.expect(r.ID)
+		c.resumeStart(ctx, r.ID)
+	}
+}
+
+// resumeStart finishes a start that was cut off between the runtime and the record.
+func (c *Service) resumeStart(ctx context.Context, id string) {
+	started, err := c.cfg.Inventory.Started(ctx, id)
 	if err == nil && started {
-		_, err = c.change(
-			id,
-			func(r *Record) { r.State, r.Started = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now() },
-		)
+		_, err = c.records.Change(id, (*Record).start)
 	}
 	if err != nil {
 		c.cfg.Log.Warn("it is not known whether a container was started", "container", id, "err", err)
 	}
 }
 
-// removeOrphans ends what the monitor or the root file systems have and no record names. What cannot be ended
-// now is tried again at the next start.
-func (c *Containers) removeOrphans(ctx context.Context, live map[string]monitor.Status) {
-	for id := range live {
-		box, isPause := sandbox.OfPause(id)
-		_, boxErr := c.cfg.Sandboxes.Get(box)
-		if _, known := c.all[id]; known || isPause && boxErr == nil {
-			continue
-		}
-		if err := c.cfg.Monitor.Delete(ctx, id); err != nil {
-			c.cfg.Log.Warn("container without a record stays", "container", id, "err", err)
-		}
-	}
-
-	ids, err := c.cfg.Rootfs.IDs()
+// ReleaseOrphans releases the root file systems that no record names. It is called once at the start, when
+// no process of them is left. What cannot be released now is tried again at the next start.
+func (c *Service) ReleaseOrphans(ctx context.Context) {
+	ids, err := c.cfg.Bundles.IDs()
 	if err != nil {
-		c.cfg.Log.Warn("root file systems without a container stay", "err", err)
+		c.cfg.Log.Warn("root file systems without a container are left", "err", err)
 	}
 
 	for _, id := range ids {
-		owner, _, _ := strings.Cut(id, "-")
-		if _, known := c.all[owner]; known {
+		if c.Known(bundle.OwnerOf(id)) {
 			continue
 		}
-		if err := c.cfg.Rootfs.Release(ctx, id); err != nil {
-			c.cfg.Log.Warn("root file system without a container stays", "rootfs", id, "err", err)
+		if err := c.cfg.Bundles.Release(ctx, id); err != nil {
+			c.cfg.Log.Warn("root file system without a container is left", "rootfs", id, "err", err)
 		}
 	}
 }
 
-// Run takes the monitor's exits until ctx ends.
-func (c *Containers) Run(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case e, ok := <-c.cfg.Monitor.Exits():
-			if !ok {
-				return nil
-			}
-
-			if box, isPause := sandbox.OfPause(e.ID); isPause {
-				c.podEnded(box)
-			} else {
-				c.ended(e)
-			}
-		}
+// Get returns the container of an ID or of a prefix that only one ID has. One that is being created does not
+// exist yet.
+func (c *Service) Get(id string) (Record, error) {
+	r, err := c.records.Get(id)
+	if err == nil && !r.Complete {
+		return Record{}, fmt.Errorf("container %s: %w", id, record.ErrNotFound)
 	}
-}
-
-// podEnded follows the end of the init of a pod's shared PID namespace. In CRI's events a sandbox goes by its
-// own ID as a container does.
-func (c *Containers) podEnded(box string) {
-	news, err := c.cfg.Sandboxes.Ended(box)
-	if err != nil {
-		c.cfg.Log.Error("end of a sandbox is not recorded", "sandbox", box, "err", err)
-	}
-
-	if news {
-		c.cfg.Log.Warn("the init of a shared PID namespace has ended, and all that ran there", "sandbox", box)
-		c.notify(Event{
-			ID:      box,
-			Sandbox: box,
-			Type:    runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
-			At:      time.Now(),
-		})
-	}
-}
-
-// ended records how a container ended. It takes no lock by ID: Stop waits for it while holding that.
-func (c *Containers) ended(e monitor.Exit) {
-	c.mu.Lock()
-	r, ok := c.all[e.ID]
-	if !ok || r.State == runtimeapi.ContainerState_CONTAINER_EXITED {
-		if _, being := c.making[e.ID]; being {
-			c.making[e.ID] = &e
-		}
-
-		c.mu.Unlock()
-		return
-	}
-
-	if done := c.done[e.ID]; done != nil {
-		delete(c.done, e.ID)
-		defer close(done)
-	}
-
-	// what never started is not shown as ended
-	if r.Discarded {
-		c.mu.Unlock()
-		return
-	}
-
-	r.State, r.Finished, r.Code = runtimeapi.ContainerState_CONTAINER_EXITED, e.At, e.Code
-	switch {
-	case e.Unknown:
-		r.Reason, r.Message = "Unknown", "exit status unknown: monitor and server were dead when it ended"
-	case e.OOM:
-		r.Reason = "OOMKilled"
-	case e.Code == 0:
-		r.Reason = "Completed"
-	default:
-		r.Reason = "Error"
-	}
-
-	c.all[e.ID] = r
-
-	// with mu held: the order of records is the order of states
-	err := c.store.Put(r.ID, r)
-	c.mu.Unlock()
-	if err != nil {
-		c.cfg.Log.Error("exit is not recorded", "container", r.ID, "err", err)
-	}
-
-	c.notify(Event{
-		ID:      r.ID,
-		Sandbox: r.Sandbox,
-		Type:    runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
-		At:      r.Finished,
-	})
-}
-
-// change edits a record on disk and in memory.
-func (c *Containers) change(id string, edit func(*Record)) (Record, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	r, ok := c.all[id]
-	if !ok {
-		return r, fmt.Errorf("%s: %w", id, ErrNotFound)
-	}
-
-	edit(&r)
-	if err := c.store.Put(id, r); err != nil {
-		return r, fmt.Errorf("record container %s: %w", id, err)
-	}
-
-	c.all[id] = r
-	return r, nil
-}
-
-// Get finds a container by its ID or a unique beginning of it.
-func (c *Containers) Get(id string) (Record, error) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-
-	if r, ok := c.all[id]; ok {
-		return r, nil
-	}
-
-	var found []Record
-	for full, r := range c.all {
-		if id != "" && strings.HasPrefix(full, id) {
-			found = append(found, r)
-		}
-	}
-
-	if len(found) == 1 {
-		return found[0], nil
-	}
-
-	return Record{}, fmt.Errorf("%s: %w", id, ErrNotFound)
+	return r, err
 }
 
 // List returns all containers, in no order.
-func (c *Containers) List() []Record {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	all := make([]Record, 0, len(c.all))
-	for r := range maps.Values(c.all) {
-		if r.Made {
-			all = append(all, r)
-		}
-	}
-	return all
+func (c *Service) List() []Record {
+	return slices.DeleteFunc(c.records.List(), func(r Record) bool { return !r.Complete })
 }
 
-// Of returns the containers of a sandbox.
-func (c *Containers) Of(sandboxID string) []Record {
-	var all []Record
-	for _, r := range c.List() {
-		if r.Sandbox == sandboxID {
-			all = append(all, r)
-		}
-	}
-	return all
+// Of returns the containers of a sandbox, in no order.
+func (c *Service) Of(sandboxID string) []Record {
+	return slices.DeleteFunc(c.List(), func(r Record) bool { return r.Sandbox != sandboxID })
 }
 
-// Process is that of a running container, for exec.
-func (c *Containers) Process(_ context.Context, id string) (specs.Process, error) {
-	r, err := c.Get(id)
+// Known reports whether there is a container of this ID, also one that is being created.
+func (c *Service) Known(id string) bool { return c.records.Has(id) }
+
+func (c *Service) dir(id string) string { return filepath.Join(c.cfg.Dir, id) }
+
+// lock returns a container whose other changes wait until unlock is called.
+func (c *Service) lock(ctx context.Context, id string) (r Record, unlock func(), err error) {
+	if r, err = c.Get(id); err != nil {
+		return r, nil, err
+	}
+
+	unlock, err = c.locks.Lock(ctx, r.ID)
 	if err != nil {
-		return specs.Process{}, err
-	}
-	if r.State != runtimeapi.ContainerState_CONTAINER_RUNNING {
-		return specs.Process{}, fmt.Errorf("%s: %w", id, ErrNotRunning)
+		return r, nil, err
 	}
 
-	s, err := readSpec(c.dir(r.ID))
-	if err != nil {
-		return specs.Process{}, fmt.Errorf("container %s: %w", id, err)
+	// It may have changed, or gone, while this call waited.
+	if r, err = c.Get(r.ID); err != nil {
+		unlock()
+		return r, nil, err
 	}
 
-	return *s.Process, nil
-}
-
-func (c *Containers) dir(id string) string { return filepath.Join(c.cfg.Dir, id) }
-
-func removeDir(dir string) error {
-	if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return r, unlock, nil
 }

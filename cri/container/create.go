@@ -2,445 +2,274 @@ package container
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
-	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/proto"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/cri/account"
+	"github.com/trivet-node/trivet/cri/bundle"
 	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/ociruntime"
+	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/cri/sandbox"
 	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/internal/undo"
 )
 
-// ErrSandboxNotReady says that a stopped sandbox takes no new containers.
-var ErrSandboxNotReady = errors.New("pod sandbox is not ready")
-
-// Create makes a container that waits for Start. Called again for the same name and attempt, it returns the
-// one that is there.
-func (c *Containers) Create(
-	ctx context.Context,
-	sandboxID string,
-	config *runtimeapi.ContainerConfig,
+// Create makes a container that waits for Start, and returns its ID. Called again for the same name and
+// attempt, it returns the one that exists. On an error nothing is left.
+func (c *Service) Create(
+	ctx context.Context, sandboxID string, config *runtimeapi.ContainerConfig,
 ) (id string, err error) {
-	box, err := c.cfg.Sandboxes.Get(sandboxID)
+	pod, err := c.cfg.Sandboxes.Get(sandboxID)
 	if err != nil {
 		return "", err
 	}
 
+	done := c.creations.begin(pod.ID)
+	defer done()
+
 	meta := config.GetMetadata()
 	if meta.GetName() == "" {
-		return "", errors.New("container: metadata has no name")
+		return "", fmt.Errorf("%w: metadata has no name", ErrInvalid)
 	}
 
-	unlock, err := c.names.Lock(ctx, fmt.Sprintf("%s/%s/%d", box.ID, meta.Name, meta.Attempt))
+	// A repeated call waits here until the first one has ended.
+	unlock, err := c.names.Lock(ctx, fmt.Sprintf("%s/%s/%d", pod.ID, meta.Name, meta.Attempt))
 	if err != nil {
 		return "", fmt.Errorf("container %s: %w", meta.Name, err)
 	}
 	defer unlock()
 
-	for _, r := range c.Of(box.ID) {
-		m := r.config.GetMetadata()
-		if m.GetName() == meta.Name && m.GetAttempt() == meta.Attempt {
-			if r.State == runtimeapi.ContainerState_CONTAINER_CREATED && !r.Discarded {
-				return r.ID, nil
-			}
-
-			return "", fmt.Errorf("container %s attempt %d exists in pod sandbox %s as %s",
-				meta.Name, meta.Attempt, box.ID, r.ID)
+	if existing, ok := c.attempt(pod.ID, meta); ok {
+		if existing.State == life.Created && !existing.Discarded {
+			return existing.ID, nil
 		}
+
+		const format = "container %s attempt %d exists in pod sandbox %s as %s"
+		return "", fmt.Errorf(format, meta.Name, meta.Attempt, pod.ID, existing.ID)
 	}
 
-	if box, err = c.cfg.Sandboxes.Get(sandboxID); err != nil || box.State != sandbox.Ready {
-		return "", errors.Join(
-			fmt.Errorf("container %s in %s: %w", meta.Name, sandboxID, ErrSandboxNotReady),
-			err,
-		)
+	// The sandbox may have been stopped while this call waited.
+	if err := c.checkReady(pod.ID); err != nil {
+		return "", fmt.Errorf("container %s in %s: %w", meta.Name, pod.ID, err)
 	}
 
-	raw, err := proto.Marshal(config)
+	id, err = c.create(ctx, pod, config)
 	if err != nil {
 		return "", fmt.Errorf("container %s: %w", meta.Name, err)
 	}
 
+	return id, nil
+}
+
+// attempt returns the container of this name and attempt in a sandbox, if there is one.
+func (c *Service) attempt(sandboxID string, meta *runtimeapi.ContainerMetadata) (Record, bool) {
+	for _, r := range c.Of(sandboxID) {
+		m := r.config.GetMetadata()
+		if m.GetName() == meta.Name && m.GetAttempt() == meta.Attempt {
+			return r, true
+		}
+	}
+	return Record{}, false
+}
+
+// create finds out all that can be known without changing anything, then builds the container.
+func (c *Service) create(
+	ctx context.Context, pod sandbox.Record, config *runtimeapi.ContainerConfig,
+) (id string, err error) {
+	raw, err := proto.Marshal(config)
+	if err != nil {
+		return "", err
+	}
+
 	r := Record{
-		ID:      sandbox.NewID(),
-		Sandbox: box.ID,
+		ID:      record.NewID(),
+		Sandbox: pod.ID,
 		Raw:     raw,
 		Created: time.Now(),
 		config:  proto.CloneOf(config),
 	}
-	if err := c.build(ctx, &r, box); err != nil {
-		return "", fmt.Errorf("container %s: %w", meta.Name, err)
+
+	img, err := c.findImage(&r)
+	if err != nil {
+		return "", err
 	}
 
-	c.notify(Event{
-		ID:      r.ID,
-		Sandbox: r.Sandbox,
-		Type:    runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT,
-		At:      r.Created,
-	})
+	handler, err := c.cfg.Handlers.Find(pod.Handler)
+	if err != nil {
+		return "", err
+	}
 
-	return r.ID, nil
+	r.ImageMounts = bundle.MountIDs(r.ID, config)
+	r.StopSignal = spec.StopSignal(config.GetStopSignal(), img.Config.Config.StopSignal)
+	if logs := pod.PodConfig().GetLogDirectory(); logs != "" && config.LogPath != "" {
+		r.LogPath = filepath.Join(logs, config.LogPath)
+	}
+
+	return r.ID, c.build(ctx, &r, parts{pod: pod, image: img, handler: handler})
 }
 
-// build does the steps in order; when one fails, those before are taken back.
-func (c *Containers) build(ctx context.Context, r *Record, box sandbox.Record) (err error) {
-	img, err := c.findImage(r)
-	if err != nil {
-		return err
-	}
+// parts are what a container is built from.
+type parts struct {
+	pod     sandbox.Record
+	image   image.Image
+	handler ociruntime.Handler
+}
 
-	runtime, err := c.cfg.Runtime(box.Handler)
-	if err != nil {
-		return err
-	}
-
-	r.ImageID = img.ID
-	r.StopSignal = spec.StopSignal(r.config.GetStopSignal(), img.Config.Config.StopSignal)
-	if r.config.LogPath != "" && box.PodConfig().GetLogDirectory() != "" {
-		r.LogPath = filepath.Join(box.PodConfig().LogDirectory, r.config.LogPath)
-	}
-
+// build does the steps in order; when one fails, those before it are undone.
+func (c *Service) build(ctx context.Context, r *Record, p parts) (err error) {
 	var u undo.Stack
 	defer u.Unwind(ctx, &err)
 
-	for i, m := range r.config.Mounts {
-		if m.GetImage().GetImage() != "" {
-			r.Volumes = append(r.Volumes, fmt.Sprintf("%s-volume%d", r.ID, i))
-		}
+	if err := c.records.Put(r.ID, *r); err != nil {
+		return err
 	}
 
-	if err := c.store.Put(r.ID, *r); err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
+	u.Push("container "+r.ID, func(ctx context.Context) error { return c.undo(ctx, *r) })
 
-	u.Push("container "+r.ID, func(ctx context.Context) error { return c.takeBack(ctx, *r) })
-	root, err := c.cfg.Rootfs.Prepare(ctx, r.ID, img)
+	namespaces, err := c.namespaces(*r, p.pod)
 	if err != nil {
 		return err
 	}
 
-	oci, err := c.specOf(ctx, r, box, img, root)
+	readOnly := r.config.GetLinux().GetSecurityContext().GetReadonlyRootfs()
+	made, err := c.cfg.Bundles.Make(ctx, bundle.Request{
+		ID:                 r.ID,
+		Dir:                c.dir(r.ID),
+		Container:          r.config,
+		Pod:                p.pod.PodConfig(),
+		Image:              p.image,
+		Namespaces:         namespaces,
+		Files:              c.cfg.Sandboxes.Mounts(p.pod, readOnly),
+		AllowedAnnotations: p.handler.AllowedAnnotations,
+	})
 	if err != nil {
 		return err
 	}
-	if err := writeSpec(c.dir(r.ID), oci); err != nil {
+
+	r.User = made.User
+	r.MountedImages = made.MountedImages
+
+	if err := c.createProcess(ctx, r, p, made.OOMScoreAdj); err != nil {
 		return err
 	}
 
-	c.expect(r.ID)
-	defer c.settle(r.ID)
-
-	if err := c.makeProcess(ctx, r, box, runtime, oci); err != nil {
+	// Nobody would remove the container of a caller that is gone.
+	if ctx.Err() != nil {
+		return fmt.Errorf("caller is gone: %w", context.Cause(ctx))
+	}
+	if err := c.complete(r); err != nil {
 		return err
 	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("caller gave up: %w", context.Cause(ctx))
-	}
 
-	r.State, r.Made = runtimeapi.ContainerState_CONTAINER_CREATED, true
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	if err := c.store.Put(r.ID, *r); err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-
-	c.all[r.ID] = *r
-	if r.Refused == "" {
-		c.done[r.ID] = make(chan struct{})
-	}
-
-	return nil
+	// A call that has stopped the sandbox meanwhile has not seen the container.
+	return c.checkReady(p.pod.ID)
 }
 
-// makeProcess has the container's first process made. A command that is not there, or anything else for
-// which the OCI runtime cannot make the container, is no error of the creation: it is told at the start,
-// which ends the container. Clients would try the creation again forever, while one that has ended is
-// restarted, or not, as its pod says.
-func (c *Containers) makeProcess(
-	ctx context.Context, r *Record, box sandbox.Record, runtime monitor.Runtime, oci *specs.Spec,
-) (err error) {
-	options := r.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	r.Pid, err = c.cfg.Monitor.Create(ctx, monitor.Container{
+// checkReady returns an error if a sandbox does not take containers.
+func (c *Service) checkReady(sandboxID string) error {
+	pod, err := c.cfg.Sandboxes.Get(sandboxID)
+	if err == nil && pod.State != life.Ready {
+		err = sandbox.ErrNotReady
+	}
+	return err
+}
+
+// createProcess has the container's first process made. If the OCI runtime cannot make it, such as for a
+// command that does not exist, that is not an error of the creation: the start fails with it, and the
+// container has ended then. Clients would repeat the creation without end, whereas a container that has ended
+// is restarted, or not, as its pod says.
+func (c *Service) createProcess(ctx context.Context, r *Record, p parts, oomScore int) error {
+	// Its exit may come at any time from now on, even before Create returns: an init can be killed for its
+	// memory as soon as it exists.
+	c.ends.expect(r.ID)
+	pid, err := c.cfg.Processes.Create(ctx, monitor.Container{
 		ID:          r.ID,
 		Bundle:      c.dir(r.ID),
-		Runtime:     runtime,
+		Runtime:     p.handler.Runtime,
 		LogPath:     r.LogPath,
 		TTY:         r.config.Tty,
 		Stdin:       r.config.Stdin,
 		StdinOnce:   r.config.StdinOnce,
-		Cgroup:      c.cfg.Group(box.PodConfig().GetLinux().GetCgroupParent(), r.ID),
-		OOMScoreAdj: *oci.Process.OOMScoreAdj,
-		SharedPID:   options.GetPid() != runtimeapi.NamespaceMode_CONTAINER,
+		Cgroup:      c.cfg.Driver.Dir(p.pod.CgroupParent(), r.ID),
+		OOMScoreAdj: oomScore,
+		SharedPID:   r.options().GetPid() != runtimeapi.NamespaceMode_CONTAINER,
 	})
+
+	r.Pid = pid
 	if errors.Is(err, monitor.ErrRefused) {
-		r.Refused, err = err.Error(), nil
+		r.Refused = err.Error()
+		c.ends.close(r.ID)
+		return nil
 	}
 
 	return err
 }
 
-// takeBack destroys a container that was not finished. One that cannot be destroyed now is listed as exited,
-// so that it is removed with its pod.
-func (c *Containers) takeBack(ctx context.Context, r Record) error {
+// complete makes the container visible to clients.
+func (c *Service) complete(r *Record) error {
+	_, err := c.records.Change(r.ID, func(kept *Record) bool {
+		// Its exit may have been recorded already.
+		early := *kept
+		*kept = *r
+		kept.Complete = true
+		if early.State == life.Exited {
+			kept.end(early.ending())
+		}
+		return true
+	})
+	return err
+}
+
+// undo destroys a container that was not finished. One that cannot be destroyed now is listed as exited, so
+// that it is removed with its pod.
+func (c *Service) undo(ctx context.Context, r Record) error {
 	err := c.destroy(ctx, r)
 	if err == nil {
 		return nil
 	}
-
-	r.State, r.Made, r.Finished, r.Code, r.Reason, r.Message = runtimeapi.ContainerState_CONTAINER_EXITED, true, time.Now(), 128, "ContainerCannotRun", err.Error()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	c.all[r.ID] = r
-	if recorded := c.store.Put(r.ID, r); recorded != nil {
-		return errors.Join(err, fmt.Errorf("record: %w", recorded))
-	}
-
-	return err
+	r.Complete = true
+	r.end(life.NotUndone(err, time.Now()))
+	return errors.Join(err, c.records.Put(r.ID, r))
 }
 
-// expect and settle keep an exit that the monitor reports before the container's record is in memory: an init
-// can be killed (out of memory) in the moment that it is made.
-func (c *Containers) expect(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.making[id] = nil
-}
-
-func (c *Containers) settle(id string) {
-	c.mu.Lock()
-	early := c.making[id]
-	delete(c.making, id)
-	c.mu.Unlock()
-	if early != nil {
-		c.ended(*early)
-	}
-}
-
-func (c *Containers) specOf(
-	ctx context.Context,
-	r *Record,
-	box sandbox.Record,
-	img image.Image,
-	root string,
-) (*specs.Spec, error) {
-	security := r.config.GetLinux().GetSecurityContext()
-	user, err := account.Resolve(root, img.Config.Config.User, security)
-	if err != nil {
-		return nil, err
+// namespaces adds PID and cgroup to the namespaces that the container has from its pod.
+func (c *Service) namespaces(r Record, pod sandbox.Record) (map[specs.LinuxNamespaceType]string, error) {
+	all := c.cfg.Sandboxes.Namespaces(pod)
+	if c.cfg.CgroupV2 && !r.config.GetLinux().GetSecurityContext().GetPrivileged() {
+		all[specs.CgroupNamespace] = ""
 	}
 
-	r.User = user
-	namespaces, err := c.namespaces(*r, box)
-	if err != nil {
-		return nil, err
-	}
-
-	volumes, err := c.mountImages(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-
-	host := c.cfg.Host
-	if host.Hostname, err = os.Hostname(); err != nil {
-		return nil, fmt.Errorf("host name of the node: %w", err)
-	}
-
-	files := c.cfg.Sandboxes.Mounts(box, security.GetReadonlyRootfs())
-	declared, err := c.imageVolumes(r, img, files)
-	if err != nil {
-		return nil, err
-	}
-
-	cfg := spec.Config{
-		ID:                 r.ID,
-		Container:          r.config,
-		Sandbox:            box.PodConfig(),
-		Image:              img.Config.Config,
-		Rootfs:             root,
-		User:               user,
-		Namespaces:         namespaces,
-		CgroupsPath:        c.cfg.Cgroup(box.PodConfig().GetLinux().GetCgroupParent(), r.ID),
-		Files:              append(files, declared...),
-		ImageMounts:        volumes,
-		Host:               host,
-		AllowedAnnotations: c.cfg.AllowedAnnotations(box.Handler),
-	}
-	if cfg.AppArmor, err = c.appArmorProfile(ctx, security); err != nil {
-		return nil, err
-	}
-	if cfg.Localhost, err = c.localSeccomp(security); err != nil {
-		return nil, err
-	}
-
-	if security.GetPrivileged() {
-		if cfg.Host.Devices, err = spec.Devices("/dev"); err != nil {
-			return nil, fmt.Errorf("host devices: %w", err)
-		}
-	}
-
-	if err := makeSources(r.config.Mounts); err != nil {
-		return nil, err
-	}
-
-	return spec.Generate(cfg)
-}
-
-// localSeccomp reads the profile of a container that asks for one of the node's.
-func (c *Containers) localSeccomp(security *runtimeapi.LinuxContainerSecurityContext) ([]byte, error) {
-	p := security.GetSeccomp()
-	if p.GetProfileType() != runtimeapi.SecurityProfile_Localhost || security.GetPrivileged() {
-		return nil, nil
-	}
-
-	path := p.LocalhostRef
-	if !filepath.IsAbs(path) {
-		path = filepath.Join(c.cfg.SeccompDir, path)
-	}
-
-	profile, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("seccomp profile: %w", err)
-	}
-
-	return profile, nil
-}
-
-// makeSources makes directories for host paths that are not there, as all runtimes do.
-func makeSources(mounts []*runtimeapi.Mount) error {
-	for _, m := range mounts {
-		if m.HostPath == "" {
-			continue
-		}
-		if _, err := os.Stat(m.HostPath); errors.Is(err, os.ErrNotExist) {
-			if err := os.MkdirAll(m.HostPath, 0o755); err != nil {
-				return fmt.Errorf("make host path of mount %s: %w", m.ContainerPath, err)
-			}
-		}
-	}
-	return nil
-}
-
-// namespaces adds PID and cgroup to those of the pod.
-func (c *Containers) namespaces(r Record, box sandbox.Record) (map[specs.LinuxNamespaceType]string, error) {
-	all := c.cfg.Sandboxes.Namespaces(box)
-	o := r.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-	switch o.GetPid() {
+	switch r.options().GetPid() {
 	case runtimeapi.NamespaceMode_CONTAINER:
 		all[specs.PIDNamespace] = ""
 	case runtimeapi.NamespaceMode_POD:
-		pin := c.cfg.Sandboxes.PIDNamespace(box)
+		pin := c.cfg.Sandboxes.PIDNamespace(pod)
 		if pin == "" {
-			return nil, fmt.Errorf("shared PID namespace: pod sandbox %s was not made with one", box.ID)
+			return nil, fmt.Errorf("shared PID namespace: pod sandbox %s was not made with one", pod.ID)
 		}
 
 		all[specs.PIDNamespace] = pin
 
 	case runtimeapi.NamespaceMode_TARGET:
-		target, err := c.Get(o.TargetId)
+		id := r.options().TargetId
+		target, err := c.Get(id)
 		if err != nil {
 			return nil, fmt.Errorf("PID namespace of its target: %w", err)
 		}
-		if target.State != runtimeapi.ContainerState_CONTAINER_RUNNING || target.Sandbox != box.ID {
-			return nil, fmt.Errorf("PID namespace of target %s: %w in this pod", o.TargetId, ErrNotRunning)
+		if target.State != life.Running || target.Sandbox != pod.ID {
+			return nil, fmt.Errorf("PID namespace of target %s: %w in this pod", id, ErrNotRunning)
 		}
 
 		all[specs.PIDNamespace] = fmt.Sprintf("/proc/%d/ns/pid", target.Pid)
 	}
 
-	if c.cfg.Host.CgroupV2 && !r.config.GetLinux().GetSecurityContext().GetPrivileged() {
-		all[specs.CgroupNamespace] = ""
-	}
-
 	return all, nil
-}
-
-// mountImages mounts the image volumes.
-func (c *Containers) mountImages(ctx context.Context, r *Record) (map[string]string, error) {
-	paths := map[string]string{}
-	for i, m := range r.config.Mounts {
-		name := m.GetImage().GetImage()
-		if name == "" {
-			continue
-		}
-
-		img, err := c.cfg.Images.Get(name)
-		if err != nil {
-			return nil, fmt.Errorf("image volume %s: %w", m.ContainerPath, err)
-		}
-
-		dir, err := c.cfg.Rootfs.PrepareReadOnly(ctx, fmt.Sprintf("%s-volume%d", r.ID, i), img)
-		if err != nil {
-			return nil, fmt.Errorf("image volume %s: %w", m.ContainerPath, err)
-		}
-		if r.VolumeIDs == nil {
-			r.VolumeIDs = map[string]string{}
-		}
-
-		r.VolumeIDs[m.ContainerPath] = img.ID
-		if dir, err = inside(dir, m.ImageSubPath); err != nil {
-			return nil, fmt.Errorf("image volume %s: sub-path %q: %w", m.ContainerPath, m.ImageSubPath, err)
-		}
-
-		paths[m.ContainerPath] = dir
-	}
-
-	return paths, nil
-}
-
-// inside finds a sub-path of an image, whose symlinks cannot lead out. The image is read-only, so the path
-// found stays true.
-func inside(root, sub string) (string, error) {
-	if sub == "" {
-		return root, nil
-	}
-
-	f, err := pathrs.OpenInRoot(root, sub)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-
-	found, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
-	if err == nil && !strings.HasPrefix(found, root) {
-		err = errors.New("leads out of the image")
-	}
-
-	return found, err
-}
-
-func writeSpec(dir string, s *specs.Spec) error {
-	data, err := json.Marshal(s)
-	if err != nil {
-		return fmt.Errorf("encode spec: %w", err)
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "config.json"), data, 0o600)
-}
-
-func readSpec(dir string) (*specs.Spec, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	if err != nil {
-		return nil, err
-	}
-	var s specs.Spec
-	if err := json.Unmarshal(data, &s); err != nil {
-		return nil, fmt.Errorf("config.json: %w", err)
-	}
-	return &s, nil
 }

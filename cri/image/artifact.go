@@ -15,19 +15,23 @@ const (
 	unpackAnnotation = "io.deis.oras.content.unpack"
 )
 
-// isArtifact tells an OCI artifact, which has no configuration of an image (image-spec, artifacts guidance).
-// It holds files to be mounted.
+// isArtifact reports whether the manifest is of an OCI artifact, which does not have the configuration of an
+// image (image-spec manifest.md, "Guidelines for Artifact Usage"). It holds files to be mounted.
 func (m manifest) isArtifact() bool {
 	switch m.Config.MediaType {
-	case "", ocispec.MediaTypeImageConfig, "application/vnd.docker.container.image.v1+json",
-		"application/json", "application/octet-stream": // older tools' images
+	case "",
+		ocispec.MediaTypeImageConfig,
+		"application/vnd.docker.container.image.v1+json":
+		return false
+	case "application/json", "application/octet-stream":
+		// Older tools write these for images.
 		return false
 	}
 	return true
 }
 
-// fileName is what a blob of an artifact is called; "" is an archive of files, as the layers of images are.
-// oras gives files the media type of an archive, so that a name counts more.
+// fileName returns the name of an artifact's file; "" if the blob is an archive of files, as the layers of
+// images are. oras gives files the media type of an archive, so a name counts more.
 func fileName(d ocispec.Descriptor) string {
 	title := d.Annotations[titleAnnotation]
 	if title == "" {
@@ -55,8 +59,8 @@ func isArchive(mediaType string) bool {
 	return false
 }
 
-// artifactChain names the layers of an artifact by what they come from, since nothing else describes their
-// content.
+// artifactChain returns names for the layers of an artifact. They depend on the blobs, since nothing else
+// describes the content.
 func artifactChain(m manifest) []string {
 	var ids []digest.Digest
 	for _, d := range m.Layers {

@@ -103,7 +103,9 @@ func pushLayers(b *testing.B, reference string, layers []map[string][]byte) (siz
 		w.Close()
 		data := buf.Bytes()
 		size += int64(len(data))
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(data)), nil
+		})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -18,52 +17,29 @@ import (
 
 // layerJob is one layer to bring in.
 type layerJob struct {
-	blob   ocispec.Descriptor
-	diff   digest.Digest // of the uncompressed content; "" if nothing tells it
-	file   string        // the blob is no archive but a file of this name
-	chain  []string      // this layer's name last, after those of the layers below
-	source source
-	slots  chan struct{} // limits how many are fetched at once
+	blob ocispec.Descriptor
+
+	// chain is this layer's name, after those of the layers below.
+	chain []string
+
+	// diff is the digest of the uncompressed content; "" if nothing says it.
+	diff digest.Digest
+
+	// file, if not "", is the name of a file: the blob is not an archive, but its content.
+	file string
 }
 
 func (j layerJob) name() string { return j.chain[len(j.chain)-1] }
 
-func (s *Store) hasLayer(chain string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.sizes[chain]
-	return ok
-}
+func (j layerJob) below() []string { return j.chain[:len(j.chain)-1] }
 
-// awaitLayer waits until a layer is in place, whoever brings it.
-func (s *Store) awaitLayer(ctx context.Context, chain string) error {
+// fetchLayer brings a layer in, or waits for another pull that does. If that fails, for reasons of its own
+// perhaps, such as worse credentials, this one tries itself. slots limits how many layers are fetched at
+// once.
+func (p *pull) fetchLayer(ctx context.Context, job layerJob, slots chan struct{}) error {
 	for {
-		s.mu.Lock()
-		_, ok := s.sizes[chain]
-		arrived := s.arrived
-		s.mu.Unlock()
-		if ok {
-			return nil
-		}
-
-		select {
-		case <-arrived:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-}
-
-// fetchLayer brings a layer in, or waits for another pull that does. If that other one fails, for reasons of
-// its own perhaps, such as worse credentials, this one tries itself.
-func (s *Store) fetchLayer(ctx context.Context, job layerJob) error {
-	name := job.name()
-	for {
-		_, joined, err := s.layers.do(
-			ctx,
-			name,
-			func(ctx context.Context) (layerInfo, error) { return s.bringIn(ctx, name, job) },
-		)
+		work := func(ctx context.Context) (layerInfo, error) { return p.bringIn(ctx, job, slots) }
+		_, joined, err := p.store.fetches.Do(ctx, job.name(), work)
 		if err == nil || !joined || ctx.Err() != nil {
 			return err
 		}
@@ -72,53 +48,61 @@ func (s *Store) fetchLayer(ctx context.Context, job layerJob) error {
 
 // bringIn fetches, verifies and unpacks into a temporary directory, adds what depends on the layers below,
 // and renames it into place.
-func (s *Store) bringIn(ctx context.Context, name string, job layerJob) (info layerInfo, err error) {
-	if s.hasLayer(name) {
+func (p *pull) bringIn(ctx context.Context, job layerJob, slots chan struct{}) (info layerInfo, err error) {
+	s := p.store
+	if s.hasLayer(job.name()) {
 		return info, nil
 	}
 
-	temp, err := os.MkdirTemp(filepath.Join(s.config.Dir, "tmp"), "layer-")
+	// Until the rename, all is below tmp, which the next start empties.
+	temp, err := os.MkdirTemp(filepath.Join(s.cfg.Dir, "tmp"), "layer-")
 	if err != nil {
 		return info, err
 	}
 	defer func() { err = errors.Join(err, removal.Tree(temp)) }()
 
-	result, err := s.unpack(ctx, filepath.Join(temp, "fs"), job)
+	files := filepath.Join(temp, "fs")
+	result, err := p.unpack(ctx, files, job, slots)
 	if err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
 
+	// The layers below may still be on their way. They come without this one, so nobody waits in a circle.
 	var lower []string
-	for _, c := range job.chain[:len(job.chain)-1] {
-		if err := s.awaitLayer(ctx, c); err != nil {
+	for _, chain := range job.below() {
+		if err := s.awaitLayer(ctx, chain); err != nil {
 			return info, err
 		}
 
-		lower = append(lower, s.layerDir(c))
+		lower = append(lower, s.layers.path(chain))
 	}
 
-	if err := layer.Settle(ctx, filepath.Join(temp, "fs"), lower, &result); err != nil {
+	// All layers below are in place, and this pull holds them.
+	if err := layer.Complete(ctx, files, lower, &result); err != nil {
 		return info, fmt.Errorf("layer %s: %w", job.blob.Digest, err)
 	}
 
 	if result.Dropped > 0 {
-		s.config.Log.Info("attributes of overlayfs in a layer are left out",
+		s.cfg.Log.Info("attributes of overlayfs in a layer are left out",
 			"layer", job.blob.Digest, "number", result.Dropped)
 	}
 
 	info = layerInfo{Bytes: result.Bytes, Inodes: result.Inodes}
-	return info, s.commitLayer(temp, name, info)
+	return info, s.commitLayer(temp, job.name(), info)
 }
 
-func (s *Store) unpack(ctx context.Context, dir string, job layerJob) (layer.Result, error) {
+func (p *pull) unpack(
+	ctx context.Context, dir string, job layerJob, slots chan struct{},
+) (layer.Result, error) {
+	// A layer that waits for those below keeps no slot: only fetching is limited.
 	select {
-	case job.slots <- struct{}{}:
-		defer func() { <-job.slots }()
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
 	case <-ctx.Done():
 		return layer.Result{}, context.Cause(ctx)
 	}
 
-	blob, err := job.source.Blob(ctx, job.blob.Digest, job.blob.Size)
+	blob, err := p.from.Blob(ctx, job.blob.Digest, job.blob.Size)
 	if err != nil {
 		return layer.Result{}, err
 	}
@@ -138,7 +122,8 @@ func (s *Store) unpack(ctx context.Context, dir string, job layerJob) (layer.Res
 	return layer.Unpack(ctx, dir, from)
 }
 
-func (s *Store) commitLayer(temp, name string, info layerInfo) error {
+// commitLayer puts an unpacked layer, the directory temp, in place.
+func (s *Store) commitLayer(temp, chain string, info layerInfo) error {
 	data, err := json.Marshal(info)
 	if err != nil {
 		return err
@@ -149,33 +134,5 @@ func (s *Store) commitLayer(temp, name string, info layerInfo) error {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-
-	if _, there := s.sizes[name]; there {
-		// a pull that was given up still finished it, and containers may use it by now
-		return nil
-	}
-
-	// the pulls that wanted it have gone, and so has the collection after them
-	if !s.heldLocked(name) {
-		return fmt.Errorf("put layer %s in place: nobody waits for it any more", name)
-	}
-
-	target := filepath.Join(s.config.Dir, "layers", name)
-	err = os.Rename(temp, target)
-
-	// a torn one from before a power loss
-	if errors.Is(err, fs.ErrExist) {
-		if err = removal.Tree(target); err == nil {
-			err = os.Rename(temp, target)
-		}
-	}
-
-	if err != nil {
-		return fmt.Errorf("put layer %s in place: %w", name, err)
-	}
-
-	s.sizes[name] = info
-	close(s.arrived)
-	s.arrived = make(chan struct{})
-	return nil
+	return s.layers.commit(temp, chain, info)
 }

@@ -12,8 +12,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// manifest is an image manifest, an index, or Docker's schema 2 forms of the two: their fields have the same
-// names.
+// manifest is an image manifest, an index, or one of Docker's schema 2 forms of the two, whose fields have
+// the same names.
 type manifest struct {
 	SchemaVersion int                  `json:"schemaVersion"`
 	MediaType     string               `json:"mediaType"`
@@ -25,7 +25,7 @@ type manifest struct {
 }
 
 const (
-	maxLayers = 500 // overlayfs takes no more
+	maxLayers = 500 // the most that overlayfs takes
 	maxConfig = 8 << 20
 )
 
@@ -37,6 +37,8 @@ func parseManifest(content []byte, d digest.Digest) (manifest, error) {
 	if m.SchemaVersion != 2 {
 		return m, fmt.Errorf("manifest has schema version %d; only 2 is known", m.SchemaVersion)
 	}
+
+	// A document that is both would be one thing to this reader and another to the next.
 	if (len(m.Manifests) > 0) == (m.Config.Digest != "") {
 		return m, errors.New("manifest is neither an image nor an index")
 	}
@@ -44,6 +46,7 @@ func parseManifest(content []byte, d digest.Digest) (manifest, error) {
 		return m, fmt.Errorf("image has %d layers; overlayfs takes %d", len(m.Layers), maxLayers)
 	}
 
+	// Digests become paths and addresses, so they are checked before anything uses them.
 	for _, d := range append(append([]ocispec.Descriptor{}, m.Layers...), m.Manifests...) {
 		if err := checkDescriptor(d); err != nil {
 			return m, err
@@ -72,8 +75,8 @@ func checkDescriptor(d ocispec.Descriptor) error {
 	return nil
 }
 
-// parseConfig reads an image's configuration and names its layers: each by the hex of its chain ID, so that a
-// layer directory depends on the layers below as the image does.
+// parseConfig reads an image's configuration and returns the names of its layers: the hex of their chain IDs,
+// because the files of a layer directory depend on the layers below.
 func parseConfig(content []byte, layers int) (config ocispec.Image, chain []string, err error) {
 	if err := json.Unmarshal(content, &config); err != nil {
 		return config, nil, fmt.Errorf("image configuration: %w", err)
@@ -106,7 +109,7 @@ func chainOf(ids []digest.Digest) (chain []string) {
 	return chain
 }
 
-// quote shows what a registry says in an error, in one line and not at any length.
+// quote returns a text of a registry as an error may show it: in one line, and not longer than 100 bytes.
 func quote(text string) string {
 	const most = 100
 	if len(text) > most {

@@ -18,7 +18,8 @@ func TestReferenceIsThatOfTheNameAskedFor(t *testing.T) {
 	}
 
 	for asked, want := range map[string]string{
-		"a":                            "docker.io/library/a" + d("c"), // the last pulled
+		// The last pulled.
+		"a":                            "docker.io/library/a" + d("c"),
 		"a:1":                          "docker.io/library/a" + d("c"),
 		"docker.io/library/a":          "docker.io/library/a" + d("c"),
 		"a" + d("a"):                   "docker.io/library/a" + d("a"),

@@ -9,11 +9,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// choose picks the manifest of this machine's platform out of an index.
+// choose returns the manifest of an index that is for this machine's platform.
 func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
-	best, score := ocispec.Descriptor{}, 0
+	var best ocispec.Descriptor
+	score := 0
 	var offered []string
 	for _, d := range list {
+		// A single manifest without a platform is taken; parseConfig checks what it is for.
 		if d.Platform == nil {
 			if len(list) == 1 {
 				return d, nil
@@ -25,7 +27,8 @@ func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
 		p := normalize(*d.Platform)
 		offered = append(offered, platformName(p))
 		if got := fit(p); got > score {
-			best, score = d, got
+			best = d
+			score = got
 		}
 	}
 
@@ -33,6 +36,7 @@ func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
 		return best, nil
 	}
 
+	// An index may have any number of entries, and the error becomes an event of the pod.
 	const most = 12
 	if more := len(offered) - most; more > 0 {
 		offered = append(slices.Clip(offered[:most]), fmt.Sprintf("%d more", more))
@@ -42,7 +46,7 @@ func choose(list []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	return best, err
 }
 
-// platformName is a platform as people write it.
+// platformName returns a platform as people write it.
 func platformName(p ocispec.Platform) string {
 	name := strings.TrimSuffix(p.OS+"/"+p.Architecture+"/"+p.Variant, "/")
 	if quoted := quote(name); quoted != `"`+name+`"` {
@@ -51,8 +55,8 @@ func platformName(p ocispec.Platform) string {
 	return name
 }
 
-// fit is 0 for a platform that cannot run here, and more the better it fits. The variant counts only on arm:
-// v8 is what arm64 is, and 32-bit arm runs its own version and older ones.
+// fit returns 0 for a platform that cannot run here, and a higher number for one that fits better. The
+// variant counts only on arm: arm64 is always v8, and 32-bit arm runs its own version and older ones.
 func fit(p ocispec.Platform) int {
 	if p.OS != "linux" || p.Architecture != runtime.GOARCH {
 		return 0
@@ -66,10 +70,11 @@ func fit(p ocispec.Platform) int {
 	return 0
 }
 
-// normalize gives a platform the names that Go has for it, as containerd does: build tools also write those
-// of uname(1) and of Debian. What is not said is taken to be this machine's.
+// normalize returns a platform by the names that Go has for it, as containerd does: build tools also write
+// those of uname(1) and of Debian. A name that is missing is taken to be this machine's.
 func normalize(p ocispec.Platform) ocispec.Platform {
-	p.OS, p.Architecture = strings.ToLower(p.OS), strings.ToLower(p.Architecture)
+	p.OS = strings.ToLower(p.OS)
+	p.Architecture = strings.ToLower(p.Architecture)
 	if p.OS == "" {
 		p.OS = "linux"
 	}
@@ -80,20 +85,23 @@ func normalize(p ocispec.Platform) ocispec.Platform {
 	case "x86_64", "x86-64":
 		p.Architecture = "amd64"
 	case "i386":
-		p.Architecture, p.Variant = "386", ""
+		p.Architecture = "386"
+		p.Variant = ""
 	case "aarch64":
 		p.Architecture = "arm64"
 	case "armhf":
-		p.Architecture, p.Variant = "arm", "v7"
+		p.Architecture = "arm"
+		p.Variant = "v7"
 	case "armel":
-		p.Architecture, p.Variant = "arm", "v6"
+		p.Architecture = "arm"
+		p.Variant = "v6"
 	}
 
 	p.Variant = normalVariant(p.Architecture, strings.ToLower(p.Variant))
 	return p
 }
 
-// normalVariant leaves out the variant that an architecture means anyway.
+// normalVariant returns "" for a variant that the architecture implies.
 func normalVariant(architecture, variant string) string {
 	if len(variant) == 1 && variant[0] >= '1' && variant[0] <= '9' {
 		variant = "v" + variant

@@ -11,21 +11,23 @@ import (
 
 func TestPlatformsAreNormalizedAsByContainerd(t *testing.T) {
 	for text, want := range map[string]string{
-		"linux/x86_64":     "linux/amd64",
-		"Linux/AMD64":      "linux/amd64",
-		"linux/x86-64":     "linux/amd64",
-		"linux/amd64/v1":   "linux/amd64",
-		"linux/amd64/v3":   "linux/amd64/v3",
-		"linux/aarch64":    "linux/arm64",
-		"linux/arm64/v8":   "linux/arm64",
-		"linux/arm64/8":    "linux/arm64",
-		"linux/arm/7":      "linux/arm/v7",
-		"linux/armhf":      "linux/arm/v7",
-		"linux/armel":      "linux/arm/v6",
-		"linux/i386":       "linux/386",
-		"windows/amd64":    "windows/amd64",
-		"/":                "linux/" + runtime.GOARCH,
-		"linux/riscv64":    "linux/riscv64",
+		"linux/x86_64":   "linux/amd64",
+		"Linux/AMD64":    "linux/amd64",
+		"linux/x86-64":   "linux/amd64",
+		"linux/amd64/v1": "linux/amd64",
+		"linux/amd64/v3": "linux/amd64/v3",
+		"linux/aarch64":  "linux/arm64",
+		"linux/arm64/v8": "linux/arm64",
+		"linux/arm64/8":  "linux/arm64",
+		"linux/arm/7":    "linux/arm/v7",
+		"linux/armhf":    "linux/arm/v7",
+		"linux/armel":    "linux/arm/v6",
+		"linux/i386":     "linux/386",
+		"windows/amd64":  "windows/amd64",
+		"/":              "linux/" + runtime.GOARCH,
+		"linux/riscv64":  "linux/riscv64",
+
+		// Text that would spoil a line is quoted.
 		"linux/a\nb":       `"linux/a\nb"`,
 		"linux/\u202eevil": `"linux/\u202eevil"`,
 	} {

@@ -1,374 +1,125 @@
 package image
 
 import (
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/cri/image/flight"
 	"github.com/trivet-node/trivet/cri/registry"
+	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
 // Config says where a Store lives and how it pulls.
 type Config struct {
-	Dir      string // e.g. /var/lib/trivet/cri/images: images/ (records), layers/<chain ID>/fs, tmp/
+	// Dir is such as /var/lib/trivet/cri/images. It has images/ (records), layers/<chain ID>/fs and tmp/.
+	Dir string
+
 	Registry *registry.Client
-	Parallel int      // layers fetched at once for each image; 0: 4
-	Pinned   []string // names or digests of images that are marked as not to be garbage collected
-	Log      *slog.Logger
+
+	// Parallel is how many layers are fetched at once for each image; 0 means 4.
+	Parallel int
+
+	// Pinned are names or digests of images that are marked as not to be garbage collected.
+	Pinned []string
+
+	Log *slog.Logger
 }
 
 // Store is the images of a node. Its methods may be called concurrently.
 type Store struct {
-	config  Config
-	records *durable.Store[record]
-	boot    string
-	pulls   flights[string] // image ID, by reference and credentials
-	layers  flights[layerInfo]
+	cfg     Config
+	pulls   flight.Group[string]    // image ID, by reference and credentials
+	fetches flight.Group[layerInfo] // by chain ID
 	syncing sync.WaitGroup
 
-	mu     sync.Mutex                     // guards what follows, and the presence of layer directories
-	images map[string]*record             // by ID; a record is replaced, never changed
-	sizes  map[string]layerInfo           // of the layers on disk, by chain ID
-	holds  map[string]map[string]struct{} // owner -> chain IDs that must stay
-
-	arrivals int64         // images pulled so far: record.arrival
-	arrived  chan struct{} // closed and replaced when a layer comes into place
+	mu     sync.Mutex // guards all below, and the presence of layer directories
+	images *index
+	layers *layers
 }
 
-// layerInfo is LAYERS/<chain ID>/layer.json.
-type layerInfo struct {
-	Bytes  int64
-	Inodes int64
-}
-
-// Open reads the records of the directory. Torn records are set aside, and images whose layers are gone or
-// may be torn by a power loss are forgotten: they are pulled again. Nothing is hashed. Layers that no image
-// refers to stay until Collect, so that holders of an earlier process can be told first.
-func Open(config Config) (*Store, error) {
-	if config.Log == nil {
-		config.Log = slog.New(slog.DiscardHandler)
+// Open reads the records of the directory. Records that cannot be read are set aside. Images whose layers are
+// gone, or may have been damaged by a power loss, are forgotten: they are pulled again. Nothing is hashed.
+// Layers that no image refers to stay until Collect, so that those who held them before a restart can hold
+// them again.
+func Open(cfg Config) (*Store, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if config.Parallel <= 0 {
-		config.Parallel = 4
+	if cfg.Parallel <= 0 {
+		cfg.Parallel = 4
 	}
 
 	var err error
-	if config.Pinned, err = writtenOut(config.Pinned); err != nil {
+	cfg.Pinned, err = fullNames(cfg.Pinned)
+	if err != nil {
+		return nil, err
+	}
+	if err := prepare(cfg); err != nil {
 		return nil, err
 	}
 
-	// What killed pulls and removals left.
-	if err := removal.Tree(filepath.Join(config.Dir, "tmp")); err != nil {
-		return nil, err
-	}
-
-	for _, d := range []string{"layers", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(config.Dir, d), 0o700); err != nil {
-			return nil, err
-		}
-	}
-
-	if err := spread(filepath.Join(config.Dir, "tmp")); err != nil {
-		config.Log.Debug("layers are not spread over the file system", "err", err)
-	}
-
-	records, err := durable.OpenStore[record](filepath.Join(config.Dir, "images"), false)
+	// The records count only together with the boot that wrote them, unless they are synced.
+	records, err := durable.OpenStore[record](filepath.Join(cfg.Dir, "images"), false)
 	if err != nil {
 		return nil, err
 	}
 
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootid.Read()
 	if err != nil {
 		return nil, err
 	}
 
 	s := &Store{
-		config:  config,
-		records: records,
-		boot:    strings.TrimSpace(string(boot)),
-		images:  make(map[string]*record),
-		sizes:   make(map[string]layerInfo),
-		holds:   make(map[string]map[string]struct{}),
-		arrived: make(chan struct{}),
+		cfg: cfg,
+		images: &index{
+			records: records,
+			boot:    boot,
+			byID:    make(map[string]*record),
+		},
+		layers: newLayers(filepath.Join(cfg.Dir, "layers"), filepath.Join(cfg.Dir, "tmp")),
 	}
 	if err := s.load(); err != nil {
-		return nil, fmt.Errorf("read the image store %s: %w", config.Dir, err)
+		return nil, fmt.Errorf("read the image store %s: %w", cfg.Dir, err)
 	}
 
 	return s, nil
 }
 
-// writtenOut gives names the form that tags and digests have.
-func writtenOut(names []string) ([]string, error) {
-	var out []string
-	for _, name := range names {
-		ref, err := registry.ParseReference(name)
-		if err != nil {
-			return nil, fmt.Errorf("pinned image: %w", err)
-		}
-		out = append(out, ref.String())
-	}
-	return out, nil
-}
-
-func (s *Store) load() error {
-	if err := s.loadLayers(); err != nil {
+// prepare makes the directories and removes what pulls and removals left that were killed.
+func prepare(cfg Config) error {
+	tmp := filepath.Join(cfg.Dir, "tmp")
+	if err := removal.Tree(tmp); err != nil {
 		return err
 	}
 
-	all, torn, err := s.records.List()
-	if err != nil {
-		return err
-	}
-
-	for _, t := range torn {
-		s.config.Log.Warn("image record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
-	}
-
-	for name, r := range all {
-		if reason := s.unusable(name, &r); reason != "" {
-			s.config.Log.Warn("image forgotten", "image", r.ID, "reason", reason)
-			if err := s.records.Delete(name); err != nil {
-				return err
-			}
-
-			continue
+	for _, dir := range []string{filepath.Join(cfg.Dir, "layers"), tmp} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
 		}
-
-		s.images[r.ID] = &r
 	}
 
-	s.settleTags()
-	for _, r := range s.images {
-		if !r.Synced {
-			s.syncLater(r)
-		}
+	if err := distribute(tmp); err != nil {
+		cfg.Log.Debug("layers are not distributed over the filesystem", "err", err)
 	}
 
 	return nil
 }
 
-func (s *Store) loadLayers() error {
-	entries, err := os.ReadDir(filepath.Join(s.config.Dir, "layers"))
-	if err != nil {
-		return err
-	}
-
-	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(s.config.Dir, "layers", e.Name(), "layer.json"))
-		var info layerInfo
-		if err == nil {
-			err = json.Unmarshal(data, &info)
-		}
-
-		// torn by a power loss: its images are forgotten below, and Collect deletes it
-		if err != nil {
-			s.config.Log.Warn("layer is torn", "layer", e.Name(), "err", err)
-			continue
-		}
-
-		s.sizes[e.Name()] = info
-	}
-
-	return nil
-}
-
-func (s *Store) unusable(name string, r *record) string {
-	if name != hexOf(r.ID) {
-		return "the record's name is not its image"
-	}
-	if !r.Synced && r.Boot != s.boot {
-		return "the machine went down before its layers were safe on the disk"
-	}
-	if err := r.parse(); err != nil {
-		return err.Error()
-	}
-
-	for _, c := range r.Chain {
-		if _, ok := s.sizes[c]; !ok {
-			return "layer " + c + " is missing"
-		}
-	}
-
-	return ""
-}
-
-// settleTags leaves each tag to the record that got it last: a crash can come between giving it to one and
-// taking it from another.
-func (s *Store) settleTags() {
-	owner := make(map[string]string)
-	for _, id := range slices.Sorted(maps.Keys(s.images)) {
-		for tag, at := range s.images[id].Tags {
-			if other, ok := owner[tag]; !ok || s.images[other].Tags[tag].Before(at) {
-				owner[tag] = id
-			}
-		}
-	}
-
-	for id, r := range s.images {
-		c := r.copy()
-		maps.DeleteFunc(c.Tags, func(tag string, _ time.Time) bool { return owner[tag] != id })
-		s.images[id] = c
-	}
-}
-
-// Get finds an image by ID ("sha256:<hex>", <hex>, or a unique beginning of it of 7 digits or more), name or
-// digest.
-func (s *Store) Get(text string) (Image, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.find(text)
-	if r == nil {
-		return Image{}, fmt.Errorf("%s: %w", text, ErrNotFound)
-	}
-	return s.image(r)
-}
-
-// find needs s.mu.
-func (s *Store) find(text string) *record {
-	if hex := strings.TrimPrefix(text, "sha256:"); isHex(hex) && len(hex) >= 7 {
-		if r := s.images["sha256:"+hex]; r != nil {
-			return r
-		}
-
-		var found []*record
-		for id, r := range s.images {
-			if strings.HasPrefix(hexOf(id), hex) {
-				found = append(found, r)
-			}
-		}
-
-		if len(found) == 1 {
-			return found[0]
-		}
-	}
-
-	ref, err := registry.ParseReference(text)
-	if err != nil {
-		return nil
-	}
-
-	name := ref.String()
-	for _, r := range s.images {
-		if _, tagged := r.Tags[name]; tagged || slices.Contains(r.Digests, name) {
-			return r
-		}
-	}
-
-	return nil
-}
-
-func isHex(s string) bool {
-	return s != "" && len(s) <= 128 && strings.Trim(s, "0123456789abcdef") == ""
-}
-
-// List returns all images, sorted by ID.
-func (s *Store) List() []Image {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make([]Image, 0, len(s.images))
-	for _, id := range slices.Sorted(maps.Keys(s.images)) {
-		if i, err := s.image(s.images[id]); err == nil {
-			list = append(list, i)
-		}
-	}
-	return list
-}
-
-// image needs s.mu.
-func (s *Store) image(r *record) (Image, error) {
-	if err := r.parse(); err != nil {
-		return Image{}, err
-	}
-
-	i := Image{
-		ID:        r.ID,
-		Tags:      slices.Sorted(maps.Keys(r.Tags)),
-		Digests:   slices.Clone(r.Digests),
-		Artifact:  r.Artifact,
-		Pinned:    r.Pinned,
-		Size:      int64(len(r.Config)),
-		Config:    *r.parsed,
-		RawConfig: r.Config,
-		Chain:     slices.Clone(r.Chain),
-	}
-
-	slices.Reverse(i.Digests)
-
-	for _, c := range r.Chain {
-		i.Size += s.sizes[c].Bytes
-		i.Layers = append(i.Layers, s.layerDir(c))
-	}
-
-	for _, name := range slices.Concat(i.Tags, i.Digests) {
-		i.Pinned = i.Pinned || slices.Contains(s.config.Pinned, name)
-	}
-
-	return i, nil
-}
-
-func (s *Store) layerDir(chain string) string {
-	return filepath.Join(s.config.Dir, "layers", chain, "fs")
-}
-
-// Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that
-// hold layers keep them. An image that is not there is success.
-func (s *Store) Remove(text string) error {
-	s.mu.Lock()
-	r := s.find(text)
-	if r == nil {
-		s.mu.Unlock()
-		return nil
-	}
-
-	if err := s.records.Delete(hexOf(r.ID)); err != nil {
-		s.mu.Unlock()
-		return fmt.Errorf("remove image %s: %w", r.ID, err)
-	}
-
-	delete(s.images, r.ID)
-	s.mu.Unlock()
-	return s.Collect()
-}
-
-// Usage is what the layers on disk take.
-func (s *Store) Usage() (bytes, inodes int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.sizes {
-		bytes += l.Bytes
-		inodes += l.Inodes
-	}
-	return bytes, inodes
-}
-
-// Dir is where the store lives, for ImageFsInfo.
-func (s *Store) Dir() string { return s.config.Dir }
-
-// Close waits for what still runs in the background: pulls that were given up and are on their way down, and
-// the syncs of pulled images.
-func (s *Store) Close() {
-	s.pulls.running.Wait()
-	s.layers.running.Wait()
-	s.syncing.Wait()
-}
-
-// spread asks ext4 to put the directories in dir far from each other (chattr +T). Without it, a layer lands
-// in the block group where another one was just deleted, and ext4, which does not reuse the inodes of the
-// last minutes, walks over all of those for each new file: a pull of many small files takes three times as
-// long then. Other file systems do not know the flag, which is no error.
-func spread(dir string) error {
+// distribute asks ext4 to put the directories in dir far from each other (chattr +T). Without it, a layer
+// lands in the block group where another one was just deleted, and ext4, which does not reuse the inodes of
+// the last minutes, walks over all of those for each new file: a pull of many small files takes three times
+// as long then. Other filesystems do not know the flag, which is not an error.
+func distribute(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -383,4 +134,257 @@ func spread(dir string) error {
 	// FS_TOPDIR_FL
 	const topDir = 0x00020000
 	return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|topDir)
+}
+
+// fullNames gives names the form that tags and digests have.
+func fullNames(short []string) ([]string, error) {
+	var full []string
+	for _, name := range short {
+		ref, err := registry.ParseReference(name)
+		if err != nil {
+			return nil, fmt.Errorf("pinned image: %w", err)
+		}
+		full = append(full, ref.String())
+	}
+	return full, nil
+}
+
+func (s *Store) load() error {
+	if err := s.layers.load(s.cfg.Log); err != nil {
+		return err
+	}
+
+	err := s.images.load(s.cfg.Log, func(r *record) string {
+		if missing := s.layers.missing(r.Chain); missing != "" {
+			return "layer " + missing + " is missing"
+		}
+
+		return ""
+	})
+	if err != nil {
+		return err
+	}
+
+	for _, r := range s.images.byID {
+		if !r.Synced {
+			s.syncLater(r)
+		}
+	}
+
+	return nil
+}
+
+// Get finds an image by ID ("sha256:<hex>", <hex>, or a unique beginning of it of 7 digits or more), name or
+// digest.
+func (s *Store) Get(text string) (Image, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.images.find(text)
+	if r == nil {
+		return Image{}, fmt.Errorf("%s: %w", text, ErrNotFound)
+	}
+	return s.image(r)
+}
+
+// List returns all images, sorted by ID.
+func (s *Store) List() []Image {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]Image, 0, len(s.images.byID))
+	for _, id := range s.images.ids() {
+		if i, err := s.image(s.images.byID[id]); err == nil {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
+// image needs s.mu.
+func (s *Store) image(r *record) (Image, error) {
+	if err := r.parse(); err != nil {
+		return Image{}, err
+	}
+
+	i := imageOf(r)
+	for _, c := range r.Chain {
+		i.Size += s.layers.present[c].Bytes
+		i.Layers = append(i.Layers, s.layers.path(c))
+	}
+
+	for _, name := range slices.Concat(i.Tags, i.Digests) {
+		i.Pinned = i.Pinned || slices.Contains(s.cfg.Pinned, name)
+	}
+
+	return i, nil
+}
+
+// Remove forgets an image with all its names and frees the layers that nothing else needs. Containers that
+// hold layers keep them. An image that is not there is success.
+func (s *Store) Remove(text string) error {
+	if err := s.forget(text); err != nil {
+		return err
+	}
+	return s.Collect()
+}
+
+func (s *Store) forget(text string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.images.find(text)
+	if r == nil {
+		return nil
+	}
+	return s.images.remove(r)
+}
+
+// Hold keeps layers (Image.Chain) for owner, whatever happens to the image, until Drop. It fails if one is
+// already gone.
+func (s *Store) Hold(owner string, chain []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if missing := s.layers.missing(chain); missing != "" {
+		return fmt.Errorf("layer %s: %w", missing, ErrNotFound)
+	}
+	s.layers.hold(owner, chain)
+	return nil
+}
+
+// Drop ends what owner holds. Repeating it is success.
+func (s *Store) Drop(owner string) error {
+	s.mu.Lock()
+	held := s.layers.drop(owner)
+	s.mu.Unlock()
+	if !held {
+		return nil
+	}
+	return s.Collect()
+}
+
+// Collect deletes the layers that no image refers to and nobody holds. Call it once after a start, when all
+// who hold layers have said so; Remove and Drop call it themselves.
+func (s *Store) Collect() error {
+	s.mu.Lock()
+	referenced := make(map[string]bool)
+	for _, r := range s.images.byID {
+		for _, c := range r.Chain {
+			referenced[c] = true
+		}
+	}
+
+	unneeded, err := s.layers.collect(referenced)
+	s.mu.Unlock()
+
+	for _, dir := range unneeded {
+		err = errors.Join(err, removal.Tree(dir))
+	}
+
+	return err
+}
+
+// Usage returns what the layers on disk take.
+func (s *Store) Usage() (bytes, inodes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.layers.usage()
+}
+
+// Dir returns where the store lives, for ImageFsInfo.
+func (s *Store) Dir() string { return s.cfg.Dir }
+
+// Close waits for what still runs in the background: pulls that were cancelled, and the syncs of pulled
+// images.
+func (s *Store) Close() {
+	s.pulls.Wait()
+	s.fetches.Wait()
+	s.syncing.Wait()
+}
+
+// add records an image whose layers are all in place, with its new names.
+func (s *Store) add(r *record, n names) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	if known := s.images.byID[r.ID]; known != nil {
+		r = known
+	}
+	if missing := s.layers.missing(r.Chain); missing != "" {
+		return fmt.Errorf("layer %s: %w", missing, ErrNotFound)
+	}
+
+	stored, isNew, err := s.images.add(r, n)
+	if isNew {
+		s.syncLater(stored)
+	}
+
+	return err
+}
+
+// rename gives an image that is here the names by which it has come again. It reports whether the image is
+// here.
+func (s *Store) rename(id string, n names) bool {
+	r := s.record(id)
+	return r != nil && s.add(r, n) == nil
+}
+
+// record returns the record of an image; nil if it is not here.
+func (s *Store) record(id string) *record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.images.byID[id]
+}
+
+// syncLater makes the layers of a new image safe on the disk without anybody waiting: the image serves at
+// once, and until the sync is done, its record counts only for this boot, in which the page cache has what
+// the disk lacks.
+func (s *Store) syncLater(r *record) {
+	s.syncing.Go(func() {
+		if err := s.sync(r); err != nil {
+			s.cfg.Log.Error("image is not safe on the disk; it will be pulled again after a reboot",
+				"image", r.ID, "err", err)
+		}
+	})
+}
+
+// sync makes the layers of an image safe on the disk, and marks it so.
+func (s *Store) sync(added *record) error {
+	dir, err := os.Open(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		return fmt.Errorf("syncfs %s: %w", s.cfg.Dir, err)
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	return s.images.setSynced(added)
+}
+
+// hasLayer reports whether a layer is in place.
+func (s *Store) hasLayer(chain string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.layers.has(chain)
+}
+
+// awaitLayer waits until a layer is in place, whichever pull brings it.
+func (s *Store) awaitLayer(ctx context.Context, chain string) error {
+	for {
+		s.mu.Lock()
+		has := s.layers.has(chain)
+		arrived := s.layers.arrived
+		s.mu.Unlock()
+		if has {
+			return nil
+		}
+
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }

@@ -16,16 +16,17 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// Import brings in the images of an archive that are for this platform, safe on the disk when it returns:
-// nobody can pull them again. If pinned is set, garbage collection should keep them. After an error, the
+// Import adds the images of an archive that are for this platform. They are safe on the disk when it returns,
+// as they cannot be pulled again. If pinned is set, garbage collection should keep them. After an error, the
 // images before it are there.
 func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images []Image, err error) {
-	dir, err := os.MkdirTemp(filepath.Join(s.config.Dir, "tmp"), "import-")
+	dir, err := os.MkdirTemp(filepath.Join(s.cfg.Dir, "tmp"), "import-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, removal.Tree(dir)) }()
 
+	// The archive is read once, into files that serve as a registry does.
 	a, err := archive.Open(ctx, from, dir)
 	if err != nil {
 		return nil, err
@@ -36,7 +37,7 @@ func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images
 		return nil, err
 	}
 
-	for _, i := range ours(all) {
+	for _, i := range forThisPlatform(all) {
 		img, err := s.importOne(ctx, i, pinned)
 		if err != nil {
 			return images, fmt.Errorf("import image %.200q: %w", i.Names, err)
@@ -52,15 +53,15 @@ func (s *Store) Import(ctx context.Context, from io.Reader, pinned bool) (images
 	return images, nil
 }
 
-// ours leaves out images that say they are for another platform, if there are any for this one.
-func ours(all []archive.Image) (fitting []archive.Image) {
+// forThisPlatform leaves out images that are for another platform, if there is one for this platform.
+func forThisPlatform(all []archive.Image) (fitting []archive.Image) {
 	for _, i := range all {
 		if i.Platform == nil || fit(normalize(*i.Platform)) > 0 {
 			fitting = append(fitting, i)
 		}
 	}
 	if len(fitting) == 0 {
-		// the error says what they are for
+		// The error of their import says which platforms they are for.
 		return all
 	}
 	return fitting
@@ -77,7 +78,8 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 		refs = append(refs, ref)
 	}
 
-	id, err := s.bring(ctx, i, func(top digest.Digest) names {
+	p := &pull{store: s, from: i}
+	id, err := p.run(ctx, func(top digest.Digest) names {
 		n := names{pinned: pinned}
 		for _, ref := range refs {
 			if ref.Tag != "" {
@@ -94,10 +96,8 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 		return Image{}, err
 	}
 
-	s.mu.Lock()
-	r := s.images[id]
-	s.mu.Unlock()
-	if r != nil && !r.Synced {
+	// A pull returns before the sync; an import cannot be repeated, so it waits.
+	if r := s.record(id); r != nil && !r.Synced {
 		if err := s.sync(r); err != nil {
 			return Image{}, err
 		}
@@ -106,7 +106,7 @@ func (s *Store) importOne(ctx context.Context, i archive.Image, pinned bool) (Im
 	return s.Get(id)
 }
 
-// Export writes images into an archive. They are packed anew, so that they have other digests, and IDs, where
+// Export writes images into an archive. Their layers are packed again, so digests and IDs are different where
 // they are imported.
 func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err error) {
 	owner := "export:" + time.Now().String()
@@ -119,8 +119,10 @@ func (s *Store) Export(ctx context.Context, names []string, to io.Writer) (err e
 			return err
 		}
 		if img.Artifact {
-			return fmt.Errorf("export %s: an OCI artifact, which only its registry has as it was made", name)
+			return fmt.Errorf("export %s: an OCI artifact can only be pulled from its registry", name)
 		}
+
+		// The layers must stay while they are packed, whatever happens to the image.
 		if err := s.Hold(owner, img.Chain); err != nil {
 			return err
 		}

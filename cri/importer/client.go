@@ -13,27 +13,28 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-// Send gives an archive to the server on a socket, and returns what it has imported, also beside an error.
+// Send has the server on a socket import an archive, and returns what it has imported, also beside an error.
+// The error is a program.CantRunError if nobody serves the socket.
 func Send(ctx context.Context, socket string, archive io.Reader, pin bool) ([]Image, error) {
 	query := url.Values{"pin": {fmt.Sprint(pin)}}
-	response, err := ask(ctx, socket, http.MethodPost, query, io.NopCloser(archive))
+	response, err := call(ctx, socket, http.MethodPost, query, io.NopCloser(archive))
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
-	return read(response)
+	return decode(response)
 }
 
-// Receive writes the archive that the server makes of images.
+// Receive writes the archive that the server makes of images. After an error, what was written is not whole.
 func Receive(ctx context.Context, socket string, names []string, to io.Writer) error {
-	response, err := ask(ctx, socket, http.MethodGet, url.Values{"name": names}, nil)
+	response, err := call(ctx, socket, http.MethodGet, url.Values{"name": names}, nil)
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
 
 	if response.StatusCode != http.StatusOK {
-		_, err := read(response)
+		_, err := decode(response)
 		return err
 	}
 
@@ -44,28 +45,31 @@ func Receive(ctx context.Context, socket string, names []string, to io.Writer) e
 	return nil
 }
 
-func ask(
+func call(
 	ctx context.Context, socket, method string, query url.Values, body io.Reader,
 ) (*http.Response, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
 	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-	request, err := http.NewRequestWithContext(ctx, method, "http://trivet-cri"+path+"?"+query.Encode(), body)
+	target := "http://trivet-cri" + path + "?" + query.Encode()
+	request, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
 		return nil, err
 	}
 
 	response, err := client.Do(request)
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		what, do := "nobody serves "+socket, "start trivet-cri, or name its state directory"
-		return nil, &program.CantRunError{What: what, Do: do}
+		return nil, &program.CantRunError{
+			What: "nobody serves " + socket,
+			Do:   "start trivet-cri, or name its state directory",
+		}
 	}
 
 	return response, err
 }
 
-func read(response *http.Response) ([]Image, error) {
+func decode(response *http.Response) ([]Image, error) {
 	var a answer
 	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
 		return nil, fmt.Errorf("answer of trivet-cri (%s): %w", response.Status, err)

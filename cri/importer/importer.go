@@ -1,12 +1,13 @@
-// Package importer brings archives of images into a running trivet-cri: HTTP on a unix socket that only root
-// may use, since CRI has no call for it. The server reads an archive as it comes, so that the store has one
-// owner and nothing races with it.
+// Package importer brings archives of images into a running trivet-cri and gets them out again, since CRI has
+// no calls for it: HTTP on a unix socket that only root may use. The server reads an archive as it comes, so
+// that the image store has one owner.
 package importer
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,54 +17,76 @@ import (
 	"github.com/trivet-node/trivet/cri/image"
 )
 
-// Image is one that was imported.
+// Images is the image store.
+type Images interface {
+	// Import reads an archive, and returns what it has imported, also beside an error.
+	Import(ctx context.Context, archive io.Reader, pinned bool) ([]image.Image, error)
+
+	// Export writes an archive of images.
+	Export(ctx context.Context, names []string, to io.Writer) error
+}
+
+// Image is an image that was imported.
 type Image struct {
 	ID   string   `json:"id"`
 	Tags []string `json:"tags,omitempty"`
 }
 
-// answer is what the server says when it is done.
+// answer is what the server sends at the end of an import, and for an error.
 type answer struct {
 	Images []Image `json:"images,omitempty"`
 	Error  string  `json:"error,omitempty"`
 }
 
 const (
-	path     = "/v1/images"
-	atOnce   = 2       // archives being read; each takes its size on the disk
-	maxError = 4 << 10 // bytes of an error
+	path = "/v1/images"
+
+	// maxArchives is how many archives are read or written at once: each takes its size on the disk.
+	maxArchives = 2
+
+	// maxError bounds the text of an error, in bytes.
+	maxError = 4 << 10
+
+	// headerTimeout bounds the time in which a client has to send the header of its request.
+	headerTimeout = 10 * time.Second
 )
 
-// Server imports into a store.
+// Server imports into an image store and exports from it.
 type Server struct {
-	images *image.Store
+	images Images
 	log    *slog.Logger
-	slots  chan struct{} // one for each archive that is being read or written
+
+	// slots has one entry for each archive that is being read or written.
+	slots chan struct{}
 }
 
-// New starts nothing.
-func New(images *image.Store, log *slog.Logger) *Server {
-	return &Server{images: images, log: log, slots: make(chan struct{}, atOnce)}
+// New returns a Server for a store. It starts nothing.
+func New(images Images, log *slog.Logger) *Server {
+	return &Server{
+		images: images,
+		log:    log,
+		slots:  make(chan struct{}, maxArchives),
+	}
 }
 
-// Run serves until ctx ends, and returns when all imports have. It can be called once.
+// Run serves until ctx ends, and returns when all imports have ended. It can be called once.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+path, s.importing)
-	mux.HandleFunc("GET "+path, s.exporting)
+	mux.HandleFunc("POST "+path, s.importImages)
+	mux.HandleFunc("GET "+path, s.exportImages)
 	server := &http.Server{
 		Handler:           mux,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: headerTimeout,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 
-	// imports end with their connections
+	// Imports end with their connections.
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
 
 	err := server.Serve(l)
 
-	// those at work have ended then, and nobody enters any more
+	// Once all slots are taken here, those who had them have ended.
 	for range cap(s.slots) {
 		s.slots <- struct{}{}
 	}
@@ -75,7 +98,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	return err
 }
 
-// enter waits for a slot; leave gives it back.
+// enter waits for a slot, which leave frees. ok is false if the client is gone before there is one.
 func (s *Server) enter(r *http.Request) (leave func(), ok bool) {
 	select {
 	case s.slots <- struct{}{}:
@@ -85,7 +108,7 @@ func (s *Server) enter(r *http.Request) (leave func(), ok bool) {
 	}
 }
 
-func (s *Server) importing(w http.ResponseWriter, r *http.Request) {
+func (s *Server) importImages(w http.ResponseWriter, r *http.Request) {
 	leave, ok := s.enter(r)
 	if !ok {
 		return
@@ -94,60 +117,61 @@ func (s *Server) importing(w http.ResponseWriter, r *http.Request) {
 
 	pinned, _ := strconv.ParseBool(r.URL.Query().Get("pin"))
 	images, err := s.images.Import(r.Context(), r.Body, pinned)
+	if err != nil {
+		s.log.Warn("images were not imported", "err", err)
+	}
+
 	var a answer
 	for _, i := range images {
 		a.Images = append(a.Images, Image{ID: i.ID, Tags: i.Tags})
 	}
 
-	if err != nil {
-		s.log.Warn("images were not imported", "err", err)
-	}
-
 	reply(w, a, err)
 }
 
-func (s *Server) exporting(w http.ResponseWriter, r *http.Request) {
+func (s *Server) exportImages(w http.ResponseWriter, r *http.Request) {
 	leave, ok := s.enter(r)
 	if !ok {
 		return
 	}
 	defer leave()
 
-	out := &begun{ResponseWriter: w}
+	out := &noticingWriter{ResponseWriter: w}
 	err := s.images.Export(r.Context(), r.URL.Query()["name"], out)
 	if err == nil {
 		return
 	}
 
 	s.log.Warn("images were not exported", "err", err)
-	if out.begun {
-		// the only way to say that what was sent is not whole
+	if out.written {
+		// Only the connection's end can say that what was sent is not whole.
 		panic(http.ErrAbortHandler)
 	}
 
 	reply(w, answer{}, err)
 }
 
-// begun knows whether something was written.
-type begun struct {
+// noticingWriter notices whether something was written.
+type noticingWriter struct {
 	http.ResponseWriter
-	begun bool
+	written bool
 }
 
-func (b *begun) Write(p []byte) (int, error) {
-	b.begun = true
-	return b.ResponseWriter.Write(p)
+// Write writes p.
+func (w *noticingWriter) Write(p []byte) (int, error) {
+	w.written = true
+	return w.ResponseWriter.Write(p)
 }
 
 func reply(w http.ResponseWriter, a answer, err error) {
 	status := http.StatusOK
 	if err != nil {
-		status, a.Error = http.StatusUnprocessableEntity, err.Error()
-		a.Error = a.Error[:min(len(a.Error), maxError)]
+		status = http.StatusUnprocessableEntity
+		text := err.Error()
+		a.Error = text[:min(len(text), maxError)]
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-
-	// a client that has gone hears nothing
+	// An error means that the client is gone.
 	_ = json.NewEncoder(w).Encode(a)
 }

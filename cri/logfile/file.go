@@ -11,44 +11,53 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is one container's log. Both streams of the container write to it.
+// File is one container's log. Both streams of the container write to it. Its methods may be called
+// concurrently.
 type File struct {
-	path    string
-	mu      sync.Mutex // guards all below, and that one batch at a time is written
+	path string
+
+	mu      sync.Mutex // guards all below, and keeps the lines of two batches apart
 	f       *os.File
 	dropped int64 // bytes of output lost to write errors since the last good write
 }
 
-// Open opens the log at path for appending, with its directory made if need be. The File is good also if that
-// fails: it drops what it gets until Reopen succeeds.
+// Open opens the log at path for appending and makes its directory if it is missing. The File is usable even
+// if that fails: it drops what it gets until Reopen succeeds.
 func Open(path string) (*File, error) {
 	l := &File{path: path}
 	return l, l.Reopen()
 }
 
 func open(path string) (*os.File, error) {
-	flags := os.O_WRONLY | os.O_APPEND | os.O_CREATE
+	const flags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
+
 	f, err := os.OpenFile(path, flags, 0o640)
-	if os.IsNotExist(err) {
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return nil, err
-		}
-		f, err = os.OpenFile(path, flags, 0o640)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return f, err
 	}
-	return f, err
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, flags, 0o640)
 }
 
-// Reopen opens the path anew, after a rotation renamed the file. On an error the old file stays in use.
+// Path returns the path that the log was opened by.
+func (l *File) Path() string { return l.path }
+
+// Reopen opens the path again, after a rotation has renamed the file. On an error the old file stays in use.
 func (l *File) Reopen() error {
 	f, err := open(l.path)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
+
 	if l.f != nil {
 		l.f.Close()
 	}
+
 	l.f = f
 	return nil
 }
@@ -63,28 +72,90 @@ func (l *File) Close() error {
 	return l.f.Close()
 }
 
+// DropError is returned for output that is lost because the log could not be written.
+type DropError struct {
+	Bytes int64 // of output lost since the last good write
+	First bool  // this is the first loss since the last good write, the one to log
+	Err   error
+}
+
+func (e *DropError) Error() string { return fmt.Sprintf("output dropped: %v", e.Err) }
+func (e *DropError) Unwrap() error { return e.Err }
+
 var errNotOpen = errors.New("log file is not open")
 
-// place is where in which file a batch goes.
-type place struct {
-	dev, ino uint64
-	start    int64
+// Append writes lines, which stand for that many bytes of a container's output, at the end of the file, all
+// of them or none. begin is called with the place of the first byte before anything is written. On an error
+// the output counts as lost, and the error is a *DropError.
+func (l *File) Append(lines []byte, output int, begin func(Place)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+
+	if err := l.append(lines, begin); err != nil {
+		first := l.dropped == 0
+		l.dropped += int64(output)
+		return &DropError{Bytes: l.dropped, First: first, Err: err}
+	}
+	l.dropped = 0
+	return nil
 }
 
-func (l *File) place() (place, error) {
+// append needs l.mu.
+func (l *File) append(lines []byte, begin func(Place)) error {
 	if l.f == nil {
-		return place{}, errNotOpen
+		return errNotOpen
 	}
+
 	var st unix.Stat_t
 	if err := unix.Fstat(int(l.f.Fd()), &st); err != nil {
-		return place{}, err
+		return err
 	}
-	return place{dev: st.Dev, ino: st.Ino, start: st.Size}, nil
+
+	begin(Place{Dev: st.Dev, Ino: st.Ino, Start: st.Size})
+	if _, err := l.f.Write(lines); err != nil {
+		// Half a line would spoil the next one.
+		return errors.Join(err, l.f.Truncate(st.Size))
+	}
+
+	return nil
 }
 
-// find opens the file that p speaks of: the one at path, or one that it was renamed to in the same directory.
-// fs.ErrNotExist if it is gone.
-func (p place) find(path string) (*os.File, error) {
+// Place is where an append begins: the file, whatever its name is by now, and its size before.
+type Place struct {
+	Dev   uint64
+	Ino   uint64
+	Start int64
+}
+
+// Complete reports whether the append of length bytes that began at p was carried out whole. path is the
+// log's; a rotation may have renamed the file within its directory. Of an append that was cut short, nothing
+// stays in the file; neither does anything if the file has been removed.
+func (p Place) Complete(path string, length int64) (bool, error) {
+	f, err := p.open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+
+	st, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	if st.Size() >= p.Start+length {
+		return true, nil
+	}
+	if st.Size() > p.Start {
+		return false, f.Truncate(p.Start)
+	}
+
+	return false, nil
+}
+
+// open finds the file: at path, or by another name in the same directory. fs.ErrNotExist if it is gone.
+func (p Place) open(path string) (*os.File, error) {
 	candidates := []string{path}
 	if entries, err := os.ReadDir(filepath.Dir(path)); err == nil {
 		for _, e := range entries {
@@ -94,8 +165,10 @@ func (p place) find(path string) (*os.File, error) {
 
 	for _, name := range candidates {
 		var st unix.Stat_t
-		if unix.Lstat(name, &st) == nil && st.Dev == p.dev && st.Ino == p.ino &&
-			st.Mode&unix.S_IFMT == unix.S_IFREG {
+		if unix.Lstat(name, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+			continue
+		}
+		if st.Dev == p.Dev && st.Ino == p.Ino {
 			return os.OpenFile(name, os.O_WRONLY, 0)
 		}
 	}

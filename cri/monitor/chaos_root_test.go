@@ -28,7 +28,7 @@ func TestKillsUnderLoadLeakNothing(t *testing.T) {
 					stopped <- kills
 					return
 
-				// longer and longer: a slow machine gets there, too
+				// The life of the monitor gets longer, so that a slow machine gets through as well.
 				case <-time.After(time.Duration(40+kills%9*20+4*kills) * time.Millisecond):
 					monitortest.KillMonitor(t, e.Config.Socket)
 					kills++
@@ -112,7 +112,7 @@ func TestContainerThatItsRuntimeCannotDeleteIsTakenApart(t *testing.T) {
 		want := e.Container(t, "broken", e.Runtime(t, name), sh("sleep 1000"), nil)
 		start(t, c, want)
 
-		// crun's and runc's
+		// The state of crun and of runc.
 		for _, state := range []string{"status", "state.json"} {
 			path := filepath.Join(want.Runtime.Root, want.ID, state)
 			if _, err := os.Stat(path); err == nil {

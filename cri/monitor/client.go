@@ -5,386 +5,319 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
 	"github.com/trivet-node/trivet/cri/monitor/wire"
-	"github.com/trivet-node/trivet/internal/lockfile"
+	"github.com/trivet-node/trivet/cri/ociruntime"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Client is a connection to the monitor that repairs itself: when the monitor dies, Client starts it again,
-// hands back what it holds, and goes on. Its methods may be called from many goroutines.
+// hands it the descriptors that it has lost, and goes on. Its methods may be called concurrently.
 type Client struct {
-	cfg    Config
-	log    *slog.Logger
-	exits  *queue
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when the keeper has returned
-	once   sync.Once     // of what Close must not do twice
-	end    chan struct{} // closed when the monitor was dismissed
-
-	mu   sync.Mutex // guards all below
-	link *link      // nil while there is no monitor
-	up   chan struct{}
-	held map[string]*held
-	down error // why there is no monitor, for those who give up waiting
+	cfg        Config
+	runner     ociruntime.Runner
+	containers *containers
+	keeper     *keeper
+	cancel     context.CancelFunc
 }
 
-// link is one connection to one life of the monitor.
-type link struct {
-	conn    *wire.Conn
-	mu      sync.Mutex // guards all below
-	seq     uint64
-	pending map[uint64]chan answer
-	execs   map[uint64]*Exec
-	lost    chan struct{} // closed when the connection has ended
-}
-
-type answer struct {
-	message wire.Message
-	files   wire.Files
-}
-
-// errLost is the end of a connection before the answer came.
-var errLost = errors.New("the monitor died before it answered")
-
-// Connect connects to the monitor, starts it if nobody answers, and takes hold of all containers that it
-// knows. It returns when the first connection is up; after that the connection is kept until Close. Exits
-// that happened before are already waiting in Exits.
+// Connect connects to the monitor, starts it if nobody answers, and takes a second set of descriptors of all
+// containers that the monitor knows. It returns when the first connection is up; from then on a connection is
+// kept until Close. Exits that happened before are already waiting in Exits.
 func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 
-	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c := &Client{
-		cfg:    cfg,
-		log:    cfg.Log,
-		exits:  newQueue(),
-		cancel: cancel,
-		ended:  make(chan struct{}),
-		end:    make(chan struct{}),
-		up:     make(chan struct{}),
-		held:   map[string]*held{},
-	}
+	c := &Client{cfg: cfg, containers: newContainers()}
+	c.keeper = newKeeper(cfg, c.containers)
 
-	// A monitor that was killed may seem to live for a moment, so that neither dialling nor starting one
-	// succeeds.
-	var l *link
-	var err error
-	lockfile.Await(ctx, func() bool {
-		l, err = c.open(ctx)
-		return err == nil
-	})
+	link, err := c.keeper.openFirst(ctx)
 	if err != nil {
-		cancel()
-		c.exits.close()
+		c.containers.close()
 		return nil, err
 	}
 
-	go c.keep(life, l)
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	c.cancel = cancel
+	go c.keeper.run(life, link)
 	return c, nil
 }
 
-// Close gives up the connection and all copies of descriptors. Monitor and containers go on.
+// Close closes the connection and all descriptors, and ends Exits. Monitor and containers go on.
 func (c *Client) Close() error {
 	c.cancel()
-	<-c.ended
-	c.once.Do(c.exits.close)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, h := range c.held {
-		h.release()
-		delete(c.held, id)
-	}
+	<-c.keeper.ended
+	c.containers.close()
 	return nil
 }
 
-// Exits tells the end of every container, each one once per Client. It is closed by Close.
-func (c *Client) Exits() <-chan Exit { return c.exits.out }
+// Exits returns the channel of exits: each container's, once for each Client. Close closes it.
+func (c *Client) Exits() <-chan Exit { return c.containers.exits.out }
 
-// keep serves one connection after the other until ctx ends.
-func (c *Client) keep(ctx context.Context, l *link) {
-	defer close(c.ended)
+// Dismissed returns a channel that is closed when the monitor was asked to end for good: it is not started
+// again.
+func (c *Client) Dismissed() <-chan struct{} { return c.keeper.dismissed }
 
+// Create makes a container, whose program waits for Start, and returns the PID of its first process. On an
+// error nothing of it is left. Once asked for, a creation is waited for even if ctx ends (the monitor bounds
+// it), so that the caller always knows what there is. If the monitor is killed meanwhile, the next one undoes
+// what was made, and Create asks it again.
+func (c *Client) Create(ctx context.Context, container Container) (pid int, err error) {
+	request := wire.Message{Op: wire.OpCreate, ID: container.ID, Container: &container}
 	for {
-		stop := context.AfterFunc(ctx, func() { l.conn.Close() })
-		c.serve(l)
-		stop()
-		if ctx.Err() != nil || c.dismissed() {
-			return
+		l, err := c.keeper.connected(ctx)
+		if err != nil {
+			return 0, err
 		}
 
-		c.log.Warn("monitor is gone; starting it again", "socket", c.cfg.Socket)
-		pause := 10 * time.Millisecond
-		for {
-			next, err := c.open(ctx)
-			if err == nil {
-				l = next
-				break
-			}
+		m, files, err := l.call(context.WithoutCancel(ctx), request, nil)
+		files.Close()
+		if err == nil {
+			return m.Status.Pid, nil
+		}
+		if !errors.Is(err, errLost) {
+			return 0, err
+		}
 
-			c.mu.Lock()
-			c.down = err
-			c.mu.Unlock()
-			c.log.Error("monitor cannot be started", "err", err)
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(pause):
-			}
-
-			pause = min(2*pause, 2*time.Second)
+		// It may have been made, and only the answer was lost.
+		if _, err := c.keeper.connected(ctx); err != nil {
+			return 0, err
+		}
+		if made, err := c.containers.find(container.ID); err == nil {
+			return made.status.Pid, nil
 		}
 	}
 }
 
-// open makes a connection: dial or start, hand back what is held, take hold of the rest.
-func (c *Client) open(ctx context.Context) (*link, error) {
-	conn, err := dialOrStart(ctx, c.cfg)
+// startLimit bounds what a runtime takes to let a program run that is all prepared.
+const startLimit = 2 * time.Minute
+
+// Start starts the user's program of a created container. A program that runs already is success, because a
+// caller that was killed may have started it. Once asked for, a start is carried out even if ctx ends: a
+// runtime that is killed may have let the program run already.
+func (c *Client) Start(ctx context.Context, id string) error {
+	h, err := c.containers.find(id)
 	if err != nil {
-		return nil, err
-	}
-
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
-
-	if err := c.handBack(conn); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("hand containers back to the monitor: %w", err)
-	}
-
-	if err := c.greet(conn); err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("take hold of the monitor's containers: %w", err)
-	}
-
-	l := &link{
-		conn:    conn,
-		pending: map[uint64]chan answer{},
-		execs:   map[uint64]*Exec{},
-		lost:    make(chan struct{}),
-	}
-
-	c.mu.Lock()
-	c.link, c.down = l, nil
-	close(c.up)
-	c.mu.Unlock()
-	return l, nil
-}
-
-// handBack gives the monitor copies of what it may have lost by dying. One that has not died ignores them.
-func (c *Client) handBack(conn *wire.Conn) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	for id, h := range c.held {
-		if h.exited() {
-			continue
-		}
-
-		files := wire.Files{wire.FdPid: h.pidfd, wire.FdTTY: h.tty}
-		if err := conn.Send(wire.Message{Op: wire.OpAdopt, ID: id}, files); err != nil {
-			return err
-		}
-	}
-
-	return nil
-}
-
-// greet takes the monitor's list, which also says what became of containers while nobody listened.
-func (c *Client) greet(conn *wire.Conn) error {
-	if err := conn.Send(wire.Message{Op: wire.OpHello}, nil); err != nil {
 		return err
 	}
 
-	known := map[string]bool{}
-	for {
-		m, files, err := conn.Receive()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+	defer cancel()
+
+	err = c.runner.Start(ctx, h.status.Runtime, id)
+	if err == nil {
+		return nil
+	}
+
+	state, stateErr := c.runner.State(ctx, h.status.Runtime, id)
+	if stateErr == nil && state.Status == specs.StateRunning {
+		return nil
+	}
+
+	return err
+}
+
+// Started reports whether the program of a created container was started. It waits for a start that an
+// earlier process asked for and that may still be under way.
+func (c *Client) Started(ctx context.Context, id string) (bool, error) {
+	h, err := c.containers.find(id)
+	if err != nil {
+		return false, err
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+
+	if err := awaitStarts(ctx, id); err != nil {
+		return false, err
+	}
+
+	state, err := c.runner.State(ctx, h.status.Runtime, id)
+	return err == nil && state.Status == specs.StateRunning, err
+}
+
+// awaitStarts waits until no process works on a start of the container.
+func awaitStarts(ctx context.Context, id string) error {
+	var working []int
+	for range (retry.Backoff{First: time.Millisecond, Max: 50 * time.Millisecond}).Attempts(ctx) {
+		var err error
+		working, err = ociruntime.Processes("start", id)
 		if err != nil {
+			return fmt.Errorf("look for a start of container %s: %w", id, err)
+		}
+		if len(working) == 0 {
+			return nil
+		}
+	}
+
+	return fmt.Errorf("processes %v, which start container %s, do not end", working, id)
+}
+
+// Kill sends a signal to the container's first process. It is not an error if the container has exited.
+func (c *Client) Kill(id string, signal unix.Signal) error {
+	return c.containers.with(id, func(h *container) error {
+		if h.exited() {
+			return nil
+		}
+		if h.pidfd < 0 {
+			return fmt.Errorf("signal container %s: its process is not held", id)
+		}
+
+		err := unix.PidfdSendSignal(h.pidfd, signal, nil, 0)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("signal container %s: %w", id, err)
+		}
+
+		return nil
+	})
+}
+
+// Delete kills what is left of the container and removes the runtime's and the monitor's state of it. The CRI
+// log stays. A container that is not there is success.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	deleted := false
+	if h, err := c.containers.find(id); err == nil {
+		deleted, err = c.deleteByRuntime(ctx, h)
+		if err != nil {
+			return fmt.Errorf("delete container %s: %w", id, err)
+		}
+	}
+
+	// The monitor is asked even about a container that it has not announced: a server that was killed may
+	// have asked for one that is being made.
+	if err := c.keeper.request(ctx, wire.Message{Op: wire.OpForget, ID: id, Deleted: deleted}); err != nil {
+		return err
+	}
+
+	if c.cfg.Deleted != nil {
+		if err := c.cfg.Deleted(ctx, id); err != nil {
 			return err
 		}
-
-		switch m.Op {
-		case wire.OpContainer:
-			known[m.Status.ID] = true
-			c.take(*m.Status, files)
-		case wire.OpExit:
-			c.exited(*m.Exit)
-		case wire.OpReply:
-			c.forgetUnknown(known)
-			return m.Fail.Err()
-		}
-
-		files.Close()
 	}
+
+	c.containers.remove(id)
+	return nil
 }
 
-// forgetUnknown lets go of containers that the monitor does not know (any more): its state directory was
-// removed.
-func (c *Client) forgetUnknown(known map[string]bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	for id, h := range c.held {
-		if known[id] {
-			continue
-		}
-
-		if !h.exited() {
-			e := Exit{
-				ID:      id,
-				Code:    UnknownCode,
-				Unknown: true,
-				At:      time.Now(),
-			}
-
-			h.status.Exit = &e
-			close(h.done)
-			c.exits.put(e)
-		}
-
-		h.release()
-		delete(c.held, id)
+// deleteByRuntime kills a container and has the runtime delete it. If the runtime cannot, deleted is false,
+// and the monitor has to remove the container.
+func (c *Client) deleteByRuntime(ctx context.Context, h *container) (deleted bool, err error) {
+	if err := c.killAndWait(ctx, h); err != nil {
+		return false, err
 	}
+
+	id := h.status.ID
+	err = c.runner.Delete(ctx, h.status.Runtime, id)
+	if err != nil && ctx.Err() != nil {
+		return false, err
+	}
+
+	if err != nil {
+		c.cfg.Log.Warn("the runtime cannot delete a container; the monitor removes it",
+			"container", id, "err", err)
+	}
+
+	return err == nil, nil
 }
 
-// serve reads until the connection ends.
-func (c *Client) serve(l *link) {
-	for {
-		m, files, err := l.conn.Receive()
-		if err != nil {
-			break
-		}
+// endLimit bounds the wait for the end of a container that was killed.
+const endLimit = 10 * time.Second
 
-		switch m.Op {
-		case wire.OpReply:
-			// a created container: hold it before its exit can be told
-			if m.Status != nil {
-				c.take(*m.Status, files)
-			}
-
-			l.reply(m, files)
-
-			// the caller owns the files
-			continue
-
-		case wire.OpExit:
-			c.exited(*m.Exit)
-		case wire.OpExecExit:
-			l.execExited(m)
-		case wire.OpDismissed:
-			close(c.end)
-		}
-
-		files.Close()
+// killAndWait kills the container and waits until all that ran in it has ended. A runtime would kill it, too,
+// but crun has systemd stop the scope without waiting: systemd finds processes in it that are about to end,
+// waits for them, and in a container on cgroup v1, where no event says that a group is empty, does so for 90
+// seconds.
+func (c *Client) killAndWait(ctx context.Context, h *container) error {
+	err := c.Kill(h.status.ID, unix.SIGKILL)
+	if errors.Is(err, ErrNotFound) {
+		return nil
 	}
 
-	l.conn.Close()
-	c.mu.Lock()
-	c.link, c.up = nil, make(chan struct{})
-	c.mu.Unlock()
-	close(l.lost)
-}
-
-func (l *link) reply(m wire.Message, files wire.Files) {
-	l.mu.Lock()
-	ch := l.pending[m.Seq]
-	delete(l.pending, m.Seq)
-	l.mu.Unlock()
-	if ch == nil {
-		// the caller has given up
-		files.Close()
-		return
-	}
-	ch <- answer{m, files}
-}
-
-// connected waits for a connection.
-func (c *Client) connected(ctx context.Context) (*link, error) {
-	for {
-		c.mu.Lock()
-		l, up, down := c.link, c.up, c.down
-		c.mu.Unlock()
-		if l != nil {
-			return l, nil
-		}
-
-		select {
-		case <-up:
-		case <-c.ended:
-			return nil, ErrClosed
-		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), down)
-		}
-	}
-}
-
-// call sends a request and waits for its answer. errLost when the monitor died in between: the request may
-// have been carried out or not. before, if not nil, runs with the number of the request before it is sent.
-func (l *link) call(
-	ctx context.Context,
-	m wire.Message,
-	files wire.Files,
-	before func(seq uint64),
-) (wire.Message, wire.Files, error) {
-	ch := make(chan answer, 1)
-	l.mu.Lock()
-	l.seq++
-	m.Seq = l.seq
-	l.pending[m.Seq] = ch
-	l.mu.Unlock()
-	if before != nil {
-		before(m.Seq)
+	if err != nil {
+		c.cfg.Log.Warn("container is not killed before the runtime deletes it",
+			"container", h.status.ID, "err", err)
+		return nil
 	}
 
-	if err := l.conn.Send(m, files); err != nil {
-		l.drop(m.Seq, ch)
-		select {
-		case <-l.lost:
-			return wire.Message{}, nil, errLost
-
-		// a message that cannot be sent, e.g. too large; the connection is good
-		case <-time.After(time.Second):
-			return wire.Message{}, nil, fmt.Errorf("%s %s: %w", m.Op, m.ID, err)
-		}
-	}
+	limit := time.NewTimer(endLimit)
+	defer limit.Stop()
 
 	select {
-	case a := <-ch:
-		return a.message, a.files, a.message.Fail.Err()
-	case <-l.lost:
-		l.drop(m.Seq, ch)
-		return wire.Message{}, nil, errLost
+	case <-h.done:
+	case <-limit.C:
+		// It may be in uninterruptible sleep. The runtime makes the next attempt.
 	case <-ctx.Done():
-		l.drop(m.Seq, ch)
-		return wire.Message{}, nil, fmt.Errorf("%s %s: %w", m.Op, m.ID, context.Cause(ctx))
+		return context.Cause(ctx)
 	}
+
+	return nil
 }
 
-// drop forgets a request; an answer that came at the last moment is closed.
-func (l *link) drop(seq uint64, ch chan answer) {
-	l.mu.Lock()
-	delete(l.pending, seq)
-	l.mu.Unlock()
+// Update changes the resources of a live container.
+func (c *Client) Update(ctx context.Context, id string, resources *specs.LinuxResources) error {
+	h, err := c.containers.find(id)
+	if err != nil {
+		return err
+	}
+	return c.runner.Update(ctx, h.status.Runtime, id, resources)
+}
+
+// ReopenLog makes the monitor open the container's log path again, after a log rotation has renamed the file.
+func (c *Client) ReopenLog(ctx context.Context, id string) error {
+	return c.keeper.request(ctx, wire.Message{Op: wire.OpReopenLog, ID: id})
+}
+
+// Resize sets the size of the container's terminal, in characters.
+func (c *Client) Resize(id string, width, height uint16) error {
+	return c.containers.with(id, func(h *container) error {
+		if h.exited() {
+			return fmt.Errorf("resize terminal of container %s: %w", id, ErrExited)
+		}
+		if h.tty < 0 {
+			return fmt.Errorf("container %s has no terminal", id)
+		}
+		return setWinsize(h.tty, width, height)
+	})
+}
+
+func setWinsize(tty int, width, height uint16) error {
+	size := &unix.Winsize{Col: width, Row: height}
+	if err := unix.IoctlSetWinsize(tty, unix.TIOCSWINSZ, size); err != nil {
+		return fmt.Errorf("set terminal size: %w", err)
+	}
+	return nil
+}
+
+// Wait waits for the end of a container.
+func (c *Client) Wait(ctx context.Context, id string) (Exit, error) {
+	h, err := c.containers.find(id)
+	if err != nil {
+		return Exit{}, err
+	}
+
 	select {
-	case a := <-ch:
-		a.files.Close()
-	default:
+	case <-h.done:
+		return *h.status.Exit, nil
+	case <-ctx.Done():
+		return Exit{}, context.Cause(ctx)
 	}
 }
 
-// simple makes a call that may be repeated, and does so when the monitor dies meanwhile.
-func (c *Client) simple(ctx context.Context, m wire.Message, files wire.Files) error {
-	for {
-		l, err := c.connected(ctx)
-		if err != nil {
-			return err
-		}
-		_, got, err := l.call(ctx, m, files, nil)
-		got.Close()
-		if !errors.Is(err, errLost) {
-			return err
-		}
-	}
+// Lives reports whether a container was created and, as far as this client has heard, has not ended.
+func (c *Client) Lives(id string) bool {
+	lives := false
+	c.containers.with(id, func(h *container) error {
+		lives = !h.exited()
+		return nil
+	})
+	return lives
 }
+
+// List returns every container that was created and not deleted, as far as this client has heard, in no
+// order.
+func (c *Client) List() []Status { return c.containers.list() }

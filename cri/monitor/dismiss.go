@@ -11,20 +11,8 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 )
 
-// Dismissed is closed when the monitor was asked to end for good: it is not started again.
-func (c *Client) Dismissed() <-chan struct{} { return c.end }
-
-func (c *Client) dismissed() bool {
-	select {
-	case <-c.end:
-		return true
-	default:
-		return false
-	}
-}
-
-// Dismiss ends the monitor at the socket, and the trivet-cri that is its client, unless it has a container.
-// None there is success.
+// Dismiss ends the monitor at the socket, and the trivet-cri that is its client. It fails if a container is
+// left. If there is no monitor, that is success.
 func Dismiss(ctx context.Context, socket string) error {
 	conn, err := wire.Dial(socket)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {

@@ -33,29 +33,20 @@ type Exec struct {
 	close   sync.Once
 }
 
-// Exec starts a process in a running container. Once asked for, the start is waited for even if ctx ends;
-// then the process is killed. Its parent is the monitor; its descriptors are the caller's.
+// Exec starts a process in a running container. Its parent is the monitor; its descriptors are the caller's.
+// Once asked for, the start is waited for even if ctx ends; the process is killed then.
 func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
-	h, err := c.lookup(cfg.ID)
-	if err != nil {
-		return nil, err
-	}
-
-	process, err := processFile(cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer process.Close()
-
-	l, err := c.connected(ctx)
+	h, err := c.containers.find(cfg.ID)
 	if err != nil {
 		return nil, err
 	}
 
 	request := wire.Exec{Runtime: h.status.Runtime}
+
 	var terminal *console.Socket
 	if cfg.Process.Terminal {
-		if terminal, err = console.Listen(wire.ConsoleDir(c.cfg.StateDir)); err != nil {
+		terminal, err = console.Listen(wire.ConsoleDir(c.cfg.StateDir))
+		if err != nil {
 			return nil, fmt.Errorf("exec in container %s: %w", cfg.ID, err)
 		}
 		defer terminal.Close()
@@ -63,59 +54,88 @@ func (c *Client) Exec(ctx context.Context, cfg ExecConfig) (*Exec, error) {
 		request.ConsoleSocket = terminal.Path
 	}
 
-	files := wire.Files{
-		wire.FdProcess: int(process.Fd()),
-		wire.FdIn:      fdOf(cfg.Stdin),
-		wire.FdOut:     fdOf(cfg.Stdout),
-		wire.FdErr:     fdOf(cfg.Stderr),
-	}
-
-	for _, name := range []string{wire.FdIn, wire.FdOut, wire.FdErr} {
-		// os.Pipe makes both ends non-blocking; a program expects its stdio to block
-		if fd := files[name]; fd >= 0 {
-			if err := unix.SetNonblock(fd, false); err != nil {
-				return nil, fmt.Errorf("exec in container %s: stdio: %w", cfg.ID, err)
-			}
-		}
-	}
-
-	e, number := newExec(cfg.ID), uint64(0)
-	m, got, err := l.call(context.WithoutCancel(ctx), wire.Message{
-		Op:   wire.OpExec,
-		ID:   cfg.ID,
-		Exec: &request,
-	}, files,
-		func(seq uint64) { number = seq; l.mu.Lock(); l.execs[seq] = e; l.mu.Unlock() })
+	e, err := c.startExec(ctx, cfg, request)
 	if err != nil {
-		l.mu.Lock()
-		delete(l.execs, number)
-		l.mu.Unlock()
-		got.Close()
 		return nil, err
 	}
 
-	e.Pid, e.pidfd = m.Pid, got.Take(wire.FdPid)
-	got.Close()
-	go e.watch(l)
+	// The process runs from here on. If the caller gets an error, it must not go on.
 	if terminal != nil {
-		if e.Terminal, err = terminal.Receive(ctx); err != nil {
-			return nil, errors.Join(
-				fmt.Errorf("terminal of exec in container %s: %w", cfg.ID, err),
-				e.Kill(),
-				e.Close(),
-			)
-		}
+		e.Terminal, err = terminal.Receive(ctx)
 	}
-
-	if ctx.Err() != nil {
-		return nil, errors.Join(
-			fmt.Errorf("exec in container %s: %w", cfg.ID, context.Cause(ctx)),
-			e.Kill(),
-			e.Close(),
-		)
+	if err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("exec in container %s: %w", cfg.ID, err), e.Kill(), e.Close())
 	}
 
 	return e, nil
+}
+
+// startExec has the monitor start the process.
+func (c *Client) startExec(ctx context.Context, cfg ExecConfig, request wire.Exec) (*Exec, error) {
+	process, err := processFile(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer process.Close()
+
+	files := wire.Files{wire.FdProcess: int(process.Fd())}
+	if err := addStdio(files, cfg); err != nil {
+		return nil, fmt.Errorf("exec in container %s: %w", cfg.ID, err)
+	}
+
+	l, err := c.keeper.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	// The exec is registered before it is asked for, as its exit may come right after the answer.
+	e := newExec(cfg.ID)
+	m := wire.Message{
+		Op:   wire.OpExec,
+		Seq:  l.addExec(e),
+		ID:   cfg.ID,
+		Exec: &request,
+	}
+
+	got, gotFiles, err := l.callAs(context.WithoutCancel(ctx), m, files)
+	defer gotFiles.Close()
+
+	if err != nil {
+		l.takeExec(m.Seq)
+		return nil, err
+	}
+
+	e.Pid = got.Pid
+	e.pidfd = gotFiles.Take(wire.FdPid)
+	go e.watch(l)
+	return e, nil
+}
+
+// addStdio adds the ends of pipes that a process gets, which it expects to block: os.Pipe makes both ends
+// non-blocking.
+func addStdio(files wire.Files, cfg ExecConfig) error {
+	stdio := map[string]*os.File{
+		wire.FdIn:  cfg.Stdin,
+		wire.FdOut: cfg.Stdout,
+		wire.FdErr: cfg.Stderr,
+	}
+
+	for name, f := range stdio {
+		fd := fdOf(f)
+		if fd < 0 {
+			continue
+		}
+		if err := unix.SetNonblock(fd, false); err != nil {
+			return fmt.Errorf("stdio of the process: %w", err)
+		}
+
+		files[name] = fd
+	}
+
+	return nil
 }
 
 func newExec(id string) *Exec {
@@ -125,18 +145,6 @@ func newExec(id string) *Exec {
 		done:    make(chan struct{}),
 		closing: make(chan struct{}),
 		watched: make(chan struct{}),
-	}
-}
-
-// execExited notes the end of an exec.
-func (l *link) execExited(m wire.Message) {
-	l.mu.Lock()
-	e := l.execs[m.Seq]
-	delete(l.execs, m.Seq)
-	l.mu.Unlock()
-	if e != nil && m.Exit != nil {
-		e.exit = *m.Exit
-		close(e.done)
 	}
 }
 
@@ -152,11 +160,9 @@ func (e *Exec) watch(l *link) {
 	case <-l.lost:
 	}
 
-	select {
-	// both at once
-	case <-e.done:
+	// The exit may have come just before the end of the connection.
+	if isClosed(e.done) {
 		return
-	default:
 	}
 
 	e.exit = Exit{ID: e.id, Code: UnknownCode, Unknown: true}
@@ -188,17 +194,16 @@ func (e *Exec) Resize(width, height uint16) error {
 	return setWinsize(fdOf(e.Terminal), width, height)
 }
 
-// Close gives up the descriptors. The process, if it still runs, goes on (with a terminal it gets SIGHUP),
-// and nobody waits for it.
+// Close closes the descriptors. A process that still runs goes on (with a terminal it gets SIGHUP), and
+// nobody waits for it.
 func (e *Exec) Close() error {
 	e.close.Do(func() {
 		if e.Terminal != nil {
 			e.Terminal.Close()
 		}
 
+		// watch may be using the pidfd.
 		close(e.closing)
-
-		// which may be using the pidfd
 		<-e.watched
 		if e.pidfd >= 0 {
 			unix.Close(e.pidfd)
@@ -210,15 +215,9 @@ func (e *Exec) Close() error {
 }
 
 // Kill ends the process and all of its descendants. It stops each one before it looks for its children, so
-// none can fork away.
+// none can fork in between.
 func (e *Exec) Kill() error {
-	select {
-	case <-e.done:
-		return nil
-	default:
-	}
-
-	if e.pidfd < 0 || pidfd.Ended(e.pidfd) {
+	if isClosed(e.done) || e.pidfd < 0 || pidfd.Ended(e.pidfd) {
 		return nil
 	}
 
@@ -235,7 +234,7 @@ func (e *Exec) Kill() error {
 	return nil
 }
 
-// collect stops pid and gathers it and its descendants.
+// collect stops pid and its descendants and appends their PIDs to tree.
 func collect(pid int, tree *[]int) {
 	unix.Kill(pid, unix.SIGSTOP)
 	*tree = append(*tree, pid)
@@ -266,9 +265,8 @@ func processFile(cfg ExecConfig) (*os.File, error) {
 		return nil, fmt.Errorf("memory file for a process: %w", err)
 	}
 
+	// WriteAt leaves the offset at the start, for the reader.
 	f := os.NewFile(uintptr(fd), "process.json")
-
-	// leaves the offset at the start, for the reader
 	if _, err := f.WriteAt(data, 0); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("write process for container %s: %w", cfg.ID, err)
@@ -277,15 +275,17 @@ func processFile(cfg ExecConfig) (*os.File, error) {
 	return f, nil
 }
 
+// fdOf returns the descriptor of a file; -1 if it is nil or closed. Unlike File.Fd, it leaves the file
+// non-blocking.
 func fdOf(f *os.File) int {
 	if f == nil {
 		return -1
 	}
 	raw, err := f.SyscallConn()
-	fd := -1
-	if err == nil {
-		// unlike Fd, this leaves the file non-blocking
-		raw.Control(func(n uintptr) { fd = int(n) })
+	if err != nil {
+		return -1
 	}
+	fd := -1
+	raw.Control(func(n uintptr) { fd = int(n) })
 	return fd
 }

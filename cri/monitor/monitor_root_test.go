@@ -19,8 +19,6 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
 )
 
-func TestMain(m *testing.M) { os.Exit(monitortest.Main(m)) }
-
 // setup connects to a fresh monitor.
 func setup(t *testing.T) (*monitortest.Env, *monitor.Client) {
 	t.Helper()
@@ -138,13 +136,13 @@ func TestExitCodesSignalsAndLogs(t *testing.T) {
 			t.Errorf("exit %+v, want SIGKILL", exit)
 		}
 
-		told := map[string]int{}
+		reported := map[string]int{}
 		for range 3 {
-			told[(<-c.Exits()).ID]++
+			reported[(<-c.Exits()).ID]++
 		}
 
-		if len(told) != 3 {
-			t.Errorf("exits told: %v", told)
+		if len(reported) != 3 {
+			t.Errorf("exits reported: %v", reported)
 		}
 	})
 }
@@ -155,7 +153,7 @@ func TestFailedCreateIsClearAndLeavesNothing(t *testing.T) {
 		bad := e.Container(t, "bad", e.Runtime(t, name), []string{"/bin/absent"}, nil)
 		_, err := c.Create(t.Context(), bad)
 
-		// crun looks for the program at start only
+		// crun looks for the program at start only.
 		if err == nil {
 			err = c.Start(t.Context(), "bad")
 		}
@@ -193,7 +191,7 @@ func TestOOMIsTold(t *testing.T) {
 func TestLargeOutputIsWholeAndRotationLosesNothing(t *testing.T) {
 	e, c := setup(t)
 
-	// about 100 MB
+	// About 100 MB.
 	const lines = 2_000_000
 	want := e.Container(
 		t,
@@ -266,107 +264,6 @@ func TestKilledMonitorLosesAndDoublesNothing(t *testing.T) {
 	})
 }
 
-func TestExitsWhileOneOfTheTwoIsDead(t *testing.T) {
-	e, c := setup(t)
-	rt := e.Runtime(t, "crun")
-	trap := func(code int) []string {
-		return sh(fmt.Sprintf("trap 'echo bye; exit %d' TERM; echo up; while :; do sleep 0.02; done", code))
-	}
-	pids := map[string]int{}
-	for i, id := range []string{"monitor-dead", "server-dead", "both-dead", "lives"} {
-		want := e.Container(t, id, rt, trap(20+i), nil)
-		start(t, c, want)
-		monitortest.Eventually(t, func() error {
-			if data, err := os.ReadFile(want.LogPath); err != nil || len(data) == 0 {
-				return fmt.Errorf("no output yet: %v", err)
-			}
-
-			return nil
-		})
-	}
-
-	for _, s := range c.List() {
-		pids[s.ID] = s.Pid
-	}
-
-	monitorDead(t, e, func() {
-		if err := c.Kill("monitor-dead", unix.SIGTERM); err != nil {
-			t.Error(err)
-		}
-
-		waitGone(t, pids["monitor-dead"])
-	})
-
-	checkCode(t, wait(t, c, "monitor-dead"), 20)
-	c.Close()
-	unix.Kill(pids["server-dead"], unix.SIGTERM)
-	waitGone(t, pids["server-dead"])
-	c = connect(t, e)
-	if exit := wait(t, c, "server-dead"); exit.Code != 21 || exit.Unknown {
-		t.Errorf("exit while the server was dead: %+v, want 21", exit)
-	}
-
-	c.Close()
-	monitortest.KillMonitor(t, e.Config.Socket)
-	unix.Kill(pids["both-dead"], unix.SIGTERM)
-	waitGone(t, pids["both-dead"], "Z")
-	c = connect(t, e)
-	if exit := wait(t, c, "both-dead"); !exit.Unknown || exit.Code != monitor.UnknownCode {
-		t.Errorf("exit while both were dead: %+v, want unknown", exit)
-	}
-	if err := c.Kill("lives", unix.SIGTERM); err != nil {
-		t.Error(err)
-	}
-
-	checkCode(t, wait(t, c, "lives"), 23)
-	for _, id := range []string{"monitor-dead", "server-dead", "lives"} {
-		if got := monitortest.LogText(t, filepath.Join(e.Dir, "logs", id+".log"), "stdout"); got != "up\nbye\n" {
-			t.Errorf("%s: log %q", id, got)
-		}
-	}
-
-	// the first client is closed: its cleanups find nothing
-	for id := range pids {
-		if err := c.Delete(t.Context(), id); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// monitorDead kills the monitor and keeps it from being started again until f has returned.
-func monitorDead(t *testing.T, e *monitortest.Env, f func()) {
-	t.Helper()
-	fd, err := unix.Open(e.Config.Socket+".lock", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-
-	done := make(chan error)
-
-	// gets the lock the moment that the monitor dies
-	go func() { done <- unix.Flock(fd, unix.LOCK_EX) }()
-	monitortest.KillMonitor(t, e.Config.Socket)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-
-	f()
-}
-
-// waitGone waits until a process that is not our child has ended; it may be a zombie unless that counts as
-// alive.
-func waitGone(t *testing.T, pid int, alive ...string) {
-	t.Helper()
-	monitortest.Eventually(t, func() error {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(data), ") Z ") && len(alive) == 0 {
-			return nil
-		}
-		return fmt.Errorf("process %d is still there", pid)
-	})
-}
-
 func TestUpgradeKeepsChildrenAndTerminals(t *testing.T) {
 	e, c := setup(t)
 	rt := e.Runtime(t, "crun")
@@ -389,7 +286,7 @@ func TestUpgradeKeepsChildrenAndTerminals(t *testing.T) {
 	monitortest.Eventually(t, func() error {
 		log, _ := os.ReadFile(e.Config.LogFile)
 		if strings.Count(string(log), "monitor is ready") < 2 {
-			return fmt.Errorf("not executed anew")
+			return fmt.Errorf("the program was not executed again")
 		}
 
 		return nil

@@ -22,13 +22,13 @@ func TestNoProcessOfAContainerHoldsTheHostsNullDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	const tell = "stat -L -c '%d %t:%T %a' /proc/self/fd/0; echo >&0 && cat && readlink /proc/self/fd/0"
+	const describe = "stat -L -c '%d %t:%T %a' /proc/self/fd/0; echo >&0 && cat && readlink /proc/self/fd/0"
 	const want = "1:3 666\n/dev/null\n"
 	runtimes(t, func(t *testing.T, name string) {
 		for _, uid := range []uint32{0, 1000} {
 			e, c := setup(t)
 			change := func(s *specs.Spec, _ *monitor.Container) { s.Process.User.UID = uid }
-			started := e.Container(t, "null", e.Runtime(t, name), sh(tell+"; exec sleep 1000"), change)
+			started := e.Container(t, "null", e.Runtime(t, name), sh(describe+"; exec sleep 1000"), change)
 			run(t, c, started)
 			read, write, err := os.Pipe()
 			if err != nil {
@@ -41,7 +41,7 @@ func TestNoProcessOfAContainerHoldsTheHostsNullDevice(t *testing.T) {
 				Stdout: write,
 				Process: specs.Process{
 					User: specs.User{UID: uid},
-					Args: sh(tell),
+					Args: sh(describe),
 					Cwd:  "/",
 					Env:  []string{"PATH=/bin"},
 				},

@@ -16,7 +16,6 @@ import (
 
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/monitor/monitortest"
-	"github.com/trivet-node/trivet/cri/runc"
 	"github.com/trivet-node/trivet/internal/cgroup"
 )
 
@@ -85,7 +84,7 @@ func TestContainerInAnotherPIDNamespaceEndsWhole(t *testing.T) {
 			t,
 			name,
 		), sh("sleep 1000 & sleep 1000 & echo up; exit 4"), func(s *specs.Spec, c *monitor.Container) {
-			// all but that of processes
+			// All namespaces but that of processes.
 			s.Linux.Namespaces, c.SharedPID = s.Linux.Namespaces[1:], true
 		})
 
@@ -103,62 +102,30 @@ func TestContainerInAnotherPIDNamespaceEndsWhole(t *testing.T) {
 }
 
 // The monitor is stopped while containers end, so that it finds exits and the upgrade at once: whichever it
-// takes first, no exit is lost, even if nobody holds a pidfd from which a new kernel could still tell.
+// takes first, no exit is lost, even if nobody holds a pidfd from which a new kernel could still read the
+// status.
 func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 	e, c := setup(t)
-	rt := e.Runtime(t, "crun")
 	const n = 12
 	for i := range n {
-		start(
-			t,
-			c,
-			e.Container(
-				t,
-				fmt.Sprint("u", i),
-				rt,
-				sh(fmt.Sprintf("trap 'exit %d' TERM; echo up; while :; do sleep 0.02; done", 30+i)),
-				nil,
-			),
-		)
+		startTrapped(t, e, c, fmt.Sprint("u", i), 30+i)
 	}
 
-	for i := range n {
-		monitortest.Eventually(t, func() error {
-			if data, err := os.ReadFile(filepath.Join(e.Dir, "logs", fmt.Sprint("u", i, ".log"))); err != nil || len(data) == 0 {
-				return fmt.Errorf("no output yet: %v", err)
-			}
-
-			return nil
-		})
-	}
-
-	pids := map[string]int{}
-	for _, s := range c.List() {
-		pids[s.ID] = s.Pid
-	}
-
+	pids := pidsOf(c)
 	c.Close()
+
 	mon := monitortest.Pid(e.Config.Socket)
-	for i := range n {
-		if i%4 == 0 {
-			unix.Kill(mon, unix.SIGSTOP)
-			unix.Kill(mon, unix.SIGUSR2)
+	for i := 0; i < n; i += 4 {
+		unix.Kill(mon, unix.SIGSTOP)
+		unix.Kill(mon, unix.SIGUSR2)
+		for j := i; j < i+4; j++ {
+			pid := pids[fmt.Sprint("u", j)]
+			unix.Kill(pid, unix.SIGTERM)
+			waitGone(t, pid)
 		}
 
-		pid := pids[fmt.Sprint("u", i)]
-		unix.Kill(pid, unix.SIGTERM)
-		waitGone(t, pid)
-		if i%4 == 3 {
-			unix.Kill(mon, unix.SIGCONT)
-			monitortest.Eventually(t, func() error {
-				log, _ := os.ReadFile(e.Config.LogFile)
-				if strings.Count(string(log), "monitor is ready") < 2+i/4 {
-					return errors.New("not executed anew")
-				}
-
-				return nil
-			})
-		}
+		unix.Kill(mon, unix.SIGCONT)
+		awaitUpgrades(t, e, 1+i/4)
 	}
 
 	c = connect(t, e)
@@ -167,14 +134,24 @@ func TestExitsInTheMomentOfAnUpgradeAreKept(t *testing.T) {
 		if exit := wait(t, c, id); exit.Code != 30+i || exit.Unknown {
 			t.Errorf("%s: exit %+v, want %d", id, exit, 30+i)
 		}
-		if err := c.Delete(t.Context(), id); err != nil {
-			t.Error(err)
-		}
 	}
 
+	deleteAll(t, c)
 	if now := monitortest.Pid(e.Config.Socket); now != mon {
 		t.Errorf("monitor %d is another process than %d", now, mon)
 	}
+}
+
+// awaitUpgrades waits until the monitor has executed its program that many times since its start.
+func awaitUpgrades(t *testing.T, e *monitortest.Env, n int) {
+	t.Helper()
+	monitortest.Eventually(t, func() error {
+		log, err := os.ReadFile(e.Config.LogFile)
+		if err != nil || strings.Count(string(log), "monitor is ready") < 1+n {
+			return fmt.Errorf("fewer than %d upgrades: %v", n, err)
+		}
+		return nil
+	})
 }
 
 func TestForgetThatFailsIsRepeated(t *testing.T) {
@@ -182,7 +159,7 @@ func TestForgetThatFailsIsRepeated(t *testing.T) {
 	start(t, c, e.Container(t, "f", e.Runtime(t, "crun"), []string{"/bin/sleep", "1000"}, nil))
 	mon, dir := monitortest.Pid(e.Config.Socket), filepath.Join(e.Config.StateDir, "containers/f")
 
-	// which os.Remove does not remove
+	// os.Remove does not remove a directory that is not empty.
 	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -220,16 +197,16 @@ func TestStartThatIsUnderWayIsWaitedFor(t *testing.T) {
 		t.Errorf("before the start: %t, %v", started, err)
 	}
 
-	// by which such a process is found
-	log, err := runc.NewLog("start", "s")
+	// A process that starts a container is found by the log that it has open.
+	call, err := rt.NewCall("start", "s")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
+	defer call.Close()
 
 	cmd := exec.Command("/bin/sh",
 		"-c", fmt.Sprintf("read x; exec %s --root %s start s", rt.Program, rt.Root))
-	cmd.ExtraFiles = []*os.File{log}
+	cmd.ExtraFiles = []*os.File{call.Log()}
 	in, err := cmd.StdinPipe()
 	if err := errors.Join(err, cmd.Start()); err != nil {
 		t.Fatal(err)

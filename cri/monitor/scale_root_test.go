@@ -35,7 +35,7 @@ func TestBothKilledLosesAndDoublesNothing(t *testing.T) {
 		monitortest.KillMonitor(t, e.Config.Socket)
 		c = connect(t, e)
 
-		// how long a life lasts
+		// How long the monitor lives.
 		time.Sleep(time.Duration(kills%7) * 5 * time.Millisecond)
 	}
 
@@ -116,7 +116,8 @@ func TestHundredContainersAndAnExecStorm(t *testing.T) {
 	began := time.Now()
 	parallel(t, n, 8, func(i int) error {
 		id := fmt.Sprintf("c%d", i)
-		if _, err := c.Create(t.Context(), e.Container(t, id, rt, []string{"/bin/sleep", "1000"}, nil)); err != nil {
+		want := e.Container(t, id, rt, []string{"/bin/sleep", "1000"}, nil)
+		if _, err := c.Create(t.Context(), want); err != nil {
 			return err
 		}
 
@@ -128,23 +129,7 @@ func TestHundredContainersAndAnExecStorm(t *testing.T) {
 	t.Logf("monitor with %d containers: %s", n, memory(pid))
 	began = time.Now()
 	parallel(t, 3*n, 8, func(i int) error {
-		ex, err := c.Exec(t.Context(), monitor.ExecConfig{ID: fmt.Sprintf("c%d", i%n),
-			Process: specs.Process{
-				Args: sh(fmt.Sprintf("exit %d", i%200)),
-				Cwd:  "/",
-				Env:  []string{"PATH=/bin"},
-			}})
-		if err != nil {
-			return err
-		}
-		defer ex.Close()
-
-		exit, err := ex.Wait(t.Context())
-		if err != nil || exit.Code != i%200 {
-			return fmt.Errorf("exec %d: %+v, %w", i, exit, err)
-		}
-
-		return nil
+		return execWithCode(t.Context(), c, fmt.Sprintf("c%d", i%n), i%200)
 	})
 
 	t.Logf("%d execs in %s; monitor: %s", 3*n, time.Since(began), memory(pid))
@@ -174,6 +159,28 @@ func TestHundredContainersAndAnExecStorm(t *testing.T) {
 	}
 }
 
+// execWithCode executes a program in a container that exits with code.
+func execWithCode(ctx context.Context, c *monitor.Client, id string, code int) error {
+	ex, err := c.Exec(ctx, monitor.ExecConfig{
+		ID: id,
+		Process: specs.Process{
+			Args: sh(fmt.Sprintf("exit %d", code)),
+			Cwd:  "/",
+			Env:  []string{"PATH=/bin"},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	defer ex.Close()
+
+	exit, err := ex.Wait(ctx)
+	if err != nil || exit.Code != code {
+		return fmt.Errorf("exec in container %s: %+v, %w; want code %d", id, exit, err, code)
+	}
+	return nil
+}
+
 // parallel calls f(0) to f(n-1), some at once, and fails the test with their errors.
 func parallel(t *testing.T, n, workers int, f func(i int) error) {
 	t.Helper()
@@ -200,7 +207,7 @@ func parallel(t *testing.T, n, workers int, f func(i int) error) {
 	}
 }
 
-// memory tells what a process takes.
+// memory returns what a process takes.
 func memory(pid int) string {
 	data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	var out []string

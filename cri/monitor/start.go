@@ -15,8 +15,8 @@ import (
 // startTimeout bounds how long a monitor may take until it answers.
 const startTimeout = 10 * time.Second
 
-// dialOrStart connects to the monitor and starts it first if nobody answers. Two that start it at once are no
-// harm: the second monitor finds the socket locked and ends.
+// dialOrStart connects to the monitor and starts it first if nobody answers. If two clients start one at the
+// same time, the second monitor finds the socket locked and ends.
 func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
@@ -31,12 +31,13 @@ func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
 	}
 	defer ready.Close()
 
+	// The wait does not end with ctx: a caller that stops waiting must leave a monitor that is there, and not
+	// one that comes up later. What is read is the ready line; the end of file says that the monitor has
+	// ended.
 	ready.SetReadDeadline(time.Now().Add(startTimeout))
-	// Not cut short by ctx: whoever gives up must leave a monitor that is there, not one that comes up later.
 	said := make([]byte, 4096)
-
-	// its ready line, or end of file when it ended
 	n, readErr := ready.Read(said)
+
 	conn, err := wire.Dial(cfg.Socket)
 	if err == nil {
 		return conn, nil
@@ -45,12 +46,12 @@ func dialOrStart(ctx context.Context, cfg Config) (*wire.Conn, error) {
 		return nil, fmt.Errorf("%s did not start: %s", cfg.Program, said[:n])
 	}
 
-	return nil, fmt.Errorf("%s did not start (its log says why): %w",
-		cfg.Program, errors.Join(readErr, err, context.Cause(ctx)))
+	err = errors.Join(readErr, err, context.Cause(ctx))
+	return nil, fmt.Errorf("%s did not start (its log says why): %w", cfg.Program, err)
 }
 
-// start starts the monitor detached, in a session of its own, and returns a pipe on which it tells that it is
-// ready. Whoever is the caller's reaper reaps it too if the caller is gone by then.
+// start starts the monitor detached, in a session of its own, and returns a pipe to which it writes when it
+// is ready.
 func start(cfg Config) (*os.File, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -60,7 +61,8 @@ func start(cfg Config) (*os.File, error) {
 
 	log := os.Stderr
 	if cfg.LogFile != "" {
-		if log, err = os.OpenFile(cfg.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY|syscall.O_CLOEXEC, 0o640); err != nil {
+		log, err = os.OpenFile(cfg.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
 			read.Close()
 			return nil, err
 		}
@@ -74,7 +76,8 @@ func start(cfg Config) (*os.File, error) {
 	)
 
 	cmd := exec.Command(cfg.Program, args...)
-	cmd.Stderr, cmd.Stdout = log, log
+	cmd.Stderr = log
+	cmd.Stdout = log
 	cmd.ExtraFiles = []*os.File{write}
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -83,7 +86,7 @@ func start(cfg Config) (*os.File, error) {
 		return nil, err
 	}
 
-	// reaps it should it die before this process
+	// It is reaped here if it dies before this process, else by the reaper of this process.
 	go cmd.Wait()
 	return read, nil
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The type of a plugin is the name of a program in the plugins' directories, and no path to any other one
+// The type of a plugin is the name of a program in the plugins' directories, and not a path to any other one
 // (CVE-2021-20206).
 func TestTypeOfAPluginIsNoPath(t *testing.T) {
 	dir := t.TempDir()
@@ -40,7 +40,7 @@ func TestTypeOfAPluginIsNoPath(t *testing.T) {
 		n.Reload(t.Context())
 		pod := Attachment{ID: "pod", Netns: filepath.Join(dir, "netns")}
 		if _, err := n.Setup(t.Context(), pod); err == nil {
-			t.Errorf("type %q was taken", kind)
+			t.Errorf("type %q is accepted", kind)
 		}
 		if _, err := os.Stat(ran); err == nil {
 			t.Fatalf("type %q ran a program", kind)

@@ -12,16 +12,22 @@ import (
 	"strings"
 )
 
-// Auth is what a pull may show to a registry. The zero value is anonymous.
+// Auth are the credentials of a pull. The zero value is anonymous.
 type Auth struct {
 	Username, Password string
-	IdentityToken      string // exchanged for an access token (OAuth 2 refresh token)
-	RegistryToken      string // sent as it is
-	ServerAddress      string // if set, the only registry that gets to see it
+
+	// IdentityToken is exchanged for an access token (OAuth 2 refresh token).
+	IdentityToken string
+
+	// RegistryToken is sent as it is.
+	RegistryToken string
+
+	// ServerAddress, if set, is the only registry that gets the credentials.
+	ServerAddress string
 }
 
-// ParseAuth makes an Auth of the fields of a docker configuration or a CRI AuthConfig, where both may stand
-// in auth as base64("user:password").
+// ParseAuth returns the credentials of a docker configuration or a CRI AuthConfig, in which auth may hold
+// user name and password as base64("user:password").
 func ParseAuth(a Auth, auth string) (Auth, error) {
 	if auth == "" || a.Username != "" {
 		return a, nil
@@ -37,11 +43,12 @@ func ParseAuth(a Auth, auth string) (Auth, error) {
 		return Auth{}, errors.New("auth is not user:password in base64")
 	}
 
-	a.Username, a.Password = user, strings.Trim(password, "\x00")
+	a.Username = user
+	a.Password = strings.Trim(password, "\x00")
 	return a, nil
 }
 
-// of returns what host may see of the authentication.
+// of returns the credentials if host may get them; else none.
 func (a Auth) of(host string) Auth {
 	if a.ServerAddress == "" {
 		return a
@@ -63,14 +70,17 @@ func (a Auth) of(host string) Auth {
 	return Auth{}
 }
 
-// authorize answers a challenge: it returns the Authorization header for the next try.
+// authorize returns the Authorization header that answers one of the challenges.
 func (s *session) authorize(ctx context.Context, e endpoint, headers []string) (string, error) {
+	// A mirror gets credentials only if they are for it.
 	auth := s.auth.of(e.base.Host)
 	if !e.mirror {
 		auth = s.auth.of(s.ref.Host)
 	}
 
 	var refused error
+
+	// The first challenge that can be answered counts.
 	for _, c := range parseChallenges(headers) {
 		switch c.scheme {
 		case "bearer":
@@ -136,7 +146,7 @@ func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth)
 
 	token, postErr := grant.ask(ctx, e, grant.byPost)
 	if postErr != nil {
-		// of the two, what the more usual way said
+		// Of the two errors, that of the more usual way.
 		return "", err
 	}
 
@@ -147,21 +157,24 @@ func (s *session) token(ctx context.Context, e endpoint, c challenge, auth Auth)
 // Some say "unauthorized".
 func knowsPostOnly(status int) bool {
 	switch status {
-	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed,
+	case http.StatusBadRequest,
+		http.StatusUnauthorized,
+		http.StatusNotFound,
+		http.StatusMethodNotAllowed,
 		http.StatusNotImplemented:
 		return true
 	}
 	return false
 }
 
-// grant is what a token server is asked for.
+// grant is what a token server is asked for, and with which credentials.
 type grant struct {
 	realm          *url.URL
 	service, scope string
 	auth           Auth
 }
 
-// ask sends a request to the token server and takes the token from its answer.
+// ask sends a request to the token server and returns the token in its answer.
 func (g grant) ask(
 	ctx context.Context, e endpoint, by func(context.Context) (*http.Request, error),
 ) (string, error) {
@@ -194,9 +207,9 @@ func (g grant) ask(
 		AccessToken string `json:"access_token"`
 	}
 
-	// the reason would quote the answer
+	// The error of the decoder would quote the answer.
 	if json.Unmarshal(body, &answer) != nil {
-		return "", fmt.Errorf("token server %s answered with what is no token", g.realm.Host)
+		return "", fmt.Errorf("token server %s did not answer with a token", g.realm.Host)
 	}
 	if answer.Token == "" {
 		answer.Token = answer.AccessToken
@@ -210,22 +223,25 @@ func (g grant) ask(
 
 const maxToken = 1 << 20
 
-// byGet is the request of distribution's token authentication.
+// byGet returns the request of the distribution project's token authentication.
 func (g grant) byGet(ctx context.Context) (*http.Request, error) {
-	address, query := *g.realm, g.realm.Query()
+	address := *g.realm
+	query := g.realm.Query()
 	query.Set("scope", g.scope)
 	if g.service != "" {
 		query.Set("service", g.service)
 	}
+
 	address.RawQuery = query.Encode()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
 	if err == nil && g.auth.Username != "" {
 		request.SetBasicAuth(g.auth.Username, g.auth.Password)
 	}
+
 	return request, err
 }
 
-// byPost is the request of distribution's OAuth 2 authentication.
+// byPost returns the request of the distribution project's OAuth 2 authentication.
 func (g grant) byPost(ctx context.Context) (*http.Request, error) {
 	form := url.Values{"service": {g.service}, "scope": {g.scope}, "client_id": {"trivet"}}
 	if g.auth.IdentityToken != "" {

@@ -10,17 +10,19 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// errStuck is a transfer without progress.
+// errStuck is the error of a transfer without progress.
 var errStuck = errors.New("too little came within the progress timeout")
 
 // minProgress is how much of a blob must come within the progress timeout: with less, a registry could hold
 // a pull forever by a byte now and then.
 const minProgress = 64 << 10
 
-// stuck says that ctx ended for want of progress, which net/http reports as the caller's own cancellation or
-// deadline.
+// stuck returns errStuck if ctx ended because there was no progress, which net/http reports as a cancellation
+// by the caller, or as a deadline; else err.
 func stuck(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStuck) {
 		return errStuck
@@ -28,9 +30,9 @@ func stuck(ctx context.Context, err error) error {
 	return err
 }
 
-// Blob opens a blob of size bytes. Reading goes on where it stopped after a broken or stuck connection, at
-// the same host first and at the others then. The content is not verified: the caller hashes what it reads. A
-// blob longer than size ends with an error.
+// Blob opens a blob of size bytes. After a broken or stuck connection, reading goes on where it stopped, at
+// the same host first and then at the others. The content is not verified: the caller hashes what it reads.
+// Not more than size bytes are read.
 func (r *Repository) Blob(ctx context.Context, d digest.Digest, size int64) (io.ReadCloser, error) {
 	b := &blob{
 		ctx:        ctx,
@@ -46,7 +48,7 @@ func (r *Repository) Blob(ctx context.Context, d digest.Digest, size int64) (io.
 	}
 
 	if len(b.hosts) == 0 {
-		return nil, fmt.Errorf("get blob %s of %s: hosts.toml leaves no host that may be asked", d, r.ref)
+		return nil, b.failed(errNoHost)
 	}
 	if err := b.connect(); err != nil {
 		return nil, b.failed(err)
@@ -64,9 +66,9 @@ type blob struct {
 
 	hosts    []endpoint // those still to be asked, the present one first
 	offset   int64      // bytes delivered
-	recent   int64      // those of them that do not count as progress yet
+	recent   int64      // bytes that do not count as progress yet
 	failures int        // in a row without progress in between
-	errs     []error    // of the hosts given up
+	errs     []error    // of the hosts that are not asked any more
 
 	body   io.ReadCloser
 	cancel context.CancelCauseFunc
@@ -77,7 +79,8 @@ func (b *blob) failed(err error) error {
 	return fmt.Errorf("get blob %s of %s: %w", b.digest, b.repository.ref, err)
 }
 
-// connect opens the transfer at the offset, trying again and at other hosts as long as that makes sense.
+// connect opens the transfer at the offset: it repeats that, and asks the other hosts, as long as it may
+// help.
 func (b *blob) connect() error {
 	for {
 		err := b.open()
@@ -90,20 +93,21 @@ func (b *blob) connect() error {
 	}
 }
 
-// next decides what follows a failure: another try, another host, or (an error) nothing.
+// next prepares what follows a failure: another attempt, or another host. An error says that nothing does.
 func (b *blob) next(err error) error {
-	b.hangUp()
+	b.disconnect()
 	if b.ctx.Err() != nil {
 		return context.Cause(b.ctx)
 	}
 
 	b.failures++
-	if passing(err) && b.failures < b.repository.client.tries {
-		return wait(b.ctx, b.repository.client.retry(b.failures-1))
+	if isTemporary(err) && b.failures < b.repository.client.attempts {
+		return retry.Sleep(b.ctx, b.repository.client.pause(b.failures-1))
 	}
 
 	b.errs = append(b.errs, fmt.Errorf("%s: %w", b.hosts[0].base.Host, err))
-	b.hosts, b.failures = b.hosts[1:], 0
+	b.hosts = b.hosts[1:]
+	b.failures = 0
 	if len(b.hosts) == 0 {
 		return errors.Join(b.errs...)
 	}
@@ -114,11 +118,11 @@ func (b *blob) next(err error) error {
 func (b *blob) open() error {
 	ctx, cancel := context.WithCancelCause(b.ctx)
 	b.cancel = cancel
-	timeout := b.repository.client.config.ProgressTimeout
+	timeout := b.repository.client.cfg.ProgressTimeout
 	b.watch = time.AfterFunc(timeout, func() { cancel(errStuck) })
 	header := make(http.Header)
 	if b.offset > 0 {
-		// with an end: not every registry takes an open range
+		// The range has an end, because not every registry accepts an open one.
 		header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.offset, b.size-1))
 	}
 
@@ -134,7 +138,7 @@ func (b *blob) open() error {
 		timeout:    timeout,
 	}
 
-	// the host knows no ranges: skip what we have
+	// The host does not support ranges: what was delivered already is skipped.
 	if b.offset > 0 && response.StatusCode == http.StatusOK {
 		if _, err := io.CopyN(io.Discard, b.body, b.offset); err != nil {
 			return err
@@ -144,7 +148,7 @@ func (b *blob) open() error {
 	return nil
 }
 
-// watchedReader tells the watch of a transfer about its progress.
+// watchedReader restarts the timer of a transfer when there is progress.
 type watchedReader struct {
 	io.ReadCloser
 	ctx     context.Context // of the transfer
@@ -165,7 +169,7 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (b *blob) hangUp() {
+func (b *blob) disconnect() {
 	if b.watch != nil {
 		b.watch.Stop()
 	}
@@ -178,7 +182,7 @@ func (b *blob) hangUp() {
 	}
 }
 
-// Read implements io.Reader.
+// Read reads what comes next, from a new connection if the present one breaks.
 func (b *blob) Read(p []byte) (int, error) {
 	for {
 		if b.offset == b.size {
@@ -212,13 +216,14 @@ func (b *blob) Read(p []byte) (int, error) {
 func (b *blob) delivered(n int64) {
 	b.offset += n
 	if b.recent += n; b.recent >= minProgress {
-		b.recent, b.failures = 0, 0
+		b.recent = 0
+		b.failures = 0
 	}
 }
 
 // Close ends the transfer.
 func (b *blob) Close() error {
-	b.hangUp()
+	b.disconnect()
 	return nil
 }
 

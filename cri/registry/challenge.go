@@ -8,8 +8,7 @@ type challenge struct {
 	params map[string]string
 }
 
-// parseChallenges reads headers, each of which may hold several challenges. What cannot be understood is
-// passed over.
+// parseChallenges reads headers, each of which may hold several challenges. What cannot be parsed is ignored.
 func parseChallenges(headers []string) (list []challenge) {
 	for _, rest := range headers {
 		var c challenge

@@ -6,44 +6,61 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Config is how registries are reached.
 type Config struct {
-	HostsDir  string // directory of <host>/hosts.toml; "" or missing: every registry directly
-	UserAgent string // "" is trivet-cri
+	// HostsDir is the directory of <host>/hosts.toml. If it is "" or missing, every registry is reached
+	// directly.
+	HostsDir string
 
-	// ProgressTimeout is after how long a transfer is broken off, and tried again, that moves less than
-	// 64 KiB; 0: one minute.
+	// UserAgent is sent with each request; "" means trivet-cri.
+	UserAgent string
+
+	// ProgressTimeout is after how long a transfer that moves less than 64 KiB is cancelled and tried again;
+	// 0 means one minute.
 	ProgressTimeout time.Duration
 }
 
-// Client reads from registries. It keeps connections, nothing else.
+// Client reads from registries. It keeps connections and nothing else. Its methods may be called
+// concurrently.
 type Client struct {
-	config Config
-	plain  *http.Client
-	retry  func(attempt int) time.Duration // how long to wait before the next try
-	tries  int
+	cfg      Config
+	plain    *http.Client
+	pause    func(attempt int) time.Duration // before the next attempt
+	attempts int
 }
 
-// NewClient connects to nothing yet.
-func NewClient(config Config) *Client {
-	if config.ProgressTimeout <= 0 {
-		config.ProgressTimeout = time.Minute
+// NewClient returns a Client, which connects to a registry when it is asked for something.
+func NewClient(cfg Config) *Client {
+	if cfg.ProgressTimeout <= 0 {
+		cfg.ProgressTimeout = time.Minute
 	}
-	if config.UserAgent == "" {
-		config.UserAgent = "trivet-cri"
+	if cfg.UserAgent == "" {
+		cfg.UserAgent = "trivet-cri"
 	}
-	c := &Client{config: config, tries: 5}
-	c.retry = func(attempt int) time.Duration { return min(100*time.Millisecond<<attempt, 5*time.Second) }
-	c.plain = newHTTPClient(nil)
-	return c
+
+	return &Client{
+		cfg:   cfg,
+		plain: newHTTPClient(nil),
+		pause: func(attempt int) time.Duration {
+			return min(
+				100*time.Millisecond<<attempt,
+				5*time.Second,
+			)
+		},
+		attempts: 5,
+	}
 }
 
 // newHTTPClient follows no redirects: send does, and knows what may go along.
@@ -58,7 +75,7 @@ func transport(config *tls.Config) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig = config
 
-	// blobs are verified as they were pushed
+	// Blobs are verified in the form in which they were pushed.
 	t.DisableCompression = true
 	t.MaxIdleConnsPerHost = 8
 	t.IdleConnTimeout = 20 * time.Second
@@ -85,25 +102,13 @@ type Repository struct{ session }
 
 // Open prepares a pull of ref.
 func (c *Client) Open(ref Reference, auth Auth) (*Repository, error) {
-	list, err := endpoints(c.config.HostsDir, ref.Host)
+	list, err := endpoints(c.cfg.HostsDir, ref.Host)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", ref.Host, err)
 	}
 
 	for i := range list {
-		list[i].client, list[i].foreign = c.plain, c.plain
-		if list[i].tls == nil {
-			continue
-		}
-
-		// Certificates of its own, so connections of its own, for the length of this pull.
-		list[i].client = newHTTPClient(list[i].tls)
-		list[i].foreign = list[i].client
-		if len(list[i].tls.Certificates) > 0 {
-			others := list[i].tls.Clone()
-			others.Certificates = nil
-			list[i].foreign = newHTTPClient(others)
-		}
+		list[i].connectBy(c.plain)
 	}
 
 	return &Repository{session{
@@ -115,6 +120,24 @@ func (c *Client) Open(ref Reference, auth Auth) (*Repository, error) {
 	}}, nil
 }
 
+// connectBy chooses the endpoint's HTTP clients: the plain one, unless it has certificates of its own. Then
+// it has connections of its own as well, for the length of one pull.
+func (e *endpoint) connectBy(plain *http.Client) {
+	e.client = plain
+	e.foreign = plain
+	if e.tls == nil {
+		return
+	}
+
+	e.client = newHTTPClient(e.tls)
+	e.foreign = e.client
+	if len(e.tls.Certificates) > 0 {
+		withoutCertificates := e.tls.Clone()
+		withoutCertificates.Certificates = nil
+		e.foreign = newHTTPClient(withoutCertificates)
+	}
+}
+
 // Manifest is a verified manifest or index.
 type Manifest struct {
 	MediaType string
@@ -124,17 +147,18 @@ type Manifest struct {
 
 const (
 	maxManifest     = 8 << 20
-	acceptManifests = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, " +
+	acceptManifests = "application/vnd.oci.image.index.v1+json, " +
+		"application/vnd.oci.image.manifest.v1+json, " +
 		"application/vnd.docker.distribution.manifest.list.v2+json, " +
 		"application/vnd.docker.distribution.manifest.v2+json, */*;q=0.1"
 )
 
-// Manifest reads what the reference names.
+// Manifest returns what the reference names.
 func (r *Repository) Manifest(ctx context.Context) (Manifest, error) {
 	return r.manifest(ctx, r.ref.identifier(), r.ref.Digest)
 }
 
-// ManifestByDigest reads another manifest of the same repository: the one an index points to.
+// ManifestByDigest returns another manifest of the same repository: one that an index names.
 func (r *Repository) ManifestByDigest(ctx context.Context, d digest.Digest) (Manifest, error) {
 	return r.manifest(ctx, d.String(), d)
 }
@@ -143,8 +167,8 @@ func (r *Repository) manifest(ctx context.Context, identifier string, want diges
 	accept := http.Header{"Accept": {acceptManifests}}
 	var m Manifest
 	err := r.each(ctx, want == "", func(e endpoint) error {
-		// A manifest is small: one that has not come whole in this time is stuck.
-		ctx, cancel := context.WithTimeoutCause(ctx, r.client.config.ProgressTimeout, errStuck)
+		// A manifest is small: one that has not come completely in this time is stuck.
+		ctx, cancel := context.WithTimeoutCause(ctx, r.client.cfg.ProgressTimeout, errStuck)
 		defer cancel()
 
 		response, err := r.get(ctx, e, "/manifests/"+identifier, accept)
@@ -180,7 +204,8 @@ func (r *Repository) manifest(ctx context.Context, identifier string, want diges
 	return m, nil
 }
 
-// each tries the endpoints in order until one serves; then nobody is asked any more.
+// each calls try with the endpoints in order until one serves. byTag says that a tag is asked for, which not
+// every endpoint may resolve.
 func (r *Repository) each(ctx context.Context, byTag bool, try func(endpoint) error) error {
 	var errs []error
 	for _, e := range r.endpoints {
@@ -188,7 +213,7 @@ func (r *Repository) each(ctx context.Context, byTag bool, try func(endpoint) er
 			continue
 		}
 
-		err := r.retrying(ctx, func() error { return try(e) })
+		err := r.repeat(ctx, func() error { return try(e) })
 		if err == nil {
 			return nil
 		}
@@ -200,38 +225,27 @@ func (r *Repository) each(ctx context.Context, byTag bool, try func(endpoint) er
 	}
 
 	if len(errs) == 0 {
-		return errors.New("hosts.toml leaves no host that may be asked")
+		return errNoHost
 	}
 
 	return errors.Join(errs...)
 }
 
-// retrying repeats what may succeed later: broken connections, 429 and 5xx.
-func (r *Repository) retrying(ctx context.Context, try func() error) (err error) {
-	for attempt := range r.client.tries {
-		if err = try(); err == nil || !passing(err) {
-			return err
+var errNoHost = errors.New("hosts.toml leaves no host that may be asked")
+
+// repeat repeats what may succeed later: broken connections, 429 and 5xx.
+func (r *Repository) repeat(ctx context.Context, try func() error) (err error) {
+	for attempt := range r.client.attempts {
+		if attempt > 0 {
+			if err := retry.Sleep(ctx, r.client.pause(attempt-1)); err != nil {
+				return err
+			}
 		}
-		if attempt == r.client.tries-1 {
-			break
-		}
-		if err := wait(ctx, r.client.retry(attempt)); err != nil {
+		if err = try(); err == nil || !isTemporary(err) {
 			return err
 		}
 	}
-
 	return err
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // statusError is an answer other than success.
@@ -244,13 +258,15 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("%d %s: %s", e.status, http.StatusText(e.status), e.message)
 }
 
-// ErrNotFound is a manifest or blob that no host has; ErrDenied one that the given credentials do not open.
 var (
+	// ErrNotFound is matched by the error for a manifest or blob that no host has.
 	ErrNotFound = errors.New("not found")
-	ErrDenied   = errors.New("access denied")
+
+	// ErrDenied is matched by the error for one that the given credentials do not give access to.
+	ErrDenied = errors.New("access denied")
 )
 
-// Is lets callers ask for ErrNotFound and ErrDenied.
+// Is reports whether target is ErrNotFound or ErrDenied, and the status means that.
 func (e *statusError) Is(target error) bool {
 	switch e.status {
 	case http.StatusNotFound:
@@ -261,7 +277,7 @@ func (e *statusError) Is(target error) bool {
 	return false
 }
 
-// get asks once, and once more when the endpoint wants authentication.
+// get sends a request, and sends it again with a token if the endpoint wants authentication.
 func (s *session) get(
 	ctx context.Context,
 	e endpoint,
@@ -274,60 +290,79 @@ func (s *session) get(
 		address.RawQuery = "ns=" + s.ref.Host
 	}
 
-	key := address.Scheme + "://" + address.Host
-	for second := false; ; second = true {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
-		if err != nil {
-			return nil, err
-		}
-
-		for _, h := range []http.Header{e.header, header} {
-			for key, values := range h {
-				request.Header[key] = values
-			}
-		}
-
-		request.Header.Set("User-Agent", s.client.config.UserAgent)
-		if token := s.storedToken(key); token != "" {
-			request.Header.Set("Authorization", token)
-		}
-
-		a, err := e.send(request)
-		if err != nil {
-			return nil, err
-		}
-		if a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent {
-			return a.Response, nil
-		}
-
-		challenges := a.Header.Values("WWW-Authenticate")
-		refusal := a.refusal()
-		if a.StatusCode != http.StatusUnauthorized || a.foreign || second || len(challenges) == 0 {
-			return nil, refusal
-		}
-
-		token, err := s.authorize(ctx, e, challenges)
-		if err != nil {
-			_, status := errors.AsType[*statusError](err)
-			_, connection := errors.AsType[*connectionError](err)
-			if status || connection {
-				return nil, err
-			}
-
-			return nil, &statusError{a.StatusCode, err.Error()}
-		}
-
-		s.mu.Lock()
-		s.tokens[key] = token
-		s.mu.Unlock()
+	a, err := s.ask(ctx, e, address, header)
+	if err != nil {
+		return nil, err
 	}
+	if a.isContent() {
+		return a.Response, nil
+	}
+
+	// A foreign server's challenge is not answered: it could ask for the credentials of another.
+	challenges := a.Header.Values("WWW-Authenticate")
+	refusal := a.refusal()
+	if a.StatusCode != http.StatusUnauthorized || a.foreign || len(challenges) == 0 {
+		return nil, refusal
+	}
+
+	if err := s.authenticate(ctx, e, address, challenges); err != nil {
+		return nil, err
+	}
+
+	a, err = s.ask(ctx, e, address, header)
+	if err != nil {
+		return nil, err
+	}
+	if !a.isContent() {
+		return nil, a.refusal()
+	}
+
+	return a.Response, nil
 }
 
-func (s *session) storedToken(key string) string {
+// ask sends a request with the token of its origin, if there is one by now.
+func (s *session) ask(ctx context.Context, e endpoint, address url.URL, header http.Header) (answer, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address.String(), nil)
+	if err != nil {
+		return answer{}, err
+	}
+
+	maps.Copy(request.Header, e.header)
+	maps.Copy(request.Header, header)
+	request.Header.Set("User-Agent", s.client.cfg.UserAgent)
+
+	s.mu.Lock()
+	token := s.tokens[originOf(address)]
+	s.mu.Unlock()
+	if token != "" {
+		request.Header.Set("Authorization", token)
+	}
+
+	return e.send(request)
+}
+
+// authenticate gets a token for the origin of an address. An error that does not come from a server says that
+// access is denied.
+func (s *session) authenticate(ctx context.Context, e endpoint, address url.URL, challenges []string) error {
+	token, err := s.authorize(ctx, e, challenges)
+	if err != nil {
+		_, status := errors.AsType[*statusError](err)
+		_, connection := errors.AsType[*connectionError](err)
+		if status || connection {
+			return err
+		}
+
+		return &statusError{http.StatusUnauthorized, err.Error()}
+	}
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.tokens[key]
+
+	s.tokens[originOf(address)] = token
+	return nil
 }
+
+func originOf(address url.URL) string { return address.Scheme + "://" + address.Host }
 
 // connectionError is a request that got no answer, or not all of it.
 type connectionError struct{ err error }
@@ -335,9 +370,9 @@ type connectionError struct{ err error }
 func (e *connectionError) Error() string { return e.err.Error() }
 func (e *connectionError) Unwrap() error { return e.err }
 
-// passing reports whether an error may go away by itself. A refused connection or an unknown name rarely does
-// within a pull, and a mirror that is down must not hold up the next one: those are not repeated.
-func passing(err error) bool {
+// isTemporary reports whether an error may go away by itself. A refused connection or an unknown name rarely
+// does within a pull, and a mirror that is down must not hold up the next one: those are not repeated.
+func isTemporary(err error) bool {
 	if s, ok := errors.AsType[*statusError](err); ok {
 		return s.status == http.StatusTooManyRequests || s.status >= 500
 	}

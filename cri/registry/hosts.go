@@ -22,14 +22,15 @@ type endpoint struct {
 	base    url.URL // with the /v2 path
 	pull    bool    // may be asked for content by digest
 	resolve bool    // may be asked what a tag means
-	mirror  bool    // stands for another registry: told which one by the ns parameter
+	mirror  bool    // stands for another registry, which the parameter ns names
 	header  http.Header
 	tls     *tls.Config // nil: defaults
 	client  *http.Client
-	foreign *http.Client // for where the endpoint sends us: without its client certificate
+	foreign *http.Client // for other servers that the endpoint names: without its client certificate
 }
 
-// hostEntry is what hosts.toml says of one host; the same keys at the top level are about the server itself.
+// hostEntry is what hosts.toml says about one host. The same keys at the top level are about the registry
+// itself.
 type hostEntry struct {
 	Capabilities []string       `toml:"capabilities"`
 	CA           any            `toml:"ca"`
@@ -45,9 +46,9 @@ type hostsFile struct {
 	Host   map[string]hostEntry `toml:"host"`
 }
 
-// endpoints lists where the images of host come from, in order: the mirrors of DIR/<host>/hosts.toml (or
-// DIR/_default/hosts.toml), then the registry itself. The file is read at each pull, so a change needs no
-// restart.
+// endpoints returns where the images of host come from, in order: the mirrors of DIR/<host>/hosts.toml (or
+// DIR/_default/hosts.toml), then the registry itself. The file is read at each pull, so a change does not
+// need a restart.
 func endpoints(dir, host string) ([]endpoint, error) {
 	own := url.URL{Scheme: defaultScheme(host), Host: canonicalHost(host)}
 	for _, name := range directoryNames(host) {
@@ -72,7 +73,7 @@ func endpoints(dir, host string) ([]endpoint, error) {
 	return []endpoint{{base: own, pull: true, resolve: true}}, nil
 }
 
-// directoryNames are the names that containerd tries: a colon is not good in every file system.
+// directoryNames returns the names that containerd tries, as not every filesystem takes a colon.
 func directoryNames(host string) []string {
 	names := []string{host}
 	if name, port, err := net.SplitHostPort(host); err == nil {
@@ -88,15 +89,17 @@ func canonicalHost(host string) string {
 	return host
 }
 
-// defaultScheme is https, but http for a registry on this machine: nobody listens in between, and nobody
-// gives 127.0.0.1 a certificate.
+// defaultScheme returns https, but http for a registry on this machine: nobody listens in between, and nobody
+// issues a certificate for 127.0.0.1.
 func defaultScheme(host string) string {
 	name, port, err := net.SplitHostPort(host)
 	if err != nil {
-		name, port = host, ""
+		name = host
+		port = ""
 	}
-	if ip := net.ParseIP(strings.Trim(name, "[]")); port != "443" &&
-		(name == "localhost" || ip != nil && ip.IsLoopback()) {
+	ip := net.ParseIP(strings.Trim(name, "[]"))
+	isLocal := name == "localhost" || ip != nil && ip.IsLoopback()
+	if isLocal && port != "443" {
 		return "http"
 	}
 	return "https"
@@ -124,6 +127,7 @@ func parseHosts(data []byte, dir, host string, own url.URL) ([]endpoint, error) 
 		list = append(list, e)
 	}
 
+	// The registry itself comes last, or the server that the file names in its place.
 	server := file.Server
 	if server == "" {
 		server = own.String()
@@ -137,8 +141,8 @@ func parseHosts(data []byte, dir, host string, own url.URL) ([]endpoint, error) 
 	return append(list, e), nil
 }
 
-// hostOrder lists the [host."..."] tables as they stand in the file: the order is the order of trying, and a
-// Go map would lose it.
+// hostOrder returns the names of the [host."..."] tables in the order of the file, which is the order in
+// which hosts are asked. A Go map would lose it.
 func hostOrder(data []byte) (order []string) {
 	var p unstable.Parser
 	p.Reset(data)
@@ -199,7 +203,8 @@ func (h hostEntry) endpoint(address, dir, host string) (endpoint, error) {
 
 func (h hostEntry) capabilities(e *endpoint) error {
 	if len(h.Capabilities) == 0 {
-		e.pull, e.resolve = true, true
+		e.pull = true
+		e.resolve = true
 	}
 
 	for _, c := range h.Capabilities {
@@ -231,7 +236,7 @@ func headers(table map[string]any) (http.Header, error) {
 	return h, nil
 }
 
-// tlsConfig loads the certificates; relative names are below dir.
+// tlsConfig loads the certificates; relative names are below dir. It is nil if the defaults apply.
 func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 	if h.CA == nil && h.Client == nil && h.SkipVerify == nil {
 		return nil, nil
@@ -242,6 +247,7 @@ func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 		config.InsecureSkipVerify = *h.SkipVerify
 	}
 
+	// Authorities of the file are trusted beside those of the system.
 	authorities, err := texts(h.CA)
 	if err != nil {
 		return nil, fmt.Errorf("ca: %w", err)
@@ -263,6 +269,7 @@ func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 		}
 	}
 
+	// Client certificates are shown to this host only.
 	pairs, err := clientPairs(h.Client)
 	if err != nil {
 		return nil, err
@@ -280,8 +287,8 @@ func (h hostEntry) tlsConfig(dir string) (*tls.Config, error) {
 	return config, nil
 }
 
-// clientPairs reads the three forms of "client": one file with both, a list of such files, or a list of
-// [certificate, key].
+// clientPairs reads the three forms of "client": one file with certificate and key, a list of such files, or
+// a list of [certificate, key].
 func clientPairs(value any) (pairs [][2]string, err error) {
 	switch v := value.(type) {
 	case nil:

@@ -132,7 +132,7 @@ func TestErrorsQuoteOnlyTheHostThatWasAsked(t *testing.T) {
 	} {
 		_, err := manifestOf(t, NewClient(Config{}), host+"/"+repository+":1", Auth{})
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v does not tell %s", repository, err, want)
+			t.Errorf("%s: error %v does not say %s", repository, err, want)
 			continue
 		}
 

@@ -1,6 +1,6 @@
 // Package registry reads images from registries by the OCI distribution specification (1.1, pull side):
 // references, containerd's hosts.toml, authentication, manifests, and blobs that go on after a broken
-// connection. It stores nothing and verifies manifests only; blobs are verified by whoever reads them.
+// connection. It stores nothing and verifies manifests only; the reader of a blob verifies it.
 package registry
 
 import (
@@ -14,8 +14,8 @@ import (
 // Reference names an image in a registry. The short forms of Docker are written out: "busybox" is
 // docker.io/library/busybox:latest.
 type Reference struct {
-	Host       string        // registry, e.g. docker.io or localhost:5000
-	Repository string        // e.g. library/busybox
+	Host       string        // of the registry, such as docker.io or localhost:5000
+	Repository string        // such as library/busybox
 	Tag        string        // "" when there is a digest and no tag
 	Digest     digest.Digest // "" when only a tag was given
 }
@@ -47,9 +47,10 @@ func ParseReference(text string) (Reference, error) {
 	return r, nil
 }
 
-// Name is the reference without tag and digest.
+// Name returns the reference without tag and digest.
 func (r Reference) Name() string { return r.Host + "/" + r.Repository }
 
+// String returns the reference with its digest or, if it does not have one, its tag.
 func (r Reference) String() string {
 	if r.Digest != "" {
 		return r.Name() + "@" + r.Digest.String()
@@ -57,7 +58,7 @@ func (r Reference) String() string {
 	return r.Name() + ":" + r.Tag
 }
 
-// identifier is what a manifest is asked for by.
+// identifier returns what a manifest is asked for by: the digest or the tag.
 func (r Reference) identifier() string {
 	if r.Digest != "" {
 		return r.Digest.String()

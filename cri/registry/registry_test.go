@@ -112,7 +112,11 @@ server = "https://docker.io"
 }
 
 func FuzzHosts(f *testing.F) {
-	f.Add([]byte("server = \"https://x\"\n[host.\"http://y\"]\ncapabilities=[\"pull\"]\nclient=[[\"a\",\"b\"]]\n"))
+	f.Add([]byte(`server = "https://x"
+[host."http://y"]
+capabilities=["pull"]
+client=[["a","b"]]
+`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := parseHosts(data, t.TempDir(), "x", url.URL{Scheme: "https", Host: "x"})
 		if err == nil && len(list) == 0 {
@@ -121,7 +125,7 @@ func FuzzHosts(f *testing.F) {
 	})
 }
 
-// fake is a registry that answers as it is told.
+// fake is a registry whose answers a test chooses.
 func fake(t *testing.T, handler http.HandlerFunc) (host string) {
 	t.Helper()
 	s := httptest.NewServer(handler)
@@ -150,7 +154,11 @@ func TestTheNextHostServesWhatTheFirstDoesNot(t *testing.T) {
 		fmt.Fprint(w, "{}")
 	})
 
-	hosts := fmt.Sprintf("server = \"http://%s\"\n[host.\"http://127.0.0.1:1\"]\n[host.\"http://%s\"]\n[host.\"http://%s\"]\n", broken, broken, good)
+	hosts := fmt.Sprintf(`server = "http://%s"
+[host."http://127.0.0.1:1"]
+[host."http://%s"]
+[host."http://%s"]
+`, broken, broken, good)
 	c := NewClient(Config{HostsDir: writeHosts(t, "example.org", hosts)})
 	m, err := manifestOf(t, c, "example.org/a/b:1", Auth{})
 	if err != nil || m.Digest != digest.FromString("{}") {
@@ -159,7 +167,8 @@ func TestTheNextHostServesWhatTheFirstDoesNot(t *testing.T) {
 	if diff := cmp.Diff([]string{"example.org"}, namespaces); diff != "" {
 		t.Error(diff)
 	}
-	if _, err := manifestOf(t, c, "example.org/a/b@"+digest.FromString("other").String(), Auth{}); err == nil {
+	other := "example.org/a/b@" + digest.FromString("other").String()
+	if _, err := manifestOf(t, c, other, Auth{}); err == nil {
 		t.Error("content of another digest was accepted")
 	}
 }
@@ -298,7 +307,7 @@ func TestTransferThatTricklesIsGivenUp(t *testing.T) {
 	}
 
 	c := NewClient(Config{ProgressTimeout: 50 * time.Millisecond})
-	c.retry = func(int) time.Duration { return time.Millisecond }
+	c.pause = func(int) time.Duration { return time.Millisecond }
 	r, err := c.Open(ref, Auth{})
 	if err != nil {
 		t.Fatal(err)
@@ -378,9 +387,9 @@ func TestManifestAndTokenThatStopComingAreAskedForAgain(t *testing.T) {
 
 	c := NewClient(Config{ProgressTimeout: 300 * time.Millisecond})
 
-	// a busy machine may break off an answer that comes, too
-	c.tries = 20
-	c.retry = func(int) time.Duration { return time.Millisecond }
+	// On a busy machine, answers that make progress may be cancelled, too.
+	c.attempts = 20
+	c.pause = func(int) time.Duration { return time.Millisecond }
 	if m, err := manifestOf(t, c, host+"/x:1", Auth{}); err != nil || string(m.Content) != "{}" {
 		t.Errorf("%+v, %v", m, err)
 	}

@@ -27,7 +27,9 @@ type answer struct {
 // they were made for: once a redirect has led to another one, nothing of them goes along. Only what can be
 // fetched again is redirected.
 func (e endpoint) send(request *http.Request) (answer, error) {
-	a, client, origin := answer{}, e.client, request.URL
+	var a answer
+	client := e.client
+	origin := request.URL
 	for range maxRedirects {
 		response, err := client.Do(request)
 		if err != nil {
@@ -44,17 +46,20 @@ func (e endpoint) send(request *http.Request) (answer, error) {
 
 		to, err := request.URL.Parse(location)
 		if err != nil || to.Scheme != "http" && to.Scheme != "https" || to.Host == "" {
-			return a, errors.New("redirected to what is no http address")
+			return a, errors.New("redirected to something that is not an http address")
 		}
 
+		// Once the request has left the origin, it stays without credentials, even if it is led back.
 		header := request.Header
 		if a.foreign || !sameOrigin(to, origin) {
-			a.foreign, client, header = true, e.foreign, forAnybody(header)
+			a.foreign = true
+			client = e.foreign
+			header = withoutCredentials(header)
 		}
 
 		request, err = http.NewRequestWithContext(request.Context(), http.MethodGet, to.String(), nil)
 		if err != nil {
-			return a, errors.New("redirected to what is no http address")
+			return a, errors.New("redirected to something that is not an http address")
 		}
 
 		request.Header = header
@@ -63,7 +68,7 @@ func (e endpoint) send(request *http.Request) (answer, error) {
 	return a, fmt.Errorf("more than %d redirects", maxRedirects)
 }
 
-// elsewhere is how to speak to another server that the endpoint has named.
+// elsewhere returns the endpoint for another server that it has named: without its client certificate.
 func (e endpoint) elsewhere(to *url.URL) endpoint {
 	if sameOrigin(to, &e.base) {
 		return e
@@ -72,9 +77,17 @@ func (e endpoint) elsewhere(to *url.URL) endpoint {
 	return e
 }
 
+// isContent reports whether the answer has what was asked for, or a part of it.
+func (a answer) isContent() bool {
+	return a.StatusCode == http.StatusOK || a.StatusCode == http.StatusPartialContent
+}
+
 func redirects(status int) bool {
 	switch status {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
+	case http.StatusMovedPermanently,
+		http.StatusFound,
+		http.StatusSeeOther,
+		http.StatusTemporaryRedirect,
 		http.StatusPermanentRedirect:
 		return true
 	}
@@ -96,8 +109,8 @@ func portOf(u *url.URL) string {
 	return "80"
 }
 
-// forAnybody keeps the headers that say what is wanted and nothing of who wants it.
-func forAnybody(header http.Header) http.Header {
+// withoutCredentials keeps the headers that say what is wanted, and nothing that says by whom.
+func withoutCredentials(header http.Header) http.Header {
 	kept := make(http.Header)
 	for _, name := range []string{"Accept", "Range", "User-Agent"} {
 		if values := header.Values(name); len(values) > 0 {
@@ -107,8 +120,8 @@ func forAnybody(header http.Header) http.Header {
 	return kept
 }
 
-// withoutAddress takes the address off an error of net/http: that of a redirect may be signed, which is a
-// credential.
+// withoutAddress removes the address from an error of net/http: that of a redirect may be signed, which makes
+// it a credential.
 func withoutAddress(err error) error {
 	u, ok := errors.AsType[*url.Error](err)
 	if !ok {
@@ -121,8 +134,9 @@ func withoutAddress(err error) error {
 	return fmt.Errorf("%s: %w", at.Host, u.Err)
 }
 
-// refusal makes an error of an answer other than success, and closes it. Only what the asked origin says
-// itself is quoted: else a registry could have us read, and show, what only this node can reach.
+// refusal returns the error of an answer other than success, and closes it. Only what the origin that was
+// asked says itself is quoted: else a registry could have this node read, and show, what only the node can
+// reach.
 func (a answer) refusal() *statusError {
 	defer a.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(a.Body, maxErrorBody))
@@ -141,7 +155,8 @@ type errorBody struct {
 	Details string                           `json:"details"` // Docker Hub's token server
 }
 
-// protocolCode takes one of the specification's codes out of an error body: capital letters.
+// protocolCode returns the code of an error body as the specification has it, in capital letters; "" if there
+// is none.
 func protocolCode(body []byte) string {
 	var e errorBody
 	if json.Unmarshal(body, &e) != nil || len(e.Errors) == 0 {
@@ -154,7 +169,7 @@ func protocolCode(body []byte) string {
 	return code
 }
 
-// protocolMessage takes the text out of an error body, fit to be shown in one line.
+// protocolMessage returns the text of an error body, fit to be shown in one line.
 func protocolMessage(body []byte) string {
 	text := string(body)
 	var e errorBody

@@ -26,48 +26,26 @@ func (o overlay) mount(target string) error {
 	return err
 }
 
-var errOldKernel = errors.New("kernel has no lowerdir+")
+var errOldKernel = errors.New("the kernel does not have lowerdir+")
 
 func (o overlay) mountByParts(target string) error {
 	fsfd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENODEV) {
+		return errors.New("the kernel has no overlayfs (modprobe overlay)")
+	}
 	if err != nil {
-		if errors.Is(err, unix.ENODEV) {
-			return errors.New("the kernel has no overlayfs (modprobe overlay)")
-		}
-
 		return errOldKernel
 	}
-
 	defer unix.Close(fsfd)
 
 	if legacy(fsfd) {
 		return errOldKernel
 	}
-
-	for _, dir := range o.lower {
-		if err := unix.FsconfigSetString(fsfd, "lowerdir+", dir); err != nil {
-			if errors.Is(err, unix.EINVAL) {
-				return errOldKernel
-			}
-
-			return fmt.Errorf("layer %s: %w%s", dir, err, kernelLog(fsfd))
-		}
+	if err := o.configure(fsfd); err != nil {
+		return err
 	}
 
-	if o.upper != "" {
-		if err := unix.FsconfigSetString(fsfd, "upperdir", o.upper); err != nil {
-			return fmt.Errorf("writable layer %s: %w%s", o.upper, err, kernelLog(fsfd))
-		}
-		if err := unix.FsconfigSetString(fsfd, "workdir", o.work); err != nil {
-			return fmt.Errorf("work directory %s: %w%s", o.work, err, kernelLog(fsfd))
-		}
-
-		// A container's files need not survive a power loss: fsync of the container costs nothing then.
-		if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("volatile: %w%s", err, kernelLog(fsfd))
-		}
-	}
-
+	// Errors of the layers show up here at the latest.
 	if err := unix.FsconfigCreate(fsfd); err != nil {
 		return fmt.Errorf("create overlay: %w%s", err, kernelLog(fsfd))
 	}
@@ -90,20 +68,52 @@ func (o overlay) mountByParts(target string) error {
 	return nil
 }
 
-// legacy reports whether the file system still takes its options as one text (overlayfs before 6.5): then
-// fsconfig(2) collects whatever it is given and only the creation fails, with a complaint in the kernel's
-// log. One that knows its options refuses this one at once.
+// configure sets the options of a new overlay.
+func (o overlay) configure(fsfd int) error {
+	for _, dir := range o.lower {
+		err := unix.FsconfigSetString(fsfd, "lowerdir+", dir)
+		if errors.Is(err, unix.EINVAL) {
+			return errOldKernel
+		}
+		if err != nil {
+			return fmt.Errorf("layer %s: %w%s", dir, err, kernelLog(fsfd))
+		}
+	}
+
+	if o.upper == "" {
+		return nil
+	}
+
+	if err := unix.FsconfigSetString(fsfd, "upperdir", o.upper); err != nil {
+		return fmt.Errorf("writable layer %s: %w%s", o.upper, err, kernelLog(fsfd))
+	}
+	if err := unix.FsconfigSetString(fsfd, "workdir", o.work); err != nil {
+		return fmt.Errorf("work directory %s: %w%s", o.work, err, kernelLog(fsfd))
+	}
+
+	// A container's files need not survive a power loss: its fsync costs nothing then. Older kernels do not
+	// know the option.
+	if err := unix.FsconfigSetFlag(fsfd, "volatile"); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("volatile: %w%s", err, kernelLog(fsfd))
+	}
+
+	return nil
+}
+
+// legacy reports whether the filesystem still takes its options as one text (overlayfs before 6.5): then
+// fsconfig(2) collects all options and only the creation fails, with a message in the kernel's log. A
+// filesystem that knows its options refuses an unknown one at once.
 func legacy(fsfd int) bool {
 	if unix.FsconfigSetFlag(fsfd, "no-such-option") == nil {
 		return true
 	}
 
-	// the refusal is no part of the story
+	// What it wrote about the refusal must not be part of a later error.
 	_ = kernelLog(fsfd)
 	return false
 }
 
-// kernelLog is what the kernel wrote on the mount's own log (fsopen(2)): the reason behind an EINVAL.
+// kernelLog returns what the kernel wrote to the log of the mount (fsopen(2)): the reason for an EINVAL.
 func kernelLog(fsfd int) string {
 	var lines []string
 	buf := make([]byte, 1024)

@@ -1,5 +1,6 @@
-// Package rootfs makes container root file systems: an overlayfs mount of an image's layers and a writable
-// directory, or a read-only one for image volumes. Each is found again after kill -9 and gone after a reboot.
+// Package rootfs makes the root filesystems of containers: an overlayfs mount of an image's layers and a
+// writable directory, or a read-only one for image volumes. Each is found again after a kill -9, and is gone
+// after a reboot.
 package rootfs
 
 import (
@@ -11,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -22,17 +22,23 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// Config says where root file systems live.
+// Config says where root filesystems live.
 type Config struct {
-	Dir      string // writable layers, e.g. /var/lib/trivet/cri/rootfs; not on overlayfs
-	StateDir string // boot-scoped: records and mount points, e.g. /run/trivet/cri/rootfs
-	Images   *image.Store
-	Log      *slog.Logger
+	// Dir is for writable layers, such as /var/lib/trivet/cri/rootfs. It must not be on overlayfs.
+	Dir string
+
+	// StateDir is for records and mount points, such as /run/trivet/cri/rootfs. Its content must end with the
+	// boot.
+	StateDir string
+
+	Images *image.Store
+	Log    *slog.Logger
 }
 
-// Manager makes and removes root file systems. Calls for different IDs run side by side.
-type Manager struct {
-	config  Config
+// Store is the root filesystems of a node's containers. Its methods may be called concurrently; only calls
+// for one ID wait for each other.
+type Store struct {
+	cfg     Config
 	records *durable.Store[record]
 	locks   keylock.Locks[string]
 }
@@ -43,110 +49,122 @@ type record struct {
 	ReadOnly bool
 }
 
-// Open finds the root file systems of an earlier process of this boot, holds their layers, and deletes the
-// writable layers of those that a reboot ended. Call image.Store.Collect after it.
-func Open(config Config) (*Manager, error) {
-	if config.Log == nil {
-		config.Log = slog.New(slog.DiscardHandler)
+// Open finds the root filesystems of an earlier process of this boot, holds their layers, and deletes the
+// writable layers of those that a reboot has ended. Call image.Store.Collect after it.
+func Open(cfg Config) (*Store, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 
+	s := &Store{cfg: cfg}
 	for _, dir := range []string{
-		config.Dir,
-		config.StateDir,
-		filepath.Join(config.StateDir, "mounts"),
-		filepath.Join(config.Dir, "empty"),
+		cfg.Dir,
+		cfg.StateDir,
+		s.mounts(),
+		s.empty(),
 	} {
-		// A container's programs may be setuid, so nobody else on the host may come to them.
+		// A container's programs may be setuid, so nobody else on the host may reach them.
 		if err := errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700)); err != nil {
 			return nil, err
 		}
 	}
 
-	if err := fitForUpper(config.Dir); err != nil {
+	if err := checkUpper(cfg.Dir); err != nil {
 		return nil, err
 	}
 
-	records, err := durable.OpenStore[record](filepath.Join(config.StateDir, "records"), true)
+	var err error
+	s.records, err = durable.OpenStore[record](filepath.Join(cfg.StateDir, "records"), true)
 	if err != nil {
 		return nil, err
 	}
 
-	m := &Manager{config: config, records: records}
-	return m, m.recover()
+	return s, s.recover()
 }
 
-// fitForUpper refuses a file system on which every container would fail.
-func fitForUpper(dir string) error {
+// checkUpper returns an error for a filesystem on which every container would fail.
+func checkUpper(dir string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
+
 	if st.Type == unix.OVERLAYFS_SUPER_MAGIC {
-		return fmt.Errorf("%s is on overlayfs, where the kernel allows no writable container layers: put "+
-			"the root directory on a disk or tmpfs", dir)
+		return fmt.Errorf(
+			"%s is on overlayfs, where the kernel does not allow writable container layers: put "+
+				"the root directory on a disk or tmpfs",
+			dir,
+		)
 	}
+
 	return nil
 }
 
-func (m *Manager) recover() error {
-	all, torn, err := m.records.List()
+func (s *Store) recover() error {
+	known, torn, err := s.records.List()
 	if err != nil {
 		return err
 	}
 
 	for _, t := range torn {
-		m.config.Log.Warn("rootfs record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
+		s.cfg.Log.Warn("rootfs record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
 	}
 
-	for id, r := range all {
-		if err := m.config.Images.Hold(owner(id), r.Chain); err != nil {
-			m.config.Log.Warn("rootfs has lost layers", "container", id, "err", err)
+	for id, r := range known {
+		if err := s.cfg.Images.Hold(owner(id), r.Chain); err != nil {
+			s.cfg.Log.Warn("rootfs has lost layers", "container", id, "err", err)
 		}
 	}
 
-	for _, dir := range []string{m.containers(), filepath.Join(m.config.StateDir, "mounts")} {
-		entries, err := os.ReadDir(dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+	return errors.Join(s.deleteUnknown(s.containers(), known), s.deleteUnknown(s.mounts(), known))
+}
+
+// deleteUnknown deletes the root filesystems in a directory that have no record. One that cannot be deleted
+// is tried again at the next start.
+func (s *Store) deleteUnknown(dir string, known map[string]record) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+
+	for _, e := range entries {
+		if _, ok := known[e.Name()]; ok {
+			continue
 		}
-
-		for _, e := range entries {
-			if _, known := all[e.Name()]; known {
-				continue
-			}
-
-			// tried again at the next start
-			if err := m.delete(e.Name()); err != nil {
-				m.config.Log.Warn("rootfs without a record stays", "rootfs", e.Name(), "err", err)
-			}
+		if err := s.delete(e.Name()); err != nil {
+			s.cfg.Log.Warn("rootfs without a record stays", "rootfs", e.Name(), "err", err)
 		}
 	}
 
 	return nil
 }
 
-// Path is where the root file system of id is mounted, if it is.
-func (m *Manager) Path(id string) string { return filepath.Join(m.config.StateDir, "mounts", id) }
+// Path returns where the root filesystem of id is mounted, if it is.
+func (s *Store) Path(id string) string { return filepath.Join(s.mounts(), id) }
 
-func owner(id string) string                 { return "rootfs:" + id }
-func (m *Manager) containers() string        { return filepath.Join(m.config.Dir, "containers") }
-func (m *Manager) upper(id string) string    { return filepath.Join(m.containers(), id, "upper") }
-func (m *Manager) work(id string) string     { return filepath.Join(m.containers(), id, "work") }
-func (m *Manager) writable(id string) string { return filepath.Join(m.containers(), id) }
+// owner is the name by which a root filesystem holds its layers.
+func owner(id string) string { return "rootfs:" + id }
 
-// Prepare mounts a writable root file system of img for a container and returns its path. For an ID that has
-// one, it is the same one. On failure nothing is left. The way back is Release.
-func (m *Manager) Prepare(ctx context.Context, id string, img image.Image) (path string, err error) {
-	return m.prepare(ctx, id, img, false)
+func (s *Store) mounts() string            { return filepath.Join(s.cfg.StateDir, "mounts") }
+func (s *Store) containers() string        { return filepath.Join(s.cfg.Dir, "containers") }
+func (s *Store) upper(id string) string    { return filepath.Join(s.containers(), id, "upper") }
+func (s *Store) work(id string) string     { return filepath.Join(s.containers(), id, "work") }
+func (s *Store) writable(id string) string { return filepath.Join(s.containers(), id) }
+func (s *Store) empty() string             { return filepath.Join(s.cfg.Dir, "empty") }
+
+// Prepare mounts a writable root filesystem of img for a container and returns its path. For an ID that has
+// one, it returns that. On an error nothing is left. Release undoes it.
+func (s *Store) Prepare(ctx context.Context, id string, img image.Image) (path string, err error) {
+	return s.prepare(ctx, id, img, false)
 }
 
-// PrepareReadOnly mounts an image's files read-only, e.g. as a volume of a container. id must differ from
-// that of any container.
-func (m *Manager) PrepareReadOnly(ctx context.Context, id string, img image.Image) (path string, err error) {
-	return m.prepare(ctx, id, img, true)
+// PrepareReadOnly mounts an image's files read-only, such as for a volume of a container. id must differ from
+// those of all containers. Release undoes it.
+func (s *Store) PrepareReadOnly(ctx context.Context, id string, img image.Image) (path string, err error) {
+	return s.prepare(ctx, id, img, true)
 }
 
-func (m *Manager) prepare(
+func (s *Store) prepare(
 	ctx context.Context,
 	id string,
 	img image.Image,
@@ -156,14 +174,14 @@ func (m *Manager) prepare(
 		return "", err
 	}
 
-	unlock, err := m.locks.Lock(ctx, id)
+	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
 
-	path = m.Path(id)
-	if r, err := m.records.Get(id); err == nil {
+	path = s.Path(id)
+	if r, err := s.records.Get(id); err == nil {
 		if !slices.Equal(r.Chain, img.Chain) || r.ReadOnly != readOnly {
 			return "", fmt.Errorf("rootfs %s exists with another image", id)
 		}
@@ -171,34 +189,34 @@ func (m *Manager) prepare(
 			return path, err
 		}
 
-		// half made by a killed process
-		if err := m.delete(id); err != nil {
+		// A process was killed while it made it.
+		if err := s.delete(id); err != nil {
 			return "", err
 		}
 	}
 
-	if err := m.config.Images.Hold(owner(id), img.Chain); err != nil {
+	if err := s.cfg.Images.Hold(owner(id), img.Chain); err != nil {
 		return "", fmt.Errorf("rootfs %s of image %s: %w", id, img.ID, err)
 	}
 
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, m.forget(id))
+			err = errors.Join(err, s.forget(id))
 		}
 	}()
 
-	if err := m.records.Put(id, record{Chain: img.Chain, ReadOnly: readOnly}); err != nil {
+	if err := s.records.Put(id, record{Chain: img.Chain, ReadOnly: readOnly}); err != nil {
 		return "", fmt.Errorf("record rootfs %s: %w", id, err)
 	}
-	if err := m.mount(id, img.Layers, readOnly); err != nil {
+	if err := s.mount(id, img.Layers, readOnly); err != nil {
 		return "", fmt.Errorf("mount rootfs %s of image %s: %w", id, img.ID, err)
 	}
 
 	return path, nil
 }
 
-func (m *Manager) mount(id string, layers []string, readOnly bool) error {
-	path := m.Path(id)
+func (s *Store) mount(id string, layers []string, readOnly bool) error {
+	path := s.Path(id)
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
@@ -206,86 +224,74 @@ func (m *Manager) mount(id string, layers []string, readOnly bool) error {
 	lower := slices.Clone(layers)
 	slices.Reverse(lower)
 	if readOnly || len(lower) == 0 {
-		// overlayfs wants two layers when none is writable, and one at least
-		lower = append(lower, filepath.Join(m.config.Dir, "empty"))
+		// overlayfs needs two layers when none is writable, and at least one in any case.
+		lower = append(lower, s.empty())
 	}
 
 	o := overlay{lower: lower}
 	if !readOnly {
-		for _, dir := range []string{m.upper(id), m.work(id)} {
+		for _, dir := range []string{s.upper(id), s.work(id)} {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
 			}
 		}
 
-		if err := sameRoot(m.upper(id), lower[0]); err != nil {
+		// The container sees the writable layer's root, which must be like that of the image.
+		if err := likeDirectory(s.upper(id), lower[0]); err != nil {
 			return err
 		}
 
-		o.upper, o.work = m.upper(id), m.work(id)
+		o.upper = s.upper(id)
+		o.work = s.work(id)
 	}
 
 	return o.mount(path)
 }
 
-// sameRoot gives the writable layer's root the owner and mode of the image's, since the upper one is what the
-// container sees.
-func sameRoot(upper, lower string) error {
-	info, err := os.Stat(lower)
-	if err != nil {
-		return err
-	}
-	st := info.Sys().(*syscall.Stat_t)
-	if err := os.Chown(upper, int(st.Uid), int(st.Gid)); err != nil {
-		return err
-	}
-	return unix.Chmod(upper, st.Mode&0o7777)
-}
-
-// Release unmounts and deletes a root file system with everything the container wrote. Repeating it is
+// Release unmounts and deletes a root filesystem with everything that the container wrote. Repeating it is
 // success.
-func (m *Manager) Release(ctx context.Context, id string) error {
+func (s *Store) Release(ctx context.Context, id string) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
 
-	unlock, err := m.locks.Lock(ctx, id)
+	unlock, err := s.locks.Lock(ctx, id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 
-	if err := m.forget(id); err != nil {
+	if err := s.forget(id); err != nil {
 		return fmt.Errorf("release rootfs %s: %w", id, err)
 	}
 
 	return nil
 }
 
-// forget deletes the record last, so that a killed Release is finished by the next one.
-func (m *Manager) forget(id string) error {
-	if err := m.delete(id); err != nil {
+// forget deletes a root filesystem, the record last, so that the next Release completes one that was killed.
+func (s *Store) forget(id string) error {
+	if err := s.delete(id); err != nil {
 		return err
 	}
-	if err := m.records.Delete(id); err != nil {
+	if err := s.records.Delete(id); err != nil {
 		return err
 	}
-	return m.config.Images.Drop(owner(id))
+	return s.cfg.Images.Drop(owner(id))
 }
 
-func (m *Manager) delete(id string) error {
-	if err := mount.Unmount(m.Path(id)); err != nil {
+func (s *Store) delete(id string) error {
+	if err := mount.Unmount(s.Path(id)); err != nil {
 		return err
 	}
-	if err := os.Remove(m.Path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.Path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return removal.Tree(m.writable(id))
+	return removal.Tree(s.writable(id))
 }
 
-// IDs lists the root file systems that exist: what a container that is gone left here can be released.
-func (m *Manager) IDs() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(m.config.StateDir, "mounts"))
+// IDs returns the IDs of the root filesystems that exist: those of containers that are gone can be released.
+func (s *Store) IDs() ([]string, error) {
+	entries, err := os.ReadDir(s.mounts())
 	if err != nil {
 		return nil, err
 	}

@@ -15,27 +15,27 @@ import (
 type Usage struct{ Bytes, Inodes int64 }
 
 // Usage walks the writable layer of a container: its cost grows with the number of files that the container
-// wrote. One that is not there uses nothing, and what cannot be seen (a path longer than the kernel takes, a
-// file that is gone meanwhile) is not counted: no container may keep the node from knowing about the others.
-func (m *Manager) Usage(id string) (Usage, error) {
+// wrote. One that is not there uses nothing. What cannot be seen (a path longer than the kernel takes, a file
+// that is removed meanwhile) is not counted: no container may keep the node from knowing about the others.
+func (s *Store) Usage(id string) (Usage, error) {
 	if err := checkID(id); err != nil {
 		return Usage{}, err
 	}
-	written, err := usage(m.upper(id))
+	written, err := usage(s.upper(id))
 	if err != nil {
 		return Usage{}, err
 	}
-	volumes, err := usage(m.volumes(id))
+	volumes, err := usage(s.volumes(id))
 	return Usage{Bytes: written.Bytes + volumes.Bytes, Inodes: written.Inodes + volumes.Inodes}, err
 }
 
-// TotalUsage is what all containers wrote.
-func (m *Manager) TotalUsage() (Usage, error) { return usage(m.containers()) }
+// TotalUsage returns what all containers wrote.
+func (s *Store) TotalUsage() (Usage, error) { return usage(s.containers()) }
 
-// Dir is where the writable layers are, for ImageFsInfo.
-func (m *Manager) Dir() string { return m.config.Dir }
+// Dir returns where the writable layers are, for ImageFsInfo.
+func (s *Store) Dir() string { return s.cfg.Dir }
 
-// walk counts what is below a directory that somebody else writes to. Of each directory on the way it
+// walk counts what is below a directory that a container writes to. Of each directory on the way it
 // remembers a page of names, so that neither descriptors nor memory grow with what is there.
 type walk struct {
 	root   int
@@ -71,6 +71,7 @@ func usage(dir string) (Usage, error) {
 
 	w.add(st)
 
+	// Depth first: what is remembered grows with the depth, not with the number of files.
 	for len(w.levels) > 0 {
 		l := &w.levels[len(w.levels)-1]
 		switch {
@@ -89,8 +90,8 @@ func usage(dir string) (Usage, error) {
 	return Usage{Bytes: int64(w.bytes), Inodes: int64(w.inodes + 0.5)}, nil
 }
 
-// read counts a page of a directory. One that cannot be opened any more, or by no name that the kernel takes,
-// is done.
+// read counts a page of a directory. One that cannot be opened, because it is gone or its path is too long
+// for the kernel, is done.
 func (w *walk) read(l *level) {
 	l.done = true
 	dir, err := unix.Openat2(w.root, l.name, &unix.OpenHow{
@@ -138,7 +139,7 @@ func (w *walk) add(st unix.Stat_t) {
 	w.inodes += 1 / names
 }
 
-// checkID refuses what would be a path.
+// checkID returns an error for an ID that would be a path.
 func checkID(id string) error {
 	if !durable.ValidName(id) {
 		return &os.PathError{Op: "rootfs", Path: id, Err: fs.ErrInvalid}

@@ -15,16 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Volume makes a directory of the image writable whatever the root file system is, as the image's VOLUME
+// Volume makes a directory of the image writable, even in a read-only root filesystem, as the image's VOLUME
 // wants it: source is to be bound to target, which is path without symbolic links. It is deleted with the
-// root file system, which must be mounted and used by nobody yet. number tells the volumes of one root file
-// system apart.
+// root filesystem, which must be mounted, and not yet be in use. number distinguishes the volumes of one root
+// filesystem.
 //
 // A directory with files is bound to itself: the overlay's, which has the image's files and takes what is
 // written. An empty one gets a directory of its own on the disk, since that is what it is for: not all that
 // databases or nested runtimes do works on an overlay.
-func (m *Manager) Volume(id string, number int, path string) (source, target string, err error) {
-	root := m.Path(id)
+func (s *Store) Volume(id string, number int, path string) (source, target string, err error) {
+	root := s.Path(id)
 	inside, err := securejoin.SecureJoin(root, path)
 	if err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
@@ -33,6 +33,7 @@ func (m *Manager) Volume(id string, number int, path string) (source, target str
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
 
+	// The target is inside the container, without links that its programs could change.
 	target = filepath.Join("/", strings.TrimPrefix(inside, root))
 
 	empty, err := isEmpty(inside)
@@ -43,7 +44,7 @@ func (m *Manager) Volume(id string, number int, path string) (source, target str
 		return inside, target, nil
 	}
 
-	source = filepath.Join(m.volumes(id), strconv.Itoa(number))
+	source = filepath.Join(s.volumes(id), strconv.Itoa(number))
 	if err := os.MkdirAll(source, 0o700); err != nil {
 		return "", "", fmt.Errorf("volume %s: %w", path, err)
 	}
@@ -54,7 +55,7 @@ func (m *Manager) Volume(id string, number int, path string) (source, target str
 	return source, target, nil
 }
 
-func (m *Manager) volumes(id string) string { return filepath.Join(m.writable(id), "volumes") }
+func (s *Store) volumes(id string) string { return filepath.Join(s.writable(id), "volumes") }
 
 func isEmpty(dir string) (bool, error) {
 	f, err := os.Open(dir)

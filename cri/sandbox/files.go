@@ -9,68 +9,48 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
-	"github.com/trivet-node/trivet/internal/mount"
 )
 
-// files is the directory of a sandbox's files.
-func (s *Sandboxes) files(id string) string { return filepath.Join(s.cfg.FilesDir, id) }
-
-// sweepFiles removes the files of sandboxes that are gone: a reboot takes the records and leaves these.
-func (s *Sandboxes) sweepFiles() error {
-	entries, err := os.ReadDir(s.cfg.FilesDir)
-	if err != nil {
-		return fmt.Errorf("files of pod sandboxes: %w", err)
+// Mounts returns what each container of the pod mounts beside its own mounts. A container whose root file
+// system is read-only must not write the pod's files either.
+func (p paths) Mounts(r Record, readOnly bool) []specs.Mount {
+	shm := "/dev/shm"
+	if r.ownsIPC() {
+		shm = p.shm(r.ID)
 	}
 
-	for _, e := range entries {
-		if _, known := s.all[e.Name()]; known {
-			continue
-		}
-		if err := os.RemoveAll(s.files(e.Name())); err != nil {
-			s.cfg.Log.Warn("files of a sandbox that is gone stay", "sandbox", e.Name(), "err", err)
-		}
-	}
-
-	return nil
-}
-
-// Mounts are what each container of the pod mounts beside its own. One whose root file system is read-only
-// may not write its files either.
-func (s *Sandboxes) Mounts(r Record, readOnly bool) []specs.Mount {
-	shm, access := "/dev/shm", "rw"
-	if r.Options().GetIpc() != runtimeapi.NamespaceMode_NODE {
-		shm = filepath.Join(s.dir(r.ID), "shm")
-	}
+	access := "rw"
 	if readOnly {
 		access = "ro"
 	}
 
-	bind := func(target, source, access string) specs.Mount {
-		return specs.Mount{
-			Destination: target,
-			Type:        "bind",
-			Source:      source,
-			Options:     []string{"rbind", "rprivate", access},
-		}
-	}
-
 	mounts := []specs.Mount{
 		bind("/dev/shm", shm, "rw"),
-		bind("/etc/resolv.conf", filepath.Join(s.files(r.ID), "resolv.conf"), access),
+		bind("/etc/resolv.conf", p.resolvConf(r.ID), access),
 	}
-	if r.config.GetHostname() != "" || r.Options().GetNetwork() == runtimeapi.NamespaceMode_NODE {
-		mounts = append(mounts, bind("/etc/hostname", filepath.Join(s.files(r.ID), "hostname"), access))
+	if r.config.GetHostname() != "" || !r.ownsNetwork() {
+		mounts = append(mounts, bind("/etc/hostname", p.hostname(r.ID), access))
 	}
 
 	return mounts
 }
 
-func (s *Sandboxes) makeFiles(r Record) error {
-	shm, files := filepath.Join(s.dir(r.ID), "shm"), s.files(r.ID)
-	for _, dir := range []string{shm, files} {
+func (p paths) resolvConf(id string) string { return filepath.Join(p.filesOf(id), "resolv.conf") }
+func (p paths) hostname(id string) string   { return filepath.Join(p.filesOf(id), "hostname") }
+
+func bind(target, source, access string) specs.Mount {
+	return specs.Mount{
+		Destination: target,
+		Type:        "bind",
+		Source:      source,
+		Options:     []string{"rbind", "rprivate", access},
+	}
+}
+
+// makeFiles makes the pod's directories, its resolv.conf and hostname, its log directory, and /dev/shm.
+func (s *Service) makeFiles(r Record) error {
+	for _, dir := range []string{s.shm(r.ID), s.filesOf(r.ID)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return err
 		}
@@ -80,39 +60,32 @@ func (s *Sandboxes) makeFiles(r Record) error {
 	if err != nil {
 		return err
 	}
-
-	hostname := r.config.GetHostname()
-	if hostname == "" {
-		hostname, _ = os.Hostname()
+	if err := os.WriteFile(s.resolvConf(r.ID), resolv, 0o644); err != nil {
+		return err
 	}
 
-	for name, data := range map[string][]byte{"resolv.conf": resolv, "hostname": []byte(hostname + "\n")} {
-		if err := os.WriteFile(filepath.Join(files, name), data, 0o644); err != nil {
-			return err
-		}
+	name := r.config.GetHostname()
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	if err := os.WriteFile(s.hostname(r.ID), []byte(name+"\n"), 0o644); err != nil {
+		return err
 	}
 
-	if r.config.GetLogDirectory() != "" {
-		if err := os.MkdirAll(r.config.LogDirectory, 0o755); err != nil {
+	if logs := r.config.GetLogDirectory(); logs != "" {
+		if err := os.MkdirAll(logs, 0o755); err != nil {
 			return fmt.Errorf("log directory: %w", err)
 		}
 	}
 
-	if r.Options().GetIpc() == runtimeapi.NamespaceMode_NODE {
+	if !r.ownsIPC() {
 		return nil
 	}
-	if err := unix.Mount("shm", shm, "tmpfs", unix.MS_NOEXEC|unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size=65536k"); err != nil {
-		return fmt.Errorf("mount /dev/shm of the pod: %w", err)
-	}
 
-	return nil
+	return s.cfg.Kernel.MountShm(s.shm(r.ID))
 }
 
-func (s *Sandboxes) unmountFiles(r Record) error {
-	return mount.Unmount(filepath.Join(s.dir(r.ID), "shm"))
-}
-
-// resolvConf is the host's when the pod says nothing of DNS.
+// resolvConf returns the content of a resolv.conf: the host's if the pod asks for nothing.
 func resolvConf(dns *runtimeapi.DNSConfig) ([]byte, error) {
 	if len(dns.GetServers())+len(dns.GetSearches())+len(dns.GetOptions()) == 0 {
 		data, err := os.ReadFile("/etc/resolv.conf")
@@ -137,4 +110,23 @@ func resolvConf(dns *runtimeapi.DNSConfig) ([]byte, error) {
 	}
 
 	return []byte(b.String()), nil
+}
+
+// sweepFiles removes the files of sandboxes that are gone: a reboot takes the records and leaves these.
+func (s *Service) sweepFiles() error {
+	entries, err := os.ReadDir(s.cfg.FilesDir)
+	if err != nil {
+		return fmt.Errorf("files of pod sandboxes: %w", err)
+	}
+
+	for _, e := range entries {
+		if s.Known(e.Name()) {
+			continue
+		}
+		if err := os.RemoveAll(s.filesOf(e.Name())); err != nil {
+			s.cfg.Log.Warn("files of a sandbox that is gone are left", "sandbox", e.Name(), "err", err)
+		}
+	}
+
+	return nil
 }

@@ -1,102 +1,136 @@
-// Package sandbox keeps pod sandboxes: a sandbox is a set of namespaces pinned by bind mounts, a /dev/shm and
-// a network attachment, without any process. Only a pod that shares its PID namespace has one, the init of
-// that namespace. Records are boot-scoped and written before the kernel is touched, so a killed server finds
-// and undoes what it half made.
+// Package sandbox runs, stops and removes pod sandboxes. A sandbox is a set of namespaces pinned by bind
+// mounts, a /dev/shm and a network attachment, without any process. Only a pod that shares its PID namespace
+// has one, the init of that namespace. Records are boot-scoped and written before the kernel is touched, so
+// that the next server finds and undoes what a killed one has half made. What follows in a sandbox's life is
+// decided in cri/life.
 package sandbox
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
-	"sync"
+	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-
+	"github.com/trivet-node/trivet/cri/cgroupdriver"
+	"github.com/trivet-node/trivet/cri/event"
+	"github.com/trivet-node/trivet/cri/life"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/network"
-	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/cri/ociruntime"
+	"github.com/trivet-node/trivet/cri/record"
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/internal/namespace"
-	"github.com/trivet-node/trivet/internal/undo"
 )
 
-// ErrNotFound is an unknown sandbox.
-var ErrNotFound = errors.New("pod sandbox not found")
+// Errors that a caller branches on. A sandbox that does not exist is record.ErrNotFound.
+var (
+	// ErrInvalid is a configuration that cannot be served, now or later.
+	ErrInvalid = errors.New("invalid pod sandbox configuration")
 
-// Config is what sandboxes need.
+	// ErrNotReady is a sandbox that was stopped.
+	ErrNotReady = errors.New("pod sandbox is not ready")
+)
+
+// Network joins sandboxes to the pod network.
+type Network interface {
+	Setup(ctx context.Context, a network.Attachment) ([]netip.Addr, error)
+	Teardown(ctx context.Context, a network.Attachment) error
+}
+
+// Processes runs the inits of shared PID namespaces.
+type Processes interface {
+	Create(ctx context.Context, c monitor.Container) (pid int, err error)
+	Start(ctx context.Context, id string) error
+
+	// Delete kills the process and forgets it. A process that does not exist is success.
+	Delete(ctx context.Context, id string) error
+
+	// Lives reports whether a process was created and has not ended.
+	Lives(id string) bool
+}
+
+// Kernel makes and removes namespaces and mounts. Linux is the real one.
+type Kernel interface {
+	// CreateNamespaces makes namespaces of these kinds, runs inside on a thread that is in them, and pins
+	// each at its path. On an error nothing is left.
+	CreateNamespaces(pins map[namespace.Kind]string, inside func() error) error
+
+	// PinPID pins the PID namespace of a process.
+	PinPID(pid int, path string) error
+
+	// Unpin removes a pin. A pin that does not exist is success.
+	Unpin(path string) error
+
+	// InNamespace runs f on a thread that is in a pinned namespace.
+	InNamespace(path string, f func() error) error
+
+	MountShm(dir string) error
+
+	// Unmount unmounts a directory. One where nothing is mounted is success.
+	Unmount(dir string) error
+}
+
+// Config is what a Service needs.
 type Config struct {
-	Dir string // boot-scoped, e.g. /run/trivet/cri/sandboxes
-	// of files that containers can write, so not on the host's tmpfs, e.g. /var/lib/trivet/cri/sandboxes
+	// Dir is boot-scoped, such as /run/trivet/cri/sandboxes.
+	Dir string
+
+	// FilesDir holds the files that containers can write, so it is not on the host's tmpfs, such as
+	// /var/lib/trivet/cri/sandboxes.
 	FilesDir string
-	Network  *network.Network
-	Monitor  *monitor.Client
-	Pause    string // program that is the init of a shared PID namespace
-	Runtime  func(handler string) (monitor.Runtime, error)
-	Cgroup   func(parent, id string) string // cgroupsPath of a process of a pod
-	Group    func(parent, id string) string // the same below the cgroup root
-	OOMMin   int
-	Log      *slog.Logger
 
-	UnprivilegedPorts bool // pods may bind ports below 1024 without a capability
-	UnprivilegedICMP  bool // and ping
+	Network   Network
+	Processes Processes
+	Kernel    Kernel
+
+	// InitProgram is the program that is the init of a shared PID namespace, called with "pause".
+	InitProgram string
+
+	Handlers ociruntime.Handlers
+	Driver   cgroupdriver.Driver
+
+	// OOMScoreMin is the lowest oom_score_adj that the server may set.
+	OOMScoreMin int
+
+	// UnprivilegedPorts allows pods with a network namespace of their own to bind ports below 1024 without
+	// a capability, UnprivilegedICMP to send pings.
+	UnprivilegedPorts bool
+	UnprivilegedICMP  bool
+
+	// Events gets an event for every change that clients see.
+	Events *event.Hub
+
+	Log *slog.Logger
 }
 
-// State of a sandbox.
-type State string
+// Service is the pod sandboxes of a node. It may be used by many goroutines.
+type Service struct {
+	paths
+	cfg     Config
+	records *record.Index[Record]
 
-// States. A sandbox that is Making was not finished and is undone at the next start.
-const (
-	Making  State = "making"
-	Ready   State = "ready"
-	Stopped State = "stopped"
-)
-
-// Record is a sandbox on disk. Copies are handed out; they are never changed.
-type Record struct {
-	ID      string
-	State   State
-	Raw     []byte // its PodSandboxConfig
-	Handler string
-	Created time.Time
-	Stopped time.Time
-	IPs     []netip.Addr
-	Pause   int  // pid of the init of a shared PID namespace; 0: none
-	Network bool // may be joined to a network: a DEL is due
-	config  *runtimeapi.PodSandboxConfig
+	// names are held by pod name and attempt, so that a repeated Run waits for the one that is under way;
+	// locks are held by ID.
+	names keylock.Locks[string]
+	locks keylock.Locks[string]
 }
 
-// PodConfig is what kubelet asked for. It must not be changed.
-func (r Record) PodConfig() *runtimeapi.PodSandboxConfig { return r.config }
-
-// Options are the pod's namespace options.
-func (r Record) Options() *runtimeapi.NamespaceOption {
-	return r.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
-}
-
-// Sandboxes is all of them.
-type Sandboxes struct {
-	cfg   Config
-	store *durable.Store[Record]
-	names keylock.Locks[string] // by pod name and attempt: a retry waits for the call in flight
-	locks keylock.Locks[string] // by ID
-
-	mu  sync.RWMutex // guards all below
-	all map[string]Record
-}
-
-// Open reads the records and undoes what was half made.
-func Open(ctx context.Context, cfg Config) (*Sandboxes, error) {
-	store, err := durable.OpenStore[Record](filepath.Join(cfg.Dir, "records"), true)
+// Open reads the records of an earlier server, undoes what it has half made, and notes the sandboxes that
+// have ended since.
+func Open(ctx context.Context, cfg Config) (*Service, error) {
+	s := &Service{cfg: cfg, paths: paths{state: cfg.Dir, disk: cfg.FilesDir}}
+	var err error
+	s.records, err = record.Open(record.Config[Record]{
+		Dir:     s.recordsDir(),
+		Kind:    "pod sandbox",
+		Decode:  (*Record).decode,
+		Changed: s.publish,
+		Log:     cfg.Log,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -104,339 +138,67 @@ func Open(ctx context.Context, cfg Config) (*Sandboxes, error) {
 		return nil, err
 	}
 
-	s := &Sandboxes{cfg: cfg, store: store, all: map[string]Record{}}
-	records, torn, err := store.List()
-	if err != nil {
-		return nil, fmt.Errorf("read sandboxes: %w", err)
-	}
-
-	for _, t := range torn {
-		cfg.Log.Warn("sandbox record set aside", "record", t.Name, "moved", t.Moved, "err", t.Err)
-	}
-
-	for id, r := range records {
-		r.config = &runtimeapi.PodSandboxConfig{}
-		if err := proto.Unmarshal(r.Raw, r.config); err != nil {
-			cfg.Log.Warn("sandbox record has a broken configuration", "sandbox", id, "err", err)
-		}
-
-		s.all[id] = r
+	for _, r := range s.records.List() {
 		s.reconcile(ctx, r)
 	}
 
 	return s, s.sweepFiles()
 }
 
+func (s *Service) publish(before, after *Record) {
+	if e, ok := changed(before, after, time.Now()); ok {
+		s.cfg.Events.Publish(e)
+	}
+}
+
 // undoLimit bounds how long one half-made sandbox, whose network plugin may hang, keeps the server from
 // starting.
 const undoLimit = 30 * time.Second
 
-func (s *Sandboxes) reconcile(ctx context.Context, r Record) {
-	switch {
-	case r.State == Making:
+// reconcile brings a recorded sandbox to what cri/life decides. What fails is tried again at the next start
+// or when the client removes the sandbox.
+func (s *Service) reconcile(ctx context.Context, r Record) {
+	lives := s.cfg.Processes.Lives(initID(r.ID))
+	switch life.SandboxAtStart(life.Sandbox{State: r.State, HasInit: r.sharesPID()}, lives) {
+	case life.Undo:
 		ctx, cancel := context.WithTimeout(ctx, undoLimit)
 		defer cancel()
 
-		if err := s.Remove(ctx, r.ID); err != nil {
+		if err := s.undo(ctx, r); err != nil {
 			s.cfg.Log.Warn("half-made sandbox is not removed", "sandbox", r.ID, "err", err)
 		}
 
-	case s.PIDNamespace(r) != "" && !s.cfg.Monitor.Lives(pauseID(r.ID)):
-		if _, err := s.Ended(r.ID); err != nil {
+	case life.Finish:
+		if _, err := s.InitEnded(r.ID); err != nil {
 			s.cfg.Log.Warn("end of a sandbox is not recorded", "sandbox", r.ID, "err", err)
 		}
 	}
 }
 
-// Live lists the IDs of all sandboxes that there are, stopped ones too: these may still be joined to a
-// network.
-func (s *Sandboxes) Live() map[string]bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	ids := make(map[string]bool, len(s.all))
-	for id := range s.all {
-		ids[id] = true
+// Get returns the sandbox of an ID or of a prefix that only one ID has. One that is being made does not exist
+// yet.
+func (s *Service) Get(id string) (Record, error) {
+	r, err := s.records.Get(id)
+	if err == nil && r.State == life.Making {
+		return Record{}, fmt.Errorf("pod sandbox %s: %w", id, record.ErrNotFound)
 	}
-	return ids
+	return r, err
 }
 
-// Run makes a sandbox. Called again for the same pod and attempt while that is ready, it returns the one that
-// is there: a caller whose deadline passed joins what he began.
-func (s *Sandboxes) Run(
-	ctx context.Context,
-	config *runtimeapi.PodSandboxConfig,
-	handler string,
-) (id string, err error) {
-	meta := config.GetMetadata()
-	if meta.GetName() == "" || meta.GetUid() == "" {
-		return "", errors.New("pod sandbox: metadata has no name or no uid")
-	}
-
-	name := fmt.Sprintf("%s/%s/%s/%d", meta.Namespace, meta.Name, meta.Uid, meta.Attempt)
-	unlock, err := s.names.Lock(ctx, name)
-	if err != nil {
-		return "", fmt.Errorf("pod sandbox %s: %w", name, err)
-	}
-	defer unlock()
-
-	if found, ok := s.byMetadata(meta); ok {
-		return found, nil
-	}
-
-	raw, err := proto.Marshal(config)
-	if err != nil {
-		return "", fmt.Errorf("pod sandbox %s: %w", name, err)
-	}
-
-	r := Record{
-		ID:      NewID(),
-		State:   Making,
-		Raw:     raw,
-		Handler: handler,
-		Created: time.Now(),
-		config:  proto.CloneOf(config),
-	}
-	if err := check(r); err != nil {
-		return "", fmt.Errorf("pod sandbox %s: %w", name, err)
-	}
-	if _, err := s.cfg.Runtime(handler); err != nil {
-		return "", err
-	}
-
-	release, err := s.locks.Lock(ctx, r.ID)
+// NetnsOf returns the path of a pod's network namespace by its ID; empty for the host's.
+func (s *Service) NetnsOf(id string) (string, error) {
+	r, err := s.Get(id)
 	if err != nil {
 		return "", err
 	}
-	defer release()
-
-	if err := s.build(ctx, &r); err != nil {
-		return "", fmt.Errorf("pod sandbox %s: %w", name, err)
-	}
-
-	return r.ID, nil
+	return s.Netns(r), nil
 }
 
-// check refuses what cannot be done.
-func check(r Record) error {
-	if u := r.Options().GetUsernsOptions(); u != nil && u.Mode == runtimeapi.NamespaceMode_POD {
-		return errors.New("user namespaces are not supported")
-	}
-	return checkSysctls(r)
+// List returns all sandboxes that are ready or stopped, in no order.
+func (s *Service) List() []Record {
+	return slices.DeleteFunc(s.records.List(), func(r Record) bool { return r.State == life.Making })
 }
 
-func (s *Sandboxes) byMetadata(meta *runtimeapi.PodSandboxMetadata) (string, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for id, r := range s.all {
-		m := r.config.GetMetadata()
-		if r.State == Ready && m.GetUid() == meta.Uid && m.GetAttempt() == meta.Attempt &&
-			m.GetName() == meta.Name && m.GetNamespace() == meta.Namespace {
-			return id, true
-		}
-	}
-	return "", false
-}
-
-func (s *Sandboxes) build(ctx context.Context, r *Record) (err error) {
-	var u undo.Stack
-	defer u.Unwind(ctx, &err)
-
-	r.Network = r.Options().GetNetwork() != runtimeapi.NamespaceMode_NODE
-	if err := s.store.Put(r.ID, *r); err != nil {
-		return fmt.Errorf("record: %w", err)
-	}
-
-	u.Push("sandbox "+r.ID, func(ctx context.Context) error { return s.takeBack(ctx, *r) })
-	if err := s.makeFiles(*r); err != nil {
-		return err
-	}
-	if err := s.makeNamespaces(*r); err != nil {
-		return err
-	}
-
-	if s.PIDNamespace(*r) != "" {
-		if r.Pause, err = s.startPause(ctx, *r); err != nil {
-			return err
-		}
-	}
-
-	if r.Network {
-		if r.IPs, err = s.cfg.Network.Setup(ctx, s.attachment(*r)); err != nil {
-			return err
-		}
-		if err := s.writeNetSysctls(*r); err != nil {
-			return err
-		}
-	}
-
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("caller gave up: %w", context.Cause(ctx))
-	}
-
-	r.State = Ready
-	if err := s.put(*r); err != nil {
-		return err
-	}
-
-	// Ended may have come before there was a record to find
-	if r.Pause != 0 && !s.cfg.Monitor.Lives(pauseID(r.ID)) {
-		return errors.New("init of the shared PID namespace has ended already")
-	}
-
-	return nil
-}
-
-// Stop ends the network and the namespaces. Its containers must have been stopped. Repeating it and stopping
-// what is not there is success.
-func (s *Sandboxes) Stop(ctx context.Context, id string) error {
-	unlock, err := s.locks.Lock(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-
-	r, err := s.Get(id)
-	if err != nil || r.State == Stopped && !r.Network && r.Pause == 0 {
-		return nil
-	}
-
-	if r.State == Ready {
-		r.State, r.Stopped = Stopped, time.Now()
-		if err := s.put(r); err != nil {
-			return err
-		}
-	}
-
-	if err := s.teardown(ctx, &r); err != nil {
-		return fmt.Errorf("stop pod sandbox %s: %w", id, err)
-	}
-
-	return s.put(r)
-}
-
-// teardown goes on when a step fails, so that a broken CNI plugin holds nothing but its own state.
-func (s *Sandboxes) teardown(ctx context.Context, r *Record) error {
-	var errs []error
-	if r.Network {
-		if err := s.cfg.Network.Teardown(ctx, s.attachment(*r)); err != nil {
-			errs = append(errs, err)
-		} else {
-			r.Network = false
-		}
-	}
-
-	if pin := s.PIDNamespace(*r); pin != "" {
-		if err := errors.Join(s.cfg.Monitor.Delete(ctx, pauseID(r.ID)), namespace.Unpin(pin)); err != nil {
-			errs = append(errs, err)
-		} else {
-			r.Pause = 0
-		}
-	}
-
-	return errors.Join(append(errs, s.removeNamespaces(*r), s.unmountFiles(*r))...)
-}
-
-// Remove stops the sandbox and forgets it.
-func (s *Sandboxes) Remove(ctx context.Context, id string) error {
-	unlock, err := s.locks.Lock(ctx, id)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-
-	r, err := s.Get(id)
-	if err != nil {
-		return nil
-	}
-	if err := s.destroy(ctx, r); err != nil {
-		return fmt.Errorf("remove pod sandbox %s: %w", id, err)
-	}
-
-	return nil
-}
-
-// destroy takes everything back; the record goes last, unless something is left to be tried again.
-func (s *Sandboxes) destroy(ctx context.Context, r Record) error {
-	if err := s.teardown(ctx, &r); err != nil {
-		return err
-	}
-	if err := errors.Join(os.RemoveAll(s.dir(r.ID)), os.RemoveAll(s.files(r.ID))); err != nil {
-		return err
-	}
-
-	// round both, so that Ended does not write the record again
-	s.mu.Lock()
-	defer s.mu.Unlock()
-
-	if err := s.store.Delete(r.ID); err != nil {
-		return err
-	}
-
-	delete(s.all, r.ID)
-	return nil
-}
-
-// takeBack destroys a sandbox that was not finished. One that cannot be destroyed now is listed as stopped,
-// so that kubelet goes on trying.
-func (s *Sandboxes) takeBack(ctx context.Context, r Record) error {
-	err := s.destroy(ctx, r)
-	if err == nil {
-		return nil
-	}
-	r.State, r.Stopped = Stopped, time.Now()
-	return errors.Join(err, s.put(r))
-}
-
-// Get finds a sandbox by its ID or a unique beginning of it.
-func (s *Sandboxes) Get(id string) (Record, error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-
-	if r, ok := s.all[id]; ok {
-		return r, nil
-	}
-
-	var found []Record
-	for full, r := range s.all {
-		if id != "" && strings.HasPrefix(full, id) {
-			found = append(found, r)
-		}
-	}
-
-	if len(found) == 1 {
-		return found[0], nil
-	}
-
-	return Record{}, fmt.Errorf("%s: %w", id, ErrNotFound)
-}
-
-// List returns all sandboxes that are or were ready, in no order.
-func (s *Sandboxes) List() []Record {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	all := make([]Record, 0, len(s.all))
-	for r := range maps.Values(s.all) {
-		all = append(all, r)
-	}
-	return all
-}
-
-func (s *Sandboxes) put(r Record) error {
-	// round both: the order of records is the order of states
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.store.Put(r.ID, r); err != nil {
-		return fmt.Errorf("record pod sandbox %s: %w", r.ID, err)
-	}
-	s.all[r.ID] = r
-	return nil
-}
-
-func (s *Sandboxes) dir(id string) string { return filepath.Join(s.cfg.Dir, id) }
-
-// NewID makes an ID as the field's tools expect it: 64 hexadecimal digits.
-func NewID() string {
-	var b [32]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
+// Known reports whether there is a sandbox of this ID, also one that is being made or was stopped: all of
+// them may be joined to a network.
+func (s *Service) Known(id string) bool { return s.records.Has(id) }

@@ -8,13 +8,15 @@ import (
 
 func TestSysctlNames(t *testing.T) {
 	for name, want := range map[string]string{
-		"net.ipv4.ip_forward":                   "net/ipv4/ip_forward",
-		"net/ipv4/ip_forward":                   "net/ipv4/ip_forward",
-		"net.ipv4.conf.eth0/100.forwarding":     "net/ipv4/conf/eth0.100/forwarding",
-		"net/ipv4/conf/eth0.100/forwarding":     "net/ipv4/conf/eth0.100/forwarding",
-		"kernel":                                "kernel",
-		"net.ipv4.conf.//////etc/passwd":        "net/ipv4/conf/......etc.passwd",
-		"net/ipv4/../../../../etc/cron.d/break": "net/ipv4/../../../../etc/cron.d/break", // refused below
+		"net.ipv4.ip_forward":               "net/ipv4/ip_forward",
+		"net/ipv4/ip_forward":               "net/ipv4/ip_forward",
+		"net.ipv4.conf.eth0/100.forwarding": "net/ipv4/conf/eth0.100/forwarding",
+		"net/ipv4/conf/eth0.100/forwarding": "net/ipv4/conf/eth0.100/forwarding",
+		"kernel":                            "kernel",
+		"net.ipv4.conf.//////etc/passwd":    "net/ipv4/conf/......etc.passwd",
+
+		// This is refused by checkSysctls.
+		"net/ipv4/../../../../etc/cron.d/break": "net/ipv4/../../../../etc/cron.d/break",
 	} {
 		if got := sysctlPath(name); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
@@ -23,26 +25,14 @@ func TestSysctlNames(t *testing.T) {
 }
 
 func TestSysctlsOfTheHostAreRefused(t *testing.T) {
-	record := func(name string, host bool) Record {
-		mode := runtimeapi.NamespaceMode_POD
-		if host {
-			mode = runtimeapi.NamespaceMode_NODE
-		}
-
-		return Record{config: &runtimeapi.PodSandboxConfig{Linux: &runtimeapi.LinuxPodSandboxConfig{Sysctls: map[string]string{name: "1"},
-			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
-				NamespaceOptions: &runtimeapi.NamespaceOption{Network: mode, Ipc: mode},
-			}}}}
-	}
-
 	for _, name := range []string{
 		"net.ipv4.ip_forward", "net/ipv4/conf/eth0.100/forwarding", "kernel.shmmax", "kernel.msgmax",
 		"kernel.sem", "fs.mqueue.msg_max",
 	} {
-		if err := checkSysctls(record(name, false)); err != nil {
+		if err := checkSysctls(withSysctl(name, runtimeapi.NamespaceMode_POD)); err != nil {
 			t.Error(err)
 		}
-		if err := checkSysctls(record(name, true)); err == nil {
+		if err := checkSysctls(withSysctl(name, runtimeapi.NamespaceMode_NODE)); err == nil {
 			t.Errorf("%s of the host can be set", name)
 		}
 	}
@@ -50,8 +40,21 @@ func TestSysctlsOfTheHostAreRefused(t *testing.T) {
 	for _, name := range []string{
 		"vm.swappiness", "kernel.domainname", "net/../vm/swappiness", "net//ipv4/x", "net.", "net", "",
 	} {
-		if err := checkSysctls(record(name, false)); err == nil {
+		if err := checkSysctls(withSysctl(name, runtimeapi.NamespaceMode_POD)); err == nil {
 			t.Errorf("%q can be set", name)
 		}
 	}
+}
+
+// withSysctl returns the record of a pod with a sysctl, whose network and IPC namespaces are its own or the
+// node's.
+func withSysctl(name string, mode runtimeapi.NamespaceMode) Record {
+	return Record{config: &runtimeapi.PodSandboxConfig{
+		Linux: &runtimeapi.LinuxPodSandboxConfig{
+			Sysctls: map[string]string{name: "1"},
+			SecurityContext: &runtimeapi.LinuxSandboxSecurityContext{
+				NamespaceOptions: &runtimeapi.NamespaceOption{Network: mode, Ipc: mode},
+			},
+		},
+	}}
 }

@@ -5,109 +5,91 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/container"
 )
 
-// CreateContainer makes a container.
-func (s *Server) CreateContainer(
-	ctx context.Context,
-	r *runtimeapi.CreateContainerRequest,
+// containerCalls are about containers.
+type containerCalls struct {
+	containers *container.Service
+}
+
+// CreateContainer makes a container that waits for StartContainer.
+func (s *containerCalls) CreateContainer(
+	ctx context.Context, r *runtimeapi.CreateContainerRequest,
 ) (*runtimeapi.CreateContainerResponse, error) {
-	id, err := s.cfg.Containers.Create(ctx, r.PodSandboxId, r.Config)
+	id, err := s.containers.Create(ctx, r.PodSandboxId, r.Config)
 	if err != nil {
-		return nil, coded(err)
+		return nil, err
 	}
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
 }
 
-// StartContainer starts it.
-func (s *Server) StartContainer(
-	ctx context.Context,
-	r *runtimeapi.StartContainerRequest,
+// StartContainer lets the program of a created container run.
+func (s *containerCalls) StartContainer(
+	ctx context.Context, r *runtimeapi.StartContainerRequest,
 ) (*runtimeapi.StartContainerResponse, error) {
-	return &runtimeapi.StartContainerResponse{}, coded(s.cfg.Containers.Start(ctx, r.ContainerId))
+	return &runtimeapi.StartContainerResponse{}, s.containers.Start(ctx, r.ContainerId)
 }
 
-// StopContainer ends it within the timeout.
-func (s *Server) StopContainer(
-	ctx context.Context,
-	r *runtimeapi.StopContainerRequest,
+// StopContainer asks a container to end, and kills it after the timeout.
+func (s *containerCalls) StopContainer(
+	ctx context.Context, r *runtimeapi.StopContainerRequest,
 ) (*runtimeapi.StopContainerResponse, error) {
-	err := s.cfg.Containers.Stop(ctx, r.ContainerId, seconds(r.Timeout))
-	return &runtimeapi.StopContainerResponse{}, coded(err)
+	err := s.containers.Stop(ctx, r.ContainerId, seconds(r.Timeout))
+	return &runtimeapi.StopContainerResponse{}, err
 }
 
-// RemoveContainer removes it, by force if it runs.
-func (s *Server) RemoveContainer(
-	ctx context.Context,
-	r *runtimeapi.RemoveContainerRequest,
+// RemoveContainer removes a container, by force if it runs.
+func (s *containerCalls) RemoveContainer(
+	ctx context.Context, r *runtimeapi.RemoveContainerRequest,
 ) (*runtimeapi.RemoveContainerResponse, error) {
-	return &runtimeapi.RemoveContainerResponse{}, coded(s.cfg.Containers.Remove(ctx, r.ContainerId))
+	return &runtimeapi.RemoveContainerResponse{}, s.containers.Remove(ctx, r.ContainerId)
 }
 
-// UpdateContainerResources changes limits of a live container.
-func (s *Server) UpdateContainerResources(
-	ctx context.Context,
-	r *runtimeapi.UpdateContainerResourcesRequest,
+// UpdateContainerResources changes the limits of a container that has not ended.
+func (s *containerCalls) UpdateContainerResources(
+	ctx context.Context, r *runtimeapi.UpdateContainerResourcesRequest,
 ) (*runtimeapi.UpdateContainerResourcesResponse, error) {
-	return &runtimeapi.UpdateContainerResourcesResponse{}, coded(s.cfg.Containers.Update(
-		ctx,
-		r.ContainerId,
-		r.Linux,
-	))
+	err := s.containers.Update(ctx, r.ContainerId, r.Linux)
+	return &runtimeapi.UpdateContainerResourcesResponse{}, err
 }
 
-// UpdatePodSandboxResources is a notice: kubelet has resized the pod's cgroup already.
-func (s *Server) UpdatePodSandboxResources(
-	_ context.Context,
-	r *runtimeapi.UpdatePodSandboxResourcesRequest,
-) (*runtimeapi.UpdatePodSandboxResourcesResponse, error) {
-	_, err := s.cfg.Sandboxes.Get(r.PodSandboxId)
-	return &runtimeapi.UpdatePodSandboxResourcesResponse{}, coded(err)
-}
-
-// ReopenContainerLog follows a log rotation.
-func (s *Server) ReopenContainerLog(
-	ctx context.Context,
-	r *runtimeapi.ReopenContainerLogRequest,
+// ReopenContainerLog makes a container write to a new log file after a log rotation.
+func (s *containerCalls) ReopenContainerLog(
+	ctx context.Context, r *runtimeapi.ReopenContainerLogRequest,
 ) (*runtimeapi.ReopenContainerLogResponse, error) {
-	return &runtimeapi.ReopenContainerLogResponse{}, coded(s.cfg.Containers.ReopenLog(ctx, r.ContainerId))
+	return &runtimeapi.ReopenContainerLogResponse{}, s.containers.ReopenLog(ctx, r.ContainerId)
 }
 
 // ListContainers lists containers.
-func (s *Server) ListContainers(
-	_ context.Context,
-	r *runtimeapi.ListContainersRequest,
+func (s *containerCalls) ListContainers(
+	_ context.Context, r *runtimeapi.ListContainersRequest,
 ) (*runtimeapi.ListContainersResponse, error) {
-	return &runtimeapi.ListContainersResponse{Containers: s.containers(r.Filter)}, nil
+	return &runtimeapi.ListContainersResponse{Containers: s.list(r.Filter)}, nil
 }
 
 // StreamContainers lists containers in pieces.
-func (s *Server) StreamContainers(
-	r *runtimeapi.StreamContainersRequest,
-	stream runtimeapi.RuntimeService_StreamContainersServer,
+func (s *containerCalls) StreamContainers(
+	r *runtimeapi.StreamContainersRequest, stream runtimeapi.RuntimeService_StreamContainersServer,
 ) error {
-	for piece := range slices.Chunk(s.containers(r.Filter), piece) {
-		if err := stream.Send(&runtimeapi.StreamContainersResponse{Containers: piece}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return sendPieces(s.list(r.Filter), func(piece []*runtimeapi.Container) error {
+		return stream.Send(&runtimeapi.StreamContainersResponse{Containers: piece})
+	})
 }
 
-func (s *Server) containers(f *runtimeapi.ContainerFilter) []*runtimeapi.Container {
+// list returns the containers that a filter selects, the newest first.
+func (s *containerCalls) list(f *runtimeapi.ContainerFilter) []*runtimeapi.Container {
 	var all []*runtimeapi.Container
-	for _, c := range s.cfg.Containers.List() {
-		config := c.ContainerConfig()
-		if !strings.HasPrefix(c.ID, f.GetId()) || !strings.HasPrefix(c.Sandbox, f.GetPodSandboxId()) ||
-			f.GetState() != nil && f.State.State != c.State ||
-			!matches(config.GetLabels(), f.GetLabelSelector()) {
+	for _, c := range s.containers.List() {
+		if !selectsContainer(f, c) {
 			continue
 		}
 
+		config := c.ContainerConfig()
 		all = append(all, &runtimeapi.Container{
 			Id:           c.ID,
 			PodSandboxId: c.Sandbox,
@@ -115,80 +97,99 @@ func (s *Server) containers(f *runtimeapi.ContainerFilter) []*runtimeapi.Contain
 			Image:        config.GetImage(),
 			ImageRef:     c.ImageID,
 			ImageId:      c.ImageID,
-			State:        c.State,
+			State:        containerState(c),
 			CreatedAt:    c.Created.UnixNano(),
 			Labels:       config.GetLabels(),
 			Annotations:  config.GetAnnotations(),
 		})
 	}
 
-	slices.SortFunc(
-		all,
-		func(a, b *runtimeapi.Container) int { return cmp.Compare(b.CreatedAt, a.CreatedAt) },
-	)
-
+	slices.SortFunc(all, func(a, b *runtimeapi.Container) int {
+		return cmp.Compare(b.CreatedAt, a.CreatedAt)
+	})
 	return all
 }
 
-// ContainerStatus tells about one container.
-func (s *Server) ContainerStatus(
-	_ context.Context,
-	r *runtimeapi.ContainerStatusRequest,
-) (*runtimeapi.ContainerStatusResponse, error) {
-	c, err := s.cfg.Containers.Get(r.ContainerId)
-	if err != nil {
-		return nil, coded(err)
+func selectsContainer(f *runtimeapi.ContainerFilter, c container.Record) bool {
+	if f.GetState() != nil && f.State.State != containerState(c) {
+		return false
 	}
+	return strings.HasPrefix(c.ID, f.GetId()) && strings.HasPrefix(c.Sandbox, f.GetPodSandboxId()) &&
+		matches(c.ContainerConfig().GetLabels(), f.GetLabelSelector())
+}
+
+// containerState returns CRI's state, which has the same number.
+func containerState(c container.Record) runtimeapi.ContainerState {
+	return runtimeapi.ContainerState(c.State)
+}
+
+// ContainerStatus returns the status of a container.
+func (s *containerCalls) ContainerStatus(
+	_ context.Context, r *runtimeapi.ContainerStatusRequest,
+) (*runtimeapi.ContainerStatusResponse, error) {
+	c, err := s.containers.Get(r.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+
 	resp := &runtimeapi.ContainerStatusResponse{Status: containerStatus(c)}
 	if r.Verbose {
-		resp.Info = info("info",
-			map[string]any{"sandboxID": c.Sandbox, "pid": c.Pid, "config": c.ContainerConfig()})
+		resp.Info = info("info", map[string]any{
+			"sandboxID": c.Sandbox,
+			"pid":       c.Pid,
+			"config":    c.ContainerConfig(),
+		})
 	}
+
 	return resp, nil
 }
 
 func containerStatus(c container.Record) *runtimeapi.ContainerStatus {
 	config := c.ContainerConfig()
-	resources := c.Resources
-	if resources == nil {
-		resources = config.GetLinux().GetResources()
-	}
-
-	st := &runtimeapi.ContainerStatus{
+	return &runtimeapi.ContainerStatus{
 		Id:          c.ID,
 		Metadata:    config.GetMetadata(),
-		State:       c.State,
+		State:       containerState(c),
 		CreatedAt:   c.Created.UnixNano(),
-		Image:       config.GetImage(),
-		ImageRef:    c.ImageID,
+		StartedAt:   unixNano(c.Started),
+		FinishedAt:  unixNano(c.Finished),
+		ExitCode:    int32(c.Code),
+		Reason:      c.Reason,
+		Message:     c.Message,
+		Image:       c.Image(),
+		ImageRef:    cmp.Or(c.ImageRef, c.ImageID),
 		ImageId:     c.ImageID,
 		Labels:      config.GetLabels(),
 		Annotations: config.GetAnnotations(),
 		LogPath:     c.LogPath,
-		Reason:      c.Reason,
-		Message:     c.Message,
-		ExitCode:    int32(c.Code),
-		Resources:   &runtimeapi.ContainerResources{Linux: resources},
+		Mounts:      mountStatuses(c),
+		Resources:   &runtimeapi.ContainerResources{Linux: c.CurrentResources()},
 		StopSignal:  config.GetStopSignal(),
-		User: &runtimeapi.ContainerUser{
-			Linux: &runtimeapi.LinuxContainerUser{Uid: int64(c.User.UID), Gid: int64(c.User.GID)},
-		},
+		User:        userStatus(c),
 	}
+}
 
-	st.Image, st.ImageRef = c.Image(), cmp.Or(c.ImageRef, c.ImageID)
+// unixNano returns 0 for a time that has not come.
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func userStatus(c container.Record) *runtimeapi.ContainerUser {
+	user := &runtimeapi.LinuxContainerUser{Uid: int64(c.User.UID), Gid: int64(c.User.GID)}
 	for _, g := range c.User.AdditionalGids {
-		st.User.Linux.SupplementalGroups = append(st.User.Linux.SupplementalGroups, int64(g))
+		user.SupplementalGroups = append(user.SupplementalGroups, int64(g))
 	}
+	return &runtimeapi.ContainerUser{Linux: user}
+}
 
-	if !c.Started.IsZero() {
-		st.StartedAt = c.Started.UnixNano()
-	}
-	if !c.Finished.IsZero() {
-		st.FinishedAt = c.Finished.UnixNano()
-	}
-
-	for _, m := range config.GetMounts() {
-		shown := &runtimeapi.Mount{
+// mountStatuses returns the mounts of the configuration, with the IDs of the images that are mounted.
+func mountStatuses(c container.Record) []*runtimeapi.Mount {
+	var all []*runtimeapi.Mount
+	for _, m := range c.ContainerConfig().GetMounts() {
+		status := &runtimeapi.Mount{
 			ContainerPath:     m.ContainerPath,
 			HostPath:          m.HostPath,
 			Readonly:          m.Readonly,
@@ -198,16 +199,16 @@ func containerStatus(c container.Record) *runtimeapi.ContainerStatus {
 			Image:             m.Image,
 			ImageSubPath:      m.ImageSubPath,
 		}
-		if id := c.VolumeIDs[m.ContainerPath]; id != "" {
-			shown.Image = &runtimeapi.ImageSpec{
+		if id := c.MountedImages[m.ContainerPath]; id != "" {
+			status.Image = &runtimeapi.ImageSpec{
 				Image:       m.Image.Image,
 				Annotations: m.Image.Annotations,
 				ImageRef:    id,
 			}
 		}
 
-		st.Mounts = append(st.Mounts, shown)
+		all = append(all, status)
 	}
 
-	return st
+	return all
 }

@@ -8,8 +8,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// confine sets seccomp, AppArmor and SELinux. Seccomp that the kernel has not is an error only if a named
-// profile was asked for.
+// confine sets seccomp, AppArmor and SELinux. If the kernel does not have seccomp, that is an error only for
+// a container that asks for a named profile.
 func confine(s *specs.Spec, cfg Config) error {
 	security := cfg.Container.GetLinux().GetSecurityContext()
 	if err := confineSyscalls(s, cfg, security); err != nil {
@@ -29,6 +29,7 @@ func confineSyscalls(s *specs.Spec, cfg Config, security *runtimeapi.LinuxContai
 		return nil
 	}
 
+	// A kernel without seccomp cannot confine; only a profile by name insists on it.
 	if !cfg.Host.Seccomp {
 		if profile.ProfileType == runtimeapi.SecurityProfile_Localhost {
 			return fmt.Errorf("seccomp profile %s: the kernel has no seccomp", profile.LocalhostRef)

@@ -26,7 +26,7 @@ func TestContainersOfOneImageShareNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 
-		// when the other one has been made
+		// When the other one has been made.
 		t.Cleanup(func() {
 			if !slices.Contains(s.Process.Env, "SECRET="+secret) || !slices.Contains(s.Process.Args, secret) {
 				t.Errorf("container %s has %v, %v", secret, s.Process.Args, s.Process.Env)

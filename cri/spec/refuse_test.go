@@ -9,108 +9,105 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// mounted is a change that adds a mount at /data.
+func mounted(m *runtimeapi.Mount) func(*Config) {
+	m.ContainerPath = "/data"
+	return func(c *Config) { c.Container.Mounts = mountList{m} }
+}
+
+var localhost = &runtimeapi.SecurityProfile{
+	ProfileType:  runtimeapi.SecurityProfile_Localhost,
+	LocalhostRef: "mine",
+}
+
+// refusals are changes of the plain container that cannot be done, with a word of the error.
+var refusals = []struct {
+	name, says string
+	change     func(*Config)
+}{
+	{"no command", "image web:1", func(c *Config) { c.Image.Entrypoint, c.Image.Cmd = nil, nil }},
+	{"a variable with a NUL byte", `"TOKEN"`, func(c *Config) {
+		c.Container.Envs = []*runtimeapi.KeyValue{{Key: "TOKEN", Value: []byte("a\x00b")}}
+	}},
+	{"a variable of the image with a NUL byte", `"TOKEN"`, func(c *Config) {
+		c.Image.Env = []string{"TOKEN=a\x00b"}
+	}},
+	{"an argument with a NUL byte", "argument 1", func(c *Config) {
+		c.Container.Command = []string{"sh", "a\x00b"}
+	}},
+	{"no configuration", "c1", func(c *Config) { c.Container = nil }},
+	{
+		"CDI",
+		"vendor/gpu=0",
+		func(c *Config) { c.Container.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor/gpu=0"}} },
+	},
+	{
+		"unknown capability",
+		"CAP_FLY",
+		func(c *Config) {
+			security(c).Capabilities = &runtimeapi.Capability{
+				AddCapabilities: []string{"fly"},
+			}
+		},
+	},
+	{
+		"seccomp where there is none",
+		"mine",
+		func(c *Config) { security(c).Seccomp, c.Host.Seccomp = localhost, false },
+	},
+	{
+		"a profile that is none",
+		"mine",
+		func(c *Config) { security(c).Seccomp, c.Localhost = localhost, []byte("{") },
+	},
+	{"permissions of a device", `"rx"`, func(c *Config) {
+		c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", Permissions: "rx"}}
+	}},
+	{"a device that was not looked for", "/dev/absent", func(c *Config) {
+		c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/absent"}}
+	}},
+	{"a mount without source", "/data", mounted(&runtimeapi.Mount{})},
+	{
+		"an id-mapped mount",
+		"/data",
+		mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}}),
+	},
+	{"an unknown propagation", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", Propagation: 9})},
+	{
+		"recursively read-only and writable",
+		"/data",
+		mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true}),
+	},
+	{"recursively read-only and propagated", "/data", mounted(&runtimeapi.Mount{
+		HostPath:          "/h",
+		RecursiveReadOnly: true,
+		Readonly:          true,
+		Propagation:       runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+	})},
+	{
+		"a writable image volume",
+		"/data",
+		mounted(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{Image: "x"}}),
+	},
+	{"an empty entry point and nothing else", "image web:1", func(c *Config) {
+		c.Image.Entrypoint, c.Image.Cmd = []string{""}, nil
+	}},
+	{"NUL in the working directory", "working directory", func(c *Config) {
+		c.Image.WorkingDir = "/a\x00b"
+	}},
+	{"NUL in a mount", "/data", mounted(&runtimeapi.Mount{HostPath: "/a\x00b"})},
+	{"NUL in a masked path", "/proc/kcore", func(c *Config) {
+		security(c).MaskedPaths = []string{"/proc/kcore\x00"}
+	}},
+	{
+		"a mount on nothing",
+		"container path",
+		func(c *Config) { c.Container.Mounts = mountList{{HostPath: "/h"}} },
+	},
+}
+
 func TestWhatCannotBeDoneIsRefusedByName(t *testing.T) {
-	mounted := func(m *runtimeapi.Mount) func(*Config) {
-		m.ContainerPath = "/data"
-		return func(c *Config) { c.Container.Mounts = mountList{m} }
-	}
-
-	localhost := &runtimeapi.SecurityProfile{
-		ProfileType:  runtimeapi.SecurityProfile_Localhost,
-		LocalhostRef: "mine",
-	}
-
-	for _, c := range []struct {
-		name, says string
-		change     func(*Config)
-	}{
-		{"no command", "image web:1", func(c *Config) { c.Image.Entrypoint, c.Image.Cmd = nil, nil }},
-		{"a variable with a NUL byte", `"TOKEN"`, func(c *Config) {
-			c.Container.Envs = []*runtimeapi.KeyValue{{Key: "TOKEN", Value: []byte("a\x00b")}}
-		}},
-		{"a variable of the image with a NUL byte", `"TOKEN"`, func(c *Config) {
-			c.Image.Env = []string{"TOKEN=a\x00b"}
-		}},
-		{"an argument with a NUL byte", "argument 1", func(c *Config) {
-			c.Container.Command = []string{"sh", "a\x00b"}
-		}},
-		{"no configuration", "c1", func(c *Config) { c.Container = nil }},
-		{
-			"CDI",
-			"vendor/gpu=0",
-			func(c *Config) { c.Container.CDIDevices = []*runtimeapi.CDIDevice{{Name: "vendor/gpu=0"}} },
-		},
-		{
-			"unknown capability",
-			"CAP_FLY",
-			func(c *Config) {
-				security(c).Capabilities = &runtimeapi.Capability{
-					AddCapabilities: []string{"fly"},
-				}
-			},
-		},
-		{
-			"seccomp where there is none",
-			"mine",
-			func(c *Config) { security(c).Seccomp, c.Host.Seccomp = localhost, false },
-		},
-		{
-			"a profile that is none",
-			"mine",
-			func(c *Config) { security(c).Seccomp, c.Localhost = localhost, []byte("{") },
-		},
-		{"permissions of a device", `"rx"`, func(c *Config) {
-			c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/null", Permissions: "rx"}}
-		}},
-		{
-			"a device that is not there",
-			"/dev/absent",
-			func(c *Config) { c.Container.Devices = []*runtimeapi.Device{{HostPath: "/dev/absent"}} },
-		},
-		{
-			"a device that is a file",
-			"/proc/self/status",
-			func(c *Config) { c.Container.Devices = []*runtimeapi.Device{{HostPath: "/proc/self/status"}} },
-		},
-		{"a mount without source", "/data", mounted(&runtimeapi.Mount{})},
-		{
-			"an id-mapped mount",
-			"/data",
-			mounted(&runtimeapi.Mount{HostPath: "/h", UidMappings: []*runtimeapi.IDMapping{{Length: 1}}}),
-		},
-		{"an unknown propagation", "/data", mounted(&runtimeapi.Mount{HostPath: "/h", Propagation: 9})},
-		{
-			"recursively read-only and writable",
-			"/data",
-			mounted(&runtimeapi.Mount{HostPath: "/h", RecursiveReadOnly: true}),
-		},
-		{"recursively read-only and propagated", "/data", mounted(&runtimeapi.Mount{
-			HostPath:          "/h",
-			RecursiveReadOnly: true,
-			Readonly:          true,
-			Propagation:       runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
-		})},
-		{
-			"a writable image volume",
-			"/data",
-			mounted(&runtimeapi.Mount{Image: &runtimeapi.ImageSpec{Image: "x"}}),
-		},
-		{"an empty entry point and nothing else", "image web:1", func(c *Config) {
-			c.Image.Entrypoint, c.Image.Cmd = []string{""}, nil
-		}},
-		{"NUL in the working directory", "working directory", func(c *Config) {
-			c.Image.WorkingDir = "/a\x00b"
-		}},
-		{"NUL in a mount", "/data", mounted(&runtimeapi.Mount{HostPath: "/a\x00b"})},
-		{"NUL in a masked path", "/proc/kcore", func(c *Config) {
-			security(c).MaskedPaths = []string{"/proc/kcore\x00"}
-		}},
-		{
-			"a mount on nothing",
-			"container path",
-			func(c *Config) { c.Container.Mounts = mountList{{HostPath: "/h"}} },
-		},
-	} {
+	for _, c := range refusals {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := plain()
 			c.change(&cfg)

@@ -5,7 +5,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Resources translates limits; zero means not set.
+// Resources returns the limits of a container, on cgroup v2 or v1. Zero means that a limit is not set.
 func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResources {
 	out := &specs.LinuxResources{}
 	if r == nil {
@@ -27,6 +27,7 @@ func Resources(r *runtimeapi.LinuxContainerResources, v2 bool) *specs.LinuxResou
 		)
 	}
 
+	// The names of cgroup files are those of v2.
 	if v2 {
 		out.Unified = r.Unified
 	}

@@ -8,7 +8,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Real-time signals as programs know them: the C library keeps the kernel's first two (32 and 33) for itself.
+// Real-time signals as programs number them: the C library reserves the kernel's first two (32 and 33).
 const (
 	rtMin = 34
 	rtMax = 64
@@ -21,22 +21,22 @@ var aliases = map[string]unix.Signal{
 	"POLL": unix.SIGIO,
 }
 
-// StopSignal is what asks a container to end: the pod's wish, else the image's, else SIGTERM.
+// StopSignal returns the signal that asks a container to end: the pod's, else the image's, else SIGTERM.
 func StopSignal(pod runtimeapi.Signal, image string) unix.Signal {
 	// SIGNAL_SIGRTMINPLUS3 is SIGRTMIN+3.
 	name := strings.TrimPrefix(pod.String(), "SIGNAL_")
 	name = strings.NewReplacer("MINPLUS", "MIN+", "MAXMINUS", "MAX-").Replace(name)
 	for _, text := range []string{name, image} {
-		if n := Signal(text); n != 0 {
+		if n := signalOf(text); n != 0 {
 			return n
 		}
 	}
 	return unix.SIGTERM
 }
 
-// Signal reads an image's STOPSIGNAL: a number, or a name with or without SIG, in any case, also RTMIN+n
-// and RTMAX-n. 0 is none of them.
-func Signal(text string) unix.Signal {
+// signalOf reads an image's STOPSIGNAL: a number, or a name with or without SIG, in upper or lower case, also
+// RTMIN+n and RTMAX-n. It returns 0 if the text is none of them.
+func signalOf(text string) unix.Signal {
 	name := strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(text)), "SIG")
 	if n, ok := number(name); ok {
 		if n < 1 || n > rtMax {
@@ -56,7 +56,7 @@ func Signal(text string) unix.Signal {
 	return unix.SignalNum("SIG" + name)
 }
 
-// realTime reads RTMIN, RTMIN+n, RTMAX and RTMAX-n.
+// realTime reads RTMIN, RTMIN+n, RTMAX and RTMAX-n. It returns 0 for others.
 func realTime(name string) unix.Signal {
 	n := 0
 	switch offset, base, sign := cutOffset(name); {
@@ -71,7 +71,7 @@ func realTime(name string) unix.Signal {
 	return unix.Signal(n)
 }
 
-// cutOffset splits RTMIN+3. An offset that is no number spoils the base.
+// cutOffset splits RTMIN+3. If the offset is not a number, base is empty.
 func cutOffset(name string) (offset int, base, sign string) {
 	i := strings.IndexAny(name, "+-")
 	if i < 0 {
@@ -84,7 +84,7 @@ func cutOffset(name string) (offset int, base, sign string) {
 	return n, name[:i], name[i : i+1]
 }
 
-// number reads digits alone; one that is too large is above all signals.
+// number reads a text of digits only. A number that is too large becomes one above all signals.
 func number(text string) (int, bool) {
 	if text == "" || strings.Trim(text, "0123456789") != "" {
 		return 0, false

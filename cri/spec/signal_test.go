@@ -10,26 +10,28 @@ import (
 
 func TestSignalIsReadInAllItsSpellings(t *testing.T) {
 	for text, want := range map[string]unix.Signal{
-		"SIGTERM":                    15,
-		"TERM":                       15,
-		"term":                       15,
-		"sigusr1":                    10,
-		"USR1":                       10,
-		"15":                         15,
-		" 9 ":                        9,
-		"64":                         64,
-		"SIGRTMIN":                   34,
-		"RTMIN":                      34,
-		"SIGRTMIN+3":                 37,
-		"RTMIN+3":                    37,
-		"rtmin+30":                   64,
-		"SIGRTMAX":                   64,
-		"SIGRTMAX-3":                 61,
-		"RTMAX-30":                   34,
-		"SIGCLD":                     unix.SIGCHLD,
-		"IOT":                        unix.SIGABRT,
-		"SIGPOLL":                    unix.SIGIO,
-		"SIGKILL":                    unix.SIGKILL,
+		"SIGTERM":    15,
+		"TERM":       15,
+		"term":       15,
+		"sigusr1":    10,
+		"USR1":       10,
+		"15":         15,
+		" 9 ":        9,
+		"64":         64,
+		"SIGRTMIN":   34,
+		"RTMIN":      34,
+		"SIGRTMIN+3": 37,
+		"RTMIN+3":    37,
+		"rtmin+30":   64,
+		"SIGRTMAX":   64,
+		"SIGRTMAX-3": 61,
+		"RTMAX-30":   34,
+		"SIGCLD":     unix.SIGCHLD,
+		"IOT":        unix.SIGABRT,
+		"SIGPOLL":    unix.SIGIO,
+		"SIGKILL":    unix.SIGKILL,
+
+		// These are none.
 		"":                           0,
 		"0":                          0,
 		"65":                         0,
@@ -44,7 +46,7 @@ func TestSignalIsReadInAllItsSpellings(t *testing.T) {
 		"SIGNOTHING":                 0,
 		"SIG":                        0,
 	} {
-		if got := Signal(text); got != want {
+		if got := signalOf(text); got != want {
 			t.Errorf("%q is %d, want %d", text, got, want)
 		}
 	}

@@ -19,19 +19,20 @@ import (
 	"github.com/trivet-node/trivet/cri/account"
 )
 
-var update = flag.Bool("update", false, "write testdata anew from what comes out")
+var update = flag.Bool("update", false, "write testdata from the results")
 
 // plain is a container that asks for nothing, in a pod on a machine that can do everything.
 func plain() Config {
 	return Config{
 		ID: "c1",
-		Container: &runtimeapi.ContainerConfig{Metadata: &runtimeapi.ContainerMetadata{
-			Name: "app",
-		}, Image: &runtimeapi.ImageSpec{Image: "web:1"},
+		Container: &runtimeapi.ContainerConfig{
+			Metadata: &runtimeapi.ContainerMetadata{Name: "app"},
+			Image:    &runtimeapi.ImageSpec{Image: "web:1"},
 			Linux: &runtimeapi.LinuxContainerConfig{
 				Resources:       &runtimeapi.LinuxContainerResources{},
 				SecurityContext: &runtimeapi.LinuxContainerSecurityContext{},
-			}},
+			},
+		},
 		Sandbox: &runtimeapi.PodSandboxConfig{
 			Metadata: &runtimeapi.PodSandboxMetadata{Name: "pod", Namespace: "default", Uid: "u1"},
 			Hostname: "pod",
@@ -43,6 +44,7 @@ func plain() Config {
 			Env:        []string{"PATH=/bin", "MODE=image"},
 		},
 		Rootfs: "/roots/c1",
+
 		User: account.User{
 			User: specs.User{UID: 33, GID: 34, AdditionalGids: []uint32{34, 50}},
 			Home: "/home/web",
@@ -54,20 +56,23 @@ func plain() Config {
 			specs.PIDNamespace:     "",
 		},
 		CgroupsPath: "/pods/u1/c1",
-		Files: []specs.Mount{{
-			Destination: "/dev/shm",
-			Type:        "bind",
-			Source:      "/pod/shm",
-			Options:     []string{"rbind", "rw"},
-		},
+		Files: []specs.Mount{
+			{
+				Destination: "/dev/shm",
+				Type:        "bind",
+				Source:      "/pod/shm",
+				Options:     []string{"rbind", "rw"},
+			},
 			{
 				Destination: "/etc/resolv.conf",
 				Type:        "bind",
 				Source:      "/pod/resolv.conf",
 				Options:     []string{"rbind", "rw"},
-			}},
+			},
+		},
+
 		Host: Host{
-			Capabilities: Names,
+			Capabilities: knownCapabilities(),
 			OOMScoreMin:  -1000,
 			Seccomp:      true,
 			AppArmor:     true,
@@ -180,7 +185,7 @@ var cases = []struct {
 			AddAmbientCapabilities: []string{"NET_RAW", "CHOWN"},
 		}
 	}},
-	{"capabilities that the server has not cannot be given", func(c *Config) {
+	{"capabilities that the server does not have cannot be given", func(c *Config) {
 		c.Host.Capabilities = []string{"CAP_CHOWN", "CAP_KILL"}
 		security(c).Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"SYS_TIME"}}
 	}},
@@ -195,7 +200,8 @@ var cases = []struct {
 			ProfileType:  runtimeapi.SecurityProfile_Localhost,
 			LocalhostRef: "no-mkdir.json",
 		}
-		c.Localhost = []byte(`{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`)
+		c.Localhost = []byte(`{"defaultAction":"SCMP_ACT_ALLOW",
+			"syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`)
 		c.AppArmor = "web-profile"
 		s.SelinuxOptions = &runtimeapi.SELinuxOption{
 			User:  "system_u",
@@ -209,12 +215,26 @@ var cases = []struct {
 		s.Privileged = true
 		s.MaskedPaths, s.ReadonlyPaths = []string{"/proc/kcore"}, []string{"/proc/sys"}
 		s.Seccomp = &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}
-		c.Host.Devices = []specs.LinuxDevice{{Path: "/dev/fuse", Type: "c", Major: 10, Minor: 229}}
+		c.Devices = map[string][]specs.LinuxDevice{"/dev": {{
+			Path:  "/dev/fuse",
+			Type:  "c",
+			Major: 10,
+			Minor: 229,
+		}}}
 	}},
 	{"a device under another name", func(c *Config) {
 		c.Container.Devices = []*runtimeapi.Device{
 			{HostPath: "/dev/null", ContainerPath: "/dev/nothing", Permissions: "rw"},
 		}
+		c.Devices = map[string][]specs.LinuxDevice{"/dev/null": {{
+			Path:     "/dev/null",
+			Type:     "c",
+			Major:    1,
+			Minor:    3,
+			FileMode: new(os.FileMode(0o666)),
+			UID:      new(uint32(0)),
+			GID:      new(uint32(0)),
+		}}}
 	}},
 	{"namespaces of the host, and the pod's PID namespace", func(c *Config) {
 		c.Namespaces = map[specs.LinuxNamespaceType]string{specs.PIDNamespace: "/ns/pid"}
@@ -325,7 +345,7 @@ func lines(t *testing.T, cfg Config) []string {
 		t.Errorf("capabilities differ: %+v", caps)
 	}
 
-	// one of the three is enough to read
+	// One of the three is enough to read.
 	caps.Effective, caps.Permitted = nil, nil
 	var value any
 	if err := json.Unmarshal([]byte(encode(t, s)), &value); err != nil {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// checkText refuses arguments, variables and a directory with a NUL byte: execve(2) ends texts there, so that
-// the process would get another value than the pod says.
+// checkText returns an error for an argument, a variable or a directory with a NUL byte: execve(2) ends texts
+// there, so the process would get another value than the pod has.
 func checkText(args, env []string, cwd string) error {
 	for i, arg := range args {
 		if strings.ContainsRune(arg, 0) {

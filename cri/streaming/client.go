@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watchedListener gives connections whose context ends when the client is gone. net/http sees to that until a
-// connection is hijacked, and then the stream's library alone reads from it.
+// watchedListener accepts connections whose context ends when the client is gone. net/http ends it until a
+// connection is hijacked; from then on only the stream's library reads from it.
 type watchedListener struct{ net.Listener }
 
+// Accept returns a watchedConn.
 func (l watchedListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
@@ -23,28 +24,33 @@ func (l watchedListener) Accept() (net.Conn, error) {
 	return &watchedConn{Conn: conn}, nil
 }
 
+// watchedConn is a connection that knows the context that ends with it.
 type watchedConn struct {
 	net.Conn
-	gone context.CancelFunc // set by connContext, before anybody reads
 
-	mu     sync.Mutex // guards copy and closed
-	copy   *os.File   // by which awaitHangUp watches; nil: it does not
+	// cancel ends the context. connContext sets it before anybody reads.
+	cancel context.CancelFunc
+
+	mu sync.Mutex // guards all below
+
+	// copy is the descriptor by which awaitHangUp watches; nil if it does not.
+	copy   *os.File
 	closed bool
 }
 
 // connKey is the key of a request's watchedConn in its context.
 type connKey struct{}
 
-// connContext is http.Server.ConnContext.
+// connContext returns the context of a connection; it is http.Server.ConnContext.
 func connContext(ctx context.Context, conn net.Conn) context.Context {
 	c := conn.(*watchedConn)
-	ctx, c.gone = context.WithCancel(ctx)
+	ctx, c.cancel = context.WithCancel(ctx)
 	return context.WithValue(ctx, connKey{}, c)
 }
 
-// watch ends the request's context when its client has closed the connection. A Read would tell, too, but
-// comes to that only after all that the client sent before, which a process that does not read its stdin
-// holds up forever. It takes a descriptor, so only a connection that has shown a token is watched.
+// watch ends the request's context when its client has closed the connection. A Read would show it, too, but
+// only after all that the client sent before, which may be never if a process does not read its stdin. It
+// takes a descriptor, so only a connection that has shown a token is watched.
 func watch(r *http.Request) {
 	c, ok := r.Context().Value(connKey{}).(*watchedConn)
 	if !ok {
@@ -63,10 +69,10 @@ func watch(r *http.Request) {
 		return
 	}
 
-	// A copy, as the poller's events for the connection itself go to whoever reads from it.
+	// A copy, as the poller's events for the connection itself go to those who read from it. Without one, the
+	// end is seen when somebody reads.
 	f, err := tcp.File()
 	if err != nil {
-		// its end is seen when somebody reads
 		return
 	}
 
@@ -74,6 +80,7 @@ func watch(r *http.Request) {
 	go c.awaitHangUp(f)
 }
 
+// awaitHangUp ends the context when the other side has closed the connection.
 func (c *watchedConn) awaitHangUp(f *os.File) {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -85,20 +92,19 @@ func (c *watchedConn) awaitHangUp(f *os.File) {
 		n, err := unix.Poll(poll, 0)
 		return err == nil && n > 0 && poll[0].Revents&hungUp != 0
 	})
-	c.gone()
+	c.cancel()
 }
 
+// Read also ends the context at an error. A deadline is not one: by it, net/http takes its own reader away.
 func (c *watchedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-
-	// by a deadline net/http takes its own reader away
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		c.gone()
+		c.cancel()
 	}
 	return n, err
 }
 
-// Close ends the connection, also where the context was not made yet (a listener that is closed).
+// Close closes the connection and ends the context, which does not exist yet if the listener closes it.
 func (c *watchedConn) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -106,8 +112,8 @@ func (c *watchedConn) Close() error {
 		c.copy.Close()
 	}
 	c.mu.Unlock()
-	if c.gone != nil {
-		c.gone()
+	if c.cancel != nil {
+		c.cancel()
 	}
 	return c.Conn.Close()
 }

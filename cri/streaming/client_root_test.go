@@ -75,15 +75,15 @@ func connectAs(t *testing.T, protocol, url string, stdin bool) (send func([]byte
 	}, conn.NetConn().Close
 }
 
-// A container that says nothing gives no write that would fail: the connection itself has to tell that its
-// client is gone. It does so also behind input that nobody reads.
+// A container that writes nothing makes no write fail: the connection itself has to show that its client is
+// gone, also behind input that is not read.
 func TestAttachToAQuietContainerEndsWithItsClient(t *testing.T) {
 	n := start(t, "crun", idle, func(_ *specs.Spec, c *monitor.Container) { c.Stdin = true })
 	for _, protocol := range protocols {
 		for _, stdin := range []bool{false, true} {
 			for _, sent := range []int{0, 10, 1 << 20} {
 				if protocol == "SPDY" && !stdin && sent > 0 {
-					// there is no stream to send on
+					// a stream to send on does not exist
 					continue
 				}
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 
@@ -17,9 +16,7 @@ import (
 // adapter is the Server as k8s.io/cri-streaming wants it.
 type adapter Server
 
-// Exec runs a command with the client's streams. A command that fails gives an exitError, from which the
-// library takes the exit code. One without a terminal outlives its client, as with containerd, but nothing
-// of ours does: its output is a broken pipe then, and its input at its end.
+// Exec runs a command with the client's streams; see Server.runExec.
 func (a *adapter) Exec(
 	ctx context.Context,
 	containerID string,
@@ -29,32 +26,63 @@ func (a *adapter) Exec(
 	tty bool,
 	resize <-chan remotecommand.TerminalSize,
 ) error {
-	process, err := a.cfg.Process(ctx, containerID)
+	streams := clientStreams{
+		in:     in,
+		out:    out,
+		errOut: errOut,
+		tty:    tty,
+		resize: resize,
+	}
+	return (*Server)(a).runExec(ctx, containerID, cmd, streams)
+}
+
+// clientStreams are what a client sends to and gets from a process. in, out and errOut are nil interfaces if
+// the client did not ask for them.
+type clientStreams struct {
+	in          io.Reader
+	out, errOut io.Writer
+
+	// tty says that the process has a terminal, whose sizes come from resize.
+	tty    bool
+	resize <-chan remotecommand.TerminalSize
+}
+
+// runExec runs a command with the client's streams. A command that fails gives an exitError, from which the
+// library takes the exit code. One without a terminal outlives its client, as with containerd, but nothing of
+// the server's does: its output is a broken pipe then, and its input at its end.
+func (s *Server) runExec(ctx context.Context, id string, cmd []string, streams clientStreams) error {
+	process, err := s.cfg.Containers.Process(ctx, id)
 	if err != nil {
 		return err
 	}
 
-	process.Args, process.Terminal = cmd, tty
-	if tty {
+	process.Args = cmd
+	process.Terminal = streams.tty
+	if streams.tty {
 		process.Env = withTerm(process.Env)
 	}
 
-	run := &execution{client: a.cfg.Monitor, config: monitor.ExecConfig{ID: containerID, Process: process}}
+	run := &execution{
+		processes: s.cfg.Processes,
+		config:    monitor.ExecConfig{ID: id, Process: process},
+		client:    streams,
+	}
+
 	var exit monitor.Exit
-	if tty {
-		exit, err = run.withTerminal(ctx, in, out, resize)
+	if streams.tty {
+		exit, err = run.withTerminal(ctx)
 	} else {
-		exit, err = run.withPipes(ctx, in, out, errOut)
+		exit, err = run.withPipes(ctx)
 	}
 
 	switch {
 	case ctx.Err() != nil:
-		// nobody is there to be told
+		// The client is gone.
 		return nil
 	case err != nil:
 		return err
 	case exit.Unknown:
-		return fmt.Errorf("command in container %s ended, but nobody saw how", containerID)
+		return fmt.Errorf("command in container %s ended, but nobody saw how", id)
 	case exit.Code != 0:
 		return exitError{exit}
 	}
@@ -72,179 +100,138 @@ func withTerm(env []string) []string {
 	return append(env[:len(env):len(env)], "TERM=xterm")
 }
 
+// execution is one command that a client runs.
 type execution struct {
-	client *monitor.Client
-	config monitor.ExecConfig
+	processes Processes
+	config    monitor.ExecConfig
+	client    clientStreams
 }
 
 // withTerminal connects the client with the terminal's master until the process has ended and its last output
-// is out.
-func (x *execution) withTerminal(
-	ctx context.Context,
-	in io.Reader,
-	out io.Writer,
-	resize <-chan remotecommand.TerminalSize,
-) (monitor.Exit, error) {
-	e, err := x.client.Exec(ctx, x.config)
+// is out, or the client is gone.
+func (x *execution) withTerminal(ctx context.Context) (monitor.Exit, error) {
+	e, err := x.processes.Exec(ctx, x.config)
 	if err != nil {
 		return monitor.Exit{}, err
 	}
+
+	// This also hangs up the terminal of a process that still runs.
 	defer e.Close()
 
-	var input, sizes, shown sync.WaitGroup
+	var input, sizes, output sync.WaitGroup
 	over := make(chan struct{})
-	if in != nil {
-		input.Go(func() { io.Copy(e.Terminal, in) })
+	if x.client.in != nil {
+		input.Go(func() { io.Copy(e.Terminal, x.client.in) })
 	}
 
-	sizes.Go(func() {
-		for {
-			select {
-			case size, open := <-resize:
-				if !open {
-					return
-				}
-
-				e.Resize(size.Width, size.Height)
-
-			case <-over:
-				return
-			}
-		}
-	})
-
-	// the client is
-	gone := make(chan struct{})
-	if in != nil && resize != nil {
-		go func() { input.Wait(); sizes.Wait(); close(gone) }()
+	sizes.Go(func() { x.resize(e, over) })
+	if x.client.out != nil {
+		// It ends with EIO when no process has the terminal open any more.
+		output.Go(func() { io.Copy(x.client.out, &processOutput{f: e.Terminal}) })
 	}
 
-	shown.Go(func() {
-		if out != nil {
-			// ends with EIO when no process has the terminal open any more
-			io.Copy(out, &output{f: e.Terminal})
-		}
-	})
+	// A client that sends neither input nor sizes any more has closed its connection.
+	clientGone := make(chan struct{})
+	if x.client.in != nil && x.client.resize != nil {
+		go func() {
+			input.Wait()
+			sizes.Wait()
+			close(clientGone)
+		}()
+	}
 
-	exit, err := waitOrGone(ctx, e, gone)
+	exit, err := waitForExit(ctx, e, clientGone)
 	close(over)
 	if err != nil {
-		// Close hangs the terminal up
 		return exit, err
 	}
 
-	ended(e.Terminal)
-	shown.Wait()
+	limitOutput(e.Terminal)
+	output.Wait()
 	return exit, nil
 }
 
-// waitOrGone waits for the process, or until the client is gone: then the process is hung up on, as on a lost
-// terminal line.
-func waitOrGone(ctx context.Context, e *monitor.Exec, gone <-chan struct{}) (monitor.Exit, error) {
+// resize sets the terminal's sizes until the client sends no more or over is closed.
+func (x *execution) resize(e *monitor.Exec, over <-chan struct{}) {
+	for {
+		select {
+		case size, open := <-x.client.resize:
+			if !open {
+				return
+			}
+			e.Resize(size.Width, size.Height)
+		case <-over:
+			return
+		}
+	}
+}
+
+// errClientGone ends the wait for a process whose client is gone.
+var errClientGone = errors.New("client is gone")
+
+// waitForExit waits until the process has ended or its client is gone.
+func waitForExit(ctx context.Context, e *monitor.Exec, clientGone <-chan struct{}) (monitor.Exit, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	stop := make(chan struct{})
-	defer close(stop)
+	exited := make(chan struct{})
+	defer close(exited)
 
 	go func() {
 		select {
-		case <-gone:
+		case <-clientGone:
 			cancel(errClientGone)
-		case <-stop:
+		case <-exited:
 		}
 	}()
 
 	return e.Wait(ctx)
 }
 
-var errClientGone = errors.New("client has gone")
-
 // withPipes connects the client by pipes until the process has ended and its output is out.
-func (x *execution) withPipes(
-	ctx context.Context,
-	in io.Reader,
-	out, errOut io.Writer,
-) (monitor.Exit, error) {
-	var theirs, ours []*os.File
-	closeAll := func(files []*os.File) {
-		for _, f := range files {
-			f.Close()
-		}
+func (x *execution) withPipes(ctx context.Context) (monitor.Exit, error) {
+	var p pipes
+	defer p.close()
+
+	var err error
+	if x.config.Stdin, err = p.input(x.client.in); err != nil {
+		return monitor.Exit{}, err
 	}
-	defer func() { closeAll(theirs); closeAll(ours) }()
-
-	pipe := func() (r, w *os.File, err error) {
-		if r, w, err = os.Pipe(); err != nil {
-			return nil, nil, fmt.Errorf("exec in container %s: %w", x.config.ID, err)
-		}
-
-		return r, w, nil
+	if x.config.Stdout, err = p.output(x.client.out); err != nil {
+		return monitor.Exit{}, err
+	}
+	if x.config.Stderr, err = p.output(x.client.errOut); err != nil {
+		return monitor.Exit{}, err
 	}
 
-	var copies []func()
-	if in != nil {
-		r, w, err := pipe()
-		if err != nil {
-			return monitor.Exit{}, err
-		}
-
-		theirs, ours, x.config.Stdin = append(theirs, r), append(ours, w), r
-
-		// ends when the process reads no more or the client closes
-		go func() { io.Copy(w, in); w.Close() }()
-	}
-
-	for _, o := range []struct {
-		to  io.Writer
-		end **os.File
-	}{{out, &x.config.Stdout}, {errOut, &x.config.Stderr}} {
-		if o.to == nil {
-			continue
-		}
-
-		r, w, err := pipe()
-		if err != nil {
-			return monitor.Exit{}, err
-		}
-
-		theirs, ours = append(theirs, w), append(ours, r)
-		*o.end = w
-
-		// a client that is gone is a broken pipe to the process
-		copies = append(copies, func() { io.Copy(o.to, &output{f: r}); r.Close() })
-	}
-
-	// With ctx, the command would be killed when the client goes while it is started.
-	e, err := x.client.Exec(context.WithoutCancel(ctx), x.config)
+	// With ctx, a command whose client goes while it is started would be killed.
+	e, err := x.processes.Exec(context.WithoutCancel(ctx), x.config)
 	if err != nil {
 		return monitor.Exit{}, err
 	}
 	defer e.Close()
 
-	closeAll(theirs)
-	var copied sync.WaitGroup
-	for _, f := range copies {
-		copied.Go(f)
-	}
-
+	p.start()
 	exit, err := e.Wait(ctx)
 	if err != nil {
 		return exit, fmt.Errorf("exec in container %s: %w", x.config.ID, err)
 	}
 
-	for _, f := range ours {
-		ended(f)
-	}
-
-	copied.Wait()
+	p.finish()
 	return exit, nil
 }
 
-// exitError is a k8s.io/utils/exec.ExitError: how a command that ran has failed.
+// exitError is how a command that ran has failed, in the terms of k8s.io/utils/exec.ExitError.
 type exitError struct{ exit monitor.Exit }
 
-func (e exitError) Error() string   { return e.exit.String() }
-func (e exitError) String() string  { return e.exit.String() }
-func (e exitError) Exited() bool    { return true }
+// Error returns the exit in words.
+func (e exitError) Error() string { return e.exit.String() }
+
+// String returns the exit in words.
+func (e exitError) String() string { return e.exit.String() }
+
+// Exited returns true: a signal is an exit, too.
+func (e exitError) Exited() bool { return true }
+
+// ExitStatus returns the exit code.
 func (e exitError) ExitStatus() int { return e.exit.Code }

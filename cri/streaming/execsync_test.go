@@ -17,9 +17,9 @@ func TestOutputOfAllExecSyncsTogetherIsBounded(t *testing.T) {
 	var captures []*capture
 	var writers sync.WaitGroup
 	for range 5 {
-		var room budget
-		room.left.Store(30 << 10)
-		c, err := newCapture(&room, &all)
+		var own budget
+		own.left.Store(30 << 10)
+		c, err := newCapture(&own, &all)
 		if err != nil {
 			t.Fatal(err)
 		}

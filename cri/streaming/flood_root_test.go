@@ -30,11 +30,18 @@ func synStream(t *testing.T, headers uint32) []byte {
 	}
 
 	frame := []byte{
-		0x80, 3, 0, 1, // control frame of version 3, SYN_STREAM
-		0, 0, 0, byte(10 + block.Len()), // no flags, length
-		0, 0, 0, 1, // stream
-		0, 0, 0, 0, // associated with none
-		0, 0, // priority, slot
+		// A control frame of version 3, SYN_STREAM.
+		0x80, 3, 0, 1,
+
+		// No flags, and the length.
+		0, 0, 0, byte(10 + block.Len()),
+
+		// The stream, and that it is associated with none.
+		0, 0, 0, 1,
+		0, 0, 0, 0,
+
+		// Priority and slot.
+		0, 0,
 	}
 
 	return append(frame, block.Bytes()...)

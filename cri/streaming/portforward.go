@@ -20,11 +20,11 @@ import (
 // dialTimeout bounds a connection attempt, which goes to the pod's own loopback.
 const dialTimeout = 10 * time.Second
 
-// lastWords is how long one direction of a forwarded connection may go on when the other one has ended.
-const lastWords = time.Second
+// closeGrace is how long one direction of a forwarded connection may go on when the other one has ended.
+const closeGrace = time.Second
 
-// servePortForward serves a connection whose streams are ports. It calls the library below its Server,
-// which does not hand on the context that ends with the client.
+// servePortForward serves a connection whose streams are ports. It calls the library below its Server, which
+// does not hand on the context that ends with the client.
 func (s *Server) servePortForward(
 	w http.ResponseWriter, r *http.Request, request *runtimeapi.PortForwardRequest,
 ) {
@@ -33,22 +33,34 @@ func (s *Server) servePortForward(
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+
 	config := cristreaming.DefaultConfig
-	portforward.ServePortForward(w, r, &forwarder{s, r.Context()}, request.PodSandboxId, "", ports,
-		idleTimeout, config.StreamCreationTimeout, config.SupportedPortForwardProtocols)
+	portforward.ServePortForward(
+		w,
+		r,
+		&forwarder{sandboxes: s.cfg.Sandboxes, client: r.Context()},
+		request.PodSandboxId,
+		"",
+		ports,
+		idleTimeout,
+		config.StreamCreationTimeout,
+		config.SupportedPortForwardProtocols,
+	)
 }
 
 // forwarder forwards the ports of one client.
 type forwarder struct {
-	*Server
-	client context.Context // ends with its connection
+	sandboxes Sandboxes
+
+	// client ends with the client's connection.
+	client context.Context
 }
 
-// PortForward connects one stream of the client with a TCP port of the pod. An error is told to the client.
+// PortForward connects one stream of the client with a TCP port of the pod. The client gets the error.
 func (f *forwarder) PortForward(
 	_ context.Context, podSandboxID, _ string, port int32, stream io.ReadWriteCloser,
 ) error {
-	netns, err := f.cfg.Netns(f.client, podSandboxID)
+	netns, err := f.sandboxes.NetnsOf(podSandboxID)
 	if err != nil {
 		return err
 	}
@@ -58,31 +70,34 @@ func (f *forwarder) PortForward(
 		return fmt.Errorf("pod %s: %w", podSandboxID, err)
 	}
 	defer conn.Close()
-	defer context.AfterFunc(f.client, func() { conn.Close() })()
 
-	if err = join(conn, stream); err != nil && f.client.Err() == nil {
+	stop := context.AfterFunc(f.client, func() { conn.Close() })
+	defer stop()
+
+	err = copyBoth(conn, stream)
+	if err != nil && f.client.Err() == nil {
 		return fmt.Errorf("pod %s: %w", podSandboxID, err)
 	}
 
 	return nil
 }
 
-// PortForward is there for the library's Server, which has no such requests: they are taken before.
+// PortForward is for the library's Server, which gets no such requests: ServeHTTP serves them before.
 func (a *adapter) PortForward(
 	ctx context.Context, podSandboxID string, port int32, stream io.ReadWriteCloser,
 ) error {
-	return (&forwarder{(*Server)(a), ctx}).PortForward(ctx, podSandboxID, "", port, stream)
+	f := &forwarder{sandboxes: a.cfg.Sandboxes, client: ctx}
+	return f.PortForward(ctx, podSandboxID, "", port, stream)
 }
 
-// join copies both ways until both have ended. What the client still sends when the pod's end is closed
+// copyBoth copies both ways until both have ended. What the client still sends when the pod's end is closed
 // must not stay in the stream: SPDY's streams share a connection, and one that nobody reads stops all of
 // them.
-func join(conn *net.TCPConn, stream io.ReadWriteCloser) error {
+func copyBoth(conn *net.TCPConn, stream io.ReadWriteCloser) error {
 	fromClient := make(chan error, 1)
 	go func() {
 		_, err := io.Copy(conn, stream)
-
-		// the client has no more to say, but may want the answer
+		// The client sends no more, but may wait for the answer.
 		conn.CloseWrite()
 		fromClient <- err
 	}()
@@ -91,7 +106,7 @@ func join(conn *net.TCPConn, stream io.ReadWriteCloser) error {
 	go func() {
 		_, err := io.Copy(stream, conn)
 		if err == nil {
-			// so that the client knows that it has the whole answer
+			// By this the client knows that it has the whole answer.
 			stream.Close()
 		}
 
@@ -104,32 +119,34 @@ func join(conn *net.TCPConn, stream io.ReadWriteCloser) error {
 			return <-toClient
 		}
 
-		// an answer that came before
-		soon(toClient)
+		// There may be an answer that came before the error.
+		withinGrace(toClient)
 		return errors.Join(err, reset(stream))
 
 	case err := <-toClient:
-		sent, over := soon(fromClient)
-		if over && sent == nil {
+		sendErr, ended := withinGrace(fromClient)
+		if ended && sendErr == nil {
 			return err
 		}
 
-		return errors.Join(err, sent, reset(stream))
+		return errors.Join(err, sendErr, reset(stream))
 	}
 }
 
-// soon waits for the end of a copy, but not for long.
-func soon(copied <-chan error) (err error, over bool) {
+// withinGrace waits for the end of a copy, for closeGrace.
+func withinGrace(copied <-chan error) (err error, ended bool) {
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
 	select {
 	case err = <-copied:
 		return err, true
-	case <-time.After(lastWords):
+	case <-timer.C:
 		return nil, false
 	}
 }
 
-// reset drops what the client still sends. Streams that have a connection of their own end with it and know
-// no reset.
+// reset drops what the client still sends. Streams that have a connection of their own end with it and cannot
+// be reset.
 func reset(stream io.ReadWriteCloser) error {
 	if r, ok := stream.(interface{ Reset() error }); ok {
 		return r.Reset()
@@ -137,35 +154,31 @@ func reset(stream io.ReadWriteCloser) error {
 	return nil
 }
 
-// dial connects to the port on the loopback of a network namespace, IPv4 first. The addresses are literal, so
-// that the dialler stays on the thread that is in the namespace.
-func dial(ctx context.Context, netns string, port int) (*net.TCPConn, error) {
-	var conn net.Conn
+// dial connects to a port on the loopback of a network namespace; an empty path is the host's.
+func dial(ctx context.Context, netns string, port int) (conn *net.TCPConn, err error) {
 	connect := func() error {
-		d := net.Dialer{Timeout: dialTimeout}
-		var errs []error
-		for _, host := range []string{"127.0.0.1", "::1"} {
-			var err error
-			if conn, err = d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port))); err == nil {
-				return nil
-			}
-
-			errs = append(errs, err)
-		}
-
-		return errors.Join(errs...)
+		conn, err = dialLoopback(ctx, port)
+		return err
 	}
-
-	var err error
 	if netns == "" {
 		err = connect()
 	} else {
 		err = namespace.Do(connect, netns)
 	}
+	return conn, err
+}
 
-	if err != nil {
-		return nil, err
+// dialLoopback connects to a port on the loopback, by IPv4 first. The addresses are literal, so that the
+// dialler stays on its thread, which is in a namespace.
+func dialLoopback(ctx context.Context, port int) (*net.TCPConn, error) {
+	d := net.Dialer{Timeout: dialTimeout}
+	var errs []error
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err == nil {
+			return conn.(*net.TCPConn), nil
+		}
+		errs = append(errs, err)
 	}
-
-	return conn.(*net.TCPConn), nil
+	return nil, errors.Join(errs...)
 }

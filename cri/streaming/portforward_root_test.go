@@ -132,7 +132,7 @@ func TestInputThatThePodDoesNotReadStopsNoOtherConnection(t *testing.T) {
 		}()
 
 		if got := read(t, problems); !strings.Contains(got, "pod p") {
-			t.Errorf("the client is told %q", got)
+			t.Errorf("the client gets the error %q", got)
 		}
 
 		short, problems := connection(t, conn, port, 2*i+1)
@@ -173,4 +173,100 @@ func TestForwardedConnectionsEndWithTheirClient(t *testing.T) {
 
 		return nil
 	})
+}
+
+func TestPortForward(t *testing.T) {
+	n := start(t, "crun", idle, nil)
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		n.netns = testenv.Netns(t)
+		port := echoServer(t, n.netns, address)
+		resp, err := n.server.PortForward(&runtimeapi.PortForwardRequest{
+			PodSandboxId: "p",
+			Port:         []int32{int32(port)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := forward(t, resp.Url, port, "hello"); got != "hello" {
+			t.Errorf("%s: got %q", address, got)
+		}
+	}
+}
+
+// echoServer listens inside a network namespace and sends back what one client sends.
+func echoServer(t *testing.T, netns, address string) int {
+	t.Helper()
+	var l net.Listener
+	err := namespace.Do(func() (err error) {
+		if err := loopbackUp(); err != nil {
+			return err
+		}
+
+		l, err = net.Listen("tcp", address)
+		return err
+	}, netns)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+
+		io.Copy(conn, conn)
+	}()
+
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func forward(t *testing.T, url string, port int, text string) string {
+	t.Helper()
+	rt, err := spdy.NewRoundTripper(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	req.Header.Set(httpstream.HeaderProtocolVersion, "portforward.k8s.io")
+	resp, err := (&http.Client{Transport: rt}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+
+	conn, err := rt.NewConnection(resp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+
+	headers := http.Header{"Port": {fmt.Sprint(port)}, "Requestid": {"1"}, "Streamtype": {"error"}}
+	errors, err := conn.CreateStream(headers)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	errors.Close()
+	headers.Set("Streamtype", "data")
+	data, err := conn.CreateStream(headers)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	io.WriteString(data, text)
+	data.Close()
+	got := read(t, data)
+	if msg := read(t, errors); msg != "" {
+		t.Error(msg)
+	}
+
+	return got
 }

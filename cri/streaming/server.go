@@ -21,30 +21,56 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor"
 )
 
-// Config is what the server needs from its surroundings.
+// Processes runs commands in containers and reaches the streams of their processes. The monitor does.
+type Processes interface {
+	Exec(ctx context.Context, cfg monitor.ExecConfig) (*monitor.Exec, error)
+	Attach(ctx context.Context, containerID string, streams monitor.Streams) error
+
+	// Resize sets the size of the container's terminal.
+	Resize(containerID string, width, height uint16) error
+}
+
+// Containers finds containers.
+type Containers interface {
+	// Process returns the process of a running container, from which an exec takes all but its arguments and
+	// terminal. It is an error if the container does not exist or does not run.
+	Process(ctx context.Context, containerID string) (specs.Process, error)
+}
+
+// Sandboxes finds pods.
+type Sandboxes interface {
+	// NetnsOf returns the path of a pod's network namespace; empty for the host's.
+	NetnsOf(podSandboxID string) (string, error)
+}
+
+// Config is what a Server needs.
 type Config struct {
-	Addr    string // host:port to listen on; port 0 takes a free one
-	Monitor *monitor.Client
-	// Process tells the process of a running container, from which an exec takes everything but args and
-	// terminal. It is an error if there is no such container or it does not run.
-	Process func(ctx context.Context, containerID string) (specs.Process, error)
-	// Netns tells the path of a pod's network namespace; empty for the host's.
-	Netns func(ctx context.Context, podSandboxID string) (string, error)
-	Log   *slog.Logger
+	// Addr is the host:port to listen on; port 0 is a free one.
+	Addr string
+
+	Processes  Processes
+	Containers Containers
+	Sandboxes  Sandboxes
+	Log        *slog.Logger
 }
 
 // Server serves streams.
 type Server struct {
-	cfg    Config
-	stream cristreaming.Server
-	http   http.Server
-	listen net.Listener
-	tokens tokens
-	held   budget // of output of ExecSyncs
+	cfg      Config
+	stream   cristreaming.Server
+	http     http.Server
+	listener net.Listener
+	tokens   tokens
+
+	// kept is what the output of all ExecSyncs together may still take.
+	kept budget
 }
 
 // idleTimeout ends a connection on which nothing moves, as kubelet's streamingConnectionIdleTimeout does.
 const idleTimeout = 4 * time.Hour
+
+// headerTimeout bounds the time in which a client has to send the header of its request.
+const headerTimeout = 30 * time.Second
 
 // New listens, so that URLs can be given out, and serves nothing yet.
 func New(cfg Config) (*Server, error) {
@@ -52,36 +78,42 @@ func New(cfg Config) (*Server, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 
-	l, err := net.Listen("tcp", cfg.Addr)
+	listener, err := net.Listen("tcp", cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen for streams: %w", err)
 	}
 
+	s := &Server{cfg: cfg, listener: listener}
+	s.kept.left.Store(maxKept)
+	s.http = http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: headerTimeout,
+		ConnContext:       connContext,
+	}
+
 	config := cristreaming.DefaultConfig
-	config.Addr = l.Addr().String()
+	config.Addr = listener.Addr().String()
 	config.BaseURL = &url.URL{Scheme: "http", Host: config.Addr}
 	config.StreamIdleTimeout = idleTimeout
-	s := &Server{cfg: cfg, listen: l}
-	s.held.left.Store(maxHeld)
 	if s.stream, err = cristreaming.NewServer(config, (*adapter)(s)); err != nil {
-		l.Close()
+		listener.Close()
 		return nil, fmt.Errorf("streaming server: %w", err)
 	}
 
-	s.http = http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second, ConnContext: connContext}
 	return s, nil
 }
 
 // Run serves until ctx ends; then all streams are cut.
 func (s *Server) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, func() { s.http.Close() })()
-	if err := s.http.Serve(watchedListener{s.listen}); !errors.Is(err, http.ErrServerClosed) {
+	stop := context.AfterFunc(ctx, func() { s.http.Close() })
+	defer stop()
+	if err := s.http.Serve(watchedListener{s.listener}); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve streams: %w", err)
 	}
 	return nil
 }
 
-// Exec returns the URL at which the exec takes place. The checks are CRI's.
+// Exec returns the URL of a stream that runs a command. The library checks the request.
 func (s *Server) Exec(req *runtimeapi.ExecRequest) (resp *runtimeapi.ExecResponse, err error) {
 	err = s.issue("container "+req.ContainerId, req, func() (string, error) {
 		resp, err = s.stream.GetExec(req)
@@ -90,7 +122,7 @@ func (s *Server) Exec(req *runtimeapi.ExecRequest) (resp *runtimeapi.ExecRespons
 	return resp, err
 }
 
-// Attach returns the URL at which the attach takes place.
+// Attach returns the URL of a stream to and from a container's process. The library checks the request.
 func (s *Server) Attach(req *runtimeapi.AttachRequest) (resp *runtimeapi.AttachResponse, err error) {
 	err = s.issue("container "+req.ContainerId, req, func() (string, error) {
 		resp, err = s.stream.GetAttach(req)
@@ -99,13 +131,13 @@ func (s *Server) Attach(req *runtimeapi.AttachRequest) (resp *runtimeapi.AttachR
 	return resp, err
 }
 
-// PortForward returns the URL at which ports are forwarded. The library is not asked: it would serve the
-// URL itself.
+// PortForward returns the URL of streams to ports of a pod. The library is not asked: it would serve the URL
+// itself.
 func (s *Server) PortForward(req *runtimeapi.PortForwardRequest) (*runtimeapi.PortForwardResponse, error) {
 	if req.PodSandboxId == "" {
 		return nil, errors.New("port-forward: no pod sandbox")
 	}
-	at := fmt.Sprintf("http://%s/portforward/%s", s.listen.Addr(), rand.Text())
+	at := fmt.Sprintf("http://%s/portforward/%s", s.listener.Addr(), rand.Text())
 	if err := s.issue("pod "+req.PodSandboxId, req, func() (string, error) { return at, nil }); err != nil {
 		return nil, err
 	}

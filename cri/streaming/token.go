@@ -10,27 +10,28 @@ import (
 	"time"
 )
 
-// The library refuses everybody when 1,000 of its URLs are unopened, and a URL lives for a minute. So
-// nobody may have many of them for one container or pod, and before they are used up the oldest is given
-// up: who still wants it would have opened it long ago.
+// The library refuses all requests while 1,000 of its URLs are unopened, and a URL lives for a minute. So one
+// container or pod has only a few of them, and before they are used up the oldest becomes invalid: a client
+// that wanted it would have opened it long ago.
 const (
 	tokenLife     = time.Minute
 	maxTokens     = 900
 	maxTokensEach = 64
 )
 
-// ErrTooManyStreams says that too many URLs of one container or pod have not been opened.
+// ErrTooManyStreams is a container or pod of which too many URLs were not opened.
 var ErrTooManyStreams = errors.New("too many streams asked for and not opened")
 
-// tokens remembers requests until their stream is opened, by the last part of the URL. The library has the
-// same cache, but does not let others look into it.
+// tokens holds requests until their stream is opened, by the last part of the URL. The library has the same
+// cache, but no way to look into it.
 type tokens struct {
 	mu       sync.Mutex // guards requests
 	requests map[string]tokenRequest
 }
 
 type tokenRequest struct {
-	owner   string // container or pod
+	// owner is the container or pod.
+	owner   string
 	url     string
 	request any
 	expires time.Time
@@ -50,7 +51,7 @@ func (s *Server) issue(owner string, request any, get func() (string, error)) er
 
 	for len(t.requests) >= maxTokens {
 		oldest := t.oldest()
-		s.useUp(t.requests[oldest].url)
+		s.invalidate(t.requests[oldest].url)
 		delete(t.requests, oldest)
 	}
 
@@ -72,7 +73,7 @@ func (s *Server) issue(owner string, request any, get func() (string, error)) er
 	return nil
 }
 
-// expire drops those whose time is over and counts the others of owner.
+// expire removes the requests that have expired, and returns how many others owner has.
 func (t *tokens) expire(now time.Time, owner string) (count int) {
 	for token, r := range t.requests {
 		switch {
@@ -85,6 +86,7 @@ func (t *tokens) expire(now time.Time, owner string) (count int) {
 	return count
 }
 
+// oldest returns the token that expires first.
 func (t *tokens) oldest() (token string) {
 	for candidate, r := range t.requests {
 		if token == "" || r.expires.Before(t.requests[token].expires) {
@@ -94,7 +96,7 @@ func (t *tokens) oldest() (token string) {
 	return token
 }
 
-// take gives a request away; nil if there is none.
+// take removes the request of a token and returns it; nil if there is none.
 func (t *tokens) take(token string) any {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -106,24 +108,29 @@ func (t *tokens) take(token string) any {
 	return r.request
 }
 
-// useUp makes the library forget the token of a URL: a request that does not ask for an upgrade takes it
+// invalidate makes the library forget the token of a URL: a request that does not ask for an upgrade takes it
 // and is refused.
-func (s *Server) useUp(at string) {
+func (s *Server) invalidate(at string) {
 	parsed, err := url.Parse(at)
 	if err != nil {
 		return
 	}
-	s.stream.ServeHTTP(&nowhere{}, &http.Request{Method: http.MethodGet, URL: parsed, Header: http.Header{}})
-}
-
-// nowhere is a response that nobody reads.
-type nowhere struct{ header http.Header }
-
-func (n *nowhere) Header() http.Header {
-	if n.header == nil {
-		n.header = http.Header{}
+	request := &http.Request{
+		Method: http.MethodGet,
+		URL:    parsed,
+		Header: http.Header{},
 	}
-	return n.header
+	s.stream.ServeHTTP(discard{header: http.Header{}}, request)
 }
-func (n *nowhere) Write(p []byte) (int, error) { return len(p), nil }
-func (n *nowhere) WriteHeader(int)             {}
+
+// discard is a response that nobody reads.
+type discard struct{ header http.Header }
+
+// Header returns a header that is not sent.
+func (d discard) Header() http.Header { return d.header }
+
+// Write drops p.
+func (d discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// WriteHeader does nothing.
+func (d discard) WriteHeader(int) {}

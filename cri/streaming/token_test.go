@@ -17,7 +17,7 @@ func newServer(t *testing.T) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.listen.Close() })
+	t.Cleanup(func() { s.listener.Close() })
 	return s
 }
 

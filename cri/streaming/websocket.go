@@ -3,6 +3,7 @@ package streaming
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,7 +15,6 @@ import (
 	"github.com/gorilla/websocket"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
-	utilexec "k8s.io/utils/exec"
 )
 
 // WebSocket subprotocols that k8s.io/cri-streaming does not know and newer clients ask for. Older ones, and
@@ -30,7 +30,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	upgrade := websocket.IsWebSocketUpgrade(r)
 	kind := path.Base(path.Dir(r.URL.Path))
 	if upgrade && slices.Contains(offered, portForwardTunnel) && kind == "portforward" {
-		// which comes back with the same token
+		// The connection inside the tunnel comes with the same token.
 		s.tunnel(w, r)
 		return
 	}
@@ -45,7 +45,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case isForward:
 		s.servePortForward(w, r, forward)
 	case upgrade && slices.Contains(offered, remoteCommandV5) && request != nil:
-		s.useUp(r.URL.String())
+		s.invalidate(r.URL.String())
 		s.remoteCommand(w, r, request)
 	default:
 		s.stream.ServeHTTP(w, r)
@@ -59,17 +59,20 @@ const (
 	channelStderr = 2
 	channelStatus = 3
 	channelResize = 4
-	channelClose  = 255 // its second byte is the channel that the sender closes
+
+	// channelClose says in its second byte which channel the sender closes.
+	channelClose = 255
 )
 
-const maxResize = 1 << 10 // bytes of {"Width":w,"Height":h}
+// maxResize bounds a message {"Width":w,"Height":h}, in bytes.
+const maxResize = 1 << 10
 
 // remoteCommand serves exec or attach over WebSocket, subprotocol v5.
 func (s *Server) remoteCommand(w http.ResponseWriter, r *http.Request, request any) {
 	upgrader := websocket.Upgrader{Subprotocols: []string{remoteCommandV5}}
 	conn, err := upgrader.Upgrade(w, r, nil)
 	if err != nil {
-		// answered already
+		// The upgrader has answered.
 		return
 	}
 
@@ -79,52 +82,62 @@ func (s *Server) remoteCommand(w http.ResponseWriter, r *http.Request, request a
 	defer cancel()
 
 	c := &v5{conn: conn}
-	stdinReader, stdin := io.Pipe()
-	defer stdinReader.Close()
-
-	if !wantsStdin(request) {
-		// what comes nevertheless is dropped: nobody would read it
-		stdinReader.Close()
-	}
+	input, stdin := io.Pipe()
+	defer input.Close()
 
 	resize := make(chan remotecommand.TerminalSize)
-	go c.read(ctx, stdin, resize)
-	a := (*adapter)(s)
-	switch req := request.(type) {
-	case *runtimeapi.ExecRequest:
-		in, out, errOut := c.streams(req.Stdin, req.Stdout, req.Stderr, stdinReader)
-		err = a.Exec(ctx, req.ContainerId, req.Cmd, in, out, errOut, req.Tty, resize)
-	case *runtimeapi.AttachRequest:
-		in, out, errOut := c.streams(req.Stdin, req.Stdout, req.Stderr, stdinReader)
-		err = a.Attach(ctx, req.ContainerId, in, out, errOut, req.Tty, resize)
+	streams := c.streams(request, input, resize)
+	if streams.in == nil {
+		// What the client sends all the same is dropped, as nobody would read it.
+		input.Close()
 	}
 
-	c.status(err)
-}
+	go c.read(ctx, stdin, resize)
 
-func wantsStdin(request any) bool {
-	r, ok := request.(interface{ GetStdin() bool })
-	return ok && r.GetStdin()
+	switch req := request.(type) {
+	case *runtimeapi.ExecRequest:
+		err = s.runExec(ctx, req.ContainerId, req.Cmd, streams)
+	case *runtimeapi.AttachRequest:
+		err = s.runAttach(ctx, req.ContainerId, streams)
+	}
+
+	c.close(err)
 }
 
 // v5 is one connection.
 type v5 struct {
 	conn *websocket.Conn
-	mu   sync.Mutex // one message at a time
+
+	// mu is held while a message is written.
+	mu sync.Mutex
 }
 
-// streams are what the process gets; nil for those that the client did not ask for.
-func (c *v5) streams(stdin, stdout, stderr bool, pipe io.Reader) (in io.Reader, out, errOut io.WriteCloser) {
-	if stdin {
-		in = pipe
+// streams returns those streams that the client asked for.
+func (c *v5) streams(
+	request any, input io.Reader, resize <-chan remotecommand.TerminalSize,
+) clientStreams {
+	wanted, ok := request.(interface {
+		GetStdin() bool
+		GetStdout() bool
+		GetStderr() bool
+		GetTty() bool
+	})
+	if !ok {
+		return clientStreams{}
 	}
-	if stdout {
-		out = &channel{c, channelStdout}
+
+	streams := clientStreams{tty: wanted.GetTty(), resize: resize}
+	if wanted.GetStdin() {
+		streams.in = input
 	}
-	if stderr {
-		errOut = &channel{c, channelStderr}
+	if wanted.GetStdout() {
+		streams.out = &channel{c, channelStdout}
 	}
-	return in, out, errOut
+	if wanted.GetStderr() {
+		streams.errOut = &channel{c, channelStderr}
+	}
+
+	return streams
 }
 
 // read hands on what the client sends, until it is gone. Messages are of any size, so none is held in memory.
@@ -133,7 +146,7 @@ func (c *v5) read(ctx context.Context, stdin *io.PipeWriter, resize chan<- remot
 	defer stdin.Close()
 
 	for {
-		// what is left of the one before is dropped
+		// What is left of the message before is dropped by this.
 		_, message, err := c.conn.NextReader()
 		if err != nil {
 			return
@@ -146,7 +159,7 @@ func (c *v5) read(ctx context.Context, stdin *io.PipeWriter, resize chan<- remot
 
 		switch head[0] {
 		case channelStdin:
-			// fails when the process reads no more: no reason to stop reading
+			// It fails when the process reads no more, which is not a reason to stop reading.
 			io.Copy(stdin, message)
 		case channelResize:
 			var size remotecommand.TerminalSize
@@ -174,14 +187,13 @@ type channel struct {
 	id byte
 }
 
+// Write sends p as a message.
 func (c *channel) Write(p []byte) (int, error) {
 	if err := c.send(c.id, p); err != nil {
 		return 0, err
 	}
 	return len(p), nil
 }
-
-func (c *channel) Close() error { return nil }
 
 func (c *v5) send(id byte, p []byte) error {
 	c.mu.Lock()
@@ -195,44 +207,63 @@ func (c *v5) send(id byte, p []byte) error {
 	return w.Close()
 }
 
-// status tells how it ended, as metav1.Status, and says goodbye.
-func (c *v5) status(err error) {
-	type cause struct {
-		Reason  string `json:"reason"`
-		Message string `json:"message"`
+// closeTimeout bounds the time in which the closing message has to be sent.
+const closeTimeout = time.Second
+
+// close sends how the command or attach ended, and closes the connection.
+func (c *v5) close(err error) {
+	data, encodeErr := json.Marshal(statusOf(err))
+	if encodeErr != nil {
+		return
+	}
+	c.send(channelStatus, data)
+	message := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+	c.conn.WriteControl(websocket.CloseMessage, message, time.Now().Add(closeTimeout))
+}
+
+// status is a metav1.Status.
+type status struct {
+	Status  string         `json:"status"`
+	Message string         `json:"message,omitempty"`
+	Reason  string         `json:"reason,omitempty"`
+	Details *statusDetails `json:"details,omitempty"`
+	Code    int            `json:"code,omitempty"`
+}
+
+type statusDetails struct {
+	Causes []statusCause `json:"causes"`
+}
+
+type statusCause struct {
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+}
+
+// statusOf returns the status that clients of the v5 subprotocol expect for an error. They take the exit code
+// of a command from its causes.
+func statusOf(err error) status {
+	if err == nil {
+		return status{Status: "Success"}
 	}
 
-	type details struct {
-		Causes []cause `json:"causes"`
-	}
-	status := struct {
-		Status  string   `json:"status"`
-		Message string   `json:"message,omitempty"`
-		Reason  string   `json:"reason,omitempty"`
-		Details *details `json:"details,omitempty"`
-		Code    int      `json:"code,omitempty"`
-	}{Status: "Success"}
-	if err != nil {
-		status.Status = "Failure"
-		if exit, ok := err.(utilexec.ExitError); ok {
-			status.Reason, status.Message = remotecommand.NonZeroExitCodeReason, fmt.Sprintf("command terminated with non-zero exit code: %v", err)
-			status.Details = &details{
-				[]cause{{remotecommand.ExitCodeCauseType, fmt.Sprint(exit.ExitStatus())}},
-			}
-		} else {
-			status.Reason, status.Code, status.Message = "InternalError", http.StatusInternalServerError, fmt.Sprintf("Internal error occurred: %v", err)
+	if exit, ok := errors.AsType[exitError](err); ok {
+		cause := statusCause{
+			Reason:  remotecommand.ExitCodeCauseType,
+			Message: fmt.Sprint(exit.ExitStatus()),
+		}
+
+		return status{
+			Status:  "Failure",
+			Reason:  remotecommand.NonZeroExitCodeReason,
+			Message: fmt.Sprintf("command terminated with non-zero exit code: %v", err),
+			Details: &statusDetails{Causes: []statusCause{cause}},
 		}
 	}
 
-	data, err := json.Marshal(status)
-	if err != nil {
-		return
+	return status{
+		Status:  "Failure",
+		Reason:  "InternalError",
+		Message: fmt.Sprintf("Internal error occurred: %v", err),
+		Code:    http.StatusInternalServerError,
 	}
-
-	c.send(channelStatus, data)
-	c.conn.WriteControl(
-		websocket.CloseMessage,
-		websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""),
-		time.Now().Add(time.Second),
-	)
 }

@@ -23,7 +23,8 @@ func fresh(t *testing.T) *os.File {
 	mkfs := testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
 	dir := testenv.ShortDir(t)
 	img, root := filepath.Join(dir, "img"), filepath.Join(dir, "root")
-	if err := errors.Join(os.WriteFile(img, nil, 0o600), os.Truncate(img, 512<<20), os.Mkdir(root, 0o700)); err != nil {
+	err := errors.Join(os.WriteFile(img, nil, 0o600), os.Truncate(img, 512<<20), os.Mkdir(root, 0o700))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.CommandContext(t.Context(), mkfs, "-q", img).CombinedOutput(); err != nil {
@@ -53,6 +54,26 @@ func fresh(t *testing.T) *os.File {
 	})
 
 	return f
+}
+
+// writeToTheEnd writes until the quota is exhausted, syncs, and returns how many bytes it wrote.
+func writeToTheEnd(t *testing.T, file *os.File, most int) (written int) {
+	t.Helper()
+	var err error
+	for err == nil && written < most {
+		var n int
+		n, err = file.Write(bytes.Repeat([]byte("x"), 1<<16))
+		written += n
+	}
+
+	if !errors.Is(err, unix.EDQUOT) {
+		t.Fatalf("after %d bytes: %v", written, err)
+	}
+	if err := file.Sync(); err != nil {
+		t.Fatal(err)
+	}
+
+	return written
 }
 
 func TestLimitStopsWritersAndIsAccounted(t *testing.T) {
@@ -89,18 +110,9 @@ func TestLimitStopsWritersAndIsAccounted(t *testing.T) {
 	}
 	defer file.Close()
 
-	var n int
-	for err == nil && n < 2*limit {
-		var m int
-		m, err = file.Write(bytes.Repeat([]byte("x"), 1<<16))
-		n += m
-	}
-
-	if !errors.Is(err, unix.EDQUOT) || n < limit*9/10 || n > limit {
-		t.Fatalf("wrote %d of %d bytes, %v", n, limit, err)
-	}
-	if err := file.Sync(); err != nil {
-		t.Fatal(err)
+	n := writeToTheEnd(t, file, 2*limit)
+	if n < limit*9/10 || n > limit {
+		t.Fatalf("wrote %d of %d bytes", n, limit)
 	}
 
 	info, err := btrfs.Stat(root)

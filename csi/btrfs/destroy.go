@@ -27,8 +27,8 @@ func Destroy(parent *os.File, name string) error {
 		return err
 	}
 
-	// The group goes first: afterwards nobody could tell its number, and in a full one the kernel refuses to
-	// delete what is inside.
+	// The group is removed first: afterwards its number could not be found, and in a full one the kernel
+	// refuses to delete what is inside.
 	if err := dissolve(parent, sub); err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func destroyNested(f *os.File, sub Subvolume) error {
 			return err
 		}
 
-		// fails where there is none; else what it hinders fails
+		// This fails where there is no limit. If it fails for another reason, so does the deletion.
 		_ = LiftOwn(f, Subvolume{ID: id})
 	}
 
@@ -81,10 +81,9 @@ func destroyNested(f *os.File, sub Subvolume) error {
 }
 
 // makeWritable takes the read-only flag off a subvolume: nothing can be deleted from one that its owner has
-// made read-only. The subvolume is opened by its number (open_by_handle_at(2)), for its name is in the hands
-// of others.
+// made read-only. The subvolume is opened by its number (open_by_handle_at(2)): others may change its name.
 func makeWritable(f *os.File, id uint64) error {
-	// FILEID_BTRFS_WITHOUT_PARENT: inode, subvolume, generation (0: any)
+	// The handle (FILEID_BTRFS_WITHOUT_PARENT) has inode, subvolume and generation (0: any).
 	const withoutParent = 0x4d
 	var handle [20]byte
 	binary.NativeEndian.PutUint64(handle[0:], firstFree)

@@ -88,7 +88,8 @@ type subvolInfo struct {
 }
 
 func ioctl[T any](f *os.File, request uintptr, arg *T) error {
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(arg))); errno != 0 {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), request, uintptr(unsafe.Pointer(arg)))
+	if errno != 0 {
 		return errno
 	}
 	return nil
@@ -114,8 +115,8 @@ func Stat(f *os.File) (Info, error) {
 	}
 	id := arg.fsid
 	return Info{
-		fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]),
-		arg.generation,
+		UUID:       fmt.Sprintf("%x-%x-%x-%x-%x", id[0:4], id[4:6], id[6:8], id[8:10], id[10:16]),
+		Generation: arg.generation,
 	}, nil
 }
 
@@ -145,10 +146,8 @@ func Commit(f *os.File) error {
 func Trim(f *os.File) error {
 	// FITRIM, linux/fs.h
 	const fitrim = read | write | 24<<16 | 'X'<<8 | 121
-
-	// start, length, least length
-	everything := [3]uint64{1: math.MaxUint64}
-	if err := ioctl(f, fitrim, &everything); err != nil {
+	rng := struct{ start, length, minLength uint64 }{length: math.MaxUint64}
+	if err := ioctl(f, fitrim, &rng); err != nil {
 		return fmt.Errorf("trim btrfs of %s: %w", f.Name(), err)
 	}
 	return nil

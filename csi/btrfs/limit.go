@@ -16,11 +16,11 @@ import (
 // another one in it, without any privilege, and that one has a group of its own. So each limited subvolume
 // has a group above, level/ID, and all that are in it are its members. A simple quota puts new ones into the
 // group by itself, unless their maker asks for other groups; qgroups do not. Enforce does it for both.
+//
+// The file that the functions here take must be outside of limited subvolumes: the kernel refuses changes of
+// groups with EDQUOT when they are made from within a full one.
 
-// The file that the functions of this file take is one outside of limited subvolumes: the kernel refuses
-// changes of groups with EDQUOT, too, to whoever makes them from within a full one.
-
-// level sets our groups apart from those that people make on a disk of their own.
+// level is that of the groups made here. People who use groups on a disk of their own use low levels.
 const level = 29
 
 func groupOf(id uint64) uint64 { return level<<48 | id }
@@ -29,10 +29,8 @@ func groupOf(id uint64) uint64 { return level<<48 | id }
 // with EDQUOT.
 func Limit(f *os.File, sub Subvolume, bytes int64) error {
 	group := groupOf(sub.ID)
-	if err := ioctl(f, iocQgroupCreate, &qgroupCreate{
-		create: 1,
-		id:     group,
-	}); err != nil && !errors.Is(err, unix.EEXIST) {
+	err := ioctl(f, iocQgroupCreate, &qgroupCreate{create: 1, id: group})
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("make the quota group of subvolume %d of %s: %w", sub.ID, f.Name(), err)
 	}
 
@@ -50,18 +48,15 @@ func Limit(f *os.File, sub Subvolume, bytes int64) error {
 
 // LiftOwn takes away the limit that the subvolume sub itself had before it was limited by a group.
 func LiftOwn(f *os.File, sub Subvolume) error {
-	if err := ioctl(f, iocQgroupLimit, &qgroupLimit{
-		id:            sub.ID,
-		flags:         limitMaxReferenced,
-		maxReferenced: noLimit,
-	}); err != nil {
+	arg := qgroupLimit{id: sub.ID, flags: limitMaxReferenced, maxReferenced: noLimit}
+	if err := ioctl(f, iocQgroupLimit, &arg); err != nil {
 		return fmt.Errorf("lift the old limit of subvolume %d of %s: %w", sub.ID, f.Name(), err)
 	}
 	return nil
 }
 
-// Enforce sees to it that the limited subvolume sub and all that were made in it since are charged to its
-// group, and to no group of another one. It reads only, where nothing is wrong.
+// Enforce charges the limited subvolume sub, and all that were made in it since, to its group and to no other
+// group of this package. Where nothing is wrong it only reads.
 func Enforce(f *os.File, sub Subvolume) error {
 	nested, err := descendants(f, sub.ID)
 	if err != nil {
@@ -75,6 +70,7 @@ func Enforce(f *os.File, sub Subvolume) error {
 	return nil
 }
 
+// charge makes a subvolume a member of a group, and of no other group of this package.
 func charge(f *os.File, id, group uint64) error {
 	groups, err := search(f, quotaTree, id, qgroupRelation)
 	if err != nil {
@@ -119,15 +115,14 @@ func dissolve(f *os.File, sub Subvolume) error {
 			return fmt.Errorf("take subvolume %d of %s out of group %d: %w", member, f.Name(), sub.ID, err)
 		}
 
-		// one that was deleted before
 		if member != sub.ID {
+			// It was deleted before.
 			dropOwnGroup(f, member)
 		}
 	}
 
+	// ENOTCONN says that quotas are off.
 	err = ioctl(f, iocQgroupCreate, &qgroupCreate{create: 0, id: group})
-
-	// ENOTCONN: quotas are off
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTCONN) {
 		return fmt.Errorf("remove the quota group of subvolume %d of %s: %w", sub.ID, f.Name(), err)
 	}
@@ -137,8 +132,8 @@ func dissolve(f *os.File, sub Subvolume) error {
 
 func groupsPath(fs Info) string { return "/sys/fs/btrfs/" + fs.UUID + "/qgroups" }
 
-// Usage is how many bytes are charged to a limited subvolume, as accounted at this moment (the quota tree on
-// disk lags by a transaction).
+// Usage returns how many bytes are charged to a limited subvolume, as accounted at this moment (the quota
+// tree on disk lags by a transaction).
 func Usage(fs Info, sub Subvolume) (int64, error) {
 	return referenced(fs, fmt.Sprintf("%d_%d", level, sub.ID))
 }
@@ -151,9 +146,9 @@ func referenced(fs Info, group string) (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
 }
 
-// Held is how many bytes are charged to subvolumes that are gone: a simple quota charges what was copied by
-// reflink to the first owner only, and as long as a copy lives, that is so after the owner's end, too. What
-// the kernel has yet to give back of a dead subvolume is not counted.
+// Held returns how many bytes are charged to subvolumes that are gone: a simple quota charges what was copied
+// by reflink to the first owner only, and as long as a copy lives, that is so after the owner's end, too.
+// What the kernel has yet to free of a dead subvolume is not counted.
 func Held(f *os.File, fs Info) (int64, error) {
 	groups, err := os.ReadDir(groupsPath(fs))
 	if err != nil {
@@ -168,26 +163,16 @@ func Held(f *os.File, fs Info) (int64, error) {
 			continue
 		}
 
-		alive, err := search(f, rootTree, id, rootItem)
+		held, err := isHeld(f, id)
 		if err != nil {
 			return 0, err
 		}
-		if len(alive) > 0 {
+		if !held {
 			continue
 		}
 
-		// to a living one's group: it was in that
-		charged, err := search(f, quotaTree, id, qgroupRelation)
-		if err != nil {
-			return 0, err
-		}
-		if len(charged) > 0 {
-			continue
-		}
-
+		// The kernel drops empty groups meanwhile.
 		bytes, err := referenced(fs, g.Name())
-
-		// the kernel drops empty ones
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return 0, err
 		}
@@ -198,7 +183,18 @@ func Held(f *os.File, fs Info) (int64, error) {
 	return sum, nil
 }
 
-// LimitOf is how many bytes a subvolume may hold by Limit; -1 if it has no limit.
+// isHeld reports whether the bytes of a group 0/ID are those of a dead subvolume, and count for no living
+// one: as a member of a living one's group they do.
+func isHeld(f *os.File, id uint64) (bool, error) {
+	alive, err := search(f, rootTree, id, rootItem)
+	if err != nil || len(alive) > 0 {
+		return false, err
+	}
+	charged, err := search(f, quotaTree, id, qgroupRelation)
+	return len(charged) == 0, err
+}
+
+// LimitOf returns how many bytes a subvolume may hold by Limit; -1 if it has no limit.
 func LimitOf(fs Info, sub Subvolume) int64 {
 	return maxReferenced(fs, fmt.Sprintf("%d_%d", level, sub.ID))
 }
@@ -227,7 +223,7 @@ func maxReferenced(fs Info, group string) int64 {
 
 	bytes, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 	if err != nil || bytes > math.MaxInt64 {
-		// noLimit
+		// NoLimit, or no number.
 		return -1
 	}
 

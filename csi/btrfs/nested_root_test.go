@@ -169,7 +169,7 @@ func TestDestroyTakesSubvolumesInside(t *testing.T) {
 	root := fresh(t)
 	v, sub := limited(t, root, "v")
 
-	// more than one answer of the kernel holds
+	// More than one answer of the kernel holds.
 	for i := range 300 {
 		if err := btrfs.Create(v, fmt.Sprint("n", i)); err != nil {
 			t.Fatal(err)
@@ -189,12 +189,12 @@ func TestDestroyTakesSubvolumesInside(t *testing.T) {
 
 	createIn(t, dir, "deep")
 
-	// dead already, and perhaps still charged
+	// Dead already, and perhaps still charged.
 	if err := os.Remove(filepath.Join(v.Name(), "n7")); err != nil {
 		t.Fatal(err)
 	}
 
-	// nothing must be refused for lack of space
+	// Nothing must be refused for lack of space.
 	for _, f := range []*os.File{free, v} {
 		if n, err := write(t, f, "f", 4*limit); !errors.Is(err, unix.EDQUOT) {
 			t.Errorf("wrote %d bytes, %v", n, err)
@@ -230,11 +230,11 @@ func TestLimitOfEarlierVersionsIsLifted(t *testing.T) {
 
 	v := openIn(t, root, "v")
 
-	// the group of the subvolume itself
+	// The group of the subvolume itself.
 	old := [6]uint64{0, 1, limit}
 	ioctl(t, v, 2<<30|48<<16|0x94<<8|43, unsafe.Pointer(&old))
 
-	// before there was a group to put it into
+	// Before there was a group to put it into.
 	if err := btrfs.Create(v, "x"); err != nil {
 		t.Fatal(err)
 	}

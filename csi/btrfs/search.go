@@ -34,7 +34,8 @@ const searchHeader = 32 // transaction, object, offset uint64, type, length uint
 // is in memory, the transaction under way included.
 func search(f *os.File, tree, object uint64, kind uint32) ([]uint64, error) {
 	var offsets []uint64
-	for from := uint64(0); ; {
+	var from uint64
+	for {
 		arg := searchArgs{
 			tree:           tree,
 			minObject:      object,
@@ -49,7 +50,7 @@ func search(f *os.File, tree, object uint64, kind uint32) ([]uint64, error) {
 
 		err := ioctl(f, iocTreeSearch, &arg)
 		if errors.Is(err, unix.ENOENT) {
-			// there is no such tree: quotas are off
+			// There is no such tree: quotas are off.
 			return offsets, nil
 		}
 
@@ -75,8 +76,8 @@ func search(f *os.File, tree, object uint64, kind uint32) ([]uint64, error) {
 	}
 }
 
-// descendants are the subvolumes in a subvolume, those in them and so on; each comes after the one that it is
-// in.
+// descendants returns the subvolumes in a subvolume, those in them and so on; each comes after the one that
+// it is in.
 func descendants(f *os.File, id uint64) ([]uint64, error) {
 	all := []uint64{id}
 	for i := 0; i < len(all); i++ {

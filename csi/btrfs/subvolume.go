@@ -13,7 +13,7 @@ import (
 // firstFree is the inode number of every subvolume's root directory (BTRFS_FIRST_FREE_OBJECTID).
 const firstFree = 256
 
-// Subvolume describes one.
+// Subvolume describes a subvolume.
 type Subvolume struct {
 	ID      uint64 // of its tree, and of its quota group 0/ID
 	Created uint64 // number of the transaction that made it

@@ -8,12 +8,12 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/trivet-node/trivet/csi/mount"
+	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// errorCodes is the one place where gRPC codes are chosen. The codes steer the callers: external-provisioner
-// gives up a node after RESOURCE_EXHAUSTED, repeats after ABORTED and DEADLINE_EXCEEDED, and waits long after
+// errorCodes is the one place where gRPC codes are chosen. Callers act on them: external-provisioner chooses
+// another node after RESOURCE_EXHAUSTED, repeats after ABORTED and DEADLINE_EXCEEDED, and waits long after
 // INVALID_ARGUMENT (CSI spec, "Error Scheme").
 var errorCodes = []struct {
 	err  error
@@ -21,7 +21,7 @@ var errorCodes = []struct {
 }{
 	{errAborted, codes.Aborted},
 	{volume.ErrInvalid, codes.InvalidArgument},
-	{mount.ErrOutside, codes.InvalidArgument},
+	{target.ErrOutside, codes.InvalidArgument},
 	{volume.ErrNotFound, codes.NotFound},
 	{volume.ErrConflict, codes.AlreadyExists},
 	{volume.ErrFull, codes.ResourceExhausted},
@@ -30,14 +30,15 @@ var errorCodes = []struct {
 	{volume.ErrNotStaged, codes.FailedPrecondition},
 	{volume.ErrDamaged, codes.DataLoss},
 	{volume.ErrUnavailable, codes.Unavailable},
-	{mount.ErrBusy, codes.Internal},
+	{target.ErrBusy, codes.Internal},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 	{context.Canceled, codes.Canceled},
 }
 
-// errAborted is a page token that this driver did not give out, for which the spec demands ABORTED.
+// errAborted is a page token that this driver did not return, for which the spec demands ABORTED.
 var errAborted = errors.New("unknown starting token")
 
+// toStatus gives an error its code. One that has a code keeps it.
 func toStatus(err error) error {
 	if err == nil {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// ControllerGetCapabilities implements csi.ControllerServer.
+// ControllerGetCapabilities says which optional calls of the controller service are served.
 func (d *Driver) ControllerGetCapabilities(
 	context.Context,
 	*csi.ControllerGetCapabilitiesRequest,
@@ -25,14 +25,15 @@ func (d *Driver) ControllerGetCapabilities(
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csi.ControllerServiceCapability_RPC_GET_VOLUME_HEALTH,
 	} {
-		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{Type: &csi.ControllerServiceCapability_Rpc{
-			Rpc: &csi.ControllerServiceCapability_RPC{Type: t}}})
+		rpc := &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}}
+		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{Type: rpc})
 	}
 
 	return resp, nil
 }
 
-// CreateVolume implements csi.ControllerServer.
+// CreateVolume creates a volume on this node, or returns the one that an equal request created. A request for
+// other nodes is RESOURCE_EXHAUSTED, after which provisioners choose another node.
 func (d *Driver) CreateVolume(
 	ctx context.Context,
 	req *csi.CreateVolumeRequest,
@@ -52,13 +53,13 @@ func (d *Driver) CreateVolume(
 		return nil, err
 	}
 
-	p, err := ParseParameters(req.GetParameters())
+	p, err := parseParameters(req.GetParameters())
 	if err != nil {
 		return nil, err
 	}
 
-	if requisite := req.GetAccessibilityRequirements().GetRequisite(); len(requisite) > 0 &&
-		!slices.ContainsFunc(requisite, d.here) {
+	requisite := req.GetAccessibilityRequirements().GetRequisite()
+	if len(requisite) > 0 && !slices.ContainsFunc(requisite, d.here) {
 		return nil, fmt.Errorf("%w: volumes are made on node %s, which is not among the requisite topologies",
 			volume.ErrFull, d.cfg.NodeID)
 	}
@@ -67,10 +68,10 @@ func (d *Driver) CreateVolume(
 		Name:     req.GetName(),
 		Required: req.GetCapacityRange().GetRequiredBytes(),
 		Limit:    req.GetCapacityRange().GetLimitBytes(),
-		Backend:  p.Backend,
+		Backend:  p.backend,
 		Access:   w.access,
 		FSType:   w.fsType,
-		NoCOW:    p.NoCOW,
+		NoCOW:    p.noCOW,
 		Options:  w.options,
 	})
 	if err != nil {
@@ -89,7 +90,8 @@ func (d *Driver) toCSI(v volume.Volume) *csi.Volume {
 	}
 }
 
-// DeleteVolume implements csi.ControllerServer.
+// DeleteVolume deletes a volume and its content. An ID that is not of this driver names no volume, and
+// deleting that is success.
 func (d *Driver) DeleteVolume(
 	ctx context.Context,
 	req *csi.DeleteVolumeRequest,
@@ -98,7 +100,6 @@ func (d *Driver) DeleteVolume(
 		return nil, invalid("volume id is missing")
 	}
 	if volume.CheckID(req.GetVolumeId()) != nil {
-		// none of ours, so there is nothing to delete
 		return &csi.DeleteVolumeResponse{}, nil
 	}
 	if err := d.cfg.Volumes.Delete(ctx, req.GetVolumeId()); err != nil {
@@ -107,7 +108,8 @@ func (d *Driver) DeleteVolume(
 	return &csi.DeleteVolumeResponse{}, nil
 }
 
-// ValidateVolumeCapabilities implements csi.ControllerServer.
+// ValidateVolumeCapabilities reports whether an existing volume can be used with the capabilities; if not,
+// the answer has a message in place of the confirmation.
 func (d *Driver) ValidateVolumeCapabilities(
 	_ context.Context,
 	req *csi.ValidateVolumeCapabilitiesRequest,
@@ -123,7 +125,7 @@ func (d *Driver) ValidateVolumeCapabilities(
 
 	w, err := parseCapabilities(req.GetVolumeCapabilities()...)
 	if err == nil {
-		_, err = ParseParameters(req.GetParameters())
+		_, err = parseParameters(req.GetParameters())
 	}
 	if err != nil {
 		return &csi.ValidateVolumeCapabilitiesResponse{Message: err.Error()}, nil
@@ -135,11 +137,16 @@ func (d *Driver) ValidateVolumeCapabilities(
 		}, nil
 	}
 
-	return &csi.ValidateVolumeCapabilitiesResponse{Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
-		VolumeContext: req.GetVolumeContext(), VolumeCapabilities: req.GetVolumeCapabilities(), Parameters: req.GetParameters()}}, nil
+	return &csi.ValidateVolumeCapabilitiesResponse{
+		Confirmed: &csi.ValidateVolumeCapabilitiesResponse_Confirmed{
+			VolumeContext:      req.GetVolumeContext(),
+			VolumeCapabilities: req.GetVolumeCapabilities(),
+			Parameters:         req.GetParameters(),
+		},
+	}, nil
 }
 
-// get returns a volume; an ID that is not ours names none.
+// get returns a volume. An ID that is not of this driver names none.
 func (d *Driver) get(id string) (volume.Volume, error) {
 	if volume.CheckID(id) != nil {
 		return volume.Volume{}, fmt.Errorf("%w: %q", volume.ErrNotFound, id)
@@ -147,7 +154,8 @@ func (d *Driver) get(id string) (volume.Volume, error) {
 	return d.cfg.Volumes.Get(id)
 }
 
-// ListVolumes implements csi.ControllerServer.
+// ListVolumes returns a page of the volumes in the order of their IDs. The token of the next page has the
+// last ID of this one, so that volumes may be created and deleted between two pages.
 func (d *Driver) ListVolumes(
 	_ context.Context,
 	req *csi.ListVolumesRequest,
@@ -161,10 +169,10 @@ func (d *Driver) ListVolumes(
 		return nil, err
 	}
 
+	// One more than asked for says whether there is a next page.
 	limit := int(req.GetMaxEntries())
 	more := limit
 	if limit > 0 {
-		// one more than asked for reports whether there is a next page
 		more++
 	}
 
@@ -182,12 +190,13 @@ func (d *Driver) ListVolumes(
 	return resp, nil
 }
 
-// GetCapacity implements csi.ControllerServer.
+// GetCapacity returns how large the next volume with these parameters and capabilities may be, in bytes; 0
+// for other nodes.
 func (d *Driver) GetCapacity(
 	_ context.Context,
 	req *csi.GetCapacityRequest,
 ) (*csi.GetCapacityResponse, error) {
-	p, err := ParseParameters(req.GetParameters())
+	p, err := parseParameters(req.GetParameters())
 	if err != nil {
 		return nil, err
 	}
@@ -204,10 +213,10 @@ func (d *Driver) GetCapacity(
 	}
 
 	free, err := d.cfg.Volumes.Available(volume.Request{
-		Backend: p.Backend,
+		Backend: p.backend,
 		Access:  w.access,
 		FSType:  w.fsType,
-		NoCOW:   p.NoCOW,
+		NoCOW:   p.noCOW,
 		Options: w.options,
 	})
 	if err != nil {
@@ -217,7 +226,8 @@ func (d *Driver) GetCapacity(
 	return &csi.GetCapacityResponse{AvailableCapacity: free, MaximumVolumeSize: wrapperspb.Int64(free)}, nil
 }
 
-// ControllerExpandVolume implements csi.ControllerServer.
+// ControllerExpandVolume makes a volume larger. Volumes never shrink: one that is large enough stays as it
+// is.
 func (d *Driver) ControllerExpandVolume(
 	ctx context.Context,
 	req *csi.ControllerExpandVolumeRequest,
@@ -229,15 +239,14 @@ func (d *Driver) ControllerExpandVolume(
 		return nil, err
 	}
 
-	v, nodeStep, err := d.cfg.Volumes.Grow(
-		ctx,
-		req.GetVolumeId(),
-		req.GetCapacityRange().GetRequiredBytes(),
-		req.GetCapacityRange().GetLimitBytes(),
-	)
+	required, limit := req.GetCapacityRange().GetRequiredBytes(), req.GetCapacityRange().GetLimitBytes()
+	v, err := d.cfg.Volumes.Grow(ctx, req.GetVolumeId(), required, limit)
 	if err != nil {
 		return nil, err
 	}
 
-	return &csi.ControllerExpandVolumeResponse{CapacityBytes: v.Size, NodeExpansionRequired: nodeStep}, nil
+	return &csi.ControllerExpandVolumeResponse{
+		CapacityBytes:         v.Size,
+		NodeExpansionRequired: d.cfg.Publisher.GrowsStaged(v),
+	}, nil
 }

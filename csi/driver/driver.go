@@ -1,6 +1,6 @@
-// Package driver is the CSI 1.13 adapter of csi/volume: it checks requests, translates them, and chooses the
-// gRPC code of each error (codes.go). One process serves Identity, Controller and Node, for the volumes of
-// the node it runs on.
+// Package driver is the CSI 1.13 adapter of packages volume and publish: it checks requests, translates them,
+// and chooses the gRPC code of each error (codes.go). One process serves Identity, Controller and Node, for
+// the volumes of the node that it runs on.
 package driver
 
 import (
@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
@@ -22,12 +23,39 @@ const (
 	TopologyKey = "topology.csi.trivet.dev/node"
 )
 
+// Volumes are the volumes of this node. It is a volume.Store.
+type Volumes interface {
+	Create(context.Context, volume.Request) (volume.Volume, error)
+	Delete(ctx context.Context, id string) error
+	Grow(ctx context.Context, id string, required, limit int64) (volume.Volume, error)
+	Get(id string) (volume.Volume, error)
+	List(after string, limit int) []volume.Volume
+	Available(volume.Request) (int64, error)
+}
+
+// Publisher puts volumes on paths. It is a publish.Publisher.
+type Publisher interface {
+	Stager
+	Publish(ctx context.Context, id, target string, u publish.Use) error
+	Unpublish(ctx context.Context, id, target string) error
+	Stats(id, path string) (volume.Volume, publish.Usage, error)
+}
+
+// Stager is the part of a Publisher that is about a volume on this node, whatever pods use it.
+type Stager interface {
+	Stage(ctx context.Context, id, path string, u publish.Use) error
+	Unstage(ctx context.Context, id, path string) error
+	GrowStaged(ctx context.Context, id string) (volume.Volume, error)
+	GrowsStaged(volume.Volume) bool
+}
+
 // Config of a Driver.
 type Config struct {
-	NodeID  string // the node's name
-	Version string
-	Volumes *volume.Service
-	Log     *slog.Logger
+	NodeID    string // the node's name
+	Version   string
+	Volumes   Volumes
+	Publisher Publisher
+	Log       *slog.Logger
 }
 
 // Driver serves the three CSI services.
@@ -35,10 +63,11 @@ type Driver struct {
 	csi.UnimplementedIdentityServer
 	csi.UnimplementedControllerServer
 	csi.UnimplementedNodeServer
+
 	cfg Config
 }
 
-// New checks the configuration.
+// New returns a Driver. The node's name is checked: it becomes the value of a label.
 func New(cfg Config) (*Driver, error) {
 	if cfg.NodeID == "" || len(cfg.NodeID) > 63 {
 		return nil, errors.New("node name must have 1 to 63 characters: it is the value of a topology label")
@@ -55,7 +84,8 @@ func (d *Driver) Server() *grpc.Server {
 	return s
 }
 
-// observe turns domain errors into gRPC ones and logs each call once.
+// observe gives errors their gRPC codes and logs each call once: by name, duration and error, never what it
+// carries (secrets and tokens of pods).
 func (d *Driver) observe(
 	ctx context.Context,
 	req any,
@@ -64,12 +94,13 @@ func (d *Driver) observe(
 ) (any, error) {
 	began := time.Now()
 	resp, err := next(ctx, req)
+	took := time.Since(began)
 	if err = toStatus(err); err != nil {
-		d.cfg.Log.Warn("call fails",
-			"method", info.FullMethod, "code", status.Code(err), "duration", time.Since(began), "err", err)
+		code := status.Code(err)
+		d.cfg.Log.Warn("call fails", "method", info.FullMethod, "code", code, "duration", took, "err", err)
 		return nil, err
 	}
-	d.cfg.Log.Debug("call", "method", info.FullMethod, "duration", time.Since(began))
+	d.cfg.Log.Debug("call", "method", info.FullMethod, "duration", took)
 	return resp, nil
 }
 
@@ -77,7 +108,7 @@ func (d *Driver) topology() *csi.Topology {
 	return &csi.Topology{Segments: map[string]string{TopologyKey: d.cfg.NodeID}}
 }
 
-// here reports whether a topology includes this node. Segments of other drivers are not ours to judge.
+// here reports whether a topology includes this node. Segments with keys of other drivers are not looked at.
 func (d *Driver) here(t *csi.Topology) bool {
 	node, ok := t.GetSegments()[TopologyKey]
 	return !ok || node == d.cfg.NodeID

@@ -8,7 +8,7 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// ControllerGetVolumeHealth implements csi.ControllerServer.
+// ControllerGetVolumeHealth returns what is wrong with a volume.
 func (d *Driver) ControllerGetVolumeHealth(_ context.Context, req *csi.ControllerGetVolumeHealthRequest) (
 	*csi.ControllerGetVolumeHealthResponse, error,
 ) {
@@ -19,7 +19,7 @@ func (d *Driver) ControllerGetVolumeHealth(_ context.Context, req *csi.Controlle
 	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: health}, nil
 }
 
-// NodeGetVolumeHealth implements csi.NodeServer.
+// NodeGetVolumeHealth is ControllerGetVolumeHealth for kubelet.
 func (d *Driver) NodeGetVolumeHealth(_ context.Context, req *csi.NodeGetVolumeHealthRequest) (
 	*csi.NodeGetVolumeHealthResponse, error,
 ) {
@@ -41,23 +41,22 @@ func (d *Driver) health(id string) (*csi.VolumeHealth, error) {
 	return healthOf(v), nil
 }
 
-// healthOf tells what is wrong with a volume: that its content is not there, or that what holds it does not
-// work.
+// healthOf returns what is wrong with a volume: its content is not there, or what holds it does not work.
 func healthOf(v volume.Volume) *csi.VolumeHealth {
 	health := &csi.VolumeHealth{VolumeId: v.ID}
-	if v.Damage != "" {
+	if v.Damage != nil {
 		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
 			Status:  csi.VolumeHealthErrorType_INACCESSIBLE,
 			Reason:  "VolumeDamaged",
-			Message: v.Damage,
+			Message: v.Damage.Error(),
 		})
 	}
 
-	if v.Trouble != "" {
+	if v.Trouble != nil {
 		health.HealthStatuses = append(health.HealthStatuses, &csi.VolumeHealth_VolumeHealthEntry{
 			Status:  csi.VolumeHealthErrorType_DEGRADED,
 			Reason:  "BackendInTrouble",
-			Message: v.Trouble,
+			Message: v.Trouble.Error(),
 		})
 	}
 

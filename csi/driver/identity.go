@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// GetPluginInfo implements csi.IdentityServer.
+// GetPluginInfo returns the name and version of the driver.
 func (d *Driver) GetPluginInfo(
 	context.Context,
 	*csi.GetPluginInfoRequest,
@@ -15,26 +15,28 @@ func (d *Driver) GetPluginInfo(
 	return &csi.GetPluginInfoResponse{Name: Name, VendorVersion: d.cfg.Version}, nil
 }
 
-// GetPluginCapabilities implements csi.IdentityServer.
+// GetPluginCapabilities says what callers may expect: a controller service, volumes that can be reached from
+// some nodes only, and growth of volumes in use.
 func (d *Driver) GetPluginCapabilities(
 	context.Context,
 	*csi.GetPluginCapabilitiesRequest,
 ) (*csi.GetPluginCapabilitiesResponse, error) {
-	service := func(t csi.PluginCapability_Service_Type) *csi.PluginCapability {
-		return &csi.PluginCapability{
-			Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: t}},
-		}
+	resp := &csi.GetPluginCapabilitiesResponse{}
+	for _, t := range []csi.PluginCapability_Service_Type{
+		csi.PluginCapability_Service_CONTROLLER_SERVICE,
+		csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS,
+	} {
+		service := &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{Type: t}}
+		resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{Type: service})
 	}
-	return &csi.GetPluginCapabilitiesResponse{Capabilities: []*csi.PluginCapability{
-		service(csi.PluginCapability_Service_CONTROLLER_SERVICE),
-		service(csi.PluginCapability_Service_VOLUME_ACCESSIBILITY_CONSTRAINTS),
-		{Type: &csi.PluginCapability_VolumeExpansion_{VolumeExpansion: &csi.PluginCapability_VolumeExpansion{
-			Type: csi.PluginCapability_VolumeExpansion_ONLINE}}},
-	}}, nil
+
+	online := &csi.PluginCapability_VolumeExpansion{Type: csi.PluginCapability_VolumeExpansion_ONLINE}
+	expansion := &csi.PluginCapability_VolumeExpansion_{VolumeExpansion: online}
+	resp.Capabilities = append(resp.Capabilities, &csi.PluginCapability{Type: expansion})
+	return resp, nil
 }
 
-// Probe implements csi.IdentityServer. The process serves only after all volumes were recovered, so it is
-// always ready.
+// Probe returns that the driver is ready: it serves only after all volumes were recovered.
 func (d *Driver) Probe(context.Context, *csi.ProbeRequest) (*csi.ProbeResponse, error) {
 	return &csi.ProbeResponse{Ready: wrapperspb.Bool(true)}, nil
 }

@@ -8,12 +8,12 @@ import (
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// NodeGetInfo implements csi.NodeServer.
+// NodeGetInfo returns the topology in which the volumes of this node can be reached: the node itself.
 func (d *Driver) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
 	return &csi.NodeGetInfoResponse{NodeId: d.cfg.NodeID, AccessibleTopology: d.topology()}, nil
 }
 
-// NodeGetCapabilities implements csi.NodeServer.
+// NodeGetCapabilities says which optional calls of the node service are served.
 func (d *Driver) NodeGetCapabilities(
 	context.Context,
 	*csi.NodeGetCapabilitiesRequest,
@@ -26,14 +26,14 @@ func (d *Driver) NodeGetCapabilities(
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
 	} {
-		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{Type: &csi.NodeServiceCapability_Rpc{
-			Rpc: &csi.NodeServiceCapability_RPC{Type: t}}})
+		rpc := &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}}
+		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{Type: rpc})
 	}
 
 	return resp, nil
 }
 
-// NodeStageVolume implements csi.NodeServer.
+// NodeStageVolume mounts a volume on the staging path, or attaches its device.
 func (d *Driver) NodeStageVolume(
 	ctx context.Context,
 	req *csi.NodeStageVolumeRequest,
@@ -49,14 +49,16 @@ func (d *Driver) NodeStageVolume(
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	if err := d.cfg.Volumes.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false)); err != nil {
+
+	err = d.cfg.Publisher.Stage(ctx, req.GetVolumeId(), req.GetStagingTargetPath(), w.use(false))
+	if err != nil {
 		return nil, err
 	}
 
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-// NodeUnstageVolume implements csi.NodeServer.
+// NodeUnstageVolume undoes NodeStageVolume. What is not staged is success.
 func (d *Driver) NodeUnstageVolume(
 	ctx context.Context,
 	req *csi.NodeUnstageVolumeRequest,
@@ -64,13 +66,13 @@ func (d *Driver) NodeUnstageVolume(
 	if req.GetVolumeId() == "" || req.GetStagingTargetPath() == "" {
 		return nil, invalid("volume id or staging path is missing")
 	}
-	if err := d.cfg.Volumes.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
+	if err := d.cfg.Publisher.Unstage(ctx, req.GetVolumeId(), req.GetStagingTargetPath()); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnstageVolumeResponse{}, nil
 }
 
-// NodePublishVolume implements csi.NodeServer.
+// NodePublishVolume puts a staged volume on a target, for one pod.
 func (d *Driver) NodePublishVolume(
 	ctx context.Context,
 	req *csi.NodePublishVolumeRequest,
@@ -91,14 +93,16 @@ func (d *Driver) NodePublishVolume(
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	if err := d.cfg.Volumes.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly())); err != nil {
+
+	err = d.cfg.Publisher.Publish(ctx, req.GetVolumeId(), req.GetTargetPath(), w.use(req.GetReadonly()))
+	if err != nil {
 		return nil, err
 	}
 
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 
-// NodeUnpublishVolume implements csi.NodeServer.
+// NodeUnpublishVolume undoes NodePublishVolume. What is not published is success.
 func (d *Driver) NodeUnpublishVolume(
 	ctx context.Context,
 	req *csi.NodeUnpublishVolumeRequest,
@@ -106,13 +110,14 @@ func (d *Driver) NodeUnpublishVolume(
 	if req.GetVolumeId() == "" || req.GetTargetPath() == "" {
 		return nil, invalid("volume id or target path is missing")
 	}
-	if err := d.cfg.Volumes.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
+	if err := d.cfg.Publisher.Unpublish(ctx, req.GetVolumeId(), req.GetTargetPath()); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
 }
 
-// NodeGetVolumeStats implements csi.NodeServer.
+// NodeGetVolumeStats returns how much of a volume is used. Of a raw block volume only the size is known, and
+// a file system without a fixed number of inodes has no usage of those.
 func (d *Driver) NodeGetVolumeStats(
 	ctx context.Context,
 	req *csi.NodeGetVolumeStatsRequest,
@@ -124,7 +129,7 @@ func (d *Driver) NodeGetVolumeStats(
 		return nil, err
 	}
 
-	v, u, err := d.cfg.Volumes.Stats(ctx, req.GetVolumeId(), req.GetVolumePath())
+	v, u, err := d.cfg.Publisher.Stats(req.GetVolumeId(), req.GetVolumePath())
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +153,7 @@ func (d *Driver) NodeGetVolumeStats(
 	return resp, nil
 }
 
-// NodeExpandVolume implements csi.NodeServer.
+// NodeExpandVolume lets the file system of a staged volume take the space that the volume has grown by.
 func (d *Driver) NodeExpandVolume(
 	ctx context.Context,
 	req *csi.NodeExpandVolumeRequest,
@@ -159,7 +164,7 @@ func (d *Driver) NodeExpandVolume(
 	if _, err := d.get(req.GetVolumeId()); err != nil {
 		return nil, err
 	}
-	v, err := d.cfg.Volumes.GrowAttached(ctx, req.GetVolumeId())
+	v, err := d.cfg.Publisher.GrowStaged(ctx, req.GetVolumeId())
 	if err != nil {
 		return nil, err
 	}

@@ -1,53 +1,65 @@
 package driver
 
 import (
+	"cmp"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
+	"github.com/trivet-node/trivet/csi/publish"
 	"github.com/trivet-node/trivet/csi/volume"
 )
 
-// Parameters of a StorageClass.
-type Parameters struct {
-	Backend string // "": the node's choice
-	NoCOW   *bool  // nil: blocks are overwritten in place, where the backend lets one choose
+// parameters are those of a StorageClass.
+type parameters struct {
+	backend string // "": the node's choice
+	noCOW   *bool  // nil: blocks are overwritten in place, where the backend has the choice
 }
 
-// ParseParameters reads the parameters of a StorageClass. What begins with csi.storage.k8s.io/ was added by a
-// provisioner and is skipped; any other unknown name is refused, for a misspelt parameter must not make a
-// volume that nobody asked for.
-func ParseParameters(in map[string]string) (Parameters, error) {
-	var p Parameters
+// parseParameters reads the parameters of a StorageClass. Those of csi.storage.k8s.io were added by a
+// provisioner and are skipped. Any other unknown name is refused: a misspelt parameter must not make a volume
+// that nobody asked for.
+func parseParameters(in map[string]string) (parameters, error) {
+	var p parameters
 	for key, value := range in {
+		var err error
 		switch {
 		case strings.HasPrefix(key, "csi.storage.k8s.io/"):
 		case key == "backend":
-			switch value {
-			case "btrfs", "image":
-				p.Backend = value
-			case "auto":
-			default:
-				return Parameters{}, invalid("parameter backend is %q; known are auto, btrfs and image",
-					value)
-			}
-
+			p.backend, err = parseBackend(value)
 		case key == "nocow":
-			on, err := strconv.ParseBool(value)
-			if err != nil {
-				return Parameters{}, invalid("parameter nocow is %q, neither true nor false", value)
-			}
-
-			p.NoCOW = &on
-
+			p.noCOW, err = parseNoCOW(value)
 		default:
-			return Parameters{}, invalid("unknown parameter %q; known are backend and nocow", key)
+			err = invalid("unknown parameter %q; known are backend and nocow", key)
+		}
+
+		if err != nil {
+			return parameters{}, err
 		}
 	}
 
 	return p, nil
+}
+
+func parseBackend(value string) (string, error) {
+	switch value {
+	case "btrfs", "image":
+		return value, nil
+	case "auto":
+		return "", nil
+	}
+	return "", invalid("parameter backend is %q; known are auto, btrfs and image", value)
+}
+
+func parseNoCOW(value string) (*bool, error) {
+	on, err := strconv.ParseBool(value)
+	if err != nil {
+		return nil, invalid("parameter nocow is %q, neither true nor false", value)
+	}
+	return &on, nil
 }
 
 // wanted is what a list of capabilities asks of a volume.
@@ -59,7 +71,8 @@ type wanted struct {
 	singleWriter bool
 }
 
-var served = []csi.VolumeCapability_AccessMode_Mode{
+// servedModes are the access modes of volumes that are on one node.
+var servedModes = []csi.VolumeCapability_AccessMode_Mode{
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY,
 	csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER,
@@ -68,60 +81,72 @@ var served = []csi.VolumeCapability_AccessMode_Mode{
 
 var fileSystems = []string{"", "btrfs", "ext4", "xfs"}
 
-// parseCapabilities joins capabilities; the volume has to satisfy all of them. It lives on one node, so modes
-// of many nodes are refused.
+// parseCapabilities joins capabilities: the volume has to satisfy all of them.
 func parseCapabilities(caps ...*csi.VolumeCapability) (wanted, error) {
-	var w wanted
 	if len(caps) == 0 {
-		return w, invalid("volume capabilities are missing")
+		return wanted{}, invalid("volume capabilities are missing")
 	}
 
+	var w wanted
 	for _, c := range caps {
 		if c == nil {
-			return w, invalid("volume capability is missing")
+			return wanted{}, invalid("volume capability is missing")
 		}
-
-		mode := c.GetAccessMode().GetMode()
-		if !slices.Contains(served, mode) {
-			return w, invalid("access mode %s: a volume of this driver is on one node", mode)
+		if err := errors.Join(w.addMode(c), w.addAccess(c), w.addMount(c.GetMount())); err != nil {
+			return wanted{}, err
 		}
-
-		w.readOnly = w.readOnly || mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
-		w.singleWriter = w.singleWriter || mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
-		access := volume.Filesystem
-		switch {
-		case c.GetBlock() != nil:
-			access = volume.Block
-		case c.GetMount() == nil:
-			return w, invalid("volume capability has neither mount nor block access")
-		}
-
-		if w.access != "" && w.access != access {
-			return w, invalid("one volume cannot have mount and block access")
-		}
-
-		w.access = access
-		fs := c.GetMount().GetFsType()
-		if !slices.Contains(fileSystems, fs) {
-			return w, invalid("file system %q; known are btrfs, ext4 and xfs", fs)
-		}
-		if fs != "" && w.fsType != "" && fs != w.fsType {
-			return w, invalid("file systems %s and %s for one volume", w.fsType, fs)
-		}
-
-		w.fsType = max(w.fsType, fs)
-		if c.GetMount().GetVolumeMountGroup() != "" {
-			return w, invalid("volume mount group: the driver does not have this capability")
-		}
-
-		w.options = append(w.options, c.GetMount().GetMountFlags()...)
 	}
 
 	return w, nil
 }
 
-func (w wanted) use(readOnly bool) volume.Use {
-	return volume.Use{
+func (w *wanted) addMode(c *csi.VolumeCapability) error {
+	mode := c.GetAccessMode().GetMode()
+	if !slices.Contains(servedModes, mode) {
+		return invalid("access mode %s: a volume of this driver is on one node", mode)
+	}
+	w.readOnly = w.readOnly || mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
+	w.singleWriter = w.singleWriter || mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER
+	return nil
+}
+
+func (w *wanted) addAccess(c *csi.VolumeCapability) error {
+	access := volume.Filesystem
+	switch {
+	case c.GetBlock() != nil:
+		access = volume.Block
+	case c.GetMount() == nil:
+		return invalid("volume capability has neither mount nor block access")
+	}
+
+	if w.access != "" && w.access != access {
+		return invalid("one volume cannot have mount and block access")
+	}
+
+	w.access = access
+	return nil
+}
+
+// addMount adds the properties of a mount; a raw block volume has none (nil).
+func (w *wanted) addMount(m *csi.VolumeCapability_MountVolume) error {
+	fs := m.GetFsType()
+	switch {
+	case !slices.Contains(fileSystems, fs):
+		return invalid("file system %q; known are btrfs, ext4 and xfs", fs)
+	case fs != "" && w.fsType != "" && fs != w.fsType:
+		return invalid("file systems %s and %s for one volume", w.fsType, fs)
+	case m.GetVolumeMountGroup() != "":
+		return invalid("volume mount group: the driver does not have this capability")
+	}
+
+	w.fsType = cmp.Or(w.fsType, fs)
+	w.options = append(w.options, m.GetMountFlags()...)
+	return nil
+}
+
+// use is how a pod wants the volume.
+func (w wanted) use(readOnly bool) publish.Use {
+	return publish.Use{
 		Access:       w.access,
 		FSType:       w.fsType,
 		Options:      w.options,
@@ -130,9 +155,10 @@ func (w wanted) use(readOnly bool) volume.Use {
 	}
 }
 
-// tokenPrefix begins every page token of ours; after it comes the last ID of the page before.
+// tokenPrefix begins every page token of this driver; after it comes the last ID of the page before.
 const tokenPrefix = "after:"
 
+// parseToken returns the last ID of the page before, "" for the first page.
 func parseToken(token string) (after string, err error) {
 	if token == "" {
 		return "", nil

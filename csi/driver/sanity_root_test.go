@@ -1,7 +1,6 @@
 package driver_test
 
 import (
-	"context"
 	"log/slog"
 	"net"
 	"os"
@@ -12,11 +11,10 @@ import (
 
 	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
 
+	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
-	"github.com/trivet-node/trivet/csi/image"
-	"github.com/trivet-node/trivet/csi/mount"
-	"github.com/trivet-node/trivet/csi/pool"
-	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/csi/nodetest"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -24,83 +22,52 @@ import (
 // socket's path.
 func start(t *testing.T, prefer ...string) (dir, socket string) {
 	t.Helper()
-	testenv.Root(t)
-	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
-	testenv.Program(t, "mkfs.xfs", "xfsprogs")
-	dir = testenv.ShortDir(t)
-	instance := filepath.Base(dir)
-	p, err := pool.Open(t.Context(), pool.Config{Dir: dir, Instance: instance, Size: 40 << 30})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	im, err := image.Open(image.Config{Dir: dir, Instance: instance})
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	targets, err := mount.OpenRoot(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-
-	volumes, _, err := volume.Open(volume.Config{
-		DataDir:  dir,
-		StateDir: filepath.Join(dir, "run"),
-		Targets:  targets,
-		Default:  prefer,
-		Backends: map[string]volume.Backend{pool.Name: p, image.Name: im},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-
+	n := nodetest.New(t, 40<<30)
+	n.RestartPreferring(prefer...)
 	d, err := driver.New(driver.Config{
-		NodeID:  "node-a",
-		Version: "test",
-		Volumes: volumes,
-		Log:     slog.New(slog.NewTextHandler(t.Output(), nil)),
+		NodeID:    "node-a",
+		Version:   "test",
+		Volumes:   n.Store,
+		Publisher: n.Publisher,
+		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	socket = filepath.Join(dir, "csi.sock")
+	socket = filepath.Join(n.Dir, "csi.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	server := d.Server()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { _ = server.Serve(l); volumes.Run(ctx); close(done) }()
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
 	t.Cleanup(func() {
 		server.Stop()
-		cancel()
 		<-done
-		for _, f := range []func() error{targets.Close, func() error { return p.Close(true) }} {
-			if err := f(); err != nil {
-				t.Error(err)
-			}
-		}
-
-		if left := volumes.List("", 0); len(left) > 0 {
+		if left := n.List("", 0); len(left) > 0 {
 			t.Errorf("%d volumes are left: %v", len(left), left)
 		}
 	})
 
-	return dir, socket
+	return n.Dir, socket
 }
+
+// sanitySpecs is how many of csi-sanity's specs are about what the driver serves.
+const sanitySpecs = "53"
+
+var specs = regexp.MustCompile(`Ran (\d+) of \d+ Specs`)
 
 // TestSanity runs csi-sanity against each backend. Ginkgo runs one suite per process, so each gets a process
 // of its own.
 func TestSanity(t *testing.T) {
 	testenv.Root(t)
 	for _, c := range []struct{ prefer, access string }{
-		{pool.Name, "mount"},
-		{image.Name, "mount"},
-		{image.Name, "block"},
+		{btrfspool.Name, "mount"},
+		{loopfile.Name, "mount"},
+		{loopfile.Name, "block"},
 	} {
 		t.Run(c.prefer+" "+c.access, func(t *testing.T) {
 			cmd := exec.CommandContext(
@@ -116,7 +83,9 @@ func TestSanity(t *testing.T) {
 				t.Fatalf("%v\n%s", err, out)
 			}
 
-			t.Logf("%s", regexp.MustCompile(`Ran \d+ of \d+ Specs.*\n.*`).Find(out))
+			if ran := specs.FindSubmatch(out); ran == nil || string(ran[1]) != sanitySpecs {
+				t.Errorf("ran %q, want %s specs", ran, sanitySpecs)
+			}
 		})
 	}
 }
@@ -127,7 +96,7 @@ func TestSanityOfOneBackend(t *testing.T) {
 		t.Skip("run by TestSanity")
 	}
 
-	dir, socket := start(t, prefer, image.Name)
+	dir, socket := start(t, prefer, loopfile.Name)
 	config := sanity.NewTestConfig()
 	config.Address = "unix://" + socket
 	config.TargetPath = filepath.Join(dir, "pub")

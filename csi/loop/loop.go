@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	major      = 7
-	maxTag     = 63 // lo_file_name less the closing NUL
-	attachSpin = 256
+	major          = 7
+	maxTag         = 63 // lo_file_name less the closing NUL
+	attachAttempts = 256
 )
 
 // Options of an attached device.
@@ -51,9 +51,9 @@ func Attach(path string, o Options) (*os.File, error) {
 	}
 	defer control.Close()
 
-	// Between GET_FREE and CONFIGURE anybody may take the device: then it is busy and the next one is asked
+	// Between GET_FREE and CONFIGURE others may take the device: then it is busy, and the next one is asked
 	// for.
-	for range attachSpin {
+	for range attachAttempts {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return nil, fmt.Errorf("find a free loop device for %s: %w", path, err)
@@ -88,9 +88,8 @@ func configure(dev, backing *os.File, o Options) error {
 	direct := config
 	direct.Info.Flags |= unix.LO_FLAGS_DIRECT_IO
 	err := unix.IoctlLoopConfigure(int(dev.Fd()), &direct)
-
-	// e.g. tmpfs has no direct I/O
 	if errors.Is(err, unix.EINVAL) {
+		// The file system of the file, a tmpfs for example, has no direct I/O.
 		err = unix.IoctlLoopConfigure(int(dev.Fd()), &config)
 	}
 
@@ -104,18 +103,18 @@ func open(n, mode int) (*os.File, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return f, err
 	}
-	if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, uint32(n)))); err != nil &&
-		!errors.Is(err, unix.EEXIST) {
+	err = unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(major, uint32(n))))
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("make device node %s: %w", path, err)
 	}
 	return os.OpenFile(path, mode, 0)
 }
 
 // Find returns the devices whose tag starts with prefix, open for reading, by their tag. The caller closes
-// them. To learn its tag, each device of the machine is opened for a moment; for writing it would be probed
-// anew when it is closed (udev(7), OPTIONS="watch").
+// them. To learn its tag, each device of the machine is opened for a moment; if it were opened for writing,
+// udev would probe it again when it is closed (udev(7), OPTIONS="watch").
 func Find(prefix string) (map[string]*os.File, error) {
-	// exists for attached devices only
+	// The file exists for attached devices only.
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return nil, err
@@ -130,7 +129,7 @@ func Find(prefix string) (map[string]*os.File, error) {
 
 		dev, err := open(n, os.O_RDONLY)
 		if err != nil {
-			// detached meanwhile
+			// Detached meanwhile.
 			continue
 		}
 
@@ -160,7 +159,7 @@ func Tag(dev *os.File) (string, error) {
 func Detach(dev *os.File, tag string) error {
 	got, err := Tag(dev)
 	if errors.Is(err, unix.ENXIO) || err == nil && got != tag {
-		// gone, or somebody else's by now
+		// Gone, or somebody else's by now.
 		return nil
 	}
 
@@ -168,8 +167,8 @@ func Detach(dev *os.File, tag string) error {
 		return fmt.Errorf("status of %s: %w", dev.Name(), err)
 	}
 
-	if err := unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0); err != nil &&
-		!errors.Is(err, unix.ENXIO) {
+	err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_CLR_FD, 0)
+	if err != nil && !errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("detach %s: %w", dev.Name(), err)
 	}
 
@@ -184,15 +183,16 @@ func Resize(dev *os.File) error {
 	return nil
 }
 
-// Size is the device's size in bytes.
+// Size returns the device's size in bytes.
 func Size(dev *os.File) (int64, error) {
 	var size uint64
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, dev.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size))); errno != 0 {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, dev.Fd(), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
 		return 0, fmt.Errorf("size of %s: %w", dev.Name(), errno)
 	}
 	return int64(size), nil
 }
 
-// TagOf is the tag of a thing that an owner keeps in a loop device. Owners choose an instance that is unique
-// on the machine.
+// TagOf returns the tag of a thing that an owner keeps in a loop device. Owners choose an instance that is
+// unique on the machine. With "" for the thing it is the prefix of all of the owner's tags.
 func TagOf(instance, thing string) string { return "trivet/" + instance + "/" + thing }

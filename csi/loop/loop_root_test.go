@@ -32,7 +32,7 @@ func TestDeviceIsFoundByTagGrownAndDetached(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// without AutoClear it stays
+	// Without AutoClear it stays.
 	dev.Close()
 	found, err := loop.Find(tag)
 	if err != nil || len(found) != 1 || found[tag] == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -13,33 +12,33 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/internal/kube"
 )
 
 // lookAgain is when a claim that found no room is looked at again without a hint.
 const lookAgain = 15 * time.Second
 
-// syncClaim brings one claim a step further.
-func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
+// lookAtClaim brings one claim a step further.
+func (p *Provisioner) lookAtClaim(ctx context.Context, key string) error {
 	f := p.facts(key)
 	d := decide(f)
 	p.cfg.Log.Debug("claim", "claim", key, "action", string(d.action), "reason", d.reason)
-	if err := p.settleBut(ctx, key, f, d); err != nil {
+	if err := p.endIntents(ctx, key, f, d); err != nil {
 		return err
 	}
 
 	switch d.action {
 	case create:
-		return p.provision(ctx, f)
-	case take:
-		return p.take(ctx, f)
-	case free:
-		return p.giveBack(ctx, f.claim)
+		return p.create(ctx, f)
+	case selectHere:
+		return p.selectHere(ctx, f)
+	case reschedule:
+		return p.reschedule(ctx, f.claim)
 	case wait:
 		p.claimQueue.AddAfter(key, d.after)
 	case refuse:
-		p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "%s", d.reason)
-	case bound:
-		return p.resize(ctx, f.claim)
+		p.fail(f.claim, "%s", d.reason)
 	case ignore:
 	}
 
@@ -48,93 +47,67 @@ func (p *Provisioner) syncClaim(ctx context.Context, key string) error {
 
 func (p *Provisioner) facts(key string) facts {
 	f := facts{
-		driver:      p.cfg.Driver,
-		topologyKey: p.cfg.TopologyKey,
-		node:        p.cfg.Node,
-		nodes:       p.nodes(),
-		now:         time.Now(),
+		local: p.cfg.Local,
+		claim: p.cfg.Objects.Claims.Get(key),
+		nodes: p.cfg.Objects.Nodes(p.cfg.Local),
+		now:   time.Now(),
 	}
-	if f.claim = p.claims.Get(key); f.claim != nil {
-		f.class = p.classes.Get(className(f.claim))
-		f.full = p.fullUntil(f.claim.UID, f.now)
+	if f.claim != nil {
+		f.class = p.cfg.Objects.Classes.Get(className(f.claim))
+		f.full = p.full.of(f.claim.UID)
 	}
-
 	return f
 }
 
-// fullUntil is when this node may take a claim again that it had no room for. The past is forgotten.
-func (p *Provisioner) fullUntil(claim types.UID, now time.Time) time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	maps.DeleteFunc(p.full, func(_ types.UID, until time.Time) bool { return !until.After(now) })
-	return p.full[claim]
-}
-
-// provision makes the volume of a claim and the object for it. The intent is on disk before the driver is
-// called and goes when the object exists, so that a process killed in between knows what it has to look
-// after.
-func (p *Provisioner) provision(ctx context.Context, f facts) error {
-	name := volumeName(f.claim)
-	if p.volumes.Get(name) != nil {
-		// the object is there; to bind it is the controller-manager's part
-		return p.forget(name)
+// create makes the volume of a claim and the object for it. The intent is on disk before the driver is called
+// and is removed when the object exists, so that a process that was killed in between knows what it has to
+// look after.
+func (p *Provisioner) create(ctx context.Context, f facts) error {
+	name, key := volumeName(f.claim), kube.Key(f.claim)
+	if p.cfg.Objects.Volumes.Get(name) != nil {
+		// Binding claim and object is up to the controller-manager.
+		return p.intents.remove(name)
 	}
 
 	req, err := createRequest(f)
 	if err != nil {
-		p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "%v", err)
+		p.fail(f.claim, "%v", err)
 
-		// only a changed claim can do better, and a change comes by itself
+		// Only a changed claim can do better, and a change comes by itself.
 		return nil
 	}
 
-	p.events.claim(
-		f.claim,
-		corev1.EventTypeNormal,
-		"Provisioning",
-		"External provisioner is provisioning volume for claim %q",
-		f.claim.Namespace+"/"+f.claim.Name,
-	)
-	if err := p.remember(name, f, req); err != nil {
+	p.event(f.claim, corev1.EventTypeNormal, "Provisioning",
+		"External provisioner is provisioning volume for claim %q", key)
+	i, err := newIntent(f, req)
+	if err != nil {
+		return err
+	}
+	if err := p.intents.add(name, i); err != nil {
 		return err
 	}
 
 	resp, err := p.cfg.CSI.CreateVolume(ctx, req)
 	if err != nil {
-		return p.failed(ctx, f, err)
+		return p.notCreated(ctx, f, err)
 	}
-	if err := p.publish(ctx, persistentVolume(f, resp.GetVolume())); err != nil {
+	if err := p.createObject(ctx, persistentVolume(f, resp.GetVolume())); err != nil {
 		return err
 	}
 
-	p.events.claim(
-		f.claim,
-		corev1.EventTypeNormal,
-		"ProvisioningSucceeded",
-		"Successfully provisioned volume %s",
-		name,
-	)
-
-	p.cfg.Log.Info(
-		"provisioned",
-		"claim",
-		f.claim.Namespace+"/"+f.claim.Name,
-		"volume",
-		name,
-		"bytes",
-		resp.GetVolume().GetCapacityBytes(),
-	)
-
-	return p.forget(name)
+	p.event(f.claim, corev1.EventTypeNormal, "ProvisioningSucceeded",
+		"Successfully provisioned volume %s", name)
+	p.cfg.Log.Info("provisioned", "claim", key, "volume", name, "bytes", resp.GetVolume().GetCapacityBytes())
+	return p.intents.remove(name)
 }
 
-// publish creates the object, or finds that an earlier attempt has.
-func (p *Provisioner) publish(ctx context.Context, pv *corev1.PersistentVolume) error {
-	err := p.cfg.Client.CreateVolume(ctx, pv)
+// createObject creates a PersistentVolume, or finds that an earlier attempt has.
+func (p *Provisioner) createObject(ctx context.Context, pv *corev1.PersistentVolume) error {
+	_, err := p.volumes.Create(ctx, pv)
 	if apierrors.IsAlreadyExists(err) {
-		have, getErr := p.cfg.Client.Volume(ctx, pv.Name)
-		if getErr != nil {
-			return getErr
+		have, err := p.volumes.Get(ctx, "", pv.Name)
+		if err != nil {
+			return err
 		}
 		if have.Spec.CSI == nil || have.Spec.CSI.VolumeHandle != pv.Spec.CSI.VolumeHandle {
 			return fmt.Errorf("a PersistentVolume %s that is not ours exists already", pv.Name)
@@ -150,44 +123,33 @@ func (p *Provisioner) publish(ctx context.Context, pv *corev1.PersistentVolume) 
 	return nil
 }
 
-// failed tells the claim why there is no volume. When the node is full, the scheduler gets the claim back to
-// choose another one.
-func (p *Provisioner) failed(ctx context.Context, f facts, err error) error {
-	if ctx.Err() != nil && status.Code(err) != codes.ResourceExhausted {
-		// asked to end, or timed out: the intent stays, and the call is repeated
+// notCreated records why there is no volume. When the node is full, the claim is left to the scheduler again,
+// to choose another one.
+func (p *Provisioner) notCreated(ctx context.Context, f facts, err error) error {
+	full := status.Code(err) == codes.ResourceExhausted
+	if ctx.Err() != nil && !full {
+		// Asked to end, or timed out: the intent stays, and the call is repeated.
 		return err
 	}
 
-	p.events.claim(
-		f.claim,
-		corev1.EventTypeWarning,
-		"ProvisioningFailed",
-		"failed to provision volume with StorageClass %q: %v",
-		f.class.Name,
-		err,
-	)
-	if !final(err) {
+	p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
+	if !isFinal(err) {
 		return err
 	}
-	if forgetErr := p.forget(volumeName(f.claim)); forgetErr != nil {
-		return errors.Join(err, forgetErr)
+	if removeErr := p.intents.remove(volumeName(f.claim)); removeErr != nil {
+		return errors.Join(err, removeErr)
+	}
+	if !full {
+		return err
 	}
 
-	if status.Code(err) == codes.ResourceExhausted {
-		p.cfg.Log.Info("no room, another node may be chosen",
-			"claim", f.claim.Namespace+"/"+f.claim.Name, "err", err)
-		p.mu.Lock()
-		p.full[f.claim.UID] = f.now.Add(lookAgain)
-		p.mu.Unlock()
-		return p.patchSelectedNode(ctx, f.claim, "null")
-	}
-
-	return err
+	p.cfg.Log.Info("no room, another node may be chosen", "claim", kube.Key(f.claim), "err", err)
+	p.full.set(f.claim.UID, f.now, lookAgain)
+	return p.patchSelectedNode(ctx, f.claim, "null")
 }
 
-// final reports whether the driver is done with a failed call, so that nothing can come into being by it any
-// more.
-func final(err error) bool {
+// isFinal reports whether the driver is done with a failed call, so that no volume can come of it any more.
+func isFinal(err error) bool {
 	s, ok := status.FromError(err)
 	if !ok {
 		return false
@@ -199,60 +161,55 @@ func final(err error) bool {
 	return true
 }
 
-// take claims an Immediate claim for this node, if the volume fits here. Whoever writes first has it: the API
-// server decides.
-func (p *Provisioner) take(ctx context.Context, f facts) error {
+// selectHere selects this node for an Immediate claim, if the volume fits here. The first node that writes
+// has it: the API server decides.
+func (p *Provisioner) selectHere(ctx context.Context, f facts) error {
 	req, err := createRequest(f)
 	if err != nil {
-		p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed", "%v", err)
+		p.fail(f.claim, "%v", err)
 		return nil
 	}
 
-	free, err := p.cfg.CSI.GetCapacity(ctx, &csi.GetCapacityRequest{VolumeCapabilities: req.GetVolumeCapabilities(), Parameters: req.GetParameters(),
-		AccessibleTopology: &csi.Topology{Segments: map[string]string{p.cfg.TopologyKey: p.cfg.Node}}})
+	free, err := p.cfg.CSI.GetCapacity(ctx, &csi.GetCapacityRequest{
+		VolumeCapabilities: req.GetVolumeCapabilities(),
+		Parameters:         req.GetParameters(),
+		AccessibleTopology: f.local.Topology(),
+	})
 	if err != nil {
-		p.events.claim(
-			f.claim,
-			corev1.EventTypeWarning,
-			"ProvisioningFailed",
-			"failed to provision volume with StorageClass %q: %v",
-			f.class.Name,
-			err,
-		)
-
+		p.fail(f.claim, "failed to provision volume with StorageClass %q: %v", f.class.Name, err)
 		return err
 	}
 
-	if need := req.GetCapacityRange().GetRequiredBytes(); free.GetAvailableCapacity() < need {
-		if rank(f.claim, f.node, f.nodes) == 0 {
-			p.events.claim(f.claim, corev1.EventTypeWarning, "ProvisioningFailed",
-				"failed to provision volume with StorageClass %q: node %s has room for %d bytes, not for %d", f.class.Name, f.node, free.GetAvailableCapacity(), need)
+	have, need := free.GetAvailableCapacity(), req.GetCapacityRange().GetRequiredBytes()
+	if have < need {
+		if f.first() {
+			p.fail(f.claim, "failed to provision volume with StorageClass %q:"+
+				" node %s has room for %d bytes, not for %d", f.class.Name, f.local.Node, have, need)
 		}
 
-		p.claimQueue.AddAfter(f.claim.Namespace+"/"+f.claim.Name, lookAgain)
+		p.claimQueue.AddAfter(kube.Key(f.claim), lookAgain)
 		return nil
 	}
 
-	err = p.patchSelectedNode(ctx, f.claim, fmt.Sprintf("%q", f.node))
+	err = p.patchSelectedNode(ctx, f.claim, fmt.Sprintf("%q", f.local.Node))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		// somebody was faster; the change comes as an event
+		// Another node was faster; the change comes as an event.
 		return nil
 	}
 
 	return err
 }
 
-// giveBack gives a claim back to the scheduler when the node that was selected for it is gone: nobody else
-// would.
-func (p *Provisioner) giveBack(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
+// reschedule leaves a claim to the scheduler again when the node that was selected for it is gone: nobody
+// else would.
+func (p *Provisioner) reschedule(ctx context.Context, c *corev1.PersistentVolumeClaim) error {
 	node := c.Annotations[annSelectedNode]
-	_, err := p.cfg.Client.NodeUID(ctx, node)
+	_, err := p.nodes.Metadata(ctx, "", node)
 	if !apierrors.IsNotFound(err) {
-		// it is there: its driver has yet to register
+		// It exists: its driver has yet to register.
 		return err
 	}
-	p.cfg.Log.Info("selected node is gone, another one may be chosen",
-		"claim", c.Namespace+"/"+c.Name, "node", node)
+	p.cfg.Log.Info("selected node is gone, another one may be chosen", "claim", kube.Key(c), "node", node)
 	return p.patchSelectedNode(ctx, c, "null")
 }
 
@@ -265,8 +222,85 @@ func (p *Provisioner) patchSelectedNode(
 ) error {
 	patch := fmt.Sprintf(`{"metadata":{"resourceVersion":%q,"uid":%q,"annotations":{%q:%s}}}`,
 		c.ResourceVersion, c.UID, annSelectedNode, value)
-	if err := p.cfg.Client.PatchClaim(ctx, c.Namespace, c.Name, []byte(patch)); err != nil {
-		return fmt.Errorf("set %s of claim %s/%s to %s: %w", annSelectedNode, c.Namespace, c.Name, value, err)
+	_, err := p.claims.Patch(ctx, c.Namespace, c.Name, types.MergePatchType, []byte(patch))
+	if err != nil {
+		return fmt.Errorf("set %s of claim %s to %s: %w", annSelectedNode, kube.Key(c), value, err)
 	}
 	return nil
+}
+
+// endIntents ends the creation of volumes for a claim that is not for this node, or is not any more. A
+// creation that is about to continue is left alone.
+func (p *Provisioner) endIntents(ctx context.Context, key string, f facts, d decision) error {
+	var errs []error
+	for volume, i := range p.intents.of(key) {
+		if d.action == create && string(f.claim.UID) == i.UID {
+			continue
+		}
+		if err := p.endIntent(ctx, volume, i); err != nil {
+			errs = append(errs, fmt.Errorf("end the creation of volume %s: %w", volume, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// endIntent deletes a volume that nobody wants. It asks the API server itself, not the cache.
+func (p *Provisioner) endIntent(ctx context.Context, volume string, i intent) error {
+	_, err := p.volumes.Get(ctx, "", volume)
+	if err == nil {
+		return p.intents.remove(volume)
+	}
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+
+	claim, err := p.claims.Get(ctx, i.Namespace, i.Claim)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return err
+	}
+
+	if err == nil && p.isWanted(claim, i) {
+		// The event that the cache has not seen yet leads here again.
+		return nil
+	}
+
+	// Its object may have been there, and somebody's data with it: retained volumes are deleted by hand.
+	if i.Policy == corev1.PersistentVolumeReclaimRetain {
+		p.cfg.Log.Warn("a volume that may have been made for nobody is retained",
+			"claim", i.key(), "volume", volume)
+		return p.intents.remove(volume)
+	}
+
+	if err := p.deleteUnwanted(ctx, i); err != nil {
+		return err
+	}
+
+	p.cfg.Log.Info("deleted a volume that was made for nobody", "claim", i.key(), "volume", volume)
+	return p.intents.remove(volume)
+}
+
+// isWanted reports whether a claim is the one that an intent is for, and still waits for this node.
+func (p *Provisioner) isWanted(claim *corev1.PersistentVolumeClaim, i intent) bool {
+	return string(claim.UID) == i.UID && claim.DeletionTimestamp == nil &&
+		claim.Annotations[annSelectedNode] == p.cfg.Local.Node
+}
+
+// deleteUnwanted deletes the volume of an intent. Its ID is learned by repeating the call that may have made
+// it; if that fails for good, there is nothing to delete.
+func (p *Provisioner) deleteUnwanted(ctx context.Context, i intent) error {
+	req, err := i.request()
+	if err != nil {
+		return err
+	}
+
+	resp, err := p.cfg.CSI.CreateVolume(ctx, req)
+	if err != nil && isFinal(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+
+	_, err = p.cfg.CSI.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: resp.GetVolume().GetVolumeId()})
+	return err
 }

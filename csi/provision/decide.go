@@ -10,44 +10,38 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+
+	"github.com/trivet-node/trivet/csi/objects"
 )
 
-// Annotations of claims and volumes that schedulers, controllers and provisioners agree upon.
+// Annotations of claims that schedulers, controllers and provisioners agree upon.
 const (
 	annSelectedNode    = "volume.kubernetes.io/selected-node"
 	annProvisioner     = "volume.kubernetes.io/storage-provisioner"
 	annBetaProvisioner = "volume.beta.kubernetes.io/storage-provisioner"
 	annBetaClass       = "volume.beta.kubernetes.io/storage-class"
-	annProvisionedBy   = "pv.kubernetes.io/provisioned-by"
-
-	// finalizer keeps a volume object until its content is deleted. The name is external-provisioner's, so
-	// that either can take over.
-	finalizer = "external-provisioner.volume.kubernetes.io/finalizer"
 )
 
 // action is what to do about a claim.
 type action string
 
 const (
-	ignore action = "ignore" // not ours, not yet or not any more
-	create action = "create" // make its volume here
-	take   action = "take"   // claim it for this node by writing selected-node, if there is room
-	wait   action = "wait"   // another node has the first turn; look again after a while
-	// give it back to the scheduler, if the node that was selected does not exist any more
-	free   action = "free"
-	refuse action = "refuse" // it can never be served as it is
-	bound  action = "bound"  // it has a volume, which may have to grow
+	ignore     action = "ignore"      // not ours, not yet or not any more
+	create     action = "create"      // make its volume here
+	selectHere action = "select here" // take it for this node by writing selected-node, if there is room
+	wait       action = "wait"        // another node has the first turn; look again after a while
+	reschedule action = "reschedule"  // leave it to the scheduler again, if its selected node does not exist
+	refuse     action = "refuse"      // it can never be served as it is
 )
 
 // facts are all that the decision about a claim rests on.
 type facts struct {
-	driver, topologyKey, node string
-	claim                     *corev1.PersistentVolumeClaim // nil: gone
-	class                     *storagev1.StorageClass       // nil: there is none of that name
-	nodes                     []string                      // all nodes that run the driver
-	now                       time.Time
-	// until then this node, which had no room for the claim, does not take it
-	full time.Time
+	local objects.Local
+	claim *corev1.PersistentVolumeClaim // nil: gone
+	class *storagev1.StorageClass       // nil: there is none of that name
+	nodes []string                      // all nodes that run the driver
+	now   time.Time
+	full  time.Time // until then this node, which had no room for the claim, does not take it
 }
 
 type decision struct {
@@ -59,7 +53,7 @@ type decision struct {
 // turn is how long each node has the first right to an Immediate claim before the next one may take it, too.
 const turn = 2 * time.Second
 
-// decide tells what the provisioner of one node does about a claim. It is pure: the same facts give the same
+// decide says what the provisioner of one node does about a claim. It is pure: the same facts give the same
 // decision.
 func decide(f facts) decision {
 	c := f.claim
@@ -67,60 +61,69 @@ func decide(f facts) decision {
 	case c == nil:
 		return decision{action: ignore, reason: "claim is gone"}
 	case c.Spec.VolumeName != "":
-		return decision{action: bound, reason: "claim has a volume"}
+		return decision{action: ignore, reason: "claim has a volume"}
 	case c.DeletionTimestamp != nil:
 		return decision{action: ignore, reason: "claim is being deleted"}
-	case className(c) == "" || f.class == nil || f.class.Provisioner != f.driver:
+	case className(c) == "" || f.class == nil || f.class.Provisioner != f.local.Driver:
 		return decision{action: ignore, reason: "class is not ours"}
-	case namesOther(c, f.driver):
+	case namesOther(c, f.local.Driver):
 		return decision{action: ignore, reason: "claim is for another provisioner"}
 	}
 
-	selected := c.Annotations[annSelectedNode]
-	if selected != "" && selected != f.node && !slices.Contains(f.nodes, selected) &&
-		rank(c, f.node, f.nodes) == 0 {
-		// one node looks whether it is gone, not all
-		return decision{action: free, reason: "node " + selected + " does not run the driver"}
-	}
+	switch selected := c.Annotations[annSelectedNode]; selected {
+	case "":
+		return decideUnselected(f)
+	case f.local.Node:
+		if reason := unservable(c); reason != "" {
+			return decision{action: refuse, reason: reason}
+		}
 
-	if selected != "" && selected != f.node {
+		return decision{action: create}
+
+	default:
+		// One node looks whether the selected one exists, not all.
+		if !slices.Contains(f.nodes, selected) && f.first() {
+			return decision{action: reschedule, reason: "node " + selected + " does not run the driver"}
+		}
+
 		return decision{action: ignore, reason: "claim is for node " + selected}
 	}
-	if selected == "" && delayed(f.class) {
+}
+
+// decideUnselected is decide for a claim without a node. All nodes see it: one of them says what is wrong
+// with it, and one takes it.
+func decideUnselected(f facts) decision {
+	c := f.claim
+	if objects.Waits(f.class) {
 		return decision{action: ignore, reason: "claim waits for its first consumer"}
 	}
 
 	if reason := unservable(c); reason != "" {
-		// one node says it, not all
-		if selected == f.node || rank(c, f.node, f.nodes) == 0 {
+		if f.first() {
 			return decision{action: refuse, reason: reason}
 		}
 
 		return decision{action: ignore, reason: reason}
 	}
 
-	if selected == f.node {
-		return decision{action: create}
-	}
-	if !allows(f.class, f.topologyKey, f.node) {
+	if !f.local.Allows(f.class) {
 		return decision{action: ignore, reason: "class does not allow this node"}
 	}
 
+	// Two writers at once: one of them would fail.
 	if c.Annotations[annProvisioner] == "" && c.Annotations[annBetaProvisioner] == "" {
-		// two writers at once: one of them fails
 		return decision{action: ignore, reason: "the controller-manager is about to write to the claim"}
 	}
-
 	if after := f.full.Sub(f.now); after > 0 {
 		return decision{action: wait, after: after, reason: "there was no room a moment ago"}
 	}
 
-	mine := c.CreationTimestamp.Add(time.Duration(rank(c, f.node, f.nodes)) * turn)
+	mine := c.CreationTimestamp.Add(time.Duration(rank(c, f.local.Node, f.nodes)) * turn)
 	if after := mine.Sub(f.now); after > 0 {
 		return decision{action: wait, after: after, reason: "another node has the first turn"}
 	}
 
-	return decision{action: take}
+	return decision{action: selectHere}
 }
 
 func className(c *corev1.PersistentVolumeClaim) string {
@@ -140,12 +143,9 @@ func namesOther(c *corev1.PersistentVolumeClaim, driver string) bool {
 	return named != driver
 }
 
-func delayed(class *storagev1.StorageClass) bool {
-	return class.VolumeBindingMode != nil &&
-		*class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
-}
-
+// unservable returns why there can be no volume for a claim on any node; "" if there can.
 func unservable(c *corev1.PersistentVolumeClaim) string {
+	const noSources = "data source %s %s: snapshots and clones are not served"
 	switch {
 	case c.Spec.Selector != nil:
 		return "a claim with a selector cannot be provisioned"
@@ -153,38 +153,26 @@ func unservable(c *corev1.PersistentVolumeClaim) string {
 		return fmt.Sprintf("volume attributes class %s: the driver has no attributes",
 			*c.Spec.VolumeAttributesClassName)
 	case c.Spec.DataSourceRef != nil:
-		return fmt.Sprintf("data source %s %s: snapshots and clones are not served",
-			c.Spec.DataSourceRef.Kind, c.Spec.DataSourceRef.Name)
+		return fmt.Sprintf(noSources, c.Spec.DataSourceRef.Kind, c.Spec.DataSourceRef.Name)
 	case c.Spec.DataSource != nil:
-		return fmt.Sprintf("data source %s %s: snapshots and clones are not served",
-			c.Spec.DataSource.Kind, c.Spec.DataSource.Name)
+		return fmt.Sprintf(noSources, c.Spec.DataSource.Kind, c.Spec.DataSource.Name)
 	}
 
 	for _, mode := range c.Spec.AccessModes {
 		if mode == corev1.ReadWriteMany || mode == corev1.ReadOnlyMany {
-			return fmt.Sprintf("access mode %s: a volume is on one node; pods there can share it with "+
-				"ReadWriteOnce", mode)
+			return fmt.Sprintf("access mode %s: a volume is on one node; pods there can share it with"+
+				" ReadWriteOnce", mode)
 		}
 	}
 
 	return ""
 }
 
-// allows reports whether the class's allowedTopologies, if it has any, include the node. Terms about other
-// keys are the scheduler's matter.
-func allows(class *storagev1.StorageClass, key, node string) bool {
-	if len(class.AllowedTopologies) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(class.AllowedTopologies, func(t corev1.TopologySelectorTerm) bool {
-		return !slices.ContainsFunc(t.MatchLabelExpressions, func(e corev1.TopologySelectorLabelRequirement) bool {
-			return e.Key == key && !slices.Contains(e.Values, node)
-		})
-	})
-}
+// first reports whether this node is the one that speaks for all about a claim.
+func (f facts) first() bool { return rank(f.claim, f.local.Node, f.nodes) == 0 }
 
 // rank is a node's place in the order in which nodes may take a claim (rendezvous hashing): all nodes compute
-// the same order without a word between them, each claim has another first node, and a node that comes or
+// the same order without talking to each other, each claim has another first node, and a node that comes or
 // goes moves only the claims that concern it.
 func rank(c *corev1.PersistentVolumeClaim, node string, nodes []string) int {
 	weight := func(n string) uint64 {

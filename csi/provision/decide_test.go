@@ -10,129 +10,156 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/csi/csitest"
+	"github.com/trivet-node/trivet/csi/objects"
 )
 
-const (
-	testDriver = "csi.trivet.dev"
-	testKey    = "topology.csi.trivet.dev/node"
-)
-
-var born = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-
-func newClaim(change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
-	c := &corev1.PersistentVolumeClaim{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace:         "ns",
-			Name:              "data",
-			UID:               "uid-1",
-			CreationTimestamp: metav1.NewTime(born),
-			Annotations:       map[string]string{annProvisioner: testDriver},
-		},
-		Spec: corev1.PersistentVolumeClaimSpec{
-			StorageClassName: new("fast"),
-			AccessModes:      []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-		},
-	}
+func changed(change func(*corev1.PersistentVolumeClaim)) *corev1.PersistentVolumeClaim {
+	c := csitest.NewClaim("1Gi", "fast")
 	if change != nil {
 		change(c)
 	}
-
 	return c
 }
 
 func newClass(mode storagev1.VolumeBindingMode) *storagev1.StorageClass {
-	return &storagev1.StorageClass{
-		ObjectMeta:        metav1.ObjectMeta{Name: "fast"},
-		Provisioner:       testDriver,
-		VolumeBindingMode: &mode,
+	return csitest.NewClass("fast", mode)
+}
+
+func on(node string) objects.Local {
+	local := csitest.Here
+	local.Node = node
+	return local
+}
+
+func TestDecideWhetherTheClaimIsForThisNode(t *testing.T) {
+	waits := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+	immediate := newClass(storagev1.VolumeBindingImmediate)
+	foreign := newClass(storagev1.VolumeBindingImmediate)
+	foreign.Provisioner = "other"
+	elsewhere := newClass(storagev1.VolumeBindingImmediate)
+	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{{
+		MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
+			{Key: csitest.Here.TopologyKey, Values: []string{"b"}},
+		},
+	}}
+
+	one, two := []string{"a"}, []string{"a", "b"}
+	for _, c := range []struct {
+		name     string
+		selected string
+		class    *storagev1.StorageClass
+		nodes    []string
+		want     action
+	}{
+		{"no class object", "a", nil, nil, ignore},
+		{"class of another driver", "a", foreign, nil, ignore},
+		{"waits for its consumer", "", waits, nil, ignore},
+		{"selected here", "a", waits, nil, create},
+		{"selected elsewhere", "b", waits, two, ignore},
+		{"selected node gone", "gone", waits, one, reschedule},
+		{"immediate, only node", "", immediate, one, selectHere},
+		{"immediate, taken", "a", immediate, one, create},
+		{"immediate, not allowed here", "", elsewhere, two, ignore},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			claim := changed(nil)
+			if c.selected != "" {
+				claim.Annotations[annSelectedNode] = c.selected
+			}
+
+			checkAction(t, facts{claim: claim, class: c.class, nodes: c.nodes}, c.want)
+		})
+	}
+
+	t.Run("gone", func(t *testing.T) { checkAction(t, facts{}, ignore) })
+}
+
+func checkAction(t *testing.T, f facts, want action) {
+	t.Helper()
+	f.local, f.now = csitest.Here, csitest.Born
+	if got := decide(f); got.action != want {
+		t.Errorf("got %s (%s), want %s", got.action, got.reason, want)
 	}
 }
 
-func TestDecide(t *testing.T) {
-	selected := func(node string) func(*corev1.PersistentVolumeClaim) {
-		return func(c *corev1.PersistentVolumeClaim) { c.Annotations[annSelectedNode] = node }
-	}
-	delayedClass, immediate := newClass(storagev1.VolumeBindingWaitForFirstConsumer), newClass(storagev1.VolumeBindingImmediate)
-	elsewhere := newClass(storagev1.VolumeBindingImmediate)
-	elsewhere.AllowedTopologies = []corev1.TopologySelectorTerm{
-		{
-			MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{
-				{Key: testKey, Values: []string{"b"}},
-			},
-		},
-	}
-
-	foreign := newClass(storagev1.VolumeBindingImmediate)
-	foreign.Provisioner = "other"
+func TestDecideWhatIsDueForAClaimOfThisNode(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		claim *corev1.PersistentVolumeClaim
-		class *storagev1.StorageClass
-		nodes []string
-		want  action
+		name   string
+		change func(*corev1.PersistentVolumeClaim)
+		want   action
 	}{
-		{"gone", nil, nil, nil, ignore},
-		{"no class object", newClaim(selected("a")), nil, nil, ignore},
-		{"class of another driver", newClaim(selected("a")), foreign, nil, ignore},
-		{"handed to another provisioner", newClaim(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode], c.Annotations[annProvisioner] = "a", "other"
-		}), delayedClass, nil, ignore},
-		{
-			"bound", newClaim(func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }),
-			delayedClass, nil, bound,
-		},
-		{"being deleted", newClaim(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode], c.DeletionTimestamp = "a", &metav1.Time{Time: born}
-		}), delayedClass, nil, ignore},
-		{"waits for its consumer", newClaim(nil), delayedClass, nil, ignore},
-		{"selected here", newClaim(selected("a")), delayedClass, nil, create},
-		{"selected elsewhere", newClaim(selected("b")), delayedClass, []string{"a", "b"}, ignore},
-		{"immediate, only node", newClaim(nil), immediate, []string{"a"}, take},
-		{
-			"immediate, not handed out",
-			newClaim(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) }),
-			immediate,
-			[]string{"a"},
-			ignore,
-		},
-		{"delayed, not handed out", newClaim(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations = map[string]string{annSelectedNode: "a"}
-		}), delayedClass, nil, create},
-		{"immediate, taken", newClaim(selected("a")), immediate, []string{"a"}, create},
-		{"immediate, not allowed here", newClaim(nil), elsewhere, []string{"a", "b"}, ignore},
-		{"selected node gone", newClaim(selected("gone")), delayedClass, []string{"a"}, free},
-		{"selector", newClaim(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode], c.Spec.Selector = "a", &metav1.LabelSelector{}
-		}), delayedClass, nil, refuse},
-		{"attributes of a class", newClaim(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode], c.Spec.VolumeAttributesClassName = "a", new("gold")
-		}), delayedClass, nil, refuse},
-		{"many nodes at once", newClaim(func(c *corev1.PersistentVolumeClaim) {
+		{"nothing more", func(*corev1.PersistentVolumeClaim) {}, create},
+		{"bound", func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName = "pv" }, ignore},
+		{"being deleted", func(c *corev1.PersistentVolumeClaim) {
+			c.DeletionTimestamp = &metav1.Time{Time: csitest.Born}
+		}, ignore},
+		{"handed to another provisioner", func(c *corev1.PersistentVolumeClaim) {
+			c.Annotations[annProvisioner] = "other"
+		}, ignore},
+		{"not handed out yet", func(c *corev1.PersistentVolumeClaim) {
+			delete(c.Annotations, annProvisioner)
+		}, create},
+		{"class by the old annotation", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.StorageClassName = nil
+			c.Annotations[annBetaClass] = "fast"
+		}, create},
+		{"no class", func(c *corev1.PersistentVolumeClaim) { c.Spec.StorageClassName = nil }, ignore},
+		{"selector", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.Selector = &metav1.LabelSelector{}
+		}, refuse},
+		{"attributes of a class", func(c *corev1.PersistentVolumeClaim) {
+			c.Spec.VolumeAttributesClassName = new("gold")
+		}, refuse},
+		{"many nodes at once", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteMany}
-		}), immediate, []string{"a"}, refuse},
-		{"from a snapshot", newClaim(func(c *corev1.PersistentVolumeClaim) {
-			c.Annotations[annSelectedNode] = "a"
+		}, refuse},
+		{"from a snapshot", func(c *corev1.PersistentVolumeClaim) {
 			c.Spec.DataSource = &corev1.TypedLocalObjectReference{Kind: "VolumeSnapshot", Name: "s"}
-		}), delayedClass, nil, refuse},
-		{"class by the old annotation", newClaim(func(c *corev1.PersistentVolumeClaim) {
-			c.Spec.StorageClassName, c.Annotations[annBetaClass], c.Annotations[annSelectedNode] = nil, "fast", "a"
-		}), delayedClass, nil, create},
+		}, refuse},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := decide(facts{
-				driver:      testDriver,
-				topologyKey: testKey,
-				node:        "a",
-				claim:       c.claim,
-				class:       c.class,
-				nodes:       c.nodes,
-				now:         born,
-			})
-			if got.action != c.want {
-				t.Errorf("got %s (%s), want %s", got.action, got.reason, c.want)
-			}
+			claim := changed(c.change)
+			claim.Annotations[annSelectedNode] = csitest.Node
+			class := newClass(storagev1.VolumeBindingWaitForFirstConsumer)
+			checkAction(t, facts{claim: claim, class: class}, c.want)
 		})
 	}
+}
+
+// All nodes see a claim without a node. What is wrong with it is said by one of them.
+func TestDecideAboutAnImmediateClaimWithoutANode(t *testing.T) {
+	class, nodes := newClass(storagev1.VolumeBindingImmediate), []string{"a", "b", "c"}
+	unservable := changed(func(c *corev1.PersistentVolumeClaim) { c.Spec.Selector = &metav1.LabelSelector{} })
+	speakers := 0
+	for _, node := range nodes {
+		f := facts{
+			local: on(node),
+			claim: unservable,
+			class: class,
+			nodes: nodes,
+			now:   csitest.Born,
+		}
+		if decide(f).action == refuse {
+			speakers++
+		}
+	}
+
+	if speakers != 1 {
+		t.Errorf("%d of %d nodes speak", speakers, len(nodes))
+	}
+
+	// The controller-manager writes to it first, and a node that was full a moment ago waits.
+	fresh := changed(func(c *corev1.PersistentVolumeClaim) { delete(c.Annotations, annProvisioner) })
+	checkAction(t, facts{claim: fresh, class: class, nodes: []string{"a"}}, ignore)
+	full := csitest.Born.Add(time.Second)
+	checkAction(t, facts{
+		claim: changed(nil),
+		class: class,
+		nodes: []string{"a"},
+		full:  full,
+	}, wait)
 }
 
 // At each moment of an Immediate claim's life exactly one node more may take it, in an order that all nodes
@@ -145,26 +172,25 @@ func TestNodesTakeTurns(t *testing.T) {
 			nodes = append(nodes, fmt.Sprint("node-", i))
 		}
 
-		claim := newClaim(func(c *corev1.PersistentVolumeClaim) { c.UID = types.UID(fmt.Sprint(random.Uint64())) })
+		claim := changed(nil)
+		claim.UID = types.UID(fmt.Sprint(random.Uint64()))
 		for moment := range len(nodes) {
 			takers := 0
 			for _, node := range nodes {
 				f := facts{
-					driver:      testDriver,
-					topologyKey: testKey,
-					node:        node,
-					nodes:       nodes,
-					claim:       claim,
-					class:       newClass(storagev1.VolumeBindingImmediate),
-					now:         born.Add(time.Duration(moment) * turn),
+					local: on(node),
+					nodes: nodes,
+					claim: claim,
+					class: newClass(storagev1.VolumeBindingImmediate),
+					now:   csitest.Born.Add(time.Duration(moment) * turn),
 				}
 
 				switch d := decide(f); d.action {
-				case take:
+				case selectHere:
 					takers++
 				case wait:
-					if f.now = f.now.Add(d.after); decide(f).action != take {
-						t.Fatalf("%s was told to wait %s and may not take the claim then", node, d.after)
+					if f.now = f.now.Add(d.after); decide(f).action != selectHere {
+						t.Fatalf("%s is to wait %s and may not take the claim then", node, d.after)
 					}
 
 				default:
@@ -189,19 +215,17 @@ func TestOneNodeCreates(t *testing.T) {
 		} {
 			creators := 0
 			for _, node := range nodes {
-				claim := newClaim(func(c *corev1.PersistentVolumeClaim) {
+				claim := changed(func(c *corev1.PersistentVolumeClaim) {
 					if selected != "" {
 						c.Annotations[annSelectedNode] = selected
 					}
 				})
 				if decide(facts{
-					driver:      testDriver,
-					topologyKey: testKey,
-					node:        node,
-					nodes:       nodes,
-					claim:       claim,
-					class:       newClass(mode),
-					now:         born,
+					local: on(node),
+					nodes: nodes,
+					claim: claim,
+					class: newClass(mode),
+					now:   csitest.Born,
 				}).action == create {
 					creators++
 				}
@@ -211,70 +235,5 @@ func TestOneNodeCreates(t *testing.T) {
 				t.Errorf("selected %q, %s: %d nodes create", selected, mode, creators)
 			}
 		}
-	}
-}
-
-func TestDispose(t *testing.T) {
-	pv := func(change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
-		v := &corev1.PersistentVolume{
-			ObjectMeta: metav1.ObjectMeta{
-				Annotations: map[string]string{annProvisionedBy: testDriver},
-				Finalizers:  []string{finalizer},
-			},
-		}
-
-		v.Spec.CSI = &corev1.CSIPersistentVolumeSource{Driver: testDriver}
-		v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimDelete
-		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
-			MatchExpressions: []corev1.NodeSelectorRequirement{
-				{Key: testKey, Operator: corev1.NodeSelectorOpIn, Values: []string{"a"}},
-			}}}}}
-
-		v.Status.Phase = corev1.VolumeReleased
-		change(v)
-		return v
-	}
-
-	for _, c := range []struct {
-		name   string
-		change func(*corev1.PersistentVolume)
-		want   disposal
-	}{
-		{"released", func(*corev1.PersistentVolume) {}, destroy},
-		{"bound", func(v *corev1.PersistentVolume) { v.Status.Phase = corev1.VolumeBound }, keep},
-		{"bound and being deleted", func(v *corev1.PersistentVolume) {
-			v.Status.Phase, v.DeletionTimestamp = corev1.VolumeBound, &metav1.Time{Time: born}
-		}, keep},
-		{"retained", func(v *corev1.PersistentVolume) {
-			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
-		}, keep},
-		{"retained and bound by an earlier version", func(v *corev1.PersistentVolume) {
-			v.Spec.PersistentVolumeReclaimPolicy, v.Finalizers = corev1.PersistentVolumeReclaimRetain, nil
-			v.Status.Phase = corev1.VolumeBound
-		}, mark},
-		{"retained and being deleted", func(v *corev1.PersistentVolume) {
-			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
-			v.DeletionTimestamp = &metav1.Time{Time: born}
-		}, letGo},
-		{"retained, bound and being deleted", func(v *corev1.PersistentVolume) {
-			v.Spec.PersistentVolumeReclaimPolicy = corev1.PersistentVolumeReclaimRetain
-			v.Status.Phase, v.DeletionTimestamp = corev1.VolumeBound, &metav1.Time{Time: born}
-		}, keep},
-		{"without finalizer and being deleted", func(v *corev1.PersistentVolume) {
-			v.Finalizers, v.DeletionTimestamp = nil, &metav1.Time{Time: born}
-		}, keep},
-		{"on another node", func(v *corev1.PersistentVolume) {
-			v.Spec.NodeAffinity.Required.NodeSelectorTerms[0].MatchExpressions[0].Values[0] = "b"
-		}, keep},
-		{"anywhere", func(v *corev1.PersistentVolume) { v.Spec.NodeAffinity = nil }, keep},
-		{"made by hand", func(v *corev1.PersistentVolume) { v.Annotations = nil }, keep},
-		{"of another driver", func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other" }, keep},
-		{"no CSI", func(v *corev1.PersistentVolume) { v.Spec.CSI = nil }, keep},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			if got := dispose(pv(c.change), testDriver, testKey, "a"); got != c.want {
-				t.Errorf("got %s, want %s", got, c.want)
-			}
-		})
 	}
 }

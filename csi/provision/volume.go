@@ -9,20 +9,21 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 )
 
-// syncVolume sees to it that the object of a bound volume does not go unnoticed, and deletes a volume that
-// was released under the Delete policy: first its content, then its object.
-func (p *Provisioner) syncVolume(ctx context.Context, name string) error {
-	pv := p.volumes.Get(name)
+// lookAtVolume keeps the object of a bound volume from being deleted unnoticed, and deletes a volume that was
+// released under the Delete policy: first its content, then its object.
+func (p *Provisioner) lookAtVolume(ctx context.Context, name string) error {
+	pv := p.cfg.Objects.Volumes.Get(name)
 	if pv == nil {
 		return nil
 	}
 
-	switch dispose(pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node) {
-	case mark:
+	switch dispose(p.cfg.Local, pv) {
+	case protect:
 		return p.patchFinalizers(ctx, pv, append(slices.Clone(pv.Finalizers), finalizer))
-	case letGo:
+	case release:
 		return p.removeFinalizer(ctx, pv)
 	case destroy:
 		return p.destroy(ctx, pv)
@@ -32,10 +33,10 @@ func (p *Provisioner) syncVolume(ctx context.Context, name string) error {
 	return nil
 }
 
-// destroy asks the API server itself, not the cache, whether the volume is to be deleted: that cannot be
-// undone.
+// destroy deletes content and object. It asks the API server itself, not the cache, whether the volume is to
+// be deleted: that cannot be undone.
 func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolume) error {
-	pv, err := p.cfg.Client.Volume(ctx, cached.Name)
+	pv, err := p.volumes.Get(ctx, "", cached.Name)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -43,28 +44,28 @@ func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolu
 		return fmt.Errorf("read PersistentVolume %s: %w", cached.Name, err)
 	}
 
-	if pv.UID != cached.UID || dispose(pv, p.cfg.Driver, p.cfg.TopologyKey, p.cfg.Node) != destroy {
-		// the change comes as an event
+	if pv.UID != cached.UID || dispose(p.cfg.Local, pv) != destroy {
+		// The change comes as an event.
 		return nil
 	}
 
-	if other := p.otherWith(pv); other != "" {
+	if other := p.otherObject(pv); other != "" {
 		return p.destroyObjectOnly(ctx, pv, other)
 	}
 
 	_, err = p.cfg.CSI.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: pv.Spec.CSI.VolumeHandle})
 	if err != nil {
-		p.events.volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete", "%v", err)
+		p.volumeFailed(pv, "%v", err)
 		return fmt.Errorf("delete volume %s: %w", pv.Spec.CSI.VolumeHandle, err)
 	}
 
-	// The finalizer first: once the object is being deleted, the controller-manager changes it, too. Killed
-	// in between, all this is repeated.
+	// The finalizer first: once the object is being deleted, the controller-manager changes it, too. A
+	// process that was killed in between repeats all this.
 	if err := p.removeFinalizer(ctx, pv); err != nil {
 		return err
 	}
 
-	err = p.cfg.Client.DeleteVolume(ctx, pv.Name, pv.UID)
+	err = p.volumes.Delete(ctx, "", pv.Name, onlyIf(pv.UID))
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("delete PersistentVolume %s: %w", pv.Name, err)
 	}
@@ -73,30 +74,29 @@ func (p *Provisioner) destroy(ctx context.Context, cached *corev1.PersistentVolu
 	return nil
 }
 
-// otherWith names another PersistentVolume with the same volume of ours, "" if there is none. An object may
-// be written by whoever may write objects; it must not cost somebody else his data.
-func (p *Provisioner) otherWith(pv *corev1.PersistentVolume) string {
-	for _, other := range p.volumes.By(pv.Spec.CSI.VolumeHandle) {
-		if other.UID != pv.UID && other.Spec.CSI.Driver == p.cfg.Driver {
+// otherObject names another PersistentVolume with the same volume of this driver, "" if there is none.
+// Anybody who may write PersistentVolumes can make one; it must not cost somebody else their data.
+func (p *Provisioner) otherObject(pv *corev1.PersistentVolume) string {
+	for _, other := range p.cfg.Objects.Volumes.By(pv.Spec.CSI.VolumeHandle) {
+		if other.UID != pv.UID && other.Spec.CSI.Driver == p.cfg.Local.Driver {
 			return other.Name
 		}
 	}
 	return ""
 }
 
-// destroyObjectOnly lets an object go that somebody has deleted, and leaves the volume to the other one that
-// has it.
+// destroyObjectOnly lets an object be deleted, and leaves the volume to the other object that has it.
 func (p *Provisioner) destroyObjectOnly(
 	ctx context.Context,
 	pv *corev1.PersistentVolume,
 	other string,
 ) error {
-	p.events.volume(pv, corev1.EventTypeWarning, "VolumeFailedDelete",
-		"volume %s is kept: PersistentVolume %s has the same volume handle", pv.Spec.CSI.VolumeHandle, other)
+	handle := pv.Spec.CSI.VolumeHandle
+	p.volumeFailed(pv, "volume %s is kept: PersistentVolume %s has the same volume handle", handle, other)
 	p.cfg.Log.Warn("volume is kept for another PersistentVolume",
-		"volume", pv.Spec.CSI.VolumeHandle, "of", pv.Name, "other", other)
+		"volume", handle, "of", pv.Name, "other", other)
 	if pv.DeletionTimestamp == nil {
-		// the other one may go
+		// The other one may be deleted.
 		p.volumeQueue.AddAfter(pv.Name, lookAgain)
 		return nil
 	}
@@ -109,8 +109,8 @@ func (p *Provisioner) removeFinalizer(ctx context.Context, pv *corev1.Persistent
 	if !hasFinalizer(pv) {
 		return nil
 	}
-	ours := func(f string) bool { return f == finalizer }
-	return p.patchFinalizers(ctx, pv, slices.DeleteFunc(slices.Clone(pv.Finalizers), ours))
+	others := slices.DeleteFunc(slices.Clone(pv.Finalizers), func(f string) bool { return f == finalizer })
+	return p.patchFinalizers(ctx, pv, others)
 }
 
 func (p *Provisioner) patchFinalizers(ctx context.Context, pv *corev1.PersistentVolume, all []string) error {
@@ -123,7 +123,7 @@ func (p *Provisioner) patchFinalizers(ctx context.Context, pv *corev1.Persistent
 		return err
 	}
 
-	err = p.cfg.Client.PatchVolume(ctx, pv.Name, patch)
+	_, err = p.volumes.Patch(ctx, "", pv.Name, types.MergePatchType, patch)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("set finalizers of PersistentVolume %s: %w", pv.Name, err)
 	}

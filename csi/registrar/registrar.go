@@ -1,5 +1,5 @@
-// Package registrar makes a CSI driver known to kubelet, or to whatever takes its seat: it serves the plugin
-// registration API (v1) on a socket in the directory that kubelet watches. Kubelet asks who is there, calls
+// Package registrar makes a CSI driver known to kubelet, or to the program in its place: it serves the plugin
+// registration API (v1) on a socket in the directory that kubelet watches. kubelet calls GetInfo there, then
 // the driver's NodeGetInfo, and writes the CSINode entry.
 package registrar
 
@@ -24,7 +24,7 @@ type Registrar struct {
 	cfg Config
 }
 
-// New returns a Registrar.
+// New returns a Registrar. It has no state but its configuration.
 func New(cfg Config) *Registrar { return &Registrar{cfg: cfg} }
 
 // Server returns a gRPC server with the registration service.
@@ -34,7 +34,7 @@ func (r *Registrar) Server() *grpc.Server {
 	return s
 }
 
-// GetInfo tells what is registered. The version is that of the CSI major version, as kubelet checks it.
+// GetInfo returns what is registered. The version is that of the CSI major version, as kubelet checks it.
 func (r *Registrar) GetInfo(context.Context, *registerapi.InfoRequest) (*registerapi.PluginInfo, error) {
 	return &registerapi.PluginInfo{
 		Type:              registerapi.CSIPlugin,

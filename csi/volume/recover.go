@@ -1,138 +1,146 @@
 package volume
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// atOnce volumes are worked on side by side where there may be thousands, and each costs some waiting.
-const atOnce = 16
+// Report is what Open found and put right.
+type Report struct {
+	Torn    []durable.Unreadable // records that could not be read; set aside
+	Unmade  []string             // IDs of volumes whose creation was cut short; removed
+	Deleted []string             // IDs of volumes whose deletion was cut short; removed
+	Damaged map[string]error     // by ID: volumes that cannot be used
+	Trouble map[string]error     // by name: backends that could not be looked through or committed
 
-func (s *Service) recoverAll(records map[string]record, report *Report) {
+	// Strays are volumes without a record, "BACKEND ID". They are left alone: there may be data in them.
+	Strays []string
+
+	Recovered int // number of usable volumes
+}
+
+// add adds a volume that had the phase, with its record after the recovery.
+func (r *Report) add(id string, had phase, after record) {
+	switch {
+	case after.damage != nil:
+		r.Damaged[id] = after.damage
+	case !after.destroyed():
+		r.Recovered++
+	case had == making:
+		r.Unmade = append(r.Unmade, id)
+	default:
+		r.Deleted = append(r.Deleted, id)
+	}
+}
+
+// parallelism is the number of volumes that are worked on side by side where there may be thousands, and each
+// costs some waiting.
+const parallelism = 16
+
+func inParallel(ids []string, do func(id string)) {
+	var group errgroup.Group
+	group.SetLimit(parallelism)
+	for _, id := range ids {
+		group.Go(func() error {
+			do(id)
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// recoverAll brings back all recorded volumes, or finishes taking them away.
+func recoverAll(c *catalog) (Report, error) {
+	report := Report{Damaged: map[string]error{}, Trouble: map[string]error{}}
+	records, torn, err := c.records.List()
+	if err != nil {
+		return report, fmt.Errorf("read volume records: %w", err)
+	}
+
+	report.Torn = torn
+	for name, backend := range c.backends.byName {
+		if checker, ok := backend.(Checker); ok {
+			if err := checker.Check(false); err != nil {
+				report.Trouble[name] = err
+			}
+		}
+	}
+
 	// guards report
 	var mu sync.Mutex
 	inParallel(slices.Sorted(maps.Keys(records)), func(id string) {
-		s.recover(id, records[id], func(tell func(*Report)) {
-			mu.Lock()
-			defer mu.Unlock()
-			tell(report)
-		})
+		r := recovered(c, id, records[id])
+		c.index.put(id, r)
+
+		mu.Lock()
+		defer mu.Unlock()
+
+		report.add(id, records[id].Phase, r)
 	})
-}
 
-func inParallel(ids []string, do func(id string)) {
-	var group sync.WaitGroup
-	next := make(chan string)
-	for range min(atOnce, len(ids)) {
-		group.Go(func() {
-			for id := range next {
-				do(id)
-			}
-		})
+	clearStrays(c, &report)
+
+	// What was recovered is recovered again by the next start if it cannot be committed.
+	for name, backend := range c.backends.byName {
+		if err := backend.Commit(); err != nil {
+			report.Trouble[name] = err
+		}
 	}
 
-	for _, id := range ids {
-		next <- id
+	for name, err := range report.Trouble {
+		c.health.set(name, err)
 	}
 
-	close(next)
-	group.Wait()
+	return report, nil
 }
 
-// recover brings one recorded volume back, or finishes taking it away.
-func (s *Service) recover(id string, r record, report func(func(*Report))) {
-	backend := s.cfg.Backends[r.Spec.Backend]
+// recovered brings one recorded volume back, or finishes taking it away, and returns the record that it has
+// now.
+func recovered(c *catalog, id string, r record) record {
+	backend := c.backends.byName[r.Spec.Backend]
+	r.damage = r.check(id)
 	switch {
-	case r.Version != recordVersion, r.Spec.ID != id, r.Spec.Size <= 0, !slices.Contains(phases, r.Phase):
-		r.damage = fmt.Errorf("%w: its record has version %d, phase %q, id %q and size %d",
-			ErrDamaged, r.Version, r.Phase, r.Spec.ID, r.Spec.Size)
+	case r.damage != nil:
 	case backend == nil:
 		r.damage = fmt.Errorf("%w: backend %q does not work on this node", ErrDamaged, r.Spec.Backend)
 	case r.Phase == ready:
-		r = s.bringBack(backend, r)
+		return broughtBack(c, backend, r)
 	default:
 		if err := backend.Destroy(id); err != nil {
 			r.damage = fmt.Errorf("finish %s: %w", r.Phase, err)
 			break
 		}
 
-		doomed := r
-
-		// the record goes after the commit
-		doomed.Phase, doomed.damage = deleting, nil
-		s.put(id, doomed)
-		report(func(to *Report) {
-			if r.Phase == making {
-				to.Unmade = append(to.Unmade, id)
-			} else {
-				to.Deleted = append(to.Deleted, id)
-			}
-		})
-
-		return
+		// The record goes after the commit.
+		r.Phase = deleting
 	}
 
-	s.put(id, r)
-
-	report(func(to *Report) {
-		if r.damage != nil {
-			to.Damaged[id] = r.damage
-		} else {
-			to.Recovered++
-		}
-	})
+	return r
 }
 
-// bringBack makes a ready volume usable, or notes in the record why it is not.
-func (s *Service) bringBack(backend Backend, r record) record {
+// broughtBack makes a ready volume usable, or notes in the record why it is not.
+func broughtBack(c *catalog, backend Backend, r record) record {
 	origin, err := backend.Recover(r.Spec, r.Origin)
 	r.damage = err
 	if err == nil && origin != r.Origin {
+		// The record is of an earlier version. If it cannot be written, the next start does it.
 		r.Origin = origin
-
-		// of an earlier version; where it fails, the next start does it
-		_ = s.records.Update(r.Spec.ID, r)
+		_ = c.records.Update(r.Spec.ID, r)
 	}
 	return r
 }
 
-// recoverDamaged tries the volumes of one backend again that could not be used, or not be taken away.
-func (s *Service) recoverDamaged(ctx context.Context, backend string) error {
-	s.mu.Lock()
-	var ids []string
-	for id, r := range s.index {
-		if r.Spec.Backend == backend && r.damage != nil {
-			ids = append(ids, id)
-		}
-	}
-
-	s.mu.Unlock()
-
-	inParallel(ids, func(id string) {
-		unlock, err := s.locks.Lock(ctx, id)
-		if err != nil {
-			return
-		}
-		defer unlock()
-
-		if r, ok := s.peek(id); ok && r.damage != nil {
-			s.recover(id, r, func(func(*Report)) {})
-		}
-	})
-
-	err := s.cfg.Backends[backend].Commit()
-	s.reap(ctx)
-	return err
-}
-
-// clearStrays removes what a power loss left of a creation that nobody was told of. Data is never taken away
-// because a record is missing, nor an empty volume because its record is torn.
-func (s *Service) clearStrays(report *Report) {
-	for name, backend := range s.cfg.Backends {
+// clearStrays removes what a power loss left of a creation that was never acknowledged. Data is never taken
+// away because a record is missing, nor an empty volume because its record is torn.
+func clearStrays(c *catalog, report *Report) {
+	for name, backend := range c.backends.byName {
 		ids, err := backend.List()
 		if err != nil {
 			report.Trouble[name] = fmt.Errorf("list volumes of backend %s: %w", name, err)
@@ -140,19 +148,22 @@ func (s *Service) clearStrays(report *Report) {
 		}
 
 		for _, id := range ids {
-			if r, known := s.peek(id); known && r.Spec.Backend == name {
+			if r, known := c.index.get(id); known && r.Spec.Backend == name {
 				continue
 			}
-
-			empty, err := backend.Empty(id)
-			aside, asideErr := s.records.Quarantined(id)
-			nobodys := errors.Join(err, asideErr) == nil && empty && len(aside) == 0
-			if nobodys {
-				err = backend.Destroy(id)
-			}
-			if err != nil || !nobodys {
+			if !removeStray(c, backend, id) {
 				report.Strays = append(report.Strays, name+" "+id)
 			}
 		}
 	}
+}
+
+// removeStray removes a volume without a record if it is certainly empty.
+func removeStray(c *catalog, backend Backend, id string) bool {
+	empty, err := backend.Empty(id)
+	aside, asideErr := c.records.Quarantined(id)
+	if errors.Join(err, asideErr) != nil || !empty || len(aside) > 0 {
+		return false
+	}
+	return backend.Destroy(id) == nil
 }

@@ -14,8 +14,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Bench creates pods in one namespace and watches them.
@@ -30,9 +31,10 @@ type Bench struct {
 // Sample is the life of one pod on one node.
 type Sample struct {
 	Node string
-	// from the API server's answer to the create call to the Ready condition seen on a watch
-	ToReady time.Duration
-	ToGone  time.Duration // from the answer to the delete call to the DELETED event
+
+	// ToReady is from the API server's answer to the create call to the Ready condition as seen on a watch,
+	// ToGone from the answer to the delete call to the DELETED event.
+	ToReady, ToGone time.Duration
 }
 
 // Burst is many pods at once on one node: the time until the last one was there.
@@ -87,11 +89,11 @@ func (b *Bench) One(ctx context.Context, node, name string) (Sample, error) {
 // Many creates the named pods on the node at once, waits until all are Ready, deletes all at once, and waits
 // until all are gone. What it created is deleted also when it returns an error.
 func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, error) {
-	life, err := b.watch(ctx)
+	lives, err := b.watch(ctx)
 	if err != nil {
 		return Burst{}, err
 	}
-	defer life.stop()
+	defer lives.stop()
 
 	out := Burst{Node: node, Pods: len(names)}
 	start := time.Now()
@@ -99,19 +101,15 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 		return out, err
 	}
 
-	last, err := life.await(ctx, names, life.ready)
+	last, err := lives.await(ctx, names, readyAt)
 	if err != nil {
 		b.deleteAll(context.WithoutCancel(ctx), names)
 		return out, fmt.Errorf("wait for %d pods on %s to be Ready: %w", len(names), node, err)
 	}
 
 	out.AllReady = last.Sub(start)
-	// A process that has just been started may not handle SIGTERM yet; as PID 1 it then misses it, and ends
-	// only when its grace is over.
-	select {
-	case <-ctx.Done():
-		return out, context.Cause(ctx)
-	case <-time.After(settle):
+	if err := retry.Sleep(ctx, runTime); err != nil {
+		return out, err
 	}
 
 	start = time.Now()
@@ -119,7 +117,7 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 		return out, err
 	}
 
-	last, err = life.await(ctx, names, life.gone)
+	last, err = lives.await(ctx, names, goneAt)
 	if err != nil {
 		return out, fmt.Errorf("wait for %d pods on %s to be gone: %w", len(names), node, err)
 	}
@@ -128,8 +126,9 @@ func (b *Bench) Many(ctx context.Context, node string, names []string) (Burst, e
 	return out, nil
 }
 
-// settle is how long pods run before they are deleted.
-const settle = time.Second
+// runTime is how long pods run before they are deleted. A process that has just been started may not handle
+// SIGTERM yet; as PID 1 it then misses it, and ends only when its grace is over.
+const runTime = time.Second
 
 // Names returns n pod names with a prefix.
 func Names(prefix string, n int) []string {
@@ -143,29 +142,29 @@ func Names(prefix string, n int) []string {
 // Start creates the named pods on the node and waits until all are Ready; Stop deletes them and waits until
 // they are gone.
 func (b *Bench) Start(ctx context.Context, node string, names []string) error {
-	life, err := b.watch(ctx)
+	lives, err := b.watch(ctx)
 	if err != nil {
 		return err
 	}
-	defer life.stop()
+	defer lives.stop()
 	if err := each(names, func(n string) error { return b.create(ctx, node, n) }); err != nil {
 		return err
 	}
-	_, err = life.await(ctx, names, life.ready)
+	_, err = lives.await(ctx, names, readyAt)
 	return err
 }
 
 // Stop is the end of Start.
 func (b *Bench) Stop(ctx context.Context, names []string) error {
-	life, err := b.watch(ctx)
+	lives, err := b.watch(ctx)
 	if err != nil {
 		return err
 	}
-	defer life.stop()
+	defer lives.stop()
 	if err := b.deleteAll(ctx, names); err != nil {
 		return err
 	}
-	_, err = life.await(ctx, names, life.gone)
+	_, err = lives.await(ctx, names, goneAt)
 	return err
 }
 
@@ -173,7 +172,7 @@ func (b *Bench) create(ctx context.Context, node, name string) error {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.PodSpec{
-			// through the scheduler, as a user's pod goes
+			// Through the scheduler, as a user's pod goes.
 			NodeSelector: map[string]string{corev1.LabelHostname: node},
 			Containers: []corev1.Container{{
 				Name:            "main",
@@ -214,87 +213,20 @@ func each(names []string, f func(string) error) error {
 	return errors.Join(errs...)
 }
 
-// life follows the pods of the namespace by one watch.
-type life struct {
-	w    watch.Interface
-	seen map[string]times
-}
-
-type times struct{ ready, gone time.Time }
-
-func (b *Bench) watch(ctx context.Context) (*life, error) {
+// watch follows the pods of the namespace from now on.
+func (b *Bench) watch(ctx context.Context) (*lives, error) {
 	list, err := b.Client.CoreV1().Pods(b.Namespace).List(ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
 		return nil, err
 	}
 
-	w, err := b.Client.CoreV1().Pods(b.Namespace).Watch(
-		ctx,
-		metav1.ListOptions{ResourceVersion: list.ResourceVersion},
-	)
+	from := metav1.ListOptions{ResourceVersion: list.ResourceVersion}
+	w, err := b.Client.CoreV1().Pods(b.Namespace).Watch(ctx, from)
 	if err != nil {
 		return nil, err
 	}
 
-	return &life{w: w, seen: map[string]times{}}, nil
-}
-
-func (l *life) stop()                   { l.w.Stop() }
-func (l *life) ready(t times) time.Time { return t.ready }
-func (l *life) gone(t times) time.Time  { return t.gone }
-
-// await reads the watch until the moment is known for all names, and returns the latest.
-func (l *life) await(ctx context.Context, names []string, moment func(times) time.Time) (time.Time, error) {
-	for {
-		var latest time.Time
-		missing := 0
-		for _, n := range names {
-			switch t := moment(l.seen[n]); {
-			case t.IsZero():
-				missing++
-			case t.After(latest):
-				latest = t
-			}
-		}
-
-		if missing == 0 {
-			return latest, nil
-		}
-
-		select {
-		case <-ctx.Done():
-			return latest, fmt.Errorf("%d of %d still missing: %w", missing, len(names), context.Cause(ctx))
-		case e, open := <-l.w.ResultChan():
-			if !open {
-				return latest, fmt.Errorf("%d of %d still missing: the watch ended", missing, len(names))
-			}
-
-			l.note(e)
-		}
-	}
-}
-
-func (l *life) note(e watch.Event) {
-	pod, ok := e.Object.(*corev1.Pod)
-	if !ok {
-		return
-	}
-
-	t := l.seen[pod.Name]
-	switch {
-	case e.Type == watch.Deleted:
-		t.gone = time.Now()
-	case t.ready.IsZero() && isReady(pod):
-		t.ready = time.Now()
-	}
-
-	l.seen[pod.Name] = t
-}
-
-func isReady(pod *corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
+	return newLives(w), nil
 }
 
 // Median of the durations; zero for none.

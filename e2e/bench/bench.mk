@@ -1,5 +1,9 @@
 # Side by side with the real peers, in one run each: medians and ratios, never a timed test. docs/benchmarks.md keeps the figures.
 
+# RESULTS=e2e/bench/results keeps the figures as data, for pictures and docs/benchmarks.md.
+RESULTS ?=
+figures = $(if $(RESULTS),--json=$(RESULTS)/$(1).jsonl)
+
 .PHONY: bench
 bench: bench-pods bench-cni bench-csi bench-pull ## pods, network, volumes and image pulls measured beside the real peers, in one run each
 
@@ -13,17 +17,17 @@ bin/trivet-bench bin/cni-bench bin/csi-bench bin/pull-bench &: $(wildcard e2e/be
 .PHONY: bench-pods
 bench-pods: bin/trivet-bench ## pods Ready and gone, one by one and 50 at once, and memory: a trivet node beside kubelet + containerd + runc
 	@$(MAKE) --no-print-directory up NODES=1 REFERENCE_NODES=1
-	@bin/trivet-bench || { $(CLUSTER) down; exit 1; }
+	@bin/trivet-bench $(call figures,pods) || { $(CLUSTER) down; exit 1; }
 	@$(MAKE) --no-print-directory down
 
 .PHONY: bench-cni
 bench-cni: build bin/cni-bench $(ref)/cni/bridge ## ADD and DEL of trivet-cni beside upstream's plugins
-	@bin/cni-bench --plugin=bin/trivet-cni --upstream=$(ref)/cni
+	@bin/cni-bench --plugin=bin/trivet-cni --upstream=$(ref)/cni $(call figures,cni)
 
 .PHONY: bench-csi
 bench-csi: build bin/csi-bench ## what trivet-csi's calls take
-	@bin/csi-bench
+	@bin/csi-bench $(call figures,csi)
 
 .PHONY: bench-pull
 bench-pull: build bin/pull-bench bin/trivet-images $(ref)/containerd ## image pulls of trivet-cri beside containerd's
-	@bin/pull-bench
+	@bin/pull-bench $(call figures,pull)

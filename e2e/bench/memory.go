@@ -14,6 +14,15 @@ type Memory struct {
 	PSS       int // KiB, shared pages divided among those who share them
 }
 
+// Plus is the memory of both.
+func (m Memory) Plus(other Memory) Memory {
+	return Memory{
+		Processes: m.Processes + other.Processes,
+		RSS:       m.RSS + other.RSS,
+		PSS:       m.PSS + other.PSS,
+	}
+}
+
 // MemoryOf reads /proc; a process that ends meanwhile counts nothing.
 func MemoryOf(pids []int) Memory {
 	m := Memory{Processes: len(pids)}
@@ -45,7 +54,7 @@ func CPUOf(pids []int) int {
 	for _, pid := range pids {
 		data, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 
-		// the name before it may hold spaces
+		// The name before it may have spaces.
 		_, rest, ok := strings.Cut(string(data), ") ")
 		fields := strings.Fields(rest)
 		if !ok || len(fields) < 13 {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"time"
 
-	"github.com/trivet-node/trivet/e2e/lan"
+	"github.com/trivet-node/trivet/e2e/cluster/address"
+	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/leaks"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/e2e/specs"
@@ -18,9 +18,7 @@ import (
 // pods away.
 const critestName = "critest"
 
-var critestIP = netip.MustParseAddr("10.99.2.1")
-
-// critestNetwork is what critest's pods hang on; nobody but their machine has to reach them.
+// critestNetwork is what critest's pods are connected to; only their machine has to reach them.
 const critestNetwork = `{"cniVersion": "1.1.0", "name": "critest", "plugins": [{
   "type": "trivet-cni", "bridge": "trivet0", "isDefaultGateway": true, "ipMasq": true, "hairpinMode": true,
   "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.245.0.0/24"}]]},
@@ -28,42 +26,38 @@ const critestNetwork = `{"cniVersion": "1.1.0", "name": "critest", "plugins": [{
 }]}
 `
 
-// critestSeats are those of its machine.
-func critestSeats(oci string) Seats {
-	return Seats{
-		Agent: "trivet",
-		CRI:   "trivet",
-		CNI:   "trivet",
-		OCI:   oci,
-		Init:  "trivet",
-	}
+// critestNode is its machine as a node.
+func critestNode(oci string) Node {
+	seats := seat.Ours
+	seats.OCI = oci
+	return Node{Name: critestName, Seats: seats}
 }
 
 // Critest runs the published critest against trivet-cri over an OCI runtime, on a machine of its own beside
 // the cluster, and returns one result a spec. What the specs leave behind is an error.
 func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results []specs.Result, err error) {
-	seats := critestSeats(oci)
-	if err := seats.Validate(); err != nil {
+	n := critestNode(oci)
+	if err := n.Validate(); err != nil {
 		return nil, err
 	}
 
-	report := c.path("critest", oci)
+	report := c.state().path("critest", oci)
 	if err := os.MkdirAll(report, 0o755); err != nil {
 		return nil, err
 	}
 
-	m := c.Machine(critestName)
+	m := c.Machine(n.Name)
 	defer func() { err = errors.Join(err, m.Halt(context.WithoutCancel(ctx))) }()
 
-	if err := c.bootForCritest(ctx, Node{Name: critestName, Seats: seats}, report); err != nil {
-		return nil, fmt.Errorf("machine %s: %w", critestName, err)
+	if err := bootForCritest(ctx, c.state(), c.programs(), n, report); err != nil {
+		return nil, fmt.Errorf("machine %s: %w", n.Name, err)
 	}
 
 	results, err = specs.RunCritest(ctx, specs.Critest{
-		Suite:     c.reference("critest.test"),
-		Ginkgo:    c.reference("critest-ginkgo"),
+		Suite:     c.programs().Peer("critest.test"),
+		Ginkgo:    c.programs().Peer("critest-ginkgo"),
 		Procs:     procs,
-		Endpoint:  criEndpoint(Node{Seats: seats}),
+		Endpoint:  n.CRIEndpoint(),
 		ReportDir: report,
 		Command:   m.Command,
 	}, c.Out)
@@ -71,47 +65,52 @@ func (c *Cluster) Critest(ctx context.Context, oci string, procs int) (results [
 		return nil, err
 	}
 
-	view := leaks.View{Pid: m.Pid(), Group: c.group(critestName), Daemons: nodeDaemons}
+	view := leaks.View{Pid: m.Pid(), Group: c.state().group(n.Name), Daemons: nodeDaemons}
 	return results, leaks.Await(ctx, 30*time.Second, func() ([]leaks.Leak, error) { return leaks.Node(view) })
 }
 
 // bootForCritest boots a machine with a CRI server and a network, and nothing that knows of a cluster.
-func (c *Cluster) bootForCritest(ctx context.Context, n Node, report string) error {
-	// of a run that was killed
-	if err := c.Machine(n.Name).Halt(ctx); err != nil {
+func bootForCritest(
+	ctx context.Context, state stateDir, programs seat.Programs, n Node, report string,
+) error {
+	m := state.machine(n.Name)
+
+	// A run that was killed may have left one.
+	if err := m.Halt(ctx); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(c.path("machines", n.Name)); err != nil {
+	if err := os.RemoveAll(m.Dir); err != nil {
 		return err
 	}
 
-	if err := c.writeRuntimeFiles(n); err != nil {
+	files := state.nodeFiles(n.Name)
+	if err := writeRuntimeFiles(files, programs, n.Seats); err != nil {
 		return err
 	}
-	if err := c.writeKept(n, "/etc/cni/net.d/10-critest.conflist", critestNetwork); err != nil {
+
+	network := map[string]string{"/etc/cni/net.d/10-critest.conflist": critestNetwork}
+	if err := files.write(network); err != nil {
 		return err
 	}
 
 	config := machine.Config{
 		Name:   n.Name,
-		Group:  c.group(n.Name),
-		Hosts:  hosts(n.Name, critestIP.String()),
-		Keep:   keep,
-		Expose: samePath(c.Bin, c.Programs, report),
+		Group:  state.group(n.Name),
+		Hosts:  hosts(n.Name, address.Critest),
+		Keep:   kept,
+		Expose: samePath(programs.Reference, programs.Ours, report),
 	}
-
-	m := c.Machine(n.Name)
 	if err := m.Boot(ctx, config); err != nil {
 		return err
 	}
-
-	address := netip.PrefixFrom(critestIP, lanBits)
-	if err := lan.Plug(c.controlPlane().Pid(), m.Pid(), n.Name, address, gateway); err != nil {
-		return err
-	}
-	if err := m.Start(c.criServer(n)); err != nil {
+	if err := plug(state.controlPlane(), m, address.Critest); err != nil {
 		return err
 	}
 
-	return c.awaitSocket(ctx, m, n)
+	server := programs.CRIServer(n.Seats)
+	if err := m.Start(server); err != nil {
+		return err
+	}
+
+	return awaitSocket(ctx, m, n.CRISocket(), server.Name)
 }

@@ -1,8 +1,8 @@
 //go:build imports
 
 // Package conformance pins what `go test -c k8s.io/kubernetes/test/e2e` needs, so that the published e2e.test
-// is built from the module proxy with every checksum known. It is never compiled itself: the build tag is set
-// by nobody, only go mod tidy reads the imports.
+// is built from the module proxy with every checksum known. It is never compiled itself: the build tag is
+// never set; only go mod tidy reads the imports.
 package conformance
 
 import (

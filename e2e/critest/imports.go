@@ -2,7 +2,7 @@
 
 // Package critest pins what `go test -c sigs.k8s.io/cri-tools/cmd/critest` needs, so that the published
 // critest is built from the module proxy with every checksum known. It is never compiled itself: the build
-// tag is set by nobody, only go mod tidy reads the imports.
+// tag is never set; only go mod tidy reads the imports.
 package critest
 
 import (

@@ -8,71 +8,42 @@ import (
 	"time"
 )
 
-func (d *Demo) scaleUp(ctx context.Context) error {
-	if _, err := d.kubectl(ctx, "scale", "statefulset/kv", "--replicas=3"); err != nil {
+func scaleUp(ctx context.Context, s *stage) error {
+	if _, err := s.run(ctx, "scale", "statefulset/kv", "--replicas=3"); err != nil {
 		return err
 	}
-	if err := d.awaitReady(ctx); err != nil {
+	if err := awaitReady(ctx, s); err != nil {
 		return err
 	}
-	out, err := d.show(ctx, "get", "pods", "-l", "app=kv", "-o", "wide")
-	if err != nil {
+	if _, err := s.show(ctx, "get", "pods", "-l", "app=kv", "-o", "wide"); err != nil {
 		return err
 	}
-	return d.spread(ctx, out)
+	return checkSpread(ctx, s)
 }
 
-// spread checks that the replicas are on different nodes, and each volume on the node of its pod.
-func (d *Demo) spread(ctx context.Context, listing string) error {
-	nodes, err := d.kubectl(
-		ctx,
-		"get",
-		"pods",
-		"-l",
-		"app=kv",
-		"-o",
-		`jsonpath={range .items[*]}{.spec.nodeName}{"\n"}{end}`,
-	)
+// checkSpread checks that the replicas are on different nodes, and each volume on the node of its pod.
+func checkSpread(ctx context.Context, s *stage) error {
+	nodes, err := s.column(ctx, ".spec.nodeName", "pods", "-l", "app=kv")
 	if err != nil {
 		return err
 	}
-
-	different := map[string]bool{}
-	for n := range strings.FieldsSeq(nodes) {
-		different[n] = true
-	}
-
-	if want := min(3, max(1, d.Nodes)); len(different) != want {
-		return fmt.Errorf("3 replicas are on %d nodes, want %d: %s", len(different), want, listing)
+	if err := spread(nodes, s.nodes); err != nil {
+		return err
 	}
 
 	for i := range 3 {
 		pod := fmt.Sprintf("kv-%d", i)
-		node, err := d.kubectl(ctx, "get", "pod", pod, "-o", "jsonpath={.spec.nodeName}")
+		node, err := s.field(ctx, "pod/"+pod, ".spec.nodeName")
 		if err != nil {
 			return err
 		}
 
-		volume, err := d.kubectl(
-			ctx,
-			"get",
-			"persistentvolumeclaim",
-			"data-"+pod,
-			"-o",
-			"jsonpath={.spec.volumeName}",
-		)
+		volume, err := s.field(ctx, "persistentvolumeclaim/data-"+pod, ".spec.volumeName")
 		if err != nil {
 			return err
 		}
 
-		affinity, err := d.kubectl(
-			ctx,
-			"get",
-			"persistentvolume",
-			volume,
-			"-o",
-			"jsonpath={.spec.nodeAffinity}",
-		)
+		affinity, err := s.field(ctx, "persistentvolume/"+volume, ".spec.nodeAffinity")
 		if err != nil {
 			return err
 		}
@@ -84,13 +55,26 @@ func (d *Demo) spread(ctx context.Context, listing string) error {
 	return nil
 }
 
-func (d *Demo) reachReplicas(ctx context.Context) error {
+// spread checks that three replicas are on as many nodes as they can be in a cluster of this size. used has
+// the node of each replica.
+func spread(used []string, size int) error {
+	different := map[string]bool{}
+	for _, node := range used {
+		different[node] = true
+	}
+	if want := min(3, max(1, size)); len(different) != want {
+		return fmt.Errorf("3 replicas are on %d nodes, want %d: %v", len(different), want, used)
+	}
+	return nil
+}
+
+func reachReplicas(ctx context.Context, s *stage) error {
 	for i := range 3 {
 		host := fmt.Sprintf("kv-%d.kv-nodes.demo.svc.cluster.local:8080/info", i)
 
-		// DNS caches that a name was not there for some seconds
-		err := until(ctx, 30*time.Second, func() error {
-			out, err := d.read(ctx, "kv-0", host)
+		// DNS caches for some seconds that a name was not there.
+		err := until(ctx, 30*time.Second, func(ctx context.Context) error {
+			out, err := read(ctx, s, "kv-0", host)
 			return errors.Join(err, contains(out, fmt.Sprintf(`"host":"kv-%d"`, i)))
 		})
 		if err != nil {
@@ -101,50 +85,52 @@ func (d *Demo) reachReplicas(ctx context.Context) error {
 	return nil
 }
 
-func (d *Demo) scaleDown(ctx context.Context) error {
-	if _, err := d.kubectl(ctx, "scale", "statefulset/kv", "--replicas=1"); err != nil {
+func scaleDown(ctx context.Context, s *stage) error {
+	if _, err := s.run(ctx, "scale", "statefulset/kv", "--replicas=1"); err != nil {
 		return err
 	}
-	_, err := d.kubectl(ctx, "wait", "--for=delete", "pod/kv-1", "pod/kv-2", "--timeout=120s")
+	_, err := s.run(ctx, "wait", "--for=delete", "pod/kv-1", "pod/kv-2", "--timeout=120s")
 	return err
 }
 
-// update sets the new image in the containers that a rolling update is about.
-func (d *Demo) update(ctx context.Context) error {
-	if _, err := d.kubectl(ctx, "set", "image", "statefulset/kv", "kv=docker.io/trivet/demo:2", "watch=docker.io/trivet/demo:2"); err != nil {
+// update sets the new image in the containers that a rolling update replaces.
+func update(ctx context.Context, s *stage) error {
+	const image = "docker.io/trivet/demo:2"
+	if _, err := s.run(ctx, "set", "image", "statefulset/kv", "kv="+image, "watch="+image); err != nil {
 		return err
 	}
-	if err := d.awaitReady(ctx); err != nil {
+	if err := awaitReady(ctx, s); err != nil {
 		return err
 	}
 
-	out, err := d.read(ctx, "kv-0", "127.0.0.1:8080/version")
+	out, err := read(ctx, s, "kv-0", "127.0.0.1:8080/version")
 	if err != nil {
 		return err
 	}
-	if strings.TrimSpace(out) != "2" {
-		return fmt.Errorf("version %q after the update, want 2", strings.TrimSpace(out))
+	if version := strings.TrimSpace(out); version != "2" {
+		return fmt.Errorf("version %q after the update, want 2", version)
 	}
 
 	return nil
 }
 
-func (d *Demo) deletePod(ctx context.Context) error {
+func deletePod(ctx context.Context, s *stage) error {
 	want := fmt.Sprintf("kept-%d", time.Now().UnixNano())
-	if err := d.put(ctx, "kept", want); err != nil {
+	if err := put(ctx, s, "kept", want); err != nil {
 		return err
 	}
 
-	uid, err := d.kubectl(ctx, "get", "pod", "kv-0", "-o", "jsonpath={.metadata.uid}")
+	uid, err := s.field(ctx, "pod/kv-0", ".metadata.uid")
 	if err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "delete", "pod", "kv-0", "--timeout=60s"); err != nil {
+	if _, err := s.run(ctx, "delete", "pod", "kv-0", "--timeout=60s"); err != nil {
 		return err
 	}
 
-	err = until(ctx, 60*time.Second, func() error {
-		now, err := d.kubectl(ctx, "get", "pod", "kv-0", "-o", "jsonpath={.metadata.uid}")
+	// The StatefulSet makes another pod of this name.
+	err = until(ctx, 60*time.Second, func(ctx context.Context) error {
+		now, err := s.field(ctx, "pod/kv-0", ".metadata.uid")
 		if err == nil && now == uid {
 			err = errors.New("the old pod is still there")
 		}
@@ -154,11 +140,11 @@ func (d *Demo) deletePod(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.awaitReady(ctx); err != nil {
+	if err := awaitReady(ctx, s); err != nil {
 		return err
 	}
 
-	out, err := d.read(ctx, "kv-0", "127.0.0.1:8080/kv/kept")
+	out, err := read(ctx, s, "kv-0", "127.0.0.1:8080/kv/kept")
 	if err != nil {
 		return err
 	}
@@ -170,42 +156,29 @@ func (d *Demo) deletePod(ctx context.Context) error {
 }
 
 // deleteClaims removes the workload and its claims, and waits until the volumes are gone, too.
-func (d *Demo) deleteClaims(ctx context.Context) error {
-	volumes, err := d.kubectl(
-		ctx,
-		"get",
-		"persistentvolumeclaims",
-		"-o",
-		`jsonpath={range .items[*]}persistentvolume/{.spec.volumeName}{"\n"}{end}`,
-	)
+func deleteClaims(ctx context.Context, s *stage) error {
+	names, err := s.column(ctx, ".spec.volumeName", "persistentvolumeclaims")
 	if err != nil {
 		return err
 	}
 
 	for _, kinds := range []string{"statefulsets,jobs", "persistentvolumeclaims"} {
-		if _, err := d.kubectl(ctx, "delete", kinds, "--all", "--timeout=60s"); err != nil {
+		if _, err := s.run(ctx, "delete", kinds, "--all", "--timeout=60s"); err != nil {
 			return err
 		}
 	}
 
-	_, err = d.kubectl(
-		ctx,
-		append([]string{"wait", "--for=delete", "--timeout=60s"}, strings.Fields(volumes)...)...,
-	)
+	wait := []string{"wait", "--for=delete", "--timeout=60s"}
+	for _, name := range names {
+		wait = append(wait, "persistentvolume/"+name)
+	}
 
+	_, err = s.run(ctx, wait...)
 	return err
 }
 
-func (d *Demo) deleteRest(ctx context.Context) error {
-	_, err := d.kubectl(
-		ctx,
-		"delete",
-		"-f",
-		d.manifest("app.yaml"),
-		"-f",
-		d.manifest("job.yaml"),
-		"--ignore-not-found",
-		"--timeout=120s",
-	)
+func deleteRest(ctx context.Context, s *stage) error {
+	_, err := s.run(ctx, "delete", "-f", s.manifest("app.yaml"), "-f", s.manifest("job.yaml"),
+		"--ignore-not-found", "--timeout=120s")
 	return err
 }

@@ -12,69 +12,69 @@ import (
 	"regexp"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-func (d *Demo) apply(ctx context.Context) error {
-	_, err := d.show(ctx, "apply", "-f", d.manifest("app.yaml"))
+func apply(ctx context.Context, s *stage) error {
+	_, err := s.show(ctx, "apply", "-f", s.manifest("app.yaml"))
 	return err
 }
 
-func (d *Demo) awaitReady(ctx context.Context) error {
-	_, err := d.kubectl(ctx, "rollout", "status", "statefulset/kv", "--timeout=120s")
+func awaitReady(ctx context.Context, s *stage) error {
+	_, err := s.run(ctx, "rollout", "status", "statefulset/kv", "--timeout=120s")
 	return err
 }
 
-func (d *Demo) get(ctx context.Context) error {
-	out, err := d.show(ctx, "get", "pods,persistentvolumeclaims,services", "-o", "wide")
+func list(ctx context.Context, s *stage) error {
+	out, err := s.show(ctx, "get", "pods,persistentvolumeclaims,services", "-o", "wide")
 	return errors.Join(err, contains(out, "Bound"))
 }
 
-func (d *Demo) describe(ctx context.Context) error {
-	out, err := d.kubectl(ctx, "describe", "pod", "kv-0")
+func describe(ctx context.Context, s *stage) error {
+	out, err := s.run(ctx, "describe", "pod", "kv-0")
 	if err != nil {
 		return err
 	}
 
 	for _, want := range []string{"Successfully assigned demo/kv-0", "Started", "Ready             True"} {
-		if err := contains(strings.Join(strings.Fields(out), " "), strings.Join(strings.Fields(want), " ")); err != nil {
+		if err := contains(oneSpaced(out), oneSpaced(want)); err != nil {
 			return err
 		}
 	}
 
 	if i := strings.Index(out, "Events:"); i >= 0 {
-		for line := range strings.Lines(out[i:]) {
-			fmt.Fprintf(d.Out, "           %s", line)
-		}
+		s.indent(out[i:])
 	}
 
 	return nil
 }
 
-func (d *Demo) job(ctx context.Context) error {
-	if _, err := d.kubectl(ctx, "delete", "job", "kv-client", "--ignore-not-found"); err != nil {
+// oneSpaced has one space for each run of white space, as columns vary.
+func oneSpaced(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+func runJob(ctx context.Context, s *stage) error {
+	if _, err := s.run(ctx, "delete", "job", "kv-client", "--ignore-not-found"); err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "apply", "-f", d.manifest("job.yaml")); err != nil {
+	if _, err := s.run(ctx, "apply", "-f", s.manifest("job.yaml")); err != nil {
 		return err
 	}
 
-	if _, err := d.kubectl(ctx, "wait", "--for=condition=Complete", "job/kv-client", "--timeout=120s"); err != nil {
-		logs, _ := d.kubectl(ctx, "logs", "job/kv-client")
+	_, err := s.run(ctx, "wait", "--for=condition=Complete", "job/kv-client", "--timeout=120s")
+	if err != nil {
+		logs, _ := s.run(ctx, "logs", "job/kv-client")
 		return fmt.Errorf("%w; its log: %s", err, logs)
 	}
 
-	out, err := d.show(ctx, "logs", "job/kv-client", "--tail=1")
+	out, err := s.show(ctx, "logs", "job/kv-client", "--tail=1")
 	return errors.Join(err, contains(out, "read back"))
 }
 
 // followLogs sees a line that is written while it follows.
-func (d *Demo) followLogs(ctx context.Context) error {
+func followLogs(ctx context.Context, s *stage) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 
-	cmd := d.command(ctx, "logs", "-f", "kv-0", "-c", "kv")
+	cmd := s.command(ctx, "logs", "-f", "kv-0", "-c", "kv")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -82,16 +82,17 @@ func (d *Demo) followLogs(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	defer func() { cancel(); _ = cmd.Wait() }()
+	defer cmd.Wait()
+	defer cancel()
 
 	key := fmt.Sprintf("follow-%d", time.Now().UnixNano())
 	lines := bufio.NewScanner(out)
 
-	// the first line was written before
+	// The first line was written before.
 	if !lines.Scan() {
 		return fmt.Errorf("the log is empty: %w", errors.Join(lines.Err(), ctx.Err()))
 	}
-	if err := d.put(ctx, key, "x"); err != nil {
+	if err := put(ctx, s, key, "x"); err != nil {
 		return err
 	}
 
@@ -105,19 +106,20 @@ func (d *Demo) followLogs(ctx context.Context) error {
 }
 
 // put writes a value from inside the pod.
-func (d *Demo) put(ctx context.Context, key, value string) error {
+func put(ctx context.Context, s *stage, key, value string) error {
 	script := fmt.Sprintf("printf 'PUT /kv/%s HTTP/1.1\\r\\nHost: kv\\r\\nContent-Length: "+
 		"%d\\r\\nConnection: close\\r\\n\\r\\n%s' | nc 127.0.0.1 8080", key, len(value), value)
-	out, err := d.kubectl(ctx, "exec", "kv-0", "-c", "kv", "--", "sh", "-c", script)
+	out, err := s.run(ctx, "exec", "kv-0", "-c", "kv", "--", "sh", "-c", script)
 	return errors.Join(err, contains(out, "201 Created"))
 }
 
-func (d *Demo) read(ctx context.Context, pod, path string) (string, error) {
-	return d.kubectl(ctx, "exec", pod, "-c", "kv", "--", "wget", "-q", "-O", "-", "http://"+path)
+func read(ctx context.Context, s *stage, pod, path string) (string, error) {
+	return s.run(ctx, "exec", pod, "-c", "kv", "--", "wget", "-q", "-O", "-", "http://"+path)
 }
 
-// exec runs a shell on a terminal: kubectl gets a pseudo terminal of its own, as from a person's window.
-func (d *Demo) exec(ctx context.Context) error {
+// execOnTerminal runs a shell on a terminal: kubectl gets a pseudo terminal of its own, as from a person's
+// window.
+func execOnTerminal(ctx context.Context, s *stage) error {
 	terminal, err := openTerminal()
 	if err != nil {
 		return err
@@ -127,20 +129,21 @@ func (d *Demo) exec(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 
-	cmd := d.command(ctx, "exec", "-it", "kv-0", "-c", "kv", "--", "sh")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = terminal.user, terminal.user, terminal.user
+	cmd := s.command(ctx, "exec", "-it", "kv-0", "-c", "kv", "--", "sh")
+	cmd.Stdin = terminal.user
+	cmd.Stdout, cmd.Stderr = terminal.user, terminal.user
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 
 	terminal.user.Close()
-	// kubectl tells the size when the shell runs already.
+	// kubectl sets the size when the shell runs already.
 	if _, err := io.WriteString(terminal.screen, "tty; for i in $(seq 200); do [ \"$(stty size)\" = '33 "+
 		"77' ] && break; sleep 0.05; done; echo size $(stty size); hostname; exit\n"); err != nil {
 		return err
 	}
 
-	// ends with EIO when the last user of the terminal closes it
+	// Reading ends with EIO when the last user of the terminal closes it.
 	text, _ := io.ReadAll(terminal.screen)
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("%w: %s", err, text)
@@ -153,46 +156,13 @@ func (d *Demo) exec(ctx context.Context) error {
 	)
 }
 
-type terminal struct{ screen, user *os.File }
-
-func openTerminal() (terminal, error) {
-	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return terminal{}, err
-	}
-
-	fd := int(screen.Fd())
-	n, err := unix.IoctlGetUint32(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77})
-	}
-
-	if err != nil {
-		screen.Close()
-		return terminal{}, fmt.Errorf("pseudo terminal: %w", err)
-	}
-
-	user, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		screen.Close()
-		return terminal{}, err
-	}
-
-	return terminal{screen, user}, nil
-}
-
-func (t terminal) close() { t.user.Close(); t.screen.Close() }
-
 var forwarding = regexp.MustCompile(`Forwarding from 127\.0\.0\.1:(\d+)`)
 
-func (d *Demo) portForward(ctx context.Context) error {
+func forwardPort(ctx context.Context, s *stage) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 
-	cmd := d.command(ctx, "port-forward", "--address=127.0.0.1", "service/kv", ":80")
+	cmd := s.command(ctx, "port-forward", "--address=127.0.0.1", "service/kv", ":80")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -200,7 +170,8 @@ func (d *Demo) portForward(ctx context.Context) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	defer func() { cancel(); _ = cmd.Wait() }()
+	defer cmd.Wait()
+	defer cancel()
 
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -225,7 +196,7 @@ func (d *Demo) portForward(ctx context.Context) error {
 			return err
 		}
 
-		fmt.Fprintf(d.Out, "           %s", text)
+		s.indent(string(text))
 		return errors.Join(
 			contains(string(text), "hello from a ConfigMap"),
 			contains(string(text), `"secret":true`),
@@ -235,16 +206,16 @@ func (d *Demo) portForward(ctx context.Context) error {
 	return fmt.Errorf("kubectl port-forward ended early: %w", errors.Join(lines.Err(), ctx.Err()))
 }
 
-func (d *Demo) copyFiles(ctx context.Context) error {
-	there, back := filepath.Join(d.work, "there"), filepath.Join(d.work, "back")
+func copyFiles(ctx context.Context, s *stage) error {
+	there, back := filepath.Join(s.work, "there"), filepath.Join(s.work, "back")
 	want := strings.Repeat("a file of some size\n", 10000)
 	if err := os.WriteFile(there, []byte(want), 0o644); err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "cp", "-c", "kv", there, "kv-0:/data/copied"); err != nil {
+	if _, err := s.run(ctx, "cp", "-c", "kv", there, "kv-0:/data/copied"); err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "cp", "-c", "kv", "kv-0:/data/copied", back); err != nil {
+	if _, err := s.run(ctx, "cp", "-c", "kv", "kv-0:/data/copied", back); err != nil {
 		return err
 	}
 

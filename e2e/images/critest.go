@@ -6,96 +6,116 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// critestCatalog says what the images consist of that critest of cri-tools v1.37.0 pulls, beside those of the
-// suite. The one that it pins by digest (test-image-digest) cannot be made here.
-func critestCatalog(shell []layer, p programs) []image {
-	const tools = "gcr.io/k8s-staging-cri-tools/"
-	base := append(shell, appletsLayer(p))
-	config := v1.Config{Env: searchPath, Cmd: []string{"sh"}}
-
-	// critest tells images by their ID alone: an image of its own needs a layer of its own.
-	with := func(mark string, names ...string) image {
-		mine := layer{"critest-" + mark, []file{{path: mark, mode: 0o644}}}
-		return image{names, append(base[:len(base):len(base)], mine), config}
-	}
-
-	as := func(user, name string) image {
-		mine := config
-		mine.User = user
-		return image{[]string{tools + name + ":latest"}, base, mine}
-	}
-
-	return []image{
-		{[]string{suite + "busybox:1.29-2"}, base, config},
-		with("test-image-1", tools+"test-image-1:latest"),
-		with("test-image-2", tools+"test-image-2:latest"),
-		with("test-image-3", tools+"test-image-3:latest"),
-		with("test-image-latest", tools+"test-image-latest:latest"),
-		with("test-image-tags",
-			tools+"test-image-tags:1", tools+"test-image-tags:2", tools+"test-image-tags:3"),
-		with("test", tools+"test-image-tag:test"),
-		with("all", tools+"test-image-tag:all"),
-		as("1002", "test-image-user-uid"),
-		as("www-data", "test-image-user-username"),
-		as("1003:1004", "test-image-user-uid-group"),
-		as("www-data:1004", "test-image-user-username-group"),
-		{
-			[]string{tools + "test-image-predefined-group:latest"},
-			append(base[:len(base):len(base)], predefinedGroup()),
-			v1.Config{Env: searchPath, Cmd: []string{"sh"}, User: "1000"},
+// critestImages are those that critest of cri-tools v1.37.0 pulls, beside those of the suite. The one that it
+// pins by digest (test-image-digest) cannot be made here. Specs tell images apart by their IDs alone, so an
+// image of its own needs a layer or a configuration of its own.
+var critestImages = []image{
+	{
+		names:  []string{suite + "busybox:1.29-2"},
+		layers: critestBase(),
+		config: shell,
+	},
+	{
+		names:  []string{tools + "test-image-1:latest"},
+		layers: critestBase("mark test-image-1"),
+		config: shell,
+	},
+	{
+		names:  []string{tools + "test-image-2:latest"},
+		layers: critestBase("mark test-image-2"),
+		config: shell,
+	},
+	{
+		names:  []string{tools + "test-image-3:latest"},
+		layers: critestBase("mark test-image-3"),
+		config: shell,
+	},
+	{
+		names:  []string{tools + "test-image-latest:latest"},
+		layers: critestBase("mark test-image-latest"),
+		config: shell,
+	},
+	{
+		names: []string{
+			tools + "test-image-tags:1",
+			tools + "test-image-tags:2",
+			tools + "test-image-tags:3",
 		},
-		{
-			[]string{tools + "hostnet-nginx-" + runtime.GOARCH + ":latest"},
-			append(base[:len(base):len(base)], webserver(p, "usr/sbin/nginx")),
-			v1.Config{
-				Env: append([]string{"PORT=12003"}, searchPath...),
-				Cmd: []string{"nginx", "-g", "daemon off;"},
-			},
+		layers: critestBase("mark test-image-tags"),
+		config: shell,
+	},
+	{
+		names:  []string{tools + "test-image-tag:test"},
+		layers: critestBase("mark test"),
+		config: shell,
+	},
+	{
+		names:  []string{tools + "test-image-tag:all"},
+		layers: critestBase("mark all"),
+		config: shell,
+	},
+	{
+		names:  []string{tools + "test-image-user-uid:latest"},
+		layers: critestBase(),
+		config: shellOf("1002"),
+	},
+	{
+		names:  []string{tools + "test-image-user-username:latest"},
+		layers: critestBase(),
+		config: shellOf("www-data"),
+	},
+	{
+		names:  []string{tools + "test-image-user-uid-group:latest"},
+		layers: critestBase(),
+		config: shellOf("1003:1004"),
+	},
+	{
+		names:  []string{tools + "test-image-user-username-group:latest"},
+		layers: critestBase(),
+		config: shellOf("www-data:1004"),
+	},
+	{
+		names:  []string{tools + "test-image-predefined-group:latest"},
+		layers: critestBase("predefined-group"),
+		config: shellOf("1000"),
+	},
+	{
+		names:  []string{tools + "hostnet-nginx-" + runtime.GOARCH + ":latest"},
+		layers: critestBase("webserver nginx"),
+		config: v1.Config{
+			Env: append([]string{"PORT=12003"}, searchPath...),
+			Cmd: []string{"nginx", "-g", "daemon off;"},
 		},
-		{
-			[]string{suite + "nginx:1.14-2"},
-			append(base[:len(base):len(base)], webserver(p, "usr/sbin/nginx")),
-			v1.Config{Env: searchPath, Cmd: []string{"nginx", "-g", "daemon off;"}, StopSignal: "SIGTERM"},
+	},
+	{
+		names:  []string{suite + "nginx:1.14-2"},
+		layers: critestBase("webserver nginx"),
+		config: v1.Config{
+			Env:        searchPath,
+			Cmd:        []string{"nginx", "-g", "daemon off;"},
+			StopSignal: "SIGTERM",
 		},
-		{
-			[]string{suite + "httpd:2.4.39-4"},
-			append(base[:len(base):len(base)], webserver(p, "usr/bin/httpd-foreground")),
-			v1.Config{Env: searchPath, Cmd: []string{"httpd-foreground"}},
-		},
-		{
-			[]string{suite + "nonewprivs:1.3"},
-			append(base[:len(base):len(base)], layer{"nonewprivs", []file{
-				{path: "nnp", mode: 0o4755, source: p["nonewprivs"]},
-			}}),
-			v1.Config{Env: searchPath, Entrypoint: []string{"/nnp"}},
-		},
-	}
+	},
+	{
+		names:  []string{suite + "httpd:2.4.39-4"},
+		layers: critestBase("webserver httpd"),
+		config: v1.Config{Env: searchPath, Cmd: []string{"httpd-foreground"}},
+	},
+	{
+		names:  []string{suite + "nonewprivs:1.3"},
+		layers: critestBase("nonewprivs"),
+		config: v1.Config{Env: searchPath, Entrypoint: []string{"/nnp"}},
+	},
 }
 
-// appletsLayer replaces the applet sh in /bin, which specs of critest call by that path.
-func appletsLayer(p programs) layer {
-	return layer{"applets", []file{
-		{path: "bin/pgrep", mode: 0o755, source: p["applets"]},
-		{path: "bin/ipcs", link: "pgrep"},
-		{path: "bin/sh", link: "pgrep"},
-	}}
+// critestBase are the layers that all of critest's images have, and further ones.
+func critestBase(more ...string) []string {
+	return append([]string{"busybox", "bash", "applets"}, more...)
 }
 
-func webserver(p programs, path string) layer {
-	return layer{"webserver-" + path, []file{
-		{path: "var/run/", mode: 0o755},
-		{path: path, mode: 0o755, source: p["webserver"]},
-	}}
-}
-
-// predefinedGroup has a user of the image with a supplemental group of the image.
-func predefinedGroup() layer {
-	const (
-		user   = "default-user:x:1000:1000::/home/default-user:/bin/sh\n"
-		groups = "default-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
-	)
-	return layer{"predefined-group", []file{
-		{path: "etc/passwd", mode: 0o644, data: []byte(passwd + user)},
-		{path: "etc/group", mode: 0o644, data: []byte(group + groups)},
-	}}
+// shellOf is a shell that runs as a user.
+func shellOf(user string) v1.Config {
+	config := shell
+	config.User = user
+	return config
 }

@@ -34,69 +34,65 @@ type Builder struct {
 func (b *Builder) Build(ctx context.Context, dir string) error {
 	work := filepath.Clean(dir) + ".new"
 
-	// of a build that was killed
+	// A build that was killed may have left one.
 	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
 
-	programs, err := b.programs(ctx, filepath.Join(work, "bin"))
+	in, err := b.inputs(ctx, work)
 	if err != nil {
 		return err
-	}
-
-	base, err := busyboxFiles(ctx, work)
-	if err != nil {
-		return fmt.Errorf("busybox: %w", err)
-	}
-
-	bash, err := bashFiles(ctx, work)
-	if err != nil {
-		return fmt.Errorf("bash: %w", err)
-	}
-
-	netcat, err := netcatFiles(ctx, work)
-	if err != nil {
-		return fmt.Errorf("netcat: %w", err)
 	}
 
 	fresh := filepath.Join(work, "layout")
-	path, err := layout.Write(fresh, empty.Index)
-	if err != nil {
+	if err := b.write(fresh, catalog(), in); err != nil {
 		return err
-	}
-
-	// layers that several images share are made once
-	made := map[string]v1.Layer{}
-	for _, image := range catalog(base, bash, netcat, programs) {
-		if err := b.add(path, image, made); err != nil {
-			return fmt.Errorf("image %s: %w", image.names[0], err)
-		}
 	}
 
 	return replaceDir(dir, fresh)
 }
 
-func (b *Builder) add(path layout.Path, image image, made map[string]v1.Layer) error {
-	built := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
-	built = mutate.ConfigMediaType(built, types.OCIConfigJSON)
-	for _, l := range image.layers {
-		if made[l.name] == nil {
-			layer, err := makeLayer(l.files)
-			if err != nil {
-				return fmt.Errorf("layer %s: %w", l.name, err)
-			}
+// inputs builds and downloads what layers are made of.
+func (b *Builder) inputs(ctx context.Context, work string) (in inputs, err error) {
+	if in.programs, err = b.programs(ctx, filepath.Join(work, "bin")); err != nil {
+		return in, err
+	}
+	if in.busybox, err = busyboxFiles(ctx, work); err != nil {
+		return in, fmt.Errorf("busybox: %w", err)
+	}
+	if in.bash, err = bashFiles(ctx, work); err != nil {
+		return in, fmt.Errorf("bash: %w", err)
+	}
+	if in.netcat, err = netcatFiles(ctx, work); err != nil {
+		return in, fmt.Errorf("netcat: %w", err)
+	}
 
-			made[l.name] = layer
+	return in, nil
+}
+
+// write writes a layout with the images. Layers that several images share are made once.
+func (b *Builder) write(dir string, all []image, in inputs) error {
+	path, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		return err
+	}
+
+	made := map[string]v1.Layer{}
+	for _, image := range all {
+		if image.needs != "" && in.programs[image.needs] == "" {
+			continue
 		}
-
-		var err error
-		if built, err = mutate.Append(built, mutate.Addendum{Layer: made[l.name]}); err != nil {
-			return err
+		if err := b.add(path, image, in, made); err != nil {
+			return fmt.Errorf("image %s: %w", image.names[0], err)
 		}
 	}
 
-	built, err := mutate.ConfigFile(built, withConfig(built, image.config))
+	return nil
+}
+
+func (b *Builder) add(path layout.Path, image image, in inputs, made map[string]v1.Layer) error {
+	built, err := build(image, in, made)
 	if err != nil {
 		return err
 	}
@@ -105,9 +101,8 @@ func (b *Builder) add(path layout.Path, image image, made map[string]v1.Layer) e
 	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex),
 		mutate.IndexAddendum{Add: built, Descriptor: v1.Descriptor{Platform: platform}})
 	for _, name := range image.names {
-		if err := path.AppendIndex(index, layout.WithAnnotations(map[string]string{
-			RefName: name,
-		})); err != nil {
+		named := layout.WithAnnotations(map[string]string{RefName: name})
+		if err := path.AppendIndex(index, named); err != nil {
 			return err
 		}
 	}
@@ -121,13 +116,38 @@ func (b *Builder) add(path layout.Path, image image, made map[string]v1.Layer) e
 	return nil
 }
 
+// build puts an image together from its layers, which it makes where they are not made yet.
+func build(image image, in inputs, made map[string]v1.Layer) (v1.Image, error) {
+	built := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
+	built = mutate.ConfigMediaType(built, types.OCIConfigJSON)
+	for _, name := range image.layers {
+		if made[name] == nil {
+			files, err := in.files(name)
+			if err != nil {
+				return nil, err
+			}
+			if made[name], err = makeLayer(files); err != nil {
+				return nil, fmt.Errorf("layer %s: %w", name, err)
+			}
+		}
+
+		var err error
+		if built, err = mutate.Append(built, mutate.Addendum{Layer: made[name]}); err != nil {
+			return nil, err
+		}
+	}
+
+	return mutate.ConfigFile(built, withConfig(built, image.config))
+}
+
 func withConfig(built v1.Image, config v1.Config) *v1.ConfigFile {
 	file, err := built.ConfigFile()
 	if err != nil {
 		file = &v1.ConfigFile{}
 	}
 	file = file.DeepCopy()
-	file.OS, file.Architecture, file.Config = "linux", runtime.GOARCH, config
+	file.OS, file.Architecture = "linux", runtime.GOARCH
+	file.Config = config
 	return file
 }
 

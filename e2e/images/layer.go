@@ -68,7 +68,8 @@ func addFile(w *tar.Writer, f file) error {
 	case strings.HasSuffix(f.path, "/"):
 		h.Typeflag = tar.TypeDir
 	case f.link != "":
-		h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, f.link, 0o777
+		h.Typeflag, h.Linkname = tar.TypeSymlink, f.link
+		h.Mode = 0o777
 	case f.hard != "":
 		h.Typeflag, h.Linkname = tar.TypeLink, f.hard
 	default:

@@ -62,26 +62,3 @@ func TestAMissingSourceIsNamed(t *testing.T) {
 		t.Error("no error")
 	}
 }
-
-func TestCatalogNamesEachImageOnce(t *testing.T) {
-	seen := map[string]bool{}
-	for _, i := range catalog(nil, nil, nil, programs{"coredns": "x"}) {
-		for _, n := range i.names {
-			if seen[n] {
-				t.Errorf("%s is there twice", n)
-			}
-
-			seen[n] = true
-		}
-	}
-
-	for _, n := range []string{
-		"registry.k8s.io/pause:3.10.2",
-		"registry.k8s.io/e2e-test-images/agnhost:2.66.1",
-		"docker.io/trivet/demo:2",
-	} {
-		if !seen[n] {
-			t.Errorf("%s is missing", n)
-		}
-	}
-}

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// programs: name -> file on the host.
+// programs are files on the host by name.
 type programs map[string]string
 
 // programs builds what the images run.
@@ -36,22 +36,16 @@ func (b *Builder) programs(ctx context.Context, dir string) (programs, error) {
 	for _, x := range builds {
 		b.Say("build %s", x.name)
 		p[x.name] = filepath.Join(dir, x.name)
-		if err := command(ctx, x.module, "go", "build", "-trimpath", "-buildvcs=false", "-tags=", "-ldflags", "-s -w -buildid= "+x.flags, "-o", p[x.name], x.pkg); err != nil {
+		err := command(ctx, x.module, "go", "build", "-trimpath", "-buildvcs=false", "-tags=",
+			"-ldflags", "-s -w -buildid= "+x.flags, "-o", p[x.name], x.pkg)
+		if err != nil {
 			return nil, err
 		}
 	}
 
-	source, err := exec.CommandContext(
-		ctx,
-		"go",
-		"-C",
-		conformance,
-		"list",
-		"-m",
-		"-f",
-		"{{.Dir}}",
-		"k8s.io/kubernetes",
-	).Output()
+	list := exec.CommandContext(ctx, "go", "-C", conformance,
+		"list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes")
+	source, err := list.Output()
 	if err != nil {
 		return nil, fmt.Errorf("find the sources of k8s.io/kubernetes: %w", err)
 	}
@@ -80,6 +74,9 @@ const (
 	group = "root:x:0:\ntty:x:5:\nwww-data:x:33:\nnobody:x:65534:\nnonroot:x:65532:\n"
 )
 
+// certificates are those of the authorities that the host trusts.
+const certificates = "/etc/ssl/certs/ca-certificates.crt"
+
 // busyboxFiles is a small root: Debian's busybox with all its applets, the libraries that it links, users,
 // and the CA certificates. The dynamic busybox is used, because a static glibc cannot be relied upon to
 // resolve names.
@@ -94,21 +91,15 @@ func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 		return nil, err
 	}
 
+	const nsswitch = "passwd: files\ngroup: files\nhosts: files dns\n"
 	files := []file{
-		{
-			path: "tmp/",
-			mode: 0o1777,
-		}, {path: "root/", mode: 0o700}, {path: "home/", mode: 0o755}, {path: "var/tmp/", mode: 0o1777},
-		{
-			path: "etc/passwd",
-			mode: 0o644,
-			data: []byte(passwd),
-		}, {path: "etc/group", mode: 0o644, data: []byte(group)},
-		{
-			path: "etc/nsswitch.conf",
-			mode: 0o644,
-			data: []byte("passwd: files\ngroup: files\nhosts: files dns\n"),
-		},
+		{path: "tmp/", mode: 0o1777},
+		{path: "root/", mode: 0o700},
+		{path: "home/", mode: 0o755},
+		{path: "var/tmp/", mode: 0o1777},
+		{path: "etc/passwd", mode: 0o644, data: []byte(passwd)},
+		{path: "etc/group", mode: 0o644, data: []byte(group)},
+		{path: "etc/nsswitch.conf", mode: 0o644, data: []byte(nsswitch)},
 		{path: "bin/busybox", mode: 0o755, source: bin},
 	}
 
@@ -124,15 +115,9 @@ func busyboxFiles(ctx context.Context, work string) ([]file, error) {
 	}
 
 	files = append(files, libs...)
-	if _, err := os.Stat("/etc/ssl/certs/ca-certificates.crt"); err == nil {
-		files = append(
-			files,
-			file{
-				path:   "etc/ssl/certs/ca-certificates.crt",
-				mode:   0o644,
-				source: "/etc/ssl/certs/ca-certificates.crt",
-			},
-		)
+	if fileExists(certificates) {
+		path := strings.TrimPrefix(certificates, "/")
+		files = append(files, file{path: path, mode: 0o644, source: certificates})
 	}
 
 	return files, nil
@@ -171,7 +156,8 @@ func download(ctx context.Context, work, name, program string) (string, error) {
 	}
 
 	if err := command(ctx, dir, "apt-get", "-q", "download", name); err != nil {
-		// There may be no package lists yet, or old ones, that name a version which the mirror has no more.
+		// There may be no package lists yet, or old ones, that name a version which the mirror does not have
+		// any more.
 		again := command(ctx, dir, "apt-get", "-q", "update")
 		if again == nil {
 			again = command(ctx, dir, "apt-get", "-q", "download", name)
@@ -189,7 +175,7 @@ func download(ctx context.Context, work, name, program string) (string, error) {
 		return "", err
 	}
 
-	// usr/bin since Debian 13
+	// It is in usr/bin since Debian 13.
 	for _, bin := range []string{"bin", "usr/bin"} {
 		if path := filepath.Join(dir, "root", bin, program); fileExists(path) {
 			return path, nil
@@ -215,7 +201,7 @@ func curlFiles() []file {
 // libraries are the dynamic loader and the shared libraries that a program of the host needs, each at its
 // path.
 func libraries(program string) ([]file, error) {
-	// soname -> file
+	// By soname.
 	found := map[string]string{}
 	queue := []string{program}
 	var loader string

@@ -1,6 +1,6 @@
 // Package lan wires machines together: one of them, the switch, holds a bridge in its network namespace, the
-// others hang on it by a veth pair each. All of it ends with the machines' network namespaces; the host's own
-// network is never touched.
+// others are connected to it by a veth pair each. All of it ends with the machines' network namespaces; the
+// host's own network is never touched.
 package lan
 
 import (

@@ -22,7 +22,7 @@ func host(t *testing.T) int {
 	cmd := exec.Command("cat")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 
-	// it ends with this pipe
+	// It ends with this pipe.
 	stdin, err := cmd.StdinPipe()
 	must(t, err)
 	must(t, cmd.Start())
@@ -31,7 +31,8 @@ func host(t *testing.T) int {
 }
 
 func TestMachinesReachEachOtherUntilTheCableIsCut(t *testing.T) {
-	sw, a, b := host(t), host(t), host(t)
+	sw := host(t)
+	a, b := host(t), host(t)
 
 	// repeating is harmless
 	for range 2 {
@@ -69,7 +70,8 @@ func TestMachinesReachEachOtherUntilTheCableIsCut(t *testing.T) {
 // The kernel takes the network of a halted machine away in its own time: a test on a busy machine met the old
 // port after the reboot.
 func TestMachineIsPluggedInAgainWhileItsOldNetworkIsStillThere(t *testing.T) {
-	sw, before, after := host(t), host(t), host(t)
+	sw := host(t)
+	before, after := host(t), host(t)
 	must(t, Switch(sw, netip.PrefixFrom(gateway, 16)))
 	addr := netip.MustParsePrefix("10.98.0.2/16")
 	must(t, Plug(sw, before, "a", addr, gateway))

@@ -12,6 +12,9 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/e2e/loopdev"
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // Snapshot is the part of the host's own state that a cluster could change by mistake.
@@ -20,14 +23,28 @@ type Snapshot struct {
 	Tables  []string // nft tables, "family name"
 	Forward string   // net.ipv4.ip_forward
 	Paths   []string // of ownPaths, those that exist
-	// devices whose file is deleted, "device on file": of nobody any more, or of a program that has not ended
-	// yet
+
+	// Loops are loop devices whose file is deleted, "device on file": the file of a cluster that is gone, or
+	// of a program that has not ended yet.
 	Loops []string
 }
 
 // ownPaths are what the four parts and their references keep on a node, and must never make on the host.
-var ownPaths = []string{"/etc/cni", "/etc/trivet", "/etc/kubernetes", "/opt/cni", "/run/trivet", "/run/containerd", "/run/kubelet",
-	"/var/lib/kubelet", "/var/lib/trivet", "/var/lib/cni", "/var/lib/containerd", "/var/log/pods", "/var/log/containers"}
+var ownPaths = []string{
+	"/etc/cni",
+	"/etc/trivet",
+	"/etc/kubernetes",
+	"/opt/cni",
+	"/run/trivet",
+	"/run/containerd",
+	"/run/kubelet",
+	"/var/lib/kubelet",
+	"/var/lib/trivet",
+	"/var/lib/cni",
+	"/var/lib/containerd",
+	"/var/log/pods",
+	"/var/log/containers",
+}
 
 // TakeSnapshot looks at the host; keep it from before the cluster came up.
 func TakeSnapshot() (Snapshot, error) {
@@ -58,7 +75,13 @@ func TakeSnapshot() (Snapshot, error) {
 		}
 	}
 
-	s.Loops, err = loops(func(file string) bool { return strings.HasSuffix(file, "(deleted)") })
+	all, err := loopdev.List()
+	for _, d := range all {
+		if strings.HasSuffix(d.Backing, "(deleted)") {
+			s.Loops = append(s.Loops, d.Path+" on "+d.Backing)
+		}
+	}
+
 	return s, err
 }
 
@@ -71,7 +94,7 @@ func tables() ([]string, error) {
 	list, err := conn.ListTables()
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOPROTOOPT) ||
 		errors.Is(err, unix.EPROTONOSUPPORT) {
-		// a kernel without nftables has no tables
+		// A kernel without nftables.
 		return nil, nil
 	}
 
@@ -103,10 +126,8 @@ func (s Snapshot) Since(before Snapshot) []Leak {
 	added("directory", s.Paths, before.Paths)
 	added("loop device", s.Loops, before.Loops)
 	if s.Forward != before.Forward {
-		out = append(
-			out,
-			Leak{"sysctl", fmt.Sprintf("net.ipv4.ip_forward was %s, is %s", before.Forward, s.Forward)},
-		)
+		what := fmt.Sprintf("net.ipv4.ip_forward was %s, is %s", before.Forward, s.Forward)
+		out = append(out, Leak{"sysctl", what})
 	}
 
 	return out
@@ -160,6 +181,7 @@ func hostMounts(state, _ string) ([]Leak, error) {
 		return nil, err
 	}
 
+	machines := filepath.Join(state, "machines")
 	seen := map[string]bool{}
 	var out []Leak
 	for _, p := range all {
@@ -168,22 +190,16 @@ func hostMounts(state, _ string) ([]Leak, error) {
 		}
 
 		seen[p.mntNS] = true
-		lines, err := mounts(fmt.Sprintf("/proc/%d/mountinfo", p.pid))
+		lines, err := mountinfo.Of(p.pid)
 		if err != nil {
-			// it has ended
+			// It has ended.
 			continue
 		}
 
 		for _, m := range lines {
-			if machines := filepath.Join(state, "machines"); within(m.point, machines) ||
-				within(m.root, machines) {
-				out = append(
-					out,
-					Leak{
-						"mount",
-						fmt.Sprintf("%s of %s (%s), seen by process %d", m.point, m.root, m.kind, p.pid),
-					},
-				)
+			if within(m.Point, machines) || within(m.Root, machines) {
+				what := fmt.Sprintf("%s of %s (%s), seen by process %d", m.Point, m.Root, m.FSType, p.pid)
+				out = append(out, Leak{"mount", what})
 			}
 		}
 	}
@@ -191,29 +207,38 @@ func hostMounts(state, _ string) ([]Leak, error) {
 	return out, nil
 }
 
-// hostGroups looks also into the hugetlb hierarchy, which machines mount for themselves: through a mount that
-// is attached nowhere.
-func hostGroups(_, group string) ([]Leak, error) {
-	roots, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+// hierarchies are the directories in which cgroup hierarchies are, or may be, mounted on the host.
+func hierarchies() ([]string, error) {
+	files, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
 	if err != nil {
 		return nil, err
 	}
 
 	dirs := []string{"/sys/fs/cgroup"}
-	for _, r := range roots {
-		dirs = append(dirs, filepath.Dir(r))
+	for _, f := range files {
+		dirs = append(dirs, filepath.Dir(f))
+	}
+	return dirs, nil
+}
+
+// hostGroups also looks into the hugetlb hierarchy, which machines mount for themselves: through a mount that
+// is attached nowhere.
+func hostGroups(_, group string) ([]Leak, error) {
+	hierarchies, err := hierarchies()
+	if err != nil {
+		return nil, err
 	}
 
 	var out []Leak
-	for _, d := range dirs {
-		path := filepath.Join(d, group)
+	for _, h := range hierarchies {
+		path := filepath.Join(h, group)
 		if _, err := os.Stat(path); err == nil {
 			out = append(out, Leak{"cgroup", path})
 		}
 	}
 
-	if _, err := os.Stat("/sys/fs/cgroup/hugetlb"); errors.Is(err, fs.ErrNotExist) &&
-		hiddenGroup("hugetlb", group) {
+	_, err = os.Stat("/sys/fs/cgroup/hugetlb")
+	if errors.Is(err, fs.ErrNotExist) && hiddenGroup("hugetlb", group) {
 		out = append(out, Leak{"cgroup", "hugetlb (not mounted):" + group})
 	}
 
@@ -252,36 +277,16 @@ func hiddenGroup(controller, group string) bool {
 }
 
 func hostLoops(state, _ string) ([]Leak, error) {
-	found, err := loops(func(file string) bool { return within(file, state) })
+	all, err := loopdev.List()
 	var out []Leak
-	for _, l := range found {
-		out = append(out, Leak{"loop device", l})
+	for _, d := range all {
+		if within(d.Backing, state) {
+			out = append(out, loopLeak(d))
+		}
 	}
 	return out, err
 }
 
-// loops lists the loop devices on files that are ours.
-func loops(ours func(file string) bool) ([]string, error) {
-	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return nil, err
-	}
-
-	var out []string
-	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			// detached meanwhile
-			continue
-		}
-
-		if backing := strings.TrimSpace(string(data)); ours(backing) {
-			out = append(
-				out,
-				fmt.Sprintf("/dev/%s on %s", filepath.Base(filepath.Dir(filepath.Dir(f))), backing),
-			)
-		}
-	}
-
-	return out, nil
+func loopLeak(d loopdev.Device) Leak {
+	return Leak{"loop device", d.Path + " on " + d.Backing}
 }

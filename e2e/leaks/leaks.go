@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Leak is one thing that was left behind.
@@ -38,31 +40,28 @@ func (e Error) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Await looks again and again until nothing is left or the time is over, for those who clean up a moment
-// after the API says "gone". Then it returns what is left as an Error.
+// Await looks until nothing is left or the limit is over: those who clean up may do so a moment after the API
+// says that a pod is gone. Then it returns what is left as an Error.
 func Await(ctx context.Context, limit time.Duration, look func() ([]Leak, error)) error {
-	deadline := time.Now().Add(limit)
-	for {
-		left, err := look()
-		if err != nil {
+	deadline, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+
+	var left []Leak
+	for range retry.Every(deadline, 100*time.Millisecond) {
+		var err error
+		if left, err = look(); err != nil || len(left) == 0 {
 			return err
 		}
-		if len(left) == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return Error(left)
-		}
-
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(100 * time.Millisecond):
-		}
 	}
+
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+
+	return Error(left)
 }
 
-// process is what a look at /proc tells of one.
+// process is what /proc shows of one.
 type process struct {
 	pid     int
 	command string
@@ -88,7 +87,7 @@ func processes() ([]process, error) {
 
 		cmdline, err := os.ReadFile(filepath.Join(d, "cmdline"))
 
-		// gone, a zombie or a kernel thread
+		// It is gone, a zombie or a kernel thread.
 		if err != nil || len(cmdline) == 0 {
 			continue
 		}
@@ -125,27 +124,6 @@ func (p process) inGroup(group string) bool {
 
 func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
-}
-
-// mountLine is a line of proc_pid_mountinfo(5).
-type mountLine struct{ root, point, kind string }
-
-func mounts(file string) ([]mountLine, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-
-	var out []mountLine
-	for line := range strings.Lines(string(data)) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields, super := strings.Fields(before), strings.Fields(after)
-		if ok && len(fields) >= 5 && len(super) >= 1 {
-			out = append(out, mountLine{root: fields[3], point: fields[4], kind: super[0]})
-		}
-	}
-
-	return out, nil
 }
 
 // entries are the names in a directory; none when it is not there.

@@ -25,7 +25,24 @@ func TestAPodIsKnownByItsUIDHoweverItIsWritten(t *testing.T) {
 	}
 }
 
-func TestSnapshotTellsWhatIsNew(t *testing.T) {
+func TestUnitsOfPodsThatAreGoneAreLeft(t *testing.T) {
+	const slice = "kubepods-besteffort-pod6f9b2c1e_0000_4000_8000_000000000001.slice"
+	names := []string{"kubepods.slice", slice, "trivet-1.scope"}
+	for _, c := range []struct {
+		view View
+		want string
+	}{
+		{View{}, slice + " trivet-1.scope"},
+		{View{Live: []Pod{{UID: "6f9b2c1e-0000-4000-8000-000000000001"}}}, ""},
+		{View{Live: []Pod{{UID: "6f9b2c1e-0000-4000-8000-000000000002"}}}, slice},
+	} {
+		if got := strings.Join(c.view.foreignUnits(names), " "); got != c.want {
+			t.Errorf("with %v live: %s, want %s", c.view.Live, got, c.want)
+		}
+	}
+}
+
+func TestSnapshotShowsWhatIsNew(t *testing.T) {
 	before := Snapshot{Links: []string{"lo", "eth0"}, Forward: "0"}
 	now := Snapshot{
 		Links:   []string{"lo", "eth0", "veth1"},
@@ -44,7 +61,7 @@ func TestSnapshotTellsWhatIsNew(t *testing.T) {
 		t.Errorf("kinds %s", got)
 	}
 
-	// only the sysctl: what went away is no leak
+	// Only the sysctl: what went away is not a leak.
 	if left := before.Since(now); len(left) != 1 {
 		t.Errorf("left %v", left)
 	}

@@ -6,10 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // Pod that may be on a node.
@@ -22,28 +25,45 @@ type Pod struct {
 type View struct {
 	Pid   int    // of its PID 1
 	Group string // its cgroup
-	// programs that belong there without any pod, by the base name of their command: kubelet, trivet-monitor,
-	// ...
+	Keep  string // the host's directory of what survives its reboots; empty: it has no volumes
+
+	// Daemons are programs that belong there without any pod, by the base name of their command: kubelet,
+	// trivet-monitor, ...
 	Daemons []string
 	Live    []Pod    // pods of the API server's that are bound to it
 	Volumes []string // handles of the volumes that the API server knows
 	OldLogs bool     // log directories of old pods may be there: a kubelet removes them once a minute
+
+	// UnitStates returns the states of units, which say how one was left, by name. May be nil.
+	UnitStates func(names []string) map[string]string
 }
 
-// Node lists what is on the node for pods that are not there any more. What carries a pod's UID is told apart
+// Node lists what is on the node for pods that are not there any more. What carries a pod's UID is recognized
 // by it; of the rest (addresses, veths, pinned network namespaces) there may be as many as there are pods
 // with a network of their own.
 func Node(v View) ([]Leak, error) {
 	var out []Leak
-	for _, look := range []func(View) ([]Leak, error){nodeProcesses, nodeMounts, nodeGroups,
-		nodeUnits, nodeLinks, nodeAddresses, nodeFiles,
-		nodeRecords, nodeVolumes, nodeElements} {
+	for _, look := range []func(View) ([]Leak, error){
+		nodeProcesses,
+		nodeMounts,
+		nodeGroups,
+		nodeUnits,
+		nodeLinks,
+		nodeAddresses,
+		nodeFiles,
+		nodeRecords,
+		nodeVolumes,
+		nodeElements,
+		nodeLoops,
+	} {
 		found, err := look(v)
 		if err != nil {
 			return nil, err
 		}
+
 		out = append(out, found...)
 	}
+
 	return out, nil
 }
 
@@ -78,16 +98,10 @@ func (v View) foreign(text string) string {
 }
 
 func (v View) lives(uid string) bool {
-	for _, p := range v.Live {
-		if p.UID == uid {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(v.Live, func(p Pod) bool { return p.UID == uid })
 }
 
-// nodeProcesses: with live pods, only the cgroups tell whose a process is; without, there are daemons and
-// nothing else.
+// nodeProcesses lists processes of pods that are gone.
 func nodeProcesses(v View) ([]Leak, error) {
 	all, err := processes()
 	if err != nil {
@@ -99,6 +113,12 @@ func nodeProcesses(v View) ([]Leak, error) {
 		return nil, err
 	}
 
+	return v.leftProcesses(all, own), nil
+}
+
+// leftProcesses are those of all that are on the node and must not be. With live pods, only the cgroups say
+// whose a process is; without, there are daemons in the node's own PID namespace and nothing else.
+func (v View) leftProcesses(all []process, ownPIDs string) []Leak {
 	var out []Leak
 	for _, p := range all {
 		if p.pid == v.Pid || !p.inGroup(v.Group) {
@@ -106,75 +126,79 @@ func nodeProcesses(v View) ([]Leak, error) {
 		}
 
 		name, _, _ := strings.Cut(p.command, " ")
-		isDaemon := false
-		for _, d := range v.Daemons {
-			isDaemon = isDaemon || filepath.Base(name) == d
-		}
-
+		isDaemon := slices.Contains(v.Daemons, filepath.Base(name))
 		switch {
 		case v.foreign(strings.Join(p.groups, " ")) != "":
 			out = append(out, Leak{"process", p.String()})
 		case len(v.Live) == 0 && !isDaemon:
 			out = append(out, Leak{"process", p.String()})
-		case len(v.Live) == 0 && p.pidNS != own:
+		case len(v.Live) == 0 && p.pidNS != ownPIDs:
 			out = append(out, Leak{"process", p.String() + " (in a PID namespace of its own)"})
 		}
 	}
 
-	return out, nil
+	return out
 }
 
+// nodeMounts lists mounts for pods that are gone.
 func nodeMounts(v View) ([]Leak, error) {
-	lines, err := mounts(fmt.Sprintf("/proc/%d/mountinfo", v.Pid))
+	all, err := mountinfo.Of(v.Pid)
 	if err != nil {
 		return nil, err
 	}
+	return v.leftMounts(all), nil
+}
 
-	var out, pins, overlays []Leak
-	for _, m := range lines {
-		l := Leak{"mount", fmt.Sprintf("%s (%s)", m.point, m.kind)}
+// leftMounts are those of all that must not be on the node. A pinned network namespace does not say whose it
+// is: there may be one for each pod with a network of its own. Root file systems and other pinned namespaces
+// are counted only when no pod is left.
+func (v View) leftMounts(all []mountinfo.Mount) []Leak {
+	var out, networks, others []Leak
+	for _, m := range all {
+		l := Leak{"mount", fmt.Sprintf("%s (%s)", m.Point, m.FSType)}
 		switch {
-		case within(m.point, podsDir) && v.foreign(podUID.FindString(m.point)) != "":
-			// the first UID is the pod's, a second one its claim's
+		case within(m.Point, podsDir) && v.foreign(podUID.FindString(m.Point)) != "":
+			// The first UID is the pod's, a second one its claim's.
 			out = append(out, l)
-		case m.kind == "nsfs" && strings.HasPrefix(m.root, "net:"):
-			pins = append(pins, l)
-		case m.kind == "nsfs",
-			m.kind == "overlay" && !within(m.point, "/etc") && !within(m.point, "/opt") &&
-				!within(m.point, "/var"):
-			overlays = append(overlays, l)
-
-		case within(m.point, "/var/lib/kubelet/plugins/kubernetes.io/csi") && len(v.Live) == 0:
+		case m.FSType == "nsfs" && strings.HasPrefix(m.Root, "net:"):
+			networks = append(networks, l)
+		case m.FSType == "nsfs", m.FSType == "overlay" && !isMachines(m.Point):
+			others = append(others, l)
+		case within(m.Point, csiStaging) && len(v.Live) == 0:
 			out = append(out, l)
 		}
 	}
 
-	if len(pins) > v.networks() {
-		out = append(out, pins...)
+	if len(networks) > v.networks() {
+		out = append(out, networks...)
 	}
 	if len(v.Live) == 0 {
-		out = append(out, overlays...)
+		out = append(out, others...)
 	}
 
-	return out, nil
+	return out
 }
 
+// csiStaging is where kubelets stage volumes.
+const csiStaging = "/var/lib/kubelet/plugins/kubernetes.io/csi"
+
+// isMachines reports whether an overlay is one of the machine's own.
+func isMachines(point string) bool {
+	return within(point, "/etc") || within(point, "/opt") || within(point, "/var")
+}
+
+// nodeGroups lists cgroups of pods that are gone.
 func nodeGroups(v View) ([]Leak, error) {
-	roots, err := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+	hierarchies, err := hierarchies()
 	if err != nil {
 		return nil, err
 	}
 
-	dirs := []string{"/sys/fs/cgroup"}
-	for _, r := range roots {
-		dirs = append(dirs, filepath.Dir(r))
-	}
-
 	var out []Leak
-	for _, d := range dirs {
-		err := filepath.WalkDir(filepath.Join(d, v.Group), func(path string, e os.DirEntry, err error) error {
+	for _, h := range hierarchies {
+		err := filepath.WalkDir(filepath.Join(h, v.Group), func(path string, e os.DirEntry, err error) error {
 			if err != nil || !e.IsDir() {
-				// gone meanwhile
+				// It has gone meanwhile.
 				return nil
 			}
 
@@ -193,24 +217,7 @@ func nodeGroups(v View) ([]Leak, error) {
 	return out, nil
 }
 
-// nodeUnits: the slices of pods and the scopes of their containers, where systemd is the cgroup driver.
-func nodeUnits(v View) ([]Leak, error) {
-	names, err := entries(v.root("/run/systemd/transient"))
-	if err != nil {
-		return nil, err
-	}
-
-	var out []Leak
-	for _, n := range names {
-		ofContainer := strings.HasSuffix(n, ".scope")
-		if v.foreign(n) != "" || ofContainer && len(v.Live) == 0 {
-			out = append(out, Leak{"unit", n})
-		}
-	}
-
-	return out, nil
-}
-
+// nodeLinks lists the veths of pods when there are more than pods that have one.
 func nodeLinks(v View) ([]Leak, error) {
 	ns, err := netns.GetFromPid(v.Pid)
 	if err != nil {
@@ -243,24 +250,29 @@ func nodeLinks(v View) ([]Leak, error) {
 	return veths, nil
 }
 
-// nodeAddresses counts host-local's reservations, one file each, named by the address; both families of one
-// pod count as one.
+// nodeAddresses lists host-local's reservations when there are more than pods that have an address.
 func nodeAddresses(v View) ([]Leak, error) {
 	files, err := filepath.Glob(v.root("/var/lib/cni/networks/*/*"))
 	if err != nil {
 		return nil, err
 	}
+	return v.leftAddresses(files), nil
+}
 
+// leftAddresses are those that must not be there of reservations, one file each, named by the address. A pod
+// may have one of each family.
+func (v View) leftAddresses(files []string) []Leak {
 	var v4, v6 []Leak
 	for _, f := range files {
-		addr, err := netip.ParseAddr(filepath.Base(f))
-		switch l := (Leak{"address", filepath.Base(f)}); {
+		name := filepath.Base(f)
+		addr, err := netip.ParseAddr(name)
+		switch {
 		case err != nil:
-			// lock, last_reserved_ip.0
+			// A file beside them: lock, last_reserved_ip.0.
 		case addr.Is4():
-			v4 = append(v4, l)
+			v4 = append(v4, Leak{"address", name})
 		default:
-			v6 = append(v6, l)
+			v6 = append(v6, Leak{"address", name})
 		}
 	}
 
@@ -271,18 +283,27 @@ func nodeAddresses(v View) ([]Leak, error) {
 		}
 	}
 
-	return out, nil
+	return out
 }
 
-// nodeFiles: directories named by a pod's UID, libcni's cached results, and trivet-cni's index of
-// reservations by sandbox.
+// nodeFiles lists directories that are named by the UID of a pod that is gone, libcni's cached results, and
+// trivet-cni's index of reservations by sandbox.
 func nodeFiles(v View) ([]Leak, error) {
-	var out []Leak
+	dirs, err := nodeDirectories(v)
+	if err != nil {
+		return nil, err
+	}
+	cached, err := nodeResults(v)
+	return append(dirs, cached...), err
+}
+
+func nodeDirectories(v View) ([]Leak, error) {
 	dirs := []string{podsDir}
 	if !v.OldLogs {
 		dirs = append(dirs, "/var/log/pods")
 	}
 
+	var out []Leak
 	for _, dir := range dirs {
 		names, err := entries(v.root(dir))
 		if err != nil {
@@ -296,23 +317,28 @@ func nodeFiles(v View) ([]Leak, error) {
 		}
 	}
 
-	cached := []string{"/var/lib/cni/results", "/var/lib/cni/cache/results"}
+	return out, nil
+}
+
+// nodeResults lists results and reservations when there are more than pods with a network have, two for each:
+// its network's and loopback's.
+func nodeResults(v View) ([]Leak, error) {
+	dirs := []string{"/var/lib/cni/results", "/var/lib/cni/cache/results"}
 	reserved, err := filepath.Glob(v.root("/var/lib/cni/networks/*/.by-id"))
 	if err != nil {
 		return nil, err
 	}
 
 	for _, dir := range reserved {
-		cached = append(cached, strings.TrimPrefix(dir, v.root("/")))
+		dirs = append(dirs, strings.TrimPrefix(dir, v.root("/")))
 	}
 
-	for _, dir := range cached {
+	var out []Leak
+	for _, dir := range dirs {
 		names, err := entries(v.root(dir))
 		if err != nil {
 			return nil, err
 		}
-
-		// the network and loopback
 		if len(names) <= 2*v.networks() {
 			continue
 		}

@@ -12,12 +12,22 @@ import (
 
 // perPod are directories that hold something for a pod only: without any pod on the node, they are empty.
 var perPod = []string{
-	"/run/trivet/cri/sandboxes/records", "/run/trivet/cri/containers/records", "/run/trivet/cri/rootfs/records", "/run/trivet/cri/rootfs/mounts",
-	"/run/trivet/cri/monitor/containers", "/run/trivet/cri/monitor/exec", "/run/trivet/cri/monitor/tty",
-	"/run/trivet/cri/oci/crun", "/run/trivet/cri/oci/runc", "/var/lib/trivet/cri/sandboxes", "/run/trivet/csi/staged", "/run/netns", "/var/log/containers",
+	"/run/netns",
+	"/run/trivet/cri/sandboxes/records",
+	"/run/trivet/cri/containers/records",
+	"/run/trivet/cri/rootfs/records",
+	"/run/trivet/cri/rootfs/mounts",
+	"/run/trivet/cri/monitor/containers",
+	"/run/trivet/cri/monitor/exec",
+	"/run/trivet/cri/monitor/tty",
+	"/run/trivet/cri/oci/crun",
+	"/run/trivet/cri/oci/runc",
+	"/run/trivet/csi/staged",
+	"/var/lib/trivet/cri/sandboxes",
+	"/var/log/containers",
 }
 
-// nodeRecords: what the CRI server, its monitor, the volume driver and the agent keep for each pod.
+// nodeRecords lists what the CRI server, its monitor, the volume driver and the agent keep for each pod.
 func nodeRecords(v View) ([]Leak, error) {
 	if len(v.Live) > 0 {
 		return nil, nil
@@ -55,7 +65,7 @@ func nodeRecords(v View) ([]Leak, error) {
 	return out, nil
 }
 
-// nodeVolumes: what trivet-csi keeps for volumes that the cluster does not know (any more).
+// nodeVolumes lists what trivet-csi keeps for volumes that the cluster does not know (any more).
 func nodeVolumes(v View) ([]Leak, error) {
 	var out []Leak
 	for _, dir := range []string{"volumes", "images", "pool/volumes"} {

@@ -2,10 +2,12 @@ package machine
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,14 +20,15 @@ import (
 type Daemon struct {
 	Name string
 	Argv []string
-	Env  []string // added to a short environment with PATH
+	Env  []string // added to a short environment with PATH, or in place of what is there
 }
 
 // State of a daemon.
 type State struct {
 	Name    string
 	Argv    []string
-	Pid     int // in the machine's PID namespace; 0 when it does not run
+	Env     []string `json:",omitempty"`
+	Pid     int      // in the machine's PID namespace; 0 when it does not run
 	Exit    string
 	HostPid int `json:"-"` // filled in by the caller's side
 }
@@ -72,7 +75,50 @@ func (m *Machine) Stop(name string, grace time.Duration) error {
 // Kill ends the daemon with SIGKILL and returns when it is gone.
 func (m *Machine) Kill(name string) error { return m.supervisor().end(name, unix.SIGKILL, 0) }
 
-// List tells of all daemons that were started since the boot.
+// Restart starts a daemon that has ended again, as it was started at first.
+func (m *Machine) Restart(name string) error {
+	states, err := m.List()
+	if err != nil {
+		return err
+	}
+
+	for _, s := range states {
+		if s.Name == name {
+			return m.Start(Daemon{Name: s.Name, Argv: s.Argv, Env: s.Env})
+		}
+	}
+	return fmt.Errorf("machine %s: no daemon is called %q", m.Name, name)
+}
+
+// KillProgram ends a daemon, or all processes of a program that a daemon has started (trivet-monitor), with
+// SIGKILL.
+func (m *Machine) KillProgram(name string) error {
+	states, err := m.List()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(states, func(s State) bool { return s.Name == name }) {
+		return m.Kill(name)
+	}
+
+	pids := m.Find(name)
+	if len(pids) == 0 {
+		return fmt.Errorf("machine %s: nothing that is called %q runs", m.Name, name)
+	}
+
+	for _, pid := range pids {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill %s of machine %s: %w", name, m.Name, err)
+		}
+	}
+
+	return nil
+}
+
+// LogFile is the path of a daemon's log.
+func (m *Machine) LogFile(daemon string) string { return m.path("log", filepath.Base(daemon)+".log") }
+
+// List returns the states of all daemons that were started since the boot.
 func (m *Machine) List() ([]State, error) {
 	states, err := m.supervisor().list()
 	if err != nil {

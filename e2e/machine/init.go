@@ -51,7 +51,7 @@ func runInit(dir string) error {
 		return err
 	}
 
-	// relative: the path may be longer than a socket's may be
+	// A relative path: the whole one may be longer than a socket's may be.
 	listener, err := net.Listen("unix", "ctl")
 	if err != nil {
 		return err
@@ -166,18 +166,9 @@ func (p *initProcess) start(d Daemon) error {
 		return nil
 	}
 
-	env := append(
-		[]string{
-			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-			"HOME=/",
-			"LANG=C.UTF-8",
-		},
-		d.Env...,
-	)
-
 	process, err := os.StartProcess(d.Argv[0], d.Argv, &os.ProcAttr{
 		Dir:   "/",
-		Env:   env,
+		Env:   environment(d.Env),
 		Files: []*os.File{null, log, log},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
@@ -189,6 +180,24 @@ func (p *initProcess) start(d Daemon) error {
 
 	// reap waits for it
 	return process.Release()
+}
+
+// environment has the defaults of every daemon, unless they are among its own variables: of two with one
+// name, some programs take the first and some the last.
+func environment(own []string) []string {
+	env := slices.Clone(own)
+	for _, variable := range []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/",
+		"LANG=C.UTF-8",
+	} {
+		name := variable[:strings.IndexByte(variable, '=')+1]
+		if !slices.ContainsFunc(own, func(v string) bool { return strings.HasPrefix(v, name) }) {
+			env = append(env, variable)
+		}
+	}
+
+	return env
 }
 
 func (p *initProcess) end(name string, sig syscall.Signal, grace time.Duration) error {
@@ -241,6 +250,7 @@ func (p *initProcess) list() []State {
 		out = append(out, State{
 			Name: d.Name,
 			Argv: d.Argv,
+			Env:  d.Env,
 			Pid:  d.pid,
 			Exit: d.exit,
 		})

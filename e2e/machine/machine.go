@@ -1,4 +1,4 @@
-// Package machine makes a pretended machine out of namespaces: its own network, mounts, processes, host name,
+// Package machine makes a machine out of namespaces: its own network, mounts, processes, host name,
 // IPC and cgroups, on the kernel and the files of the host. Its PID 1 is this program; it starts daemons when
 // asked over a socket, reaps what is left to it, and takes everything with it when it ends. Nothing of the
 // host changes: /etc, /opt and /var are overlays on a tmpfs, /run is empty, and what must survive a reboot
@@ -20,8 +20,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/trivet-node/trivet/internal/durable"
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/durable"
 )
 
 // Config of a machine. It is written to config.json in its directory, where its PID 1 reads it.
@@ -47,6 +48,10 @@ func (m *Machine) path(elem ...string) string {
 	return filepath.Join(append([]string{m.Dir}, elem...)...)
 }
 
+// namespaces are those that a machine has of its own from the start; its cgroup namespace comes later.
+const namespaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID |
+	syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC
+
 // bootLimit bounds a boot, which takes some 50 ms.
 const bootLimit = time.Minute
 
@@ -60,7 +65,7 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 		return err
 	}
 
-	// of what a machine has left that was not halted but lost
+	// A machine whose record was lost may have left something.
 	if err := Sweep(ctx, c.Group); err != nil {
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
@@ -76,12 +81,11 @@ func (m *Machine) Boot(ctx context.Context, c Config) error {
 	}
 	defer log.Close()
 
-	// not bound to ctx: the machine outlives this process
-	cmd := exec.Command(self, BootVerb, m.Dir)
+	// Not bound to ctx: the machine outlives this process.
+	cmd := exec.Command(self, bootVerb, m.Dir)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = m.Dir
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true,
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Cloneflags: namespaces}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("boot %s: %w", m.Name, err)
 	}
@@ -200,7 +204,7 @@ func (m *Machine) Halt(ctx context.Context) error {
 
 	c, err := readConfig(m.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		// it was never booted
+		// It was never booted.
 		return nil
 	}
 
@@ -256,7 +260,7 @@ func Sweep(ctx context.Context, group string) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, SweepVerb, group)
+	cmd := exec.CommandContext(ctx, self, sweepVerb, group)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("remove cgroup %s: %w: %s", group, err, strings.TrimSpace(string(out)))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/leaks"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -84,7 +85,7 @@ func TestMachineIsApartFromTheHost(t *testing.T) {
 		"cut -d: -f3 /proc/1/cgroup | sort -u": "/",
 		"echo 1 >/proc/sys/kernel/panic; cat /proc/sys/kernel/panic": "1",
 	} {
-		// on v2, PID 1 is in a leaf
+		// On v2, PID 1 is in a leaf.
 		if got := inside(t, m, script); got != want && !strings.HasPrefix(got, "/init") {
 			t.Errorf("%s: %q, want %q", script, got, want)
 		}
@@ -94,7 +95,7 @@ func TestMachineIsApartFromTheHost(t *testing.T) {
 	for _, dir := range []string{"/etc", "/opt", "/var/lib", "/run", "/tmp"} {
 		inside(t, m, "touch "+dir+"/"+mark)
 
-		// in /tmp it is the test's own directory
+		// In /tmp it is the test's own directory.
 		if _, err := os.Stat(filepath.Join(dir, mark)); err == nil && dir != "/tmp" {
 			t.Errorf("a file that was made in the machine's %s is on the host", dir)
 		}
@@ -130,28 +131,31 @@ func TestOnlyKeptDirectoriesSurviveAReboot(t *testing.T) {
 			"mkdir /sys/fs/cgroup/pods",
 	)
 
-	// a second halt is harmless
+	// A second halt is harmless.
 	for range 2 {
 		if err := m.Halt(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
 
-	// and so is a second boot
+	// So is a second boot.
 	for range 2 {
 		if err := m.Boot(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
 
-	if got := inside(t, m, "ls -d /var/lib/kept/x /var/lib/lost /run/lost 2>/dev/null || true"); got != "/var/lib/kept/x" {
-		t.Errorf("after the reboot there are %q, want only what is kept", got)
+	kept := inside(t, m, "ls -d /var/lib/kept/x /var/lib/lost /run/lost 2>/dev/null || true")
+	if kept != "/var/lib/kept/x" {
+		t.Errorf("after the reboot there are %q, want only what is kept", kept)
 	}
 	if m.BootID() == first {
 		t.Error("the boot ID is the same after a reboot")
 	}
-	if got := inside(t, m, "ls -d /sys/fs/cgroup/memory/pods /sys/fs/cgroup/pods 2>/dev/null || true"); got != "" {
-		t.Errorf("cgroup %s is still there after the reboot", got)
+
+	groups := inside(t, m, "ls -d /sys/fs/cgroup/memory/pods /sys/fs/cgroup/pods 2>/dev/null || true")
+	if groups != "" {
+		t.Errorf("cgroup %s is still there after the reboot", groups)
 	}
 }
 
@@ -173,7 +177,7 @@ func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
 		return states[0]
 	}
 
-	// started once
+	// It is started once.
 	for range 2 {
 		if err := m.Start(d); err != nil {
 			t.Fatal(err)
@@ -201,16 +205,47 @@ func TestDaemonsAreStartedKilledAndReaped(t *testing.T) {
 	if s := state(); s.Pid != 0 || s.Exit != "signal killed" {
 		t.Errorf("state %+v after the kill", s)
 	}
-	if err := m.Kill("nobody"); err == nil || !strings.Contains(err.Error(), "nobody") {
-		t.Errorf("error %v, want one that names the daemon", err)
+}
+
+func TestDaemonThatIsNotThereIsNamed(t *testing.T) {
+	testenv.Root(t)
+	m, _ := bootForTest(t)
+	for what, err := range map[string]error{
+		"kill":         m.Kill("nobody"),
+		"restart":      m.Restart("nobody"),
+		"kill program": m.KillProgram("nobody"),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "nobody") {
+			t.Errorf("%s: error %v, want one that names the daemon", what, err)
+		}
 	}
 
-	if err := m.Start(Daemon{
-		Name: "ghost",
-		Argv: []string{"/no/such/program"},
-	}); err == nil || !strings.Contains(err.Error(), "/no/such/program") {
-		t.Errorf("error %v, want one that names the program", err)
+	err := m.Start(Daemon{Name: "ghost", Argv: []string{"/no/such/program"}})
+	if err == nil || !strings.Contains(err.Error(), "/no/such/program") {
+		t.Errorf("start: error %v, want one that names the program", err)
 	}
+}
+
+func TestDaemonIsRestartedInTheEnvironmentOfItsStart(t *testing.T) {
+	testenv.Root(t)
+	m, _ := bootForTest(t)
+	if err := m.Start(Daemon{
+		Name: "sleeper",
+		Argv: []string{"/bin/sh", "-c", "echo PATH=$PATH; exec /bin/sleep 1000"},
+		Env:  []string{"PATH=/elsewhere"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+
+	awaitLog(t, m.LogFile("sleeper"), "PATH=/elsewhere\n")
+	if err := m.KillProgram("sleeper"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Restart("sleeper"); err != nil {
+		t.Fatal(err)
+	}
+
+	awaitLog(t, m.LogFile("sleeper"), "PATH=/elsewhere\nPATH=/elsewhere\n")
 }
 
 func TestHaltAfterPID1WasKilled(t *testing.T) {
@@ -243,7 +278,7 @@ func TestMachineWhoseDirectoryWasRemovedIsEndedByItsCgroup(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// a second sweep is harmless
+	// A second sweep is harmless.
 	for range 2 {
 		if err := Sweep(t.Context(), c.Group); err != nil {
 			t.Fatal(err)
@@ -253,7 +288,10 @@ func TestMachineWhoseDirectoryWasRemovedIsEndedByItsCgroup(t *testing.T) {
 
 func awaitLog(t *testing.T, file, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+
+	for range retry.Every(ctx, time.Millisecond) {
 		if data, err := os.ReadFile(file); err == nil && strings.Contains(string(data), want) {
 			return
 		}

@@ -20,10 +20,14 @@ const serviceCall = time.Minute
 
 const serviceSuffix = ".service"
 
+// daemonKey begins the line of a unit that has the Daemon. systemd ignores keys that begin with X-.
+const daemonKey = "X-Daemon="
+
 // unitText is the service of a daemon: a daemon that ends stays ended, and what it has left (trivet-monitor,
 // shims) outlives it.
 func unitText(d Daemon, log string) (string, error) {
-	argv, err := json.Marshal(d.Argv)
+	// In one line of its own, to be read again when it is asked how the daemon was started.
+	daemon, err := json.Marshal(d)
 	if err != nil {
 		return "", err
 	}
@@ -41,7 +45,7 @@ func unitText(d Daemon, log string) (string, error) {
 		"[Unit]",
 		"DefaultDependencies=no",
 		"StartLimitIntervalSec=0",
-		"X-Argv=" + string(argv),
+		daemonKey + string(daemon),
 		"[Service]",
 		"Type=exec",
 		"ExecStart=" + strings.Join(quoted, " "),
@@ -125,7 +129,7 @@ func (s services) signal(ctx context.Context, name string, signal unix.Signal) e
 	_, err = s.systemctl(ctx, "kill", "--kill-who=main", number, name+serviceSuffix)
 	if err != nil {
 		if now, again := s.state(ctx, name); again == nil && now.Pid == 0 {
-			// it has ended meanwhile
+			// It has ended meanwhile.
 			return nil
 		}
 	}
@@ -176,10 +180,13 @@ func (s services) state(ctx context.Context, name string) (State, error) {
 	}
 
 	for line := range strings.Lines(string(text)) {
-		if argv, ok := strings.CutPrefix(line, "X-Argv="); ok {
-			if err := json.Unmarshal([]byte(argv), &state.Argv); err != nil {
+		if text, ok := strings.CutPrefix(line, daemonKey); ok {
+			var d Daemon
+			if err := json.Unmarshal([]byte(text), &d); err != nil {
 				return state, err
 			}
+
+			state.Argv, state.Env = d.Argv, d.Env
 		}
 	}
 

@@ -136,7 +136,7 @@ func (s services) root(path string) string {
 	return filepath.Join(fmt.Sprintf("/proc/%d/root", s.Pid()), path)
 }
 
-// ready tells that systemd takes calls.
+// ready returns an error unless systemd takes calls.
 func (s services) ready() error {
 	conn, err := net.Dial("unix", s.root("/run/systemd/private"))
 	if err != nil {

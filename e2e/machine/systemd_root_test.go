@@ -3,6 +3,7 @@ package machine
 import (
 	"os"
 	"os/exec"
+	"path"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	d := Daemon{Name: "sleeper", Env: []string{"WHO=a $b %c"},
 		Argv: []string{"/bin/sh", "-c", `echo "started by $WHO"; trap 'exit 7' TERM; sleep 1000 & wait`}}
 
-	// a second start is harmless
+	// A second start is harmless.
 	for range 2 {
 		if err := m.Start(d); err != nil {
 			t.Fatal(err)
@@ -70,7 +71,7 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	if s := state(); s.Pid != 0 || s.Exit != "exit code 7" {
 		t.Errorf("after the stop: %+v", s)
 	}
-	if err := m.Start(d); err != nil {
+	if err := m.Restart("sleeper"); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Kill("sleeper"); err != nil {
@@ -89,27 +90,43 @@ func TestDaemonsAreServicesOfSystemd(t *testing.T) {
 	}
 }
 
-// The node agent's control groups need a systemd of their own to be tested with. Their tests are built, or
-// found built at TRIVET_PODCGROUP_TEST where there is no Go (make vm).
+// Some tests of other packages need a systemd of their own.
 func TestPodGroupsOnSystemd(t *testing.T) {
+	runOnSystemd(
+		t,
+		"./node/podcgroup",
+		"TestPodLimitsAreInForceUnderSystemd",
+		"TestSlicesOfPodsThatAreGoneGo",
+		"TestSlicesGoWithTheUnitsThatHaveFailedInThem",
+		"TestSystemdMayBeRestartedBetweenCalls",
+		"TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem",
+	)
+}
+
+func TestScopesOfContainersOnSystemd(t *testing.T) {
+	runOnSystemd(t, "./cri/cgroupdriver", "TestScopeThatARuntimeLeftIsRemoved",
+		"TestFailedScopesOfUnknownContainersAreForgotten", "TestScopesAreCollectedEvenWhenTheyFail")
+}
+
+// runOnSystemd runs tests of a package in a machine whose PID 1 is systemd. They are built, or found built in
+// the directory TRIVET_TESTS where there is no Go (make vm).
+func runOnSystemd(t *testing.T, pkg string, tests ...string) {
+	t.Helper()
 	m := bootSystemd(t)
-	binary := m.path("podcgroup.test")
-	prepare := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-o", binary,
-		"./node/podcgroup")
+	name := path.Base(pkg) + ".test"
+	binary := m.path(name)
+	prepare := exec.CommandContext(t.Context(), "go", "test", "-c", "-vet=off", "-o", binary, pkg)
 	prepare.Dir = "../.."
-	if built := os.Getenv("TRIVET_PODCGROUP_TEST"); built != "" {
-		prepare = exec.CommandContext(t.Context(), "cp", built, binary)
+	if built := os.Getenv("TRIVET_TESTS"); built != "" {
+		prepare = exec.CommandContext(t.Context(), "cp", path.Join(built, name), binary)
 	}
 	if out, err := prepare.CombinedOutput(); err != nil {
 		t.Fatalf("get the tests: %v: %s", err, out)
 	}
 
-	const tests = "TestPodLimitsAreInForceUnderSystemd|TestSlicesOfPodsThatAreGoneGo|" +
-		"TestSystemdMayBeRestartedBetweenCalls|TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem"
 	out := inside(t, m, "TRIVET_SYSTEMD=1 TRIVET_MUST_RUN=1 "+binary+
-		" -test.v -test.timeout=2m -test.run='"+tests+"' 2>&1; true")
-	want := 1 + strings.Count(tests, "|")
-	if strings.Count(out, "--- PASS: ") != want || !strings.HasSuffix(out, "PASS") {
-		t.Errorf("not all of the %d tests passed:\n%s", want, out)
+		" -test.v -test.timeout=2m -test.run='^("+strings.Join(tests, "|")+")$' 2>&1; true")
+	if strings.Count(out, "--- PASS: ") != len(tests) || !strings.HasSuffix(out, "PASS") {
+		t.Errorf("not all of the %d tests passed:\n%s", len(tests), out)
 	}
 }

@@ -75,7 +75,7 @@ func (d Dir) openAuthority(name string) (*Authority, error) {
 	certBlock, _ := pem.Decode(certPEM)
 	keyBlock, _ := pem.Decode(keyPEM)
 	if certBlock == nil || keyBlock == nil {
-		return nil, fmt.Errorf("authority %s in %s is not PEM; remove the directory to start anew", name, d)
+		return nil, fmt.Errorf("authority %s in %s is not PEM; remove the directory to start again", name, d)
 	}
 
 	cert, err := x509.ParseCertificate(certBlock.Bytes)

@@ -74,7 +74,8 @@ func (h Handler) serve(w http.ResponseWriter, r *http.Request) error {
 		return &protocolError{http.StatusNotFound, "UNSUPPORTED", "no such resource: " + r.URL.Path}
 	}
 
-	switch repository, kind, reference := parts[1], parts[2], parts[3]; kind {
+	repository, kind, reference := parts[1], parts[2], parts[3]
+	switch kind {
 	case "manifests":
 		return h.manifest(w, r, repository, reference)
 	case "tags":

@@ -75,7 +75,7 @@ func TestAnImageIsPulledWholeByTagAndByDigest(t *testing.T) {
 				t.Fatal(err)
 			}
 
-			// the reader verifies the digest
+			// The reader verifies the digest.
 			if _, err := io.Copy(io.Discard, r); err != nil {
 				t.Error(err)
 			}

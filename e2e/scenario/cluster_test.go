@@ -9,10 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
@@ -62,7 +64,9 @@ func open(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 
-	c.node, c.agent, c.cri = plan.Nodes[0].Name, plan.Nodes[0].Agent, plan.Nodes[0].CRI
+	first := plan.Nodes[0]
+	c.node = first.Name
+	c.agent, c.cri = first.Agent, first.CRI
 	if c.agent == "trivet" {
 		c.agent = "trivet-node"
 	}
@@ -71,17 +75,17 @@ func open(t *testing.T) *cluster {
 	}
 
 	c.kubectl("create", "namespace", c.namespace)
-	c.eventually(
-		time.Minute,
-		"service account",
-		func() error { _, err := c.try("get", "serviceaccount", "default"); return err },
-	)
+	c.eventually(time.Minute, "service account", func() error {
+		_, err := c.try("get", "serviceaccount", "default")
+		return err
+	})
 
 	t.Cleanup(c.close)
 	return c
 }
 
-// close also brings back what a failed test has left dead or cut off.
+// close starts and connects what a failed test has left dead or cut off, removes the namespace, and looks for
+// leaks.
 func (c *cluster) close() {
 	_, _ = c.cluster("mend", c.node)
 	for _, d := range []string{c.cri, c.agent} {
@@ -89,11 +93,7 @@ func (c *cluster) close() {
 	}
 
 	_, _ = c.cluster("start", "control-plane", "kube-apiserver")
-	c.eventually(
-		time.Minute,
-		"API server",
-		func() error { _, err := c.try("get", "--raw=/readyz"); return err },
-	)
+	c.awaitAPI()
 	if c.t.Failed() {
 		out, _ := c.try("get", "pods,events", "-o", "wide")
 		c.t.Log(out)
@@ -106,7 +106,7 @@ func (c *cluster) close() {
 }
 
 func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (string, error) {
-	// not the test's: that is over in clean-ups
+	// Not the test's context, which is over in clean-ups.
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 
@@ -123,15 +123,17 @@ func (c *cluster) run(limit time.Duration, stdin, name string, args ...string) (
 	return out.String(), nil
 }
 
+// try calls kubectl in the test's namespace.
 func (c *cluster) try(args ...string) (string, error) {
-	return c.run(
-		4*time.Minute,
-		"",
-		filepath.Join(c.root, ".trivet/bin/kubectl"),
-		append([]string{"--namespace=" + c.namespace}, args...)...,
-	)
+	return c.kubectlWith("", args...)
 }
 
+func (c *cluster) kubectlWith(stdin string, args ...string) (string, error) {
+	kubectl := filepath.Join(c.root, ".trivet/bin/kubectl")
+	return c.run(4*time.Minute, stdin, kubectl, append([]string{"--namespace=" + c.namespace}, args...)...)
+}
+
+// kubectl returns what the command prints; the test ends when it fails.
 func (c *cluster) kubectl(args ...string) string {
 	c.t.Helper()
 	out, err := c.try(args...)
@@ -144,30 +146,18 @@ func (c *cluster) kubectl(args ...string) string {
 // apply creates objects from YAML.
 func (c *cluster) apply(yaml string) {
 	c.t.Helper()
-	_, err := c.run(
-		time.Minute,
-		yaml,
-		filepath.Join(c.root, ".trivet/bin/kubectl"),
-		"--namespace="+c.namespace,
-		"apply",
-		"-f",
-		"-",
-	)
-	if err != nil {
+	if _, err := c.kubectlWith(yaml, "apply", "-f", "-"); err != nil {
 		c.t.Fatal(err)
 	}
 }
 
+// cluster calls trivet-cluster with a verb and its arguments.
 func (c *cluster) cluster(args ...string) (string, error) {
-	return c.run(
-		5*time.Minute,
-		"",
-		filepath.Join(c.root, "bin/trivet-cluster"),
-		slices.Insert(args, 1, "--dir="+c.dir)...,
-	)
+	program := filepath.Join(c.root, "bin/trivet-cluster")
+	return c.run(5*time.Minute, "", program, slices.Insert(args, 1, "--dir="+c.dir)...)
 }
 
-// do calls trivet-cluster: kill, start, cut, mend, reboot.
+// do calls trivet-cluster (kill, start, cut, mend, reboot); the test ends when it fails.
 func (c *cluster) do(args ...string) {
 	c.t.Helper()
 	if out, err := c.cluster(args...); err != nil {
@@ -175,22 +165,28 @@ func (c *cluster) do(args ...string) {
 	}
 }
 
-// eventually waits for something that has no kubectl wait.
-func (c *cluster) eventually(limit time.Duration, what string, f func() error) {
+// eventually waits for something that has no kubectl wait. It also works in clean-ups, when the context of
+// the test is over.
+func (c *cluster) eventually(limit time.Duration, what string, look func() error) {
 	c.t.Helper()
-	deadline := time.Now().Add(limit)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			c.t.Fatalf("%s: not within %s: %v", what, limit, err)
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
 
-		// between two looks at another process's state: there is nothing to wait on
-		time.Sleep(100 * time.Millisecond)
+	const interval = 100 * time.Millisecond
+	err := retry.Until(ctx, retry.Backoff{First: interval, Max: interval},
+		func(context.Context) error { return look() })
+	if err != nil {
+		c.t.Fatalf("%s: not within %s: %v", what, limit, err)
 	}
+}
+
+// awaitAPI waits until the API server answers.
+func (c *cluster) awaitAPI() {
+	c.t.Helper()
+	c.eventually(time.Minute, "API server", func() error {
+		_, err := c.try("get", "--raw=/readyz")
+		return err
+	})
 }
 
 func (c *cluster) awaitReady(limit time.Duration, pods ...string) {
@@ -202,17 +198,62 @@ func (c *cluster) awaitReady(limit time.Duration, pods ...string) {
 	c.kubectl(args...)
 }
 
-// pod runs a shell script in a container on the test's node; it ends at once on SIGTERM if the script lets
-// it.
+// pod runs a shell script in a container on the test's node. The script has a directory /n, which the test
+// can read (notes). It ends at once on SIGTERM if the script lets it.
 func (c *cluster) pod(name, script string) {
 	c.t.Helper()
-	c.apply(fmt.Sprintf(`{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q},
-		"spec": {"nodeName": %q, "terminationGracePeriodSeconds": 2, "containers": [{"name": "c", "image": "docker.io/trivet/demo:1",
-		"command": ["sh", "-c", %q]}]}}`, name, c.node, "trap 'exit 0' TERM; "+script))
+	const pod = `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": %q}, "spec": {"nodeName": %q,
+		"terminationGracePeriodSeconds": 2, "volumes": [{"name": "n", "emptyDir": {}}], "containers": [
+		{"name": "c", "image": "docker.io/trivet/demo:1", "command": ["sh", "-c", %q],
+		"volumeMounts": [{"name": "n", "mountPath": "/n"}]}]}}`
+	c.apply(fmt.Sprintf(pod, name, c.node, "trap 'exit 0' TERM; "+script))
 }
 
-// counter prints line 1, line 2, ... five times a second.
-const counter = `i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2; done`
+// notes returns a function that reads a file of a pod's /n on its node: what the pod does can be seen while
+// the API server, the agent or the CRI server is dead.
+func (c *cluster) notes(pod, file string) func() string {
+	c.t.Helper()
+	uid := c.kubectl("get", "pod", pod, "-o", "jsonpath={.metadata.uid}")
+	path := "/var/lib/kubelet/pods/" + uid + "/volumes/kubernetes.io~empty-dir/n/" + file
+	return func() string {
+		c.t.Helper()
+		return c.onNode("", "cat %s 2>/dev/null || true", path)
+	}
+}
+
+// onNode runs a shell script on the test's node.
+func (c *cluster) onNode(stdin, script string, args ...any) string {
+	c.t.Helper()
+	out, err := c.run(time.Minute, stdin, c.root+"/bin/trivet-cluster", "exec", "--dir="+c.dir, c.node,
+		"sh", "-c", fmt.Sprintf(script, args...))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+// counter prints line 1, line 2, ... five times a second, and notes the last number.
+const counter = `i=0; while :; do i=$((i+1)); echo line $i; echo $i >/n/count; sleep 0.2; done`
+
+// awaitLines waits until a counter has printed n lines more.
+func (c *cluster) awaitLines(count func() string, n int) {
+	c.t.Helper()
+	first := 0
+	c.eventually(time.Minute, fmt.Sprintf("%d lines more", n), func() error {
+		now, err := strconv.Atoi(strings.TrimSpace(count()))
+		if err != nil {
+			return err
+		}
+		if first == 0 {
+			first = now
+		}
+		if now < first+n {
+			return fmt.Errorf("it counts %d, and began at %d", now, first)
+		}
+
+		return nil
+	})
+}
 
 // counted checks that the log of a counter has every line exactly once, and returns how many there are.
 func (c *cluster) counted(pod string) int {

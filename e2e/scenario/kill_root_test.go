@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 func TestAgentKilledWhilePodsStart(t *testing.T) {
@@ -42,11 +44,13 @@ func TestAgentKilledWhilePodsEnd(t *testing.T) {
 	}
 }
 
+// killAgent kills the agent at a moment that is another one each time, and starts it again.
 func (c *cluster) killAgent() {
 	c.t.Helper()
-
-	// to hit another instruction each time
-	time.Sleep(time.Duration(rand.IntN(300)) * time.Millisecond)
+	moment := time.Duration(rand.IntN(300)) * time.Millisecond
+	if err := retry.Sleep(c.t.Context(), moment); err != nil {
+		c.t.Fatal(err)
+	}
 	c.do("kill", c.node, c.agent)
 	c.do("start", c.node, c.agent)
 }
@@ -75,23 +79,20 @@ func TestMonitorAndCRIServerKilled(t *testing.T) {
 	}, func() { c.do("start", c.node, c.cri) })
 }
 
+// survives checks that a container goes on while something is dead, and that no line of it is lost.
 func (c *cluster) survives(kill, start func()) {
 	c.t.Helper()
 	c.pod("counter", counter)
 	c.awaitReady(time.Minute, "counter")
+	count := c.notes("counter", "count")
 	kill()
-	dead := time.Now()
-	c.eventually(time.Minute, "3 s of death", func() error {
-		if time.Since(dead) < 3*time.Second {
-			return errors.New("not yet")
-		}
 
-		return nil
-	})
-
+	// Dead for as long as it takes to print these.
+	c.awaitLines(count, 15)
 	start()
 	c.pod("after", counter)
 	c.awaitReady(time.Minute, "after")
+
 	lines := c.counted("counter")
 	c.eventually(30*time.Second, "new lines in the log", func() error {
 		if c.counted("counter") <= lines {

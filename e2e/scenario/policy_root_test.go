@@ -8,33 +8,20 @@ import (
 	"time"
 )
 
-// TestNodeDriverWritesOnlyWhatIsOnItsNode acts as the CSI driver of one node, with the credentials that
-// somebody who is root there has.
+// TestNodeDriverWritesOnlyWhatIsOnItsNode acts as the CSI driver of one node, with the credentials that root
+// has there.
 func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 	c := open(t)
 	mine := []string{"--as=csi.trivet.dev:node:" + c.node, "--as-group=csi.trivet.dev:nodes"}
 	unbound := []string{"--as=system:serviceaccount:kube-system:trivet-csi"}
 	bound := append([]string{"--as-user-extra=authentication.kubernetes.io/node-name=" + c.node}, unbound...)
-	own, other, hostPath := c.volumeOn(
-		"own",
-		c.node,
-	), c.volumeOn(
-		"other",
-		"elsewhere",
-	), c.hostPathVolume(
-		"host-path",
-	)
+	own, other := volumeOn(c.namespace, "own", c.node), volumeOn(c.namespace, "other", "elsewhere")
+	hostPath := hostPathVolume(c.namespace, "host-path")
 
-	c.apply(c.volumeOn("there", "elsewhere"))
+	c.apply(volumeOn(c.namespace, "there", "elsewhere"))
 	t.Cleanup(func() {
-		c.kubectl(
-			"delete",
-			"persistentvolume",
-			"--ignore-not-found",
-			c.namespace+"-own",
-			c.namespace+"-other",
-			c.namespace+"-there",
-		)
+		c.kubectl("delete", "persistentvolume", "--ignore-not-found",
+			c.namespace+"-own", c.namespace+"-other", c.namespace+"-there")
 	})
 
 	there := c.namespace + "-there"
@@ -48,7 +35,7 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 		{"make a volume here", mine, own, []string{"create", "-f-"}, true},
 		{"make one again, by a token that is bound to the node", bound, own,
 			[]string{"apply", "--server-side", "--force-conflicts", "-f-"}, true},
-		{"make one by a token that is bound to no node", unbound, c.volumeOn("x", c.node),
+		{"make one by a token that is bound to no node", unbound, volumeOn(c.namespace, "x", c.node),
 			[]string{"create", "-f-"}, false},
 		{"make a volume of another node", mine, other, []string{"create", "-f-"}, false},
 		{"make a volume of the host's root", mine, hostPath, []string{"create", "-f-"}, false},
@@ -57,7 +44,7 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 			`-p={"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`,
 		}, false},
 		{"delete a volume of another node", mine, "", []string{"delete", "persistentvolume", there}, false},
-		{"tell the capacity of another node", mine, c.capacityOf("elsewhere"),
+		{"tell the capacity of another node", mine, capacityOf(c.namespace, "elsewhere"),
 			[]string{"create", "-f-"}, false},
 	} {
 		_, err := c.run(
@@ -74,30 +61,29 @@ func TestNodeDriverWritesOnlyWhatIsOnItsNode(t *testing.T) {
 	}
 }
 
-func (c *cluster) volumeOn(name, node string) string {
-	return fmt.Sprintf(
-		`{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "%[1]s-%[2]s"}, "spec": {
+// volumeOn is a volume of the driver's on a node.
+func volumeOn(namespace, name, node string) string {
+	const volume = `{"apiVersion": "v1", "kind": "PersistentVolume",
+		"metadata": {"name": "%[1]s-%[2]s"}, "spec": {
 		"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
 		"persistentVolumeReclaimPolicy": "Retain", "storageClassName": "none",
 		"csi": {"driver": "csi.trivet.dev", "volumeHandle": "%[1]s-%[2]s"},
 		"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-			{"key": "topology.csi.trivet.dev/node", "operator": "In", "values": [%[3]q]}]}]}}}}`,
-		c.namespace,
-		name,
-		node,
-	)
+			{"key": "topology.csi.trivet.dev/node", "operator": "In", "values": [%[3]q]}]}]}}}}`
+	return fmt.Sprintf(volume, namespace, name, node)
 }
 
-func (c *cluster) hostPathVolume(name string) string {
-	return fmt.Sprintf(
-		`{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "%s-%s"}, "spec": {
+// hostPathVolume is the whole host as a volume.
+func hostPathVolume(namespace, name string) string {
+	const volume = `{"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "%s-%s"}, "spec": {
 		"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"],
-		"storageClassName": "none", "hostPath": {"path": "/"}}}`,
-		c.namespace, name)
+		"storageClassName": "none", "hostPath": {"path": "/"}}}`
+	return fmt.Sprintf(volume, namespace, name)
 }
 
-func (c *cluster) capacityOf(node string) string {
+// capacityOf says how much room a node has.
+func capacityOf(name, node string) string {
 	return fmt.Sprintf(`{"apiVersion": "storage.k8s.io/v1", "kind": "CSIStorageCapacity",
 		"metadata": {"name": %q, "namespace": "kube-system"}, "storageClassName": "none", "capacity": "1Gi",
-		"nodeTopology": {"matchLabels": {"topology.csi.trivet.dev/node": %q}}}`, c.namespace, node)
+		"nodeTopology": {"matchLabels": {"topology.csi.trivet.dev/node": %q}}}`, name, node)
 }

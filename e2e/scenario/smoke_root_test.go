@@ -10,7 +10,7 @@ import (
 
 // TestSmokeSpecs runs specs of the published e2e.test against the cluster, each shown as a test of its own.
 // Many of them measure time on a machine that does much else meanwhile, so up to three that failed get a
-// second attempt, which is told.
+// second attempt, which is logged.
 func TestSmokeSpecs(t *testing.T) {
 	c := open(t)
 	bin := filepath.Join(c.root, ".trivet", "bin")
@@ -25,8 +25,14 @@ func TestSmokeSpecs(t *testing.T) {
 	}
 
 	results := runSpecs(t, suite)
+	if len(results) != len(suite.Names) {
+		t.Errorf("%d results of %d specs", len(results), len(suite.Names))
+	}
+
 	failed := suite
-	failed.Names, failed.Procs, failed.ReportDir = nil, 1, suite.ReportDir+"-again"
+	failed.Names = nil
+	failed.Procs = 1
+	failed.ReportDir = suite.ReportDir + "-again"
 	for _, r := range results {
 		if r.Outcome == specs.Failed {
 			failed.Names = append(failed.Names, r.Name)

@@ -52,17 +52,6 @@ func (c *cluster) static(name, note string) {
 		manifests, name)
 }
 
-// onNode runs a shell script on the test's node.
-func (c *cluster) onNode(stdin, script string, args ...any) string {
-	c.t.Helper()
-	out, err := c.run(time.Minute, stdin, c.root+"/bin/trivet-cluster", "exec", "--dir="+c.dir, c.node,
-		"sh", "-c", fmt.Sprintf(script, args...))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return out
-}
-
 // noStatics removes all static pods at the end of a test.
 func (c *cluster) noStatics() {
 	c.onNode("", "rm -rf %s/*", manifests)
@@ -81,7 +70,7 @@ func (c *cluster) runsStatic(name string, after time.Time) {
 	c.eventually(time.Minute, "static pod "+name, func() error {
 		now := strings.TrimSpace(c.onNode("", "cat %s/%s.now 2>/dev/null || true", traces, name))
 
-		// both have ten digits
+		// Both have ten digits.
 		if now <= fmt.Sprint(after.Unix()) {
 			return fmt.Errorf("it wrote %q at last", now)
 		}
@@ -131,10 +120,7 @@ func TestStaticPodsNeedNoAPIServer(t *testing.T) {
 	})
 
 	c.do("start", "control-plane", "kube-apiserver")
-	c.eventually(time.Minute, "API server", func() error {
-		_, err := c.try("get", "--raw=/readyz")
-		return err
-	})
+	c.awaitAPI()
 
 	c.note("kept", "1")
 	c.note("changed", "2")
@@ -168,8 +154,11 @@ func TestMirrorsFollowTheirManifests(t *testing.T) {
 
 func TestAgentsAreExchangedUnderRunningPods(t *testing.T) {
 	c := open(t)
-	other := map[string]string{"trivet-node": "kubelet", "kubelet": "trivet"}[c.agent]
-	own := strings.TrimSuffix(c.agent, "-node")
+	own, other := "trivet", "kubelet"
+	if c.agent == "kubelet" {
+		own, other = "kubelet", "trivet"
+	}
+
 	t.Cleanup(func() { c.do("agent", c.node, own) })
 	t.Cleanup(c.noStatics)
 	c.static("etcd", "1")
@@ -186,7 +175,7 @@ func TestAgentsAreExchangedUnderRunningPods(t *testing.T) {
 	for _, agent := range []string{other, own} {
 		c.do("agent", c.node, agent)
 
-		// it works
+		// The new agent works.
 		c.pod("after-"+agent, counter)
 		c.awaitReady(time.Minute, "after-"+agent, "counter", "etcd-"+c.node)
 		c.kubectl("delete", "pod", "after-"+agent)

@@ -97,7 +97,7 @@ func TestPodLimitsUnderSystemd(t *testing.T) {
 	c.do("kill", c.node, c.agent)
 	c.do("start", c.node, c.agent)
 
-	// when it runs, the agent does, too
+	// When it runs, the agent does, too.
 	c.pod("later", "sleep 1000 & wait")
 	c.awaitReady(time.Minute, "later", "bounded")
 	check("after the agent was killed")

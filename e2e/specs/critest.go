@@ -26,8 +26,8 @@ var skips = map[string]string{
 	"no runtime handler found which supports user namespaces":     "trivet-cri refuses user namespaces",
 }
 
-// WhySkipped is why a skipped spec of critest cannot pass; "" if it should.
-func WhySkipped(r Result) string {
+// whySkipped is why a skipped spec of critest cannot pass; "" if it should.
+func whySkipped(r Result) string {
 	return skips[strings.TrimPrefix(r.Message, "skipped - ")]
 }
 
@@ -65,7 +65,7 @@ func RunCritest(ctx context.Context, c Critest, progress io.Writer) ([]Result, e
 		return nil, err
 	}
 
-	// A spec that was left out is told as skipped, without a reason of its own.
+	// A spec that was left out is reported as skipped, without a reason of its own.
 	maps.DeleteFunc(found, func(_ string, r Result) bool {
 		return r.Outcome == Skipped && r.Message == "skipped"
 	})

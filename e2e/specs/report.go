@@ -43,7 +43,7 @@ type junitCase struct {
 	Skipped *junitMessage `xml:"skipped"`
 }
 
-// junitMessage tells why; e2e.test leaves the attribute out.
+// junitMessage has the reason; e2e.test leaves the attribute out.
 type junitMessage struct {
 	Message string `xml:"message,attr"`
 	Text    string `xml:",chardata"`

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// junitName is the report that ginkgo is told to write, and the suite by itself writes, into the report
-// directory.
+// junitName is the report in the report directory, which ginkgo writes when it is asked to, and the suite by
+// itself.
 const junitName = "junit_01.xml"
 
 // runSuite runs a suite of ginkgo's until it ends, and reads its report: name of a spec -> result. What the
@@ -51,7 +51,7 @@ func runSuite(cmd *exec.Cmd, reportDir string, total int, progress io.Writer) (m
 
 // runLogged returns no error when specs have failed: the report says which.
 func runLogged(cmd *exec.Cmd, log io.Writer, total int, progress io.Writer) error {
-	// A group of its own, to end all of it; so Ctrl-C does not reach it, but the end of whoever ran it does.
+	// A group of its own, to end all of it; so Ctrl-C does not reach it, but the end of its parent does.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
@@ -83,7 +83,8 @@ var ended = regexp.MustCompile(
 func follow(out io.Reader, total int, progress io.Writer) {
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 4<<20)
-	n, verdict, took := 0, "", ""
+	var n int
+	var verdict, took string
 	for lines.Scan() {
 		line := lines.Text()
 		if m := ended.FindStringSubmatch(line); m != nil {
@@ -108,6 +109,6 @@ func follow(out io.Reader, total int, progress io.Writer) {
 		verdict = ""
 	}
 
-	// after an over-long line the suite must not block
+	// After an over-long line the suite must not block.
 	_, _ = io.Copy(io.Discard, out)
 }

@@ -1,5 +1,5 @@
 // Package specs runs chosen specs of the published Kubernetes end-to-end suite (e2e.test) against a cluster
-// and tells, spec by spec, what passed. The suite is the real one: this package only chooses by exact name,
+// and returns a result for each. The suite is the real one: this package only chooses by exact name,
 // follows the run, and reads its JUnit report.
 package specs
 
@@ -55,8 +55,8 @@ func Run(ctx context.Context, c Config, progress io.Writer) ([]Result, error) {
 	return pick(found, c.Names), nil
 }
 
-// Focus is a regular expression that matches just the given names.
-func Focus(names []string) string {
+// focusOn is a regular expression that matches just the given names.
+func focusOn(names []string) string {
 	quoted := make([]string, len(names))
 	for i, n := range names {
 		quoted[i] = regexp.QuoteMeta(n)
@@ -65,7 +65,7 @@ func Focus(names []string) string {
 }
 
 func suiteCommand(ctx context.Context, c Config) *exec.Cmd {
-	focus := "--ginkgo.focus=" + Focus(c.Names)
+	focus := "--ginkgo.focus=" + focusOn(c.Names)
 	args := []string{"--provider=skeleton", "--kubeconfig=" + c.Kubeconfig, "--kubectl-path=" + c.Kubectl,
 		"--report-dir=" + c.ReportDir, "--disable-log-dump=true", "--dns-domain=cluster.local"}
 	name := c.Suite

@@ -30,7 +30,7 @@ const (
 )
 
 // retries bounds how often a name is resolved again. The kernel gives up (EAGAIN) when something was renamed
-// while it resolved a name with "..": it cannot tell then whether that still is below the directory.
+// while it resolved a name with "..": it does not know then whether that is still below the directory.
 const retries = 128
 
 // Open opens name below the open directory dir, with the flags of open(2), and returns a descriptor that the

@@ -1,7 +1,7 @@
-// Package boundedfile reads files that a container, an image or another stranger can write. Such a file may
-// be a sparse one of a terabyte, a FIFO that nobody writes to, a device, a symbolic link to a secret of the
-// node, or hold a lease that makes open(2) wait. So nothing is opened but regular files, no link is followed,
-// no call waits, and no more is read than the caller allows.
+// Package boundedfile reads files that a container, an image or another party that is not trusted can write.
+// Such a file may be a sparse one of a terabyte, a FIFO that nobody writes to, a device, a symbolic link to a
+// secret of the node, or hold a lease that makes open(2) wait. So only regular files are opened, no link is
+// followed, no call waits, and no more is read than the caller allows.
 package boundedfile
 
 import (
@@ -13,15 +13,17 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
-// ErrTooLarge and ErrNotRegular are what Read, Open and Contents refuse.
+// ErrTooLarge and ErrNotRegular are the errors of files that are refused.
 var (
 	ErrTooLarge   = errors.New("file too large")
 	ErrNotRegular = errors.New("not a regular file")
 )
 
-// Read returns the whole of the regular file path, which must have at most limit bytes.
+// Read returns the content of the regular file path, which must have at most limit bytes.
 func Read(path string, limit int64) ([]byte, error) {
 	f, err := Open(path, os.O_RDONLY)
 	if err != nil {
@@ -32,7 +34,7 @@ func Read(path string, limit int64) ([]byte, error) {
 	return Contents(f, limit)
 }
 
-// ReadLinked is Read for a file of the administrator's: path may be a link and lead through others.
+// ReadLinked is Read for a file of the administrator: path may be a link and lead through others.
 func ReadLinked(path string, limit int64) ([]byte, error) {
 	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -41,8 +43,8 @@ func ReadLinked(path string, limit int64) ([]byte, error) {
 	return Read(target, limit)
 }
 
-// Open opens the regular file path with flags (os.O_RDONLY, os.O_WRONLY, os.O_TRUNC, ...; it makes none).
-// Only the last component of path is guarded: the directory must be the caller's own.
+// Open opens the regular file path with the flags of os.OpenFile, but does not create it. Only the last
+// component of path is checked: the directory must be the caller's own.
 func Open(path string, flags int) (*os.File, error) {
 	handle, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -53,8 +55,8 @@ func Open(path string, flags int) (*os.File, error) {
 	return reopen(handle, path, flags)
 }
 
-// OpenBelow opens the regular file path of the directory dir, whose content is a stranger's: links on the way
-// are followed, but never out of dir.
+// OpenBelow opens the regular file path below the directory dir, whose content is not trusted: links are
+// followed, but never out of dir.
 func OpenBelow(dir, path string, flags int) (*os.File, error) {
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -62,22 +64,7 @@ func OpenBelow(dir, path string, flags int) (*os.File, error) {
 	}
 	defer unix.Close(root)
 
-	how := unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-	}
-
-	handle, err := unix.Openat2(root, path, &how)
-
-	// EAGAIN: something was renamed meanwhile
-	for range 128 {
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-			break
-		}
-
-		handle, err = unix.Openat2(root, path, &how)
-	}
-
+	handle, err := beneath.Open(root, path, unix.O_PATH, beneath.Links)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -86,8 +73,8 @@ func OpenBelow(dir, path string, flags int) (*os.File, error) {
 	return reopen(handle, path, flags)
 }
 
-// reopen opens what an O_PATH descriptor stands for. O_PATH has no side effect on what is there (the open of
-// a device may have: think of a watchdog), so only what proved to be regular is opened indeed.
+// reopen opens the file that an O_PATH descriptor stands for, if it is a regular one. O_PATH has no side
+// effects on what is there, but the open of a device may have, such as that of a watchdog.
 func reopen(handle int, path string, flags int) (*os.File, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(handle, &st); err != nil {
@@ -98,7 +85,7 @@ func reopen(handle int, path string, flags int) (*os.File, error) {
 	}
 
 	// O_NONBLOCK: a lease (F_SETLEASE) of a container would make this wait for up to 45 s.
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", handle), flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(beneath.Path(handle), flags|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -106,7 +93,7 @@ func reopen(handle int, path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Contents reads f from where it stands to its end. f must be a regular file and have at most limit bytes
+// Contents reads f from its current offset to its end. f must be a regular file and have at most limit bytes
 // left.
 func Contents(f *os.File, limit int64) ([]byte, error) {
 	info, err := f.Stat()
@@ -117,7 +104,7 @@ func Contents(f *os.File, limit int64) ([]byte, error) {
 		return nil, &fs.PathError{Op: "read", Path: f.Name(), Err: ErrNotRegular}
 	}
 
-	// The size may change meanwhile, so that it is the reader that is bounded.
+	// The size may change while the file is read, so that it is the reader that is bounded.
 	data, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, err
@@ -129,4 +116,27 @@ func Contents(f *os.File, limit int64) ([]byte, error) {
 	}
 
 	return data, nil
+}
+
+// Tail returns the last size bytes of the regular file path, or all of a shorter one.
+func Tail(path string, size int64) ([]byte, error) {
+	f, err := Open(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+
+	data := make([]byte, min(info.Size(), size))
+	n, err := f.ReadAt(data, info.Size()-int64(len(data)))
+	if errors.Is(err, io.EOF) {
+		// The file has become shorter.
+		err = nil
+	}
+
+	return data[:n], err
 }

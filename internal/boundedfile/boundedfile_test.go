@@ -107,3 +107,26 @@ func TestOpenBelowStaysInDirectory(t *testing.T) {
 		t.Errorf("Contents = %q, %v", data, err)
 	}
 }
+
+func TestTailIsTheEndOfAFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := os.WriteFile(path, []byte("0123456789"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for size, want := range map[int64]string{0: "", 3: "789", 10: "0123456789", 99: "0123456789"} {
+		if got, err := boundedfile.Tail(path, size); string(got) != want || err != nil {
+			t.Errorf("%d bytes: %q, %v; want %q", size, got, err, want)
+		}
+	}
+
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, refused := range []string{link, dir, filepath.Join(dir, "none")} {
+		if got, err := boundedfile.Tail(refused, 5); err == nil {
+			t.Errorf("%s: read %q", refused, got)
+		}
+	}
+}

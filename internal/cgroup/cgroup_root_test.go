@@ -16,6 +16,21 @@ import (
 // ownGroup is a cgroup that no other run of the tests uses, and none that was killed has left.
 func ownGroup(t *testing.T) string { return "/" + filepath.Base(testenv.ShortDir(t)) }
 
+// sleeper starts a process that ends with this one, and is reaped whenever it ends: a zombie stays in its
+// group.
+func sleeper(t *testing.T) (pid int) {
+	t.Helper()
+	cmd := exec.Command("cat")
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go cmd.Wait()
+	return cmd.Process.Pid
+}
+
 func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 	testenv.Root(t)
 	h, err := cgroup.Open()
@@ -49,24 +64,13 @@ func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 		}
 	}
 
-	cmd := exec.Command("cat")
-
-	// it ends with this process, however that ends
-	if _, err := cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.Add(group, cmd.Process.Pid); err != nil {
+	if err := h.Add(group, sleeper(t)); err != nil {
 		t.Error(err)
 	}
 	if u, err := h.Usage(group); err != nil || u.MemoryLimit != 64<<20 || u.PIDs != 1 {
 		t.Errorf("usage %+v, %v", u, err)
 	}
 
-	// a zombie stays in its group until it is reaped
-	go cmd.Wait()
 	for range 2 {
 		if err := h.Kill(ctx, group); err != nil {
 			t.Error(err)
@@ -81,8 +85,8 @@ func TestGroupIsLimitedReadKilledAndRemoved(t *testing.T) {
 	}
 }
 
-// A Remove that is killed on v1 leaves the group in those hierarchies that it had not come to: it must still
-// be seen, and go.
+// A Remove that is killed on v1 leaves the group in some hierarchies. It must still be seen there, and be
+// removed.
 func TestGroupThatIsPartlyRemovedIsSeenAndRemoved(t *testing.T) {
 	testenv.Root(t)
 	h, err := cgroup.Open()

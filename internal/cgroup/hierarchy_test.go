@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"testing"
+
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // What a kind node shows on cgroup v1: kind binds the groups that kubelet starts from over themselves.
@@ -18,12 +20,11 @@ const kindNode = `500 499 0:30 / /sys/fs/cgroup rw,nosuid - tmpfs tmpfs rw,mode=
 523 504 0:34 /kubelet /sys/fs/cgroup/unified/kubelet rw,nosuid - cgroup2 cgroup2 rw
 530 500 0:33 / /sys/fs/cgroup/mem rw,nosuid - cgroup cgroup rw,memory
 540 500 0:39 / /sys/fs/cgroup/pids rw,nosuid - cgroup cgroup rw,pids
-short line
 `
 
 func TestOnlyRootsOfHierarchiesAreTakenForThem(t *testing.T) {
 	covered := "/sys/fs/cgroup/pids"
-	h := legacy(kindNode, func(point, _ string) bool { return point != covered })
+	h := legacy(mountinfo.Parse(kindNode), func(point, _ string) bool { return point != covered })
 	want := []string{"/sys/fs/cgroup/systemd", "/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/memory",
 		"/sys/fs/cgroup/unified"}
 	if !slices.Equal(h.hierarchies, want) {
@@ -36,27 +37,5 @@ func TestOnlyRootsOfHierarchiesAreTakenForThem(t *testing.T) {
 	}
 	if got := h.Dir("memory", "/kubepods"); got != "/sys/fs/cgroup/memory/kubepods" {
 		t.Errorf("kubepods' memory is in %s", got)
-	}
-}
-
-func FuzzMountinfo(f *testing.F) {
-	f.Add(kindNode)
-	f.Fuzz(func(_ *testing.T, text string) { legacy(text, func(string, string) bool { return true }) })
-}
-
-func TestWeightIsTheOneOfRuntimesAndKubelet(t *testing.T) {
-	for shares, want := range map[uint64]uint64{
-		0:       0,
-		2:       1,
-		102:     17,
-		512:     59,
-		1024:    100,
-		2048:    174,
-		262144:  10000,
-		1 << 40: 10000,
-	} {
-		if got := Weight(shares); got != want {
-			t.Errorf("%d shares: weight %d, want %d", shares, got, want)
-		}
 	}
 }

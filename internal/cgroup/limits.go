@@ -4,43 +4,50 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"path/filepath"
 	"strconv"
 )
 
-// Limits are what a group may use. A zero field is left as it is; -1 means unlimited.
+// Limits are what a group may use. A field of 0 is left as it is; -1 means unlimited.
 type Limits struct {
-	CPUShares uint64 // v1 scale: 2..262144, 1024 = one core's fair share; converted to cpu.weight on v2
-	CPUQuota  int64  // microseconds of CPU per CPUPeriod
-	CPUPeriod uint64 // microseconds; 0 with a quota means 100,000
-	Memory    int64  // bytes
-	PIDs      int64
-	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host has not are
-	// passed over.
+	// CPUShares is on the scale of v1: 2 to 262144, and 1024 is one CPU's fair share. On v2 it is converted
+	// to cpu.weight.
+	CPUShares uint64
+	// CPUQuota is in microseconds of CPU for each CPUPeriod.
+	CPUQuota int64
+	// CPUPeriod is in microseconds; 0 with a quota means DefaultPeriod.
+	CPUPeriod uint64
+	// Memory is in bytes.
+	Memory int64
+	PIDs   int64
+	// HugePages are bytes by the kernel's name of the page size ("2MB"). Sizes that the host does not have
+	// are skipped.
 	HugePages map[string]int64
 }
 
-// Period is the period of the quota in microseconds.
+// DefaultPeriod is the period of CPU quotas, in microseconds, where none is given.
+const DefaultPeriod = 100_000
+
+// Period returns the period of the quota in microseconds.
 func (l Limits) Period() uint64 {
 	if l.CPUPeriod == 0 {
-		return 100_000
+		return DefaultPeriod
 	}
 	return l.CPUPeriod
 }
 
 // Apply writes the limits of an existing group.
 func (h *Host) Apply(group string, l Limits) error {
-	for _, s := range h.settings(l) {
+	for _, s := range settings(l, h.V2) {
 		dir := h.Dir(s.controller, group)
 		if dir == "" {
-			// the controller is not mounted on this host
+			// The controller is not mounted on this host.
 			continue
 		}
 
 		err := write(dir, s.file, s.value)
 		if s.controller == "hugetlb" && errors.Is(err, fs.ErrNotExist) {
-			// a page size, or a whole controller of v2, that the host has not
+			// The host does not have the page size or, on v2, the controller.
 			continue
 		}
 
@@ -52,82 +59,76 @@ func (h *Host) Apply(group string, l Limits) error {
 	return nil
 }
 
+// setting is a value for a file of a controller.
 type setting struct{ controller, file, value string }
 
-func (h *Host) settings(l Limits) []setting {
+// settings returns what limits are in the files of v1 or v2, in the order in which they are to be written.
+func settings(l Limits, v2 bool) []setting {
+	if v2 {
+		return append(settingsV2(l), hugePages(l, ".max")...)
+	}
+	return append(settingsV1(l), hugePages(l, ".limit_in_bytes")...)
+}
+
+func settingsV1(l Limits) []setting {
 	var out []setting
-	add := func(controller, v1, v2, value string) {
-		file := v1
-		if h.V2 {
-			file = v2
-		}
-
-		out = append(out, setting{controller, file, value})
-	}
-
-	period := l.Period()
 	if l.CPUShares != 0 {
-		value := l.CPUShares
-		if h.V2 {
-			value = Weight(l.CPUShares)
-		}
-
-		add("cpu", "cpu.shares", "cpu.weight", strconv.FormatUint(value, 10))
+		out = append(out, setting{"cpu", "cpu.shares", strconv.FormatUint(l.CPUShares, 10)})
 	}
 
-	switch {
-	case l.CPUQuota == 0:
-	case h.V2:
-		add("cpu", "", "cpu.max", orMax(l.CPUQuota)+" "+strconv.FormatUint(period, 10))
-	default:
-		add("cpu", "cpu.cfs_period_us", "", strconv.FormatUint(period, 10))
-		add("cpu", "cpu.cfs_quota_us", "", strconv.FormatInt(l.CPUQuota, 10))
+	if l.CPUQuota != 0 {
+		out = append(out,
+			setting{"cpu", "cpu.cfs_period_us", strconv.FormatUint(l.Period(), 10)},
+			setting{"cpu", "cpu.cfs_quota_us", strconv.FormatInt(l.CPUQuota, 10)})
 	}
 
 	if l.Memory != 0 {
-		value := strconv.FormatInt(l.Memory, 10)
-		if h.V2 {
-			value = orMax(l.Memory)
-		}
-
-		add("memory", "memory.limit_in_bytes", "memory.max", value)
+		out = append(out, setting{"memory", "memory.limit_in_bytes", strconv.FormatInt(l.Memory, 10)})
 	}
-
 	if l.PIDs != 0 {
-		add("pids", "pids.max", "pids.max", orMax(l.PIDs))
-	}
-
-	for size, limit := range l.HugePages {
-		file := "hugetlb." + size
-		value := strconv.FormatInt(limit, 10)
-		add("hugetlb", file+".limit_in_bytes", file+".max", value)
-
-		// since Linux 5.7
-		add("hugetlb", file+".rsvd.limit_in_bytes", file+".rsvd.max", value)
+		out = append(out, setting{"pids", "pids.max", orMax(l.PIDs)})
 	}
 
 	return out
 }
 
+func settingsV2(l Limits) []setting {
+	var out []setting
+	if l.CPUShares != 0 {
+		out = append(out, setting{"cpu", "cpu.weight", strconv.FormatUint(Weight(l.CPUShares), 10)})
+	}
+
+	if l.CPUQuota != 0 {
+		quota := orMax(l.CPUQuota) + " " + strconv.FormatUint(l.Period(), 10)
+		out = append(out, setting{"cpu", "cpu.max", quota})
+	}
+
+	if l.Memory != 0 {
+		out = append(out, setting{"memory", "memory.max", orMax(l.Memory)})
+	}
+	if l.PIDs != 0 {
+		out = append(out, setting{"pids", "pids.max", orMax(l.PIDs)})
+	}
+
+	return out
+}
+
+// hugePages bounds the use of huge pages, and since Linux 5.7 their reservation.
+func hugePages(l Limits, suffix string) []setting {
+	var out []setting
+	for size, limit := range l.HugePages {
+		value := strconv.FormatInt(limit, 10)
+		out = append(out,
+			setting{"hugetlb", "hugetlb." + size + suffix, value},
+			setting{"hugetlb", "hugetlb." + size + ".rsvd" + suffix, value})
+	}
+	return out
+}
+
+// orMax is a limit as the files of v2, and pids.max of both, have it.
 func orMax(n int64) string {
 	if n < 0 {
 		return "max"
 	}
 	return strconv.FormatInt(n, 10)
-}
-
-// Weight converts v1 cpu.shares (2..262144) to v2 cpu.weight (1..10000) as OCI runtimes and kubelet do since
-// 2025: by a curve through 2 -> 1, 1024 -> 100 and 262144 -> 10000, so that one CPU's shares are the kernel's
-// default weight.
-func Weight(shares uint64) uint64 {
-	switch {
-	case shares == 0:
-		return 0
-	case shares <= 2:
-		return 1
-	case shares >= 262144:
-		return 10000
-	}
-	l := math.Log2(float64(shares))
-	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }

@@ -10,24 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// commits makes changes of a directory durable, many at once: a sync waits for the disk, and one of a
-// directory covers all that was done in it before. Whoever comes while a batch is being synced joins the next
-// one, and the first of a batch who gets to it does the work for all.
+// commits makes changes of a directory durable, many at a time: a sync waits for the disk, and the sync of a
+// directory covers everything that was done in it before. Changes that come while a batch is being synced
+// join the next batch, which the first of its callers to get the turn syncs for all of them.
 type commits struct {
 	dir string
 
 	mu   sync.Mutex // guards next; never held during I/O
-	next *batch     // takes changes; nil when none is waiting
+	next *batch     // still open for changes; nil when no change is waiting
 
-	turn sync.Mutex // held while a batch is synced
+	turn sync.Mutex // held while a batch is being synced
 }
 
+// batch is the changes that share a sync.
 type batch struct {
 	changes []*change
 	done    bool // guarded by turn
 }
 
-// change is one file that is to be there with new content, or, without a temporary file, not to be there.
+// change is one file that gets the content of a temporary file or, if that is nil, is removed.
 type change struct {
 	path string
 	temp *os.File
@@ -43,9 +44,10 @@ func (c *commits) put(path string, data []byte) error {
 	return c.do(&change{path: path, temp: f})
 }
 
-// remove deletes path, as Remove does.
+// remove removes path. A file that is not there is a success.
 func (c *commits) remove(path string) error { return c.do(&change{path: path}) }
 
+// do returns when the change is durable.
 func (c *commits) do(ch *change) error {
 	c.mu.Lock()
 	if c.next == nil {
@@ -59,26 +61,28 @@ func (c *commits) do(ch *change) error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 
-	if !b.done {
-		c.mu.Lock()
-
-		// b is complete: nobody joins any more
-		c.next = nil
-		c.mu.Unlock()
-		c.sync(b.changes)
-		b.done = true
+	if b.done {
+		// Another caller has synced the batch.
+		return ch.err
 	}
 
+	c.mu.Lock()
+
+	// b is complete from now on
+	c.next = nil
+	c.mu.Unlock()
+	c.sync(b.changes)
+	b.done = true
 	return ch.err
 }
 
-// sync does all changes. On a journaling file system the first fsync takes the others' content along, once it
-// is on its way to the disk.
+// sync applies all changes and syncs the directory. On a journaling file system the first sync of a file
+// writes the content of the others as well, if that is on its way to the disk already.
 func (c *commits) sync(changes []*change) {
 	if len(changes) > 1 {
 		for _, ch := range changes {
 			if ch.temp != nil {
-				// a hint; fsync follows
+				// Only a hint: an error shows at the sync that follows.
 				_ = unix.SyncFileRange(int(ch.temp.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 			}
 		}
@@ -97,7 +101,7 @@ func (c *commits) sync(changes []*change) {
 	}
 }
 
-// apply brings the change into the directory, which has yet to be synced.
+// apply makes the change in the directory, which is synced later.
 func (ch *change) apply() error {
 	if ch.temp == nil {
 		if err := os.Remove(ch.path); !errors.Is(err, fs.ErrNotExist) {

@@ -1,6 +1,6 @@
-// Package durable writes small files so that a reader sees the old content or the new, never a mixture,
-// whatever instruction the writer was killed at; and keeps JSON records, one file per object, that survive a
-// power loss.
+// Package durable writes small files so that a reader sees the old content or the new one, never a mixture,
+// whatever instruction the writer is killed at. It keeps JSON records, one file for each object, that survive
+// a power loss.
 package durable
 
 import (
@@ -12,14 +12,14 @@ import (
 	"strings"
 )
 
-// WriteFile replaces path with data: temporary file in the same directory, fsync, rename, fsync of the
-// directory. When it returns nil, the new content survives a power loss.
+// WriteFile replaces path with data: it writes a temporary file in the same directory, syncs it, renames it
+// and syncs the directory. When it returns nil, the new content survives a power loss.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	return write(path, data, mode, true)
 }
 
-// WriteVolatile is WriteFile without fsync: atomic against kill -9 but not against power loss. It is for what
-// dies with the boot (/run).
+// WriteVolatile is WriteFile without syncs: the content survives the end of the writer, but not a power loss.
+// It is for files that are of no use after a reboot, as those in /run.
 func WriteVolatile(path string, data []byte, mode fs.FileMode) error {
 	return write(path, data, mode, false)
 }
@@ -56,7 +56,7 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) (err error) {
 	return nil
 }
 
-// writeTemp writes data into a temporary file beside path.
+// writeTemp writes data into a new temporary file beside path, which the caller closes.
 func writeTemp(path string, data []byte, mode fs.FileMode) (*os.File, error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+filepath.Base(path)+"-")
 	if err != nil {
@@ -75,11 +75,12 @@ func writeTemp(path string, data []byte, mode fs.FileMode) (*os.File, error) {
 	return f, nil
 }
 
-// tempPrefix marks files that a killed writer left behind; Store.List and Sweep remove them.
+// tempPrefix begins the names of temporary files. Store.List and Sweep remove those that a killed writer has
+// left.
 const tempPrefix = ".tmp-"
 
-// Sweep removes what killed writers of path have left beside it. There must be no other writer of path at the
-// time.
+// Sweep removes the temporary files that killed writers of path have left beside it. There must be no other
+// writer of path while it runs.
 func Sweep(path string) error {
 	dir, prefix := filepath.Dir(path), tempPrefix+filepath.Base(path)+"-"
 	entries, err := os.ReadDir(dir)
@@ -100,13 +101,14 @@ func Sweep(path string) error {
 	return errors.Join(errs...)
 }
 
-// SyncDir makes the entries of dir durable (fsync(2): a file's fsync does not cover its directory entry).
+// SyncDir makes the entries of dir durable: the sync of a file does not cover its directory entry (fsync(2)).
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
+
 	if err := d.Sync(); err != nil {
 		return fmt.Errorf("fsync %s: %w", dir, err)
 	}

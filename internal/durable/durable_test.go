@@ -106,7 +106,9 @@ func TestConcurrentChangesAreAllThere(t *testing.T) {
 	if err := s.Put("blocked", record{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Remove(filepath.Join(dir, "blocked.json")), os.MkdirAll(filepath.Join(dir, "blocked.json", "x"), 0o700)); err != nil {
+
+	blocked := filepath.Join(dir, "blocked.json")
+	if err := errors.Join(os.Remove(blocked), os.MkdirAll(filepath.Join(blocked, "x"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 

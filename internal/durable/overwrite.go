@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Update is Put for a record that is there already, on a disk that may be full: where there is no room for a
-// second file, the new content is written over the old one, into the block that the file has. A power loss in
-// the middle of that can tear the record, in theory: what disks write is a sector, and a record is smaller
-// than one. So it suits records whose loss destroys nothing.
+// Update is Put for a record that exists, on a disk that may be full: when there is no room for a second
+// file, the new content is written over the old one, into the block that the file has. A power loss during
+// that could leave a mixture, although disks write whole sectors and a record is smaller than one. It is for
+// records whose loss destroys nothing.
 func (s *Store[T]) Update(name string, record T) error {
 	err := s.Put(name, record)
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
@@ -24,8 +24,8 @@ func (s *Store[T]) Update(name string, record T) error {
 	return overwrite(path, data)
 }
 
-// overwrite replaces the content of a JSON file that exists. Spaces fill up what was longer before, so that
-// the file never ends in the rest of its old content.
+// overwrite replaces the content of a JSON file that exists. Spaces fill the rest of a file that was longer,
+// so that it never ends with its old content.
 func overwrite(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -11,25 +11,26 @@ import (
 	"time"
 )
 
-// Store keeps one JSON file per object in a directory: DIR/NAME.json. Different names never touch the same
-// file, so no lock is needed between them; callers serialise calls for one name. Calls that run at the same
-// time share their syncs.
+// Store keeps a JSON file for each object in a directory: DIR/NAME.json. Calls for different names may run at
+// the same time, and share their syncs; calls for one name must not.
 type Store[T any] struct {
 	dir      string
 	volatile bool
 	commits  commits
 }
 
-// Torn is a record that could not be read. It was set aside, never deleted.
-type Torn struct {
+// Unreadable is a record that could not be read. Its file is not deleted but set aside.
+type Unreadable struct {
 	Name  string
 	Moved string // where the file is now
 	Err   error
 }
 
-// ValidName reports whether name can be a file's and nothing else: letters, digits, '.', '_' and '-', the
-// first one a letter or digit, at most 200.
-func ValidName(name string) bool { // no regexp: compiling one takes a CNI plugin a tenth of its life
+// ValidName reports whether name may be a record's: it has at most 200 letters, digits, '.', '_' and '-', and
+// begins with a letter or digit.
+//
+// It is not a regular expression: to compile one takes a tenth of the time that a CNI plugin runs.
+func ValidName(name string) bool {
 	for i := range len(name) {
 		c := name[i]
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
@@ -40,8 +41,8 @@ func ValidName(name string) bool { // no regexp: compiling one takes a CNI plugi
 	return name != "" && len(name) <= 200
 }
 
-// OpenStore makes dir (0700) if need be. With volatile set, records are atomic but not fsynced: for
-// boot-scoped state in /run.
+// OpenStore opens the store in dir, which it makes with mode 0700 if it is not there. The records of a
+// volatile store are not synced: it is for state that is of no use after a reboot, in /run.
 func OpenStore[T any](dir string, volatile bool) (*Store[T], error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func (s *Store[T]) path(name string) (string, error) {
 	return filepath.Join(s.dir, name+".json"), nil
 }
 
-// Put writes the record whole.
+// Put writes a record.
 func (s *Store[T]) Put(name string, record T) error {
 	if s.volatile {
 		return s.Note(name, record)
@@ -68,8 +69,8 @@ func (s *Store[T]) Put(name string, record T) error {
 	return s.commits.put(path, data)
 }
 
-// Note is Put without waiting for the disk: the record outlives kill -9 of its writer, but perhaps not a
-// power loss, after which it may be missing or torn.
+// Note is Put without waiting for the disk: the record survives the end of its writer, but after a power loss
+// it may be missing or unreadable.
 func (s *Store[T]) Note(name string, record T) error {
 	path, data, err := s.encode(name, record)
 	if err != nil {
@@ -88,7 +89,7 @@ func (s *Store[T]) encode(name string, record T) (path string, data []byte, err 
 	return path, data, nil
 }
 
-// Get reads a record; fs.ErrNotExist when there is none.
+// Get returns a record; fs.ErrNotExist when there is none.
 func (s *Store[T]) Get(name string) (record T, err error) {
 	path, err := s.path(name)
 	if err != nil {
@@ -106,7 +107,7 @@ func (s *Store[T]) Get(name string) (record T, err error) {
 	return record, nil
 }
 
-// Delete removes a record; deleting what is not there is success.
+// Delete removes a record. One that is not there is a success.
 func (s *Store[T]) Delete(name string) error {
 	path, err := s.path(name)
 	if err != nil {
@@ -121,9 +122,9 @@ func (s *Store[T]) Delete(name string) error {
 	return s.commits.remove(path)
 }
 
-// List reads all records. Torn and foreign files are renamed into DIR/quarantine and returned; temporary
-// files of killed writers are removed. Call it at start, before others write.
-func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
+// List returns all records. Files that are not readable records are moved to DIR/quarantine and returned as
+// well; temporary files of killed writers are removed. Call it at the start, before there are writers.
+func (s *Store[T]) List() (records map[string]T, unreadable []Unreadable, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return nil, nil, err
@@ -137,7 +138,7 @@ func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
 		case strings.HasPrefix(e.Name(), tempPrefix):
 			os.Remove(filepath.Join(s.dir, e.Name()))
 		case !isRecord:
-			torn = append(torn, s.quarantine(e.Name(), errors.New("not a record")))
+			unreadable = append(unreadable, s.quarantine(e.Name(), errors.New("not a record")))
 		default:
 			r, err := s.Get(name)
 			if errors.Is(err, fs.ErrNotExist) {
@@ -145,7 +146,7 @@ func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
 			}
 
 			if err != nil {
-				torn = append(torn, s.quarantine(e.Name(), err))
+				unreadable = append(unreadable, s.quarantine(e.Name(), err))
 				continue
 			}
 
@@ -153,10 +154,10 @@ func (s *Store[T]) List() (records map[string]T, torn []Torn, err error) {
 		}
 	}
 
-	return records, torn, nil
+	return records, unreadable, nil
 }
 
-// Quarantined lists the files of records of that name that were set aside and are still there.
+// Quarantined returns the files of records of that name that were set aside and are still there.
 func (s *Store[T]) Quarantined(name string) ([]string, error) {
 	if !ValidName(name) {
 		return nil, nil
@@ -178,16 +179,17 @@ func (s *Store[T]) Discard(name string) error {
 	return SyncDir(filepath.Join(s.dir, "quarantine"))
 }
 
-func (s *Store[T]) quarantine(file string, cause error) Torn {
-	t := Torn{Name: strings.TrimSuffix(file, ".json"), Err: cause}
+// quarantine sets a file aside. Its new name has the time, so that no earlier one is overwritten.
+func (s *Store[T]) quarantine(file string, cause error) Unreadable {
+	u := Unreadable{Name: strings.TrimSuffix(file, ".json"), Err: cause}
 	dir := filepath.Join(s.dir, "quarantine")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		t.Err = errors.Join(cause, err)
-		return t
+		u.Err = errors.Join(cause, err)
+		return u
 	}
-	t.Moved = filepath.Join(dir, fmt.Sprintf("%s.%d", file, time.Now().UnixNano()))
-	if err := os.Rename(filepath.Join(s.dir, file), t.Moved); err != nil {
-		t.Err = errors.Join(cause, err)
+	u.Moved = filepath.Join(dir, fmt.Sprintf("%s.%d", file, time.Now().UnixNano()))
+	if err := os.Rename(filepath.Join(s.dir, file), u.Moved); err != nil {
+		u.Err = errors.Join(cause, err)
 	}
-	return t
+	return u
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // Grace is how long a process that was killed may seem to hold what it held. A child that it had forked, but
@@ -63,6 +64,7 @@ func take(ctx context.Context, path, what string) (int, error) {
 	}
 	defer unix.Close(fd)
 
+	// The caller has stopped waiting, so it is not the other process that keeps it from starting.
 	if ctx.Err() != nil {
 		return -1, fmt.Errorf("lock %s: %w", path, context.Cause(ctx))
 	}
@@ -80,28 +82,14 @@ func take(ctx context.Context, path, what string) (int, error) {
 // Await calls free until it reports true, and reports whether it did so before Grace had passed and ctx had
 // ended. free is called at least once.
 func Await(ctx context.Context, free func() bool) bool {
-	if free() {
-		return true
-	}
-
-	over := time.NewTimer(Grace)
-	defer over.Stop()
-
-	again := time.NewTicker(interval)
-	defer again.Stop()
-
-	for {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-over.C:
-			return free()
-		case <-again.C:
-			if free() {
-				return true
-			}
+	ctx, cancel := context.WithTimeout(ctx, Grace)
+	defer cancel()
+	for range retry.Every(ctx, interval) {
+		if free() {
+			return true
 		}
 	}
+	return false
 }
 
 // holder names the process that holds the lock of an open file, as far as the kernel shows it: a process of

@@ -126,7 +126,7 @@ func TestTakeEndsWithItsContext(t *testing.T) {
 	defer first.Close()
 
 	ctx, cancel := context.WithCancelCause(t.Context())
-	stopped := errors.New("told to stop")
+	stopped := errors.New("the program was asked to stop")
 	cancel(stopped)
 	if _, err := lockfile.Take(ctx, path, "the test's directory"); !errors.Is(err, stopped) {
 		t.Errorf("Take returned %v, want the cause of the end of its context", err)

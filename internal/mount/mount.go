@@ -4,16 +4,16 @@
 package mount
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/mountinfo"
 )
 
 // Mounted reports whether path is the root of a mount (statx STATX_ATTR_MOUNT_ROOT, kernel >= 5.8). A path
@@ -90,7 +90,7 @@ func Unmount(path string) error {
 // clean-up and start-up, not for hot paths. The path to dir may lead through symbolic links. dir itself is
 // not followed, nor touched: what is mounted there may not answer.
 func Below(dir string) ([]string, error) {
-	// The kernel tells of mount points without links.
+	// The kernel lists mount points by their paths without links.
 	parent, err := filepath.EvalSymlinks(filepath.Dir(filepath.Clean(dir)))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -99,55 +99,22 @@ func Below(dir string) ([]string, error) {
 		return nil, fmt.Errorf("mounts below %s: %w", dir, err)
 	}
 
-	f, err := os.Open("/proc/self/mountinfo")
+	mounts, err := mountinfo.Self()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("mounts below %s: %w", dir, err)
 	}
-	defer f.Close()
 
-	return below(f, filepath.Join(parent, filepath.Base(dir)))
-}
-
-func below(r io.Reader, dir string) ([]string, error) {
-	var found []string
-	s := bufio.NewScanner(r)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		fields := strings.Fields(s.Text())
-		if len(fields) < 5 {
-			continue
-		}
-
-		point := unescape(fields[4])
-		if point == dir || strings.HasPrefix(point, dir+"/") {
-			found = append(found, point)
+	// Later mounts cover earlier ones and children come after parents, so that in the reverse order each can
+	// be unmounted.
+	top := filepath.Join(parent, filepath.Base(dir))
+	var points []string
+	for _, m := range slices.Backward(mounts) {
+		if m.Point == top || strings.HasPrefix(m.Point, top+"/") {
+			points = append(points, m.Point)
 		}
 	}
 
-	// Later lines are mounted over earlier ones and children come after parents, so the reverse order is safe
-	// to unmount in.
-	slices.Reverse(found)
-	return found, s.Err()
-}
-
-// unescape undoes the octal escapes (\040 and the like) of proc_pid_mountinfo(5).
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
-			i += 3
-			continue
-		}
-
-		b.WriteByte(s[i])
-	}
-
-	return b.String()
+	return points, nil
 }
 
 // UnmountBelow removes every mount at or below dir.

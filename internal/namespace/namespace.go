@@ -1,5 +1,5 @@
-// Package namespace makes, pins and enters Linux namespaces. It is the one place that locks threads: a thread
-// that has changed a namespace is never given back to the Go scheduler, it ends with its goroutine.
+// Package namespace makes, pins and enters Linux namespaces (namespaces(7)). It is the only place that locks
+// threads: a thread that has changed a namespace is not used for other goroutines, it ends with its own.
 package namespace
 
 import (
@@ -15,7 +15,7 @@ import (
 // Kind is a namespace by its name under /proc/PID/ns.
 type Kind string
 
-// The kinds that a pod sandbox pins.
+// The kinds of namespaces.
 const (
 	Net    Kind = "net"
 	IPC    Kind = "ipc"
@@ -47,9 +47,9 @@ func (k Kind) cloneFlag() int {
 	return 0
 }
 
-// Create makes a new namespace of each kind in pins on one thread, calls setup there (nil for none; the place
-// to set a host name or sysctls), and pins each by a bind mount on the file pins[kind], which is created. On
-// an error nothing stays pinned.
+// Create makes a new namespace of each kind in pins on one thread, calls setup there, and pins each by a bind
+// mount on the file pins[kind], which is created. Setup is the place to set a host name or sysctls, and may
+// be nil. On an error nothing stays pinned.
 func Create(pins map[Kind]string, setup func() error) error {
 	flags := 0
 	for k, path := range pins {
@@ -75,7 +75,8 @@ func Create(pins map[Kind]string, setup func() error) error {
 		}
 
 		for k, path := range pins {
-			if err := unix.Mount(fmt.Sprintf("/proc/thread-self/ns/%s", k), path, "", unix.MS_BIND, ""); err != nil {
+			own := "/proc/thread-self/ns/" + string(k)
+			if err := unix.Mount(own, path, "", unix.MS_BIND, ""); err != nil {
 				return fmt.Errorf("pin %s namespace on %s: %w", k, path, err)
 			}
 		}
@@ -91,8 +92,7 @@ func Create(pins map[Kind]string, setup func() error) error {
 	return err
 }
 
-// Pin pins a namespace of a live process by a bind mount on the file path, which is created. The way back is
-// Unpin.
+// Pin pins a namespace of a live process by a bind mount on the file path, which is created. Unpin undoes it.
 func Pin(kind Kind, pid int, path string) error {
 	if err := touch(path); err != nil {
 		return err
@@ -103,6 +103,7 @@ func Pin(kind Kind, pid int, path string) error {
 	return nil
 }
 
+// touch makes a file to mount on, and its directory.
 func touch(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -114,19 +115,15 @@ func touch(path string) error {
 	return f.Close()
 }
 
-// Unpin unmounts and removes a pin. What is not there is not an error.
+// Unpin unmounts and removes a pin. One that is not there is a success.
 func Unpin(path string) error {
-	for {
-		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if err == nil {
-			// a pin may have been mounted twice by a killed process
-			continue
-		}
+	// A process that was killed and started again may have mounted it twice.
+	var err error
+	for err == nil {
+		err = unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	}
 
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-			break
-		}
-
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("unpin %s: %w", path, err)
 	}
 
@@ -137,15 +134,14 @@ func Unpin(path string) error {
 	return nil
 }
 
-// Pinned reports whether path is a namespace file of the given kind (an open pin), rather than an empty file
-// or nothing.
+// Pinned reports whether a namespace is pinned on path, rather than that being an empty file or not there.
 func Pinned(path string) bool {
 	var st unix.Statfs_t
 	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
 }
 
-// Do runs f on a thread that has entered the namespace files given (in order). The thread is thrown away
-// afterwards. f must not start goroutines that rely on the namespace.
+// Do runs f on a thread that has entered the namespaces of these files, in order. The thread ends afterwards.
+// f must not start goroutines that rely on the namespaces.
 func Do(f func() error, paths ...string) error {
 	return onThrowawayThread(func() error {
 		for _, p := range paths {
@@ -165,9 +161,9 @@ func Do(f func() error, paths ...string) error {
 	})
 }
 
-// Visit runs f on a thread that has entered the network namespace file given, and has it return. It is
-// cheaper than Do, for programs that end soon anyway: a thread that cannot return is never used again. f must
-// not start goroutines that rely on the namespace.
+// Visit runs f on the calling thread in the network namespace of this file, and brings the thread back. It is
+// cheaper than Do, and meant for programs that end soon: a thread that cannot be brought back stays locked
+// and is not used again. f must not start goroutines that rely on the namespace.
 func Visit(f func() error, path string) error {
 	runtime.LockOSThread()
 	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -198,17 +194,17 @@ func Visit(f func() error, path string) error {
 	return err
 }
 
-// onThrowawayThread runs f on a goroutine that keeps its thread locked when it ends, which makes the runtime
+// onThrowawayThread runs f on a goroutine that keeps its thread locked when it ends, which makes Go's runtime
 // end the thread. A mount namespace can only be entered by a thread that shares no fs attributes (setns(2)),
-// hence CLONE_FS is always undone.
+// so that sharing them is always ended first.
 func onThrowawayThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			// The Go runtime never ends the process's first thread: a locked goroutine that ends on it leaves
-			// it asleep forever, in the namespace that it entered, which then never goes away. While this
-			// goroutine waits here, locked to it, no other gets it.
+			// Go's runtime never ends the first thread of the process: a locked goroutine that ends on it
+			// leaves it asleep in the namespace that it has entered, which would live as long as the process.
+			// While this goroutine waits here, locked to that thread, no other gets it.
 			done <- onThrowawayThread(f)
 			runtime.UnlockOSThread()
 			return

@@ -1,6 +1,6 @@
-// Package program is the frame round every trivet binary: signals become a cancelled context, logs are
-// structured, --version and --help answer the same way everywhere, and a start that fails ends with one clear
-// line and an exit code.
+// Package program is what the main function of every trivet binary does: signals become a cancelled context,
+// logs are structured, --version and --help answer the same way everywhere, and a start that fails ends with
+// one clear line and an exit code.
 package program
 
 import (
@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"strings"
 	"syscall"
 )
 
@@ -25,7 +24,8 @@ const (
 	ExitOK     = 0
 	ExitFailed = 1 // the program started and ended with an error
 	ExitUsage  = 2 // flags or configuration are wrong
-	// the environment lacks something: not root, socket taken, kernel feature or OCI runtime missing
+
+	// The environment lacks something: not root, socket taken, kernel feature or OCI runtime missing.
 	ExitCantRun = 3
 )
 
@@ -54,7 +54,7 @@ type Env struct {
 }
 
 // Main runs the program and ends the process. SIGINT and SIGTERM cancel ctx; a second one ends the process at
-// once. To end by the first is success: so daemons end.
+// once. A program that ends because of the first has succeeded: that is how daemons end.
 func Main(name string, run func(ctx context.Context, env *Env) error) {
 	os.Exit(Run(name, os.Args[1:], run))
 }
@@ -62,6 +62,7 @@ func Main(name string, run func(ctx context.Context, env *Env) error) {
 // Tool is Main for a program that does one thing and ends: it has failed when a signal cuts that short.
 func Tool(name string, run func(ctx context.Context, env *Env) error) { Main(name, toTheEnd(run)) }
 
+// toTheEnd makes a cancelled run a failed one.
 func toTheEnd(run func(ctx context.Context, env *Env) error) func(ctx context.Context, env *Env) error {
 	return func(ctx context.Context, env *Env) error {
 		err := run(ctx, env)
@@ -72,8 +73,8 @@ func toTheEnd(run func(ctx context.Context, env *Env) error) func(ctx context.Co
 	}
 }
 
-// Umask is that of all our programs, whoever starts them: under 077 no container could read its
-// /etc/resolv.conf, under 0 everybody could write what was made with os.Create.
+// Umask is that of all trivet programs, however they are started: with 077 no container could read its
+// /etc/resolv.conf, with 0 everybody could write what was made with os.Create.
 const Umask = 0o022
 
 // Run is Main without os.Exit: it returns the exit code.
@@ -82,7 +83,7 @@ func Run(name string, args []string, run func(ctx context.Context, env *Env) err
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 
-	// after the first signal the default action is back: a second one kills
+	// After the first signal the default action is back: a second one kills.
 	go func() {
 		<-ctx.Done()
 		stop()
@@ -100,6 +101,7 @@ func Run(name string, args []string, run func(ctx context.Context, env *Env) err
 	return exitCode(env, run(ctx, env))
 }
 
+// exitCode returns the exit code for the error of a run, and prints the error.
 func exitCode(env *Env, err error) int {
 	switch {
 	case err == nil, errors.Is(err, flag.ErrHelp), errors.Is(err, context.Canceled):
@@ -117,55 +119,6 @@ func exitCode(env *Env, err error) int {
 	}
 
 	return ExitFailed
-}
-
-var errVersionShown = errors.New("version shown")
-
-// Flags returns a flag set whose --help starts with about, a few lines that a stranger understands.
-// The common flags (--version, --log-level, --log-format) are added by Parse.
-func (e *Env) Flags(about string) *flag.FlagSet {
-	fs := flag.NewFlagSet(e.Name, flag.ContinueOnError)
-	fs.SetOutput(e.Stdout)
-	fs.Usage = func() {
-		fmt.Fprintf(e.Stdout, "%s\n\nUsage: %s [flags]\n\nFlags:\n", strings.TrimSpace(about), e.Name)
-		fs.PrintDefaults()
-	}
-	return fs
-}
-
-// Parse parses e.Args into fs and sets up the logger. Its error, if any, is to be returned from run as it is.
-func (e *Env) Parse(fs *flag.FlagSet) error {
-	version := fs.Bool("version", false, "print the version and exit")
-	level := fs.String("log-level", "info", "least level that is logged: debug, info, warn, error")
-	format := fs.String("log-format", "text", "form of the log lines: text or json")
-	fs.Init(e.Name, flag.ContinueOnError)
-	out := fs.Output()
-
-	// the flag package would print the error and the usage; one clear line is enough
-	fs.SetOutput(io.Discard)
-	usage := fs.Usage
-	fs.Usage = func() {}
-	err := fs.Parse(e.Args)
-	fs.SetOutput(out)
-	fs.Usage = usage
-	switch {
-	case errors.Is(err, flag.ErrHelp):
-		fs.Usage()
-		return err
-	case err != nil:
-		return &UsageError{fmt.Errorf("%w (see %s --help)", err, e.Name)}
-	case *version:
-		fmt.Fprintln(e.Stdout, e.Name, Version)
-		return errVersionShown
-	}
-
-	log, err := NewLogger(e.Stderr, *level, *format)
-	if err != nil {
-		return &UsageError{err}
-	}
-
-	e.Log = log
-	return nil
 }
 
 // NewLogger returns a logger of the named level (debug, info, warn, error) and format (text, json).
@@ -186,7 +139,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("log format %q is neither text nor json", format)
 }
 
-// RequireRoot says clearly when the process is not root.
+// RequireRoot returns an error that says what to do if the process is not root.
 func RequireRoot() error {
 	if os.Geteuid() == 0 {
 		return nil

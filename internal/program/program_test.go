@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// try runs a program frame with captured output.
+// try runs a program with captured output.
 func try(args []string, run func(context.Context, *Env) error) (code int, out, errout string) {
 	var stdout, stderr strings.Builder
 	env := &Env{
@@ -93,6 +93,43 @@ func TestModesOfFilesDoNotDependOnWhoStartedTheProgram(t *testing.T) {
 		Run("trivet-x", nil, func(context.Context, *Env) error { return os.WriteFile(file, nil, 0o666) })
 		if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o644 {
 			t.Errorf("umask %#o: %v, %v", inherited, info, err)
+		}
+	}
+}
+
+func TestFlagsHaveTwoDashes(t *testing.T) {
+	flags := func(_ context.Context, env *Env) error {
+		fs := env.Flags("Does x.")
+		fs.Int("max-pods", 110, "number of `pods`")
+		fs.String("name", "n", "name of the node")
+		fs.Bool("quiet", false, "say less")
+		fs.Func("label", "a label", func(string) error { return errors.New("not so") })
+		return env.Parse(fs)
+	}
+
+	_, help, _ := try([]string{"--help"}, flags)
+	for _, want := range []string{
+		"\n  --max-pods pods\n        number of pods (default 110)\n",
+		"\n  --name string\n        name of the node (default \"n\")\n",
+		"\n  --quiet\n        say less\n",
+		"\n  --label value\n        a label\n",
+		"\n  --log-level string\n",
+	} {
+		if !strings.Contains(help, want) {
+			t.Errorf("no %q in the help:\n%s", want, help)
+		}
+	}
+
+	for arg, want := range map[string]string{
+		"--nope":       "not defined: --nope (",
+		"-nope":        "not defined: --nope (",
+		"--max-pods=a": `invalid value "a" for flag --max-pods: `,
+		"--max-pods":   "needs an argument: --max-pods (",
+		"--quiet=a -b": `invalid boolean value "a -b" for --quiet: `,
+		"--label=-x":   `invalid value "-x" for flag --label: not so`,
+	} {
+		if _, _, errout := try([]string{arg}, flags); !strings.Contains(errout, want) {
+			t.Errorf("%s: %q, want %q", arg, errout, want)
 		}
 	}
 }

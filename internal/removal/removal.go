@@ -1,7 +1,7 @@
-// Package removal deletes directory trees that strangers made. Such a tree may be tens of thousands of
-// directories deep or hold millions of names, so descriptors do not grow with it, memory only by some words
-// for each directory on the way down, and no error is longer than a few path names. Nothing behind a mount
-// point is touched, and no symbolic link is followed.
+// Package removal deletes directory trees that are not trusted. Such a tree may be tens of thousands of
+// directories deep or hold millions of names. So the number of open descriptors does not grow with it, memory
+// grows only by a few words for each directory on the way down, and no error is longer than a few path names.
+// Nothing below a mount point is touched, and no symbolic link is followed.
 package removal
 
 import (
@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrMounted says that a mount point, which stays, is in the way.
+// ErrMounted: a mount point is in the way, which stays.
 var ErrMounted = errors.New("something is still mounted there")
 
-// Tree deletes path and, if it is a directory, all below it. A mount point found below it is an error
-// (ErrMounted) and stays; so does what cannot be deleted, while the rest goes. What is not there is success.
-// It may be repeated.
+// Tree deletes path and, if it is a directory, everything below it. A mount point below it is an error
+// (ErrMounted) and stays, and so does what cannot be deleted; everything else is deleted. What is not there
+// is a success, so that Tree may be repeated.
 func Tree(path string) error {
 	path = filepath.Clean(path)
 	parent, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -51,10 +51,10 @@ func At(parent int, name string) error {
 	return w.run()
 }
 
-// removeOne deletes a file or an empty directory. full says that it is a directory with something in it.
+// removeOne deletes a file or an empty directory. It returns full if it is a directory that is not empty.
 func removeOne(dir int, name string) (full bool, err error) {
 	err = unix.Unlinkat(dir, name, 0)
-	// EPERM is what POSIX has for a directory; it may also mean that this is not allowed.
+	// EPERM is POSIX's error for a directory, but may mean as well that this is not allowed.
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) {
 		if as := unix.Unlinkat(dir, name, unix.AT_REMOVEDIR); !errors.Is(as, unix.ENOTDIR) {
 			err = as

@@ -8,27 +8,43 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
-// Bounds of a walk, whatever the tree is like.
 const (
-	window      = 32      // directories above the present one that are kept open, with the names read of them
-	batch       = 128     // names read at a time
-	maxFailures = 8       // what cannot be deleted, before the walk gives up
-	maxReturns  = 64      // times that a directory is found to be not empty after all: somebody writes there
-	maxPathText = 1 << 10 // bytes of a path in an error
+	// window is how many directories above the present one are kept open, with the names that were read of
+	// them.
+	window = 32
+	// batch is how many names are read at a time.
+	batch = 128
+	// maxFailures is how many entries that cannot be deleted end the walk.
+	maxFailures = 8
+	// maxReturns is how often a directory may turn out not to be empty after all, because somebody writes
+	// there.
+	maxReturns = 64
+	// maxPathText is the longest path in an error, in bytes.
+	maxPathText = 1 << 10
 )
 
 // level is one directory on the way from the tree's parent down to where the walk is.
 type level struct {
-	name    string // in the directory above
-	dev     uint64
-	ino     uint64
-	fd      int             // -1 while the walk is far below: then it is opened again by way of ".."
-	dir     *os.File        // fd, to read names
-	names   []string        // read and not yet handled
-	whole   bool            // names is all that is to be handled, the directory is not read
-	kept    map[string]bool // what cannot be deleted
+	name string // in the directory above
+	dev  uint64
+	ino  uint64
+
+	// fd is -1 while the walk is far below. Then the directory is opened again as the parent of the one
+	// below.
+	fd int
+	// dir is fd as a file, to read names.
+	dir *os.File
+	// names are those that were read and not handled yet.
+	names []string
+	// whole says that only names are to be handled: the directory is not read.
+	whole bool
+	// kept are the names that cannot be deleted.
+	kept map[string]bool
+	// returns counts how often the directory was entered again.
 	returns int
 }
 
@@ -57,25 +73,13 @@ func (w *walker) run() error {
 	return errors.Join(append(w.failures, errors.New("gave up after so many failures"))...)
 }
 
-// next deletes the entries of a directory up to the first that must be entered before, and returns that one.
+// next deletes the entries of a directory until one must be entered, and returns that one. It returns false
+// when no entry is left.
 func (w *walker) next(l *level) (string, bool) {
 	for {
-		for len(l.names) > 0 {
-			name := l.names[0]
-			l.names = l.names[1:]
-			if l.kept[name] {
-				continue
-			}
-
-			full, err := removeOne(l.fd, name)
-			if full {
-				return name, true
-			}
-			if err != nil {
-				w.fail(l, name, err)
-			}
+		if name, found := w.removeNames(l); found {
+			return name, true
 		}
-
 		if l.whole {
 			return "", false
 		}
@@ -93,12 +97,36 @@ func (w *walker) next(l *level) (string, bool) {
 	}
 }
 
-// enter opens a directory and closes the one that is too far above by now.
+// removeNames deletes the names that were read until one is a directory that is not empty, and returns that
+// one.
+func (w *walker) removeNames(l *level) (string, bool) {
+	for len(l.names) > 0 {
+		name := l.names[0]
+		l.names = l.names[1:]
+		if l.kept[name] {
+			continue
+		}
+
+		full, err := removeOne(l.fd, name)
+		if full {
+			return name, true
+		}
+		if err != nil {
+			w.fail(l, name, err)
+		}
+	}
+
+	return "", false
+}
+
+// enter opens a directory, and closes the one that is too far above now.
 func (w *walker) enter(above *level, name string) {
-	fd, err := unix.Openat2(above.fd, name, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
-	})
+	fd, err := beneath.Open(
+		above.fd,
+		name,
+		unix.O_RDONLY|unix.O_DIRECTORY,
+		beneath.NoLinks|beneath.OneFileSystem,
+	)
 
 	switch {
 	case errors.Is(err, unix.ENOENT):
@@ -119,13 +147,13 @@ func (w *walker) enter(above *level, name string) {
 	}
 
 	w.levels = append(w.levels, below)
-	// The first is never closed: nothing leads back to it safely.
+	// The first one is never closed, because no ".." leads back to it safely.
 	if far := len(w.levels) - 1 - window; far > 0 {
 		w.levels[far].close()
 	}
 }
 
-// leave goes back to the directory above and deletes the one that was left, unless something in it stays.
+// leave returns to the directory above, and deletes the one that it leaves unless something in that stays.
 func (w *walker) leave() error {
 	left, above := w.levels[len(w.levels)-1], w.levels[len(w.levels)-2]
 	defer left.close()
@@ -144,7 +172,7 @@ func (w *walker) leave() error {
 
 	full, err := removeOne(above.fd, left.name)
 	if full {
-		// A name that was not read, or was made meanwhile: once more.
+		// A name was not read, or was created since: the directory is entered once more.
 		above.names = append(above.names, left.name)
 		if above.returns++; above.returns > maxReturns {
 			err = unix.ENOTEMPTY
@@ -158,12 +186,14 @@ func (w *walker) leave() error {
 	return nil
 }
 
+// fail records that an entry cannot be deleted.
 func (w *walker) fail(l *level, name string, err error) {
 	l.keep(name)
 	w.failures = append(w.failures, fmt.Errorf("%s: %w", w.path(name), err))
 }
 
-// path names an entry of the present directory. Of a long path, it has the beginning and the end.
+// path returns the path of an entry of the present directory. Of a long one it returns the beginning and the
+// end.
 func (w *walker) path(name string) string {
 	var parts []string
 	length := len(name)
@@ -191,13 +221,10 @@ func (l *level) keep(name string) {
 	l.kept[name] = true
 }
 
-// reopen opens the directory again, as the parent of an open one. It must be the one that it was: a directory
-// that was moved meanwhile has another parent.
+// reopen opens the directory again, as the parent of an open one. A directory that has been moved has another
+// parent, which is an error.
 func (l *level) reopen(below int) error {
-	fd, err := unix.Openat2(below, "..", &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS,
-	})
+	fd, err := beneath.Open(below, "..", unix.O_RDONLY|unix.O_DIRECTORY, beneath.OneFileSystem)
 	if err != nil {
 		return err
 	}
@@ -216,7 +243,7 @@ func (l *level) reopen(below int) error {
 	return nil
 }
 
-// close frees what the level holds but what is needed to come back.
+// close frees what the level holds, except for what is needed to open it again.
 func (l *level) close() {
 	switch {
 	case l.fd < 0:
@@ -228,6 +255,7 @@ func (l *level) close() {
 	l.fd, l.dir, l.names = -1, nil, nil
 }
 
+// identity returns what tells a directory from all others.
 func identity(fd int) (dev, ino uint64, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Keep makes the socket of a listener that Listen returned anew whenever its file is gone (somebody has
-// cleared the directory, or removed it), until ctx ends, and hands each new listener to serve, which must not
-// block. The old ones are closed. At the end the file is left for Remove.
+// Keep makes the socket of a listener that Listen returned again whenever its file is gone (the directory was
+// cleared or removed), until ctx ends, and calls serve with each new listener. serve must not block. The old
+// listeners are closed. At the end the file is left for Remove.
 func Keep(ctx context.Context, listener net.Listener, path string, serve func(net.Listener)) error {
-	// it may be another socket's by the time this one is closed
+	// By the time this listener is closed, the file may be that of another one.
 	keepName(listener)
 	for {
 		err := awaitGone(ctx, path)
@@ -39,13 +39,14 @@ func Keep(ctx context.Context, listener net.Listener, path string, serve func(ne
 	}
 }
 
+// keepName makes a listener leave its file when it is closed.
 func keepName(l net.Listener) {
 	if u, ok := l.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false)
 	}
 }
 
-// Remove removes the file of a socket that is served no more. The caller had it by Listen.
+// Remove removes the file of a socket of Listen that is not served any more.
 func Remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -60,7 +61,7 @@ func awaitGone(ctx context.Context, path string) error {
 		return err
 	}
 
-	// read by the runtime's poller, so that Close ends a Read
+	// Read by the runtime's poller, so that Close ends a Read.
 	events := os.NewFile(uintptr(fd), "inotify")
 	defer events.Close()
 
@@ -70,7 +71,7 @@ func awaitGone(ctx context.Context, path string) error {
 	const gone = unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
 	_, err = unix.InotifyAddWatch(fd, filepath.Dir(path), gone)
 	if errors.Is(err, unix.ENOENT) {
-		// with its directory
+		// It is gone with its directory.
 		return nil
 	}
 
@@ -80,7 +81,7 @@ func awaitGone(ctx context.Context, path string) error {
 
 	buf := make([]byte, 64*(unix.SizeofInotifyEvent+unix.NAME_MAX+1))
 	for {
-		// Looked at after the watch began, and after each event.
+		// After the watch has begun, and after each event.
 		if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
@@ -95,7 +96,8 @@ func awaitGone(ctx context.Context, path string) error {
 	}
 }
 
-// movedAway reports whether among the events of a watched directory is the end of the directory itself.
+// movedAway reports whether the events of a watched directory say that the directory itself was removed or
+// moved.
 func movedAway(buf []byte) bool {
 	for len(buf) >= unix.SizeofInotifyEvent {
 		event := (*unix.InotifyEvent)(unsafe.Pointer(&buf[0]))

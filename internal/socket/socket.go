@@ -1,6 +1,5 @@
-// Package socket serves and dials unix sockets the way a daemon that may be killed at any instruction needs:
-// a socket file left by a dead server is taken over, one that a live server answers on is refused with a
-// clear error.
+// Package socket listens on and dials unix sockets for daemons that may be killed at any instruction: the
+// socket file of a dead server is taken over, that of a live server is refused with a clear error.
 package socket
 
 import (
@@ -23,7 +22,8 @@ import (
 // maxPath is the size of sockaddr_un.sun_path less the closing NUL (unix(7)).
 const maxPath = 107
 
-// Path strips the unix:// scheme that Kubernetes flags carry. Other schemes are refused.
+// Path returns the path of an endpoint, with or without the scheme unix:// that flags of Kubernetes have.
+// Other schemes are an error, and so are relative paths.
 func Path(endpoint string) (string, error) {
 	p, ok := strings.CutPrefix(endpoint, "unix://")
 	if !ok && strings.Contains(endpoint, "://") {
@@ -35,10 +35,12 @@ func Path(endpoint string) (string, error) {
 	return p, nil
 }
 
-// Listen makes the directory of path (0755) and listens on path with mode 0660. A stale socket is replaced.
-// If a live process answers on it, or ctx ends first, that is an error; the first of them is a
-// *program.CantRunError. Two starts at once are decided by a lock file beside the socket (path + ".lock",
-// held until the process ends), so the loser never unlinks the winner's socket.
+// Listen makes the directory of path with mode 0755 and listens on path with mode 0660. It replaces the
+// socket of a dead server. If a live process answers on it, that is a *program.CantRunError; ctx bounds the
+// wait for one that is ending.
+//
+// Of two servers that start at the same time, a lock file beside the socket (path + ".lock", held until the
+// process ends) admits one, so that the other never removes its socket.
 func Listen(ctx context.Context, path string) (net.Listener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("socket path %s is %d bytes long; the kernel takes at most %d",
@@ -53,7 +55,7 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 		return nil, err
 	}
 
-	// A server that does not know the lock may answer too, and so may one that was killed, for a moment.
+	// A server that does not know the lock may answer as well, and for a moment one that was killed.
 	if !lockfile.Await(ctx, func() bool { return !Alive(path) }) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -68,7 +70,7 @@ func Listen(ctx context.Context, path string) (net.Listener, error) {
 	return listen(path)
 }
 
-// listen makes the socket file. The caller has the claim to its path.
+// listen makes the socket file. The caller holds the lock.
 func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -90,7 +92,7 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Alive reports whether some process accepts connections on path.
+// Alive reports whether a process accepts connections on path.
 func Alive(path string) bool {
 	c, err := net.DialTimeout("unix", path, time.Second)
 	if err != nil {
@@ -100,8 +102,8 @@ func Alive(path string) bool {
 	return true
 }
 
-// Dial returns a gRPC client of the server on the unix socket path (with or without unix://). It connects
-// lazily and reconnects by itself; messages of up to 16 MiB are taken, as kubelet does.
+// Dial returns a gRPC connection to the server at a unix socket, with or without the scheme unix://. It
+// connects when it is used and reconnects by itself. Messages may have up to 16 MiB, as with kubelet.
 func Dial(endpoint string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	path, err := Path(endpoint)
 	if err != nil {

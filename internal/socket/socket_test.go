@@ -25,13 +25,13 @@ func TestMain(m *testing.M) {
 		}
 		println("listening")
 
-		// until killed; a process of nothing but select{} would be found deadlocked
+		// It is killed before that. With select{} alone, the runtime would find a deadlock.
 		time.Sleep(time.Hour)
 	}
 	os.Exit(m.Run())
 }
 
-func TestASocketOfADeadServerIsTakenOverAndOfALiveOneRefused(t *testing.T) {
+func TestSocketOfADeadServerIsTakenOverAndThatOfALiveOneRefused(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "s.sock")
 	other := exec.Command(os.Args[0])
 	other.Env = append(os.Environ(), "SOCKET_TEST_LISTEN="+path)
@@ -77,7 +77,7 @@ func TestListenRefusesAPathTheKernelCannotTake(t *testing.T) {
 func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
 	path := filepath.Join(testenv.ShortDir(t), "s.sock")
 
-	// a server that is not of our family: no lock file
+	// A server of another program has no lock file.
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +88,7 @@ func TestListenRefusesAnUnlockedLiveSocket(t *testing.T) {
 	}
 }
 
-func TestPath(t *testing.T) {
+func TestEndpointsAreAbsolutePathsOfUnixSockets(t *testing.T) {
 	for in, want := range map[string]string{
 		"unix:///run/a.sock": "/run/a.sock",
 		"/run/a.sock":        "/run/a.sock",

@@ -20,10 +20,22 @@ func TestSlicesAreWhereSystemdPutsThem(t *testing.T) {
 	}
 }
 
-func TestWhatSystemdTakesForNoSliceIsRefused(t *testing.T) {
-	for _, name := range []string{"", ".slice", "kubepods", "a--b.slice", "-a.slice", "a-.slice", "a/b.slice",
-		"../a.slice", "a b.slice", "kubepods.scope", "a\x00.slice", "é.slice",
-		strings.Repeat("a", 250) + ".slice"} {
+func TestNamesThatSystemdDoesNotTakeForSlicesAreRefused(t *testing.T) {
+	for _, name := range []string{
+		"",
+		".slice",
+		"kubepods",
+		"a--b.slice",
+		"-a.slice",
+		"a-.slice",
+		"a/b.slice",
+		"../a.slice",
+		"a b.slice",
+		"kubepods.scope",
+		"a\x00.slice",
+		"é.slice",
+		strings.Repeat("a", 250) + ".slice",
+	} {
 		if got, err := systemd.SlicePath(name); err == nil {
 			t.Errorf("%q: taken for %s", name, got)
 		}

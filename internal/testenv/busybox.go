@@ -9,14 +9,14 @@ import (
 )
 
 // BusyboxRoot fills dir with the root of a small system: busybox under the names of all its applets, and
-// mount points. The host's busybox may be linked dynamically (Debian has a package of each kind): then what
-// it is linked with comes along.
+// mount points. If the host's busybox is linked dynamically, as that of one of Debian's packages, its
+// libraries are copied as well.
 func BusyboxRoot(tb testing.TB, dir string) {
 	tb.Helper()
 	busybox := Program(tb, "busybox", "busybox-static")
 	files := map[string]string{"/bin/busybox": busybox}
 
-	// fails where there is nothing to list
+	// It fails for a program that is not linked dynamically.
 	linked, _ := exec.Command("ldd", busybox).Output()
 	for field := range strings.FieldsSeq(string(linked)) {
 		if strings.HasPrefix(field, "/") {

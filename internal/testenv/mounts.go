@@ -14,11 +14,11 @@ import (
 )
 
 // OwnMounts runs a package's tests in a mount namespace of their own, if it runs as root: what they mount is
-// neither seen nor, by a namespace that somebody else clones at that moment, kept. Use in TestMain:
+// not seen by others, nor kept by a namespace that is cloned at that moment. Use it in TestMain:
 // os.Exit(testenv.OwnMounts(m)).
 func OwnMounts(m *testing.M) int { return InOwnMounts(m.Run) }
 
-// InOwnMounts is OwnMounts for a TestMain that does more than run the tests: run does all of it.
+// InOwnMounts is OwnMounts for a TestMain that does more than run the tests, all of it in run.
 func InOwnMounts(run func() int) int {
 	const inside = "TRIVET_TEST_OWN_MOUNTS"
 	if os.Geteuid() != 0 {
@@ -52,9 +52,9 @@ func InOwnMounts(run func() int) int {
 	return 0
 }
 
-// takeControllers holds, on a host of cgroup v1 with v2 beside it, those controllers that the host has
-// mounted in no v1 hierarchy: they fall to the v2 hierarchy, and crun refuses to run while there is one.
-// Others may hold them just now, but not for as long as these tests take.
+// takeControllers holds, on a host of cgroup v1 with v2 beside it, the controllers that the host has not
+// mounted in a v1 hierarchy: they belong to the v2 hierarchy otherwise, and crun refuses to run while it has
+// one. Another process may hold them at present, but perhaps not for as long as these tests take.
 func takeControllers() error {
 	if _, err := os.Stat("/sys/fs/cgroup/unified/cgroup.controllers"); errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -66,7 +66,7 @@ func takeControllers() error {
 	}
 
 	for line := range strings.Lines(string(known)) {
-		// name, hierarchy, groups, enabled
+		// The fields are: name, hierarchy, groups, enabled.
 		fields := strings.Fields(line)
 		if len(fields) != 4 || fields[3] != "1" || slices.Contains(neverListed, fields[0]) {
 			continue
@@ -82,11 +82,11 @@ func takeControllers() error {
 	return nil
 }
 
-// neverListed are controllers which the v2 hierarchy does not have or always has, without listing them.
+// neverListed are controllers that the v2 hierarchy does not have, or always has without listing them.
 var neverListed = []string{"net_cls", "net_prio", "perf_event", "freezer", "devices", "cpuacct"}
 
-// hold keeps a v1 hierarchy for the life of the process: an open directory does it, so that no path is needed
-// and none is left behind.
+// hold keeps a v1 hierarchy until the process ends. An open directory is enough for that, so that no path is
+// left behind.
 func hold(controller string) error {
 	dir, err := os.MkdirTemp("", "trivet-cgroup-")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package testenv is what root tests need: an honest skip, a network and mount namespace of their own, and a
-// check that nothing is left.
+// Package testenv has what root tests need: a skip that fails where tests must run, network and mount
+// namespaces of their own, and a check that nothing is left behind.
 package testenv
 
 import (
@@ -14,8 +14,8 @@ import (
 	"github.com/trivet-node/trivet/internal/namespace"
 )
 
-// Skip skips the test with a reason, or fails it when TRIVET_MUST_RUN is set (as in CI): a skipped root test
-// proves nothing.
+// Skip skips the test with a reason, or fails it when TRIVET_MUST_RUN is set, as in CI: a skipped test proves
+// nothing.
 func Skip(tb testing.TB, format string, args ...any) {
 	tb.Helper()
 	if os.Getenv("TRIVET_MUST_RUN") != "" {
@@ -24,7 +24,7 @@ func Skip(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
-// Root makes sure that the test runs as root.
+// Root skips a test that does not run as root.
 func Root(tb testing.TB) {
 	tb.Helper()
 	if os.Geteuid() != 0 {
@@ -32,7 +32,8 @@ func Root(tb testing.TB) {
 	}
 }
 
-// Program finds a program the test needs, e.g. an OCI runtime, and says which Debian package has it.
+// Program returns the path of a program that the test needs, such as an OCI runtime. It skips the test if
+// there is none, and says which Debian package has it.
 func Program(tb testing.TB, name, debianPackage string) string {
 	tb.Helper()
 	path, err := exec.LookPath(name)
@@ -42,8 +43,8 @@ func Program(tb testing.TB, name, debianPackage string) string {
 	return path
 }
 
-// Netns makes a network namespace with loopback down, pinned for the length of the test, and returns the
-// pin's path.
+// Netns makes a network namespace, with the loopback device down, that is pinned until the test ends, and
+// returns the path of the pin.
 func Netns(tb testing.TB) string {
 	tb.Helper()
 	Root(tb)
@@ -61,8 +62,9 @@ func Netns(tb testing.TB) string {
 	return path
 }
 
-// ShortDir is a temporary directory with a path short enough for unix sockets (t.TempDir carries the test's
-// name). At the end of the test everything mounted below it is an error, and is unmounted.
+// ShortDir returns a temporary directory whose path is short enough for unix sockets; that of t.TempDir
+// contains the test's name. What is still mounted below it when the test ends is unmounted and fails the
+// test.
 func ShortDir(tb testing.TB) string {
 	tb.Helper()
 	dir, err := os.MkdirTemp("", "trv")
@@ -76,7 +78,7 @@ func ShortDir(tb testing.TB) string {
 			if err := mount.UnmountBelow(dir); err != nil {
 				tb.Errorf("unmount what was left below %s: %v", dir, err)
 
-				// never delete through a mount
+				// nothing is deleted through a mount
 				return
 			}
 		}
@@ -89,7 +91,7 @@ func ShortDir(tb testing.TB) string {
 	return dir
 }
 
-// Golden compares text with testdata/NAME, or rewrites the file when the environment has UPDATE_GOLDEN=1.
+// Golden fails the test if text differs from testdata/NAME, or rewrites the file if UPDATE_GOLDEN is set.
 func Golden(tb testing.TB, name, got string) {
 	tb.Helper()
 	path := filepath.Join("testdata", name)
@@ -113,6 +115,7 @@ func Golden(tb testing.TB, name, got string) {
 	}
 }
 
+// diffLines returns the first line that differs.
 func diffLines(want, got string) string {
 	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
 	for i := range max(len(w), len(g)) {

@@ -1,5 +1,5 @@
 // Package admit decides whether a pod that is new on the node can run here: what the scheduler checked is
-// checked again, as pods may be bound by others, and what this node cannot do is refused. Reasons and
+// checked again, as pods may be bound by other means, and what this node cannot do is refused. Reasons and
 // messages are kubelet's. It is pure.
 package admit
 
@@ -21,13 +21,13 @@ type Node struct {
 	PodResources   bool     // feature gate PodLevelResources
 }
 
-// Verdict is what became of a pod. The zero value lets it in.
+// Verdict is the decision about a pod. The zero value admits it.
 type Verdict struct {
 	Reason, Message string    // why the pod cannot run here
 	Preempt         []*v1.Pod // pods that must end before this one, which is critical, is asked about again
 }
 
-// Admitted reports whether the pod is let in at once.
+// Admitted reports whether the pod may run at once.
 func (v Verdict) Admitted() bool { return v.Reason == "" && len(v.Preempt) == 0 }
 
 // reject is a refusal.
@@ -35,14 +35,14 @@ func reject(reason, format string, args ...any) Verdict {
 	return Verdict{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
-// Check decides about the pod beside the others, in the order in which kubelet does.
-func Check(node Node, pod *v1.Pod, others []*v1.Pod) Verdict {
+// Check decides about the pod beside the active pods of the node, in the order in which kubelet does.
+func Check(node Node, pod *v1.Pod, active []*v1.Pod) Verdict {
 	for _, check := range []func() Verdict{
 		func() Verdict { return unserved(pod) },
 		func() Verdict { return pressure(node, pod) },
 		func() Verdict { return sysctls(node, pod) },
 		func() Verdict { return system(node, pod) },
-		func() Verdict { return predicates(node, pod, others) },
+		func() Verdict { return predicates(node, pod, active) },
 		func() Verdict { return appArmor(node, pod) },
 		func() Verdict { return features(node, pod) },
 	} {
@@ -56,12 +56,12 @@ func Check(node Node, pod *v1.Pod, others []*v1.Pod) Verdict {
 
 // predicates are what kubelet shares with the scheduler. All are asked: a critical pod makes room for
 // itself only where nothing but room is missing.
-func predicates(node Node, pod *v1.Pod, others []*v1.Pod) Verdict {
-	short := fit(node, pod, others)
-	misplaced := placement(node, pod, others)
+func predicates(node Node, pod *v1.Pod, active []*v1.Pod) Verdict {
+	short := fit(node, pod, active)
+	misplaced := placement(node, pod, active)
 	switch {
 	case len(short) > 0 && critical(pod) && misplaced.Admitted():
-		return preempt(pod, others, short)
+		return preempt(pod, active, short)
 	case len(short) > 0 && !critical(pod):
 		return short[0].refusal()
 	}

@@ -27,10 +27,10 @@ func (s shortage) refusal() Verdict {
 func (s shortage) missing() int64 { return s.requested - (s.size - s.used) }
 
 // fit adds the requests up.
-func fit(node Node, pod *v1.Pod, others []*v1.Pod) []shortage {
+func fit(node Node, pod *v1.Pod, active []*v1.Pod) []shortage {
 	var out []shortage
-	if limit, ok := node.Allocatable[v1.ResourcePods]; ok && int64(len(others))+1 > limit.Value() {
-		out = append(out, shortage{v1.ResourcePods, 1, int64(len(others)), limit.Value()})
+	if limit, ok := node.Allocatable[v1.ResourcePods]; ok && int64(len(active))+1 > limit.Value() {
+		out = append(out, shortage{v1.ResourcePods, 1, int64(len(active)), limit.Value()})
 	}
 
 	want := helpers.PodRequests(pod, helpers.PodResourcesOptions{})
@@ -43,7 +43,7 @@ func fit(node Node, pod *v1.Pod, others []*v1.Pod) []shortage {
 
 		limit, ok := node.Allocatable[name]
 		if !ok {
-			// of device plugins and others
+			// A resource of a device plugin.
 			limit, ok = node.Object.Status.Allocatable[name]
 		}
 
@@ -53,7 +53,7 @@ func fit(node Node, pod *v1.Pod, others []*v1.Pod) []shortage {
 		}
 
 		if used == nil {
-			used = requests(others)
+			used = requests(active)
 		}
 
 		s := shortage{name, units(name, q), units(name, used[name]), units(name, limit)}

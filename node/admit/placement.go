@@ -10,14 +10,14 @@ import (
 const NodeAffinity = "NodeAffinity"
 
 // placement checks what keeps a pod away from this node whatever room there is.
-func placement(node Node, pod *v1.Pod, others []*v1.Pod) Verdict {
+func placement(node Node, pod *v1.Pod, active []*v1.Pod) Verdict {
 	if ok, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node.Object); err != nil || !ok {
 		return failed(NodeAffinity, "node(s) didn't match Pod's node affinity/selector")
 	}
 	if pod.Spec.NodeName != "" && pod.Spec.NodeName != node.Object.Name {
 		return failed("NodeName", "node(s) didn't match the requested node name")
 	}
-	if portTaken(pod, others) {
+	if portTaken(pod, active) {
 		return failed("NodePorts", "node(s) didn't have free ports for the requested pod ports")
 	}
 	if !static(pod) && repelled(node.Object, pod) {
@@ -52,13 +52,13 @@ type hostPort struct {
 const anyIP = "0.0.0.0"
 
 // portTaken reports whether another pod has a port of the node that this one wants.
-func portTaken(pod *v1.Pod, others []*v1.Pod) bool {
+func portTaken(pod *v1.Pod, active []*v1.Pod) bool {
 	want := hostPorts(pod)
 	if len(want) == 0 {
 		return false
 	}
 
-	for _, o := range others {
+	for _, o := range active {
 		for _, theirs := range hostPorts(o) {
 			for _, ours := range want {
 				if ours.conflicts(theirs) {

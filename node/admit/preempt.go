@@ -8,17 +8,17 @@ import (
 	v1 "k8s.io/api/core/v1"
 	helpers "k8s.io/component-helpers/resource"
 
-	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // preempt chooses pods that end in favour of a critical one, as kubelet does: as few as possible, and of
 // the lowest quality of service.
-func preempt(pod *v1.Pod, others []*v1.Pod, short []shortage) Verdict {
+func preempt(pod *v1.Pod, active []*v1.Pod, short []shortage) Verdict {
 	byClass := map[v1.PodQOSClass][]*v1.Pod{}
 	var all []*v1.Pod
-	for _, o := range others {
+	for _, o := range active {
 		if mayPreempt(pod, o) {
-			byClass[criconfig.QOS(o)] = append(byClass[criconfig.QOS(o)], o)
+			byClass[podspec.QOS(o)] = append(byClass[podspec.QOS(o)], o)
 			all = append(all, o)
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
 
-	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // pressure refuses pods on a node that has too little of something. Memory alone keeps only those away that
@@ -16,7 +16,7 @@ func pressure(node Node, pod *v1.Pod) Verdict {
 	}
 	if len(node.Pressure) == 1 && node.Pressure[0] == v1.NodeMemoryPressure {
 		taint := &v1.Taint{Key: v1.TaintNodeMemoryPressure, Effect: v1.TaintEffectNoSchedule}
-		if criconfig.QOS(pod) != v1.PodQOSBestEffort || tolerated(pod, taint) {
+		if podspec.QOS(pod) != v1.PodQOSBestEffort || tolerated(pod, taint) {
 			return Verdict{}
 		}
 	}

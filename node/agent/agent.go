@@ -1,295 +1,242 @@
-// Package agent puts the parts of the node agent together: New makes them, Run runs them and returns when all
-// have ended. Nothing is decided here.
+// Package agent puts the parts of the node agent together. Run makes them one after the other, each with what
+// it needs of those before it, starts them, and returns when all have ended. What the parts do is decided in
+// their own packages.
 package agent
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"log/slog"
-	"sync"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 	"github.com/trivet-node/trivet/node/config"
-	"github.com/trivet-node/trivet/node/csiplugin"
-	"github.com/trivet-node/trivet/node/event"
-	"github.com/trivet-node/trivet/node/heartbeat"
-	"github.com/trivet-node/trivet/node/imageaccess"
-	"github.com/trivet-node/trivet/node/kubeapi"
-	"github.com/trivet-node/trivet/node/objects"
-	"github.com/trivet-node/trivet/node/podcgroup"
-	"github.com/trivet-node/trivet/node/podsource"
-	"github.com/trivet-node/trivet/node/podworker"
-	"github.com/trivet-node/trivet/node/probe"
+	"github.com/trivet-node/trivet/node/identity"
+	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/runtime"
-	"github.com/trivet-node/trivet/node/volume"
 )
 
-// Agent is the node agent.
-type Agent struct {
+// KubernetesVersion is the version of kubelet whose behaviour is served; tools compare it with the API
+// server's.
+const KubernetesVersion = "v1.37.2"
+
+// surroundings are what there is before the first part: the machine, the container runtime and the API
+// server, none of which need have answered but the runtime.
+type surroundings struct {
 	cfg      config.Config
 	log      *slog.Logger
-	identity kubeapi.Identity
-	conns    []*grpc.ClientConn
-	client   *kubeapi.Client
-	join     func(context.Context) error // gets the identity that the client waits for
-	info     runtime.Info
-	ips      []string
 	started  time.Time
-
-	runtime *runtime.Client
-	host    *cgroup.Host
-	cgroups *podcgroup.Tree
-	events  *event.Recorder
-	heart   *heartbeat.Heart
-	objects *objects.Cache
-	drivers *csiplugin.Registry
-	csiNode *csiplugin.CSINodes
-	volumes *volume.Manager
-	probes  *probe.Manager
-	source  *podsource.Source
-	access  *imageaccess.Access
-	worker  *podworker.Worker
-}
-
-// New checks the surroundings. It connects to nothing.
-func New(cfg config.Config, log *slog.Logger) (*Agent, error) {
-	if cfg.Kubeconfig == "" {
-		return nil, &program.UsageError{
-			Err: fmt.Errorf("--kubeconfig is missing: running without an API server is not served yet"),
-		}
-	}
-
-	if err := checkFiles(&cfg.Kubelet); err != nil {
-		return nil, err
-	}
-
-	host, err := cgroup.Open()
-	if err != nil {
-		return nil, &program.CantRunError{
-			What: err.Error(),
-			Do:   "mount cgroup v2 at /sys/fs/cgroup, or the v1 controllers below it",
-		}
-	}
-
-	if err := checkMachine(&cfg.Kubelet, host.V2, "/proc"); err != nil {
-		return nil, err
-	}
-
-	a := &Agent{
-		cfg:     cfg,
-		log:     log,
-		host:    host,
-		started: time.Now(),
-		identity: kubeapi.Identity{
-			NodeName:   cfg.NodeName,
-			Kubeconfig: cfg.Kubeconfig,
-			Bootstrap:  cfg.Bootstrap,
-			CertDir:    cfg.CertDir,
-		},
-	}
-
-	// A runtime that was restarted is found again at once: gRPC's default waits up to two minutes.
-	reconnect := grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: time.Second,
-		Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, MaxDelay: time.Second}})
-	rt, err := socket.Dial(cfg.RuntimeEndpoint, reconnect)
-	if err != nil {
-		return nil, &program.UsageError{Err: err}
-	}
-
-	images := rt
-	if cfg.ImageEndpoint != cfg.RuntimeEndpoint {
-		if images, err = socket.Dial(cfg.ImageEndpoint, reconnect); err != nil {
-			return nil, &program.UsageError{Err: err}
-		}
-
-		a.conns = append(a.conns, images)
-	}
-
-	a.conns = append(a.conns, rt)
-	a.runtime = runtime.New(rt, images, log)
-	return a, nil
+	machine  machine.Machine
+	cgroups  *cgroup.Host
+	runtime  *runtime.Client
+	info     runtime.Info // the runtime's
+	identity *identity.Identity
+	client   *kube.Client
+	ips      []string // of the node, primary first
 }
 
 // Run runs the node until ctx ends. Containers are left running.
-func (a *Agent) Run(ctx context.Context) error {
-	only, err := lock(ctx, a.cfg.RootDir)
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	s := surroundings{cfg: cfg, log: log, started: time.Now()}
+	if err := s.check(); err != nil {
+		return err
+	}
+
+	// Two agents with one root directory would undo each other's work.
+	only, err := lock(ctx, cfg.RootDir)
 	if err != nil {
 		return err
 	}
 	defer only.Close()
 
-	setProcess(&a.cfg.Kubelet, a.log)
+	setProcess(cfg.Process, log)
 
-	p := newParts(ctx)
-	defer func() {
-		p.end()
-		for _, c := range a.conns {
-			c.Close()
-		}
-	}()
+	parts := newParts(ctx)
+	defer parts.end()
 
-	p.run("healthz", a.serveHealth)
-	if err := a.waitForRuntime(p.ctx); err != nil {
-		return err
-	}
-	if err := a.connect(); err != nil {
-		return err
-	}
-	if err := a.build(p.ctx); err != nil {
-		return err
-	}
-	if err := a.start(p); err != nil {
-		return err
-	}
+	parts.run("healthz", func(ctx context.Context) error { return serveHealth(ctx, cfg.HealthAddress) })
 
-	a.log.Info("node agent runs", "node", a.cfg.NodeName, "runtime", a.info.Name, "version", program.Version)
-	<-p.ctx.Done()
-	a.probes.Close()
-	if err := context.Cause(p.ctx); err != nil && err != context.Canceled {
-		return err
-	}
-
-	return nil
-}
-
-// start starts the parts. What a pod needs comes before the pods.
-func (a *Agent) start(p *parts) error {
-	p.run("events", silent(a.events.Run))
-	p.run("heartbeat", silent(a.heart.Run))
-	p.run("objects", silent(a.registered(a.objects.Run)))
-	p.run("csi drivers", a.drivers.Run)
-	p.run("csi node", a.csiNode.Init)
-	rotate, err := a.rotateLogs()
+	// The runtime may be started after the agent; all other parts need it.
+	runtimeConns, err := s.dialRuntime()
 	if err != nil {
 		return err
 	}
+	defer runtimeConns.close()
 
-	p.run("log rotation", rotate)
-	p.run("identity", a.keepIdentity)
-	p.run("container runtime", func(ctx context.Context) error { return a.runtime.Watch(ctx, a.worker) })
-
-	a.startStatic(p)
-	p.run("pods", silent(a.registered(a.watchPods)))
-	p.run("pod workers", silent(a.worker.Run))
-	p.run("leftovers", silent(a.watchLeftovers))
-
-	if !*a.cfg.Kubelet.EnableServer {
-		return nil
+	if err := s.awaitRuntime(parts.ctx); err != nil {
+		return err
 	}
 
-	certificate, server, err := a.serveAPI()
+	// The API server is not waited for: it may be a static pod of this node.
+	if err := s.connectAPI(); err != nil {
+		return err
+	}
+
+	if err := s.runParts(parts); err != nil {
+		return err
+	}
+
+	log.Info("node agent runs", "node", cfg.NodeName, "runtime", s.info.Name, "version", program.Version)
+	return parts.wait()
+}
+
+// check ends the start where something is missing that only a person can mend.
+func (s *surroundings) check() error {
+	if s.cfg.Identity.Kubeconfig == "" {
+		return &program.UsageError{
+			Err: errors.New("--kubeconfig is missing: running without an API server is not served yet"),
+		}
+	}
+
+	if err := checkFiles(s.cfg.API); err != nil {
+		return err
+	}
+
+	var err error
+	if s.cgroups, err = cgroup.Open(); err != nil {
+		return &program.CantRunError{
+			What: err.Error(),
+			Do:   "mount cgroup v2 at /sys/fs/cgroup, or the v1 controllers below it",
+		}
+	}
+
+	return checkMachine(s.cfg, s.cgroups.V2, s.machine)
+}
+
+// lock makes this process the only agent below the root directory.
+func lock(ctx context.Context, root string) (*os.File, error) {
+	if err := os.MkdirAll(root, 0o750); err != nil {
+		return nil, err
+	}
+	what := "root directory " + root + " (--root-dir)"
+	return lockfile.Take(ctx, filepath.Join(root, "trivet-node.lock"), what)
+}
+
+// connectAPI finds the node's identity, or how to get it, and the node's addresses.
+func (s *surroundings) connectAPI() error {
+	var err error
+	s.identity, err = identity.New(identity.Config{
+		NodeName:   s.cfg.NodeName,
+		Kubeconfig: s.cfg.Identity.Kubeconfig,
+		Bootstrap:  s.cfg.Identity.Bootstrap,
+		CertDir:    s.cfg.Identity.CertDir,
+		UserAgent:  "trivet-node/" + program.Version,
+		Log:        s.log,
+	})
 	if err != nil {
 		return err
 	}
-
-	p.run("serving certificate", certificate)
-	p.run("node API", server)
-	return nil
-}
-
-// startStatic starts the sources of static pods. Files are known before pods are worked on.
-func (a *Agent) startStatic(p *parts) {
-	k := &a.cfg.Kubelet
-	if k.StaticPodPath != "" {
-		files := &podsource.Files{Source: a.source, Path: k.StaticPodPath, Node: a.cfg.NodeName}
-		files.Load()
-		p.run("static pods", files.Follow)
-	}
-	if k.StaticPodURL != "" {
-		every := k.HTTPCheckFrequency.Duration
-		page := podsource.NewPage(a.source, k.StaticPodURL, k.StaticPodURLHeader, a.cfg.NodeName, every)
-		p.run("static pods by HTTP", silent(page.Follow))
-	}
-}
-
-// waitForRuntime waits until the runtime answers: it may be started after the agent.
-func (a *Agent) waitForRuntime(ctx context.Context) error {
-	for told := false; ; {
-		info, err := a.runtime.Info(ctx)
-		if err == nil {
-			a.info = info
-			return nil
-		}
-
-		if !told && ctx.Err() == nil {
-			a.log.Warn("waiting for the container runtime", "endpoint", a.cfg.RuntimeEndpoint, "err", err)
-			told = true
-		}
-
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// keepIdentity joins the cluster, if the node has not, and renews its certificate.
-func (a *Agent) keepIdentity(ctx context.Context) error {
-	if err := a.join(ctx); err != nil || !*a.cfg.Kubelet.RotateCertificates {
+	if s.client, err = kube.New(s.identity.API()); err != nil {
 		return err
 	}
-	return a.identity.Rotate(ctx, a.client, a.log)
+
+	s.ips, err = nodeIPs(s.cfg.Node.IPs, s.identity.API())
+	return err
 }
 
-// registered runs a part that follows the API once the Node exists: its labels and taints decide about pods,
-// and a list that is tried before there is an API server is tried again half a minute after there is one.
-func (a *Agent) registered(part func(context.Context)) func(context.Context) {
-	return func(ctx context.Context) {
-		select {
-		case <-a.heart.Registered():
-			part(ctx)
-		case <-ctx.Done():
-		}
+// nodeIPs are the configured addresses, or the one from which the API server is reached.
+func nodeIPs(configured []netip.Addr, api kube.Config) ([]string, error) {
+	var out []string
+	for _, ip := range configured {
+		out = append(out, ip.String())
+	}
+
+	if len(out) > 0 {
+		return out, nil
+	}
+
+	host, port, err := api.Server()
+	if err != nil {
+		return nil, addressError(err)
+	}
+
+	// This sends nothing: it only looks up the route.
+	conn, err := net.Dial("udp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, addressError(err)
+	}
+	defer conn.Close()
+
+	local, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	return []string{local}, err
+}
+
+func addressError(err error) error {
+	return &program.CantRunError{What: "the node's address is not known: " + err.Error(), Do: "set --node-ip"}
+}
+
+// conns are connections to the container runtime.
+type conns []*grpc.ClientConn
+
+func (c conns) close() {
+	for _, one := range c {
+		one.Close()
 	}
 }
 
-func (a *Agent) watchPods(ctx context.Context) { a.source.Watch(ctx, a.client.Core, a.cfg.NodeName) }
-
-// parts are what runs of the agent, side by side. When one fails, all end.
-type parts struct {
-	ctx     context.Context //nolint:containedctx // lives as long as the parts
-	cancel  context.CancelCauseFunc
-	running sync.WaitGroup
-}
-
-func newParts(ctx context.Context) *parts {
-	p := &parts{}
-	p.ctx, p.cancel = context.WithCancelCause(ctx)
-	return p
-}
-
-// run runs a part until it returns, which it does when the context ends.
-func (p *parts) run(name string, part func(context.Context) error) {
-	p.running.Go(func() {
-		if err := part(p.ctx); err != nil && p.ctx.Err() == nil {
-			p.cancel(fmt.Errorf("%s: %w", name, err))
-		}
+// reconnect finds a runtime that was restarted again at once: gRPC's default waits up to two minutes.
+func reconnect() grpc.DialOption {
+	return grpc.WithConnectParams(grpc.ConnectParams{
+		MinConnectTimeout: time.Second,
+		Backoff: backoff.Config{
+			BaseDelay:  50 * time.Millisecond,
+			Multiplier: 1.6,
+			MaxDelay:   time.Second,
+		},
 	})
 }
 
-// end ends all parts and waits for them.
-func (p *parts) end() {
-	p.cancel(nil)
-	p.running.Wait()
+// dialRuntime makes the client of the container runtime. It does not connect yet.
+func (s *surroundings) dialRuntime() (conns, error) {
+	rt, err := socket.Dial(s.cfg.RuntimeEndpoint, reconnect())
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+
+	all, images := conns{rt}, rt
+	if s.cfg.ImageEndpoint != s.cfg.RuntimeEndpoint {
+		if images, err = socket.Dial(s.cfg.ImageEndpoint, reconnect()); err != nil {
+			all.close()
+			return nil, &program.UsageError{Err: err}
+		}
+
+		all = append(all, images)
+	}
+
+	s.runtime = runtime.New(rt, images, s.log)
+	return all, nil
 }
 
-// silent is a part that does not fail.
-func silent(run func(context.Context)) func(context.Context) error {
-	return func(ctx context.Context) error { run(ctx); return nil }
+// runtimeCheck is how often it is asked whether the runtime has come up.
+const runtimeCheck = 200 * time.Millisecond
+
+// awaitRuntime waits until the runtime answers.
+func (s *surroundings) awaitRuntime(ctx context.Context) error {
+	logged := false
+	for range retry.Every(ctx, runtimeCheck) {
+		info, err := s.runtime.Info(ctx)
+		if err == nil {
+			s.info = info
+			return nil
+		}
+
+		if !logged && ctx.Err() == nil {
+			s.log.Warn("waiting for the container runtime", "endpoint", s.cfg.RuntimeEndpoint, "err", err)
+			logged = true
+		}
+	}
+
+	return context.Cause(ctx)
 }

@@ -2,78 +2,76 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	goruntime "runtime"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/systemd"
-	"github.com/trivet-node/trivet/node/heartbeat"
-	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/machine"
 	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/unit"
 )
 
-// groups keeps the tiers in balance when a pod comes.
-type groups struct {
+// balancedTree keeps the tiers of quality of service in balance when a pod comes.
+type balancedTree struct {
 	*podcgroup.Tree
 	pods *podsource.Source
 }
 
 // Ensure makes the pod's group with its limits.
-func (g groups) Ensure(ctx context.Context, pod *v1.Pod) error {
-	if err := g.Tree.Ensure(ctx, pod); err != nil {
+func (t balancedTree) Ensure(ctx context.Context, pod *v1.Pod) error {
+	if err := t.Tree.Ensure(ctx, pod); err != nil {
 		return err
 	}
-	return g.Balance(ctx, g.pods.List())
+	return t.Balance(ctx, t.pods.List())
 }
 
-// makeCgroups makes the groups above those of pods, by the driver that the runtime uses: the two must not
+// newCgroups makes the groups above those of pods, by the driver that the runtime uses: the two must not
 // differ.
-func (a *Agent) makeCgroups(ctx context.Context) error {
-	driver := a.runtime.CgroupDriver(ctx)
+func (s *surroundings) newCgroups(ctx context.Context) (*podcgroup.Tree, error) {
+	driver := s.runtime.CgroupDriver(ctx)
 	if driver == "" {
-		driver = a.cfg.Kubelet.CgroupDriver
+		driver = s.cfg.Cgroups.Driver
 	}
 	if driver == "" {
 		driver = "cgroupfs"
 	}
 
-	slices, err := slicesOf(driver)
+	slices, err := slicesFor(driver, systemd.Running())
 	if err != nil {
-		return err
+		return nil, err
 	}
 
-	cfg := podcgroup.Config{
-		Host:     a.host,
+	tree, err := podcgroup.New(podcgroup.Config{
+		Host:     s.cgroups,
 		Slices:   slices,
 		Driver:   driver,
-		Root:     a.cfg.Kubelet.CgroupRoot,
-		PodPIDs:  *a.cfg.Kubelet.PodPidsLimit,
-		CPUQuota: *a.cfg.Kubelet.CPUCFSQuota,
+		Root:     s.cfg.Cgroups.Root,
+		PodPIDs:  s.cfg.Cgroups.PodPIDs,
+		CPUQuota: s.cfg.Cgroups.CPUQuota,
+	})
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
 	}
-	if a.cgroups, err = podcgroup.New(cfg); err != nil {
-		return &program.UsageError{Err: err}
+	if err := tree.Setup(ctx); err != nil {
+		return nil, err
 	}
-	if err := a.cgroups.Setup(ctx); err != nil {
-		return err
-	}
-	if err := a.boundPods(ctx); err != nil {
-		a.log.Warn("bound all pods together; it will be tried again", "err", err)
+	if err := s.bounder(tree)(ctx); err != nil {
+		s.log.Warn("all pods together are not bounded yet; it will be tried again", "err", err)
 	}
 
-	return nil
+	return tree, nil
 }
 
-// slicesOf is nil on a machine without systemd, which the driver systemd cannot do without.
-func slicesOf(driver string) (*unit.Slices, error) {
+// slicesFor returns systemd's slices, nil on a machine without systemd, which the driver systemd cannot do
+// without.
+func slicesFor(driver string, running bool) (*unit.Slices, error) {
 	switch {
-	case systemd.Running():
+	case running:
 		return &unit.Slices{}, nil
 	case driver == "systemd":
 		return nil, &program.CantRunError{
@@ -84,42 +82,39 @@ func slicesOf(driver string) (*unit.Slices, error) {
 	return nil, nil
 }
 
-// boundPods bounds all pods together by what the node does not keep for its daemons. What eviction keeps free
+// bounder bounds all pods together by what the node does not keep for its daemons. What eviction keeps free
 // is not taken off: it is to act before the kernel does.
-func (a *Agent) boundPods(ctx context.Context) error {
-	whole, err := shareOfPods(&a.cfg.Kubelet)
-	if err != nil {
-		return fmt.Errorf("bound all pods: %w", err)
+func (s *surroundings) bounder(tree *podcgroup.Tree) func(context.Context) error {
+	return func(ctx context.Context) error {
+		share, err := shareOfPods(s.cfg.Resources, s.machine)
+		if err != nil {
+			return fmt.Errorf("bound all pods: %w", err)
+		}
+		return tree.Bound(ctx, podcgroup.Whole(share))
 	}
-	return a.cgroups.Bound(ctx, podcgroup.Whole(whole))
 }
 
 // shareOfPods is what the machine has and the configuration does not reserve. There must be some of each:
 // zero would be no limit for the kernel.
-func shareOfPods(k *kubeletconfig.Configuration) (v1.ResourceList, error) {
-	memory, _, err := heartbeat.Memory()
+func shareOfPods(r config.Resources, m machine.Machine) (v1.ResourceList, error) {
+	memory, err := m.Memory()
 	if err != nil {
 		return nil, err
 	}
 
-	pids, err := heartbeat.MaxPIDs()
-	if err != nil {
-		return nil, err
-	}
-
-	kept, err := k.Reserved()
+	tasks, err := m.MaxTasks()
 	if err != nil {
 		return nil, err
 	}
 
 	share := v1.ResourceList{
-		v1.ResourceCPU:    *resource.NewQuantity(int64(goruntime.NumCPU()), resource.DecimalSI),
-		v1.ResourceMemory: *resource.NewQuantity(memory, resource.BinarySI),
-		podcgroup.PIDs:    *resource.NewQuantity(pids, resource.DecimalSI),
+		v1.ResourceCPU:    *resource.NewQuantity(int64(machine.CPUs()), resource.DecimalSI),
+		v1.ResourceMemory: *resource.NewQuantity(memory.Total, resource.BinarySI),
+		podcgroup.PIDs:    *resource.NewQuantity(tasks, resource.DecimalSI),
 	}
 
 	for name, amount := range share {
-		amount.Sub(kept[name])
+		amount.Sub(r.Reserved[name])
 		if amount.Sign() <= 0 {
 			return nil, &program.CantRunError{
 				What: fmt.Sprintf("all %s of the machine is reserved", name),
@@ -131,23 +126,4 @@ func shareOfPods(k *kubeletconfig.Configuration) (v1.ResourceList, error) {
 	}
 
 	return share, nil
-}
-
-// tendCgroups removes the groups of pods that are not to be kept and of a driver that was in use before, and
-// limits anew the groups that all pods are in.
-func (a *Agent) tendCgroups(ctx context.Context, keep func(types.UID) bool) error {
-	uids, err := a.cgroups.Pods()
-	if err != nil {
-		return err
-	}
-
-	var errs []error
-	for _, uid := range uids {
-		if !keep(uid) {
-			errs = append(errs, a.cgroups.Remove(ctx, uid))
-		}
-	}
-
-	errs = append(errs, a.cgroups.Retire(ctx), a.boundPods(ctx), a.cgroups.Balance(ctx, a.source.List()))
-	return errors.Join(errs...)
 }

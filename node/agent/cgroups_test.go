@@ -5,15 +5,24 @@ import (
 	"testing"
 
 	"github.com/trivet-node/trivet/internal/program"
-	"github.com/trivet-node/trivet/internal/systemd"
 )
 
 func TestSystemdDriverIsRefusedWhereSystemdDoesNotRun(t *testing.T) {
-	_, err := slicesOf("systemd")
-	if _, refused := errors.AsType[*program.CantRunError](err); refused == systemd.Running() {
-		t.Errorf("systemd runs %v: %v", systemd.Running(), err)
-	}
-	if _, err := slicesOf("cgroupfs"); err != nil {
-		t.Error(err)
+	for _, c := range []struct {
+		driver  string
+		running bool
+		slices  bool
+		refused bool
+	}{
+		{"systemd", true, true, false},
+		{"systemd", false, false, true},
+		{"cgroupfs", true, true, false},
+		{"cgroupfs", false, false, false},
+	} {
+		got, err := slicesFor(c.driver, c.running)
+		_, refused := errors.AsType[*program.CantRunError](err)
+		if refused != c.refused || (got != nil) != c.slices {
+			t.Errorf("driver %s, systemd runs %v: %v, %v", c.driver, c.running, got, err)
+		}
 	}
 }

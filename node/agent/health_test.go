@@ -6,8 +6,6 @@ import (
 	"net"
 	"net/http"
 	"testing"
-
-	"github.com/trivet-node/trivet/node/config"
 )
 
 // Nobody is asked who he is on the health port, so it tells nothing else: kubelet's had the profiler
@@ -23,14 +21,13 @@ func TestHealthPortTellsNothingButHealth(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	a := &Agent{cfg: config.Defaults()}
-	a.cfg.Kubelet.HealthzPort, a.cfg.Kubelet.HealthzBindAddress = new(int32(port)), "127.0.0.1"
+	address := fmt.Sprintf("127.0.0.1:%d", port)
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
 	go func() {
 		defer close(served)
 
-		served <- a.serveHealth(ctx)
+		served <- serveHealth(ctx, address)
 	}()
 
 	defer func() {
@@ -41,7 +38,7 @@ func TestHealthPortTellsNothingButHealth(t *testing.T) {
 	}()
 
 	status := func(path string) int {
-		response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+		response, err := http.Get(fmt.Sprintf("http://%s%s", address, path))
 		if err != nil {
 			return 0
 		}

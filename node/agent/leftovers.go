@@ -4,55 +4,78 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/podcgroup"
+	"github.com/trivet-node/trivet/node/podlog"
+	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/podworker"
+	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/volume"
 )
 
-// Leftovers are looked for at once when all pods are known, then now and then; sooner when something could
+// Leftovers are looked for at once when all pods are known, then periodically; sooner when something could
 // not be removed yet, such as a volume whose driver has not registered again.
 const (
 	leftoversPeriod = time.Minute
 	leftoversRetry  = 5 * time.Second
 )
 
-// watchLeftovers removes what pods that are no more have left: those of earlier lives of the agent, and those
-// that went before they were looked at. What they had of the CPU goes, too.
-func (a *Agent) watchLeftovers(ctx context.Context) {
+// leftovers removes what pods that do not exist any more have left: those of earlier lives of the agent, and
+// those that went before they were looked at.
+type leftovers struct {
+	log     *slog.Logger
+	runtime *runtime.Client
+	pods    *podsource.Source
+	worker  *podworker.Worker
+	volumes *volume.Mounter
+	logs    podlog.Logs
+	access  *imageaccess.Access
+	tree    *podcgroup.Tree
+	bound   func(context.Context) error // bounds all pods together
+	looks   *queue.Queue
+}
+
+// run removes leftovers until ctx ends.
+func (l leftovers) run(ctx context.Context) {
 	select {
-	case <-a.source.Synced():
+	case <-l.pods.Synced():
 	case <-ctx.Done():
 		return
 	}
 
-	// the page of static pods may not answer: its pods are not gone
-	for !a.source.Complete() {
-		if pause(ctx, leftoversRetry) != nil {
-			return
+	// The page of static pods may not answer yet: its pods have not gone.
+	for range retry.Every(ctx, leftoversRetry) {
+		if l.pods.Complete() {
+			break
 		}
 	}
 
-	told := ""
-	for {
-		wait := leftoversPeriod
-		err := a.removeLeftovers(ctx)
-		if err != nil {
-			wait = leftoversRetry
-			if ctx.Err() == nil && err.Error() != told {
-				a.log.Warn("remove what pods that are gone have left", "err", err)
+	logged := ""
+	for ctx.Err() == nil {
+		pause := leftoversPeriod
+		if err := l.remove(ctx); err != nil {
+			pause = leftoversRetry
+			if ctx.Err() == nil && err.Error() != logged {
+				l.log.Warn("what pods have left behind is not removed yet", "err", err)
 			}
 
-			told = err.Error()
+			logged = err.Error()
 		}
 
-		if pause(ctx, wait) != nil {
-			return
-		}
+		_ = retry.Sleep(ctx, pause)
 	}
 }
 
-func (a *Agent) removeLeftovers(ctx context.Context) error {
-	inRuntime, err := a.runtime.Pods(ctx)
+// remove removes what can be removed now.
+func (l leftovers) remove(ctx context.Context) error {
+	inRuntime, err := l.runtime.Pods(ctx)
 	if err != nil {
 		return fmt.Errorf("pods of the container runtime: %w", err)
 	}
@@ -61,26 +84,47 @@ func (a *Agent) removeLeftovers(ctx context.Context) error {
 	for p := range inRuntime {
 		uid := types.UID(p.UID)
 		running[uid] = true
-		if a.source.Get(uid) == nil {
-			a.worker.Enqueue(uid)
+		if l.pods.Get(uid) == nil {
+			l.looks.Look(uid, queue.OnlyInRuntime)
 		}
 	}
 
 	keep := func(uid types.UID) bool {
-		return running[uid] || a.source.Get(uid) != nil ||
-			a.worker.Knows(uid)
+		return running[uid] || l.pods.Get(uid) != nil || l.worker.Knows(uid)
 	}
-
-	return errors.Join(a.volumes.Orphans(ctx, keep), a.worker.OrphanLogs(keep),
-		a.tendCgroups(ctx, keep), a.settleImages(ctx))
+	return errors.Join(
+		l.volumes.Orphans(ctx, keep),
+		l.logs.RemoveUnless(keep),
+		l.tendCgroups(ctx, keep),
+		l.forgetImages(ctx),
+	)
 }
 
-// settleImages forgets how images were pulled that are gone.
-func (a *Agent) settleImages(ctx context.Context) error {
+// tendCgroups removes the groups of pods that are not to be kept and of a driver that was in use before, and
+// sets the limits of the groups that all pods are in again.
+func (l leftovers) tendCgroups(ctx context.Context, keep func(types.UID) bool) error {
+	uids, err := l.tree.Pods()
+	if err != nil {
+		return err
+	}
+
+	var errs []error
+	for _, uid := range uids {
+		if !keep(uid) {
+			errs = append(errs, l.tree.Remove(ctx, uid))
+		}
+	}
+
+	errs = append(errs, l.tree.Retire(ctx), l.bound(ctx), l.tree.Balance(ctx, l.pods.List()))
+	return errors.Join(errs...)
+}
+
+// forgetImages forgets how images were pulled that have gone.
+func (l leftovers) forgetImages(ctx context.Context) error {
 	asked := time.Now()
-	images, err := a.runtime.ListImages(ctx)
+	images, err := l.runtime.ListImages(ctx)
 	if err != nil {
 		return fmt.Errorf("images of the container runtime: %w", err)
 	}
-	return a.access.Settle(images, asked)
+	return l.access.Settle(images, asked)
 }

@@ -3,7 +3,6 @@ package agent
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -15,79 +14,61 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/trivet-node/trivet/internal/program"
-	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/config"
+	"github.com/trivet-node/trivet/node/machine"
 )
 
 // checkMachine ends the start on a machine that the configuration does not accept.
-func checkMachine(k *kubeletconfig.Configuration, cgroupV2 bool, proc string) error {
-	if *k.FailCgroupV1 && !cgroupV2 {
-		return &program.CantRunError{What: "this machine has cgroup v1",
-			Do: "boot it with cgroup v2, or set failCgroupV1: false"}
+func checkMachine(cfg config.Config, cgroupV2 bool, m machine.Machine) error {
+	if cfg.Machine.NoCgroupV1 && !cgroupV2 {
+		return &program.CantRunError{
+			What: "this machine has cgroup v1",
+			Do:   "boot it with cgroup v2, or set failCgroupV1: false",
+		}
 	}
 
-	if k.SingleProcessOOMKill != nil && !*k.SingleProcessOOMKill && !cgroupV2 {
+	if cfg.Machine.NeedsGroupKills && !cgroupV2 {
 		return &program.CantRunError{
 			What: "singleProcessOOMKill: false needs cgroup v2",
 			Do:   "boot the machine with it, or leave the field out",
 		}
 	}
 
-	if *k.FailSwapOn {
-		if err := checkSwap(filepath.Join(proc, "swaps")); err != nil {
+	if cfg.Machine.NoSwap {
+		area, err := m.Swap()
+		if err != nil {
 			return err
+		}
+
+		if area != "" {
+			return &program.CantRunError{
+				What: fmt.Sprintf("swap is on (%s)", area),
+				Do:   "switch it off, or set failSwapOn: false",
+			}
 		}
 	}
 
-	if _, err := shareOfPods(k); err != nil {
+	if _, err := shareOfPods(cfg.Resources, m); err != nil {
 		return err
 	}
-	if k.ProtectKernelDefaults {
-		return checkKernel(filepath.Join(proc, "sys"))
+	if cfg.Machine.KernelDefaults {
+		return checkKernel(m)
 	}
 
 	return nil
 }
 
-func checkSwap(path string) error {
-	area, err := swapArea(path)
-	if err != nil || area == "" {
-		return err
-	}
-	return &program.CantRunError{
-		What: fmt.Sprintf("swap is on (%s)", area),
-		Do:   "switch it off, or set failSwapOn: false",
-	}
-}
+// memoryAndSwap is where a kernel with cgroup v1 limits swap, if it can.
+const memoryAndSwap = "/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes"
 
-// swapArea is the first area of /proc/swaps (proc(5)): a line of titles, then one for each area. Empty:
-// swap is off.
-func swapArea(path string) (string, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		// the kernel has no swap
-		return "", nil
-	}
-
-	if err != nil {
-		return "", fmt.Errorf("swap of the machine: %w", err)
-	}
-
-	_, areas, _ := strings.Cut(string(data), "\n")
-	if fields := strings.Fields(areas); len(fields) > 0 {
-		return fields[0], nil
-	}
-
-	return "", nil
-}
-
-// swapToForbid reports whether containers could swap and can be kept from it: on cgroup v1 the kernel may not
+// forbidSwap reports whether containers could swap and can be kept from it: on cgroup v1 the kernel may not
 // count it.
-func swapToForbid(cgroupV2 bool) bool {
-	area, err := swapArea("/proc/swaps")
+func forbidSwap(m machine.Machine, cgroupV2 bool) bool {
+	area, err := m.Swap()
 	if err != nil || area == "" {
 		return false
 	}
-	_, err = os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+	_, err = os.Stat(memoryAndSwap)
 	return cgroupV2 || err == nil
 }
 
@@ -101,17 +82,17 @@ var kernelDefaults = map[string]string{
 	"vm/panic_on_oom":           "0",
 }
 
-func checkKernel(sys string) error {
+func checkKernel(m machine.Machine) error {
 	var wrong []string
 	for name, want := range kernelDefaults {
-		data, err := os.ReadFile(filepath.Join(sys, name))
+		have, err := m.KernelParameter(name)
 		if err != nil {
-			return fmt.Errorf("kernel parameter: %w", err)
+			return err
 		}
 
-		if have := strings.TrimSpace(string(data)); have != want {
-			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", strings.ReplaceAll(name, "/", "."), have,
-				want))
+		if have != want {
+			dotted := strings.ReplaceAll(name, "/", ".")
+			wrong = append(wrong, fmt.Sprintf("%s is %s, not %s", dotted, have, want))
 		}
 	}
 
@@ -128,20 +109,20 @@ func checkKernel(sys string) error {
 
 // setProcess gives the process what the configuration says. What the kernel does not allow is worth a line
 // only: such a node works, as it is not root in the machine's own user namespace.
-func setProcess(k *kubeletconfig.Configuration, log *slog.Logger) {
-	if err := setOOMScore("/proc/self/oom_score_adj", *k.OOMScoreAdj); err != nil {
-		log.Info("the agent's OOM score stays", "want", *k.OOMScoreAdj, "err", err)
+func setProcess(p config.Process, log *slog.Logger) {
+	if err := setOOMScore("/proc/self/oom_score_adj", p.OOMScoreAdj); err != nil {
+		log.Info("the agent's OOM score stays", "want", p.OOMScoreAdj, "err", err)
 	}
-	if err := setOpenFiles(uint64(k.MaxOpenFiles)); err != nil {
-		log.Info("the agent's limit of open files stays", "want", k.MaxOpenFiles, "err", err)
+	if err := setOpenFiles(p.MaxOpenFiles); err != nil {
+		log.Info("the agent's limit of open files stays", "want", p.MaxOpenFiles, "err", err)
 	}
 }
 
-func setOOMScore(path string, score int32) error {
-	return os.WriteFile(path, []byte(strconv.Itoa(int(score))), 0)
+func setOOMScore(path string, score int) error {
+	return os.WriteFile(path, []byte(strconv.Itoa(score)), 0)
 }
 
-// setOpenFiles sets both limits, or the soft one alone as far as the hard one allows.
+// setOpenFiles sets both limits, or the soft one alone as far as the hard one allows. Zero changes nothing.
 func setOpenFiles(most uint64) error {
 	if most == 0 {
 		return nil
@@ -163,19 +144,19 @@ func setOpenFiles(most uint64) error {
 
 // checkFiles ends the start where a file that the configuration names is not what it should be: without the
 // CA no client of the agent's API could be told from another, without the certificate there is no API.
-func checkFiles(k *kubeletconfig.Configuration) error {
-	if path := k.Authentication.X509.ClientCAFile; path != "" {
+func checkFiles(api config.API) error {
+	if path := api.ClientCAFile; path != "" {
 		pem, err := os.ReadFile(path)
 		if err == nil && !x509.NewCertPool().AppendCertsFromPEM(pem) {
-			err = fmt.Errorf("%s holds no certificate", path)
+			err = fmt.Errorf("%s holds no certificate", filepath.Clean(path))
 		}
 		if err != nil {
 			return &program.UsageError{Err: fmt.Errorf("authentication.x509.clientCAFile: %w", err)}
 		}
 	}
 
-	if k.TLSCertFile != "" {
-		if _, err := tls.LoadX509KeyPair(k.TLSCertFile, k.TLSPrivateKeyFile); err != nil {
+	if api.CertFile != "" {
+		if _, err := tls.LoadX509KeyPair(api.CertFile, api.KeyFile); err != nil {
 			return &program.UsageError{Err: fmt.Errorf("tlsCertFile, tlsPrivateKeyFile: %w", err)}
 		}
 	}

@@ -1,31 +1,42 @@
 package agent
 
 import (
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/node/config"
-	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/machine"
 )
 
-// proc makes a /proc as kubelet wants it, without swap.
-func proc(t *testing.T, changes map[string]string) string {
+const swapTitles = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
+
+// proc makes a machine as kubelet wants it, without swap, but for the given files.
+func proc(t *testing.T, changes map[string]string) machine.Machine {
 	t.Helper()
-	dir := t.TempDir()
-	files := map[string]string{"swaps": "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"}
+	files := map[string]string{
+		"proc/swaps":                  swapTitles,
+		"proc/meminfo":                "MemTotal: 8000000 kB\nMemAvailable: 4000000 kB\n",
+		"proc/sys/kernel/pid_max":     "32768\n",
+		"proc/sys/kernel/threads-max": "32768\n",
+	}
+
 	for name, value := range kernelDefaults {
-		files["sys/"+name] = value + "\n"
+		files["proc/sys/"+name] = value + "\n"
 	}
 
-	for name, value := range changes {
-		files[name] = value
-	}
+	maps.Copy(files, changes)
 
+	root := t.TempDir()
 	for name, value := range files {
-		path := filepath.Join(dir, name)
+		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -34,54 +45,53 @@ func proc(t *testing.T, changes map[string]string) string {
 		}
 	}
 
-	return dir
+	return machine.Machine{Root: root}
+}
+
+func reserve(name v1.ResourceName, amount string) func(*config.Config) {
+	return func(c *config.Config) {
+		c.Resources.Reserved = v1.ResourceList{name: resource.MustParse(amount)}
+	}
 }
 
 func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
-	swap := map[string]string{
-		"swaps": "Filename\tType\tSize\tUsed\tPriority\n/swap.img            file\t\t1\t0\t-2\n",
-	}
-	panics := map[string]string{"sys/kernel/panic": "0\n"}
+	swap := map[string]string{"proc/swaps": swapTitles + "/swap.img            file\t\t1\t0\t-2\n"}
+	panics := map[string]string{"proc/sys/kernel/panic": "0\n"}
+	nothing := func(*config.Config) {}
+	noV1 := func(c *config.Config) { c.Machine.NoCgroupV1 = true }
+	kills := func(c *config.Config) { c.Machine.NeedsGroupKills = true }
+	kernel := func(c *config.Config) { c.Machine.KernelDefaults = true }
 	for name, c := range map[string]struct {
-		set     func(k *kubeletconfig.Configuration)
-		v2      bool
+		set     func(*config.Config)
+		v1      bool
 		changes map[string]string
 		want    string
 	}{
-		"as it should be": {func(*kubeletconfig.Configuration) {}, true, nil, ""},
-		"cgroup v1":       {func(*kubeletconfig.Configuration) {}, false, nil, ""},
-		"cgroup v1, not wanted": {func(k *kubeletconfig.Configuration) { k.FailCgroupV1 = new(true) }, false,
-			nil,
-			"cgroup v1"},
-		"cgroup v2": {func(k *kubeletconfig.Configuration) { k.FailCgroupV1 = new(true) }, true, nil, ""},
-		"OOM in groups on v1": {func(k *kubeletconfig.Configuration) { k.SingleProcessOOMKill = new(false) },
-			false,
-			nil, "singleProcessOOMKill"},
-		"OOM in groups": {func(k *kubeletconfig.Configuration) { k.SingleProcessOOMKill = new(false) }, true,
-			nil,
-			""},
-		"swap": {func(*kubeletconfig.Configuration) {}, true, swap, "/swap.img)"},
-		"swap, wanted": {func(k *kubeletconfig.Configuration) { k.FailSwapOn = new(false) }, true,
-			swap, ""},
-		"some reserved": {func(k *kubeletconfig.Configuration) {
-			k.SystemReserved = map[string]string{"memory": "1Mi", "pid": "10"}
-		}, true, nil, ""},
-		"more memory reserved than there is": {func(k *kubeletconfig.Configuration) {
-			k.SystemReserved = map[string]string{"memory": "9Ei"}
-		}, true, nil, "all memory of the machine is reserved"},
-		"more processors reserved than there are": {func(k *kubeletconfig.Configuration) {
-			k.ReservedSystemCPUs = "0-4095"
-		}, true, nil, "all cpu of the machine is reserved"},
-		"kernel, not protected": {func(*kubeletconfig.Configuration) {}, true, panics, ""},
-		"kernel": {func(k *kubeletconfig.Configuration) { k.ProtectKernelDefaults = true },
-			true, nil, ""},
-		"kernel of another mind": {func(k *kubeletconfig.Configuration) { k.ProtectKernelDefaults = true },
-			true, panics,
-			"kernel.panic is 0, not 10"},
+		"as it should be":       {set: nothing},
+		"cgroup v1":             {set: nothing, v1: true},
+		"cgroup v1, not wanted": {set: noV1, v1: true, want: "cgroup v1"},
+		"cgroup v2":             {set: noV1},
+		"OOM in groups on v1":   {set: kills, v1: true, want: "singleProcessOOMKill"},
+		"OOM in groups":         {set: kills},
+		"swap":                  {set: nothing, changes: swap, want: "/swap.img)"},
+		"swap, wanted":          {set: func(c *config.Config) { c.Machine.NoSwap = false }, changes: swap},
+		"some reserved":         {set: reserve("pid", "10")},
+		"too much memory": {
+			set:  reserve("memory", "9Ei"),
+			want: "all memory of the machine is reserved",
+		},
+		"too many processors": {set: reserve("cpu", "4096"), want: "all cpu of the machine is reserved"},
+		"too many tasks": {
+			set:  reserve("pid", "32768"),
+			want: "all pid of the machine is reserved",
+		},
+		"kernel, not protected":    {set: nothing, changes: panics},
+		"kernel":                   {set: kernel},
+		"kernel with other values": {set: kernel, changes: panics, want: "kernel.panic is 0, not 10"},
 	} {
-		k := config.Defaults().Kubelet
-		c.set(&k)
-		err := checkMachine(&k, c.v2, proc(t, c.changes))
+		cfg := defaults(t)
+		c.set(&cfg)
+		err := checkMachine(cfg, !c.v1, proc(t, c.changes))
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
@@ -90,10 +100,20 @@ func TestAMachineThatTheConfigurationDoesNotAcceptEndsTheStart(t *testing.T) {
 			continue
 		}
 
-		if _, ok := err.(*program.CantRunError); !ok || !strings.Contains(err.Error(), c.want) {
+		_, advises := errors.AsType[*program.CantRunError](err)
+		if !advises || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q and advice", name, err, c.want)
 		}
 	}
+}
+
+func defaults(t *testing.T) config.Config {
+	t.Helper()
+	cfg, err := config.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
 }
 
 func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
@@ -101,52 +121,46 @@ func TestFilesThatCannotBeReadEndTheStart(t *testing.T) {
 	if err := os.WriteFile(empty, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := checkFiles(config.API{}); err != nil {
+		t.Errorf("no files: %v", err)
+	}
 
-	for name, set := range map[string]func(k *kubeletconfig.Configuration){
-		"clientCAFile, no certificate": func(k *kubeletconfig.Configuration) {
-			k.Authentication.X509.ClientCAFile = empty
-		},
-		"clientCAFile that is not there": func(k *kubeletconfig.Configuration) {
-			k.Authentication.X509.ClientCAFile = empty + ".none"
-		},
-		"tlsCertFile, no certificate": func(k *kubeletconfig.Configuration) {
-			k.TLSCertFile,
-				k.TLSPrivateKeyFile = empty, empty
-		},
-		"tlsCertFile that is not there": func(k *kubeletconfig.Configuration) {
-			k.TLSCertFile,
-				k.TLSPrivateKeyFile = "/none", "/none"
-		},
+	for name, c := range map[string]struct {
+		api   config.API
+		field string
+	}{
+		"CA that is not one":         {config.API{ClientCAFile: empty}, "clientCAFile"},
+		"CA that does not exist":     {config.API{ClientCAFile: empty + ".none"}, "clientCAFile"},
+		"certificate that is not":    {config.API{CertFile: empty, KeyFile: empty}, "tlsCertFile"},
+		"certificate does not exist": {config.API{CertFile: "/none", KeyFile: "/none"}, "tlsCertFile"},
 	} {
-		k := config.Defaults().Kubelet
-		if err := checkFiles(&k); err != nil {
-			t.Fatalf("no files: %v", err)
-		}
-
-		set(&k)
-		field, _, _ := strings.Cut(strings.ReplaceAll(name, ",", " "), " ")
-		if err := checkFiles(&k); err == nil || !strings.Contains(err.Error(), field) {
-			t.Errorf("%s: %v", name, err)
+		err := checkFiles(c.api)
+		if _, usage := errors.AsType[*program.UsageError](err); !usage ||
+			!strings.Contains(err.Error(), c.field) {
+			t.Errorf("%s: %v, want an error that names %s", name, err, c.field)
 		}
 	}
 }
 
-func TestPodsPerCoreLowersMaxPods(t *testing.T) {
-	for _, c := range []struct{ most, perCore, cores, want int64 }{
-		{110, 0, 2, 110}, {110, 10, 2, 20}, {110, 100, 2, 110},
-	} {
-		if got := maxPods(c.most, c.perCore, c.cores); got != c.want {
-			t.Errorf("maxPods %d, podsPerCore %d, %d cores: %d, want %d", c.most, c.perCore, c.cores, got,
-				c.want)
-		}
+func TestSwapIsForbiddenWhereItIsOn(t *testing.T) {
+	on := proc(t, map[string]string{"proc/swaps": swapTitles + "/swap.img file 1 0 -2\n"})
+	if !forbidSwap(on, true) {
+		t.Error("not forbidden on cgroup v2")
+	}
+	if forbidSwap(proc(t, nil), true) {
+		t.Error("forbidden where there is none")
 	}
 }
 
-func TestFeaturesAreDeclaredWhenTheirGateIsOn(t *testing.T) {
-	if got := declaredFeatures(func(string) bool { return true }); len(got) != 1 {
-		t.Errorf("%v", got)
+func TestTheProcessGetsItsOOMScore(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "oom_score_adj")
+	if err := os.WriteFile(file, []byte("0"), 0o600); err != nil {
+		t.Fatal(err)
 	}
-	if got := declaredFeatures(func(string) bool { return false }); len(got) != 0 {
-		t.Errorf("%v, with all gates off", got)
+	if err := setOOMScore(file, -999); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(got), "-999") {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -6,29 +6,26 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/trivet-node/trivet/internal/kube/review"
 	"github.com/trivet-node/trivet/node/auth"
-	"github.com/trivet-node/trivet/node/kubeapi"
+	"github.com/trivet-node/trivet/node/identity"
 	"github.com/trivet-node/trivet/node/kubeletapi"
-	"github.com/trivet-node/trivet/node/logrotate"
+	"github.com/trivet-node/trivet/node/podsource"
 	"github.com/trivet-node/trivet/node/stats"
 )
 
-// serveHealth answers /healthz: kubeadm waits for it, and liveness checks of the service ask it.
-func (a *Agent) serveHealth(ctx context.Context) error {
-	k := a.cfg.Kubelet
-	if *k.HealthzPort == 0 {
+// serveHealth answers /healthz until ctx ends: kubeadm waits for it, and liveness checks of the service use
+// it. Nobody is authenticated there, so it serves nothing else. With an empty address it returns at once.
+func serveHealth(ctx context.Context, address string) error {
+	if address == "" {
 		return nil
 	}
 
-	address := net.JoinHostPort(k.HealthzBindAddress, strconv.Itoa(int(*k.HealthzPort)))
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err != nil {
 		return fmt.Errorf("%w; stop the other agent or choose another --healthz-port", err)
@@ -47,124 +44,105 @@ func (a *Agent) serveHealth(ctx context.Context) error {
 	return nil
 }
 
-// serveAPI serves :10250 to those whom the API server lets in.
-func (a *Agent) serveAPI() (certificate, server func(context.Context) error, err error) {
-	k := a.cfg.Kubelet
-	request := kubeapi.Request{NodeName: a.cfg.NodeName, Serving: true}
-	for _, address := range append([]string{a.cfg.NodeName}, a.ips...) {
+// runAPI serves :10250 to those whom the API server lets in.
+func (s *surroundings) runAPI(parts *parts, pods *podsource.Source) error {
+	if !s.cfg.API.Enabled {
+		return nil
+	}
+
+	serving, err := identity.NewServing(s.servingConfig())
+	if err != nil {
+		return err
+	}
+
+	requests := identity.RequestsOf(s.client)
+	parts.run("serving certificate", func(ctx context.Context) error { return serving.Run(ctx, requests) })
+
+	cfg := s.apiConfig(pods)
+	cfg.Certificate = serving.Certificate
+	cfg.Guard = auth.New(s.authConfig()).Wrap
+	parts.run("node API", kubeletapi.New(cfg).Run)
+	return nil
+}
+
+func (s *surroundings) servingConfig() identity.ServingConfig {
+	api := s.cfg.API
+	request := identity.Request{NodeName: s.cfg.NodeName}
+	for _, address := range append([]string{s.cfg.NodeName}, s.ips...) {
 		request.Address(address)
 	}
 
-	cert := &kubeapi.Serving{
-		CertFile:  k.TLSCertFile,
-		KeyFile:   k.TLSPrivateKeyFile,
-		CertDir:   a.cfg.CertDir,
-		Bootstrap: k.ServerTLSBootstrap,
+	return identity.ServingConfig{
+		CertFile:  api.CertFile,
+		KeyFile:   api.KeyFile,
+		CertDir:   s.cfg.Identity.CertDir,
+		Bootstrap: api.ClusterSigner,
 		Request:   request,
-		Client:    a.client,
-		Log:       a.log,
+		Log:       s.log,
 	}
-	if err := cert.Start(); err != nil {
-		return nil, nil, err
-	}
-
-	guard := auth.New(auth.Config{
-		NodeName:     a.cfg.NodeName,
-		ClientCAFile: k.Authentication.X509.ClientCAFile,
-		Anonymous:    *k.Authentication.Anonymous.Enabled,
-		TokenReview:  *k.Authentication.Webhook.Enabled,
-		AlwaysAllow:  k.Authorization.Mode == "AlwaysAllow",
-		TokenTTL:     k.Authentication.Webhook.CacheTTL.Duration,
-		AllowTTL:     k.Authorization.Webhook.CacheAuthorizedTTL.Duration,
-		DenyTTL:      k.Authorization.Webhook.CacheUnauthorizedTTL.Duration,
-		Reviews:      auth.APIServer{Client: a.client},
-	})
-
-	cfg, err := a.endpoints()
-	if err != nil {
-		return nil, nil, err
-	}
-
-	cfg.Certificate, cfg.Guard = cert.Certificate, guard.Wrap
-	return cert.Run, kubeletapi.New(cfg).Run, nil
 }
 
-// endpoints are what the node's API serves, by the settings and feature gates of kubelet.
-func (a *Agent) endpoints() (kubeletapi.Config, error) {
-	k := &a.cfg.Kubelet
-	tls, err := k.TLS()
-	if err != nil {
-		return kubeletapi.Config{}, err
+func (s *surroundings) authConfig() auth.Config {
+	api := s.cfg.API
+	return auth.Config{
+		NodeName:     s.cfg.NodeName,
+		ClientCAFile: api.ClientCAFile,
+		Anonymous:    api.Anonymous,
+		TokenReview:  api.TokenReview,
+		AlwaysAllow:  api.AlwaysAllow,
+		TokenTTL:     api.TokenTTL,
+		AllowTTL:     api.AllowTTL,
+		DenyTTL:      api.DenyTTL,
+		Reviews:      review.Of(s.client),
 	}
+}
 
-	figures := stats.New(stats.Config{
-		NodeName: a.cfg.NodeName,
-		Root:     a.cfg.RootDir,
-		Runtime:  a.runtime.Runtime,
-		Images:   a.runtime.Images,
-		Pods:     podLister{a}.Pods,
-	})
-
+// apiConfig is what the node's API serves, by the settings and feature gates of kubelet.
+func (s *surroundings) apiConfig(pods *podsource.Source) kubeletapi.Config {
+	api := s.cfg.API
 	cfg := kubeletapi.Config{
-		Address: net.JoinHostPort(k.Address, strconv.Itoa(int(k.Port))),
-		TLS:     tls,
-		Pods:    podLister{a},
-		Runtime: a.runtime.Runtime,
-		Stats:   figures,
-		Configz: k,
-		Log:     a.log,
+		Address: api.Address,
+		TLS:     api.TLS,
+		Pods:    podLister{pods},
+		Runtime: s.runtime,
+		Stats: stats.New(stats.Config{
+			NodeName: s.cfg.NodeName,
+			Root:     s.cfg.RootDir,
+			Runtime:  s.runtime,
+			Pods:     pods.List,
+		}),
+		Configz: s.cfg.Kubelet,
+		Log:     s.log,
 		Off: kubeletapi.Off{
-			Debugging:  !*k.EnableDebuggingHandlers,
-			SystemLogs: !*k.EnableSystemLogHandler,
-			Profiling:  !*k.EnableProfilingHandler,
-			DebugFlags: !*k.EnableDebugFlagsHandler,
+			Debugging:  !api.Debugging,
+			SystemLogs: !api.SystemLogs,
+			Profiling:  !api.Profiling,
+			DebugFlags: !api.DebugFlags,
 		},
 		LogDir:         "/var/log",
-		StreamIdleTime: k.StreamingIdleTimeout.Duration,
+		StreamIdleTime: api.StreamIdleTime,
 	}
 
-	if k.Enabled("ContainerCheckpoint") {
-		cfg.CheckpointDir = a.checkpoints()
+	if s.cfg.Gates.Checkpoint {
+		cfg.CheckpointDir = s.checkpoints()
 	}
 
-	if k.Enabled("ComponentStatusz") {
-		cfg.Statusz = &kubeletapi.Status{Version: strings.TrimPrefix(KubernetesVersion, "v"),
-			Started: a.started}
+	if s.cfg.Gates.Statusz {
+		cfg.Statusz = &kubeletapi.Status{
+			Version: strings.TrimPrefix(KubernetesVersion, "v"),
+			Started: s.started,
+		}
 	}
 
-	if k.Enabled("ComponentFlagz") {
-		cfg.Flagz = a.cfg.Flags
+	if s.cfg.Gates.Flagz {
+		cfg.Flagz = s.cfg.Flags
 	}
 
-	return cfg, nil
+	return cfg
 }
 
-// checkpoints is where the runtime writes the state of containers.
-func (a *Agent) checkpoints() string { return filepath.Join(a.cfg.RootDir, "checkpoints") }
+// podLister is the pods of the node for the API.
+type podLister struct{ source *podsource.Source }
 
-// rotateLogs makes the rotation of container logs.
-func (a *Agent) rotateLogs() (func(context.Context) error, error) {
-	k := &a.cfg.Kubelet
-	size, err := resource.ParseQuantity(k.ContainerLogMaxSize)
-	if err != nil {
-		return nil, fmt.Errorf("containerLogMaxSize %q: %w", k.ContainerLogMaxSize, err)
-	}
-
-	rotator, err := logrotate.New(logrotate.Config{
-		Runtime:  a.runtime.Runtime,
-		Log:      a.log,
-		MaxSize:  size.Value(),
-		MaxFiles: *k.ContainerLogMaxFiles,
-		Every:    k.ContainerLogInterval.Duration,
-	})
-	if err != nil {
-		return nil, err
-	}
-
-	return rotator.Run, nil
-}
-
-type podLister struct{ a *Agent }
-
-// Pods are the pods of the node.
-func (l podLister) Pods() []*v1.Pod { return l.a.source.List() }
+// Pods returns the pods that run on the node.
+func (l podLister) Pods() []*v1.Pod { return l.source.List() }

@@ -1,7 +1,7 @@
 // Package atomicdir replaces the files of a directory all at once: readers see the old set or the new one,
 // never a mixture. The layout is the one that Kubernetes volumes have and programs in containers rely on: the
 // files live in a directory ..DATE, the symbolic link ..data leads to it, and each visible name is a link to
-// ..data/NAME. An update writes a new directory and swings ..data by rename.
+// ..data/NAME. An update writes a new directory and replaces ..data by rename(2).
 package atomicdir
 
 import (
@@ -30,16 +30,17 @@ type File struct {
 	UID  int // owner; 0 is root
 }
 
-// Owner says to whom the files go beside their own UID: a group (fsGroup) that can read them. Nil: root's
-// group, modes as they are.
-type Owner struct{ GID *int64 }
+// Owner is who can read the files beside their own UID.
+type Owner struct {
+	GID *int64 // the pod's fsGroup; nil: root's group, and modes as they are
+}
 
-// readable is what an fsGroup adds to read-only content, execute and setgid for directories come on top.
+// readable is what an fsGroup adds to the modes of files; directories get execute and setgid, too.
 const readable = 0o440
 
-// Write makes the files of dir exactly these (slash-separated relative names). It writes nothing, and says
-// so, when content, modes and owners are right already. A write that was killed midway leaves the old set in
-// force and is cleaned up by the next one.
+// Write makes the files of dir exactly these, by slash-separated relative names. It writes nothing, and
+// returns false, when content, modes and owners are right already. A process that is killed meanwhile leaves
+// the old set in force; the next Write cleans up.
 func Write(dir string, files map[string]File, owner Owner) (changed bool, err error) {
 	for name := range files {
 		if err := check(name); err != nil {
@@ -59,7 +60,7 @@ func Write(dir string, files map[string]File, owner Owner) (changed bool, err er
 	if err != nil {
 		return false, err
 	}
-	if err := swing(dir, fresh); err != nil {
+	if err := swap(dir, fresh); err != nil {
 		return false, err
 	}
 
@@ -79,6 +80,7 @@ func check(name string) error {
 	return nil
 }
 
+// mode is what the file's mode is to be.
 func mode(f File, owner Owner) fs.FileMode {
 	m := f.Mode.Perm()
 	if owner.GID != nil {
@@ -110,8 +112,8 @@ func same(dir string, files map[string]File, owner Owner) bool {
 			return err
 		}
 
-		if uid, gid := ids(info); info.Mode().Perm() != mode(want, owner) || uid != want.UID ||
-			gid != owner.gid() {
+		uid, gid := ids(info)
+		if info.Mode().Perm() != mode(want, owner) || uid != want.UID || gid != owner.gid() {
 			return fs.ErrInvalid
 		}
 
@@ -130,6 +132,7 @@ func same(dir string, files map[string]File, owner Owner) bool {
 	return err == nil && found == len(files)
 }
 
+// gid is the group of the files.
 func (o Owner) gid() int {
 	if o.GID == nil {
 		return 0
@@ -169,6 +172,7 @@ func writeSet(dir string, files map[string]File, owner Owner) (string, error) {
 	return filepath.Base(fresh), nil
 }
 
+// writeFile writes a file with its mode, whatever the umask is.
 func writeFile(file string, f File, owner Owner) error {
 	if err := os.WriteFile(file, f.Data, 0o600); err != nil {
 		return err
@@ -179,10 +183,10 @@ func writeFile(file string, f File, owner Owner) error {
 		}
 	}
 
-	// the umask must not decide
 	return os.Chmod(file, mode(f, owner))
 }
 
+// ownDir makes a directory readable for the owner.
 func ownDir(dir string, owner Owner) error {
 	if owner.GID == nil {
 		return os.Chmod(dir, 0o755)
@@ -193,7 +197,8 @@ func ownDir(dir string, owner Owner) error {
 	return os.Chmod(dir, 0o755|fs.ModeSetgid)
 }
 
-func swing(dir, fresh string) error {
+// swap makes the set fresh the one that readers see.
+func swap(dir, fresh string) error {
 	temporary := filepath.Join(dir, newLink)
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("replace content of %s: %w", dir, err)
@@ -219,7 +224,7 @@ func linkNames(dir string, files map[string]File) error {
 	return nil
 }
 
-// sweep removes visible links to names that are no more, earlier sets, and what killed writers left.
+// sweep removes visible links to names that are gone, earlier sets, and what killed processes left.
 func sweep(dir, current string, files map[string]File) error {
 	keep := map[string]bool{link: true, current: true}
 	for name := range files {

@@ -20,7 +20,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 )
 
-// User is who calls.
+// User is the user who makes a request.
 type User struct {
 	Name, UID string
 	Groups    []string
@@ -30,7 +30,7 @@ type User struct {
 // anonymous is the user of a call without credentials.
 var anonymous = User{Name: "system:anonymous", Groups: []string{"system:unauthenticated"}}
 
-// Reviews asks the API server (APIServer).
+// Reviews asks the API server: review.Reviews.
 type Reviews interface {
 	Token(ctx context.Context, token string) (authenticationv1.TokenReviewStatus, error)
 	Access(
@@ -76,19 +76,10 @@ func New(cfg Config) *Guard {
 		cfg.Now = time.Now
 	}
 
-	for _, d := range []struct {
-		ttl      *time.Duration
-		fallback time.Duration
-	}{{&cfg.TokenTTL, 2 * time.Minute}, {&cfg.AllowTTL, 5 * time.Minute}, {&cfg.DenyTTL, 30 * time.Second}} {
-		if *d.ttl == 0 {
-			*d.ttl = d.fallback
-		}
-	}
-
 	return &Guard{cfg: cfg}
 }
 
-// Wrap lets only those requests through to next that may be made. The answers are kubelet's: 401, 403 with
+// Wrap passes to next only those requests that are allowed. The answers to others are kubelet's: 401, 403 with
 // the user and the subresource, 500 when the API server could not be asked.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -134,7 +125,7 @@ func (g *Guard) Wrap(next http.Handler) http.Handler {
 
 var errUnauthenticated = errors.New("no valid credentials")
 
-// authenticate tells who makes the request. Credentials that are there but wrong are not "anonymous".
+// authenticate returns the user that makes the request. Wrong credentials are not the same as none.
 func (g *Guard) authenticate(r *http.Request) (User, error) {
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 && g.cfg.ClientCAFile != "" {
 		user, err := g.certificate(r.TLS.PeerCertificates)

@@ -258,6 +258,9 @@ func TestAnswersAreKeptForAWhile(t *testing.T) {
 	g := auth.New(auth.Config{
 		NodeName:    "n",
 		TokenReview: true,
+		TokenTTL:    2 * time.Minute,
+		AllowTTL:    5 * time.Minute,
+		DenyTTL:     30 * time.Second,
 		Reviews:     api,
 		Now:         func() time.Time { return now },
 	})
@@ -280,6 +283,36 @@ func TestAnswersAreKeptForAWhile(t *testing.T) {
 	now = now.Add(10 * time.Minute)
 	if got := call(g, "GET", "/metrics", "Bearer t", nil); got != 401 {
 		t.Errorf("after the answers have ended: %d", got)
+	}
+}
+
+func TestARefusalIsForgottenSoonerThanAPermission(t *testing.T) {
+	now := time.Now()
+	api := &cluster{tokens: map[string]string{"t": "u"}, allowed: map[string]bool{}}
+	g := auth.New(auth.Config{
+		NodeName:    "n",
+		TokenReview: true,
+		TokenTTL:    time.Hour,
+		AllowTTL:    time.Hour,
+		DenyTTL:     30 * time.Second,
+		Reviews:     api,
+		Now:         func() time.Time { return now },
+	})
+	for _, c := range []struct {
+		after   time.Duration
+		allowed bool
+		want    int
+	}{
+		{0, false, 403},
+		{29 * time.Second, true, 403},
+		{2 * time.Second, true, 200},
+		{time.Minute, false, 200},
+	} {
+		now = now.Add(c.after)
+		api.allowed["u get metrics"] = c.allowed
+		if got := call(g, "GET", "/metrics", "Bearer t", nil); got != c.want {
+			t.Errorf("after %v, allowed %v: %d, want %d", c.after, c.allowed, got, c.want)
+		}
 	}
 }
 

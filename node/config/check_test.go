@@ -9,8 +9,8 @@ import (
 )
 
 func TestDefaultsAreValid(t *testing.T) {
-	c := Defaults()
-	if err := c.Complete(); err != nil {
+	c := defaults()
+	if err := c.complete(); err != nil {
 		t.Error(err)
 	}
 	if len(c.Notices) > 0 {

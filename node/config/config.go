@@ -1,137 +1,202 @@
-// Package config is the configuration of the node agent: kubelet's flags and KubeletConfiguration v1beta1,
-// so that a node's files serve both. Every field and flag of kubelet has a row in a table: it is served, or
-// has no effect, or is refused. What has no effect is named in a notice, once; what cannot be valid is an
-// error that names the field.
+// Package config is the configuration of the node agent: kubelet's flags and KubeletConfiguration v1beta1, so
+// that a node's files serve both. Every field and flag of kubelet has a row in a table: it is served, or has
+// no effect, or is refused. What has no effect is named in a notice, once; what cannot be valid is an error
+// that names the field or flag.
+//
+// Read parses and checks everything before anything starts. The parts of the agent get plain values: no text
+// to parse, and no pointer that may be nil.
 package config
 
 import (
-	"errors"
+	"crypto/tls"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
-	"reflect"
-	"strings"
+	"net/http"
+	"net/netip"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 
-	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/threshold"
 )
 
-// Config is everything the agent needs to know.
+// Config is everything that the agent needs to know.
 type Config struct {
-	NodeName        string
-	NodeIPs         []net.IP // empty: found out
-	Kubeconfig      string   // empty: no API server
-	Bootstrap       string
-	CertDir         string
-	RootDir         string
+	NodeName string
+	RootDir  string // of pods and volumes: /var/lib/kubelet
+
 	RuntimeEndpoint string
 	ImageEndpoint   string
-	Labels          map[string]string
-	ProviderID      string
-	CloudProvider   string // external: a cloud controller says what the node is
-	IgnoreEviction  bool   // evictionHard is not taken from what is allocatable
 
-	// Kubelet is that of the files, with the flags laid over it.
-	Kubelet kubeletconfig.Configuration
+	Identity   Identity
+	Node       Node
+	Resources  Resources
+	Cgroups    Cgroups
+	Containers Containers
+	Images     Images
+	Logs       Logs
+	Static     Static
+	Events     Events
+	API        API
+	Process    Process
+	Machine    Machine
+	Gates      Gates
 
-	Flags map[string]string // that were given, for /flagz
+	// HealthAddress is where /healthz is served; empty: nowhere.
+	HealthAddress string
 
-	// Notices are lines for the log: what was set and has no effect.
-	Notices []string
+	// Kubelet is the KubeletConfiguration for /configz, with the flags laid over that of the files.
+	Kubelet any
+
+	Flags   map[string]string // that were given, for /flagz
+	Notices []string          // lines for the log: what was set and has no effect
 }
 
-// Defaults are kubelet's, but for those that docs/node-config.md names.
-func Defaults() Config {
-	c := Config{CertDir: "/var/lib/kubelet/pki", RootDir: "/var/lib/kubelet"}
-	c.Kubelet.SetDefaults()
-	return c
+// Identity is how the node connects to the API server.
+type Identity struct {
+	Kubeconfig string
+	Bootstrap  string // kubeconfig with a bootstrap token
+	CertDir    string
+	Rotate     bool // renew the client certificate before it ends
 }
 
-// Complete derives what was left open and refuses what cannot be or is not served.
-func (c *Config) Complete() error {
-	if err := c.name(); err != nil {
-		return err
-	}
-	c.derive()
+// Node is the Node object.
+type Node struct {
+	Register      bool
+	IPs           []netip.Addr // of --node-ip; without any the agent finds its own
+	Labels        map[string]string
+	Taints        []v1.Taint
+	ProviderID    string
+	ExternalCloud bool  // a cloud controller says what the node is
+	Port          int32 // of the agent's API
 
-	return errors.Join(c.check(), c.Kubelet.Check(), c.effects())
+	MaxPods     int64
+	PodsPerCore int64 // 0: no limit
+	MaxImages   int   // in the status; -1: all
+
+	CheckFrequency  time.Duration // how often the node is looked at
+	ReportFrequency time.Duration // of an unchanged status
+	LeaseDuration   time.Duration
 }
 
-// name is the node's: that of the machine, unless it was given.
-func (c *Config) name() error {
-	name := c.NodeName
-	if name == "" {
-		var err error
-		if name, err = os.Hostname(); err != nil {
-			return fmt.Errorf("hostname: %w", err)
-		}
-	}
-	c.NodeName = strings.ToLower(strings.TrimSpace(name))
-	return nil
+// Resources are what pods may use.
+type Resources struct {
+	Reserved       v1.ResourceList // cpu, memory, ephemeral-storage and pid that pods cannot have
+	EvictionHard   threshold.Set   // what is kept free
+	AllAllocatable bool            // EvictionHard is not taken from what is allocatable
+	PressureHold   time.Duration   // how long a pressure is shown after it was last seen
 }
 
-func (c *Config) derive() {
-	c.RuntimeEndpoint = c.Kubelet.ContainerRuntimeEndpoint
-	c.ImageEndpoint = c.Kubelet.ImageServiceEndpoint
-	if c.ImageEndpoint == "" {
-		c.ImageEndpoint = c.RuntimeEndpoint
-	}
-	c.ProviderID = c.Kubelet.ProviderID
-
-	if !c.Kubelet.Enabled("KubeletEnsureSecretPulledImages") &&
-		c.Kubelet.ImagePullCredentialsVerificationPolicy == "" {
-		c.Kubelet.ImagePullCredentialsVerificationPolicy = "NeverVerify"
-	}
+// Cgroups are the control groups of pods.
+type Cgroups struct {
+	Driver   string // cgroupfs or systemd; empty: what the runtime says
+	Root     string
+	PodPIDs  int64 // -1: no limit
+	CPUQuota bool  // limits of CPU are enforced
 }
 
-// check is about what only flags can say.
-func (c *Config) check() error {
-	if !filepath.IsAbs(c.RootDir) {
-		return fmt.Errorf("root directory %q must be absolute", c.RootDir)
-	}
-	if c.CloudProvider != "" && c.CloudProvider != "external" {
-		return fmt.Errorf("--cloud-provider=%s: only external is known", c.CloudProvider)
-	}
-	if err := checkNodeIPs(c.NodeIPs); err != nil {
-		return fmt.Errorf("--node-ip: %w", err)
-	}
-	return checkLabels(c.Labels)
+// Containers is what containers are configured with.
+type Containers struct {
+	ClusterDNS     []string
+	ClusterDomain  string
+	ResolverConfig string // the node's resolv.conf; empty: pods get nothing of the node's
+	SeccompDefault bool
+	SingleOOMKill  bool // an OOM kill ends one process, not its control group
+	AllowedSysctls []string
+	MaxBackoff     time.Duration // between restarts
 }
 
-// effects notices what was set without effect and refuses what is not served: all that differs from the
-// default.
-func (c *Config) effects() error {
-	usual := Defaults().Kubelet
-	c.Notices = append(c.Notices, c.Kubelet.GateNotices()...)
-	var refused []error
-	for _, f := range fields {
-		if f.effect == Served || equality.Semantic.DeepEqual(f.of(&c.Kubelet), f.of(&usual)) {
-			continue
-		}
-
-		switch {
-		case f.effect == NoEffect:
-			c.Notices = append(c.Notices, fmt.Sprintf("field %s has no effect here: %s", f.name, f.note))
-		case f.fine == nil || !f.fine(&c.Kubelet):
-			refused = append(refused, fmt.Errorf("%s is not served: %s", f.name, f.note))
-		}
-	}
-
-	return errors.Join(refused...)
+// Images is how images are pulled.
+type Images struct {
+	ParallelPulls int // 0: no limit
+	Verification  string
+	Allowlist     []string
 }
 
-// of is the value of the field.
-func (f field) of(k *kubeletconfig.Configuration) any {
-	p, err := k.Field(f.name)
-	if err != nil {
-		// no row is without its field: a test compares them
-		return err
-	}
-	return reflect.ValueOf(p).Elem().Interface()
+// Logs are the logs of containers.
+type Logs struct {
+	Dir      string
+	MaxSize  int64 // bytes of a file before it is rotated
+	MaxFiles int
+	Interval time.Duration // of looks at their sizes
 }
 
-// Reserved is what pods cannot have, beside what evictionHard keeps free.
-func (c *Config) Reserved() (v1.ResourceList, error) { return c.Kubelet.Reserved() }
+// Static is where static pods come from; empty fields are no sources.
+type Static struct {
+	Path      string
+	URL       string
+	URLHeader http.Header
+	Interval  time.Duration // of reads of the URL
+}
+
+// Events bounds the events that the agent sends. Zero is no bound.
+type Events struct {
+	PerSecond int
+	Burst     int
+}
+
+// API is the agent's API on port 10250.
+type API struct {
+	Enabled bool
+	Address string      // to listen on, with the port
+	TLS     *tls.Config // versions, cipher suites and curves; no certificate
+
+	CertFile      string // empty: self-signed, or of the cluster's signer
+	KeyFile       string
+	ClusterSigner bool // ask the cluster's signer for a certificate
+
+	ClientCAFile string // empty: no client certificates
+	Anonymous    bool
+	TokenReview  bool
+	AlwaysAllow  bool          // everybody who is authenticated may do everything
+	TokenTTL     time.Duration // how long an answer of the API server is kept
+	AllowTTL     time.Duration
+	DenyTTL      time.Duration
+
+	Debugging  bool // exec, logs and the like
+	SystemLogs bool
+	Profiling  bool
+	DebugFlags bool
+
+	StreamIdleTime time.Duration // 0: no limit
+}
+
+// Process is what the agent gives its own process.
+type Process struct {
+	OOMScoreAdj  int
+	MaxOpenFiles uint64
+}
+
+// Machine is what the start demands of the machine.
+type Machine struct {
+	NoCgroupV1      bool
+	NoSwap          bool
+	KernelDefaults  bool // kernel parameters are kubelet's
+	NeedsGroupKills bool // singleProcessOOMKill: false, which cgroup v1 cannot do
+}
+
+// Gates are the feature gates that the agent serves.
+type Gates struct {
+	Checkpoint           bool // ContainerCheckpoint
+	Statusz              bool // ComponentStatusz
+	Flagz                bool // ComponentFlagz
+	PodResources         bool // PodLevelResources
+	RestartAllContainers bool // RestartAllContainersOnContainerExits
+}
+
+// Read lays the flags over the files and the files over kubelet's defaults, and checks the whole.
+func Read(flags *Flags) (Config, error) {
+	c := defaults()
+	if err := c.load(flags); err != nil {
+		return Config{}, err
+	}
+	if err := flags.apply(&c); err != nil {
+		return Config{}, err
+	}
+	if err := c.complete(); err != nil {
+		return Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	return c.resolve()
+}
+
+// Default is the configuration without files and flags.
+func Default() (Config, error) { return Read(&Flags{}) }

@@ -47,7 +47,7 @@ volumeStatsAggPeriod: 0s
 `
 
 // configured is the configuration of a file (none if it is empty) and flags.
-func configured(t *testing.T, file string, args ...string) (Config, error) {
+func configured(t *testing.T, file string, args ...string) (settings, error) {
 	t.Helper()
 	if file != "" {
 		path := filepath.Join(t.TempDir(), "config.yaml")
@@ -64,15 +64,15 @@ func configured(t *testing.T, file string, args ...string) (Config, error) {
 		t.Fatal(err)
 	}
 
-	c := Defaults()
-	if err := c.Load(f); err != nil {
+	c := defaults()
+	if err := c.load(f); err != nil {
 		return c, err
 	}
-	if err := f.Apply(&c); err != nil {
+	if err := f.apply(&c); err != nil {
 		return c, err
 	}
 
-	return c, c.Complete()
+	return c, c.complete()
 }
 
 func TestAFileOfKubeadmAndItsFlagsAreTaken(t *testing.T) {
@@ -184,8 +184,8 @@ func TestFlagzShowsNoCredentials(t *testing.T) {
 }
 
 func TestZeroIsNotAlwaysTheDefault(t *testing.T) {
-	c := Defaults()
-	if err := c.apply([]byte(kubeadm + "resolvConf: \"\"\nmaxPods: 0\n")); err != nil {
+	c := defaults()
+	if err := c.replace([]byte(kubeadm + "resolvConf: \"\"\nmaxPods: 0\n")); err != nil {
 		t.Fatal(err)
 	}
 
@@ -196,7 +196,7 @@ func TestZeroIsNotAlwaysTheDefault(t *testing.T) {
 
 	off := strings.NewReplacer("healthzPort: 10248",
 		"healthzPort: 0", "rotateCertificates: true", "rotateCertificates: false").Replace(kubeadm)
-	if err := c.apply([]byte(off)); err != nil || *c.Kubelet.HealthzPort != 0 ||
+	if err := c.replace([]byte(off)); err != nil || *c.Kubelet.HealthzPort != 0 ||
 		*c.Kubelet.RotateCertificates {
 		t.Errorf("what is switched off stays on: healthzPort %d, rotateCertificates %v, %v",
 			*c.Kubelet.HealthzPort, *c.Kubelet.RotateCertificates, err)
@@ -204,8 +204,8 @@ func TestZeroIsNotAlwaysTheDefault(t *testing.T) {
 }
 
 func TestReportsFollowThePaceOfLooks(t *testing.T) {
-	c := Defaults()
-	if err := c.apply([]byte(header + "nodeStatusUpdateFrequency: 20s\n")); err != nil {
+	c := defaults()
+	if err := c.replace([]byte(header + "nodeStatusUpdateFrequency: 20s\n")); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.Kubelet.NodeStatusReportFrequency.Duration; got != 20*time.Second {
@@ -216,9 +216,9 @@ func TestReportsFollowThePaceOfLooks(t *testing.T) {
 func FuzzApply(f *testing.F) {
 	f.Add([]byte(kubeadm))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c := Defaults()
-		if err := c.apply(data); err == nil {
-			_ = c.Complete()
+		c := defaults()
+		if err := c.replace(data); err == nil {
+			_ = c.complete()
 		}
 	})
 }

@@ -15,14 +15,14 @@ import (
 	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
-// Load reads --config and --config-dir, in this order.
-func (c *Config) Load(f *Flags) error {
+// load reads --config and --config-dir, in this order.
+func (c *settings) load(f *Flags) error {
 	if path := f.last("config"); path != "" {
 		data, err := readFile(path)
 		if err != nil {
 			return err
 		}
-		if err := c.apply(data); err != nil {
+		if err := c.replace(data); err != nil {
 			return fmt.Errorf("kubelet configuration %s: %w", path, err)
 		}
 	}
@@ -34,8 +34,8 @@ func (c *Config) Load(f *Flags) error {
 	return nil
 }
 
-// apply takes a file in the place of all defaults.
-func (c *Config) apply(data []byte) error {
+// replace takes a file in the place of all defaults.
+func (c *settings) replace(data []byte) error {
 	asJSON, err := toJSON(data)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func decode(asJSON []byte) (*kubeletconfig.Configuration, error) {
 
 // dropIns lays the *.conf files below a directory over the configuration, in the order of their paths, as
 // merge patches (RFC 7386).
-func (c *Config) dropIns(dir string) error {
+func (c *settings) dropIns(dir string) error {
 	var merged any
 	base, err := json.Marshal(c.Kubelet)
 	if err == nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/trivet-node/trivet/node/kubeletconfig"
 )
 
-// Flags are kubelet's. Apply lays those that were given over the configuration files.
+// Flags are kubelet's. Read lays those that were given over the configuration files.
 type Flags struct {
 	given []given // in the order of the command line
 }
@@ -120,8 +120,8 @@ func (f *Flags) last(name string) (text string) {
 // secretFlag may hold credentials, which /flagz must not show.
 const secretFlag = "manifest-url-header"
 
-// Apply lays the flags that were given over c.
-func (f *Flags) Apply(c *Config) error {
+// apply lays the flags that were given over c.
+func (f *Flags) apply(c *settings) error {
 	c.Flags = map[string]string{}
 	for _, g := range f.given {
 		c.Flags[g.name] = g.text
@@ -144,7 +144,7 @@ func (f *Flags) Apply(c *Config) error {
 }
 
 // setFlag sets what a flag stands for. The first of several lists of one flag replaces that of the file.
-func (c *Config) setFlag(name, text string, first bool) error {
+func (c *settings) setFlag(name, text string, first bool) error {
 	row := findFlag(name)
 	if row.field != "" {
 		p, err := c.Kubelet.Field(row.field)
@@ -176,7 +176,7 @@ func findFlag(name string) flagRow {
 }
 
 // setOwn sets what only a flag can say.
-func (c *Config) setOwn(name, text string) (err error) {
+func (c *settings) setOwn(name, text string) (err error) {
 	switch name {
 	case "kubeconfig":
 		c.Kubeconfig = text

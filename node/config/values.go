@@ -124,7 +124,7 @@ func setMap(p any, text string, first bool) error {
 		}
 
 	case *map[string]bool:
-		// feature gates: those of the file count, too
+		// Feature gates of the file count, too.
 		if *p == nil {
 			*p = map[string]bool{}
 		}
@@ -166,7 +166,7 @@ func parseIPs(text string) ([]net.IP, error) {
 
 		ip := net.ParseIP(strings.TrimSpace(s))
 		if ip == nil {
-			return nil, fmt.Errorf("%q is no IP address", s)
+			return nil, fmt.Errorf("%q is not an IP address", s)
 		}
 
 		out = append(out, ip)

@@ -3,39 +3,37 @@ package criconfig
 import (
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"strconv"
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podlog"
 	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// Container is what a container's configuration is made of beside the specs of pod and node.
+// Container is what a container's configuration is made of beside the pod and the node.
 type Container struct {
-	Spec          *v1.Container
-	Attempt       uint32
-	ImageRef      string // as the runtime knows it
-	ImageUser     User
-	Command, Args []string // expanded
-	Env           []*cri.KeyValue
-	Mounts        []*cri.Mount
-	Devices       []*cri.Device
-	Groups        []int64 // of volumes
-	Target        string  // ID of the container whose process namespace an ephemeral container shares
+	Spec      *v1.Container
+	Attempt   uint32
+	ImageRef  string // as the runtime knows it
+	ImageUser User
+	Command   []string // expanded
+	Args      []string // expanded
+	Env       []podenv.Variable
+	Mounts    []Mount
+	Devices   []Device
+	Groups    []int64 // of volumes
+	// Target is the ID of the container whose process namespace an ephemeral container shares.
+	Target string
 }
 
-// LogPath is where the log of an attempt is, below the pod's log directory.
-func LogPath(container string, attempt uint32) string {
-	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
-}
-
-// CreateContainer is the configuration of one instance of a container.
-func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig, error) {
+// CreateContainer returns the configuration of one instance of a container.
+func CreateContainer(node Node, pod *v1.Pod, in Container) (*runtime.ContainerConfig, error) {
 	c := in.Spec
-	security, err := containerSecurity(node, pod, c, in.ImageUser, in.Groups)
+	security, err := containerSecurity(node, pod, in)
 	if err != nil {
 		return nil, err
 	}
@@ -56,9 +54,9 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig
 		Command:    in.Command,
 		Args:       in.Args,
 		WorkingDir: c.WorkingDir,
-		Envs:       in.Env,
-		Mounts:     in.Mounts,
-		Devices:    in.Devices,
+		Envs:       variables(in.Env),
+		Mounts:     mounts(in.Mounts),
+		Devices:    devices(in.Devices),
 		Labels: map[string]string{
 			runtime.LabelPodName:       pod.Name,
 			runtime.LabelPodNamespace:  pod.Namespace,
@@ -66,24 +64,36 @@ func CreateContainer(node Node, pod *v1.Pod, in Container) (*cri.ContainerConfig
 			runtime.LabelContainerName: c.Name,
 		},
 		Annotations: annotations,
-		LogPath:     LogPath(c.Name, in.Attempt),
+		LogPath:     podlog.File(c.Name, in.Attempt),
 		Stdin:       c.Stdin,
 		StdinOnce:   c.StdinOnce,
 		Tty:         c.TTY,
-		Linux:       &cri.LinuxContainerConfig{Resources: Resources(node, pod, c), SecurityContext: security},
+		Linux: &cri.LinuxContainerConfig{
+			Resources:       resourcesOf(node, pod, c),
+			SecurityContext: security,
+		},
 	}
-	if l := c.Lifecycle; l != nil && l.StopSignal != nil {
-		signal, ok := cri.Signal_value["SIGNAL_"+string(*l.StopSignal)]
-		if !ok {
-			return nil, fmt.Errorf("container %s: stop signal %q is not known", c.Name, *l.StopSignal)
-		}
-
-		out.StopSignal = cri.Signal(signal)
+	if out.StopSignal, err = stopSignal(c); err != nil {
+		return nil, err
 	}
 
 	return out, nil
 }
 
+// stopSignal returns the signal that the container wants, or the default one, which is the image's.
+func stopSignal(c *v1.Container) (cri.Signal, error) {
+	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
+		return cri.Signal_SIGNAL_RUNTIME_DEFAULT, nil
+	}
+	signal, ok := cri.Signal_value["SIGNAL_"+string(*c.Lifecycle.StopSignal)]
+	if !ok {
+		return 0, fmt.Errorf("container %s: stop signal %q is not known", c.Name, *c.Lifecycle.StopSignal)
+	}
+	return cri.Signal(signal), nil
+}
+
+// containerAnnotations are what a later life of the agent, or kubelet, must know of an instance and cannot
+// find in the API when the pod has gone from there.
 func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[string]string, error) {
 	path := c.TerminationMessagePath
 	if path == "" {
@@ -96,6 +106,7 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 		runtime.AnnotationMessagePath:   path,
 		runtime.AnnotationMessagePolicy: string(c.TerminationMessagePolicy),
 	}
+
 	if s := pod.DeletionGracePeriodSeconds; s != nil {
 		out[runtime.AnnotationDeletionGrace] = strconv.FormatInt(*s, 10)
 	}

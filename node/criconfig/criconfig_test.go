@@ -35,83 +35,88 @@ func podOf(mod func(*v1.PodSpec)) *v1.Pod {
 	return p
 }
 
-func TestDNSPolicies(t *testing.T) {
+func TestDNSIsThatOfThePolicyAndThenThePodsOwn(t *testing.T) {
+	ofCluster := DNS{
+		Servers:  []string{"10.96.0.10"},
+		Searches: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.com"},
+		Options:  []string{"ndots:5"},
+	}
+
+	replaced := ofCluster
+	replaced.Options = []string{"ndots:1"}
+
 	for name, c := range map[string]struct {
 		mod  func(*v1.PodSpec)
-		want *cri.DNSConfig
+		want DNS
 	}{
 		"ClusterFirst": {
-			nil,
-			&cri.DNSConfig{
-				Servers: []string{"10.96.0.10"},
-				Searches: []string{
-					"shop.svc.cluster.local",
-					"svc.cluster.local",
-					"cluster.local",
-					"example.com",
-				},
-				Options: []string{"ndots:5"},
+			want: ofCluster,
+		},
+		"ClusterFirst on the host's network": {
+			mod:  func(s *v1.PodSpec) { s.HostNetwork = true },
+			want: node.HostDNS,
+		},
+		"Default": {
+			mod:  func(s *v1.PodSpec) { s.DNSPolicy = v1.DNSDefault },
+			want: node.HostDNS,
+		},
+
+		"None with its own": {
+			mod: func(s *v1.PodSpec) {
+				s.DNSPolicy = v1.DNSNone
+				s.DNSConfig = &v1.PodDNSConfig{
+					Nameservers: []string{"192.0.2.1"},
+					Searches:    []string{"a.b"},
+					Options:     []v1.PodDNSConfigOption{{Name: "ndots", Value: new("2")}, {Name: "edns0"}},
+				}
+			},
+			want: DNS{
+				Servers:  []string{"192.0.2.1"},
+				Searches: []string{"a.b"},
+				Options:  []string{"ndots:2", "edns0"},
 			},
 		},
-		"ClusterFirst on the host's network": {func(s *v1.PodSpec) { s.HostNetwork = true },
-			&cri.DNSConfig{
-				Servers:  []string{"192.0.2.53"},
-				Searches: []string{"example.com"},
-				Options:  []string{"timeout:1"},
-			}},
-		"None with its own": {func(s *v1.PodSpec) {
-			s.DNSPolicy = v1.DNSNone
-			s.DNSConfig = &v1.PodDNSConfig{
-				Nameservers: []string{"192.0.2.1"},
-				Searches:    []string{"a.b"},
-				Options:     []v1.PodDNSConfigOption{{Name: "ndots", Value: new("2")}, {Name: "edns0"}},
-			}
-		}, &cri.DNSConfig{
-			Servers:  []string{"192.0.2.1"},
-			Searches: []string{"a.b"},
-			Options:  []string{"ndots:2", "edns0"},
-		}},
-		"options replace": {func(s *v1.PodSpec) {
-			s.DNSConfig = &v1.PodDNSConfig{Options: []v1.PodDNSConfigOption{{Name: "ndots", Value: new("1")}}}
-		}, &cri.DNSConfig{
-			Servers:  []string{"10.96.0.10"},
-			Searches: []string{"shop.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.com"},
-			Options:  []string{"ndots:1"},
-		}},
+		"options replace": {
+			mod: func(s *v1.PodSpec) {
+				ndots := v1.PodDNSConfigOption{Name: "ndots", Value: new("1")}
+				s.DNSConfig = &v1.PodDNSConfig{Options: []v1.PodDNSConfigOption{ndots}}
+			},
+			want: replaced,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := podDNS(node, podOf(c.mod))
-			if diff := cmp.Diff([][]string{c.want.Servers, c.want.Searches, c.want.Options}, [][]string{got.Servers, got.Searches, got.Options}); diff != "" {
+			out := podDNS(node, podOf(c.mod))
+			got := DNS{Servers: out.Servers, Searches: out.Searches, Options: out.Options}
+			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-func TestHostnames(t *testing.T) {
+func TestHostnamesFitTheKernelAndDNS(t *testing.T) {
 	long := strings.Repeat("a", 62) + "-b"
+	qualified := func(subdomain string) func(*v1.PodSpec) {
+		return func(s *v1.PodSpec) {
+			s.Subdomain = subdomain
+			s.SetHostnameAsFQDN = new(true)
+		}
+	}
+
 	for name, c := range map[string]struct {
 		mod  func(*v1.PodSpec)
 		want string
 		bad  bool
 	}{
-		"the pod's name":   {nil, "web-0", false},
-		"its own":          {func(s *v1.PodSpec) { s.Hostname = "h" }, "h", false},
-		"cut without dash": {func(s *v1.PodSpec) { s.Hostname = long }, strings.Repeat("a", 62), false},
-		"fully qualified": {
-			func(s *v1.PodSpec) { s.Subdomain = "sub"; s.SetHostnameAsFQDN = new(true) },
-			"web-0.sub.shop.svc.cluster.local",
-			false,
-		},
-		"too long": {
-			func(s *v1.PodSpec) { s.Subdomain = strings.Repeat("s", 50); s.SetHostnameAsFQDN = new(true) },
-			"",
-			true,
-		},
-		"the node's": {func(s *v1.PodSpec) { s.HostNetwork = true }, "", false},
+		"the pod's name":   {want: "web-0"},
+		"its own":          {mod: func(s *v1.PodSpec) { s.Hostname = "h" }, want: "h"},
+		"cut without dash": {mod: func(s *v1.PodSpec) { s.Hostname = long }, want: strings.Repeat("a", 62)},
+		"fully qualified":  {mod: qualified("sub"), want: "web-0.sub.shop.svc.cluster.local"},
+		"too long":         {mod: qualified(strings.Repeat("s", 50)), bad: true},
+		"the node's":       {mod: func(s *v1.PodSpec) { s.HostNetwork = true }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := Hostname(podOf(c.mod), "cluster.local")
+			got, err := hostnameOf(podOf(c.mod), "cluster.local")
 			if got != c.want || (err != nil) != c.bad {
 				t.Errorf("got %q, %v", got, err)
 			}
@@ -119,7 +124,7 @@ func TestHostnames(t *testing.T) {
 	}
 }
 
-func TestHostsFile(t *testing.T) {
+func TestHostsFileHasThePodsNamesAndAliases(t *testing.T) {
 	p := podOf(func(s *v1.PodSpec) {
 		s.Subdomain = "sub"
 		s.HostAliases = []v1.HostAlias{{IP: "192.0.2.9", Hostnames: []string{"x", "y"}}}
@@ -143,21 +148,18 @@ func TestResourcesAndOOMScores(t *testing.T) {
 		Requests: v1.ResourceList{"cpu": resource.MustParse("250m"), "memory": resource.MustParse("1Gi")},
 		Limits:   v1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("2Gi")}}}
 	p := podOf(func(s *v1.PodSpec) { s.Containers = []v1.Container{c} })
-	r := Resources(node, p, &c)
+	r := resourcesOf(node, p, &c)
 	if r.CpuShares != 256 || r.CpuQuota != 100000 || r.MemoryLimitInBytes != 2<<30 || r.OomScoreAdj != 875 {
 		t.Errorf("%+v", r)
 	}
-	if got := OOMScore(node, podOf(nil), &v1.Container{}); got != 1000 {
+	if got := oomScore(node, podOf(nil), &v1.Container{}); got != 1000 {
 		t.Errorf("best effort: %d", got)
 	}
 
 	c.Resources.Requests = c.Resources.Limits
 	p.Spec.Containers[0] = c
-	if got := OOMScore(node, p, &c); got != -997 || QOS(p) != v1.PodQOSGuaranteed {
-		t.Errorf("guaranteed: %d %s", got, QOS(p))
-	}
-	if Quota(1) != 1000 || Shares(0) != 2 || Shares(1<<40) != 262144 {
-		t.Errorf("limits of quota and shares: %d %d %d", Quota(1), Shares(0), Shares(1<<40))
+	if got := oomScore(node, p, &c); got != -997 {
+		t.Errorf("guaranteed: %d", got)
 	}
 }
 
@@ -177,7 +179,7 @@ func TestSwapAndOOMKillsAreAsTheNodeSays(t *testing.T) {
 		"swap on cgroup v1":    {Node{NoSwap: true}, nil, 1 << 30},
 		"no swap on cgroup v1": {Node{}, nil, 0},
 	} {
-		r := Resources(c.node, p, &p.Spec.Containers[0])
+		r := resourcesOf(c.node, p, &p.Spec.Containers[0])
 		if diff := cmp.Diff(c.unified, r.Unified); diff != "" || r.MemorySwapLimitInBytes != c.swap {
 			t.Errorf("%s: swap %d, want %d; %s", name, r.MemorySwapLimitInBytes, c.swap, diff)
 		}

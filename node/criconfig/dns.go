@@ -10,7 +10,9 @@ import (
 
 // DNS is the content of a resolv.conf(5).
 type DNS struct {
-	Servers, Searches, Options []string
+	Servers  []string
+	Searches []string
+	Options  []string
 }
 
 // Limits of glibc and of Kubernetes' validation.
@@ -32,8 +34,10 @@ func ParseResolvConf(data string) DNS {
 		switch fields[0] {
 		case "nameserver":
 			out.Servers = append(out.Servers, fields[1])
+		case "options":
+			out.Options = append(out.Options, fields[1:]...)
 		case "search", "domain":
-			// the last one wins
+			// The last line of these wins.
 			out.Searches = nil
 			for _, s := range fields[1:] {
 				if s != "." {
@@ -42,9 +46,6 @@ func ParseResolvConf(data string) DNS {
 
 				out.Searches = append(out.Searches, s)
 			}
-
-		case "options":
-			out.Options = append(out.Options, fields[1:]...)
 		}
 	}
 
@@ -53,43 +54,12 @@ func ParseResolvConf(data string) DNS {
 
 // podDNS applies the pod's DNS policy and then its dnsConfig.
 func podDNS(node Node, pod *v1.Pod) *cri.DNSConfig {
-	var out DNS
-	policy := pod.Spec.DNSPolicy
-	if policy == v1.DNSClusterFirst && pod.Spec.HostNetwork {
-		policy = v1.DNSDefault
-	}
-
-	if policy != v1.DNSNone && policy != v1.DNSDefault && len(node.ClusterDNS) == 0 {
-		// nothing better is known
-		policy = v1.DNSDefault
-	}
-
-	switch policy {
-	case v1.DNSNone:
-	case v1.DNSDefault:
-		out = DNS{
-			slices.Clone(node.HostDNS.Servers),
-			slices.Clone(node.HostDNS.Searches),
-			slices.Clone(node.HostDNS.Options),
-		}
-
-	default:
-		out.Servers = slices.Clone(node.ClusterDNS)
-		if node.ClusterDomain != "" {
-			svc := "svc." + node.ClusterDomain
-			out.Searches = []string{pod.Namespace + "." + svc, svc, node.ClusterDomain}
-		}
-
-		out.Searches = unique(append(out.Searches, node.HostDNS.Searches...))
-		out.Options = []string{"ndots:5"}
-	}
-
+	out := policyDNS(node, pod)
 	if c := pod.Spec.DNSConfig; c != nil {
 		out.Servers = unique(append(out.Servers, c.Nameservers...))
 		out.Searches = unique(append(out.Searches, c.Searches...))
 		out.Options = mergeOptions(out.Options, c.Options)
 	}
-
 	return &cri.DNSConfig{
 		Servers:  out.Servers[:min(len(out.Servers), maxServers)],
 		Searches: limitSearches(out.Searches),
@@ -97,6 +67,33 @@ func podDNS(node Node, pod *v1.Pod) *cri.DNSConfig {
 	}
 }
 
+// policyDNS is the cluster's DNS, the node's, or none.
+func policyDNS(node Node, pod *v1.Pod) DNS {
+	policy := pod.Spec.DNSPolicy
+	if policy == v1.DNSNone {
+		return DNS{}
+	}
+
+	onHost := policy == v1.DNSClusterFirst && pod.Spec.HostNetwork
+	if onHost || policy == v1.DNSDefault || len(node.ClusterDNS) == 0 {
+		return DNS{
+			Servers:  slices.Clone(node.HostDNS.Servers),
+			Searches: slices.Clone(node.HostDNS.Searches),
+			Options:  slices.Clone(node.HostDNS.Options),
+		}
+	}
+
+	out := DNS{Servers: slices.Clone(node.ClusterDNS), Options: []string{"ndots:5"}}
+	if node.ClusterDomain != "" {
+		svc := "svc." + node.ClusterDomain
+		out.Searches = []string{pod.Namespace + "." + svc, svc, node.ClusterDomain}
+	}
+
+	out.Searches = unique(append(out.Searches, node.HostDNS.Searches...))
+	return out
+}
+
+// unique drops what is there before.
 func unique(in []string) []string {
 	var out []string
 	for _, s := range in {
@@ -107,6 +104,7 @@ func unique(in []string) []string {
 	return out
 }
 
+// mergeOptions replaces options by those of the same name, and adds the others.
 func mergeOptions(old []string, more []v1.PodDNSConfigOption) []string {
 	out := slices.Clone(old)
 	for _, o := range more {
@@ -115,18 +113,21 @@ func mergeOptions(old []string, more []v1.PodDNSConfigOption) []string {
 			text += ":" + *o.Value
 		}
 
-		same := func(s string) bool { name, _, _ := strings.Cut(s, ":"); return name == o.Name }
-		if i := slices.IndexFunc(out, same); i >= 0 {
-			out[i] = text
-			continue
+		sameName := func(s string) bool {
+			name, _, _ := strings.Cut(s, ":")
+			return name == o.Name
 		}
-
-		out = append(out, text)
+		if i := slices.IndexFunc(out, sameName); i >= 0 {
+			out[i] = text
+		} else {
+			out = append(out, text)
+		}
 	}
 
 	return out
 }
 
+// limitSearches drops the last ones that are too many or too long.
 func limitSearches(in []string) []string {
 	in = in[:min(len(in), maxSearches)]
 	for len(strings.Join(in, " ")) > maxSearchChars {

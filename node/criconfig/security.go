@@ -1,46 +1,45 @@
 package criconfig
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// Paths below /proc and /sys that containers with the default procMount do not see, or may not write:
-// kubelet's and containerd's.
-var (
-	maskedPaths = sync.OnceValue(func() []string {
-		return append([]string{
-			"/proc/acpi",
-			"/proc/asound",
-			"/proc/interrupts",
-			"/proc/kcore",
-			"/proc/keys",
-			"/proc/latency_stats",
-			"/proc/sched_debug",
-			"/proc/scsi",
-			"/proc/timer_list",
-			"/proc/timer_stats",
-			"/sys/devices/virtual/powercap",
-			"/sys/firmware",
-		}, throttling("/sys/devices/system/cpu")...)
-	})
-	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-)
+// maskedPaths are the paths that containers with the default procMount do not see: kubelet's and
+// containerd's. They are looked up once, because they depend on the machine's CPUs.
+var maskedPaths = sync.OnceValue(func() []string {
+	return append([]string{
+		"/proc/acpi",
+		"/proc/asound",
+		"/proc/interrupts",
+		"/proc/kcore",
+		"/proc/keys",
+		"/proc/latency_stats",
+		"/proc/sched_debug",
+		"/proc/scsi",
+		"/proc/timer_list",
+		"/proc/timer_stats",
+		"/sys/devices/virtual/powercap",
+		"/sys/firmware",
+	}, throttling("/sys/devices/system/cpu")...)
+})
 
-// throttling are the directories that tell how often each CPU was slowed down for heat, by which a container
-// sees what others do.
+// readonlyPaths are those that containers with the default procMount may not write to.
+var readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+
+// throttling returns the directories that say how often each CPU was slowed down for heat, by which a
+// container would see what others do.
 func throttling(cpus string) []string {
-	found, err := filepath.Glob(filepath.Join(cpus, "cpu[0-9]*", "thermal_throttle"))
-	if err != nil {
-		// of a pattern that is not one
-		panic(err)
-	}
+	// The only error is that of a pattern that is not valid, and this one is.
+	found, _ := filepath.Glob(filepath.Join(cpus, "cpu[0-9]*", "thermal_throttle"))
 	return found
 }
 
@@ -63,33 +62,26 @@ func namespaces(pod *v1.Pod) *cri.NamespaceOption {
 	return out
 }
 
-func sandboxSecurity(node Node, pod *v1.Pod) *cri.LinuxSandboxSecurityContext {
+func sandboxSecurity(pod *v1.Pod) *cri.LinuxSandboxSecurityContext {
 	out := &cri.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces(pod),
-		Seccomp:          &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault},
+		Seccomp:          runtimeDefault(),
 	}
 
-	sc := pod.Spec.SecurityContext
-	for i := range pod.Spec.Containers {
-		if c := pod.Spec.Containers[i].SecurityContext; c != nil && c.Privileged != nil && *c.Privileged {
+	for c := range podspec.Regular(pod) {
+		if c.SecurityContext != nil && isTrue(c.SecurityContext.Privileged) {
 			out.Privileged = true
 		}
 	}
 
-	for i := range pod.Spec.InitContainers {
-		if c := pod.Spec.InitContainers[i].SecurityContext; c != nil && c.Privileged != nil && *c.Privileged {
-			out.Privileged = true
-		}
+	if sc := pod.Spec.SecurityContext; sc != nil {
+		out.RunAsUser = int64Value(sc.RunAsUser)
+		out.RunAsGroup = int64Value(sc.RunAsGroup)
+		out.SupplementalGroups = podGroups(sc)
+		out.SupplementalGroupsPolicy = groupsPolicy(sc)
+		out.SelinuxOptions = selinux(sc.SELinuxOptions)
 	}
 
-	if sc == nil {
-		return out
-	}
-
-	out.RunAsUser, out.RunAsGroup = int64Value(sc.RunAsUser), int64Value(sc.RunAsGroup)
-	out.SupplementalGroups = podGroups(sc)
-	out.SupplementalGroupsPolicy = groupsPolicy(sc)
-	out.SelinuxOptions = selinux(sc.SELinuxOptions)
 	return out
 }
 
@@ -128,21 +120,15 @@ func selinux(o *v1.SELinuxOptions) *cri.SELinuxOption {
 	}
 }
 
-// User is the user an image says its processes run as: a number, a name, or neither.
+// User is the user that an image's processes run as: a number, a name, or neither.
 type User struct {
 	UID  *int64
 	Name string
 }
 
 // containerSecurity merges what the container says over what the pod says.
-func containerSecurity(
-	node Node,
-	pod *v1.Pod,
-	c *v1.Container,
-	image User,
-	extraGroups []int64,
-) (*cri.LinuxContainerSecurityContext, error) {
-	psc, csc := pod.Spec.SecurityContext, c.SecurityContext
+func containerSecurity(node Node, pod *v1.Pod, in Container) (*cri.LinuxContainerSecurityContext, error) {
+	psc, csc := pod.Spec.SecurityContext, in.Spec.SecurityContext
 	if psc == nil {
 		psc = &v1.PodSecurityContext{}
 	}
@@ -154,27 +140,13 @@ func containerSecurity(
 		NamespaceOptions:         namespaces(pod),
 		SelinuxOptions:           selinux(first(csc.SELinuxOptions, psc.SELinuxOptions)),
 		RunAsGroup:               int64Value(first(csc.RunAsGroup, psc.RunAsGroup)),
-		SupplementalGroups:       append(podGroups(psc), extraGroups...),
+		SupplementalGroups:       append(podGroups(psc), in.Groups...),
 		SupplementalGroupsPolicy: groupsPolicy(psc),
-		Privileged:               truth(csc.Privileged),
-		ReadonlyRootfs:           truth(csc.ReadOnlyRootFilesystem),
+		Privileged:               isTrue(csc.Privileged),
+		ReadonlyRootfs:           isTrue(csc.ReadOnlyRootFilesystem),
 		NoNewPrivs:               csc.AllowPrivilegeEscalation != nil && !*csc.AllowPrivilegeEscalation,
+		Seccomp:                  seccomp(node, first(csc.SeccompProfile, psc.SeccompProfile)),
 	}
-
-	user := first(csc.RunAsUser, psc.RunAsUser)
-	if err := checkNonRoot(first(csc.RunAsNonRoot, psc.RunAsNonRoot), user, image); err != nil {
-		return nil, err
-	}
-
-	switch {
-	case user != nil:
-		out.RunAsUser = int64Value(user)
-	case image.UID != nil:
-		out.RunAsUser = int64Value(image.UID)
-	default:
-		out.RunAsUsername = image.Name
-	}
-
 	if csc.Capabilities != nil {
 		out.Capabilities = &cri.Capability{
 			AddCapabilities:  capabilities(csc.Capabilities.Add),
@@ -186,12 +158,30 @@ func containerSecurity(
 		out.MaskedPaths, out.ReadonlyPaths = maskedPaths(), readonlyPaths
 	}
 
-	out.Seccomp = seccomp(node, first(csc.SeccompProfile, psc.SeccompProfile))
 	var err error
-	out.Apparmor, err = apparmor(pod, c, first(csc.AppArmorProfile, psc.AppArmorProfile))
-	return out, err
+	out.Apparmor, err = apparmor(pod, in.Spec, first(csc.AppArmorProfile, psc.AppArmorProfile))
+	if err != nil {
+		return nil, err
+	}
+
+	user := first(csc.RunAsUser, psc.RunAsUser)
+	if err := checkNonRoot(first(csc.RunAsNonRoot, psc.RunAsNonRoot), user, in.ImageUser); err != nil {
+		return nil, err
+	}
+
+	switch {
+	case user != nil:
+		out.RunAsUser = int64Value(user)
+	case in.ImageUser.UID != nil:
+		out.RunAsUser = int64Value(in.ImageUser.UID)
+	default:
+		out.RunAsUsername = in.ImageUser.Name
+	}
+
+	return out, nil
 }
 
+// first returns the first value that is set, nil if none is.
 func first[T any](values ...*T) *T {
 	for _, v := range values {
 		if v != nil {
@@ -201,7 +191,7 @@ func first[T any](values ...*T) *T {
 	return nil
 }
 
-func truth(b *bool) bool { return b != nil && *b }
+func isTrue(b *bool) bool { return b != nil && *b }
 
 func capabilities(in []v1.Capability) []string {
 	var out []string
@@ -214,73 +204,19 @@ func capabilities(in []v1.Capability) []string {
 // checkNonRoot enforces runAsNonRoot with kubelet's words.
 func checkNonRoot(nonRoot *bool, user *int64, image User) error {
 	switch {
-	case !truth(nonRoot):
+	case !isTrue(nonRoot):
 		return nil
 	case user != nil && *user == 0:
-		return fmt.Errorf("container's runAsUser breaks non-root policy")
+		return errors.New("container's runAsUser breaks non-root policy")
 	case user != nil:
 		return nil
 	case image.UID != nil && *image.UID == 0, image == User{}:
-		// an image that says nothing runs as root
-		return fmt.Errorf("container has runAsNonRoot and image will run as root")
+		// An image that names no user runs as root.
+		return errors.New("container has runAsNonRoot and image will run as root")
 	case image.UID == nil && image.Name != "":
 		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify "+
 			"user is non-root", image.Name)
 	}
 
 	return nil
-}
-
-func seccomp(node Node, p *v1.SeccompProfile) *cri.SecurityProfile {
-	switch {
-	case p == nil && node.SeccompDefault:
-		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}
-	case p == nil || p.Type == v1.SeccompProfileTypeUnconfined:
-		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}
-	case p.Type == v1.SeccompProfileTypeLocalhost && p.LocalhostProfile != nil:
-		return &cri.SecurityProfile{
-			ProfileType:  cri.SecurityProfile_Localhost,
-			LocalhostRef: filepath.Join(node.SeccompRoot, filepath.Join("/", *p.LocalhostProfile)),
-		}
-	}
-
-	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}
-}
-
-// apparmor takes the field or, for objects older than the field, the annotation.
-func apparmor(pod *v1.Pod, c *v1.Container, p *v1.AppArmorProfile) (*cri.SecurityProfile, error) {
-	if p == nil {
-		text, ok := pod.Annotations[v1.DeprecatedAppArmorBetaContainerAnnotationKeyPrefix+c.Name]
-		if !ok {
-			return nil, nil
-		}
-
-		local, isLocal := strings.CutPrefix(text, v1.DeprecatedAppArmorBetaProfileNamePrefix)
-		switch {
-		case text == v1.DeprecatedAppArmorBetaProfileRuntimeDefault:
-			p = &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}
-		case text == v1.DeprecatedAppArmorBetaProfileNameUnconfined:
-			p = &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeUnconfined}
-		case isLocal:
-			p = &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeLocalhost, LocalhostProfile: &local}
-		default:
-			return nil, fmt.Errorf("container %s: AppArmor annotation %q is not valid", c.Name, text)
-		}
-	}
-
-	switch p.Type {
-	case v1.AppArmorProfileTypeUnconfined:
-		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, nil
-	case v1.AppArmorProfileTypeLocalhost:
-		if p.LocalhostProfile == nil {
-			return nil, fmt.Errorf("container %s: AppArmor profile of type Localhost has no name", c.Name)
-		}
-
-		return &cri.SecurityProfile{
-			ProfileType:  cri.SecurityProfile_Localhost,
-			LocalhostRef: *p.LocalhostProfile,
-		}, nil
-	}
-
-	return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}, nil
 }

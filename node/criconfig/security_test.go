@@ -32,7 +32,7 @@ func TestThrottlingOfCPUsIsMasked(t *testing.T) {
 // The lists are kubelet 1.37's and containerd 2.4's.
 func TestMaskedPaths(t *testing.T) {
 	pod := podOf(nil)
-	c, err := containerSecurity(node, pod, &pod.Spec.Containers[0], User{}, nil)
+	c, err := containerSecurity(node, pod, Container{Spec: &pod.Spec.Containers[0]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +48,7 @@ func TestMaskedPaths(t *testing.T) {
 	}
 
 	pod.Spec.Containers[0].SecurityContext = &v1.SecurityContext{ProcMount: new(v1.UnmaskedProcMount)}
-	c, err = containerSecurity(node, pod, &pod.Spec.Containers[0], User{}, nil)
+	c, err = containerSecurity(node, pod, Container{Spec: &pod.Spec.Containers[0]})
 	if err != nil || len(c.MaskedPaths) != 0 {
 		t.Errorf("masked with procMount Unmasked: %v, %v", c.MaskedPaths, err)
 	}

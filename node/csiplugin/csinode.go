@@ -17,14 +17,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/trivet-node/trivet/node/kubeapi"
+	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // CSINodes keeps the node's CSINode object and the topology labels and the node ID annotation of its Node. It
 // is the Publisher of a real cluster.
 type CSINodes struct {
-	Client *kubeapi.Client
-	Node   string
+	CSINodes kube.Objects[storagev1.CSINode]
+	Nodes    kube.Objects[v1.Node]
+	Node     string
 
 	mu sync.Mutex // one change at a time: they are read, changed and written back
 }
@@ -95,8 +97,7 @@ func same(a, b storagev1.CSINodeDriver) bool {
 func (n *CSINodes) change(ctx context.Context, edit func(*storagev1.CSINode) bool) error {
 	var last error
 	for range 5 {
-		obj := &storagev1.CSINode{}
-		err := n.Client.Storage.Get().Resource("csinodes").Name(n.Node).Do(ctx).Into(obj)
+		obj, err := n.CSINodes.Get(ctx, "", n.Node)
 		if apierrors.IsNotFound(err) {
 			if err := n.create(ctx, edit); !apierrors.IsAlreadyExists(err) {
 				return err
@@ -112,7 +113,7 @@ func (n *CSINodes) change(ctx context.Context, edit func(*storagev1.CSINode) boo
 			return nil
 		}
 
-		last = n.Client.Storage.Put().Resource("csinodes").Name(n.Node).Body(obj).Do(ctx).Error()
+		_, last = n.CSINodes.Update(ctx, obj)
 		if !apierrors.IsConflict(last) {
 			break
 		}
@@ -126,8 +127,8 @@ func (n *CSINodes) change(ctx context.Context, edit func(*storagev1.CSINode) boo
 }
 
 func (n *CSINodes) create(ctx context.Context, edit func(*storagev1.CSINode) bool) error {
-	node := &v1.Node{}
-	if err := n.Client.Core.Get().Resource("nodes").Name(n.Node).Do(ctx).Into(node); err != nil {
+	node, err := n.Nodes.Get(ctx, "", n.Node)
+	if err != nil {
 		return fmt.Errorf("read node %s: %w", n.Node, err)
 	}
 
@@ -135,7 +136,7 @@ func (n *CSINodes) create(ctx context.Context, edit func(*storagev1.CSINode) boo
 		{APIVersion: "v1", Kind: "Node", Name: n.Node, UID: node.UID}}}}
 	obj.Spec.Drivers = []storagev1.CSINodeDriver{}
 	edit(obj)
-	err := n.Client.Storage.Post().Resource("csinodes").Body(obj).Do(ctx).Error()
+	_, err = n.CSINodes.Create(ctx, obj)
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("create CSINode %s: %w", n.Node, err)
 	}
@@ -146,28 +147,24 @@ func (n *CSINodes) create(ctx context.Context, edit func(*storagev1.CSINode) boo
 // Init makes the CSINode object without drivers if there is none, as kubelet does, and tries until it can:
 // the Node may not be registered yet. It returns nil when done or when ctx ends.
 func (n *CSINodes) Init(ctx context.Context) error {
-	for wait := 200 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 30*time.Second) {
+	pauses := retry.Backoff{First: 200 * time.Millisecond, Max: 30 * time.Second}
+	_ = retry.Until(ctx, pauses, func(ctx context.Context) error {
 		n.mu.Lock()
+		defer n.mu.Unlock()
 		err := n.change(ctx, func(*storagev1.CSINode) bool { return false })
-		n.mu.Unlock()
-		if err == nil || apierrors.IsAlreadyExists(err) {
+		if apierrors.IsAlreadyExists(err) {
 			return nil
 		}
-
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-	}
-
+		return err
+	})
 	return nil
 }
 
 // labelNode writes the driver's topology as labels of the Node, and its node ID as annotation, in one patch;
 // none if they are there.
 func (n *CSINodes) labelNode(ctx context.Context, d Info) error {
-	node := &v1.Node{}
-	if err := n.Client.Core.Get().Resource("nodes").Name(n.Node).Do(ctx).Into(node); err != nil {
+	node, err := n.Nodes.Get(ctx, "", n.Node)
+	if err != nil {
 		return fmt.Errorf("read node %s: %w", n.Node, err)
 	}
 
@@ -208,7 +205,7 @@ func (n *CSINodes) labelNode(ctx context.Context, d Info) error {
 		return err
 	}
 
-	err = n.Client.Core.Patch(types.StrategicMergePatchType).Resource("nodes").Name(n.Node).Body(patch).Do(ctx).Error()
+	_, err = n.Nodes.Patch(ctx, "", n.Node, types.StrategicMergePatchType, patch)
 	if err != nil {
 		return fmt.Errorf("label node %s for CSI driver %s: %w", n.Node, d.Name, err)
 	}

@@ -20,6 +20,7 @@ import (
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"github.com/trivet-node/trivet/internal/keylock"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
@@ -187,7 +188,7 @@ func (r *Registry) appeared(ctx context.Context, path string) {
 	r.running.Go(func() {
 		defer cancel()
 
-		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 30*time.Second) {
+		for pause := range registerPauses.Attempts(attempt) {
 			err := r.register(attempt, path)
 			if err == nil || attempt.Err() != nil {
 				return
@@ -198,15 +199,16 @@ func (r *Registry) appeared(ctx context.Context, path string) {
 				return
 			}
 
-			r.cfg.Log.Warn("plugin is not registered", "socket", path, "err", err, "retry", wait)
-			select {
-			case <-attempt.Done():
-				return
-			case <-time.After(wait):
-			}
+			r.cfg.Log.Warn("plugin is not registered", "socket", path, "err", err, "retry", pause)
 		}
 	})
 }
+
+// The pauses between attempts to register a driver, and to take one out of CSINode.
+var (
+	registerPauses = retry.Backoff{First: 100 * time.Millisecond, Max: 30 * time.Second}
+	withdrawPauses = retry.Backoff{First: time.Second, Max: 30 * time.Second}
+)
 
 // vanished forgets the driver of a registration socket.
 func (r *Registry) vanished(ctx context.Context, path string) {
@@ -235,20 +237,15 @@ func (r *Registry) vanished(ctx context.Context, path string) {
 	r.running.Go(func() { r.withdraw(ctx, name) })
 }
 
-// withdraw takes a driver out of CSINode, again and again until it can, or the driver is back.
+// withdraw takes a driver out of CSINode. It tries until it can, or the driver is back.
 func (r *Registry) withdraw(ctx context.Context, name string) {
-	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+	for pause := range withdrawPauses.Attempts(ctx) {
 		err := r.withdrawOnce(ctx, name)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
 
-		r.cfg.Log.Warn("CSI driver is not taken out of CSINode", "driver", name, "err", err, "retry", wait)
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
+		r.cfg.Log.Warn("CSI driver is not taken out of CSINode", "driver", name, "err", err, "retry", pause)
 	}
 }
 

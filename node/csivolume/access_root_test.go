@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 
+	"github.com/trivet-node/trivet/node/reason"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -32,22 +33,22 @@ func TestReadOnlyVolumesAreNotGivenToTheGroup(t *testing.T) {
 		},
 	)
 
-	of := func(uid string, readOnly bool) volume.CSIRequest {
+	of := func(uid string, readOnly bool) volume.Request {
 		r := request(uid)
 		r.Pod.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(1234))}
 		r.FSGroup, r.ReadOnly = new(int64(1234)), readOnly
 		return r
 	}
 
-	path, err := n.mounter.Setup(t.Context(), of("reader", true))
+	provided, err := n.mounter.Setup(t.Context(), of("reader", true))
 	must(t, err)
-	if gid := groupOf(t, path); gid != 0 {
+	if gid := groupOf(t, provided.Path); gid != 0 {
 		t.Errorf("a read-only volume belongs to group %d", gid)
 	}
 
-	path, err = n.mounter.Setup(t.Context(), of("writer", false))
+	provided, err = n.mounter.Setup(t.Context(), of("writer", false))
 	must(t, err)
-	if gid := groupOf(t, path); gid != 1234 {
+	if gid := groupOf(t, provided.Path); gid != 1234 {
 		t.Errorf("a volume belongs to group %d", gid)
 	}
 
@@ -56,7 +57,7 @@ func TestReadOnlyVolumesAreNotGivenToTheGroup(t *testing.T) {
 
 func TestReadWriteOncePodKeepsASecondPodOut(t *testing.T) {
 	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
-	of := func(uid string) volume.CSIRequest {
+	of := func(uid string) volume.Request {
 		r := request(uid)
 		r.PV.Spec.AccessModes = []v1.PersistentVolumeAccessMode{v1.ReadWriteOncePod}
 		return r
@@ -70,7 +71,7 @@ func TestReadWriteOncePodKeepsASecondPodOut(t *testing.T) {
 	_, err := n.mounter.Setup(t.Context(), of("second"))
 	const want = `MountVolume.SetUp failed for volume "pv1" : ` +
 		"volume uses the ReadWriteOncePod access mode and is already in use by another pod"
-	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Error() != want {
+	if e, ok := errors.AsType[*reason.Error](err); !ok || e.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 

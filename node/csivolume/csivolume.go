@@ -10,18 +10,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/trivet-node/trivet/internal/bootid"
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/csiplugin"
-	"github.com/trivet-node/trivet/node/fsgroup"
+	"github.com/trivet-node/trivet/node/token"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -46,111 +46,131 @@ type Drivers interface {
 
 // Config is what a Mounter needs.
 type Config struct {
-	Root    string // kubelet's root directory
-	Node    string // the node's name
+	// Root is kubelet's root directory.
+	Root string
+	// Node is the node's name.
+	Node    string
 	Objects Objects
 	Drivers Drivers
-	Tokens  volume.Tokens
-	Claims  Claims // notes grown claims; nil: growth on the node is not noted
+	Tokens  token.Issuer
+	// Claims notes that claims have grown; nil if nobody is to be told.
+	Claims Claims
 }
 
 // Mounter is the volume.CSI of a real node.
 type Mounter struct {
-	cfg    Config
-	boot   string
-	staged keylock.Locks[string] // driver + volume handle
+	cfg  Config
+	boot string
+	// staged locks a volume of a driver by driver and handle.
+	staged keylock.Locks[string]
 }
 
 // New returns a mounter.
 func New(cfg Config) (*Mounter, error) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := bootid.Read()
 	if err != nil {
-		return nil, fmt.Errorf("read boot id: %w", err)
+		return nil, err
 	}
-	return &Mounter{cfg: cfg, boot: strings.TrimSpace(string(id))}, nil
-}
-
-// Revisits reports whether the driver's volumes are to be set up again and again. A driver that cannot be
-// looked up is not called.
-func (m *Mounter) Revisits(ctx context.Context, name string, persistent bool) bool {
-	if policy, err := m.policy(ctx, name); err == nil && isTrue(policy.RequiresRepublish) {
-		return true
-	}
-	driver, err := m.cfg.Drivers.Driver(name)
-	return err == nil && persistent && driver.Can(csi.NodeServiceCapability_RPC_EXPAND_VOLUME)
+	return &Mounter{cfg: cfg, boot: boot}, nil
 }
 
 // call is one volume on its way to a pod.
 type call struct {
-	volume.CSIRequest
-	driver  *csiplugin.Driver
-	policy  storagev1.CSIDriverSpec // of the CSIDriver object, defaults filled in
-	handle  string
-	place   place
-	context map[string]string // from the attachment
+	volume.Request
+	driver *csiplugin.Driver
+	// policy is the spec of the CSIDriver object, defaults filled in.
+	policy storagev1.CSIDriverSpec
+	handle string
+	place  place
+	// context is the attachment's metadata.
+	context map[string]string
 }
 
-// Setup makes the volume available; repeating it is cheap, and repairs.
-func (m *Mounter) Setup(ctx context.Context, r volume.CSIRequest) (string, error) {
+// Setup makes the volume available: attached, staged, published, given to the fsGroup and as large as its
+// claim. Repeating it is cheap, and repairs.
+func (m *Mounter) Setup(ctx context.Context, r volume.Request) (volume.Provided, error) {
 	c, err := m.prepare(ctx, r)
 	if err != nil {
-		return "", err
+		return volume.Provided{}, err
+	}
+	if err := m.mount(ctx, c); err != nil {
+		return volume.Provided{}, err
 	}
 
+	provided := volume.Provided{Path: c.place.target, Revisit: c.revisit()}
+	if err := m.grow(ctx, c); err != nil {
+		return provided, volume.Failed(c.Name, volume.ResizeFailed, err)
+	}
+
+	return provided, nil
+}
+
+// revisit reports whether the volume is to be set up periodically: its driver wants that, or it may have to
+// grow.
+func (c *call) revisit() bool {
+	grows := c.PV != nil && c.driver.Can(csi.NodeServiceCapability_RPC_EXPAND_VOLUME)
+	return grows || isTrue(c.policy.RequiresRepublish)
+}
+
+// mount brings the volume to its target. Where that is done it does nothing, unless the driver wants to be
+// called again.
+func (m *Mounter) mount(ctx context.Context, c *call) error {
 	done, err := c.place.done(m.boot)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if done && !isTrue(c.policy.RequiresRepublish) {
-		return m.grown(ctx, c)
-	}
-	if err := m.attached(ctx, c); err != nil {
-		return "", &volume.Error{Volume: r.Name, Reason: "FailedAttachVolume", Err: err}
-	}
-	if err := m.stage(ctx, c); err != nil {
-		return "", err
-	}
-	if err := m.publish(ctx, c); err != nil {
-		return "", err
-	}
-	if err := m.giveToGroup(ctx, c); err != nil {
-		return "", err
-	}
-	if err := c.place.finish(m.boot); err != nil {
-		return "", err
+		return nil
 	}
 
-	return m.grown(ctx, c)
+	if err := m.attached(ctx, c); err != nil {
+		return volume.Failed(c.Name, "FailedAttachVolume", err)
+	}
+
+	if err := m.stage(ctx, c); err != nil {
+		return err
+	}
+	if err := m.publish(ctx, c); err != nil {
+		return err
+	}
+	if err := m.giveToGroup(ctx, c); err != nil {
+		return err
+	}
+
+	return c.place.finish(m.boot)
 }
 
 // prepare finds the driver and what the cluster says about it.
-func (m *Mounter) prepare(ctx context.Context, r volume.CSIRequest) (*call, error) {
-	c := &call{CSIRequest: r}
-	name, spec := "", r.Name
-	if r.Inline != nil {
-		name, c.handle = r.Inline.Driver, inlineHandle(r.Pod.UID, r.Name)
-	} else {
-		name, c.handle, spec = r.PV.Spec.CSI.Driver, r.PV.Spec.CSI.VolumeHandle, r.PV.Name
-	}
+func (m *Mounter) prepare(ctx context.Context, r volume.Request) (*call, error) {
+	c := &call{Request: r}
+	driver, spec, lifecycle := c.describe()
 
 	var err error
-	if c.policy, err = m.policy(ctx, name); err != nil {
+	if c.policy, err = m.policy(ctx, driver); err != nil {
 		return nil, err
 	}
-	if err := checkLifecycle(c.policy, name, r.Inline != nil); err != nil {
+	if err := checkLifecycle(c.policy, driver, lifecycle); err != nil {
 		return nil, err
 	}
-	if c.driver, err = m.cfg.Drivers.Driver(name); err != nil {
+	if c.driver, err = m.cfg.Drivers.Driver(driver); err != nil {
 		return nil, err
 	}
 
-	c.place = m.place(r.Pod.UID, spec, name, c.handle, r.Block)
-	c.place.record.Lifecycle = "Persistent"
-	if r.Inline != nil {
-		c.place.record.Lifecycle = "Ephemeral"
-	}
-
+	c.place = m.place(r.Pod.UID, spec, driver, c.handle, r.Block)
+	c.place.record.Lifecycle = string(lifecycle)
 	return c, nil
+}
+
+// describe sets the handle and returns the driver's name, the name of the volume's directory, and its life.
+func (c *call) describe() (driver, spec string, lifecycle storagev1.VolumeLifecycleMode) {
+	if c.Inline != nil {
+		c.handle = inlineHandle(c.Pod.UID, c.Name)
+		return c.Inline.Driver, c.Name, storagev1.VolumeLifecycleEphemeral
+	}
+
+	source := c.PV.Spec.CSI
+	c.handle = source.VolumeHandle
+	return source.Driver, c.PV.Name, storagev1.VolumeLifecyclePersistent
 }
 
 // policy is the spec of the CSIDriver object, or the defaults for a driver that has none.
@@ -177,15 +197,9 @@ func (m *Mounter) policy(ctx context.Context, driver string) (storagev1.CSIDrive
 	return spec, nil
 }
 
-func checkLifecycle(p storagev1.CSIDriverSpec, driver string, inline bool) error {
-	want := storagev1.VolumeLifecyclePersistent
-	if inline {
-		want = storagev1.VolumeLifecycleEphemeral
-	}
-	for _, mode := range p.VolumeLifecycleModes {
-		if mode == want {
-			return nil
-		}
+func checkLifecycle(p storagev1.CSIDriverSpec, driver string, want storagev1.VolumeLifecycleMode) error {
+	if slices.Contains(p.VolumeLifecycleModes, want) {
+		return nil
 	}
 	return fmt.Errorf("volume mode %q not supported by driver %s (only supports %q)",
 		want, driver, p.VolumeLifecycleModes)
@@ -246,8 +260,8 @@ func (m *Mounter) alone(c *call) error {
 		return nil
 	}
 
-	others, err := m.usedByOthers(c.Pod.UID, &c.place)
-	if err != nil || !others {
+	used, err := m.usedByOthers(c.Pod.UID, &c.place)
+	if err != nil || !used {
 		return err
 	}
 
@@ -257,7 +271,7 @@ func (m *Mounter) alone(c *call) error {
 	}
 
 	inUse := errors.New("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
-	return &volume.Error{Volume: c.PV.Name, Reason: reason, Err: inUse}
+	return volume.Failed(c.PV.Name, reason, inUse)
 }
 
 // publish shows the volume to the pod.
@@ -298,52 +312,6 @@ func (m *Mounter) publish(ctx context.Context, c *call) error {
 	return nil
 }
 
-// giveToGroup changes the owner as fsGroupPolicy says, unless the driver has done so (VOLUME_MOUNT_GROUP).
-// What the pod can only read is left as it is: it cannot be changed, and where it could, other pods would see
-// it change.
-func (m *Mounter) giveToGroup(ctx context.Context, c *call) error {
-	if c.FSGroup == nil || c.Block || c.ReadOnly ||
-		c.driver.Can(csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP) ||
-		!c.wantsGroup() {
-		return nil
-	}
-
-	var fs unix.Statfs_t
-	if err := unix.Statfs(c.place.target, &fs); err != nil {
-		return fmt.Errorf("stat volume %s: %w", c.place.target, err)
-	}
-
-	// by its mount options, or by its driver
-	if fs.Flags&unix.ST_RDONLY != 0 {
-		return nil
-	}
-
-	sc := c.Pod.Spec.SecurityContext
-	onMismatch := sc.FSGroupChangePolicy != nil && *sc.FSGroupChangePolicy == v1.FSGroupChangeOnRootMismatch
-	return fsgroup.Apply(ctx, c.place.target, *c.FSGroup, false, onMismatch)
-}
-
-func (c *call) wantsGroup() bool {
-	switch *c.policy.FSGroupPolicy {
-	case storagev1.NoneFSGroupPolicy:
-		return false
-	case storagev1.FileFSGroupPolicy:
-		return true
-	}
-
-	if c.PV == nil || c.PV.Spec.CSI.FSType == "" {
-		return false
-	}
-
-	for _, mode := range c.PV.Spec.AccessModes {
-		if mode == v1.ReadWriteOnce || mode == v1.ReadWriteOncePod {
-			return true
-		}
-	}
-
-	return false
-}
-
 func (m *Mounter) secrets(ctx context.Context, ref *v1.SecretReference) (map[string]string, error) {
 	if ref == nil {
 		return nil, nil
@@ -360,40 +328,6 @@ func (m *Mounter) secrets(ctx context.Context, ref *v1.SecretReference) (map[str
 	}
 
 	return out, nil
-}
-
-// attached waits until the controller has attached the volume to this node, for drivers that need that. The
-// Node authorizer allows to read an attachment by name but not to watch it, so this looks again and again,
-// less and less often.
-func (m *Mounter) attached(ctx context.Context, c *call) error {
-	if c.Inline != nil || !isTrue(c.policy.AttachRequired) {
-		return nil
-	}
-
-	name := attachmentName(c.handle, c.driver.Name, m.cfg.Node)
-	ctx, cancel := context.WithTimeout(ctx, attachWait)
-	defer cancel()
-
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		va, err := m.cfg.Objects.VolumeAttachment(ctx, name)
-		switch {
-		case err == nil && va.DeletionTimestamp != nil:
-			err = fmt.Errorf("volume attachment %s is being deleted", name)
-		case err == nil && va.Status.Attached:
-			c.context = va.Status.AttachmentMetadata
-			return nil
-		case err == nil && va.Status.AttachError != nil:
-			err = errors.New(va.Status.AttachError.Message)
-		case err == nil:
-			err = fmt.Errorf("volume attachment %s is not attached yet", name)
-		}
-
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the volume to be attached: %w", err)
-		case <-time.After(wait):
-		}
-	}
 }
 
 func isTrue(b *bool) bool { return b != nil && *b }

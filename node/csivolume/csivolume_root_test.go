@@ -31,6 +31,7 @@ import (
 	"github.com/trivet-node/trivet/internal/testenv"
 	"github.com/trivet-node/trivet/node/csiplugin"
 	"github.com/trivet-node/trivet/node/csivolume"
+	"github.com/trivet-node/trivet/node/reason"
 	"github.com/trivet-node/trivet/node/volume"
 )
 
@@ -263,8 +264,8 @@ func start(t *testing.T, c *cluster) *node {
 	}
 }
 
-func request(uid string) volume.CSIRequest {
-	return volume.CSIRequest{Name: "data", Pod: &v1.Pod{
+func request(uid string) volume.Request {
+	return volume.Request{Name: "data", Pod: &v1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "p-" + uid, Namespace: "ns", UID: types.UID(uid)},
 	},
 		PV: &v1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "pv1"}, Spec: v1.PersistentVolumeSpec{
@@ -293,8 +294,9 @@ func TestAVolumeIsStagedOnceAndUnstagedByItsLastPod(t *testing.T) {
 		&cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false), PodInfoOnMount: new(true)}},
 	)
 
-	path, err := n.mounter.Setup(t.Context(), request("u1"))
+	provided, err := n.mounter.Setup(t.Context(), request("u1"))
 	must(t, err)
+	path := provided.Path
 	if want := filepath.Join(n.root, "pods/u1/volumes/kubernetes.io~csi/pv1/mount"); path != want {
 		t.Errorf("path %s, want %s", path, want)
 	}
@@ -338,11 +340,6 @@ func (d *driver) NodeExpandVolume(
 
 func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	n := start(t, &cluster{spec: storagev1.CSIDriverSpec{AttachRequired: new(false)}})
-	if !n.mounter.Revisits(t.Context(), "fake.csi", true) ||
-		n.mounter.Revisits(t.Context(), "fake.csi", false) {
-		t.Error("a claim's volume is to be looked at again, an inline one is not")
-	}
-
 	capacity := func(mib int64) v1.ResourceList {
 		return v1.ResourceList{v1.ResourceStorage: *resource.NewQuantity(mib<<20, resource.BinarySI)}
 	}
@@ -350,14 +347,19 @@ func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	r.PV.Spec.Capacity, r.Claim = capacity(16), &v1.PersistentVolumeClaim{
 		Status: v1.PersistentVolumeClaimStatus{Capacity: capacity(16)},
 	}
-	path, err := n.mounter.Setup(t.Context(), r)
+	provided, err := n.mounter.Setup(t.Context(), r)
 	must(t, err)
 	wantCalls(t, n.driver, "stage", "publish")
+	if !provided.Revisit {
+		t.Error("nobody would look whether the claim has grown")
+	}
+
 	r.PV.Spec.Capacity = capacity(32)
 	n.driver.fail["expand"] = errors.New("not now")
 	still, err := n.mounter.Setup(t.Context(), r)
-	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Reason != volume.ResizeFailed || still != path {
-		t.Errorf("path %q, error %v: a volume that does not grow stays available", still, err)
+	if e, ok := errors.AsType[*reason.Error](err); !ok || e.Reason != volume.ResizeFailed ||
+		still != provided {
+		t.Errorf("%+v, error %v: a volume that does not grow stays available", still, err)
 	}
 
 	delete(n.driver.fail, "expand")
@@ -365,7 +367,7 @@ func TestAMountedVolumeGrowsWithItsClaim(t *testing.T) {
 	must(t, err)
 	wantCalls(t, n.driver, "expand", "expand")
 	var st unix.Statfs_t
-	must(t, unix.Statfs(path, &st))
+	must(t, unix.Statfs(provided.Path, &st))
 	if size := int64(st.Blocks) * st.Bsize; size != 32<<20 {
 		t.Errorf("the pod sees %d bytes, want 32 MiB", size)
 	}
@@ -420,10 +422,13 @@ func TestInlineVolumes(t *testing.T) {
 		NodePublishSecretRef: &v1.LocalObjectReference{Name: "s"},
 	}
 
-	path, err := n.mounter.Setup(t.Context(), r)
+	provided, err := n.mounter.Setup(t.Context(), r)
 	must(t, err)
-	if mounted, _ := mount.Mounted(path); !mounted || n.driver.last.Secrets["key"] != "hidden" {
+	if mounted, _ := mount.Mounted(provided.Path); !mounted || n.driver.last.Secrets["key"] != "hidden" {
 		t.Errorf("mounted %v, secrets %v", mounted, n.driver.last.Secrets)
+	}
+	if provided.Revisit {
+		t.Error("an inline volume does not grow, but is to be set up again")
 	}
 
 	if _, err := n.mounter.Setup(t.Context(), request("u2")); err == nil ||
@@ -442,7 +447,7 @@ func TestAttachmentIsAwaited(t *testing.T) {
 	defer cancel()
 
 	_, err := n.mounter.Setup(ctx, request("u1"))
-	if e, ok := errors.AsType[*volume.Error](err); !ok || e.Reason != "FailedAttachVolume" {
+	if e, ok := errors.AsType[*reason.Error](err); !ok || e.Reason != "FailedAttachVolume" {
 		t.Fatalf("error %v", err)
 	}
 

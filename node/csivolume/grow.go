@@ -10,21 +10,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/trivet-node/trivet/node/kubeapi"
-	"github.com/trivet-node/trivet/node/volume"
+	"github.com/trivet-node/trivet/internal/kube"
 )
 
 // Claims notes in the API that a claim has grown.
 type Claims interface {
 	Grown(ctx context.Context, claim *v1.PersistentVolumeClaim, size resource.Quantity) error
-}
-
-// grown is the end of a Setup: what cannot be made larger is available nevertheless.
-func (m *Mounter) grown(ctx context.Context, c *call) (string, error) {
-	if err := m.grow(ctx, c); err != nil {
-		return c.place.target, &volume.Error{Volume: c.Name, Reason: volume.ResizeFailed, Err: err}
-	}
-	return c.place.target, nil
 }
 
 // grow makes the file system or device on this node as large as the volume is by now, where the driver wants
@@ -68,8 +59,10 @@ func (m *Mounter) grow(ctx context.Context, c *call) error {
 	return m.cfg.Claims.Grown(ctx, c.Claim, size)
 }
 
-// ClaimStatus is the Claims of a real cluster.
-type ClaimStatus struct{ Client *kubeapi.Client }
+// ClaimStatus notes sizes in the claims of a cluster.
+type ClaimStatus struct {
+	Claims kube.Objects[v1.PersistentVolumeClaim]
+}
 
 // Grown writes the new capacity and takes the conditions that asked for the resize away.
 func (s ClaimStatus) Grown(
@@ -97,8 +90,7 @@ func (s ClaimStatus) Grown(
 		return err
 	}
 
-	err = s.Client.Core.Patch(types.MergePatchType).Namespace(claim.Namespace).Resource("persistentvolumeclaims").Name(claim.Name).
-		SubResource("status").Body(patch).Do(ctx).Error()
+	_, err = s.Claims.Patch(ctx, claim.Namespace, claim.Name, types.MergePatchType, patch, "status")
 	if err != nil {
 		return fmt.Errorf("note size of persistentvolumeclaim %s/%s: %w", claim.Namespace, claim.Name, err)
 	}

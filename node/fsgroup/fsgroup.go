@@ -1,4 +1,4 @@
-// Package fsgroup hands a volume to a pod's fsGroup: every file gets the group and is readable and writable
+// Package fsgroup gives a volume to a pod's fsGroup: every file gets the group and is readable and writable
 // by it, every directory passes the group on to what is made in it (setgid). It acts on file descriptors, so
 // that a container which renames things at the same time cannot lead it out of the volume, and it does not
 // cross mount points.
@@ -9,6 +9,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
 const (
@@ -17,9 +19,9 @@ const (
 	directory = 0o110 | unix.S_ISGID
 )
 
-// Apply gives the tree at root to the group gid. With onMismatch set it looks at the root directory only, and
-// takes the whole for right when that is (fsGroupChangePolicy OnRootMismatch). The root is changed last: an
-// interrupted run is repeated.
+// Apply gives the tree at root to the group gid; with onlyRead set the group may only read. With onMismatch
+// set it looks at the root directory only, and changes nothing if that is right (fsGroupChangePolicy
+// OnRootMismatch). The root is changed last, so that an interrupted run is repeated.
 func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch bool) error {
 	fd, err := unix.Open(root, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -27,7 +29,7 @@ func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch boo
 	}
 	defer unix.Close(fd)
 
-	t := tree{ctx: ctx, gid: int(gid), mask: writable}
+	t := tree{gid: int(gid), mask: writable}
 	if onlyRead {
 		t.mask = readOnly
 	}
@@ -36,11 +38,11 @@ func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch boo
 	if err := unix.Fstat(fd, &st); err != nil {
 		return fmt.Errorf("stat volume %s: %w", root, err)
 	}
-	if onMismatch && t.right(&st) {
+	if onMismatch && t.isRight(&st) {
 		return nil
 	}
 
-	err = t.below(fd, &st)
+	err = t.below(ctx, fd, &st)
 	if err == nil {
 		err = t.apply(fd, &st)
 	}
@@ -51,12 +53,13 @@ func Apply(ctx context.Context, root string, gid int64, onlyRead, onMismatch boo
 	return nil
 }
 
+// tree is what all files of a volume are to have.
 type tree struct {
-	ctx  context.Context //nolint:containedctx // lives for one walk
 	gid  int
-	mask uint32
+	mask uint32 // permissions of files, beside those that they have
 }
 
+// mode is what a file's mode is to be.
 func (t tree) mode(st *unix.Stat_t) uint32 {
 	mode := st.Mode&0o7777 | t.mask
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -65,13 +68,14 @@ func (t tree) mode(st *unix.Stat_t) uint32 {
 	return mode
 }
 
-func (t tree) right(st *unix.Stat_t) bool {
+// isRight reports whether a file has the group and the mode.
+func (t tree) isRight(st *unix.Stat_t) bool {
 	return int(st.Gid) == t.gid && st.Mode&0o7777 == t.mode(st)
 }
 
 // apply changes what fd (O_PATH) stands for.
 func (t tree) apply(fd int, st *unix.Stat_t) error {
-	if t.right(st) {
+	if t.isRight(st) {
 		return nil
 	}
 	if err := unix.Fchownat(fd, "", -1, t.gid, unix.AT_EMPTY_PATH); err != nil {
@@ -81,8 +85,8 @@ func (t tree) apply(fd int, st *unix.Stat_t) error {
 		return nil
 	}
 
-	// fchmod(2) refuses O_PATH descriptors; the magic link leads to the same inode.
-	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), t.mode(st)); err != nil {
+	// Fchmod(2) refuses O_PATH descriptors; the path of one leads to the same inode.
+	if err := unix.Chmod(beneath.Path(fd), t.mode(st)); err != nil {
 		return fmt.Errorf("chmod: %w", err)
 	}
 

@@ -1,14 +1,17 @@
 package fsgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/beneath"
 )
 
-// window is how many directories above the present one are kept open. A container may have made tens of
-// thousands, one in the other.
+// window is the number of directories above the present one that are kept open. A container may have made
+// tens of thousands, one in the other.
 const window = 32
 
 // level is one directory on the way down to where the walk is.
@@ -23,7 +26,7 @@ type level struct {
 
 // below changes all that is below the directory fd (O_PATH). It holds few descriptors and, of each directory
 // on the way, a few words.
-func (t tree) below(fd int, st *unix.Stat_t) error {
+func (t tree) below(ctx context.Context, fd int, st *unix.Stat_t) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil
 	}
@@ -36,7 +39,7 @@ func (t tree) below(fd int, st *unix.Stat_t) error {
 	}
 
 	for len(w.levels) > 0 {
-		if err := t.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 
@@ -66,12 +69,9 @@ type walk struct {
 
 // child changes an entry of a directory and, if it is a directory, makes it the present one.
 func (w *walk) child(dir int, name string) error {
-	fd, err := unix.Openat2(dir, name, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_NO_XDEV,
-	})
+	fd, err := beneath.Open(dir, name, unix.O_PATH|unix.O_NOFOLLOW, beneath.OneFileSystem)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EXDEV) {
-		// gone meanwhile, or another file system that is not the volume's
+		// Gone meanwhile, or another file system, which is not the volume's.
 		return nil
 	}
 
@@ -125,6 +125,7 @@ func (w *walk) leave() error {
 	return w.levels[len(w.levels)-1].reopen(left.fd)
 }
 
+// close frees all levels.
 func (w *walk) close() {
 	for _, l := range w.levels {
 		l.close()
@@ -159,10 +160,7 @@ func (l *level) read() (string, error) {
 // reopen opens the directory again, as the parent of an open one, and goes on where it was. It must be the
 // one that it was: a directory that was moved meanwhile has another parent.
 func (l *level) reopen(below int) error {
-	fd, err := unix.Openat2(below, "..", &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_NO_XDEV,
-	})
+	fd, err := beneath.Open(below, "..", unix.O_RDONLY|unix.O_DIRECTORY, beneath.OneFileSystem)
 	if err != nil {
 		return err
 	}
@@ -181,8 +179,9 @@ func (l *level) reopen(below int) error {
 		return err
 	}
 
-	// the batch, again
-	for l.next, l.names = 0, nil; l.next < passed; {
+	// Read the batch again, up to where the walk was.
+	l.next, l.names = 0, nil
+	for l.next < passed {
 		if name, err := l.read(); name == "" || err != nil {
 			return err
 		}
@@ -191,7 +190,7 @@ func (l *level) reopen(below int) error {
 	return nil
 }
 
-// close frees what the level holds but what is needed to come back.
+// close frees what the level holds except what reopen needs.
 func (l *level) close() {
 	if l.fd >= 0 {
 		unix.Close(l.fd)

@@ -1,5 +1,5 @@
-// Package gate keeps who was let in on the node: the oldest pod is decided about first, what is let in counts
-// for the next, and a critical pod waits for those that end in its favour.
+// Package gate remembers which pods the node has admitted. The oldest pod is decided about first, an admitted
+// pod counts for the next one, and a critical pod waits for those that are preempted in its favour.
 package gate
 
 import (
@@ -16,21 +16,21 @@ import (
 
 // Gate is passed by each pod once in the life of an agent.
 type Gate struct {
-	check func(pod *v1.Pod, others []*v1.Pod) admit.Verdict // nil: all are let in
-	ended func(types.UID)                                   // told of a pod that must end for another one
+	check   func(pod *v1.Pod, active []*v1.Pod) admit.Verdict // nil: all are admitted
+	preempt func(types.UID)                                   // called for a pod that must end for another one
 
 	mu       sync.Mutex // guards what follows
 	admitted map[types.UID]bool
 	verdicts map[types.UID]admit.Verdict
-	waiting  map[types.UID]bool      // critical pods for which others end
-	victims  map[types.UID]types.UID // pods that end, and the critical pod they end for
+	waiting  map[types.UID]bool      // critical pods that wait for their victims to end
+	victims  map[types.UID]types.UID // preempted pods, and the critical pod each ends for
 }
 
-// New returns a gate. ended is called with locks held: it must not block or call the gate.
-func New(check func(pod *v1.Pod, others []*v1.Pod) admit.Verdict, ended func(types.UID)) *Gate {
+// New returns a gate. preempt is called with locks held: it must not block or call the gate.
+func New(check func(pod *v1.Pod, active []*v1.Pod) admit.Verdict, preempt func(types.UID)) *Gate {
 	return &Gate{
 		check:    check,
-		ended:    ended,
+		preempt:  preempt,
 		admitted: map[types.UID]bool{},
 		verdicts: map[types.UID]admit.Verdict{},
 		waiting:  map[types.UID]bool{},
@@ -38,14 +38,14 @@ func New(check func(pod *v1.Pod, others []*v1.Pod) admit.Verdict, ended func(typ
 	}
 }
 
-// Begun says that a pod is on the node already: it counts, and is never asked about.
+// Begun says that a pod runs on the node already: it counts as admitted and is never decided about.
 func (g *Gate) Begun(uid types.UID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.admitted[uid] = true
 }
 
-// Victim reports whether a pod must end for a critical one.
+// Victim reports whether a pod is preempted: it must end for a critical one.
 func (g *Gate) Victim(uid types.UID) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,7 +73,7 @@ func (g *Gate) Ask(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 		return admit.Verdict{}
 	}
 
-	for _, older := range g.open(all, pod) {
+	for _, older := range g.undecided(all, pod) {
 		g.judge(older, all)
 	}
 
@@ -84,8 +84,8 @@ func (g *Gate) Ask(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	return g.judge(pod, all)
 }
 
-// ending are the pods that end for a critical pod and have not ended yet. While there are any no others are
-// chosen, which would end in vain.
+// ending returns the victims of a critical pod that have not ended yet. While there are any no more are chosen:
+// they would end in vain.
 func (g *Gate) ending(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, o := range all {
@@ -96,8 +96,8 @@ func (g *Gate) ending(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
 	return out
 }
 
-// open are the pods that came before a pod and are still to be decided about, oldest first.
-func (g *Gate) open(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
+// undecided returns the pods that came before a pod and are still to be decided about, oldest first.
+func (g *Gate) undecided(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, o := range all {
 		_, judged := g.verdicts[o.UID]
@@ -113,19 +113,19 @@ func (g *Gate) open(all []*v1.Pod, pod *v1.Pod) []*v1.Pod {
 	return out
 }
 
-// judge decides about a pod beside those that count.
+// judge decides about a pod beside the active ones.
 func (g *Gate) judge(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	if ending := g.ending(pod, all); len(ending) > 0 {
 		return admit.Verdict{Preempt: ending}
 	}
 
-	verdict := g.check(pod, g.others(pod, all))
+	verdict := g.check(pod, g.active(pod, all))
 	switch {
 	case len(verdict.Preempt) > 0:
 		g.waiting[pod.UID] = true
 		for _, victim := range verdict.Preempt {
 			g.victims[victim.UID] = pod.UID
-			g.ended(victim.UID)
+			g.preempt(victim.UID)
 		}
 
 		return verdict
@@ -141,14 +141,14 @@ func (g *Gate) judge(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	return verdict
 }
 
-// counts reports whether a pod has a place on the node.
+// counts reports whether a pod takes up resources of the node.
 func (g *Gate) counts(pod *v1.Pod) bool {
 	return pod.Status.StartTime != nil || g.admitted[pod.UID] || g.waiting[pod.UID]
 }
 
-// others are the pods that a new one has to live with. Those that end for a critical pod count only for that
+// active returns the pods beside which a new one must fit. Victims of a critical pod count only for that
 // one, which waits for them.
-func (g *Gate) others(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
+func (g *Gate) active(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, o := range all {
 		if o.UID == pod.UID || !g.counts(o) || podsource.Mirror(o) || plan.Terminal(o.Status.Phase) {

@@ -19,7 +19,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 // Config says where the records are and what the policy is.
@@ -75,7 +76,7 @@ func Open(cfg Config) (*Access, error) {
 
 // Granted reports whether a pod may use the image without a pull. name is how its container calls the image;
 // secrets gives what the pod has for the image, and is asked only when that decides.
-func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret, error)) (bool, error) {
+func (a *Access) Granted(name string, image *runtime.Image, secrets func() ([]Secret, error)) (bool, error) {
 	a.mu.Lock()
 	r, known, err := a.find(name, image)
 	a.mu.Unlock()
@@ -113,7 +114,7 @@ func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret
 
 		// the secret is known from now on, or its new content is
 		if len(have.Secrets) < maxSecrets {
-			if err := a.record(name, image.Id, &grant{Secrets: []Secret{s}}); err != nil {
+			if err := a.record(name, image.ID, &grant{Secrets: []Secret{s}}); err != nil {
 				a.log.Warn("record of image pulls", "image", name, "err", err)
 			}
 		}
@@ -126,13 +127,13 @@ func (a *Access) Granted(name string, image *cri.Image, secrets func() ([]Secret
 
 // find returns the image's record. known tells that it was pulled by an agent, though perhaps nobody came to
 // record with what. It needs the lock.
-func (a *Access) find(name string, image *cri.Image) (r record, known bool, err error) {
-	r, known, err = a.images.record(image.Id)
+func (a *Access) find(name string, image *runtime.Image) (r record, known bool, err error) {
+	r, known, err = a.images.record(image.ID)
 	if known || err != nil {
 		return r, known, err
 	}
 
-	if a.pulling[name] > 0 && a.before[name] != image.Id {
+	if a.pulling[name] > 0 && a.before[name] != image.ID {
 		return r, true, nil
 	}
 
@@ -145,7 +146,7 @@ func (a *Access) find(name string, image *cri.Image) (r record, known bool, err 
 	for _, f := range intents {
 		i, err := a.pulls.intent(f)
 		matches := err == nil && (i.Image == name || own[normal(i.Image)])
-		if matches && a.before[i.Image] != image.Id {
+		if matches && a.before[i.Image] != image.ID {
 			return r, true, nil
 		}
 	}
@@ -155,7 +156,7 @@ func (a *Access) find(name string, image *cri.Image) (r record, known bool, err 
 
 // Pulling writes down that an image is about to be pulled; have is the one that has its name already, or nil.
 // Pulled or Failed must follow.
-func (a *Access) Pulling(name string, have *cri.Image) error {
+func (a *Access) Pulling(name string, have *runtime.Image) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 
@@ -173,7 +174,7 @@ func (a *Access) Pulling(name string, have *cri.Image) error {
 
 	a.pulling[name]++
 	if preloaded {
-		a.before[name] = have.Id
+		a.before[name] = have.ID
 	}
 
 	return nil
@@ -256,14 +257,14 @@ const settleAfter = time.Hour
 // Settle compares the records with the images that there are: the list must be younger than asked. Records of
 // images that are gone go, and pulls that nobody waits for any more (the agent was killed, or gave up) become
 // records without a grant, or go.
-func (a *Access) Settle(images []*cri.Image, asked time.Time) error {
+func (a *Access) Settle(images []*runtime.Image, asked time.Time) error {
 	// names of records
 	present := map[string]bool{}
 
 	// by the images' full names
-	byName := map[string]*cri.Image{}
+	byName := map[string]*runtime.Image{}
 	for _, i := range images {
-		present[fileName(i.Id)] = true
+		present[fileName(i.ID)] = true
 		for n := range names(i) {
 			byName[n] = i
 		}
@@ -276,7 +277,7 @@ func (a *Access) Settle(images []*cri.Image, asked time.Time) error {
 }
 
 // settleIntents needs the lock.
-func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) error {
+func (a *Access) settleIntents(byName map[string]*runtime.Image, asked time.Time) error {
 	intents, err := a.pulls.files()
 	errs := []error{err}
 	for _, f := range intents {
@@ -292,8 +293,8 @@ func (a *Access) settleIntents(byName map[string]*cri.Image, asked time.Time) er
 			continue
 		}
 
-		if image := byName[normal(i.Image)]; image != nil && image.Id != a.before[i.Image] {
-			if err := a.put(i.Image, image.Id, nil); err != nil {
+		if image := byName[normal(i.Image)]; image != nil && image.ID != a.before[i.Image] {
+			if err := a.put(i.Image, image.ID, nil); err != nil {
 				errs = append(errs, err)
 				continue
 			}

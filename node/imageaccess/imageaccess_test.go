@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 func open(t *testing.T, root, policy string, allowlist ...string) *Access {
@@ -28,7 +28,7 @@ func open(t *testing.T, root, policy string, allowlist ...string) *Access {
 	return a
 }
 
-func granted(t *testing.T, a *Access, name string, image *cri.Image, own ...Secret) bool {
+func granted(t *testing.T, a *Access, name string, image *runtime.Image, own ...Secret) bool {
 	t.Helper()
 	ok, err := a.Granted(name, image, func() ([]Secret, error) { return own, nil })
 	if err != nil {
@@ -54,7 +54,7 @@ func files(t *testing.T, root, dir string) []string {
 }
 
 var (
-	image = &cri.Image{Id: "sha256:1", RepoTags: []string{"docker.io/library/app:1"}}
+	image = &runtime.Image{ID: "sha256:1", RepoTags: []string{"docker.io/library/app:1"}}
 	owner = Secret{
 		UID:       "u",
 		Namespace: "ns",
@@ -78,9 +78,9 @@ func TestPoliciesVerifyAsKubelets(t *testing.T) {
 			a := open(t, t.TempDir(), policy)
 			switch how {
 			case public:
-				pull(t, a, "app:1", image.Id, nil)
+				pull(t, a, "app:1", image.ID, nil)
 			case secret:
-				pull(t, a, "app:1", image.Id, &owner)
+				pull(t, a, "app:1", image.ID, &owner)
 			}
 
 			if got := granted(t, a, "app:1", image); got != want {
@@ -121,7 +121,7 @@ func TestAllowlistNamesImagesAndPrefixes(t *testing.T) {
 
 func TestSecretFitsByCoordinatesOrContent(t *testing.T) {
 	a := open(t, t.TempDir(), "")
-	pull(t, a, "app:1", image.Id, &owner)
+	pull(t, a, "app:1", image.ID, &owner)
 	for _, c := range []struct {
 		what string
 		own  Secret
@@ -164,11 +164,11 @@ func TestPullThatWasCutOffLeavesNoPreloadedImage(t *testing.T) {
 	}
 
 	now := time.Now()
-	if err := a.Settle([]*cri.Image{image}, now); err != nil || len(files(t, root, "pulling")) != 1 {
+	if err := a.Settle([]*runtime.Image{image}, now); err != nil || len(files(t, root, "pulling")) != 1 {
 		t.Errorf("a young intent did not stay: %v", err)
 	}
 
-	err := a.Settle([]*cri.Image{image}, now.Add(2*settleAfter))
+	err := a.Settle([]*runtime.Image{image}, now.Add(2*settleAfter))
 	if err != nil || len(files(t, root, "pulling")) != 0 {
 		t.Errorf("an old intent stays: %v", err)
 	}
@@ -187,7 +187,7 @@ func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
 
 	during := granted(t, a, "app:1", image)
 	a.Failed("app:1", true)
-	other := &cri.Image{Id: "sha256:2", RepoTags: image.RepoTags}
+	other := &runtime.Image{ID: "sha256:2", RepoTags: image.RepoTags}
 	if !during || !granted(t, a, "app:1", image) || granted(t, a, "app:1", other) {
 		t.Error("the image that was there is refused, or one that the pull may have brought is not")
 	}
@@ -202,7 +202,7 @@ func TestPullThatWasCutOffClosesNoPreloadedImage(t *testing.T) {
 		t.Error("the second pull has opened it")
 	}
 
-	err := a.Settle([]*cri.Image{other}, time.Now().Add(2*settleAfter))
+	err := a.Settle([]*runtime.Image{other}, time.Now().Add(2*settleAfter))
 	if err != nil || granted(t, a, "app:1", other) || !granted(t, a, "app:1", image) {
 		t.Errorf("settled: %v", err)
 	}
@@ -253,13 +253,13 @@ func TestFailedPullLeavesNothing(t *testing.T) {
 func TestRecordsOfImagesThatAreGoneGo(t *testing.T) {
 	root := t.TempDir()
 	a := open(t, root, "")
-	pull(t, a, "app:1", image.Id, &owner)
+	pull(t, a, "app:1", image.ID, &owner)
 	pull(t, a, "old:1", "sha256:2", &owner)
-	err := a.Settle([]*cri.Image{image}, time.Now().Add(-time.Minute))
+	err := a.Settle([]*runtime.Image{image}, time.Now().Add(-time.Minute))
 	if err != nil || len(files(t, root, "pulled")) != 2 {
 		t.Errorf("a list older than the record: %v, %v", files(t, root, "pulled"), err)
 	}
-	if err := a.Settle([]*cri.Image{image}, time.Now().Add(time.Minute)); err != nil {
+	if err := a.Settle([]*runtime.Image{image}, time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if left := files(t, root, "pulled"); len(left) != 1 || granted(t, a, "app:1", image) {
@@ -310,18 +310,18 @@ func TestKubeletsRecordsAreRead(t *testing.T) {
 	if granted(t, a, "app:1", image) || !granted(t, a, "app:1", image, owner) {
 		t.Error("the record of an older kubelet does not count")
 	}
-	if granted(t, a, "app:1", &cri.Image{Id: "sha256:2"}, owner) {
+	if granted(t, a, "app:1", &runtime.Image{ID: "sha256:2"}, owner) {
 		t.Error("granted by a record that cannot be read")
 	}
 
 	pull(t, a, "app:1", "sha256:2", &owner)
-	if !granted(t, a, "app:1", &cri.Image{Id: "sha256:2"}, owner) {
+	if !granted(t, a, "app:1", &runtime.Image{ID: "sha256:2"}, owner) {
 		t.Error("a record that cannot be read is not replaced by the next pull")
 	}
 
 	// What only kubelet uses is kept.
-	pull(t, a, "app:1", image.Id, &Secret{"v", "ns", "second", "i"})
-	r, _, err := a.images.record(image.Id)
+	pull(t, a, "app:1", image.ID, &Secret{"v", "ns", "second", "i"})
+	r, _, err := a.images.record(image.ID)
 	if app := r.Grants["app"]; err != nil || len(app.Secrets) != 2 || len(app.Accounts) != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -331,11 +331,11 @@ func TestKubeletsRecordsAreRead(t *testing.T) {
 func TestRecordsAreBounded(t *testing.T) {
 	a := open(t, t.TempDir(), "")
 	for i := range 3 * maxSecrets / 2 {
-		pull(t, a, "app:1", image.Id, &Secret{fmt.Sprint(i), "ns", "pull", fmt.Sprint(i)})
-		pull(t, a, fmt.Sprintf("app%d:1", i), image.Id, &owner)
+		pull(t, a, "app:1", image.ID, &Secret{fmt.Sprint(i), "ns", "pull", fmt.Sprint(i)})
+		pull(t, a, fmt.Sprintf("app%d:1", i), image.ID, &owner)
 	}
 
-	r, _, err := a.images.record(image.Id)
+	r, _, err := a.images.record(image.ID)
 	if err != nil || len(r.Grants) > maxNames {
 		t.Fatalf("%d names, %v", len(r.Grants), err)
 	}
@@ -352,12 +352,12 @@ func FuzzRecord(f *testing.F) {
 		`"imageRef":"sha256:1","credentialMapping":{"app":{"nodePodsAccessible":true}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		a := open(t, t.TempDir(), "")
-		if err := os.WriteFile(a.images.path(image.Id), data, 0o600); err != nil {
+		if err := os.WriteFile(a.images.path(image.ID), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 
 		ok := granted(t, a, "app:1", image)
-		r, known, err := a.images.record(image.Id)
+		r, known, err := a.images.record(image.ID)
 		forAll := err == nil && known && r.Grants["app"].Everyone
 		if ok && !forAll {
 			t.Errorf("granted by %q", data)

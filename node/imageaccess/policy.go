@@ -6,7 +6,8 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 // policy is imagePullCredentialsVerificationPolicy.
@@ -93,7 +94,7 @@ func normal(name string) string {
 }
 
 // names are the full names of an image.
-func names(image *cri.Image) map[string]bool {
+func names(image *runtime.Image) map[string]bool {
 	out := map[string]bool{}
 	for _, n := range slices.Concat(image.RepoTags, image.RepoDigests) {
 		if full := normal(n); full != "" {

@@ -1,92 +1,81 @@
 package kubeletapi
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
+	"net/http"
 
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// Labels that kubelet puts on everything it makes in the runtime.
-const (
-	labelUID       = "io.kubernetes.pod.uid"
-	labelContainer = "io.kubernetes.container.name"
-)
+// lookup finds the pods, containers and sandboxes that requests name.
+type lookup struct {
+	pods    Pods
+	runtime *runtime.Client
+}
 
-// pod finds a pod of the node by name, and by UID if one is given (a pod may have been made anew under its
-// name).
-func (s *Server) pod(namespace, name, uid string) (*v1.Pod, error) {
-	for _, p := range s.cfg.Pods.Pods() {
-		if p.Namespace == namespace && p.Name == name &&
-			(uid == "" || string(p.UID) == uid || p.Annotations["kubernetes.io/config.mirror"] == uid) {
+// annotationMirror has, at a mirror pod, the UID that its static pod has at the node.
+const annotationMirror = "kubernetes.io/config.mirror"
+
+// pod finds a pod of the node by its name. An earlier pod may have had the same; if uid is not empty it must
+// be that of the pod.
+func (l lookup) pod(namespace, name, uid string) (*v1.Pod, error) {
+	for _, p := range l.pods.Pods() {
+		if p.Namespace != namespace || p.Name != name {
+			continue
+		}
+		if uid == "" || string(p.UID) == uid || p.Annotations[annotationMirror] == uid {
 			return p, nil
 		}
 	}
 	return nil, notFound("pod does not exist: %s/%s", namespace, name)
 }
 
-// hasContainer reports whether the pod's spec has a container of the name.
-func hasContainer(pod *v1.Pod, name string) bool {
-	named := func(n string) bool { return n == name }
-	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return named(c.Name) }) ||
-		slices.ContainsFunc(pod.Spec.InitContainers, func(c v1.Container) bool { return named(c.Name) }) ||
-		slices.ContainsFunc(
-			pod.Spec.EphemeralContainers,
-			func(c v1.EphemeralContainer) bool { return named(c.Name) },
-		)
-}
-
-// instances are the runtime's containers of that name in the pod, newest first.
-func (s *Server) instances(ctx context.Context, pod *v1.Pod, name string) ([]*cri.Container, error) {
-	answer, err := s.cfg.Runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{
-		LabelSelector: map[string]string{labelUID: string(pod.UID), labelContainer: name}}})
-	if err != nil {
-		return nil, fmt.Errorf("list containers of pod %s/%s: %w", pod.Namespace, pod.Name, err)
-	}
-	found := answer.Containers
-	slices.SortFunc(found, func(a, b *cri.Container) int { return cmp.Compare(b.CreatedAt, a.CreatedAt) })
-	return found, nil
-}
-
-// runningContainer is the ID of the running instance.
-func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string) (string, error) {
-	if !hasContainer(pod, name) {
-		return "", notFound("container not found (%q)", name)
-	}
-
-	found, err := s.instances(ctx, pod, name)
+// target returns the ID of the running container that the path names.
+func (l lookup) target(r *http.Request) (string, error) {
+	pod, err := l.pod(r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid"))
 	if err != nil {
 		return "", err
 	}
-
-	for _, c := range found {
-		if c.State == cri.ContainerState_CONTAINER_RUNNING {
-			return c.Id, nil
-		}
-	}
-
-	return "", notFound("container not found (%q)", name)
+	return l.runningContainer(r.Context(), pod, r.PathValue("container"))
 }
 
-// sandbox is the ID of the pod's ready sandbox.
-func (s *Server) sandbox(ctx context.Context, pod *v1.Pod) (string, error) {
-	answer, err := s.cfg.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
-		State:         &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY},
-		LabelSelector: map[string]string{labelUID: string(pod.UID)}}})
+// runningContainer returns the ID of the running instance of a container.
+func (l lookup) runningContainer(ctx context.Context, pod *v1.Pod, name string) (string, error) {
+	if podspec.Find(pod, name) == nil {
+		return "", notFound("container not found (%q)", name)
+	}
+
+	found, err := l.runtime.Containers(ctx, runtime.Selection{
+		UID:       string(pod.UID),
+		Container: name,
+		Running:   true,
+	})
+	if err != nil {
+		return "", fmt.Errorf("list containers of pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+
+	newest := runtime.NewestContainer(found)
+	if newest == nil {
+		return "", notFound("container not found (%q)", name)
+	}
+
+	return newest.ID, nil
+}
+
+// readySandbox returns the ID of the pod's newest sandbox that is ready.
+func (l lookup) readySandbox(ctx context.Context, pod *v1.Pod) (string, error) {
+	found, err := l.runtime.Sandboxes(ctx, runtime.Selection{UID: string(pod.UID), Running: true})
 	if err != nil {
 		return "", fmt.Errorf("list sandboxes of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
-	if len(answer.Items) == 0 {
+
+	newest := runtime.NewestSandbox(found)
+	if newest == nil {
 		return "", notFound("pod %s/%s has no running sandbox", pod.Namespace, pod.Name)
 	}
-
-	newest := slices.MaxFunc(
-		answer.Items,
-		func(a, b *cri.PodSandbox) int { return cmp.Compare(a.CreatedAt, b.CreatedAt) },
-	)
-
-	return newest.Id, nil
+	return newest.ID, nil
 }

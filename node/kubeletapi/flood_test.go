@@ -141,7 +141,7 @@ func TestHeaderWithoutEndIsCutOff(t *testing.T) {
 	awaitEnd(t, ended)
 }
 
-// Requests that are taken back at once, again and again, do not pile up (CVE-2023-44487).
+// Requests that are cancelled at once do not pile up, however many there are (CVE-2023-44487).
 func TestRequestsThatAreTakenBackDoNotPileUp(t *testing.T) {
 	var running atomic.Int32
 	release := make(chan struct{})

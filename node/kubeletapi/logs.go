@@ -2,6 +2,7 @@ package kubeletapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,46 +11,46 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/node/containerlog"
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podlog/containerlog"
+	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// logs serves the log of a container: query parameters are those of v1.PodLogOptions.
-func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
+// logs answers with the log of a container. Its query parameters are those of v1.PodLogOptions.
+func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	options, previous, err := logOptions(r.URL.Query(), time.Now())
 	if err != nil {
-		fail(w, err)
-		return
+		return err
 	}
 
-	pod, err := s.pod(r.PathValue("namespace"), r.PathValue("pod"), "")
+	pod, err := s.find.pod(r.PathValue("namespace"), r.PathValue("pod"), "")
 	if err != nil {
-		fail(w, err)
-		return
+		return err
 	}
 
-	id, path, err := s.logFile(r.Context(), pod, r.PathValue("container"), previous)
+	id, path, err := s.find.logFile(r.Context(), pod, r.PathValue("container"), previous)
 	if err != nil {
-		fail(w, err)
-		return
+		return err
 	}
 
-	options.Running = func(ctx context.Context) (bool, error) { return s.isRunning(ctx, id) }
+	options.Running = func(ctx context.Context) (bool, error) { return s.find.isRunning(ctx, id) }
+
 	w.Header().Set("Content-Type", "text/plain")
 	w.WriteHeader(http.StatusOK)
 	out := flushing{w, http.NewResponseController(w)}
 	if options.Follow {
-		// the caller sees at once that the stream is open
+		// The caller sees at once that the stream is open.
 		out.flush()
 	}
 
 	if err := containerlog.Read(r.Context(), path, options, out); err != nil {
 		_, _ = fmt.Fprintf(w, "unable to retrieve container logs for %s: %v", id, err)
 	}
+
+	return nil
 }
 
 // flushing sends each write at once.
@@ -68,154 +69,73 @@ func (f flushing) Write(p []byte) (int, error) {
 
 func (f flushing) flush() { _ = f.c.Flush() }
 
-// maxSince is the longest time in seconds that a log can be asked for: more does not fit a time.Duration, and
-// no log is older.
-const maxSince = 100 * 365 * 24 * 3600
-
-// logOptions reads the query.
-func logOptions(q url.Values, now time.Time) (o containerlog.Options, previous bool, err error) {
-	if o.Tail, err = number(q, "tailLines", -1); err != nil {
-		return o, false, err
-	}
-	if o.LimitBytes, err = number(q, "limitBytes", 0); err != nil {
-		return o, false, err
-	}
-	if o.LimitBytes == 0 && q.Get("limitBytes") != "" {
-		return o, false, badRequest("limitBytes must be greater than 0")
-	}
-	if o.Since, err = since(q, now); err != nil {
-		return o, false, err
-	}
-
-	if o.Follow, err = truth(q, "follow"); err != nil {
-		return o, false, err
-	}
-	if o.Timestamps, err = truth(q, "timestamps"); err != nil {
-		return o, false, err
-	}
-	if o.Stream, err = stream(q); err != nil {
-		return o, false, err
-	}
-
-	previous, err = truth(q, "previous")
-	return o, previous, err
-}
-
-// number is a parameter that is 0 or more, or otherwise if it is not given.
-func number(q url.Values, name string, otherwise int64) (int64, error) {
-	text := q.Get(name)
-	if text == "" {
-		return otherwise, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < 0 {
-		return 0, badRequest("%s %q must be a number of 0 or more", name, text)
-	}
-	return n, nil
-}
-
-// truth is a parameter that is true or false.
-func truth(q url.Values, name string) (bool, error) {
-	text := q.Get(name)
-	switch strings.ToLower(text) {
-	case "", "0", "false":
-		return false, nil
-	case "1", "true":
-		return true, nil
-	}
-	return false, badRequest("%s %q must be true or false", name, text)
-}
-
-// since is sinceTime or, in the place of that, sinceSeconds before now; zero: neither is given.
-func since(q url.Values, now time.Time) (time.Time, error) {
-	if text := q.Get("sinceTime"); text != "" {
-		at, err := time.Parse(time.RFC3339Nano, text)
-		if err != nil {
-			return time.Time{}, badRequest("sinceTime %q must be a time in RFC 3339", text)
-		}
-
-		return at, nil
-	}
-
-	seconds, err := number(q, "sinceSeconds", -1)
-	if err != nil || seconds < 0 {
-		return time.Time{}, err
-	}
-
-	return now.Add(-time.Duration(min(seconds, maxSince)) * time.Second), nil
-}
-
-// stream is the one that is wanted, empty for both.
-func stream(q url.Values) (string, error) {
-	switch q.Get("stream") {
-	case "", v1.LogStreamAll:
-		return "", nil
-	case v1.LogStreamStdout:
-		return "stdout", nil
-	case v1.LogStreamStderr:
-		return "stderr", nil
-	}
-	return "", badRequest("stream %q must be All, Stdout or Stderr", q.Get("stream"))
-}
-
-// logFile finds the container instance and its log.
-func (s *Server) logFile(
-	ctx context.Context,
-	pod *v1.Pod,
-	name string,
-	previous bool,
+// logFile finds the instance whose log is wanted, and the log.
+func (l lookup) logFile(
+	ctx context.Context, pod *v1.Pod, name string, previous bool,
 ) (id, path string, err error) {
-	if !hasContainer(pod, name) {
+	if podspec.Find(pod, name) == nil {
 		return "", "", badRequest("container %s is not valid for pod %s", name, pod.Name)
 	}
 
-	found, err := s.instances(ctx, pod, name)
+	found, err := l.runtime.Containers(ctx, runtime.Selection{UID: string(pod.UID), Container: name})
 	if err != nil {
-		return "", "", err
+		return "", "", fmt.Errorf("list containers of pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 
 	if previous {
 		last := lastID(pod, name)
-		found = slices.DeleteFunc(found, func(c *cri.Container) bool { return c.Id != last })
+		found = slices.DeleteFunc(found, func(c runtime.Container) bool { return c.ID != last })
 	}
 
+	newest := runtime.NewestContainer(found)
 	switch {
-	case len(found) == 0 && previous:
+	case newest == nil && previous:
 		return "", "", badRequest("previous terminated container %q in pod %q not found", name, pod.Name)
-	case len(found) == 0:
+	case newest == nil:
 		return "", "", badRequest("container %q in pod %q is waiting to start: %s",
 			name, pod.Name, waiting(pod, name))
 	}
 
-	answer, err := s.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: found[0].Id})
+	status, err := l.runtime.ContainerStatus(ctx, newest.ID)
 	if err != nil {
-		return "", "", fmt.Errorf("status of container %s: %w", found[0].Id, err)
+		return "", "", fmt.Errorf("status of container %s: %w", newest.ID, err)
 	}
-	if answer.Status.GetLogPath() == "" {
-		return "", "", fmt.Errorf("container %s has no log file", found[0].Id)
+	if status.LogPath == "" {
+		return "", "", fmt.Errorf("container %s has no log file", newest.ID)
 	}
 
-	return found[0].Id, answer.Status.LogPath, nil
+	return newest.ID, status.LogPath, nil
 }
 
+// isRunning reports whether an instance may still write to its log.
+func (l lookup) isRunning(ctx context.Context, id string) (bool, error) {
+	status, err := l.runtime.ContainerStatus(ctx, id)
+	if errors.Is(err, runtime.ErrNotFound) {
+		// The containers of a deleted pod are removed with it.
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("status of container %s: %w", id, err)
+	}
+	return status.State == plan.Running || status.State == plan.Created, nil
+}
+
+// statusOf returns the status of a container, its zero value if there is none yet.
 func statusOf(pod *v1.Pod, name string) v1.ContainerStatus {
-	for _, list := range [][]v1.ContainerStatus{
+	all := slices.Concat(
 		pod.Status.ContainerStatuses,
 		pod.Status.InitContainerStatuses,
 		pod.Status.EphemeralContainerStatuses,
-	} {
-		for _, c := range list {
-			if c.Name == name {
-				return c
-			}
-		}
+	)
+	i := slices.IndexFunc(all, func(c v1.ContainerStatus) bool { return c.Name == name })
+	if i < 0 {
+		return v1.ContainerStatus{}
 	}
-
-	return v1.ContainerStatus{}
+	return all[i]
 }
 
-// lastID is the instance that the API shows as the one before the present state: of a container that is
-// backing off the one that ended last.
+// lastID returns the ID of the instance that the API shows as the one before the present state: of a
+// container that is backing off the one that ended last.
 func lastID(pod *v1.Pod, name string) string {
 	ended := statusOf(pod, name).LastTerminationState.Terminated
 	if ended == nil {
@@ -225,7 +145,7 @@ func lastID(pod *v1.Pod, name string) string {
 	return id
 }
 
-// waiting is why a container has not started, as its status tells.
+// waiting returns why a container has not started, by its status.
 func waiting(pod *v1.Pod, name string) string {
 	w := statusOf(pod, name).State.Waiting
 	switch {
@@ -237,15 +157,96 @@ func waiting(pod *v1.Pod, name string) string {
 	return w.Reason
 }
 
-func (s *Server) isRunning(ctx context.Context, id string) (bool, error) {
-	answer, err := s.cfg.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
-	if status.Code(err) == codes.NotFound {
-		// a pod that is deleted takes its containers along
-		return false, nil
+// logOptions reads the query.
+func logOptions(values url.Values, now time.Time) (o containerlog.Options, previous bool, err error) {
+	q := query{values: values}
+	o = containerlog.Options{
+		Tail:       q.number("tailLines", -1),
+		LimitBytes: q.number("limitBytes", 0),
+		Since:      q.since(now),
+		Follow:     q.isTrue("follow"),
+		Timestamps: q.isTrue("timestamps"),
+		Stream:     q.stream(),
 	}
-	if err != nil {
-		return false, fmt.Errorf("status of container %s: %w", id, err)
+	if o.LimitBytes == 0 && values.Get("limitBytes") != "" {
+		q.refuse("limitBytes must be greater than 0")
 	}
-	state := answer.Status.GetState()
-	return state == cri.ContainerState_CONTAINER_RUNNING || state == cri.ContainerState_CONTAINER_CREATED, nil
+
+	return o, q.isTrue("previous"), q.err
+}
+
+// query reads parameters. The first one that is not valid is its error.
+type query struct {
+	values url.Values
+	err    error
+}
+
+func (q *query) refuse(format string, args ...any) {
+	if q.err == nil {
+		q.err = badRequest(format, args...)
+	}
+}
+
+// number returns a parameter that is 0 or more, or otherwise if it is not given.
+func (q *query) number(name string, otherwise int64) int64 {
+	text := q.values.Get(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		q.refuse("%s %q must be a number of 0 or more", name, text)
+	}
+	return n
+}
+
+// isTrue returns a parameter that is true or false.
+func (q *query) isTrue(name string) bool {
+	text := q.values.Get(name)
+	switch strings.ToLower(text) {
+	case "", "0", "false":
+		return false
+	case "1", "true":
+		return true
+	}
+	q.refuse("%s %q must be true or false", name, text)
+	return false
+}
+
+// maxSince is the longest time in seconds that a log can be asked for: more does not fit a time.Duration, and
+// no log is older.
+const maxSince = 100 * 365 * 24 * 3600
+
+// since returns sinceTime or, without that, sinceSeconds before now; zero if neither is given.
+func (q *query) since(now time.Time) time.Time {
+	if text := q.values.Get("sinceTime"); text != "" {
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			q.refuse("sinceTime %q must be a time in RFC 3339", text)
+		}
+
+		return at
+	}
+
+	seconds := q.number("sinceSeconds", -1)
+	if seconds < 0 {
+		return time.Time{}
+	}
+
+	return now.Add(-time.Duration(min(seconds, maxSince)) * time.Second)
+}
+
+// stream returns the one that is wanted, empty for both.
+func (q *query) stream() string {
+	switch text := q.values.Get("stream"); text {
+	case "", v1.LogStreamAll:
+		return ""
+	case v1.LogStreamStdout:
+		return "stdout"
+	case v1.LogStreamStderr:
+		return "stderr"
+	default:
+		q.refuse("stream %q must be All, Stdout or Stderr", text)
+		return ""
+	}
 }

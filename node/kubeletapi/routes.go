@@ -11,45 +11,52 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	s.always(mux)
 	if s.cfg.Off.Debugging {
-		disabled(mux, "Debug endpoints are disabled.", "/run/", "/exec/", "/attach/", "/portForward/",
-			"/containerLogs/", "/runningpods/", "/debug/pprof/", "/logs/")
+		disabled(mux, "Debug endpoints are disabled.",
+			"/run/",
+			"/exec/",
+			"/attach/",
+			"/portForward/",
+			"/containerLogs/",
+			"/runningpods/",
+			"/debug/pprof/",
+			"/logs/",
+		)
 	} else {
 		s.debugging(mux)
 		s.switched(mux)
 	}
+
 	return s.cfg.Guard(mux)
 }
 
 // always adds what kubelet serves whatever its settings.
 func (s *Server) always(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", s.health)
-	mux.HandleFunc("GET /healthz/{check}", s.health)
-	mux.HandleFunc("GET /pods", s.pods)
-	mux.HandleFunc("GET /pods/{$}", s.pods)
-	mux.HandleFunc("GET /stats/summary", s.summary)
-	mux.HandleFunc("GET /metrics", s.metrics(""))
-	mux.HandleFunc("GET /metrics/{set}", func(w http.ResponseWriter, r *http.Request) {
-		s.metrics(r.PathValue("set"))(w, r)
-	})
+	mux.HandleFunc("GET /healthz", health)
+	mux.HandleFunc("GET /healthz/{check}", health)
+	mux.Handle("GET /pods", handler(s.pods))
+	mux.Handle("GET /pods/{$}", handler(s.pods))
+	mux.Handle("GET /stats/summary", handler(s.summary))
+	mux.Handle("GET /metrics", handler(s.metrics))
+	mux.Handle("GET /metrics/{set}", handler(s.metrics))
 }
 
 // debugging adds what enableDebuggingHandlers stands for.
 func (s *Server) debugging(mux *http.ServeMux) {
-	mux.HandleFunc("GET /runningpods/{$}", s.runningPods)
-	mux.HandleFunc("GET /configz", s.configz)
-	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	mux.Handle("GET /runningpods/{$}", handler(s.runningPods))
+	mux.Handle("GET /configz", handler(s.configz))
+	mux.Handle("GET /containerLogs/{namespace}/{pod}/{container}", handler(s.logs))
 
 	for _, method := range []string{"GET", "POST"} {
-		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{container}", s.exec)
-		mux.HandleFunc(method+" /exec/{namespace}/{pod}/{uid}/{container}", s.exec)
-		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{container}", s.attach)
-		mux.HandleFunc(method+" /attach/{namespace}/{pod}/{uid}/{container}", s.attach)
-		mux.HandleFunc(method+" /portForward/{namespace}/{pod}", s.portForward)
-		mux.HandleFunc(method+" /portForward/{namespace}/{pod}/{uid}", s.portForward)
+		mux.Handle(method+" /exec/{namespace}/{pod}/{container}", handler(s.exec))
+		mux.Handle(method+" /exec/{namespace}/{pod}/{uid}/{container}", handler(s.exec))
+		mux.Handle(method+" /attach/{namespace}/{pod}/{container}", handler(s.attach))
+		mux.Handle(method+" /attach/{namespace}/{pod}/{uid}/{container}", handler(s.attach))
+		mux.Handle(method+" /portForward/{namespace}/{pod}", handler(s.portForward))
+		mux.Handle(method+" /portForward/{namespace}/{pod}/{uid}", handler(s.portForward))
 	}
 
-	mux.HandleFunc("POST /run/{namespace}/{pod}/{container}", s.run)
-	mux.HandleFunc("POST /run/{namespace}/{pod}/{uid}/{container}", s.run)
+	mux.Handle("POST /run/{namespace}/{pod}/{container}", handler(s.run))
+	mux.Handle("POST /run/{namespace}/{pod}/{uid}/{container}", handler(s.run))
 }
 
 // switched adds what has a switch of its own: a field of the configuration or a feature gate.
@@ -69,13 +76,13 @@ func (s *Server) switched(mux *http.ServeMux) {
 	}
 
 	if s.cfg.CheckpointDir != "" {
-		mux.HandleFunc("POST /checkpoint/{namespace}/{pod}/{container}", s.checkpoint)
+		mux.Handle("POST /checkpoint/{namespace}/{pod}/{container}", handler(s.checkpoint))
 	}
 	if s.cfg.Statusz != nil {
-		mux.HandleFunc("/statusz", s.statusz)
+		mux.Handle("/statusz", handler(s.statusz))
 	}
 	if s.cfg.Flagz != nil {
-		mux.HandleFunc("/flagz", s.flagz)
+		mux.Handle("/flagz", handler(s.flagz))
 	}
 }
 

@@ -1,59 +1,68 @@
 // Package kubeletapi serves the node's HTTPS endpoint (:10250) as kubelet does: logs, exec, attach,
 // port-forward, the pods of the node, statistics and metrics. Streams are passed through to the container
-// runtime's own streaming server, SPDY and WebSocket alike; who may call is for the guard (node/auth) to say.
+// runtime's own streaming server, SPDY and WebSocket alike. Who may call is not decided here but by the guard
+// (node/auth).
 package kubeletapi
 
 import (
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
+	"slices"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
-// Pods knows the pods on the node.
+// Pods is the pods of the node (podsource.Source).
 type Pods interface {
-	// Pods returns the pods with their newest status. They are shared: the server does not change them.
+	// Pods returns the pods with their newest status. They are shared and must not be changed.
 	Pods() []*v1.Pod
 }
 
 // Stats answers the statistics endpoints (stats.Collector).
 type Stats interface {
 	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
-	// Metrics writes a set of metrics in Prometheus' text format: "", "resource", "cadvisor" or "probes".
+	// Metrics returns a set of metrics in Prometheus' text format: "", "resource", "cadvisor" or "probes".
 	Metrics(ctx context.Context, set string) ([]byte, error)
 }
 
 // Config is what a Server needs.
 type Config struct {
-	Address     string // host:port, e.g. ":10250"
+	// Address is where it listens, e.g. ":10250".
+	Address string
+	// Certificate returns the node's certificate, which may be renewed while the server runs.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
-	Guard       func(http.Handler) http.Handler // authentication and authorization; must not be nil
-	Pods        Pods
-	Runtime     cri.RuntimeServiceClient
-	Stats       Stats // nil: those endpoints answer 501
-	Configz     any   // the configuration in effect, for /configz; nil: 404
-	Log         *slog.Logger
+	// Guard authenticates and authorizes. It must not be nil.
+	Guard   func(http.Handler) http.Handler
+	Pods    Pods
+	Runtime *runtime.Client
+	// Stats may be nil; its endpoints answer 501 then.
+	Stats Stats
+	Log   *slog.Logger
 
-	TLS            *tls.Config // versions, cipher suites and curves; nil: TLS 1.2 and what Go chooses
-	Off            Off
-	LogDir         string            // served below /logs/; empty: 404
-	CheckpointDir  string            // where the runtime writes checkpoints; empty: no /checkpoint
-	Flagz          map[string]string // flags that were given, for /flagz; nil: 404
-	Statusz        *Status           // for /statusz; nil: 404
-	StreamIdleTime time.Duration     // when a stream without traffic is closed; 0: never
+	// TLS has the versions, cipher suites and curves. Nil means TLS 1.2 at least and what Go chooses.
+	TLS *tls.Config
+	Off Off
+	// Configz is the configuration in effect, served as /configz. Nil: 404.
+	Configz any
+	// LogDir is served below /logs/. Empty: 404.
+	LogDir string
+	// CheckpointDir is where the runtime writes checkpoints. Empty: /checkpoint is not served.
+	CheckpointDir string
+	// Flagz are the flags that were given, served as /flagz. Nil: 404.
+	Flagz map[string]string
+	// Statusz is served as /statusz. Nil: 404.
+	Statusz *Status
+	// StreamIdleTime is after how long without traffic a stream is closed; 0: never.
+	StreamIdleTime time.Duration
 }
 
 // Off are endpoints that an administrator has switched off: they answer 405.
@@ -66,11 +75,14 @@ type Off struct {
 
 // Server is the endpoint.
 type Server struct {
-	cfg Config
+	cfg  Config
+	find lookup
 }
 
 // New returns a server that does not listen yet.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server {
+	return &Server{cfg: cfg, find: lookup{pods: cfg.Pods, runtime: cfg.Runtime}}
+}
 
 // Run serves until ctx ends. Streams that are open then are cut.
 func (s *Server) Run(ctx context.Context) error {
@@ -81,7 +93,7 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.Serve(ctx, listener)
 }
 
-// Serve is Run on a listener that is there already.
+// Serve is Run on a listener, which it closes.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler:           s.Handler(),
@@ -106,73 +118,22 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// httpError is an answer that is an error.
-type httpError struct {
-	code int
-	text string
+// tlsConfig is that of the administrator, with the node's certificate.
+func (s *Server) tlsConfig() *tls.Config {
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.cfg.TLS != nil {
+		cfg = s.cfg.TLS.Clone()
+	}
+	cfg.GetCertificate = s.cfg.Certificate
+	// Callers' certificates are verified by the guard, against a CA file that may change.
+	cfg.ClientAuth = tls.RequestClientCert
+	return cfg
 }
 
-func (e *httpError) Error() string { return e.text }
-
-func fail(w http.ResponseWriter, err error) {
-	code := http.StatusInternalServerError
-	switch e, ok := errors.AsType[*httpError](err); {
-	case ok:
-		code = e.code
-	case status.Code(err) == codes.ResourceExhausted:
-		// too many streams were asked for and not opened
-		code = http.StatusTooManyRequests
-	}
-	http.Error(w, err.Error(), code)
-}
-
-func notFound(format string, args ...any) error {
-	return &httpError{http.StatusNotFound, fmt.Sprintf(format, args...)}
-}
-
-func badRequest(format string, args ...any) error {
-	return &httpError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
-}
-
-func writeJSON(w http.ResponseWriter, v any) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		fail(w, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(data)
-}
-
-// passThrough hands the request on to the URL that the runtime gave for a stream, and its connection too once
-// it is upgraded.
-func (s *Server) passThrough(w http.ResponseWriter, r *http.Request, target string) {
-	u, err := url.Parse(target)
-	if err != nil || u.Host == "" {
-		fail(w, fmt.Errorf("the runtime gave the stream URL %q", target))
-		return
-	}
-
-	if s.cfg.StreamIdleTime > 0 {
-		w = &idleWriter{w, s.cfg.StreamIdleTime}
-	}
-
-	both := &ends{ResponseWriter: w}
-	proxy := &httputil.ReverseProxy{
-		Rewrite: func(p *httputil.ProxyRequest) {
-			// the Host header stays: WebSocket servers compare it with Origin
-			p.Out.URL = u
-
-			// the caller's token is not the runtime's business
-			p.Out.Header.Del("Authorization")
-		},
-		ModifyResponse: both.end,
-		FlushInterval:  -1,
-		ErrorLog:       slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			http.Error(w, "connect to the container runtime: "+err.Error(), http.StatusBadGateway)
-		},
-	}
-
-	proxy.ServeHTTP(both, r)
+// mayHTTP2 reports whether the cipher suites have one of those without which HTTP/2 over TLS 1.2 cannot be
+// served (RFC 9113, section 9.2.2): net/http would not start.
+func mayHTTP2(cfg *tls.Config) bool {
+	return cfg.CipherSuites == nil || cfg.MinVersion >= tls.VersionTLS13 ||
+		slices.Contains(cfg.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256) ||
+		slices.Contains(cfg.CipherSuites, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)
 }

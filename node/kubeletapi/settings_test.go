@@ -1,7 +1,6 @@
 package kubeletapi_test
 
 import (
-	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -11,14 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gorilla/websocket"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/node/kubeletapi"
 )
@@ -33,58 +31,72 @@ func all(dir string) func(*kubeletapi.Config) {
 	}
 }
 
-func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
-	const off = http.StatusMethodNotAllowed
-	for name, c := range map[string]struct {
-		off  kubeletapi.Off
-		want map[string]int
-	}{
-		"nothing off": {kubeletapi.Off{}, map[string]int{
-			"/logs/":                200,
-			"/runningpods/":         200,
-			"/configz":              200,
-			"/statusz":              200,
-			"/flagz":                200,
-			"/debug/pprof/":         404,
-			"/debug/flags/v":        404,
-			"/containerLogs/ns/p/c": 200,
-			"/run/ns/p/c":           405,
-			"/checkpoint/ns/p/c":    405,
-			"/allocatedPods":        404,
-		}},
-		"debugging": {kubeletapi.Off{Debugging: true}, map[string]int{
-			"/healthz":                        200,
-			"/pods":                           200,
-			"/metrics":                        501,
-			"/stats/summary":                  501,
-			"/logs/":                          off,
-			"/logs/x":                         off,
-			"/runningpods/":                   off,
-			"/containerLogs/ns/p/c":           off,
-			"/exec/ns/p/c?command=x&output=1": off,
-			"/attach/ns/p/c":                  off,
-			"/portForward/ns/p":               off,
-			"/run/ns/p/c":                     off,
-			"/debug/pprof/heap":               off,
-			"/configz":                        404,
-			"/checkpoint/ns/p/c":              404,
-			"/statusz":                        404,
-			"/flagz":                          404,
-		}},
-		"logs": {kubeletapi.Off{SystemLogs: true},
-			map[string]int{"/logs/": off, "/logs/x": off, "/containerLogs/ns/p/c": 200}},
-		"profiling": {kubeletapi.Off{Profiling: true},
-			map[string]int{"/debug/pprof/": off, "/debug/pprof/heap": off, "/logs/": 200}},
-		"debug flags": {kubeletapi.Off{DebugFlags: true},
-			map[string]int{"/debug/flags/v": off, "/logs/": 200}},
-	} {
-		base := serve(t, all(t.TempDir()), func(cfg *kubeletapi.Config) { cfg.Off = c.off })
-		for path, want := range c.want {
-			if code, body := get(t, base, path); code != want {
-				t.Errorf("%s off: %s: %d %q, want %d", name, path, code, body, want)
-			}
+// answers checks the codes of an endpoint on which everything is configured.
+func answers(t *testing.T, off kubeletapi.Off, want map[string]int) {
+	t.Helper()
+	base := serve(t, all(t.TempDir()), func(cfg *kubeletapi.Config) { cfg.Off = off })
+	for path, code := range want {
+		if got, body := get(t, base, path); got != code {
+			t.Errorf("%+v: %s: %d %q, want %d", off, path, got, body, code)
 		}
 	}
+}
+
+func TestEndpointsAreServedUnlessTheyAreSwitchedOff(t *testing.T) {
+	answers(t, kubeletapi.Off{}, map[string]int{
+		"/logs/":                200,
+		"/runningpods/":         200,
+		"/configz":              200,
+		"/statusz":              200,
+		"/flagz":                200,
+		"/debug/pprof/":         404,
+		"/debug/flags/v":        404,
+		"/containerLogs/ns/p/c": 200,
+		"/run/ns/p/c":           405,
+		"/checkpoint/ns/p/c":    405,
+		"/allocatedPods":        404,
+	})
+}
+
+func TestEndpointsThatAreSwitchedOffAreRefused(t *testing.T) {
+	const off = http.StatusMethodNotAllowed
+	answers(t, kubeletapi.Off{Debugging: true}, map[string]int{
+		"/healthz":                        200,
+		"/pods":                           200,
+		"/metrics":                        501,
+		"/stats/summary":                  501,
+		"/logs/":                          off,
+		"/logs/x":                         off,
+		"/runningpods/":                   off,
+		"/containerLogs/ns/p/c":           off,
+		"/exec/ns/p/c?command=x&output=1": off,
+		"/attach/ns/p/c":                  off,
+		"/portForward/ns/p":               off,
+		"/run/ns/p/c":                     off,
+		"/debug/pprof/heap":               off,
+		"/configz":                        404,
+		"/checkpoint/ns/p/c":              404,
+		"/statusz":                        404,
+		"/flagz":                          404,
+	})
+
+	// The other switches are for one path each.
+	answers(t, kubeletapi.Off{SystemLogs: true}, map[string]int{
+		"/logs/":                off,
+		"/logs/x":               off,
+		"/containerLogs/ns/p/c": 200,
+	})
+
+	answers(t, kubeletapi.Off{Profiling: true}, map[string]int{
+		"/debug/pprof/":     off,
+		"/debug/pprof/heap": off,
+		"/logs/":            200,
+	})
+
+	answers(t, kubeletapi.Off{DebugFlags: true}, map[string]int{
+		"/debug/flags/v": off,
+		"/logs/":         200,
+	})
 }
 
 func TestWhatIsNotConfiguredIsNotFound(t *testing.T) {
@@ -136,7 +148,7 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 		}
 	}
 
-	// nobody writes to it
+	// A FIFO that no process writes to.
 	if err := unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -146,9 +158,10 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 		code int
 		want string
 	}{
-		"/logs/":            {200, `<a href="./pods/">pods/</a>`},
-		"/logs/pods/":       {200, `<a href="./a%3Fb">a?b</a>`},
-		"/logs/pods":        {200, `<a href="./a%3Fb">a?b</a>`}, // by way of a redirect
+		"/logs/":      {200, `<a href="./pods/">pods/</a>`},
+		"/logs/pods/": {200, `<a href="./a%3Fb">a?b</a>`},
+		// This one is a redirect to the one above.
+		"/logs/pods":        {200, `<a href="./a%3Fb">a?b</a>`},
 		"/logs/syslog":      {200, "line\n"},
 		"/logs/in":          {200, "line\n"},
 		"/logs/none":        {404, ""},
@@ -165,43 +178,26 @@ func TestNodeLogsStayBelowTheirDirectory(t *testing.T) {
 	}
 }
 
-// checkpointer is a runtime that makes checkpoints.
-type checkpointer struct {
-	client
-	asked *cri.CheckpointContainerRequest
-	err   error
-}
-
-func (c *checkpointer) CheckpointContainer(_ context.Context, r *cri.CheckpointContainerRequest,
-	_ ...grpc.CallOption) (
-	*cri.CheckpointContainerResponse, error) {
-	c.asked = r
-	return &cri.CheckpointContainerResponse{}, c.err
-}
-
 func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
-	rt := &checkpointer{}
-	base := serve(t, all("/var/lib/kubelet/checkpoints"), func(c *kubeletapi.Config) {
-		rt.client, _ = c.Runtime.(client)
-		c.Runtime = rt
-	})
+	n := newNode(t, all("/var/lib/kubelet/checkpoints"))
+	base := n.base
 
 	code, body := post(t, base, "/checkpoint/ns/p/c?timeout=300")
 	const file = `/var/lib/kubelet/checkpoints/checkpoint-p_ns-c-\d{4}-[^"]*\.tar`
-	form := regexp.MustCompile(`^{"items":\["` + file + `"\]}$`)
-	if code != 200 || !form.MatchString(body) {
-		t.Errorf("%d %q", code, body)
+	form := regexp.MustCompile(`^{"items":\["(` + file + `)"\]}$`)
+	found := form.FindStringSubmatch(body)
+	if code != 200 || found == nil {
+		t.Fatalf("%d %q", code, body)
 	}
-
-	if rt.asked == nil || rt.asked.ContainerId != "id1" || rt.asked.Timeout != 300 ||
-		!strings.Contains(body, rt.asked.Location) {
-		t.Errorf("the runtime was asked for %v", rt.asked)
+	if want := "CheckpointContainer c/1 300 " + found[1]; !slices.Contains(n.runtime.Calls(), want) {
+		t.Errorf("calls %v, want %q", n.runtime.Calls(), want)
 	}
 
 	for path, want := range map[string]int{
-		"/checkpoint/ns/none/c":                            404,
-		"/checkpoint/ns/p/none":                            404,
-		"/checkpoint/ns/p/c?timeout=soon":                  404, // kubelet's code
+		"/checkpoint/ns/none/c": 404,
+		"/checkpoint/ns/p/none": 404,
+		// 404 is kubelet's code for these.
+		"/checkpoint/ns/p/c?timeout=soon":                  404,
 		"/checkpoint/ns/p/c?timeout=-1":                    404,
 		"/checkpoint/ns/p/c?timeout=1&timeout=99999999999": 200,
 	} {
@@ -210,11 +206,12 @@ func TestACheckpointIsWrittenByTheRuntime(t *testing.T) {
 		}
 	}
 
-	if rt.asked.Timeout != 3600 {
-		t.Errorf("a checkpoint may take %d s", rt.asked.Timeout)
+	asked := func(call string) bool { return strings.HasPrefix(call, "CheckpointContainer c/1 3600 ") }
+	if !slices.ContainsFunc(n.runtime.Calls(), asked) {
+		t.Errorf("calls %v, want a checkpoint that may take an hour", n.runtime.Calls())
 	}
 
-	rt.err = errors.New("not enabled")
+	n.runtime.FailOn("CheckpointContainer", errors.New("not enabled"))
 	if code, body := post(t, base, "/checkpoint/ns/p/c"); code != 500 ||
 		!strings.Contains(body, "checkpointing of ns/p/c failed") {
 		t.Errorf("%d %q", code, body)

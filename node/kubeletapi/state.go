@@ -8,22 +8,26 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+func health(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte("ok"))
 }
 
 // pods lists the pods of the node.
-func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, podList(s.cfg.Pods.Pods(), func(*v1.Pod) bool { return true }))
+func (s *Server) pods(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, podList(s.cfg.Pods.Pods(), func(*v1.Pod) bool { return true }))
 }
 
-func (s *Server) runningPods(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, podList(s.cfg.Pods.Pods(), func(p *v1.Pod) bool { return p.Status.Phase == v1.PodRunning }))
+func (s *Server) runningPods(w http.ResponseWriter, _ *http.Request) error {
+	runs := func(p *v1.Pod) bool { return p.Status.Phase == v1.PodRunning }
+	return writeJSON(w, podList(s.cfg.Pods.Pods(), runs))
 }
 
 func podList(pods []*v1.Pod, keep func(*v1.Pod) bool) *v1.PodList {
-	list := &v1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}, Items: []v1.Pod{}}
+	list := &v1.PodList{
+		TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"},
+		Items:    []v1.Pod{},
+	}
 	for _, p := range pods {
 		if keep(p) {
 			list.Items = append(list.Items, *p)
@@ -32,49 +36,44 @@ func podList(pods []*v1.Pod, keep func(*v1.Pod) bool) *v1.PodList {
 	return list
 }
 
-func (s *Server) configz(w http.ResponseWriter, r *http.Request) {
+func (s *Server) configz(w http.ResponseWriter, _ *http.Request) error {
 	if s.cfg.Configz == nil {
-		http.NotFound(w, r)
-		return
+		return notFound("404 page not found")
 	}
-	writeJSON(w, map[string]any{"kubeletconfig": s.cfg.Configz})
+	return writeJSON(w, map[string]any{"kubeletconfig": s.cfg.Configz})
 }
 
-func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
+func (s *Server) summary(w http.ResponseWriter, r *http.Request) error {
 	if s.cfg.Stats == nil {
-		http.Error(w, "statistics are not available", http.StatusNotImplemented)
-		return
+		return &httpError{http.StatusNotImplemented, "statistics are not available"}
 	}
-	few, _ := strconv.ParseBool(r.URL.Query().Get("only_cpu_and_memory"))
-	summary, err := s.cfg.Stats.Summary(r.Context(), few)
+	onlyCPUAndMemory, _ := strconv.ParseBool(r.URL.Query().Get("only_cpu_and_memory"))
+	summary, err := s.cfg.Stats.Summary(r.Context(), onlyCPUAndMemory)
 	if err != nil {
-		fail(w, err)
-		return
+		return err
 	}
-	writeJSON(w, summary)
+	return writeJSON(w, summary)
 }
 
-func (s *Server) metrics(set string) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		switch set {
-		case "", "resource", "cadvisor", "probes":
-		default:
-			http.NotFound(w, r)
-			return
-		}
-
-		if s.cfg.Stats == nil {
-			http.Error(w, "metrics are not available", http.StatusNotImplemented)
-			return
-		}
-
-		text, err := s.cfg.Stats.Metrics(r.Context(), set)
-		if err != nil {
-			fail(w, err)
-			return
-		}
-
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		_, _ = w.Write(text)
+// metrics answers with the set that the path names, or with the agent's own metrics.
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) error {
+	set := r.PathValue("set")
+	switch set {
+	case "", "resource", "cadvisor", "probes":
+	default:
+		return notFound("404 page not found")
 	}
+
+	if s.cfg.Stats == nil {
+		return &httpError{http.StatusNotImplemented, "metrics are not available"}
+	}
+
+	text, err := s.cfg.Stats.Metrics(r.Context(), set)
+	if err != nil {
+		return err
+	}
+
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	_, _ = w.Write(text)
+	return nil
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // A runtime that refuses to upgrade a connection must not leave it as a tunnel, through which the caller's
-// next request would pass unguarded (CVE-2018-1002105), and where it redirects to nobody goes, least of all
+// next request would pass unguarded (CVE-2018-1002105), and its redirects are not followed, least of all
 // with the caller's credentials (CVE-2020-8559).
 func TestRefusedUpgradeIsNoTunnel(t *testing.T) {
 	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {

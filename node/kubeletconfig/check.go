@@ -53,7 +53,7 @@ func (k *Configuration) Check() error {
 
 func (k *Configuration) checkServer(p *problems) {
 	port := func(name string, n int32, zero bool) {
-		p.when((n < 1 || n > math.MaxUint16) && !(zero && n == 0), "%s %d is no port", name, n)
+		p.when((n < 1 || n > math.MaxUint16) && !(zero && n == 0), "%s %d is not a port", name, n)
 	}
 	port("port", k.Port, false)
 	port("readOnlyPort", k.ReadOnlyPort, true)
@@ -62,7 +62,7 @@ func (k *Configuration) checkServer(p *problems) {
 		"address":            k.Address,
 		"healthzBindAddress": k.HealthzBindAddress,
 	} {
-		p.when(net.ParseIP(address) == nil, "%s %q is no IP address", name, address)
+		p.when(net.ParseIP(address) == nil, "%s %q is not an IP address", name, address)
 	}
 
 	p.oneOf("authorization.mode", k.Authorization.Mode, "Webhook", "AlwaysAllow")
@@ -160,7 +160,7 @@ func (k *Configuration) checkRuntime(p *problems) {
 
 func (k *Configuration) checkPods(p *problems) {
 	for i, address := range k.ClusterDNS {
-		p.when(net.ParseIP(address) == nil, "clusterDNS[%d] %q is no IP address", i, address)
+		p.when(net.ParseIP(address) == nil, "clusterDNS[%d] %q is not an IP address", i, address)
 	}
 
 	p.when(k.HTTPCheckFrequency.Duration <= 0, "httpCheckFrequency %v must be positive",
@@ -172,7 +172,7 @@ func (k *Configuration) checkPods(p *problems) {
 
 	for i, name := range k.AllowedUnsafeSysctls {
 		space, _, _ := sysctl.GetNamespace(name)
-		p.when(!sysctlPattern.MatchString(name), "allowedUnsafeSysctls[%d] %q is no sysctl", i, name)
+		p.when(!sysctlPattern.MatchString(name), "allowedUnsafeSysctls[%d] %q is not the name of a sysctl", i, name)
 		p.when(space == sysctl.UnknownNamespace, "allowedUnsafeSysctls[%d] %q is not known to be namespaced",
 			i, name)
 	}

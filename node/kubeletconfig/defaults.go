@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// SetDefaults fills in what was left open: zero means that, but for pointers, which tell zero from nothing.
+// SetDefaults fills in what was left open: zero means that, but for pointers, which distinguish zero from nothing.
 func (k *Configuration) SetDefaults() {
 	k.TypeMeta = metav1.TypeMeta{Kind: Kind, APIVersion: APIVersion}
 
@@ -42,7 +42,7 @@ func (k *Configuration) defaultServer() {
 	orNew(&k.HealthzPort, 10248)
 	or(&k.HealthzBindAddress, "127.0.0.1")
 
-	// where kubelet has to be told: a node whose certificate ends is lost
+	// kubelet: false. A node whose certificate ends is lost.
 	orNew(&k.RotateCertificates, true)
 	or(&k.StreamingIdleTimeout.Duration, 4*time.Hour)
 
@@ -88,7 +88,7 @@ func (k *Configuration) defaultNode() {
 	or(&k.MaxOpenFiles, 1_000_000)
 	orNew(&k.FailSwapOn, true)
 
-	// kubelet: true
+	// kubelet: true.
 	orNew(&k.FailCgroupV1, false)
 	orNew(&k.EnableControllerAttach, true)
 	orNew(&k.MakeIPTablesUtilChains, true)
@@ -98,11 +98,11 @@ func (k *Configuration) defaultNode() {
 }
 
 func (k *Configuration) defaultRuntime() {
-	// kubelet: containerd's
+	// kubelet: containerd's.
 	or(&k.ContainerRuntimeEndpoint, "unix:///run/trivet/cri.sock")
 	or(&k.RuntimeRequestTimeout.Duration, 2*time.Minute)
 
-	// kubelet: true unless maxParallelImagePulls is above 1
+	// kubelet: true unless maxParallelImagePulls is above 1.
 	orNew(&k.SerializeImagePulls, false)
 	orNew(&k.RegistryPullQPS, 5)
 	or(&k.RegistryBurst, 10)

@@ -23,8 +23,8 @@ func (k *Configuration) checkEviction() error {
 
 	for signal, text := range k.EvictionSoftGracePeriod {
 		d, err := time.ParseDuration(text)
-		p.when(!threshold.Known(signal), "evictionSoftGracePeriod: %s is no signal of eviction", signal)
-		p.when(err != nil || d < 0, "evictionSoftGracePeriod: %s: %q is no positive duration", signal, text)
+		p.when(!threshold.Known(signal), "evictionSoftGracePeriod: %s is not an eviction signal", signal)
+		p.when(err != nil || d < 0, "evictionSoftGracePeriod: %s: %q is not a positive duration", signal, text)
 	}
 
 	for signal := range k.EvictionSoft {
@@ -33,7 +33,7 @@ func (k *Configuration) checkEviction() error {
 	}
 
 	for signal, text := range k.EvictionMinimumReclaim {
-		p.when(!threshold.Known(signal), "evictionMinimumReclaim: %s is no signal of eviction", signal)
+		p.when(!threshold.Known(signal), "evictionMinimumReclaim: %s is not an eviction signal", signal)
 		if err := checkReclaim(text); err != nil {
 			p.add(fmt.Errorf("evictionMinimumReclaim: %s: %w", signal, err))
 		}

@@ -22,7 +22,7 @@ func checkTaint(i int, t v1.Taint) error {
 	switch t.Effect {
 	case v1.TaintEffectNoSchedule, v1.TaintEffectPreferNoSchedule, v1.TaintEffectNoExecute:
 	default:
-		wrong = append(wrong, fmt.Sprintf("%q is no effect of a taint", t.Effect))
+		wrong = append(wrong, fmt.Sprintf("%q is not an effect of a taint", t.Effect))
 	}
 
 	if t.TimeAdded != nil {

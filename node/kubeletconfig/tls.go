@@ -17,7 +17,7 @@ func (k *Configuration) TLS() (*tls.Config, error) {
 	case "VersionTLS13":
 		out.MinVersion = tls.VersionTLS13
 	case "VersionTLS10", "VersionTLS11":
-		// broken; kubelet still serves them when it is told to
+		// Both are broken. kubelet still serves them when that is configured.
 		return nil, fmt.Errorf("tlsMinVersion %s is not served: use VersionTLS12 or VersionTLS13",
 			k.TLSMinVersion)
 
@@ -37,7 +37,7 @@ func (k *Configuration) TLS() (*tls.Config, error) {
 	for _, id := range k.TLSCurvePreferences {
 		curve := tls.CurveID(id)
 		if id < 1 || id > math.MaxUint16 || strings.HasPrefix(curve.String(), "CurveID(") {
-			return nil, fmt.Errorf("tlsCurvePreferences: %d is no curve that is known", id)
+			return nil, fmt.Errorf("tlsCurvePreferences: %d is not a known curve", id)
 		}
 		if slices.Contains(out.CurvePreferences, curve) {
 			return nil, fmt.Errorf("tlsCurvePreferences: %d is there twice", id)

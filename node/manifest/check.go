@@ -106,7 +106,8 @@ func environmentReference(c v1.Container) string {
 	}
 
 	for _, e := range c.Env {
-		switch from := e.ValueFrom; {
+		from := e.ValueFrom
+		switch {
 		case from == nil:
 		case from.SecretKeyRef != nil:
 			return "secrets"

@@ -3,8 +3,8 @@
 // to the other with its static pods running. It is pure.
 //
 // It does not validate pods as the API server does, which judges the mirror. What a manifest may not say is
-// refused: names that are no names, as paths are made of them, and references to objects of the API, of which
-// a static pod must be independent.
+// refused: invalid names, as paths are made of them, and references to objects of the API, of which a static
+// pod must be independent.
 package manifest
 
 import (
@@ -29,8 +29,8 @@ const (
 	SourceURL  = "http"
 )
 
-// IsStatic tells from the annotations of a pod, or its sandbox, whether it is of a manifest. A source of
-// another name, as anybody may write, means nothing.
+// IsStatic reports, from the annotations of a pod or its sandbox, whether the pod is from a manifest. A source of
+// another name, which any user may write, means nothing.
 func IsStatic(annotations map[string]string) bool {
 	source := annotations[AnnotationSource]
 	return source == SourceFile || source == SourceURL
@@ -60,7 +60,7 @@ func one(text string, from Origin) (pod *v1.Pod, warnings []string, err error) {
 		return nil, nil, err
 	}
 
-	// a file that is being written is empty at first
+	// A file that is being written is empty at first.
 	if pod.Kind == "" && pod.APIVersion == "" {
 		return nil, nil, errors.New("want a v1 Pod, but apiVersion and kind are missing")
 	}
@@ -86,8 +86,8 @@ func one(text string, from Origin) (pod *v1.Pod, warnings []string, err error) {
 	return pod, warnings, nil
 }
 
-// decode tells what of the text is not understood. Names of fields are told apart by case, as everywhere in
-// Kubernetes.
+// decode parses a pod. The warnings are about fields that do not exist; the case of their names matters, as
+// everywhere in Kubernetes.
 func decode(text string, pod *v1.Pod) (warnings []string, err error) {
 	strict, err := json.UnmarshalStrict([]byte(text), pod)
 	for _, w := range strict {
@@ -98,7 +98,7 @@ func decode(text string, pod *v1.Pod) (warnings []string, err error) {
 
 // identify makes the pod one of this node.
 func identify(pod *v1.Pod, from Origin) {
-	// unique in the cluster
+	// The name must be unique in the cluster.
 	pod.Name += "-" + strings.ToLower(from.Node)
 	if pod.Namespace == "" {
 		pod.Namespace = v1.NamespaceDefault

@@ -36,12 +36,13 @@ func Pods(data []byte, from Origin) (pods []*v1.Pod, warnings []string, err erro
 			return nil, nil, fmt.Errorf("item %d: %w", i, err)
 		}
 
-		pod, told, err := one(string(text), from)
+		pod, found, err := one(string(text), from)
 		if err != nil {
 			return nil, nil, fmt.Errorf("item %d: %w", i, err)
 		}
 
-		pods, warnings = append(pods, pod), append(warnings, told...)
+		pods = append(pods, pod)
+		warnings = append(warnings, found...)
 	}
 
 	return pods, warnings, nil

@@ -15,9 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 
-	"github.com/trivet-node/trivet/node/kubeapi"
+	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/node/objects"
 )
 
@@ -123,7 +122,7 @@ func start(t *testing.T, s *server) (*objects.Cache, chan types.UID) {
 	t.Helper()
 	s.opened = make(chan chan any, 9)
 	backend := httptest.NewServer(s)
-	client, err := kubeapi.New(&rest.Config{Host: backend.URL})
+	client, err := kube.New(kube.At(backend.URL))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,187 +5,179 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// end takes the pod down: containers (sidecars last, in reverse order), sandboxes beside the last report,
-// then volumes and cgroup beside the removal of the sandboxes, which hold nothing any more, and then the
-// object.
-func (p *planner) end() {
-	if p.stopContainers() > 0 || p.starting() {
-		return
-	}
-	if p.stopSandboxes() > 0 {
-		return
-	}
+// LeastGrace is what a container gets to end by itself however late it is: a sidecar after the others, any
+// container after its preStop hook, or in a pod that is deleted with a grace of 0.
+const LeastGrace = 2 * time.Second
 
-	if !p.Memory.Reported && !p.Memory.Gone {
-		// the last status comes from what is taken down now: exit codes, termination messages
-		return
-	}
+// shutdown plans the end of a pod.
+type shutdown struct{ *planner }
 
-	if !p.Memory.TornDown {
-		p.do(Step{Verb: Teardown})
-	}
-
-	if p.Pod.DeletionTimestamp == nil && !p.Memory.Gone {
-		// ended by itself: its containers are kept for their logs until somebody deletes it
+// plan takes the pod down: containers (sidecars last, in reverse order), sandboxes, then volumes and control
+// group beside the removal of the sandboxes, which hold nothing any more, and then the object.
+func (d shutdown) plan() {
+	if d.stopContainers() > 0 || d.pod.starting() || d.stopSandboxes() > 0 {
 		return
 	}
 
-	for _, s := range p.Observed.Sandboxes {
-		p.do(Step{Verb: RemoveSandbox, ID: s.ID})
+	// The last status comes from what is taken down now: exit codes, termination messages.
+	if !Terminal(d.Pod.Status.Phase) && !d.pod.gone {
+		return
+	}
+	if !d.pod.tornDown {
+		d.do(Step{Verb: Teardown})
 	}
 
-	if len(p.Observed.Sandboxes) == 0 {
-		// of a sandbox that the runtime lost
-		for _, c := range p.Observed.Containers {
-			p.do(Step{Verb: RemoveContainer, ID: c.ID, Name: c.Name})
-		}
+	// A pod that ended by itself keeps its containers, for their logs, until somebody deletes it.
+	if d.Pod.DeletionTimestamp == nil && !d.pod.gone {
+		return
 	}
 
-	switch {
-	case !p.Memory.TornDown:
-	case !p.Memory.Gone:
-		// what is removed meanwhile holds nothing any more
-		p.do(Step{Verb: Finalize})
-	case len(p.Observed.Sandboxes)+len(p.Observed.Containers) == 0:
-		p.do(Step{Verb: Forget})
+	d.removeAll()
+
+	// What is removed meanwhile holds nothing any more, so the object need not wait for it.
+	if !d.pod.tornDown {
+		return
+	}
+
+	if !d.pod.gone {
+		d.do(Step{Verb: Finalize})
+		return
+	}
+
+	if len(d.Observed.Sandboxes)+len(d.Observed.Containers) == 0 {
+		d.do(Step{Verb: Forget})
 	}
 }
 
-// starting reports whether a step that makes something is still in flight: what it makes must be seen first.
-func (p *planner) starting() bool {
-	for _, c := range slices.Concat(p.Pod.Spec.InitContainers, p.Pod.Spec.Containers) {
-		if p.Memory.InFlight[Step{Verb: Start, Name: c.Name}.Key()] {
-			return true
-		}
-	}
-	for _, c := range p.Pod.Spec.EphemeralContainers {
-		if p.Memory.InFlight[Step{Verb: Start, Name: c.Name}.Key()] {
-			return true
-		}
-	}
-	return p.Memory.InFlight[string(CreateSandbox)] || p.Memory.InFlight[string(Prepare)]
-}
-
-// stopContainers stops what runs and returns how many containers still do. Everything but sidecars goes at
-// once; sidecars follow one by one, the last of the spec first.
-func (p *planner) stopContainers() (running int) {
-	sidecars := map[string]*Container{}
-	others := 0
-	for i := range p.Observed.Containers {
-		c := &p.Observed.Containers[i]
+// stopContainers stops what runs and returns how many instances still do. Sidecars follow when everything
+// else has ended, one by one, the last of the spec first.
+func (d shutdown) stopContainers() (running int) {
+	last, ordinary := -1, 0
+	for i := range d.Observed.Containers {
+		c := &d.Observed.Containers[i]
 		if c.State != Running {
 			continue
 		}
 
 		running++
-		if p.sidecarIndex(c.Name) >= 0 {
-			sidecars[c.ID] = c
+		if place := sidecarPlace(d.Pod, c.Name); place >= 0 {
+			last = max(last, place)
 			continue
 		}
 
-		others++
-		p.stop(c)
+		ordinary++
+		d.stop(c)
 	}
 
-	if others > 0 || len(sidecars) == 0 {
+	if ordinary > 0 || last < 0 {
 		return running
 	}
 
-	last := -1
-	for _, c := range sidecars {
-		last = max(last, p.sidecarIndex(c.Name))
-	}
-
-	for _, c := range sidecars {
-		if p.sidecarIndex(c.Name) == last {
-			p.stop(c)
+	for i := range d.Observed.Containers {
+		c := &d.Observed.Containers[i]
+		if c.State == Running && sidecarPlace(d.Pod, c.Name) == last {
+			d.stop(c)
 		}
 	}
 
 	return running
 }
 
-func (p *planner) stop(c *Container) {
-	why := "Killing"
-	if p.out.Deadline || (p.Memory.Ended != nil && p.Memory.Ended.Reason == "DeadlineExceeded") {
-		why = "DeadlineExceeded"
+func (d shutdown) stop(c *Container) {
+	why := killing
+	if d.Ended != nil && d.Ended.Reason == deadlineExceeded {
+		why = deadlineExceeded
 	}
-	p.do(Step{
+	d.do(Step{
 		Verb:  Stop,
 		Name:  c.Name,
 		ID:    c.ID,
-		Grace: p.endGrace(c),
+		Grace: d.endGrace(c),
 		Why:   why,
 	})
 }
 
-func (p *planner) sidecarIndex(name string) int {
-	return slices.IndexFunc(
-		p.Pod.Spec.InitContainers,
-		func(c v1.Container) bool { return c.Name == name && Sidecar(&c) },
-	)
+// sidecarPlace is the index of a sidecar among the init containers, -1 for any other container.
+func sidecarPlace(pod *v1.Pod, name string) int {
+	return slices.IndexFunc(pod.Spec.InitContainers, func(c v1.Container) bool {
+		return c.Name == name && podspec.Sidecar(&c)
+	})
 }
 
-// grace is the time between SIGTERM and SIGKILL of one container of a pod that lives on.
-func (p *planner) grace(override *int64) time.Duration {
-	if override != nil {
-		return time.Duration(*override) * time.Second
-	}
-	return Grace(p.Pod)
-}
-
-// LeastGrace is what a container gets to end by itself however late it is: a sidecar after the others, any
-// after its preStop hook, or in a pod that is deleted with a grace of 0.
-const LeastGrace = 2 * time.Second
-
-// Grace is the pod's own termination grace period.
+// Grace returns the pod's own termination grace period.
 func Grace(pod *v1.Pod) time.Duration {
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
-		return time.Duration(*s) * time.Second
+		return seconds(*s)
 	}
-	return v1.DefaultTerminationGracePeriodSeconds * time.Second
+	return seconds(v1.DefaultTerminationGracePeriodSeconds)
 }
 
+func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }
+
 // endGrace is what is left of the pod's grace: it is one budget for all its containers, sidecars included.
-func (p *planner) endGrace(c *Container) time.Duration {
-	if p.Pod.DeletionTimestamp == nil || p.Pod.DeletionGracePeriodSeconds == nil {
-		if p.Memory.Gone && c.Grace > 0 {
-			return time.Duration(c.Grace) * time.Second
+func (d shutdown) endGrace(c *Container) time.Duration {
+	asked := deletionGrace(d.Pod)
+	if asked == nil {
+		if d.pod.gone && c.Grace > 0 {
+			return seconds(c.Grace)
 		}
 
-		return p.grace(nil)
+		return Grace(d.Pod)
 	}
 
-	grace := time.Duration(*p.Pod.DeletionGracePeriodSeconds) * time.Second
 	// The API server's deletionTimestamp is when the grace ends. A sidecar, whose turn comes late, has only
-	// the rest of it.
-	if left := p.Pod.DeletionTimestamp.Sub(p.Now); p.sidecarIndex(c.Name) >= 0 && left < grace {
+	// the rest.
+	if left := d.Pod.DeletionTimestamp.Sub(d.Now); sidecarPlace(d.Pod, c.Name) >= 0 && left < *asked {
 		return max(left, LeastGrace)
 	}
 
-	return grace
+	return *asked
 }
 
-// stopSandboxes stops all sandboxes and returns how many are not stopped yet.
-func (p *planner) stopSandboxes() (left int) {
-	for _, s := range p.Observed.Sandboxes {
-		if !p.stopSandbox(s) {
+// stopSandboxes stops the sandboxes and returns how many are not stopped for good yet.
+func (d shutdown) stopSandboxes() (left int) {
+	for _, s := range d.Observed.Sandboxes {
+		if !d.stopSandbox(s) {
 			left++
 		}
 	}
 	return left
 }
 
-// stopSandbox reports whether a sandbox is stopped for good, network released, and stops it otherwise. It is
-// stopped once in the agent's life even if the runtime calls it not ready: the stop may have been interrupted
-// half-way.
-func (p *planner) stopSandbox(s Sandbox) bool {
+// stopSandbox reports whether a sandbox is stopped for good, its network released, and stops it otherwise. It
+// is stopped once in the agent's life even if the runtime calls it not ready: the stop may have been
+// interrupted half-way.
+func (d *planner) stopSandbox(s Sandbox) bool {
 	step := Step{Verb: StopSandbox, ID: s.ID}
-	if !s.Ready && p.Memory.Stopped[s.ID] && !p.Memory.InFlight[step.Key()] {
+	if !s.Ready && d.pod.stopped[s.ID] && !d.pod.steps.busy(step.Key()) {
 		return true
 	}
-	p.do(step)
+	d.do(step)
 	return false
+}
+
+// removeAll removes the sandboxes with their containers, and containers whose sandbox the runtime has lost.
+func (d shutdown) removeAll() {
+	for _, s := range d.Observed.Sandboxes {
+		d.do(Step{Verb: RemoveSandbox, ID: s.ID})
+	}
+	if len(d.Observed.Sandboxes) > 0 {
+		return
+	}
+	for _, c := range d.Observed.Containers {
+		d.do(Step{Verb: RemoveContainer, Name: c.Name, ID: c.ID})
+	}
+}
+
+// deadline is when the pod's activeDeadlineSeconds are over, the zero time if there are none.
+func deadline(pod *v1.Pod) time.Time {
+	limit := pod.Spec.ActiveDeadlineSeconds
+	if limit == nil || pod.Status.StartTime == nil {
+		return time.Time{}
+	}
+	return pod.Status.StartTime.Add(seconds(*limit))
 }

@@ -1,223 +1,274 @@
-package plan
+package plan_test
 
 import (
+	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/node/plan"
 )
 
-// world is a runtime and an agent's memory that obey every step, at random moments and in random order, with
-// crashes of containers, sandboxes and the agent in between.
-type world struct {
-	t   *testing.T
-	rng *rand.Rand
-	in  Input
-	ids int
+var onlySeed = flag.Int("seed", -1, "the one history to play, with -v step by step")
+
+// history is a life of a pod in which anything may happen. choose decides what does.
+type history struct {
+	*world
+	choose func(n int) int // 0 to n-1
+	trace  []string
 }
 
-func (w *world) apply(s Step) {
-	o := &w.in.Observed
-	m := &w.in.Memory
-	switch s.Verb {
-	case Prepare:
-		m.Mounted, m.Prepared = true, true
-	case Pull:
-		m.Images[s.Name] = s.Name
-	case CreateSandbox:
-		w.ids++
-		o.Sandboxes = append(o.Sandboxes, Sandbox{
-			ID:      fmt.Sprint("s", w.ids),
-			Attempt: s.Attempt,
-			Ready:   true,
-			Created: w.in.Now,
-		})
+func newHistory(choose func(int) int) *history {
+	policy := []v1.RestartPolicy{
+		v1.RestartPolicyAlways,
+		v1.RestartPolicyOnFailure,
+		v1.RestartPolicyNever,
+	}[choose(3)]
+	pod := podOf(policy, "init:i", "sidecar:s", "init:j", "a", "b")
+	if choose(3) == 0 {
+		pod.Spec.ActiveDeadlineSeconds = new(int64(60))
+	}
+	return &history{world: newWorld(pod), choose: choose}
+}
 
-	case StopSandbox:
-		m.Stopped[s.ID] = true
-		for i := range o.Sandboxes {
-			if o.Sandboxes[i].ID == s.ID {
-				o.Sandboxes[i].Ready = false
+func (h *history) say(format string, a ...any) {
+	h.trace = append(h.trace, fmt.Sprintf("%6s ", h.now.Sub(t0))+fmt.Sprintf(format, a...))
+}
+
+// often reports whether something happens that does one in n times.
+func (h *history) often(n int) bool { return h.choose(n) == 0 }
+
+// step is one look, and what becomes of steps in flight. quiet lets all of them succeed.
+func (h *history) step(quiet bool) (plan.Decision, error) {
+	before := slices.Clone(h.flying)
+	d := h.look(func() {
+		for _, s := range before {
+			if h.often(8) {
+				h.end(s, nil)
 			}
 		}
+	})
 
-	case RemoveSandbox:
-		o.Sandboxes = slices.DeleteFunc(o.Sandboxes, func(x Sandbox) bool { return x.ID == s.ID })
-		o.Containers = slices.DeleteFunc(o.Containers, func(x Container) bool { return x.SandboxID == s.ID })
-	case Start:
-		w.ids++
-		delete(m.Images, s.Name)
-		id := fmt.Sprint("c", w.ids)
-		o.Containers = append(o.Containers, Container{
-			ID:        id,
-			Name:      s.Name,
-			SandboxID: s.ID,
-			Attempt:   s.Attempt,
-			State:     Running,
-			Created:   w.in.Now,
-			Started:   w.in.Now,
-			Hash:      Hash(&v1.Container{Name: s.Name, Image: s.Name}),
-		})
-
-		m.Health[id] = Health{Started: true, Ready: true}
-		if s.Restart {
-			m.Backoffs[s.Name] = m.Backoffs[s.Name].Next(w.in.Now, MaxBackoff)
-		}
-
-	case Stop:
-		w.exit(s.ID, 143)
-	case RemoveContainer:
-		o.Containers = slices.DeleteFunc(o.Containers, func(x Container) bool { return x.ID == s.ID })
-	case Teardown:
-		m.TornDown = true
-	case Finalize:
-		m.Gone = true
-	}
-}
-
-func (w *world) exit(id string, code int32) {
-	for i := range w.in.Observed.Containers {
-		if c := &w.in.Observed.Containers[i]; c.ID == id && c.State == Running {
-			c.State, c.ExitCode, c.Finished = Exited, code, w.in.Now
-		}
-	}
-}
-
-// check holds at every moment, whatever happens.
-func (w *world) check(d Decision) {
-	running := map[string]int{}
-	for _, c := range w.in.Observed.Containers {
-		if c.State == Running {
-			running[c.Name]++
-		}
+	for _, k := range d.Cancel {
+		h.say("cancel %s", k)
 	}
 
-	ready := 0
-	for _, s := range w.in.Observed.Sandboxes {
-		if s.Ready {
-			ready++
-		}
-	}
-
-	seen := map[string]bool{}
 	for _, s := range d.Steps {
-		if seen[s.Key()] {
-			w.t.Fatalf("step %s twice in %v", s.Key(), d.Steps)
+		h.say("begin  %s", describe(s))
+	}
+
+	if err := h.check(d, before); err != nil {
+		return d, err
+	}
+
+	h.report(d)
+	h.say("status %s", summary(&h.api.Status))
+
+	for _, s := range slices.Clone(h.flying) {
+		cancelled := slices.Contains(d.Cancel, s.Key())
+		fate := 0
+		if !quiet {
+			fate = h.choose(6)
 		}
 
-		seen[s.Key()] = true
 		switch {
-		case s.Verb == Start && running[s.Name] > 0:
-			w.t.Fatalf("a second instance of %s", s.Name)
-		case s.Verb == Start && ready == 0:
-			w.t.Fatalf("%s started without a sandbox", s.Name)
-		case s.Verb == CreateSandbox && ready > 0:
-			w.t.Fatal("a second sandbox")
-		case (s.Verb == Start || s.Verb == CreateSandbox) && d.Ending:
-			w.t.Fatalf("%s of a pod that ends", s.Key())
-		case s.Verb == Teardown && (ready > 0 || len(running) > 0):
-			w.t.Fatal("volumes torn down under a running pod")
-		case s.Verb == RemoveSandbox && !w.in.Memory.Stopped[s.ID]:
-			w.t.Fatal("a sandbox removed before its stop was carried through")
-		case s.Verb == Finalize && (ready > 0 || len(running) > 0 || !w.in.Memory.TornDown):
-			w.t.Fatal("the object deleted before the pod was down")
+		case fate <= 1:
+			h.end(s, nil)
+		case cancelled:
+			h.end(s, context.Canceled)
+		case fate == 2:
+			h.say("fail   %s", s.Key())
+			h.end(s, errors.New("fails"))
+		case fate == 3:
+			// What it does shows before it has ended.
+			h.obey(s)
 		}
 	}
+
+	return d, nil
+}
+
+// disturb lets containers end, sandboxes die, the spec change and the agent restart.
+func (h *history) disturb() {
+	for _, c := range slices.Clone(h.node.Containers) {
+		initial := c.Name == "i" || c.Name == "j"
+		if c.State == plan.Running && (initial && h.often(3) || h.often(20)) {
+			code := int32(h.choose(2))
+			h.say("exit   %s %d", c.ID, code)
+			h.exit(c.ID, code)
+		}
+	}
+
+	if h.often(40) {
+		h.say("sandbox dies")
+		for _, s := range h.node.Sandboxes {
+			h.killSandbox(s.ID)
+		}
+	}
+
+	if h.often(40) {
+		h.say("agent restarts")
+		h.restartAgent()
+	}
+
+	if h.often(40) {
+		h.say("object changes")
+		h.pod.ObjectChanged()
+	}
+
+	if h.often(60) {
+		h.say("image changes")
+		h.change(func(p *v1.Pod) {
+			p.Generation++
+			p.Spec.Containers[0].Image += "+"
+		})
+	}
+}
+
+func (h *history) pass(d time.Duration) { h.now = h.now.Add(d) }
+
+// deletePod deletes the pod in the API, with no grace.
+func (h *history) deletePod() {
+	h.say("delete")
+	h.change(func(p *v1.Pod) {
+		p.DeletionTimestamp = &metav1.Time{Time: h.now}
+		p.DeletionGracePeriodSeconds = new(int64(0))
+	})
+}
+
+// drain plays on until nothing is left of a deleted pod. The plan must wake up by itself.
+func (h *history) drain() error {
+	for range 200 {
+		d, err := h.step(true)
+		switch {
+		case err != nil:
+			return err
+		case h.forgot:
+			return nil
+		case len(h.flying)+len(d.Steps)+len(d.Cancel) > 0:
+		case d.Requeue.IsZero() && !h.gone:
+			// The status was reported, or the API has deleted the object.
+			h.pass(time.Second)
+		default:
+			h.now = d.Requeue
+		}
+	}
+
+	return errors.New("it never goes")
+}
+
+// playSeed plays the history of a seed to its end.
+func playSeed(seed uint64) (*history, error) {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	h := newHistory(rng.IntN)
+	for round := range 120 {
+		h.pass(time.Duration(rng.IntN(2000)) * time.Millisecond)
+		if _, err := h.step(round > 80); err != nil {
+			return h, err
+		}
+		if round < 80 {
+			h.disturb()
+		}
+	}
+
+	h.deletePod()
+	return h, h.drain()
 }
 
 func TestEveryHistoryConverges(t *testing.T) {
 	for seed := range uint64(400) {
-		rng := rand.New(rand.NewPCG(seed, 7))
-		policy := []v1.RestartPolicy{"Always", "OnFailure", "Never"}[rng.IntN(3)]
-		pod := podOf(policy, "init:i", "side:s", "init:j", "a", "b")
-		w := &world{t: t, rng: rng, in: input(pod)}
-		w.in.Memory.Prepared = false
-		clear(w.in.Memory.Images)
-		for round := range 200 {
-			w.in.Now = w.in.Now.Add(time.Duration(rng.IntN(2000)) * time.Millisecond)
-			d := Decide(w.in)
-			w.check(d)
-			for _, i := range rng.Perm(len(d.Steps)) {
-				if rng.IntN(3) > 0 || round > 60 {
-					w.apply(d.Steps[i])
-				}
-			}
-
-			w.disturb(round)
-		}
-
-		w.settle(seed)
-	}
-}
-
-// disturb lets containers end, sandboxes vanish and the agent restart.
-func (w *world) disturb(round int) {
-	for _, c := range w.in.Observed.Containers {
-		if c.State != Running {
+		if *onlySeed >= 0 && seed != uint64(*onlySeed) {
 			continue
 		}
 
-		init := strings.Contains("ij", c.Name)
-		if init && w.rng.IntN(3) == 0 {
-			w.exit(c.ID, int32(w.rng.IntN(8)/7))
-		} else if !init && round < 60 && w.rng.IntN(20) == 0 {
-			w.exit(c.ID, int32(w.rng.IntN(2)))
-		}
-	}
-
-	if round < 60 && w.rng.IntN(40) == 0 {
-		for i := range w.in.Observed.Sandboxes {
-			w.in.Observed.Sandboxes[i].Ready = false
+		h, err := playSeed(seed)
+		if *onlySeed >= 0 {
+			for _, line := range h.trace {
+				t.Log(line)
+			}
 		}
 
-		for _, c := range w.in.Observed.Containers {
-			w.exit(c.ID, 137)
+		if err != nil {
+			t.Fatalf("%v (go test ./node/plan -run TestEveryHistoryConverges -v -seed %d)", err, seed)
 		}
-	}
-
-	// the agent is killed: all but the API and the runtime is lost
-	if round < 60 && w.rng.IntN(40) == 0 {
-		fresh := input(w.in.Pod).Memory
-		fresh.Mounted, fresh.Prepared = false, false
-		clear(fresh.Images)
-		for _, c := range w.in.Observed.Containers {
-			fresh.Health[c.ID] = Health{Started: true, Ready: true}
-		}
-
-		fresh.Reported = w.in.Memory.Reported
-		w.in.Memory = fresh
-	}
-
-	if round == 120 && w.in.Pod.DeletionTimestamp == nil {
-		p := w.in.Pod.DeepCopy()
-		p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: w.in.Now}, new(int64(0))
-		w.in.Pod = p
-	}
-
-	running := slices.ContainsFunc(
-		w.in.Observed.Containers,
-		func(c Container) bool { return c.State == Running },
-	)
-	if !running && Decide(w.in).Ending {
-		w.in.Memory.Reported = true
 	}
 }
 
-func (w *world) settle(seed uint64) {
-	w.t.Helper()
-	for range 50 {
-		for _, s := range Decide(w.in).Steps {
-			if s.Verb == Forget {
-				return
-			}
-			w.apply(s)
+func TestASeedReplaysItsHistory(t *testing.T) {
+	for seed := range uint64(20) {
+		first, _ := playSeed(seed)
+		second, _ := playSeed(seed)
+		if diff := cmp.Diff(first.trace, second.trace); diff != "" {
+			t.Fatalf("seed %d: -first +second:\n%s", seed, diff)
 		}
-		w.in.Memory.Reported = true
 	}
-	w.t.Fatalf("seed %d: never gone: %v", seed, Decide(w.in).Steps)
+}
+
+// FuzzHistories lets the fuzzer choose what happens.
+func FuzzHistories(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16})
+	f.Fuzz(func(t *testing.T, choices []byte) {
+		h := newHistory(func(n int) int {
+			if len(choices) == 0 {
+				return n - 1
+			}
+
+			c := int(choices[0]) % n
+			choices = choices[1:]
+			return c
+		})
+
+		for len(choices) > 0 {
+			h.pass(time.Duration(h.choose(20)) * 100 * time.Millisecond)
+			if _, err := h.step(false); err != nil {
+				t.Fatal(err)
+			}
+
+			h.disturb()
+		}
+
+		h.deletePod()
+		if err := h.drain(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzDecideNeverPanics decides about states of a node that no history leads to.
+func FuzzDecideNeverPanics(f *testing.F) {
+	f.Add(uint8(1), uint8(2), uint8(3), true)
+	f.Fuzz(func(t *testing.T, a, b, c uint8, gone bool) {
+		w := newWorld(podOf(v1.RestartPolicyAlways, "init:i", "sidecar:s", "a"))
+		w.gone = gone
+		w.node.Sandboxes = []plan.Sandbox{{ID: "sandbox", Ready: a%2 == 0, Created: t0}}
+		for i, x := range []uint8{a, b, c, a} {
+			w.node.Containers = append(w.node.Containers, plan.Container{
+				ID:        fmt.Sprint(i),
+				Name:      string("isax"[i]),
+				SandboxID: "sandbox",
+				State:     plan.State(x % 4),
+				ExitCode:  int32(b),
+			})
+		}
+
+		for range 3 {
+			before := slices.Clone(w.flying)
+			if err := w.check(w.look(nil), before); err != nil {
+				t.Fatal(err)
+			}
+
+			for _, s := range slices.Clone(w.flying) {
+				w.end(s, nil)
+			}
+		}
+	})
 }

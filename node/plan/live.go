@@ -5,66 +5,82 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // live brings a pod that should run closer to running.
-func (p *planner) live() {
-	p.prepare()
-	if !p.ensureSandbox() {
+func (d *planner) live() {
+	d.prepare()
+	if !d.ensureSandbox() {
 		return
 	}
-	if p.restartAll() {
-		return
-	}
-
-	p.removeLeftovers()
-	p.removeSandboxes()
-	p.ephemeral()
-	if !p.initialise() {
+	if d.restartAll() {
 		return
 	}
 
-	p.mains()
+	d.removeLeftovers()
+	d.removeSandboxes()
+
+	d.ephemeral()
+	if d.initialize() {
+		d.applications()
+	}
 }
 
 // prepare mounts volumes and finds images, beside the creation of the sandbox.
-func (p *planner) prepare() {
-	if !p.Memory.Prepared {
-		p.do(Step{Verb: Prepare})
+func (d *planner) prepare() {
+	d.renew()
+	if !d.pod.volumes.fresh {
+		d.do(Step{Verb: Prepare})
 	}
-	for _, c := range p.wantedSoon() {
-		if p.Memory.Images[c.Name] != c.Image {
-			p.do(Step{Verb: Pull, Name: c.Name})
+
+	for _, c := range d.wantedSoon() {
+		if d.pod.images[c.Name] != c.Image {
+			d.do(Step{Verb: Pull, Name: c.Name, Image: c.Image})
 		}
 	}
 }
 
-// wantedSoon are the containers whose images should be at hand: those that will be started next and, ahead of
-// time, all that never ran.
-func (p *planner) wantedSoon() []*v1.Container {
+// renew makes volumes out of date when their time has come.
+func (d *planner) renew() {
+	at := d.pod.volumes.renew
+	if at.IsZero() {
+		return
+	}
+	if at.After(d.Now) {
+		d.wake(at)
+		return
+	}
+	d.pod.outdate()
+	d.pod.volumes.renew = time.Time{}
+}
+
+// wantedSoon returns the containers whose images should be at hand: those that will be started next and,
+// ahead of time, all that never ran.
+func (d *planner) wantedSoon() []*v1.Container {
 	var out []*v1.Container
 	add := func(c *v1.Container) {
-		at := p.restartAt(c)
-		if p.current(c.Name) == nil && !p.over(c) || at != nil && !at.After(p.Now) {
+		if cur := d.current(c.Name); cur == nil && !d.over(c) || cur != nil && d.restartDue(c, cur) {
 			out = append(out, c)
 		}
 	}
 
-	started := p.mainsBegun()
-	for i := range p.Pod.Spec.InitContainers {
-		if c := &p.Pod.Spec.InitContainers[i]; !started || Sidecar(c) {
+	begun := d.applicationsBegun()
+	for i := range d.Pod.Spec.InitContainers {
+		if c := &d.Pod.Spec.InitContainers[i]; !begun || podspec.Sidecar(c) {
 			add(c)
 		}
 	}
 
-	for i := range p.Pod.Spec.Containers {
-		add(&p.Pod.Spec.Containers[i])
+	for i := range d.Pod.Spec.Containers {
+		add(&d.Pod.Spec.Containers[i])
 	}
 
-	for i := range p.Pod.Spec.EphemeralContainers {
-		c := v1.Container(p.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
-		if p.latest[c.Name] == nil {
-			out = append(out, &c)
+	for i := range d.Pod.Spec.EphemeralContainers {
+		c := (*v1.Container)(&d.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		if d.latest(c.Name) == nil {
+			out = append(out, c)
 		}
 	}
 
@@ -73,39 +89,39 @@ func (p *planner) wantedSoon() []*v1.Container {
 
 // ensureSandbox reports whether containers may start. There is one ready sandbox: older ones are stopped, a
 // dead one is replaced.
-func (p *planner) ensureSandbox() bool {
-	for _, s := range p.Observed.Sandboxes {
-		if s.Ready && s.ID != p.sandbox.ID {
-			p.do(Step{Verb: StopSandbox, ID: s.ID})
+func (d *planner) ensureSandbox() bool {
+	for _, s := range d.Observed.Sandboxes {
+		if s.Ready && s.ID != d.Sandbox.ID {
+			d.do(Step{Verb: StopSandbox, ID: s.ID})
 		}
 	}
 
-	if p.ready != nil {
+	if d.Ready() != nil {
 		return true
 	}
 
 	var attempt uint32
-	if p.sandbox != nil {
-		attempt = p.sandbox.Attempt + 1
-		if p.stopRunning("SandboxChanged") > 0 || !p.stopSandbox(*p.sandbox) {
+	if d.Sandbox != nil {
+		attempt = d.Sandbox.Attempt + 1
+		if d.stopRunning(sandboxChanged) > 0 || !d.stopSandbox(*d.Sandbox) {
 			return false
 		}
 	}
 
-	p.do(Step{Verb: CreateSandbox, Attempt: attempt})
+	d.do(Step{Verb: CreateSandbox, Attempt: attempt})
 	return false
 }
 
-// stopRunning stops whatever runs and tells how much of it there is.
-func (p *planner) stopRunning(why string) (running int) {
-	for _, c := range p.Observed.Containers {
+// stopRunning stops the running containers and returns how many there are.
+func (d *planner) stopRunning(why string) (running int) {
+	for _, c := range d.Observed.Containers {
 		if c.State == Running {
 			running++
-			p.do(Step{
+			d.do(Step{
 				Verb:  Stop,
 				Name:  c.Name,
 				ID:    c.ID,
-				Grace: p.grace(nil),
+				Grace: Grace(d.Pod),
 				Why:   why,
 			})
 		}
@@ -117,41 +133,27 @@ func (p *planner) stopRunning(why string) (running int) {
 // removeLeftovers removes instances that were created but never started (the agent or the runtime died in
 // between) and, of each container, all but the newest two: the newest is the status, the one before it the
 // last state.
-func (p *planner) removeLeftovers() {
-	byName := map[string][]*Container{}
-	for i := range p.Observed.Containers {
-		c := &p.Observed.Containers[i]
-		byName[c.Name] = append(byName[c.Name], c)
-	}
-
-	for name, all := range byName {
-		if p.Memory.InFlight[Step{Verb: Start, Name: name}.Key()] {
+func (d *planner) removeLeftovers() {
+	for name, all := range d.instances {
+		if d.pod.steps.busy(Key{Start, name}) {
 			continue
 		}
-
-		slices.SortFunc(all, func(a, b *Container) int {
-			if newer(a, b) {
-				return -1
-			}
-
-			return 1
-		})
 
 		kept := 0
 		for i, c := range all {
 			switch {
 			case c.State == Created:
-				p.do(Step{Verb: RemoveContainer, ID: c.ID, Name: name})
+				d.do(Step{Verb: RemoveContainer, Name: name, ID: c.ID})
 			case c.State == Running && i > 0 && all[0].State == Running:
-				p.do(Step{
+				d.do(Step{
 					Verb: Stop,
 					Name: name,
 					ID:   c.ID,
-					Why:  "Duplicate",
+					Why:  duplicate,
 				})
 
 			case c.State != Running && kept >= 2:
-				p.do(Step{Verb: RemoveContainer, ID: c.ID, Name: name})
+				d.do(Step{Verb: RemoveContainer, Name: name, ID: c.ID})
 			default:
 				kept++
 			}
@@ -161,53 +163,58 @@ func (p *planner) removeLeftovers() {
 
 // removeSandboxes removes sandboxes that came before and hold nothing any more. Those with the last state of
 // a container are kept for it.
-func (p *planner) removeSandboxes() {
-	for _, s := range p.Observed.Sandboxes {
+func (d *planner) removeSandboxes() {
+	for _, s := range d.Observed.Sandboxes {
+		if s.Ready || s.ID == d.Sandbox.ID {
+			continue
+		}
+
 		holds := slices.ContainsFunc(
-			p.Observed.Containers,
+			d.Observed.Containers,
 			func(c Container) bool { return c.SandboxID == s.ID },
 		)
-		if s.ID != p.sandbox.ID && !s.Ready && !holds && p.stopSandbox(s) {
-			p.do(Step{Verb: RemoveSandbox, ID: s.ID})
+		if !holds && d.stopSandbox(s) {
+			d.do(Step{Verb: RemoveSandbox, ID: s.ID})
 		}
 	}
 }
 
 // ephemeral starts each ephemeral container once.
-func (p *planner) ephemeral() {
-	for i := range p.Pod.Spec.EphemeralContainers {
-		if c := v1.Container(p.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon); p.latest[c.Name] == nil {
-			p.start(&c, false)
+func (d *planner) ephemeral() {
+	for i := range d.Pod.Spec.EphemeralContainers {
+		c := (*v1.Container)(&d.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		if d.latest(c.Name) == nil {
+			d.start(c, false)
 		}
 	}
 }
 
-// initialise runs the init containers in order and keeps the sidecars running. It reports whether application
+// initialize runs the init containers in order and keeps the sidecars running. It reports whether application
 // containers may start.
-func (p *planner) initialise() bool {
-	begun := p.mainsBegun()
-	for i := range p.Pod.Spec.InitContainers {
-		c := &p.Pod.Spec.InitContainers[i]
-		cur := p.current(c.Name)
+func (d *planner) initialize() bool {
+	begun := d.applicationsBegun()
+	for i := range d.Pod.Spec.InitContainers {
+		c := &d.Pod.Spec.InitContainers[i]
+		cur := d.current(c.Name)
 		switch {
-		case !Sidecar(c) && begun:
+		case !podspec.Sidecar(c) && begun:
 			continue
 		case cur != nil && cur.State == Running:
-			if !p.keepHealthy(c, cur) && !begun {
+			if !d.keepHealthy(c, cur) && !begun {
 				return false
 			}
-			if Sidecar(c) && (p.Memory.Health[cur.ID].Started || begun) {
+			if podspec.Sidecar(c) && (d.Health[cur.ID].Started || begun) {
 				continue
 			}
 
-			// a sidecar that is not started yet, or an init container at work
+			// A sidecar that is not started yet, or an init container at work.
 			return false
 
-		case cur != nil && cur.State == Exited && !Sidecar(c) && cur.ExitCode == 0:
+		case cur != nil && cur.State == Exited && !podspec.Sidecar(c) && cur.ExitCode == 0:
 			continue
 		}
 
-		p.restart(c, cur)
+		d.restart(c, cur)
 		if !begun {
 			return false
 		}
@@ -216,32 +223,22 @@ func (p *planner) initialise() bool {
 	return true
 }
 
-// mainsBegun reports whether an application container was created in the current sandbox: then initialisation
-// is over.
-func (p *planner) mainsBegun() bool {
-	return slices.ContainsFunc(
-		p.Pod.Spec.Containers,
-		func(c v1.Container) bool { return p.current(c.Name) != nil },
-	)
-}
-
-// mains starts application containers one after the other in the order of the spec, as postStart hooks rely
-// on it; one that cannot start does not hold up the next.
-func (p *planner) mains() {
-	for i := range p.Pod.Spec.Containers {
-		c := &p.Pod.Spec.Containers[i]
-		if p.Memory.InFlight[Step{Verb: Start, Name: c.Name}.Key()] {
+// applications starts application containers one after the other in the order of the spec, as postStart hooks
+// rely on it. One that cannot start does not hold up the next.
+func (d *planner) applications() {
+	for i := range d.Pod.Spec.Containers {
+		c := &d.Pod.Spec.Containers[i]
+		if d.pod.steps.busy(Key{Start, c.Name}) {
 			return
 		}
 
-		cur := p.current(c.Name)
+		cur := d.current(c.Name)
 		if cur != nil && cur.State == Running {
-			p.keepHealthy(c, cur)
+			d.keepHealthy(c, cur)
 			continue
 		}
 
-		if p.restart(c, cur) {
-			// in order
+		if d.restart(c, cur) {
 			return
 		}
 	}
@@ -249,138 +246,77 @@ func (p *planner) mains() {
 
 // keepHealthy stops an instance that failed its probes or whose image was changed. It reports whether the
 // instance stays.
-func (p *planner) keepHealthy(c *v1.Container, cur *Container) bool {
-	h := p.Memory.Health[cur.ID]
-	switch {
-	case cur.Hash != "" && cur.Hash != Hash(c):
-		p.do(Step{
-			Verb:  Stop,
-			Name:  c.Name,
-			ID:    cur.ID,
-			Grace: p.grace(nil),
-			Why:   "Changed",
-		})
+func (d *planner) keepHealthy(c *v1.Container, cur *Container) bool {
+	step := Step{
+		Verb:  Stop,
+		Name:  c.Name,
+		ID:    cur.ID,
+		Grace: Grace(d.Pod),
+	}
 
-	case h.Unhealthy != "":
-		p.do(Step{
-			Verb:  Stop,
-			Name:  c.Name,
-			ID:    cur.ID,
-			Grace: p.grace(h.Grace),
-			Why:   h.Unhealthy,
-		})
+	health := d.Health[cur.ID]
+	switch {
+	case d.pod.changed(c, cur):
+		step.Why = Changed
+	case health.Unhealthy != "":
+		step.Why = health.Unhealthy
+		if health.Grace != nil {
+			step.Grace = seconds(*health.Grace)
+		}
 
 	default:
 		return true
 	}
 
+	d.do(step)
 	return false
 }
 
 // restart starts a container that never ran, or ran and may run again. It reports whether a start was begun.
-func (p *planner) restart(c *v1.Container, cur *Container) bool {
-	if p.Memory.InFlight[Step{Verb: RemoveContainer, ID: idOf(cur)}.Key()] ||
-		(cur != nil && cur.State == Created) {
-		return false
-	}
-
+func (d *planner) restart(c *v1.Container, cur *Container) bool {
 	if cur == nil {
-		// before the sandbox was replaced
-		if p.over(c) {
-			return false
-		}
-
-		return p.start(c, false)
+		// It may have run, and ended for good, before the sandbox was replaced.
+		return !d.over(c) && d.start(c, false)
 	}
+	if cur.State == Created || d.pod.steps.busy(Key{RemoveContainer, cur.ID}) {
+		return false
+	}
+	return d.restartDue(c, cur) && d.start(c, true)
+}
 
-	at := p.restartAt(c)
-	if at == nil {
+// restartDue reports whether the instance of a container ended and may be replaced now. If it may be later,
+// the next decision is made then.
+func (d *planner) restartDue(c *v1.Container, cur *Container) bool {
+	switch {
+	case cur.State == Running || cur.State == Created:
+		return false
+	case d.pod.changed(c, cur):
+		return true
+	case !mayRestart(d.Pod, c, cur):
 		return false
 	}
 
-	if at.After(p.Now) {
-		p.wake(*at)
+	_, until := d.Backoff(cur)
+	if until.After(d.Now) {
+		d.wake(until)
 		return false
 	}
 
-	return p.start(c, true)
-}
-
-func idOf(c *Container) string {
-	if c == nil {
-		return ""
-	}
-	return c.ID
-}
-
-func (p *planner) isMain(c *v1.Container) bool {
-	return slices.ContainsFunc(p.Pod.Spec.Containers, func(m v1.Container) bool { return m.Name == c.Name })
-}
-
-// restartAt is when an ended instance may be replaced; nil: never, or it has not ended.
-func (p *planner) restartAt(c *v1.Container) *time.Time {
-	cur := p.current(c.Name)
-	if cur == nil || cur.State == Running || cur.State == Created {
-		return nil
-	}
-
-	changed := cur.Hash != "" && cur.Hash != Hash(c)
-	if !changed && !p.mayRestart(c, cur) {
-		return nil
-	}
-	if changed {
-		return &time.Time{}
-	}
-
-	at := p.Memory.Backoffs[c.Name].Until(cur.Finished, p.Now, p.MaxBackoff)
-	return &at
-}
-
-func (p *planner) mayRestart(c *v1.Container, last *Container) bool {
-	if p.isMain(c) || Sidecar(c) {
-		return restartAfter(p.Pod, c, last)
-	}
-	return last.State == Unknown || (last.ExitCode != 0 && restartAfter(p.Pod, c, last))
+	return true
 }
 
 // start asks for a new instance when the volumes are mounted and the image is here. It reports whether the
 // container is on its way. Volumes that are there but cannot be brought up to date (the API server is away,
 // an object was deleted) hold up no restart.
-func (p *planner) start(c *v1.Container, restart bool) bool {
-	if !p.Memory.Mounted || p.Memory.Images[c.Name] != c.Image {
+func (d *planner) start(c *v1.Container, restart bool) bool {
+	if !d.Observed.Mounted || d.pod.images[c.Name] != c.Image {
 		return false
 	}
-	return p.do(Step{
+	return d.do(Step{
 		Verb:    Start,
 		Name:    c.Name,
-		ID:      p.ready.ID,
-		Attempt: p.attempt(c.Name),
+		ID:      d.Sandbox.ID,
+		Attempt: d.attempt(c.Name),
 		Restart: restart,
 	})
-}
-
-// attempt is the restart count of the next instance: one more than the newest one the runtime or the API
-// knows.
-func (p *planner) attempt(name string) uint32 {
-	if last := p.latest[name]; last != nil {
-		if last.State == Created {
-			return last.Attempt
-		}
-
-		return last.Attempt + 1
-	}
-
-	for _, all := range [][]v1.ContainerStatus{
-		p.Pod.Status.InitContainerStatuses,
-		p.Pod.Status.ContainerStatuses,
-	} {
-		for i := range all {
-			if s := &all[i]; s.Name == name && ran(s) != nil {
-				// it was removed
-				return uint32(s.RestartCount) + 1
-			}
-		}
-	}
-
-	return p.Logged[name]
 }

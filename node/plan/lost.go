@@ -1,43 +1,56 @@
 package plan
 
 import (
+	"encoding/json"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
+
+// This file is about pods that only one side knows: the API, after a reboot, or the runtime, after the object
+// was removed.
 
 // LostExitCode is that of a container that ran when its node went down, as with containerd and kubelet.
 const LostExitCode = 255
 
-// recall adds to the newest instances those that only the API knows to have run: a reboot makes runtimes
-// forget. What ran is over, and whether it runs again is a question of the restart policy, as if the runtime
-// still told of it.
-func (v view) recall(pod *v1.Pod) {
-	s := &pod.Status
-	add := func(all []v1.ContainerStatus) {
+// recall adds the instances that only the API knows to have run: a reboot makes runtimes forget. What ran is
+// over, and whether it runs again is a question of the restart policy, as if the runtime still had it.
+func (v *View) recall() {
+	s := &v.Pod.Status
+	for _, all := range [][]v1.ContainerStatus{
+		s.InitContainerStatuses,
+		s.ContainerStatuses,
+		s.EphemeralContainerStatuses,
+	} {
 		for i := range all {
-			if v.latest[all[i].Name] != nil {
+			if len(v.instances[all[i].Name]) > 0 {
 				continue
 			}
-			if lost := ran(&all[i]); lost != nil && !v.removed(pod, lost) {
-				v.latest[lost.Name] = lost
+
+			lost := ran(&all[i])
+			if lost == nil || v.removed(lost) {
+				continue
 			}
+			if v.recalled == nil {
+				v.recalled = map[string]*Container{}
+			}
+
+			v.recalled[lost.Name] = lost
 		}
 	}
-
-	add(s.InitContainerStatuses)
-	add(s.ContainerStatuses)
-	add(s.EphemeralContainerStatuses)
 }
 
-// removed reports whether an instance that the runtime does not have was removed by restartAll, so that its
-// container begins anew: then it was of the sandbox that is there. The API's times are whole seconds.
-func (v view) removed(pod *v1.Pod, c *Container) bool {
-	return mayRestartAll(pod) && v.sandbox != nil &&
-		!c.Started.Before(v.sandbox.Created.Truncate(time.Second))
+// removed reports whether an instance that the runtime does not have was removed to restart all containers,
+// so that its container starts from the beginning: then it was of the sandbox that is there. The API's times
+// are whole seconds.
+func (v *View) removed(c *Container) bool {
+	return mayRestartAll(v.Pod) && v.Sandbox != nil &&
+		!c.Started.Before(v.Sandbox.Created.Truncate(time.Second))
 }
 
-// ran is the last instance that a status tells of, nil if it tells of none.
+// ran is the last instance in a container's status, nil if it has none.
 func ran(s *v1.ContainerStatus) *Container {
 	out := &Container{Name: s.Name, Attempt: uint32(s.RestartCount), State: Exited}
 	ended := s.State.Terminated
@@ -47,9 +60,13 @@ func ran(s *v1.ContainerStatus) *Container {
 
 	switch {
 	case s.State.Running != nil:
-		out.ExitCode, out.Started = LostExitCode, s.State.Running.StartedAt.Time
+		out.ExitCode = LostExitCode
+		out.Started = s.State.Running.StartedAt.Time
 	case ended != nil:
-		out.ExitCode, out.Started, out.Finished = ended.ExitCode, ended.StartedAt.Time, ended.FinishedAt.Time
+		out.ExitCode = ended.ExitCode
+		out.Started = ended.StartedAt.Time
+		out.Finished = ended.FinishedAt.Time
+
 	default:
 		return nil
 	}
@@ -58,7 +75,38 @@ func ran(s *v1.ContainerStatus) *Container {
 }
 
 // over reports whether an application container has run and will not run again.
-func (p *planner) over(c *v1.Container) bool {
-	last := p.latest[c.Name]
-	return last != nil && last.State == Exited && p.isMain(c) && !restartAfter(p.Pod, c, last)
+func (v *View) over(c *v1.Container) bool {
+	last := v.latest(c.Name)
+	return last != nil && last.State == Exited && isApplication(v.Pod, c) && !restartAfter(v.Pod, c, last)
+}
+
+// orphan is a pod that only the runtime knows, with what the annotations there hold: enough to stop it.
+func orphan(uid types.UID, o Observed) *v1.Pod {
+	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: uid, Name: "unknown", Namespace: "unknown"}}
+	for _, s := range o.Sandboxes {
+		pod.Annotations = s.Annotations
+	}
+
+	seen := map[string]bool{}
+	for _, c := range o.Containers {
+		if !seen[c.Name] {
+			seen[c.Name] = true
+			pod.Spec.Containers = append(pod.Spec.Containers, annotated(c))
+		}
+
+		pod.Spec.TerminationGracePeriodSeconds = new(c.Grace)
+	}
+
+	return pod
+}
+
+// annotated is the spec of a container, as far as its annotations have it. What cannot be read is left out.
+func annotated(c Container) v1.Container {
+	out := v1.Container{Name: c.Name}
+	hook := &v1.LifecycleHandler{}
+	if json.Unmarshal([]byte(c.PreStop), hook) == nil {
+		out.Lifecycle = &v1.Lifecycle{PreStop: hook}
+	}
+	_ = json.Unmarshal([]byte(c.Ports), &out.Ports)
+	return out
 }

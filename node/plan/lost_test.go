@@ -1,4 +1,4 @@
-package plan
+package plan_test
 
 import (
 	"slices"
@@ -7,24 +7,45 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/node/plan"
 )
 
 // shown is a container that the API shows: as running since t0, or as ended with a code.
-func shown(name string, restarts int32, code *int32) v1.ContainerStatus {
-	s := v1.ContainerStatus{Name: name, RestartCount: restarts}
+func shown(name string, code *int32) v1.ContainerStatus {
+	s := v1.ContainerStatus{Name: name}
 	if code == nil {
 		s.State.Running = &v1.ContainerStateRunning{StartedAt: metav1.NewTime(t0)}
-	} else {
-		s.State.Terminated = &v1.ContainerStateTerminated{
-			ExitCode:   *code,
-			StartedAt:  metav1.NewTime(t0),
-			FinishedAt: metav1.NewTime(t0),
-		}
+		return s
+	}
+	s.State.Terminated = &v1.ContainerStateTerminated{
+		ExitCode:   *code,
+		StartedAt:  metav1.NewTime(t0),
+		FinishedAt: metav1.NewTime(t0),
 	}
 	return s
 }
 
 func all(s ...v1.ContainerStatus) []v1.ContainerStatus { return s }
+
+// starts ends steps until something starts, and returns what does.
+func (w *world) starts() (out []plan.Step) {
+	for range 5 {
+		for _, s := range w.look(nil).Steps {
+			if s.Verb == plan.Start {
+				out = append(out, s)
+			}
+
+			w.end(s, nil)
+		}
+
+		if len(out) > 0 {
+			return out
+		}
+	}
+
+	return nil
+}
 
 func TestWhatOnlyTheAPIKnowsToHaveRunIsOver(t *testing.T) {
 	zero, one := new(int32(0)), new(int32(1))
@@ -32,64 +53,59 @@ func TestWhatOnlyTheAPIKnowsToHaveRunIsOver(t *testing.T) {
 		name   string
 		pod    *v1.Pod
 		inits  []v1.ContainerStatus
-		mains  []v1.ContainerStatus
-		ending bool
-		starts []string
+		apps   []v1.ContainerStatus
+		starts string // of the containers; empty: the pod ends
 	}{
-		{name: "Never, ran", pod: podOf("Never", "a"), mains: all(shown("a", 0, nil)), ending: true},
 		{
-			name:   "Never, one of two",
-			pod:    podOf("Never", "a", "b"),
-			mains:  all(shown("a", 0, nil)),
-			ending: true,
+			name: "Never, ran",
+			pod:  podOf("Never", "a"),
+			apps: all(shown("a", nil)),
 		},
 		{
-			name:   "Never, an init container had failed",
-			pod:    podOf("Never", "init:i", "a"),
-			inits:  all(shown("i", 0, one)),
-			ending: true,
+			name: "Never, one of two",
+			pod:  podOf("Never", "a", "b"),
+			apps: all(shown("a", nil)),
 		},
 		{
-			name:   "OnFailure, succeeded",
-			pod:    podOf("OnFailure", "a"),
-			mains:  all(shown("a", 0, zero)),
-			ending: true,
+			name:  "Never, an init container had failed",
+			pod:   podOf("Never", "init:i", "a"),
+			inits: all(shown("i", one)),
 		},
 		{
-			name:   "OnFailure, some",
+			name: "OnFailure, succeeded",
+			pod:  podOf("OnFailure", "a"),
+			apps: all(shown("a", zero)),
+		},
+		{
+			name:   "OnFailure, some succeeded",
 			pod:    podOf("OnFailure", "a", "b", "c"),
-			starts: []string{"start/b"},
-			mains:  all(shown("a", 0, zero), shown("b", 0, nil), shown("c", 0, zero)),
+			apps:   all(shown("a", zero), shown("b", nil), shown("c", zero)),
+			starts: "b",
 		},
 		{
 			name:   "Always, succeeded",
 			pod:    podOf("Always", "a"),
-			mains:  all(shown("a", 0, zero)),
-			starts: []string{"start/a"},
+			apps:   all(shown("a", zero)),
+			starts: "a",
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			in := Input{Pod: c.pod, Now: t0.Add(time.Hour)}
-			in.Memory = Memory{Mounted: true, Prepared: true, Images: map[string]string{}}
-			in.Pod.Status.InitContainerStatuses, in.Pod.Status.ContainerStatuses = c.inits, c.mains
-			if got := Decide(in).Ending; got != c.ending {
-				t.Fatalf("ending %v, want %v", got, c.ending)
+			c.pod.Status.InitContainerStatuses, c.pod.Status.ContainerStatuses = c.inits, c.apps
+			w := newWorld(c.pod)
+			if got := w.look(nil).View.Ending; got != (c.starts == "") {
+				t.Fatalf("ending %v, want %v", got, !got)
 			}
-			if c.ending {
+			if c.starts == "" {
 				return
 			}
 
-			in.Observed.Sandboxes = []Sandbox{{ID: "s", Attempt: 0, Ready: true, Created: in.Now}}
-			for _, k := range in.Pod.Spec.Containers {
-				in.Memory.Images[k.Name] = k.Image
+			for _, s := range slices.Clone(w.flying) {
+				w.end(s, nil)
 			}
 
-			d := Decide(in)
-			if got := keys(d); !slices.Equal(got, c.starts) {
-				t.Errorf("steps %v, want %v", got, c.starts)
-			}
-			if d.Steps[0].Attempt != 1 {
-				t.Errorf("attempt %d, want one more than the API shows", d.Steps[0].Attempt)
+			started := w.starts()
+			if len(started) != 1 || started[0].Name != c.starts || started[0].Attempt != 1 {
+				t.Errorf("starts %+v, want %s with one attempt more than the API shows", started, c.starts)
 			}
 		})
 	}
@@ -97,20 +113,52 @@ func TestWhatOnlyTheAPIKnowsToHaveRunIsOver(t *testing.T) {
 
 // Restarting all containers removes them from the sandbox in which they ran. The API shows what they were for
 // a while.
-func TestWhatWasRemovedFromItsSandboxBeginsAnew(t *testing.T) {
-	in := Input{Pod: podOf("Never", "a"), Now: t0.Add(time.Hour)}
-	in.Observed.Sandboxes = sandbox(true)
-	in.Memory = Memory{Mounted: true, Prepared: true, Images: map[string]string{"a": "a"}}
-	in.Pod.Spec.Containers[0].RestartPolicyRules = []v1.ContainerRestartRule{{
-		Action: v1.ContainerRestartRuleActionRestartAllContainers,
-		ExitCodes: &v1.ContainerRestartRuleOnExitCodes{
-			Operator: v1.ContainerRestartRuleOnExitCodesOpIn,
-			Values:   []int32{7},
-		},
+func TestWhatWasRemovedFromItsSandboxStartsFromTheBeginning(t *testing.T) {
+	pod := podOf("Never", "a")
+	if err := option(&pod.Spec.Containers[0], "restart-all-on:7"); err != nil {
+		t.Fatal(err)
+	}
+	pod.Status.ContainerStatuses = all(shown("a", new(int32(7))))
+	w := newWorld(pod)
+	w.node.Sandboxes = []plan.Sandbox{{ID: "s", Ready: true, Created: t0}}
+	w.now = t0.Add(time.Hour)
+	if started := w.starts(); len(started) != 1 || started[0].ID != "s" {
+		t.Errorf("starts %+v", started)
+	}
+}
+
+func TestTheNextAttemptFollowsTheLogsOfAPodThatNothingElseKnows(t *testing.T) {
+	w := newWorld(podOf("Always", "a"))
+	w.node.Logged = map[string]uint32{"a": 3}
+	if started := w.starts(); len(started) != 1 || started[0].Attempt != 3 {
+		t.Errorf("starts %+v, want attempt 3", started)
+	}
+}
+
+// What the annotations hold is enough to stop a container whose pod is gone from the API.
+func TestAPodThatOnlyTheRuntimeKnowsIsStoppedByItsAnnotations(t *testing.T) {
+	w := newWorld(podOf("Always"))
+	w.gone = true
+	w.node.Sandboxes = []plan.Sandbox{{ID: "s", Ready: true, Annotations: map[string]string{"k": "v"}}}
+	w.node.Containers = []plan.Container{{
+		ID:        "c",
+		Name:      "app",
+		SandboxID: "s",
+		State:     plan.Running,
+		Grace:     12,
+		PreStop:   `{"exec":{"command":["bye"]}}`,
+		Ports:     `[{"name":"web","containerPort":80}]`,
 	}}
 
-	in.Pod.Status.ContainerStatuses = []v1.ContainerStatus{shown("a", 0, new(int32(7)))}
-	if got := keys(Decide(in)); !slices.Equal(got, []string{"start/a"}) {
-		t.Errorf("steps %v", got)
+	d := w.look(nil)
+	if len(d.Steps) != 1 || d.Steps[0].Verb != plan.Stop || d.Steps[0].Grace != 12*time.Second {
+		t.Fatalf("steps %+v, want a stop within 12 s", d.Steps)
+	}
+
+	pod := d.View.Pod
+	c := pod.Spec.Containers[0]
+	if pod.Annotations["k"] != "v" || c.Lifecycle.PreStop.Exec.Command[0] != "bye" ||
+		c.Ports[0].ContainerPort != 80 {
+		t.Errorf("pod %+v", pod)
 	}
 }

@@ -9,12 +9,9 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/dump"
-)
 
-// Sidecar reports whether an init container keeps running beside the application (restartPolicy Always).
-func Sidecar(c *v1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
-}
+	"github.com/trivet-node/trivet/node/podspec"
+)
 
 // restartAfter reports whether the policy wants a new instance after this one ended.
 func restartAfter(pod *v1.Pod, c *v1.Container, last *Container) bool {
@@ -24,9 +21,23 @@ func restartAfter(pod *v1.Pod, c *v1.Container, last *Container) bool {
 	return ShouldRestart(pod, c, last.ExitCode)
 }
 
-// ShouldRestart applies the container's restart rules, its own policy, and the pod's, in this order.
+// mayRestart reports whether the instance of a container that ended is to be replaced: an init container only
+// if it failed.
+func mayRestart(pod *v1.Pod, c *v1.Container, last *Container) bool {
+	if isApplication(pod, c) || podspec.Sidecar(c) {
+		return restartAfter(pod, c, last)
+	}
+	return last.State == Unknown || last.ExitCode != 0 && restartAfter(pod, c, last)
+}
+
+func isApplication(pod *v1.Pod, c *v1.Container) bool {
+	return slices.ContainsFunc(pod.Spec.Containers, func(x v1.Container) bool { return x.Name == c.Name })
+}
+
+// ShouldRestart reports whether a container that ended with the exit code is restarted. Its restart rules
+// come first, then its own policy, then the pod's.
 func ShouldRestart(pod *v1.Pod, c *v1.Container, exitCode int32) bool {
-	if rule := MatchRule(c, exitCode); rule != nil {
+	if rule := matchRule(c, exitCode); rule != nil {
 		return true
 	}
 
@@ -45,8 +56,8 @@ func ShouldRestart(pod *v1.Pod, c *v1.Container, exitCode int32) bool {
 	return true
 }
 
-// MatchRule is the first restart rule of the container that fits the exit code, or nil.
-func MatchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
+// matchRule returns the first restart rule of the container that fits the exit code, or nil.
+func matchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
 	for i := range c.RestartPolicyRules {
 		r := &c.RestartPolicyRules[i]
 		if r.ExitCodes == nil {
@@ -62,29 +73,23 @@ func MatchRule(c *v1.Container, exitCode int32) *v1.ContainerRestartRule {
 
 // finished reports whether the pod is done by itself: all application containers ended for good, or an init
 // container failed for good.
-func (v view) finished(pod *v1.Pod) bool {
-	for i := range pod.Spec.InitContainers {
-		c := &pod.Spec.InitContainers[i]
-		last := v.latest[c.Name]
-		if !Sidecar(c) && last != nil && last.State == Exited && last.ExitCode != 0 &&
-			!ShouldRestart(pod, c, last.ExitCode) && !v.begun(pod) {
-			return true
-		}
+func (v *View) finished() bool {
+	if v.initFailed() {
+		return true
 	}
-
-	if len(pod.Spec.Containers) == 0 {
+	if len(v.Pod.Spec.Containers) == 0 {
 		return false
 	}
 
-	for i := range pod.Spec.Containers {
-		c := &pod.Spec.Containers[i]
-		last := v.latest[c.Name]
-		switch {
-		case last == nil:
-			return v.lostSandbox(pod)
-		case last.State == Exited && !ShouldRestart(pod, c, last.ExitCode):
-		case last.State != Running && v.lostSandbox(pod):
-		default:
+	for i := range v.Pod.Spec.Containers {
+		c := &v.Pod.Spec.Containers[i]
+		last := v.latest(c.Name)
+		if last == nil {
+			return v.lostSandbox()
+		}
+
+		over := last.State == Exited && !ShouldRestart(v.Pod, c, last.ExitCode)
+		if !over && (last.State == Running || !v.lostSandbox()) {
 			return false
 		}
 	}
@@ -92,29 +97,60 @@ func (v view) finished(pod *v1.Pod) bool {
 	return true
 }
 
-func (v view) begun(pod *v1.Pod) bool {
-	return slices.ContainsFunc(
-		pod.Spec.Containers,
-		func(c v1.Container) bool { return v.latest[c.Name] != nil },
-	)
+// initFailed reports whether an init container failed for good before any application container began.
+func (v *View) initFailed() bool {
+	if slices.ContainsFunc(
+		v.Pod.Spec.Containers,
+		func(c v1.Container) bool { return v.latest(c.Name) != nil },
+	) {
+		return false
+	}
+
+	for i := range v.Pod.Spec.InitContainers {
+		c := &v.Pod.Spec.InitContainers[i]
+		last := v.latest(c.Name)
+		if podspec.Sidecar(c) || last == nil || last.State != Exited {
+			continue
+		}
+		if last.ExitCode != 0 && !ShouldRestart(v.Pod, c, last.ExitCode) {
+			return true
+		}
+	}
+
+	return false
 }
 
-// lostSandbox: a pod that never restarts does not get a second sandbox once containers ran in the first,
-// which may be forgotten.
-func (v view) lostSandbox(pod *v1.Pod) bool {
-	return pod.Spec.RestartPolicy == v1.RestartPolicyNever && v.ready == nil && len(v.latest) > 0 &&
-		!slices.ContainsFunc(
-			pod.Spec.Containers,
-			func(c v1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 },
-		)
+// lostSandbox reports whether the pod has lost its sandbox for good: one that never restarts does not get a
+// second sandbox once containers ran in the first.
+func (v *View) lostSandbox() bool {
+	ownPolicy := func(c v1.Container) bool { return c.RestartPolicy != nil || len(c.RestartPolicyRules) > 0 }
+	return v.Pod.Spec.RestartPolicy == v1.RestartPolicyNever && v.Ready() == nil &&
+		len(v.instances)+len(v.recalled) > 0 && !slices.ContainsFunc(v.Pod.Spec.Containers, ownPolicy)
 }
+
+// changed reports whether the spec of a container has changed in place since the instance was made.
+func (p *Pod) changed(c *v1.Container, instance *Container) bool {
+	return instance.Hash != "" && instance.Hash != p.hash(c)
+}
+
+// hash is Hash, computed once for each image of a container: it takes longer than the rest of a decision.
+func (p *Pod) hash(c *v1.Container) string {
+	known, ok := p.hashes[c.Name]
+	if !ok || known.image != c.Image {
+		known = hashOf{image: c.Image, hash: Hash(c)}
+		p.hashes[c.Name] = known
+	}
+	return known.hash
+}
+
+type hashOf struct{ image, hash string }
 
 // Hash identifies what of a container's spec may change in place, as kubelet computes it: another hash means
 // another instance.
 func Hash(c *v1.Container) string {
 	data, err := json.Marshal(map[string]string{"name": c.Name, "image": c.Image})
 	if err != nil {
-		// strings always marshal
+		// Strings always marshal.
 		return ""
 	}
 	h := fnv.New32a()

@@ -14,18 +14,19 @@ import (
 
 // naming is how a cgroup driver names groups.
 type naming interface {
-	// group is the path in the hierarchy of the group with these names, from the root down.
+	// group returns the path of the group with these names, from the root of the hierarchies down.
 	group(names ...string) string
-	// parent is the group as a runtime wants it named: CRI's cgroup_parent.
+	// parent returns the group as CRI's cgroup_parent names it.
 	parent(group string) string
-	// uid reads the UID of a pod from the name of a directory in a tier.
+	// uid returns the UID of the pod whose group is that directory in a tier. It returns false for others.
 	uid(dir string, tier []string) (types.UID, bool)
 }
 
 // tiers are where groups of pods can be.
 var tiers = []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort}
 
-// tier is the path of names from the root to the QoS tier of pods: guaranteed pods are directly in kubepods.
+// tier returns the names from the root to the tier of a quality of service. Guaranteed pods are directly in
+// kubepods.
 func tier(qos v1.PodQOSClass) []string {
 	switch qos {
 	case v1.PodQOSBurstable:
@@ -56,7 +57,7 @@ func (p pathNames) uid(dir string, _ []string) (types.UID, bool) {
 // sliceNames is the naming of the driver systemd: slices, whose names hold those of all that they are in.
 type sliceNames struct{ prefix string }
 
-// newSlices takes the root as kubelet's cgroupRoot gives it, a path of plain names (/kubelet), or as systemd
+// newSlices takes the root as kubelet's cgroupRoot has it, a path of plain names (/kubelet), or as systemd
 // shows it (/kubelet.slice).
 func newSlices(root string) (sliceNames, error) {
 	root = path.Clean("/" + root)
@@ -88,7 +89,7 @@ func newSlices(root string) (sliceNames, error) {
 	return sliceNames{prefix}, nil
 }
 
-// escape makes a name part of a slice's: there a dash would begin another slice.
+// escape makes a name a part of a slice's name, in which a dash begins another slice.
 func escape(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 func (s sliceNames) group(names ...string) string {
@@ -113,8 +114,8 @@ func (s sliceNames) parent(group string) string { return path.Base(group) }
 // escapedUID is a UID as the API server gives them, after escape.
 var escapedUID = regexp.MustCompile(`^[0-9a-f]{8}(_[0-9a-f]{4}){3}_[0-9a-f]{12}$`)
 
-// uid leaves out names of which it is not sure what was escaped in them: a wrong UID is that of no pod, whose
-// group would be removed.
+// uid refuses names that do not say for sure what was escaped in them: a wrong UID would be that of no pod,
+// and the group would be removed.
 func (s sliceNames) uid(dir string, tier []string) (types.UID, bool) {
 	name, isSlice := strings.CutSuffix(dir, systemd.SliceSuffix)
 	inTier := strings.TrimSuffix(path.Base(s.group(tier...)), systemd.SliceSuffix) + "-pod"

@@ -1,10 +1,10 @@
-// Package podcgroup keeps the control groups above containers: kubepods, its burstable and besteffort tiers,
-// and one group per pod with the pod's limits, named as kubelet names them, on cgroup v1 and v2. Containers'
-// own groups are the runtime's.
+// Package podcgroup keeps the control groups above containers: kubepods, its tiers burstable and besteffort,
+// and one group for each pod with the pod's limits. They are named as kubelet names them, on cgroup v1 and
+// v2. The groups of containers are the runtime's.
 //
-// With the driver cgroupfs they are made by file. With systemd they are slices
-// (kubepods-burstable-podUID.slice), so that the runtime's scopes land in them; systemd makes them and holds
-// their limits, and what it does not know of is added by file.
+// With the driver cgroupfs the groups are directories. With systemd they are slices
+// (kubepods-burstable-podUID.slice), so that the runtime's scopes are made in them: systemd makes them and
+// keeps their limits, and what it does not know of is written by file.
 package podcgroup
 
 import (
@@ -20,18 +20,18 @@ import (
 
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/systemd"
-	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 	"github.com/trivet-node/trivet/node/unit"
 )
 
-// Config of a tree.
+// Config is what a Tree needs.
 type Config struct {
 	Host     *cgroup.Host
 	Slices   *unit.Slices // nil where systemd does not run
 	Driver   string       // cgroupfs or systemd
-	Root     string       // kubelet's cgroupRoot: "" or "/" for the hierarchy's root
-	PodPIDs  int64        // of each pod; none if it is not positive
-	CPUQuota bool         // limits of CPU are enforced (cpuCFSQuota)
+	Root     string       // kubelet's cgroupRoot: "" or "/" for the root of the hierarchies
+	PodPIDs  int64        // most processes of each pod; 0 or less: no limit
+	CPUQuota bool         // whether limits of CPU are enforced (cpuCFSQuota)
 }
 
 // Tree is the node's tree of pod groups.
@@ -42,18 +42,18 @@ type Tree struct {
 
 	mu        sync.Mutex // guards what follows
 	burstable uint64     // shares of the burstable tier as they were written last
-	bounded   bool       // all pods together are bounded
+	bounded   bool       // whether all pods together are bounded
 }
 
-// New returns the tree. It makes nothing.
+// New returns the tree. It makes no group.
 func New(cfg Config) (*Tree, error) {
 	byPath := newPaths(cfg.Root)
 	bySlice, err := newSlices(cfg.Root)
 
 	switch cfg.Driver {
 	case "cgroupfs":
-		// then the root was never systemd's
 		if err != nil {
+			// systemd has never had this root
 			return &Tree{cfg: cfg, names: byPath}, nil
 		}
 
@@ -70,18 +70,18 @@ func New(cfg Config) (*Tree, error) {
 	return nil, fmt.Errorf("cgroup driver %q: must be cgroupfs or systemd", cfg.Driver)
 }
 
-// Parent is the cgroup_parent for the runtime (CRI LinuxPodSandboxConfig): a path, or with systemd the name
-// of the slice.
-func (t *Tree) Parent(pod *v1.Pod) string { return t.names.parent(t.Group(pod)) }
+// Parent returns the cgroup_parent of the pod's sandbox (CRI's LinuxPodSandboxConfig): a path or, with
+// systemd, the name of the slice.
+func (t *Tree) Parent(pod *v1.Pod) string { return t.names.parent(t.group(pod)) }
 
-// Group is the pod's group as a path from the hierarchy's root.
-func (t *Tree) Group(pod *v1.Pod) string { return podGroup(t.names, criconfig.QOS(pod), pod.UID) }
+// group returns the pod's group as a path from the root of the hierarchies.
+func (t *Tree) group(pod *v1.Pod) string { return podGroup(t.names, podspec.QOS(pod), pod.UID) }
 
 func podGroup(names naming, qos v1.PodQOSClass, uid types.UID) string {
 	return names.group(append(tier(qos), "pod"+string(uid))...)
 }
 
-// check refuses a UID that would lead out of the tree: that of a static pod is whatever its manifest says.
+// check refuses a UID that would lead out of the tree: that of a static pod may be anything.
 func check(uid types.UID) error {
 	if uid == "" || strings.Contains(string(uid), "/") {
 		return fmt.Errorf("cgroup of pod %q: the UID cannot be part of a name", uid)
@@ -89,21 +89,21 @@ func check(uid types.UID) error {
 	return nil
 }
 
-// Setup makes kubepods and its tiers. Besteffort gets the least CPU share; burstable keeps what it has until
-// Balance.
+// Setup makes kubepods and its tiers. Besteffort gets the least CPU share; burstable keeps the one it has
+// until Balance is called.
 func (t *Tree) Setup(ctx context.Context) error {
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSGuaranteed)...), cgroup.Limits{}); err != nil {
 		return err
 	}
-	least := cgroup.Limits{CPUShares: uint64(criconfig.Shares(0))}
+	least := cgroup.Limits{CPUShares: cgroup.Shares(0)}
 	if err := t.ensure(ctx, t.names.group(tier(v1.PodQOSBestEffort)...), least); err != nil {
 		return err
 	}
 	return t.ensure(ctx, t.names.group(tier(v1.PodQOSBurstable)...), cgroup.Limits{})
 }
 
-// Bound bounds all pods together. It is to be repeated until it succeeds: pods that use more than a new limit
-// make the kernel refuse it, until they have gone.
+// Bound limits all pods together, once. Repeat it until it succeeds: the kernel refuses a new limit while
+// pods use more than that.
 func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -117,9 +117,8 @@ func (t *Tree) Bound(ctx context.Context, all cgroup.Limits) error {
 	return nil
 }
 
-// Balance gives the burstable tier the CPU share of all that its pods request, so that each is worth its
-// request beside the guaranteed pods, which are the tier's siblings. It is to be repeated when pods come and
-// go.
+// Balance gives the burstable tier the CPU share of all that its pods request, so that each counts with its
+// request beside the guaranteed pods, which are the tier's siblings. Repeat it when pods come and go.
 func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -138,8 +137,7 @@ func (t *Tree) Balance(ctx context.Context, pods []*v1.Pod) error {
 	return nil
 }
 
-// Ensure makes the pod's group and writes its limits; repeating it after the pod's resources changed is how
-// they are updated.
+// Ensure makes the pod's group and writes its limits. Repeat it after the pod's resources have changed.
 func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	if err := check(pod.UID); err != nil {
 		return err
@@ -148,11 +146,11 @@ func (t *Tree) Ensure(ctx context.Context, pod *v1.Pod) error {
 	if err != nil {
 		return err
 	}
-	return t.ensure(ctx, t.Group(pod), limits)
+	return t.ensure(ctx, t.group(pod), limits)
 }
 
-// ensure makes a group and limits it. The files are written with systemd, too: at once, and in hierarchies
-// that systemd does not know.
+// ensure makes a group and limits it. With systemd the files are written as well: the limits hold at once
+// then, and in hierarchies that systemd does not know.
 func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) error {
 	if t.cfg.Driver == "systemd" {
 		if t.cfg.Slices == nil {
@@ -176,9 +174,9 @@ func (t *Tree) ensure(ctx context.Context, group string, limits cgroup.Limits) e
 	return nil
 }
 
-// Remove kills what is left in the pod's group, in whichever tier it is, and removes it. What is not there is
-// success. A group of the other driver goes, too, but only when nothing runs in it: it may be that of a
-// second node agent.
+// Remove kills what is left in the pod's group, in whichever tier it is, and removes it. A group that is not
+// there is a success. A group of the other driver is removed as well, but only when nothing runs in it: it
+// may be that of a second node agent.
 func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	if err := check(uid); err != nil {
 		return err
@@ -186,7 +184,7 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 
 	for _, qos := range tiers {
 		group := podGroup(t.names, qos, uid)
-		if !t.cfg.Host.Exists(group) {
+		if !t.cfg.Host.Exists(group) && !t.isUnit(group) {
 			continue
 		}
 		if err := t.cfg.Host.Kill(ctx, group); err != nil {
@@ -208,9 +206,27 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
+// sliceOf returns the name of the slice whose group this is. A directory that is only named like a slice is
+// not one.
+func (t *Tree) sliceOf(group string) (name string, isSlice bool) {
+	if t.cfg.Slices == nil {
+		return "", false
+	}
+	name = path.Base(group)
+	at, err := systemd.SlicePath(name)
+	return name, err == nil && at == group
+}
+
+// isUnit reports whether the group is a slice that systemd knows, which it may do longer than there is a
+// directory: an earlier removal was cut off, or a unit that has failed is in the slice.
+func (t *Tree) isUnit(group string) bool {
+	name, isSlice := t.sliceOf(group)
+	return isSlice && systemd.Transient(name)
+}
+
 // remove removes a group in which nothing runs.
 func (t *Tree) remove(ctx context.Context, group string) error {
-	if name := path.Base(group); strings.HasSuffix(name, systemd.SliceSuffix) && t.cfg.Slices != nil {
+	if name, isSlice := t.sliceOf(group); isSlice {
 		if err := t.cfg.Slices.Stop(ctx, name); err != nil {
 			return err
 		}
@@ -220,7 +236,7 @@ func (t *Tree) remove(ctx context.Context, group string) error {
 
 // removeIdle removes a group if nothing runs in it.
 func (t *Tree) removeIdle(ctx context.Context, group string) error {
-	if !t.cfg.Host.Exists(group) {
+	if !t.cfg.Host.Exists(group) && !t.isUnit(group) {
 		return nil
 	}
 	pids, err := t.cfg.Host.Procs(group)
@@ -230,13 +246,14 @@ func (t *Tree) removeIdle(ctx context.Context, group string) error {
 	return t.remove(ctx, group)
 }
 
-// Pods lists the UIDs that have a group in any hierarchy, of either driver, to find those whose pod has gone.
+// Pods returns the UIDs that have a group in any hierarchy, of either driver, or a slice that systemd knows,
+// among them those whose pod has gone.
 func (t *Tree) Pods() ([]types.UID, error) {
 	seen := map[types.UID]bool{}
 	var uids []types.UID
 	for _, names := range append([]naming{t.names}, t.others...) {
 		for _, qos := range tiers {
-			children, err := t.cfg.Host.Children(names.group(tier(qos)...))
+			children, err := t.children(names.group(tier(qos)...))
 			if err != nil {
 				return nil, err
 			}
@@ -253,7 +270,23 @@ func (t *Tree) Pods() ([]types.UID, error) {
 	return uids, nil
 }
 
-// Retire removes what the driver that is not in use any more has made, once no process is left in it.
+// children returns the names of the groups directly below a group, and of slices there that have no
+// directory.
+func (t *Tree) children(group string) ([]string, error) {
+	children, err := t.cfg.Host.Children(group)
+	if err != nil || t.cfg.Slices == nil {
+		return children, err
+	}
+	units, err := systemd.TransientUnits()
+	for _, unit := range units {
+		if _, isSlice := t.sliceOf(path.Join(group, unit)); isSlice {
+			children = append(children, unit)
+		}
+	}
+	return children, err
+}
+
+// Retire removes the groups of the driver that is not in use any more, once no process is left in them.
 func (t *Tree) Retire(ctx context.Context) error {
 	var errs []error
 	for _, names := range t.others {

@@ -1,4 +1,4 @@
-package podcgroup_test
+package podcgroup
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
-	"github.com/trivet-node/trivet/node/podcgroup"
 )
 
 func TestAllPodsTogetherAreBounded(t *testing.T) {
@@ -30,7 +29,7 @@ func TestAllPodsTogetherAreBounded(t *testing.T) {
 		}
 	})
 
-	tree, err := podcgroup.New(podcgroup.Config{Host: host, Root: root, Driver: "cgroupfs"})
+	tree, err := New(Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +66,7 @@ func TestBurstablePodsAreWorthWhatTheyRequest(t *testing.T) {
 		}
 	})
 
-	tree, err := podcgroup.New(podcgroup.Config{Host: host, Root: root, Driver: "cgroupfs"})
+	tree, err := New(Config{Host: host, Root: root, Driver: "cgroupfs"})
 	if err != nil {
 		t.Fatal(err)
 	}

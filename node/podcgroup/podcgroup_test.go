@@ -1,6 +1,7 @@
-package podcgroup_test
+package podcgroup
 
 import (
+	"maps"
 	"path"
 	"testing"
 
@@ -9,8 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/node/criconfig"
-	"github.com/trivet-node/trivet/node/podcgroup"
 )
 
 func amounts(cpu, memory string) v1.ResourceList {
@@ -33,83 +32,138 @@ func pod(containers ...v1.ResourceRequirements) *v1.Pod {
 	return p
 }
 
-func TestClassNameAndLimits(t *testing.T) {
-	full := v1.ResourceRequirements{Requests: amounts("500m", "64Mi"), Limits: amounts("500m", "64Mi")}
-	for _, c := range []struct {
-		name             string
-		pod              *v1.Pod
-		qos              v1.PodQOSClass
-		cgroupfs, slices string
-		limits           cgroup.Limits
-	}{
-		{"guaranteed", pod(full, full), v1.PodQOSGuaranteed, "/kubepods/pod12-34", "kubepods-pod12_34.slice",
-			cgroup.Limits{
+var (
+	full   = v1.ResourceRequirements{Requests: amounts("500m", "64Mi"), Limits: amounts("500m", "64Mi")}
+	none   = v1.ResourceRequirements{}
+	memory = v1.ResourceRequirements{Limits: amounts("", "1Mi")}
+)
+
+// period is that of quotas, in microseconds.
+const period = cgroup.DefaultPeriod
+
+// class is a pod with its quality of service and the limits of its group.
+type class struct {
+	pod    *v1.Pod
+	tier   v1.PodQOSClass
+	limits cgroup.Limits
+}
+
+// plainPods have resources of their containers alone.
+func plainPods() map[string]class {
+	return map[string]class{
+		"guaranteed": {
+			pod:  pod(full, full),
+			tier: v1.PodQOSGuaranteed,
+			limits: cgroup.Limits{
 				CPUShares: 1024,
-				CPUQuota:  100_000,
-				CPUPeriod: 100_000,
+				CPUQuota:  period,
+				CPUPeriod: period,
 				Memory:    128 << 20,
-			}},
-		{"burstable", pod(
-			full,
-			v1.ResourceRequirements{},
-		), v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
-			cgroup.Limits{CPUShares: 512}},
-		{"best effort", pod(v1.ResourceRequirements{}), v1.PodQOSBestEffort, "/kubepods/besteffort/pod12-34", "kubepods-besteffort-pod12_34.slice",
-			cgroup.Limits{CPUShares: 2}},
-		{"only limits", pod(v1.ResourceRequirements{
-			Limits: amounts("1", "1Mi"),
-		}), v1.PodQOSGuaranteed, "/kubepods/pod12-34", "kubepods-pod12_34.slice",
-			cgroup.Limits{
+			},
+		},
+
+		"burstable": {
+			pod:    pod(full, none),
+			tier:   v1.PodQOSBurstable,
+			limits: cgroup.Limits{CPUShares: 512},
+		},
+
+		"best effort": {
+			pod:    pod(none),
+			tier:   v1.PodQOSBestEffort,
+			limits: cgroup.Limits{CPUShares: 2},
+		},
+
+		"only limits": {
+			pod:  pod(v1.ResourceRequirements{Limits: amounts("1", "1Mi")}),
+			tier: v1.PodQOSGuaranteed,
+			limits: cgroup.Limits{
 				CPUShares: 1024,
-				CPUQuota:  100_000,
-				CPUPeriod: 100_000,
+				CPUQuota:  period,
+				CPUPeriod: period,
 				Memory:    1 << 20,
-			}},
-		{"only memory", pod(v1.ResourceRequirements{
-			Limits: amounts("", "1Mi"),
-		}), v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
-			cgroup.Limits{CPUShares: 2, Memory: 1 << 20}},
-		{"CPU of one of two limited", pod(full, v1.ResourceRequirements{Limits: amounts("", "1Mi")}),
-			v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
-			cgroup.Limits{CPUShares: 512, Memory: 65 << 20}},
-		{"the pod as a whole", whole(pod(v1.ResourceRequirements{}), amounts("", "60Mi")), v1.PodQOSBurstable,
-			"/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
-			cgroup.Limits{CPUShares: 2, Memory: 60 << 20}},
-		{"a whole that leaves CPU to containers", whole(pod(full, full), amounts("", "60Mi")),
-			v1.PodQOSBurstable, "/kubepods/burstable/pod12-34", "kubepods-burstable-pod12_34.slice",
-			cgroup.Limits{
+			},
+		},
+		"only memory": {
+			pod:    pod(memory),
+			tier:   v1.PodQOSBurstable,
+			limits: cgroup.Limits{CPUShares: 2, Memory: 1 << 20},
+		},
+
+		"CPU of one of two limited": {
+			pod:    pod(full, memory),
+			tier:   v1.PodQOSBurstable,
+			limits: cgroup.Limits{CPUShares: 512, Memory: 65 << 20},
+		},
+	}
+}
+
+// specialPods have resources of their own, or more than application containers.
+func specialPods() map[string]class {
+	return map[string]class{
+		"the pod as a whole": {
+			pod:    whole(pod(none), amounts("", "60Mi")),
+			tier:   v1.PodQOSBurstable,
+			limits: cgroup.Limits{CPUShares: 2, Memory: 60 << 20},
+		},
+		"a whole that leaves CPU to containers": {
+			pod:  whole(pod(full, full), amounts("", "60Mi")),
+			tier: v1.PodQOSBurstable,
+			limits: cgroup.Limits{
 				CPUShares: 1024,
-				CPUQuota:  100_000,
-				CPUPeriod: 100_000,
+				CPUQuota:  period,
+				CPUPeriod: period,
 				Memory:    60 << 20,
-			}},
-		{"a sidecar and overhead", sidecar(pod(full)), v1.PodQOSGuaranteed,
-			"/kubepods/pod12-34", "kubepods-pod12_34.slice",
-			cgroup.Limits{
+			},
+		},
+
+		"a sidecar and overhead": {
+			pod:  sidecar(pod(full)),
+			tier: v1.PodQOSGuaranteed,
+			limits: cgroup.Limits{
 				CPUShares: 1126,
 				CPUQuota:  110_000,
-				CPUPeriod: 100_000,
+				CPUPeriod: period,
 				Memory:    136 << 20,
-			}},
-	} {
-		if got := criconfig.QOS(c.pod); got != c.qos {
-			t.Errorf("%s: class %s", c.name, got)
+			},
+		},
+	}
+}
+
+func TestNamesAndLimitsFollowTheQualityOfService(t *testing.T) {
+	all := plainPods()
+	maps.Copy(all, specialPods())
+	for name, c := range all {
+		if d := cmp.Diff(c.limits, podLimits(c.pod)); d != "" {
+			t.Errorf("%s: %s", name, d)
 		}
 
-		for driver, want := range map[string]string{"cgroupfs": c.cgroupfs, "systemd": c.slices} {
-			tree, err := podcgroup.New(podcgroup.Config{Host: &cgroup.Host{}, Driver: driver})
+		for driver, want := range parents[c.tier] {
+			tree, err := New(Config{Host: &cgroup.Host{}, Driver: driver})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got := tree.Parent(c.pod); got != want {
-				t.Errorf("%s with %s: %s, want %s", c.name, driver, got, want)
+				t.Errorf("%s with %s: %s, want %s", name, driver, got, want)
 			}
 		}
-
-		if d := cmp.Diff(c.limits, podcgroup.Limits(c.pod)); d != "" {
-			t.Errorf("%s: %s", c.name, d)
-		}
 	}
+}
+
+// parents are the groups of pod 12-34 as runtimes want them named, by tier and driver.
+var parents = map[v1.PodQOSClass]map[string]string{
+	v1.PodQOSGuaranteed: {
+		"cgroupfs": "/kubepods/pod12-34",
+		"systemd":  "kubepods-pod12_34.slice",
+	},
+	v1.PodQOSBurstable: {
+		"cgroupfs": "/kubepods/burstable/pod12-34",
+		"systemd":  "kubepods-burstable-pod12_34.slice",
+	},
+	v1.PodQOSBestEffort: {
+		"cgroupfs": "/kubepods/besteffort/pod12-34",
+		"systemd":  "kubepods-besteffort-pod12_34.slice",
+	},
 }
 
 // whole gives the pod limits of its own.
@@ -142,13 +196,13 @@ func TestSlicesNestBelowARoot(t *testing.T) {
 		"/a.slice/a-b.slice": "/a.slice/a-b.slice/a-b-kubepods.slice/a-b-kubepods-besteffort.slice/" +
 			"a-b-kubepods-besteffort-pod12_34.slice",
 	} {
-		tree, err := podcgroup.New(podcgroup.Config{Host: &cgroup.Host{}, Driver: "systemd", Root: root})
+		tree, err := New(Config{Host: &cgroup.Host{}, Driver: "systemd", Root: root})
 		if err != nil {
 			t.Errorf("root %q: %v", root, err)
 			continue
 		}
 
-		if got := tree.Group(pod(v1.ResourceRequirements{})); got != want {
+		if got := tree.group(pod(v1.ResourceRequirements{})); got != want {
 			t.Errorf("root %q: %s, want %s", root, got, want)
 		}
 		if got, want := tree.Parent(pod(v1.ResourceRequirements{})), path.Base(want); got != want {
@@ -158,13 +212,13 @@ func TestSlicesNestBelowARoot(t *testing.T) {
 }
 
 func TestWrongDriversAndRootsAreRefused(t *testing.T) {
-	for _, cfg := range []podcgroup.Config{
+	for _, cfg := range []Config{
 		{Driver: "none"},
 		{Driver: "systemd", Root: "/a b"},
 		{Driver: "systemd", Root: "/a.slice/b.slice"},
 		{Driver: "systemd", Root: "/x/a--b.slice"},
 	} {
-		if _, err := podcgroup.New(cfg); err == nil {
+		if _, err := New(cfg); err == nil {
 			t.Errorf("%+v is accepted", cfg)
 		}
 	}
@@ -172,9 +226,9 @@ func TestWrongDriversAndRootsAreRefused(t *testing.T) {
 
 func TestWholeHasTheNodesProcesses(t *testing.T) {
 	list := amounts("2", "1Gi")
-	list[podcgroup.PIDs] = resource.MustParse("30000")
+	list[PIDs] = resource.MustParse("30000")
 	want := cgroup.Limits{CPUShares: 2048, Memory: 1 << 30, PIDs: 30000}
-	if d := cmp.Diff(want, podcgroup.Whole(list)); d != "" {
+	if d := cmp.Diff(want, Whole(list)); d != "" {
 		t.Error(d)
 	}
 }
@@ -182,8 +236,34 @@ func TestWholeHasTheNodesProcesses(t *testing.T) {
 func TestHugePagesAreThoseThatThePodAsksFor(t *testing.T) {
 	asked := amounts("1", "1Gi")
 	asked["hugepages-2Mi"] = resource.MustParse("64Mi")
-	got := podcgroup.Limits(pod(v1.ResourceRequirements{Requests: asked, Limits: asked}))
+	got := podLimits(pod(v1.ResourceRequirements{Requests: asked, Limits: asked}))
 	if d := cmp.Diff(map[string]int64{"2MB": 64 << 20}, got.HugePages); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestShareOfTheBurstableTierIsThatOfPodsThatHaveNotEnded(t *testing.T) {
+	requesting := func(cpu string, phase v1.PodPhase) *v1.Pod {
+		p := pod(v1.ResourceRequirements{Requests: amounts(cpu, "")})
+		p.Status.Phase = phase
+		return p
+	}
+
+	guaranteed := pod(v1.ResourceRequirements{Limits: amounts("4", "1Mi")})
+	for name, c := range map[string]struct {
+		pods []*v1.Pod
+		want uint64
+	}{
+		"none": {[]*v1.Pod{guaranteed, pod(v1.ResourceRequirements{})}, 2},
+		"two": {
+			[]*v1.Pod{requesting("1", v1.PodRunning), guaranteed, requesting("500m", v1.PodPending)},
+			1536,
+		},
+		"ended":   {[]*v1.Pod{requesting("8", v1.PodSucceeded), requesting("8", v1.PodFailed)}, 2},
+		"too few": {[]*v1.Pod{requesting("1m", v1.PodRunning)}, 2},
+	} {
+		if got := burstableShares(c.pods); got != c.want {
+			t.Errorf("%s: %d shares, want %d", name, got, c.want)
+		}
 	}
 }

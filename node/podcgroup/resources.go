@@ -8,18 +8,18 @@ import (
 	helpers "k8s.io/component-helpers/resource"
 
 	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// PIDs is the name of the amount of processes in lists of what a node keeps for itself; it is no resource of
-// the API.
+// PIDs names the number of processes in lists of what a node keeps for itself. It is not a resource of the
+// API.
 const PIDs v1.ResourceName = "pid"
 
-// Whole are the limits of all pods together, which can have what the node does not keep for itself.
+// Whole returns the limits of all pods together, which can have what the node does not keep for itself.
 func Whole(allocatable v1.ResourceList) cgroup.Limits {
 	out := cgroup.Limits{}
 	if cpu, ok := allocatable[v1.ResourceCPU]; ok {
-		out.CPUShares = uint64(criconfig.Shares(cpu.MilliValue()))
+		out.CPUShares = cgroup.Shares(cpu.MilliValue())
 	}
 	if memory, ok := allocatable[v1.ResourceMemory]; ok {
 		out.Memory = memory.Value()
@@ -30,10 +30,10 @@ func Whole(allocatable v1.ResourceList) cgroup.Limits {
 	return out
 }
 
-// limits are those of the pod's group on this node: with its bound of processes, and no huge page of a size
-// that it did not ask for.
+// limits returns those of the pod's group on this node: with its bound of processes, and without huge pages
+// of a size that the pod did not ask for.
 func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
-	out := Limits(pod)
+	out := podLimits(pod)
 	if out.CPUQuota != 0 && !t.cfg.CPUQuota {
 		out.CPUQuota = -1
 	}
@@ -55,24 +55,25 @@ func (t *Tree) limits(pod *v1.Pod) (cgroup.Limits, error) {
 	return out, nil
 }
 
-// Limits are what the pod says of its group, by kubelet's rules: the shares of what it requests; a quota and
-// a memory limit only if every container has one, or the pod has one itself.
-func Limits(pod *v1.Pod) cgroup.Limits {
+// podLimits returns what the pod says of its group, by kubelet's rules: the shares of what it requests, and a
+// quota and a memory limit only if every container has one, or the pod has one itself.
+func podLimits(pod *v1.Pod) cgroup.Limits {
 	requests := helpers.PodRequests(pod, helpers.PodResourcesOptions{})
 	limits := helpers.PodLimits(pod, helpers.PodResourcesOptions{})
-	qos := criconfig.QOS(pod)
+	qos := podspec.QOS(pod)
 
 	out := cgroup.Limits{HugePages: hugePages(requests)}
 	if qos == v1.PodQOSBestEffort {
-		out.CPUShares = uint64(criconfig.Shares(0))
+		out.CPUShares = cgroup.Shares(0)
 		return out
 	}
 
-	out.CPUShares = uint64(criconfig.Shares(requests.Cpu().MilliValue()))
+	out.CPUShares = cgroup.Shares(requests.Cpu().MilliValue())
 	if qos == v1.PodQOSGuaranteed || limited(pod, v1.ResourceCPU) {
-		out.CPUQuota, out.CPUPeriod = criconfig.Quota(limits.Cpu().MilliValue()), criconfig.CPUPeriod
+		out.CPUQuota = cgroup.Quota(limits.Cpu().MilliValue())
+		out.CPUPeriod = cgroup.DefaultPeriod
 		if requests.Cpu().IsZero() {
-			out.CPUShares = uint64(criconfig.Shares(limits.Cpu().MilliValue()))
+			out.CPUShares = cgroup.Shares(limits.Cpu().MilliValue())
 		}
 	}
 
@@ -83,7 +84,7 @@ func Limits(pod *v1.Pod) cgroup.Limits {
 	return out
 }
 
-// hugePages are the amounts of a list by the kernel's names of the sizes.
+// hugePages returns the amounts of a list by the kernel's names of the sizes.
 func hugePages(list v1.ResourceList) map[string]int64 {
 	var out map[string]int64
 	for name, amount := range list {
@@ -102,17 +103,18 @@ func hugePages(list v1.ResourceList) map[string]int64 {
 	return out
 }
 
-// burstableShares is the CPU share of what the burstable pods that can run request together.
+// burstableShares returns the CPU share of what the burstable pods that have not ended request together.
 func burstableShares(pods []*v1.Pod) uint64 {
 	var milli int64
 	for _, p := range pods {
-		if criconfig.QOS(p) == v1.PodQOSBurstable && p.Status.Phase != v1.PodSucceeded &&
-			p.Status.Phase != v1.PodFailed {
-			requests := helpers.PodRequests(p, helpers.PodResourcesOptions{})
-			milli += requests.Cpu().MilliValue()
+		ended := p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed
+		if ended || podspec.QOS(p) != v1.PodQOSBurstable {
+			continue
 		}
+		requests := helpers.PodRequests(p, helpers.PodResourcesOptions{})
+		milli += requests.Cpu().MilliValue()
 	}
-	return uint64(criconfig.Shares(milli))
+	return cgroup.Shares(milli)
 }
 
 // limited reports whether the pod as a whole has a limit of the resource.
@@ -123,11 +125,9 @@ func limited(pod *v1.Pod, name v1.ResourceName) bool {
 		}
 	}
 
-	for _, containers := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range containers {
-			if q := containers[i].Resources.Limits[name]; q.IsZero() {
-				return false
-			}
+	for c := range podspec.Regular(pod) {
+		if q := c.Resources.Limits[name]; q.IsZero() {
+			return false
 		}
 	}
 

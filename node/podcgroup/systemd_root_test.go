@@ -1,4 +1,4 @@
-package podcgroup_test
+package podcgroup
 
 import (
 	"context"
@@ -15,14 +15,13 @@ import (
 
 	"github.com/trivet-node/trivet/internal/cgroup"
 	"github.com/trivet-node/trivet/internal/testenv"
-	"github.com/trivet-node/trivet/node/podcgroup"
 	"github.com/trivet-node/trivet/node/unit"
 )
 
 const podUID types.UID = "0a1b2c3d-0000-4000-8000-0123456789ab"
 
 // onSystemd is a tree below a root of the test's own, on a machine whose PID 1 is systemd.
-func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
+func onSystemd(t *testing.T, root string) (*Tree, Config) {
 	t.Helper()
 	if os.Getenv("TRIVET_SYSTEMD") == "" {
 		t.Skip("runs in a machine whose PID 1 is systemd, by the tests of e2e/machine: no TRIVET_SYSTEMD")
@@ -34,7 +33,7 @@ func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 		t.Fatal(err)
 	}
 
-	cfg := podcgroup.Config{
+	cfg := Config{
 		Host:     host,
 		Slices:   &unit.Slices{},
 		Driver:   "systemd",
@@ -43,7 +42,7 @@ func onSystemd(t *testing.T, root string) (*podcgroup.Tree, podcgroup.Config) {
 		CPUQuota: true,
 	}
 
-	tree, err := podcgroup.New(cfg)
+	tree, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +159,7 @@ func TestPodLimitsAreInForceUnderSystemd(t *testing.T) {
 
 	check := func(when string) {
 		t.Helper()
-		got := limitsOf(t, cfg.Host, tree.Group(p))
+		got := limitsOf(t, cfg.Host, tree.group(p))
 		wanted := map[string]string{"shares": shares, "quota": "50000", "memory": "62914560", "pids": "60"}
 		for name, want := range wanted {
 			if got[name] != want {
@@ -180,7 +179,7 @@ func TestPodLimitsAreInForceUnderSystemd(t *testing.T) {
 	systemctl(t, "daemon-reload")
 	check("after a reload")
 	systemctl(t, "daemon-reexec")
-	check("after systemd was executed anew")
+	check("after systemd was executed again")
 
 	const greedy = "exec dd if=/dev/zero of=/dev/null bs=200000000 count=1"
 	if err := inScope(t, tree.Parent(p), greedy); err == nil {
@@ -212,11 +211,63 @@ func TestSlicesOfPodsThatAreGoneGo(t *testing.T) {
 		}
 	}
 
-	if cfg.Host.Exists(tree.Group(p)) {
+	if cfg.Host.Exists(tree.group(p)) {
 		t.Error("the pod's group is still there")
 	}
 
 	awaitNoUnits(t, tree.Parent(p))
+}
+
+// crun has scopes kept that have failed. One keeps the slice that it is in.
+func TestSlicesGoWithTheUnitsThatHaveFailedInThem(t *testing.T) {
+	tree, cfg := onSystemd(t, "/failed")
+	p := limitedPod()
+	if err := tree.Ensure(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+
+	const scope = "trivet-test-failed.scope"
+	start := exec.CommandContext(t.Context(), "systemd-run", "--quiet", "--scope", "--unit="+scope,
+		"--slice="+tree.Parent(p), "--property=TimeoutStopSec=1",
+		"sh", "-c", "trap '' TERM; echo; while :; do sleep 1; done")
+	output, err := start.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := start.Start(); err != nil {
+		t.Fatal(err)
+	}
+
+	// now it ignores SIGTERM
+	if _, err := output.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+
+	systemctl(t, "stop", scope)
+	if state := systemctl(t, "show", "--property=ActiveState", "--value", scope); state != "failed" {
+		t.Errorf("the scope is %s, want it failed", state)
+	}
+
+	// As an earlier removal left it: no directory is there any more.
+	_ = start.Wait()
+	systemctl(t, "stop", tree.Parent(p))
+	if err := cfg.Host.Remove(t.Context(), tree.group(p)); err != nil {
+		t.Error(err)
+	}
+
+	uids, err := tree.Pods()
+	if err != nil || len(uids) != 1 || uids[0] != podUID {
+		t.Errorf("pods with a slice: %v, %v", uids, err)
+	}
+	if err := tree.Remove(t.Context(), podUID); err != nil {
+		t.Error(err)
+	}
+
+	awaitNoUnits(t, tree.Parent(p))
+	awaitNoUnits(t, scope)
+	if uids, err := tree.Pods(); err != nil || len(uids) > 0 {
+		t.Errorf("pods with a slice after the removal: %v, %v", uids, err)
+	}
 }
 
 func TestSystemdMayBeRestartedBetweenCalls(t *testing.T) {
@@ -230,7 +281,7 @@ func TestSystemdMayBeRestartedBetweenCalls(t *testing.T) {
 		if err := tree.Ensure(t.Context(), p); err != nil {
 			t.Errorf("after %v: %v", restart, err)
 		}
-		if got := limitsOf(t, cfg.Host, tree.Group(p))["memory"]; got != "62914560" {
+		if got := limitsOf(t, cfg.Host, tree.group(p))["memory"]; got != "62914560" {
 			t.Errorf("after %v: memory limit %s", restart, got)
 		}
 		if err := tree.Remove(t.Context(), p.UID); err != nil {
@@ -243,13 +294,13 @@ func TestSystemdMayBeRestartedBetweenCalls(t *testing.T) {
 func TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem(t *testing.T) {
 	bySlice, cfg := onSystemd(t, "/both")
 	cfg.Driver = "cgroupfs"
-	byPath, err := podcgroup.New(cfg)
+	byPath, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	p := limitedPod()
-	for now, before := range map[*podcgroup.Tree]*podcgroup.Tree{bySlice: byPath, byPath: bySlice} {
+	for now, before := range map[*Tree]*Tree{bySlice: byPath, byPath: bySlice} {
 		if err := before.Setup(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -261,7 +312,7 @@ func TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem(t *testing.T) {
 		if err := sleep.Start(); err != nil {
 			t.Fatal(err)
 		}
-		if err := cfg.Host.Add(before.Group(p), sleep.Process.Pid); err != nil {
+		if err := cfg.Host.Add(before.group(p), sleep.Process.Pid); err != nil {
 			t.Error(err)
 		}
 
@@ -284,12 +335,12 @@ func TestGroupsOfTheOtherDriverGoWhenNothingRunsInThem(t *testing.T) {
 			if err := now.Retire(t.Context()); err != nil {
 				t.Error(err)
 			}
-			if got := cfg.Host.Exists(before.Group(p)); got != running {
+			if got := cfg.Host.Exists(before.group(p)); got != running {
 				t.Errorf("with a process %v: the old group is there %v", running, got)
 			}
 		}
 
-		kubepods := path.Dir(path.Dir(before.Group(p)))
+		kubepods := path.Dir(path.Dir(before.group(p)))
 		if cfg.Host.Exists(kubepods) {
 			t.Errorf("%s is still there", kubepods)
 		}

@@ -25,7 +25,7 @@ type Source interface {
 	Services(ctx context.Context, namespace string, wait bool) ([]*v1.Service, error)
 }
 
-// Files reads a key of an env file (fileKeyRef) in one of the pod's volumes (volume.Manager).
+// Files reads a key of an env file (fileKeyRef) in one of the pod's volumes (volume.Mounter).
 type Files interface {
 	EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error)
 }

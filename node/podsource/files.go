@@ -23,35 +23,35 @@ const maxManifest = 10 << 20
 
 // Files are the manifests of static pods in a directory, or in a single file.
 type Files struct {
-	Source *Source
-	Path   string
-	Node   string
-
-	last map[string]understood // by file
+	source *Source
+	path   string
+	last   map[string]parsed // by file
 }
 
-// understood is what a file said when it could be read, and the pod that was.
-type understood struct {
+// parsed is what a file said when it could be read, and the pod that was.
+type parsed struct {
 	data []byte
 	pod  *v1.Pod
 }
 
-// Load makes the pods in the files known. It comes before the pods are worked on: whatever runs and is not
-// known then counts as a pod that is gone.
-func (f *Files) Load() {
-	f.Source.Expect(manifest.SourceFile)
+// NewFiles reads the manifests at path. It comes before pods are worked on: what runs and is not known then
+// counts as a pod that is gone.
+func NewFiles(source *Source, path string) *Files {
+	f := &Files{source: source, path: path}
+	source.Expect(manifest.SourceFile)
 	f.read()
+	return f
 }
 
 // How long after the last look the files are read again without an event: inotify loses events when its queue
-// overflows, knows nothing of files changed on another machine, and cannot follow what is not there yet.
+// overflows, does not know of files changed on another machine, and cannot follow what does not exist yet.
 const (
 	readAgain   = 20 * time.Second
 	lookForPath = time.Second
 )
 
-// Follow reads the files whenever they change until ctx ends. The path may be missing, come and go.
-func (f *Files) Follow(ctx context.Context) error {
+// Run reads the files whenever they change until ctx ends. The path may be missing, come and go.
+func (f *Files) Run(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch static pods: %w", err)
@@ -59,22 +59,19 @@ func (f *Files) Follow(ctx context.Context) error {
 	defer watcher.Close()
 
 	for {
-		wait := readAgain
-
-		// again each time: a watch ends with what it is of
-		if err := watcher.Add(f.Path); err != nil {
-			wait = lookForPath
+		// It is added each time, as a watch ends with what it is of.
+		pause := readAgain
+		if err := watcher.Add(f.path); err != nil {
+			pause = lookForPath
 			if !errors.Is(err, fs.ErrNotExist) {
-				f.Source.tellOnce(f.Path, err.Error())
+				f.source.problem(f.path, err.Error())
 			}
 		}
 
 		f.read()
 
-		again := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-			again.Stop()
 			return nil
 		case _, ok := <-watcher.Events:
 			if !ok {
@@ -82,32 +79,30 @@ func (f *Files) Follow(ctx context.Context) error {
 			}
 
 		case err := <-watcher.Errors:
-			f.Source.log.Warn("events of static pods were lost", "path", f.Path, "err", err)
-		case <-again.C:
+			f.source.log.Warn("events of static pods were lost", "path", f.path, "err", err)
+		case <-time.After(pause):
 		}
-
-		again.Stop()
 	}
 }
 
 // read makes the static pods those of the files. A file that cannot be read or is half written keeps the pod
 // it had.
 func (f *Files) read() {
-	files, err := manifests(f.Path)
+	files, err := manifests(f.path)
 	if err != nil {
-		f.Source.tellOnce(f.Path, err.Error())
+		f.source.problem(f.path, err.Error())
 		return
 	}
 
-	now := map[string]understood{}
+	now := map[string]parsed{}
 	var found []*v1.Pod
 	for _, file := range files {
-		next, err := f.understand(file)
+		next, err := f.parse(file)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			f.Source.tellOnce(file, err.Error())
+			f.source.problem(file, err.Error())
 			next = f.last[file]
 		}
 
@@ -118,25 +113,25 @@ func (f *Files) read() {
 	}
 
 	f.last = now
-	f.Source.setStatic(manifest.SourceFile, found)
+	f.source.setStatic(manifest.SourceFile, found)
 }
 
-// understand reads a file. One that says what it said before is not decoded again.
-func (f *Files) understand(file string) (understood, error) {
+// parse reads a file. One that says what it said before is not decoded again.
+func (f *Files) parse(file string) (parsed, error) {
 	data, err := boundedfile.ReadLinked(file, maxManifest)
 	if err != nil {
-		return understood{}, err
+		return parsed{}, err
 	}
 	if last := f.last[file]; last.pod != nil && bytes.Equal(last.data, data) {
 		return last, nil
 	}
 
-	pod, warnings, err := manifest.Pod(data, manifest.Origin{Node: f.Node, File: file})
+	pod, warnings, err := manifest.Pod(data, manifest.Origin{Node: f.source.node, File: file})
 	for _, w := range warnings {
-		f.Source.tellOnce(file, w)
+		f.source.problem(file, w)
 	}
 
-	return understood{data, pod}, err
+	return parsed{data, pod}, err
 }
 
 // manifests are the files at path, sorted. As for kubelet, all in a directory count whose names do not begin

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
@@ -25,16 +24,18 @@ type directory struct {
 	t *testing.T
 }
 
-func manifestsOf(t *testing.T, s *Source) directory {
-	return directory{&Files{Source: s, Path: filepath.Join(t.TempDir(), "manifests"), Node: "node1"}, t}
+// manifestsOf returns a directory that does not exist yet and was not read.
+func manifestsOf(t *testing.T, s testSource) directory {
+	path := filepath.Join(t.TempDir(), "manifests")
+	return directory{&Files{source: s.Source, path: path}, t}
 }
 
 func (d directory) write(name, text string) {
 	d.t.Helper()
-	if err := os.MkdirAll(d.Path, 0o750); err != nil {
+	if err := os.MkdirAll(d.path, 0o750); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(d.Path, name), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(d.path, name), []byte(text), 0o600); err != nil {
 		d.t.Fatal(err)
 	}
 	d.read()
@@ -42,7 +43,7 @@ func (d directory) write(name, text string) {
 
 func (d directory) remove(name string) {
 	d.t.Helper()
-	if err := os.Remove(filepath.Join(d.Path, name)); err != nil {
+	if err := os.Remove(filepath.Join(d.path, name)); err != nil {
 		d.t.Fatal(err)
 	}
 	d.read()
@@ -51,7 +52,7 @@ func (d directory) remove(name string) {
 // only is the single pod of the source.
 func (d directory) only() *v1.Pod {
 	d.t.Helper()
-	pods := d.Source.List()
+	pods := d.source.List()
 	if len(pods) != 1 {
 		d.t.Fatalf("%d pods: %v", len(pods), pods)
 	}
@@ -59,7 +60,7 @@ func (d directory) only() *v1.Pod {
 }
 
 func TestStaticPodsFollowTheirFiles(t *testing.T) {
-	s, _ := source(t)
+	s := source(t)
 	d := manifestsOf(t, s)
 	d.write("etcd.yaml", etcd)
 	first := d.only()
@@ -76,9 +77,8 @@ func TestStaticPodsFollowTheirFiles(t *testing.T) {
 	if d.only().UID != first.UID {
 		t.Error("a half-written file ended the pod")
 	}
-	if err := (*apiStore)(s).Replace(nil, "1"); err != nil {
-		t.Fatal(err)
-	}
+
+	s.start()
 
 	d.only()
 	d.write("etcd.yaml", strings.Replace(etcd, "example/etcd", "example/etcd:2", 1))
@@ -93,21 +93,21 @@ func TestStaticPodsFollowTheirFiles(t *testing.T) {
 }
 
 func TestManifestThatNamesItsUIDChangesItsPod(t *testing.T) {
-	s, told := source(t)
+	s := source(t)
 	d := manifestsOf(t, s)
 	named := strings.Replace(etcd, "name: etcd,", "name: etcd, uid: mine,", 1)
 	d.write("etcd.yaml", named)
 	s.static["mine"].Status.Phase = v1.PodRunning
-	*told = nil
+	s.looks.take()
 	d.write("etcd.yaml", strings.Replace(named, "example/etcd", "example/etcd:2", 1))
-	got := d.only()
-	if got.UID != "mine" || got.Generation != 2 || got.Status.Phase != v1.PodRunning || len(*told) != 1 {
-		t.Errorf("pod %+v, told %v", got, *told)
+	got, seen := d.only(), s.looks.take()
+	if got.UID != "mine" || got.Generation != 2 || got.Status.Phase != v1.PodRunning || len(seen) != 1 {
+		t.Errorf("pod %+v, looks at %v", got, seen)
 	}
 }
 
 func TestOfTwoFilesWithOnePodTheLaterCounts(t *testing.T) {
-	s, _ := source(t)
+	s := source(t)
 	d := manifestsOf(t, s)
 	d.write("x.yaml", etcd)
 	d.write("x.yaml.bak", strings.Replace(etcd, "example/etcd", "example/etcd:2", 1))
@@ -121,17 +121,17 @@ func TestOfTwoFilesWithOnePodTheLaterCounts(t *testing.T) {
 }
 
 func TestFilesThatAreNoManifestsAreLeftOut(t *testing.T) {
-	s, _ := source(t)
+	s := source(t)
 	d := manifestsOf(t, s)
 	d.write(".hidden.yaml", strings.Replace(etcd, "name: etcd", "name: hidden", 1))
 	d.write("big.yaml", strings.Replace(etcd, "name: etcd", "name: big", 1)+strings.Repeat("#", maxManifest))
-	if err := os.Mkdir(filepath.Join(d.Path, "dir.yaml"), 0o750); err != nil {
+	if err := os.Mkdir(filepath.Join(d.path, "dir.yaml"), 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mkfifo(filepath.Join(d.Path, "pipe.yaml"), 0o600); err != nil {
+	if err := unix.Mkfifo(filepath.Join(d.path, "pipe.yaml"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("nowhere", filepath.Join(d.Path, "dangling.yaml")); err != nil {
+	if err := os.Symlink("nowhere", filepath.Join(d.path, "dangling.yaml")); err != nil {
 		t.Fatal(err)
 	}
 
@@ -142,47 +142,44 @@ func TestFilesThatAreNoManifestsAreLeftOut(t *testing.T) {
 }
 
 func TestSingleFileIsAPathOfManifests(t *testing.T) {
-	s, _ := source(t)
+	s := source(t)
 	path := filepath.Join(t.TempDir(), "one")
 	if err := os.WriteFile(path, []byte(etcd), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f := &Files{Source: s, Path: path, Node: "node1"}
-	f.Load()
+	NewFiles(s.Source, path)
 	if len(s.List()) != 1 {
 		t.Errorf("pods %v", s.List())
 	}
 }
 
 func TestStaticPodsAreSettledApartFromTheAPI(t *testing.T) {
-	s, _ := source(t)
+	s := source(t)
 	s.Expect(manifest.SourceFile)
 	if s.Settled(manifest.SourceFile) {
 		t.Error("settled before the files were read")
 	}
 
-	d := manifestsOf(t, s)
-
-	// nothing is there
-	d.Load()
+	NewFiles(s.Source, filepath.Join(t.TempDir(), "none"))
 	if !s.Settled(manifest.SourceFile) || s.Settled(SourceAPI) {
 		t.Error("the files are not settled, or the API is")
 	}
 	if s.Complete() {
 		t.Error("complete without the API's list")
 	}
-	if err := (*apiStore)(s).Replace(nil, ""); err != nil || !s.Complete() {
-		t.Errorf("not complete with it: %v", err)
+
+	s.start()
+	if !s.Complete() {
+		t.Error("not complete with it")
 	}
 }
 
 func TestManifestsAreFollowedWhenTheirDirectoryComesAndGoes(t *testing.T) {
-	changed := make(chan types.UID, 100)
-	s := New(func(uid types.UID) { changed <- uid }, discard)
+	s := source(t)
 	d := manifestsOf(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
-	go func() { ended <- d.Follow(ctx) }()
+	go func() { ended <- d.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -190,34 +187,22 @@ func TestManifestsAreFollowedWhenTheirDirectoryComesAndGoes(t *testing.T) {
 		}
 	})
 
-	wait := func(what string, uid types.UID, want bool) {
-		t.Helper()
-		deadline := time.After(10 * time.Second)
-		for (s.Get(uid) != nil) != want {
-			select {
-			case <-changed:
-			case <-deadline:
-				t.Fatal(what)
-			}
-		}
-	}
-
 	for round := range 2 {
-		uid := fmt.Sprint("u", round)
-		if err := os.MkdirAll(d.Path, 0o750); err != nil {
+		uid := types.UID(fmt.Sprint("u", round))
+		if err := os.MkdirAll(d.path, 0o750); err != nil {
 			t.Fatal(err)
 		}
 
-		text := strings.Replace(etcd, "name: etcd,", "name: etcd, uid: "+uid+",", 1)
-		if err := os.WriteFile(filepath.Join(d.Path, "etcd.yaml"), []byte(text), 0o600); err != nil {
+		text := strings.Replace(etcd, "name: etcd,", "name: etcd, uid: "+string(uid)+",", 1)
+		if err := os.WriteFile(filepath.Join(d.path, "etcd.yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 
-		wait("the manifest is not seen", types.UID(uid), true)
-		if err := os.RemoveAll(d.Path); err != nil {
+		s.await("the manifest is seen", func() bool { return s.Get(uid) != nil })
+		if err := os.RemoveAll(d.path); err != nil {
 			t.Fatal(err)
 		}
 
-		wait("the pod outlives its directory", types.UID(uid), false)
+		s.await("the pod goes with its directory", func() bool { return s.Get(uid) == nil })
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/node/manifest"
 )
 
@@ -19,41 +20,30 @@ type Page struct {
 	source *Source
 	url    string
 	header http.Header
-	node   string
 	every  time.Duration
 	client *http.Client
-	last   []byte // what was read and understood
+	last   []byte // what was read last and could be parsed
 }
 
 // NewPage returns the page of a URL, which is asked for with the header at each interval. Until it has been
 // read once, static pods that came from a page may only be unknown.
-func NewPage(source *Source, url string, header http.Header, node string, every time.Duration) *Page {
+func NewPage(source *Source, url string, header http.Header, every time.Duration) *Page {
 	source.Expect(manifest.SourceURL)
 	return &Page{
 		source: source,
 		url:    url,
 		header: header,
-		node:   node,
 		every:  every,
 		client: &http.Client{Timeout: 10 * time.Second},
 	}
 }
 
-// Follow reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can
-// run, the pods stay as they are.
-func (p *Page) Follow(ctx context.Context) {
-	again := time.NewTicker(p.every)
-	defer again.Stop()
-
-	for {
+// Run reads the page at each interval until ctx ends. While it cannot be read, or says nothing that can run,
+// the pods stay as they are.
+func (p *Page) Run(ctx context.Context) {
+	for range retry.Every(ctx, p.every) {
 		if err := p.read(ctx); err != nil && ctx.Err() == nil {
-			p.source.tellOnce(p.place(), err.Error())
-		}
-
-		select {
-		case <-ctx.Done():
-			return
-		case <-again.C:
+			p.source.problem(p.place(), err.Error())
 		}
 	}
 }
@@ -71,13 +61,13 @@ func (p *Page) read(ctx context.Context) error {
 	var pods []*v1.Pod
 	if len(data) > 0 {
 		var warnings []string
-		pods, warnings, err = manifest.Pods(data, manifest.Origin{Node: p.node, URL: p.url})
+		pods, warnings, err = manifest.Pods(data, manifest.Origin{Node: p.source.node, URL: p.url})
 		if err != nil {
 			return err
 		}
 
 		for _, w := range warnings {
-			p.source.tellOnce(p.place(), w)
+			p.source.problem(p.place(), w)
 		}
 	}
 

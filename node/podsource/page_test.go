@@ -23,8 +23,8 @@ func TestStaticPodsFollowAPage(t *testing.T) {
 	}))
 	defer server.Close()
 
-	s, _ := source(t)
-	p := NewPage(s, server.URL, http.Header{"Authorization": {"Bearer t"}}, "node1", time.Hour)
+	s := source(t)
+	p := NewPage(s.Source, server.URL, http.Header{"Authorization": {"Bearer t"}}, time.Hour)
 	if s.Settled(manifest.SourceURL) {
 		t.Error("settled before the page was read")
 	}
@@ -70,9 +70,9 @@ func TestPodOfAPageIsStatic(t *testing.T) {
 	}
 }
 
-func TestPasswordOfAPageIsNotTold(t *testing.T) {
-	s, _ := source(t)
-	p := NewPage(s, "http://user:word@127.0.0.1:1/pods", nil, "node1", time.Hour)
+func TestPasswordOfAPageIsNotLogged(t *testing.T) {
+	s := source(t)
+	p := NewPage(s.Source, "http://user:word@127.0.0.1:1/pods", nil, time.Hour)
 	err := p.read(t.Context())
 	if err == nil || strings.Contains(err.Error()+p.place(), "word") {
 		t.Errorf("%v, %s", err, p.place())

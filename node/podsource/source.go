@@ -1,241 +1,150 @@
-// Package podsource knows the pods that this node should run: those the API has bound to it, by one
-// list-watch that resumes and relists by itself, and static ones from manifests. It keeps the newest version
-// of each pod by UID, so a pod recreated under its name is another pod, and a late event never replaces what
-// is already known to be newer.
+// Package podsource knows the pods that this node should run: those that the API has bound to it, and static
+// ones from manifests in files or on a web server. It keeps the newest version of each pod by UID, so a pod
+// that was recreated under its name is another pod, and a late event never replaces what is known to be
+// newer.
 package podsource
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
+	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/node/manifest"
+	"github.com/trivet-node/trivet/node/queue"
 )
 
-// Source is the set of desired pods. Pods it returns are shared: do not change them.
+// Looks is where pods that have appeared, changed or gone are given to (queue.Queue).
+type Looks interface {
+	Look(pod types.UID, why queue.Reason)
+}
+
+// Source is the set of desired pods. Pods that it returns are shared: they must not be changed. It is safe
+// for concurrent use.
 type Source struct {
-	notify func(types.UID)
-	log    *slog.Logger
+	node     string
+	looks    Looks
+	log      *slog.Logger
+	api      *kube.Watch[v1.Pod] // mirrors included; indexed by UID
+	problems problems
 
-	mu       sync.Mutex            // guards the rest
-	pods     map[types.UID]*v1.Pod // of the API, mirrors included
+	mu       sync.Mutex // guards the rest
 	static   map[types.UID]*v1.Pod
-	expected map[string]bool // sources that have not said yet which pods they have
-	synced   chan struct{}   // closed when the API has
-	told     map[string]bool // complaints about manifests
+	expected map[string]bool // sources of static pods that have not said yet which they have
 }
 
-// New returns an empty source. notify is called with the UID of each pod that appeared, changed or went; it
-// must not block.
-func New(notify func(types.UID), log *slog.Logger) *Source {
-	return &Source{
-		notify:   notify,
+// New returns a source of the pods that are bound to a node. It is empty until Run runs.
+func New(pods kube.Objects[v1.Pod], node string, looks Looks, log *slog.Logger) *Source {
+	s := &Source{
+		node:     node,
+		looks:    looks,
 		log:      log,
-		pods:     map[types.UID]*v1.Pod{},
 		static:   map[types.UID]*v1.Pod{},
-		expected: map[string]bool{SourceAPI: true},
-		synced:   make(chan struct{}),
-		told:     map[string]bool{},
+		expected: map[string]bool{},
 	}
+
+	s.api = kube.NewWatch(pods, kube.WatchConfig[v1.Pod]{
+		Field:   fields.OneTermEqualSelector("spec.nodeName", node).String(),
+		Slim:    slim,
+		Index:   func(pod *v1.Pod) []string { return []string{string(pod.UID)} },
+		Changed: s.changed,
+		Listed:  s.listed,
+	})
+
+	return s
 }
 
-// Watch follows the pods bound to the node until ctx ends. An expired resource version leads to a new list.
-func (s *Source) Watch(ctx context.Context, core rest.Interface, node string) {
-	lw := cache.NewFilteredListWatchFromClient(core, "pods", metav1.NamespaceAll, func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
-	})
-	cache.NewReflectorWithOptions(
-		lw,
-		&v1.Pod{},
-		(*apiStore)(s),
-		cache.ReflectorOptions{Name: "pods of this node"},
-	).RunWithContext(ctx)
-}
+// Run follows the API's pods until ctx ends.
+func (s *Source) Run(ctx context.Context) { s.api.Run(ctx) }
 
 // Synced is closed when the API's list is known: before, a pod that is absent may only be unknown.
-func (s *Source) Synced() <-chan struct{} { return s.synced }
+func (s *Source) Synced() <-chan struct{} { return s.api.Listed() }
 
 // Get returns the newest version of a pod, or nil when the node has no such pod.
 func (s *Source) Get(uid types.UID) *v1.Pod {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if static := s.static[uid]; static != nil {
+	static := s.static[uid]
+	s.mu.Unlock()
+	if static != nil {
 		return static
 	}
-	return s.pods[uid]
+	for _, pod := range s.api.By(string(uid)) {
+		return pod
+	}
+	return nil
 }
 
 // List returns all pods that run here, the oldest first. Mirrors are not among them.
 func (s *Source) List() []*v1.Pod {
+	all := slices.DeleteFunc(s.api.All(), Mirror)
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	all = slices.AppendSeq(all, maps.Values(s.static))
+	s.mu.Unlock()
 
-	all := slices.AppendSeq(slices.Collect(maps.Values(s.static)), maps.Values(s.pods))
-	all = slices.DeleteFunc(all, Mirror)
-	return slices.SortedFunc(slices.Values(all), func(a, b *v1.Pod) int {
-		if c := a.CreationTimestamp.Compare(b.CreationTimestamp.Time); c != 0 {
-			return c
-		}
-		if a.UID < b.UID {
-			return -1
-		}
-
-		return 1
+	slices.SortFunc(all, func(a, b *v1.Pod) int {
+		return cmp.Or(
+			a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+			cmp.Compare(a.UID, b.UID),
+		)
 	})
+
+	return all
 }
 
 // Saw takes the API's answer to a write: it may be newer than the watch. A pod that is not known is not
 // added: it has gone.
-func (s *Source) Saw(pod *v1.Pod) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if old := s.pods[pod.UID]; old != nil && newer(pod, old) {
-		s.pods[pod.UID] = strip(pod)
-	}
-}
+func (s *Source) Saw(pod *v1.Pod) { s.api.Saw(pod) }
 
-// newer orders two versions of one pod by resource version (KEP-5504: comparable since 1.35). Versions that
-// do not compare are taken as they come.
-func newer(a, b *v1.Pod) bool {
-	c, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
-	return err != nil || c > 0
-}
-
-// strip drops what the agent never reads; it is half of a pod's size. A pod of the API is not static,
-// whatever its annotations say: anybody may write them, and mirrors have those of their static pods.
-func strip(pod *v1.Pod) *v1.Pod {
+// slim drops what the agent never reads; it is half of a pod's size. A pod of the API is not static, whatever
+// its annotations say: anybody may write them, and mirrors have those of their static pods.
+func slim(pod *v1.Pod) {
 	pod.ManagedFields = nil
 	if Static(pod) {
 		pod.Annotations[manifest.AnnotationSource] = SourceAPI
 	}
-	return pod
 }
 
-// apiStore is the source as the reflector sees it.
-type apiStore Source
-
-func (a *apiStore) put(obj any) error {
-	pod, ok := obj.(*v1.Pod)
-	if !ok {
-		return fmt.Errorf("watch of pods: unexpected %T", obj)
+// changed has the pods looked at that a change of the API's concerns: of a mirror, its static pod, too.
+func (s *Source) changed(before, now *v1.Pod) {
+	pod := now
+	if pod == nil {
+		pod = before
 	}
 
-	a.mu.Lock()
-	old := a.pods[pod.UID]
-	stale := old != nil && !newer(pod, old)
-	if !stale {
-		a.pods[pod.UID] = strip(pod)
-	}
-
-	changed := a.concerned(pod)
-	a.mu.Unlock()
-	if !stale {
-		a.tell(changed)
-	}
-
-	return nil
-}
-
-// concerned are the pods that are worth a look when one of the API's has changed: a mirror's static pod, too.
-// The caller holds the lock.
-func (a *apiStore) concerned(pod *v1.Pod) []types.UID {
-	out := []types.UID{pod.UID}
+	s.looks.Look(pod.UID, queue.PodChanged)
 	if !Mirror(pod) {
-		return out
+		return
 	}
-	for uid, static := range a.static {
+
+	var statics []types.UID
+	s.mu.Lock()
+	for uid, static := range s.static {
 		if FullName(static) == FullName(pod) {
-			a.static[uid] = (*Source)(a).recall(static)
-			out = append(out, uid)
+			s.static[uid] = s.recall(static)
+			statics = append(statics, uid)
 		}
 	}
-	return out
+
+	s.mu.Unlock()
+
+	for _, uid := range statics {
+		s.looks.Look(uid, queue.PodChanged)
+	}
 }
 
-func (a *apiStore) tell(changed []types.UID) {
-	for _, uid := range changed {
-		a.notify(uid)
+// listed has the static pods looked at when the API's list is there: it may not show them.
+func (s *Source) listed() {
+	s.mu.Lock()
+	statics := slices.Collect(maps.Keys(s.static))
+	s.mu.Unlock()
+	for _, uid := range statics {
+		s.looks.Look(uid, queue.PodChanged)
 	}
 }
-
-// Add is called by the reflector.
-func (a *apiStore) Add(obj any) error { return a.put(obj) }
-
-// Update is called by the reflector.
-func (a *apiStore) Update(obj any) error { return a.put(obj) }
-
-// Delete is called by the reflector.
-func (a *apiStore) Delete(obj any) error {
-	pod, ok := obj.(*v1.Pod)
-	if !ok {
-		return fmt.Errorf("watch of pods: unexpected %T", obj)
-	}
-	a.mu.Lock()
-	delete(a.pods, pod.UID)
-	changed := a.concerned(pod)
-	a.mu.Unlock()
-	a.tell(changed)
-	return nil
-}
-
-// Replace is called by the reflector after each list.
-func (a *apiStore) Replace(list []any, _ string) error {
-	now := map[types.UID]*v1.Pod{}
-	var differ []*v1.Pod
-	a.mu.Lock()
-	for _, obj := range list {
-		pod, ok := obj.(*v1.Pod)
-		if !ok {
-			continue
-		}
-
-		if old := a.pods[pod.UID]; old != nil && !newer(pod, old) {
-			now[pod.UID] = old
-			continue
-		}
-
-		now[pod.UID] = strip(pod)
-		differ = append(differ, pod)
-	}
-
-	for uid, old := range a.pods {
-		if now[uid] == nil {
-			differ = append(differ, old)
-		}
-	}
-
-	a.pods = now
-
-	var changed []types.UID
-	for _, pod := range differ {
-		changed = append(changed, a.concerned(pod)...)
-	}
-
-	if a.expected[SourceAPI] {
-		delete(a.expected, SourceAPI)
-		close(a.synced)
-
-		// the API may not show it
-		for uid := range a.static {
-			changed = append(changed, uid)
-		}
-	}
-
-	a.mu.Unlock()
-	a.tell(changed)
-	return nil
-}
-
-// Resync is called by the reflector; levels are compared elsewhere.
-func (a *apiStore) Resync() error { return nil }

@@ -55,7 +55,7 @@ func TestAPodThatIsRefusedFailsWithKubeletsWords(t *testing.T) {
 	c.waitForEvent("big", "OutOfcpu")
 }
 
-func TestTheOlderOfTwoPodsIsLetIn(t *testing.T) {
+func TestTheOlderOfTwoPodsIsAdmitted(t *testing.T) {
 	for range 5 {
 		s, c := runtimetest.Start(t), newCluster(t)
 		c.admit = admitOn(nil)
@@ -117,7 +117,7 @@ func TestACriticalPodStartsWhenThoseInItsWayHaveEnded(t *testing.T) {
 	}
 }
 
-func TestAPodIsLetInByALabelThatWasNotKnownYet(t *testing.T) {
+func TestAPodIsAdmittedByALabelThatWasNotKnownYet(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	var known atomic.Bool
 	c.refresh = func(context.Context) { known.Store(true) }

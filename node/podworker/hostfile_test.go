@@ -19,7 +19,7 @@ func TestFilesOfTheNodeAreReadForEachPod(t *testing.T) {
 	c.host.HostDNS = func() (criconfig.DNS, error) {
 		return criconfig.DNS{Servers: []string{fmt.Sprint("192.0.2.", version.Load())}}, nil
 	}
-	c.host.PullSecrets = func() ([]byte, error) {
+	c.secretsOf = func() ([]byte, error) {
 		const text = `{"auths": {"registry.example": {"username": "u%d", "password": "p"}}}`
 		return fmt.Appendf(nil, text, version.Load()), nil
 	}

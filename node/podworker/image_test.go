@@ -67,6 +67,7 @@ func privateImage(t *testing.T) (s *runtimetest.Server, c *cluster, restart func
 }
 
 func TestImagePulledWithASecretIsNotForEverybody(t *testing.T) {
+	t.Parallel()
 	_, c, _ := privateImage(t)
 	for _, k := range []struct {
 		policy v1.PullPolicy
@@ -92,7 +93,7 @@ func TestImagePulledWithASecretIsForItsHolders(t *testing.T) {
 
 	before := pulls()
 
-	// the guest has another secret of the same content
+	// The guest has another secret of the same content
 	for _, namespace := range []string{"guest", "owner"} {
 		pod := podOf(namespace, v1.PullNever, private)
 		c.put(pod)

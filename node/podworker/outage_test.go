@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
 )
 
@@ -21,7 +22,7 @@ func TestAContainerIsRestartedWhileItsVolumesCannotBeRefreshed(t *testing.T) {
 	c.objects = context.DeadlineExceeded
 	before := c.setups
 	c.mu.Unlock()
-	c.changedObject(pod.UID)
+	c.look(pod.UID, queue.ObjectChanged)
 	c.waitFor(pod.UID, "set up again, in vain", func(*v1.Pod) bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -67,7 +68,7 @@ func TestPodsLiveOnWhileTheirStatusCannotBeSent(t *testing.T) {
 	c.waitFor(pod.UID, "ready", ready)
 }
 
-// The watch tells of what the answer to a patch has shown before: then it is old.
+// The watch reports what the answer to a patch has shown before: then it is old.
 func TestADeletionThatTheAnswerToAPatchShowsIsSeen(t *testing.T) {
 	s, c := runtimetest.Start(t), newCluster(t)
 	c.start(s, t.TempDir())
@@ -87,10 +88,9 @@ func TestADeletionThatTheAnswerToAPatchShowsIsSeen(t *testing.T) {
 		return c.patches > before
 	})
 
+	// For the watch it will be old.
 	c.mu.Lock()
-
-	// for the watch it will be old
-	c.enqueue = func(types.UID) {}
+	c.queue = nil
 	c.mu.Unlock()
 	c.remove(pod.UID, 30)
 	close(c.cut)

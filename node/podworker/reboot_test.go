@@ -100,7 +100,7 @@ func TestRestartCountsGoOnAfterAReboot(t *testing.T) {
 		t.Errorf("last state %+v", last)
 	}
 
-	// a new sandbox is initialised anew
+	// In a new sandbox init containers run again.
 	s.Await(t, "StartContainer done-first/1")
 }
 

@@ -3,7 +3,9 @@ package podworker
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -11,6 +13,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/status"
 )
 
@@ -18,148 +22,174 @@ import (
 // wait to be shown together with what follows it.
 const patience = 300 * time.Millisecond
 
-// sending is the key of the step that patches the status. The plan does not know it: it waits for what the
-// API shows.
-const sending = "report"
-
 // reportRetry is how long after a failure a status is sent again.
 const reportRetry = time.Second
 
-// report brings the API's status up to date, by a patch without a read before it. It is sent beside, one at a
-// time for each pod: what changes meanwhile is found by a look when the answer is here.
-func (w *Worker) report(ctx context.Context, p *pod, in plan.Input, d plan.Decision) error {
-	if in.Memory.InFlight[sending] {
-		p.mu.Lock()
-		p.unreported = p.memory.InFlight[sending]
-		over := !p.unreported
-		p.mu.Unlock()
+// reporter brings the API's status of pods up to date, by patches without a read before them. They are sent
+// beside the looks, one at a time for each pod.
+type reporter struct {
+	pods   Pods
+	api    API
+	queue  *queue.Queue
+	events Events
+	log    *slog.Logger
+	steps  *sync.WaitGroup
+	node   status.Node
+}
 
-		// just now: this look may not have seen the answer
-		if over {
-			w.Enqueue(p.uid)
-		}
+// patching is where the report of a pod's status stands.
+type patching struct {
+	sending bool      // a patch is on its way
+	missed  bool      // a look has left its status to the one after the patch
+	since   time.Time // when a change that can wait was first seen; zero: none waits
+}
 
+// report sends the status of a pod if the API shows another one. sending is whether a patch was on its way
+// when the look began: what has changed meanwhile is found by a look when the answer is here.
+func (r *reporter) report(ctx context.Context, p *pod, view *plan.View, sending bool) error {
+	if sending {
+		r.leave(p)
 		return nil
 	}
 
-	base, known := w.shown(in.Pod)
+	base, known := r.shown(view.Pod)
 	if !known {
 		return nil
 	}
 
-	want := status.Compute(status.Input{
-		Input:    in,
-		Decision: d,
-		HostIPs:  w.HostIPs,
-		Runtime:  w.RuntimeName,
-	})
-	if status.Equal(&base.Status, &want) {
-		p.shown = time.Time{}
+	want := status.Compute(view, r.node)
+	changed := !status.Equal(&base.Status, &want)
+	urgent := changed && status.Urgent(&base.Status, &want) && !status.Replacing(view)
+	if wait := p.hold(changed, urgent, view.Now); wait > 0 {
+		r.queue.LookAfter(p.uid, wait, queue.StatusDue)
 		return nil
 	}
 
-	if !status.Urgent(&base.Status, &want) || status.Replacing(in, d) {
-		if p.shown.IsZero() {
-			p.shown = in.Now
-		}
-
-		if left := patience - in.Now.Sub(p.shown); left > 0 {
-			w.queue.AddAfter(p.uid, left)
-			return nil
-		}
+	if !changed {
+		return nil
 	}
 
-	p.shown = time.Time{}
 	patch, err := status.Patch(base, &want)
 	if err != nil {
 		return err
 	}
 
 	p.mu.Lock()
-	p.memory.InFlight[sending] = true
+	p.patch.sending = true
 	p.mu.Unlock()
-	w.steps.Go(func() { w.send(ctx, p, in.Pod, &want, patch) })
+	r.steps.Go(func() { r.send(ctx, p, view.Pod, &want, patch) })
 	return nil
+}
+
+// leave leaves the status to the look after the patch that is on its way. If the answer has come since the
+// look began, that look must be asked for here.
+func (r *reporter) leave(p *pod) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.patch.missed = p.patch.sending
+	if !p.patch.sending {
+		r.queue.Look(p.uid, queue.StatusSent)
+	}
+}
+
+// hold returns how long a change of the status still has to wait; 0: it is shown now, or there is none.
+func (p *pod) hold(changed, urgent bool, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+
+	if !changed || urgent {
+		p.patch.since = time.Time{}
+		return 0
+	}
+
+	if p.patch.since.IsZero() {
+		p.patch.since = now
+	}
+
+	left := patience - now.Sub(p.patch.since)
+	if left <= 0 {
+		p.patch.since = time.Time{}
+	}
+
+	return max(left, 0)
+}
+
+// shown is what the API shows of a pod, the base of the next patch of its status; of a static pod that is its
+// mirror. Until the API's list is there it is not known what a mirror shows, and nothing can be reported.
+func (r *reporter) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
+	if !podsource.Static(pod) {
+		return pod, true
+	}
+
+	mirror, known := r.pods.MirrorOf(pod)
+	if !known {
+		return nil, false
+	}
+
+	out := *pod
+	out.Status = v1.PodStatus{}
+	if mirror != nil && podsource.StaticOf(mirror) == pod.UID && mirror.DeletionTimestamp == nil {
+		out.Status = mirror.Status
+	}
+
+	return &out, true
 }
 
 // send patches the status and takes the answer before another patch may be sent. The pod's end waits for the
 // last one.
-func (w *Worker) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStatus, patch []byte) {
-	updated, err := w.api.PatchStatus(ctx, pod, patch)
+func (r *reporter) send(ctx context.Context, p *pod, pod *v1.Pod, want *v1.PodStatus, patch []byte) {
+	updated, err := r.api.PatchStatus(ctx, pod, patch)
 	if err == nil {
-		w.pods.Saw(updated)
-		w.announce(pod, want)
+		r.pods.Saw(updated)
+		r.announce(pod, want)
 	}
 
 	p.mu.Lock()
-	delete(p.memory.InFlight, sending)
-	again := p.unreported || plan.Terminal(want.Phase) || err == nil && others(pod, updated)
-	p.unreported = false
+	again := p.patch.missed || plan.Terminal(want.Phase) || err == nil && changedByOthers(pod, updated)
+	p.patch.sending, p.patch.missed = false, false
 	p.mu.Unlock()
-	switch {
-	case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		// deleted, or another pod of this name: the watch will tell
+
+	// A pod that was deleted, or recreated under its name, is for the watch to report.
+	answered := err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+	if answered {
 		if again {
-			w.Enqueue(p.uid)
+			r.queue.Look(p.uid, queue.StatusSent)
 		}
 
-	case ctx.Err() == nil:
-		w.log.Warn("report status", "pod", pod.Namespace+"/"+pod.Name, "err", err)
-		w.queue.AddAfter(p.uid, reportRetry)
+		return
+	}
+
+	if ctx.Err() == nil {
+		r.log.Warn("report status", "pod", fullName(pod), "err", err)
+		r.queue.LookAfter(p.uid, reportRetry, queue.Retry)
 	}
 }
 
-// others reports whether somebody else has changed the pod before our patch reached it. The watch tells of
-// that later, when it is not new any more.
-func others(before, after *v1.Pod) bool {
+// changedByOthers reports whether somebody else has changed the pod before our patch reached it. The watch
+// reports that later, when it is not new any more.
+func changedByOthers(before, after *v1.Pod) bool {
+	sameGrace := equality.Semantic.DeepEqual(
+		before.DeletionGracePeriodSeconds,
+		after.DeletionGracePeriodSeconds,
+	)
 	return before.Generation != after.Generation ||
-		!equality.Semantic.DeepEqual(before.DeletionGracePeriodSeconds, after.DeletionGracePeriodSeconds) ||
-		!maps.Equal(before.Labels, after.Labels) || !maps.Equal(before.Annotations, after.Annotations) ||
-		!status.SameOfOthers(&before.Status, &after.Status)
+		!sameGrace ||
+		!maps.Equal(before.Labels, after.Labels) ||
+		!maps.Equal(before.Annotations, after.Annotations) ||
+		!status.SameForeign(&before.Status, &after.Status)
 }
 
-// announce tells of containers that begin to wait for their back-off.
-func (w *Worker) announce(pod *v1.Pod, want *v1.PodStatus) {
-	waiting := func(all []v1.ContainerStatus, name string) string {
-		for _, s := range all {
-			if s.Name == name && s.State.Waiting != nil {
-				return s.State.Waiting.Reason
-			}
-		}
-
-		return ""
-	}
-
-	for _, pair := range [][2][]v1.ContainerStatus{
-		{pod.Status.InitContainerStatuses, want.InitContainerStatuses},
-		{pod.Status.ContainerStatuses, want.ContainerStatuses},
-	} {
-		for _, s := range pair[1] {
-			reason := waiting(pair[1], s.Name)
-			if reason == waiting(pair[0], s.Name) {
-				continue
-			}
-
-			switch reason {
-			case status.ReasonCrashLoop:
-				w.events.Pod(
-					pod,
-					s.Name,
-					v1.EventTypeWarning,
-					"BackOff",
-					fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)",
-						s.Name, pod.Name, pod.Namespace, pod.UID),
-				)
-
-			case "ImagePullBackOff":
-				w.events.Pod(
-					pod,
-					s.Name,
-					v1.EventTypeNormal,
-					"BackOff",
-					fmt.Sprintf("Back-off pulling image %q", s.Image),
-				)
-			}
+// announce sends events about the containers that begin to wait for a back-off.
+func (r *reporter) announce(pod *v1.Pod, want *v1.PodStatus) {
+	for _, s := range status.BackingOff(&pod.Status, want) {
+		switch s.State.Waiting.Reason {
+		case status.ReasonCrashLoop:
+			message := fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)",
+				s.Name, pod.Name, pod.Namespace, pod.UID)
+			r.events.Pod(pod, s.Name, v1.EventTypeWarning, "BackOff", message)
+		case status.ReasonPullBackOff:
+			message := fmt.Sprintf("Back-off pulling image %q", s.Image)
+			r.events.Pod(pod, s.Name, v1.EventTypeNormal, "BackOff", message)
 		}
 	}
 }

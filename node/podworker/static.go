@@ -2,6 +2,8 @@ package podworker
 
 import (
 	"context"
+	"log/slog"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -9,139 +11,138 @@ import (
 
 	"github.com/trivet-node/trivet/node/plan"
 	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/queue"
 )
 
-// mirror looks at a pod that only shows a static one: when that is gone, or somebody deletes the mirror, so
-// does it.
-func (w *Worker) mirror(ctx context.Context, mirror *v1.Pod) {
-	if w.pods.Shows(mirror) {
+// mirrors deletes pods of the API that only show static ones, when they have nothing to show any more or
+// somebody deletes them.
+type mirrors struct {
+	pods  Pods
+	api   API
+	queue *queue.Queue
+	log   *slog.Logger
+	steps *sync.WaitGroup
+
+	mu       sync.Mutex // guards deleting
+	deleting map[types.UID]bool
+}
+
+// look deletes a mirror unless it shows something.
+func (m *mirrors) look(ctx context.Context, mirror *v1.Pod) {
+	if m.pods.Shows(mirror) {
 		return
 	}
 
-	w.mu.Lock()
-	busy := w.deleting[mirror.UID]
-	w.deleting[mirror.UID] = true
-	w.mu.Unlock()
+	m.mu.Lock()
+	busy := m.deleting[mirror.UID]
+	m.deleting[mirror.UID] = true
+	m.mu.Unlock()
 	if busy {
 		return
 	}
 
-	w.steps.Go(func() {
-		err := w.api.Delete(ctx, mirror)
-		w.mu.Lock()
-		delete(w.deleting, mirror.UID)
-		w.mu.Unlock()
+	m.steps.Go(func() {
+		err := m.api.Delete(ctx, mirror)
+		m.mu.Lock()
+		delete(m.deleting, mirror.UID)
+		m.mu.Unlock()
 		if err != nil && ctx.Err() == nil {
-			w.log.Warn("delete mirror", "pod", podsource.FullName(mirror), "err", err)
-			w.queue.AddAfter(mirror.UID, reportRetry)
+			m.log.Warn("delete mirror", "pod", podsource.FullName(mirror), "err", err)
+			m.queue.LookAfter(mirror.UID, reportRetry, queue.Retry)
 		}
 	})
 }
 
-// shown is what the API shows of a pod, the base of the next patch of its status; of a static pod that is its
-// mirror. Until the API's list is there it is not known what a mirror shows, and nothing can be reported.
-func (w *Worker) shown(pod *v1.Pod) (base *v1.Pod, known bool) {
-	if !podsource.Static(pod) {
-		return pod, true
-	}
-
-	mirror, known := w.pods.MirrorOf(pod)
-	if !known {
-		return nil, false
-	}
-
-	out := *pod
-	out.Status = v1.PodStatus{}
-	if mirror != nil && podsource.StaticOf(mirror) == pod.UID && mirror.DeletionTimestamp == nil {
-		out.Status = mirror.Status
-	}
-
-	return &out, true
+// names holds the full names of static pods: a name is held by one pod at a time.
+type names struct {
+	mu      sync.Mutex // guards holders
+	holders map[string]types.UID
 }
 
-// anotherTry is how long after a look a static pod that must wait is looked at again, should nobody say that
-// its time has come.
-const anotherTry = time.Second
+// take gives a name to a pod and reports whether it has it now.
+func (n *names) take(name string, uid types.UID) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if holder, held := n.holders[name]; held {
+		return holder == uid
+	}
+	if n.holders == nil {
+		n.holders = map[string]types.UID{}
+	}
+	n.holders[name] = uid
+	return true
+}
 
-// mayBegin reports whether a static pod may run. One whose manifest replaces another's waits until that pod,
-// of the same full name, has gone: both would use the same ports and files. The other one may be of an
-// earlier life of the agent, so the runtime is asked.
-func (w *Worker) mayBegin(ctx context.Context, pod *v1.Pod, observed plan.Observed) (bool, error) {
+// free frees the name that a pod holds and returns it, empty if it holds none.
+func (n *names) free(uid types.UID) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for name, holder := range n.holders {
+		if holder == uid {
+			delete(n.holders, name)
+			return name
+		}
+	}
+	return ""
+}
+
+// nameRetry is how long after a look a static pod that waits for its name is looked at again, if the name is
+// not freed before.
+const nameRetry = time.Second
+
+// nameIsFree reports whether a pod may run under its name. A static pod whose manifest replaces another's
+// waits until that pod, of the same full name, has gone: both would use the same ports and files. The other
+// one may be of an earlier life of the agent, so the runtime is asked.
+func (w *Worker) nameIsFree(ctx context.Context, pod *v1.Pod, observed plan.Observed) (bool, error) {
 	if !podsource.Static(pod) {
 		return true, nil
 	}
 
 	if len(observed.Sandboxes) == 0 {
-		others, err := w.runtime.Namesakes(ctx, pod.Namespace, pod.Name)
+		namesakes, err := w.deps.Runtime.Namesakes(ctx, pod.Namespace, pod.Name)
 		if err != nil {
 			return false, err
 		}
 
-		for uid, annotations := range others {
+		for uid, annotations := range namesakes {
 			if types.UID(uid) != pod.UID && podsource.SourceOf(annotations) != podsource.SourceAPI {
-				// perhaps nobody has looked at it yet
-				w.Enqueue(types.UID(uid))
+				// It may be one that was not looked at in this life of the agent.
+				w.deps.Queue.Look(types.UID(uid), queue.OnlyInRuntime)
 				return false, nil
 			}
 		}
 	}
 
-	name := podsource.FullName(pod)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-
-	if holder, held := w.holders[name]; held && holder != pod.UID {
-		return false, nil
-	}
-
-	w.holders[name] = pod.UID
-	return true, nil
+	return w.names.take(podsource.FullName(pod), pod.UID), nil
 }
 
-// release lets another static pod have the full name of one that has gone.
-func (w *Worker) release(uid types.UID) {
-	freed := ""
-	w.mu.Lock()
-	for name, holder := range w.holders {
-		if holder == uid {
-			delete(w.holders, name)
-			freed = name
-		}
-	}
-
-	w.mu.Unlock()
+// freeName lets another static pod have the full name of one that has gone.
+func (w *Worker) freeName(uid types.UID) {
+	freed := w.names.free(uid)
 	if freed == "" {
 		return
 	}
-
-	for _, pod := range w.pods.List() {
+	for _, pod := range w.deps.Pods.List() {
 		if podsource.Static(pod) && podsource.FullName(pod) == freed {
-			w.Enqueue(pod.UID)
+			w.deps.Queue.Look(pod.UID, queue.NameFreed)
 		}
 	}
 }
 
-// settled reports whether a pod that is not desired has gone, rather than not been read yet. A static pod
-// does not come from the API, and need not wait for its list.
-func (w *Worker) settled(uid types.UID, observed plan.Observed) bool {
+// hasGone reports whether a pod that is not desired has gone, rather than not been read yet. A static pod
+// does not come from the API, and need not wait for its list. known may be nil.
+func (w *Worker) hasGone(known *pod, observed plan.Observed) bool {
 	source := podsource.SourceAPI
 	for _, s := range observed.Sandboxes {
 		source = podsource.SourceOf(s.Annotations)
 	}
 
-	w.mu.Lock()
-	p := w.known[uid]
-	w.mu.Unlock()
-	if p != nil {
-		p.mu.Lock()
-
-		// nothing of it may have been made yet
-		if p.spec != nil && podsource.Static(p.spec) {
-			source = podsource.SourceOf(p.spec.Annotations)
+	// It may have no sandbox yet.
+	if known != nil {
+		if spec := known.spec(); spec != nil && podsource.Static(spec) {
+			source = podsource.SourceOf(spec.Annotations)
 		}
-
-		p.mu.Unlock()
 	}
 
-	return w.pods.Settled(source)
+	return w.deps.Pods.Settled(source)
 }

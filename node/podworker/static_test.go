@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/manifest"
+	"github.com/trivet-node/trivet/node/queue"
 	"github.com/trivet-node/trivet/node/runtime/runtimetest"
 )
 
@@ -28,7 +29,7 @@ func (c *cluster) replace(old types.UID, pod *v1.Pod) {
 	delete(c.pods, old)
 	c.mu.Unlock()
 	c.put(pod)
-	c.enqueue(old)
+	c.look(old, queue.PodChanged)
 }
 
 // unheard is a cluster whose API server does not answer.
@@ -56,19 +57,13 @@ func TestStaticPodWhoseManifestIsGoneEndsWithoutTheAPIServer(t *testing.T) {
 	c.waitForEvent("uid-a", "Started etcd")
 
 	stop()
+	// The other pod is only not known yet.
 	c.mu.Lock()
-
-	// the other pod is only not known yet
 	clear(c.pods)
 	c.mu.Unlock()
 	c.start(s, root)
 	s.Await(t, "StopContainer etcd/0 2")
-	c.waitFor("uid-a", "forgotten", func(*v1.Pod) bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-
-		return slices.Contains(c.forgotten, "uid-a")
-	})
+	c.waitUntilForgotten("uid-a")
 
 	stops := slices.DeleteFunc(s.Calls(), func(call string) bool {
 		return !strings.HasPrefix(call, "StopPodSandbox")
@@ -79,8 +74,10 @@ func TestStaticPodWhoseManifestIsGoneEndsWithoutTheAPIServer(t *testing.T) {
 }
 
 func TestChangedManifestWaitsForThePodItReplaces(t *testing.T) {
+	t.Parallel()
 	for when, restart := range map[string]bool{"running": false, "down": true} {
 		t.Run("while the agent is "+when, func(t *testing.T) {
+			t.Parallel()
 			s, c := runtimetest.Start(t), unheard(t)
 			s.Stubborn("old")
 			root := t.TempDir()
@@ -107,7 +104,7 @@ func TestChangedManifestWaitsForThePodItReplaces(t *testing.T) {
 	}
 }
 
-// The pod's sandbox is not there yet, so the runtime does not tell of it.
+// The pod has no sandbox yet, so the runtime does not know of it.
 func TestManifestChangedBeforeItsPodBegan(t *testing.T) {
 	s, c := runtimetest.Start(t), unheard(t)
 	s.FailOn("RunPodSandbox", context.DeadlineExceeded)

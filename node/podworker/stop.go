@@ -9,48 +9,47 @@ import (
 
 	"github.com/trivet-node/trivet/node/hook"
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 // stop runs the preStop hook and stops the container, both within the grace.
-func (w *Worker) stop(ctx context.Context, in plan.Input, s plan.Step) error {
-	spec := findSpec(in.Pod, s.Name)
-	w.events.Pod(in.Pod, s.Name, v1.EventTypeNormal, "Killing", stopMessage(s))
-	grace, began := s.Grace, time.Now()
-	if spec != nil && spec.Lifecycle != nil && spec.Lifecycle.PreStop != nil && grace > 0 {
-		hookCtx, cancel := context.WithTimeout(ctx, grace)
-		target := hook.Target{ID: s.ID, Spec: spec, IP: firstIP(w.podIPs(in.Pod, in.Observed))}
-		err := hook.Run(hookCtx, w.runtime, spec.Lifecycle.PreStop, target)
-		cancel()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+func (e *executor) stop(ctx context.Context, view *plan.View, s plan.Step) error {
+	began := time.Now()
+	e.deps.Events.Pod(view.Pod, s.Name, v1.EventTypeNormal, "Killing", stopMessage(s))
+	if err := e.preStop(ctx, view, s); err != nil {
+		return err
+	}
+	return e.deps.Runtime.StopContainer(ctx, s.ID, max(s.Grace-time.Since(began), plan.LeastGrace))
+}
 
-		if err != nil {
-			w.events.Pod(
-				in.Pod,
-				s.Name,
-				v1.EventTypeWarning,
-				"FailedPreStopHook",
-				fmt.Sprintf("PreStopHook failed: %v", err),
-			)
-		}
+// preStop runs the hook, if there is one and time for it. A hook that fails does not keep its container from
+// being stopped, so the error is that of ctx.
+func (e *executor) preStop(ctx context.Context, view *plan.View, s plan.Step) error {
+	spec := podspec.Find(view.Pod, s.Name)
+	if spec == nil || spec.Lifecycle == nil || spec.Lifecycle.PreStop == nil || s.Grace <= 0 {
+		return nil
 	}
 
-	err := w.runtime.StopContainer(ctx, s.ID, max(grace-time.Since(began), plan.LeastGrace))
-	if ctx.Err() != nil {
-		return ctx.Err()
+	hookCtx, cancel := context.WithTimeout(ctx, s.Grace)
+	defer cancel()
+
+	target := hook.Target{ID: s.ID, Spec: spec, IP: firstIP(view.IPs(e.cfg.HostIPs))}
+	err := hook.Run(hookCtx, e.deps.Runtime, spec.Lifecycle.PreStop, target)
+	if err != nil && ctx.Err() == nil {
+		message := fmt.Sprintf("PreStopHook failed: %v", err)
+		e.deps.Events.Pod(view.Pod, s.Name, v1.EventTypeWarning, "FailedPreStopHook", message)
 	}
 
-	return err
+	return ctx.Err()
 }
 
 func stopMessage(s plan.Step) string {
 	switch s.Why {
-	case "Liveness":
+	case plan.FailedLiveness:
 		return fmt.Sprintf("Container %s failed liveness probe, will be restarted", s.Name)
-	case "Startup":
+	case plan.FailedStartup:
 		return fmt.Sprintf("Container %s failed startup probe, will be restarted", s.Name)
-	case "Changed":
+	case plan.Changed:
 		return fmt.Sprintf("Container %s definition changed, will be restarted", s.Name)
 	}
 	return fmt.Sprintf("Stopping container %s", s.Name)

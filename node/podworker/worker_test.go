@@ -44,8 +44,7 @@ func TestPodLivesAndLeavesNothing(t *testing.T) {
 	}
 
 	stops := order[len(order)-3:]
-
-	// application containers stop side by side
+	// Application containers stop side by side
 	slices.Sort(stops[:2])
 	want := []string{
 		"Star first/0", "Star side/0", "Star app/0", "Star two/0", "Stop app/0", "Stop two/0", "Stop side/0",
@@ -54,18 +53,18 @@ func TestPodLivesAndLeavesNothing(t *testing.T) {
 		t.Errorf("order %v, want %v", order, want)
 	}
 
-	c.empty(s)
+	c.leavesNothing(pod.UID, s)
 	if !slices.Contains(c.down, pod.UID) {
 		t.Error("volumes were not torn down")
 	}
 }
 
 // A quiet pod is looked at for nothing but its volumes; other, earlier looks must not make that be forgotten.
-func TestVolumesAreRenewedAgainAndAgain(t *testing.T) {
+func TestVolumesAreRenewedPeriodically(t *testing.T) {
+	t.Parallel()
 	s := runtimetest.Start(t)
 	c := newCluster(t)
-
-	// more than the worker waits to show a status
+	// More than the worker waits to show a status.
 	c.renewal = time.Second
 	c.start(s, t.TempDir())
 	c.put(newPod(v1.RestartPolicyAlways, v1.Container{Name: "a", Image: "img"}))
@@ -121,6 +120,7 @@ func TestPodThatEndsIsSucceededOrFailed(t *testing.T) {
 }
 
 func TestAgentThatWasKilledAdoptsWhatRuns(t *testing.T) {
+	t.Parallel()
 	s, c := runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()
 	stop := c.start(s, root)
@@ -148,14 +148,17 @@ func TestAgentThatWasKilledAdoptsWhatRuns(t *testing.T) {
 		}
 	}
 
-	c.empty(s)
+	c.leavesNothing(pod.UID, s)
 }
 
 func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
+	t.Parallel()
 	s, c := runtimetest.Start(t), newCluster(t)
 	root := t.TempDir()
 	stop := c.start(s, root)
-	hook := &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"farewell"}}}}
+	hook := &v1.Lifecycle{
+		PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"say-goodbye"}}},
+	}
 	pod := newPod(v1.RestartPolicyAlways, v1.Container{
 		Name:      "app",
 		Image:     "run",
@@ -171,8 +174,8 @@ func TestPodDeletedWhileTheAgentWasDownIsRemoved(t *testing.T) {
 	c.mu.Unlock()
 	before := len(s.Calls())
 	c.start(s, root)
-	c.empty(s)
-	if calls := s.Calls()[before:]; len(calls) < 2 || calls[0] != "ExecSync farewell" ||
+	c.leavesNothing(pod.UID, s)
+	if calls := s.Calls()[before:]; len(calls) < 2 || calls[0] != "ExecSync say-goodbye" ||
 		calls[1] != "StopContainer app/0 30" {
 		t.Errorf("calls %v", calls)
 	}
@@ -201,6 +204,7 @@ func TestListThatComesDuringALookEndsNoPod(t *testing.T) {
 }
 
 func TestForcedDeletionCutsALongStopShort(t *testing.T) {
+	t.Parallel()
 	s, c := runtimetest.Start(t), newCluster(t)
 	s.Stubborn("app")
 	c.start(s, t.TempDir())

@@ -1,23 +1,22 @@
-// Package probe asks containers how they are: startup, liveness and readiness probes by exec, HTTP, TCP or
+// Package probe finds out how containers are: startup, liveness and readiness probes by exec, HTTP, TCP or
 // gRPC, with kubelet's meaning of delays, periods and thresholds. A probe that waits for its next turn costs
-// a timer, no goroutine; how many ask at once is bounded.
+// a timer and no goroutine; how many run at once is bounded.
 package probe
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"net"
 	"sync"
-	"syscall"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/queue"
 )
 
-// Exec runs a command in a container; code is its exit code.
+// Exec runs a command in a container; code is its exit code (runtime.Client).
 type Exec interface {
 	ExecSync(
 		ctx context.Context,
@@ -26,6 +25,19 @@ type Exec interface {
 		timeout time.Duration,
 	) (output []byte, code int32, err error)
 }
+
+// Queue takes the pods whose health has changed (queue.Queue).
+type Queue interface {
+	Look(uid types.UID, why queue.Reason)
+}
+
+// Events sends Events about pods (event.Recorder).
+type Events interface {
+	Pod(pod *v1.Pod, container, kind, reason, message string)
+}
+
+// dialer makes the connections of TCP and gRPC probes, as net.Dialer does.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Instance is a running container to be probed.
 type Instance struct {
@@ -37,32 +49,29 @@ type Instance struct {
 	WasStarted, WasReady bool
 }
 
-// Manager probes the running containers of the node.
-type Manager struct {
-	exec Exec
-	// the health of a container of the pod has changed
-	notify func(types.UID)
-	event  func(pod *v1.Pod, container, reason, text string) // a warning about a pod
+// Prober probes the running containers of the node. All methods may be called at the same time.
+type Prober struct {
+	exec   Exec
+	queue  Queue
+	events Events
+	dial   dialer
 	slots  chan struct{}
 
-	mu   sync.Mutex // guards pods and all below it
-	pods map[types.UID]map[string]*target
-	down bool
+	mu     sync.Mutex // guards what follows, and all that pods lead to
+	pods   map[types.UID]map[string]*target
+	closed bool
 }
 
 // maxAtOnce bounds the probes that run at the same time: exec probes start processes.
 const maxAtOnce = 32
 
-// New returns a manager that probes nothing yet.
-func New(
-	exec Exec,
-	notify func(types.UID),
-	event func(pod *v1.Pod, container, reason, text string),
-) *Manager {
-	return &Manager{
+// New returns a prober that probes nothing yet.
+func New(exec Exec, queue Queue, events Events) *Prober {
+	return &Prober{
 		exec:   exec,
-		notify: notify,
-		event:  event,
+		queue:  queue,
+		events: events,
+		dial:   (&net.Dialer{}).DialContext,
 		slots:  make(chan struct{}, maxAtOnce),
 		pods:   map[types.UID]map[string]*target{},
 	}
@@ -75,62 +84,65 @@ type target struct {
 	ip     string
 	health plan.Health
 	probes map[kind]*runner
-	ctx    context.Context // ends with the target; not a request's
-	cancel context.CancelFunc
+	cancel context.CancelFunc // of the probes that are running
 }
 
 type kind string
 
 const (
-	startup   kind = "Startup"
-	liveness  kind = "Liveness"
+	startup   kind = plan.FailedStartup
+	liveness  kind = plan.FailedLiveness
 	readiness kind = "Readiness"
 )
 
-// Sync makes the probes of a pod those of the given running instances.
-func (m *Manager) Sync(pod *v1.Pod, ip string, instances []Instance) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+// Sync makes the probes of a pod those of the given running instances, and returns what is known of each, by
+// container ID. ip is the pod's address, for probes that name no host.
+func (p *Prober) Sync(pod *v1.Pod, ip string, instances []Instance) map[string]plan.Health {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 
-	if m.down {
-		return
+	if p.closed {
+		return nil
 	}
 
-	targets := m.pods[pod.UID]
+	targets := p.pods[pod.UID]
 	if targets == nil {
 		targets = map[string]*target{}
-		m.pods[pod.UID] = targets
+		p.pods[pod.UID] = targets
 	}
 
-	keep := map[string]bool{}
+	health := make(map[string]plan.Health, len(instances))
 	for _, i := range instances {
-		keep[i.ID] = true
-		if t := targets[i.ID]; t != nil {
-			t.pod, t.ip = pod, ip
-			continue
+		t := targets[i.ID]
+		if t == nil {
+			t = p.begin(i)
+			targets[i.ID] = t
 		}
 
-		targets[i.ID] = m.begin(pod, ip, i)
+		t.pod, t.ip = pod, ip
+		health[i.ID] = t.health
 	}
 
 	for id, t := range targets {
-		if !keep[id] {
+		if _, wanted := health[id]; !wanted {
 			t.end()
 			delete(targets, id)
 		}
 	}
 
 	if len(targets) == 0 {
-		delete(m.pods, pod.UID)
+		delete(p.pods, pod.UID)
 	}
+
+	return health
 }
 
 // StopLiveness ends the probes that could restart containers of a pod that is going away. Its readiness is
-// still asked.
-func (m *Manager) StopLiveness(uid types.UID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, t := range m.pods[uid] {
+// still probed.
+func (p *Prober) StopLiveness(uid types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.pods[uid] {
 		for _, k := range []kind{startup, liveness} {
 			if r := t.probes[k]; r != nil {
 				r.timer.Stop()
@@ -140,229 +152,60 @@ func (m *Manager) StopLiveness(uid types.UID) {
 	}
 }
 
-// Health returns what is known of each instance of the pod, by container ID.
-func (m *Manager) Health(uid types.UID) map[string]plan.Health {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := map[string]plan.Health{}
-	for id, t := range m.pods[uid] {
-		out[id] = t.health
-	}
-	return out
-}
-
 // Close ends all probes.
-func (m *Manager) Close() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.down = true
-	for _, targets := range m.pods {
+func (p *Prober) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, targets := range p.pods {
 		for _, t := range targets {
 			t.end()
 		}
 	}
-	m.pods = map[types.UID]map[string]*target{}
+	clear(p.pods)
 }
 
-func (m *Manager) begin(pod *v1.Pod, ip string, i Instance) *target {
+// begin begins the probes of an instance. The caller holds the lock, as in add and addRest.
+func (p *Prober) begin(i Instance) *target {
+	ctx, cancel := context.WithCancel(context.Background())
 	t := &target{
 		Instance: i,
-		pod:      pod,
-		ip:       ip,
 		probes:   map[kind]*runner{},
+		cancel:   cancel,
+		health: plan.Health{
+			Started: i.Spec.StartupProbe == nil || i.WasStarted,
+			Ready:   i.Spec.ReadinessProbe == nil || i.WasReady,
+		},
+	}
+	if t.health.Started {
+		p.addRest(ctx, t)
+	} else {
+		p.add(ctx, t, startup, i.Spec.StartupProbe)
 	}
 
-	t.ctx, t.cancel = context.WithCancel(context.Background())
-	t.health = plan.Health{
-		Started: i.Spec.StartupProbe == nil || i.WasStarted,
-		Ready:   i.Spec.ReadinessProbe == nil || i.WasReady,
-	}
-	if !t.health.Started {
-		m.add(t, startup, i.Spec.StartupProbe)
-		return t
-	}
-
-	m.addRest(t)
 	return t
 }
 
 // addRest begins the probes that wait for the startup probe.
-func (m *Manager) addRest(t *target) {
-	m.add(t, liveness, t.Spec.LivenessProbe)
-	m.add(t, readiness, t.Spec.ReadinessProbe)
+func (p *Prober) addRest(ctx context.Context, t *target) {
+	p.add(ctx, t, liveness, t.Spec.LivenessProbe)
+	p.add(ctx, t, readiness, t.Spec.ReadinessProbe)
 }
 
-func (m *Manager) add(t *target, k kind, spec *v1.Probe) {
+// add begins a probe, if the container has it. ctx ends with the target.
+func (p *Prober) add(ctx context.Context, t *target, k kind, spec *v1.Probe) {
 	if spec == nil {
 		return
 	}
 	r := &runner{kind: k, spec: spec}
 	t.probes[k] = r
-	r.timer = time.AfterFunc(max(time.Until(t.Started.Add(r.delay())), 0), func() { m.fire(t, r) })
+	first := t.Started.Add(r.delay())
+	r.timer = time.AfterFunc(max(time.Until(first), 0), func() { p.run(ctx, t, r) })
 }
 
 func (t *target) end() {
 	t.cancel()
 	for _, r := range t.probes {
 		r.timer.Stop()
-	}
-}
-
-// runner is one probe of one instance. All of it but kind and spec is guarded by the manager's mutex.
-type runner struct {
-	kind      kind
-	spec      *v1.Probe
-	timer     *time.Timer
-	turn      time.Time     // when the turn began that is not over; zero between turns
-	pause     time.Duration // before the next knock
-	successes int32
-	failures  int32
-	unknown   bool // the last answer said nothing
-}
-
-// fire asks once. When that ends the probe's turn, the answer counts and the timer is set for the next one.
-func (m *Manager) fire(t *target, r *runner) {
-	select {
-	case m.slots <- struct{}{}:
-	case <-t.ctx.Done():
-		return
-	}
-
-	m.mu.Lock()
-	if r.turn.IsZero() {
-		r.turn = time.Now()
-	}
-
-	pod, ip := t.pod, t.ip
-	m.mu.Unlock()
-	err := ask(t.ctx, m.exec, r.spec, pod, t.Spec, t.ID, ip)
-	<-m.slots
-	if t.ctx.Err() != nil || m.knockAgain(t, r, err) {
-		return
-	}
-
-	unknown := errors.Is(err, errUnknown)
-	if !unknown {
-		m.record(t, r, pod, err)
-	}
-
-	m.mu.Lock()
-	again := unknown && r.unknown
-	r.unknown = unknown
-	m.mu.Unlock()
-
-	// not only because the container has just ended
-	if again {
-		m.event(
-			pod,
-			t.Spec.Name,
-			"Unhealthy",
-			fmt.Sprintf("%s probe errored and resulted in unknown state: %v", r.kind, err),
-		)
-	}
-
-	m.mu.Lock()
-	defer m.mu.Unlock()
-
-	if t.probes[r.kind] == r && t.ctx.Err() == nil && t.health.Unhealthy == "" {
-		r.timer.Reset(max(time.Until(r.turn.Add(r.period())), time.Millisecond))
-	}
-
-	r.turn = time.Time{}
-}
-
-// firstPause is how long a program gets to open its port before it is looked for again; then twice that, and
-// so on.
-const firstPause = 10 * time.Millisecond
-
-// knockAgain prolongs the turn of a probe whose connection was refused by a container in its first period:
-// programs need some milliseconds to open their port, and to wait for a whole period after that would be most
-// of the time that their pod takes to be ready. Nobody saw the question, and the refusal counts, once, when
-// the period is over. Liveness gains nothing by it.
-func (m *Manager) knockAgain(t *target, r *runner, err error) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	end := t.Started.Add(r.delay() + r.period())
-	if !errors.Is(err, syscall.ECONNREFUSED) || r.kind == liveness || time.Now().After(end) ||
-		t.probes[r.kind] != r {
-		return false
-	}
-	r.pause = max(2*r.pause, firstPause)
-	r.timer.Reset(min(r.pause, time.Until(end)+time.Millisecond))
-	return true
-}
-
-func (r *runner) delay() time.Duration {
-	return time.Duration(r.spec.InitialDelaySeconds) * time.Second
-}
-
-func (r *runner) period() time.Duration {
-	return time.Duration(orDefault(r.spec.PeriodSeconds, 10)) * time.Second
-}
-
-func orDefault(v, d int32) int32 {
-	if v > 0 {
-		return v
-	}
-	return d
-}
-
-// record counts an answer of a probe that is still wanted and, when a threshold is reached, changes the
-// health.
-func (m *Manager) record(t *target, r *runner, pod *v1.Pod, err error) {
-	if w, ok := errors.AsType[*warning](err); ok {
-		m.event(pod, t.Spec.Name, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", r.kind, w.text))
-		err = nil
-	}
-
-	m.mu.Lock()
-	if t.probes[r.kind] != r {
-		m.mu.Unlock()
-		return
-	}
-
-	before := t.health
-	if err == nil {
-		r.successes, r.failures = r.successes+1, 0
-		if r.successes >= orDefault(r.spec.SuccessThreshold, 1) {
-			m.succeed(t, r)
-		}
-	} else {
-		r.successes, r.failures = 0, r.failures+1
-		if r.failures >= orDefault(r.spec.FailureThreshold, 3) {
-			t.fail(r)
-		}
-	}
-
-	changed := t.health != before
-	m.mu.Unlock()
-	if err != nil {
-		m.event(pod, t.Spec.Name, "Unhealthy", fmt.Sprintf("%s probe failed: %v", r.kind, err))
-	}
-	if changed {
-		m.notify(pod.UID)
-	}
-}
-
-func (m *Manager) succeed(t *target, r *runner) {
-	switch r.kind {
-	case startup:
-		if !t.health.Started {
-			t.health.Started = true
-			delete(t.probes, startup)
-			m.addRest(t)
-		}
-	case readiness:
-		t.health.Ready = true
-	}
-}
-
-func (t *target) fail(r *runner) {
-	switch r.kind {
-	case startup, liveness:
-		t.health.Unhealthy = string(r.kind)
-		t.health.Grace = r.spec.TerminationGracePeriodSeconds
-	case readiness:
-		t.health.Ready = false
 	}
 }

@@ -16,7 +16,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/trivet-node/trivet/node/plan"
@@ -71,8 +70,8 @@ func testPod() *v1.Pod {
 func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &execs{bad: map[string]error{"startup": nil}}
-		told := 0
-		m := New(e, func(types.UID) { told++ }, func(*v1.Pod, string, string, string) {})
+		looks := make(looks, 10)
+		m := New(e, looks, &events{})
 		defer m.Close()
 
 		c := &v1.Container{
@@ -86,18 +85,18 @@ func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
 		time.Sleep(10500 * time.Millisecond)
 		synctest.Wait()
-		if h := m.Health("u")["x"]; h.Started || h.Ready || slices.Contains(e.runs, "live") ||
+		if h := m.health("x"); h.Started || h.Ready || slices.Contains(e.runs, "live") ||
 			slices.Contains(e.runs, "ready") {
 			t.Fatalf("before startup: %+v, runs %v", h, e.runs)
 		}
 
 		e.set("startup", false, nil)
 
-		// the next turn; readiness is asked at once after it
+		// The next turn; readiness is probed at once after it.
 		time.Sleep(600 * time.Millisecond)
 		synctest.Wait()
-		if h := m.Health("u")["x"]; !h.Started || !h.Ready || told == 0 {
-			t.Fatalf("after startup: %+v, told %d times", h, told)
+		if h := m.health("x"); !h.Started || !h.Ready || len(looks) == 0 {
+			t.Fatalf("after startup: %+v, %d looks", h, len(looks))
 		}
 	})
 }
@@ -105,18 +104,18 @@ func TestStartupGatesLivenessAndReadiness(t *testing.T) {
 func TestThresholdsAndRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &execs{bad: map[string]error{}}
-		var said []string
-		m := New(
-			e,
-			func(types.UID) {},
-			func(_ *v1.Pod, _, reason, text string) { said = append(said, reason+": "+text) },
-		)
+		said := &events{}
+		m := New(e, make(looks, 10), said)
 		defer m.Close()
 
 		c := &v1.Container{Name: "c", LivenessProbe: probeOf("live", 1), ReadinessProbe: probeOf("ready", 1)}
 		c.LivenessProbe.TerminationGracePeriodSeconds = new(int64(5))
 		m.Sync(testPod(), "", []Instance{{ID: "x", Spec: c, Started: time.Now()}})
-		health := func(after time.Duration) plan.Health { time.Sleep(after); synctest.Wait(); return m.Health("u")["x"] }
+		health := func(after time.Duration) plan.Health {
+			time.Sleep(after)
+			synctest.Wait()
+			return m.health("x")
+		}
 		if h := health(100 * time.Millisecond); !h.Ready || h.Unhealthy != "" {
 			t.Fatalf("healthy: %+v", h)
 		}
@@ -140,8 +139,8 @@ func TestThresholdsAndRecovery(t *testing.T) {
 		}
 
 		if want := "Unhealthy: Liveness probe errored and resulted in unknown state: probe could not run: " +
-			"runtime is away"; !slices.Contains(said, want) {
-			t.Fatalf("a probe that could not run was kept secret: %v", said)
+			"runtime is away"; !slices.Contains(said.all(), want) {
+			t.Fatalf("nobody learns of a probe that could not run: %v", said.all())
 		}
 
 		e.set("live", true, runtime.ErrTimeout)
@@ -153,11 +152,7 @@ func TestThresholdsAndRecovery(t *testing.T) {
 
 func TestARestartedAgentStartsFromWhatWasShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := New(
-			&execs{bad: map[string]error{}},
-			func(types.UID) {},
-			func(*v1.Pod, string, string, string) {},
-		)
+		m := New(&execs{bad: map[string]error{}}, make(looks, 10), &events{})
 		defer m.Close()
 
 		c := &v1.Container{Name: "c", StartupProbe: probeOf("s", 10), ReadinessProbe: probeOf("r", 10)}
@@ -168,13 +163,13 @@ func TestARestartedAgentStartsFromWhatWasShown(t *testing.T) {
 			WasStarted: true,
 			WasReady:   true,
 		}})
-		if h := m.Health("u")["x"]; !h.Started || !h.Ready {
+		if h := m.health("x"); !h.Started || !h.Ready {
 			t.Errorf("%+v", h)
 		}
 
 		m.Sync(testPod(), "", nil)
-		if left := m.Health("u"); len(left) != 0 {
-			t.Errorf("left %v", left)
+		if len(m.pods) != 0 {
+			t.Errorf("left %v", m.pods)
 		}
 	})
 }

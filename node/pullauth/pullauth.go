@@ -15,7 +15,8 @@ import (
 
 	"github.com/distribution/reference"
 	v1 "k8s.io/api/core/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/runtime"
 )
 
 // File is a docker configuration file: the node's own, or what is in a pull secret.
@@ -26,7 +27,7 @@ type File struct {
 
 // Credentials are what a pull presents.
 type Credentials struct {
-	*cri.AuthConfig
+	*runtime.Auth
 	Secret *v1.Secret // where they are from; nil: the node's
 	Hash   string     // tells them from others, as kubelet's records of pulls do
 }
@@ -82,7 +83,7 @@ func For(image string, files ...File) []Credentials {
 }
 
 // hash is that of kubelet's records: of the JSON text of these fields in this order.
-func hash(auth *cri.AuthConfig, email string) string {
+func hash(auth *runtime.Auth, email string) string {
 	data, err := json.Marshal(struct {
 		Username string `json:"username,omitempty"`
 		Password string `json:"password,omitempty"`
@@ -115,9 +116,8 @@ func parse(data []byte) map[string]entry {
 	return old
 }
 
-// config is the entry as the CRI has it. As with kubelet it names no server: the entry was chosen by the
-// registry of the image, the key may be a pattern or a path, and containerd sends nothing where they differ.
-func (e entry) config() *cri.AuthConfig {
+// config is what the entry presents to the registry, nil if it is not valid.
+func (e entry) config() *runtime.Auth {
 	if e.Auth != "" {
 		raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(e.Auth))
 		if err != nil {
@@ -132,7 +132,7 @@ func (e entry) config() *cri.AuthConfig {
 		e.Username, e.Password = user, strings.TrimRight(password, "\x00")
 	}
 
-	return &cri.AuthConfig{
+	return &runtime.Auth{
 		Username:      e.Username,
 		Password:      e.Password,
 		IdentityToken: e.IdentityToken,

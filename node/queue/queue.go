@@ -1,4 +1,4 @@
-// Package queue holds the UIDs of the pods that are worth a look, each with the reasons why. Whatever happens
+// Package queue holds the UIDs of the pods that are worth a look, each with the reasons why. What happens
 // to a pod only adds a reason; the look finds out what is to be done. One pod is looked at by one worker at a
 // time, reasons that come meanwhile lead to one more look, and pods take turns in the order of their first
 // reason.
@@ -84,8 +84,8 @@ func (q *Queue) LookAfter(uid types.UID, delay time.Duration, why Reason) {
 	p.timer, p.due = timer, due
 }
 
-// Run has pods looked at by a number of workers until ctx ends, and returns when the last look has. look gets
-// all reasons that were given since the look before.
+// Run has pods looked at by a number of workers until ctx ends, and returns when the last look has. It is
+// called once. look gets all reasons that were given since the look before.
 func (q *Queue) Run(ctx context.Context, workers int, look func(context.Context, types.UID, Reasons)) {
 	stop := context.AfterFunc(ctx, q.close)
 	defer stop()
@@ -108,14 +108,14 @@ func (q *Queue) Run(ctx context.Context, workers int, look func(context.Context,
 	running.Wait()
 }
 
-// add gives a pod a reason, and a turn if it has none. The caller holds the lock, as in pod and drop.
+// add gives a pod a reason, and a turn if it has none. The caller holds the lock, as in pod.
 func (q *Queue) add(uid types.UID, why Reason) {
 	if q.closed {
 		return
 	}
 	p := q.pod(uid)
 	waiting := p.why != 0
-	p.why |= Of(why)
+	p.why |= of(why)
 	if !waiting && !p.busy {
 		q.turns = append(q.turns, uid)
 		q.filled.Signal()

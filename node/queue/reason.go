@@ -66,8 +66,8 @@ func (r Reason) String() string { return names[r] }
 // Reasons is a set of reasons: all those that were given for one pod since the look before.
 type Reasons uint32
 
-// Of returns the set of the given reasons.
-func Of(all ...Reason) Reasons {
+// of returns the set of the given reasons.
+func of(all ...Reason) Reasons {
 	var out Reasons
 	for _, r := range all {
 		out |= 1 << r
@@ -76,7 +76,7 @@ func Of(all ...Reason) Reasons {
 }
 
 // Has reports whether any of the given reasons is in the set.
-func (r Reasons) Has(any ...Reason) bool { return r&Of(any...) != 0 }
+func (r Reasons) Has(any ...Reason) bool { return r&of(any...) != 0 }
 
 // String returns the reasons in words, separated by commas.
 func (r Reasons) String() string {

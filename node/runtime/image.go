@@ -3,131 +3,137 @@ package runtime
 import (
 	"context"
 	"errors"
-	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// Image returns the runtime's reference of an image that is present, or an empty string.
-func (c *Client) Image(ctx context.Context, spec *cri.ImageSpec) (*cri.Image, error) {
+// Images is the client of CRI's image service.
+type Images struct {
+	service cri.ImageServiceClient
+}
+
+// ImageSpec names an image.
+type ImageSpec struct {
+	Image              string            // a reference, or an ID of the runtime's
+	UserSpecifiedImage string            // as the pod's author wrote it
+	Annotations        map[string]string // of the pod
+}
+
+func (s ImageSpec) cri() *cri.ImageSpec {
+	return &cri.ImageSpec{
+		Image:              s.Image,
+		UserSpecifiedImage: s.UserSpecifiedImage,
+		Annotations:        s.Annotations,
+	}
+}
+
+// Image is an image that the runtime has.
+type Image struct {
+	ID          string
+	RepoTags    []string
+	RepoDigests []string
+	Size        uint64 // bytes
+	UID         *int64 // whom its processes run as, if that is a number
+	Username    string // or a name; neither of them: root
+}
+
+func imageOf(i *cri.Image) *Image {
+	out := &Image{
+		ID:          i.Id,
+		RepoTags:    i.RepoTags,
+		RepoDigests: i.RepoDigests,
+		Size:        i.Size,
+		Username:    i.Username,
+	}
+	if i.Uid != nil {
+		out.UID = new(i.Uid.Value)
+	}
+	return out
+}
+
+// Auth is what a pull presents to the registry. As with kubelet it names no server: the credentials were
+// chosen by the image's registry, and containerd, which compares a server's name with the registry's host as
+// text, would send nothing if it were a pattern, a path or a URL.
+type Auth struct {
+	Username      string
+	Password      string
+	IdentityToken string
+	RegistryToken string
+}
+
+// Image returns an image, nil if the runtime does not have it.
+func (i Images) Image(ctx context.Context, spec ImageSpec) (*Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := c.Images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: spec})
+
+	r, err := i.service.ImageStatus(ctx, &cri.ImageStatusRequest{Image: spec.cri()})
 	if err != nil {
 		return nil, plain(err)
 	}
-	return r.Image, nil
+	if r.Image == nil {
+		return nil, nil
+	}
+	return imageOf(r.Image), nil
 }
 
-// Pull fetches an image and returns the runtime's reference of it. It takes as long as it takes: cancel ctx
-// to give up.
-func (c *Client) Pull(
-	ctx context.Context,
-	spec *cri.ImageSpec,
-	auth *cri.AuthConfig,
-	pod *cri.PodSandboxConfig,
-) (string, error) {
-	r, err := c.Images.PullImage(ctx, &cri.PullImageRequest{Image: spec, Auth: auth, SandboxConfig: pod})
-	if err != nil {
-		return "", plain(err)
+// Pull fetches an image, for the sandbox of that configuration, and returns the runtime's reference of it. A
+// nil auth pulls anonymously. There is no bound to how long it takes but ctx.
+func (i Images) Pull(
+	ctx context.Context, spec ImageSpec, auth *Auth, sandbox *SandboxConfig,
+) (ref string, err error) {
+	request := &cri.PullImageRequest{Image: spec.cri(), SandboxConfig: sandbox}
+	if auth != nil {
+		request.Auth = &cri.AuthConfig{
+			Username:      auth.Username,
+			Password:      auth.Password,
+			IdentityToken: auth.IdentityToken,
+			RegistryToken: auth.RegistryToken,
+		}
 	}
-	return r.ImageRef, nil
+	r, err := i.service.PullImage(ctx, request)
+	return r.GetImageRef(), plain(err)
 }
 
 // ListImages lists all images.
-func (c *Client) ListImages(ctx context.Context) ([]*cri.Image, error) {
+func (i Images) ListImages(ctx context.Context) ([]*Image, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := c.Images.ListImages(ctx, &cri.ListImagesRequest{})
+
+	r, err := i.service.ListImages(ctx, &cri.ListImagesRequest{})
 	if err != nil {
 		return nil, plain(err)
 	}
-	return r.Images, nil
-}
 
-// ImageDir is a directory of the file system that holds the images.
-func (c *Client) ImageDir(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-
-	r, err := c.Images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
-	if err != nil {
-		return "", plain(err)
-	}
-
-	for _, fs := range r.ImageFilesystems {
-		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
-			return dir, nil
-		}
-	}
-
-	return "", errors.New("the runtime names no file system of images")
-}
-
-// Info is what the runtime says of itself.
-type Info struct {
-	Name, Version          string
-	RuntimeReady           bool
-	NetworkReady           bool
-	RuntimeWhy, NetworkWhy string
-	Handlers               []*cri.RuntimeHandler
-	Features               *cri.RuntimeFeatures
-}
-
-// Info asks for the runtime's version and conditions.
-func (c *Client) Info(ctx context.Context) (Info, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-
-	v, err := c.Runtime.Version(ctx, &cri.VersionRequest{Version: "v1"})
-	if err != nil {
-		return Info{}, plain(err)
-	}
-
-	s, err := c.Runtime.Status(ctx, &cri.StatusRequest{})
-	if err != nil {
-		return Info{}, plain(err)
-	}
-
-	out := Info{
-		Name:     v.RuntimeName,
-		Version:  v.RuntimeVersion,
-		Handlers: s.RuntimeHandlers,
-		Features: s.Features,
-	}
-
-	for _, cond := range s.GetStatus().GetConditions() {
-		why := cond.Reason + ": " + cond.Message
-		switch cond.Type {
-		case cri.RuntimeReady:
-			out.RuntimeReady, out.RuntimeWhy = cond.Status, why
-		case cri.NetworkReady:
-			out.NetworkReady, out.NetworkWhy = cond.Status, why
-		}
+	out := make([]*Image, 0, len(r.Images))
+	for _, image := range r.Images {
+		out = append(out, imageOf(image))
 	}
 
 	return out, nil
 }
 
-// CgroupDriver is the driver that the runtime uses: "systemd", "cgroupfs", or empty when it does not tell.
-func (c *Client) CgroupDriver(ctx context.Context) string {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+// ImageFS returns a directory of the file system that holds the images, and how much of it they use.
+func (i Images) ImageFS(ctx context.Context) (dir string, used *statsapi.FsStats, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := c.Runtime.RuntimeConfig(ctx, &cri.RuntimeConfigRequest{})
-	if err != nil || r.GetLinux() == nil {
-		return ""
+
+	r, err := i.service.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return "", nil, plain(err)
 	}
-	if r.Linux.CgroupDriver == cri.CgroupDriver_SYSTEMD {
-		return "systemd"
+
+	for _, fs := range r.ImageFilesystems {
+		if dir := fs.GetFsId().GetMountpoint(); dir != "" {
+			return dir, layerStats(fs), nil
+		}
 	}
-	return "cgroupfs"
+
+	return "", nil, errors.New("the runtime names no file system of images")
 }
 
-// UpdatePodCIDR tells the runtime the node's pod ranges.
-func (c *Client) UpdatePodCIDR(ctx context.Context, cidrs string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	_, err := c.Runtime.UpdateRuntimeConfig(ctx, &cri.UpdateRuntimeConfigRequest{RuntimeConfig: &cri.RuntimeConfig{
-		NetworkConfig: &cri.NetworkConfig{PodCidr: cidrs}}})
-	return plain(err)
+// ImageDir returns a directory of the file system that holds the images.
+func (i Images) ImageDir(ctx context.Context) (string, error) {
+	dir, _, err := i.ImageFS(ctx)
+	return dir, err
 }

@@ -2,134 +2,28 @@ package runtime
 
 import (
 	"context"
-	"os"
+	"errors"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/trivet-node/trivet/internal/boundedfile"
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/termination"
 )
 
-// Pod names a pod that the runtime has something of.
-type Pod struct {
-	UID, Namespace, Name string
-}
-
-// Pods lists the pods of which the runtime has sandboxes or containers, each with a fingerprint of their
-// states: when it changes, the pod is worth a look.
-func (c *Client) Pods(ctx context.Context) (map[Pod]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-
-	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
-	if err != nil {
-		return nil, plain(err)
-	}
-
-	containers, err := c.Runtime.ListContainers(ctx, &cri.ListContainersRequest{})
-	if err != nil {
-		return nil, plain(err)
-	}
-
-	sums, known := map[Pod]uint64{}, map[string]bool{}
-	for _, s := range sandboxes.Items {
-		if p := podOf(s.Labels); p.UID != "" {
-			sums[p] += hash(s.Id, s.State.String())
-			known[s.Id] = true
-		}
-	}
-
-	for _, s := range containers.Containers {
-		if p := podOf(s.Labels); p.UID != "" {
-			sums[p] += hash(s.Id, s.State.String())
-		}
-
-		known[s.Id] = true
-	}
-
-	c.forgetUnknown(known)
-	out := make(map[Pod]string, len(sums))
-	for p, sum := range sums {
-		out[p] = strconv.FormatUint(sum, 36)
-	}
-
-	return out, nil
-}
-
-// Annotations are those of pods, by UID.
-type Annotations map[string]map[string]string
-
-// Namesakes are the pods of a full name that the runtime has a sandbox of: by UID, with the annotations they
-// had.
-func (c *Client) Namesakes(ctx context.Context, namespace, name string) (Annotations, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-
-	label := map[string]string{LabelPodNamespace: namespace, LabelPodName: name}
-	filter := &cri.PodSandboxFilter{LabelSelector: label}
-	r, err := c.Runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: filter})
-	if err != nil {
-		return nil, plain(err)
-	}
-
-	out := Annotations{}
-	for _, s := range r.Items {
-		if p := podOf(s.Labels); p.UID != "" {
-			out[p.UID] = s.Annotations
-		}
-	}
-
-	return out, nil
-}
-
-func hash(parts ...string) uint64 {
-	// FNV-1a
-	h := uint64(14695981039346656037)
-	for _, p := range parts {
-		for i := range len(p) {
-			h = (h ^ uint64(p[i])) * 1099511628211
-		}
-	}
-	return h
-}
-
-func podOf(labels map[string]string) Pod {
-	return Pod{UID: labels[LabelPodUID], Namespace: labels[LabelPodNamespace], Name: labels[LabelPodName]}
-}
-
-func (c *Client) forgetUnknown(known map[string]bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-
-	for id := range c.ended {
-		if !known[id] {
-			delete(c.ended, id)
-		}
-	}
-
-	for id := range c.ready {
-		if !known[id] {
-			delete(c.ready, id)
-		}
-	}
-}
-
-// Observe looks at one pod.
+// Observe returns what the runtime has of one pod: all its sandboxes and all instances of its containers. The
+// slices in it are shared with later observations and must not be changed.
 func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 
 	label := map[string]string{LabelPodUID: uid}
-	sandboxes, err := c.Runtime.ListPodSandbox(
-		ctx,
-		&cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: label}},
-	)
+	sandboxes, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{
+		Filter: &cri.PodSandboxFilter{LabelSelector: label},
+	})
 	if err != nil {
 		return plan.Observed{}, plain(err)
 	}
@@ -145,22 +39,21 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 	}
 
 	if len(out.Sandboxes) == 0 {
-		// no container lives without a sandbox
+		// There is no container without a sandbox.
 		return out, nil
 	}
 
-	containers, err := c.Runtime.ListContainers(
-		ctx,
-		&cri.ListContainersRequest{Filter: &cri.ContainerFilter{LabelSelector: label}},
-	)
+	containers, err := c.runtime.ListContainers(ctx, &cri.ListContainersRequest{
+		Filter: &cri.ContainerFilter{LabelSelector: label},
+	})
 	if err != nil {
 		return plan.Observed{}, plain(err)
 	}
 
 	for _, l := range containers.Containers {
-		s, err := c.container(ctx, l)
-		if status.Code(err) == codes.NotFound {
-			// removed in between
+		seen, err := c.container(ctx, l)
+		if errors.Is(err, ErrNotFound) {
+			// It has been removed since it was listed.
 			continue
 		}
 
@@ -168,12 +61,13 @@ func (c *Client) Observe(ctx context.Context, uid string) (plan.Observed, error)
 			return plan.Observed{}, err
 		}
 
-		out.Containers = append(out.Containers, translate(l, s))
+		out.Containers = append(out.Containers, seen)
 	}
 
 	return out, nil
 }
 
+// sandbox completes a listed sandbox with its addresses.
 func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, error) {
 	out := plan.Sandbox{
 		ID:          s.Id,
@@ -186,65 +80,63 @@ func (c *Client) sandbox(ctx context.Context, s *cri.PodSandbox) (plan.Sandbox, 
 		return out, nil
 	}
 
-	c.mu.Lock()
-	known := c.ready[s.Id]
-	c.mu.Unlock()
-	if known == nil {
-		r, err := c.Runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: s.Id})
-		if status.Code(err) == codes.NotFound {
-			out.Ready = false
-			return out, nil
-		}
-
-		if err != nil {
-			return out, plain(err)
-		}
-
-		known = r.Status
-		c.mu.Lock()
-		c.ready[s.Id] = known
-		c.mu.Unlock()
+	var known bool
+	if out.IPs, known = c.memory.sandbox(s.Id); known {
+		return out, nil
 	}
 
-	if ip := known.GetNetwork().GetIp(); ip != "" {
-		out.IPs = append(out.IPs, ip)
+	r, err := c.runtime.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: s.Id})
+	if err = plain(err); errors.Is(err, ErrNotFound) {
+		out.Ready = false
+		return out, nil
 	}
 
-	for _, more := range known.GetNetwork().GetAdditionalIps() {
-		out.IPs = append(out.IPs, more.Ip)
+	if err != nil {
+		return out, err
+	}
+
+	out.IPs = addresses(r.GetStatus().GetNetwork())
+
+	c.memory.keepSandbox(s.Id, out.IPs)
+	return out, nil
+}
+
+// addresses returns those of a sandbox, the primary one first.
+func addresses(n *cri.PodSandboxNetworkStatus) []string {
+	var out []string
+	if ip := n.GetIp(); ip != "" {
+		out = append(out, ip)
+	}
+	for _, more := range n.GetAdditionalIps() {
+		out = append(out, more.Ip)
+	}
+	return out
+}
+
+// container completes a listed container with its status, and with its termination message once it has ended.
+func (c *Client) container(ctx context.Context, l *cri.Container) (plan.Container, error) {
+	if known, ok := c.memory.container(l.Id, stateOf(l.State)); ok {
+		return known, nil
+	}
+
+	r, err := c.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: l.Id})
+	if err != nil {
+		return plan.Container{}, plain(err)
+	}
+
+	out := containerOf(l, r.Status)
+	if out.State == plan.Exited {
+		out.Message = terminationMessage(r.Status)
+	}
+
+	if out.State == plan.Exited || out.State == plan.Running {
+		c.memory.keepContainer(out)
 	}
 
 	return out, nil
 }
 
-func (c *Client) container(ctx context.Context, l *cri.Container) (*cri.ContainerStatus, error) {
-	c.mu.Lock()
-	known := c.ended[l.Id]
-	c.mu.Unlock()
-	if known != nil && known.State == l.State {
-		return known, nil
-	}
-
-	r, err := c.Runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: l.Id})
-	if err != nil {
-		return nil, plain(err)
-	}
-
-	if r.Status.State == cri.ContainerState_CONTAINER_EXITED ||
-		r.Status.State == cri.ContainerState_CONTAINER_RUNNING {
-		if r.Status.State == cri.ContainerState_CONTAINER_EXITED {
-			r.Status.Message = terminationMessage(r.Status)
-		}
-
-		c.mu.Lock()
-		c.ended[l.Id] = r.Status
-		c.mu.Unlock()
-	}
-
-	return r.Status, nil
-}
-
-func translate(l *cri.Container, s *cri.ContainerStatus) plan.Container {
+func containerOf(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	out := plan.Container{
 		ID:        s.Id,
 		Name:      l.Labels[LabelContainerName],
@@ -263,7 +155,7 @@ func translate(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 		PreStop:   s.Annotations[AnnotationPreStop],
 		Ports:     s.Annotations[AnnotationPorts],
 	}
-	if s.ImageId != "" && out.ImageID == "" {
+	if out.ImageID == "" {
 		out.ImageID = s.ImageId
 	}
 	if out.Image == "" {
@@ -272,7 +164,8 @@ func translate(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 
 	out.Grace, _ = strconv.ParseInt(s.Annotations[AnnotationTermGrace], 10, 64)
 	if u := s.GetUser().GetLinux(); u != nil {
-		out.HasUser, out.UID, out.GID, out.Groups = true, u.Uid, u.Gid, u.SupplementalGroups
+		out.HasUser, out.UID = true, u.Uid
+		out.GID, out.Groups = u.Gid, u.SupplementalGroups
 	}
 
 	for _, m := range s.Mounts {
@@ -284,6 +177,26 @@ func translate(l *cri.Container, s *cri.ContainerStatus) plan.Container {
 	return out
 }
 
+// terminationMessage returns the message of a container that has ended. One that was not made by a node agent
+// has no annotations, and only what the runtime says of it.
+func terminationMessage(s *cri.ContainerStatus) string {
+	path := s.Annotations[AnnotationMessagePath]
+	if path == "" {
+		return s.Message
+	}
+
+	ended := termination.Ended{Message: s.Message, Log: s.LogPath}
+	mounted := func(m *cri.Mount) bool { return m.ContainerPath == path }
+	if i := slices.IndexFunc(s.Mounts, mounted); i >= 0 {
+		ended.File = s.Mounts[i].HostPath
+	}
+
+	policy := v1.TerminationMessagePolicy(s.Annotations[AnnotationMessagePolicy])
+	ended.FallBackToLog = policy == v1.TerminationMessageFallbackToLogsOnError && s.ExitCode != 0
+	return ended.Text()
+}
+
+// stamp is the time of a CRI timestamp; 0 means that it has not come.
 func stamp(nanoseconds int64) time.Time {
 	if nanoseconds == 0 {
 		return time.Time{}
@@ -301,97 +214,4 @@ func stateOf(s cri.ContainerState) plan.State {
 		return plan.Exited
 	}
 	return plan.Unknown
-}
-
-// terminationMessage is what the container left in its termination message file or, by policy, at the end of
-// its log.
-func terminationMessage(s *cri.ContainerStatus) string {
-	path := s.Annotations[AnnotationMessagePath]
-	if path == "" {
-		return s.Message
-	}
-
-	for _, m := range s.Mounts {
-		if m.ContainerPath != path {
-			continue
-		}
-
-		text := tail(m.HostPath, maxMessage)
-		if text == "" &&
-			s.Annotations[AnnotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError) &&
-			s.ExitCode != 0 {
-			text = logTail(s.LogPath)
-		}
-
-		if s.Message != "" && text != "" {
-			return s.Message + ": " + text
-		}
-
-		return s.Message + text
-	}
-
-	if s.Annotations[AnnotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError) &&
-		s.ExitCode != 0 {
-		return s.Message + logTail(s.LogPath)
-	}
-
-	return s.Message
-}
-
-// Limits of termination messages, as the API documents them.
-const (
-	maxMessage  = 4096
-	maxLogBytes = 2048
-	maxLogLines = 80
-)
-
-// tail reads the end of a regular file. The path is one that the agent chose; what the container made of the
-// file is not trusted.
-func tail(path string, limit int64) string {
-	f, err := boundedfile.Open(path, os.O_RDONLY)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-
-	info, err := f.Stat()
-	if err != nil {
-		return ""
-	}
-
-	buf := make([]byte, min(info.Size(), limit))
-	n, _ := f.ReadAt(buf, info.Size()-int64(len(buf)))
-	return strings.ToValidUTF8(string(buf[:n]), "?")
-}
-
-// logTail is the text of the last lines of a CRI log: "TIME STREAM TAGS TEXT" in each.
-func logTail(path string) string {
-	raw := tail(path, 4*maxLogBytes)
-	lines := strings.SplitAfter(raw, "\n")
-	if len(lines) > maxLogLines {
-		lines = lines[len(lines)-maxLogLines:]
-	}
-
-	var b strings.Builder
-	for _, line := range lines {
-		parts := strings.SplitN(line, " ", 4)
-		if len(parts) < 4 {
-			// cut off at the front, or empty
-			continue
-		}
-
-		text := parts[3]
-		if parts[2] == "P" {
-			text = strings.TrimSuffix(text, "\n")
-		}
-
-		b.WriteString(text)
-	}
-
-	out := b.String()
-	if len(out) > maxLogBytes {
-		out = strings.ToValidUTF8(out[len(out)-maxLogBytes:], "")
-	}
-
-	return out
 }

@@ -1,24 +1,24 @@
-// Package runtime is the agent's side of CRI v1 (k8s.io/cri-api): it turns what the runtime lists into
-// plan.Observed, by the labels and annotations that kubelet uses too, and offers the few calls the agent
-// makes. It keeps what cannot change (a container that ended, the addresses of a sandbox) and asks again for
-// the rest.
+// Package runtime is the agent's client of the container runtime: all calls of CRI v1 (k8s.io/cri-api) are
+// made here, and what they return are plain types. Observe returns what the runtime has of one pod as plan
+// sees it, by the labels and annotations that kubelet uses too; Watch reports which pods have changed.
+//
+// The client remembers of each container and sandbox what cannot change while its state does not, so that a
+// look at a pod costs two lists, and no status of what is known already.
 package runtime
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/node/plan"
 )
 
-// Labels and annotations of sandboxes and containers, kubelet's names: a node can be handed from one to the
-// other.
+// Labels and annotations of sandboxes and containers. They are kubelet's, so that a node can be handed over
+// from one to the other.
 const (
 	LabelPodName       = "io.kubernetes.pod.name"
 	LabelPodNamespace  = "io.kubernetes.pod.namespace"
@@ -33,81 +33,94 @@ const (
 	AnnotationPorts         = "io.kubernetes.container.ports"
 	AnnotationDeletionGrace = "io.kubernetes.pod.deletionGracePeriod"
 	AnnotationTermGrace     = "io.kubernetes.pod.terminationGracePeriod"
-	callTimeout             = 2 * time.Minute
-	sandboxTimeout          = 4 * time.Minute
 )
 
-// Client speaks to one CRI runtime. All methods may be called at the same time.
-type Client struct {
-	Runtime cri.RuntimeServiceClient
-	Images  cri.ImageServiceClient
-	log     *slog.Logger
+// How long calls may take. The runtime may wait for the network plugin while it makes a sandbox.
+const (
+	callTimeout    = 2 * time.Minute
+	sandboxTimeout = 4 * time.Minute
+	infoTimeout    = 10 * time.Second
+)
 
-	mu    sync.Mutex                       // guards ended and ready
-	ended map[string]*cri.ContainerStatus  // of containers that exited: it never changes
-	ready map[string]*cri.PodSandboxStatus // of ready sandboxes: addresses never change
+// The configurations of sandboxes and containers are made by criconfig and taken by RunSandbox,
+// CreateContainer and Pull. Those who only pass them on know them by these names.
+type (
+	SandboxConfig   = cri.PodSandboxConfig
+	ContainerConfig = cri.ContainerConfig
+)
+
+// Client speaks to one CRI runtime, and through Images to its image service. All methods may be called at the
+// same time.
+type Client struct {
+	Images
+	runtime cri.RuntimeServiceClient
+	log     *slog.Logger
+	memory  memory
 }
 
-// New returns a client on open connections; images may be the same one.
+// New returns a client on open connections to the runtime service and the image service, which may be one.
 func New(runtime, images grpc.ClientConnInterface, log *slog.Logger) *Client {
 	return &Client{
-		Runtime: cri.NewRuntimeServiceClient(runtime),
-		Images:  cri.NewImageServiceClient(images),
+		Images:  Images{service: cri.NewImageServiceClient(images)},
+		runtime: cri.NewRuntimeServiceClient(runtime),
 		log:     log,
-		ended:   map[string]*cri.ContainerStatus{},
-		ready:   map[string]*cri.PodSandboxStatus{},
+		memory: memory{
+			containers: map[string]plan.Container{},
+			addresses:  map[string][]string{},
+		},
 	}
 }
 
-// RunSandbox makes and starts a sandbox and returns its ID.
-func (c *Client) RunSandbox(
-	ctx context.Context,
-	config *cri.PodSandboxConfig,
-	handler string,
-) (string, error) {
+// RunSandbox creates and starts a sandbox with the named runtime handler, or the default one if handler is
+// empty, and returns its ID.
+func (c *Client) RunSandbox(ctx context.Context, config *SandboxConfig, handler string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, sandboxTimeout)
 	defer cancel()
-	r, err := c.Runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+
+	r, err := c.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	if err != nil {
 		return "", plain(err)
 	}
 	return r.PodSandboxId, nil
 }
 
-// StopSandbox stops a sandbox and whatever runs in it. A sandbox that is gone is a success.
+// StopSandbox stops a sandbox and all containers in it. A sandbox that is gone is a success.
 func (c *Client) StopSandbox(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := c.Runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: id})
-	c.forgetSandbox(id)
-	return found(err)
+
+	_, err := c.runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: id})
+	c.memory.forgetSandbox(id)
+	return unlessGone(err)
 }
 
 // RemoveSandbox removes a sandbox with its containers. A sandbox that is gone is a success.
 func (c *Client) RemoveSandbox(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := c.Runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: id})
-	c.forgetSandbox(id)
-	return found(err)
+
+	_, err := c.runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: id})
+	c.memory.forgetSandbox(id)
+	return unlessGone(err)
 }
 
-// CreateContainer makes a container in a sandbox and returns its ID.
+// CreateContainer creates a container in a sandbox, whose configuration must be the one that the sandbox was
+// run with, and returns its ID.
 func (c *Client) CreateContainer(
-	ctx context.Context,
-	sandbox string,
-	config *cri.ContainerConfig,
-	pod *cri.PodSandboxConfig,
+	ctx context.Context, sandbox string, config *ContainerConfig, sandboxConfig *SandboxConfig,
 ) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	r, err := c.Runtime.CreateContainer(
-		ctx,
-		&cri.CreateContainerRequest{PodSandboxId: sandbox, Config: config, SandboxConfig: pod},
-	)
+
+	r, err := c.runtime.CreateContainer(ctx, &cri.CreateContainerRequest{
+		PodSandboxId:  sandbox,
+		Config:        config,
+		SandboxConfig: sandboxConfig,
+	})
 	if err != nil {
 		return "", plain(err)
 	}
+
 	return r.ContainerId, nil
 }
 
@@ -115,92 +128,33 @@ func (c *Client) CreateContainer(
 func (c *Client) StartContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := c.Runtime.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: id})
+
+	_, err := c.runtime.StartContainer(ctx, &cri.StartContainerRequest{ContainerId: id})
 	return plain(err)
 }
 
-// StopContainer sends the stop signal and, after grace, SIGKILL; it returns when the container ended. One
-// that is gone is a success.
+// StopContainer sends the stop signal and, after grace, SIGKILL, and returns when the container has ended.
+// One that is gone is a success.
 func (c *Client) StopContainer(ctx context.Context, id string, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
-	seconds := int64((grace + time.Second - 1) / time.Second)
-	_, err := c.Runtime.StopContainer(ctx, &cri.StopContainerRequest{ContainerId: id, Timeout: seconds})
-	return found(err)
+
+	_, err := c.runtime.StopContainer(
+		ctx,
+		&cri.StopContainerRequest{ContainerId: id, Timeout: seconds(grace)},
+	)
+	return unlessGone(err)
 }
 
 // RemoveContainer removes a container. One that is gone is a success.
 func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := c.Runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
-	c.mu.Lock()
-	delete(c.ended, id)
-	c.mu.Unlock()
-	return found(err)
+
+	_, err := c.runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
+	c.memory.forgetContainer(id)
+	return unlessGone(err)
 }
 
-// ExecSync runs a command in a container. A command that ran and failed is no error: its code tells.
-func (c *Client) ExecSync(
-	ctx context.Context,
-	id string,
-	command []string,
-	timeout time.Duration,
-) (output []byte, code int32, err error) {
-	seconds := int64((timeout + time.Second - 1) / time.Second)
-	if timeout > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, timeout+5*time.Second)
-		defer cancel()
-	}
-	r, err := c.Runtime.ExecSync(ctx, &cri.ExecSyncRequest{ContainerId: id, Cmd: command, Timeout: seconds})
-	if err != nil {
-		return nil, 0, plainTimeout(err)
-	}
-	return append(r.Stdout, r.Stderr...), r.ExitCode, nil
-}
-
-// ErrTimeout is wrapped by errors of calls that took longer than they may.
-var ErrTimeout = fmt.Errorf("timed out")
-
-func plainTimeout(err error) error {
-	if status.Code(err) == codes.DeadlineExceeded {
-		return fmt.Errorf("%w: %s", ErrTimeout, status.Convert(err).Message())
-	}
-	return plain(err)
-}
-
-// found makes a success of "not found".
-func found(err error) error {
-	if status.Code(err) == codes.NotFound {
-		return nil
-	}
-	return plain(err)
-}
-
-// plain drops gRPC's wording: users read these texts in events.
-func plain(err error) error {
-	if err == nil {
-		return nil
-	}
-	if s, ok := status.FromError(err); ok {
-		return &callError{code: s.Code(), message: s.Message()}
-	}
-	return err
-}
-
-type callError struct {
-	code    codes.Code
-	message string
-}
-
-func (e *callError) Error() string { return e.message }
-
-// GRPCStatus keeps the code for status.Code.
-func (e *callError) GRPCStatus() *status.Status { return status.New(e.code, e.message) }
-
-func (c *Client) forgetSandbox(id string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.ready, id)
-}
+// seconds rounds up: CRI counts in whole seconds, and nothing may get less time than it was promised.
+func seconds(d time.Duration) int64 { return int64((d + time.Second - 1) / time.Second) }

@@ -1,78 +1,82 @@
 package stats
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"github.com/trivet-node/trivet/node/machine"
 )
 
-// tick is the unit of /proc/stat: USER_HZ is 100 on every architecture that Go runs on.
+// tick is the unit of times in /proc: USER_HZ is 100 on every architecture that Go runs on.
 const tick = 10 * time.Millisecond
 
-// node reads the figures of the whole machine.
-func (c *Collector) node(ctx context.Context, few bool) (*statsapi.NodeStats, error) {
-	used, boot, err := cpuTime()
+// node returns the figures of the whole machine.
+func (c *Collector) node(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.NodeStats, error) {
+	used, boot, err := c.cpuTime()
 	if err != nil {
 		return nil, err
 	}
 
-	mem, err := meminfo()
+	memory, err := c.memory()
 	if err != nil {
 		return nil, err
 	}
 
 	now := metav1.Now()
-	working := mem["MemTotal"] - mem["MemAvailable"]
+	memory.Time = now
 	out := &statsapi.NodeStats{
 		NodeName:  c.cfg.NodeName,
 		StartTime: metav1.NewTime(boot),
 		CPU: &statsapi.CPUStats{
 			Time:                 now,
 			UsageCoreNanoSeconds: new(uint64(used)),
-			UsageNanoCores:       c.rate("node", sample{now.Time, uint64(used)}),
+			UsageNanoCores:       c.rates.since("node", reading{now.Time, uint64(used)}),
 		},
-		Memory: &statsapi.MemoryStats{
-			Time:            now,
-			AvailableBytes:  new(mem["MemAvailable"]),
-			UsageBytes:      new(mem["MemTotal"] - mem["MemFree"]),
-			WorkingSetBytes: &working,
-			RSSBytes:        new(mem["AnonPages"]),
-		},
+		Memory: memory,
 	}
-	if few {
-		return out, nil
+	if !onlyCPUAndMemory {
+		out.Fs = diskUsage(c.cfg.Root)
+		out.Runtime = &statsapi.RuntimeStats{ImageFs: c.imageFS(ctx)}
 	}
 
-	out.Fs = diskUsage(c.cfg.Root)
-	out.Runtime = &statsapi.RuntimeStats{ImageFs: c.imageFs(ctx)}
 	return out, nil
 }
 
-func (c *Collector) imageFs(ctx context.Context) *statsapi.FsStats {
-	answer, err := c.cfg.Images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
-	if err != nil || len(answer.ImageFilesystems) == 0 {
+// imageFS returns the figures of the file system of images, as far as they are known.
+func (c *Collector) imageFS(ctx context.Context) *statsapi.FsStats {
+	dir, used, err := c.cfg.Runtime.ImageFS(ctx)
+	if err != nil {
 		return nil
 	}
-	one := answer.ImageFilesystems[0]
-	fs := diskUsage(one.GetFsId().GetMountpoint())
+	fs := diskUsage(dir)
 	if fs == nil {
-		fs = &statsapi.FsStats{Time: stamp(one.Timestamp)}
+		return used
 	}
-	fs.UsedBytes, fs.InodesUsed = value(one.UsedBytes), value(one.InodesUsed)
+	fs.UsedBytes, fs.InodesUsed = used.UsedBytes, used.InodesUsed
 	return fs
 }
 
-// cpuTime is the CPU time that the machine has used since it booted, and when it booted (proc(5): cpu and
-// btime of /proc/stat).
-func cpuTime() (used time.Duration, boot time.Time, err error) {
-	text, err := readFile("/proc/stat")
+// procPath returns where a file of procfs is.
+func (c *Collector) procPath(name string) string { return filepath.Join("/", c.root, "proc", name) }
+
+// readProc reads a file of procfs.
+func (c *Collector) readProc(name string) (string, error) {
+	data, err := os.ReadFile(c.procPath(name))
+	return string(data), err
+}
+
+// cpuTime returns the CPU time that the machine has used since it booted, and when that was: lines cpu and
+// btime of proc_stat(5).
+func (c *Collector) cpuTime() (used time.Duration, boot time.Time, err error) {
+	text, err := c.readProc("stat")
 	if err != nil {
 		return 0, time.Time{}, err
 	}
@@ -81,90 +85,51 @@ func cpuTime() (used time.Duration, boot time.Time, err error) {
 		fields := strings.Fields(line)
 		switch {
 		case len(fields) >= 9 && fields[0] == "cpu":
-			for i, f := range fields[1:9] {
-				// idle and waiting for I/O
-				if i == 3 || i == 4 {
-					continue
-				}
-
-				n, err := strconv.ParseUint(f, 10, 64)
-				if err != nil {
-					return 0, time.Time{}, fmt.Errorf("read /proc/stat: %w", err)
-				}
-
-				used += time.Duration(n) * tick
-			}
-
+			used, err = busy(fields[1:9])
 		case len(fields) == 2 && fields[0] == "btime":
-			n, err := strconv.ParseInt(fields[1], 10, 64)
-			if err != nil {
-				return 0, time.Time{}, fmt.Errorf("read /proc/stat: %w", err)
-			}
+			var seconds int64
+			seconds, err = strconv.ParseInt(fields[1], 10, 64)
+			boot = time.Unix(seconds, 0)
+		}
 
-			boot = time.Unix(n, 0)
+		if err != nil {
+			return 0, time.Time{}, fmt.Errorf("read /proc/stat: %w", err)
 		}
 	}
 
 	return used, boot, nil
 }
 
-// meminfo is /proc/meminfo in bytes.
-func meminfo() (map[string]uint64, error) {
-	text, err := readFile("/proc/meminfo")
-	if err != nil {
-		return nil, err
-	}
-
-	out := map[string]uint64{}
-	for line := range strings.Lines(text) {
-		name, rest, ok := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		if !ok || len(fields) == 0 {
+// busy adds the times of a line cpu up, but for those in which the CPU did nothing.
+func busy(times []string) (time.Duration, error) {
+	const idle, iowait = 3, 4
+	var sum time.Duration
+	for i, text := range times {
+		if i == idle || i == iowait {
 			continue
 		}
 
-		n, err := strconv.ParseUint(fields[0], 10, 64)
+		n, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {
-			return nil, fmt.Errorf("read /proc/meminfo: %w", err)
-		}
-		if len(fields) == 2 {
-			n *= 1024
+			return 0, err
 		}
 
-		out[name] = n
+		sum += time.Duration(n) * tick
 	}
 
-	return out, nil
+	return sum, nil
 }
 
-// page is a text in Prometheus' exposition format.
-type page struct{ bytes.Buffer }
-
-func (p *page) head(name, kind, help string) {
-	fmt.Fprintf(p, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
-}
-
-// value writes one sample; labels are name, value, name, value...
-func (p *page) value(name string, v float64, labels ...string) {
-	p.WriteString(name)
-	for i := 0; i+1 < len(labels); i += 2 {
-		sep := ","
-		if i == 0 {
-			sep = "{"
-		}
-
-		fmt.Fprintf(p, "%s%s=%s", sep, labels[i], quote(labels[i+1]))
+// memory returns the figures of the machine's memory.
+func (c *Collector) memory() (*statsapi.MemoryStats, error) {
+	m, err := machine.Machine{Root: c.root}.Memory()
+	if err != nil {
+		return nil, err
 	}
-
-	if len(labels) > 1 {
-		p.WriteByte('}')
-	}
-
-	p.WriteByte(' ')
-	p.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
-	p.WriteByte('\n')
-}
-
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`).Replace(s) + `"`
+	return &statsapi.MemoryStats{
+		AvailableBytes:  new(uint64(m.Available)),
+		UsageBytes:      new(uint64(m.Total - m.Free)),
+		WorkingSetBytes: new(uint64(m.Total - m.Available)),
+		RSSBytes:        new(uint64(m.Anonymous)),
+	}, nil
 }

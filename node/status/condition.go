@@ -2,132 +2,136 @@ package status
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// conditions sets the five conditions that a node agent owns. Those of others stay as they are.
+// conditions sets those that a node agent owns. Those of others stay as they are.
 func (c *computer) conditions() {
-	c.set(v1.PodReadyToStartContainers, c.readySandbox() != nil, "", "")
-	c.initializedCondition()
+	set := &conditionSet{
+		all:        c.out.Conditions,
+		generation: c.Pod.Generation,
+		now:        metav1.NewTime(c.Now.Truncate(time.Second)),
+	}
+
+	set.put(v1.PodReadyToStartContainers, c.Ready() != nil, "", "")
+	initialized, reason, message := c.podInitialized()
+	set.put(v1.PodInitialized, initialized, reason, message)
+
 	ready, reason, message := c.containersReady()
-	c.set(v1.ContainersReady, ready, reason, message)
+	set.put(v1.ContainersReady, ready, reason, message)
 	if ready {
-		reason, message = c.gates()
+		reason, message = gates(c.Pod.Spec.ReadinessGates, set.all)
 		ready = reason == ""
 	}
 
-	c.set(v1.PodReady, ready, reason, message)
-	c.resizeCondition()
-	if e := c.Memory.Ended; e != nil && e.Disruption != "" {
-		c.set(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, e.Disruption)
+	set.put(v1.PodReady, ready, reason, message)
+
+	// Resources of running containers are not changed in place (yet).
+	const infeasible = "in-place resize is not served by this node agent"
+	set.putWhile(v1.PodResizePending, c.resized, v1.PodReasonInfeasible, infeasible)
+	set.putWhile(v1.AllContainersRestarting, len(c.RestartingAll()) > 0 && !c.Ending, "", "")
+	if c.Ended != nil && c.Ended.Disruption != "" {
+		set.put(v1.DisruptionTarget, true, v1.PodReasonTerminationByKubelet, c.Ended.Disruption)
 	}
 
-	if have, ok := condition(c.out.Conditions, v1.AllContainersRestarting); len(plan.RestartingAll(
-		c.Pod,
-		c.Observed,
-	)) > 0 && !c.Decision.Ending {
-		c.set(v1.AllContainersRestarting, true, "", "")
-	} else if ok && have.Status == v1.ConditionTrue {
-		c.set(v1.AllContainersRestarting, false, "", "")
-	}
-
-	if _, ok := condition(c.out.Conditions, v1.PodScheduled); !ok {
-		c.set(v1.PodScheduled, true, "", "")
-	} else {
-		i := slices.IndexFunc(
-			c.out.Conditions,
-			func(x v1.PodCondition) bool { return x.Type == v1.PodScheduled },
-		)
-
-		c.out.Conditions[i].ObservedGeneration = c.Pod.Generation
-	}
+	set.scheduled()
+	c.out.Conditions = set.all
 }
 
-// resizeCondition says that resources of running containers are not changed in place (yet): the containers
-// keep what they have.
-func (c *computer) resizeCondition() {
-	if c.resized {
-		c.set(
-			v1.PodResizePending,
-			true,
-			v1.PodReasonInfeasible,
-			"in-place resize is not served by this node agent",
-		)
-
-		return
-	}
-
-	if have, ok := condition(c.out.Conditions, v1.PodResizePending); ok && have.Status == v1.ConditionTrue {
-		c.set(v1.PodResizePending, false, "", "")
-	}
+// conditionSet is the conditions of a status that is computed.
+type conditionSet struct {
+	all        []v1.PodCondition
+	generation int64 // of the pod
+	now        metav1.Time
 }
 
-func condition(all []v1.PodCondition, t v1.PodConditionType) (v1.PodCondition, bool) {
-	for _, x := range all {
-		if x.Type == t {
-			return x, true
-		}
-	}
-	return v1.PodCondition{}, false
-}
-
-func (c *computer) set(t v1.PodConditionType, on bool, reason, message string) {
+// put sets a condition. The time of its last transition changes with its status only.
+func (s *conditionSet) put(t v1.PodConditionType, on bool, reason, message string) {
 	want := v1.PodCondition{
 		Type:               t,
 		Status:             v1.ConditionFalse,
 		Reason:             reason,
 		Message:            message,
-		ObservedGeneration: c.Pod.Generation,
+		ObservedGeneration: s.generation,
+		LastTransitionTime: s.now,
 	}
 	if on {
 		want.Status = v1.ConditionTrue
 	}
 
-	for i := range c.out.Conditions {
-		if have := &c.out.Conditions[i]; have.Type == t {
-			want.LastTransitionTime, want.LastProbeTime = have.LastTransitionTime, have.LastProbeTime
-			if have.Status != want.Status || want.LastTransitionTime.IsZero() {
-				want.LastTransitionTime = metav1.NewTime(c.Now.Truncate(time.Second))
-			}
-
-			*have = want
-			return
-		}
+	have := s.find(t)
+	if have == nil {
+		s.all = append(s.all, want)
+		return
 	}
 
-	want.LastTransitionTime = metav1.NewTime(c.Now.Truncate(time.Second))
-	c.out.Conditions = append(c.out.Conditions, want)
+	want.LastProbeTime = have.LastProbeTime
+	if have.Status == want.Status && !have.LastTransitionTime.IsZero() {
+		want.LastTransitionTime = have.LastTransitionTime
+	}
+
+	*have = want
 }
 
-func (c *computer) initializedCondition() {
+// putWhile sets a condition that is there only when it was true once.
+func (s *conditionSet) putWhile(t v1.PodConditionType, on bool, reason, message string) {
+	if on {
+		s.put(t, true, reason, message)
+		return
+	}
+	if have := s.find(t); have != nil && have.Status == v1.ConditionTrue {
+		s.put(t, false, "", "")
+	}
+}
+
+// scheduled adds the condition to a pod that no scheduler has placed, such as a static one.
+func (s *conditionSet) scheduled() {
+	if have := s.find(v1.PodScheduled); have != nil {
+		have.ObservedGeneration = s.generation
+		return
+	}
+	s.put(v1.PodScheduled, true, "", "")
+}
+
+func (s *conditionSet) find(t v1.PodConditionType) *v1.PodCondition {
+	for i := range s.all {
+		if s.all[i].Type == t {
+			return &s.all[i]
+		}
+	}
+	return nil
+}
+
+// condition returns a condition, or the zero value if it is not there.
+func condition(all []v1.PodCondition, t v1.PodConditionType) v1.PodCondition {
+	for _, x := range all {
+		if x.Type == t {
+			return x
+		}
+	}
+	return v1.PodCondition{}
+}
+
+// podInitialized is whether initialization is over, and why not.
+func (c *computer) podInitialized() (initialized bool, reason, message string) {
 	if c.out.Phase == v1.PodSucceeded {
-		c.set(v1.PodInitialized, true, "PodCompleted", "")
-		return
+		return true, "PodCompleted", ""
 	}
-
 	if names := c.incompleteInits(); len(names) > 0 {
-		c.set(
-			v1.PodInitialized,
-			false,
-			"ContainersNotInitialized",
-			fmt.Sprintf("containers with incomplete status: %s", list(names)),
-		)
-
-		return
+		return false, "ContainersNotInitialized", "containers with incomplete status: " + list(names)
 	}
-
-	c.set(v1.PodInitialized, true, "", "")
+	return true, "", ""
 }
 
 func list(names []string) string { return "[" + strings.Join(names, " ") + "]" }
 
+// containersReady is whether all containers are ready that should be, and why not.
 func (c *computer) containersReady() (ready bool, reason, message string) {
 	switch c.out.Phase {
 	case v1.PodSucceeded:
@@ -138,7 +142,7 @@ func (c *computer) containersReady() (ready bool, reason, message string) {
 
 	var unready []string
 	for i, s := range c.out.InitContainerStatuses {
-		if plan.Sidecar(&c.Pod.Spec.InitContainers[i]) && !s.Ready {
+		if podspec.Sidecar(&c.Pod.Spec.InitContainers[i]) && !s.Ready {
 			unready = append(unready, s.Name)
 		}
 	}
@@ -150,31 +154,26 @@ func (c *computer) containersReady() (ready bool, reason, message string) {
 	}
 
 	if len(unready) > 0 {
-		return false, "ContainersNotReady", fmt.Sprintf("containers with unready status: %s", list(unready))
+		return false, "ContainersNotReady", "containers with unready status: " + list(unready)
 	}
 
 	return true, "", ""
 }
 
-// gates checks the conditions that others must set before the pod counts as ready.
-func (c *computer) gates() (reason, message string) {
+// gates checks the conditions that others must set before the pod counts as ready. An empty reason means that
+// they have.
+func gates(gates []v1.PodReadinessGate, conditions []v1.PodCondition) (reason, message string) {
 	var missing []string
-	for _, g := range c.Pod.Spec.ReadinessGates {
-		have, ok := condition(c.out.Conditions, g.ConditionType)
-		switch {
-		case !ok:
-			missing = append(
-				missing,
-				fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.",
-					g.ConditionType),
-			)
-
-		case have.Status != v1.ConditionTrue:
-			missing = append(
-				missing,
-				fmt.Sprintf("the status of pod readiness gate %q is not \"True\", but %s",
-					g.ConditionType, have.Status),
-			)
+	for _, g := range gates {
+		have := condition(conditions, g.ConditionType)
+		switch have.Status {
+		case v1.ConditionTrue:
+		case "":
+			missing = append(missing, fmt.Sprintf(
+				"corresponding condition of pod readiness gate %q does not exist.", g.ConditionType))
+		default:
+			missing = append(missing, fmt.Sprintf(
+				"the status of pod readiness gate %q is not \"True\", but %s", g.ConditionType, have.Status))
 		}
 	}
 

@@ -12,98 +12,115 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
+// Reasons of container states, in kubelet's words; users and controllers match on them.
+const (
+	reasonCreating     = "ContainerCreating"
+	reasonInitializing = "PodInitializing"
+	ReasonCrashLoop    = "CrashLoopBackOff"
+	reasonPullError    = "ErrImagePull"
+	ReasonPullBackOff  = "ImagePullBackOff"
+	reasonUnknown      = "ContainerStatusUnknown"
+	reasonLost         = "Unknown"
+)
+
+// unknownExit is the exit code that is shown for a container whose own is not known.
+const unknownExit = 137
+
+// kind is the list of the spec that a container is in.
 type kind int
 
 const (
-	kindMain kind = iota
-	kindInit
-	kindEphemeral
+	application kind = iota
+	initContainer
+	ephemeral
 )
 
-// Reasons of container states, as kubelet words them; users and controllers match on them.
-const (
-	ReasonCreating     = "ContainerCreating"
-	ReasonInitializing = "PodInitializing"
-	ReasonCrashLoop    = "CrashLoopBackOff"
-	ReasonUnknown      = "ContainerStatusUnknown"
-	ReasonLost         = "Unknown"
-	unknownExit        = 137
-)
+// subject is the container whose status is computed.
+type subject struct {
+	spec *v1.Container
+	old  *v1.ContainerStatus // what the API shows; nil: nothing
+	kind kind
+}
 
-func (c *computer) container(spec *v1.Container, old *v1.ContainerStatus, k kind) v1.ContainerStatus {
-	out := v1.ContainerStatus{Name: spec.Name, Image: spec.Image, Started: new(false)}
-	all := c.instances[spec.Name]
-	if len(all) > 0 && all[0].State == plan.Created {
-		// not there yet
-		all = all[1:]
-	}
-
+// container computes the status of one container: what its newest instance does, and how the one before it
+// ended.
+func (c *computer) container(s subject) v1.ContainerStatus {
+	out := v1.ContainerStatus{Name: s.spec.Name, Image: s.spec.Image, Started: new(false)}
+	all := c.Started(s.spec.Name)
 	if len(all) == 0 {
-		c.unseen(&out, spec, old, k)
+		c.unseen(&out, s)
 		return out
 	}
 
 	cur := all[0]
 	out.RestartCount = int32(cur.Attempt)
-	out.ContainerID = c.Runtime + "://" + cur.ID
+	out.ContainerID = c.node.Runtime + "://" + cur.ID
 	out.ImageID = cur.ImageID
 	if cur.Image != "" {
 		out.Image = cur.Image
 	}
 
-	if len(all) > 1 {
+	switch {
+	case len(all) > 1:
 		out.LastTerminationState.Terminated = c.terminated(all[1])
-	} else if old != nil {
-		out.LastTerminationState = c.before(old, out.RestartCount)
+	case s.old != nil:
+		out.LastTerminationState = c.before(s.old, out.RestartCount)
 	}
 
-	switch cur.State {
-	case plan.Running:
-		c.running(&out, spec, cur, old, k)
-	default:
-		c.ended(&out, spec, cur, old, k)
+	if cur.State == plan.Running {
+		c.running(&out, s, cur)
+	} else {
+		c.ended(&out, s, cur)
 	}
 
 	return out
 }
 
-// unseen is a container of which the runtime has no instance.
-func (c *computer) unseen(out *v1.ContainerStatus, spec *v1.Container, old *v1.ContainerStatus, k kind) {
-	lost := &v1.ContainerStateTerminated{
-		Reason:   ReasonUnknown,
-		ExitCode: unknownExit,
-		Message:  "The container could not be located when the pod was terminated",
-	}
-	if old != nil {
-		out.RestartCount, out.ContainerID, out.ImageID = old.RestartCount, old.ContainerID, old.ImageID
-		out.LastTerminationState = *old.LastTerminationState.DeepCopy()
-		if old.State.Terminated != nil {
-			out.State.Terminated = old.State.Terminated.DeepCopy()
-			out.Ready = old.Ready && k == kindInit
+// unseen shows a container of which the runtime has no instance.
+func (c *computer) unseen(out *v1.ContainerStatus, s subject) {
+	if s.old != nil {
+		out.RestartCount = s.old.RestartCount
+		out.ContainerID = s.old.ContainerID
+		out.ImageID = s.old.ImageID
+		out.LastTerminationState = *s.old.LastTerminationState.DeepCopy()
+		if s.old.State.Terminated != nil {
+			out.State.Terminated = s.old.State.Terminated.DeepCopy()
+			out.Ready = s.old.Ready && s.kind == initContainer
 			return
 		}
-
-		if old.State.Running != nil {
-			lost = c.lost(old)
-			if !c.stopped {
-				out.LastTerminationState.Terminated = lost
-			}
-		}
 	}
 
-	if c.stopped && c.hadTurn(old, k) {
-		out.State.Terminated = lost
-		if t := out.LastTerminationState.Terminated; t != nil && (old == nil || old.State.Running == nil) {
-			out.State.Terminated = t
-			out.LastTerminationState.Terminated = nil
-		}
-
+	if c.Down() && c.hadTurn(s) {
+		c.vanished(out, s)
 		return
 	}
 
-	out.State.Waiting = c.waiting(spec, k)
+	if s.old != nil && s.old.State.Running != nil {
+		out.LastTerminationState.Terminated = c.lost(s.old)
+	}
+
+	out.State.Waiting = c.waiting(s)
+}
+
+// vanished shows the end of a container of a pod that is down, of which the runtime has no
+// instance.
+func (c *computer) vanished(out *v1.ContainerStatus, s subject) {
+	last := out.LastTerminationState.Terminated
+	switch {
+	case s.old != nil && s.old.State.Running != nil:
+		out.State.Terminated = c.lost(s.old)
+	case last != nil:
+		out.State.Terminated, out.LastTerminationState.Terminated = last, nil
+	default:
+		out.State.Terminated = &v1.ContainerStateTerminated{
+			Reason:   reasonUnknown,
+			ExitCode: unknownExit,
+			Message:  "The container could not be located when the pod was terminated",
+		}
+	}
 }
 
 // before is the last state of a container of whose earlier instances the runtime knows nothing: what was
@@ -125,7 +142,7 @@ func (c *computer) before(old *v1.ContainerStatus, restarts int32) v1.ContainerS
 func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	if c.Pod.DeletionTimestamp != nil {
 		return &v1.ContainerStateTerminated{
-			Reason:   ReasonUnknown,
+			Reason:   reasonUnknown,
 			ExitCode: unknownExit,
 			Message: "The container could not be located when the pod was deleted.  " +
 				"The container used to be Running",
@@ -133,7 +150,7 @@ func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	}
 
 	return &v1.ContainerStateTerminated{
-		Reason:      ReasonLost,
+		Reason:      reasonLost,
 		ExitCode:    plan.LostExitCode,
 		StartedAt:   old.State.Running.StartedAt,
 		FinishedAt:  stamp(c.Now),
@@ -141,56 +158,57 @@ func (c *computer) lost(old *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	}
 }
 
-// hadTurn reports whether a container that has no instance must have had one: it was seen running, or
-// initialisation was over.
-func (c *computer) hadTurn(old *v1.ContainerStatus, k kind) bool {
-	if old != nil && (old.State.Running != nil || old.LastTerminationState.Terminated != nil) {
+// hadTurn reports whether a container that has no instance must have had one: it was shown to run, or
+// initialization was over.
+func (c *computer) hadTurn(s subject) bool {
+	if s.old != nil && (s.old.State.Running != nil || s.old.LastTerminationState.Terminated != nil) {
 		return true
 	}
-	initialized, _ := condition(c.Pod.Status.Conditions, v1.PodInitialized)
-	return k == kindMain && (initialized.Status == v1.ConditionTrue || c.initialised())
+	initialized := condition(c.Pod.Status.Conditions, v1.PodInitialized)
+	return s.kind == application && (initialized.Status == v1.ConditionTrue || c.initialized())
 }
 
 // waiting is why a container that should run does not: what failed, or that its turn has not come.
-func (c *computer) waiting(spec *v1.Container, k kind) *v1.ContainerStateWaiting {
-	if w := c.failure(spec); w != nil {
+func (c *computer) waiting(s subject) *v1.ContainerStateWaiting {
+	if w := c.failure(s.spec); w != nil {
 		return w
 	}
-	reason := ReasonCreating
-	if len(c.Pod.Spec.InitContainers) > 0 && (k == kindInit || !c.initialised()) {
-		reason = ReasonInitializing
+	reason := reasonCreating
+	if len(c.Pod.Spec.InitContainers) > 0 && (s.kind == initContainer || !c.initialized()) {
+		reason = reasonInitializing
 	}
 	return &v1.ContainerStateWaiting{Reason: reason}
 }
 
+// failure is why a container could not be started, nil if no step for it has failed.
 func (c *computer) failure(spec *v1.Container) *v1.ContainerStateWaiting {
-	if f, ok := c.Memory.Failures["pull/"+spec.Name]; ok && f.Reason != "" {
-		if f.Reason == "ErrImagePull" && c.Now.Sub(f.At) >= plan.PullErrorShown {
-			return &v1.ContainerStateWaiting{
-				Reason:  "ImagePullBackOff",
-				Message: fmt.Sprintf("Back-off pulling image %q: ErrImagePull: %s", spec.Image, f.Message),
-			}
+	if f, _ := c.Failed(plan.Pull, spec.Name); f.Reason != "" {
+		if f.Reason == reasonPullError && c.Now.Sub(f.At) >= plan.PullErrorShown {
+			message := fmt.Sprintf("Back-off pulling image %q: %s: %s",
+				spec.Image, reasonPullError, f.Message)
+			return &v1.ContainerStateWaiting{Reason: ReasonPullBackOff, Message: message}
 		}
 
 		return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 	}
 
-	if f, ok := c.Memory.Failures["start/"+spec.Name]; ok && f.Reason != "" {
+	if f, _ := c.Failed(plan.Start, spec.Name); f.Reason != "" {
 		return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 	}
 
 	return nil
 }
 
-func (c *computer) initialised() bool {
+// initialized reports whether nothing keeps application containers from starting.
+func (c *computer) initialized() bool {
 	for i := range c.Pod.Spec.InitContainers {
 		spec := &c.Pod.Spec.InitContainers[i]
-		all := c.instances[spec.Name]
+		all := c.Instances(spec.Name)
 		switch {
 		case len(all) == 0:
 			return false
-		case plan.Sidecar(spec):
-			if all[0].State == plan.Running && !c.Memory.Health[all[0].ID].Started {
+		case podspec.Sidecar(spec):
+			if all[0].State == plan.Running && !c.Health[all[0].ID].Started {
 				return false
 			}
 
@@ -202,114 +220,114 @@ func (c *computer) initialised() bool {
 	return true
 }
 
-func (c *computer) running(
-	out *v1.ContainerStatus,
-	spec *v1.Container,
-	cur *plan.Container,
-	old *v1.ContainerStatus,
-	k kind,
-) {
+// running shows an instance that runs.
+func (c *computer) running(out *v1.ContainerStatus, s subject, cur *plan.Container) {
 	out.State.Running = &v1.ContainerStateRunning{StartedAt: stamp(cur.Started)}
-	h := c.Memory.Health[cur.ID]
-	if k == kindMain || plan.Sidecar(spec) {
-		out.Started = new(h.Started)
-		out.Ready = h.Started && h.Ready
+	if health := c.Health[cur.ID]; s.kind == application || podspec.Sidecar(s.spec) {
+		out.Started = new(health.Started)
+		out.Ready = health.Started && health.Ready
 	}
 
-	out.AllocatedResources = spec.Resources.Requests.DeepCopy()
-	out.Resources = &v1.ResourceRequirements{
-		Limits:   spec.Resources.Limits.DeepCopy(),
-		Requests: spec.Resources.Requests.DeepCopy(),
-	}
-
-	// it keeps what it was started with
-	if old != nil && old.ContainerID == out.ContainerID && old.Resources != nil {
-		out.AllocatedResources, out.Resources = old.AllocatedResources.DeepCopy(), old.Resources.DeepCopy()
-		c.resized = c.resized ||
-			!equality.Semantic.DeepEqual(out.Resources.Requests, spec.Resources.Requests) ||
-			!equality.Semantic.DeepEqual(out.Resources.Limits, spec.Resources.Limits)
-	}
-
+	c.resources(out, s)
 	if cur.HasUser {
-		out.User = &v1.ContainerUser{
-			Linux: &v1.LinuxContainerUser{UID: cur.UID, GID: cur.GID, SupplementalGroups: cur.Groups},
-		}
+		out.User = &v1.ContainerUser{Linux: &v1.LinuxContainerUser{
+			UID:                cur.UID,
+			GID:                cur.GID,
+			SupplementalGroups: cur.Groups,
+		}}
 	}
 
-	for _, m := range spec.VolumeMounts {
-		s := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
+	for _, m := range s.spec.VolumeMounts {
+		mount := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
-			s.RecursiveReadOnly = new(v1.RecursiveReadOnlyDisabled)
+			mount.RecursiveReadOnly = new(v1.RecursiveReadOnlyDisabled)
 		}
 		if m.ReadOnly && slices.Contains(cur.RecursiveReadOnly, path.Join("/", m.MountPath)) {
-			s.RecursiveReadOnly = new(v1.RecursiveReadOnlyEnabled)
+			mount.RecursiveReadOnly = new(v1.RecursiveReadOnlyEnabled)
 		}
 
-		out.VolumeMounts = append(out.VolumeMounts, s)
+		out.VolumeMounts = append(out.VolumeMounts, mount)
+	}
+}
+
+// resources shows those of the spec for a new instance. A running one keeps what it was started with, and
+// that the spec differs is noted for the condition.
+func (c *computer) resources(out *v1.ContainerStatus, s subject) {
+	spec := &s.spec.Resources
+	if s.old == nil || s.old.ContainerID != out.ContainerID || s.old.Resources == nil {
+		out.AllocatedResources = spec.Requests.DeepCopy()
+		out.Resources = &v1.ResourceRequirements{
+			Limits:   spec.Limits.DeepCopy(),
+			Requests: spec.Requests.DeepCopy(),
+		}
+
+		return
+	}
+
+	out.AllocatedResources, out.Resources = s.old.AllocatedResources.DeepCopy(), s.old.Resources.DeepCopy()
+	if !equality.Semantic.DeepEqual(out.Resources.Requests, spec.Requests) ||
+		!equality.Semantic.DeepEqual(out.Resources.Limits, spec.Limits) {
+		c.resized = true
 	}
 }
 
 // ended shows an instance that ended: as such when it was the last, as a back-off when it will be replaced
 // later.
-func (c *computer) ended(
-	out *v1.ContainerStatus,
-	spec *v1.Container,
-	cur *plan.Container,
-	old *v1.ContainerStatus,
-	k kind,
-) {
-	t := c.terminated(cur)
-	out.State.Terminated = t
-	out.Ready = k == kindInit && !plan.Sidecar(spec) && cur.State == plan.Exited && cur.ExitCode == 0
-	if c.Decision.Ending || k == kindEphemeral || out.Ready {
+func (c *computer) ended(out *v1.ContainerStatus, s subject, cur *plan.Container) {
+	end := c.terminated(cur)
+	out.State.Terminated = end
+	out.Ready = s.kind == initContainer && !podspec.Sidecar(s.spec) && cur.State == plan.Exited &&
+		cur.ExitCode == 0
+	if c.Ending || s.kind == ephemeral || out.Ready {
 		return
 	}
-	if !plan.ShouldRestart(c.Pod, spec, cur.ExitCode) && cur.State != plan.Unknown {
+	if !plan.ShouldRestart(c.Pod, s.spec, cur.ExitCode) && cur.State != plan.Unknown {
 		return
 	}
 
-	waiting := c.failure(spec)
-	if until := c.Memory.Backoffs[spec.Name].Until(cur.Finished, c.Now, c.maxBackoff()); waiting == nil &&
-		!until.IsZero() {
-		waiting = &v1.ContainerStateWaiting{Reason: ReasonCrashLoop, Message: fmt.Sprintf(
-			"back-off %s restarting failed container=%s pod=%s_%s(%s)",
-			c.Memory.Backoffs[spec.Name].Delay,
-			spec.Name,
-			c.Pod.Name,
-			c.Pod.Namespace,
-			c.Pod.UID,
-		)}
-	}
-
-	if waiting == nil && old != nil && old.State.Waiting != nil &&
-		old.State.Waiting.Reason == ReasonCrashLoop &&
-		old.LastTerminationState.Terminated != nil &&
-		old.LastTerminationState.Terminated.ContainerID == t.ContainerID {
-		// the back-off is over, the next instance on its way
-		waiting = old.State.Waiting
+	waiting := c.failure(s.spec)
+	if waiting == nil {
+		waiting = c.crashLoop(s, cur)
 	}
 
 	if waiting != nil {
 		out.State = v1.ContainerState{Waiting: waiting}
-		out.LastTerminationState = v1.ContainerState{Terminated: t}
+		out.LastTerminationState = v1.ContainerState{Terminated: end}
 	}
 }
 
-func (c *computer) maxBackoff() time.Duration {
-	if c.MaxBackoff > 0 {
-		return c.MaxBackoff
+// crashLoop is that the restart of an instance is held back, nil if it is not. What was shown stays while the
+// back-off is over and the next instance on its way.
+func (c *computer) crashLoop(s subject, cur *plan.Container) *v1.ContainerStateWaiting {
+	if delay, until := c.Backoff(cur); !until.IsZero() {
+		message := fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
+			delay, cur.Name, c.Pod.Name, c.Pod.Namespace, c.Pod.UID)
+		return &v1.ContainerStateWaiting{Reason: ReasonCrashLoop, Message: message}
 	}
-	return plan.MaxBackoff
+
+	if s.old == nil || s.old.State.Waiting == nil || s.old.State.Waiting.Reason != ReasonCrashLoop {
+		return nil
+	}
+
+	last := s.old.LastTerminationState.Terminated
+	if last == nil || last.ContainerID != c.node.Runtime+"://"+cur.ID {
+		return nil
+	}
+
+	return s.old.State.Waiting
 }
 
 // maxMessages bounds the termination messages of all containers of a pod, as kubelet does: each may have its
 // part.
 const maxMessages = 12 << 10
 
+// terminated is how an instance ended.
 func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
+	spec := &c.Pod.Spec
+	containers := len(spec.InitContainers) + len(spec.Containers) + len(spec.EphemeralContainers)
 	message := o.Message
-	if most := maxMessages / max(1, len(c.Pod.Spec.InitContainers)+len(c.Pod.Spec.Containers)+len(c.Pod.Spec.EphemeralContainers)); len(message) > most {
-		// a character may have been cut
+	if most := maxMessages / max(1, containers); len(message) > most {
+		// A character may have been cut.
 		message = strings.ToValidUTF8(message[:most], "")
 	}
 
@@ -319,12 +337,12 @@ func (c *computer) terminated(o *plan.Container) *v1.ContainerStateTerminated {
 		Message:     message,
 		StartedAt:   stamp(o.Started),
 		FinishedAt:  stamp(o.Finished),
-		ContainerID: c.Runtime + "://" + o.ID,
+		ContainerID: c.node.Runtime + "://" + o.ID,
 	}
 
 	switch {
 	case o.State == plan.Unknown:
-		out.Reason, out.ExitCode = ReasonUnknown, unknownExit
+		out.Reason, out.ExitCode = reasonUnknown, unknownExit
 	case out.Reason != "":
 	case o.ExitCode == 0:
 		out.Reason = "Completed"

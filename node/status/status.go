@@ -1,5 +1,5 @@
-// Package status computes the PodStatus that the API should show from what is observed, as kubelet words it,
-// and the patch that brings the API there. It is pure; sending is somebody else's job.
+// Package status computes the PodStatus that the API should show of a pod, in kubelet's words, from the
+// plan's view of it, and the patch that brings the API there. It is pure: podworker sends the patch.
 package status
 
 import (
@@ -9,46 +9,29 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/trivet-node/trivet/node/criconfig"
 	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
-// Input is what a status is computed from.
-type Input struct {
-	plan.Input
-	Decision plan.Decision
-	HostIPs  []string // of the node, primary first
-	Runtime  string   // name of the runtime, the scheme of container IDs
+// Node is what the status of every pod shows of its node.
+type Node struct {
+	IPs     []string // primary first
+	Runtime string   // name of the container runtime, the scheme of container IDs
 }
 
-// Compute returns the whole new status. What others own (conditions of other types, resize, nominations) is
-// kept from the pod's.
-func Compute(in Input) v1.PodStatus {
-	if plan.Terminal(in.Pod.Status.Phase) {
-		// final is final
-		return *in.Pod.Status.DeepCopy()
+// Compute returns the whole new status of a pod after a decision. What others own (conditions of other types,
+// resize, nominations) is kept from the pod's, and a final status stays as it is.
+func Compute(view *plan.View, node Node) v1.PodStatus {
+	c := &computer{View: view, node: node, out: *view.Pod.Status.DeepCopy()}
+	switch {
+	case plan.Terminal(view.Pod.Status.Phase):
+		return c.out
+	case view.Ended != nil && len(view.Observed.Containers) == 0 && view.Pod.Status.StartTime == nil:
+		c.rejected()
+		return c.out
 	}
 
-	c := &computer{Input: in, out: *in.Pod.Status.DeepCopy(), instances: map[string][]*plan.Container{}}
-	for i := range in.Observed.Containers {
-		o := &in.Observed.Containers[i]
-		c.instances[o.Name] = append(c.instances[o.Name], o)
-	}
-
-	for _, all := range c.instances {
-		slices.SortFunc(all, func(a, b *plan.Container) int {
-			if a.Attempt != b.Attempt {
-				return int(b.Attempt) - int(a.Attempt)
-			}
-
-			return b.Created.Compare(a.Created)
-		})
-	}
-
-	if in.Memory.Ended != nil && len(in.Observed.Containers) == 0 && in.Pod.Status.StartTime == nil {
-		return c.rejected()
-	}
-
+	c.header()
 	c.addresses()
 	c.containers()
 	c.phase()
@@ -56,40 +39,47 @@ func Compute(in Input) v1.PodStatus {
 	return c.out
 }
 
+// computer computes one status.
 type computer struct {
-	Input
-	out       v1.PodStatus
-	instances map[string][]*plan.Container // newest first
-	resized   bool                         // the spec's resources are not those of the running containers
-	stopped   bool                         // nothing of an ending pod runs any more
+	*plan.View
+	node    Node
+	out     v1.PodStatus
+	resized bool // the spec's resources are not those of the running containers
 }
 
-// rejected is the status of a pod that was never let in: it has nothing but the reason.
-func (c *computer) rejected() v1.PodStatus {
-	c.out.Phase, c.out.Reason, c.out.Message = v1.PodFailed, c.Memory.Ended.Reason, c.Memory.Ended.Message
-	c.out.StartTime = &metav1.Time{Time: c.Memory.Ended.At.Truncate(time.Second)}
-	c.out.ObservedGeneration = c.Pod.Generation
-	c.out.QOSClass = criconfig.QOS(c.Pod)
-	return c.out
+// rejected shows a pod that was never admitted: it has nothing but the reason.
+func (c *computer) rejected() {
+	c.header()
+	c.out.StartTime = &metav1.Time{Time: c.Ended.At.Truncate(time.Second)}
+	c.out.Phase = v1.PodFailed
+	c.out.Reason, c.out.Message = c.Ended.Reason, c.Ended.Message
 }
 
-func (c *computer) addresses() {
+// header sets what depends on the pod's spec alone, and when it was seen first.
+func (c *computer) header() {
 	c.out.ObservedGeneration = c.Pod.Generation
-	c.out.QOSClass = criconfig.QOS(c.Pod)
+	c.out.QOSClass = podspec.QOS(c.Pod)
 	if c.out.StartTime == nil {
 		c.out.StartTime = &metav1.Time{Time: c.Now.Truncate(time.Second)}
 	}
+}
 
-	if len(c.HostIPs) > 0 {
-		c.out.HostIP, c.out.HostIPs = c.HostIPs[0], nil
-		for _, ip := range c.HostIPs {
+// addresses sets those of the node and, while its sandbox is ready, the pod's own: a pod that ended keeps its
+// last one.
+func (c *computer) addresses() {
+	if len(c.node.IPs) > 0 {
+		c.out.HostIP, c.out.HostIPs = c.node.IPs[0], nil
+		for _, ip := range c.node.IPs {
 			c.out.HostIPs = append(c.out.HostIPs, v1.HostIP{IP: ip})
 		}
 	}
 
-	ips := c.podIPs()
+	if c.Ready() == nil {
+		return
+	}
+
+	ips := c.IPs(c.node.IPs)
 	if len(ips) == 0 {
-		// keep what was shown: a pod that ended keeps its last address
 		return
 	}
 
@@ -99,67 +89,29 @@ func (c *computer) addresses() {
 	}
 }
 
-func (c *computer) podIPs() []string {
-	ready := c.readySandbox()
-	switch {
-	case ready == nil:
-		return nil
-	case c.Pod.Spec.HostNetwork:
-		return c.HostIPs
-	}
-	return ready.IPs
-}
-
-func (c *computer) readySandbox() *plan.Sandbox {
-	for i := range c.Observed.Sandboxes {
-		if c.Observed.Sandboxes[i].Ready {
-			return &c.Observed.Sandboxes[i]
-		}
-	}
-	return nil
-}
-
+// containers sets the status of each container of the spec.
 func (c *computer) containers() {
-	spec := &c.Pod.Spec
-	running := slices.ContainsFunc(
-		c.Observed.Containers,
-		func(o plan.Container) bool { return o.State == plan.Running },
-	)
+	spec, old := &c.Pod.Spec, &c.Pod.Status
 
-	starting := slices.ContainsFunc(
-		spec.Containers,
-		func(k v1.Container) bool { return c.Memory.InFlight["start/"+k.Name] },
-	)
-
-	c.stopped = c.Decision.Ending && !running && !starting
-	old := c.Pod.Status
 	c.out.InitContainerStatuses = nil
 	for i := range spec.InitContainers {
-		c.out.InitContainerStatuses = append(
-			c.out.InitContainerStatuses,
-			c.container(
-				&spec.InitContainers[i],
-				find(old.InitContainerStatuses, spec.InitContainers[i].Name),
-				kindInit,
-			),
-		)
+		k := &spec.InitContainers[i]
+		s := subject{spec: k, old: find(old.InitContainerStatuses, k.Name), kind: initContainer}
+		c.out.InitContainerStatuses = append(c.out.InitContainerStatuses, c.container(s))
 	}
 
 	c.out.ContainerStatuses = nil
 	for i := range spec.Containers {
-		c.out.ContainerStatuses = append(
-			c.out.ContainerStatuses,
-			c.container(&spec.Containers[i], find(old.ContainerStatuses, spec.Containers[i].Name), kindMain),
-		)
+		k := &spec.Containers[i]
+		s := subject{spec: k, old: find(old.ContainerStatuses, k.Name), kind: application}
+		c.out.ContainerStatuses = append(c.out.ContainerStatuses, c.container(s))
 	}
 
 	c.out.EphemeralContainerStatuses = nil
 	for i := range spec.EphemeralContainers {
-		k := v1.Container(spec.EphemeralContainers[i].EphemeralContainerCommon)
-		c.out.EphemeralContainerStatuses = append(
-			c.out.EphemeralContainerStatuses,
-			c.container(&k, find(old.EphemeralContainerStatuses, k.Name), kindEphemeral),
-		)
+		k := (*v1.Container)(&spec.EphemeralContainers[i].EphemeralContainerCommon)
+		s := subject{spec: k, old: find(old.EphemeralContainerStatuses, k.Name), kind: ephemeral}
+		c.out.EphemeralContainerStatuses = append(c.out.EphemeralContainerStatuses, c.container(s))
 	}
 }
 
@@ -175,43 +127,40 @@ func find(all []v1.ContainerStatus, name string) *v1.ContainerStatus {
 // phase sums the containers up.
 func (c *computer) phase() {
 	switch {
-	case c.stopped && (c.Memory.Ended != nil || c.Decision.Deadline):
+	case c.Down() && (c.Ended != nil || c.anyFailed()):
 		c.out.Phase = v1.PodFailed
-	case c.stopped:
+	case c.Down():
 		c.out.Phase = v1.PodSucceeded
-		if c.anyFailed() {
-			c.out.Phase = v1.PodFailed
-		}
-
 	case c.anyWaitingFirst():
 		c.out.Phase = v1.PodPending
 	default:
 		c.out.Phase = v1.PodRunning
 	}
 
-	if e := c.Memory.Ended; e != nil && c.out.Phase == v1.PodFailed {
-		c.out.Reason, c.out.Message = e.Reason, e.Message
+	if c.Ended != nil && c.out.Phase == v1.PodFailed {
+		c.out.Reason, c.out.Message = c.Ended.Reason, c.Ended.Message
 	}
 }
 
+// anyFailed reports whether a container of a pod that is down did not end with success. Sidecars do not
+// count.
 func (c *computer) anyFailed() bool {
 	failed := func(s v1.ContainerStatus) bool {
-		return s.State.Terminated == nil ||
-			s.State.Terminated.ExitCode != 0
+		return s.State.Terminated == nil || s.State.Terminated.ExitCode != 0
 	}
 	for i, s := range c.out.InitContainerStatuses {
-		if !plan.Sidecar(&c.Pod.Spec.InitContainers[i]) && failed(s) {
+		if !podspec.Sidecar(&c.Pod.Spec.InitContainers[i]) && failed(s) {
 			return true
 		}
 	}
 	return slices.ContainsFunc(c.out.ContainerStatuses, failed)
 }
 
-// anyWaitingFirst reports whether initialisation is not over or some application container never ran yet.
+// anyWaitingFirst reports whether initialization is not over or some application container never ran.
 func (c *computer) anyWaitingFirst() bool {
 	begun := slices.ContainsFunc(
 		c.Pod.Spec.Containers,
-		func(k v1.Container) bool { return len(c.instances[k.Name]) > 0 },
+		func(k v1.Container) bool { return len(c.Instances(k.Name)) > 0 },
 	)
 	if !begun && len(c.incompleteInits()) > 0 {
 		return true
@@ -226,21 +175,23 @@ func (c *computer) anyWaitingFirst() bool {
 	return false
 }
 
+// incompleteInits returns the names of the init containers that application containers wait for, or waited
+// for.
 func (c *computer) incompleteInits() []string {
-	var out []string
-	begun := slices.ContainsFunc(
-		c.out.ContainerStatuses,
-		func(s v1.ContainerStatus) bool { return s.State.Running != nil || s.State.Terminated != nil },
-	)
+	begun := slices.ContainsFunc(c.out.ContainerStatuses, func(s v1.ContainerStatus) bool {
+		return s.State.Running != nil || s.State.Terminated != nil
+	})
+	if begun && c.Ending {
+		return nil
+	}
 
+	var out []string
 	for i, s := range c.out.InitContainerStatuses {
 		done := s.State.Terminated != nil && s.State.Terminated.ExitCode == 0
-		if plan.Sidecar(&c.Pod.Spec.InitContainers[i]) {
-			done = s.Started != nil && *s.Started
+		if podspec.Sidecar(&c.Pod.Spec.InitContainers[i]) {
+			done = begun || s.Started != nil && *s.Started
 		}
-
-		if !done && !(begun && c.Decision.Ending) &&
-			!(begun && !c.stopped && plan.Sidecar(&c.Pod.Spec.InitContainers[i])) {
+		if !done {
 			out = append(out, s.Name)
 		}
 	}

@@ -41,33 +41,30 @@ func podOf(policy v1.RestartPolicy, inits, mains []string) *v1.Pod {
 	return p
 }
 
-func compute(p *v1.Pod, o plan.Observed, mod func(*plan.Memory)) v1.PodStatus {
-	in := plan.Input{
-		Pod:      p,
-		Observed: o,
-		Now:      now,
-		Memory: plan.Memory{
-			Prepared: true,
-			Health:   map[string]plan.Health{},
-			InFlight: map[string]bool{},
-			Failures: map[string]plan.Failure{},
-		},
-	}
-
-	for _, c := range o.Containers {
-		in.Memory.Health[c.ID] = plan.Health{Started: true, Ready: true}
-	}
-
+// viewOf is the plan's view of a pod whose running containers are healthy. mod prepares what the plan knows.
+func viewOf(p *v1.Pod, o plan.Observed, mod func(*plan.Pod)) *plan.View {
+	known := plan.New(p.UID, 0)
+	known.Want(p)
+	known.End(plan.Step{Verb: plan.Prepare}, nil, now)
 	if mod != nil {
-		mod(&in.Memory)
+		mod(known)
 	}
 
-	return Compute(Input{
-		Input:    in,
-		Decision: plan.Decide(in),
-		HostIPs:  []string{"192.0.2.1"},
-		Runtime:  "rt",
-	})
+	known.Look()
+
+	health := map[string]plan.Health{}
+	for _, c := range o.Containers {
+		health[c.ID] = plan.Health{Started: true, Ready: true}
+	}
+
+	o.Mounted = true
+	known.See(o)
+	d := known.Decide(health, now)
+	return &d.View
+}
+
+func compute(p *v1.Pod, o plan.Observed, mod func(*plan.Pod)) v1.PodStatus {
+	return Compute(viewOf(p, o, mod), Node{IPs: []string{"192.0.2.1"}, Runtime: "rt"})
 }
 
 func up() []plan.Sandbox {
@@ -89,7 +86,7 @@ func instance(name string, attempt uint32, state plan.State, code int32) plan.Co
 }
 
 func is(s v1.PodStatus, t v1.PodConditionType) string {
-	c, _ := condition(s.Conditions, t)
+	c := condition(s.Conditions, t)
 	return string(c.Status) + " " + c.Reason
 }
 
@@ -196,7 +193,7 @@ func TestContainersOfAPodThatNeverInitialisedAreWaiting(t *testing.T) {
 		nil,
 	)
 	for _, c := range []v1.ContainerStatus{s.InitContainerStatuses[1], s.ContainerStatuses[0]} {
-		if c.State.Waiting == nil || c.State.Waiting.Reason != ReasonInitializing {
+		if c.State.Waiting == nil || c.State.Waiting.Reason != reasonInitializing {
 			t.Errorf("%s: %+v", c.Name, c.State)
 		}
 	}
@@ -208,9 +205,13 @@ func TestCrashLoopIsShownWithTheLastExit(t *testing.T) {
 		Containers: []plan.Container{instance("a", 0, plan.Exited, 1), instance("a", 1, plan.Exited, 2)},
 	}
 
-	s := compute(podOf("Always", nil, []string{"a"}), o, func(m *plan.Memory) {
-		m.Backoffs = map[string]plan.Backoff{"a": {Delay: 20 * time.Second, Updated: now}}
+	s := compute(podOf("Always", nil, []string{"a"}), o, func(p *plan.Pod) {
+		// It has been restarted twice.
+		for range 2 {
+			p.End(plan.Step{Verb: plan.Start, Name: "a", Restart: true}, nil, now)
+		}
 	})
+
 	c := s.ContainerStatuses[0]
 	if c.RestartCount != 1 || c.State.Waiting == nil ||
 		c.State.Waiting.Message != "back-off 20s restarting failed container=a pod=p_n(u)" ||
@@ -245,7 +246,7 @@ func TestAContainerTheRuntimeLostIsUnknown(t *testing.T) {
 	}
 	s := compute(p, plan.Observed{}, nil)
 	if got := s.ContainerStatuses[0].State.Terminated; s.Phase != v1.PodFailed || got == nil ||
-		got.Reason != ReasonUnknown || got.ExitCode != 137 {
+		got.Reason != reasonUnknown || got.ExitCode != 137 {
 		t.Errorf("phase %s, %+v", s.Phase, got)
 	}
 }
@@ -264,8 +265,8 @@ func TestReadinessGatesAndForeignConditionsAreKept(t *testing.T) {
 		t.Errorf("with the gate: %q", got)
 	}
 
-	if before := compute(podOf("Always", nil, []string{"a"}), o, nil); SameOfOthers(&before, &s) ||
-		SameOfOthers(&s, &before) || !SameOfOthers(&s, &p.Status) {
+	if before := compute(podOf("Always", nil, []string{"a"}), o, nil); SameForeign(&before, &s) ||
+		SameForeign(&s, &before) || !SameForeign(&s, &p.Status) {
 		t.Error("the gate is of others, and nothing else is")
 	}
 
@@ -287,7 +288,7 @@ func TestPatchClearsTheReasonOfAConditionThatHasBecomeTrue(t *testing.T) {
 	p := podOf("Always", nil, []string{"a"})
 	waiting := compute(p, plan.Observed{}, nil)
 	p.Status = waiting
-	if c, _ := condition(waiting.Conditions, v1.PodReady); c.Reason == "" {
+	if c := condition(waiting.Conditions, v1.PodReady); c.Reason == "" {
 		t.Fatalf("a pod that waits has no reason: %+v", c)
 	}
 
@@ -322,55 +323,16 @@ func TestPatchClearsTheReasonOfAConditionThatHasBecomeTrue(t *testing.T) {
 		}
 	}
 
-	if c, _ := condition(after.Status.Conditions, v1.PodReady); c.Status != v1.ConditionTrue {
+	if c := condition(after.Status.Conditions, v1.PodReady); c.Status != v1.ConditionTrue {
 		t.Errorf("the pod runs and is not Ready: %+v", c)
 	}
 }
 
 func TestARejectedPodHasNothingButTheReason(t *testing.T) {
-	s := compute(podOf("Always", nil, []string{"a"}), plan.Observed{}, func(m *plan.Memory) {
-		m.Ended = &plan.Ending{Reason: "OutOfcpu", Message: "no", At: now}
+	s := compute(podOf("Always", nil, []string{"a"}), plan.Observed{}, func(p *plan.Pod) {
+		p.Terminate(plan.Ending{Reason: "OutOfcpu", Message: "no", At: now})
 	})
 	if s.Phase != v1.PodFailed || s.Reason != "OutOfcpu" || len(s.ContainerStatuses) != 0 {
 		t.Errorf("%+v", s)
-	}
-}
-
-func TestAReplacedContainerIsOnItsWayUntilSomethingStandsInIt(t *testing.T) {
-	p := podOf("Always", nil, []string{"a"})
-	old := instance("a", 0, plan.Exited, 0)
-	old.Hash = "of an older image"
-	next := instance("a", 1, plan.Created, 0)
-	next.Hash = plan.Hash(&p.Spec.Containers[0])
-	crashed := old
-	crashed.Hash = next.Hash
-	running := next
-	running.State = plan.Running
-	pull := map[string]plan.Failure{plan.Step{Verb: plan.Pull, Name: "a"}.Key(): {Reason: "ErrImagePull"}}
-	deleted := p.DeepCopy()
-	deleted.DeletionTimestamp = &metav1.Time{Time: now}
-	for _, c := range []struct {
-		name string
-		pod  *v1.Pod
-		all  []plan.Container
-		fail map[string]plan.Failure
-		want bool
-	}{
-		{"ended", p, []plan.Container{old}, nil, true},
-		{"the next one is made", p, []plan.Container{old, next}, nil, true},
-		{"the next one runs", p, []plan.Container{old, running}, nil, false},
-		{"crashed", p, []plan.Container{crashed}, nil, false},
-		{"its image cannot be pulled", p, []plan.Container{old}, pull, false},
-		{"the pod is deleted", deleted, []plan.Container{old}, nil, false},
-	} {
-		in := plan.Input{
-			Pod:      c.pod,
-			Observed: plan.Observed{Sandboxes: up(), Containers: c.all},
-			Memory:   plan.Memory{Failures: c.fail},
-			Now:      now,
-		}
-		if got := Replacing(in, plan.Decision{}); got != c.want {
-			t.Errorf("%s: %v, want %v", c.name, got, c.want)
-		}
 	}
 }

@@ -1,6 +1,6 @@
-// Package subpath opens a path inside a volume without ever leaving the volume, whatever symbolic links a
-// container put there and however it changes them meanwhile: the kernel resolves the path below the volume's
-// root (openat2 RESOLVE_BENEATH), and what was opened, not its name, is bind-mounted for the container.
+// Package subpath mounts a path inside a volume (volumeMounts[].subPath) without ever leaving the volume,
+// whatever symbolic links a container puts there and however it changes them meanwhile: the kernel resolves
+// the path below the volume's root, and what was opened, not its name, is bind-mounted for the container.
 package subpath
 
 import (
@@ -13,11 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/trivet-node/trivet/internal/beneath"
 	"github.com/trivet-node/trivet/internal/mount"
 )
-
-// beneath is how every component is resolved.
-const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS
 
 // Check refuses subpaths that are absolute or climb.
 func Check(sub string) error {
@@ -32,9 +30,9 @@ func Check(sub string) error {
 	return nil
 }
 
-// Bind mounts sub of the volume on target (a file or directory is made there). A missing sub is made, with
-// the mode of the volume's root, unless readOnly is set. What target already holds is kept when it is the
-// same file, replaced otherwise.
+// Bind mounts sub of the volume on target; a file or directory is made there. A missing sub is made, with the
+// mode of the volume's root, unless readOnly is set. What is mounted on target already is kept if it is the
+// same file, and replaced otherwise.
 func Bind(volume, sub, target string, readOnly bool) error {
 	if err := Check(sub); err != nil {
 		return err
@@ -46,30 +44,34 @@ func Bind(volume, sub, target string, readOnly bool) error {
 	}
 	defer unix.Close(fd)
 
-	var want, have unix.Stat_t
+	var want unix.Stat_t
 	if err := unix.Fstat(fd, &want); err != nil {
 		return fmt.Errorf("subPath %q of volume %s: %w", sub, volume, err)
 	}
-
-	if mounted, err := mount.Mounted(target); err != nil {
+	if done, err := clear(target, &want); done || err != nil {
 		return err
-	} else if mounted {
-		if unix.Stat(target, &have) == nil && have.Dev == want.Dev && have.Ino == want.Ino {
-			return nil
-		}
-		if err := mount.Unmount(target); err != nil {
-			return err
-		}
 	}
-
-	if err := place(target, want.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
+	if err := makePoint(target, want.Mode&unix.S_IFMT == unix.S_IFDIR); err != nil {
 		return err
 	}
 
-	return mount.Bind(fmt.Sprintf("/proc/self/fd/%d", fd), target, true, false)
+	return mount.Bind(beneath.Path(fd), target, true, false)
 }
 
-// open returns an O_PATH descriptor of sub.
+// clear unmounts what is on target, unless it is the wanted file: then it reports that all is done.
+func clear(target string, want *unix.Stat_t) (done bool, err error) {
+	mounted, err := mount.Mounted(target)
+	if err != nil || !mounted {
+		return false, err
+	}
+	var have unix.Stat_t
+	if unix.Stat(target, &have) == nil && have.Dev == want.Dev && have.Ino == want.Ino {
+		return true, nil
+	}
+	return false, mount.Unmount(target)
+}
+
+// open returns an O_PATH descriptor of sub. With create set a missing one is made.
 func open(volume, sub string, create bool) (int, error) {
 	root, err := unix.Open(volume, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -77,36 +79,18 @@ func open(volume, sub string, create bool) (int, error) {
 	}
 	defer unix.Close(root)
 
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: beneath}
-	fd, err := openRetry(root, sub, how)
-	if !errors.Is(err, unix.ENOENT) || !create {
-		return fd, explain(err)
-	}
-	if err := makeAll(root, sub); err != nil {
-		return -1, explain(err)
-	}
-
-	fd, err = openRetry(root, sub, how)
-	return fd, explain(err)
-}
-
-// openRetry repeats what the kernel asks to repeat: EAGAIN says that something was renamed during the
-// resolution.
-func openRetry(root int, sub string, how unix.OpenHow) (fd int, err error) {
-	for range 128 {
-		fd, err = unix.Openat2(root, sub, &how)
-		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
-			break
+	fd, err := beneath.Open(root, sub, unix.O_PATH, beneath.Links)
+	if errors.Is(err, unix.ENOENT) && create {
+		if err = makeAll(root, sub); err == nil {
+			fd, err = beneath.Open(root, sub, unix.O_PATH, beneath.Links)
 		}
 	}
-	return fd, err
-}
 
-func explain(err error) error {
-	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.ELOOP) {
-		return fmt.Errorf("it leads out of the volume: %w", err)
+	if beneath.Outside(err) {
+		err = fmt.Errorf("it leads out of the volume: %w", err)
 	}
-	return err
+
+	return fd, err
 }
 
 // makeAll makes the missing directories one by one, each below what has been opened.
@@ -116,13 +100,9 @@ func makeAll(root int, sub string) error {
 		return err
 	}
 
-	at := ""
+	at := "."
 	for part := range strings.SplitSeq(filepath.Clean(sub), "/") {
-		parent, err := openRetry(
-			root,
-			filepath.Join(".", at),
-			unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath},
-		)
+		parent, err := beneath.Open(root, at, unix.O_PATH|unix.O_DIRECTORY, beneath.Links)
 		if err != nil {
 			return err
 		}
@@ -139,6 +119,7 @@ func makeAll(root int, sub string) error {
 	return nil
 }
 
+// makeOne makes a directory with the mode, whatever the umask is. One that is there stays as it is.
 func makeOne(parent int, name string, mode uint32) error {
 	err := unix.Mkdirat(parent, name, mode&0o777)
 	if errors.Is(err, unix.EEXIST) {
@@ -148,7 +129,7 @@ func makeOne(parent int, name string, mode uint32) error {
 		return err
 	}
 
-	// mkdir(2) obeys the umask, the volume's mode shall not.
+	// Mkdir(2) obeys the umask.
 	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -158,8 +139,8 @@ func makeOne(parent int, name string, mode uint32) error {
 	return unix.Fchmod(fd, mode)
 }
 
-// place makes the mount point: of the kind of what will be mounted.
-func place(target string, dir bool) error {
+// makePoint makes the mount point: a directory, or an empty file. One of the other kind is replaced.
+func makePoint(target string, dir bool) error {
 	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
 		return fmt.Errorf("mount point %s: %w", target, err)
 	}

@@ -48,7 +48,7 @@ func Parse(text string) (Threshold, error) {
 	if number, ok := strings.CutSuffix(text, "%"); ok {
 		percent, err := strconv.ParseFloat(number, 64)
 		if err != nil || math.IsNaN(percent) || percent < 0 || percent > 100 {
-			return Threshold{}, fmt.Errorf("%q is no percentage between 0%% and 100%%", text)
+			return Threshold{}, fmt.Errorf("%q is not a percentage between 0%% and 100%%", text)
 		}
 
 		// as in kubelet: switched off
@@ -75,7 +75,7 @@ func ParseSet(statements map[string]string) (Set, error) {
 	out := Set{}
 	for _, signal := range slices.Sorted(maps.Keys(statements)) {
 		if !Known(signal) {
-			return nil, fmt.Errorf("%s is no signal of eviction", signal)
+			return nil, fmt.Errorf("%s is not an eviction signal", signal)
 		}
 
 		t, err := Parse(statements[signal])

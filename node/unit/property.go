@@ -11,7 +11,7 @@ import (
 	"github.com/trivet-node/trivet/internal/systemd"
 )
 
-// Property is one of a unit's (org.freedesktop.systemd1(5)).
+// Property is a property of a unit (org.freedesktop.systemd1(5)).
 type Property struct {
 	Name  string
 	Value any
@@ -20,34 +20,34 @@ type Property struct {
 const (
 	infinity = math.MaxUint64
 	second   = 1_000_000 // microseconds
-	// defaultPeriod is systemd's and the kernel's.
-	defaultPeriod = 100_000
 	// quotaStep is what systemd rounds quotas up to: one percent of a CPU.
 	quotaStep = second / 100
 )
 
-// Properties are the properties that say the same as the limits.
+// Properties returns the properties that mean the same as the limits, on cgroup v1 or v2.
 func Properties(l cgroup.Limits, v2 bool) []Property {
 	var out []Property
 	add := func(name string, value any) { out = append(out, Property{name, value}) }
 
-	memory, cpu, shares := "MemoryLimit", "CPUShares", l.CPUShares
-	if v2 {
-		memory, cpu, shares = "MemoryMax", "CPUWeight", cgroup.Weight(l.CPUShares)
+	if l.CPUShares != 0 && v2 {
+		add("CPUWeight", cgroup.Weight(l.CPUShares))
 	}
-	if l.CPUShares != 0 {
-		add(cpu, shares)
+	if l.CPUShares != 0 && !v2 {
+		add("CPUShares", l.CPUShares)
 	}
 	if l.CPUQuota != 0 {
 		add("CPUQuotaPerSecUSec", quotaPerSecond(l))
 	}
 
-	// systemd can set it since version 242
-	if l.CPUQuota != 0 && l.Period() != defaultPeriod {
+	// Versions before 242 do not know this one.
+	if l.CPUQuota != 0 && l.Period() != cgroup.DefaultPeriod {
 		add("CPUQuotaPeriodUSec", l.Period())
 	}
-	if l.Memory != 0 {
-		add(memory, orInfinity(l.Memory))
+	if l.Memory != 0 && v2 {
+		add("MemoryMax", orInfinity(l.Memory))
+	}
+	if l.Memory != 0 && !v2 {
+		add("MemoryLimit", orInfinity(l.Memory))
 	}
 	if l.PIDs != 0 {
 		add("TasksMax", orInfinity(l.PIDs))
@@ -72,8 +72,8 @@ func quotaPerSecond(l cgroup.Limits) uint64 {
 
 func roundUp(n, step uint64) uint64 { return (n + step - 1) / step * step }
 
-// Rounded are the limits as systemd will have them: a slice must not be given less by file than its scopes
-// are given by systemd.
+// Rounded returns the limits as systemd will have them: what is written to a slice's file must not be less
+// than what systemd gives to the scopes in it.
 func Rounded(l cgroup.Limits) cgroup.Limits {
 	if l.CPUQuota > 0 {
 		l.CPUQuota = int64(quotaPerSecond(l) * l.Period() / second)
@@ -81,12 +81,14 @@ func Rounded(l cgroup.Limits) cgroup.Limits {
 	return l
 }
 
-// sliceProperties are those that any slice of ours is started with. All is accounted from the start, or
-// systemd would leave controllers out and move processes when a limit comes later.
+// sliceProperties returns those that every slice is started with. Accounting is on from the start: otherwise
+// systemd would leave controllers out, and move processes when a limit is set later.
 func sliceProperties(name string) []systemd1.Property {
 	properties := []Property{
 		{"Description", "Kubernetes pods " + name},
-		{"DefaultDependencies", false}, // pods are not to be stopped before the node's other services are
+		{"CollectMode", "inactive-or-failed"},
+		// Pods must not be stopped before the node's services are.
+		{"DefaultDependencies", false},
 		{"CPUAccounting", true},
 		{"MemoryAccounting", true},
 		{"TasksAccounting", true},

@@ -10,7 +10,7 @@ import (
 	"github.com/trivet-node/trivet/node/unit"
 )
 
-func TestPropertiesSayWhatLimitsSay(t *testing.T) {
+func TestPropertiesMeanWhatLimitsMean(t *testing.T) {
 	limits := cgroup.Limits{
 		CPUShares: 1024,
 		CPUQuota:  1550,
@@ -22,7 +22,8 @@ func TestPropertiesSayWhatLimitsSay(t *testing.T) {
 	for v2, want := range map[bool][]unit.Property{
 		false: {
 			{"CPUShares", uint64(1024)},
-			{"CPUQuotaPerSecUSec", uint64(160_000)}, // systemd knows whole percents only
+			// systemd knows whole percents only.
+			{"CPUQuotaPerSecUSec", uint64(160_000)},
 			{"CPUQuotaPeriodUSec", uint64(10_000)},
 			{"MemoryLimit", uint64(60 << 20)},
 			{"TasksMax", uint64(math.MaxUint64)},
@@ -50,6 +51,6 @@ func TestPropertiesSayWhatLimitsSay(t *testing.T) {
 		t.Errorf("with the usual period: %s", d)
 	}
 	if got := unit.Properties(cgroup.Limits{}, true); len(got) != 0 {
-		t.Errorf("no limits are said as %v", got)
+		t.Errorf("no limits become %v", got)
 	}
 }

@@ -1,6 +1,6 @@
 // Package unit makes, limits and stops slices through systemd's D-Bus interface
-// (org.freedesktop.systemd1(5)). systemd writes what its units say over whatever was written into its part of
-// the control group tree by file, so limits must be its units' properties.
+// (org.freedesktop.systemd1(5)). systemd overwrites what others write into its part of the tree of control
+// groups, so that limits must be properties of its units.
 package unit
 
 import (
@@ -12,20 +12,22 @@ import (
 
 	systemd1 "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
+
+	"github.com/trivet-node/trivet/internal/systemd"
 )
 
-// callLimit bounds what is asked of systemd, the wait for its job included: a PID 1 that hangs must not take
-// a worker with it.
+// callLimit bounds a request to systemd, the wait for its job included: a PID 1 that hangs must not make a
+// worker hang as well.
 const callLimit = 15 * time.Second
 
-// Slices are systemd's slices. The connection is made by the first call, and anew when systemd or the bus was
-// restarted.
+// Slices are systemd's slices. The first call makes the connection, and a later one makes another when
+// systemd or the bus has been restarted. The zero value is ready for use.
 type Slices struct {
 	mu   sync.Mutex // guards conn
 	conn *systemd1.Conn
 }
 
-// Ensure starts the transient slice with these properties, or gives them to the one that is there.
+// Ensure starts a transient slice with these properties, or sets them for the one that is there.
 func (s *Slices) Ensure(ctx context.Context, name string, limits []Property) error {
 	ctx, cancel := withLimit(ctx)
 	defer cancel()
@@ -46,7 +48,7 @@ func (s *Slices) Ensure(ctx context.Context, name string, limits []Property) err
 		return wrap(err, "set properties of slice "+name)
 	}
 
-	// A unit that is known need not run: the administrator may have written a file for it.
+	// A unit that exists need not run: the administrator may have written a file for it.
 	err = s.job(ctx, func(c *systemd1.Conn, done chan<- string) error {
 		_, err := c.StartUnitContext(ctx, name, "replace", done)
 		return err
@@ -55,29 +57,69 @@ func (s *Slices) Ensure(ctx context.Context, name string, limits []Property) err
 	return wrap(err, "start slice "+name)
 }
 
-// Stop stops the slice and what is in it. One that is not known is stopped.
+// Stop stops a slice and the units in it, and makes systemd forget them. One that systemd does not know is a
+// success.
 func (s *Slices) Stop(ctx context.Context, name string) error {
 	ctx, cancel := withLimit(ctx)
 	defer cancel()
 
-	err := s.job(ctx, func(c *systemd1.Conn, done chan<- string) error {
-		_, err := c.StopUnitContext(ctx, name, "replace", done)
-		return err
-	})
-	if err != nil && !named(err, "NoSuchUnit") {
+	if err := s.stop(ctx, name); err != nil {
 		return wrap(err, "stop slice "+name)
 	}
+	if !systemd.Transient(name) {
+		return nil
+	}
 
-	// Without it, systemd would remember one that has failed.
-	err = s.call(ctx, func(c *systemd1.Conn) error { return c.ResetFailedUnitContext(ctx, name) })
-	if err != nil && !named(err, "NoSuchUnit") {
-		return wrap(err, "forget slice "+name)
+	// Systemd knows a slice as long as it knows a unit in it, and a scope that has failed until it is reset,
+	// which not every container runtime does.
+	within, err := s.within(ctx, name)
+	if err != nil {
+		return wrap(err, "list what is in slice "+name)
+	}
+
+	for _, unit := range within {
+		if err := s.stop(ctx, unit); err != nil {
+			return wrap(err, "stop "+unit+" in slice "+name)
+		}
 	}
 
 	return nil
 }
 
-// Close gives up the connection. A later call makes another.
+// stop stops one unit and resets it if it has failed. One that systemd does not know is a success.
+func (s *Slices) stop(ctx context.Context, name string) error {
+	err := s.job(ctx, func(c *systemd1.Conn, done chan<- string) error {
+		_, err := c.StopUnitContext(ctx, name, "replace", done)
+		return err
+	})
+	if err != nil && !named(err, "NoSuchUnit") {
+		return err
+	}
+
+	// Otherwise systemd would remember one that has failed.
+	err = s.call(ctx, func(c *systemd1.Conn) error { return c.ResetFailedUnitContext(ctx, name) })
+	if named(err, "NoSuchUnit") {
+		return nil
+	}
+
+	return err
+}
+
+// within returns the units that are directly in the slice: each of them requires it.
+func (s *Slices) within(ctx context.Context, name string) ([]string, error) {
+	var units []string
+	err := s.call(ctx, func(c *systemd1.Conn) error {
+		property, err := c.GetUnitPropertyContext(ctx, name, "RequiredBy")
+		if err != nil {
+			return err
+		}
+		units, _ = property.Value.Value().([]string)
+		return nil
+	})
+	return units, err
+}
+
+// Close closes the connection. A later call makes another.
 func (s *Slices) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -87,11 +129,11 @@ func (s *Slices) Close() {
 	}
 }
 
-// errLost says that the connection ended before the job did, as when systemd was restarted.
+// errLost: the connection ended before the job did, as when systemd was restarted.
 var errLost = errors.New("the connection to systemd was lost")
 
-// job begins a job and waits for its end. One of which no news comes any more is begun again, once: it does
-// no harm if it has ended.
+// job begins a job and waits for its end. When the connection is lost, it begins the job once more, which
+// does no harm if the first has ended.
 func (s *Slices) job(ctx context.Context, begin func(c *systemd1.Conn, done chan<- string) error) error {
 	err := s.await(ctx, begin)
 	if errors.Is(err, errLost) {
@@ -134,7 +176,7 @@ func (s *Slices) await(ctx context.Context, begin func(c *systemd1.Conn, done ch
 	}
 }
 
-// late gives up the connection when systemd took too long on it, not when the caller has lost interest.
+// late closes the connection when systemd took too long to answer, but not when the caller has cancelled.
 func (s *Slices) late(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		s.Close()
@@ -142,26 +184,31 @@ func (s *Slices) late(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// call calls f with a connection, and a second time if it was not systemd who refused: the connection was
-// dead.
+// call calls f with a connection, and once more with another if it failed without an answer of systemd: the
+// connection was dead.
 func (s *Slices) call(ctx context.Context, f func(c *systemd1.Conn) error) error {
-	for attempt := 0; ; attempt++ {
-		c, err := s.connection()
-		if err != nil {
+	const attempts = 2
+	var err error
+	for range attempts {
+		var c *systemd1.Conn
+		if c, err = s.connection(); err != nil {
 			return fmt.Errorf("connect to systemd: %w", err)
 		}
 		if err = f(c); err == nil {
 			return nil
 		}
+
 		if ctx.Err() != nil {
 			return s.late(ctx)
 		}
-		if answer := (dbus.Error{}); attempt > 0 || errors.As(err, &answer) {
+		if _, answered := errors.AsType[dbus.Error](err); answered {
 			return err
 		}
 
 		s.Close()
 	}
+
+	return err
 }
 
 func (s *Slices) connection() (*systemd1.Conn, error) {
@@ -180,11 +227,12 @@ func (s *Slices) connection() (*systemd1.Conn, error) {
 	return s.conn, err
 }
 
-// connect talks to systemd itself, or by the system bus where its own socket is not shown to us. The context
-// of a connection is one for its whole life, so it ends only if making the connection takes too long.
+// connect connects to systemd itself, or over the system bus where its own socket cannot be reached. A
+// connection lives as long as the context that it is made with, so that this one is cancelled only if
+// connecting takes too long.
 func connect() (*systemd1.Conn, error) {
-	life, giveUp := context.WithCancel(context.Background())
-	timer := time.AfterFunc(callLimit, giveUp)
+	life, cancel := context.WithCancel(context.Background())
+	timer := time.AfterFunc(callLimit, cancel)
 	defer timer.Stop()
 
 	c, direct := systemd1.NewSystemdConnectionContext(life)
@@ -197,7 +245,7 @@ func connect() (*systemd1.Conn, error) {
 		return c, nil
 	}
 
-	giveUp()
+	cancel()
 	return nil, errors.Join(direct, bus)
 }
 
@@ -206,10 +254,10 @@ func withLimit(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, callLimit, late)
 }
 
-// named reports whether systemd gave this error.
+// named reports whether err is the error of that name, answered by systemd.
 func named(err error, name string) bool {
-	var e dbus.Error
-	return errors.As(err, &e) && e.Name == "org.freedesktop.systemd1."+name
+	e, ok := errors.AsType[dbus.Error](err)
+	return ok && e.Name == "org.freedesktop.systemd1."+name
 }
 
 func wrap(err error, what string) error {

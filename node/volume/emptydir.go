@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,66 +17,66 @@ import (
 
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/node/fsgroup"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 const emptyDirPlugin = "kubernetes.io~empty-dir"
 
 // emptyDir makes a directory on the node's disk, or mounts a tmpfs or hugetlbfs. It lives as long as the pod.
-// Once it is made it belongs to the pod's containers, its mode and owner, too: a file that kubelet has as
-// well tells that.
-func (m *Manager) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
-	dir := m.volumeDir(pod.UID, emptyDirPlugin, vol.Name)
-	made := filepath.Join(m.podDir(pod.UID), "plugins", emptyDirPlugin, vol.Name, "ready")
-	if done, err := stillThere(dir, made, vol.EmptyDir.Medium != v1.StorageMediumDefault); done ||
-		err != nil {
+// Once it is made it belongs to the pod's containers, its mode and owner, too: it is not touched again. The
+// file that says so is kubelet's as well.
+func (m *Mounter) emptyDir(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (string, error) {
+	dir := m.dirs.volume(pod.UID, emptyDirPlugin, vol.Name)
+	ready := m.dirs.ready(pod.UID, emptyDirPlugin, vol.Name)
+	inMemory := vol.EmptyDir.Medium != v1.StorageMediumDefault
+	if done, err := stillThere(dir, ready, inMemory); done || err != nil {
 		return dir, err
 	}
 
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}
-
-	src := vol.EmptyDir
-	switch {
-	case src.Medium == v1.StorageMediumDefault:
-	case src.Medium == v1.StorageMediumMemory:
-		if err := ensureTmpfs(dir, "1777", m.memorySize(pod, src.SizeLimit)); err != nil {
-			return "", err
-		}
-
-	case strings.HasPrefix(string(src.Medium), string(v1.StorageMediumHugePages)):
-		if err := ensureHugetlbfs(dir, pod, src.Medium); err != nil {
-			return "", err
-		}
-
-	default:
-		return "", fmt.Errorf("emptyDir medium %q is unknown", src.Medium)
+	if err := m.mountMedium(dir, pod, vol.EmptyDir); err != nil {
+		return "", err
 	}
-
 	if err := openToAll(dir); err != nil {
 		return "", err
 	}
 
-	if gid := fsGroup(pod); gid != nil {
-		if err := fsgroup.Apply(ctx, dir, *gid, false, onRootMismatch(pod)); err != nil {
+	if gid := podspec.FSGroup(pod); gid != nil {
+		err := fsgroup.Apply(ctx, dir, *gid, false, podspec.FSGroupOnRootMismatch(pod))
+		if err != nil {
 			return "", err
 		}
 	}
 
-	if err := os.MkdirAll(filepath.Dir(made), 0o750); err != nil {
-		return "", fmt.Errorf("make %s: %w", filepath.Dir(made), err)
+	if err := os.MkdirAll(filepath.Dir(ready), 0o750); err != nil {
+		return "", fmt.Errorf("make %s: %w", filepath.Dir(ready), err)
 	}
-	if err := os.WriteFile(made, nil, 0o644); err != nil {
+	if err := os.WriteFile(ready, nil, 0o644); err != nil {
 		return "", fmt.Errorf("note that %s is made: %w", dir, err)
 	}
 
 	return dir, nil
 }
 
+// mountMedium mounts what the volume's medium asks for on the directory; nothing for the node's disk.
+func (m *Mounter) mountMedium(dir string, pod *v1.Pod, src *v1.EmptyDirVolumeSource) error {
+	switch {
+	case src.Medium == v1.StorageMediumDefault:
+		return nil
+	case src.Medium == v1.StorageMediumMemory:
+		return ensureTmpfs(dir, "1777", m.memorySize(pod, src.SizeLimit))
+	case strings.HasPrefix(string(src.Medium), string(v1.StorageMediumHugePages)):
+		return ensureHugetlbfs(dir, pod, src.Medium)
+	}
+	return fmt.Errorf("emptyDir medium %q is unknown", src.Medium)
+}
+
 // stillThere reports whether the directory was made and, if it is one in memory, no reboot has taken it
 // since.
-func stillThere(dir, made string, inMemory bool) (bool, error) {
-	for _, path := range []string{made, dir} {
+func stillThere(dir, ready string, inMemory bool) (bool, error) {
+	for _, path := range []string{ready, dir} {
 		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		} else if err != nil {
@@ -103,12 +104,6 @@ func openToAll(dir string) error {
 	return nil
 }
 
-func onRootMismatch(pod *v1.Pod) bool {
-	sc := pod.Spec.SecurityContext
-	return sc != nil && sc.FSGroupChangePolicy != nil &&
-		*sc.FSGroupChangePolicy == v1.FSGroupChangeOnRootMismatch
-}
-
 // ensureTmpfs mounts a tmpfs of at most size bytes (0: the kernel's default) unless it is there.
 func ensureTmpfs(dir, mode string, size int64) error {
 	mounted, err := mount.Mounted(dir)
@@ -124,8 +119,8 @@ func ensureTmpfs(dir, mode string, size int64) error {
 
 // memorySize is the smallest of the volume's limit, what the pod may use, and what all pods of the node
 // together may.
-func (m *Manager) memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
-	allocatable := m.cfg.Node().Allocatable
+func (m *Mounter) memorySize(pod *v1.Pod, limit *resource.Quantity) int64 {
+	allocatable := m.cfg.Node.Allocatable
 	size := allocatable.Memory().Value()
 	if own := podMemory(pod); own > 0 && (size == 0 || own < size) {
 		size = own
@@ -159,7 +154,7 @@ func podMemory(pod *v1.Pod) int64 {
 		switch {
 		case !ok || q.IsZero():
 			return 0
-		case c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways:
+		case podspec.Sidecar(&c):
 			sum += q.Value()
 		default:
 			sum = max(sum, q.Value())
@@ -195,23 +190,20 @@ func pageSize(pod *v1.Pod, medium v1.StorageMedium) (resource.Quantity, error) {
 		return resource.ParseQuantity(s)
 	}
 
-	found := map[string]bool{}
-	for _, c := range append(append([]v1.Container{}, pod.Spec.InitContainers...), pod.Spec.Containers...) {
+	var sizes []string
+	for c := range podspec.Regular(pod) {
 		for name := range c.Resources.Requests {
-			if s, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok {
-				found[s] = true
+			size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix)
+			if ok && !slices.Contains(sizes, size) {
+				sizes = append(sizes, size)
 			}
 		}
 	}
 
-	if len(found) != 1 {
+	if len(sizes) != 1 {
 		return resource.Quantity{}, fmt.Errorf("emptyDir medium HugePages needs exactly one huge page "+
-			"size requested by the pod, found %d", len(found))
+			"size requested by the pod, found %d", len(sizes))
 	}
 
-	for s := range found {
-		return resource.ParseQuantity(s)
-	}
-
-	panic("unreachable")
+	return resource.ParseQuantity(sizes[0])
 }

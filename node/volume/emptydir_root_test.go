@@ -18,7 +18,7 @@ import (
 )
 
 func TestAnEmptyDirBelongsToItsContainersOnceItIsMade(t *testing.T) {
-	m, _ := newManager(t, &api{})
+	m, _ := newMounter(t, &api{})
 	p := pod(v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
 		v1.Volume{
 			Name:         "mem",
@@ -61,7 +61,7 @@ func TestMemoryVolumesHaveTheSizeOfWhatMayUseThem(t *testing.T) {
 	allocatable := v1.ResourceList{v1.ResourceMemory: resource.MustParse("64Mi")}
 	m := volume.New(volume.Config{
 		Root:    root,
-		Node:    func() podenv.Node { return podenv.Node{Name: "n", Allocatable: allocatable} },
+		Node:    podenv.Node{Name: "n", Allocatable: allocatable},
 		Objects: &api{},
 		Tokens:  &api{},
 		Log:     slog.New(slog.DiscardHandler),
@@ -101,7 +101,7 @@ func TestMemoryVolumesHaveTheSizeOfWhatMayUseThem(t *testing.T) {
 
 // A container that can write to the volume may put there what it likes, at any moment.
 func TestAnEnvFileMustBeASmallFile(t *testing.T) {
-	m, _ := newManager(t, &api{})
+	m, _ := newMounter(t, &api{})
 	p := pod(v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
 	dir := setup(t, m, p).ByName["disk"].Path
 	must(t, os.WriteFile(filepath.Join(dir, "env"), []byte("A=1\n"), 0o600))

@@ -11,7 +11,7 @@ import (
 
 // kubelet ran git, with its hooks, on what a tenant names (CVE-2024-10220, CVE-2025-1767).
 func TestRepositoriesOfTenantsAreNotCloned(t *testing.T) {
-	m, _ := newManager(t, &api{})
+	m, _ := newMounter(t, &api{})
 	hooks := t.TempDir()
 	source := &v1.GitRepoVolumeSource{Repository: hooks} //nolint:staticcheck // deprecated, not gone
 	p := pod(v1.Volume{Name: "code", VolumeSource: v1.VolumeSource{GitRepo: source}})

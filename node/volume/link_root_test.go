@@ -24,7 +24,7 @@ func TestVolumesAreTakenDownBelowARootThatIsALink(t *testing.T) {
 	a := &api{life: time.Hour, secrets: map[string]*v1.Secret{"s": secret}}
 	m := volume.New(volume.Config{
 		Root:    link,
-		Node:    func() podenv.Node { return podenv.Node{Name: "n"} },
+		Node:    podenv.Node{Name: "n"},
 		Objects: a,
 		Tokens:  a,
 		Log:     slog.New(slog.DiscardHandler),

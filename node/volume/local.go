@@ -10,13 +10,14 @@ import (
 
 	"github.com/trivet-node/trivet/internal/mount"
 	"github.com/trivet-node/trivet/node/fsgroup"
+	"github.com/trivet-node/trivet/node/podspec"
 )
 
 const localPlugin = "kubernetes.io~local-volume"
 
 // local serves a local persistent volume: a directory of the node, bind-mounted into the pod's directory, or
 // a block device as it is.
-func (m *Manager) local(ctx context.Context, r CSIRequest, src *v1.LocalVolumeSource) (string, error) {
+func (m *Mounter) local(ctx context.Context, r Request, src *v1.LocalVolumeSource) (string, error) {
 	info, err := os.Stat(src.Path)
 	if err != nil {
 		return "", fmt.Errorf("local volume %q: %w", r.PV.Name, err)
@@ -35,7 +36,7 @@ func (m *Manager) local(ctx context.Context, r CSIRequest, src *v1.LocalVolumeSo
 			r.PV.Name, src.Path)
 	}
 
-	dir := m.volumeDir(r.Pod.UID, localPlugin, r.PV.Name)
+	dir := m.dirs.volume(r.Pod.UID, localPlugin, r.PV.Name)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return "", fmt.Errorf("make %s: %w", dir, err)
 	}
@@ -52,7 +53,7 @@ func (m *Manager) local(ctx context.Context, r CSIRequest, src *v1.LocalVolumeSo
 	}
 
 	if r.FSGroup != nil && !r.ReadOnly && !mounted {
-		return dir, fsgroup.Apply(ctx, dir, *r.FSGroup, false, onRootMismatch(r.Pod))
+		return dir, fsgroup.Apply(ctx, dir, *r.FSGroup, false, podspec.FSGroupOnRootMismatch(r.Pod))
 	}
 
 	return dir, nil

@@ -17,15 +17,20 @@ import (
 
 // Mount is one mount of a container, for the CRI call.
 type Mount struct {
-	Name          string
+	// Name is the volume's.
+	Name string
+	// HostPath is empty for an image volume.
 	HostPath      string
 	ContainerPath string
 	ReadOnly      bool
-	Recursive     v1.RecursiveReadOnlyMode // of a read-only mount; empty: disabled
-	Propagation   v1.MountPropagationMode
-	Image         *v1.ImageVolumeSource // then HostPath is empty
-	ImageSubPath  string
-	ImageID       string // the runtime's, once it is there and the pod may use it
+	// Recursive says of a read-only mount what the mounts below are; empty stands for disabled.
+	Recursive   v1.RecursiveReadOnlyMode
+	Propagation v1.MountPropagationMode
+	// Image is set for an image volume.
+	Image        *v1.ImageVolumeSource
+	ImageSubPath string
+	// ImageID is the runtime's, once the image is there and the pod may use it.
+	ImageID string
 }
 
 // RecursiveReadOnly reports whether the mounts below are read-only, too. supported is whether the runtime
@@ -54,14 +59,15 @@ func (m *Mount) RecursiveReadOnly(supported bool) (bool, error) {
 
 // Device is one block volume of a container.
 type Device struct {
-	HostPath, ContainerPath string
-	ReadOnly                bool
+	HostPath      string
+	ContainerPath string
+	ReadOnly      bool
 }
 
 // Container resolves the volumeMounts and volumeDevices of a container, subPath and subPathExpr (with env)
-// included. It does not wait for a Setup, which may wait for the API server; the caller sees to it that no
+// included. It does not wait for a Setup, which may wait for the API server; the caller makes sure that no
 // Teardown begins meanwhile.
-func (m *Manager) Container(
+func (m *Mounter) Container(
 	pod *v1.Pod,
 	c *v1.Container,
 	volumes *Volumes,
@@ -69,114 +75,135 @@ func (m *Manager) Container(
 ) ([]Mount, []Device, error) {
 	var mounts []Mount
 	for i := range c.VolumeMounts {
-		vm := &c.VolumeMounts[i]
-		vol, ok := volumes.ByName[vm.Name]
+		wanted := &c.VolumeMounts[i]
+		volume, ok := volumes.ByName[wanted.Name]
 		if !ok {
 			return nil, nil, fmt.Errorf("container %s: volume %q of mount %s is not mounted",
-				c.Name, vm.Name, vm.MountPath)
+				c.Name, wanted.Name, wanted.MountPath)
 		}
 
-		mount, err := m.containerMount(pod, c.Name, i, vm, vol, env)
+		bind := filepath.Join(m.dirs.subpaths(pod.UID), wanted.Name, c.Name, strconv.Itoa(i))
+		mount, err := containerMount(wanted, volume, env, bind)
 		if err != nil {
-			return nil, nil, fmt.Errorf("container %s: volume mount %s: %w", c.Name, vm.MountPath, err)
+			return nil, nil, fmt.Errorf("container %s: volume mount %s: %w", c.Name, wanted.MountPath, err)
 		}
-
 		mounts = append(mounts, mount)
 	}
 
-	var devices []Device
-	for _, vd := range c.VolumeDevices {
-		vol, ok := volumes.ByName[vd.Name]
-		if !ok || !vol.Block {
-			return nil, nil, fmt.Errorf("container %s: volume %q of device %s is not a block volume",
-				c.Name, vd.Name, vd.DevicePath)
-		}
-
-		devices = append(
-			devices,
-			Device{HostPath: vol.Path, ContainerPath: vd.DevicePath, ReadOnly: vol.ReadOnly},
-		)
-	}
-
-	return mounts, devices, nil
+	devices, err := containerDevices(c, volumes)
+	return mounts, devices, err
 }
 
-func (m *Manager) containerMount(
-	pod *v1.Pod,
-	container string,
-	index int,
-	vm *v1.VolumeMount,
-	vol Mounted,
-	env []podenv.Variable,
-) (Mount, error) {
-	out := Mount{
-		Name:          vm.Name,
-		HostPath:      vol.Path,
-		ContainerPath: vm.MountPath,
-		ReadOnly:      vm.ReadOnly || vol.ReadOnly,
-		Propagation:   v1.MountPropagationNone,
-		Image:         vol.Image,
-	}
-	if vm.MountPropagation != nil {
-		out.Propagation = *vm.MountPropagation
-	}
-	if vm.RecursiveReadOnly != nil {
-		out.Recursive = *vm.RecursiveReadOnly
-	}
-	if !filepath.IsAbs(out.ContainerPath) {
-		out.ContainerPath = "/" + out.ContainerPath
-	}
+func containerDevices(c *v1.Container, volumes *Volumes) ([]Device, error) {
+	var devices []Device
+	for _, wanted := range c.VolumeDevices {
+		volume, ok := volumes.ByName[wanted.Name]
+		if !ok || !volume.Block {
+			return nil, fmt.Errorf("container %s: volume %q of device %s is not a block volume",
+				c.Name, wanted.Name, wanted.DevicePath)
+		}
 
-	sub := vm.SubPath
-	if vm.SubPathExpr != "" {
-		var missing []string
-		lookup := podenv.Lookup(env)
-		sub = podenv.Expand(vm.SubPathExpr, func(name string) (string, bool) {
-			v, ok := lookup(name)
-			if !ok {
-				missing = append(missing, name)
-			}
-
-			return v, ok
+		devices = append(devices, Device{
+			HostPath:      volume.Path,
+			ContainerPath: wanted.DevicePath,
+			ReadOnly:      volume.ReadOnly,
 		})
-		if len(missing) > 0 {
-			return Mount{}, fmt.Errorf("missing value for %s in subPathExpr %q",
-				strings.Join(missing, ", "), vm.SubPathExpr)
+	}
+	return devices, nil
+}
+
+// containerMount is the mount of a volume, or of a path in it, which is bound to the directory bind then.
+func containerMount(
+	wanted *v1.VolumeMount,
+	volume Mounted,
+	env []podenv.Variable,
+	bind string,
+) (Mount, error) {
+	mount := whole(wanted, volume)
+	sub, err := subPath(wanted, env)
+	if err != nil || sub == "" {
+		return mount, err
+	}
+
+	// The runtime resolves a path in an image by itself.
+	if volume.Image != nil {
+		mount.ImageSubPath = sub
+		return mount, nil
+	}
+
+	if err := subpath.Bind(volume.Path, sub, bind, volume.ReadOnly); err != nil {
+		return Mount{}, fmt.Errorf("failed to prepare subPath for volumeMount %q: %w", wanted.Name, err)
+	}
+	mount.HostPath = bind
+	return mount, nil
+}
+
+// whole is the mount of the whole volume.
+func whole(wanted *v1.VolumeMount, volume Mounted) Mount {
+	mount := Mount{
+		Name:          wanted.Name,
+		HostPath:      volume.Path,
+		ContainerPath: wanted.MountPath,
+		ReadOnly:      wanted.ReadOnly || volume.ReadOnly,
+		Propagation:   v1.MountPropagationNone,
+		Image:         volume.Image,
+	}
+	if wanted.MountPropagation != nil {
+		mount.Propagation = *wanted.MountPropagation
+	}
+	if wanted.RecursiveReadOnly != nil {
+		mount.Recursive = *wanted.RecursiveReadOnly
+	}
+	if !filepath.IsAbs(mount.ContainerPath) {
+		mount.ContainerPath = "/" + mount.ContainerPath
+	}
+	return mount
+}
+
+// subPath is the path in the volume that the container wants, empty for all of it.
+func subPath(wanted *v1.VolumeMount, env []podenv.Variable) (string, error) {
+	sub := wanted.SubPath
+	if wanted.SubPathExpr != "" {
+		var err error
+		if sub, err = expand(wanted.SubPathExpr, env); err != nil {
+			return "", err
 		}
 	}
 
 	if sub == "" {
-		return out, nil
+		return "", nil
 	}
-	if err := subpath.Check(sub); err != nil {
-		return Mount{}, err
-	}
+	return sub, subpath.Check(sub)
+}
 
-	if vol.Image != nil {
-		out.ImageSubPath = sub
-		return out, nil
-	}
+// expand replaces $(NAME) in a subPathExpr. A variable that the container does not have is an error.
+func expand(expr string, env []podenv.Variable) (string, error) {
+	var missing []string
+	lookup := podenv.Lookup(env)
+	expanded := podenv.Expand(expr, func(name string) (string, bool) {
+		value, ok := lookup(name)
+		if !ok {
+			missing = append(missing, name)
+		}
+		return value, ok
+	})
 
-	target := filepath.Join(m.subpathsDir(pod.UID), vm.Name, container, strconv.Itoa(index))
-	if err := subpath.Bind(vol.Path, sub, target, vol.ReadOnly); err != nil {
-		return Mount{}, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q: %w",
-			vm.Name, container, err)
+	if len(missing) > 0 {
+		return "", fmt.Errorf("missing value for %s in subPathExpr %q", strings.Join(missing, ", "), expr)
 	}
-
-	out.HostPath = target
-	return out, nil
+	return expanded, nil
 }
 
 // EnvFile reads the variables of an env file (KEY=value lines, # comments) in a volume of the pod, for
 // fileKeyRef. The file may have been written by a container: it is opened below the volume and read up to a
 // limit.
-func (m *Manager) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error) {
+func (m *Mounter) EnvFile(pod *v1.Pod, volume, path string) (map[string]string, error) {
 	const maxSize = 64 << 10
 	if err := subpath.Check(path); err != nil {
 		return nil, err
 	}
 
-	dir := m.volumeDir(pod.UID, emptyDirPlugin, volume)
+	dir := m.dirs.volume(pod.UID, emptyDirPlugin, volume)
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("env file %q: volume %q is not a mounted emptyDir", path, volume)
 	}

@@ -48,7 +48,7 @@ func TestNFSVolumesOfPodsAndClaims(t *testing.T) {
 	objects := &claimed{}
 	m := volume.New(volume.Config{
 		Root:    root,
-		Node:    func() podenv.Node { return podenv.Node{Name: "n"} },
+		Node:    podenv.Node{Name: "n"},
 		Objects: objects,
 		Tokens:  objects,
 		NFS:     &nfsvolume.Mounter{Program: program, Helpers: []string{tools}},

@@ -16,7 +16,7 @@ import (
 
 // Teardown unmounts all volumes of the pod and removes the pod's directory (ROOT/pods/UID). It needs nothing
 // but what is on disk and may be repeated; on an error, repeat it. What is not there is success.
-func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
+func (m *Mounter) Teardown(ctx context.Context, uid types.UID) error {
 	if err := checkUID(uid); err != nil {
 		return err
 	}
@@ -27,15 +27,12 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 	}
 	defer unlock()
 
-	m.tokens.forget(uid)
-	m.mu.Lock()
-	delete(m.refresh, uid)
-	m.mu.Unlock()
-	if _, err := os.Lstat(m.podDir(uid)); errors.Is(err, fs.ErrNotExist) {
+	m.tokens.Forget(uid)
+	if _, err := os.Lstat(m.dirs.pod(uid)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 
-	if err := mount.UnmountBelow(m.subpathsDir(uid)); err != nil {
+	if err := mount.UnmountBelow(m.dirs.subpaths(uid)); err != nil {
 		return fmt.Errorf("unmount subpaths of pod %s: %w", uid, err)
 	}
 
@@ -43,18 +40,23 @@ func (m *Manager) Teardown(ctx context.Context, uid types.UID) error {
 		if err := m.cfg.CSI.Teardown(ctx, uid); err != nil {
 			return fmt.Errorf("tear down CSI volumes of pod %s: %w", uid, err)
 		}
-	} else if left, _ := filepath.Glob(filepath.Join(m.volumesDir(uid), "kubernetes.io~csi", "*")); len(left) > 0 {
+	} else if hasCSIVolumes(m.dirs.volumes(uid)) {
 		return fmt.Errorf("pod %s has CSI volumes, which this agent cannot unpublish", uid)
 	}
 
-	if err := m.cfg.NFS.Teardown(ctx, m.volumesDir(uid)); err != nil {
+	if err := m.cfg.NFS.Teardown(ctx, m.dirs.volumes(uid)); err != nil {
 		return fmt.Errorf("tear down NFS volumes of pod %s: %w", uid, err)
 	}
-	if err := mount.UnmountBelow(m.podDir(uid)); err != nil {
+	if err := mount.UnmountBelow(m.dirs.pod(uid)); err != nil {
 		return fmt.Errorf("unmount volumes of pod %s: %w", uid, err)
 	}
 
-	return removal.Tree(m.podDir(uid))
+	return removal.Tree(m.dirs.pod(uid))
+}
+
+func hasCSIVolumes(dir string) bool {
+	entries, err := os.ReadDir(filepath.Join(dir, "kubernetes.io~csi"))
+	return err == nil && len(entries) > 0
 }
 
 // checkUID refuses what would lead out of the pods directory. Mirror pods have a hash in place of a UUID, so
@@ -66,9 +68,9 @@ func checkUID(uid types.UID) error {
 	return nil
 }
 
-// Pods lists the pods that have a directory, to find those that are no more.
-func (m *Manager) Pods() ([]types.UID, error) {
-	entries, err := os.ReadDir(filepath.Join(m.cfg.Root, "pods"))
+// Pods lists the pods that have a directory, so that those of pods that no longer exist are found.
+func (m *Mounter) Pods() ([]types.UID, error) {
+	entries, err := os.ReadDir(m.dirs.pods())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -88,7 +90,7 @@ func (m *Manager) Pods() ([]types.UID, error) {
 
 // Orphans tears down every pod directory for which keep is false. Call it when all pods of the node are
 // known.
-func (m *Manager) Orphans(ctx context.Context, keep func(types.UID) bool) error {
+func (m *Mounter) Orphans(ctx context.Context, keep func(types.UID) bool) error {
 	uids, err := m.Pods()
 	if err != nil {
 		return err

@@ -10,63 +10,53 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/node/nfsvolume"
 	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/projection"
+	"github.com/trivet-node/trivet/node/reason"
+	"github.com/trivet-node/trivet/node/token"
 )
 
-// Objects is where the contents of volumes come from (objects.Cache).
+// Objects is where volumes and their contents are described (objects.Cache).
 type Objects interface {
-	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
-	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
+	projection.Objects
 	PersistentVolumeClaim(ctx context.Context, namespace, name string) (*v1.PersistentVolumeClaim, error)
 	PersistentVolume(ctx context.Context, name string) (*v1.PersistentVolume, error)
-	ClusterTrustBundle(ctx context.Context, name string) (*certificatesv1.ClusterTrustBundle, error)
-	ClusterTrustBundles(
-		ctx context.Context,
-		signer string,
-		selector labels.Selector,
-	) ([]certificatesv1.ClusterTrustBundle, error)
-}
-
-// Tokens issues service account tokens (TokenIssuer).
-type Tokens interface {
-	Token(
-		ctx context.Context,
-		namespace, serviceAccount string,
-		spec authenticationv1.TokenRequestSpec,
-	) (*authenticationv1.TokenRequest, error)
 }
 
 // CSI mounts volumes of CSI drivers (csivolume.Mounter).
 type CSI interface {
-	// Setup makes the volume available and returns the directory, or the device for a block volume. With a
-	// *Error of reason ResizeFailed it is available nevertheless.
-	Setup(ctx context.Context, request CSIRequest) (path string, err error)
-	// Revisits reports whether Setup is to be called again and again: the driver wants that (CSIDriver
-	// requiresRepublish), or it grows file systems on the node and the claim may have been given a larger
-	// size. (A node may not watch claims.)
-	Revisits(ctx context.Context, driver string, persistent bool) bool
+	// Setup makes the volume available. With an error of reason ResizeFailed it is available nevertheless.
+	Setup(ctx context.Context, request Request) (Provided, error)
 	// Teardown unpublishes and, when no other pod needs it, unstages every CSI volume of the pod, from what
 	// is on disk.
 	Teardown(ctx context.Context, pod types.UID) error
 }
 
-// CSIRequest is one CSI volume of a pod: PV for a claim's volume, Inline for an ephemeral one.
-type CSIRequest struct {
-	Pod      *v1.Pod
-	Name     string // of the volume in the pod
+// Provided is a volume that a CSI driver has made available.
+type Provided struct {
+	// Path is the directory, or the device of a block volume.
+	Path string
+	// Revisit asks for another Setup after a while: the driver wants it (CSIDriver requiresRepublish), or it
+	// grows file systems on the node and the claim may be given a larger size. (A node may not watch claims.)
+	Revisit bool
+}
+
+// Request is one volume of a pod that comes from outside of the agent: PV and Claim for a persistent one,
+// Inline for a CSI driver's ephemeral one.
+type Request struct {
+	Pod *v1.Pod
+	// Name is the volume's in the pod.
+	Name     string
 	PV       *v1.PersistentVolume
 	Claim    *v1.PersistentVolumeClaim
 	Inline   *v1.CSIVolumeSource
@@ -75,59 +65,73 @@ type CSIRequest struct {
 	FSGroup  *int64
 }
 
-// Config is what a Manager needs.
+// Config is what a Mounter needs.
 type Config struct {
-	Root    string // kubelet's root directory, /var/lib/kubelet
-	Node    func() podenv.Node
+	// Root is kubelet's root directory, /var/lib/kubelet.
+	Root    string
+	Node    podenv.Node
 	Objects Objects
-	Tokens  Tokens
-	CSI     CSI                // nil: CSI volumes are refused
-	NFS     *nfsvolume.Mounter // nil: with the node's mount(8)
-	Log     *slog.Logger
+	Tokens  token.Issuer
+	// CSI may be nil: volumes of CSI drivers are refused then.
+	CSI CSI
+	// NFS is nil for the node's mount(8).
+	NFS *nfsvolume.Mounter
+	Log *slog.Logger
 }
 
-// Manager owns the volumes of this node's pods.
-type Manager struct {
-	cfg    Config
-	locks  keylock.Locks[types.UID]
-	tokens tokenCache
-
-	mu      sync.Mutex // guards what follows
-	refresh map[types.UID]time.Time
+// Mounter mounts the volumes of this node's pods.
+type Mounter struct {
+	cfg       Config
+	dirs      layout
+	locks     keylock.Locks[types.UID]
+	tokens    *token.Cache
+	projector projection.Projector
 }
 
-// revisitAfter is how long a volume is left alone that is to be set up again and again: about kubelet's
-// resync.
-const revisitAfter = time.Minute
-
-// New returns a manager. It touches nothing yet.
-func New(cfg Config) *Manager {
+// New returns a mounter. It touches nothing yet.
+func New(cfg Config) *Mounter {
 	if cfg.NFS == nil {
 		cfg.NFS = &nfsvolume.Mounter{}
 	}
-	return &Manager{
-		cfg:     cfg,
-		tokens:  tokenCache{tokens: map[tokenKey]token{}},
-		refresh: map[types.UID]time.Time{},
+
+	tokens := token.NewCache(cfg.Tokens, cfg.Log)
+	return &Mounter{
+		cfg:    cfg,
+		dirs:   layout{cfg.Root},
+		tokens: tokens,
+		projector: projection.Projector{
+			Objects: cfg.Objects,
+			Tokens:  tokens,
+			Node:    cfg.Node,
+		},
 	}
 }
 
 // Mounted is one volume of a pod that is ready for containers.
 type Mounted struct {
-	Path     string                // directory, file, or device on the node; empty for an image volume
-	Block    bool                  // Path is a block device
-	ReadOnly bool                  // whatever the container's mount says
-	Image    *v1.ImageVolumeSource // the runtime mounts it
+	// Path is a directory, file, or device on the node; empty for an image volume.
+	Path string
+	// Block reports whether Path is a block device.
+	Block bool
+	// ReadOnly holds whatever the mount of a container says.
+	ReadOnly bool
+	// Image is set for an image volume, which the runtime mounts.
+	Image *v1.ImageVolumeSource
 
-	driver     string // of a CSI volume
-	persistent bool   // it is a claim's
+	groups  []int64
+	revisit bool
 }
 
 // Volumes are the mounted volumes of a pod.
 type Volumes struct {
-	ByName  map[string]Mounted
-	Groups  []int64  // supplemental groups that persistent volumes ask for (pv.beta.kubernetes.io/gid)
-	Ungrown []*Error // volumes that could not be made larger (ResizeFailed); the pod can use them as they are
+	ByName map[string]Mounted
+	// Groups are supplemental groups that persistent volumes ask for (pv.beta.kubernetes.io/gid).
+	Groups []int64
+	// Ungrown are volumes that could not be made larger (ResizeFailed); the pod can use them as they are.
+	Ungrown []*reason.Error
+	// SetUpAgain is when Setup must be called again, to renew a service account token or for a driver that
+	// wants it; zero for never.
+	SetUpAgain time.Time
 }
 
 // Cover reports whether every volume that a container of the pod uses is mounted. Nil covers nothing: the pod
@@ -136,6 +140,7 @@ func (v *Volumes) Cover(pod *v1.Pod) bool {
 	if v == nil {
 		return false
 	}
+
 	used := usedVolumes(pod)
 	return !slices.ContainsFunc(pod.Spec.Volumes, func(vol v1.Volume) bool {
 		_, mounted := v.ByName[vol.Name]
@@ -143,51 +148,34 @@ func (v *Volumes) Cover(pod *v1.Pod) bool {
 	})
 }
 
-// ResizeFailed is the reason of a volume that is there, but not as large as it should be.
-const ResizeFailed = "VolumeResizeFailed"
-
-// Error is a volume that cannot be mounted. Reason is kubelet's event reason: FailedMount,
-// FailedAttachVolume, FailedMapVolume or ResizeFailed.
-type Error struct {
-	Volume string
-	Reason string
-	Err    error
-}
-
-func (e *Error) Error() string {
-	switch e.Reason {
-	case "FailedMount":
-		return fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", e.Volume, e.Err)
-	case ResizeFailed:
-		return fmt.Sprintf("NodeExpandVolume failed for volume %q : %v", e.Volume, e.Err)
-	}
-	return fmt.Sprintf("volume %q : %v", e.Volume, e.Err)
-}
-
-func (e *Error) Unwrap() error { return e.Err }
-
 // Setup mounts the volumes of the pod that its containers use, all at once, or brings them up to date. On an
-// error, which joins one *Error for each volume that failed, call it again: what was mounted stays. A pod
-// that must not exist (any more) needs Teardown.
-func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
+// error, which joins one *reason.Error for each volume that failed, call it again: what was mounted stays. A pod
+// that no longer exists needs Teardown.
+func (m *Mounter) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 	unlock, err := m.locks.Lock(ctx, pod.UID)
 	if err != nil {
 		return nil, fmt.Errorf("set up volumes of pod %s: %w", pod.UID, err)
 	}
 	defer unlock()
 
-	if err := os.MkdirAll(m.volumesDir(pod.UID), 0o750); err != nil {
+	if err := os.MkdirAll(m.dirs.volumes(pod.UID), 0o750); err != nil {
 		return nil, fmt.Errorf("make volume directory: %w", err)
 	}
 
-	used := usedVolumes(pod)
-	out := &Volumes{ByName: map[string]Mounted{}}
-	var (
-		mu      sync.Mutex
-		errs    []error
-		running sync.WaitGroup
-	)
+	volumes := &Volumes{ByName: map[string]Mounted{}}
+	err = m.mountUsed(ctx, pod, volumes)
+	volumes.SetUpAgain = m.setUpAgain(pod, volumes)
+	return volumes, err
+}
 
+// mountUsed mounts what containers use, and joins the errors.
+func (m *Mounter) mountUsed(ctx context.Context, pod *v1.Pod, volumes *Volumes) error {
+	// mu guards volumes and errs.
+	var mu sync.Mutex
+	var errs []error
+	var running sync.WaitGroup
+
+	used := usedVolumes(pod)
 	for i := range pod.Spec.Volumes {
 		vol := &pod.Spec.Volumes[i]
 		if !used[vol.Name] {
@@ -195,182 +183,144 @@ func (m *Manager) Setup(ctx context.Context, pod *v1.Pod) (*Volumes, error) {
 		}
 
 		running.Go(func() {
-			mounted, groups, err := m.setupOne(ctx, pod, vol)
+			mounted, err := m.mount(ctx, pod, vol)
+			failure := failed(vol.Name, err)
+
 			mu.Lock()
 			defer mu.Unlock()
 
-			if e := asError(vol.Name, err); e != nil && e.Reason == ResizeFailed {
-				out.Ungrown = append(out.Ungrown, e)
-			} else if e != nil {
-				errs = append(errs, e)
+			switch {
+			case failure != nil && failure.Reason == ResizeFailed:
+				volumes.Ungrown = append(volumes.Ungrown, failure)
+			case failure != nil:
+				errs = append(errs, failure)
 				return
 			}
 
-			out.ByName[vol.Name] = mounted
-			out.Groups = append(out.Groups, groups...)
+			volumes.ByName[vol.Name] = mounted
+			volumes.Groups = append(volumes.Groups, mounted.groups...)
 		})
 	}
 
 	running.Wait()
-	m.setRefresh(pod, trusts(pod) || m.revisits(ctx, out))
-	return out, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
-// revisits reports whether one of the volumes is to be set up again after a while.
-func (m *Manager) revisits(ctx context.Context, mounted *Volumes) bool {
-	for _, v := range mounted.ByName {
-		if v.driver != "" && m.cfg.CSI.Revisits(ctx, v.driver, v.persistent) {
-			return true
+// revisitAfter is how long a volume is left alone that is to be set up periodically: about kubelet's resync.
+const revisitAfter = time.Minute
+
+// setUpAgain is when the first token is to be renewed or a volume wants another visit. Trust bundles are not
+// watched but read again after a while: few pods have them, and they change rarely.
+func (m *Mounter) setUpAgain(pod *v1.Pod, volumes *Volumes) time.Time {
+	revisit := showsTrustBundles(pod)
+	for _, mounted := range volumes.ByName {
+		revisit = revisit || mounted.revisit
+	}
+
+	at := m.tokens.RenewAt(pod.UID)
+	if again := time.Now().Add(revisitAfter); revisit && (at.IsZero() || again.Before(at)) {
+		return again
+	}
+	return at
+}
+
+func showsTrustBundles(pod *v1.Pod) bool {
+	for _, volume := range pod.Spec.Volumes {
+		if volume.Projected == nil {
+			continue
+		}
+		for _, source := range volume.Projected.Sources {
+			if source.ClusterTrustBundle != nil {
+				return true
+			}
 		}
 	}
 	return false
 }
 
-// trusts reports whether a volume shows trust bundles. They are not watched but read again after a while: few
-// pods have them, and they change rarely.
-func trusts(pod *v1.Pod) bool {
-	return slices.ContainsFunc(pod.Spec.Volumes, func(v v1.Volume) bool {
-		return v.Projected != nil &&
-			slices.ContainsFunc(
-				v.Projected.Sources,
-				func(s v1.VolumeProjection) bool { return s.ClusterTrustBundle != nil },
-			)
-	})
-}
-
-// Refresh is when Setup must be called again, to renew a service account token or for a driver that wants it;
-// zero for never.
-func (m *Manager) Refresh(pod types.UID) time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.refresh[pod]
-}
-
-func (m *Manager) setRefresh(pod *v1.Pod, soon bool) {
-	at := m.tokens.refreshAt(pod.UID)
-	if again := time.Now().Add(revisitAfter); soon && (at.IsZero() || again.Before(at)) {
-		at = again
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if at.IsZero() {
-		delete(m.refresh, pod.UID)
-		return
-	}
-	m.refresh[pod.UID] = at
-}
-
-func asError(volume string, err error) *Error {
-	if err == nil {
-		return nil
-	}
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e
-	}
-	return &Error{Volume: volume, Reason: "FailedMount", Err: err}
-}
-
-// setupOne mounts one volume.
-func (m *Manager) setupOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mounted, []int64, error) {
+// mount mounts one volume by its type.
+func (m *Mounter) mount(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mounted, error) {
 	src := &vol.VolumeSource
 	switch {
 	case src.EmptyDir != nil:
 		path, err := m.emptyDir(ctx, pod, vol)
-		return Mounted{Path: path}, nil, err
+		return Mounted{Path: path}, err
 	case src.HostPath != nil:
-		return Mounted{Path: src.HostPath.Path}, nil, checkHostPath(src.HostPath)
+		return Mounted{Path: src.HostPath.Path}, checkHostPath(src.HostPath)
 	case src.ConfigMap != nil, src.Secret != nil, src.DownwardAPI != nil, src.Projected != nil:
 		path, err := m.content(ctx, pod, vol)
-		return Mounted{Path: path, ReadOnly: true}, nil, err
+		return Mounted{Path: path, ReadOnly: true}, err
 	case src.Image != nil:
-		return Mounted{Image: src.Image, ReadOnly: true}, nil, nil
+		return Mounted{Image: src.Image, ReadOnly: true}, nil
 	case src.CSI != nil:
-		readOnly := src.CSI.ReadOnly != nil && *src.CSI.ReadOnly
-		path, err := m.csi(ctx, CSIRequest{
-			Pod:      pod,
-			Name:     vol.Name,
-			Inline:   src.CSI,
-			ReadOnly: readOnly,
-			FSGroup:  fsGroup(pod),
-		})
-
-		return Mounted{Path: path, ReadOnly: readOnly, driver: src.CSI.Driver}, nil, err
-
+		return m.inline(ctx, pod, vol)
 	case src.NFS != nil:
 		path, err := m.nfs(ctx, pod, vol.Name, nfsvolume.OfVolume(src.NFS))
-		return Mounted{Path: path, ReadOnly: src.NFS.ReadOnly}, nil, err
+		return Mounted{Path: path, ReadOnly: src.NFS.ReadOnly}, err
 	case src.PersistentVolumeClaim != nil:
 		return m.claim(ctx, pod, vol, src.PersistentVolumeClaim.ClaimName, src.PersistentVolumeClaim.ReadOnly)
 	case src.Ephemeral != nil:
 		return m.claim(ctx, pod, vol, pod.Name+"-"+vol.Name, false)
 	}
 
-	return Mounted{}, nil, errors.New("its type is not supported by this agent (in-tree drivers have CSI " +
+	return Mounted{}, errors.New("its type is not supported by this agent (in-tree drivers have CSI " +
 		"drivers in their place)")
 }
 
-func (m *Manager) nfs(
-	ctx context.Context, pod *v1.Pod, name string, export nfsvolume.Export,
+// inline mounts an ephemeral volume of a CSI driver.
+func (m *Mounter) inline(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (Mounted, error) {
+	readOnly := vol.CSI.ReadOnly != nil && *vol.CSI.ReadOnly
+	provided, err := m.csi(ctx, Request{
+		Pod:      pod,
+		Name:     vol.Name,
+		Inline:   vol.CSI,
+		ReadOnly: readOnly,
+		FSGroup:  podspec.FSGroup(pod),
+	})
+
+	return Mounted{
+		Path:     provided.Path,
+		ReadOnly: readOnly,
+		revisit:  provided.Revisit,
+	}, err
+}
+
+func (m *Mounter) nfs(
+	ctx context.Context,
+	pod *v1.Pod,
+	name string,
+	export nfsvolume.Export,
 ) (string, error) {
-	dir := m.volumeDir(pod.UID, nfsvolume.Plugin, name)
+	dir := m.dirs.volume(pod.UID, nfsvolume.Plugin, name)
 	return dir, m.cfg.NFS.Mount(ctx, export, dir)
 }
 
-func (m *Manager) csi(ctx context.Context, r CSIRequest) (string, error) {
+func (m *Mounter) csi(ctx context.Context, r Request) (Provided, error) {
 	if m.cfg.CSI == nil {
-		return "", errors.New("CSI volumes are not available on this node")
+		return Provided{}, errors.New("CSI volumes are not available on this node")
 	}
 	return m.cfg.CSI.Setup(ctx, r)
 }
 
-// usedVolumes are those that a container mounts. An image volume or claim that nobody mounts costs nothing.
+// usedVolumes are those that a container mounts. An image volume or claim that no container mounts costs
+// nothing.
 func usedVolumes(pod *v1.Pod) map[string]bool {
 	used := map[string]bool{}
-	add := func(mounts []v1.VolumeMount, devices []v1.VolumeDevice, env []v1.EnvVar) {
-		for _, x := range mounts {
-			used[x.Name] = true
+	for c := range podspec.All(pod) {
+		for _, mount := range c.VolumeMounts {
+			used[mount.Name] = true
 		}
 
-		for _, x := range devices {
-			used[x.Name] = true
+		for _, device := range c.VolumeDevices {
+			used[device.Name] = true
 		}
 
-		for _, x := range env {
-			if x.ValueFrom != nil && x.ValueFrom.FileKeyRef != nil {
-				used[x.ValueFrom.FileKeyRef.VolumeName] = true
+		for _, env := range c.Env {
+			if env.ValueFrom != nil && env.ValueFrom.FileKeyRef != nil {
+				used[env.ValueFrom.FileKeyRef.VolumeName] = true
 			}
 		}
 	}
 
-	for _, c := range pod.Spec.InitContainers {
-		add(c.VolumeMounts, c.VolumeDevices, c.Env)
-	}
-
-	for _, c := range pod.Spec.Containers {
-		add(c.VolumeMounts, c.VolumeDevices, c.Env)
-	}
-
-	for _, c := range pod.Spec.EphemeralContainers {
-		add(c.VolumeMounts, c.VolumeDevices, c.Env)
-	}
-
 	return used
-}
-
-func fsGroup(pod *v1.Pod) *int64 {
-	if pod.Spec.SecurityContext == nil {
-		return nil
-	}
-	return pod.Spec.SecurityContext.FSGroup
-}
-
-// The layout, as kubelet's.
-
-func (m *Manager) podDir(uid types.UID) string     { return filepath.Join(m.cfg.Root, "pods", string(uid)) }
-func (m *Manager) volumesDir(uid types.UID) string { return filepath.Join(m.podDir(uid), "volumes") }
-func (m *Manager) volumeDir(uid types.UID, plugin, name string) string {
-	return filepath.Join(m.volumesDir(uid), plugin, name)
-}
-func (m *Manager) subpathsDir(uid types.UID) string {
-	return filepath.Join(m.podDir(uid), "volume-subpaths")
 }

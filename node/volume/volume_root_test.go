@@ -2,7 +2,6 @@ package volume_test
 
 import (
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -37,7 +36,6 @@ type api struct {
 	mu      sync.Mutex
 	maps    map[string]*v1.ConfigMap
 	secrets map[string]*v1.Secret
-	bundles []certificatesv1.ClusterTrustBundle
 	tokens  int
 	life    time.Duration
 }
@@ -73,25 +71,15 @@ func (a *api) PersistentVolume(_ context.Context, name string) (*v1.PersistentVo
 }
 
 func (a *api) ClusterTrustBundle(_ context.Context, name string) (*certificatesv1.ClusterTrustBundle, error) {
-	for i := range a.bundles {
-		if a.bundles[i].Name == name {
-			return &a.bundles[i], nil
-		}
-	}
 	return nil, absent("clustertrustbundles", name)
 }
 
 func (a *api) ClusterTrustBundles(
-	_ context.Context,
-	signer string,
-	selector labels.Selector,
-) (out []certificatesv1.ClusterTrustBundle, _ error) {
-	for _, b := range a.bundles {
-		if b.Spec.SignerName == signer && selector.Matches(labels.Set(b.Labels)) {
-			out = append(out, b)
-		}
-	}
-	return out, nil
+	context.Context,
+	string,
+	labels.Selector,
+) ([]certificatesv1.ClusterTrustBundle, error) {
+	return nil, nil
 }
 
 func (a *api) Token(
@@ -103,11 +91,12 @@ func (a *api) Token(
 	defer a.mu.Unlock()
 	a.tokens++
 	return &authenticationv1.TokenRequest{Status: authenticationv1.TokenRequestStatus{
-		Token: fmt.Sprintf("%s-%d",
-			account, a.tokens), ExpirationTimestamp: metav1.NewTime(time.Now().Add(a.life))}}, nil
+		Token:               fmt.Sprintf("%s-%d", account, a.tokens),
+		ExpirationTimestamp: metav1.NewTime(time.Now().Add(a.life)),
+	}}, nil
 }
 
-func newManager(t *testing.T, a *api) (*volume.Manager, string) {
+func newMounter(t *testing.T, a *api) (*volume.Mounter, string) {
 	t.Helper()
 	testenv.Root(t)
 	root := testenv.ShortDir(t)
@@ -117,7 +106,7 @@ func newManager(t *testing.T, a *api) (*volume.Manager, string) {
 
 	return volume.New(volume.Config{
 		Root:    root,
-		Node:    func() podenv.Node { return podenv.Node{Name: "n"} },
+		Node:    podenv.Node{Name: "n"},
 		Objects: a,
 		Tokens:  a,
 		Log:     slog.New(slog.DiscardHandler),
@@ -143,6 +132,13 @@ func pod(volumes ...v1.Volume) *v1.Pod {
 	return p
 }
 
+func projected(name string, sources ...v1.VolumeProjection) v1.Volume {
+	return v1.Volume{
+		Name:         name,
+		VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: sources}},
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -150,7 +146,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-func setup(t *testing.T, m *volume.Manager, p *v1.Pod) *volume.Volumes {
+func setup(t *testing.T, m *volume.Mounter, p *v1.Pod) *volume.Volumes {
 	t.Helper()
 	out, err := m.Setup(t.Context(), p)
 	must(t, err)
@@ -180,7 +176,7 @@ func TestEveryVolumeOfAPod(t *testing.T) {
 		secrets: map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden")}}},
 	}
 
-	m, root := newManager(t, a)
+	m, root := newMounter(t, a)
 	p := pod(
 		v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
 		v1.Volume{
@@ -200,19 +196,38 @@ func TestEveryVolumeOfAPod(t *testing.T) {
 				},
 			},
 		},
-		v1.Volume{Name: "secret", VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{SecretName: "s", DefaultMode: new(int32(0o400)),
-			Items: []v1.KeyToPath{{Key: "k", Path: "deep/key", Mode: new(int32(0o440))}}}}},
-		v1.Volume{Name: "info", VolumeSource: v1.VolumeSource{DownwardAPI: &v1.DownwardAPIVolumeSource{Items: []v1.DownwardAPIVolumeFile{
-			{Path: "labels", FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels"}}}}}},
-		v1.Volume{Name: "all", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
-			{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}},
-			{ConfigMap: &v1.ConfigMapProjection{LocalObjectReference: v1.LocalObjectReference{Name: "m"}}},
-			{
-				Secret: &v1.SecretProjection{
-					LocalObjectReference: v1.LocalObjectReference{Name: "none"},
-					Optional:             new(true),
+		v1.Volume{
+			Name: "secret",
+			VolumeSource: v1.VolumeSource{
+				Secret: &v1.SecretVolumeSource{
+					SecretName:  "s",
+					DefaultMode: new(int32(0o400)),
+					Items:       []v1.KeyToPath{{Key: "k", Path: "deep/key", Mode: new(int32(0o440))}},
 				},
-			}}}}},
+			},
+		},
+		v1.Volume{
+			Name: "info",
+			VolumeSource: v1.VolumeSource{
+				DownwardAPI: &v1.DownwardAPIVolumeSource{
+					Items: []v1.DownwardAPIVolumeFile{{
+						Path:     "labels",
+						FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels"},
+					}},
+				},
+			},
+		},
+		projected(
+			"all",
+			v1.VolumeProjection{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}},
+			v1.VolumeProjection{ConfigMap: &v1.ConfigMapProjection{
+				LocalObjectReference: v1.LocalObjectReference{Name: "m"},
+			}},
+			v1.VolumeProjection{Secret: &v1.SecretProjection{
+				LocalObjectReference: v1.LocalObjectReference{Name: "none"},
+				Optional:             new(true),
+			}},
+		),
 	)
 
 	got := setup(t, m, p)
@@ -272,8 +287,8 @@ func TestEveryVolumeOfAPod(t *testing.T) {
 	if a.tokens != 1 {
 		t.Errorf("%d tokens were requested, want 1", a.tokens)
 	}
-	if at := m.Refresh(p.UID); time.Until(at) < 40*time.Minute || time.Until(at) > 50*time.Minute {
-		t.Errorf("token is renewed at %v", at)
+	if wait := time.Until(got.SetUpAgain); wait < 40*time.Minute || wait > 50*time.Minute {
+		t.Errorf("the token of an hour is renewed in %v", wait)
 	}
 
 	// Another manager, without memory, takes everything down; twice.
@@ -290,7 +305,7 @@ func TestEveryVolumeOfAPod(t *testing.T) {
 
 func TestGroupAndUserOfThePod(t *testing.T) {
 	a := &api{secrets: map[string]*v1.Secret{"s": {Data: map[string][]byte{"k": []byte("hidden")}}}}
-	m, _ := newManager(t, a)
+	m, _ := newMounter(t, a)
 	p := pod(
 		v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
 		v1.Volume{
@@ -299,8 +314,10 @@ func TestGroupAndUserOfThePod(t *testing.T) {
 				Secret: &v1.SecretVolumeSource{SecretName: "s", DefaultMode: new(int32(0o400))},
 			},
 		},
-		v1.Volume{Name: "all", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
-			{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}}}}}},
+		projected(
+			"all",
+			v1.VolumeProjection{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}},
+		),
 	)
 
 	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: new(int64(1234))}
@@ -330,88 +347,9 @@ func TestGroupAndUserOfThePod(t *testing.T) {
 	must(t, m.Orphans(t.Context(), func(types.UID) bool { return false }))
 }
 
-func TestTrustAnchorsAreJoinedAndEachIsThereOnce(t *testing.T) {
-	anchor := func(text string) string {
-		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte(text)}))
-	}
-	bundle := func(name, signer, alive, text string) certificatesv1.ClusterTrustBundle {
-		return certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{
-			Name:   name,
-			Labels: map[string]string{"alive": alive},
-		},
-			Spec: certificatesv1.ClusterTrustBundleSpec{SignerName: signer, TrustBundle: text}}
-	}
-
-	m, root := newManager(t, &api{bundles: []certificatesv1.ClusterTrustBundle{
-		bundle("one",
-			"x/s", "yes", "a comment\n"+anchor("b")+anchor("a")), bundle("two",
-			"x/s", "yes", anchor("b")), bundle("three",
-			"x/s", "no", anchor("c")), bundle("four", "y/s", "yes", anchor("d")),
-	}})
-
-	for _, c := range []struct {
-		what string
-		src  v1.ClusterTrustBundleProjection
-		want string // or what the error says
-	}{
-		{"by name", v1.ClusterTrustBundleProjection{Name: new("one")}, anchor("a") + anchor("b")},
-		{
-			"by label",
-			v1.ClusterTrustBundleProjection{
-				SignerName:    new("x/s"),
-				LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}},
-			},
-			anchor("a") + anchor("b"),
-		},
-		{
-			"all",
-			v1.ClusterTrustBundleProjection{SignerName: new("x/s"), LabelSelector: &metav1.LabelSelector{}},
-			anchor("a") + anchor("b") + anchor("c"),
-		},
-		{"no selector", v1.ClusterTrustBundleProjection{SignerName: new("x/s")}, "x/s"},
-		{
-			"no selector, optional",
-			v1.ClusterTrustBundleProjection{SignerName: new("x/s"), Optional: new(true)},
-			"",
-		},
-		{"missing", v1.ClusterTrustBundleProjection{Name: new("five")}, "five"},
-		{"missing, optional", v1.ClusterTrustBundleProjection{Name: new("five"), Optional: new(true)}, ""},
-	} {
-		c.src.Path = "ca.pem"
-		p := pod(v1.Volume{
-			Name: "trust",
-			VolumeSource: v1.VolumeSource{
-				Projected: &v1.ProjectedVolumeSource{
-					Sources: []v1.VolumeProjection{{ClusterTrustBundle: &c.src}},
-				},
-			},
-		})
-		if _, err := m.Setup(t.Context(), p); err != nil {
-			if !strings.Contains(err.Error(), c.want) || c.want == "" {
-				t.Errorf("%s: %v", c.what, err)
-			}
-
-			continue
-		}
-
-		got, err := os.ReadFile(filepath.Join(
-			root,
-			"pods/uid-1/volumes/kubernetes.io~projected/trust/ca.pem",
-		))
-		if err != nil || string(got) != c.want {
-			t.Errorf("%s: %q %v, want %q", c.what, got, err, c.want)
-		}
-		if m.Refresh(p.UID).IsZero() {
-			t.Errorf("%s: is never looked at again", c.what)
-		}
-	}
-
-	must(t, m.Teardown(t.Context(), "uid-1"))
-}
-
 func TestMissingObjectsAreNamedAndComeLater(t *testing.T) {
 	a := &api{maps: map[string]*v1.ConfigMap{}}
-	m, _ := newManager(t, a)
+	m, _ := newMounter(t, a)
 	p := pod(
 		v1.Volume{
 			Name: "map",
@@ -450,7 +388,7 @@ func TestMissingObjectsAreNamedAndComeLater(t *testing.T) {
 }
 
 func TestSubPathsOfAContainer(t *testing.T) {
-	m, root := newManager(t, &api{})
+	m, root := newMounter(t, &api{})
 	p := pod(v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
 	c := &p.Spec.Containers[0]
 	c.VolumeMounts = []v1.VolumeMount{
@@ -479,7 +417,7 @@ func TestSubPathsOfAContainer(t *testing.T) {
 }
 
 func TestTeardownRemovesDeepDirectories(t *testing.T) {
-	m, root := newManager(t, &api{})
+	m, root := newMounter(t, &api{})
 	p := pod(v1.Volume{Name: "deep", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}})
 	at, err := unix.Open(setup(t, m, p).ByName["deep"].Path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	must(t, err)

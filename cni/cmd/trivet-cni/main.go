@@ -1,5 +1,5 @@
 // Soon after each start the Go runtime would look whether its share of the processors has changed, and stop
-// the world for it: in a process of a few milliseconds, a twentieth of them.
+// all goroutines for it: in a process of a few milliseconds, a twentieth of them.
 //
 //go:debug updatemaxprocs=0
 
@@ -19,10 +19,11 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const help = `trivet-cni connects containers to a Linux bridge: veth pair, addresses, routes, masquerading and host ports by
-netlink and nftables, in one process. It is a CNI 1.1 plugin (ADD, DEL, CHECK, GC, STATUS, VERSION; configurations of
-version 0.1.0 to 1.1.0) and is called by a container runtime, which gives the operation in the environment (CNI_COMMAND, CNI_CONTAINERID,
-CNI_NETNS, CNI_IFNAME, CNI_ARGS, CNI_PATH) and the network's configuration on standard input.
+const help = `trivet-cni connects containers to a Linux bridge: veth pair, addresses, routes, masquerading
+and host ports by netlink and nftables, in one process. It is a CNI 1.1 plugin (ADD, DEL, CHECK, GC,
+STATUS, VERSION; configurations of version 0.1.0 to 1.1.0). A container runtime calls it with the
+operation in the environment (CNI_COMMAND, CNI_CONTAINERID, CNI_NETNS, CNI_IFNAME, CNI_ARGS, CNI_PATH)
+and the network's configuration on standard input.
 
 Put it into the plugin directory (/opt/cni/bin) and a network into /etc/cni/net.d, e.g. 10-trivet.conflist:
 
@@ -32,8 +33,8 @@ Put it into the plugin directory (/opt/cni/bin) and a network into /etc/cni/net.
     "capabilities": {"portMappings": true, "ipRanges": true, "ips": true, "mac": true}
   }]}
 
-Called by the name bridge, host-local or loopback it stands for upstream's plugin of that name, with the same
-configuration keys. docs/cni.md tells them all.
+Called by the name bridge, host-local or loopback it is upstream's plugin of that name, with the same
+configuration keys. docs/cni.md describes all of them.
 
   --version  print the version
   --help     print this
@@ -43,23 +44,25 @@ func main() {
 	// The process ends within milliseconds; collecting garbage would only delay it.
 	debug.SetGCPercent(-1)
 	syscall.Umask(program.Umask)
+
+	// A runtime gives the operation in the environment, a person gives an argument.
 	if os.Getenv("CNI_COMMAND") == "" && len(os.Args) > 1 {
-		switch os.Args[1] {
-		case "--version", "-version", "version":
-			fmt.Println("trivet-cni", program.Version)
-		case "--help", "-help", "-h", "help":
-			fmt.Print(help)
-		default:
-			fmt.Fprintf(os.Stderr, "trivet-cni: unknown argument %q; see trivet-cni --help\n", os.Args[1])
-			os.Exit(program.ExitUsage)
-		}
-
-		return
+		os.Exit(answer(os.Args[1]))
 	}
+	about := "trivet-cni " + program.Version + ": a CNI plugin, see trivet-cni --help"
+	skel.PluginMainFuncs(plugin.Functions(), plugin.Versions, about)
+}
 
-	skel.PluginMainFuncs(
-		plugin.Functions(),
-		plugin.Versions,
-		"trivet-cni "+program.Version+": a CNI plugin, see trivet-cni --help",
-	)
+// answer serves a person and returns the exit code.
+func answer(argument string) int {
+	switch argument {
+	case "--version", "-version", "version":
+		fmt.Println("trivet-cni", program.Version)
+	case "--help", "-help", "-h", "help":
+		fmt.Print(help)
+	default:
+		fmt.Fprintf(os.Stderr, "trivet-cni: unknown argument %q; see trivet-cni --help\n", argument)
+		return program.ExitUsage
+	}
+	return 0
 }

@@ -5,11 +5,10 @@ package main
 import (
 	"context"
 
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 
 	"github.com/trivet-node/trivet/cni/netd"
+	"github.com/trivet-node/trivet/internal/kube"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
@@ -26,12 +25,13 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 	if o.cleanup {
-		return netd.Cleanup(o.Options)
+		return netd.Cleanup(o.Config)
 	}
 
+	// Before the plugin is installed, so that a node without credentials is left as it is.
 	program.SmallHeap()
 	klog.SetSlogLogger(env.Log)
-	config, err := apiConfig(o.kubeconfig)
+	api, err := apiConfig(o.kubeconfig)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func run(ctx context.Context, env *program.Env) error {
 		}
 	}
 
-	daemon, err := netd.New(config, o.Options, env.Log)
+	daemon, err := netd.New(api, o.Config, env.Log)
 	if err != nil {
 		return err
 	}
@@ -57,22 +57,20 @@ func run(ctx context.Context, env *program.Env) error {
 }
 
 // apiConfig reads the kubeconfig, or what a pod finds in its file system.
-func apiConfig(kubeconfig string) (*rest.Config, error) {
-	var config *rest.Config
-	var err error
-	if kubeconfig == "" {
-		config, err = rest.InClusterConfig()
-	} else {
-		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
+func apiConfig(kubeconfig string) (kube.Config, error) {
+	load := kube.InCluster
+	if kubeconfig != "" {
+		load = func() (kube.Config, error) { return kube.Load(kubeconfig) }
 	}
 
+	cfg, err := load()
 	if err != nil {
-		return nil, &program.CantRunError{
+		return cfg, &program.CantRunError{
 			What: "API server: " + err.Error(),
 			Do:   "give --kubeconfig, or run as a pod with a service account",
 		}
 	}
 
-	config.UserAgent = "trivet-netd/" + program.Version
-	return config, nil
+	cfg.UserAgent = "trivet-netd/" + program.Version
+	return cfg, nil
 }

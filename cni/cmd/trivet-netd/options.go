@@ -11,27 +11,56 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `trivet-netd is the network daemon of a Kubernetes node. It watches the cluster's Nodes, writes the network configuration
-that makes the container runtime use the CNI plugin trivet-cni with the node's own pod CIDRs, once the plugin says that it can serve,
-and keeps a route to the pods of every other node that is on the same network. Nodes behind a router are named in the log: there is no overlay.`
+const about = `trivet-netd is the network daemon of a Kubernetes node. It watches the cluster's Nodes, writes
+the network configuration that makes the container runtime use the CNI plugin trivet-cni with the
+node's own pod CIDRs, once the plugin says that it can serve, and keeps a route to the pods of every
+other node that is on the same network. Nodes behind a router are named in the log: there is no
+overlay.`
 
+// The texts of flags that take more than a line.
+const (
+	aboutKubeconfig = `credentials for the Kubernetes API (get, list,
+watch of nodes; list, watch of servicecidrs; create of events in the namespace default);
+"" takes those of the pod it runs in`
+
+	aboutPlugin = `the plugin that the runtime will call; it is asked for its STATUS before the
+configuration is written`
+
+	aboutClusterCIDR = `pod networks of the whole cluster, comma separated: what
+is sent there keeps the pod's address, and a Node that claims pods elsewhere is refused
+(default: unknown. Then a pod CIDR is admitted that is private and about as large as
+this node's, and the configuration is written again whenever a node joins)`
+
+	aboutServiceCIDR = `networks of Services, comma separated, beside those that
+the API names (ServiceCIDR): a Node that claims pods there is refused`
+
+	aboutHealth = `address that answers /healthz (200 while the daemon works) and /readyz (200 when
+configuration and routes are as they should be; else 503), both with the last sync, errors and notes;
+"" for none`
+
+	aboutCleanup = "remove the routes and the configuration that trivet-netd made on this node, and end"
+)
+
+// options are the command line, checked.
 type options struct {
-	netd.Options
-	kubeconfig, healthz, installFrom string
-	cleanup                          bool
+	netd.Config
+	kubeconfig  string
+	healthz     string
+	installFrom string
+	cleanup     bool
 }
 
 func parse(env *program.Env) (options, error) {
 	var o options
 	var clusterCIDR, serviceCIDR string
+	nodeName := os.Getenv("NODE_NAME")
+
 	fs := env.Flags(about)
-	fs.StringVar(&o.kubeconfig, "kubeconfig", "", `credentials for the Kubernetes API (get, list,
-watch of nodes; list, watch of servicecidrs; create of events in the namespace default);
-"" takes those of the pod it runs in`)
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "", aboutKubeconfig)
 	fs.StringVar(
 		&o.NodeName,
 		"node-name",
-		os.Getenv("NODE_NAME"),
+		nodeName,
 		"name of the Node (default: $NODE_NAME, else the host name)",
 	)
 
@@ -39,51 +68,24 @@ watch of nodes; list, watch of servicecidrs; create of events in the namespace d
 		&o.ConfDir,
 		"conf-dir",
 		"/etc/cni/net.d",
-		"directory where the runtime looks for network configurations",
+		"directory of the runtime's network configurations",
 	)
 
 	fs.StringVar(&o.ConfName, "conf-name", "10-trivet.conflist", "name of the file written there")
-	fs.StringVar(
-		&o.Plugin,
-		"plugin",
-		"/opt/cni/bin/trivet-cni",
-		"the plugin that the runtime will call; its STATUS is asked before the configuration is written",
-	)
-
-	fs.StringVar(
-		&o.installFrom,
-		"install-plugin",
-		"",
-		"copy this file to --plugin first (for a DaemonSet, whose image carries trivet-cni)",
-	)
-
-	fs.StringVar(&clusterCIDR, "cluster-cidr", "", `pod networks of the whole cluster, comma separated: what
-is sent there keeps the pod's address, and a Node that claims pods elsewhere is refused
-(default: unknown. Then a pod CIDR is believed that is private and about as large as
-this node's, and the configuration is written anew whenever a node joins)`)
-
-	fs.StringVar(&serviceCIDR, "service-cidr", "", `networks of Services, comma separated, beside those that
-the API names (ServiceCIDR): a Node that claims pods there is refused`)
-	fs.StringVar(
-		&o.healthz,
-		"healthz-address",
-		"127.0.0.1:10261",
-		`address that answers /healthz (200 while the daemon works) and /readyz (200 when configuration and
-routes are as they have to be; else 503), both with the last sync, errors and notes; "" for none`,
-	)
-
-	fs.BoolVar(
-		&o.cleanup,
-		"cleanup",
-		false,
-		"remove the routes and the configuration that trivet-netd made on this node, and end",
-	)
+	fs.StringVar(&o.Plugin, "plugin", "/opt/cni/bin/trivet-cni", aboutPlugin)
+	fs.StringVar(&o.installFrom, "install-plugin", "", "copy this file to --plugin first (for a DaemonSet)")
+	fs.StringVar(&clusterCIDR, "cluster-cidr", "", aboutClusterCIDR)
+	fs.StringVar(&serviceCIDR, "service-cidr", "", aboutServiceCIDR)
+	fs.StringVar(&o.healthz, "healthz-address", "127.0.0.1:10261", aboutHealth)
+	fs.BoolVar(&o.cleanup, "cleanup", false, aboutCleanup)
 	if err := env.Parse(fs); err != nil {
 		return o, err
 	}
 	if fs.NArg() > 0 {
 		return o, &program.UsageError{Err: fmt.Errorf("unexpected argument %q", fs.Arg(0))}
 	}
+
+	// What is wrong from here on is wrong use as well.
 	if err := o.complete(clusterCIDR, serviceCIDR); err != nil {
 		return o, &program.UsageError{Err: err}
 	}
@@ -91,23 +93,27 @@ routes are as they have to be; else 503), both with the last sync, errors and no
 	return o, nil
 }
 
-func (o *options) complete(clusterCIDR, serviceCIDR string) error {
-	for flag, path := range map[string]string{"--conf-dir": o.ConfDir, "--plugin": o.Plugin} {
-		if !filepath.IsAbs(path) {
-			return fmt.Errorf("%s %q must be an absolute path", flag, path)
+// complete checks the options, and parses those that are lists.
+func (o *options) complete(clusterCIDR, serviceCIDR string) (err error) {
+	for _, path := range []struct{ flag, value string }{
+		{"--conf-dir", o.ConfDir},
+		{"--plugin", o.Plugin},
+	} {
+		if !filepath.IsAbs(path.value) {
+			return fmt.Errorf("%s %q must be an absolute path", path.flag, path.value)
 		}
 	}
 
+	// Runtimes read .conf files as single plugins, and only a .conflist as a list.
 	if strings.Contains(o.ConfName, "/") || filepath.Ext(o.ConfName) != ".conflist" {
 		return fmt.Errorf("--conf-name %q must be a file name that ends with .conflist", o.ConfName)
 	}
 
-	var err error
-	if o.ClusterCIDRs, err = networks("--cluster-cidr", clusterCIDR); err != nil {
-		return err
+	if o.ClusterCIDRs, err = parsePrefixes(clusterCIDR); err != nil {
+		return fmt.Errorf("--cluster-cidr: %w", err)
 	}
-	if o.ServiceCIDRs, err = networks("--service-cidr", serviceCIDR); err != nil {
-		return err
+	if o.ServiceCIDRs, err = parsePrefixes(serviceCIDR); err != nil {
+		return fmt.Errorf("--service-cidr: %w", err)
 	}
 
 	if o.NodeName == "" {
@@ -119,17 +125,21 @@ func (o *options) complete(clusterCIDR, serviceCIDR string) error {
 	return nil
 }
 
-// networks reads a comma separated list of prefixes.
-func networks(flag, list string) (all []netip.Prefix, err error) {
+// parsePrefixes parses a comma separated list.
+func parsePrefixes(list string) (all []netip.Prefix, err error) {
 	for word := range strings.SplitSeq(list, ",") {
-		if word = strings.TrimSpace(word); word == "" {
+		word = strings.TrimSpace(word)
+		if word == "" {
 			continue
 		}
+
 		p, err := netip.ParsePrefix(word)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", flag, err)
+			return nil, err
 		}
+
 		all = append(all, p.Masked())
 	}
+
 	return all, nil
 }

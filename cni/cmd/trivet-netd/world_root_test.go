@@ -23,15 +23,33 @@ import (
 
 // world is a node in a network namespace on a LAN, with the API server on its loopback.
 type world struct {
-	t         *testing.T
-	dir, node string // files; the node's namespace
-	api       *api
-	server    *http.Server
-	address   string
-	cmd       *exec.Cmd
+	t *testing.T
+	// dir has the files of the node, and node is the path of its network namespace.
+	dir     string
+	node    string
+	api     *api
+	server  *http.Server
+	address string
+	cmd     *exec.Cmd
 }
 
 const health = "127.0.0.1:10261"
+
+// pluginScript stands in for the plugin. Its STATUS is good when the file "good" is there, and what it gets
+// on standard input is in "asked".
+const pluginScript = `#!/bin/sh
+[ "$CNI_COMMAND" = STATUS ] || exit 9
+cat > DIR/asked
+[ -e DIR/good ] && exit 0
+echo '{"code":50,"msg":"nftables is not usable","details":"operation not supported"}'
+exit 1
+`
+
+// kubeconfig is that of a server without credentials.
+const kubeconfig = `{"apiVersion":"v1","kind":"Config","current-context":"c",
+	"clusters":[{"name":"c","cluster":{"server":"http://%s"}}],
+	"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],
+	"users":[{"name":"u","user":{}}]}`
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -57,20 +75,7 @@ func newWorld(t *testing.T) *world {
 		}
 	}
 
-	// STATUS is good when the file "good" is there. What it was asked is in "asked".
-	w.write(
-		"bin/trivet-cni",
-		0o755,
-		fmt.Sprintf(
-			"#!/bin/sh\n[ \"$CNI_COMMAND\" = STATUS ] || exit 9\ncat > %[1]s/asked\n[ -e %[1]s/good ] && "+
-				"exit 0\n"+
-				"echo '{\"code\":50,\"msg\":\"nftables is not usable\",\"details\":\"operation not "+
-				"supported\"}'; "+
-				"exit 1\n",
-			w.dir,
-		),
-	)
-
+	w.write("bin/trivet-cni", 0o755, strings.ReplaceAll(pluginScript, "DIR", w.dir))
 	w.listen("127.0.0.1:0")
 	t.Cleanup(func() { _ = w.server.Close() })
 	return w
@@ -89,17 +94,9 @@ func (w *world) listen(address string) {
 	}
 
 	w.address = l.Addr().String()
-	w.server = &http.Server{Handler: w.api, ReadHeaderTimeout: time.Minute}
+	w.server = &http.Server{Handler: w.api.Server, ReadHeaderTimeout: time.Minute}
 	go func() { _ = w.server.Serve(l) }()
-	w.write(
-		"kubeconfig",
-		0o600,
-		fmt.Sprintf(
-			`{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":"http://%s"}}],`+
-				`"contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}],"users":[{"name":"u","user":{}}]}`,
-			w.address,
-		),
-	)
+	w.write("kubeconfig", 0o600, fmt.Sprintf(kubeconfig, w.address))
 }
 
 func (w *world) write(name string, mode os.FileMode, text string) {
@@ -128,6 +125,16 @@ func (w *world) ip(args string) string {
 	return w.in(w.node, append([]string{"ip"}, strings.Fields(args)...)...)
 }
 
+// sysctls are the values of settings in the node's namespace.
+func (w *world) sysctls(names ...string) string {
+	w.t.Helper()
+	command := []string{"cat"}
+	for _, name := range names {
+		command = append(command, "/proc/sys/"+name)
+	}
+	return strings.Join(strings.Fields(w.in(w.node, command...)), " ")
+}
+
 // routes are those of trivet-netd, as ip shows them, in order.
 func (w *world) routes() []string {
 	w.t.Helper()
@@ -140,9 +147,15 @@ func (w *world) routes() []string {
 }
 
 func (w *world) command(more ...string) *exec.Cmd {
-	args := append([]string{"--kubeconfig=" + w.dir + "/kubeconfig", "--node-name=a", "--conf-dir=" + w.dir + "/conf", "--plugin=" + w.dir + "/bin/trivet-cni",
-		"--cluster-cidr=10.244.0.0/16"}, more...)
-	cmd := exec.Command(os.Args[0], args...)
+	args := []string{
+		"--kubeconfig=" + w.dir + "/kubeconfig",
+		"--node-name=a",
+		"--conf-dir=" + w.dir + "/conf",
+		"--plugin=" + w.dir + "/bin/trivet-cni",
+		"--cluster-cidr=10.244.0.0/16",
+	}
+
+	cmd := exec.Command(os.Args[0], append(args, more...)...)
 	cmd.Env = append(os.Environ(), "BE_TRIVET_NETD=1")
 	cmd.Stderr = w.t.Output()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -179,21 +192,18 @@ func (w *world) end(signal syscall.Signal) {
 	}
 }
 
-// ask asks the daemon for /healthz or /readyz; 0 when nobody answers.
+// ask requests /healthz or /readyz of the daemon. The status is 0 when nobody answers.
 func (w *world) ask(path string) (status int, body string) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(
-		context.Context,
-		string,
-		string,
-	) (conn net.Conn, err error) {
+	dial := func(context.Context, string, string) (conn net.Conn, err error) {
 		err = namespace.Do(func() (err error) {
 			conn, err = net.Dial("tcp", health)
 			return err
 		}, w.node)
 
 		return conn, err
-	}}}
+	}
 
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	resp, err := client.Get("http://" + health + path)
 	if err != nil {
 		return 0, err.Error()
@@ -208,7 +218,8 @@ func (w *world) ask(path string) (status int, body string) {
 	return resp.StatusCode, string(data)
 }
 
-// await looks until it is so.
+// await looks until it is so. 30 s are shorter than netd's recheck: what is so by then is so because of an
+// event.
 func (w *world) await(what string, so func() bool) {
 	w.t.Helper()
 	deadline := time.Now().Add(30 * time.Second)

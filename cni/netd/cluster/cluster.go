@@ -1,4 +1,4 @@
-// Package cluster is what trivet-netd reads from the Kubernetes API, the Nodes and the networks of Services,
+// Package cluster is what trivet-netd reads of the Kubernetes API, the Nodes and the networks of Services,
 // and the Events that it writes.
 package cluster
 
@@ -6,82 +6,86 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
-	"net/url"
 	"os"
 	"sync"
-
-	"k8s.io/client-go/rest"
+	"time"
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/cni/prefix"
+	"github.com/trivet-node/trivet/internal/kube"
 )
+
+// dialTimeout bounds one attempt to connect. Until kube-proxy has written its rules, nobody answers at the
+// address of the API's Service: with a longer timeout a node that starts would notice late that the rules are
+// there.
+const dialTimeout = 2500 * time.Millisecond
+
+// answerTimeout bounds a request: an API server that is busy answers late.
+const answerTimeout = 15 * time.Second
 
 // Cluster watches a cluster.
 type Cluster struct {
 	nodes    *nodes
 	services *services
 	events   *events
-	servers  []netip.Prefix // addresses of the API server, as far as they are known
+	// servers are the addresses of the API server, as far as they are known.
+	servers []netip.Prefix
 }
 
-// New prepares the watches; changed is called when there may be something new.
-func New(config *rest.Config, changed func(), log *slog.Logger) (*Cluster, error) {
-	core, err := coreClient(config)
+// New prepares the watches and connects to nothing. changed is called when there may be something new; it
+// must not block.
+func New(cfg kube.Config, changed func(), log *slog.Logger) (*Cluster, error) {
+	cfg.DialTimeout = dialTimeout
+	client, err := kube.New(cfg)
 	if err != nil {
 		return nil, err
 	}
 
-	networking, err := networkingClient(config)
-	if err != nil {
-		return nil, err
-	}
-
-	c := &Cluster{services: newServices(networking, changed, log), events: newEvents(core, log),
-		servers: apiServers(config)}
-	c.nodes, err = newNodes(core, changed)
-	return c, err
+	// client-go accepts a server that is not a URL as well. Its address is then not known here.
+	host, _, _ := cfg.Server()
+	return &Cluster{
+		nodes:    newNodes(kube.Nodes(client), changed, log),
+		services: newServices(serviceCIDRs(client), changed, log),
+		events:   newEvents(kube.Events(client), log),
+		servers:  addressesOf(host, os.Getenv("KUBERNETES_SERVICE_HOST")),
+	}, nil
 }
 
-// apiServers are the addresses by which the API server is reached. The configuration of a pod has its
-// Service's.
-func apiServers(config *rest.Config) []netip.Prefix {
-	hosts := []string{os.Getenv("KUBERNETES_SERVICE_HOST")}
-	if u, err := url.Parse(config.Host); err == nil {
-		hosts = append(hosts, u.Hostname())
-	}
-
-	var all []netip.Prefix
+// addressesOf returns those hosts that are addresses. The configuration of a pod has the address of the API's
+// Service.
+func addressesOf(hosts ...string) (all []netip.Prefix) {
 	for _, h := range hosts {
 		if a, err := netip.ParseAddr(h); err == nil {
-			a = a.WithZone("").Unmap()
-			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+			all = append(all, prefix.Single(a.WithZone("").Unmap()))
 		}
 	}
-
 	return all
 }
 
 // Run watches until ctx ends.
 func (c *Cluster) Run(ctx context.Context) {
 	var running sync.WaitGroup
+	defer running.Wait()
 	running.Go(func() { c.nodes.run(ctx) })
+	running.Go(func() { c.events.run(ctx) })
+
+	// The Nodes are what everything waits for.
 	running.Go(func() {
-		if c.nodes.listed(ctx) {
-			c.services.run(ctx)
+		if kube.AwaitListed(ctx, c.nodes.watch) == nil {
+			c.services.watch.Run(ctx)
 		}
 	})
-	running.Go(func() { c.events.run(ctx) })
-	running.Wait()
 }
 
-// Waiting says why there is no list of Nodes yet; nil when there is one.
+// Waiting says why there is no list of Nodes yet; it returns nil when there is one.
 func (c *Cluster) Waiting() error { return c.nodes.waiting() }
 
-// Nodes returns the Nodes by name. What cannot be parsed is left out and told in notes.
+// Nodes returns the Nodes by name. What cannot be parsed is left out and named in notes.
 func (c *Cluster) Nodes() (all []podcidr.Node, notes []string) { return c.nodes.list() }
 
-// Services are the networks of Services and the addresses of the API server, as far as they are known.
+// Services returns the networks of Services and the addresses of the API server, as far as they are known.
 func (c *Cluster) Services() []netip.Prefix { return append(c.services.networks(), c.servers...) }
 
-// Refused tells the cluster's administrator, by an Event of the Node, that a pod CIDR is not believed. It
-// does not wait.
-func (c *Cluster) Refused(all []podcidr.Refusal) { c.events.refused(all) }
+// RecordRefusals records in an Event of the Node, for the cluster's administrator, that a pod CIDR is
+// refused. all are those of one pass. It does not wait.
+func (c *Cluster) RecordRefusals(all []podcidr.Refusal) { c.events.record(all) }

@@ -11,40 +11,47 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/rest"
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
 )
 
 const (
-	// Events of Nodes, which have no namespace, are in this one.
+	// eventNamespace is where Events of Nodes are, which have no namespace.
 	eventNamespace = metav1.NamespaceDefault
-	// The API server forgets an Event after an hour.
+	// eventLife is after how long the API server deletes an Event.
 	eventLife = time.Hour
-	// maxEvents bounds the Events of an hour: hostile Nodes are few, or there is no cluster left to save.
+	// maxEvents bounds the Events of that time: hostile Nodes are few, or the cluster is lost anyway.
 	maxEvents = 100
 )
 
-// events writes Events of type FailedPodCIDR. Every node of the cluster comes to the same decision, and the
-// name of an Event is made of it: the first node writes it, and for the others it is there already.
+// events records Events with the reason FailedPodCIDR. Every node of the cluster comes to the same decision,
+// and the name of an Event is derived from it: the first node writes it, and the others find that it exists.
+// That is why the recorder of internal/kube, which names an Event by its time, does not serve here.
 type events struct {
-	client *rest.RESTClient
+	sink   eventSink
 	log    *slog.Logger
 	latest chan []podcidr.Refusal
-	told   map[string]time.Time // when, by the name of the Event
+	// recorded says when, by the name of the Event.
+	recorded map[string]time.Time
 }
 
-func newEvents(client *rest.RESTClient, log *slog.Logger) *events {
+// eventSink is where Events are stored: kube.Events of a client.
+type eventSink interface {
+	Create(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
+}
+
+func newEvents(sink eventSink, log *slog.Logger) *events {
 	return &events{
-		client: client,
-		log:    log,
-		latest: make(chan []podcidr.Refusal, 1),
-		told:   map[string]time.Time{},
+		sink:     sink,
+		log:      log,
+		latest:   make(chan []podcidr.Refusal, 1),
+		recorded: map[string]time.Time{},
 	}
 }
 
-// refused hands over all refusals of a pass; those of a pass that nobody has looked at yet are void.
-func (e *events) refused(all []podcidr.Refusal) {
+// record hands over all refusals of a pass, in place of those of an earlier one that nobody has looked at
+// yet. One goroutine calls it.
+func (e *events) record(all []podcidr.Refusal) {
 	select {
 	case <-e.latest:
 	default:
@@ -52,7 +59,7 @@ func (e *events) refused(all []podcidr.Refusal) {
 	e.latest <- all
 }
 
-// run writes what is new, and what stands for longer than the API server remembers.
+// run records what is new until ctx ends.
 func (e *events) run(ctx context.Context) {
 	for {
 		select {
@@ -64,32 +71,39 @@ func (e *events) run(ctx context.Context) {
 	}
 }
 
+// write writes an Event for each refusal that has none, or none any more.
 func (e *events) write(ctx context.Context, all []podcidr.Refusal, now time.Time) {
-	for name, at := range e.told {
+	for name, at := range e.recorded {
 		if now.Sub(at) > eventLife {
-			delete(e.told, name)
+			delete(e.recorded, name)
 		}
 	}
 
 	for _, r := range all {
 		event := refusalEvent(r, now)
-		if _, there := e.told[event.Name]; there {
+		if _, there := e.recorded[event.Name]; there {
 			continue
 		}
-		if len(e.told) >= maxEvents {
+		if len(e.recorded) >= maxEvents {
 			return
 		}
 
-		e.told[event.Name] = now
-		request := e.client.Post().Namespace(eventNamespace).Resource("events").Body(event)
-		err := request.Timeout(answerTimeout).Do(ctx).Error()
+		e.recorded[event.Name] = now
+		err := e.create(ctx, event)
 		if err != nil && !apierrors.IsAlreadyExists(err) && ctx.Err() == nil {
 			e.log.Warn("an Event is not written", "node", r.Node.Name, "err", err)
 		}
 	}
 }
 
-// refusalEvent names the Node; kubectl describe node shows it.
+func (e *events) create(ctx context.Context, event *corev1.Event) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	_, err := e.sink.Create(ctx, event)
+	return err
+}
+
+// refusalEvent returns the Event of a Node, which kubectl describe node shows.
 func refusalEvent(r podcidr.Refusal, now time.Time) *corev1.Event {
 	sum := sha256.Sum256([]byte(r.Node.UID + " " + r.String()))
 	at := metav1.NewTime(now)

@@ -5,100 +5,81 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// nodes is the cache of a list-watch of Nodes.
+// nodes watches the Nodes.
 type nodes struct {
-	client   *rest.RESTClient
-	informer cache.SharedIndexInformer
-	changed  func()
+	source  kube.Objects[corev1.Node]
+	watch   *kube.Watch[corev1.Node]
+	changed func()
+	log     *slog.Logger
 
-	mu     sync.Mutex
-	broken error // why the last list or watch ended
+	// mu guards failure, which says why the last attempt to list failed.
+	mu      sync.Mutex
+	failure error
 }
 
-// newNodes prepares the list-watch. changed is called when the first list is there and after every difference
-// that matters here.
-func newNodes(client *rest.RESTClient, changed func()) (*nodes, error) {
-	n := &nodes{client: client, changed: changed,
-		informer: cache.NewSharedIndexInformerWithOptions(
-			nodeListWatch(client),
-			&corev1.Node{},
-			cache.SharedIndexInformerOptions{},
-		)}
-
-	// A Node carries its images and conditions, which change every few seconds and are half of an agent's
-	// memory.
-	if err := n.informer.SetTransform(strip); err != nil {
-		return nil, err
-	}
-	if err := n.informer.SetWatchErrorHandlerWithContext(n.interrupted); err != nil {
-		return nil, err
-	}
-
-	_, err := n.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { changed() },
-		UpdateFunc: func(old, now any) {
-			if !same(old, now) {
+// newNodes prepares the watch. changed is called when the first list is complete, after every difference that
+// matters here, and when an attempt to list fails.
+func newNodes(source kube.Objects[corev1.Node], changed func(), log *slog.Logger) *nodes {
+	n := &nodes{source: source, changed: changed, log: log}
+	n.watch = kube.NewWatch(source, kube.WatchConfig[corev1.Node]{
+		Slim: slim,
+		Changed: func(before, now *corev1.Node) {
+			if before == nil || now == nil || !sameRouting(before, now) {
 				changed()
 			}
 		},
-		DeleteFunc: func(any) { changed() },
+		Listed: changed,
+		Failed: n.failed,
 	})
 
-	return n, err
+	return n
 }
+
+// firstContact are the pauses between attempts to reach an API server that does not answer yet. A list-watch
+// would pause for up to 30 s. The jitter is for clusters whose nodes all start at once.
+var firstContact = retry.Backoff{First: 200 * time.Millisecond, Max: 2 * time.Second, Jitter: 1}
 
 // run lists and watches until ctx ends.
 func (n *nodes) run(ctx context.Context) {
-	if n.reach(ctx) != nil {
-		return
-	}
-	var first sync.WaitGroup
-	first.Go(func() {
-		if n.listed(ctx) {
-			n.changed()
+	err := retry.Until(ctx, firstContact, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+		defer cancel()
+
+		_, _, err := n.source.List(ctx, "", metav1.ListOptions{Limit: 1})
+		if err != nil {
+			n.failed(err)
 		}
-	})
-	n.informer.RunWithContext(ctx)
-	first.Wait()
-}
 
-// listed waits for the first list; false when ctx ended before.
-func (n *nodes) listed(ctx context.Context) bool {
-	select {
-	case <-n.informer.HasSyncedChecker().Done():
-		return true
-	case <-ctx.Done():
-		return false
+		return err
+	})
+	if err == nil {
+		n.watch.Run(ctx)
 	}
 }
 
-// interrupted remembers why there is no list yet. Once there is one, a broken watch is the reflector's own
-// business: it resumes.
-func (n *nodes) interrupted(ctx context.Context, r *cache.Reflector, err error) {
-	if n.synced() {
-		cache.DefaultWatchErrorHandler(ctx, r, err)
+// failed remembers why there is no list yet. Once there is one, a watch that fails is resumed, and
+// nothing waits for it.
+func (n *nodes) failed(err error) {
+	if n.watch.HasListed() {
+		n.log.Warn("the watch of Nodes failed and is resumed", "err", err)
 		return
 	}
-	n.setBroken(err)
-}
-
-func (n *nodes) setBroken(err error) {
 	n.mu.Lock()
-	n.broken = err
+	n.failure = err
 	n.mu.Unlock()
 	n.changed()
 }
@@ -106,79 +87,57 @@ func (n *nodes) setBroken(err error) {
 // ErrNoListYet is the state of every start until the API server has answered.
 var ErrNoListYet = errors.New("waiting for the API server")
 
-// waiting says why there is no list yet; nil when there is one.
+// waiting says why there is no list yet; it returns nil when there is one.
 func (n *nodes) waiting() error {
+	if n.watch.HasListed() {
+		return nil
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	switch {
-	case n.synced():
-		return nil
-	case n.broken != nil:
-		return fmt.Errorf("waiting for the API server: %w", n.broken)
+	if n.failure != nil {
+		return fmt.Errorf("waiting for the API server: %w", n.failure)
 	}
 	return ErrNoListYet
 }
 
-func nodeListWatch(client *rest.RESTClient) *cache.ListWatch {
-	parameters := metav1.ParameterCodec
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			list := &corev1.NodeList{}
-			err := client.Get().Resource("nodes").VersionedParams(&o, parameters).Do(ctx).Into(list)
-			return list, err
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.Watch = true
-			return client.Get().Resource("nodes").VersionedParams(&o, parameters).Watch(ctx)
+// slim keeps of a Node what routing needs. Its images and conditions change every few seconds, and would be
+// half of the daemon's memory.
+func slim(n *corev1.Node) {
+	kept := corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              n.Name,
+			UID:               n.UID,
+			ResourceVersion:   n.ResourceVersion,
+			CreationTimestamp: n.CreationTimestamp,
 		},
 	}
-}
 
-// strip keeps of a Node what routing needs.
-func strip(object any) (any, error) {
-	n, ok := object.(*corev1.Node)
-	if !ok {
-		return object, nil
-	}
-
-	slim := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
-		Name:              n.Name,
-		UID:               n.UID,
-		ResourceVersion:   n.ResourceVersion,
-		CreationTimestamp: n.CreationTimestamp,
-	}}
-
-	slim.Spec.PodCIDRs = n.Spec.PodCIDRs
-	if len(slim.Spec.PodCIDRs) == 0 && n.Spec.PodCIDR != "" {
-		slim.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
+	kept.Spec.PodCIDRs = n.Spec.PodCIDRs
+	if len(kept.Spec.PodCIDRs) == 0 && n.Spec.PodCIDR != "" {
+		kept.Spec.PodCIDRs = []string{n.Spec.PodCIDR}
 	}
 
 	for _, a := range n.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
-			slim.Status.Addresses = append(slim.Status.Addresses, a)
+			kept.Status.Addresses = append(kept.Status.Addresses, a)
 		}
 	}
 
-	return slim, nil
+	*n = kept
 }
 
-func same(old, now any) bool {
-	a, aOK := old.(*corev1.Node)
-	b, bOK := now.(*corev1.Node)
-	return aOK && bOK && a.UID == b.UID && slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
+// sameRouting reports whether two versions of a Node lead to the same routes.
+func sameRouting(a, b *corev1.Node) bool {
+	return slices.Equal(a.Spec.PodCIDRs, b.Spec.PodCIDRs) &&
 		slices.Equal(a.Status.Addresses, b.Status.Addresses)
 }
 
-// synced reports whether the first list is complete. Before that nothing may be withdrawn.
-func (n *nodes) synced() bool { return n.informer.HasSynced() }
-
-// list returns the nodes by name. What cannot be parsed is left out and told in notes.
+// list returns the Nodes by name. What cannot be parsed is left out and named in notes.
 func (n *nodes) list() (all []podcidr.Node, notes []string) {
-	for _, object := range n.informer.GetStore().List() {
-		if node, ok := object.(*corev1.Node); ok {
-			parsed, wrong := parseNode(node)
-			all, notes = append(all, parsed), append(notes, wrong...)
-		}
+	for _, node := range n.watch.All() {
+		parsed, wrong := parseNode(node)
+		all = append(all, parsed)
+		notes = append(notes, wrong...)
 	}
 	slices.SortFunc(all, func(a, b podcidr.Node) int { return cmp.Compare(a.Name, b.Name) })
 	slices.Sort(notes)
@@ -186,18 +145,24 @@ func (n *nodes) list() (all []podcidr.Node, notes []string) {
 }
 
 func parseNode(node *corev1.Node) (parsed podcidr.Node, notes []string) {
-	parsed.Name, parsed.UID, parsed.Created = node.Name, string(node.UID), node.CreationTimestamp.Time
+	parsed = podcidr.Node{
+		Name:    node.Name,
+		UID:     string(node.UID),
+		Created: node.CreationTimestamp.Time,
+	}
+
+	note := func(format string, values ...any) {
+		notes = append(notes, fmt.Sprintf("node %s: ", node.Name)+fmt.Sprintf(format, values...))
+	}
+
+	// A Node may hold anything: what is wrong in it must not cost the rest of it, or other Nodes.
 	for _, text := range node.Spec.PodCIDRs {
 		p, err := netip.ParsePrefix(text)
 		switch {
 		case err != nil:
-			notes = append(notes, fmt.Sprintf("node %s: pod CIDR %q: %v", node.Name, text, err))
+			note("pod CIDR %q: %v", text, err)
 		case p.Addr().Is4In6():
-			notes = append(
-				notes,
-				fmt.Sprintf("node %s: pod CIDR %q: an IPv4 network in IPv6 writing", node.Name, text),
-			)
-
+			note("pod CIDR %q: an IPv4 network in IPv6 form", text)
 		default:
 			parsed.PodCIDRs = append(parsed.PodCIDRs, p.Masked())
 		}
@@ -208,11 +173,13 @@ func parseNode(node *corev1.Node) (parsed podcidr.Node, notes []string) {
 			continue
 		}
 
-		if ip, err := netip.ParseAddr(a.Address); err == nil {
-			parsed.Addresses = append(parsed.Addresses, ip.WithZone("").Unmap())
-		} else {
-			notes = append(notes, fmt.Sprintf("node %s: InternalIP %q: %v", node.Name, a.Address, err))
+		ip, err := netip.ParseAddr(a.Address)
+		if err != nil {
+			note("InternalIP %q: %v", a.Address, err)
+			continue
 		}
+
+		parsed.Addresses = append(parsed.Addresses, ip.WithZone("").Unmap())
 	}
 
 	return parsed, notes

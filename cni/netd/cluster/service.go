@@ -1,83 +1,59 @@
 package cluster
 
 import (
-	"context"
 	"log/slog"
 	"net/netip"
 	"sync"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
+
+	"github.com/trivet-node/trivet/internal/kube"
 )
 
-// services is the cache of a list-watch of ServiceCIDRs. They are known since Kubernetes 1.33; an older
-// cluster, or a role without the right to read them, has none.
+// services watches the ServiceCIDRs. Kubernetes has them since 1.33; an older cluster, or a role without the
+// right to read them, shows none.
 type services struct {
-	informer cache.SharedInformer
-	log      *slog.Logger
-	once     sync.Once
+	watch *kube.Watch[networkingv1.ServiceCIDR]
+	log   *slog.Logger
+	warn  sync.Once
 }
 
-func newServices(client *rest.RESTClient, changed func(), log *slog.Logger) *services {
-	s := &services{log: log, informer: cache.NewSharedInformer(serviceListWatch(client),
-		&networkingv1.ServiceCIDR{}, 0)}
-	// Both fail only for an informer that runs.
-	_ = s.informer.SetWatchErrorHandlerWithContext(s.interrupted)
-	_, _ = s.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(any) { changed() },
-		UpdateFunc: func(any, any) { changed() },
-		DeleteFunc: func(any) { changed() },
+func serviceCIDRs(c *kube.Client) kube.Objects[networkingv1.ServiceCIDR] {
+	return kube.Of[networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](
+		c, networkingv1.SchemeGroupVersion, "servicecidrs")
+}
+
+func newServices(
+	source kube.Objects[networkingv1.ServiceCIDR], changed func(), log *slog.Logger,
+) *services {
+	s := &services{log: log}
+	s.watch = kube.NewWatch(source, kube.WatchConfig[networkingv1.ServiceCIDR]{
+		Changed: func(_, _ *networkingv1.ServiceCIDR) { changed() },
+		Failed:  s.failed,
 	})
 	return s
 }
 
-func serviceListWatch(client *rest.RESTClient) *cache.ListWatch {
-	parameters := metav1.ParameterCodec
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			list := &networkingv1.ServiceCIDRList{}
-			err := client.Get().Resource("servicecidrs").VersionedParams(&o, parameters).Do(ctx).Into(list)
-			return list, err
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.Watch = true
-			return client.Get().Resource("servicecidrs").VersionedParams(&o, parameters).Watch(ctx)
-		},
-	}
-}
-
-func (s *services) run(ctx context.Context) { s.informer.RunWithContext(ctx) }
-
-// interrupted says once that the networks of Services are not known; the reflector goes on asking.
-func (s *services) interrupted(ctx context.Context, r *cache.Reflector, err error) {
-	if s.informer.HasSynced() {
-		cache.DefaultWatchErrorHandler(ctx, r, err)
+// failed says once that the networks of Services are not known; the watch keeps trying.
+func (s *services) failed(err error) {
+	if s.watch.HasListed() {
+		s.log.Warn("the watch of ServiceCIDRs failed and is resumed", "err", err)
 		return
 	}
-	s.once.Do(func() {
-		s.log.Warn("networks of Services are not known: a Node may claim their addresses for its pods", "err",
-			err)
+	s.warn.Do(func() {
+		const message = "networks of Services are not known: a Node may claim their addresses for its pods"
+		s.log.Warn(message, "err", err)
 	})
 }
 
-// networks lists what is known.
+// networks returns the networks of Services that are known.
 func (s *services) networks() (all []netip.Prefix) {
-	for _, object := range s.informer.GetStore().List() {
-		c, ok := object.(*networkingv1.ServiceCIDR)
-		if !ok {
-			continue
-		}
-
+	for _, c := range s.watch.All() {
 		for _, text := range c.Spec.CIDRs {
 			if p, err := netip.ParsePrefix(text); err == nil {
 				all = append(all, p.Masked())
 			}
 		}
 	}
-
 	return all
 }

@@ -8,10 +8,14 @@ import (
 // Index finds which of many prefixes lie in another one, or around it, in as many look-ups as there are
 // prefix lengths in use. Those are one or two in a cluster, and at most 161 whatever Nodes claim.
 type Index[V any] struct {
-	asked  [2][]int // lengths of the prefixes that Within can be asked for, by family
-	held   [2][]int // lengths of the prefixes added, longest first
+	// queried are the lengths of the prefixes that Within can be called with, held those of the prefixes
+	// added, both longest first.
+	queried lengths
+	held    lengths
+	// around has the values of the prefixes added. within has, by prefix of a queried length, the first one
+	// added that lies in it.
 	around map[netip.Prefix]V
-	within map[netip.Prefix]entry[V] // by prefix of an asked length: the first one added that lies in it
+	within map[netip.Prefix]entry[V]
 }
 
 type entry[V any] struct {
@@ -19,30 +23,33 @@ type entry[V any] struct {
 	value  V
 }
 
-// NewIndex makes an empty index that can be asked about the pod CIDRs of these Nodes.
-func NewIndex[V any](nodes []Node) *Index[V] {
-	x := &Index[V]{around: map[netip.Prefix]V{}, within: map[netip.Prefix]entry[V]{}}
-	for _, n := range nodes {
-		for _, p := range n.PodCIDRs {
-			use(&x.asked, p)
-		}
+// lengths are prefix lengths in use, longest first.
+type lengths struct{ v4, v6 []int }
+
+func (l *lengths) of(a netip.Addr) *[]int {
+	if a.Is4() {
+		return &l.v4
 	}
-	return x
+	return &l.v6
 }
 
-func use(lengths *[2][]int, p netip.Prefix) {
-	of := &lengths[family(p.Addr())]
+func (l *lengths) add(p netip.Prefix) {
+	of := l.of(p.Addr())
 	if !slices.Contains(*of, p.Bits()) {
 		*of = append(*of, p.Bits())
 		slices.SortFunc(*of, func(a, b int) int { return b - a })
 	}
 }
 
-func family(a netip.Addr) int {
-	if a.Is4() {
-		return 0
+// NewIndex returns an empty index that can be queried for the pod CIDRs of these Nodes.
+func NewIndex[V any](nodes []Node) *Index[V] {
+	x := &Index[V]{around: map[netip.Prefix]V{}, within: map[netip.Prefix]entry[V]{}}
+	for _, n := range nodes {
+		for _, p := range n.PodCIDRs {
+			x.queried.add(p)
+		}
 	}
-	return 1
+	return x
 }
 
 // Add adds a prefix. Of equal ones the first counts.
@@ -53,8 +60,8 @@ func (x *Index[V]) Add(p netip.Prefix, value V) {
 	}
 
 	x.around[p] = value
-	use(&x.held, p)
-	for _, bits := range x.asked[family(p.Addr())] {
+	x.held.add(p)
+	for _, bits := range *x.queried.of(p.Addr()) {
 		if bits > p.Bits() {
 			continue
 		}
@@ -72,23 +79,25 @@ func (x *Index[V]) Within(p netip.Prefix) (netip.Prefix, V, bool) {
 	return e.prefix, e.value, ok
 }
 
-// Around returns the longest prefix added that is p or holds it.
+// Around returns the longest prefix added that is p or contains it.
 func (x *Index[V]) Around(p netip.Prefix) (netip.Prefix, V, bool) {
-	for _, bits := range x.held[family(p.Addr())] {
+	for _, bits := range *x.held.of(p.Addr()) {
 		if bits > p.Bits() {
 			continue
 		}
+
 		key := netip.PrefixFrom(p.Addr(), bits).Masked()
 		if v, ok := x.around[key]; ok {
 			return key, v, true
 		}
 	}
+
 	var none V
 	return netip.Prefix{}, none, false
 }
 
-// Meets returns a prefix added that has addresses in common with p.
-func (x *Index[V]) Meets(p netip.Prefix) (netip.Prefix, V, bool) {
+// Overlapping returns a prefix added that has addresses in common with p.
+func (x *Index[V]) Overlapping(p netip.Prefix) (netip.Prefix, V, bool) {
 	if other, v, ok := x.Within(p); ok {
 		return other, v, true
 	}

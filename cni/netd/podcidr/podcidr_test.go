@@ -30,47 +30,92 @@ func node(name string, minute int, cidr, address string) podcidr.Node {
 	}
 }
 
+// What a claim says of the cluster's networks.
+const (
+	cluster = "10.244.0.0/16"
+	unknown = ""
+)
+
+// claims are pod CIDRs that somebody claims.
+var claims = []struct {
+	name    string
+	cluster string
+	cidr    string
+	// why is "" for one that is admitted.
+	why string
+}{
+	{"within the cluster", cluster, "10.244.9.0/24", ""},
+	{"a public network", cluster, "8.0.0.0/8", "not within the cluster's pod networks [10.244.0.0/16]"},
+	{"around the cluster", cluster, "10.0.0.0/8", "not within the cluster's pod networks"},
+	{"of a family that the cluster does not have", cluster, "fd00::/64", "no addresses of its family"},
+	{"everything", cluster, "0.0.0.0/0", "that is everything"},
+	{
+		"half of an earlier one's",
+		cluster,
+		"10.244.4.128/25",
+		"node victim, which was there before, has 10.244.4.0/24",
+	},
+	{
+		"around an earlier one's",
+		cluster,
+		"10.244.4.0/22",
+		"node victim, which was there before, has 10.244.4.0/24",
+	},
+	{
+		"an earlier one's",
+		cluster,
+		"10.244.4.0/24",
+		"node victim, which was there before, has 10.244.4.0/24",
+	},
+	{
+		"Services within the cluster's networks",
+		"10.0.0.0/8",
+		"10.96.0.0/16",
+		"addresses of Services or of the API server, 10.96.0.0/16",
+	},
+	{
+		"a part of the Services, networks unknown",
+		unknown,
+		"10.96.7.0/24",
+		"addresses of Services or of the API server, 10.96.0.0/16",
+	},
+	{
+		"a public network, networks unknown",
+		unknown,
+		"8.8.8.0/24",
+		"neither private nor beside this node's",
+	},
+	{
+		"a large network, networks unknown",
+		unknown,
+		"10.128.0.0/16",
+		"more than 16 times as large as this node's 10.244.0.0/24",
+	},
+	{"another private network, networks unknown", unknown, "172.16.3.0/24", ""},
+	{
+		"a node's network, networks unknown",
+		unknown,
+		"172.31.0.0/24",
+		"it holds node far's address 172.31.0.7",
+	},
+}
+
 func TestHostilePodCIDRsAreRefused(t *testing.T) {
 	own := node("own", 0, "10.244.0.0/24", "192.0.2.1")
 	victim := node("victim", 2, "10.244.4.0/24", "192.0.2.2")
+	far := node("far", 3, "10.244.5.0/24", "172.31.0.7")
 	services := prefixes("10.96.0.0/16")
-	for _, c := range []struct {
-		name    string
-		cluster []netip.Prefix
-		cidr    string
-		created int
-		why     string // "": admitted
-	}{
-		{"within the cluster", prefixes("10.244.0.0/16"), "10.244.9.0/24", 5, ""},
-		{"a public network", prefixes("10.244.0.0/16"), "8.0.0.0/8", 5,
-			"not within the cluster's pod networks [10.244.0.0/16]"},
-		{"around the cluster", prefixes("10.244.0.0/16"), "10.0.0.0/8", 5,
-			"not within the cluster's pod networks"},
-		{"of a family that the cluster has not", prefixes("10.244.0.0/16"), "fd00::/64", 5,
-			"no addresses of its family"},
-		{"everything", prefixes("10.244.0.0/16"), "0.0.0.0/0", 5, "that is everything"},
-		{"half of an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.128/25", 5,
-			"node victim, which was there before, has 10.244.4.0/24"},
-		{"around an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.0/22", 5,
-			"node victim, which was there before, has 10.244.4.0/24"},
-		{"an earlier one's", prefixes("10.244.0.0/16"), "10.244.4.0/24", 5,
-			"node victim, which was there before, has 10.244.4.0/24"},
-		{"Services within the cluster's networks", prefixes("10.0.0.0/8"), "10.96.0.0/16", 5,
-			"addresses of Services or of the API server, 10.96.0.0/16"},
-		{"a part of the Services, networks unknown", nil, "10.96.7.0/24", 5,
-			"addresses of Services or of the API server, 10.96.0.0/16"},
-		{"a public network, networks unknown", nil, "8.8.8.0/24", 5,
-			"neither private nor beside this node's"},
-		{"a large network, networks unknown", nil, "10.128.0.0/16", 5,
-			"more than 16 times as large as this node's 10.244.0.0/24"},
-		{"another private network, networks unknown", nil, "172.16.3.0/24", 5, ""},
-		{"a node's network, networks unknown", nil, "172.31.0.0/24", 5,
-			"it holds node far's address 172.31.0.7"},
-	} {
+
+	for _, c := range claims {
 		t.Run(c.name, func(t *testing.T) {
-			hostile := node("hostile", c.created, c.cidr, "192.0.2.66")
-			all := []podcidr.Node{hostile, own, victim, node("far", 3, "10.244.5.0/24", "172.31.0.7")}
-			admitted, refused := podcidr.Rules{Cluster: c.cluster, Services: services}.Admit(own, all)
+			rules := podcidr.Rules{Services: services}
+			if c.cluster != unknown {
+				rules.Cluster = prefixes(c.cluster)
+			}
+
+			hostile := node("hostile", 5, c.cidr, "192.0.2.66")
+			admitted, refused := rules.Admit(own, []podcidr.Node{hostile, own, victim, far})
+
 			if c.why == "" {
 				if len(refused) != 0 || len(admitted[0].PodCIDRs) != 1 {
 					t.Fatalf("refused %v", refused)
@@ -92,8 +137,8 @@ func TestHostilePodCIDRsAreRefused(t *testing.T) {
 }
 
 func TestTheNodeThatWasThereFirstWinsWhateverTheOrderAndTheNames(t *testing.T) {
-	first, second := node("z-first", 1, "10.244.1.0/24", "192.0.2.1"),
-		node("a-second", 2, "10.244.0.0/16", "192.0.2.2")
+	first := node("z-first", 1, "10.244.1.0/24", "192.0.2.1")
+	second := node("a-second", 2, "10.244.0.0/16", "192.0.2.2")
 	rules := podcidr.Rules{Cluster: prefixes("10.244.0.0/16")}
 	for _, all := range [][]podcidr.Node{{first, second}, {second, first}} {
 		if _, refused := rules.Admit(second, all); len(refused) != 1 || refused[0].Node.Name != "a-second" {
@@ -112,9 +157,8 @@ func TestAnEarlierNodeTakesNoPodCIDRAwayByAnAddress(t *testing.T) {
 		t.Errorf("refused %v", refused)
 	}
 
-	late.Addresses, liar.Addresses = liar.Addresses, late.Addresses
-	liar.PodCIDRs = prefixes("10.244.2.0/24")
-	late.PodCIDRs = prefixes("10.244.1.0/24")
+	liar = node("liar", 1, "10.244.2.0/24", "192.0.2.2")
+	late = node("late", 2, "10.244.1.0/24", "10.244.2.9")
 	if _, refused := (podcidr.Rules{}).Admit(late, []podcidr.Node{liar, late}); len(refused) != 0 {
 		t.Errorf("a later Node's address took an earlier one's pod CIDR: %v", refused)
 	}
@@ -122,9 +166,9 @@ func TestAnEarlierNodeTakesNoPodCIDRAwayByAnAddress(t *testing.T) {
 
 func TestPublicPodCIDRsAreLikelyBesideTheOwnOne(t *testing.T) {
 	own := node("own", 1, "2001:db8:1::/64", "2001:db8::1")
-	all := []podcidr.Node{own, node("near", 2, "2001:db8:2::/64", "2001:db8::2"),
-		node("other", 3, "2001:4860:4860::/64", "2001:db8::3")}
-	_, refused := podcidr.Rules{}.Admit(own, all)
+	near := node("near", 2, "2001:db8:2::/64", "2001:db8::2")
+	other := node("other", 3, "2001:4860:4860::/64", "2001:db8::3")
+	_, refused := podcidr.Rules{}.Admit(own, []podcidr.Node{own, near, other})
 	if len(refused) != 1 || refused[0].Node.Name != "other" {
 		t.Errorf("refused %v", refused)
 	}
@@ -133,8 +177,9 @@ func TestPublicPodCIDRsAreLikelyBesideTheOwnOne(t *testing.T) {
 func many(n int) []podcidr.Node {
 	all := make([]podcidr.Node, n)
 	for i := range all {
-		all[i] = node(fmt.Sprintf("n%05d", i), i, fmt.Sprintf("10.%d.%d.0/24", i/256, i%256),
-			fmt.Sprintf("172.16.%d.%d", i/256, i%256))
+		name := fmt.Sprintf("n%05d", i)
+		cidr := fmt.Sprintf("10.%d.%d.0/24", i/256, i%256)
+		all[i] = node(name, i, cidr, fmt.Sprintf("172.16.%d.%d", i/256, i%256))
 	}
 	return all
 }
@@ -161,10 +206,13 @@ func FuzzAdmit(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var all []podcidr.Node
 		for i := 0; i+2 < len(data) && len(all) < 50; i += 3 {
-			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, data[i], data[i+1], 0}),
-				8+int(data[i+2])%25).Masked()
-			all = append(all, podcidr.Node{Name: fmt.Sprint(i), Created: epoch.Add(time.Duration(i)),
-				PodCIDRs: []netip.Prefix{p}})
+			a := netip.AddrFrom4([4]byte{10, data[i], data[i+1], 0})
+			p := netip.PrefixFrom(a, 8+int(data[i+2])%25).Masked()
+			all = append(all, podcidr.Node{
+				Name:     fmt.Sprint(i),
+				Created:  epoch.Add(time.Duration(i)),
+				PodCIDRs: []netip.Prefix{p},
+			})
 		}
 
 		admitted, refused := podcidr.Rules{Cluster: prefixes("10.0.0.0/8")}.Admit(podcidr.Node{}, all)

@@ -27,30 +27,43 @@ trivet-cri images works on the images of the trivet-cri that runs on this node:
   list                         list images
   remove NAME...               remove images with all their names`
 
-// importSocket is where the server takes archives.
+// importSocket returns the socket on which the server takes archives.
 func importSocket(stateDir string) string { return filepath.Join(stateDir, "images.sock") }
 
-// images is the command line's own part: a client of the server.
+// imageOptions say where the server is, which has more of them.
+var imageOptions = []option{
+	{
+		name:  "socket",
+		help:  "unix socket of the server",
+		field: func(c *config.Config) *string { return &c.Socket },
+	},
+	{
+		name:  "state-dir",
+		help:  "directory of the server's boot-scoped state",
+		field: func(c *config.Config) *string { return &c.StateDir },
+	},
+}
+
+// images is a client of a server that runs on this node.
 func images(ctx context.Context, env *program.Env) error {
-	env.Name, env.Args = "trivet-cri images", env.Args[1:]
+	env.Name = "trivet-cri images"
+	env.Args = env.Args[1:]
 	verb := ""
 	if len(env.Args) > 0 && !strings.HasPrefix(env.Args[0], "-") {
-		verb, env.Args = env.Args[0], env.Args[1:]
+		verb = env.Args[0]
+		env.Args = env.Args[1:]
 	}
 
 	fs := env.Flags(aboutImages)
-	const configHelp = "the server's configuration file; the default one may be missing"
-	file := fs.String("config", "/etc/trivet/cri.toml", configHelp)
-	cfg := config.Default()
-	values := map[string]*string{"socket": &cfg.Socket, "state-dir": &cfg.StateDir}
-	fs.String("socket", cfg.Socket, "unix socket of the server")
-	fs.String("state-dir", cfg.StateDir, "directory of the server's boot-scoped state")
+	settings := newSettings(fs, imageOptions)
 	pin := fs.Bool("pin", false, "import: mark the images as not to be garbage collected")
 	out := fs.String("o", "-", "export: the archive's file")
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
-	if err := configure(fs, *file, &cfg, values); err != nil {
+
+	cfg, err := settings.load()
+	if err != nil {
 		return &program.UsageError{Err: err}
 	}
 
@@ -65,7 +78,7 @@ func images(ctx context.Context, env *program.Env) error {
 		return removeImages(ctx, cfg, fs.Args())
 	}
 
-	err := errors.New("say one of import, export, list, remove (see trivet-cri images --help)")
+	err = errors.New("say one of import, export, list, remove (see trivet-cri images --help)")
 	return &program.UsageError{Err: err}
 }
 

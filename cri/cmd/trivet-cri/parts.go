@@ -5,87 +5,24 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"github.com/trivet-node/trivet/cri/apparmor"
-	"github.com/trivet-node/trivet/cri/cgroupdriver"
+	"github.com/trivet-node/trivet/cri/bundle"
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/container"
+	"github.com/trivet-node/trivet/cri/event"
+	"github.com/trivet-node/trivet/cri/exit"
 	"github.com/trivet-node/trivet/cri/image"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/network"
 	"github.com/trivet-node/trivet/cri/registry"
 	"github.com/trivet-node/trivet/cri/rootfs"
 	"github.com/trivet-node/trivet/cri/sandbox"
-	"github.com/trivet-node/trivet/cri/server"
-	"github.com/trivet-node/trivet/cri/spec"
 	"github.com/trivet-node/trivet/cri/streaming"
-	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/internal/program"
 )
 
-// machine is what this machine has for the server.
-type machine struct {
-	runtimes       runtimeSet
-	driver         cgroupdriver.Driver
-	cgroups        *cgroup.Host
-	host           spec.Host
-	monitorProgram string
-}
-
-// inspect changes nothing. What is missing is an error that says what to do.
-func inspect(cfg config.Config) (m machine, err error) {
-	if cfg.OCIRuntime == "" {
-		cfg.OCIRuntime = defaultRuntime()
-	}
-	if m.runtimes, err = findRuntimes(cfg); err != nil {
-		return m, err
-	}
-	if m.driver, err = cgroupdriver.New(cfg.CgroupDriver); err != nil {
-		return m, err
-	}
-
-	if m.cgroups, err = cgroup.Open(); err != nil {
-		return m, &program.CantRunError{
-			What: "cgroups: " + err.Error(),
-			Do:   "mount cgroup v2 or the v1 hierarchies below /sys/fs/cgroup",
-		}
-	}
-
-	m.host = spec.Probe(m.cgroups.V2)
-	m.monitorProgram, err = findMonitor(cfg.Monitor.Program)
-	return m, err
-}
-
-func findMonitor(configured string) (string, error) {
-	if configured != "" {
-		return configured, nil
-	}
-
-	if own, err := os.Executable(); err == nil {
-		if beside := filepath.Join(filepath.Dir(own), "trivet-monitor"); isFile(beside) {
-			return beside, nil
-		}
-	}
-
-	found, err := exec.LookPath("trivet-monitor")
-	if err != nil {
-		return "", &program.CantRunError{
-			What: "trivet-monitor is neither beside trivet-cri nor in PATH",
-			Do:   "install it there, or name it with --monitor",
-		}
-	}
-
-	return found, nil
-}
-
-func isFile(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular()
-}
-
-// parts are those of the server, in the order in which they are opened: each is given those before it.
+// parts are the parts of the server, in the order in which they are opened: each may use those before it.
 type parts struct {
 	machine
 	cfg config.Config
@@ -93,18 +30,20 @@ type parts struct {
 
 	monitor    *monitor.Client
 	images     *image.Store
-	roots      *rootfs.Manager
+	roots      *rootfs.Store
 	network    *network.Network
-	sandboxes  *sandbox.Sandboxes
-	events     *server.Events
-	containers *container.Containers
+	events     event.Hub
+	sandboxes  *sandbox.Service
+	containers *container.Service
+	exits      *exit.Router
 	streams    *streaming.Server
 }
 
 func (p *parts) stateDir(name string) string { return filepath.Join(p.cfg.StateDir, name) }
+func (p *parts) sandboxesDir() string        { return p.stateDir("sandboxes") }
 
-// open takes over what an earlier server has left: first the monitor's word on what runs, then from the
-// layers of images up to the containers. close is to be called even after an error.
+// open takes over what an earlier server has left. The order is that of what each needs: the monitor knows
+// what runs; containers use images, and are of sandboxes. close must be called even after an error.
 func (p *parts) open(ctx context.Context) error {
 	if err := os.MkdirAll(p.cfg.StateDir, 0o711); err != nil {
 		return err
@@ -122,14 +61,18 @@ func (p *parts) open(ctx context.Context) error {
 		return err
 	}
 
-	// Now all who hold layers are known.
+	// Only now is it known which layers are used, and which processes.
 	if err := p.images.Collect(); err != nil {
 		p.log.Warn("unneeded layers are not all deleted", "err", err)
+	}
+	if err := p.driver.ResetFailedScopes(ctx, p.exits.Knows); err != nil {
+		p.log.Warn("failed scopes of containers that are gone are left", "err", err)
 	}
 
 	return p.openStreams()
 }
 
+// close closes what was opened. Containers go on.
 func (p *parts) close() {
 	if p.images != nil {
 		p.images.Close()
@@ -146,10 +89,12 @@ func (p *parts) connectMonitor(ctx context.Context) (err error) {
 		Program:  p.monitorProgram,
 		LogFile:  p.stateDir("monitor.log"),
 		Log:      p.log,
+		Deleted:  p.driver.RemoveScope,
 	})
 	if err != nil {
 		return fmt.Errorf("trivet-monitor: %w", err)
 	}
+
 	return nil
 }
 
@@ -182,19 +127,21 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 		Log:      p.log,
 	})
 
-	// half-made sandboxes are released from it
+	// Half-made sandboxes are released from it while they are opened.
 	p.network.Reload(ctx)
+
 	p.sandboxes, err = sandbox.Open(ctx, sandbox.Config{
-		Dir:      p.stateDir("sandboxes"),
-		FilesDir: filepath.Join(p.cfg.RootDir, "sandboxes"),
-		Network:  p.network,
-		Monitor:  p.monitor,
-		Pause:    p.monitorProgram,
-		Runtime:  p.runtimes.find,
-		Cgroup:   p.driver.OCI,
-		Group:    p.driver.Group,
-		OOMMin:   p.host.OOMScoreMin,
-		Log:      p.log,
+		Dir:         p.sandboxesDir(),
+		FilesDir:    filepath.Join(p.cfg.RootDir, "sandboxes"),
+		Network:     p.network,
+		Processes:   p.monitor,
+		Kernel:      sandbox.Linux{},
+		InitProgram: p.monitorProgram,
+		Handlers:    p.handlers,
+		Driver:      p.driver,
+		OOMScoreMin: p.host.OOMScoreMin,
+		Events:      &p.events,
+		Log:         p.log,
 
 		UnprivilegedPorts: p.cfg.UnprivilegedPorts,
 		UnprivilegedICMP:  p.cfg.UnprivilegedICMP,
@@ -204,39 +151,53 @@ func (p *parts) openSandboxes(ctx context.Context) (err error) {
 }
 
 func (p *parts) openContainers(ctx context.Context) (err error) {
-	p.events = server.NewEvents()
-	p.containers, err = container.Open(ctx, container.Config{
-		Dir:        p.stateDir("containers"),
-		SeccompDir: p.cfg.Seccomp,
-		Images:     p.images,
+	bundles := bundle.New(bundle.Config{
+		SeccompDir: p.cfg.SeccompDir,
 		Rootfs:     p.roots,
-		Monitor:    p.monitor,
-		Sandboxes:  p.sandboxes,
-		Runtime:    p.runtimes.find,
-		Cgroup:     p.driver.OCI,
-		Group:      p.driver.Group,
-		Host:       p.host,
-		Log:        p.log,
+		Images:     p.images,
 		AppArmor:   apparmor.New("/sys/kernel/security/apparmor", "apparmor_parser"),
+		Host:       p.host,
+		Driver:     p.driver,
+		Log:        p.log,
+	})
 
-		AllowedAnnotations: p.runtimes.allowedAnnotations,
-	}, p.events.Put)
+	p.containers, err = container.Open(ctx, container.Config{
+		Dir:       p.stateDir("containers"),
+		Sandboxes: p.sandboxes,
+		Images:    p.images,
+		Bundles:   bundles,
+		Processes: p.monitor,
+		Inventory: p.monitor,
+		Handlers:  p.handlers,
+		Driver:    p.driver,
+		CgroupV2:  p.host.CgroupV2,
+		Events:    &p.events,
+		Log:       p.log,
+	})
+	if err != nil {
+		return err
+	}
 
-	return err
+	// Processes first: they hold the root file systems.
+	p.exits = exit.New(exit.Config{
+		Monitor:    p.monitor,
+		Containers: p.containers,
+		Sandboxes:  p.sandboxes,
+		Log:        p.log,
+	})
+
+	p.exits.RemoveOrphans(ctx)
+	p.containers.ReleaseOrphans(ctx)
+	return nil
 }
 
 func (p *parts) openStreams() (err error) {
 	p.streams, err = streaming.New(streaming.Config{
-		Addr:    p.cfg.StreamAddr,
-		Monitor: p.monitor,
-		Process: p.containers.Process,
-		Netns:   p.netns,
-		Log:     p.log,
+		Addr:       p.cfg.StreamAddr,
+		Processes:  p.monitor,
+		Containers: p.containers,
+		Sandboxes:  p.sandboxes,
+		Log:        p.log,
 	})
 	return err
-}
-
-func (p *parts) netns(_ context.Context, id string) (string, error) {
-	box, err := p.sandboxes.Get(id)
-	return p.sandboxes.Netns(box), err
 }

@@ -7,34 +7,40 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/trivet-node/trivet/cri/config"
-	"github.com/trivet-node/trivet/cri/monitor"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-// runtimeSet is the OCI runtimes by handler.
-type runtimeSet map[string]handler
-
-// handler is an OCI runtime and the annotations of pods that it may see.
-type handler struct {
-	runtime     monitor.Runtime
-	annotations []string
+// defaultRuntime is the OCI runtime where the configuration names none: crun, the faster one, unless only
+// runc is installed.
+func defaultRuntime() string {
+	if _, err := exec.LookPath("crun"); err == nil {
+		return "crun"
+	}
+	if _, err := exec.LookPath("runc"); err == nil {
+		return "runc"
+	}
+	return "crun"
 }
 
-// findRuntimes finds the program of each handler. The default one serves the empty name and its own.
-func findRuntimes(cfg config.Config) (runtimeSet, error) {
+// findHandlers finds the program of each handler. The default one serves the empty name and its own.
+func findHandlers(cfg config.Config) (ociruntime.Handlers, error) {
 	byDefault := config.Runtime{Program: cfg.OCIRuntime, AllowedAnnotations: cfg.AllowedAnnotations}
-	wanted := map[string]config.Runtime{"": byDefault, path.Base(cfg.OCIRuntime): byDefault}
+	wanted := map[string]config.Runtime{
+		"":                        byDefault,
+		path.Base(cfg.OCIRuntime): byDefault,
+	}
+
 	maps.Copy(wanted, cfg.Runtimes)
 
-	set := runtimeSet{}
+	handlers := ociruntime.Handlers{}
 	for name, r := range wanted {
 		found, err := exec.LookPath(r.Program)
 		if err != nil {
 			return nil, &program.CantRunError{
-				What: "OCI runtime " + r.Program + " is not there: " + err.Error(),
+				What: fmt.Sprintf("OCI runtime %s is not installed: %v", r.Program, err),
 				Do:   "install crun or runc, or choose one with --oci-runtime",
 			}
 		}
@@ -44,22 +50,15 @@ func findRuntimes(cfg config.Config) (runtimeSet, error) {
 			args = append(slices.Clone(args), "--systemd-cgroup")
 		}
 
-		root := filepath.Join(cfg.StateDir, "oci", path.Base(found))
-		set[name] = handler{monitor.Runtime{Program: found, Root: root, Args: args}, r.AllowedAnnotations}
+		handlers[name] = ociruntime.Handler{
+			Runtime: ociruntime.Runtime{
+				Program: found,
+				Root:    filepath.Join(cfg.StateDir, "oci", path.Base(found)),
+				Args:    args,
+			},
+			AllowedAnnotations: r.AllowedAnnotations,
+		}
 	}
 
-	return set, nil
+	return handlers, nil
 }
-
-func (s runtimeSet) find(name string) (monitor.Runtime, error) {
-	h, ok := s[name]
-	if !ok {
-		there := strings.Join(s.names(), ", ")
-		return h.runtime, fmt.Errorf("no runtime handler %q is configured (there are: %s)", name, there)
-	}
-	return h.runtime, nil
-}
-
-func (s runtimeSet) allowedAnnotations(name string) []string { return s[name].annotations }
-
-func (s runtimeSet) names() []string { return slices.Sorted(maps.Keys(s)) }

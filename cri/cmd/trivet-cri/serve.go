@@ -3,43 +3,18 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
-	"fmt"
 	"log/slog"
 	"net"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/cri/config"
-	"github.com/trivet-node/trivet/cri/imageserver"
 	"github.com/trivet-node/trivet/cri/importer"
 	"github.com/trivet-node/trivet/cri/server"
+	"github.com/trivet-node/trivet/cri/stats"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
-
-// configure reads the file, then the flags that were given over it.
-func configure(fs *flag.FlagSet, file string, cfg *config.Config, values map[string]*string) error {
-	required := false
-	fs.Visit(func(f *flag.Flag) { required = required || f.Name == "config" })
-	if err := config.Load(file, required, cfg); err != nil {
-		return err
-	}
-	if len(cfg.CNI.BinDirs) == 0 {
-		return fmt.Errorf("%s: cni.bin_dirs: no directory", file)
-	}
-
-	values["cni-bin-dir"] = &cfg.CNI.BinDirs[0]
-	fs.Visit(func(f *flag.Flag) {
-		if field := values[f.Name]; field != nil {
-			*field = f.Value.String()
-		}
-	})
-
-	return cfg.Validate()
-}
 
 // serve opens the parts, and serves until ctx ends.
 func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
@@ -48,7 +23,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 
-	// the lock on all that follows
+	// The lock of the socket is that of all state, too: of two servers, only one comes further.
 	listener, err := socket.Listen(ctx, cfg.Socket)
 	if err != nil {
 		return err
@@ -79,41 +54,49 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 // run serves both sockets until ctx ends or one of the parts fails.
 func (p *parts) run(ctx context.Context, listener, archives net.Listener) error {
 	all, ctx := errgroup.WithContext(ctx)
-	if err := p.network.Collect(ctx, p.sandboxes.Live(), p.stateDir("sandboxes")); err != nil {
+	// Before the first pod is made: see Collect.
+	if err := p.network.Collect(ctx, p.sandboxes.Known, p.sandboxesDir()); err != nil {
 		p.log.Warn("not all networks of pods that are gone are released", "err", err)
 	}
 
-	g := p.grpcServer()
-
+	g := p.server().GRPC()
 	all.Go(func() error { return p.network.Run(ctx) })
-	all.Go(func() error { return p.containers.Run(ctx) })
+	all.Go(func() error { return p.exits.Run(ctx) })
 	all.Go(func() error { return p.streams.Run(ctx) })
-	all.Go(func() error { return g.Serve(listener) })
 	all.Go(func() error { return importer.New(p.images, p.log).Run(ctx, archives) })
-	all.Go(func() error { <-ctx.Done(); g.Stop(); return nil })
 	all.Go(func() error { return awaitDismissal(ctx, p.monitor, p.log) })
+	all.Go(func() error { return g.Serve(listener) })
+	all.Go(func() error {
+		<-ctx.Done()
+		g.Stop()
+		return nil
+	})
+
 	p.log.Info("serving CRI", "socket", p.cfg.Socket)
 	return all.Wait()
 }
 
-func (p *parts) grpcServer() *grpc.Server {
-	g := grpc.NewServer(grpc.MaxRecvMsgSize(16<<20), grpc.MaxSendMsgSize(16<<20))
-	runtimeapi.RegisterImageServiceServer(g, imageserver.New(p.images, p.roots))
-	runtimeapi.RegisterRuntimeServiceServer(g, server.New(server.Config{
+// server returns the CRI server, which is not started.
+func (p *parts) server() *server.Server {
+	return server.New(server.Config{
 		Version:    program.Version,
 		Sandboxes:  p.sandboxes,
 		Containers: p.containers,
 		Images:     p.images,
-		Rootfs:     p.roots,
+		Layers:     p.roots,
 		Network:    p.network,
-		Streaming:  p.streams,
-		Events:     p.events,
-		Cgroups:    p.cgroups,
-		Driver:     p.driver,
-		Handlers:   p.runtimes.names(),
-		Info:       p.cfg,
-		Log:        p.log,
-	}))
-
-	return g
+		Streams:    p.streams,
+		Stats: stats.New(stats.Config{
+			Sandboxes: p.sandboxes,
+			Cgroups:   p.cgroups,
+			Driver:    p.driver,
+			Layers:    p.roots,
+			Log:       p.log,
+		}),
+		Events:   &p.events,
+		Driver:   p.driver,
+		Handlers: p.handlers.Names(),
+		Info:     p.cfg,
+		Log:      p.log,
+	})
 }

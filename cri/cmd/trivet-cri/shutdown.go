@@ -12,12 +12,13 @@ import (
 	"github.com/trivet-node/trivet/cri/config"
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // errDismissed ends a server whose monitor was dismissed.
 var errDismissed = errors.New("trivet-monitor was dismissed")
 
-// awaitDismissal ends the server with its monitor.
+// awaitDismissal returns errDismissed when the monitor was dismissed, nil when ctx ends.
 func awaitDismissal(ctx context.Context, mon *monitor.Client, log *slog.Logger) error {
 	select {
 	case <-mon.Dismissed():
@@ -31,9 +32,9 @@ func awaitDismissal(ctx context.Context, mon *monitor.Client, log *slog.Logger) 
 // shutdownLimit bounds the wait for the two processes.
 const shutdownLimit = 30 * time.Second
 
-// shutdown ends trivet-monitor, and trivet-cri with it, when no pod is left. Repeating it is harmless.
+// shutdown ends trivet-monitor, and trivet-cri with it, if no pod is left. Repeating it is harmless.
 func shutdown(ctx context.Context, cfg config.Config) error {
-	const how = "remove what is left first: crictl rmp --all --force"
+	const advice = "remove what is left first: crictl rmp --all --force"
 	left, err := filepath.Glob(filepath.Join(cfg.StateDir, "sandboxes", "records", "*.json"))
 	if err != nil {
 		return fmt.Errorf("look for pods: %w", err)
@@ -41,7 +42,7 @@ func shutdown(ctx context.Context, cfg config.Config) error {
 
 	if len(left) > 0 {
 		what := fmt.Sprintf("%d pods are left (records such as %s)", len(left), left[0])
-		return &program.CantRunError{What: what, Do: how}
+		return &program.CantRunError{What: what, Do: advice}
 	}
 
 	late := fmt.Errorf("no answer within %s", shutdownLimit)
@@ -49,28 +50,23 @@ func shutdown(ctx context.Context, cfg config.Config) error {
 	defer cancel()
 
 	if err := monitor.Dismiss(ctx, cfg.Monitor.Socket); err != nil {
-		return &program.CantRunError{What: err.Error(), Do: how}
+		return &program.CantRunError{What: err.Error(), Do: advice}
 	}
 
 	return awaitSilence(ctx, cfg.Socket)
 }
 
+// silencePoll is how often the socket is tried.
+const silencePoll = 20 * time.Millisecond
+
 // awaitSilence waits until nobody answers on the socket.
 func awaitSilence(ctx context.Context, socket string) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-
-	for {
+	for range retry.Every(ctx, silencePoll) {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
 			return nil
 		}
-
 		conn.Close()
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("trivet-cri still answers on %s: %w", socket, context.Cause(ctx))
-		}
 	}
+	return fmt.Errorf("trivet-cri still answers on %s: %w", socket, context.Cause(ctx))
 }

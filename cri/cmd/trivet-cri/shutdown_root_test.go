@@ -6,52 +6,54 @@ import (
 	"testing"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/trivet-node/trivet/cri/nodetest"
 )
 
 func TestShutdownEndsServerAndMonitorWhenNoPodIsLeft(t *testing.T) {
-	n := newNode(t)
-	n.pull()
-	pod, box := n.sandbox("stays", nil)
-	n.run(pod, box, "c", []string{"sleep", "1000"}, nil)
-	out, err := n.program("--shutdown").CombinedOutput()
+	n := nodetest.New(t)
+	n.Pull()
+	pod := n.Sandbox("stays", nil)
+	n.Run(pod, "c", []string{"sleep", "1000"}, nil)
+	out, err := n.Program("--shutdown").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "1 pods are left") {
 		t.Errorf("with a pod: %v %s", err, out)
 	}
 
-	_, err = n.pods.Version(t.Context(), &runtimeapi.VersionRequest{})
-	if err != nil || len(n.monitors()) != 1 {
-		t.Errorf("after it was refused: %v, monitors %v", err, n.monitors())
+	_, err = n.Pods.Version(t.Context(), &runtimeapi.VersionRequest{})
+	if err != nil || len(n.Monitors()) != 1 {
+		t.Errorf("after it was refused: %v, monitors %v", err, n.Monitors())
 	}
 
-	_, err = n.pods.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod})
+	_, err = n.Pods.RemovePodSandbox(t.Context(), &runtimeapi.RemovePodSandboxRequest{PodSandboxId: pod.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	// a second one finds nothing to do
+	// The second one finds nothing to do.
 	for range 2 {
-		if out, err := n.program("--shutdown").CombinedOutput(); err != nil {
+		if out, err := n.Program("--shutdown").CombinedOutput(); err != nil {
 			t.Fatalf("without a pod: %v %s", err, out)
 		}
 	}
 
-	if err := n.cmd.Wait(); err != nil {
+	if err := n.Cmd.Wait(); err != nil {
 		t.Errorf("the server ended with %v, which its supervisor takes for a failure", err)
 	}
 
-	eventually(t, func() bool { return len(n.monitors()) == 0 })
+	nodetest.Eventually(t, func() bool { return len(n.Monitors()) == 0 })
 
-	// and both can be started again
-	n.start()
+	// Both can be started again.
+	n.Start()
 }
 
 // Containers of a server whose records were lost are still the monitor's.
 func TestShutdownIsRefusedWhileTheMonitorHasAContainer(t *testing.T) {
-	n := newNode(t)
-	n.pull()
-	pod, box := n.sandbox("lost", nil)
-	n.run(pod, box, "c", []string{"sleep", "1000"}, nil)
-	record := n.dir + "/run/sandboxes/records/" + pod + ".json"
+	n := nodetest.New(t)
+	n.Pull()
+	pod := n.Sandbox("lost", nil)
+	n.Run(pod, "c", []string{"sleep", "1000"}, nil)
+	record := n.Dir + "/run/sandboxes/records/" + pod.ID + ".json"
 	data, err := os.ReadFile(record)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +62,7 @@ func TestShutdownIsRefusedWhileTheMonitorHasAContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	out, err := n.program("--shutdown").CombinedOutput()
+	out, err := n.Program("--shutdown").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "containers are left") {
 		t.Errorf("with a container: %v %s", err, out)
 	}

@@ -13,11 +13,14 @@ import (
 )
 
 const about = `
-trivet-monitor is the one parent of all containers of a node: it starts the OCI runtime (crun or runc), writes container output to the log files
-that kubectl logs reads, and tells trivet-cri how containers end. trivet-cri starts it; it needs no configuration. It may be killed: trivet-cri
-starts it again, containers run on and no output is lost. SIGTERM ends it, containers run on. SIGUSR2 makes it execute its (upgraded) binary.
+trivet-monitor is the one parent of all containers of a node: it starts the OCI runtime (crun or
+runc), writes container output to the log files that kubectl logs reads, and reports to trivet-cri
+how containers end. trivet-cri starts it; it does not need a configuration. It may be killed:
+trivet-cri starts it again, containers run on and no output is lost. SIGTERM ends it, containers run
+on. SIGUSR2 makes it execute its program again, which may have been upgraded.
 
-"trivet-monitor pause" is the first process of a pod that shares its PID namespace: it reaps, and ends on SIGTERM.`
+"trivet-monitor pause" is the first process of a pod that shares its PID namespace: it reaps, and
+ends on SIGTERM.`
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == "pause" {

@@ -1,6 +1,6 @@
-// Package archive reads archives of images, as docker save, nerdctl save, skopeo and buildx write them: the
-// OCI image layout (image-spec image-layout.md) and Docker's older form, plain or compressed. What they hold
-// is served like a registry's content, by digest.
+// Package archive reads and writes archives of images, as docker save, nerdctl save, skopeo and buildx write
+// them: the OCI image layout (image-spec image-layout.md) and Docker's older form, plain or compressed. The
+// content of an archive is served by digest, as a registry serves it.
 package archive
 
 import (
@@ -20,15 +20,15 @@ import (
 	"github.com/trivet-node/trivet/cri/image/layer"
 )
 
-// Archive is an archive whose files lie in a directory, by number: no name in it is used for a path.
+// Archive is an archive whose files are in a directory, by number: no name in it is used for a path.
 type Archive struct {
 	dir     string
-	files   map[string]file // by cleaned name; of several entries of a name, the last
+	files   map[string]file // by cleaned name; of several entries of one name, the last
 	blobs   map[digest.Digest]file
 	entries int
 }
 
-// file is one of the archive. A link has the name that it leads to, and nothing else.
+// file is a file of the archive. A link has only the name that it leads to.
 type file struct {
 	number int
 	size   int64
@@ -43,7 +43,7 @@ const (
 	maxLinks   = 8
 )
 
-// Open writes the files of an archive into dir, which must exist and belongs to the caller.
+// Open reads an archive and writes its files into dir, which must exist. The caller removes dir.
 func Open(ctx context.Context, from io.Reader, dir string) (*Archive, error) {
 	plain, err := layer.Decompress(from)
 	if err != nil {
@@ -52,7 +52,8 @@ func Open(ctx context.Context, from io.Reader, dir string) (*Archive, error) {
 	defer plain.Close()
 
 	a := &Archive{dir: dir, files: make(map[string]file), blobs: make(map[digest.Digest]file)}
-	for reader := tar.NewReader(plain); ; {
+	reader := tar.NewReader(plain)
+	for {
 		header, err := reader.Next()
 		if err == io.EOF {
 			break
@@ -77,14 +78,17 @@ func (a *Archive) entry(ctx context.Context, h *tar.Header, content io.Reader) e
 		return errors.New("name is too long")
 	}
 
-	if a.entries++; a.entries > maxEntries {
+	a.entries++
+	if a.entries > maxEntries {
 		return fmt.Errorf("more than %d entries", maxEntries)
 	}
 
 	name := clean(h.Name)
+
+	// Directories are not needed, and other kinds of files have no content to serve.
 	switch h.Typeflag {
 	case tar.TypeReg:
-		// a few bytes could be any number of zeros
+		// A few bytes could stand for any number of zeros.
 		if isSparse(h) {
 			return errors.New("sparse file")
 		}
@@ -94,7 +98,8 @@ func (a *Archive) entry(ctx context.Context, h *tar.Header, content io.Reader) e
 			return err
 		}
 
-		a.files[name], a.blobs[f.digest] = f, f
+		a.files[name] = f
+		a.blobs[f.digest] = f
 
 	case tar.TypeSymlink:
 		a.files[name] = file{link: clean(path.Join(path.Dir(name), h.Linkname))}
@@ -116,7 +121,7 @@ func isSparse(h *tar.Header) bool {
 	return false
 }
 
-// write puts a file into the directory and takes its digest.
+// write writes a file into the directory and computes its digest.
 func (a *Archive) write(ctx context.Context, content io.Reader) (f file, err error) {
 	f.number = a.entries
 	out, err := os.OpenFile(a.path(f), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -145,7 +150,7 @@ func (u untilDone) Read(p []byte) (int, error) {
 	return u.from.Read(p)
 }
 
-// find follows links to a file.
+// find returns a file by its name; it follows links.
 func (a *Archive) find(name string) (file, error) {
 	at := clean(name)
 	for range maxLinks {

@@ -16,11 +16,15 @@ import (
 	"github.com/trivet-node/trivet/cri/registry"
 )
 
-// Image is one of the archive's. It serves its content as registry.Repository does.
+// Image is an image of an archive. It serves its content as registry.Repository does.
 type Image struct {
-	Names    []string          // as written in the archive; none if it has none
-	Platform *ocispec.Platform // if the archive says it beside the image
-	// MadeUp says that the manifest is not that of a registry: Docker's older form has none.
+	// Names are as written in the archive; an image may have none.
+	Names []string
+
+	// Platform is what the archive says beside the image; nil if it does not.
+	Platform *ocispec.Platform
+
+	// MadeUp says that the manifest is not that of a registry: Docker's older form does not have one.
 	MadeUp bool
 
 	archive  *Archive
@@ -36,7 +40,7 @@ const (
 // containerdName is the annotation by which containerd and docker name an image in an index.
 const containerdName = "io.containerd.image.name"
 
-// Images lists what the archive holds.
+// Images returns the images of the archive.
 func (a *Archive) Images() ([]Image, error) {
 	_, isDocker := a.files["manifest.json"]
 	if _, isOCI := a.files[ocispec.ImageIndexFile]; isOCI {
@@ -75,7 +79,7 @@ func (a *Archive) ofIndex() (list []Image, err error) {
 		name := d.Annotations[containerdName]
 		ref := d.Annotations[ocispec.AnnotationRefName]
 
-		// else it is a tag of an unknown name
+		// A name without either is only a tag.
 		if name == "" && strings.ContainsAny(ref, "/:") {
 			name = ref
 		}
@@ -96,7 +100,7 @@ type dockerImage struct {
 	Layers   []string
 }
 
-// ofDocker reads manifest.json, and makes the manifests that it stands for.
+// ofDocker reads manifest.json and makes the manifests that it stands for.
 func (a *Archive) ofDocker() (list []Image, err error) {
 	var images []dockerImage
 	if err := a.decode("manifest.json", &images); err != nil {
@@ -112,6 +116,8 @@ func (a *Archive) ofDocker() (list []Image, err error) {
 		}
 
 		i := Image{Names: d.RepoTags, MadeUp: true, archive: a}
+
+		// The manifest gives the image a digest, by which its content is served.
 		if i.manifest, err = a.makeManifest(d); err != nil {
 			return nil, fmt.Errorf("manifest.json: %w", err)
 		}
@@ -176,7 +182,7 @@ func (i Image) Manifest(ctx context.Context) (registry.Manifest, error) {
 	return registry.Manifest{Digest: i.digest, Content: i.manifest}, nil
 }
 
-// ManifestByDigest returns another one that an index points to.
+// ManifestByDigest returns a manifest that an index names.
 func (i Image) ManifestByDigest(_ context.Context, d digest.Digest) (registry.Manifest, error) {
 	f, ok := i.archive.blobs[d]
 	if !ok {
@@ -189,7 +195,7 @@ func (i Image) ManifestByDigest(_ context.Context, d digest.Digest) (registry.Ma
 	return registry.Manifest{Digest: d, Content: content}, nil
 }
 
-// Blob opens a blob.
+// Blob opens a blob of size bytes. The caller closes it.
 func (i Image) Blob(_ context.Context, d digest.Digest, size int64) (io.ReadCloser, error) {
 	f, ok := i.archive.blobs[d]
 	if !ok {

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pack writes an unpacked layer as a tar stream that unpacks to the same. It is the same stream each time.
+// pack writes an unpacked layer as a tar stream, from which the same layer is unpacked. The stream is the
+// same each time.
 func pack(ctx context.Context, dir string, to io.Writer) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -46,7 +47,7 @@ func pack(ctx context.Context, dir string, to io.Writer) error {
 	return p.tar.Close()
 }
 
-// packer is one layer on its way into a tar stream.
+// packer writes one layer into a tar stream.
 type packer struct {
 	root  *os.Root
 	tar   *tar.Writer
@@ -60,6 +61,8 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 	}
 
 	st := info.Sys().(*syscall.Stat_t)
+
+	// A device 0:0 is overlayfs' whiteout.
 	if info.Mode()&fs.ModeCharDevice != 0 && st.Rdev == 0 {
 		return p.mark(path.Join(path.Dir(name), ".wh."+path.Base(name)))
 	}
@@ -72,8 +75,11 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 		ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec),
 		Format:  tar.FormatPAX,
 	}
+
+	// All names of a file but the first are links to that.
 	if first, again := p.names[st.Ino]; again && !d.IsDir() {
-		header.Typeflag, header.Linkname = tar.TypeLink, first
+		header.Typeflag = tar.TypeLink
+		header.Linkname = first
 		return p.tar.WriteHeader(header)
 	}
 
@@ -83,35 +89,47 @@ func (p *packer) entry(name string, d fs.DirEntry) error {
 
 	switch {
 	case d.IsDir():
-		header.Typeflag, header.Name = tar.TypeDir, name+"/"
+		header.Typeflag = tar.TypeDir
+		header.Name = name + "/"
 		return p.directory(header, name)
+
 	case info.Mode().IsRegular():
-		header.Typeflag, header.Size = tar.TypeReg, info.Size()
+		header.Typeflag = tar.TypeReg
+		header.Size = info.Size()
 		return p.file(header, name)
-	case info.Mode()&fs.ModeSymlink != 0:
+	}
+
+	return p.special(header, name, st)
+}
+
+// special writes a file whose content is all in its header.
+func (p *packer) special(header *tar.Header, name string, st *syscall.Stat_t) (err error) {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
 		header.Typeflag = tar.TypeSymlink
 		if header.Linkname, err = p.root.Readlink(name); err != nil {
 			return err
 		}
 
-	case info.Mode()&fs.ModeNamedPipe != 0:
+	case unix.S_IFIFO:
 		header.Typeflag = tar.TypeFifo
-	case info.Mode()&fs.ModeDevice != 0:
+	case unix.S_IFBLK:
 		header.Typeflag = tar.TypeBlock
-		if info.Mode()&fs.ModeCharDevice != 0 {
-			header.Typeflag = tar.TypeChar
-		}
-
-		header.Devmajor, header.Devminor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))
-
+	case unix.S_IFCHR:
+		header.Typeflag = tar.TypeChar
 	default:
 		return errors.New("a kind of file that layers do not have")
+	}
+
+	if header.Typeflag == tar.TypeBlock || header.Typeflag == tar.TypeChar {
+		header.Devmajor = int64(unix.Major(st.Rdev))
+		header.Devminor = int64(unix.Minor(st.Rdev))
 	}
 
 	return p.tar.WriteHeader(header)
 }
 
-// mark writes an empty file whose name has a meaning.
+// mark writes a whiteout: an empty file whose name says what is hidden.
 func (p *packer) mark(name string) error {
 	return p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o600})
 }
@@ -152,10 +170,11 @@ func (p *packer) file(header *tar.Header, name string) error {
 	return err
 }
 
-// attributes puts the extended attributes of an open file into its header. One of overlayfs says that a
-// directory is opaque.
+// attributes adds the extended attributes of an open file to its header. Those of overlayfs are left out; one
+// of them says that a directory is opaque.
 func attributes(f *os.File, header *tar.Header) (opaque bool, err error) {
-	fd, list := int(f.Fd()), make([]byte, 64<<10)
+	fd := int(f.Fd())
+	list := make([]byte, 64<<10)
 	n, err := unix.Flistxattr(fd, list)
 	if errors.Is(err, unix.ENOTSUP) {
 		return false, nil

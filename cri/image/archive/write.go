@@ -12,7 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Writer writes an archive that is an OCI layout and has Docker's manifest.json, too.
+// Writer writes an archive that is an OCI layout and has Docker's manifest.json as well.
 type Writer struct {
 	tar    *tar.Writer
 	blobs  map[digest.Digest]bool        // written
@@ -21,7 +21,7 @@ type Writer struct {
 	docker []dockerImage
 }
 
-// NewWriter writes to a stream.
+// NewWriter returns a Writer that writes the archive to a stream.
 func NewWriter(to io.Writer) *Writer {
 	return &Writer{
 		tar:    tar.NewWriter(to),
@@ -34,9 +34,9 @@ func NewWriter(to io.Writer) *Writer {
 	}
 }
 
-// Add packs an image: its configuration and the directories of its layers, the lowest first. The layers are
-// packed anew, so that their digests, and those of the configuration and the manifest, are others than those
-// it was pulled by.
+// Add writes an image: its configuration, and its layers, whose directories are given the lowest first. The
+// layers are packed again, so their digests, and those of the configuration and the manifest, differ from
+// those that the image was pulled by.
 func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers []string) error {
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2},
@@ -50,9 +50,11 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 			return err
 		}
 
-		m.Layers, diffs = append(m.Layers, d), append(diffs, d.Digest)
+		m.Layers = append(m.Layers, d)
+		diffs = append(diffs, d.Digest)
 	}
 
+	// The configuration names the layers by their new digests.
 	config, err := withLayers(config, diffs)
 	if err != nil {
 		return err
@@ -71,6 +73,7 @@ func (w *Writer) Add(ctx context.Context, names []string, config []byte, layers 
 		return err
 	}
 
+	// Docker reads manifest.json, others the index, in which each name is an entry.
 	image := dockerImage{Config: blobName(m.Config.Digest), RepoTags: names}
 	for _, l := range m.Layers {
 		image.Layers = append(image.Layers, blobName(l.Digest))
@@ -97,7 +100,7 @@ func withLayers(config []byte, diffs []digest.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("image configuration: %w", err)
 	}
 
-	// of "null"
+	// The configuration is "null".
 	if fields == nil {
 		fields = make(map[string]json.RawMessage)
 	}
@@ -139,7 +142,7 @@ func (w *Writer) layer(ctx context.Context, dir string) (ocispec.Descriptor, err
 	return d, pack(ctx, dir, w.tar)
 }
 
-// counter counts what goes through it.
+// counter counts the bytes that are written to it.
 type counter struct {
 	to io.Writer
 	n  int64
@@ -177,7 +180,7 @@ func (w *Writer) write(name string, content []byte) error {
 	return err
 }
 
-// Close writes what lists the images.
+// Close writes the lists of images, which end the archive.
 func (w *Writer) Close() error {
 	for _, f := range []struct {
 		name    string

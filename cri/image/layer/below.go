@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// below is the layers under one, as overlayfs will show them. They do not change, and where a directory is
-// seen is remembered, so that a look costs one system call for each layer that has the directory, not one for
-// each step and layer.
+// below are the layers below one, as overlayfs will show them. They do not change, so the layers that have a
+// directory are remembered: to find a name costs one system call for each of these, not one for each step and
+// layer.
 type below struct {
 	roots []int              // descriptors, that of the uppermost layer first
 	seen  map[string][]int16 // directory -> indexes of the layers that it is merged from
@@ -39,8 +39,8 @@ func (b *below) close() {
 	}
 }
 
-// at finds a name in the uppermost layer that has it, unless one above hides it: then, and if there is none,
-// it is unix.ENOENT. No link is followed.
+// at finds a name in the uppermost layer that has it. The error is unix.ENOENT if none has it, or if one
+// above hides it. No link is followed.
 func (b *below) at(name string) (layer int, st unix.Stat_t, err error) {
 	if name == "" {
 		if len(b.roots) == 0 {
@@ -72,7 +72,7 @@ func (b *below) at(name string) (layer int, st unix.Stat_t, err error) {
 	return -1, st, unix.ENOENT
 }
 
-// layersOf lists the layers whose directories of that name are seen, the uppermost first.
+// layersOf returns the layers whose directories of that name are seen, the uppermost first.
 func (b *below) layersOf(dir string) (layers []int16, err error) {
 	if layers, known := b.seen[dir]; known {
 		return layers, nil
@@ -92,6 +92,7 @@ func (b *below) layersOf(dir string) (layers []int16, err error) {
 		}
 	}
 
+	// A layer with very many directories must not cost memory without bound.
 	if len(b.seen) >= maxSeen {
 		clear(b.seen)
 	}
@@ -100,7 +101,8 @@ func (b *below) layersOf(dir string) (layers []int16, err error) {
 	return layers, nil
 }
 
-// merged goes down through the layers that have the parent, until one ends what is seen of the directory.
+// merged returns the layers whose directories are merged, out of those that have the parent: down to the
+// first that hides the others.
 func (b *below) merged(dir string, within []int16) (layers []int16, err error) {
 	for _, i := range within {
 		var st unix.Stat_t

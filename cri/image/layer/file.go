@@ -15,7 +15,8 @@ import (
 
 const (
 	blockSize = 4096
-	// maxHoles bounds what the holes of a layer's sparse files are together: they cost nothing to send, but
+
+	// maxHoles bounds the holes of all files of a layer together, in bytes: they cost nothing to send, but
 	// time to read.
 	maxHoles = 128 << 30
 )
@@ -46,10 +47,10 @@ func (t *tree) file(parent openDirectory, base string, h *tar.Header, content io
 }
 
 // copy writes by plain system calls: an os.File for each of ten thousand small files would cost as much as
-// the files. Blocks of zeros become holes, be they holes of a sparse file (which archive/tar reads as zeros)
-// or not; written counts the blocks that are none.
+// the files. Blocks of zeros become holes, whether they were holes in the archive (which archive/tar reads as
+// zeros) or not; written counts the bytes of the other blocks.
 func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) {
-	// of what is written
+	// end is where the last data that was written ends.
 	end := int64(0)
 	for {
 		n, err := fill(content, t.buffer)
@@ -92,10 +93,10 @@ func (t *tree) copy(fd int, content io.Reader) (size, written int64, err error) 
 
 func wholeBlocks(size int64) int64 { return (size + blockSize - 1) &^ (blockSize - 1) }
 
-// cut returns the beginning of data that is to be handled at once: as many blocks of zeros as there are, or
-// what comes before the next one. offset is the place of data in its file, by which blocks are counted.
+// cut returns the beginning of data that is handled at once: as many blocks of zeros as there are, or what
+// comes before the next such block. offset is the place of data in its file, which says where blocks begin.
 func cut(data []byte, offset int64) (piece []byte, zeros bool) {
-	// where the block at from ends
+	// block returns where the block at from ends.
 	block := func(from int) int {
 		to := from + blockSize - int((offset+int64(from))%blockSize)
 		return min(to, len(data))
@@ -129,16 +130,19 @@ func writeAt(fd int, data []byte, offset int64) error {
 		if err != nil {
 			return os.NewSyscallError("write", err)
 		}
-		data, offset = data[n:], offset+int64(n)
+
+		data = data[n:]
+		offset += int64(n)
 	}
+
 	return nil
 }
 
 const xattrPrefix = "SCHILY.xattr." // PAX records of extended attributes
 
 // describeFile sets owner, mode, attributes and time of an open file or directory. The order matters: a
-// change of owner clears the setuid bits and capabilities, writing an attribute changes no time that is set
-// after it.
+// change of owner clears the setuid bits and capabilities, and the time comes last because all others change
+// it.
 func (t *tree) describeFile(fd int, h *tar.Header) error {
 	if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
 		return fmt.Errorf("owner %d:%d: %w", h.Uid, h.Gid, err)
@@ -153,7 +157,7 @@ func (t *tree) describeFile(fd int, h *tar.Header) error {
 			continue
 		}
 
-		if overlaysOwn(name) {
+		if isOfOverlayfs(name) {
 			t.result.Dropped++
 			continue
 		}
@@ -166,8 +170,8 @@ func (t *tree) describeFile(fd int, h *tar.Header) error {
 	return setTime(fd, "", h.ModTime, unix.AT_EMPTY_PATH)
 }
 
-// describe does the same for what cannot be opened: links, devices, FIFOs. Symbolic links have no mode, and
-// their attributes are left out: Linux allows them trusted and security ones only.
+// describe does the same for files that cannot be opened: links, devices, FIFOs. Symbolic links do not have a
+// mode, and their attributes are left out, as Linux allows only trusted and security ones.
 func (t *tree) describe(parent int, base string, h *tar.Header) error {
 	if err := unix.Fchownat(parent, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return fmt.Errorf("owner %d:%d: %w", h.Uid, h.Gid, err)
@@ -180,13 +184,14 @@ func (t *tree) describe(parent int, base string, h *tar.Header) error {
 	return setTime(parent, base, h.ModTime, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// overlaysOwn tells the attributes by which overlayfs is told what to hide or where to look. A layer must not
-// write them; those that a tool has packed by mistake from an overlay of its own mean nothing here.
-func overlaysOwn(name string) bool {
+// isOfOverlayfs reports whether overlayfs gives an attribute a meaning: what to hide, or where to look. A
+// layer must not set it; one that a tool has packed from an overlay of its own has no meaning here.
+func isOfOverlayfs(name string) bool {
 	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
 }
 
-// setXattr leaves out what the file system or the kernel's security modules do not know.
+// setXattr sets an attribute. One that the filesystem or the kernel's security modules do not support is left
+// out.
 func setXattr(fd int, name string, value []byte) error {
 	err := unix.Fsetxattr(fd, name, value, 0)
 	if errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.EPERM) && name != "security.capability" {
@@ -198,7 +203,7 @@ func setXattr(fd int, name string, value []byte) error {
 	return nil
 }
 
-// timeOf is a time as file systems take it.
+// timeOf returns a time as filesystems take it: not before 1970.
 func timeOf(at time.Time) (unix.Timespec, error) {
 	if at.IsZero() || at.Unix() < 0 {
 		at = time.Unix(0, 0)

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeLinks makes the hard links whose targets the layer did not have when it was unpacked.
-func (s *settling) makeLinks(ctx context.Context) error {
+// makeLinks makes the hard links whose targets were not in the layer when it was unpacked.
+func (s *completion) makeLinks(ctx context.Context) error {
 	for _, l := range s.result.links {
 		if err := s.makeLink(ctx, l); err != nil {
 			return fmt.Errorf("hard link %q to %q: %w", shorten(l.name), shorten(l.target), err)
@@ -24,14 +24,14 @@ func (s *settling) makeLinks(ctx context.Context) error {
 
 // makeLink links to a file of the layer. One of a layer below is first copied to the same name in this one,
 // as overlayfs does when a file is linked to, so that all its names stay one file.
-func (s *settling) makeLink(ctx context.Context, l link) error {
+func (s *completion) makeLink(ctx context.Context, l link) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 
-	name, err := s.place(l.name)
+	name, err := s.placeFor(l.name)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EEXIST) {
-		// a later entry took its place
+		// A later entry has the name.
 		return nil
 	}
 
@@ -54,7 +54,7 @@ func (s *settling) makeLink(ctx context.Context, l link) error {
 	case err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR):
 		return err
 	case err == nil || in.hidden:
-		// the layer removes it, after it was linked to
+		// The layer links to the file and then removes it.
 		return s.copyUp(ctx, target, name)
 	}
 
@@ -68,9 +68,9 @@ func (s *settling) makeLink(ctx context.Context, l link) error {
 	return unix.Linkat(s.root, target, s.root, name, 0)
 }
 
-// place finds where in the layer a name is. The error is unix.EEXIST if it is taken. A whiteout gives way: a
-// file hides what is below, too.
-func (s *settling) place(name string) (string, error) {
+// placeFor returns where in the layer a name is, with all links resolved. The error is unix.EEXIST if there
+// is a file of that name. A whiteout is removed: a file hides what is below as well.
+func (s *completion) placeFor(name string) (string, error) {
 	in, err := s.resolve(parentOf(name))
 	if err != nil {
 		return "", err
@@ -98,7 +98,7 @@ func (s *settling) place(name string) (string, error) {
 }
 
 // copyUp copies a file of a lower layer to a name in this one.
-func (s *settling) copyUp(ctx context.Context, from, to string) error {
+func (s *completion) copyUp(ctx context.Context, from, to string) error {
 	layer, st, err := s.below.at(from)
 	if err != nil {
 		return err
@@ -125,12 +125,13 @@ func (s *settling) copyUp(ctx context.Context, from, to string) error {
 		}
 	}
 
+	// The copy is a file of this layer.
 	s.result.Inodes++
 	return err
 }
 
-// statOf gives what cannot be opened the owner, mode and times of another file.
-func (s *settling) statOf(name string, st unix.Stat_t) error {
+// statOf gives a file that cannot be opened the owner, mode and times of another file.
+func (s *completion) statOf(name string, st unix.Stat_t) error {
 	if err := unix.Fchownat(s.root, name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
@@ -142,7 +143,7 @@ func (s *settling) statOf(name string, st unix.Stat_t) error {
 	return unix.UtimesNanoAt(s.root, name, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func (s *settling) copyFile(ctx context.Context, layer int, from, to string, st unix.Stat_t) error {
+func (s *completion) copyFile(ctx context.Context, layer int, from, to string, st unix.Stat_t) error {
 	in, err := openIn(s.below.roots[layer], from, unix.O_RDONLY|unix.O_NOFOLLOW)
 	if err != nil {
 		return err
@@ -160,7 +161,7 @@ func (s *settling) copyFile(ctx context.Context, layer int, from, to string, st 
 	target := os.NewFile(uintptr(out), to)
 	defer target.Close()
 
-	// the file system shares no blocks
+	// Without an error, the two files share their blocks.
 	if unix.IoctlFileClone(out, in) != nil {
 		if err := copyData(ctx, target, source, st.Size); err != nil {
 			return err
@@ -170,7 +171,7 @@ func (s *settling) copyFile(ctx context.Context, layer int, from, to string, st 
 	return copyAttributes(in, out, st)
 }
 
-// copyData copies what is not a hole, piece by piece, so that it ends with its context.
+// copyData copies what is not a hole, in pieces, so that it ends with its context.
 func copyData(ctx context.Context, to, from *os.File, size int64) error {
 	const piece = 64 << 20
 	for offset := int64(0); offset < size; {
@@ -180,7 +181,7 @@ func copyData(ctx context.Context, to, from *os.File, size int64) error {
 
 		start, err := unix.Seek(int(from.Fd()), offset, unix.SEEK_DATA)
 
-		// a hole up to the end
+		// The rest is a hole.
 		if errors.Is(err, unix.ENXIO) {
 			break
 		}
@@ -210,8 +211,8 @@ func copyData(ctx context.Context, to, from *os.File, size int64) error {
 	return to.Truncate(size)
 }
 
-// copyAttributes gives an open file what another one has beside its content. The attributes come after the
-// owner, whose change drops capabilities; writing them does not change the time.
+// copyAttributes gives an open file owner, mode, times and extended attributes of another one. The attributes
+// come after the owner, whose change drops capabilities; writing them does not change the time.
 func copyAttributes(from, to int, st unix.Stat_t) error {
 	if err := copyStat(to, st); err != nil {
 		return err
@@ -225,7 +226,7 @@ func copyAttributes(from, to int, st unix.Stat_t) error {
 
 	value := make([]byte, 64<<10)
 	for name := range strings.SplitSeq(strings.TrimRight(string(names[:max(n, 0)]), "\x00"), "\x00") {
-		if name == "" || overlaysOwn(name) {
+		if name == "" || isOfOverlayfs(name) {
 			continue
 		}
 

@@ -36,7 +36,7 @@ type node struct {
 	hard  bool // made by a hard link
 }
 
-// errUnsure is what no layer of the world does, and where the order of entries would tell between two rights.
+// errUnsure is returned for what no real layer does, where two results would be right.
 var errUnsure = errors.New("unsure")
 
 func (m *model) walk(name string, create bool) (string, error) {
@@ -281,7 +281,7 @@ func compareWithModel(t *testing.T, base string, layers [][]entry, want []string
 		dir := filepath.Join(base, fmt.Sprint(i))
 		result, err := unpackTo(t, dir, archive(t, entries...))
 		if err == nil {
-			err = Settle(t.Context(), dir, dirs, &result)
+			err = Complete(t.Context(), dir, dirs, &result)
 		}
 
 		if err != nil {

@@ -12,13 +12,13 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// moveThrough moves what lies in a directory that the layer only passes through (it has lib/x and no entry
-// for lib) and that is a link in the layers below (lib -> usr/lib) to where the link leads, as if it had been
-// unpacked through it. Else the directory would hide the link, and all that is reached by it. Directories
-// come after those that they are in, and everything is moved straight to where it stays, so that the work is
-// in proportion to the layer.
-func (s *settling) moveThrough(ctx context.Context) error {
-	// moving adds more
+// moveAlongLinks moves what is in a directory for which the layer has no entry (it has lib/x but not lib) and
+// that is a link in the layers below (lib -> usr/lib) to where the link leads, as if it had been unpacked
+// there. Else the directory would hide the link, and all that is reached by it. Directories come after those
+// that they are in, and everything is moved at once to where it stays, so the work is in proportion to the
+// layer.
+func (s *completion) moveAlongLinks(ctx context.Context) error {
+	// Moving adds directories.
 	for id := rootDirectory + 1; int(id) < len(s.dirs.all); id++ {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -35,13 +35,13 @@ func (s *settling) moveThrough(ctx context.Context) error {
 			continue
 		}
 
-		into, err := s.leads(name)
+		into, err := s.linkedDirectory(name)
 		if err != nil {
 			return fmt.Errorf("directory %q: %w", shorten(name), err)
 		}
 
 		if into == noDirectory {
-			s.dirs.all[id].settled = true
+			s.dirs.all[id].stays = true
 			continue
 		}
 
@@ -53,9 +53,9 @@ func (s *settling) moveThrough(ctx context.Context) error {
 	return nil
 }
 
-// leads finds, and makes, the directory to which a link below leads. It is noDirectory if there is no link,
-// or one that leads to none.
-func (s *settling) leads(name string) (int32, error) {
+// linkedDirectory returns the directory to which a link below leads, which it makes if it is missing. It is
+// noDirectory if there is no link, or one that cannot lead to a directory.
+func (s *completion) linkedDirectory(name string) (int32, error) {
 	_, st, err := s.below.at(name)
 	if errors.Is(err, unix.ENOENT) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		return noDirectory, nil
@@ -66,9 +66,9 @@ func (s *settling) leads(name string) (int32, error) {
 	return s.follow(name)
 }
 
-// follow finds, and makes, the directory to which a link leads, in the layer or below. It is noDirectory if
-// that can be none.
-func (s *settling) follow(name string) (int32, error) {
+// follow returns the directory to which a link leads, in the layer or below, and makes it if it is missing.
+// It is noDirectory if there cannot be one.
+func (s *completion) follow(name string) (int32, error) {
 	to, err := s.resolve(name)
 	if errors.Is(err, unix.ELOOP) {
 		return noDirectory, nil
@@ -88,9 +88,11 @@ func (s *settling) follow(name string) (int32, error) {
 	return into, err
 }
 
-// ensure makes the directories of a resolved name that are not there.
-func (s *settling) ensure(name string) (int32, error) {
-	at, way, path := rootDirectory, stepsOf(name), ""
+// ensure makes the directories of a resolved name that are missing.
+func (s *completion) ensure(name string) (int32, error) {
+	at := rootDirectory
+	path := ""
+	way := stepsOf(name)
 	for step := way.next(); step != ""; step = way.next() {
 		path = join(path, step)
 		next, ok := s.dirs.child(at, step)
@@ -107,7 +109,7 @@ func (s *settling) ensure(name string) (int32, error) {
 	return at, nil
 }
 
-func (s *settling) make(parent int32, path, base string) (int32, error) {
+func (s *completion) make(parent int32, path, base string) (int32, error) {
 	_, hides, err := mkdir(s.root, path, 0o755, false)
 	if err != nil {
 		return noDirectory, err
@@ -128,7 +130,7 @@ func (s *settling) make(parent int32, path, base string) (int32, error) {
 }
 
 // hide makes a directory opaque.
-func (s *settling) hide(id int32, path string) error {
+func (s *completion) hide(id int32, path string) error {
 	fd, err := openIn(s.root, path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -140,11 +142,13 @@ func (s *settling) hide(id int32, path string) error {
 
 // merge moves all that is in one directory into another, and deletes the first. Of two files, the one that is
 // moved counts.
-func (s *settling) merge(ctx context.Context, from, into int32) error {
+func (s *completion) merge(ctx context.Context, from, into int32) error {
 	source, _, _ := s.dirs.path(from)
 	target, _, _ := s.dirs.path(into)
-	s.dirs.all[into].touched, s.dirs.all[s.dirs.all[from].parent].touched = true, true
+	s.dirs.all[into].touched = true
+	s.dirs.all[s.dirs.all[from].parent].touched = true
 
+	// Directories of any size are read in parts.
 	for {
 		names, err := s.names(source)
 		if err != nil {
@@ -176,8 +180,8 @@ func (s *settling) merge(ctx context.Context, from, into int32) error {
 	return unix.Unlinkat(s.root, source, unix.AT_REMOVEDIR)
 }
 
-// names lists some of what is in a directory. Merging takes them away before it asks again.
-func (s *settling) names(dir string) ([]string, error) {
+// names returns some of the names in a directory. merge moves these before it asks for more.
+func (s *completion) names(dir string) ([]string, error) {
 	fd, err := openIn(s.root, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
@@ -191,14 +195,14 @@ func (s *settling) names(dir string) ([]string, error) {
 	return names, err
 }
 
-// movement is one name on its way from a directory into another.
+// movement is one name that is moved from a directory into another.
 type movement struct {
 	base           string
 	from, into     int32
 	source, target string // the whole names
 }
 
-func (s *settling) move(ctx context.Context, m movement) error {
+func (s *completion) move(ctx context.Context, m movement) error {
 	if len(m.target) >= unix.PathMax {
 		return fmt.Errorf("%q: %w", shorten(m.target), unix.ENAMETOOLONG)
 	}
@@ -221,7 +225,7 @@ func (s *settling) move(ctx context.Context, m movement) error {
 
 	isLink := st.Mode&unix.S_IFMT == unix.S_IFLNK
 	if isDir && isLink && !s.dirs.all[moved].described && !s.dirs.all[moved].opaque {
-		// what passes through the directory passes through the link
+		// The layer has no entry for the directory, so its files belong where the link leads.
 		into, err := s.follow(m.target)
 		if err != nil {
 			return err
@@ -234,9 +238,9 @@ func (s *settling) move(ctx context.Context, m movement) error {
 	return s.replace(m, isWhiteout(&st))
 }
 
-// replace moves a name onto another one. Of two files the moved one counts, but not if it is a whiteout: that
-// is about lower layers only.
-func (s *settling) replace(m movement, hides bool) error {
+// replace moves a name onto another one. Of two files the moved one counts, unless it is a whiteout, which is
+// about lower layers only.
+func (s *completion) replace(m movement, hides bool) error {
 	moved, isDir := s.dirs.child(m.from, m.base)
 	there, meets := s.dirs.child(m.into, m.base)
 	var st unix.Stat_t
@@ -245,6 +249,7 @@ func (s *settling) replace(m movement, hides bool) error {
 		return err
 	}
 
+	// A whiteout that is moved hides what is below the target; the file there does so already.
 	if isWhiteout(&st) {
 		if meets {
 			err = s.hide(there, m.target)
@@ -266,24 +271,26 @@ func (s *settling) replace(m movement, hides bool) error {
 	return s.hide(moved, m.target)
 }
 
-// mergeBoth moves a directory onto another one. That one may have to move on itself; then both go to the same
+// mergeBoth moves a directory onto another one. If that one has to be moved itself, both go to the same
 // place.
-func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32) error {
+func (s *completion) mergeBoth(ctx context.Context, m movement, moved, there int32) error {
 	if s.dirs.all[moved].described {
 		if err := s.describeAs(m); err != nil {
 			return err
 		}
 
-		s.dirs.all[there].described, s.dirs.all[there].time = true, s.dirs.all[moved].time
+		s.dirs.all[there].described = true
+		s.dirs.all[there].time = s.dirs.all[moved].time
 	}
 
+	// What either of the two hides is hidden.
 	if s.dirs.all[moved].opaque {
 		if err := s.hide(there, m.target); err != nil {
 			return err
 		}
 	}
 
-	if d := &s.dirs.all[there]; d.described || d.settled {
+	if d := &s.dirs.all[there]; d.described || d.stays {
 		return s.merge(ctx, moved, there)
 	}
 
@@ -292,7 +299,8 @@ func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32
 		return s.merge(ctx, moved, there)
 	}
 
-	further, err := s.leads(m.target)
+	// The target itself may be a link in the layers below.
+	further, err := s.linkedDirectory(m.target)
 	if err != nil {
 		return err
 	}
@@ -303,8 +311,8 @@ func (s *settling) mergeBoth(ctx context.Context, m movement, moved, there int32
 	return s.merge(ctx, moved, further)
 }
 
-// describeAs gives the directory at the target what is known of the one that is moved there.
-func (s *settling) describeAs(m movement) error {
+// describeAs gives the directory at the target the owner, mode and attributes of the one that is moved there.
+func (s *completion) describeAs(m movement) error {
 	from, err := openIn(s.root, m.source, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -325,7 +333,7 @@ func (s *settling) describeAs(m movement) error {
 	return copyAttributes(from, to, st)
 }
 
-func (s *settling) rename(m movement, moved int32, isDir bool) error {
+func (s *completion) rename(m movement, moved int32, isDir bool) error {
 	if err := unix.Renameat(s.root, m.source, s.root, m.target); err != nil {
 		return err
 	}
@@ -336,7 +344,7 @@ func (s *settling) rename(m movement, moved int32, isDir bool) error {
 }
 
 // remove deletes what is at a name.
-func (s *settling) remove(name, base string) error {
+func (s *completion) remove(name, base string) error {
 	parent, err := openIn(s.root, parentOf(name), unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err

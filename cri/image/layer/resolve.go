@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// steps are what is left of the way to a name. Links put more in front, with bounds on how much: else a short
-// name that leads through long links costs many times the work of reading it.
+// steps are the elements that are left of a name that is being resolved. Links add more in front, with a
+// bound: else a short name that leads through long links would cost many times the work of reading it.
 type steps struct {
 	left         []string
 	links, added int
@@ -21,10 +21,10 @@ const (
 	maxAddedSteps = 1024
 )
 
-// stepsOf cuts a name.
+// stepsOf returns the steps of a name.
 func stepsOf(name string) steps { return steps{left: strings.Split(name, "/")} }
 
-// next returns the next step; "" is none.
+// next returns the next step; "" at the end.
 func (s *steps) next() string {
 	for len(s.left) > 0 {
 		step := s.left[0]
@@ -36,7 +36,7 @@ func (s *steps) next() string {
 	return ""
 }
 
-// follow puts the target of a link in front.
+// follow adds the target of a link in front.
 func (s *steps) follow(target string) error {
 	added := strings.Split(target, "/")
 	s.links++
@@ -48,13 +48,13 @@ func (s *steps) follow(target string) error {
 	return nil
 }
 
-// parentOf is "" for what is in the root.
+// parentOf returns the directory of a name; "" for the root.
 func parentOf(name string) string {
 	dir, _ := path.Split(name)
 	return strings.TrimSuffix(dir, "/")
 }
 
-// join is a name in a directory; that of the root is "".
+// join returns the name of base in a directory; that of the root is "".
 func join(dir, base string) string {
 	if dir == "" {
 		return base
@@ -62,7 +62,7 @@ func join(dir, base string) string {
 	return dir + "/" + base
 }
 
-// readlink reads a link below the directory root. The error is EINVAL for what is no link.
+// readlink reads a link below the directory root. The error is EINVAL if the file is not a link.
 func readlink(root int, name string) (string, error) {
 	text := make([]byte, unix.PathMax)
 	n, err := unix.Readlinkat(root, name, text)
@@ -74,7 +74,7 @@ func readlink(root int, name string) (string, error) {
 
 func isWhiteout(st *unix.Stat_t) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }
 
-// merged is a layer and those below it, seen as one tree: what Settle is done towards.
+// merged is a layer and those below it, seen as one tree.
 type merged struct {
 	root  int // descriptor of the layer
 	dirs  *directories
@@ -84,16 +84,17 @@ type merged struct {
 // spot is a name in which no link is left.
 type spot struct {
 	name   string
-	own    int32 // the layer's own directory of that name, or noDirectory
+	own    int32 // the layer's directory of that name, or noDirectory
 	hidden bool  // the layers below are not seen there
 }
 
-// resolve follows the links in a name, as they lead in a container: the root is above everything. What is not
-// there is taken by its name.
+// resolve follows the links in a name as a container does, whose root nothing leads above. Elements that do
+// not exist are kept.
 func (m *merged) resolve(name string) (spot, error) {
 	passed := []spot{{own: rootDirectory}}
 	way := stepsOf(name)
 	for step := way.next(); step != ""; step = way.next() {
+		// ".." leaves the directory by the way that led to it, and never the root.
 		if step == ".." {
 			passed = passed[:max(1, len(passed)-1)]
 			continue
@@ -120,8 +121,8 @@ func (m *merged) resolve(name string) (spot, error) {
 	return passed[len(passed)-1], nil
 }
 
-// step goes to a name in a directory. If it is a link, target is where it leads. A directory that the layer
-// only passes through is what the layers below say, unless Settle has found that it stays.
+// step goes to a name in a directory. If it is a link, target is where it leads. A directory for which the
+// layer has no entry is what the layers below say, unless Complete has found that it stays.
 func (m *merged) step(here spot, base string) (next spot, target string, err error) {
 	next = spot{name: join(here.name, base), own: noDirectory, hidden: here.hidden}
 	if len(next.name) >= unix.PathMax {
@@ -130,14 +131,15 @@ func (m *merged) step(here spot, base string) (next spot, target string, err err
 
 	if own, ok := m.dirs.child(here.own, base); ok {
 		dir := &m.dirs.all[own]
-		next.own, next.hidden = own, here.hidden || dir.opaque
-		if next.hidden || dir.described || dir.settled {
+		next.own = own
+		next.hidden = here.hidden || dir.opaque
+		if next.hidden || dir.described || dir.stays {
 			return next, "", nil
 		}
 	} else if here.own != noDirectory {
 		target, err := readlink(m.root, next.name)
 
-		// a file or a whiteout
+		// It is a file or a whiteout.
 		if errors.Is(err, unix.EINVAL) {
 			next.hidden = true
 			return next, "", nil
@@ -164,8 +166,8 @@ func (m *merged) step(here spot, base string) (next spot, target string, err err
 	return next, target, err
 }
 
-// canBeDirectory reports whether there is, or can be, a directory. What is on the way to it is left to the
-// one who makes it.
+// canBeDirectory reports whether there is a directory, or one can be made. It does not look at the
+// directories above.
 func (m *merged) canBeDirectory(s spot) (bool, error) {
 	if s.own != noDirectory {
 		return true, nil

@@ -14,23 +14,26 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// Source is a layer's blob as a registry gives it.
+// Source is a layer's blob as a registry serves it.
 type Source struct {
 	Blob io.Reader
-	// tells foreign and unknown kinds; the compression is read from the content itself
+
+	// MediaType says whether the layer is of a kind that can be unpacked. The compression is read from the
+	// content.
 	MediaType string
-	Digest    digest.Digest // of the blob
-	DiffID    digest.Digest // of the tar stream in it; "": not known
-	Size      int64         // of the blob; UnpackFile needs it
+
+	Digest digest.Digest // of the blob
+	DiffID digest.Digest // of the tar stream in it; "" if it is not known
+	Size   int64         // of the blob; only UnpackFile needs it
 }
 
 const (
 	chunkSize  = 256 << 10
-	chunksHeld = 4 // on the way between two stages
+	chunksHeld = 4 // between two stages
 )
 
-// stage is one step of the way of the bytes: a goroutine reads from one side and hashes, the reader of the
-// other side works meanwhile. Chunks go round, so that a layer of any size costs a megabyte.
+// stage is one step of a pipeline: a goroutine reads the source and hashes, while the reader of the stage
+// works on what came before. Chunks are used again, so a layer of any size costs a megabyte.
 type stage struct {
 	full, free chan []byte
 	current    []byte // being read; part of whole
@@ -41,7 +44,7 @@ type stage struct {
 	ctx        context.Context
 }
 
-// startStage begins to read source. It ends at the end of source or of ctx; finish waits for it.
+// startStage begins to read source, until that or ctx ends. The caller must call stop.
 func startStage(ctx context.Context, source io.Reader, h hash.Hash) *stage {
 	s := &stage{
 		full: make(chan []byte, chunksHeld),
@@ -59,6 +62,12 @@ func startStage(ctx context.Context, source io.Reader, h hash.Hash) *stage {
 	return s
 }
 
+// stop ends the stage by cancel, which ends its context, and waits for its goroutine.
+func (s *stage) stop(cancel context.CancelFunc) {
+	cancel()
+	<-s.done
+}
+
 func (s *stage) pump(source io.Reader) {
 	defer close(s.done)
 	defer close(s.full)
@@ -72,6 +81,7 @@ func (s *stage) pump(source io.Reader) {
 			return
 		}
 
+		// Hashing happens here, so that the reader's goroutine does not wait for it.
 		n, err := fill(source, chunk)
 		if n > 0 {
 			s.hash.Write(chunk[:n])
@@ -93,8 +103,7 @@ func (s *stage) pump(source io.Reader) {
 	}
 }
 
-// fill reads until the chunk is worth passing on. Unlike io.ReadAtLeast it leaves the source's own error as
-// it is.
+// fill reads until a quarter of the chunk is filled. Unlike io.ReadAtLeast it returns the source's own error.
 func fill(source io.Reader, chunk []byte) (n int, err error) {
 	for n < chunkSize/4 && err == nil {
 		var m int
@@ -104,7 +113,7 @@ func fill(source io.Reader, chunk []byte) (n int, err error) {
 	return n, err
 }
 
-// Read implements io.Reader.
+// Read returns what the source gave, and its error at the end.
 func (s *stage) Read(p []byte) (int, error) {
 	if len(s.current) == 0 {
 		if s.whole != nil {
@@ -121,7 +130,8 @@ func (s *stage) Read(p []byte) (int, error) {
 			return 0, io.EOF
 		}
 
-		s.current, s.whole = chunk, chunk
+		s.current = chunk
+		s.whole = chunk
 	}
 
 	n := copy(p, s.current)
@@ -144,7 +154,9 @@ func (s *stage) verify(what string, want digest.Digest) error {
 	return nil
 }
 
-// Decompress looks at the first bytes: registries and build tools are not always right about the media type.
+// Decompress returns the content of a stream that may be compressed by gzip or zstd. It looks at the first
+// bytes, because the media types of registries and build tools are not always right. The caller closes the
+// result.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 64<<10)
 	head, err := b.Peek(4)
@@ -167,8 +179,8 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	return io.NopCloser(b), nil
 }
 
-// isZstd knows the two kinds of frames that zstd has (RFC 8878 section 3.1): some tools begin with a
-// skippable one.
+// isZstd reports whether head begins one of the two kinds of frames that zstd has (RFC 8878 section 3.1):
+// some tools begin with a skippable one.
 func isZstd(head []byte) bool {
 	magic := binary.LittleEndian.Uint32(head)
 	return magic == 0xfd2fb528 || magic&^0xf == 0x184d2a50

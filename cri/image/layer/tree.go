@@ -1,7 +1,6 @@
 package layer
 
 import (
-	"archive/tar"
 	"errors"
 	"fmt"
 	"os"
@@ -12,9 +11,9 @@ import (
 	"github.com/trivet-node/trivet/internal/removal"
 )
 
-// tree is a layer directory being filled. Links in the way of a name are followed here and never lead above
-// the root, whose directories are opened by names in which no link is left; should there be one all the same,
-// openat2(2) refuses it.
+// tree is a layer directory that is being filled. Links in a name are followed here and never lead above the
+// root. Directories are opened by names in which no link is left; if there is one all the same, openat2(2)
+// refuses it.
 type tree struct {
 	fd     int
 	dirs   *directories
@@ -44,7 +43,7 @@ func newTree(dir string) (*tree, error) {
 		return nil, err
 	}
 
-	// whatever the umask
+	// The umask may have changed the mode.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -69,8 +68,8 @@ func (t *tree) close() {
 	unix.Close(t.fd)
 }
 
-// tidy comes before each entry: within one, no descriptor is closed.
-func (t *tree) tidy() {
+// closeUnneeded closes descriptors before an entry: none is closed while one is unpacked.
+func (t *tree) closeUnneeded() {
 	if t.stale || len(t.open) >= maxOpen {
 		t.closeAll()
 	}
@@ -103,7 +102,8 @@ func openIn(root int, name string, flags int) (int, error) {
 	}
 }
 
-// dir finds the directory of a name. With create, what is not there is made; otherwise it is unix.ENOENT.
+// dir returns the directory of a name. With create, directories that are missing are made; else the error is
+// unix.ENOENT.
 func (t *tree) dir(name string, create bool) (openDirectory, error) {
 	if name == "" {
 		return openDirectory{t.fd, rootDirectory}, nil
@@ -121,8 +121,8 @@ func (t *tree) dir(name string, create bool) (openDirectory, error) {
 	return dir, nil
 }
 
-// walk goes to a directory step by step, in memory as far as the layer's own directories lead. The caller
-// closes the descriptor.
+// walk resolves the name of a directory step by step, in memory as far as it leads through the layer's own
+// directories. The caller closes the descriptor.
 func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 	dir = openDirectory{fd: -1, id: rootDirectory}
 	defer func() {
@@ -144,6 +144,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 			continue
 		}
 
+		// The step is not a directory of the layer: it is a link, a file, or missing.
 		if err := t.enter(&dir); err != nil {
 			return dir, err
 		}
@@ -172,7 +173,7 @@ func (t *tree) walk(name string, create bool) (dir openDirectory, err error) {
 	return dir, t.enter(&dir)
 }
 
-// leave goes to another directory, without opening it yet.
+// leave makes another directory the present one, without opening it yet.
 func (t *tree) leave(dir *openDirectory, to int32) {
 	if dir.fd >= 0 {
 		unix.Close(dir.fd)
@@ -193,8 +194,8 @@ func (t *tree) enter(dir *openDirectory) error {
 	return err
 }
 
-// makeImplicit makes a directory on the way to an entry, and goes there. One in the place of a whiteout shows
-// nothing of the lower layers.
+// makeImplicit makes a directory for which there is no entry, and makes it the present one. One that replaces
+// a whiteout hides the lower layers.
 func (t *tree) makeImplicit(dir *openDirectory, base string) error {
 	hides, err := t.mkdir(dir.fd, base, 0o755, false)
 	if err != nil {
@@ -231,8 +232,8 @@ func (t *tree) mkdir(parent int, base string, mode uint32, replace bool) (hides 
 	return hides, nil
 }
 
-// mkdir makes a directory. It takes the place of a whiteout, whose meaning (hides) it then has to take over,
-// and of any other file if that may be replaced; else it is unix.ENOTDIR.
+// mkdir makes a directory. It replaces a whiteout (hides: the directory must hide the lower layers then) and,
+// if replace is set, any other file; else the error is unix.ENOTDIR.
 func mkdir(at int, name string, mode uint32, replace bool) (replaced, hides bool, err error) {
 	err = unix.Mkdirat(at, name, mode)
 	if errors.Is(err, unix.EEXIST) {
@@ -255,11 +256,11 @@ func mkdir(at int, name string, mode uint32, replace bool) (replaced, hides bool
 		return replaced, hides, err
 	}
 
-	// whatever the umask
+	// The umask may have changed the mode.
 	return replaced, hides, unix.Fchmodat(at, name, mode, 0)
 }
 
-// put makes a file by the given function. If there is something of that name, the later entry counts.
+// put makes a file by the function create. It removes what has that name, because the later entry counts.
 func (t *tree) put(parent openDirectory, base string, create func() error) error {
 	err := create()
 	if !errors.Is(err, unix.EEXIST) {
@@ -281,72 +282,15 @@ func (t *tree) put(parent openDirectory, base string, create func() error) error
 	return create()
 }
 
-func (t *tree) root(h *tar.Header) error {
-	return t.describeDirectory(openDirectory{t.fd, rootDirectory}, h)
-}
-
-// directory makes a directory, or describes the one that is there.
-func (t *tree) directory(parent openDirectory, base string, h *tar.Header) error {
-	id, known := t.dirs.child(parent.id, base)
-	hides := false
-	if !known {
-		var err error
-		if hides, err = t.mkdir(parent.fd, base, 0o700, true); err != nil {
-			return err
-		}
-		if id, err = t.dirs.add(parent.id, base); err != nil {
-			return err
-		}
-	}
-
-	fd, err := openIn(parent.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-
-	dir := openDirectory{fd, id}
-
-	// the layer removes a directory and makes a new one: nothing of the old one may show through
-	if hides {
-		if err := t.makeOpaque(dir); err != nil {
-			return err
-		}
-	}
-
-	return t.describeDirectory(dir, h)
-}
-
-func (t *tree) describeDirectory(dir openDirectory, h *tar.Header) error {
-	at, err := timeOf(h.ModTime)
-	if err != nil {
-		return err
-	}
-	d := &t.dirs.all[dir.id]
-	d.described, d.time = true, at
-	return t.describeFile(dir.fd, h)
-}
-
-// makeOpaque hides what lower layers have in a directory.
-func (t *tree) makeOpaque(dir openDirectory) error {
-	t.dirs.all[dir.id].opaque = true
-	return setOpaque(dir.fd)
-}
-
-func setOpaque(fd int) error {
-	if err := unix.Fsetxattr(fd, "trusted.overlay.opaque", []byte("y"), 0); err != nil {
-		return fmt.Errorf("make opaque: %w", err)
-	}
-	return nil
-}
-
-// whiteout hides a name of the lower layers. What this layer itself has under the name stays (OCI image-spec:
-// a whiteout is about lower layers only): a file hides the lower one anyway, a directory must become opaque.
+// whiteout hides a name of the lower layers. What this layer has under the name stays (OCI image-spec: a
+// whiteout applies to lower layers only): a file hides the lower one in any case, a directory must become
+// opaque.
 func (t *tree) whiteout(parent openDirectory, base string) error {
 	if base == "" || base == "." || base == ".." {
 		return errors.New("whiteout of no name")
 	}
 
+	// The directory of this layer stays, and must hide the one below.
 	if id, ok := t.dirs.child(parent.id, base); ok {
 		fd, err := openIn(parent.fd, base, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
@@ -369,7 +313,8 @@ func (t *tree) whiteout(parent openDirectory, base string) error {
 	return nil
 }
 
-// hardlink links to an earlier file. One that is not in this layer may be in a layer below: Settle finds it.
+// hardlink links to an earlier file. If it is not in this layer, it may be in a layer below, where Complete
+// finds it.
 func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 	if target == "" {
 		return errors.New("hard link to the root")
@@ -377,7 +322,7 @@ func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 
 	from, err := t.dir(parentOf(target), false)
 	if id, ok := t.dirs.child(from.id, path.Base(target)); err == nil && ok && !t.dirs.all[id].described {
-		// a layer below may have a link there
+		// A layer below may have a link there.
 		err = unix.ENOENT
 	}
 
@@ -395,7 +340,8 @@ func (t *tree) hardlink(parent openDirectory, name, base, target string) error {
 		return nil
 	}
 
-	if t.deferred += len(name) + len(target); t.deferred > maxDeferred {
+	t.deferred += len(name) + len(target)
+	if t.deferred > maxDeferred {
 		return errors.New("too many hard links to files of lower layers")
 	}
 

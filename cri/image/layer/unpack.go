@@ -16,10 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Result is what Unpack tells about a layer.
+// Result is what an unpacked layer takes, and what Complete needs to know about it.
 type Result struct {
 	Bytes, Inodes int64
-	Dropped       int // attributes of overlayfs' own that were left out
+	Dropped       int // attributes of overlayfs that were left out
 
 	dirs  *directories
 	links []link // hard links to what may be in a layer below
@@ -33,7 +33,7 @@ func (r *Result) addDirectory() {
 }
 
 // Unpack fetches, verifies, decompresses and unpacks a layer in one pass into dir, which must not exist.
-// After an error, dir is worth nothing. A layer with parents then needs Settle.
+// After an error, dir must be removed. A layer with layers below it then needs Complete.
 func Unpack(ctx context.Context, dir string, source Source) (result Result, err error) {
 	diffs := digest.Canonical
 	if source.DiffID != "" {
@@ -46,9 +46,10 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 		return result, fmt.Errorf("media type %q is not known as a layer", shorten(source.MediaType))
 	}
 
+	// Three goroutines work at once: one fetches and hashes, one decompresses and hashes, this one unpacks.
 	ctx, cancel := context.WithCancel(ctx)
 	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
-	defer func() { cancel(); <-blob.done }()
+	defer blob.stop(cancel)
 
 	plain, err := Decompress(blob)
 	if err != nil {
@@ -56,7 +57,8 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	}
 
 	content := startStage(ctx, plain, diffs.Hash())
-	defer func() { cancel(); <-content.done; plain.Close() }()
+	defer plain.Close()
+	defer content.stop(cancel)
 
 	t, err := newTree(dir)
 	if err != nil {
@@ -67,6 +69,8 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	if err := t.unpack(ctx, tar.NewReader(content)); err != nil {
 		return result, err
 	}
+
+	// What follows the end of the tar stream is hashed, too: the digests are of everything.
 	if err := content.verify("unpacked layer", source.DiffID); err != nil {
 		return result, err
 	}
@@ -74,8 +78,8 @@ func Unpack(ctx context.Context, dir string, source Source) (result Result, err 
 	return t.result, blob.verify("blob", source.Digest)
 }
 
-// UnpackFile brings in a blob that is no archive: as a file of the given name, which is below the layer's
-// root, whatever it says.
+// UnpackFile makes a layer of a blob that is not an archive, but the content of a file. The file has the
+// given name, below the layer's root in any case.
 func UnpackFile(ctx context.Context, dir, name string, source Source) (result Result, err error) {
 	if !source.Digest.Algorithm().Available() {
 		return result, fmt.Errorf("unknown digest algorithm in %s", source.Digest)
@@ -83,7 +87,7 @@ func UnpackFile(ctx context.Context, dir, name string, source Source) (result Re
 
 	ctx, cancel := context.WithCancel(ctx)
 	blob := startStage(ctx, source.Blob, source.Digest.Algorithm().Hash())
-	defer func() { cancel(); <-blob.done }()
+	defer blob.stop(cancel)
 
 	t, err := newTree(dir)
 	if err != nil {
@@ -107,8 +111,8 @@ func UnpackFile(ctx context.Context, dir, name string, source Source) (result Re
 	return t.result, blob.verify("blob", source.Digest)
 }
 
-// known tells the media types of layers: all of OCI and Docker are tar, plain or compressed. Foreign
-// (non-distributable) ones are those of Windows.
+// known reports whether a media type is that of a layer which can be unpacked: those of OCI and Docker are
+// tar, plain or compressed. Foreign (non-distributable) ones are those of Windows.
 func known(mediaType string) bool {
 	switch {
 	case mediaType == "":
@@ -124,7 +128,7 @@ func known(mediaType string) bool {
 const (
 	whiteout = ".wh."
 	opaque   = ".wh..wh..opq"
-	aufsMeta = ".wh..wh." // names of aufs' own, which mean nothing here
+	aufsMeta = ".wh..wh." // names that only aufs uses
 )
 
 func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
@@ -149,7 +153,7 @@ func (t *tree) unpack(ctx context.Context, reader *tar.Reader) error {
 	}
 }
 
-// shorten cuts a name for an error. A layer can have names of a megabyte.
+// shorten returns a name as an error may show it: a layer can have names of a megabyte.
 func shorten(name string) string {
 	const most = 256
 	if len(name) <= most {
@@ -172,8 +176,8 @@ func (c contentReader) Read(p []byte) (int, error) {
 	return c.content.Read(p)
 }
 
-// entry unpacks one entry. Names are below the layer's root, whatever they say: "/x" and "../x" are x. With
-// asIs, names of whiteouts mean nothing.
+// entry unpacks one entry. All names are below the layer's root: "/x" and "../x" are x. With asIs, a name is
+// never that of a whiteout.
 func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 	for _, name := range []string{header.Name, header.Linkname} {
 		if strings.ContainsRune(name, 0) {
@@ -184,16 +188,17 @@ func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 		}
 	}
 
+	// The leading slash makes Clean drop every ".." that would lead out.
 	name := path.Clean("/" + header.Name)[1:]
 	if name == "" {
 		if header.Typeflag != tar.TypeDir {
-			return errors.New("the layer's root is no directory")
+			return errors.New("the layer's root is not a directory")
 		}
 
 		return t.root(header)
 	}
 
-	t.tidy()
+	t.closeUnneeded()
 	base := path.Base(name)
 	parent, err := t.dir(parentOf(name), true)
 	if err != nil {
@@ -202,6 +207,8 @@ func (t *tree) entry(header *tar.Header, content io.Reader, asIs bool) error {
 	if asIs {
 		return t.create(parent, name, base, header, content)
 	}
+
+	// Whiteouts are entries with a name that begins with .wh.
 	if base == opaque {
 		return t.makeOpaque(parent)
 	}

@@ -1,5 +1,5 @@
-// Package console receives the master of a terminal that an OCI runtime made, over the unix socket named by
-// its --console-socket.
+// Package console receives the master of a terminal that an OCI runtime made, over the unix socket that its
+// flag --console-socket names.
 package console
 
 import (
@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket waits for one terminal. Close it in any case.
+// Socket waits for one terminal. It must be closed.
 type Socket struct {
 	Path string
 	l    *net.UnixListener
 	dir  string
 }
 
-// Listen makes a socket in a new directory below parent, which is made if need be. Socket paths must be short
-// (unix(7): 107 bytes).
+// Listen makes a socket in a new directory below parent, which is made if it is missing. The path must be
+// short: at most 107 bytes (unix(7)).
 func Listen(parent string) (*Socket, error) {
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return nil, err
@@ -41,12 +41,13 @@ func Listen(parent string) (*Socket, error) {
 	return s, nil
 }
 
-// Close removes the socket.
+// Close ends a Receive and removes the socket.
 func (s *Socket) Close() error {
 	return errors.Join(s.l.Close(), os.RemoveAll(s.dir))
 }
 
-// Receive waits for the terminal's master and returns it, non-blocking and close-on-exec.
+// Receive waits for the terminal's master and returns it, non-blocking and close-on-exec. The caller closes
+// it.
 func (s *Socket) Receive(ctx context.Context) (*os.File, error) {
 	stop := context.AfterFunc(ctx, func() { s.l.Close() })
 	defer stop()
@@ -66,6 +67,7 @@ func (s *Socket) Receive(ctx context.Context) (*os.File, error) {
 		return nil, fmt.Errorf("receive terminal: %w", err)
 	}
 
+	// The runtime sends one message with one descriptor.
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(messages) != 1 {
 		return nil, fmt.Errorf("receive terminal: %d control messages: %w",

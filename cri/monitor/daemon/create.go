@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -14,158 +12,107 @@ import (
 	"github.com/trivet-node/trivet/cri/monitor/console"
 	"github.com/trivet-node/trivet/cri/monitor/nulldevice"
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
+	"github.com/trivet-node/trivet/cri/monitor/reaper"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
-	"github.com/trivet-node/trivet/internal/durable"
 )
 
-// create makes a container and answers. Its exit is told after the answer.
-func (d *Daemon) create(s *session, m wire.Message) {
-	reply := wire.Message{Op: wire.OpReply, Seq: m.Seq}
-	c, err := d.makeContainer(m.Container)
-	if err != nil {
-		reply.Fail = wire.FailOf(err)
-		s.conn.Send(reply, nil)
-		return
-	}
-
-	status, files := c.share()
-	reply.Status = &status
-	err = s.conn.Send(reply, files)
-	files.Close()
-	close(c.told)
-
-	// the client is gone, and its successor may already have asked us to forget what was not there yet
-	if err != nil {
-		d.log.Info("container is dropped: who asked for it is gone",
-			"container", c.id, "err", errors.Join(err, d.forget(c.id, false)))
-	}
+// creation makes a container. On an error, container.undo takes back all that was made.
+type creation struct {
+	c *container
 }
 
-func (d *Daemon) makeContainer(want *wire.Container) (c *container, err error) {
-	if want == nil || !durable.ValidName(want.ID) {
-		return nil, fmt.Errorf("create: the container has no valid ID")
+func (b *creation) run() error {
+	// The record is the intent: it comes before all that a successor would have to undo.
+	if err := os.Mkdir(b.c.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := b.c.save(); err != nil {
+		return err
 	}
 
-	unlock, err := d.locks.Lock(context.Background(), want.ID)
-	if err != nil {
-		return nil, err
+	if err := b.makeFIFOs(); err != nil {
+		return err
 	}
-	defer unlock()
-
-	if _, err := d.lookup(want.ID); err == nil {
-		return nil, fmt.Errorf("create container %s: %w", want.ID, wire.ErrExists)
+	if err := b.c.openLog(); err != nil {
+		return err
 	}
-
-	c = d.newContainer(record{Status: wire.Status{Container: *want}, Creating: true})
-	d.reaper.begin()
-	defer d.reaper.end()
-
-	if err := d.build(c); err != nil {
-		return nil, errors.Join(fmt.Errorf("create container %s: %w", c.id, err), d.discard(c))
+	if err := b.c.openStreams(); err != nil {
+		return err
 	}
 
-	d.mu.Lock()
-	d.containers[c.id] = c
-	d.mu.Unlock()
-	d.begin(c)
-	return c, nil
+	makeProcess := b.withFIFOs
+	if b.c.record.TTY {
+		makeProcess = b.withTerminal
+	}
+	if err := makeProcess(); err != nil {
+		return err
+	}
+
+	return b.identify()
 }
 
-// build writes the intent, makes the FIFOs, and lets the runtime make the container. On an error, discard
-// undoes all of it.
-func (d *Daemon) build(c *container) error {
-	if err := os.Mkdir(c.dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
-	if err := c.save(); err != nil {
-		return err
-	}
-	if err := c.makeFIFOs(); err != nil {
-		return err
-	}
-	if err := c.openLog(); err != nil {
-		return err
-	}
-	if err := d.openStreams(c); err != nil {
-		return err
-	}
-
-	var err error
-	if c.record.TTY {
-		err = d.buildWithTerminal(c)
-	} else {
-		err = d.buildWithFIFOs(c)
-	}
-
-	if err != nil {
-		return err
-	}
-
-	return c.identify()
-}
-
-func (c *container) makeFIFOs() error {
+func (b *creation) makeFIFOs() error {
 	names := []string{wire.StdoutFIFO}
-	if !c.record.TTY {
+	if !b.c.record.TTY {
 		names = append(names, wire.StderrFIFO)
-		if c.record.Stdin {
+		if b.c.record.Stdin {
 			names = append(names, wire.StdinFIFO)
 		}
 	}
 
 	for _, name := range names {
-		if err := unix.Mkfifo(c.path(name), 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("make FIFO %s: %w", c.path(name), err)
+		if err := unix.Mkfifo(b.c.path(name), 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("make FIFO %s: %w", b.c.path(name), err)
 		}
 	}
 
 	return nil
 }
 
-// buildWithFIFOs gives the container FIFOs that it holds open itself, for reading and writing: so it is never
-// told that nobody reads.
-func (d *Daemon) buildWithFIFOs(c *container) error {
-	var stdio [3]int
-	for i, name := range []string{"", wire.StdoutFIFO, wire.StderrFIFO} {
-		var err error
-		if i == 0 {
-			stdio[0], err = c.openStdin()
-		} else {
-			stdio[i], err = unix.Open(c.path(name), unix.O_RDWR|unix.O_CLOEXEC, 0)
-		}
-
-		if err != nil {
-			return fmt.Errorf("open stdio of the container: %w", err)
-		}
-		defer unix.Close(stdio[i])
+// withFIFOs gives the container FIFOs that it holds open itself, for reading and writing: so it never gets
+// SIGPIPE because the monitor is dead.
+func (b *creation) withFIFOs() error {
+	stdin, err := b.openStdin()
+	if err != nil {
+		return fmt.Errorf("open stdin of the container: %w", err)
 	}
+	defer unix.Close(stdin)
 
-	return d.reaper.do(call{
-		runtime: c.record.Runtime,
-		verb:    "create",
-		id:      c.id,
-		args:    c.record.Runtime.CreateArgs(c.id, c.record.Bundle, c.path("pid"), ""),
-		stdio:   stdio,
-	})
+	stdout, err := unix.Open(b.c.path(wire.StdoutFIFO), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open stdout of the container: %w", err)
+	}
+	defer unix.Close(stdout)
+
+	stderr, err := unix.Open(b.c.path(wire.StderrFIFO), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open stderr of the container: %w", err)
+	}
+	defer unix.Close(stderr)
+
+	return b.callRuntime([3]int{stdin, stdout, stderr}, "")
 }
 
 // openStdin returns the container's end of its stdin. Normally it can be written through the same descriptor,
-// so it never ends. With StdinOnce it ends with its last writer, and we are the first one.
-func (c *container) openStdin() (int, error) {
-	if !c.record.Stdin {
+// so it never ends. With StdinOnce it ends with its last writer, and the monitor is the first one.
+func (b *creation) openStdin() (int, error) {
+	if !b.c.record.Stdin {
 		return nulldevice.Open()
 	}
 
-	path := c.path(wire.StdinFIFO)
-	if !c.record.StdinOnce {
+	path := b.c.path(wire.StdinFIFO)
+	if !b.c.record.StdinOnce {
 		return unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}
 
+	// Non-blocking, or the open would wait for a writer.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	if c.stdin, err = unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err == nil {
+
+	b.c.fds.stdin, err = unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
 		err = unix.SetNonblock(fd, false)
 	}
 
@@ -180,8 +127,8 @@ func (c *container) openStdin() (int, error) {
 // terminalTimeout bounds the wait for the terminal after the runtime said that the container is made.
 const terminalTimeout = 10 * time.Second
 
-func (d *Daemon) buildWithTerminal(c *container) error {
-	socket, err := console.Listen(wire.ConsoleDir(d.cfg.StateDir))
+func (b *creation) withTerminal() error {
+	socket, err := console.Listen(wire.ConsoleDir(b.c.node.stateDir))
 	if err != nil {
 		return err
 	}
@@ -193,15 +140,8 @@ func (d *Daemon) buildWithTerminal(c *container) error {
 	}
 	defer unix.Close(null)
 
-	rt := c.record.Runtime
-	args := rt.CreateArgs(c.id, c.record.Bundle, c.path("pid"), socket.Path)
-	if err := d.reaper.do(call{
-		runtime: rt,
-		verb:    "create",
-		id:      c.id,
-		args:    args,
-		stdio:   [3]int{null, null, null},
-	}); err != nil {
+	// The container's stdio is the terminal, which the runtime opens; what is given here is for itself.
+	if err := b.callRuntime([3]int{null, null, null}, socket.Path); err != nil {
 		return err
 	}
 
@@ -214,50 +154,52 @@ func (d *Daemon) buildWithTerminal(c *container) error {
 	}
 	defer master.Close()
 
-	if fd := dup(int(master.Fd())); fd >= 0 {
-		c.setTerminal(fd)
-		return nil
+	// The container owns its copy of the master.
+	fd := dup(int(master.Fd()))
+	if fd < 0 {
+		return errors.New("no descriptor is left for the terminal")
 	}
 
-	return errors.New("no descriptor is left for the terminal")
+	b.c.setTerminal(fd)
+	return nil
 }
 
-// identify notes the container's first process, for good.
-func (c *container) identify() error {
-	pid, err := readPid(c.path("pid"))
+func (b *creation) callRuntime(stdio [3]int, consoleSocket string) error {
+	r := b.c.record
+	return b.c.node.call(runtimeCall{
+		runtime: r.Runtime,
+		verb:    "create",
+		id:      r.ID,
+		args:    r.Runtime.CreateArgs(r.ID, r.Bundle, b.c.path(pidFile), consoleSocket),
+		stdio:   stdio,
+	})
+}
+
+// pidFile is where the runtime writes the PID of the container's first process, in the container's directory.
+const pidFile = "pid"
+
+// identify records the container's first process so that it cannot be mistaken for a later one of the same
+// PID. The creation is complete then.
+func (b *creation) identify() error {
+	r := &b.c.record
+	pid, err := readPid(b.c.path(pidFile))
 	if err != nil {
 		return err
 	}
 
-	// older crun leaves ours where the value is 0
-	setOOMScore(pid, c.record.OOMScoreAdj)
-	c.record.Pid, c.record.Creating = pid, false
-	if c.record.StartTime, err = pidfd.StartTime(pid); err != nil {
-		return fmt.Errorf("container's first process: %w", err)
+	// Older versions of crun leave the monitor's own value where the container's is 0.
+	reaper.SetOOMScore(pid, r.OOMScoreAdj)
+
+	start, err := pidfd.StartTime(pid)
+	if err != nil {
+		return fmt.Errorf("first process of the container: %w", err)
 	}
-	if c.pidfd, err = pidfd.Open(pid); err != nil {
+	if b.c.fds.pid, err = pidfd.Open(pid); err != nil {
 		return err
 	}
 
-	return c.save()
-}
-
-// begin lets the output flow and waits for the end.
-func (d *Daemon) begin(c *container) {
-	for _, st := range c.streams() {
-		go st.Pump(d.journal)
-	}
-	d.reaper.claim(c.record.Pid, c.pidfd, d.finisher(c))
-}
-
-func readPid(path string) (int, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return 0, fmt.Errorf("pid file: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
-	if err != nil || pid <= 1 {
-		return 0, fmt.Errorf("pid file %s holds %q", path, data)
-	}
-	return pid, nil
+	r.Pid = pid
+	r.StartTime = start
+	r.Creating = false
+	return b.c.save()
 }

@@ -1,69 +1,70 @@
-// Package daemon is trivet-monitor itself: the parent of all containers of a node. It starts OCI runtimes,
-// copies output to the CRI logs, reaps, tells of exits, and does nothing else. Everything it knows is in
-// small files and FIFOs on tmpfs, so a killed monitor's successor goes on where it was.
+// Package daemon is trivet-monitor: the parent of all containers of a node. It starts OCI runtimes, copies
+// output to the CRI logs, reaps, reports exits, and does nothing else. All that it knows is in small files
+// and FIFOs on tmpfs, so the successor of a killed monitor goes on where that was.
+//
+// Calls go one way: Daemon (the life of the process) -> server (requests of clients) -> containers (all of
+// the node) -> container (one of them) -> node (what all of them share).
 package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cri/logfile"
+	"github.com/trivet-node/trivet/cri/logjournal"
+	"github.com/trivet-node/trivet/cri/monitor/handover"
+	"github.com/trivet-node/trivet/cri/monitor/reaper"
 	"github.com/trivet-node/trivet/cri/monitor/wire"
 	"github.com/trivet-node/trivet/internal/cgroup"
-	"github.com/trivet-node/trivet/internal/keylock"
 	"github.com/trivet-node/trivet/internal/lockfile"
 )
 
 // Config says where the daemon lives.
 type Config struct {
 	Socket   string
-	StateDir string
+	StateDir string // on tmpfs: its content must end with the boot
 	Log      *slog.Logger
-	Ready    func() // called once the socket answers, but not again after an upgrade
+
+	// Ready, if not nil, is called once the socket answers, but not again after an upgrade.
+	Ready func()
 }
+
+// Names of the descriptors that an upgrade hands over. The last two have the container's ID after the slash.
+const (
+	handListener   = "listener"
+	handSocketLock = "lock"
+	handStateLock  = "state"
+	handTerminal   = "tty/"
+	handStdin      = "in/"
+)
 
 // journalSlots is how many batches of output are moved at once: a slow disk must stall more than one
 // container before it stalls all.
 const journalSlots = 4
 
-// Daemon is the monitor.
+// Daemon is the monitor's process: its locks, its socket, and its upgrade.
 type Daemon struct {
-	cfg     Config
-	log     *slog.Logger
-	program string // our binary, found before anybody replaces it
-	cgroups *cgroup.Host
-	reaper  *reaper
-	journal *logfile.Journal
-	listen  *listener
-	// stateLock keeps a second monitor, at another socket, away from the same FIFOs.
-	stateLock *os.File
-	locks     keylock.Locks[string] // one operation per container
-	dismissed chan struct{}         // closed when the daemon is to end for good
-
-	// busy is read-locked by operations that must not be cut by an upgrade; telling are exits of children
-	// that are on their way to record and client.
-	busy    sync.RWMutex
-	telling sync.WaitGroup
-
-	mu         sync.Mutex // guards all below
-	containers map[string]*container
-	sessions   map[*session]struct{}
+	cfg        Config
+	program    string
+	socketLock *os.File
+	stateLock  *os.File // keeps a second monitor, at another socket, away from the same FIFOs
+	listener   *wire.Listener
+	node       *node
+	containers *containers
+	server     *server
 }
 
-// Run serves until ctx ends. Containers go on after it. SIGUSR2 makes it execute its binary anew, children
-// and terminals kept.
+// Run serves until ctx ends or a client dismisses the monitor. Containers go on after it. SIGUSR2 makes it
+// execute its program again, which may have been replaced by then; children and terminals stay.
 func Run(ctx context.Context, cfg Config) error {
+	// The path is found before the file at it is replaced.
 	program, err := os.Executable()
 	if err != nil {
 		return err
@@ -80,170 +81,193 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 
-	inherited, err := takeInherited(cfg.StateDir)
+	inherited, err := handover.Receive(cfg.StateDir)
 	if err != nil {
-		cfg.Log.Error("descriptors of the earlier life are lost", "err", err)
+		cfg.Log.Error("descriptors from before the upgrade are lost", "err", err)
 	}
 
-	l, err := listen(ctx, cfg.Socket, inherited)
-	if err != nil {
-		return err
-	}
-	defer l.close()
+	d := &Daemon{cfg: cfg, program: program}
+	defer d.close()
 
-	stateLock, err := lockState(ctx, cfg.StateDir, inherited)
-	if err != nil {
-		return err
-	}
-	defer stateLock.Close()
-
-	d := &Daemon{
-		cfg:        cfg,
-		log:        cfg.Log,
-		program:    program,
-		cgroups:    cgroups,
-		reaper:     newReaper(),
-		listen:     l,
-		stateLock:  stateLock,
-		dismissed:  make(chan struct{}),
-		containers: map[string]*container{},
-		sessions:   map[*session]struct{}{},
-	}
-	if d.journal, err = logfile.OpenJournal(filepath.Join(cfg.StateDir, "journal"), journalSlots); err != nil {
+	if err := d.claim(ctx, inherited); err != nil {
 		return err
 	}
 
+	journal, err := logjournal.Open(filepath.Join(cfg.StateDir, "journal"), journalSlots)
+	if err != nil {
+		return err
+	}
+
+	d.node = &node{
+		stateDir: cfg.StateDir,
+		log:      cfg.Log,
+		cgroups:  cgroups,
+		reaper:   reaper.New(),
+		journal:  journal,
+		clients:  &clients{all: map[*session]struct{}{}},
+	}
+
+	d.containers = &containers{node: d.node, byID: map[string]*container{}}
+	d.server = newServer(d.containers, d.listener)
 	return d.run(ctx, inherited)
 }
 
-func lockState(ctx context.Context, dir string, inherited map[string]int) (*os.File, error) {
-	path := filepath.Join(dir, "lock")
-	if fd, ok := inherited[inheritState]; ok {
-		return os.NewFile(uintptr(fd), path), nil
+// claim takes the locks and the socket: from the program before this one in the process, or from a monitor
+// that has died, but not from one that lives.
+func (d *Daemon) claim(ctx context.Context, inherited handover.Descriptors) error {
+	var err error
+	d.socketLock, err = takeLock(ctx, inherited, handSocketLock, d.cfg.Socket+".lock",
+		"socket "+d.cfg.Socket+" (--socket)")
+	if err != nil {
+		return err
 	}
-	return lockfile.Take(ctx, path, "state directory "+dir+" (--state-dir)")
+
+	d.stateLock, err = takeLock(ctx, inherited, handStateLock, filepath.Join(d.cfg.StateDir, "lock"),
+		"state directory "+d.cfg.StateDir+" (--state-dir)")
+	if err != nil {
+		return err
+	}
+
+	if fd, ok := inherited.Take(handListener); ok {
+		d.listener, err = wire.Inherit(d.cfg.Socket, fd)
+	} else {
+		d.listener, err = wire.Listen(d.cfg.Socket)
+	}
+
+	return err
 }
 
-func (d *Daemon) run(ctx context.Context, inherited map[string]int) error {
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	defer close(stop)
-	// Our stderr may be a pipe of a server that is gone: logging into it must not kill us. (Handled, not
-	// ignored: that would be inherited.)
+func takeLock(
+	ctx context.Context,
+	inherited handover.Descriptors,
+	name, path, what string,
+) (*os.File, error) {
+	if fd, ok := inherited.Take(name); ok {
+		return os.NewFile(uintptr(fd), path), nil
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	return lockfile.Take(ctx, path, what)
+}
+
+// close releases what claim took, the socket first.
+func (d *Daemon) close() {
+	if d.listener != nil {
+		d.listener.Close()
+		d.listener.Remove()
+	}
+	d.stateLock.Close()
+	d.socketLock.Close()
+}
+
+// run takes over what is there and serves until ctx ends.
+func (d *Daemon) run(ctx context.Context, inherited handover.Descriptors) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+
+	// Stderr may be a pipe of a server that is gone: logging into it must not kill the monitor. The signal is
+	// handled and not ignored, because children would inherit that.
 	broken := make(chan os.Signal, 1)
 	signal.Notify(broken, unix.SIGPIPE)
 	defer signal.Stop(broken)
 
-	upgrade := make(chan os.Signal, 1)
-	signal.Notify(upgrade, unix.SIGUSR2)
-	defer signal.Stop(upgrade)
+	upgrades := make(chan os.Signal, 1)
+	signal.Notify(upgrades, unix.SIGUSR2)
+	defer signal.Stop(upgrades)
 
-	// children that end before recover knows them
-	d.reaper.begin()
-	wg.Go(func() { d.reaper.run(stop) })
-	d.recover(inherited)
-	d.reaper.end()
-	protect(d.log)
-	if d.cfg.Ready != nil && inherited == nil {
+	// Children may end before their containers are known again.
+	release := d.node.reaper.KeepUnclaimed()
+	background.Go(func() { d.node.reaper.Run(ctx) })
+	upgraded := inherited != nil
+	d.containers.recover(inherited)
+	release()
+
+	d.protect()
+	if d.cfg.Ready != nil && !upgraded {
 		d.cfg.Ready()
 	}
 
-	d.log.Info("monitor is ready", "socket", d.cfg.Socket, "containers", len(d.containers))
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() { d.listen.sock.Close() })()
+	d.cfg.Log.Info("monitor is ready", "socket", d.cfg.Socket, "containers", len(d.containers.list()))
 
-	wg.Go(func() {
-		for {
-			select {
-			case <-d.dismissed:
-				cancel()
-				return
-			case <-upgrade:
-				d.log.Error("upgrade", "err", d.upgrade())
-				signal.Notify(upgrade, unix.SIGUSR2)
-			case <-stop:
-				return
-			}
-		}
-	})
+	defer context.AfterFunc(ctx, func() { d.listener.Close() })()
 
+	background.Go(func() { d.control(ctx, upgrades, cancel) })
+	return d.accept(ctx)
+}
+
+// control carries out upgrades, and ends the daemon once it is dismissed.
+func (d *Daemon) control(ctx context.Context, upgrades chan os.Signal, end context.CancelFunc) {
 	for {
-		conn, err := d.listen.sock.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.server.dismissed:
+			end()
+			return
+		case <-upgrades:
+			d.cfg.Log.Error("upgrade", "err", d.upgrade())
+			signal.Notify(upgrades, unix.SIGUSR2)
+		}
+	}
+}
 
+func (d *Daemon) accept(ctx context.Context) error {
+	for {
+		conn, err := d.listener.Accept()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("accept on %s: %w", d.cfg.Socket, err)
 		}
-
-		go d.serve(conn)
+		go d.server.serve(conn)
 	}
 }
 
-// lookup finds a container.
-func (d *Daemon) lookup(id string) (*container, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if c := d.containers[id]; c != nil {
-		return c, nil
-	}
-	return nil, fmt.Errorf("container %s: %w", id, wire.ErrNotFound)
-}
-
-// all returns the containers as they are now.
-func (d *Daemon) all() []*container {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Collect(maps.Values(d.containers))
-}
-
-// tell sends an event to every greeted client.
-func (d *Daemon) tell(m wire.Message) {
-	d.mu.Lock()
-	sessions := slices.Collect(maps.Keys(d.sessions))
-	d.mu.Unlock()
-	for _, s := range sessions {
-		s.event(m)
-	}
-}
-
-// protect keeps the OOM killer away from the one process that all containers of the node hang on. Where the
+// protect keeps the OOM killer away from the one process that all containers of the node depend on. Where the
 // privilege is missing, the value stays as it is.
-func protect(log *slog.Logger) {
+func (d *Daemon) protect() {
 	const score = "-999"
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(score), 0); err != nil {
-		log.Debug("oom_score_adj stays as it is", "err", err)
+		d.cfg.Log.Debug("oom_score_adj stays as it is", "err", err)
 	}
 }
 
-// takeInherited reads, once, which descriptors came over an execve, by name.
-func takeInherited(stateDir string) (map[string]int, error) {
-	path := filepath.Join(stateDir, inheritFile)
-	data, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+// upgrade executes the program again in this process: children stay children, so no exit status depends on
+// anybody else. It returns only on an error.
+func (d *Daemon) upgrade() error {
+	// Requests that are being served and exits that are being recorded are waited for; children that end from
+	// here on are reaped by the next program.
+	d.server.busy.Lock()
+	defer d.server.busy.Unlock()
+
+	d.node.reaper.Pause()
+	defer d.node.reaper.Resume()
+
+	d.node.exits.Wait()
+
+	descriptors := handover.Descriptors{}
+	defer descriptors.Close()
+
+	err := errors.Join(
+		descriptors.AddConn(handListener, d.listener),
+		descriptors.AddConn(handSocketLock, d.socketLock),
+		descriptors.AddConn(handStateLock, d.stateLock),
+	)
+
+	for _, c := range d.containers.list() {
+		err = errors.Join(err, c.handOver(descriptors))
 	}
+
 	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(path)
-
-	var record inheritance
-	if err := json.Unmarshal(data, &record); err != nil {
-		return nil, err
+		return err
 	}
 
-	if record.Pid != os.Getpid() || os.Getenv(inheritEnv) == "" {
-		// of a monitor that was killed just before its execve
-		return nil, nil
-	}
-
-	for _, fd := range record.Fds {
-		unix.CloseOnExec(fd)
-	}
-
-	return record.Fds, nil
+	// Until the next program handles it, another SIGUSR2 would kill the process. "Ignore" survives an execve.
+	d.cfg.Log.Info("executing the program again", "program", d.program)
+	signal.Ignore(unix.SIGUSR2)
+	return descriptors.Exec(d.program, d.cfg.StateDir)
 }

@@ -20,11 +20,13 @@ import (
 
 	"github.com/trivet-node/trivet/cri/monitor"
 	"github.com/trivet-node/trivet/cri/monitor/pidfd"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 	"github.com/trivet-node/trivet/internal/cgroup"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/testenv"
 )
 
-// built is where Main put what all tests of the process share.
+// built is the directory of the program that Main has built for all tests of the process.
 var built string
 
 // Main builds trivet-monitor, runs the tests, cleans up, and returns the exit code. Call it from TestMain.
@@ -65,7 +67,7 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// Env is a directory with a monitor's socket and state, and a root file system.
+// Env is a directory with a monitor's socket and state, and a root filesystem.
 type Env struct {
 	Dir    string
 	Config monitor.Config
@@ -117,13 +119,13 @@ func removeCgroups(tb testing.TB, group string) {
 	}
 }
 
-// Program is the path of the monitor's binary.
+// Program returns the path of the monitor's binary.
 func (e *Env) Program() string { return filepath.Join(built, "trivet-monitor") }
 
-// Runtime finds an OCI runtime with its own state directory.
-func (e *Env) Runtime(tb testing.TB, name string) monitor.Runtime {
+// Runtime returns an installed OCI runtime with a state directory of its own.
+func (e *Env) Runtime(tb testing.TB, name string) ociruntime.Runtime {
 	tb.Helper()
-	return monitor.Runtime{Program: testenv.Program(tb, name, name), Root: filepath.Join(e.Dir, name)}
+	return ociruntime.Runtime{Program: testenv.Program(tb, name, name), Root: filepath.Join(e.Dir, name)}
 }
 
 // Container makes a bundle that runs args and returns what Create needs. change, if not nil, edits spec and
@@ -131,22 +133,50 @@ func (e *Env) Runtime(tb testing.TB, name string) monitor.Runtime {
 func (e *Env) Container(
 	tb testing.TB,
 	id string,
-	rt monitor.Runtime,
+	rt ociruntime.Runtime,
 	args []string,
 	change func(*specs.Spec, *monitor.Container),
 ) monitor.Container {
 	tb.Helper()
-	adj := 100
-	group := "/trivet-monitor-test-" + filepath.Base(e.Dir) + "/" + id
-	spec := &specs.Spec{
+	c := monitor.Container{
+		ID:          id,
+		Bundle:      filepath.Join(e.Dir, "bundle-"+id),
+		Runtime:     rt,
+		LogPath:     filepath.Join(e.Dir, "logs", id+".log"),
+		Cgroup:      "/trivet-monitor-test-" + filepath.Base(e.Dir) + "/" + id,
+		OOMScoreAdj: 100,
+	}
+	spec := e.spec(c, args)
+	if change != nil {
+		change(spec, &c)
+	}
+	spec.Process.Terminal = c.TTY
+
+	data, err := json.Marshal(spec)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.MkdirAll(c.Bundle, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.Bundle, "config.json"), data, 0o644); err != nil {
+		tb.Fatal(err)
+	}
+	return c
+}
+
+// spec is an OCI runtime spec that runs args in the busybox root.
+func (e *Env) spec(c monitor.Container, args []string) *specs.Spec {
+	return &specs.Spec{
 		Version: "1.0.2",
 		Process: &specs.Process{
 			Args:        args,
 			Cwd:         "/",
 			Env:         []string{"PATH=/bin", "TERM=xterm"},
-			OOMScoreAdj: &adj,
+			OOMScoreAdj: &c.OOMScoreAdj,
 		},
 		Root: &specs.Root{Path: e.rootfs},
+
 		Mounts: []specs.Mount{
 			{Destination: "/proc", Type: "proc", Source: "proc"},
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
@@ -158,39 +188,13 @@ func (e *Env) Container(
 			},
 		},
 		Linux: &specs.Linux{
-			CgroupsPath: group,
+			CgroupsPath: c.Cgroup,
 			Namespaces:  []specs.LinuxNamespace{{Type: "pid"}, {Type: "mount"}, {Type: "ipc"}, {Type: "uts"}},
 		},
 	}
-
-	c := monitor.Container{
-		ID:          id,
-		Bundle:      filepath.Join(e.Dir, "bundle-"+id),
-		Runtime:     rt,
-		LogPath:     filepath.Join(e.Dir, "logs", id+".log"),
-		Cgroup:      group,
-		OOMScoreAdj: adj,
-	}
-	if change != nil {
-		change(spec, &c)
-	}
-
-	spec.Process.Terminal = c.TTY
-	data, err := json.Marshal(spec)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.MkdirAll(c.Bundle, 0o755); err != nil {
-		tb.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(c.Bundle, "config.json"), data, 0o644); err != nil {
-		tb.Fatal(err)
-	}
-
-	return c
 }
 
-// Pid finds the process that listens on a socket; 0 if nobody does.
+// Pid returns the PID of the process that listens on a socket; 0 if none does.
 func Pid(socket string) int {
 	conn, err := net.Dial("unixpacket", socket)
 	if err != nil {
@@ -213,7 +217,7 @@ func Pid(socket string) int {
 	return pid
 }
 
-// KillMonitor ends the monitor behind socket with SIGKILL and waits until it is gone.
+// KillMonitor kills the monitor that listens on socket and waits until it has ended.
 func KillMonitor(tb testing.TB, socket string) {
 	tb.Helper()
 	pid := Pid(socket)
@@ -247,8 +251,8 @@ func KillMonitor(tb testing.TB, socket string) {
 	}
 }
 
-// KernelKeepsExits reports whether the exit status of a process can be learnt after somebody else has reaped
-// it (Linux 6.15).
+// KernelKeepsExits reports whether the exit status of a process can be found out after another process
+// has reaped it (Linux 6.15).
 func KernelKeepsExits(tb testing.TB) bool {
 	tb.Helper()
 	cmd := exec.Command("true")
@@ -256,7 +260,7 @@ func KernelKeepsExits(tb testing.TB) bool {
 		tb.Fatal(err)
 	}
 
-	// not reaped yet, so it is there
+	// It has not been reaped yet, so it can be opened.
 	fd, err := pidfd.Open(cmd.Process.Pid)
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		tb.Fatal(err)
@@ -267,11 +271,14 @@ func KernelKeepsExits(tb testing.TB) bool {
 	return err == nil
 }
 
-// Eventually calls f, with short pauses, until it returns nil; after 20 s its error fails the test.
+// Eventually calls f, with short pauses, until it returns nil. After 20 s its error fails the test.
 func Eventually(tb testing.TB, f func() error) {
 	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for range retry.Every(ctx, 5*time.Millisecond) {
 		if err = f(); err == nil {
 			return
 		}
@@ -279,8 +286,8 @@ func Eventually(tb testing.TB, f func() error) {
 	tb.Fatal(err)
 }
 
-// LogText reads a CRI log and puts its lines together again, as kubelet does: partial lines have no newline.
-// It fails on a malformed line.
+// LogText returns the output of a stream by its CRI log, as kubelet does: partial lines have no newline. A
+// malformed line fails the test.
 func LogText(tb testing.TB, path, stream string) string {
 	tb.Helper()
 	data, err := os.ReadFile(path)

@@ -1,6 +1,6 @@
-// Package nulldevice makes devices like /dev/null for processes in containers. None is the host's own: crun
-// gives the stdio of an exec to the container's user, and root in a container may change the mode of what it
-// holds open, which would be the mode of /dev/null for everybody on the node.
+// Package nulldevice makes devices like /dev/null for processes in containers, which must not get the host's
+// own: crun makes the container's user the owner of the stdio of an exec, and root in a container may change
+// the mode of what it has open, which would be the mode of /dev/null for everybody on the node.
 package nulldevice
 
 import (
@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open returns a descriptor of a new device, which is alone in a file system that ends with it.
+// Open returns a descriptor of a new device, alone in a filesystem that ends when the descriptor is closed.
+// The caller closes it.
 func Open() (int, error) {
 	fd, err := create()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSYS) {
-		// In a user namespace: whatever a container is there, the host's device is not its to change.
+		// In a user namespace no process, and so no container, can change the host's device.
 		fd, err = unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
@@ -24,8 +25,8 @@ func Open() (int, error) {
 	return fd, nil
 }
 
-// create makes a tmpfs that is mounted nowhere. Runtimes know the device by its number, and open the
-// container's own in its place when they can; people know it by its name.
+// create makes the device in a tmpfs that is not mounted. Runtimes recognise it by its number, and open the
+// container's own in its place when they can; people recognise it by its name.
 func create() (int, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -47,13 +48,13 @@ func create() (int, error) {
 		return -1, err
 	}
 
-	// of /dev/null, in the kernel's list of devices
+	// The number of /dev/null in the kernel's list of devices.
 	device := int(unix.Mkdev(1, 3))
 	if err := unix.Mknodat(root, "dev/null", unix.S_IFCHR|0o666, device); err != nil {
 		return -1, err
 	}
 
-	// whatever the umask
+	// The umask may have changed the mode.
 	if err := unix.Fchmodat(root, "dev/null", 0o666, 0); err != nil {
 		return -1, err
 	}

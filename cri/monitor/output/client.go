@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tap is a client that is attached. late is what its pipe did not take at once.
-type tap struct {
-	f    *os.File
-	late []byte
+// client is a client that is attached. rest is the part of the last batch that its pipe did not take at once.
+type client struct {
+	pipe *os.File // writing end, non-blocking
+	rest []byte
 }
 
-// maxTaps is how many clients may be attached to one container's stream: each costs a descriptor here.
-const maxTaps = 64
+// maxClients is how many clients may be attached to one stream: each costs a descriptor of the monitor.
+const maxClients = 64
 
-// Attach adds a client; fd is the writing end of its pipe, ours from now on.
+// Attach adds a client; fd is the writing end of its pipe, which the Stream closes in any case.
 func (st *Stream) Attach(fd int) error {
 	if st == nil {
 		return unix.Close(fd)
@@ -30,6 +30,7 @@ func (st *Stream) Attach(fd int) error {
 		return err
 	}
 
+	// Under the lock, a client is either added before the end of the output or sees the end.
 	st.mu.Lock()
 	defer st.mu.Unlock()
 
@@ -37,85 +38,88 @@ func (st *Stream) Attach(fd int) error {
 		return unix.Close(fd)
 	}
 
-	if len(st.taps) >= maxTaps {
+	if len(st.clients) >= maxClients {
 		unix.Close(fd)
-		return fmt.Errorf("%d clients are attached to it, which is the limit", maxTaps)
+		return fmt.Errorf("%d clients are attached to it, which is the limit", maxClients)
 	}
 
-	t := &tap{f: os.NewFile(uintptr(fd), "attached client")}
-	st.taps = append(st.taps, t)
-	go st.watch(t)
+	c := &client{pipe: os.NewFile(uintptr(fd), "attached client")}
+	st.clients = append(st.clients, c)
+	go st.watch(c)
 	return nil
 }
 
-// watch lets a client go when its reading end is closed. A write would tell, too, but a quiet container
-// writes nothing.
-func (st *Stream) watch(t *tap) {
-	raw, err := t.f.SyscallConn()
+// watch detaches a client when it closes its end. A write would fail as well, but a quiet container writes
+// nothing.
+func (st *Stream) watch(c *client) {
+	raw, err := c.pipe.SyscallConn()
 	if err != nil {
 		return
 	}
-	// The poller wakes a reader of the writing end for nothing but EPOLLERR: the pipe has no reader any more.
+
+	// The poller wakes a reader of a writing end only for EPOLLERR: the pipe has no reader any more.
 	raw.Read(func(fd uintptr) bool {
 		poll := []unix.PollFd{{Fd: int32(fd)}}
 		n, err := unix.Poll(poll, 0)
 		return err == nil && n > 0 && poll[0].Revents&unix.POLLERR != 0
 	})
-	st.letGo(t)
+
+	st.detach(c)
 }
 
-// letGo closes a client's pipe. For one that was let go already it does nothing.
-func (st *Stream) letGo(t *tap) {
+// detach closes a client's pipe. Repeating it changes nothing.
+func (st *Stream) detach(c *client) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.taps = slices.DeleteFunc(st.taps, func(other *tap) bool { return other == t })
-	t.f.Close()
+	st.clients = slices.DeleteFunc(st.clients, func(other *client) bool { return other == c })
+	c.pipe.Close()
 }
 
-// deliver gives a batch to all taps, as much as they take at once.
+// deliver gives a batch to all clients, as much as they take at once.
 func (st *Stream) deliver(data []byte) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.taps = slices.DeleteFunc(st.taps, func(t *tap) bool {
-		n, err := writeNow(t.f, data)
+	st.clients = slices.DeleteFunc(st.clients, func(c *client) bool {
+		n, err := writeNow(c.pipe, data)
 		if err != nil {
-			t.f.Close()
+			c.pipe.Close()
 			return true
 		}
-		t.late = slices.Clone(data[n:])
+		c.rest = slices.Clone(data[n:])
 		return false
 	})
 }
 
-// slowClient is how long an attached client may take none of its output before it is let go. Until then the
+// slowClient is how long an attached client may take none of its output before it is detached. Until then the
 // container waits, as for any slow terminal.
 const slowClient = 10 * time.Second
 
-// catchUp writes what the taps did not take at once.
-func (st *Stream) catchUp() {
+// deliverRest waits for the clients that did not take the last batch at once.
+func (st *Stream) deliverRest() {
 	st.mu.Lock()
-	taps := slices.Clone(st.taps)
+	clients := slices.Clone(st.clients)
 	st.mu.Unlock()
-	for _, t := range taps {
-		if len(t.late) == 0 {
+
+	for _, c := range clients {
+		if len(c.rest) == 0 {
 			continue
 		}
 
-		err := t.write(t.late)
-		t.late = nil
+		err := c.write(c.rest)
+		c.rest = nil
 		if err != nil {
-			st.log.Warn("attached client is let go", "err", err)
-			st.letGo(t)
+			st.log.Warn("attached client is too slow and is detached", "err", err)
+			st.detach(c)
 		}
 	}
 }
 
-func (t *tap) write(data []byte) error {
+func (c *client) write(data []byte) error {
 	for len(data) > 0 {
-		if err := t.f.SetWriteDeadline(time.Now().Add(slowClient)); err != nil {
+		if err := c.pipe.SetWriteDeadline(time.Now().Add(slowClient)); err != nil {
 			return err
 		}
-		n, err := t.f.Write(data[:min(len(data), 4096)])
+		n, err := c.pipe.Write(data[:min(len(data), 4096)])
 		if err != nil {
 			return err
 		}

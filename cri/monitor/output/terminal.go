@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PumpTerminal moves what comes from a terminal's master into the FIFO that the log is written from. From
-// there on a terminal is like any other output. The end of the terminal (EIO: no slave is open any more) is
-// the end of the FIFO.
+// PumpTerminal moves the output of a terminal, by its master, into the FIFO that the log is written from;
+// from there on it is like any other output. At the end of the terminal (EIO: no slave is open any more) it
+// closes fifo.
 func PumpTerminal(master *os.File, fifo int) {
 	defer unix.Close(fifo)
 
@@ -28,7 +28,7 @@ func PumpTerminal(master *os.File, fifo int) {
 			// Blocks when the FIFO is full, never for the terminal, which is non-blocking.
 			n, moved = unix.Splice(int(fd), nil, fifo, nil, 64<<10, unix.SPLICE_F_MOVE)
 
-			// terminals can be spliced from Linux 6.5 (and before 5.10) on
+			// Terminals can be spliced from Linux 6.5 (and before 5.10) on.
 			if errors.Is(moved, unix.EINVAL) {
 				n, moved = readWrite(int(fd), fifo, &buffered)
 			}
@@ -44,7 +44,7 @@ func PumpTerminal(master *os.File, fifo int) {
 	}
 }
 
-// readWrite is splice for kernels that cannot splice terminals. A kill between its two halves loses up to 4
+// readWrite is splice for kernels that cannot splice terminals. A kill between its two steps loses up to 4
 // KiB.
 func readWrite(from, to int, buffer *[]byte) (int64, error) {
 	*buffer = slices.Grow((*buffer)[:0], 4096)[:4096]

@@ -1,5 +1,5 @@
-// Package pidfd watches processes by descriptors that never mean another process, and learns the exit status
-// also of one that is not a child.
+// Package pidfd watches processes by pidfds (pidfd_open(2)), which never mean another process of the same
+// number, and finds out the exit status even of a process that is not a child.
 package pidfd
 
 import (
@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open returns a close-on-exec, non-blocking pidfd of a live process. ESRCH when there is none.
+// Open returns a close-on-exec, non-blocking pidfd of a process that has not been reaped; ESRCH when there is
+// none.
 func Open(pid int) (int, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
@@ -22,15 +23,15 @@ func Open(pid int) (int, error) {
 	return fd, nil
 }
 
-// Wait blocks until the process has ended (it may still be a zombie) or closing is closed. It uses a thread
-// only while it runs.
+// Wait blocks until the process has ended (it may still be a zombie), or until closing is closed: then it
+// returns os.ErrClosed. It does not close fd.
 func Wait(fd int, closing <-chan struct{}) error {
 	own, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return err
 	}
 
-	// non-blocking, so that the wait is the runtime's poller's, not a thread's
+	// The descriptor is non-blocking, so the runtime's poller waits, and not a thread.
 	f := os.NewFile(uintptr(own), "pidfd")
 	defer f.Close()
 
@@ -54,7 +55,7 @@ func Wait(fd int, closing <-chan struct{}) error {
 	}
 }
 
-// Ended tells without waiting whether the process has ended.
+// Ended reports whether the process has ended.
 func Ended(fd int) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {
@@ -65,8 +66,8 @@ func Ended(fd int) bool {
 	}
 }
 
-// ErrUnknown says that the exit status cannot be learnt: not a child, reaped by another, and the kernel keeps
-// no status (before 6.15).
+// ErrUnknown is returned when the exit status cannot be found out: the process was not a child, another
+// process has reaped it, and the kernel does not keep the status (before 6.15).
 var ErrUnknown = errors.New("exit status is unknown")
 
 // info is struct pidfd_info of linux/pidfd.h, version 0 (64 bytes).
@@ -86,10 +87,10 @@ const (
 	getInfo = 3<<30 | unsafe.Sizeof(info{})<<16 | 0xFF<<8 | 11
 )
 
-// Status returns the wait status of an ended process that is not our child. The kernel tells it once the
+// Status returns the wait status of a process that has ended and is not a child. The kernel has it once the
 // process was reaped; as long as it is a zombie, /proc does.
 func Status(fd, pid int) (unix.WaitStatus, error) {
-	// it may be reaped between the two looks
+	// It may be reaped between the two attempts.
 	for range 2 {
 		i := info{mask: infoExit}
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), getInfo, uintptr(unsafe.Pointer(&i)))
@@ -119,8 +120,8 @@ func zombie(pid, fd int) (unix.WaitStatus, bool) {
 	return unix.WaitStatus(code), true
 }
 
-// StartTime is when a process started, in clock ticks since boot. With the pid it names a process of this
-// boot.
+// StartTime returns when a process started, in clock ticks since boot. With the pid it names a process of
+// this boot.
 func StartTime(pid int) (uint64, error) {
 	fields, err := stat(pid)
 	if err != nil {
@@ -132,7 +133,7 @@ func StartTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// Parent is the process' parent.
+// Parent returns the PID of the process' parent.
 func Parent(pid int) (int, error) {
 	fields, err := stat(pid)
 	if err != nil {

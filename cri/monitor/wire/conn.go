@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxMessage bounds a packet; maxFds bounds the descriptors beside it.
+// Bounds of a packet in bytes, and of the descriptors beside it.
 const (
-	MaxMessage = 64 << 10
+	maxMessage = 64 << 10
 	maxFds     = 8
 )
 
 // Conn is one end of a connection. Send may be called from many goroutines, Receive from one.
 type Conn struct {
 	sock *net.UnixConn
-	mu   sync.Mutex // one packet at a time
+	mu   sync.Mutex // of Send: one packet at once
 	buf  []byte
 	oob  []byte
 }
 
-// NewConn wraps a SOCK_SEQPACKET connection.
-func NewConn(sock *net.UnixConn) *Conn {
+// newConn wraps a SOCK_SEQPACKET connection.
+func newConn(sock *net.UnixConn) *Conn {
 	return &Conn{sock: sock, oob: make([]byte, unix.CmsgSpace(maxFds*4))}
 }
 
@@ -34,7 +34,7 @@ func Dial(path string) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewConn(sock), nil
+	return newConn(sock), nil
 }
 
 // Close ends the connection; a Receive that waits returns an error.
@@ -43,15 +43,17 @@ func (c *Conn) Close() error { return c.sock.Close() }
 // Files are descriptors by their names. The receiver owns them.
 type Files map[string]int
 
-// Close closes all that is still in f.
+// Close closes the descriptors that have not been taken.
 func (f Files) Close() {
 	for name, fd := range f {
-		unix.Close(fd)
+		if fd >= 0 {
+			unix.Close(fd)
+		}
 		delete(f, name)
 	}
 }
 
-// Take gives one descriptor away; -1 when it is not there.
+// Take removes a descriptor and returns it; -1 when it is not there.
 func (f Files) Take(name string) int {
 	fd, ok := f[name]
 	if !ok {
@@ -67,7 +69,8 @@ func (c *Conn) Send(m Message, files Files) error {
 	var fds []int
 	for name, fd := range files {
 		if fd >= 0 {
-			m.Fds, fds = append(m.Fds, name), append(fds, fd)
+			m.Fds = append(m.Fds, name)
+			fds = append(fds, fd)
 		}
 	}
 
@@ -75,7 +78,7 @@ func (c *Conn) Send(m Message, files Files) error {
 	if err != nil {
 		return fmt.Errorf("encode %s message: %w", m.Op, err)
 	}
-	if len(data) > MaxMessage || len(fds) > maxFds {
+	if len(data) > maxMessage || len(fds) > maxFds {
 		return fmt.Errorf("%s message of %d bytes and %d descriptors is too large", m.Op, len(data), len(fds))
 	}
 
@@ -94,7 +97,7 @@ func (c *Conn) Send(m Message, files Files) error {
 // Receive waits for the next message. The caller owns the files.
 func (c *Conn) Receive() (Message, Files, error) {
 	if c.buf == nil {
-		c.buf = make([]byte, MaxMessage)
+		c.buf = make([]byte, maxMessage)
 	}
 
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.buf, c.oob)
@@ -102,6 +105,7 @@ func (c *Conn) Receive() (Message, Files, error) {
 		return Message{}, nil, err
 	}
 
+	// Descriptors that came are open, whatever is wrong with the message.
 	fds, err := parseRights(c.oob[:oobn])
 	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 		err = fmt.Errorf("message of the peer was cut short (flags %#x)", flags)
@@ -109,7 +113,7 @@ func (c *Conn) Receive() (Message, Files, error) {
 
 	var m Message
 	if err == nil {
-		m, err = Decode(c.buf[:n], len(fds))
+		m, err = decode(c.buf[:n], len(fds))
 	}
 
 	if err != nil {
@@ -128,8 +132,8 @@ func (c *Conn) Receive() (Message, Files, error) {
 	return m, files, nil
 }
 
-// Decode parses one packet that came with the given number of descriptors.
-func Decode(data []byte, descriptors int) (Message, error) {
+// decode parses one packet that came with that number of descriptors.
+func decode(data []byte, descriptors int) (Message, error) {
 	var m Message
 	if err := json.Unmarshal(data, &m); err != nil {
 		return Message{}, fmt.Errorf("decode message: %w", err)

@@ -1,6 +1,6 @@
-// Package wire is what trivet-monitor and its clients say to each other: one JSON message per packet on a
-// SOCK_SEQPACKET unix socket, file descriptors beside it (SCM_RIGHTS). Packets keep their borders, so there
-// is no framing to get wrong.
+// Package wire is the protocol between trivet-monitor and its clients: one JSON message in each packet of a
+// SOCK_SEQPACKET unix socket, with file descriptors beside it (SCM_RIGHTS). The socket keeps packets apart,
+// so the protocol needs no framing.
 package wire
 
 import (
@@ -11,91 +11,124 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/cri/runc"
+	"github.com/trivet-node/trivet/cri/ociruntime"
 )
 
-// Op names a message. Requests carry a Seq that the reply repeats; events carry none, except ExecExit, which
-// repeats the Exec's.
+// Op names a message. A request carries a Seq, which its reply repeats. Events carry none, except ExecExit,
+// which repeats that of the Exec.
 type Op string
 
-// Requests, from client to monitor.
+// Requests, from client to monitor. All but Adopt are answered by a Reply.
 const (
-	// hand a descriptor back after the monitor died; Descriptors: FdPid, FdTTY
+	// OpAdopt hands descriptors back that a monitor had when it died: FdPid, FdTTY.
 	OpAdopt Op = "adopt"
-	// "that was all I hold": Container events for all containers, then the reply, then Exit events
-	OpHello  Op = "hello"
-	OpCreate Op = "create" // Container -> Pid, descriptors as in a Container event
-	// drop the container's record and FIFOs; Deleted, if the runtime needs not be asked to delete it; unknown
-	// is success
-	OpForget     Op = "forget"
-	OpReopenLog  Op = "reopen-log"  //
-	OpAttach     Op = "attach"      // copy output to the descriptors FdOut, FdErr from now on
-	OpCloseStdin Op = "close-stdin" // give up the monitor's writing end of a StdinOnce container
-	OpDismiss    Op = "dismiss"     // end, with the clients, unless a container is left
-	// Descriptors: FdProcess, FdIn, FdOut, FdErr -> Pid, FdPid; later ExecExit
+
+	// OpHello follows the last Adopt. The monitor sends a Container event for each container, then the Reply,
+	// and from then on Exit events.
+	OpHello Op = "hello"
+
+	// OpCreate makes a container. The Reply has its Status, and descriptors as a Container event.
+	OpCreate Op = "create"
+
+	// OpForget removes a container's record and FIFOs. Deleted says that the runtime has deleted it already.
+	// A container that the monitor does not know is success.
+	OpForget Op = "forget"
+
+	// OpReopenLog opens a container's log again.
+	OpReopenLog Op = "reopen-log"
+
+	// OpAttach copies a container's output to the descriptors FdOut and FdErr, from now on.
+	OpAttach Op = "attach"
+
+	// OpCloseStdin closes the monitor's writing end of the stdin of a StdinOnce container.
+	OpCloseStdin Op = "close-stdin"
+
+	// OpDismiss ends the monitor and its clients, unless a container is left.
+	OpDismiss Op = "dismiss"
+
+	// OpExec starts a process in a container, with the descriptors FdProcess, FdIn, FdOut and FdErr. The
+	// Reply has Pid and FdPid; an ExecExit follows.
 	OpExec Op = "exec"
 )
 
 // Messages from monitor to client.
 const (
 	OpReply     Op = "reply"
-	OpContainer Op = "container" // Status and its descriptors
+	OpContainer Op = "container" // Status and the container's descriptors
 	OpExit      Op = "exit"
 	OpExecExit  Op = "exec-exit"
-	OpDismissed Op = "dismissed" // the monitor ends and is not to be started again
+	OpDismissed Op = "dismissed" // the monitor ends, and must not be started again
 )
 
 // Names of the descriptors that go with a message.
 const (
-	FdPid = "pid" // pidfd
-	// reading end of the stdout FIFO (of the terminal's staging FIFO); in attach and exec a writing end
-	FdOut     = "out"
-	FdErr     = "err"     // the same for stderr
-	FdIn      = "in"      // writing end of the stdin FIFO of a StdinOnce container; in exec a reading end
-	FdTTY     = "tty"     // terminal master
-	FdProcess = "process" // memfd with an OCI process.json
+	// FdPid is a pidfd.
+	FdPid = "pid"
+
+	// FdOut is the reading end of the stdout FIFO, or of the FIFO behind a terminal; in Attach and Exec a
+	// writing end.
+	FdOut = "out"
+
+	// FdErr is the same for stderr.
+	FdErr = "err"
+
+	// FdIn is the writing end of the stdin FIFO of a StdinOnce container; in Exec a reading end.
+	FdIn = "in"
+
+	// FdTTY is the master of a terminal.
+	FdTTY = "tty"
+
+	// FdProcess is a file in memory with an OCI process.json.
+	FdProcess = "process"
 )
 
-// Runtime is an OCI runtime binary.
-type Runtime = runc.Runtime
-
-// Container is what create needs. The bundle must hold a config.json whose process.terminal equals TTY and
+// Container is what a create needs. The bundle must hold a config.json whose process.terminal equals TTY and
 // whose process.oomScoreAdj equals OOMScoreAdj.
 type Container struct {
 	ID      string
 	Bundle  string
-	Runtime Runtime
-	// CRI log file; its directory is made if need be; empty: output is read and dropped
+	Runtime ociruntime.Runtime
+
+	// LogPath is the CRI log file, whose directory is made if it is missing. If it is empty, output is read
+	// and dropped.
 	LogPath string `json:",omitempty"`
-	TTY     bool   `json:",omitempty"`
-	// keep a stdin that Attach can write to; otherwise stdin is /dev/null
+
+	TTY bool `json:",omitempty"`
+
+	// Stdin asks for a stdin that Attach can write to; without it, stdin is a null device.
 	Stdin bool `json:",omitempty"`
-	// the container's stdin ends when the first attached client closes its own
+
+	// StdinOnce says that stdin ends when the first attached client closes its own.
 	StdinOnce bool `json:",omitempty"`
-	// its cgroup, below the root: read at exit to report whether the OOM killer struck, emptied when it is
-	// destroyed
+
+	// Cgroup is the container's, below the root of the hierarchy. At the exit it says whether the OOM killer
+	// struck, and it is emptied when the container is destroyed.
 	Cgroup string `json:",omitempty"`
-	// The monitor protects itself from the OOM killer, and children inherit: crun gives an exec no value of
-	// its own.
+
+	// OOMScoreAdj is given to the container and its execs, which would inherit the monitor's protection
+	// otherwise: crun does not give an exec a value of its own.
 	OOMScoreAdj int `json:",omitempty"`
-	// its PID namespace is not its own, so that what it started does not end with its first process
+
+	// SharedPID says that the container joins another PID namespace, so that what it started does not end
+	// with its first process.
 	SharedPID bool `json:",omitempty"`
 }
 
-// Exit tells how a container ended.
+// Exit is the end of a container or an exec.
 type Exit struct {
 	ID      string
 	Code    int         // 0..255; 128+Signal when a signal ended it
 	Signal  unix.Signal `json:",omitempty"`
 	At      time.Time
 	OOM     bool `json:",omitempty"` // the OOM killer struck in its cgroup
-	Unknown bool `json:",omitempty"` // nobody was there to see the status; Code is UnknownCode
+	Unknown bool `json:",omitempty"` // nobody saw the status; Code is UnknownCode
 }
 
-// UnknownCode is the Code of an Exit whose status nobody saw: monitor and trivet-cri were dead at once, or
-// the monitor on a kernel before 6.15.
+// UnknownCode is the Code of an Exit whose status nobody saw: monitor and trivet-cri were dead at the same
+// time, or the monitor on a kernel before 6.15.
 const UnknownCode = 255
 
+// String returns "exit code N", "killed by SIGNAME" or that the status is unknown.
 func (e Exit) String() string {
 	switch {
 	case e.Unknown:
@@ -106,14 +139,14 @@ func (e Exit) String() string {
 	return fmt.Sprintf("exit code %d", e.Code)
 }
 
-// Status is what the monitor knows of a container.
+// Status is what the monitor knows about a container.
 type Status struct {
 	Container
 	Pid  int
-	Exit *Exit `json:",omitempty"` // nil while it lives
+	Exit *Exit `json:",omitempty"` // nil until it has exited
 }
 
-// Message is every message.
+// Message is a message of any kind; which fields it has depends on Op.
 type Message struct {
 	Op        Op
 	Seq       uint64     `json:",omitempty"`
@@ -130,23 +163,24 @@ type Message struct {
 
 // Exec is a process to be started in a running container. The process itself is in the descriptor FdProcess.
 type Exec struct {
-	Runtime Runtime
-	// where the caller waits for the terminal master; empty: no terminal
+	Runtime ociruntime.Runtime
+
+	// ConsoleSocket is where the client waits for the master of the terminal; empty without one.
 	ConsoleSocket string `json:",omitempty"`
 }
 
-// Fail is an error on its way to the client.
+// Fail is the error of a request.
 type Fail struct {
 	Kind string `json:",omitempty"` // of the sentinels below
 	Text string
 }
 
-// Sentinels that survive the way over the socket.
+// Errors that clients branch on. errors.Is finds them in what Fail.Err returns.
 var (
 	ErrNotFound = errors.New("no such container in the monitor")
 	ErrExists   = errors.New("container exists in the monitor")
 	ErrExited   = errors.New("container has exited")
-	ErrRefused  = runc.ErrRefused
+	ErrRefused  = ociruntime.ErrRefused
 )
 
 var kinds = map[string]error{
@@ -156,7 +190,7 @@ var kinds = map[string]error{
 	"refused":   ErrRefused,
 }
 
-// FailOf makes a Fail of an error; nil of nil.
+// FailOf returns the Fail of an error; nil of nil.
 func FailOf(err error) *Fail {
 	if err == nil {
 		return nil
@@ -170,7 +204,7 @@ func FailOf(err error) *Fail {
 	return f
 }
 
-// Err gives the error back; errors.Is finds the sentinel.
+// Err returns the error; nil of nil.
 func (f *Fail) Err() error {
 	if f == nil {
 		return nil
@@ -186,7 +220,7 @@ type remoteError struct {
 func (e *remoteError) Error() string { return e.text }
 func (e *remoteError) Unwrap() error { return e.kind }
 
-// ExitOf translates a wait status. At is left to the caller.
+// ExitOf returns the exit of a wait status, without At.
 func ExitOf(id string, status unix.WaitStatus) Exit {
 	if status.Signaled() {
 		return Exit{ID: id, Code: 128 + int(status.Signal()), Signal: status.Signal()}
@@ -194,15 +228,15 @@ func ExitOf(id string, status unix.WaitStatus) Exit {
 	return Exit{ID: id, Code: status.ExitStatus()}
 }
 
-// Names below the monitor's state directory that its clients know.
+// Names of FIFOs in a container's directory that clients use.
 const (
 	StdinFIFO  = "in"
 	StdoutFIFO = "out"
 	StderrFIFO = "err"
 )
 
-// ContainerDir is where the FIFOs and the record of a container are.
+// ContainerDir returns where the FIFOs and the record of a container are.
 func ContainerDir(stateDir, id string) string { return filepath.Join(stateDir, "containers", id) }
 
-// ConsoleDir is where console sockets live for the moment that they are needed.
+// ConsoleDir returns where console sockets are made, while they are needed.
 func ConsoleDir(stateDir string) string { return filepath.Join(stateDir, "tty") }

@@ -37,7 +37,7 @@ func pair(t *testing.T) (a, b *Conn) {
 		t.Fatal(err)
 	}
 
-	b = NewConn(sock)
+	b = newConn(sock)
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
@@ -68,7 +68,7 @@ func TestMessagesAndDescriptorsArrive(t *testing.T) {
 	}
 
 	unix.Close(p[0])
-	if err := a.Send(Message{Op: OpForget, ID: strings.Repeat("x", MaxMessage)}, nil); err == nil {
+	if err := a.Send(Message{Op: OpForget, ID: strings.Repeat("x", maxMessage)}, nil); err == nil {
 		t.Error("a message that is too large was sent")
 	}
 
@@ -94,7 +94,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"Op":"create","Seq":1,"Container":{"ID":"a"},"Fds":["pid"]}`), 1)
 	f.Add([]byte(`{"Op":"reply","Fail":{"Kind":"exists","Text":"x"}}`), 0)
 	f.Fuzz(func(t *testing.T, data []byte, descriptors int) {
-		m, err := Decode(data, descriptors)
+		m, err := decode(data, descriptors)
 		if err == nil && (m.Op == "" || len(m.Fds) != descriptors) {
 			t.Errorf("accepted %q as %+v", data, m)
 		}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -80,7 +79,8 @@ func (p *process) ready() {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
 	defer cancel()
-	if _, err := csi.NewIdentityClient(p.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true)); err != nil {
+	_, err := csi.NewIdentityClient(p.conn).Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+	if err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -105,104 +105,108 @@ func newProcess(t *testing.T) *process {
 // life is a volume on its way from creation to deletion. It repeats each step until it is acknowledged, as
 // kubelet and provisioners do.
 type life struct {
-	p       *process
+	p          *process
+	controller csi.ControllerClient
+	node       csi.NodeClient
+
 	name    string
 	backend string
 	block   bool
+	id      string
 }
 
-func (l life) run(ctx context.Context) error {
-	controller, node := csi.NewControllerClient(l.p.conn), csi.NewNodeClient(l.p.conn)
-	capability := &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{
-		Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
-	},
-		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}
-	if l.block {
-		capability.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
+func (p *process) life(name string) *life {
+	return &life{
+		p:          p,
+		controller: csi.NewControllerClient(p.conn),
+		node:       csi.NewNodeClient(p.conn),
+		name:       name,
+		backend:    "btrfs",
 	}
+}
 
-	var id string
-	stage, target := filepath.Join(
-		l.p.dir,
-		"kubelet/stage",
-		l.name,
-	), filepath.Join(l.p.dir, "kubelet/pods", l.name, "mount")
-
-	for _, step := range []func(context.Context) error{
-		func(ctx context.Context) error {
-			resp, err := controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
-				Name:               l.name,
-				CapacityRange:      &csi.CapacityRange{RequiredBytes: 16 << 20},
-				VolumeCapabilities: []*csi.VolumeCapability{capability},
-				Parameters:         map[string]string{"backend": l.backend},
-			}, grpc.WaitForReady(true))
-
-			id = resp.GetVolume().GetVolumeId()
-			return err
+func (l *life) capability() *csi.VolumeCapability {
+	c := &csi.VolumeCapability{
+		AccessMode: &csi.VolumeCapability_AccessMode{
+			Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
 		},
-		func(ctx context.Context) error {
-			_, err := node.NodeStageVolume(
-				ctx,
-				&csi.NodeStageVolumeRequest{
-					VolumeId:          id,
-					StagingTargetPath: stage,
-					VolumeCapability:  capability,
-				},
-				grpc.WaitForReady(true),
-			)
+	}
+	if l.block {
+		c.AccessType = &csi.VolumeCapability_Block{Block: &csi.VolumeCapability_BlockVolume{}}
+	} else {
+		c.AccessType = &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}
+	}
+	return c
+}
 
-			return err
-		},
-		func(ctx context.Context) error {
-			_, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
-				VolumeId:          id,
-				StagingTargetPath: stage,
-				TargetPath:        target,
-				VolumeCapability:  capability,
-			}, grpc.WaitForReady(true))
+func (l *life) stagePath() string { return filepath.Join(l.p.dir, "kubelet/stage", l.name) }
+func (l *life) target() string    { return filepath.Join(l.p.dir, "kubelet/pods", l.name, "mount") }
 
-			return err
-		},
-		func(context.Context) error {
-			if l.block {
-				return os.WriteFile(target, []byte(l.name), 0o600)
-			}
+func (l *life) create(ctx context.Context) error {
+	resp, err := l.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
+		Name:               l.name,
+		CapacityRange:      &csi.CapacityRange{RequiredBytes: 16 << 20},
+		VolumeCapabilities: []*csi.VolumeCapability{l.capability()},
+		Parameters:         map[string]string{"backend": l.backend},
+	}, grpc.WaitForReady(true))
+	l.id = resp.GetVolume().GetVolumeId()
+	return err
+}
 
-			return os.WriteFile(filepath.Join(target, "sign"), []byte(l.name), 0o600)
-		},
-		func(ctx context.Context) error {
-			_, err := node.NodeUnpublishVolume(
-				ctx,
-				&csi.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: target},
-				grpc.WaitForReady(true),
-			)
+func (l *life) stage(ctx context.Context) error {
+	_, err := l.node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
+		VolumeId:          l.id,
+		StagingTargetPath: l.stagePath(),
+		VolumeCapability:  l.capability(),
+	}, grpc.WaitForReady(true))
+	return err
+}
 
-			return err
-		},
-		func(ctx context.Context) error {
-			_, err := node.NodeUnstageVolume(
-				ctx,
-				&csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: stage},
-				grpc.WaitForReady(true),
-			)
+func (l *life) publish(ctx context.Context) error {
+	_, err := l.node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
+		VolumeId:          l.id,
+		StagingTargetPath: l.stagePath(),
+		TargetPath:        l.target(),
+		VolumeCapability:  l.capability(),
+	}, grpc.WaitForReady(true))
+	return err
+}
 
-			return err
-		},
-		func(ctx context.Context) error {
-			_, err := controller.DeleteVolume(
-				ctx,
-				&csi.DeleteVolumeRequest{VolumeId: id},
-				grpc.WaitForReady(true),
-			)
+func (l *life) write(context.Context) error {
+	file := l.target()
+	if !l.block {
+		file = filepath.Join(file, "sign")
+	}
+	return os.WriteFile(file, []byte(l.name), 0o600)
+}
 
-			return err
-		},
-	} {
+func (l *life) unpublish(ctx context.Context) error {
+	request := &csi.NodeUnpublishVolumeRequest{VolumeId: l.id, TargetPath: l.target()}
+	_, err := l.node.NodeUnpublishVolume(ctx, request, grpc.WaitForReady(true))
+	return err
+}
+
+func (l *life) unstage(ctx context.Context) error {
+	request := &csi.NodeUnstageVolumeRequest{VolumeId: l.id, StagingTargetPath: l.stagePath()}
+	_, err := l.node.NodeUnstageVolume(ctx, request, grpc.WaitForReady(true))
+	return err
+}
+
+func (l *life) delete(ctx context.Context) error {
+	request := &csi.DeleteVolumeRequest{VolumeId: l.id}
+	_, err := l.controller.DeleteVolume(ctx, request, grpc.WaitForReady(true))
+	return err
+}
+
+func (l *life) run(ctx context.Context) error {
+	steps := []func(context.Context) error{
+		l.create, l.stage, l.publish, l.write, l.unpublish, l.unstage, l.delete,
+	}
+	for i, step := range steps {
 		if err := insist(ctx, step); err != nil {
-			return fmt.Errorf("volume %s (%s): %w", l.name, id, err)
+			return fmt.Errorf("volume %s (%s), step %d: %w", l.name, l.id, i, err)
 		}
 	}
-
 	return nil
 }
 
@@ -217,8 +221,8 @@ func insist(ctx context.Context, step func(context.Context) error) error {
 	return errors.Join(last, ctx.Err())
 }
 
-// Killed again and again while eight volumes at a time go through their lives, the driver always comes back,
-// no step that was acknowledged is lost, and in the end nothing is left.
+// The driver is killed while eight volumes at a time go through their lives. It always comes back, no step
+// that was acknowledged is lost, and in the end nothing is left.
 func TestKilledAtAnyMoment(t *testing.T) {
 	p := newProcess(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -228,7 +232,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	for worker := range 8 {
 		lives.Go(func() {
 			for i := range 4 {
-				l := life{p: p, name: fmt.Sprintf("v%d-%d", worker, i), backend: "btrfs"}
+				l := p.life(fmt.Sprintf("v%d-%d", worker, i))
 				if worker < 2 {
 					l.backend, l.block = "image", worker == 1
 				}
@@ -243,20 +247,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 
 	done := make(chan struct{})
 	go func() { lives.Wait(); close(done) }()
-	kills := 0
-	for running := true; running; {
-		select {
-		case <-done:
-			running = false
-
-		// longer and longer: a slow machine gets there, too
-		case <-time.After(time.Duration(20+rand.IntN(150)+4*kills) * time.Millisecond):
-			p.end(syscall.SIGKILL)
-			p.start()
-			kills++
-		}
-	}
-
+	kills := p.killUntil(done)
 	t.Logf("killed %d times", kills)
 	p.ready()
 	resp, err := csi.NewControllerClient(p.conn).ListVolumes(ctx, &csi.ListVolumesRequest{})
@@ -266,6 +257,23 @@ func TestKilledAtAnyMoment(t *testing.T) {
 
 	p.end(syscall.SIGTERM)
 	p.nothingLeft()
+}
+
+// killUntil kills and restarts the driver at random moments until the channel is closed. The moments are
+// further and further apart, so that a slow machine finishes, too.
+func (p *process) killUntil(done <-chan struct{}) (kills int) {
+	p.t.Helper()
+	for {
+		pause := time.Duration(20+rand.IntN(150)+4*kills) * time.Millisecond
+		select {
+		case <-done:
+			return kills
+		case <-time.After(pause):
+			p.end(syscall.SIGKILL)
+			p.start()
+			kills++
+		}
+	}
 }
 
 func (p *process) nothingLeft() {
@@ -286,8 +294,9 @@ func (p *process) nothingLeft() {
 		p.t.Fatal(err)
 	}
 
-	// the kernel detaches devices in the background
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	// The kernel detaches devices in the background.
+	deadline := time.Now().Add(5 * time.Second)
+	for {
 		found, err := loop.Find(loop.TagOf(instance, ""))
 		if err != nil {
 			p.t.Fatal(err)
@@ -328,21 +337,4 @@ func TestSecondDriverOnTheSameDirectoryIsRefused(t *testing.T) {
 
 	p.end(syscall.SIGTERM)
 	p.nothingLeft()
-}
-
-func TestFlagsAreChecked(t *testing.T) {
-	for _, args := range [][]string{
-		{"--backend=floppy"},
-		{"--pool-size=much"},
-		{"--endpoint=tcp://x"},
-		{"--data-dir=relative"},
-		{"extra"},
-	} {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], slices.Concat([]string{"--node-name=a"}, args)...)
-		cmd.Env = append(os.Environ(), "BE_TRIVET_CSI=1")
-		out, err := cmd.CombinedOutput()
-		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != program.ExitUsage {
-			t.Errorf("%v: %v: %s", args, err, out)
-		}
-	}
 }

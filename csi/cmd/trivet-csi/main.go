@@ -20,6 +20,9 @@ func run(ctx context.Context, env *program.Env) error {
 	if err := program.RequireRoot(); err != nil {
 		return err
 	}
+	if o.probe {
+		return probe(ctx, o.endpoint)
+	}
 	program.SmallHeap()
 	return serve(ctx, env.Log, o)
 }

@@ -8,101 +8,76 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/trivet-node/trivet/csi/btrfspool"
 	"github.com/trivet-node/trivet/csi/driver"
-	"github.com/trivet-node/trivet/csi/image"
-	"github.com/trivet-node/trivet/csi/pool"
+	"github.com/trivet-node/trivet/csi/loopfile"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
-const about = `trivet-csi is a CSI driver for volumes on the node's own disk. Sizes are enforced: each volume is a btrfs subvolume
-with a quota in a pool, or a file system of its own in an image file. It needs no sidecars: it registers itself with kubelet, and with
-access to the Kubernetes API it provisions and deletes the volumes of the claims that were scheduled to its node.`
+const about = `trivet-csi is a CSI driver for volumes on the disk of its node. Sizes are enforced: each volume
+is a btrfs subvolume with a quota in a pool, or a file system of its own in an image file.
 
+It needs no sidecars: it registers itself with kubelet, and with access to the Kubernetes API it provisions,
+grows and deletes the volumes of the claims that were scheduled to its node.`
+
+// options are the flags, checked and completed.
 type options struct {
-	endpoint, nodeName, dataDir, stateDir, kubeletDir string
-	registrationDir, kubeconfig, backend              string
-	poolSize, reserve                                 int64 // bytes; 0: chosen by the disk's size
+	endpoint        string // path of the socket
+	nodeName        string
+	dataDir         string
+	stateDir        string
+	kubeletDir      string
+	registrationDir string // "": the driver is not registered
+	kubeconfig      string // "": that of the pod
+	backend         string
+	poolSize        int64 // bytes; 0: chosen by the size of the disk
+	reserve         int64 // bytes; 0: likewise
+	probe           bool  // ask a running driver, and end
 }
 
 func parse(env *program.Env) (options, error) {
 	var o options
-	var poolSize, reserve string
 	fs := env.Flags(about)
-	fs.StringVar(
-		&o.endpoint,
-		"endpoint",
-		"unix:///var/lib/kubelet/plugins/"+driver.Name+"/csi.sock",
-		"socket on which CSI is served",
-	)
-
-	fs.StringVar(
-		&o.nodeName,
-		"node-name",
-		os.Getenv("NODE_NAME"),
-		"name of the Node (default: $NODE_NAME, else the host name)",
-	)
-
-	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/trivet/csi", "directory of volumes and their records")
-	fs.StringVar(&o.stateDir, "state-dir", "/run/trivet/csi", "directory of what dies with the boot")
-	fs.StringVar(
-		&o.kubeletDir,
-		"kubelet-dir",
-		"/var/lib/kubelet",
-		"directory beneath which volumes may be mounted for pods",
-	)
-
-	fs.StringVar(
-		&o.registrationDir,
-		"registration-dir",
-		"/var/lib/kubelet/plugins_registry",
-		`directory that kubelet watches for plugins; "" registers nowhere`,
-	)
-
-	fs.StringVar(
-		&o.kubeconfig,
-		"kubeconfig",
-		"",
-		`credentials for the Kubernetes API; "" takes those of the pod it runs in; without either it is a plain CSI driver`,
-	)
-
-	fs.StringVar(
-		&o.backend,
-		"backend",
-		"auto",
-		"what holds volumes whose class names no backend: auto (the best that works), btrfs or image",
-	)
-
-	fs.StringVar(
-		&poolSize,
-		"pool-size",
-		"",
-		"size of the btrfs pool's sparse file, e.g. 100Gi; a larger one than before makes it grow "+
-			"(default: 90% of the free disk when it is made)",
-	)
-
-	fs.StringVar(
-		&reserve,
-		"reserve",
-		"",
-		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)",
-	)
+	fs.StringVar(&o.endpoint, "endpoint", "unix:///var/lib/kubelet/plugins/"+driver.Name+"/csi.sock",
+		"socket on which CSI is served")
+	fs.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"),
+		"name of the Node (default: $NODE_NAME, else the host name)")
+	fs.StringVar(&o.dataDir, "data-dir", "/var/lib/trivet/csi",
+		"directory of volumes and their records")
+	fs.StringVar(&o.stateDir, "state-dir", "/run/trivet/csi",
+		"directory of what a reboot ends")
+	fs.StringVar(&o.kubeletDir, "kubelet-dir", "/var/lib/kubelet",
+		"directory beneath which volumes may be mounted for pods")
+	fs.StringVar(&o.registrationDir, "registration-dir", "/var/lib/kubelet/plugins_registry",
+		`directory that kubelet watches for plugins; "" registers nowhere`)
+	fs.StringVar(&o.kubeconfig, "kubeconfig", "",
+		`credentials for the Kubernetes API; "" takes those of the pod it runs in; without either it is a`+
+			" plain CSI driver")
+	fs.StringVar(&o.backend, "backend", "auto",
+		"what holds volumes whose class names no backend: auto (the best that works), btrfs or image")
+	poolSize := fs.String("pool-size", "",
+		"size of the btrfs pool's sparse file, e.g. 100Gi; a larger one than before makes it grow"+
+			" (default: 90% of the free disk when it is made)")
+	reserve := fs.String("reserve", "",
+		"space of the disk that volumes never get (default: 5% of the disk, at most 2Gi)")
+	fs.BoolVar(&o.probe, "probe", false,
+		"ask the driver that serves on --endpoint whether it is ready, and exit: for the probes of a pod")
 	if err := env.Parse(fs); err != nil {
 		return o, err
 	}
+
 	if fs.NArg() > 0 {
 		return o, &program.UsageError{Err: fmt.Errorf("unexpected argument %q", fs.Arg(0))}
 	}
-
-	err := o.complete(poolSize, reserve)
-	if err != nil {
-		err = &program.UsageError{Err: err}
+	if err := o.complete(*poolSize, *reserve); err != nil {
+		return o, &program.UsageError{Err: err}
 	}
 
-	return o, err
+	return o, nil
 }
 
-// complete checks the flags and fills what they left open.
+// complete checks the flags and fills in what they left open.
 func (o *options) complete(poolSize, reserve string) error {
 	var err error
 	if o.nodeName == "" {
@@ -125,18 +100,19 @@ func (o *options) complete(poolSize, reserve string) error {
 		}
 	}
 
-	if !slices.Contains([]string{"auto", pool.Name, image.Name}, o.backend) {
-		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, pool.Name, image.Name)
+	if !slices.Contains([]string{"auto", btrfspool.Name, loopfile.Name}, o.backend) {
+		return fmt.Errorf("--backend %q is none of auto, %s, %s", o.backend, btrfspool.Name, loopfile.Name)
 	}
-	if o.poolSize, err = size("--pool-size", poolSize); err != nil {
+	if o.poolSize, err = parseSize("--pool-size", poolSize); err != nil {
 		return err
 	}
 
-	o.reserve, err = size("--reserve", reserve)
+	o.reserve, err = parseSize("--reserve", reserve)
 	return err
 }
 
-func size(flag, text string) (int64, error) {
+// parseSize returns the bytes of a quantity such as 100Gi; 0 for "".
+func parseSize(flag, text string) (int64, error) {
 	if text == "" {
 		return 0, nil
 	}

@@ -34,36 +34,42 @@ func serve(ctx context.Context, log *slog.Logger, o options) (err error) {
 	defer func() { err = errors.Join(err, store.close()) }()
 
 	d, err := driver.New(driver.Config{
-		NodeID:  o.nodeName,
-		Version: program.Version,
-		Volumes: store.volumes,
-		Log:     log,
+		NodeID:    o.nodeName,
+		Version:   program.Version,
+		Volumes:   store.volumes,
+		Publisher: store.publisher,
+		Log:       log,
 	})
 	if err != nil {
 		return &program.UsageError{Err: err}
 	}
 
+	control, err := newControllers(log, o, store.volumes)
+	if err != nil {
+		return err
+	}
+
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { store.volumes.Run(ctx); return nil })
 	group.Go(func() error { return serveUntil(ctx, log, d.Server(), listener, o.endpoint) })
 	log.Info("serving CSI", "socket", o.endpoint, "node", o.nodeName)
-	err = register(ctx, group, log, o)
-	if err == nil {
-		err = startProvisioner(ctx, group, log, o, store.volumes)
+	if control != nil {
+		group.Go(func() error { return control.run(ctx) })
 	}
 
-	if err != nil {
+	// The driver can answer now: kubelet may call it as soon as it is registered.
+	if err := register(ctx, group, log, o); err != nil {
 		cancel()
 		return errors.Join(err, group.Wait())
 	}
 
-	defer cancel()
-
 	return group.Wait()
 }
 
-// register serves the registration socket, once the driver itself can answer.
+// register serves the registration socket.
 func register(ctx context.Context, group *errgroup.Group, log *slog.Logger, o options) error {
 	if o.registrationDir == "" {
 		return nil
@@ -78,9 +84,9 @@ func register(ctx context.Context, group *errgroup.Group, log *slog.Logger, o op
 	return nil
 }
 
-// serveUntil serves until ctx ends, then lets the calls under way finish. A socket that somebody removes is
-// made again: nobody could reach the driver until it is started anew, and kubelet forgets a plugin whose
-// registration socket goes.
+// serveUntil serves until ctx ends, then lets calls that are under way finish. A socket that somebody removes
+// is made again: otherwise nobody could reach the driver until it is restarted, and kubelet forgets a plugin
+// whose registration socket is gone.
 func serveUntil(
 	ctx context.Context,
 	log *slog.Logger,
@@ -111,8 +117,8 @@ func serveUntil(
 	case <-ctx.Done():
 	}
 
-	hurry := time.AfterFunc(stopTimeout, server.Stop)
-	defer hurry.Stop()
+	deadline := time.AfterFunc(stopTimeout, server.Stop)
+	defer deadline.Stop()
 
 	server.GracefulStop()
 	return socket.Remove(path)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -13,70 +12,97 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/trivet-node/trivet/csi/image"
-	"github.com/trivet-node/trivet/csi/mount"
-	"github.com/trivet-node/trivet/csi/pool"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/space"
+	"github.com/trivet-node/trivet/csi/target"
 	"github.com/trivet-node/trivet/csi/volume"
 	"github.com/trivet-node/trivet/internal/durable"
 	"github.com/trivet-node/trivet/internal/lockfile"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-// storage is what holds the volumes.
+// storage is what holds the volumes and puts them on paths.
 type storage struct {
-	volumes *volume.Service
-	pool    *pool.Pool // nil where it doesn't work
-	lock    *os.File
-	targets *mount.Root
+	lock      *os.File
+	targets   *target.Root
+	backends  backends
+	volumes   *volume.Store
+	publisher *publish.Publisher
 }
 
-func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, error) {
+// openStorage opens all that the driver works on, and logs what was found and put right.
+func openStorage(ctx context.Context, log *slog.Logger, o options) (s *storage, err error) {
 	for _, dir := range []string{o.dataDir, o.stateDir, o.kubeletDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, err
 		}
 	}
 
-	if err := mount.Supported(); err != nil {
+	if err := target.Supported(); err != nil {
 		return nil, &program.CantRunError{
 			What: "the kernel is too old: " + err.Error(),
 			Do:   "use Linux 5.12 or newer",
 		}
 	}
 
-	s := &storage{}
-	var err error
+	s = &storage{}
 	what := "data directory " + o.dataDir + " (--data-dir)"
 	if s.lock, err = lockfile.Take(ctx, filepath.Join(o.dataDir, "lock"), what); err != nil {
 		return nil, err
 	}
-	if s.targets, err = mount.OpenRoot(o.kubeletDir); err != nil {
+	if s.targets, err = target.OpenRoot(o.kubeletDir); err != nil {
 		return nil, err
 	}
-	if err := chooseReserve(&o); err != nil {
+	if s.backends, err = openBackends(ctx, log, o); err != nil {
+		return nil, err
+	}
+	if err := s.openVolumes(log, o); err != nil {
+		return nil, err
+	}
+	if err := s.openPublisher(log, o); err != nil {
 		return nil, err
 	}
 
-	backends, order, err := s.openBackends(ctx, log, o)
+	return s, nil
+}
+
+func (s *storage) openVolumes(log *slog.Logger, o options) error {
+	reserve, err := reserveOf(o)
 	if err != nil {
-		return nil, err
+		return err
 	}
 
 	volumes, report, err := volume.Open(volume.Config{
-		DataDir:  o.dataDir,
-		StateDir: o.stateDir,
-		Targets:  s.targets,
-		Backends: backends,
-		Default:  order,
-		Reserve:  o.reserve,
+		Dir:      filepath.Join(o.dataDir, "volumes"),
+		Disk:     space.FileSystem{Dir: o.dataDir, Reserve: reserve},
+		Backends: s.backends.forVolumes,
+		Default:  s.backends.preferred,
 		Most:     o.poolSize,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 
 	s.volumes = volumes
-	tell(log, report)
+
+	logTorn(log, report.Torn)
+	for id, err := range report.Damaged {
+		log.Error("volume cannot be used", "volume", id, "err", err)
+	}
+
+	for _, id := range report.Unmade {
+		log.Info("removed a volume whose creation was cut short", "volume", id)
+	}
+
+	for _, id := range report.Deleted {
+		log.Info("finished the deletion of a volume", "volume", id)
+	}
+
+	for _, what := range report.Strays {
+		log.Warn("a volume without a record is left alone", "volume", what)
+	}
+
+	log.Info("volumes are ready", "volumes", report.Recovered, "damaged", len(report.Damaged))
 	volumes.OnTrouble(func(backend string, err error) {
 		if err == nil {
 			log.Info("backend works again", "backend", backend)
@@ -85,68 +111,46 @@ func openStorage(ctx context.Context, log *slog.Logger, o options) (*storage, er
 		}
 	})
 
-	return s, nil
+	return nil
 }
 
-// openBackends opens all that work, in the order in which volumes prefer them.
-func (s *storage) openBackends(
-	ctx context.Context,
-	log *slog.Logger,
-	o options,
-) (map[string]volume.Backend, []string, error) {
-	instance, err := instanceOf(o.dataDir)
+func (s *storage) openPublisher(log *slog.Logger, o options) error {
+	publisher, report, err := publish.Open(publish.Config{
+		Dir:      filepath.Join(o.stateDir, "staged"),
+		Volumes:  s.volumes,
+		Targets:  s.targets,
+		Backends: s.backends.forPods,
+	})
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 
-	backends, order := map[string]volume.Backend{}, []string{}
-	p, poolErr := pool.Open(ctx, pool.Config{Dir: o.dataDir, Instance: instance, Size: o.poolSize})
-	if poolErr == nil {
-		s.pool = p
+	s.publisher = publisher
 
-		// tried again while the driver runs
-		poolErr = p.Err()
-		backends[pool.Name] = p
-		order = append(order, pool.Name)
-	}
-
-	if poolErr == nil {
-		log.Info("backend works", "backend", pool.Name, "pool", p.String())
-	} else {
-		log.Warn("backend does not work", "backend", pool.Name, "err", poolErr)
-	}
-
-	im, imageErr := image.Open(image.Config{Dir: o.dataDir, Instance: instance})
-	if imageErr == nil {
-		backends[image.Name] = im
-		order = append(order, image.Name)
-		log.Info("backend works", "backend", image.Name)
-	} else {
-		log.Warn("backend does not work", "backend", image.Name, "err", imageErr)
-	}
-
-	if o.backend != "auto" {
-		if backends[o.backend] == nil {
-			return nil, nil, &program.CantRunError{What: fmt.Sprintf("backend %s does not work: %v",
-				o.backend, errors.Join(poolErr, imageErr)),
-				Do: "choose another one with --backend"}
-		}
-
-		// Raw block volumes are images whatever the preference is.
-		order = append([]string{o.backend}, image.Name)
-	}
-
-	if len(order) == 0 {
-		return nil, nil, &program.CantRunError{What: fmt.Sprintf("no backend works: %v",
-			errors.Join(poolErr, imageErr)),
-			Do: "give it loop devices and mkfs.btrfs, mkfs.xfs or mkfs.ext4"}
-	}
-
-	return backends, order, nil
+	logTorn(log, report.Torn)
+	log.Info("staged volumes are found",
+		"volumes", s.volumes.InUse(), "unstaged_by_reboot", len(report.Unstaged))
+	return nil
 }
 
-// instanceOf returns the random name that marks the loop devices of this data directory, which outlives the
-// process and the boot.
+func logTorn(log *slog.Logger, torn []durable.Unreadable) {
+	for _, t := range torn {
+		log.Error("record cannot be read and is set aside",
+			"record", t.Name, "kept_as", t.Moved, "err", t.Err)
+	}
+}
+
+// close frees what the process holds. The pool stays mounted while pods use it.
+func (s *storage) close() error {
+	var err error
+	if s.backends.pool != nil {
+		err = s.backends.pool.Close(s.volumes.InUse() == 0)
+	}
+	return errors.Join(err, s.targets.Close(), s.lock.Close())
+}
+
+// instanceOf returns the random name that marks the loop devices of this data directory. It stays the same as
+// long as the directory is there.
 func instanceOf(dir string) (string, error) {
 	path := filepath.Join(dir, "instance")
 	data, err := os.ReadFile(path)
@@ -166,50 +170,14 @@ func instanceOf(dir string) (string, error) {
 	return name, durable.WriteFile(path, []byte(name+"\n"), 0o600)
 }
 
-// chooseReserve fills in what the flags left to the size of the disk.
-func chooseReserve(o *options) error {
+// reserveOf returns the bytes of the disk that volumes never get.
+func reserveOf(o options) (int64, error) {
+	if o.reserve > 0 {
+		return o.reserve, nil
+	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(o.dataDir, &st); err != nil {
-		return &os.PathError{Op: "statfs", Path: o.dataDir, Err: err}
+		return 0, &os.PathError{Op: "statfs", Path: o.dataDir, Err: err}
 	}
-	if o.reserve == 0 {
-		o.reserve = min(int64(st.Blocks)*st.Bsize/20, 2<<30)
-	}
-	return nil
-}
-
-// tell logs what the start found.
-func tell(log *slog.Logger, r volume.Report) {
-	for _, t := range r.Torn {
-		log.Error("record cannot be read and is set aside",
-			"record", t.Name, "kept_as", t.Moved, "err", t.Err)
-	}
-
-	for id, err := range r.Damaged {
-		log.Error("volume cannot be used", "volume", id, "err", err)
-	}
-
-	for _, id := range r.Unmade {
-		log.Info("removed a volume whose creation was cut short", "volume", id)
-	}
-
-	for _, id := range r.Deleted {
-		log.Info("finished the deletion of a volume", "volume", id)
-	}
-
-	for _, what := range r.Strays {
-		log.Warn("a volume that no record knows is left alone", "volume", what)
-	}
-
-	log.Info("volumes are ready",
-		"volumes", r.Recovered, "damaged", len(r.Damaged), "unstaged_by_reboot", len(r.Unstaged))
-}
-
-// close gives back what the process holds. The pool stays mounted while pods use it.
-func (s *storage) close() error {
-	var err error
-	if s.pool != nil {
-		err = s.pool.Close(s.volumes.InUse() == 0)
-	}
-	return errors.Join(err, s.targets.Close(), s.lock.Close())
+	return min(int64(st.Blocks)*st.Bsize/20, 2<<30), nil
 }

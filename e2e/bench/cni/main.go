@@ -1,6 +1,6 @@
 // Command cni-bench measures ADD and DEL of trivet-cni beside upstream's bridge, host-local and portmap, by
-// libcni, as a runtime calls them: each in a pretended host's network namespace of its own, in turns. Nothing
-// touches the network of this machine.
+// libcni, as a runtime calls them: each in a network namespace of its own that stands for the host's, in
+// turns. Nothing touches the network of this machine.
 package main
 
 import (
@@ -15,17 +15,20 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 
+	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/internal/namespace"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `cni-bench measures the CNI operations ADD and DEL of trivet-cni beside those of upstream's plugins, both called by libcni.`
+const about = `cni-bench measures the CNI operations ADD and DEL of trivet-cni beside those of upstream's
+plugins, both called by libcni.`
 
 func main() { program.Main("cni-bench", run) }
 
 type options struct {
 	plugin, upstream string
 	rounds, present  int
+	figures          *figure.Writer
 }
 
 func run(ctx context.Context, env *program.Env) error {
@@ -35,6 +38,7 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.StringVar(&o.upstream, "upstream", ".trivet/bin/cni", "directory of upstream's plugins")
 	fs.IntVar(&o.rounds, "rounds", 60, "ADD and DEL of each, in turns")
 	fs.IntVar(&o.present, "present", 10, "pods that are there meanwhile")
+	file := fs.String("json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
@@ -42,6 +46,7 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 
+	o.figures = figure.NewWriter(*file)
 	fmt.Fprintf(env.Stdout, "%d rounds with %d pods present, p50/p95 in ms\n", o.rounds, o.present)
 	for _, c := range cases {
 		if err := o.compare(ctx, env.Stdout, c); err != nil {
@@ -49,50 +54,7 @@ func run(ctx context.Context, env *program.Env) error {
 		}
 	}
 
-	return nil
-}
-
-// testCase is one configuration in both dialects; %q is the data directory.
-type testCase struct {
-	name           string
-	ours, upstream string
-	ports          bool
-}
-
-const (
-	ipamPart   = `"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.99.0.0/16"}]]%s}`
-	oursHead   = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"trivet-cni","bridge":"bench0","isDefaultGateway":true,"hairpinMode":true,"hostRouted":true,"lazyUnlink":true,`
-	theirsHead = `{"cniVersion":"1.0.0","name":"bench","plugins":[{"type":"bridge","bridge":"bench0","isDefaultGateway":true,"hairpinMode":true,`
-	masqOurs   = `"ipMasq":true,`
-	masqNFT    = `"ipMasq":true,"ipMasqBackend":"nftables",`
-	mapPorts   = `,"capabilities":{"portMappings":true}}`
-	portmapNFT = `},{"type":"portmap","backend":"nftables","capabilities":{"portMappings":true}}`
-	portmapIPT = `},{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}`
-	end        = `]}`
-)
-
-var bootScoped = `,"bootScoped":true`
-
-var cases = []testCase{
-	{"bridge + addresses", oursHead + ipamPart + "}" + end, theirsHead + ipamPart + "}" + end, false},
-	{
-		"with masquerade (upstream: nftables)",
-		oursHead + masqOurs + ipamPart + "}" + end,
-		theirsHead + masqNFT + ipamPart + "}" + end,
-		false,
-	},
-	{
-		"with masquerade and 2 host ports (upstream: nftables)",
-		oursHead + masqOurs + ipamPart + mapPorts + end,
-		theirsHead + masqNFT + ipamPart + portmapNFT + end,
-		true,
-	},
-	{
-		"with masquerade and 2 host ports (upstream: iptables)",
-		oursHead + masqOurs + ipamPart + mapPorts + end,
-		theirsHead + `"ipMasq":true,"ipMasqBackend":"iptables",` + ipamPart + portmapIPT + end,
-		true,
-	},
+	return o.figures.Close()
 }
 
 // compare runs one case on both sides, in turns.
@@ -135,6 +97,9 @@ func (o options) compare(ctx context.Context, out io.Writer, c testCase) error {
 	fmt.Fprintf(out, "\n%s\n", c.name)
 	for n, what := range []string{"ADD", "DEL"} {
 		a, b := ours.took[n], theirs.took[n]
+		o.figures.Add(
+			figure.Of("cni", c.name+": "+what, figure.Ours, a),
+			figure.Of("cni", c.name+": "+what, "upstream plugins", b))
 		fmt.Fprintf(
 			out,
 			"  %s  trivet-cni %s   upstream %s   ratio 1/%.1f\n",
@@ -163,8 +128,9 @@ func newSide(dir, list, extra, plugins string, ports bool) (*side, error) {
 		return nil, err
 	}
 
+	text := fmt.Appendf(nil, list, filepath.Join(dir, "data"), extra)
 	var err error
-	if s.list, err = libcni.ConfListFromBytes(fmt.Appendf(nil, list, filepath.Join(dir, "data"), extra)); err != nil {
+	if s.list, err = libcni.ConfListFromBytes(text); err != nil {
 		return nil, err
 	}
 	if plugins, err = filepath.Abs(plugins); err != nil {
@@ -210,7 +176,7 @@ func (s *side) add(ctx context.Context, i int) (took time.Duration, err error) {
 		return 0, err
 	}
 
-	// plugins inherit the pretended host's namespace from the thread
+	// Plugins inherit the namespace that stands for the host's from the thread.
 	err = namespace.Do(func() error {
 		start := time.Now()
 		_, err := s.cni.AddNetworkList(ctx, s.list, rt)

@@ -21,6 +21,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 
+	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/internal/program"
 	"github.com/trivet-node/trivet/internal/socket"
 )
@@ -34,6 +35,7 @@ func run(ctx context.Context, env *program.Env) (err error) {
 	peer := fs.String("peer",
 		"", "socket of a running driver to compare with; best started in a mount namespace of its own")
 	many := fs.Int("volumes", 5000, "how many volumes are present in the second half")
+	file := fs.String("json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
@@ -45,7 +47,7 @@ func run(ctx context.Context, env *program.Env) (err error) {
 		defer func() { err = errors.Join(err, os.RemoveAll(*dir)) }()
 	}
 
-	b := &bench{driver: driver{name: "trivet-csi", dir: *dir}, binary: *binary}
+	b := &bench{driver: driver{name: "trivet-csi", side: figure.Ours, dir: *dir}, binary: *binary}
 	if b.state, err = os.MkdirTemp("/dev/shm", "bench"); err != nil {
 		return err
 	}
@@ -67,22 +69,28 @@ func run(ctx context.Context, env *program.Env) (err error) {
 		drivers = append(drivers, other)
 	}
 
-	if err := compare(ctx, env, drivers, *many); err != nil {
+	figures := figure.NewWriter(*file)
+	if err := compare(ctx, env, figures, drivers, *many); err != nil {
+		return err
+	}
+	if err := b.rest(ctx, env); err != nil {
 		return err
 	}
 
-	return b.rest(ctx, env)
+	return figures.Close()
 }
 
 // compare measures the drivers in turns, so that what else happens on the machine hits all of them.
-func compare(ctx context.Context, env *program.Env, drivers []*driver, many int) error {
+func compare(
+	ctx context.Context, env *program.Env, figures *figure.Writer, drivers []*driver, many int,
+) error {
 	fmt.Fprintln(
 		env.Stdout,
 		"| driver | volumes | at once | create | stage | publish | unpublish | unstage | delete | lives/s "+
 			"|\n|---|---|---|---|---|---|---|---|---|---|",
 	)
 
-	for _, c := range []struct{ present, atOnce, lives int }{
+	for _, c := range []load{
 		{0, 1, 200},
 		{0, 16, 800},
 		{many, 1, 200},
@@ -95,9 +103,12 @@ func compare(ctx context.Context, env *program.Env, drivers []*driver, many int)
 		}
 
 		for _, d := range drivers {
-			if err := d.measure(ctx, env, c.present, c.atOnce, c.lives); err != nil {
+			took, err := d.measure(ctx, env, c)
+			if err != nil {
 				return fmt.Errorf("%s: %w", d.name, err)
 			}
+
+			figures.Add(figuresOf(d, c, took)...)
 		}
 	}
 
@@ -107,22 +118,31 @@ func compare(ctx context.Context, env *program.Env, drivers []*driver, many int)
 // driver is a CSI driver behind a socket.
 type driver struct {
 	name   string
+	side   string // in figures
 	dir    string // beneath kubelet/ in it volumes are staged and published
 	conn   *grpc.ClientConn
 	filled int
 }
 
-// connect finds a driver that somebody else has started.
+// connect connects to a driver that runs already.
 func connect(ctx context.Context, socketPath, dir string) (*driver, error) {
 	conn, err := socket.Dial(socketPath)
 	if err != nil {
 		return nil, err
 	}
+
 	info, err := csi.NewIdentityClient(conn).GetPluginInfo(ctx, &csi.GetPluginInfoRequest{})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("peer at %s: %w", socketPath, err), conn.Close())
 	}
-	return &driver{name: info.GetName(), dir: filepath.Join(dir, "peer"), conn: conn}, nil
+
+	name := info.GetName()
+	return &driver{
+		name: name,
+		side: name,
+		dir:  filepath.Join(dir, "peer"),
+		conn: conn,
+	}, nil
 }
 
 // bench is the driver that is started here.
@@ -168,21 +188,6 @@ func (b *bench) stop() error {
 	return errors.Join(b.cmd.Process.Signal(syscall.SIGTERM), b.cmd.Wait())
 }
 
-func capability() *csi.VolumeCapability {
-	return &csi.VolumeCapability{AccessMode: &csi.VolumeCapability_AccessMode{
-		Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
-	},
-		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}}}
-}
-
-func (d *driver) create(ctx context.Context, name string) (string, error) {
-	resp, err := csi.NewControllerClient(d.conn).CreateVolume(ctx, &csi.CreateVolumeRequest{Name: name,
-		CapacityRange: &csi.CapacityRange{
-			RequiredBytes: 1 << 20,
-		}, VolumeCapabilities: []*csi.VolumeCapability{capability()}})
-	return resp.GetVolume().GetVolumeId(), err
-}
-
 // fill brings the number of volumes that are just there to n.
 func (d *driver) fill(ctx context.Context, n int) error {
 	return inParallel(16, n-d.filled, func(int) error {
@@ -207,7 +212,7 @@ func inParallel(workers, n int, f func(i int) error) error {
 				if err := f(i); err != nil {
 					once.Do(func() { failure = err })
 
-					// the others stop, too
+					// The others stop, too.
 					next.Store(int64(n))
 				}
 			}
@@ -218,110 +223,53 @@ func inParallel(workers, n int, f func(i int) error) error {
 	return failure
 }
 
-var steps = []string{"create", "stage", "publish", "unpublish", "unstage", "delete"}
+// load is under what the calls are measured.
+type load struct {
+	present int // volumes
+	atOnce  int // calls
+	lives   int // of volumes, from creation to deletion
+}
 
-func (d *driver) measure(ctx context.Context, env *program.Env, present, atOnce, lives int) error {
+// figuresOf has a figure for each step of a volume's life.
+func figuresOf(d *driver, l load, took map[string][]time.Duration) []figure.Figure {
+	var all []figure.Figure
+	for _, step := range steps {
+		what := fmt.Sprintf("%s, %d volumes present, %d at once", step.name, l.present, l.atOnce)
+		all = append(all, figure.Of("csi", what, d.side, took[step.name]))
+	}
+	return all
+}
+
+// measure takes volumes through their lives, prints medians, and returns how long each step took.
+func (d *driver) measure(ctx context.Context, env *program.Env, l load) (map[string][]time.Duration, error) {
 	var mu sync.Mutex
 	took := map[string][]time.Duration{}
 	began := time.Now()
-	err := inParallel(atOnce, lives, func(i int) error {
-		times, err := d.life(ctx, fmt.Sprintf("life-%d-%d-%d", present, atOnce, i))
+	err := inParallel(l.atOnce, l.lives, func(i int) error {
+		times, err := d.life(ctx, fmt.Sprintf("life-%d-%d-%d", l.present, l.atOnce, i))
 		mu.Lock()
 		defer mu.Unlock()
 
 		for step, t := range times {
-			took[steps[step]] = append(took[steps[step]], t)
+			took[steps[step].name] = append(took[steps[step].name], t)
 		}
 
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 
-	row := []string{d.name, fmt.Sprint(present), fmt.Sprint(atOnce)}
+	row := []string{d.name, fmt.Sprint(l.present), fmt.Sprint(l.atOnce)}
 	for _, step := range steps {
-		slices.Sort(took[step])
-		row = append(row, fmt.Sprintf("%.2f ms", took[step][len(took[step])/2].Seconds()*1000))
+		slices.Sort(took[step.name])
+		median := took[step.name][len(took[step.name])/2]
+		row = append(row, fmt.Sprintf("%.2f ms", median.Seconds()*1000))
 	}
 
-	row = append(row, fmt.Sprintf("%.0f", float64(lives)/time.Since(began).Seconds()))
+	row = append(row, fmt.Sprintf("%.0f", float64(l.lives)/time.Since(began).Seconds()))
 	_, err = fmt.Fprintf(env.Stdout, "| %s |\n", strings.Join(row, " | "))
-	return err
-}
-
-// life takes one volume from creation to deletion and returns how long each step took.
-func (d *driver) life(ctx context.Context, name string) ([]time.Duration, error) {
-	controller, node := csi.NewControllerClient(d.conn), csi.NewNodeClient(d.conn)
-	stage, target := filepath.Join(
-		d.dir,
-		"kubelet/stage",
-		name,
-	), filepath.Join(d.dir, "kubelet/pods", name, "mount")
-
-	// as kubelet does
-	for _, path := range []string{stage, filepath.Dir(target)} {
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			return nil, err
-		}
-	}
-
-	var id string
-	var times []time.Duration
-	for _, step := range []func() error{
-		func() (err error) { id, err = d.create(ctx, name); return err },
-		func() error {
-			_, err := node.NodeStageVolume(
-				ctx,
-				&csi.NodeStageVolumeRequest{
-					VolumeId:          id,
-					StagingTargetPath: stage,
-					VolumeCapability:  capability(),
-				},
-			)
-
-			return err
-		},
-		func() error {
-			_, err := node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
-				VolumeId:          id,
-				StagingTargetPath: stage,
-				TargetPath:        target,
-				VolumeCapability:  capability(),
-			})
-
-			return err
-		},
-		func() error {
-			_, err := node.NodeUnpublishVolume(
-				ctx,
-				&csi.NodeUnpublishVolumeRequest{VolumeId: id, TargetPath: target},
-			)
-
-			return err
-		},
-		func() error {
-			_, err := node.NodeUnstageVolume(
-				ctx,
-				&csi.NodeUnstageVolumeRequest{VolumeId: id, StagingTargetPath: stage},
-			)
-
-			return err
-		},
-		func() error {
-			_, err := controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: id})
-			return err
-		},
-	} {
-		began := time.Now()
-		if err := step(); err != nil {
-			return times, err
-		}
-
-		times = append(times, time.Since(began))
-	}
-
-	return times, nil
+	return took, err
 }
 
 // rest measures what there is one of.

@@ -56,14 +56,12 @@ func catalog() []benchImage {
 // smallFiles are like the sources of a program.
 func smallFiles() (files []file) {
 	for i := range 11_000 {
-		text := strings.Repeat(
-			fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007),
-			300,
-		)
-		files = append(
-			files,
-			file{fmt.Sprintf("src/d%03d/e%04d/f%05d.go", i/300, i/8, i), []byte(text[:4000+i*7919%9000])},
-		)
+		line := fmt.Sprintf("func name%d(argument int) error { return nil }\n", i*7919%10007)
+		text := strings.Repeat(line, 300)
+		files = append(files, file{
+			name: fmt.Sprintf("src/d%03d/e%04d/f%05d.go", i/300, i/8, i),
+			data: []byte(text[:4000+i*7919%9000]),
+		})
 	}
 	return files
 }
@@ -104,8 +102,9 @@ func (i benchImage) build() (v1.Image, error) {
 			return nil, err
 		}
 
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil },
-			tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
+		open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+		layer, err := tarball.LayerFromOpener(
+			open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressedCaching)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,6 @@
 // Command pull-bench measures image pulls of trivet-cri beside containerd, both by CRI and in turns, from a
-// registry on loopback. All of it runs on a pretended machine, whose /var/lib is on this machine's disk.
-// Nothing of this machine's own images is touched.
+// registry on loopback. All of it runs on a machine made of namespaces, whose /var/lib is on this machine's
+// disk. Nothing of this machine's own images is touched.
 package main
 
 import (
@@ -17,23 +17,27 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/trivet-node/trivet/e2e/bench"
+	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/retry"
 	"github.com/trivet-node/trivet/internal/socket"
 )
 
-const about = `pull-bench measures image pulls of trivet-cri beside containerd's: the same images from the same registry, each removed after its pull, in
-turns, so that the noise of the machine meets both alike. The disk is synced before each pull.`
+const about = `pull-bench measures image pulls of trivet-cri beside containerd's: the same images from the
+same registry, each removed after its pull, in turns, so that the noise of the host meets both alike. The disk
+is synced before each pull.`
 
 func main() { program.Main("pull-bench", run) }
 
 type options struct {
 	dir, programs, references, oci string
 	rounds                         int
+	json                           string
 }
 
 const (
-	registryAddress = "127.0.0.1:5000" // on the pretended machine
+	registryAddress = "127.0.0.1:5000" // on that machine
 	startTimeout    = 30 * time.Second
 )
 
@@ -55,6 +59,7 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.StringVar(&o.references, "references", ".trivet/bin", "directory of containerd")
 	fs.StringVar(&o.oci, "oci-runtime", "crun", "trivet-cri does not start without one")
 	fs.IntVar(&o.rounds, "rounds", 9, "pulls of each image by each")
+	fs.StringVar(&o.json, "json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
@@ -80,7 +85,7 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		return errors.Join(m.Halt(context.WithoutCancel(ctx)), os.RemoveAll(o.dir))
 	}
 
-	// what a killed run left
+	// A killed run may have left something.
 	if err := clean(); err != nil {
 		return err
 	}
@@ -103,6 +108,7 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		o.rounds,
 	)
 
+	figures := figure.NewWriter(o.json)
 	for _, image := range list {
 		took := map[*side][]pull{}
 		for range o.rounds {
@@ -117,6 +123,8 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		}
 
 		ours, theirs := took[sides[0]], took[sides[1]]
+		figures.Add(figuresOf(image.about, figure.Ours, ours)...)
+		figures.Add(figuresOf(image.about, sides[1].program, theirs)...)
 		fmt.Fprintf(
 			env.Stdout,
 			"| %s | %s | %s | 1/%.1f |\n",
@@ -127,7 +135,7 @@ func (o options) measure(ctx context.Context, env *program.Env) (err error) {
 		)
 	}
 
-	return nil
+	return figures.Close()
 }
 
 // boot starts the machine, the registry, and both CRI servers.
@@ -208,24 +216,22 @@ func connect(ctx context.Context, m *machine.Machine, program, path string) (*si
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 
-	for {
+	// containerd answers "not initialized yet" at first.
+	backoff := retry.Backoff{First: 20 * time.Millisecond, Max: 20 * time.Millisecond}
+	err = retry.Until(ctx, backoff, func(ctx context.Context) error {
 		_, err := s.images.ListImages(ctx, &runtimeapi.ListImagesRequest{}, grpc.WaitForReady(true))
-		if err == nil {
-			return s, nil
-		}
-
-		// containerd answers "not initialized yet" at first
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%s does not answer: %w", program, err)
-		case <-time.After(20 * time.Millisecond):
-		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s does not answer: %w", program, err)
 	}
+
+	return s, nil
 }
 
 // pull measures one pull and removes the image.
 func (s *side) pull(ctx context.Context, reference string) (pull, error) {
-	// what the other one wrote is not to be this one's work
+	// What the other one wrote must not be this one's work.
 	unix.Sync()
 	image := &runtimeapi.ImageSpec{Image: reference}
 	before, start := bench.CPUOf(s.machine.Find(s.program)), time.Now()
@@ -246,10 +252,36 @@ func seconds(all []pull) (sorted []float64) {
 	return sorted
 }
 
-func row(all []pull) string {
-	took, cpu := seconds(all), 0.0
+// figuresOf are the time and the processor time of pulls of an image.
+func figuresOf(image, side string, all []pull) []figure.Figure {
+	var took []time.Duration
+	for _, p := range all {
+		took = append(took, p.took)
+	}
+
+	return []figure.Figure{
+		figure.Of("pull", image, side, took),
+		{
+			Bench:  "pull",
+			What:   image + ": processor time",
+			Side:   side,
+			Unit:   "s",
+			Median: meanCPU(all),
+			Count:  len(all),
+		},
+	}
+}
+
+// meanCPU is the processor time of a pull in seconds. The kernel counts it in hundredths.
+func meanCPU(all []pull) float64 {
+	cpu := 0.0
 	for _, p := range all {
 		cpu += p.cpu / float64(len(all))
 	}
+	return cpu
+}
+
+func row(all []pull) string {
+	took, cpu := seconds(all), meanCPU(all)
 	return fmt.Sprintf("%.2f (%.2f, %.2f) | %.2f", took[len(took)/2], took[0], took[len(took)-1], cpu)
 }

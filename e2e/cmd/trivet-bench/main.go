@@ -12,13 +12,15 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/trivet-node/trivet/e2e/bench"
+	"github.com/trivet-node/trivet/e2e/bench/figure"
 	"github.com/trivet-node/trivet/e2e/cluster"
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `trivet-bench measures two nodes of a running cluster, one of trivet and one of kubelet + containerd + runc, side by side: pods created
-until Ready and deleted until gone, one by one and many at once, in turns, so that the noise of the machine meets both alike; then the
-memory of each node's daemons, idle and with many pods. make bench-pods brings the cluster up for it.`
+const about = `trivet-bench measures two nodes of a running cluster, one of trivet and one of kubelet +
+containerd + runc, side by side: pods created until Ready and deleted until gone, one by one and many at once,
+in turns, so that the noise of the host meets both alike; then the memory of each node's daemons, idle and
+with many pods. make bench-pods brings the cluster up for it.`
 
 func main() { program.Tool("trivet-bench", run) }
 
@@ -31,6 +33,8 @@ type comparison struct {
 	served        int
 	serverImage   string
 	nodes         []cluster.Node // ours, then the reference
+	figures       *figure.Writer
+	section       string // what is being measured, for figures
 }
 
 func run(ctx context.Context, env *program.Env) error {
@@ -50,10 +54,12 @@ func run(ctx context.Context, env *program.Env) error {
 	fs.IntVar(&r.singles, "singles", 21, "pods measured one by one on each node")
 	fs.IntVar(&r.many, "many", 50, "pods of a burst")
 	fs.IntVar(&r.bursts, "bursts", 3, "bursts on each node")
+	file := fs.String("json", "", figure.FlagUsage)
 	if err := env.Parse(fs); err != nil {
 		return err
 	}
 
+	r.figures = figure.NewWriter(*file)
 	r.cluster = &cluster.Cluster{
 		Dir:      *dir,
 		Bin:      *dir + "/bin",
@@ -98,7 +104,7 @@ func (r *comparison) findNodes() error {
 
 	if ours == nil || theirs == nil {
 		return &program.CantRunError{
-			What: "the cluster has not a node of each make",
+			What: "the cluster does not have a node of each make",
 			Do:   "make up NODES=1 REFERENCE_NODES=1",
 		}
 	}
@@ -112,6 +118,7 @@ func (r *comparison) all(ctx context.Context) error {
 	if err := r.Prepare(ctx, []string{r.nodes[0].Name, r.nodes[1].Name}); err != nil {
 		return err
 	}
+
 	return errors.Join(
 		r.fresh(ctx),
 		r.oneByOne(ctx),
@@ -119,5 +126,6 @@ func (r *comparison) all(ctx context.Context) error {
 		r.atOnce(ctx),
 		r.memory(ctx),
 		r.Clean(context.WithoutCancel(ctx)),
+		r.figures.Close(),
 	)
 }

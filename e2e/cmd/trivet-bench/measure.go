@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/trivet-node/trivet/e2e/bench"
+	"github.com/trivet-node/trivet/e2e/bench/figure"
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
 // oneByOne: single pods, the nodes in turns.
@@ -22,7 +24,7 @@ func (r *comparison) oneByOne(ctx context.Context) error {
 }
 
 // withProbe: single pods whose program is asked by HTTP whether it is ready, as often as the API server has
-// it when nothing else is said.
+// it by default.
 func (r *comparison) withProbe(ctx context.Context) error {
 	servers := *r.Bench
 	servers.Image = r.serverImage
@@ -50,7 +52,8 @@ func (r *comparison) single(ctx context.Context, b *bench.Bench, prefix, what st
 		}
 	}
 
-	r.title("one %s at a time, %d on each node in turns", what, rounds)
+	r.section = "one " + what + " at a time"
+	r.title("%s, %d on each node in turns", r.section, rounds)
 	r.durations("created -> Ready", ready)
 	r.durations("deleted -> gone", gone)
 	return nil
@@ -70,7 +73,8 @@ func (r *comparison) atOnce(ctx context.Context) error {
 		}
 	}
 
-	r.title("%d pods at once, %d bursts on each node in turns", r.many, r.bursts)
+	r.section = fmt.Sprintf("%d pods at once", r.many)
+	r.title("%s, %d bursts on each node in turns", r.section, r.bursts)
 	r.durations("all Ready", ready)
 	r.durations("all gone", gone)
 	return nil
@@ -87,12 +91,14 @@ const idleFor = 30 * time.Second
 
 // fresh is memory and processor time of nodes that have had nothing to do yet.
 func (r *comparison) fresh(ctx context.Context) error {
+	r.section = "before the first pod"
 	r.title("memory before the first pod, and processor time over %s", idleFor)
 	return r.usage(ctx)
 }
 
 // memory and processor time with nothing to do any more and with many pods that do nothing.
 func (r *comparison) memory(ctx context.Context) error {
+	r.section = "after the bursts"
 	r.title("memory after the bursts, without pods, and processor time over %s", idleFor)
 	if err := r.usage(ctx); err != nil {
 		return err
@@ -107,6 +113,7 @@ func (r *comparison) memory(ctx context.Context) error {
 		}
 	}
 
+	r.section = fmt.Sprintf("with %d pods", r.many)
 	r.title("memory with %d pods on each node, and processor time over %s", r.many, idleFor)
 	if err := r.usage(ctx); err != nil {
 		return err
@@ -124,11 +131,9 @@ func (r *comparison) usage(ctx context.Context) error {
 		}
 	}
 
-	// the length of the measurement
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-time.After(idleFor):
+	// The length of the measurement.
+	if err := retry.Sleep(ctx, idleFor); err != nil {
+		return err
 	}
 
 	w := tabwriter.NewWriter(r.out, 0, 8, 2, ' ', tabwriter.AlignRight)
@@ -144,18 +149,19 @@ func (r *comparison) usage(ctx context.Context) error {
 
 			m, used := bench.MemoryOf(processes[program]), bench.CPUOf(processes[program])-before[n][program]
 			r.row(w, node.Name, program, m, used)
-			sum.Processes, sum.RSS, sum.PSS, ticks = sum.Processes+m.Processes, sum.RSS+m.RSS, sum.PSS+m.PSS, ticks+used
+			sum = sum.Plus(m)
+			ticks += used
 		}
 
 		r.row(w, node.Name, "all", sum, ticks)
+		r.figures.Add(usageFigures(r.section, r.side(n), sum, ticks)...)
 	}
 
 	return w.Flush()
 }
 
 func (r *comparison) row(w *tabwriter.Writer, node, program string, m bench.Memory, ticks int) {
-	// a tick is a hundredth of a second
-	percent := float64(ticks) / idleFor.Seconds()
+	percent := percentOf(ticks)
 	fmt.Fprintf(
 		w,
 		"%s\t%s\t%d\t%.1f\t%.1f\t%.1f\t\n",
@@ -168,6 +174,37 @@ func (r *comparison) row(w *tabwriter.Writer, node, program string, m bench.Memo
 	)
 }
 
+// percentOf is the share of one processor that ticks are of idleFor. A tick is a hundredth of a second.
+func percentOf(ticks int) float64 { return float64(ticks) / idleFor.Seconds() }
+
+// side is the name of a node's make in figures.
+func (r *comparison) side(n int) string {
+	if r.nodes[n].Agent == "trivet" {
+		return figure.Ours
+	}
+	s := r.nodes[n].Seats
+	return s.Agent + "+" + s.CRI + "+" + s.OCI
+}
+
+// usageFigures are those of all daemons of a node together.
+func usageFigures(when, side string, m bench.Memory, ticks int) []figure.Figure {
+	of := func(what, unit string, value float64) figure.Figure {
+		return figure.Figure{
+			Bench:  "pods",
+			What:   what,
+			Side:   side,
+			Unit:   unit,
+			Median: value,
+		}
+	}
+
+	return []figure.Figure{
+		of("memory of the daemons "+when+": RSS", "MiB", float64(m.RSS)/1024),
+		of("memory of the daemons "+when+": PSS", "MiB", float64(m.PSS)/1024),
+		of("processor time of the daemons "+when, "%", percentOf(ticks)),
+	}
+}
+
 // title of a table, with the load of the machine: what the figures are worth depends on it.
 func (r *comparison) title(format string, args ...any) {
 	load, _ := os.ReadFile("/proc/loadavg")
@@ -177,6 +214,10 @@ func (r *comparison) title(format string, args ...any) {
 
 // durations prints median and slowest of each node, and how the medians compare.
 func (r *comparison) durations(what string, all [][]time.Duration) {
+	for n := range r.nodes {
+		r.figures.Add(figure.Of("pods", r.section+": "+what, r.side(n), all[n]))
+	}
+
 	ours, theirs := bench.Median(all[0]), bench.Median(all[1])
 	fmt.Fprintf(r.out, "  %-18s", what)
 	for n, node := range r.nodes {

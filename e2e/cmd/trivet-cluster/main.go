@@ -6,14 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/trivet-node/trivet/e2e/cluster"
+	"github.com/trivet-node/trivet/e2e/cluster/apiproxy"
+	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
+	"github.com/trivet-node/trivet/e2e/cluster/seat"
 	"github.com/trivet-node/trivet/e2e/demo"
 	"github.com/trivet-node/trivet/e2e/machine"
 	"github.com/trivet-node/trivet/e2e/specs"
@@ -22,12 +23,13 @@ import (
 
 const about = `trivet-cluster runs a real Kubernetes cluster in namespaces of this machine.
 
-  up                       bring the cluster up (see the flags for what sits where) and wait until its nodes are Ready
+  up                       bring the cluster up (the flags say what sits where), until its nodes are Ready
   down                     take it down; nothing is left of it
   status                   its machines and their daemons
   demo                     show a stateful workload on it, step by step, and remove it
   critest                  run the published critest against trivet-cri over --oci, on a machine of its own
-  leaks                    what must not be there, after down on this machine, while up on the nodes; an error if there is anything
+  leaks                    what must not be there: while up on the nodes, after down on this host; an error if
+                           there is anything
   logs M D                 the log of the daemon D of the machine M
   start|stop|kill M D      a daemon D of the machine M (control-plane or a node)
   agent NODE A             exchange the agent of a node that runs for A, trivet or kubelet
@@ -44,8 +46,10 @@ func run(ctx context.Context, env *program.Env) error {
 	if done, err := machine.Verb(ctx, env.Args); done {
 		return err
 	}
-	if len(env.Args) == 3 && env.Args[0] == cluster.ProxyVerb {
-		return (&cluster.Cluster{Dir: env.Args[1]}).ServeProxy(ctx, env.Args[2], env.Log)
+
+	if len(env.Args) == 3 && env.Args[0] == apiproxy.Verb {
+		plane := (&cluster.Cluster{Dir: env.Args[1]}).Machine(controlplane.Name)
+		return apiproxy.Serve(ctx, env.Args[2], plane.Pid, env.Log)
 	}
 
 	verb := ""
@@ -89,7 +93,7 @@ func configure(env *program.Env) (*session, error) {
 	reference := fs.Int("reference-nodes",
 		0, "number of nodes beside them with kubelet, containerd, runc and the upstream plugins: ref1, ...")
 	systemd := fs.Int("systemd-nodes", 0, "how many of the nodes, the last ones, have systemd as PID 1")
-	seats := cluster.Seats{Init: "trivet"}
+	seats := seat.Ours
 	fs.StringVar(&seats.Agent, "agent", "trivet", "node agent: trivet or kubelet")
 	fs.StringVar(&seats.CRI, "cri", "trivet", "CRI server: trivet or containerd")
 	fs.StringVar(&seats.CNI, "cni", "trivet", "CNI plugin: trivet or upstream")
@@ -114,28 +118,9 @@ func configure(env *program.Env) (*session, error) {
 		*p = abs
 	}
 
-	if *count < 0 || *reference < 0 || *count+*reference < 1 || *count+*reference > 200 {
-		return nil, &program.UsageError{
-			Err: fmt.Errorf("%d nodes and %d reference nodes: there can be 1 to 200 of both together",
-				*count, *reference),
-		}
-	}
-
-	if *systemd < 0 || *systemd > *count {
-		err := fmt.Errorf("%d of %d nodes cannot have systemd", *systemd, *count)
+	var err error
+	if s.nodes, err = cluster.Nodes(seats, *count, *systemd, *reference); err != nil {
 		return nil, &program.UsageError{Err: err}
-	}
-
-	for i := range *count {
-		if i >= *count-*systemd {
-			seats.Init = "systemd"
-		}
-
-		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("node%d", i+1), Seats: seats})
-	}
-
-	for i := range *reference {
-		s.nodes = append(s.nodes, cluster.Node{Name: fmt.Sprintf("ref%d", i+1), Seats: cluster.Reference})
 	}
 
 	s.Cluster = &cluster.Cluster{
@@ -149,23 +134,25 @@ func configure(env *program.Env) (*session, error) {
 
 	s.args, s.oci = fs.Args(), seats.OCI
 
-	// of every kubectl that is run
+	// For every kubectl that is run.
 	return s, os.Setenv("KUBECACHEDIR", s.KubectlCache())
 }
 
+// operands is how many arguments a verb needs at least.
+var operands = map[string]int{
+	"logs":   2,
+	"start":  2,
+	"stop":   2,
+	"kill":   2,
+	"agent":  2,
+	"reboot": 1,
+	"cut":    1,
+	"mend":   1,
+	"exec":   2,
+}
+
 func (s *session) do(ctx context.Context, verb string) error {
-	need := map[string]int{
-		"logs":   2,
-		"start":  2,
-		"stop":   2,
-		"kill":   2,
-		"agent":  2,
-		"reboot": 1,
-		"cut":    1,
-		"mend":   1,
-		"exec":   2,
-	}[verb]
-	if len(s.args) < need {
+	if need := operands[verb]; len(s.args) < need {
 		return &program.UsageError{
 			Err: fmt.Errorf("%s needs %d arguments, see trivet-cluster --help", verb, need),
 		}
@@ -177,7 +164,7 @@ func (s *session) do(ctx context.Context, verb string) error {
 	case "down":
 		return s.Down(ctx)
 	case "status":
-		return s.Status(s.Stdout)
+		return s.status()
 	case "leaks":
 		return s.AwaitNoLeaks(ctx, s.wait)
 	case "demo":
@@ -185,9 +172,13 @@ func (s *session) do(ctx context.Context, verb string) error {
 	case "critest":
 		return s.critest(ctx)
 	case "logs":
-		return s.CopyLog(s.Stdout, s.args[0], s.args[1])
-	case "start", "stop", "kill":
-		return s.Daemon(verb, s.args[0], s.args[1])
+		return s.logs()
+	case "start":
+		return s.restart()
+	case "stop":
+		return s.stop()
+	case "kill":
+		return s.kill()
 	case "agent":
 		return s.Exchange(ctx, s.args[0], s.args[1])
 	case "reboot":
@@ -231,45 +222,19 @@ func (s *session) demo(ctx context.Context) error {
 	return d.Run(ctx)
 }
 
-// critest is an error when a spec has failed, or was skipped for a reason that is not known.
+// critest prints what passed, and is an error unless all did.
 func (s *session) critest(ctx context.Context) error {
 	results, err := s.Critest(ctx, s.oci, critestProcs)
 	if err != nil {
 		return err
 	}
 
-	passed, bad, skipped := 0, 0, map[string]int{}
-	for _, r := range results {
-		why := specs.WhySkipped(r)
-		switch {
-		case r.Outcome == specs.Passed:
-			passed++
-		case r.Outcome == specs.Skipped && why != "":
-			skipped[why]++
-		default:
-			bad++
-			fmt.Fprintf(s.Stdout, "%-7s %s\n        %s\n", r.Outcome, r.Name, r.Message)
-		}
-	}
-
-	fmt.Fprintf(s.Stdout, "critest over %s: %d passed, %d failed\n", s.oci, passed, bad)
-	for _, why := range slices.Sorted(maps.Keys(skipped)) {
-		fmt.Fprintf(s.Stdout, "%d skipped: %s\n", skipped[why], why)
-	}
-
-	if bad > 0 {
+	verdict := specs.Judge(results)
+	verdict.Print(s.Stdout, s.oci)
+	if err := verdict.Err(); err != nil {
 		report := filepath.Join(s.Dir, "critest", s.oci, "e2e.log")
-		return fmt.Errorf("%d specs of critest did not pass; %s has their output", bad, report)
+		return fmt.Errorf("%w; %s has the output", err, report)
 	}
 
 	return nil
-}
-
-func (s *session) exec(ctx context.Context) error {
-	cmd, err := s.Machine(s.args[0]).Command(ctx, s.args[1], s.args[2:]...)
-	if err != nil {
-		return err
-	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, s.Stdout, s.Stderr
-	return cmd.Run()
 }

@@ -15,8 +15,9 @@ import (
 	"github.com/trivet-node/trivet/internal/program"
 )
 
-const about = `trivet-specs runs specs of the published Kubernetes end-to-end suite (e2e.test) against a running cluster,
-follows the run, and prints one line for each spec. It ends with an error unless every one of them passed.`
+const about = `trivet-specs runs specs of the published Kubernetes end-to-end suite (e2e.test) against a
+running cluster, follows the run, and prints one line for each spec. It ends with an error unless every one of
+them passed.`
 
 func main() { program.Tool("trivet-specs", run) }
 

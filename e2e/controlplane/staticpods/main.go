@@ -33,7 +33,7 @@ func main() {
 	}
 }
 
-// run has kubelet read one manifest after the other, so that its answer is told to be that file's.
+// run has kubelet read one manifest after the other, so that its answer is known to be about that file.
 func run(from, at, node string) error {
 	files, err := filepath.Glob(filepath.Join(from, "[^.]*.yaml"))
 	if err != nil {

@@ -20,7 +20,8 @@ var errNone = errors.New("no process matches")
 
 func main() {
 	var err error
-	switch name := filepath.Base(os.Args[0]); name {
+	name := filepath.Base(os.Args[0])
+	switch name {
 	case "pgrep":
 		err = pgrep(os.Args[1:])
 	case "ipcs":

@@ -9,9 +9,11 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/trivet-node/trivet/internal/retry"
 )
 
-// sidecar looks at the server every second, tells of changes in its log, and serves the newest state.
+// sidecar looks at the server every second, logs changes, and serves the newest state.
 func sidecar(ctx context.Context, log *slog.Logger, address, url string) error {
 	look := func() string {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -27,15 +29,10 @@ func sidecar(ctx context.Context, log *slog.Logger, address, url string) error {
 
 	go func() {
 		last := ""
-		for ctx.Err() == nil {
+		for range retry.Every(ctx, time.Second) {
 			if now := look(); now != last {
 				log.Info("server changed", "state", now)
 				last = now
-			}
-
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
 			}
 		}
 	}()
@@ -72,20 +69,16 @@ func client(ctx context.Context, log *slog.Logger, url string, count int) error 
 	return nil
 }
 
+// untilWritten writes a value, again if the server does not answer.
 func untilWritten(ctx context.Context, log *slog.Logger, url, value string) error {
-	for {
+	backoff := retry.Backoff{First: 500 * time.Millisecond, Max: 500 * time.Millisecond}
+	return retry.Until(ctx, backoff, func(ctx context.Context) error {
 		_, err := fetch(ctx, http.MethodPut, url, value)
-		if err == nil {
-			return nil
+		if err != nil {
+			log.Warn("server does not answer yet", "url", url, "err", err)
 		}
-
-		log.Warn("server does not answer yet", "url", url, "err", err)
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(500 * time.Millisecond):
-		}
-	}
+		return err
+	})
 }
 
 func fetch(ctx context.Context, method, url, body string) (string, error) {

@@ -3,7 +3,7 @@
 //
 //	demo init    --data DIR              prepares the volume and counts the starts
 //	demo serve   --data DIR --listen A   serves GET and PUT /kv/KEY, /version, /info, /healthz
-//	demo sidecar --url URL --listen A    watches the server beside it and tells its state on /state
+//	demo sidecar --url URL --listen A    watches the server beside it and serves its state on /state
 //	demo client  --url URL --count N     writes N values through the Service and reads them back
 //
 // When it is called nginx it serves a page on port 80, as a stand-in for that image.

@@ -67,6 +67,12 @@ func serve(ctx context.Context, log *slog.Logger, address, data string) error {
 		return fmt.Errorf("the volume was not prepared by demo init: %w", err)
 	}
 
+	log.Info("serving", "address", address, "data", data)
+	return listen(ctx, address, handler(log, data))
+}
+
+// handler serves the values in the directory kv of the volume.
+func handler(log *slog.Logger, data string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, version) })
@@ -74,8 +80,7 @@ func serve(ctx context.Context, log *slog.Logger, address, data string) error {
 		func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(info(data)) })
 	mux.HandleFunc("GET /kv/{key}", func(w http.ResponseWriter, r *http.Request) { get(w, r, data) })
 	mux.HandleFunc("PUT /kv/{key}", func(w http.ResponseWriter, r *http.Request) { put(w, r, log, data) })
-	log.Info("serving", "address", address, "data", data)
-	return listen(ctx, address, mux)
+	return mux
 }
 
 // info is what the pod was given: it shows that configuration, secret and volume arrived.

@@ -54,45 +54,67 @@ var types = map[string]dnsmessage.Type{
 	"PTR":   dnsmessage.TypePTR,
 }
 
+// question is what dig is to look up.
+type question struct {
+	name    string
+	kind    dnsmessage.Type
+	network string // udp or tcp
+	short   bool   // only the data is printed
+	search  bool   // by the search list of resolv.conf
+}
+
+// parseDig reads dig's arguments. Options that change nothing here are ignored.
+func parseDig(args []string) (question, error) {
+	q := question{kind: dnsmessage.TypeA, network: "udp"}
+	for _, a := range args {
+		switch {
+		case a == "+tcp":
+			q.network = "tcp"
+		case a == "+short":
+			q.short = true
+		case a == "+search":
+			q.search = true
+		case strings.HasPrefix(a, "+"):
+		case q.name == "":
+			q.name = a
+		default:
+			kind, ok := types[a]
+			if !ok {
+				return q, fmt.Errorf("no such type: %s", a)
+			}
+
+			q.kind = kind
+		}
+	}
+
+	return q, nil
+}
+
+// dig prints the answers to the first of the names that has any.
 func dig(args []string) error {
+	q, err := parseDig(args)
+	if err != nil {
+		return err
+	}
+
 	config, err := resolvConf("/etc/resolv.conf")
 	if err != nil {
 		return err
 	}
 
-	network, short, search, name, kind := "udp", false, false, "", dnsmessage.TypeA
-	for _, a := range args {
-		switch {
-		case a == "+tcp":
-			network = "tcp"
-		case a == "+short":
-			short = true
-		case a == "+search":
-			search = true
-		case strings.HasPrefix(a, "+"):
-		case name == "":
-			name = a
-		default:
-			var ok bool
-			if kind, ok = types[a]; !ok {
-				return fmt.Errorf("no such type: %s", a)
-			}
-		}
+	names := []string{strings.TrimSuffix(q.name, ".") + "."}
+	if q.search {
+		names = config.candidates(q.name)
 	}
 
-	names := []string{strings.TrimSuffix(name, ".") + "."}
-	if search {
-		names = config.candidates(name)
-	}
-
-	for _, full := range names {
-		answers, err := ask(network, config.server, full, kind)
+	for _, name := range names {
+		answers, err := lookUp(q.network, config.server, name, q.kind)
 		if err != nil {
 			return err
 		}
 
 		for _, r := range answers {
-			show(r, short)
+			show(r, q.short)
 		}
 
 		if len(answers) > 0 {
@@ -103,8 +125,8 @@ func dig(args []string) error {
 	return nil
 }
 
-// ask sends one query and returns the answer section.
-func ask(network, server, name string, kind dnsmessage.Type) ([]dnsmessage.Resource, error) {
+// lookUp sends one query and returns the answer section.
+func lookUp(network, server, name string, kind dnsmessage.Type) ([]dnsmessage.Resource, error) {
 	full, err := dnsmessage.NewName(name)
 	if err != nil {
 		return nil, err

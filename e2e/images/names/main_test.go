@@ -4,7 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
 )
 
 func TestNamesAreTriedInTheOrderOfResolvConf(t *testing.T) {
@@ -27,5 +30,22 @@ func TestNamesAreTriedInTheOrderOfResolvConf(t *testing.T) {
 		if got := c.candidates(name); !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
 		}
+	}
+}
+
+func TestDigReadsItsArgumentsInAnyOrder(t *testing.T) {
+	for text, want := range map[string]question{
+		"a.b":                       {name: "a.b", kind: dnsmessage.TypeA, network: "udp"},
+		"+notcp +noall a.b AAAA":    {name: "a.b", kind: dnsmessage.TypeAAAA, network: "udp"},
+		"+tcp +short a.b SRV":       {name: "a.b", kind: dnsmessage.TypeSRV, network: "tcp", short: true},
+		"a +search PTR +unheard-of": {name: "a", kind: dnsmessage.TypePTR, network: "udp", search: true},
+	} {
+		if got, err := parseDig(strings.Fields(text)); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+
+	if _, err := parseDig([]string{"a.b", "MOON"}); err == nil {
+		t.Error("a type that does not exist is taken")
 	}
 }

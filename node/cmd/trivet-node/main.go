@@ -25,7 +25,7 @@ func main() { program.Main("trivet-node", run) }
 
 func run(ctx context.Context, env *program.Env) error {
 	if slices.Equal(env.Args, []string{"--version"}) && filepath.Base(os.Args[0]) == "kubelet" {
-		// kubeadm asks the program by this name
+		// kubeadm asks for the version by this name.
 		_, err := fmt.Fprintln(env.Stdout, "Kubernetes", agent.KubernetesVersion)
 		return err
 	}
@@ -37,7 +37,7 @@ func run(ctx context.Context, env *program.Env) error {
 		return err
 	}
 
-	cfg, err := configure(flags)
+	cfg, err := config.Read(flags)
 	if err != nil {
 		return &program.UsageError{Err: oneLine(err)}
 	}
@@ -52,28 +52,8 @@ func run(ctx context.Context, env *program.Env) error {
 
 	klog.SetSlogLogger(env.Log)
 	program.SmallHeap()
-	a, err := agent.New(cfg, env.Log)
-	if err != nil {
-		return err
-	}
-
-	return a.Run(ctx)
+	return agent.Run(ctx, cfg, env.Log)
 }
 
-// configure lays the flags over the files, and the files over the defaults.
-func configure(flags *config.Flags) (config.Config, error) {
-	cfg := config.Defaults()
-	if err := cfg.Load(flags); err != nil {
-		return cfg, err
-	}
-	if err := flags.Apply(&cfg); err != nil {
-		return cfg, err
-	}
-	if err := cfg.Complete(); err != nil {
-		return cfg, fmt.Errorf("configuration: %w", err)
-	}
-	return cfg, nil
-}
-
-// oneLine puts several errors into one line, as programs of the project end.
+// oneLine puts several errors into one line: every program of the project ends with one.
 func oneLine(err error) error { return errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")) }

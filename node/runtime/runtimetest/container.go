@@ -2,19 +2,44 @@ package runtimetest
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// CreateContainer makes a container.
-func (s *Server) CreateContainer(
-	_ context.Context,
-	r *cri.CreateContainerRequest,
+// Exit ends the running container of this name.
+func (s *Server) Exit(name string, code int32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, c := range s.containers {
+		if c.Metadata.Name == name && c.State == cri.ContainerState_CONTAINER_RUNNING {
+			s.exit(id, code)
+		}
+	}
+}
+
+// exit ends a container. The caller holds the lock.
+func (s *Server) exit(id string, code int32) {
+	c := s.containers[id]
+	c.State = cri.ContainerState_CONTAINER_EXITED
+	c.ExitCode = code
+	c.FinishedAt = time.Now().UnixNano()
+	s.publish(id, cri.ContainerEventType_CONTAINER_STOPPED_EVENT)
+}
+
+// label is a container's name in Calls.
+func label(c *cri.ContainerStatus) string {
+	return fmt.Sprintf("%s/%d", c.Metadata.Name, c.Metadata.Attempt)
+}
+
+// CreateContainer makes a container in a ready sandbox.
+func (s service) CreateContainer(
+	_ context.Context, r *cri.CreateContainerRequest,
 ) (*cri.CreateContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -28,12 +53,15 @@ func (s *Server) CreateContainer(
 		Labels:      r.Config.Labels,
 		Annotations: r.Config.Annotations,
 		Mounts:      r.Config.Mounts,
+		LogPath:     filepath.Join(s.logDirs[r.PodSandboxId], r.Config.LogPath),
 	}
 	if err := s.note("CreateContainer", label(c)); err != nil {
 		return nil, err
 	}
-	if b := s.sandboxes[r.PodSandboxId]; b == nil || b.State != cri.PodSandboxState_SANDBOX_READY {
-		return nil, status.Error(codes.NotFound, "no such sandbox")
+
+	sandbox := s.sandboxes[r.PodSandboxId]
+	if sandbox == nil || sandbox.State != cri.PodSandboxState_SANDBOX_READY {
+		return nil, notFound("sandbox", r.PodSandboxId)
 	}
 
 	s.serial++
@@ -42,17 +70,16 @@ func (s *Server) CreateContainer(
 	return &cri.CreateContainerResponse{ContainerId: c.Id}, nil
 }
 
-// StartContainer runs it.
-func (s *Server) StartContainer(
-	_ context.Context,
-	r *cri.StartContainerRequest,
+// StartContainer runs a container, which ends at once if its image says so.
+func (s service) StartContainer(
+	_ context.Context, r *cri.StartContainerRequest,
 ) (*cri.StartContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
 	c := s.containers[r.ContainerId]
 	if c == nil {
-		return nil, status.Error(codes.NotFound, "no such container")
+		return nil, notFound("container", r.ContainerId)
 	}
 	if err := s.note("StartContainer", label(c)); err != nil {
 		return nil, err
@@ -67,20 +94,29 @@ func (s *Server) StartContainer(
 	return &cri.StartContainerResponse{}, nil
 }
 
-// StopContainer ends it: with 143, or with 137 after the grace if it is stubborn.
-func (s *Server) StopContainer(
-	ctx context.Context,
-	r *cri.StopContainerRequest,
+// exitCodeOf returns the N of an image "exit:N".
+func exitCodeOf(image string) (int32, bool) {
+	text, ok := strings.CutPrefix(strings.TrimPrefix(image, idPrefix), "exit:")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(text, 10, 32)
+	return int32(n), err == nil
+}
+
+// StopContainer ends a container with code 143, or with 137 after the grace if it is stubborn.
+func (s service) StopContainer(
+	ctx context.Context, r *cri.StopContainerRequest,
 ) (*cri.StopContainerResponse, error) {
 	s.mu.Lock()
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		s.mu.Unlock()
-		return nil, status.Error(codes.NotFound, "no such container")
+		return nil, notFound("container", r.ContainerId)
 	}
 
 	err := s.note("StopContainer", label(c)+" "+strconv.FormatInt(r.Timeout, 10))
-	stubborn := s.stubborn[c.Metadata.Name]
+	stubborn := s.behaviour.stubborn[c.Metadata.Name]
 	s.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -109,10 +145,9 @@ func (s *Server) StopContainer(
 	return &cri.StopContainerResponse{}, nil
 }
 
-// RemoveContainer removes it.
-func (s *Server) RemoveContainer(
-	_ context.Context,
-	r *cri.RemoveContainerRequest,
+// RemoveContainer removes a container. One that is not there is a success.
+func (s service) RemoveContainer(
+	_ context.Context, r *cri.RemoveContainerRequest,
 ) (*cri.RemoveContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,42 +161,50 @@ func (s *Server) RemoveContainer(
 	return &cri.RemoveContainerResponse{}, nil
 }
 
-// ListContainers lists by label.
-func (s *Server) ListContainers(
-	_ context.Context,
-	r *cri.ListContainersRequest,
+// ListContainers lists by label and state.
+func (s service) ListContainers(
+	_ context.Context, r *cri.ListContainersRequest,
 ) (*cri.ListContainersResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
+	if err := s.behaviour.fail["ListContainers"]; err != nil {
+		return nil, err
+	}
+
 	out := &cri.ListContainersResponse{}
+	want := r.GetFilter().GetState()
 	for id, c := range s.containers {
-		if selected(c.Labels, r.GetFilter().GetLabelSelector()) {
-			out.Containers = append(out.Containers, &cri.Container{
-				Id:           id,
-				PodSandboxId: s.parents[id],
-				Metadata:     c.Metadata,
-				State:        c.State,
-				CreatedAt:    c.CreatedAt,
-				Labels:       c.Labels,
-			})
+		if !selected(c.Labels, r.GetFilter().GetLabelSelector()) || want != nil && c.State != want.State {
+			continue
 		}
+
+		out.Containers = append(out.Containers, &cri.Container{
+			Id:           id,
+			PodSandboxId: s.parents[id],
+			Metadata:     c.Metadata,
+			State:        c.State,
+			CreatedAt:    c.CreatedAt,
+			Labels:       c.Labels,
+		})
 	}
 
 	return out, nil
 }
 
-// ContainerStatus answers.
-func (s *Server) ContainerStatus(
-	_ context.Context,
-	r *cri.ContainerStatusRequest,
+// ContainerStatus returns all that is known of a container.
+func (s service) ContainerStatus(
+	_ context.Context, r *cri.ContainerStatusRequest,
 ) (*cri.ContainerStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
 	c := s.containers[r.ContainerId]
 	if c == nil {
-		return nil, status.Error(codes.NotFound, "no such container")
+		return nil, notFound("container", r.ContainerId)
+	}
+	if err := s.behaviour.fail["ContainerStatus"]; err != nil {
+		return nil, err
 	}
 
 	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{
@@ -177,55 +220,29 @@ func (s *Server) ContainerStatus(
 		Labels:      c.Labels,
 		Annotations: c.Annotations,
 		Mounts:      c.Mounts,
+		LogPath:     c.LogPath,
 	}}, nil
 }
 
-// ExecSync answers with nothing: every command succeeds.
-func (s *Server) ExecSync(_ context.Context, r *cri.ExecSyncRequest) (*cri.ExecSyncResponse, error) {
+// ReopenContainerLog is recorded.
+func (s service) ReopenContainerLog(
+	_ context.Context, r *cri.ReopenContainerLogRequest,
+) (*cri.ReopenContainerLogResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &cri.ExecSyncResponse{}, s.note("ExecSync", r.Cmd[0])
+	return &cri.ReopenContainerLogResponse{}, s.note("ReopenContainerLog", r.ContainerId)
 }
 
-// ImageStatus knows images that were added or pulled.
-func (s *Server) ImageStatus(_ context.Context, r *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
+// CheckpointContainer is recorded, with its timeout and file.
+func (s service) CheckpointContainer(
+	_ context.Context, r *cri.CheckpointContainerRequest,
+) (*cri.CheckpointContainerResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	name := strings.TrimPrefix(r.Image.Image, idPrefix)
-	if !s.images[name] {
-		return &cri.ImageStatusResponse{}, nil
+	c := s.containers[r.ContainerId]
+	if c == nil {
+		return nil, notFound("container", r.ContainerId)
 	}
-	return &cri.ImageStatusResponse{Image: &cri.Image{Id: idPrefix + name, RepoTags: []string{name}}}, nil
-}
-
-// idPrefix makes an image's ID of its name.
-const idPrefix = "id-"
-
-// Private makes pulls of an image ask for a password.
-func (s *Server) Private(image, password string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.passwords[image] = password
-}
-
-// Preload makes an image present without a pull.
-func (s *Server) Preload(image string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.images[image] = true
-}
-
-// PullImage makes an image present.
-func (s *Server) PullImage(_ context.Context, r *cri.PullImageRequest) (*cri.PullImageResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.note("PullImage", r.Image.Image); err != nil {
-		return nil, err
-	}
-	s.users = append(s.users, r.GetAuth().GetUsername())
-	if r.GetAuth().GetPassword() != s.passwords[r.Image.Image] && s.passwords[r.Image.Image] != "" {
-		return nil, status.Error(codes.Unknown, "authorization failed")
-	}
-	s.images[r.Image.Image] = true
-	return &cri.PullImageResponse{ImageRef: idPrefix + r.Image.Image}, nil
+	object := fmt.Sprintf("%s %d %s", label(c), r.Timeout, r.Location)
+	return &cri.CheckpointContainerResponse{}, s.note("CheckpointContainer", object)
 }

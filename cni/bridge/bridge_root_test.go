@@ -1,0 +1,230 @@
+package bridge
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/namespace"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// host runs a test in the network namespace of a pretended host.
+func host(t *testing.T, f func(host *rtnl.Conn) error) {
+	t.Helper()
+	testenv.Root(t)
+	err := namespace.Do(func() error {
+		c, err := rtnl.Open()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = c.Close() }()
+
+		return f(c)
+	}, testenv.Netns(t))
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+var config = Config{
+	Network:   "test",
+	Name:      "br0",
+	MTU:       1400,
+	IsGateway: true,
+	Port:      rtnl.Port{Hairpin: true},
+}
+
+// attachment is that of a container with a last byte in its addresses.
+func attachment(t *testing.T, id string, v4, v6 string) Attachment {
+	t.Helper()
+	return Attachment{
+		Owner: ipam.Owner{ContainerID: id, IfName: "eth0"},
+		Netns: testenv.Netns(t),
+		MTU:   1400,
+		Addresses: []Address{
+			address(v4, "10.1.0.1"),
+			address(v6, "fd01::1"),
+		},
+		Routes: []rtnl.Route{{
+			Dst:     netip.MustParsePrefix("0.0.0.0/0"),
+			Gateway: netip.MustParseAddr("10.1.0.1"),
+		}},
+	}
+}
+
+func TestWhatAttachMakesPassesCheckUntilItIsDetached(t *testing.T) {
+	host(t, func(host *rtnl.Conn) error {
+		for name, c := range map[string]Config{"neighbours": config, "hostRouted": hostRouted(config)} {
+			a := attachment(t, name, "10.1.0.9/24", "fd01::9/64")
+			ends, err := Attach(host, c, a)
+			if err != nil {
+				return err
+			}
+			if err := Check(host, c, a); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+
+			if ends.Bridge.Name != "br0" || ends.Pod.Name != "eth0" || ends.Host.MTU != 1400 ||
+				!IsAttached(host, "test", a.Owner) {
+				t.Errorf("%s: %+v", name, ends)
+			}
+
+			for i, want := range []bool{true, false} {
+				there, err := Detach(host, "test", a.Owner, false)
+				if err != nil || there != want {
+					t.Errorf("%s: detach %d: %v, %v", name, i, there, err)
+				}
+			}
+
+			if Check(host, c, a) == nil || IsAttached(host, "test", a.Owner) {
+				t.Errorf("%s: it is still there", name)
+			}
+		}
+
+		return nil
+	})
+}
+
+func hostRouted(c Config) Config {
+	c.HostRouted = true
+	return c
+}
+
+func TestAnInterfaceThatIsThereAlreadyIsLeftAlone(t *testing.T) {
+	host(t, func(host *rtnl.Conn) error {
+		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
+		if _, err := Attach(host, config, a); err != nil {
+			return err
+		}
+
+		_, err := Attach(host, config, a)
+		if err == nil || !strings.Contains(err.Error(), "interface eth0 of container pod is there already") {
+			t.Errorf("the same container again: %v", err)
+		}
+
+		other := a
+		other.Owner.ContainerID = "other"
+		_, err = Attach(host, config, other)
+		if err == nil || !strings.Contains(err.Error(), "is there already in network namespace") {
+			t.Errorf("another container in the same namespace: %v", err)
+		}
+
+		return Check(host, config, a)
+	})
+}
+
+func TestAnInterfaceThatWasCutOffGivesWayAndIsGarbage(t *testing.T) {
+	host(t, func(host *rtnl.Conn) error {
+		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
+		for range 2 {
+			if _, err := Attach(host, config, a); err != nil {
+				return err
+			}
+			if _, err := Detach(host, "test", a.Owner, true); err != nil {
+				return err
+			}
+			if IsAttached(host, "test", a.Owner) {
+				t.Error("an interface that was cut off counts as attached")
+			}
+		}
+
+		if err := Keep(host, "test", func(string) bool { return true }); err != nil {
+			return err
+		}
+
+		links, err := host.Links()
+		if len(links) != 2 {
+			t.Errorf("left beside lo and br0: %+v", links)
+		}
+
+		return err
+	})
+}
+
+func TestAttachThatFailsInThePodLeavesNoVeth(t *testing.T) {
+	host(t, func(host *rtnl.Conn) error {
+		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
+		// Nothing leads to this gateway.
+		a.Routes = []rtnl.Route{{
+			Dst:     netip.MustParsePrefix("192.0.2.0/24"),
+			Gateway: netip.MustParseAddr("198.51.100.1"),
+		}}
+		if _, err := Attach(host, config, a); err == nil {
+			t.Error("a route through a gateway that is out of reach")
+		}
+
+		links, err := host.Links()
+		if len(links) != 2 {
+			t.Errorf("left beside lo and br0: %+v", links)
+		}
+
+		return err
+	})
+}
+
+func TestAnotherGatewayIsRefusedOrReplaced(t *testing.T) {
+	host(t, func(host *rtnl.Conn) error {
+		if _, err := ensure(host, config, []Address{address("10.7.0.9/24", "10.7.0.1")}); err != nil {
+			return err
+		}
+
+		wanted := []Address{address("10.1.0.9/24", "10.1.0.1")}
+		if _, err := ensure(host, config, wanted); err == nil ||
+			Usable(host, config, [][]Address{wanted}) == nil {
+			t.Errorf("a second gateway: %v", err)
+		}
+
+		force := config
+		force.ForceAddress = true
+		link, err := ensure(host, force, wanted)
+		if err != nil {
+			return err
+		}
+
+		have, err := host.Addresses(link.Index)
+		if len(have) != 1 || have[0].String() != "10.1.0.1/24" {
+			t.Errorf("the bridge has %v", have)
+		}
+
+		return err
+	})
+}
+
+func TestABridgeMovesWhenItsLastPodHasGone(t *testing.T) {
+	host(t, func(host *rtnl.Conn) error {
+		gateways := []Address{address("10.7.0.0/24", "10.7.0.1"), address("fd07::/64", "fd07::1")}
+		if moved, err := Move(host, config, gateways); err != nil || len(moved) != 0 {
+			t.Errorf("a bridge that does not exist: %v, %v", moved, err)
+		}
+
+		a := attachment(t, "pod", "10.1.0.9/24", "fd01::9/64")
+		if _, err := Attach(host, config, a); err != nil {
+			return err
+		}
+
+		moved, err := Move(host, config, gateways)
+		if err == nil || len(moved) != 0 ||
+			!strings.Contains(err.Error(), "for 1 pods that are still there") {
+			t.Errorf("under a pod: %v, %v", moved, err)
+		}
+
+		if _, err := Detach(host, "test", a.Owner, false); err != nil {
+			return err
+		}
+
+		moved, err = Move(host, config, gateways)
+		if err != nil || len(moved) != 2 {
+			t.Errorf("without pods: %v, %v", moved, err)
+		}
+
+		moved, err = Move(host, config, gateways)
+		if len(moved) != 0 {
+			t.Errorf("a second time: %v", moved)
+		}
+
+		return err
+	})
+}

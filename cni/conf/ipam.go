@@ -1,0 +1,233 @@
+package conf
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/trivet-node/trivet/cni/ipam"
+)
+
+// IPAM is the configuration of host-local.
+type IPAM struct {
+	Pool ipam.Location
+	// Sets are the range sets; those that the runtime asks for come first.
+	Sets []ipam.Set
+	// Subnets are those of the configuration alone: they are the same for all containers.
+	Subnets []netip.Prefix
+	Routes  []types.Route
+	// ResolvConf is the path of a file whose content becomes the result's dns; "" for none.
+	ResolvConf string
+	// Requested are the addresses that the runtime asks for.
+	Requested []netip.Addr
+}
+
+// defaultDataDir is host-local's.
+const defaultDataDir = "/var/lib/cni/networks"
+
+// ipamKeys are what an IPAM plugin reads of the configuration of any main plugin.
+type ipamKeys struct {
+	CNIVersion    string        `json:"cniVersion"`
+	Name          string        `json:"name"`
+	IPAM          ipamSection   `json:"ipam"`
+	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
+	Args          argsSection   `json:"args"`
+}
+
+type ipamSection struct {
+	Type       string        `json:"type"`
+	ResolvConf string        `json:"resolvConf"`
+	Routes     []types.Route `json:"routes"`
+	Ranges     [][]rangeKeys `json:"ranges"`
+	poolKeys
+	// rangeKeys are the old form, with one range.
+	rangeKeys
+}
+
+// poolKeys say where the reservations are.
+type poolKeys struct {
+	DataDir    string `json:"dataDir"`
+	BootScoped bool   `json:"bootScoped"`
+}
+
+type rangeKeys struct {
+	Subnet     string `json:"subnet"`
+	RangeStart string `json:"rangeStart"`
+	RangeEnd   string `json:"rangeEnd"`
+	Gateway    string `json:"gateway"`
+}
+
+// runtimeConfig are the capability arguments.
+type runtimeConfig struct {
+	PortMappings []portMapping `json:"portMappings"`
+	IPRanges     [][]rangeKeys `json:"ipRanges"`
+	IPs          []string      `json:"ips"`
+	MAC          string        `json:"mac"`
+}
+
+type argsSection struct {
+	CNI struct {
+		IPs []string `json:"ips"`
+		MAC string   `json:"mac"`
+	} `json:"cni"`
+}
+
+// ReadIPAM reads what host-local needs of the configuration of any main plugin, whose other keys mean nothing
+// here. args is CNI_ARGS. It returns nil when the configuration has no ipam.
+func ReadIPAM(stdin []byte, args string) (*IPAM, error) {
+	var k ipamKeys
+	if err := decode(stdin, &k); err != nil {
+		return nil, err
+	}
+	if k.IPAM.Type == "" && k.IPAM.Subnet == "" && len(k.IPAM.Ranges) == 0 {
+		return nil, nil
+	}
+
+	parsed, err := parseArgs(args)
+	if err != nil {
+		return nil, err
+	}
+
+	return k.read(parsed)
+}
+
+func (k ipamKeys) refuse() error {
+	if t := k.IPAM.Type; t != "" && t != "host-local" {
+		return fmt.Errorf("%w: ipam type %q: the only one is host-local, which is built in",
+			ErrUnsupported, t)
+	}
+	return nil
+}
+
+func (k ipamKeys) read(args cniArgs) (*IPAM, error) {
+	c := &IPAM{
+		Pool:       k.IPAM.poolKeys.location(k.Name),
+		Routes:     k.IPAM.Routes,
+		ResolvConf: k.IPAM.ResolvConf,
+	}
+	if err := k.readRanges(c); err != nil {
+		return nil, invalid("ipam: %w", err)
+	}
+	if err := oneOfEachFamily(k.CNIVersion, c.Sets); err != nil {
+		return nil, invalid("ipam: %w", err)
+	}
+
+	for _, text := range slices.Concat(strings.Fields(args.ip), k.Args.CNI.IPs, k.RuntimeConfig.IPs) {
+		// Addresses may carry a prefix length (CNI conventions, "ips").
+		host, _, _ := strings.Cut(text, "/")
+		a, err := netip.ParseAddr(host)
+		if err != nil {
+			return nil, invalid("requested address: %w", err)
+		}
+
+		c.Requested = append(c.Requested, a.Unmap())
+	}
+
+	return c, nil
+}
+
+func (k poolKeys) location(network string) ipam.Location {
+	l := ipam.Location{
+		DataDir:    k.DataDir,
+		Network:    network,
+		BootScoped: k.BootScoped,
+	}
+	if l.DataDir == "" {
+		l.DataDir = defaultDataDir
+	}
+	return l
+}
+
+// readRanges reads the range sets: first those that the runtime asks for, as in host-local.
+func (k ipamKeys) readRanges(c *IPAM) error {
+	configured := k.IPAM.Ranges
+	if k.IPAM.Subnet != "" {
+		configured = slices.Concat([][]rangeKeys{{k.IPAM.rangeKeys}}, configured)
+	}
+
+	for _, group := range k.RuntimeConfig.IPRanges {
+		set, err := parseSet(group)
+		if err != nil {
+			return err
+		}
+
+		c.Sets = append(c.Sets, set)
+	}
+
+	// Only these are the network's: what is masqueraded must not depend on one container.
+	for _, group := range configured {
+		set, err := parseSet(group)
+		if err != nil {
+			return err
+		}
+
+		c.Sets = append(c.Sets, set)
+		for _, r := range set {
+			c.Subnets = append(c.Subnets, r.Subnet)
+		}
+	}
+
+	if len(c.Sets) == 0 {
+		return fmt.Errorf("neither subnet nor ranges")
+	}
+
+	return ipam.CheckSets(c.Sets)
+}
+
+func parseSet(group []rangeKeys) (set ipam.Set, err error) {
+	for _, k := range group {
+		r, err := k.parse()
+		if err != nil {
+			return nil, err
+		}
+		set = append(set, r)
+	}
+	return set, nil
+}
+
+func (k rangeKeys) parse() (r ipam.Range, err error) {
+	if r.Subnet, err = netip.ParsePrefix(k.Subnet); err != nil {
+		return r, err
+	}
+
+	for _, part := range []struct {
+		text string
+		into *netip.Addr
+	}{
+		{k.RangeStart, &r.Start},
+		{k.RangeEnd, &r.End},
+		{k.Gateway, &r.Gateway},
+	} {
+		if part.text == "" {
+			continue
+		}
+		if *part.into, err = netip.ParseAddr(part.text); err != nil {
+			return r, err
+		}
+	}
+
+	return ipam.NewRange(r)
+}
+
+// oneOfEachFamily returns an error when a result of an old CNI version cannot carry the addresses: before
+// version 0.3.0 it has one IPv4 and one IPv6 address.
+func oneOfEachFamily(cniVersion string, sets []ipam.Set) error {
+	if !slices.Contains([]string{"", "0.1.0", "0.2.0"}, cniVersion) {
+		return nil
+	}
+
+	seen := map[bool]bool{}
+	for _, set := range sets {
+		is4 := set[0].Start.Is4()
+		if seen[is4] {
+			return fmt.Errorf("CNI version %q does not support more than one address of a family", cniVersion)
+		}
+
+		seen[is4] = true
+	}
+
+	return nil
+}

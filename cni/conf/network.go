@@ -1,0 +1,256 @@
+package conf
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/rtnl"
+)
+
+// Network is the configuration of a network on a bridge: of upstream's bridge, and of trivet-cni.
+type Network struct {
+	Bridge bridge.Config
+	// DefaultGateway gives pods default routes through the bridge.
+	DefaultGateway bool
+	NAT            hostnat.Config
+	// IPAM is nil for a network on layer 2 only.
+	IPAM    *IPAM
+	DNS     types.DNS
+	Runtime Runtime
+}
+
+// Runtime is what the runtime asks for one container.
+type Runtime struct {
+	// MAC is nil when the plugin chooses.
+	MAC net.HardwareAddr
+	// Ports are the host ports; none when another plugin publishes them.
+	Ports []Port
+}
+
+// Options are what a call says beside the configuration.
+type Options struct {
+	// Args is CNI_ARGS.
+	Args string
+	// HostPorts is false for upstream's bridge, which leaves host ports to portmap.
+	HostPorts bool
+}
+
+// keys is the JSON of a network on a bridge.
+type keys struct {
+	bridgeKeys
+	natKeys
+	refusedKeys
+	ipamKeys
+	DNS types.DNS `json:"dns"`
+}
+
+// bridgeKeys are upstream's keys of the bridge, and hostRouted, which is ours.
+type bridgeKeys struct {
+	Bridge           string `json:"bridge"`
+	IsGateway        bool   `json:"isGateway"`
+	IsDefaultGateway bool   `json:"isDefaultGateway"`
+	ForceAddress     bool   `json:"forceAddress"`
+	HairpinMode      bool   `json:"hairpinMode"`
+	PromiscMode      bool   `json:"promiscMode"`
+	PortIsolation    bool   `json:"portIsolation"`
+	EnableDAD        bool   `json:"enabledad"`
+	MTU              int    `json:"mtu"`
+	HostRouted       bool   `json:"hostRouted"`
+}
+
+// natKeys are those of masquerading and host ports: upstream's of bridge and portmap, and noMasq, which is
+// ours.
+type natKeys struct {
+	IPMasq bool     `json:"ipMasq"`
+	NoMasq []string `json:"noMasq"`
+	SNAT   *bool    `json:"snat"`
+}
+
+// refusedKeys are upstream's keys that are not supported.
+type refusedKeys struct {
+	VLAN             int      `json:"vlan"`
+	VLANTrunk        []any    `json:"vlanTrunk"`
+	MACSpoofCheck    bool     `json:"macspoofchk"`
+	DisableInterface bool     `json:"disableContainerInterface"`
+	PreserveDefault  *bool    `json:"preserveDefaultVlan"`
+	IPMasqBackend    string   `json:"ipMasqBackend"`
+	Backend          string   `json:"backend"`
+	ConditionsV4     []string `json:"conditionsV4"`
+	ConditionsV6     []string `json:"conditionsV6"`
+	MasqAll          bool     `json:"masqAll"`
+	MarkMasqBit      *int     `json:"markMasqBit"`
+	SetMarkChain     *string  `json:"externalSetMarkChain"`
+}
+
+// defaultBridge is the name of the bridge that upstream's plugin makes when the configuration has none.
+const defaultBridge = "cni0"
+
+// ReadNetwork reads the configuration of a network on a bridge, for an operation that sets something up or
+// looks at it. DEL and GC use ReadTeardown.
+func ReadNetwork(stdin []byte, o Options) (*Network, error) {
+	var k keys
+	if err := decode(stdin, &k); err != nil {
+		return nil, err
+	}
+
+	// Before anything is checked: a key that is not supported may be why the rest looks wrong.
+	if err := k.refuse(); err != nil {
+		return nil, err
+	}
+
+	args, err := parseArgs(o.Args)
+	if err != nil {
+		return nil, err
+	}
+
+	n := &Network{
+		Bridge:         k.bridgeKeys.config(k.Name),
+		DefaultGateway: k.IsDefaultGateway,
+		DNS:            k.DNS,
+	}
+	if err := check(n.Bridge); err != nil {
+		return nil, err
+	}
+	if n.Runtime, err = k.runtime(args, o.HostPorts); err != nil {
+		return nil, err
+	}
+
+	if k.IPAM.Type != "" {
+		if n.IPAM, err = k.ipamKeys.read(args); err != nil {
+			return nil, err
+		}
+	}
+
+	// Last, since it depends on the bridge and on the subnets.
+	n.NAT, err = k.natKeys.config(n, o.HostPorts)
+	return n, err
+}
+
+func (k bridgeKeys) config(network string) bridge.Config {
+	c := bridge.Config{
+		Network:      network,
+		Name:         k.Bridge,
+		MTU:          k.MTU,
+		IsGateway:    k.IsGateway || k.IsDefaultGateway,
+		ForceAddress: k.ForceAddress,
+		Port:         rtnl.Port{Hairpin: k.HairpinMode, Isolated: k.PortIsolation},
+		Promiscuous:  k.PromiscMode,
+		HostRouted:   k.HostRouted,
+		DAD:          k.EnableDAD,
+	}
+	if c.Name == "" {
+		c.Name = defaultBridge
+	}
+
+	return c
+}
+
+func check(c bridge.Config) error {
+	switch {
+	case !isInterfaceName(c.Name):
+		const rule = "at most 15 characters, no slash, colon or space"
+		return invalid("bridge %q is not an interface name (%s)", c.Name, rule)
+	case c.Port.Hairpin && c.Promiscuous:
+		return invalid("hairpinMode and promiscMode together make every packet arrive twice; choose one")
+	case c.MTU < 0 || c.MTU > 65535:
+		return invalid("mtu %d is not within 0 and 65535", c.MTU)
+	}
+	return nil
+}
+
+// isInterfaceName is the kernel's dev_valid_name.
+func isInterfaceName(name string) bool {
+	if name == "" || len(name) >= unix.IFNAMSIZ || name == "." || name == ".." {
+		return false
+	}
+	return !strings.ContainsAny(name, "/: \t\n")
+}
+
+// config returns the NAT of n, whose bridge and addresses are known.
+func (k natKeys) config(n *Network, hostPorts bool) (hostnat.Config, error) {
+	c := hostnat.Config{
+		Network:    n.Bridge.Network,
+		Bridge:     n.Bridge.Name,
+		Masquerade: k.IPMasq,
+		SNAT:       k.SNAT == nil || *k.SNAT,
+		HostRouted: n.Bridge.HostRouted,
+		Ports:      hostPorts,
+	}
+	if n.IPAM != nil {
+		c.Subnets = n.IPAM.Subnets
+	}
+
+	for _, text := range k.NoMasq {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return c, invalid("noMasq: %w", err)
+		}
+
+		c.NoMasq = append(c.NoMasq, p.Masked())
+	}
+
+	return c, nil
+}
+
+// refuse returns an error that names the first key that is not supported.
+func (k *keys) refuse() error {
+	isIPTables := func(backend string) bool { return backend != "" && backend != "nftables" }
+	for _, refused := range []struct {
+		key string
+		set bool
+	}{
+		{"vlan", k.VLAN != 0},
+		{"vlanTrunk", len(k.VLANTrunk) > 0},
+		{"macspoofchk", k.MACSpoofCheck},
+		{"disableContainerInterface", k.DisableInterface},
+		// True is upstream's default, and means nothing without VLANs.
+		{"preserveDefaultVlan", k.PreserveDefault != nil && !*k.PreserveDefault},
+		{"ipMasqBackend", isIPTables(k.IPMasqBackend)},
+		{"backend", isIPTables(k.Backend)},
+		{"conditionsV4", len(k.ConditionsV4) > 0},
+		{"conditionsV6", len(k.ConditionsV6) > 0},
+		{"masqAll", k.MasqAll},
+		{"markMasqBit", k.MarkMasqBit != nil},
+		{"externalSetMarkChain", k.SetMarkChain != nil},
+	} {
+		if refused.set {
+			const have = "nftables is the only backend; there are no VLANs and no anti-spoofing"
+			return fmt.Errorf("%w: key %q with this value (%s)", ErrUnsupported, refused.key, have)
+		}
+	}
+
+	return k.ipamKeys.refuse()
+}
+
+func (k *keys) runtime(args cniArgs, hostPorts bool) (r Runtime, err error) {
+	if r.MAC, err = k.mac(args); err != nil {
+		return r, err
+	}
+	ports, err := readPorts(k.RuntimeConfig.PortMappings)
+	if hostPorts {
+		r.Ports = ports
+	}
+	return r, err
+}
+
+// mac returns the MAC address that is asked for: by runtimeConfig, else by args.cni, else by CNI_ARGS.
+func (k *keys) mac(args cniArgs) (net.HardwareAddr, error) {
+	for _, text := range []string{k.RuntimeConfig.MAC, k.Args.CNI.MAC, args.mac} {
+		if text == "" {
+			continue
+		}
+		mac, err := net.ParseMAC(text)
+		if err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+			return nil, invalid("mac %q is not an Ethernet unicast address", text)
+		}
+		return mac, nil
+	}
+	return nil, nil
+}

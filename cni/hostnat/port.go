@@ -1,0 +1,216 @@
+package hostnat
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// Port is a host port of a pod.
+type Port struct {
+	// HostIP is the address of the node that the port is published on; zero means all of them.
+	HostIP   netip.Addr
+	HostPort uint16
+	// Protocol is "tcp", "udp" or "sctp".
+	Protocol string
+	Pod      netip.AddrPort
+}
+
+func (p Port) String() string {
+	host := "*"
+	if p.HostIP.IsValid() {
+		host = p.HostIP.String()
+	}
+	return fmt.Sprintf("host port %s:%d/%s", host, p.HostPort, p.Protocol)
+}
+
+// AddPorts publishes the host ports of owner, all or none. A port that another owner has is an error that
+// names that owner.
+func (t *Table) AddPorts(owner string, ports []Port) error {
+	for _, p := range ports {
+		f := t.want.familyOf(p.Pod.Addr())
+		port := f.portElement(p)
+		hairpin := f.hairpinElement(p.Pod.Addr())
+		port.Comment = owner
+		hairpin.Comment = owner
+
+		err := errors.Join(
+			t.changes.SetAddElements(f.mapOf(p), []nftables.SetElement{port}),
+			t.changes.SetAddElements(f.hairpin, []nftables.SetElement{hairpin}),
+		)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+	}
+
+	// The map has another value for the key: somebody else has the port.
+	err := t.changes.Flush()
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) {
+		return t.nameOwner(ports, err)
+	}
+	if err != nil {
+		return fmt.Errorf("publish host ports of %s: %w", owner, err)
+	}
+
+	return t.kernel.forgetUDP(ports)
+}
+
+// nameOwner returns an error that says who has the port that the kernel refused.
+func (t *Table) nameOwner(ports []Port, refused error) error {
+	for _, p := range ports {
+		f := t.want.familyOf(p.Pod.Addr())
+		want := f.portElement(p)
+		elements, err := t.kernel.elements(f.mapOf(p))
+		if err != nil {
+			return errors.Join(refused, err)
+		}
+
+		for _, e := range elements {
+			if string(e.Key) == string(want.Key) && string(e.Val) != string(want.Val) {
+				return fmt.Errorf("%s is taken by %s", p, e.Comment)
+			}
+		}
+	}
+
+	return fmt.Errorf("publish host ports: %w", refused)
+}
+
+// HasPorts returns an error that names the first of the ports that is not published as it should be.
+func (t *Table) HasPorts(ports []Port) error {
+	// By map, the value of each key.
+	published := map[*nftables.Set]map[string]string{}
+	for _, p := range ports {
+		f := t.want.familyOf(p.Pod.Addr())
+		m := f.mapOf(p)
+		if published[m] == nil {
+			elements, err := t.kernel.elements(m)
+			if err != nil {
+				return err
+			}
+
+			published[m] = map[string]string{}
+			for _, e := range elements {
+				published[m][string(e.Key)] = string(e.Val)
+			}
+		}
+
+		want := f.portElement(p)
+		if published[m][string(want.Key)] != string(want.Val) {
+			return fmt.Errorf("%s to %s is not in nftables map %s", p, p.Pod, m.Name)
+		}
+	}
+
+	return nil
+}
+
+// Remove removes every element of owner and every one that leads to its addresses. A table that does not
+// exist is success.
+func (t *Table) Remove(owner string, addresses []netip.Addr) error {
+	unwanted := func(of string, pod netip.Addr) bool {
+		return of == owner || slices.Contains(addresses, pod)
+	}
+	// Every pod with host ports is in a hairpin set: one look for the many pods that have none.
+	return t.remove(unwanted, (*family).hairpins)
+}
+
+// Keep removes every element whose owner is not valid: CNI's GC.
+func (t *Table) Keep(valid func(owner string) bool) error {
+	unwanted := func(owner string, _ netip.Addr) bool { return !valid(owner) }
+	return t.remove(unwanted, (*family).perPod)
+}
+
+// remove deletes the unwanted elements in one transaction: each that deletes costs the kernel the same 12 ms,
+// however many elements it holds. It does nothing when none of the sets in first holds an unwanted one.
+func (t *Table) remove(
+	unwanted func(owner string, pod netip.Addr) bool, first func(*family) []*nftables.Set,
+) error {
+	there, err := t.kernel.hasTable()
+	if err != nil || !there {
+		return err
+	}
+
+	for range tries {
+		found, err := t.find(unwanted, first)
+		if err != nil || len(found) == 0 {
+			return err
+		}
+
+		found, err = t.find(unwanted, (*family).perPod)
+		if err != nil {
+			return err
+		}
+
+		err = t.deleteElements(found)
+		if errors.Is(err, unix.ENOENT) {
+			// Another DEL or GC deleted one of them, and the kernel refused the rest with it.
+			continue
+		}
+
+		if err != nil {
+			return fmt.Errorf("delete nftables elements: %w", err)
+		}
+
+		return t.kernel.forgetUDP(udpPorts(found))
+	}
+
+	return fmt.Errorf("delete nftables elements: others keep changing table %s", t.want.table.Name)
+}
+
+// selection is some elements of one set.
+type selection struct {
+	family   *family
+	set      *nftables.Set
+	elements []nftables.SetElement
+}
+
+// find returns the unwanted elements of some sets of each family.
+func (t *Table) find(
+	unwanted func(owner string, pod netip.Addr) bool, sets func(*family) []*nftables.Set,
+) (found []selection, err error) {
+	for _, f := range t.want.families {
+		for _, set := range sets(f) {
+			all, err := t.kernel.elements(set)
+			if err != nil {
+				return nil, err
+			}
+
+			s := selection{family: f, set: set}
+			for _, e := range all {
+				if unwanted(e.Comment, f.podOf(set, e)) {
+					s.elements = append(s.elements, nftables.SetElement{Key: e.Key, Val: e.Val})
+				}
+			}
+
+			if len(s.elements) > 0 {
+				found = append(found, s)
+			}
+		}
+	}
+
+	return found, nil
+}
+
+func (t *Table) deleteElements(found []selection) error {
+	for _, s := range found {
+		if err := t.changes.SetDeleteElements(s.set, s.elements); err != nil {
+			return fmt.Errorf("set %s: %w", s.set.Name, err)
+		}
+	}
+	return t.changes.Flush()
+}
+
+// udpPorts returns the UDP host ports among the elements.
+func udpPorts(found []selection) (ports []Port) {
+	for _, s := range found {
+		for _, e := range s.elements {
+			if p, ok := s.family.udpPort(s.set, e); ok {
+				ports = append(ports, p)
+			}
+		}
+	}
+	return ports
+}

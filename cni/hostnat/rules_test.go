@@ -1,0 +1,306 @@
+package hostnat
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables/expr"
+
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// full uses all rules.
+var full = Config{
+	Network:    "test",
+	Bridge:     "br0",
+	Subnets:    []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")},
+	Masquerade: true,
+	NoMasq:     []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+	SNAT:       true,
+	Ports:      true,
+}
+
+// text writes rules about as nft(8) does, register by register.
+func text(chains []chain) string {
+	var out strings.Builder
+	for _, c := range chains {
+		name := c.name
+		if strings.HasPrefix(name, markerPrefix) {
+			name = markerPrefix + "HASH"
+		}
+
+		fmt.Fprintf(&out, "chain %s", name)
+		if c.hook != nil {
+			fmt.Fprintf(&out, " type %s hook %d priority %d", c.kind, *c.hook, *c.priority)
+		}
+
+		fmt.Fprintln(&out)
+		for _, r := range c.rules {
+			var words []string
+			for _, e := range r {
+				words = append(words, word(e))
+			}
+
+			fmt.Fprintf(&out, "  %s\n", strings.Join(words, ", "))
+		}
+	}
+
+	return out.String()
+}
+
+// The words of some constants.
+var (
+	metaKeys = map[expr.MetaKey]string{
+		expr.MetaKeyNFPROTO: "nfproto",
+		expr.MetaKeyL4PROTO: "l4proto",
+		expr.MetaKeyIIFNAME: "iifname",
+		expr.MetaKeyOIFNAME: "oifname",
+	}
+	layers = map[expr.PayloadBase]string{
+		expr.PayloadBaseNetworkHeader:   "ip",
+		expr.PayloadBaseTransportHeader: "th",
+	}
+	verdicts = map[expr.VerdictKind]string{
+		expr.VerdictJump:   "jump ",
+		expr.VerdictReturn: "return",
+		expr.VerdictDrop:   "drop",
+	}
+)
+
+func word(e expr.Any) string {
+	switch e := e.(type) {
+	case *expr.Meta:
+		return fmt.Sprintf("r%d = %s", e.Register-reg0, metaKeys[e.Key])
+	case *expr.Payload:
+		const format = "r%d = %s[%d:%d]"
+		return fmt.Sprintf(format, e.DestRegister-reg0, layers[e.Base], e.Offset, e.Offset+e.Len)
+	case *expr.Bitwise:
+		return fmt.Sprintf("r%d &= %x", e.DestRegister-reg0, e.Mask)
+	case *expr.Cmp:
+		return comparison(e)
+	case *expr.Lookup:
+		return lookupWord(e)
+
+	case *expr.NAT:
+		return fmt.Sprintf("dnat to r%d . r%d", e.RegAddrMin-reg0, e.RegProtoMin-reg0)
+	case *expr.Verdict:
+		return verdicts[e.Kind] + e.Chain
+	case *expr.Masq:
+		return "masquerade"
+	case *expr.Fib:
+		return fmt.Sprintf("r%d = fib daddr type", e.Register-reg0)
+	case *expr.Ct:
+		return fmt.Sprintf("r%d = ct status", e.Register-reg0)
+	}
+
+	return fmt.Sprintf("%T", e)
+}
+
+func comparison(e *expr.Cmp) string {
+	op := "=="
+	if e.Op == expr.CmpOpNeq {
+		op = "!="
+	}
+	// The name of an interface is padded to 16 bytes.
+	name := strings.TrimRight(string(e.Data), "\x00")
+	if len(e.Data) == 16 && len(name) < 16 {
+		return fmt.Sprintf("r%d %s %q", e.Register-reg0, op, name)
+	}
+	return fmt.Sprintf("r%d %s %x", e.Register-reg0, op, e.Data)
+}
+
+func lookupWord(e *expr.Lookup) string {
+	switch {
+	case e.IsDestRegSet:
+		return fmt.Sprintf("r0 = @%s[r0]", e.SetName)
+	case e.Invert:
+		return fmt.Sprintf("r0 not in @%s", e.SetName)
+	}
+	return fmt.Sprintf("r0 in @%s", e.SetName)
+}
+
+func TestRulesOfATable(t *testing.T) {
+	var out strings.Builder
+	bare := Config{Network: "test", Bridge: "br0"}
+	routed := full
+	routed.HostRouted = true
+	without := full
+	without.SNAT = false
+	without.Masquerade = false
+	for _, c := range []struct {
+		name   string
+		config Config
+	}{
+		{"everything", full},
+		{"through the host", routed},
+		{"host ports without snat and masquerading", without},
+		{"nothing", bare},
+	} {
+		fmt.Fprintf(&out, "# %s\n%s\n", c.name, text(newRuleset(c.config).chains()))
+	}
+
+	testenv.Golden(t, "rules.txt", out.String())
+}
+
+func TestAChainCountsTheRulesThatJumpToIt(t *testing.T) {
+	got := countExpected([]chain{
+		{name: "a", rules: []rule{newRule(jump("b")), newRule(masquerade())}},
+		{name: "b", rules: []rule{newRule(masquerade())}},
+		{name: "c", rules: []rule{newRule(jump("b"))}},
+		{name: "d"},
+	})
+	if d := cmp.Diff(map[string]int{"a": 2, "b": 3, "c": 1, "d": 0}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestTheMarkerNamesTheConfiguration(t *testing.T) {
+	other := full
+	other.SNAT = false
+	if newRuleset(full).marker() == newRuleset(other).marker() {
+		t.Error("two configurations have one marker")
+	}
+
+	// A change of the fields of Config makes every node write its rules once more.
+	if got := newRuleset(full).marker(); got != "config_88179d9cf6af" {
+		t.Errorf("the marker of a configuration was another one before: %s", got)
+	}
+}
+
+func TestNamesOfTablesAreWhatNftCanWrite(t *testing.T) {
+	long := strings.Repeat("n", 300)
+	seen := map[string]bool{}
+	for network, want := range map[string]string{
+		"trivet":   "cni_trivet",
+		"a.b":      "cni_a_b_",
+		"a/b":      "cni_a_b_",
+		"":         "cni_",
+		long:       "cni_nnnn",
+		long + "x": "cni_nnnn",
+	} {
+		name := tableName(network)
+		if !strings.HasPrefix(name, want) || len(name) > 255 || strings.ContainsAny(name, "./") ||
+			seen[name] {
+			t.Errorf("network %q has table %s", network, name)
+		}
+
+		seen[name] = true
+	}
+}
+
+func TestIntervalsLeaveOutWhatIsInsideOthers(t *testing.T) {
+	table := newRuleset(full)
+	var prefixes []netip.Prefix
+	for _, p := range []string{
+		"10.1.0.0/24", "10.0.0.0/8", "10.0.0.0/8", "fd00::/8", "224.0.0.0/4", "240.0.0.0/4",
+	} {
+		prefixes = append(prefixes, netip.MustParsePrefix(p))
+	}
+
+	got := map[string][]string{}
+	for _, f := range table.families {
+		for _, e := range f.intervals(prefixes) {
+			a, _ := netip.AddrFromSlice(e.Key)
+			end := ""
+			if e.IntervalEnd {
+				end = " end"
+			}
+
+			got[f.noMasq.Name] = append(got[f.noMasq.Name], a.String()+end)
+		}
+	}
+
+	want := map[string][]string{
+		// The last interval ends with the last address, for which there is no element.
+		"nomasq4": {"10.0.0.0", "11.0.0.0 end", "224.0.0.0", "240.0.0.0 end", "240.0.0.0"},
+		"nomasq6": {"fd00::", "fe00:: end"},
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestAnElementIsReadAsItIsWritten(t *testing.T) {
+	table := newRuleset(full)
+	for _, p := range []Port{
+		{HostPort: 53, Protocol: "udp", Pod: netip.MustParseAddrPort("10.1.0.9:5353")},
+		{HostPort: 53, Protocol: "udp", Pod: netip.MustParseAddrPort("[fd01::9]:5353")},
+		{
+			HostIP:   netip.MustParseAddr("192.0.2.1"),
+			HostPort: 53,
+			Protocol: "udp",
+			Pod:      netip.MustParseAddrPort("10.1.0.9:53"),
+		},
+		{
+			HostIP:   netip.MustParseAddr("2001:db8::1"),
+			HostPort: 53,
+			Protocol: "udp",
+			Pod:      netip.MustParseAddrPort("[fd01::9]:53"),
+		},
+		{HostPort: 80, Protocol: "tcp", Pod: netip.MustParseAddrPort("10.1.0.9:8080")},
+	} {
+		f := table.familyOf(p.Pod.Addr())
+		set := f.mapOf(p)
+		e := f.portElement(p)
+		if got := f.podOf(set, e); got != p.Pod.Addr() {
+			t.Errorf("%s leads to %s", p, got)
+		}
+		if got := f.podOf(f.hairpin, f.hairpinElement(p.Pod.Addr())); got != p.Pod.Addr() {
+			t.Errorf("the hairpin of %s is of %s", p, got)
+		}
+
+		got, ok := f.udpPort(set, e)
+		if ok != (p.Protocol == "udp") {
+			t.Errorf("%s is taken for UDP: %v", p, ok)
+		}
+		if ok && (got.HostIP != p.HostIP || got.HostPort != p.HostPort || got.Pod.Addr() != p.Pod.Addr()) {
+			t.Errorf("%+v is read as %+v", p, got)
+		}
+	}
+}
+
+func TestConnectionsAreForgottenByTheirFirstDestination(t *testing.T) {
+	ports := []Port{
+		{HostPort: 53, Protocol: "udp"},
+		{HostIP: netip.MustParseAddr("192.0.2.1"), HostPort: 67, Protocol: "udp"},
+	}
+
+	for _, c := range []struct {
+		protocol byte
+		address  string
+		port     uint16
+		want     bool
+	}{
+		{17, "10.0.0.1", 53, true},
+		{6, "10.0.0.1", 53, false},
+		{17, "10.0.0.1", 54, false},
+		{17, "192.0.2.1", 67, true},
+		{17, "10.0.0.1", 67, false},
+	} {
+		d := destination{protocol: c.protocol, address: netip.MustParseAddr(c.address), port: c.port}
+		if got := d.isOneOf(ports); got != c.want {
+			t.Errorf("%+v: %v", d, got)
+		}
+	}
+}
+
+// A tuple of connection tracking, as the kernel sends it behind the header: IP with source and destination,
+// and protocol with its number and the ports.
+const tuple = "\x02\x00\x00\x00" + "\x34\x00\x01\x80" +
+	"\x14\x00\x01\x80" + "\x08\x00\x01\x00\xc0\x00\x02\x07" + "\x08\x00\x02\x00\xc0\x00\x02\x01" +
+	"\x1c\x00\x02\x80" + "\x05\x00\x01\x00\x11\x00\x00\x00" + "\x06\x00\x02\x00\x30\x39\x00\x00" +
+	"\x06\x00\x03\x00\x00\x35\x00\x00"
+
+func TestParseTuple(t *testing.T) {
+	got := parseTuple(originalTuple([]byte(tuple)))
+	want := destination{protocol: 17, address: netip.MustParseAddr("192.0.2.1"), port: 53}
+	if got != want {
+		t.Errorf("%+v", got)
+	}
+	for i := range len(tuple) {
+		parseTuple(originalTuple([]byte(tuple[:i])))
+	}
+}

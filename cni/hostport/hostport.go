@@ -1,0 +1,211 @@
+// Package hostport publishes the host ports of attachments. In nftables they are elements of the network's
+// table (package hostnat), and lost when somebody flushes it, so they are on record beside the network's
+// reservations: trivet-netd restores them from there.
+//
+// A record is written before the elements and removed before them, with the lock of the network's pool held.
+// A process that finds a record while it holds the lock may add its elements.
+package hostport
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/listener"
+	"github.com/trivet-node/trivet/cni/prefix"
+	"github.com/trivet-node/trivet/cni/sysctl"
+)
+
+// Network is where the host ports of one network are.
+type Network struct {
+	// NAT describes the table. To withdraw and to collect, its Network is enough.
+	NAT hostnat.Config
+	// Pool has the records beside it. It is nil for a network without IPAM, which has no host ports.
+	Pool *ipam.Pool
+}
+
+// Pair returns the host ports for the addresses of a pod: each wanted port with the first address of either
+// family, or of the family of its host address.
+func Pair(wanted []conf.Port, addresses []netip.Addr) []hostnat.Port {
+	firsts := firstOfEachFamily(addresses)
+	var all []hostnat.Port
+	for _, w := range wanted {
+		for _, pod := range firsts {
+			if w.HostIP.IsValid() && !prefix.SameFamily(w.HostIP, pod) {
+				continue
+			}
+
+			p := hostnat.Port{
+				HostPort: w.HostPort,
+				Protocol: w.Protocol,
+				Pod:      netip.AddrPortFrom(pod, w.ContainerPort),
+			}
+			if !w.HostIP.IsUnspecified() {
+				p.HostIP = w.HostIP
+			}
+
+			all = append(all, p)
+		}
+	}
+
+	return all
+}
+
+func firstOfEachFamily(addresses []netip.Addr) (firsts []netip.Addr) {
+	for _, a := range addresses {
+		if len(firsts) == 0 || len(firsts) == 1 && !prefix.SameFamily(firsts[0], a) {
+			firsts = append(firsts, a)
+		}
+	}
+	return firsts
+}
+
+// Publish makes the rules of the network match its configuration and publishes the host ports of owner, of
+// which there may be none. A port that another owner has, or that a process of the host listens on, is an
+// error that names it. After an error, Withdraw removes what is left.
+func (n Network) Publish(owner ipam.Owner, ports []hostnat.Port) error {
+	if err := listener.Refuse(listenedOn(ports)); err != nil {
+		return err
+	}
+
+	return n.withTable(func(t *hostnat.Table) error {
+		if err := t.Ensure(); err != nil || len(ports) == 0 {
+			return err
+		}
+
+		// Host ports on 127.0.0.1 need this. It also lets pods send to the host's 127.0.0.1: the rules that
+		// drop that are there now.
+		if n.NAT.SNAT {
+			name := "net/ipv4/conf/" + n.NAT.Bridge + "/route_localnet"
+			if err := sysctl.EnsureIfPresent(name, "1"); err != nil {
+				return err
+			}
+		}
+
+		// Without the lock, GC would take a record that is being written for what a killed ADD left.
+		err := n.Pool.Locked(func() error {
+			return storeOf(n.Pool).write(record{Owner: owner, Ports: ports})
+		})
+		if err != nil {
+			return err
+		}
+
+		return t.AddPorts(owner.Label(), ports)
+	})
+}
+
+// listenedOn returns the sockets of the host that would lose their packets to host ports.
+func listenedOn(ports []hostnat.Port) (sockets []listener.Port) {
+	for _, p := range ports {
+		address := p.HostIP
+		if !address.IsValid() {
+			address = unspecified(p.Pod.Addr())
+		}
+		sockets = append(sockets, listener.Port{
+			Protocol: p.Protocol,
+			Address:  netip.AddrPortFrom(address, p.HostPort),
+		})
+	}
+	return sockets
+}
+
+// unspecified returns the unspecified address of the family of a.
+func unspecified(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// Withdraw removes the host ports of owner, and those that lead to addresses that it holds. None is success.
+func (n Network) Withdraw(owner ipam.Owner, held []netip.Addr) error {
+	if n.Pool != nil {
+		err := n.Pool.Locked(func() error { return storeOf(n.Pool).remove(owner) })
+		if err != nil {
+			return err
+		}
+	}
+	return n.withTable(func(t *hostnat.Table) error { return t.Remove(owner.Label(), held) })
+}
+
+// Keep removes the host ports of all but valid attachments: CNI's GC. It continues after an error.
+func (n Network) Keep(valid *conf.Attachments) error {
+	var records error
+	if n.Pool != nil {
+		records = n.Pool.Locked(func() error { return storeOf(n.Pool).keep(valid.Has) })
+	}
+	elements := n.withTable(func(t *hostnat.Table) error { return t.Keep(valid.HasLabel) })
+	return errors.Join(records, elements)
+}
+
+// Check returns an error that names what is missing of the network's rules and of some host ports.
+func (n Network) Check(ports []hostnat.Port) error {
+	return n.withTable(func(t *hostnat.Table) error {
+		if err := t.Check(); err != nil {
+			return err
+		}
+		return t.HasPorts(ports)
+	})
+}
+
+// Usable returns an error when host ports could not be published now.
+func (n Network) Usable() error { return n.withTable((*hostnat.Table).Usable) }
+
+// Restore writes the rules of the network again if some are missing, and publishes the recorded host ports
+// that are not in the table. A record of an attachment that ended without DEL stays until GC: isRunning says
+// which attachments still have their interface.
+func (n Network) Restore(isRunning func(ipam.Owner) bool) (rules, ports bool, err error) {
+	err = n.withTable(func(t *hostnat.Table) (err error) {
+		if rules, err = t.Repair(); err != nil || n.Pool == nil {
+			return err
+		}
+		ports, err = n.restorePorts(t, isRunning)
+		return err
+	})
+	return rules, ports, err
+}
+
+func (n Network) restorePorts(t *hostnat.Table, isRunning func(ipam.Owner) bool) (restored bool, err error) {
+	records, err := storeOf(n.Pool).all()
+	if err != nil {
+		return false, err
+	}
+
+	var running []record
+	var ports []hostnat.Port
+	for _, r := range records {
+		if isRunning(r.Owner) {
+			running = append(running, r)
+			ports = append(ports, r.Ports...)
+		}
+	}
+
+	if len(ports) == 0 || t.HasPorts(ports) == nil {
+		return false, nil
+	}
+
+	var errs []error
+	for _, r := range running {
+		errs = append(errs, n.Pool.Locked(func() error {
+			// A DEL may have removed it since it was read.
+			if !storeOf(n.Pool).has(r.Owner) {
+				return nil
+			}
+
+			return t.AddPorts(r.Owner.Label(), r.Ports)
+		}))
+	}
+
+	err = errors.Join(errs...)
+	return err == nil, err
+}
+
+func (n Network) withTable(f func(*hostnat.Table) error) error {
+	t, err := hostnat.Open(n.NAT)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(t), t.Close())
+}

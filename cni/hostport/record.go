@@ -1,0 +1,107 @@
+package hostport
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/internal/durable"
+)
+
+// record says which host ports an attachment has. It is JSON on the disk.
+type record struct {
+	Owner ipam.Owner     `json:"owner"`
+	Ports []hostnat.Port `json:"ports"`
+}
+
+// store is the directory of the records of one network. Records are written and removed with the lock of the
+// network's pool held.
+type store struct{ dir string }
+
+func storeOf(pool *ipam.Pool) store { return store{dir: pool.PortsDir()} }
+
+func (s store) file(owner ipam.Owner) string {
+	sum := sha256.Sum256([]byte(owner.String()))
+	return filepath.Join(s.dir, hex.EncodeToString(sum[:16]))
+}
+
+// write records the host ports of an attachment.
+func (s store) write(r record) error {
+	data, err := json.Marshal(r)
+	if err == nil {
+		err = os.MkdirAll(s.dir, 0o755)
+	}
+	if err == nil {
+		err = durable.WriteVolatile(s.file(r.Owner), data, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("record host ports of %s: %w", r.Owner, err)
+	}
+	return nil
+}
+
+// remove removes the record of an attachment; none is success.
+func (s store) remove(owner ipam.Owner) error {
+	err := os.Remove(s.file(owner))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove record of the host ports of %s: %w", owner, err)
+	}
+	return nil
+}
+
+// has reports whether an attachment has a record.
+func (s store) has(owner ipam.Owner) bool {
+	_, err := os.Lstat(s.file(owner))
+	return err == nil
+}
+
+// all lists the records. What cannot be read is left out: it says nothing that could be restored.
+func (s store) all() (all []record, err error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+
+	for _, e := range entries {
+		path := filepath.Join(s.dir, e.Name())
+		data, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+
+		var r record
+		if json.Unmarshal(data, &r) == nil && s.file(r.Owner) == path {
+			all = append(all, r)
+		}
+	}
+
+	return all, err
+}
+
+// keep removes the records of all but valid attachments, and what is not a record.
+func (s store) keep(valid func(ipam.Owner) bool) error {
+	all, err := s.all()
+	if err != nil {
+		return err
+	}
+
+	due := map[string]bool{}
+	for _, r := range all {
+		due[s.file(r.Owner)] = valid(r.Owner)
+	}
+
+	files, err := filepath.Glob(filepath.Join(s.dir, "*"))
+	for _, file := range files {
+		if !due[file] {
+			err = errors.Join(err, os.Remove(file))
+		}
+	}
+
+	return err
+}

@@ -1,0 +1,171 @@
+package netd
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/trivet-node/trivet/cni/netd/podcidr"
+	"github.com/trivet-node/trivet/cni/netlink"
+	"github.com/trivet-node/trivet/cni/rtnl"
+)
+
+// reconcile does the work of one pass and reports it in r. The parts do not hinder each other: routes are
+// repaired while the plugin is not there yet, and the other way round.
+func (d *Daemon) reconcile(ctx context.Context, r *Report) {
+	all, notes := d.cluster.Nodes()
+	r.Nodes = len(all)
+	r.Notes = notes
+
+	// Without this node, the list is not one to withdraw routes by: the Node may be about to come back.
+	own, ok := find(all, d.cfg.NodeName)
+	if !ok {
+		r.fail(fmt.Errorf("node %s is not in the cluster yet", d.cfg.NodeName))
+		return
+	}
+
+	admitted := d.admit(own, all, r)
+
+	r.fail(d.forward(own.PodCIDRs))
+	local, err := d.kernel.AllAddresses()
+	if err != nil {
+		r.fail(err)
+		return
+	}
+
+	if err := d.route(own, admitted, local, r); err != nil {
+		r.fail(err)
+		return
+	}
+
+	if len(own.PodCIDRs) == 0 {
+		const hint = "the controller-manager allocates it: --allocate-node-cidrs, --cluster-cidr"
+		r.fail(fmt.Errorf("node %s has no pod CIDR yet (%s)", own.Name, hint))
+		return
+	}
+
+	if err := d.configure(ctx, own, admitted, local, r); err != nil {
+		r.fail(fmt.Errorf("network configuration %s is not written: %w", d.cfg.confPath(), err))
+	}
+
+	if name := sortsBefore(d.cfg); name != "" {
+		const format = "%s sorts before %s: runtimes use that network, not this one"
+		path := filepath.Join(d.cfg.ConfDir, name)
+		r.Notes = append(r.Notes, fmt.Sprintf(format, path, d.cfg.ConfName))
+	}
+}
+
+func find(all []podcidr.Node, name string) (podcidr.Node, bool) {
+	i := slices.IndexFunc(all, func(n podcidr.Node) bool { return n.Name == name })
+	if i < 0 {
+		return podcidr.Node{}, false
+	}
+	return all[i], true
+}
+
+// admit returns the Nodes with the pod CIDRs that are admitted, and reports the others.
+func (d *Daemon) admit(own podcidr.Node, all []podcidr.Node, r *Report) []podcidr.Node {
+	rules := podcidr.Rules{
+		Cluster:  d.cfg.ClusterCIDRs,
+		Services: slices.Concat(d.cfg.ServiceCIDRs, d.cluster.Services()),
+	}
+	admitted, refused := rules.Admit(own, all)
+	for _, f := range refused {
+		r.Notes = append(r.Notes, f.String())
+	}
+	d.cluster.RecordRefusals(refused)
+	return admitted
+}
+
+// route makes the routes to other nodes' pods match the Nodes.
+func (d *Daemon) route(
+	own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
+) error {
+	near := newVicinity(admitted, local)
+	if err := near.findRouters(d.kernel, own, admitted); err != nil {
+		return err
+	}
+
+	wanted, notes := wantedRoutes(own, admitted, near)
+	r.Routes = len(wanted)
+	r.Notes = append(r.Notes, notes...)
+
+	added, deleted, err := syncRoutes(d.kernel, wanted)
+	r.fail(err)
+	if added+deleted > 0 {
+		d.log.Info("routes changed", "added", added, "deleted", deleted, "nodes", len(admitted))
+	}
+
+	return nil
+}
+
+// configure makes the network configuration, and what the plugin has made by it, match the node. An error
+// means that the configuration is not written.
+func (d *Daemon) configure(
+	ctx context.Context, own podcidr.Node, admitted []podcidr.Node, local []rtnl.InterfaceAddress, r *Report,
+) error {
+	mtu, err := deviceMTU(d.kernel, own, local)
+	if err != nil {
+		return err
+	}
+
+	data, err := networkConfig(own.PodCIDRs, podNetworks(d.cfg.ClusterCIDRs, admitted), mtu)
+	if err != nil {
+		return err
+	}
+
+	network, err := parseConfig(data)
+	if err != nil {
+		return err
+	}
+
+	r.fail(d.moveBridge(network))
+	written, err := publish(ctx, d.cfg, data)
+	if written {
+		cidrs := strings.Join(texts(own.PodCIDRs), ",")
+		d.log.Info("network configuration written", "file", d.cfg.confPath(), "pod_cidrs", cidrs, "mtu", mtu)
+	}
+
+	if err != nil {
+		return err
+	}
+
+	// By the configuration that the plugin has, too.
+	r.fail(d.repairRules(network))
+	return nil
+}
+
+// deviceMTU returns the MTU of the interface that has the node's address, since packets to other nodes' pods
+// leave by it (the smallest, if there are several); else that of the default route; else 0.
+func deviceMTU(kernel *rtnl.Conn, own podcidr.Node, local []rtnl.InterfaceAddress) (int, error) {
+	devices := devicesOf(own, local)
+	if len(devices) == 0 {
+		defaults, err := kernel.DefaultRoutes()
+		if err != nil {
+			return 0, err
+		}
+
+		for _, r := range defaults {
+			devices = append(devices, r.Index)
+		}
+	}
+
+	// Of several ways out, every one has to take the packet.
+	smallest := 0
+	for _, index := range devices {
+		link, err := kernel.LinkByIndex(index)
+		if netlink.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if smallest == 0 || link.MTU < smallest {
+			smallest = link.MTU
+		}
+	}
+
+	return smallest, nil
+}

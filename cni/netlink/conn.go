@@ -1,0 +1,206 @@
+// Package netlink is the transport of netlink(7) for any family: it frames requests, sends many of them in
+// one write and returns the kernel's answer to each. What the messages mean is the caller's: package rtnl has
+// those of rtnetlink, package hostnat those of nftables and connection tracking, package listener those of
+// sock_diag.
+//
+// A pod's network takes eight system calls this way, where one socket and one wait per request take forty.
+package netlink
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Family is a netlink protocol (NETLINK_* of netlink(7)).
+type Family int
+
+// The families that a container's network needs.
+const (
+	Route      Family = unix.NETLINK_ROUTE
+	Netfilter  Family = unix.NETLINK_NETFILTER
+	SocketDiag Family = unix.NETLINK_SOCK_DIAG
+)
+
+func (f Family) String() string {
+	switch f {
+	case Route:
+		return "rtnetlink"
+	case Netfilter:
+		return "netfilter"
+	case SocketDiag:
+		return "sock_diag"
+	}
+	return fmt.Sprintf("family %d", int(f))
+}
+
+// readBuffer holds the answers of a whole batch; the kernel fits the parts of a dump to it.
+const readBuffer = 64 << 10
+
+// Conn is a netlink socket of one network namespace, that of the thread which opened it. It is not safe for
+// concurrent use.
+type Conn struct {
+	fd  int
+	seq uint32
+	buf []byte
+}
+
+// Open returns a connection in the network namespace of the calling thread. The caller closes it.
+func Open(family Family) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(family))
+	if err != nil {
+		return nil, fmt.Errorf("open %s socket: %w", family, err)
+	}
+
+	// A kernel without one of these options gives no reason for an error, or filters less.
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+
+	return newConn(fd), nil
+}
+
+func newConn(fd int) *Conn { return &Conn{fd: fd, buf: make([]byte, readBuffer)} }
+
+// Close closes the socket.
+func (c *Conn) Close() error { return unix.Close(c.fd) }
+
+// Do sends the messages in one write and waits for all answers. The kernel continues after a message that it
+// refuses, so each has its own result: errs[i] is nil or an *Error. err is a failure of the socket itself.
+func (c *Conn) Do(messages ...*Message) (errs []error, err error) {
+	first := c.seq + 1
+	var batch []byte
+	for _, m := range messages {
+		c.seq++
+		batch = append(batch, m.seal(c.seq, unix.NLM_F_ACK)...)
+	}
+
+	if err := c.send(batch); err != nil {
+		return nil, fmt.Errorf("send netlink batch: %w", err)
+	}
+
+	// Answers come in any number of datagrams; the sequence number says which message each belongs to.
+	errs = make([]error, len(messages))
+	for left := len(messages); left > 0; {
+		err := c.receive(func(h header, body []byte) error {
+			i := int(h.seq - first)
+			if h.kind != unix.NLMSG_ERROR || i < 0 || i >= len(errs) {
+				return nil
+			}
+
+			errs[i] = parseAnswer(messages[i].op, h, body)
+			left--
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+
+	return errs, nil
+}
+
+// Must is Do for a batch of which every message has to succeed. It returns all errors, joined.
+func (c *Conn) Must(messages ...*Message) error {
+	errs, err := c.Do(messages...)
+	return errors.Join(append(errs, err)...)
+}
+
+// Get sends a request for one object and calls visit with the type and body of the answer. The body is valid
+// during the call only.
+func (c *Conn) Get(m *Message, visit func(kind uint16, body []byte)) error {
+	_, err := c.request(m, unix.NLM_F_ACK, visit)
+	return err
+}
+
+// ErrChanging means that a list changed each time that it was read.
+var ErrChanging = errors.New("the list keeps changing while it is read")
+
+// dumpTries bounds how often a list that changed meanwhile is read again.
+const dumpTries = 5
+
+// Dump sends a request that the kernel answers with a list, and calls visit with the type and body of each
+// entry. A list that changed while it was read may lack entries that were there all the time, so it is read
+// again: visit sees consistent lists only.
+func (c *Conn) Dump(m *Message, visit func(kind uint16, body []byte)) error {
+	type entry struct {
+		kind uint16
+		body []byte
+	}
+
+	for range dumpTries {
+		var entries []entry
+		consistent, err := c.request(m, unix.NLM_F_DUMP, func(kind uint16, body []byte) {
+			entries = append(entries, entry{kind, bytes.Clone(body)})
+		})
+		if err != nil {
+			return err
+		}
+
+		// Only now: visit must not see entries of a list that is read again.
+		if consistent {
+			for _, e := range entries {
+				visit(e.kind, e.body)
+			}
+
+			return nil
+		}
+	}
+
+	return fmt.Errorf("%s: %w", m.op, ErrChanging)
+}
+
+// request sends one message and reads until the kernel says that its answer is complete. It reports false for
+// consistent when the kernel says that what it listed has changed meanwhile.
+func (c *Conn) request(
+	m *Message, flags uint16, visit func(kind uint16, body []byte),
+) (consistent bool, err error) {
+	c.seq++
+	if err := c.send(m.seal(c.seq, flags)); err != nil {
+		return false, fmt.Errorf("%s: %w", m.op, err)
+	}
+
+	consistent = true
+	for done := false; !done; {
+		err := c.receive(func(h header, body []byte) error {
+			// This may be the rest of an answer that nobody has read.
+			if h.seq != c.seq {
+				return nil
+			}
+			if h.flags&unix.NLM_F_DUMP_INTR != 0 {
+				consistent = false
+			}
+
+			if h.kind == unix.NLMSG_ERROR || h.kind == unix.NLMSG_DONE {
+				done = true
+				return parseAnswer(m.op, h, body)
+			}
+
+			visit(h.kind, body)
+			return nil
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+
+	return consistent, nil
+}
+
+func (c *Conn) send(data []byte) error {
+	return unix.Sendto(c.fd, data, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+}
+
+// receive reads one datagram and calls visit with each of its messages.
+func (c *Conn) receive(visit func(h header, body []byte) error) error {
+	n, _, err := unix.Recvfrom(c.fd, c.buf, 0)
+	for errors.Is(err, unix.EINTR) {
+		n, _, err = unix.Recvfrom(c.fd, c.buf, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("read netlink answer: %w", err)
+	}
+	return split(c.buf[:n], visit)
+}

@@ -1,0 +1,87 @@
+// Package call is one call of a plugin by a runtime, and the result that answers it: what is the same for all
+// plugins. https://www.cni.dev/docs/spec/ version 1.1, sections 2 and 5.
+package call
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/containernetworking/cni/pkg/types/create"
+
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/ipam"
+)
+
+// Call is one operation as the runtime asks for it.
+type Call struct {
+	conf.Head
+	// Owner is the attachment: container and name of its interface. Zero in GC and STATUS.
+	Owner ipam.Owner
+	// Netns is the path of the container's network namespace. DEL may have none.
+	Netns string
+	// Args is CNI_ARGS.
+	Args string
+	// Stdin is the configuration. Each plugin reads its own keys from it.
+	Stdin []byte
+	// Out takes the result.
+	Out io.Writer
+	// Previous is the result of the plugins before, or in CHECK that of ADD; nil when the runtime sent none.
+	// DEL does not read it.
+	Previous *types100.Result
+}
+
+// New returns the call that a runtime makes by environment and standard input, whose head is h.
+func New(h conf.Head, args *skel.CmdArgs) *Call {
+	return &Call{
+		Head:  h,
+		Owner: ipam.Owner{ContainerID: args.ContainerID, IfName: args.IfName},
+		Netns: args.Netns,
+		Args:  args.Args,
+		Stdin: args.StdinData,
+		Out:   os.Stdout,
+	}
+}
+
+// ReadPrevious reads prevResult into Previous.
+func (c *Call) ReadPrevious() error {
+	if c.PrevResult == nil {
+		return nil
+	}
+
+	result, err := create.Create(c.CNIVersion, c.PrevResult)
+	if err != nil {
+		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
+	}
+
+	c.Previous, err = types100.NewResultFromResult(result)
+	if err != nil {
+		return fmt.Errorf("%w: prevResult: %w", conf.ErrDecode, err)
+	}
+
+	return nil
+}
+
+// InOwnNamespace reports whether Netns is the network namespace that the plugin itself runs in.
+func (c *Call) InOwnNamespace() (bool, error) {
+	wanted, err := os.Stat(c.Netns)
+	if err != nil {
+		return false, err
+	}
+	own, err := os.Stat("/proc/self/ns/net")
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(own, wanted), nil
+}
+
+// Print answers the call with a result, in the CNI version of the configuration.
+func (c *Call) Print(r *types100.Result) error {
+	versioned, err := r.GetAsVersion(c.CNIVersion)
+	if err != nil {
+		return err
+	}
+	return versioned.PrintTo(c.Out)
+}

@@ -1,0 +1,176 @@
+package call_test
+
+import (
+	"bytes"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/plugin/call"
+	"github.com/trivet-node/trivet/cni/prefix"
+)
+
+func newCall(t *testing.T, stdin string) *call.Call {
+	t.Helper()
+	h, err := conf.ReadHead([]byte(stdin))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return call.New(h, &skel.CmdArgs{ContainerID: "a", IfName: "eth0", StdinData: []byte(stdin)})
+}
+
+func TestPrevResultIsReadInItsVersion(t *testing.T) {
+	for _, stdin := range []string{
+		`{"cniVersion":"0.2.0","name":"n","prevResult":{"ip4":{"ip":"10.1.0.2/24"}}}`,
+		`{"cniVersion":"0.4.0","prevResult":{"cniVersion":"0.4.0",
+			"ips":[{"version":"4","address":"10.1.0.2/24"}]}}`,
+		`{"cniVersion":"1.1.0","prevResult":{"cniVersion":"1.1.0",
+			"ips":[{"address":"10.1.0.2/24"}]}}`,
+	} {
+		c := newCall(t, stdin)
+		if err := c.ReadPrevious(); err != nil {
+			t.Errorf("%s: %v", stdin, err)
+			continue
+		}
+
+		ips := c.PreviousIPs()
+		if len(ips) != 1 || ips[0].Address.String() != "10.1.0.2/24" {
+			t.Errorf("%s: %+v", stdin, ips)
+		}
+	}
+
+	for _, none := range []string{`{"cniVersion":"1.1.0"}`, `{"cniVersion":"1.1.0","prevResult":null}`} {
+		c := newCall(t, none)
+		if err := c.ReadPrevious(); err != nil || c.Previous != nil || c.PreviousInterface() != nil {
+			t.Errorf("%s: %+v, %v", none, c.Previous, err)
+		}
+	}
+
+	for _, bad := range []string{`5`, `"text"`, `{"ips":5,"cniVersion":"1.1.0"}`} {
+		c := newCall(t, `{"cniVersion":"1.1.0","prevResult":`+bad+`}`)
+		if err := c.ReadPrevious(); !errors.Is(err, conf.ErrDecode) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}
+
+func TestOnlyTheOwnInterfaceOfPrevResultCounts(t *testing.T) {
+	c := newCall(t, `{"cniVersion":"1.1.0","prevResult":{"cniVersion":"1.1.0",
+		"interfaces":[{"name":"eth0"},{"name":"eth1","sandbox":"/x"},
+		{"name":"eth0","sandbox":"/x","mtu":1300}],
+		"ips":[{"address":"10.1.0.1/24","interface":0},{"address":"10.1.0.2/24","interface":1},
+		{"address":"10.1.0.3/24","interface":2},{"address":"10.1.0.4/24"},
+		{"address":"10.1.0.5/24","interface":7},{"address":"10.1.0.6/24","interface":-1}]}}`)
+	if err := c.ReadPrevious(); err != nil {
+		t.Fatal(err)
+	}
+	if i := c.PreviousInterface(); i == nil || i.Mtu != 1300 {
+		t.Errorf("interface %+v", i)
+	}
+
+	var got []string
+	for _, ip := range c.PreviousIPs() {
+		got = append(got, ip.Address.String())
+	}
+
+	if d := cmp.Diff([]string{"10.1.0.3/24", "10.1.0.4/24"}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestTheAnswerHasTheVersionOfTheConfiguration(t *testing.T) {
+	for version, want := range map[string]string{
+		"0.2.0": `"ip4": {`,
+		"0.4.0": `"version": "4"`,
+		"1.1.0": `"address": "10.1.0.2/24"`,
+	} {
+		c := newCall(t, `{"cniVersion":"`+version+`"}`)
+		var out bytes.Buffer
+		c.Out = &out
+		result := call.NewResult()
+		address, err := types.ParseCIDR("10.1.0.2/24")
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		result.IPs = []*types100.IPConfig{{Address: *address}}
+		if err := c.Print(result); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s, %v", version, out.String(), err)
+		}
+	}
+}
+
+func TestARouteKeepsWhatItHas(t *testing.T) {
+	dst, err := types.ParseCIDR("10.8.0.0/16")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	want := types.Route{
+		Dst:      *dst,
+		GW:       []byte{10, 1, 0, 1},
+		MTU:      1300,
+		AdvMSS:   1200,
+		Priority: 5,
+		Table:    new(7),
+		Scope:    new(253),
+	}
+
+	r, err := call.ParseRoute(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want.String(), call.FormatRoute(r).String()); d != "" {
+		t.Error(d)
+	}
+	if _, err := call.ParseRoute(types.Route{}); err == nil {
+		t.Error("a route without destination")
+	}
+
+	bare, err := call.ParseRoute(types.Route{Dst: prefix.IPNet(prefix.Default4)})
+	if err != nil || bare.Gateway.IsValid() || bare.Table != 0 || call.FormatRoute(bare).Table != nil {
+		t.Errorf("%+v, %v", bare, err)
+	}
+}
+
+func TestDNSOfTheConfigurationComesBeforeResolvConf(t *testing.T) {
+	configured := types.DNS{Nameservers: []string{"10.0.0.1"}}
+	absent := &conf.IPAM{ResolvConf: filepath.Join(t.TempDir(), "absent")}
+	if dns, err := call.DNS(configured, absent); err != nil || dns.Nameservers[0] != "10.0.0.1" {
+		t.Errorf("%+v, %v", dns, err)
+	}
+	if _, err := call.DNS(types.DNS{}, absent); err == nil {
+		t.Error("a resolv.conf that does not exist")
+	}
+
+	for _, i := range []*conf.IPAM{nil, {}} {
+		if dns, err := call.DNS(types.DNS{}, i); err != nil || !dns.IsEmpty() {
+			t.Errorf("%+v, %v", dns, err)
+		}
+	}
+}
+
+func TestTheOwnNamespaceIsRecognised(t *testing.T) {
+	c := newCall(t, `{}`)
+	c.Netns = "/proc/self/ns/net"
+	if own, err := c.InOwnNamespace(); !own || err != nil {
+		t.Errorf("%v, %v", own, err)
+	}
+
+	c.Netns = "/proc/self/ns/mnt"
+	if own, err := c.InOwnNamespace(); own || err != nil {
+		t.Errorf("another one: %v, %v", own, err)
+	}
+
+	c.Netns = "/does/not/exist"
+	if _, err := c.InOwnNamespace(); err == nil {
+		t.Error("one that does not exist")
+	}
+}

@@ -1,0 +1,46 @@
+package plugin
+
+import (
+	"errors"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/ipam"
+)
+
+var (
+	// errNetns means that the container's network namespace cannot be used.
+	errNetns = errors.New("invalid network namespace")
+	// errUnavailable means that an ADD would fail now.
+	errUnavailable = errors.New("ADD would fail")
+)
+
+// codes are the CNI error codes (CNI specification, section 5, "Error"). The first that matches counts; an
+// error that matches none is ErrInternal.
+var codes = []struct {
+	err  error
+	code uint
+}{
+	{conf.ErrUnsupported, types.ErrUnsupportedField},
+	{conf.ErrDecode, types.ErrDecodingFailure},
+	{conf.ErrInvalid, types.ErrInvalidNetworkConfig},
+	{errNetns, types.ErrInvalidNetNS},
+	{errUnavailable, types.ErrPluginNotAvailable},
+	{ipam.ErrExhausted, types.ErrTryAgainLater},
+}
+
+// cniError returns err as the CNI protocol has it; what names the call. It returns nil for nil.
+func cniError(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	code := types.ErrInternal
+	for _, c := range codes {
+		if errors.Is(err, c.err) {
+			code = c.code
+			break
+		}
+	}
+	return types.NewError(code, what, err.Error())
+}

@@ -1,0 +1,71 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/ipam"
+)
+
+func TestTheNameThatTheProgramIsCalledByIsThePlugin(t *testing.T) {
+	for _, c := range []struct{ program, kind, ipam, want string }{
+		{"trivet-cni", "trivet-cni", "host-local", "trivet-cni"},
+		{"bridge", "bridge", "host-local", "bridge"},
+		// The IPAM plugin of another main plugin, by upstream's name and by our own.
+		{"host-local", "ptp", "host-local", "host-local"},
+		{"host-local", "bridge", "host-local", "host-local"},
+		{"trivet-cni", "macvlan", "trivet-cni", "host-local"},
+		{"trivet-cni", "bridge", "trivet-cni", "host-local"},
+		{"loopback", "", "", "loopback"},
+		// A program of another name, as in a test.
+		{"plugin.test", "bridge", "host-local", "bridge"},
+		{"trivet-cni", "bridge", "host-local", "bridge"},
+	} {
+		var h conf.Head
+		h.Type = c.kind
+		h.IPAM.Type = c.ipam
+		got := typeOf(c.program, h)
+		if _, known := plugins[got]; got != c.want || !known {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+
+	var other conf.Head
+	other.Type = "ptp"
+	if _, known := plugins[typeOf("trivet-cni", other)]; known {
+		t.Error("the program is taken for a main plugin that it is not")
+	}
+}
+
+func TestEachKindOfFailureHasItsCode(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		code uint
+	}{
+		{fmt.Errorf("%w: vlan", conf.ErrUnsupported), types.ErrUnsupportedField},
+		{fmt.Errorf("%w: x", conf.ErrDecode), types.ErrDecodingFailure},
+		{fmt.Errorf("%w: x", conf.ErrInvalid), types.ErrInvalidNetworkConfig},
+		{fmt.Errorf("%w: x", errNetns), types.ErrInvalidNetNS},
+		{fmt.Errorf("%w in 10.0.0.0/24", ipam.ErrExhausted), types.ErrTryAgainLater},
+		// The failure of an ADD is not one that a STATUS foretells.
+		{fmt.Errorf("%w: %w", errUnavailable, ipam.ErrExhausted), types.ErrPluginNotAvailable},
+		// A configuration that makes no sense is not mended by waiting.
+		{fmt.Errorf("%w: %w", errUnavailable, conf.ErrInvalid), types.ErrInvalidNetworkConfig},
+		{errors.Join(errors.New("x"), ipam.ErrExhausted), types.ErrTryAgainLater},
+		{errors.New("something else"), types.ErrInternal},
+	} {
+		got, ok := errors.AsType[*types.Error](cniError("ADD of network n (bridge)", c.err))
+		if !ok || got.Code != c.code || got.Details != c.err.Error() ||
+			got.Msg != "ADD of network n (bridge)" {
+			t.Errorf("%v: %+v, want code %d", c.err, got, c.code)
+		}
+	}
+
+	if err := cniError("ADD", nil); err != nil {
+		t.Errorf("success has a code: %v", err)
+	}
+}

@@ -1,0 +1,271 @@
+// Package interfaces has the main plugins, one file each: they make a container's interface.
+package interfaces
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/trivet-node/trivet/cni/bridge"
+	"github.com/trivet-node/trivet/cni/conf"
+	"github.com/trivet-node/trivet/cni/hostnat"
+	"github.com/trivet-node/trivet/cni/hostport"
+	"github.com/trivet-node/trivet/cni/ipam"
+	"github.com/trivet-node/trivet/cni/plugin/addresses"
+	"github.com/trivet-node/trivet/cni/plugin/call"
+	"github.com/trivet-node/trivet/cni/rtnl"
+	"github.com/trivet-node/trivet/internal/undo"
+)
+
+// Bridge connects containers to a bridge of the host: it is upstream's plugin of that name, and with
+// HostPorts it is trivet-cni.
+type Bridge struct {
+	// HostPorts publishes host ports too, instead of leaving them to portmap later in the chain.
+	HostPorts bool
+
+	ipam addresses.HostLocal
+}
+
+func (b Bridge) read(c *call.Call) (*conf.Network, error) {
+	return conf.ReadNetwork(c.Stdin, conf.Options{Args: c.Args, HostPorts: b.HostPorts})
+}
+
+// Add makes address, interface, rules and host ports, in this order. When a step fails, those before it are
+// undone.
+func (b Bridge) Add(c *call.Call) (err error) {
+	n, err := b.read(c)
+	if err != nil {
+		return err
+	}
+
+	host, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+
+	ctx := context.Background()
+	var back undo.Stack
+	defer back.Unwind(ctx, &err)
+
+	var pool *ipam.Pool
+	var leases []ipam.Lease
+	if n.IPAM != nil {
+		if pool, leases, err = b.ipam.Reserve(n.IPAM, c.Owner, &back); err != nil {
+			return err
+		}
+	}
+
+	attachment, err := newAttachment(c, n, leases)
+	if err != nil {
+		return err
+	}
+
+	// After a failure, an interface of this name is not one that this call made.
+	ends, err := bridge.Attach(host, n.Bridge, attachment)
+	if err != nil {
+		return err
+	}
+
+	back.Push("remove interface", func(context.Context) error {
+		_, err := bridge.Detach(host, n.Bridge.Network, c.Owner, false)
+		return err
+	})
+
+	ports := hostport.Pair(n.Runtime.Ports, podAddresses(attachment))
+	if n.NAT.Masquerade || len(ports) > 0 {
+		network := hostport.Network{NAT: n.NAT, Pool: pool}
+		if len(ports) > 0 {
+			back.Push("withdraw host ports",
+				func(context.Context) error { return network.Withdraw(c.Owner, nil) })
+		}
+
+		if err := network.Publish(c.Owner, ports); err != nil {
+			return err
+		}
+	}
+
+	result := describe(c, ends, attachment)
+	if result.DNS, err = call.DNS(n.DNS, n.IPAM); err != nil {
+		return err
+	}
+
+	return c.Print(result)
+}
+
+// Check returns an error that names the first thing of an attachment that is not as Add made it.
+func (b Bridge) Check(c *call.Call) error {
+	n, err := b.read(c)
+	if err != nil {
+		return err
+	}
+	if c.Previous == nil {
+		return fmt.Errorf("%w: prevResult is missing", conf.ErrInvalid)
+	}
+
+	attachment, err := previousAttachment(c, n)
+	if err != nil {
+		return err
+	}
+
+	// The reservation first: without it, the addresses may be another container's by now.
+	if n.IPAM != nil {
+		if err := b.ipam.Check(c); err != nil {
+			return err
+		}
+	}
+
+	host, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+
+	if err := bridge.Check(host, n.Bridge, attachment); err != nil {
+		return err
+	}
+
+	ports := hostport.Pair(n.Runtime.Ports, podAddresses(attachment))
+	if !n.NAT.Masquerade && len(ports) == 0 {
+		return nil
+	}
+
+	return hostport.Network{NAT: n.NAT}.Check(ports)
+}
+
+// Del works from what can be computed or is on the disk: neither the namespace nor prevResult has to be
+// there.
+func (b Bridge) Del(c *call.Call) error {
+	t, err := conf.ReadTeardown(c.Stdin)
+	if err != nil {
+		return err
+	}
+
+	pool, err := t.Pool.Open()
+	if err != nil {
+		return err
+	}
+
+	var held []netip.Addr
+	if pool != nil {
+		if held, err = pool.Find(c.Owner); err != nil {
+			return err
+		}
+	}
+
+	if b.HostPorts {
+		if err := hostPorts(t, pool).Withdraw(c.Owner, held); err != nil {
+			return err
+		}
+	}
+
+	// The address stays reserved while the interface may be there.
+	if err := detach(c, t); err != nil || pool == nil {
+		return err
+	}
+
+	return pool.Release(c.Owner)
+}
+
+// detach removes the interface that this plugin made, or else the one that upstream's bridge made under the
+// same name.
+func detach(c *call.Call, t *conf.Teardown) error {
+	host, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+
+	there, err := bridge.Detach(host, t.Network, c.Owner, t.LazyUnlink)
+	if err != nil || there || c.Netns == "" {
+		return err
+	}
+
+	// Add refuses the host's own namespace, and one that does not exist any more has no interface.
+	if own, err := c.InOwnNamespace(); own || err != nil {
+		return nil
+	}
+
+	return bridge.DetachForeign(host, t.Bridge, c.Netns, c.Owner.IfName)
+}
+
+// GC deletes what belongs to attachments that the runtime does not have. It continues after errors, but
+// addresses come last, when no interface uses them any more.
+func (b Bridge) GC(c *call.Call) error {
+	t, err := conf.ReadTeardown(c.Stdin)
+	if err != nil || t.Valid == nil {
+		return err
+	}
+
+	pool, err := t.Pool.Open()
+	if err != nil {
+		return err
+	}
+
+	ports := hostPorts(t, pool).Keep(t.Valid)
+
+	host, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+
+	if err := bridge.Keep(host, t.Network, t.Valid.HasLabel); err != nil {
+		return errors.Join(ports, err)
+	}
+
+	return errors.Join(ports, b.ipam.GC(c))
+}
+
+// hostPorts returns the host ports of a network for DEL and GC, which only need the name of the table.
+func hostPorts(t *conf.Teardown, pool *ipam.Pool) hostport.Network {
+	return hostport.Network{NAT: hostnat.Config{Network: t.Network}, Pool: pool}
+}
+
+// Status returns an error when the next Add would fail.
+func (b Bridge) Status(c *call.Call) error {
+	n, err := b.read(c)
+	if err != nil {
+		return err
+	}
+
+	host, err := rtnl.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = host.Close() }()
+
+	if err := bridge.Usable(host, n.Bridge, gatewaySets(n)); err != nil {
+		return err
+	}
+
+	// Missing rules are not a reason: the next Add writes them.
+	if n.NAT.Masquerade || b.HostPorts {
+		if err := (hostport.Network{NAT: n.NAT}).Usable(); err != nil {
+			return err
+		}
+	}
+
+	if n.IPAM == nil {
+		return nil
+	}
+
+	return b.ipam.Status(c)
+}
+
+// gatewaySets returns the gateways that the bridge gets for pods of the network: for each range set, one of
+// these.
+func gatewaySets(n *conf.Network) (sets [][]bridge.Address) {
+	if n.IPAM == nil {
+		return nil
+	}
+	for _, set := range n.IPAM.Sets {
+		var gateways []bridge.Address
+		for _, r := range set {
+			gateways = append(gateways, bridge.Address{Prefix: r.Subnet, Gateway: r.Gateway})
+		}
+		sets = append(sets, gateways)
+	}
+	return sets
+}

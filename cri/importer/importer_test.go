@@ -1,0 +1,173 @@
+package importer_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/trivet-node/trivet/cri/image"
+	"github.com/trivet-node/trivet/cri/importer"
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+// store is an image store whose archives are the text "archive of NAME".
+type store struct {
+	// reading is closed when an import has read something.
+	reading chan struct{}
+
+	pinned  bool
+	partial bool
+}
+
+const prefix = "archive of "
+
+func (s *store) Import(_ context.Context, archive io.Reader, pinned bool) ([]image.Image, error) {
+	head := make([]byte, len(prefix))
+	if _, err := io.ReadFull(archive, head); err != nil {
+		return nil, err
+	}
+
+	close(s.reading)
+	name, err := io.ReadAll(archive)
+	if err != nil {
+		return nil, err
+	}
+	if string(head) != prefix {
+		return nil, errors.New("not an archive")
+	}
+
+	s.pinned = pinned
+	return []image.Image{{ID: "sha256:1", Tags: []string{string(name)}}}, nil
+}
+
+func (s *store) Export(_ context.Context, names []string, to io.Writer) error {
+	if s.partial {
+		io.WriteString(to, prefix)
+		return errors.New("disk is broken")
+	}
+	if names[0] == "absent:1" {
+		return errors.New("absent:1: not found")
+	}
+	_, err := io.WriteString(to, prefix+names[0])
+	return err
+}
+
+// serve runs a Server for a store until end is called, which waits until it has ended.
+func serve(t *testing.T, s *store) (socket string, end func()) {
+	t.Helper()
+	s.reading = make(chan struct{})
+	dir, err := os.MkdirTemp("", "importer")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- importer.New(s, slog.New(slog.DiscardHandler)).Run(ctx, l) }()
+	end = func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+
+		ended <- nil
+	}
+
+	t.Cleanup(end)
+	return socket, end
+}
+
+func TestImagesAreImportedAndExported(t *testing.T) {
+	s := &store{}
+	socket, _ := serve(t, s)
+	images, err := importer.Send(t.Context(), socket, strings.NewReader(prefix+"app:1"), true)
+	if err != nil || len(images) != 1 || images[0].Tags[0] != "app:1" || !s.pinned {
+		t.Errorf("imported %v, pinned %t, %v", images, s.pinned, err)
+	}
+
+	var archive bytes.Buffer
+	if err := importer.Receive(t.Context(), socket, []string{"app:1"}, &archive); err != nil {
+		t.Error(err)
+	}
+	if archive.String() != prefix+"app:1" {
+		t.Errorf("exported %q", archive.String())
+	}
+}
+
+func TestErrorOfTheStoreReachesTheClient(t *testing.T) {
+	socket, _ := serve(t, &store{})
+	err := importer.Receive(t.Context(), socket, []string{"absent:1"}, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "absent:1") {
+		t.Errorf("export: %v", err)
+	}
+	_, err = importer.Send(t.Context(), socket, strings.NewReader("something else"), false)
+	if err == nil || !strings.Contains(err.Error(), "not an archive") {
+		t.Errorf("import: %v", err)
+	}
+}
+
+func TestArchiveThatIsNotWholeIsAnError(t *testing.T) {
+	socket, _ := serve(t, &store{partial: true})
+	err := importer.Receive(t.Context(), socket, []string{"app:1"}, io.Discard)
+	if err == nil {
+		t.Error("the client takes half an archive for a whole one")
+	}
+}
+
+func TestServerEndsThoughAClientStalls(t *testing.T) {
+	s := &store{}
+	socket, end := serve(t, s)
+	stalled, begin := io.Pipe()
+	sent := make(chan error, 1)
+	go func() {
+		_, err := importer.Send(context.Background(), socket, stalled, false)
+		sent <- err
+	}()
+
+	if _, err := io.WriteString(begin, prefix); err != nil {
+		t.Fatal(err)
+	}
+
+	<-s.reading
+	end()
+	begin.Close()
+	if err := <-sent; err == nil {
+		t.Error("the client takes the import for a success")
+	}
+}
+
+func TestClientThatGivesUpEndsItsImport(t *testing.T) {
+	socket, end := serve(t, &store{})
+	broken := errors.New("broken")
+	archive := io.MultiReader(strings.NewReader(prefix), failing{broken})
+	if _, err := importer.Send(t.Context(), socket, archive, false); !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+	end()
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestServerThatIsNotThereIsNamed(t *testing.T) {
+	err := importer.Receive(t.Context(), filepath.Join(t.TempDir(), "absent"), []string{"a"}, io.Discard)
+	cannot, ok := errors.AsType[*program.CantRunError](err)
+	if !ok || !strings.Contains(cannot.What, "absent") {
+		t.Errorf("error %v", err)
+	}
+}

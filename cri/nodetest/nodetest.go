@@ -1,0 +1,93 @@
+// Package nodetest gives tests a node: the programs trivet-cri and trivet-monitor as they are built, in
+// directories of their own, with an image in a registry on loopback. Its tests need root.
+package nodetest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// programs are built by the first test of the process that needs them.
+var programs struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// Main runs the tests in a mount namespace of their own, cleans up, and returns the exit code. Call it from
+// TestMain.
+func Main(m *testing.M) int {
+	return testenv.InOwnMounts(func() int {
+		defer func() { os.RemoveAll(programs.dir) }()
+		return m.Run()
+	})
+}
+
+// built returns the directory of the programs.
+func built(tb testing.TB) string {
+	tb.Helper()
+	programs.once.Do(func() {
+		if programs.dir, programs.err = os.MkdirTemp("", "trvc"); programs.err != nil {
+			return
+		}
+		programs.err = build(programs.dir)
+	})
+	if programs.err != nil {
+		tb.Fatal(programs.err)
+	}
+	return programs.dir
+}
+
+func build(dir string) error {
+	const module = "github.com/trivet-node/trivet/cri/cmd/"
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir,
+		module+"trivet-cri", module+"trivet-monitor")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build trivet-cri and trivet-monitor: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// link puts the programs into a directory. By paths of its own, the processes of one node are told from those
+// of another.
+func link(tb testing.TB, dir string) {
+	tb.Helper()
+	from := built(tb)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	for _, p := range []string{"trivet-cri", "trivet-monitor"} {
+		if err := os.Link(filepath.Join(from, p), filepath.Join(dir, p)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+const (
+	patience = 20 * time.Second
+	interval = 5 * time.Millisecond
+)
+
+// Eventually waits until f returns true, and fails the test if that does not happen within 20 seconds.
+func Eventually(tb testing.TB, f func() bool) {
+	tb.Helper()
+	// Not the test's context, which has ended in a cleanup.
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for range retry.Every(ctx, interval) {
+		if f() {
+			return
+		}
+	}
+	tb.Fatalf("did not happen within %v", patience)
+}

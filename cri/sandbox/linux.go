@@ -1,0 +1,39 @@
+package sandbox
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/namespace"
+)
+
+// Linux is the Kernel of this machine. It needs root.
+type Linux struct{}
+
+// CreateNamespaces makes and pins namespaces; see Kernel.
+func (Linux) CreateNamespaces(pins map[namespace.Kind]string, inside func() error) error {
+	return namespace.Create(pins, inside)
+}
+
+// PinPID pins the PID namespace of a process; see Kernel.
+func (Linux) PinPID(pid int, path string) error { return namespace.Pin(namespace.PID, pid, path) }
+
+// Unpin removes a pin; see Kernel.
+func (Linux) Unpin(path string) error { return namespace.Unpin(path) }
+
+// InNamespace runs f in a pinned namespace; see Kernel.
+func (Linux) InNamespace(path string, f func() error) error { return namespace.Do(f, path) }
+
+// MountShm mounts a tmpfs of 64 MiB, the size that containers know from other runtimes.
+func (Linux) MountShm(dir string) error {
+	const flags = unix.MS_NOEXEC | unix.MS_NOSUID | unix.MS_NODEV
+	if err := unix.Mount("shm", dir, "tmpfs", flags, "mode=1777,size=65536k"); err != nil {
+		return fmt.Errorf("mount /dev/shm of the pod: %w", err)
+	}
+	return nil
+}
+
+// Unmount unmounts a directory; see Kernel.
+func (Linux) Unmount(dir string) error { return mount.Unmount(dir) }

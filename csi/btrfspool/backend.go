@@ -1,0 +1,287 @@
+package btrfspool
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/space"
+	"github.com/trivet-node/trivet/csi/target"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// What the pool is to others. It has no raw block volumes, and a volume in use grows by its limit alone.
+var (
+	_ volume.Backend  = (*Pool)(nil)
+	_ volume.Checker  = (*Pool)(nil)
+	_ volume.Enforcer = (*Pool)(nil)
+	_ publish.Backend = (*Pool)(nil)
+)
+
+// Complete fills in the file system, see volume.Backend. While the pool is down it is ErrUnavailable.
+func (p *Pool) Complete(s *volume.Spec, options []string) error {
+	_, leave, err := p.enter()
+	if err != nil {
+		// Whatever it is, ErrDamaged included: of a volume that is yet to be created nothing is lost.
+		return fmt.Errorf("%w: %s", volume.ErrUnavailable, err.Error())
+	}
+
+	defer leave()
+
+	switch {
+	case s.Access == volume.Block:
+		return fmt.Errorf("%w: backend %s has no raw block volumes", volume.ErrInvalid, Name)
+	case s.FSType != "" && s.FSType != "btrfs":
+		return fmt.Errorf("%w: backend %s has no file system %q", volume.ErrInvalid, Name, s.FSType)
+	}
+
+	if err := checkOptions(target.ParseOptions(options)); err != nil {
+		return err
+	}
+
+	s.FSType = "btrfs"
+	return nil
+}
+
+// checkOptions refuses options of the file system: all volumes share one.
+func checkOptions(o target.Options) error {
+	if len(o.FS) > 0 {
+		return fmt.Errorf("%w: mount option %q: backend %s takes none of a file system",
+			volume.ErrInvalid, o.FS[0], Name)
+	}
+	return nil
+}
+
+// Create makes an empty volume, see volume.Backend. The token of its origin is the transaction that it was
+// made in.
+func (p *Pool) Create(s volume.Spec) (volume.Origin, error) {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return volume.Origin{}, err
+	}
+	defer leave()
+	transaction, err := fs.create(s)
+	return volume.Origin{Token: transaction, Pool: fs.info.UUID}, err
+}
+
+// Recover makes a volume usable after a restart, see volume.Backend.
+//
+// An acknowledged volume may be missing after a power loss: its record is synced at once, the transaction
+// that made it up to half a minute later. Nothing in it can have been synced by its user then, for that would
+// have committed the transaction: an empty volume is what a disk would show, too. Missing though its
+// transaction was committed, or though it was made in another pool, it is lost, or somewhere else.
+func (p *Pool) Recover(s volume.Spec, origin volume.Origin) (volume.Origin, error) {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return origin, err
+	}
+	defer leave()
+
+	if origin.Pool != "" && origin.Pool != fs.info.UUID {
+		return origin, fmt.Errorf("%w: it is in pool %s, and the pool here is %s",
+			volume.ErrDamaged, origin.Pool, fs.info.UUID)
+	}
+
+	sub, err := fs.inspect(s.ID)
+	switch {
+	case err == nil:
+		origin.Pool = fs.info.UUID
+		return origin, fs.recoverLimit(sub, s.Size)
+	case !errors.Is(err, os.ErrNotExist):
+		return origin, fmt.Errorf("%w: %w", volume.ErrDamaged, err)
+	case origin.Pool == "":
+		return origin, fmt.Errorf("%w: %w; its record, of an earlier version, does not name its pool",
+			volume.ErrDamaged, err)
+	case origin.Token <= fs.committed:
+		return origin, fmt.Errorf("%w: %w; it was made in transaction %d, and %d was on disk",
+			volume.ErrDamaged, err, origin.Token, fs.committed)
+	}
+
+	transaction, err := fs.create(s)
+	return volume.Origin{Token: transaction, Pool: fs.info.UUID}, err
+}
+
+// List returns the IDs of all volumes.
+func (p *Pool) List() ([]string, error) {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return fs.list()
+}
+
+// Empty reports whether there is nothing in a volume.
+func (p *Pool) Empty(id string) (bool, error) {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	return fs.empty(id)
+}
+
+// Destroy deletes a volume, on a full disk, too.
+func (p *Pool) Destroy(id string) error {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if p.ballast != nil {
+		if err := p.ballast.drop(); err != nil {
+			return err
+		}
+	}
+	return btrfs.Destroy(fs.dir, id)
+}
+
+// Commit commits the running transaction, see volume.Backend.
+func (p *Pool) Commit() error {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+
+	if err := btrfs.Sync(fs.dir); err != nil {
+		return err
+	}
+	if p.file == nil {
+		return nil
+	}
+
+	return p.file.baseline().clear()
+}
+
+// Grow raises the limit of a volume. It is larger at once, in use or not.
+func (p *Pool) Grow(s volume.Spec) error {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	sub, err := fs.inspect(s.ID)
+	if err != nil {
+		return err
+	}
+	return btrfs.Limit(fs.dir, sub, limitOf(s.Size))
+}
+
+// Enforce charges the volume for subvolumes that a pod has made in it, see volume.Enforcer.
+func (p *Pool) Enforce(s volume.Spec) error {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	sub, err := fs.inspect(s.ID)
+	if err != nil {
+		return err
+	}
+	return btrfs.Enforce(fs.dir, sub)
+}
+
+// Mount returns a mount of the volume's root directory, see publish.Backend.
+func (p *Pool) Mount(s volume.Spec, o target.Options) (*target.Tree, error) {
+	fs, leave, err := p.enterToWrite()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+
+	if err := checkOptions(o); err != nil {
+		return nil, err
+	}
+
+	root, err := btrfs.Open(fs.dir, s.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+
+	return target.Clone(root, o)
+}
+
+// Usage returns what a volume is charged for, see publish.Backend.
+func (p *Pool) Usage(s volume.Spec, _ *os.File) (publish.Usage, error) {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return publish.Usage{}, err
+	}
+	defer leave()
+	used, err := fs.used(s.ID)
+	if err != nil {
+		return publish.Usage{}, fmt.Errorf("usage of volume %s: %w", s.ID, err)
+	}
+	used = min(used, s.Size)
+	return publish.Usage{Total: s.Size, Used: used, Available: s.Size - used}, nil
+}
+
+// overhead is what btrfs keeps for itself, as measured with volumes filled to their limits, many small files
+// included: checksums and trees below 5 %, the system and log chunks a fixed amount.
+func overhead(size int64) int64 { return size/20 + 128<<20 }
+
+// Capacity returns what the pool can promise, see space.Backend.
+func (p *Pool) Capacity(promised space.Promised) (space.Capacity, error) {
+	fs, leave, err := p.enter()
+	if err != nil {
+		return space.Capacity{}, err
+	}
+	defer leave()
+
+	// The sum of all.
+	limits := promised.Bytes + promised.Count*limitOf(0) + promised.Bytes/128
+	if p.file == nil {
+		return p.capacityOfDisk(fs, promised.Each(), limits)
+	}
+
+	var st unix.Stat_t
+	if err := unix.Stat(p.file.path(), &st); err != nil {
+		return space.Capacity{}, &os.PathError{Op: "stat", Path: p.file.path(), Err: err}
+	}
+
+	held, err := fs.heldNow()
+	if err != nil {
+		return space.Capacity{}, err
+	}
+
+	return space.Capacity{
+		Limit:     st.Size - overhead(st.Size) - held,
+		Unwritten: max(0, limits-st.Blocks*512),
+	}, nil
+}
+
+// capacityOfDisk is that of a pool which shares a btrfs disk with others.
+func (p *Pool) capacityOfDisk(
+	fs *subvolumes,
+	promises []space.Promise,
+	limits int64,
+) (space.Capacity, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(p.root, &st); err != nil {
+		return space.Capacity{}, &os.PathError{Op: "statfs", Path: p.root, Err: err}
+	}
+
+	unwritten := limits
+	for _, promise := range promises {
+		used, err := fs.used(promise.ID)
+		if err != nil {
+			// Being made or deleted: it counts as unwritten.
+			continue
+		}
+
+		unwritten -= min(used, limitOf(promise.Bytes))
+	}
+
+	size := int64(st.Blocks) * st.Bsize
+	if p.size > 0 {
+		size = min(size, p.size)
+	}
+
+	return space.Capacity{Limit: size - overhead(size), Unwritten: unwritten}, nil
+}

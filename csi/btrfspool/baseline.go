@@ -1,0 +1,136 @@
+package btrfspool
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/internal/durable"
+)
+
+// baseline is the number of the last transaction that was on disk before the pool was mounted: what was made
+// up to then cannot be missing because of a power loss.
+//
+// After a power loss the pool is mounted in the state of its last transaction, and mounting may commit the
+// next one, with what the log of synced files holds. A volume that was made in that next one is missing then,
+// although the pool has reached its number. So the number is written down before the pool is mounted, and
+// kept until all volumes are recovered: a process that is killed on the way leaves it to the next one.
+//
+// It is kept in one file that is written over in place, for there may be no room for another one when it is
+// needed. Where even that is impossible it is kept in memory: then a process that is killed on the way finds
+// volumes damaged that could have been made again.
+type baseline struct{ dir string }
+
+func (b baseline) path() string { return filepath.Join(b.dir, "pool.settled") }
+
+// recovered, in place of a transaction, says that the last recovery was finished. To earlier versions it says
+// that nothing is missing because of a power loss.
+const recovered = math.MaxUint64
+
+// beforeMount returns the baseline of a pool that is about to be mounted, and writes it down.
+func (b baseline) beforeMount(image string) (uint64, error) {
+	known, found, err := b.read()
+	if found || err != nil {
+		// A recovery was cut short: what it started from counts.
+		return known, err
+	}
+
+	generation, err := generationOf(image)
+	if err != nil {
+		return 0, err
+	}
+	if err := b.write(generation); err != nil && !errors.Is(err, unix.ENOSPC) {
+		return 0, err
+	}
+
+	return generation, nil
+}
+
+// ofMounted returns the baseline of a pool that was found mounted.
+func (b baseline) ofMounted(root string) (uint64, error) {
+	known, found, err := b.read()
+	if found || err != nil {
+		return known, err
+	}
+	dir, err := os.Open(root)
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	info, err := btrfs.Stat(dir)
+	return info.Generation, err
+}
+
+// read returns what was written down and not yet cleared. A torn file counts as none.
+func (b baseline) read() (generation uint64, found bool, err error) {
+	text, err := os.ReadFile(b.path())
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+
+	generation, err = strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil || generation == recovered {
+		return 0, false, nil
+	}
+
+	return generation, true, nil
+}
+
+func (b baseline) write(generation uint64) error {
+	f, err := os.OpenFile(b.path(), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+
+	// It always has the same length, so that it never needs another block.
+	if _, err := fmt.Fprintf(f, "%-20d\n", generation); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+
+	return durable.SyncDir(b.dir)
+}
+
+// clear is called when all volumes are recovered.
+func (b baseline) clear() error {
+	_, found, err := b.read()
+	if err != nil || !found {
+		return err
+	}
+	return b.write(recovered)
+}
+
+// generationOf reads the number of the last transaction from the superblock of a file system that is not
+// mounted.
+func generationOf(image string) (uint64, error) {
+	f, err := os.Open(image)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+
+	// Magic and generation.
+	var super [16]byte
+	if _, err := f.ReadAt(super[:], 64<<10+64); err != nil {
+		return 0, fmt.Errorf("read superblock of %s: %w", image, err)
+	}
+	if magic := string(super[:8]); magic != "_BHRfS_M" {
+		return 0, fmt.Errorf("%s holds no btrfs (magic %q)", image, magic)
+	}
+
+	return binary.LittleEndian.Uint64(super[8:]), nil
+}

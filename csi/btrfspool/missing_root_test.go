@@ -1,0 +1,178 @@
+package btrfspool_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/nodetest"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// A pool whose file is missing, because its disk is not mounted, or because all but it was restored, is never
+// replaced by an empty one.
+func TestMissingPoolIsWaitedFor(t *testing.T) {
+	n := nodetest.New(t, 1<<30)
+	v := n.MustCreate(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})
+	n.Write(v, n.Use(v, "pod"))
+	n.Leave(v.ID, "pod")
+	file := filepath.Join(n.Dir, "pool.img")
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if report := n.Reboot(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
+		t.Errorf("report %+v", report)
+	}
+
+	stage := func() error {
+		return n.Stage(t.Context(), v.ID, n.StagePath(v.ID), publish.Use{Access: volume.Filesystem})
+	}
+	if err := stage(); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("staging: %v", err)
+	}
+	if other := n.MustCreate(volume.Request{Name: "other", Required: 16 << 20}); other.Backend != "image" {
+		t.Errorf("a new volume is in backend %s", other.Backend)
+	}
+
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+
+	n.Eventually("the volume is back", stage)
+	n.CheckRead(v, n.Use(v, "pod"))
+	n.Remove(v.ID, "pod")
+	n.Remove(volume.ID("other"))
+}
+
+// Whoever gives the old pool up gets a new one, and its volumes are damaged, not empty.
+func TestVolumesOfAnotherPoolAreDamaged(t *testing.T) {
+	n := nodetest.New(t, 1<<30)
+	v := n.MustCreate(volume.Request{Name: "v", Required: 16 << 20, Backend: "btrfs"})
+	file := filepath.Join(n.Dir, "pool.img")
+	id := filepath.Join(n.Dir, "pool.id")
+	if err := errors.Join(os.Rename(file, file+".away"), os.Remove(id)); err != nil {
+		t.Fatal(err)
+	}
+	if report := n.Reboot(); !errors.Is(report.Damaged[v.ID], volume.ErrDamaged) {
+		t.Errorf("report %+v", report)
+	}
+
+	_, err := n.Create(
+		t.Context(),
+		volume.Request{
+			Name:     "v",
+			Required: 16 << 20,
+			Backend:  "btrfs",
+			Access:   volume.Filesystem,
+		},
+	)
+	if !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("made again: %v", err)
+	}
+
+	fresh := n.MustCreate(volume.Request{Name: "fresh", Required: 16 << 20, Backend: "btrfs"})
+
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+
+	report := n.Reboot()
+	if report.Damaged[v.ID] != nil || !errors.Is(report.Damaged[fresh.ID], volume.ErrDamaged) {
+		t.Errorf("with the old pool back: %+v", report)
+	}
+
+	for _, id := range []string{v.ID, fresh.ID} {
+		if err := n.Delete(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// The file of the pool is sparse. The kernel gives up a file system that cannot write what it must, until it
+// is mounted again.
+func TestPoolHealsWhenThereIsRoomAndNobodyUsesIt(t *testing.T) {
+	n := nodetest.NewOnDisk(t, 1200<<20, 1<<30)
+	v := n.MustCreate(volume.Request{Name: "v", Required: 512 << 20, Backend: "btrfs"})
+	target := n.Use(v, "pod")
+	n.Write(v, target)
+	if err := n.Sync(); err != nil {
+		t.Fatal(err)
+	}
+
+	trouble := make(chan error, 16)
+	n.OnTrouble(func(_ string, err error) { trouble <- err })
+
+	makeRoom := n.FillDisk()
+	n.Eventually("the pool is given up", func() error {
+		err := os.WriteFile(filepath.Join(target, "more"), make([]byte, 64<<20), 0o600)
+		if err == nil {
+			err = n.Sync()
+		}
+		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EIO) {
+			return nil
+		}
+
+		return errors.Join(errors.New("written"), err)
+	})
+	if err := <-trouble; !errors.Is(err, volume.ErrUnavailable) {
+		t.Errorf("trouble %v", err)
+	}
+
+	other := volume.Request{
+		Name:     "other",
+		Required: 16 << 20,
+		Backend:  "btrfs",
+		Access:   volume.Filesystem,
+	}
+	if _, err := n.Create(t.Context(), other); !errors.Is(err, volume.ErrUnavailable) &&
+		!errors.Is(err, volume.ErrFull) {
+		t.Errorf("a new volume: %v", err)
+	}
+
+	n.CheckRead(v, target)
+	if seen, err := n.Get(v.ID); err != nil || seen.Trouble == nil {
+		t.Errorf("volume %+v, %v; want it to name the trouble", seen, err)
+	}
+
+	makeRoom()
+	n.Leave(v.ID, "pod")
+	n.Eventually("the volume can be used again", func() error {
+		return n.Stage(t.Context(), v.ID, n.StagePath(v.ID), publish.Use{Access: volume.Filesystem})
+	})
+	n.CheckRead(v, n.Use(v, "pod"))
+	n.Write(v, target)
+	n.Remove(v.ID, "pod")
+}
+
+func TestRebootWithAFullDiskFindsAllVolumes(t *testing.T) {
+	n := nodetest.NewOnDisk(t, 1536<<20, 1<<30)
+	var volumes []volume.Volume
+	for _, r := range nodetest.Requests(32 << 20) {
+		v := n.MustCreate(r)
+		n.Write(v, n.Use(v, "pod"))
+		n.Leave(v.ID, "pod")
+		volumes = append(volumes, v)
+	}
+
+	if err := n.Sync(); err != nil {
+		t.Fatal(err)
+	}
+
+	makeRoom := n.FillDisk()
+	if report := n.Reboot(); report.Recovered != len(volumes) || len(report.Damaged) > 0 {
+		t.Errorf("report %+v", report)
+	}
+
+	for _, v := range volumes {
+		n.CheckRead(v, n.Use(v, "pod"))
+	}
+
+	makeRoom()
+	for _, v := range volumes {
+		n.Remove(v.ID, "pod")
+	}
+}

@@ -1,0 +1,235 @@
+package btrfspool_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/space"
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.OwnMounts(m)) }
+
+func open(t *testing.T, dir, instance string, size int64) *btrfspool.Pool {
+	t.Helper()
+	p, err := btrfspool.Open(t.Context(), btrfspool.Config{Dir: dir, Instance: instance, Size: size})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func dir(t *testing.T) string {
+	t.Helper()
+	testenv.Root(t)
+	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
+	return testenv.ShortDir(t)
+}
+
+func limit(t *testing.T, p *btrfspool.Pool) int64 {
+	t.Helper()
+	capacity, err := p.Capacity(space.Promised{Each: func() []space.Promise { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return capacity.Limit
+}
+
+func closePool(t *testing.T, p *btrfspool.Pool, unmount bool) {
+	t.Helper()
+	if err := p.Close(unmount); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPoolGrowsAndNeverShrinks(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "grow-"+filepath.Base(d), 1<<30)
+	small := limit(t, p)
+
+	// As if killed: it stays mounted.
+	closePool(t, p, false)
+	p = open(t, d, "grow-"+filepath.Base(d), 2<<30)
+	large := limit(t, p)
+	if large < small+900<<20 {
+		t.Errorf("grown from %d to %d", small, large)
+	}
+
+	var fs unix.Statfs_t
+	if err := unix.Statfs(filepath.Join(d, "pool"), &fs); err != nil || int64(fs.Blocks)*fs.Bsize != 2<<30 {
+		t.Errorf("the file system has %d bytes, %v", int64(fs.Blocks)*fs.Bsize, err)
+	}
+
+	closePool(t, p, true)
+	p = open(t, d, "grow-"+filepath.Base(d), 600<<20)
+	if got := limit(t, p); got != large {
+		t.Errorf("after opening with a smaller size: %d, want %d", got, large)
+	}
+
+	closePool(t, p, true)
+}
+
+func TestInterruptedFormatIsRepeated(t *testing.T) {
+	d := dir(t)
+	half := filepath.Join(d, "pool.img.new")
+	if err := os.WriteFile(half, []byte("half of a file system"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closePool(t, open(t, d, "half-"+filepath.Base(d), 1<<30), true)
+}
+
+func TestTooSmallPoolIsRefused(t *testing.T) {
+	d := dir(t)
+	if _, err := btrfspool.Open(t.Context(), btrfspool.Config{
+		Dir:      d,
+		Instance: "small",
+		Size:     100 << 20,
+	}); err == nil {
+		t.Error("a pool of 100 MiB was made")
+	}
+}
+
+func TestPoolWithoutASizeIsMostOfTheDisk(t *testing.T) {
+	d := dir(t)
+	var disk unix.Statfs_t
+	if err := unix.Statfs(d, &disk); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, d, "most-"+filepath.Base(d), 0)
+	st, err := os.Stat(filepath.Join(d, "pool.img"))
+	if free := int64(disk.Bavail) * disk.Bsize; err != nil || st.Size() < free/2 || st.Size() > free {
+		t.Errorf("%d bytes of %d, %v", st.Size(), free, err)
+	}
+	closePool(t, p, true)
+}
+
+// On a disk that others mount it is not known after a power loss what was on it before.
+func TestVolumeOnABtrfsDiskIsThereBeforeItIsAcknowledged(t *testing.T) {
+	d := dir(t)
+	disk := open(t, d, "power-"+filepath.Base(d), 1<<30)
+	data := filepath.Join(d, "pool", "data")
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	p := open(t, data, "none", 0)
+	if _, err := p.Create(volume.Spec{
+		ID:      "vol-1",
+		Size:    32 << 20,
+		Backend: btrfspool.Name,
+		Access:  volume.Filesystem,
+	}); err != nil {
+		t.Fatal(err)
+	}
+
+	img, now := filepath.Join(d, "pool.img"), filepath.Join(d, "now.img")
+
+	// The power fails now.
+	out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", img, now).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+
+	closePool(t, p, true)
+	closePool(t, disk, true)
+	if err := os.Rename(now, img); err != nil {
+		t.Fatal(err)
+	}
+
+	disk = open(t, d, "power-"+filepath.Base(d), 1<<30)
+	if _, err := os.Stat(filepath.Join(data, "pool", "volumes", "vol-1")); err != nil {
+		t.Error(err)
+	}
+
+	closePool(t, disk, true)
+}
+
+func TestDirectoryOfABtrfsDisk(t *testing.T) {
+	d := dir(t)
+	disk := open(t, d, "disk-"+filepath.Base(d), 1<<30)
+	data := filepath.Join(d, "pool", "data")
+	if err := os.Mkdir(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+
+	p := open(t, data, "none", 0)
+	spec := volume.Spec{
+		ID:      "vol-1",
+		Size:    32 << 20,
+		Backend: btrfspool.Name,
+		Access:  volume.Filesystem,
+	}
+
+	for range 2 {
+		if _, err := p.Create(spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	err := os.WriteFile(filepath.Join(data, "pool", "volumes", "vol-1", "f"), make([]byte, 64<<20), 0o600)
+	if !errors.Is(err, unix.EDQUOT) {
+		t.Errorf("writing 64 MiB to a volume of 32 MiB: %v", err)
+	}
+
+	promise := space.Promise{ID: spec.ID, Backend: btrfspool.Name, Bytes: spec.Size}
+	capacity, err := p.Capacity(space.Promised{
+		Bytes: spec.Size,
+		Count: 1,
+		Each:  func() []space.Promise { return []space.Promise{promise} },
+	})
+	if err != nil || capacity.Limit < 800<<20 || capacity.Unwritten > spec.Size/2 {
+		t.Errorf("capacity %+v, %v", capacity, err)
+	}
+	if err := errors.Join(p.Destroy(spec.ID), p.Commit()); err != nil {
+		t.Error(err)
+	}
+
+	closePool(t, p, true)
+	closePool(t, disk, true)
+}
+
+func TestTornNoteCountsAsNone(t *testing.T) {
+	d := dir(t)
+	closePool(t, open(t, d, "torn-"+filepath.Base(d), 1<<30), true)
+	if err := os.WriteFile(filepath.Join(d, "pool.settled"), []byte("12\x00\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := open(t, d, "torn-"+filepath.Base(d), 1<<30)
+	if err := p.Err(); err != nil {
+		t.Error(err)
+	}
+	closePool(t, p, true)
+}
+
+// What is mounted can be used although somebody has removed the file; the next mount finds it missing.
+func TestFileThatWasRemovedInUseIsMissedAtTheNextMount(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "gone-"+filepath.Base(d), 1<<30)
+	if err := os.Remove(filepath.Join(d, "pool.img")); err != nil {
+		t.Fatal(err)
+	}
+
+	closePool(t, p, false)
+	p = open(t, d, "gone-"+filepath.Base(d), 1<<30)
+	if err := p.Err(); err != nil {
+		t.Errorf("while it is mounted: %v", err)
+	}
+
+	closePool(t, p, true)
+	p = open(t, d, "gone-"+filepath.Base(d), 1<<30)
+	if err := p.Err(); !errors.Is(err, volume.ErrDamaged) {
+		t.Errorf("afterwards: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(d, "pool.img")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("another pool was made: %v", err)
+	}
+
+	closePool(t, p, true)
+}

@@ -1,0 +1,80 @@
+package btrfspool_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+func TestVolumeIsEmptyUntilSomebodyWrites(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "empty-"+filepath.Base(d), 1<<30)
+	defer closePool(t, p, true)
+
+	spec := volume.Spec{
+		ID:      "vol-1",
+		Size:    32 << 20,
+		Backend: btrfspool.Name,
+		Access:  volume.Filesystem,
+	}
+	if _, err := p.Empty(spec.ID); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("before it is made: %v", err)
+	}
+	if _, err := p.Create(spec); err != nil {
+		t.Fatal(err)
+	}
+	if empty, err := p.Empty(spec.ID); !empty || err != nil {
+		t.Errorf("a new volume: %t, %v", empty, err)
+	}
+
+	file := filepath.Join(d, "pool", "volumes", spec.ID, "f")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if empty, err := p.Empty(spec.ID); empty || err != nil {
+		t.Errorf("with a file: %t, %v", empty, err)
+	}
+}
+
+// Only a volume of this pool that was made after what was on disk may be made again.
+func TestMissingVolumeIsMadeAgainOnlyIfItCannotHaveBeenOnDisk(t *testing.T) {
+	d := dir(t)
+	p := open(t, d, "again-"+filepath.Base(d), 1<<30)
+	defer closePool(t, p, true)
+
+	spec := volume.Spec{
+		ID:      "vol-1",
+		Size:    32 << 20,
+		Backend: btrfspool.Name,
+		Access:  volume.Filesystem,
+	}
+
+	made, err := p.Create(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.Recover(spec, volume.Origin{Token: made.Token}); got != made || err != nil {
+		t.Errorf("a record of earlier versions learns %+v, %v; want %+v", got, err, made)
+	}
+
+	for name, origin := range map[string]volume.Origin{
+		"of another pool":                 {Token: made.Token, Pool: "other"},
+		"of an earlier version":           {Token: made.Token},
+		"made before the pool was opened": {Token: 1, Pool: made.Pool},
+	} {
+		if err := p.Destroy(spec.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Recover(spec, origin); !errors.Is(err, volume.ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	if got, err := p.Recover(spec, made); got.Pool != made.Pool || err != nil {
+		t.Errorf("made since then: %+v, %v", got, err)
+	}
+}

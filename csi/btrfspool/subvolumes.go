@@ -1,0 +1,223 @@
+package btrfspool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// subvolumes are the volumes of an open pool.
+type subvolumes struct {
+	dir   *os.File // that they are in
+	info  btrfs.Info
+	quota btrfs.Quota
+
+	// committed is the last transaction that was on disk before the pool was mounted, see baseline. On a disk
+	// that others mount there is none, and it is the largest number.
+	committed uint64
+
+	mu     sync.Mutex // guards what follows
+	held   int64      // bytes that deleted volumes hold, as counted at heldAt
+	heldAt time.Time
+}
+
+// openSubvolumes enables quotas and opens the directory of volumes of a mounted pool.
+func openSubvolumes(root string) (*subvolumes, error) {
+	f, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+
+	s := &subvolumes{committed: math.MaxUint64}
+	if s.info, err = btrfs.Stat(f); err != nil {
+		return nil, err
+	}
+	if s.quota, err = btrfs.EnableQuota(f); err != nil {
+		return nil, err
+	}
+
+	path := filepath.Join(root, "volumes")
+	made := os.Mkdir(path, 0o700)
+	if made != nil && !errors.Is(made, os.ErrExist) {
+		return nil, made
+	}
+	if s.dir, err = os.Open(path); err != nil {
+		return nil, err
+	}
+
+	if made == nil {
+		if err := btrfs.Sync(s.dir); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
+
+	return s, nil
+}
+
+// Close closes the directory. The pool stays mounted.
+func (s *subvolumes) Close() error { return s.dir.Close() }
+
+// limitOf is what the quota group of a volume of that size may hold. The group is also charged for the
+// volume's own metadata; the addition keeps that from coming out of the bytes that were asked for, and stays
+// below one percent.
+func limitOf(size int64) int64 { return size + size/128 + 32<<10 }
+
+// create makes an empty volume, in place of one that may be there, and returns the number of the transaction
+// that it is made in.
+func (s *subvolumes) create(spec volume.Spec) (transaction uint64, err error) {
+	if err := btrfs.Destroy(s.dir, spec.ID); err != nil {
+		return 0, err
+	}
+	if err := btrfs.Create(s.dir, spec.ID); err != nil {
+		return 0, err
+	}
+
+	root, sub, err := s.open(spec.ID)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+
+	if err := btrfs.Limit(s.dir, sub, limitOf(spec.Size)); err != nil {
+		return 0, err
+	}
+	if err := root.Chmod(0o755); err != nil {
+		return 0, err
+	}
+
+	if spec.NoCOW {
+		if err := overwriteInPlace(root); err != nil {
+			return 0, err
+		}
+	}
+
+	// On a disk that others mount it is not known after a power loss whether the volume was ever there.
+	if s.committed == math.MaxUint64 {
+		err = btrfs.Commit(root)
+	}
+
+	return sub.Created, err
+}
+
+// overwriteInPlace lets files that are made below dir overwrite their blocks in place (chattr +C): for
+// databases, at the price of checksums.
+func overwriteInPlace(dir *os.File) error {
+	// FS_NOCOW_FL
+	const fsNoCOW = 0x00800000
+	flags, err := unix.IoctlGetUint32(int(dir.Fd()), unix.FS_IOC_GETFLAGS)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(dir.Fd()), unix.FS_IOC_SETFLAGS, int(flags|fsNoCOW))
+	}
+	if err != nil {
+		return fmt.Errorf("switch off copy-on-write of %s: %w", dir.Name(), err)
+	}
+	return nil
+}
+
+// open returns the open root directory of a volume and what it is.
+func (s *subvolumes) open(id string) (*os.File, btrfs.Subvolume, error) {
+	root, err := btrfs.Open(s.dir, id)
+	if err != nil {
+		return nil, btrfs.Subvolume{}, err
+	}
+	sub, err := btrfs.Inspect(root)
+	if err != nil {
+		root.Close()
+		return nil, btrfs.Subvolume{}, err
+	}
+	return root, sub, nil
+}
+
+// inspect is open without the directory.
+func (s *subvolumes) inspect(id string) (btrfs.Subvolume, error) {
+	root, sub, err := s.open(id)
+	if err == nil {
+		root.Close()
+	}
+	return sub, err
+}
+
+// recoverLimit sets the limit of a volume. One of earlier versions, which had it in its own quota group, is
+// brought to the present form. It changes only what is not as it should be: each change is a transaction, for
+// which a full disk has no room.
+func (s *subvolumes) recoverLimit(sub btrfs.Subvolume, size int64) error {
+	if btrfs.LimitOf(s.info, sub) != limitOf(size) {
+		if err := btrfs.Limit(s.dir, sub, limitOf(size)); err != nil {
+			return err
+		}
+	}
+	if btrfs.OwnLimit(s.info, sub) {
+		return btrfs.LiftOwn(s.dir, sub)
+	}
+	return nil
+}
+
+func (s *subvolumes) list() ([]string, error) {
+	entries, err := os.ReadDir(s.dir.Name())
+	var ids []string
+	for _, e := range entries {
+		ids = append(ids, e.Name())
+	}
+	return ids, err
+}
+
+// empty reports whether there is nothing in a volume.
+func (s *subvolumes) empty(id string) (bool, error) {
+	root, err := btrfs.Open(s.dir, id)
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	_, err = root.Readdirnames(1)
+	if errors.Is(err, io.EOF) {
+		return true, nil
+	}
+	return false, err
+}
+
+// used returns the bytes that a volume is charged for.
+func (s *subvolumes) used(id string) (int64, error) {
+	sub, err := s.inspect(id)
+	if err != nil {
+		return 0, err
+	}
+	return btrfs.Usage(s.info, sub)
+}
+
+// countAgain is how long the bytes of deleted volumes count before they are counted again.
+const countAgain = 10 * time.Second
+
+// heldNow returns how many bytes of deleted volumes live on in others, by reflink. Counting them takes a look
+// at every quota group.
+func (s *subvolumes) heldNow() (int64, error) {
+	if s.quota != btrfs.SimpleQuota {
+		// qgroups charge them to everybody who has them
+		return 0, nil
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
+	if time.Since(s.heldAt) < countAgain {
+		return s.held, nil
+	}
+
+	held, err := btrfs.Held(s.dir, s.info)
+	if err != nil {
+		return 0, fmt.Errorf("count what deleted volumes in %s hold: %w", s.dir.Name(), err)
+	}
+
+	s.held, s.heldAt = held, time.Now()
+	return held, nil
+}

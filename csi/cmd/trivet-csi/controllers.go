@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/trivet-node/trivet/csi/capacity"
+	"github.com/trivet-node/trivet/csi/driver"
+	"github.com/trivet-node/trivet/csi/objects"
+	"github.com/trivet-node/trivet/csi/provision"
+	"github.com/trivet-node/trivet/csi/resize"
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/event"
+	"github.com/trivet-node/trivet/internal/program"
+	"github.com/trivet-node/trivet/internal/socket"
+)
+
+// controllers are what the driver does in the Kubernetes API, in place of the CSI sidecars. They speak to the
+// driver over CSI, as those do.
+type controllers struct {
+	log         *slog.Logger
+	driver      *grpc.ClientConn
+	objects     *objects.Watched
+	events      *event.Recorder
+	provisioner *provision.Provisioner
+	resizer     *resize.Resizer
+	capacities  *capacity.Publisher
+}
+
+// newControllers returns nil where there are no credentials for the Kubernetes API.
+func newControllers(log *slog.Logger, o options, volumes *volume.Store) (*controllers, error) {
+	config, err := credentials(o.kubeconfig)
+	if errors.Is(err, kube.ErrNotInCluster) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+
+	klog.SetSlogLogger(log)
+	config.UserAgent = "trivet-csi/" + program.Version
+	client, err := kube.New(config)
+	if err != nil {
+		return nil, &program.UsageError{Err: err}
+	}
+
+	conn, err := socket.Dial(o.endpoint)
+	if err != nil {
+		return nil, err
+	}
+
+	c, err := connectControllers(log, o, client, conn, volumes.Changes())
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+
+	volumes.OnTrouble(c.recordTrouble(o.nodeName))
+	return c, nil
+}
+
+// connectControllers makes the controllers over the objects that they watch together. A further one is added
+// here and in run.
+func connectControllers(
+	log *slog.Logger,
+	o options,
+	client *kube.Client,
+	conn *grpc.ClientConn,
+	changes <-chan struct{},
+) (*controllers, error) {
+	local := objects.Local{Driver: driver.Name, TopologyKey: driver.TopologyKey, Node: o.nodeName}
+	c := &controllers{
+		log:     log,
+		driver:  conn,
+		objects: objects.New(client, local),
+		events: event.New(
+			kube.Events(client),
+			event.Config{Component: driver.Name + "_" + o.nodeName, Log: log},
+		),
+	}
+
+	var err error
+	c.provisioner, err = provision.New(provision.Config{
+		Dir:     filepath.Join(o.dataDir, "claims"),
+		Local:   local,
+		Objects: c.objects,
+		Client:  client,
+		CSI:     csi.NewControllerClient(conn),
+		Events:  c.events,
+		Log:     log,
+	})
+	if err != nil {
+		return nil, err
+	}
+
+	c.resizer = resize.New(resize.Config{
+		Local:   local,
+		Objects: c.objects,
+		Client:  client,
+		CSI:     csi.NewControllerClient(conn),
+		Events:  c.events,
+		Log:     log,
+	})
+
+	c.capacities = capacity.New(capacity.Config{
+		Local:   local,
+		Objects: c.objects,
+		Client:  client,
+		CSI:     csi.NewControllerClient(conn),
+		Changes: changes,
+		Log:     log,
+	})
+
+	return c, nil
+}
+
+// credentials returns kube.ErrNotInCluster when there is no kubeconfig and the process is not in a pod.
+func credentials(kubeconfig string) (kube.Config, error) {
+	if kubeconfig == "" {
+		return kube.InCluster()
+	}
+	config, err := kube.Load(kubeconfig)
+	if err != nil {
+		err = &program.UsageError{Err: fmt.Errorf("--kubeconfig: %w", err)}
+	}
+	return config, err
+}
+
+// recordTrouble returns a function that records an event about the Node when a backend fails or recovers.
+func (c *controllers) recordTrouble(node string) func(backend string, err error) {
+	return func(backend string, err error) {
+		kind, reason, text := corev1.EventTypeNormal, "VolumesRecovered", "works again"
+		if err != nil {
+			kind, reason, text = corev1.EventTypeWarning, "VolumesInTrouble", err.Error()
+		}
+		message := fmt.Sprintf("backend %s of %s: %s", backend, driver.Name, text)
+		c.events.Record(event.Node(node), kind, reason, message)
+	}
+}
+
+// run works until ctx ends, and returns when that work is done.
+func (c *controllers) run(ctx context.Context) error {
+	var group sync.WaitGroup
+	group.Go(func() { c.events.Run(ctx) })
+	group.Go(func() { c.objects.Run(ctx) })
+	if c.objects.AwaitListed(ctx) == nil {
+		c.log.Info("provisioning claims")
+
+		// The first lists were there whole, and are kept slim.
+		debug.FreeOSMemory()
+		group.Go(func() { c.provisioner.Run(ctx) })
+		group.Go(func() { c.resizer.Run(ctx) })
+		group.Go(func() { c.capacities.Run(ctx) })
+	}
+
+	group.Wait()
+	return c.driver.Close()
+}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/trivet-node/trivet/internal/program"
+)
+
+func parseArgs(args ...string) (options, error) {
+	var out bytes.Buffer
+	return parse(&program.Env{
+		Name:   "trivet-csi",
+		Args:   args,
+		Stdout: &out,
+		Stderr: &out,
+	})
+}
+
+func TestFlagsAreChecked(t *testing.T) {
+	for _, args := range [][]string{
+		{"--backend=floppy"},
+		{"--pool-size=much"},
+		{"--pool-size=-1Gi"},
+		{"--reserve=much"},
+		{"--endpoint=tcp://x"},
+		{"--data-dir=relative"},
+		{"--state-dir=relative"},
+		{"--kubelet-dir="},
+		{"--no-such-flag"},
+		{"extra"},
+	} {
+		_, err := parseArgs(args...)
+		if _, usage := errors.AsType[*program.UsageError](err); !usage {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+}
+
+func TestFlagsAreCompleted(t *testing.T) {
+	t.Setenv("NODE_NAME", "")
+	o, err := parseArgs("--endpoint=unix:///run/csi.sock", "--pool-size=10Gi", "--backend=image")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if o.nodeName != host || o.endpoint != "/run/csi.sock" || o.poolSize != 10<<30 || o.backend != "image" ||
+		o.reserve != 0 {
+		t.Errorf("options %+v", o)
+	}
+}
+
+func TestInstanceStaysTheSame(t *testing.T) {
+	dir := t.TempDir()
+	first, err := instanceOf(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	again, err := instanceOf(dir)
+	if err != nil || again != first || len(first) != 8 {
+		t.Errorf("instance %q, then %q, %v", first, again, err)
+	}
+
+	// One that is torn is replaced: devices that have it cannot be found any more.
+	if err := os.WriteFile(filepath.Join(dir, "instance"), []byte(first[:3]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if other, err := instanceOf(dir); err != nil || other == first || len(other) != 8 {
+		t.Errorf("after it was torn: %q, %v", other, err)
+	}
+}
+
+func TestReserveIsAPartOfTheDisk(t *testing.T) {
+	given, err := reserveOf(options{reserve: 123})
+	if err != nil || given != 123 {
+		t.Errorf("a reserve of 123 bytes became %d, %v", given, err)
+	}
+	chosen, err := reserveOf(options{dataDir: t.TempDir()})
+	if err != nil || chosen <= 0 || chosen > 2<<30 {
+		t.Errorf("the chosen reserve is %d, %v", chosen, err)
+	}
+}

@@ -1,0 +1,167 @@
+// Package csitest has what the tests of the controllers share: a cluster with the objects that they watch,
+// and a CSI driver in memory.
+package csitest
+
+import (
+	"context"
+	"maps"
+	"sync"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Sizes that a Controller gives. A volume can be no larger than MaxSize.
+const (
+	Capacity    = 10 << 30 // available for classes without a file system
+	CapacityXFS = 5 << 30  // available for those with xfs
+	MaxSize     = 10 << 30
+)
+
+// Controller is a CSI controller that keeps its volumes in memory. The zero value is ready. It is safe for
+// concurrent use.
+type Controller struct {
+	mu        sync.Mutex // guards what follows
+	volumes   map[string]int64
+	fail      map[string]error
+	calls     map[string]int
+	nodeStep  bool
+	shrinking bool
+}
+
+// FailOn makes calls of a method fail; a nil error ends that. "CreateVolume after" fails when the volume is
+// made.
+func (c *Controller) FailOn(method string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fail == nil {
+		c.fail = map[string]error{}
+	}
+	c.fail[method] = err
+}
+
+// GrowOnNode makes growth end on the node, as with file systems.
+func (c *Controller) GrowOnNode() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nodeStep = true
+}
+
+// Shrink makes each call of GetCapacity return less than the one before, as while somebody writes to the
+// disk.
+func (c *Controller) Shrink() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shrinking = true
+}
+
+// Volumes returns the sizes of all volumes by their IDs, which are their names.
+func (c *Controller) Volumes() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.volumes)
+}
+
+// Calls returns how often a method was called, or with the name of a volume appended ("CreateVolume NAME")
+// how often for that.
+func (c *Controller) Calls(method string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.calls[method]
+}
+
+// called counts a call and returns the error that it is to fail with. mu is held.
+func (c *Controller) called(method, volume string) error {
+	if c.calls == nil {
+		c.calls, c.volumes = map[string]int{}, map[string]int64{}
+	}
+	c.calls[method]++
+	c.calls[method+" "+volume]++
+	return c.fail[method]
+}
+
+// CreateVolume makes a volume of the required size where the request says.
+func (c *Controller) CreateVolume(
+	_ context.Context,
+	r *csi.CreateVolumeRequest,
+	_ ...grpc.CallOption,
+) (*csi.CreateVolumeResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	if err := c.called("CreateVolume", r.GetName()); err != nil {
+		return nil, err
+	}
+
+	size := r.GetCapacityRange().GetRequiredBytes()
+	c.volumes[r.GetName()] = size
+	if err := c.fail["CreateVolume after"]; err != nil {
+		return nil, err
+	}
+
+	return &csi.CreateVolumeResponse{Volume: &csi.Volume{
+		VolumeId:           r.GetName(),
+		CapacityBytes:      size,
+		AccessibleTopology: r.GetAccessibilityRequirements().GetRequisite(),
+	}}, nil
+}
+
+// DeleteVolume deletes a volume. One that is not there is success.
+func (c *Controller) DeleteVolume(
+	_ context.Context,
+	r *csi.DeleteVolumeRequest,
+	_ ...grpc.CallOption,
+) (*csi.DeleteVolumeResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.called("DeleteVolume", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	delete(c.volumes, r.GetVolumeId())
+	return &csi.DeleteVolumeResponse{}, nil
+}
+
+// ControllerExpandVolume gives a volume the required size.
+func (c *Controller) ControllerExpandVolume(
+	_ context.Context,
+	r *csi.ControllerExpandVolumeRequest,
+	_ ...grpc.CallOption,
+) (*csi.ControllerExpandVolumeResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.called("ControllerExpandVolume", r.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	size := r.GetCapacityRange().GetRequiredBytes()
+	if size > MaxSize {
+		return nil, status.Error(codes.OutOfRange, "too large")
+	}
+	c.volumes[r.GetVolumeId()] = size
+	return &csi.ControllerExpandVolumeResponse{CapacityBytes: size, NodeExpansionRequired: c.nodeStep}, nil
+}
+
+// GetCapacity returns what is available for a class.
+func (c *Controller) GetCapacity(
+	_ context.Context,
+	r *csi.GetCapacityRequest,
+	_ ...grpc.CallOption,
+) (*csi.GetCapacityResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	if err := c.called("GetCapacity", ""); err != nil {
+		return nil, err
+	}
+
+	free := int64(Capacity)
+	if r.GetVolumeCapabilities()[0].GetMount().GetFsType() == "xfs" {
+		free = CapacityXFS
+	}
+	if c.shrinking {
+		free -= int64(c.calls["GetCapacity"]) << 20
+	}
+
+	return &csi.GetCapacityResponse{AvailableCapacity: free}, nil
+}

@@ -1,0 +1,194 @@
+package driver
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+func TestCreateVolumeTranslatesTheRequest(t *testing.T) {
+	f := serve(t)
+	resp, err := f.controller.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
+		Name:               "name",
+		CapacityRange:      &csi.CapacityRange{RequiredBytes: 10, LimitBytes: 20},
+		VolumeCapabilities: []*csi.VolumeCapability{mountCapability("noatime")},
+		Parameters:         map[string]string{"backend": "btrfs", "nocow": "false"},
+		AccessibilityRequirements: &csi.TopologyRequirement{
+			Requisite: []*csi.Topology{topology("b"), topology("a")},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	r := f.volumes.request
+	if r.Name != "name" || r.Required != 10 || r.Limit != 20 || r.Backend != "btrfs" || r.FSType != "xfs" ||
+		r.Access != volume.Filesystem || *r.NoCOW || !slices.Equal(r.Options, []string{"noatime"}) {
+		t.Errorf("request %+v", r)
+	}
+
+	v := resp.GetVolume()
+	if v.GetVolumeId() != "vol-1" || v.GetCapacityBytes() != 10 ||
+		v.GetVolumeContext()["backend"] != "btrfs" ||
+		v.GetAccessibleTopology()[0].GetSegments()[TopologyKey] != "a" {
+		t.Errorf("volume %v", v)
+	}
+}
+
+func TestCreateVolumeRefusesWhatIsNotServed(t *testing.T) {
+	f := serve(t)
+	for _, c := range []struct {
+		name   string
+		change func(*csi.CreateVolumeRequest)
+		want   codes.Code
+	}{
+		{"nothing", func(*csi.CreateVolumeRequest) {}, codes.OK},
+		{"no name", func(r *csi.CreateVolumeRequest) { r.Name = "" }, codes.InvalidArgument},
+		{
+			"no capability",
+			func(r *csi.CreateVolumeRequest) { r.VolumeCapabilities = nil },
+			codes.InvalidArgument,
+		},
+		{"a source", func(r *csi.CreateVolumeRequest) {
+			r.VolumeContentSource = &csi.VolumeContentSource{}
+		}, codes.InvalidArgument},
+		{"mutable parameters", func(r *csi.CreateVolumeRequest) {
+			r.MutableParameters = map[string]string{"a": "b"}
+		}, codes.InvalidArgument},
+		{"a parameter", func(r *csi.CreateVolumeRequest) {
+			r.Parameters = map[string]string{"a": "b"}
+		}, codes.InvalidArgument},
+		{"another node", func(r *csi.CreateVolumeRequest) {
+			r.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{topology("b")}}
+		}, codes.ResourceExhausted},
+	} {
+		r := &csi.CreateVolumeRequest{
+			Name:               "name",
+			VolumeCapabilities: []*csi.VolumeCapability{mountCapability()},
+		}
+
+		c.change(r)
+		_, err := f.controller.CreateVolume(t.Context(), r)
+		checkCode(t, c.name, err, c.want)
+	}
+
+	f.volumes.err = fmt.Errorf("%w: 10 bytes are missing", volume.ErrFull)
+	_, err := f.controller.CreateVolume(t.Context(), &csi.CreateVolumeRequest{
+		Name:               "name",
+		VolumeCapabilities: []*csi.VolumeCapability{mountCapability()},
+	})
+
+	checkCode(t, "a full disk", err, codes.ResourceExhausted)
+}
+
+// An ID that this driver cannot have given is not passed on.
+func TestForeignIDsNameNoVolume(t *testing.T) {
+	f := serve(t)
+	_, err := f.controller.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "../x"})
+	checkCode(t, "delete", err, codes.OK)
+	if len(f.volumes.deleted) > 0 {
+		t.Errorf("deleted %q", f.volumes.deleted)
+	}
+
+	_, err = f.node.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
+		VolumeId:         "../x",
+		TargetPath:       "/target",
+		VolumeCapability: mountCapability(),
+	})
+
+	checkCode(t, "publish", err, codes.NotFound)
+	if len(f.publisher.calls) > 0 {
+		t.Errorf("calls %q", f.publisher.calls)
+	}
+}
+
+func TestListVolumesInPages(t *testing.T) {
+	f := serve(t)
+	var ids []string
+	token := ""
+	for range 2 {
+		r := &csi.ListVolumesRequest{MaxEntries: 2, StartingToken: token}
+		resp, err := f.controller.ListVolumes(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		for _, e := range resp.GetEntries() {
+			ids = append(ids, e.GetVolume().GetVolumeId())
+		}
+
+		token = resp.GetNextToken()
+	}
+
+	if token != "" || !slices.Equal(ids, []string{"image", "plain", "raw"}) {
+		t.Errorf("volumes %q, then token %q", ids, token)
+	}
+
+	_, err := f.controller.ListVolumes(t.Context(), &csi.ListVolumesRequest{StartingToken: "foreign"})
+	checkCode(t, "a foreign token", err, codes.Aborted)
+	_, err = f.controller.ListVolumes(t.Context(), &csi.ListVolumesRequest{MaxEntries: -1})
+	checkCode(t, "a negative number", err, codes.InvalidArgument)
+}
+
+func TestCapacityIsThatOfThisNode(t *testing.T) {
+	f := serve(t)
+	for node, want := range map[string]int64{"a": 10 << 30, "b": 0} {
+		r := &csi.GetCapacityRequest{AccessibleTopology: topology(node)}
+		resp, err := f.controller.GetCapacity(t.Context(), r)
+		if err != nil || resp.GetAvailableCapacity() != want {
+			t.Errorf("node %s: %v, %v", node, resp, err)
+		}
+	}
+}
+
+func TestExpandVolume(t *testing.T) {
+	f := serve(t)
+	for id, nodeStep := range map[string]bool{"image": true, "plain": false} {
+		resp, err := f.controller.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
+			VolumeId:      id,
+			CapacityRange: &csi.CapacityRange{RequiredBytes: 7, LimitBytes: 9},
+		})
+		if err != nil || resp.GetCapacityBytes() != 7 || resp.GetNodeExpansionRequired() != nodeStep ||
+			f.volumes.grown != [2]int64{7, 9} {
+			t.Errorf("%s: %v, %v; grown %v", id, resp, err, f.volumes.grown)
+		}
+	}
+
+	_, err := f.controller.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
+		VolumeId:      "none",
+		CapacityRange: &csi.CapacityRange{},
+	})
+
+	checkCode(t, "a volume that is not there", err, codes.NotFound)
+	resp, err := f.node.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{
+		VolumeId:   "image",
+		VolumePath: "/target",
+	})
+	if err != nil || resp.GetCapacityBytes() != 5 {
+		t.Errorf("on the node: %v, %v", resp, err)
+	}
+}
+
+func TestValidateVolumeCapabilities(t *testing.T) {
+	f := serve(t)
+	ext4 := mountCapability()
+	ext4.GetMount().FsType = "ext4"
+	for _, c := range []struct {
+		capability *csi.VolumeCapability
+		confirmed  bool
+	}{{mountCapability(), true}, {ext4, false}} {
+		resp, err := f.controller.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+			VolumeId:           "plain",
+			VolumeCapabilities: []*csi.VolumeCapability{c.capability},
+		})
+		if err != nil || (resp.GetConfirmed() != nil) != c.confirmed ||
+			(resp.GetMessage() == "") != c.confirmed {
+			t.Errorf("%v: %v, %v", c.capability, resp, err)
+		}
+	}
+}

@@ -1,0 +1,189 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// fakeVolumes answers with what it is given, and keeps the last request.
+type fakeVolumes struct {
+	all     []volume.Volume
+	err     error
+	request volume.Request
+	grown   [2]int64 // required, limit
+	deleted []string
+}
+
+func (f *fakeVolumes) Create(_ context.Context, r volume.Request) (volume.Volume, error) {
+	f.request = r
+	return volume.Volume{Spec: volume.Spec{ID: "vol-1", Size: r.Required, Backend: "btrfs"}}, f.err
+}
+
+func (f *fakeVolumes) Delete(_ context.Context, id string) error {
+	f.deleted = append(f.deleted, id)
+	return f.err
+}
+
+func (f *fakeVolumes) Grow(_ context.Context, id string, required, limit int64) (volume.Volume, error) {
+	f.grown = [2]int64{required, limit}
+	return volume.Volume{Spec: volume.Spec{ID: id, Size: required}}, f.err
+}
+
+func (f *fakeVolumes) Get(id string) (volume.Volume, error) {
+	for _, v := range f.all {
+		if v.ID == id {
+			return v, nil
+		}
+	}
+	return volume.Volume{}, fmt.Errorf("%w: %s", volume.ErrNotFound, id)
+}
+
+func (f *fakeVolumes) List(after string, limit int) []volume.Volume {
+	var page []volume.Volume
+	for _, v := range f.all {
+		if v.ID > after && (limit == 0 || len(page) < limit) {
+			page = append(page, v)
+		}
+	}
+	return page
+}
+
+func (f *fakeVolumes) Available(r volume.Request) (int64, error) {
+	f.request = r
+	return 10 << 30, f.err
+}
+
+// fakePublisher keeps its calls.
+type fakePublisher struct {
+	calls []string
+	use   publish.Use
+	err   error
+	usage publish.Usage
+}
+
+func (f *fakePublisher) call(name, id, path string) error {
+	f.calls = append(f.calls, strings.Join([]string{name, id, path}, " "))
+	return f.err
+}
+
+func (f *fakePublisher) Stage(_ context.Context, id, path string, u publish.Use) error {
+	f.use = u
+	return f.call("stage", id, path)
+}
+
+func (f *fakePublisher) Unstage(_ context.Context, id, path string) error {
+	return f.call("unstage", id, path)
+}
+
+func (f *fakePublisher) Publish(_ context.Context, id, path string, u publish.Use) error {
+	f.use = u
+	return f.call("publish", id, path)
+}
+
+func (f *fakePublisher) Unpublish(_ context.Context, id, path string) error {
+	return f.call("unpublish", id, path)
+}
+
+func (f *fakePublisher) GrowStaged(_ context.Context, id string) (volume.Volume, error) {
+	return volume.Volume{Spec: volume.Spec{ID: id, Size: 5}}, f.call("grow", id, "")
+}
+
+func (f *fakePublisher) GrowsStaged(v volume.Volume) bool { return v.ID == "image" }
+
+func (f *fakePublisher) Stats(id, path string) (volume.Volume, publish.Usage, error) {
+	v := volume.Volume{Spec: volume.Spec{ID: id, Access: volume.Filesystem}}
+	if id == "raw" {
+		v.Access = volume.Block
+	}
+	return v, f.usage, f.call("stats", id, path)
+}
+
+type fixture struct {
+	volumes    *fakeVolumes
+	publisher  *fakePublisher
+	identity   csi.IdentityClient
+	controller csi.ControllerClient
+	node       csi.NodeClient
+}
+
+// serve serves a driver with fakes behind it.
+func serve(t *testing.T) *fixture {
+	t.Helper()
+	f := &fixture{volumes: &fakeVolumes{}, publisher: &fakePublisher{}}
+	for _, id := range []string{"image", "plain", "raw"} {
+		f.volumes.all = append(f.volumes.all, volume.Volume{
+			Spec: volume.Spec{ID: id, Access: volume.Filesystem, FSType: "xfs"},
+		})
+	}
+
+	d, err := New(Config{
+		NodeID:    "a",
+		Version:   "test",
+		Volumes:   f.volumes,
+		Publisher: f.publisher,
+		Log:       slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	listener := bufconn.Listen(1 << 16)
+	server := d.Server()
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	dial := func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }
+	conn, err := grpc.NewClient("passthrough:driver",
+		grpc.WithContextDialer(dial),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	t.Cleanup(func() {
+		conn.Close()
+		server.Stop()
+		<-done
+	})
+
+	f.identity = csi.NewIdentityClient(conn)
+	f.controller = csi.NewControllerClient(conn)
+	f.node = csi.NewNodeClient(conn)
+	return f
+}
+
+func mountCapability(options ...string) *csi.VolumeCapability {
+	return &csi.VolumeCapability{
+		AccessMode: &csi.VolumeCapability_AccessMode{
+			Mode: csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER,
+		},
+		AccessType: &csi.VolumeCapability_Mount{
+			Mount: &csi.VolumeCapability_MountVolume{FsType: "xfs", MountFlags: options},
+		},
+	}
+}
+
+func checkCode(t *testing.T, what string, err error, want codes.Code) {
+	t.Helper()
+	if got := status.Code(err); got != want {
+		t.Errorf("%s: %s (%v), want %s", what, got, err, want)
+	}
+}
+
+func topology(node string) *csi.Topology {
+	return &csi.Topology{Segments: map[string]string{TopologyKey: node}}
+}

@@ -1,0 +1,176 @@
+package driver
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+func TestNodeCallsReachThePublisher(t *testing.T) {
+	f := serve(t)
+	ctx := t.Context()
+	_, err := f.node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
+		VolumeId:          "plain",
+		StagingTargetPath: "/stage",
+		VolumeCapability:  mountCapability("noatime"),
+	})
+
+	checkCode(t, "stage", err, codes.OK)
+	if u := f.publisher.use; u.ReadOnly || !u.SingleWriter || !slices.Equal(u.Options, []string{"noatime"}) {
+		t.Errorf("staged as %+v", u)
+	}
+
+	_, err = f.node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{
+		VolumeId:         "plain",
+		TargetPath:       "/target",
+		VolumeCapability: mountCapability(),
+		Readonly:         true,
+	})
+
+	checkCode(t, "publish", err, codes.OK)
+	if !f.publisher.use.ReadOnly {
+		t.Errorf("published as %+v", f.publisher.use)
+	}
+
+	_, err = f.node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{
+		VolumeId:   "plain",
+		TargetPath: "/target",
+	})
+
+	checkCode(t, "unpublish", err, codes.OK)
+	f.publisher.err = volume.ErrInUse
+	_, err = f.node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{
+		VolumeId:          "plain",
+		StagingTargetPath: "/stage",
+	})
+
+	checkCode(t, "unstage", err, codes.FailedPrecondition)
+
+	want := []string{
+		"stage plain /stage",
+		"publish plain /target",
+		"unpublish plain /target",
+		"unstage plain /stage",
+	}
+	if !slices.Equal(f.publisher.calls, want) {
+		t.Errorf("calls %q", f.publisher.calls)
+	}
+}
+
+func TestInlineVolumesAreRefused(t *testing.T) {
+	f := serve(t)
+	_, err := f.node.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
+		VolumeId:         "plain",
+		TargetPath:       "/target",
+		VolumeCapability: mountCapability(),
+		VolumeContext:    map[string]string{"csi.storage.k8s.io/ephemeral": "true"},
+	})
+	checkCode(t, "publish", err, codes.InvalidArgument)
+}
+
+func TestVolumeStats(t *testing.T) {
+	f := serve(t)
+	f.publisher.usage = publish.Usage{
+		Total:       10,
+		Used:        4,
+		Available:   6,
+		InodesTotal: 5,
+	}
+
+	for id, units := range map[string]int{"plain": 2, "raw": 1} {
+		r := &csi.NodeGetVolumeStatsRequest{VolumeId: id, VolumePath: "/target"}
+		resp, err := f.node.NodeGetVolumeStats(t.Context(), r)
+		if err != nil || len(resp.GetUsage()) != units || resp.GetUsage()[0].GetTotal() != 10 {
+			t.Errorf("%s: %v, %v", id, resp, err)
+		}
+	}
+}
+
+// Fields that the spec requires are checked before anything is done.
+func TestRequiredFields(t *testing.T) {
+	f := serve(t)
+	ctx := t.Context()
+	for name, call := range map[string]func() error{
+		"DeleteVolume": func() error {
+			_, err := f.controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{})
+			return err
+		},
+		"ValidateVolumeCapabilities": func() error {
+			r := &csi.ValidateVolumeCapabilitiesRequest{VolumeId: "plain"}
+			_, err := f.controller.ValidateVolumeCapabilities(ctx, r)
+			return err
+		},
+		"ControllerExpandVolume": func() error {
+			r := &csi.ControllerExpandVolumeRequest{VolumeId: "plain"}
+			_, err := f.controller.ControllerExpandVolume(ctx, r)
+			return err
+		},
+		"ControllerGetVolumeHealth": func() error {
+			_, err := f.controller.ControllerGetVolumeHealth(ctx, &csi.ControllerGetVolumeHealthRequest{})
+			return err
+		},
+		"NodeStageVolume": func() error {
+			_, err := f.node.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{VolumeId: "plain"})
+			return err
+		},
+		"NodeUnstageVolume": func() error {
+			_, err := f.node.NodeUnstageVolume(ctx, &csi.NodeUnstageVolumeRequest{VolumeId: "plain"})
+			return err
+		},
+		"NodePublishVolume": func() error {
+			_, err := f.node.NodePublishVolume(ctx, &csi.NodePublishVolumeRequest{VolumeId: "plain"})
+			return err
+		},
+		"NodeUnpublishVolume": func() error {
+			_, err := f.node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{TargetPath: "/t"})
+			return err
+		},
+		"NodeGetVolumeStats": func() error {
+			_, err := f.node.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: "plain"})
+			return err
+		},
+		"NodeExpandVolume": func() error {
+			_, err := f.node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{VolumeId: "plain"})
+			return err
+		},
+	} {
+		checkCode(t, name, call(), codes.InvalidArgument)
+	}
+
+	if len(f.publisher.calls)+len(f.volumes.deleted) > 0 {
+		t.Errorf("calls %q, deleted %q", f.publisher.calls, f.volumes.deleted)
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	f := serve(t)
+	info, err := f.identity.GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{})
+	if err != nil || info.GetName() != Name || info.GetVendorVersion() != "test" {
+		t.Errorf("info %v, %v", info, err)
+	}
+
+	caps, err := f.identity.GetPluginCapabilities(t.Context(), &csi.GetPluginCapabilitiesRequest{})
+	if err != nil || len(caps.GetCapabilities()) != 3 {
+		t.Errorf("capabilities %v, %v", caps, err)
+	}
+
+	node, err := f.node.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+	if err != nil || node.GetNodeId() != "a" ||
+		node.GetAccessibleTopology().GetSegments()[TopologyKey] != "a" {
+		t.Errorf("node %v, %v", node, err)
+	}
+}
+
+func TestNodeNameMustFitALabel(t *testing.T) {
+	for _, name := range []string{"", strings.Repeat("x", 64)} {
+		if _, err := New(Config{NodeID: name}); err == nil {
+			t.Errorf("%q is accepted", name)
+		}
+	}
+}

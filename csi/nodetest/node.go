@@ -1,0 +1,301 @@
+// Package nodetest is a node's driver without its gRPC and Kubernetes sides, for tests as root: volumes on
+// the real backends, in a directory of the test's own, that can be killed, rebooted and run out of disk.
+package nodetest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/trivet-node/trivet/csi/btrfs"
+	"github.com/trivet-node/trivet/csi/btrfspool"
+	"github.com/trivet-node/trivet/csi/loop"
+	"github.com/trivet-node/trivet/csi/loopfile"
+	"github.com/trivet-node/trivet/csi/publish"
+	"github.com/trivet-node/trivet/csi/space"
+	"github.com/trivet-node/trivet/csi/target"
+	"github.com/trivet-node/trivet/csi/volume"
+	"github.com/trivet-node/trivet/internal/mount"
+	"github.com/trivet-node/trivet/internal/testenv"
+)
+
+// Node is a directory with volumes whose driver can be stopped, killed and rebooted.
+type Node struct {
+	*volume.Store
+	*publish.Publisher
+
+	T        *testing.T
+	Dir      string         // of the pool, the image files and the records
+	State    string         // of what a reboot empties
+	Kubelet  string         // of staging paths and targets
+	Instance string         // in the tags of loop devices
+	Found    publish.Report // by the last start
+
+	cfg     config
+	pool    *btrfspool.Pool
+	targets *target.Root
+	stop    func()
+}
+
+type config struct {
+	poolSize int64
+	most     int64    // of the volumes together
+	prefer   []string // backends
+}
+
+// New starts a driver in a temporary directory, with a pool of so many bytes.
+func New(t *testing.T, poolSize int64) *Node {
+	t.Helper()
+	n := newNode(t, poolSize)
+	n.Dir = testenv.ShortDir(t)
+	n.State = filepath.Join(n.Dir, "run")
+	n.Kubelet = n.Dir
+	n.Instance = filepath.Base(n.Dir)
+	t.Cleanup(func() { n.end(n.Dir) })
+	n.Start()
+	return n
+}
+
+// NewOnDisk starts a driver whose data directory is a disk (ext4) of its own.
+func NewOnDisk(t *testing.T, disk, poolSize int64) *Node {
+	t.Helper()
+	n := newNode(t, poolSize)
+	outside := testenv.ShortDir(t)
+	file, root := filepath.Join(outside, "disk"), filepath.Join(outside, "d")
+	n.Dir = filepath.Join(root, "data")
+	n.State = filepath.Join(outside, "run")
+	n.Kubelet = filepath.Join(outside, "kubelet")
+	n.Instance = filepath.Base(outside)
+	n.must(
+		os.WriteFile(file, nil, 0o600),
+		os.Truncate(file, disk),
+		os.Mkdir(root, 0o700),
+		os.Mkdir(n.Kubelet, 0o700),
+	)
+
+	n.command("mkfs.ext4", "-q", "-F", "-m", "0", file)
+	n.command("mount", "-o", "loop", file, root)
+	n.must(os.Mkdir(n.Dir, 0o700))
+	t.Cleanup(func() { n.end(outside) })
+	n.Start()
+	return n
+}
+
+func newNode(t *testing.T, poolSize int64) *Node {
+	t.Helper()
+	testenv.Root(t)
+	testenv.Program(t, "mkfs.btrfs", "btrfs-progs")
+	testenv.Program(t, "mkfs.xfs", "xfsprogs")
+	prefer := []string{btrfspool.Name, loopfile.Name}
+	return &Node{T: t, cfg: config{poolSize: poolSize, prefer: prefer}}
+}
+
+func (n *Node) must(errs ...error) {
+	n.T.Helper()
+	if err := errors.Join(errs...); err != nil {
+		n.T.Fatal(err)
+	}
+}
+
+func (n *Node) command(name string, args ...string) {
+	n.T.Helper()
+	if out, err := exec.CommandContext(n.T.Context(), name, args...).CombinedOutput(); err != nil {
+		n.T.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
+}
+
+// Start starts the driver and returns what it found.
+func (n *Node) Start() volume.Report {
+	n.T.Helper()
+	var err error
+	n.pool, err = btrfspool.Open(n.T.Context(), btrfspool.Config{
+		Dir:      n.Dir,
+		Instance: n.Instance,
+		Size:     n.cfg.poolSize,
+	})
+
+	n.must(err)
+	files, err := loopfile.Open(loopfile.Config{Dir: n.Dir, Instance: n.Instance})
+	n.must(err)
+	n.targets, err = target.OpenRoot(n.Kubelet)
+	n.must(err)
+	store, report, err := volume.Open(volume.Config{
+		Dir:      filepath.Join(n.Dir, "volumes"),
+		Disk:     space.FileSystem{Dir: n.Dir},
+		Backends: map[string]volume.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
+		Default:  n.cfg.prefer,
+		Most:     n.cfg.most,
+	})
+
+	n.must(err)
+	publisher, found, err := publish.Open(publish.Config{
+		Dir:      filepath.Join(n.State, "staged"),
+		Volumes:  store,
+		Targets:  n.targets,
+		Backends: map[string]publish.Backend{btrfspool.Name: n.pool, loopfile.Name: files},
+	})
+
+	n.must(err)
+
+	n.Store, n.Publisher, n.Found = store, publisher, found
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		store.Run(ctx)
+		close(done)
+	}()
+
+	n.stop = func() {
+		cancel()
+		<-done
+	}
+
+	return report
+}
+
+// Kill ends the driver. It has time for the deletions under way, and for nothing else.
+func (n *Node) Kill() {
+	if n.stop == nil {
+		return
+	}
+	n.stop()
+	n.stop = nil
+	n.targets.Close()
+	n.pool.Close(false)
+}
+
+// RestartWithMost starts the driver again with no more bytes for all its volumes.
+func (n *Node) RestartWithMost(bytes int64) {
+	n.T.Helper()
+	n.Kill()
+	n.cfg.most = bytes
+	n.Start()
+}
+
+// RestartPreferring starts the driver again with another order of backends.
+func (n *Node) RestartPreferring(backends ...string) {
+	n.T.Helper()
+	n.Kill()
+	n.cfg.prefer = backends
+	n.Start()
+}
+
+// Reboot ends everything that a reboot ends, and starts again.
+func (n *Node) Reboot() volume.Report {
+	n.T.Helper()
+	n.Kill()
+	n.must(mount.UnmountBelow(n.Kubelet), mount.UnmountBelow(n.Dir))
+	found, err := loop.Find(loop.TagOf(n.Instance, ""))
+	n.must(err)
+	for tag, dev := range found {
+		n.must(loop.Detach(dev, tag), dev.Close())
+	}
+	n.must(os.RemoveAll(n.State))
+	return n.Start()
+}
+
+// end ends the driver and takes away what it has mounted below dir.
+func (n *Node) end(dir string) {
+	n.Kill()
+	if err := mount.UnmountBelow(dir); err != nil {
+		n.T.Error(err)
+	}
+	n.AwaitNoDevices()
+}
+
+// AwaitNoDevices fails the test when a loop device of the node is left, and detaches it. The kernel detaches
+// in the background.
+func (n *Node) AwaitNoDevices() {
+	n.T.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		found, err := loop.Find(loop.TagOf(n.Instance, ""))
+		if err != nil {
+			n.T.Error(err)
+		}
+
+		late := time.Now().After(deadline)
+		for tag, dev := range found {
+			if late {
+				n.T.Errorf("loop device %s (%s) is left", dev.Name(), tag)
+				err = loop.Detach(dev, tag)
+			}
+
+			if err := errors.Join(err, dev.Close()); err != nil {
+				n.T.Error(err)
+			}
+		}
+
+		if late || len(found) == 0 {
+			return
+		}
+
+		runtime.Gosched()
+	}
+}
+
+// Eventually waits for what the driver does by itself.
+func (n *Node) Eventually(what string, ok func() error) {
+	n.T.Helper()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+
+	deadline := time.After(time.Minute)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			n.T.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+// Sync commits the pool.
+func (n *Node) Sync() error {
+	f, err := os.Open(filepath.Join(n.Dir, "pool"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return btrfs.Sync(f)
+}
+
+// FillDisk writes to the disk beneath until not one block is left; the returned function makes room again.
+func (n *Node) FillDisk() (makeRoom func()) {
+	n.T.Helper()
+	name := filepath.Join(n.Dir, "somebody-elses")
+	f, err := os.Create(name)
+	n.must(err)
+	defer f.Close()
+
+	end := int64(0)
+	for _, size := range []int64{64 << 20, 1 << 20, 4096} {
+		for err = nil; err == nil; end += size {
+			err = unix.Fallocate(int(f.Fd()), 0, end, size)
+		}
+
+		end -= size
+	}
+
+	if !errors.Is(err, unix.ENOSPC) {
+		n.T.Fatal(err)
+	}
+
+	n.must(f.Sync())
+	return func() {
+		n.T.Helper()
+		n.must(os.Remove(name))
+	}
+}

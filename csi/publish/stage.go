@@ -1,0 +1,144 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/trivet-node/trivet/csi/target"
+	"github.com/trivet-node/trivet/csi/volume"
+)
+
+// Stage makes a volume ready for use on this node: its file system is mounted on path, or its device
+// attached. Pods get it by Publish. Repeating it is success; another path is ErrInUse.
+func (p *Publisher) Stage(ctx context.Context, id, path string, u Use) error {
+	v, unlock, err := p.acquire(ctx, id, u)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	st, staged := p.stagings.get(id)
+	if staged {
+		if err := st.checkPath(id, path); err != nil {
+			return err
+		}
+	}
+
+	point, err := p.targets.Point(path, true)
+	if err != nil {
+		return err
+	}
+	defer point.Close()
+
+	state, err := point.State()
+	if err != nil || staged && state.Mounted && v.Access == volume.Filesystem {
+		return err
+	}
+
+	if !staged {
+		if err := p.begin(id, staging{Path: path}); err != nil {
+			return err
+		}
+	}
+
+	err = p.attach(v, point, state, u)
+	if err == nil {
+		return nil
+	}
+
+	err = fmt.Errorf("stage volume %s: %w", id, err)
+	if staged {
+		// Pods may be using what was there before.
+		return err
+	}
+
+	return errors.Join(err, p.undoAttach(v, point), p.end(id))
+}
+
+// begin records that a volume is in use, and end that it is not any more.
+func (p *Publisher) begin(id string, st staging) error {
+	if err := p.stagings.put(id, st); err != nil {
+		return err
+	}
+	p.hold(id, st)
+	return nil
+}
+
+func (p *Publisher) end(id string) error {
+	if err := p.stagings.remove(id); err != nil {
+		return err
+	}
+	p.volumes.Release(id)
+	return nil
+}
+
+func (p *Publisher) attach(v volume.Volume, point *target.Point, state target.State, u Use) error {
+	if v.Access == volume.Block {
+		dev, err := p.device(v)
+		if err != nil {
+			return err
+		}
+
+		return dev.Close()
+	}
+
+	// What is mounted there without a record is of unknown origin.
+	if state.Mounted {
+		if err := point.Clear(); err != nil {
+			return err
+		}
+	}
+
+	tree, err := p.backends[v.Backend].Mount(v.Spec, target.ParseOptions(u.Options))
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+
+	if err := point.MakeDir(); err != nil {
+		return err
+	}
+
+	return tree.Attach(point)
+}
+
+// undoAttach undoes attach as far as it got.
+func (p *Publisher) undoAttach(v volume.Volume, point *target.Point) error {
+	if v.Access == volume.Block {
+		return p.detach(v)
+	}
+	return point.Clear()
+}
+
+// Unstage undoes Stage. A volume that is not staged, or not on this path, is success.
+func (p *Publisher) Unstage(ctx context.Context, id, path string) error {
+	unlock, err := p.volumes.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	st, staged := p.stagings.get(id)
+	if staged && st.Path != path {
+		return nil
+	}
+
+	// Even of a volume that is not known any more no mount may be left; of a raw block volume nothing is
+	// mounted, and its device may be attached all the same.
+	if err := p.clear(path, (*target.Point).Clear); err != nil {
+		return fmt.Errorf("unstage volume %s: %w", id, err)
+	}
+
+	if v, err := p.volumes.Get(id); err == nil && v.Access == volume.Block {
+		if err := p.detach(v); err != nil {
+			return fmt.Errorf("unstage volume %s: %w", id, err)
+		}
+	}
+
+	if !staged {
+		return nil
+	}
+
+	return p.end(id)
+}

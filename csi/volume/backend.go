@@ -1,0 +1,175 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/trivet-node/trivet/csi/space"
+)
+
+// Backend holds the bytes of volumes. All methods may be repeated; calls for one ID never overlap. What a
+// backend can do beside this it says by the interfaces Checker and Enforcer here and by those of package
+// publish.
+type Backend interface {
+	Inventory
+	space.Backend
+
+	// Complete fills in what the request left open. It may raise the size. What the backend cannot do is
+	// ErrInvalid; so are mount options that no file system of it takes.
+	Complete(s *Spec, options []string) error
+
+	// Create makes an empty volume, in place of what an interrupted Create left.
+	Create(Spec) (Origin, error)
+
+	// Recover makes an acknowledged volume usable after a restart; ErrDamaged when its content is not there.
+	// It returns the origin that the record is to have, and writes nothing where all is as it should be.
+	Recover(Spec, Origin) (Origin, error)
+
+	// Grow makes the volume as large as the Spec says.
+	Grow(Spec) error
+
+	// Destroy deletes the volume; ErrInUse if the backend knows that somebody uses it.
+	Destroy(id string) error
+
+	// Commit makes all finished calls of Destroy survive a power loss. It is also called when all volumes
+	// are recovered.
+	Commit() error
+}
+
+// Inventory is what a backend holds, whether or not there are records of it.
+type Inventory interface {
+	// List returns the IDs of all volumes.
+	List() ([]string, error)
+
+	// Empty reports whether a volume certainly holds no data; os.ErrNotExist if there is no such volume.
+	Empty(id string) (bool, error)
+}
+
+// Checker is a Backend that can fail as a whole.
+type Checker interface {
+	// Check returns what is wrong with the backend, nil if nothing is. It is called every few seconds. With
+	// idle set no volume of the backend is in use, so that it may do repairs that need this.
+	Check(idle bool) error
+}
+
+// Enforcer is a Backend that a pod can lead past the size of its volume for a moment.
+type Enforcer interface {
+	// Enforce makes the size hold for what was done to a volume in use since the last call. It is called
+	// every second.
+	Enforce(Spec) error
+}
+
+// Origin is what a backend has to know again after a restart. It is part of the volume's record.
+type Origin struct {
+	Token uint64 `json:"token,omitempty"`
+	Pool  string `json:"pool,omitempty"` // what holds the volume; "": not known, or the same for all
+}
+
+// backends are those that work on this node.
+type backends struct {
+	byName    map[string]Backend
+	preferred []string // names, for requests that name none
+}
+
+func (b backends) candidates(r Request) []string {
+	if r.Backend != "" {
+		return []string{r.Backend}
+	}
+	return b.preferred
+}
+
+// complete makes the spec of a requested volume, for the first backend that can serve it.
+func (b backends) complete(r Request) (Spec, error) {
+	size, err := r.size()
+	if err != nil {
+		return Spec{}, err
+	}
+	if r.Name == "" || len(r.Name) > 128 || r.Access != Filesystem && r.Access != Block {
+		return Spec{}, fmt.Errorf("%w: name %q, access %q", ErrInvalid, r.Name, r.Access)
+	}
+
+	var refused error
+	for _, name := range b.candidates(r) {
+		backend := b.byName[name]
+		if backend == nil {
+			refused = fmt.Errorf("%w: backend %q does not work on this node", ErrInvalid, name)
+			continue
+		}
+
+		spec := r.spec(name, size)
+		if refused = backend.Complete(&spec, r.Options); refused != nil {
+			continue
+		}
+
+		if r.Limit > 0 && spec.Size > r.Limit {
+			return Spec{}, fmt.Errorf("%w: backend %s needs at least %d bytes, the limit is %d",
+				ErrSize, name, spec.Size, r.Limit)
+		}
+
+		return spec, nil
+	}
+
+	return Spec{}, refused
+}
+
+// smallest makes the spec of the smallest volume that a request allows; ok is false when no backend can serve
+// it. That all refuse its mount options is an error: no other node will take them either.
+func (b backends) smallest(r Request) (spec Spec, ok bool, err error) {
+	var refused error
+	for _, name := range b.candidates(r) {
+		backend := b.byName[name]
+		if backend == nil {
+			continue
+		}
+
+		spec := r.spec(name, granularity)
+		err := backend.Complete(&spec, r.Options)
+		if err == nil {
+			return spec, true, nil
+		}
+		if plain := r.spec(name, granularity); backend.Complete(&plain, nil) == nil {
+			refused = err
+		}
+	}
+
+	return Spec{}, false, refused
+}
+
+// checkUnclaimed refuses an ID under which a backend holds data without a record: it may be somebody's, and
+// creating a volume begins with removing what is in its place.
+func (b backends) checkUnclaimed(id string) error {
+	for name, backend := range b.byName {
+		empty, err := backend.Empty(id)
+		switch {
+		case err == nil && !empty:
+			return fmt.Errorf("%w: backend %s has data of a volume %s that has no record; to discard it,"+
+				" delete volume %s", ErrDamaged, name, id, id)
+		case err == nil, errors.Is(err, os.ErrNotExist):
+		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrDamaged):
+			// The backend does not work, so that it will not be the one that creates the volume.
+		default:
+			return fmt.Errorf("create volume %s: %w", id, err)
+		}
+	}
+
+	return nil
+}
+
+// destroyUnclaimed deletes what backends hold under an ID without a record.
+func (b backends) destroyUnclaimed(id string) error {
+	for name, backend := range b.byName {
+		_, err := backend.Empty(id)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = errors.Join(backend.Destroy(id), backend.Commit())
+		}
+		if err != nil {
+			return fmt.Errorf("delete volume %s of backend %s: %w", id, name, err)
+		}
+	}
+
+	return nil
+}

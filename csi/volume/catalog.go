@@ -1,0 +1,139 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/trivet-node/trivet/csi/space"
+	"github.com/trivet-node/trivet/internal/durable"
+	"github.com/trivet-node/trivet/internal/keylock"
+)
+
+// phase is how far a volume has come.
+type phase string
+
+const (
+	making   phase = "making"
+	ready    phase = "ready"
+	deleting phase = "deleting"
+)
+
+var phases = []phase{making, ready, deleting}
+
+const recordVersion = 1
+
+// record is the durable state of a volume.
+type record struct {
+	Version int   `json:"version"`
+	Phase   phase `json:"phase"`
+	Spec    Spec  `json:"spec"`
+	Origin
+	Created time.Time `json:"created"`
+
+	damage error // why the volume cannot be used, or cannot be taken away; not on disk
+}
+
+// check returns ErrDamaged for a record that is not what this version writes.
+func (r record) check(id string) error {
+	if r.Version == recordVersion && r.Spec.ID == id && r.Spec.Size > 0 && slices.Contains(phases, r.Phase) {
+		return nil
+	}
+	return fmt.Errorf("%w: its record has version %d, phase %q, id %q and size %d",
+		ErrDamaged, r.Version, r.Phase, r.Spec.ID, r.Spec.Size)
+}
+
+// destroyed reports whether the content is gone, so that only the record is left.
+func (r record) destroyed() bool { return r.Phase == deleting && r.damage == nil }
+
+func (r record) promise(id string) space.Promise {
+	return space.Promise{ID: id, Backend: r.Spec.Backend, Bytes: max(r.Spec.Size, 0)}
+}
+
+// catalog is the volumes with their records, on disk and in memory, and what holds them. The Store, its
+// recovery and its upkeep work on one.
+type catalog struct {
+	dir      string // of the records
+	backends backends
+	records  *durable.Store[record]
+	index    *index
+	health   *health
+	locks    keylock.Locks[string] // by volume ID; held through each operation
+	changes  chan struct{}         // holds a value when free space has changed
+}
+
+// lock keeps everybody else from working on a volume until unlock is called, once.
+func (c *catalog) lock(ctx context.Context, id string) (unlock func(), err error) {
+	if err := CheckID(id); err != nil {
+		return nil, err
+	}
+	return c.locks.Lock(ctx, id)
+}
+
+// acquire is lock for a volume that can be used, whose record it returns.
+func (c *catalog) acquire(ctx context.Context, id string) (r record, unlock func(), err error) {
+	unlock, err = c.lock(ctx, id)
+	if err != nil {
+		return record{}, nil, err
+	}
+
+	r, err = c.find(id)
+	if err == nil && r.damage != nil {
+		err = fmt.Errorf("volume %s: %w", id, r.damage)
+	}
+
+	if err != nil {
+		unlock()
+		return record{}, nil, err
+	}
+
+	return r, unlock, nil
+}
+
+func (c *catalog) view(r record) Volume {
+	return Volume{
+		Spec:    r.Spec,
+		Created: r.Created,
+		Damage:  r.damage,
+		Trouble: c.health.of(r.Spec.Backend),
+	}
+}
+
+// find returns the record of a ready volume.
+func (c *catalog) find(id string) (record, error) {
+	if err := CheckID(id); err != nil {
+		return record{}, err
+	}
+
+	r, ok := c.index.get(id)
+	if ok && r.Phase == ready {
+		return r, nil
+	}
+
+	// A volume whose record was set aside is there; the error says how to have it back.
+	if err := c.checkNotSetAside(id); err != nil {
+		return record{}, err
+	}
+
+	return record{}, fmt.Errorf("%w: %s", ErrNotFound, id)
+}
+
+// checkNotSetAside returns ErrDamaged if a record of the volume could not be read and was set aside.
+func (c *catalog) checkNotSetAside(id string) error {
+	aside, err := c.records.Quarantined(id)
+	if err != nil || len(aside) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: volume %s has data, and its record %s could not be read; to have it back,"+
+		" mend the record, move it to %s and restart the driver; to discard it, delete volume %s",
+		ErrDamaged, id, aside[0], filepath.Join(c.dir, id+".json"), id)
+}
+
+func (c *catalog) changed() {
+	select {
+	case c.changes <- struct{}{}:
+	default:
+	}
+}

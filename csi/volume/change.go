@@ -1,0 +1,137 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/trivet-node/trivet/csi/space"
+)
+
+// Grow makes a volume at least required bytes large (at most limit, if that is not 0). A volume that already
+// is stays as it is: volumes never shrink. Where it is in use, its file system may have to grow, too; see
+// package publish.
+func (s *Store) Grow(ctx context.Context, id string, required, limit int64) (Volume, error) {
+	r, unlock, err := s.acquire(ctx, id)
+	if err != nil {
+		return Volume{}, err
+	}
+	defer unlock()
+
+	size, err := Request{Required: max(required, 1), Limit: limit}.size()
+	if err != nil {
+		return Volume{}, err
+	}
+
+	if limit > 0 && r.Spec.Size > limit {
+		return Volume{}, fmt.Errorf("%w: volume %s has %d bytes already, the limit is %d",
+			ErrSize, id, r.Spec.Size, limit)
+	}
+
+	before := r
+	if size > r.Spec.Size {
+		if r, err = s.enlarge(r, size); err != nil {
+			return Volume{}, err
+		}
+	}
+
+	// This is also done for a volume that is large enough: it finishes a Grow that was cut short after its
+	// record was written.
+	if err := s.backends.byName[r.Spec.Backend].Grow(r.Spec); err != nil {
+		s.restore(before)
+		return Volume{}, fmt.Errorf("grow volume %s: %w", id, err)
+	}
+
+	s.changed()
+	return s.view(r), nil
+}
+
+// enlarge promises the additional bytes and records the new size.
+func (s *Store) enlarge(before record, size int64) (record, error) {
+	r, id := before, before.Spec.ID
+	r.Spec.Size = size
+	err := s.ledger.Promise(r.promise(id))
+	if _, short := errors.AsType[*space.Shortage](err); short {
+		err = fmt.Errorf("%w: %w", ErrSize, err)
+	}
+	if err != nil {
+		return before, err
+	}
+
+	s.index.put(id, r)
+
+	if err := s.records.Put(id, r); err != nil {
+		s.index.put(id, before)
+		return before, fmt.Errorf("grow volume %s: %w", id, err)
+	}
+
+	return r, nil
+}
+
+// restore puts the record back after a failed growth. If even that fails, the larger size stays promised, and
+// a repeated Grow uses it.
+func (s *Store) restore(r record) {
+	if s.records.Put(r.Spec.ID, r) == nil {
+		s.index.put(r.Spec.ID, r)
+	}
+}
+
+// Delete takes the volume and its content away. What does not exist is success. When it returns, the bytes
+// are free again; Run, or the next start, makes the deletion survive a power loss.
+func (s *Store) Delete(ctx context.Context, id string) error {
+	unlock, err := s.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	if where, held := s.index.holder(id); held {
+		return fmt.Errorf("%w: %s is %s", ErrInUse, id, where)
+	}
+
+	r, known := s.index.get(id)
+	if !known {
+		return s.deleteUnknown(id)
+	}
+
+	backend := s.backends.byName[r.Spec.Backend]
+	if backend == nil {
+		return fmt.Errorf("delete volume %s: %w", id, r.damage)
+	}
+
+	// The record is written over in place: a full disk must not keep anybody from making room.
+	before := r
+	r.Phase = deleting
+	if err := s.records.Update(id, r); err != nil {
+		return fmt.Errorf("delete volume %s: %w", id, err)
+	}
+
+	err = backend.Destroy(id)
+	if errors.Is(err, ErrInUse) {
+		// The backend saw a user although nobody holds the volume: it stays as it is.
+		return errors.Join(err, s.records.Update(id, before))
+	}
+
+	r.damage = err
+	s.index.put(id, r)
+	if err != nil {
+		// Its bytes stay promised until a repeated Delete, or the next start, succeeds.
+		return fmt.Errorf("delete volume %s: %w", id, err)
+	}
+
+	s.upkeep.wake()
+	s.changed()
+	return nil
+}
+
+// deleteUnknown takes away what backends hold under an ID without a record, or with one that was set aside:
+// that data is kept until somebody deletes it by its ID.
+func (s *Store) deleteUnknown(id string) error {
+	if err := s.backends.destroyUnclaimed(id); err != nil {
+		return err
+	}
+	if err := s.records.Discard(id); err != nil {
+		return fmt.Errorf("delete the record of volume %s that was set aside: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package volume
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/trivet-node/trivet/csi/space"
+)
+
+// index is what is known of all volumes, in memory. Entering a record enters its promise into the ledger. It
+// is safe for concurrent use.
+type index struct {
+	ledger *space.Ledger
+
+	mu      sync.Mutex // guards what follows; never held during I/O
+	records map[string]record
+	ids     []string          // of records, sorted
+	holds   map[string]string // by ID: what uses the volume
+}
+
+func newIndex(ledger *space.Ledger) *index {
+	return &index{
+		ledger:  ledger,
+		records: map[string]record{},
+		holds:   map[string]string{},
+	}
+}
+
+func (x *index) get(id string) (record, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r, ok := x.records[id]
+	return r, ok
+}
+
+// put enters a record. The bytes of a destroyed volume are free again.
+func (x *index) put(id string, r record) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+
+	if i, found := slices.BinarySearch(x.ids, id); !found {
+		x.ids = slices.Insert(x.ids, i, id)
+	}
+
+	x.records[id] = r
+
+	if r.destroyed() {
+		x.ledger.Release(id)
+	} else {
+		x.ledger.Record(r.promise(id))
+	}
+}
+
+func (x *index) drop(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if i, found := slices.BinarySearch(x.ids, id); found {
+		x.ids = slices.Delete(x.ids, i, i+1)
+	}
+	delete(x.records, id)
+	x.ledger.Release(id)
+}
+
+// page returns up to limit records of ready volumes in the order of their IDs, beginning after the ID given
+// (limit 0: all of them).
+func (x *index) page(after string, limit int) []record {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+
+	i, found := slices.BinarySearch(x.ids, after)
+	if found {
+		i++
+	}
+
+	var page []record
+	for ; i < len(x.ids) && (limit == 0 || len(page) < limit); i++ {
+		if r := x.records[x.ids[i]]; r.Phase == ready {
+			page = append(page, r)
+		}
+	}
+
+	return page
+}
+
+// selected returns the IDs of the records that the condition holds for.
+func (x *index) selected(condition func(record) bool) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var ids []string
+	for id, r := range x.records {
+		if condition(r) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (x *index) hold(id, where string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.holds[id] = where
+}
+
+func (x *index) release(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.holds, id)
+}
+
+func (x *index) holder(id string) (where string, held bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	where, held = x.holds[id]
+	return where, held
+}
+
+// held returns the records of all volumes in use.
+func (x *index) held() []record {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var held []record
+	for id := range x.holds {
+		if r, ok := x.records[id]; ok {
+			held = append(held, r)
+		}
+	}
+	return held
+}
+
+// isIdle reports whether no volume of the backend is in use.
+func (x *index) isIdle(backend string) bool {
+	return !slices.ContainsFunc(x.held(), func(r record) bool { return r.Spec.Backend == backend })
+}

@@ -1,0 +1,86 @@
+package volume
+
+import (
+	"fmt"
+	"math"
+)
+
+// Request asks for a volume.
+type Request struct {
+	Name     string
+	Required int64 // bytes at least; 0 leaves it open
+	Limit    int64 // bytes at most; 0 leaves it open
+	Backend  string
+	Access   Access
+	FSType   string
+	NoCOW    *bool    // nil leaves it open
+	Options  []string // mount options that it is going to be used with
+}
+
+const (
+	defaultSize = 1 << 30
+	granularity = 1 << 20 // sizes are multiples of this
+)
+
+// size chooses the size of a volume between the bounds; ErrSize if there is none.
+func (r Request) size() (int64, error) {
+	switch {
+	case r.Required < 0 || r.Limit < 0 || r.Limit > 0 && r.Required > r.Limit:
+		return 0, fmt.Errorf("%w: %d required bytes with a limit of %d", ErrInvalid, r.Required, r.Limit)
+	case r.Required > math.MaxInt64-granularity:
+		return 0, fmt.Errorf("%w: %d bytes", ErrSize, r.Required)
+	case r.Required == 0 && r.Limit == 0:
+		return defaultSize, nil
+	case r.Required == 0:
+		size := min(defaultSize, r.Limit/granularity*granularity)
+		if size == 0 {
+			return 0, fmt.Errorf("%w: no volume is smaller than %d bytes, the limit is %d",
+				ErrSize, granularity, r.Limit)
+		}
+
+		return size, nil
+	}
+
+	size := (r.Required + granularity - 1) / granularity * granularity
+	if r.Limit > 0 && size > r.Limit {
+		return 0, fmt.Errorf("%w: sizes are multiples of %d bytes, none is between %d and %d",
+			ErrSize, granularity, r.Required, r.Limit)
+	}
+
+	return size, nil
+}
+
+// spec is what the request says about a volume of one backend. Blocks are overwritten in place unless it says
+// otherwise: a volume that was written once must not run full by being written again.
+func (r Request) spec(backend string, size int64) Spec {
+	return Spec{
+		ID:      ID(r.Name),
+		Name:    r.Name,
+		Size:    size,
+		Backend: backend,
+		Access:  r.Access,
+		FSType:  r.FSType,
+		NoCOW:   r.NoCOW == nil || *r.NoCOW,
+	}
+}
+
+// checkSatisfied returns ErrConflict if an existing volume of the request's name is not what it asks for.
+func (r Request) checkSatisfied(by Spec) error {
+	conflict := func(what string, have, want any) error {
+		return fmt.Errorf("%w: volume %s has %s %v, requested was %v", ErrConflict, by.ID, what, have, want)
+	}
+	switch {
+	case r.Required > by.Size, r.Limit > 0 && r.Limit < by.Size:
+		return conflict("size", by.Size, fmt.Sprintf("%d to %d", r.Required, r.Limit))
+	case r.Access != by.Access:
+		return conflict("access", by.Access, r.Access)
+	case r.Backend != "" && r.Backend != by.Backend:
+		return conflict("backend", by.Backend, r.Backend)
+	case r.FSType != "" && r.FSType != by.FSType:
+		return conflict("file system", by.FSType, r.FSType)
+	case r.NoCOW != nil && *r.NoCOW != by.NoCOW:
+		return conflict("nocow", by.NoCOW, *r.NoCOW)
+	}
+
+	return nil
+}

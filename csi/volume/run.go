@@ -1,0 +1,188 @@
+package volume
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/trivet-node/trivet/internal/retry"
+)
+
+const (
+	// reapPause gathers deletions: a commit of a backend delays those who create and write at that moment.
+	reapPause = 2 * time.Second
+
+	// enforcePeriod is for how long a pod can exceed the size of its volume, if it finds a way to.
+	enforcePeriod = time.Second
+
+	// checkPeriod is how long trouble with a backend may stay unnoticed, and how long it may last after its
+	// cause is gone.
+	checkPeriod = 5 * time.Second
+)
+
+// upkeep is what a Store does by itself.
+type upkeep struct {
+	*catalog
+	destroyed chan struct{} // holds a value when records of destroyed volumes are left
+}
+
+// wake has the records of destroyed volumes removed soon.
+func (u *upkeep) wake() {
+	select {
+	case u.destroyed <- struct{}{}:
+	default:
+	}
+}
+
+func (u *upkeep) run(ctx context.Context) {
+	var group sync.WaitGroup
+	defer group.Wait()
+
+	group.Go(func() {
+		for range retry.Every(ctx, enforcePeriod) {
+			u.enforce()
+		}
+	})
+
+	group.Go(func() {
+		for range retry.Every(ctx, checkPeriod) {
+			u.check(ctx)
+		}
+	})
+
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-u.destroyed:
+			_ = retry.Sleep(ctx, reapPause)
+		}
+
+		u.reap(context.WithoutCancel(ctx))
+	}
+}
+
+// reap removes the records of all destroyed volumes, after one commit for as many as there are.
+func (u *upkeep) reap(ctx context.Context) {
+	for name, backend := range u.backends.byName {
+		ids := u.index.selected(func(r record) bool { return r.Spec.Backend == name && r.destroyed() })
+		if len(ids) == 0 || backend.Commit() != nil {
+			// the records stay; the next deletion or start tries again
+			continue
+		}
+
+		// Side by side they share their syncs.
+		inParallel(ids, func(id string) { u.forget(ctx, id) })
+	}
+}
+
+// forget removes the record of a destroyed volume, unless one of the same name has been created meanwhile.
+func (u *upkeep) forget(ctx context.Context, id string) {
+	unlock, err := u.locks.Lock(ctx, id)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if r, ok := u.index.get(id); ok && r.Phase == deleting && u.records.Delete(id) == nil {
+		u.index.drop(id)
+	}
+}
+
+// enforce looks at all volumes in use. One that is being worked on, and one where it fails, are looked at
+// again the next time.
+func (u *upkeep) enforce() {
+	for _, r := range u.index.held() {
+		enforcer, ok := u.backends.byName[r.Spec.Backend].(Enforcer)
+		if !ok {
+			continue
+		}
+
+		unlock, free := u.locks.TryLock(r.Spec.ID)
+		if !free {
+			continue
+		}
+		if r, err := u.find(r.Spec.ID); err == nil && r.damage == nil {
+			_ = enforcer.Enforce(r.Spec)
+		}
+
+		unlock()
+	}
+}
+
+// check looks after what holds the volumes. When a backend works again, so do its volumes. One that cannot
+// fail as a whole may have failed at the start all the same, and is tried again.
+func (u *upkeep) check(ctx context.Context) {
+	for name, backend := range u.backends.byName {
+		var err error
+		if checker, ok := backend.(Checker); ok {
+			err = checker.Check(u.index.isIdle(name))
+		}
+		if same(u.health.of(name), err) {
+			continue
+		}
+		if err == nil {
+			err = u.recoverDamaged(ctx, name)
+		}
+
+		u.health.set(name, err)
+		u.changed()
+	}
+}
+
+// recoverDamaged tries the volumes of one backend again that could not be used, or not be taken away.
+func (u *upkeep) recoverDamaged(ctx context.Context, backend string) error {
+	damaged := func(r record) bool { return r.Spec.Backend == backend && r.damage != nil }
+	inParallel(u.index.selected(damaged), func(id string) {
+		unlock, err := u.lock(ctx, id)
+		if err != nil {
+			return
+		}
+		defer unlock()
+
+		if r, ok := u.index.get(id); ok && damaged(r) {
+			u.index.put(id, recovered(u.catalog, id, r))
+		}
+	})
+
+	err := u.backends.byName[backend].Commit()
+	u.reap(ctx)
+	return err
+}
+
+func same(a, b error) bool {
+	return a == nil && b == nil || a != nil && b != nil && a.Error() == b.Error()
+}
+
+// health is what is wrong with backends. It is safe for concurrent use.
+type health struct {
+	mu        sync.Mutex // guards what follows
+	errs      map[string]error
+	listeners []func(backend string, err error)
+}
+
+func newHealth() *health { return &health{errs: map[string]error{}} }
+
+func (h *health) of(backend string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.errs[backend]
+}
+
+func (h *health) set(backend string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.errs[backend] = err
+	for _, f := range h.listeners {
+		f(backend, err)
+	}
+}
+
+func (h *health) listen(f func(backend string, err error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.listeners = append(h.listeners, f)
+	for backend, err := range h.errs {
+		if err != nil {
+			f(backend, err)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/trivet-node/trivet/csi/space"
+	"github.com/trivet-node/trivet/internal/durable"
+)
+
+// Config of a Store.
+type Config struct {
+	Dir      string             // of the records
+	Disk     space.Disk         // beneath all backends
+	Backends map[string]Backend // those that work on this node, by name
+	Default  []string           // names of backends in order of preference, for requests that name none
+	Most     int64              // bytes that are promised to all volumes together; 0: as the disk allows
+}
+
+// Store is the set of volumes of a node. It is safe for concurrent use; operations on different volumes do
+// not wait for each other.
+type Store struct {
+	*catalog
+	ledger *space.Ledger
+	upkeep *upkeep
+}
+
+// Open reads the records and puts right what a killed process or a reboot left: unfinished volumes are
+// removed, ready ones recovered. Run has to be called for deletions to be finished.
+func Open(cfg Config) (*Store, Report, error) {
+	records, err := durable.OpenStore[record](cfg.Dir, false)
+	if err != nil {
+		return nil, Report{}, fmt.Errorf("open volume records: %w", err)
+	}
+
+	meters := map[string]space.Backend{}
+	for name, b := range cfg.Backends {
+		meters[name] = b
+	}
+
+	ledger := space.New(space.Config{Disk: cfg.Disk, Backends: meters, Most: cfg.Most})
+	c := &catalog{
+		dir:      cfg.Dir,
+		backends: backends{byName: cfg.Backends, preferred: cfg.Default},
+		records:  records,
+		index:    newIndex(ledger),
+		health:   newHealth(),
+		changes:  make(chan struct{}, 1),
+	}
+
+	report, err := recoverAll(c)
+	if err != nil {
+		return nil, report, err
+	}
+
+	s := &Store{
+		catalog: c,
+		ledger:  ledger,
+		upkeep:  &upkeep{catalog: c, destroyed: make(chan struct{}, 1)},
+	}
+
+	s.upkeep.reap(context.Background())
+	return s, report, nil
+}
+
+// Run finishes deletions, enforces sizes and checks backends until ctx ends, and returns when that work is
+// done. It must not be called before all volumes in use are held.
+func (s *Store) Run(ctx context.Context) { s.upkeep.run(ctx) }
+
+// Get returns a ready volume.
+func (s *Store) Get(id string) (Volume, error) {
+	r, err := s.find(id)
+	if err != nil {
+		return Volume{}, err
+	}
+	return s.view(r), nil
+}
+
+// List returns up to limit ready volumes in the order of their IDs, beginning after the ID given (limit 0:
+// all of them).
+func (s *Store) List(after string, limit int) []Volume {
+	page := s.index.page(after, limit)
+	volumes := make([]Volume, len(page))
+	for i, r := range page {
+		volumes[i] = s.view(r)
+	}
+	return volumes
+}
+
+// Available returns how large, in bytes, the next volume of a request with these properties may be. A request
+// that no backend can serve has 0; one whose mount options they all refuse is an error, as with Create. Its
+// name and sizes are not looked at.
+func (s *Store) Available(r Request) (int64, error) {
+	smallest, ok, err := s.backends.smallest(r)
+	if !ok {
+		return 0, err
+	}
+	free, err := s.ledger.Available(smallest.Backend)
+	if free < smallest.Size {
+		free = 0
+	}
+	return free / granularity * granularity, err
+}
+
+// Lock keeps everybody else from working on a volume until unlock is called, once. There need be no such
+// volume.
+func (s *Store) Lock(ctx context.Context, id string) (unlock func(), err error) {
+	return s.lock(ctx, id)
+}
+
+// Acquire is Lock for a volume that can be used, which it returns.
+func (s *Store) Acquire(ctx context.Context, id string) (v Volume, unlock func(), err error) {
+	r, unlock, err := s.acquire(ctx, id)
+	if err != nil {
+		return Volume{}, nil, err
+	}
+	return s.view(r), unlock, nil
+}
+
+// Hold says that a volume is in use: it is not deleted then, and its size is enforced. where is part of the
+// error of those who try to delete it. The caller has locked the volume.
+func (s *Store) Hold(id, where string) { s.index.hold(id, where) }
+
+// Release undoes Hold. The caller has locked the volume.
+func (s *Store) Release(id string) { s.index.release(id) }
+
+// InUse returns the number of volumes in use.
+func (s *Store) InUse() int { return len(s.index.held()) }
+
+// Changes returns a channel that has a value when volumes were created, grown or deleted since it was read,
+// or a backend failed or recovered. It is for one reader.
+func (s *Store) Changes() <-chan struct{} { return s.changes }
+
+// OnTrouble adds a function that is called with what is wrong with a backend, now and when it changes, and
+// with nil when nothing is any more. It must not block.
+func (s *Store) OnTrouble(f func(backend string, err error)) { s.health.listen(f) }

@@ -1,0 +1,68 @@
+package main
+
+import "strings"
+
+// testCase is one configuration in both dialects. In each, %q is the data directory and %s further keys of
+// the address management.
+type testCase struct {
+	name           string
+	ours, upstream string
+	ports          bool
+}
+
+// bootScoped is a further key of trivet-cni's: reservations end with the boot.
+const bootScoped = `,"bootScoped":true`
+
+// Keys and plugins of the configurations.
+const (
+	masqueradeOurs     = `"ipMasq":true,`
+	masqueradeNFTables = `"ipMasq":true,"ipMasqBackend":"nftables",`
+	masqueradeIPTables = `"ipMasq":true,"ipMasqBackend":"iptables",`
+	hostPortsOurs      = `"capabilities":{"portMappings":true},`
+	hostPortsNFTables  = `{"type":"portmap","backend":"nftables","capabilities":{"portMappings":true}}`
+	hostPortsIPTables  = `{"type":"portmap","backend":"iptables","capabilities":{"portMappings":true}}`
+)
+
+var cases = []testCase{
+	{
+		name:     "bridge + addresses",
+		ours:     list(ours("")),
+		upstream: list(bridge("")),
+	},
+	{
+		name:     "with masquerade (upstream: nftables)",
+		ours:     list(ours(masqueradeOurs)),
+		upstream: list(bridge(masqueradeNFTables)),
+	},
+	{
+		name:     "with masquerade and 2 host ports (upstream: nftables)",
+		ours:     list(ours(masqueradeOurs + hostPortsOurs)),
+		upstream: list(bridge(masqueradeNFTables), hostPortsNFTables),
+		ports:    true,
+	},
+	{
+		name:     "with masquerade and 2 host ports (upstream: iptables)",
+		ours:     list(ours(masqueradeOurs + hostPortsOurs)),
+		upstream: list(bridge(masqueradeIPTables), hostPortsIPTables),
+		ports:    true,
+	},
+}
+
+// list is a network configuration list of these plugins.
+func list(plugins ...string) string {
+	return `{"cniVersion":"1.0.0","name":"bench","plugins":[` + strings.Join(plugins, ",") + `]}`
+}
+
+// ours is trivet-cni with further keys, each of them with a comma behind it. hostRouted and lazyUnlink are as
+// trivet-netd configures it.
+func ours(keys string) string {
+	return plugin("trivet-cni", `"hostRouted":true,"lazyUnlink":true,`+keys)
+}
+
+// bridge is upstream's bridge plugin.
+func bridge(keys string) string { return plugin("bridge", keys) }
+
+func plugin(name, keys string) string {
+	return `{"type":"` + name + `","bridge":"bench0","isDefaultGateway":true,"hairpinMode":true,` + keys +
+		`"ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.99.0.0/16"}]]%s}}`
+}

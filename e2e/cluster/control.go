@@ -1,0 +1,98 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/trivet-node/trivet/e2e/cluster/address"
+	"github.com/trivet-node/trivet/e2e/cluster/apiproxy"
+	"github.com/trivet-node/trivet/e2e/cluster/controlplane"
+	"github.com/trivet-node/trivet/e2e/lan"
+	"github.com/trivet-node/trivet/e2e/machine"
+)
+
+func (c *Cluster) plane() controlplane.Plane {
+	return controlplane.Plane{
+		Programs: c.programs(),
+		PKI:      c.state().pki(),
+		Images:   c.Images,
+		Data:     c.state().path(machinesDir, controlplane.Name, "etcd"),
+		Corefile: c.state().path(machinesDir, controlplane.Name, "Corefile"),
+	}
+}
+
+// startControlPlane boots the control plane's machine and starts the API server, what it needs, and the
+// host's way to it.
+func (c *Cluster) startControlPlane(ctx context.Context, plan Plan) error {
+	m := c.state().controlPlane()
+	config := machine.Config{
+		Name:   controlplane.Name,
+		Group:  c.state().group(controlplane.Name),
+		Hosts:  hosts(controlplane.Name, address.ControlPlane),
+		Expose: samePath(c.Dir, c.Bin, c.Programs, c.Images),
+	}
+	if err := m.Boot(ctx, config); err != nil {
+		return err
+	}
+	if err := lan.Switch(m.Pid(), address.OnLAN(address.ControlPlane)); err != nil {
+		return err
+	}
+	if err := startAll(m, c.plane().Base()); err != nil {
+		return err
+	}
+
+	c.say("control plane started")
+	return apiproxy.Start(c.Dir, plan.Port, m.Dir, m.LogFile("api-proxy"))
+}
+
+// startControllers starts what needs the API server.
+func (c *Cluster) startControllers() error {
+	p := c.plane()
+	if err := os.WriteFile(p.Corefile, []byte(p.DNSConfig()), 0o644); err != nil {
+		return err
+	}
+	return startAll(c.state().controlPlane(), p.Controllers())
+}
+
+func startAll(m *machine.Machine, daemons []machine.Daemon) error {
+	for _, d := range daemons {
+		if err := m.Start(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startServiceProxy makes Services reachable for the API server, which calls webhooks and aggregated APIs by
+// them. The control plane has no Node of its own, so kube-proxy is given the name of another.
+func (c *Cluster) startServiceProxy(plan Plan) error {
+	// A Service's address is translated on the way out, which a packet without a route never goes.
+	services := netip.MustParsePrefix(address.Services)
+	if err := lan.Route(c.state().controlPlane().Pid(), services, address.Node(0)); err != nil {
+		return err
+	}
+
+	kubeconfig := c.state().pki().Path("proxy.kubeconfig")
+	return c.state().controlPlane().Start(c.programs().KubeProxy(plan.Nodes[0].Name, kubeconfig))
+}
+
+// installManifests applies what a cluster starts with, by the real kubectl as the administrator.
+func (c *Cluster) installManifests(ctx context.Context) error {
+	manifests, err := controlplane.Manifests(c.state().pki(), c.Deploy)
+	if err != nil {
+		return err
+	}
+
+	kubectl := c.programs().Peer("kubectl")
+	cmd := exec.CommandContext(ctx, kubectl, "--kubeconfig="+c.Kubeconfig(), "apply", "-f", "-")
+	cmd.Stdin = strings.NewReader(manifests)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("kubectl apply: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+
+	return nil
+}

@@ -1,0 +1,130 @@
+package seat
+
+import (
+	"path/filepath"
+
+	"github.com/trivet-node/trivet/e2e/cluster/address"
+	"github.com/trivet-node/trivet/e2e/machine"
+)
+
+// Programs are the directories where the programs are.
+type Programs struct {
+	Ours      string // trivet's
+	Reference string // the control plane and what trivet is compared with
+}
+
+// Own is the path of one of trivet's programs.
+func (p Programs) Own(name string) string { return filepath.Join(p.Ours, name) }
+
+// Peer is the path of a reference program.
+func (p Programs) Peer(name string) string { return filepath.Join(p.Reference, name) }
+
+// CRIServer is the node's CRI server.
+func (p Programs) CRIServer(s Seats) machine.Daemon {
+	if s.CRI == "trivet" {
+		return machine.Daemon{
+			Name: "trivet-cri",
+			Argv: []string{
+				p.Own("trivet-cri"),
+				"--oci-runtime=" + s.OCI,
+				"--cgroup-driver=" + s.CgroupDriver(),
+			},
+		}
+	}
+
+	return machine.Daemon{
+		Name: "containerd",
+		Argv: []string{p.Peer("containerd"), "--config=" + containerdConfigPath},
+
+		// It looks for its shim there.
+		Env: []string{
+			"PATH=" + p.Reference + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		},
+	}
+}
+
+// Agent is the node agent of the node with this name and index.
+func (p Programs) Agent(s Seats, node string, index int) machine.Daemon {
+	name, program := "kubelet", p.Peer("kubelet")
+	if s.Agent == "trivet" {
+		name, program = "trivet-node", p.Own("trivet-node")
+	}
+
+	return machine.Daemon{
+		Name: name,
+		Argv: []string{
+			program,
+			"--kubeconfig=/etc/kubernetes/kubelet.conf",
+			"--config=" + kubeletConfigPath,
+			"--hostname-override=" + node,
+			"--node-ip=" + address.Node(index).String(),
+		},
+	}
+}
+
+// Netd is the network daemon of a node with trivet's plugin.
+func (p Programs) Netd(node string) machine.Daemon {
+	return machine.Daemon{
+		Name: "trivet-netd",
+		Argv: []string{
+			p.Own("trivet-netd"),
+			"--kubeconfig=/etc/kubernetes/trivet-netd.conf",
+			"--node-name=" + node,
+			"--cluster-cidr=" + address.Pods,
+		},
+	}
+}
+
+// poolSize is the sparse file that a node keeps its volumes in: nodes share the disk of one host, so none may
+// take it all.
+const poolSize = "5Gi"
+
+// CSI is the volume driver of a node.
+func (p Programs) CSI(node string) machine.Daemon {
+	return machine.Daemon{
+		Name: "trivet-csi",
+		Argv: []string{
+			p.Own("trivet-csi"),
+			"--kubeconfig=/etc/kubernetes/trivet-csi.conf",
+			"--node-name=" + node,
+			"--pool-size=" + poolSize,
+		},
+	}
+}
+
+// KubeProxy serves Services on a machine. It waits half a minute for the Node with its name.
+func (p Programs) KubeProxy(node, kubeconfig string) machine.Daemon {
+	return machine.Daemon{
+		Name: "kube-proxy",
+		Argv: []string{
+			p.Peer("kube-proxy"),
+			"--kubeconfig=" + kubeconfig,
+			"--hostname-override=" + node,
+			"--proxy-mode=nftables",
+			"--cluster-cidr=" + address.Pods,
+			"--conntrack-max-per-core=0",
+			"--conntrack-tcp-timeout-established=0",
+			"--conntrack-tcp-timeout-close-wait=0",
+			"--healthz-bind-address=127.0.0.1:10256",
+			"--metrics-bind-address=127.0.0.1:10249",
+		},
+	}
+}
+
+// Plugins are the CNI plugins of a node, name -> program. upstream are the paths of the reference plugins.
+func (p Programs) Plugins(s Seats, upstream []string) map[string]string {
+	if s.CNI == "upstream" {
+		plugins := map[string]string{}
+		for _, program := range upstream {
+			plugins[filepath.Base(program)] = program
+		}
+
+		return plugins
+	}
+
+	// containerd calls a plugin by the name loopback for every pod, whatever the configuration says.
+	return map[string]string{
+		"trivet-cni": p.Own("trivet-cni"),
+		"loopback":   p.Own("trivet-cni"),
+	}
+}

@@ -1,0 +1,157 @@
+package seat
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/trivet-node/trivet/e2e/machine"
+)
+
+// with changes the seats of a node of ours.
+func with(change func(*Seats)) Seats {
+	s := Ours
+	change(&s)
+	return s
+}
+
+func TestSeatsTakeOnlyProgramsThatBelongThere(t *testing.T) {
+	for _, s := range []Seats{Ours, Reference} {
+		if err := s.Validate(); err != nil {
+			t.Errorf("%+v: %v", s, err)
+		}
+	}
+
+	for want, s := range map[string]Seats{
+		`node agent "containerd"`: with(func(s *Seats) { s.Agent = "containerd" }),
+		`CRI server "docker"`:     with(func(s *Seats) { s.CRI = "docker" }),
+		`CNI plugin ""`:           with(func(s *Seats) { s.CNI = "" }),
+		`OCI runtime "kata"`:      with(func(s *Seats) { s.OCI = "kata" }),
+		`init "openrc"`:           with(func(s *Seats) { s.Init = "openrc" }),
+	} {
+		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want one with %s", err, want)
+		}
+	}
+}
+
+func TestCrunOfOCI10DoesNotFitContainerd(t *testing.T) {
+	const old, recent = "crun version 1.8.1\nspec: 1.0.0", "crun version 1.20\nspec: 1.2.0"
+	containerd := with(func(s *Seats) { s.CRI = "containerd" })
+	for _, c := range []struct {
+		seats   Seats
+		version string
+		fits    bool
+	}{
+		{containerd, old, false},
+		{containerd, recent, true},
+		{Ours, old, true},
+		{Reference, old, true},
+	} {
+		if err := c.seats.fits(c.version); (err == nil) != c.fits {
+			t.Errorf("%+v with %q: %v", c.seats, c.version, err)
+		}
+	}
+}
+
+func TestCommandLinesFollowTheSeats(t *testing.T) {
+	p := Programs{Ours: "/ours", Reference: "/ref"}
+	onSystemd := with(func(s *Seats) { s.Init = machine.Systemd })
+	for _, c := range []struct {
+		daemon machine.Daemon
+		name   string
+		argv   []string // among others
+	}{
+		{p.CRIServer(Ours), "trivet-cri", []string{"/ours/trivet-cri", "--cgroup-driver=cgroupfs"}},
+		{p.CRIServer(onSystemd), "trivet-cri", []string{"--oci-runtime=crun", "--cgroup-driver=systemd"}},
+		{p.CRIServer(Reference), "containerd", []string{"/ref/containerd"}},
+		{p.Agent(Ours, "node2", 1), "trivet-node", []string{
+			"/ours/trivet-node",
+			"--hostname-override=node2",
+			"--node-ip=10.99.1.2",
+		}},
+		{p.Agent(Reference, "ref1", 0), "kubelet", []string{"/ref/kubelet", "--node-ip=10.99.1.1"}},
+		{p.Netd("node1"), "trivet-netd", []string{"/ours/trivet-netd", "--cluster-cidr=10.244.0.0/16"}},
+		{p.CSI("node1"), "trivet-csi", []string{"/ours/trivet-csi", "--node-name=node1"}},
+		{p.KubeProxy("node1", "/k"), "kube-proxy", []string{"/ref/kube-proxy", "--kubeconfig=/k"}},
+	} {
+		if c.daemon.Name != c.name {
+			t.Errorf("daemon %s, want %s", c.daemon.Name, c.name)
+		}
+
+		for _, arg := range c.argv {
+			if !slices.Contains(c.daemon.Argv, arg) {
+				t.Errorf("%s: %v is without %s", c.name, c.daemon.Argv, arg)
+			}
+		}
+	}
+}
+
+func TestContainerdFindsItsShimBesideIt(t *testing.T) {
+	env := Programs{Reference: "/ref"}.CRIServer(Reference).Env
+	if len(env) != 1 || !strings.HasPrefix(env[0], "PATH=/ref:") {
+		t.Errorf("environment %v", env)
+	}
+}
+
+func TestAgentAndRuntimeAgreeOnSocketAndCgroupDriver(t *testing.T) {
+	for _, s := range []Seats{Ours, Reference, with(func(s *Seats) { s.Init = machine.Systemd })} {
+		var config struct{ CgroupDriver, ContainerRuntimeEndpoint string }
+		for _, text := range AgentFiles(s) {
+			if err := json.Unmarshal([]byte(text), &config); err != nil {
+				t.Fatal(err)
+			}
+		}
+
+		if config.CgroupDriver != s.CgroupDriver() || config.ContainerRuntimeEndpoint != s.CRIEndpoint() {
+			t.Errorf("%+v: the agent is told %+v", s, config)
+		}
+	}
+
+	files := RuntimeFiles(with(func(s *Seats) { s.Init = machine.Systemd }))
+	if !strings.Contains(files[containerdConfigPath], "SystemdCgroup = true") {
+		t.Error("containerd does not use systemd's cgroups on a node with systemd")
+	}
+}
+
+func TestEveryRegistryIsMirroredByTheOneOnTheLAN(t *testing.T) {
+	files := RuntimeFiles(Ours)
+	for _, registry := range []string{"docker.io", "registry.k8s.io", "k8s.gcr.io", "gcr.io"} {
+		text := files["/etc/containerd/certs.d/"+registry+"/hosts.toml"]
+		if !strings.Contains(text, `[host."http://10.99.0.1:5000"]`) {
+			t.Errorf("%s: %q", registry, text)
+		}
+	}
+}
+
+func TestPluginsFollowTheSeat(t *testing.T) {
+	p := Programs{Ours: "/ours"}
+	upstream := []string{"/ref/cni/bridge", "/ref/cni/portmap"}
+	if got := p.Plugins(Ours, upstream); len(got) != 2 || got["loopback"] != "/ours/trivet-cni" {
+		t.Errorf("ours: %v", got)
+	}
+	if got := p.Plugins(Reference, upstream); len(got) != 2 || got["bridge"] != "/ref/cni/bridge" {
+		t.Errorf("upstream: %v", got)
+	}
+}
+
+func TestUpstreamNetworkHasARangeForEachPodCIDR(t *testing.T) {
+	path, text := UpstreamNetwork([]string{"10.244.0.0/24", "fd00::/64"})
+	var conf struct {
+		Plugins []struct {
+			Type string
+			IPAM struct {
+				Ranges [][]map[string]string
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &conf); err != nil {
+		t.Fatal(err)
+	}
+
+	ranges := conf.Plugins[0].IPAM.Ranges
+	if path != conflistPath || len(ranges) != 2 || ranges[1][0]["subnet"] != "fd00::/64" {
+		t.Errorf("%s: %s", path, text)
+	}
+}

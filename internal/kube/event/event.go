@@ -1,0 +1,232 @@
+// Package event records Events: what a program of the node does with somebody's object, for kubectl describe.
+// Recording never blocks and never fails the caller. One goroutine sends from a bounded queue; a repeated
+// event raises the count of the first one, and an object with too many events is rationed.
+package event
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Sink is where events are stored: kube.Events of a client.
+type Sink interface {
+	Create(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
+	Patch(
+		ctx context.Context,
+		namespace, name string,
+		kind types.PatchType,
+		patch []byte,
+		subresource ...string,
+	) (*corev1.Event, error)
+}
+
+// Bounds: as client-go's recorder, 25 events for an object at once and one more every five minutes.
+const (
+	queueSize   = 1024
+	burst       = 25
+	refill      = 5 * time.Minute
+	rememberFor = 10 * time.Minute
+	sendTimeout = 10 * time.Second
+
+	// The API refuses longer messages.
+	maxMessage = 1024
+)
+
+// Config says who records.
+type Config struct {
+	Component string // the name of the program, e.g. kubelet
+	Node      string // where it runs; empty if that is part of Component
+
+	// PerSecond and Burst bound all events together. Zero is no bound.
+	PerSecond int
+	Burst     int
+
+	Log *slog.Logger
+}
+
+// Recorder records the events of one program on one node. It is safe for concurrent use.
+type Recorder struct {
+	sink  Sink
+	cfg   Config
+	queue chan *corev1.Event
+	pace  *rate.Limiter // of all events together; nil: none
+	lost  atomic.Int64  // because the queue was full
+}
+
+// New returns a recorder. Events are sent while Run runs.
+func New(sink Sink, cfg Config) *Recorder {
+	r := &Recorder{sink: sink, cfg: cfg, queue: make(chan *corev1.Event, queueSize)}
+	if cfg.PerSecond > 0 {
+		r.pace = rate.NewLimiter(rate.Limit(cfg.PerSecond), max(cfg.Burst, 1))
+	}
+	return r
+}
+
+// Object refers to an object of the core group by its metadata.
+func Object(kind string, about *metav1.ObjectMeta) corev1.ObjectReference {
+	return corev1.ObjectReference{
+		APIVersion:      "v1",
+		Kind:            kind,
+		Namespace:       about.Namespace,
+		Name:            about.Name,
+		UID:             about.UID,
+		ResourceVersion: about.ResourceVersion,
+	}
+}
+
+// Pod refers to a pod or, when container is not empty, to one of its containers.
+func Pod(pod *corev1.Pod, container string) corev1.ObjectReference {
+	ref := Object("Pod", &pod.ObjectMeta)
+	if container != "" {
+		ref.FieldPath = fieldPath(pod, container)
+	}
+	return ref
+}
+
+func fieldPath(pod *corev1.Pod, container string) string {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == container {
+			return "spec.initContainers{" + container + "}"
+		}
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		if c.Name == container {
+			return "spec.ephemeralContainers{" + container + "}"
+		}
+	}
+	return "spec.containers{" + container + "}"
+}
+
+// Node refers to a Node. By convention its name stands in the place of its UID.
+func Node(name string) corev1.ObjectReference {
+	return Object("Node", &metav1.ObjectMeta{Name: name, UID: types.UID(name)})
+}
+
+// Record records an event of a type (corev1.EventTypeNormal or EventTypeWarning) about an object. An event
+// about an object without a namespace is kept in the namespace default.
+func (r *Recorder) Record(about corev1.ObjectReference, kind, reason, message string) {
+	now := metav1.Now()
+	namespace := about.Namespace
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault
+	}
+	if len(message) > maxMessage {
+		message = message[:maxMessage-3] + "..."
+	}
+
+	e := &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace,
+			Name:      fmt.Sprintf("%s.%x", about.Name, now.UnixNano()),
+		},
+		InvolvedObject:      about,
+		Type:                kind,
+		Reason:              reason,
+		Message:             message,
+		FirstTimestamp:      now,
+		LastTimestamp:       now,
+		Count:               1,
+		Source:              corev1.EventSource{Component: r.cfg.Component, Host: r.cfg.Node},
+		ReportingController: r.cfg.Component,
+		ReportingInstance:   r.cfg.Node,
+	}
+
+	select {
+	case r.queue <- e:
+	default:
+		r.lost.Add(1)
+	}
+}
+
+// Pod records an event about a pod or, when container is not empty, about one of its containers.
+func (r *Recorder) Pod(pod *corev1.Pod, container, kind, reason, message string) {
+	r.Record(Pod(pod, container), kind, reason, message)
+}
+
+// Run sends events until ctx ends. It is called once.
+func (r *Recorder) Run(ctx context.Context) {
+	memory := newMemory()
+	tidy := time.NewTicker(rememberFor)
+	defer tidy.Stop()
+
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tidy.C:
+			memory.tidy(time.Now())
+			if n := r.lost.Swap(0); n > 0 {
+				r.cfg.Log.Warn("events are lost: the queue was full", "count", n)
+			}
+
+		case e := <-r.queue:
+			if !memory.allows(e.InvolvedObject.UID, time.Now()) {
+				continue
+			}
+
+			if r.pace != nil && r.pace.Wait(ctx) != nil {
+				// ctx has ended
+				return
+			}
+
+			r.send(ctx, memory, e)
+		}
+	}
+}
+
+// send stores an event, or raises the count of the one that says the same.
+func (r *Recorder) send(ctx context.Context, memory *memory, e *corev1.Event) {
+	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+
+	if known := memory.repeats(e); known != nil {
+		known.Count++
+		known.LastTimestamp = e.LastTimestamp
+		err := r.raise(ctx, known)
+		if !apierrors.IsNotFound(err) {
+			r.failed(e, err)
+			return
+		}
+
+		// the server has forgotten it
+		e.Count, e.FirstTimestamp = known.Count, known.FirstTimestamp
+	}
+
+	_, err := r.sink.Create(ctx, e)
+	if err == nil {
+		memory.add(e)
+	}
+
+	r.failed(e, err)
+}
+
+func (r *Recorder) raise(ctx context.Context, known *corev1.Event) error {
+	patch, err := json.Marshal(map[string]any{
+		"count":         known.Count,
+		"lastTimestamp": known.LastTimestamp,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = r.sink.Patch(ctx, known.Namespace, known.Name, types.MergePatchType, patch)
+	return err
+}
+
+// failed logs that an event is not stored. Most often its namespace is being deleted.
+func (r *Recorder) failed(e *corev1.Event, err error) {
+	if err == nil {
+		return
+	}
+	about := e.InvolvedObject.Namespace + "/" + e.InvolvedObject.Name
+	r.cfg.Log.Debug("event is not stored", "reason", e.Reason, "object", about, "err", err)
+}

@@ -1,0 +1,232 @@
+package event
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/kubetest"
+	"github.com/trivet-node/trivet/internal/retry"
+)
+
+// fakeSink stores events until it forgets them.
+type fakeSink struct {
+	mu      sync.Mutex // guards the rest
+	created []*corev1.Event
+	patches []string
+	expired bool
+}
+
+func (s *fakeSink) Create(_ context.Context, e *corev1.Event) (*corev1.Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.created = append(s.created, e.DeepCopy())
+	return e, nil
+}
+
+func (s *fakeSink) Patch(
+	_ context.Context, _, name string, _ types.PatchType, patch []byte, _ ...string,
+) (*corev1.Event, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.expired {
+		return nil, apierrors.NewNotFound(corev1.Resource("events"), name)
+	}
+	s.patches = append(s.patches, string(patch))
+	return nil, nil
+}
+
+func (s *fakeSink) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.expired = true
+}
+
+func (s *fakeSink) sent() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.created) + len(s.patches)
+}
+
+func testConfig() Config {
+	return Config{Component: "kubelet", Node: "node1", Log: slog.New(slog.DiscardHandler)}
+}
+
+func testPod() *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{UID: "u", Name: "p", Namespace: "n"},
+		Spec: corev1.PodSpec{
+			InitContainers:      []corev1.Container{{Name: "i"}},
+			EphemeralContainers: []corev1.EphemeralContainer{{EphemeralContainerCommon: ephemeral("e")}},
+		},
+	}
+}
+
+func ephemeral(name string) corev1.EphemeralContainerCommon {
+	return corev1.EphemeralContainerCommon{Name: name}
+}
+
+// start runs a recorder in a bubble of synctest.
+func start(t *testing.T, sink Sink, cfg Config) *Recorder {
+	r := New(sink, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	go r.Run(ctx)
+	t.Cleanup(func() {
+		cancel()
+		synctest.Wait()
+	})
+	return r
+}
+
+func TestRepeatedEventsRaiseACount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{}
+		r := start(t, sink, testConfig())
+		for range 3 {
+			r.Pod(testPod(), "i", corev1.EventTypeWarning, "Unhealthy", "no")
+		}
+
+		synctest.Wait()
+		if len(sink.created) != 1 || len(sink.patches) != 2 ||
+			!strings.Contains(sink.patches[1], `"count":3`) {
+			t.Fatalf("created %d, patches %v", len(sink.created), sink.patches)
+		}
+
+		e := sink.created[0]
+		if e.InvolvedObject.FieldPath != "spec.initContainers{i}" || e.Source.Component != "kubelet" ||
+			e.Source.Host != "node1" {
+			t.Errorf("%+v", e)
+		}
+
+		sink.forget()
+		r.Pod(testPod(), "i", corev1.EventTypeWarning, "Unhealthy", "no")
+		synctest.Wait()
+		if len(sink.created) != 2 || sink.created[1].Count != 4 {
+			t.Errorf("an expired event was not made again: %d", len(sink.created))
+		}
+	})
+}
+
+func TestARepetitionAfterALongTimeIsANewEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{}
+		r := start(t, sink, testConfig())
+		r.Record(Node("node1"), corev1.EventTypeNormal, "Starting", "now")
+		time.Sleep(2*rememberFor + time.Second)
+		r.Record(Node("node1"), corev1.EventTypeNormal, "Starting", "now")
+		synctest.Wait()
+		if len(sink.created) != 2 || sink.created[1].Count != 1 {
+			t.Errorf("created %v, patches %v", sink.created, sink.patches)
+		}
+	})
+}
+
+func TestAnObjectWithManyEventsIsRationedAndLongTextsAreCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{}
+		r := start(t, sink, testConfig())
+		for i := range 100 {
+			r.Pod(testPod(), "", corev1.EventTypeNormal, "X", strings.Repeat("x", 2000+i))
+		}
+
+		synctest.Wait()
+		if n := sink.sent(); n != burst {
+			t.Errorf("%d events were sent, want %d", n, burst)
+		}
+		if got := len(sink.created[0].Message); got != maxMessage {
+			t.Errorf("message of %d bytes", got)
+		}
+
+		time.Sleep(refill)
+		for range 3 {
+			r.Pod(testPod(), "", corev1.EventTypeNormal, "Y", "y")
+		}
+
+		synctest.Wait()
+		if n := sink.sent(); n != burst+1 {
+			t.Errorf("%d events after %v, want one more", n, refill)
+		}
+	})
+}
+
+func TestRecordingNeverBlocks(t *testing.T) {
+	r := New(&fakeSink{}, testConfig())
+
+	// nobody sends
+	for range 2 * queueSize {
+		r.Record(Node("node1"), corev1.EventTypeNormal, "X", "y")
+	}
+	if r.lost.Load() != queueSize {
+		t.Errorf("lost %d", r.lost.Load())
+	}
+}
+
+func TestEventsAreSentAtTheConfiguredPace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sink := &fakeSink{}
+		cfg := testConfig()
+		cfg.PerSecond, cfg.Burst = 2, 3
+		r := start(t, sink, cfg)
+		for i := range 10 {
+			r.Pod(testPod(), "", corev1.EventTypeNormal, "Pulled", strings.Repeat("x", i+1))
+		}
+
+		for _, c := range []struct {
+			after time.Duration
+			want  int
+		}{{0, 3}, {time.Second, 5}, {time.Second, 7}} {
+			// of synctest: no time passes
+			time.Sleep(c.after)
+			synctest.Wait()
+			if sink.sent() != c.want {
+				t.Errorf("%d events, want %d", sink.sent(), c.want)
+			}
+		}
+	})
+}
+
+func TestEventsAreStoredByTheServer(t *testing.T) {
+	server := kubetest.Start(t)
+	r := New(kube.Events(server.Client()), testConfig())
+	r.Pod(testPod(), "e", corev1.EventTypeWarning, "Failed", "it broke")
+	r.Pod(testPod(), "e", corev1.EventTypeWarning, "Failed", "it broke")
+	r.Record(Node("node1"), corev1.EventTypeNormal, "Starting", "now")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	for range retry.Every(ctx, time.Millisecond) {
+		if len(kubetest.All[corev1.Event](server, "events")) == 2 {
+			break
+		}
+	}
+
+	cancel()
+	running.Wait()
+
+	all := kubetest.All[corev1.Event](server, "events")
+	if len(all) != 2 {
+		t.Fatalf("%d events", len(all))
+	}
+
+	about, failed := all[0], all[1]
+	if about.Namespace != "default" || about.InvolvedObject.UID != "node1" {
+		t.Errorf("event of the node: %+v", about)
+	}
+
+	if failed.Namespace != "n" || failed.Count != 2 ||
+		failed.InvolvedObject.FieldPath != "spec.ephemeralContainers{e}" {
+		t.Errorf("event of the pod: %+v", failed)
+	}
+}

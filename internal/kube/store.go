@@ -1,0 +1,299 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/trivet-node/trivet/internal/retry"
+)
+
+// store is a Watch without the type of its objects, and what client-go's reflector fills.
+type store struct {
+	source *resource
+
+	// See WatchConfig; nil functions are not called.
+	field, label string
+	slim         func(metav1.Object)
+	index        func(metav1.Object) []string
+	changed      func(before, now metav1.Object)
+	listedHook   func()
+	failedHook   func(error)
+	pauses       retry.Backoff
+
+	listed chan struct{} // closed with the first list
+
+	mu      sync.Mutex // guards the rest
+	objects map[string]metav1.Object
+	words   map[string]map[string]metav1.Object // by word of index, then by key
+}
+
+func newStore(source *resource) *store {
+	return &store{
+		source:  source,
+		listed:  make(chan struct{}),
+		objects: map[string]metav1.Object{},
+		words:   map[string]map[string]metav1.Object{},
+	}
+}
+
+func (s *store) run(ctx context.Context) {
+	options := cache.ReflectorOptions{Name: s.source.name}
+	if first := s.pauses.First; first > 0 {
+		options.Backoff = &wait.Backoff{
+			Duration: first,
+			Cap:      s.pauses.Max,
+			Factor:   2,
+			Steps:    1 << 30,
+			Jitter:   s.pauses.Jitter,
+		}
+	}
+
+	if s.failedHook != nil {
+		silent := klog.New(nil)
+		options.Logger = &silent
+		ctx = klog.NewContext(ctx, silent)
+	}
+
+	source := &cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch}
+	cache.NewReflectorWithOptions(source, s.source.makeOne(), s, options).RunWithContext(ctx)
+}
+
+func (s *store) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	list, err := s.source.list(ctx, "", s.selected(options))
+	s.failed(ctx, err)
+	return list, err
+}
+
+func (s *store) watch(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	stream, err := s.source.watch(ctx, "", s.selected(options))
+	s.failed(ctx, err)
+	return stream, err
+}
+
+func (s *store) selected(options metav1.ListOptions) metav1.ListOptions {
+	options.FieldSelector, options.LabelSelector = s.field, s.label
+	return options
+}
+
+func (s *store) failed(ctx context.Context, err error) {
+	if err != nil && s.failedHook != nil && ctx.Err() == nil {
+		s.failedHook(err)
+	}
+}
+
+func (s *store) hasListed() bool {
+	select {
+	case <-s.listed:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *store) get(key string) metav1.Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.objects[key]
+}
+
+func (s *store) all() []metav1.Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.objects))
+}
+
+func (s *store) by(word string) []metav1.Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.words[word]))
+}
+
+func (s *store) saw(object metav1.Object) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.objects[keyOf(object)]
+	if old == nil || old.GetUID() != object.GetUID() || !newer(object, old) {
+		return false
+	}
+	s.put(object)
+	return true
+}
+
+// difference is one call of changed.
+type difference struct{ before, now metav1.Object }
+
+// put slims and stores an object and returns what changed is to be called with. The caller holds the lock.
+func (s *store) put(object metav1.Object) []difference {
+	if s.slim != nil {
+		s.slim(object)
+	}
+
+	key := keyOf(object)
+	old := s.objects[key]
+	s.drop(key)
+	s.objects[key] = object
+	for _, word := range s.wordsOf(object) {
+		if s.words[word] == nil {
+			s.words[word] = map[string]metav1.Object{}
+		}
+
+		s.words[word][key] = object
+	}
+
+	if old != nil && old.GetUID() != object.GetUID() {
+		return []difference{{before: old}, {now: object}}
+	}
+
+	return []difference{{before: old, now: object}}
+}
+
+// drop takes an object out. The caller holds the lock.
+func (s *store) drop(key string) {
+	old := s.objects[key]
+	if old == nil {
+		return
+	}
+	delete(s.objects, key)
+	for _, word := range s.wordsOf(old) {
+		delete(s.words[word], key)
+		if len(s.words[word]) == 0 {
+			delete(s.words, word)
+		}
+	}
+}
+
+func (s *store) wordsOf(object metav1.Object) []string {
+	if s.index == nil {
+		return nil
+	}
+	return s.index(object)
+}
+
+// stale reports whether an object is no newer than the one that is known under its key. The caller holds the
+// lock.
+func (s *store) stale(object metav1.Object) bool {
+	old := s.objects[keyOf(object)]
+	return old != nil && old.GetUID() == object.GetUID() && !newer(object, old)
+}
+
+// report calls changed.
+func (s *store) report(all []difference) {
+	if s.changed == nil {
+		return
+	}
+	for _, d := range all {
+		s.changed(d.before, d.now)
+	}
+}
+
+// Add is called by the reflector for an object that appeared.
+func (s *store) Add(obj any) error { return s.take(obj) }
+
+// Update is called by the reflector for an object that changed.
+func (s *store) Update(obj any) error { return s.take(obj) }
+
+func (s *store) take(obj any) error {
+	object, ok := obj.(metav1.Object)
+	if !ok {
+		return fmt.Errorf("watch of %s: unexpected %T", s.source.name, obj)
+	}
+
+	s.mu.Lock()
+	var all []difference
+	if !s.stale(object) {
+		all = s.put(object)
+	}
+
+	s.mu.Unlock()
+
+	s.report(all)
+	return nil
+}
+
+// Delete is called by the reflector for an object that has gone.
+func (s *store) Delete(obj any) error {
+	object, ok := obj.(metav1.Object)
+	if !ok {
+		return fmt.Errorf("watch of %s: unexpected %T", s.source.name, obj)
+	}
+
+	s.mu.Lock()
+	old := s.objects[keyOf(object)]
+	known := old != nil && old.GetUID() == object.GetUID()
+	if known {
+		s.drop(keyOf(object))
+	}
+
+	s.mu.Unlock()
+
+	if known {
+		s.report([]difference{{before: old}})
+	}
+
+	return nil
+}
+
+// Replace is called by the reflector after each list.
+func (s *store) Replace(list []any, _ string) error {
+	var all []difference
+	present := map[string]types.UID{}
+
+	s.mu.Lock()
+	for _, obj := range list {
+		object, ok := obj.(metav1.Object)
+		if !ok {
+			continue
+		}
+
+		present[keyOf(object)] = object.GetUID()
+		if !s.stale(object) {
+			all = append(all, s.put(object)...)
+		}
+	}
+
+	for key, old := range s.objects {
+		if _, ok := present[key]; !ok {
+			s.drop(key)
+			all = append(all, difference{before: old})
+		}
+	}
+
+	s.mu.Unlock()
+
+	s.report(all)
+	if !s.hasListed() {
+		close(s.listed)
+		if s.listedHook != nil {
+			s.listedHook()
+		}
+	}
+
+	return nil
+}
+
+// Resync is called by the reflector. Nothing is compared periodically here.
+func (s *store) Resync() error { return nil }
+
+// Transformer is called by the reflector: what a list has too much of is dropped while it comes in.
+func (s *store) Transformer() cache.TransformFunc {
+	if s.slim == nil {
+		return nil
+	}
+	return func(obj any) (any, error) {
+		if object, ok := obj.(metav1.Object); ok {
+			s.slim(object)
+		}
+		return obj, nil
+	}
+}

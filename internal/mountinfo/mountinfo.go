@@ -1,0 +1,90 @@
+// Package mountinfo reads a process's table of mounts as proc_pid_mountinfo(5) describes it. It is the one
+// reader of that table here. A line has no bound: the options of one overlay name up to 500 directories, and
+// a table that cannot be read because of one container's mount would keep all others from being cleaned up.
+package mountinfo
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Mount is one mount. Names are as they are in the file system, without the escapes of the table.
+type Mount struct {
+	Root    string // path of what is mounted within its file system, or e.g. "net:[4026531840]" of an nsfs
+	Point   string // where it is mounted, without symbolic links
+	Device  string // "MAJOR:MINOR" of the file system
+	FSType  string
+	Options string // those of the file system, separated by commas
+}
+
+// Self reads the table of the calling process, in the order in which the kernel lists mounts: parents before
+// children, and what is covered before what covers it.
+func Self() ([]Mount, error) { return read("/proc/self/mountinfo") }
+
+// Of reads the table of another process; fs.ErrNotExist when it has ended.
+func Of(pid int) ([]Mount, error) { return read(fmt.Sprintf("/proc/%d/mountinfo", pid)) }
+
+func read(file string) ([]Mount, error) {
+	table, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(string(table)), nil
+}
+
+// Parse reads a table. Lines that are not of its form are skipped.
+func Parse(table string) []Mount {
+	var mounts []Mount
+	for line := range strings.Lines(table) {
+		// 36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw,errors=continue
+		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
+		fields, super := strings.Split(before, " "), strings.Split(after, " ")
+		if !ok || len(fields) < 6 || len(super) < 3 {
+			continue
+		}
+
+		mounts = append(mounts, Mount{
+			Root:    unescape(fields[3]),
+			Point:   unescape(fields[4]),
+			Device:  fields[2],
+			FSType:  super[0],
+			Options: unescape(super[2]),
+		})
+	}
+
+	return mounts
+}
+
+// unescape replaces the octal escapes of space, tab, newline, backslash and # (\040 and the like).
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' || !isOctal(s[i+1:]) {
+			b.WriteByte(s[i])
+			continue
+		}
+
+		b.WriteByte((s[i+1]-'0')<<6 | (s[i+2]-'0')<<3 | (s[i+3] - '0'))
+		i += 3
+	}
+
+	return b.String()
+}
+
+// isOctal reports whether s begins with three octal digits that make one byte.
+func isOctal(s string) bool {
+	if len(s) < 3 || s[0] > '3' {
+		return false
+	}
+	for _, digit := range []byte(s[:3]) {
+		if digit < '0' || digit > '7' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,190 @@
+package agent
+
+import (
+	"context"
+	"path/filepath"
+	goruntime "runtime"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/kube/event"
+	"github.com/trivet-node/trivet/node/admit"
+	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/imageaccess"
+	"github.com/trivet-node/trivet/node/imagepull"
+	"github.com/trivet-node/trivet/node/mirror"
+	"github.com/trivet-node/trivet/node/nodestatus"
+	"github.com/trivet-node/trivet/node/objects"
+	"github.com/trivet-node/trivet/node/podcgroup"
+	"github.com/trivet-node/trivet/node/podenv"
+	"github.com/trivet-node/trivet/node/podsource"
+	"github.com/trivet-node/trivet/node/podworker"
+	"github.com/trivet-node/trivet/node/probe"
+	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/volume"
+)
+
+// workerParts are the parts that the pod worker works with.
+type workerParts struct {
+	status  *nodestatus.Reporter
+	tree    *podcgroup.Tree
+	pods    *podsource.Source
+	refs    *objects.Cache
+	volumes *volume.Mounter
+	access  *imageaccess.Access
+	events  *event.Recorder
+	looks   *queue.Queue
+	env     podenv.Node
+}
+
+// newWorker makes the pod worker.
+func (s *surroundings) newWorker(p workerParts) (*podworker.Worker, error) {
+	node, err := s.containerConfig()
+	if err != nil {
+		return nil, err
+	}
+
+	files := hostFiles{resolver: s.cfg.Containers.ResolverConfig, root: s.cfg.RootDir}
+	if err := files.check(); err != nil {
+		return nil, err
+	}
+
+	cfg := podworker.Config{
+		Node:        node,
+		Env:         p.env,
+		HostIPs:     s.ips,
+		RuntimeName: s.info.Name,
+		RootDir:     s.cfg.RootDir,
+		Logs:        s.logs(),
+		HostsFile:   "/etc/hosts",
+		MaxBackoff:  s.cfg.Containers.MaxBackoff,
+		HostDNS:     files.dns,
+		Workers:     2 * goruntime.NumCPU(),
+		Starts:      4 * goruntime.NumCPU(),
+		Handlers:    handlersOf(p.status),
+		Admit:       s.admission(p.status, p.env.Allocatable),
+		Refresh:     p.status.Refresh,
+	}
+
+	images := imagepull.New(imagepull.Config{
+		Runtime:     s.runtime,
+		Secrets:     p.refs,
+		Access:      p.access,
+		Events:      p.events,
+		Log:         s.log,
+		NodeSecrets: files.pullSecrets,
+		Sandbox: func(pod *v1.Pod) (*runtime.SandboxConfig, error) {
+			return criconfig.Sandbox(node, pod, 0, p.tree.Parent(pod))
+		},
+		Parallel: s.cfg.Images.ParallelPulls,
+	})
+
+	writer := mirror.Writer{Pods: kube.Pods(s.client), Source: p.pods, Node: p.status.Node}
+	return podworker.New(cfg, podworker.Deps{
+		Queue:   p.looks,
+		Pods:    p.pods,
+		API:     podAPI{Writer: writer, classes: p.refs},
+		Runtime: s.runtime,
+		Volumes: p.volumes,
+		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
+		Objects: p.refs,
+		Probes:  probe.New(s.runtime, p.looks, p.events),
+		Events:  p.events,
+		Images:  images,
+		Log:     s.log,
+	}), nil
+}
+
+// podAPI is what the pod worker needs of the API server.
+type podAPI struct {
+	mirror.Writer
+	classes *objects.Cache
+}
+
+// Handler returns the runtime handler of a RuntimeClass.
+func (a podAPI) Handler(ctx context.Context, class string) (string, error) {
+	found, err := a.classes.RuntimeClass(ctx, class)
+	if err != nil {
+		return "", err
+	}
+	return found.Handler, nil
+}
+
+// containerConfig is what the configuration of every container depends on.
+func (s *surroundings) containerConfig() (criconfig.Node, error) {
+	memory, err := s.machine.Memory()
+	if err != nil {
+		return criconfig.Node{}, err
+	}
+
+	return criconfig.Node{
+		ClusterDNS:     s.cfg.Containers.ClusterDNS,
+		ClusterDomain:  s.cfg.Containers.ClusterDomain,
+		LogRoot:        s.cfg.Logs.Dir,
+		SeccompRoot:    filepath.Join(s.cfg.RootDir, "seccomp"),
+		SeccompDefault: s.cfg.Containers.SeccompDefault,
+		MemoryCapacity: memory.Total,
+		CgroupV2:       s.cgroups.V2,
+		SingleOOMKill:  s.cfg.Containers.SingleOOMKill,
+		NoSwap:         forbidSwap(s.machine, s.cgroups.V2),
+		CPUQuota:       s.cfg.Cgroups.CPUQuota,
+	}, nil
+}
+
+// handlersOf returns the container runtime's handlers as the Node's status shows them; none before there is a
+// Node.
+func handlersOf(status *nodestatus.Reporter) func() []v1.NodeRuntimeHandler {
+	return func() []v1.NodeRuntimeHandler {
+		if node := status.Node(); node != nil {
+			return node.Status.RuntimeHandlers
+		}
+		return nil
+	}
+}
+
+// admission decides about pods that are new on the node, by what the node is at that time.
+func (s *surroundings) admission(
+	status *nodestatus.Reporter, allocatable v1.ResourceList,
+) func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
+	fixed := admit.Node{
+		Allocatable:    allocatable,
+		Features:       declaredFeatures(s.cfg.Gates),
+		AllowedSysctls: s.cfg.Containers.AllowedSysctls,
+		AppArmor:       s.machine.AppArmor(),
+		StrictGroups:   s.info.SupplementalGroupsPolicy(),
+		PodResources:   s.cfg.Gates.PodResources,
+	}
+
+	return func(pod *v1.Pod, others []*v1.Pod) admit.Verdict {
+		node := fixed
+		node.Object, node.Pressure = status.Known(), status.Pressure()
+		return admit.Check(node, pod, others)
+	}
+}
+
+// runPods starts what brings pods in and what works on them. Static pods in files are known before pods are
+// worked on: what runs and is not known would be ended.
+func (s *surroundings) runPods(
+	parts *parts,
+	status *nodestatus.Reporter,
+	pods *podsource.Source,
+	worker *podworker.Worker,
+) {
+	static := s.cfg.Static
+	if static.Path != "" {
+		files := podsource.NewFiles(pods, static.Path)
+		parts.run("static pods", files.Run)
+	}
+
+	if static.URL != "" {
+		page := podsource.NewPage(pods, static.URL, static.URLHeader, static.Interval)
+		parts.runSafe("static pods by HTTP", page.Run)
+	}
+
+	parts.runSafe("pods", after(status.Registered(), pods.Run))
+
+	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
+	parts.runSafe("pod workers", worker.Run)
+}

@@ -1,0 +1,211 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/trivet-node/trivet/node/kubeletconfig"
+	"github.com/trivet-node/trivet/node/threshold"
+)
+
+// resolve makes plain values of settings that complete has checked. What is wrong with them is an error of
+// complete; that resolve can still fail is only the other half of parsing.
+func (c *settings) resolve() (Config, error) {
+	k := &c.Kubelet
+	out := Config{
+		NodeName:        c.NodeName,
+		RootDir:         c.RootDir,
+		RuntimeEndpoint: c.RuntimeEndpoint,
+		ImageEndpoint:   c.ImageEndpoint,
+		Kubelet:         k,
+		Flags:           c.Flags,
+		Notices:         c.Notices,
+		Identity: Identity{
+			Kubeconfig: c.Kubeconfig,
+			Bootstrap:  c.Bootstrap,
+			CertDir:    c.CertDir,
+			Rotate:     *k.RotateCertificates,
+		},
+		Cgroups: Cgroups{
+			Driver:   k.CgroupDriver,
+			Root:     k.CgroupRoot,
+			PodPIDs:  *k.PodPidsLimit,
+			CPUQuota: *k.CPUCFSQuota,
+		},
+		Events: Events{
+			PerSecond: int(*k.EventRecordQPS),
+			Burst:     int(k.EventBurst),
+		},
+		Static: Static{
+			Path:      k.StaticPodPath,
+			URL:       k.StaticPodURL,
+			URLHeader: http.Header(k.StaticPodURLHeader),
+			Interval:  k.HTTPCheckFrequency.Duration,
+		},
+		Process: Process{
+			OOMScoreAdj:  int(*k.OOMScoreAdj),
+			MaxOpenFiles: uint64(k.MaxOpenFiles),
+		},
+		Gates: Gates{
+			Checkpoint:           k.Enabled("ContainerCheckpoint"),
+			Statusz:              k.Enabled("ComponentStatusz"),
+			Flagz:                k.Enabled("ComponentFlagz"),
+			PodResources:         k.Enabled("PodLevelResources"),
+			RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
+		},
+	}
+
+	out.Node = c.node()
+	out.Containers = containers(k)
+	out.Images = images(k)
+	out.Machine = machine(k)
+	if *k.HealthzPort != 0 {
+		out.HealthAddress = address(k.HealthzBindAddress, *k.HealthzPort)
+	}
+
+	var err error
+	if out.Resources, err = c.resources(); err != nil {
+		return Config{}, err
+	}
+	if out.Logs, err = logs(k); err != nil {
+		return Config{}, err
+	}
+
+	out.API, err = api(k)
+	return out, err
+}
+
+func address(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
+
+func (c *settings) node() Node {
+	k := &c.Kubelet
+	return Node{
+		Register:        *k.RegisterNode,
+		IPs:             c.specifiedIPs(),
+		Labels:          c.Labels,
+		Taints:          k.RegisterWithTaints,
+		ProviderID:      k.ProviderID,
+		ExternalCloud:   c.CloudProvider != "",
+		Port:            k.Port,
+		MaxPods:         k.MaxPods,
+		PodsPerCore:     int64(k.PodsPerCore),
+		MaxImages:       int(*k.NodeStatusMaxImages),
+		CheckFrequency:  k.NodeStatusUpdateFrequency.Duration,
+		ReportFrequency: k.NodeStatusReportFrequency.Duration,
+		LeaseDuration:   time.Duration(k.NodeLeaseDurationSeconds) * time.Second,
+	}
+}
+
+// specifiedIPs are the addresses of --node-ip that say more than which family is preferred.
+func (c *settings) specifiedIPs() []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range c.NodeIPs {
+		if a, ok := netip.AddrFromSlice(ip); ok && !a.Unmap().IsUnspecified() {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}
+
+func (c *settings) resources() (Resources, error) {
+	k := &c.Kubelet
+	reserved, err := k.Reserved()
+	if err != nil {
+		return Resources{}, err
+	}
+
+	hard, err := threshold.ParseSet(k.EvictionHard)
+	if err != nil {
+		return Resources{}, fmt.Errorf("evictionHard: %w", err)
+	}
+
+	return Resources{
+		Reserved:       reserved,
+		EvictionHard:   hard,
+		AllAllocatable: c.IgnoreEviction,
+		PressureHold:   k.EvictionTransitionPeriod.Duration,
+	}, nil
+}
+
+func containers(k *kubeletconfig.Configuration) Containers {
+	return Containers{
+		ClusterDNS:     k.ClusterDNS,
+		ClusterDomain:  k.ClusterDomain,
+		ResolverConfig: *k.ResolverConfig,
+		SeccompDefault: *k.SeccompDefault,
+		SingleOOMKill:  k.SingleProcessOOMKill != nil && *k.SingleProcessOOMKill,
+		AllowedSysctls: k.AllowedUnsafeSysctls,
+		MaxBackoff:     k.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
+	}
+}
+
+func images(k *kubeletconfig.Configuration) Images {
+	out := Images{
+		Verification: k.ImagePullCredentialsVerificationPolicy,
+		Allowlist:    k.PreloadedImagesVerificationAllowlist,
+	}
+	switch {
+	case *k.SerializeImagePulls:
+		out.ParallelPulls = 1
+	case k.MaxParallelImagePulls != nil:
+		out.ParallelPulls = *k.MaxParallelImagePulls
+	}
+	return out
+}
+
+func machine(k *kubeletconfig.Configuration) Machine {
+	return Machine{
+		NoCgroupV1:      *k.FailCgroupV1,
+		NoSwap:          *k.FailSwapOn,
+		KernelDefaults:  k.ProtectKernelDefaults,
+		NeedsGroupKills: k.SingleProcessOOMKill != nil && !*k.SingleProcessOOMKill,
+	}
+}
+
+func logs(k *kubeletconfig.Configuration) (Logs, error) {
+	size, err := resource.ParseQuantity(k.ContainerLogMaxSize)
+	if err != nil {
+		return Logs{}, fmt.Errorf("containerLogMaxSize %q: %w", k.ContainerLogMaxSize, err)
+	}
+	return Logs{
+		Dir:      k.PodLogsDir,
+		MaxSize:  size.Value(),
+		MaxFiles: int(*k.ContainerLogMaxFiles),
+		Interval: k.ContainerLogInterval.Duration,
+	}, nil
+}
+
+func api(k *kubeletconfig.Configuration) (API, error) {
+	tls, err := k.TLS()
+	if err != nil {
+		return API{}, err
+	}
+
+	authentication, authorization := &k.Authentication, &k.Authorization
+	return API{
+		Enabled:        *k.EnableServer,
+		Address:        address(k.Address, k.Port),
+		TLS:            tls,
+		CertFile:       k.TLSCertFile,
+		KeyFile:        k.TLSPrivateKeyFile,
+		ClusterSigner:  k.ServerTLSBootstrap,
+		ClientCAFile:   authentication.X509.ClientCAFile,
+		Anonymous:      *authentication.Anonymous.Enabled,
+		TokenReview:    *authentication.Webhook.Enabled,
+		AlwaysAllow:    authorization.Mode == "AlwaysAllow",
+		TokenTTL:       authentication.Webhook.CacheTTL.Duration,
+		AllowTTL:       authorization.Webhook.CacheAuthorizedTTL.Duration,
+		DenyTTL:        authorization.Webhook.CacheUnauthorizedTTL.Duration,
+		Debugging:      *k.EnableDebuggingHandlers,
+		SystemLogs:     *k.EnableSystemLogHandler,
+		Profiling:      *k.EnableProfilingHandler,
+		DebugFlags:     *k.EnableDebugFlagsHandler,
+		StreamIdleTime: k.StreamingIdleTimeout.Duration,
+	}, nil
+}

@@ -1,0 +1,83 @@
+package nodestatus
+
+import (
+	"slices"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/threshold"
+)
+
+func TestWhatThresholdsKeepFreeIsNotAllocatable(t *testing.T) {
+	capacity := v1.ResourceList{"memory": resource.MustParse("10Gi"),
+		"ephemeral-storage": resource.MustParse("100Gi")}
+	reserved := v1.ResourceList{"memory": resource.MustParse("1Gi")}
+	for name, c := range map[string]struct {
+		hard         map[string]string
+		all          bool
+		memory, disk string
+	}{
+		"amount": {map[string]string{"memory.available": "1Gi", "nodefs.available": "5Gi"}, false, "8Gi",
+			"95Gi"},
+		"share": {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, false, "8Gi",
+			"90Gi"},
+		"ignored": {map[string]string{"memory.available": "10%", "nodefs.available": "10%"}, true, "9Gi",
+			"100Gi"},
+		"none": {nil, false, "9Gi", "100Gi"},
+	} {
+		set, err := threshold.ParseSet(c.hard)
+		if err != nil {
+			t.Fatal(err)
+		}
+
+		got := reporter(t, Config{Thresholds: set, Reserved: reserved, AllAllocatable: c.all},
+			"").allocatable(capacity)
+		memory, disk := got["memory"], got["ephemeral-storage"]
+		if memory.Cmp(resource.MustParse(c.memory)) != 0 || disk.Cmp(resource.MustParse(c.disk)) != 0 {
+			t.Errorf("%s: memory %s, disk %s, want %s and %s", name, memory.String(), disk.String(), c.memory,
+				c.disk)
+		}
+	}
+}
+
+func TestAllocatableIsNeverNegative(t *testing.T) {
+	got := minus(
+		v1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("1Gi")},
+		v1.ResourceList{"cpu": resource.MustParse("500m"), "memory": resource.MustParse("2Gi")},
+	)
+	if cpu, memory := got["cpu"], got["memory"]; cpu.MilliValue() != 1500 || memory.Value() != 0 {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestTheLargestImagesAreListed(t *testing.T) {
+	var images []*runtime.Image
+	for i := range 60 {
+		images = append(
+			images,
+			&runtime.Image{
+				Size:        uint64(i),
+				RepoDigests: []string{"d"},
+				RepoTags:    slices.Repeat([]string{"t"}, 9),
+			},
+		)
+	}
+
+	got := nodeImages(images, 50)
+	if len(got) != 50 || got[0].SizeBytes != 59 || len(got[0].Names) != maxImageNames {
+		t.Errorf("%d images, first %+v", len(got), got[0])
+	}
+}
+
+func TestAllImagesAreListedWhenThereIsNoLimit(t *testing.T) {
+	images := make([]*runtime.Image, 60)
+	for i := range images {
+		images[i] = &runtime.Image{}
+	}
+	if got := nodeImages(images, -1); len(got) != 60 {
+		t.Errorf("%d images of 60", len(got))
+	}
+}

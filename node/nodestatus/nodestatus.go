@@ -1,0 +1,182 @@
+// Package nodestatus is the node's face in the cluster: it registers the Node object and keeps its status
+// true, at once when something has changed and every few minutes otherwise. It follows the Node, too, whose
+// labels, taints and pod CIDRs others set.
+package nodestatus
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/trivet-node/trivet/internal/kube"
+	"github.com/trivet-node/trivet/internal/retry"
+	"github.com/trivet-node/trivet/node/machine"
+	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/threshold"
+)
+
+// Config describes the node.
+type Config struct {
+	Name       string
+	IPs        []string // primary first
+	Hostname   string
+	Labels     map[string]string
+	Taints     []v1.Taint
+	ProviderID string
+	Register   bool
+	Version    string // shown as kubeletVersion
+	Port       int32  // of the agent's API
+	RootDir    string
+	MaxPods    int64
+	MaxImages  int // listed in the status; -1: all
+
+	Reserved       v1.ResourceList // not allocatable, beside what Thresholds keep free
+	Thresholds     threshold.Set   // evictionHard
+	AllAllocatable bool            // what Thresholds keep free is allocatable
+	PressureHold   time.Duration   // how long a pressure is shown after it was last seen
+
+	ReportFrequency time.Duration // of an unchanged status
+	CheckFrequency  time.Duration // how often runtime and machine are looked at
+
+	// With an external cloud provider it is the cloud that says which addresses the node has: GivenIPs, of
+	// --node-ip, are a hint to it.
+	ExternalCloud bool
+	GivenIPs      []string
+
+	DeclaredFeatures []string // what the scheduler looks for on a node and this agent has (KEP-5328)
+
+	Log *slog.Logger
+}
+
+// Runtime is what the node's readiness depends on.
+type Runtime interface {
+	Info(ctx context.Context) (runtime.Info, error)
+	ListImages(ctx context.Context) ([]*runtime.Image, error)
+	ImageDir(ctx context.Context) (string, error)
+	UpdatePodCIDR(ctx context.Context, cidrs string) error
+}
+
+// Events records events about the node.
+type Events interface {
+	Record(about v1.ObjectReference, kind, reason, message string)
+}
+
+// Reporter registers the Node and reports its status. It is safe for concurrent use.
+type Reporter struct {
+	cfg        Config
+	nodes      kube.Objects[v1.Node]
+	runtime    Runtime
+	events     Events
+	machine    machine.Machine
+	registered chan struct{}
+	own        *ownNode
+	pressures  *pressures
+
+	refreshing sync.Mutex // guards refreshed, and is held while the Node is read because of a pod
+	refreshed  time.Time  // when that began last
+
+	// What the runtime knows and says, for the goroutine of Run alone.
+	podCIDRs string
+	imageDir string
+}
+
+// New returns a Reporter. It does nothing until Run runs.
+func New(cfg Config, nodes kube.Objects[v1.Node], rt Runtime, events Events) *Reporter {
+	return &Reporter{
+		cfg:        cfg,
+		nodes:      nodes,
+		runtime:    rt,
+		events:     events,
+		registered: make(chan struct{}),
+		own:        &ownNode{changed: make(chan struct{}, 1)},
+		pressures:  newPressures(cfg.PressureHold),
+	}
+}
+
+// Node returns the Node as last seen, nil before the first registration.
+func (r *Reporter) Node() *v1.Node { return r.own.get() }
+
+// Registered is closed when the Node exists in the API.
+func (r *Reporter) Registered() <-chan struct{} { return r.registered }
+
+// Pressure returns the pressures that the node is under, sorted.
+func (r *Reporter) Pressure() []v1.NodeConditionType { return r.pressures.all() }
+
+// Allocatable returns what pods may use. It is computed from the machine, so it is known before the API
+// answers.
+func (r *Reporter) Allocatable() (v1.ResourceList, error) {
+	c, err := r.capacity()
+	if err != nil {
+		return nil, err
+	}
+	return r.allocatable(c), nil
+}
+
+// The pauses between attempts to register the Node, and between watches of it that have failed.
+var (
+	registerPauses = retry.Backoff{First: 200 * time.Millisecond, Max: 7 * time.Second}
+	watchPauses    = retry.Backoff{First: 200 * time.Millisecond, Max: 30 * time.Second, Jitter: 1}
+)
+
+// Run registers the node and keeps its status until ctx ends.
+func (r *Reporter) Run(ctx context.Context) {
+	err := retry.Until(ctx, registerPauses, func(ctx context.Context) error {
+		err := r.register(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.cfg.Log.Warn("node is not registered", "node", r.cfg.Name, "err", err)
+		}
+
+		return err
+	})
+	if err != nil {
+		return
+	}
+
+	close(r.registered)
+
+	var running sync.WaitGroup
+	running.Go(func() { r.follow(ctx) })
+	r.keepStatus(ctx)
+	running.Wait()
+}
+
+// notReadyCheck is how often a node that is not ready is looked at: the cluster waits for it.
+const notReadyCheck = 250 * time.Millisecond
+
+// keepStatus looks at runtime and machine and reports what it finds, until ctx ends.
+func (r *Reporter) keepStatus(ctx context.Context) {
+	var reported time.Time
+	for {
+		// An unchanged status is sent to a Node that was deleted, too: the answer shows that it was.
+		due := time.Since(reported) >= r.cfg.ReportFrequency || r.cfg.Register && r.own.isGone()
+		sent, ready, err := r.report(ctx, due)
+		if sent {
+			reported = time.Now()
+		}
+
+		pause := r.cfg.CheckFrequency
+		switch {
+		case err != nil:
+			r.cfg.Log.Warn("node status is not reported", "node", r.cfg.Name, "err", err)
+			pause = min(pause, time.Second)
+			if apierrors.IsNotFound(err) && r.cfg.Register {
+				err = r.register(ctx)
+				r.cfg.Log.Info("node registered again", "node", r.cfg.Name, "err", err)
+			}
+
+		case !ready:
+			pause = notReadyCheck
+		}
+
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.own.changed:
+		case <-time.After(pause):
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package nodestatus
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/trivet-node/trivet/internal/kube"
+)
+
+// ownNode is the Node object as the API last showed it.
+type ownNode struct {
+	changed chan struct{} // filled when a look at the node is due at once
+
+	mu   sync.Mutex // guards the rest
+	node *v1.Node
+	gone bool // somebody has deleted it
+}
+
+func (o *ownNode) get() *v1.Node {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.node
+}
+
+func (o *ownNode) isGone() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.gone
+}
+
+// saw keeps a version of the Node that is newer than the known one. One that was made again is.
+func (o *ownNode) saw(n *v1.Node) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.node != nil && o.node.UID == n.UID && !kube.Newer(n, o.node) {
+		return
+	}
+	if o.node != nil && !slices.Equal(o.node.Spec.PodCIDRs, n.Spec.PodCIDRs) {
+		o.wake()
+	}
+	n.ManagedFields = nil
+	o.node = n
+}
+
+// followed takes what the watch shows: nil if there is no Node.
+func (o *ownNode) followed(n *v1.Node) {
+	o.mu.Lock()
+	o.gone = n == nil
+	o.mu.Unlock()
+	if n == nil {
+		o.wake()
+		return
+	}
+	o.saw(n)
+}
+
+// wake has the node looked at without waiting.
+func (o *ownNode) wake() {
+	select {
+	case o.changed <- struct{}{}:
+	default:
+	}
+}
+
+// follow watches the Node until ctx ends.
+func (r *Reporter) follow(ctx context.Context) {
+	pauses := watchPauses
+	for ctx.Err() == nil {
+		start := time.Now()
+		err := kube.Follow(ctx, r.nodes, "", r.cfg.Name, func(n *v1.Node) error {
+			r.own.followed(n)
+			return nil
+		})
+		if err != nil {
+			r.cfg.Log.Debug("node is not followed", "node", r.cfg.Name, "err", err)
+		}
+
+		// One that has worked for long failed for another reason than the last one.
+		if time.Since(start) > watchPauses.Max {
+			pauses.Reset()
+		}
+		if pauses.Wait(ctx) != nil {
+			return
+		}
+	}
+}
+
+// refreshTimeout bounds a read of the Node: a pod waits for it.
+const refreshTimeout = 5 * time.Second
+
+// Refresh reads the Node from the API, for a decision that cannot wait for the watch: pods that were bound
+// because of a label would be refused for good without it. If it cannot be read, the known one counts.
+// Callers that come while it is being read, which may have begun too early for them, share the next answer.
+func (r *Reporter) Refresh(ctx context.Context) {
+	called := time.Now()
+	r.refreshing.Lock()
+	defer r.refreshing.Unlock()
+
+	if r.refreshed.After(called) {
+		return
+	}
+
+	r.refreshed = time.Now()
+
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+
+	node, err := r.nodes.Get(ctx, "", r.cfg.Name)
+	if err != nil {
+		r.cfg.Log.Debug("node is not read", "node", r.cfg.Name, "err", err)
+		return
+	}
+
+	r.own.saw(node)
+}
+
+// Known returns the Node as last seen or, as long as the API has shown none, what it will be registered with.
+func (r *Reporter) Known() *v1.Node {
+	if n := r.Node(); n != nil {
+		return n
+	}
+	return &v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: r.cfg.Name, Labels: r.labels()},
+		Spec:       v1.NodeSpec{Taints: r.taints()},
+	}
+}

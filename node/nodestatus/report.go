@@ -1,0 +1,122 @@
+package nodestatus
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/internal/kube/event"
+)
+
+// report looks at runtime and machine and sends the status if it has changed or is due. It returns whether it
+// was sent, and whether the node is ready.
+func (r *Reporter) report(ctx context.Context, due bool) (sent, ready bool, err error) {
+	info, runtimeErr := r.runtime.Info(ctx)
+	if ctx.Err() != nil {
+		return false, false, nil
+	}
+
+	node := r.Node()
+	if runtimeErr == nil {
+		r.givePodCIDRs(ctx, node)
+	}
+
+	want := node.Status.DeepCopy()
+	if err := r.describe(want, info); err != nil {
+		return false, false, err
+	}
+
+	described := !sameDescription(&node.Status, want)
+	found := r.inspect(ctx, info, runtimeErr)
+	changed := apply(want, found, time.Now().Truncate(time.Second))
+	ready = isReady(want)
+	if !described && !changed && !due {
+		return false, ready, nil
+	}
+
+	if images, err := r.runtime.ListImages(ctx); err == nil {
+		want.Images = nodeImages(images, r.cfg.MaxImages)
+	}
+
+	// Addresses that have not changed are not sent: the cloud may have set others meanwhile.
+	if r.cfg.ExternalCloud && equality.Semantic.DeepEqual(want.Addresses, node.Status.Addresses) {
+		want.Addresses = nil
+	}
+
+	patch, err := statusPatch(want)
+	if err != nil {
+		return false, ready, err
+	}
+
+	stored, err := r.nodes.Patch(ctx, "", r.cfg.Name, types.StrategicMergePatchType, patch, "status")
+	if err != nil {
+		return false, ready, err
+	}
+
+	r.own.saw(stored)
+	r.announce(&node.Status, ready)
+	return true, ready, nil
+}
+
+// givePodCIDRs gives the runtime the node's ranges of pod addresses when they have changed. Most runtimes do
+// not need them.
+func (r *Reporter) givePodCIDRs(ctx context.Context, node *v1.Node) {
+	ranges := strings.Join(node.Spec.PodCIDRs, ",")
+	if ranges == r.podCIDRs {
+		return
+	}
+	if err := r.runtime.UpdatePodCIDR(ctx, ranges); err != nil {
+		r.cfg.Log.Warn("the runtime does not take the pod CIDRs", "ranges", ranges, "err", err)
+	}
+	r.podCIDRs = ranges
+}
+
+// announce records that the node has become ready, or is not ready any more.
+func (r *Reporter) announce(before *v1.NodeStatus, ready bool) {
+	if findCondition(before, v1.NodeReady) != nil && isReady(before) == ready {
+		return
+	}
+	reason := "NodeNotReady"
+	if ready {
+		reason = "NodeReady"
+	}
+	text := "Node " + r.cfg.Name + " status is now: " + reason
+	r.events.Record(event.Node(r.cfg.Name), v1.EventTypeNormal, reason, text)
+}
+
+// foreign are the parts of a status that are not the agent's.
+var foreign = []string{"volumesInUse", "volumesAttached", "config", "phase"}
+
+// statusPatch is a strategic merge patch of what a node agent owns. Conditions and addresses merge by type,
+// so addresses are replaced as a whole.
+func statusPatch(s *v1.NodeStatus) ([]byte, error) {
+	own := s.DeepCopy()
+	own.Conditions = slices.DeleteFunc(own.Conditions, func(c v1.NodeCondition) bool {
+		return !slices.Contains(ownConditions, c.Type)
+	})
+	data, err := json.Marshal(own)
+	if err != nil {
+		return nil, err
+	}
+
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return nil, err
+	}
+
+	for _, name := range foreign {
+		delete(fields, name)
+	}
+
+	if all, ok := fields["addresses"].([]any); ok {
+		fields["addresses"] = append([]any{map[string]string{"$patch": "replace"}}, all...)
+	}
+
+	return json.Marshal(map[string]any{"status": fields})
+}

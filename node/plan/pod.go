@@ -1,0 +1,267 @@
+package plan
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/plan/backoff"
+	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/reason"
+)
+
+// Pod is one pod as the agent knows it. A look at it is Look, Want or Gone, See and Decide, in this order;
+// Begin and End may come at any time. It has no lock: calls must not overlap.
+//
+// What is neither in the API nor in the runtime is lost with the agent. It is found again, at worst after a
+// retry.
+type Pod struct {
+	uid   types.UID
+	limit time.Duration // of the back-off of restarts
+
+	spec  *v1.Pod // newest version, kept when the API has none any more; nil: not known yet
+	gone  bool    // the API has no such pod any more
+	ended *Ending // first decision of the agent that the pod must end
+	view  View    // of the look that is on its way
+
+	steps    steps
+	restarts map[string]backoff.Restarts // by container name
+	images   map[string]string           // by container name: the image that is at hand for the next start
+	hashes   map[string]hashOf           // by container name
+	stopped  map[string]bool             // sandboxes whose stop was carried through
+
+	volumes  volumes
+	tornDown bool // volumes are unmounted and the control group is gone
+}
+
+// steps is how the steps of a pod are getting on.
+type steps struct {
+	inFlight map[Key]*flight
+	landed   map[Key]bool // those that ended since the look began
+	failures map[Key]backoff.Failure
+}
+
+// busy reports whether a step counts as in flight for the look that is on its way.
+func (s *steps) busy(k Key) bool { return s.inFlight[k] != nil || s.landed[k] }
+
+// flight is a step that is being done.
+type flight struct {
+	patience  time.Duration // of a Stop: how long the container has, at most
+	cancelled bool
+}
+
+// volumes is whether what volumes show is up to date.
+type volumes struct {
+	fresh   bool
+	changed bool      // since the last Prepare began
+	renew   time.Time // when they are out of date by themselves; zero: never
+}
+
+// New returns a pod of which nothing is known. limit is the longest back-off of its containers' restarts;
+// 0 is backoff.LongestRestart.
+func New(uid types.UID, limit time.Duration) *Pod {
+	return &Pod{
+		uid:   uid,
+		limit: cmp.Or(limit, backoff.LongestRestart),
+		steps: steps{
+			inFlight: map[Key]*flight{},
+			landed:   map[Key]bool{},
+			failures: map[Key]backoff.Failure{},
+		},
+		restarts: map[string]backoff.Restarts{},
+		images:   map[string]string{},
+		hashes:   map[string]hashOf{},
+		stopped:  map[string]bool{},
+	}
+}
+
+// Spec returns the newest version of the pod, or nil when none was seen. The caller must not change it.
+func (p *Pod) Spec() *v1.Pod { return p.spec }
+
+// Look begins a look. A step that ends from here on counts as in flight until the next one: what is observed
+// may not show what it did.
+func (p *Pod) Look() { clear(p.steps.landed) }
+
+// Want takes the newest version of the pod and reports whether its spec differs from the one before. What was
+// learned of an older spec is forgotten: a step that failed may succeed by the new one, an image that is not
+// to blame for a crash need not wait for it, and volumes may show something else.
+func (p *Pod) Want(pod *v1.Pod) (changed bool) {
+	old := p.spec
+	p.spec = pod
+	if old == nil {
+		return true
+	}
+
+	if old.Generation == pod.Generation {
+		// Volumes of the downward API show labels and annotations.
+		if !maps.Equal(old.Labels, pod.Labels) || !maps.Equal(old.Annotations, pod.Annotations) {
+			p.outdate()
+		}
+
+		return false
+	}
+
+	clear(p.steps.failures)
+	for name := range p.restarts {
+		before, now := podspec.Find(old, name), podspec.Find(pod, name)
+		if before == nil || now == nil || Hash(before) != Hash(now) {
+			delete(p.restarts, name)
+		}
+	}
+
+	p.outdate()
+	return true
+}
+
+// Gone says that the API has no such pod any more.
+func (p *Pod) Gone() { p.gone = true }
+
+// ObjectChanged says that something the pod refers to has appeared, changed or gone: what failed is tried at
+// once, and volumes are brought up to date.
+func (p *Pod) ObjectChanged() {
+	clear(p.steps.failures)
+	p.outdate()
+}
+
+// RenewAt sets when the volumes must be brought up to date again, as a token expires or a claim may have
+// grown.
+func (p *Pod) RenewAt(at time.Time) { p.volumes.renew = at }
+
+// outdate says that volumes show something old. If they are being prepared right now, that is done once more.
+func (p *Pod) outdate() { p.volumes.fresh, p.volumes.changed = false, true }
+
+// Terminate makes the pod end for a reason of the agent's own. The first reason stands; it reports whether
+// this is it.
+func (p *Pod) Terminate(e Ending) (first bool) {
+	if p.ended != nil {
+		return false
+	}
+	p.ended = &e
+	return true
+}
+
+// Terminated reports whether the agent has made the pod end.
+func (p *Pod) Terminated() bool { return p.ended != nil }
+
+// See takes what the node has of the pod and returns the pod as this look sees it, without what only Decide
+// knows. What steps in flight have brought about is hidden until they have ended.
+func (p *Pod) See(o Observed) View {
+	if p.spec == nil {
+		p.spec = orphan(p.uid, o)
+	}
+	p.view = viewOf(p.spec, p.mask(o))
+	return p.view
+}
+
+// mask hides that a container runs while its start, postStart hook included, is not over, and that one which
+// never started has ended because it is being removed.
+func (p *Pod) mask(o Observed) Observed {
+	if len(p.steps.inFlight)+len(p.steps.landed) == 0 {
+		return o
+	}
+
+	o.Containers = slices.Clone(o.Containers)
+	for i := range o.Containers {
+		c := &o.Containers[i]
+		newest := func() bool {
+			return !slices.ContainsFunc(
+				o.Containers,
+				func(x Container) bool { return x.Name == c.Name && newer(&x, c) },
+			)
+		}
+
+		starting := c.State == Running && p.steps.busy(Key{Start, c.Name}) && newest()
+		removing := c.State == Exited && c.Started.IsZero() && p.steps.busy(Key{RemoveContainer, c.ID})
+		if starting || removing {
+			c.State = Created
+		}
+	}
+
+	return o
+}
+
+// Begin says that a step of the last decision is being done from here on.
+func (p *Pod) Begin(s Step) {
+	f := &flight{}
+	switch s.Verb {
+	case Prepare:
+		p.volumes.changed = false
+	case Stop:
+		f.patience = s.Grace
+		if grace := deletionGrace(p.spec); grace != nil {
+			f.patience = *grace
+		}
+	}
+	p.steps.inFlight[s.Key()] = f
+}
+
+// End says that a step has ended. It reports whether that is a failure that users should see: a step that was
+// cancelled or whose spec has changed meanwhile is none.
+func (p *Pod) End(s Step, err error, now time.Time) (failed bool) {
+	key := s.Key()
+	if err == nil && s.Verb == Finalize {
+		// It stays in flight: finalizers of others may keep the object for long.
+		return false
+	}
+
+	delete(p.steps.inFlight, key)
+	p.steps.landed[key] = true
+
+	cancelled := errors.Is(err, context.Canceled) || err != nil && s.Verb == Pull && !p.wants(s)
+	switch {
+	case err == nil:
+		delete(p.steps.failures, key)
+		p.succeeded(s)
+	case !cancelled:
+		delays := backoff.OfSteps
+		if s.Verb == Pull {
+			delays = backoff.OfPulls
+		}
+
+		p.steps.failures[key] = p.steps.failures[key].Next(delays, reason.Of(err), err.Error(), now)
+	}
+
+	if s.Verb == Start {
+		// The next start makes sure of the image again.
+		delete(p.images, s.Name)
+		if s.Restart && !cancelled {
+			p.restarts[s.Name] = p.restarts[s.Name].Next(now, p.limit)
+		}
+	}
+
+	return err != nil && !cancelled
+}
+
+// succeeded keeps what a step has made.
+func (p *Pod) succeeded(s Step) {
+	switch s.Verb {
+	case Prepare:
+		p.volumes.fresh = !p.volumes.changed
+	case Pull:
+		p.images[s.Name] = s.Image
+	case StopSandbox:
+		p.stopped[s.ID] = true
+	case Teardown:
+		p.tornDown, p.volumes.fresh = true, false
+	}
+}
+
+// wants reports whether the container of a Pull still has that image in the spec.
+func (p *Pod) wants(s Step) bool {
+	c := podspec.Find(p.spec, s.Name)
+	return c != nil && c.Image == s.Image
+}
+
+// deletionGrace is the grace of a pod that is being deleted, nil if it is not.
+func deletionGrace(pod *v1.Pod) *time.Duration {
+	if pod.DeletionTimestamp == nil || pod.DeletionGracePeriodSeconds == nil {
+		return nil
+	}
+	return new(seconds(*pod.DeletionGracePeriodSeconds))
+}

@@ -1,0 +1,137 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/podspec"
+)
+
+// Verb is what a step does.
+type Verb uint8
+
+// The verbs, in the order in which a decision lists its steps. Prepare, CreateSandbox and Pull run side by
+// side; Start needs all three.
+const (
+	Prepare         Verb = iota // mounts volumes, or brings them up to date
+	CreateSandbox               // Attempt
+	Pull                        // Name, Image
+	Start                       // Name, Attempt, ID of the sandbox, Restart
+	Stop                        // Name, ID, Grace, Why
+	StopSandbox                 // ID
+	RemoveContainer             // Name, ID
+	RemoveSandbox               // ID; with its containers
+	Teardown                    // unmounts volumes, removes the pod's directory and control group
+	Finalize                    // deletes the object in the API
+	Forget                      // nothing is left: removes the logs
+
+	verbs = iota
+)
+
+var verbNames = [verbs]string{
+	Prepare:         "prepare",
+	CreateSandbox:   "create-sandbox",
+	Pull:            "pull",
+	Start:           "start",
+	Stop:            "stop",
+	StopSandbox:     "stop-sandbox",
+	RemoveContainer: "remove",
+	RemoveSandbox:   "remove-sandbox",
+	Teardown:        "teardown",
+	Finalize:        "finalize",
+	Forget:          "forget",
+}
+
+// String returns the verb as logs and test scripts have it.
+func (v Verb) String() string { return verbNames[v] }
+
+// makes reports whether the verb brings a pod up. Such steps are cancelled when the pod must end.
+func (v Verb) makes() bool {
+	return v == Prepare || v == CreateSandbox || v == Pull || v == Start
+}
+
+// Why a container is stopped.
+const (
+	killing        = "Killing" // the pod ends
+	FailedLiveness = "Liveness"
+	FailedStartup  = "Startup"
+	Changed        = "Changed"              // another image is wanted
+	sandboxChanged = "SandboxChanged"       // the sandbox is to be replaced
+	restartAll     = "RestartAllContainers" // by a rule of a container that ended
+	duplicate      = "Duplicate"            // a newer instance of the container runs
+)
+
+// Step is one thing to do. Which fields are set depends on the verb.
+type Step struct {
+	Verb    Verb
+	Name    string // of the container
+	ID      string
+	Image   string // as the spec calls it
+	Attempt uint32
+	Grace   time.Duration
+	Why     string
+	Restart bool // the instance replaces one that ended: it counts for the back-off
+}
+
+// Key identifies a step among those in flight and those that failed: at most one step of a key runs at once.
+type Key struct {
+	Verb   Verb
+	Object string // a container's name for Pull and Start, an ID, or empty
+}
+
+// Key returns the step's key.
+func (s Step) Key() Key {
+	switch s.Verb {
+	case Pull, Start:
+		return Key{s.Verb, s.Name}
+	case Stop, StopSandbox, RemoveContainer, RemoveSandbox:
+		return Key{s.Verb, s.ID}
+	}
+	return Key{Verb: s.Verb}
+}
+
+// String returns the key as logs and test scripts have it: "start/app".
+func (k Key) String() string {
+	if k.Object == "" {
+		return k.Verb.String()
+	}
+	return k.Verb.String() + "/" + k.Object
+}
+
+// Decision is what to do now.
+type Decision struct {
+	// Steps to begin, by verb, then in the order of their containers in the spec, then by ID.
+	Steps []Step
+	// Cancel are steps in flight that are no longer wanted, or are to be done in another way when they have
+	// ended.
+	Cancel []Key
+	// Requeue is when to decide again if nothing happens before. The zero time: something will happen.
+	Requeue time.Time
+	// Ended is set when the agent has just decided that the pod must end, as its deadline is over.
+	Ended *Ending
+	// View is what was decided about, for the status and for the steps.
+	View View
+}
+
+// sortSteps gives steps the order that Decision promises.
+func sortSteps(pod *v1.Pod, steps []Step) {
+	if len(steps) < 2 {
+		return
+	}
+
+	place := map[string]int{}
+	for c := range podspec.All(pod) {
+		place[c.Name] = len(place)
+	}
+
+	slices.SortFunc(steps, func(a, b Step) int {
+		return cmp.Or(
+			cmp.Compare(a.Verb, b.Verb),
+			cmp.Compare(place[a.Name], place[b.Name]),
+			cmp.Compare(a.ID, b.ID),
+		)
+	})
+}

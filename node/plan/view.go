@@ -1,0 +1,216 @@
+package plan
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/plan/backoff"
+	"github.com/trivet-node/trivet/node/podspec"
+)
+
+// View is a pod as one look sees it: what is wanted, what the node has, and what was decided. It does not
+// change any more, so the status is computed from it and steps may keep it.
+type View struct {
+	Pod      *v1.Pod
+	Observed Observed // without what only steps in flight have brought about
+	Sandbox  *Sandbox // the newest one, ready or not; nil: none
+
+	// What only Decide knows.
+	Now    time.Time
+	Health map[string]Health // by ID of the instance
+	Ending bool              // the pod is on its way out: nothing is started any more
+	Ended  *Ending           // the agent's own reason for that; nil: it has none
+
+	instances map[string][]*Container // of the runtime, by name, newest first
+	recalled  map[string]*Container   // by name: those that only the API knows to have run
+
+	starting bool // a step that makes something is in flight
+	failures map[Key]backoff.Failure
+	restarts map[string]backoff.Restarts
+	limit    time.Duration
+}
+
+func viewOf(pod *v1.Pod, o Observed) View {
+	v := View{Pod: pod, Observed: o, instances: make(map[string][]*Container, len(o.Containers))}
+	for i := range o.Sandboxes {
+		if s := &o.Sandboxes[i]; v.Sandbox == nil || newerSandbox(s, v.Sandbox) {
+			v.Sandbox = s
+		}
+	}
+
+	for i := range o.Containers {
+		c := &o.Containers[i]
+		all := v.instances[c.Name]
+		place := slices.IndexFunc(all, func(old *Container) bool { return newer(c, old) })
+		if place < 0 {
+			place = len(all)
+		}
+
+		v.instances[c.Name] = slices.Insert(all, place, c)
+	}
+
+	v.recall()
+	return v
+}
+
+// newer reports whether an instance of a container came after another one: by its restart count, then its
+// time.
+func newer(a, b *Container) bool {
+	return cmp.Or(
+		cmp.Compare(a.Attempt, b.Attempt),
+		a.Created.Compare(b.Created),
+		cmp.Compare(a.ID, b.ID),
+	) > 0
+}
+
+func newerSandbox(a, b *Sandbox) bool {
+	return cmp.Or(
+		cmp.Compare(a.Attempt, b.Attempt),
+		a.Created.Compare(b.Created),
+		cmp.Compare(a.ID, b.ID),
+	) > 0
+}
+
+// keep adds what Decide knows to the view, as it is now.
+func (v *View) keep(p *Pod, health map[string]Health, now time.Time) {
+	v.Now = now
+	v.Health = health
+	v.Ended = p.ended
+	v.starting = p.starting()
+	v.failures = maps.Clone(p.steps.failures)
+	v.restarts = maps.Clone(p.restarts)
+	v.limit = p.limit
+}
+
+// Ready returns the pod's sandbox if it is ready, else nil. An older one does not count, be it ready or not.
+func (v *View) Ready() *Sandbox {
+	if v.Sandbox != nil && v.Sandbox.Ready {
+		return v.Sandbox
+	}
+	return nil
+}
+
+// IPs returns the addresses of the pod, primary first: those of its sandbox, or the node's for a pod on the
+// node's network.
+func (v *View) IPs(node []string) []string {
+	if v.Pod.Spec.HostNetwork {
+		return node
+	}
+	if s := v.Ready(); s != nil {
+		return s.IPs
+	}
+	return nil
+}
+
+// Instances returns the instances of a container that the runtime has, the newest first.
+func (v *View) Instances(container string) []*Container { return v.instances[container] }
+
+// Started returns the instances of a container that were started, the newest first. One that is only created
+// may be one whose start is in flight.
+func (v *View) Started(container string) []*Container {
+	all := v.instances[container]
+	for len(all) > 0 && all[0].State == Created {
+		all = all[1:]
+	}
+	return all
+}
+
+// latest is the newest instance of a container that the runtime has or only the API knows, nil if there was
+// none.
+func (v *View) latest(container string) *Container {
+	if all := v.instances[container]; len(all) > 0 {
+		return all[0]
+	}
+	return v.recalled[container]
+}
+
+// current is the newest instance, if it belongs to the sandbox that counts. Instances of earlier sandboxes
+// are history.
+func (v *View) current(container string) *Container {
+	if c := v.latest(container); c != nil && v.Sandbox != nil && c.SandboxID == v.Sandbox.ID {
+		return c
+	}
+	return nil
+}
+
+// running returns how many instances run.
+func (v *View) running() (count int) {
+	for i := range v.Observed.Containers {
+		if v.Observed.Containers[i].State == Running {
+			count++
+		}
+	}
+	return count
+}
+
+// Down reports whether nothing of an ending pod runs or is about to.
+func (v *View) Down() bool { return v.Ending && !v.starting && v.running() == 0 }
+
+// Failed returns the failure of a step of a container, Pull or Start, if it has failed and was not repeated
+// since.
+func (v *View) Failed(verb Verb, container string) (f backoff.Failure, failed bool) {
+	f, failed = v.failures[Key{verb, container}]
+	return f, failed
+}
+
+// Backoff returns how long the restart of an instance that ended is held back, and until when. The zero time
+// means that it is not.
+func (v *View) Backoff(c *Container) (delay time.Duration, until time.Time) {
+	r := v.restarts[c.Name]
+	return r.Delay, r.Until(c.Finished, v.Now, v.limit)
+}
+
+// RestartingAll returns the IDs of the instances that ended by a rule to restart all containers, in the order
+// of the spec.
+func (v *View) RestartingAll() []string {
+	var out []string
+	for c := range podspec.Regular(v.Pod) {
+		cur := v.current(c.Name)
+		if cur == nil || cur.State != Exited {
+			continue
+		}
+		if rule := matchRule(c, cur.ExitCode); rule != nil && restartsAll(*rule) {
+			out = append(out, cur.ID)
+		}
+	}
+	return out
+}
+
+// applicationsBegun reports whether an application container was created in the current sandbox: then
+// initialization is over.
+func (v *View) applicationsBegun() bool {
+	return slices.ContainsFunc(
+		v.Pod.Spec.Containers,
+		func(c v1.Container) bool { return v.current(c.Name) != nil },
+	)
+}
+
+// attempt is the restart count of the next instance: one more than that of the newest one that the runtime or
+// the API knows.
+func (v *View) attempt(name string) uint32 {
+	if last := v.latest(name); last != nil {
+		if last.State == Created {
+			return last.Attempt
+		}
+
+		return last.Attempt + 1
+	}
+
+	for _, all := range [][]v1.ContainerStatus{
+		v.Pod.Status.InitContainerStatuses,
+		v.Pod.Status.ContainerStatuses,
+	} {
+		for i := range all {
+			if s := &all[i]; s.Name == name && ran(s) != nil {
+				// It has been removed, as all containers of the pod are restarted.
+				return uint32(s.RestartCount) + 1
+			}
+		}
+	}
+
+	return v.Observed.Logged[name]
+}

@@ -1,0 +1,205 @@
+package podworker
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/criconfig"
+	"github.com/trivet-node/trivet/node/hostsfile"
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/podlog"
+	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/termination"
+)
+
+// executor does the steps. It decides nothing: what failed is decided about by the next look.
+type executor struct {
+	cfg  Config
+	deps Deps
+
+	hosts     hostsfile.Writer
+	sandboxes slots // for sandboxes being made
+	starts    slots // for containers being started; apart, so that a burst finishes its first pods first
+}
+
+func newExecutor(cfg Config, d Deps) *executor {
+	return &executor{
+		cfg:       cfg,
+		deps:      d,
+		hosts:     hostsfile.Writer{NodeFile: cfg.HostsFile, ClusterDomain: cfg.Node.ClusterDomain},
+		sandboxes: make(slots, max(cfg.Starts, 1)),
+		starts:    make(slots, max(cfg.Starts, 1)),
+	}
+}
+
+// slots bound how much of something is done at once.
+type slots chan struct{}
+
+// take waits for a slot; release must follow unless it fails.
+func (s slots) take(ctx context.Context) error {
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s slots) release() { <-s }
+
+// do does a step that was decided on with that view.
+func (e *executor) do(ctx context.Context, p *pod, view *plan.View, s plan.Step) error {
+	switch s.Verb {
+	case plan.Prepare:
+		return e.prepare(ctx, p, view.Pod)
+	case plan.CreateSandbox:
+		return e.createSandbox(ctx, view.Pod, s.Attempt)
+	case plan.Pull:
+		return e.pull(ctx, p, view.Pod, s)
+	case plan.Start:
+		return e.start(ctx, p, view, s)
+	case plan.Stop:
+		return e.stop(ctx, view, s)
+	case plan.StopSandbox:
+		return e.deps.Runtime.StopSandbox(ctx, s.ID)
+	case plan.RemoveContainer:
+		return e.removeContainer(ctx, view, s.ID)
+	case plan.RemoveSandbox:
+		return e.deps.Runtime.RemoveSandbox(ctx, s.ID)
+	case plan.Teardown:
+		return e.teardown(ctx, p, view.Pod)
+	case plan.Finalize:
+		return e.deps.API.Delete(ctx, view.Pod)
+	case plan.Forget:
+		return e.cfg.Logs.RemovePod(view.Pod.UID)
+	}
+
+	return fmt.Errorf("step %s is not known", s.Verb)
+}
+
+// prepare mounts the volumes, or brings them up to date.
+func (e *executor) prepare(ctx context.Context, p *pod, pod *v1.Pod) error {
+	volumes, err := e.deps.Volumes.Setup(ctx, pod)
+	if err != nil {
+		return err
+	}
+
+	// The pod can use them as they are.
+	for _, grow := range volumes.Ungrown {
+		e.deps.Events.Pod(pod, "", v1.EventTypeWarning, grow.Reason, grow.Error())
+	}
+
+	p.mounted(volumes, volumes.SetUpAgain)
+	return nil
+}
+
+// createSandbox makes the pod's control group, log directory and sandbox.
+func (e *executor) createSandbox(ctx context.Context, pod *v1.Pod, attempt uint32) error {
+	handler, err := e.handler(ctx, pod)
+	if err != nil {
+		return err
+	}
+
+	// Not before the API server was asked: pods without a class need not wait for it.
+	if err := e.sandboxes.take(ctx); err != nil {
+		return err
+	}
+	defer e.sandboxes.release()
+
+	if err := e.deps.Cgroups.Ensure(ctx, pod); err != nil {
+		return err
+	}
+
+	config, err := e.sandboxConfig(pod, attempt)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil {
+		return err
+	}
+
+	_, err = e.deps.Runtime.RunSandbox(ctx, config, handler)
+	return err
+}
+
+// sandboxConfig is the configuration of a sandbox, with the node's resolver configuration as it is now.
+func (e *executor) sandboxConfig(pod *v1.Pod, attempt uint32) (*runtime.SandboxConfig, error) {
+	node := e.cfg.Node
+	if e.cfg.HostDNS != nil {
+		var err error
+		if node.HostDNS, err = e.cfg.HostDNS(); err != nil {
+			return nil, err
+		}
+	}
+	return criconfig.Sandbox(node, pod, attempt, e.deps.Cgroups.Parent(pod))
+}
+
+// handler is the runtime handler of the pod's RuntimeClass, empty if it has none.
+func (e *executor) handler(ctx context.Context, pod *v1.Pod) (string, error) {
+	class := pod.Spec.RuntimeClassName
+	if class == nil || *class == "" {
+		return "", nil
+	}
+	return e.deps.API.Handler(ctx, *class)
+}
+
+// pull makes sure of the image of a container, for its next start.
+func (e *executor) pull(ctx context.Context, p *pod, pod *v1.Pod, s plan.Step) error {
+	c := podspec.Find(pod, s.Name)
+	if c == nil {
+		return fmt.Errorf("container %s is not in the spec", s.Name)
+	}
+	have, err := e.deps.Images.Ensure(ctx, pod, c)
+	if err != nil {
+		return err
+	}
+	p.keepImage(s.Name, c.Image, have)
+	return nil
+}
+
+// removeContainer removes an instance with its logs and its termination message.
+func (e *executor) removeContainer(ctx context.Context, view *plan.View, id string) error {
+	if err := e.deps.Runtime.RemoveContainer(ctx, id); err != nil {
+		return err
+	}
+
+	at := slices.IndexFunc(view.Observed.Containers, func(c plan.Container) bool { return c.ID == id })
+	if at < 0 {
+		return nil
+	}
+
+	c := &view.Observed.Containers[at]
+	instance := podlog.Instance{
+		Pod:       view.Pod,
+		Container: c.Name,
+		Attempt:   c.Attempt,
+		ID:        c.ID,
+	}
+	if err := e.cfg.Logs.Remove(instance); err != nil {
+		return err
+	}
+
+	return termination.Remove(e.podDir(view.Pod), c.Name, c.Attempt)
+}
+
+// teardown unmounts the volumes and removes the pod's directory and control group.
+func (e *executor) teardown(ctx context.Context, p *pod, pod *v1.Pod) error {
+	if err := e.deps.Volumes.Teardown(ctx, pod.UID); err != nil {
+		return fmt.Errorf("volumes: %w", err)
+	}
+	if err := e.deps.Cgroups.Remove(ctx, pod.UID); err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	p.unmounted()
+	return nil
+}
+
+func (e *executor) podDir(pod *v1.Pod) string {
+	return filepath.Join(e.cfg.RootDir, "pods", string(pod.UID))
+}

@@ -1,0 +1,107 @@
+package podworker
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/trivet-node/trivet/node/plan"
+	"github.com/trivet-node/trivet/node/queue"
+	"github.com/trivet-node/trivet/node/runtime"
+	"github.com/trivet-node/trivet/node/volume"
+)
+
+// pod is what the worker knows of one pod. Looks at it never overlap; steps that end do overlap with looks.
+type pod struct {
+	uid types.UID
+
+	mu        sync.Mutex // guards what follows
+	plan      *plan.Pod
+	cancels   map[plan.Key]context.CancelFunc // of the steps in flight
+	admitted  bool
+	volumes   *volume.Volumes               // nil: not set up, or torn down
+	images    map[string]*image             // by container name: for its next start
+	wasHealth map[string]v1.ContainerStatus // by container ID: shown when the agent saw the pod first
+	patch     patching
+}
+
+// image is one that a container may use.
+type image struct {
+	name string // as the spec calls it
+	*runtime.Image
+}
+
+func newPod(uid types.UID, maxBackoff time.Duration) *pod {
+	return &pod{
+		uid:     uid,
+		plan:    plan.New(uid, maxBackoff),
+		cancels: map[plan.Key]context.CancelFunc{},
+		images:  map[string]*image{},
+	}
+}
+
+// beginLook begins a look, for these reasons. It reports whether a patch of the status was on its way then:
+// the look may not see the answer.
+func (p *pod) beginLook(why queue.Reasons) (sending bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.plan.Look()
+	if why.Has(queue.ObjectChanged, queue.DriverChanged) {
+		p.plan.ObjectChanged()
+	}
+	return p.patch.sending
+}
+
+// spec returns the newest version of the pod that was seen, nil if none was.
+func (p *pod) spec() *v1.Pod {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.plan.Spec()
+}
+
+// terminate makes the pod end for a reason of the agent's own. It reports whether that is the first one.
+func (p *pod) terminate(e plan.Ending) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.plan.Terminate(e)
+}
+
+// keepImage keeps the image for the next start of a container.
+func (p *pod) keepImage(container, name string, have *runtime.Image) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.images[container] = &image{name: name, Image: have}
+}
+
+// mounted keeps the volumes that were set up, and when that must be done again; the zero time: never.
+func (p *pod) mounted(volumes *volume.Volumes, again time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.volumes = volumes
+	if !again.IsZero() {
+		p.plan.RenewAt(again)
+	}
+}
+
+// unmounted says that the volumes are torn down.
+func (p *pod) unmounted() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.volumes = nil
+}
+
+// healthShown is what the API shows of running containers, by their IDs, when the agent sees the pod first: a
+// restarted agent starts from there.
+func healthShown(pod *v1.Pod) map[string]v1.ContainerStatus {
+	out := map[string]v1.ContainerStatus{}
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		if s.ContainerID != "" && s.State.Running != nil {
+			out[s.ContainerID] = s
+		}
+	}
+	return out
+}

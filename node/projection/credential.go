@@ -1,0 +1,48 @@
+package projection
+
+import (
+	"context"
+	"io/fs"
+
+	v1 "k8s.io/api/core/v1"
+
+	"github.com/trivet-node/trivet/node/atomicdir"
+	"github.com/trivet-node/trivet/node/podspec"
+	"github.com/trivet-node/trivet/node/token"
+)
+
+// defaultTokenSeconds is the API's default of expirationSeconds.
+const defaultTokenSeconds = 3600
+
+// token is the file of a service account token, which is bound to the pod.
+func (p *Projector) token(
+	ctx context.Context,
+	pod *v1.Pod,
+	source *v1.ServiceAccountTokenProjection,
+	mode fs.FileMode,
+) (Files, error) {
+	request := token.Request{Audience: source.Audience, Seconds: defaultTokenSeconds}
+	if source.ExpirationSeconds != nil {
+		request.Seconds = *source.ExpirationSeconds
+	}
+
+	value, err := p.Tokens.Get(ctx, pod, request)
+	if err != nil {
+		return nil, err
+	}
+	return Files{source.Path: credential(pod, []byte(value), mode)}, nil
+}
+
+// credential is a file for the pod alone: with a fsGroup or a user that all its containers have in common,
+// nobody else can read it.
+func credential(pod *v1.Pod, data []byte, mode fs.FileMode) atomicdir.File {
+	file := atomicdir.File{Data: data, Mode: mode}
+	user := podspec.CommonUser(pod)
+	if user != nil || podspec.FSGroup(pod) != nil {
+		file.Mode = 0o600
+	}
+	if user != nil {
+		file.UID = int(*user)
+	}
+	return file
+}

@@ -1,0 +1,66 @@
+package runtime
+
+import (
+	"maps"
+	"sync"
+
+	"github.com/trivet-node/trivet/node/plan"
+)
+
+// memory is what is known of containers and sandboxes and cannot change while their state does not.
+type memory struct {
+	mu sync.Mutex // guards what follows
+
+	// containers are those that run or have ended, by ID.
+	containers map[string]plan.Container
+	// addresses are those of ready sandboxes, by ID.
+	addresses map[string][]string
+}
+
+// container returns what is known of a container that is in this state.
+func (m *memory) container(id string, state plan.State) (plan.Container, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, known := m.containers[id]
+	return c, known && c.State == state
+}
+
+func (m *memory) keepContainer(c plan.Container) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.containers[c.ID] = c
+}
+
+func (m *memory) forgetContainer(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.containers, id)
+}
+
+// sandbox returns the addresses of a ready sandbox.
+func (m *memory) sandbox(id string) (ips []string, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	ips, known = m.addresses[id]
+	return ips, known
+}
+
+func (m *memory) keepSandbox(id string, ips []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.addresses[id] = ips
+}
+
+func (m *memory) forgetSandbox(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.addresses, id)
+}
+
+// forgetAllBut forgets what is gone. present has the IDs of all containers and sandboxes that there are.
+func (m *memory) forgetAllBut(present map[string]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.containers, func(id string, _ plan.Container) bool { return !present[id] })
+	maps.DeleteFunc(m.addresses, func(id string, _ []string) bool { return !present[id] })
+}

@@ -1,0 +1,28 @@
+package volume
+
+import (
+	"path/filepath"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// layout is where the volumes of pods are below the root directory. It is kubelet's, so that either agent can
+// clean up after the other.
+type layout struct{ root string }
+
+func (l layout) pods() string { return filepath.Join(l.root, "pods") }
+
+func (l layout) pod(uid types.UID) string { return filepath.Join(l.pods(), string(uid)) }
+
+func (l layout) volumes(uid types.UID) string { return filepath.Join(l.pod(uid), "volumes") }
+
+func (l layout) volume(uid types.UID, plugin, name string) string {
+	return filepath.Join(l.volumes(uid), plugin, name)
+}
+
+func (l layout) subpaths(uid types.UID) string { return filepath.Join(l.pod(uid), "volume-subpaths") }
+
+// ready is the file that says that an emptyDir was made and handed to the pod.
+func (l layout) ready(uid types.UID, plugin, name string) string {
+	return filepath.Join(l.pod(uid), "plugins", plugin, name, "ready")
+}
