@@ -91,3 +91,24 @@ func TestSystemdIsRefusedWhereItDoesNotRun(t *testing.T) {
 		t.Errorf("cgroupfs: %+v, %v", d, err)
 	}
 }
+
+func TestAnnotationsAreForSystemdOnly(t *testing.T) {
+	if got := (cgroupdriver.Driver{}).Annotations(); len(got) != 0 {
+		t.Errorf("annotations with cgroupfs: %v", got)
+	}
+	if got := (cgroupdriver.Driver{Systemd: true}).Annotations(); len(got) != 1 {
+		t.Errorf("annotations with systemd: %v", got)
+	}
+}
+
+func TestWithoutSystemdThereAreNoScopes(t *testing.T) {
+	d := cgroupdriver.Driver{}
+	if err := d.RemoveScope(t.Context(), "c"); err != nil {
+		t.Error(err)
+	}
+
+	unknown := func(string) bool { t.Error("a scope was looked at"); return false }
+	if err := d.ResetFailedScopes(t.Context(), unknown); err != nil {
+		t.Error(err)
+	}
+}

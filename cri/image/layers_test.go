@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -250,9 +251,40 @@ func TestRecordsOfAnotherBootCountOnlyOnceSynced(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer again.Close()
+	again.Close()
 
 	if ids := again.images.ids(); !slices.Equal(ids, []string{"sha256:aa", "sha256:cc"}) {
 		t.Errorf("after a restart there are %v", ids)
+	}
+}
+
+// Syncs that an earlier process has not completed start with the store, and may end while it still starts
+// others.
+func TestSyncsThatWereCutShortAreCompletedAtTheStart(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for i := range 200 {
+		r := &record{ID: fmt.Sprintf("sha256:%064x", i), Config: []byte("{}"), Boot: s.images.boot}
+		if err := s.images.put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	s.Close()
+
+	again, err := Open(Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	again.Close()
+	for _, r := range again.images.byID {
+		if !r.Synced {
+			t.Fatalf("image %s is not synced after the store was closed", r.ID)
+		}
 	}
 }

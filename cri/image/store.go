@@ -165,6 +165,10 @@ func (s *Store) load() error {
 		return err
 	}
 
+	// A sync that ends replaces its record, so the lock is needed from the first one on.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+
 	for _, r := range s.images.byID {
 		if !r.Synced {
 			s.syncLater(r)

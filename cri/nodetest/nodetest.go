@@ -4,10 +4,13 @@ package nodetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -47,7 +50,20 @@ func built(tb testing.TB) string {
 	return programs.dir
 }
 
+// build builds the programs, and has go test know their sources: it takes a result from its cache unless a
+// package that the test imports, or a file that it has looked at, has changed.
 func build(dir string) error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+
+	for _, part := range []string{"cri", "internal"} {
+		if err := lookAt(filepath.Join(root, part)); err != nil {
+			return err
+		}
+	}
+
 	const module = "github.com/trivet-node/trivet/cri/cmd/"
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir,
 		module+"trivet-cri", module+"trivet-monitor")
@@ -55,7 +71,40 @@ func build(dir string) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build trivet-cri and trivet-monitor: %w\n%s", err, out)
 	}
+
 	return nil
+}
+
+// moduleRoot returns the directory of go.mod above the test's package.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+
+		above := filepath.Dir(dir)
+		if above == dir {
+			return "", errors.New("no go.mod above the test's package")
+		}
+
+		dir = above
+	}
+}
+
+// lookAt looks at all source files of programs below a directory.
+func lookAt(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		_, err = os.Stat(path)
+		return err
+	})
 }
 
 // link puts the programs into a directory. By paths of its own, the processes of one node are told from those

@@ -143,7 +143,8 @@ func copyFile(from, to string) error {
 		return err
 	}
 
-	for at := int64(0); ; {
+	var at int64
+	for {
 		data, err := unix.Seek(int(src.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			return nil

@@ -107,7 +107,8 @@ func TestPodThatLooksForAWayPastItsSizeIsStopped(t *testing.T) {
 	}
 
 	// The same block each time, synced: more space is asked for, and none is kept.
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	deadline := time.Now().Add(10 * time.Second)
+	for {
 		_, err := f.WriteAt(make([]byte, 4096), 0)
 		if errors.Is(err, unix.EDQUOT) || errors.Is(f.Sync(), unix.EDQUOT) {
 			break
@@ -185,7 +186,8 @@ func TestCopiesOfADeletedVolumeCount(t *testing.T) {
 	n.Remove(old.ID, "pod")
 
 	// The kernel takes deleted volumes apart in the background.
-	for deadline := time.Now().Add(time.Minute); ; {
+	deadline := time.Now().Add(time.Minute)
+	for {
 		free := available()
 		if free <= before+size-400<<20 {
 			break

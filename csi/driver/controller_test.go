@@ -182,10 +182,11 @@ func TestValidateVolumeCapabilities(t *testing.T) {
 		capability *csi.VolumeCapability
 		confirmed  bool
 	}{{mountCapability(), true}, {ext4, false}} {
-		resp, err := f.controller.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+		r := &csi.ValidateVolumeCapabilitiesRequest{
 			VolumeId:           "plain",
 			VolumeCapabilities: []*csi.VolumeCapability{c.capability},
-		})
+		}
+		resp, err := f.controller.ValidateVolumeCapabilities(t.Context(), r)
 		if err != nil || (resp.GetConfirmed() != nil) != c.confirmed ||
 			(resp.GetMessage() == "") != c.confirmed {
 			t.Errorf("%v: %v, %v", c.capability, resp, err)

@@ -35,14 +35,14 @@ type Volumes interface {
 
 // Publisher puts volumes on paths. It is a publish.Publisher.
 type Publisher interface {
-	Stager
+	stager
 	Publish(ctx context.Context, id, target string, u publish.Use) error
 	Unpublish(ctx context.Context, id, target string) error
 	Stats(id, path string) (volume.Volume, publish.Usage, error)
 }
 
-// Stager is the part of a Publisher that is about a volume on this node, whatever pods use it.
-type Stager interface {
+// stager is the part of a Publisher that is about a volume on this node, whatever pods use it.
+type stager interface {
 	Stage(ctx context.Context, id, path string, u publish.Use) error
 	Unstage(ctx context.Context, id, path string) error
 	GrowStaged(ctx context.Context, id string) (volume.Volume, error)

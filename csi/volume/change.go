@@ -99,7 +99,7 @@ func (s *Store) Delete(ctx context.Context, id string) error {
 		return fmt.Errorf("delete volume %s: %w", id, r.damage)
 	}
 
-	// The record is written over in place: a full disk must not keep anybody from making room.
+	// On a full disk the record is written over in place: nobody must be kept from making room.
 	before := r
 	r.Phase = deleting
 	if err := s.records.Update(id, r); err != nil {

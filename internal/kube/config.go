@@ -84,8 +84,8 @@ func (c Config) resolved() *rest.Config {
 	return out
 }
 
-// Server returns the host name or address of the API server, and its port. As for kubectl, the configuration may
-// give them as a URL or as host:port.
+// Server returns the host name or address of the API server, and its port. As for kubectl, the configuration
+// may give them as a URL or as host:port.
 func (c Config) Server() (host, port string, err error) {
 	u, _, err := rest.DefaultServerUrlFor(c.rest)
 	if err != nil {
@@ -100,6 +100,7 @@ func (c Config) Server() (host, port string, err error) {
 	default:
 		port = "443"
 	}
+
 	return u.Hostname(), port, nil
 }
 

@@ -196,20 +196,22 @@ func TestOneObjectIsFollowed(t *testing.T) {
 	words := make(chan string, 99)
 	ended := make(chan error, 1)
 	stop := errors.New("seen enough")
-	run(t, func(ctx context.Context) {
-		ended <- kube.Follow(ctx, kube.ConfigMaps(server.Client()), "ns", "a", func(m *corev1.ConfigMap) error {
-			if m == nil {
-				words <- "none"
-				return nil
-			}
-
-			words <- m.Data["k"]
-			if m.Data["k"] == "3" {
-				return stop
-			}
-
+	see := func(m *corev1.ConfigMap) error {
+		if m == nil {
+			words <- "none"
 			return nil
-		})
+		}
+
+		words <- m.Data["k"]
+		if m.Data["k"] == "3" {
+			return stop
+		}
+
+		return nil
+	}
+
+	run(t, func(ctx context.Context) {
+		ended <- kube.Follow(ctx, kube.ConfigMaps(server.Client()), "ns", "a", see)
 	})
 
 	var seen []string

@@ -6,6 +6,7 @@ package mountinfo
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -33,17 +34,25 @@ func read(file string) ([]Mount, error) {
 	return Parse(string(table)), nil
 }
 
+// optional is the number of fields before the optional ones.
+const optional = 6
+
 // Parse reads a table. Lines that are not of its form are skipped.
 func Parse(table string) []Mount {
 	var mounts []Mount
 	for line := range strings.Lines(table) {
 		// 36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw,errors=continue
-		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		fields, super := strings.Split(before, " "), strings.Split(after, " ")
-		if !ok || len(fields) < 6 || len(super) < 3 {
+		// Any number of optional fields, such as shared:1, ends with a dash.
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), " ")
+		if len(fields) < optional {
+			continue
+		}
+		dash := slices.Index(fields[optional:], "-")
+		if dash < 0 || len(fields) < optional+dash+4 {
 			continue
 		}
 
+		super := fields[optional+dash+1:]
 		mounts = append(mounts, Mount{
 			Root:    unescape(fields[3]),
 			Point:   unescape(fields[4]),
@@ -52,7 +61,6 @@ func Parse(table string) []Mount {
 			Options: unescape(super[2]),
 		})
 	}
-
 	return mounts
 }
 

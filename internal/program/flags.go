@@ -49,7 +49,8 @@ func defaultOf(f *flag.Flag) string {
 
 // oneDash is the name of a flag in an error of package flag.
 var oneDash = regexp.MustCompile(
-	`^(flag provided but not defined: |flag needs an argument: |invalid (?:boolean )?value ".*" for (?:flag )?)-`)
+	`^(flag provided but not defined: |flag needs an argument: |` +
+		`invalid (?:boolean )?value ".*" for (?:flag )?)-`)
 
 // twoDashes writes the name of a flag in an error of package flag as users write it.
 func twoDashes(err error) error {

@@ -47,13 +47,26 @@ func sets(name string) *v1.PodSecurityContext {
 	return &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: name, Value: "1"}}}
 }
 
-func TestPodsThatCannotRunAreRefusedWithKubeletsWords(t *testing.T) {
-	others := []*v1.Pod{cpu("500m"), cpu("500m")}
-	confined := &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}
-	for name, c := range map[string]struct {
-		pod             *v1.Pod
-		reason, message string
-	}{
+// admission is a pod and what becomes of it; both texts are empty for one that is admitted.
+type admission struct {
+	pod             *v1.Pod
+	reason, message string
+}
+
+// check decides about each pod beside two that use half a CPU each.
+func check(t *testing.T, all map[string]admission) {
+	t.Helper()
+	active := []*v1.Pod{cpu("500m"), cpu("500m")}
+	for name, c := range all {
+		verdict := Check(testNode(), c.pod, active)
+		if verdict.Reason != c.reason || verdict.Message != c.message {
+			t.Errorf("%s: %q %q, want %q %q", name, verdict.Reason, verdict.Message, c.reason, c.message)
+		}
+	}
+}
+
+func TestPodsThatDoNotFitAreRejectedWithKubeletsWords(t *testing.T) {
+	check(t, map[string]admission{
 		"fits": {cpu("1"), "", ""},
 		"CPU": {cpu("1100m"), "OutOfcpu",
 			"Node didn't have enough resource: cpu, requested: 1100, used: 1000, capacity: 2000"},
@@ -72,6 +85,17 @@ func TestPodsThatCannotRunAreRefusedWithKubeletsWords(t *testing.T) {
 		"no huge pages": {asking(v1.ResourceList{"hugepages-2Mi": resource.MustParse("2Mi")}),
 			"OutOfhugepages-2Mi",
 			"Node didn't have enough resource: hugepages-2Mi, requested: 2097152, used: 0, capacity: 0"},
+	})
+
+	full := []*v1.Pod{cpu("500m"), cpu("500m"), cpu("0")}
+	got := Check(testNode(), cpu("0"), full)
+	if got.Message != "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestPodsForAnotherNodeAreRejectedWithKubeletsWords(t *testing.T) {
+	check(t, map[string]admission{
 		"selector": {with(func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{"zone": "b"} }),
 			"NodeAffinity",
 			"Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"},
@@ -89,6 +113,12 @@ func TestPodsThatCannotRunAreRefusedWithKubeletsWords(t *testing.T) {
 			p.Spec.SecurityContext = &v1.PodSecurityContext{SupplementalGroupsPolicy: &strict}
 		}), "SupplementalGroupsPolicyNotSupported",
 			"SupplementalGroupsPolicy=Strict is not supported in this node"},
+	})
+}
+
+func TestPodsThatTheNodeMayNotRunAreRejectedWithKubeletsWords(t *testing.T) {
+	confined := &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}
+	check(t, map[string]admission{
 		"safe sysctl": {with(func(p *v1.Pod) {
 			p.Spec.SecurityContext = sets("net.ipv4.tcp_notsent_lowat")
 		}), "", ""},
@@ -115,18 +145,7 @@ func TestPodsThatCannotRunAreRefusedWithKubeletsWords(t *testing.T) {
 			restartAll(p)
 		}), "PodFeatureUnsupported",
 			"Pod requires node features that are not available: RestartAllContainersOnContainerExits"},
-	} {
-		verdict := Check(testNode(), c.pod, others)
-		if verdict.Reason != c.reason || verdict.Message != c.message {
-			t.Errorf("%s: %q %q, want %q %q", name, verdict.Reason, verdict.Message, c.reason, c.message)
-		}
-	}
-
-	full := append(others, cpu("0"))
-	if got := Check(testNode(), cpu("0"),
-		full); got.Message != "Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3" {
-		t.Errorf("%+v", got)
-	}
+	})
 }
 
 // restartAll has the exit of a container restart all.

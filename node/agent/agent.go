@@ -32,8 +32,8 @@ import (
 // server's.
 const KubernetesVersion = "v1.37.2"
 
-// surroundings are what there is before the first part: the machine, the container runtime and the API
-// server, none of which need have answered but the runtime.
+// surroundings are what there is before the first part: the machine, the container runtime, which has
+// answered, and the API server, which may not have.
 type surroundings struct {
 	cfg      config.Config
 	log      *slog.Logger
@@ -63,18 +63,19 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 
 	setProcess(cfg.Process, log)
 
-	parts := newParts(ctx)
-	defer parts.end()
-
-	parts.run("healthz", func(ctx context.Context) error { return serveHealth(ctx, cfg.HealthAddress) })
-
-	// The runtime may be started after the agent; all other parts need it.
+	// The connections are closed when all parts have ended: what they do last is not cut short.
 	runtimeConns, err := s.dialRuntime()
 	if err != nil {
 		return err
 	}
 	defer runtimeConns.close()
 
+	parts := newParts(ctx)
+	defer parts.end()
+
+	parts.run("healthz", func(ctx context.Context) error { return serveHealth(ctx, cfg.HealthAddress) })
+
+	// The runtime may be started after the agent; all other parts need it.
 	if err := s.awaitRuntime(parts.ctx); err != nil {
 		return err
 	}

@@ -37,7 +37,13 @@ type testNode struct {
 func newTestNode(t *testing.T) *testNode {
 	t.Helper()
 	testenv.Root(t)
-	n := &testNode{t: t, api: kubetest.Start(t), runtime: runtimetest.Start(t), cfg: defaults(t)}
+	n := &testNode{
+		t:       t,
+		api:     kubetest.Start(t),
+		runtime: runtimetest.Start(t),
+		cfg:     defaults(t),
+	}
+
 	root := testenv.ShortDir(t)
 	kubeconfig := filepath.Join(root, "kubeconfig")
 	text := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c,
@@ -96,16 +102,19 @@ func (n *testNode) await(what string, is func() bool) {
 	n.t.Helper()
 	ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
 	defer cancel()
+
 	for range retry.Every(ctx, 5*time.Millisecond) {
 		if is() {
 			return
 		}
+
 		select {
 		case err := <-n.ended:
 			n.t.Fatalf("%s: the agent has ended: %v", what, err)
 		default:
 		}
 	}
+
 	n.t.Fatalf("%s: not so after 30 s; calls to the API server:\n%s", what, strings.Join(n.api.Calls(), "\n"))
 }
 
@@ -152,10 +161,12 @@ func TestTheAgentRunsPodsOfTheAPIAndOfFiles(t *testing.T) {
 	if err := os.MkdirAll(n.cfg.Static.Path, 0o750); err != nil {
 		t.Fatal(err)
 	}
+
 	file := filepath.Join(n.cfg.Static.Path, "static.yaml")
 	if err := os.WriteFile(file, []byte(manifest), 0o600); err != nil {
 		t.Fatal(err)
 	}
+
 	n.api.Put(bound("p"))
 	stop := n.start()
 
@@ -178,6 +189,7 @@ func TestTheAgentRunsPodsOfTheAPIAndOfFiles(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
+
 	n.await("the pod has gone", func() bool { return n.phase("p") == "" })
 	n.await("the mirror has gone", func() bool { return n.phase("static-n") == "" })
 	n.await("nothing is left in the runtime", func() bool { return len(n.runtime.Left()) == 0 })
@@ -195,6 +207,7 @@ func TestContainersOutliveTheAgent(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
+
 	before := n.runtime.Asked("StartContainer")
 	if len(n.runtime.Left()) == 0 {
 		t.Fatal("the containers ended with the agent")

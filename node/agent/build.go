@@ -41,7 +41,6 @@ func (s *surroundings) runParts(parts *parts) error {
 		return err
 	}
 
-	env := podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable}
 	tree, err := s.newCgroups(parts.ctx)
 	if err != nil {
 		return err
@@ -55,56 +54,19 @@ func (s *surroundings) runParts(parts *parts) error {
 	// A list that is tried before there is an API server is tried again half a minute after there is one.
 	parts.runSafe("objects", after(status.Registered(), refs.Run))
 
-	// What pods are made of.
-	volumes, err := s.runVolumes(parts, pods, refs, looks, env)
-	if err != nil {
-		return err
-	}
-
-	rotator, err := s.newRotator()
-	if err != nil {
-		return err
-	}
-
-	parts.run("log rotation", rotator.Run)
-	access, err := s.newImageAccess()
-	if err != nil {
-		return err
-	}
-
-	// The pods.
-	worker, err := s.newWorker(workerParts{
-		status:  status,
-		tree:    tree,
-		pods:    pods,
-		refs:    refs,
-		volumes: volumes,
-		access:  access,
-		events:  events,
-		looks:   looks,
-		env:     env,
+	err = s.runPods(parts, podInputs{
+		status: status,
+		tree:   tree,
+		pods:   pods,
+		refs:   refs,
+		events: events,
+		looks:  looks,
+		env:    podenv.Node{Name: s.cfg.NodeName, IPs: s.ips, Allocatable: allocatable},
 	})
 	if err != nil {
 		return err
 	}
 
-	s.runPods(parts, status, pods, worker)
-
-	// What pods have left behind.
-	sweep := leftovers{
-		log:     s.log,
-		runtime: s.runtime,
-		pods:    pods,
-		worker:  worker,
-		volumes: volumes,
-		logs:    s.logs(),
-		access:  access,
-		tree:    tree,
-		bound:   s.bounder(tree),
-		looks:   looks,
-	}
-
-	parts.runSafe("leftovers", sweep.run)
 	return s.runAPI(parts, pods)
 }
 
@@ -163,11 +125,7 @@ func (s *surroundings) newImageAccess() (*imageaccess.Access, error) {
 
 // runVolumes makes what mounts volumes and starts the registration of CSI drivers.
 func (s *surroundings) runVolumes(
-	parts *parts,
-	pods *podsource.Source,
-	refs *objects.Cache,
-	looks *queue.Queue,
-	env podenv.Node,
+	parts *parts, in podInputs,
 ) (*volume.Mounter, error) {
 	csiNode := &csiplugin.CSINodes{
 		CSINodes: storage.CSINodes(s.client),
@@ -180,8 +138,8 @@ func (s *surroundings) runVolumes(
 		Publisher: csiNode,
 		Log:       s.log,
 		Changed: func() {
-			for _, pod := range pods.List() {
-				looks.Look(pod.UID, queue.DriverChanged)
+			for _, pod := range in.pods.List() {
+				in.looks.Look(pod.UID, queue.DriverChanged)
 			}
 		},
 	})
@@ -193,7 +151,7 @@ func (s *surroundings) runVolumes(
 	csi, err := csivolume.New(csivolume.Config{
 		Root:    s.cfg.RootDir,
 		Node:    s.cfg.NodeName,
-		Objects: refs,
+		Objects: in.refs,
 		Drivers: drivers,
 		Tokens:  tokens,
 		Claims:  csivolume.ClaimStatus{Claims: kube.Claims(s.client)},
@@ -204,8 +162,8 @@ func (s *surroundings) runVolumes(
 
 	return volume.New(volume.Config{
 		Root:    s.cfg.RootDir,
-		Node:    env,
-		Objects: refs,
+		Node:    in.env,
+		Objects: in.refs,
 		Tokens:  tokens,
 		CSI:     csi,
 		Log:     s.log,

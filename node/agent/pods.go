@@ -26,21 +26,69 @@ import (
 	"github.com/trivet-node/trivet/node/volume"
 )
 
-// workerParts are the parts that the pod worker works with.
-type workerParts struct {
-	status  *nodestatus.Reporter
-	tree    *podcgroup.Tree
-	pods    *podsource.Source
-	refs    *objects.Cache
-	volumes *volume.Mounter
-	access  *imageaccess.Access
-	events  *event.Recorder
-	looks   *queue.Queue
-	env     podenv.Node
+// podInputs are the parts that those that run pods work with.
+type podInputs struct {
+	status *nodestatus.Reporter
+	tree   *podcgroup.Tree
+	pods   *podsource.Source
+	refs   *objects.Cache
+	events *event.Recorder
+	looks  *queue.Queue
+	env    podenv.Node
+}
+
+// runPods makes and starts what pods are made of, what works on them, and what removes their leftovers.
+func (s *surroundings) runPods(parts *parts, in podInputs) error {
+	// What a pod is made of beside its containers.
+	volumes, err := s.runVolumes(parts, in)
+	if err != nil {
+		return err
+	}
+
+	rotator, err := s.newRotator()
+	if err != nil {
+		return err
+	}
+
+	parts.run("log rotation", rotator.Run)
+
+	access, err := s.newImageAccess()
+	if err != nil {
+		return err
+	}
+
+	worker, err := s.newWorker(in, volumes, access)
+	if err != nil {
+		return err
+	}
+
+	// What brings pods in comes first. Static pods in files must be known before pods are worked on: what
+	// runs and is not known is ended.
+	s.runSources(parts, in)
+	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
+	parts.runSafe("pod workers", worker.Run)
+
+	sweep := leftovers{
+		log:     s.log,
+		runtime: s.runtime,
+		pods:    in.pods,
+		worker:  worker,
+		volumes: volumes,
+		logs:    s.logs(),
+		access:  access,
+		tree:    in.tree,
+		bound:   s.bounder(in.tree),
+		looks:   in.looks,
+	}
+
+	parts.runSafe("leftovers", sweep.run)
+	return nil
 }
 
 // newWorker makes the pod worker.
-func (s *surroundings) newWorker(p workerParts) (*podworker.Worker, error) {
+func (s *surroundings) newWorker(
+	p podInputs, volumes *volume.Mounter, access *imageaccess.Access,
+) (*podworker.Worker, error) {
 	node, err := s.containerConfig()
 	if err != nil {
 		return nil, err
@@ -71,7 +119,7 @@ func (s *surroundings) newWorker(p workerParts) (*podworker.Worker, error) {
 	images := imagepull.New(imagepull.Config{
 		Runtime:     s.runtime,
 		Secrets:     p.refs,
-		Access:      p.access,
+		Access:      access,
 		Events:      p.events,
 		Log:         s.log,
 		NodeSecrets: files.pullSecrets,
@@ -87,7 +135,7 @@ func (s *surroundings) newWorker(p workerParts) (*podworker.Worker, error) {
 		Pods:    p.pods,
 		API:     podAPI{Writer: writer, classes: p.refs},
 		Runtime: s.runtime,
-		Volumes: p.volumes,
+		Volumes: volumes,
 		Cgroups: balancedTree{Tree: p.tree, pods: p.pods},
 		Objects: p.refs,
 		Probes:  probe.New(s.runtime, p.looks, p.events),
@@ -164,27 +212,18 @@ func (s *surroundings) admission(
 	}
 }
 
-// runPods starts what brings pods in and what works on them. Static pods in files are known before pods are
-// worked on: what runs and is not known would be ended.
-func (s *surroundings) runPods(
-	parts *parts,
-	status *nodestatus.Reporter,
-	pods *podsource.Source,
-	worker *podworker.Worker,
-) {
+// runSources starts what brings pods in: the files, the page and the API server.
+func (s *surroundings) runSources(parts *parts, in podInputs) {
 	static := s.cfg.Static
 	if static.Path != "" {
-		files := podsource.NewFiles(pods, static.Path)
+		files := podsource.NewFiles(in.pods, static.Path)
 		parts.run("static pods", files.Run)
 	}
 
 	if static.URL != "" {
-		page := podsource.NewPage(pods, static.URL, static.URLHeader, static.Interval)
+		page := podsource.NewPage(in.pods, static.URL, static.URLHeader, static.Interval)
 		parts.runSafe("static pods by HTTP", page.Run)
 	}
 
-	parts.runSafe("pods", after(status.Registered(), pods.Run))
-
-	parts.run("container runtime", func(ctx context.Context) error { return s.runtime.Watch(ctx, worker) })
-	parts.runSafe("pod workers", worker.Run)
+	parts.runSafe("pods", after(in.status.Registered(), in.pods.Run))
 }

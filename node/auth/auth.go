@@ -79,8 +79,8 @@ func New(cfg Config) *Guard {
 	return &Guard{cfg: cfg}
 }
 
-// Wrap passes to next only those requests that are allowed. The answers to others are kubelet's: 401, 403 with
-// the user and the subresource, 500 when the API server could not be asked.
+// Wrap passes to next only those requests that are allowed. The answers to others are kubelet's: 401, 403
+// with the user and the subresource, 500 when the API server could not be asked.
 func (g *Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, err := g.authenticate(r)

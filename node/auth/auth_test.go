@@ -298,6 +298,7 @@ func TestARefusalIsForgottenSoonerThanAPermission(t *testing.T) {
 		Reviews:     api,
 		Now:         func() time.Time { return now },
 	})
+
 	for _, c := range []struct {
 		after   time.Duration
 		allowed bool

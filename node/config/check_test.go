@@ -18,8 +18,18 @@ func TestDefaultsAreValid(t *testing.T) {
 	}
 }
 
-func TestBadValuesAreRefusedByName(t *testing.T) {
-	for text, want := range map[string]string{
+// refused checks that each file ends the start with an error that names the field.
+func refused(t *testing.T, files map[string]string) {
+	t.Helper()
+	for text, want := range files {
+		if _, err := configured(t, header+text+"\n"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want an error that names %s", text, err, want)
+		}
+	}
+}
+
+func TestBadValuesOfTheNodeAreRefusedByName(t *testing.T) {
+	refused(t, map[string]string{
 		"address: localhost":                         "address",
 		"port: 70000":                                "port",
 		"readOnlyPort: -1":                           "readOnlyPort",
@@ -52,47 +62,53 @@ func TestBadValuesAreRefusedByName(t *testing.T) {
 		"imageGCHighThresholdPercent: 101":                          "imageGCHighThresholdPercent",
 		"imageGCLowThresholdPercent: 85":                            "imageGCLowThresholdPercent",
 		"imageMaximumGCAge: 1m":                                     "imageMaximumGCAge",
-		"podLogsDir: var/log":                                       "podLogsDir",
-		"podLogsDir: /var/../log":                                   "podLogsDir",
-		"podLogsDir: /var/lög":                                      "podLogsDir",
-		"containerLogMaxSize: big":                                  "containerLogMaxSize",
-		"containerLogMaxFiles: 1":                                   "containerLogMaxFiles",
-		"containerLogMaxWorkers: 0":                                 "containerLogMaxWorkers",
-		"containerLogMonitorInterval: 1s":                           "containerLogMonitorInterval",
-		"clusterDNS: [dns]":                                         "clusterDNS",
-		"httpCheckFrequency: -1s":                                   "httpCheckFrequency",
-		"crashLoopBackOff: {maxContainerRestartPeriod: 10m}":        "maxContainerRestartPeriod",
-		"allowedUnsafeSysctls: [vm.swappiness]":                     "allowedUnsafeSysctls",
-		"allowedUnsafeSysctls: ['net.*.x']":                         "allowedUnsafeSysctls",
-		"userNamespaces: {idsPerPod: 65537}":                        "userNamespaces.idsPerPod",
-		"configMapAndSecretChangeDetectionStrategy: Poll":           "configMapAndSecret",
-		"cgroupDriver: none":                                        "cgroupDriver",
-		"cpuCFSQuotaPeriod: 2s":                                     "cpuCFSQuotaPeriod",
-		"memorySwap: {swapBehavior: Always}":                        "memorySwap.swapBehavior",
-		"memoryThrottlingFactor: 1.5":                               "memoryThrottlingFactor",
-		"enforceNodeAllocatable: [none, pods]":                      "enforceNodeAllocatable",
-		"enforceNodeAllocatable: [pods, pods]":                      "enforceNodeAllocatable",
-		"cgroupsPerQOS: false":                                      "cgroupsPerQOS",
-		"systemReserved: {cpu: x}":                                  "systemReserved",
-		"kubeReserved: {memory: -1Gi}":                              "kubeReserved",
-		"kubeReserved: {example.com/x: 1}":                          "kubeReserved",
-		"reservedSystemCPUs: 3-x":                                   "reservedSystemCPUs",
-		"cpuManagerPolicy: magic":                                   "cpuManagerPolicy",
-		"topologyManagerScope: node":                                "topologyManagerScope",
-		"shutdownGracePeriodCriticalPods: 10s":                      "shutdownGracePeriodCriticalPods",
-		"evictionHard: {memory.free: 1Mi}":                          "evictionHard",
-		"evictionHard: {memory.available: 101%}":                    "evictionHard",
-		"evictionSoft: {memory.available: 10%}":                     "evictionSoftGracePeriod",
-		"evictionMinimumReclaim: {nodefs.available: -1Gi}":          "evictionMinimumReclaim",
-		"imagePullCredentialsVerificationPolicy: Sometimes":         "imagePullCredentialsVerificationPolicy",
-		"featureGates: {NoSuchGate: true}":                          "NoSuchGate",
-		"featureGates: {UserNamespacesSupport: false}":              "UserNamespacesSupport",
+	})
+}
+
+func TestBadValuesOfPodsAreRefusedByName(t *testing.T) {
+	refused(t, map[string]string{
+		"podLogsDir: var/log":                                "podLogsDir",
+		"podLogsDir: /var/../log":                            "podLogsDir",
+		"podLogsDir: /var/lög":                               "podLogsDir",
+		"containerLogMaxSize: big":                           "containerLogMaxSize",
+		"containerLogMaxFiles: 1":                            "containerLogMaxFiles",
+		"containerLogMaxWorkers: 0":                          "containerLogMaxWorkers",
+		"containerLogMonitorInterval: 1s":                    "containerLogMonitorInterval",
+		"clusterDNS: [dns]":                                  "clusterDNS",
+		"httpCheckFrequency: -1s":                            "httpCheckFrequency",
+		"crashLoopBackOff: {maxContainerRestartPeriod: 10m}": "maxContainerRestartPeriod",
+		"allowedUnsafeSysctls: [vm.swappiness]":              "allowedUnsafeSysctls",
+		"allowedUnsafeSysctls: ['net.*.x']":                  "allowedUnsafeSysctls",
+		"userNamespaces: {idsPerPod: 65537}":                 "userNamespaces.idsPerPod",
+		"configMapAndSecretChangeDetectionStrategy: Poll":    "configMapAndSecret",
+	})
+}
+
+func TestBadValuesOfResourcesAreRefusedByName(t *testing.T) {
+	refused(t, map[string]string{
+		"cgroupDriver: none":                                                              "cgroupDriver",
+		"cpuCFSQuotaPeriod: 2s":                                                           "cpuCFSQuotaPeriod",
+		"memorySwap: {swapBehavior: Always}":                                              "memorySwap.swapBehavior",
+		"memoryThrottlingFactor: 1.5":                                                     "memoryThrottlingFactor",
+		"enforceNodeAllocatable: [none, pods]":                                            "enforceNodeAllocatable",
+		"enforceNodeAllocatable: [pods, pods]":                                            "enforceNodeAllocatable",
+		"cgroupsPerQOS: false":                                                            "cgroupsPerQOS",
+		"systemReserved: {cpu: x}":                                                        "systemReserved",
+		"kubeReserved: {memory: -1Gi}":                                                    "kubeReserved",
+		"kubeReserved: {example.com/x: 1}":                                                "kubeReserved",
+		"reservedSystemCPUs: 3-x":                                                         "reservedSystemCPUs",
+		"cpuManagerPolicy: magic":                                                         "cpuManagerPolicy",
+		"topologyManagerScope: node":                                                      "topologyManagerScope",
+		"shutdownGracePeriodCriticalPods: 10s":                                            "shutdownGracePeriodCriticalPods",
+		"evictionHard: {memory.free: 1Mi}":                                                "evictionHard",
+		"evictionHard: {memory.available: 101%}":                                          "evictionHard",
+		"evictionSoft: {memory.available: 10%}":                                           "evictionSoftGracePeriod",
+		"evictionMinimumReclaim: {nodefs.available: -1Gi}":                                "evictionMinimumReclaim",
+		"imagePullCredentialsVerificationPolicy: Sometimes":                               "imagePullCredentialsVerificationPolicy",
+		"featureGates: {NoSuchGate: true}":                                                "NoSuchGate",
+		"featureGates: {UserNamespacesSupport: false}":                                    "UserNamespacesSupport",
 		"serverTLSBootstrap: true\nfeatureGates: {RotateKubeletServerCertificate: false}": "serverTLSB",
-	} {
-		if _, err := configured(t, header+text+"\n"); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %v, want an error that names %s", text, err, want)
-		}
-	}
+	})
 }
 
 func TestBadFlagsAreRefusedByName(t *testing.T) {

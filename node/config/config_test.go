@@ -14,7 +14,8 @@ import (
 const header = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
 
 const kubeadm = header + `
-authentication: {anonymous: {enabled: false}, webhook: {cacheTTL: 0s, enabled: true}, x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}
+authentication: {anonymous: {enabled: false}, webhook: {cacheTTL: 0s, enabled: true},
+	x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}
 authorization: {mode: Webhook, webhook: {cacheAuthorizedTTL: 0s, cacheUnauthorizedTTL: 0s}}
 cgroupDriver: systemd
 clusterDNS: [10.96.0.10]

@@ -23,48 +23,22 @@ func (c *settings) resolve() (Config, error) {
 		RootDir:         c.RootDir,
 		RuntimeEndpoint: c.RuntimeEndpoint,
 		ImageEndpoint:   c.ImageEndpoint,
-		Kubelet:         k,
-		Flags:           c.Flags,
-		Notices:         c.Notices,
-		Identity: Identity{
-			Kubeconfig: c.Kubeconfig,
-			Bootstrap:  c.Bootstrap,
-			CertDir:    c.CertDir,
-			Rotate:     *k.RotateCertificates,
-		},
-		Cgroups: Cgroups{
-			Driver:   k.CgroupDriver,
-			Root:     k.CgroupRoot,
-			PodPIDs:  *k.PodPidsLimit,
-			CPUQuota: *k.CPUCFSQuota,
-		},
-		Events: Events{
-			PerSecond: int(*k.EventRecordQPS),
-			Burst:     int(k.EventBurst),
-		},
-		Static: Static{
-			Path:      k.StaticPodPath,
-			URL:       k.StaticPodURL,
-			URLHeader: http.Header(k.StaticPodURLHeader),
-			Interval:  k.HTTPCheckFrequency.Duration,
-		},
-		Process: Process{
-			OOMScoreAdj:  int(*k.OOMScoreAdj),
-			MaxOpenFiles: uint64(k.MaxOpenFiles),
-		},
-		Gates: Gates{
-			Checkpoint:           k.Enabled("ContainerCheckpoint"),
-			Statusz:              k.Enabled("ComponentStatusz"),
-			Flagz:                k.Enabled("ComponentFlagz"),
-			PodResources:         k.Enabled("PodLevelResources"),
-			RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
-		},
-	}
 
-	out.Node = c.node()
-	out.Containers = containers(k)
-	out.Images = images(k)
-	out.Machine = machine(k)
+		Identity:   c.identity(),
+		Node:       c.node(),
+		Cgroups:    cgroups(k),
+		Containers: containers(k),
+		Images:     images(k),
+		Static:     static(k),
+		Events:     Events{PerSecond: int(*k.EventRecordQPS), Burst: int(k.EventBurst)},
+		Process:    Process{OOMScoreAdj: int(*k.OOMScoreAdj), MaxOpenFiles: uint64(k.MaxOpenFiles)},
+		Machine:    machine(k),
+		Gates:      gates(k),
+
+		Kubelet: k,
+		Flags:   c.Flags,
+		Notices: c.Notices,
+	}
 	if *k.HealthzPort != 0 {
 		out.HealthAddress = address(k.HealthzBindAddress, *k.HealthzPort)
 	}
@@ -79,6 +53,43 @@ func (c *settings) resolve() (Config, error) {
 
 	out.API, err = api(k)
 	return out, err
+}
+
+func (c *settings) identity() Identity {
+	return Identity{
+		Kubeconfig: c.Kubeconfig,
+		Bootstrap:  c.Bootstrap,
+		CertDir:    c.CertDir,
+		Rotate:     *c.Kubelet.RotateCertificates,
+	}
+}
+
+func cgroups(k *kubeletconfig.Configuration) Cgroups {
+	return Cgroups{
+		Driver:   k.CgroupDriver,
+		Root:     k.CgroupRoot,
+		PodPIDs:  *k.PodPidsLimit,
+		CPUQuota: *k.CPUCFSQuota,
+	}
+}
+
+func static(k *kubeletconfig.Configuration) Static {
+	return Static{
+		Path:      k.StaticPodPath,
+		URL:       k.StaticPodURL,
+		URLHeader: http.Header(k.StaticPodURLHeader),
+		Interval:  k.HTTPCheckFrequency.Duration,
+	}
+}
+
+func gates(k *kubeletconfig.Configuration) Gates {
+	return Gates{
+		Checkpoint:           k.Enabled("ContainerCheckpoint"),
+		Statusz:              k.Enabled("ComponentStatusz"),
+		Flagz:                k.Enabled("ComponentFlagz"),
+		PodResources:         k.Enabled("PodLevelResources"),
+		RestartAllContainers: k.Enabled("RestartAllContainersOnContainerExits"),
+	}
 }
 
 func address(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }

@@ -16,8 +16,9 @@ import (
 
 // Gate is passed by each pod once in the life of an agent.
 type Gate struct {
-	check   func(pod *v1.Pod, active []*v1.Pod) admit.Verdict // nil: all are admitted
-	preempt func(types.UID)                                   // called for a pod that must end for another one
+	check func(pod *v1.Pod, active []*v1.Pod) admit.Verdict // nil: all are admitted
+	// called for a pod that must end for another one
+	preempt func(types.UID)
 
 	mu       sync.Mutex // guards what follows
 	admitted map[types.UID]bool
@@ -84,8 +85,8 @@ func (g *Gate) Ask(pod *v1.Pod, all []*v1.Pod) admit.Verdict {
 	return g.judge(pod, all)
 }
 
-// ending returns the victims of a critical pod that have not ended yet. While there are any no more are chosen:
-// they would end in vain.
+// ending returns the victims of a critical pod that have not ended yet. While there are any no more are
+// chosen: they would end in vain.
 func (g *Gate) ending(pod *v1.Pod, all []*v1.Pod) []*v1.Pod {
 	var out []*v1.Pod
 	for _, o := range all {

@@ -96,7 +96,7 @@ func (id *Identity) Run(ctx context.Context, requests Requests, rotate bool) err
 	}
 
 	store := id.cfg.store()
-	if _, err := os.Stat(store.Current()); !rotate || errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(store.current()); !rotate || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 
@@ -154,7 +154,7 @@ func (id *Identity) join(ctx context.Context) (http.RoundTripper, error) {
 	if err := id.firstCertificate(ctx); err != nil {
 		return nil, err
 	}
-	if err := id.bootstrap.WriteKubeconfig(id.cfg.Kubeconfig, id.cfg.store().Current()); err != nil {
+	if err := id.bootstrap.WriteKubeconfig(id.cfg.Kubeconfig, id.cfg.store().current()); err != nil {
 		return nil, err
 	}
 	own, err := kube.Load(id.cfg.Kubeconfig)

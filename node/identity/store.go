@@ -26,16 +26,16 @@ type Store struct {
 	Name string // kubelet-client or kubelet-server
 }
 
-// Current is the path of the link to the certificate in use. It serves as certificate and as key file.
-func (s Store) Current() string { return filepath.Join(s.Dir, s.Name+"-current.pem") }
+// current is the path of the link to the certificate in use. It serves as certificate and as key file.
+func (s Store) current() string { return filepath.Join(s.Dir, s.Name+"-current.pem") }
 
 // Load reads the certificate in use, with its leaf parsed. The error is fs.ErrNotExist when there is none.
 func (s Store) Load() (*tls.Certificate, error) {
-	data, err := os.ReadFile(s.Current())
+	data, err := os.ReadFile(s.current())
 	if err != nil {
 		return nil, err
 	}
-	return parsePair(s.Current(), data, data)
+	return parsePair(s.current(), data, data)
 }
 
 // parsePair parses a certificate and its key (PEM); path is for errors.
@@ -77,14 +77,14 @@ func (s Store) Put(cert, key []byte, now time.Time) (*tls.Certificate, error) {
 
 // link makes the file the one in use.
 func (s Store) link(file string) error {
-	temporary := s.Current() + ".new"
+	temporary := s.current() + ".new"
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("link certificate: %w", err)
 	}
 	if err := os.Symlink(file, temporary); err != nil {
 		return fmt.Errorf("link certificate: %w", err)
 	}
-	if err := os.Rename(temporary, s.Current()); err != nil {
+	if err := os.Rename(temporary, s.current()); err != nil {
 		return fmt.Errorf("link certificate: %w", err)
 	}
 	return durable.SyncDir(s.Dir)

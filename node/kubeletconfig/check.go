@@ -172,7 +172,13 @@ func (k *Configuration) checkPods(p *problems) {
 
 	for i, name := range k.AllowedUnsafeSysctls {
 		space, _, _ := sysctl.GetNamespace(name)
-		p.when(!sysctlPattern.MatchString(name), "allowedUnsafeSysctls[%d] %q is not the name of a sysctl", i, name)
+		p.when(
+			!sysctlPattern.MatchString(name),
+			"allowedUnsafeSysctls[%d] %q is not the name of a sysctl",
+			i,
+			name,
+		)
+
 		p.when(space == sysctl.UnknownNamespace, "allowedUnsafeSysctls[%d] %q is not known to be namespaced",
 			i, name)
 	}

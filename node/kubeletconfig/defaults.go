@@ -8,7 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// SetDefaults fills in what was left open: zero means that, but for pointers, which distinguish zero from nothing.
+// SetDefaults fills in what was left open: zero means that, but for pointers, which distinguish zero from
+// nothing.
 func (k *Configuration) SetDefaults() {
 	k.TypeMeta = metav1.TypeMeta{Kind: Kind, APIVersion: APIVersion}
 

@@ -24,7 +24,12 @@ func (k *Configuration) checkEviction() error {
 	for signal, text := range k.EvictionSoftGracePeriod {
 		d, err := time.ParseDuration(text)
 		p.when(!threshold.Known(signal), "evictionSoftGracePeriod: %s is not an eviction signal", signal)
-		p.when(err != nil || d < 0, "evictionSoftGracePeriod: %s: %q is not a positive duration", signal, text)
+		p.when(
+			err != nil || d < 0,
+			"evictionSoftGracePeriod: %s: %q is not a positive duration",
+			signal,
+			text,
+		)
 	}
 
 	for signal := range k.EvictionSoft {

@@ -29,8 +29,8 @@ const (
 	SourceURL  = "http"
 )
 
-// IsStatic reports, from the annotations of a pod or its sandbox, whether the pod is from a manifest. A source of
-// another name, which any user may write, means nothing.
+// IsStatic reports, from the annotations of a pod or its sandbox, whether the pod is from a manifest. A
+// source of another name, which any user may write, means nothing.
 func IsStatic(annotations map[string]string) bool {
 	source := annotations[AnnotationSource]
 	return source == SourceFile || source == SourceURL

@@ -31,8 +31,8 @@ type Writer struct {
 	Node   func() *v1.Node // the owner of the mirrors; nil while it is not registered
 }
 
-// ErrNoNode is returned as long as a mirror cannot be made because its owner does not exist.
-var ErrNoNode = errors.New("the node is not registered yet")
+// errNoNode is returned as long as a mirror cannot be made because its owner does not exist.
+var errNoNode = errors.New("the node is not registered yet")
 
 // PatchStatus applies a strategic merge patch to the status of a pod, or of a static pod's mirror, and
 // returns the pod with the status that the API shows now.
@@ -104,7 +104,7 @@ func (w Writer) ensure(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 func (w Writer) create(ctx context.Context, pod *v1.Pod) (*v1.Pod, error) {
 	node := w.Node()
 	if node == nil {
-		return nil, ErrNoNode
+		return nil, errNoNode
 	}
 
 	want := pod.DeepCopy()

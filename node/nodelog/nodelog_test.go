@@ -33,6 +33,7 @@ func logs(t *testing.T) nodelog.Dir {
 			t.Fatal(err)
 		}
 	}
+
 	for link, target := range map[string]string{
 		"log/inside":   "a.log",
 		"log/outside":  "../secret",
@@ -42,6 +43,7 @@ func logs(t *testing.T) nodelog.Dir {
 			t.Fatal(err)
 		}
 	}
+
 	return nodelog.Dir(dir)
 }
 
@@ -66,6 +68,7 @@ func TestFilesAreServed(t *testing.T) {
 			t.Errorf("%s: %d %q", path, code, body)
 		}
 	}
+
 	if code, _, _ := get(d, "/logs/none"); code != http.StatusNotFound {
 		t.Errorf("a file that does not exist: %d", code)
 	}
@@ -80,6 +83,7 @@ func TestDirectoriesAreListedAsLinks(t *testing.T) {
 	if code != http.StatusOK {
 		t.Fatalf("%d %s", code, body)
 	}
+
 	for _, want := range []string{
 		`<a href="./a.log">a.log</a>`,
 		`<a href="./pods/">pods/</a>`,
@@ -99,7 +103,12 @@ func TestDirectoriesAreListedAsLinks(t *testing.T) {
 // Pods may have the directory mounted.
 func TestNothingOutsideOfTheDirectoryIsServed(t *testing.T) {
 	d := logs(t)
-	for _, path := range []string{"/logs/outside", "/logs/absolute", "/logs/../secret", "/logs/pods/../../secret"} {
+	for _, path := range []string{
+		"/logs/outside",
+		"/logs/absolute",
+		"/logs/../secret",
+		"/logs/pods/../../secret",
+	} {
 		code, body, _ := get(d, path)
 		if code == http.StatusOK || strings.Contains(body, "outside\n") || body == "outside" {
 			t.Errorf("%s: %d %q", path, code, body)
@@ -112,7 +121,9 @@ func TestWhatIsNotAFileIsRefusedWithoutBeingOpened(t *testing.T) {
 	if err := unix.Mkfifo(filepath.Join(string(d), "pipe"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, body, _ := get(d, "/logs/pipe") // opening it would block
+
+	// opening it would block
+	code, body, _ := get(d, "/logs/pipe")
 	if code != http.StatusForbidden || !strings.Contains(body, "neither a file nor a directory") {
 		t.Errorf("%d %q", code, body)
 	}

@@ -36,9 +36,9 @@ type Config struct {
 
 // Tree is the node's tree of pod groups.
 type Tree struct {
-	cfg    Config
-	names  naming
-	others []naming // of the driver that is not in use, but may have been
+	cfg      Config
+	names    naming
+	inactive []naming // of the driver that is not in use, but may have been
 
 	mu        sync.Mutex // guards what follows
 	burstable uint64     // shares of the burstable tier as they were written last
@@ -57,14 +57,14 @@ func New(cfg Config) (*Tree, error) {
 			return &Tree{cfg: cfg, names: byPath}, nil
 		}
 
-		return &Tree{cfg: cfg, names: byPath, others: []naming{bySlice}}, nil
+		return &Tree{cfg: cfg, names: byPath, inactive: []naming{bySlice}}, nil
 
 	case "systemd":
 		if err != nil {
 			return nil, fmt.Errorf("cgroupRoot %q with the cgroup driver systemd: %w", cfg.Root, err)
 		}
 
-		return &Tree{cfg: cfg, names: bySlice, others: []naming{byPath}}, nil
+		return &Tree{cfg: cfg, names: bySlice, inactive: []naming{byPath}}, nil
 	}
 
 	return nil, fmt.Errorf("cgroup driver %q: must be cgroupfs or systemd", cfg.Driver)
@@ -195,7 +195,7 @@ func (t *Tree) Remove(ctx context.Context, uid types.UID) error {
 		}
 	}
 
-	for _, names := range t.others {
+	for _, names := range t.inactive {
 		for _, qos := range tiers {
 			if err := t.removeIdle(ctx, podGroup(names, qos, uid)); err != nil {
 				return fmt.Errorf("cgroup of pod %s: %w", uid, err)
@@ -251,7 +251,7 @@ func (t *Tree) removeIdle(ctx context.Context, group string) error {
 func (t *Tree) Pods() ([]types.UID, error) {
 	seen := map[types.UID]bool{}
 	var uids []types.UID
-	for _, names := range append([]naming{t.names}, t.others...) {
+	for _, names := range append([]naming{t.names}, t.inactive...) {
 		for _, qos := range tiers {
 			children, err := t.children(names.group(tier(qos)...))
 			if err != nil {
@@ -289,7 +289,7 @@ func (t *Tree) children(group string) ([]string, error) {
 // Retire removes the groups of the driver that is not in use any more, once no process is left in them.
 func (t *Tree) Retire(ctx context.Context) error {
 	var errs []error
-	for _, names := range t.others {
+	for _, names := range t.inactive {
 		pids, err := t.cfg.Host.Procs(names.group(tier(v1.PodQOSGuaranteed)...))
 		if err != nil || len(pids) > 0 {
 			errs = append(errs, err)

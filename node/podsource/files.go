@@ -38,7 +38,7 @@ type parsed struct {
 // counts as a pod that is gone.
 func NewFiles(source *Source, path string) *Files {
 	f := &Files{source: source, path: path}
-	source.Expect(manifest.SourceFile)
+	source.expect(manifest.SourceFile)
 	f.read()
 	return f
 }

@@ -155,7 +155,7 @@ func TestSingleFileIsAPathOfManifests(t *testing.T) {
 
 func TestStaticPodsAreSettledApartFromTheAPI(t *testing.T) {
 	s := source(t)
-	s.Expect(manifest.SourceFile)
+	s.expect(manifest.SourceFile)
 	if s.Settled(manifest.SourceFile) {
 		t.Error("settled before the files were read")
 	}

@@ -57,7 +57,7 @@ func TestMirrorWhoseManifestIsGoneHasNothingToShow(t *testing.T) {
 			if restarted {
 				s = sourceOf(t, s.server)
 				d.source = s.Source
-				s.Expect(manifest.SourceFile)
+				s.expect(manifest.SourceFile)
 			}
 
 			s.start()

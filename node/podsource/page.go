@@ -28,7 +28,7 @@ type Page struct {
 // NewPage returns the page of a URL, which is asked for with the header at each interval. Until it has been
 // read once, static pods that came from a page may only be unknown.
 func NewPage(source *Source, url string, header http.Header, every time.Duration) *Page {
-	source.Expect(manifest.SourceURL)
+	source.expect(manifest.SourceURL)
 	return &Page{
 		source: source,
 		url:    url,

@@ -34,8 +34,8 @@ func SourceOf(annotations map[string]string) string {
 // FullName is what is unique among the pods of the cluster, and the same for a static pod and its mirror.
 func FullName(pod *v1.Pod) string { return pod.Namespace + "/" + pod.Name }
 
-// Expect says that pods will come from a source: until they have, one that is absent may only be unknown.
-func (s *Source) Expect(source string) {
+// expect says that pods will come from a source: until they have, one that is absent may only be unknown.
+func (s *Source) expect(source string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expected[source] = true

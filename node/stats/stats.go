@@ -37,8 +37,8 @@ type Collector struct {
 	start time.Time
 	root  string // directory that holds /proc; empty: this machine's
 
-	rates rates
-	asked questions
+	rates     rates
+	questions questions
 }
 
 // New returns a collector.

@@ -21,7 +21,7 @@ func (c *Collector) volumes(pod *v1.Pod) []statsapi.VolumeStats {
 		vol := &pod.Spec.Volumes[i]
 		claim := claimOf(pod, vol)
 		for _, dir := range c.volumeDirs(pod, vol, claim) {
-			fs := c.asked.usage(dir, mountUsage)
+			fs := c.questions.usage(dir, mountUsage)
 			if fs == nil {
 				continue
 			}

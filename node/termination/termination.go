@@ -54,6 +54,10 @@ func Create(podDir, container string, attempt uint32) (path string, err error) {
 
 // Remove removes the file of an instance. One that is not there is a success.
 func Remove(podDir, container string, attempt uint32) error {
+	if filepath.Base(container) != container {
+		// A container of a pod cannot have this name, which is from a label.
+		return nil
+	}
 	err := os.Remove(file(podDir, container, attempt))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -147,3 +147,21 @@ func TestMessageIsNotReadThroughALink(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+func TestNothingIsRemovedByANameThatIsNotOfAContainer(t *testing.T) {
+	dir := t.TempDir()
+	path, err := termination.Create(dir, "app", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	for _, name := range []string{"", "../containers/app", "a/../app"} {
+		if err := termination.Remove(dir, name, 0); err != nil {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+}

@@ -14,8 +14,8 @@ import (
 // probeTimeout bounds the answer of a driver that is asked by --probe.
 const probeTimeout = 4 * time.Second
 
-// probe asks the driver that serves on a socket whether it is ready, and fails if it is not. kubelet cannot ask
-// by itself: its gRPC probes are for TCP and another service.
+// probe asks the driver that serves on a socket whether it is ready, and fails if it is not. kubelet cannot
+// ask by itself: its gRPC probes are for TCP and another service.
 func probe(ctx context.Context, endpoint string) (err error) {
 	conn, err := socket.Dial(endpoint)
 	if err != nil {
@@ -25,6 +25,7 @@ func probe(ctx context.Context, endpoint string) (err error) {
 
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
+
 	resp, err := csi.NewIdentityClient(conn).Probe(ctx, &csi.ProbeRequest{})
 	if err != nil {
 		return fmt.Errorf("probe the driver at %s: %w", endpoint, err)
@@ -32,5 +33,6 @@ func probe(ctx context.Context, endpoint string) (err error) {
 	if ready := resp.GetReady(); ready != nil && !ready.GetValue() {
 		return fmt.Errorf("the driver at %s is not ready", endpoint)
 	}
+
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
@@ -137,6 +135,7 @@ func (s *Server) store(at place, doc document) {
 		s.drop(at)
 		return
 	}
+
 	event := "ADDED"
 	if old != nil {
 		event = "MODIFIED"
@@ -159,10 +158,12 @@ func (s *Server) remove(at place) {
 	if old == nil {
 		return
 	}
+
 	if len(old.GetFinalizers()) == 0 {
 		s.drop(at)
 		return
 	}
+
 	if old.GetDeletionTimestamp() == nil {
 		doc := old.DeepCopy()
 		doc.SetDeletionTimestamp(new(metav1.Now()))
@@ -306,85 +307,6 @@ func agrees(resource schema.GroupResource, stored, doc document) error {
 		return apierrors.NewConflict(resource, doc.GetName(), fmt.Errorf("the UID is not %s", uid))
 	}
 	return nil
-}
-
-func (s *Server) patch(q query, resource schema.GroupResource, stored document, body []byte) (any, error) {
-	if stored == nil {
-		stored = &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{
-			"name": q.at.Name, "namespace": q.at.Namespace}}}
-	}
-
-	var change map[string]any
-	if err := json.Unmarshal(body, &change); err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
-	}
-	if err := agrees(resource, stored, &unstructured.Unstructured{Object: change}); err != nil {
-		return nil, err
-	}
-
-	out := &unstructured.Unstructured{}
-	if strings.Contains(q.patch, "strategic") {
-		changed, err := strategic(q, stored, body)
-		if err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
-
-		out.Object = changed
-	} else {
-		out.Object, _ = merge(stored.DeepCopy().Object, change).(map[string]any)
-	}
-
-	s.store(q.at, out)
-	return out, nil
-}
-
-func strategic(q query, stored document, patch []byte) (map[string]any, error) {
-	kind, err := q.kind()
-	if err != nil {
-		return nil, err
-	}
-
-	typed, err := scheme.Scheme.New(kind)
-	if err != nil {
-		return nil, err
-	}
-
-	before, err := json.Marshal(stored.Object)
-	if err != nil {
-		return nil, err
-	}
-
-	after, err := strategicpatch.StrategicMergePatch(before, patch, reflect.ValueOf(typed).Elem().Interface())
-	if err != nil {
-		return nil, err
-	}
-
-	var out map[string]any
-	return out, json.Unmarshal(after, &out)
-}
-
-// merge is a JSON merge patch (RFC 7386).
-func merge(target, patch any) any {
-	change, ok := patch.(map[string]any)
-	if !ok {
-		return patch
-	}
-
-	out, ok := target.(map[string]any)
-	if !ok {
-		out = map[string]any{}
-	}
-
-	for name, value := range change {
-		if value == nil {
-			delete(out, name)
-			continue
-		}
-
-		out[name] = merge(out[name], value)
-	}
-
-	return out
 }
 
 func (s *Server) delete(q query, resource schema.GroupResource, stored document, body []byte) (any, error) {

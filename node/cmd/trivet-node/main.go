@@ -17,9 +17,9 @@ import (
 	"github.com/trivet-node/trivet/node/config"
 )
 
-const about = `trivet-node is a Kubernetes node agent: it takes the place of kubelet. It registers this machine as a node,
-runs the pods that are bound to it through a CRI container runtime, and reports how they are. It reads kubelet's flags
-and KubeletConfiguration files.`
+const about = `trivet-node is a Kubernetes node agent: it takes the place of kubelet. It registers this
+machine as a node, runs the pods that are bound to it through a CRI container runtime, and reports how they are. It
+reads kubelet's flags and KubeletConfiguration files.`
 
 func main() { program.Main("trivet-node", run) }
 

@@ -14,9 +14,9 @@ import (
 	"github.com/trivet-node/trivet/internal/boundedfile"
 )
 
-// askRunning is how often an idle follower asks whether the container still runs: an exit writes nothing to
+// pollRunning is how often an idle follower asks whether the container still runs: an exit writes nothing to
 // the log.
-const askRunning = 500 * time.Millisecond
+const pollRunning = 500 * time.Millisecond
 
 // follow prints what there is and what is added, until the container has ended.
 func (p *printer) follow(ctx context.Context, at *cursor) error {
@@ -30,7 +30,7 @@ func (p *printer) follow(ctx context.Context, at *cursor) error {
 		return fmt.Errorf("follow log %s: %w", at.path, err)
 	}
 
-	idle := time.NewTicker(askRunning)
+	idle := time.NewTicker(pollRunning)
 	defer idle.Stop()
 
 	var failure error

@@ -168,10 +168,6 @@ func (s service) ListContainers(
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	if err := s.behaviour.fail["ListContainers"]; err != nil {
-		return nil, err
-	}
-
 	out := &cri.ListContainersResponse{}
 	want := r.GetFilter().GetState()
 	for id, c := range s.containers {
@@ -202,9 +198,6 @@ func (s service) ContainerStatus(
 	c := s.containers[r.ContainerId]
 	if c == nil {
 		return nil, notFound("container", r.ContainerId)
-	}
-	if err := s.behaviour.fail["ContainerStatus"]; err != nil {
-		return nil, err
 	}
 
 	return &cri.ContainerStatusResponse{Status: &cri.ContainerStatus{

@@ -49,7 +49,10 @@ func (s *Server) NamedServers() []string {
 }
 
 // ImageStatus knows images that were preloaded or pulled.
-func (s imageService) ImageStatus(_ context.Context, r *cri.ImageStatusRequest) (*cri.ImageStatusResponse, error) {
+func (s imageService) ImageStatus(
+	_ context.Context,
+	r *cri.ImageStatusRequest,
+) (*cri.ImageStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name := strings.TrimPrefix(r.Image.Image, idPrefix)

@@ -8,11 +8,6 @@ import (
 
 // Version is that of a runtime named "fake".
 func (s service) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.behaviour.fail["Version"]; err != nil {
-		return nil, err
-	}
 	return &cri.VersionResponse{RuntimeName: "fake", RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
 }
 
@@ -56,7 +51,10 @@ func (s service) UpdateRuntimeConfig(
 }
 
 // ImageFsInfo is that of images below /.
-func (s imageService) ImageFsInfo(context.Context, *cri.ImageFsInfoRequest) (*cri.ImageFsInfoResponse, error) {
+func (s imageService) ImageFsInfo(
+	context.Context,
+	*cri.ImageFsInfoRequest,
+) (*cri.ImageFsInfoResponse, error) {
 	return &cri.ImageFsInfoResponse{ImageFilesystems: []*cri.FilesystemUsage{{
 		FsId:       &cri.FilesystemIdentifier{Mountpoint: "/"},
 		UsedBytes:  &cri.UInt64Value{Value: 5 << 20},
@@ -77,8 +75,5 @@ func (s service) ListPodSandboxStats(
 ) (*cri.ListPodSandboxStatsResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.behaviour.fail["ListPodSandboxStats"]; err != nil {
-		return nil, err
-	}
 	return &cri.ListPodSandboxStatsResponse{Stats: s.stats}, nil
 }

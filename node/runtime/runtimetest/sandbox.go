@@ -100,10 +100,6 @@ func (s service) ListPodSandbox(
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	if err := s.behaviour.fail["ListPodSandbox"]; err != nil {
-		return nil, err
-	}
-
 	out := &cri.ListPodSandboxResponse{}
 	want := r.GetFilter().GetState()
 	for _, one := range s.sandboxes {
@@ -130,9 +126,6 @@ func (s service) PodSandboxStatus(
 ) (*cri.PodSandboxStatusResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.behaviour.fail["PodSandboxStatus"]; err != nil {
-		return nil, err
-	}
 	one := s.sandboxes[r.PodSandboxId]
 	if one == nil {
 		return nil, notFound("sandbox", r.PodSandboxId)

@@ -60,7 +60,7 @@ type pods struct {
 
 // record is what the runtime was asked for.
 type record struct {
-	asked     map[string]int // by method
+	counts    map[string]int // by method
 	calls     []string
 	called    chan struct{}     // closed and replaced at every call
 	resolvers []string          // name servers of each sandbox
@@ -87,7 +87,7 @@ func Start(tb testing.TB) *Server {
 		},
 		images:    map[string]bool{},
 		passwords: map[string]string{},
-		record:    record{asked: map[string]int{}, called: make(chan struct{})},
+		record:    record{counts: map[string]int{}, called: make(chan struct{})},
 		behaviour: behaviour{
 			fail:     map[string]error{},
 			held:     map[string]bool{},
@@ -120,6 +120,13 @@ func Start(tb testing.TB) *Server {
 	return s
 }
 
+// changing are the methods that Calls has, those included that fail.
+var changing = []string{
+	"RunPodSandbox", "StopPodSandbox", "RemovePodSandbox",
+	"CreateContainer", "StartContainer", "StopContainer", "RemoveContainer",
+	"ReopenContainerLog", "CheckpointContainer", "ExecSync", "UpdateRuntimeConfig", "PullImage",
+}
+
 // FailOn makes calls of the named method fail until err is nil.
 func (s *Server) FailOn(method string, err error) {
 	s.mu.Lock()
@@ -134,13 +141,15 @@ func (s *Server) Hold(method string) {
 	s.behaviour.held[method] = true
 }
 
-// intercept counts calls, and holds those of methods that Hold has named.
+// intercept counts calls, holds those of methods that Hold has named, and fails those of FailOn that need not
+// be recorded before.
 func (s *Server) intercept(
 	ctx context.Context, r any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler,
 ) (any, error) {
 	method := path.Base(info.FullMethod)
 	s.mu.Lock()
-	s.record.asked[method]++
+	s.record.counts[method]++
+	err := s.behaviour.fail[method]
 	held := s.behaviour.held[method]
 	if held {
 		_ = s.note("Hold", method)
@@ -151,6 +160,10 @@ func (s *Server) intercept(
 	if held {
 		<-ctx.Done()
 		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+
+	if err != nil && !slices.Contains(changing, method) {
+		return nil, err
 	}
 
 	return handler(ctx, r)
@@ -174,7 +187,7 @@ func (s *Server) Calls() []string {
 func (s *Server) Asked(method string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.record.asked[method]
+	return s.record.counts[method]
 }
 
 // Await waits until a call was made, named as in Calls.
