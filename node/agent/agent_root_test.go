@@ -208,7 +208,7 @@ func TestContainersOutliveTheAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	before := n.runtime.Asked("StartContainer")
+	before := n.runtime.Count("StartContainer")
 	if len(n.runtime.Left()) == 0 {
 		t.Fatal("the containers ended with the agent")
 	}
@@ -217,7 +217,7 @@ func TestContainersOutliveTheAgent(t *testing.T) {
 	second := bound("second")
 	n.api.Put(second)
 	n.await("the second pod runs", func() bool { return n.phase("second") == v1.PodRunning })
-	if got := n.runtime.Asked("StartContainer"); got != before+1 {
+	if got := n.runtime.Count("StartContainer"); got != before+1 {
 		t.Errorf("%d containers were started, want 1", got-before)
 	}
 	if err := stop(); err != nil {
