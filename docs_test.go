@@ -60,6 +60,23 @@ func TestDocumentsFitTheScreen(t *testing.T) {
 	}
 }
 
+func TestDocumentsArePlainEnglish(t *testing.T) {
+	for _, file := range documents(t) {
+		// It shows what to avoid.
+		if file == "CONTRIBUTING.md" {
+			continue
+		}
+
+		text := strings.Join(strings.Fields(readText(t, file)), " ")
+		for phrase, plain := range plainWords {
+			if at := phrase.FindStringIndex(text); at != nil {
+				around := text[max(0, at[0]-30):min(len(text), at[1]+30)]
+				t.Errorf("%s: %q: say %q", file, around, plain)
+			}
+		}
+	}
+}
+
 // link finds the targets of Markdown links.
 var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 
