@@ -18,7 +18,7 @@ target=$name
 compile() { "$here/progress.sh" "$@"; }
 
 # imports are the packages that a test of the module in this directory is made of: what it pins, but programs.
-imports() { go list -tags imports -f '{{join .Imports "\n"}}' . | grep -v '/ginkgo$'; }
+imports() { go list -e -tags imports -f '{{join .Imports "\n"}}' . | grep -v '/ginkgo$'; }
 
 case $name in
 controlplane)
