@@ -130,8 +130,9 @@ func f() {
 }
 
 func TestMethodsOfAllFilesOfAPackageAreCounted(t *testing.T) {
+	const typ = "package p\n\ntype T struct {\n\tA, B int\n\tC\n}\n\nfunc (t T) One() {}\n"
 	sources, err := page.Read(fstest.MapFS{
-		"p/a.go":      {Data: []byte("package p\n\ntype T struct {\n\tA, B int\n\tC\n}\n\nfunc (t T) One() {}\n")},
+		"p/a.go":      {Data: []byte(typ)},
 		"p/b.go":      {Data: []byte("package p\n\nfunc (t *T) Two() {}\n\ntype I interface{ M() }\n")},
 		"p/a_test.go": {Data: []byte("package p\n\nfunc (t *T) Three() {}\n")},
 		"q/a.go":      {Data: []byte("package q\n\nfunc (t *T) Four() {}\n")},
