@@ -27,12 +27,15 @@ const (
 type File struct {
 	Data []byte
 	Mode fs.FileMode
-	UID  int // owner; 0 is root
+
+	// UID is the owner; 0 is root.
+	UID int
 }
 
 // Owner is who can read the files beside their own UID.
 type Owner struct {
-	GID *int64 // the pod's fsGroup; nil: root's group, and modes as they are
+	// GID is the pod's fsGroup. Nil is root's group, and modes as they are.
+	GID *int64
 }
 
 // readable is what an fsGroup adds to the modes of files; directories get execute and setgid, too.

@@ -50,23 +50,31 @@ type Events interface {
 type Config struct {
 	Runtime Runtime
 	Secrets Secrets
-	Access  *imageaccess.Access // who may use which image
-	Events  Events
-	Log     *slog.Logger
+
+	// Access decides which pod may use an image that is on the node.
+	Access *imageaccess.Access
+	Events Events
+	Log    *slog.Logger
 
 	// NodeSecrets is the node's own docker configuration as it is now; nil: it has none.
 	NodeSecrets func() ([]byte, error)
+
 	// Sandbox is the configuration of a pod's sandbox, which the runtime gets with a pull.
 	Sandbox func(pod *v1.Pod) (*runtime.SandboxConfig, error)
+
 	// Parallel is the number of pulls at once; 0: no limit.
 	Parallel int
 }
 
 // Puller makes sure of the images of one node. All methods may be called at the same time.
 type Puller struct {
-	cfg   Config
-	names keylock.Locks[string] // by name as the spec has it: being made sure of
-	slots chan struct{}         // of pulls; nil: no limit
+	cfg Config
+
+	// names locks an image, by its name as the spec has it, while Ensure works on it.
+	names keylock.Locks[string]
+
+	// slots bounds the pulls that run at the same time; nil is no limit.
+	slots chan struct{}
 }
 
 // New returns a puller.

@@ -12,11 +12,15 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Node is what the downward API tells about the node.
+// Node is what the downward API shows of the node.
 type Node struct {
-	Name        string
-	IPs         []string        // primary first
-	Allocatable v1.ResourceList // limits of containers that have none
+	Name string
+
+	// IPs are the addresses of the node, the primary one first.
+	IPs []string
+
+	// Allocatable is what stands for the limits of containers that have none.
+	Allocatable v1.ResourceList
 }
 
 // FieldError is a fieldRef that has no value.

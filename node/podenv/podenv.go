@@ -12,6 +12,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/utils/ptr"
 )
 
 // Variable is one environment variable.
@@ -34,10 +35,15 @@ type Files interface {
 type Request struct {
 	Pod       *v1.Pod
 	Container *v1.Container
-	PodIPs    []string // of the running sandbox, primary first
-	Node      Node
-	Source    Source
-	Files     Files // may be nil when there are no fileKeyRefs
+
+	// PodIPs are the addresses of the running sandbox, the primary one first.
+	PodIPs []string
+	Node   Node
+	Source Source
+
+	// Files may be nil when the container has no fileKeyRef.
+	Files Files
+
 	// Static pods do not wait for the API server, which may be one of them: they get what services are known.
 	Static bool
 }
@@ -213,7 +219,7 @@ func (b *builder) configMapKey(ctx context.Context, ref *v1.ConfigMapKeySelector
 	}
 
 	value, ok := cm.Data[ref.Key]
-	if !ok && !optional(ref.Optional) {
+	if !ok && !ptr.Deref(ref.Optional, false) {
 		return "", false, fmt.Errorf("couldn't find key %v in ConfigMap %v/%v",
 			ref.Key, b.Pod.Namespace, ref.Name)
 	}
@@ -231,7 +237,7 @@ func (b *builder) secretKey(ctx context.Context, ref *v1.SecretKeySelector) (str
 	}
 
 	value, ok := s.Data[ref.Key]
-	if !ok && !optional(ref.Optional) {
+	if !ok && !ptr.Deref(ref.Optional, false) {
 		return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v",
 			ref.Key, b.Pod.Namespace, ref.Name)
 	}
@@ -246,7 +252,7 @@ func (b *builder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
 
 	values, err := b.Files.EnvFile(b.Pod, ref.VolumeName, ref.Path)
 	if err != nil {
-		if optional(ref.Optional) {
+		if ptr.Deref(ref.Optional, false) {
 			return "", false, nil
 		}
 
@@ -254,7 +260,7 @@ func (b *builder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
 	}
 
 	value, ok := values[ref.Key]
-	if !ok && !optional(ref.Optional) {
+	if !ok && !ptr.Deref(ref.Optional, false) {
 		return "", false, fmt.Errorf("environment variable key %q not found in file %q of volume %q",
 			ref.Key, ref.Path, ref.VolumeName)
 	}
@@ -262,10 +268,8 @@ func (b *builder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
 	return value, ok, nil
 }
 
-func optional(o *bool) bool { return o != nil && *o }
-
 // missing reports whether an object is not there and need not be.
-func missing(err error, opt *bool) bool { return optional(opt) && apierrors.IsNotFound(err) }
+func missing(err error, opt *bool) bool { return ptr.Deref(opt, false) && apierrors.IsNotFound(err) }
 
 // objectError words the absence of an object as kubelet does: people search for it.
 func objectError(kind, name string, err error) error {

@@ -23,9 +23,12 @@ type executor struct {
 	cfg  Config
 	deps Deps
 
-	hosts     hostsfile.Writer
-	sandboxes slots // for sandboxes being made
-	starts    slots // for containers being started; apart, so that a burst finishes its first pods first
+	hosts hostsfile.Writer
+
+	// sandboxes bounds the sandboxes that are being made, starts the containers that are being started. They
+	// are apart, so that a burst of pods finishes its first pods first.
+	sandboxes slots
+	starts    slots
 }
 
 func newExecutor(cfg Config, d Deps) *executor {

@@ -39,9 +39,14 @@ type reporter struct {
 
 // patching is where the report of a pod's status stands.
 type patching struct {
-	sending bool      // a patch is on its way
-	missed  bool      // a look has left its status to the one after the patch
-	since   time.Time // when a change that can wait was first seen; zero: none waits
+	// sending means that a patch is on its way.
+	sending bool
+
+	// missed means that a look has left its status to the one after the patch.
+	missed bool
+
+	// since is when a change that can wait was first seen; zero: none waits.
+	since time.Time
 }
 
 // report sends the status of a pod if the API shows another one. sending is whether a patch was on its way

@@ -85,24 +85,35 @@ type Events interface {
 
 // Config is how the worker does its work.
 type Config struct {
-	Node        criconfig.Node
-	Env         podenv.Node
-	HostIPs     []string
-	RuntimeName string // scheme of container IDs
-	RootDir     string // /var/lib/kubelet
-	Logs        podlog.Logs
-	HostsFile   string // the node's /etc/hosts, for pods on its network
-	MaxBackoff  time.Duration
-	Workers     int
-	Starts      int // sandboxes and containers being started at once
+	Node    criconfig.Node
+	Env     podenv.Node
+	HostIPs []string
+
+	// RuntimeName is the scheme of container IDs in the status.
+	RuntimeName string
+
+	// RootDir is kubelet's root directory, /var/lib/kubelet.
+	RootDir string
+	Logs    podlog.Logs
+
+	// HostsFile is the node's /etc/hosts, for pods on its network.
+	HostsFile  string
+	MaxBackoff time.Duration
+	Workers    int
+
+	// Starts is how many sandboxes, and how many containers, are started at the same time.
+	Starts int
 
 	// HostDNS is the node's resolver configuration as it is now; nil: it has none.
 	HostDNS func() (criconfig.DNS, error)
+
 	// Handlers are the runtime's, with what each supports.
 	Handlers func() []v1.NodeRuntimeHandler
+
 	// Admit decides about a pod that is new on the node; others are the pods that count. Nil: all are
 	// admitted.
 	Admit func(pod *v1.Pod, others []*v1.Pod) admit.Verdict
+
 	// Refresh gets the newest labels of the node: a pod may have been bound because of one that is not known
 	// yet.
 	Refresh func(ctx context.Context)
@@ -133,9 +144,12 @@ type Worker struct {
 	names    names
 	executor *executor
 	reporter *reporter
-	steps    sync.WaitGroup // of all pods, reports included
 
-	mu    sync.Mutex // guards known; never held while a pod's lock is taken
+	// steps are those of all pods that run, reports included.
+	steps sync.WaitGroup
+
+	// mu guards known. A pod's lock is never taken while it is held.
+	mu    sync.Mutex
 	known map[types.UID]*pod
 }
 

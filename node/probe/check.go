@@ -42,8 +42,12 @@ type check struct {
 	exec      Exec
 	probe     *v1.Probe
 	container *v1.Container
-	id        string // of the container
-	ip        string // of the pod
+
+	// id is that of the container.
+	id string
+
+	// ip is that of the pod.
+	ip string
 }
 
 // run runs the probe; nil is healthy.

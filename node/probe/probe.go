@@ -44,6 +44,7 @@ type Instance struct {
 	ID      string
 	Spec    *v1.Container
 	Started time.Time
+
 	// What the API showed of this very instance when the agent started: readiness does not flap because an
 	// agent was restarted.
 	WasStarted, WasReady bool
@@ -57,7 +58,8 @@ type Prober struct {
 	dial   dialer
 	slots  chan struct{}
 
-	mu     sync.Mutex // guards what follows, and all that pods lead to
+	// mu guards what follows, and all that pods lead to.
+	mu     sync.Mutex
 	pods   map[types.UID]map[string]*target
 	closed bool
 }
@@ -84,7 +86,9 @@ type target struct {
 	ip     string
 	health plan.Health
 	probes map[kind]*runner
-	cancel context.CancelFunc // of the probes that are running
+
+	// cancel ends the probes that are running.
+	cancel context.CancelFunc
 }
 
 type kind string

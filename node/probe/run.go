@@ -14,14 +14,20 @@ import (
 
 // runner is one probe of one instance. All of it but kind and spec is guarded by the prober's mutex.
 type runner struct {
-	kind      kind
-	spec      *v1.Probe
-	timer     *time.Timer
-	turn      time.Time     // when the turn that is not over began; zero between turns
-	pause     time.Duration // before the next try of a connection that was refused
+	kind  kind
+	spec  *v1.Probe
+	timer *time.Timer
+
+	// turn is when the turn that is not over began; zero between turns.
+	turn time.Time
+
+	// pause is the time before the next try of a connection that was refused.
+	pause     time.Duration
 	successes int32
 	failures  int32
-	unknown   bool // the last answer said nothing
+
+	// unknown means that the last probe could not run.
+	unknown bool
 }
 
 func (r *runner) delay() time.Duration {

@@ -21,15 +21,21 @@ import (
 
 // File is a docker configuration file: the node's own, or what is in a pull secret.
 type File struct {
-	Data   []byte
-	Secret *v1.Secret // nil: the node's
+	Data []byte
+
+	// Secret is the pull secret that the file is from, nil for the node's own.
+	Secret *v1.Secret
 }
 
 // Credentials are what a pull presents.
 type Credentials struct {
 	*runtime.Auth
-	Secret *v1.Secret // where they are from; nil: the node's
-	Hash   string     // tells them from others, as kubelet's records of pulls do
+
+	// Secret is the pull secret that they are from, nil for the node's own.
+	Secret *v1.Secret
+
+	// Hash identifies the credentials in kubelet's records of pulls.
+	Hash string
 }
 
 type entry struct {

@@ -46,8 +46,10 @@ func (c *computer) conditions() {
 
 // conditionSet is the conditions of a status that is computed.
 type conditionSet struct {
-	all        []v1.PodCondition
-	generation int64 // of the pod
+	all []v1.PodCondition
+
+	// generation is that of the pod.
+	generation int64
 	now        metav1.Time
 }
 

@@ -41,7 +41,9 @@ const (
 // subject is the container whose status is computed.
 type subject struct {
 	spec *v1.Container
-	old  *v1.ContainerStatus // what the API shows; nil: nothing
+
+	// old is what the API shows; nil: nothing.
+	old  *v1.ContainerStatus
 	kind kind
 }
 

@@ -15,8 +15,11 @@ import (
 
 // Node is what the status of every pod shows of its node.
 type Node struct {
-	IPs     []string // primary first
-	Runtime string   // name of the container runtime, the scheme of container IDs
+	// IPs are the addresses of the node, the primary one first.
+	IPs []string
+
+	// Runtime is the name of the container runtime: the scheme of container IDs.
+	Runtime string
 }
 
 // Compute returns the whole new status of a pod after a decision. What others own (conditions of other types,
@@ -42,9 +45,11 @@ func Compute(view *plan.View, node Node) v1.PodStatus {
 // computer computes one status.
 type computer struct {
 	*plan.View
-	node    Node
-	out     v1.PodStatus
-	resized bool // the spec's resources are not those of the running containers
+	node Node
+	out  v1.PodStatus
+
+	// resized means that the spec's resources are not those of the running containers.
+	resized bool
 }
 
 // rejected shows a pod that was never admitted: it has nothing but the reason.
